@@ -1,0 +1,99 @@
+/**
+ * What the op layer asks of the coherence layer. An operation pins what it needs, works on the lower, writes its
+ * reply while the pins are held, and unpins:
+ *
+ *     if (!coherence.tryPin(inode, Mode.PR)) await coherence.pin(inode, Mode.PR, request);
+ *     try {
+ *       let attr = lower.getattr(inode.id);
+ *       if (attr instanceof Promise) attr = await attr;
+ *       request.replyAttr(attr, coherence.attrValid(inode));
+ *     } finally {
+ *       coherence.unpin(inode, Mode.PR);
+ *     }
+ *
+ * A pin is never held while waiting for another one, except through `pinAll` (which orders them) and `pinChild`
+ * (which never waits for another node).
+ */
+import type { Inode } from "../inode/inode.ts";
+import type { Mode } from "../../dlmd/lock/mode.ts";
+import type { Maybe } from "../lower/lower.ts";
+
+export type PinMode = typeof Mode.PR | typeof Mode.EX;
+
+/**
+ * A request that may wait. The session calls `onInterrupt` once, when the caller is being killed (hazard F11); the
+ * wait then ends with Errno EINTR.
+ */
+export interface Waiter {
+  readonly interrupted: boolean;
+  onInterrupt: (() => void) | null;
+}
+
+export interface Want {
+  readonly inode: Inode;
+  readonly mode: PinMode;
+}
+
+export interface Coherence {
+  /** Pins if the lock is here and nobody waits before us. Never waits. */
+  tryPin(inode: Inode, mode: PinMode): boolean;
+  /** Waits for the lock, then pins. Rejects with Errno EINTR. */
+  pin(inode: Inode, mode: PinMode, waiter: Waiter): Promise<void>;
+  unpin(inode: Inode, mode: PinMode): void;
+  /** Pins all or none, in the one lock order; the same inode twice is pinned once in the stronger mode. Undo with unpinAll. */
+  pinAll(wants: readonly Want[], waiter: Waiter): Maybe<void>;
+  unpinAll(wants: readonly Want[]): void;
+  /**
+   * Under a pinned directory: pins PR on a child if that can be had without waiting for another node (hazard F13:
+   * NOQUEUE). False: not pinned; the reply must then carry the attributes of an uncovered inode (hazard F5: size
+   * SENTINEL_SIZE, validity 0). Attributes read before a pin that took a trip must be read again after it:
+   * `trip` tells.
+   */
+  pinChild(inode: Inode): Maybe<{ readonly pinned: boolean; readonly trip: boolean }>;
+  /** The same for many, in one message to dlmd. */
+  pinChildren(inodes: readonly Inode[]): Maybe<readonly { readonly pinned: boolean; readonly trip: boolean }[]>;
+
+  /**
+   * For READ, WRITE (from the page cache or not), SETATTR, FALLOCATE, FSYNC, FLUSH, COPY_FILE_RANGE, LSEEK, whose pages the
+   * kernel may have locked: during a revoke these go through under the lock still held (hazard F1). `cached`: the request came
+   * through a handle with a page cache.
+   */
+  pinData(inode: Inode, mode: PinMode, cached: boolean, waiter: Waiter): Maybe<void>;
+  /** After the reply was written: also counts it as answered (hazard F1: the invalidation is then repeated). */
+  unpinData(inode: Inode, mode: PinMode): void;
+
+  /** With a pin held: may a reply carry attribute validity? False while the inode is being revoked. */
+  attrValid(inode: Inode): boolean;
+
+  /**
+   * To be called for every reply that gives the kernel a name: LOOKUP (negative: child null), CREATE, MKDIR, MKNOD,
+   * SYMLINK, LINK and each READDIRPLUS entry, with the directory pinned. True: the reply may carry entry validity.
+   */
+  tellEntry(dir: Inode, name: Buffer, child: Inode | null): boolean;
+  /** The child that this kernel was last told under that name (hazard F12); null: told negative; undefined: nothing. */
+  toldChild(dir: Inode, name: Buffer): Inode | null | undefined;
+  /** The kernel dropped the name itself: after a successful UNLINK, RMDIR, and for the old name of a RENAME. */
+  dropEntry(dir: Inode, name: Buffer): void;
+  /** After a successful RENAME: the kernel moved the dentry, with the validity that it had. */
+  moveEntry(oldDir: Inode, oldName: Buffer, newDir: Inode, newName: Buffer): void;
+  /** After a successful RENAME_EXCHANGE. */
+  exchangeEntries(oldDir: Inode, oldName: Buffer, newDir: Inode, newName: Buffer): void;
+
+  /** Just created here under EX of its directory: nobody else can know it, so the lock is ours without a message. */
+  born(inode: Inode): void;
+  /** nlookup reached 0: the kernel knows it no more. The record may be dropped by the table; the lock stays cached for a while. */
+  forgotten(inode: Inode): void;
+  /** The last name and the last open handle are gone: its lock will never be wanted again. */
+  removed(inode: Inode): void;
+
+  /**
+   * At an open that may write. "cached": this node alone has a page cache with write access to the file (a token of its own,
+   * taken without waiting); "direct": another node has it, so this handle must be FOPEN_DIRECT_IO. Undo "cached" with closeForWrite.
+   */
+  openForWrite(inode: Inode, waiter: Waiter): Maybe<"cached" | "direct">;
+  closeForWrite(inode: Inode): void;
+  /** A WRITE with FUSE_WRITE_CACHE came: from now until its last close, reads of writable handles need EX (hazard F9). */
+  noteCachedWrite(inode: Inode): void;
+  /** The mode that a READ through such a handle needs. */
+  readMode(inode: Inode, writable: boolean): PinMode;
+}

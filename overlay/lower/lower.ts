@@ -1,0 +1,184 @@
+/**
+ * The file system under the overlay, as the op layer sees it: the same on the owner (`local`, system
+ * calls) and elsewhere (`remote`, the owner does the same calls). A real seam: two implementations.
+ *
+ * Answers: a value at once where nothing had to wait, else a promise (`Maybe`). Failures are thrown
+ * (or the promise rejects) as shared `Errno` instances. A caller does:
+ *
+ *     let attr = lower.getattr(id);
+ *     if (attr instanceof Promise) attr = await attr;
+ *
+ * Who may call what is the coherence layer's business, not the lower's: every call is made with the
+ * locks of DESIGN 5.2 held. Permission checks of the caller were made by the kernel (default_permissions);
+ * `Caller` only says who owns what is created.
+ */
+export type Maybe<T> = T | Promise<T>;
+
+/** Durable identity: inode number and generation. Numbers are reused, pairs are not. */
+export interface FileId {
+  readonly ino: number;
+  readonly generation: number;
+}
+
+/** "ino.generation" in decimal: the key of tables, and the tail of a lock's resource name. */
+export function fileKey(id: FileId): string {
+  return `${id.ino}.${id.generation}`;
+}
+
+/** The one order in which several inodes are locked: inode number, then generation. */
+export function compareFileIds(a: FileId, b: FileId): number {
+  return a.ino - b.ino || a.generation - b.generation;
+}
+
+export interface Attr {
+  readonly ino: number;
+  readonly mode: number;
+  readonly nlink: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly size: number;
+  /** 512-byte units. */
+  readonly blocks: number;
+  readonly blksize: number;
+  readonly rdevMajor: number;
+  readonly rdevMinor: number;
+  readonly atimeSec: number;
+  readonly atimeNsec: number;
+  readonly mtimeSec: number;
+  readonly mtimeNsec: number;
+  readonly ctimeSec: number;
+  readonly ctimeNsec: number;
+}
+
+export interface Entry {
+  readonly id: FileId;
+  readonly attr: Attr;
+}
+
+export interface DirEntry {
+  readonly name: Buffer;
+  /** DT_* of readdir(3). */
+  readonly type: number;
+  readonly ino: number;
+  /** Position after this entry: what to give to the next readdir. Opaque, non-negative, below 2^63. */
+  readonly cookie: bigint;
+  /** readdirplus only; absent for "." and ".." and for a name that vanished meanwhile. */
+  readonly entry?: Entry;
+}
+
+export interface DirPage {
+  readonly entries: readonly DirEntry[];
+  /** Nothing follows. */
+  readonly end: boolean;
+}
+
+export interface Caller {
+  readonly uid: number;
+  readonly gid: number;
+  readonly umask: number;
+}
+
+/** What setattr changes; absent fields stay. "now" is the lower's clock. */
+export interface AttrChange {
+  readonly mode?: number;
+  readonly uid?: number;
+  readonly gid?: number;
+  readonly size?: number;
+  readonly atime?: Time | "now";
+  readonly mtime?: Time | "now";
+  /** Clear set-user-id and set-group-id as a write or truncate by an unprivileged caller does. */
+  readonly killSuidgid?: boolean;
+}
+
+export interface Time {
+  readonly sec: number;
+  readonly nsec: number;
+}
+
+export interface StatFs {
+  readonly blocks: number;
+  readonly bfree: number;
+  readonly bavail: number;
+  readonly files: number;
+  readonly ffree: number;
+  readonly bsize: number;
+  readonly frsize: number;
+  readonly namelen: number;
+}
+
+/** An open file or directory of the lower; a small number, meaningful to this Lower only. */
+export type LowerHandle = number & { readonly __lowerHandle: unique symbol };
+
+export interface Lower {
+  /** The root directory of the volume. */
+  readonly root: FileId;
+  /** The owner's side sees ACLs on this file system (hazard F17: POSIX_ACL|DONT_MASK). */
+  readonly hasAcls: boolean;
+
+  /** ENOENT: no such name. ESTALE: `parent` is gone. */
+  lookup(parent: FileId, name: Buffer): Maybe<Entry>;
+  /** ESTALE: gone. */
+  getattr(id: FileId): Maybe<Attr>;
+  /** One trip for many; null where an inode is gone. At most 1024. */
+  getattrMany(ids: readonly FileId[]): Maybe<readonly (Attr | null)[]>;
+  setattr(id: FileId, change: AttrChange, handle: LowerHandle | null): Maybe<Attr>;
+  readlink(id: FileId): Maybe<Buffer>;
+
+  /** Always O_EXCL (hazard F12): EEXIST if the name is there. `flags` are the caller's open flags. */
+  create(parent: FileId, name: Buffer, flags: number, mode: number, caller: Caller): Maybe<{ entry: Entry; handle: LowerHandle }>;
+  mkdir(parent: FileId, name: Buffer, mode: number, caller: Caller): Maybe<Entry>;
+  mknod(parent: FileId, name: Buffer, mode: number, rdevMajor: number, rdevMinor: number, caller: Caller): Maybe<Entry>;
+  symlink(parent: FileId, name: Buffer, target: Buffer, caller: Caller): Maybe<Entry>;
+  /** ESTALE if the name is not `expected` (hazard F12), ENOENT if there is none. */
+  unlink(parent: FileId, name: Buffer, expected: FileId): Maybe<void>;
+  rmdir(parent: FileId, name: Buffer, expected: FileId): Maybe<void>;
+  /**
+   * renameat2(2). ESTALE if the old name is not `expectedOld`, or the new name is not `expectedNew`
+   * (null: there is none).
+   */
+  rename(
+    oldParent: FileId,
+    oldName: Buffer,
+    newParent: FileId,
+    newName: Buffer,
+    flags: number,
+    expectedOld: FileId,
+    expectedNew: FileId | null,
+  ): Maybe<void>;
+  link(id: FileId, newParent: FileId, newName: Buffer): Maybe<Attr>;
+
+  /** Regular files only. `flags`: access mode, O_TRUNC, O_DIRECT, O_SYNC/O_DSYNC, O_NOATIME. O_APPEND and O_CREAT are never passed. */
+  open(id: FileId, flags: number): Maybe<LowerHandle>;
+  opendir(id: FileId): Maybe<LowerHandle>;
+  /** Never fails and never waits: the handle is gone at once, the descriptor soon. */
+  close(handle: LowerHandle): void;
+  /**
+   * At most `bytes` from `offset`; shorter only at the end of the file. A synchronous answer is a view that
+   * stays valid until the next call into this Lower.
+   */
+  read(handle: LowerHandle, offset: number, bytes: number): Maybe<Uint8Array>;
+  /**
+   * All of `data` or an error; a short count only where the lower gave one (disk full). With `append` the
+   * offset is ignored and the data goes to the true end. `data` must stay as it is until the answer.
+   * Gives the offset it was written at and the count.
+   */
+  write(handle: LowerHandle, data: Uint8Array, offset: number, append: boolean): Maybe<{ offset: number; bytes: number }>;
+  fsync(handle: LowerHandle, dataOnly: boolean): Maybe<void>;
+  fsyncdir(handle: LowerHandle, dataOnly: boolean): Maybe<void>;
+  fallocate(handle: LowerHandle, mode: number, offset: number, bytes: number): Maybe<void>;
+  /** SEEK_DATA and SEEK_HOLE. */
+  lseek(handle: LowerHandle, offset: number, whence: number): Maybe<number>;
+  /** Copies at most `bytes`; gives how many. */
+  copyFileRange(inHandle: LowerHandle, inOffset: number, outHandle: LowerHandle, outOffset: number, bytes: number): Maybe<number>;
+  /** From `cookie` (0: the beginning), as many entries as fit `bytes` bytes of a FUSE reply, with attributes if `plus`. */
+  readdir(handle: LowerHandle, cookie: bigint, bytes: number, plus: boolean): Maybe<DirPage>;
+
+  statfs(): Maybe<StatFs>;
+  /** ENODATA: none. The whole value; the op layer compares sizes. */
+  getxattr(id: FileId, name: Buffer): Maybe<Buffer>;
+  setxattr(id: FileId, name: Buffer, value: Buffer, flags: number): Maybe<void>;
+  listxattr(id: FileId): Maybe<Buffer>;
+  removexattr(id: FileId, name: Buffer): Maybe<void>;
+  /** Everything that was executed before is on disk. */
+  syncfs(): Maybe<void>;
+}

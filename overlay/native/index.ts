@@ -1,0 +1,200 @@
+/**
+ * System calls that Node does not offer, as typed functions. No policy lives here or in the C++
+ * behind it: every function is one system call, or a fixed short sequence that would cost a
+ * crossing each.
+ *
+ * Results are numbers as the kernel gives them: >= 0, or a negative errno. Nothing throws for an
+ * error of the system call; wrong argument types throw TypeError.
+ *
+ * Each call of `Calls` exists twice: `native.sync` runs it on the calling thread, `native.pool.*`
+ * on a thread of that pool and gives a promise. Buffers and arrays passed to a pool call belong to
+ * it until the promise settles.
+ */
+import { createRequire } from "node:module";
+import { existsSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import path from "node:path";
+
+/** Where each field of a statx result stands in the Float64Array that receives it. */
+export const STAT = {
+  MODE: 0,
+  NLINK: 1,
+  UID: 2,
+  GID: 3,
+  INO: 4,
+  SIZE: 5,
+  BLOCKS: 6,
+  BLKSIZE: 7,
+  RDEV_MAJOR: 8,
+  RDEV_MINOR: 9,
+  ATIME_SEC: 10,
+  ATIME_NSEC: 11,
+  MTIME_SEC: 12,
+  MTIME_NSEC: 13,
+  CTIME_SEC: 14,
+  CTIME_NSEC: 15,
+  BTIME_SEC: 16,
+  BTIME_NSEC: 17,
+  DEV_MAJOR: 18,
+  DEV_MINOR: 19,
+  FIELDS: 20,
+} as const;
+
+/** statfs(2) result, in the Float64Array that receives it. */
+export const STATFS = { TYPE: 0, BSIZE: 1, BLOCKS: 2, BFREE: 3, BAVAIL: 4, FILES: 5, FFREE: 6, NAMELEN: 7, FRSIZE: 8, FIELDS: 9 } as const;
+
+/**
+ * struct file_handle as the kernel writes it: u32 handle_bytes, i32 handle_type, then the bytes.
+ * A buffer that receives one has HANDLE_BUFFER_BYTES.
+ */
+export const HANDLE_BUFFER_BYTES: number = 8 + 128;
+
+/**
+ * `R` is number (sync) or Promise<number> (pool). Names and paths are bytes without a NUL; the
+ * addon adds it. `dirfd` may be an O_PATH descriptor. Creating calls set the thread's umask and its
+ * filesystem uid/gid for the call and keep CAP_DAC_OVERRIDE (hazard F15), then set them back.
+ */
+export interface Calls<R> {
+  close(fd: number): R;
+  /** openat2(2); `resolve` is RESOLVE_* bits. Returns a descriptor (O_CLOEXEC is added). */
+  openat2(dirfd: number, name: Buffer, flags: number, mode: number, resolve: number): R;
+  /** open_by_handle_at(2): `handle` is a struct file_handle. */
+  openByHandle(mountFd: number, handle: Buffer, flags: number): R;
+  /** name_to_handle_at(fd, "", AT_EMPTY_PATH) into `handle`. */
+  handleOf(fd: number, handle: Buffer): R;
+  /**
+   * One crossing for a lookup: openat2(dirfd, name, O_PATH|O_NOFOLLOW, cachedOnly ? RESOLVE_CACHED :
+   * 0), statx, name_to_handle_at, close. Returns 0. -EAGAIN with cachedOnly: it would wait.
+   */
+  lookup(dirfd: number, name: Buffer, cachedOnly: boolean, stat: Float64Array, handle: Buffer): R;
+  /** statx(fd, "", AT_EMPTY_PATH). */
+  stat(fd: number, stat: Float64Array): R;
+  /** open_by_handle_at(O_PATH), statx, close. */
+  statHandle(mountFd: number, handle: Buffer, stat: Float64Array): R;
+  /** readlinkat(fd, ""): `fd` is O_PATH on the symlink itself. Returns the length. */
+  readlink(fd: number, target: Buffer): R;
+  /** openat with O_CREAT as the caller: `flags` get O_CREAT|O_EXCL|O_CLOEXEC|O_NOFOLLOW. Returns a descriptor. */
+  create(dirfd: number, name: Buffer, flags: number, mode: number, umask: number, uid: number, gid: number): R;
+  mkdir(dirfd: number, name: Buffer, mode: number, umask: number, uid: number, gid: number): R;
+  mknod(dirfd: number, name: Buffer, mode: number, umask: number, rdevMajor: number, rdevMinor: number, uid: number, gid: number): R;
+  symlink(target: Buffer, dirfd: number, name: Buffer, uid: number, gid: number): R;
+  /** `flags`: AT_REMOVEDIR for a directory. */
+  unlink(dirfd: number, name: Buffer, flags: number): R;
+  rename(oldDirfd: number, oldName: Buffer, newDirfd: number, newName: Buffer, flags: number): R;
+  /** linkat(fd, "", dirfd, name, AT_EMPTY_PATH). */
+  link(fd: number, dirfd: number, name: Buffer): R;
+  /** chmod of what `fd` (O_PATH allowed) names, through /proc/self/fd. */
+  chmod(fd: number, mode: number): R;
+  /** fchownat(fd, "", uid, gid, AT_EMPTY_PATH); -1 leaves one as it is. */
+  chown(fd: number, uid: number, gid: number): R;
+  /** utimensat through AT_EMPTY_PATH or /proc/self/fd; nsec may be UTIME_NOW / UTIME_OMIT. */
+  utimens(fd: number, atimeSec: number, atimeNsec: number, mtimeSec: number, mtimeNsec: number): R;
+  ftruncate(fd: number, size: number): R;
+  /** preadv2(2) with one buffer; `flags` RWF_*. */
+  read(fd: number, buffer: Buffer, at: number, bytes: number, offset: number, flags: number): R;
+  /** pwritev2(2) with one buffer; `flags` RWF_*. */
+  write(fd: number, buffer: Buffer, at: number, bytes: number, offset: number, flags: number): R;
+  fsync(fd: number, dataOnly: boolean): R;
+  syncfs(fd: number): R;
+  fallocate(fd: number, mode: number, offset: number, bytes: number): R;
+  lseek(fd: number, offset: number, whence: number): R;
+  copyFileRange(inFd: number, inOffset: number, outFd: number, outOffset: number, bytes: number): R;
+  /** getdents64(2) from the current position. */
+  getdents(fd: number, buffer: Buffer): R;
+  /** Extended attributes of what `fd` (O_PATH allowed) names, through /proc/self/fd. An empty buffer asks for the size. */
+  getxattr(fd: number, name: Buffer, value: Buffer): R;
+  setxattr(fd: number, name: Buffer, value: Buffer, flags: number): R;
+  listxattr(fd: number, list: Buffer): R;
+  removexattr(fd: number, name: Buffer): R;
+  statfs(fd: number, statfs: Float64Array): R;
+}
+
+/** Serving of one /dev/fuse descriptor through uv_poll; opaque. */
+export interface Device {
+  readonly __device: unique symbol;
+}
+
+export interface Native {
+  readonly sync: Calls<number>;
+  /** Pools of their own (hazard F3): nothing in one waits for another. */
+  readonly pool: {
+    readonly metadata: Calls<Promise<number>>;
+    readonly data: Calls<Promise<number>>;
+    readonly sync: Calls<Promise<number>>;
+  };
+  /** Sets the number of threads of each pool, before its first use. */
+  setPoolThreads(metadata: number, data: number, sync: number): void;
+
+  /** open("/dev/fuse", O_RDWR|O_CLOEXEC|O_NONBLOCK). */
+  fuseOpen(): number;
+  /**
+   * Reads requests into `buffer` whenever the descriptor is readable, at most `batch` for one wake-up,
+   * and calls `onRequest(bytes)` for each inside a callback scope (promises are drained after each).
+   * ENOENT, EINTR: read again. ENODEV (unmounted) or another errno: `onEnd(errno)` once, and it stops.
+   */
+  deviceStart(fd: number, buffer: Buffer, batch: number, onRequest: (bytes: number) => void, onEnd: (errno: number) => void): Device;
+  /** Later requests are read into this buffer: a handler that keeps the current one calls it. */
+  deviceSetBuffer(device: Device, buffer: Buffer): void;
+  deviceStop(device: Device): void;
+  /** write(fd, head[0..headBytes]): one reply. */
+  deviceWrite(fd: number, head: Buffer, headBytes: number): number;
+  /** writev of head[0..headBytes] and body[bodyAt..bodyAt+bodyBytes]. */
+  deviceWrite2(fd: number, head: Buffer, headBytes: number, body: Uint8Array, bodyAt: number, bodyBytes: number): number;
+  /**
+   * Writes notifications one after the other on ONE thread of the notify pool, which grows by a thread
+   * whenever all of its threads are busy (hazard F3). Each element of the result: 0 or -errno.
+   */
+  notify(fd: number, messages: readonly Buffer[]): Promise<number[]>;
+
+  mount(source: string, target: string, type: string, flags: number, data: string): number;
+  umount(target: string, flags: number): number;
+  /**
+   * fsopen, fsconfig (source, each option: "ro" as a flag, "key=value" as a string), FSCONFIG_CMD_CREATE,
+   * fsmount: a mount that is in no namespace (hazard C2); closing the descriptor ends it. `attrFlags` are
+   * MOUNT_ATTR_*. On failure `log` receives the kernel's words, if it gave any.
+   */
+  mountDetached(type: string, source: string, options: readonly string[], attrFlags: number, log: string[]): number;
+  /** open(2) of a path; O_CLOEXEC is added. */
+  open(path: string, flags: number, mode: number): number;
+
+  /** LOOP_CTL_GET_FREE and LOOP_CONFIGURE: returns the number of the loop device. */
+  loopAttach(imageFd: number, directIo: boolean, readOnly: boolean, sectorBytes: number): number;
+  loopDetach(loopFd: number): number;
+  /** LOOP_SET_STATUS64 with that lo_sizelimit (0: the whole file); 512 cuts the disk off. */
+  loopSetSizeLimit(loopFd: number, bytes: number): number;
+  /** BLKGETSIZE64; -errno where it is no block device. */
+  blockDeviceBytes(fd: number): number;
+
+  /** setrlimit(RLIMIT_NOFILE) to that many, soft and hard as far as allowed. */
+  setMaxDescriptors(count: number): number;
+  /** prctl(PR_SET_IO_FLUSHER, 1) (hazard F20). */
+  setIoFlusher(): number;
+  /** unshare(CLONE_FS) of the calling thread, so that its umask is its own. Pool threads do it themselves. */
+  unshareFs(): number;
+  /** kernel release as [major, minor]. */
+  kernelVersion(): [number, number];
+}
+
+function load(): Native {
+  // From the sources and from dist/ alike: the addon stands beside the sources.
+  const here = path.dirname(fileURLToPath(import.meta.url));
+  const candidates = [
+    path.join(here, "build/Release/coverlay.node"),
+    path.join(here, "../../../overlay/native/build/Release/coverlay.node"),
+  ];
+  const found = candidates.find((candidate) => existsSync(candidate));
+  if (found === undefined) {
+    throw new Error(
+      "the native addon is not built: install a C++ compiler and make (Debian: apt-get install g++ make python3), then run npm run build",
+    );
+  }
+  return createRequire(import.meta.url)(found) as Native;
+}
+
+let loaded: Native | undefined;
+
+/** The addon; loaded at first use, so that commands which need no system calls run without it. */
+export function nativeAddon(): Native {
+  loaded ??= load();
+  return loaded;
+}
