@@ -100,7 +100,7 @@ export class ByteWriter {
   #at = 0;
   readonly #limit: number;
 
-  constructor(initialBytes = 256, limitBytes = 64 * 1024 * 1024) {
+  constructor(initialBytes = 256, limitBytes: number = 64 * 1024 * 1024) {
     this.#bytes = new Uint8Array(initialBytes);
     this.#view = new DataView(this.#bytes.buffer);
     this.#limit = limitBytes;
