@@ -1,0 +1,200 @@
+/**
+ * cluster.yaml: what it may say, and the errors when it says something else. Pure: text in, configuration or
+ * OperatingError out. Reading the file and the key is the shell's (driver/cluster-files.ts).
+ */
+import { parseDocument } from "yaml";
+import * as z from "zod";
+import { OperatingError } from "../base/error.ts";
+import { nearestWord } from "./nearest.ts";
+
+/** Survivors must tell a dead node from a busy one; below this a garbage collection looks like a death. */
+export const MIN_TIMEOUT_MS = 1500;
+export const MAX_TIMEOUT_MS = 600_000;
+/** Members of one view; node ids may be larger. */
+export const MAX_NODES = 64;
+export const MAX_VOLUMES = 256;
+
+const ipv4 = /^(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}$/;
+const multicastGroup = /^(22[4-9]|23\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}$/;
+const clusterName = /^[a-z0-9-]{1,32}$/;
+const memberName = /^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$/;
+const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+
+/** The words after "expected", which an error quotes as they stand. */
+function text(pattern: RegExp, expected: string): z.ZodType<string> {
+  return z.string({ error: expected }).regex(pattern, { error: expected });
+}
+function whole(min: number, max: number, unit = ""): z.ZodType<number> {
+  const expected = `a whole number from ${min} to ${max}${unit}`;
+  return z.int({ error: expected }).min(min, { error: expected }).max(max, { error: expected });
+}
+function list<T>(row: z.ZodType<T>, min: number, max: number, what: string): z.ZodType<T[]> {
+  const expected = `a list of ${min} to ${max} ${what}`;
+  return z.array(row, { error: expected }).min(min, { error: expected }).max(max, { error: expected });
+}
+
+const port = (): z.ZodType<number> => whole(1, 65535);
+
+const nodeShape = {
+  nodeid: whole(1, 65535),
+  name: text(memberName, "a name of 1 to 63 letters, digits, '.', '_' or '-'"),
+  address: text(ipv4, "an IPv4 address such as 10.0.0.1"),
+};
+const volumeShape = {
+  name: text(memberName, "a name of 1 to 63 letters, digits, '.', '_' or '-'"),
+  uuid: text(uuid, "a uuid in lower case such as 6b1c0b5e-3f0e-4f0a-9d5c-2f8c6a0c4d11"),
+  lower: z.enum(["device", "directory"], { error: "device or directory" }),
+  path: text(/^\/./, "an absolute path").optional(),
+};
+const multicastShape = {
+  group: text(
+    new RegExp(`${multicastGroup.source}|^none$`),
+    "a multicast address (224.0.0.0 to 239.255.255.255), or none for unicast only",
+  ).default("none"),
+  port: port().default(7700),
+};
+
+function clusterShape(minTimeoutMs: number) {
+  return {
+    cluster: text(clusterName, "a name of 1 to 32 characters a-z, 0-9 or '-'"),
+    version: whole(1, 0xffff_ffff),
+    keyFile: text(/^./, "the path of the key file").default("cluster.key"),
+    multicast: z.strictObject(multicastShape, { error: objectExpected }).prefault({}),
+    peerPort: port().default(7701),
+    timeoutMs: whole(minTimeoutMs, MAX_TIMEOUT_MS, " milliseconds").default(3000),
+    nodes: list(z.strictObject(nodeShape, { error: objectExpected }), 1, MAX_NODES, "nodes"),
+    volumes: list(z.strictObject(volumeShape, { error: objectExpected }), 0, MAX_VOLUMES, "volumes").default([]),
+  };
+}
+
+const knownKeys: Readonly<Record<string, readonly string[]>> = {
+  "": ["cluster", "version", "keyFile", "multicast", "peerPort", "timeoutMs", "nodes", "volumes"],
+  multicast: Object.keys(multicastShape),
+  nodes: Object.keys(nodeShape),
+  volumes: Object.keys(volumeShape),
+};
+
+export interface NodeConfig {
+  readonly nodeid: number;
+  readonly name: string;
+  /** IPv4 address on which the node is heard, by datagram and by TCP. */
+  readonly address: string;
+}
+
+export interface VolumeEntry {
+  readonly name: string;
+  readonly uuid: string;
+  readonly lower: "device" | "directory";
+  readonly path?: string | undefined;
+}
+
+export interface ClusterConfig {
+  readonly cluster: string;
+  readonly version: number;
+  /** As written: relative to the folder of cluster.yaml. */
+  readonly keyFile: string;
+  /** `group` "none": unicast only. */
+  readonly multicast: { readonly group: string; readonly port: number };
+  /** TCP between dlmds. */
+  readonly peerPort: number;
+  readonly timeoutMs: number;
+  /** In ascending nodeid. */
+  readonly nodes: readonly NodeConfig[];
+  readonly volumes: readonly VolumeEntry[];
+}
+
+export interface ConfigProblem {
+  /** "nodes[1].address"; "" for the file as a whole. */
+  readonly path: string;
+  readonly expected: string;
+  readonly found: string;
+}
+
+/** A configuration that cannot be used: every problem at once. */
+function refuse(source: string, problems: readonly ConfigProblem[]): OperatingError {
+  const lines = problems.map(({ path, expected, found }) => `  ${path === "" ? "(file)" : path}: expected ${expected}, found ${found}`);
+  return new OperatingError(`${source} cannot be used:\n${lines.join("\n")}`, {
+    code: "bad-config",
+    hint: `Correct ${source}; examples/cluster.yaml shows every key.`,
+  });
+}
+
+function objectExpected(issue: { readonly code?: string | undefined }): string | undefined {
+  return issue.code === "invalid_type" ? "keys and values" : undefined;
+}
+
+function pathText(path: readonly PropertyKey[]): string {
+  return path.map((step, at) => (typeof step === "number" ? `[${step}]` : `${at === 0 ? "" : "."}${String(step)}`)).join("");
+}
+
+function foundAt(value: unknown, path: readonly PropertyKey[]): string {
+  let at: unknown = value;
+  for (const step of path) at = typeof at === "object" && at !== null ? (at as Record<PropertyKey, unknown>)[step] : undefined;
+  if (at === undefined) return "nothing";
+  const words = JSON.stringify(at);
+  return words.length > 80 ? `${words.slice(0, 77)}...` : words;
+}
+
+function unknownKey(path: readonly PropertyKey[], key: string): ConfigProblem {
+  const known = knownKeys[String(path[0] ?? "")] ?? [];
+  const nearest = nearestWord(key, known);
+  const expected = nearest === null ? `one of ${known.join(", ")}` : `a known key (did you mean ${nearest}?)`;
+  return { path: pathText([...path, key]), expected, found: `the unknown key ${JSON.stringify(key)}` };
+}
+
+function problemsOf(error: z.ZodError, value: unknown): ConfigProblem[] {
+  return error.issues.flatMap((issue) =>
+    issue.code === "unrecognized_keys"
+      ? issue.keys.map((key) => unknownKey(issue.path, key))
+      : [{ path: pathText(issue.path), expected: issue.message, found: foundAt(value, issue.path) }],
+  );
+}
+
+function duplicates<T>(rows: readonly T[], where: string, key: keyof T & string): ConfigProblem[] {
+  const first = new Map<T[keyof T], number>();
+  return rows.flatMap((row, at) => {
+    const before = first.get(row[key]);
+    if (before === undefined) {
+      first.set(row[key], at);
+      return [];
+    }
+    return [
+      {
+        path: `${where}[${at}].${key}`,
+        expected: "one that no other entry has",
+        found: `${String(row[key])}, which ${where}[${before}] has`,
+      },
+    ];
+  });
+}
+
+function parseYaml(source: string, yaml: string): unknown {
+  const document = parseDocument(yaml);
+  const error = document.errors[0];
+  if (error !== undefined) {
+    const line = error.linePos?.[0];
+    const where = line === undefined ? "" : `line ${line.line}, column ${line.col}`;
+    throw refuse(source, [{ path: where, expected: "YAML", found: error.message.split("\n")[0] ?? error.code }]);
+  }
+  return document.toJS();
+}
+
+/**
+ * Decodes the text of a cluster.yaml. `source` names it in errors. Throws OperatingError "bad-config" that lists
+ * every problem. `minTimeoutMs`: lower than MIN_TIMEOUT_MS in tests only.
+ */
+export function decodeClusterConfig(yaml: string, source: string, minTimeoutMs: number = MIN_TIMEOUT_MS): ClusterConfig {
+  const value = parseYaml(source, yaml);
+  const result = z.strictObject(clusterShape(minTimeoutMs), { error: objectExpected }).safeParse(value);
+  if (!result.success) throw refuse(source, problemsOf(result.error, value));
+  const config = result.data;
+  const problems = [
+    ...duplicates(config.nodes, "nodes", "nodeid"),
+    ...duplicates(config.nodes, "nodes", "name"),
+    ...duplicates(config.nodes, "nodes", "address"),
+    ...duplicates(config.volumes, "volumes", "name"),
+    ...duplicates(config.volumes, "volumes", "uuid"),
+  ];
+  if (problems.length > 0) throw refuse(source, problems);
+  return { ...config, nodes: config.nodes.toSorted((a, b) => a.nodeid - b.nodeid) };
+}

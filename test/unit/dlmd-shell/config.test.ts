@@ -1,0 +1,114 @@
+import { readFileSync } from "node:fs";
+import { describe, expect, test } from "vitest";
+import { OperatingError } from "../../../dlmd/base/error.ts";
+import { decodeClusterConfig } from "../../../dlmd/config/cluster-config.ts";
+import { nearestWord } from "../../../dlmd/config/nearest.ts";
+
+const good = readFileSync(new URL("../../../examples/cluster.yaml", import.meta.url), "utf8");
+
+function refusal(yaml: string, minTimeoutMs?: number): string {
+  try {
+    decodeClusterConfig(yaml, "cluster.yaml", minTimeoutMs);
+  } catch (error) {
+    expect(error).toBeInstanceOf(OperatingError);
+    expect((error as OperatingError).code).toBe("bad-config");
+    return (error as OperatingError).message;
+  }
+  throw new Error("accepted");
+}
+
+describe("cluster.yaml", () => {
+  test("the examples are accepted", () => {
+    const config = decodeClusterConfig(good, "examples/cluster.yaml");
+    expect(config.cluster).toBe("lab");
+    expect(config.nodes.map((node) => node.nodeid)).toEqual([1, 2, 3]);
+    expect(config.volumes[0]?.lower).toBe("device");
+    const unicast = readFileSync(new URL("../../../examples/cluster-unicast.yaml", import.meta.url), "utf8");
+    expect(decodeClusterConfig(unicast, "x")).toMatchObject({
+      keyFile: "cluster.key",
+      multicast: { group: "none", port: 7700 },
+      peerPort: 7701,
+      timeoutMs: 3000,
+      volumes: [],
+    });
+  });
+
+  test("nodes come back in ascending nodeid", () => {
+    const turned = good.replace("nodeid: 1,", "nodeid: 9,");
+    expect(decodeClusterConfig(turned, "x").nodes.map((node) => node.nodeid)).toEqual([2, 3, 9]);
+  });
+
+  const cases: [name: string, from: string | RegExp, to: string, expected: string][] = [
+    ["cluster missing", "cluster: lab", "", "cluster: expected a name of 1 to 32 characters a-z, 0-9 or '-', found nothing"],
+    ["cluster too long", "cluster: lab", `cluster: ${"a".repeat(33)}`, "cluster: expected a name of 1 to 32"],
+    ["cluster in capitals", "cluster: lab", "cluster: Lab", `cluster: expected a name of 1 to 32 characters a-z, 0-9 or '-', found "Lab"`],
+    ["version is no number", "version: 1", "version: one", `version: expected a whole number from 1 to 4294967295, found "one"`],
+    [
+      "unknown key",
+      "peerPort: 7701",
+      "peerport: 7701",
+      `peerport: expected a known key (did you mean peerPort?), found the unknown key "peerport"`,
+    ],
+    ["unknown key far away", "peerPort: 7701", "colour: red", "colour: expected one of cluster, version, keyFile"],
+    ["unknown key of a node", "name: node2", "nmae: node2", "nodes[1].nmae: expected a known key (did you mean name?)"],
+    ["unknown key of multicast", "port: 7700", "prot: 7700", "multicast.prot: expected a known key (did you mean port?)"],
+    [
+      "unknown key of a volume",
+      "lower: device, path",
+      "lowre: device, path",
+      "volumes[0].lowre: expected a known key (did you mean lower?)",
+    ],
+    [
+      "group is no group",
+      "239.192.77.1",
+      "10.1.1.1",
+      `multicast.group: expected a multicast address (224.0.0.0 to 239.255.255.255), or none`,
+    ],
+    ["port too large", "port: 7700", "port: 70000", "multicast.port: expected a whole number from 1 to 65535, found 70000"],
+    [
+      "time-out too small",
+      "timeoutMs: 3000",
+      "timeoutMs: 1499",
+      "timeoutMs: expected a whole number from 1500 to 600000 milliseconds, found 1499",
+    ],
+    ["no nodes", /nodes:\n( .*\n)+/, "nodes: []\n", "nodes: expected a list of 1 to 64 nodes, found []"],
+    ["nodes are a word", /nodes:\n( .*\n)+/, "nodes: three\n", `nodes: expected a list of 1 to 64 nodes, found "three"`],
+    ["a node is a word", /nodes:\n( .*\n)+/, "nodes: [node1]\n", `nodes[0]: expected keys and values, found "node1"`],
+    ["nodeid 0", "nodeid: 2", "nodeid: 0", "nodes[1].nodeid: expected a whole number from 1 to 65535, found 0"],
+    ["nodeid twice", "nodeid: 2", "nodeid: 1", "nodes[1].nodeid: expected one that no other entry has, found 1, which nodes[0] has"],
+    ["name twice", "name: node3", "name: node1", "nodes[2].name: expected one that no other entry has, found node1, which nodes[0] has"],
+    ["address twice", "10.0.0.3", "10.0.0.2", "nodes[2].address: expected one that no other entry has, found 10.0.0.2, which nodes[1] has"],
+    [
+      "address is a name",
+      "10.0.0.3",
+      "node3.example",
+      `nodes[2].address: expected an IPv4 address such as 10.0.0.1, found "node3.example"`,
+    ],
+    ["uuid", "6b1c0b5e-3f0e", "6b1c0b5e-3f0", "volumes[0].uuid: expected a uuid"],
+    ["lower", "lower: device, path", "lower: disk, path", `volumes[0].lower: expected device or directory, found "disk"`],
+    ["path relative", "path: /dev", "path: dev", "volumes[0].path: expected an absolute path"],
+    ["not YAML", "multicast: {", "multicast: [", "expected YAML"],
+    ["empty", /[^]*/, "", "(file): expected keys and values, found null"],
+  ];
+  test.each(cases)("%s", (_name, from, to, expected) => {
+    const text = good.replace(from, to);
+    expect(text).not.toBe(good);
+    expect(refusal(text)).toContain(expected);
+  });
+
+  test("every problem is told at once", () => {
+    const message = refusal(good.replace("cluster: lab", "cluster: L").replace("nodeid: 2", "nodeid: 0"));
+    expect(message.split("\n")).toHaveLength(3);
+  });
+
+  test("tests may lower the least time-out", () => {
+    expect(decodeClusterConfig(good.replace("3000", "300"), "x", 300).timeoutMs).toBe(300);
+    expect(refusal(good.replace("3000", "299"), 300)).toContain("from 300 to");
+  });
+
+  test("nearest word", () => {
+    expect(nearestWord("Nodes", ["nodes", "volumes"])).toBe("nodes");
+    expect(nearestWord("timeout", ["timeoutMs", "peerPort"])).toBe("timeoutMs");
+    expect(nearestWord("zzz", ["nodes"])).toBeNull();
+  });
+});
