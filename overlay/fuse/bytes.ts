@@ -1,0 +1,31 @@
+/**
+ * 64-bit fields at fixed offsets of a Buffer. Little-endian. Split in two 32-bit halves, because a bigint per field would cost
+ * more than all the rest of a request.
+ */
+import { WireError } from "../../dlmd/base/error.ts";
+
+const TWO_32 = 0x1_0000_0000;
+
+/** An id or a count: must be a safe integer. */
+export function readU64(buffer: Buffer, at: number): number {
+  const value = buffer.readUInt32LE(at + 4) * TWO_32 + buffer.readUInt32LE(at);
+  if (value > Number.MAX_SAFE_INTEGER) throw new WireError(`number too large at offset ${at}: ${value}`);
+  return value;
+}
+
+/** An offset or a size: beyond 2^53 the nearest double. */
+export function readSize(buffer: Buffer, at: number): number {
+  return buffer.readUInt32LE(at + 4) * TWO_32 + buffer.readUInt32LE(at);
+}
+
+/** A signed offset or seconds: beyond 2^53 the nearest double. */
+export function readI64(buffer: Buffer, at: number): number {
+  return buffer.readInt32LE(at + 4) * TWO_32 + buffer.readUInt32LE(at);
+}
+
+/** Any integer between -2^63 and 2^64 that a double holds. */
+export function write64(buffer: Buffer, at: number, value: number): void {
+  const high = Math.floor(value / TWO_32);
+  buffer.writeInt32LE((value - high * TWO_32) | 0, at);
+  buffer.writeInt32LE(high | 0, at + 4);
+}

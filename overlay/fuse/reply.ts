@@ -1,0 +1,268 @@
+/**
+ * Replies to the kernel. Each encoder writes one whole reply (fuse_out_header and body) into the caller's buffer from
+ * offset 0 on and returns its length in bytes. The buffer needs MAX_REPLY_BYTES, but for directory listings.
+ * Source: include/uapi/linux/fuse.h; how the kernel reads them: fs/fuse/{dir,readdir,inode}.c.
+ *
+ * `errno` is positive here and negative on the wire. Every unsafe or negative id is an assertion: they are ours.
+ */
+import type { Attr, StatFs } from "../lower/lower.ts";
+import { assert } from "../../dlmd/base/assert.ts";
+import {
+  ATTR_OUT_BYTES,
+  ENTRY_OUT_BYTES,
+  LSEEK_OUT_BYTES,
+  OPEN_OUT_BYTES,
+  OUT_HEADER_BYTES,
+  STATFS_OUT_BYTES,
+  WRITE_OUT_BYTES,
+  XATTR_OUT_BYTES,
+} from "./abi.ts";
+import { write64 } from "./bytes.ts";
+
+/** Room for every reply of this file with a fixed size (the largest is that to CREATE). */
+export const MAX_REPLY_BYTES: number = OUT_HEADER_BYTES + ENTRY_OUT_BYTES + OPEN_OUT_BYTES;
+
+/**
+ * The validity that stands for "until we say otherwise", in seconds: 2^32, 136 years. The kernel turns it into a jiffy
+ * (time_to_jiffies in fs/fuse/dir.c): before Linux 6.? through nsecs_to_jiffies64 and timespec64_to_jiffies, which clamp by
+ * themselves; added to the clock it must not wrap. See the note in abi.ts.
+ */
+export const VALID_SECONDS: number = 0x1_0000_0000;
+
+function head(buffer: Buffer, unique: number, bytes: number, errno: number): number {
+  buffer.writeUInt32LE(bytes, 0);
+  buffer.writeInt32LE(-errno, 4);
+  write64(buffer, 8, unique);
+  return bytes;
+}
+
+/** `errno` > 0. */
+export function encodeError(buffer: Buffer, unique: number, errno: number): number {
+  assert(errno > 0 && errno < 512, `errno ${errno} is not one that the kernel takes (1..511)`);
+  return head(buffer, unique, OUT_HEADER_BYTES, errno);
+}
+
+/** Success without a body: unlink, rmdir, rename, release, flush, fsync, setxattr, removexattr, fallocate, syncfs, destroy ... */
+export function encodeEmpty(buffer: Buffer, unique: number): number {
+  return head(buffer, unique, OUT_HEADER_BYTES, 0);
+}
+
+/** The head of a reply whose body of `bodyBytes` the caller sends behind it: read, readlink, getxattr, listxattr. Returns 16. */
+export function encodeDataHead(buffer: Buffer, unique: number, bodyBytes: number): number {
+  head(buffer, unique, OUT_HEADER_BYTES + bodyBytes, 0);
+  return OUT_HEADER_BYTES;
+}
+
+function attr(buffer: Buffer, at: number, a: Attr, size: number): void {
+  write64(buffer, at, a.ino);
+  write64(buffer, at + 8, size);
+  write64(buffer, at + 16, a.blocks);
+  write64(buffer, at + 24, a.atimeSec);
+  write64(buffer, at + 32, a.mtimeSec);
+  write64(buffer, at + 40, a.ctimeSec);
+  buffer.writeUInt32LE(a.atimeNsec, at + 48);
+  buffer.writeUInt32LE(a.mtimeNsec, at + 52);
+  buffer.writeUInt32LE(a.ctimeNsec, at + 56);
+  buffer.writeUInt32LE(a.mode, at + 60);
+  buffer.writeUInt32LE(a.nlink, at + 64);
+  buffer.writeUInt32LE(a.uid, at + 68);
+  buffer.writeUInt32LE(a.gid, at + 72);
+  buffer.writeInt32LE((a.rdevMinor & 0xff) | (a.rdevMajor << 8) | ((a.rdevMinor & ~0xff) << 12), at + 76);
+  buffer.writeUInt32LE(a.blksize, at + 80);
+  buffer.writeUInt32LE(0, at + 84);
+}
+
+function entry(
+  buffer: Buffer,
+  at: number,
+  fuseNodeid: number,
+  generation: number,
+  a: Attr,
+  entryValid: boolean,
+  attrValid: boolean,
+  size: number,
+): void {
+  write64(buffer, at, fuseNodeid);
+  write64(buffer, at + 8, generation);
+  write64(buffer, at + 16, entryValid ? VALID_SECONDS : 0);
+  write64(buffer, at + 24, attrValid ? VALID_SECONDS : 0);
+  write64(buffer, at + 32, 0);
+  attr(buffer, at + 40, a, size);
+}
+
+/** LOOKUP, MKDIR, MKNOD, SYMLINK, LINK. The kernel's lookup count of `fuseNodeid` grows by one. */
+export function encodeEntry(
+  buffer: Buffer,
+  unique: number,
+  fuseNodeid: number,
+  generation: number,
+  a: Attr,
+  entryValid: boolean,
+  attrValid: boolean,
+  size: number = a.size,
+): number {
+  entry(buffer, OUT_HEADER_BYTES, fuseNodeid, generation, a, entryValid, attrValid, size);
+  return head(buffer, unique, OUT_HEADER_BYTES + ENTRY_OUT_BYTES, 0);
+}
+
+/** LOOKUP of a name that does not exist, for the kernel to remember. Without validity answer ENOENT instead. */
+export function encodeNegativeEntry(buffer: Buffer, unique: number): number {
+  buffer.fill(0, OUT_HEADER_BYTES, OUT_HEADER_BYTES + ENTRY_OUT_BYTES);
+  write64(buffer, OUT_HEADER_BYTES + 16, VALID_SECONDS);
+  return head(buffer, unique, OUT_HEADER_BYTES + ENTRY_OUT_BYTES, 0);
+}
+
+/** GETATTR, SETATTR. */
+export function encodeAttr(buffer: Buffer, unique: number, a: Attr, attrValid: boolean, size: number = a.size): number {
+  write64(buffer, OUT_HEADER_BYTES, attrValid ? VALID_SECONDS : 0);
+  write64(buffer, OUT_HEADER_BYTES + 8, 0);
+  attr(buffer, OUT_HEADER_BYTES + 16, a, size);
+  return head(buffer, unique, OUT_HEADER_BYTES + ATTR_OUT_BYTES, 0);
+}
+
+/** OPEN, OPENDIR. `openFlags`: FOPEN_*. */
+export function encodeOpen(buffer: Buffer, unique: number, fh: number, openFlags: number): number {
+  open(buffer, OUT_HEADER_BYTES, fh, openFlags);
+  return head(buffer, unique, OUT_HEADER_BYTES + OPEN_OUT_BYTES, 0);
+}
+
+function open(buffer: Buffer, at: number, fh: number, openFlags: number): void {
+  write64(buffer, at, fh);
+  buffer.writeUInt32LE(openFlags, at + 8);
+  buffer.writeUInt32LE(0, at + 12);
+}
+
+/** CREATE: an entry and an open file. */
+export function encodeCreate(
+  buffer: Buffer,
+  unique: number,
+  fuseNodeid: number,
+  generation: number,
+  a: Attr,
+  entryValid: boolean,
+  attrValid: boolean,
+  fh: number,
+  openFlags: number,
+  size: number = a.size,
+): number {
+  entry(buffer, OUT_HEADER_BYTES, fuseNodeid, generation, a, entryValid, attrValid, size);
+  open(buffer, OUT_HEADER_BYTES + ENTRY_OUT_BYTES, fh, openFlags);
+  return head(buffer, unique, MAX_REPLY_BYTES, 0);
+}
+
+/** WRITE and COPY_FILE_RANGE: how many bytes went. */
+export function encodeWrite(buffer: Buffer, unique: number, bytes: number): number {
+  buffer.writeUInt32LE(bytes, OUT_HEADER_BYTES);
+  buffer.writeUInt32LE(0, OUT_HEADER_BYTES + 4);
+  return head(buffer, unique, OUT_HEADER_BYTES + WRITE_OUT_BYTES, 0);
+}
+
+/** GETXATTR, LISTXATTR with size 0: how long the value is. */
+export function encodeXattrSize(buffer: Buffer, unique: number, bytes: number): number {
+  buffer.writeUInt32LE(bytes, OUT_HEADER_BYTES);
+  buffer.writeUInt32LE(0, OUT_HEADER_BYTES + 4);
+  return head(buffer, unique, OUT_HEADER_BYTES + XATTR_OUT_BYTES, 0);
+}
+
+export function encodeLseek(buffer: Buffer, unique: number, offset: number): number {
+  write64(buffer, OUT_HEADER_BYTES, offset);
+  return head(buffer, unique, OUT_HEADER_BYTES + LSEEK_OUT_BYTES, 0);
+}
+
+export function encodeStatfs(buffer: Buffer, unique: number, s: StatFs): number {
+  const at = OUT_HEADER_BYTES;
+  buffer.fill(0, at, at + STATFS_OUT_BYTES);
+  write64(buffer, at, s.blocks);
+  write64(buffer, at + 8, s.bfree);
+  write64(buffer, at + 16, s.bavail);
+  write64(buffer, at + 24, s.files);
+  write64(buffer, at + 32, s.ffree);
+  buffer.writeUInt32LE(s.bsize, at + 40);
+  buffer.writeUInt32LE(s.namelen, at + 44);
+  buffer.writeUInt32LE(s.frsize, at + 48);
+  return head(buffer, unique, OUT_HEADER_BYTES + STATFS_OUT_BYTES, 0);
+}
+
+/**
+ * The reply to READDIR or READDIRPLUS, entry after entry:
+ *
+ *     const listing = new DirEncoder(buffer, request.size, request.op === "readdirplus");
+ *     for (const e of entries) if (!listing.add(e.name, e.type, e.ino, e.cookie)) break;
+ *     const bytes = listing.end(request.unique);
+ *
+ * The buffer needs OUT_HEADER_BYTES more than the size that the kernel asked for.
+ */
+export class DirEncoder {
+  readonly #buffer: Buffer;
+  readonly #end: number;
+  readonly #plus: boolean;
+  #at: number = OUT_HEADER_BYTES;
+
+  constructor(buffer: Buffer, size: number, plus: boolean) {
+    this.#buffer = buffer;
+    this.#plus = plus;
+    this.#end = OUT_HEADER_BYTES + size;
+    assert(this.#end <= buffer.length, `directory listing of ${size} bytes in a buffer of ${buffer.length}`);
+  }
+
+  /** Would an entry with a name of that many bytes fit? Ask before a lookup count is taken. */
+  fits(nameBytes: number): boolean {
+    return this.#at + this.#recordBytes(nameBytes) <= this.#end;
+  }
+
+  /**
+   * An entry without a lookup: of READDIR, or of READDIRPLUS with nodeid 0 ("." and ".." always; children whose lock is
+   * elsewhere). `cookie` is the position after it. False: it did not fit, and nothing was written.
+   */
+  add(name: Buffer, type: number, ino: number, cookie: bigint): boolean {
+    if (!this.fits(name.length)) return false;
+    if (this.#plus) {
+      this.#buffer.fill(0, this.#at, this.#at + ENTRY_OUT_BYTES);
+      this.#at += ENTRY_OUT_BYTES;
+    }
+    this.#dirent(name, type, ino, cookie);
+    return true;
+  }
+
+  /** An entry of READDIRPLUS that counts as a lookup of `fuseNodeid`. False: it did not fit, and nothing was written. */
+  addPlus(
+    name: Buffer,
+    type: number,
+    cookie: bigint,
+    fuseNodeid: number,
+    generation: number,
+    a: Attr,
+    entryValid: boolean,
+    attrValid: boolean,
+    size: number = a.size,
+  ): boolean {
+    assert(this.#plus, "addPlus in a reply to READDIR");
+    if (!this.fits(name.length)) return false;
+    entry(this.#buffer, this.#at, fuseNodeid, generation, a, entryValid, attrValid, size);
+    this.#at += ENTRY_OUT_BYTES;
+    this.#dirent(name, type, a.ino, cookie);
+    return true;
+  }
+
+  /** Writes the head; the length of the whole reply. Without entries: the end of the directory. */
+  end(unique: number): number {
+    return head(this.#buffer, unique, this.#at, 0);
+  }
+
+  #recordBytes(nameBytes: number): number {
+    return (this.#plus ? ENTRY_OUT_BYTES : 0) + ((24 + nameBytes + 7) & ~7);
+  }
+
+  #dirent(name: Buffer, type: number, ino: number, cookie: bigint): void {
+    const at = this.#at;
+    const buffer = this.#buffer;
+    const next = at + ((24 + name.length + 7) & ~7);
+    write64(buffer, at, ino);
+    buffer.writeBigUInt64LE(cookie, at + 8);
+    buffer.writeUInt32LE(name.length, at + 16);
+    buffer.writeUInt32LE(type, at + 20);
+    buffer.set(name, at + 24);
+    buffer.fill(0, at + 24 + name.length, next);
+    this.#at = next;
+  }
+}
