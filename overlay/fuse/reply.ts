@@ -23,11 +23,11 @@ import { write64 } from "./bytes.ts";
 export const MAX_REPLY_BYTES: number = OUT_HEADER_BYTES + ENTRY_OUT_BYTES + OPEN_OUT_BYTES;
 
 /**
- * The validity that stands for "until we say otherwise", in seconds: 2^32, 136 years. The kernel turns it into a jiffy
- * (time_to_jiffies in fs/fuse/dir.c): before Linux 6.? through nsecs_to_jiffies64 and timespec64_to_jiffies, which clamp by
- * themselves; added to the clock it must not wrap. See the note in abi.ts.
+ * The validity that stands for "until we say otherwise", in seconds: about 31 years. time_to_jiffies (fs/fuse/dir.c) adds
+ * timespec64_to_jiffies of it to the clock. That clamps at MAX_SEC_IN_JIFFIES, which with 64-bit longs is 1.09e9 or more for every HZ;
+ * so this value is never clamped, the product inside stays below 2^63, and the sum never wraps.
  */
-export const VALID_SECONDS: number = 0x1_0000_0000;
+export const VALID_SECONDS = 1_000_000_000;
 
 function head(buffer: Buffer, unique: number, bytes: number, errno: number): number {
   buffer.writeUInt32LE(bytes, 0);

@@ -283,7 +283,7 @@ export interface LseekRequest extends RequestHead {
   readonly fh: number;
   /** May be negative: the caller's, unchecked. */
   readonly offset: number;
-  /** SEEK_DATA or SEEK_HOLE; the kernel does the others itself, or asks with SEEK_END. */
+  /** SEEK_DATA or SEEK_HOLE; the kernel does the others itself. */
   readonly whence: number;
 }
 

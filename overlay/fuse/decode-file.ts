@@ -1,0 +1,275 @@
+/**
+ * The decoders of the opcode table for what works on open files and directories, and for the few requests that name no inode. As in
+ * decode.ts: fixed fields are there, the rest is checked.
+ */
+import { WireError } from "../../dlmd/base/error.ts";
+import { REQUEST_FLAG, WRITE_IN_BYTES } from "./abi.ts";
+import { readI64, readSize, readU64 } from "./bytes.ts";
+import { BODY, GID, NO_GIDS, PID, UID, lastName, supplementaryGids } from "./fields.ts";
+import type * as R from "./request.ts";
+
+export function open(b: Buffer, _end: number, _bytes: number, unique: number, fuseNodeid: number): R.OpenRequest {
+  return {
+    op: "open",
+    unique,
+    fuseNodeid,
+    uid: b.readUInt32LE(UID),
+    gid: b.readUInt32LE(GID),
+    pid: b.readUInt32LE(PID),
+    flags: b.readUInt32LE(BODY),
+    killSuidgid: (b.readUInt32LE(BODY + 4) & REQUEST_FLAG.FUSE_OPEN_KILL_SUIDGID) !== 0,
+  };
+}
+
+export function opendir(b: Buffer, _end: number, _bytes: number, unique: number, fuseNodeid: number): R.OpendirRequest {
+  return {
+    op: "opendir",
+    unique,
+    fuseNodeid,
+    uid: b.readUInt32LE(UID),
+    gid: b.readUInt32LE(GID),
+    pid: b.readUInt32LE(PID),
+    flags: b.readUInt32LE(BODY),
+  };
+}
+
+export function create(b: Buffer, end: number, bytes: number, unique: number, fuseNodeid: number): R.CreateRequest {
+  return {
+    op: "create",
+    unique,
+    fuseNodeid,
+    uid: b.readUInt32LE(UID),
+    gid: b.readUInt32LE(GID),
+    pid: b.readUInt32LE(PID),
+    name: lastName(b, BODY + 16, end, "FUSE_CREATE"),
+    flags: b.readUInt32LE(BODY),
+    mode: b.readUInt32LE(BODY + 4),
+    umask: b.readUInt32LE(BODY + 8),
+    killSuidgid: (b.readUInt32LE(BODY + 12) & REQUEST_FLAG.FUSE_OPEN_KILL_SUIDGID) !== 0,
+    supplementaryGids: bytes === end ? NO_GIDS : supplementaryGids(b, end, bytes, "FUSE_CREATE"),
+  };
+}
+
+export function read(b: Buffer, _end: number, _bytes: number, unique: number, fuseNodeid: number): R.ReadRequest {
+  return {
+    op: "read",
+    unique,
+    fuseNodeid,
+    uid: b.readUInt32LE(UID),
+    gid: b.readUInt32LE(GID),
+    pid: b.readUInt32LE(PID),
+    fh: readU64(b, BODY),
+    offset: readSize(b, BODY + 8),
+    size: b.readUInt32LE(BODY + 16),
+    lockOwner: (b.readUInt32LE(BODY + 20) & REQUEST_FLAG.FUSE_READ_LOCKOWNER) === 0 ? 0n : b.readBigUInt64LE(BODY + 24),
+    flags: b.readUInt32LE(BODY + 32),
+  };
+}
+
+export function write(b: Buffer, end: number, _bytes: number, unique: number, fuseNodeid: number): R.WriteRequest {
+  const size = b.readUInt32LE(BODY + 16);
+  const writeFlags = b.readUInt32LE(BODY + 20);
+  const at = BODY + WRITE_IN_BYTES;
+  if (end - at !== size) throw new WireError(`FUSE_WRITE of ${size} bytes: ${end - at} bytes of data found`);
+  return {
+    op: "write",
+    unique,
+    fuseNodeid,
+    uid: b.readUInt32LE(UID),
+    gid: b.readUInt32LE(GID),
+    pid: b.readUInt32LE(PID),
+    fh: readU64(b, BODY),
+    offset: readSize(b, BODY + 8),
+    data: b.subarray(at, end),
+    fromCache: (writeFlags & REQUEST_FLAG.FUSE_WRITE_CACHE) !== 0,
+    killSuidgid: (writeFlags & REQUEST_FLAG.FUSE_WRITE_KILL_SUIDGID) !== 0,
+    lockOwner: (writeFlags & REQUEST_FLAG.FUSE_WRITE_LOCKOWNER) === 0 ? 0n : b.readBigUInt64LE(BODY + 24),
+    flags: b.readUInt32LE(BODY + 32),
+  };
+}
+
+export function statfs(b: Buffer, _end: number, _bytes: number, unique: number, fuseNodeid: number): R.StatfsRequest {
+  return {
+    op: "statfs",
+    unique,
+    fuseNodeid,
+    uid: b.readUInt32LE(UID),
+    gid: b.readUInt32LE(GID),
+    pid: b.readUInt32LE(PID),
+  };
+}
+
+export function release(b: Buffer, _end: number, _bytes: number, unique: number, fuseNodeid: number): R.ReleaseRequest {
+  return {
+    op: "release",
+    unique,
+    fuseNodeid,
+    uid: b.readUInt32LE(UID),
+    gid: b.readUInt32LE(GID),
+    pid: b.readUInt32LE(PID),
+    fh: readU64(b, BODY),
+    flags: b.readUInt32LE(BODY + 8),
+    lockOwner: b.readBigUInt64LE(BODY + 16),
+    flockUnlock: (b.readUInt32LE(BODY + 12) & REQUEST_FLAG.FUSE_RELEASE_FLOCK_UNLOCK) !== 0,
+  };
+}
+
+export function releasedir(b: Buffer, _end: number, _bytes: number, unique: number, fuseNodeid: number): R.ReleasedirRequest {
+  return {
+    op: "releasedir",
+    unique,
+    fuseNodeid,
+    uid: b.readUInt32LE(UID),
+    gid: b.readUInt32LE(GID),
+    pid: b.readUInt32LE(PID),
+    fh: readU64(b, BODY),
+  };
+}
+
+export function flush(b: Buffer, _end: number, _bytes: number, unique: number, fuseNodeid: number): R.FlushRequest {
+  return {
+    op: "flush",
+    unique,
+    fuseNodeid,
+    uid: b.readUInt32LE(UID),
+    gid: b.readUInt32LE(GID),
+    pid: b.readUInt32LE(PID),
+    fh: readU64(b, BODY),
+    lockOwner: b.readBigUInt64LE(BODY + 16),
+  };
+}
+
+export function fsync(b: Buffer, _end: number, _bytes: number, unique: number, fuseNodeid: number): R.FsyncRequest {
+  return {
+    op: "fsync",
+    unique,
+    fuseNodeid,
+    uid: b.readUInt32LE(UID),
+    gid: b.readUInt32LE(GID),
+    pid: b.readUInt32LE(PID),
+    fh: readU64(b, BODY),
+    dataOnly: (b.readUInt32LE(BODY + 8) & REQUEST_FLAG.FUSE_FSYNC_FDATASYNC) !== 0,
+  };
+}
+
+export function fsyncdir(b: Buffer, _end: number, _bytes: number, unique: number, fuseNodeid: number): R.FsyncdirRequest {
+  return {
+    op: "fsyncdir",
+    unique,
+    fuseNodeid,
+    uid: b.readUInt32LE(UID),
+    gid: b.readUInt32LE(GID),
+    pid: b.readUInt32LE(PID),
+    fh: readU64(b, BODY),
+    dataOnly: (b.readUInt32LE(BODY + 8) & REQUEST_FLAG.FUSE_FSYNC_FDATASYNC) !== 0,
+  };
+}
+
+export function readdir(b: Buffer, _end: number, _bytes: number, unique: number, fuseNodeid: number): R.ReaddirRequest {
+  return {
+    op: "readdir",
+    unique,
+    fuseNodeid,
+    uid: b.readUInt32LE(UID),
+    gid: b.readUInt32LE(GID),
+    pid: b.readUInt32LE(PID),
+    fh: readU64(b, BODY),
+    cookie: b.readBigUInt64LE(BODY + 8),
+    size: b.readUInt32LE(BODY + 16),
+  };
+}
+
+export function readdirplus(b: Buffer, _end: number, _bytes: number, unique: number, fuseNodeid: number): R.ReaddirRequest {
+  return {
+    op: "readdirplus",
+    unique,
+    fuseNodeid,
+    uid: b.readUInt32LE(UID),
+    gid: b.readUInt32LE(GID),
+    pid: b.readUInt32LE(PID),
+    fh: readU64(b, BODY),
+    cookie: b.readBigUInt64LE(BODY + 8),
+    size: b.readUInt32LE(BODY + 16),
+  };
+}
+
+export function interrupt(b: Buffer, _end: number, _bytes: number, unique: number, fuseNodeid: number): R.InterruptRequest {
+  return {
+    op: "interrupt",
+    unique,
+    fuseNodeid,
+    uid: b.readUInt32LE(UID),
+    gid: b.readUInt32LE(GID),
+    pid: b.readUInt32LE(PID),
+    targetUnique: readU64(b, BODY),
+  };
+}
+
+export function destroy(b: Buffer, _end: number, _bytes: number, unique: number, fuseNodeid: number): R.DestroyRequest {
+  return {
+    op: "destroy",
+    unique,
+    fuseNodeid,
+    uid: b.readUInt32LE(UID),
+    gid: b.readUInt32LE(GID),
+    pid: b.readUInt32LE(PID),
+  };
+}
+
+export function fallocate(b: Buffer, _end: number, _bytes: number, unique: number, fuseNodeid: number): R.FallocateRequest {
+  return {
+    op: "fallocate",
+    unique,
+    fuseNodeid,
+    uid: b.readUInt32LE(UID),
+    gid: b.readUInt32LE(GID),
+    pid: b.readUInt32LE(PID),
+    fh: readU64(b, BODY),
+    offset: readSize(b, BODY + 8),
+    length: readSize(b, BODY + 16),
+    mode: b.readUInt32LE(BODY + 24),
+  };
+}
+
+export function lseek(b: Buffer, _end: number, _bytes: number, unique: number, fuseNodeid: number): R.LseekRequest {
+  return {
+    op: "lseek",
+    unique,
+    fuseNodeid,
+    uid: b.readUInt32LE(UID),
+    gid: b.readUInt32LE(GID),
+    pid: b.readUInt32LE(PID),
+    fh: readU64(b, BODY),
+    offset: readI64(b, BODY + 8),
+    whence: b.readUInt32LE(BODY + 16),
+  };
+}
+
+export function copyFileRange(b: Buffer, _end: number, _bytes: number, unique: number, fuseNodeid: number): R.CopyFileRangeRequest {
+  return {
+    op: "copyFileRange",
+    unique,
+    fuseNodeid,
+    uid: b.readUInt32LE(UID),
+    gid: b.readUInt32LE(GID),
+    pid: b.readUInt32LE(PID),
+    fh: readU64(b, BODY),
+    offset: readSize(b, BODY + 8),
+    outFuseNodeid: readU64(b, BODY + 16),
+    outFh: readU64(b, BODY + 24),
+    outOffset: readSize(b, BODY + 32),
+    length: readSize(b, BODY + 40),
+    flags: readSize(b, BODY + 48),
+  };
+}
+
+export function syncfs(b: Buffer, _end: number, _bytes: number, unique: number, fuseNodeid: number): R.SyncfsRequest {
+  return {
+    op: "syncfs",
+    unique,
+    fuseNodeid,
+    uid: b.readUInt32LE(UID),
+    gid: b.readUInt32LE(GID),
+    pid: b.readUInt32LE(PID),
+  };
+}

@@ -1,0 +1,77 @@
+/**
+ * Notifications to the kernel, each a Buffer for one write to /dev/fuse: a fuse_out_header with unique 0 and the code in `error`.
+ * Source: fuse_notify in fs/fuse/dev.c; what each waits for and misses: hazards F1, F4, F5, F6. Never written by the serving thread.
+ *
+ * Results that are not failures: ENOENT, the kernel does not know the inode or the name (hazard F4 says when that is success).
+ */
+import { assert } from "../../dlmd/base/assert.ts";
+import { FUSE_EXPIRE_ONLY, NOTIFY, OUT_HEADER_BYTES } from "./abi.ts";
+import { write64 } from "./bytes.ts";
+
+/** The most that a name in a notification may have: FUSE_NAME_MAX before Linux 6.15. */
+export const MAX_NOTIFY_NAME_BYTES = 1024;
+
+function message(code: number, bodyBytes: number): Buffer {
+  const buffer = Buffer.alloc(OUT_HEADER_BYTES + bodyBytes);
+  buffer.writeUInt32LE(buffer.length, 0);
+  buffer.writeInt32LE(code, 4);
+  return buffer;
+}
+
+/**
+ * Drops the attributes and cached ACLs of an inode and, with `offset` >= 0, its pages in [offset, offset + length), to the end with
+ * `length` <= 0. So (0n, 0n) drops everything, (-1n, 0n) the attributes only. Waits for pages that a request holds (hazard F1).
+ */
+export function notifyInvalInode(fuseNodeid: number, offset: bigint, length: bigint): Buffer {
+  const buffer = message(NOTIFY.FUSE_NOTIFY_INVAL_INODE, 24);
+  write64(buffer, OUT_HEADER_BYTES, fuseNodeid);
+  buffer.writeBigInt64LE(offset, OUT_HEADER_BYTES + 8);
+  buffer.writeBigInt64LE(length, OUT_HEADER_BYTES + 16);
+  return buffer;
+}
+
+function writeName(buffer: Buffer, at: number, name: Buffer): void {
+  assert(name.length > 0 && name.length <= MAX_NOTIFY_NAME_BYTES, `name of ${name.length} bytes, 1..${MAX_NOTIFY_NAME_BYTES} allowed`);
+  buffer.set(name, at);
+}
+
+/**
+ * Drops a name, positive or negative, and what lies under it. With `expireOnly` (negotiated.entryExpire) the entry is only looked up
+ * again before its next use, and inode and pages stay if it is still the same. Waits for an operation on the directory.
+ */
+export function notifyInvalEntry(parentFuseNodeid: number, name: Buffer, expireOnly: boolean): Buffer {
+  const buffer = message(NOTIFY.FUSE_NOTIFY_INVAL_ENTRY, 16 + name.length + 1);
+  write64(buffer, OUT_HEADER_BYTES, parentFuseNodeid);
+  buffer.writeUInt32LE(name.length, OUT_HEADER_BYTES + 8);
+  buffer.writeUInt32LE(expireOnly ? FUSE_EXPIRE_ONLY : 0, OUT_HEADER_BYTES + 12);
+  writeName(buffer, OUT_HEADER_BYTES + 16, name);
+  return buffer;
+}
+
+/** Puts `data` into the page cache at `offset`, and makes the file at least that long in the kernel's eyes (hazard F5). */
+export function notifyStore(fuseNodeid: number, offset: bigint, data: Uint8Array): Buffer {
+  const buffer = message(NOTIFY.FUSE_NOTIFY_STORE, 24 + data.byteLength);
+  write64(buffer, OUT_HEADER_BYTES, fuseNodeid);
+  buffer.writeBigUInt64LE(offset, OUT_HEADER_BYTES + 8);
+  buffer.writeUInt32LE(data.byteLength, OUT_HEADER_BYTES + 16);
+  buffer.set(data, OUT_HEADER_BYTES + 24);
+  return buffer;
+}
+
+/**
+ * The name `name` of `childFuseNodeid` was removed elsewhere: unlike INVAL_ENTRY it tells inotify and unhashes the name even while it is in
+ * use. ENOTEMPTY, EBUSY: a directory with children known here, or a mount point.
+ */
+export function notifyDelete(parentFuseNodeid: number, childFuseNodeid: number, name: Buffer): Buffer {
+  const buffer = message(NOTIFY.FUSE_NOTIFY_DELETE, 24 + name.length + 1);
+  write64(buffer, OUT_HEADER_BYTES, parentFuseNodeid);
+  write64(buffer, OUT_HEADER_BYTES + 8, childFuseNodeid);
+  buffer.writeUInt32LE(name.length, OUT_HEADER_BYTES + 16);
+  writeName(buffer, OUT_HEADER_BYTES + 24, name);
+  return buffer;
+}
+
+/** Every entry of the mount is looked up again before its next use (negotiated.incEpoch). Waits for nothing; hazard F6. */
+export function notifyIncEpoch(): Buffer {
+  return message(NOTIFY.FUSE_NOTIFY_INC_EPOCH, 0);
+}
