@@ -55,9 +55,7 @@ export const E = {
 
 export type ErrnoName = keyof typeof E;
 
-const nameByNumber = new Map<number, ErrnoName>(
-  (Object.entries(E) as [ErrnoName, number][]).map(([name, number]) => [number, name]),
-);
+const nameByNumber = new Map<number, ErrnoName>((Object.entries(E) as [ErrnoName, number][]).map(([name, number]) => [number, name]));
 
 /** "ENOENT" for 2; "errno 999" for a number without a name here. */
 export function errnoName(errno: number): string {

@@ -1,4 +1,149 @@
-/** Placeholder of the state behind each inode; filled in by the lock cache. */
+/**
+ * The lock state of one inode on this node, and what its kernel was told about it. Pure data: lock-cache.ts, revoke.ts,
+ * names.ts and write-token.ts are the rules over it.
+ *
+ * A cover outlives the inode record: the kernel forgets an inode long before the lock on it is worth giving back.
+ */
+import type { Errno } from "../../dlmd/base/errno.ts";
+import { Mode } from "../../dlmd/lock/mode.ts";
+import type { Inode, InodeKind } from "../inode/inode.ts";
+import type { FileId } from "../lower/lower.ts";
+import type { PinMode } from "./api.ts";
+
+/**
+ * idle: pins are given as the mode allows.
+ * draining: somebody else wants the lock; running operations finish, new ones wait.
+ * publishing: a directory waits until the inodes born in it are known to dlmd.
+ * invalidating: the kernel's caches are being dropped; data requests pass (hazard F1).
+ * converting: the lower mode was sent; nothing passes until dlmd confirms.
+ */
+export type Phase = "idle" | "draining" | "publishing" | "invalidating" | "converting";
+
+/** One operation that waits for a pin. */
+export interface PinWaiter {
+  readonly mode: PinMode;
+  /** May pass during a revoke: the kernel may hold page locks for it. */
+  readonly passes: boolean;
+  /** Called once: null when pinned. */
+  readonly settle: (error: Errno | null) => void;
+}
+
+/** One child lock asked for without waiting for other nodes. */
+export type ChildWaiter = (pinned: boolean) => void;
+
+/** What the kernel was last told under a name of a directory. */
+export interface ToldName {
+  readonly name: Buffer;
+  /** null: a negative entry. */
+  child: Cover | null;
+  /** The mount's epoch in which validity was given with it; 0: none is in force. */
+  validEpoch: number;
+  /** When it was last told while the kernel already had it; 0: told once, under the directory's lock. */
+  rearmedAt: number;
+}
+
+/** An open that waits for the write token. */
+export type TokenWaiter = (result: "cached" | "direct") => void;
+
+export type TokenState = "none" | "asking" | "held";
+
+/** The right to have a page cache with write access: at most one node per file (write-token.ts). */
+export interface WriteToken {
+  state: TokenState;
+  /** Held, but dlmd does not know yet: the file was created here (born.ts). */
+  unregistered: boolean;
+  users: number;
+  wanted: boolean;
+  /** A WRITE from a shared mapping was seen since the last close (hazard F9). */
+  mapped: boolean;
+  waiters: TokenWaiter[];
+}
+
 export interface Cover {
-  readonly resource: string;
+  readonly id: FileId;
+  readonly key: string;
+  readonly kind: InodeKind;
+  /** The record of the inode while the kernel knows it. */
+  inode: Inode | null;
+  /** Granted mode: NL, PR or EX. */
+  mode: Mode;
+  /** The mode of the request that dlmd has of us now. */
+  asking: Mode | null;
+  /** The outstanding request is for a child (NOQUEUE). */
+  askingForChild: boolean;
+  /** EX, but dlmd does not know yet: nobody else can know the inode. */
+  unregistered: boolean;
+  /** The request that makes it known is under way. */
+  registering: boolean;
+  phase: Phase;
+  pins: number;
+  /** Pins since the grant: a lock that was used much is worth a minimum hold time. */
+  uses: number;
+  grantedAt: number;
+  revokedAt: number;
+  waiters: PinWaiter[];
+  childWaiters: ChildWaiter[];
+  /** The strongest mode that another node waits for; NL: none. */
+  wanted: Mode;
+  /** Where the revoke under way ends. */
+  target: Mode;
+  /** Invalidation rounds of this revoke, and data requests answered during the present one. */
+  round: number;
+  answered: number;
+  /** A notification of this revoke is being written. */
+  notifying: boolean;
+  /** Times that the kernel did not find an inode that it must still get (hazard F4). */
+  misses: number;
+  /** A timer is set for this cover, so that no second one is. */
+  timerSet: boolean;
+  /** Directories: names told to the kernel, by latin1 spelling. */
+  names: Map<string, ToldName> | null;
+  /** How many of them are negative. */
+  negatives: number;
+  /** Directories fought over give no entry validity until then (hazard F6). */
+  hotUntil: number;
+  /** Where this inode's names were told: to be taken out when the kernel forgets it. */
+  toldIn: { readonly dir: Cover; readonly key: string }[] | null;
+  token: WriteToken | null;
+  /** Its last name and last handle are gone: the lock goes as soon as the kernel forgets it. */
+  doomed: boolean;
+}
+
+export function createCover(id: FileId, key: string, kind: InodeKind): Cover {
+  return {
+    id,
+    key,
+    kind,
+    inode: null,
+    mode: Mode.NL,
+    asking: null,
+    askingForChild: false,
+    unregistered: false,
+    registering: false,
+    phase: "idle",
+    pins: 0,
+    uses: 0,
+    grantedAt: 0,
+    revokedAt: Number.NEGATIVE_INFINITY,
+    waiters: [],
+    childWaiters: [],
+    wanted: Mode.NL,
+    target: Mode.NL,
+    round: 0,
+    answered: 0,
+    notifying: false,
+    misses: 0,
+    timerSet: false,
+    names: null,
+    negatives: 0,
+    hotUntil: 0,
+    toldIn: null,
+    token: null,
+    doomed: false,
+  };
+}
+
+/** The kernel has, or will get from a reply already written, this inode. */
+export function kernelKnows(cover: Cover): boolean {
+  return cover.inode !== null && cover.inode.nlookup > 0;
 }

@@ -1,0 +1,66 @@
+/**
+ * A new inode is born EX on its creator without a message: nobody can know it before the lock of the directory that names it is
+ * given up. So before a directory's lock goes, everything born until then is made known to dlmd. Much of what is created is gone
+ * again by then (temporary files, lock files) and never costs a message. Pure.
+ */
+import { assert } from "../../dlmd/base/assert.ts";
+import { Mode } from "../../dlmd/lock/mode.ts";
+import type { Cover, WriteToken } from "./cover.ts";
+import type { CoherenceState } from "./effect.ts";
+import { handlePublished } from "./revoke.ts";
+
+export function bear(state: CoherenceState, cover: Cover, now: number): void {
+  assert(cover.mode === Mode.NL && cover.asking === null && cover.phase === "idle", `${cover.key} was known before it was born`);
+  cover.mode = Mode.EX;
+  cover.grantedAt = now;
+  cover.unregistered = true;
+  cover.token = { state: "held", unregistered: true, users: 0, wanted: false, mapped: false, waiters: [] };
+  state.unregistered.add(cover);
+}
+
+/** It is gone before anybody was told. */
+export function dropUnregistered(state: CoherenceState, cover: Cover): void {
+  if (!state.unregistered.delete(cover)) return;
+  cover.unregistered = false;
+  cover.mode = Mode.NL;
+  cover.token = null;
+}
+
+/** Makes all unregistered locks known. */
+export function registerAll(state: CoherenceState): void {
+  for (const cover of state.unregistered) {
+    cover.unregistered = false;
+    cover.registering = true;
+    cover.asking = Mode.EX;
+    state.registering.add(cover);
+    state.effects.push({ do: "request", cover, mode: Mode.EX, flags: 0 });
+    const token = cover.token;
+    if (token === null || !token.unregistered) continue;
+    token.unregistered = false;
+    // A token that nobody uses is not worth a message: it is asked for again when it is needed.
+    if (token.users === 0) cover.token = null;
+    else {
+      state.registering.add(token);
+      state.effects.push({ do: "request-token", cover });
+    }
+  }
+  state.unregistered.clear();
+}
+
+/** True: nothing is left to be known; false: `handlePublished` follows when all is. */
+export function publishBefore(state: CoherenceState, directory: Cover): boolean {
+  registerAll(state);
+  if (state.registering.size === 0) return true;
+  state.publishing.set(directory, new Set(state.registering));
+  return false;
+}
+
+export function handleRegistered(state: CoherenceState, what: Cover | WriteToken, now: number): void {
+  state.registering.delete(what);
+  for (const [directory, awaited] of state.publishing) {
+    awaited.delete(what);
+    if (awaited.size > 0) continue;
+    state.publishing.delete(directory);
+    handlePublished(state, directory, now);
+  }
+}

@@ -1,0 +1,62 @@
+/** What the pure rules of this room want done; shell.ts does it, in this order. */
+import type { Errno } from "../../dlmd/base/errno.ts";
+import type { Mode } from "../../dlmd/lock/mode.ts";
+import type { ChildWaiter, Cover, PinWaiter, TokenWaiter, WriteToken } from "./cover.ts";
+import type { ExpiryPlan } from "./names.ts";
+
+/** What the kernel has to drop of an inode. */
+export type InvalidationPlan =
+  /** Attributes and pages. */
+  | { readonly what: "pages" }
+  /** Attributes and pages, and the size becomes the sentinel (hazard F5). */
+  | { readonly what: "pages-and-size" }
+  /** Names told with validity, then the directory's attributes. */
+  | { readonly what: "names"; readonly expiry: ExpiryPlan };
+
+export type TimerPurpose =
+  /** The minimum hold time is over. */
+  | "hold"
+  /** Invalidate again: the kernel did not find an inode that it must still get (hazard F4). */
+  | "retry"
+  /** Data requests held back between two rounds of a revoke pass now (hazard F1). */
+  | "pass";
+
+export type Effect =
+  | { readonly do: "request"; readonly cover: Cover; readonly mode: Mode; readonly flags: number }
+  | { readonly do: "invalidate"; readonly cover: Cover; readonly plan: InvalidationPlan }
+  | { readonly do: "timer"; readonly cover: Cover; readonly purpose: TimerPurpose; readonly delayMs: number }
+  | { readonly do: "settle"; readonly waiter: PinWaiter; readonly error: Errno | null }
+  | { readonly do: "settle-child"; readonly waiter: ChildWaiter; readonly pinned: boolean }
+  | { readonly do: "request-token"; readonly cover: Cover }
+  | { readonly do: "unlock-token"; readonly cover: Cover }
+  | { readonly do: "settle-token"; readonly waiter: TokenWaiter; readonly result: "cached" | "direct" };
+
+/** State shared by all covers of a mount. */
+export interface CoherenceState {
+  readonly effects: Effect[];
+  /** Covers whose lock or token dlmd does not know yet (born here). */
+  readonly unregistered: Set<Cover>;
+  /** Locks and tokens whose first request is under way. */
+  readonly registering: Set<Cover | WriteToken>;
+  /** Directories in "publishing", with what they still wait for. */
+  readonly publishing: Map<Cover, Set<Cover | WriteToken>>;
+  /** The mount's entry epoch, from 1; raised before INC_EPOCH is sent. */
+  epoch: number;
+  readonly limits: {
+    /** A contended lock that is in use is kept at least so long. */
+    readonly minHoldMs: number;
+    /** Contended: revoked within this time before. */
+    readonly contendedMs: number;
+  };
+}
+
+export function createCoherenceState(): CoherenceState {
+  return {
+    effects: [],
+    unregistered: new Set(),
+    registering: new Set(),
+    publishing: new Map(),
+    epoch: 1,
+    limits: { minHoldMs: 3, contendedMs: 100 },
+  };
+}

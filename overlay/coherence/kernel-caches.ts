@@ -1,0 +1,38 @@
+/**
+ * The notifications that a revoke needs, written by threads of the notify pool (hazard F3: a notification may wait in the kernel
+ * for a request that this process must answer). Source: fs/fuse/dev.c, fuse_notify; fs/fuse/inode.c, fuse_reverse_inval_inode.
+ */
+import { notifyIncEpoch, notifyInvalEntry, notifyInvalInode, notifyStore } from "../fuse/notify.ts";
+import type { Native } from "../native/index.ts";
+import { SENTINEL_SIZE } from "./sentinel.ts";
+import type { KernelCaches } from "./shell.ts";
+
+/** What the running kernel was found to offer at INIT. */
+export interface NotifyFeatures {
+  /** FUSE_EXPIRE_ONLY in INVAL_ENTRY (Linux 6.2); without it the dentry is dropped. */
+  readonly expireEntry: boolean;
+  /** FUSE_NOTIFY_INC_EPOCH (Linux 6.16). */
+  readonly incEpoch: boolean;
+}
+
+const SENTINEL_BYTE = Buffer.alloc(1);
+const SENTINEL_AT = BigInt(SENTINEL_SIZE) - 1n;
+
+export function createKernelCaches(native: Native, fd: number, features: NotifyFeatures): KernelCaches {
+  return {
+    invalidatePages: (fuseNodeid) => native.notify(fd, [notifyInvalInode(fuseNodeid, 0n, 0n)]),
+    invalidatePagesAndSize: (fuseNodeid) =>
+      native.notify(fd, [
+        notifyInvalInode(fuseNodeid, 0n, 0n),
+        notifyStore(fuseNodeid, SENTINEL_AT, SENTINEL_BYTE),
+        notifyInvalInode(fuseNodeid, -1n, 0n),
+      ]),
+    invalidateAttributes: (fuseNodeid) => native.notify(fd, [notifyInvalInode(fuseNodeid, -1n, 0n)]),
+    expireNames: (fuseNodeid, names) =>
+      native.notify(
+        fd,
+        names.map(({ name, drop }) => notifyInvalEntry(fuseNodeid, name, !drop && features.expireEntry)),
+      ),
+    incrementEpoch: features.incEpoch ? (): Promise<number[]> => native.notify(fd, [notifyIncEpoch()]) : null,
+  };
+}

@@ -1,0 +1,200 @@
+/**
+ * The lock cache: gives pins to operations while the lock is here, asks dlmd when it is not, and keeps it until somebody else
+ * wants it (Linux fs/gfs2/glock.c is the model). Pure: every function takes the state and the time and leaves effects.
+ *
+ * How a lock is raised (hazard F13): nothing keeps a lock weaker than it needs while it waits. PR to EX is tried NOQUEUE; not
+ * granted at once, the lock is given up (revoke.ts, with all that the kernel caches) and EX is asked for from NL. The one
+ * exception is the holder of the write token, the only node whose kernel may hold page locks for a WRITE that waits
+ * (hazard F1): it converts in place, in dlmd's convert queue, which comes before all waiters. Two such conversions can not
+ * meet, because the token is held by one node; so neither can wait for the other, and no write ever runs under PR.
+ */
+import { assert } from "../../dlmd/base/assert.ts";
+import { E, errnoError } from "../../dlmd/base/errno.ts";
+import { LockFlag } from "../../dlmd/client/api.ts";
+import type { LockStatus } from "../../dlmd/client/api.ts";
+import { Mode, modeCovers, modesCompatible } from "../../dlmd/lock/mode.ts";
+import type { PinMode } from "./api.ts";
+import { handleRegistered } from "./born.ts";
+import type { ChildWaiter, Cover, PinWaiter } from "./cover.ts";
+import type { CoherenceState } from "./effect.ts";
+import { enterConverted, enterRevoke, passData, requestInRevoke, resumeRevoke } from "./revoke.ts";
+
+/** Never waits, no effects: the way of nearly every operation. */
+export function tryPin(cover: Cover, mode: PinMode): boolean {
+  if (cover.phase !== "idle" || cover.waiters.length > 0 || !modeCovers(cover.mode, mode)) return false;
+  cover.pins += 1;
+  cover.uses += 1;
+  return true;
+}
+
+export function addWaiter(state: CoherenceState, cover: Cover, waiter: PinWaiter, now: number): void {
+  cover.waiters.push(waiter);
+  if (cover.phase === "invalidating" && waiter.passes) requestInRevoke(state, cover, waiter);
+  else pump(state, cover, now);
+}
+
+/** The caller of a queued waiter is being killed; false if it was pinned already. */
+export function removeWaiter(state: CoherenceState, cover: Cover, waiter: PinWaiter, now: number): boolean {
+  const at = cover.waiters.indexOf(waiter);
+  if (at < 0) return false;
+  cover.waiters.splice(at, 1);
+  state.effects.push({ do: "settle", waiter, error: errnoError(E.EINTR) });
+  pump(state, cover, now);
+  return true;
+}
+
+export function unpin(state: CoherenceState, cover: Cover, now: number): void {
+  assert(cover.pins > 0, `unpin of ${cover.key} that has no pins`);
+  cover.pins -= 1;
+  if (cover.pins > 0 || cover.phase === "idle") {
+    if (cover.pins === 0 && cover.wanted !== Mode.NL) pump(state, cover, now);
+    return;
+  }
+  resumeRevoke(state, cover, now);
+}
+
+/** A data request was answered and its pin goes: an invalidation that was running has to be repeated (hazard F1). */
+export function unpinData(state: CoherenceState, cover: Cover, now: number): void {
+  if (cover.phase === "invalidating") cover.answered += 1;
+  unpin(state, cover, now);
+}
+
+/** Asks for PR without waiting for other nodes (hazard F13). True: pinned at once; false: not to be had; null: `waiter` will be told. */
+export function pinChild(state: CoherenceState, cover: Cover, waiter: ChildWaiter): boolean | null {
+  if (cover.phase !== "idle") return false;
+  if (modeCovers(cover.mode, Mode.PR)) {
+    cover.pins += 1;
+    cover.uses += 1;
+    return true;
+  }
+  if (cover.asking !== null) {
+    if (!cover.askingForChild) return false;
+  } else {
+    cover.askingForChild = true;
+    ask(state, cover, Mode.PR, LockFlag.NOQUEUE | LockFlag.NOQUEUEBAST);
+  }
+  cover.childWaiters.push(waiter);
+  return null;
+}
+
+export function ask(state: CoherenceState, cover: Cover, mode: Mode, flags: number): void {
+  assert(cover.asking === null && !cover.registering, `second request for ${cover.key}`);
+  cover.asking = mode;
+  state.effects.push({ do: "request", cover, mode, flags });
+}
+
+/** dlmd answered. `granted` is the mode now held. */
+export function handleAst(state: CoherenceState, cover: Cover, status: LockStatus, granted: Mode, now: number): void {
+  const asked = cover.asking;
+  cover.mode = granted;
+  cover.asking = null;
+  if (cover.registering) {
+    assert(status === "granted", `the lock of ${cover.key}, born here, was not granted: ${status}`);
+    cover.registering = false;
+    handleRegistered(state, cover, now);
+    pump(state, cover, now);
+    return;
+  }
+  if (cover.phase === "converting") {
+    enterConverted(cover, now);
+    pump(state, cover, now);
+    return;
+  }
+  if (status === "granted") {
+    cover.grantedAt = now;
+    cover.uses = 0;
+  }
+  settleChildren(state, cover, status === "granted");
+  if (cover.phase === "invalidating") {
+    assert(status === "granted", `conversion of ${cover.key} in a revoke ended: ${status}`);
+    passData(state, cover);
+    resumeRevoke(state, cover, now);
+    return;
+  }
+  // An upgrade that was not to be had at once: down to NL, then anew and in order.
+  if (status !== "granted" && asked === Mode.EX && granted === Mode.PR) enterRevoke(state, cover, Mode.NL, now);
+  else pump(state, cover, now);
+}
+
+function settleChildren(state: CoherenceState, cover: Cover, granted: boolean): void {
+  cover.askingForChild = false;
+  if (cover.childWaiters.length === 0) return;
+  for (const waiter of cover.childWaiters) {
+    if (granted) {
+      cover.pins += 1;
+      cover.uses += 1;
+    }
+    state.effects.push({ do: "settle-child", waiter, pinned: granted });
+  }
+  cover.childWaiters = [];
+}
+
+export function handleBast(state: CoherenceState, cover: Cover, wanted: Mode, now: number): void {
+  if (wanted > cover.wanted) cover.wanted = wanted;
+  pump(state, cover, now);
+}
+
+/** Does whatever is possible now: pins, requests, or the begin of a revoke. */
+export function pump(state: CoherenceState, cover: Cover, now: number): void {
+  if (cover.phase !== "idle") return;
+  pinWaiters(state, cover);
+  if (cover.asking !== null || cover.registering) return;
+  const blocks = cover.wanted !== Mode.NL && !modesCompatible(cover.mode, cover.wanted);
+  if (!blocks) {
+    cover.wanted = Mode.NL;
+    if (cover.waiters.length > 0) ask(state, cover, strongestWaiting(cover), upgradeFlags(cover));
+    return;
+  }
+  assert(!cover.unregistered, `${cover.key} is wanted elsewhere before anybody could know it`);
+  if (cover.mode === Mode.PR && tokenHeld(cover) && cover.waiters.some((waiter) => waiter.mode === Mode.EX && waiter.passes)) {
+    ask(state, cover, Mode.EX, 0);
+    return;
+  }
+  const holdMs = holdTimeLeft(state, cover, now);
+  if (holdMs > 0) {
+    if (!cover.timerSet) {
+      cover.timerSet = true;
+      state.effects.push({ do: "timer", cover, purpose: "hold", delayMs: holdMs });
+    }
+    return;
+  }
+  const toShared = cover.wanted === Mode.PR || cover.wanted === Mode.CR;
+  enterRevoke(state, cover, toShared && cover.mode === Mode.EX ? Mode.PR : Mode.NL, now);
+}
+
+function pinWaiters(state: CoherenceState, cover: Cover): void {
+  let taken = 0;
+  for (const waiter of cover.waiters) {
+    if (!modeCovers(cover.mode, waiter.mode)) break;
+    taken += 1;
+    cover.pins += 1;
+    cover.uses += 1;
+    state.effects.push({ do: "settle", waiter, error: null });
+  }
+  if (taken > 0) cover.waiters.splice(0, taken);
+}
+
+function strongestWaiting(cover: Cover): Mode {
+  return cover.waiters.some((waiter) => waiter.mode === Mode.EX) ? Mode.EX : Mode.PR;
+}
+
+function upgradeFlags(cover: Cover): number {
+  return cover.mode === Mode.PR && !tokenHeld(cover) ? LockFlag.NOQUEUE : 0;
+}
+
+export function tokenHeld(cover: Cover): boolean {
+  return cover.token !== null && cover.token.state === "held";
+}
+
+/** A lock fought over and really in use is kept a moment, so that each turn does more than one operation. */
+function holdTimeLeft(state: CoherenceState, cover: Cover, now: number): number {
+  const { minHoldMs, contendedMs } = state.limits;
+  if (cover.grantedAt - cover.revokedAt > contendedMs || cover.uses < 4) return 0;
+  return cover.grantedAt + minHoldMs - now;
+}
+
+/** A timer set by this room ran out. */
+export function handleHoldTimer(state: CoherenceState, cover: Cover, now: number): void {
+  cover.timerSet = false;
+  pump(state, cover, now);
+}

@@ -1,0 +1,168 @@
+/**
+ * Which names of a directory the kernel was told, and with what validity: what a revoke of the directory has to expire
+ * (hazard F6), and which file the kernel believes a name to be (hazard F12). Pure.
+ *
+ * A name told for the first time is installed by the kernel under the directory's lock, so that INVAL_ENTRY, which takes
+ * that lock, comes after it. A name told again is installed by d_revalidate without that lock (fs/fuse/dir.c,
+ * fuse_dentry_revalidate): the waiter of such a LOOKUP can set its validity after the expiry has passed. Those names
+ * ("re-armed") are therefore expired more strongly while their waiter may still be on its way.
+ */
+import type { Cover, ToldName } from "./cover.ts";
+
+/** A directory remembers at most so many negative names; beyond, they are told without validity. */
+export const NEGATIVE_NAMES_MAX = 1000;
+/** More names than this are expired all at once, by epoch (hazard F6). */
+export const EXPIRE_NAMES_MAX = 1000;
+/** A directory revoked twice within this time is fought over ... */
+const HOT_INTERVAL_MS = 1000;
+/** ... and gives no entry validity until it was quiet for so long. */
+const HOT_QUIET_MS = 10_000;
+/** A re-armed name counts as installed after this time: the woken waiter has run by then. */
+const REARM_SETTLED_MS = 2000;
+
+export function nameKey(name: Buffer): string {
+  return name.toString("latin1");
+}
+
+function dropBackReference(child: Cover, dir: Cover, key: string): void {
+  const list = child.toldIn;
+  if (list === null) return;
+  const at = list.findIndex((reference) => reference.dir === dir && reference.key === key);
+  if (at >= 0) list.splice(at, 1);
+  if (list.length === 0) child.toldIn = null;
+}
+
+function setChild(dir: Cover, key: string, told: ToldName, child: Cover | null): void {
+  if (told.child === child) return;
+  if (told.child !== null) dropBackReference(told.child, dir, key);
+  else dir.negatives -= 1;
+  told.child = child;
+  if (child === null) dir.negatives += 1;
+  else {
+    child.toldIn ??= [];
+    child.toldIn.push({ dir, key });
+  }
+}
+
+/**
+ * The reply about to be written tells the kernel this name. Returns whether it may carry entry validity.
+ * `epoch` is the mount's present epoch, from 1.
+ */
+export function tellName(dir: Cover, name: Buffer, child: Cover | null, mayBeValid: boolean, epoch: number, now: number): boolean {
+  const names = (dir.names ??= new Map());
+  const key = nameKey(name);
+  let told = names.get(key);
+  let valid = mayBeValid && now >= dir.hotUntil;
+  if (told === undefined) {
+    if (child === null && (!valid || dir.negatives >= NEGATIVE_NAMES_MAX)) return false;
+    told = { name: Buffer.from(name), child: null, validEpoch: 0, rearmedAt: 0 };
+    dir.negatives += 1;
+    names.set(key, told);
+    setChild(dir, key, told, child);
+  } else {
+    // Negative dentries are never revalidated: only a name that the kernel has as a file can be re-armed.
+    if (told.child !== null && child !== null) told.rearmedAt = now;
+    setChild(dir, key, told, child);
+    if (child === null && !valid) {
+      dropName(dir, name);
+      valid = false;
+      return valid;
+    }
+  }
+  told.validEpoch = valid ? epoch : 0;
+  return valid;
+}
+
+/** What the kernel was last told: a cover, null (negative) or undefined (nothing). */
+export function toldName(dir: Cover, name: Buffer): Cover | null | undefined {
+  return dir.names?.get(nameKey(name))?.child;
+}
+
+/** The kernel itself dropped the name. */
+export function dropName(dir: Cover, name: Buffer): void {
+  dropKey(dir, nameKey(name));
+}
+
+function dropKey(dir: Cover, key: string): void {
+  const told = dir.names?.get(key);
+  if (told === undefined) return;
+  if (told.child === null) dir.negatives -= 1;
+  else dropBackReference(told.child, dir, key);
+  dir.names?.delete(key);
+}
+
+/** The kernel moved the dentry of a renamed file, with the validity that it had. */
+export function moveName(oldDir: Cover, oldName: Buffer, newDir: Cover, newName: Buffer, now: number): void {
+  const told = oldDir.names?.get(nameKey(oldName));
+  if (told === undefined) {
+    dropName(newDir, newName);
+    return;
+  }
+  const { child, validEpoch } = told;
+  dropName(oldDir, oldName);
+  dropName(newDir, newName);
+  putName(newDir, newName, child, validEpoch, now);
+}
+
+/** RENAME_EXCHANGE: the two dentries changed places. */
+export function exchangeNames(oldDir: Cover, oldName: Buffer, newDir: Cover, newName: Buffer, now: number): void {
+  const a = oldDir.names?.get(nameKey(oldName));
+  const b = newDir.names?.get(nameKey(newName));
+  dropName(oldDir, oldName);
+  dropName(newDir, newName);
+  if (b !== undefined) putName(oldDir, oldName, b.child, b.validEpoch, now);
+  if (a !== undefined) putName(newDir, newName, a.child, a.validEpoch, now);
+}
+
+function putName(dir: Cover, name: Buffer, child: Cover | null, validEpoch: number, now: number): void {
+  const names = (dir.names ??= new Map());
+  const key = nameKey(name);
+  const told: ToldName = { name: Buffer.from(name), child: null, validEpoch, rearmedAt: now };
+  dir.negatives += 1;
+  names.set(key, told);
+  setChild(dir, key, told, child);
+}
+
+/** The kernel forgot the inode: its dentries are gone. */
+export function forgetNames(child: Cover): void {
+  const list = child.toldIn;
+  if (list === null) return;
+  child.toldIn = null;
+  for (const { dir, key } of list) {
+    const told = dir.names?.get(key);
+    if (told !== undefined && told.child === child) dir.names?.delete(key);
+  }
+}
+
+/** How the names of a directory are to be expired; the told names lose their validity at once. */
+export interface ExpiryPlan {
+  /** Everything by INC_EPOCH. */
+  readonly epoch: boolean;
+  readonly names: readonly { readonly name: Buffer /** Drop the dentry; else only its validity. */; readonly drop: boolean }[];
+}
+
+export function planExpiry(dir: Cover, epoch: number, now: number): ExpiryPlan {
+  const names: { name: Buffer; drop: boolean }[] = [];
+  let all = false;
+  if (dir.names !== null) {
+    for (const [key, told] of dir.names) {
+      const valid = told.validEpoch === epoch;
+      told.validEpoch = 0;
+      if (!valid) continue;
+      const settling = told.rearmedAt !== 0 && now - told.rearmedAt < REARM_SETTLED_MS;
+      if (settling && told.child?.kind === "directory") all = true;
+      names.push({ name: told.name, drop: settling });
+      // A negative entry serves no other purpose than its validity.
+      if (told.child === null) {
+        dir.names.delete(key);
+        dir.negatives -= 1;
+      }
+    }
+  }
+  return all || names.length > EXPIRE_NAMES_MAX ? { epoch: true, names: [] } : { epoch: false, names };
+}
+
+/** Hazard F6 (c): notes a revoke that had names to expire. */
+export function noteNameRevoke(dir: Cover, now: number): void {
+  if (now - dir.revokedAt < HOT_INTERVAL_MS || now < dir.hotUntil) dir.hotUntil = now + HOT_QUIET_MS;
+}

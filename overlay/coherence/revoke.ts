@@ -1,0 +1,160 @@
+/**
+ * The revoke: how a lock goes without leaving anything behind in the kernel that it covered. Pure.
+ *
+ *     idle -> draining -> (publishing) -> invalidating -> converting -> idle
+ *
+ * The rules are hazards F1 (page locks), F4 (replies installed late), F5 (the size survives), F6 (names). During "invalidating"
+ * INVAL_INODE may wait in the kernel for page locks of requests that we have not answered; so those requests pass at once under
+ * the lock still held, and the invalidation is repeated until none was answered between its start and its end. A WRITE that
+ * meets a PR in this phase does not run under it: the write token's holder converts to EX in place first (lock-cache.ts).
+ * The lower mode is sent in the same turn in which the last round turns out clean.
+ */
+import { assert } from "../../dlmd/base/assert.ts";
+import { Mode, modeCovers } from "../../dlmd/lock/mode.ts";
+import type { Cover, PinWaiter } from "./cover.ts";
+import { kernelKnows } from "./cover.ts";
+import { publishBefore } from "./born.ts";
+import type { CoherenceState, InvalidationPlan } from "./effect.ts";
+import { ask, pump, tokenHeld } from "./lock-cache.ts";
+import { noteNameRevoke, planExpiry } from "./names.ts";
+
+/** From the second round on, data requests are held back this long times two per round, so that a round can end ... */
+const PASS_DELAY_MS = 1;
+/** ... and never longer. */
+const PASS_DELAY_MAX_MS = 8;
+/** First wait before an inode that the kernel must still get is looked for again (hazard F4), doubling ... */
+const MISS_DELAY_MS = 0.2;
+/** ... up to this. */
+const MISS_DELAY_MAX_MS = 50;
+
+export function enterRevoke(state: CoherenceState, cover: Cover, target: Mode, now: number): void {
+  assert(cover.phase === "idle" && cover.asking === null, `revoke of ${cover.key} in phase ${cover.phase}`);
+  cover.phase = "draining";
+  cover.target = target;
+  cover.round = 0;
+  cover.misses = 0;
+  resumeRevoke(state, cover, now);
+}
+
+/** Goes on as far as possible: called when a pin went, a request ended, or something was published. */
+export function resumeRevoke(state: CoherenceState, cover: Cover, now: number): void {
+  if (cover.pins > 0) return;
+  if (cover.phase === "draining") {
+    if (cover.kind === "directory") {
+      cover.phase = "publishing";
+      if (!publishBefore(state, cover)) return;
+    }
+    enterInvalidating(state, cover, now);
+  } else if (cover.phase === "invalidating" && !cover.notifying && cover.asking === null) {
+    startRound(state, cover, now);
+  }
+}
+
+/** Everything born before this directory's revoke is known to dlmd now. */
+export function handlePublished(state: CoherenceState, directory: Cover, now: number): void {
+  enterInvalidating(state, directory, now);
+}
+
+function enterInvalidating(state: CoherenceState, cover: Cover, now: number): void {
+  cover.phase = "invalidating";
+  startRound(state, cover, now);
+}
+
+function startRound(state: CoherenceState, cover: Cover, now: number): void {
+  cover.answered = 0;
+  const plan = planInvalidation(state, cover, now);
+  if (plan === null) {
+    // Data requests that waited for this lock may still pass under it, but nothing obliges us: they ask anew.
+    enterConverting(state, cover);
+    return;
+  }
+  cover.round += 1;
+  cover.notifying = true;
+  state.effects.push({ do: "invalidate", cover, plan });
+  if (cover.round === 1) passData(state, cover);
+}
+
+/** What the kernel must drop; null: nothing. */
+function planInvalidation(state: CoherenceState, cover: Cover, now: number): InvalidationPlan | null {
+  if (!kernelKnows(cover)) return null;
+  if (cover.kind === "directory") {
+    if (cover.target !== Mode.NL) return null;
+    const expiry = planExpiry(cover, state.epoch, now);
+    if (expiry.epoch || expiry.names.length > 0) noteNameRevoke(cover, now);
+    if (expiry.epoch) state.epoch += 1;
+    return { what: "names", expiry };
+  }
+  // FUSE can not write-protect a mapping: with write access around, sharing means dropping the pages.
+  if (cover.target === Mode.PR) return tokenHeld(cover) && (cover.token?.users ?? 0) > 0 ? { what: "pages" } : null;
+  return { what: cover.kind === "file" ? "pages-and-size" : "pages" };
+}
+
+/** The notifications of a round were written. `missed`: the kernel did not find the inode. */
+export function handleInvalidated(state: CoherenceState, cover: Cover, missed: boolean, now: number): void {
+  assert(cover.phase === "invalidating" && cover.notifying, `${cover.key} was invalidated in phase ${cover.phase}`);
+  cover.notifying = false;
+  if (missed && kernelKnows(cover)) {
+    const delayMs = Math.min(MISS_DELAY_MS * 2 ** cover.misses, MISS_DELAY_MAX_MS);
+    cover.misses += 1;
+    cover.notifying = true;
+    state.effects.push({ do: "timer", cover, purpose: "retry", delayMs });
+    return;
+  }
+  const disturbed = cover.answered > 0 || cover.pins > 0 || cover.asking !== null;
+  if (!disturbed) enterConverting(state, cover);
+  else resumeRevoke(state, cover, now);
+}
+
+export function handleRetryTimer(state: CoherenceState, cover: Cover, now: number): void {
+  assert(cover.phase === "invalidating" && cover.notifying, `retry of ${cover.key} in phase ${cover.phase}`);
+  cover.notifying = false;
+  startRound(state, cover, now);
+}
+
+/** A data request arrived while pages are being dropped. */
+export function requestInRevoke(state: CoherenceState, cover: Cover, waiter: PinWaiter): void {
+  if (cover.round <= 1) {
+    passData(state, cover);
+    return;
+  }
+  if (cover.timerSet) return;
+  cover.timerSet = true;
+  const delayMs = Math.min(PASS_DELAY_MS * 2 ** (cover.round - 2), PASS_DELAY_MAX_MS);
+  state.effects.push({ do: "timer", cover, purpose: "pass", delayMs });
+  assert(cover.waiters.includes(waiter), "a waiter that is not queued");
+}
+
+export function handlePassTimer(state: CoherenceState, cover: Cover, now: number): void {
+  cover.timerSet = false;
+  if (cover.phase === "invalidating") passData(state, cover);
+  else pump(state, cover, now);
+}
+
+/** Lets the queued data requests pass that the held mode allows; raises the mode in place for writes of the token's holder. */
+export function passData(state: CoherenceState, cover: Cover): void {
+  const kept: PinWaiter[] = [];
+  let writes = false;
+  for (const waiter of cover.waiters) {
+    if (waiter.passes && modeCovers(cover.mode, waiter.mode)) {
+      cover.pins += 1;
+      state.effects.push({ do: "settle", waiter, error: null });
+    } else {
+      writes ||= waiter.passes && waiter.mode === Mode.EX;
+      kept.push(waiter);
+    }
+  }
+  cover.waiters = kept;
+  if (writes && tokenHeld(cover) && cover.mode === Mode.PR && cover.asking === null) ask(state, cover, Mode.EX, 0);
+}
+
+function enterConverting(state: CoherenceState, cover: Cover): void {
+  cover.phase = "converting";
+  ask(state, cover, cover.target, 0);
+}
+
+/** dlmd confirmed the lower mode. */
+export function enterConverted(cover: Cover, now: number): void {
+  cover.phase = "idle";
+  cover.wanted = Mode.NL;
+  cover.revokedAt = now;
+}
