@@ -1,0 +1,13 @@
+// What each part of the addon adds to its exports.
+#pragma once
+
+#include <node_api.h>
+
+namespace coverlay {
+
+bool exportNotify(napi_env env, napi_value exports);
+bool exportMount(napi_env env, napi_value exports);
+bool exportLoop(napi_env env, napi_value exports);
+bool exportProcess(napi_env env, napi_value exports);
+
+}  // namespace coverlay

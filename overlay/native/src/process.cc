@@ -1,0 +1,93 @@
+// What a server sets for itself before it serves: limits, prctl(2), threads, and what kernel it is on.
+#include <sched.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/utsname.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+
+#include "argument.h"
+#include "export.h"
+#include "pool.h"
+
+#ifndef PR_SET_IO_FLUSHER
+#define PR_SET_IO_FLUSHER 57
+#endif
+
+namespace coverlay {
+
+namespace {
+
+constexpr int64_t kPoolThreadsMax = 1024;
+
+napi_value setPoolThreads(napi_env env, napi_callback_info info) {
+  constexpr const char* kCall = "setPoolThreads";
+  napi_value values[3];
+  int64_t counts[3];
+  if (!readArguments(env, info, kCall, 3, values)) return nullptr;
+  for (size_t index = 0; index < 3; index++) {
+    if (!readInteger(env, values[index], kCall, index, &counts[index])) return nullptr;
+    if (counts[index] < 1 || counts[index] > kPoolThreadsMax) {
+      throwRange(env, kCall, index, "1 to 1024 threads");
+      return nullptr;
+    }
+  }
+  Pool* pools[] = {&metadataPool(), &dataPool(), &syncPool()};
+  for (size_t index = 0; index < 3; index++) {
+    if (!pools[index]->setThreads(static_cast<size_t>(counts[index]))) {
+      napi_throw_error(env, "ERR_INVALID_STATE", "native.setPoolThreads: a pool is already in use; call it before the first pool call");
+      return nullptr;
+    }
+  }
+  return nullptr;
+}
+
+int64_t setMax(rlim_t count) {
+  rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return -errno;
+  rlimit wanted = {count, std::max(count, limit.rlim_max)};
+  if (setrlimit(RLIMIT_NOFILE, &wanted) == 0) return static_cast<int64_t>(count);
+  // Beyond fs.nr_open, or without CAP_SYS_RESOURCE beyond the hard limit: as far as that goes.
+  wanted = {std::min(count, limit.rlim_max), limit.rlim_max};
+  return setrlimit(RLIMIT_NOFILE, &wanted) == 0 ? static_cast<int64_t>(wanted.rlim_cur) : -errno;
+}
+
+napi_value setMaxDescriptors(napi_env env, napi_callback_info info) {
+  napi_value value;
+  int64_t count;
+  if (!readArguments(env, info, "setMaxDescriptors", 1, &value) || !readInteger(env, value, "setMaxDescriptors", 0, &count)) return nullptr;
+  return makeNumber(env, count < 1 ? -EINVAL : setMax(static_cast<rlim_t>(count)));
+}
+
+napi_value setIoFlusher(napi_env env, napi_callback_info) { return makeNumber(env, resultOf(prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0))); }
+
+napi_value unshareFs(napi_env env, napi_callback_info) { return makeNumber(env, resultOf(unshare(CLONE_FS))); }
+
+napi_value kernelVersion(napi_env env, napi_callback_info) {
+  utsname names;
+  int major = 0, minor = 0;
+  uname(&names);
+  sscanf(names.release, "%d.%d", &major, &minor);
+  napi_value array;
+  napi_create_array_with_length(env, 2, &array);
+  napi_set_element(env, array, 0, makeNumber(env, major));
+  napi_set_element(env, array, 1, makeNumber(env, minor));
+  return array;
+}
+
+}  // namespace
+
+bool exportProcess(napi_env env, napi_value exports) {
+  const napi_property_descriptor properties[] = {
+      {"setPoolThreads", nullptr, setPoolThreads, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
+      {"setMaxDescriptors", nullptr, setMaxDescriptors, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
+      {"setIoFlusher", nullptr, setIoFlusher, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
+      {"unshareFs", nullptr, unshareFs, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
+      {"kernelVersion", nullptr, kernelVersion, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
+  };
+  return napi_define_properties(env, exports, sizeof properties / sizeof properties[0], properties) == napi_ok;
+}
+
+}  // namespace coverlay
