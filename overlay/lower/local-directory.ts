@@ -1,0 +1,131 @@
+/**
+ * The local lower: listings, by getdents64(2) with the file system's own positions as cookies. They are those of
+ * the directory on disk, so a listing goes on at the next owner where it stopped at this one.
+ */
+import { E, Errno, errnoError } from "../../dlmd/base/errno.ts";
+import { SEEK } from "./linux.ts";
+import type { LocalContext } from "./local-context.ts";
+import { lookup } from "./local-names.ts";
+import type { DirEntry, DirPage, Entry, LowerHandle, Maybe } from "./lower.ts";
+import { checked } from "./maybe.ts";
+import type { OpenFile } from "./open-handles.ts";
+
+/** What an entry takes in a FUSE reply (fuse.h: struct fuse_dirent, fuse_direntplus), before its name. */
+const DIRENT_HEAD_BYTES = 24;
+const DIRENT_PLUS_HEAD_BYTES = 152;
+/** struct linux_dirent64 before its name: d_ino, d_off, d_reclen, d_type. */
+const GETDENTS_HEAD_BYTES = 19;
+const GETDENTS_MIN_BYTES = 512;
+const GETDENTS_MAX_BYTES = 131_072;
+const COOKIE_LIMIT = 1n << 63n;
+
+function replyBytes(name: Buffer, plus: boolean): number {
+  return ((plus ? DIRENT_PLUS_HEAD_BYTES : DIRENT_HEAD_BYTES) + name.length + 7) & ~7;
+}
+
+/**
+ * lseek to a 63-bit position by two calls, because an argument that is a double has 53: the upper part is a
+ * multiple of 2^32, which a double holds exactly, and the lower part is relative to it.
+ */
+async function seekTo(context: LocalContext, fd: number, cookie: bigint): Promise<void> {
+  const low = Number(cookie & 0xffff_ffffn);
+  const calls = context.native.pool.metadata;
+  checked(await calls.lseek(fd, Number(cookie >> 32n) * 0x1_0000_0000, SEEK.SET));
+  if (low !== 0) checked(await calls.lseek(fd, low, SEEK.CUR));
+}
+
+function parseEntries(bytes: Buffer): DirEntry[] {
+  const entries: DirEntry[] = [];
+  let at = 0;
+  while (at < bytes.length) {
+    const recordBytes = bytes.readUInt16LE(at + 16);
+    const end = bytes.indexOf(0, at + GETDENTS_HEAD_BYTES);
+    entries.push({
+      ino: bytes.readUInt32LE(at + 4) * 0x1_0000_0000 + bytes.readUInt32LE(at),
+      cookie: bytes.readBigInt64LE(at + 8),
+      type: bytes[at + 18] as number,
+      name: bytes.subarray(at + GETDENTS_HEAD_BYTES, end),
+    });
+    at += recordBytes;
+  }
+  return entries;
+}
+
+function isDots(name: Buffer): boolean {
+  return name[0] === 0x2e && (name.length === 1 || (name.length === 2 && name[1] === 0x2e));
+}
+
+/** Those that fit the reply, in order. */
+function fitting(entries: readonly DirEntry[], bytes: number, plus: boolean): DirEntry[] {
+  let left = bytes;
+  const fit: DirEntry[] = [];
+  for (const entry of entries) {
+    left -= replyBytes(entry.name, plus);
+    if (left < 0) break;
+    fit.push(entry);
+  }
+  return fit;
+}
+
+function lookupForListing(context: LocalContext, directory: OpenFile, entry: DirEntry): Maybe<Entry | undefined> {
+  if (isDots(entry.name)) return undefined;
+  const absent = (error: unknown): undefined => {
+    // Removed meanwhile, or another file system mounted there.
+    if (error instanceof Errno && (error.errno === E.ENOENT || error.errno === E.EXDEV || error.errno === E.ESTALE)) return undefined;
+    throw error;
+  };
+  try {
+    const found = lookup(context, directory.id, entry.name);
+    return found instanceof Promise ? found.catch(absent) : found;
+  } catch (error) {
+    return absent(error);
+  }
+}
+
+async function withAttributes(context: LocalContext, directory: OpenFile, entries: readonly DirEntry[]): Promise<DirEntry[]> {
+  const found = entries.map((entry) => lookupForListing(context, directory, entry));
+  const settled = found.some((one) => one instanceof Promise) ? await Promise.all(found) : (found as (Entry | undefined)[]);
+  return entries.map((entry, at) => {
+    const one = settled[at];
+    return one === undefined ? entry : { ...entry, entry: one };
+  });
+}
+
+async function readPage(
+  context: LocalContext,
+  directory: OpenFile,
+  fd: number,
+  cookie: bigint,
+  bytes: number,
+  plus: boolean,
+): Promise<DirPage> {
+  if (directory.position !== cookie || cookie === 0n) await seekTo(context, fd, cookie);
+  // Unknown until the call has succeeded.
+  directory.position = -1n;
+  // Short names take 24 bytes from the kernel and 32, or 160, in the reply: what does not fit would be read again.
+  const wanted = plus ? Math.ceil(bytes / 5) : bytes;
+  const buffer = Buffer.allocUnsafeSlow(Math.min(GETDENTS_MAX_BYTES, Math.max(GETDENTS_MIN_BYTES, wanted)));
+  const count = checked(await context.native.pool.metadata.getdents(fd, buffer));
+  if (count === 0) {
+    directory.position = cookie;
+    return { entries: [], end: true };
+  }
+  const all = parseEntries(buffer.subarray(0, count));
+  directory.position = all.at(-1)?.cookie ?? -1n;
+  const fit = fitting(all, bytes, plus);
+  // Not even one: the caller's buffer is too small, and an empty page would read like the end.
+  if (fit.length === 0) throw errnoError(E.EINVAL);
+  // ".." of the volume's root is the root: what is above it is not part of the volume.
+  const root = context.root.ino;
+  const inside = directory.id.ino === root ? fit.map((entry) => (isDots(entry.name) ? { ...entry, ino: root } : entry)) : fit;
+  return { entries: plus ? await withAttributes(context, directory, inside) : inside, end: false };
+}
+
+export async function readdir(context: LocalContext, handle: LowerHandle, cookie: bigint, bytes: number, plus: boolean): Promise<DirPage> {
+  const directory = context.handles.getDirectory(handle);
+  if (cookie < 0n || cookie >= COOKIE_LIMIT) throw errnoError(E.EINVAL);
+  return await context.handles.use(directory, async (fd) => {
+    const read = (): Promise<DirPage> => readPage(context, directory, fd, cookie, bytes, plus);
+    return directory.turn === null ? await read() : await directory.turn.run([0], read);
+  });
+}

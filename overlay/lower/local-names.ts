@@ -1,0 +1,203 @@
+/**
+ * The local lower: names. Changes check what the name stands for right before they act (hazard F12); the caller's EX
+ * lock on the directory keeps other nodes away between the two, and `turns` the other calls of this process.
+ */
+import { E, Errno, errnoError } from "../../dlmd/base/errno.ts";
+import { HANDLE_BUFFER_BYTES, STAT } from "../native/index.ts";
+import { AT_REMOVEDIR, O, S } from "./linux.ts";
+import { attrOfFd, checkName, entryOf, entryOfFd, type LocalContext, sameId, withInode } from "./local-context.ts";
+import type { Attr, Caller, Entry, FileId, LowerHandle, Maybe } from "./lower.ts";
+import { chain, checked } from "./maybe.ts";
+
+/** Removing the last name of a file that has more 512-byte blocks than this frees them in the pool: 8 MiB. */
+const LARGE_FILE_BLOCKS = 16_384;
+
+async function lookupCold(context: LocalContext, dirfd: number, name: Buffer): Promise<Entry> {
+  const stat = new Float64Array(STAT.FIELDS);
+  const handle = Buffer.alloc(HANDLE_BUFFER_BYTES);
+  checked(await context.native.pool.metadata.lookup(dirfd, name, false, stat, handle));
+  return entryOf(context, stat, handle);
+}
+
+function lookupIn(context: LocalContext, dirfd: number, name: Buffer): Maybe<Entry> {
+  if (context.cachedLookups) {
+    const result = context.sync.lookup(dirfd, name, true, context.stat, context.handle);
+    if (result >= 0) return entryOf(context, context.stat, context.handle);
+    if (result !== -E.EAGAIN) throw errnoError(-result);
+  }
+  return lookupCold(context, dirfd, name);
+}
+
+export function lookup(context: LocalContext, parent: FileId, name: Buffer): Maybe<Entry> {
+  checkName(name);
+  const dirfd = context.directories.peek(parent);
+  if (dirfd !== undefined && context.cachedLookups) {
+    const result = context.sync.lookup(dirfd, name, true, context.stat, context.handle);
+    if (result >= 0) return entryOf(context, context.stat, context.handle);
+    if (result !== -E.EAGAIN) throw errnoError(-result);
+  }
+  return context.directories.use(parent, (fd) => lookupIn(context, fd, name));
+}
+
+/** null where there is no such name. */
+function lookupOrNull(context: LocalContext, dirfd: number, name: Buffer): Maybe<Entry | null> {
+  const absent = (error: unknown): null => {
+    if (error instanceof Errno && error.errno === E.ENOENT) return null;
+    throw error;
+  };
+  try {
+    const entry = lookupIn(context, dirfd, name);
+    return entry instanceof Promise ? entry.catch(absent) : entry;
+  } catch (error) {
+    return absent(error);
+  }
+}
+
+/** One change of one directory, alone. */
+function inDirectory<T>(context: LocalContext, parent: FileId, work: (dirfd: number) => Maybe<T>): Maybe<T> {
+  return context.turns.run([parent.ino], () => context.directories.use(parent, work));
+}
+
+export function create(
+  context: LocalContext,
+  parent: FileId,
+  name: Buffer,
+  flags: number,
+  mode: number,
+  caller: Caller,
+): Maybe<{ entry: Entry; handle: LowerHandle }> {
+  checkName(name);
+  context.handles.checkRoom();
+  const openFlags = (flags & (O.ACCMODE | O.SYNC | O.DSYNC)) | O.NOATIME;
+  return inDirectory(context, parent, (dirfd) =>
+    chain(context.metadata.create(dirfd, name, openFlags, mode & 0o7777, caller.umask, caller.uid, caller.gid), (result) => {
+      const fd = checked(result);
+      try {
+        const entry = entryOfFd(context, fd);
+        return { entry, handle: context.handles.add(fd, entry.id, flags, false) };
+      } catch (error) {
+        context.sync.close(fd);
+        throw error;
+      }
+    }),
+  );
+}
+
+function made(context: LocalContext, dirfd: number, name: Buffer, result: Maybe<number>): Maybe<Entry> {
+  return chain(result, (value) => {
+    checked(value);
+    return lookupIn(context, dirfd, name);
+  });
+}
+
+export function mkdir(context: LocalContext, parent: FileId, name: Buffer, mode: number, caller: Caller): Maybe<Entry> {
+  checkName(name);
+  return inDirectory(context, parent, (dirfd) =>
+    made(context, dirfd, name, context.metadata.mkdir(dirfd, name, mode & 0o7777, caller.umask, caller.uid, caller.gid)),
+  );
+}
+
+export function mknod(
+  context: LocalContext,
+  parent: FileId,
+  name: Buffer,
+  mode: number,
+  rdevMajor: number,
+  rdevMinor: number,
+  caller: Caller,
+): Maybe<Entry> {
+  checkName(name);
+  return inDirectory(context, parent, (dirfd) =>
+    made(context, dirfd, name, context.metadata.mknod(dirfd, name, mode, caller.umask, rdevMajor, rdevMinor, caller.uid, caller.gid)),
+  );
+}
+
+export function symlink(context: LocalContext, parent: FileId, name: Buffer, target: Buffer, caller: Caller): Maybe<Entry> {
+  checkName(name);
+  if (target.length === 0) throw errnoError(E.ENOENT);
+  if (target.includes(0)) throw errnoError(E.EINVAL);
+  return inDirectory(context, parent, (dirfd) =>
+    made(context, dirfd, name, context.metadata.symlink(target, dirfd, name, caller.uid, caller.gid)),
+  );
+}
+
+/** The calls for a change that takes the name of `removed` away: freeing a large file waits for the disk. */
+function removingCalls(context: LocalContext, removed: Entry | null): LocalContext["metadata"] {
+  const large =
+    removed !== null && (removed.attr.mode & S.IFMT) === S.IFREG && removed.attr.nlink === 1 && removed.attr.blocks > LARGE_FILE_BLOCKS;
+  return large ? context.native.pool.metadata : context.metadata;
+}
+
+function noteRemoved(context: LocalContext, removed: Entry): void {
+  const directory = (removed.attr.mode & S.IFMT) === S.IFDIR;
+  if (directory) context.directories.drop(removed.id);
+  if (directory || removed.attr.nlink === 1) context.recent.forget(removed.id);
+}
+
+function remove(context: LocalContext, parent: FileId, name: Buffer, expected: FileId, flags: number): Maybe<void> {
+  checkName(name);
+  return inDirectory(context, parent, (dirfd) =>
+    chain(lookupIn(context, dirfd, name), (entry) => {
+      if (!sameId(entry.id, expected)) throw errnoError(E.ESTALE);
+      return chain(removingCalls(context, entry).unlink(dirfd, name, flags), (result) => {
+        checked(result);
+        noteRemoved(context, entry);
+      });
+    }),
+  );
+}
+
+export function unlink(context: LocalContext, parent: FileId, name: Buffer, expected: FileId): Maybe<void> {
+  return remove(context, parent, name, expected, 0);
+}
+
+export function rmdir(context: LocalContext, parent: FileId, name: Buffer, expected: FileId): Maybe<void> {
+  return remove(context, parent, name, expected, AT_REMOVEDIR);
+}
+
+const RENAME_EXCHANGE = 2;
+
+export function rename(
+  context: LocalContext,
+  oldParent: FileId,
+  oldName: Buffer,
+  newParent: FileId,
+  newName: Buffer,
+  flags: number,
+  expectedOld: FileId,
+  expectedNew: FileId | null,
+): Maybe<void> {
+  checkName(oldName);
+  checkName(newName);
+  const act = (oldFd: number, newFd: number): Maybe<void> =>
+    chain(lookupIn(context, oldFd, oldName), (moved) =>
+      chain(lookupOrNull(context, newFd, newName), (replaced) => {
+        if (!sameId(moved.id, expectedOld)) throw errnoError(E.ESTALE);
+        if (replaced === null ? expectedNew !== null : expectedNew === null || !sameId(replaced.id, expectedNew)) {
+          throw errnoError(E.ESTALE);
+        }
+        const calls = removingCalls(context, (flags & RENAME_EXCHANGE) === 0 ? replaced : null);
+        return chain(calls.rename(oldFd, oldName, newFd, newName, flags), (result) => {
+          checked(result);
+          // Two names of one inode: rename(2) does nothing.
+          const gone = replaced !== null && (flags & RENAME_EXCHANGE) === 0 && !sameId(replaced.id, moved.id);
+          if (gone) noteRemoved(context, replaced);
+        });
+      }),
+    );
+  return context.turns.run([oldParent.ino, newParent.ino], () =>
+    context.directories.use(oldParent, (oldFd) => context.directories.use(newParent, (newFd) => act(oldFd, newFd))),
+  );
+}
+
+export function link(context: LocalContext, id: FileId, newParent: FileId, newName: Buffer): Maybe<Attr> {
+  checkName(newName);
+  return inDirectory(context, newParent, (dirfd) =>
+    withInode(context, id, (fd) =>
+      chain(context.metadata.link(fd, dirfd, newName), (result) => {
+        checked(result);
+        return attrOfFd(context, fd);
+      }),
+    ),
+  );
+}

@@ -1,0 +1,186 @@
+/**
+ * The lower on this node: system calls on a file system that is mounted here, reached through the descriptor of its
+ * root (a detached mount, hazard C2, or a plain directory). Inodes are opened by handle, so nothing is remembered
+ * about them but a few descriptors.
+ *
+ * The serving thread never waits for a disk (DESIGN 4): each call is tried without waiting, or goes to a pool.
+ */
+import { E } from "../../dlmd/base/errno.ts";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import type { Log } from "../../dlmd/base/log.ts";
+import { type Calls, HANDLE_BUFFER_BYTES, type Native, STAT, STATFS } from "../native/index.ts";
+import { DirectoryDescriptors } from "./directory-descriptors.ts";
+import { Exclusive } from "./exclusive.ts";
+import { type FileHandleFormat, fileHandleFormat, fileSystemName } from "./file-handle.ts";
+import { O } from "./linux.ts";
+import * as attributes from "./local-attributes.ts";
+import type { LocalContext } from "./local-context.ts";
+import * as data from "./local-data.ts";
+import * as directory from "./local-directory.ts";
+import * as names from "./local-names.ts";
+import type { FileId, Lower, LowerHandle, Maybe, StatFs } from "./lower.ts";
+import { checked } from "./maybe.ts";
+import { OpenHandles } from "./open-handles.ts";
+import { RecentInodes } from "./recent-inodes.ts";
+
+export interface LocalLowerOptions {
+  readonly native: Native;
+  /** The root directory; stays the caller's, who closes it after `shutdown`. */
+  readonly rootFd: number;
+  /** Where changes of names and attributes run: on the calling thread ("inline") or in the metadata pool. */
+  readonly metadataCalls: "inline" | "pool";
+  readonly log: Log;
+}
+
+export interface LocalLower extends Lower {
+  /** "ext4", "xfs", "tmpfs" ... */
+  readonly fileSystem: string;
+  readonly openHandles: number;
+  /** The descriptor of an open handle (FUSE_PASSTHROUGH). Errno EBADF. */
+  descriptorOf(handle: LowerHandle): number;
+  /** Closes every descriptor of the volume but the caller's root, and resolves when they are closed: then it can be unmounted. */
+  shutdown(): Promise<void>;
+}
+
+function fail(code: string, message: string, hint: string): never {
+  throw new OperatingError(message, { code, hint });
+}
+
+function identifyRoot(native: Native, rootFd: number, fileSystem: string): { format: FileHandleFormat; root: FileId; mode: number } {
+  const handle = Buffer.alloc(HANDLE_BUFFER_BYTES);
+  const result = native.sync.handleOf(rootFd, handle);
+  if (result < 0) {
+    fail(
+      "unsupported-lower",
+      `the lower file system (${fileSystem}) gives no file handles: name_to_handle_at failed with errno ${-result}`,
+      "Use ext4 or XFS as the lower file system.",
+    );
+  }
+  const format = fileHandleFormat(handle, fileSystem);
+  const stat = new Float64Array(STAT.FIELDS);
+  const opened = native.sync.statHandle(rootFd, handle, stat);
+  if (opened < 0) {
+    const permission = opened === -E.EPERM || opened === -E.EACCES;
+    fail(
+      permission ? "no-permission" : "unsupported-lower",
+      `the root of the lower file system (${fileSystem}) can not be opened by its handle: errno ${-opened}`,
+      permission ? "Run as root: open_by_handle_at needs CAP_DAC_READ_SEARCH." : "Use ext4 or XFS as the lower file system.",
+    );
+  }
+  return { format, root: format.decode(handle), mode: stat[STAT.MODE] as number };
+}
+
+function createContext(options: LocalLowerOptions, fileSystem: string): LocalContext {
+  const { native, rootFd, log } = options;
+  const { format, root, mode } = identifyRoot(native, rootFd, fileSystem);
+  const stat = new Float64Array(STAT.FIELDS);
+  checked(native.sync.stat(rootFd, stat));
+  const recent = new RecentInodes();
+  recent.note(root, mode);
+  const [major, minor] = native.kernelVersion();
+  const metadata: Calls<Maybe<number>> = options.metadataCalls === "inline" ? native.sync : native.pool.metadata;
+  return {
+    native,
+    log,
+    root,
+    rootFd,
+    syncFd: checked(native.sync.openat2(rootFd, Buffer.from("."), O.RDONLY | O.DIRECTORY, 0, 0)),
+    devMajor: stat[STAT.DEV_MAJOR] as number,
+    devMinor: stat[STAT.DEV_MINOR] as number,
+    format,
+    sync: native.sync,
+    metadata,
+    cachedLookups: major > 5 || (major === 5 && minor >= 12),
+    recent,
+    directories: new DirectoryDescriptors({ native, root, rootFd, format, recent }),
+    handles: new OpenHandles(native),
+    turns: new Exclusive(),
+    stat,
+    handle: Buffer.alloc(HANDLE_BUFFER_BYTES),
+    scratch: Buffer.alloc(data.MAX_IO_BYTES),
+  };
+}
+
+/** ACLs are there unless the file system, or its mount options, know none. */
+function findAcls(context: LocalContext): boolean {
+  const result = context.sync.getxattr(context.syncFd, Buffer.from("system.posix_acl_access"), context.scratch);
+  return result >= 0 || result === -E.ENODATA;
+}
+
+function statfs(context: LocalContext): StatFs {
+  const fields = new Float64Array(STATFS.FIELDS);
+  checked(context.sync.statfs(context.syncFd, fields));
+  const field = (at: number): number => fields[at] as number;
+  return {
+    blocks: field(STATFS.BLOCKS),
+    bfree: field(STATFS.BFREE),
+    bavail: field(STATFS.BAVAIL),
+    files: field(STATFS.FILES),
+    ffree: field(STATFS.FFREE),
+    bsize: field(STATFS.BSIZE),
+    frsize: field(STATFS.FRSIZE),
+    namelen: field(STATFS.NAMELEN),
+  };
+}
+
+async function syncfs(context: LocalContext): Promise<void> {
+  checked(await context.native.pool.sync.syncfs(context.syncFd));
+}
+
+/** OperatingError "unsupported-lower" (the file system has no handles that we understand) or "no-permission". */
+export function createLocalLower(options: LocalLowerOptions): LocalLower {
+  const fields = new Float64Array(STATFS.FIELDS);
+  checked(options.native.sync.statfs(options.rootFd, fields));
+  const fileSystem = fileSystemName(fields[STATFS.TYPE] as number);
+  const context = createContext(options, fileSystem);
+  return {
+    root: context.root,
+    hasAcls: findAcls(context),
+    fileSystem,
+    get openHandles(): number {
+      return context.handles.count;
+    },
+    descriptorOf: (handle) => context.handles.get(handle).fd,
+    async shutdown() {
+      await context.handles.closeAll();
+      context.directories.dropAll();
+      context.sync.close(context.syncFd);
+    },
+
+    lookup: (parent, name) => names.lookup(context, parent, name),
+    create: (parent, name, flags, mode, caller) => names.create(context, parent, name, flags, mode, caller),
+    mkdir: (parent, name, mode, caller) => names.mkdir(context, parent, name, mode, caller),
+    mknod: (parent, name, mode, major, minor, caller) => names.mknod(context, parent, name, mode, major, minor, caller),
+    symlink: (parent, name, target, caller) => names.symlink(context, parent, name, target, caller),
+    unlink: (parent, name, expected) => names.unlink(context, parent, name, expected),
+    rmdir: (parent, name, expected) => names.rmdir(context, parent, name, expected),
+    rename: (oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew) =>
+      names.rename(context, oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew),
+    link: (id, newParent, newName) => names.link(context, id, newParent, newName),
+
+    getattr: (id) => attributes.getattr(context, id),
+    getattrMany: (ids) => attributes.getattrMany(context, ids),
+    setattr: (id, change, handle) => attributes.setattr(context, id, change, handle),
+    readlink: (id) => attributes.readlink(context, id),
+    getxattr: (id, name) => attributes.getxattr(context, id, name),
+    setxattr: (id, name, value, flags) => attributes.setxattr(context, id, name, value, flags),
+    listxattr: (id) => attributes.listxattr(context, id),
+    removexattr: (id, name) => attributes.removexattr(context, id, name),
+
+    open: (id, flags) => data.open(context, id, flags),
+    opendir: (id) => data.opendir(context, id),
+    close: (handle) => context.handles.close(handle),
+    read: (handle, offset, bytes) => data.read(context, handle, offset, bytes),
+    write: (handle, bytes, offset, append) => data.write(context, handle, bytes, offset, append),
+    fsync: (handle, dataOnly) => data.fsync(context, handle, dataOnly),
+    fsyncdir: (handle, dataOnly) => data.fsync(context, handle, dataOnly),
+    fallocate: (handle, mode, offset, bytes) => data.fallocate(context, handle, mode, offset, bytes),
+    lseek: (handle, offset, whence) => data.lseek(context, handle, offset, whence),
+    copyFileRange: (inHandle, inOffset, outHandle, outOffset, bytes) =>
+      data.copyFileRange(context, inHandle, inOffset, outHandle, outOffset, bytes),
+    readdir: (handle, cookie, bytes, plus) => directory.readdir(context, handle, cookie, bytes, plus),
+
+    statfs: () => statfs(context),
+    syncfs: () => syncfs(context),
+  };
+}

@@ -1,0 +1,50 @@
+/**
+ * Working with `Maybe<T>`: an answer at once, or a promise of it. Code written with `chain` runs to its end
+ * without giving up the thread wherever nothing has to wait.
+ */
+import { errnoError } from "../../dlmd/base/errno.ts";
+import type { Maybe } from "./lower.ts";
+
+/** `next` of the answer: now if it is there, else when it comes. */
+export function chain<T, U>(value: Maybe<T>, next: (value: T) => Maybe<U>): Maybe<U> {
+  return value instanceof Promise ? value.then(next) : next(value);
+}
+
+/** The result of a system call: a negative one is thrown as its Errno. */
+export function checked(result: number): number {
+  if (result < 0) throw errnoError(-result);
+  return result;
+}
+
+/** `checked` for a result that may still be on its way. */
+export function checkedMaybe(result: Maybe<number>): Maybe<number> {
+  return result instanceof Promise ? result.then(checked) : checked(result);
+}
+
+/** Runs `last` once `work` has ended, whether well or not, now or later. */
+export function lastly<T>(work: () => Maybe<T>, last: () => void): Maybe<T> {
+  let result: Maybe<T>;
+  try {
+    result = work();
+  } catch (error) {
+    last();
+    throw error;
+  }
+  if (result instanceof Promise) return result.finally(last);
+  last();
+  return result;
+}
+
+/** One system call after the other; the first error ends it. */
+export function inOrder(steps: readonly (() => Maybe<number>)[], from = 0): Maybe<void> {
+  for (let at = from; at < steps.length; at += 1) {
+    const result = steps[at]?.() ?? 0;
+    if (result instanceof Promise) {
+      return result.then((value) => {
+        checked(value);
+        return inOrder(steps, at + 1);
+      });
+    }
+    checked(result);
+  }
+}
