@@ -1,0 +1,199 @@
+/**
+ * What the shell around a node's core sees: everything that can happen to it (NodeEvent) and everything it asks for
+ * (Effect). The core is pure: `node.step(event, nowMs)` returns effects, which the driver performs in order; it reads no
+ * clock, opens nothing and draws no random number (ids come in with NodeBoot).
+ *
+ * Rules for the driver:
+ * - effects of one step are performed in the order given; what a step sends to one client or one peer keeps its order;
+ * - after every step it asks `nextDeadline()` again and steps with {kind: "tick"} when that time has come;
+ * - `nowMs` never goes back and goes on while the machine sleeps (CLOCK_BOOTTIME); fractions are welcome;
+ * - an AssertionError out of `step` means that the node does not know what it holds: take it out (exit), do not go on.
+ */
+import type { GoneClient, LockStatus, ViewInfo } from "./client/api.ts";
+import type { Mode } from "./lock/mode.ts";
+import type { ViewId } from "./wire/view-id.ts";
+import type { Datagram } from "./wire/datagram.ts";
+import type { PeerMessage } from "./wire/peer.ts";
+
+export type { ViewId } from "./wire/view-id.ts";
+
+/** A node of the configuration. */
+export interface NodeConfig {
+  /** 1..65535 */
+  readonly nodeid: number;
+  readonly name: string;
+  /** Shown only; the driver knows how to reach it. */
+  readonly address: string;
+  readonly votes: number;
+}
+
+/** Limits, each with what happens at it. Defaults: `defaultLimits` in node.ts. */
+export interface NodeLimits {
+  /** A client's lock beyond this ends with error ENOLCK. */
+  readonly locksPerClient: number;
+  /** Requests of one client that wait for recovery or quorum; beyond: `pause-client` until half of them are done. */
+  readonly savedRequestsPerClient: number;
+  /** Messages of one peer that wait for a newer view or the end of recovery; beyond: `pause-peer` until they are used. */
+  readonly savedMessagesPerPeer: number;
+}
+
+export interface NodeBoot {
+  readonly nodeid: number;
+  /** 16 lower-case hex digits, drawn at random at every start (and after `evicted`): never used before by this node. */
+  readonly incarnation: string;
+  readonly configVersion: number;
+  /** All nodes of the configuration, this one included; at most 31. */
+  readonly nodes: readonly NodeConfig[];
+  /** Silence after which a node is suspected; 3000 by default, 1500 at least outside tests. Heartbeats: every tenth of it. */
+  readonly timeoutMs: number;
+  /** What `persist` stored last; 0 on a node that has never run. */
+  readonly promisedEpoch: number;
+  /** A random 32-bit number, for back-off after colliding proposals (hazard H14). */
+  readonly seed: number;
+  /** The clock at the start: no ack that a former incarnation of this node gave was given later (hazard C4). */
+  readonly nowMs: number;
+  readonly limits?: Partial<NodeLimits>;
+}
+
+export interface Node {
+  step(event: NodeEvent, nowMs: number): Effect[];
+  /** When to step with "tick" at the latest (same clock as nowMs); null: never (evicted, or left). */
+  nextDeadline(): number | null;
+  /** Plain JSON data, as `query` gives to clients. For the driver's own status page. */
+  query(what: QueryWhat, nowMs: number): unknown;
+}
+
+export type QueryWhat = "status" | "nodes" | "locks";
+
+// ---------------------------------------------------------------------------------------------------------- events
+
+export type NodeEvent =
+  /** The deadline came. Harmless at any other time. */
+  | { readonly kind: "tick" }
+  /** A datagram that was authentic and decoded (wire/datagram.ts `decodeDatagram`). */
+  | { readonly kind: "datagram"; readonly message: Datagram }
+  /**
+   * The one TCP connection to that peer is up: both sides said who they are. The driver keeps at most one per pair (the lower nodeid
+   * connects, the higher accepts), connects to every configured node, again and again. A new connection to the same
+   * nodeid is preceded by "peer-down" of the former one.
+   */
+  | { readonly kind: "peer-up"; readonly nodeid: number; readonly incarnation: string }
+  /** That connection ended; what was in flight on it may be lost. */
+  | { readonly kind: "peer-down"; readonly nodeid: number; readonly incarnation: string }
+  /** One frame from that peer (wire/peer.ts `decodeFrame`), in the order of the connection. */
+  | {
+      readonly kind: "peer-frame";
+      readonly nodeid: number;
+      readonly view: ViewId;
+      readonly messages: readonly PeerMessage[];
+    }
+  /** `persist` of that epoch is on stable storage (fsync returned). */
+  | { readonly kind: "persisted"; readonly promisedEpoch: number }
+  /** A program connected to the local socket. clientId: 1..2^32-1, never used before in this incarnation. */
+  | { readonly kind: "client-connected"; readonly clientId: number }
+  /** Requests of that client, in its order; as many as one read of the socket gave. */
+  | { readonly kind: "client-requests"; readonly clientId: number; readonly requests: readonly ClientRequest[] }
+  /** Its socket closed. Its locks go when every client of the cluster has answered "gone" (hazard C7). */
+  | { readonly kind: "client-gone"; readonly clientId: number }
+  /** Clean shutdown wanted: ends with effect "left" (within timeoutMs at most). Close the clients first. */
+  | { readonly kind: "leave" };
+
+/** What a client asks. Lock ids and lockspace ids are the client's, u32, unique while in use. */
+export type ClientRequest =
+  /** Answered by "opened". Locks may be asked for at once after it, without waiting. Name: 1..64 bytes of UTF-8. */
+  | { readonly kind: "open"; readonly lockspaceId: number; readonly name: string }
+  /** A new lock. Answered by exactly one "ast". resource: 1..64 bytes of UTF-8. */
+  | {
+      readonly kind: "lock";
+      readonly lockspaceId: number;
+      readonly lockId: number;
+      readonly resource: string;
+      readonly mode: Mode;
+      /** Bits of LockFlag. */
+      readonly flags: number;
+    }
+  /** A conversion of a granted lock. Answered by exactly one "ast". `lvb`: at most 256 bytes, null: none given. */
+  | {
+      readonly kind: "convert";
+      readonly lockId: number;
+      readonly mode: Mode;
+      readonly flags: number;
+      readonly lvb: Uint8Array | null;
+    }
+  /** Answered by exactly one "ast", "unlocked"; the lock id is free again after it. */
+  | { readonly kind: "unlock"; readonly lockId: number; readonly flags: number; readonly lvb: Uint8Array | null }
+  /** No answer of its own: the outstanding request ends with "canceled", or with what it got if that was faster. */
+  | { readonly kind: "cancel"; readonly lockId: number }
+  /** Answers "gone" with that goneId. */
+  | { readonly kind: "gone-ack"; readonly goneId: number }
+  /** Answered by "answer". */
+  | { readonly kind: "query"; readonly queryId: number; readonly what: QueryWhat };
+
+// --------------------------------------------------------------------------------------------------------- effects
+
+export type Effect =
+  /** By multicast and/or unicast to every other configured node, or by unicast to one. May be lost. */
+  | { readonly kind: "datagram"; readonly to: number | "all"; readonly message: Datagram }
+  /**
+   * One frame on the TCP connection to that peer; only between its "peer-up" and "peer-down". The driver may put the messages of
+   * several such effects of the same view into one frame.
+   */
+  | {
+      readonly kind: "peer-frame";
+      readonly nodeid: number;
+      readonly view: ViewId;
+      readonly messages: readonly PeerMessage[];
+    }
+  /** Store and fsync, then "persisted" (hazard H4). A lower number never follows a higher one. */
+  | { readonly kind: "persist"; readonly promisedEpoch: number }
+  /** To that client, in this order. */
+  | { readonly kind: "client-events"; readonly clientId: number; readonly events: readonly ClientEvent[] }
+  /** Stop / go on reading that client's socket. Never a reason to disconnect (hazard C6). */
+  | { readonly kind: "pause-client" | "resume-client"; readonly clientId: number }
+  /** Stop / go on reading that peer's connection. */
+  | { readonly kind: "pause-peer" | "resume-peer"; readonly nodeid: number }
+  /** The view, or whether its lock service runs, changed. Clients are told by "view" events of their own. */
+  | { readonly kind: "view"; readonly view: ViewInfo }
+  /**
+   * The cluster went on without this incarnation. Everything it held is void: close every client's connection (their locks are
+   * gone), close the peers' connections, then createNode with a new incarnation, as after a restart.
+   */
+  | { readonly kind: "evicted"; readonly reason: string }
+  /** "leave" is done: the others have a view without this node, or had the time for it. The node does nothing more. */
+  | { readonly kind: "left" }
+  | {
+      readonly kind: "log";
+      readonly level: "debug" | "info" | "warn" | "error";
+      readonly message: string;
+      readonly fields: Readonly<Record<string, unknown>>;
+    };
+
+/** What a client is told, in order. */
+export type ClientEvent =
+  | { readonly kind: "opened"; readonly lockspaceId: number }
+  | {
+      readonly kind: "ast";
+      readonly lockId: number;
+      readonly status: LockStatus;
+      /** The granted mode now; NL if nothing is held. After "unlocked", or if a first request was not granted, the lock id is free. */
+      readonly mode: Mode;
+      /** The value block was read: `lvb` (null: never written) and `lvbValid` are new. Else leave both as they were. */
+      readonly lvbRead: boolean;
+      readonly lvb: Uint8Array | null;
+      readonly lvbValid: boolean;
+      /** With status "error". */
+      readonly error: LockError | null;
+    }
+  /** May come for a mode that the client has just given up: skip it if the lock's mode is compatible with `wanted`. */
+  | { readonly kind: "bast"; readonly lockId: number; readonly wanted: Mode }
+  /** The first event after "client-connected", then at every change. */
+  | { readonly kind: "view"; readonly view: ViewInfo }
+  /** To be answered by "gone-ack" when those clients are no longer served (hazard C7). A client may be named again. */
+  | { readonly kind: "gone"; readonly goneId: number; readonly clients: readonly GoneClient[] }
+  | { readonly kind: "answer"; readonly queryId: number; readonly data: unknown };
+
+export interface LockError {
+  /** Positive. EBUSY: an operation is outstanding; EINVAL; ENOLCK: a limit; ENOENT: no such lock or lockspace; EEXIST: lock id in use. */
+  readonly errno: number;
+  readonly message: string;
+}

@@ -1,0 +1,458 @@
+/**
+ * What nodes say to each other on the reliable FIFO channel of a pair (TCP): one type and one codec row each.
+ * Little-endian. Stream: frames; a frame: u32 length of what follows, version, view (18 bytes), u32 count, messages; a message:
+ * u8 type and its body. All messages of a frame belong to its view (hazard H3). A HELLO comes first on a connection, as a
+ * frame-less block (`encodeHello`).
+ *
+ * Messages are those of Linux fs/dlm (dlm_internal.h DLM_MSG_*, DLM_RCOM_*) where they have a namesake; departures: a conversion
+ * down and an unlock have no reply (hazard H2), and a view is entered with MARK and left with the next one.
+ */
+import { ByteReader, ByteWriter } from "../base/bytes.ts";
+import { WireError } from "../base/error.ts";
+import { isMode, type Mode } from "../lock/mode.ts";
+import { readIncarnation, readViewId, type ViewId, writeIncarnation, writeViewId } from "./view-id.ts";
+
+export const peerVersion = 1;
+export const maxNameBytes = 64;
+export const maxLvbBytes = 256;
+/** A frame longer than this is refused: it bounds what a peer can make this node hold. */
+export const maxFrameBytes: number = 4 * 1024 * 1024;
+/** `encodeFrames` starts another frame at this length, far below maxFrameBytes. */
+const softFrameBytes = 256 * 1024;
+
+/** What happens to the value block at a write point. */
+export type LvbWrite = "none" | "write" | "invalidate";
+const lvbWrites: readonly LvbWrite[] = ["none", "write", "invalidate"];
+export type Refusal = "again" | "deadlock" | "canceled";
+const refusals: readonly Refusal[] = ["again", "deadlock", "canceled"];
+
+/** First on the channel in a view: all that came before it belongs to views before. */
+export interface MarkMessage {
+  readonly kind: "mark";
+  /** Messages sent to this peer's incarnation before this one: what is missing on arrival was lost with a connection. */
+  readonly sent: number;
+}
+/** Barrier: the sender has done everything of that phase. */
+export interface DoneMessage {
+  readonly kind: "done";
+  readonly phase: 1 | 2;
+}
+/** A client of the sender is gone: ask yours to stop serving it (hazard C7). */
+export interface ClientGoneMessage {
+  readonly kind: "client-gone";
+  readonly clientId: number;
+}
+export interface ClientGoneAckMessage {
+  readonly kind: "client-gone-ack";
+  readonly clientId: number;
+}
+/** Holder to master: a new lock. lkbId names it for its life (with the sender's nodeid); never used again. */
+export interface RequestMessage {
+  readonly kind: "request";
+  readonly lkbId: number;
+  readonly clientId: number;
+  readonly lockspace: string;
+  readonly resource: string;
+  readonly mode: Mode;
+  readonly flags: number;
+}
+/** Holder to master: conversion that needs a grant. */
+export interface ConvertMessage {
+  readonly kind: "convert";
+  readonly lkbId: number;
+  readonly mode: Mode;
+  readonly flags: number;
+}
+/** Holder to master: has taken effect (hazard H2). grantNo: the one that the lock has now. */
+export interface DownMessage {
+  readonly kind: "down";
+  readonly lkbId: number;
+  readonly grantNo: number;
+  readonly mode: Mode;
+  readonly lvbWrite: LvbWrite;
+  /** The writer's: sequence read at its grant + 1. */
+  readonly lvbSeq: number;
+  readonly lvb: Uint8Array | null;
+}
+/** Holder to master: the lock is gone, whatever it was waiting for. */
+export interface UnlockMessage {
+  readonly kind: "unlock";
+  readonly lkbId: number;
+  readonly lvbWrite: LvbWrite;
+  readonly lvbSeq: number;
+  readonly lvb: Uint8Array | null;
+}
+/** Holder to master: take the outstanding request back; no answer if it is not outstanding any more. */
+export interface CancelMessage {
+  readonly kind: "cancel";
+  readonly lkbId: number;
+}
+/** Master to holder. */
+export interface GrantMessage {
+  readonly kind: "grant";
+  readonly lkbId: number;
+  readonly grantNo: number;
+  readonly mode: Mode;
+  readonly lvbSeq: number;
+  readonly lvbRead: boolean;
+  readonly lvbValid: boolean;
+  readonly lvb: Uint8Array | null;
+}
+/** Master to holder: the request ended without a grant. */
+export interface RefuseMessage {
+  readonly kind: "refuse";
+  readonly lkbId: number;
+  readonly status: Refusal;
+}
+/** Master to holder; ignored unless the lock still has that grantNo (hazard H5). */
+export interface BastMessage {
+  readonly kind: "bast";
+  readonly lkbId: number;
+  readonly grantNo: number;
+  readonly wanted: Mode;
+}
+/** Recovery, holder to new master: the holder's copy of a lock. */
+export interface RebuildMessage {
+  readonly kind: "rebuild";
+  readonly lkbId: number;
+  readonly clientId: number;
+  readonly lockspace: string;
+  readonly resource: string;
+  /** null: a new request that waits. */
+  readonly granted: Mode | null;
+  /** null: nothing is outstanding. */
+  readonly requested: Mode | null;
+  readonly flags: number;
+  readonly grantNo: number;
+  readonly waitedMs: number;
+  readonly lvbSeq: number;
+  /** `lvb` is what the resource has, as far as this lock's last grant or write can tell. */
+  readonly lvbRead: boolean;
+  readonly lvbValid: boolean;
+  readonly lvb: Uint8Array | null;
+}
+/** Recovery, old master to new master: the value block as it is (hazard H2). */
+export interface OfferMessage {
+  readonly kind: "offer";
+  readonly lockspace: string;
+  readonly resource: string;
+  readonly lvbSeq: number;
+  readonly lvbValid: boolean;
+  readonly lvb: Uint8Array | null;
+}
+
+export type PeerMessage =
+  | MarkMessage
+  | DoneMessage
+  | ClientGoneMessage
+  | ClientGoneAckMessage
+  | RequestMessage
+  | ConvertMessage
+  | DownMessage
+  | UnlockMessage
+  | CancelMessage
+  | GrantMessage
+  | RefuseMessage
+  | BastMessage
+  | RebuildMessage
+  | OfferMessage;
+
+interface Row<M> {
+  readonly type: number;
+  readonly encode: (w: ByteWriter, m: M) => void;
+  readonly decode: (r: ByteReader) => M;
+}
+type Table = { readonly [K in PeerMessage["kind"]]: Row<Extract<PeerMessage, { kind: K }>> };
+
+function readMode(r: ByteReader): Mode {
+  const mode = r.u8();
+  if (!isMode(mode)) throw new WireError(`lock mode ${mode} at offset ${r.offset - 1}: 0 to 5 expected`);
+  return mode;
+}
+
+const noMode = 0xff;
+
+function readModeOrNull(r: ByteReader): Mode | null {
+  const mode = r.u8();
+  if (mode === noMode) return null;
+  if (!isMode(mode)) throw new WireError(`lock mode ${mode} at offset ${r.offset - 1}: 0 to 5 or 255 expected`);
+  return mode;
+}
+
+function readName(r: ByteReader): string {
+  const name = r.string(maxNameBytes);
+  if (name === "") throw new WireError(`empty name at offset ${r.offset}: 1 to ${maxNameBytes} bytes expected`);
+  return name;
+}
+
+function readClientId(r: ByteReader): number {
+  return r.u32();
+}
+
+function writeLvb(w: ByteWriter, lvb: Uint8Array | null): ByteWriter {
+  return lvb === null ? w.u16(0xffff) : w.u16(lvb.byteLength).bytes(lvb);
+}
+
+/** A copy: the frame's buffer is not kept alive by a lock. */
+function readLvb(r: ByteReader): Uint8Array | null {
+  const bytes = r.u16();
+  if (bytes === 0xffff) return null;
+  if (bytes > maxLvbBytes) throw new WireError(`value block of ${bytes} bytes, at most ${maxLvbBytes} allowed`);
+  return r.bytes(bytes).slice();
+}
+
+function readIndexed<T>(r: ByteReader, values: readonly T[], what: string): T {
+  const index = r.u8();
+  const value = values[index];
+  if (value === undefined) throw new WireError(`unknown ${what} ${index} at offset ${r.offset - 1}`);
+  return value;
+}
+
+const table: Table = {
+  mark: { type: 1, encode: (w, m) => w.u64(m.sent), decode: (r) => ({ kind: "mark", sent: r.u64() }) },
+  done: {
+    type: 2,
+    encode: (w, m) => w.u8(m.phase),
+    decode: (r) => {
+      const phase = r.u8();
+      if (phase !== 1 && phase !== 2) throw new WireError(`recovery phase ${phase}: 1 or 2 expected`);
+      return { kind: "done", phase };
+    },
+  },
+  "client-gone": {
+    type: 3,
+    encode: (w, m) => w.u32(m.clientId),
+    decode: (r) => ({ kind: "client-gone", clientId: readClientId(r) }),
+  },
+  "client-gone-ack": {
+    type: 4,
+    encode: (w, m) => w.u32(m.clientId),
+    decode: (r) => ({ kind: "client-gone-ack", clientId: readClientId(r) }),
+  },
+  request: {
+    type: 5,
+    encode: (w, m) => w.u64(m.lkbId).u32(m.clientId).string(m.lockspace).string(m.resource).u8(m.mode).u32(m.flags),
+    decode: (r) => ({
+      kind: "request",
+      lkbId: r.u64(),
+      clientId: readClientId(r),
+      lockspace: readName(r),
+      resource: readName(r),
+      mode: readMode(r),
+      flags: r.u32(),
+    }),
+  },
+  convert: {
+    type: 6,
+    encode: (w, m) => w.u64(m.lkbId).u8(m.mode).u32(m.flags),
+    decode: (r) => ({ kind: "convert", lkbId: r.u64(), mode: readMode(r), flags: r.u32() }),
+  },
+  down: {
+    type: 7,
+    encode: (w, m) => writeLvb(w.u64(m.lkbId).u32(m.grantNo).u8(m.mode).u8(lvbWrites.indexOf(m.lvbWrite)).u64(m.lvbSeq), m.lvb),
+    decode: (r) => ({
+      kind: "down",
+      lkbId: r.u64(),
+      grantNo: r.u32(),
+      mode: readMode(r),
+      lvbWrite: readIndexed(r, lvbWrites, "value block action"),
+      lvbSeq: r.u64(),
+      lvb: readLvb(r),
+    }),
+  },
+  unlock: {
+    type: 8,
+    encode: (w, m) => writeLvb(w.u64(m.lkbId).u8(lvbWrites.indexOf(m.lvbWrite)).u64(m.lvbSeq), m.lvb),
+    decode: (r) => ({
+      kind: "unlock",
+      lkbId: r.u64(),
+      lvbWrite: readIndexed(r, lvbWrites, "value block action"),
+      lvbSeq: r.u64(),
+      lvb: readLvb(r),
+    }),
+  },
+  cancel: { type: 9, encode: (w, m) => w.u64(m.lkbId), decode: (r) => ({ kind: "cancel", lkbId: r.u64() }) },
+  grant: {
+    type: 10,
+    encode: (w, m) => writeLvb(w.u64(m.lkbId).u32(m.grantNo).u8(m.mode).u64(m.lvbSeq).bool(m.lvbRead).bool(m.lvbValid), m.lvb),
+    decode: (r) => ({
+      kind: "grant",
+      lkbId: r.u64(),
+      grantNo: r.u32(),
+      mode: readMode(r),
+      lvbSeq: r.u64(),
+      lvbRead: r.bool(),
+      lvbValid: r.bool(),
+      lvb: readLvb(r),
+    }),
+  },
+  refuse: {
+    type: 11,
+    encode: (w, m) => w.u64(m.lkbId).u8(refusals.indexOf(m.status)),
+    decode: (r) => ({ kind: "refuse", lkbId: r.u64(), status: readIndexed(r, refusals, "refusal") }),
+  },
+  bast: {
+    type: 12,
+    encode: (w, m) => w.u64(m.lkbId).u32(m.grantNo).u8(m.wanted),
+    decode: (r) => ({ kind: "bast", lkbId: r.u64(), grantNo: r.u32(), wanted: readMode(r) }),
+  },
+  rebuild: {
+    type: 13,
+    encode: (w, m) => {
+      w.u64(m.lkbId).u32(m.clientId).string(m.lockspace).string(m.resource);
+      w.u8(m.granted ?? noMode)
+        .u8(m.requested ?? noMode)
+        .u32(m.flags)
+        .u32(m.grantNo)
+        .u32(m.waitedMs);
+      writeLvb(w.u64(m.lvbSeq).bool(m.lvbRead).bool(m.lvbValid), m.lvb);
+    },
+    decode: (r) => ({
+      kind: "rebuild",
+      lkbId: r.u64(),
+      clientId: readClientId(r),
+      lockspace: readName(r),
+      resource: readName(r),
+      granted: readModeOrNull(r),
+      requested: readModeOrNull(r),
+      flags: r.u32(),
+      grantNo: r.u32(),
+      waitedMs: r.u32(),
+      lvbSeq: r.u64(),
+      lvbRead: r.bool(),
+      lvbValid: r.bool(),
+      lvb: readLvb(r),
+    }),
+  },
+  offer: {
+    type: 14,
+    encode: (w, m) => writeLvb(w.string(m.lockspace).string(m.resource).u64(m.lvbSeq).bool(m.lvbValid), m.lvb),
+    decode: (r) => ({
+      kind: "offer",
+      lockspace: readName(r),
+      resource: readName(r),
+      lvbSeq: r.u64(),
+      lvbValid: r.bool(),
+      lvb: readLvb(r),
+    }),
+  },
+};
+
+const byType: readonly (Row<PeerMessage> | undefined)[] = (() => {
+  const rows: (Row<PeerMessage> | undefined)[] = [];
+  for (const row of Object.values(table)) rows[row.type] = row as Row<PeerMessage>;
+  return rows;
+})();
+
+/** The frames that carry these messages, each with its length in front: ready for the socket. Usually one. */
+export function encodeFrames(view: ViewId, messages: readonly PeerMessage[]): Uint8Array[] {
+  const frames: Uint8Array[] = [];
+  let at = 0;
+  while (at < messages.length) {
+    const w = new ByteWriter(256, maxFrameBytes);
+    writeViewId(w.u32(0).u8(peerVersion), view);
+    const countAt = w.length;
+    w.u32(0);
+    const first = at;
+    while (at < messages.length && w.length < softFrameBytes) {
+      const message = messages[at++] as PeerMessage;
+      const row = table[message.kind] as Row<PeerMessage>;
+      w.u8(row.type);
+      row.encode(w, message);
+    }
+    w.patchU32(countAt, at - first).patchU32(0, w.length - 4);
+    frames.push(w.view());
+  }
+  return frames;
+}
+
+/** One frame without its length, as `FrameSplitter` gives it. Throws WireError: the connection is then to be closed. */
+export function decodeFrame(bytes: Uint8Array): { view: ViewId; messages: PeerMessage[] } {
+  const r = new ByteReader(bytes);
+  const version = r.u8();
+  if (version !== peerVersion) throw new WireError(`frame of version ${version}, this dlmd speaks ${peerVersion}`);
+  const view = readViewId(r);
+  const messages: PeerMessage[] = [];
+  for (let left = r.u32(); left > 0; left--) {
+    const type = r.u8();
+    const row = byType[type];
+    if (row === undefined) throw new WireError(`peer message of unknown type ${type}`);
+    messages.push(row.decode(r));
+  }
+  r.end();
+  return { view, messages };
+}
+
+/** Who speaks: first on every connection, both ways. The driver authenticates it (hazard H7). */
+export interface Hello {
+  readonly clusterName: string;
+  readonly nodeid: number;
+  readonly incarnation: string;
+  readonly configVersion: number;
+  /** 16 random bytes, to be confirmed by the other side. */
+  readonly nonce: Uint8Array;
+}
+
+/** Length (u32) in front, as a frame has. */
+export function encodeHello(hello: Hello): Uint8Array {
+  const w = new ByteWriter(128, 1024).u32(0).u8(0x63).u8(0x50).u8(peerVersion).string(hello.clusterName).u16(hello.nodeid);
+  writeIncarnation(w, hello.incarnation).u32(hello.configVersion).bytes(hello.nonce.subarray(0, 16));
+  return w.patchU32(0, w.length - 4).copy();
+}
+
+/** One HELLO without its length. Throws WireError. */
+export function decodeHello(bytes: Uint8Array): Hello {
+  const r = new ByteReader(bytes);
+  if (r.u8() !== 0x63 || r.u8() !== 0x50) throw new WireError("not a connection of dlmd: wrong magic");
+  const version = r.u8();
+  if (version !== peerVersion) throw new WireError(`peer speaks version ${version}, this dlmd ${peerVersion}`);
+  const clusterName = r.string(255);
+  const nodeid = r.u16();
+  if (nodeid === 0) throw new WireError("peer says nodeid 0: 1 to 65535 expected");
+  const hello: Hello = { clusterName, nodeid, incarnation: readIncarnation(r), configVersion: r.u32(), nonce: r.bytes(16).slice() };
+  r.end();
+  return hello;
+}
+
+/** Cuts a byte stream into length-prefixed blocks (u32 length in front). */
+export interface FrameSplitter {
+  /** The whole blocks that this chunk completes, without their lengths; views, not copies. Throws WireError for a block above the limit. */
+  push(chunk: Uint8Array): Uint8Array[];
+}
+
+export function createFrameSplitter(limitBytes: number = maxFrameBytes): FrameSplitter {
+  let rest: Uint8Array = new Uint8Array(0);
+  let used = 0;
+  const push = (chunk: Uint8Array): Uint8Array[] => {
+    let bytes = chunk;
+    let end = chunk.byteLength;
+    if (used > 0) {
+      if (used + chunk.byteLength > rest.byteLength) {
+        const grown = new Uint8Array(Math.max(used + chunk.byteLength, rest.byteLength * 2));
+        grown.set(rest.subarray(0, used));
+        rest = grown;
+      }
+      rest.set(chunk, used);
+      bytes = rest;
+      end = used + chunk.byteLength;
+    }
+    const blocks: Uint8Array[] = [];
+    let at = 0;
+    while (end - at >= 4) {
+      const length = new DataView(bytes.buffer, bytes.byteOffset + at, 4).getUint32(0, true);
+      if (length > limitBytes) throw new WireError(`block of ${length} bytes, at most ${limitBytes} allowed`);
+      if (end - at - 4 < length) break;
+      blocks.push(bytes.subarray(at + 4, at + 4 + length));
+      at += 4 + length;
+    }
+    if (at === 0 && bytes === rest) {
+      used = end;
+      return blocks;
+    }
+    // The blocks are views into `bytes`: what is left gets a buffer of its own.
+    rest = bytes.slice(at, end);
+    used = rest.byteLength;
+    return blocks;
+  };
+  return { push };
+}

@@ -1,0 +1,61 @@
+/**
+ * Names of views. An epoch alone is not unique (two proposers may pick the same one), so a view is named by
+ * (epoch, proposer, proposer's incarnation), compared whole (hazard H4).
+ */
+
+import type { ByteReader, ByteWriter } from "../base/bytes.ts";
+
+/** Names a view. Epoch 0 is "no view yet". */
+export interface ViewId {
+  readonly epoch: number;
+  /** Its nodeid. */
+  readonly proposer: number;
+  /** The proposer's incarnation, 16 hex digits. */
+  readonly incarnation: string;
+}
+
+/** A member of a view: a nodeid in one of its lives. */
+export interface Member {
+  readonly nodeid: number;
+  readonly incarnation: string;
+}
+
+export const noIncarnation = "0000000000000000";
+
+/** Where a node is before its first view. */
+export const noView: ViewId = { epoch: 0, proposer: 0, incarnation: noIncarnation };
+
+export function sameView(a: ViewId, b: ViewId): boolean {
+  return a === b || (a.epoch === b.epoch && a.proposer === b.proposer && a.incarnation === b.incarnation);
+}
+
+/** "epoch.proposer.incarnation" */
+export function viewName(view: ViewId): string {
+  return `${view.epoch}.${view.proposer}.${view.incarnation}`;
+}
+
+export function isIncarnation(text: string): boolean {
+  return /^[0-9a-f]{16}$/.test(text);
+}
+
+export function hasMember(members: readonly Member[], nodeid: number, incarnation: string): boolean {
+  for (const member of members) if (member.nodeid === nodeid && member.incarnation === incarnation) return true;
+  return false;
+}
+
+export function writeIncarnation(w: ByteWriter, incarnation: string): ByteWriter {
+  return w.bigU64(BigInt(`0x${incarnation}`));
+}
+
+export function readIncarnation(r: ByteReader): string {
+  return r.bigU64().toString(16).padStart(16, "0");
+}
+
+/** 18 bytes. */
+export function writeViewId(w: ByteWriter, view: ViewId): ByteWriter {
+  return writeIncarnation(w.u64(view.epoch).u16(view.proposer), view.incarnation);
+}
+
+export function readViewId(r: ByteReader): ViewId {
+  return { epoch: r.u64(), proposer: r.u16(), incarnation: readIncarnation(r) };
+}
