@@ -1,8 +1,8 @@
 /**
  * What nodes say to each other on the reliable FIFO channel of a pair (TCP): one type and one codec row each.
- * Little-endian. Stream: frames; a frame: u32 length of what follows, version, view (18 bytes), u32 count, messages; a message:
- * u8 type and its body. All messages of a frame belong to its view (hazard H3). A HELLO comes first on a connection, as a
- * frame-less block (`encodeHello`).
+ * Little-endian. The stream is cut into frames by frame.ts; the body of a frame: version, view (18 bytes), u32 count, messages;
+ * a message: u8 type and its body. All messages of a frame belong to its view (hazard H3). A HELLO (`encodeHello`) is
+ * the body of the first frame on a connection.
  *
  * Messages are those of Linux fs/dlm (dlm_internal.h DLM_MSG_*, DLM_RCOM_*) where they have a namesake; departures: a conversion
  * down and an unlock have no reply (hazard H2), and a view is entered with MARK and left with the next one.
@@ -344,13 +344,13 @@ const byType: readonly (Row<PeerMessage> | undefined)[] = (() => {
   return rows;
 })();
 
-/** The frames that carry these messages, each with its length in front: ready for the socket. Usually one. */
+/** The bodies of the frames that carry these messages. Usually one. */
 export function encodeFrames(view: ViewId, messages: readonly PeerMessage[]): Uint8Array[] {
   const frames: Uint8Array[] = [];
   let at = 0;
   while (at < messages.length) {
     const w = new ByteWriter(256, maxFrameBytes);
-    writeViewId(w.u32(0).u8(peerVersion), view);
+    writeViewId(w.u8(peerVersion), view);
     const countAt = w.length;
     w.u32(0);
     const first = at;
@@ -360,13 +360,13 @@ export function encodeFrames(view: ViewId, messages: readonly PeerMessage[]): Ui
       w.u8(row.type);
       row.encode(w, message);
     }
-    w.patchU32(countAt, at - first).patchU32(0, w.length - 4);
+    w.patchU32(countAt, at - first);
     frames.push(w.view());
   }
   return frames;
 }
 
-/** One frame without its length, as `FrameSplitter` gives it. Throws WireError: the connection is then to be closed. */
+/** The body of one frame. Throws WireError: the connection is then to be closed. */
 export function decodeFrame(bytes: Uint8Array): { view: ViewId; messages: PeerMessage[] } {
   const r = new ByteReader(bytes);
   const version = r.u8();
@@ -393,14 +393,13 @@ export interface Hello {
   readonly nonce: Uint8Array;
 }
 
-/** Length (u32) in front, as a frame has. */
 export function encodeHello(hello: Hello): Uint8Array {
-  const w = new ByteWriter(128, 1024).u32(0).u8(0x63).u8(0x50).u8(peerVersion).string(hello.clusterName).u16(hello.nodeid);
+  const w = new ByteWriter(128, 1024).u8(0x63).u8(0x50).u8(peerVersion).string(hello.clusterName).u16(hello.nodeid);
   writeIncarnation(w, hello.incarnation).u32(hello.configVersion).bytes(hello.nonce.subarray(0, 16));
-  return w.patchU32(0, w.length - 4).copy();
+  return w.copy();
 }
 
-/** One HELLO without its length. Throws WireError. */
+/** Throws WireError. */
 export function decodeHello(bytes: Uint8Array): Hello {
   const r = new ByteReader(bytes);
   if (r.u8() !== 0x63 || r.u8() !== 0x50) throw new WireError("not a connection of dlmd: wrong magic");
@@ -412,47 +411,4 @@ export function decodeHello(bytes: Uint8Array): Hello {
   const hello: Hello = { clusterName, nodeid, incarnation: readIncarnation(r), configVersion: r.u32(), nonce: r.bytes(16).slice() };
   r.end();
   return hello;
-}
-
-/** Cuts a byte stream into length-prefixed blocks (u32 length in front). */
-export interface FrameSplitter {
-  /** The whole blocks that this chunk completes, without their lengths; views, not copies. Throws WireError for a block above the limit. */
-  push(chunk: Uint8Array): Uint8Array[];
-}
-
-export function createFrameSplitter(limitBytes: number = maxFrameBytes): FrameSplitter {
-  let rest: Uint8Array = new Uint8Array(0);
-  let used = 0;
-  const push = (chunk: Uint8Array): Uint8Array[] => {
-    let bytes = chunk;
-    let end = chunk.byteLength;
-    if (used > 0) {
-      if (used + chunk.byteLength > rest.byteLength) {
-        const grown = new Uint8Array(Math.max(used + chunk.byteLength, rest.byteLength * 2));
-        grown.set(rest.subarray(0, used));
-        rest = grown;
-      }
-      rest.set(chunk, used);
-      bytes = rest;
-      end = used + chunk.byteLength;
-    }
-    const blocks: Uint8Array[] = [];
-    let at = 0;
-    while (end - at >= 4) {
-      const length = new DataView(bytes.buffer, bytes.byteOffset + at, 4).getUint32(0, true);
-      if (length > limitBytes) throw new WireError(`block of ${length} bytes, at most ${limitBytes} allowed`);
-      if (end - at - 4 < length) break;
-      blocks.push(bytes.subarray(at + 4, at + 4 + length));
-      at += 4 + length;
-    }
-    if (at === 0 && bytes === rest) {
-      used = end;
-      return blocks;
-    }
-    // The blocks are views into `bytes`: what is left gets a buffer of its own.
-    rest = bytes.slice(at, end);
-    used = rest.byteLength;
-    return blocks;
-  };
-  return { push };
 }
