@@ -87,6 +87,13 @@ export interface Coherence {
   removed(inode: Inode): void;
 
   /**
+   * Drops the kernel's pages of that range. To be awaited after a WRITE through a direct handle was executed and before it is answered, if
+   * the inode has cached handles open here: the kernel drops the pages before it sends such a WRITE, but a READ may bring the old ones back
+   * in between.
+   */
+  dropPages(inode: Inode, offset: number, bytes: number): Promise<void>;
+
+  /**
    * At an open that may write. "cached": this node alone has a page cache with write access to the file (a token of its own,
    * taken without waiting); "direct": another node has it, so this handle must be FOPEN_DIRECT_IO. Undo "cached" with closeForWrite.
    */

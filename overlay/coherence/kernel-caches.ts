@@ -21,6 +21,7 @@ const SENTINEL_AT = BigInt(SENTINEL_SIZE) - 1n;
 export function createKernelCaches(native: Native, fd: number, features: NotifyFeatures): KernelCaches {
   return {
     invalidatePages: (fuseNodeid) => native.notify(fd, [notifyInvalInode(fuseNodeid, 0n, 0n)]),
+    invalidateRange: (fuseNodeid, offset, bytes) => native.notify(fd, [notifyInvalInode(fuseNodeid, BigInt(offset), BigInt(bytes))]),
     invalidatePagesAndSize: (fuseNodeid) =>
       native.notify(fd, [
         notifyInvalInode(fuseNodeid, 0n, 0n),

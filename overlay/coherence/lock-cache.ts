@@ -29,7 +29,7 @@ export function tryPin(cover: Cover, mode: PinMode): boolean {
 
 export function addWaiter(state: CoherenceState, cover: Cover, waiter: PinWaiter, now: number): void {
   cover.waiters.push(waiter);
-  if (cover.phase === "invalidating" && waiter.passes) requestInRevoke(state, cover, waiter);
+  if (waiter.passes && (cover.phase === "draining" || cover.phase === "invalidating")) requestInRevoke(state, cover);
   else pump(state, cover, now);
 }
 
@@ -191,10 +191,4 @@ function holdTimeLeft(state: CoherenceState, cover: Cover, now: number): number 
   const { minHoldMs, contendedMs } = state.limits;
   if (cover.grantedAt - cover.revokedAt > contendedMs || cover.uses < 4) return 0;
   return cover.grantedAt + minHoldMs - now;
-}
-
-/** A timer set by this room ran out. */
-export function handleHoldTimer(state: CoherenceState, cover: Cover, now: number): void {
-  cover.timerSet = false;
-  pump(state, cover, now);
 }

@@ -111,22 +111,25 @@ export function handleRetryTimer(state: CoherenceState, cover: Cover, now: numbe
   startRound(state, cover, now);
 }
 
-/** A data request arrived while pages are being dropped. */
-export function requestInRevoke(state: CoherenceState, cover: Cover, waiter: PinWaiter): void {
-  if (cover.round <= 1) {
+/**
+ * A data request arrived in a revoke. It passes soon whatever happens: an operation that still runs may wait for its page
+ * (api.ts, dropPages), and so may the notification.
+ */
+export function requestInRevoke(state: CoherenceState, cover: Cover): void {
+  if (cover.phase === "invalidating" && cover.round <= 1) {
     passData(state, cover);
     return;
   }
   if (cover.timerSet) return;
   cover.timerSet = true;
-  const delayMs = Math.min(PASS_DELAY_MS * 2 ** (cover.round - 2), PASS_DELAY_MAX_MS);
+  const delayMs = Math.min(PASS_DELAY_MS * 2 ** Math.max(0, cover.round - 2), PASS_DELAY_MAX_MS);
   state.effects.push({ do: "timer", cover, purpose: "pass", delayMs });
-  assert(cover.waiters.includes(waiter), "a waiter that is not queued");
 }
 
-export function handlePassTimer(state: CoherenceState, cover: Cover, now: number): void {
+/** A "hold" or "pass" timer ran out: there is one of them at a time for a cover. */
+export function handleTimer(state: CoherenceState, cover: Cover, now: number): void {
   cover.timerSet = false;
-  if (cover.phase === "invalidating") passData(state, cover);
+  if (cover.phase === "draining" || cover.phase === "invalidating") passData(state, cover);
   else pump(state, cover, now);
 }
 
@@ -144,7 +147,8 @@ export function passData(state: CoherenceState, cover: Cover): void {
     }
   }
   cover.waiters = kept;
-  if (writes && tokenHeld(cover) && cover.mode === Mode.PR && cover.asking === null) ask(state, cover, Mode.EX, 0);
+  const raise = writes && cover.phase === "invalidating" && tokenHeld(cover) && cover.mode === Mode.PR && cover.asking === null;
+  if (raise) ask(state, cover, Mode.EX, 0);
 }
 
 function enterConverting(state: CoherenceState, cover: Cover): void {

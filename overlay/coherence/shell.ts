@@ -3,7 +3,7 @@
  * notifications of the kernel, and timers. Effects are done in order, in the turn in which they arise.
  */
 import { assert, assertNever } from "../../dlmd/base/assert.ts";
-import { E, errnoError } from "../../dlmd/base/errno.ts";
+import { E, errnoError, errnoName } from "../../dlmd/base/errno.ts";
 import type { Errno } from "../../dlmd/base/errno.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import type { Lock, LockStatus, Lockspace } from "../../dlmd/client/api.ts";
@@ -17,15 +17,17 @@ import { createCover, kernelKnows } from "./cover.ts";
 import type { ChildWaiter, Cover, PinWaiter, WriteToken } from "./cover.ts";
 import { createCoherenceState } from "./effect.ts";
 import type { CoherenceState, Effect, InvalidationPlan } from "./effect.ts";
-import { addWaiter, handleAst, handleBast, handleHoldTimer, pinChild, pump, removeWaiter, tryPin, unpin, unpinData } from "./lock-cache.ts";
+import { addWaiter, handleAst, handleBast, pinChild, pump, removeWaiter, tryPin, unpin, unpinData } from "./lock-cache.ts";
 import { dropName, exchangeNames, forgetNames, moveName, tellName, toldName } from "./names.ts";
-import { handleInvalidated, handlePassTimer, handleRetryTimer } from "./revoke.ts";
+import { handleInvalidated, handleRetryTimer, handleTimer } from "./revoke.ts";
 import { closeToken, handleTokenAst, handleTokenBast, openToken, TOKEN_WAIT_MS } from "./write-token.ts";
 
 /** What the shell needs of the kernel: each writes one or more notifications and gives 0 or a negative errno for each. */
 export interface KernelCaches {
   /** Attributes and pages of an inode. */
   invalidatePages(fuseNodeid: number): Promise<number[]>;
+  /** The pages of a range, and the attributes. */
+  invalidateRange(fuseNodeid: number, offset: number, bytes: number): Promise<number[]>;
   /** Attributes and pages, then the sentinel size (hazard F5). */
   invalidatePagesAndSize(fuseNodeid: number): Promise<number[]>;
   /** Attributes only. */
@@ -219,6 +221,11 @@ class Shell implements CoherenceShell {
   attrValid(inode: Inode): boolean {
     const cover = inode.cover;
     return cover.phase === "idle" && cover.mode >= Mode.PR;
+  }
+
+  async dropPages(inode: Inode, offset: number, bytes: number): Promise<void> {
+    const results = await this.#options.caches.invalidateRange(inode.fuseNodeid, offset, bytes);
+    this.#checkNotified(inode.cover, results);
   }
 
   // --- names
@@ -452,7 +459,7 @@ class Shell implements CoherenceShell {
   }
 
   #setTimer(cover: Cover, purpose: "hold" | "retry" | "pass", delayMs: number): void {
-    const handle = purpose === "hold" ? handleHoldTimer : purpose === "retry" ? handleRetryTimer : handlePassTimer;
+    const handle = purpose === "retry" ? handleRetryTimer : handleTimer;
     setTimeout(() => {
       handle(this.#state, cover, this.#options.now());
       this.#run();
@@ -470,14 +477,17 @@ class Shell implements CoherenceShell {
       else if (plan.what === "pages-and-size") results = await caches.invalidatePagesAndSize(inode.fuseNodeid);
       else results = await this.#invalidateNames(inode, plan);
     }
-    const bad = results.find((result) => result !== 0 && result !== -E.ENOENT);
-    if (bad !== undefined && !this.#closed) {
-      // ENOTCONN and ENODEV: the mount is going away, and its caches with it.
-      if (bad !== -E.ENOTCONN && bad !== -E.ENODEV) throw new Error(`the kernel refused an invalidation of ${cover.key}: errno ${-bad}`);
-    }
+    this.#checkNotified(cover, results);
     const missed = results.includes(-E.ENOENT);
     handleInvalidated(this.#state, cover, missed && kernelKnows(cover), this.#options.now());
     this.#run();
+  }
+
+  /** ENOENT is for the caller to judge (hazard F4). ENOTCONN, ENODEV: the mount is going away, and its caches with it. */
+  #checkNotified(cover: Cover, results: readonly number[]): void {
+    const expected = [0, -E.ENOENT, -E.ENOTCONN, -E.ENODEV];
+    const bad = results.find((result) => !expected.includes(result));
+    if (bad !== undefined && !this.#closed) throw new Error(`the kernel refused an invalidation of ${cover.key}: ${errnoName(-bad)}`);
   }
 
   async #invalidateNames(dir: Inode, plan: Extract<InvalidationPlan, { what: "names" }>): Promise<number[]> {

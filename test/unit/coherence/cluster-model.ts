@@ -1,0 +1,448 @@
+/**
+ * A model of several nodes that share one file, to run the pure coherence rules against under a seed: the lock manager (one master,
+ * FIFO channels), each node's kernel (a page cache with page locks, INVAL_INODE that waits for them) and the lower file (a version).
+ * Everything that may happen next is a step; the seed picks which.
+ */
+import { createCover } from "../../../overlay/coherence/cover.ts";
+import type { Cover, PinWaiter } from "../../../overlay/coherence/cover.ts";
+import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
+import type { CoherenceState, Effect } from "../../../overlay/coherence/effect.ts";
+import { addWaiter, handleAst, handleBast, tryPin, unpinData } from "../../../overlay/coherence/lock-cache.ts";
+import { handleInvalidated, handleRetryTimer, handleTimer } from "../../../overlay/coherence/revoke.ts";
+import { closeToken, handleTokenAst, handleTokenBast, openToken } from "../../../overlay/coherence/write-token.ts";
+import { LockFlag } from "../../../dlmd/client/api.ts";
+import type { LockStatus } from "../../../dlmd/client/api.ts";
+import { Mode, modeCovers, modesCompatible } from "../../../dlmd/lock/mode.ts";
+import type { Inode } from "../../../overlay/inode/inode.ts";
+
+/** mulberry32: a small seeded generator, 0 <= x < 1. */
+export function seeded(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = state;
+    t = Math.imul(t ^ (t >>> 15), t | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+interface ModelLock {
+  granted: Mode;
+  requested: Mode | null;
+  readonly node: number;
+}
+
+/** One resource: the rules of Linux fs/dlm/lock.c that matter here. */
+class ModelResource {
+  readonly locks: ModelLock[] = [];
+  readonly converting: ModelLock[] = [];
+  readonly waiting: ModelLock[] = [];
+  readonly send: (node: number, message: { status: LockStatus; mode: Mode } | { wanted: Mode }) => void;
+
+  constructor(send: ModelResource["send"]) {
+    this.send = send;
+  }
+
+  request(node: number, mode: Mode, flags: number): void {
+    let lock = this.locks.find((one) => one.node === node);
+    if (lock === undefined) {
+      lock = { granted: Mode.NL, requested: null, node };
+      this.locks.push(lock);
+    }
+    const queue = lock.granted === Mode.NL ? this.waiting : this.converting;
+    const others = this.locks.filter((one) => one !== lock);
+    const free = others.every((one) => modesCompatible(one.granted, mode)) && this.converting.length === 0;
+    const down = modeCovers(lock.granted, mode);
+    if (down || (free && (queue === this.converting || this.waiting.length === 0))) {
+      lock.granted = mode;
+      this.send(node, { status: "granted", mode });
+      this.grant();
+      return;
+    }
+    const blockers = others.filter((one) => !modesCompatible(one.granted, mode));
+    if ((flags & LockFlag.NOQUEUE) !== 0) {
+      if ((flags & LockFlag.NOQUEUEBAST) !== 0) for (const one of blockers) this.send(one.node, { wanted: mode });
+      this.send(node, { status: "again", mode: lock.granted });
+      return;
+    }
+    lock.requested = mode;
+    queue.push(lock);
+    for (const one of blockers) this.send(one.node, { wanted: mode });
+  }
+
+  cancel(node: number): void {
+    for (const queue of [this.converting, this.waiting]) {
+      const at = queue.findIndex((one) => one.node === node);
+      if (at < 0) continue;
+      const [lock] = queue.splice(at, 1) as [ModelLock];
+      lock.requested = null;
+      this.send(node, { status: "canceled", mode: lock.granted });
+      this.grant();
+      return;
+    }
+  }
+
+  unlock(node: number): void {
+    const at = this.locks.findIndex((one) => one.node === node);
+    if (at >= 0) this.locks.splice(at, 1);
+    this.grant();
+  }
+
+  grant(): void {
+    for (const queue of [this.converting, this.waiting]) {
+      while (queue.length > 0) {
+        const head = queue[0] as ModelLock;
+        const wanted = head.requested as Mode;
+        if (!this.locks.every((one) => one === head || modesCompatible(one.granted, wanted))) break;
+        queue.shift();
+        head.granted = wanted;
+        head.requested = null;
+        this.send(head.node, { status: "granted", mode: wanted });
+      }
+      if (queue.length > 0) break;
+    }
+    const head = this.converting[0] ?? this.waiting[0];
+    if (head === undefined) return;
+    for (const one of this.locks) {
+      if (one !== head && !modesCompatible(one.granted, head.requested as Mode)) this.send(one.node, { wanted: head.requested as Mode });
+    }
+  }
+}
+
+interface PageRequest {
+  readonly write: boolean;
+  readonly cached: boolean;
+}
+
+interface ModelNode {
+  readonly id: number;
+  readonly state: CoherenceState;
+  readonly cover: Cover;
+  /** Version in the page cache; null: nothing cached. */
+  page: number | null;
+  /** The folio is locked by this request. */
+  folio: PageRequest | null;
+  /** Processes waiting in the kernel for the folio lock. */
+  folioWaiters: (() => void)[];
+  /** Notifications that wait for the folio. */
+  invalidating: boolean;
+  opens: { writable: "cached" | "direct" }[];
+  operations: number;
+}
+
+export interface ModelOptions {
+  readonly nodes: number;
+  readonly steps: number;
+  readonly writersPerNode: number;
+  readonly readersPerNode: number;
+}
+
+export interface ModelResult {
+  readonly violation: string | null;
+  readonly operations: number;
+  readonly unfinished: number;
+  readonly rounds: number;
+  readonly steps: number;
+}
+
+export function runModel(seed: number, options: ModelOptions): ModelResult {
+  const random = seeded(seed);
+  const pending: (() => void)[][] = [];
+  const free: (() => void)[] = [];
+  let now = 0;
+  let version = 0;
+  let committed = 0;
+  let violation: string | null = null;
+  let unfinished = 0;
+  let rounds = 0;
+  let stepsLeft = options.steps;
+  const nodes: ModelNode[] = [];
+
+  const note = (text: string): void => {
+    violation ??= text;
+  };
+  const channel = (): ((step: () => void) => void) => {
+    const queue: (() => void)[] = [];
+    pending.push(queue);
+    return (step) => queue.push(step);
+  };
+  const toMaster: ((step: () => void) => void)[] = [];
+  const toNode: ((step: () => void) => void)[] = [];
+  for (let id = 0; id < options.nodes; id += 1) {
+    toMaster.push(channel());
+    toNode.push(channel());
+  }
+
+  const inodeLock = new ModelResource((node, message) => {
+    const to = toNode[node] as (step: () => void) => void;
+    to(() => {
+      const { state, cover } = nodes[node] as ModelNode;
+      if ("status" in message) handleAst(state, cover, message.status, message.mode, now);
+      else handleBast(state, cover, message.wanted, now);
+      perform(nodes[node] as ModelNode);
+    });
+  });
+  const tokenLock = new ModelResource((node, message) => {
+    const to = toNode[node] as (step: () => void) => void;
+    to(() => {
+      const { state, cover } = nodes[node] as ModelNode;
+      const token = cover.token;
+      if (token === null) return;
+      if ("status" in message) handleTokenAst(state, cover, token, message.status, now);
+      else handleTokenBast(state, cover, token);
+      perform(nodes[node] as ModelNode);
+    });
+  });
+
+  function perform(node: ModelNode): void {
+    const { effects } = node.state;
+    for (let at = 0; at < effects.length; at += 1) performOne(node, effects[at] as Effect);
+    effects.length = 0;
+  }
+
+  function performOne(node: ModelNode, effect: Effect): void {
+    const send = toMaster[node.id] as (step: () => void) => void;
+    switch (effect.do) {
+      case "request": {
+        const { mode, flags } = effect;
+        // A conversion down takes effect at the holder when it is sent (hazard H2).
+        if (mode < node.cover.mode) node.cover.mode = mode;
+        send(() => inodeLock.request(node.id, mode, flags));
+        return;
+      }
+      case "request-token":
+        send(() => tokenLock.request(node.id, Mode.PW, 0));
+        free.push(() => send(() => tokenLock.cancel(node.id)));
+        return;
+      case "unlock-token":
+        send(() => tokenLock.unlock(node.id));
+        return;
+      case "settle":
+        effect.waiter.settle(effect.error);
+        return;
+      case "settle-token":
+        effect.waiter(effect.result);
+        return;
+      case "settle-child":
+        effect.waiter(effect.pinned);
+        return;
+      case "invalidate":
+        rounds += 1;
+        free.push(() => invalidate(node));
+        return;
+      case "timer": {
+        const handle = effect.purpose === "retry" ? handleRetryTimer : handleTimer;
+        free.push(() => {
+          now += effect.delayMs;
+          handle(node.state, node.cover, now);
+          perform(node);
+        });
+        return;
+      }
+    }
+  }
+
+  // INVAL_INODE: waits for the folio, drops it, and only then comes back.
+  function invalidate(node: ModelNode): void {
+    if (node.folio !== null) {
+      node.folioWaiters.push(() => free.push(() => invalidate(node)));
+      return;
+    }
+    node.page = null;
+    free.push(() => {
+      handleInvalidated(node.state, node.cover, false, now);
+      perform(node);
+    });
+  }
+
+  function unlockFolio(node: ModelNode): void {
+    node.folio = null;
+    const waiters = node.folioWaiters;
+    node.folioWaiters = [];
+    for (const waiter of waiters) free.push(waiter);
+  }
+
+  function pin(node: ModelNode, mode: typeof Mode.PR | typeof Mode.EX, passes: boolean, then: () => void): void {
+    if (tryPin(node.cover, mode)) {
+      free.push(then);
+      return;
+    }
+    const waiter: PinWaiter = { mode, passes, settle: () => free.push(then) };
+    addWaiter(node.state, node.cover, waiter, now);
+    perform(node);
+  }
+
+  function checkPins(node: ModelNode, mode: Mode): void {
+    if (!modeCovers(node.cover.mode, mode)) note(`node ${node.id} runs under ${mode} with ${node.cover.mode}`);
+    for (const other of nodes) {
+      if (other !== node && !modesCompatible(other.cover.mode, node.cover.mode)) {
+        note(`modes ${node.cover.mode} on ${node.id} and ${other.cover.mode} on ${other.id}`);
+      }
+    }
+  }
+
+  /** read(2) on a read-only cached descriptor. */
+  function read(node: ModelNode, done: () => void): void {
+    const floor = committed;
+    const finish = (seen: number): void => {
+      if (seen < floor) note(`node ${node.id} read version ${seen} after ${floor} was written`);
+      done();
+    };
+    const attempt = (): void => {
+      if (node.page !== null) {
+        finish(node.page);
+        return;
+      }
+      if (node.folio !== null) {
+        node.folioWaiters.push(attempt);
+        return;
+      }
+      node.folio = { write: false, cached: true };
+      pin(node, Mode.PR, true, () => {
+        checkPins(node, Mode.PR);
+        const seen = version;
+        free.push(() => {
+          node.page = seen;
+          unpinData(node.state, node.cover, now);
+          perform(node);
+          unlockFolio(node);
+          finish(seen);
+        });
+      });
+    };
+    attempt();
+  }
+
+  /** write(2): the version of a cached write is in the page before the request is answered (hazard F14). */
+  function writeCached(node: ModelNode, done: () => void): void {
+    if (node.folio !== null) {
+      node.folioWaiters.push(() => writeCached(node, done));
+      return;
+    }
+    node.folio = { write: true, cached: true };
+    pin(node, Mode.EX, true, () => {
+      checkPins(node, Mode.EX);
+      version += 1;
+      const mine = version;
+      free.push(() => {
+        node.page = mine;
+        unpinData(node.state, node.cover, now);
+        perform(node);
+        unlockFolio(node);
+        committed = Math.max(committed, mine);
+        done();
+      });
+    });
+  }
+
+  /** A direct write drops the local pages again after it was executed and before it is answered: a READ may have come between. */
+  function writeDirect(node: ModelNode, done: () => void): void {
+    if (node.folio === null) node.page = null;
+    pin(node, Mode.EX, false, () => {
+      checkPins(node, Mode.EX);
+      version += 1;
+      const mine = version;
+      const drop = (): void => {
+        if (node.folio !== null) {
+          node.folioWaiters.push(drop);
+          return;
+        }
+        node.page = null;
+        unpinData(node.state, node.cover, now);
+        perform(node);
+        committed = Math.max(committed, mine);
+        done();
+      };
+      free.push(drop);
+    });
+  }
+
+  function reader(node: ModelNode): void {
+    if (stepsLeft <= 0) return;
+    unfinished += 1;
+    read(node, () => {
+      unfinished -= 1;
+      node.operations += 1;
+      free.push(() => reader(node));
+    });
+  }
+
+  function writer(node: ModelNode): void {
+    if (stepsLeft <= 0) return;
+    unfinished += 1;
+    const opened = (access: "cached" | "direct"): void => {
+      let left = Math.floor(random() * 3);
+      const next = (): void => {
+        if (left > 0) {
+          left -= 1;
+          (access === "cached" ? writeCached : writeDirect)(node, next);
+          return;
+        }
+        if (access === "cached") {
+          closeToken(node.state, node.cover);
+          perform(node);
+        }
+        unfinished -= 1;
+        node.operations += 1;
+        free.push(() => writer(node));
+      };
+      next();
+    };
+    if (openToken(node.state, node.cover, (result) => free.push(() => opened(result)))) opened("cached");
+    perform(node);
+  }
+
+  for (let id = 0; id < options.nodes; id += 1) {
+    const cover = createCover({ ino: 12, generation: 1 }, "12.1", "file");
+    const inode: Inode = {
+      fuseNodeid: 2,
+      id: cover.id,
+      key: cover.key,
+      kind: "file",
+      nlookup: 1,
+      openCount: 1,
+      writeOpenCount: 0,
+      cover,
+    };
+    cover.inode = inode;
+    nodes.push({
+      id,
+      state: createCoherenceState(),
+      cover,
+      page: null,
+      folio: null,
+      folioWaiters: [],
+      invalidating: false,
+      opens: [],
+      operations: 0,
+    });
+  }
+  for (const node of nodes) {
+    for (let k = 0; k < options.readersPerNode; k += 1) reader(node);
+    for (let k = 0; k < options.writersPerNode; k += 1) writer(node);
+  }
+
+  let steps = 0;
+  // After the last new operation, everything begun must come to its end.
+  const limit = options.steps * 4;
+  while (steps < limit && violation === null) {
+    const ready = pending.filter((queue) => queue.length > 0);
+    const choices = ready.length + free.length;
+    if (choices === 0) break;
+    steps += 1;
+    stepsLeft -= 1;
+    now += random() * 0.05;
+    const pick = Math.floor(random() * choices);
+    if (pick < ready.length) ((ready[pick] as (() => void)[]).shift() as () => void)();
+    else {
+      const at = pick - ready.length;
+      const step = free[at] as () => void;
+      free[at] = free[free.length - 1] as () => void;
+      free.pop();
+      step();
+    }
+  }
+  const operations = nodes.reduce((sum, node) => sum + node.operations, 0);
+  return { violation, operations, unfinished, rounds, steps };
+}
