@@ -1,0 +1,139 @@
+/**
+ * A block device, looked at without the page cache: a buffered reader may hold what the device said before another machine,
+ * or another loop device over the same image, changed it (hazard M4).
+ */
+import { closeSync, constants, openSync, readSync, statSync } from "node:fs";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import { mountsOfDevice, mountTable } from "./mount-table.ts";
+
+/** Alignment that every device accepts for O_DIRECT. */
+const DIRECT_ALIGN = 4096;
+/** Allocations of V8 are aligned to at least this. */
+const BUFFER_ALIGN = 8;
+
+/** The device of a path as "major:minor" (makedev(3)). */
+export function deviceNumber(path: string): string {
+  const rdev = BigInt(statSync(path).rdev);
+  const major = ((rdev >> 8n) & 0xfffn) | ((rdev >> 32n) & ~0xfffn);
+  const minor = (rdev & 0xffn) | ((rdev >> 12n) & ~0xffn);
+  return `${major}:${minor}`;
+}
+
+/**
+ * Throws unless the path is a block device that exists: OperatingError "device-missing", "image-file" (a regular file: losetup),
+ * "not-a-device".
+ */
+export function requireBlockDevice(path: string): void {
+  let stat: ReturnType<typeof statSync>;
+  try {
+    stat = statSync(path);
+  } catch (error) {
+    throw new OperatingError(`${path}: the device cannot be reached: ${(error as NodeJS.ErrnoException).code}`, {
+      code: "device-missing",
+      hint: "Is the disk connected to this machine (lsblk), and the name spelled right?",
+      cause: error,
+      exitStatus: 32,
+    });
+  }
+  if (stat.isBlockDevice()) return;
+  if (stat.isFile()) {
+    throw new OperatingError(`${path} is a regular file, a block device is expected`, {
+      code: "image-file",
+      hint: `If it is the image of a disk, give it a device first: losetup --find --show --direct-io=on ${path}`,
+      exitStatus: 32,
+    });
+  }
+  throw new OperatingError(
+    `${path} is ${stat.isDirectory() ? "a directory" : "neither a block device nor a directory"}, a block device is expected`,
+    {
+      code: "not-a-device",
+      hint: "Name the device that holds the file system, such as /dev/sdb1.",
+      exitStatus: 32,
+    },
+  );
+}
+
+/**
+ * The bytes at `offset` (a multiple of 4096), read with O_DIRECT; fewer at the end of the device. Throws OperatingError
+ * "device-io" when the device does not answer.
+ */
+export function readDirect(path: string, offset: number, bytes: number): Buffer {
+  const wanted = Math.ceil(bytes / DIRECT_ALIGN) * DIRECT_ALIGN;
+  const room = Buffer.allocUnsafeSlow(wanted + DIRECT_ALIGN);
+  let fd = -1;
+  try {
+    fd = openSync(path, constants.O_RDONLY | constants.O_DIRECT);
+    return readAligned(fd, room, offset, wanted).subarray(0, bytes);
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code ?? String(error);
+    throw new OperatingError(`${path}: reading ${bytes} bytes at ${offset} failed: ${code}`, {
+      code: "device-io",
+      hint: "The path to the disk is broken, or it is not a disk: look at dmesg.",
+      cause: error,
+      exitStatus: 32,
+    });
+  } finally {
+    if (fd >= 0) closeSync(fd);
+  }
+}
+
+/**
+ * O_DIRECT wants an aligned address, and JavaScript does not tell the address of a buffer: the kernel says EINVAL until the
+ * right start is found, at most DIRECT_ALIGN / BUFFER_ALIGN times and without touching the device.
+ */
+function readAligned(fd: number, room: Buffer, offset: number, bytes: number): Buffer {
+  for (let start = 0; ; start += BUFFER_ALIGN) {
+    try {
+      const got = readSync(fd, room, start, bytes, offset);
+      return room.subarray(start, start + got);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EINVAL" || start + BUFFER_ALIGN >= DIRECT_ALIGN) throw error;
+    }
+  }
+}
+
+export type Exclusive = "free" | "busy" | "gone";
+
+/** Whether somebody on this machine has the device: open(O_EXCL) fails while any superblock, in any namespace or none, is on it. */
+export function tryExclusive(path: string): Exclusive {
+  let fd: number;
+  try {
+    fd = openSync(path, constants.O_RDONLY | constants.O_EXCL);
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === "EBUSY") return "busy";
+    if (code === "ENOENT" || code === "ENXIO" || code === "ENODEV" || code === "ENOMEDIUM") return "gone";
+    throw error;
+  }
+  closeSync(fd);
+  return "free";
+}
+
+/** Who has it, in words for a message: mount points of all namespaces, clustered mounts, other holders. */
+export function describeHolders(path: string): string {
+  const number = deviceNumber(path);
+  const places = mountsOfDevice(number).map(
+    (place) => `at ${place.mountPoint}${place.pid === null ? "" : ` (in the mount namespace of process ${place.pid}, ${place.command})`}`,
+  );
+  if (places.length > 0) return `mounted ${places.join(", ")}`;
+  const clustered = clusteredMountsOf(path);
+  if (clustered.length > 0) return `mounted clustered at ${clustered.join(", ")}`;
+  return "in exclusive use without a mount point: a coverlay overlay that is still releasing it, swap, md or device mapper";
+}
+
+/** Mount points of type fuse.clustered in our namespace whose source is that device, by whatever name. */
+export function clusteredMountsOf(path: string): string[] {
+  const number = deviceNumber(path);
+  return mountTable()
+    .filter((entry) => entry.type === "fuse.clustered" && (entry.source === path || sameDevice(entry.source, number)))
+    .map((entry) => entry.mountPoint);
+}
+
+function sameDevice(source: string, number: string): boolean {
+  if (!source.startsWith("/")) return false;
+  try {
+    return statSync(source).isBlockDevice() && deviceNumber(source) === number;
+  } catch {
+    return false; // A source that is no longer there is not this device.
+  }
+}

@@ -1,0 +1,133 @@
+/**
+ * What is on a device: its file system, whether that was unmounted cleanly, and the clustered bit; without mounting it and
+ * without believing the page cache (hazard M4). Superblocks and XFS's root inode are read with O_DIRECT here; ext4's attribute
+ * by `debugfs -D`; XFS's log state by xfs_logprint, which is buffered, after the device's buffers were dropped.
+ */
+import { readFileSync } from "node:fs";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import { BIT_XATTR, type Bit, decodeBit } from "./bit.ts";
+import { describeHolders, deviceNumber, readDirect, requireBlockDevice, tryExclusive } from "./device.ts";
+import { readAttributeByMount } from "./detached.ts";
+import { type Ext4Superblock, SUPERBLOCK_BYTES, type XfsSuperblock, decodeSuperblock } from "./superblock.ts";
+import { runTool } from "./tool.ts";
+import { findXfsTrusted } from "./xfs-inode.ts";
+
+export type VolumeSuperblock = Ext4Superblock | XfsSuperblock;
+
+export type BitState =
+  | { readonly kind: "set"; readonly bit: Bit }
+  | { readonly kind: "none" }
+  /** There is a value, but not one that can be read. */
+  | { readonly kind: "bad"; readonly error: OperatingError };
+
+export interface Probe {
+  readonly device: string;
+  readonly superblock: VolumeSuperblock;
+  readonly bit: BitState;
+}
+
+/** The file system on a block device. Throws "device-missing", "image-file", "not-a-device", "device-io", "ufs", "unknown-fs". */
+export function probeSuperblock(device: string): VolumeSuperblock {
+  requireBlockDevice(device);
+  const superblock = decodeSuperblock(readDirect(device, 0, SUPERBLOCK_BYTES));
+  switch (superblock.type) {
+    case "ext4":
+    case "xfs":
+      return superblock;
+    case "ufs":
+      throw new OperatingError(`${device} holds ${superblock.what}, which Linux cannot write`, {
+        code: "ufs",
+        hint: "A UFS volume can be shared only by machines whose kernel writes UFS (FreeBSD). On Linux use ext4 or XFS.",
+        exitStatus: 32,
+      });
+    case "other":
+    case "none":
+      throw new OperatingError(`${device} holds ${superblock.what}; ext4 or XFS is expected`, {
+        code: "unknown-fs",
+        hint: "Is it the right device (lsblk -f)? A new volume is made with mkfs.ext4 or mkfs.xfs.",
+        exitStatus: 32,
+      });
+  }
+}
+
+/** File system and bit. Works on a device that is mounted here or elsewhere: nothing is mounted, nothing written. */
+export function probeDevice(device: string): Probe {
+  const superblock = probeSuperblock(device);
+  const value = superblock.type === "ext4" ? readExt4Attribute(device) : readXfsAttribute(device, superblock);
+  return { device, superblock, bit: bitState(value, device) };
+}
+
+export function bitState(value: Buffer | null, where: string): BitState {
+  if (value === null) return { kind: "none" };
+  try {
+    return { kind: "set", bit: decodeBit(value, where) };
+  } catch (error) {
+    if (error instanceof OperatingError) return { kind: "bad", error };
+    throw error;
+  }
+}
+
+function readExt4Attribute(device: string): Buffer | null {
+  // -f /dev/stdout gives the bytes as they are; the plain form quotes them.
+  const run = runTool("debugfs", ["-D", "-R", `ea_get -f /dev/stdout / ${BIT_XATTR}`, device], "e2fsprogs");
+  const complaints = run.stderr
+    .split("\n")
+    .filter((line) => line !== "" && !/^debugfs \d/.test(line))
+    .join("; ");
+  if (run.status === 0 && complaints === "") return run.stdout;
+  if (complaints.includes("Extended attribute key not found")) return null;
+  throw unreadable(device, `debugfs says: ${complaints || `exit status ${run.status}`}`);
+}
+
+function readXfsAttribute(device: string, superblock: XfsSuperblock): Buffer | null {
+  const offset = superblock.rootInodeOffset;
+  const aligned = offset - (offset % 4096);
+  const block = readDirect(device, aligned, offset - aligned + superblock.inodeBytes);
+  const found = findXfsTrusted(block.subarray(offset - aligned), BIT_XATTR.slice("trusted.".length));
+  switch (found.kind) {
+    case "value":
+      return found.value;
+    case "absent":
+      return null;
+    case "damaged":
+      throw unreadable(device, found.why);
+    case "elsewhere":
+      // The root directory has many attributes: the kernel reads them, from a mount that writes nothing.
+      if (tryExclusive(device) !== "free") {
+        throw unreadable(device, `its root directory has many attributes, and it is ${describeHolders(device)}`);
+      }
+      return readAttributeByMount(device, "xfs", ["ro", "norecovery", "nouuid"], BIT_XATTR);
+  }
+}
+
+function unreadable(device: string, why: string): OperatingError {
+  return new OperatingError(`${device}: the root directory cannot be read: ${why}`, {
+    code: "fs-unreadable",
+    hint: "Check the file system (fsck) while it is not mounted anywhere.",
+    exitStatus: 32,
+  });
+}
+
+/**
+ * Why the file system is not clean, or null. Only for a device that nobody on this machine has: one that is mounted is always
+ * dirty. A mount on another machine shows here too (an XFS that has not written since it was mounted there excepted).
+ */
+export function dirtyReason(device: string, superblock: VolumeSuperblock): string | null {
+  if (superblock.type === "ext4") {
+    if (superblock.hasErrors) return "its superblock says that the kernel found errors";
+    if (superblock.needsRecovery) return "its journal has to be replayed";
+    return superblock.valid ? null : "it was not unmounted";
+  }
+  runTool("blockdev", ["--flushbufs", device], "util-linux");
+  const run = runTool("xfs_logprint", ["-t", device], "xfsprogs");
+  const state = /state: <(\w+)>/.exec(run.stdout.toString("latin1"))?.[1];
+  if (run.status === 0 && state === "CLEAN") return null;
+  return state === "DIRTY"
+    ? "its log has to be replayed"
+    : `xfs_logprint cannot read its log: ${run.stderr.trim() || `exit status ${run.status}`}`;
+}
+
+/** The kernel refuses writes to the device: a read-only snapshot, export or loop device. */
+export function isReadOnlyDevice(device: string): boolean {
+  return readFileSync(`/sys/dev/block/${deviceNumber(device)}/ro`, "latin1").trim() === "1";
+}

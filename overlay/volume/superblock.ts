@@ -1,0 +1,135 @@
+/**
+ * Which file system the first bytes of a device are, and what its superblock says about its state: a pure decoder.
+ * Sources: fs/ext4/ext4.h (struct ext4_super_block), fs/xfs/libxfs/xfs_format.h (struct xfs_dsb), FreeBSD sys/ufs/ffs/fs.h;
+ * magic numbers of the others as in util-linux libblkid.
+ */
+
+/** How many bytes of the device `readSuperblock` wants: UFS2 has its superblock at 64 KiB. */
+export const SUPERBLOCK_BYTES: number = 128 * 1024;
+
+export interface Ext4Superblock {
+  readonly type: "ext4";
+  readonly uuid: string;
+  /** The journal has to be replayed: mounted now (here or on another machine), or not unmounted. */
+  readonly needsRecovery: boolean;
+  /** EXT4_VALID_FS: unmounted cleanly. */
+  readonly valid: boolean;
+  /** EXT4_ERROR_FS: the kernel saw an inconsistency. */
+  readonly hasErrors: boolean;
+  readonly hasJournal: boolean;
+  /** Multiple-mount protection is on. */
+  readonly hasMmp: boolean;
+}
+
+export interface XfsSuperblock {
+  readonly type: "xfs";
+  readonly uuid: string;
+  readonly inodeBytes: number;
+  /** Where the root directory's inode lies. */
+  readonly rootInodeOffset: number;
+}
+
+export interface OtherSuperblock {
+  /** `ufs` is known but cannot be written by Linux; `other` is named in `what`; `none`: nothing that we know. */
+  readonly type: "ufs" | "other" | "none";
+  readonly what: string;
+}
+
+export type Superblock = Ext4Superblock | XfsSuperblock | OtherSuperblock;
+
+/** `head`: the first SUPERBLOCK_BYTES of the device, or all of it where it is smaller. */
+export function decodeSuperblock(head: Uint8Array): Superblock {
+  const bytes = Buffer.from(head.buffer, head.byteOffset, head.byteLength);
+  if (bytes.length >= 2048 && bytes.readUInt16LE(1024 + 0x38) === 0xef53) return decodeExt4(bytes.subarray(1024, 2048));
+  if (bytes.length >= 512 && bytes.readUInt32BE(0) === 0x58465342) return decodeXfs(bytes);
+  return { ...nameOther(bytes) };
+}
+
+const INCOMPAT_RECOVER = 0x4;
+const INCOMPAT_JOURNAL_DEV = 0x8;
+const INCOMPAT_MMP = 0x100;
+const COMPAT_HAS_JOURNAL = 0x4;
+const STATE_VALID = 0x1;
+const STATE_ERROR = 0x2;
+
+function decodeExt4(sb: Buffer): Superblock {
+  const incompat = sb.readUInt32LE(0x60);
+  if ((incompat & INCOMPAT_JOURNAL_DEV) !== 0) return { type: "other", what: "an external ext4 journal" };
+  const state = sb.readUInt16LE(0x3a);
+  return {
+    type: "ext4",
+    uuid: uuidText(sb.subarray(0x68, 0x78)),
+    needsRecovery: (incompat & INCOMPAT_RECOVER) !== 0,
+    valid: (state & STATE_VALID) !== 0,
+    hasErrors: (state & STATE_ERROR) !== 0,
+    hasJournal: (sb.readUInt32LE(0x5c) & COMPAT_HAS_JOURNAL) !== 0,
+    hasMmp: (incompat & INCOMPAT_MMP) !== 0,
+  };
+}
+
+function decodeXfs(sb: Buffer): Superblock {
+  const blockLog = sb.readUInt8(120);
+  const inodeLog = sb.readUInt8(122);
+  const inodesPerBlockLog = sb.readUInt8(123);
+  const agBlockLog = sb.readUInt8(124);
+  // Geometry that the kernel would refuse too (xfs_validate_sb_common): not to be computed with.
+  if (blockLog < 9 || blockLog > 16 || inodeLog < 8 || inodeLog > 11 || agBlockLog > 31 || inodesPerBlockLog !== blockLog - inodeLog) {
+    return { type: "other", what: "an XFS superblock with impossible geometry (damaged?)" };
+  }
+  const rootInode = sb.readBigUInt64BE(56);
+  const inBlock = rootInode & ((1n << BigInt(inodesPerBlockLog)) - 1n);
+  const agBlock = (rootInode >> BigInt(inodesPerBlockLog)) & ((1n << BigInt(agBlockLog)) - 1n);
+  const ag = rootInode >> BigInt(inodesPerBlockLog + agBlockLog);
+  const block = ag * BigInt(sb.readUInt32BE(84)) + agBlock;
+  const offset = (block << BigInt(blockLog)) + (inBlock << BigInt(inodeLog));
+  if (offset > BigInt(Number.MAX_SAFE_INTEGER))
+    return { type: "other", what: "an XFS superblock with an impossible root inode (damaged?)" };
+  return { type: "xfs", uuid: uuidText(sb.subarray(32, 48)), inodeBytes: 1 << inodeLog, rootInodeOffset: Number(offset) };
+}
+
+interface Magic {
+  readonly at: number;
+  readonly bytes: Buffer;
+  readonly what: string;
+}
+
+const others: readonly Magic[] = [
+  { at: 0x10040, bytes: Buffer.from("_BHRfS_M"), what: "btrfs" },
+  { at: 0x10000, bytes: Buffer.from([0x01, 0x16, 0x19, 0x70]), what: "GFS2" },
+  { at: 0x0400, bytes: Buffer.from([0x10, 0x20, 0xf5, 0xf2]), what: "f2fs" },
+  { at: 0x0800, bytes: Buffer.from("OCFSV2"), what: "OCFS2" },
+  { at: 0x1000, bytes: Buffer.from("OCFSV2"), what: "OCFS2" },
+  { at: 4086, bytes: Buffer.from("SWAPSPACE2"), what: "a swap area" },
+  { at: 0, bytes: Buffer.from("LUKS\xba\xbe", "latin1"), what: "a LUKS container: open it, and name the device under /dev/mapper" },
+  { at: 512, bytes: Buffer.from("LABELONE"), what: "an LVM physical volume: name a logical volume" },
+  { at: 0, bytes: Buffer.from("hsqs"), what: "squashfs" },
+  { at: 3, bytes: Buffer.from("NTFS    "), what: "NTFS" },
+  { at: 82, bytes: Buffer.from("FAT32   "), what: "FAT" },
+  { at: 54, bytes: Buffer.from("FAT1"), what: "FAT" },
+  { at: 510, bytes: Buffer.from([0x55, 0xaa]), what: "a partition table: name a partition" },
+];
+
+const UFS1_MAGIC = 0x00011954;
+const UFS2_MAGIC = 0x19540119;
+/** fs_magic is the last word but some of struct fs: at byte 1372 of the superblock. */
+const UFS_MAGIC_AT = 1372;
+
+function nameOther(bytes: Buffer): OtherSuperblock {
+  for (const at of [65536, 8192, 0, 262144]) {
+    const magicAt = at + UFS_MAGIC_AT;
+    if (magicAt + 4 > bytes.length) continue;
+    for (const word of [bytes.readUInt32LE(magicAt), bytes.readUInt32BE(magicAt)]) {
+      if (word === UFS1_MAGIC) return { type: "ufs", what: "UFS1" };
+      if (word === UFS2_MAGIC) return { type: "ufs", what: "UFS2" };
+    }
+  }
+  for (const magic of others) {
+    if (bytes.subarray(magic.at, magic.at + magic.bytes.length).equals(magic.bytes)) return { type: "other", what: magic.what };
+  }
+  return { type: "none", what: "nothing that is a file system" };
+}
+
+function uuidText(bytes: Buffer): string {
+  const hex = bytes.toString("hex");
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
+}
