@@ -26,10 +26,14 @@ export interface DetachedMount {
   readonly rootFd: number;
 }
 
-/** Throws OperatingError "mount-failed" with the kernel's words, or "device-busy". */
+/**
+ * Throws OperatingError "mount-failed" with the kernel's words, or "device-busy": a second mount of the same device would not fail in
+ * the kernel but share the first one's superblock.
+ */
 export function mountDetached(device: string, type: string, options: readonly string[], attributes: number): DetachedMount {
   const native = nativeAddon();
   const log: string[] = [];
+  if (tryExclusive(device) === "busy") throw deviceBusy(device);
   const mountFd = native.mountDetached(type, device, options, attributes, log);
   if (mountFd < 0) throw mountFailed(device, type, -mountFd, log);
   const rootFd = native.sync.openat2(mountFd, Buffer.from("."), constants.O_RDONLY | constants.O_DIRECTORY, 0, 0);
@@ -40,16 +44,18 @@ export function mountDetached(device: string, type: string, options: readonly st
   return { mountFd, rootFd };
 }
 
+function deviceBusy(device: string): OperatingError {
+  return new OperatingError(`${device} is ${describeHolders(device)}`, {
+    code: "device-busy",
+    hint: "A volume of a cluster must not be mounted in another way at the same time. Unmount it there.",
+    exitStatus: 32,
+  });
+}
+
 function mountFailed(device: string, type: string, errno: number, log: readonly string[]): OperatingError {
   const code = errnoName(errno);
   const words = log.length === 0 ? "" : `: ${log.join("; ")}`;
-  if (code === "EBUSY") {
-    return new OperatingError(`${device} is ${describeHolders(device)}`, {
-      code: "device-busy",
-      hint: "A volume of a cluster must not be mounted in another way at the same time. Unmount it there.",
-      exitStatus: 32,
-    });
-  }
+  if (code === "EBUSY") return deviceBusy(device);
   return new OperatingError(`${device}: the ${type} file system cannot be mounted: ${code}${words}`, {
     code: "mount-failed",
     hint: `See dmesg; check the file system with fsck while it is not mounted anywhere.`,

@@ -68,15 +68,16 @@ export function bitState(value: Buffer | null, where: string): BitState {
 }
 
 function readExt4Attribute(device: string): Buffer | null {
-  // -f /dev/stdout gives the bytes as they are; the plain form quotes them.
-  const run = runTool("debugfs", ["-D", "-R", `ea_get -f /dev/stdout / ${BIT_XATTR}`, device], "e2fsprogs");
+  // In hexadecimal: "trusted.clustered (5) = 61 ff 00 0a 62". The plain form cannot be told from what stands in the value.
+  const run = runTool("debugfs", ["-D", "-R", `ea_get -x / ${BIT_XATTR}`, device], "e2fsprogs");
   const complaints = run.stderr
     .split("\n")
     .filter((line) => line !== "" && !/^debugfs \d/.test(line))
     .join("; ");
-  if (run.status === 0 && complaints === "") return run.stdout;
+  const value = /^[^=]*=((?: [0-9a-f]{2})*) *$/m.exec(run.stdout.toString("latin1"))?.[1];
+  if (run.status === 0 && complaints === "" && value !== undefined) return Buffer.from(value.replaceAll(" ", ""), "hex");
   if (complaints.includes("Extended attribute key not found")) return null;
-  throw unreadable(device, `debugfs says: ${complaints || `exit status ${run.status}`}`);
+  throw unreadable(device, `debugfs says: ${complaints || run.stdout.toString("latin1").trim() || `exit status ${run.status}`}`);
 }
 
 function readXfsAttribute(device: string, superblock: XfsSuperblock): Buffer | null {

@@ -1,0 +1,62 @@
+/** Small real disks for tests: an image in a temporary directory on a loop device of its own, gone at the end in any case. */
+import { execFileSync, spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+
+export type Mkfs = "ext4" | "xfs" | "none";
+
+export interface Disk {
+  readonly dir: string;
+  readonly image: string;
+  readonly device: string;
+  readonly mountPoint: string;
+}
+
+/** mkfs.xfs refuses less than 300 MiB; the images are sparse. */
+const IMAGE_BYTES: Readonly<Record<Mkfs, number>> = { ext4: 64 << 20, xfs: 300 << 20, none: 16 << 20 };
+
+export function run(command: string, ...args: string[]): string {
+  return execFileSync(command, args, { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
+}
+
+export function attachLoop(image: string): string {
+  return run("losetup", "--find", "--show", "--direct-io=on", image).trim();
+}
+
+/** What is missing to run these tests here, or null. */
+export function diskProblem(): string | null {
+  if (process.getuid?.() !== 0) return "root is needed";
+  for (const tool of ["losetup", "mkfs.ext4", "mkfs.xfs", "debugfs", "xfs_logprint"]) {
+    if (spawnSync("sh", ["-c", `command -v ${tool}`]).status !== 0) return `${tool} is not installed`;
+  }
+  return null;
+}
+
+export async function withDisk<T>(mkfs: Mkfs, use: (disk: Disk) => T | Promise<T>): Promise<T> {
+  const dir = mkdtempSync(path.join(os.tmpdir(), "coverlay-disk-"));
+  const image = path.join(dir, "image");
+  const mountPoint = path.join(dir, "mnt");
+  mkdirSync(mountPoint);
+  writeFileSync(image, "");
+  truncateSync(image, IMAGE_BYTES[mkfs]);
+  if (mkfs === "ext4") run("mkfs.ext4", "-q", "-F", image);
+  if (mkfs === "xfs") run("mkfs.xfs", "-q", "-f", image);
+  const device = attachLoop(image);
+  try {
+    return await use({ dir, image, device, mountPoint });
+  } finally {
+    spawnSync("umount", [mountPoint]);
+    for (const line of run("losetup", "--associated", image).split("\n")) {
+      const loop = line.split(":")[0];
+      if (loop !== undefined && loop !== "") run("losetup", "--detach", loop);
+    }
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+/** fsck that changes nothing; throws with its words if there is anything to mend. */
+export function checkFileSystem(mkfs: Mkfs, device: string): void {
+  if (mkfs === "ext4") run("e2fsck", "-fn", device);
+  if (mkfs === "xfs") run("xfs_repair", "-n", device);
+}
