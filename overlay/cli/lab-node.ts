@@ -1,0 +1,188 @@
+/** The commands of `coverlay lab` that do something to nodes: kill, start, stop, cut, uncut, partition, heal, net. */
+import type { Argv, CommandModule } from "yargs";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import { bootNodes, killProgram, powerOff, stopNode } from "../lab/boot.ts";
+import { setCut } from "../lab/disk.ts";
+import { applyNetwork } from "../lab/network.ts";
+import { checkRoot } from "../lab/prerequisites.ts";
+import {
+  type LabNode,
+  type LabState,
+  type NodeNetwork,
+  existingLab,
+  labNode,
+  realLabDir,
+  updateNode,
+  withLabLock,
+  writeLab,
+} from "../lab/state.ts";
+import { print, printJson, runCommand, usageError } from "./output.ts";
+
+interface LabArguments {
+  readonly dir: string;
+  readonly json: boolean;
+}
+interface NodeArguments extends LabArguments {
+  /** One name, or several with commas between. */
+  readonly node: string;
+}
+type LabCommand<T> = CommandModule<LabArguments, T>;
+
+const whichNodes = { type: "string", demandOption: true, describe: "node1, node2 ...; several: node1,node2" } as const;
+
+/** Does something to those nodes under the lab's lock, and says so. */
+function onNodes(args: NodeArguments, done: string, act: (lab: LabState, nodes: readonly LabNode[]) => Promise<void>): Promise<void> {
+  return runCommand(args.json, async () => {
+    checkRoot();
+    const dir = realLabDir(args.dir);
+    await withLabLock(dir, async () => {
+      const lab = existingLab(dir);
+      const names = [...new Set(args.node.split(",").filter((name) => name !== ""))];
+      if (names.length === 0) throw usageError("a node is needed", "Name one: node1, or several: node1,node2.");
+      await act(
+        lab,
+        names.map((name) => labNode(lab, name)),
+      );
+    });
+    if (args.json) printJson({ nodes: args.node.split(","), done });
+    else print(`${args.node}: ${done}`);
+  });
+}
+
+interface KillArguments extends NodeArguments {
+  readonly what: "node" | "dlmd" | "overlay";
+}
+
+const killCommand: LabCommand<KillArguments> = {
+  command: "kill <node>",
+  describe: "SIGKILL; the whole node by default: all its processes, its disk and its network at once",
+  builder: (yargs) =>
+    yargs
+      .positional("node", whichNodes)
+      .option("what", { choices: ["node", "dlmd", "overlay"] as const, default: "node" as const, describe: "what of it" })
+      .example("$0 lab kill node3", "node3 loses power")
+      .example("$0 lab kill node1 --what overlay", "only the process that serves its mount"),
+  handler: (args) =>
+    onNodes(args, args.what === "node" ? "off" : `${args.what} killed`, async (lab, nodes) => {
+      const { what } = args;
+      if (what === "node") return powerOff(lab, nodes);
+      for (const node of nodes) await killProgram(lab, node, what);
+    }),
+};
+
+const startCommand: LabCommand<NodeArguments> = {
+  command: "start <node>",
+  describe: "boot it again: dlmd, then the mount; what runs already is left alone",
+  builder: (yargs) => yargs.positional("node", whichNodes).example("$0 lab start node2,node3", "both, so that they find a quorum together"),
+  handler: (args) =>
+    onNodes(args, "up", (lab, nodes) =>
+      bootNodes(
+        lab,
+        nodes.map(({ node }) => node),
+      ),
+    ),
+};
+
+const stopCommand: LabCommand<NodeArguments> = {
+  command: "stop <node>",
+  describe: "shut it down cleanly: unmount, leave the cluster",
+  builder: (yargs) => yargs.positional("node", whichNodes).example("$0 lab stop node2", "as `shutdown` would"),
+  handler: (args) =>
+    onNodes(args, "stopped", async (lab, nodes) => {
+      for (const node of nodes) await stopNode(lab, node);
+    }),
+};
+
+async function cutNodes(lab: LabState, nodes: readonly LabNode[], cut: boolean): Promise<void> {
+  if (lab.lower === "directory") {
+    throw new OperatingError("this lab has no disk to cut: its lower is a directory", {
+      code: "no-disk",
+      hint: "Use a lab with --lower ext4 or xfs.",
+    });
+  }
+  for (const node of nodes) {
+    if (node.device === null)
+      throw new OperatingError(`${node.node} is off`, { code: "node-off", hint: `Boot it with lab start ${node.node}.` });
+    updateNode(lab.dir, node.nodeid, { cut });
+    setCut(lab, node.device, cut);
+  }
+}
+
+const cutCommand: LabCommand<NodeArguments> = {
+  command: "cut <node>",
+  describe: "cut its path to the disk: its I/O fails, nothing of it reaches the image",
+  builder: (yargs) => yargs.positional("node", whichNodes).example("$0 lab cut node1", "node1 loses its disk and goes on running"),
+  handler: (args) => onNodes(args, "cut off its disk", (lab, nodes) => cutNodes(lab, nodes, true)),
+};
+
+const uncutCommand: LabCommand<NodeArguments> = {
+  command: "uncut <node>",
+  describe: "give its path to the disk back",
+  builder: (yargs) => yargs.positional("node", whichNodes).example("$0 lab uncut node1", "the disk is reached again"),
+  handler: (args) => onNodes(args, "has its disk again", (lab, nodes) => cutNodes(lab, nodes, false)),
+};
+
+/** Makes the network what it would be with those nodes changed; if it cannot be had, what it was. */
+async function changeNetwork(lab: LabState, nodes: readonly LabNode[], change: Partial<NodeNetwork>): Promise<void> {
+  const names = new Set(nodes.map(({ nodeid }) => nodeid));
+  const changed = lab.nodes.map((node) => (names.has(node.nodeid) ? { ...node, network: { ...node.network, ...change } } : node));
+  try {
+    await applyNetwork({ ...lab, nodes: changed });
+  } catch (error) {
+    await applyNetwork(lab);
+    throw error;
+  }
+  writeLab({ ...lab, nodes: changed });
+}
+
+const partitionCommand: LabCommand<NodeArguments> = {
+  command: "partition <node>",
+  describe: "part it from the others; a group (node1,node2) stays together",
+  builder: (yargs) =>
+    yargs.positional("node", whichNodes).example("$0 lab partition node1,node2", "{1,2} and the rest no longer hear each other"),
+  handler: (args) =>
+    onNodes(args, "partitioned", (lab, nodes) => changeNetwork(lab, nodes, { group: nodes.map(({ node }) => node).join(",") })),
+};
+
+const healCommand: LabCommand<NodeArguments> = {
+  command: "heal <node>",
+  describe: "join it to the network again",
+  builder: (yargs) => yargs.positional("node", whichNodes).example("$0 lab heal node1,node2", "everybody hears everybody"),
+  handler: (args) => onNodes(args, "healed", (lab, nodes) => changeNetwork(lab, nodes, { group: "" })),
+};
+
+interface NetArguments extends NodeArguments {
+  readonly loss: number;
+  readonly delay: number;
+}
+
+const netCommand: LabCommand<NetArguments> = {
+  command: "net <node>",
+  describe: "a bad network; --loss 0 --delay 0 takes it back",
+  builder: (yargs) =>
+    yargs
+      .positional("node", whichNodes)
+      .option("loss", { type: "number", default: 0, requiresArg: true, describe: "percent of packets lost, in each direction" })
+      .option("delay", { type: "number", default: 0, requiresArg: true, describe: "milliseconds; needs the kernel's netem" })
+      .example("$0 lab net node2 --loss 5", "5% of what node2 sends and receives is lost"),
+  handler: (args) =>
+    onNodes(args, `${args.loss}% loss, ${args.delay} ms delay`, async (lab, nodes) => {
+      const { loss, delay } = args;
+      if (!(loss >= 0 && loss <= 100)) throw usageError("--loss is a percentage from 0 to 100", "For example --loss 5.");
+      if (!(delay >= 0 && delay <= 60_000)) throw usageError("--delay is 0 to 60000 milliseconds", "For example --delay 20.");
+      await changeNetwork(lab, nodes, { lossPercent: loss, delayMs: delay });
+    }),
+};
+
+/** Adds the commands to `coverlay lab`. */
+export function nodeCommands(yargs: Argv<LabArguments>): Argv<LabArguments> {
+  return yargs
+    .command(killCommand)
+    .command(startCommand)
+    .command(stopCommand)
+    .command(cutCommand)
+    .command(uncutCommand)
+    .command(partitionCommand)
+    .command(healCommand)
+    .command(netCommand);
+}

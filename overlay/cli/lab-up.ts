@@ -1,0 +1,99 @@
+/** `coverlay lab up`: brings a lab up and, without --detach, stays with it until it is interrupted. */
+import type { CommandModule } from "yargs";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import { takeDown } from "../lab/down.ts";
+import { type LowerKind, parseSize } from "../lab/layout.ts";
+import { selfCommand, showLive, whatToTry } from "../lab/live.ts";
+import { nodeLine } from "../lab/observe.ts";
+import { type LabState, defaultLabDir, labNodes, realLabDir } from "../lab/state.ts";
+import { bringUp, detach } from "../lab/up.ts";
+import { EXIT, print, printJson, runCommand, usageError } from "./output.ts";
+
+interface UpArguments {
+  readonly dir: string;
+  readonly json: boolean;
+  readonly nodes: number;
+  readonly lower: LowerKind;
+  readonly size: string;
+  readonly engine: "builtin" | "corosync";
+  readonly detach: boolean;
+}
+
+const endings: readonly NodeJS.Signals[] = ["SIGINT", "SIGTERM", "SIGHUP"];
+
+export const labUpCommand: CommandModule<{ dir: string; json: boolean }, UpArguments> = {
+  command: "up",
+  describe: "make the disk, the key and the configuration, start every node, mount everywhere",
+  builder: (yargs) =>
+    yargs
+      .option("nodes", { type: "number", default: 3, requiresArg: true, describe: "number of nodes" })
+      .option("lower", {
+        choices: ["ext4", "xfs", "directory"] as const,
+        default: "ext4" as const,
+        describe: "file system below; directory: no disk, one directory",
+      })
+      .option("size", { type: "string", default: "2G", requiresArg: true, describe: "size of the image" })
+      .option("engine", { choices: ["builtin", "corosync"] as const, default: "builtin" as const, describe: "how dlmds agree on views" })
+      .option("detach", { type: "boolean", default: false, describe: "return once every mount answers; end it with lab down" })
+      .example("$0 lab up", "three nodes, until Ctrl-C")
+      .example("$0 lab up --nodes 5 --size 512M --dir /tmp/five", "five nodes in a directory of their own")
+      .example("$0 lab up --detach --json", "for programs: an object per node, then the line ready"),
+  handler: (args) => runCommand(args.json, () => labUp(args)),
+};
+
+/** Ctrl-C, and what else asks a program to end: the first one takes the lab down, later ones change nothing. */
+function interruption(): { readonly signal: AbortSignal; readonly release: () => void } {
+  const controller = new AbortController();
+  const end = (): void => {
+    if (controller.signal.aborted) process.stderr.write("still taking the lab down; it leaves nothing if you let it\n");
+    else controller.abort();
+  };
+  // A reader of our output that goes away ends the lab too; writing to a terminal that is gone is no reason to stop teardown.
+  const lostOutput = (): void => controller.abort();
+  for (const name of endings) process.on(name, end);
+  process.stdout.on("error", lostOutput);
+  process.stderr.on("error", lostOutput);
+  const release = (): void => {
+    for (const name of endings) process.removeListener(name, end);
+  };
+  return { signal: controller.signal, release };
+}
+
+async function labUp(args: UpArguments): Promise<number> {
+  const sizeBytes = parseSize(args.size);
+  if (sizeBytes === null) throw usageError(`--size ${args.size} is no size`, "Write it as 512M or 2G.");
+  if (args.engine === "corosync") {
+    throw new OperatingError("this version has no corosync engine", {
+      code: "no-engine",
+      hint: "Use --engine builtin, which is the default.",
+    });
+  }
+  const dir = realLabDir(args.dir);
+  const { signal, release } = interruption();
+  try {
+    const progress = (step: string): void => void process.stderr.write(`${step} ...\n`);
+    const lab = await bringUp({ dir, nodes: args.nodes, lower: args.lower, sizeBytes }, progress, signal);
+    announce(lab, args.json);
+    if (args.detach && !signal.aborted) {
+      detach(dir);
+      return EXIT.OK;
+    }
+    if (!args.json && !args.detach) print(`\n${whatToTry(lab, selfCommand(), args.dir === defaultLabDir())}\n`);
+    const silent = { isTTY: true, write: () => undefined };
+    await showLive(dir, args.json ? silent : { isTTY: process.stdout.isTTY, write: (text) => void process.stdout.write(text) }, signal);
+    process.stderr.write("\ntaking the lab down ...\n");
+    await takeDown(dir);
+    return EXIT.OK;
+  } finally {
+    release();
+  }
+}
+
+function announce(lab: LabState, json: boolean): void {
+  for (const node of labNodes(lab)) {
+    const line = nodeLine(lab, node);
+    if (json) printJson(line);
+    else print(`${line.node}  ${line.mount}  netns ${line.netns}  dlmd ${line.dlmdPid}  overlay ${line.overlayPid}`);
+  }
+  print("ready");
+}

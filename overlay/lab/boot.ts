@@ -1,0 +1,326 @@
+/**
+ * A node of the lab from power-on to power-off: its cable, its disk, its dlmd, its mount. Everything here goes through
+ * the programs that a user runs; the lab has no way of its own into them. Call it under the lab's lock.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, existsSync, openSync, readFileSync, rmSync, statSync, watch } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import { waitForView } from "../cli/dlmd-query.ts";
+import { EXIT } from "../cli/output.ts";
+import { overlayFilePath, readOverlayFile } from "../cli/overlay-query.ts";
+import { must, run } from "./command.ts";
+import { attachLoop, detachLoops, setCut } from "./disk.ts";
+import { cleanUnmount, forceUnmountUnder, mountsUnder } from "./fuse-mounts.ts";
+import { labFiles } from "./layout.ts";
+import { netnsArguments, setCable } from "./network.ts";
+import {
+  type ProcessesOf,
+  findProcesses,
+  isAlive,
+  markedEnvironment,
+  netnsInode,
+  processRef,
+  signalProcess,
+  waitGone,
+} from "./processes.ts";
+import { type LabNode, type LabState, type ProcessRef, existingLab, labNode, updateNode, writeLab } from "./state.ts";
+
+/** Starting a Node.js program on a busy machine. */
+const DLMD_READY_TIMEOUT_MS = 30_000;
+/** From the first dlmd to a view of all: several heartbeats and one recovery. */
+export const VIEW_TIMEOUT_MS = 60_000;
+const MOUNT_TIMEOUT_MS = 60_000;
+const ANSWER_TIMEOUT_MS = 20_000;
+/** An unmount writes back what is held. */
+const UNMOUNT_TIMEOUT_MS = 60_000;
+const LEAVE_TIMEOUT_MS = 15_000;
+const KILL_TIMEOUT_MS = 15_000;
+/** Lines of a program's log that an error shows. */
+const LOG_LINES = 12;
+
+/** The compiled programs; the lab runs them the way a user does. */
+export const programs: { readonly coverlay: string; readonly dlmd: string } = {
+  coverlay: fileURLToPath(new URL("../main.js", import.meta.url)),
+  dlmd: fileURLToPath(new URL("../../dlmd/main.js", import.meta.url)),
+};
+
+/** The environment of a program on a node: the lab's mark, and where the node's programs find each other. */
+export function nodeEnvironment(lab: LabState, node: LabNode): NodeJS.ProcessEnv {
+  return { ...markedEnvironment(lab.id, node.node), COVERLAY_RUN_DIR: node.runDir };
+}
+
+function processesOf(lab: LabState, node: LabNode): ProcessesOf {
+  const inode = netnsInode(node.netns);
+  return { netns: new Set(inode === null ? [] : [inode]), marks: [`${lab.id}:${node.node}\0`] };
+}
+
+/** Everything that runs on a node, whoever started it. */
+export function nodeProcesses(lab: LabState, node: LabNode): ProcessRef[] {
+  return findProcesses(processesOf(lab, node));
+}
+
+/** The process that serves the node's mount; null where none is alive. */
+export function overlayProcess(lab: LabState, node: LabNode): ProcessRef | null {
+  const file = readOverlayFile(node.runDir);
+  if (file === null) return null;
+  // overlay.json may be left over and its pid taken by another: it must be one of this node's.
+  return nodeProcesses(lab, node).find(({ pid }) => pid === file.pid) ?? null;
+}
+
+/* Starting ------------------------------------------------------------------------------------------------------ */
+
+/** Starts the node's dlmd and waits until its socket listens. */
+export async function startDlmd(lab: LabState, node: LabNode, signal?: AbortSignal): Promise<LabState> {
+  const logFile = `${node.nodeDir}/dlmd.log`;
+  const log = openSync(logFile, "a", 0o644);
+  const from = statSync(logFile).size;
+  const args = [programs.dlmd, "--config", labFiles(lab.dir).config, "--node", node.node, "--run-dir", node.runDir];
+  const child = spawn("nsenter", netnsArguments(node.netns, [process.execPath, ...args]), {
+    cwd: "/",
+    detached: true,
+    stdio: ["ignore", log, log],
+    env: nodeEnvironment(lab, node),
+  });
+  closeSync(log);
+  const next = updateNode(lab.dir, node.nodeid, { dlmd: child.pid === undefined ? null : processRef(child.pid) });
+  try {
+    await dlmdReady(child, logFile, from, signal);
+  } finally {
+    child.unref();
+  }
+  return next;
+}
+
+/** Waits for the line `ready` in its log, or for its end. */
+function dlmdReady(child: ChildProcess, logFile: string, from: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const text = (): string => readFileSync(logFile).subarray(from).toString("utf8");
+    const end = (problem: string | null): void => {
+      clearTimeout(timer);
+      watcher.close();
+      signal?.removeEventListener("abort", interrupted);
+      child.removeListener("exit", ended).removeListener("error", notStarted);
+      if (problem === null) return resolve();
+      const hint = `Its log is ${logFile}.`;
+      reject(new OperatingError(`dlmd did not start: ${problem}${lastLines(text())}`, { code: "dlmd-start", hint }));
+    };
+    const look = (): void => {
+      if (/^ready$/m.test(text())) end(null);
+    };
+    const ended = (status: number | null, by: string | null): void => end(`it ended with ${by ?? `exit status ${status}`}`);
+    const notStarted = (error: Error): void => end(error.message);
+    const interrupted = (): void => end("interrupted");
+    const timer = setTimeout(() => end(`it did not say "ready" within ${DLMD_READY_TIMEOUT_MS / 1000} s`), DLMD_READY_TIMEOUT_MS);
+    const watcher = watch(logFile, look);
+    child.on("exit", ended).on("error", notStarted);
+    signal?.addEventListener("abort", interrupted, { once: true });
+    look();
+  });
+}
+
+function lastLines(text: string): string {
+  const lines = text.trimEnd().split("\n").slice(-LOG_LINES);
+  return lines.join("").trim() === "" ? "" : `\n  ${lines.join("\n  ")}`;
+}
+
+/** Runs the same program that `mount -t clustered` runs, in the node's network, and looks whether the mount answers. */
+export async function mountNode(lab: LabState, node: LabNode, signal?: AbortSignal): Promise<void> {
+  if (node.device === null) throw new OperatingError(`${node.node} has no disk`, { code: "no-device", hint: "Start the node first." });
+  const logFile = `${node.nodeDir}/mount.log`;
+  // A file and no pipe: the process that goes on serving keeps what it was given.
+  const log = openSync(logFile, "a", 0o644);
+  const from = statSync(logFile).size;
+  const args = [process.execPath, programs.coverlay, "mount", node.device, node.mount, "-o", `runDir=${node.runDir}`];
+  const options = { cwd: "/", detached: true, stdio: ["ignore", log, log] as ["ignore", number, number], env: nodeEnvironment(lab, node) };
+  const child = spawn("nsenter", netnsArguments(node.netns, args), options);
+  closeSync(log);
+  const problem = await mountEnded(child, signal);
+  if (problem !== null) {
+    throw new OperatingError(
+      `${node.node}: the mount failed: ${problem}${lastLines(readFileSync(logFile).subarray(from).toString("utf8"))}`,
+      {
+        code: "mount-failed",
+        exitStatus: EXIT.FAILURE,
+        hint: `Its log is ${logFile}.`,
+      },
+    );
+  }
+  await mountAnswers(node, signal);
+}
+
+/** null: exit status 0. */
+function mountEnded(child: ChildProcess, signal: AbortSignal | undefined): Promise<string | null> {
+  return new Promise((resolve) => {
+    const kill = (why: string): void => {
+      child.kill("SIGKILL");
+      end(why);
+    };
+    const end = (problem: string | null): void => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", interrupted);
+      child.unref();
+      resolve(problem);
+    };
+    const interrupted = (): void => kill("interrupted");
+    const timer = setTimeout(() => kill(`it took longer than ${MOUNT_TIMEOUT_MS / 1000} s`), MOUNT_TIMEOUT_MS);
+    signal?.addEventListener("abort", interrupted, { once: true });
+    child.on("error", (error) => end(error.message));
+    child.on("exit", (status, by) => end(status === 0 ? null : (by ?? `exit status ${status}`)));
+  });
+}
+
+/** A mount that is there and whose server answers; asked by another process, which may hang. */
+async function mountAnswers(node: LabNode, signal?: AbortSignal): Promise<void> {
+  const entry = mountsUnder(node.mount)[0];
+  const found = entry === undefined ? "nothing is mounted there" : entry.type === "fuse.clustered" ? null : `type ${entry.type}`;
+  const asked = found === null ? await run("stat", ["-f", node.mount], { timeoutMs: ANSWER_TIMEOUT_MS, signal }) : null;
+  if (asked?.status === 0) return;
+  throw new OperatingError(`${node.node}: ${node.mount} should be a mount of type fuse.clustered that answers`, {
+    code: "mount-silent",
+    hint: `Found: ${found ?? (asked?.timedOut === true ? "it does not answer" : (asked?.stderr.trim() ?? ""))}.`,
+  });
+}
+
+/** Gives a node that was switched off its disk back. */
+async function attachDisk(lab: LabState, node: LabNode): Promise<string> {
+  if (lab.lower === "directory") return labFiles(lab.dir).lowerDirectory;
+  const noteDevice = (device: string): void => {
+    const now = existingLab(lab.dir);
+    writeLab({ ...now, madeDevices: [...now.madeDevices, device] });
+  };
+  const device = await attachLoop(lab, null, noteDevice);
+  updateNode(lab.dir, node.nodeid, { device });
+  return device;
+}
+
+/** Boots nodes: whatever of each does not run is started: cable, disk, dlmd, then the mount. */
+export async function bootNodes(lab: LabState, names: readonly string[]): Promise<void> {
+  for (const name of names) {
+    const node = labNode(lab, name);
+    await setCable(lab, node, true);
+    if (node.device === null) await attachDisk(lab, node);
+    updateNode(lab.dir, node.nodeid, { power: "on" });
+    if (node.dlmd === null || !isAlive(node.dlmd)) await startDlmd(lab, node);
+  }
+  for (const name of names) {
+    const node = labNode(existingLab(lab.dir), name);
+    const served = overlayProcess(lab, node) !== null && mountsUnder(node.mount).length > 0;
+    if (served) continue;
+    await forceUnmountUnder(node.nodeDir);
+    rmSync(overlayFilePath(node.runDir), { force: true });
+    const joined = await waitForView(
+      node.runDir,
+      (view) => view.quorate && view.running && view.members.includes(node.nodeid),
+      VIEW_TIMEOUT_MS,
+    );
+    if (joined.quorate) await mountNode(lab, node);
+  }
+}
+
+/* Ending -------------------------------------------------------------------------------------------------------- */
+
+/** Shuts a node down in order: unmount, wait for its overlay to leave, end dlmd, end what else runs there. */
+export async function stopNode(lab: LabState, node: LabNode): Promise<void> {
+  const overlay = overlayProcess(lab, node);
+  if (mountsUnder(node.mount).length > 0) {
+    const problem = await cleanUnmount(node.mount, UNMOUNT_TIMEOUT_MS);
+    if (problem !== null) {
+      throw new OperatingError(`${node.node} cannot unmount ${node.mount}: ${problem}`, {
+        code: "unmount-failed",
+        hint: `Leave the directory (fuser -vm ${node.mount} tells who is in it), or use \`coverlay lab kill ${node.node}\`.`,
+      });
+    }
+  }
+  await mustLeave(overlay, `the overlay of ${node.node}`, null);
+  await mustLeave(node.dlmd, `dlmd of ${node.node}`, "SIGTERM");
+  await killProcesses(lab, node);
+  await giveDiskBack(lab, node);
+  updateNode(lab.dir, node.nodeid, { power: "stopped", dlmd: null });
+}
+
+async function mustLeave(ref: ProcessRef | null, what: string, signal: NodeJS.Signals | null): Promise<void> {
+  if (ref === null) return;
+  if (signal !== null) signalProcess(ref, signal);
+  const left = await waitGone([ref], LEAVE_TIMEOUT_MS);
+  if (left.length === 0) return;
+  throw new OperatingError(`${what} (process ${ref.pid}) should have left within ${LEAVE_TIMEOUT_MS / 1000} s, but runs on`, {
+    code: "does-not-leave",
+    hint: "Its log says what it waits for; `coverlay lab kill` ends it the hard way.",
+  });
+}
+
+/** SIGKILL to everything on the node, until nothing is left. */
+export async function killProcesses(lab: LabState, node: LabNode): Promise<void> {
+  await killAll(processesOf(lab, node), node.node);
+}
+
+/** SIGKILL to every such process and to what they start meanwhile. Throws if one does not end. */
+export async function killAll(of: ProcessesOf, where: string): Promise<void> {
+  const deadline = Date.now() + KILL_TIMEOUT_MS;
+  for (;;) {
+    const found = findProcesses(of);
+    if (found.length === 0) return;
+    for (const ref of found) signalProcess(ref, "SIGKILL");
+    const left = await waitGone(found, Math.max(0, deadline - Date.now()));
+    if (left.length > 0) {
+      throw new OperatingError(`processes of ${where} do not end after SIGKILL: ${left.map(({ pid }) => pid).join(", ")}`, {
+        code: "unkillable",
+        hint: "They wait in the kernel, for a disk or a mount: /proc/PID/stack says where.",
+      });
+    }
+  }
+}
+
+async function giveDiskBack(lab: LabState, node: LabNode): Promise<void> {
+  if (lab.lower === "directory" || node.device === null) return;
+  await detachLoops(labFiles(lab.dir).image, [node.device]);
+  updateNode(lab.dir, node.nodeid, { device: null, cut: false });
+}
+
+/**
+ * Power-off: network, disk and processes at once. The disk is cut before the processes die: the kernel of a
+ * machine that lost power does not write back either, but this one would, when the last user of the lower goes.
+ */
+export async function powerOff(lab: LabState, nodes: readonly LabNode[]): Promise<void> {
+  for (const node of nodes) updateNode(lab.dir, node.nodeid, { power: "off" });
+  await Promise.all(nodes.map((node) => setCable(lab, node, false)));
+  for (const node of nodes) {
+    if (lab.lower !== "directory" && node.device !== null) setCut(lab, node.device, true);
+    for (const ref of nodeProcesses(lab, node)) signalProcess(ref, "SIGKILL");
+  }
+  for (const node of nodes) {
+    await forceUnmountUnder(node.nodeDir);
+    await killProcesses(lab, node);
+    updateNode(lab.dir, node.nodeid, { dlmd: null });
+    await giveDiskBack(lab, node);
+  }
+}
+
+/** SIGKILL to one program of the node. */
+export async function killProgram(lab: LabState, node: LabNode, what: "dlmd" | "overlay"): Promise<void> {
+  const ref = what === "dlmd" ? node.dlmd : overlayProcess(lab, node);
+  if (ref === null || !signalProcess(ref, "SIGKILL")) {
+    throw new OperatingError(`${node.node} has no ${what} running`, {
+      code: "not-running",
+      hint: "`coverlay lab status` shows what runs.",
+    });
+  }
+  await waitGone([ref], KILL_TIMEOUT_MS);
+}
+
+/** Sets the clustered bit through the user's own command. */
+export async function enableVolume(lab: LabState, device: string, signal?: AbortSignal): Promise<void> {
+  const args = [programs.coverlay, "volume", "enable", device, "--cluster", `lab-${lab.id}`, "--name", "lab", "--uuid", lab.volumeUuid];
+  await must(process.execPath, args, { env: markedEnvironment(lab.id, ""), signal });
+}
+
+/** Both programs are compiled. */
+export function checkPrograms(): void {
+  const missing = Object.values(programs).filter((program) => !existsSync(program));
+  if (missing.length === 0) return;
+  throw new OperatingError(`${missing.join(" and ")} should be there, compiled, but ${missing.length === 1 ? "is" : "are"} not`, {
+    code: "not-built",
+    hint: "Run npm run build.",
+  });
+}

@@ -1,0 +1,139 @@
+/**
+ * The shared disk: one preallocated image, and one loop device over it per node, each with its own cache like a machine
+ * of its own on one LUN. A loop device is the lab's only if the lab's image is behind it, which is checked before
+ * every use: numbers are taken over by others.
+ *
+ * Cutting a node off its disk is LOOP_SET_STATUS64 with lo_sizelimit=512: every request past the first sector fails,
+ * and nothing that the node still holds reaches the image, not even through its unmount.
+ */
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import { errnoName } from "../../dlmd/base/errno.ts";
+import { nativeAddon } from "../native/index.ts";
+import { describeRun, must, run } from "./command.ts";
+import { labFiles } from "./layout.ts";
+import { markedEnvironment } from "./processes.ts";
+import type { LabState } from "./state.ts";
+
+const CUT_BYTES = 512;
+/** Others take free loop devices too; so often in a row only when there are none. */
+const MAX_ATTACH_TRIES = 50;
+/** An unmount that goes on in the kernel keeps its loop device that long at most. */
+const DETACH_TIMEOUT_MS = 20_000;
+const POLL_MS = 20;
+
+/** The lower file system, empty. */
+export async function makeDisk(lab: LabState, signal: AbortSignal): Promise<void> {
+  const files = labFiles(lab.dir);
+  if (lab.lower === "directory") return mkdirSync(files.lowerDirectory, { mode: 0o755 });
+  const options = { env: markedEnvironment(lab.id, ""), signal };
+  await must("fallocate", ["-l", String(lab.sizeBytes), files.image], options);
+  // No discard: it would punch the preallocation out again. Nothing left to do in the background: it would disturb measurements.
+  if (lab.lower === "ext4") {
+    const extended = "nodiscard,lazy_itable_init=0,lazy_journal_init=0";
+    await must("mkfs.ext4", ["-q", "-F", "-L", "coverlay-lab", "-E", extended, files.image], options);
+  } else await must("mkfs.xfs", ["-q", "-f", "-K", "-L", "coverlay-lab", files.image], options);
+}
+
+/** "/dev/loopN" of every loop device with that image behind it. */
+export function loopsOver(image: string): string[] {
+  return readdirSync("/sys/block")
+    .filter((name) => /^loop\d+$/.test(name))
+    .filter((name) => isBehind(name, image))
+    .map((name) => `/dev/${name}`);
+}
+
+function isBehind(name: string, image: string): boolean {
+  try {
+    const file = readFileSync(`/sys/block/${name}/loop/backing_file`, "utf8").replace(/\n$/, "");
+    return file === image || file === `${image} (deleted)`;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ENXIO" || code === "ENODEV") return false;
+    throw error;
+  }
+}
+
+/**
+ * A new loop device over the lab's image. `wanted` is taken again if it is free. `noteDevice` is called before a missing
+ * device node is made.
+ */
+export async function attachLoop(
+  lab: LabState,
+  wanted: string | null,
+  noteDevice: (device: string) => void,
+  signal?: AbortSignal,
+): Promise<string> {
+  const { image } = labFiles(lab.dir);
+  const options = { env: markedEnvironment(lab.id, ""), signal };
+  let last = "";
+  for (let tries = 0; tries < MAX_ATTACH_TRIES; tries++) {
+    const device = tries === 0 && wanted !== null ? wanted : (await must("losetup", ["-f"], options)).trim();
+    if (!existsSync(device)) await makeDeviceNode(device, noteDevice);
+    for (const directIo of ["on", "off"]) {
+      const args = [`--direct-io=${directIo}`, device, image];
+      const result = await run("losetup", args, options);
+      if (result.status === 0) return device;
+      last = describeRun("losetup", args, result);
+      if (!loopsOver(image).includes(device)) break; // It never got the device: somebody else was faster.
+      await must("losetup", ["-d", device]); // It got it, but not direct I/O: some file systems have none.
+    }
+    if (signal?.aborted === true) break;
+  }
+  throw new OperatingError(`no free loop device could be had: ${last}`, {
+    code: "no-loop",
+    hint: "`losetup -a` lists those in use; a container must be given /dev/loop-control and loop devices.",
+  });
+}
+
+async function makeDeviceNode(device: string, noteDevice: (device: string) => void): Promise<void> {
+  const name = device.replace(/^\/dev\//, "");
+  const [major, minor] = readFileSync(`/sys/block/${name}/dev`, "utf8").trim().split(":");
+  noteDevice(device);
+  await must("mknod", ["-m", "0660", device, "b", major ?? "7", minor ?? "0"]);
+}
+
+/** Gives the lab's loop devices back, and waits until the kernel has let go of the image. */
+export async function detachLoops(image: string, devices: readonly string[] = loopsOver(image)): Promise<void> {
+  const deadline = Date.now() + DETACH_TIMEOUT_MS;
+  const left = (): string[] => loopsOver(image).filter((device) => devices.includes(device));
+  for (const device of left()) await run("losetup", ["-d", device]);
+  // Busy ones go when their last user does.
+  while (left().length > 0 && Date.now() < deadline) await sleep(POLL_MS);
+  const busy = left();
+  if (busy.length > 0) {
+    throw new OperatingError(`${busy.join(", ")} over ${image} should be free by now, but something still uses it`, {
+      code: "loop-busy",
+      hint: `End what has it open or mounted (fuser -v ${busy[0]}), then run the command again.`,
+    });
+  }
+}
+
+/** The device nodes that `up` had to make itself. */
+export function removeDeviceNodes(devices: readonly string[]): void {
+  for (const device of devices) {
+    const name = device.replace(/^\/dev\//, "");
+    if (!existsSync(`/sys/block/${name}/loop/backing_file`)) rmSync(device, { force: true });
+  }
+}
+
+/** Cuts the device off its image, or joins it again. Checks first that it is the lab's. */
+export function setCut(lab: LabState, device: string, cut: boolean): void {
+  const { image } = labFiles(lab.dir);
+  if (!loopsOver(image).includes(device)) {
+    throw new OperatingError(`${device} should have ${image} behind it, but has not`, {
+      code: "wrong-loop",
+      hint: "The node is off, or somebody else has the loop device now: see `coverlay lab status` and `losetup -a`.",
+    });
+  }
+  const fd = openSync(device, "r+");
+  try {
+    const result = nativeAddon().loopSetSizeLimit(fd, cut ? CUT_BYTES : 0);
+    if (result < 0) {
+      throw new OperatingError(`LOOP_SET_STATUS64 on ${device} failed: ${errnoName(-result)}`, { code: "loop-ioctl" });
+    }
+  } finally {
+    closeSync(fd);
+  }
+}

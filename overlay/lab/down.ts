@@ -1,0 +1,123 @@
+/**
+ * Takes a lab down from whatever state it is in: up, half made, half taken down, its `up` killed. Each step looks for
+ * what is there instead of trusting what was recorded, and none of them minds finding nothing, so it can be run
+ * again. What `up` did not make stays.
+ */
+import { existsSync, readdirSync, rmSync, rmdirSync } from "node:fs";
+import path from "node:path";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import { killAll, overlayProcess } from "./boot.ts";
+import { readOverlayFile } from "../cli/overlay-query.ts";
+import { detachLoops, removeDeviceNodes } from "./disk.ts";
+import { cleanUnmount, forceUnmountUnder, mountsUnder } from "./fuse-mounts.ts";
+import { hubName, labFiles } from "./layout.ts";
+import { removeNetworks } from "./network.ts";
+import { isAlive, netnsInode, signalProcess, waitGone } from "./processes.ts";
+import { type LabNode, type LabState, labNodes, readLab, withLabLock, writeLab } from "./state.ts";
+
+/** A foreground `up` takes its lab down itself when asked; so long it is given. */
+const UP_LEAVES_TIMEOUT_MS = 60_000;
+/** The data goes anyway, so a mount that does not leave soon is aborted. */
+const CLEAN_UNMOUNT_TIMEOUT_MS = 5000;
+const DLMD_LEAVES_TIMEOUT_MS = 3000;
+
+/** Takes the lab in `dir` down. False: there is none. Throws OperatingError when something will not go; then lab.json stays. */
+export async function takeDown(dir: string): Promise<boolean> {
+  const found = readLab(dir);
+  if (found === null) return false;
+  await endUp(found);
+  return withLabLock(dir, async () => {
+    const lab = readLab(dir);
+    if (lab !== null) await dismantle(lab);
+    return true;
+  });
+}
+
+/** Ends the `up` that made the lab, if it still runs and is not this process. */
+async function endUp({ up }: LabState): Promise<void> {
+  if (up === null || up.pid === process.pid || !signalProcess(up, "SIGTERM")) return;
+  if ((await waitGone([up], UP_LEAVES_TIMEOUT_MS)).length === 0) return;
+  signalProcess(up, "SIGKILL");
+  await waitGone([up], UP_LEAVES_TIMEOUT_MS);
+}
+
+/** The steps, in order. Call it under the lab's lock. */
+export async function dismantle(found: LabState): Promise<void> {
+  const wasUp = found.phase === "up";
+  const lab = writeLab({ ...found, phase: "down", step: "down" });
+  const nodes = labNodes(lab);
+  if (wasUp) await leaveInOrder(lab, nodes);
+  // Killing comes first, so that nothing makes anything new; a mount whose server died lets its users go.
+  await forceUnmountUnder(lab.dir);
+  await killAll({ netns: netnsInodes(lab, nodes), marks: [`${lab.id}:`] }, `the lab in ${lab.dir}`);
+  await forceUnmountUnder(lab.dir);
+  if (lab.lower !== "directory") await detachLoops(labFiles(lab.dir).image);
+  removeDeviceNodes(lab.madeDevices);
+  await removeNetworks(lab);
+  removeFiles(lab, nodes);
+}
+
+function netnsInodes(lab: LabState, nodes: readonly LabNode[]): Set<number> {
+  const names = [hubName(lab.id), ...nodes.map(({ netns }) => netns)];
+  return new Set(names.map(netnsInode).filter((inode) => inode !== null));
+}
+
+/** The way a cluster is shut down: the owner last, then the dlmds. What does not follow in time is left to force. */
+async function leaveInOrder(lab: LabState, nodes: readonly LabNode[]): Promise<void> {
+  const isOwner = (node: LabNode): boolean => {
+    try {
+      return readOverlayFile(node.runDir)?.role === "owner";
+    } catch {
+      return false; // A damaged file must not stop the lab from going down; it is removed with the rest.
+    }
+  };
+  const leave = async (node: LabNode): Promise<void> => {
+    if (mountsUnder(node.mount).length === 0) return;
+    const overlay = overlayProcessOrNull(lab, node);
+    if ((await cleanUnmount(node.mount, CLEAN_UNMOUNT_TIMEOUT_MS)) !== null || overlay === null) return;
+    await waitGone([overlay], CLEAN_UNMOUNT_TIMEOUT_MS);
+  };
+  await Promise.all(nodes.filter((node) => !isOwner(node)).map(leave));
+  await Promise.all(nodes.filter(isOwner).map(leave));
+  const daemons = nodes.map(({ dlmd }) => dlmd).filter((dlmd) => dlmd !== null && isAlive(dlmd));
+  for (const dlmd of daemons) if (dlmd !== null) signalProcess(dlmd, "SIGTERM");
+  await waitGone(
+    daemons.filter((dlmd) => dlmd !== null),
+    DLMD_LEAVES_TIMEOUT_MS,
+  );
+}
+
+function overlayProcessOrNull(lab: LabState, node: LabNode): ReturnType<typeof overlayProcess> {
+  try {
+    return overlayProcess(lab, node);
+  } catch {
+    return null; // A damaged overlay.json: the process is found by its namespace when it is killed.
+  }
+}
+
+/** Removes what `up` wrote, lab.json last, and never through a mount. */
+function removeFiles(lab: LabState, nodes: readonly LabNode[]): void {
+  const left = mountsUnder(lab.dir);
+  if (left.length > 0) {
+    throw new OperatingError(
+      `nothing should be mounted under ${lab.dir} any more, found: ${left.map(({ mountpoint }) => mountpoint).join(", ")}`,
+      {
+        code: "still-mounted",
+        hint: "Unmount it, then run `coverlay lab down` again.",
+      },
+    );
+  }
+  const files = labFiles(lab.dir);
+  const made = [files.image, files.lowerDirectory, files.key, files.config, ...nodes.map(({ nodeDir }) => nodeDir), `${files.state}.new`];
+  for (const file of made) rmSync(file, { recursive: true, force: true });
+  rmSync(files.state, { force: true });
+  if (lab.madeDir && existsSync(lab.dir) && readdirSync(lab.dir).length === 0) rmdirSync(lab.dir);
+}
+
+/** Where something of that name is already there, so that `up` would take over, and `down` remove, what is not the lab's. */
+export function foreignFiles(dir: string, nodeDirs: readonly string[]): string[] {
+  const files = labFiles(dir);
+  return [files.image, files.lowerDirectory, files.key, files.config, ...nodeDirs]
+    .filter((file) => existsSync(file))
+    .map((file) => path.basename(file));
+}

@@ -1,0 +1,113 @@
+/**
+ * Mounts as /proc/self/mountinfo tells of them: never by touching a mount, because one whose server is gone would
+ * hang whoever touches it. A hung FUSE mount is freed by aborting its connection (Documentation/filesystems/fuse.rst,
+ * "Control filesystem"); its number is the minor of the mount's device number.
+ */
+import { existsSync, mkdtempSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { describeRun, must, run } from "./command.ts";
+import { OperatingError } from "../../dlmd/base/error.ts";
+
+/** Stacked mounts on one place; more than this and somebody mounts faster than we unmount. */
+const MAX_UNMOUNTS = 64;
+const UNMOUNT_TIMEOUT_MS = 10_000;
+
+export interface MountEntry {
+  readonly deviceMinor: number;
+  readonly mountpoint: string;
+  readonly type: string;
+  readonly source: string;
+}
+
+/** The four characters that mountinfo writes in octal (proc(5)). */
+function unescape(text: string): string {
+  return text.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)));
+}
+
+/** Lines of proc_pid_mountinfo(5), in order: a later mount on the same place hides an earlier one. */
+export function decodeMountinfo(text: string): MountEntry[] {
+  return text
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => {
+      const [before = "", after = ""] = line.split(" - ");
+      const fields = before.split(" ");
+      const [type = "", source = ""] = after.split(" ");
+      return {
+        deviceMinor: Number((fields[2] ?? "").split(":")[1]),
+        mountpoint: unescape(fields[4] ?? ""),
+        type: unescape(type),
+        source: unescape(source),
+      };
+    });
+}
+
+export function readMounts(): MountEntry[] {
+  return decodeMountinfo(readFileSync("/proc/self/mountinfo", "utf8"));
+}
+
+/** Mounts at `dir` or below it, the deepest and latest first. */
+export function mountsUnder(dir: string): MountEntry[] {
+  return readMounts()
+    .filter(({ mountpoint }) => mountpoint === dir || mountpoint.startsWith(`${dir}/`))
+    .toReversed();
+}
+
+function isFuse({ type }: MountEntry): boolean {
+  return type === "fuse" || type === "fuseblk" || type.startsWith("fuse.");
+}
+
+/** Ends a FUSE connection: every request in it fails, every later one too. A connection that is gone is fine. */
+async function abortConnection(minor: number): Promise<void> {
+  const usual = "/sys/fs/fuse/connections";
+  if (existsSync(`${usual}/${minor}/abort`)) return writeAbort(`${usual}/${minor}/abort`);
+  if (readMounts().some(({ type, mountpoint }) => type === "fusectl" && mountpoint === usual)) return;
+  const own = mkdtempSync(path.join(os.tmpdir(), "coverlay-fusectl-"));
+  await must("mount", ["-t", "fusectl", "fusectl", own]);
+  try {
+    writeAbort(`${own}/${minor}/abort`);
+  } finally {
+    await must("umount", [own]);
+    rmdirSync(own);
+  }
+}
+
+function writeAbort(file: string): void {
+  try {
+    writeFileSync(file, "1");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+  }
+}
+
+/**
+ * Takes every mount at `dir` or below it out of the tree, whatever state it is in: FUSE connections are aborted, and what is
+ * busy is unmounted lazily.
+ */
+export async function forceUnmountUnder(dir: string): Promise<void> {
+  for (let tries = 0; tries < MAX_UNMOUNTS; tries++) {
+    const mount = mountsUnder(dir)[0];
+    if (mount === undefined) return;
+    if (isFuse(mount)) await abortConnection(mount.deviceMinor);
+    // -c, -i: no look at the mountpoint, which may hang; no helper of the type.
+    const args = ["-c", "-i", "-l", mount.mountpoint];
+    const result = await run("umount", args, { timeoutMs: UNMOUNT_TIMEOUT_MS });
+    if (result.status !== 0 && mountsUnder(dir)[0]?.mountpoint === mount.mountpoint) {
+      throw new OperatingError(describeRun("umount", args, result), {
+        code: "still-mounted",
+        hint: `Unmount ${mount.mountpoint} by hand, then run \`coverlay lab down\` again.`,
+      });
+    }
+  }
+  throw new OperatingError(`something keeps mounting under ${dir}: ${MAX_UNMOUNTS} mounts were taken away and there are more`, {
+    code: "still-mounted",
+    hint: "Find out what it is and stop it, then run `coverlay lab down` again.",
+  });
+}
+
+/** Unmounts `mountpoint` as a user would. Gives null when it went, otherwise why not. */
+export async function cleanUnmount(mountpoint: string, timeoutMs: number): Promise<string | null> {
+  const result = await run("umount", [mountpoint], { timeoutMs });
+  return result.status === 0 ? null : describeRun("umount", [mountpoint], result);
+}

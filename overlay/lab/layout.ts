@@ -1,0 +1,97 @@
+/**
+ * What a lab is made of, by name: everything follows from its directory, its random id and the number of its nodes, so
+ * that all of it is known, and recorded, before the first thing is made. Pure.
+ *
+ * The bridge stands in a network namespace of its own (the hub), so that no interface, address or route of the
+ * machine is touched and every lab can use the same addresses.
+ */
+
+/** One segment, one /24, and a status that fits a screen. */
+export const MAX_LAB_NODES = 16;
+/** The smallest image on which mkfs.ext4 makes a journal and an application still finds room. */
+export const MIN_IMAGE_BYTES: number = 64 * 1024 * 1024;
+/** mkfs.xfs (xfsprogs 5.19 and later) refuses less. */
+export const MIN_XFS_IMAGE_BYTES: number = 300 * 1024 * 1024;
+
+const ADDRESS_PREFIX = "10.209.77";
+
+export type LowerKind = "ext4" | "xfs" | "directory";
+
+export interface LabFiles {
+  readonly state: string;
+  readonly image: string;
+  readonly lowerDirectory: string;
+  readonly key: string;
+  readonly config: string;
+}
+
+export function labFiles(dir: string): LabFiles {
+  return {
+    state: `${dir}/lab.json`,
+    image: `${dir}/disk.img`,
+    lowerDirectory: `${dir}/lower`,
+    key: `${dir}/cluster.key`,
+    config: `${dir}/cluster.yaml`,
+  };
+}
+
+export interface NodeLayout {
+  readonly node: string;
+  readonly nodeid: number;
+  readonly address: string;
+  /** Name under /run/netns. */
+  readonly netns: string;
+  /** The hub's end of the node's cable. */
+  readonly port: string;
+  readonly nodeDir: string;
+  readonly runDir: string;
+  readonly mount: string;
+}
+
+export function hubName(id: string): string {
+  return `coverlay-${id}-hub`;
+}
+
+/** `nodeid` from 1 to MAX_LAB_NODES. */
+export function nodeLayout(dir: string, id: string, nodeid: number): NodeLayout {
+  const node = `node${nodeid}`;
+  const nodeDir = `${dir}/${node}`;
+  return {
+    node,
+    nodeid,
+    address: `${ADDRESS_PREFIX}.${nodeid}`,
+    netns: `coverlay-${id}-${node}`,
+    port: `port${nodeid}`,
+    nodeDir,
+    runDir: `${nodeDir}/run`,
+    mount: `${nodeDir}/mnt`,
+  };
+}
+
+/** The text of the lab's cluster.yaml. */
+export function clusterYaml(id: string, volumeUuid: string, lower: LowerKind, nodes: readonly NodeLayout[]): string {
+  return [
+    `cluster: lab-${id}`,
+    "version: 1",
+    "keyFile: cluster.key",
+    "multicast: { group: 239.192.77.1, port: 7700 }",
+    "peerPort: 7701",
+    "timeoutMs: 3000",
+    "nodes:",
+    ...nodes.map(({ nodeid, node, address }) => `  - { nodeid: ${nodeid}, name: ${node}, address: ${address} }`),
+    "volumes:",
+    `  - { name: lab, uuid: ${volumeUuid}, lower: ${lower === "directory" ? "directory" : "device"} }`,
+    "",
+  ].join("\n");
+}
+
+const unitBytes: Readonly<Record<string, number>> = { "": 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 };
+
+/** "2G", "512M", "1.5GiB" in bytes; null where it is no size. */
+export function parseSize(text: string): number | null {
+  const found = /^(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?$/.exec(text.trim().toUpperCase());
+  const unit = unitBytes[found?.[2] ?? ""];
+  if (found === null || unit === undefined) return null;
+  const bytes = Math.floor(Number(found[1]) * unit);
+  return Number.isSafeInteger(bytes) ? bytes : null;
+}

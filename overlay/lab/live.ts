@@ -1,0 +1,90 @@
+/** The lab in the foreground: what to try, and a line per node that stays current until the user ends it. */
+import path from "node:path";
+import { table } from "../cli/output.ts";
+import { type NodeReport, observe } from "./observe.ts";
+import { type LabState, labNodes, readLab } from "./state.ts";
+
+/** On a terminal the lines are redrawn; elsewhere a log must not fill up. */
+const REDRAW_MS = 1000;
+const PLAIN_MS = 30_000;
+
+/** How this program was called, so that what it tells people to paste works. */
+export function selfCommand(argv: readonly string[] = process.argv, cwd: string = process.cwd()): string {
+  const script = argv[1] ?? "coverlay";
+  if (path.basename(script) === "coverlay") return "coverlay";
+  const relative = path.relative(cwd, script);
+  return `node ${relative.startsWith("..") ? script : relative}`;
+}
+
+/** Three commands to paste. */
+export function whatToTry(lab: LabState, self: string, defaultDir: boolean): string {
+  const nodes = labNodes(lab);
+  const first = nodes[0];
+  const second = nodes[1] ?? first;
+  const last = nodes.at(-1);
+  if (first === undefined || second === undefined || last === undefined) return "";
+  const dir = defaultDir ? "" : ` --dir ${lab.dir}`;
+  return [
+    "Try, in another terminal:",
+    `  echo hello >${first.mount}/hello && cat ${second.mount}/hello`,
+    `  ${self} lab exec ${second.node}${dir} -- ls -l`,
+    `  ${self} lab kill ${last.node}${dir}`,
+    "Ctrl-C takes everything down.",
+  ].join("\n");
+}
+
+/** One line per node. `before`: the reports of the last time, for the rate of operations. */
+export function liveLines(reports: readonly NodeReport[], before: ReadonlyMap<string, NodeReport>, seconds: number): string {
+  const rows = reports.map((report) => {
+    const past = before.get(report.node)?.ops ?? null;
+    const rate = report.ops === null || past === null || report.ops < past ? "" : ` (${Math.round((report.ops - past) / seconds)}/s)`;
+    const marks = [
+      report.cut ? "disk cut" : "",
+      report.network.group === "" ? "" : "partitioned",
+      report.network.lossPercent > 0 ? `${report.network.lossPercent}% loss` : "",
+    ];
+    return [
+      report.node,
+      report.state,
+      report.role ?? "-",
+      `ops ${report.ops ?? "-"}${rate}`,
+      `locks ${report.locks ?? "-"}`,
+      [report.mount, ...marks.filter((mark) => mark !== "")].join("  "),
+    ];
+  });
+  return table(rows);
+}
+
+export interface Screen {
+  readonly isTTY: boolean;
+  write(text: string): void;
+}
+
+/** Shows the lab until `signal` fires or somebody else takes the lab down. */
+export async function showLive(dir: string, screen: Screen, signal: AbortSignal): Promise<void> {
+  const everyMs = screen.isTTY ? REDRAW_MS : PLAIN_MS;
+  let before = new Map<string, NodeReport>();
+  let drawn = 0;
+  while (!signal.aborted) {
+    const lab = readLab(dir);
+    if (lab === null || lab.phase === "down") return;
+    const reports = await observe(lab, false);
+    const lines = liveLines(reports, before, everyMs / 1000);
+    screen.write(screen.isTTY ? `${drawn === 0 ? "" : `\x1b[${drawn}A`}${lines.replace(/$/gm, "\x1b[K")}\n` : `${lines}\n`);
+    drawn = reports.length;
+    before = new Map(reports.map((report) => [report.node, report]));
+    await pause(everyMs, signal);
+  }
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const end = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", end);
+      resolve();
+    };
+    const timer = setTimeout(end, ms);
+    signal.addEventListener("abort", end, { once: true });
+  });
+}

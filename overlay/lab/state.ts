@@ -1,0 +1,230 @@
+/**
+ * DIR/lab.json: what a lab has made or is about to make. It is replaced whole, and before each thing is made, so that
+ * `lab down` finds everything after `lab up` was killed at any moment. What cannot be known before (the number of a
+ * loop device, a process id) is found again by what is: the image behind a loop device, the lab's mark in the
+ * environment of a process.
+ */
+import { existsSync, readFileSync, realpathSync, renameSync, writeFileSync } from "node:fs";
+import { type Socket, createConnection, createServer } from "node:net";
+import os from "node:os";
+import { createHash } from "node:crypto";
+import path from "node:path";
+import * as z from "zod";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import { type LowerKind, labFiles, nodeLayout } from "./layout.ts";
+
+/** How long one command of a lab waits for another one on the same lab. */
+const LOCK_TIMEOUT_MS = 120_000;
+
+/** A process that cannot be taken for a later one with the same id. */
+export interface ProcessRef {
+  readonly pid: number;
+  /** Field 22 of /proc/PID/stat: clock ticks since boot. */
+  readonly startTicks: string;
+}
+
+/** A node's place in the network; the nodes of one `group` hear each other. */
+export interface NodeNetwork {
+  readonly group: string;
+  readonly lossPercent: number;
+  readonly delayMs: number;
+}
+
+export interface LabNodeState {
+  readonly nodeid: number;
+  /** "off": killed as a whole; "stopped": shut down cleanly. */
+  readonly power: "on" | "off" | "stopped";
+  /** The loop device; the lower directory; null before it is there, and while the node is off. */
+  readonly device: string | null;
+  readonly cut: boolean;
+  readonly network: NodeNetwork;
+  readonly dlmd: ProcessRef | null;
+}
+
+export interface LabState {
+  readonly format: 1;
+  readonly id: string;
+  readonly dir: string;
+  /** The directory itself was made by `up`. */
+  readonly madeDir: boolean;
+  readonly lower: LowerKind;
+  readonly sizeBytes: number;
+  readonly volumeUuid: string;
+  /** "making" until every mount answers; "down" once somebody takes the lab down. */
+  readonly phase: "making" | "up" | "down";
+  /** What is made at this moment. */
+  readonly step: string;
+  /** The `up` that stays in the foreground, or is still at work. */
+  readonly up: ProcessRef | null;
+  /** Device nodes that were missing and that `up` made (no devtmpfs). */
+  readonly madeDevices: readonly string[];
+  readonly nodes: readonly LabNodeState[];
+}
+
+const processRef = z.object({ pid: z.int().positive(), startTicks: z.string() });
+const labState: z.ZodType<LabState> = z.object({
+  format: z.literal(1),
+  id: z.string().regex(/^[0-9a-f]{6}$/),
+  dir: z.string(),
+  madeDir: z.boolean(),
+  lower: z.enum(["ext4", "xfs", "directory"]),
+  sizeBytes: z.number(),
+  volumeUuid: z.string(),
+  phase: z.enum(["making", "up", "down"]),
+  step: z.string(),
+  up: processRef.nullable(),
+  madeDevices: z.array(z.string()),
+  nodes: z.array(
+    z.object({
+      nodeid: z.int(),
+      power: z.enum(["on", "off", "stopped"]),
+      device: z.string().nullable(),
+      cut: z.boolean(),
+      network: z.object({ group: z.string(), lossPercent: z.number(), delayMs: z.number() }),
+      dlmd: processRef.nullable(),
+    }),
+  ),
+});
+
+/** The group of the nodes that nobody took apart. */
+export const WHOLE_NETWORK: NodeNetwork = { group: "", lossPercent: 0, delayMs: 0 };
+
+/** DIR of a lab for which none is named. */
+export function defaultLabDir(): string {
+  return path.join(os.tmpdir(), "coverlay-lab");
+}
+
+/** The one name of a lab's directory, whether it is there already or not. */
+export function realLabDir(dir: string): string {
+  const whole = path.resolve(dir);
+  return existsSync(whole) ? realpathSync(whole) : path.join(realLabDir(path.dirname(whole)), path.basename(whole));
+}
+
+/** The state of the lab in `dir`; null where there is none. Throws OperatingError when lab.json is not one. */
+export function readLab(dir: string): LabState | null {
+  const file = labFiles(dir).state;
+  let text: string;
+  try {
+    text = readFileSync(file, "utf8");
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ENOTDIR") return null;
+    throw error;
+  }
+  let found: string;
+  try {
+    const result = labState.safeParse(JSON.parse(text));
+    if (result.success && result.data.dir === dir) return result.data;
+    found = result.success ? `a lab made in ${result.data.dir}` : z.prettifyError(result.error);
+  } catch (error) {
+    found = (error as Error).message;
+  }
+  throw new OperatingError(`${file} should describe the lab in ${dir}, found: ${found}`, {
+    code: "lab-state",
+    hint: "A lab cannot be moved. If nothing of it runs any more, remove the file.",
+  });
+}
+
+/** The lab in `dir`, for commands that need one. */
+export function existingLab(dir: string): LabState {
+  const lab = readLab(dir);
+  if (lab !== null) return lab;
+  throw new OperatingError(`there is no lab in ${dir}`, {
+    code: "no-lab",
+    hint: "Start one with `coverlay lab up`, or name the directory of one with --dir.",
+  });
+}
+
+/** Replaces lab.json whole: a reader, and a kill, sees the old one or the new one. */
+export function writeLab(lab: LabState): LabState {
+  const file = labFiles(lab.dir).state;
+  const next = `${file}.new`;
+  writeFileSync(next, `${JSON.stringify(lab, null, 1)}\n`, { mode: 0o644 });
+  renameSync(next, file);
+  return lab;
+}
+
+/** Changes one node in lab.json. Call it under the lab's lock. */
+export function updateNode(dir: string, nodeid: number, change: Partial<LabNodeState>): LabState {
+  const lab = existingLab(dir);
+  return writeLab({ ...lab, nodes: lab.nodes.map((node) => (node.nodeid === nodeid ? { ...node, ...change } : node)) });
+}
+
+/** A node by its name, from state and layout together. */
+export type LabNode = LabNodeState & ReturnType<typeof nodeLayout>;
+
+export function labNodes(lab: LabState): LabNode[] {
+  return lab.nodes.map((node) => ({ ...nodeLayout(lab.dir, lab.id, node.nodeid), ...node }));
+}
+
+export function labNode(lab: LabState, name: string): LabNode {
+  const nodes = labNodes(lab);
+  const found = nodes.find(({ node }) => node === name);
+  if (found !== undefined) return found;
+  throw new OperatingError(`the lab in ${lab.dir} has no node ${JSON.stringify(name)}`, {
+    code: "no-node",
+    hint: `Its nodes are ${nodes.map(({ node }) => node).join(", ")}.`,
+  });
+}
+
+/**
+ * One command at a time changes a lab. The lock is an abstract socket named after the directory: the kernel frees it
+ * when its holder dies, however that happens. `dir` is as realLabDir gives it.
+ */
+export async function withLabLock<T>(dir: string, use: () => Promise<T>): Promise<T> {
+  const name = `\0coverlay-lab-${createHash("sha256").update(dir).digest("hex").slice(0, 32)}`;
+  const deadline = Date.now() + LOCK_TIMEOUT_MS;
+  for (;;) {
+    const release = await listenOn(name);
+    if (release !== null) {
+      try {
+        return await use();
+      } finally {
+        await release();
+      }
+    }
+    if (!(await holderGone(name, deadline - Date.now()))) {
+      throw new OperatingError(`another command has been working on the lab in ${dir} for ${LOCK_TIMEOUT_MS / 1000} s`, {
+        code: "lab-busy",
+        hint: "Wait for it, or end it, and try again.",
+      });
+    }
+  }
+}
+
+/** Null: somebody else listens there. */
+function listenOn(name: string): Promise<(() => Promise<void>) | null> {
+  return new Promise((resolve, reject) => {
+    const waiting = new Set<Socket>();
+    const server = createServer((socket) => {
+      waiting.add(socket);
+      socket.on("error", () => socket.destroy());
+      socket.on("close", () => waiting.delete(socket));
+    });
+    server.on("error", (error: NodeJS.ErrnoException) => (error.code === "EADDRINUSE" ? resolve(null) : reject(error)));
+    server.listen(name, () =>
+      resolve(
+        () =>
+          new Promise((released) => {
+            server.close(() => released());
+            for (const socket of waiting) socket.destroy();
+          }),
+      ),
+    );
+  });
+}
+
+/** Waits until the holder of the lock lets go of its connections. False: not in time. */
+function holderGone(name: string, timeoutMs: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = createConnection(name);
+    const timer = setTimeout(() => end(false), Math.max(0, timeoutMs));
+    const end = (gone: boolean): void => {
+      clearTimeout(timer);
+      socket.destroy();
+      resolve(gone);
+    };
+    socket.on("error", () => end(true));
+    socket.on("close", () => end(true));
+  });
+}

@@ -1,0 +1,204 @@
+/**
+ * Brings a lab up, step by step, each recorded in lab.json before it is begun. If a step fails, or the user interrupts,
+ * everything made so far is taken down again.
+ */
+import { randomBytes, randomUUID } from "node:crypto";
+import { existsSync, lstatSync, mkdirSync, writeFileSync } from "node:fs";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import { waitForView } from "../cli/dlmd-query.ts";
+import { writeClusterKey } from "../../dlmd/driver/cluster-files.ts";
+import { VIEW_TIMEOUT_MS, checkPrograms, enableVolume, mountNode, startDlmd } from "./boot.ts";
+import { attachLoop, makeDisk } from "./disk.ts";
+import { dismantle, foreignFiles } from "./down.ts";
+import { type LowerKind, MAX_LAB_NODES, MIN_IMAGE_BYTES, MIN_XFS_IMAGE_BYTES, clusterYaml, labFiles } from "./layout.ts";
+import { makeHub, makeNodeNetwork } from "./network.ts";
+import { checkPrerequisites } from "./prerequisites.ts";
+import { processRef } from "./processes.ts";
+import { type LabState, WHOLE_NETWORK, existingLab, labNodes, readLab, updateNode, withLabLock, writeLab } from "./state.ts";
+
+export interface UpOptions {
+  /** As realLabDir gives it. */
+  readonly dir: string;
+  readonly nodes: number;
+  readonly lower: LowerKind;
+  readonly sizeBytes: number;
+}
+
+/** Says what is being made, for people. */
+export type Progress = (step: string) => void;
+
+function checkOptions({ nodes, lower, sizeBytes, dir }: UpOptions): void {
+  if (!Number.isInteger(nodes) || nodes < 1 || nodes > MAX_LAB_NODES) {
+    throw new OperatingError(`a lab has 1 to ${MAX_LAB_NODES} nodes, found --nodes ${nodes}`, { code: "usage" });
+  }
+  const least = lower === "xfs" ? MIN_XFS_IMAGE_BYTES : MIN_IMAGE_BYTES;
+  if (lower !== "directory" && sizeBytes < least) {
+    throw new OperatingError(`an image for ${lower} has at least ${least / 2 ** 20}M, found ${Math.floor(sizeBytes / 2 ** 20)}M`, {
+      code: "usage",
+      hint: "Give a larger --size.",
+    });
+  }
+  // Commas part mount options, and the run directory is one.
+  if (/[,\p{Cc}]/u.test(dir)) {
+    throw new OperatingError(`the directory of a lab may not have commas or control characters in its name: ${JSON.stringify(dir)}`, {
+      code: "usage",
+    });
+  }
+}
+
+/** Makes DIR where it is not there; refuses one that is not safe or not free. True: it was made. */
+function openDirectory(real: string, nodes: number): boolean {
+  const made = !existsSync(real);
+  if (made) mkdirSync(real, { recursive: true, mode: 0o755 });
+  const { uid } = lstatSync(real);
+  if (uid !== process.getuid?.()) {
+    throw new OperatingError(`${real} should belong to root, but belongs to user id ${uid}`, {
+      code: "lab-dir",
+      hint: "Whoever owns the directory could replace what the lab uses: name another with --dir.",
+    });
+  }
+  const there = readLab(real);
+  if (there !== null) {
+    throw new OperatingError(`there is a lab in ${real} already (${there.phase})`, {
+      code: "lab-exists",
+      hint: `Take it down with \`coverlay lab down --dir ${real}\`, or name another directory with --dir.`,
+    });
+  }
+  const foreign = foreignFiles(
+    real,
+    Array.from({ length: nodes }, (_, at) => `${real}/node${at + 1}`),
+  );
+  if (foreign.length > 0) {
+    throw new OperatingError(`${real} has something of the names that a lab makes: ${foreign.join(", ")}`, {
+      code: "lab-dir",
+      hint: "They are not removed, because no lab made them: move them away, or name another directory with --dir.",
+    });
+  }
+  return made;
+}
+
+function newLab(options: UpOptions, madeDir: boolean): LabState {
+  return {
+    format: 1,
+    id: randomBytes(3).toString("hex"),
+    dir: options.dir,
+    madeDir,
+    lower: options.lower,
+    sizeBytes: options.sizeBytes,
+    volumeUuid: randomUUID(),
+    phase: "making",
+    step: "begin",
+    up: processRef(process.pid),
+    madeDevices: [],
+    nodes: Array.from({ length: options.nodes }, (_, at) => ({
+      nodeid: at + 1,
+      power: "on" as const,
+      device: null,
+      cut: false,
+      network: WHOLE_NETWORK,
+      dlmd: null,
+    })),
+  };
+}
+
+/** Brings a lab up; when it returns every mount answers. Throws after taking down what was made. */
+export async function bringUp(options: UpOptions, progress: Progress, signal: AbortSignal): Promise<LabState> {
+  checkOptions(options);
+  checkPrerequisites(options.lower);
+  checkPrograms();
+  const { dir } = options;
+  return withLabLock(dir, async () => {
+    const made = openDirectory(dir, options.nodes);
+    const lab = writeLab(newLab(options, made));
+    try {
+      return await makeAll(lab, progress, signal);
+    } catch (error) {
+      progress("taking down what was made");
+      await takeBack(dir, error);
+      throw signal.aborted ? new OperatingError("interrupted", { code: "interrupted", cause: error }) : error;
+    }
+  });
+}
+
+async function takeBack(dir: string, cause: unknown): Promise<void> {
+  try {
+    await dismantle(existingLab(dir));
+  } catch (error) {
+    const first = cause instanceof Error ? cause.message : String(cause);
+    throw new OperatingError(`${first}\n  and then the lab could not be taken down: ${(error as Error).message}`, {
+      code: "lab-down",
+      hint: `Run \`coverlay lab down --dir ${dir}\`.`,
+      cause,
+    });
+  }
+}
+
+async function makeAll(lab: LabState, progress: Progress, signal: AbortSignal): Promise<LabState> {
+  const { dir } = lab;
+  const step = (name: string): LabState => {
+    signal.throwIfAborted();
+    progress(name);
+    return writeLab({ ...existingLab(dir), step: name });
+  };
+  step("files");
+  makeFiles(lab);
+  step("disk");
+  await makeDisk(lab, signal);
+  step("network");
+  await makeHub(lab, signal);
+  for (const node of labNodes(lab)) await makeNodeNetwork(lab, node, signal);
+  await attachAndEnable(lab, step, signal);
+  step("dlmd");
+  for (const node of labNodes(existingLab(dir))) await startDlmd(lab, node, signal);
+  step("view");
+  const all = lab.nodes.length;
+  const whole = labNodes(lab).map(({ runDir }) =>
+    waitForView(runDir, (view) => view.quorate && view.running && view.members.length === all, VIEW_TIMEOUT_MS, signal),
+  );
+  await Promise.all(whole);
+  for (const node of labNodes(existingLab(dir))) {
+    step(`mount ${node.node}`);
+    await mountNode(lab, node, signal);
+  }
+  return writeLab({ ...existingLab(dir), phase: "up", step: "up" });
+}
+
+function makeFiles(lab: LabState): void {
+  const files = labFiles(lab.dir);
+  const nodes = labNodes(lab);
+  writeClusterKey(files.key);
+  writeFileSync(files.config, clusterYaml(lab.id, lab.volumeUuid, lab.lower, nodes), { flag: "wx", mode: 0o644 });
+  for (const { nodeDir, runDir, mount } of nodes) {
+    mkdirSync(nodeDir, { mode: 0o755 });
+    mkdirSync(runDir, { mode: 0o700 });
+    mkdirSync(mount, { mode: 0o755 });
+  }
+}
+
+/** The bit is set through the first node's device, before the others could have read anything through theirs. */
+async function attachAndEnable(lab: LabState, step: (name: string) => LabState, signal: AbortSignal): Promise<void> {
+  for (const node of lab.nodes) {
+    step(`device of node${node.nodeid}`);
+    const device =
+      lab.lower === "directory"
+        ? labFiles(lab.dir).lowerDirectory
+        : await attachLoop(
+            lab,
+            null,
+            (made) => {
+              const now = existingLab(lab.dir);
+              writeLab({ ...now, madeDevices: [...now.madeDevices, made] });
+            },
+            signal,
+          );
+    updateNode(lab.dir, node.nodeid, { device });
+    if (node.nodeid !== 1) continue;
+    step("clustered bit");
+    await enableVolume(lab, device, signal);
+  }
+}
+
+/** The lab stays without an `up` in the foreground. */
+export function detach(dir: string): LabState {
+  return writeLab({ ...existingLab(dir), up: null });
+}
