@@ -4,7 +4,9 @@
  * crossing each.
  *
  * Results are numbers as the kernel gives them: >= 0, or a negative errno. Nothing throws for an
- * error of the system call; wrong argument types throw TypeError.
+ * error of the system call; wrong argument types throw TypeError, arrays and buffers that are too short
+ * RangeError. Offsets and sizes that do not fit into 64 bits give -EINVAL (reading) or -EFBIG (writing),
+ * names with a NUL -EINVAL, names longer than 4095 bytes -ENAMETOOLONG.
  *
  * Each call of `Calls` exists twice: `native.sync` runs it on the calling thread, `native.pool.*`
  * on a thread of that pool and gives a promise. Buffers and arrays passed to a pool call belong to
@@ -90,9 +92,9 @@ export interface Calls<R> {
   /** utimensat through AT_EMPTY_PATH or /proc/self/fd; nsec may be UTIME_NOW / UTIME_OMIT. */
   utimens(fd: number, atimeSec: number, atimeNsec: number, mtimeSec: number, mtimeNsec: number): R;
   ftruncate(fd: number, size: number): R;
-  /** preadv2(2) with one buffer; `flags` RWF_*. */
+  /** preadv2(2) into buffer[at..at+bytes]; -EFAULT if that is not inside the buffer; `flags` RWF_*. */
   read(fd: number, buffer: Buffer, at: number, bytes: number, offset: number, flags: number): R;
-  /** pwritev2(2) with one buffer; `flags` RWF_*. */
+  /** pwritev2(2) of buffer[at..at+bytes]; -EFAULT if that is not inside the buffer; `flags` RWF_*. */
   write(fd: number, buffer: Buffer, at: number, bytes: number, offset: number, flags: number): R;
   fsync(fd: number, dataOnly: boolean): R;
   syncfs(fd: number): R;
@@ -165,7 +167,7 @@ export interface Native {
   /** BLKGETSIZE64; -errno where it is no block device. */
   blockDeviceBytes(fd: number): number;
 
-  /** setrlimit(RLIMIT_NOFILE) to that many, soft and hard as far as allowed. */
+  /** setrlimit(RLIMIT_NOFILE) to that many, as far as allowed; the hard limit is never lowered. Returns the soft limit reached. */
   setMaxDescriptors(count: number): number;
   /** prctl(PR_SET_IO_FLUSHER, 1) (hazard F20). */
   setIoFlusher(): number;

@@ -38,12 +38,14 @@ const napi_type_tag kDeviceTag = {0x5c1d0f5e7a9b4c21, 0x8e3f6a2b9d047c65};
 
 void afterClose(uv_handle_t* handle) {
   auto* device = static_cast<Device*>(handle->data);
-  napi_env env = device->environment->env;
+  Environment* environment = device->environment;
+  napi_env env = environment->env;
   device->closed = true;
   for (napi_ref reference : {device->bufferRef, device->onRequest, device->onEnd, device->self}) {
     if (reference != nullptr) napi_delete_reference(env, reference);
   }
   if (device->finalized) delete device;
+  environment->handleClosed();
 }
 
 void endDevice(Device* device, int error) {

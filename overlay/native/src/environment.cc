@@ -135,7 +135,10 @@ bool Environment::callBack(napi_ref function, int64_t argument) {
   return status == napi_ok || status == napi_pending_exception;
 }
 
-void Environment::addDevice(Device* device) { devices_.push_back(device); }
+void Environment::addDevice(Device* device) {
+  devices_.push_back(device);
+  openHandles_++;
+}
 
 void Environment::removeDevice(Device* device) {
   devices_.erase(std::remove(devices_.begin(), devices_.end(), device), devices_.end());
@@ -158,8 +161,8 @@ void Environment::tearDown(napi_async_cleanup_hook_handle hook) {
 }
 
 void Environment::handleClosed() {
-  // Handles close in the order in which uv_close was called, or the reverse of it: either way in one
-  // turn of the loop, so the devices are closed with this one.
+  // The async is open until the environment ends, so this reaches 0 only then.
+  if (--openHandles_ != 0) return;
   std::shared_ptr<Environment> keep = std::move(self_);
   napi_remove_async_cleanup_hook(hook_);
 }

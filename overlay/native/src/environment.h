@@ -47,6 +47,8 @@ class Environment : public std::enable_shared_from_this<Environment> {
 
   void addDevice(Device* device);
   void removeDevice(Device* device);
+  // From the close callback of every handle of this environment, the last thing that it does.
+  void handleClosed();
 
   napi_env const env;
   uv_loop_t* loop = nullptr;
@@ -56,12 +58,13 @@ class Environment : public std::enable_shared_from_this<Environment> {
   void settleDone();
   void settleOne(Job* job);
   void tearDown(napi_async_cleanup_hook_handle hook);
-  void handleClosed();
 
   napi_async_context context_ = nullptr;
   napi_ref resource_ = nullptr;
   uv_async_t async_{};
   size_t pending_ = 0;
+  // uv handles that are not closed yet: the async, and one for each device.
+  size_t openHandles_ = 1;
   std::vector<Device*> devices_;
   std::shared_ptr<Environment> self_;
   napi_async_cleanup_hook_handle hook_ = nullptr;

@@ -1,0 +1,57 @@
+/** Wrong arguments throw, from every call of the table, and never reach the kernel or end the process. */
+import { describe, expect, it } from "vitest";
+import { STAT } from "../../../overlay/native/index.ts";
+import { bytes, native } from "./scratch.ts";
+
+/** The addon as it is without types. */
+type Untyped = Record<string, (...args: unknown[]) => unknown>;
+
+const wrong: readonly unknown[] = [undefined, null, {}, [], "a", Symbol("s"), 1n];
+
+describe("arguments", () => {
+  const sync = native.sync as unknown as Untyped;
+  const pool = native.pool.metadata as unknown as Untyped;
+
+  it("missing: TypeError from every call, sync and pool", () => {
+    for (const calls of [sync, pool]) {
+      for (const [name, call] of Object.entries(calls)) {
+        expect(() => call(), name).toThrow(TypeError);
+        expect(() => call(), name).toThrow(`native.${name}: argument 1: expected`);
+      }
+    }
+    expect(Object.keys(sync)).toEqual(Object.keys(pool));
+    expect(Object.keys(sync)).toHaveLength(32);
+  });
+
+  it("of the wrong type: TypeError", () => {
+    const stat = new Float64Array(STAT.FIELDS);
+    for (const value of wrong) {
+      expect(() => sync["stat"]?.(value, stat)).toThrow(TypeError);
+      expect(() => sync["stat"]?.(0, value)).toThrow(TypeError);
+      expect(() => sync["unlink"]?.(0, value, 0)).toThrow(TypeError);
+      expect(() => sync["fsync"]?.(0, value)).toThrow(TypeError);
+    }
+    expect(() => sync["stat"]?.(Number.NaN, stat)).toThrow(TypeError);
+    expect(() => sync["stat"]?.(0, new Float32Array(64))).toThrow(TypeError);
+    expect(() => sync["stat"]?.(0, new ArrayBuffer(160))).toThrow(TypeError);
+  });
+
+  it("too short: RangeError", () => {
+    expect(() => sync["stat"]?.(0, new Float64Array(STAT.FIELDS - 1))).toThrow(RangeError);
+    expect(() => sync["handleOf"]?.(0, Buffer.alloc(135))).toThrow(RangeError);
+    expect(() => native.deviceWrite(0, Buffer.alloc(4), 5)).toThrow(RangeError);
+    expect(() => native.deviceWrite2(0, Buffer.alloc(4), 4, Buffer.alloc(4), 2, 3)).toThrow(RangeError);
+  });
+
+  it("of the other functions: TypeError", () => {
+    const untyped = native as unknown as Untyped;
+    const names = ["deviceStart", "deviceSetBuffer", "deviceStop", "deviceWrite", "deviceWrite2", "notify", "mount", "umount"];
+    const more = ["mountDetached", "open", "loopAttach", "loopDetach", "loopSetSizeLimit", "blockDeviceBytes", "setMaxDescriptors"];
+    for (const name of [...names, ...more, "setPoolThreads"]) {
+      expect(() => untyped[name]?.(), name).toThrow(TypeError);
+      expect(() => untyped[name]?.({}, {}, {}, {}, {}, {}), name).toThrow(TypeError);
+    }
+    expect(() => untyped["notify"]?.(0, [bytes("a"), 1])).toThrow(TypeError);
+    expect(() => native.open("a\0b", 0, 0)).toThrow(RangeError);
+  });
+});
