@@ -11,7 +11,7 @@ import { nearestWord } from "./nearest.ts";
 export const MIN_TIMEOUT_MS = 1500;
 export const MAX_TIMEOUT_MS = 600_000;
 /** Members of one view; node ids may be larger. */
-export const MAX_NODES = 64;
+export const MAX_NODES = 31;
 export const MAX_VOLUMES = 256;
 
 const ipv4 = /^(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}$/;

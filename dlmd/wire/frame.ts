@@ -3,6 +3,7 @@
  * the body. Little-endian. A frame that lies whole in one chunk is handed on as a view of it, so nothing is copied;
  * one that spans chunks is gathered in a buffer of its own.
  */
+import { ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
 
 export interface FrameReader {
@@ -79,4 +80,58 @@ export function createFrameReader({ maxBytes, crc32 }: FrameLimits): FrameReader
       if (at < chunk.byteLength) resume(chunk.subarray(at), onFrame);
     },
   };
+}
+
+/**
+ * Gathers messages for one stream without checksums: single ones, and batches that stay open for further entries until
+ * another message, the batch limit or `take` closes them.
+ */
+export class FrameGatherer {
+  readonly #writer: ByteWriter;
+  readonly #batchBytes: number;
+  readonly #beginBatch: (writer: ByteWriter) => void;
+  #batchAt = -1;
+
+  /** `beginBatch` writes what stands before the first entry of a batch. */
+  constructor(limitBytes: number, batchBytes: number, beginBatch: (writer: ByteWriter) => void) {
+    this.#writer = new ByteWriter(4096, limitBytes);
+    this.#batchBytes = batchBytes;
+    this.#beginBatch = beginBatch;
+  }
+
+  /** Bytes gathered and not taken. */
+  get length(): number {
+    return this.#writer.length;
+  }
+
+  /** The writer, ready for one more entry of the batch. */
+  entry(): ByteWriter {
+    if (this.#batchAt >= 0 && this.#writer.length - this.#batchAt > this.#batchBytes) this.#closeBatch();
+    if (this.#batchAt < 0) {
+      this.#batchAt = this.#writer.length;
+      this.#beginBatch(this.#writer.u32(0));
+    }
+    return this.#writer;
+  }
+
+  #closeBatch(): void {
+    if (this.#batchAt < 0) return;
+    this.#writer.patchU32(this.#batchAt, this.#writer.length - this.#batchAt - 4);
+    this.#batchAt = -1;
+  }
+
+  message(encode: (writer: ByteWriter) => void): void {
+    this.#closeBatch();
+    const at = this.#writer.length;
+    encode(this.#writer.u32(0));
+    this.#writer.patchU32(at, this.#writer.length - at - 4);
+  }
+
+  /** Everything gathered, as a copy of its own; the gatherer is empty after it. */
+  take(): Uint8Array {
+    this.#closeBatch();
+    const bytes = this.#writer.copy();
+    this.#writer.reset();
+    return bytes;
+  }
 }

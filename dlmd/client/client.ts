@@ -1,0 +1,187 @@
+/**
+ * The client of dlmd's local socket: `connectDlm` of api.ts. One connection, any number of lockspaces on it.
+ */
+import { type Socket, createConnection } from "node:net";
+import { assert } from "../base/assert.ts";
+import { OperatingError } from "../base/error.ts";
+import { type ClientMessage, LOCAL_VERSION, type QueryWhat, type ServerMessage } from "../wire/local.ts";
+import type { ClusterInfo, ConnectDlm, DlmClient, DlmClientHandlers, Lock, LockHandlers, Lockspace, ViewInfo } from "./api.ts";
+import { Connection } from "./connection.ts";
+import { ClientLock, checkName } from "./lock.ts";
+
+/** dlmd accepts at once; if not, it hangs. */
+const CONNECT_TIMEOUT_MS = 10_000;
+
+interface Pending {
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (reason: Error) => void;
+}
+
+function connectError(socketPath: string, cause: NodeJS.ErrnoException): OperatingError {
+  const found = cause.code === "ENOENT" ? "no socket there" : cause.code === "ECONNREFUSED" ? "nobody answers" : cause.message;
+  return new OperatingError(`dlmd expected at ${socketPath}, found: ${found}`, {
+    code: "dlmd-not-running",
+    hint: "Start dlmd on this node: dlmd --config /etc/coverlay/cluster.yaml",
+    cause,
+  });
+}
+
+function openSocket(socketPath: string): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = createConnection(socketPath);
+    const fail = (error: NodeJS.ErrnoException): void => reject(connectError(socketPath, error));
+    socket.once("error", fail);
+    socket.once("connect", () => {
+      socket.off("error", fail);
+      resolve(socket);
+    });
+  });
+}
+
+class ClientLockspace implements Lockspace {
+  readonly name: string;
+  readonly #connection: Connection;
+  readonly #lockspaceId: number;
+
+  constructor(connection: Connection, name: string, lockspaceId: number) {
+    this.#connection = connection;
+    this.name = name;
+    this.#lockspaceId = lockspaceId;
+  }
+
+  createLock(resource: string, handlers: LockHandlers): Lock {
+    checkName("a resource's name", resource);
+    return new ClientLock(this.#connection, this.#lockspaceId, resource, handlers);
+  }
+
+  batch(make: () => void): void {
+    // Everything of one turn is one write already; a batch leaves at its end instead of the turn's.
+    make();
+    this.#connection.flush();
+  }
+}
+
+class Client implements DlmClient {
+  readonly info: ClusterInfo;
+  view: ViewInfo;
+  readonly counters: { sent: number; received: number };
+  readonly #connection: Connection;
+  readonly #handlers: DlmClientHandlers;
+  readonly #pending = new Map<number, Pending>();
+  readonly #lockspaces = new Map<string, Promise<Lockspace>>();
+  /** Of lockspaces and queries alike. */
+  #nextId = 1;
+
+  constructor(connection: Connection, handlers: DlmClientHandlers, info: ClusterInfo, view: ViewInfo) {
+    this.#connection = connection;
+    this.#handlers = handlers;
+    this.info = info;
+    this.view = view;
+    this.counters = connection.counters;
+  }
+
+  lockspace(name: string): Promise<Lockspace> {
+    checkName("a lockspace's name", name);
+    const known = this.#lockspaces.get(name);
+    if (known !== undefined) return known;
+    const lockspaceId = this.#nextId++;
+    const opened = this.#ask(lockspaceId, { kind: "open", lockspaceId, name }).then(
+      () => new ClientLockspace(this.#connection, name, lockspaceId),
+    );
+    opened.catch(() => this.#lockspaces.delete(name));
+    this.#lockspaces.set(name, opened);
+    return opened;
+  }
+
+  query(what: QueryWhat): Promise<unknown> {
+    const queryId = this.#nextId++;
+    return this.#ask(queryId, { kind: "query", queryId, what });
+  }
+
+  async close(): Promise<void> {
+    this.#rejectPending(new OperatingError("the connection to dlmd was closed here", { code: "closed" }));
+    await this.#connection.end();
+  }
+
+  #ask(id: number, question: ClientMessage & { readonly kind: "open" | "query" }): Promise<unknown> {
+    if (this.#connection.over) return Promise.reject(new OperatingError("the connection to dlmd is over", { code: "closed" }));
+    return new Promise((resolve, reject) => {
+      this.#pending.set(id, { resolve, reject });
+      this.#connection.send(question);
+    });
+  }
+
+  #settle(id: number, value: unknown): void {
+    const pending = this.#pending.get(id);
+    assert(pending !== undefined, `an answer to request ${id}, which nobody made`);
+    this.#pending.delete(id);
+    pending.resolve(value);
+  }
+
+  #rejectPending(reason: Error): void {
+    for (const { reject } of this.#pending.values()) reject(reason);
+    this.#pending.clear();
+  }
+
+  receive(message: Exclude<ServerMessage, { kind: "results" | "welcome" | "error" }>): void {
+    switch (message.kind) {
+      case "opened":
+        this.#settle(message.lockspaceId, null);
+        return;
+      case "answer":
+        this.#settle(message.queryId, JSON.parse(Buffer.from(message.json).toString()));
+        return;
+      case "view":
+        this.view = message.view;
+        this.#handlers.view(message.view);
+        return;
+      case "gone":
+        // No catch: a handler that fails has not stopped serving the dead, so their locks must stay held.
+        void this.#handlers.gone(message.clients).then(() => {
+          if (!this.#connection.over) this.#connection.send({ kind: "gone-ack", goneId: message.goneId });
+        });
+        return;
+    }
+  }
+
+  disconnected(reason: Error): void {
+    this.#rejectPending(reason);
+    this.#handlers.disconnected(reason);
+  }
+}
+
+/** Connects to the dlmd of this node. Rejects with OperatingError ("dlmd-not-running", "dlmd-refused"). */
+export const connectDlm: ConnectDlm = async (socketPath, handlers) => {
+  const socket = await openSocket(socketPath);
+  return new Promise<DlmClient>((resolve, reject) => {
+    let client: Client | null = null;
+    let refusal: OperatingError | null = null;
+    const timer = setTimeout(() => {
+      refusal = new OperatingError(`dlmd at ${socketPath} did not answer within ${CONNECT_TIMEOUT_MS} ms`, { code: "dlmd-not-answering" });
+      socket.destroy();
+    }, CONNECT_TIMEOUT_MS);
+    const connection = new Connection(socket, {
+      message(message) {
+        if (message.kind === "error") {
+          refusal = new OperatingError(`dlmd refused: ${message.reason}`, { code: "dlmd-refused" });
+        } else if (message.kind === "welcome") {
+          assert(client === null, "a second welcome");
+          clearTimeout(timer);
+          client = new Client(connection, handlers, message.info, message.view);
+          resolve(client);
+        } else {
+          assert(client !== null, `${message.kind} before the welcome`);
+          client.receive(message);
+        }
+      },
+      disconnected(reason) {
+        clearTimeout(timer);
+        const why =
+          refusal ?? new OperatingError(`the connection to dlmd ended: ${reason.message}`, { code: "disconnected", cause: reason });
+        if (client === null) reject(why);
+        else client.disconnected(why);
+      },
+    });
+    connection.send({ kind: "hello", version: LOCAL_VERSION, pid: process.pid, program: process.argv[1] ?? "node" });
+  });
+};

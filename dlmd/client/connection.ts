@@ -1,0 +1,140 @@
+/**
+ * The bytes of a connection to dlmd: what is requested within one turn of the event loop leaves in one write, and what
+ * arrives goes to its lock. The lock numbers of this connection live here.
+ */
+import type { Socket } from "node:net";
+import { assert } from "../base/assert.ts";
+import type { ByteWriter } from "../base/bytes.ts";
+import type { Mode } from "../lock/mode.ts";
+import { FrameGatherer, createFrameReader } from "../wire/frame.ts";
+import { LOCAL_BATCH_BYTES, LOCAL_FRAME_BYTES, type ResultSink, beginRequests, decodeResults } from "../wire/local-batch.ts";
+import { type ClientMessage, type ServerMessage, decodeServerMessage, encodeClientMessage } from "../wire/local.ts";
+import type { LockStatus } from "./api.ts";
+import type { ClientLock } from "./lock.ts";
+
+/** What one turn of the event loop may ask for. */
+const MAX_UNSENT_BYTES: number = 256 * 1024 * 1024;
+
+export interface ConnectionHandlers {
+  readonly message: (message: Exclude<ServerMessage, { kind: "results" }>) => void;
+  /** Once, when the connection is over for whatever reason but `end`. */
+  readonly disconnected: (reason: Error) => void;
+}
+
+export class Connection implements ResultSink {
+  readonly counters: { sent: number; received: number } = { sent: 0, received: 0 };
+  readonly #socket: Socket;
+  readonly #handlers: ConnectionHandlers;
+  readonly #gatherer: FrameGatherer = new FrameGatherer(MAX_UNSENT_BYTES, LOCAL_BATCH_BYTES, beginRequests);
+  readonly #locks: (ClientLock | null)[] = [];
+  readonly #freeLockIds: number[] = [];
+  readonly #flush: () => void;
+  #flushScheduled = false;
+  #over = false;
+
+  constructor(socket: Socket, handlers: ConnectionHandlers) {
+    this.#socket = socket;
+    this.#handlers = handlers;
+    this.#flush = () => this.flush();
+    const frames = createFrameReader({ maxBytes: LOCAL_FRAME_BYTES, crc32: null });
+    const onFrame = (body: Uint8Array): void => this.#receive(body);
+    socket.on("data", (chunk) => {
+      try {
+        frames.push(chunk, onFrame);
+      } catch (error) {
+        this.#fail(error as Error);
+      }
+    });
+    socket.on("error", (error) => this.#fail(error));
+    socket.on("close", () => this.#fail(new Error("dlmd closed the connection")));
+  }
+
+  get over(): boolean {
+    return this.#over;
+  }
+
+  /** The writer, ready for one more entry of the batch of this turn. */
+  entry(): ByteWriter {
+    this.#schedule();
+    this.counters.sent++;
+    return this.#gatherer.entry();
+  }
+
+  send(message: Exclude<ClientMessage, { kind: "requests" }>): void {
+    this.#schedule();
+    this.counters.sent++;
+    this.#gatherer.message((writer) => encodeClientMessage(writer, message));
+  }
+
+  /** Sends what was gathered at once. */
+  flush(): void {
+    this.#flushScheduled = false;
+    if (this.#gatherer.length > 0 && !this.#over) this.#socket.write(this.#gatherer.take());
+  }
+
+  #schedule(): void {
+    if (this.#flushScheduled) return;
+    this.#flushScheduled = true;
+    setImmediate(this.#flush);
+  }
+
+  register(lock: ClientLock): number {
+    const lockId = this.#freeLockIds.pop() ?? this.#locks.length;
+    this.#locks[lockId] = lock;
+    return lockId;
+  }
+
+  /** Results come in order, so after the last one of a lock its number is free at once. */
+  release(lockId: number): void {
+    this.#locks[lockId] = null;
+    this.#freeLockIds.push(lockId);
+  }
+
+  ast(lockId: number, status: LockStatus, mode: Mode, lvbRead: boolean, lvb: Uint8Array | null, lvbValid: boolean): void {
+    const lock = this.#locks[lockId] ?? null;
+    assert(lock !== null, `a result for lock ${lockId}, which is not there`);
+    this.counters.received++;
+    lock.receiveAst(status, mode, lvbRead, lvb, lvbValid);
+  }
+
+  bast(lockId: number, wanted: Mode): void {
+    this.counters.received++;
+    this.#locks[lockId]?.receiveBast(wanted);
+  }
+
+  refused(lockId: number, mode: Mode, errno: number, reason: string): void {
+    const lock = this.#locks[lockId] ?? null;
+    assert(lock !== null, `a refusal for lock ${lockId}, which is not there`);
+    this.counters.received++;
+    lock.receiveRefused(mode, errno, reason);
+  }
+
+  #receive(body: Uint8Array): void {
+    if (this.#over) return;
+    const message = decodeServerMessage(body);
+    if (message.kind === "results") {
+      decodeResults(message.entries, this);
+      return;
+    }
+    this.counters.received++;
+    this.#handlers.message(message);
+  }
+
+  #fail(reason: Error): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#socket.destroy();
+    this.#handlers.disconnected(reason);
+  }
+
+  /** Sends what was gathered and closes; `disconnected` is not called. */
+  async end(): Promise<void> {
+    this.flush();
+    this.#over = true;
+    if (this.#socket.closed) return;
+    await new Promise<void>((resolve) => {
+      this.#socket.once("close", () => resolve());
+      this.#socket.end(() => this.#socket.destroy());
+    });
+  }
+}

@@ -1,0 +1,109 @@
+/**
+ * A lock as its holder sees it. Requests become entries of the connection's open batch; results come back by lockId.
+ */
+import { assert } from "../base/assert.ts";
+import { errnoName } from "../base/errno.ts";
+import { OperatingError } from "../base/error.ts";
+import { Mode, modeCovers, modesCompatible } from "../lock/mode.ts";
+import { NAME_BYTES, encodeRequest } from "../wire/local-batch.ts";
+import type { Lock, LockHandlers, LockStatus } from "./api.ts";
+import type { Connection } from "./connection.ts";
+
+export class ClientLock implements Lock {
+  readonly resource: string;
+  mode: Mode = Mode.NL;
+  busy = false;
+  lvb: Uint8Array | null = null;
+  lvbValid = false;
+  error: Error | null = null;
+  /** The connection's number for this lock while dlmd knows it; -1: it does not. */
+  lockId = -1;
+  readonly #connection: Connection;
+  readonly #lockspaceId: number;
+  readonly #handlers: LockHandlers;
+  /** dlmd granted it once: the lock exists there, if only at NL. */
+  #exists = false;
+
+  constructor(connection: Connection, lockspaceId: number, resource: string, handlers: LockHandlers) {
+    this.#connection = connection;
+    this.#lockspaceId = lockspaceId;
+    this.resource = resource;
+    this.#handlers = handlers;
+  }
+
+  request(mode: Mode, flags: number, lvb?: Uint8Array): void {
+    assert(!this.busy, `${this.resource}: a request is outstanding`);
+    const writer = this.#connection.entry();
+    this.busy = true;
+    this.error = null;
+    if (!this.#exists) {
+      this.lockId = this.#connection.register(this);
+      encodeRequest.lock(writer, this.lockId, this.#lockspaceId, this.resource, mode, flags);
+      return;
+    }
+    // A conversion down takes effect when it is sent (hazard H2).
+    if (modeCovers(this.mode, mode)) this.mode = mode;
+    encodeRequest.convert(writer, this.lockId, mode, flags, lvb ?? null);
+  }
+
+  unlock(flags: number, lvb?: Uint8Array): void {
+    assert(!this.busy, `${this.resource}: a request is outstanding`);
+    assert(this.#exists, `${this.resource}: nothing to unlock`);
+    const writer = this.#connection.entry();
+    this.busy = true;
+    this.error = null;
+    this.mode = Mode.NL;
+    encodeRequest.unlock(writer, this.lockId, flags, lvb ?? null);
+  }
+
+  cancel(): void {
+    // The result may be on its way: taking back what has just ended is no mistake.
+    if (this.busy) encodeRequest.cancel(this.#connection.entry(), this.lockId);
+  }
+
+  receiveAst(status: LockStatus, mode: Mode, lvbRead: boolean, lvb: Uint8Array | null, lvbValid: boolean): void {
+    assert(this.busy, `${this.resource}: a result without a request`);
+    this.busy = false;
+    if (status === "granted") {
+      this.#exists = true;
+      this.mode = mode;
+      if (lvbRead) {
+        this.lvb = lvb === null ? null : lvb.slice();
+        this.lvbValid = lvbValid;
+      }
+    } else if (status === "unlocked" || !this.#exists) {
+      this.#forget();
+    }
+    this.#handlers.ast(this, status);
+  }
+
+  receiveRefused(mode: Mode, errno: number, reason: string): void {
+    assert(this.busy, `${this.resource}: a refusal without a request`);
+    this.busy = false;
+    this.error = new OperatingError(`lock ${this.resource}: ${reason}`, { code: errnoName(errno) });
+    this.mode = mode;
+    if (!this.#exists) this.#forget();
+    this.#handlers.ast(this, "error");
+  }
+
+  receiveBast(wanted: Mode): void {
+    // Sent before dlmd saw our conversion down: nothing to step down from any more.
+    if (!modesCompatible(this.mode, wanted)) this.#handlers.bast(this, wanted);
+  }
+
+  #forget(): void {
+    this.#connection.release(this.lockId);
+    this.lockId = -1;
+    this.#exists = false;
+    this.mode = Mode.NL;
+  }
+}
+
+/** Throws OperatingError for a name that no dlmd would take. */
+export function checkName(what: string, name: string): void {
+  // UTF-8 needs at most three bytes for each UTF-16 unit: short names need no counting.
+  if (name.length > 0 && name.length * 3 <= NAME_BYTES) return;
+  const bytes = Buffer.byteLength(name);
+  if (bytes > 0 && bytes <= NAME_BYTES) return;
+  throw new OperatingError(`${what} must be 1 to ${NAME_BYTES} bytes of UTF-8, found ${bytes} bytes`, { code: "bad-name" });
+}

@@ -1,0 +1,175 @@
+/**
+ * Datagrams to all nodes or to one: by multicast where the configuration names a group, and by unicast to those from
+ * whom no multicast was heard lately. A network may carry multicast one way only, so a unicast to everybody goes along
+ * now and then in any case. Sealed (seal.ts); what is not ours is counted, logged at most once a second, and dropped.
+ */
+import { type Socket, createSocket } from "node:dgram";
+import { OperatingError, WireError } from "../base/error.ts";
+import type { Log } from "../base/log.ts";
+import type { Metrics } from "../base/metric.ts";
+import type { NodeConfig } from "../config/cluster-config.ts";
+import { type Datagram, decodeDatagram, encodeDatagram } from "../wire/datagram.ts";
+import { createLimitedWarn } from "./log-limiter.ts";
+import { createOpener, createSealer } from "./seal.ts";
+
+const LOG_INTERVAL_MS = 1000;
+
+export interface DatagramChannelOptions {
+  readonly clusterKey: Uint8Array;
+  readonly cluster: string;
+  readonly self: NodeConfig;
+  readonly nodes: readonly NodeConfig[];
+  readonly multicast: { readonly group: string; readonly port: number };
+  readonly timeoutMs: number;
+  /** Of this incarnation (seal.ts). */
+  readonly salt: Uint8Array;
+  readonly nowMs: () => number;
+  readonly log: Log;
+  readonly metrics: Metrics;
+  readonly receive: (message: Datagram) => void;
+  /** That node seems to be there, and there is no confirmed connection to it: try to connect. */
+  readonly sighted: (nodeid: number) => void;
+}
+
+export interface DatagramChannel {
+  send(to: number | "all", message: Datagram): void;
+  /** A handshake confirmed that node's salt. */
+  confirm(nodeid: number, salt: Uint8Array): void;
+  close(): Promise<void>;
+}
+
+function bind(socket: Socket, address: string, port: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const failed = (error: Error): void => {
+      socket.close();
+      reject(
+        new OperatingError(`datagrams cannot be received on ${address} port ${port}: ${error.message}`, {
+          code: "cannot-listen",
+          hint: "Check that the node's address in cluster.yaml is one of this machine, and that no other dlmd runs there.",
+          cause: error,
+        }),
+      );
+    };
+    socket.once("error", failed);
+    socket.bind({ address, port, exclusive: true }, () => {
+      socket.off("error", failed);
+      resolve();
+    });
+  });
+}
+
+function closed(socket: Socket): Promise<void> {
+  return new Promise((resolve) => socket.close(() => resolve()));
+}
+
+async function openMulticast({ multicast, self }: DatagramChannelOptions): Promise<Socket | null> {
+  if (multicast.group === "none") return null;
+  const socket = createSocket({ type: "udp4", reuseAddr: true });
+  await bind(socket, multicast.group, multicast.port);
+  try {
+    socket.addMembership(multicast.group, self.address);
+  } catch (error) {
+    await closed(socket);
+    throw new OperatingError(`the multicast group ${multicast.group} cannot be joined on ${self.address}: ${(error as Error).message}`, {
+      code: "no-multicast",
+      hint: "Check the interface of that address, or set multicast group: none in cluster.yaml on every node.",
+      cause: error,
+    });
+  }
+  return socket;
+}
+
+/** Binds the sockets. Rejects with OperatingError ("cannot-listen", "no-multicast"). */
+export async function openDatagramChannel(options: DatagramChannelOptions): Promise<DatagramChannel> {
+  const { clusterKey, cluster, self, multicast, metrics, nowMs } = options;
+  const peers = options.nodes.filter((node) => node.nodeid !== self.nodeid);
+  const warn = createLimitedWarn(options.log, LOG_INTERVAL_MS, nowMs);
+  const sealer = createSealer(clusterKey, cluster, self.nodeid, options.salt);
+  const nodeids = options.nodes.map((node) => node.nodeid);
+  const opener = createOpener(clusterKey, cluster, self.nodeid, nodeids);
+  const freshMs = options.timeoutMs / 3;
+  const multicastHeardAt = new Map<number, number>();
+  let unicastToAllAt = Number.NEGATIVE_INFINITY;
+  let over = false;
+
+  const unicast = createSocket({ type: "udp4" });
+  await bind(unicast, self.address, multicast.port);
+  let group: Socket | null;
+  try {
+    group = await openMulticast(options);
+    if (group !== null) {
+      unicast.setMulticastInterface(self.address);
+      unicast.setMulticastLoopback(true);
+    }
+  } catch (error) {
+    await closed(unicast);
+    throw error;
+  }
+
+  const drop = (reason: string, address: string): void => {
+    metrics.count(`datagrams_dropped_${reason.replaceAll("-", "_")}`);
+    warn(reason, { reason, address }, "datagram dropped");
+  };
+  const receive = (datagram: Uint8Array, address: string, viaMulticast: boolean): void => {
+    if (over) return;
+    const opened = opener.open(datagram);
+    if (opened.kind === "own") return;
+    if (opened.kind === "dropped") return drop(opened.reason, address);
+    if (opened.kind === "unconfirmed") {
+      metrics.count("datagrams_unconfirmed");
+      return options.sighted(opened.nodeid);
+    }
+    let message: Datagram;
+    try {
+      message = decodeDatagram(opened.body);
+    } catch (error) {
+      if (!(error instanceof WireError)) throw error;
+      return drop("undecodable", `${address}: ${error.message}`);
+    }
+    if (message.from !== opened.nodeid) return drop("other-sender", address);
+    if (viaMulticast) multicastHeardAt.set(opened.nodeid, nowMs());
+    metrics.count("datagrams_received");
+    options.receive(message);
+  };
+
+  // A datagram may be lost on any network: what the kernel refuses to send is counted as lost here.
+  const send = (bytes: Uint8Array, address: string): void => {
+    metrics.count("datagrams_sent");
+    unicast.send(bytes, multicast.port, address, (error) => {
+      if (error === null || over) return;
+      metrics.count("datagrams_unsent");
+      warn(`send ${address}`, { address, error: error.message }, "datagram could not be sent");
+    });
+  };
+  const sendAll = (body: Uint8Array): void => {
+    if (group !== null) send(sealer.seal(body), multicast.group);
+    const now = nowMs();
+    const everybody = now - unicastToAllAt >= freshMs;
+    if (everybody) unicastToAllAt = now;
+    const deaf = peers.filter(({ nodeid }) => everybody || now - (multicastHeardAt.get(nodeid) ?? Number.NEGATIVE_INFINITY) >= freshMs);
+    if (deaf.length === 0) return;
+    const sealed = sealer.seal(body);
+    for (const { address } of deaf) send(sealed, address);
+  };
+
+  unicast.on("message", (datagram, from) => receive(datagram, from.address, false));
+  group?.on("message", (datagram, from) => receive(datagram, from.address, true));
+  for (const socket of [unicast, group]) {
+    socket?.on("error", (error) => warn("socket", { error: error.message }, "datagram socket failed"));
+  }
+
+  return {
+    send(to, message) {
+      if (over) return;
+      const body = encodeDatagram(message);
+      if (to === "all") return sendAll(body);
+      const peer = peers.find((node) => node.nodeid === to);
+      if (peer !== undefined) send(sealer.seal(body), peer.address);
+    },
+    confirm: (nodeid, salt) => opener.confirm(nodeid, salt),
+    async close() {
+      over = true;
+      await Promise.all([closed(unicast), group === null ? null : closed(group)]);
+    },
+  };
+}

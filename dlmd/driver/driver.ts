@@ -1,0 +1,289 @@
+/**
+ * The shell around the node's core (node-api.ts): turns what happens on sockets, files and timers into events, and
+ * performs the effects. One driver is one dlmd; when the cluster went on without it ("evicted"), it drops everything and
+ * begins again under a new incarnation, as a restart would.
+ *
+ * What a step gives to send is gathered for each client and peer, and written once for each turn of the event loop.
+ */
+import { randomBytes } from "node:crypto";
+import path from "node:path";
+import { assertNever } from "../base/assert.ts";
+import type { Log } from "../base/log.ts";
+import type { Metrics } from "../base/metric.ts";
+import type { ClusterInfo, ViewInfo } from "../client/api.ts";
+import type { ClusterConfig, NodeConfig } from "../config/cluster-config.ts";
+import type { Effect, Node, NodeBoot, NodeEvent } from "../node-api.ts";
+import { type LocalServer, startServer } from "../server/server.ts";
+import { type DatagramChannel, openDatagramChannel } from "./datagram-channel.ts";
+import { NONCE_BYTES, PEER_PROTOCOL_VERSION } from "./handshake.ts";
+import { type PeerNetwork, openPeerNetwork } from "./peer-network.ts";
+import { SALT_BYTES, overlaySecretOf } from "./seal.ts";
+import { readPromisedEpoch, writePromisedEpoch } from "./state-file.ts";
+
+export interface DriverOptions {
+  readonly config: ClusterConfig;
+  readonly self: NodeConfig;
+  readonly clusterKey: Uint8Array;
+  readonly runDir: string;
+  readonly createNode: (boot: NodeBoot) => Node;
+  /** CLOCK_BOOTTIME, milliseconds. */
+  readonly nowMs: () => number;
+  readonly log: Log;
+  readonly metrics: Metrics;
+  readonly onView: (view: ViewInfo) => void;
+  /** The node does not know what it holds any more: exit. */
+  readonly fatal: (error: Error) => void;
+}
+
+export interface Driver {
+  /** Leaves the cluster: resolves when the others know, and everything is closed. */
+  leave(): Promise<void>;
+}
+
+export function socketPathOf(runDir: string): string {
+  return path.join(runDir, "dlmd.sock");
+}
+
+/** Everything of one incarnation. */
+interface Life {
+  readonly incarnation: string;
+  readonly node: Node;
+  readonly datagrams: DatagramChannel;
+  readonly peers: PeerNetwork;
+}
+
+class NodeDriver implements Driver {
+  readonly #options: DriverOptions;
+  readonly #stateFile: string;
+  readonly #clients = new Set<number>();
+  #server: LocalServer | null = null;
+  #life: Life | null = null;
+  #timer: NodeJS.Timeout | null = null;
+  #timerAt = Number.POSITIVE_INFINITY;
+  #flushScheduled = false;
+  #persisting: Promise<void> = Promise.resolve();
+  #left: (() => void) | null = null;
+  readonly #flush = (): void => this.flush();
+
+  constructor(options: DriverOptions) {
+    this.#options = options;
+    this.#stateFile = path.join(options.runDir, "state.json");
+  }
+
+  async start(): Promise<void> {
+    const { runDir, log, metrics } = this.#options;
+    // The socket first: whoever has it is the dlmd of this run directory.
+    this.#server = await startServer({
+      socketPath: socketPathOf(runDir),
+      log,
+      metrics,
+      info: () => this.#info(),
+      connected: (clientId) => {
+        this.#clients.add(clientId);
+        this.step({ kind: "client-connected", clientId });
+      },
+      requests: (clientId, requests) => this.step({ kind: "client-requests", clientId, requests }),
+      gone: (clientId) => {
+        this.#clients.delete(clientId);
+        this.step({ kind: "client-gone", clientId });
+      },
+    });
+    try {
+      await this.#begin();
+    } catch (error) {
+      await this.#server.close("dlmd could not start");
+      throw error;
+    }
+  }
+
+  #info(): Omit<ClusterInfo, "clientId"> {
+    const { config, self, clusterKey } = this.#options;
+    return {
+      clusterName: config.cluster,
+      nodeid: self.nodeid,
+      incarnation: this.#life?.incarnation ?? "",
+      nodes: config.nodes,
+      volumes: config.volumes,
+      overlaySecret: overlaySecretOf(clusterKey, config.cluster),
+    };
+  }
+
+  /** A new incarnation: its sockets, its core. */
+  async #begin(): Promise<void> {
+    const { config, self, clusterKey, nowMs, log, metrics } = this.#options;
+    const incarnation = randomBytes(8).toString("hex");
+    const salt = randomBytes(SALT_BYTES);
+    const promisedEpoch = await readPromisedEpoch(this.#stateFile);
+    const shared = { clusterKey, self, nodes: config.nodes, timeoutMs: config.timeoutMs, nowMs, log, metrics };
+    const datagrams = await openDatagramChannel({
+      ...shared,
+      cluster: config.cluster,
+      multicast: config.multicast,
+      salt,
+      receive: (message) => this.step({ kind: "datagram", message }),
+      sighted: (nodeid) => this.#life?.peers.hurry(nodeid),
+    });
+    const { cluster, version: configVersion } = config;
+    let peers: PeerNetwork;
+    try {
+      peers = await openPeerNetwork({
+        ...shared,
+        port: config.peerPort,
+        identity: { protocolVersion: PEER_PROTOCOL_VERSION, cluster, configVersion, nodeid: self.nodeid, incarnation, salt },
+        drawNonce: () => randomBytes(NONCE_BYTES),
+        up: (peer) => {
+          datagrams.confirm(peer.nodeid, peer.salt);
+          this.step({ kind: "peer-up", nodeid: peer.nodeid, incarnation: peer.incarnation });
+        },
+        down: (nodeid, wasIncarnation) => this.step({ kind: "peer-down", nodeid, incarnation: wasIncarnation }),
+        frame: (nodeid, view, messages) => this.step({ kind: "peer-frame", nodeid, view, messages }),
+      });
+    } catch (error) {
+      await datagrams.close();
+      throw error;
+    }
+    const node = this.#options.createNode({
+      nodeid: self.nodeid,
+      incarnation,
+      configVersion,
+      nodes: config.nodes.map((each) => ({ nodeid: each.nodeid, name: each.name, address: each.address, votes: 1 })),
+      timeoutMs: config.timeoutMs,
+      promisedEpoch,
+      seed: randomBytes(4).readUInt32LE(0),
+      nowMs: nowMs(),
+    });
+    this.#life = { incarnation, node, datagrams, peers };
+    log.info({ nodeid: self.nodeid, name: self.name, cluster, incarnation, promisedEpoch }, "dlmd started");
+    this.step({ kind: "tick" });
+    // Those that came between two incarnations wait for their welcome.
+    for (const clientId of this.#clients) this.step({ kind: "client-connected", clientId });
+  }
+
+  /** One event; ignored between two incarnations, when there is nobody to tell. */
+  step(event: NodeEvent): void {
+    const life = this.#life;
+    if (life === null) return;
+    try {
+      for (const effect of life.node.step(event, this.#options.nowMs())) this.#perform(effect, life);
+    } catch (error) {
+      this.#options.fatal(error as Error);
+      return;
+    }
+    if (this.#life === life) this.#armTimer(life);
+  }
+
+  #armTimer(life: Life): void {
+    const deadline = life.node.nextDeadline() ?? Number.POSITIVE_INFINITY;
+    // A later deadline needs nothing: the early tick does no harm, and asks again.
+    if (deadline >= this.#timerAt) return;
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timerAt = deadline;
+    const delayMs = Math.max(0, Math.ceil(deadline - this.#options.nowMs()));
+    this.#timer = setTimeout(() => {
+      this.#timer = null;
+      this.#timerAt = Number.POSITIVE_INFINITY;
+      this.step({ kind: "tick" });
+    }, delayMs);
+  }
+
+  #scheduleFlush(): void {
+    if (this.#flushScheduled) return;
+    this.#flushScheduled = true;
+    setImmediate(this.#flush);
+  }
+
+  flush(): void {
+    this.#flushScheduled = false;
+    this.#life?.peers.flush();
+    this.#server?.flush();
+  }
+
+  #perform(effect: Effect, life: Life): void {
+    switch (effect.kind) {
+      case "client-events":
+        this.#server?.send(effect.clientId, effect.events);
+        this.#scheduleFlush();
+        return;
+      case "peer-frame":
+        life.peers.send(effect.nodeid, effect.view, effect.messages);
+        this.#scheduleFlush();
+        return;
+      case "datagram":
+        life.datagrams.send(effect.to, effect.message);
+        return;
+      case "persist":
+        this.#persist(effect.promisedEpoch, life);
+        return;
+      case "pause-client":
+      case "resume-client":
+        this.#server?.setPaused(effect.clientId, effect.kind === "pause-client");
+        return;
+      case "pause-peer":
+      case "resume-peer":
+        life.peers.setPaused(effect.nodeid, effect.kind === "pause-peer");
+        return;
+      case "view":
+        this.#options.onView(effect.view);
+        return;
+      case "evicted":
+        this.#evicted(effect.reason);
+        return;
+      case "left":
+        this.#left?.();
+        return;
+      case "log":
+        this.#options.log[effect.level](effect.fields, effect.message);
+        return;
+      default:
+        assertNever(effect, "effect");
+    }
+  }
+
+  #persist(promisedEpoch: number, life: Life): void {
+    this.#persisting = this.#persisting
+      .then(() => writePromisedEpoch(this.#stateFile, promisedEpoch))
+      .then(() => {
+        if (this.#life === life) this.step({ kind: "persisted", promisedEpoch });
+      })
+      .catch((error: unknown) => this.#options.fatal(error as Error));
+  }
+
+  /** Everything this incarnation held is void; the clients hear it by losing their connections. */
+  #evicted(reason: string): void {
+    const { log, fatal } = this.#options;
+    log.error({ reason }, "evicted");
+    const ended = this.#end();
+    this.#server?.dropClients(`the cluster went on without this node: ${reason}`);
+    ended.then(() => this.#begin()).catch((error: unknown) => fatal(error as Error));
+  }
+
+  /** Ends the life: from here on no event reaches its core. */
+  async #end(): Promise<void> {
+    const life = this.#life;
+    this.#life = null;
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+    this.#timerAt = Number.POSITIVE_INFINITY;
+    if (life === null) return;
+    await Promise.all([life.peers.close(), life.datagrams.close()]);
+    await this.#persisting;
+  }
+
+  async leave(): Promise<void> {
+    await this.#server?.close("dlmd stops");
+    if (this.#life !== null) {
+      await new Promise<void>((resolve) => {
+        this.#left = resolve;
+        this.step({ kind: "leave" });
+      });
+    }
+    await this.#end();
+  }
+}
+
+/** Starts a dlmd; resolves when its socket listens. Rejects with OperatingError. */
+export async function startDriver(options: DriverOptions): Promise<Driver> {
+  const driver = new NodeDriver(options);
+  await driver.start();
+  return driver;
+}

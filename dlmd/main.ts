@@ -1,0 +1,173 @@
+#!/usr/bin/env node
+/**
+ * dlmd, the lock manager daemon of a node: composition root. Stays in the foreground; prints `ready` on stdout when its
+ * local socket listens.
+ */
+import { chmodSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { networkInterfaces } from "node:os";
+import path from "node:path";
+import yargs from "yargs";
+import { hideBin } from "yargs/helpers";
+import { OperatingError } from "./base/error.ts";
+import type { Log } from "./base/log.ts";
+import { createMetrics } from "./base/metric.ts";
+import type { ClusterConfig, NodeConfig } from "./config/cluster-config.ts";
+import { nearestWord } from "./config/nearest.ts";
+import { createBootClock } from "./driver/clock.ts";
+import { clusterKeyPath, minTimeoutMs, readClusterConfig, readClusterKey } from "./driver/cluster-files.ts";
+import { type Driver, startDriver } from "./driver/driver.ts";
+import { type LogLevel, createPinoLog, logLevels } from "./driver/pino-log.ts";
+import { createNode } from "./node.ts";
+
+/** The exit status of a node that no longer knows what it holds (EX_SOFTWARE). */
+const EXIT_FATAL = 70;
+const EXIT_REFUSED = 1;
+
+interface Arguments {
+  readonly config: string;
+  readonly node: string | undefined;
+  readonly runDir: string;
+  readonly logLevel: LogLevel;
+  readonly jsonLog: string | undefined;
+}
+
+async function parseArguments(): Promise<Arguments> {
+  return yargs(hideBin(process.argv))
+    .scriptName("dlmd")
+    .usage(
+      "$0 --config FILE [options]\n\nThe lock manager daemon of a node. Runs in the foreground, and prints `ready` when programs may connect.",
+    )
+    .option("config", { type: "string", default: "/etc/coverlay/cluster.yaml", describe: "the cluster's configuration", requiresArg: true })
+    .option("node", {
+      type: "string",
+      describe: "which node of the configuration this is [the one whose address this machine has]",
+      requiresArg: true,
+    })
+    .option("run-dir", {
+      type: "string",
+      default: "/run/coverlay",
+      describe: "where the socket, the pid and the state are",
+      requiresArg: true,
+    })
+    .option("log-level", { choices: logLevels, default: "info" as const, describe: "what to log to stderr" })
+    .option("json-log", { type: "string", describe: "log to this file too, as JSON lines", requiresArg: true })
+    .example("$0", "this machine's node of /etc/coverlay/cluster.yaml")
+    .example("$0 --config cluster.yaml --node node1 --run-dir /tmp/node1", "one of several nodes on one machine")
+    .example("$0 --log-level debug --json-log /var/log/dlmd.json", "more to read")
+    .epilogue("SIGTERM and SIGINT leave the cluster cleanly. Exit status: 0 after that, 1 if it could not start, 70 if it gave up.")
+    .strict()
+    .version(false)
+    .wrap(110)
+    .parseAsync();
+}
+
+function namedNode(config: ClusterConfig, name: string): NodeConfig {
+  const node = config.nodes.find((each) => each.name === name);
+  if (node !== undefined) return node;
+  const names = config.nodes.map((each) => each.name);
+  const nearest = nearestWord(name, names);
+  throw new OperatingError(`node ${name} is not in the configuration, which has ${names.join(", ")}`, {
+    code: "unknown-node",
+    hint: nearest === null ? "Name one of those with --node." : `Did you mean --node ${nearest}?`,
+  });
+}
+
+/** Which node this is: the named one, else the one whose address an interface of this machine has. */
+function findSelf(config: ClusterConfig, name: string | undefined): NodeConfig {
+  if (name !== undefined) return namedNode(config, name);
+  const here = new Set(Object.values(networkInterfaces()).flatMap((each) => each?.map(({ address }) => address) ?? []));
+  const found = config.nodes.filter((each) => here.has(each.address));
+  const [node] = found;
+  if (node !== undefined && found.length === 1) return node;
+  const what = found.length === 0 ? "no node" : `several nodes (${found.map((each) => each.name).join(", ")})`;
+  throw new OperatingError(`${what} of the configuration has an address of this machine (${[...here].join(", ")})`, {
+    code: "unknown-node",
+    hint: "Say which node this is with --node, or correct the addresses.",
+  });
+}
+
+function makeRunDir(runDir: string): void {
+  try {
+    mkdirSync(runDir, { recursive: true, mode: 0o700 });
+    chmodSync(runDir, 0o700);
+  } catch (error) {
+    throw new OperatingError(`the run directory ${runDir} cannot be made: ${(error as Error).message}`, {
+      code: "no-run-dir",
+      hint: "Start dlmd as root, or name a folder of your own with --run-dir.",
+      cause: error,
+    });
+  }
+}
+
+function openLog({ logLevel, jsonLog }: Arguments): Log {
+  try {
+    return createPinoLog(logLevel, jsonLog ?? null);
+  } catch (error) {
+    throw new OperatingError(`the log ${jsonLog ?? ""} cannot be written: ${(error as Error).message}`, {
+      code: "no-log",
+      hint: "Name a file in a folder that exists with --json-log.",
+      cause: error,
+    });
+  }
+}
+
+/** SIGTERM and SIGINT leave the cluster; a second one does not wait for it. */
+function leaveOnSignal(driver: Driver, log: Log, pidFile: string): void {
+  let leaving = false;
+  const stop = (signal: NodeJS.Signals): void => {
+    if (leaving) process.exit(EXIT_REFUSED);
+    leaving = true;
+    log.info({ signal }, "leaving the cluster");
+    driver.leave().then(
+      () => {
+        rmSync(pidFile, { force: true });
+        log.info({}, "left");
+        process.exit(0);
+      },
+      (error: unknown) => giveUp(log, error as Error),
+    );
+  };
+  process.on("SIGTERM", stop);
+  process.on("SIGINT", stop);
+}
+
+function giveUp(log: Log, error: Error): never {
+  log.error({ error: error.message, stack: error.stack }, "dlmd gives up: it no longer knows what this node holds");
+  process.exit(EXIT_FATAL);
+}
+
+async function main(): Promise<void> {
+  const args = await parseArguments();
+  const config = readClusterConfig(args.config, minTimeoutMs(process.env));
+  const clusterKey = readClusterKey(clusterKeyPath(args.config, config));
+  const self = findSelf(config, args.node);
+  const runDir = path.resolve(args.runDir);
+  makeRunDir(runDir);
+  const log = openLog(args);
+  process.on("uncaughtException", (error) => giveUp(log, error));
+  const driver = await startDriver({
+    config,
+    self,
+    clusterKey,
+    runDir,
+    createNode,
+    nowMs: createBootClock(),
+    log,
+    metrics: createMetrics(),
+    onView: ({ viewId, members, quorate, running, quorumReason }) => log.info({ viewId, members, quorate, running, quorumReason }, "view"),
+    fatal: (error) => giveUp(log, error),
+  });
+  const pidFile = path.join(runDir, "dlmd.pid");
+  writeFileSync(pidFile, `${process.pid}\n`);
+  leaveOnSignal(driver, log, pidFile);
+  process.stdout.write("ready\n");
+}
+
+main().catch((error: unknown) => {
+  if (!(error instanceof OperatingError)) throw error;
+  process.stderr.write(`dlmd: ${error.message}\n`);
+  if (error.hint !== undefined) process.stderr.write(`  ${error.hint}\n`);
+  process.exitCode = EXIT_REFUSED;
+  // Sockets that were opened before it failed must not keep it alive.
+  process.exit();
+});

@@ -1,0 +1,184 @@
+/**
+ * One program on the local socket: its frames become requests, events for it become frames.
+ */
+import type { Socket } from "node:net";
+import { assert, assertNever } from "../base/assert.ts";
+import { WireError } from "../base/error.ts";
+import type { ClusterInfo } from "../client/api.ts";
+import type { Mode } from "../lock/mode.ts";
+import type { ClientEvent, ClientRequest } from "../node-api.ts";
+import { FrameGatherer, createFrameReader } from "../wire/frame.ts";
+import { LOCAL_BATCH_BYTES, LOCAL_FRAME_BYTES, type RequestSink, beginResults, decodeRequests, encodeResult } from "../wire/local-batch.ts";
+import { type ClientMessage, LOCAL_VERSION, type ServerMessage, decodeClientMessage, encodeServerMessage } from "../wire/local.ts";
+
+/** A client that has so much unread is not read itself until it has read. */
+export const UNREAD_PAUSE_BYTES: number = 8 * 1024 * 1024;
+/** What one turn of the event loop may have for one client. */
+const MAX_UNSENT_BYTES: number = 1024 * 1024 * 1024;
+/** A client that was refused has that long to read why. */
+const REFUSED_LINGER_MS = 2000;
+
+export interface LocalClientHandlers {
+  readonly hello: (pid: number, program: string) => void;
+  /** As many as one read of the socket gave. */
+  readonly requests: (requests: readonly ClientRequest[]) => void;
+  /** It sent what cannot be understood; `gone` follows. */
+  readonly refused: (reason: string) => void;
+  /** Once, after its last requests. `greeted`: `hello` was called. */
+  readonly gone: (reason: string, greeted: boolean) => void;
+}
+
+type PauseReason = "core" | "unread";
+
+export class LocalClient implements RequestSink {
+  readonly #socket: Socket;
+  readonly #clientId: number;
+  readonly #handlers: LocalClientHandlers;
+  readonly #gatherer: FrameGatherer = new FrameGatherer(MAX_UNSENT_BYTES, LOCAL_BATCH_BYTES, beginResults);
+  readonly #pauses = new Set<PauseReason>();
+  #requests: ClientRequest[] = [];
+  #greeted = false;
+  #welcomed = false;
+  #over = false;
+
+  constructor(socket: Socket, clientId: number, handlers: LocalClientHandlers) {
+    this.#socket = socket;
+    this.#clientId = clientId;
+    this.#handlers = handlers;
+    const frames = createFrameReader({ maxBytes: LOCAL_FRAME_BYTES, crc32: null });
+    const onFrame = (body: Uint8Array): void => this.#receive(decodeClientMessage(body));
+    socket.on("data", (chunk) => {
+      if (this.#over) return;
+      let damaged: WireError | null = null;
+      try {
+        frames.push(chunk, onFrame);
+      } catch (error) {
+        if (!(error instanceof WireError)) throw error;
+        damaged = error;
+      }
+      // What came whole before the damage counts.
+      this.#handRequests();
+      if (damaged !== null) this.refuse(damaged);
+    });
+    socket.on("drain", () => this.setPaused("unread", false));
+    socket.on("error", (error) => this.#end(error.message));
+    socket.on("close", () => this.#end("disconnected"));
+  }
+
+  #handRequests(): void {
+    if (this.#requests.length === 0) return;
+    const requests = this.#requests;
+    this.#requests = [];
+    this.#handlers.requests(requests);
+  }
+
+  #receive(message: ClientMessage): void {
+    if (message.kind !== "hello") {
+      if (!this.#greeted) throw new WireError(`${message.kind} before the hello`);
+      if (message.kind === "requests") decodeRequests(message.entries, this);
+      else this.#requests.push(message);
+      return;
+    }
+    if (this.#greeted) throw new WireError("a second hello");
+    if (message.version !== LOCAL_VERSION) {
+      throw new WireError(
+        `version ${message.version} of the local protocol; this dlmd speaks ${LOCAL_VERSION}: run programs of its release`,
+      );
+    }
+    this.#greeted = true;
+    this.#handlers.hello(message.pid, message.program);
+  }
+
+  lock(lockId: number, lockspaceId: number, resource: string, mode: Mode, flags: number): void {
+    this.#requests.push({ kind: "lock", lockspaceId, lockId, resource, mode, flags });
+  }
+  // A value block is a view of what the socket read: copied, because it is kept.
+  convert(lockId: number, mode: Mode, flags: number, lvb: Uint8Array | null): void {
+    this.#requests.push({ kind: "convert", lockId, mode, flags, lvb: lvb === null ? null : Uint8Array.from(lvb) });
+  }
+  unlock(lockId: number, flags: number, lvb: Uint8Array | null): void {
+    this.#requests.push({ kind: "unlock", lockId, flags, lvb: lvb === null ? null : Uint8Array.from(lvb) });
+  }
+  cancel(lockId: number): void {
+    this.#requests.push({ kind: "cancel", lockId });
+  }
+
+  /** Gathers events; `flush` writes them. `info` is asked for the welcome. */
+  send(events: readonly ClientEvent[], info: () => Omit<ClusterInfo, "clientId">): void {
+    for (const event of events) this.#gather(event, info);
+  }
+
+  #gather(event: ClientEvent, info: () => Omit<ClusterInfo, "clientId">): void {
+    switch (event.kind) {
+      case "ast": {
+        const writer = this.#gatherer.entry();
+        const { lockId, mode, error } = event;
+        if (error === null) encodeResult.ast(writer, lockId, event.status, mode, event.lvbRead, event.lvb, event.lvbValid);
+        else encodeResult.refused(writer, lockId, mode, error.errno, error.message);
+        return;
+      }
+      case "bast":
+        encodeResult.bast(this.#gatherer.entry(), event.lockId, event.wanted);
+        return;
+      case "view":
+        if (this.#welcomed) this.#message(event);
+        else this.#message({ kind: "welcome", info: { ...info(), clientId: this.#clientId }, view: event.view });
+        this.#welcomed = true;
+        return;
+      case "opened":
+      case "gone":
+        this.#message(event);
+        return;
+      case "answer":
+        this.#message({ kind: "answer", queryId: event.queryId, json: Buffer.from(JSON.stringify(event.data)) });
+        return;
+      default:
+        assertNever(event, "client event");
+    }
+  }
+
+  #message(message: Exclude<ServerMessage, { kind: "results" }>): void {
+    assert(message.kind === "error" || message.kind === "welcome" || this.#welcomed, `${message.kind} before the welcome`);
+    this.#gatherer.message((writer) => encodeServerMessage(writer, message));
+  }
+
+  flush(): void {
+    if (this.#over || this.#gatherer.length === 0) return;
+    this.#socket.write(this.#gatherer.take());
+    if (this.#socket.writableLength > UNREAD_PAUSE_BYTES) this.setPaused("unread", true);
+  }
+
+  setPaused(reason: PauseReason, paused: boolean): void {
+    if (paused) this.#pauses.add(reason);
+    else this.#pauses.delete(reason);
+    if (this.#over) return;
+    if (this.#pauses.size > 0) this.#socket.pause();
+    else this.#socket.resume();
+  }
+
+  /** Tells it why and closes. */
+  refuse(error: WireError): void {
+    if (this.#over) return;
+    this.#handlers.refused(error.message);
+    this.close(error.message);
+  }
+
+  /** Tells it why and closes; the handlers hear `gone`. */
+  close(reason: string): void {
+    if (this.#over) return;
+    this.#message({ kind: "error", reason });
+    this.flush();
+    this.#end(reason);
+  }
+
+  #end(reason: string): void {
+    if (this.#over) return;
+    this.#over = true;
+    // Read and thrown away: closing with bytes unread would take the reason away from the peer.
+    this.#socket.resume();
+    this.#socket.end();
+    const linger = setTimeout(() => this.#socket.destroy(), REFUSED_LINGER_MS);
+    this.#socket.once("close", () => clearTimeout(linger));
+    this.#handlers.gone(reason, this.#greeted);
+  }
+}

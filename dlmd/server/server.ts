@@ -1,0 +1,155 @@
+/**
+ * The local socket: programs of this node connect here. Bytes to requests, events to bytes; what they mean is the
+ * core's. A client that sends damaged frames is told why and closed, nothing else is disturbed. A client is never
+ * disconnected for being slow: it is not read until it has caught up (hazard C6).
+ */
+import { chmodSync, mkdirSync, unlinkSync } from "node:fs";
+import { type Server, type Socket, createConnection, createServer } from "node:net";
+import path from "node:path";
+import { assert } from "../base/assert.ts";
+import { OperatingError, WireError } from "../base/error.ts";
+import type { Log } from "../base/log.ts";
+import type { Metrics } from "../base/metric.ts";
+import type { ClusterInfo } from "../client/api.ts";
+import type { ClientEvent, ClientRequest } from "../node-api.ts";
+import { LocalClient } from "./local-client.ts";
+
+/** Connections at one time; more are refused. */
+export const MAX_CLIENTS = 4096;
+/** What an earlier dlmd left behind is found out within that time. */
+const STALE_SOCKET_TIMEOUT_MS = 1000;
+
+export interface ServerOptions {
+  readonly socketPath: string;
+  readonly log: Log;
+  readonly metrics: Metrics;
+  /** What a client is told of the cluster, now. */
+  readonly info: () => Omit<ClusterInfo, "clientId">;
+  readonly connected: (clientId: number) => void;
+  readonly requests: (clientId: number, requests: readonly ClientRequest[]) => void;
+  readonly gone: (clientId: number) => void;
+}
+
+export interface LocalServer {
+  /** Events for that client, in order; none if it is gone. */
+  send(clientId: number, events: readonly ClientEvent[]): void;
+  /** Writes what was gathered for that client. */
+  flush(): void;
+  setPaused(clientId: number, paused: boolean): void;
+  /** Closes every connection, with that reason. New ones may come. */
+  dropClients(reason: string): void;
+  /** No new connections; then as dropClients; removes the socket. */
+  close(reason: string): Promise<void>;
+}
+
+function nobodyAnswers(socketPath: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = createConnection(socketPath);
+    const settle = (stale: boolean): void => {
+      clearTimeout(timer);
+      probe.destroy();
+      resolve(stale);
+    };
+    const timer = setTimeout(() => settle(false), STALE_SOCKET_TIMEOUT_MS);
+    probe.once("connect", () => settle(false));
+    probe.once("error", (error: NodeJS.ErrnoException) => settle(error.code === "ECONNREFUSED"));
+  });
+}
+
+function listenOnce(server: Server, socketPath: string): Promise<NodeJS.ErrnoException | null> {
+  return new Promise((resolve) => {
+    const failed = (error: NodeJS.ErrnoException): void => resolve(error);
+    server.once("error", failed);
+    server.listen(socketPath, () => {
+      server.off("error", failed);
+      resolve(null);
+    });
+  });
+}
+
+/** Listens; a socket that an earlier dlmd left behind is removed only if nobody answers on it. */
+async function listen(server: Server, socketPath: string): Promise<void> {
+  mkdirSync(path.dirname(socketPath), { recursive: true, mode: 0o700 });
+  chmodSync(path.dirname(socketPath), 0o700);
+  let error = await listenOnce(server, socketPath);
+  if (error?.code === "EADDRINUSE") {
+    if (!(await nobodyAnswers(socketPath))) {
+      throw new OperatingError(`another dlmd answers on ${socketPath}`, {
+        code: "already-running",
+        hint: "One dlmd runs for each node. Stop that one first, or name another --run-dir for another node.",
+      });
+    }
+    unlinkSync(socketPath);
+    error = await listenOnce(server, socketPath);
+  }
+  if (error !== null) {
+    throw new OperatingError(`dlmd cannot listen on ${socketPath}: ${error.message}`, {
+      code: "cannot-listen",
+      hint: "The path must be shorter than 108 bytes, in a folder that root may write.",
+      cause: error,
+    });
+  }
+  chmodSync(socketPath, 0o600);
+}
+
+/** Listens on the local socket. Rejects with OperatingError ("already-running", "cannot-listen"). */
+export async function startServer(options: ServerOptions): Promise<LocalServer> {
+  const { log, metrics } = options;
+  const clients = new Map<number, LocalClient>();
+  const dirty = new Set<LocalClient>();
+  let nextClientId = 1;
+
+  const accept = (socket: Socket): void => {
+    const clientId = nextClientId++;
+    const client = new LocalClient(socket, clientId, {
+      hello(pid, program) {
+        log.info({ clientId, pid, program }, "client connected");
+        options.connected(clientId);
+      },
+      requests: (requests) => options.requests(clientId, requests),
+      refused(reason) {
+        metrics.count("client_frames_damaged");
+        log.warn({ clientId, reason }, "client refused");
+      },
+      gone(reason, greeted) {
+        if (!clients.delete(clientId)) return;
+        dirty.delete(client);
+        if (!greeted) return;
+        log.info({ clientId, reason }, "client gone");
+        options.gone(clientId);
+      },
+    });
+    clients.set(clientId, client);
+    metrics.count("clients_connected");
+    if (clients.size > MAX_CLIENTS) client.refuse(new WireError(`too many clients: at most ${MAX_CLIENTS} at one time`));
+  };
+
+  const dropClients = (reason: string): void => {
+    for (const client of [...clients.values()]) client.close(reason);
+  };
+
+  const server = createServer(accept);
+  await listen(server, options.socketPath);
+  server.on("error", (error) => log.error({ error: error.message }, "local socket failed"));
+
+  return {
+    send(clientId, events) {
+      const client = clients.get(clientId);
+      if (client === undefined) return;
+      client.send(events, options.info);
+      dirty.add(client);
+    },
+    flush() {
+      for (const client of dirty) client.flush();
+      dirty.clear();
+    },
+    setPaused: (clientId, paused) => clients.get(clientId)?.setPaused("core", paused),
+    dropClients,
+    async close(reason) {
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      dropClients(reason);
+      await closed;
+      assert(clients.size === 0, "a client came while the socket was closing");
+    },
+  };
+}

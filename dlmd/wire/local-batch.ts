@@ -1,0 +1,206 @@
+/**
+ * Lock requests and their results on the local socket come in batches, any number in one message (local.ts). They are
+ * the hot path: their codec calls a sink for each entry and makes no object. A `lockId` is the client's own number for a
+ * lock, a `lockspaceId` its number for a lockspace; both are of one connection.
+ */
+import { assert } from "../base/assert.ts";
+import type { ByteReader, ByteWriter } from "../base/bytes.ts";
+import { WireError } from "../base/error.ts";
+import type { LockStatus } from "../client/api.ts";
+import { type Mode, isMode } from "../lock/mode.ts";
+
+export const REQUESTS_KIND = 3;
+export const RESULTS_KIND = 131;
+/** The largest body of a frame on the local socket. */
+export const LOCAL_FRAME_BYTES: number = 4 * 1024 * 1024;
+/** A batch that has grown past this is closed and another begun. */
+export const LOCAL_BATCH_BYTES: number = 256 * 1024;
+export const NAME_BYTES = 64;
+export const LVB_BYTES = 256;
+export const REASON_BYTES = 4096;
+
+/** In the order of their numbers on the wire. */
+const statuses: readonly LockStatus[] = ["granted", "again", "canceled", "deadlock", "unlocked", "error"];
+
+/** Most names are ASCII and short: a TextDecoder costs more than the rest of a request. */
+function decodeText(bytes: Uint8Array): string {
+  for (const byte of bytes) if (byte > 0x7f) return new TextDecoder().decode(bytes);
+  return String.fromCharCode.apply(null, bytes as unknown as number[]);
+}
+
+function encodeText(writer: ByteWriter, text: string): void {
+  for (let at = 0; at < text.length; at++) {
+    if (text.charCodeAt(at) > 0x7f) {
+      writer.string(text);
+      return;
+    }
+  }
+  writer.u16(text.length);
+  for (let at = 0; at < text.length; at++) writer.u8(text.charCodeAt(at));
+}
+
+export function readName(reader: ByteReader): string {
+  const bytes = reader.u16();
+  if (bytes === 0 || bytes > NAME_BYTES) throw new WireError(`name of ${bytes} bytes, 1 to ${NAME_BYTES} allowed`);
+  return decodeText(reader.bytes(bytes));
+}
+
+function readMode(reader: ByteReader): Mode {
+  const mode = reader.u8();
+  if (!isMode(mode)) throw new WireError(`lock mode ${mode}, 0 to 5 expected`);
+  return mode;
+}
+
+/* Lock requests ------------------------------------------------------------------------------------------------- */
+
+const Request = { LOCK: 1, CONVERT: 2, UNLOCK: 3, CANCEL: 4 } as const;
+
+/** Receives the entries of a batch of requests, in order. `lvb` is a view: who keeps it copies it. */
+export interface RequestSink {
+  lock(lockId: number, lockspaceId: number, resource: string, mode: Mode, flags: number): void;
+  convert(lockId: number, mode: Mode, flags: number, lvb: Uint8Array | null): void;
+  unlock(lockId: number, flags: number, lvb: Uint8Array | null): void;
+  cancel(lockId: number): void;
+}
+
+const NO_LVB = 0xffff;
+
+function writeLvb(writer: ByteWriter, lvb: Uint8Array | null): void {
+  if (lvb === null) {
+    writer.u16(NO_LVB);
+    return;
+  }
+  assert(lvb.byteLength <= LVB_BYTES, `value block of ${lvb.byteLength} bytes, at most ${LVB_BYTES} allowed`);
+  writer.u16(lvb.byteLength).bytes(lvb);
+}
+
+function readLvb(reader: ByteReader): Uint8Array | null {
+  const bytes = reader.u16();
+  if (bytes === NO_LVB) return null;
+  if (bytes > LVB_BYTES) throw new WireError(`value block of ${bytes} bytes, at most ${LVB_BYTES} allowed`);
+  return reader.bytes(bytes);
+}
+
+export function beginRequests(writer: ByteWriter): void {
+  writer.u8(REQUESTS_KIND);
+}
+
+/** Entries that follow beginRequests. */
+export const encodeRequest = {
+  lock(writer: ByteWriter, lockId: number, lockspaceId: number, resource: string, mode: Mode, flags: number): void {
+    writer.u8(Request.LOCK).u32(lockId).u32(lockspaceId).u8(mode).u8(flags);
+    encodeText(writer, resource);
+  },
+  convert(writer: ByteWriter, lockId: number, mode: Mode, flags: number, lvb: Uint8Array | null): void {
+    writer.u8(Request.CONVERT).u32(lockId).u8(mode).u8(flags);
+    writeLvb(writer, lvb);
+  },
+  unlock(writer: ByteWriter, lockId: number, flags: number, lvb: Uint8Array | null): void {
+    writer.u8(Request.UNLOCK).u32(lockId).u8(flags);
+    writeLvb(writer, lvb);
+  },
+  cancel(writer: ByteWriter, lockId: number): void {
+    writer.u8(Request.CANCEL).u32(lockId);
+  },
+} as const;
+
+/** Hands each entry to the sink. Throws WireError at the first damaged one; those before it have been handed on. */
+export function decodeRequests(reader: ByteReader, sink: RequestSink): void {
+  while (reader.remaining > 0) {
+    const request = reader.u8();
+    const lockId = reader.u32();
+    switch (request) {
+      case Request.LOCK: {
+        const lockspaceId = reader.u32();
+        const mode = readMode(reader);
+        const flags = reader.u8();
+        sink.lock(lockId, lockspaceId, readName(reader), mode, flags);
+        break;
+      }
+      case Request.CONVERT: {
+        const mode = readMode(reader);
+        const flags = reader.u8();
+        sink.convert(lockId, mode, flags, readLvb(reader));
+        break;
+      }
+      case Request.UNLOCK: {
+        const flags = reader.u8();
+        sink.unlock(lockId, flags, readLvb(reader));
+        break;
+      }
+      case Request.CANCEL:
+        sink.cancel(lockId);
+        break;
+      default:
+        throw new WireError(`lock request of kind ${request}, 1 to 4 expected`);
+    }
+  }
+}
+
+/* Results ------------------------------------------------------------------------------------------------------- */
+
+const LVB_READ = 1;
+const LVB_VALID = 2;
+const Result = { AST: 1, BAST: 2, REFUSED: 3 } as const;
+
+export interface ResultSink {
+  /** `lvbRead`: `lvb` (null: never written) and `lvbValid` are new. `lvb` is a view: who keeps it copies it. */
+  ast(lockId: number, status: LockStatus, mode: Mode, lvbRead: boolean, lvb: Uint8Array | null, lvbValid: boolean): void;
+  bast(lockId: number, wanted: Mode): void;
+  /** The request ended with status "error". `errno` is positive. */
+  refused(lockId: number, mode: Mode, errno: number, reason: string): void;
+}
+
+export function beginResults(writer: ByteWriter): void {
+  writer.u8(RESULTS_KIND);
+}
+
+/** Entries that follow beginResults. */
+export const encodeResult = {
+  ast(
+    writer: ByteWriter,
+    lockId: number,
+    status: LockStatus,
+    mode: Mode,
+    lvbRead: boolean,
+    lvb: Uint8Array | null,
+    lvbValid: boolean,
+  ): void {
+    writer.u8(Result.AST).u32(lockId).u8(statuses.indexOf(status)).u8(mode);
+    writer.u8((lvbRead ? LVB_READ : 0) | (lvbValid ? LVB_VALID : 0));
+    if (lvbRead) writeLvb(writer, lvb);
+  },
+  bast(writer: ByteWriter, lockId: number, wanted: Mode): void {
+    writer.u8(Result.BAST).u32(lockId).u8(wanted);
+  },
+  refused(writer: ByteWriter, lockId: number, mode: Mode, errno: number, reason: string): void {
+    writer.u8(Result.REFUSED).u32(lockId).u8(mode).u16(errno).string(reason);
+  },
+} as const;
+
+/** Hands each entry to the sink. Throws WireError at the first damaged one. */
+export function decodeResults(reader: ByteReader, sink: ResultSink): void {
+  while (reader.remaining > 0) {
+    const result = reader.u8();
+    const lockId = reader.u32();
+    switch (result) {
+      case Result.AST: {
+        const status = statuses[reader.u8()];
+        if (status === undefined) throw new WireError("unknown status of a lock request");
+        const mode = readMode(reader);
+        const lvbBits = reader.u8();
+        const lvbRead = (lvbBits & LVB_READ) !== 0;
+        sink.ast(lockId, status, mode, lvbRead, lvbRead ? readLvb(reader) : null, (lvbBits & LVB_VALID) !== 0);
+        break;
+      }
+      case Result.BAST:
+        sink.bast(lockId, readMode(reader));
+        break;
+      case Result.REFUSED:
+        sink.refused(lockId, readMode(reader), reader.u16(), reader.string(REASON_BYTES));
+        break;
+      default:
+        throw new WireError(`lock result of kind ${result}, 1 to 3 expected`);
+    }
+  }
+}
