@@ -8,7 +8,7 @@ import { assert } from "../../dlmd/base/assert.ts";
 import { FUSE_EXPIRE_ONLY, NOTIFY, OUT_HEADER_BYTES } from "./abi.ts";
 import { write64 } from "./bytes.ts";
 
-/** The most that a name in a notification may have: FUSE_NAME_MAX before Linux 6.15. */
+/** The most bytes that a name in a notification may have: FUSE_NAME_MAX of older kernels. */
 export const MAX_NOTIFY_NAME_BYTES = 1024;
 
 function message(code: number, bodyBytes: number): Buffer {

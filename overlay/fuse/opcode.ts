@@ -71,7 +71,7 @@ export const opcodeTable: readonly OpcodeRow[] = [
   // ENOSYS: remembered; FIBMAP says EINVAL. Sent for block devices (fuseblk) only.
   refused(O.FUSE_BMAP, "FUSE_BMAP", E.ENOSYS, "no block device"),
   served(O.FUSE_DESTROY, "FUSE_DESTROY", 0, file.destroy),
-  // Not ENOSYS: kernels before 6.3 hand that to the caller as it is, and isatty(3) or lsattr expect ENOTTY.
+  // Not ENOSYS: older kernels hand that to the caller as it is, and isatty(3), lsattr(1) expect ENOTTY.
   refused(O.FUSE_IOCTL, "FUSE_IOCTL", E.ENOTTY, "no ioctls"),
   // ENOSYS: remembered as "always ready", which is what regular files are.
   refused(O.FUSE_POLL, "FUSE_POLL", E.ENOSYS, "always ready"),
