@@ -1,13 +1,11 @@
 /** The local lower: attributes, symbolic links' targets, extended attributes. */
 import { E, Errno, errnoError } from "../../dlmd/base/errno.ts";
 import { STAT } from "../native/index.ts";
+import { checkWritable, MAX_GETATTR_MANY } from "./limits.ts";
 import { O, PATH_MAX, S, UTIME_NOW, UTIME_OMIT, XATTR_LIST_MAX, XATTR_SIZE_MAX } from "./linux.ts";
 import { attrOf, attrOfFd, type LocalContext, ownHandle, sameId, sharedHandle, withInode } from "./local-context.ts";
 import type { Attr, AttrChange, FileId, LowerHandle, Maybe, Time } from "./lower.ts";
 import { chain, checked, checkedMaybe, inOrder, lastly } from "./maybe.ts";
-
-/** getattrMany takes at most that many. */
-export const MAX_GETATTR_MANY = 1024;
 
 function noted(context: LocalContext, id: FileId, stat: Float64Array): Attr {
   const attr = attrOf(stat);
@@ -113,8 +111,7 @@ function withTruncatable<T>(context: LocalContext, id: FileId, work: (fd: number
 
 export function setattr(context: LocalContext, id: FileId, change: AttrChange, handle: LowerHandle | null): Maybe<Attr> {
   const { size } = change;
-  if (size !== undefined && size < 0) throw errnoError(E.EINVAL);
-  if (size !== undefined && size > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
+  if (size !== undefined) checkWritable(size, 0);
   const apply = (fd: number, sizeFd: number | null): Maybe<Attr> =>
     chain(inOrder(changeSteps(context, fd, sizeFd, change)), () => attrOfFd(context, fd));
   if (handle !== null) {

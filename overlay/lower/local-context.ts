@@ -6,7 +6,7 @@ import { STAT, type Calls, type Native } from "../native/index.ts";
 import type { DirectoryDescriptors } from "./directory-descriptors.ts";
 import type { Exclusive } from "./exclusive.ts";
 import { FILE_HANDLE_BYTES, type FileHandleFormat } from "./file-handle.ts";
-import { NAME_MAX, O } from "./linux.ts";
+import { O } from "./linux.ts";
 import type { Attr, Entry, FileId, Maybe } from "./lower.ts";
 import { chain, checked, lastly } from "./maybe.ts";
 import type { OpenHandles } from "./open-handles.ts";
@@ -92,16 +92,6 @@ export function entryOfFd(context: LocalContext, fd: number): Entry {
 export function attrOfFd(context: LocalContext, fd: number): Attr {
   checked(context.sync.stat(fd, context.stat));
   return attrOf(context.stat);
-}
-
-const SLASH = 0x2f;
-const DOT = 0x2e;
-
-/** A single component below its directory: names come from other nodes too, and ".." of the root leads out. */
-export function checkName(name: Buffer): void {
-  if (name.length > NAME_MAX) throw errnoError(E.ENAMETOOLONG);
-  const dots = name[0] === DOT && (name.length === 1 || (name.length === 2 && name[1] === DOT));
-  if (name.length === 0 || dots || name.includes(SLASH) || name.includes(0)) throw errnoError(E.EINVAL);
 }
 
 export function sameId(a: FileId, b: FileId): boolean {

@@ -4,6 +4,7 @@
  */
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { STAT } from "../native/index.ts";
+import { checkWritable, isBeyondAnyFile, MAX_COPY_BYTES, MAX_IO_BYTES } from "./limits.ts";
 import { O, RWF, S, SEEK } from "./linux.ts";
 import { type LocalContext, ownHandle, sharedHandle } from "./local-context.ts";
 import { getattr } from "./local-attributes.ts";
@@ -11,18 +12,7 @@ import type { FileId, LowerHandle, Maybe } from "./lower.ts";
 import { chain, checked } from "./maybe.ts";
 import type { OpenFile } from "./open-handles.ts";
 
-/** The largest read or write: FUSE's max_write. */
-export const MAX_IO_BYTES: number = 1024 * 1024;
-
-/** A longer copy is done in pieces of that size, so that no single call holds a thread and a lock for long. */
-const MAX_COPY_BYTES: number = 64 * 1024 * 1024;
-
 const EMPTY = new Uint8Array(0);
-
-function checkEnd(offset: number, bytes: number): void {
-  if (offset < 0 || bytes < 0) throw errnoError(E.EINVAL);
-  if (offset + bytes > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
-}
 
 /**
  * The caller's flags as the lower is opened. O_DIRECT is dropped: it wants buffers, offsets and lengths aligned to the
@@ -78,7 +68,7 @@ export function read(context: LocalContext, handle: LowerHandle, offset: number,
   const file = context.handles.getFile(handle);
   if (!file.readable) throw errnoError(E.EBADF);
   if (offset < 0 || bytes < 0 || bytes > MAX_IO_BYTES) throw errnoError(E.EINVAL);
-  if (offset + bytes > Number.MAX_SAFE_INTEGER) return EMPTY;
+  if (isBeyondAnyFile(offset, bytes)) return EMPTY;
   const count = context.sync.read(file.fd, context.scratch, 0, bytes, offset, RWF.NOWAIT);
   if (count === bytes) return context.scratch.subarray(0, count);
   if (count < 0 && count !== -E.EAGAIN && count !== -E.EOPNOTSUPP) throw errnoError(-count);
@@ -106,7 +96,7 @@ export function write(
 ): Maybe<{ offset: number; bytes: number }> {
   const file = writable(context, handle);
   if (data.byteLength > MAX_IO_BYTES) throw errnoError(E.EINVAL);
-  if (!append) checkEnd(offset, data.byteLength);
+  if (!append) checkWritable(offset, data.byteLength);
   const buffer = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
   return context.handles.use(file, async (fd) => {
     const calls = context.native.pool.data;
@@ -132,14 +122,14 @@ export async function fsync(context: LocalContext, handle: LowerHandle, dataOnly
 
 export async function fallocate(context: LocalContext, handle: LowerHandle, mode: number, offset: number, bytes: number): Promise<void> {
   const file = writable(context, handle);
-  checkEnd(offset, bytes);
+  checkWritable(offset, bytes);
   await context.handles.use(file, async (fd) => checked(await context.native.pool.data.fallocate(fd, mode, offset, bytes)));
 }
 
 export async function lseek(context: LocalContext, handle: LowerHandle, offset: number, whence: number): Promise<number> {
   const file = context.handles.getFile(handle);
   if (whence !== SEEK.DATA && whence !== SEEK.HOLE) throw errnoError(E.EINVAL);
-  if (offset < 0 || offset > Number.MAX_SAFE_INTEGER) throw errnoError(E.ENXIO);
+  if (offset < 0 || isBeyondAnyFile(offset, 0)) throw errnoError(E.ENXIO);
   // The extents may have to be read.
   return await context.handles.use(file, async (fd) => checked(await context.native.pool.data.lseek(fd, offset, whence)));
 }
@@ -156,9 +146,9 @@ export async function copyFileRange(
   const target = writable(context, outHandle);
   if (!source.readable) throw errnoError(E.EBADF);
   const length = Math.min(bytes, MAX_COPY_BYTES);
-  if (inOffset > Number.MAX_SAFE_INTEGER - length) return 0;
-  checkEnd(inOffset, length);
-  checkEnd(outOffset, length);
+  if (isBeyondAnyFile(inOffset, length)) return 0;
+  checkWritable(inOffset, length);
+  checkWritable(outOffset, length);
   return await context.handles.use(source, (inFd) =>
     context.handles.use(target, async (outFd) =>
       checked(await context.native.pool.data.copyFileRange(inFd, inOffset, outFd, outOffset, length)),

@@ -5,7 +5,8 @@
 import { E, Errno, errnoError } from "../../dlmd/base/errno.ts";
 import { HANDLE_BUFFER_BYTES, STAT } from "../native/index.ts";
 import { AT_REMOVEDIR, O, S } from "./linux.ts";
-import { attrOfFd, checkName, entryOf, entryOfFd, type LocalContext, sameId, withInode } from "./local-context.ts";
+import { checkName } from "./limits.ts";
+import { attrOfFd, entryOf, entryOfFd, type LocalContext, sameId, withInode } from "./local-context.ts";
 import type { Attr, Caller, Entry, FileId, LowerHandle, Maybe } from "./lower.ts";
 import { chain, checked } from "./maybe.ts";
 

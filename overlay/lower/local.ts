@@ -12,6 +12,7 @@ import { type Calls, HANDLE_BUFFER_BYTES, type Native, STAT, STATFS } from "../n
 import { DirectoryDescriptors } from "./directory-descriptors.ts";
 import { Exclusive } from "./exclusive.ts";
 import { type FileHandleFormat, fileHandleFormat, fileSystemName } from "./file-handle.ts";
+import { MAX_IO_BYTES } from "./limits.ts";
 import { O } from "./linux.ts";
 import * as attributes from "./local-attributes.ts";
 import type { LocalContext } from "./local-context.ts";
@@ -97,7 +98,7 @@ function createContext(options: LocalLowerOptions, fileSystem: string): LocalCon
     turns: new Exclusive(),
     stat,
     handle: Buffer.alloc(HANDLE_BUFFER_BYTES),
-    scratch: Buffer.alloc(data.MAX_IO_BYTES),
+    scratch: Buffer.alloc(MAX_IO_BYTES),
   };
 }
 

@@ -1,0 +1,33 @@
+/** What may be asked of a lower, checked alike on both sides of the wire: before it is sent, and before it is done. */
+import { E, errnoError } from "../../dlmd/base/errno.ts";
+import { NAME_MAX } from "./linux.ts";
+
+/** The largest read or write: FUSE's max_write. */
+export const MAX_IO_BYTES: number = 1024 * 1024;
+
+/** A longer copy is done in pieces of that size, so that no single call holds a thread and a lock for long. */
+export const MAX_COPY_BYTES: number = 64 * 1024 * 1024;
+
+/** getattrMany takes at most that many. */
+export const MAX_GETATTR_MANY = 1024;
+
+const SLASH = 0x2f;
+const DOT = 0x2e;
+
+/** A single component below its directory: names come from other nodes too, and ".." of the root leads out. */
+export function checkName(name: Buffer): void {
+  if (name.length > NAME_MAX) throw errnoError(E.ENAMETOOLONG);
+  const dots = name[0] === DOT && (name.length === 1 || (name.length === 2 && name[1] === DOT));
+  if (name.length === 0 || dots || name.includes(SLASH) || name.includes(0)) throw errnoError(E.EINVAL);
+}
+
+/** A range that is to be written. EINVAL: negative; EFBIG: from 2^53 on. */
+export function checkWritable(offset: number, bytes: number): void {
+  if (!(offset >= 0 && bytes >= 0)) throw errnoError(E.EINVAL);
+  if (offset + bytes > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
+}
+
+/** No file has bytes there: from 2^53 on. */
+export function isBeyondAnyFile(offset: number, bytes: number): boolean {
+  return offset + bytes > Number.MAX_SAFE_INTEGER;
+}

@@ -1,0 +1,283 @@
+/**
+ * One caller's session at the owner: its open handles, its running calls, and the answers it may not have seen. It
+ * outlives connections: a caller that connects again finds its handles open and its changes made once.
+ */
+import { ByteWriter } from "../../dlmd/base/bytes.ts";
+import { assertNever } from "../../dlmd/base/assert.ts";
+import { E, Errno, errnoError } from "../../dlmd/base/errno.ts";
+import type { Log } from "../../dlmd/base/log.ts";
+import type { LowerSessionId } from "./handshake.ts";
+import { MAX_IO_BYTES } from "./limits.ts";
+import type { LocalLower } from "./local.ts";
+import type { LowerHandle, Maybe } from "./lower.ts";
+import { chain } from "./maybe.ts";
+import { FrameType } from "./wire.ts";
+import { type AnswerOf, CALLS, type CallName, type CallRow, decodeWith, type RequestOf } from "./wire-calls.ts";
+
+/** Open handles of one session; ENFILE beyond. */
+export const MAX_SESSION_HANDLES = 65_536;
+/** Calls of one session that run at a time: beyond, its connection is not read. */
+export const MAX_RUNNING_CALLS = 1024;
+/** Their data. */
+export const MAX_RUNNING_BYTES: number = 32 * 1024 * 1024;
+/** Answers of changes that the caller has not acknowledged; a caller with more is not one of ours. */
+export const MAX_REMEMBERED_ANSWERS: number = 8 * MAX_RUNNING_CALLS;
+
+/** Where answers go: the session's present connection. */
+export interface AnswerSink {
+  /** `data` must stay as it is until sent. */
+  answer(type: number, id: number, body: Uint8Array, data: Uint8Array | null): void;
+  /** There is room for more calls again. */
+  resume(): void;
+}
+
+interface Answer {
+  readonly type: number;
+  readonly body: Uint8Array;
+  readonly data: Uint8Array | null;
+}
+
+export class ServerSession {
+  readonly id: LowerSessionId;
+  sink: AnswerSink | null = null;
+  readonly #lower: LocalLower;
+  readonly #log: Log;
+  readonly #handles: Map<number, LowerHandle> = new Map();
+  /** Bytes of each running call's frame, by its id. */
+  readonly #running: Map<number, number> = new Map();
+  readonly #answers: Map<number, Answer> = new Map();
+  readonly #writer = new ByteWriter();
+  #runningBytes = 0;
+  #closed = false;
+  #idle: (() => void)[] = [];
+
+  constructor(id: LowerSessionId, lower: LocalLower, log: Log) {
+    this.id = id;
+    this.#lower = lower;
+    this.#log = log;
+  }
+
+  get full(): boolean {
+    return this.#running.size >= MAX_RUNNING_CALLS || this.#runningBytes >= MAX_RUNNING_BYTES;
+  }
+
+  get runningCalls(): number {
+    return this.#running.size;
+  }
+
+  get openHandles(): number {
+    return this.#handles.size;
+  }
+
+  get rememberedAnswers(): number {
+    return this.#answers.size;
+  }
+
+  acknowledge(ids: readonly number[]): void {
+    for (const id of ids) this.#answers.delete(id);
+  }
+
+  /** Takes no calls any more; resolves when those that run have ended and the handles are closed. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.sink = null;
+    if (this.#running.size > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
+    for (const handle of this.#handles.values()) this.#lower.close(handle);
+    this.#handles.clear();
+    this.#answers.clear();
+  }
+
+  /** Runs a call, unless it is one that came before. Throws WireError for one that does not decode. */
+  receive<K extends CallName>(call: K, id: number, body: Uint8Array): void {
+    if (this.#closed || this.#running.has(id)) return;
+    const remembered = this.#answers.get(id);
+    if (remembered !== undefined) {
+      this.sink?.answer(remembered.type, id, remembered.body, remembered.data);
+      return;
+    }
+    const row: CallRow<K> = CALLS[call];
+    const request = decodeWith(row.request, body);
+    let answer: Maybe<AnswerOf<K>>;
+    try {
+      answer = this.#execute(call, request);
+    } catch (error) {
+      this.#fail(row, call, id, error);
+      return;
+    }
+    if (!(answer instanceof Promise)) {
+      this.#succeed(row, id, answer, true);
+      return;
+    }
+    this.#running.set(id, body.byteLength);
+    this.#runningBytes += body.byteLength;
+    answer.then(
+      (value) => this.#ended(id, () => this.#succeed(row, id, value, false)),
+      (error: unknown) => this.#ended(id, () => this.#fail(row, call, id, error)),
+    );
+  }
+
+  #ended(id: number, answer: () => void): void {
+    const wasFull = this.full;
+    this.#runningBytes -= this.#running.get(id) ?? 0;
+    this.#running.delete(id);
+    answer();
+    if (wasFull && !this.full) this.sink?.resume();
+    if (this.#running.size === 0) for (const tell of this.#idle.splice(0)) tell();
+  }
+
+  #succeed<K extends CallName>(row: CallRow<K>, id: number, value: AnswerOf<K>, shared: boolean): void {
+    this.#writer.reset();
+    row.answer.write(this.#writer, value);
+    const view = row.answer.data?.(value) ?? null;
+    // A synchronous answer is a view of the lower's own buffer, which the next call overwrites.
+    const data = view !== null && shared ? Uint8Array.prototype.slice.call(view) : view;
+    this.#answer(row, id, { type: row.type | FrameType.ANSWER, body: this.#writer.view(), data });
+  }
+
+  #fail<K extends CallName>(row: CallRow<K>, call: CallName, id: number, error: unknown): void {
+    // Anything but the answer of a system call is a fault of this program: an assertion goes up and takes the node out.
+    if (!(error instanceof Errno)) {
+      this.#log.error({ call, error: String(error) }, "a call of another node ended with an error that is no errno");
+      throw error;
+    }
+    this.#answer(row, id, { type: FrameType.FAILED, body: this.#writer.reset().u32(error.errno).view(), data: null });
+  }
+
+  #answer<K extends CallName>(row: CallRow<K>, id: number, answer: Answer): void {
+    if (this.#closed) return;
+    if (row.mutates) this.#answers.set(id, { ...answer, body: answer.body.slice() });
+    this.sink?.answer(answer.type, id, answer.body, answer.data);
+  }
+
+  #handle(handle: number): LowerHandle {
+    const found = this.#handles.get(handle);
+    if (found === undefined) throw errnoError(E.EBADF);
+    return found;
+  }
+
+  #opened(handle: number, open: () => Maybe<LowerHandle>): Maybe<void> {
+    // The answer to the first one was lost with its connection.
+    if (this.#handles.has(handle)) return;
+    if (this.#handles.size >= MAX_SESSION_HANDLES) throw errnoError(E.ENFILE);
+    return chain(open(), (opened) => {
+      this.#handles.set(handle, opened);
+    });
+  }
+
+  #create(request: RequestOf<"create">): Maybe<AnswerOf<"create">> {
+    if (this.#handles.has(request.handle)) throw errnoError(E.EBADF);
+    if (this.#handles.size >= MAX_SESSION_HANDLES) throw errnoError(E.ENFILE);
+    const { parent, name, flags, mode, caller } = request;
+    return chain(this.#lower.create(parent, name, flags, mode, caller), (made) => {
+      this.#handles.set(request.handle, made.handle);
+      return made.entry;
+    });
+  }
+
+  #close(handle: number): void {
+    const found = this.#handles.get(handle);
+    if (found === undefined) return;
+    this.#handles.delete(handle);
+    this.#lower.close(found);
+  }
+
+  #execute<K extends CallName>(call: K, request: RequestOf<K>): Maybe<AnswerOf<K>> {
+    return this.#run({ call, request } as AnyCall) as Maybe<AnswerOf<K>>;
+  }
+
+  #run(one: AnyCall): Maybe<AnswerOf<CallName>> {
+    const lower = this.#lower;
+    switch (one.call) {
+      case "lookup":
+        return lower.lookup(one.request.parent, one.request.name);
+      case "getattr":
+        return lower.getattr(one.request.id);
+      case "getattrMany":
+        return lower.getattrMany(one.request.ids);
+      case "setattr": {
+        const { id, change, handle } = one.request;
+        return lower.setattr(id, change, handle === null ? null : this.#handle(handle));
+      }
+      case "readlink":
+        return lower.readlink(one.request.id);
+      case "create":
+        return this.#create(one.request);
+      case "mkdir": {
+        const { parent, name, mode, caller } = one.request;
+        return lower.mkdir(parent, name, mode, caller);
+      }
+      case "mknod": {
+        const { parent, name, mode, rdevMajor, rdevMinor, caller } = one.request;
+        return lower.mknod(parent, name, mode, rdevMajor, rdevMinor, caller);
+      }
+      case "symlink": {
+        const { parent, name, target, caller } = one.request;
+        return lower.symlink(parent, name, target, caller);
+      }
+      case "unlink":
+        return lower.unlink(one.request.parent, one.request.name, one.request.expected);
+      case "rmdir":
+        return lower.rmdir(one.request.parent, one.request.name, one.request.expected);
+      case "rename": {
+        const { oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew } = one.request;
+        return lower.rename(oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew);
+      }
+      case "link":
+        return lower.link(one.request.id, one.request.newParent, one.request.newName);
+      case "open": {
+        const { id, flags, handle } = one.request;
+        return this.#opened(handle, () => lower.open(id, flags));
+      }
+      case "opendir": {
+        const { id, handle } = one.request;
+        return this.#opened(handle, () => lower.opendir(id));
+      }
+      case "close":
+        return this.#close(one.request.handle);
+      case "read": {
+        const { handle, offset, bytes } = one.request;
+        return lower.read(this.#handle(handle), offset, Math.min(bytes, MAX_IO_BYTES));
+      }
+      case "write": {
+        const { handle, data, offset, append } = one.request;
+        return lower.write(this.#handle(handle), data, offset, append);
+      }
+      case "fsync":
+        return lower.fsync(this.#handle(one.request.handle), one.request.dataOnly);
+      case "fsyncdir":
+        return lower.fsyncdir(this.#handle(one.request.handle), one.request.dataOnly);
+      case "fallocate": {
+        const { handle, mode, offset, bytes } = one.request;
+        return lower.fallocate(this.#handle(handle), mode, offset, bytes);
+      }
+      case "lseek":
+        return lower.lseek(this.#handle(one.request.handle), one.request.offset, one.request.whence);
+      case "copyFileRange": {
+        const { inHandle, inOffset, outHandle, outOffset, bytes } = one.request;
+        return lower.copyFileRange(this.#handle(inHandle), inOffset, this.#handle(outHandle), outOffset, bytes);
+      }
+      case "readdir": {
+        const { handle, cookie, bytes, plus } = one.request;
+        return lower.readdir(this.#handle(handle), cookie, Math.min(bytes, MAX_IO_BYTES), plus);
+      }
+      case "statfs":
+        return lower.statfs();
+      case "getxattr":
+        return lower.getxattr(one.request.id, one.request.name);
+      case "setxattr": {
+        const { id, name, value, flags } = one.request;
+        return lower.setxattr(id, name, value, flags);
+      }
+      case "listxattr":
+        return lower.listxattr(one.request.id);
+      case "removexattr":
+        return lower.removexattr(one.request.id, one.request.name);
+      case "syncfs":
+        return lower.syncfs();
+      default:
+        return assertNever(one, "call");
+    }
+  }
+}
+
+type AnyCall = { [K in CallName]: { readonly call: K; readonly request: RequestOf<K> } }[CallName];

@@ -1,0 +1,320 @@
+/**
+ * The owner's end of the wire: other nodes' calls, done on the local lower. It plays no part in locking (DESIGN 3); it
+ * makes sure only that a session which was declared gone is served no more (hazard C7).
+ */
+import { randomBytes } from "node:crypto";
+import { createServer, type Server, type Socket } from "node:net";
+import { ByteReader } from "../../dlmd/base/bytes.ts";
+import { OperatingError, WireError } from "../../dlmd/base/error.ts";
+import type { Log } from "../../dlmd/base/log.ts";
+import type { GoneClient } from "../../dlmd/client/api.ts";
+import * as handshake from "./handshake.ts";
+import type { LocalLower } from "./local.ts";
+import { MAX_REMEMBERED_ANSWERS, ServerSession } from "./server-session.ts";
+import { FrameBatch, FrameReader, FrameType, LOWER_WIRE_VERSION, MAX_FRAME_BYTES } from "./wire.ts";
+import { callOfType } from "./wire-calls.ts";
+
+/** Sessions at a time; further ones are refused. */
+export const MAX_SESSIONS = 1024;
+/** Connections that have not proved who they are; further ones are closed at once. */
+export const MAX_STRANGERS = 256;
+/** A connection that has not proved who it is after that long is closed. */
+export const HANDSHAKE_TIMEOUT_MS = 10_000;
+/** Answers waiting in one socket: beyond, no calls are read from it. */
+const MAX_UNSENT_BYTES: number = 16 * 1024 * 1024;
+
+export interface LowerServerOptions {
+  readonly lower: LocalLower;
+  /** ClusterInfo.overlaySecret. */
+  readonly secret: Uint8Array;
+  readonly clusterName: string;
+  readonly volumeUuid: string;
+  /** Of this ownership: sessions of another are refused. */
+  readonly epoch: number;
+  readonly log: Log;
+  /** A session that was declared gone before this server was made. */
+  readonly isGone?: (session: handshake.LowerSessionId) => boolean;
+}
+
+export interface LowerServerCounters {
+  received: number;
+  sent: number;
+  bytesReceived: number;
+  bytesSent: number;
+}
+
+export interface LowerServer {
+  /** Port 0: any. Gives the port. OperatingError "can-not-listen". */
+  listen(address: string, port: number): Promise<number>;
+  /** Ends these clients' sessions for ever; resolves when their running calls have ended and their handles are closed. */
+  closeSessions(clients: readonly GoneClient[]): Promise<void>;
+  /** Ends all sessions and the listening; resolves when nothing runs any more. */
+  close(): Promise<void>;
+  readonly sessions: readonly ServerSession[];
+  readonly counters: LowerServerCounters;
+}
+
+function isOf(session: handshake.LowerSessionId, client: GoneClient): boolean {
+  const sameNode = session.nodeid === client.nodeid && session.incarnation === client.incarnation;
+  return sameNode && (client.clientId === null || session.clientId === client.clientId);
+}
+
+class Connection {
+  readonly #server: ServerCore;
+  readonly #socket: Socket;
+  readonly #reader = new FrameReader();
+  readonly #batch = new FrameBatch();
+  #hello: { readonly body: Uint8Array; readonly value: handshake.Hello; readonly nonce: Uint8Array } | null = null;
+  #session: ServerSession | null = null;
+  #timer: NodeJS.Timeout;
+  #inChunk = false;
+  #flushAsked = false;
+
+  constructor(server: ServerCore, socket: Socket) {
+    this.#server = server;
+    this.#socket = socket;
+    socket.setNoDelay(true);
+    this.#timer = setTimeout(() => this.destroy("it did not prove who it is in time"), HANDSHAKE_TIMEOUT_MS);
+    socket.on("data", (chunk: Buffer) => this.#receive(chunk));
+    socket.on("drain", () => this.resume());
+    // Always followed by "close", which is where it is handled.
+    socket.on("error", (error) => server.options.log.debug({ error: error.message }, "connection of another node failed"));
+    socket.on("close", () => this.#closed());
+  }
+
+  get proved(): boolean {
+    return this.#session !== null;
+  }
+
+  destroy(why: string): void {
+    if (this.#socket.destroyed) return;
+    this.#server.options.log.info({ peer: this.#socket.remoteAddress, why }, "closing a connection of another node");
+    this.#socket.destroy();
+  }
+
+  #closed(): void {
+    clearTimeout(this.#timer);
+    this.#server.connections.delete(this);
+    if (this.#session?.sink === this) this.#session.sink = null;
+  }
+
+  #receive(chunk: Buffer): void {
+    this.#server.counters.bytesReceived += chunk.length;
+    this.#inChunk = true;
+    try {
+      this.#reader.push(chunk, (type, id, body) => {
+        if (!this.#socket.destroyed) this.#frame(type, id, body);
+      });
+    } catch (error) {
+      if (!(error instanceof WireError)) throw error;
+      this.destroy(error.message);
+    } finally {
+      this.#inChunk = false;
+    }
+    this.#flush();
+    if (this.#mustPause()) this.#socket.pause();
+  }
+
+  #mustPause(): boolean {
+    return this.#session?.full === true || this.#socket.writableLength > MAX_UNSENT_BYTES;
+  }
+
+  resume(): void {
+    if (this.#socket.isPaused() && !this.#mustPause()) this.#socket.resume();
+  }
+
+  answer(type: number, id: number, body: Uint8Array, data: Uint8Array | null): void {
+    this.#server.counters.sent += 1;
+    this.#batch.add(type, id, body, data);
+    if (this.#inChunk || this.#flushAsked) return;
+    // Answers that come from the pools in one turn of the loop leave together.
+    this.#flushAsked = true;
+    setImmediate(() => {
+      this.#flushAsked = false;
+      this.#flush();
+    });
+  }
+
+  #flush(): void {
+    if (this.#batch.empty || this.#socket.destroyed) return;
+    this.#server.counters.bytesSent += this.#batch.bytes;
+    const parts = this.#batch.take();
+    if (parts.length > 1) this.#socket.cork();
+    for (const part of parts) this.#socket.write(part);
+    if (parts.length > 1) this.#socket.uncork();
+  }
+
+  #frame(type: number, id: number, body: Uint8Array): void {
+    this.#server.counters.received += 1;
+    const session = this.#session;
+    if (session === null) {
+      if (type === FrameType.HELLO && this.#hello === null) this.#receiveHello(body);
+      else if (type === FrameType.PROOF && this.#hello !== null) this.#receiveProof(body);
+      else throw new WireError(`frame of type 0x${type.toString(16)} before the caller proved who it is`);
+      return;
+    }
+    if (type === FrameType.ACK) {
+      const reader = new ByteReader(body);
+      session.acknowledge(Array.from({ length: reader.u16() }, () => reader.u32()));
+      reader.end();
+      return;
+    }
+    const call = callOfType(type);
+    if (call === undefined) throw new WireError(`unknown call 0x${type.toString(16)}`);
+    if (session.rememberedAnswers > MAX_REMEMBERED_ANSWERS) throw new WireError("answers are not acknowledged");
+    session.receive(call, id, body);
+  }
+
+  #refuse(reason: handshake.Refusal, text: string): void {
+    this.#server.options.log.warn({ peer: this.#socket.remoteAddress, reason, text }, "refusing another node's session");
+    this.#batch.add(FrameType.REFUSED, 0, handshake.encodeRefused({ reason, text }), null);
+    this.#flush();
+    this.#socket.end();
+  }
+
+  #receiveHello(body: Uint8Array): void {
+    const value = handshake.decodeHello(body);
+    if (value.version !== LOWER_WIRE_VERSION) {
+      this.#refuse("version", `protocol version ${LOWER_WIRE_VERSION} expected, found ${value.version}`);
+      return;
+    }
+    const nonce = randomBytes(handshake.NONCE_BYTES);
+    this.#hello = { body: body.slice(), value: handshake.decodeHello(body.slice()), nonce };
+    const proof = handshake.proofOf("owner", this.#server.options.secret, body, nonce);
+    this.#batch.add(FrameType.CHALLENGE, 0, handshake.encodeChallenge({ nonce, proof }), null);
+  }
+
+  #receiveProof(body: Uint8Array): void {
+    const hello = this.#hello;
+    if (hello === null) throw new WireError("proof before hello");
+    const expected = handshake.proofOf("caller", this.#server.options.secret, hello.body, hello.nonce);
+    if (!handshake.proofMatches(expected, handshake.decodeProof(body))) {
+      this.#refuse("wrong-secret", "the caller does not have this cluster's key");
+      return;
+    }
+    const refused = this.#server.check(hello.value);
+    if (refused !== null) {
+      this.#refuse(refused.reason, refused.text);
+      return;
+    }
+    clearTimeout(this.#timer);
+    const { session, resumed } = this.#server.attach(hello.value.session, this);
+    this.#session = session;
+    this.#reader.setLimit(MAX_FRAME_BYTES);
+    const { root, hasAcls } = this.#server.options.lower;
+    this.#batch.add(FrameType.WELCOME, 0, handshake.encodeWelcome({ resumed, root, hasAcls }), null);
+  }
+}
+
+class ServerCore {
+  readonly options: LowerServerOptions;
+  readonly connections: Set<Connection> = new Set();
+  readonly counters: LowerServerCounters = { received: 0, sent: 0, bytesReceived: 0, bytesSent: 0 };
+  readonly #sessions: Map<string, ServerSession> = new Map();
+  readonly #connectionOf: Map<ServerSession, Connection> = new Map();
+  // One entry for each client that went away under this owner: a few bytes a mount or a node's death.
+  readonly #gone: GoneClient[] = [];
+  #closing = false;
+
+  constructor(options: LowerServerOptions) {
+    this.options = options;
+  }
+
+  get sessions(): ServerSession[] {
+    return [...this.#sessions.values()];
+  }
+
+  accept(socket: Socket): void {
+    let strangers = 0;
+    for (const connection of this.connections) if (!connection.proved) strangers += 1;
+    if (this.#closing || strangers >= MAX_STRANGERS) {
+      socket.destroy();
+      return;
+    }
+    this.connections.add(new Connection(this, socket));
+  }
+
+  check(hello: handshake.Hello): handshake.Refused | null {
+    const { clusterName, volumeUuid, epoch } = this.options;
+    const { session } = hello;
+    const other = (reason: handshake.Refusal, what: string, expected: string | number, found: string | number): handshake.Refused => ({
+      reason,
+      text: `${what} ${expected} expected, found ${found}`,
+    });
+    if (hello.clusterName !== clusterName) return other("other-cluster", "cluster", clusterName, hello.clusterName);
+    if (hello.volumeUuid !== volumeUuid) return other("other-volume", "volume", volumeUuid, hello.volumeUuid);
+    if (session.ownerEpoch !== epoch) return other("other-epoch", "owner epoch", epoch, session.ownerEpoch);
+    if (this.#gone.some((client) => isOf(session, client)) || this.options.isGone?.(session) === true) {
+      return { reason: "gone", text: `client ${session.clientId} of node ${session.nodeid} was declared gone` };
+    }
+    if (!this.#sessions.has(handshake.sessionKey(session)) && this.#sessions.size >= MAX_SESSIONS) {
+      return { reason: "too-many", text: `${MAX_SESSIONS} sessions are open` };
+    }
+    return null;
+  }
+
+  /** The session's connection is this one from now on. */
+  attach(id: handshake.LowerSessionId, connection: Connection): { session: ServerSession; resumed: boolean } {
+    const key = handshake.sessionKey(id);
+    const known = this.#sessions.get(key);
+    const session = known ?? new ServerSession(id, this.options.lower, this.options.log);
+    this.#sessions.set(key, session);
+    const before = this.#connectionOf.get(session);
+    this.#connectionOf.set(session, connection);
+    session.sink = connection;
+    before?.destroy("the caller has connected again");
+    return { session, resumed: known !== undefined };
+  }
+
+  async #end(sessions: readonly ServerSession[]): Promise<void> {
+    await Promise.all(
+      sessions.map(async (session) => {
+        this.#connectionOf.get(session)?.destroy("its session has ended");
+        this.#connectionOf.delete(session);
+        await session.close();
+        this.#sessions.delete(handshake.sessionKey(session.id));
+      }),
+    );
+  }
+
+  async closeSessions(clients: readonly GoneClient[]): Promise<void> {
+    this.#gone.push(...clients);
+    await this.#end(this.sessions.filter((session) => clients.some((client) => isOf(session.id, client))));
+  }
+
+  async closeAll(): Promise<void> {
+    this.#closing = true;
+    await this.#end(this.sessions);
+    for (const connection of [...this.connections]) connection.destroy("the owner stops serving");
+  }
+}
+
+async function listen(server: Server, address: string, port: number): Promise<number> {
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", (cause) => {
+      const hint = "Check the node's address in cluster.yaml, and that no other program has the port.";
+      reject(new OperatingError(`can not listen on ${address} port ${port}: ${cause.message}`, { code: "can-not-listen", hint, cause }));
+    });
+    server.listen(port, address, resolve);
+  });
+  const bound = server.address();
+  if (bound === null || typeof bound === "string") throw new OperatingError("the server has no port", { code: "can-not-listen" });
+  return bound.port;
+}
+
+export function createLowerServer(options: LowerServerOptions): LowerServer {
+  const core = new ServerCore(options);
+  const server = createServer({ noDelay: true }, (socket) => core.accept(socket));
+  return {
+    listen: (address, port) => listen(server, address, port),
+    closeSessions: (clients) => core.closeSessions(clients),
+    async close() {
+      await core.closeAll();
+      if (server.listening) await new Promise<void>((resolve) => server.close(() => resolve()));
+    },
+    get sessions(): readonly ServerSession[] {
+      return core.sessions;
+    },
+    counters: core.counters,
+  };
+}

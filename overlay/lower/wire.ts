@@ -1,0 +1,187 @@
+/**
+ * Frames between the overlays of one volume, over TCP, little-endian:
+ *
+ *     u32 length   bytes after the next field
+ *     u32 crc32    of those bytes
+ *     u8  type     a call (1..0x6f), its answer (call | 0x80), or one of FrameType
+ *     u32 id       of the call within its session
+ *     body
+ *
+ * The data of a read or write is the tail of its frame, sent from where it lies and handed on as a view.
+ */
+import { crc32 } from "node:zlib";
+import { WireError } from "../../dlmd/base/error.ts";
+
+/** Raised when anything below changes: peers of another version are refused, saying so. */
+export const LOWER_WIRE_VERSION = 1;
+
+export const FrameType = {
+  HELLO: 0x70,
+  CHALLENGE: 0x71,
+  PROOF: 0x72,
+  WELCOME: 0x73,
+  REFUSED: 0x74,
+  /** The caller has these answers: they need not be remembered any longer. */
+  ACK: 0x75,
+  /** Added to the type of a call. */
+  ANSWER: 0x80,
+  /** A call failed: u32 errno. */
+  FAILED: 0xff,
+} as const;
+
+const LENGTH_BYTES = 4;
+const PREFIX_BYTES = 8;
+const HEAD_BYTES = 13;
+/** A frame: 1 MiB of data, or a listing's page, and room for what stands before it. */
+export const MAX_FRAME_BYTES: number = 1024 * 1024 + 192 * 1024;
+/** Before the peer has proved who it is. */
+export const MAX_HELLO_FRAME_BYTES = 4096;
+const SLAB_BYTES = 64 * 1024;
+
+export type OnFrame = (type: number, id: number, body: Uint8Array) => void;
+
+/** Cuts a stream into frames. A frame that lies whole in a chunk is given as a view of it; another is put together once. */
+export class FrameReader {
+  #limit: number;
+  #head = Buffer.alloc(PREFIX_BYTES);
+  #headBytes = 0;
+  #frame: Buffer | null = null;
+  #have = 0;
+
+  constructor(limitBytes: number = MAX_HELLO_FRAME_BYTES) {
+    this.#limit = limitBytes;
+  }
+
+  setLimit(limitBytes: number): void {
+    this.#limit = limitBytes;
+  }
+
+  /** Throws WireError: the stream is then of no use any more. */
+  push(chunk: Buffer, onFrame: OnFrame): void {
+    let at = 0;
+    while (at < chunk.length) {
+      if (this.#frame !== null) {
+        at += this.#fill(chunk, at);
+        if (this.#have === this.#frame.length) this.#deliverAssembled(onFrame);
+      } else if (this.#headBytes === 0 && chunk.length - at >= PREFIX_BYTES) {
+        const bytes = this.#checkLength(chunk.readUInt32LE(at));
+        if (chunk.length - at - PREFIX_BYTES >= bytes) {
+          deliver(chunk.subarray(at + PREFIX_BYTES, at + PREFIX_BYTES + bytes), chunk.readUInt32LE(at + LENGTH_BYTES), onFrame);
+          at += PREFIX_BYTES + bytes;
+        } else {
+          at += this.#startHead(chunk, at);
+        }
+      } else {
+        at += this.#startHead(chunk, at);
+      }
+    }
+  }
+
+  #checkLength(bytes: number): number {
+    if (bytes < HEAD_BYTES - PREFIX_BYTES || bytes > this.#limit) {
+      throw new WireError(`frame of ${bytes} bytes, ${HEAD_BYTES - PREFIX_BYTES} to ${this.#limit} allowed`);
+    }
+    return bytes;
+  }
+
+  #startHead(chunk: Buffer, at: number): number {
+    const taken = Math.min(PREFIX_BYTES - this.#headBytes, chunk.length - at);
+    chunk.copy(this.#head, this.#headBytes, at, at + taken);
+    this.#headBytes += taken;
+    if (this.#headBytes === PREFIX_BYTES) {
+      this.#frame = Buffer.allocUnsafeSlow(this.#checkLength(this.#head.readUInt32LE(0)));
+      this.#have = 0;
+    }
+    return taken;
+  }
+
+  #fill(chunk: Buffer, at: number): number {
+    const frame = this.#frame as Buffer;
+    const taken = Math.min(frame.length - this.#have, chunk.length - at);
+    chunk.copy(frame, this.#have, at, at + taken);
+    this.#have += taken;
+    return taken;
+  }
+
+  #deliverAssembled(onFrame: OnFrame): void {
+    const frame = this.#frame as Buffer;
+    this.#frame = null;
+    this.#headBytes = 0;
+    deliver(frame, this.#head.readUInt32LE(LENGTH_BYTES), onFrame);
+  }
+}
+
+function deliver(frame: Buffer, crc: number, onFrame: OnFrame): void {
+  const found = crc32(frame);
+  if (found !== crc) throw new WireError(`frame damaged: crc32 ${crc.toString(16)} expected, found ${found.toString(16)}`);
+  onFrame(frame.readUInt8(0), frame.readUInt32LE(1), frame.subarray(HEAD_BYTES - PREFIX_BYTES));
+}
+
+/** Writes the head and body of a frame whose data, if any, follows it; gives the bytes written. */
+export function writeFrame(target: Buffer, at: number, type: number, id: number, body: Uint8Array, data: Uint8Array | null): number {
+  const end = at + HEAD_BYTES + body.byteLength;
+  target.writeUInt32LE(HEAD_BYTES - PREFIX_BYTES + body.byteLength + (data?.byteLength ?? 0), at);
+  target.writeUInt8(type, at + PREFIX_BYTES);
+  target.writeUInt32LE(id, at + PREFIX_BYTES + 1);
+  target.set(body, at + HEAD_BYTES);
+  let crc = crc32(target.subarray(at + PREFIX_BYTES, end));
+  if (data !== null && data.byteLength > 0) crc = crc32(data, crc);
+  target.writeUInt32LE(crc, at + LENGTH_BYTES);
+  return end - at;
+}
+
+/** One whole frame of its own. */
+export function encodeFrame(type: number, id: number, body: Uint8Array): Buffer {
+  const frame = Buffer.allocUnsafe(HEAD_BYTES + body.byteLength);
+  writeFrame(frame, 0, type, id, body, null);
+  return frame;
+}
+
+/** Collects frames until they are taken: small ones one behind the other in a slab, data by reference. */
+export class FrameBatch {
+  #slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
+  #used = 0;
+  #from = 0;
+  #parts: Uint8Array[] = [];
+  #bytes = 0;
+
+  get empty(): boolean {
+    return this.#parts.length === 0 && this.#used === this.#from;
+  }
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** `data` must stay as it is until it was sent. */
+  add(type: number, id: number, body: Uint8Array, data: Uint8Array | null): void {
+    const bytes = HEAD_BYTES + body.byteLength;
+    if (this.#used + bytes > this.#slab.length) {
+      this.#endRun();
+      this.#slab = Buffer.allocUnsafeSlow(Math.max(SLAB_BYTES, bytes));
+      this.#used = 0;
+      this.#from = 0;
+    }
+    this.#used += writeFrame(this.#slab, this.#used, type, id, body, data);
+    this.#bytes += bytes;
+    if (data !== null && data.byteLength > 0) {
+      this.#endRun();
+      this.#parts.push(data);
+      this.#bytes += data.byteLength;
+    }
+  }
+
+  #endRun(): void {
+    if (this.#used > this.#from) this.#parts.push(this.#slab.subarray(this.#from, this.#used));
+    this.#from = this.#used;
+  }
+
+  /** What was collected, to be written in this order; the batch is empty afterwards. */
+  take(): Uint8Array[] {
+    this.#endRun();
+    const parts = this.#parts;
+    this.#parts = [];
+    this.#bytes = 0;
+    return parts;
+  }
+}
