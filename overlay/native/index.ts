@@ -133,10 +133,13 @@ export interface Native {
    * Reads requests into `buffer` whenever the descriptor is readable, at most `batch` for one wake-up,
    * and calls `onRequest(bytes)` for each inside a callback scope (promises are drained after each).
    * ENOENT, EINTR: read again. ENODEV (unmounted) or another errno: `onEnd(errno)` once, and it stops.
+   * The descriptor must be mounted already (before that a read says EPERM). While a device is served the
+   * process stays alive. What `onRequest` throws becomes an uncaughtException, and serving goes on.
    */
   deviceStart(fd: number, buffer: Buffer, batch: number, onRequest: (bytes: number) => void, onEnd: (errno: number) => void): Device;
   /** Later requests are read into this buffer: a handler that keeps the current one calls it. */
   deviceSetBuffer(device: Device, buffer: Buffer): void;
+  /** No callback comes after it. Stop before closing the descriptor: the event loop aborts the process if a polled one is closed. */
   deviceStop(device: Device): void;
   /** write(fd, head[0..headBytes]): one reply. */
   deviceWrite(fd: number, head: Buffer, headBytes: number): number;
@@ -169,7 +172,7 @@ export interface Native {
 
   /** setrlimit(RLIMIT_NOFILE) to that many, as far as allowed; the hard limit is never lowered. Returns the soft limit reached. */
   setMaxDescriptors(count: number): number;
-  /** prctl(PR_SET_IO_FLUSHER, 1) (hazard F20). */
+  /** prctl(PR_SET_IO_FLUSHER, 1) of the calling thread and those it starts later (hazard F20). -EPERM without CAP_SYS_RESOURCE. */
   setIoFlusher(): number;
   /** unshare(CLONE_FS) of the calling thread, so that its umask is its own. Pool threads do it themselves. */
   unshareFs(): number;

@@ -9,7 +9,7 @@ import { afterEach, beforeEach } from "vitest";
 import { HANDLE_BUFFER_BYTES, nativeAddon, type Native, STAT } from "../../../overlay/native/index.ts";
 
 export const native: Native = nativeAddon();
-export const { errno } = constants;
+export const errno: typeof constants.errno = constants.errno;
 export const isRoot: boolean = process.getuid?.() === 0;
 
 /** <fcntl.h> and friends, on x86-64 and arm64 where Node's constants lack them. */
