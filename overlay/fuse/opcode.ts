@@ -3,7 +3,7 @@
  * served is answered with the row's errno on purpose; the comment says what the kernel (fs/fuse of Linux 6.18) makes of it.
  */
 import { E } from "../../dlmd/base/errno.ts";
-import { OPCODE as O } from "./abi.ts";
+import { COMPAT_INIT_IN_BYTES, OPCODE as O, WRITE_IN_BYTES } from "./abi.ts";
 import * as decode from "./decode.ts";
 import * as file from "./decode-file.ts";
 import type { Decode } from "./fields.ts";
@@ -46,7 +46,7 @@ export const opcodeTable: readonly OpcodeRow[] = [
   served(O.FUSE_LINK, "FUSE_LINK", 8, decode.link),
   served(O.FUSE_OPEN, "FUSE_OPEN", 8, file.open),
   served(O.FUSE_READ, "FUSE_READ", 40, file.read),
-  served(O.FUSE_WRITE, "FUSE_WRITE", 40, file.write),
+  served(O.FUSE_WRITE, "FUSE_WRITE", WRITE_IN_BYTES, file.write),
   served(O.FUSE_STATFS, "FUSE_STATFS", 0, file.statfs),
   served(O.FUSE_RELEASE, "FUSE_RELEASE", 24, file.release),
   served(O.FUSE_FSYNC, "FUSE_FSYNC", 16, file.fsync),
@@ -55,7 +55,7 @@ export const opcodeTable: readonly OpcodeRow[] = [
   served(O.FUSE_LISTXATTR, "FUSE_LISTXATTR", 8, decode.listxattr),
   served(O.FUSE_REMOVEXATTR, "FUSE_REMOVEXATTR", 0, decode.removexattr),
   served(O.FUSE_FLUSH, "FUSE_FLUSH", 24, file.flush),
-  served(O.FUSE_INIT, "FUSE_INIT", 16, decode.init),
+  served(O.FUSE_INIT, "FUSE_INIT", COMPAT_INIT_IN_BYTES, decode.init),
   served(O.FUSE_OPENDIR, "FUSE_OPENDIR", 8, file.opendir),
   served(O.FUSE_READDIR, "FUSE_READDIR", 40, file.readdir),
   served(O.FUSE_RELEASEDIR, "FUSE_RELEASEDIR", 24, file.releasedir),

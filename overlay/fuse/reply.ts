@@ -3,12 +3,13 @@
  * offset 0 on and returns its length in bytes. The buffer needs MAX_REPLY_BYTES, but for directory listings.
  * Source: include/uapi/linux/fuse.h; how the kernel reads them: fs/fuse/{dir,readdir,inode}.c.
  *
- * `errno` is positive here and negative on the wire. Every unsafe or negative id is an assertion: they are ours.
+ * `errno` is positive here and negative on the wire. Too small a buffer is an assertion.
  */
 import type { Attr, StatFs } from "../lower/lower.ts";
 import { assert } from "../../dlmd/base/assert.ts";
 import {
   ATTR_OUT_BYTES,
+  DIRENT_BYTES,
   ENTRY_OUT_BYTES,
   LSEEK_OUT_BYTES,
   OPEN_OUT_BYTES,
@@ -17,7 +18,7 @@ import {
   WRITE_OUT_BYTES,
   XATTR_OUT_BYTES,
 } from "./abi.ts";
-import { write64 } from "./bytes.ts";
+import { write32, write64 } from "./bytes.ts";
 
 /** Room for every reply of this file with a fixed size (the largest is that to CREATE). */
 export const MAX_REPLY_BYTES: number = OUT_HEADER_BYTES + ENTRY_OUT_BYTES + OPEN_OUT_BYTES;
@@ -30,10 +31,15 @@ export const MAX_REPLY_BYTES: number = OUT_HEADER_BYTES + ENTRY_OUT_BYTES + OPEN
 export const VALID_SECONDS = 1_000_000_000;
 
 function head(buffer: Buffer, unique: number, bytes: number, errno: number): number {
-  buffer.writeUInt32LE(bytes, 0);
-  buffer.writeInt32LE(-errno, 4);
-  write64(buffer, 8, unique);
+  assert(bytes <= buffer.length, `reply of ${bytes} bytes in a buffer of ${buffer.length}`);
+  putHead(buffer, unique, bytes, errno);
   return bytes;
+}
+
+function putHead(buffer: Buffer, unique: number, bytes: number, errno: number): void {
+  write32(buffer, 0, bytes);
+  write32(buffer, 4, -errno);
+  write64(buffer, 8, unique);
 }
 
 /** `errno` > 0. */
@@ -49,7 +55,7 @@ export function encodeEmpty(buffer: Buffer, unique: number): number {
 
 /** The head of a reply whose body of `bodyBytes` the caller sends behind it: read, readlink, getxattr, listxattr. Returns 16. */
 export function encodeDataHead(buffer: Buffer, unique: number, bodyBytes: number): number {
-  head(buffer, unique, OUT_HEADER_BYTES + bodyBytes, 0);
+  putHead(buffer, unique, OUT_HEADER_BYTES + bodyBytes, 0);
   return OUT_HEADER_BYTES;
 }
 
@@ -60,16 +66,16 @@ function attr(buffer: Buffer, at: number, a: Attr, size: number): void {
   write64(buffer, at + 24, a.atimeSec);
   write64(buffer, at + 32, a.mtimeSec);
   write64(buffer, at + 40, a.ctimeSec);
-  buffer.writeUInt32LE(a.atimeNsec, at + 48);
-  buffer.writeUInt32LE(a.mtimeNsec, at + 52);
-  buffer.writeUInt32LE(a.ctimeNsec, at + 56);
-  buffer.writeUInt32LE(a.mode, at + 60);
-  buffer.writeUInt32LE(a.nlink, at + 64);
-  buffer.writeUInt32LE(a.uid, at + 68);
-  buffer.writeUInt32LE(a.gid, at + 72);
-  buffer.writeInt32LE((a.rdevMinor & 0xff) | (a.rdevMajor << 8) | ((a.rdevMinor & ~0xff) << 12), at + 76);
-  buffer.writeUInt32LE(a.blksize, at + 80);
-  buffer.writeUInt32LE(0, at + 84);
+  write32(buffer, at + 48, a.atimeNsec);
+  write32(buffer, at + 52, a.mtimeNsec);
+  write32(buffer, at + 56, a.ctimeNsec);
+  write32(buffer, at + 60, a.mode);
+  write32(buffer, at + 64, a.nlink);
+  write32(buffer, at + 68, a.uid);
+  write32(buffer, at + 72, a.gid);
+  write32(buffer, at + 76, (a.rdevMinor & 0xff) | (a.rdevMajor << 8) | ((a.rdevMinor & ~0xff) << 12));
+  write32(buffer, at + 80, a.blksize);
+  write32(buffer, at + 84, 0);
 }
 
 function entry(
@@ -128,8 +134,8 @@ export function encodeOpen(buffer: Buffer, unique: number, fh: number, openFlags
 
 function open(buffer: Buffer, at: number, fh: number, openFlags: number): void {
   write64(buffer, at, fh);
-  buffer.writeUInt32LE(openFlags, at + 8);
-  buffer.writeUInt32LE(0, at + 12);
+  write32(buffer, at + 8, openFlags);
+  write32(buffer, at + 12, 0);
 }
 
 /** CREATE: an entry and an open file. */
@@ -152,15 +158,15 @@ export function encodeCreate(
 
 /** WRITE and COPY_FILE_RANGE: how many bytes went. */
 export function encodeWrite(buffer: Buffer, unique: number, bytes: number): number {
-  buffer.writeUInt32LE(bytes, OUT_HEADER_BYTES);
-  buffer.writeUInt32LE(0, OUT_HEADER_BYTES + 4);
+  write32(buffer, OUT_HEADER_BYTES, bytes);
+  write32(buffer, OUT_HEADER_BYTES + 4, 0);
   return head(buffer, unique, OUT_HEADER_BYTES + WRITE_OUT_BYTES, 0);
 }
 
 /** GETXATTR, LISTXATTR with size 0: how long the value is. */
 export function encodeXattrSize(buffer: Buffer, unique: number, bytes: number): number {
-  buffer.writeUInt32LE(bytes, OUT_HEADER_BYTES);
-  buffer.writeUInt32LE(0, OUT_HEADER_BYTES + 4);
+  write32(buffer, OUT_HEADER_BYTES, bytes);
+  write32(buffer, OUT_HEADER_BYTES + 4, 0);
   return head(buffer, unique, OUT_HEADER_BYTES + XATTR_OUT_BYTES, 0);
 }
 
@@ -177,9 +183,9 @@ export function encodeStatfs(buffer: Buffer, unique: number, s: StatFs): number 
   write64(buffer, at + 16, s.bavail);
   write64(buffer, at + 24, s.files);
   write64(buffer, at + 32, s.ffree);
-  buffer.writeUInt32LE(s.bsize, at + 40);
-  buffer.writeUInt32LE(s.namelen, at + 44);
-  buffer.writeUInt32LE(s.frsize, at + 48);
+  write32(buffer, at + 40, s.bsize);
+  write32(buffer, at + 44, s.namelen);
+  write32(buffer, at + 48, s.frsize);
   return head(buffer, unique, OUT_HEADER_BYTES + STATFS_OUT_BYTES, 0);
 }
 
@@ -250,19 +256,19 @@ export class DirEncoder {
   }
 
   #recordBytes(nameBytes: number): number {
-    return (this.#plus ? ENTRY_OUT_BYTES : 0) + ((24 + nameBytes + 7) & ~7);
+    return (this.#plus ? ENTRY_OUT_BYTES : 0) + ((DIRENT_BYTES + nameBytes + 7) & ~7);
   }
 
   #dirent(name: Buffer, type: number, ino: number, cookie: bigint): void {
     const at = this.#at;
     const buffer = this.#buffer;
-    const next = at + ((24 + name.length + 7) & ~7);
+    const next = at + ((DIRENT_BYTES + name.length + 7) & ~7);
     write64(buffer, at, ino);
     buffer.writeBigUInt64LE(cookie, at + 8);
-    buffer.writeUInt32LE(name.length, at + 16);
-    buffer.writeUInt32LE(type, at + 20);
-    buffer.set(name, at + 24);
-    buffer.fill(0, at + 24 + name.length, next);
+    write32(buffer, at + 16, name.length);
+    write32(buffer, at + 20, type);
+    buffer.set(name, at + DIRENT_BYTES);
+    buffer.fill(0, at + DIRENT_BYTES + name.length, next);
     this.#at = next;
   }
 }

@@ -42,7 +42,8 @@ describe("INIT", () => {
       idmap: F.FUSE_ALLOW_IDMAP,
       ring: F.FUSE_OVER_IO_URING,
     };
-    for (const [name, bits] of Object.entries(never)) expect(flags & bits, name).toBe(0n);
+    const taken = Object.entries(never).filter(([, bits]) => (flags & bits) !== 0n);
+    expect(taken).toEqual([]);
   });
 
   test("nothing is taken that was not offered (Linux 5.4)", () => {

@@ -39,6 +39,10 @@ describe("replies", () => {
     expect(buffer.readUInt32LE(0)).toBe(MAX_REPLY_BYTES);
   });
 
+  test("a buffer that is too small is an assertion", () => {
+    expect(() => encodeEntry(Buffer.alloc(16 + 127), 2, 3, 4, attr, true, true)).toThrow("buffer of 143");
+  });
+
   test("a size other than the attributes' own takes its place, to the bit", () => {
     const buffer = Buffer.alloc(MAX_REPLY_BYTES);
     encodeEntry(buffer, 2, 3, 4, attr, true, false, SENTINEL_SIZE);
@@ -83,7 +87,7 @@ describe("listings", () => {
     expect(listing.add(name, 8, 1, 1n)).toBe(true);
     expect(listing.fits(name.length)).toBe(false);
     expect(listing.add(name, 8, 2, 2n)).toBe(false);
-    if (plus) expect(listing.addPlus(name, 8, 2n, 5, 0, attr, true, true)).toBe(false);
+    expect(plus && listing.addPlus(name, 8, 2n, 5, 0, attr, true, true)).toBe(false);
     expect(listing.end(2)).toBe(16 + recordBytes);
     expect(buffer.readUInt8(16 + recordBytes)).toBe(0xa5);
   });

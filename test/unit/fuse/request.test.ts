@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { WireError } from "../../../dlmd/base/error.ts";
 import { OPCODE } from "../../../overlay/fuse/abi.ts";
@@ -238,8 +238,7 @@ describe("the table", () => {
   });
 
   test("says for each whether it is served or what it is answered with and why", () => {
-    for (const row of opcodeTable) {
-      expect(row.served ? row.errno === 0 && row.why === "" : row.errno > 0 && row.why !== "", row.name).toBe(true);
-    }
+    const unclear = opcodeTable.filter((row) => !(row.served ? row.errno === 0 && row.why === "" : row.errno > 0 && row.why !== ""));
+    expect(unclear).toEqual([]);
   });
 });

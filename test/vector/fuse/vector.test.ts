@@ -74,7 +74,7 @@ function encode(spec: ReplySpec, vector: RequestVector, buffer: Buffer): number 
           e.fuseNodeid === undefined || e.attr === undefined || e.generation === undefined || !spec.plus
             ? listing.add(e.name, e.type, e.ino, e.cookie)
             : listing.addPlus(e.name, e.type, e.cookie, e.fuseNodeid, e.generation, e.attr, true, true);
-        expect(fitted).toBe(true);
+        if (!fitted) throw new Error(`${e.name.toString()} did not fit`);
       }
       return listing.end(unique);
     }
