@@ -1,0 +1,370 @@
+import { beforeEach, describe, expect, it } from "vitest";
+import { LockFlag } from "../../../dlmd/client/api.ts";
+import { Mode } from "../../../dlmd/lock/mode.ts";
+import { bear, registerAll } from "../../../overlay/coherence/born.ts";
+import { createCover, type Cover, type PinWaiter } from "../../../overlay/coherence/cover.ts";
+import { createCoherenceState, type CoherenceState, type Effect } from "../../../overlay/coherence/effect.ts";
+import {
+  addWaiter,
+  handleAst,
+  handleBast,
+  pinChild,
+  removeWaiter,
+  tryPin,
+  unpin,
+  unpinData,
+} from "../../../overlay/coherence/lock-cache.ts";
+import { dropName, exchangeNames, forgetNames, moveName, planExpiry, tellName, toldName } from "../../../overlay/coherence/names.ts";
+import { handleInvalidated, handleRetryTimer, handleTimer } from "../../../overlay/coherence/revoke.ts";
+import { closeToken, handleTokenAst, handleTokenBast, openToken } from "../../../overlay/coherence/write-token.ts";
+import type { InodeKind } from "../../../overlay/inode/inode.ts";
+
+let state: CoherenceState;
+let nextIno = 11;
+
+function cover(kind: InodeKind, known = true): Cover {
+  nextIno += 1;
+  const made = createCover({ ino: nextIno, generation: 7 }, `${nextIno}.7`, kind);
+  if (known) {
+    made.inode = { fuseNodeid: nextIno, id: made.id, key: made.key, kind, nlookup: 1, openCount: 0, writeOpenCount: 0, cover: made };
+  }
+  return made;
+}
+
+function effects(): Effect[] {
+  return state.effects.splice(0);
+}
+
+function done(): string[] {
+  return effects().map((effect) => effect.do);
+}
+
+function waiter(mode: typeof Mode.PR | typeof Mode.EX, passes = false): PinWaiter {
+  return { mode, passes, settle: () => undefined };
+}
+
+/** A cover whose lock is here. */
+function holding(kind: InodeKind, mode: typeof Mode.PR | typeof Mode.EX): Cover {
+  const made = cover(kind);
+  made.mode = mode;
+  return made;
+}
+
+beforeEach(() => {
+  state = createCoherenceState();
+});
+
+describe("pins and requests", () => {
+  it("pins without a word while the lock is here, and asks once when it is not", () => {
+    const file = cover("file");
+    expect(tryPin(file, Mode.PR)).toBe(false);
+    addWaiter(state, file, waiter(Mode.PR), 0);
+    addWaiter(state, file, waiter(Mode.PR), 0);
+    expect(effects()).toMatchObject([{ do: "request", mode: Mode.PR, flags: 0 }]);
+    handleAst(state, file, "granted", Mode.PR, 1);
+    expect(done()).toEqual(["settle", "settle"]);
+    expect(file.pins).toBe(2);
+    expect(tryPin(file, Mode.PR)).toBe(true);
+    expect(done()).toEqual([]);
+  });
+
+  it("asks for the strongest mode that is waited for", () => {
+    const file = cover("file");
+    file.phase = "converting";
+    file.asking = Mode.NL;
+    addWaiter(state, file, waiter(Mode.PR), 0);
+    addWaiter(state, file, waiter(Mode.EX), 0);
+    handleAst(state, file, "granted", Mode.NL, 0);
+    expect(effects()).toMatchObject([{ do: "request", mode: Mode.EX }]);
+  });
+
+  it("F11: a waiter that is killed leaves the queue, and the others go on", () => {
+    const file = holding("file", Mode.PR);
+    const killed = waiter(Mode.EX);
+    addWaiter(state, file, killed, 0);
+    const other = waiter(Mode.PR);
+    addWaiter(state, file, other, 0);
+    effects();
+    expect(removeWaiter(state, file, killed, 0)).toBe(true);
+    const after = effects();
+    expect(after).toMatchObject([
+      { do: "settle", waiter: killed, error: { code: "EINTR" } },
+      { do: "settle", waiter: other, error: null },
+    ]);
+    expect(removeWaiter(state, file, other, 0)).toBe(false);
+  });
+
+  it("F13: PR to EX is tried without waiting; refused, everything cached goes, and EX is asked for from NL", () => {
+    const file = holding("file", Mode.PR);
+    addWaiter(state, file, waiter(Mode.EX), 0);
+    expect(effects()).toMatchObject([{ do: "request", mode: Mode.EX, flags: LockFlag.NOQUEUE }]);
+    handleAst(state, file, "again", Mode.PR, 0);
+    expect(effects()).toMatchObject([{ do: "invalidate", plan: { what: "pages-and-size" } }]);
+    handleInvalidated(state, file, false, 0);
+    expect(effects()).toMatchObject([{ do: "request", mode: Mode.NL }]);
+    handleAst(state, file, "granted", Mode.NL, 0);
+    expect(effects()).toMatchObject([{ do: "request", mode: Mode.EX, flags: 0 }]);
+  });
+
+  it("F13: a child is asked for without waiting, and not at all while its lock is on the move", () => {
+    const child = cover("file");
+    const told: boolean[] = [];
+    expect(pinChild(state, child, (pinned) => told.push(pinned))).toBeNull();
+    expect(effects()).toMatchObject([{ do: "request", mode: Mode.PR, flags: LockFlag.NOQUEUE | LockFlag.NOQUEUEBAST }]);
+    handleAst(state, child, "again", Mode.NL, 0);
+    expect(effects()).toMatchObject([{ do: "settle-child", pinned: false }]);
+    addWaiter(state, child, waiter(Mode.PR), 0);
+    expect(pinChild(state, child, () => undefined)).toBe(false);
+  });
+});
+
+describe("the revoke", () => {
+  it("runs through its phases and gives the lock up in the turn in which the invalidation was clean", () => {
+    const file = holding("file", Mode.EX);
+    expect(tryPin(file, Mode.EX)).toBe(true);
+    handleBast(state, file, Mode.EX, 0);
+    expect(file.phase).toBe("draining");
+    expect(tryPin(file, Mode.PR)).toBe(false);
+    unpin(state, file, 0);
+    expect(file.phase).toBe("invalidating");
+    expect(effects()).toMatchObject([{ do: "invalidate", plan: { what: "pages-and-size" } }]);
+    handleInvalidated(state, file, false, 0);
+    expect(effects()).toMatchObject([{ do: "request", mode: Mode.NL, flags: 0 }]);
+    expect(file.phase).toBe("converting");
+  });
+
+  it("gives EX down to PR without touching the cache, unless a page cache here may write", () => {
+    const file = holding("file", Mode.EX);
+    handleBast(state, file, Mode.PR, 0);
+    expect(effects()).toMatchObject([{ do: "request", mode: Mode.PR }]);
+    const written = holding("file", Mode.EX);
+    written.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, waiters: [] };
+    handleBast(state, written, Mode.PR, 0);
+    expect(effects()).toMatchObject([{ do: "invalidate", plan: { what: "pages" } }]);
+  });
+
+  it("F1: a READ passes during the invalidation, which is then repeated until none was answered", () => {
+    const file = holding("file", Mode.PR);
+    handleBast(state, file, Mode.EX, 0);
+    effects();
+    const read = waiter(Mode.PR, true);
+    addWaiter(state, file, read, 0);
+    expect(effects()).toMatchObject([{ do: "settle", waiter: read, error: null }]);
+    handleInvalidated(state, file, false, 0);
+    expect(done()).toEqual([]); // the READ is still under way
+    unpinData(state, file, 0);
+    expect(effects()).toMatchObject([{ do: "invalidate" }]);
+    handleInvalidated(state, file, false, 0);
+    expect(effects()).toMatchObject([{ do: "request", mode: Mode.NL }]);
+  });
+
+  it("F1: from the second round on reads are held back for a moment, never longer", () => {
+    const file = holding("file", Mode.PR);
+    handleBast(state, file, Mode.EX, 0);
+    addWaiter(state, file, waiter(Mode.PR, true), 0);
+    unpinData(state, file, 0);
+    effects();
+    handleInvalidated(state, file, false, 0);
+    effects();
+    expect(file.round).toBe(2);
+    const late = waiter(Mode.PR, true);
+    addWaiter(state, file, late, 0);
+    expect(effects()).toMatchObject([{ do: "timer", purpose: "pass", delayMs: 1 }]);
+    handleTimer(state, file, 1);
+    expect(effects()).toMatchObject([{ do: "settle", waiter: late }]);
+  });
+
+  it("F1: a cached WRITE that meets a shared lock in a revoke is made exclusive in place, and never runs under PR", () => {
+    const file = holding("file", Mode.PR);
+    file.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, waiters: [] };
+    handleBast(state, file, Mode.EX, 0);
+    effects();
+    const write = waiter(Mode.EX, true);
+    addWaiter(state, file, write, 0);
+    expect(effects()).toMatchObject([{ do: "request", mode: Mode.EX, flags: 0 }]);
+    handleInvalidated(state, file, false, 0);
+    expect(done()).toEqual([]);
+    handleAst(state, file, "granted", Mode.EX, 0);
+    expect(done()).toEqual(["settle"]);
+    unpinData(state, file, 0);
+    expect(done()).toEqual(["invalidate"]);
+  });
+
+  it("F4: an inode that the kernel must still get is looked for again until it is found", () => {
+    const file = holding("file", Mode.PR);
+    handleBast(state, file, Mode.EX, 0);
+    effects();
+    handleInvalidated(state, file, true, 0);
+    expect(effects()).toMatchObject([{ do: "timer", purpose: "retry", delayMs: 0.2 }]);
+    handleRetryTimer(state, file, 0);
+    expect(done()).toEqual(["invalidate"]);
+    handleInvalidated(state, file, true, 0);
+    expect(effects()).toMatchObject([{ do: "timer", purpose: "retry", delayMs: 0.4 }]);
+    // FORGET: now not finding it is success.
+    if (file.inode !== null) file.inode.nlookup = 0;
+    handleRetryTimer(state, file, 0);
+    expect(effects()).toMatchObject([{ do: "request", mode: Mode.NL }]);
+  });
+
+  it("F5: the size goes with the pages of a regular file, and only there", () => {
+    const link = holding("other", Mode.PR);
+    handleBast(state, link, Mode.EX, 0);
+    expect(effects()).toMatchObject([{ do: "invalidate", plan: { what: "pages" } }]);
+  });
+
+  it("keeps a lock that is fought over and in use for a moment, and no longer", () => {
+    const file = holding("file", Mode.EX);
+    file.revokedAt = 0;
+    file.grantedAt = 1;
+    file.uses = 10;
+    handleBast(state, file, Mode.EX, 2);
+    expect(effects()).toMatchObject([{ do: "timer", purpose: "hold" }]);
+    expect(tryPin(file, Mode.EX)).toBe(true);
+    unpin(state, file, 2);
+    handleTimer(state, file, 1 + state.limits.minHoldMs);
+    expect(done()).toEqual(["invalidate"]);
+  });
+
+  it("an inode that the kernel does not know goes without a notification", () => {
+    const file = cover("file", false);
+    file.mode = Mode.EX;
+    handleBast(state, file, Mode.EX, 0);
+    expect(effects()).toMatchObject([{ do: "request", mode: Mode.NL }]);
+  });
+});
+
+describe("what was born here", () => {
+  it("costs no message until the directory's lock goes, and then all of it is known first", () => {
+    const dir = holding("directory", Mode.EX);
+    const files = [cover("file"), cover("file")];
+    for (const file of files) bear(state, file, 0);
+    expect(tryPin(files[0] as Cover, Mode.EX)).toBe(true);
+    expect(done()).toEqual([]);
+    handleBast(state, dir, Mode.PR, 0);
+    expect(dir.phase).toBe("publishing");
+    expect(effects()).toMatchObject([
+      { do: "request", mode: Mode.EX },
+      { do: "request", mode: Mode.EX },
+    ]);
+    handleAst(state, files[0] as Cover, "granted", Mode.EX, 0);
+    expect(dir.phase).toBe("publishing");
+    handleAst(state, files[1] as Cover, "granted", Mode.EX, 0);
+    expect(effects()).toMatchObject([{ do: "request", cover: dir, mode: Mode.PR }]);
+  });
+
+  it("registers the write token only where it is in use", () => {
+    const [open, closed] = [cover("file"), cover("file")];
+    for (const file of [open, closed]) bear(state, file, 0);
+    expect(openToken(state, open, () => undefined)).toBe(true);
+    registerAll(state);
+    expect(effects().filter((effect) => effect.do === "request-token")).toMatchObject([{ cover: open }]);
+    expect(closed.token).toBeNull();
+  });
+});
+
+describe("the write token", () => {
+  it("F9: a second node's writing open is direct when the token does not come", () => {
+    const file = cover("file");
+    const results: string[] = [];
+    expect(openToken(state, file, (result) => results.push(result))).toBe(false);
+    expect(done()).toEqual(["request-token"]);
+    const token = file.token;
+    if (token === null) throw new Error("no token");
+    handleTokenAst(state, file, token, "canceled", 0);
+    for (const effect of effects()) if (effect.do === "settle-token") effect.waiter(effect.result);
+    expect(results).toEqual(["direct"]);
+  });
+
+  it("is given up at once when idle, and at the last close when in use", () => {
+    const file = cover("file");
+    openToken(state, file, () => undefined);
+    const token = file.token;
+    if (token === null) throw new Error("no token");
+    handleTokenAst(state, file, token, "granted", 0);
+    effects();
+    handleTokenBast(state, file, token);
+    expect(done()).toEqual([]);
+    closeToken(state, file);
+    expect(done()).toEqual(["unlock-token"]);
+    expect(file.token).toBeNull();
+  });
+});
+
+describe("F6 F12: the names a kernel was told", () => {
+  const a = Buffer.from("a");
+  const b = Buffer.from([0xff, 0xfe]);
+
+  it("plans nothing where no validity was given, and each name once where it was", () => {
+    const dir = holding("directory", Mode.PR);
+    const child = cover("file");
+    expect(tellName(dir, a, child, false, 1, 0)).toBe(false);
+    expect(planExpiry(dir, 1, 0)).toEqual({ epoch: false, names: [] });
+    expect(tellName(dir, b, child, true, 1, 0)).toBe(true);
+    expect(planExpiry(dir, 1, 0).names).toMatchObject([{ name: b }]);
+    expect(planExpiry(dir, 1, 0).names).toEqual([]);
+    expect(toldName(dir, b)).toBe(child);
+  });
+
+  it("expires what was told once, drops what was told again a moment ago, and takes the epoch for directories", () => {
+    const dir = holding("directory", Mode.PR);
+    const [once, again, folder] = [cover("file"), cover("file"), cover("directory")];
+    tellName(dir, a, once, true, 1, 0);
+    tellName(dir, b, again, true, 1, 0);
+    tellName(dir, b, again, true, 1, 100);
+    expect(planExpiry(dir, 1, 200).names).toMatchObject([{ drop: false }, { drop: true }]);
+    tellName(dir, b, again, true, 1, 300);
+    expect(planExpiry(dir, 1, 10_000).names).toMatchObject([{ name: b, drop: false }]);
+    const c = Buffer.from("c");
+    tellName(dir, c, folder, true, 1, 0);
+    tellName(dir, c, folder, true, 1, 11_000);
+    expect(planExpiry(dir, 1, 11_001).epoch).toBe(true);
+  });
+
+  it("takes the epoch for more than a thousand names", () => {
+    const dir = holding("directory", Mode.PR);
+    for (let k = 0; k < 1001; k += 1) tellName(dir, Buffer.from(`n${k}`), cover("file"), true, 1, 0);
+    expect(planExpiry(dir, 1, 0).epoch).toBe(true);
+  });
+
+  it("remembers at most a thousand negative names", () => {
+    const dir = holding("directory", Mode.PR);
+    for (let k = 0; k < 1000; k += 1) expect(tellName(dir, Buffer.from(`n${k}`), null, true, 1, 0)).toBe(true);
+    expect(tellName(dir, Buffer.from("one more"), null, true, 1, 0)).toBe(false);
+    dropName(dir, Buffer.from("n0"));
+    expect(tellName(dir, Buffer.from("one more"), null, true, 1, 0)).toBe(true);
+  });
+
+  it("gives no validity in a directory revoked twice within a second, until it was quiet for ten", () => {
+    const dir = holding("directory", Mode.PR);
+    const child = cover("file");
+    for (const now of [0, 500]) {
+      tellName(dir, a, child, true, state.epoch, now);
+      handleBast(state, dir, Mode.EX, now);
+      handleInvalidated(state, dir, false, now);
+      handleAst(state, dir, "granted", Mode.NL, now);
+      handleAst(state, { ...dir, asking: null }, "granted", Mode.PR, now);
+      dir.mode = Mode.PR;
+      effects();
+    }
+    expect(tellName(dir, a, child, true, state.epoch, 600)).toBe(false);
+    expect(tellName(dir, a, child, true, state.epoch, 10_501)).toBe(true);
+  });
+
+  it("follows renames, exchanges and forgets", () => {
+    const dir = holding("directory", Mode.EX);
+    const other = holding("directory", Mode.EX);
+    const [x, y] = [cover("file"), cover("file")];
+    tellName(dir, a, x, true, 1, 0);
+    moveName(dir, a, other, b, 0);
+    expect(toldName(dir, a)).toBeUndefined();
+    expect(toldName(other, b)).toBe(x);
+    expect(planExpiry(other, 1, 5000).names).toMatchObject([{ name: b }]);
+    tellName(dir, a, y, true, 1, 0);
+    exchangeNames(dir, a, other, b, 0);
+    expect(toldName(dir, a)).toBe(x);
+    expect(toldName(other, b)).toBe(y);
+    forgetNames(x);
+    expect(toldName(dir, a)).toBeUndefined();
+    expect(x.toldIn).toBeNull();
+  });
+});
