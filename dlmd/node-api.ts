@@ -170,7 +170,8 @@ export type Effect =
 
 /** What a client is told, in order. */
 export type ClientEvent =
-  | { readonly kind: "opened"; readonly lockspaceId: number }
+  /** error "": it is open. */
+  | { readonly kind: "opened"; readonly lockspaceId: number; readonly error: string }
   | {
       readonly kind: "ast";
       readonly lockId: number;

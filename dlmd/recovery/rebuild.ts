@@ -1,0 +1,160 @@
+/**
+ * Locks of a new view: every node names all its locks to their new masters, and every old master hands over the value
+ * blocks that it knows (Linux fs/dlm/recover.c; departures: everything is rebuilt in every view, whether or not its
+ * master changed, so nothing has to be known about what the old masters knew or what was in flight between nodes).
+ *
+ * Granted modes are the holders': a conversion down took effect when it was sent, so the union of what holders have is never
+ * more than what the old masters granted. New requests and conversions up are queued anew (hazard H2).
+ */
+import { VALBLK } from "../lock/flag.ts";
+import { clearQueues, type Lkb, newLkb, type Resource } from "../lock/lkb.ts";
+import type { LockManager } from "../lock/lock-manager.ts";
+import type { Client } from "../lock/client.ts";
+import { settleRebuilt } from "../lock/master.ts";
+import { masterOf } from "../lock/mastering.ts";
+import { Mode } from "../lock/mode.ts";
+import type { OfferMessage, PeerMessage, RebuildMessage } from "../wire/peer.ts";
+import type { Member } from "../wire/view-id.ts";
+
+type Send = (nodeid: number, message: PeerMessage) => void;
+
+/**
+ * Turns the tables of the last view into those of the new one and sends what others need. `lost`: the incarnation of that node that
+ * took part in the last view is dead, or messages of it were lost. Restartable: a still newer view does the same again.
+ */
+export function startRebuild(
+  manager: LockManager,
+  clients: Iterable<Client>,
+  members: readonly Member[],
+  lost: (nodeid: number) => boolean,
+  send: Send,
+): void {
+  manager.rebuilding = true;
+  manager.members = members;
+  manager.masteredFor.clear();
+  manager.heldElsewhere.clear();
+  for (const lockspace of manager.lockspaces.values()) {
+    for (const resource of lockspace.resources.values()) moveResource(manager.nodeid, members, resource, lost, send);
+  }
+  for (const client of clients) {
+    for (const lkb of client.locks.values()) {
+      // What was being taken back is not asked for again. (Deleting the entry just visited is safe in a Map.)
+      if (lkb.canceling) manager.completeCancel(lkb);
+      if (lkb.granted !== null || lkb.requested !== null) nameLock(manager, lkb, send);
+    }
+  }
+}
+
+function moveResource(self: number, members: readonly Member[], resource: Resource, lost: (nodeid: number) => boolean, send: Send): void {
+  if (resource.lvbKnown && hasLostWriter(self, resource, lost)) {
+    resource.lvbValid = false;
+    resource.lvbSeq++;
+  }
+  clearQueues(resource);
+  resource.masterNodeid = masterOf(members, resource.lockspace.name, resource.name);
+  if (resource.masterNodeid === self || !resource.lvbKnown) return;
+  const { lvb, lvbSeq, lvbValid } = resource;
+  send(resource.masterNodeid, { kind: "offer", lockspace: resource.lockspace.name, resource: resource.name, lvbSeq, lvbValid, lvb });
+  resource.lvbKnown = false;
+  resource.lvb = null;
+}
+
+/** Somebody who may have written the block and could not say so any more. */
+function hasLostWriter(self: number, resource: Resource, lost: (nodeid: number) => boolean): boolean {
+  const writes = (lkb: Lkb): boolean =>
+    lkb.nodeid !== self && lkb.granted !== null && lkb.granted >= Mode.PW && (lkb.flags & VALBLK) !== 0 && lost(lkb.nodeid);
+  return resource.grantQueue.some(writes) || resource.convertQueue.some(writes);
+}
+
+function nameLock(manager: LockManager, lkb: Lkb, send: Send): void {
+  const resource = lkb.resource;
+  if (resource.masterNodeid === manager.nodeid) return manager.place(lkb);
+  manager.heldElsewhere.set(lkb.id, lkb);
+  send(resource.masterNodeid, {
+    kind: "rebuild",
+    lkbId: lkb.id,
+    clientId: lkb.clientId,
+    lockspace: resource.lockspace.name,
+    resource: resource.name,
+    granted: lkb.granted,
+    requested: lkb.requested,
+    flags: lkb.flags,
+    grantNo: lkb.grantNo,
+    waitedMs: lkb.requested === null ? 0 : Math.min(0xffffffff, Math.max(0, Math.round(manager.nowMs - lkb.sinceMs))),
+    lvbSeq: lkb.lvbSeq,
+    lvbRead: lkb.lvbRead,
+    lvbValid: lkb.lvbValid,
+    lvb: lkb.lvb,
+  });
+}
+
+/** False: not one of ours to master. */
+export function receiveRebuild(manager: LockManager, from: number, m: RebuildMessage): boolean {
+  const resource = manager.resource(manager.lockspace(m.lockspace), m.resource);
+  const locks = manager.mastered(from);
+  if (resource.masterNodeid !== manager.nodeid || locks.has(m.lkbId) || (m.granted === null && m.requested === null)) return false;
+  const lkb = newLkb(resource, from, m.lkbId, null, m.clientId, 0);
+  lkb.granted = m.granted;
+  lkb.requested = m.requested;
+  lkb.flags = m.flags;
+  lkb.grantNo = m.grantNo;
+  lkb.sinceMs = manager.nowMs - m.waitedMs;
+  lkb.lvbSeq = m.lvbSeq;
+  lkb.lvbRead = m.lvbRead;
+  lkb.lvbValid = m.lvbValid;
+  lkb.lvb = m.lvb;
+  locks.set(m.lkbId, lkb);
+  manager.place(lkb);
+  return true;
+}
+
+/** Also for an offer of a view that was given up before it ran: its sender keeps the block no more. */
+export function receiveOffer(manager: LockManager, m: OfferMessage): void {
+  const resource = manager.resource(manager.lockspace(m.lockspace), m.resource);
+  if (resource.lvbKnown && resource.lvbSeq >= m.lvbSeq) return;
+  resource.lvbKnown = true;
+  resource.lvb = m.lvb;
+  resource.lvbSeq = m.lvbSeq;
+  resource.lvbValid = m.lvbValid;
+}
+
+/** All members have named their locks: value blocks are settled, what can be granted is granted, the rest is told on. */
+export function finishRebuild(manager: LockManager): void {
+  manager.rebuilding = false;
+  for (const lockspace of manager.lockspaces.values()) {
+    for (const resource of lockspace.resources.values()) {
+      if (resource.masterNodeid === manager.nodeid) {
+        settleLvb(resource);
+        settleRebuilt(manager, resource);
+      }
+      manager.release(resource);
+    }
+  }
+}
+
+/**
+ * The block of a rebuilt resource: that of any lock above CR (no other can have written since that one read or wrote it); else what the
+ * old master knew; else the highest sequence that a lock has seen, marked not valid (Linux recover_lvb).
+ */
+export function settleLvb(resource: Resource): void {
+  let newest: Lkb | null = null;
+  let above: Lkb | null = null;
+  let seq = resource.lvbKnown ? resource.lvbSeq : 0;
+  for (const queue of [resource.grantQueue, resource.convertQueue]) {
+    for (const lkb of queue) {
+      seq = Math.max(seq, lkb.lvbSeq);
+      if (!lkb.lvbRead) continue;
+      if (newest === null || lkb.lvbSeq > newest.lvbSeq) newest = lkb;
+      if ((lkb.granted as Mode) > Mode.CR && (above === null || lkb.lvbSeq > above.lvbSeq)) above = lkb;
+    }
+  }
+  if (above !== null) {
+    resource.lvb = above.lvb;
+    resource.lvbValid = above.lvbValid;
+  } else if (!resource.lvbKnown || seq > resource.lvbSeq) {
+    if (newest !== null) resource.lvb = newest.lvb;
+    resource.lvbValid = false;
+  }
+  resource.lvbSeq = seq;
+  resource.lvbKnown = true;
+}
