@@ -1,0 +1,60 @@
+/**
+ * Open files and directories of this mount: what the kernel calls `fh`. Numbers come from a counter and are never used twice,
+ * so that a late RELEASE can not close somebody else's file.
+ */
+import type { LowerHandle } from "../lower/lower.ts";
+import type { InodeRecord } from "./table.ts";
+
+export interface OpenFile {
+  readonly fh: number;
+  readonly inode: InodeRecord;
+  readonly lowerHandle: LowerHandle;
+  readonly writable: boolean;
+  /** It has the kernel's page cache; else every read and write comes here (FOPEN_DIRECT_IO). */
+  readonly cached: boolean;
+  /** It holds the write token (Coherence.openForWrite). */
+  readonly writeToken: boolean;
+  readonly directory: boolean;
+}
+
+export class HandleTable {
+  readonly #files = new Map<number, OpenFile>();
+  #nextFh = 1;
+
+  get size(): number {
+    return this.#files.size;
+  }
+
+  add(inode: InodeRecord, lowerHandle: LowerHandle, writable: boolean, cached: boolean, writeToken: boolean): OpenFile {
+    const file: OpenFile = {
+      fh: this.#nextFh,
+      inode,
+      lowerHandle,
+      writable,
+      cached,
+      writeToken,
+      directory: inode.kind === "directory",
+    };
+    this.#nextFh += 1;
+    this.#files.set(file.fh, file);
+    return file;
+  }
+
+  get(fh: number): OpenFile | undefined {
+    return this.#files.get(fh);
+  }
+
+  /** Takes it out; undefined if it was not there. */
+  take(fh: number): OpenFile | undefined {
+    const file = this.#files.get(fh);
+    if (file !== undefined) this.#files.delete(fh);
+    return file;
+  }
+
+  /** All that is open, for the end of the mount; empty afterwards. */
+  takeAll(): OpenFile[] {
+    const all = [...this.#files.values()];
+    this.#files.clear();
+    return all;
+  }
+}

@@ -1,0 +1,142 @@
+/**
+ * The inodes that this mount's kernel knows, by the number given to the kernel (`fuseNodeid`) and by identity. The numbers come
+ * from a counter and are never used twice: ext4 gives a deleted file's inode number to the next one at once, and a kernel
+ * that met the old number again would take the new file for the old. What the kernel counts, and when it forgets:
+ * Documentation/filesystems/fuse.rst, fs/fuse/inode.c (fuse_iget, fuse_evict_inode).
+ *
+ * A record lives while the kernel counts lookups of it, while it is open, and while an operation uses it. Memory: a record, its
+ * key and two table rows, about 400 bytes; how many there are is the kernel's choice (it forgets when memory is short).
+ */
+import { assert } from "../../dlmd/base/assert.ts";
+import type { Cover } from "../coherence/cover.ts";
+import { fileKey } from "../lower/lower.ts";
+import type { FileId } from "../lower/lower.ts";
+import type { Inode, InodeKind } from "./inode.ts";
+
+export const ROOT_FUSE_NODEID = 1;
+
+const S_IFMT = 0o170000;
+const S_IFREG = 0o100000;
+const S_IFDIR = 0o040000;
+
+export function inodeKind(mode: number): InodeKind {
+  const type = mode & S_IFMT;
+  return type === S_IFREG ? "file" : type === S_IFDIR ? "directory" : "other";
+}
+
+/** The table's own record; the coherence layer sees the Inode in it. */
+export interface InodeRecord extends Inode {
+  /** Operations that hold this record now. */
+  useCount: number;
+  /** The link count in the last attributes seen here: a hint, for what is worth keeping. */
+  nlinkHint: number;
+}
+
+export interface InodeTableOptions {
+  readonly root: FileId;
+  readonly createCover: (id: FileId, kind: InodeKind) => Cover;
+  /** The record goes. `removed`: the inode itself is (as far as known here) deleted. */
+  readonly dropped: (inode: Inode, removed: boolean) => void;
+}
+
+export class InodeTable {
+  readonly root: InodeRecord;
+  readonly #options: InodeTableOptions;
+  readonly #byNodeid = new Map<number, InodeRecord>();
+  readonly #byKey = new Map<string, InodeRecord>();
+  #nextNodeid = ROOT_FUSE_NODEID;
+
+  constructor(options: InodeTableOptions) {
+    this.#options = options;
+    this.root = this.#create(options.root, fileKey(options.root), "directory");
+    this.root.nlookup = 1;
+  }
+
+  get size(): number {
+    return this.#byNodeid.size;
+  }
+
+  /** The record behind the number that a request names; undefined: the kernel was never told it, or forgot it. */
+  get(fuseNodeid: number): InodeRecord | undefined {
+    return this.#byNodeid.get(fuseNodeid);
+  }
+
+  /** The record of that identity, created if need be, and in use until `leave`. `mode`: its st_mode. */
+  remember(id: FileId, mode: number): InodeRecord {
+    const key = fileKey(id);
+    const record = this.#byKey.get(key) ?? this.#create(id, key, inodeKind(mode));
+    record.useCount += 1;
+    return record;
+  }
+
+  /** In use by an operation: it stays in the table until `leave`, whatever the kernel forgets meanwhile. */
+  use(record: InodeRecord): void {
+    record.useCount += 1;
+  }
+
+  leave(record: InodeRecord): void {
+    assert(record.useCount > 0, `inode ${record.key} left more often than used`);
+    record.useCount -= 1;
+    if (record.useCount === 0 && record.nlookup === 0) this.#settle(record);
+  }
+
+  /** FORGET: the kernel gives back that many lookups. A number that is not known here is the kernel's error and ignored. */
+  forget(fuseNodeid: number, nlookups: number): void {
+    const record = this.#byNodeid.get(fuseNodeid);
+    if (record === undefined || record === this.root) return;
+    assert(nlookups <= record.nlookup, `FORGET of ${nlookups} lookups of inode ${record.key}, which has ${record.nlookup}`);
+    record.nlookup -= nlookups;
+    if (record.nlookup === 0) this.#settle(record);
+  }
+
+  opened(record: InodeRecord, writable: boolean): void {
+    record.openCount += 1;
+    if (writable) record.writeOpenCount += 1;
+  }
+
+  closed(record: InodeRecord, writable: boolean): void {
+    assert(record.openCount > 0, `inode ${record.key} closed more often than opened`);
+    record.openCount -= 1;
+    if (writable) record.writeOpenCount -= 1;
+    if (record.openCount === 0 && record.nlookup === 0) this.#settle(record);
+  }
+
+  /** The mount is gone, and with it all that its kernel knew. */
+  clear(): void {
+    for (const record of this.#byNodeid.values()) {
+      record.nlookup = 0;
+      record.openCount = 0;
+      record.writeOpenCount = 0;
+      this.#options.dropped(record, false);
+    }
+    this.#byNodeid.clear();
+    this.#byKey.clear();
+  }
+
+  #settle(record: InodeRecord): void {
+    if (record.nlookup > 0 || record.openCount > 0 || record.useCount > 0) return;
+    if (this.#byNodeid.get(record.fuseNodeid) !== record) return;
+    this.#byNodeid.delete(record.fuseNodeid);
+    this.#byKey.delete(record.key);
+    this.#options.dropped(record, record.nlinkHint === 0);
+  }
+
+  #create(id: FileId, key: string, kind: InodeKind): InodeRecord {
+    const record: InodeRecord = {
+      fuseNodeid: this.#nextNodeid,
+      id,
+      key,
+      kind,
+      nlookup: 0,
+      openCount: 0,
+      writeOpenCount: 0,
+      useCount: 0,
+      nlinkHint: 1,
+      cover: this.#options.createCover(id, kind),
+    };
+    this.#nextNodeid += 1;
+    this.#byNodeid.set(record.fuseNodeid, record);
+    this.#byKey.set(key, record);
+    return record;
+  }
+}

@@ -1,0 +1,67 @@
+/** GETATTR, SETATTR, READLINK, STATFS, SYNCFS. */
+import { E, errnoError } from "../../dlmd/base/errno.ts";
+import { Mode } from "../../dlmd/lock/mode.ts";
+import type { GetattrRequest, ReadlinkRequest, SetattrRequest } from "../fuse/request.ts";
+import type { Call } from "./call.ts";
+import { type Mount, inodeOf, waiting } from "./mount.ts";
+
+export async function getattr(mount: Mount, call: Call, request: GetattrRequest): Promise<void> {
+  const { coherence, lower } = mount;
+  const inode = inodeOf(mount, request.fuseNodeid);
+  if (!coherence.tryPin(inode, Mode.PR)) await coherence.pin(inode, Mode.PR, call);
+  try {
+    let attr = lower.getattr(inode.id);
+    if (waiting(attr)) attr = await attr;
+    inode.nlinkHint = attr.nlink;
+    call.attr(attr, coherence.attrValid(inode));
+  } finally {
+    coherence.unpin(inode, Mode.PR);
+  }
+}
+
+/** The reply never carries validity: it may be installed after a revoke (hazard F4). */
+export async function setattr(mount: Mount, call: Call, request: SetattrRequest): Promise<void> {
+  const { coherence, lower } = mount;
+  const inode = inodeOf(mount, request.fuseNodeid);
+  const { change } = request;
+  if (change.size !== undefined && change.size > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
+  const file = request.fh === null ? undefined : mount.handles.get(request.fh);
+  // A truncate stops the kernel's own write-back of the inode until it is answered, whatever handle it came through (hazard F1).
+  const cached = change.size !== undefined || file?.cached === true;
+  const pin = coherence.pinData(inode, Mode.EX, cached, call);
+  if (waiting(pin)) await pin;
+  try {
+    let attr = lower.setattr(inode.id, change, file?.lowerHandle ?? null);
+    if (waiting(attr)) attr = await attr;
+    inode.nlinkHint = attr.nlink;
+    call.attr(attr, false);
+  } finally {
+    coherence.unpinData(inode, Mode.EX);
+  }
+}
+
+export async function readlink(mount: Mount, call: Call, request: ReadlinkRequest): Promise<void> {
+  const { coherence, lower } = mount;
+  const inode = inodeOf(mount, request.fuseNodeid);
+  if (!coherence.tryPin(inode, Mode.PR)) await coherence.pin(inode, Mode.PR, call);
+  try {
+    let target = lower.readlink(inode.id);
+    if (waiting(target)) target = await target;
+    call.data(target);
+  } finally {
+    coherence.unpin(inode, Mode.PR);
+  }
+}
+
+/** No lock: nothing of it is cached anywhere. */
+export async function statfs(mount: Mount, call: Call): Promise<void> {
+  let fields = mount.lower.statfs();
+  if (waiting(fields)) fields = await fields;
+  call.statfs(fields);
+}
+
+export async function syncfs(mount: Mount, call: Call): Promise<void> {
+  const done = mount.lower.syncfs();
+  if (waiting(done)) await done;
+  call.empty();
+}

@@ -1,0 +1,157 @@
+/**
+ * One request on its way to its one reply. The handlers of this room answer through it; what the kernel did with the answer
+ * comes back: `false` means that it was dropped, so whatever the reply would have given to the kernel (a lookup, an open file) was
+ * not given.
+ */
+import { assert } from "../../dlmd/base/assert.ts";
+import { E } from "../../dlmd/base/errno.ts";
+import type { Log } from "../../dlmd/base/log.ts";
+import type { Waiter } from "../coherence/api.ts";
+import type { Attr, StatFs } from "../lower/lower.ts";
+import * as encode from "../fuse/reply.ts";
+import type { RequestHead, RequestOp } from "../fuse/request.ts";
+
+/** Room for directory listings in the reply buffer; a longer one is cut there, and the kernel asks for the rest. */
+export const LISTING_BYTES_MAX: number = 256 * 1024;
+export const REPLY_BUFFER_BYTES: number = LISTING_BYTES_MAX + 16;
+
+/** Where replies go. Results as of write(2): >= 0, or a negative errno. */
+export interface ReplyPort {
+  /** REPLY_BUFFER_BYTES; overwritten by every reply. */
+  readonly buffer: Buffer;
+  write(bytes: number): number;
+  writeWithBody(headBytes: number, body: Uint8Array, bodyAt: number, bodyBytes: number): number;
+  readonly log: Log;
+}
+
+export interface CallHead extends RequestHead {
+  readonly op: RequestOp;
+}
+
+/** Who asks: uid and gid are those for file access (setfsuid). */
+export class Call implements Waiter {
+  readonly unique: number;
+  readonly op: RequestOp;
+  readonly uid: number;
+  readonly gid: number;
+  readonly pid: number;
+  /** The caller is being killed; it has been told EINTR. */
+  interrupted = false;
+  onInterrupt: (() => void) | null = null;
+  /** Called when the reply leaves. */
+  onAnswered: (() => void) | null = null;
+  #answered = false;
+  readonly #port: ReplyPort;
+
+  constructor(head: CallHead, port: ReplyPort) {
+    this.unique = head.unique;
+    this.op = head.op;
+    this.uid = head.uid;
+    this.gid = head.gid;
+    this.pid = head.pid;
+    this.#port = port;
+  }
+
+  get answered(): boolean {
+    return this.#answered;
+  }
+
+  /** Hazard F11: answers EINTR at once; the handler goes on, and what it answers later is dropped. */
+  interrupt(): void {
+    if (this.#answered) return;
+    this.error(E.EINTR);
+    this.interrupted = true;
+    const end = this.onInterrupt;
+    this.onInterrupt = null;
+    end?.();
+  }
+
+  error(errno: number): boolean {
+    return this.#open() && this.#send(encode.encodeError(this.#port.buffer, this.unique, errno));
+  }
+
+  empty(): boolean {
+    return this.#open() && this.#send(encode.encodeEmpty(this.#port.buffer, this.unique));
+  }
+
+  /** `size`: what the kernel is to take for the file's size. */
+  entry(fuseNodeid: number, attr: Attr, entryValid: boolean, attrValid: boolean, size: number): boolean {
+    if (!this.#open()) return false;
+    return this.#send(encode.encodeEntry(this.#port.buffer, this.unique, fuseNodeid, 0, attr, entryValid, attrValid, size));
+  }
+
+  negativeEntry(): boolean {
+    return this.#open() && this.#send(encode.encodeNegativeEntry(this.#port.buffer, this.unique));
+  }
+
+  attr(attr: Attr, attrValid: boolean): boolean {
+    return this.#open() && this.#send(encode.encodeAttr(this.#port.buffer, this.unique, attr, attrValid));
+  }
+
+  open(fh: number, openFlags: number): boolean {
+    return this.#open() && this.#send(encode.encodeOpen(this.#port.buffer, this.unique, fh, openFlags));
+  }
+
+  create(fuseNodeid: number, attr: Attr, entryValid: boolean, attrValid: boolean, fh: number, openFlags: number): boolean {
+    if (!this.#open()) return false;
+    return this.#send(
+      encode.encodeCreate(this.#port.buffer, this.unique, fuseNodeid, 0, attr, entryValid, attrValid, fh, openFlags),
+    );
+  }
+
+  written(bytes: number): boolean {
+    return this.#open() && this.#send(encode.encodeWrite(this.#port.buffer, this.unique, bytes));
+  }
+
+  xattrSize(bytes: number): boolean {
+    return this.#open() && this.#send(encode.encodeXattrSize(this.#port.buffer, this.unique, bytes));
+  }
+
+  lseek(offset: number): boolean {
+    return this.#open() && this.#send(encode.encodeLseek(this.#port.buffer, this.unique, offset));
+  }
+
+  statfs(statfs: StatFs): boolean {
+    return this.#open() && this.#send(encode.encodeStatfs(this.#port.buffer, this.unique, statfs));
+  }
+
+  data(body: Uint8Array): boolean {
+    if (!this.#open()) return false;
+    const headBytes = encode.encodeDataHead(this.#port.buffer, this.unique, body.byteLength);
+    if (body.byteLength === 0) return this.#send(headBytes);
+    return this.#sent(this.#port.writeWithBody(headBytes, body, 0, body.byteLength));
+  }
+
+  /** A directory listing of at most `size` bytes, to be filled at once and ended with `listed`. */
+  listing(size: number, plus: boolean): encode.DirEncoder {
+    return new encode.DirEncoder(this.#port.buffer, Math.min(size, LISTING_BYTES_MAX), plus);
+  }
+
+  listed(listing: encode.DirEncoder): boolean {
+    return this.#open() && this.#send(listing.end(this.unique));
+  }
+
+  /** Is there still somebody to answer? A second answer is a bug, but not after an interruption. */
+  #open(): boolean {
+    assert(!this.#answered || this.interrupted, `second reply to ${this.op} ${this.unique}`);
+    return !this.#answered;
+  }
+
+  #send(bytes: number): boolean {
+    return this.#sent(this.#port.write(bytes));
+  }
+
+  #sent(result: number): boolean {
+    this.#answered = true;
+    this.onAnswered?.();
+    if (result >= 0) return true;
+    // ENOENT: aborted meanwhile. ENODEV, ENOTCONN, EPERM: the connection is gone.
+    if (result !== -E.ENOENT && result !== -E.ENODEV && result !== -E.ENOTCONN && result !== -E.EPERM) this.#refused(-result);
+    return false;
+  }
+
+  #refused(errno: number): void {
+    this.#port.log.error({ op: this.op, unique: this.unique, errno }, "the kernel refused a reply: a bug; its caller gets EIO");
+    this.#port.write(encode.encodeError(this.#port.buffer, this.unique, E.EIO));
+  }
+}

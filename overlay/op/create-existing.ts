@@ -1,0 +1,102 @@
+/**
+ * CREATE without O_EXCL that found the name taken for the second time within one call (hazard F12): opens what is there, after the
+ * checks that the kernel did not make, because for it the file is new (fs/namei.c, do_open: none of them for FMODE_CREATED).
+ */
+import { E, errnoError } from "../../dlmd/base/errno.ts";
+import { Mode } from "../../dlmd/lock/mode.ts";
+import type { CreateRequest } from "../fuse/request.ts";
+import type { InodeRecord } from "../inode/table.ts";
+import type { Attr, Entry } from "../lower/lower.ts";
+import type { Call } from "./call.ts";
+import { O_ACCMODE, O_RDONLY, O_TRUNC, S_IFMT, S_IFREG } from "./linux.ts";
+import { isErrno } from "./lookup.ts";
+import { type Mount, waiting } from "./mount.ts";
+import { enterFile, forgetFile, openFlags } from "./open.ts";
+import { checkAccess, checkCreateInSticky, MAY_READ, MAY_WRITE, unknownCredentials } from "./permission.ts";
+
+/** Times that the name may turn into another file before the call ends with EBUSY. */
+export const RESTARTS_MAX = 64;
+
+const ACCESS_ACL = Buffer.from("system.posix_acl_access");
+
+export async function openExisting(mount: Mount, call: Call, request: CreateRequest, dir: InodeRecord): Promise<void> {
+  for (let restart = 0; restart < RESTARTS_MAX; restart += 1) {
+    const { id, attr } = await lookupPinned(mount, call, dir, request.name);
+    // Only a regular file can be the answer to a CREATE.
+    if ((attr.mode & S_IFMT) !== S_IFREG) throw errnoError(E.EEXIST);
+    const child = mount.inodes.remember(id, attr.mode);
+    try {
+      if (await openChild(mount, call, request, dir, child)) return;
+    } finally {
+      mount.inodes.leave(child);
+    }
+  }
+  mount.log.warn({ op: "create", restarts: RESTARTS_MAX }, "the name turned into another file each time: EBUSY");
+  throw errnoError(E.EBUSY);
+}
+
+/** ENOENT where the name went away again: true at that moment, though an O_CREAT had better create. */
+export async function lookupPinned(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): Promise<Entry> {
+  const { coherence } = mount;
+  if (!coherence.tryPin(dir, Mode.PR)) await coherence.pin(dir, Mode.PR, call);
+  try {
+    return await mount.lower.lookup(dir.id, name);
+  } catch (error) {
+    throw isErrno(error, E.ESTALE) ? errnoError(E.ENOENT) : error;
+  } finally {
+    coherence.unpin(dir, Mode.PR);
+  }
+}
+
+/** False: the name is another file by now. */
+async function openChild(mount: Mount, call: Call, request: CreateRequest, dir: InodeRecord, child: InodeRecord): Promise<boolean> {
+  const { coherence } = mount;
+  const writes = (request.flags & O_ACCMODE) !== O_RDONLY;
+  const truncates = (request.flags & O_TRUNC) !== 0;
+  const access = writes ? await coherence.openForWrite(child, call) : null;
+  let entered = false;
+  try {
+    const wants = [
+      { inode: dir, mode: Mode.PR },
+      { inode: child, mode: truncates ? Mode.EX : Mode.PR },
+    ];
+    const pin = coherence.pinAll(wants, call);
+    if (waiting(pin)) await pin;
+    try {
+      const now = await mount.lower.lookup(dir.id, request.name);
+      if (now.id.ino !== child.id.ino || now.id.generation !== child.id.generation) return false;
+      await checkOpen(mount, call, request, dir, child, now.attr);
+      const handle = await mount.lower.open(child.id, request.flags);
+      const file = enterFile(mount, child, handle, access);
+      entered = true;
+      const attr = truncates ? await mount.lower.getattr(child.id) : now.attr;
+      const entryValid = coherence.tellEntry(dir, request.name, child);
+      if (call.create(child.fuseNodeid, attr, entryValid, coherence.attrValid(child), file.fh, openFlags(file))) child.nlookup += 1;
+      else forgetFile(mount, file);
+      return true;
+    } finally {
+      coherence.unpinAll(wants);
+    }
+  } finally {
+    if (!entered && access === "cached") coherence.closeForWrite(child);
+  }
+}
+
+async function checkOpen(mount: Mount, call: Call, request: CreateRequest, dir: InodeRecord, child: InodeRecord, attr: Attr): Promise<void> {
+  const who = mount.credentials(call.pid) ?? unknownCredentials(call.uid, call.gid);
+  const access = request.flags & O_ACCMODE;
+  const mask = (access === 1 ? 0 : MAY_READ) | (access === O_RDONLY && (request.flags & O_TRUNC) === 0 ? 0 : MAY_WRITE);
+  checkAccess(who, attr, mask, await hasAcl(mount, child));
+  checkCreateInSticky(who, await mount.lower.getattr(dir.id), attr);
+}
+
+async function hasAcl(mount: Mount, child: InodeRecord): Promise<boolean> {
+  if (!mount.lower.hasAcls) return false;
+  try {
+    await mount.lower.getxattr(child.id, ACCESS_ACL);
+    return true;
+  } catch (error) {
+    if (isErrno(error, E.ENODATA)) return false;
+    throw error;
+  }
+}

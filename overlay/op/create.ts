@@ -1,0 +1,147 @@
+/** MKDIR, MKNOD, SYMLINK, CREATE, LINK: new names. */
+import { assert } from "../../dlmd/base/assert.ts";
+import { E } from "../../dlmd/base/errno.ts";
+import { Mode } from "../../dlmd/lock/mode.ts";
+import type { CreateRequest, LinkRequest, MkdirRequest, MknodRequest, SymlinkRequest } from "../fuse/request.ts";
+import type { InodeRecord } from "../inode/table.ts";
+import type { Caller, Entry, LowerHandle, Maybe } from "../lower/lower.ts";
+import type { Call } from "./call.ts";
+import { openExisting } from "./create-existing.ts";
+import { O_ACCMODE, O_EXCL, O_RDONLY } from "./linux.ts";
+import { isErrno } from "./lookup.ts";
+import { inodeOf, type Mount, waiting } from "./mount.ts";
+import { enterFile, forgetFile, openFlags } from "./open.ts";
+
+function callerOf(mount: Mount, call: Call, umask: number): Caller {
+  return { uid: call.uid, gid: call.gid, umask: mount.dontMask ? umask : 0 };
+}
+
+export function mkdir(mount: Mount, call: Call, request: MkdirRequest): Promise<void> {
+  const caller = callerOf(mount, call, request.umask);
+  return make(mount, call, request.fuseNodeid, request.name, (dir) =>
+    mount.lower.mkdir(dir.id, request.name, request.mode, caller),
+  );
+}
+
+export function mknod(mount: Mount, call: Call, request: MknodRequest): Promise<void> {
+  const { name, mode, rdevMajor, rdevMinor } = request;
+  const caller = callerOf(mount, call, request.umask);
+  return make(mount, call, request.fuseNodeid, name, (dir) => mount.lower.mknod(dir.id, name, mode, rdevMajor, rdevMinor, caller));
+}
+
+export function symlink(mount: Mount, call: Call, request: SymlinkRequest): Promise<void> {
+  const caller = callerOf(mount, call, 0);
+  return make(mount, call, request.fuseNodeid, request.name, (dir) =>
+    mount.lower.symlink(dir.id, request.name, request.target, caller),
+  );
+}
+
+async function make(
+  mount: Mount,
+  call: Call,
+  fuseNodeid: number,
+  name: Buffer,
+  create: (dir: InodeRecord) => Maybe<Entry>,
+): Promise<void> {
+  const { coherence } = mount;
+  const dir = inodeOf(mount, fuseNodeid);
+  if (!coherence.tryPin(dir, Mode.EX)) await coherence.pin(dir, Mode.EX, call);
+  try {
+    let entry = create(dir);
+    if (waiting(entry)) entry = await entry;
+    const { attr } = entry;
+    withNewborn(mount, entry, (child, attrValid) => {
+      const entryValid = coherence.tellEntry(dir, name, child);
+      if (call.entry(child.fuseNodeid, attr, entryValid, attrValid, attr.size)) child.nlookup += 1;
+    });
+  } finally {
+    coherence.unpin(dir, Mode.EX);
+  }
+}
+
+/** Under EX of its directory: nobody else can know it, so its lock is here without a message. */
+function withNewborn(mount: Mount, entry: Entry, answer: (child: InodeRecord, attrValid: boolean) => void): void {
+  const { coherence, inodes } = mount;
+  const child = inodes.remember(entry.id, entry.attr.mode);
+  try {
+    child.nlinkHint = entry.attr.nlink;
+    coherence.born(child);
+    const pinned = coherence.tryPin(child, Mode.PR);
+    try {
+      answer(child, pinned && coherence.attrValid(child));
+    } finally {
+      if (pinned) coherence.unpin(child, Mode.PR);
+    }
+  } finally {
+    inodes.leave(child);
+  }
+}
+
+/**
+ * Hazard F12: the lower creates O_EXCL only. The kernel sends CREATE for a name that it believes not to exist; if it does, the
+ * permission to open it was never checked. So ESTALE, once: the kernel walks again, finds the file and checks. The same call coming back
+ * is answered here, under a check of our own.
+ */
+export async function create(mount: Mount, call: Call, request: CreateRequest): Promise<void> {
+  const { coherence } = mount;
+  const dir = inodeOf(mount, request.fuseNodeid);
+  if (!coherence.tryPin(dir, Mode.EX)) await coherence.pin(dir, Mode.EX, call);
+  try {
+    const caller = callerOf(mount, call, request.umask);
+    let made: Maybe<{ entry: Entry; handle: LowerHandle }> = mount.lower.create(dir.id, request.name, request.flags, request.mode, caller);
+    if (waiting(made)) made = await made;
+    mount.staleOnce.settled("create", dir, request.name, call.pid);
+    answerCreated(mount, call, request, dir, made.entry, made.handle);
+    return;
+  } catch (error) {
+    if (!isErrno(error, E.EEXIST) || (request.flags & O_EXCL) !== 0) throw error;
+    if (mount.staleOnce.give("create", dir, request.name, call.pid)) {
+      call.error(E.ESTALE);
+      return;
+    }
+  } finally {
+    coherence.unpin(dir, Mode.EX);
+  }
+  await openExisting(mount, call, request, dir);
+}
+
+function answerCreated(mount: Mount, call: Call, request: CreateRequest, dir: InodeRecord, entry: Entry, handle: LowerHandle): void {
+  const { coherence } = mount;
+  const { attr } = entry;
+  withNewborn(mount, entry, (child, attrValid) => {
+    const writes = (request.flags & O_ACCMODE) !== O_RDONLY;
+    const access = writes ? coherence.openForWrite(child, call) : null;
+    assert(!waiting(access), `inode ${child.key} was born without its write token`);
+    const file = enterFile(mount, child, handle, access);
+    const entryValid = coherence.tellEntry(dir, request.name, child);
+    if (call.create(child.fuseNodeid, attr, entryValid, attrValid, file.fh, openFlags(file))) child.nlookup += 1;
+    else forgetFile(mount, file);
+  });
+}
+
+/** The new name's inode is an old one: its attributes go without validity (hazard F4). */
+export async function link(mount: Mount, call: Call, request: LinkRequest): Promise<void> {
+  const { coherence, inodes } = mount;
+  const dir = inodeOf(mount, request.fuseNodeid);
+  const inode = inodeOf(mount, request.targetFuseNodeid);
+  inodes.use(inode);
+  try {
+    const wants = [
+      { inode: dir, mode: Mode.EX },
+      { inode, mode: Mode.EX },
+    ];
+    const pin = coherence.pinAll(wants, call);
+    if (waiting(pin)) await pin;
+    try {
+      let attr = mount.lower.link(inode.id, dir.id, request.name);
+      if (waiting(attr)) attr = await attr;
+      inode.nlinkHint = attr.nlink;
+      const entryValid = coherence.tellEntry(dir, request.name, inode);
+      if (call.entry(inode.fuseNodeid, attr, entryValid, false, attr.size)) inode.nlookup += 1;
+    } finally {
+      coherence.unpinAll(wants);
+    }
+  } finally {
+    inodes.leave(inode);
+  }
+}

@@ -1,0 +1,101 @@
+/** READ, FSYNC, FALLOCATE, LSEEK, COPY_FILE_RANGE. WRITE has a file of its own. */
+import { E, errnoError } from "../../dlmd/base/errno.ts";
+import { Mode } from "../../dlmd/lock/mode.ts";
+import { isSentinelOffset } from "../coherence/sentinel.ts";
+import type { CopyFileRangeRequest, FallocateRequest, FsyncdirRequest, FsyncRequest, LseekRequest, ReadRequest } from "../fuse/request.ts";
+import type { Call } from "./call.ts";
+import { fileOf, type Mount, waiting } from "./mount.ts";
+
+const NOTHING = new Uint8Array(0);
+
+export async function read(mount: Mount, call: Call, request: ReadRequest): Promise<void> {
+  const { coherence, lower } = mount;
+  const file = fileOf(mount, request.fh);
+  const { inode } = file;
+  const mode = coherence.readMode(inode, file.writable);
+  const pin = coherence.pinData(inode, mode, file.cached, call);
+  if (waiting(pin)) await pin;
+  try {
+    // Past every end: a kernel that was given the sentinel asks there (hazard F5), and others may.
+    if (isSentinelOffset(request.offset) || request.offset > Number.MAX_SAFE_INTEGER) {
+      call.data(NOTHING);
+      return;
+    }
+    let data = lower.read(file.lowerHandle, request.offset, request.size);
+    if (waiting(data)) data = await data;
+    call.data(data);
+  } finally {
+    coherence.unpinData(inode, mode);
+  }
+}
+
+/**
+ * Without a lock: what a caller may ask to be on disk was written through to the lower before, on whatever node, so no lock has to be
+ * brought here first; and an fsync may then never wait for a revoke (hazard F1).
+ */
+export async function fsync(mount: Mount, call: Call, request: FsyncRequest | FsyncdirRequest): Promise<void> {
+  const file = fileOf(mount, request.fh);
+  const { lower } = mount;
+  const done = file.directory ? lower.fsyncdir(file.lowerHandle, request.dataOnly) : lower.fsync(file.lowerHandle, request.dataOnly);
+  if (waiting(done)) await done;
+  call.empty();
+}
+
+export async function fallocate(mount: Mount, call: Call, request: FallocateRequest): Promise<void> {
+  const { coherence, lower } = mount;
+  const file = fileOf(mount, request.fh);
+  if (request.offset + request.length > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
+  const pin = coherence.pinData(file.inode, Mode.EX, file.cached, call);
+  if (waiting(pin)) await pin;
+  try {
+    const done = lower.fallocate(file.lowerHandle, request.mode, request.offset, request.length);
+    if (waiting(done)) await done;
+    call.empty();
+  } finally {
+    coherence.unpinData(file.inode, Mode.EX);
+  }
+}
+
+/** SEEK_DATA and SEEK_HOLE; the lower refuses others. */
+export async function lseek(mount: Mount, call: Call, request: LseekRequest): Promise<void> {
+  const { coherence, lower } = mount;
+  const file = fileOf(mount, request.fh);
+  const pin = coherence.pinData(file.inode, Mode.PR, file.cached, call);
+  if (waiting(pin)) await pin;
+  try {
+    let offset = lower.lseek(file.lowerHandle, request.offset, request.whence);
+    if (waiting(offset)) offset = await offset;
+    call.lseek(offset);
+  } finally {
+    coherence.unpinData(file.inode, Mode.PR);
+  }
+}
+
+/**
+ * Two inodes, so the pins come in order through pinAll and not through pinData. That is free of hazard F1: the kernel writes back
+ * before it asks, holds no page while it waits, and drops the target's pages after the answer (fs/fuse/file.c, __fuse_copy_file_range).
+ */
+export async function copyFileRange(mount: Mount, call: Call, request: CopyFileRangeRequest): Promise<void> {
+  const { coherence, lower } = mount;
+  const source = fileOf(mount, request.fh);
+  const target = fileOf(mount, request.outFh);
+  if (request.flags !== 0) throw errnoError(E.EINVAL);
+  if (request.outOffset > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
+  const wants = [
+    { inode: source.inode, mode: Mode.PR },
+    { inode: target.inode, mode: Mode.EX },
+  ];
+  const pin = coherence.pinAll(wants, call);
+  if (waiting(pin)) await pin;
+  try {
+    if (request.offset > Number.MAX_SAFE_INTEGER) {
+      call.written(0);
+      return;
+    }
+    let bytes = lower.copyFileRange(source.lowerHandle, request.offset, target.lowerHandle, request.outOffset, request.length);
+    if (waiting(bytes)) bytes = await bytes;
+    call.written(bytes);
+  } finally {
+    coherence.unpinAll(wants);
+  }
+}

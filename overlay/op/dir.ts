@@ -1,0 +1,107 @@
+/** READDIR, READDIRPLUS. */
+import { E } from "../../dlmd/base/errno.ts";
+import { Mode } from "../../dlmd/lock/mode.ts";
+import type { ReaddirRequest } from "../fuse/request.ts";
+import type { OpenFile } from "../inode/handles.ts";
+import type { InodeRecord } from "../inode/table.ts";
+import type { Attr, DirEntry, DirPage } from "../lower/lower.ts";
+import { type Call, LISTING_BYTES_MAX } from "./call.ts";
+import { isErrno } from "./lookup.ts";
+import { fileOf, type Mount, waiting } from "./mount.ts";
+
+/** One name of the page on its way to the reply; `child` null: a plain entry, which counts as no lookup. */
+interface Row {
+  readonly entry: DirEntry;
+  readonly child: InodeRecord | null;
+  attr: Attr | null;
+  pinned: boolean;
+}
+
+export async function readdir(mount: Mount, call: Call, request: ReaddirRequest): Promise<void> {
+  const { coherence } = mount;
+  const file = fileOf(mount, request.fh);
+  const dir = file.inode;
+  const plus = request.op === "readdirplus";
+  if (!coherence.tryPin(dir, Mode.PR)) await coherence.pin(dir, Mode.PR, call);
+  try {
+    const page = await readPage(mount, file, request, plus);
+    if (plus) await answerPlus(mount, call, request, dir, page);
+    else answerPlain(call, request, page);
+  } finally {
+    coherence.unpin(dir, Mode.PR);
+  }
+}
+
+const END: DirPage = { entries: [], end: true };
+
+/** A removed directory has no entries (hazard F18); an open one says ENOENT itself. */
+async function readPage(mount: Mount, file: OpenFile, request: ReaddirRequest, plus: boolean): Promise<DirPage> {
+  try {
+    return await mount.lower.readdir(file.lowerHandle, request.cookie, Math.min(request.size, LISTING_BYTES_MAX), plus);
+  } catch (error) {
+    if (isErrno(error, E.ESTALE) || isErrno(error, E.ENOENT)) return END;
+    throw error;
+  }
+}
+
+function answerPlain(call: Call, request: ReaddirRequest, page: DirPage): void {
+  const listing = call.listing(request.size, false);
+  for (const { name, type, ino, cookie } of page.entries) if (!listing.add(name, type, ino, cookie)) break;
+  call.listed(listing);
+}
+
+async function answerPlus(mount: Mount, call: Call, request: ReaddirRequest, dir: InodeRecord, page: DirPage): Promise<void> {
+  const rows = page.entries.map((entry): Row => {
+    const { entry: found } = entry;
+    if (found === undefined) return { entry, child: null, attr: null, pinned: false };
+    return { entry, child: mount.inodes.remember(found.id, found.attr.mode), attr: found.attr, pinned: false };
+  });
+  try {
+    const pinned = pinRows(mount, rows);
+    if (waiting(pinned)) await pinned;
+    answerRows(mount, call, request, dir, rows);
+  } finally {
+    for (const { child, pinned } of rows) {
+      if (child === null) continue;
+      if (pinned) mount.coherence.unpin(child, Mode.PR);
+      mount.inodes.leave(child);
+    }
+  }
+}
+
+/** Pins what can be had without waiting for other nodes, all in one message, and reads those anew whose lock took a trip. */
+async function pinRows(mount: Mount, rows: readonly Row[]): Promise<void> {
+  const wanted = rows.filter((row): row is Row & { child: InodeRecord } => row.child !== null);
+  let pins = mount.coherence.pinChildren(wanted.map((row) => row.child));
+  if (waiting(pins)) pins = await pins;
+  const outdated: (Row & { child: InodeRecord })[] = [];
+  wanted.forEach((row, at) => {
+    const pin = pins[at];
+    row.pinned = pin?.pinned === true;
+    if (row.pinned && pin?.trip === true) outdated.push(row);
+  });
+  if (outdated.length === 0) return;
+  const attrs = await mount.lower.getattrMany(outdated.map((row) => row.child.id));
+  outdated.forEach((row, at) => {
+    row.attr = attrs[at] ?? null;
+  });
+}
+
+function answerRows(mount: Mount, call: Call, request: ReaddirRequest, dir: InodeRecord, rows: readonly Row[]): void {
+  const { coherence } = mount;
+  const listing = call.listing(request.size, true);
+  const counted: InodeRecord[] = [];
+  for (const { entry, child, attr, pinned } of rows) {
+    const { name, type, ino, cookie } = entry;
+    if (child === null || attr === null || !pinned) {
+      if (!listing.add(name, type, ino, cookie)) break;
+      continue;
+    }
+    if (!listing.fits(name.length)) break;
+    child.nlinkHint = attr.nlink;
+    const entryValid = coherence.tellEntry(dir, name, child);
+    listing.addPlus(name, type, cookie, child.fuseNodeid, 0, attr, entryValid, coherence.attrValid(child));
+    counted.push(child);
+  }
+  if (call.listed(listing)) for (const child of counted) child.nlookup += 1;
+}

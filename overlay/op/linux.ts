@@ -1,0 +1,16 @@
+/** Constants of Linux that requests carry (include/uapi/asm-generic/fcntl.h, linux/fs.h, linux/stat.h); the same on x86-64 and arm64. */
+export const O_ACCMODE = 0o3;
+export const O_RDONLY = 0;
+export const O_EXCL = 0o200;
+export const O_TRUNC = 0o1000;
+export const O_APPEND = 0o2000;
+
+export const S_IFMT = 0o170000;
+export const S_IFREG = 0o100000;
+export const S_IFDIR = 0o040000;
+export const S_ISUID = 0o4000;
+export const S_ISGID = 0o2000;
+export const S_IXGRP = 0o010;
+
+export const RENAME_NOREPLACE = 1;
+export const RENAME_EXCHANGE = 2;

@@ -1,0 +1,45 @@
+/** What the operations of one mount work with. */
+import type { Coherence } from "../coherence/api.ts";
+import type { HandleTable, OpenFile } from "../inode/handles.ts";
+import type { InodeRecord, InodeTable } from "../inode/table.ts";
+import type { Lower } from "../lower/lower.ts";
+import type { Log } from "../../dlmd/base/log.ts";
+import { E, errnoError } from "../../dlmd/base/errno.ts";
+import type { Credentials } from "./permission.ts";
+import type { StaleOnce } from "./stale-once.ts";
+
+export interface Mount {
+  readonly lower: Lower;
+  readonly coherence: Coherence;
+  readonly inodes: InodeTable;
+  readonly handles: HandleTable;
+  readonly staleOnce: StaleOnce;
+  readonly log: Log;
+  /** FUSE_DONT_MASK was taken: the umask comes with the request. Else the kernel has applied it. */
+  dontMask: boolean;
+  /** Has the kernel drop the pages (and the attributes) of that range; resolves when it has. Never waits for this thread. */
+  readonly invalidate: (fuseNodeid: number, offset: number, bytes: number) => Promise<void>;
+  /** The same in a moment, when whoever was just answered has woken up. */
+  readonly invalidateLater: (fuseNodeid: number, offset: number, bytes: number) => void;
+  /** Who a calling thread is, by /proc; null: not to be seen from here. */
+  readonly credentials: (pid: number) => Credentials | null;
+}
+
+/** Waits for nothing where there is nothing to wait for. */
+export function waiting<T>(value: T | Promise<T>): value is Promise<T> {
+  return value instanceof Promise;
+}
+
+/** ESTALE: the kernel names an inode that it has forgotten. */
+export function inodeOf(mount: Mount, fuseNodeid: number): InodeRecord {
+  const inode = mount.inodes.get(fuseNodeid);
+  if (inode === undefined) throw errnoError(E.ESTALE);
+  return inode;
+}
+
+/** EBADF: not open. */
+export function fileOf(mount: Mount, fh: number): OpenFile {
+  const file = mount.handles.get(fh);
+  if (file === undefined) throw errnoError(E.EBADF);
+  return file;
+}

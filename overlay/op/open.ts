@@ -1,0 +1,96 @@
+/** OPEN, RELEASE, FLUSH, OPENDIR, RELEASEDIR: handles. */
+import { Mode } from "../../dlmd/lock/mode.ts";
+import { FOPEN } from "../fuse/abi.ts";
+import type { FlushRequest, OpendirRequest, OpenRequest, ReleasedirRequest, ReleaseRequest } from "../fuse/request.ts";
+import type { OpenFile } from "../inode/handles.ts";
+import type { InodeRecord } from "../inode/table.ts";
+import type { LowerHandle } from "../lower/lower.ts";
+import type { Call } from "./call.ts";
+import { O_ACCMODE, O_RDONLY, O_TRUNC } from "./linux.ts";
+import { type Mount, inodeOf, waiting } from "./mount.ts";
+
+/**
+ * KEEP_CACHE: pages that are there at an open are covered by the lock, because a revoke leaves none. NOFLUSH (5.16): nothing is held back
+ * here, so close(2) has nothing to tell; dirty mapped pages go at munmap as ever.
+ */
+const CACHED = FOPEN.FOPEN_KEEP_CACHE | FOPEN.FOPEN_NOFLUSH;
+const DIRECT = FOPEN.FOPEN_DIRECT_IO | FOPEN.FOPEN_NOFLUSH;
+
+export function openFlags(file: OpenFile): number {
+  return file.cached ? CACHED : DIRECT;
+}
+
+/** Enters an open file; `access`: what openForWrite said, null for a handle that can not write. */
+export function enterFile(mount: Mount, inode: InodeRecord, handle: LowerHandle, access: "cached" | "direct" | null): OpenFile {
+  const file = mount.handles.add(inode, handle, access !== null, access !== "direct", access === "cached");
+  mount.inodes.opened(inode, file.writable);
+  return file;
+}
+
+/** Never waits (hazard F11). */
+export function closeFile(mount: Mount, file: OpenFile): void {
+  mount.lower.close(file.lowerHandle);
+  if (file.writeToken) mount.coherence.closeForWrite(file.inode);
+  mount.inodes.closed(file.inode, file.writable);
+}
+
+export async function open(mount: Mount, call: Call, request: OpenRequest): Promise<void> {
+  const { coherence } = mount;
+  const inode = inodeOf(mount, request.fuseNodeid);
+  let access: "cached" | "direct" | null = null;
+  if ((request.flags & O_ACCMODE) !== O_RDONLY) {
+    const token = coherence.openForWrite(inode, call);
+    access = waiting(token) ? await token : token;
+  }
+  let entered = false;
+  try {
+    const truncate = (request.flags & O_TRUNC) !== 0;
+    if (truncate && !coherence.tryPin(inode, Mode.EX)) await coherence.pin(inode, Mode.EX, call);
+    try {
+      let handle = mount.lower.open(inode.id, request.flags);
+      if (waiting(handle)) handle = await handle;
+      const file = enterFile(mount, inode, handle, access);
+      entered = true;
+      if (truncate && request.killSuidgid) await killSuidgid(mount, file);
+      if (!call.open(file.fh, openFlags(file))) forgetFile(mount, file);
+    } finally {
+      if (truncate) coherence.unpin(inode, Mode.EX);
+    }
+  } finally {
+    if (!entered && access === "cached") coherence.closeForWrite(inode);
+  }
+}
+
+async function killSuidgid(mount: Mount, file: OpenFile): Promise<void> {
+  try {
+    await mount.lower.setattr(file.inode.id, { killSuidgid: true }, file.lowerHandle);
+  } catch (error) {
+    forgetFile(mount, file);
+    throw error;
+  }
+}
+
+/** The kernel was not told of it. */
+export function forgetFile(mount: Mount, file: OpenFile): void {
+  if (mount.handles.take(file.fh) !== undefined) closeFile(mount, file);
+}
+
+export function release(mount: Mount, call: Call, request: ReleaseRequest | ReleasedirRequest): void {
+  const file = mount.handles.take(request.fh);
+  if (file !== undefined) closeFile(mount, file);
+  call.empty();
+}
+
+/** From kernels without NOFLUSH. */
+export function flush(_mount: Mount, call: Call, _request: FlushRequest): void {
+  call.empty();
+}
+
+/** No FOPEN_CACHE_DIR: a listing that the kernel kept could be installed after a revoke (hazard F4). */
+export async function opendir(mount: Mount, call: Call, request: OpendirRequest): Promise<void> {
+  const inode = inodeOf(mount, request.fuseNodeid);
+  let handle = mount.lower.opendir(inode.id);
+  if (waiting(handle)) handle = await handle;
+  const file = enterFile(mount, inode, handle, null);
+  if (!call.open(file.fh, 0)) forgetFile(mount, file);
+}

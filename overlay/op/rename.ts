@@ -1,0 +1,114 @@
+/** RENAME, with RENAME_NOREPLACE and RENAME_EXCHANGE. */
+import { E, errnoError } from "../../dlmd/base/errno.ts";
+import { Mode } from "../../dlmd/lock/mode.ts";
+import type { Want } from "../coherence/api.ts";
+import type { RenameRequest } from "../fuse/request.ts";
+import type { InodeRecord } from "../inode/table.ts";
+import type { Call } from "./call.ts";
+import { RENAME_EXCHANGE } from "./linux.ts";
+import { isErrno } from "./lookup.ts";
+import { inodeOf, type Mount, waiting } from "./mount.ts";
+import { checkVictim, findVictim, leaveVictim, noteNameGone, RESTARTS_MAX, tooManyRestarts, type Victim } from "./victim.ts";
+
+interface Renaming {
+  readonly mount: Mount;
+  readonly call: Call;
+  readonly request: RenameRequest;
+  readonly oldDir: InodeRecord;
+  readonly newDir: InodeRecord;
+}
+
+export async function rename(mount: Mount, call: Call, request: RenameRequest): Promise<void> {
+  const oldDir = inodeOf(mount, request.fuseNodeid);
+  const newDir = inodeOf(mount, request.newFuseNodeid);
+  mount.inodes.use(newDir);
+  try {
+    await renameWithRestarts({ mount, call, request, oldDir, newDir });
+  } finally {
+    mount.inodes.leave(newDir);
+  }
+}
+
+async function renameWithRestarts(renaming: Renaming): Promise<void> {
+  const { mount, call, request, oldDir, newDir } = renaming;
+  let fresh = false;
+  for (let restart = 0; restart < RESTARTS_MAX; restart += 1) {
+    let moved = findVictim(mount, call, oldDir, request.name, fresh);
+    if (waiting(moved)) moved = await moved;
+    try {
+      let replaced = findVictim(mount, call, newDir, request.newName, fresh);
+      if (waiting(replaced)) replaced = await replaced;
+      try {
+        if (moved.inode === null && !moved.told) throw errnoError(E.ENOENT);
+        const done = moved.inode === null ? false : await renameOnce(renaming, moved, moved.inode, replaced);
+        if (done) return;
+      } finally {
+        leaveVictim(mount, replaced);
+      }
+    } finally {
+      leaveVictim(mount, moved);
+    }
+    fresh = true;
+  }
+  tooManyRestarts(mount, request.op);
+}
+
+/** False: a name has become another file; look again. */
+async function renameOnce(renaming: Renaming, moved: Victim, inode: InodeRecord, replaced: Victim): Promise<boolean> {
+  const { mount, call, request, oldDir, newDir } = renaming;
+  const { coherence } = mount;
+  // Every directory whose entries or link count change, and every inode whose ctime, link count or ".." does.
+  const wants: Want[] = [
+    { inode: oldDir, mode: Mode.EX },
+    { inode: newDir, mode: Mode.EX },
+    { inode, mode: Mode.EX },
+  ];
+  if (replaced.inode !== null) wants.push({ inode: replaced.inode, mode: Mode.EX });
+  const pin = coherence.pinAll(wants, call);
+  if (waiting(pin)) await pin;
+  try {
+    if (!moved.told || !replaced.told) await checkRename(renaming, inode, replaced.inode);
+    const done = mount.lower.rename(
+      oldDir.id,
+      request.name,
+      newDir.id,
+      request.newName,
+      request.flags,
+      inode.id,
+      replaced.inode?.id ?? null,
+    );
+    if (waiting(done)) await done;
+    noteRenamed(renaming, inode, replaced.inode);
+    mount.staleOnce.settled(request.op, oldDir, request.name, call.pid);
+    call.empty();
+    return true;
+  } catch (error) {
+    if (!isErrno(error, E.ESTALE)) throw error;
+    const told = moved.told && replaced.told;
+    if (!told || !mount.staleOnce.give(request.op, oldDir, request.name, call.pid)) return false;
+    call.error(E.ESTALE);
+    return true;
+  } finally {
+    coherence.unpinAll(wants);
+  }
+}
+
+async function checkRename(renaming: Renaming, inode: InodeRecord, replaced: InodeRecord | null): Promise<void> {
+  const { mount, call, request, oldDir, newDir } = renaming;
+  const reparented = oldDir !== newDir;
+  await checkVictim(mount, call, oldDir, inode, reparented);
+  const exchange = (request.flags & RENAME_EXCHANGE) !== 0;
+  if (replaced !== null) await checkVictim(mount, call, newDir, replaced, reparented && exchange);
+}
+
+function noteRenamed(renaming: Renaming, inode: InodeRecord, replaced: InodeRecord | null): void {
+  const { mount, request, oldDir, newDir } = renaming;
+  const { coherence } = mount;
+  if ((request.flags & RENAME_EXCHANGE) !== 0) {
+    coherence.exchangeEntries(oldDir, request.name, newDir, request.newName);
+    return;
+  }
+  // Two names of one inode: rename(2) leaves both as they are, but the kernel moves the dentry all the same.
+  if (replaced !== null && replaced !== inode) noteNameGone(replaced);
+  coherence.moveEntry(oldDir, request.name, newDir, request.newName);
+}

@@ -1,0 +1,72 @@
+/**
+ * Which inode an UNLINK, RMDIR or RENAME is about (hazard F12). The kernel checked its permissions on the child that it was last told;
+ * the lock on that child has to be taken before the operation, so it must be known before.
+ */
+import { E, errnoError } from "../../dlmd/base/errno.ts";
+import type { InodeRecord } from "../inode/table.ts";
+import type { Call } from "./call.ts";
+import { lookupPinned } from "./create-existing.ts";
+import { S_IFDIR, S_IFMT } from "./linux.ts";
+import { isErrno } from "./lookup.ts";
+import type { Mount } from "./mount.ts";
+import { checkAccess, checkSticky, MAY_WRITE, unknownCredentials } from "./permission.ts";
+
+/** Times that a name may turn into another file before the call ends with EBUSY. */
+export const RESTARTS_MAX = 64;
+
+export interface Victim {
+  /** null: no such name. In use until `leaveVictim`. */
+  readonly inode: InodeRecord | null;
+  /** The kernel knows as much, and checked permissions on it. */
+  readonly told: boolean;
+}
+
+/** `fresh`: what the kernel was told is known to be wrong. */
+export function findVictim(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, fresh: boolean): Victim | Promise<Victim> {
+  if (!fresh) {
+    const told = mount.coherence.toldChild(dir, name);
+    if (told === null) return { inode: null, told: true };
+    const record = told === undefined ? undefined : mount.inodes.get(told.fuseNodeid);
+    if (record !== undefined) {
+      mount.inodes.use(record);
+      return { inode: record, told: true };
+    }
+  }
+  return lookUpVictim(mount, call, dir, name);
+}
+
+async function lookUpVictim(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): Promise<Victim> {
+  try {
+    const { id, attr } = await lookupPinned(mount, call, dir, name);
+    return { inode: mount.inodes.remember(id, attr.mode), told: false };
+  } catch (error) {
+    if (isErrno(error, E.ENOENT)) return { inode: null, told: false };
+    throw error;
+  }
+}
+
+export function leaveVictim(mount: Mount, victim: Victim): void {
+  if (victim.inode !== null) mount.inodes.leave(victim.inode);
+}
+
+/** One name of it is gone. */
+export function noteNameGone(victim: InodeRecord): void {
+  victim.nlinkHint = victim.kind === "directory" ? 0 : Math.max(0, victim.nlinkHint - 1);
+}
+
+/**
+ * With all pinned: the check that the kernel made on another inode, or on none. The check of the directory itself
+ * holds. `reparented`: a directory that changes its parent is written to.
+ */
+export async function checkVictim(mount: Mount, call: Call, dir: InodeRecord, victim: InodeRecord, reparented: boolean): Promise<void> {
+  const who = mount.credentials(call.pid) ?? unknownCredentials(call.uid, call.gid);
+  const attr = await mount.lower.getattr(victim.id);
+  const dirAttr = await mount.lower.getattr(dir.id);
+  checkSticky(who, dirAttr, attr);
+  if (reparented && (attr.mode & S_IFMT) === S_IFDIR) checkAccess(who, attr, MAY_WRITE, mount.lower.hasAcls);
+}
+
+export function tooManyRestarts(mount: Mount, op: string): never {
+  mount.log.warn({ op, restarts: RESTARTS_MAX }, "the name turned into another file each time: EBUSY");
+  throw errnoError(E.EBUSY);
+}

@@ -1,0 +1,114 @@
+/**
+ * WRITE: at an offset, at the end, or from the page cache.
+ *
+ * At the end. The kernel computes the offset of an append from its own idea of the file's size, which may be the sentinel or out of date
+ * (hazard F5). So O_APPEND, and any write at a sentinel offset, goes to the true end under EX. If that is not where the kernel believes
+ * it to be ("relocated"), two things in the kernel are wrong:
+ *
+ * 1. Pages at the true place, if the kernel has any: a page of the old end, read before this write, has zeros where data is now. They are
+ *    dropped before the answer.
+ * 2. Pages at the believed place. At a sentinel offset they are behind every end, and the next true size cuts them off. Elsewhere
+ *    (the size was read before the revoke, the write comes after it) a full page there is up to date in the kernel's eyes and holds our
+ *    data instead of the file's; the last, partial one is locked by this very write, and not up to date afterwards. So all but the
+ *    last page are dropped before the answer, and the whole range once more after it, because that last page may have been up to date
+ *    before, and is then not locked and not dropped.
+ *
+ * After a write at a sentinel offset the kernel's size is the sentinel plus the count, until it asks again. A page of the end that it read
+ * while the write was under way would then be shown to its last byte; hence the pages at the true place are dropped once more
+ * after the answer, and again when the writer has surely woken up and set that size.
+ *
+ * The pin goes before the first invalidation: INVAL_INODE waits for pages that a READ holds, which may wait for this very pin, behind a
+ * revoke. Answering without it is right: the write is done, and nothing that its answer installs in the kernel counts for more than
+ * "size unknown".
+ */
+import { E, errnoError } from "../../dlmd/base/errno.ts";
+import { Mode } from "../../dlmd/lock/mode.ts";
+import { isSentinelOffset } from "../coherence/sentinel.ts";
+import type { WriteRequest } from "../fuse/request.ts";
+import type { OpenFile } from "../inode/handles.ts";
+import type { Call } from "./call.ts";
+import { O_APPEND } from "./linux.ts";
+import { fileOf, type Mount, waiting } from "./mount.ts";
+
+const PAGE_BYTES = 4096;
+
+interface Written {
+  readonly offset: number;
+  readonly bytes: number;
+}
+
+export async function write(mount: Mount, call: Call, request: WriteRequest): Promise<void> {
+  const { coherence } = mount;
+  const file = fileOf(mount, request.fh);
+  const append = !request.fromCache && ((request.flags & O_APPEND) !== 0 || isSentinelOffset(request.offset));
+  if (!append && !request.fromCache && request.offset + request.data.length > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
+  const pin = coherence.pinData(file.inode, Mode.EX, file.cached || request.fromCache, call);
+  if (waiting(pin)) await pin;
+  let relocated: Written | null = null;
+  try {
+    if (request.fromCache) {
+      await writeFromCache(mount, call, request, file);
+      return;
+    }
+    if (request.killSuidgid) await killSuidgid(mount, file);
+    let written = mount.lower.write(file.lowerHandle, request.data, request.offset, append);
+    if (waiting(written)) written = await written;
+    if (written.offset === request.offset || written.bytes === 0) call.written(written.bytes);
+    else relocated = written;
+  } finally {
+    coherence.unpinData(file.inode, Mode.EX);
+  }
+  if (relocated !== null) await answerRelocated(mount, call, request, file, relocated);
+}
+
+/**
+ * Write-back of mapped pages never extends a file: the kernel's size, by which it cut the last page, may be the sentinel (hazard F5).
+ * What lies behind the end is answered as written, as a store there is for a local file.
+ */
+async function writeFromCache(mount: Mount, call: Call, request: WriteRequest, file: OpenFile): Promise<void> {
+  mount.coherence.noteCachedWrite(file.inode);
+  let attr = mount.lower.getattr(file.inode.id);
+  if (waiting(attr)) attr = await attr;
+  const wanted = request.data.length;
+  const bytes = Math.min(wanted, Math.max(0, attr.size - request.offset));
+  if (bytes === 0) {
+    call.written(wanted);
+    return;
+  }
+  let written = mount.lower.write(file.lowerHandle, request.data.subarray(0, bytes), request.offset, false);
+  if (waiting(written)) written = await written;
+  call.written(written.bytes === bytes ? wanted : written.bytes);
+}
+
+/** Before the write, as the kernel does it (file_remove_privs). Most files have nothing to clear. */
+async function killSuidgid(mount: Mount, file: OpenFile): Promise<void> {
+  let attr = mount.lower.getattr(file.inode.id);
+  if (waiting(attr)) attr = await attr;
+  if ((attr.mode & 0o6000) !== 0) await mount.lower.setattr(file.inode.id, { killSuidgid: true }, file.lowerHandle);
+}
+
+async function answerRelocated(mount: Mount, call: Call, request: WriteRequest, file: OpenFile, written: Written): Promise<void> {
+  const { fuseNodeid } = file.inode;
+  const believed = { offset: request.offset, bytes: request.data.length };
+  const sentinel = isSentinelOffset(request.offset);
+  if (sentinel || !file.cached) {
+    await mount.invalidate(fuseNodeid, written.offset, written.bytes);
+  } else {
+    const lockedFrom = Math.floor((believed.offset + believed.bytes - 1) / PAGE_BYTES) * PAGE_BYTES;
+    await invalidateOutside(mount, fuseNodeid, written, lockedFrom);
+    await invalidateOutside(mount, fuseNodeid, believed, lockedFrom);
+  }
+  call.written(written.bytes);
+  if (!sentinel && file.cached) await mount.invalidate(fuseNodeid, believed.offset, believed.bytes);
+  await mount.invalidate(fuseNodeid, written.offset, written.bytes);
+  if (sentinel) mount.invalidateLater(fuseNodeid, written.offset, written.bytes);
+}
+
+/** Drops a range but for the one page at `lockedFrom`, for which this thread must not wait. */
+async function invalidateOutside(mount: Mount, fuseNodeid: number, range: Written, lockedFrom: number): Promise<void> {
+  const end = range.offset + range.bytes;
+  const before = Math.min(end, lockedFrom) - range.offset;
+  if (before > 0) await mount.invalidate(fuseNodeid, range.offset, before);
+  const from = Math.max(range.offset, lockedFrom + PAGE_BYTES);
+  if (end > from) await mount.invalidate(fuseNodeid, from, end - from);
+}

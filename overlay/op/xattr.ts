@@ -1,0 +1,66 @@
+/** GETXATTR, SETXATTR, LISTXATTR, REMOVEXATTR. The kernel caches none of them but the ACLs, which INVAL_INODE drops. */
+import { E, errnoError } from "../../dlmd/base/errno.ts";
+import { Mode } from "../../dlmd/lock/mode.ts";
+import type { GetxattrRequest, ListxattrRequest, RemovexattrRequest, SetxattrRequest } from "../fuse/request.ts";
+import type { InodeRecord } from "../inode/table.ts";
+import type { Maybe } from "../lower/lower.ts";
+import type { Call } from "./call.ts";
+import { S_IFMT, S_IFREG, S_ISGID, S_IXGRP } from "./linux.ts";
+import { type Mount, inodeOf, waiting } from "./mount.ts";
+
+export function getxattr(mount: Mount, call: Call, request: GetxattrRequest): Promise<void> {
+  const inode = inodeOf(mount, request.fuseNodeid);
+  return readXattr(mount, call, inode, request.size, () => mount.lower.getxattr(inode.id, request.name));
+}
+
+export function listxattr(mount: Mount, call: Call, request: ListxattrRequest): Promise<void> {
+  const inode = inodeOf(mount, request.fuseNodeid);
+  return readXattr(mount, call, inode, request.size, () => mount.lower.listxattr(inode.id));
+}
+
+async function readXattr(mount: Mount, call: Call, inode: InodeRecord, room: number, read: () => Maybe<Buffer>): Promise<void> {
+  const { coherence } = mount;
+  if (!coherence.tryPin(inode, Mode.PR)) await coherence.pin(inode, Mode.PR, call);
+  try {
+    let value = read();
+    if (waiting(value)) value = await value;
+    if (room === 0) call.xattrSize(value.length);
+    else if (value.length > room) throw errnoError(E.ERANGE);
+    else call.data(value);
+  } finally {
+    coherence.unpin(inode, Mode.PR);
+  }
+}
+
+export function setxattr(mount: Mount, call: Call, request: SetxattrRequest): Promise<void> {
+  const inode = inodeOf(mount, request.fuseNodeid);
+  return changeXattr(mount, call, inode, async () => {
+    const done = mount.lower.setxattr(inode.id, request.name, request.value, request.flags);
+    if (waiting(done)) await done;
+    if (request.aclKillSgid) await killSetgid(mount, inode);
+  });
+}
+
+/** What posix_acl_update_mode does for a caller outside of the owning group: the lower saw root. */
+async function killSetgid(mount: Mount, inode: InodeRecord): Promise<void> {
+  const attr = await mount.lower.getattr(inode.id);
+  const setgid = (attr.mode & S_IFMT) === S_IFREG ? (attr.mode & (S_ISGID | S_IXGRP)) === (S_ISGID | S_IXGRP) : false;
+  if (setgid) await mount.lower.setattr(inode.id, { mode: attr.mode & 0o7777 & ~S_ISGID }, null);
+}
+
+export function removexattr(mount: Mount, call: Call, request: RemovexattrRequest): Promise<void> {
+  const inode = inodeOf(mount, request.fuseNodeid);
+  return changeXattr(mount, call, inode, () => mount.lower.removexattr(inode.id, request.name));
+}
+
+async function changeXattr(mount: Mount, call: Call, inode: InodeRecord, change: () => Maybe<void>): Promise<void> {
+  const { coherence } = mount;
+  if (!coherence.tryPin(inode, Mode.EX)) await coherence.pin(inode, Mode.EX, call);
+  try {
+    const done = change();
+    if (waiting(done)) await done;
+    call.empty();
+  } finally {
+    coherence.unpin(inode, Mode.EX);
+  }
+}

@@ -1,0 +1,193 @@
+/**
+ * From a request's bytes to its one reply: decode, keep what has to outlive the buffer, perform, and make sure that there was exactly
+ * one answer. An Errno is an answer; anything else that a handler throws is a bug, logged with the operation, and EIO for its caller.
+ */
+import { AssertionError } from "../../dlmd/base/assert.ts";
+import { E, Errno } from "../../dlmd/base/errno.ts";
+import { WireError } from "../../dlmd/base/error.ts";
+import type { Log } from "../../dlmd/base/log.ts";
+import { encodeError } from "../fuse/reply.ts";
+import { damagedUnique, decodeRequest } from "../fuse/request.ts";
+import type { InitRequest } from "../fuse/request.ts";
+import { Call, type ReplyPort } from "../op/call.ts";
+import { forget } from "../op/lookup.ts";
+import type { Mount } from "../op/mount.ts";
+import { type Operation, perform } from "../op/perform.ts";
+import { COPY_BYTES_MAX, type RequestBuffers } from "./buffers.ts";
+import type { Interrupts } from "./interrupt.ts";
+
+export interface DispatchOptions {
+  readonly mount: Mount;
+  readonly port: ReplyPort;
+  readonly buffers: RequestBuffers;
+  readonly interrupts: Interrupts;
+  readonly log: Log;
+  /** Answers INIT itself. */
+  readonly init: (request: InitRequest) => void;
+  /** A broken invariant: this process no longer knows what it holds, and must stop serving. */
+  readonly fail: (error: Error) => void;
+}
+
+export interface DispatchCounters {
+  requests: number;
+  /** Answered within the turn in which they came. */
+  atOnce: number;
+  interrupted: number;
+  bugs: number;
+}
+
+/** Who waits behind these can not be killed anyway, or must not lose them (hazard F11). */
+function interruptible(request: Operation): boolean {
+  if (request.op === "write") return !request.fromCache;
+  return request.op !== "flush" && request.op !== "release" && request.op !== "releasedir";
+}
+
+export class Dispatch {
+  readonly counters: DispatchCounters = { requests: 0, atOnce: 0, interrupted: 0, bugs: 0 };
+  readonly #options: DispatchOptions;
+  /** Handlers that have not ended; the session waits for them before it gives up what they use. */
+  #running = 0;
+  #idle: (() => void) | null = null;
+
+  constructor(options: DispatchOptions) {
+    this.#options = options;
+  }
+
+  get running(): number {
+    return this.#running;
+  }
+
+  /** Resolves when no handler runs. */
+  drained(): Promise<void> {
+    if (this.#running === 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#idle = resolve;
+    });
+  }
+
+  /** The request in the first `bytes` of the current buffer. */
+  receive(bytes: number): void {
+    const { buffers, log, mount, interrupts } = this.#options;
+    const buffer = buffers.current;
+    this.counters.requests += 1;
+    let request: ReturnType<typeof decodeRequest>;
+    try {
+      request = decodeRequest(buffer, bytes);
+    } catch (error) {
+      this.#refuseDamaged(buffer, bytes, error);
+      return;
+    }
+    switch (request.op) {
+      case "init":
+        this.#options.init(request);
+        return;
+      case "forget":
+        this.#guard(() => forget(mount, request));
+        return;
+      case "interrupt":
+        interrupts.receive(request.targetUnique);
+        return;
+      case "destroy":
+        log.debug({}, "DESTROY");
+        new Call(request, this.#options.port).empty();
+        return;
+      default:
+        this.#serve(request);
+    }
+  }
+
+  #serve(request: Operation): void {
+    const { buffers, mount, interrupts, port } = this.#options;
+    const call = new Call(request, port);
+    const node = mount.inodes.get(request.fuseNodeid);
+    if (node !== undefined) mount.inodes.use(node);
+    const payload = request.op === "write" ? request.data : request.op === "setxattr" ? request.value : null;
+    let lend = false;
+    if (payload !== null) {
+      lend = payload.length > COPY_BYTES_MAX && buffers.mayLend();
+      if (!lend) keepPayload(request, payload);
+    }
+    let work: Promise<void> | void = undefined;
+    try {
+      work = perform(mount, call, request);
+    } catch (error) {
+      this.#failed(call, error);
+    }
+    if (work === undefined) {
+      this.#ended(call);
+      if (node !== undefined) mount.inodes.leave(node);
+      return;
+    }
+    if (call.answered) this.counters.atOnce += 1;
+    else if (interruptible(request)) {
+      call.onAnswered = (): void => interrupts.remove(call);
+      interrupts.add(call);
+    }
+    const lent = lend && !call.answered ? buffers.lend() : null;
+    this.#running += 1;
+    const settle = (): void => {
+      this.#ended(call);
+      if (node !== undefined) mount.inodes.leave(node);
+      if (lent !== null) buffers.giveBack(lent);
+      this.#running -= 1;
+      if (this.#running === 0) {
+        this.#idle?.();
+        this.#idle = null;
+      }
+    };
+    work.then(settle, (error: unknown) => {
+      this.#failed(call, error);
+      settle();
+    });
+  }
+
+  #failed(call: Call, error: unknown): void {
+    if (error instanceof Errno) {
+      // An error after the answer has nobody to go to.
+      if (!call.answered || call.interrupted) call.error(error.errno);
+      else this.#bug(call, error);
+      return;
+    }
+    this.#bug(call, error);
+    if (!call.answered) call.error(E.EIO);
+    if (error instanceof AssertionError) this.#options.fail(error);
+  }
+
+  #ended(call: Call): void {
+    if (call.interrupted) this.counters.interrupted += 1;
+    if (call.answered) return;
+    this.#bug(call, new Error("the handler ended without an answer"));
+    call.error(E.EIO);
+  }
+
+  #bug(call: Call, error: unknown): void {
+    this.counters.bugs += 1;
+    const { op, unique } = call;
+    this.#options.log.error({ op, unique, error: error instanceof Error ? (error.stack ?? error.message) : String(error) }, "bug in an operation");
+  }
+
+  #guard(work: () => void): void {
+    try {
+      work();
+    } catch (error) {
+      this.counters.bugs += 1;
+      this.#options.fail(error instanceof Error ? error : new Error(String(error)));
+    }
+  }
+
+  #refuseDamaged(buffer: Buffer, bytes: number, error: unknown): void {
+    if (!(error instanceof WireError)) throw error;
+    this.#options.log.error({ bytes, error: error.message }, "a damaged request from the kernel: its caller gets EIO");
+    const unique = damagedUnique(buffer, bytes);
+    if (unique === null) return;
+    const { port } = this.#options;
+    port.write(encodeError(port.buffer, unique, E.EIO));
+  }
+}
+
+/** Gives the request a payload of its own. */
+function keepPayload(request: Operation, payload: Buffer): void {
+  const copy = Buffer.from(payload);
+  if (request.op === "write") (request as { data: Buffer }).data = copy;
+  else if (request.op === "setxattr") (request as { value: Buffer }).value = copy;
+}
