@@ -111,11 +111,11 @@ class Client implements DlmClient {
     });
   }
 
-  #settle(id: number, value: unknown): void {
+  #settle(id: number): Pending {
     const pending = this.#pending.get(id);
     assert(pending !== undefined, `an answer to request ${id}, which nobody made`);
     this.#pending.delete(id);
-    pending.resolve(value);
+    return pending;
   }
 
   #rejectPending(reason: Error): void {
@@ -126,10 +126,11 @@ class Client implements DlmClient {
   receive(message: Exclude<ServerMessage, { kind: "results" | "welcome" | "error" }>): void {
     switch (message.kind) {
       case "opened":
-        this.#settle(message.lockspaceId, null);
+        if (message.error === "") this.#settle(message.lockspaceId).resolve(null);
+        else this.#settle(message.lockspaceId).reject(new OperatingError(message.error, { code: "lockspace-refused" }));
         return;
       case "answer":
-        this.#settle(message.queryId, JSON.parse(Buffer.from(message.json).toString()));
+        this.#settle(message.queryId).resolve(JSON.parse(Buffer.from(message.json).toString()));
         return;
       case "view":
         this.view = message.view;
@@ -163,7 +164,8 @@ export const connectDlm: ConnectDlm = async (socketPath, handlers) => {
     const connection = new Connection(socket, {
       message(message) {
         if (message.kind === "error") {
-          refusal = new OperatingError(`dlmd refused: ${message.reason}`, { code: "dlmd-refused" });
+          const what = client === null ? "dlmd refused" : "dlmd ended the connection";
+          refusal = new OperatingError(`${what}: ${message.reason}`, { code: "dlmd-refused" });
         } else if (message.kind === "welcome") {
           assert(client === null, "a second welcome");
           clearTimeout(timer);

@@ -3,7 +3,7 @@
  * core's. A client that sends damaged frames is told why and closed, nothing else is disturbed. A client is never
  * disconnected for being slow: it is not read until it has caught up (hazard C6).
  */
-import { chmodSync, mkdirSync, unlinkSync } from "node:fs";
+import { chmodSync, lstatSync, mkdirSync, unlinkSync } from "node:fs";
 import { type Server, type Socket, createConnection, createServer } from "node:net";
 import path from "node:path";
 import { assert } from "../base/assert.ts";
@@ -73,6 +73,12 @@ async function listen(server: Server, socketPath: string): Promise<void> {
   chmodSync(path.dirname(socketPath), 0o700);
   let error = await listenOnce(server, socketPath);
   if (error?.code === "EADDRINUSE") {
+    if (!lstatSync(socketPath).isSocket()) {
+      throw new OperatingError(`a socket expected at ${socketPath}, found something else`, {
+        code: "cannot-listen",
+        hint: "Look what it is and move it away, or name another --run-dir.",
+      });
+    }
     if (!(await nobodyAnswers(socketPath))) {
       throw new OperatingError(`another dlmd answers on ${socketPath}`, {
         code: "already-running",

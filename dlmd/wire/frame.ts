@@ -67,7 +67,9 @@ export function createFrameReader({ maxBytes, crc32 }: FrameLimits): FrameReader
   };
 
   return {
-    push(chunk, onFrame) {
+    push(pushed, onFrame) {
+      // Not a Buffer, whose slice() is no copy: readers rely on that to keep what they need.
+      const chunk = new Uint8Array(pushed.buffer, pushed.byteOffset, pushed.byteLength);
       let at = headHave > 0 ? resume(chunk, onFrame) : 0;
       const view = new DataView(chunk.buffer, chunk.byteOffset, chunk.byteLength);
       while (chunk.byteLength - at >= headBytes) {

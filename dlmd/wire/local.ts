@@ -43,7 +43,8 @@ export type ClientMessage =
 
 export type ServerMessage =
   | { readonly kind: "welcome"; readonly info: ClusterInfo; readonly view: ViewInfo }
-  | { readonly kind: "opened"; readonly lockspaceId: number }
+  /** `error` "": the lockspace has that id now. */
+  | { readonly kind: "opened"; readonly lockspaceId: number; readonly error: string }
   /** To be read with decodeResults. */
   | { readonly kind: "results"; readonly entries: ByteReader }
   | { readonly kind: "view"; readonly view: ViewInfo }
@@ -194,7 +195,7 @@ export function encodeServerMessage(writer: ByteWriter, message: Exclude<ServerM
       writeView(writer, message.view);
       return;
     case "opened":
-      writer.u8(Kind.OPENED).u32(message.lockspaceId);
+      writer.u8(Kind.OPENED).u32(message.lockspaceId).string(message.error);
       return;
     case "view":
       writeView(writer.u8(Kind.VIEW), message.view);
@@ -219,7 +220,7 @@ function readServerMessage(reader: ByteReader): ServerMessage {
     case Kind.WELCOME:
       return { kind: "welcome", info: readInfo(reader), view: readView(reader) };
     case Kind.OPENED:
-      return { kind: "opened", lockspaceId: reader.u32() };
+      return { kind: "opened", lockspaceId: reader.u32(), error: reader.string(REASON_BYTES) };
     case Kind.RESULTS:
       return { kind: "results", entries: reader };
     case Kind.VIEW:

@@ -1,0 +1,363 @@
+/** Server and client of the local socket, with a core that the test plays. */
+import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { type Socket, createConnection, createServer } from "node:net";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { ByteWriter } from "../../../dlmd/base/bytes.ts";
+import { OperatingError } from "../../../dlmd/base/error.ts";
+import { silentLog } from "../../../dlmd/base/log.ts";
+import { createMetrics } from "../../../dlmd/base/metric.ts";
+import type { ClusterInfo, DlmClient, DlmClientHandlers, GoneClient, LockStatus, ViewInfo } from "../../../dlmd/client/api.ts";
+import { connectDlm } from "../../../dlmd/client/client.ts";
+import { Mode } from "../../../dlmd/lock/mode.ts";
+import type { ClientEvent, ClientRequest } from "../../../dlmd/node-api.ts";
+import { UNREAD_PAUSE_BYTES } from "../../../dlmd/server/local-client.ts";
+import { type LocalServer, startServer } from "../../../dlmd/server/server.ts";
+import { createFrameReader } from "../../../dlmd/wire/frame.ts";
+import { decodeServerMessage, encodeClientMessage } from "../../../dlmd/wire/local.ts";
+
+const view: ViewInfo = { viewId: "1.1.aa", quorate: true, members: [1], quorumReason: "1 of 1", running: true };
+const info: Omit<ClusterInfo, "clientId"> = {
+  clusterName: "lab",
+  nodeid: 1,
+  incarnation: "aa",
+  nodes: [{ nodeid: 1, name: "node1", address: "127.0.0.1" }],
+  volumes: [],
+  overlaySecret: new Uint8Array(32),
+};
+
+let dir: string;
+let socketPath: string;
+let server: LocalServer;
+let reads: { clientId: number; requests: readonly ClientRequest[] }[];
+let gone: number[];
+let onRequests: (clientId: number, requests: readonly ClientRequest[]) => void;
+let wake: (() => void)[];
+const clients: DlmClient[] = [];
+const sockets: Socket[] = [];
+
+/** Resolves when the condition holds; looked at after everything that happens at the server or a client. */
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise<void>((resolve) => wake.push(resolve));
+}
+function happened(): void {
+  for (const resolve of wake.splice(0)) resolve();
+}
+function send(clientId: number, ...events: ClientEvent[]): void {
+  server.send(clientId, events);
+  server.flush();
+}
+const granted = (lockId: number, mode: Mode): ClientEvent => ({
+  kind: "ast",
+  lockId,
+  status: "granted",
+  mode,
+  lvbRead: false,
+  lvb: null,
+  lvbValid: false,
+  error: null,
+});
+
+beforeEach(async () => {
+  dir = mkdtempSync(path.join(tmpdir(), "coverlay-socket-"));
+  socketPath = path.join(dir, "run", "dlmd.sock");
+  reads = [];
+  gone = [];
+  wake = [];
+  onRequests = (clientId, requests) => {
+    for (const request of requests) {
+      if (request.kind === "open")
+        server.send(clientId, [{ kind: "opened", lockspaceId: request.lockspaceId, error: request.name === "refused" ? "no" : "" }]);
+      if (request.kind === "lock" || request.kind === "convert") server.send(clientId, [granted(request.lockId, request.mode)]);
+      if (request.kind === "query") server.send(clientId, [{ kind: "answer", queryId: request.queryId, data: { asked: request.what } }]);
+    }
+    server.flush();
+  };
+  server = await start();
+});
+afterEach(async () => {
+  for (const client of clients.splice(0)) await client.close();
+  for (const socket of sockets.splice(0)) socket.destroy();
+  await server.close("the test is over");
+  rmSync(dir, { recursive: true });
+});
+
+function start(): Promise<LocalServer> {
+  return startServer({
+    socketPath,
+    log: silentLog,
+    metrics: createMetrics(),
+    info: () => info,
+    connected: (clientId) => send(clientId, { kind: "view", view }),
+    requests(clientId, requests) {
+      reads.push({ clientId, requests });
+      onRequests(clientId, requests);
+      happened();
+    },
+    gone(clientId) {
+      gone.push(clientId);
+      happened();
+    },
+  });
+}
+
+async function connect(handlers: Partial<DlmClientHandlers> = {}): Promise<DlmClient> {
+  const client = await connectDlm(socketPath, { view() {}, gone: async () => {}, disconnected() {}, ...handlers });
+  clients.push(client);
+  return client;
+}
+
+/** A connection that says what it likes; everything received as [kind, reason]. */
+async function stranger(): Promise<{ socket: Socket; heard: string[]; ended: Promise<void> }> {
+  const socket = createConnection(socketPath);
+  sockets.push(socket);
+  const heard: string[] = [];
+  const reader = createFrameReader({ maxBytes: 1 << 20, crc32: null });
+  socket.on("data", (chunk) =>
+    reader.push(chunk, (body) => {
+      const message = decodeServerMessage(body);
+      heard.push(message.kind === "error" ? `error: ${message.reason}` : message.kind);
+      happened();
+    }),
+  );
+  const ended = new Promise<void>((resolve) => socket.on("end", resolve));
+  await new Promise<void>((resolve) => socket.once("connect", resolve));
+  return { socket, heard, ended };
+}
+function frame(...bytes: number[]): Buffer {
+  const head = Buffer.alloc(4);
+  head.writeUInt32LE(bytes.length);
+  return Buffer.concat([head, Buffer.from(bytes)]);
+}
+function hello(version = 1): Buffer {
+  const writer = new ByteWriter();
+  encodeClientMessage(writer, { kind: "hello", version, pid: 1, program: "test" });
+  return frame(...writer.view());
+}
+
+test("modes: the socket 0600, its folder 0700", () => {
+  expect(statSync(socketPath).mode & 0o777).toBe(0o600);
+  expect(statSync(path.dirname(socketPath)).mode & 0o777).toBe(0o700);
+});
+
+test("a second dlmd is told; the first goes on", async () => {
+  await expect(start()).rejects.toMatchObject({ code: "already-running" });
+  expect((await connect()).info.clusterName).toBe("lab");
+});
+
+test("a socket that nobody answers on is replaced; another file is not", async () => {
+  await server.close("stopping");
+  const stale = createServer();
+  await new Promise<void>((resolve) => stale.listen(path.join(dir, "run", "other.sock"), resolve));
+  // A socket file without a listener, as a killed process leaves it.
+  const { renameSync } = await import("node:fs");
+  renameSync(path.join(dir, "run", "other.sock"), socketPath);
+  await new Promise<void>((resolve) => stale.close(() => resolve()));
+  expect(statSync(socketPath).isSocket()).toBe(true);
+  server = await start();
+  expect((await connect()).info.nodeid).toBe(1);
+  await server.close("stopping");
+  writeFileSync(socketPath, "not a socket");
+  await expect(start()).rejects.toBeInstanceOf(OperatingError);
+  rmSync(socketPath);
+  server = await start();
+});
+
+test("nobody there: what to do", async () => {
+  await expect(connectDlm(path.join(dir, "none.sock"), { view() {}, gone: async () => {}, disconnected() {} })).rejects.toMatchObject({
+    code: "dlmd-not-running",
+    hint: expect.stringContaining("Start dlmd"),
+  });
+});
+
+test("welcome, lockspace, query, lock", async () => {
+  const client = await connect();
+  expect(client.info).toEqual({ ...info, clientId: 1 });
+  expect(client.view).toEqual(view);
+  const space = await client.lockspace("data");
+  expect(await client.lockspace("data")).toBe(space);
+  await expect(client.lockspace("refused")).rejects.toMatchObject({ code: "lockspace-refused", message: "no" });
+  expect(await client.query("nodes")).toEqual({ asked: "nodes" });
+  const status = await new Promise<LockStatus>((resolve) => {
+    space.createLock("r", { ast: (_, ended) => resolve(ended), bast() {} }).request(Mode.EX, 0);
+  });
+  expect(status).toBe("granted");
+});
+
+test("what one turn asks for arrives as one read", async () => {
+  const client = await connect();
+  const space = await client.lockspace("data");
+  reads.length = 0;
+  let left = 100;
+  await new Promise<void>((resolve) => {
+    const ast = (): void => {
+      if (--left === 0) resolve();
+    };
+    for (let lock = 0; lock < 100; lock++) space.createLock(`r${lock}`, { ast, bast() {} }).request(Mode.PR, 0);
+  });
+  expect(reads.map(({ requests }) => requests.length)).toEqual([100]);
+});
+
+test("one request at a time; a conversion down and an unlock take effect when they are sent (hazard H2)", async () => {
+  const client = await connect();
+  const space = await client.lockspace("data");
+  const statuses: LockStatus[] = [];
+  const basts: Mode[] = [];
+  const lock = space.createLock("r", {
+    ast(_, status) {
+      statuses.push(status);
+      happened();
+    },
+    bast: (_, wanted) => basts.push(wanted),
+  });
+  expect(() => lock.unlock(0)).toThrow("nothing to unlock");
+  lock.request(Mode.EX, 0);
+  expect(() => lock.request(Mode.EX, 0)).toThrow("a request is outstanding");
+  await until(() => statuses.length === 1);
+  expect([lock.mode, lock.busy]).toEqual([Mode.EX, false]);
+
+  onRequests = () => {};
+  lock.request(Mode.PR, 0);
+  expect([lock.mode, lock.busy]).toEqual([Mode.PR, true]);
+  // On its way when the lock stepped down: PR does not block PR, but blocks EX.
+  send(
+    client.info.clientId,
+    { kind: "bast", lockId: 0, wanted: Mode.PR },
+    { kind: "bast", lockId: 0, wanted: Mode.EX },
+    granted(0, Mode.PR),
+  );
+  await until(() => statuses.length === 2);
+  expect(basts).toEqual([Mode.EX]);
+
+  lock.unlock(0);
+  expect(lock.mode).toBe(Mode.NL);
+  expect(() => lock.unlock(0)).toThrow("a request is outstanding");
+});
+
+test("a refusal carries its reason, and a first request that failed leaves no lock", async () => {
+  const client = await connect();
+  const space = await client.lockspace("data");
+  onRequests = (clientId, requests) => {
+    for (const request of requests) {
+      if (request.kind !== "lock") continue;
+      const error = { errno: 37, message: "too many locks" };
+      send(clientId, { ...granted(request.lockId, Mode.NL), status: "error", error } as ClientEvent);
+    }
+  };
+  const ends: [LockStatus, string | undefined][] = [];
+  const lock = space.createLock("r", {
+    ast(ended, status) {
+      ends.push([status, ended.error?.message]);
+      happened();
+    },
+    bast() {},
+  });
+  lock.request(Mode.EX, 0);
+  await until(() => ends.length === 1);
+  expect(ends).toEqual([["error", "lock r: too many locks"]]);
+  expect(lock.error).toMatchObject({ code: "ENOLCK" });
+  expect(() => lock.unlock(0)).toThrow("nothing to unlock");
+  lock.request(Mode.EX, 0);
+  await until(() => ends.length === 2);
+  expect(reads.at(-1)?.requests[0]).toMatchObject({ kind: "lock", lockId: 0 });
+});
+
+test("names that no dlmd takes are refused here", async () => {
+  const space = await (await connect()).lockspace("data");
+  const handlers = { ast() {}, bast() {} };
+  expect(() => space.createLock("", handlers)).toThrow("1 to 64 bytes");
+  expect(() => space.createLock("é".repeat(33), handlers)).toThrow("found 66 bytes");
+  expect(space.createLock("é".repeat(32), handlers).resource).toHaveLength(32);
+});
+
+test("gone is acknowledged when the handler has resolved, not before (hazard C7)", async () => {
+  let stopServing = (): void => {};
+  const named: GoneClient[] = [];
+  const client = await connect({
+    gone(clients_) {
+      named.push(...clients_);
+      happened();
+      return new Promise((resolve) => (stopServing = resolve));
+    },
+  });
+  send(client.info.clientId, { kind: "gone", goneId: 7, clients: [{ nodeid: 2, incarnation: "bb", clientId: null }] });
+  await until(() => named.length === 1);
+  await client.query("status");
+  expect(reads.flatMap(({ requests }) => requests).some((request) => request.kind === "gone-ack")).toBe(false);
+  stopServing();
+  await until(() => reads.at(-1)?.requests[0]?.kind === "gone-ack");
+  expect(reads.at(-1)?.requests).toEqual([{ kind: "gone-ack", goneId: 7 }]);
+});
+
+test("a lost connection is told once, and ends what waits", async () => {
+  const reasons: Error[] = [];
+  onRequests = () => {};
+  const client = await connect({
+    disconnected(reason) {
+      reasons.push(reason);
+      happened();
+    },
+  });
+  const waiting = client.lockspace("data");
+  server.dropClients("evicted");
+  await expect(waiting).rejects.toThrow("dlmd ended the connection: evicted");
+  await until(() => reasons.length > 0);
+  await expect(client.query("status")).rejects.toThrow("over");
+  expect(reasons).toHaveLength(1);
+  expect(gone).toEqual([1]);
+});
+
+test.each<[name: string, bytes: () => Buffer, reason: string]>([
+  ["before the hello", () => frame(5, 0, 0, 0, 0, 0), "query before the hello"],
+  ["another program", () => Buffer.from("GET / HTTP/1.1\r\n\r\n"), "frame of 542393671 bytes, at most 4194304 allowed"],
+  ["another version", () => hello(9), "version 9 of the local protocol; this dlmd speaks 1"],
+  ["an unknown kind", () => Buffer.concat([hello(), frame(77)]), "message of kind 77 from a client"],
+  ["a cut message", () => Buffer.concat([hello(), frame(2, 0)]), "truncated"],
+  ["a mode that is none", () => Buffer.concat([hello(), frame(3, 2, 0, 0, 0, 0, 9, 0, 255, 255)]), "lock mode 9"],
+])("damaged, %s: told why and closed; nothing else is disturbed", async (_name, bytes, reason) => {
+  const other = await connect();
+  const { socket, heard, ended } = await stranger();
+  socket.write(bytes());
+  await ended;
+  expect(heard.at(-1)).toContain(`error: ${reason}`);
+  expect(await other.query("status")).toEqual({ asked: "status" });
+  expect(gone).toEqual(heard.includes("welcome") ? [2] : []);
+});
+
+test("requests before the damage count", async () => {
+  const { socket, ended } = await stranger();
+  socket.write(Buffer.concat([hello(), frame(5, 1, 0, 0, 0, 0), frame(77)]));
+  await ended;
+  expect(reads).toEqual([{ clientId: 1, requests: [{ kind: "query", queryId: 1, what: "status" }] }]);
+});
+
+test("a client that does not read is not read either, never disconnected, and goes on when it has read", async () => {
+  const { socket, heard } = await stranger();
+  socket.write(hello());
+  await until(() => heard.length === 1);
+  socket.pause();
+  const data = "x".repeat(1 << 20);
+  for (let sent = 0; sent <= UNREAD_PAUSE_BYTES * 1.5; sent += data.length) {
+    send(1, { kind: "answer", queryId: 1, data: data.slice(16) });
+  }
+  socket.write(frame(5, 9, 0, 0, 0, 0));
+  // Another client's trip there and back shows that the server had its turn.
+  await (await connect()).query("status");
+  expect(reads.filter(({ clientId }) => clientId === 1)).toEqual([]);
+  expect(gone).toEqual([]);
+  socket.resume();
+  await until(() => reads.some(({ clientId }) => clientId === 1));
+  expect(gone).toEqual([]);
+});
+
+test("the core may pause a client", async () => {
+  const client = await connect();
+  const other = await connect();
+  server.setPaused(client.info.clientId, true);
+  const answer = client.query("nodes");
+  await other.query("status");
+  expect(reads.map(({ clientId }) => clientId)).toEqual([2]);
+  server.setPaused(client.info.clientId, false);
+  expect(await answer).toEqual({ asked: "nodes" });
+});

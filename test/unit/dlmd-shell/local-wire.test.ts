@@ -1,0 +1,266 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { ByteReader, ByteWriter } from "../../../dlmd/base/bytes.ts";
+import { WireError } from "../../../dlmd/base/error.ts";
+import type { LockStatus, ViewInfo } from "../../../dlmd/client/api.ts";
+import { Mode } from "../../../dlmd/lock/mode.ts";
+import { FrameGatherer, createFrameReader } from "../../../dlmd/wire/frame.ts";
+import {
+  LOCAL_FRAME_BYTES,
+  type RequestSink,
+  type ResultSink,
+  beginRequests,
+  beginResults,
+  decodeRequests,
+  decodeResults,
+  encodeRequest,
+  encodeResult,
+} from "../../../dlmd/wire/local-batch.ts";
+import {
+  type ClientMessage,
+  LOCAL_VERSION,
+  type ServerMessage,
+  decodeClientMessage,
+  decodeServerMessage,
+  encodeClientMessage,
+  encodeServerMessage,
+} from "../../../dlmd/wire/local.ts";
+
+const view: ViewInfo = { viewId: "7.1.00ff", quorate: true, members: [1, 3], quorumReason: "2 of 3 votes", running: false };
+
+const fromClient: [message: Exclude<ClientMessage, { kind: "requests" }>, hex: string][] = [
+  [{ kind: "hello", version: LOCAL_VERSION, pid: 4711, program: "ls" }, "0143564c4401006712000002006c73"],
+  [{ kind: "open", lockspaceId: 2, name: "data" }, "0202000000040064617461"],
+  [{ kind: "gone-ack", goneId: 9 }, "0409000000"],
+  [{ kind: "query", queryId: 5, what: "nodes" }, "050500000001"],
+];
+
+const fromServer: [message: Exclude<ServerMessage, { kind: "results" }>, hex: string][] = [
+  [
+    {
+      kind: "welcome",
+      info: {
+        clusterName: "lab",
+        nodeid: 1,
+        incarnation: "ab",
+        clientId: 3,
+        nodes: [{ nodeid: 1, name: "n", address: "::" }],
+        volumes: [{ name: "v", uuid: "u", lower: "device" }],
+        overlaySecret: Uint8Array.of(1, 2),
+      },
+      view,
+    },
+    "8103006c616201000200616203000000010000000100" +
+      "01006e02003a3a0100000001007601007501020000000102" +
+      "0800372e312e3030666601000c0032206f66203320766f746573020001000300",
+  ],
+  [{ kind: "opened", lockspaceId: 2, error: "no" }, "820200000002006e6f"],
+  [{ kind: "view", view }, "840800372e312e3030666601000c0032206f66203320766f746573020001000300"],
+  [
+    {
+      kind: "gone",
+      goneId: 6,
+      clients: [
+        { nodeid: 2, incarnation: "cd", clientId: null },
+        { nodeid: 2, incarnation: "cd", clientId: 4 },
+      ],
+    },
+    "8506000000020000000200020063640000000000020002006364" + "0104000000",
+  ],
+  [{ kind: "answer", queryId: 5, json: new TextEncoder().encode("{}") }, "8605000000020000007b7d"],
+  [{ kind: "error", reason: "no" }, "8702006e6f"],
+];
+
+function hexOf(encode: (writer: ByteWriter) => void): string {
+  const writer = new ByteWriter();
+  encode(writer);
+  return Buffer.from(writer.view()).toString("hex");
+}
+
+describe("single messages", () => {
+  test.each(fromClient)("client: $kind", (message, hex) => {
+    expect(hexOf((writer) => encodeClientMessage(writer, message))).toBe(hex);
+    expect(decodeClientMessage(Buffer.from(hex, "hex"))).toEqual(message);
+  });
+  test.each(fromServer)("server: $kind", (message, hex) => {
+    expect(hexOf((writer) => encodeServerMessage(writer, message))).toBe(hex);
+    const decoded = decodeServerMessage(new Uint8Array(Buffer.from(hex, "hex")));
+    expect(decoded).toEqual(message);
+  });
+
+  test("each cut anywhere, or with a byte more, is refused", () => {
+    const all: [hex: string, decode: (bytes: Uint8Array) => unknown][] = [
+      ...fromClient.map(([, hex]) => [hex, decodeClientMessage] as [string, (bytes: Uint8Array) => unknown]),
+      ...fromServer.map(([, hex]) => [hex, decodeServerMessage] as [string, (bytes: Uint8Array) => unknown]),
+    ];
+    for (const [hex, decode] of all) {
+      const whole = Buffer.from(hex, "hex");
+      for (let bytes = 0; bytes < whole.length; bytes++) expect(() => decode(whole.subarray(0, bytes))).toThrow(WireError);
+      expect(() => decode(Buffer.concat([whole, Buffer.of(0)]))).toThrow(WireError);
+    }
+  });
+
+  test("strangers", () => {
+    expect(() => decodeClientMessage(Buffer.from("01435600440100", "hex"))).toThrow("a coverlay client expected");
+    expect(() => decodeClientMessage(Buffer.of(99))).toThrow("message of kind 99 from a client");
+    expect(() => decodeServerMessage(Buffer.of(1))).toThrow("message of kind 1 from dlmd");
+    expect(() => decodeClientMessage(Buffer.from("050500000009", "hex"))).toThrow("unknown query");
+  });
+});
+
+/** A sink that writes down what it is told, as plain data. */
+function requestsOf(body: Uint8Array): unknown[] {
+  const seen: unknown[] = [];
+  const plain = (lvb: Uint8Array | null): number[] | null => (lvb === null ? null : [...lvb]);
+  const sink: RequestSink = {
+    lock: (...entry) => seen.push(["lock", ...entry]),
+    convert: (lockId, mode, flags, lvb) => seen.push(["convert", lockId, mode, flags, plain(lvb)]),
+    unlock: (lockId, flags, lvb) => seen.push(["unlock", lockId, flags, plain(lvb)]),
+    cancel: (...entry) => seen.push(["cancel", ...entry]),
+  };
+  const message = decodeClientMessage(body);
+  if (message.kind === "requests") decodeRequests(message.entries, sink);
+  return seen;
+}
+function resultsOf(body: Uint8Array): unknown[] {
+  const seen: unknown[] = [];
+  const sink: ResultSink = {
+    ast: (lockId, status, mode, lvbRead, lvb, lvbValid) =>
+      seen.push(["ast", lockId, status, mode, lvbRead, lvb === null ? null : [...lvb], lvbValid]),
+    bast: (...entry) => seen.push(["bast", ...entry]),
+    refused: (...entry) => seen.push(["refused", ...entry]),
+  };
+  const message = decodeServerMessage(body);
+  if (message.kind === "results") decodeResults(message.entries, sink);
+  return seen;
+}
+
+const requestBatch =
+  "03" + "010700000002000000" + "05010500666f6fc3a9" + "02070000000304" + "0200aabb" + "030700000000" + "ffff" + "0407000000";
+const resultBatch = "83" + "01070000000005030200aabb" + "0107000000040000" + "020700000005" + "0307000000021000040062757379";
+
+describe("batches", () => {
+  test("golden requests", () => {
+    const hex = hexOf((writer) => {
+      beginRequests(writer);
+      encodeRequest.lock(writer, 7, 2, "fooé", Mode.EX, 1);
+      encodeRequest.convert(writer, 7, Mode.PR, 4, Uint8Array.of(0xaa, 0xbb));
+      encodeRequest.unlock(writer, 7, 0, null);
+      encodeRequest.cancel(writer, 7);
+    });
+    expect(hex).toBe(requestBatch);
+    expect(requestsOf(Buffer.from(hex, "hex"))).toEqual([
+      ["lock", 7, 2, "fooé", Mode.EX, 1],
+      ["convert", 7, Mode.PR, 4, [0xaa, 0xbb]],
+      ["unlock", 7, 0, null],
+      ["cancel", 7],
+    ]);
+  });
+
+  test("golden results", () => {
+    const hex = hexOf((writer) => {
+      beginResults(writer);
+      encodeResult.ast(writer, 7, "granted", Mode.EX, true, Uint8Array.of(0xaa, 0xbb), true);
+      encodeResult.ast(writer, 7, "unlocked", Mode.NL, false, null, false);
+      encodeResult.bast(writer, 7, Mode.EX);
+      encodeResult.refused(writer, 7, Mode.CW, 16, "busy");
+    });
+    expect(hex).toBe(resultBatch);
+    expect(resultsOf(Buffer.from(hex, "hex"))).toEqual([
+      ["ast", 7, "granted", Mode.EX, true, [0xaa, 0xbb], true],
+      ["ast", 7, "unlocked", Mode.NL, false, null, false],
+      ["bast", 7, Mode.EX],
+      ["refused", 7, Mode.CW, 16, "busy"],
+    ]);
+  });
+
+  test("a cut batch hands on what is whole and then says so", () => {
+    const whole = Buffer.from(requestBatch, "hex");
+    const ends = new Set([1, 19, 30, 38, 43]);
+    for (let bytes = 1; bytes <= whole.length; bytes++) {
+      const decode = (): unknown => requestsOf(whole.subarray(0, bytes));
+      if (ends.has(bytes)) expect(decode).not.toThrow();
+      else expect(decode, `${bytes} bytes`).toThrow(WireError);
+    }
+  });
+
+  test("names, modes and value blocks out of range", () => {
+    const lock = (mode: number, name: string): Buffer => {
+      const writer = new ByteWriter().u8(3).u8(1).u32(1).u32(1).u8(mode).u8(0).string(name);
+      return Buffer.from(writer.copy());
+    };
+    expect(() => requestsOf(lock(6, "a"))).toThrow("lock mode 6");
+    expect(() => requestsOf(lock(5, ""))).toThrow("name of 0 bytes");
+    expect(() => requestsOf(lock(5, "a".repeat(65)))).toThrow("name of 65 bytes");
+    expect(requestsOf(lock(5, "a".repeat(64)))).toHaveLength(1);
+    expect(() => requestsOf(Buffer.from(new ByteWriter().u8(3).u8(3).u32(1).u8(0).u16(257).bytes(new Uint8Array(257)).copy()))).toThrow(
+      "value block of 257 bytes",
+    );
+  });
+
+  test("random requests survive the trip", () => {
+    const lvb = fc.option(fc.uint8Array({ maxLength: 256 }));
+    const id = fc.nat({ max: 0xffffffff });
+    const byte = fc.nat({ max: 255 });
+    const mode = fc.constantFrom(...Object.values(Mode));
+    const status = fc.constantFrom<LockStatus>("granted", "again", "canceled", "deadlock", "unlocked", "error");
+    fc.assert(
+      fc.property(
+        id,
+        id,
+        fc.string({ unit: "binary", minLength: 1, maxLength: 16 }),
+        mode,
+        byte,
+        lvb,
+        status,
+        (lockId, space, name, m, flags, block, s) => {
+          const plain = block === null ? null : [...block];
+          const requests = new ByteWriter();
+          beginRequests(requests);
+          encodeRequest.lock(requests, lockId, space, name, m, flags);
+          encodeRequest.convert(requests, lockId, m, flags, block);
+          expect(requestsOf(requests.view())).toEqual([
+            ["lock", lockId, space, name, m, flags],
+            ["convert", lockId, m, flags, plain],
+          ]);
+          const results = new ByteWriter();
+          beginResults(results);
+          encodeResult.ast(results, lockId, s, m, true, block, true);
+          expect(resultsOf(results.view())).toEqual([["ast", lockId, s, m, true, plain, true]]);
+        },
+      ),
+    );
+  });
+
+  test("random bytes are decoded or refused, nothing else", () => {
+    const refusesOnly = (decode: () => unknown): void => {
+      try {
+        decode();
+      } catch (error) {
+        expect(error).toBeInstanceOf(WireError);
+      }
+    };
+    fc.assert(
+      fc.property(fc.constantFrom(1, 2, 3, 4, 5, 129, 130, 131, 132, 133, 134, 135, 0), fc.uint8Array({ maxLength: 80 }), (kind, tail) => {
+        const body = Uint8Array.of(kind, ...tail);
+        refusesOnly(() => requestsOf(body));
+        refusesOnly(() => resultsOf(body));
+      }),
+      { numRuns: 3000 },
+    );
+  });
+});
+
+test("a gatherer closes a batch before another message, and when it has grown too long", () => {
+  const gatherer = new FrameGatherer(LOCAL_FRAME_BYTES, 64, beginRequests);
+  for (let lockId = 0; lockId < 20; lockId++) encodeRequest.cancel(gatherer.entry(), lockId);
+  gatherer.message((writer) => encodeClientMessage(writer, { kind: "gone-ack", goneId: 1 }));
+  encodeRequest.cancel(gatherer.entry(), 20);
+  const kinds: unknown[] = [];
+  createFrameReader({ maxBytes: 80, crc32: null }).push(gatherer.take(), (body) => {
+    kinds.push(decodeClientMessage(body).kind === "requests" ? requestsOf(body).length : "gone-ack");
+  });
+  expect(kinds).toEqual([12, 8, "gone-ack", 1]);
+  expect(gatherer.length).toBe(0);
+  expect(new ByteReader(gatherer.take()).remaining).toBe(0);
+});
