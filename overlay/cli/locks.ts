@@ -37,7 +37,8 @@ function isNested(value: unknown): boolean {
 
 function words(value: unknown): string {
   if (Array.isArray(value)) return value.length === 0 ? "-" : value.join(",");
-  return typeof value === "object" ? "-" : String(value as string | number | boolean);
+  if (typeof value === "object") return "-";
+  return typeof value === "string" ? value : JSON.stringify(value);
 }
 
 /** Keeps, of every list in it, the entries about that resource. */

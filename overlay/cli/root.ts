@@ -57,12 +57,18 @@ export function coverlayCli(args: readonly string[]): Argv {
     });
 }
 
+/** The words before --, which are ours; those after it belong to a command that is run. */
+function ownWords(args: readonly string[]): readonly string[] {
+  const end = args.indexOf("--");
+  return end < 0 ? args : args.slice(0, end);
+}
+
 /** Runs the command line; sets the exit status. */
 export async function runCli(args: readonly string[]): Promise<void> {
   try {
     await coverlayCli(args).parseAsync();
   } catch (error) {
-    const { text, exitStatus } = describeError(error, args.includes("--json"));
+    const { text, exitStatus } = describeError(error, ownWords(args).includes("--json"));
     process.stderr.write(text);
     process.exitCode = exitStatus;
   }

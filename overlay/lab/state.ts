@@ -167,12 +167,17 @@ export function labNode(lab: LabState, name: string): LabNode {
   });
 }
 
+/** The name of the abstract socket that is the lab's lock. */
+export function labLockName(dir: string): string {
+  return `\0coverlay-lab-${createHash("sha256").update(dir).digest("hex").slice(0, 32)}`;
+}
+
 /**
  * One command at a time changes a lab. The lock is an abstract socket named after the directory: the kernel frees it
  * when its holder dies, however that happens. `dir` is as realLabDir gives it.
  */
 export async function withLabLock<T>(dir: string, use: () => Promise<T>): Promise<T> {
-  const name = `\0coverlay-lab-${createHash("sha256").update(dir).digest("hex").slice(0, 32)}`;
+  const name = labLockName(dir);
   const deadline = Date.now() + LOCK_TIMEOUT_MS;
   for (;;) {
     const release = await listenOn(name);

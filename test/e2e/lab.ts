@@ -1,0 +1,195 @@
+/**
+ * A lab for end-to-end tests: brought up as outside programs do, through `coverlay lab up --detach --json`, and taken down
+ * whatever happens: the test passes, fails, or its process is killed (then by a watchdog, which lives in a process of
+ * its own and sees the end of its input). After it is down, what it left behind is an error.
+ */
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, readdirSync, realpathSync, rmSync, statSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { type RunOptions, type RunResult, run } from "../../overlay/lab/command.ts";
+import { loopsOver } from "../../overlay/lab/disk.ts";
+import { mountsUnder } from "../../overlay/lab/fuse-mounts.ts";
+import { type LowerKind, hubName, labFiles, nodeLayout } from "../../overlay/lab/layout.ts";
+import type { NodeLine, NodeReport } from "../../overlay/lab/observe.ts";
+import { findProcesses } from "../../overlay/lab/processes.ts";
+import { readLab } from "../../overlay/lab/state.ts";
+
+const root = path.resolve(import.meta.dirname, "../..");
+const UP_TIMEOUT_MS = 180_000;
+const COMMAND_TIMEOUT_MS = 120_000;
+
+/** The compiled program, as a user runs it. */
+export const coverlayProgram: string = path.join(root, "dist/overlay/main.js");
+
+let built = false;
+
+/** Compiles if a source is newer than the compiled tree: a test must never run what was there yesterday. */
+export function ensureBuilt(): void {
+  if (built) return;
+  const compiled = statSync(coverlayProgram, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  const newest = ["overlay", "dlmd"]
+    .flatMap((folder) => readdirSync(path.join(root, folder), { recursive: true, encoding: "utf8" }).map((file) => path.join(root, folder, file)))
+    .filter((file) => file.endsWith(".ts"))
+    .reduce((time, file) => Math.max(time, statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? 0), 0);
+  if (newest > compiled) {
+    const result = spawnSync(path.join(root, "node_modules/.bin/tsc"), ["-p", path.join(root, "tsconfig.json")], { encoding: "utf8" });
+    if (!existsSync(coverlayProgram)) throw new Error(`the build failed:\n${result.stdout}${result.stderr}`);
+  }
+  built = true;
+}
+
+/** Runs the compiled coverlay to its end. */
+export function coverlay(words: readonly string[], options: RunOptions = {}): Promise<RunResult> {
+  ensureBuilt();
+  return run(process.execPath, [coverlayProgram, ...words], { timeoutMs: COMMAND_TIMEOUT_MS, ...options });
+}
+
+export interface LabOptions {
+  readonly nodes?: number;
+  readonly lower?: LowerKind;
+  readonly size?: string;
+}
+
+export interface TestLab {
+  readonly dir: string;
+  /** As `up` printed them. */
+  readonly nodes: readonly NodeLine[];
+  node(nodeid: number): NodeLine;
+  /** `coverlay lab WORDS... --dir DIR`; throws unless it ends with 0. Gives its stdout. */
+  lab(...words: string[]): Promise<string>;
+  /** `coverlay lab exec`: any exit status. */
+  exec(nodeid: number, command: readonly string[], options?: RunOptions): Promise<RunResult>;
+  /** The same, but throws unless the command ends with 0. Gives its stdout. */
+  mustExec(nodeid: number, command: readonly string[], options?: RunOptions): Promise<string>;
+  kill(nodeid: number, what?: "node" | "dlmd" | "overlay"): Promise<void>;
+  start(...nodeids: number[]): Promise<void>;
+  stop(nodeid: number): Promise<void>;
+  /** The owner's nodeid. */
+  owner(): Promise<number>;
+  status(): Promise<NodeReport[]>;
+  /** Takes it down and throws if anything is left. May be called again. */
+  end(): Promise<void>;
+}
+
+function mustSucceed(what: string, result: RunResult): string {
+  if (result.status === 0) return result.stdout;
+  throw new Error(`${what}: ${result.timedOut ? "took too long" : `exit status ${result.status}`}\n${result.stdout}${result.stderr}`);
+}
+
+/** What of a lab is still there; empty: nothing. `id`: null where `up` never got as far as having one. */
+export function leftovers(dir: string, id: string | null): string[] {
+  const found: string[] = mountsUnder(dir).map(({ mountpoint }) => `mount ${mountpoint}`);
+  found.push(...loopsOver(labFiles(dir).image).map((device) => `loop device ${device}`));
+  if (existsSync(dir)) found.push(...readdirSync(dir).map((file) => `file ${dir}/${file}`));
+  if (id === null) return found;
+  const names = new Set([hubName(id), ...Array.from({ length: 16 }, (_, at) => nodeLayout(dir, id, at + 1).netns)]);
+  const netns = existsSync("/run/netns") ? readdirSync("/run/netns") : [];
+  found.push(...netns.filter((name) => names.has(name)).map((name) => `network namespace ${name}`));
+  found.push(...findProcesses({ netns: new Set(), marks: [`${id}:`] }).map(({ pid }) => `process ${pid}: ${commandLine(pid)}`));
+  return found;
+}
+
+function commandLine(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ");
+  } catch {
+    return "(gone meanwhile)";
+  }
+}
+
+/** A child that takes the lab down when this process ends without having said "done". */
+function startWatchdog(dir: string): ChildProcess {
+  const script = 'read -r word; [ "$word" = done ] && exit 0; "$1" "$2" lab down --dir "$3"; rm -rf --one-file-system "$3"';
+  const child = spawn("sh", ["-c", script, "watchdog", process.execPath, coverlayProgram, dir], {
+    detached: true,
+    stdio: ["pipe", "ignore", "ignore"],
+  });
+  child.unref();
+  return child;
+}
+
+function callWatchdogOff(watchdog: ChildProcess): Promise<void> {
+  return new Promise((resolve) => {
+    watchdog.once("exit", () => resolve());
+    watchdog.stdin?.end("done\n");
+  });
+}
+
+/** Makes a directory for a lab and watches over it. `end` removes both. */
+export function watchedDirectory(): { readonly dir: string; readonly end: () => Promise<void> } {
+  ensureBuilt();
+  const dir = realpathSync(mkdtempSync(path.join(os.tmpdir(), "coverlay-test-")));
+  const watchdog = startWatchdog(dir);
+  let ended = false;
+  const end = async (): Promise<void> => {
+    if (ended) return;
+    const id = readLab(dir)?.id ?? null;
+    mustSucceed("lab down", await coverlay(["lab", "down", "--dir", dir]));
+    const left = leftovers(dir, id);
+    ended = true;
+    await callWatchdogOff(watchdog);
+    if (left.length > 0) throw new Error(`the lab in ${dir} left behind:\n${left.join("\n")}`);
+    rmSync(dir, { recursive: true });
+  };
+  return { dir, end };
+}
+
+/** Brings a lab up; whoever calls it calls `end` in a hook. Prefer withLab where one test is all. */
+export async function startLab(options: LabOptions = {}): Promise<TestLab> {
+  const { dir, end } = watchedDirectory();
+  const { nodes = 3, lower = "ext4", size = "512M" } = options;
+  const words = ["lab", "up", "--detach", "--json", "--dir", dir, "--nodes", String(nodes), "--lower", lower, "--size", size];
+  try {
+    const stdout = mustSucceed("lab up", await coverlay(words, { timeoutMs: UP_TIMEOUT_MS }));
+    const lines = stdout.trim().split("\n");
+    if (lines.pop() !== "ready") throw new Error(`lab up should end with the line ready, found:\n${stdout}`);
+    return testLab(dir, lines.map((line) => JSON.parse(line) as NodeLine), end);
+  } catch (error) {
+    await end();
+    throw error;
+  }
+}
+
+function testLab(dir: string, nodes: readonly NodeLine[], end: () => Promise<void>): TestLab {
+  const name = (nodeid: number): string => `node${nodeid}`;
+  const lab = async (...words: string[]): Promise<string> =>
+    mustSucceed(`lab ${words.join(" ")}`, await coverlay(["lab", ...words, "--dir", dir]));
+  const exec = (nodeid: number, command: readonly string[], options: RunOptions = {}): Promise<RunResult> =>
+    coverlay(["lab", "exec", name(nodeid), "--dir", dir, "--", ...command], options);
+  return {
+    dir,
+    nodes,
+    node(nodeid) {
+      const found = nodes.find((node) => node.nodeid === nodeid);
+      if (found === undefined) throw new Error(`the lab has no node ${nodeid}`);
+      return found;
+    },
+    lab,
+    exec,
+    mustExec: async (nodeid, command, options) => mustSucceed(command.join(" "), await exec(nodeid, command, options)),
+    kill: async (nodeid, what = "node") => void (await lab("kill", name(nodeid), "--what", what)),
+    start: async (...nodeids) => void (await lab("start", nodeids.map(name).join(","))),
+    stop: async (nodeid) => void (await lab("stop", name(nodeid))),
+    owner: async () => Number((await lab("owner")).trim().replace(/^node/, "")),
+    status: async () => (JSON.parse(await lab("status", "--json")) as { nodes: NodeReport[] }).nodes,
+    end,
+  };
+}
+
+/** A lab for the length of `use`. */
+export async function withLab<T>(options: LabOptions, use: (lab: TestLab) => Promise<T>): Promise<T> {
+  const lab = await startLab(options);
+  let result: T;
+  try {
+    result = await use(lab);
+  } catch (error) {
+    // What the test says comes first; what taking down says is added to it.
+    await lab.end().catch((more: unknown) => {
+      throw new Error(`${String(more)}\nafter the test had failed`, { cause: error });
+    });
+    throw error;
+  }
+  await lab.end();
+  return result;
+}

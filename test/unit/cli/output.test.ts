@@ -1,0 +1,43 @@
+import { describe, expect, it } from "vitest";
+import { OperatingError } from "../../../dlmd/base/error.ts";
+import { describeError, table } from "../../../overlay/cli/output.ts";
+
+describe("an error", () => {
+  const refused = new OperatingError("/dev/sdb1 should carry the clustered bit, but does not", {
+    code: "no-bit",
+    hint: "Run coverlay volume enable.",
+    exitStatus: 32,
+  });
+
+  it("of operation is one line and a hint, without a stack", () => {
+    expect(describeError(refused, false)).toEqual({
+      text: "coverlay: /dev/sdb1 should carry the clustered bit, but does not\n  Run coverlay volume enable.\n",
+      exitStatus: 32,
+    });
+  });
+
+  it("is one object with --json", () => {
+    const { text } = describeError(refused, true);
+    expect(JSON.parse(text)).toEqual({ error: refused.message, code: "no-bit", hint: refused.hint });
+    expect(JSON.parse(describeError(new OperatingError("x", { code: "y" }), true).text)).toEqual({ error: "x", code: "y" });
+  });
+
+  it("of ours shows where", () => {
+    const { text, exitStatus } = describeError(new TypeError("undefined is not a node"), false);
+    expect(text).toContain("internal error: TypeError: undefined is not a node");
+    expect(text).toContain("output.test.ts");
+    expect(exitStatus).toBe(1);
+    expect(JSON.parse(describeError("thrown text", true).text)).toMatchObject({ error: "thrown text", code: "internal" });
+  });
+});
+
+describe("a table", () => {
+  it("aligns its columns and leaves no blanks at the end", () => {
+    expect(
+      table([
+        ["a", "bbb", "c"],
+        ["aaaa", "b", "cc"],
+      ]),
+    ).toBe("a     bbb  c\naaaa  b    cc");
+  });
+});

@@ -1,0 +1,61 @@
+import { describe, expect, it } from "vitest";
+import { liveLines, selfCommand, whatToTry } from "../../../overlay/lab/live.ts";
+import type { NodeReport } from "../../../overlay/lab/observe.ts";
+import { type LabState, WHOLE_NETWORK } from "../../../overlay/lab/state.ts";
+
+function report(node: string, change: Partial<NodeReport>): NodeReport {
+  return {
+    node,
+    nodeid: 1,
+    mount: `/lab/${node}/mnt`,
+    netns: "x",
+    dlmdPid: 1,
+    overlayPid: 2,
+    runDir: "/lab/run",
+    state: "up",
+    role: "owner",
+    address: "10.0.0.1",
+    device: "/dev/loop0",
+    cut: false,
+    network: WHOLE_NETWORK,
+    ops: 100,
+    locks: 7,
+    view: null,
+    ...change,
+  };
+}
+
+describe("the live lines", () => {
+  it("show state, role, operations with their rate, locks and what is done to the node", () => {
+    const before = new Map([["node1", report("node1", { ops: 60 })]]);
+    const now = [report("node1", {}), report("node2", { state: "off", role: null, ops: null, locks: null, cut: true })];
+    expect(liveLines(now, before, 2).split("\n")).toEqual([
+      "node1  up   owner  ops 100 (20/s)  locks 7  /lab/node1/mnt",
+      "node2  off  -      ops -           locks -  /lab/node2/mnt  disk cut",
+    ]);
+  });
+
+  it("show no rate when the overlay was started anew", () => {
+    expect(liveLines([report("node1", { ops: 3 })], new Map([["node1", report("node1", {})]]), 1)).toContain("ops 3 ");
+  });
+});
+
+describe("what to try", () => {
+  const lab = { dir: "/lab", id: "abcdef", nodes: [{ nodeid: 1 }, { nodeid: 2 }, { nodeid: 3 }] } as unknown as LabState;
+
+  it("is three commands, which name the directory only if it is not the default", () => {
+    const lines = whatToTry(lab, "coverlay", false).split("\n").slice(1, 4);
+    expect(lines).toEqual([
+      "  echo hello >/lab/node1/mnt/hello && cat /lab/node2/mnt/hello",
+      "  coverlay lab exec node2 --dir /lab -- ls -l",
+      "  coverlay lab kill node3 --dir /lab",
+    ]);
+    expect(whatToTry(lab, "coverlay", true)).not.toContain("--dir");
+  });
+
+  it("is called the way this program was called", () => {
+    expect(selfCommand(["node", "/usr/bin/coverlay"], "/")).toBe("coverlay");
+    expect(selfCommand(["node", "/src/dist/overlay/main.js"], "/src")).toBe("node dist/overlay/main.js");
+    expect(selfCommand(["node", "/src/dist/overlay/main.js"], "/home")).toBe("node /src/dist/overlay/main.js");
+  });
+});

@@ -1,0 +1,120 @@
+import { spawn } from "node:child_process";
+import { mkdtempSync, rmSync, symlinkSync, writeFileSync, mkdirSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { createInterface } from "node:readline";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import {
+  type LabState,
+  WHOLE_NETWORK,
+  existingLab,
+  labLockName,
+  labNode,
+  readLab,
+  realLabDir,
+  updateNode,
+  withLabLock,
+  writeLab,
+} from "../../../overlay/lab/state.ts";
+
+let dir: string;
+beforeEach(() => {
+  dir = mkdtempSync(path.join(os.tmpdir(), "lab-state-"));
+});
+afterEach(() => rmSync(dir, { recursive: true, force: true }));
+
+function lab(): LabState {
+  return {
+    format: 1,
+    id: "0a1b2c",
+    dir,
+    madeDir: false,
+    lower: "ext4",
+    sizeBytes: 1,
+    volumeUuid: "6b1c0b5e-3f0e-4f0a-9d5c-2f8c6a0c4d11",
+    phase: "up",
+    step: "up",
+    up: null,
+    madeDevices: [],
+    nodes: [1, 2].map((nodeid) => ({ nodeid, power: "on" as const, device: null, cut: false, network: WHOLE_NETWORK, dlmd: null })),
+  };
+}
+
+describe("lab.json", () => {
+  it("comes back as it was written, and a node changes alone", () => {
+    writeLab(lab());
+    expect(readLab(dir)).toEqual(lab());
+    updateNode(dir, 2, { device: "/dev/loop7" });
+    expect(existingLab(dir).nodes.map(({ device }) => device)).toEqual([null, "/dev/loop7"]);
+  });
+
+  it("is no lab where there is no file, and says so to commands that need one", () => {
+    expect(readLab(dir)).toBeNull();
+    expect(() => existingLab(dir)).toThrow(/there is no lab in/);
+  });
+
+  it.each([
+    ["damaged", "{"],
+    ["something else", '{"format":2}'],
+  ])("is refused when it is %s", (_, text) => {
+    writeFileSync(`${dir}/lab.json`, text);
+    expect(() => readLab(dir)).toThrow(/should describe the lab/);
+  });
+
+  it("is refused when the lab was moved: its paths would be those of another", () => {
+    writeFileSync(`${dir}/lab.json`, JSON.stringify({ ...lab(), dir: "/elsewhere" }));
+    expect(() => readLab(dir)).toThrow(/a lab made in \/elsewhere/);
+  });
+
+  it("names its nodes when asked for one that is not there", () => {
+    expect(labNode(lab(), "node2").mount).toBe(`${dir}/node2/mnt`);
+    expect(() => labNode(lab(), "node3")).toThrow(expect.objectContaining({ hint: "Its nodes are node1, node2." }));
+  });
+});
+
+describe("the directory of a lab", () => {
+  it("has one name, whichever way it is reached and before it is there", () => {
+    mkdirSync(`${dir}/real`);
+    symlinkSync(`${dir}/real`, `${dir}/link`);
+    expect(realLabDir(`${dir}/link/new/deep`)).toBe(`${realLabDir(dir)}/real/new/deep`);
+  });
+});
+
+describe("the lock of a lab", () => {
+  it("lets one command in at a time, and the next when it is done", async () => {
+    const order: string[] = [];
+    let enter: () => void = () => undefined;
+    const entered = new Promise<void>((resolve) => (enter = resolve));
+    let leave: () => void = () => undefined;
+    const first = withLabLock(dir, async () => {
+      enter();
+      await new Promise<void>((resolve) => (leave = resolve));
+      order.push("first");
+    });
+    await entered;
+    const others = ["second", "third"].map((name) => withLabLock(dir, async () => void order.push(name)));
+    await withLabLock(`${dir}/other`, async () => void order.push("other lab"));
+    leave();
+    await Promise.all([first, ...others]);
+    expect(order.slice(0, 2)).toEqual(["other lab", "first"]);
+    expect(order.slice(2).sort()).toEqual(["second", "third"]);
+  });
+
+  it("is free after an error", async () => {
+    await expect(withLabLock(dir, async () => Promise.reject(new Error("broken")))).rejects.toThrow("broken");
+    expect(await withLabLock(dir, async () => 7)).toBe(7);
+  });
+
+  it("is freed by the death of its holder, and not before", async () => {
+    const script = `require("net").createServer(() => console.log("asked")).listen(${JSON.stringify(labLockName(dir))}, () => console.log("held"))`;
+    const holder = spawn(process.execPath, ["-e", script], { stdio: ["ignore", "pipe", "inherit"] });
+    const lines = createInterface(holder.stdout)[Symbol.asyncIterator]();
+    expect((await lines.next()).value).toBe("held");
+    let entered = false;
+    const waiting = withLabLock(dir, async () => (entered = true));
+    expect((await lines.next()).value).toBe("asked");
+    expect(entered).toBe(false);
+    holder.kill("SIGKILL");
+    expect(await waiting).toBe(true);
+  });
+});
