@@ -51,6 +51,22 @@ describe("replies", () => {
     expect(buffer.readBigUInt64LE(16 + 16 + 8)).toBe(BigInt(SENTINEL_SIZE));
   });
 
+  test.each([
+    [true, true],
+    [true, false],
+    [false, true],
+    [false, false],
+  ])("entry validity %s and attribute validity %s are told apart", (entryValid, attrValid) => {
+    const buffer = Buffer.alloc(MAX_REPLY_BYTES);
+    const seconds = (valid: boolean): bigint => (valid ? BigInt(VALID_SECONDS) : 0n);
+    encodeEntry(buffer, 2, 3, 4, attr, entryValid, attrValid);
+    expect([buffer.readBigUInt64LE(32), buffer.readBigUInt64LE(40)]).toEqual([seconds(entryValid), seconds(attrValid)]);
+    encodeCreate(buffer, 2, 3, 4, attr, entryValid, attrValid, 5, 0);
+    expect([buffer.readBigUInt64LE(32), buffer.readBigUInt64LE(40)]).toEqual([seconds(entryValid), seconds(attrValid)]);
+    encodeAttr(buffer, 2, attr, attrValid);
+    expect(buffer.readBigUInt64LE(16)).toBe(seconds(attrValid));
+  });
+
   test("times before 1970, large owners and device numbers", () => {
     const buffer = Buffer.alloc(MAX_REPLY_BYTES);
     encodeAttr(buffer, 2, attr, true);
