@@ -4,6 +4,7 @@ import type { Attr } from "../../../overlay/lower/lower.ts";
 import {
   DirEncoder,
   MAX_REPLY_BYTES,
+  VALID_SECONDS,
   encodeAttr,
   encodeCreate,
   encodeEntry,
