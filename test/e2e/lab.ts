@@ -29,7 +29,9 @@ export function ensureBuilt(): void {
   if (built) return;
   const compiled = statSync(coverlayProgram, { throwIfNoEntry: false })?.mtimeMs ?? 0;
   const newest = ["overlay", "dlmd"]
-    .flatMap((folder) => readdirSync(path.join(root, folder), { recursive: true, encoding: "utf8" }).map((file) => path.join(root, folder, file)))
+    .flatMap((folder) =>
+      readdirSync(path.join(root, folder), { recursive: true, encoding: "utf8" }).map((file) => path.join(root, folder, file)),
+    )
     .filter((file) => file.endsWith(".ts"))
     .reduce((time, file) => Math.max(time, statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? 0), 0);
   if (newest > compiled) {
@@ -144,7 +146,11 @@ export async function startLab(options: LabOptions = {}): Promise<TestLab> {
     const stdout = mustSucceed("lab up", await coverlay(words, { timeoutMs: UP_TIMEOUT_MS }));
     const lines = stdout.trim().split("\n");
     if (lines.pop() !== "ready") throw new Error(`lab up should end with the line ready, found:\n${stdout}`);
-    return testLab(dir, lines.map((line) => JSON.parse(line) as NodeLine), end);
+    return testLab(
+      dir,
+      lines.map((line) => JSON.parse(line) as NodeLine),
+      end,
+    );
   } catch (error) {
     await end();
     throw error;

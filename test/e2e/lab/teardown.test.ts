@@ -1,0 +1,215 @@
+/** `lab down` from every half-made state: `lab up` killed at each step it records, a mount that hangs, two labs at once. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { closeSync, existsSync, mkdirSync, readFileSync, watch, writeFileSync } from "node:fs";
+import { describe, expect, it } from "vitest";
+import { mountsUnder } from "../../../overlay/lab/fuse-mounts.ts";
+import { readLab } from "../../../overlay/lab/state.ts";
+import { nativeAddon } from "../../../overlay/native/index.ts";
+import { coverlay, coverlayProgram, leftovers, watchedDirectory } from "../lab.ts";
+
+interface Killed {
+  readonly id: string;
+  /** The step at which it really was when it died. */
+  readonly step: string;
+}
+
+/** Starts `lab up` and sends it `signal` as soon as lab.json says that it has begun `step`. */
+async function upUntil(dir: string, step: string, signal: NodeJS.Signals, words: readonly string[] = []): Promise<Killed> {
+  const args = [coverlayProgram, "lab", "up", "--detach", "--dir", dir, "--nodes", "2", "--size", "64M", ...words];
+  const child = spawn(process.execPath, args, { stdio: ["ignore", "ignore", "pipe"] });
+  let stderr = "";
+  child.stderr.on("data", (chunk: Buffer) => (stderr += chunk.toString()));
+  let reached = false;
+  const look = (): void => {
+    const lab = readLab(dir);
+    if (reached || lab?.step !== step) return;
+    reached = true;
+    child.kill(signal);
+  };
+  const watcher = watch(dir, look);
+  try {
+    look();
+    await once(child, "exit");
+  } finally {
+    watcher.close();
+    child.kill("SIGKILL");
+  }
+  if (!reached) throw new Error(`lab up ended before its step ${step}:\n${stderr}`);
+  const lab = readLab(dir);
+  return { id: lab?.id ?? "", step: lab?.step ?? "gone" };
+}
+
+const steps = [
+  "begin",
+  "files",
+  "disk",
+  "network",
+  "device of node1",
+  "clustered bit",
+  "device of node2",
+  "dlmd",
+  "view",
+  "mount node1",
+  "mount node2",
+  "up",
+];
+
+describe("lab down", () => {
+  it.each(steps)("leaves nothing after lab up was killed at: %s", async (step) => {
+    const { dir, end } = watchedDirectory();
+    try {
+      const { id } = await upUntil(dir, step, "SIGKILL");
+      expect(id).toMatch(/^[0-9a-f]{6}$/);
+      const down = await coverlay(["lab", "down", "--dir", dir]);
+      expect(down).toMatchObject({ status: 0, stderr: "" });
+      expect(leftovers(dir, id)).toEqual([]);
+      const again = await coverlay(["lab", "down", "--dir", dir]);
+      expect(again).toMatchObject({ status: 0, stdout: `there is no lab in ${dir}\n` });
+    } finally {
+      await end();
+    }
+  });
+
+  it("frees a mount that hangs, and whoever hangs in it, without its server's help", async () => {
+    const { dir, end } = watchedDirectory();
+    let fuse = -1;
+    try {
+      const { id } = await upUntil(dir, "device of node2", "SIGKILL");
+      const native = nativeAddon();
+      fuse = native.fuseOpen();
+      expect(fuse).toBeGreaterThan(0);
+      const mountpoint = `${dir}/node1/mnt`;
+      const options = `fd=${fuse},rootmode=40000,user_id=0,group_id=0`;
+      expect(native.mount("hung", mountpoint, "fuse.clustered", 0, options)).toBe(0);
+      const victim = spawn("ls", [mountpoint], { stdio: "ignore" });
+      const ended = once(victim, "exit");
+      const down = await coverlay(["lab", "down", "--dir", dir]);
+      expect(down).toMatchObject({ status: 0, stderr: "" });
+      const [status] = (await ended) as [number | null];
+      expect(status).not.toBe(0);
+      expect(leftovers(dir, id)).toEqual([]);
+    } finally {
+      if (fuse > 0) closeSync(fuse);
+      await end();
+    }
+  });
+
+  it("keeps what lab up did not make, and removes the directory only if lab up made it", async () => {
+    const { dir, end } = watchedDirectory();
+    try {
+      writeFileSync(`${dir}/notes`, "mine");
+      await upUntil(dir, "network", "SIGKILL");
+      expect((await coverlay(["lab", "down", "--dir", dir])).status).toBe(0);
+      expect(readFileSync(`${dir}/notes`, "utf8")).toBe("mine");
+      expect(leftovers(dir, null)).toEqual([`file ${dir}/notes`]);
+    } finally {
+      await end().catch((error: unknown) => expect(String(error)).toContain("notes"));
+    }
+  });
+
+  it("does not remove a tree through a mount that stands in it", async () => {
+    const { dir, end } = watchedDirectory();
+    try {
+      mkdirSync(`${dir}/precious`);
+      writeFileSync(`${dir}/precious/file`, "keep");
+      await upUntil(dir, "device of node1", "SIGKILL");
+      expect(nativeAddon().mount(`${dir}/precious`, `${dir}/node1/mnt`, "none", 0x1000 /* MS_BIND */, "")).toBe(0);
+      expect(mountsUnder(dir)).toHaveLength(1);
+      expect((await coverlay(["lab", "down", "--dir", dir])).status).toBe(0);
+      expect(mountsUnder(dir)).toEqual([]);
+      expect(readFileSync(`${dir}/precious/file`, "utf8")).toBe("keep");
+    } finally {
+      await end().catch((error: unknown) => expect(String(error)).toContain("precious"));
+    }
+  });
+
+  it("ends what runs on a node, however it got there", async () => {
+    const { dir, end } = watchedDirectory();
+    try {
+      const { id } = await upUntil(dir, "device of node1", "SIGKILL");
+      const netns = `/run/netns/coverlay-${id}-node1`;
+      const stranger = spawn("nsenter", [`--net=${netns}`, "--", "sleep", "600"], { stdio: "ignore" });
+      const ended = once(stranger, "exit");
+      expect((await coverlay(["lab", "down", "--dir", dir])).status).toBe(0);
+      expect(await ended).toEqual([null, "SIGKILL"]);
+    } finally {
+      await end();
+    }
+  });
+});
+
+describe("lab up", () => {
+  it("that is interrupted takes back what it made, and says so", async () => {
+    const { dir, end } = watchedDirectory();
+    try {
+      const { id } = await upUntil(dir, "device of node1", "SIGINT");
+      expect(id).toBe("");
+      expect(leftovers(dir, null)).toEqual([]);
+    } finally {
+      await end();
+    }
+  });
+
+  it("that fails takes back what it made, and leaves a file of another alone", async () => {
+    const { dir, end } = watchedDirectory();
+    try {
+      const { status, stderr } = await coverlay(["lab", "up", "--detach", "--dir", dir, "--lower", "xfs", "--size", "64M"]);
+      expect(status).toBe(1);
+      expect(stderr).toContain("an image for xfs has at least");
+      mkdirSync(`${dir}/node2`);
+      const taken = await coverlay(["lab", "up", "--detach", "--dir", dir]);
+      expect(taken.status).toBe(1);
+      expect(taken.stderr).toContain("node2");
+      expect(existsSync(`${dir}/node2`)).toBe(true);
+      expect(leftovers(dir, null)).toEqual([`file ${dir}/node2`]);
+    } finally {
+      await end().catch((error: unknown) => expect(String(error)).toContain("node2"));
+    }
+  });
+
+  it("refuses a directory that has a lab already", async () => {
+    const { dir, end } = watchedDirectory();
+    try {
+      await upUntil(dir, "network", "SIGKILL");
+      const second = await coverlay(["lab", "up", "--detach", "--dir", dir]);
+      expect(second.status).toBe(1);
+      expect(second.stderr).toContain("there is a lab in");
+      expect(readLab(dir)).not.toBeNull();
+    } finally {
+      await end();
+    }
+  });
+
+  it("runs beside another one: each goes without the other", async () => {
+    const one = watchedDirectory();
+    const other = watchedDirectory();
+    try {
+      const [first, second] = await Promise.all([
+        upUntil(one.dir, "device of node2", "SIGKILL"),
+        upUntil(other.dir, "device of node2", "SIGKILL"),
+      ]);
+      const before = leftovers(other.dir, second.id);
+      expect(before.join("\n")).toMatch(/loop device[\s\S]*network namespace/);
+      expect((await coverlay(["lab", "down", "--dir", one.dir])).status).toBe(0);
+      expect(leftovers(one.dir, first.id)).toEqual([]);
+      expect(leftovers(other.dir, second.id)).toEqual(before);
+    } finally {
+      await one.end();
+      await other.end();
+    }
+  });
+
+  it("leaves /run/netns a plain directory if it was one", async () => {
+    const { dir, end } = watchedDirectory();
+    try {
+      const before = mountsUnder("/run/netns").length;
+      await upUntil(dir, "device of node1", "SIGKILL");
+      expect(mountsUnder("/run/netns").length).toBeGreaterThan(before);
+      expect((await coverlay(["lab", "down", "--dir", dir])).status).toBe(0);
+      expect(mountsUnder("/run/netns")).toHaveLength(before);
+    } finally {
+      await end();
+    }
+  });
+});
