@@ -6,7 +6,7 @@
  * needed; else node-gyp finds them by itself.
  */
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
@@ -26,8 +26,12 @@ function runs(command) {
   return result.error === undefined && result.status === 0;
 }
 
+function builtForThisNode() {
+  return existsSync(binary) && existsSync(stamp) && readFileSync(stamp, "utf8") === target;
+}
+
 function upToDate() {
-  if (!existsSync(binary) || !existsSync(stamp) || readFileSync(stamp, "utf8") !== target) return false;
+  if (!builtForThisNode()) return false;
   const built = statSync(binary).mtimeMs;
   const sources = readdirSync(path.join(here, "src")).map((name) => path.join(here, "src", name));
   return [...sources, path.join(here, "binding.gyp")].every((file) => statSync(file).mtimeMs <= built);
@@ -60,7 +64,9 @@ function build() {
   const headers = path.dirname(path.dirname(process.execPath));
   const hasHeaders = existsSync(path.join(headers, "include", "node", "node_api.h"));
   const jobs = "--jobs=max";
-  const args = [nodeGyp(), "rebuild", jobs, "--loglevel=error", ...(hasHeaders ? [`--nodedir=${headers}`] : [])];
+  // Where a binary of this Node is in use, it stays until make puts the new one in its place.
+  const commands = builtForThisNode() ? ["configure", "build"] : ["rebuild"];
+  const args = [nodeGyp(), ...commands, jobs, "--loglevel=error", ...(hasHeaders ? [`--nodedir=${headers}`] : [])];
   const result = spawnSync(process.execPath, args, { cwd: here, encoding: "utf8", maxBuffer: 64 * 1024 * 1024 });
   if (result.status === 0 && existsSync(binary)) return;
   console.error(`${result.stdout ?? ""}${result.stderr ?? ""}`);
@@ -75,4 +81,6 @@ if (!upToDate()) {
   build();
   mkdirSync(path.dirname(stamp), { recursive: true });
   writeFileSync(stamp, target);
+  // make leaves the binary as it is where a change made no difference.
+  utimesSync(binary, new Date(), new Date());
 }

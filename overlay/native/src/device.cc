@@ -153,7 +153,7 @@ napi_value deviceStart(napi_env env, napi_callback_info info) {
 
 napi_value deviceSetBuffer(napi_env env, napi_callback_info info) {
   napi_value values[2];
-  Device* device;
+  Device* device = nullptr;
   if (!readArguments(env, info, "deviceSetBuffer", 2, values) || !readDevice(env, values[0], "deviceSetBuffer", &device)) return nullptr;
   if (device->running) setBuffer(env, device, values[1], "deviceSetBuffer", 1);
   return nullptr;
@@ -161,7 +161,7 @@ napi_value deviceSetBuffer(napi_env env, napi_callback_info info) {
 
 napi_value deviceStop(napi_env env, napi_callback_info info) {
   napi_value value;
-  Device* device;
+  Device* device = nullptr;
   if (!readArguments(env, info, "deviceStop", 1, &value) || !readDevice(env, value, "deviceStop", &device)) return nullptr;
   stopDevice(device);
   return nullptr;
