@@ -97,14 +97,15 @@ describe.runIf(isRoot)("pools", () => {
     expect(settled).toBe(0);
 
     const drain = Buffer.alloc(1 << 20);
-    let left = BLOCKED;
-    const done = Promise.all(blocked.map(async (each) => [await each, left--]));
-    while (left > 0) {
+    const results: number[][] = [];
+    const done = Promise.all(blocked.map(async (each) => results.push(await each)));
+    while (results.length < BLOCKED) {
       sync.read(filler, drain, 0, drain.length, CURRENT, 0);
       await native.notify(other, [bytes("x")]);
       sync.read(other, drain, 0, drain.length, CURRENT, 0);
     }
-    expect((await done).every(([result]) => Array.isArray(result) && result[0] === 0)).toBe(true);
+    await done;
+    expect(results).toEqual(Array.from({ length: BLOCKED }, () => [0]));
   });
 
   it("notifications are written in order, each with its own result", async () => {
@@ -156,9 +157,10 @@ describe("a process with pools", () => {
   });
 
   it("works in a worker thread, and when that ends in the middle of a call", () => {
+    const worker = `const n = require(${JSON.stringify(addon)}); const s = new Float64Array(20); const fd = n.open("/", 0, 0);
+      n.pool.data.stat(fd, s).then((r) => { console.log("worker", r); n.pool.data.stat(fd, s); n.notify(fd, [Buffer.alloc(1)]); process.exit(3); });`;
     const result = run(`const { Worker } = require("worker_threads");
-      const code = ${"`"}const n = require(${JSON.stringify(addon)}); const s = new Float64Array(20); const fd = n.open("/", 0, 0);
-        n.pool.data.stat(fd, s).then((r) => { console.log("worker", r); n.pool.data.stat(fd, s); n.notify(fd, [Buffer.alloc(1)]); process.exit(3); });${"`"};
+      const code = ${JSON.stringify(worker)};
       new Worker(code, { eval: true }).on("exit", (c) => n.pool.data.stat(fd, stat).then((r) => console.log("main", r, c)));`);
     expect([result.status, result.stdout]).toEqual([0, "worker 0\nmain 0 3\n"]);
   });
