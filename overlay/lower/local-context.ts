@@ -16,9 +16,8 @@ export interface LocalContext {
   readonly native: Native;
   readonly log: Log;
   readonly root: FileId;
-  readonly rootFd: number;
   /** A real descriptor of the root, kept for the mount's life: syncfs reports an error once per descriptor (hazard H8). */
-  readonly syncFd: number;
+  readonly rootFd: number;
   readonly devMajor: number;
   readonly devMinor: number;
   readonly format: FileHandleFormat;

@@ -102,8 +102,8 @@ async function readPage(
   if (directory.position !== cookie || cookie === 0n) await seekTo(context, fd, cookie);
   // Unknown until the call has succeeded.
   directory.position = -1n;
-  // Short names take 24 bytes from the kernel and 32, or 160, in the reply: what does not fit would be read again.
-  const wanted = plus ? Math.ceil(bytes / 5) : bytes;
+  // The shortest names take 24 bytes from the kernel and 32, or 160, in the reply: so all of it fits, and nothing is read twice.
+  const wanted = Math.floor(plus ? (bytes * 24) / 160 : (bytes * 24) / 32);
   const buffer = Buffer.allocUnsafeSlow(Math.min(GETDENTS_MAX_BYTES, Math.max(GETDENTS_MIN_BYTES, wanted)));
   const count = checked(await context.native.pool.metadata.getdents(fd, buffer));
   if (count === 0) {

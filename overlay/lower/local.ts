@@ -26,7 +26,7 @@ import { RecentInodes } from "./recent-inodes.ts";
 
 export interface LocalLowerOptions {
   readonly native: Native;
-  /** The root directory; stays the caller's, who closes it after `shutdown`. */
+  /** The root directory, O_PATH or not (fsmount gives O_PATH); stays the caller's, who closes it after `shutdown`. */
   readonly rootFd: number;
   /** Where changes of names and attributes run: on the calling thread ("inline") or in the metadata pool. */
   readonly metadataCalls: "inline" | "pool";
@@ -72,7 +72,19 @@ function identifyRoot(native: Native, rootFd: number, fileSystem: string): { for
 }
 
 function createContext(options: LocalLowerOptions, fileSystem: string): LocalContext {
-  const { native, rootFd, log } = options;
+  const { native } = options;
+  // open_by_handle_at and syncfs want a real descriptor.
+  const rootFd = checked(native.sync.openat2(options.rootFd, Buffer.from("."), O.RDONLY | O.DIRECTORY, 0, 0));
+  try {
+    return contextOf(options, rootFd, fileSystem);
+  } catch (error) {
+    native.sync.close(rootFd);
+    throw error;
+  }
+}
+
+function contextOf(options: LocalLowerOptions, rootFd: number, fileSystem: string): LocalContext {
+  const { native, log } = options;
   const { format, root, mode } = identifyRoot(native, rootFd, fileSystem);
   const stat = new Float64Array(STAT.FIELDS);
   checked(native.sync.stat(rootFd, stat));
@@ -85,7 +97,6 @@ function createContext(options: LocalLowerOptions, fileSystem: string): LocalCon
     log,
     root,
     rootFd,
-    syncFd: checked(native.sync.openat2(rootFd, Buffer.from("."), O.RDONLY | O.DIRECTORY, 0, 0)),
     devMajor: stat[STAT.DEV_MAJOR] as number,
     devMinor: stat[STAT.DEV_MINOR] as number,
     format,
@@ -104,13 +115,13 @@ function createContext(options: LocalLowerOptions, fileSystem: string): LocalCon
 
 /** ACLs are there unless the file system, or its mount options, know none. */
 function findAcls(context: LocalContext): boolean {
-  const result = context.sync.getxattr(context.syncFd, Buffer.from("system.posix_acl_access"), context.scratch);
+  const result = context.sync.getxattr(context.rootFd, Buffer.from("system.posix_acl_access"), context.scratch);
   return result >= 0 || result === -E.ENODATA;
 }
 
 function statfs(context: LocalContext): StatFs {
   const fields = new Float64Array(STATFS.FIELDS);
-  checked(context.sync.statfs(context.syncFd, fields));
+  checked(context.sync.statfs(context.rootFd, fields));
   const field = (at: number): number => fields[at] as number;
   return {
     blocks: field(STATFS.BLOCKS),
@@ -125,7 +136,7 @@ function statfs(context: LocalContext): StatFs {
 }
 
 async function syncfs(context: LocalContext): Promise<void> {
-  checked(await context.native.pool.sync.syncfs(context.syncFd));
+  checked(await context.native.pool.sync.syncfs(context.rootFd));
 }
 
 /** OperatingError "unsupported-lower" (the file system has no handles that we understand) or "no-permission". */
@@ -145,7 +156,7 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     async shutdown() {
       await context.handles.closeAll();
       context.directories.dropAll();
-      context.sync.close(context.syncFd);
+      context.sync.close(context.rootFd);
     },
 
     lookup: (parent, name) => names.lookup(context, parent, name),

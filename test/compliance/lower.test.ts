@@ -1,0 +1,51 @@
+import fs from "node:fs";
+import { describe } from "vitest";
+import { directoryPlace, type Fixture, type Image, localFixture, makeImage, type Place, remoteFixture } from "./lower-fixture.ts";
+import { fullDiskCompliance, lowerCompliance, readOnlyCompliance } from "./lower.ts";
+
+/** The image goes with its fixture. */
+async function onImage(image: Image, make: (place: Place) => Fixture | Promise<Fixture>, readOnly = false): Promise<Fixture> {
+  let place: Place | null = null;
+  try {
+    place = image.mount(readOnly);
+    const fixture = await make(place);
+    return {
+      lower: fixture.lower,
+      path: fixture.path,
+      async release() {
+        await fixture.release();
+        image.remove();
+      },
+    };
+  } catch (error) {
+    await place?.release();
+    image.remove();
+    throw error;
+  }
+}
+
+async function withFile(type: "ext4" | "xfs"): Promise<Image> {
+  const image = makeImage(type, type === "ext4" ? 32 : 320);
+  const place = image.mount();
+  fs.writeFileSync(`${place.path}/f`, "content");
+  await place.release();
+  return image;
+}
+
+describe("lower", () => {
+  lowerCompliance("local on a directory", async () => localFixture(directoryPlace()));
+  lowerCompliance("local on a directory, changes in the pool", async () => localFixture(directoryPlace(), "pool"));
+  lowerCompliance("local on a directory of tmpfs", async () => localFixture(directoryPlace("/dev/shm")));
+  lowerCompliance("local on a detached ext4", async () => await onImage(makeImage("ext4", 256), localFixture));
+  lowerCompliance("local on a detached XFS", async () => await onImage(makeImage("xfs", 320), localFixture));
+  lowerCompliance("remote on a directory", async () => await remoteFixture(directoryPlace()));
+  lowerCompliance("remote on a detached XFS", async () => await onImage(makeImage("xfs", 320), remoteFixture));
+
+  fullDiskCompliance("local on ext4", async () => await onImage(makeImage("ext4", 16), localFixture));
+  fullDiskCompliance("local on XFS", async () => await onImage(makeImage("xfs", 320), localFixture));
+  fullDiskCompliance("remote on ext4", async () => await onImage(makeImage("ext4", 16), remoteFixture));
+
+  readOnlyCompliance("local on ext4", async () => await onImage(await withFile("ext4"), localFixture, true));
+  readOnlyCompliance("local on XFS", async () => await onImage(await withFile("xfs"), localFixture, true));
+  readOnlyCompliance("remote on ext4", async () => await onImage(await withFile("ext4"), remoteFixture, true));
+});
