@@ -1,0 +1,228 @@
+/**
+ * Performs what the owner's state machine (owner-core.ts) decides: its locks through the lock manager's client, mounting and
+ * releasing through callbacks of the composition root. Events are handled one by one, in the order in which they came.
+ */
+import { OperatingError } from "../../dlmd/base/error.ts";
+import type { Log } from "../../dlmd/base/log.ts";
+import { type ClusterInfo, type GoneClient, type Lock, LockFlag, type LockStatus, type Lockspace } from "../../dlmd/client/api.ts";
+import { Mode } from "../../dlmd/lock/mode.ts";
+import { OwnerCore } from "./owner-core.ts";
+import type { OwnerEffect, OwnerEvent, OwnerLock, OwnerRole } from "./owner-event.ts";
+import type { OwnerRecord } from "./owner-record.ts";
+
+/** The lockspace of a volume: its inodes' locks and the owner's. */
+export function volumeLockspace(uuid: string): string {
+  return `vol-${uuid}`;
+}
+
+export interface ServedLower {
+  /** LowerMount.epoch */
+  readonly epoch: number;
+  /** Where the lower server listens, for the other nodes. */
+  readonly address: string;
+  readonly port: number;
+}
+
+export interface OwnerCallbacks {
+  /** Mount the lower (mountLower) and start its server. A failure: another node may try, so everything must be undone. */
+  readonly mountLower: (epochAbove: number) => Promise<ServedLower>;
+  /** Finish what runs, stop the server, close every descriptor, LowerMount.release(). A failure keeps the volume from everybody else. */
+  readonly releaseLower: () => Promise<void>;
+  /** This node goes through that owner from now on. */
+  readonly ownerFound: (owner: OwnerRecord) => void;
+  /** Operations wait from now on; what was sent and not answered is repeated to the next owner. */
+  readonly ownerLost: (reason: string) => void;
+  /** The lower mounted by mountLower is the volume's, and the others know. */
+  readonly becomeOwner: (owner: OwnerRecord) => void;
+  /** The end. `error`: why, unless `leave` was called. Locks go with the client's close(). */
+  readonly left: (error: Error | null) => void;
+}
+
+export interface VolumeOwnerOptions {
+  readonly info: ClusterInfo;
+  /** client.lockspace(volumeLockspace(uuid)) */
+  readonly lockspace: Lockspace;
+  /** This node has the device or directory. */
+  readonly reachesLower: boolean;
+  readonly callbacks: OwnerCallbacks;
+  readonly log: Log;
+}
+
+export class VolumeOwner {
+  readonly #core: OwnerCore;
+  readonly #options: VolumeOwnerOptions;
+  readonly #locks = new Map<OwnerLock, Lock>();
+  readonly #events: OwnerEvent[] = [];
+  #handling = false;
+  #leaveDone: (() => void)[] = [];
+  #hasLeft = false;
+
+  constructor(options: VolumeOwnerOptions) {
+    const { nodeid, incarnation, clientId, nodes } = options.info;
+    this.#options = options;
+    this.#core = new OwnerCore({ nodeid, incarnation, clientId, nodes, reachesLower: options.reachesLower });
+  }
+
+  get role(): OwnerRole {
+    return this.#core.role;
+  }
+
+  get owner(): OwnerRecord | null {
+    return this.#core.owner;
+  }
+
+  /** One line for people: what this mount is, or waits for. */
+  get why(): string {
+    return this.#core.why;
+  }
+
+  start(): void {
+    this.#step({ kind: "start" });
+  }
+
+  /** From DlmClientHandlers.gone, after the lower server has closed the sessions of those clients. */
+  receiveGone(clients: readonly GoneClient[]): void {
+    this.#step({ kind: "gone", clients });
+  }
+
+  /** From DlmClientHandlers.disconnected. */
+  receiveDisconnected(reason: Error): void {
+    this.#step({ kind: "broken", error: reason });
+  }
+
+  /** Hands the volume over if this node owns it; resolves when that is done and `left` was called. */
+  async leave(): Promise<void> {
+    if (this.#hasLeft) return;
+    const done = new Promise<void>((resolve) => this.#leaveDone.push(resolve));
+    this.#step({ kind: "leave" });
+    await done;
+  }
+
+  #step(event: OwnerEvent): void {
+    this.#events.push(event);
+    if (this.#handling) return;
+    this.#handling = true;
+    try {
+      for (let next = this.#events.shift(); next !== undefined; next = this.#events.shift()) {
+        const effects = this.#core.step(next);
+        this.#options.log.debug({ event: next.kind, effects: effects.map((effect) => effect.kind), why: this.#core.why }, "owner");
+        this.#options.lockspace.batch(() => effects.forEach((effect) => this.#performLock(effect)));
+        for (const effect of effects) this.#perform(effect);
+      }
+    } finally {
+      this.#handling = false;
+    }
+  }
+
+  #performLock(effect: OwnerEffect): void {
+    if (effect.kind === "request") {
+      const flags = effect.lock === "owner" || effect.lock === "anchor" ? LockFlag.VALBLK : 0;
+      this.#lock(effect.lock).request(effect.mode, flags, effect.lvb);
+    } else if (effect.kind === "unlock") {
+      const flags = effect.invalidate === true ? LockFlag.IVVALBLK : effect.lvb === undefined ? 0 : LockFlag.VALBLK;
+      this.#lock(effect.lock).unlock(flags, effect.lvb);
+    }
+  }
+
+  #perform(effect: OwnerEffect): void {
+    const { callbacks } = this.#options;
+    switch (effect.kind) {
+      case "request":
+      case "unlock":
+        return;
+      case "probe-mounters":
+        return this.#probeMounters(effect.nodeids);
+      case "mount-lower":
+        callbacks.mountLower(effect.epochAbove).then(
+          (served) => this.#step({ kind: "mounted", ...served }),
+          (error: unknown) => this.#step({ kind: "mount-failed", error: asError(error) }),
+        );
+        return;
+      case "release-lower":
+        callbacks.releaseLower().then(
+          () => this.#step({ kind: "released" }),
+          (error: unknown) => this.#step({ kind: "release-failed", error: asError(error) }),
+        );
+        return;
+      case "owner-found":
+        return callbacks.ownerFound(effect.owner);
+      case "owner-lost":
+        return callbacks.ownerLost(effect.reason);
+      case "become-owner":
+        return callbacks.becomeOwner(effect.owner);
+      case "left":
+        this.#hasLeft = true;
+        callbacks.left(effect.error);
+        for (const done of this.#leaveDone) done();
+        this.#leaveDone = [];
+        return;
+    }
+  }
+
+  #lock(name: OwnerLock): Lock {
+    let lock = this.#locks.get(name);
+    if (lock === undefined) {
+      const resource = name === "anchor" ? "owner" : name === "mounter" ? mounterResource(this.#options.info.nodeid) : name;
+      lock = this.#options.lockspace.createLock(resource, {
+        ast: (held, status) => this.#receiveAst(name, held, status),
+        bast: () => this.#step({ kind: "bast", lock: name }),
+      });
+      this.#locks.set(name, lock);
+    }
+    return lock;
+  }
+
+  #receiveAst(name: OwnerLock, lock: Lock, status: LockStatus): void {
+    switch (status) {
+      case "granted":
+        return this.#step({ kind: "granted", lock: name, lvb: lock.lvb, lvbValid: lock.lvbValid });
+      case "unlocked":
+        this.#locks.delete(name);
+        return this.#step({ kind: "unlocked", lock: name });
+      case "again":
+      case "canceled":
+      case "deadlock":
+      case "error":
+        return this.#step({ kind: "broken", error: lock.error ?? unexpected(name, status) });
+    }
+  }
+
+  /** Who of those nodes mounts the volume and reaches its lower: their `mounter` lock cannot be had. */
+  #probeMounters(nodeids: readonly number[]): void {
+    const held: number[] = [];
+    let open = nodeids.length;
+    const finish = (): void => {
+      open -= 1;
+      if (open === 0) this.#step({ kind: "mounters", nodeids: held });
+    };
+    this.#options.lockspace.batch(() => {
+      for (const nodeid of nodeids) {
+        const lock = this.#options.lockspace.createLock(mounterResource(nodeid), {
+          ast: (probe, status) => {
+            if (status === "granted") return probe.unlock(0);
+            if (status === "again") held.push(nodeid);
+            else if (status !== "unlocked") return this.#step({ kind: "broken", error: probe.error ?? unexpected("mounter", status) });
+            finish();
+          },
+          bast: () => {}, // It is being given up already.
+        });
+        lock.request(Mode.PR, LockFlag.NOQUEUE);
+      }
+    });
+  }
+}
+
+function mounterResource(nodeid: number): string {
+  return `mounter.${nodeid}`;
+}
+
+function unexpected(lock: string, status: LockStatus): OperatingError {
+  return new OperatingError(`the lock manager ended a request for "${lock}" with "${status}"`, {
+    code: "lock-refused",
+    hint: "See dmesg and the log of dlmd; mount the volume again.",
+  });
+}
+
+function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error));
+}

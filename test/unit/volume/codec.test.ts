@@ -1,0 +1,193 @@
+/** The checked codecs of the volume: the bit, the owner's record, superblocks, XFS inodes, the mount table. */
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { OperatingError, WireError } from "../../../dlmd/base/error.ts";
+import { type Bit, decodeBit, encodeBit, isBitXattr } from "../../../overlay/volume/bit.ts";
+import { parseMountinfo } from "../../../overlay/volume/mount-table.ts";
+import { compareOwnerRecords, decodeOwnerRecord, encodeOwnerRecord } from "../../../overlay/volume/owner-record.ts";
+import { SUPERBLOCK_BYTES, decodeSuperblock } from "../../../overlay/volume/superblock.ts";
+import { findXfsTrusted } from "../../../overlay/volume/xfs-inode.ts";
+
+const bit: Bit = { cluster: "demo", volume: "shared", uuid: "6b1c0b5e-3f0e-4f0a-9d5c-2f8c6a0c4d11" };
+
+function code(run: () => unknown): string {
+  try {
+    run();
+  } catch (error) {
+    if (error instanceof OperatingError) return error.code;
+    throw error;
+  }
+  return "none";
+}
+
+describe("the bit", () => {
+  const vector = "coverlay-1;cluster=demo;volume=shared;uuid=6b1c0b5e-3f0e-4f0a-9d5c-2f8c6a0c4d11;crc=";
+
+  test("golden vector", () => {
+    const value = encodeBit(bit).toString("latin1");
+    expect(value.slice(0, -8)).toBe(vector);
+    expect(value.slice(-8)).toBe("a99858e7");
+    expect(decodeBit(encodeBit(bit), "here")).toEqual(bit);
+  });
+
+  test("every truncation and every changed byte is found", () => {
+    const value = encodeBit(bit);
+    for (let bytes = 0; bytes < value.length; bytes++) expect(code(() => decodeBit(value.subarray(0, bytes), "here"))).toBe("bad-bit");
+    for (let at = 0; at < value.length; at++) {
+      const changed = Buffer.from(value);
+      changed[at] = (changed[at] as number) ^ 1;
+      expect(["bad-bit", "bit-version"]).toContain(code(() => decodeBit(changed, "here")));
+    }
+  });
+
+  test("a later format, foreign words, long values", () => {
+    expect(code(() => decodeBit(Buffer.from("coverlay-2;anything"), "here"))).toBe("bit-version");
+    expect(code(() => decodeBit(Buffer.alloc(257, "c"), "here"))).toBe("bad-bit");
+    expect(code(() => encodeBit({ ...bit, cluster: "De;mo" }))).toBe("usage");
+    expect(code(() => encodeBit({ ...bit, volume: "" }))).toBe("usage");
+    expect(code(() => encodeBit({ ...bit, uuid: bit.uuid.toUpperCase() }))).toBe("usage");
+    expect(isBitXattr(Buffer.from("trusted.clustered"))).toBe(true);
+    expect(isBitXattr(Buffer.from("trusted.clustered.epoch"))).toBe(true);
+    expect(isBitXattr(Buffer.from("trusted.clusteredx"))).toBe(false);
+  });
+});
+
+describe("the owner's record", () => {
+  const record = { state: "ready", nodeid: 2, incarnation: "a1b2", clientId: 7, address: "10.0.0.2", port: 7000, epoch: 9 } as const;
+
+  test("golden vector", () => {
+    expect(Buffer.from(encodeOwnerRecord(record)).toString("hex")).toBe(
+      "774f01010200581b090000000000000007000000040061316232080031302e302e302e3283fe0aa8",
+    );
+    expect(decodeOwnerRecord(encodeOwnerRecord(record))).toEqual(record);
+  });
+
+  test("nothing written is no record; anything else that is not whole is an error", () => {
+    expect(decodeOwnerRecord(null)).toBeNull();
+    expect(decodeOwnerRecord(new Uint8Array(64))).toBeNull();
+    const block = encodeOwnerRecord(record);
+    for (let bytes = 1; bytes < block.length; bytes++) expect(() => decodeOwnerRecord(block.subarray(0, bytes))).toThrow(WireError);
+    fc.assert(
+      fc.property(fc.nat(block.length - 1), fc.integer({ min: 1, max: 255 }), (at, change) => {
+        const damaged = block.slice();
+        damaged[at] = (damaged[at] as number) ^ change;
+        expect(() => decodeOwnerRecord(damaged)).toThrow(WireError);
+      }),
+    );
+    fc.assert(
+      fc.property(fc.uint8Array({ minLength: 1, maxLength: 256 }), (noise) => {
+        try {
+          decodeOwnerRecord(noise);
+        } catch (error) {
+          expect(error).toBeInstanceOf(WireError);
+        }
+      }),
+    );
+    expect(() => decodeOwnerRecord(Uint8Array.from([...block, 0]))).toThrow(WireError);
+  });
+
+  test("order: epoch, then mounting, ready, released", () => {
+    expect(compareOwnerRecords(record, { ...record, state: "released" })).toBeLessThan(0);
+    expect(compareOwnerRecords(record, { ...record, state: "mounting" })).toBeGreaterThan(0);
+    expect(compareOwnerRecords({ ...record, state: "released" }, { ...record, state: "mounting", epoch: 10 })).toBeLessThan(0);
+  });
+});
+
+describe("superblocks", () => {
+  const head = (fill: (bytes: Buffer) => void, bytes = SUPERBLOCK_BYTES): Buffer => {
+    const buffer = Buffer.alloc(bytes);
+    fill(buffer);
+    return buffer;
+  };
+
+  test("names what it knows", () => {
+    expect(decodeSuperblock(Buffer.alloc(0))).toMatchObject({ type: "none" });
+    expect(decodeSuperblock(head(() => {}))).toMatchObject({ type: "none" });
+    expect(decodeSuperblock(head((bytes) => bytes.write("_BHRfS_M", 0x10040, "latin1")))).toEqual({ type: "other", what: "btrfs" });
+    expect(decodeSuperblock(head((bytes) => bytes.writeUInt32BE(0x011954, 8192 + 1372)))).toEqual({ type: "ufs", what: "UFS1" });
+    expect(decodeSuperblock(head((bytes) => bytes.writeUInt16LE(0xaa55, 510)))).toMatchObject({ type: "other" });
+  });
+
+  test("ext4 states", () => {
+    const ext4 = (state: number, incompat: number): Buffer =>
+      head((bytes) => {
+        bytes.writeUInt16LE(0xef53, 1024 + 0x38);
+        bytes.writeUInt16LE(state, 1024 + 0x3a);
+        bytes.writeUInt32LE(incompat, 1024 + 0x60);
+      });
+    expect(decodeSuperblock(ext4(1, 0))).toMatchObject({ type: "ext4", valid: true, hasErrors: false, needsRecovery: false });
+    expect(decodeSuperblock(ext4(3, 0x104))).toMatchObject({ valid: true, hasErrors: true, needsRecovery: true, hasMmp: true });
+    expect(decodeSuperblock(ext4(1, 8))).toMatchObject({ type: "other" });
+  });
+
+  test("noise gives an answer, never an exception", () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 4096 }), fc.boolean(), (noise, asXfs) => {
+        const bytes = Buffer.from(noise);
+        if (asXfs) bytes.write("XFSB");
+        decodeSuperblock(bytes);
+      }),
+    );
+  });
+});
+
+describe("an XFS inode's short-form attributes", () => {
+  const inode = (entries: readonly { name: string; value: string; flags: number }[]): Buffer => {
+    const bytes = Buffer.alloc(512);
+    bytes.writeUInt16BE(0x494e, 0);
+    bytes.writeUInt8(3, 4);
+    bytes.writeUInt8(8, 82);
+    bytes.writeInt8(1, 83);
+    let at = 176 + 64 + 4;
+    for (const entry of entries) {
+      bytes.writeUInt8(entry.name.length, at);
+      bytes.writeUInt8(entry.value.length, at + 1);
+      bytes.writeUInt8(entry.flags, at + 2);
+      at += 3 + bytes.write(entry.name + entry.value, at + 3, "latin1");
+    }
+    bytes.writeUInt16BE(at - 176 - 64, 176 + 64);
+    bytes.writeUInt8(entries.length, 176 + 64 + 2);
+    return bytes;
+  };
+
+  test("only the trusted one of that name", () => {
+    const others = [
+      { name: "clustered", value: "user's", flags: 0 },
+      { name: "clustered", value: "security's", flags: 4 },
+    ];
+    expect(findXfsTrusted(inode(others), "clustered")).toEqual({ kind: "absent" });
+    const found = findXfsTrusted(inode([...others, { name: "clustered", value: "ours", flags: 2 }]), "clustered");
+    expect(found).toEqual({ kind: "value", value: Buffer.from("ours") });
+  });
+
+  test("noise gives an answer, never an exception", () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 512, minLength: 256 }), (noise) => {
+        const bytes = Buffer.from(noise);
+        bytes.writeUInt16BE(0x494e, 0);
+        findXfsTrusted(bytes, "clustered");
+      }),
+    );
+  });
+});
+
+test("the mount table: optional fields, escapes, sources with spaces", () => {
+  const text = [
+    "36 35 98:0 / /mnt\\040two rw,noatime shared:1 master:2 - fuse.clustered /dev/my\\040disk rw,user_id=0",
+    "37 35 0:45 / /plain rw - tmpfs tmpfs rw",
+    "half a line",
+    "",
+  ].join("\n");
+  expect(parseMountinfo(text)).toEqual([
+    {
+      mountId: 36,
+      device: "98:0",
+      mountPoint: "/mnt two",
+      options: ["rw", "noatime"],
+      type: "fuse.clustered",
+      source: "/dev/my disk",
+      superOptions: ["rw", "user_id=0"],
+    },
+    { mountId: 37, device: "0:45", mountPoint: "/plain", options: ["rw"], type: "tmpfs", source: "tmpfs", superOptions: ["rw"] },
+  ]);
+});

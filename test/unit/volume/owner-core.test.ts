@@ -1,0 +1,204 @@
+/** Who mounts the lower: scenarios by name, then many seeds. The cluster throws as soon as two nodes could write. */
+import { describe, expect, test } from "vitest";
+import type { OwnerEffect } from "../../../overlay/volume/owner-event.ts";
+import { type Client, OwnerCluster } from "./owner-cluster.ts";
+
+/** mulberry32 */
+function seeded(seed: number): (below: number) => number {
+  let state = seed >>> 0;
+  return (below) => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) % below;
+  };
+}
+
+function cluster(seed = 1, nodes = 4): OwnerCluster {
+  return new OwnerCluster(nodes, seeded(seed));
+}
+
+const kinds = (client: Client): string[] => client.told.map((effect: OwnerEffect) => effect.kind);
+
+/** Quiet, and no owner died: one owner, and everybody else goes through it. */
+function expectServed(lab: OwnerCluster): Client {
+  const owner = lab.owner();
+  if (owner === null) throw new Error(`no owner: ${lab.liveClients().map((client) => `${client.nodeid}: ${client.core.why}`)}`);
+  for (const client of lab.liveClients()) {
+    expect(client.core.role).toBe(client === owner ? "owner" : "remote");
+    expect(client.core.owner).toEqual(owner.core.owner);
+  }
+  return owner;
+}
+
+describe("the owner of a volume", () => {
+  test("the first mounter becomes the owner, later ones go through it", () => {
+    const lab = cluster();
+    const third = lab.start(3);
+    lab.settle();
+    expect(kinds(third)).toEqual(["become-owner"]);
+    const first = lab.start(1);
+    lab.settle();
+    expect(expectServed(lab)).toBe(third);
+    expect(kinds(first)).toEqual(["owner-found"]);
+    expect(first.core.owner).toMatchObject({ state: "ready", nodeid: 3, address: "10.0.0.3", port: 7000, epoch: 1 });
+    expect(first.core.why).toBe("through node3");
+  });
+
+  test("of several that start at once exactly one mounts", () => {
+    for (let seed = 0; seed < 300; seed++) {
+      const lab = cluster(seed);
+      for (const nodeid of [3, 1, 4, 2]) lab.start(nodeid);
+      lab.settle();
+      expectServed(lab);
+    }
+  });
+
+  test("a clean hand-over goes to the lowest nodeid that reaches the device", () => {
+    for (let seed = 0; seed < 300; seed++) {
+      const lab = cluster(seed);
+      const owner = lab.start(3);
+      lab.settle();
+      const others = [lab.start(4), lab.start(2), lab.start(1, false)];
+      lab.settle();
+      lab.leave(owner);
+      lab.settle();
+      expect(owner.left).toEqual({ error: null });
+      expect(expectServed(lab).nodeid).toBe(2);
+      expect(lab.owner()?.core.owner?.epoch).toBe(2);
+      expect(kinds(others[0] as Client)).toEqual(["owner-found", "owner-lost", "owner-found"]);
+    }
+  });
+
+  test("a dead owner is waited for, and goes on with a higher epoch when it is back", () => {
+    for (let seed = 0; seed < 300; seed++) {
+      const lab = cluster(seed);
+      const owner = lab.start(1);
+      lab.settle();
+      const others = [lab.start(2), lab.start(3)];
+      lab.settle();
+      lab.kill(owner);
+      lab.settle();
+      const late = lab.start(4);
+      lab.settle();
+      expect(lab.owner()).toBeNull();
+      for (const client of [...others, late]) {
+        expect(client.core.role).toBe("waiting");
+        expect(client.core.why).toContain("owner node1 is gone");
+      }
+      lab.start(1);
+      lab.settle();
+      expect(expectServed(lab).nodeid).toBe(1);
+      expect(lab.owner()?.core.owner?.epoch).toBe(2);
+    }
+  });
+
+  test("an owner that dies before it is ready is waited for as well", () => {
+    for (let seed = 0; seed < 500; seed++) {
+      const lab = cluster(seed);
+      const first = lab.start(2);
+      const other = lab.start(3);
+      while (!first.touching && !other.touching) lab.stepOnce();
+      const victim = first.touching ? first : other;
+      lab.kill(victim);
+      lab.settle();
+      // Either the survivor had no lock yet and is the first mounter now, or it waits; the cluster throws if it takes over.
+      if (lab.owner() === null) {
+        expect(lab.liveClients().map((client) => client.core.role)).toEqual(["waiting"]);
+        lab.start(victim.nodeid);
+        lab.settle();
+      }
+      expectServed(lab);
+    }
+  });
+
+  test("a first mounter whose mount fails leaves with the reason, and the next one tries", () => {
+    for (let seed = 0; seed < 200; seed++) {
+      const lab = cluster(seed);
+      const broken = lab.start(1);
+      broken.mountFails = true;
+      const other = lab.start(2);
+      lab.settle();
+      expect(expectServed(lab)).toBe(other);
+      if (broken.left !== null) expect(broken.left.error?.message).toBe("no such device");
+    }
+  });
+
+  test("a mounter that cannot take over goes on through the one that can", () => {
+    for (let seed = 0; seed < 200; seed++) {
+      const lab = cluster(seed);
+      const owner = lab.start(4);
+      lab.settle();
+      const broken = lab.start(1);
+      broken.mountFails = true;
+      lab.start(2);
+      lab.settle();
+      lab.leave(owner);
+      lab.settle();
+      expect(expectServed(lab).nodeid).toBe(2);
+      expect(broken.core.role).toBe("remote");
+    }
+  });
+
+  test("C3: an owner that could not prove its unmount hands nothing over", () => {
+    for (let seed = 0; seed < 200; seed++) {
+      const lab = cluster(seed);
+      const owner = lab.start(1);
+      lab.settle();
+      lab.start(2);
+      lab.settle();
+      owner.releaseFails = true;
+      lab.leave(owner);
+      lab.settle();
+      expect(owner.left?.error?.message).toBe("EIO");
+      expect(lab.owner()).toBeNull();
+      expect(lab.liveClients()[0]?.core.why).toContain("owner node1 is gone");
+    }
+  });
+
+  test("losing the lock manager releases the lower and ends the mount", () => {
+    const lab = cluster();
+    const owner = lab.start(1);
+    lab.settle();
+    const effects = owner.core.step({ kind: "broken", error: new Error("dlmd is gone") });
+    expect(effects).toEqual([{ kind: "release-lower" }]);
+    expect(owner.core.step({ kind: "released" })).toEqual([{ kind: "left", error: new Error("dlmd is gone") }]);
+  });
+
+  test("a volume that nobody reaches is waited for, and the reason says so", () => {
+    const lab = cluster();
+    const client = lab.start(2, false);
+    lab.settle();
+    expect(client.core.role).toBe("waiting");
+    expect(client.core.why).toBe("no node that mounts the volume reaches its device");
+    lab.start(3);
+    lab.settle();
+    expect(expectServed(lab).nodeid).toBe(3);
+  });
+
+  test("starts, leaves, deaths and returns in any order: never two that may write, and always served in the end", () => {
+    let handovers = 0;
+    for (let seed = 0; seed < 2000; seed++) {
+      const random = seeded(seed);
+      const lab = cluster(seed + 77_777);
+      for (let turn = 0; turn < 12; turn++) {
+        const nodeid = 1 + random(4);
+        const running = lab.liveClients().find((client) => client.nodeid === nodeid);
+        if (running === undefined) lab.start(nodeid, random(5) > 0);
+        else if (random(2) === 0) lab.leave(running);
+        else if (random(2) === 0) lab.kill(running);
+        for (let count = random(40); count > 0 && lab.stepOnce(); count--) lab.owner();
+      }
+      lab.settle();
+      // Whoever died as the owner comes back, and everybody reaches the device.
+      for (const client of lab.liveClients()) if (!client.reachesLower) lab.leave(client);
+      lab.settle();
+      for (let nodeid = 1; nodeid <= 4; nodeid++) {
+        if (!lab.liveClients().some((client) => client.nodeid === nodeid)) lab.start(nodeid);
+      }
+      lab.settle();
+      handovers += (expectServed(lab).core.owner?.epoch ?? 0) - 1;
+    }
+    expect(handovers).toBeGreaterThan(1000);
+  });
+});

@@ -1,0 +1,171 @@
+/** The owner's shell over a lock client in memory: what it asks for, with which flags, and in which order callbacks run. */
+import { expect, test } from "vitest";
+import { silentLog } from "../../../dlmd/base/log.ts";
+import { type ClusterInfo, type Lock, LockFlag, type LockHandlers, type LockStatus, type Lockspace } from "../../../dlmd/client/api.ts";
+import { Mode } from "../../../dlmd/lock/mode.ts";
+import { VolumeOwner, volumeLockspace } from "../../../overlay/volume/owner.ts";
+import { decodeOwnerRecord, encodeOwnerRecord } from "../../../overlay/volume/owner-record.ts";
+
+interface FakeLock extends Lock {
+  mode: Mode;
+  busy: boolean;
+  lvb: Uint8Array | null;
+  lvbValid: boolean;
+  readonly asked: string[];
+  readonly written: Uint8Array[];
+  end(status: LockStatus, lvb?: Uint8Array | null): void;
+  readonly handlers: LockHandlers;
+}
+
+function fakeLockspace(locks: FakeLock[]): Lockspace {
+  return {
+    name: volumeLockspace("u"),
+    batch: (make) => make(),
+    createLock: (resource, handlers) => {
+      const lock: FakeLock = {
+        resource,
+        handlers,
+        mode: Mode.NL,
+        busy: false,
+        lvb: null,
+        lvbValid: false,
+        error: null,
+        asked: [],
+        written: [],
+        request(mode, flags, lvb) {
+          expect(this.busy).toBe(false);
+          this.busy = true;
+          this.asked.push(`${mode}/${flags}`);
+          if (lvb !== undefined) this.written.push(lvb);
+        },
+        unlock(flags, lvb) {
+          expect(this.busy).toBe(false);
+          this.busy = true;
+          this.asked.push(`unlock/${flags}`);
+          if (lvb !== undefined) this.written.push(lvb);
+        },
+        cancel() {},
+        end(status, lvb = null) {
+          this.busy = false;
+          this.lvb = lvb;
+          this.lvbValid = true;
+          handlers.ast(this, status);
+        },
+      };
+      locks.push(lock);
+      return lock;
+    },
+  };
+}
+
+const info: ClusterInfo = {
+  clusterName: "demo",
+  nodeid: 2,
+  incarnation: "abc",
+  clientId: 5,
+  nodes: [1, 2].map((nodeid) => ({ nodeid, name: `node${nodeid}`, address: `10.0.0.${nodeid}` })),
+  volumes: [],
+  overlaySecret: new Uint8Array(32),
+};
+
+function newest(locks: readonly FakeLock[], resource: string): FakeLock {
+  const lock = locks.findLast((candidate) => candidate.resource === resource);
+  if (lock === undefined) throw new Error(`no lock ${resource}`);
+  return lock;
+}
+
+test("a first mounter asks, mounts, publishes, and hands over in order", async () => {
+  const locks: FakeLock[] = [];
+  const told: string[] = [];
+  let release: () => void = () => {};
+  const owner = new VolumeOwner({
+    info,
+    lockspace: fakeLockspace(locks),
+    reachesLower: true,
+    log: silentLog,
+    callbacks: {
+      mountLower: async (epochAbove) => ({ epoch: epochAbove + 3, address: "10.0.0.2", port: 7 }),
+      releaseLower: () => new Promise((resolve) => (release = resolve)),
+      ownerFound: () => told.push("found"),
+      ownerLost: () => told.push("lost"),
+      becomeOwner: () => told.push("owner"),
+      left: (error) => told.push(`left ${error}`),
+    },
+  });
+  owner.start();
+  // The anchor comes first, so that it is there before anything is given up.
+  expect(locks.map((lock) => `${lock.resource} ${lock.asked[0]}`)).toEqual([
+    `owner ${Mode.NL}/${LockFlag.VALBLK}`,
+    `mounter.2 ${Mode.EX}/0`,
+    `owner ${Mode.CR}/${LockFlag.VALBLK}`,
+  ]);
+  const record = locks[2] as FakeLock;
+  (locks[1] as FakeLock).end("granted");
+  record.end("granted");
+  newest(locks, "next").end("granted");
+  const probe = newest(locks, "mounter.1");
+  expect(probe.asked).toEqual([`${Mode.PR}/${LockFlag.NOQUEUE}`]);
+  probe.end("granted");
+  expect(record.asked.length).toBe(1);
+  probe.end("unlocked");
+  expect(record.asked.at(-1)).toBe(`${Mode.EX}/${LockFlag.VALBLK}`);
+  record.end("granted");
+  expect(decodeOwnerRecord(record.written[0] as Uint8Array)).toMatchObject({ state: "mounting", nodeid: 2, epoch: 1 });
+  record.end("granted");
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(record.asked.at(-1)).toBe(`${Mode.EX}/${LockFlag.VALBLK}`);
+  record.end("granted", record.written[0] as Uint8Array);
+  record.end("granted");
+  expect(told).toEqual(["owner"]);
+  expect([owner.role, owner.owner]).toEqual(["owner", decodeOwnerRecord(record.written[1] as Uint8Array)]);
+  expect(owner.owner).toMatchObject({ state: "ready", epoch: 3, address: "10.0.0.2", port: 7, incarnation: "abc", clientId: 5 });
+
+  const left = owner.leave();
+  record.end("granted", record.written[1] as Uint8Array);
+  expect(newest(locks, "next").asked.length).toBe(1);
+  release();
+  await new Promise((resolve) => setImmediate(resolve));
+  newest(locks, "next").end("unlocked");
+  expect(record.asked.at(-1)).toBe(`unlock/${LockFlag.VALBLK}`);
+  expect(decodeOwnerRecord(record.written[2] as Uint8Array)).toMatchObject({ state: "released", epoch: 3 });
+  record.end("unlocked");
+  await left;
+  expect(told).toEqual(["owner", "left null"]);
+  await owner.leave();
+});
+
+test("a blocking AST makes a remote step down and ask again", () => {
+  const locks: FakeLock[] = [];
+  const told: string[] = [];
+  const owner = new VolumeOwner({
+    info,
+    lockspace: fakeLockspace(locks),
+    reachesLower: false,
+    log: silentLog,
+    callbacks: {
+      mountLower: () => Promise.reject(new Error("must not mount")),
+      releaseLower: () => Promise.reject(new Error("must not release")),
+      ownerFound: (found) => told.push(`found ${found.nodeid} ${found.port}`),
+      ownerLost: (reason) => told.push(`lost: ${reason}`),
+      becomeOwner: () => told.push("owner"),
+      left: (error) => told.push(`left: ${error?.message}`),
+    },
+  });
+  owner.start();
+  const ready = { state: "ready", nodeid: 1, incarnation: "x", clientId: 9, address: "10.0.0.1", port: 70, epoch: 4 } as const;
+  const record = newest(locks, "owner");
+  record.end("granted", encodeOwnerRecord(ready));
+  expect([owner.role, owner.why]).toEqual(["remote", "through node1"]);
+  record.handlers.bast(record, Mode.EX);
+  record.handlers.bast(record, Mode.EX);
+  expect(record.asked.at(-1)).toBe("unlock/0");
+  record.end("unlocked");
+  const again = newest(locks, "owner");
+  expect(again.asked).toEqual([`${Mode.CR}/${LockFlag.VALBLK}`]);
+  again.end("granted", encodeOwnerRecord({ ...ready, port: 71, epoch: 5 }));
+  owner.receiveGone([{ nodeid: 1, incarnation: "x", clientId: 8 }]);
+  owner.receiveGone([{ nodeid: 1, incarnation: "x", clientId: null }]);
+  expect(owner.why).toBe("owner node1 is gone: operations go on when node1 mounts the volume again");
+  owner.receiveDisconnected(new Error("dlmd ended"));
+  expect(told).toEqual(["found 1 70", "lost: the owner is changing", "found 1 71", "lost: owner node1 is gone", "left: dlmd ended"]);
+});
