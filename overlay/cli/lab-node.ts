@@ -1,10 +1,12 @@
 /** The commands of `coverlay lab` that do something to nodes: kill, start, stop, cut, uncut, partition, heal, net. */
 import type { Argv, CommandModule } from "yargs";
+import { assert } from "../../dlmd/base/assert.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { bootNodes, killProgram, powerOff, stopNode } from "../lab/boot.ts";
 import { setCut } from "../lab/disk.ts";
 import { applyNetwork } from "../lab/network.ts";
 import { checkRoot } from "../lab/prerequisites.ts";
+import { processRef } from "../lab/processes.ts";
 import {
   type LabNode,
   type LabState,
@@ -14,6 +16,7 @@ import {
   realLabDir,
   updateNode,
   withLabLock,
+  withWorker,
   writeLab,
 } from "../lab/state.ts";
 import { print, printJson, runCommand, usageError } from "./output.ts";
@@ -30,13 +33,14 @@ type LabCommand<T> = CommandModule<LabArguments, T>;
 
 const whichNodes = { type: "string", demandOption: true, describe: "node1, node2 ...; several: node1,node2" } as const;
 
-/** Does something to those nodes under the lab's lock, and says so. */
+/** Does something to those nodes, and says so. */
 function onNodes(args: NodeArguments, done: string, act: (lab: LabState, nodes: readonly LabNode[]) => Promise<void>): Promise<void> {
   return runCommand(args.json, async () => {
     checkRoot();
     const dir = realLabDir(args.dir);
-    await withLabLock(dir, async () => {
-      const lab = existingLab(dir);
+    const self = processRef(process.pid);
+    assert(self !== null, "this process is alive");
+    await withWorker(dir, self, async (lab) => {
       const names = [...new Set(args.node.split(",").filter((name) => name !== ""))];
       if (names.length === 0) throw usageError("a node is needed", "Name one: node1, or several: node1,node2.");
       await act(
@@ -103,7 +107,7 @@ async function cutNodes(lab: LabState, nodes: readonly LabNode[], cut: boolean):
   for (const node of nodes) {
     if (node.device === null)
       throw new OperatingError(`${node.node} is off`, { code: "node-off", hint: `Boot it with lab start ${node.node}.` });
-    updateNode(lab.dir, node.nodeid, { cut });
+    await updateNode(lab.dir, node.nodeid, { cut });
     setCut(lab, node.device, cut);
   }
 }
@@ -123,16 +127,21 @@ const uncutCommand: LabCommand<NodeArguments> = {
 };
 
 /** Makes the network what it would be with those nodes changed; if it cannot be had, what it was. */
-async function changeNetwork(lab: LabState, nodes: readonly LabNode[], change: Partial<NodeNetwork>): Promise<void> {
-  const names = new Set(nodes.map(({ nodeid }) => nodeid));
-  const changed = lab.nodes.map((node) => (names.has(node.nodeid) ? { ...node, network: { ...node.network, ...change } } : node));
-  try {
-    await applyNetwork({ ...lab, nodes: changed });
-  } catch (error) {
-    await applyNetwork(lab);
-    throw error;
-  }
-  writeLab({ ...lab, nodes: changed });
+function changeNetwork({ dir }: LabState, nodes: readonly LabNode[], change: Partial<NodeNetwork>): Promise<void> {
+  const nodeids = new Set(nodes.map(({ nodeid }) => nodeid));
+  // Rules are made of the whole state, so two commands at once must see each other's.
+  return withLabLock(dir, async () => {
+    const before = existingLab(dir);
+    const changed = before.nodes.map((node) => (nodeids.has(node.nodeid) ? { ...node, network: { ...node.network, ...change } } : node));
+    const after = { ...before, nodes: changed };
+    try {
+      await applyNetwork(after);
+    } catch (error) {
+      await applyNetwork(before);
+      throw error;
+    }
+    writeLab(after);
+  });
 }
 
 const partitionCommand: LabCommand<NodeArguments> = {

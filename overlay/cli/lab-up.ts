@@ -75,7 +75,7 @@ async function labUp(args: UpArguments): Promise<number> {
     const lab = await bringUp({ dir, nodes: args.nodes, lower: args.lower, sizeBytes }, progress, signal);
     announce(lab, args.json);
     if (args.detach && !signal.aborted) {
-      detach(dir);
+      await detach(dir);
       return EXIT.OK;
     }
     if (!args.json && !args.detach) print(`\n${whatToTry(lab, selfCommand(), args.dir === defaultLabDir())}\n`);

@@ -1,6 +1,6 @@
 /**
  * A node of the lab from power-on to power-off: its cable, its disk, its dlmd, its mount. Everything here goes through
- * the programs that a user runs; the lab has no way of its own into them. Call it under the lab's lock.
+ * the programs that a user runs; the lab has no way of its own into them.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, existsSync, openSync, readFileSync, rmSync, statSync, watch } from "node:fs";
@@ -24,7 +24,7 @@ import {
   signalProcess,
   waitGone,
 } from "./processes.ts";
-import { type LabNode, type LabState, type ProcessRef, existingLab, labNode, updateNode, writeLab } from "./state.ts";
+import { type LabNode, type LabState, type ProcessRef, existingLab, labNode, updateLab, updateNode } from "./state.ts";
 
 /** Starting a Node.js program on a busy machine. */
 const DLMD_READY_TIMEOUT_MS = 30_000;
@@ -71,7 +71,7 @@ export function overlayProcess(lab: LabState, node: LabNode): ProcessRef | null 
 /* Starting ------------------------------------------------------------------------------------------------------ */
 
 /** Starts the node's dlmd and waits until its socket listens. */
-export async function startDlmd(lab: LabState, node: LabNode, signal?: AbortSignal): Promise<LabState> {
+export async function startDlmd(lab: LabState, node: LabNode, signal?: AbortSignal): Promise<void> {
   const logFile = `${node.nodeDir}/dlmd.log`;
   const log = openSync(logFile, "a", 0o644);
   const from = statSync(logFile).size;
@@ -83,13 +83,14 @@ export async function startDlmd(lab: LabState, node: LabNode, signal?: AbortSign
     env: nodeEnvironment(lab, node),
   });
   closeSync(log);
-  const next = updateNode(lab.dir, node.nodeid, { dlmd: child.pid === undefined ? null : processRef(child.pid) });
+  const ready = dlmdReady(child, logFile, from, signal);
+  ready.catch(() => undefined); // Handled below, after its process is on record.
   try {
-    await dlmdReady(child, logFile, from, signal);
+    await updateNode(lab.dir, node.nodeid, { dlmd: child.pid === undefined ? null : processRef(child.pid) });
+    await ready;
   } finally {
     child.unref();
   }
-  return next;
 }
 
 /** Waits for the line `ready` in its log, or for its end. */
@@ -182,15 +183,16 @@ async function mountAnswers(node: LabNode, signal?: AbortSignal): Promise<void> 
   });
 }
 
+/** Records a device node that is about to be made. */
+export function noteDeviceNode(dir: string, device: string): Promise<LabState> {
+  return updateLab(dir, (lab) => ({ ...lab, madeDevices: [...lab.madeDevices, device] }));
+}
+
 /** Gives a node that was switched off its disk back. */
 async function attachDisk(lab: LabState, node: LabNode): Promise<string> {
   if (lab.lower === "directory") return labFiles(lab.dir).lowerDirectory;
-  const noteDevice = (device: string): void => {
-    const now = existingLab(lab.dir);
-    writeLab({ ...now, madeDevices: [...now.madeDevices, device] });
-  };
-  const device = await attachLoop(lab, null, noteDevice);
-  updateNode(lab.dir, node.nodeid, { device });
+  const device = await attachLoop(lab, null, (made) => noteDeviceNode(lab.dir, made));
+  await updateNode(lab.dir, node.nodeid, { device });
   return device;
 }
 
@@ -200,7 +202,7 @@ export async function bootNodes(lab: LabState, names: readonly string[]): Promis
     const node = labNode(lab, name);
     await setCable(lab, node, true);
     if (node.device === null) await attachDisk(lab, node);
-    updateNode(lab.dir, node.nodeid, { power: "on" });
+    await updateNode(lab.dir, node.nodeid, { power: "on" });
     if (node.dlmd === null || !isAlive(node.dlmd)) await startDlmd(lab, node);
   }
   for (const name of names) {
@@ -236,7 +238,7 @@ export async function stopNode(lab: LabState, node: LabNode): Promise<void> {
   await mustLeave(node.dlmd, `dlmd of ${node.node}`, "SIGTERM");
   await killProcesses(lab, node);
   await giveDiskBack(lab, node);
-  updateNode(lab.dir, node.nodeid, { power: "stopped", dlmd: null });
+  await updateNode(lab.dir, node.nodeid, { power: "stopped", dlmd: null });
 }
 
 async function mustLeave(ref: ProcessRef | null, what: string, signal: NodeJS.Signals | null): Promise<void> {
@@ -275,7 +277,7 @@ export async function killAll(of: ProcessesOf, where: string): Promise<void> {
 async function giveDiskBack(lab: LabState, node: LabNode): Promise<void> {
   if (lab.lower === "directory" || node.device === null) return;
   await detachLoops(labFiles(lab.dir).image, [node.device]);
-  updateNode(lab.dir, node.nodeid, { device: null, cut: false });
+  await updateNode(lab.dir, node.nodeid, { device: null, cut: false });
 }
 
 /**
@@ -283,7 +285,7 @@ async function giveDiskBack(lab: LabState, node: LabNode): Promise<void> {
  * machine that lost power does not write back either, but this one would, when the last user of the lower goes.
  */
 export async function powerOff(lab: LabState, nodes: readonly LabNode[]): Promise<void> {
-  for (const node of nodes) updateNode(lab.dir, node.nodeid, { power: "off" });
+  for (const node of nodes) await updateNode(lab.dir, node.nodeid, { power: "off" });
   await Promise.all(nodes.map((node) => setCable(lab, node, false)));
   for (const node of nodes) {
     if (lab.lower !== "directory" && node.device !== null) setCut(lab, node.device, true);
@@ -292,7 +294,7 @@ export async function powerOff(lab: LabState, nodes: readonly LabNode[]): Promis
   for (const node of nodes) {
     await forceUnmountUnder(node.nodeDir);
     await killProcesses(lab, node);
-    updateNode(lab.dir, node.nodeid, { dlmd: null });
+    await updateNode(lab.dir, node.nodeid, { dlmd: null });
     await giveDiskBack(lab, node);
   }
 }

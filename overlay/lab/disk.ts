@@ -62,7 +62,7 @@ function isBehind(name: string, image: string): boolean {
 export async function attachLoop(
   lab: LabState,
   wanted: string | null,
-  noteDevice: (device: string) => void,
+  noteDevice: (device: string) => Promise<unknown>,
   signal?: AbortSignal,
 ): Promise<string> {
   const { image } = labFiles(lab.dir);
@@ -87,10 +87,10 @@ export async function attachLoop(
   });
 }
 
-async function makeDeviceNode(device: string, noteDevice: (device: string) => void): Promise<void> {
+async function makeDeviceNode(device: string, noteDevice: (device: string) => Promise<unknown>): Promise<void> {
   const name = device.replace(/^\/dev\//, "");
   const [major, minor] = readFileSync(`/sys/block/${name}/dev`, "utf8").trim().split(":");
-  noteDevice(device);
+  await noteDevice(device);
   await must("mknod", ["-m", "0660", device, "b", major ?? "7", minor ?? "0"]);
 }
 

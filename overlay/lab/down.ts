@@ -13,10 +13,12 @@ import { cleanUnmount, forceUnmountUnder, mountsUnder } from "./fuse-mounts.ts";
 import { hubName, labFiles } from "./layout.ts";
 import { removeNetworks } from "./network.ts";
 import { isAlive, netnsInode, signalProcess, waitGone } from "./processes.ts";
-import { type LabNode, type LabState, labNodes, readLab, withLabLock, writeLab } from "./state.ts";
+import { type LabNode, type LabState, type ProcessRef, labNodes, readLab, updateLab, withLabLock } from "./state.ts";
 
 /** A foreground `up` takes its lab down itself when asked; so long it is given. */
 const UP_LEAVES_TIMEOUT_MS = 60_000;
+/** After SIGKILL. */
+const WORKERS_LEAVE_TIMEOUT_MS = 10_000;
 /** The data goes anyway, so a mount that does not leave soon is aborted. */
 const CLEAN_UNMOUNT_TIMEOUT_MS = 5000;
 const DLMD_LEAVES_TIMEOUT_MS = 3000;
@@ -25,36 +27,49 @@ const DLMD_LEAVES_TIMEOUT_MS = 3000;
 export async function takeDown(dir: string): Promise<boolean> {
   const found = readLab(dir);
   if (found === null) return false;
-  await endUp(found);
-  return withLabLock(dir, async () => {
-    const lab = readLab(dir);
-    if (lab !== null) await dismantle(lab);
-    return true;
-  });
+  if (found.up !== null) await endProcess(found.up);
+  await dismantle(dir);
+  return true;
 }
 
-/** Ends the `up` that made the lab, if it still runs and is not this process. */
-async function endUp({ up }: LabState): Promise<void> {
-  if (up === null || up.pid === process.pid || !signalProcess(up, "SIGTERM")) return;
-  if ((await waitGone([up], UP_LEAVES_TIMEOUT_MS)).length === 0) return;
-  signalProcess(up, "SIGKILL");
-  await waitGone([up], UP_LEAVES_TIMEOUT_MS);
+/** Ends a process of ours that works on the lab: `up` takes what it made down itself when asked. */
+async function endProcess(ref: ProcessRef): Promise<void> {
+  if (ref.pid === process.pid || !signalProcess(ref, "SIGTERM")) return;
+  if ((await waitGone([ref], UP_LEAVES_TIMEOUT_MS)).length === 0) return;
+  signalProcess(ref, "SIGKILL");
+  await waitGone([ref], UP_LEAVES_TIMEOUT_MS);
 }
 
-/** The steps, in order. Call it under the lab's lock. */
-export async function dismantle(found: LabState): Promise<void> {
-  const wasUp = found.phase === "up";
-  const lab = writeLab({ ...found, phase: "down", step: "down" });
+/** Takes down whatever there is of the lab, one process at a time. */
+export function dismantle(dir: string): Promise<void> {
+  return withLabLock(dir, () => dismantleAlone(dir), "teardown");
+}
+
+async function dismantleAlone(dir: string): Promise<void> {
+  const found = readLab(dir);
+  if (found === null) return; // Somebody else was faster.
+  const lab = await updateLab(dir, (now) => ({ ...now, phase: "down", step: "down" }));
+  // No new command begins in this phase, and those that are at it must not make anything behind our back.
+  for (const worker of lab.workers) if (worker.pid !== process.pid) signalProcess(worker, "SIGKILL");
+  await waitGone(
+    lab.workers.filter(({ pid }) => pid !== process.pid),
+    WORKERS_LEAVE_TIMEOUT_MS,
+  );
   const nodes = labNodes(lab);
-  if (wasUp) await leaveInOrder(lab, nodes);
-  // Killing comes first, so that nothing makes anything new; a mount whose server died lets its users go.
-  await forceUnmountUnder(lab.dir);
+  if (found.phase === "up") await leaveInOrder(lab, nodes);
+  // A mount that is aborted lets its users go; what died may have let go of another mount.
+  await forceUnmountAll(nodes);
   await killAll({ netns: netnsInodes(lab, nodes), marks: [`${lab.id}:`] }, `the lab in ${lab.dir}`);
-  await forceUnmountUnder(lab.dir);
+  await forceUnmountAll(nodes);
   if (lab.lower !== "directory") await detachLoops(labFiles(lab.dir).image);
   removeDeviceNodes(lab.madeDevices);
   await removeNetworks(lab);
   removeFiles(lab, nodes);
+}
+
+/** Only in the nodes' own folders: DIR may have other mounts, or be one. */
+async function forceUnmountAll(nodes: readonly LabNode[]): Promise<void> {
+  for (const { nodeDir } of nodes) await forceUnmountUnder(nodeDir);
 }
 
 function netnsInodes(lab: LabState, nodes: readonly LabNode[]): Set<number> {
@@ -97,7 +112,7 @@ function overlayProcessOrNull(lab: LabState, node: LabNode): ReturnType<typeof o
 
 /** Removes what `up` wrote, lab.json last, and never through a mount. */
 function removeFiles(lab: LabState, nodes: readonly LabNode[]): void {
-  const left = mountsUnder(lab.dir);
+  const left = [...nodes.map(({ nodeDir }) => nodeDir), labFiles(lab.dir).lowerDirectory].flatMap(mountsUnder);
   if (left.length > 0) {
     throw new OperatingError(
       `nothing should be mounted under ${lab.dir} any more, found: ${left.map(({ mountpoint }) => mountpoint).join(", ")}`,

@@ -56,12 +56,14 @@ export interface LabState {
   readonly step: string;
   /** The `up` that stays in the foreground, or is still at work. */
   readonly up: ProcessRef | null;
+  /** Commands that are changing the lab now (`start`, `kill` ...): `down` ends them first. */
+  readonly workers: readonly ProcessRef[];
   /** Device nodes that were missing and that `up` made (no devtmpfs). */
   readonly madeDevices: readonly string[];
   readonly nodes: readonly LabNodeState[];
 }
 
-const processRef = z.object({ pid: z.int().positive(), startTicks: z.string() });
+const processRefShape = z.object({ pid: z.int().positive(), startTicks: z.string() });
 const labState: z.ZodType<LabState> = z.object({
   format: z.literal(1),
   id: z.string().regex(/^[0-9a-f]{6}$/),
@@ -72,7 +74,8 @@ const labState: z.ZodType<LabState> = z.object({
   volumeUuid: z.string(),
   phase: z.enum(["making", "up", "down"]),
   step: z.string(),
-  up: processRef.nullable(),
+  up: processRefShape.nullable(),
+  workers: z.array(processRefShape),
   madeDevices: z.array(z.string()),
   nodes: z.array(
     z.object({
@@ -81,7 +84,7 @@ const labState: z.ZodType<LabState> = z.object({
       device: z.string().nullable(),
       cut: z.boolean(),
       network: z.object({ group: z.string(), lossPercent: z.number(), delayMs: z.number() }),
-      dlmd: processRef.nullable(),
+      dlmd: processRefShape.nullable(),
     }),
   ),
 });
@@ -135,7 +138,7 @@ export function existingLab(dir: string): LabState {
   });
 }
 
-/** Replaces lab.json whole: a reader, and a kill, sees the old one or the new one. */
+/** Replaces lab.json whole: a reader, and a kill, sees the old one or the new one. For a new lab; later: updateLab. */
 export function writeLab(lab: LabState): LabState {
   const file = labFiles(lab.dir).state;
   const next = `${file}.new`;
@@ -144,10 +147,35 @@ export function writeLab(lab: LabState): LabState {
   return lab;
 }
 
-/** Changes one node in lab.json. Call it under the lab's lock. */
-export function updateNode(dir: string, nodeid: number, change: Partial<LabNodeState>): LabState {
-  const lab = existingLab(dir);
-  return writeLab({ ...lab, nodes: lab.nodes.map((node) => (node.nodeid === nodeid ? { ...node, ...change } : node)) });
+/** Changes lab.json; changes of several commands follow one another. */
+export function updateLab(dir: string, change: (lab: LabState) => LabState): Promise<LabState> {
+  return withLabLock(dir, async () => writeLab(change(existingLab(dir))));
+}
+
+/** Changes one node in lab.json. */
+export function updateNode(dir: string, nodeid: number, change: Partial<LabNodeState>): Promise<LabState> {
+  return updateLab(dir, (lab) => ({ ...lab, nodes: lab.nodes.map((node) => (node.nodeid === nodeid ? { ...node, ...change } : node)) }));
+}
+
+/**
+ * Does something to a lab that is up. It is recorded that this process is at it, so that `down` ends it before it looks for
+ * what there is to take down.
+ */
+export async function withWorker<T>(dir: string, self: ProcessRef, use: (lab: LabState) => Promise<T>): Promise<T> {
+  const lab = await updateLab(dir, (found) => {
+    if (found.phase === "up") return { ...found, workers: [...found.workers, self] };
+    throw new OperatingError(`the lab in ${dir} is not up, but ${found.phase === "down" ? "being taken down" : "still being made"}`, {
+      code: "lab-phase",
+      hint: "`coverlay lab status` shows how far it is; `coverlay lab down` takes it down from any state.",
+    });
+  });
+  try {
+    return await use(lab);
+  } finally {
+    if (readLab(dir) !== null) {
+      await updateLab(dir, (found) => ({ ...found, workers: found.workers.filter(({ pid }) => pid !== self.pid) }));
+    }
+  }
 }
 
 /** A node by its name, from state and layout together. */
@@ -167,17 +195,19 @@ export function labNode(lab: LabState, name: string): LabNode {
   });
 }
 
+type LockedPart = "state" | "teardown";
+
 /** The name of the abstract socket that is the lab's lock. */
-export function labLockName(dir: string): string {
-  return `\0coverlay-lab-${createHash("sha256").update(dir).digest("hex").slice(0, 32)}`;
+export function labLockName(dir: string, what: LockedPart = "state"): string {
+  return `\0coverlay-lab-${what}-${createHash("sha256").update(dir).digest("hex").slice(0, 32)}`;
 }
 
 /**
- * One command at a time changes a lab. The lock is an abstract socket named after the directory: the kernel frees it
+ * One process at a time changes lab.json, or takes the lab down (`what`). The lock is an abstract socket named after the directory: the kernel frees it
  * when its holder dies, however that happens. `dir` is as realLabDir gives it.
  */
-export async function withLabLock<T>(dir: string, use: () => Promise<T>): Promise<T> {
-  const name = labLockName(dir);
+export async function withLabLock<T>(dir: string, use: () => Promise<T>, what: LockedPart = "state"): Promise<T> {
+  const name = labLockName(dir, what);
   const deadline = Date.now() + LOCK_TIMEOUT_MS;
   for (;;) {
     const release = await listenOn(name);

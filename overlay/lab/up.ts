@@ -7,14 +7,14 @@ import { existsSync, lstatSync, mkdirSync, writeFileSync } from "node:fs";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { waitForView } from "../cli/dlmd-query.ts";
 import { writeClusterKey } from "../../dlmd/driver/cluster-files.ts";
-import { VIEW_TIMEOUT_MS, checkPrograms, enableVolume, mountNode, startDlmd } from "./boot.ts";
+import { VIEW_TIMEOUT_MS, checkPrograms, enableVolume, mountNode, noteDeviceNode, startDlmd } from "./boot.ts";
 import { attachLoop, makeDisk } from "./disk.ts";
 import { dismantle, foreignFiles } from "./down.ts";
-import { type LowerKind, MAX_LAB_NODES, MIN_IMAGE_BYTES, MIN_XFS_IMAGE_BYTES, clusterYaml, labFiles } from "./layout.ts";
+import { type LowerKind, MAX_LAB_NODES, MIN_IMAGE_BYTES, MIN_XFS_IMAGE_BYTES, clusterYaml, hubName, labFiles } from "./layout.ts";
 import { makeHub, makeNodeNetwork } from "./network.ts";
 import { checkPrerequisites } from "./prerequisites.ts";
-import { processRef } from "./processes.ts";
-import { type LabState, WHOLE_NETWORK, existingLab, labNodes, readLab, updateNode, withLabLock, writeLab } from "./state.ts";
+import { netnsInode, processRef } from "./processes.ts";
+import { type LabState, WHOLE_NETWORK, existingLab, labNodes, readLab, updateLab, updateNode, withLabLock, writeLab } from "./state.ts";
 
 export interface UpOptions {
   /** As realLabDir gives it. */
@@ -77,10 +77,18 @@ function openDirectory(real: string, nodes: number): boolean {
   return made;
 }
 
+/** An id that no other lab has now: its namespaces would be taken for ours. */
+function freeId(): string {
+  for (;;) {
+    const id = randomBytes(3).toString("hex");
+    if (netnsInode(hubName(id)) === null) return id;
+  }
+}
+
 function newLab(options: UpOptions, madeDir: boolean): LabState {
   return {
     format: 1,
-    id: randomBytes(3).toString("hex"),
+    id: freeId(),
     dir: options.dir,
     madeDir,
     lower: options.lower,
@@ -89,6 +97,7 @@ function newLab(options: UpOptions, madeDir: boolean): LabState {
     phase: "making",
     step: "begin",
     up: processRef(process.pid),
+    workers: [],
     madeDevices: [],
     nodes: Array.from({ length: options.nodes }, (_, at) => ({
       nodeid: at + 1,
@@ -107,22 +116,22 @@ export async function bringUp(options: UpOptions, progress: Progress, signal: Ab
   checkPrerequisites(options.lower);
   checkPrograms();
   const { dir } = options;
-  return withLabLock(dir, async () => {
+  const lab = await withLabLock(dir, async () => {
     const made = openDirectory(dir, options.nodes);
-    const lab = writeLab(newLab(options, made));
-    try {
-      return await makeAll(lab, progress, signal);
-    } catch (error) {
-      progress("taking down what was made");
-      await takeBack(dir, error);
-      throw signal.aborted ? new OperatingError("interrupted", { code: "interrupted", cause: error }) : error;
-    }
+    return writeLab(newLab(options, made));
   });
+  try {
+    return await makeAll(lab, progress, signal);
+  } catch (error) {
+    progress("taking down what was made");
+    await takeBack(dir, error);
+    throw signal.aborted ? new OperatingError("interrupted", { code: "interrupted", cause: error }) : error;
+  }
 }
 
 async function takeBack(dir: string, cause: unknown): Promise<void> {
   try {
-    await dismantle(existingLab(dir));
+    await dismantle(dir);
   } catch (error) {
     const first = cause instanceof Error ? cause.message : String(cause);
     throw new OperatingError(`${first}\n  and then the lab could not be taken down: ${(error as Error).message}`, {
@@ -133,34 +142,37 @@ async function takeBack(dir: string, cause: unknown): Promise<void> {
   }
 }
 
+/** Records what is begun. */
+type Step = (name: string) => Promise<LabState>;
+
 async function makeAll(lab: LabState, progress: Progress, signal: AbortSignal): Promise<LabState> {
   const { dir } = lab;
-  const step = (name: string): LabState => {
+  const step: Step = (name) => {
     signal.throwIfAborted();
     progress(name);
-    return writeLab({ ...existingLab(dir), step: name });
+    return updateLab(dir, (now) => ({ ...now, step: name }));
   };
-  step("files");
+  await step("files");
   makeFiles(lab);
-  step("disk");
+  await step("disk");
   await makeDisk(lab, signal);
-  step("network");
+  await step("network");
   await makeHub(lab, signal);
   for (const node of labNodes(lab)) await makeNodeNetwork(lab, node, signal);
   await attachAndEnable(lab, step, signal);
-  step("dlmd");
+  await step("dlmd");
   for (const node of labNodes(existingLab(dir))) await startDlmd(lab, node, signal);
-  step("view");
+  await step("view");
   const all = lab.nodes.length;
   const whole = labNodes(lab).map(({ runDir }) =>
     waitForView(runDir, (view) => view.quorate && view.running && view.members.length === all, VIEW_TIMEOUT_MS, signal),
   );
   await Promise.all(whole);
   for (const node of labNodes(existingLab(dir))) {
-    step(`mount ${node.node}`);
+    await step(`mount ${node.node}`);
     await mountNode(lab, node, signal);
   }
-  return writeLab({ ...existingLab(dir), phase: "up", step: "up" });
+  return updateLab(dir, (now) => ({ ...now, phase: "up", step: "up" }));
 }
 
 function makeFiles(lab: LabState): void {
@@ -176,29 +188,21 @@ function makeFiles(lab: LabState): void {
 }
 
 /** The bit is set through the first node's device, before the others could have read anything through theirs. */
-async function attachAndEnable(lab: LabState, step: (name: string) => LabState, signal: AbortSignal): Promise<void> {
+async function attachAndEnable(lab: LabState, step: Step, signal: AbortSignal): Promise<void> {
   for (const node of lab.nodes) {
-    step(`device of node${node.nodeid}`);
+    await step(`device of node${node.nodeid}`);
     const device =
       lab.lower === "directory"
         ? labFiles(lab.dir).lowerDirectory
-        : await attachLoop(
-            lab,
-            null,
-            (made) => {
-              const now = existingLab(lab.dir);
-              writeLab({ ...now, madeDevices: [...now.madeDevices, made] });
-            },
-            signal,
-          );
-    updateNode(lab.dir, node.nodeid, { device });
+        : await attachLoop(lab, null, (made) => noteDeviceNode(lab.dir, made), signal);
+    await updateNode(lab.dir, node.nodeid, { device });
     if (node.nodeid !== 1) continue;
-    step("clustered bit");
+    await step("clustered bit");
     await enableVolume(lab, device, signal);
   }
 }
 
 /** The lab stays without an `up` in the foreground. */
-export function detach(dir: string): LabState {
-  return writeLab({ ...existingLab(dir), up: null });
+export function detach(dir: string): Promise<LabState> {
+  return updateLab(dir, (lab) => ({ ...lab, up: null }));
 }

@@ -118,17 +118,23 @@ function callWatchdogOff(watchdog: ChildProcess): Promise<void> {
   });
 }
 
-/** Makes a directory for a lab and watches over it. `end` removes both. */
-export function watchedDirectory(): { readonly dir: string; readonly end: () => Promise<void> } {
+export interface WatchedDirectory {
+  readonly dir: string;
+  /** Takes down the lab in it and removes it; throws if the lab left anything but the files of those names. */
+  readonly end: (keeping?: readonly string[]) => Promise<void>;
+}
+
+/** Makes a directory for a lab and watches over it. */
+export function watchedDirectory(): WatchedDirectory {
   ensureBuilt();
   const dir = realpathSync(mkdtempSync(path.join(os.tmpdir(), "coverlay-test-")));
   const watchdog = startWatchdog(dir);
   let ended = false;
-  const end = async (): Promise<void> => {
+  const end = async (keeping: readonly string[] = []): Promise<void> => {
     if (ended) return;
     const id = readLab(dir)?.id ?? null;
     mustSucceed("lab down", await coverlay(["lab", "down", "--dir", dir]));
-    const left = leftovers(dir, id);
+    const left = leftovers(dir, id).filter((what) => !keeping.some((name) => what === `file ${dir}/${name}`));
     ended = true;
     await callWatchdogOff(watchdog);
     if (left.length > 0) throw new Error(`the lab in ${dir} left behind:\n${left.join("\n")}`);

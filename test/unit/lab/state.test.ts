@@ -35,16 +35,17 @@ function lab(): LabState {
     phase: "up",
     step: "up",
     up: null,
+    workers: [],
     madeDevices: [],
     nodes: [1, 2].map((nodeid) => ({ nodeid, power: "on" as const, device: null, cut: false, network: WHOLE_NETWORK, dlmd: null })),
   };
 }
 
 describe("lab.json", () => {
-  it("comes back as it was written, and a node changes alone", () => {
+  it("comes back as it was written, and a node changes alone", async () => {
     writeLab(lab());
     expect(readLab(dir)).toEqual(lab());
-    updateNode(dir, 2, { device: "/dev/loop7" });
+    await updateNode(dir, 2, { device: "/dev/loop7" });
     expect(existingLab(dir).nodes.map(({ device }) => device)).toEqual([null, "/dev/loop7"]);
   });
 
