@@ -1,0 +1,282 @@
+/**
+ * dlmds as real processes for a test: temporary run directories, a configuration and a key, addresses on the loopback
+ * device or network namespaces of their own. `close` ends everything, also after a failure.
+ */
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { createInterface } from "node:readline";
+import type { DlmClient, DlmClientHandlers, Lock, LockStatus, Lockspace, ViewInfo } from "../../../dlmd/client/api.ts";
+import { connectDlm } from "../../../dlmd/client/client.ts";
+import { writeClusterKey } from "../../../dlmd/driver/cluster-files.ts";
+import type { Mode } from "../../../dlmd/lock/mode.ts";
+import { ensureBuilt } from "../lab.ts";
+
+const root = path.resolve(import.meta.dirname, "../../..");
+export const dlmdProgram: string = path.join(root, "dist/dlmd/main.js");
+/** Low, so that a death is found out fast; a busy test machine must still not look dead. */
+const TIMEOUT_MS = 1000;
+
+let nextPorts = 20_000 + ((process.pid * 8) % 20_000);
+
+export interface ClusterOptions {
+  readonly nodes: number;
+  /** Network namespaces on a bridge, with multicast; else 127.0.0.1, .2 ... with unicast. */
+  readonly namespaces?: boolean;
+}
+
+/** A dlmd that runs. */
+export interface RunningNode {
+  readonly name: string;
+  readonly socketPath: string;
+  readonly child: ChildProcess;
+  /** Resolves with the exit status, or null after a signal. */
+  readonly exited: Promise<number | null>;
+}
+
+export interface TestCluster {
+  readonly dir: string;
+  readonly configFile: string;
+  runDir(nodeid: number): string;
+  /** The JSON log of that node, parsed. */
+  log(nodeid: number): Record<string, unknown>[];
+  start(nodeid: number, options?: { readonly configFile?: string }): Promise<RunningNode>;
+  /** Starts all and connects a client to each; resolves when every one sees all of them running. */
+  startAll(): Promise<TestClient[]>;
+  connect(nodeid: number, handlers?: Partial<DlmClientHandlers>): Promise<TestClient>;
+  kill(nodeid: number, signal: NodeJS.Signals): Promise<number | null>;
+  close(): Promise<void>;
+}
+
+/** Waits for things that callbacks tell. */
+export class Happenings {
+  #waiting: (() => void)[] = [];
+
+  happened(): void {
+    for (const resolve of this.#waiting.splice(0)) resolve();
+  }
+
+  async until(condition: () => boolean): Promise<void> {
+    while (!condition()) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  }
+}
+
+/** A lock whose results and blocking ASTs can be waited for. */
+export class TestLock {
+  readonly lock: Lock;
+  readonly statuses: LockStatus[] = [];
+  readonly basts: Mode[] = [];
+  readonly #happenings = new Happenings();
+  #taken = 0;
+
+  constructor(space: Lockspace, resource: string) {
+    this.lock = space.createLock(resource, {
+      ast: (_, status) => {
+        this.statuses.push(status);
+        this.#happenings.happened();
+      },
+      bast: (_, wanted) => {
+        this.basts.push(wanted);
+        this.#happenings.happened();
+      },
+    });
+  }
+
+  /** The status of the next request that ends. */
+  async result(): Promise<LockStatus> {
+    const at = this.#taken++;
+    await this.#happenings.until(() => this.statuses.length > at);
+    return this.statuses[at] as LockStatus;
+  }
+
+  request(mode: Mode, flags = 0, lvb?: Uint8Array): Promise<LockStatus> {
+    this.lock.request(mode, flags, lvb);
+    return this.result();
+  }
+
+  unlock(flags = 0, lvb?: Uint8Array): Promise<LockStatus> {
+    this.lock.unlock(flags, lvb);
+    return this.result();
+  }
+
+  async bast(): Promise<Mode> {
+    await this.#happenings.until(() => this.basts.length > 0);
+    return this.basts[0] as Mode;
+  }
+}
+
+export class TestClient {
+  readonly client: DlmClient;
+  readonly views: Happenings;
+  readonly ended: { reason: Error | null };
+
+  constructor(client: DlmClient, views: Happenings, ended: { reason: Error | null }) {
+    this.client = client;
+    this.views = views;
+    this.ended = ended;
+  }
+
+  async lock(resource: string): Promise<TestLock> {
+    return new TestLock(await this.client.lockspace("test"), resource);
+  }
+
+  /** Waits for a view of exactly these members; `running`: that serves locks. */
+  async seen(members: readonly number[], running = true): Promise<ViewInfo> {
+    const wanted = members.join();
+    await this.views.until(() => this.client.view.members.join() === wanted && this.client.view.running === running);
+    return this.client.view;
+  }
+
+  async disconnected(): Promise<Error> {
+    await this.views.until(() => this.ended.reason !== null);
+    return this.ended.reason as Error;
+  }
+}
+
+/** Namespaces with one interface each, on a bridge that has a namespace of its own: nothing appears on the host. */
+function makeNamespaces(names: readonly string[], hub: string): void {
+  const ip = (...words: string[]): void => void execFileSync("ip", words, { stdio: "pipe" });
+  ip("netns", "add", hub);
+  ip("-n", hub, "link", "add", "bridge", "type", "bridge", "mcast_snooping", "0");
+  ip("-n", hub, "link", "set", "bridge", "up");
+  names.forEach((name, at) => {
+    ip("netns", "add", name);
+    ip("-n", name, "link", "add", "net0", "type", "veth", "peer", "name", `port${at}`, "netns", hub);
+    ip("-n", hub, "link", "set", `port${at}`, "master", "bridge", "up");
+    ip("-n", name, "addr", "add", `10.77.0.${at + 1}/24`, "dev", "net0");
+    ip("-n", name, "link", "set", "net0", "up");
+    ip("-n", name, "link", "set", "lo", "up");
+  });
+}
+function removeNamespaces(names: readonly string[]): void {
+  for (const name of names) if (existsSync(`/run/netns/${name}`)) execFileSync("ip", ["netns", "del", name]);
+}
+
+function writeCluster(dir: string, nodes: number, namespaces: boolean): string {
+  const port = nextPorts;
+  nextPorts += 2;
+  const address = (nodeid: number): string => (namespaces ? `10.77.0.${nodeid}` : `127.0.0.${nodeid}`);
+  const rows = Array.from({ length: nodes }, (_, at) => `  - { nodeid: ${at + 1}, name: node${at + 1}, address: ${address(at + 1)} }`);
+  const lines = [
+    "cluster: test",
+    "version: 1",
+    `multicast: { group: ${namespaces ? "239.192.77.1" : "none"}, port: ${port} }`,
+    `peerPort: ${port + 1}`,
+    `timeoutMs: ${TIMEOUT_MS}`,
+    "nodes:",
+    ...rows,
+  ];
+  writeFileSync(path.join(dir, "cluster.yaml"), `${lines.join("\n")}\n`);
+  writeClusterKey(path.join(dir, "cluster.key"));
+  return path.join(dir, "cluster.yaml");
+}
+
+/** Resolves at the line `ready`; rejects with what it said if it ends before. */
+function untilReady(child: ChildProcess): Promise<void> {
+  let said = "";
+  child.stderr?.on("data", (chunk: Buffer) => (said = `${said}${chunk.toString()}`.slice(-4096)));
+  return new Promise((resolve, reject) => {
+    const lines = createInterface({ input: child.stdout as NodeJS.ReadableStream });
+    lines.on("line", (line) => {
+      if (line === "ready") resolve();
+    });
+    child.once("error", reject);
+    child.once("close", (status) => reject(new Error(`dlmd ended with ${status} before it was ready:\n${said}`)));
+  });
+}
+
+/** Writes what a cluster needs; starts nothing yet. */
+export function createCluster({ nodes, namespaces = false }: ClusterOptions): TestCluster {
+  ensureBuilt();
+  const dir = mkdtempSync(path.join(tmpdir(), "coverlay-dlmd-"));
+  const configFile = writeCluster(dir, nodes, namespaces);
+  const namespaceNames = namespaces ? Array.from({ length: nodes }, (_, at) => `cvy-${process.pid}-${nextPorts}-${at + 1}`) : [];
+  const hub = `cvy-${process.pid}-${nextPorts}-hub`;
+  if (namespaces) {
+    try {
+      makeNamespaces(namespaceNames, hub);
+    } catch (error) {
+      removeNamespaces([...namespaceNames, hub]);
+      throw error;
+    }
+  }
+  const running = new Map<number, RunningNode>();
+  const clients: DlmClient[] = [];
+  const runDir = (nodeid: number): string => path.join(dir, `node${nodeid}`);
+
+  const start: TestCluster["start"] = async (nodeid, options = {}) => {
+    mkdirSync(runDir(nodeid), { recursive: true });
+    const inside = namespaces ? ["ip", "netns", "exec", namespaceNames[nodeid - 1] as string] : [];
+    const [program, ...words] = [
+      ...inside,
+      process.execPath,
+      "--enable-source-maps",
+      dlmdProgram,
+      ...["--config", options.configFile ?? configFile, "--node", `node${nodeid}`, "--run-dir", runDir(nodeid)],
+      ...["--log-level", "debug", "--json-log", path.join(runDir(nodeid), "log.json")],
+    ];
+    const child = spawn(program as string, words, {
+      stdio: ["ignore", "pipe", "pipe"],
+      env: { ...process.env, COVERLAY_TEST_TIMEOUT_MS: String(TIMEOUT_MS) },
+    });
+    const exited = new Promise<number | null>((resolve) => child.once("close", (status) => resolve(status)));
+    const node = { name: `node${nodeid}`, socketPath: path.join(runDir(nodeid), "dlmd.sock"), child, exited };
+    running.set(nodeid, node);
+    await untilReady(child);
+    return node;
+  };
+  const connect: TestCluster["connect"] = async (nodeid, handlers = {}) => {
+    const views = new Happenings();
+    const ended: { reason: Error | null } = { reason: null };
+    const client = await connectDlm(path.join(runDir(nodeid), "dlmd.sock"), {
+      view(view) {
+        handlers.view?.(view);
+        views.happened();
+      },
+      gone: handlers.gone ?? (async () => {}),
+      disconnected(reason) {
+        ended.reason = reason;
+        handlers.disconnected?.(reason);
+        views.happened();
+      },
+    });
+    clients.push(client);
+    return new TestClient(client, views, ended);
+  };
+
+  return {
+    dir,
+    configFile,
+    runDir,
+    log(nodeid) {
+      const lines = readFileSync(path.join(runDir(nodeid), "log.json"), "utf8")
+        .trimEnd()
+        .split("\n");
+      return lines.map((line) => JSON.parse(line) as Record<string, unknown>);
+    },
+    start,
+    async startAll() {
+      const nodeids = Array.from({ length: nodes }, (_, at) => at + 1);
+      await Promise.all(nodeids.map((nodeid) => start(nodeid)));
+      const connected = await Promise.all(nodeids.map((nodeid) => connect(nodeid)));
+      await Promise.all(connected.map((client) => client.seen(nodeids)));
+      return connected;
+    },
+    connect,
+    kill(nodeid, signal) {
+      const node = running.get(nodeid);
+      if (node === undefined) throw new Error(`node ${nodeid} was not started`);
+      // `ip netns exec` replaces itself with the program, so this is dlmd's own pid.
+      node.child.kill(signal);
+      return node.exited;
+    },
+    async close() {
+      await Promise.allSettled(clients.map((client) => client.close()));
+      for (const node of running.values()) node.child.kill("SIGKILL");
+      await Promise.all([...running.values()].map((node) => node.exited));
+      removeNamespaces([...namespaceNames, hub]);
+      rmSync(dir, { recursive: true });
+    },
+  };
+}

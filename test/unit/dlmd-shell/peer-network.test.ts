@@ -1,0 +1,203 @@
+/** TCP and datagrams between two shells on the loopback device, without cores. */
+import { randomBytes } from "node:crypto";
+import { createSocket } from "node:dgram";
+import { type Socket, createConnection } from "node:net";
+import { afterEach, expect, test } from "vitest";
+import type { Log } from "../../../dlmd/base/log.ts";
+import { type Metrics, createMetrics } from "../../../dlmd/base/metric.ts";
+import type { NodeConfig } from "../../../dlmd/config/cluster-config.ts";
+import { type DatagramChannel, openDatagramChannel } from "../../../dlmd/driver/datagram-channel.ts";
+import { type PeerNetwork, type PeerNetworkOptions, openPeerNetwork } from "../../../dlmd/driver/peer-network.ts";
+import type { Datagram } from "../../../dlmd/wire/datagram.ts";
+import type { PeerMessage } from "../../../dlmd/wire/peer.ts";
+import { noView } from "../../../dlmd/wire/view-id.ts";
+
+const nodes: readonly NodeConfig[] = [1, 2, 3].map((nodeid) => ({ nodeid, name: `node${nodeid}`, address: `127.77.0.${nodeid}` }));
+const key = randomBytes(32);
+const port = 41_000 + (process.pid % 20_000);
+
+interface Side {
+  readonly network: PeerNetwork;
+  readonly events: unknown[];
+  readonly said: string[];
+}
+const open: (PeerNetwork | DatagramChannel | Socket)[] = [];
+let waiting: (() => void)[] = [];
+
+function happened(): void {
+  for (const resolve of waiting.splice(0)) resolve();
+}
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise<void>((resolve) => waiting.push(resolve));
+}
+function logInto(said: string[]): Log {
+  const write = (fields: Readonly<Record<string, unknown>>, message: string): void => {
+    said.push(`${message} ${JSON.stringify(fields)}`);
+    happened();
+  };
+  return { debug() {}, info: write, warn: write, error: write };
+}
+
+async function side(nodeid: number, change: Partial<PeerNetworkOptions> & { readonly cluster?: string } = {}): Promise<Side> {
+  const events: unknown[] = [];
+  const said: string[] = [];
+  const note = (event: unknown): void => {
+    events.push(event);
+    happened();
+  };
+  const network = await openPeerNetwork({
+    clusterKey: key,
+    identity: {
+      protocolVersion: 1,
+      cluster: change.cluster ?? "lab",
+      configVersion: 1,
+      nodeid,
+      incarnation: `life-${nodeid}`,
+      salt: Buffer.alloc(16, nodeid),
+    },
+    self: nodes[nodeid - 1] as NodeConfig,
+    nodes,
+    port,
+    timeoutMs: 5000,
+    drawNonce: () => randomBytes(32),
+    nowMs: () => performance.now(),
+    log: logInto(said),
+    metrics: createMetrics(),
+    up: (peer) => note(["up", peer.nodeid, peer.incarnation]),
+    down: (from, incarnation) => note(["down", from, incarnation]),
+    frame: (from, _view, messages) => note(["frame", from, ...messages]),
+    ...change,
+  });
+  open.push(network);
+  return { network, events, said };
+}
+
+afterEach(async () => {
+  waiting = [];
+  for (const each of open.splice(0)) {
+    if ("destroy" in each) each.destroy();
+    else await each.close();
+  }
+});
+
+const mark = (sent: number): PeerMessage => ({ kind: "mark", sent });
+
+test("whoever starts first: one connection, both told, messages of a turn in one frame and in order", async () => {
+  const b = await side(2);
+  const a = await side(1);
+  await until(() => a.events.length > 0 && b.events.length > 0);
+  expect([a.events, b.events]).toEqual([[["up", 2, "life-2"]], [["up", 1, "life-1"]]]);
+  a.network.send(2, noView, [mark(1), mark(2)]);
+  a.network.send(2, noView, [mark(3)]);
+  a.network.send(3, noView, [mark(4)]);
+  a.network.flush();
+  b.network.send(1, { ...noView, epoch: 1 }, [mark(5)]);
+  b.network.flush();
+  await until(() => a.events.length > 1 && b.events.length > 1);
+  expect(b.events[1]).toEqual(["frame", 1, mark(1), mark(2), mark(3)]);
+  expect(a.events[1]).toEqual(["frame", 2, mark(5)]);
+});
+
+test("the lower nodeid tries until the other is there, and again when it went", async () => {
+  const a = await side(1);
+  const b = await side(2);
+  await until(() => a.events.length === 1);
+  await b.network.close();
+  await until(() => a.events.length === 2);
+  const again = await side(2);
+  await until(() => a.events.length === 3 && again.events.length === 1);
+  expect(a.events).toEqual([
+    ["up", 2, "life-2"],
+    ["down", 2, "life-2"],
+    ["up", 2, "life-2"],
+  ]);
+});
+
+test("a paused peer is not read, then goes on where it was", async () => {
+  const [a, b] = [await side(1), await side(2)];
+  await until(() => a.events.length === 1 && b.events.length === 1);
+  b.network.setPaused(1, true);
+  a.network.send(2, noView, [mark(1)]);
+  a.network.flush();
+  b.network.send(1, noView, [mark(2)]);
+  b.network.flush();
+  await until(() => a.events.length === 2);
+  expect(b.events).toHaveLength(1);
+  b.network.setPaused(1, false);
+  await until(() => b.events.length === 2);
+});
+
+test.each<[name: string, change: Parameters<typeof side>[1], reason: string]>([
+  ["wrong key", { clusterKey: randomBytes(32) }, "wrong key"],
+  ["other cluster", { cluster: "other" }, "other cluster"],
+])("%s: the reason is in both logs, and nobody is up", async (_name, change, reason) => {
+  const [a, b] = [await side(1), await side(2, change)];
+  const told = ({ said }: Side): boolean => said.some((line) => line.startsWith("peer refused") && line.includes(reason));
+  await until(() => told(a) && told(b));
+  expect([...a.events, ...b.events]).toEqual([]);
+});
+
+test("bytes that are no handshake are refused", async () => {
+  const b = await side(2);
+  const socket = createConnection({ host: "127.77.0.2", port });
+  open.push(socket);
+  socket.write(Buffer.alloc(64, 0x41));
+  const ended = new Promise((resolve) => socket.on("end", resolve));
+  socket.resume();
+  await ended;
+  expect(b.events).toEqual([]);
+});
+
+test("datagrams: heard after the salt was confirmed, sighted before, foreign ones counted and logged once a second", async () => {
+  const said: string[] = [];
+  const heard: Datagram[] = [];
+  const sighted: number[] = [];
+  const counters = createMetrics();
+  const metrics: Metrics = {
+    ...counters,
+    count(name, by) {
+      counters.count(name, by);
+      happened();
+    },
+  };
+  const channel = (nodeid: number): Promise<DatagramChannel> =>
+    openDatagramChannel({
+      clusterKey: key,
+      cluster: "lab",
+      self: nodes[nodeid - 1] as NodeConfig,
+      nodes,
+      multicast: { group: "none", port },
+      timeoutMs: 3000,
+      salt: Buffer.alloc(16, nodeid),
+      nowMs: () => performance.now(),
+      log: logInto(said),
+      metrics,
+      receive(message) {
+        heard.push(message);
+        happened();
+      },
+      sighted(from) {
+        sighted.push(from);
+        happened();
+      },
+    });
+  const [one, two] = [await channel(1), await channel(2)];
+  open.push(one, two);
+  const leave: Datagram = { kind: "leave", from: 1, incarnation: "00000000000000aa", view: noView };
+  one.send(2, leave);
+  await until(() => sighted.length === 1);
+  expect(heard).toEqual([]);
+  two.confirm(1, Buffer.alloc(16, 1));
+  one.send("all", leave);
+  await until(() => heard.length === 1);
+  expect(heard).toEqual([leave]);
+  // Says that it is from node 3, under node 1's seal.
+  one.send(2, { ...leave, from: 3 });
+  const stranger = createSocket("udp4");
+  for (let sent = 0; sent < 50; sent++) stranger.send(Buffer.alloc(100, sent), port, "127.77.0.2");
+  one.send(2, leave);
+  await until(() => heard.length === 2 && metrics.snapshot()["datagrams_dropped_foreign"] === 50);
+  stranger.close();
+  expect(metrics.snapshot()["datagrams_dropped_other_sender"]).toBe(1);
+  expect(said.filter((line) => line.includes('"foreign"'))).toHaveLength(1);
+});

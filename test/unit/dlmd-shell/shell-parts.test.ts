@@ -1,0 +1,103 @@
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { expect, test } from "vitest";
+import { silentLog } from "../../../dlmd/base/log.ts";
+import { createMetrics } from "../../../dlmd/base/metric.ts";
+import { seededRandom } from "../../../dlmd/base/random.ts";
+import { createBootClock } from "../../../dlmd/driver/clock.ts";
+import { createLimitedWarn } from "../../../dlmd/driver/log-limiter.ts";
+import { readableLine } from "../../../dlmd/driver/pino-log.ts";
+import { readPromisedEpoch, writePromisedEpoch } from "../../../dlmd/driver/state-file.ts";
+
+test("the clock adds the time slept, and is not moved by the coarse steps of its source", () => {
+  let monotonic = 1000;
+  let boot = 5000;
+  const now = createBootClock(
+    () => monotonic,
+    () => boot,
+  );
+  expect(now()).toBe(5000);
+  monotonic += 200;
+  boot += 190;
+  expect(now()).toBe(5200);
+  monotonic += 200;
+  boot += 60_200;
+  const awake = now();
+  expect(awake).toBeGreaterThan(65_000);
+  monotonic += 1;
+  expect(now()).toBe(awake + 1);
+});
+
+test("the real clock follows /proc/uptime and never goes back", () => {
+  const now = createBootClock();
+  let last = now();
+  for (let read = 0; read < 1000; read++) {
+    const next = now();
+    expect(next).toBeGreaterThanOrEqual(last);
+    last = next;
+  }
+});
+
+test("a warning once in the interval for each key, with the number left out", () => {
+  const said: unknown[] = [];
+  let now = 0;
+  const warn = createLimitedWarn({ ...silentLog, warn: (fields, message) => said.push([message, fields]) }, 1000, () => now);
+  for (let at = 0; at < 5; at++) warn("a", { at }, "dropped");
+  warn("b", {}, "other");
+  now = 1000;
+  warn("a", { at: 9 }, "dropped");
+  warn("b", {}, "other");
+  expect(said).toEqual([
+    ["dropped", { at: 0 }],
+    ["other", {}],
+    ["dropped", { at: 9, leftOut: 4 }],
+    ["other", {}],
+  ]);
+});
+
+test("the promised epoch is read back; a damaged file is refused", async () => {
+  const dir = mkdtempSync(path.join(tmpdir(), "coverlay-state-"));
+  try {
+    const file = path.join(dir, "state.json");
+    expect(await readPromisedEpoch(file)).toBe(0);
+    await writePromisedEpoch(file, 7);
+    await writePromisedEpoch(file, 8);
+    expect(await readPromisedEpoch(file)).toBe(8);
+    expect(readdirSync(dir)).toEqual(["state.json"]);
+    writeFileSync(file, `{"promisedEpoch":-1}`);
+    await expect(readPromisedEpoch(file)).rejects.toMatchObject({ code: "bad-state" });
+  } finally {
+    rmSync(dir, { recursive: true });
+  }
+});
+
+test("a log line to read", () => {
+  const line = JSON.stringify({
+    level: "info",
+    time: "2026-11-20T08:01:02.345Z",
+    viewId: "7.1.ab",
+    members: [1, 2],
+    why: "2 of 3",
+    msg: "view",
+  });
+  expect(readableLine(line)).toBe(`08:01:02.345 info  view viewId=7.1.ab members=[1,2] why="2 of 3"\n`);
+});
+
+test("metrics count by name", () => {
+  const metrics = createMetrics();
+  metrics.count("b");
+  metrics.count("a", 3);
+  metrics.count("b");
+  expect(metrics.snapshot()).toEqual({ a: 3, b: 2 });
+});
+
+test("the same seed, the same numbers, all in range", () => {
+  const draw = (seed: number): number[] => {
+    const random = seededRandom(seed);
+    return Array.from({ length: 1000 }, () => random.below(7));
+  };
+  expect(draw(1)).toEqual(draw(1));
+  expect(draw(1)).not.toEqual(draw(2));
+  expect(new Set(draw(3))).toEqual(new Set([0, 1, 2, 3, 4, 5, 6]));
+});
