@@ -1,0 +1,90 @@
+/** One value of each call and answer between overlays, and of each handshake message. */
+import type { Attr, Entry } from "../../../overlay/lower/lower.ts";
+import type { AnswerOf, CallName, RequestOf } from "../../../overlay/lower/wire-calls.ts";
+
+const id = { ino: 0x1_2345_6789, generation: 0xfedc_ba98 };
+const other = { ino: 12, generation: 0 };
+const caller = { uid: 1000, gid: 100, umask: 0o022 };
+const name = Buffer.from([0x61, 0xff, 0x62]);
+const attr: Attr = {
+  ino: id.ino,
+  mode: 0o104755,
+  nlink: 2,
+  uid: 1000,
+  gid: 100,
+  size: 2 ** 53 - 1,
+  blocks: 8,
+  blksize: 4096,
+  rdevMajor: 8,
+  rdevMinor: 1,
+  atimeSec: 1_795_000_000,
+  atimeNsec: 999_999_999,
+  mtimeSec: -1,
+  mtimeNsec: 1,
+  ctimeSec: 0,
+  ctimeNsec: 0,
+};
+const entry: Entry = { id, attr };
+
+export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<K>; readonly answer: AnswerOf<K> } } = {
+  lookup: { request: { parent: other, name }, answer: entry },
+  getattr: { request: { id }, answer: attr },
+  getattrMany: { request: { ids: [id, other] }, answer: [attr, null] },
+  setattr: {
+    request: {
+      id,
+      change: { mode: 0o644, uid: 1, gid: 2, size: 3, atime: { sec: -4, nsec: 5 }, mtime: "now", killSuidgid: true },
+      handle: 9,
+    },
+    answer: attr,
+  },
+  readlink: { request: { id }, answer: Buffer.from("target") },
+  create: { request: { parent: other, name, mode: 0o600, caller, flags: 2, handle: 7 }, answer: entry },
+  mkdir: { request: { parent: other, name, mode: 0o755, caller }, answer: entry },
+  mknod: { request: { parent: other, name, mode: 0o020600, caller, rdevMajor: 1, rdevMinor: 3 }, answer: entry },
+  symlink: { request: { parent: other, name, target: Buffer.from("../x"), caller }, answer: entry },
+  unlink: { request: { parent: other, name, expected: id }, answer: undefined },
+  rmdir: { request: { parent: other, name, expected: id }, answer: undefined },
+  rename: {
+    request: {
+      oldParent: other,
+      oldName: name,
+      newParent: id,
+      newName: Buffer.from("n"),
+      flags: 1,
+      expectedOld: id,
+      expectedNew: null,
+    },
+    answer: undefined,
+  },
+  link: { request: { id, newParent: other, newName: name }, answer: attr },
+  open: { request: { id, flags: 2, handle: 7 }, answer: undefined },
+  opendir: { request: { id, handle: 8 }, answer: undefined },
+  close: { request: { handle: 7 }, answer: undefined },
+  read: { request: { handle: 7, offset: 2 ** 53 - 4096, bytes: 4096 }, answer: Buffer.from("data") },
+  write: { request: { handle: 7, offset: 4096, append: false, data: Buffer.from("data") }, answer: { offset: 4096, bytes: 4 } },
+  fsync: { request: { handle: 7, dataOnly: true }, answer: undefined },
+  fsyncdir: { request: { handle: 8, dataOnly: false }, answer: undefined },
+  fallocate: { request: { handle: 7, mode: 3, offset: 4096, bytes: 8192 }, answer: undefined },
+  lseek: { request: { handle: 7, offset: 5, whence: 4 }, answer: 65_536 },
+  copyFileRange: { request: { inHandle: 7, inOffset: 1, outHandle: 8, outOffset: 2, bytes: 3 }, answer: 3 },
+  readdir: {
+    request: { handle: 8, cookie: 2n ** 63n - 1n, bytes: 4096, plus: true },
+    answer: {
+      end: false,
+      entries: [
+        { name: Buffer.from("."), type: 4, ino: 2, cookie: 1n },
+        { name, type: 8, ino: id.ino, cookie: 2n ** 63n - 1n, entry },
+      ],
+    },
+  },
+  statfs: {
+    request: undefined,
+    answer: { blocks: 2 ** 40, bfree: 5, bavail: 4, files: 3, ffree: 2, bsize: 4096, frsize: 4096, namelen: 255 },
+  },
+  getxattr: { request: { id, name: Buffer.from("user.a") }, answer: Buffer.from("value") },
+  setxattr: { request: { id, name: Buffer.from("user.a"), value: Buffer.from("value"), flags: 1 }, answer: undefined },
+  listxattr: { request: { id }, answer: Buffer.from("user.a\0user.b\0") },
+  removexattr: { request: { id, name: Buffer.from("user.a") }, answer: undefined },
+  syncfs: { request: undefined, answer: undefined },
+};
