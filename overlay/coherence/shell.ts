@@ -50,6 +50,11 @@ export interface CoherenceShellOptions {
 export interface CoherenceShell extends Coherence {
   /** The cover of that inode, cached from before or new: what the inode table puts into its records. */
   createCover(id: FileId, kind: InodeKind): Cover;
+  /**
+   * This node does not know any more what it holds: drops everything that its kernel caches, whatever the locks say (hazards F7, H1).
+   * Nothing is pinned from now on.
+   */
+  abandon(): Promise<void>;
   /** Gives every lock back: nothing is cached by the kernel any more (the mount has ended). */
   close(): Promise<void>;
   readonly counters: CoherenceCounters;
@@ -102,6 +107,7 @@ class Shell implements CoherenceShell {
   #registerTimer: NodeJS.Timeout | null = null;
   #draining = false;
   #closed = false;
+  #abandoned = false;
 
   constructor(options: CoherenceShellOptions) {
     this.#options = options;
@@ -220,7 +226,7 @@ class Shell implements CoherenceShell {
 
   attrValid(inode: Inode): boolean {
     const cover = inode.cover;
-    return cover.phase === "idle" && cover.mode >= Mode.PR;
+    return cover.phase === "idle" && cover.mode >= Mode.PR && !this.#abandoned;
   }
 
   async dropPages(inode: Inode, offset: number, bytes: number): Promise<void> {
@@ -519,6 +525,15 @@ class Shell implements CoherenceShell {
       if (result !== undefined && result !== 0) return [result];
     }
     return caches.invalidateAttributes(dir.fuseNodeid);
+  }
+
+  async abandon(): Promise<void> {
+    this.#abandoned = true;
+    const { caches } = this.#options;
+    this.#state.epoch += 1;
+    await caches.incrementEpoch?.();
+    const known = [...this.#covers.values()].map((cover) => cover.inode).filter((inode) => inode !== null);
+    await Promise.all(known.map((inode) => caches.invalidatePages(inode.fuseNodeid)));
   }
 
   async close(): Promise<void> {

@@ -1,0 +1,135 @@
+/**
+ * `coverlay serve`: the process behind one mount, as `coverlay mount` starts it. Not for people; it can be run by hand to see it work.
+ */
+import { writeFileSync } from "node:fs";
+import { fstatSync, statSync } from "node:fs";
+import type { CommandModule } from "yargs";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import { createPinoLog, logLevels, type LogLevel } from "../../dlmd/driver/pino-log.ts";
+import type { Log } from "../../dlmd/base/log.ts";
+import { nativeAddon } from "../native/index.ts";
+import { MountProcess } from "../serve/mount-process.ts";
+import { serveStatus, type StatusServer } from "../serve/status-server.ts";
+import type { Bit } from "../volume/bit.ts";
+import { probeDirectory } from "../volume/bit-writer.ts";
+import { noBit } from "../volume/lower-mount.ts";
+import { parseMountOptions } from "../volume/mount-options.ts";
+import { removeMountRecord, writeMountRecord } from "../volume/mount-record.ts";
+import { probeDevice } from "../volume/probe.ts";
+import { READY_FD, ReadyPipe } from "../volume/ready-pipe.ts";
+import { dlmdSocketPath } from "./dlmd-query.ts";
+
+interface ServeArguments {
+  readonly device: string;
+  readonly mountpoint: string;
+  readonly options: string;
+  readonly runDir: string;
+  readonly logLevel: LogLevel;
+  readonly metadataCalls: "inline" | "pool";
+}
+
+/** Open files of all nodes are open here on the owner. */
+const DESCRIPTORS = 1_048_576;
+/** EX_SOFTWARE: this node no longer knew what it held. */
+const EXIT_FATAL = 70;
+
+export const serveCommand: CommandModule<object, ServeArguments> = {
+  command: "serve",
+  describe: false,
+  builder: {
+    device: { type: "string", demandOption: true, describe: "the volume's device, or directory" },
+    mountpoint: { type: "string", demandOption: true },
+    options: { type: "string", default: "", describe: "as after mount -o" },
+    "run-dir": { type: "string", demandOption: true },
+    "log-level": { choices: logLevels, default: "info" as const },
+    "metadata-calls": { choices: ["inline", "pool"] as const, default: "inline" as const, describe: "where the owner changes names" },
+  },
+  handler: async (args) => serve(args),
+};
+
+function readBit(source: string): { bit: Bit; directory: boolean } {
+  const directory = statSync(source).isDirectory();
+  const state = directory ? probeDirectory(source) : probeDevice(source).bit;
+  if (state.kind === "bad") throw state.error;
+  if (state.kind === "none") throw noBit(source);
+  return { bit: state.bit, directory };
+}
+
+/** The descriptor exists only if `coverlay mount` started us. */
+function readyPipe(): ReadyPipe {
+  try {
+    return new ReadyPipe(fstatSync(READY_FD).isFIFO() || fstatSync(READY_FD).isSocket() ? READY_FD : null);
+  } catch {
+    return new ReadyPipe(null);
+  }
+}
+
+/** What a process that others wait for owes them (hazard F20); refused where the privilege is missing. */
+function prepareProcess(log: Log): void {
+  const native = nativeAddon();
+  const results = {
+    descriptors: native.setMaxDescriptors(DESCRIPTORS),
+    fs: native.unshareFs(),
+    ioFlusher: native.setIoFlusher(),
+  };
+  try {
+    writeFileSync("/proc/self/oom_score_adj", "-1000");
+  } catch (error) {
+    log.warn({ error: String(error) }, "oom_score_adj could not be lowered: under memory pressure this mount may be killed");
+  }
+  if (results.fs < 0)
+    throw new OperatingError(`unshare(CLONE_FS) failed: errno ${-results.fs}`, { code: "no-permission", hint: "Run as root." });
+  log.debug(results, "process prepared");
+}
+
+async function serve(args: ServeArguments): Promise<void> {
+  const pipe = readyPipe();
+  const log = createPinoLog(args.logLevel, null);
+  let statusServer: StatusServer | null = null;
+  try {
+    prepareProcess(log);
+    const { bit, directory } = readBit(args.device);
+    const mountOptions = parseMountOptions(args.options, true);
+    const mount = new MountProcess({
+      native: nativeAddon(),
+      log,
+      dlmdSocket: dlmdSocketPath(args.runDir),
+      bit,
+      lower: { kind: directory ? "directory" : "device", path: args.device },
+      reachesLower: true,
+      mountpoint: args.mountpoint,
+      mountFlags: mountOptions.flags,
+      readOnly: mountOptions.readOnly,
+      metadataCalls: args.metadataCalls,
+      changed: () => statusServer?.update(),
+    });
+    for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => mount.terminate());
+    process.on("SIGHUP", () => undefined);
+    process.on("uncaughtException", (error) => mount.fail(error));
+    process.on("unhandledRejection", (reason) => mount.fail(reason instanceof Error ? reason : new Error(String(reason))));
+    await mount.start();
+    const device = `0:${mount.connection}`;
+    writeMountRecord(device, { source: args.device, mountPoint: args.mountpoint, runDir: args.runDir });
+    statusServer = await serveStatus(
+      args.runDir,
+      () => mount.summary(),
+      () => mount.status(),
+    );
+    pipe.ready();
+    const failure = await mount.ended;
+    statusServer.close();
+    removeMountRecord(device);
+    if (failure !== null) log.error({ error: failure.message }, "ended");
+    else log.info({}, "ended");
+    // Whatever is still open belongs to a mount that is gone.
+    process.exit(failure === null ? 0 : EXIT_FATAL);
+  } catch (error) {
+    log.error(
+      { error: error instanceof Error ? error.message : String(error), stack: (error as Error).stack },
+      "the mount did not come to be",
+    );
+    statusServer?.close();
+    pipe.fail(error);
+    process.exit(32);
+  }
+}
