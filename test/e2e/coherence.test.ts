@@ -1,0 +1,48 @@
+/**
+ * The coherence matrix over real mounts: each change on one node, with the other nodes' caches warm, looked at on them at once, in every
+ * direction. Never stale.
+ */
+import { mkdir } from "node:fs/promises";
+import path from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { rows, runRound } from "./coherence-matrix.ts";
+import { startLab, type TestLab } from "./lab.ts";
+
+/** Rounds of each row in each direction; more from the environment. */
+const ROUNDS = Number(process.env["COVERLAY_MATRIX_ROUNDS"] ?? 40);
+const directions = [
+  [1, 2],
+  [2, 1],
+  [2, 3],
+  [3, 1],
+] as const;
+
+describe("every kind of change is seen at once", () => {
+  let lab: TestLab;
+  let round = 0;
+  beforeAll(async () => {
+    lab = await startLab({ nodes: 3 });
+  });
+  afterAll(async () => {
+    await lab?.end();
+  });
+
+  for (const row of rows) {
+    it(row.name, async () => {
+      for (const [from, to] of directions) {
+        const name = `${rows.indexOf(row)}-${from}-${to}`;
+        const a = path.join(lab.node(from).mount, name);
+        const b = path.join(lab.node(to).mount, name);
+        await mkdir(a);
+        for (let k = 0; k < ROUNDS; k += 1) {
+          round += 1;
+          await runRound(row, { a, b, n: round });
+        }
+      }
+    });
+  }
+
+  it("was looked at thousands of times", () => {
+    expect(round).toBeGreaterThanOrEqual(rows.length * directions.length * Math.min(ROUNDS, 1));
+  });
+});
