@@ -8,6 +8,7 @@ import { labCommand } from "./lab.ts";
 import { locksCommand } from "./locks.ts";
 import { nodesCommand } from "./nodes.ts";
 import { describeError, usageError } from "./output.ts";
+import { serveCommand } from "./serve.ts";
 import { statusCommand } from "./status.ts";
 import { volumeCommand } from "./volume.ts";
 
@@ -39,6 +40,7 @@ export function coverlayCli(args: readonly string[]): Argv {
     .command(volumeCommand)
     .command(labCommand)
     .command(keygenCommand)
+    .command(serveCommand)
     .demandCommand(1, "a command is needed")
     .recommendCommands()
     .strict()

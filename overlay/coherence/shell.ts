@@ -61,13 +61,18 @@ export interface CoherenceShell extends Coherence {
 }
 
 export interface CoherenceCounters {
-  locksHeld: number;
-  lockRequests: number;
-  bastsReceived: number;
-  revokes: number;
-  revokeRounds: number;
-  namesExpired: number;
-  epochs: number;
+  /** Locks that dlmd has of this mount, write tokens included. */
+  readonly locksHeld: number;
+  readonly lockRequests: number;
+  readonly bastsReceived: number;
+  readonly revokes: number;
+  readonly revokeRounds: number;
+  readonly namesExpired: number;
+  readonly epochs: number;
+  /** Inodes with a lock state here, those that the kernel has forgotten included. */
+  readonly covers: number;
+  /** Born here and not known to dlmd yet. */
+  readonly unregistered: number;
 }
 
 /** Locks of inodes that the kernel has forgotten are kept up to this many, the longest unused go first. */
@@ -95,15 +100,7 @@ class Shell implements CoherenceShell {
   readonly #locks = new Map<Cover, Lock>();
   readonly #tokenLocks = new Map<Cover, { readonly lock: Lock; readonly token: WriteToken }>();
   readonly #idle = new Set<Cover>();
-  readonly counters: CoherenceCounters = {
-    locksHeld: 0,
-    lockRequests: 0,
-    bastsReceived: 0,
-    revokes: 0,
-    revokeRounds: 0,
-    namesExpired: 0,
-    epochs: 0,
-  };
+  readonly #counts = { lockRequests: 0, bastsReceived: 0, revokes: 0, revokeRounds: 0, namesExpired: 0, epochs: 0 };
   #registerTimer: NodeJS.Timeout | null = null;
   #draining = false;
   #closed = false;
@@ -111,6 +108,15 @@ class Shell implements CoherenceShell {
 
   constructor(options: CoherenceShellOptions) {
     this.#options = options;
+  }
+
+  get counters(): CoherenceCounters {
+    return {
+      ...this.#counts,
+      locksHeld: this.#locks.size + this.#tokenLocks.size,
+      covers: this.#covers.size,
+      unregistered: this.#state.unregistered.size,
+    };
   }
 
   createCover(id: FileId, kind: InodeKind): Cover {
@@ -414,15 +420,14 @@ class Shell implements CoherenceShell {
       lock = this.#options.lockspace.createLock(`i${cover.key}`, {
         ast: (of, status) => this.#handleAst(cover, of, status),
         bast: (_of, wanted) => {
-          this.counters.bastsReceived += 1;
+          this.#counts.bastsReceived += 1;
           handleBast(this.#state, cover, wanted, this.#options.now());
           this.#run();
         },
       });
       this.#locks.set(cover, lock);
-      this.counters.locksHeld = this.#locks.size;
     }
-    this.counters.lockRequests += 1;
+    this.#counts.lockRequests += 1;
     lock.request(mode, flags);
   }
 
@@ -458,7 +463,7 @@ class Shell implements CoherenceShell {
       },
     });
     this.#tokenLocks.set(cover, { lock, token });
-    this.counters.lockRequests += 1;
+    this.#counts.lockRequests += 1;
     // What was born here can not be held elsewhere: it is not taken back.
     if (!this.#state.registering.has(token)) timer = setTimeout(() => lock.cancel(), TOKEN_WAIT_MS);
     lock.request(Mode.PW, 0);
@@ -474,8 +479,8 @@ class Shell implements CoherenceShell {
 
   async #invalidate(cover: Cover, plan: InvalidationPlan): Promise<void> {
     const inode = cover.inode;
-    if (cover.round === 1) this.counters.revokes += 1;
-    this.counters.revokeRounds += 1;
+    if (cover.round === 1) this.#counts.revokes += 1;
+    this.#counts.revokeRounds += 1;
     let results: number[] = [];
     if (inode !== null) {
       const { caches } = this.#options;
@@ -501,7 +506,7 @@ class Shell implements CoherenceShell {
     const { expiry } = plan;
     let epoch = expiry.epoch;
     if (!epoch && expiry.names.length > 0) {
-      this.counters.namesExpired += expiry.names.length;
+      this.#counts.namesExpired += expiry.names.length;
       const expired = caches.expireNames(dir.fuseNodeid, expiry.names);
       let timer: NodeJS.Timeout | undefined;
       const late = new Promise<null>((resolve) => {
@@ -520,7 +525,7 @@ class Shell implements CoherenceShell {
     }
     if (epoch) {
       assert(caches.incrementEpoch !== null, "entry validity was given to a kernel without epochs");
-      this.counters.epochs += 1;
+      this.#counts.epochs += 1;
       const [result] = await caches.incrementEpoch();
       if (result !== undefined && result !== 0) return [result];
     }
