@@ -1,5 +1,7 @@
 /** `coverlay locks`: the locks that this node's dlmd knows of, by resource. */
 import type { CommandModule } from "yargs";
+import * as z from "zod";
+import { OperatingError } from "../../dlmd/base/error.ts";
 import { askDlmd } from "./dlmd-query.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
 import { print, printJson, runCommand } from "./output.ts";
@@ -8,55 +10,71 @@ interface LocksArguments extends NodeOptions {
   readonly resource: string | undefined;
 }
 
-/** Plain data as indented lines: what dlmd tells about its locks is its own, and grows. */
-export function describeData(value: unknown, indent = ""): string {
-  if (Array.isArray(value)) return value.map((item) => describeItem(item, indent)).join("\n");
-  if (typeof value !== "object" || value === null) return `${indent}${String(value)}`;
-  return Object.entries(value)
-    .map(([key, inner]) =>
-      isNested(inner) ? `${indent}${key}:\n${describeData(inner, `${indent}  `)}` : `${indent}${key} ${words(inner)}`,
-    )
-    .join("\n");
+export interface LockRow {
+  readonly nodeid: number;
+  readonly clientId: number;
+  readonly granted: string | null;
+  readonly requested: string | null;
+  readonly waitingMs: number | null;
+}
+export interface ResourceRow {
+  readonly lockspace: string;
+  readonly resource: string;
+  readonly masterNodeid: number;
+  readonly grantQueue: readonly LockRow[];
+  readonly convertQueue: readonly LockRow[];
+  readonly waitQueue: readonly LockRow[];
+}
+/** dlmd's answer to the query "locks": the queues of the resources it masters, and its own locks on others. */
+export interface LocksAnswer {
+  readonly resources: readonly ResourceRow[];
+  readonly truncated: boolean;
 }
 
-function describeItem(item: unknown, indent: string): string {
-  if (typeof item !== "object" || item === null || Array.isArray(item)) return describeData(item, indent);
-  const entries = Object.entries(item);
-  const line = entries.filter(([, inner]) => !isNested(inner)).map(([key, inner]) => `${key} ${words(inner)}`);
-  const below = entries
-    .filter(([, inner]) => isNested(inner))
-    .map(([key, inner]) => `${indent}  ${key}:\n${describeData(inner, `${indent}    `)}`);
-  return [`${indent}${line.join("  ")}`, ...below].join("\n");
+const lockShape: z.ZodType<LockRow> = z.looseObject({
+  nodeid: z.number(),
+  clientId: z.number(),
+  granted: z.string().nullable(),
+  requested: z.string().nullable(),
+  waitingMs: z.number().nullable(),
+});
+const resourceShape: z.ZodType<ResourceRow> = z.looseObject({
+  lockspace: z.string(),
+  resource: z.string(),
+  masterNodeid: z.number(),
+  grantQueue: z.array(lockShape),
+  convertQueue: z.array(lockShape),
+  waitQueue: z.array(lockShape),
+});
+const answerShape: z.ZodType<LocksAnswer> = z.looseObject({ resources: z.array(resourceShape), truncated: z.boolean() });
+
+/** Checks what dlmd answered. Throws OperatingError "dlmd-bad-answer". */
+export function decodeLocks(answer: unknown): LocksAnswer {
+  const result = answerShape.safeParse(answer);
+  if (result.success) return result.data;
+  throw new OperatingError(`dlmd's answer about its locks should be resources with their queues, found: ${z.prettifyError(result.error)}`, {
+    code: "dlmd-bad-answer",
+    hint: "Is dlmd of another version? Restart it after an upgrade.",
+  });
 }
 
-/** Worth lines of its own: a list of objects, or an object that is not empty. */
-function isNested(value: unknown): boolean {
-  if (Array.isArray(value)) return value.some((item) => typeof item === "object" && item !== null);
-  return typeof value === "object" && value !== null && Object.keys(value).length > 0;
+export function onlyResource(locks: LocksAnswer, resource: string): LocksAnswer {
+  return { ...locks, resources: locks.resources.filter((row) => row.resource === resource) };
 }
 
-function words(value: unknown): string {
-  if (Array.isArray(value)) return value.length === 0 ? "-" : value.join(",");
-  if (typeof value === "object") return "-";
-  return typeof value === "string" ? value : JSON.stringify(value);
-}
-
-/** Keeps, of every list in it, the entries about that resource. */
-export function onlyResource(value: unknown, resource: string): unknown {
-  if (Array.isArray(value)) {
-    const about = value.filter((item) => !hasResource(item) || nameOf(item) === resource);
-    return about.map((item) => (hasResource(item) ? item : onlyResource(item, resource)));
-  }
-  if (typeof value !== "object" || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, onlyResource(inner, resource)]));
-}
-
-function nameOf(item: unknown): unknown {
-  return (item as { resource?: unknown }).resource;
-}
-
-function hasResource(item: unknown): boolean {
-  return typeof item === "object" && item !== null && typeof nameOf(item) === "string";
+/** For people: a resource, its master, and below it who has what and who waits for what. `name`: of a nodeid. */
+export function describeLocks({ resources, truncated }: LocksAnswer, name: (nodeid: number) => string): string {
+  const queue = (title: string, rows: readonly LockRow[], words: (row: LockRow) => string): string[] =>
+    rows.length === 0 ? [] : [`  ${title} ${rows.map((row) => `${name(row.nodeid)}/${row.clientId} ${words(row)}`).join(", ")}`];
+  const wait = ({ waitingMs }: LockRow): string => (waitingMs === null ? "" : ` for ${waitingMs} ms`);
+  const lines = resources.flatMap(({ lockspace, resource, masterNodeid, grantQueue, convertQueue, waitQueue }) => [
+    `${lockspace} ${resource}  master ${name(masterNodeid)}`,
+    ...queue("granted   ", grantQueue, ({ granted }) => granted ?? "-"),
+    ...queue("converting", convertQueue, (row) => `${row.granted ?? "-"} to ${row.requested ?? "-"}${wait(row)}`),
+    ...queue("waiting   ", waitQueue, (row) => `${row.requested ?? "-"}${wait(row)}`),
+  ]);
+  if (truncated) lines.push(`(and more: only ${resources.length} resources are shown)`);
+  return lines.length === 0 ? "no locks" : lines.join("\n");
 }
 
 export const locksCommand: CommandModule<object, LocksArguments> = {
@@ -66,12 +84,13 @@ export const locksCommand: CommandModule<object, LocksArguments> = {
     nodeOptions(yargs)
       .positional("resource", { type: "string", describe: "only this resource" })
       .example("$0 locks", "all of them")
-      .example("$0 locks --json", "for programs"),
+      .example("$0 locks --json | jq '.resources[].resource'", "for programs"),
   handler: ({ runDir, json, resource }) =>
     runCommand(json, async () => {
-      const { answer } = await askDlmd(runDir, "locks");
-      const shown = resource === undefined ? answer : onlyResource(answer, resource);
+      const { answer, info } = await askDlmd(runDir, "locks");
+      const all = decodeLocks(answer);
+      const shown = resource === undefined ? all : onlyResource(all, resource);
       if (json) printJson(shown);
-      else print(describeData(shown) || "no locks");
+      else print(describeLocks(shown, (nodeid) => info.nodes.find((node) => node.nodeid === nodeid)?.name ?? String(nodeid)));
     }),
 };

@@ -6,10 +6,12 @@ import { OperatingError } from "../../dlmd/base/error.ts";
 import { keygenCommand } from "./keygen.ts";
 import { labCommand } from "./lab.ts";
 import { locksCommand } from "./locks.ts";
+import { mountCommand } from "./mount.ts";
 import { nodesCommand } from "./nodes.ts";
 import { describeError, usageError } from "./output.ts";
 import { serveCommand } from "./serve.ts";
 import { statusCommand } from "./status.ts";
+import { umountCommand } from "./umount.ts";
 import { volumeCommand } from "./volume.ts";
 
 const exitStatuses = `Exit status: 0 done; 1 it failed, or the command line is wrong; 32 a mount was refused.
@@ -38,6 +40,8 @@ export function coverlayCli(args: readonly string[]): Argv {
     .command(nodesCommand)
     .command(locksCommand)
     .command(volumeCommand)
+    .command(mountCommand)
+    .command(umountCommand)
     .command(labCommand)
     .command(keygenCommand)
     .command(serveCommand)

@@ -11,7 +11,7 @@ import { EXIT } from "../cli/output.ts";
 import { overlayFilePath, readOverlayFile } from "../cli/overlay-query.ts";
 import { must, run } from "./command.ts";
 import { attachLoop, detachLoops, setCut } from "./disk.ts";
-import { cleanUnmount, forceUnmountUnder, mountsUnder } from "./fuse-mounts.ts";
+import { cleanUnmount, forceUnmountUnder, mountsUnder, removeMountRecords } from "./fuse-mounts.ts";
 import { labFiles } from "./layout.ts";
 import { netnsArguments, setCable } from "./network.ts";
 import {
@@ -210,6 +210,7 @@ export async function bootNodes(lab: LabState, names: readonly string[]): Promis
     const served = overlayProcess(lab, node) !== null && mountsUnder(node.mount).length > 0;
     if (served) continue;
     await forceUnmountUnder(node.nodeDir);
+    removeMountRecords(node.nodeDir);
     rmSync(overlayFilePath(node.runDir), { force: true });
     const joined = await waitForView(
       node.runDir,
@@ -294,6 +295,7 @@ export async function powerOff(lab: LabState, nodes: readonly LabNode[]): Promis
   for (const node of nodes) {
     await forceUnmountUnder(node.nodeDir);
     await killProcesses(lab, node);
+    removeMountRecords(node.nodeDir);
     await updateNode(lab.dir, node.nodeid, { dlmd: null });
     await giveDiskBack(lab, node);
   }

@@ -9,7 +9,7 @@ import { OperatingError } from "../../dlmd/base/error.ts";
 import { killAll, overlayProcess } from "./boot.ts";
 import { readOverlayFile } from "../cli/overlay-query.ts";
 import { detachLoops, removeDeviceNodes } from "./disk.ts";
-import { cleanUnmount, forceUnmountUnder, mountsUnder } from "./fuse-mounts.ts";
+import { cleanUnmount, forceUnmountUnder, mountsUnder, removeMountRecords } from "./fuse-mounts.ts";
 import { hubName, labFiles } from "./layout.ts";
 import { removeNetworks } from "./network.ts";
 import { isAlive, netnsInode, signalProcess, waitGone } from "./processes.ts";
@@ -61,6 +61,7 @@ async function dismantleAlone(dir: string): Promise<void> {
   await forceUnmountAll(nodes);
   await killAll({ netns: netnsInodes(lab, nodes), marks: [`${lab.id}:`] }, `the lab in ${lab.dir}`);
   await forceUnmountAll(nodes);
+  for (const { nodeDir } of nodes) removeMountRecords(nodeDir);
   if (lab.lower !== "directory") await detachLoops(labFiles(lab.dir).image);
   removeDeviceNodes(lab.madeDevices);
   await removeNetworks(lab);

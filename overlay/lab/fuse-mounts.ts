@@ -3,11 +3,12 @@
  * hang whoever touches it. A hung FUSE mount is freed by aborting its connection (Documentation/filesystems/fuse.rst,
  * "Control filesystem"); its number is the minor of the mount's device number.
  */
-import { existsSync, mkdtempSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, rmdirSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { describeRun, must, run } from "./command.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
+import { RECORD_DIR, readMountRecord } from "../volume/mount-record.ts";
+import { describeRun, must, run } from "./command.ts";
 
 /** Stacked mounts on one place; more than this and somebody mounts faster than we unmount. */
 const MAX_UNMOUNTS = 64;
@@ -104,6 +105,16 @@ export async function forceUnmountUnder(dir: string): Promise<void> {
     code: "still-mounted",
     hint: "Find out what it is and stop it, then run `coverlay lab down` again.",
   });
+}
+
+/** The records of mounts below `dir` whose overlays could not remove them (volume/mount-record.ts). */
+export function removeMountRecords(dir: string): void {
+  if (!existsSync(RECORD_DIR)) return;
+  for (const name of readdirSync(RECORD_DIR)) {
+    const file = path.join(RECORD_DIR, name);
+    const record = readMountRecord(name.replace(/\.json$/, ""));
+    if (record?.mountPoint.startsWith(`${dir}/`) === true) rmSync(file, { force: true });
+  }
 }
 
 /** Unmounts `mountpoint` as a user would. Gives null when it went, otherwise why not. */

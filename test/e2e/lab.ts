@@ -14,6 +14,7 @@ import { type LowerKind, hubName, labFiles, nodeLayout } from "../../overlay/lab
 import type { NodeLine, NodeReport } from "../../overlay/lab/observe.ts";
 import { findProcesses } from "../../overlay/lab/processes.ts";
 import { readLab } from "../../overlay/lab/state.ts";
+import { RECORD_DIR } from "../../overlay/volume/mount-record.ts";
 
 const root = path.resolve(import.meta.dirname, "../..");
 const UP_TIMEOUT_MS = 180_000;
@@ -83,6 +84,10 @@ function mustSucceed(what: string, result: RunResult): string {
 export function leftovers(dir: string, id: string | null): string[] {
   const found: string[] = mountsUnder(dir).map(({ mountpoint }) => `mount ${mountpoint}`);
   found.push(...loopsOver(labFiles(dir).image).map((device) => `loop device ${device}`));
+  const records = existsSync(RECORD_DIR) ? readdirSync(RECORD_DIR) : [];
+  found.push(
+    ...records.filter((name) => readFileSync(path.join(RECORD_DIR, name), "utf8").includes(`"${dir}/`)).map((name) => `record ${name}`),
+  );
   if (existsSync(dir)) found.push(...readdirSync(dir).map((file) => `file ${dir}/${file}`));
   if (id === null) return found;
   const names = new Set([hubName(id), ...Array.from({ length: 16 }, (_, at) => nodeLayout(dir, id, at + 1).netns)]);

@@ -3,8 +3,8 @@ import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { DlmdAnswer } from "../../../overlay/cli/dlmd-query.ts";
-import { describeData, onlyResource } from "../../../overlay/cli/locks.ts";
-import { describeNodes } from "../../../overlay/cli/nodes.ts";
+import { decodeLocks, describeLocks, onlyResource } from "../../../overlay/cli/locks.ts";
+import { decodeNodes, describeNodes } from "../../../overlay/cli/nodes.ts";
 import { packageVersion, runCli } from "../../../overlay/cli/root.ts";
 import { describeStatus } from "../../../overlay/cli/status.ts";
 
@@ -126,54 +126,75 @@ describe("status and nodes", () => {
     expect(describeStatus({ ...answer, view: { ...answer.view, running: false } }, null)).toMatch(/requests wait[\s\S]*mount {4}none/);
   });
 
-  it("list every configured node", () => {
-    expect(describeNodes(answer).split("\n")).toEqual([
-      "NODEID  NAME   ADDRESS   STATE",
-      "1       node1  10.0.0.1  member",
-      "2       node2  10.0.0.2  member  this node",
-      "3       node3  10.0.0.3  away",
+  it("list every configured node, with what is known of it", () => {
+    const node = (nodeid: number, state: string, heardAgoMs: number | null): object => ({
+      nodeid,
+      name: `node${nodeid}`,
+      address: `10.0.0.${nodeid}`,
+      votes: 1,
+      state,
+      heardAgoMs,
+      tcpUp: true,
+    });
+    const nodes = decodeNodes([node(1, "member", 120.4), node(2, "this", 0), node(3, "silent", null)]);
+    expect(describeNodes(nodes).split("\n")).toEqual([
+      "NODEID  NAME   ADDRESS   VOTES  STATE   HEARD",
+      "1       node1  10.0.0.1  1      member  120 ms ago",
+      "2       node2  10.0.0.2  1      this    -",
+      "3       node3  10.0.0.3  1      silent  never",
     ]);
+    expect(() => decodeNodes({})).toThrow(/should be a list of nodes/);
   });
 });
 
 describe("locks", () => {
-  const data = {
-    lockspaces: [
-      {
-        name: "v",
-        resources: [
-          {
-            resource: "i:2",
-            masterNodeid: 1,
-            granted: [
-              { nodeid: 1, mode: "PR" },
-              { nodeid: 2, mode: "PR" },
-            ],
-            waiting: [],
-          },
-          { resource: "i:3", masterNodeid: 2, granted: [], waiting: [] },
-        ],
-      },
+  const lock = (nodeid: number, granted: string | null, requested: string | null, waitingMs: number | null): object => ({
+    nodeid,
+    clientId: 5,
+    lockId: null,
+    granted,
+    requested,
+    waitingMs,
+  });
+  const resource = (name: string, change: object): object => ({
+    lockspace: "v",
+    resource: name,
+    masterNodeid: 1,
+    lvb: null,
+    grantQueue: [],
+    convertQueue: [],
+    waitQueue: [],
+    ...change,
+  });
+  const locks = decodeLocks({
+    resources: [
+      resource("i:2", {
+        grantQueue: [lock(1, "PR", null, null), lock(2, "PR", null, null)],
+        convertQueue: [lock(2, "PR", "EX", 12)],
+        waitQueue: [lock(3, null, "EX", 7)],
+      }),
+      resource("i:3", { masterNodeid: 2 }),
     ],
-  };
+    truncated: true,
+  });
 
-  it("are shown by resource, holders below", () => {
-    expect(describeData(data)).toBe(
-      [
-        "lockspaces:",
-        "  name v",
-        "    resources:",
-        "      resource i:2  masterNodeid 1  waiting -",
-        "        granted:",
-        "          nodeid 1  mode PR",
-        "          nodeid 2  mode PR",
-        "      resource i:3  masterNodeid 2  granted -  waiting -",
-      ].join("\n"),
-    );
+  it("are shown by resource: its master, who has it, who waits and for how long", () => {
+    expect(describeLocks(locks, (nodeid) => `node${nodeid}`).split("\n")).toEqual([
+      "v i:2  master node1",
+      "  granted    node1/5 PR, node2/5 PR",
+      "  converting node2/5 PR to EX for 12 ms",
+      "  waiting    node3/5 EX for 7 ms",
+      "v i:3  master node2",
+      "(and more: only 2 resources are shown)",
+    ]);
+    expect(describeLocks({ resources: [], truncated: false }, String)).toBe("no locks");
   });
 
   it("are narrowed to one resource", () => {
-    expect(JSON.stringify(onlyResource(data, "i:3"))).not.toContain("i:2");
-    expect(JSON.stringify(onlyResource(data, "i:3"))).toContain("i:3");
+    expect(onlyResource(locks, "i:3").resources.map(({ resource: name }) => name)).toEqual(["i:3"]);
+  });
+
+  it("of another shape are refused", () => {
+    expect(() => decodeLocks({ resources: [{}] })).toThrow(/resources with their queues/);
   });
 });
