@@ -1,0 +1,92 @@
+/** `coverlay mount`: what /sbin/mount.clustered runs, with the arguments of mount(8)'s helpers. */
+import path from "node:path";
+import type { CommandModule } from "yargs";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import { checkMount } from "../volume/mount-checks.ts";
+import { knownOptions, parseMountOptions } from "../volume/mount-options.ts";
+import { remount } from "../volume/remount.ts";
+import { startOverlay } from "../volume/start-overlay.ts";
+import { askDlmd, defaultRunDir } from "./dlmd-query.ts";
+import { print, runCommand, usageError } from "./output.ts";
+
+export interface MountRequest {
+  readonly device: string;
+  readonly directory: string;
+  readonly options: string;
+  /** -s */
+  readonly sloppy: boolean;
+  /** -f: everything but the mount itself. */
+  readonly fake: boolean;
+  readonly tell: (line: string) => void;
+}
+
+export function requireRoot(): void {
+  if (process.geteuid?.() === 0) return;
+  throw new OperatingError("only root may mount", { code: "permission", hint: "Use sudo.", exitStatus: 1 });
+}
+
+/** Checks, starts the overlay, and returns when the mount answers. Throws OperatingError with exit status 1 or 32. */
+export async function mountClustered(request: MountRequest): Promise<void> {
+  const options = parseMountOptions(request.options, request.sloppy);
+  requireRoot();
+  const mountPoint = path.resolve(request.directory);
+  if (options.remount) {
+    if (!request.fake) remount(mountPoint, request.options, request.sloppy);
+    return request.tell(`${mountPoint}: remounted`);
+  }
+  const runDir = options.runDir ?? defaultRunDir();
+  const plan = await checkMount(request.device, mountPoint, runDir, (dir) => askDlmd(dir, null));
+  request.tell(`${request.device}: volume ${plan.volume.name} of cluster ${plan.info.clusterName}, uuid ${plan.volume.uuid}`);
+  if (request.fake) return;
+  const pid = await startOverlay({ device: request.device, mountPoint, options: request.options, runDir });
+  request.tell(`${mountPoint}: mounted, served by process ${pid}`);
+}
+
+interface MountArguments {
+  readonly device: string;
+  readonly directory: string | undefined;
+  readonly options: readonly string[];
+  readonly sloppy: boolean;
+  readonly fake: boolean;
+  readonly verbose: boolean;
+}
+
+const details = `Options of -o: ${knownOptions.join(", ")}, x-*.
+  runDir=PATH   where the dlmd of this node has its socket [/run/coverlay]
+Other ways to the same: mount -t clustered DEVICE DIRECTORY (after \`coverlay install-mount-helper\`); in fstab:
+  /dev/sdb1  /shared  clustered  rw,_netdev  0  0
+A node that does not reach the device names the volume, as in cluster.yaml, in its place.
+Exit status: 0 mounted; 1 wrong command line, or not root; 32 refused.`;
+
+export const mountCommand: CommandModule<object, MountArguments> = {
+  command: "mount <device> [directory]",
+  describe: "mount a volume of the cluster",
+  builder: (yargs) =>
+    yargs
+      .positional("device", { type: "string", demandOption: true, describe: "the device, directory or volume" })
+      .positional("directory", { type: "string", describe: "the mount point" })
+      .option("options", {
+        alias: "o",
+        type: "string",
+        array: true,
+        nargs: 1,
+        default: [] as string[],
+        describe: "mount options, separated by commas",
+      })
+      .option("sloppy", { alias: "s", type: "boolean", default: false, describe: "ignore unknown mount options" })
+      .option("fake", { alias: "f", type: "boolean", default: false, describe: "do everything but the mount itself" })
+      .option("no-mtab", { alias: "n", type: "boolean", default: false, describe: "for mount(8): nothing to us" })
+      .option("type", { alias: "t", type: "string", describe: "for mount(8): nothing to us" })
+      .option("verbose", { alias: "v", type: "boolean", default: false, describe: "say what is done" })
+      .example("$0 mount /dev/sdb1 /shared", "on every node")
+      .example("$0 mount /shared -o remount,ro", "read-only from now on, on this node")
+      .epilogue(details) as never,
+  handler: ({ device, directory, options, sloppy, fake, verbose }) =>
+    runCommand(false, async () => {
+      const text = options.join(",");
+      const isRemount = text.split(",").includes("remount");
+      if (directory === undefined && !isRemount) throw usageError("a mount point is needed", "coverlay mount DEVICE DIRECTORY");
+      const tell = verbose ? print : (): void => {};
+      await mountClustered({ device, directory: directory ?? device, options: text, sloppy, fake, tell });
+    }),
+};

@@ -1,0 +1,135 @@
+/**
+ * The -o options of a clustered mount (mount(8), "FILESYSTEM-INDEPENDENT MOUNT OPTIONS", and our own). What mount(8) and
+ * systemd keep for themselves is ignored; what nobody knows is refused, so that a mistyped option is not taken for a setting.
+ */
+import { OperatingError } from "../../dlmd/base/error.ts";
+import { nearestWord } from "./nearest.ts";
+
+/** linux/mount.h, include/uapi/linux/mount.h: MS_* of mount(2) */
+export const MountFlag = {
+  RDONLY: 1,
+  NOSUID: 2,
+  NODEV: 4,
+  NOEXEC: 8,
+  SYNCHRONOUS: 16,
+  REMOUNT: 32,
+  DIRSYNC: 128,
+  NOATIME: 1024,
+  NODIRATIME: 2048,
+  RELATIME: 0x20_0000,
+  STRICTATIME: 0x100_0000,
+} as const;
+
+export interface MountOptions {
+  readonly readOnly: boolean;
+  readonly remount: boolean;
+  /** MS_* bits of the FUSE mount, RDONLY included, REMOUNT not. */
+  readonly flags: number;
+  /** Where dlmd's socket is, and the logs of overlays go; null: the default. */
+  readonly runDir: string | null;
+}
+
+/** What an option does to the flags: sets or clears bits. */
+interface Effect {
+  readonly set?: number;
+  readonly clear?: number;
+}
+
+const { RDONLY, NOSUID, NODEV, NOEXEC, SYNCHRONOUS, DIRSYNC, NOATIME, NODIRATIME, RELATIME, STRICTATIME } = MountFlag;
+
+const effects: Readonly<Record<string, Effect>> = {
+  ro: { set: RDONLY },
+  rw: { clear: RDONLY },
+  nosuid: { set: NOSUID },
+  suid: { clear: NOSUID },
+  nodev: { set: NODEV },
+  dev: { clear: NODEV },
+  noexec: { set: NOEXEC },
+  exec: { clear: NOEXEC },
+  sync: { set: SYNCHRONOUS },
+  async: { clear: SYNCHRONOUS },
+  dirsync: { set: DIRSYNC },
+  noatime: { set: NOATIME, clear: RELATIME | STRICTATIME },
+  atime: { clear: NOATIME },
+  nodiratime: { set: NODIRATIME },
+  diratime: { clear: NODIRATIME },
+  relatime: { set: RELATIME, clear: NOATIME | STRICTATIME },
+  norelatime: { clear: RELATIME },
+  strictatime: { set: STRICTATIME, clear: NOATIME | RELATIME },
+  nostrictatime: { clear: STRICTATIME },
+  defaults: { clear: RDONLY | NOSUID | NODEV | NOEXEC | SYNCHRONOUS },
+  // user and its like mean these where mount(8) did not say otherwise.
+  user: { set: NOSUID | NODEV | NOEXEC },
+  users: { set: NOSUID | NODEV | NOEXEC },
+  owner: { set: NOSUID | NODEV },
+  group: { set: NOSUID | NODEV },
+};
+
+/** For mount(8), fstab and systemd: nothing to us. `clustered` is what selects us where the wrapper is installed. */
+const ignored: readonly string[] = ["clustered", "_netdev", "nofail", "auto", "noauto", "nouser", "nousers", "noowner", "nogroup"];
+const ignoredWithValue: readonly string[] = ["comment", "uhelper", "helper"];
+const ownWithValue: readonly string[] = ["runDir"];
+
+/** What may stand after -o, for messages and --help. */
+export const knownOptions: readonly string[] = [...Object.keys(effects), ...ignored, ...ignoredWithValue, ...ownWithValue, "remount"];
+
+/**
+ * `text`: comma-separated, later ones win. `sloppy` (mount -s): unknown options are ignored. `present`: flags to start from, those of the
+ * mount for a remount. Throws OperatingError "bad-option".
+ */
+export function parseMountOptions(text: string, sloppy = false, present = 0): MountOptions {
+  let flags = present;
+  let remount = false;
+  let runDir: string | null = null;
+  for (const option of splitOptions(text)) {
+    const [name, value] = splitValue(option);
+    const effect = value === null && Object.hasOwn(effects, name) ? effects[name] : undefined;
+    if (effect !== undefined) flags = (flags & ~(effect.clear ?? 0)) | (effect.set ?? 0);
+    else if (name === "remount" && value === null) remount = true;
+    else if (name === "runDir" && value !== null) runDir = absolute(value);
+    else if (!isIgnored(name, value) && !sloppy) throw unknownOption(option, name, value);
+  }
+  return { readOnly: (flags & RDONLY) !== 0, remount, flags, runDir };
+}
+
+/** Commas inside double quotes belong to the value, as mount(8) reads them. */
+function splitOptions(text: string): string[] {
+  const parts = text.match(/(?:"[^"]*"|[^,])+/g) ?? [];
+  return parts.filter((part) => part !== "");
+}
+
+function splitValue(option: string): [string, string | null] {
+  const at = option.indexOf("=");
+  if (at < 0) return [option, null];
+  return [option.slice(0, at), option.slice(at + 1).replace(/^"(.*)"$/, "$1")];
+}
+
+function isIgnored(name: string, value: string | null): boolean {
+  if (/^[xX]-/.test(name)) return true;
+  return value === null ? ignored.includes(name) : ignoredWithValue.includes(name);
+}
+
+function absolute(value: string): string {
+  if (value.startsWith("/")) return value;
+  throw new OperatingError(`option runDir=${value}: an absolute path is expected`, {
+    code: "bad-option",
+    hint: "Without it, /run/coverlay is used.",
+  });
+}
+
+function unknownOption(option: string, name: string, value: string | null): OperatingError {
+  const hasOtherForm = knownOptions.includes(name);
+  const near = hasOtherForm ? null : nearestWord(name, knownOptions);
+  const problem = !hasOtherForm ? "is unknown" : value === null ? "needs a value" : "takes no value";
+  return new OperatingError(`mount option "${option}" ${problem}`, {
+    code: "bad-option",
+    hint: near === null ? `coverlay mount --help lists the options; those of ext4 and XFS do not apply.` : `Did you mean "${near}"?`,
+  });
+}
+
+/** The MS_* bits of a mount from its mountinfo options: what a remount starts from. */
+export function flagsOfMount(options: readonly string[]): number {
+  let flags = 0;
+  for (const option of options) if (Object.hasOwn(effects, option)) flags |= effects[option]?.set ?? 0;
+  return flags;
+}

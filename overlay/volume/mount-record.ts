@@ -1,0 +1,77 @@
+/**
+ * Which overlay process serves a mount: one small file for each FUSE mount of this machine, named by the mount's st_dev, so that
+ * `umount` can wait for the process whose mount point it took away, whatever run directory that uses.
+ */
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+
+export const RECORD_DIR = "/run/coverlay-mounts";
+
+export interface MountRecord {
+  readonly pid: number;
+  /** Field 22 of /proc/PID/stat: with the pid, it names one process for ever. */
+  readonly startTime: string;
+  readonly source: string;
+  readonly mountPoint: string;
+  readonly runDir: string;
+}
+
+/** Start time of a process that runs, or null: it ended, or is a zombie, which holds nothing any more. */
+function startTimeOf(pid: number): string | null {
+  let stat: string;
+  try {
+    stat = readFileSync(`/proc/${pid}/stat`, "latin1");
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === "ENOENT" || code === "ESRCH") return null;
+    throw error;
+  }
+  // The command may contain anything; what follows its last parenthesis are fields 3 and on.
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return fields[0] === "Z" || fields[0] === "X" ? null : (fields[19] ?? null);
+}
+
+function fileOf(device: string): string {
+  return path.join(RECORD_DIR, `${device}.json`);
+}
+
+/** `device`: "major:minor" of the FUSE mount, from mountinfo. Called by the overlay before it says that it is ready. */
+export function writeMountRecord(device: string, mount: Pick<MountRecord, "source" | "mountPoint" | "runDir">): void {
+  const record: MountRecord = { pid: process.pid, startTime: startTimeOf(process.pid) ?? "", ...mount };
+  mkdirSync(RECORD_DIR, { recursive: true, mode: 0o755 });
+  const temporary = `${fileOf(device)}.${process.pid}`;
+  writeFileSync(temporary, `${JSON.stringify(record)}\n`);
+  renameSync(temporary, fileOf(device));
+}
+
+/** Called by the overlay as it ends. Another process's record stays. */
+export function removeMountRecord(device: string): void {
+  if (readMountRecord(device)?.pid === process.pid) rmSync(fileOf(device), { force: true });
+}
+
+export function readMountRecord(device: string): MountRecord | null {
+  try {
+    return JSON.parse(readFileSync(fileOf(device), "utf8")) as MountRecord;
+  } catch (error) {
+    // A record that is not there, or was cut off by a crash, tells nothing.
+    if ((error as NodeJS.ErrnoException).code === "ENOENT" || error instanceof SyntaxError) return null;
+    throw error;
+  }
+}
+
+export function isServing(record: MountRecord): boolean {
+  return startTimeOf(record.pid) === record.startTime;
+}
+
+const EXIT_POLL_MS = 10;
+
+/** True once the process has ended; false after `limitMs`. It is not our child, so /proc is all there is to ask. */
+export async function waitForExit(record: MountRecord, limitMs: number): Promise<boolean> {
+  const deadline = performance.now() + limitMs;
+  while (isServing(record)) {
+    if (performance.now() > deadline) return false;
+    await sleep(EXIT_POLL_MS);
+  }
+  return true;
+}

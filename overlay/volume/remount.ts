@@ -1,0 +1,95 @@
+/** mount -o remount, and umount, of a clustered mount (mount(2), umount2(2)). */
+import { realpathSync } from "node:fs";
+import path from "node:path";
+import { errnoName } from "../../dlmd/base/errno.ts";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import { nativeAddon } from "../native/index.ts";
+import { MountFlag, flagsOfMount, parseMountOptions } from "./mount-options.ts";
+import { readMountRecord, waitForExit } from "./mount-record.ts";
+import { type MountEntry, mountAt, mountTable } from "./mount-table.ts";
+
+const MNT_FORCE = 1;
+const MNT_DETACH = 2;
+
+/** An owner writes back everything that is dirty, and hands over to the others. */
+const RELEASE_LIMIT_MS = 300_000;
+
+/** The mount at that path, found without touching it: its server may hang. Throws "not-mounted" or "not-clustered". */
+export function clusteredMountAt(directory: string): MountEntry {
+  const absolute = path.resolve(directory);
+  const entry = mountAt(absolute) ?? mountAt(resolveParent(absolute));
+  if (entry === null) {
+    throw new OperatingError(`nothing is mounted at ${absolute}`, {
+      code: "not-mounted",
+      hint: "findmnt -t fuse.clustered lists the mounts.",
+      exitStatus: 32,
+    });
+  }
+  if (entry.type === "fuse.clustered") return entry;
+  throw new OperatingError(`${absolute} is a mount of type ${entry.type}; fuse.clustered is expected`, {
+    code: "not-clustered",
+    hint: "Use mount(8) and umount(8) for it.",
+    exitStatus: 32,
+  });
+}
+
+/** Symbolic links before the last name; the last one is the mount itself. */
+function resolveParent(absolute: string): string {
+  try {
+    return path.join(realpathSync(path.dirname(absolute)), path.basename(absolute));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return absolute;
+    throw error;
+  }
+}
+
+/** Changes the flags of a mount: those that it has, and what `options` says. */
+export function remount(directory: string, options: string, sloppy: boolean): void {
+  const entry = clusteredMountAt(directory);
+  const { flags } = parseMountOptions(options, sloppy, flagsOfMount(entry.options));
+  const result = nativeAddon().mount(entry.source, entry.mountPoint, "fuse", flags | MountFlag.REMOUNT, "");
+  if (result >= 0) return;
+  const code = errnoName(-result);
+  throw new OperatingError(`remounting ${entry.mountPoint} failed: ${code}`, {
+    code: "remount-failed",
+    hint: code === "EBUSY" ? "Files are open for writing: fuser -vm shows by whom." : "See dmesg.",
+    exitStatus: 32,
+  });
+}
+
+export interface UnmountOptions {
+  readonly lazy: boolean;
+  readonly force: boolean;
+}
+
+/**
+ * Takes the mount away and, unless lazy, waits until its overlay has ended: then the lower is released. Gives a note for the user, or null.
+ * Throws OperatingError "umount-failed" or "still-releasing".
+ */
+export async function unmount(directory: string, options: UnmountOptions): Promise<string | null> {
+  const entry = clusteredMountAt(directory);
+  const record = readMountRecord(entry.device);
+  const result = nativeAddon().umount(entry.mountPoint, (options.force ? MNT_FORCE : 0) | (options.lazy ? MNT_DETACH : 0));
+  if (result < 0) throw unmountFailed(entry.mountPoint, errnoName(-result));
+  if (options.lazy) return null;
+  const left = mountTable().filter((other) => other.device === entry.device);
+  if (left.length > 0) return `it is still mounted at ${left.map((other) => other.mountPoint).join(", ")}`;
+  if (record === null) return "which process served it is not known: it may still be releasing the volume";
+  if (await waitForExit(record, RELEASE_LIMIT_MS)) return null;
+  throw new OperatingError(
+    `${entry.mountPoint} is unmounted, but its overlay (process ${record.pid}) has not released ${record.source} yet`,
+    {
+      code: "still-releasing",
+      hint: `It writes back, or waits for the other nodes: coverlay status --run-dir ${record.runDir}`,
+      exitStatus: 32,
+    },
+  );
+}
+
+function unmountFailed(mountPoint: string, code: string): OperatingError {
+  return new OperatingError(`unmounting ${mountPoint} failed: ${code}`, {
+    code: "umount-failed",
+    hint: code === "EBUSY" ? `It is in use: fuser -vm ${mountPoint} shows by whom; -l unmounts it lazily.` : "See dmesg.",
+    exitStatus: code === "EPERM" ? 1 : 32,
+  });
+}

@@ -1,0 +1,71 @@
+/** Starts the overlay of a mount as a process of its own and waits for its word (ready-pipe.ts). */
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, existsSync, mkdirSync, openSync } from "node:fs";
+import path from "node:path";
+import type { Readable } from "node:stream";
+import { fileURLToPath } from "node:url";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import { readReady } from "./ready-pipe.ts";
+
+export interface OverlayArguments {
+  /** As the user named it: the source that mount tables show. */
+  readonly device: string;
+  readonly mountPoint: string;
+  /** The text after -o. */
+  readonly options: string;
+  readonly runDir: string;
+}
+
+/** The compiled program, from the sources and from dist/ alike. Throws OperatingError "not-built". */
+export function coverlayProgram(): string {
+  const candidates = ["../main.js", "../../dist/overlay/main.js"].map((at) => fileURLToPath(new URL(at, import.meta.url)));
+  const found = candidates.find((file) => existsSync(file));
+  if (found !== undefined) return found;
+  throw new OperatingError(`the compiled program is missing: ${candidates.join(" or ")} expected`, {
+    code: "not-built",
+    hint: "Run: npm run build",
+  });
+}
+
+export function overlayLogFile(args: OverlayArguments): string {
+  return path.join(args.runDir, `mount${args.mountPoint.replaceAll("/", "-")}.log`);
+}
+
+/**
+ * Resolves with the overlay's pid once the mount answers; the overlay goes on without us. Rejects with the overlay's own error, after it
+ * has ended. An interrupt of this command ends the overlay too.
+ */
+export async function startOverlay(args: OverlayArguments): Promise<number> {
+  const logFile = overlayLogFile(args);
+  mkdirSync(args.runDir, { recursive: true, mode: 0o755 });
+  const log = openSync(logFile, "a", 0o640);
+  let child: ChildProcess;
+  try {
+    const words = ["serve", "--device", args.device, "--mountpoint", args.mountPoint, "--options", args.options, "--run-dir", args.runDir];
+    child = spawn(process.execPath, [coverlayProgram(), ...words], { detached: true, cwd: "/", stdio: ["ignore", log, log, "pipe"] });
+  } finally {
+    closeSync(log);
+  }
+  return waitForOverlay(child, logFile);
+}
+
+async function waitForOverlay(child: ChildProcess, logFile: string): Promise<number> {
+  const ended = new Promise<void>((resolve) => {
+    child.once("exit", () => resolve());
+    child.once("error", () => resolve());
+  });
+  const interrupt = (): void => void child.kill("SIGTERM");
+  process.on("SIGINT", interrupt).on("SIGTERM", interrupt);
+  const pipe = child.stdio[3] as Readable;
+  try {
+    const pid = await readReady(pipe, logFile);
+    child.unref();
+    return pid;
+  } catch (error) {
+    await ended;
+    throw error;
+  } finally {
+    pipe.destroy();
+    process.off("SIGINT", interrupt).off("SIGTERM", interrupt);
+  }
+}

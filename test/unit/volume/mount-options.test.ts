@@ -1,0 +1,59 @@
+/** The -o options: what they set, what is ignored, and what is refused with the nearest known word. */
+import { describe, expect, test } from "vitest";
+import { OperatingError } from "../../../dlmd/base/error.ts";
+import { MountFlag, flagsOfMount, parseMountOptions } from "../../../overlay/volume/mount-options.ts";
+
+function refusal(text: string): OperatingError {
+  try {
+    parseMountOptions(text);
+  } catch (error) {
+    if (error instanceof OperatingError) return error;
+    throw error;
+  }
+  throw new Error(`"${text}" was not refused`);
+}
+
+describe("mount options", () => {
+  test("nothing, and what mount(8) and systemd keep to themselves", () => {
+    const plain = { readOnly: false, remount: false, flags: 0, runDir: null };
+    expect(parseMountOptions("")).toEqual(plain);
+    expect(parseMountOptions("rw,_netdev,nofail,noauto,auto,clustered,x-systemd.automount,X-mount.mkdir=0755,,comment=a b")).toEqual(plain);
+  });
+
+  test("flags; later ones win", () => {
+    expect(parseMountOptions("ro,nosuid,nodev,noexec").flags).toBe(
+      MountFlag.RDONLY | MountFlag.NOSUID | MountFlag.NODEV | MountFlag.NOEXEC,
+    );
+    expect(parseMountOptions("ro,rw").readOnly).toBe(false);
+    expect(parseMountOptions("rw,ro").readOnly).toBe(true);
+    expect(parseMountOptions("noatime,relatime").flags).toBe(MountFlag.RELATIME);
+    expect(parseMountOptions("user,exec").flags).toBe(MountFlag.NOSUID | MountFlag.NODEV);
+    expect(parseMountOptions("nosuid,defaults").flags).toBe(0);
+  });
+
+  test("runDir", () => {
+    expect(parseMountOptions("runDir=/run/lab/node1,ro")).toMatchObject({ runDir: "/run/lab/node1", readOnly: true });
+    expect(parseMountOptions('runDir="/run/with,comma"').runDir).toBe("/run/with,comma");
+    expect(refusal("runDir=here").message).toContain("absolute path");
+    expect(refusal("runDir").message).toBe('mount option "runDir" needs a value');
+  });
+
+  test("a remount starts from the flags that the mount has", () => {
+    const present = flagsOfMount(["rw", "nosuid", "relatime", "idmapped"]);
+    expect(present).toBe(MountFlag.NOSUID | MountFlag.RELATIME);
+    expect(parseMountOptions("remount,ro", false, present)).toMatchObject({
+      remount: true,
+      flags: MountFlag.NOSUID | MountFlag.RELATIME | MountFlag.RDONLY,
+    });
+  });
+
+  test("unknown ones are refused, unless sloppy", () => {
+    expect(refusal("noatme")).toMatchObject({ code: "bad-option", exitStatus: 1, hint: 'Did you mean "noatime"?' });
+    expect(refusal("rundir=/x").hint).toBe('Did you mean "runDir"?');
+    expect(refusal("ro=1").message).toBe('mount option "ro=1" takes no value');
+    expect(refusal("data=journal").hint).toContain("--help");
+    expect(refusal("constructor").code).toBe("bad-option");
+    expect(refusal("__proto__").code).toBe("bad-option");
+    expect(parseMountOptions("data=journal,ro", true).readOnly).toBe(true);
+  });
+});

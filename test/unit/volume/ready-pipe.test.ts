@@ -1,0 +1,54 @@
+/** The word of a new overlay to the command that started it. */
+import { closeSync, openSync, readFileSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { Readable } from "node:stream";
+import { expect, test } from "vitest";
+import { OperatingError } from "../../../dlmd/base/error.ts";
+import { ReadyPipe, readReady } from "../../../overlay/volume/ready-pipe.ts";
+
+async function roundTrip(say: (pipe: ReadyPipe) => void): Promise<number> {
+  const dir = mkdtempSync(path.join(os.tmpdir(), "coverlay-ready-"));
+  try {
+    const file = path.join(dir, "pipe");
+    say(new ReadyPipe(openSync(file, "w")));
+    return await readReady(Readable.from([readFileSync(file)]), "/log");
+  } finally {
+    rmSync(dir, { recursive: true });
+  }
+}
+
+test("ready, once", async () => {
+  const pid = await roundTrip((pipe) => {
+    pipe.ready();
+    pipe.fail(new Error("too late"));
+  });
+  expect(pid).toBe(process.pid);
+});
+
+test("an operating error comes through with its code, hint and the exit status of a refused mount", async () => {
+  const error = new OperatingError("no quorum here", { code: "no-quorum", hint: "start more", exitStatus: 1 });
+  await expect(roundTrip((pipe) => pipe.fail(error))).rejects.toMatchObject({
+    message: "no quorum here",
+    code: "no-quorum",
+    hint: "start more",
+    exitStatus: 32,
+  });
+  await expect(roundTrip((pipe) => pipe.fail(new TypeError("oops")))).rejects.toMatchObject({ code: "internal", hint: "Its log is /log" });
+});
+
+test("an end without a word, half a word, and nonsense", async () => {
+  for (const text of ["", '{"ready":tr', "nonsense\n", '{"ready":true}\n', "null\n", '"x"\n']) {
+    await expect(readReady(Readable.from([text]), "/log")).rejects.toMatchObject({ code: "overlay-died", hint: "Its log is /log" });
+  }
+  expect(await readReady(Readable.from(['{"ready":true,', '"pid":7}\nmore']), "/log")).toBe(7);
+});
+
+test("nobody listens: nothing happens", () => {
+  new ReadyPipe(null).ready();
+  const fd = openSync("/dev/null", "w");
+  const pipe = new ReadyPipe(fd);
+  pipe.ready();
+  expect(() => closeSync(fd)).toThrow();
+});
