@@ -12,10 +12,10 @@
 import type { GoneClient, LockStatus, ViewInfo } from "./client/api.ts";
 import type { Mode } from "./lock/mode.ts";
 import type { ViewId } from "./wire/view-id.ts";
-import type { Datagram } from "./wire/datagram.ts";
-import type { PeerMessage } from "./wire/peer.ts";
 
 export type { ViewId } from "./wire/view-id.ts";
+import type { Datagram } from "./wire/datagram.ts";
+import type { PeerMessage } from "./wire/peer.ts";
 
 /** A node of the configuration. */
 export interface NodeConfig {

@@ -1,0 +1,142 @@
+/** A node's state as plain JSON data, for `coverlay status`, `nodes` and `locks`. */
+import type { ViewInfo } from "./client/api.ts";
+import type { Lkb, Resource } from "./lock/lkb.ts";
+import { modeNames } from "./lock/mode.ts";
+import type { NodeCore } from "./node.ts";
+
+/** Resources shown; `truncated` says that there are more. */
+export const shownResources = 10_000;
+
+export interface StatusAnswer extends ViewInfo {
+  readonly nodeid: number;
+  readonly incarnation: string;
+  readonly configVersion: number;
+  readonly promisedEpoch: number;
+  readonly phase: string;
+  /** What lock service waits for, in words; "running" if for nothing. */
+  readonly state: string;
+  readonly clients: number;
+  readonly locks: number;
+}
+
+export interface NodeAnswer {
+  readonly nodeid: number;
+  readonly name: string;
+  readonly address: string;
+  readonly votes: number;
+  readonly incarnation: string | null;
+  readonly state: "this" | "member" | "heard" | "silent" | "left" | "evicted" | "other-config";
+  /** ms since its last heartbeat; null: never heard. */
+  readonly heardAgoMs: number | null;
+  readonly tcpUp: boolean;
+}
+
+export interface LockAnswer {
+  readonly nodeid: number;
+  readonly clientId: number;
+  readonly lockId: number | null;
+  readonly granted: string | null;
+  readonly requested: string | null;
+  readonly waitingMs: number | null;
+}
+
+export interface ResourceAnswer {
+  readonly lockspace: string;
+  readonly resource: string;
+  readonly masterNodeid: number;
+  readonly lvb: { readonly bytes: number; readonly seq: number; readonly valid: boolean } | null;
+  readonly grantQueue: readonly LockAnswer[];
+  readonly convertQueue: readonly LockAnswer[];
+  readonly waitQueue: readonly LockAnswer[];
+}
+
+export function describeStatus(node: NodeCore, view: ViewInfo): StatusAnswer {
+  let locks = 0;
+  for (const client of node.clients.values()) locks += client.locks.size;
+  return {
+    ...view,
+    nodeid: node.boot.nodeid,
+    incarnation: node.boot.incarnation,
+    configVersion: node.boot.configVersion,
+    promisedEpoch: node.membership.promisedEpoch,
+    phase: node.recovery.phase,
+    state: node.membership.leaving ? "leaving" : node.recovery.explain(),
+    clients: node.clients.size,
+    locks,
+  };
+}
+
+export function describeNodes(node: NodeCore, nowMs: number): NodeAnswer[] {
+  return node.boot.nodes.map(({ nodeid, name, address, votes }) => {
+    const base = { nodeid, name, address, votes };
+    if (nodeid === node.boot.nodeid) return { ...base, incarnation: node.boot.incarnation, state: "this", heardAgoMs: 0, tcpUp: true };
+    const peer = node.membership.peers.get(nodeid);
+    const heard = peer !== undefined && peer.heartbeat !== null;
+    const heardAgoMs = heard ? Math.max(0, nowMs - peer.lastHeardMs) : null;
+    return {
+      ...base,
+      incarnation: peer?.incarnation ?? null,
+      state: stateOf(node, nodeid, heardAgoMs),
+      heardAgoMs,
+      tcpUp: peer?.link != null,
+    };
+  });
+}
+
+function stateOf(node: NodeCore, nodeid: number, heardAgoMs: number | null): NodeAnswer["state"] {
+  const peer = node.membership.peers.get(nodeid);
+  if (peer === undefined || peer.incarnation === null) return "silent";
+  if (peer.left === peer.incarnation) return "left";
+  if (peer.evicted === peer.incarnation) return "evicted";
+  if (heardAgoMs === null || heardAgoMs >= node.boot.timeoutMs) return "silent";
+  if (peer.heartbeat?.configVersion !== node.boot.configVersion) return "other-config";
+  const member = node.recovery.view?.members.some((member) => member.nodeid === nodeid && member.incarnation === peer.incarnation);
+  return member === true ? "member" : "heard";
+}
+
+/** Queues are at the master: resources mastered elsewhere show this node's own locks only. */
+export function describeLocks(node: NodeCore, nowMs: number): { resources: ResourceAnswer[]; truncated: boolean } {
+  const resources: ResourceAnswer[] = [];
+  let truncated = false;
+  for (const lockspace of node.locks.lockspaces.values()) {
+    for (const resource of lockspace.resources.values()) {
+      if (resources.length < shownResources) resources.push(describeResource(node, resource, nowMs));
+      else truncated = true;
+      if (truncated) break;
+    }
+  }
+  // One pass over what is held elsewhere, so that showing stays linear.
+  const shown = new Map(resources.map((answer) => [`${answer.lockspace}\0${answer.resource}`, answer]));
+  for (const lkb of node.locks.heldElsewhere.values()) {
+    const answer = shown.get(`${lkb.resource.lockspace.name}\0${lkb.resource.name}`);
+    if (answer === undefined) continue;
+    const queue = lkb.granted === null ? answer.waitQueue : lkb.requested === null ? answer.grantQueue : answer.convertQueue;
+    (queue as LockAnswer[]).push(describeLock(lkb, nowMs));
+  }
+  return { resources, truncated };
+}
+
+function describeResource(node: NodeCore, resource: Resource, nowMs: number): ResourceAnswer {
+  const mine = resource.masterNodeid === node.boot.nodeid;
+  const list = (queue: readonly Lkb[]): LockAnswer[] => queue.map((lkb) => describeLock(lkb, nowMs));
+  return {
+    lockspace: resource.lockspace.name,
+    resource: resource.name,
+    masterNodeid: resource.masterNodeid,
+    lvb: mine && resource.lvbSeq > 0 ? { bytes: resource.lvb?.byteLength ?? 0, seq: resource.lvbSeq, valid: resource.lvbValid } : null,
+    grantQueue: list(resource.grantQueue),
+    convertQueue: list(resource.convertQueue),
+    waitQueue: list(resource.waitQueue),
+  };
+}
+
+function describeLock(lkb: Lkb, nowMs: number): LockAnswer {
+  return {
+    nodeid: lkb.nodeid,
+    clientId: lkb.clientId,
+    lockId: lkb.client === null ? null : lkb.lockId,
+    granted: lkb.granted === null ? null : modeNames[lkb.granted],
+    requested: lkb.requested === null ? null : modeNames[lkb.requested],
+    waitingMs: lkb.requested === null ? null : Math.max(0, Math.round(nowMs - lkb.sinceMs)),
+  };
+}

@@ -1,0 +1,353 @@
+/**
+ * One node of the cluster as a pure state machine: membership, recovery and locks put together. What comes in and goes
+ * out: node-api.ts. Nothing here reads a clock or does I/O.
+ */
+import { assert, assertNever } from "./base/assert.ts";
+import type { ViewInfo } from "./client/api.ts";
+import { type Client, newClient } from "./lock/client.ts";
+import { GoneAsks } from "./lock/gone.ts";
+import { LockManager } from "./lock/lock-manager.ts";
+import { Membership, type View } from "./membership/membership.ts";
+import { quorumOf, quorumReason } from "./membership/quorum.ts";
+import type { ClientEvent, ClientRequest, Effect, Node, NodeBoot, NodeEvent, NodeLimits, QueryWhat } from "./node-api.ts";
+import { describeLocks, describeNodes, describeStatus } from "./node-query.ts";
+import { Outbox } from "./outbox.ts";
+import { startRebuild } from "./recovery/rebuild.ts";
+import { Recovery } from "./recovery/recovery.ts";
+import { maxNodes } from "./wire/datagram.ts";
+import type { PeerMessage } from "./wire/peer.ts";
+import { hasMember, isIncarnation, type Member, noView, viewName } from "./wire/view-id.ts";
+
+export const defaultLimits: NodeLimits = { locksPerClient: 1_000_000, savedRequestsPerClient: 4096, savedMessagesPerPeer: 65_536 };
+
+export function createNode(boot: NodeBoot): Node {
+  return new NodeCore(boot);
+}
+
+export class NodeCore implements Node {
+  readonly boot: NodeBoot;
+  readonly limits: NodeLimits;
+  readonly clients: Map<number, Client> = new Map();
+  readonly locks: LockManager;
+  readonly membership: Membership;
+  readonly recovery: Recovery;
+  readonly #outbox = new Outbox();
+  readonly #asks: GoneAsks;
+  /** Clients that are gone and still hold locks. */
+  readonly #goneClients: Set<Client> = new Set();
+  /** Members of the last quorate view: who of them is missing in the next one is gone. */
+  #known: readonly Member[] = [];
+  #leaseEndMs = Number.NEGATIVE_INFINITY;
+  #nowMs: number;
+  #ended = false;
+  #announced = "";
+
+  constructor(boot: NodeBoot) {
+    assert(isIncarnation(boot.incarnation), `incarnation of 16 hex digits expected, found ${boot.incarnation}`);
+    assert(boot.nodes.length <= maxNodes, `${boot.nodes.length} nodes configured, at most ${maxNodes} allowed`);
+    assert(
+      boot.nodes.some((node) => node.nodeid === boot.nodeid),
+      `node ${boot.nodeid} is not among the configured ones`,
+    );
+    this.boot = boot;
+    this.limits = { ...defaultLimits, ...boot.limits };
+    this.#nowMs = boot.nowMs;
+    const host = this.#host();
+    this.#asks = new GoneAsks((client, event) => this.#toClient(client, event));
+    this.locks = new LockManager(boot.nodeid, host, this.limits.locksPerClient);
+    this.membership = new Membership(boot, host);
+    this.recovery = new Recovery(boot.nodeid, this.locks, host, this.limits.savedMessagesPerPeer);
+  }
+
+  // ------------------------------------------------------------------------------------------------------ the seams
+
+  #host(): import("./membership/membership.ts").MembershipHost &
+    import("./recovery/recovery.ts").RecoveryHost &
+    import("./lock/lock-manager.ts").LockPort {
+    const log = (level: "debug" | "info" | "warn" | "error", message: string, fields: Readonly<Record<string, unknown>>): void =>
+      this.#outbox.push({ kind: "log", level, message, fields });
+    const protest = (nodeid: number, message: string): void =>
+      log("error", "a peer sent what it cannot have meant", { nodeid, found: message });
+    const send = (nodeid: number, message: PeerMessage): void => this.#send(nodeid, message);
+    return {
+      datagram: (to, message) => this.#outbox.push({ kind: "datagram", to, message }),
+      persist: (promisedEpoch) => this.#outbox.push({ kind: "persist", promisedEpoch }),
+      stop: () => this.#stop(),
+      install: (view) => this.#install(view),
+      evicted: (reason) => this.#end({ kind: "evicted", reason }),
+      left: () => this.#end({ kind: "left" }),
+      log,
+      send,
+      toPeer: send,
+      toClient: (client, event) => this.#toClient(client, event),
+      protest,
+      pausePeer: (nodeid, pause) => this.#outbox.push({ kind: pause ? "pause-peer" : "resume-peer", nodeid }),
+      link: (nodeid) => this.membership.peers.get(nodeid)?.link ?? null,
+      clientsBusy: () => this.#asks.recoveryBusy,
+      rebuild: (lost) => startRebuild(this.locks, this.clients.values(), (this.recovery.view as View).members, lost, send),
+      receive: (from, message) => this.#receiveGone(from, message),
+      broken: () => this.#broken(),
+    };
+  }
+
+  #send(nodeid: number, message: PeerMessage): void {
+    const view = this.recovery.view as View;
+    if (message.kind !== "mark") this.recovery.noteSent(nodeid);
+    // Without a connection the message is lost, which both sides will find out by the counts (recovery.ts).
+    if (this.membership.peers.get(nodeid)?.link === view.members.find((member) => member.nodeid === nodeid)?.incarnation) {
+      this.#outbox.peer(nodeid, view.id, message);
+    }
+  }
+
+  #toClient(client: Client, event: ClientEvent): void {
+    if (!client.gone) this.#outbox.client(client.id, event);
+  }
+
+  #end(effect: Effect): void {
+    this.#ended = true;
+    this.recovery.serving = false;
+    this.#outbox.push(effect);
+  }
+
+  #broken(): void {
+    if (this.membership.broken) return;
+    this.membership.broken = true;
+    const view = viewName(this.recovery.view?.id ?? noView);
+    this.#outbox.push({ kind: "log", level: "warn", message: "a peer's connection broke: the view is rebuilt", fields: { view } });
+  }
+
+  // --------------------------------------------------------------------------------------------------------- steps
+
+  step(event: NodeEvent, nowMs: number): Effect[] {
+    if (this.#ended) return [];
+    const gapMs = nowMs - this.#nowMs;
+    if (gapMs > this.boot.timeoutMs / 2) this.membership.stoodStill(gapMs, nowMs);
+    this.#nowMs = nowMs;
+    this.locks.nowMs = nowMs;
+    this.membership.progress++;
+    this.#updateService();
+    this.#dispatch(event);
+    if (!this.#ended && event.kind !== "client-requests") {
+      if (event.kind === "datagram" || event.kind === "tick") this.#leaseEndMs = this.membership.leaseEndMs();
+      this.recovery.advance(nowMs);
+      this.#updateService();
+    }
+    return this.#outbox.take();
+  }
+
+  nextDeadline(): number | null {
+    if (this.#ended) return null;
+    let deadline = this.membership.nextTickMs;
+    if (this.recovery.serving) deadline = Math.min(deadline, this.#leaseEndMs);
+    if (this.recovery.phase === "wait") deadline = Math.min(deadline, (this.recovery.view as View).serveFromMs);
+    return deadline;
+  }
+
+  /** Whether a request would be served at that time. */
+  servesAt(nowMs: number): boolean {
+    return this.recovery.serving && nowMs < this.#leaseEndMs;
+  }
+
+  #dispatch(event: NodeEvent): void {
+    switch (event.kind) {
+      case "client-requests":
+        return this.#clientRequests(event.clientId, event.requests);
+      case "peer-frame":
+        if (this.membership.peers.get(event.nodeid)?.link == null) return;
+        return this.recovery.receiveFrame(event.nodeid, event.view, event.messages);
+      case "datagram":
+        return this.membership.receive(event.message, this.#nowMs);
+      case "tick":
+        return this.membership.tick(this.#nowMs);
+      case "peer-up":
+        if (this.membership.linkUp(event.nodeid, event.incarnation)) this.recovery.linkUp(event.nodeid, event.incarnation);
+        return;
+      case "peer-down":
+        if (this.membership.peers.get(event.nodeid)?.link !== event.incarnation) return;
+        this.membership.linkDown(event.nodeid);
+        return this.recovery.linkDown(event.nodeid);
+      case "persisted":
+        return this.membership.persisted(event.promisedEpoch, this.#nowMs);
+      case "client-connected":
+        return this.#clientConnected(event.clientId);
+      case "client-gone":
+        return this.#clientGone(event.clientId);
+      case "leave":
+        this.membership.leave(this.#nowMs);
+        this.#updateService();
+        return this.membership.tick(this.#nowMs);
+      default:
+        assertNever(event, "event");
+    }
+  }
+
+  query(what: QueryWhat, nowMs: number): unknown {
+    if (what === "status") return describeStatus(this, this.viewInfo());
+    return what === "nodes" ? describeNodes(this, nowMs) : describeLocks(this, nowMs);
+  }
+
+  // -------------------------------------------------------------------------------------------------- lock service
+
+  #stop(): void {
+    this.recovery.stop();
+    for (const client of this.#goneClients) client.awaited = null;
+    this.#updateService();
+  }
+
+  #install(view: View): void {
+    this.#leaseEndMs = this.membership.leaseEndMs();
+    if (view.quorum.quorate) {
+      const gone = this.#known.filter((member) => !hasMember(view.members, member.nodeid, member.incarnation));
+      this.#known = view.members;
+      const clients = gone.map(({ nodeid, incarnation }) => ({ nodeid, incarnation, clientId: null }));
+      if (clients.length > 0) this.#asks.ask(this.clients.values(), clients, true, () => {});
+    }
+    this.recovery.enterView(view);
+    this.#updateService();
+  }
+
+  /** Starts and ends the service as phase, promise and lease say, and tells everybody. */
+  #updateService(): void {
+    const recovery = this.recovery;
+    const may = recovery.phase === "run" && !recovery.stopped && !this.membership.leaving && this.#nowMs < this.#leaseEndMs;
+    if (may === recovery.serving) {
+      if (!may) this.#announce();
+      return;
+    }
+    recovery.serving = may;
+    this.membership.running = may;
+    this.#announce();
+    if (may) this.#enterService();
+  }
+
+  #enterService(): void {
+    this.recovery.drain();
+    for (const client of this.clients.values()) this.#replay(client);
+    for (const client of [...this.#goneClients]) {
+      if (client.awaited === null) this.#askAll(client);
+      else this.#releaseIfAnswered(client);
+    }
+  }
+
+  viewInfo(): ViewInfo {
+    const view = this.recovery.view;
+    const quorum = view?.quorum ?? quorumOf(this.boot.nodes, []);
+    return {
+      viewId: viewName(view?.id ?? noView),
+      quorate: quorum.quorate && view !== null,
+      members: (view?.members ?? []).map((member) => member.nodeid),
+      quorumReason: quorumReason(quorum),
+      running: this.recovery.serving,
+    };
+  }
+
+  #announce(): void {
+    const view = this.recovery.view;
+    const mark = `${view === null ? "" : viewName(view.id)} ${this.recovery.serving}`;
+    if (mark === this.#announced) return;
+    this.#announced = mark;
+    const info = this.viewInfo();
+    this.#outbox.push({ kind: "view", view: info });
+    for (const client of this.clients.values()) this.#toClient(client, { kind: "view", view: info });
+  }
+
+  // ------------------------------------------------------------------------------------------------------- clients
+
+  #clientConnected(clientId: number): void {
+    assert(!this.clients.has(clientId), `client id ${clientId} used twice`);
+    const client = newClient(clientId);
+    this.clients.set(clientId, client);
+    this.#toClient(client, { kind: "view", view: this.viewInfo() });
+  }
+
+  #clientRequests(clientId: number, requests: readonly ClientRequest[]): void {
+    const client = this.clients.get(clientId);
+    if (client === undefined || client.gone) return;
+    for (const request of requests) {
+      switch (request.kind) {
+        case "open":
+          this.locks.open(client, request.lockspaceId, request.name);
+          break;
+        case "gone-ack":
+          this.#asks.answered(client, request.goneId);
+          break;
+        case "query":
+          this.#toClient(client, { kind: "answer", queryId: request.queryId, data: this.query(request.what, this.#nowMs) });
+          break;
+        default:
+          if (this.recovery.serving) this.locks.request(client, request);
+          else client.saved.push(request);
+      }
+    }
+    if (client.saved.length > this.limits.savedRequestsPerClient && !client.paused) {
+      client.paused = true;
+      this.#outbox.push({ kind: "pause-client", clientId });
+    }
+    if (this.#asks.changed()) {
+      this.recovery.advance(this.#nowMs);
+      this.#updateService();
+    }
+  }
+
+  #replay(client: Client): void {
+    const saved = client.saved;
+    client.saved = [];
+    for (const request of saved)
+      if (request.kind !== "open" && request.kind !== "gone-ack" && request.kind !== "query") this.locks.request(client, request);
+    if (!client.paused) return;
+    client.paused = false;
+    this.#outbox.push({ kind: "resume-client", clientId: client.id });
+  }
+
+  #clientGone(clientId: number): void {
+    const client = this.clients.get(clientId);
+    if (client === undefined || client.gone) return;
+    client.gone = true;
+    client.saved = [];
+    this.#asks.forgetClient(client);
+    if (client.lockspaces.size === 0) {
+      this.clients.delete(clientId);
+      return;
+    }
+    this.#goneClients.add(client);
+    if (this.recovery.serving) this.#askAll(client);
+  }
+
+  /** Every client of the cluster is asked to let go of that one; then its locks go (hazard C7). */
+  #askAll(client: Client): void {
+    const { members, id } = this.recovery.view as View;
+    client.awaited = new Set(members.map((member) => member.nodeid));
+    for (const { nodeid } of members) if (nodeid !== this.boot.nodeid) this.#send(nodeid, { kind: "client-gone", clientId: client.id });
+    const name = { nodeid: this.boot.nodeid, incarnation: this.boot.incarnation, clientId: client.id };
+    this.#asks.ask(this.clients.values(), [name], false, () => {
+      if (this.recovery.view?.id === id) this.#answeredBy(client, this.boot.nodeid);
+    });
+  }
+
+  #answeredBy(client: Client, nodeid: number): void {
+    client.awaited?.delete(nodeid);
+    this.#releaseIfAnswered(client);
+  }
+
+  #releaseIfAnswered(client: Client): void {
+    if (client.awaited === null || client.awaited.size > 0 || !this.recovery.serving) return;
+    this.#goneClients.delete(client);
+    this.locks.releaseClient(client);
+    this.clients.delete(client.id);
+  }
+
+  #receiveGone(from: number, message: PeerMessage): void {
+    if (message.kind === "client-gone-ack") {
+      const client = this.clients.get(message.clientId);
+      if (client?.gone === true) this.#answeredBy(client, from);
+      return;
+    }
+    assert(message.kind === "client-gone", `message ${message.kind} was not handled`);
+    const { members, id } = this.recovery.view as View;
+    const incarnation = (members.find((member) => member.nodeid === from) as Member).incarnation;
+    const clientId = message.clientId;
+    this.#asks.ask(this.clients.values(), [{ nodeid: from, incarnation, clientId }], false, () => {
+      if (this.recovery.view?.id === id && !this.recovery.stopped) this.#send(from, { kind: "client-gone-ack", clientId });
+    });
+  }
+}
