@@ -28,6 +28,8 @@ export function inodeKind(mode: number): InodeKind {
 export interface InodeRecord extends Inode {
   /** Operations that hold this record now. */
   useCount: number;
+  /** Open handles with a page cache. */
+  cachedOpenCount: number;
   /** The link count in the last attributes seen here: a hint, for what is worth keeping. */
   nlinkHint: number;
 }
@@ -89,14 +91,16 @@ export class InodeTable {
     if (record.nlookup === 0) this.#settle(record);
   }
 
-  opened(record: InodeRecord, writable: boolean): void {
+  opened(record: InodeRecord, writable: boolean, cached: boolean): void {
     record.openCount += 1;
+    if (cached) record.cachedOpenCount += 1;
     if (writable) record.writeOpenCount += 1;
   }
 
-  closed(record: InodeRecord, writable: boolean): void {
+  closed(record: InodeRecord, writable: boolean, cached: boolean): void {
     assert(record.openCount > 0, `inode ${record.key} closed more often than opened`);
     record.openCount -= 1;
+    if (cached) record.cachedOpenCount -= 1;
     if (writable) record.writeOpenCount -= 1;
     if (record.openCount === 0 && record.nlookup === 0) this.#settle(record);
   }
@@ -107,6 +111,7 @@ export class InodeTable {
       record.nlookup = 0;
       record.openCount = 0;
       record.writeOpenCount = 0;
+      record.cachedOpenCount = 0;
       this.#options.dropped(record, false);
     }
     this.#byNodeid.clear();
@@ -131,6 +136,7 @@ export class InodeTable {
       openCount: 0,
       writeOpenCount: 0,
       useCount: 0,
+      cachedOpenCount: 0,
       nlinkHint: 1,
       cover: this.#options.createCover(id, kind),
     };

@@ -94,9 +94,7 @@ export class Call implements Waiter {
 
   create(fuseNodeid: number, attr: Attr, entryValid: boolean, attrValid: boolean, fh: number, openFlags: number): boolean {
     if (!this.#open()) return false;
-    return this.#send(
-      encode.encodeCreate(this.#port.buffer, this.unique, fuseNodeid, 0, attr, entryValid, attrValid, fh, openFlags),
-    );
+    return this.#send(encode.encodeCreate(this.#port.buffer, this.unique, fuseNodeid, 0, attr, entryValid, attrValid, fh, openFlags));
   }
 
   written(bytes: number): boolean {

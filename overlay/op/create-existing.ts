@@ -82,7 +82,14 @@ async function openChild(mount: Mount, call: Call, request: CreateRequest, dir: 
   }
 }
 
-async function checkOpen(mount: Mount, call: Call, request: CreateRequest, dir: InodeRecord, child: InodeRecord, attr: Attr): Promise<void> {
+async function checkOpen(
+  mount: Mount,
+  call: Call,
+  request: CreateRequest,
+  dir: InodeRecord,
+  child: InodeRecord,
+  attr: Attr,
+): Promise<void> {
   const who = mount.credentials(call.pid) ?? unknownCredentials(call.uid, call.gid);
   const access = request.flags & O_ACCMODE;
   const mask = (access === 1 ? 0 : MAY_READ) | (access === O_RDONLY && (request.flags & O_TRUNC) === 0 ? 0 : MAY_WRITE);

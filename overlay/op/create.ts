@@ -18,9 +18,7 @@ function callerOf(mount: Mount, call: Call, umask: number): Caller {
 
 export function mkdir(mount: Mount, call: Call, request: MkdirRequest): Promise<void> {
   const caller = callerOf(mount, call, request.umask);
-  return make(mount, call, request.fuseNodeid, request.name, (dir) =>
-    mount.lower.mkdir(dir.id, request.name, request.mode, caller),
-  );
+  return make(mount, call, request.fuseNodeid, request.name, (dir) => mount.lower.mkdir(dir.id, request.name, request.mode, caller));
 }
 
 export function mknod(mount: Mount, call: Call, request: MknodRequest): Promise<void> {
@@ -31,18 +29,10 @@ export function mknod(mount: Mount, call: Call, request: MknodRequest): Promise<
 
 export function symlink(mount: Mount, call: Call, request: SymlinkRequest): Promise<void> {
   const caller = callerOf(mount, call, 0);
-  return make(mount, call, request.fuseNodeid, request.name, (dir) =>
-    mount.lower.symlink(dir.id, request.name, request.target, caller),
-  );
+  return make(mount, call, request.fuseNodeid, request.name, (dir) => mount.lower.symlink(dir.id, request.name, request.target, caller));
 }
 
-async function make(
-  mount: Mount,
-  call: Call,
-  fuseNodeid: number,
-  name: Buffer,
-  create: (dir: InodeRecord) => Maybe<Entry>,
-): Promise<void> {
+async function make(mount: Mount, call: Call, fuseNodeid: number, name: Buffer, create: (dir: InodeRecord) => Maybe<Entry>): Promise<void> {
   const { coherence } = mount;
   const dir = inodeOf(mount, fuseNodeid);
   if (!coherence.tryPin(dir, Mode.EX)) await coherence.pin(dir, Mode.EX, call);

@@ -23,7 +23,7 @@ export function openFlags(file: OpenFile): number {
 /** Enters an open file; `access`: what openForWrite said, null for a handle that can not write. */
 export function enterFile(mount: Mount, inode: InodeRecord, handle: LowerHandle, access: "cached" | "direct" | null): OpenFile {
   const file = mount.handles.add(inode, handle, access !== null, access !== "direct", access === "cached");
-  mount.inodes.opened(inode, file.writable);
+  mount.inodes.opened(inode, file.writable, file.cached);
   return file;
 }
 
@@ -31,7 +31,7 @@ export function enterFile(mount: Mount, inode: InodeRecord, handle: LowerHandle,
 export function closeFile(mount: Mount, file: OpenFile): void {
   mount.lower.close(file.lowerHandle);
   if (file.writeToken) mount.coherence.closeForWrite(file.inode);
-  mount.inodes.closed(file.inode, file.writable);
+  mount.inodes.closed(file.inode, file.writable, file.cached);
 }
 
 export async function open(mount: Mount, call: Call, request: OpenRequest): Promise<void> {

@@ -17,9 +17,7 @@
  * while the write was under way would then be shown to its last byte; hence the pages at the true place are dropped once more
  * after the answer, and again when the writer has surely woken up and set that size.
  *
- * The pin goes before the first invalidation: INVAL_INODE waits for pages that a READ holds, which may wait for this very pin, behind a
- * revoke. Answering without it is right: the write is done, and nothing that its answer installs in the kernel counts for more than
- * "size unknown".
+ * Before the answer means with the pin held: the READs whose pages INVAL_INODE waits for pass under it, in a revoke too.
  */
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/lock/mode.ts";
@@ -44,7 +42,7 @@ export async function write(mount: Mount, call: Call, request: WriteRequest): Pr
   if (!append && !request.fromCache && request.offset + request.data.length > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
   const pin = coherence.pinData(file.inode, Mode.EX, file.cached || request.fromCache, call);
   if (waiting(pin)) await pin;
-  let relocated: Written | null = null;
+  let after: (() => Promise<void>) | null = null;
   try {
     if (request.fromCache) {
       await writeFromCache(mount, call, request, file);
@@ -53,12 +51,13 @@ export async function write(mount: Mount, call: Call, request: WriteRequest): Pr
     if (request.killSuidgid) await killSuidgid(mount, file);
     let written = mount.lower.write(file.lowerHandle, request.data, request.offset, append);
     if (waiting(written)) written = await written;
-    if (written.offset === request.offset || written.bytes === 0) call.written(written.bytes);
-    else relocated = written;
+    if (written.offset !== request.offset && written.bytes > 0) after = await dropRelocated(mount, request, file, written);
+    else if (!file.cached && file.inode.cachedOpenCount > 0) await coherence.dropPages(file.inode, written.offset, written.bytes);
+    call.written(written.bytes);
   } finally {
     coherence.unpinData(file.inode, Mode.EX);
   }
-  if (relocated !== null) await answerRelocated(mount, call, request, file, relocated);
+  if (after !== null) await after();
 }
 
 /**
@@ -87,28 +86,36 @@ async function killSuidgid(mount: Mount, file: OpenFile): Promise<void> {
   if ((attr.mode & 0o6000) !== 0) await mount.lower.setattr(file.inode.id, { killSuidgid: true }, file.lowerHandle);
 }
 
-async function answerRelocated(mount: Mount, call: Call, request: WriteRequest, file: OpenFile, written: Written): Promise<void> {
-  const { fuseNodeid } = file.inode;
+/** What has to be done before the answer; gives what has to be done after it. */
+async function dropRelocated(mount: Mount, request: WriteRequest, file: OpenFile, written: Written): Promise<() => Promise<void>> {
+  const { coherence } = mount;
+  const { inode } = file;
   const believed = { offset: request.offset, bytes: request.data.length };
-  const sentinel = isSentinelOffset(request.offset);
-  if (sentinel || !file.cached) {
-    await mount.invalidate(fuseNodeid, written.offset, written.bytes);
-  } else {
-    const lockedFrom = Math.floor((believed.offset + believed.bytes - 1) / PAGE_BYTES) * PAGE_BYTES;
-    await invalidateOutside(mount, fuseNodeid, written, lockedFrom);
-    await invalidateOutside(mount, fuseNodeid, believed, lockedFrom);
+  if (isSentinelOffset(request.offset)) {
+    await coherence.dropPages(inode, written.offset, written.bytes);
+    return async () => {
+      await coherence.dropPages(inode, written.offset, written.bytes);
+      mount.later(() => coherence.dropPages(inode, written.offset, written.bytes));
+    };
   }
-  call.written(written.bytes);
-  if (!sentinel && file.cached) await mount.invalidate(fuseNodeid, believed.offset, believed.bytes);
-  await mount.invalidate(fuseNodeid, written.offset, written.bytes);
-  if (sentinel) mount.invalidateLater(fuseNodeid, written.offset, written.bytes);
+  if (!file.cached) {
+    await coherence.dropPages(inode, written.offset, written.bytes);
+    return () => Promise.resolve();
+  }
+  const lockedFrom = Math.floor((believed.offset + believed.bytes - 1) / PAGE_BYTES) * PAGE_BYTES;
+  await dropOutside(mount, file, written, lockedFrom);
+  await dropOutside(mount, file, believed, lockedFrom);
+  return async () => {
+    await coherence.dropPages(inode, believed.offset, believed.bytes);
+    await coherence.dropPages(inode, written.offset, written.bytes);
+  };
 }
 
-/** Drops a range but for the one page at `lockedFrom`, for which this thread must not wait. */
-async function invalidateOutside(mount: Mount, fuseNodeid: number, range: Written, lockedFrom: number): Promise<void> {
+/** Drops a range but for the one page at `lockedFrom`, which this very WRITE may hold. */
+async function dropOutside(mount: Mount, file: OpenFile, range: Written, lockedFrom: number): Promise<void> {
   const end = range.offset + range.bytes;
   const before = Math.min(end, lockedFrom) - range.offset;
-  if (before > 0) await mount.invalidate(fuseNodeid, range.offset, before);
+  if (before > 0) await mount.coherence.dropPages(file.inode, range.offset, before);
   const from = Math.max(range.offset, lockedFrom + PAGE_BYTES);
-  if (end > from) await mount.invalidate(fuseNodeid, from, end - from);
+  if (end > from) await mount.coherence.dropPages(file.inode, from, end - from);
 }

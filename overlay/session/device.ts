@@ -9,7 +9,6 @@ import type { Coherence } from "../coherence/api.ts";
 import type { Cover } from "../coherence/cover.ts";
 import { requestBufferBytes } from "../fuse/abi.ts";
 import { type Negotiated, negotiateInit } from "../fuse/init.ts";
-import { notifyInvalInode } from "../fuse/notify.ts";
 import { encodeError } from "../fuse/reply.ts";
 import { decodeRequest, type InitRequest } from "../fuse/request.ts";
 import { HandleTable } from "../inode/handles.ts";
@@ -259,14 +258,7 @@ class Serving {
   }
 
   #createMount(coherence: SessionCoherence): Mount {
-    const { native, lower, system, log } = this.#options;
-    const fd = this.#fd;
-    const invalidate = async (fuseNodeid: number, offset: number, bytes: number): Promise<void> => {
-      if (this.#closed) return;
-      const [result = 0] = await native.notify(fd, [notifyInvalInode(fuseNodeid, BigInt(offset), BigInt(bytes))]);
-      // ENOENT: the kernel has no such inode, and so no pages of it. ENODEV, ENOTCONN: no mount.
-      if (result < 0 && result !== -E.ENOENT && result !== -E.ENODEV && result !== -E.ENOTCONN) throw errnoError(-result);
-    };
+    const { lower, system, log } = this.#options;
     return {
       lower,
       coherence,
@@ -282,10 +274,10 @@ class Serving {
       staleOnce: new StaleOnce(),
       log,
       dontMask: false,
-      invalidate,
-      invalidateLater: (fuseNodeid, offset, bytes) => {
+      later: (work) => {
         system.later(WOKEN_MS, () => {
-          invalidate(fuseNodeid, offset, bytes).catch((error: unknown) => log.error({ error: String(error) }, "invalidation failed"));
+          if (!this.#closed)
+            work().catch((error: unknown) => this.#options.fail(error instanceof Error ? error : new Error(String(error))));
         });
       },
       credentials: (pid) => {

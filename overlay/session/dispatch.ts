@@ -163,7 +163,10 @@ export class Dispatch {
   #bug(call: Call, error: unknown): void {
     this.counters.bugs += 1;
     const { op, unique } = call;
-    this.#options.log.error({ op, unique, error: error instanceof Error ? (error.stack ?? error.message) : String(error) }, "bug in an operation");
+    this.#options.log.error(
+      { op, unique, error: error instanceof Error ? (error.stack ?? error.message) : String(error) },
+      "bug in an operation",
+    );
   }
 
   #guard(work: () => void): void {

@@ -1,0 +1,106 @@
+/**
+ * Test double: the coherence of a single node, where every lock is always here. It counts pins, so that a test can tell whether they are
+ * balanced, and keeps the told names truthfully, because operations ask for them.
+ */
+import type { PinMode, Want } from "../../../overlay/coherence/api.ts";
+import { createCover, type Cover } from "../../../overlay/coherence/cover.ts";
+import { Mode } from "../../../dlmd/lock/mode.ts";
+import type { Inode, InodeKind } from "../../../overlay/inode/inode.ts";
+import { fileKey } from "../../../overlay/lower/lower.ts";
+import type { FileId } from "../../../overlay/lower/lower.ts";
+import type { SessionCoherence } from "../../../overlay/session/device.ts";
+
+export class PermissiveCoherence implements SessionCoherence {
+  pins = 0;
+  tokens = 0;
+  readonly #names = new Map<Inode, Map<string, Inode | null>>();
+  readonly #entryValidity: boolean;
+
+  constructor(entryValidity: boolean) {
+    this.#entryValidity = entryValidity;
+  }
+
+  createCover(id: FileId, kind: InodeKind): Cover {
+    return createCover(id, fileKey(id), kind);
+  }
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+  tryPin(_inode: Inode, _mode: PinMode): boolean {
+    this.pins += 1;
+    return true;
+  }
+  pin(): Promise<void> {
+    throw new Error("tryPin always succeeds");
+  }
+  unpin(_inode: Inode, _mode: PinMode): void {
+    this.pins -= 1;
+  }
+  pinAll(wants: readonly Want[]): void {
+    this.pins += wants.length;
+  }
+  unpinAll(wants: readonly Want[]): void {
+    this.pins -= wants.length;
+  }
+  pinChild(_inode: Inode): { readonly pinned: boolean; readonly trip: boolean } {
+    this.pins += 1;
+    return { pinned: true, trip: false };
+  }
+  pinChildren(inodes: readonly Inode[]): readonly { readonly pinned: boolean; readonly trip: boolean }[] {
+    return inodes.map((inode) => this.pinChild(inode));
+  }
+  pinData(): void {
+    this.pins += 1;
+  }
+  unpinData(): void {
+    this.pins -= 1;
+  }
+  attrValid(): boolean {
+    return this.#entryValidity;
+  }
+  tellEntry(dir: Inode, name: Buffer, child: Inode | null): boolean {
+    let names = this.#names.get(dir);
+    if (names === undefined) this.#names.set(dir, (names = new Map()));
+    names.set(name.toString("latin1"), child);
+    return this.#entryValidity;
+  }
+  toldChild(dir: Inode, name: Buffer): Inode | null | undefined {
+    return this.#names.get(dir)?.get(name.toString("latin1"));
+  }
+  dropEntry(dir: Inode, name: Buffer): void {
+    this.#names.get(dir)?.delete(name.toString("latin1"));
+  }
+  moveEntry(oldDir: Inode, oldName: Buffer, newDir: Inode, newName: Buffer): void {
+    const child = this.toldChild(oldDir, oldName);
+    this.dropEntry(oldDir, oldName);
+    if (child === undefined) this.dropEntry(newDir, newName);
+    else this.tellEntry(newDir, newName, child);
+  }
+  exchangeEntries(oldDir: Inode, oldName: Buffer, newDir: Inode, newName: Buffer): void {
+    const a = this.toldChild(oldDir, oldName);
+    const b = this.toldChild(newDir, newName);
+    this.dropEntry(oldDir, oldName);
+    this.dropEntry(newDir, newName);
+    if (a !== undefined) this.tellEntry(newDir, newName, a);
+    if (b !== undefined) this.tellEntry(oldDir, oldName, b);
+  }
+  born(): void {}
+  forgotten(inode: Inode): void {
+    this.#names.delete(inode);
+  }
+  removed(): void {}
+  dropPages(): Promise<void> {
+    return Promise.resolve();
+  }
+  openForWrite(): "cached" {
+    this.tokens += 1;
+    return "cached";
+  }
+  closeForWrite(): void {
+    this.tokens -= 1;
+  }
+  noteCachedWrite(): void {}
+  readMode(): PinMode {
+    return Mode.PR;
+  }
+}
