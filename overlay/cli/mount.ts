@@ -37,9 +37,18 @@ export async function mountClustered(request: MountRequest): Promise<void> {
   const runDir = options.runDir ?? defaultRunDir();
   const plan = await checkMount(request.device, mountPoint, runDir, (dir) => askDlmd(dir, null));
   request.tell(`${request.device}: volume ${plan.volume.name} of cluster ${plan.info.clusterName}, uuid ${plan.volume.uuid}`);
+  if (plan.source === null) throw notReached(plan.volume.name);
   if (request.fake) return;
   const pid = await startOverlay({ device: request.device, mountPoint, options: request.options, runDir });
   request.tell(`${mountPoint}: mounted, served by process ${pid}`);
+}
+
+function notReached(volume: string): OperatingError {
+  return new OperatingError(`volume ${volume} is known, but its device or directory is not named`, {
+    code: "device-missing",
+    hint: "Name the device with its path: this version mounts a volume only on nodes that reach it.",
+    exitStatus: 32,
+  });
 }
 
 interface MountArguments {
@@ -55,7 +64,6 @@ const details = `Options of -o: ${knownOptions.join(", ")}, x-*.
   runDir=PATH   where the dlmd of this node has its socket [/run/coverlay]
 Other ways to the same: mount -t clustered DEVICE DIRECTORY (after \`coverlay install-mount-helper\`); in fstab:
   /dev/sdb1  /shared  clustered  rw,_netdev  0  0
-A node that does not reach the device names the volume, as in cluster.yaml, in its place.
 Exit status: 0 mounted; 1 wrong command line, or not root; 32 refused.`;
 
 export const mountCommand: CommandModule<object, MountArguments> = {
@@ -63,7 +71,7 @@ export const mountCommand: CommandModule<object, MountArguments> = {
   describe: "mount a volume of the cluster",
   builder: (yargs) =>
     yargs
-      .positional("device", { type: "string", demandOption: true, describe: "the device, directory or volume" })
+      .positional("device", { type: "string", demandOption: true, describe: "the device, or the directory of a `directory` volume" })
       .positional("directory", { type: "string", describe: "the mount point" })
       .option("options", {
         alias: "o",

@@ -34,6 +34,7 @@ export async function checkMount(sourceName: string, mountPoint: string, runDir:
     const bit = source === null ? null : requireBit(source);
     const { info, view } = await ask(runDir);
     const volume = bit === null ? findVolume(sourceName, info) : requireKnown(sourceName, bit, info);
+    if (source !== null) requireKind(source, volume);
     if (!view.quorate) throw noQuorum(view);
     requireNotMounted(sourceName, source, mountPoint, runDir);
     requireMountPoint(mountPoint);
@@ -89,6 +90,15 @@ function requireKnown(name: string, bit: Bit, info: ClusterInfo): VolumeConfig {
     "unknown-volume",
     `${name} is volume ${bit.volume} (${bit.uuid}), which cluster ${info.clusterName} does not know; it knows ${listVolumes(info)}`,
     `Add it to the volumes in cluster.yaml on every node: name: ${bit.volume}, uuid: ${bit.uuid}`,
+  );
+}
+
+function requireKind(source: LowerSource, volume: VolumeConfig): void {
+  if (source.kind === volume.lower) return;
+  throw refuse(
+    "wrong-lower",
+    `${source.path} is a ${source.kind}; cluster.yaml says that volume ${volume.name} is a ${volume.lower}`,
+    `Name the ${volume.lower}, or correct "lower" in every node's cluster.yaml.`,
   );
 }
 

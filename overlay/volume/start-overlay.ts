@@ -35,14 +35,14 @@ export function overlayLogFile(args: OverlayArguments): string {
  * Resolves with the overlay's pid once the mount answers; the overlay goes on without us. Rejects with the overlay's own error, after it
  * has ended. An interrupt of this command ends the overlay too.
  */
-export async function startOverlay(args: OverlayArguments): Promise<number> {
+export async function startOverlay(args: OverlayArguments, program: string = coverlayProgram()): Promise<number> {
   const logFile = overlayLogFile(args);
   mkdirSync(args.runDir, { recursive: true, mode: 0o755 });
   const log = openSync(logFile, "a", 0o640);
   let child: ChildProcess;
   try {
     const words = ["serve", "--device", args.device, "--mountpoint", args.mountPoint, "--options", args.options, "--run-dir", args.runDir];
-    child = spawn(process.execPath, [coverlayProgram(), ...words], { detached: true, cwd: "/", stdio: ["ignore", log, log, "pipe"] });
+    child = spawn(process.execPath, [program, ...words], { detached: true, cwd: "/", stdio: ["ignore", log, log, "pipe"] });
   } finally {
     closeSync(log);
   }

@@ -72,6 +72,7 @@ describe.skipIf(missing !== null)("refusals of a clustered mount", () => {
       expect(await refusal(check({ clusterName: "other" }))).toEqual(["wrong-cluster", 32]);
       expect(await refusal(check({ volumes: [] }))).toEqual(["unknown-volume", 32]);
       expect(await refusal(check({}, { quorate: false, members: [] }))).toEqual(["no-quorum", 32]);
+      expect(await refusal(check({ volumes: [{ name: "shared", uuid: bit.uuid, lower: "directory" }] }))).toEqual(["wrong-lower", 32]);
       expect(await check({})).toEqual({ source: { kind: "device", path: disk.device }, volume: info.volumes[0], bit, info });
       expect(await checkMount("shared", disk.mountPoint, disk.dir, cluster)).toMatchObject({ source: null, bit });
       expect(await refusal(checkMount("shered", disk.mountPoint, disk.dir, cluster))).toEqual(["unknown-volume", 32]);

@@ -130,8 +130,17 @@ describe.skipIf(missing !== null)("the owner over real lock managers", () => {
           const again = await mounter(1);
           await Promise.all([again.until("owner epoch 3"), second.until("node1 epoch 3"), back.until("node1 epoch 3")]);
           expect(readFileSync(again.file("by-node1"), "utf8")).toBe("one");
-          await again.leave();
-          await Promise.all([second.until("owner epoch 4"), back.until("node2 epoch 4")]);
+
+          // Only its overlay dies, with dlmd alive: the same.
+          const lower = again.lower;
+          await again.close();
+          await Promise.all([second.untilWhy(gone), back.untilWhy(gone)]);
+          again.lower = null;
+          await lower?.release();
+          const onceMore = await mounter(1);
+          await Promise.all([onceMore.until("owner epoch 4"), second.until("node1 epoch 4"), back.until("node1 epoch 4")]);
+          await onceMore.leave();
+          await Promise.all([second.until("owner epoch 5"), back.until("node2 epoch 5")]);
           await Promise.all([second.leave(), back.leave()]);
         } finally {
           for (const made of mounters) await made.lower?.release();

@@ -1,0 +1,65 @@
+/** Starting an overlay process: it lives on alone, its error comes through, its silent death is told, an interrupt ends it. */
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { type OverlayArguments, overlayLogFile, startOverlay } from "../../../overlay/volume/start-overlay.ts";
+
+let dir = "";
+const pids: number[] = [];
+
+beforeEach(() => {
+  dir = mkdtempSync(path.join(os.tmpdir(), "coverlay-start-"));
+});
+
+afterEach(() => {
+  for (const pid of pids.splice(0)) if (existsSync(`/proc/${pid}`)) process.kill(pid, "SIGKILL");
+  rmSync(dir, { recursive: true, force: true });
+});
+
+/** `body`: what stands in for the program; `say(text)` writes on the pipe. */
+function start(body: string): Promise<number> {
+  const program = path.join(dir, "program.mjs");
+  const say = `import { writeSync, closeSync } from "node:fs";\nconst say = (text) => { writeSync(3, text); closeSync(3); };\n`;
+  writeFileSync(program, say + body);
+  return startOverlay(overlay(), program);
+}
+
+function overlay(): OverlayArguments {
+  return { device: "/dev/x", mountPoint: "/mnt/a b", options: "ro,runDir=/r", runDir: path.join(dir, "run") };
+}
+
+test("it gets its arguments, and lives on in a session of its own", async () => {
+  const pid = await start(`console.log(process.argv.slice(2).join("|"));
+    setInterval(() => {}, 60_000);
+    say(JSON.stringify({ ready: true, pid: process.pid }) + "\\n");`);
+  pids.push(pid);
+  const fields = readFileSync(`/proc/${pid}/stat`, "latin1").split(") ")[1]?.split(" ") ?? [];
+  expect(Number(fields[3])).toBe(pid);
+  const log = overlayLogFile(overlay());
+  expect(log).toBe(path.join(dir, "run/mount-mnt-a b.log"));
+  expect(readFileSync(log, "utf8")).toBe(
+    `serve|--device|/dev/x|--mountpoint|/mnt/a b|--options|ro,runDir=/r|--run-dir|${path.join(dir, "run")}\n`,
+  );
+});
+
+test("its refusal is the command's", async () => {
+  const refused = start(
+    `say(JSON.stringify({ error: { code: "no-quorum", message: "m", hint: "h", exitStatus: 32 } }) + "\\n"); process.exit(32);`,
+  );
+  await expect(refused).rejects.toMatchObject({ code: "no-quorum", message: "m", hint: "h", exitStatus: 32 });
+});
+
+test("one that dies without a word is told, with its log", async () => {
+  const died = start(`throw new Error("in the log");`);
+  await expect(died).rejects.toMatchObject({ code: "overlay-died", exitStatus: 32, hint: `Its log is ${overlayLogFile(overlay())}` });
+  expect(readFileSync(overlayLogFile(overlay()), "utf8")).toContain("in the log");
+});
+
+test("an interrupt of the command ends the overlay that is not ready", async () => {
+  const interrupted = start(
+    `process.on("SIGTERM", () => process.exit(0)); setInterval(() => {}, 60_000); process.kill(${process.pid}, "SIGTERM");`,
+  );
+  await expect(interrupted).rejects.toMatchObject({ code: "overlay-died" });
+  expect(process.listenerCount("SIGTERM")).toBe(0);
+});
