@@ -55,6 +55,7 @@ async function parseArguments(): Promise<Arguments> {
     .example("$0 --config cluster.yaml --node node1 --run-dir /tmp/node1", "one of several nodes on one machine")
     .example("$0 --log-level debug --json-log /var/log/dlmd.json", "more to read")
     .epilogue("SIGTERM and SIGINT leave the cluster cleanly. Exit status: 0 after that, 1 if it could not start, 70 if it gave up.")
+    .parserConfiguration({ "duplicate-arguments-array": false })
     .strict()
     .version(false)
     .wrap(110)

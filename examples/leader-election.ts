@@ -4,8 +4,8 @@
  *
  *     node dist/examples/leader-election.js /run/coverlay/dlmd.sock alice
  *
- * The leader holds PW on one resource and writes its name into the value block. PW excludes another PW but not CR, so
- * anybody may take CR and read who leads.
+ * The leader holds EX on the resource "leader"; the others wait for it. Who leads stands in the value block of another
+ * resource, "leader-name", so that reading it does not wait in the queue of those who want to lead.
  */
 import { LockFlag, type Lock, type Lockspace } from "../dlmd/client/api.ts";
 import { connectDlm } from "../dlmd/client/client.ts";
@@ -13,10 +13,10 @@ import { Mode } from "../dlmd/lock/mode.ts";
 
 const [socketPath = "/run/coverlay/dlmd.sock", name = `pid ${process.pid}`] = process.argv.slice(2);
 
-/** Takes that mode on the one resource; resolves when it is granted. */
-function take(space: Lockspace, mode: Mode): Promise<Lock> {
+/** Takes that mode, and reads the value block; resolves when it is granted. */
+function take(space: Lockspace, resource: string, mode: Mode): Promise<Lock> {
   return new Promise((resolve, reject) => {
-    const lock = space.createLock("leader", {
+    const lock = space.createLock(resource, {
       ast(_, status) {
         if (status === "granted") resolve(lock);
         else if (status !== "unlocked") reject(lock.error ?? new Error(status));
@@ -29,7 +29,7 @@ function take(space: Lockspace, mode: Mode): Promise<Lock> {
 }
 
 async function whoLeads(space: Lockspace): Promise<string> {
-  const lock = await take(space, Mode.CR);
+  const lock = await take(space, "leader-name", Mode.CR);
   const leader = lock.lvb === null || !lock.lvbValid ? "not known" : Buffer.from(lock.lvb).toString();
   lock.unlock(0);
   return leader;
@@ -46,9 +46,10 @@ const client = await connectDlm(socketPath, {
 });
 const space = await client.lockspace("election");
 console.log(`${name}: candidate, leader: ${await whoLeads(space)}`);
-const leadership = await take(space, Mode.PW);
-// From PW to PW: the value block is written. Later requests come after it, so nothing needs to be waited for.
-leadership.request(Mode.PW, LockFlag.VALBLK, Buffer.from(name));
+await take(space, "leader", Mode.EX);
+const nameplate = await take(space, "leader-name", Mode.EX);
+// From EX down: the value block is written. CR is kept, because a value block lives as long as somebody holds its resource.
+nameplate.request(Mode.CR, LockFlag.VALBLK, Buffer.from(name));
 console.log(`${name}: leads, leader: ${await whoLeads(space)}`);
 process.once("SIGTERM", () => {
   console.log(`${name}: resigns`);
