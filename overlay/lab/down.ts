@@ -21,7 +21,8 @@ const UP_LEAVES_TIMEOUT_MS = 60_000;
 const WORKERS_LEAVE_TIMEOUT_MS = 10_000;
 /** The data goes anyway, so a mount that does not leave soon is aborted. */
 const CLEAN_UNMOUNT_TIMEOUT_MS = 5000;
-const DLMD_LEAVES_TIMEOUT_MS = 3000;
+/** Dlmds that all leave at once wait for one another; nothing depends on how these go. */
+const DLMD_LEAVES_TIMEOUT_MS = 1000;
 
 /** Takes the lab in `dir` down. False: there is none. Throws OperatingError when something will not go; then lab.json stays. */
 export async function takeDown(dir: string): Promise<boolean> {

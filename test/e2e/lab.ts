@@ -20,8 +20,11 @@ const root = path.resolve(import.meta.dirname, "../..");
 const UP_TIMEOUT_MS = 180_000;
 const COMMAND_TIMEOUT_MS = 120_000;
 
+/** The compiled tree; another one while somebody works on this one. */
+const dist = process.env["COVERLAY_TEST_DIST"] ?? path.join(root, "dist");
+
 /** The compiled program, as a user runs it. */
-export const coverlayProgram: string = path.join(root, "dist/overlay/main.js");
+export const coverlayProgram: string = path.join(dist, "overlay/main.js");
 
 let built = false;
 
@@ -36,7 +39,9 @@ export function ensureBuilt(): void {
     .filter((file) => file.endsWith(".ts"))
     .reduce((time, file) => Math.max(time, statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? 0), 0);
   if (newest > compiled) {
-    const result = spawnSync(path.join(root, "node_modules/.bin/tsc"), ["-p", path.join(root, "tsconfig.json")], { encoding: "utf8" });
+    const result = spawnSync(path.join(root, "node_modules/.bin/tsc"), ["-p", path.join(root, "tsconfig.json"), "--outDir", dist], {
+      encoding: "utf8",
+    });
     if (!existsSync(coverlayProgram)) throw new Error(`the build failed:\n${result.stdout}${result.stderr}`);
   }
   built = true;

@@ -6,6 +6,7 @@ import { createInterface } from "node:readline";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { loopsOver } from "../../../overlay/lab/disk.ts";
 import { mountsUnder } from "../../../overlay/lab/fuse-mounts.ts";
+import { processRef } from "../../../overlay/lab/processes.ts";
 import { readLab } from "../../../overlay/lab/state.ts";
 import { type TestLab, coverlay, coverlayProgram, leftovers, startLab, watchedDirectory } from "../lab.ts";
 
@@ -108,7 +109,7 @@ describe("a lab of three nodes", () => {
     const before = (await lab.status())[nodeid - 1];
     await lab.kill(nodeid);
     expect(mountsUnder(lab.node(nodeid).mount)).toEqual([]);
-    for (const pid of [before?.dlmdPid, before?.overlayPid]) expect(statSync(`/proc/${pid}`, { throwIfNoEntry: false })).toBeUndefined();
+    for (const pid of [before?.dlmdPid, before?.overlayPid]) expect(processRef(pid ?? 0)).toBeNull();
     expect(loopsOver(`${lab.dir}/disk.img`)).not.toContain(before?.device);
     await lab.start(nodeid);
     expect(readFileSync(`${lab.node(nodeid).mount}/hello`, "utf8")).toBe("from node1");
