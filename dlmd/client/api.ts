@@ -37,6 +37,8 @@ export interface Lock {
   readonly resource: string;
   /** Granted mode; NL before the first grant and after unlock. */
   readonly mode: Mode;
+  /** dlmd granted it once and has it still, if only at NL: only then can it be unlocked. */
+  readonly exists: boolean;
   /** A request is outstanding: another may not be made (dlmd would answer EBUSY). */
   readonly busy: boolean;
   /** Value block as of the last grant that read it; null before. */

@@ -21,8 +21,7 @@ export class ClientLock implements Lock {
   readonly #connection: Connection;
   readonly #lockspaceId: number;
   readonly #handlers: LockHandlers;
-  /** dlmd granted it once: the lock exists there, if only at NL. */
-  #exists = false;
+  exists = false;
 
   constructor(connection: Connection, lockspaceId: number, resource: string, handlers: LockHandlers) {
     this.#connection = connection;
@@ -36,7 +35,7 @@ export class ClientLock implements Lock {
     const writer = this.#connection.entry();
     this.busy = true;
     this.error = null;
-    if (!this.#exists) {
+    if (!this.exists) {
       this.lockId = this.#connection.register(this);
       encodeRequest.lock(writer, this.lockId, this.#lockspaceId, this.resource, mode, flags);
       return;
@@ -48,7 +47,7 @@ export class ClientLock implements Lock {
 
   unlock(flags: number, lvb?: Uint8Array): void {
     assert(!this.busy, `${this.resource}: a request is outstanding`);
-    assert(this.#exists, `${this.resource}: nothing to unlock`);
+    assert(this.exists, `${this.resource}: nothing to unlock`);
     const writer = this.#connection.entry();
     this.busy = true;
     this.error = null;
@@ -65,13 +64,13 @@ export class ClientLock implements Lock {
     assert(this.busy, `${this.resource}: a result without a request`);
     this.busy = false;
     if (status === "granted") {
-      this.#exists = true;
+      this.exists = true;
       this.mode = mode;
       if (lvbRead) {
         this.lvb = lvb === null ? null : lvb.slice();
         this.lvbValid = lvbValid;
       }
-    } else if (status === "unlocked" || !this.#exists) {
+    } else if (status === "unlocked" || !this.exists) {
       this.#forget();
     }
     this.#handlers.ast(this, status);
@@ -82,7 +81,7 @@ export class ClientLock implements Lock {
     this.busy = false;
     this.error = new OperatingError(`lock ${this.resource}: ${reason}`, { code: errnoName(errno) });
     this.mode = mode;
-    if (!this.#exists) this.#forget();
+    if (!this.exists) this.#forget();
     this.#handlers.ast(this, "error");
   }
 
@@ -94,7 +93,7 @@ export class ClientLock implements Lock {
   #forget(): void {
     this.#connection.release(this.lockId);
     this.lockId = -1;
-    this.#exists = false;
+    this.exists = false;
     this.mode = Mode.NL;
   }
 }

@@ -320,13 +320,11 @@ class Shell implements CoherenceShell {
       for (const told of [...cover.names.values()]) dropName(cover, told.name);
       cover.names = null;
     }
-    const lock = this.#locks.get(cover);
+    unlockIdle(this.#locks.get(cover));
     this.#locks.delete(cover);
-    if (lock !== undefined && !lock.busy) lock.unlock(0);
     cover.mode = Mode.NL;
-    const token = this.#tokenLocks.get(cover);
+    unlockIdle(this.#tokenLocks.get(cover)?.lock);
     this.#tokenLocks.delete(cover);
-    if (token !== undefined && !token.lock.busy) token.lock.unlock(0);
     cover.token = null;
   }
 
@@ -549,12 +547,17 @@ class Shell implements CoherenceShell {
       pump(this.#state, cover, this.#options.now());
     }
     this.#run();
-    for (const lock of this.#locks.values()) if (!lock.busy) lock.unlock(0);
-    for (const { lock } of this.#tokenLocks.values()) if (!lock.busy) lock.unlock(0);
+    for (const lock of this.#locks.values()) unlockIdle(lock);
+    for (const { lock } of this.#tokenLocks.values()) unlockIdle(lock);
     this.#locks.clear();
     this.#tokenLocks.clear();
     await Promise.resolve();
   }
+}
+
+/** A lock that was never granted is not known to dlmd; one with a request outstanding goes with the connection. */
+function unlockIdle(lock: Lock | undefined): void {
+  if (lock !== undefined && lock.exists && !lock.busy) lock.unlock(0);
 }
 
 function unsettled(): void {
