@@ -117,6 +117,7 @@ export function setattr(context: LocalContext, id: FileId, change: AttrChange, h
   if (handle !== null) {
     const file = context.handles.get(handle);
     const usable = sameId(file.id, id) && (size === undefined || file.writable);
+    if (usable && size !== undefined) file.changed = true;
     if (usable) return context.handles.use(file, (fd) => apply(fd, fd));
   }
   if (size !== undefined) return withTruncatable(context, id, (fd) => apply(fd, fd));

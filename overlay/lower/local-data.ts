@@ -81,9 +81,10 @@ export function read(context: LocalContext, handle: LowerHandle, offset: number,
   return readRest(context, file, context.scratch.subarray(0, have), offset, bytes);
 }
 
-function writable(context: LocalContext, handle: LowerHandle): OpenFile {
+function changing(context: LocalContext, handle: LowerHandle): OpenFile {
   const file = context.handles.getFile(handle);
   if (!file.writable) throw errnoError(E.EBADF);
+  file.changed = true;
   return file;
 }
 
@@ -94,7 +95,7 @@ export function write(
   offset: number,
   append: boolean,
 ): Maybe<{ offset: number; bytes: number }> {
-  const file = writable(context, handle);
+  const file = changing(context, handle);
   if (data.byteLength > MAX_IO_BYTES) throw errnoError(E.EINVAL);
   if (!append) checkWritable(offset, data.byteLength);
   const buffer = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
@@ -121,7 +122,7 @@ export async function fsync(context: LocalContext, handle: LowerHandle, dataOnly
 }
 
 export async function fallocate(context: LocalContext, handle: LowerHandle, mode: number, offset: number, bytes: number): Promise<void> {
-  const file = writable(context, handle);
+  const file = changing(context, handle);
   checkWritable(offset, bytes);
   await context.handles.use(file, async (fd) => checked(await context.native.pool.data.fallocate(fd, mode, offset, bytes)));
 }
@@ -143,7 +144,7 @@ export async function copyFileRange(
   bytes: number,
 ): Promise<number> {
   const source = context.handles.getFile(inHandle);
-  const target = writable(context, outHandle);
+  const target = changing(context, outHandle);
   if (!source.readable) throw errnoError(E.EBADF);
   const length = Math.min(bytes, MAX_COPY_BYTES);
   if (isBeyondAnyFile(inOffset, length)) return 0;

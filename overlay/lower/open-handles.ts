@@ -21,6 +21,8 @@ export interface OpenFile {
   readonly readable: boolean;
   users: number;
   closed: boolean;
+  /** Data or size were changed through it: its close may have to write out. */
+  changed: boolean;
   /** Directories: where the descriptor stands, so that a listing that goes on needs no seek. */
   position: bigint;
   /** Directories: listings through one descriptor share its position. */
@@ -63,6 +65,7 @@ export class OpenHandles {
       readable: mode !== O.WRONLY,
       users: 0,
       closed: false,
+      changed: !directory && (flags & O.TRUNC) !== 0,
       position: 0n,
       turn: directory ? new Exclusive() : null,
     };
@@ -112,9 +115,9 @@ export class OpenHandles {
     this.#files[file.handle - 1] = undefined;
     this.#free.push(file.handle - 1);
     this.#count -= 1;
-    // The last close of a file without a name frees its blocks, and ext4 may write out at the close of a file that was
-    // truncated: both can wait for the disk.
-    const quick = !file.writable && this.#native.sync.stat(file.fd, this.#stat) === 0 && this.#stat[STAT.NLINK] !== 0;
+    // The last close of a file without a name frees its blocks, ext4 may write out at the close of a file that was
+    // truncated, and XFS gives back blocks past the end: these can wait for the disk.
+    const quick = !file.changed && this.#native.sync.stat(file.fd, this.#stat) === 0 && this.#stat[STAT.NLINK] !== 0;
     if (quick) {
       this.#native.sync.close(file.fd);
       this.#tellIfClosed();

@@ -25,16 +25,16 @@ export const MAX_REMEMBERED_ANSWERS: number = 8 * MAX_RUNNING_CALLS;
 
 /** Where answers go: the session's present connection. */
 export interface AnswerSink {
-  /** `data` must stay as it is until sent. */
-  answer(type: number, id: number, body: Uint8Array, data: Uint8Array | null): void;
+  /** `data` must stay as it is until sent, unless `passing`: then it is copied now. */
+  answer(type: number, id: number, body: Uint8Array, data: Uint8Array | null, passing: boolean): void;
   /** There is room for more calls again. */
   resume(): void;
 }
 
+/** Of a change: none of them has data. */
 interface Answer {
   readonly type: number;
   readonly body: Uint8Array;
-  readonly data: Uint8Array | null;
 }
 
 export class ServerSession {
@@ -92,7 +92,7 @@ export class ServerSession {
     if (this.#closed || this.#running.has(id)) return;
     const remembered = this.#answers.get(id);
     if (remembered !== undefined) {
-      this.sink?.answer(remembered.type, id, remembered.body, remembered.data);
+      this.sink?.answer(remembered.type, id, remembered.body, null, false);
       return;
     }
     const row: CallRow<K> = CALLS[call];
@@ -128,10 +128,7 @@ export class ServerSession {
   #succeed<K extends CallName>(row: CallRow<K>, id: number, value: AnswerOf<K>, shared: boolean): void {
     this.#writer.reset();
     row.answer.write(this.#writer, value);
-    const view = row.answer.data?.(value) ?? null;
-    // A synchronous answer is a view of the lower's own buffer, which the next call overwrites.
-    const data = view !== null && shared ? Uint8Array.prototype.slice.call(view) : view;
-    this.#answer(row, id, { type: row.type | FrameType.ANSWER, body: this.#writer.view(), data });
+    this.#answer(row, id, row.type | FrameType.ANSWER, row.answer.data?.(value) ?? null, shared);
   }
 
   #fail<K extends CallName>(row: CallRow<K>, call: CallName, id: number, error: unknown): void {
@@ -140,13 +137,15 @@ export class ServerSession {
       this.#log.error({ call, error: String(error) }, "a call of another node ended with an error that is no errno");
       throw error;
     }
-    this.#answer(row, id, { type: FrameType.FAILED, body: this.#writer.reset().u32(error.errno).view(), data: null });
+    this.#writer.reset().u32(error.errno);
+    this.#answer(row, id, FrameType.FAILED, null, false);
   }
 
-  #answer<K extends CallName>(row: CallRow<K>, id: number, answer: Answer): void {
+  /** With the body that was just written. `shared`: a view of the lower's own buffer, which the next call overwrites. */
+  #answer<K extends CallName>(row: CallRow<K>, id: number, type: number, data: Uint8Array | null, shared: boolean): void {
     if (this.#closed) return;
-    if (row.mutates) this.#answers.set(id, { ...answer, body: answer.body.slice() });
-    this.sink?.answer(answer.type, id, answer.body, answer.data);
+    if (row.mutates) this.#answers.set(id, { type, body: this.#writer.copy() });
+    this.sink?.answer(type, id, this.#writer.view(), data, shared);
   }
 
   #handle(handle: number): LowerHandle {

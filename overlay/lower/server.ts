@@ -123,13 +123,13 @@ class Connection {
     if (this.#socket.isPaused() && !this.#mustPause()) this.#socket.resume();
   }
 
-  answer(type: number, id: number, body: Uint8Array, data: Uint8Array | null): void {
+  answer(type: number, id: number, body: Uint8Array, data: Uint8Array | null, passing: boolean): void {
     this.#server.counters.sent += 1;
-    this.#batch.add(type, id, body, data);
+    this.#batch.add(type, id, body, data, passing);
     if (this.#inChunk || this.#flushAsked) return;
-    // Answers that come from the pools in one turn of the loop leave together.
+    // Answers that the pools gave together leave together: after the promises of this callback, before the next one.
     this.#flushAsked = true;
-    setImmediate(() => {
+    process.nextTick(() => {
       this.#flushAsked = false;
       this.#flush();
     });

@@ -37,6 +37,8 @@ export const MAX_FRAME_BYTES: number = 1024 * 1024 + 192 * 1024;
 /** Before the peer has proved who it is. */
 export const MAX_HELLO_FRAME_BYTES = 4096;
 const SLAB_BYTES = 64 * 1024;
+/** Data up to that size is copied behind its head: cheaper than a part of its own. */
+const COPIED_DATA_BYTES = 8192;
 
 export type OnFrame = (type: number, id: number, body: Uint8Array) => void;
 
@@ -137,7 +139,7 @@ export function encodeFrame(type: number, id: number, body: Uint8Array): Buffer 
   return frame;
 }
 
-/** Collects frames until they are taken: small ones one behind the other in a slab, data by reference. */
+/** Collects frames until they are taken: small ones one behind the other in a slab, large data by reference. */
 export class FrameBatch {
   #slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
   #used = 0;
@@ -153,22 +155,29 @@ export class FrameBatch {
     return this.#bytes;
   }
 
-  /** `data` must stay as it is until it was sent. */
-  add(type: number, id: number, body: Uint8Array, data: Uint8Array | null): void {
-    const bytes = HEAD_BYTES + body.byteLength;
-    if (this.#used + bytes > this.#slab.length) {
-      this.#endRun();
-      this.#slab = Buffer.allocUnsafeSlow(Math.max(SLAB_BYTES, bytes));
-      this.#used = 0;
-      this.#from = 0;
-    }
+  /** `data` must stay as it is until it was sent, unless `passing`: then it is copied now. */
+  add(type: number, id: number, body: Uint8Array, data: Uint8Array | null, passing = false): void {
+    const dataBytes = data?.byteLength ?? 0;
+    const copied = data !== null && (passing || dataBytes <= COPIED_DATA_BYTES);
+    this.#makeRoom(HEAD_BYTES + body.byteLength + (copied ? dataBytes : 0));
     this.#used += writeFrame(this.#slab, this.#used, type, id, body, data);
-    this.#bytes += bytes;
-    if (data !== null && data.byteLength > 0) {
+    this.#bytes += HEAD_BYTES + body.byteLength + dataBytes;
+    if (data === null) return;
+    if (copied) {
+      this.#slab.set(data, this.#used);
+      this.#used += dataBytes;
+    } else {
       this.#endRun();
       this.#parts.push(data);
-      this.#bytes += data.byteLength;
     }
+  }
+
+  #makeRoom(bytes: number): void {
+    if (this.#used + bytes <= this.#slab.length) return;
+    this.#endRun();
+    this.#slab = Buffer.allocUnsafeSlow(Math.max(SLAB_BYTES, bytes));
+    this.#used = 0;
+    this.#from = 0;
   }
 
   #endRun(): void {

@@ -15,6 +15,8 @@ const O_DIRECTORY = process.arch === "arm64" ? 0o40000 : 0o200000;
 
 /** A root directory and the way that node:fs sees it. */
 export interface Place {
+  /** Nobody else uses the file system: which inode numbers it gives is its own doing. */
+  readonly alone: boolean;
   readonly rootFd: number;
   readonly path: string;
   release(): Promise<void>;
@@ -29,6 +31,7 @@ export function directoryPlace(base: string = tmpdir()): Place {
   const directory = mkdtempSync(path.join(base, "coverlay-lower-"));
   const rootFd = opened(nativeAddon().open(directory, O_DIRECTORY, 0), "open of the directory");
   return {
+    alone: false,
     rootFd,
     path: directory,
     async release() {
@@ -63,6 +66,7 @@ export function makeImage(type: "ext4" | "xfs", mebibytes: number): Image {
       throw new Error(`mount of ${type}: errno ${-rootFd} ${log.join("; ")}`);
     }
     return {
+      alone: true,
       rootFd,
       path: `/proc/self/fd/${rootFd}`,
       async release() {
@@ -83,6 +87,7 @@ export function makeImage(type: "ext4" | "xfs", mebibytes: number): Image {
 }
 
 export interface Fixture {
+  readonly alone: boolean;
   readonly lower: Lower;
   readonly path: string;
   release(): Promise<void>;
@@ -91,6 +96,7 @@ export interface Fixture {
 export function localFixture(place: Place, metadataCalls: "inline" | "pool" = "inline"): Fixture {
   const lower = createLocalLower({ native: nativeAddon(), rootFd: place.rootFd, metadataCalls, log: silentLog });
   return {
+    alone: place.alone,
     lower,
     path: place.path,
     async release() {
@@ -119,6 +125,7 @@ export async function remoteFixture(place: Place): Promise<Fixture> {
   const lower = createRemoteLower({ ...TEST_CALLER, log: silentLog });
   await lower.connect({ host: "127.0.0.1", port }, 1);
   return {
+    alone: place.alone,
     lower,
     path: place.path,
     async release() {

@@ -10,8 +10,7 @@ async function onImage(image: Image, make: (place: Place) => Fixture | Promise<F
     place = image.mount(readOnly);
     const fixture = await make(place);
     return {
-      lower: fixture.lower,
-      path: fixture.path,
+      ...fixture,
       async release() {
         await fixture.release();
         image.remove();
