@@ -88,7 +88,7 @@ export const mountCommand: CommandModule<object, MountArguments> = {
       .option("verbose", { alias: "v", type: "boolean", default: false, describe: "say what is done" })
       .example("$0 mount /dev/sdb1 /shared", "on every node")
       .example("$0 mount /shared -o remount,ro", "read-only from now on, on this node")
-      .epilogue(details) as never,
+      .epilogue(details),
   handler: ({ device, directory, options, sloppy, fake, verbose }) =>
     runCommand(false, async () => {
       const text = options.join(",");

@@ -24,7 +24,7 @@ export const umountCommand: CommandModule<object, UmountArguments> = {
       .option("type", { alias: "t", type: "string", describe: "for umount(8): nothing to us" })
       .option("verbose", { alias: "v", type: "boolean", default: false, describe: "say what is done" })
       .example("$0 umount /shared", "the owner hands the volume over to the other nodes")
-      .epilogue("Exit status: 0 unmounted and released; 1 wrong command line, or not root; 32 it could not be.") as never,
+      .epilogue("Exit status: 0 unmounted and released; 1 wrong command line, or not root; 32 it could not be."),
   handler: ({ directory, lazy, force, verbose }) =>
     runCommand(false, async () => {
       requireRoot();

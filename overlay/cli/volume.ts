@@ -107,7 +107,7 @@ function describeReport(report: VolumeReport): string {
 function target<T>(yargs: Argv<T>): Argv<T & TargetArguments> {
   return yargs
     .positional("target", { type: "string", demandOption: true, describe: "block device, or the directory of a `directory` volume" })
-    .option("json", { type: "boolean", default: false, describe: "print JSON" }) as unknown as Argv<T & TargetArguments>;
+    .option("json", { type: "boolean", default: false, describe: "print JSON" });
 }
 
 const enableCommand: CommandModule<object, EnableArguments> = {
@@ -118,7 +118,7 @@ const enableCommand: CommandModule<object, EnableArguments> = {
       .option("cluster", { type: "string", demandOption: true, describe: "the cluster's name, as in cluster.yaml" })
       .option("name", { type: "string", describe: "the volume's name [default: made from the target's]" })
       .option("uuid", { type: "string", describe: "the volume's uuid [default: a new one]" })
-      .example("$0 volume enable /dev/sdb1 --cluster demo --name shared", "prints what to add to cluster.yaml") as Argv<EnableArguments>,
+      .example("$0 volume enable /dev/sdb1 --cluster demo --name shared", "prints what to add to cluster.yaml"),
   handler: ({ target, json, cluster, name, uuid }) =>
     runCommand(json, async () => {
       const bit: Bit = { cluster, volume: name ?? defaultName(target), uuid: uuid ?? randomUUID() };

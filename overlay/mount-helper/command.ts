@@ -32,7 +32,7 @@ export const installMountHelperCommand: CommandModule<object, InstallArguments> 
       .option("xfs", { type: "boolean", default: false, describe: "also let `mount -o clustered` work for XFS" })
       .option("directory", { type: "string", default: "/sbin", describe: "where mount(8) looks" })
       .example("$0 install-mount-helper", "then: mount -t clustered /dev/sdb1 /shared")
-      .epilogue(details) as never,
+      .epilogue(details),
   handler: ({ uninstall, ext4, xfs, directory }) =>
     runCommand(false, async () => {
       if (uninstall) {

@@ -36,7 +36,7 @@ interface Mounted {
   readonly device: string;
   /** Stands for the overlay: lives until it is ended. */
   readonly server: ChildProcess;
-  end(): Promise<void>;
+  readonly end: () => Promise<void>;
 }
 
 /** A mount that the kernel knows and nobody answers: enough for everything that must not touch it. */

@@ -35,7 +35,7 @@ async function refusal(work: Promise<unknown>): Promise<[string, number]> {
     await work;
   } catch (error) {
     if (!(error instanceof OperatingError)) throw error;
-    expect(error.hint, error.message).toBeTruthy();
+    if (error.hint === undefined) throw new Error(`without a hint: ${error.message}`, { cause: error });
     return [error.code, error.exitStatus];
   }
   throw new Error("it was not refused");

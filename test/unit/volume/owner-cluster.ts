@@ -239,7 +239,7 @@ export class OwnerCluster {
       resource.granted.push(grant);
       this.#reply(grant, name, { lvb: resource.lvb, lvbValid: resource.lvbValid });
     };
-    for (const grant of [...resource.converting]) if (fits(grant)) take(resource.converting, grant);
+    for (const grant of resource.converting.slice()) if (fits(grant)) take(resource.converting, grant);
     while (resource.converting.length === 0) {
       const first = resource.waiting[0];
       if (first === undefined || !fits(first)) return;

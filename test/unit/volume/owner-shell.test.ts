@@ -114,14 +114,14 @@ test("a first mounter asks, mounts, publishes, and hands over in order", async (
   record.end("granted");
   await new Promise((resolve) => setImmediate(resolve));
   expect(record.asked.at(-1)).toBe(`${Mode.EX}/${LockFlag.VALBLK}`);
-  record.end("granted", record.written[0] as Uint8Array);
+  record.end("granted", record.written[0]);
   record.end("granted");
   expect(told).toEqual(["owner"]);
   expect([owner.role, owner.owner]).toEqual(["owner", decodeOwnerRecord(record.written[1] as Uint8Array)]);
   expect(owner.owner).toMatchObject({ state: "ready", epoch: 3, address: "10.0.0.2", port: 7, incarnation: "abc", clientId: 5 });
 
   const left = owner.leave();
-  record.end("granted", record.written[1] as Uint8Array);
+  record.end("granted", record.written[1]);
   expect(newest(locks, "next").asked.length).toBe(1);
   release();
   await new Promise((resolve) => setImmediate(resolve));
