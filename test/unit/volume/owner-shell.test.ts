@@ -9,6 +9,7 @@ import { decodeOwnerRecord, encodeOwnerRecord } from "../../../overlay/volume/ow
 interface FakeLock extends Lock {
   mode: Mode;
   busy: boolean;
+  exists: boolean;
   lvb: Uint8Array | null;
   lvbValid: boolean;
   readonly asked: string[];
@@ -27,6 +28,7 @@ function fakeLockspace(locks: FakeLock[]): Lockspace {
         handlers,
         mode: Mode.NL,
         busy: false,
+        exists: true,
         lvb: null,
         lvbValid: false,
         error: null,
