@@ -1,0 +1,123 @@
+/** From a write on one node to a read of it on another, and the TCP round trip between the same two nodes to measure it by. */
+import { spawn } from "node:child_process";
+import { mkdirSync } from "node:fs";
+import path from "node:path";
+import { createInterface } from "node:readline";
+import { must } from "../../overlay/lab/command.ts";
+import { decodeLoadValues, loadValue } from "./load.ts";
+import { median } from "./stats.ts";
+import type { Bench, ClusterNode } from "./system.ts";
+
+export interface Handover {
+  readonly pair: string;
+  /** Medians, in us: the write, which takes the file from the reader; the read that follows; both. */
+  readonly writeUs: number;
+  readonly readUs: number;
+  readonly totalUs: number;
+  /** Reads that did not see the write before them: must be 0. */
+  readonly stale: number;
+  readonly reads: number;
+}
+
+export interface RoundTrip {
+  /** Medians, in us, of 64 bytes; null: not measured. */
+  readonly cUs: number | null;
+  readonly nodeUs: number | null;
+}
+
+interface Pair {
+  readonly name: string;
+  readonly from: string;
+  readonly to: string;
+}
+
+function pairsOf(bench: Bench): Pair[] {
+  const plain = bench.systems
+    .filter(({ name }) => name === "native" || name === "bindfs")
+    .map(({ name, dir }) => ({ name: `${name}, one node`, from: dir, to: dir }));
+  if (bench.cluster === null) return plain;
+  const { owner, other, third } = bench.cluster;
+  const pair = (name: string, from: ClusterNode, to: ClusterNode): Pair => ({ name, from: from.mount, to: to.mount });
+  return [...plain, pair("owner to other", owner, other), pair("other to owner", other, owner), pair("other to third", other, third)];
+}
+
+type Samples = Record<"writeUs" | "readUs" | "totalUs", number[]> & { stale: number; reads: number };
+
+export interface HandoverMeter {
+  /** One round of all pairs and round trips. */
+  round(): Promise<void>;
+  handovers(): Handover[];
+  roundTrip(): RoundTrip;
+}
+
+/** `nodePeer`: the compiled tcp-peer program; null: no round trip from Node. `program`: the load. */
+export function createHandoverMeter(bench: Bench, program: string, nodePeer: string | null): HandoverMeter {
+  const samples = new Map<string, Samples>();
+  const trips: { c: number[]; node: number[] } = { c: [], node: [] };
+  const nodes = bench.cluster;
+  return {
+    async round() {
+      for (const pair of pairsOf(bench)) await handOver(bench, pair, samples);
+      if (nodes === null) return;
+      const commands = { c: { serve: [program, "tcp-serve"], ping: [program, "tcp-ping"] }, node: peerCommands(nodePeer) };
+      trips.c.push(await pingUs(bench, nodes.owner, nodes.other, commands.c));
+      if (commands.node !== null) trips.node.push(await pingUs(bench, nodes.owner, nodes.other, commands.node));
+    },
+    handovers: () =>
+      [...samples].map(([pair, { writeUs, readUs, totalUs, stale, reads }]) => ({
+        pair,
+        writeUs: median(writeUs),
+        readUs: median(readUs),
+        totalUs: median(totalUs),
+        stale,
+        reads,
+      })),
+    roundTrip: () => ({
+      cUs: trips.c.length === 0 ? null : median(trips.c),
+      nodeUs: trips.node.length === 0 ? null : median(trips.node),
+    }),
+  };
+}
+
+async function handOver(bench: Bench, { name, from, to }: Pair, samples: Map<string, Samples>): Promise<void> {
+  const dir = bench.fresh("handover");
+  mkdirSync(path.join(from, dir));
+  await bench.load("make", path.join(from, dir), 1, 4096);
+  const values = await bench.load("handover", path.join(from, dir, "f0"), path.join(to, dir, "f0"), bench.scale.handovers);
+  const found = samples.get(name) ?? { writeUs: [], readUs: [], totalUs: [], stale: 0, reads: 0 };
+  found.writeUs.push(loadValue(values, "writeNs") / 1000);
+  found.readUs.push(loadValue(values, "readNs") / 1000);
+  found.totalUs.push(loadValue(values, "totalNs") / 1000);
+  found.stale += loadValue(values, "stale");
+  found.reads += loadValue(values, "ops");
+  samples.set(name, found);
+}
+
+interface PingCommands {
+  readonly serve: readonly string[];
+  readonly ping: readonly string[];
+}
+
+function peerCommands(nodePeer: string | null): PingCommands | null {
+  return nodePeer === null ? null : { serve: [process.execPath, nodePeer, "serve"], ping: [process.execPath, nodePeer, "ping"] };
+}
+
+/** A server on `server`, a client on `client`: the median round trip. */
+async function pingUs(bench: Bench, server: ClusterNode, client: ClusterNode, { serve, ping }: PingCommands): Promise<number> {
+  const [command = "", ...args] = server.enter([...serve, server.address]);
+  const child = spawn(command, args, { detached: true, stdio: ["ignore", "pipe", "inherit"] });
+  const ended = new Promise<void>((resolve, reject) => child.on("error", reject).on("close", () => resolve()));
+  try {
+    const [first] = await Promise.race([firstLine(child.stdout), ended.then(() => [""])]);
+    const port = loadValue(decodeLoadValues(first ?? ""), "port");
+    const [program = "", ...words] = client.enter([...ping, server.address, String(port), String(bench.scale.pings)]);
+    return loadValue(decodeLoadValues(await must(program, words, { signal: bench.signal })), "medianNs") / 1000;
+  } finally {
+    child.kill("SIGKILL");
+    await ended;
+  }
+}
+
+function firstLine(stream: NodeJS.ReadableStream): Promise<string[]> {
+  return new Promise((resolve) => createInterface({ input: stream }).once("line", (line) => resolve([line])));
+}

@@ -1,0 +1,75 @@
+/** Three nodes of a lab as the bench needs them, through the lab's command line as any outside program uses it. */
+import path from "node:path";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import { askDlmd } from "../../overlay/cli/dlmd-query.ts";
+import { queryOverlayStatus } from "../../overlay/cli/overlay-query.ts";
+import { describeRun, run } from "../../overlay/lab/command.ts";
+import { netnsArguments } from "../../overlay/lab/network.ts";
+import type { NodeReport } from "../../overlay/lab/observe.ts";
+import { interrupted, projectRoot } from "./load.ts";
+import type { Cluster, ClusterNode, Counters } from "./system.ts";
+
+const NODES = 3;
+const UP_TIMEOUT_MS = 180_000;
+const COMMAND_TIMEOUT_MS = 120_000;
+
+const program = path.join(projectRoot, "dist/overlay/main.js");
+
+/** Brings a lab up in `dir`, which it may be the only one to use. */
+export async function startLabCluster(dir: string, sizeBytes: number, signal: AbortSignal): Promise<Cluster> {
+  const lab = async (words: readonly string[], timeoutMs: number, abort?: AbortSignal): Promise<string> => {
+    const args = [program, "lab", ...words, "--dir", dir];
+    const result = await run(process.execPath, args, { timeoutMs, signal: abort });
+    if (abort?.aborted === true) throw interrupted();
+    if (result.status !== 0) throw new OperatingError(describeRun("coverlay", args.slice(1), result), { code: "lab-failed" });
+    return result.stdout;
+  };
+  const end = async (): Promise<void> => void (await lab(["down"], COMMAND_TIMEOUT_MS));
+  try {
+    const size = String(sizeBytes);
+    await lab(["up", "--detach", "--json", "--nodes", String(NODES), "--lower", "ext4", "--size", size], UP_TIMEOUT_MS, signal);
+    const owner = (await lab(["owner"], COMMAND_TIMEOUT_MS, signal)).trim();
+    const status = JSON.parse(await lab(["status", "--json"], COMMAND_TIMEOUT_MS, signal)) as { nodes: NodeReport[] };
+    const nodes = status.nodes.map(clusterNode);
+    const first = nodes.find(({ name }) => name === owner);
+    const [other, third] = nodes.filter(({ name }) => name !== owner);
+    if (first === undefined || other === undefined || third === undefined) {
+      throw new OperatingError(
+        `a lab of ${NODES} nodes with an owner was expected, found ${nodes.length} and the owner ${JSON.stringify(owner)}`,
+        {
+          code: "lab-failed",
+        },
+      );
+    }
+    return { owner: first, other, third, end };
+  } catch (error) {
+    await end();
+    throw error;
+  }
+}
+
+function clusterNode(node: NodeReport): ClusterNode {
+  if (node.overlayPid === null) {
+    throw new OperatingError(`${node.node} should have a mount, but is: ${node.state}`, { code: "lab-failed" });
+  }
+  return {
+    name: node.node,
+    mount: node.mount,
+    address: node.address,
+    pid: node.overlayPid,
+    enter: (command) => ["nsenter", ...netnsArguments(node.netns, command)],
+    counters: async () => {
+      const status = await queryOverlayStatus(node.runDir);
+      return numbersOf({ ...(status["counters"] as object | undefined), inodes: status["inodes"] });
+    },
+    peerFrames: async () => {
+      const { answer } = await askDlmd(node.runDir, "status");
+      const counters = (answer as { counters?: object } | null)?.counters;
+      return numbersOf(counters ?? {})["peer_frames_received"] ?? null;
+    },
+  };
+}
+
+function numbersOf(value: object): Counters {
+  return Object.fromEntries(Object.entries(value).filter((entry): entry is [string, number] => typeof entry[1] === "number"));
+}

@@ -1,0 +1,169 @@
+/**
+ * Messages for each operation, by the overlays' own counters before and after. What is cached must cost none at all: that is
+ * counted, never timed.
+ */
+import { mkdirSync } from "node:fs";
+import path from "node:path";
+import { loadValue } from "./load.ts";
+import { dataFile, sharedDirectory, statFiles } from "./steps.ts";
+import type { Bench, Cluster, ClusterNode, System } from "./system.ts";
+
+export interface MessageCount {
+  readonly operation: string;
+  readonly ops: number;
+  /** For each operation, on the nodes that take part; null: the overlay does not count it. */
+  readonly fuse: number | null;
+  /** Between overlay and dlmd, both ways. */
+  readonly lock: number | null;
+  /** Between a node and the owner, both ways, counted on the node. */
+  readonly lower: number | null;
+  readonly revokes: number | null;
+  /** Frames between dlmds, in the whole cluster, heartbeats not counted. */
+  readonly peer: number | null;
+  /** Lock and lower messages must be 0. */
+  readonly mustBeNone: boolean;
+}
+
+interface Snapshot {
+  readonly counters: Readonly<Record<string, number>>[];
+  readonly peerFrames: number | null;
+}
+
+async function snapshot(actors: readonly ClusterNode[], all: readonly ClusterNode[]): Promise<Snapshot> {
+  const frames = await Promise.all(all.map((node) => node.peerFrames()));
+  const counters = await Promise.all(actors.map((node) => node.counters()));
+  return {
+    counters,
+    peerFrames: frames.some((count) => count === null) ? null : frames.reduce<number>((sum, count) => sum + (count ?? 0), 0),
+  };
+}
+
+/** The growth of the named counters, over all actors; null where one is not offered. */
+function growth(before: Snapshot, after: Snapshot, names: readonly string[]): number | null {
+  let sum = 0;
+  for (const [at, old] of before.counters.entries()) {
+    for (const name of names) {
+      const [from, to] = [old[name], after.counters[at]?.[name]];
+      if (from === undefined || to === undefined) return null;
+      sum += to - from;
+    }
+  }
+  return sum;
+}
+
+function counted(operation: string, ops: number, before: Snapshot, after: Snapshot, mustBeNone: boolean): MessageCount {
+  const each = (names: readonly string[]): number | null => {
+    const found = growth(before, after, names);
+    return found === null ? null : found / ops;
+  };
+  const peer = before.peerFrames === null || after.peerFrames === null ? null : (after.peerFrames - before.peerFrames) / ops;
+  return {
+    operation,
+    ops,
+    fuse: each(["fuseRequests"]),
+    lock: each(["lockMessagesSent", "lockMessagesReceived"]),
+    lower: each(["lowerMessagesSent", "lowerMessagesReceived"]),
+    revokes: each(["revokes"]),
+    peer,
+    mustBeNone,
+  };
+}
+
+/** True where something was sent that must not be; null where it was not counted. */
+export function brokeSilence({ lock, lower, mustBeNone }: MessageCount): boolean | null {
+  if (!mustBeNone) return false;
+  return lock === null || lower === null ? null : lock + lower !== 0;
+}
+
+interface Case {
+  readonly operation: string;
+  readonly actors: readonly ClusterNode[];
+  readonly mustBeNone?: boolean;
+  /** Counts between `ready` and `done`; gives the number of operations. */
+  run(at: { ready: () => Promise<void>; done: () => Promise<void> }): Promise<number>;
+}
+
+function cachedCases(bench: Bench, system: System, node: ClusterNode): Case[] {
+  const { files, dataMib, cachedReads } = bench.scale;
+  const held = async (words: (string | number)[], at: Parameters<Case["run"]>[0]): Promise<number> =>
+    loadValue(await bench.heldLoad(words, at), "ops");
+  return [
+    {
+      operation: `warm stat, ${system.name}`,
+      actors: [node],
+      mustBeNone: true,
+      run: async (at) => held(["stat", await statFiles(bench, system), files, 2, 0], at),
+    },
+    {
+      operation: `cached 4 KiB read, ${system.name}`,
+      actors: [node],
+      mustBeNone: true,
+      run: async (at) => held(["read", await dataFile(bench, system), dataMib * 256, cachedReads, "cached"], at),
+    },
+    {
+      operation: `create+close+unlink, ${system.name}`,
+      actors: [node],
+      run: async (at) => {
+        const dir = path.join(system.dir, bench.fresh("counted"));
+        mkdirSync(dir);
+        await at.ready();
+        const values = await bench.load("create-unlink", dir, bench.scale.creates);
+        await at.done();
+        return loadValue(values, "ops");
+      },
+    },
+  ];
+}
+
+function betweenCases(bench: Bench, cluster: Cluster): Case[] {
+  const { owner, other } = cluster;
+  return [
+    {
+      operation: "first stat on other, made on owner",
+      actors: [owner, other],
+      run: async (at) => {
+        const { made, seen } = sharedDirectory(bench, cluster, "other");
+        await bench.load("make", made, bench.scale.files, 0);
+        await at.ready();
+        const values = await bench.load("stat", seen, bench.scale.files, 0, 0);
+        await at.done();
+        return loadValue(values, "ops");
+      },
+    },
+    {
+      operation: "write on owner, read on other",
+      actors: [owner, other],
+      run: async (at) => {
+        const dir = bench.fresh("counted");
+        mkdirSync(path.join(owner.mount, dir));
+        await bench.load("make", path.join(owner.mount, dir), 1, 4096);
+        const words = ["handover", path.join(owner.mount, dir, "f0"), path.join(other.mount, dir, "f0")];
+        await bench.load(...words, 5);
+        await at.ready();
+        const values = await bench.load(...words, bench.scale.handovers);
+        await at.done();
+        return loadValue(values, "ops");
+      },
+    },
+  ];
+}
+
+export async function countMessages(bench: Bench, cluster: Cluster): Promise<MessageCount[]> {
+  const all = [cluster.owner, cluster.other, cluster.third];
+  const cases = bench.systems.flatMap((system) => {
+    if (system.name === "owner") return cachedCases(bench, system, cluster.owner);
+    return system.name === "other" ? cachedCases(bench, system, cluster.other) : [];
+  });
+  const counts: MessageCount[] = [];
+  for (const { operation, actors, mustBeNone = false, run } of [...cases, ...betweenCases(bench, cluster)]) {
+    bench.note(`counting messages: ${operation}`);
+    const seen: { before: Snapshot | null; after: Snapshot | null } = { before: null, after: null };
+    const ops = await run({
+      ready: async () => void (seen.before = await snapshot(actors, all)),
+      done: async () => void (seen.after = await snapshot(actors, all)),
+    });
+    if (seen.before === null || seen.after === null) throw new Error(`${operation}: the load ended without having been counted`);
+    counts.push(counted(operation, ops, seen.before, seen.after, mustBeNone));
+  }
+  return counts;
+}

@@ -1,0 +1,138 @@
+/** The results as text for people and as one JSON object for programs. Pure. */
+import type { MessageCount } from "./messages.ts";
+import type { Failure, FigureResult } from "./rounds.ts";
+import { fastest, formatValue, speedRatio } from "./stats.ts";
+import { SYSTEM_NAMES, type SystemName } from "./system.ts";
+import type { Measured, Target } from "./targets.ts";
+
+export interface Report extends Measured {
+  readonly version: 1;
+  /** What was compared, on what. */
+  readonly setting: Readonly<Record<string, string | number | boolean>>;
+  readonly targets: readonly Target[];
+  readonly failures: readonly Failure[];
+}
+
+/** The first column to the left, all others to the right. */
+export function columns(rows: readonly (readonly string[])[]): string {
+  const widths: number[] = [];
+  for (const row of rows) row.forEach((cell, at) => (widths[at] = Math.max(widths[at] ?? 0, cell.length)));
+  return rows
+    .map((row) => row.map((cell, at) => (at === 0 ? cell.padEnd(widths[at] ?? 0) : cell.padStart(widths[at] ?? 0))).join("  "))
+    .map((line) => line.trimEnd())
+    .join("\n");
+}
+
+/** [against native, against the faster mount of bindfs]; null where one of the two is missing. */
+export function ratiosOf({ unit, median }: FigureResult, system: SystemName): { toNative: number | null; toBindfs: number | null } {
+  const value = median[system];
+  const bindfs = fastest(unit, [median.bindfs, median["bindfs-uncached"]]);
+  const against = (base: number | null | undefined): number | null =>
+    value === undefined || base === null || base === undefined ? null : speedRatio(unit, value, base);
+  return { toNative: against(median.native), toBindfs: against(bindfs) };
+}
+
+const ratioText = (ratio: number | null): string => (ratio === null ? "-" : `${ratio.toFixed(2)}x`);
+const countText = (count: number | null): string => (count === null ? "n/a" : count === 0 ? "0" : count.toFixed(3));
+const usText = (us: number | null): string => (us === null ? "n/a" : formatValue(us));
+
+function figureTable(figures: readonly FigureResult[]): string {
+  const head = ["", "unit", ...SYSTEM_NAMES, "owner/native", "owner/bindfs", "other/native", "other/bindfs"];
+  const rows = figures.map((figure) => {
+    const [owner, other] = [ratiosOf(figure, "owner"), ratiosOf(figure, "other")];
+    const values = SYSTEM_NAMES.map((name) => {
+      const value = figure.median[name];
+      return value === undefined ? "-" : formatValue(value);
+    });
+    const ratios = [owner.toNative, owner.toBindfs, other.toNative, other.toBindfs].map(ratioText);
+    return [figure.title, figure.unit, ...values, ...ratios];
+  });
+  return columns([head, ...rows]);
+}
+
+function handoverTable({ handovers, roundTrip }: Measured): string {
+  const times = (us: number, trip: number | null): string => (trip === null ? "n/a" : (us / trip).toFixed(1));
+  const head = [
+    "write there, read here, us",
+    "write",
+    "read",
+    "both",
+    "read/C trip",
+    "read/Node trip",
+    "both/C trip",
+    "both/Node trip",
+    "stale",
+  ];
+  const rows = handovers.map(({ pair, writeUs, readUs, totalUs, stale, reads }) => [
+    pair,
+    ...[writeUs, readUs, totalUs].map(formatValue),
+    ...[readUs, totalUs].flatMap((us) => [times(us, roundTrip.cUs), times(us, roundTrip.nodeUs)]),
+    `${stale} of ${reads}`,
+  ]);
+  const trip = `TCP round trip owner-other, 64 bytes: ${usText(roundTrip.cUs)} us in C, ${usText(roundTrip.nodeUs)} us in Node`;
+  return `${columns([head, ...rows])}\n${trip}`;
+}
+
+function messageTable(messages: readonly MessageCount[]): string {
+  const head = ["messages for each operation", "FUSE", "lock", "lower", "revokes", "dlmd to dlmd", "operations"];
+  const rows = messages.map((one) => [
+    one.operation,
+    ...[one.fuse, one.lock, one.lower, one.revokes, one.peer].map(countText),
+    String(one.ops),
+  ]);
+  return columns([head, ...rows]);
+}
+
+function sizeTable({ memory, directories }: Measured): string {
+  const parts: string[] = [];
+  if (memory.length > 0) {
+    const head = ["overlay's memory, MB", "before", "after", "limit", "files", "inodes", "stat us"];
+    const mb = (bytes: number): string => (bytes / 1e6).toFixed(0);
+    const rows = memory.map((one) => [
+      one.node,
+      ...[one.rssBeforeBytes, one.rssBytes, one.limitBytes].map(mb),
+      String(one.files),
+      one.inodes === null ? "n/a" : String(one.inodes),
+      formatValue(one.statUs),
+    ]);
+    parts.push(columns([head, ...rows]));
+  }
+  if (directories.length > 0) {
+    const head = ["one large directory, us each", "files", "make", "list+stat", "remove"];
+    const rows = directories.map((one) => [one.system, String(one.files), ...[one.makeUs, one.listUs, one.removeUs].map(formatValue)]);
+    parts.push(columns([head, ...rows]));
+  }
+  return parts.join("\n\n");
+}
+
+function targetTable(targets: readonly Target[]): string {
+  const word = { true: "yes", false: "NO", null: "-" };
+  const rows = targets.map(({ name, wanted, found, reached }) => [name, wanted, found, word[`${reached}`]]);
+  return columns([["target", "wanted", "found", "reached"], ...rows]);
+}
+
+/** The whole report, as a terminal shows it. */
+export function renderReport(report: Report): string {
+  const setting = Object.entries(report.setting).map(([name, value]) => `${name}: ${value}`);
+  const failures = report.failures.map(({ where, message }) => `FAILED ${where}: ${message}`);
+  return [
+    setting.join("\n"),
+    ...(report.figures.length > 0
+      ? [`${figureTable(report.figures)}\nmedians; ratios: how many times as fast; bindfs in ratios: the faster of its mounts`]
+      : []),
+    ...(report.handovers.length > 0 ? [handoverTable(report)] : []),
+    ...(report.messages.length > 0 ? [messageTable(report.messages)] : []),
+    ...[sizeTable(report)].filter((text) => text !== ""),
+    targetTable(report.targets),
+    ...(failures.length > 0 ? [failures.join("\n")] : []),
+  ].join("\n\n");
+}
+
+/** One JSON object: the report, and each figure's ratios. */
+export function reportJson(report: Report): string {
+  const figures = report.figures.map((figure) => ({
+    ...figure,
+    ratios: { owner: ratiosOf(figure, "owner"), other: ratiosOf(figure, "other") },
+  }));
+  return JSON.stringify({ ...report, figures }, null, 1);
+}

@@ -1,0 +1,67 @@
+/** One run of the bench over systems that stand already. */
+import { createHandoverMeter } from "./handover.ts";
+import { interrupted } from "./load.ts";
+import { type MessageCount, brokeSilence, countMessages } from "./messages.ts";
+import { type Failure, runRounds } from "./rounds.ts";
+import { type DirectoryResult, type MemoryResult, measureDirectories, measureMemory } from "./size.ts";
+import { STEPS } from "./steps.ts";
+import { type BenchParts, createBench } from "./system.ts";
+import { type Measured, judge } from "./targets.ts";
+import type { Report } from "./report.ts";
+
+export interface RunOptions extends BenchParts {
+  readonly only: ReadonlySet<string> | null;
+  /** The compiled tcp-peer; null: no round trip from Node. */
+  readonly nodePeer: string | null;
+  readonly setting: Report["setting"];
+}
+
+/** Everything that was asked for. What fails is in the report's failures, and the rest goes on. Throws only when interrupted. */
+export async function runBench(options: RunOptions): Promise<Report> {
+  const { only, nodePeer, setting, ...parts } = options;
+  const bench = createBench(parts);
+  const wanted = (name: string): boolean => only === null || only.has(name);
+  const failures: Failure[] = [];
+  const attempt = async <T>(where: string, nothing: T, work: () => Promise<T>): Promise<T> => {
+    if (!wanted(where) || failures.some((failure) => failure.where === where)) return nothing;
+    try {
+      return await work();
+    } catch (error) {
+      if (bench.signal.aborted) throw interrupted();
+      failures.push({ where, message: (error as Error).message });
+      bench.note(`${where} failed: ${(error as Error).message}`);
+      return nothing;
+    }
+  };
+  const meter = createHandoverMeter(bench, parts.program, nodePeer);
+  const steps = STEPS.filter(({ name }) => wanted(name));
+  const rounds = await runRounds(bench, steps, () => attempt("handover", undefined, () => meter.round()));
+  const { cluster } = bench;
+  const messages = cluster === null ? [] : await attempt<MessageCount[]>("messages", [], () => countMessages(bench, cluster));
+  const directories = await attempt<DirectoryResult[]>("directory", [], () => measureDirectories(bench));
+  const memory = cluster === null ? [] : await attempt<MemoryResult[]>("memory", [], () => measureMemory(bench, cluster));
+  const measured: Measured = {
+    figures: rounds.figures,
+    handovers: meter.handovers(),
+    roundTrip: meter.roundTrip(),
+    messages,
+    memory,
+    directories,
+  };
+  const wrong = [...rounds.failures, ...failures, ...lies(measured)];
+  return { version: 1, setting, ...measured, targets: judge(measured), failures: wrong };
+}
+
+/** What no figure can make up for. */
+export function lies({ handovers, messages }: Pick<Measured, "handovers" | "messages">): Failure[] {
+  const stale = handovers
+    .filter((one) => one.stale > 0)
+    .map(({ pair, stale: count, reads }) => ({ where: pair, message: `${count} of ${reads} reads did not see the write before them` }));
+  const loud = messages
+    .filter((one) => brokeSilence(one) === true)
+    .map(({ operation, lock, lower }) => ({
+      where: operation,
+      message: `what is cached must cost no message, but each operation cost ${lock} lock and ${lower} lower messages`,
+    }));
+  return [...stale, ...loud];
+}

@@ -1,0 +1,175 @@
+/**
+ * What is measured, as a table of steps. A step works on one system and gives one value for each of its figures; each
+ * cleans up what it made, untimed.
+ */
+import { mkdirSync } from "node:fs";
+import path from "node:path";
+import { must } from "../../overlay/lab/command.ts";
+import { clonedRepository, packedFiles, quietGit } from "./sources.ts";
+import type { Unit } from "./stats.ts";
+import { type Bench, type Cluster, SYSTEM_NAMES, type System, type SystemName } from "./system.ts";
+
+export interface Figure {
+  readonly name: string;
+  readonly title: string;
+  readonly unit: Unit;
+}
+
+export interface Step {
+  readonly name: string;
+  readonly figures: readonly Figure[];
+  readonly systems: readonly SystemName[];
+  /** Takes seconds: fewer rounds. */
+  readonly long?: boolean;
+  run(bench: Bench, system: System): Promise<readonly number[]>;
+}
+
+/** The uncached mount of bindfs only where not caching is what is measured. */
+const CACHED: readonly SystemName[] = ["native", "bindfs", "owner", "other"];
+const COVERLAY: readonly SystemName[] = ["owner", "other"];
+/** bindfs clears O_DIRECT unless told to forward it, which its uncached mount is. */
+const DIRECT: readonly SystemName[] = ["native", "bindfs-uncached", "owner", "other"];
+
+const us = (name: string, title: string): Figure => ({ name, title, unit: "us" });
+
+/** `files` empty files of the system's own, made once. */
+export function statFiles(bench: Bench, system: System): Promise<string> {
+  return bench.once(`stat-files ${system.name}`, async () => {
+    const dir = path.join(system.dir, bench.fresh("stat"));
+    mkdirSync(dir);
+    await bench.load("make", dir, bench.scale.files, 0);
+    return dir;
+  });
+}
+
+/** A file of `dataMib`, made once. */
+export function dataFile(bench: Bench, system: System): Promise<string> {
+  return bench.once(`data ${system.name}`, async () => {
+    const file = path.join(system.dir, bench.fresh("data"));
+    await bench.load("write-big", file, bench.scale.dataMib);
+    return file;
+  });
+}
+
+const BLOCKS_PER_MIB = 256;
+
+async function warmStat(bench: Bench, system: System): Promise<number[]> {
+  const dir = await statFiles(bench, system);
+  return [await bench.loadUs("stat", dir, bench.scale.files, 2, bench.scale.warmMs)];
+}
+
+async function coldStat(bench: Bench, system: System): Promise<number[]> {
+  const dir = await statFiles(bench, system);
+  await bench.dropCaches(2);
+  return [await bench.loadUs("stat", dir, bench.scale.files, 0, 0)];
+}
+
+/** The two paths of one new directory on the volume: as `maker` and as `looker` see it. */
+export function sharedDirectory(bench: Bench, cluster: Cluster, lookerIs: SystemName): { made: string; seen: string } {
+  const [maker, looker] = lookerIs === "other" ? [cluster.owner, cluster.other] : [cluster.other, cluster.owner];
+  const name = bench.fresh("shared");
+  mkdirSync(path.join(maker.mount, name));
+  return { made: path.join(maker.mount, name), seen: path.join(looker.mount, name) };
+}
+
+async function firstStat(bench: Bench, system: System): Promise<number[]> {
+  if (bench.cluster === null) throw new Error("the first stat of another node's files needs a cluster");
+  const { made, seen } = sharedDirectory(bench, bench.cluster, system.name);
+  await bench.load("make", made, bench.scale.files, 0);
+  const value = await bench.loadUs("stat", seen, bench.scale.files, 0, 0);
+  await bench.load("remove", made, bench.scale.files);
+  return [value];
+}
+
+async function createUnlink(bench: Bench, system: System): Promise<number[]> {
+  const dir = path.join(system.dir, bench.fresh("create"));
+  mkdirSync(dir);
+  return [await bench.loadUs("create-unlink", dir, bench.scale.creates)];
+}
+
+async function createWrite(bench: Bench, system: System): Promise<number[]> {
+  const dir = path.join(system.dir, bench.fresh("write"));
+  mkdirSync(dir);
+  const value = await bench.loadUs("make", dir, bench.scale.creates, 4096);
+  await bench.load("remove", dir, bench.scale.creates);
+  return [value];
+}
+
+async function coldList(bench: Bench, system: System): Promise<number[]> {
+  const dir = await statFiles(bench, system);
+  await bench.dropCaches(2);
+  return [await bench.loadUs("list", dir, bench.scale.files, 0)];
+}
+
+async function warmList(bench: Bench, system: System): Promise<number[]> {
+  const dir = await statFiles(bench, system);
+  return [await bench.loadUs("list", dir, bench.scale.files, 2)];
+}
+
+const randomRead = (how: "cached" | "direct") => async (bench: Bench, system: System) => {
+  const file = await dataFile(bench, system);
+  const count = how === "cached" ? bench.scale.cachedReads : bench.scale.directReads;
+  return [await bench.loadUs("read", file, bench.scale.dataMib * BLOCKS_PER_MIB, count, how)];
+};
+
+async function sequential(bench: Bench, system: System): Promise<number[]> {
+  const file = path.join(system.dir, bench.fresh("big"));
+  const written = 1e6 / (await bench.loadUs("write-big", file, bench.scale.sequentialMib));
+  await bench.dropCaches(1);
+  const read = 1e6 / (await bench.loadUs("read-big", file, bench.scale.sequentialMib));
+  await must("rm", [file], { signal: bench.signal });
+  return [written, read];
+}
+
+async function seconds(work: () => Promise<unknown>): Promise<number> {
+  const start = performance.now();
+  await work();
+  return (performance.now() - start) / 1000;
+}
+
+/** The longest tool run: thousands of small files on the slowest system. */
+const TOOL_TIMEOUT_MS = 600_000;
+
+async function untar(bench: Bench, system: System): Promise<number[]> {
+  const archive = await packedFiles(bench);
+  const dir = path.join(system.dir, bench.fresh("untar"));
+  mkdirSync(dir);
+  const options = { signal: bench.signal, timeoutMs: TOOL_TIMEOUT_MS };
+  const value = await seconds(() => must("tar", ["-xf", archive, "-C", dir], options));
+  await must("rm", ["-r", dir], options);
+  return [value];
+}
+
+async function clone(bench: Bench, system: System): Promise<number[]> {
+  const repository = await clonedRepository(bench);
+  const dir = path.join(system.dir, bench.fresh("clone"));
+  const options = { signal: bench.signal, timeoutMs: TOOL_TIMEOUT_MS };
+  const git = { ...options, env: quietGit() };
+  const value = await seconds(() => must("git", ["clone", "-q", "--no-hardlinks", repository, dir], git));
+  await must("rm", ["-r", dir], options);
+  return [value];
+}
+
+export const STEPS: readonly Step[] = [
+  { name: "warm-stat", figures: [us("warm-stat", "warm stat")], systems: CACHED, run: warmStat },
+  { name: "cold-stat", figures: [us("cold-stat", "uncached lookup")], systems: SYSTEM_NAMES, run: coldStat },
+  { name: "first-stat", figures: [us("first-stat", "first stat, made elsewhere")], systems: COVERLAY, run: firstStat },
+  { name: "create-unlink", figures: [us("create-unlink", "create+close+unlink")], systems: SYSTEM_NAMES, run: createUnlink },
+  { name: "create-write", figures: [us("create-write", "create + 4 KiB")], systems: CACHED, run: createWrite },
+  { name: "cold-list", figures: [us("cold-list", "readdir+stat, cold, each")], systems: SYSTEM_NAMES, run: coldList },
+  { name: "warm-list", figures: [us("warm-list", "readdir+stat, warm, each")], systems: CACHED, run: warmList },
+  { name: "read-cached", figures: [us("read-cached", "4 KiB read, cached")], systems: CACHED, run: randomRead("cached") },
+  { name: "read-direct", figures: [us("read-direct", "4 KiB read, O_DIRECT")], systems: DIRECT, run: randomRead("direct") },
+  {
+    name: "sequential",
+    figures: [
+      { name: "sequential-write", title: "sequential write + fsync", unit: "MiB/s" },
+      { name: "sequential-read", title: "sequential read", unit: "MiB/s" },
+    ],
+    systems: CACHED,
+    long: true,
+    run: sequential,
+  },
+  { name: "untar", figures: [{ name: "untar", title: "untar", unit: "s" }], systems: CACHED, long: true, run: untar },
+  { name: "clone", figures: [{ name: "clone", title: "git clone", unit: "s" }], systems: CACHED, long: true, run: clone },
+];

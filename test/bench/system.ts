@@ -1,0 +1,170 @@
+/** What is measured: the systems side by side, the cluster behind two of them, and the work that a round does. */
+import { writeFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import { type LoadValues, loadValue, runHeldLoad, runLoad } from "./load.ts";
+
+export const SYSTEM_NAMES = ["native", "bindfs", "bindfs-uncached", "owner", "other"] as const;
+export type SystemName = (typeof SYSTEM_NAMES)[number];
+
+export interface System {
+  readonly name: SystemName;
+  /** A directory of its own in that file system. */
+  readonly dir: string;
+}
+
+export type Counters = Readonly<Record<string, number>>;
+
+/** A node that has the volume mounted. */
+export interface ClusterNode {
+  readonly name: string;
+  readonly mount: string;
+  /** Where its programs listen. */
+  readonly address: string;
+  /** The overlay's. */
+  readonly pid: number;
+  /** A command line that runs `command` in the node's network. */
+  enter(command: readonly string[]): readonly string[];
+  /** The overlay's counters, and `inodes`; what it does not offer is not there. */
+  counters(): Promise<Counters>;
+  /** Frames that its dlmd received from other nodes; null where dlmd does not tell. */
+  peerFrames(): Promise<number | null>;
+}
+
+export interface Cluster {
+  readonly owner: ClusterNode;
+  readonly other: ClusterNode;
+  readonly third: ClusterNode;
+  end(): Promise<void>;
+}
+
+/** How much of everything; the same for all systems. */
+export interface Scale {
+  readonly rounds: number;
+  /** Rounds of what takes seconds each. */
+  readonly longRounds: number;
+  readonly files: number;
+  readonly creates: number;
+  readonly warmMs: number;
+  readonly dataMib: number;
+  readonly cachedReads: number;
+  readonly directReads: number;
+  readonly sequentialMib: number;
+  readonly untarFiles: number;
+  readonly cloneFiles: number;
+  readonly handovers: number;
+  readonly pings: number;
+  readonly treeDirectories: number;
+  readonly treeFiles: number;
+  readonly directoryFiles: number;
+  /** Of each disk. */
+  readonly diskBytes: number;
+}
+
+const MIB = 2 ** 20;
+
+export const FULL: Scale = {
+  rounds: 5,
+  longRounds: 3,
+  files: 1000,
+  creates: 2000,
+  warmMs: 200,
+  dataMib: 16,
+  cachedReads: 100_000,
+  directReads: 5000,
+  sequentialMib: 1024,
+  untarFiles: 3000,
+  cloneFiles: 2000,
+  handovers: 300,
+  pings: 5000,
+  treeDirectories: 100,
+  treeFiles: 1000,
+  directoryFiles: 10_000,
+  diskBytes: 3072 * MIB,
+};
+
+export const QUICK: Scale = {
+  ...FULL,
+  rounds: 3,
+  longRounds: 2,
+  creates: 500,
+  warmMs: 50,
+  cachedReads: 20_000,
+  directReads: 1000,
+  sequentialMib: 128,
+  untarFiles: 600,
+  cloneFiles: 400,
+  handovers: 100,
+  pings: 1000,
+  treeDirectories: 20,
+  diskBytes: 1024 * MIB,
+};
+
+/** After caches were dropped, the servers are still busy with the kernel's FORGETs. */
+const SETTLE_MS = 150;
+
+/** 1: pages; 2: dentries and inodes, of every file system of this machine (Documentation/admin-guide/sysctl/vm.rst). */
+export async function dropKernelCaches(what: 1 | 2): Promise<void> {
+  try {
+    writeFileSync("/proc/sys/vm/drop_caches", `${what}\n`);
+  } catch (error) {
+    throw new OperatingError(`the kernel's caches cannot be dropped: ${(error as Error).message}`, {
+      code: "no-drop-caches",
+      hint: "Run as root with a writable /proc/sys/vm/drop_caches; a container needs to be privileged.",
+      cause: error,
+    });
+  }
+  await sleep(SETTLE_MS);
+}
+
+export interface Bench {
+  readonly scale: Scale;
+  /** Outside of all measured systems: the load program, archives, a repository. */
+  readonly scratch: string;
+  readonly systems: readonly System[];
+  readonly cluster: Cluster | null;
+  readonly signal: AbortSignal;
+  load(...words: (string | number)[]): Promise<LoadValues>;
+  heldLoad(words: readonly (string | number)[], at: { ready: () => Promise<void>; done: () => Promise<void> }): Promise<LoadValues>;
+  /** Microseconds of one operation. */
+  loadUs(...words: (string | number)[]): Promise<number>;
+  dropCaches(what: 1 | 2): Promise<void>;
+  /** A name that was not used before in this run. */
+  fresh(prefix: string): string;
+  /** Does something the first time it is asked for under that key. */
+  once<T>(key: string, make: () => Promise<T>): Promise<T>;
+  note(line: string): void;
+}
+
+export interface BenchParts {
+  readonly scale: Scale;
+  readonly scratch: string;
+  readonly program: string;
+  readonly systems: readonly System[];
+  readonly cluster: Cluster | null;
+  readonly signal: AbortSignal;
+  readonly dropCaches: (what: 1 | 2) => Promise<void>;
+  readonly note: (line: string) => void;
+}
+
+export function createBench(parts: BenchParts): Bench {
+  const { program, signal, ...rest } = parts;
+  const made = new Map<string, Promise<unknown>>();
+  let used = 0;
+  const load = (...words: (string | number)[]): Promise<LoadValues> => runLoad(program, words, signal);
+  return {
+    ...rest,
+    signal,
+    load,
+    heldLoad: (words, at) => runHeldLoad(program, words, at, signal),
+    loadUs: async (...words) => loadValue(await load(...words), "nsPerOp") / 1000,
+    fresh: (prefix) => `${prefix}-${used++}`,
+    once<T>(key: string, make: () => Promise<T>): Promise<T> {
+      const found = made.get(key) as Promise<T> | undefined;
+      if (found !== undefined) return found;
+      const promise = make();
+      made.set(key, promise);
+      return promise;
+    },
+  };
+}

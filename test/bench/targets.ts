@@ -1,0 +1,111 @@
+/** What the bench must show, as ratios in one run. Pure. */
+import type { Handover, RoundTrip } from "./handover.ts";
+import { type MessageCount, brokeSilence } from "./messages.ts";
+import type { FigureResult } from "./rounds.ts";
+import type { DirectoryResult, MemoryResult } from "./size.ts";
+import { fastest, speedRatio } from "./stats.ts";
+import type { SystemName } from "./system.ts";
+
+export interface Target {
+  readonly name: string;
+  readonly wanted: string;
+  readonly found: string;
+  /** null: not measured. */
+  readonly reached: boolean | null;
+}
+
+export interface Measured {
+  readonly figures: readonly FigureResult[];
+  readonly handovers: readonly Handover[];
+  readonly roundTrip: RoundTrip;
+  readonly messages: readonly MessageCount[];
+  readonly memory: readonly MemoryResult[];
+  readonly directories: readonly DirectoryResult[];
+}
+
+const BINDFS_RATIO = 1.5;
+const NATIVE_RATIO = 0.9;
+const ROUND_TRIPS = 4;
+
+const CACHED_SYSTEMS = ["owner", "other"] as const;
+
+export function judge(measured: Measured): Target[] {
+  return [
+    ...["cold-stat", "create-unlink"].map((figure) => againstBindfs(measured, figure)),
+    ...["warm-stat", "read-cached"].flatMap((figure) => CACHED_SYSTEMS.map((system) => againstNative(measured, figure, system))),
+    ...CACHED_SYSTEMS.flatMap((system) => ["warm stat", "cached 4 KiB read"].map((what) => silence(measured, `${what}, ${system}`))),
+    ...roundTrips(measured),
+    ...CACHED_SYSTEMS.map((system, at) => memory(measured.memory[at], system)),
+    ...CACHED_SYSTEMS.map((system) => directory(measured.directories, system)),
+  ];
+}
+
+function ratioTarget(name: string, wanted: number, base: string, ratio: number | null): Target {
+  const found = ratio === null ? "not measured" : `${ratio.toFixed(2)}x`;
+  return { name, wanted: `>= ${wanted}x ${base}`, found, reached: ratio === null ? null : ratio >= wanted };
+}
+
+function figureNamed(measured: Measured, name: string): FigureResult | undefined {
+  return measured.figures.find((figure) => figure.name === name);
+}
+
+/** Against the faster of bindfs's two mounts: with its defaults it saves a request, without caching it does not. */
+function againstBindfs(measured: Measured, name: string): Target {
+  const figure = figureNamed(measured, name);
+  const base = figure === undefined ? null : fastest(figure.unit, [figure.median.bindfs, figure.median["bindfs-uncached"]]);
+  const value = figure?.median.owner;
+  const ratio = figure === undefined || base === null || value === undefined ? null : speedRatio(figure.unit, value, base);
+  return ratioTarget(`${figure?.title ?? name}, owner`, BINDFS_RATIO, "bindfs", ratio);
+}
+
+function againstNative(measured: Measured, name: string, system: SystemName): Target {
+  const figure = figureNamed(measured, name);
+  const [value, base] = [figure?.median[system], figure?.median.native];
+  const ratio = figure === undefined || value === undefined || base === undefined ? null : speedRatio(figure.unit, value, base);
+  return ratioTarget(`${figure?.title ?? name}, ${system}`, NATIVE_RATIO, "native", ratio);
+}
+
+function silence(measured: Measured, operation: string): Target {
+  const count = measured.messages.find((one) => one.operation === operation);
+  const broke = count === undefined ? null : brokeSilence(count);
+  const found =
+    count === undefined || broke === null
+      ? "not counted"
+      : `${(count.lock ?? 0) * count.ops + (count.lower ?? 0) * count.ops} in ${count.ops}`;
+  return { name: `messages: ${operation}`, wanted: "0", found, reached: broke === null ? null : !broke };
+}
+
+/** The slowest pair of nodes counts. */
+function roundTrips({ handovers, roundTrip }: Measured): Target[] {
+  const between = handovers.filter(({ pair }) => pair.includes(" to "));
+  const slowest = between.reduce<Handover | null>((worst, one) => (worst === null || one.readUs > worst.readUs ? one : worst), null);
+  const target = (program: string, tripUs: number | null): Target => {
+    const trips = slowest === null || tripUs === null ? null : slowest.readUs / tripUs;
+    return {
+      name: `read of what another node wrote (${program} round trip)`,
+      wanted: `<= ${ROUND_TRIPS} TCP round trips`,
+      found: trips === null ? "not measured" : `${trips.toFixed(1)} (${slowest?.pair})`,
+      reached: trips === null ? null : trips <= ROUND_TRIPS,
+    };
+  };
+  return [target("Node", roundTrip.nodeUs), target("C", roundTrip.cUs)];
+}
+
+const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(0)} MB`;
+
+function memory(result: MemoryResult | undefined, system: SystemName): Target {
+  const name = `overlay's memory with ${result?.files ?? "100000"} inodes, ${system}`;
+  if (result === undefined) return { name, wanted: "<= 150 MB + 1 KiB each", found: "not measured", reached: null };
+  const { rssBytes, limitBytes } = result;
+  return { name, wanted: `<= ${megabytes(limitBytes)}`, found: megabytes(rssBytes), reached: rssBytes <= limitBytes };
+}
+
+function directory(results: readonly DirectoryResult[], system: SystemName): Target {
+  const result = results.find((one) => one.system === system);
+  return {
+    name: `one directory of ${result?.files ?? 10_000} files, ${system}`,
+    wanted: "all listed",
+    found: result === undefined ? "not measured" : "all listed",
+    reached: result === undefined ? null : true,
+  };
+}
