@@ -53,7 +53,10 @@ export class NodeCore implements Node {
     this.limits = { ...defaultLimits, ...boot.limits };
     this.#nowMs = boot.nowMs;
     const host = this.#host();
-    this.#asks = new GoneAsks((client, event) => this.#toClient(client, event));
+    this.#asks = new GoneAsks((client, event) => {
+      this.#toClient(client, event);
+      this.#adjustPause(client);
+    });
     this.locks = new LockManager(boot.nodeid, host, this.limits.locksPerClient);
     this.membership = new Membership(boot, host);
     this.recovery = new Recovery(boot.nodeid, this.locks, host, this.limits.savedMessagesPerPeer);
@@ -93,6 +96,7 @@ export class NodeCore implements Node {
   #send(nodeid: number, message: PeerMessage): void {
     const view = this.recovery.view as View;
     if (message.kind !== "mark") this.recovery.noteSent(nodeid);
+    if (this.recovery.isCut(nodeid)) return;
     // Without a connection the message is lost, which both sides will find out by the counts (recovery.ts).
     if (this.membership.peers.get(nodeid)?.link === view.members.find((member) => member.nodeid === nodeid)?.incarnation) {
       this.#outbox.peer(nodeid, view.id, message);
@@ -139,7 +143,7 @@ export class NodeCore implements Node {
     if (this.#ended) return null;
     let deadline = this.membership.nextTickMs;
     if (this.recovery.serving) deadline = Math.min(deadline, this.#leaseEndMs);
-    if (this.recovery.phase === "wait") deadline = Math.min(deadline, (this.recovery.view as View).serveFromMs);
+    if (this.recovery.phase === "wait" && !this.recovery.stopped) deadline = Math.min(deadline, (this.recovery.view as View).serveFromMs);
     return deadline;
   }
 
@@ -279,10 +283,7 @@ export class NodeCore implements Node {
           else client.saved.push(request);
       }
     }
-    if (client.saved.length > this.limits.savedRequestsPerClient && !client.paused) {
-      client.paused = true;
-      this.#outbox.push({ kind: "pause-client", clientId });
-    }
+    if (client.saved.length > 0) this.#adjustPause(client);
     if (this.#asks.changed()) {
       this.recovery.advance(this.#nowMs);
       this.#updateService();
@@ -294,9 +295,15 @@ export class NodeCore implements Node {
     client.saved = [];
     for (const request of saved)
       if (request.kind !== "open" && request.kind !== "gone-ack" && request.kind !== "query") this.locks.request(client, request);
-    if (!client.paused) return;
-    client.paused = false;
-    this.#outbox.push({ kind: "resume-client", clientId: client.id });
+    this.#adjustPause(client);
+  }
+
+  /** Its answer to "gone" comes behind its requests, so a client that is asked is read in any case. */
+  #adjustPause(client: Client): void {
+    const pause = client.asked === 0 && client.saved.length > this.limits.savedRequestsPerClient;
+    if (pause === client.paused || client.gone) return;
+    client.paused = pause;
+    this.#outbox.push({ kind: pause ? "pause-client" : "resume-client", clientId: client.id });
   }
 
   #clientGone(clientId: number): void {

@@ -9,6 +9,8 @@ export interface Client {
   /** Requests that wait for lock service, in order. */
   saved: ClientRequest[];
   paused: boolean;
+  /** "gone" asks that it has not answered: until then its socket must be read, whatever is saved. */
+  asked: number;
   /** Its socket closed: no events go to it. */
   gone: boolean;
   /** While gone: members of the view whose clients have not yet answered (hazard C7); null: not asked in this view. */
@@ -16,5 +18,5 @@ export interface Client {
 }
 
 export function newClient(id: number): Client {
-  return { id, lockspaces: new Map(), locks: new Map(), saved: [], paused: false, gone: false, awaited: null };
+  return { id, lockspaces: new Map(), locks: new Map(), saved: [], paused: false, asked: 0, gone: false, awaited: null };
 }

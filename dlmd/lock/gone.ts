@@ -40,6 +40,7 @@ export class GoneAsks {
     for (const client of clients) {
       if (client.gone) continue;
       waiting.add(client.id);
+      client.asked++;
       this.#tell(client, { kind: "gone", goneId, clients: gone });
     }
     if (waiting.size === 0) return done();
@@ -50,7 +51,9 @@ export class GoneAsks {
   /** An answer to nothing that is asked is ignored: the client may answer twice. */
   answered(client: Client, goneId: number): void {
     const ask = this.#asks.get(goneId);
-    if (ask === undefined || !ask.waiting.delete(client.id) || ask.waiting.size > 0) return;
+    if (ask === undefined || !ask.waiting.delete(client.id)) return;
+    client.asked--;
+    if (ask.waiting.size > 0) return;
     this.#asks.delete(goneId);
     if (ask.forRecovery) {
       this.#recoveryAsks--;

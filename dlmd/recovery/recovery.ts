@@ -65,6 +65,8 @@ export class Recovery {
   readonly #lossy: Set<number> = new Set();
   readonly #markSent: Set<number> = new Set();
   readonly #marks: Set<number> = new Set();
+  /** Their connection broke in this view: what came later must not be taken for all that came. */
+  readonly #cut: Set<number> = new Set();
   readonly #done: readonly [Set<number>, Set<number>] = [new Set(), new Set()];
 
   constructor(nodeid: number, locks: LockManager, host: RecoveryHost, heldLimit: number) {
@@ -96,6 +98,7 @@ export class Recovery {
     this.stopped = false;
     this.#marks.clear();
     this.#markSent.clear();
+    this.#cut.clear();
     this.#done[0].clear();
     this.#done[1].clear();
     this.phase = view.quorum.quorate ? "mark" : "blocked";
@@ -170,7 +173,14 @@ export class Recovery {
 
   linkDown(nodeid: number): void {
     this.#channel(nodeid).paused = false;
-    if (this.phase !== "blocked" && (this.#markSent.has(nodeid) || this.#marks.has(nodeid))) this.#host.broken();
+    if (this.phase === "blocked" || !(this.#markSent.has(nodeid) || this.#marks.has(nodeid))) return;
+    this.#cut.add(nodeid);
+    this.#host.broken();
+  }
+
+  /** Nothing more is said to that node in this view: something before it was lost. */
+  isCut(nodeid: number): boolean {
+    return this.#cut.has(nodeid);
   }
 
   /** Counts a message that the node sends on the channel. */
@@ -202,6 +212,7 @@ export class Recovery {
   #route(from: number, channel: Channel, view: ViewId, message: PeerMessage): void {
     const id = this.view?.id ?? noView;
     const current = sameView(view, id);
+    if (current && this.#cut.has(from)) return;
     if (!current && view.epoch <= id.epoch) return this.#receiveLate(from, view, message);
     if (current && this.stopped && channel.held.length === 0) return this.#receiveLate(from, view, message);
     if (!current || channel.held.length > 0 || !this.#receiveNow(from, message)) channel.held.push({ view, message });

@@ -1,0 +1,168 @@
+/** What must hold after every step, as clients see it. */
+import { Mode, modeNames, modesCompatible } from "../../dlmd/lock/mode.ts";
+import { hasMember, viewName } from "../../dlmd/wire/view-id.ts";
+import type { SimLock } from "./client.ts";
+import type { Cluster, SimNode } from "./cluster.ts";
+
+export class SimFailure extends Error {
+  override readonly name = "SimFailure";
+}
+
+/** PR and CW do not cover each other: who converts between them has given up the one when asking for the other. */
+function worth(lock: SimLock): Mode {
+  return lock.crossing ? Mode.CR : (lock.mode as Mode);
+}
+
+interface LastWrite {
+  /** null: invalidated. */
+  readonly version: number | null;
+  /** Locks held at the write: while one of them stays, the block may not be forgotten. */
+  readonly keepers: Set<SimLock>;
+}
+
+export class Checker {
+  readonly #cluster: Cluster;
+  /** Locks with a granted mode, by resource; those of dead clients stay until nobody serves them any more. */
+  readonly #held: Map<string, Set<SimLock>> = new Map();
+  readonly #writes: Map<string, LastWrite> = new Map();
+  #version = 0;
+  grants = 0;
+  reads = 0;
+
+  constructor(cluster: Cluster) {
+    this.#cluster = cluster;
+  }
+
+  nowMs(): number {
+    return this.#cluster.agenda.nowMs;
+  }
+
+  fail(message: string): never {
+    throw new SimFailure(message);
+  }
+
+  #locks(resource: string): Set<SimLock> {
+    let locks = this.#held.get(resource);
+    if (locks === undefined) {
+      locks = new Set();
+      this.#held.set(resource, locks);
+    }
+    return locks;
+  }
+
+  granted(lock: SimLock, mode: Mode): void {
+    this.grants++;
+    lock.mode = mode;
+    const locks = this.#locks(lock.resource);
+    for (const other of locks) {
+      if (other === lock || modesCompatible(worth(other), mode)) continue;
+      const why = this.#stillCounts(lock, other);
+      if (why !== null) {
+        this.fail(
+          `${lock.client.name} was granted ${modeNames[mode]} on ${lock.resource} while ${other.client.name} has ${modeNames[other.mode as Mode]} (${why})`,
+        );
+      }
+      locks.delete(other);
+    }
+    locks.add(lock);
+  }
+
+  /** Why a lock excludes a grant to `granted`; null: it is gone, and everybody who could still serve its client knows. */
+  #stillCounts(granted: SimLock, other: SimLock): string | null {
+    const node = granted.client.node;
+    const holder = other.client;
+    const members = node.core.membership.view?.members ?? [];
+    const inView = hasMember(members, holder.node.nodeid, holder.incarnation);
+    if (inView && holder.alive) return "alive and in the view";
+    const names = inView ? [holder.name, holder.key] : [holder.key];
+    for (const member of members) {
+      const at = this.#cluster.nodes.find((at) => at.nodeid === member.nodeid);
+      if (at === undefined || !at.alive || at.incarnation !== member.incarnation) continue;
+      for (const client of at.clients.values()) {
+        // Who came after its end has never served it.
+        if (
+          !client.alive ||
+          client.connectedMs >= holder.diedMs ||
+          !client.metMembers.has(holder.key) ||
+          names.some((name) => client.goneAcked.has(name))
+        )
+          continue;
+        return `gone, but ${client.name} has not let go of it`;
+      }
+    }
+    return null;
+  }
+
+  /** mode null: unlocked. */
+  lowered(lock: SimLock, mode: Mode | null): void {
+    lock.mode = mode;
+    if (mode !== null) return;
+    this.#locks(lock.resource).delete(lock);
+    for (const write of [this.#writes.get(lock.resource)]) write?.keepers.delete(lock);
+  }
+
+  wrote(lock: SimLock): Uint8Array {
+    const version = ++this.#version;
+    lock.seenVersion = version;
+    this.#writes.set(lock.resource, { version, keepers: new Set(this.#locks(lock.resource)) });
+    const block = new Uint8Array(4);
+    new DataView(block.buffer).setUint32(0, version, true);
+    return block;
+  }
+
+  invalidated(lock: SimLock): void {
+    this.#writes.set(lock.resource, { version: null, keepers: new Set(this.#locks(lock.resource)) });
+  }
+
+  read(lock: SimLock, lvb: Uint8Array | null, valid: boolean): void {
+    this.reads++;
+    if (!valid) return;
+    const version = lvb === null ? 0 : new DataView(lvb.buffer, lvb.byteOffset).getUint32(0, true);
+    if (version < lock.seenVersion)
+      this.fail(`${lock.client.name} read block ${version} of ${lock.resource} and ${lock.seenVersion} before`);
+    lock.seenVersion = version;
+    const write = this.#writes.get(lock.resource);
+    // Beside NL and CR there may be a writer, whose write is still on its way to the master.
+    if (write === undefined || (lock.mode as Mode) <= Mode.CR) return;
+    const members = lock.client.node.core.membership.view?.members ?? [];
+    const kept = [...write.keepers].some(({ client }) => client.alive && hasMember(members, client.node.nodeid, client.incarnation));
+    if (!kept) return;
+    if (write.version === null) this.fail(`${lock.client.name} read a valid block ${version} of ${lock.resource}, which was invalidated`);
+    if (version < write.version) this.fail(`${lock.client.name} read block ${version} of ${lock.resource}, ${write.version} was written`);
+  }
+
+  /** Two views in which locks are served at one moment. */
+  afterStep(): void {
+    let first: SimNode | null = null;
+    for (const node of this.#cluster.nodes) {
+      if (!node.alive || !node.core.servesAt(this.nowMs())) continue;
+      const view = node.core.membership.view;
+      if (view === null || !view.quorum.quorate) this.fail(`node ${node.nodeid} serves without quorum`);
+      if (first === null) first = node;
+      else if (viewName(view.id) !== viewName(first.core.membership.view?.id ?? view.id)) {
+        this.fail(`nodes ${first.nodeid} and ${node.nodeid} serve in two views`);
+      }
+    }
+  }
+
+  /** Everything is healed and long quiet: nothing may wait. */
+  atRest(): void {
+    for (const node of this.#cluster.nodes) {
+      if (!node.alive || !node.core.servesAt(this.nowMs())) {
+        this.fail(`node ${node.nodeid} does not serve after everything was healed: ${node.core.recovery.explain()}`);
+      }
+      for (const client of node.clients.values()) {
+        for (const lock of client.locks.values()) {
+          if (lock.asked === null) continue;
+          this.fail(`${client.name}: ${lock.asked} of lock ${lock.id} on ${lock.resource} unanswered since ${lock.sinceMs.toFixed(1)}`);
+        }
+      }
+      for (const lockspace of node.core.locks.lockspaces.values()) {
+        for (const resource of lockspace.resources.values()) {
+          if (resource.waitQueue.length + resource.convertQueue.length > 0)
+            this.fail(`node ${node.nodeid}: ${resource.name} has waiters at rest`);
+        }
+      }
+    }
+  }
+}

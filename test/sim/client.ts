@@ -1,0 +1,218 @@
+/**
+ * A program on a node, as far as dlmd can tell: it locks, converts, unlocks and cancels at random, yields to blocking
+ * ASTs, answers "gone" after a while, and checks that each request is answered exactly once.
+ */
+import { IVVALBLK, NOQUEUE, NOQUEUEBAST, VALBLK } from "../../dlmd/lock/flag.ts";
+import { Mode, modeCovers, modesCompatible } from "../../dlmd/lock/mode.ts";
+import type { ClientEvent, ClientRequest } from "../../dlmd/node-api.ts";
+import type { Checker } from "./checker.ts";
+import type { SimNode } from "./cluster.ts";
+import type { Random } from "./random.ts";
+
+export interface SimLock {
+  readonly id: number;
+  readonly client: SimClient;
+  readonly resource: string;
+  /** Raised when dlmd grants, lowered when the client sends (hazard H2). */
+  mode: Mode | null;
+  /** What is outstanding. */
+  asked: "lock" | "up" | "down" | "unlock" | null;
+  canceled: boolean;
+  /** A conversion between PR and CW is outstanding. */
+  crossing: boolean;
+  blocking: Mode;
+  /** Of the value block, as last read valid or written. */
+  seenVersion: number;
+  sinceMs: number;
+}
+
+export class SimClient {
+  readonly node: SimNode;
+  /** Of the node, when this client connected. */
+  readonly incarnation: string;
+  readonly id: number;
+  readonly locks: Map<number, SimLock> = new Map();
+  /** Asked to let go of and not yet answered; and answered. */
+  readonly goneAsked: Map<number, string[]> = new Map();
+  readonly goneAcked: Set<string> = new Set();
+  /** Members, as "nodeid.incarnation", of quorate views installed while it was connected. */
+  readonly metMembers: Set<string> = new Set();
+  alive = true;
+  readonly connectedMs: number;
+  diedMs: number = Number.POSITIVE_INFINITY;
+  #nextLockId = 1;
+  readonly #random: Random;
+  readonly #checker: Checker;
+  readonly #send: (requests: ClientRequest[]) => void;
+
+  constructor(node: SimNode, id: number, random: Random, checker: Checker, send: (requests: ClientRequest[]) => void) {
+    this.node = node;
+    this.incarnation = node.incarnation;
+    this.id = id;
+    this.connectedMs = checker.nowMs();
+    this.#random = random;
+    this.#checker = checker;
+    this.#send = send;
+    send([{ kind: "open", lockspaceId: 7, name: "sim" }]);
+  }
+
+  get name(): string {
+    return `${this.key}/${this.id}`;
+  }
+
+  /** Its node, in that life. */
+  get key(): string {
+    return `${this.node.nodeid}.${this.incarnation}`;
+  }
+
+  /** One random thing to do. */
+  act(resources: readonly string[]): void {
+    const random = this.#random;
+    const idle = [...this.locks.values()].filter((lock) => lock.asked === null);
+    const busy = [...this.locks.values()].filter((lock) => lock.asked !== null);
+    if (busy.length > 0 && random.chance(0.1)) return this.#cancel(random.pick(busy));
+    if (idle.length === 0 || (this.locks.size < 6 && random.chance(0.4))) {
+      if (this.locks.size < 8) this.#lock(random.pick(resources));
+      return;
+    }
+    const lock = random.pick(idle);
+    if (random.chance(0.25)) this.#unlock(lock);
+    else this.#convert(lock, random.int(6) as Mode);
+  }
+
+  #flags(mode: Mode): number {
+    const random = this.#random;
+    const queueing = random.chance(0.15) ? NOQUEUE | (random.chance(0.5) ? NOQUEUEBAST : 0) : 0;
+    // Who may write always takes part in the block: otherwise its death need not invalidate it.
+    return queueing | (mode >= Mode.PW || random.chance(0.7) ? VALBLK : 0);
+  }
+
+  #lock(resource: string): void {
+    const mode = this.#random.int(6) as Mode;
+    const id = this.#nextLockId++;
+    const lock: SimLock = {
+      id,
+      client: this,
+      resource,
+      mode: null,
+      asked: "lock",
+      canceled: false,
+      crossing: false,
+      blocking: Mode.NL,
+      seenVersion: 0,
+      sinceMs: 0,
+    };
+    lock.sinceMs = this.#checker.nowMs();
+    this.locks.set(id, lock);
+    this.#send([{ kind: "lock", lockspaceId: 7, lockId: id, resource, mode, flags: this.#flags(mode) }]);
+  }
+
+  #convert(lock: SimLock, mode: Mode): void {
+    const from = lock.mode as Mode;
+    const down = modeCovers(from, mode);
+    let flags = this.#flags(from > mode ? from : mode);
+    let lvb: Uint8Array | null = null;
+    if (down && from !== mode) flags &= VALBLK;
+    lock.sinceMs = this.#checker.nowMs();
+    if (down && from >= Mode.PW && !(from === Mode.PW && mode === Mode.EX)) {
+      lvb = this.#write(lock, flags);
+      if (lvb === null) flags |= IVVALBLK;
+    }
+    lock.asked = down ? "down" : "up";
+    lock.crossing = !down && !modeCovers(mode, from);
+    if (down) this.#checker.lowered(lock, mode);
+    this.#send([{ kind: "convert", lockId: lock.id, mode, flags, lvb }]);
+  }
+
+  /** A new block, told to the checker as written; null: invalidated. */
+  #write(lock: SimLock, flags: number): Uint8Array | null {
+    if ((flags & VALBLK) === 0) return new Uint8Array(0);
+    if (this.#random.chance(0.1)) {
+      this.#checker.invalidated(lock);
+      return null;
+    }
+    return this.#checker.wrote(lock);
+  }
+
+  #unlock(lock: SimLock): void {
+    let flags = this.#random.chance(0.7) ? VALBLK : 0;
+    let lvb: Uint8Array | null = null;
+    if ((lock.mode as Mode) >= Mode.PW) {
+      lvb = this.#write(lock, flags);
+      if (lvb === null) flags |= IVVALBLK;
+    }
+    lock.asked = "unlock";
+    lock.sinceMs = this.#checker.nowMs();
+    this.#checker.lowered(lock, null);
+    this.#send([{ kind: "unlock", lockId: lock.id, flags, lvb }]);
+  }
+
+  #cancel(lock: SimLock): void {
+    if (lock.asked !== "lock" && lock.asked !== "up") return;
+    lock.canceled = true;
+    this.#send([{ kind: "cancel", lockId: lock.id }]);
+  }
+
+  /** Steps down for whoever waits. */
+  yieldTo(lock: SimLock): void {
+    if (!this.alive || !this.locks.has(lock.id) || lock.blocking === Mode.NL) return;
+    if (lock.asked !== null) return this.#cancel(lock);
+    const wanted = lock.blocking;
+    lock.blocking = Mode.NL;
+    if (lock.mode === null || modesCompatible(lock.mode, wanted)) return;
+    if (this.#random.chance(0.3)) return this.#unlock(lock);
+    const modes = ([4, 3, 2, 1, 0] as Mode[]).filter((mode) => modeCovers(lock.mode as Mode, mode) && modesCompatible(mode, wanted));
+    this.#convert(lock, this.#random.chance(0.7) ? (modes[0] as Mode) : Mode.NL);
+  }
+
+  /** `emitted` at the time when dlmd says it; what the client does about it comes later. */
+  emitted(event: ClientEvent, later: (run: () => void) => void): void {
+    switch (event.kind) {
+      case "ast":
+        return this.#ast(event, later);
+      case "bast": {
+        const lock = this.locks.get(event.lockId);
+        if (lock === undefined) return this.#checker.fail(`${this.name}: bast for unknown lock ${event.lockId}`);
+        lock.blocking = Math.max(lock.blocking, event.wanted) as Mode;
+        return later(() => this.yieldTo(lock));
+      }
+      case "gone": {
+        const names = event.clients.map((gone) => `${gone.nodeid}.${gone.incarnation}${gone.clientId === null ? "" : `/${gone.clientId}`}`);
+        this.goneAsked.set(event.goneId, names);
+        return later(() => {
+          if (!this.alive || !this.goneAsked.delete(event.goneId)) return;
+          for (const name of names) this.goneAcked.add(name);
+          this.#send([{ kind: "gone-ack", goneId: event.goneId }]);
+        });
+      }
+      case "opened":
+        if (event.error !== "") this.#checker.fail(`${this.name}: open failed: ${event.error}`);
+        return;
+      case "view":
+      case "answer":
+        return;
+    }
+  }
+
+  #ast(event: Extract<ClientEvent, { kind: "ast" }>, later: (run: () => void) => void): void {
+    const lock = this.locks.get(event.lockId);
+    if (lock === undefined || lock.asked === null)
+      return this.#checker.fail(`${this.name}: answer for lock ${event.lockId}, which asked nothing`);
+    if (event.status === "error") return this.#checker.fail(`${this.name}: lock ${lock.id}: ${event.error?.message}`);
+    const asked = lock.asked;
+    const wrong =
+      asked === "unlock" ? event.status !== "unlocked" : event.status === "unlocked" || (asked === "down" && event.status !== "granted");
+    // A conversion to the same mode that reads the block may be refused like one up.
+    if (wrong && asked !== "down") return this.#checker.fail(`${this.name}: ${asked} of lock ${lock.id} ended with ${event.status}`);
+    if (event.status === "canceled" && !lock.canceled) return this.#checker.fail(`${this.name}: lock ${lock.id} canceled by nobody`);
+    lock.asked = null;
+    lock.canceled = false;
+    lock.crossing = false;
+    if (event.status === "granted") {
+      if (asked !== "down") this.#checker.granted(lock, event.mode);
+      if (lock.mode !== event.mode) return this.#checker.fail(`${this.name}: lock ${lock.id} is ${event.mode}, ${lock.mode} expected`);
+      if (event.lvbRead) this.#checker.read(lock, event.lvb, event.lvbValid);
+    } else if (lock.mode === null) this.locks.delete(lock.id);
+    if (lock.blocking !== Mode.NL) later(() => this.yieldTo(lock));
+  }
+}

@@ -1,0 +1,343 @@
+/** A whole cluster of node cores in one process under one seed. */
+import { NodeCore } from "../../dlmd/node.ts";
+import type { ClientRequest, Effect, NodeConfig, NodeEvent } from "../../dlmd/node-api.ts";
+import { Checker, SimFailure } from "./checker.ts";
+import { SimClient } from "./client.ts";
+import { Network } from "./network.ts";
+import { Agenda, Random } from "./random.ts";
+
+const timeoutMs = 300;
+const kept = Number(process.env["KEPT"] ?? 200);
+
+export class SimNode {
+  readonly cluster: Cluster;
+  readonly nodeid: number;
+  core: NodeCore;
+  incarnation = "";
+  alive = false;
+  /** What fsync kept. */
+  storedEpoch = 0;
+  readonly clients: Map<number, SimClient> = new Map();
+  /** A stopped process: events wait until then. */
+  pausedUntilMs = 0;
+  #nextClientId = 1;
+  #inputs: NodeEvent[] = [];
+  #stepping = false;
+  #wakeAtMs = Number.POSITIVE_INFINITY;
+  #life = 0;
+  readonly #clientPaused: Map<number, ClientRequest[][]> = new Map();
+
+  constructor(cluster: Cluster, nodeid: number) {
+    this.cluster = cluster;
+    this.nodeid = nodeid;
+    this.core = this.#boot();
+    this.alive = false;
+  }
+
+  get key(): string {
+    return `${this.nodeid}.${this.incarnation}`;
+  }
+
+  #boot(): NodeCore {
+    const { random, agenda, configs } = this.cluster;
+    this.#life++;
+    this.incarnation =
+      (((this.nodeid << 24) | (this.#life << 8)) >>> 0).toString(16).padStart(8, "0") +
+      random
+        .int(2 ** 32)
+        .toString(16)
+        .padStart(8, "0");
+    return new NodeCore({
+      nodeid: this.nodeid,
+      incarnation: this.incarnation,
+      configVersion: 1,
+      nodes: configs,
+      timeoutMs,
+      promisedEpoch: this.storedEpoch,
+      seed: random.int(2 ** 32),
+      nowMs: agenda.nowMs,
+      limits: { savedRequestsPerClient: 8, savedMessagesPerPeer: 40 },
+    });
+  }
+
+  start(): void {
+    if (this.alive) return;
+    this.core = this.#boot();
+    this.alive = true;
+    this.pausedUntilMs = 0;
+    this.#inputs = [];
+    this.#wakeAtMs = Number.POSITIVE_INFINITY;
+    this.cluster.trace(`node ${this.nodeid} starts as ${this.incarnation}`);
+    for (let i = 0; i < 2; i++) this.addClient();
+    this.input({ kind: "tick" });
+  }
+
+  /** A power-off: everything of it ends, nobody is told. */
+  crash(): void {
+    if (!this.alive) return;
+    this.cluster.trace(`node ${this.nodeid} dies`);
+    this.alive = false;
+    for (const client of this.clients.values()) this.#end(client);
+    this.clients.clear();
+    this.#clientPaused.clear();
+    this.cluster.network.breakAllOf(this);
+  }
+
+  addClient(): void {
+    const { random, checker, agenda } = this.cluster;
+    const clientId = this.#nextClientId++;
+    this.input({ kind: "client-connected", clientId });
+    let lastMs = 0;
+    const client: SimClient = new SimClient(this, clientId, random, checker, (requests) => {
+      lastMs = Math.max(lastMs, agenda.nowMs + random.between(0, 0.3));
+      agenda.at(lastMs, () => this.#fromClient(client, requests));
+    });
+    this.clients.set(clientId, client);
+  }
+
+  #fromClient(client: SimClient, requests: ClientRequest[]): void {
+    if (!client.alive || !this.alive || this.clients.get(client.id) !== client) return;
+    const paused = this.#clientPaused.get(client.id);
+    if (paused !== undefined) paused.push(requests);
+    else this.input({ kind: "client-requests", clientId: client.id, requests });
+  }
+
+  killClient(client: SimClient): void {
+    this.cluster.trace(`client ${client.name} dies`);
+    this.#end(client);
+    this.clients.delete(client.id);
+    this.#clientPaused.delete(client.id);
+    this.input({ kind: "client-gone", clientId: client.id });
+  }
+
+  #end(client: SimClient): void {
+    client.alive = false;
+    client.diedMs = this.cluster.agenda.nowMs;
+  }
+
+  /** Events in order; a step may cause others. */
+  input(event: NodeEvent): void {
+    if (!this.alive) return;
+    this.#inputs.push(event);
+    if (!this.#stepping) this.#run();
+  }
+
+  #run(): void {
+    const { agenda, checker } = this.cluster;
+    if (agenda.nowMs < this.pausedUntilMs) return this.#wake(this.pausedUntilMs);
+    this.#stepping = true;
+    try {
+      while (this.alive) {
+        const event = this.#inputs.shift();
+        if (event === undefined) break;
+        this.cluster.steps++;
+        this.cluster.traceEvent(this, event);
+        for (const effect of this.core.step(event, agenda.nowMs)) this.#perform(effect);
+        checker.afterStep();
+      }
+    } finally {
+      this.#stepping = false;
+    }
+    const deadline = this.alive ? this.core.nextDeadline() : null;
+    if (deadline !== null) this.#wake(deadline);
+  }
+
+  #wake(atMs: number): void {
+    if (atMs >= this.#wakeAtMs) return;
+    const life = this.#life;
+    this.#wakeAtMs = atMs;
+    this.cluster.agenda.at(atMs, () => {
+      if (life !== this.#life) return;
+      if (this.#wakeAtMs === atMs) this.#wakeAtMs = Number.POSITIVE_INFINITY;
+      if (this.alive) this.input({ kind: "tick" });
+    });
+  }
+
+  #perform(effect: Effect): void {
+    const { network, agenda, random } = this.cluster;
+    this.cluster.traceEffect(this, effect);
+    switch (effect.kind) {
+      case "datagram":
+        return network.sendDatagram(this, effect.to, effect.message);
+      case "peer-frame":
+        return network.sendFrame(this, effect.nodeid, effect.view, effect.messages);
+      case "persist": {
+        const life = this.#life;
+        return agenda.at(agenda.nowMs + random.between(0, 3), () => {
+          if (life !== this.#life || !this.alive) return;
+          this.storedEpoch = Math.max(this.storedEpoch, effect.promisedEpoch);
+          this.input({ kind: "persisted", promisedEpoch: effect.promisedEpoch });
+        });
+      }
+      case "client-events": {
+        const client = this.clients.get(effect.clientId);
+        if (client === undefined) return;
+        for (const event of effect.events) {
+          client.emitted(event, (run) => {
+            agenda.at(agenda.nowMs + random.between(0, random.chance(0.1) ? 60 : 3), () => {
+              if (client.alive && this.alive) run();
+            });
+          });
+        }
+        return;
+      }
+      case "pause-client":
+        this.#clientPaused.set(effect.clientId, []);
+        return;
+      case "resume-client": {
+        const waiting = this.#clientPaused.get(effect.clientId) ?? [];
+        this.#clientPaused.delete(effect.clientId);
+        for (const requests of waiting) this.input({ kind: "client-requests", clientId: effect.clientId, requests });
+        return;
+      }
+      case "pause-peer":
+      case "resume-peer":
+        return network.pause(this, effect.nodeid, effect.kind === "pause-peer");
+      case "view":
+        if (!effect.view.quorate) return;
+        for (const member of this.core.membership.view?.members ?? []) {
+          for (const client of this.clients.values()) client.metMembers.add(`${member.nodeid}.${member.incarnation}`);
+        }
+        return;
+      case "evicted":
+        this.cluster.evictions++;
+        this.crash();
+        return agenda.at(agenda.nowMs + random.between(1, 50), () => this.start());
+      case "left":
+        this.crash();
+        return;
+      case "log":
+        if (effect.level === "error") throw new SimFailure(`node ${this.nodeid}: ${effect.message} ${JSON.stringify(effect.fields)}`);
+        return;
+    }
+  }
+}
+
+export class Cluster {
+  readonly agenda: Agenda = new Agenda();
+  readonly random: Random;
+  readonly configs: readonly NodeConfig[];
+  readonly network: Network;
+  readonly checker: Checker;
+  readonly nodes: readonly SimNode[];
+  readonly resources: readonly string[];
+  steps = 0;
+  evictions = 0;
+  /** No new trouble and no new requests. */
+  quiet = false;
+  // Put into words only when they are wanted.
+  readonly #trace: [number, string, unknown][] = [];
+
+  constructor(seed: number) {
+    this.random = new Random(seed);
+    const count = this.random.pick([1, 2, 3, 3, 3, 4, 5]);
+    this.configs = Array.from({ length: count }, (_, i) => ({ nodeid: i + 1, name: `node${i + 1}`, address: "", votes: 1 }));
+    this.resources = Array.from({ length: 1 + this.random.int(6) }, (_, i) => `r${i}`);
+    this.network = new Network(this);
+    this.checker = new Checker(this);
+    this.nodes = this.configs.map(({ nodeid }) => new SimNode(this, nodeid));
+    const harsh = this.random.next();
+    this.network.weather = { loss: harsh * 0.2, duplicate: harsh * 0.1, late: harsh * 0.2, maxDelayMs: 80 };
+    for (const node of this.nodes) this.agenda.at(this.random.between(0, 200), () => node.start());
+    this.#every(20, () => this.network.connectAll());
+    this.#every(1, () => this.#act());
+    this.#every(40, () => this.#trouble());
+  }
+
+  #every(ms: number, run: () => void): void {
+    const again = (): void => {
+      run();
+      this.agenda.at(this.agenda.nowMs + this.random.between(0.5, 1.5) * ms, again);
+    };
+    this.agenda.at(ms, again);
+  }
+
+  #act(): void {
+    if (this.quiet) return;
+    const node = this.random.pick(this.nodes);
+    const clients = [...node.clients.values()];
+    if (clients.length > 0 && node.alive) this.random.pick(clients).act(this.resources);
+  }
+
+  /** Something goes wrong, or gets well again. */
+  #trouble(): void {
+    if (this.quiet || !this.random.chance(0.25)) return;
+    const { random, network, agenda } = this;
+    const node = random.pick(this.nodes);
+    const other = random.pick(this.nodes);
+    const what = random.next();
+    if (what < 0.15) {
+      node.crash();
+      agenda.at(agenda.nowMs + random.between(5, 800), () => node.start());
+    } else if (what < 0.25) {
+      const clients = [...node.clients.values()];
+      if (clients.length > 0) node.killClient(random.pick(clients));
+      if (node.alive) node.addClient();
+    } else if (what < 0.4) this.#partition(node, other);
+    else if (what < 0.7) this.heal();
+    else if (what < 0.85) network.break(node, other);
+    else if (what < 0.95) {
+      node.pausedUntilMs = agenda.nowMs + random.between(10, 900);
+      this.trace(`node ${node.nodeid} stands still until ${node.pausedUntilMs.toFixed(1)}`);
+    } else if (node.alive) {
+      this.trace(`node ${node.nodeid} leaves`);
+      for (const client of [...node.clients.values()]) node.killClient(client);
+      node.input({ kind: "leave" });
+      agenda.at(agenda.nowMs + random.between(400, 1200), () => node.start());
+    }
+  }
+
+  #partition(node: SimNode, other: SimNode): void {
+    const oneWay = this.random.chance(0.3);
+    const alone = this.random.chance(0.6);
+    for (const peer of alone ? this.nodes : [other]) {
+      if (peer === node) continue;
+      this.network.cut.add(`${peer.nodeid}>${node.nodeid}`);
+      if (!oneWay) this.network.cut.add(`${node.nodeid}>${peer.nodeid}`);
+      if (this.random.chance(0.5)) this.network.break(node, peer);
+    }
+    this.trace(`cut: ${[...this.network.cut].join(" ")}`);
+  }
+
+  heal(): void {
+    if (this.network.cut.size > 0) this.trace("healed");
+    this.network.cut.clear();
+  }
+
+  trace(text: string, value?: unknown): void {
+    this.#trace.push([this.agenda.nowMs, text, value]);
+    if (this.#trace.length > kept * 2) this.#trace.splice(0, kept);
+  }
+
+  traceEvent(node: SimNode, event: NodeEvent): void {
+    if (event.kind === "tick" || (event.kind === "datagram" && event.message.kind === "heartbeat")) return;
+    this.trace(`${node.nodeid} <-`, event);
+  }
+
+  traceEffect(node: SimNode, effect: Effect): void {
+    if (effect.kind === "datagram" && effect.message.kind === "heartbeat") return;
+    this.trace(`${node.nodeid} ->`, effect);
+  }
+
+  /** Runs that many steps of trouble, then heals everything and runs until nothing moves. Throws SimFailure. */
+  run(steps: number): void {
+    while (this.steps < steps && this.agenda.step());
+    this.quiet = true;
+    this.heal();
+    this.network.weather = { loss: 0, duplicate: 0, late: 0, maxDelayMs: 1 };
+    for (const node of this.nodes) node.start();
+    const untilMs = this.agenda.nowMs + timeoutMs * 30;
+    while (this.agenda.nowMs < untilMs && this.agenda.step());
+    this.checker.atRest();
+  }
+
+  lastEvents(): string {
+    const last = this.#trace.slice(-kept);
+    return last.map(([ms, text, value]) => `${ms.toFixed(2)} ${text}${value === undefined ? "" : ` ${show(value)}`}`).join("\n");
+  }
+}
+
+function show(value: unknown): string {
+  const text = JSON.stringify(value, (key, value) => (key === "incarnation" ? undefined : value));
+  return text.length > 600 ? `${text.slice(0, 600)}...` : text;
+}
