@@ -1,0 +1,176 @@
+import fs from "node:fs";
+import { describe, expect, it } from "vitest";
+import { E, Errno } from "../../../dlmd/base/errno.ts";
+import { OperatingError } from "../../../dlmd/base/error.ts";
+import { DirectoryDescriptors } from "../../../overlay/lower/directory-descriptors.ts";
+import { Exclusive } from "../../../overlay/lower/exclusive.ts";
+import { FILE_HANDLE_BYTES, fileHandleFormat } from "../../../overlay/lower/file-handle.ts";
+import type { FileId } from "../../../overlay/lower/lower.ts";
+import { chain, inOrder, lastly } from "../../../overlay/lower/maybe.ts";
+import { RecentInodes } from "../../../overlay/lower/recent-inodes.ts";
+import { Unsynced } from "../../../overlay/lower/unsynced.ts";
+import { HANDLE_BUFFER_BYTES, nativeAddon, STAT } from "../../../overlay/native/index.ts";
+import { directoryPlace } from "../../compliance/lower-fixture.ts";
+
+describe("file handles", () => {
+  const handleOf = (hex: string): Buffer => {
+    const bytes = Buffer.alloc(HANDLE_BUFFER_BYTES);
+    Buffer.from(hex, "hex").copy(bytes);
+    return bytes;
+  };
+  // As name_to_handle_at gave them.
+  it.each([
+    ["ext4", "08000000010000000c000000afd76246", { ino: 12, generation: 0x4662_d7af }],
+    ["xfs", "0c000000810000008300000001000000f9875156", { ino: 0x1_0000_0083, generation: 0x5651_87f9 }],
+    ["tmpfs", "0c0000000100000029e90c9e0200000001000000", { ino: 0x1_0000_0002, generation: 0x9e0c_e929 }],
+  ])("of %s", (fileSystem, hex, id) => {
+    const format = fileHandleFormat(handleOf(hex), fileSystem);
+    expect(format.decode(handleOf(hex))).toEqual(id);
+    const built = Buffer.alloc(FILE_HANDLE_BYTES);
+    format.encode(id, built);
+    expect(built.subarray(0, hex.length / 2).toString("hex")).toBe(hex);
+  });
+
+  it("of another file system are refused by its name", () => {
+    const btrfs = handleOf(`140000004d000000${"00".repeat(20)}`);
+    expect(() => fileHandleFormat(btrfs, "btrfs")).toThrow(/btrfs/);
+    expect(() => fileHandleFormat(btrfs, "btrfs")).toThrow(OperatingError);
+    expect(() => fileHandleFormat(handleOf(`0c00000001000000${"00".repeat(12)}`), "another")).toThrow(OperatingError);
+  });
+});
+
+describe("inodes seen lately", () => {
+  it("are known until as many others again were seen", () => {
+    const recent = new RecentInodes(4);
+    const id = (ino: number): FileId => ({ ino, generation: 1 });
+    recent.note(id(1), 0o100644);
+    expect(recent.typeOf(id(1))).toBe(0o100000);
+    expect(recent.typeOf({ ino: 1, generation: 2 })).toBeUndefined();
+    for (let ino = 2; ino <= 5; ino += 1) recent.note(id(ino), 0o040755);
+    expect(recent.has(id(1))).toBe(true);
+    for (let ino = 6; ino <= 9; ino += 1) recent.note(id(ino), 0o040755);
+    expect(recent.has(id(1))).toBe(false);
+    recent.forget(id(9));
+    expect(recent.has(id(9))).toBe(false);
+  });
+});
+
+describe("work on one key", () => {
+  it("runs at once when alone, else in order, a failure included", async () => {
+    const exclusive = new Exclusive();
+    const order: string[] = [];
+    let release: () => void = () => undefined;
+    const gate = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    expect(exclusive.run([1], () => 5)).toBe(5);
+    const first = exclusive.run([1, 2], async () => {
+      await gate;
+      order.push("first");
+      throw new Error("failed");
+    });
+    const second = exclusive.run([2], () => order.push("second"));
+    const third = exclusive.run([2, 3], () => order.push("third"));
+    expect(exclusive.run([4], () => order.push("other"))).toBe(1);
+    release();
+    await expect(first).rejects.toThrow("failed");
+    await Promise.all([second, third]);
+    expect(order).toEqual(["other", "first", "second", "third"]);
+    await Promise.resolve();
+    expect(exclusive.busy).toBe(0);
+  });
+});
+
+describe("answers now or later", () => {
+  it("end with their last act once, whether they fail or not", async () => {
+    let ends = 0;
+    const end = (): void => {
+      ends += 1;
+    };
+    expect(lastly(() => 1, end)).toBe(1);
+    expect(() =>
+      lastly(() => {
+        throw new Error("now");
+      }, end),
+    ).toThrow("now");
+    await expect(lastly(() => Promise.reject(new Error("later")), end)).rejects.toThrow("later");
+    expect(ends).toBe(3);
+    expect(await chain(Promise.resolve(1), (value) => value + 1)).toBe(2);
+  });
+
+  it("in order stop at the first error, at once or later", async () => {
+    const done: number[] = [];
+    const step = (value: number, result: number): (() => number) => {
+      return () => {
+        done.push(value);
+        return result;
+      };
+    };
+    expect(() => inOrder([step(1, 0), step(2, -E.EIO), step(3, 0)])).toThrow(Errno);
+    expect(done).toEqual([1, 2]);
+    await expect(inOrder([async () => 0, step(4, 0), async () => -E.EIO, step(5, 0)])).rejects.toThrow("EIO");
+    expect(done).toEqual([1, 2, 4]);
+  });
+});
+
+describe("data that an owner took", () => {
+  const a = { ino: 1, generation: 1 };
+  const b = { ino: 2, generation: 1 };
+  it("is lost with it unless a sync that began later has ended", () => {
+    const unsynced = new Unsynced();
+    unsynced.note(a);
+    const since = unsynced.now();
+    unsynced.note(b);
+    unsynced.allSynced(since);
+    unsynced.synced(b, since);
+    expect(unsynced.ownerDied()).toBe(1);
+    expect(unsynced.takeLost(a)).toBe(false);
+    expect(unsynced.takeLost(b)).toBe(true);
+    expect(unsynced.takeLost(b)).toBe(false);
+    expect(unsynced.takeAllLost()).toBe(false);
+  });
+});
+
+describe("directory descriptors", () => {
+  it("are bounded, shared, kept while used, and gone with their directory", async () => {
+    const native = nativeAddon();
+    const place = directoryPlace();
+    const rootFd = native.sync.openat2(place.rootFd, Buffer.from("."), 0, 0, 0);
+    try {
+      const stat = new Float64Array(STAT.FIELDS);
+      const handle = Buffer.alloc(HANDLE_BUFFER_BYTES);
+      native.sync.handleOf(rootFd, handle);
+      const format = fileHandleFormat(handle, "ext4");
+      const root = format.decode(handle);
+      const recent = new RecentInodes();
+      const descriptors = new DirectoryDescriptors({ native, root, rootFd, format, recent, limit: 8 });
+      const ids = Array.from({ length: 20 }, (_, n): FileId => {
+        fs.mkdirSync(`${place.path}/d${n}`);
+        native.sync.lookup(rootFd, Buffer.from(`d${n}`), false, stat, handle);
+        return format.decode(handle);
+      });
+      expect(descriptors.peek(root)).toBe(rootFd);
+      const before = fs.readdirSync("/proc/self/fd").length;
+      for (const id of ids) await descriptors.use(id, (fd) => expect(native.sync.stat(fd, stat)).toBe(0));
+      expect(descriptors.size).toBe(8);
+      expect(fs.readdirSync("/proc/self/fd").length).toBe(before + 8);
+      const [first] = ids;
+      if (first === undefined) throw new Error("no directory");
+      let fdInUse = -1;
+      await descriptors.use(first, async (fd) => {
+        fdInUse = fd;
+        for (const id of ids) await descriptors.use(id, () => undefined);
+        fs.rmdirSync(`${place.path}/d0`);
+        descriptors.drop(first);
+        expect(native.sync.stat(fd, stat)).toBe(0);
+      });
+      expect(native.sync.stat(fdInUse, stat)).toBe(-E.EBADF);
+      await expect((async () => await descriptors.use(first, () => undefined))()).rejects.toThrow("ESTALE");
+      descriptors.dropAll();
+      expect(fs.readdirSync("/proc/self/fd").length).toBe(before);
+    } finally {
+      native.sync.close(rootFd);
+      await place.release();
+    }
+  });
+});
