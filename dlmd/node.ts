@@ -89,6 +89,7 @@ export class NodeCore implements Node {
       clientsBusy: () => this.#asks.recoveryBusy,
       rebuild: (lost) => startRebuild(this.locks, this.clients.values(), (this.recovery.view as View).members, lost, send),
       receive: (from, message) => this.#receiveGone(from, message),
+      leased: () => this.#nowMs < this.#leaseEndMs && !this.membership.leaving,
       broken: () => this.#broken(),
     };
   }
@@ -143,7 +144,8 @@ export class NodeCore implements Node {
     if (this.#ended) return null;
     let deadline = this.membership.nextTickMs;
     if (this.recovery.serving) deadline = Math.min(deadline, this.#leaseEndMs);
-    if (this.recovery.phase === "wait" && !this.recovery.stopped) deadline = Math.min(deadline, (this.recovery.view as View).serveFromMs);
+    const serveFromMs = this.recovery.view?.serveFromMs ?? 0;
+    if (this.recovery.phase === "wait" && serveFromMs > this.#nowMs) deadline = Math.min(deadline, serveFromMs);
     return deadline;
   }
 

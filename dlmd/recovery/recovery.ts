@@ -4,15 +4,15 @@
  *   blocked   not quorate: nothing happens, the tables of the last view are kept
  *   mark      MARK to and from every member: all that survivors had sent before has arrived (hazard H3);
  *             our clients have let go of clients that are gone (hazard C7); then DONE 1
- *   rebuild   all DONE 1 are in: every lock is named to its new master, value blocks are handed over; then DONE 2
- *   wait      all DONE 2 are in: until no node outside the view can be serving under a lease (hazard C4)
+ *   rebuild   all DONE 1 are in, and a quorum of the view was heard of late: every lock is named to its new master, value blocks are handed over; then DONE 2
+ *   wait      all DONE 2 are in: until no node outside the view can be serving under a lease, and this one may (hazard C4)
  *   run       rebuilt resources are settled, what was held back is replayed
  *
  * A newer view starts again from any of them. Frames are sorted here: of the view, of a newer one (they wait), of the last one.
  */
 import type { LockManager } from "../lock/lock-manager.ts";
 import type { View } from "../membership/membership.ts";
-import type { PeerMessage } from "../wire/peer.ts";
+import type { GrantMessage, PeerMessage, RefuseMessage } from "../wire/peer.ts";
 import { hasMember, type Member, noView, sameView, type ViewId } from "../wire/view-id.ts";
 import { finishRebuild, receiveOffer, receiveRebuild } from "./rebuild.ts";
 
@@ -29,6 +29,8 @@ export interface RecoveryHost {
   rebuild(lost: (nodeid: number) => boolean): void;
   /** A message of a running view that is not about locks. */
   receive(from: number, message: PeerMessage): void;
+  /** A quorum of the view was heard of late (hazard C4). */
+  leased(): boolean;
   /** Frames of this view were lost: a new one is needed. */
   broken(): void;
   protest(nodeid: number, message: string): void;
@@ -62,6 +64,8 @@ export class Recovery {
   readonly #channels: Map<number, Channel> = new Map();
   /** The view whose locks the manager's tables describe, complete or not. */
   #tables: { id: ViewId; members: readonly Member[] } = { id: noView, members: [] };
+  /** Answers to this node's requests that came when its service had stopped: one for each lock at most. */
+  #late: { member: Member; message: GrantMessage | RefuseMessage }[] = [];
   readonly #lossy: Set<number> = new Set();
   readonly #markSent: Set<number> = new Set();
   readonly #marks: Set<number> = new Set();
@@ -112,9 +116,9 @@ export class Recovery {
     const view = this.view;
     if (view === null || this.stopped) return;
     if (this.phase === "mark" && this.#all(this.#marks) && !this.#host.clientsBusy()) this.#tellDone(1);
-    if (this.phase === "mark" && this.#done[0].size === view.members.length) this.#enterRebuild(view);
+    if (this.phase === "mark" && this.#done[0].size === view.members.length && this.#host.leased()) this.#enterRebuild(view);
     if (this.phase === "rebuild" && this.#done[1].size === view.members.length) this.phase = "wait";
-    if (this.phase === "wait" && nowMs >= view.serveFromMs) this.#enterRun();
+    if (this.phase === "wait" && nowMs >= view.serveFromMs && this.#host.leased()) this.#enterRun();
   }
 
   #all(others: ReadonlySet<number>): boolean {
@@ -130,6 +134,7 @@ export class Recovery {
 
   #enterRebuild(view: View): void {
     this.phase = "rebuild";
+    this.#deliverLate(view);
     const before = this.#tables.members;
     const lost = (nodeid: number): boolean => {
       const member = before.find((member) => member.nodeid === nodeid);
@@ -140,6 +145,15 @@ export class Recovery {
     this.#lossy.clear();
     this.#tellDone(2);
     this.drain();
+  }
+
+  /** Only now is it sure that no view without this node has given away what it was granted. */
+  #deliverLate(view: View): void {
+    const late = this.#late;
+    this.#late = [];
+    for (const { member, message } of late) {
+      if (hasMember(view.members, member.nodeid, member.incarnation)) this.#locks.receiveAsHolder(message);
+    }
   }
 
   #enterRun(): void {
@@ -246,7 +260,8 @@ export class Recovery {
 
   /**
    * A message of the last view, from a member of this one, before its MARK: what a holder gave up, a writer wrote or a master granted
-   * stands (hazards H2, H3). Requests are asked again by their holders. Frames of the dead are dropped.
+   * stands (hazards H2, H3); clients hear of grants later, in `#deliverLate`. Requests are asked again by their holders, blocking ASTs are
+   * sent again by the new masters. Frames of the dead are dropped.
    */
   #receiveLate(from: number, view: ViewId, message: PeerMessage): void {
     const members = this.view?.members ?? [];
@@ -257,7 +272,8 @@ export class Recovery {
     }
     if (!sameView(view, this.#tables.id)) return;
     if (message.kind === "down" || message.kind === "unlock") this.#locks.receiveStopped(from, message);
-    else if (message.kind === "grant" || message.kind === "refuse" || message.kind === "bast") this.#locks.receiveAsHolder(message);
+    else if (message.kind === "grant" || message.kind === "refuse")
+      this.#late.push({ member: { nodeid: from, incarnation: link }, message });
   }
 
   /** Looks again at what waits, in order. */
