@@ -159,6 +159,6 @@ export class DirectoryDescriptors {
 
   /** Closes every descriptor; those in use when their calls end. */
   dropAll(): void {
-    for (const slot of [...this.#slots.values()]) this.#drop(slot);
+    for (const slot of this.#slots.values()) this.#drop(slot);
   }
 }

@@ -24,16 +24,21 @@ export class Exclusive {
     return result;
   }
 
+  async #ended(result: Promise<unknown>): Promise<void> {
+    try {
+      await result;
+    } catch {
+      // The caller has the promise itself, and with it the error.
+    }
+  }
+
+  #forget(keys: readonly number[], ended: Promise<void>): void {
+    for (const key of keys) if (this.#last.get(key) === ended) this.#last.delete(key);
+  }
+
   #note(keys: readonly number[], result: Promise<unknown>): void {
-    const ended: Promise<void> = result
-      .then(
-        () => undefined,
-        // The caller has the promise itself, and with it the error.
-        () => undefined,
-      )
-      .then(() => {
-        for (const key of keys) if (this.#last.get(key) === ended) this.#last.delete(key);
-      });
+    const ended = this.#ended(result);
     for (const key of keys) this.#last.set(key, ended);
+    void ended.then(() => this.#forget(keys, ended));
   }
 }

@@ -49,7 +49,7 @@ export function getattrMany(context: LocalContext, ids: readonly FileId[]): Mayb
       return absentIfStale(error);
     }
   });
-  return waiting ? Promise.all(attrs) : (attrs as (Attr | null)[]);
+  return waiting ? Promise.all(attrs.map(async (attr) => await attr)) : (attrs as (Attr | null)[]);
 }
 
 function timeFields(time: Time | "now" | undefined): [sec: number, nsec: number] {

@@ -84,7 +84,8 @@ function lookupForListing(context: LocalContext, directory: OpenFile, entry: Dir
 
 async function withAttributes(context: LocalContext, directory: OpenFile, entries: readonly DirEntry[]): Promise<DirEntry[]> {
   const found = entries.map((entry) => lookupForListing(context, directory, entry));
-  const settled = found.some((one) => one instanceof Promise) ? await Promise.all(found) : (found as (Entry | undefined)[]);
+  const waiting = found.some((one) => one instanceof Promise);
+  const settled = waiting ? await Promise.all(found.map(async (one) => await one)) : (found as (Entry | undefined)[]);
   return entries.map((entry, at) => {
     const one = settled[at];
     return one === undefined ? entry : { ...entry, entry: one };

@@ -5,9 +5,9 @@
 import { errnoError } from "../../dlmd/base/errno.ts";
 import type { Maybe } from "./lower.ts";
 
-/** `next` of the answer: now if it is there, else when it comes. */
-export function chain<T, U>(value: Maybe<T>, next: (value: T) => Maybe<U>): Maybe<U> {
-  return value instanceof Promise ? value.then(next) : next(value);
+/** `use` of the answer: now if it is there, else when it comes. */
+export function chain<T, U>(value: Maybe<T>, use: (value: T) => Maybe<U>): Maybe<U> {
+  return value instanceof Promise ? value.then(use) : use(value);
 }
 
 /** The result of a system call: a negative one is thrown as its Errno. */

@@ -138,7 +138,7 @@ export class OpenHandles {
 
   /** Closes every handle and resolves when every descriptor is closed, those that calls still use included. */
   async closeAll(): Promise<void> {
-    for (const file of [...this.#files]) if (file !== undefined) this.close(file.handle);
+    for (const file of this.#files) if (file !== undefined) this.close(file.handle);
     if (this.#count === 0 && this.#closing.size === 0) return;
     await new Promise<void>((resolve) => this.#waiters.push(resolve));
   }

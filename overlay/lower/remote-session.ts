@@ -130,7 +130,7 @@ export class RemoteSession {
     this.#connection?.destroy();
     this.#connection = null;
     this.#running = false;
-    for (const call of [...this.#calls.values()]) {
+    for (const call of this.#calls.values()) {
       if (call.reopening) this.#finish(call, () => call.failed(errnoError(E.ECANCELED)));
     }
   }
@@ -196,19 +196,21 @@ export class RemoteSession {
     const first = this.#welcomedEpoch === null;
     this.#acks = [];
     this.#failUnknownOutcomes();
-    this.#handlers.newOwner(first).then(
-      () => {
-        if (this.#connection !== connection) return;
-        this.#welcomedEpoch = connection.epoch;
-        this.#sendAgain();
-        this.#run();
-      },
-      (error: unknown) => {
-        // Only with its connection: the next one does it again.
-        if (this.#connection !== connection && isErrno(error)) return;
-        throw error;
-      },
-    );
+    void this.#enterNewOwner(connection, first);
+  }
+
+  async #enterNewOwner(connection: RemoteConnection, first: boolean): Promise<void> {
+    try {
+      await this.#handlers.newOwner(first);
+    } catch (error) {
+      // It fails only with its connection: the next one does it again.
+      if (this.#connection !== connection && isErrno(error)) return;
+      throw error;
+    }
+    if (this.#connection !== connection) return;
+    this.#welcomedEpoch = connection.epoch;
+    this.#sendAgain();
+    this.#run();
   }
 
   #run(): void {
@@ -229,13 +231,13 @@ export class RemoteSession {
   }
 
   #failAll(error: Error): void {
-    for (const call of [...this.#calls.values()]) this.#finish(call, () => call.failed(error));
+    for (const call of this.#calls.values()) this.#finish(call, () => call.failed(error));
     this.#unsent.length = 0;
   }
 
   /** All that were sent on an earlier connection, with the numbers they had: the owner does no change twice. */
   #sendAgain(): void {
-    for (const call of [...this.#calls.values()]) if (call.sent) this.#transmit(call);
+    for (const call of this.#calls.values()) if (call.sent) this.#transmit(call);
   }
 
   #pump(): void {
@@ -267,7 +269,8 @@ export class RemoteSession {
 
   #sendAcks(): void {
     const connection = this.#connection;
-    while (connection !== null && this.#acks.length > 0) {
+    if (connection === null) return;
+    while (this.#acks.length > 0) {
       const ids = this.#acks.splice(0, MAX_ACKS_IN_FRAME);
       this.#writer.reset().u16(ids.length);
       for (const id of ids) this.#writer.u32(id);

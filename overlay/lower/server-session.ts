@@ -88,13 +88,18 @@ export class ServerSession {
   }
 
   /** Runs a call, unless it is one that came before. Throws WireError for one that does not decode. */
-  receive<K extends CallName>(call: K, id: number, body: Uint8Array): void {
+  receive(call: CallName, id: number, body: Uint8Array): void {
     if (this.#closed || this.#running.has(id)) return;
     const remembered = this.#answers.get(id);
     if (remembered !== undefined) {
       this.sink?.answer(remembered.type, id, remembered.body, null, false);
       return;
     }
+    this.#start(call, id, body);
+  }
+
+  // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- it ties the row, its request and its answer together
+  #start<K extends CallName>(call: K, id: number, body: Uint8Array): void {
     const row: CallRow<K> = CALLS[call];
     const request = decodeWith(row.request, body);
     let answer: Maybe<AnswerOf<K>>;
@@ -181,7 +186,9 @@ export class ServerSession {
   }
 
   #execute<K extends CallName>(call: K, request: RequestOf<K>): Maybe<AnswerOf<K>> {
-    return this.#run({ call, request } as AnyCall) as Maybe<AnswerOf<K>>;
+    // One row, so one call and its own answer: which TypeScript does not follow through a union.
+    const answer: Maybe<unknown> = this.#run({ call, request } as AnyCall);
+    return answer as Maybe<AnswerOf<K>>;
   }
 
   #run(one: AnyCall): Maybe<AnswerOf<CallName>> {

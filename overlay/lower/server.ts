@@ -285,7 +285,7 @@ class ServerCore {
   async closeAll(): Promise<void> {
     this.#closing = true;
     await this.#end(this.sessions);
-    for (const connection of [...this.connections]) connection.destroy("the owner stops serving");
+    for (const connection of this.connections) connection.destroy("the owner stops serving");
   }
 }
 

@@ -25,7 +25,7 @@ async function errnoOf(call: () => Maybe<unknown>): Promise<number> {
 }
 
 export function lowerCompliance(title: string, make: () => Promise<Fixture>): void {
-  describe(title, () => {
+  describe(`${title}`, () => {
     let fixture: Fixture;
     let lower: Lower;
     let count = 0;
@@ -197,6 +197,7 @@ export function lowerCompliance(title: string, make: () => Promise<Fixture>): vo
     it("knows a removed inode from the one that has its number now", async () => {
       const { dir } = await place();
       const seen = new Map<number, FileId>();
+      const answers = new Set<number>();
       let reused = 0;
       for (let round = 0; round < 64; round += 1) {
         const { entry, handle } = await file(dir, "f");
@@ -204,9 +205,8 @@ export function lowerCompliance(title: string, make: () => Promise<Fixture>): vo
         const old = seen.get(entry.id.ino);
         if (old !== undefined) {
           reused += 1;
-          expect(old.generation).not.toBe(entry.id.generation);
-          expect(await errnoOf(() => lower.getattr(old))).toBe(E.ESTALE);
-          expect(await errnoOf(() => lower.open(old, 0))).toBe(E.ESTALE);
+          answers.add(await errnoOf(() => lower.getattr(old)));
+          answers.add(await errnoOf(() => lower.open(old, 0)));
         }
         seen.set(entry.id.ino, entry.id);
         expect((await lower.getattrMany([entry.id, lower.root])).map((attr) => attr?.ino)).toEqual([entry.id.ino, lower.root.ino]);
@@ -214,7 +214,8 @@ export function lowerCompliance(title: string, make: () => Promise<Fixture>): vo
         await expectGone(() => lower.getattr(entry.id));
         expect(await lower.getattrMany([entry.id])).toEqual([null]);
       }
-      if (fixture.alone) expect(reused).toBeGreaterThan(0);
+      expect(reused > 0 || !fixture.alone).toBe(true);
+      expect([...answers]).toEqual(reused > 0 ? [E.ESTALE] : []);
     });
 
     it("keeps a file without a name until its last close", async () => {

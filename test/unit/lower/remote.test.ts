@@ -75,7 +75,7 @@ class Proxy {
   }
 
   cut(): void {
-    for (const { near, far } of [...this.#pairs]) {
+    for (const { near, far } of this.#pairs) {
       near.destroy();
       far.destroy();
     }
@@ -170,7 +170,7 @@ describe("the remote lower", () => {
     expect(lower.waitingCalls).toBe(2);
     expect(fs.existsSync(`${place.path}/made later`)).toBe(false);
     lower.ownerFound(one.address, 1);
-    await Promise.all(waiting);
+    await Promise.all(waiting.map(async (one) => await one));
     expect(fs.existsSync(`${place.path}/made later`)).toBe(true);
   });
 
@@ -187,7 +187,7 @@ describe("the remote lower", () => {
     proxy.cut();
     proxy.holdAnswers = false;
     // A second execution would be EEXIST.
-    await Promise.all(changes);
+    await Promise.all(changes.map(async (one) => await one));
     const { handle } = await file;
     expect((await attr).ino).toBe(lower.root.ino);
     await lower.write(handle, Buffer.from("through the same handle"), 0, false);
@@ -339,9 +339,10 @@ describe("the remote lower", () => {
     const dead = errnoOf(() => victim.write(handle, Buffer.from("late"), 0, false));
     await until(() => writes === 1);
     let closed = false;
-    const closing = one.server.closeSessions([{ nodeid: 2, incarnation: "i1", clientId: 5 }]).then(() => {
+    const closing = (async () => {
+      await one.server.closeSessions([{ nodeid: 2, incarnation: "i1", clientId: 5 }]);
       closed = true;
-    });
+    })();
     // The victim comes back at once, and is told.
     expect(await dead).toBe(E.EIO);
     expect(closed).toBe(false);
@@ -375,7 +376,7 @@ describe("the remote lower", () => {
     const lower = remote();
     await lower.connect(one.address, 1);
     const before = { ...lower.counters };
-    const answers = await Promise.all(Array.from({ length: 5000 }, () => lower.statfs()));
+    const answers = await Promise.all(Array.from({ length: 5000 }, async () => await lower.statfs()));
     expect(answers.length).toBe(5000);
     expect(most).toBeGreaterThan(1);
     expect(most).toBeLessThanOrEqual(MAX_RUNNING_CALLS);

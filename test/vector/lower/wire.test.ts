@@ -1,5 +1,5 @@
 /** Golden vectors of the wire between overlays: a change of any of them is a change of the protocol's version. */
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { readFileSync, writeFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { ByteWriter } from "../../../dlmd/base/bytes.ts";
@@ -55,12 +55,22 @@ const handshakes: { title: string; bytes: Uint8Array; decode: (body: Uint8Array)
   { title: "proof", bytes: proof, decode: handshake.decodeProof, value: proof },
 ];
 
-/** Decodes, or is not what it should be; nothing else may happen. */
-function decodesOrRefuses(decode: () => unknown): void {
+function refuses(decode: () => unknown): boolean {
   try {
     decode();
+    return false;
   } catch (error) {
-    if (!(error instanceof WireError)) throw error;
+    return error instanceof WireError;
+  }
+}
+
+/** It decodes, or is refused as what it is; nothing else may happen. */
+function decodesOrRefuses(decode: () => unknown): boolean {
+  try {
+    decode();
+    return true;
+  } catch (error) {
+    return error instanceof WireError;
   }
 }
 
@@ -80,27 +90,24 @@ describe("the lower's calls", () => {
     for (let length = 0; length < fixed; length += 1) {
       expect(() => decodeWith(codec, bytes.subarray(0, length)), `${length} bytes`).toThrow(WireError);
     }
-    if (!open) expect(() => decodeWith(codec, Buffer.concat([bytes, Buffer.alloc(1)]))).toThrow(WireError);
+    const longer = (): unknown => decodeWith(codec, Buffer.concat([bytes, Buffer.alloc(1)]));
+    expect(open || refuses(longer)).toBe(true);
   });
 
   it("take any bytes without harm", () => {
-    fc.assert(
-      fc.property(fc.constantFrom(...bodies), fc.uint8Array({ maxLength: 300 }), ({ codec }, bytes) => {
-        decodesOrRefuses(() => decodeWith(codec, bytes));
-      }),
-      { numRuns: 5000 },
+    const property = fc.property(fc.constantFrom(...bodies), fc.uint8Array({ maxLength: 300 }), ({ codec }, bytes) =>
+      decodesOrRefuses(() => decodeWith(codec, bytes)),
     );
+    expect(fc.check(property, { numRuns: 5000 })).toMatchObject({ failed: false });
   });
 
   it("take damaged messages without harm", () => {
-    fc.assert(
-      fc.property(fc.constantFrom(...bodies), fc.nat(), fc.integer({ min: 0, max: 255 }), ({ codec, value }, at, byte) => {
-        const bytes = encodeWith(codec, value);
-        if (bytes.length > 0) bytes[at % bytes.length] = byte;
-        decodesOrRefuses(() => decodeWith(codec, bytes));
-      }),
-      { numRuns: 5000 },
-    );
+    const property = fc.property(fc.constantFrom(...bodies), fc.nat(), fc.integer({ min: 0, max: 255 }), ({ codec, value }, at, byte) => {
+      const bytes = encodeWith(codec, value);
+      if (bytes.length > 0) bytes[at % bytes.length] = byte;
+      return decodesOrRefuses(() => decodeWith(codec, bytes));
+    });
+    expect(fc.check(property, { numRuns: 5000 })).toMatchObject({ failed: false });
   });
 
   it("have each a type of their own", () => {
