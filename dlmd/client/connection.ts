@@ -5,6 +5,7 @@
 import type { Socket } from "node:net";
 import { assert } from "../base/assert.ts";
 import type { ByteWriter } from "../base/bytes.ts";
+import { WireError } from "../base/error.ts";
 import type { Mode } from "../lock/mode.ts";
 import { FrameGatherer, createFrameReader } from "../wire/frame.ts";
 import { LOCAL_BATCH_BYTES, LOCAL_FRAME_BYTES, type ResultSink, beginRequests, decodeResults } from "../wire/local-batch.ts";
@@ -42,7 +43,9 @@ export class Connection implements ResultSink {
       try {
         frames.push(chunk, onFrame);
       } catch (error) {
-        this.#fail(error as Error);
+        // An assertion, or a callback that throws, is not dlmd's fault: it goes on to end this program.
+        if (!(error instanceof WireError)) throw error;
+        this.#fail(error);
       }
     });
     socket.on("error", (error) => this.#fail(error));

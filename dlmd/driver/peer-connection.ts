@@ -1,6 +1,6 @@
 /**
  * One TCP connection to another dlmd: handshake (handshake.ts), then checksummed frames (wire/frame.ts, wire/peer.ts).
- * All messages of one turn of the event loop leave in one write; a damaged frame ends the connection.
+ * Messages gathered between two flushes leave in one write; a damaged frame ends the connection.
  */
 import type { Socket } from "node:net";
 import { crc32 } from "node:zlib";
@@ -19,9 +19,9 @@ const HEAD_BYTES = frameHeadBytes(true);
 const PING: Buffer = Buffer.alloc(HEAD_BYTES);
 
 export interface PeerConnectionHandlers {
-  /** The peer proved who it is. False: it is not wanted (the connection is closed). */
+  /** The peer proved who it is. */
   readonly established: (connection: PeerConnection, peer: Identity) => void;
-  /** Who the peer says it is, and why one of the two does not want the other. */
+  /** Why one of the two does not want the other. */
   readonly refused: (reason: string) => void;
   readonly frame: (connection: PeerConnection, view: ViewId, messages: readonly PeerMessage[]) => void;
   /** Once. `established`: it had been called. */

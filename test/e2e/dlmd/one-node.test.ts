@@ -195,7 +195,6 @@ describe("starting and stopping", () => {
   });
 
   test("what cannot start says what was expected, what was found, and what to do", () => {
-    process.env["COVERLAY_TEST_TIMEOUT_MS"] = "1000";
     expect(refusal("--node", "nodee1")).toMatch(
       /node nodee1 is not in the configuration, which has node1\n {2}Did you mean --node node1\?/,
     );
@@ -207,8 +206,9 @@ describe("starting and stopping", () => {
     const noKey = path.join(cluster.dir, "nokey.yaml");
     writeFileSync(noKey, `${readFileSync(cluster.configFile, "utf8")}keyFile: none.key\n`);
     expect(refusal("--config", noKey, "--node", "node1")).toContain("coverlay keygen");
-    delete process.env["COVERLAY_TEST_TIMEOUT_MS"];
-    expect(refusal("--node", "node1")).toContain("timeoutMs: expected a whole number from 1500");
+    const hasty = path.join(cluster.dir, "hasty.yaml");
+    writeFileSync(hasty, readFileSync(cluster.configFile, "utf8").replace("timeoutMs: 3000", "timeoutMs: 1499"));
+    expect(refusal("--config", hasty, "--node", "node1")).toContain("timeoutMs: expected a whole number from 1500");
     expect(runDlmd("--confg", "x").stderr).toContain("Unknown argument");
   });
 

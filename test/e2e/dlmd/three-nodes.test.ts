@@ -10,7 +10,10 @@ import { ensureBuilt } from "../lab.ts";
 import { Happenings, type TestClient, type TestCluster, createCluster } from "./cluster.ts";
 
 let cluster: TestCluster;
-afterEach(() => cluster.close());
+afterEach(async ({ task }) => {
+  if (task.result?.state === "fail") console.error(cluster.story());
+  await cluster.close();
+});
 
 type Three = [TestClient, TestClient, TestClient];
 const all = [1, 2, 3];
