@@ -32,6 +32,8 @@ export interface InodeRecord extends Inode {
   cachedOpenCount: number;
   /** The link count in the last attributes seen here: a hint, for what is worth keeping. */
   nlinkHint: number;
+  /** Another record with the same inode number: an older generation that the kernel has not forgotten yet. */
+  sibling: InodeRecord | null;
 }
 
 export interface InodeTableOptions {
@@ -45,7 +47,8 @@ export class InodeTable {
   readonly root: InodeRecord;
   readonly #options: InodeTableOptions;
   readonly #byNodeid = new Map<number, InodeRecord>();
-  readonly #byKey = new Map<string, InodeRecord>();
+  // By inode number, and from there along `sibling`: a key is a string, and building one for each lookup costs more than the lookup.
+  readonly #byIno = new Map<number, InodeRecord>();
   #nextNodeid = ROOT_FUSE_NODEID;
 
   constructor(options: InodeTableOptions) {
@@ -65,8 +68,7 @@ export class InodeTable {
 
   /** The record of that identity, created if need be, and in use until `leave`. `mode`: its st_mode. */
   remember(id: FileId, mode: number): InodeRecord {
-    const key = fileKey(id);
-    const record = this.#byKey.get(key) ?? this.#create(id, key, inodeKind(mode));
+    const record = this.#find(id) ?? this.#create(id, fileKey(id), inodeKind(mode));
     record.useCount += 1;
     return record;
   }
@@ -115,15 +117,34 @@ export class InodeTable {
       this.#options.dropped(record, false);
     }
     this.#byNodeid.clear();
-    this.#byKey.clear();
+    this.#byIno.clear();
   }
 
   #settle(record: InodeRecord): void {
     if (record.nlookup > 0 || record.openCount > 0 || record.useCount > 0) return;
     if (this.#byNodeid.get(record.fuseNodeid) !== record) return;
     this.#byNodeid.delete(record.fuseNodeid);
-    this.#byKey.delete(record.key);
+    this.#unlinkSibling(record);
     this.#options.dropped(record, record.nlinkHint === 0);
+  }
+
+  #find(id: FileId): InodeRecord | undefined {
+    let record = this.#byIno.get(id.ino) ?? null;
+    while (record !== null && record.id.generation !== id.generation) record = record.sibling;
+    return record ?? undefined;
+  }
+
+  #unlinkSibling(record: InodeRecord): void {
+    const first = this.#byIno.get(record.id.ino);
+    if (first === record) {
+      if (record.sibling === null) this.#byIno.delete(record.id.ino);
+      else this.#byIno.set(record.id.ino, record.sibling);
+      return;
+    }
+    let before: InodeRecord | null = first ?? null;
+    while (before !== null && before.sibling !== record) before = before.sibling;
+    assert(before !== null, `inode ${record.key} is not in the table`);
+    before.sibling = record.sibling;
   }
 
   #create(id: FileId, key: string, kind: InodeKind): InodeRecord {
@@ -138,11 +159,12 @@ export class InodeTable {
       useCount: 0,
       cachedOpenCount: 0,
       nlinkHint: 1,
+      sibling: this.#byIno.get(id.ino) ?? null,
       cover: this.#options.createCover(id, kind),
     };
     this.#nextNodeid += 1;
     this.#byNodeid.set(record.fuseNodeid, record);
-    this.#byKey.set(key, record);
+    this.#byIno.set(id.ino, record);
     return record;
   }
 }

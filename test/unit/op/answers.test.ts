@@ -1,0 +1,179 @@
+/** What single replies carry. */
+import { describe, expect, it } from "vitest";
+import { E } from "../../../dlmd/base/errno.ts";
+import { SENTINEL_SIZE } from "../../../overlay/coherence/sentinel.ts";
+import { checkAccess, checkSticky, credentialsOf } from "../../../overlay/op/permission.ts";
+import { attrOf, FILE } from "./scripted-lower.ts";
+import { type Reply, Workbench } from "./workbench.ts";
+
+const name = Buffer.from("name");
+const lookup = { op: "lookup" as const, name };
+
+const entryValid = (reply: Reply | undefined): boolean => (reply?.body.readBigUInt64LE(16) ?? 0n) > 0n;
+const attrValid = (reply: Reply | undefined): boolean => (reply?.body.readBigUInt64LE(24) ?? 0n) > 0n;
+const size = (reply: Reply | undefined): number => Number(reply?.body.readBigUInt64LE(48));
+
+describe("LOOKUP", () => {
+  it("a child whose lock is elsewhere: no attribute validity, the sentinel size (hazard F5)", async () => {
+    const bench = new Workbench();
+    bench.coherence.child = { pinned: false, trip: true };
+    const reply = await bench.serve(lookup);
+    expect([entryValid(reply), attrValid(reply), size(reply)]).toEqual([true, false, SENTINEL_SIZE]);
+    expect(bench.file.nlookup).toBe(2);
+  });
+
+  it("a child whose lock took a trip: the attributes are read again", async () => {
+    const bench = new Workbench();
+    bench.coherence.child = { pinned: true, trip: true };
+    bench.coherence.childLater = true;
+    const reply = await bench.serve(lookup);
+    expect(bench.lower.calls).toEqual(["lookup", "getattr"]);
+    expect([entryValid(reply), attrValid(reply), size(reply)]).toEqual([true, true, 100]);
+  });
+
+  it("negative: with validity, or ENOENT", async () => {
+    const bench = new Workbench();
+    bench.lower.errors.set("lookup", [E.ENOENT, E.ENOENT]);
+    const reply = await bench.serve(lookup);
+    expect([reply?.errno, Number(reply?.body.readBigUInt64LE(0)), entryValid(reply)]).toEqual([0, 0, true]);
+    bench.coherence.entryValid = false;
+    expect((await bench.serve(lookup))?.errno).toBe(E.ENOENT);
+  });
+
+  it("in a removed directory: ENOENT (hazard F18), and an inode that the kernel forgot: ESTALE", async () => {
+    const bench = new Workbench();
+    bench.lower.errors.set("lookup", [E.ESTALE]);
+    expect((await bench.serve(lookup))?.errno).toBe(E.ENOENT);
+    expect((await bench.serve({ ...lookup, fuseNodeid: 999 }))?.errno).toBe(E.ESTALE);
+  });
+});
+
+describe("listings", () => {
+  const list = (bench: Workbench, op: "readdir" | "readdirplus"): Record<string, unknown> & { op: typeof op } => ({
+    op,
+    fh: bench.openDirectory().fh,
+    cookie: 0n,
+    size: 4096,
+  });
+
+  it("READDIRPLUS: a child whose lock is elsewhere is a plain entry and counts no lookup (hazard F13)", async () => {
+    const bench = new Workbench();
+    bench.coherence.child = { pinned: false, trip: true };
+    const reply = await bench.serve(list(bench, "readdirplus"));
+    expect(Number(reply?.body.readBigUInt64LE(0))).toBe(0);
+    expect(bench.file.nlookup).toBe(1);
+    expect(bench.coherence.events.filter((event) => event.startsWith("tell"))).toEqual([]);
+  });
+
+  it("READDIRPLUS: one whose lock took a trip is read again, all in one call", async () => {
+    const bench = new Workbench();
+    bench.coherence.child = { pinned: true, trip: true };
+    const reply = await bench.serve(list(bench, "readdirplus"));
+    expect(bench.lower.calls).toEqual(["readdir", "getattrMany"]);
+    expect(Number(reply?.body.readBigUInt64LE(0))).toBe(bench.file.fuseNodeid);
+    expect(bench.file.nlookup).toBe(2);
+  });
+
+  it("of a removed directory: empty (hazard F18)", async () => {
+    const bench = new Workbench();
+    bench.lower.errors.set("readdir", [E.ESTALE, E.ENOENT]);
+    for (const op of ["readdir", "readdirplus"] as const) {
+      const reply = await bench.serve(list(bench, op));
+      expect([reply?.errno, reply?.body.length]).toEqual([0, 0]);
+    }
+  });
+});
+
+describe("others", () => {
+  it("LINK and SETATTR carry no attribute validity (hazard F4)", async () => {
+    const bench = new Workbench();
+    const link = await bench.serve({ op: "link", name, targetFuseNodeid: bench.file.fuseNodeid });
+    expect([entryValid(link), attrValid(link)]).toEqual([true, false]);
+    const setattr = await bench.serve({ op: "setattr", fuseNodeid: bench.file.fuseNodeid, fh: null, change: {} });
+    expect(Number(setattr?.body.readBigUInt64LE(0))).toBe(0);
+  });
+
+  it("GETXATTR: the size, the value, or ERANGE", async () => {
+    const bench = new Workbench();
+    const get = (room: number): Promise<Reply | undefined> =>
+      bench.serve({ op: "getxattr", fuseNodeid: bench.file.fuseNodeid, name, size: room });
+    expect((await get(0))?.body.readUInt32LE(0)).toBe(5);
+    expect((await get(5))?.body.toString()).toBe("value");
+    expect((await get(4))?.errno).toBe(E.ERANGE);
+  });
+
+  it("READ behind every end is empty and asks nobody", async () => {
+    const bench = new Workbench();
+    const { fh } = bench.openFile();
+    for (const offset of [SENTINEL_SIZE, 2 ** 60]) {
+      const reply = await bench.serve({ op: "read", fuseNodeid: bench.file.fuseNodeid, fh, offset, size: 4096, flags: 2 });
+      expect([reply?.errno, reply?.body.length]).toEqual([0, 0]);
+    }
+    expect(bench.lower.calls).toEqual([]);
+  });
+
+  it("OPEN where another node writes is direct", async () => {
+    const bench = new Workbench();
+    bench.coherence.token = "direct";
+    const reply = await bench.serve({ op: "open", fuseNodeid: bench.file.fuseNodeid, flags: 1 });
+    expect((reply?.body.readUInt32LE(8) ?? 0) & 1).toBe(1);
+    const plain = await bench.serve({ op: "open", fuseNodeid: bench.file.fuseNodeid, flags: 0 });
+    expect((plain?.body.readUInt32LE(8) ?? 0) & 3).toBe(2);
+  });
+
+  it("RELEASE closes once, and asks for no lock", async () => {
+    const bench = new Workbench();
+    const { fh } = bench.openFile();
+    bench.coherence.locks = "never";
+    await bench.serve({ op: "flush", fh });
+    await bench.serve({ op: "release", fh });
+    await bench.serve({ op: "release", fh });
+    expect(bench.lower.closed).toEqual([77]);
+    expect(bench.coherence.tokens).toBe(0);
+    expect(bench.replies.map(({ errno }) => errno)).toEqual([0, 0, 0]);
+  });
+
+  it("the umask is the caller's only with DONT_MASK", async () => {
+    const bench = new Workbench();
+    const masks: number[] = [];
+    const mkdir = bench.lower.mkdir.bind(bench.lower);
+    bench.lower.mkdir = (...args: unknown[]): ReturnType<typeof mkdir> => {
+      masks.push((args[3] as { umask: number }).umask);
+      return mkdir();
+    };
+    await bench.serve({ op: "mkdir", name, mode: 0o777, umask: 0o22 });
+    bench.inodes.forget(3, 1);
+    bench.mount.dontMask = false;
+    await bench.serve({ op: "mkdir", name, mode: 0o777, umask: 0o22 });
+    expect(masks).toEqual([0o22, 0]);
+  });
+});
+
+describe("permission", () => {
+  const attr = attrOf(FILE, { mode: 0o100640, uid: 5, gid: 6 });
+  const who = { uid: 1, gid: 1, groups: [6], capabilities: 0n };
+
+  it("owner, group by a supplementary one, others; an ACL refuses all but the owner", () => {
+    checkAccess({ ...who, uid: 5 }, attr, 6, true);
+    checkAccess(who, attr, 4, false);
+    expect(() => checkAccess(who, attr, 2, false)).toThrow("EACCES");
+    expect(() => checkAccess(who, attr, 4, true)).toThrow("EACCES");
+    expect(() => checkAccess({ ...who, groups: [] }, attr, 4, false)).toThrow("EACCES");
+    checkAccess({ ...who, capabilities: 2n }, attr, 6, true);
+  });
+
+  it("sticky directories: the file's owner, the directory's, CAP_FOWNER", () => {
+    const dir = attrOf(FILE, { mode: 0o041777, uid: 9 });
+    expect(() => checkSticky(who, dir, attr)).toThrow("EPERM");
+    checkSticky({ ...who, uid: 5 }, dir, attr);
+    checkSticky({ ...who, uid: 9 }, dir, attr);
+    checkSticky({ ...who, capabilities: 8n }, dir, attr);
+    checkSticky(who, { ...dir, mode: 0o040777 }, attr);
+  });
+
+  it("credentials from /proc/PID/status", () => {
+    const status = "Name:\tx\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \nCapEff:\t000000000000000a\n";
+    expect(credentialsOf(status)).toEqual({ uid: 4, gid: 8, groups: [9, 10], capabilities: 10n });
+    expect(credentialsOf("Name:\tx\n")).toBeNull();
+  });
+});

@@ -1,0 +1,154 @@
+/**
+ * Test double: a coherence layer that writes down what is asked of it, in order, beside the replies, and checks the pin discipline while
+ * it goes: what is unpinned was pinned, and nothing is held while something else is waited for.
+ */
+import { E, errnoError } from "../../../dlmd/base/errno.ts";
+import { Mode } from "../../../dlmd/lock/mode.ts";
+import type { Coherence, PinMode, Waiter, Want } from "../../../overlay/coherence/api.ts";
+import type { Inode } from "../../../overlay/inode/inode.ts";
+import type { Maybe } from "../../../overlay/lower/lower.ts";
+
+export type Locks = "here" | "away" | "never";
+
+export interface ChildPin {
+  readonly pinned: boolean;
+  readonly trip: boolean;
+}
+
+export class RecordingCoherence implements Coherence {
+  readonly events: string[] = [];
+  readonly violations: string[] = [];
+  readonly told: Map<string, Inode | null> = new Map<string, Inode | null>();
+  /** "away": a wait that ends well; "never": one that only an interruption ends. */
+  locks: Locks = "here";
+  child: ChildPin = { pinned: true, trip: false };
+  childLater = false;
+  token: "cached" | "direct" = "cached";
+  entryValid = true;
+  tokens = 0;
+  readonly #pins = new Map<string, number>();
+
+  get held(): number {
+    let held = 0;
+    for (const count of this.#pins.values()) held += count;
+    return held;
+  }
+
+  #take(inode: Inode, mode: PinMode): void {
+    this.events.push(`pin ${inode.key} ${mode === Mode.EX ? "EX" : "PR"}`);
+    const key = `${inode.key} ${mode}`;
+    this.#pins.set(key, (this.#pins.get(key) ?? 0) + 1);
+  }
+
+  #give(inode: Inode, mode: PinMode): void {
+    this.events.push(`unpin ${inode.key} ${mode === Mode.EX ? "EX" : "PR"}`);
+    const key = `${inode.key} ${mode}`;
+    const count = this.#pins.get(key) ?? 0;
+    if (count === 0) this.violations.push(`unpin of ${key}, which is not pinned`);
+    this.#pins.set(key, Math.max(0, count - 1));
+  }
+
+  async #wait(take: () => void, waiter: Waiter): Promise<void> {
+    if (this.held > 0) this.violations.push("a wait for a lock while another is pinned");
+    if (this.locks === "away") {
+      await new Promise((resolve) => setImmediate(resolve));
+    } else {
+      await new Promise<void>((_, reject) => {
+        waiter.onInterrupt = (): void => reject(errnoError(E.EINTR));
+      });
+    }
+    take();
+  }
+
+  tryPin(inode: Inode, mode: PinMode): boolean {
+    if (this.locks !== "here") return false;
+    this.#take(inode, mode);
+    return true;
+  }
+  pin(inode: Inode, mode: PinMode, waiter: Waiter): Promise<void> {
+    return this.#wait(() => this.#take(inode, mode), waiter);
+  }
+  unpin(inode: Inode, mode: PinMode): void {
+    this.#give(inode, mode);
+  }
+  pinAll(wants: readonly Want[], waiter: Waiter): Maybe<void> {
+    const take = (): void => {
+      for (const { inode, mode } of wants) this.#take(inode, mode);
+    };
+    if (this.locks === "here") return take();
+    return this.#wait(take, waiter);
+  }
+  unpinAll(wants: readonly Want[]): void {
+    for (const { inode, mode } of wants) this.#give(inode, mode);
+  }
+  pinChild(inode: Inode): Maybe<ChildPin> {
+    if (this.child.pinned) this.#take(inode, Mode.PR);
+    return this.childLater ? Promise.resolve(this.child) : this.child;
+  }
+  pinChildren(inodes: readonly Inode[]): Maybe<readonly ChildPin[]> {
+    const pins = inodes.map((inode) => {
+      if (this.child.pinned) this.#take(inode, Mode.PR);
+      return this.child;
+    });
+    return this.childLater ? Promise.resolve(pins) : pins;
+  }
+  pinData(inode: Inode, mode: PinMode, _cached: boolean, waiter: Waiter): Maybe<void> {
+    if (this.locks === "here") return this.#take(inode, mode);
+    return this.#wait(() => this.#take(inode, mode), waiter);
+  }
+  unpinData(inode: Inode, mode: PinMode): void {
+    this.#give(inode, mode);
+  }
+  attrValid(inode: Inode): boolean {
+    if (this.held === 0) this.violations.push(`attrValid of ${inode.key} without a pin`);
+    return true;
+  }
+
+  tellEntry(dir: Inode, name: Buffer, child: Inode | null): boolean {
+    if (this.held === 0) this.violations.push(`tellEntry of ${name} without a pin`);
+    this.events.push(`tell ${dir.key} ${name} ${child?.key ?? "-"}`);
+    this.told.set(`${dir.key} ${name}`, child);
+    return this.entryValid;
+  }
+  toldChild(dir: Inode, name: Buffer): Inode | null | undefined {
+    return this.told.get(`${dir.key} ${name}`);
+  }
+  dropEntry(dir: Inode, name: Buffer): void {
+    this.events.push(`drop ${dir.key} ${name}`);
+    this.told.delete(`${dir.key} ${name}`);
+  }
+  moveEntry(oldDir: Inode, oldName: Buffer, newDir: Inode, newName: Buffer): void {
+    this.events.push(`move ${oldDir.key} ${oldName} ${newDir.key} ${newName}`);
+  }
+  exchangeEntries(oldDir: Inode, oldName: Buffer, newDir: Inode, newName: Buffer): void {
+    this.events.push(`exchange ${oldDir.key} ${oldName} ${newDir.key} ${newName}`);
+  }
+  born(inode: Inode): void {
+    this.events.push(`born ${inode.key}`);
+    // From now on its lock is here.
+    this.locks = "here";
+  }
+  forgotten(inode: Inode): void {
+    this.events.push(`forgotten ${inode.key}`);
+  }
+  removed(inode: Inode): void {
+    this.events.push(`removed ${inode.key}`);
+  }
+  dropPages(inode: Inode, offset: number, bytes: number): Promise<void> {
+    this.events.push(`dropPages ${inode.key} ${offset} ${bytes}`);
+    return Promise.resolve();
+  }
+  openForWrite(_inode: Inode, _waiter: Waiter): "cached" | "direct" {
+    if (this.token === "cached") this.tokens += 1;
+    return this.token;
+  }
+  closeForWrite(_inode: Inode): void {
+    this.tokens -= 1;
+  }
+  noteCachedWrite(inode: Inode): void {
+    this.events.push(`noteCachedWrite ${inode.key}`);
+  }
+  readMode(_inode: Inode, _writable: boolean): PinMode {
+    return Mode.PR;
+  }
+}

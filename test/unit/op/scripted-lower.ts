@@ -1,0 +1,167 @@
+/** Test double: a lower that answers every call with a fixed value, at once or later, or with an errno; and writes down what it was asked. */
+import { errnoError } from "../../../dlmd/base/errno.ts";
+import type { Attr, Entry, FileId, Lower, LowerHandle, Maybe } from "../../../overlay/lower/lower.ts";
+
+export const ROOT: FileId = { ino: 2, generation: 0 };
+export const FILE: FileId = { ino: 20, generation: 1 };
+export const OTHER: FileId = { ino: 21, generation: 1 };
+
+export function attrOf(id: FileId, change: Partial<Attr> = {}): Attr {
+  const times = { atimeSec: 1, atimeNsec: 2, mtimeSec: 3, mtimeNsec: 4, ctimeSec: 5, ctimeNsec: 6 };
+  const mode = id.ino === ROOT.ino ? 0o040755 : 0o100644;
+  return {
+    ino: id.ino,
+    mode,
+    nlink: 1,
+    uid: 0,
+    gid: 0,
+    size: 100,
+    blocks: 8,
+    blksize: 4096,
+    rdevMajor: 0,
+    rdevMinor: 0,
+    ...times,
+    ...change,
+  };
+}
+
+export function entryOf(id: FileId, change: Partial<Attr> = {}): Entry {
+  return { id, attr: attrOf(id, change) };
+}
+
+type Call = keyof Lower;
+
+export class ScriptedLower implements Lower {
+  readonly root: FileId = ROOT;
+  readonly hasAcls = false;
+  readonly calls: string[] = [];
+  /** Errors to answer with, the next call's first; the last one stays. */
+  readonly errors: Map<Call, number[]> = new Map<Call, number[]>();
+  readonly closed: number[] = [];
+  later = false;
+  size = 100;
+  /** What LOOKUP finds. */
+  found: FileId = FILE;
+  dirMode = 0o040755;
+  fileMode = 0o100644;
+  fileUid = 0;
+  #nextHandle = 1;
+
+  #answer<T>(call: Call, value: T): Maybe<T> {
+    this.calls.push(call);
+    const errors = this.errors.get(call);
+    const errno = errors?.shift();
+    if (errno !== undefined && errno !== 0) {
+      if (this.later) return Promise.reject(errnoError(errno));
+      throw errnoError(errno);
+    }
+    return this.later ? new Promise((resolve) => setImmediate(() => resolve(value))) : value;
+  }
+
+  #attr(id: FileId): Attr {
+    if (id.ino === ROOT.ino) return attrOf(id, { mode: this.dirMode });
+    return attrOf(id, { size: this.size, mode: this.fileMode, uid: this.fileUid });
+  }
+
+  #handle(): LowerHandle {
+    return this.#nextHandle++ as LowerHandle;
+  }
+
+  lookup(): Maybe<Entry> {
+    return this.#answer("lookup", { id: this.found, attr: this.#attr(this.found) });
+  }
+  getattr(id: FileId): Maybe<Attr> {
+    return this.#answer("getattr", this.#attr(id));
+  }
+  getattrMany(ids: readonly FileId[]): Maybe<readonly (Attr | null)[]> {
+    return this.#answer(
+      "getattrMany",
+      ids.map((id) => this.#attr(id)),
+    );
+  }
+  setattr(id: FileId): Maybe<Attr> {
+    return this.#answer("setattr", this.#attr(id));
+  }
+  readlink(): Maybe<Buffer> {
+    return this.#answer("readlink", Buffer.from("target"));
+  }
+  create(): Maybe<{ entry: Entry; handle: LowerHandle }> {
+    return this.#answer("create", { entry: entryOf(OTHER), handle: this.#handle() });
+  }
+  mkdir(): Maybe<Entry> {
+    return this.#answer("mkdir", entryOf(OTHER, { mode: 0o040755 }));
+  }
+  mknod(): Maybe<Entry> {
+    return this.#answer("mknod", entryOf(OTHER));
+  }
+  symlink(): Maybe<Entry> {
+    return this.#answer("symlink", entryOf(OTHER, { mode: 0o120777 }));
+  }
+  unlink(_parent: FileId, _name: Buffer, expected: FileId): Maybe<void> {
+    this.calls.push(`expect ${expected.ino}`);
+    return this.#answer("unlink", undefined);
+  }
+  rmdir(): Maybe<void> {
+    return this.#answer("rmdir", undefined);
+  }
+  rename(): Maybe<void> {
+    return this.#answer("rename", undefined);
+  }
+  link(id: FileId): Maybe<Attr> {
+    return this.#answer("link", this.#attr(id));
+  }
+  open(): Maybe<LowerHandle> {
+    return this.#answer("open", this.#handle());
+  }
+  opendir(): Maybe<LowerHandle> {
+    return this.#answer("opendir", this.#handle());
+  }
+  close(handle: LowerHandle): void {
+    this.closed.push(handle);
+  }
+  read(_handle: LowerHandle, _offset: number, bytes: number): Maybe<Uint8Array> {
+    return this.#answer("read", new Uint8Array(bytes));
+  }
+  write(_handle: LowerHandle, data: Uint8Array, offset: number, append: boolean): Maybe<{ offset: number; bytes: number }> {
+    this.calls.push(`write ${data.byteLength} at ${append ? "end" : offset}`);
+    return this.#answer("write", { offset: append ? this.size : offset, bytes: data.byteLength });
+  }
+  fsync(): Maybe<void> {
+    return this.#answer("fsync", undefined);
+  }
+  fsyncdir(): Maybe<void> {
+    return this.#answer("fsyncdir", undefined);
+  }
+  fallocate(): Maybe<void> {
+    return this.#answer("fallocate", undefined);
+  }
+  lseek(): Maybe<number> {
+    return this.#answer("lseek", 7);
+  }
+  copyFileRange(_in: LowerHandle, _inOffset: number, _out: LowerHandle, _outOffset: number, bytes: number): Maybe<number> {
+    return this.#answer("copyFileRange", bytes);
+  }
+  readdir(_handle: LowerHandle, _cookie: bigint, _bytes: number, plus: boolean): ReturnType<Lower["readdir"]> {
+    const name = Buffer.from("name");
+    const entry = { name, type: 8, ino: FILE.ino, cookie: 1n };
+    return this.#answer("readdir", { entries: [plus ? { ...entry, entry: { id: FILE, attr: this.#attr(FILE) } } : entry], end: true });
+  }
+  statfs(): ReturnType<Lower["statfs"]> {
+    return this.#answer("statfs", { blocks: 1, bfree: 1, bavail: 1, files: 1, ffree: 1, bsize: 4096, frsize: 4096, namelen: 255 });
+  }
+  getxattr(): Maybe<Buffer> {
+    return this.#answer("getxattr", Buffer.from("value"));
+  }
+  setxattr(): Maybe<void> {
+    return this.#answer("setxattr", undefined);
+  }
+  listxattr(): Maybe<Buffer> {
+    return this.#answer("listxattr", Buffer.from("user.a\0"));
+  }
+  removexattr(): Maybe<void> {
+    return this.#answer("removexattr", undefined);
+  }
+  syncfs(): Maybe<void> {
+    return this.#answer("syncfs", undefined);
+  }
+}

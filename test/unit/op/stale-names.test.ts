@@ -1,0 +1,152 @@
+/** Hazard F12: the name is not what the kernel checked. ESTALE once, then the truth under a check of our own. */
+import { describe, expect, it } from "vitest";
+import { E } from "../../../dlmd/base/errno.ts";
+import { StaleOnce, STALE_CALLS_MAX } from "../../../overlay/op/stale-once.ts";
+import { OTHER } from "./scripted-lower.ts";
+import { Workbench } from "./workbench.ts";
+
+const name = Buffer.from("name");
+const create = { op: "create" as const, name, mode: 0o644, umask: 0, supplementaryGids: [], flags: 0o102 };
+const O_EXCL = 0o200;
+
+describe("CREATE over an existing file", () => {
+  it("O_EXCL is told at once", async () => {
+    const bench = new Workbench();
+    bench.lower.errors.set("create", [E.EEXIST]);
+    expect((await bench.serve({ ...create, flags: create.flags | O_EXCL }))?.errno).toBe(E.EEXIST);
+  });
+
+  it("others walk again, once; then the file is opened, if the caller may", async () => {
+    const bench = new Workbench();
+    bench.lower.errors.set("create", [E.EEXIST, E.EEXIST]);
+    bench.lower.fileMode = 0o100600;
+    bench.lower.fileUid = 1000;
+    expect((await bench.serve(create))?.errno).toBe(E.ESTALE);
+    expect((await bench.serve(create))?.errno).toBe(0);
+    expect(bench.lower.calls).toContain("open");
+    expect(bench.coherence.tokens).toBe(1);
+    expect(bench.coherence.held).toBe(0);
+    expect(bench.file.nlookup).toBe(2);
+    // A later call starts anew.
+    bench.lower.errors.set("create", [E.EEXIST]);
+    expect((await bench.serve(create))?.errno).toBe(E.ESTALE);
+  });
+
+  it("and refused, if not: the secret of another user", async () => {
+    const bench = new Workbench();
+    bench.lower.errors.set("create", [E.EEXIST, E.EEXIST]);
+    bench.lower.fileMode = 0o100600;
+    bench.lower.fileUid = 0;
+    await bench.serve(create);
+    expect((await bench.serve(create))?.errno).toBe(E.EACCES);
+    expect(bench.lower.calls).not.toContain("open");
+    expect(bench.coherence.tokens).toBe(0);
+    expect(bench.coherence.held).toBe(0);
+    expect(bench.coherence.violations).toEqual([]);
+  });
+
+  it("another process has a walk of its own", async () => {
+    const bench = new Workbench();
+    bench.lower.errors.set("create", [E.EEXIST, E.EEXIST]);
+    expect((await bench.serve(create, bench.call("create", 1)))?.errno).toBe(E.ESTALE);
+    expect((await bench.serve(create, bench.call("create", 2)))?.errno).toBe(E.ESTALE);
+  });
+});
+
+describe.each(["unlink", "rmdir"] as const)("%s of a name that is another file by now", (op) => {
+  const request = { op, name };
+
+  it("ESTALE; when it comes back it is done, on what is there", async () => {
+    const bench = new Workbench();
+    bench.coherence.told.set("2.0 name", bench.file);
+    bench.lower.errors.set(op, [E.ESTALE]);
+    bench.lower.found = OTHER;
+    expect((await bench.serve(request))?.errno).toBe(E.ESTALE);
+    bench.lower.errors.set(op, [E.ESTALE, 0]);
+    expect((await bench.serve(request))?.errno).toBe(0);
+    expect(bench.coherence.events).toContain("pin 21.1 EX");
+    expect(bench.coherence.held).toBe(0);
+    expect(bench.coherence.violations).toEqual([]);
+    expect(bench.inodes.size).toBe(2);
+  });
+
+  it("but not in a sticky directory, if it is not the caller's", async () => {
+    const bench = new Workbench();
+    bench.lower.dirMode = 0o041777;
+    bench.lower.fileUid = 0;
+    bench.who = { uid: 1000, gid: 1000, groups: [], capabilities: 0n };
+    // Nothing was told, so nothing was checked.
+    expect((await bench.serve(request))?.errno).toBe(0 + E.EPERM);
+    expect(bench.lower.calls).not.toContain(op);
+    bench.lower.fileUid = 1000;
+    expect((await bench.serve(request))?.errno).toBe(0);
+  });
+
+  it("ENOENT where there is none, told or not", async () => {
+    const bench = new Workbench();
+    bench.lower.errors.set("lookup", [E.ENOENT, E.ENOENT]);
+    expect((await bench.serve(request))?.errno).toBe(E.ENOENT);
+    bench.coherence.told.set("2.0 name", null);
+    expect((await bench.serve(request))?.errno).toBe(E.ENOENT);
+  });
+
+  it("EBUSY after a limit, when it changes each time", async () => {
+    const bench = new Workbench();
+    bench.lower.errors.set(
+      op,
+      Array.from({ length: 1000 }, () => E.ESTALE),
+    );
+    expect((await bench.serve(request))?.errno).toBe(E.EBUSY);
+    expect(bench.coherence.held).toBe(0);
+  });
+});
+
+describe("RENAME", () => {
+  const rename = { op: "rename" as const, name, newFuseNodeid: 1, newName: Buffer.from("new"), flags: 0 };
+
+  it("over a file that was told: locks it, forgets one of its names", async () => {
+    const bench = new Workbench();
+    const target = bench.inodes.remember(OTHER, 0o100644);
+    target.nlookup = 1;
+    bench.inodes.leave(target);
+    bench.coherence.told.set("2.0 name", bench.file);
+    bench.coherence.told.set("2.0 new", target);
+    expect((await bench.serve(rename))?.errno).toBe(0);
+    expect(bench.coherence.events).toContain("pin 21.1 EX");
+    expect(bench.coherence.events).toContain("move 2.0 name 2.0 new");
+    bench.inodes.forget(target.fuseNodeid, 1);
+    expect(bench.coherence.events).toContain("removed 21.1");
+  });
+
+  it("ESTALE once, for either name", async () => {
+    const bench = new Workbench();
+    bench.coherence.told.set("2.0 name", bench.file);
+    bench.coherence.told.set("2.0 new", null);
+    bench.lower.errors.set("rename", [E.ESTALE, E.ESTALE, 0]);
+    expect((await bench.serve(rename))?.errno).toBe(E.ESTALE);
+    expect((await bench.serve(rename))?.errno).toBe(0);
+    expect(bench.coherence.held).toBe(0);
+    expect(bench.file.useCount).toBe(0);
+  });
+
+  it("EXCHANGE swaps what was told", async () => {
+    const bench = new Workbench();
+    bench.coherence.told.set("2.0 name", bench.file);
+    expect((await bench.serve({ ...rename, flags: 2 }))?.errno).toBe(0);
+    expect(bench.coherence.events).toContain("exchange 2.0 name 2.0 new");
+  });
+});
+
+describe("StaleOnce", () => {
+  it("gives it once, forgets what went well, and is bounded", () => {
+    const { root } = new Workbench().inodes;
+    const once = new StaleOnce();
+    expect(once.give("unlink", root, name, 1)).toBe(true);
+    once.settled("unlink", root, name, 1);
+    expect(once.give("unlink", root, name, 1)).toBe(true);
+    expect(once.give("unlink", root, name, 1)).toBe(false);
+    expect(once.give("unlink", root, name, 0)).toBe(true);
+    for (let pid = 1; pid <= STALE_CALLS_MAX; pid += 1) once.give("unlink", root, name, pid);
+    expect(once.give("unlink", root, name, 0)).toBe(true);
+  });
+});

@@ -1,0 +1,94 @@
+/** Hazard F5: where a write goes, and what the kernel must drop when that is not where it believes. */
+import { describe, expect, it } from "vitest";
+import { E } from "../../../dlmd/base/errno.ts";
+import { SENTINEL_SIZE } from "../../../overlay/coherence/sentinel.ts";
+import { Workbench } from "./workbench.ts";
+
+const O_APPEND = 0o2000;
+
+function request(bench: Workbench, fh: number, change: Record<string, unknown>): Record<string, unknown> & { op: "write" } {
+  const data = Buffer.alloc(10);
+  return { op: "write", fuseNodeid: bench.file.fuseNodeid, fh, offset: 0, data, flags: 2, fromCache: false, killSuidgid: false, ...change };
+}
+
+const drops = (bench: Workbench): string[] => bench.coherence.events.filter((event) => /dropPages|^reply/.test(event));
+
+describe("appends", () => {
+  it("where the kernel believes the end to be: nothing is dropped", async () => {
+    const bench = new Workbench();
+    await bench.serve(request(bench, bench.openFile().fh, { offset: 100, flags: 2 | O_APPEND }));
+    expect(bench.lower.calls).toContain("write 10 at end");
+    expect(drops(bench)).toEqual(["reply"]);
+  });
+
+  it("at a sentinel offset, O_APPEND or not: to the true end, whose pages go before and after the answer and once more later", async () => {
+    const bench = new Workbench();
+    await bench.serve(request(bench, bench.openFile().fh, { offset: SENTINEL_SIZE + 4096 }));
+    expect(bench.lower.calls).toContain("write 10 at end");
+    expect(drops(bench)).toEqual(["dropPages 20.1 100 10", "reply", "dropPages 20.1 100 10"]);
+    expect(bench.replies[0]?.held).toBe(1);
+    expect(bench.laterWork).toHaveLength(1);
+  });
+
+  it("with an outdated offset: the page that this write may hold is left alone until it is answered", async () => {
+    const bench = new Workbench();
+    bench.lower.size = 20_000;
+    const data = Buffer.alloc(9000);
+    await bench.serve(request(bench, bench.openFile().fh, { offset: 100, data, flags: 2 | O_APPEND }));
+    // Pages 0, 1 and 2 were believed to be written; 2 is the last.
+    expect(drops(bench)).toEqual([
+      "dropPages 20.1 20000 9000",
+      "dropPages 20.1 100 8092",
+      "reply",
+      "dropPages 20.1 100 9000",
+      "dropPages 20.1 20000 9000",
+    ]);
+  });
+
+  it("through a direct handle the kernel has no page of it", async () => {
+    const bench = new Workbench();
+    await bench.serve(request(bench, bench.openFile(false).fh, { offset: 50, flags: 2 | O_APPEND }));
+    expect(drops(bench)).toEqual(["dropPages 20.1 100 10", "reply"]);
+  });
+});
+
+describe("other writes", () => {
+  it("through a direct handle, with a cached one beside it, drop what a READ may have brought back", async () => {
+    const bench = new Workbench();
+    bench.openFile();
+    await bench.serve(request(bench, bench.openFile(false).fh, { offset: 50 }));
+    expect(drops(bench)).toEqual(["dropPages 20.1 50 10", "reply"]);
+  });
+
+  it("beyond 2^53: EFBIG, 1 EiB too", async () => {
+    const bench = new Workbench();
+    expect((await bench.serve(request(bench, bench.openFile().fh, { offset: 2 ** 60 })))?.errno).toBe(E.EFBIG);
+    expect(bench.lower.calls).toEqual([]);
+  });
+
+  it("clear set-user-id before the data goes, if there is any", async () => {
+    const bench = new Workbench();
+    const { fh } = bench.openFile();
+    await bench.serve(request(bench, fh, { killSuidgid: true }));
+    expect(bench.lower.calls).toEqual(["getattr", "write 10 at 0", "write"]);
+    bench.lower.fileMode = 0o104755;
+    await bench.serve(request(bench, fh, { killSuidgid: true }));
+    expect(bench.lower.calls.slice(3)).toEqual(["getattr", "setattr", "write 10 at 0", "write"]);
+  });
+});
+
+describe("write-back of mapped pages", () => {
+  const cases = [
+    { size: 100, offset: 0, expected: ["getattr", "write 100 at 0", "write"] },
+    { size: 4096, offset: 0, expected: ["getattr", "write 4096 at 0", "write"] },
+    { size: 100, offset: 4096, expected: ["getattr"] },
+  ];
+  it.each(cases)("never extends: size $size, page at $offset", async ({ size, offset, expected }) => {
+    const bench = new Workbench();
+    bench.lower.size = size;
+    const reply = await bench.serve(request(bench, bench.openFile().fh, { offset, data: Buffer.alloc(4096), fromCache: true }));
+    expect(bench.lower.calls).toEqual(expected);
+    expect(reply?.body.readUInt32LE(0)).toBe(4096);
+    expect(bench.coherence.events).toContain("noteCachedWrite 20.1");
+  });
+});
