@@ -138,11 +138,14 @@ class Client implements DlmClient {
         return;
       case "gone":
         // No catch: a handler that fails has not stopped serving the dead, so their locks must stay held.
-        void this.#handlers.gone(message.clients).then(() => {
-          if (!this.#connection.over) this.#connection.send({ kind: "gone-ack", goneId: message.goneId });
-        });
+        void this.#acknowledge(message.goneId, this.#handlers.gone(message.clients));
         return;
     }
+  }
+
+  async #acknowledge(goneId: number, stopped: Promise<void>): Promise<void> {
+    await stopped;
+    if (!this.#connection.over) this.#connection.send({ kind: "gone-ack", goneId });
   }
 
   disconnected(reason: Error): void {

@@ -241,12 +241,13 @@ class NodeDriver implements Driver {
   }
 
   #persist(promisedEpoch: number, life: Life): void {
-    this.#persisting = this.#persisting
-      .then(() => writePromisedEpoch(this.#stateFile, promisedEpoch))
-      .then(() => {
-        if (this.#life === life) this.step({ kind: "persisted", promisedEpoch });
-      })
-      .catch((error: unknown) => this.#options.fatal(error as Error));
+    const earlier = this.#persisting;
+    const persist = async (): Promise<void> => {
+      await earlier;
+      await writePromisedEpoch(this.#stateFile, promisedEpoch);
+      if (this.#life === life) this.step({ kind: "persisted", promisedEpoch });
+    };
+    this.#persisting = persist().catch((error: unknown) => this.#options.fatal(error as Error));
   }
 
   /** Everything this incarnation held is void; the clients hear it by losing their connections. */

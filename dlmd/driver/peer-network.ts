@@ -111,7 +111,7 @@ export async function openPeerNetwork(options: PeerNetworkOptions): Promise<Peer
   };
 
   const begin = (socket: Socket, role: "initiator" | "acceptor", expectedNodeid: number | null, ended: () => void): void => {
-    const address = `${socket.remoteAddress ?? "?"}`;
+    const address = socket.remoteAddress ?? "?";
     const handshake = createHandshake({
       clusterKey: options.clusterKey,
       self: identity,
@@ -184,7 +184,7 @@ export async function openPeerNetwork(options: PeerNetworkOptions): Promise<Peer
     dial(dialer);
   }
   const pings = setInterval(() => {
-    for (const connection of [...connections.values()]) {
+    for (const connection of connections.values()) {
       if (connection.silentMs() > options.timeoutMs) connection.close(`silent for ${options.timeoutMs} ms`);
       else connection.ping();
     }

@@ -131,7 +131,7 @@ export async function startServer(options: ServerOptions): Promise<LocalServer> 
   };
 
   const dropClients = (reason: string): void => {
-    for (const client of [...clients.values()]) client.close(reason);
+    for (const client of clients.values()) client.close(reason);
   };
 
   const server = createServer(accept);

@@ -6,7 +6,7 @@ import { assertNever } from "../base/assert.ts";
 import { ByteReader, type ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
 import type { ClusterInfo, GoneClient, ViewInfo } from "../client/api.ts";
-import { LOCAL_FRAME_BYTES, NAME_BYTES, REASON_BYTES, REQUESTS_KIND, RESULTS_KIND, readName } from "./local-batch.ts";
+import { LOCAL_FRAME_BYTES, REASON_BYTES, REQUESTS_KIND, RESULTS_KIND, readName } from "./local-batch.ts";
 
 /** "CVLD" */
 const MAGIC = 0x444c5643;

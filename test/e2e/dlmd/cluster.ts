@@ -215,10 +215,13 @@ export function createCluster({ nodes, namespaces = false }: ClusterOptions): Te
       process.execPath,
       "--enable-source-maps",
       dlmdProgram,
-      ...["--config", options.configFile ?? configFile, "--node", `node${nodeid}`, "--run-dir", runDir(nodeid)],
-      ...["--log-level", "debug", "--json-log", path.join(runDir(nodeid), "log.json")],
+      `--config=${options.configFile ?? configFile}`,
+      `--node=node${nodeid}`,
+      `--run-dir=${runDir(nodeid)}`,
+      "--log-level=debug",
+      `--json-log=${path.join(runDir(nodeid), "log.json")}`,
     ];
-    const child = spawn(program as string, words, {
+    const child = spawn(program, words, {
       stdio: ["ignore", "pipe", "pipe"],
     });
     const exited = new Promise<number | null>((resolve) => child.once("close", (status) => resolve(status)));

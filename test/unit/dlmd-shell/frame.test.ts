@@ -1,5 +1,5 @@
 import { crc32 } from "node:zlib";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { WireError } from "../../../dlmd/base/error.ts";
 import { createFrameReader } from "../../../dlmd/wire/frame.ts";
@@ -39,12 +39,11 @@ test("one changed bit anywhere in a checksummed frame is found", () => {
     const damaged = Buffer.from(whole);
     damaged[bit >> 3] = (damaged[bit >> 3] as number) ^ (1 << (bit & 7));
     let frames = 0;
-    const push = (): void => createFrameReader({ maxBytes: 64, crc32 }).push(damaged, () => frames++);
     // A longer length is a frame that is not complete yet; all else is seen at once.
     try {
-      push();
+      createFrameReader({ maxBytes: 64, crc32 }).push(damaged, () => frames++);
     } catch (error) {
-      expect(error).toBeInstanceOf(WireError);
+      if (!(error instanceof WireError)) throw error;
     }
     expect(frames).toBe(0);
   }

@@ -1,4 +1,4 @@
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { ByteReader, ByteWriter } from "../../../dlmd/base/bytes.ts";
 import { WireError } from "../../../dlmd/base/error.ts";
@@ -50,9 +50,7 @@ const fromServer: [message: Exclude<ServerMessage, { kind: "results" }>, hex: st
       },
       view,
     },
-    "8103006c616201000200616203000000010000000100" +
-      "01006e02003a3a0100000001007601007501020000000102" +
-      "0800372e312e3030666601000c0032206f66203320766f746573020001000300",
+    "8103006c61620100020061620300000001000000010001006e02003a3a01000000010076010075010200000001020800372e312e3030666601000c0032206f66203320766f746573020001000300",
   ],
   [{ kind: "opened", lockspaceId: 2, error: "no" }, "820200000002006e6f"],
   [{ kind: "view", view }, "840800372e312e3030666601000c0032206f66203320766f746573020001000300"],
@@ -65,7 +63,7 @@ const fromServer: [message: Exclude<ServerMessage, { kind: "results" }>, hex: st
         { nodeid: 2, incarnation: "cd", clientId: 4 },
       ],
     },
-    "8506000000020000000200020063640000000000020002006364" + "0104000000",
+    "85060000000200000002000200636400000000000200020063640104000000",
   ],
   [{ kind: "answer", queryId: 5, json: new TextEncoder().encode("{}") }, "8605000000020000007b7d"],
   [{ kind: "error", reason: "no" }, "8702006e6f"],
@@ -108,6 +106,17 @@ describe("single messages", () => {
   });
 });
 
+/** Whether it ends with WireError; any other error goes on. */
+function isRefused(decode: () => unknown): boolean {
+  try {
+    decode();
+    return false;
+  } catch (error) {
+    if (error instanceof WireError) return true;
+    throw error;
+  }
+}
+
 /** A sink that writes down what it is told, as plain data. */
 function requestsOf(body: Uint8Array): unknown[] {
   const seen: unknown[] = [];
@@ -135,9 +144,8 @@ function resultsOf(body: Uint8Array): unknown[] {
   return seen;
 }
 
-const requestBatch =
-  "03" + "010700000002000000" + "05010500666f6fc3a9" + "02070000000304" + "0200aabb" + "030700000000" + "ffff" + "0407000000";
-const resultBatch = "83" + "01070000000005030200aabb" + "0107000000040000" + "020700000005" + "0307000000021000040062757379";
+const requestBatch = "0301070000000200000005010500666f6fc3a9020700000003040200aabb030700000000ffff0407000000";
+const resultBatch = "8301070000000005030200aabb01070000000400000207000000050307000000021000040062757379";
 
 describe("batches", () => {
   test("golden requests", () => {
@@ -178,9 +186,7 @@ describe("batches", () => {
     const whole = Buffer.from(requestBatch, "hex");
     const ends = new Set([1, 19, 30, 38, 43]);
     for (let bytes = 1; bytes <= whole.length; bytes++) {
-      const decode = (): unknown => requestsOf(whole.subarray(0, bytes));
-      if (ends.has(bytes)) expect(decode).not.toThrow();
-      else expect(decode, `${bytes} bytes`).toThrow(WireError);
+      expect([bytes, isRefused(() => requestsOf(whole.subarray(0, bytes)))]).toEqual([bytes, !ends.has(bytes)]);
     }
   });
 
@@ -233,18 +239,11 @@ describe("batches", () => {
   });
 
   test("random bytes are decoded or refused, nothing else", () => {
-    const refusesOnly = (decode: () => unknown): void => {
-      try {
-        decode();
-      } catch (error) {
-        expect(error).toBeInstanceOf(WireError);
-      }
-    };
     fc.assert(
       fc.property(fc.constantFrom(1, 2, 3, 4, 5, 129, 130, 131, 132, 133, 134, 135, 0), fc.uint8Array({ maxLength: 80 }), (kind, tail) => {
         const body = Uint8Array.of(kind, ...tail);
-        refusesOnly(() => requestsOf(body));
-        refusesOnly(() => resultsOf(body));
+        expect(typeof isRefused(() => requestsOf(body))).toBe("boolean");
+        expect(typeof isRefused(() => resultsOf(body))).toBe("boolean");
       }),
       { numRuns: 3000 },
     );
