@@ -155,10 +155,11 @@ export async function countMessages(bench: Bench, cluster: Cluster): Promise<Mes
     return system.name === "other" ? cachedCases(bench, system, cluster.other) : [];
   });
   const counts: MessageCount[] = [];
-  for (const { operation, actors, mustBeNone = false, run } of [...cases, ...betweenCases(bench, cluster)]) {
+  for (const one of [...cases, ...betweenCases(bench, cluster)]) {
+    const { operation, actors, mustBeNone = false } = one;
     bench.note(`counting messages: ${operation}`);
     const seen: { before: Snapshot | null; after: Snapshot | null } = { before: null, after: null };
-    const ops = await run({
+    const ops = await one.run({
       ready: async () => void (seen.before = await snapshot(actors, all)),
       done: async () => void (seen.after = await snapshot(actors, all)),
     });

@@ -1,5 +1,5 @@
 /** How large things may get: the overlay's memory with very many cached inodes, and one very large directory. */
-import { mkdirSync, readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmdirSync } from "node:fs";
 import path from "node:path";
 import type { Bench, Cluster, ClusterNode } from "./system.ts";
 
@@ -78,6 +78,7 @@ export async function measureDirectories(bench: Bench): Promise<DirectoryResult[
     const makeUs = await bench.loadUs("make", dir, files, 0);
     const listUs = await bench.loadUs("list", dir, files, 0);
     const removeUs = await bench.loadUs("remove", dir, files);
+    rmdirSync(dir);
     results.push({ system: system.name, files, makeUs, listUs, removeUs });
   }
   return results;

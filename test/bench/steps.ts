@@ -2,7 +2,7 @@
  * What is measured, as a table of steps. A step works on one system and gives one value for each of its figures; each
  * cleans up what it made, untimed.
  */
-import { mkdirSync } from "node:fs";
+import { mkdirSync, rmdirSync } from "node:fs";
 import path from "node:path";
 import { must } from "../../overlay/lab/command.ts";
 import { clonedRepository, packedFiles, quietGit } from "./sources.ts";
@@ -78,13 +78,16 @@ async function firstStat(bench: Bench, system: System): Promise<number[]> {
   await bench.load("make", made, bench.scale.files, 0);
   const value = await bench.loadUs("stat", seen, bench.scale.files, 0, 0);
   await bench.load("remove", made, bench.scale.files);
+  rmdirSync(made);
   return [value];
 }
 
 async function createUnlink(bench: Bench, system: System): Promise<number[]> {
   const dir = path.join(system.dir, bench.fresh("create"));
   mkdirSync(dir);
-  return [await bench.loadUs("create-unlink", dir, bench.scale.creates)];
+  const value = await bench.loadUs("create-unlink", dir, bench.scale.creates);
+  rmdirSync(dir);
+  return [value];
 }
 
 async function createWrite(bench: Bench, system: System): Promise<number[]> {
@@ -92,6 +95,7 @@ async function createWrite(bench: Bench, system: System): Promise<number[]> {
   mkdirSync(dir);
   const value = await bench.loadUs("make", dir, bench.scale.creates, 4096);
   await bench.load("remove", dir, bench.scale.creates);
+  rmdirSync(dir);
   return [value];
 }
 

@@ -89,7 +89,7 @@ export const QUICK: Scale = {
   longRounds: 2,
   creates: 500,
   warmMs: 50,
-  cachedReads: 20_000,
+  cachedReads: 50_000,
   directReads: 1000,
   sequentialMib: 128,
   untarFiles: 600,
