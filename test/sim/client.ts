@@ -35,10 +35,9 @@ export class SimClient {
   /** Asked to let go of and not yet answered; and answered. */
   readonly goneAsked: Map<number, string[]> = new Map();
   readonly goneAcked: Set<string> = new Set();
-  /** Members, as "nodeid.incarnation", of quorate views installed while it was connected. */
-  readonly metMembers: Set<string> = new Set();
+  /** Members, as "nodeid.incarnation", of quorate views installed while it was connected, and since when. */
+  readonly metMembers: Map<string, number> = new Map();
   alive = true;
-  readonly connectedMs: number;
   diedMs: number = Number.POSITIVE_INFINITY;
   #nextLockId = 1;
   readonly #random: Random;
@@ -49,7 +48,6 @@ export class SimClient {
     this.node = node;
     this.incarnation = node.incarnation;
     this.id = id;
-    this.connectedMs = checker.nowMs();
     this.#random = random;
     this.#checker = checker;
     this.#send = send;

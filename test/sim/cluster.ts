@@ -196,7 +196,8 @@ export class SimNode {
       case "view":
         if (!effect.view.quorate) return;
         for (const member of this.core.membership.view?.members ?? []) {
-          for (const client of this.clients.values()) client.metMembers.add(`${member.nodeid}.${member.incarnation}`);
+          const key = `${member.nodeid}.${member.incarnation}`;
+          for (const client of this.clients.values()) if (!client.metMembers.has(key)) client.metMembers.set(key, agenda.nowMs);
         }
         return;
       case "evicted":

@@ -1,0 +1,73 @@
+/** One node alone in its cluster, which serves at once: lock rules without a network. */
+import type { LockStatus } from "../../../dlmd/client/api.ts";
+import { Mode } from "../../../dlmd/lock/mode.ts";
+import { createNode } from "../../../dlmd/node.ts";
+import type { ClientEvent, ClientRequest, Effect, Node, NodeLimits } from "../../../dlmd/node-api.ts";
+
+export interface Bench {
+  readonly node: Node;
+  /** What the clients were told since this was asked last, "client:lock status mode" or "client:lock bast mode". */
+  told(): string[];
+  /** The last "ast" of that lock. */
+  last(clientId: number, lockId: number): Extract<ClientEvent, { kind: "ast" }>;
+  connect(clientId: number): void;
+  request(clientId: number, ...requests: ClientRequest[]): void;
+  lock(clientId: number, lockId: number, mode: Mode, flags?: number): void;
+  convert(clientId: number, lockId: number, mode: Mode, flags?: number, lvb?: Uint8Array | null): void;
+  unlock(clientId: number, lockId: number, flags?: number, lvb?: Uint8Array | null): void;
+  cancel(clientId: number, lockId: number): void;
+  gone(clientId: number): void;
+  /** Effects of the last step. */
+  effects: readonly Effect[];
+}
+
+export function createBench(clients: readonly number[], limits: Partial<NodeLimits> = {}): Bench {
+  const node = createNode({
+    nodeid: 1,
+    incarnation: "00000000000000aa",
+    configVersion: 1,
+    nodes: [{ nodeid: 1, name: "node1", address: "", votes: 1 }],
+    timeoutMs: 1000,
+    promisedEpoch: 0,
+    seed: 1,
+    nowMs: 0,
+    limits,
+  });
+  const words: string[] = [];
+  const asts = new Map<string, Extract<ClientEvent, { kind: "ast" }>>();
+  const names = ["NL", "CR", "CW", "PR", "PW", "EX"];
+  const note = (clientId: number, event: ClientEvent): void => {
+    if (event.kind === "bast") words.push(`${clientId}:${event.lockId} bast ${names[event.wanted]}`);
+    if (event.kind !== "ast") return;
+    asts.set(`${clientId}:${event.lockId}`, event);
+    const status: LockStatus = event.status;
+    words.push(`${clientId}:${event.lockId} ${status} ${names[event.mode]}`);
+  };
+  const step = (event: Parameters<Node["step"]>[0]): void => {
+    bench.effects = node.step(event, 1);
+    for (const effect of bench.effects) {
+      if (effect.kind === "persist") step({ kind: "persisted", promisedEpoch: effect.promisedEpoch });
+      if (effect.kind === "client-events") for (const event of effect.events) note(effect.clientId, event);
+    }
+  };
+  const request = (clientId: number, ...requests: ClientRequest[]): void => step({ kind: "client-requests", clientId, requests });
+  const bench: Bench = {
+    node,
+    effects: [],
+    told: () => words.splice(0),
+    last: (clientId, lockId) => asts.get(`${clientId}:${lockId}`) as Extract<ClientEvent, { kind: "ast" }>,
+    connect: (clientId) => {
+      step({ kind: "client-connected", clientId });
+      request(clientId, { kind: "open", lockspaceId: 1, name: "space" });
+    },
+    request,
+    lock: (clientId, lockId, mode, flags = 0) => request(clientId, { kind: "lock", lockspaceId: 1, lockId, resource: "r", mode, flags }),
+    convert: (clientId, lockId, mode, flags = 0, lvb = null) => request(clientId, { kind: "convert", lockId, mode, flags, lvb }),
+    unlock: (clientId, lockId, flags = 0, lvb = null) => request(clientId, { kind: "unlock", lockId, flags, lvb }),
+    cancel: (clientId, lockId) => request(clientId, { kind: "cancel", lockId }),
+    gone: (clientId) => step({ kind: "client-gone", clientId }),
+  };
+  step({ kind: "tick" });
+  for (const clientId of clients) bench.connect(clientId);
+  return bench;
+}
