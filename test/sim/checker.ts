@@ -80,13 +80,8 @@ export class Checker {
       if (at === undefined || !at.alive || at.incarnation !== member.incarnation) continue;
       for (const client of at.clients.values()) {
         // Who came after its end has never served it.
-        if (
-          !client.alive ||
-          client.connectedMs >= holder.diedMs ||
-          !client.metMembers.has(holder.key) ||
-          names.some((name) => client.goneAcked.has(name))
-        )
-          continue;
+        const metMs = client.metMembers.get(holder.key) ?? Number.POSITIVE_INFINITY;
+        if (!client.alive || metMs >= holder.diedMs || names.some((name) => client.goneAcked.has(name))) continue;
         return `gone, but ${client.name} has not let go of it`;
       }
     }
