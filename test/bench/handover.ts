@@ -1,6 +1,5 @@
 /** From a write on one node to a read of it on another, and the TCP round trip between the same two nodes to measure it by. */
 import { spawn } from "node:child_process";
-import { mkdirSync, rmdirSync } from "node:fs";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { must } from "../../overlay/lab/command.ts";
@@ -81,11 +80,11 @@ export function createHandoverMeter(bench: Bench, program: string, nodePeer: str
 
 async function handOver(bench: Bench, { name, from, to }: Pair, samples: Map<string, Samples>): Promise<void> {
   const dir = bench.fresh("handover");
-  mkdirSync(path.join(from, dir));
+  await bench.load("mkdir", path.join(from, dir));
   await bench.load("make", path.join(from, dir), 1, 4096);
   const values = await bench.load("handover", path.join(from, dir, "f0"), path.join(to, dir, "f0"), bench.scale.handovers);
   await bench.load("remove", path.join(from, dir), 1);
-  rmdirSync(path.join(from, dir));
+  await bench.load("rmdir", path.join(from, dir));
   const found = samples.get(name) ?? { writeUs: [], readUs: [], totalUs: [], stale: 0, reads: 0 };
   found.writeUs.push(loadValue(values, "writeNs") / 1000);
   found.readUs.push(loadValue(values, "readNs") / 1000);

@@ -117,6 +117,15 @@ static void make_file(int dir, const char *name, const char *data, long bytes) {
   if (close(fd) != 0) die("close %s", name);
 }
 
+/* mkdir PATH, rmdir PATH: here and not in the bench itself, because a child that waits for a dead mount can be killed. */
+static void op_mkdir(char **args) {
+  if (mkdir(args[0], 0755) != 0) die("mkdir %s", args[0]);
+}
+
+static void op_rmdir(char **args) {
+  if (rmdir(args[0]) != 0) die("rmdir %s", args[0]);
+}
+
 /* make DIR COUNT BYTES: DIR/f0 ... each created, written, closed. */
 static void op_make(char **args) {
   int dir = open_directory(args[0]);
@@ -376,6 +385,7 @@ static const struct {
   int args;
   void (*run)(char **args);
 } operations[] = {
+    {"mkdir", 1, op_mkdir},         {"rmdir", 1, op_rmdir},
     {"make", 3, op_make},           {"remove", 2, op_remove},       {"stat", 4, op_stat},
     {"create-unlink", 2, op_create_unlink}, {"list", 3, op_list},   {"read", 4, op_read},
     {"write-big", 2, op_write_big}, {"read-big", 2, op_read_big},   {"handover", 3, op_handover},

@@ -9,7 +9,7 @@ import { describeError } from "../../overlay/cli/output.ts";
 import { run } from "../../overlay/lab/command.ts";
 import { mountsUnder } from "../../overlay/lab/fuse-mounts.ts";
 import { startLabCluster } from "./lab-cluster.ts";
-import { compileLoad } from "./load.ts";
+import { compileLoad, runLoad } from "./load.ts";
 import { type BenchOptions, USAGE, parseOptions } from "./options.ts";
 import { BINDFS_FLAGS, startPlainSystems } from "./plain-systems.ts";
 import { type Report, renderReport, reportJson } from "./report.ts";
@@ -53,6 +53,7 @@ async function withSystems<T>(
   options: BenchOptions,
   scale: Scale,
   dir: string,
+  program: string,
   signal: AbortSignal,
   use: (systems: System[], cluster: Cluster | null) => Promise<T>,
 ): Promise<T> {
@@ -76,7 +77,7 @@ async function withSystems<T>(
       for (const name of ["owner", "other"] as const) {
         if (!options.systems.has(name)) continue;
         const place = path.join(lab[name].mount, `${name}-files`);
-        mkdirSync(place);
+        await runLoad(program, ["mkdir", place], signal);
         systems.push({ name, dir: place });
       }
     }
@@ -104,7 +105,7 @@ async function bench(options: BenchOptions, signal: AbortSignal): Promise<Report
     const program = await compileLoad(scratch, signal);
     const setting = await settingOf(options, scale, dir);
     const nodePeer = path.join(import.meta.dirname, "tcp-peer.js");
-    return await withSystems(options, scale, dir, signal, (systems, cluster) =>
+    return await withSystems(options, scale, dir, program, signal, (systems, cluster) =>
       runBench({
         scale,
         scratch,

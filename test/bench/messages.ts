@@ -2,7 +2,6 @@
  * Messages for each operation, by the overlays' own counters before and after. What is cached must cost none at all: that is
  * counted, never timed.
  */
-import { mkdirSync } from "node:fs";
 import path from "node:path";
 import { loadValue } from "./load.ts";
 import { dataFile, sharedDirectory, statFiles } from "./steps.ts";
@@ -105,7 +104,7 @@ function cachedCases(bench: Bench, system: System, node: ClusterNode): Case[] {
       actors: [node],
       run: async (at) => {
         const dir = path.join(system.dir, bench.fresh("counted"));
-        mkdirSync(dir);
+        await bench.load("mkdir", dir);
         await at.ready();
         const values = await bench.load("create-unlink", dir, bench.scale.creates);
         await at.done();
@@ -122,7 +121,7 @@ function betweenCases(bench: Bench, cluster: Cluster): Case[] {
       operation: "first stat on other, made on owner",
       actors: [owner, other],
       run: async (at) => {
-        const { made, seen } = sharedDirectory(bench, cluster, "other");
+        const { made, seen } = await sharedDirectory(bench, cluster, "other");
         await bench.load("make", made, bench.scale.files, 0);
         await at.ready();
         const values = await bench.load("stat", seen, bench.scale.files, 0, 0);
@@ -135,7 +134,7 @@ function betweenCases(bench: Bench, cluster: Cluster): Case[] {
       actors: [owner, other],
       run: async (at) => {
         const dir = bench.fresh("counted");
-        mkdirSync(path.join(owner.mount, dir));
+        await bench.load("mkdir", path.join(owner.mount, dir));
         await bench.load("make", path.join(owner.mount, dir), 1, 4096);
         const words = ["handover", path.join(owner.mount, dir, "f0"), path.join(other.mount, dir, "f0")];
         await bench.load(...words, 5);

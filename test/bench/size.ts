@@ -1,5 +1,5 @@
 /** How large things may get: the overlay's memory with very many cached inodes, and one very large directory. */
-import { mkdirSync, readFileSync, rmdirSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import path from "node:path";
 import type { Bench, Cluster, ClusterNode } from "./system.ts";
 
@@ -37,7 +37,7 @@ export async function measureMemory(bench: Bench, cluster: Cluster): Promise<Mem
   const nodes = [cluster.owner, cluster.other];
   const before = nodes.map(rssOf);
   bench.note(`memory: making ${files} files`);
-  mkdirSync(path.join(cluster.owner.mount, name));
+  await bench.load("mkdir", path.join(cluster.owner.mount, name));
   await bench.load("tree-make", path.join(cluster.owner.mount, name), treeDirectories, treeFiles);
   const results: MemoryResult[] = [];
   for (const [at, node] of nodes.entries()) {
@@ -74,11 +74,11 @@ export async function measureDirectories(bench: Bench): Promise<DirectoryResult[
     if (system.name === "bindfs-uncached") continue;
     bench.note(`a directory of ${files} files: ${system.name}`);
     const dir = path.join(system.dir, bench.fresh("large"));
-    mkdirSync(dir);
+    await bench.load("mkdir", dir);
     const makeUs = await bench.loadUs("make", dir, files, 0);
     const listUs = await bench.loadUs("list", dir, files, 0);
     const removeUs = await bench.loadUs("remove", dir, files);
-    rmdirSync(dir);
+    await bench.load("rmdir", dir);
     results.push({ system: system.name, files, makeUs, listUs, removeUs });
   }
   return results;

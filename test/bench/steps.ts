@@ -2,7 +2,6 @@
  * What is measured, as a table of steps. A step works on one system and gives one value for each of its figures; each
  * cleans up what it made, untimed.
  */
-import { mkdirSync, rmdirSync } from "node:fs";
 import path from "node:path";
 import { must } from "../../overlay/lab/command.ts";
 import { clonedRepository, packedFiles, quietGit } from "./sources.ts";
@@ -36,7 +35,7 @@ const us = (name: string, title: string): Figure => ({ name, title, unit: "us" }
 export function statFiles(bench: Bench, system: System): Promise<string> {
   return bench.once(`stat-files ${system.name}`, async () => {
     const dir = path.join(system.dir, bench.fresh("stat"));
-    mkdirSync(dir);
+    await bench.load("mkdir", dir);
     await bench.load("make", dir, bench.scale.files, 0);
     return dir;
   });
@@ -65,37 +64,37 @@ async function coldStat(bench: Bench, system: System): Promise<number[]> {
 }
 
 /** The two paths of one new directory on the volume: as `maker` and as `looker` see it. */
-export function sharedDirectory(bench: Bench, cluster: Cluster, lookerIs: SystemName): { made: string; seen: string } {
+export async function sharedDirectory(bench: Bench, cluster: Cluster, lookerIs: SystemName): Promise<{ made: string; seen: string }> {
   const [maker, looker] = lookerIs === "other" ? [cluster.owner, cluster.other] : [cluster.other, cluster.owner];
   const name = bench.fresh("shared");
-  mkdirSync(path.join(maker.mount, name));
+  await bench.load("mkdir", path.join(maker.mount, name));
   return { made: path.join(maker.mount, name), seen: path.join(looker.mount, name) };
 }
 
 async function firstStat(bench: Bench, system: System): Promise<number[]> {
   if (bench.cluster === null) throw new Error("the first stat of another node's files needs a cluster");
-  const { made, seen } = sharedDirectory(bench, bench.cluster, system.name);
+  const { made, seen } = await sharedDirectory(bench, bench.cluster, system.name);
   await bench.load("make", made, bench.scale.files, 0);
   const value = await bench.loadUs("stat", seen, bench.scale.files, 0, 0);
   await bench.load("remove", made, bench.scale.files);
-  rmdirSync(made);
+  await bench.load("rmdir", made);
   return [value];
 }
 
 async function createUnlink(bench: Bench, system: System): Promise<number[]> {
   const dir = path.join(system.dir, bench.fresh("create"));
-  mkdirSync(dir);
+  await bench.load("mkdir", dir);
   const value = await bench.loadUs("create-unlink", dir, bench.scale.creates);
-  rmdirSync(dir);
+  await bench.load("rmdir", dir);
   return [value];
 }
 
 async function createWrite(bench: Bench, system: System): Promise<number[]> {
   const dir = path.join(system.dir, bench.fresh("write"));
-  mkdirSync(dir);
+  await bench.load("mkdir", dir);
   const value = await bench.loadUs("make", dir, bench.scale.creates, 4096);
   await bench.load("remove", dir, bench.scale.creates);
-  rmdirSync(dir);
+  await bench.load("rmdir", dir);
   return [value];
 }
 
@@ -137,7 +136,7 @@ const TOOL_TIMEOUT_MS = 600_000;
 async function untar(bench: Bench, system: System): Promise<number[]> {
   const archive = await packedFiles(bench);
   const dir = path.join(system.dir, bench.fresh("untar"));
-  mkdirSync(dir);
+  await bench.load("mkdir", dir);
   const options = { signal: bench.signal, timeoutMs: TOOL_TIMEOUT_MS };
   const value = await seconds(() => must("tar", ["-xf", archive, "-C", dir], options));
   await must("rm", ["-r", dir], options);
