@@ -16,7 +16,7 @@ import { nearestWord } from "./config/nearest.ts";
 import { createBootClock } from "./driver/clock.ts";
 import { clusterKeyPath, minTimeoutMs, readClusterConfig, readClusterKey } from "./driver/cluster-files.ts";
 import { type Driver, startDriver } from "./driver/driver.ts";
-import { type LogLevel, createPinoLog, logLevels } from "./driver/pino-log.ts";
+import { type LogLevel, createPinoLog, logLevels } from "./base/pino-log.ts";
 import { createNode } from "./node.ts";
 
 /** The exit status of a node that no longer knows what it holds (EX_SOFTWARE). */

@@ -5,7 +5,7 @@ import { writeFileSync } from "node:fs";
 import { fstatSync, statSync } from "node:fs";
 import type { CommandModule } from "yargs";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { createPinoLog, logLevels, type LogLevel } from "../../dlmd/driver/pino-log.ts";
+import { createPinoLog, logLevels, type LogLevel } from "../../dlmd/base/pino-log.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import { nativeAddon } from "../native/index.ts";
 import { MountProcess } from "../serve/mount-process.ts";

@@ -7,7 +7,7 @@ import { createMetrics } from "../../../dlmd/base/metric.ts";
 import { seededRandom } from "../../../dlmd/base/random.ts";
 import { createBootClock } from "../../../dlmd/driver/clock.ts";
 import { createLimitedWarn } from "../../../dlmd/driver/log-limiter.ts";
-import { readableLine } from "../../../dlmd/driver/pino-log.ts";
+import { readableLine } from "../../../dlmd/base/pino-log.ts";
 import { readPromisedEpoch, writePromisedEpoch } from "../../../dlmd/driver/state-file.ts";
 
 test("the clock adds the time slept, and is not moved by the coarse steps of its source", () => {

@@ -2,7 +2,7 @@
  * The log of a program: a line for people on stderr, and JSON lines in a file where one is named.
  */
 import { pino } from "pino";
-import type { Log } from "../base/log.ts";
+import type { Log } from "./log.ts";
 
 export const logLevels = ["debug", "info", "warn", "error"] as const;
 export type LogLevel = (typeof logLevels)[number];
