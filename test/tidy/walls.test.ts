@@ -41,6 +41,8 @@ const PURE = [
   "dlmd/wire/",
   "dlmd/node.ts",
   "dlmd/node-api.ts",
+  "dlmd/node-query.ts",
+  "dlmd/outbox.ts",
   "overlay/fuse/",
   "overlay/coherence/cover.ts",
   "overlay/coherence/names.ts",
