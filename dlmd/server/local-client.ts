@@ -19,6 +19,8 @@ const MAX_UNSENT_BYTES: number = 1024 * 1024 * 1024;
 const REFUSED_LINGER_MS = 2000;
 
 export interface LocalClientHandlers {
+  /** What the shell counted, for answers to "status". */
+  readonly counters: () => Readonly<Record<string, number>>;
   readonly hello: (pid: number, program: string) => void;
   /** As many as one read of the socket gave. */
   readonly requests: (requests: readonly ClientRequest[]) => void;
@@ -36,6 +38,8 @@ export class LocalClient implements RequestSink {
   readonly #handlers: LocalClientHandlers;
   readonly #gatherer: FrameGatherer = new FrameGatherer(MAX_UNSENT_BYTES, LOCAL_BATCH_BYTES, beginResults);
   readonly #pauses = new Set<PauseReason>();
+  /** Outstanding queries for the status: their answers get the shell's counters. */
+  readonly #statusQueries = new Set<number>();
   #requests: ClientRequest[] = [];
   #greeted = false;
   #welcomed = false;
@@ -77,6 +81,7 @@ export class LocalClient implements RequestSink {
       if (!this.#greeted) throw new WireError(`${message.kind} before the hello`);
       if (message.kind === "requests") decodeRequests(message.entries, this);
       else this.#requests.push(message);
+      if (message.kind === "query" && message.what === "status") this.#statusQueries.add(message.queryId);
       return;
     }
     if (this.#greeted) throw new WireError("a second hello");
@@ -130,11 +135,17 @@ export class LocalClient implements RequestSink {
         this.#message(event);
         return;
       case "answer":
-        this.#message({ kind: "answer", queryId: event.queryId, json: Buffer.from(JSON.stringify(event.data)) });
+        this.#answer(event.queryId, event.data);
         return;
       default:
         assertNever(event, "client event");
     }
+  }
+
+  #answer(queryId: number, data: unknown): void {
+    const ofStatus = this.#statusQueries.delete(queryId) && typeof data === "object" && data !== null;
+    const whole = ofStatus ? { ...data, counters: this.#handlers.counters() } : data;
+    this.#message({ kind: "answer", queryId, json: Buffer.from(JSON.stringify(whole)) });
   }
 
   #message(message: Exclude<ServerMessage, { kind: "results" }>): void {

@@ -108,6 +108,7 @@ export async function startServer(options: ServerOptions): Promise<LocalServer> 
   const accept = (socket: Socket): void => {
     const clientId = nextClientId++;
     const client = new LocalClient(socket, clientId, {
+      counters: () => metrics.snapshot(),
       hello(pid, program) {
         log.info({ clientId, pid, program }, "client connected");
         options.connected(clientId);

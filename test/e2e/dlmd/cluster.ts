@@ -47,6 +47,8 @@ export interface TestCluster {
   connect(nodeid: number, handlers?: Partial<DlmClientHandlers>): Promise<TestClient>;
   /** What the nodes logged but for details, for a test that failed. */
   story(): string;
+  /** A signal after which it still runs, or not at once. */
+  signal(nodeid: number, signal: NodeJS.Signals): void;
   kill(nodeid: number, signal: NodeJS.Signals): Promise<number | null>;
   close(): Promise<void>;
 }
@@ -207,6 +209,12 @@ export function createCluster({ nodes, namespaces = false }: ClusterOptions): Te
   const clients: DlmClient[] = [];
   const runDir = (nodeid: number): string => path.join(dir, `node${nodeid}`);
 
+  const runningNode = (nodeid: number): RunningNode => {
+    const node = running.get(nodeid);
+    if (node === undefined) throw new Error(`node ${nodeid} was not started`);
+    // `ip netns exec` replaces itself with the program, so its pid is dlmd's own.
+    return node;
+  };
   const start: TestCluster["start"] = async (nodeid, options = {}) => {
     mkdirSync(runDir(nodeid), { recursive: true });
     const inside = namespaces ? ["ip", "netns", "exec", namespaceNames[nodeid - 1] as string] : [];
@@ -276,10 +284,9 @@ export function createCluster({ nodes, namespaces = false }: ClusterOptions): Te
       return connected;
     },
     connect,
+    signal: (nodeid, signal) => void runningNode(nodeid).child.kill(signal),
     kill(nodeid, signal) {
-      const node = running.get(nodeid);
-      if (node === undefined) throw new Error(`node ${nodeid} was not started`);
-      // `ip netns exec` replaces itself with the program, so this is dlmd's own pid.
+      const node = runningNode(nodeid);
       node.child.kill(signal);
       return node.exited;
     },

@@ -110,6 +110,25 @@ test("a killed node comes back as a new incarnation, and locks survive both", as
   expect(await other.request(Mode.PR)).toBe("granted");
 });
 
+test("a node that stood still too long is evicted: its clients lose their connection, and it comes back as a new incarnation", async () => {
+  cluster = createCluster({ nodes: 3 });
+  const [first, second, third] = (await cluster.startAll()) as Three;
+  const held = await third.lock("held");
+  await held.request(Mode.EX);
+  const waiting = await first.lock("held");
+  const granted = waiting.request(Mode.EX);
+  cluster.signal(3, "SIGSTOP");
+  await first.seen([1, 2]);
+  expect(await granted).toBe("granted");
+  cluster.signal(3, "SIGCONT");
+  expect((await third.disconnected()).message).toContain("the cluster went on without this node");
+  const back = await cluster.connect(3);
+  await Promise.all([first.seen(all), second.seen(all), back.seen(all)]);
+  expect(back.client.info.incarnation).not.toBe(third.client.info.incarnation);
+  const again = await back.lock("held");
+  expect(await again.request(Mode.PR, LockFlag.NOQUEUE)).toBe("again");
+});
+
 test("without quorum requests wait; they are granted when it is back", async () => {
   cluster = createCluster({ nodes: 3 });
   const [first] = (await cluster.startAll()) as Three;

@@ -179,6 +179,7 @@ test("welcome, lockspace, query, lock", async () => {
   expect(await client.lockspace("data")).toBe(space);
   await expect(client.lockspace("refused")).rejects.toMatchObject({ code: "lockspace-refused", message: "no" });
   expect(await client.query("nodes")).toEqual({ asked: "nodes" });
+  expect(await client.query("status")).toEqual({ asked: "status", counters: { clients_connected: 1 } });
   const status = await new Promise<LockStatus>((resolve) => {
     space.createLock("r", { ast: (_, ended) => resolve(ended), bast() {} }).request(Mode.EX, 0);
   });
@@ -321,7 +322,7 @@ test.each<[name: string, bytes: () => Buffer, reason: string]>([
   socket.write(bytes());
   await ended;
   expect(heard.at(-1)).toContain(`error: ${reason}`);
-  expect(await other.query("status")).toEqual({ asked: "status" });
+  expect(await other.query("nodes")).toEqual({ asked: "nodes" });
   expect(gone).toEqual(heard.includes("welcome") ? [2] : []);
 });
 
