@@ -134,10 +134,13 @@ export function readlink(context: LocalContext, id: FileId): Maybe<Buffer> {
 }
 
 const CLUSTERED = Buffer.from("trusted.clustered");
+const DOT = 0x2e;
 
-/** The clustered bit belongs to `coverlay volume`, not to those who use the mount (DESIGN 7). */
+/** The clustered bit, and what is kept beside it (trusted.clustered.epoch), belong to `coverlay volume`, not to those who use the mount (DESIGN 7). */
 function isHidden(context: LocalContext, id: FileId, name: Buffer): boolean {
-  return sameId(id, context.root) && name.equals(CLUSTERED);
+  if (!sameId(id, context.root) || name.compare(CLUSTERED, 0, CLUSTERED.length, 0, Math.min(name.length, CLUSTERED.length)) !== 0)
+    return false;
+  return name.length === CLUSTERED.length || name[CLUSTERED.length] === DOT;
 }
 
 export function getxattr(context: LocalContext, id: FileId, name: Buffer): Maybe<Buffer> {

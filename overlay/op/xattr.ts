@@ -15,7 +15,19 @@ export function getxattr(mount: Mount, call: Call, request: GetxattrRequest): Pr
 
 export function listxattr(mount: Mount, call: Call, request: ListxattrRequest): Promise<void> {
   const inode = inodeOf(mount, request.fuseNodeid);
-  return readXattr(mount, call, inode, request.size, () => mount.lower.listxattr(inode.id));
+  return readXattr(mount, call, inode, request.size, async () => {
+    const list = await mount.lower.listxattr(inode.id);
+    return request.uid === 0 ? list : withoutTrusted(list);
+  });
+}
+
+/** The lower, which sees root, lists names that it would not show to others (fs/ext4/xattr_trusted.c). The kernel has no hand in it. */
+function withoutTrusted(list: Buffer): Buffer {
+  const names = list
+    .toString("latin1")
+    .split("\0")
+    .filter((name) => name !== "" && !name.startsWith("trusted."));
+  return Buffer.from(names.map((name) => `${name}\0`).join(""), "latin1");
 }
 
 async function readXattr(mount: Mount, call: Call, inode: InodeRecord, room: number, read: () => Maybe<Buffer>): Promise<void> {
