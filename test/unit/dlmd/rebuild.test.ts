@@ -1,0 +1,91 @@
+/** The value block of a rebuilt resource, and conversions whose order a recovery lost. */
+import { describe, expect, it } from "vitest";
+import { newLkb, newResource, type Lkb, type Resource } from "../../../dlmd/lock/lkb.ts";
+import { LockManager } from "../../../dlmd/lock/lock-manager.ts";
+import { masterRemove, settleRebuilt } from "../../../dlmd/lock/master.ts";
+import { Mode } from "../../../dlmd/lock/mode.ts";
+import { settleLvb } from "../../../dlmd/recovery/rebuild.ts";
+
+const block = (n: number): Uint8Array => new Uint8Array([n]);
+
+function rebuilt(known: { seq: number; valid: boolean; lvb: Uint8Array } | null, ...locks: (Partial<Lkb> & { granted: Mode })[]): Resource {
+  const resource = newResource({ name: "v", resources: new Map(), opens: 0 }, "r", 1);
+  locks.forEach((lock, i) => {
+    resource.grantQueue = [...resource.grantQueue, Object.assign(newLkb(resource, 2, i, null, 1, 0), lock)];
+  });
+  if (known !== null) Object.assign(resource, { lvbKnown: true, lvb: known.lvb, lvbSeq: known.seq, lvbValid: known.valid });
+  settleLvb(resource);
+  return resource;
+}
+
+describe("value block after a recovery", () => {
+  it("is that of any lock above CR", () => {
+    const { lvb, lvbValid, lvbSeq } = rebuilt(
+      null,
+      { granted: Mode.PR, lvbRead: true, lvb: block(4), lvbSeq: 4 },
+      { granted: Mode.CR, lvbRead: true, lvb: block(3), lvbSeq: 3 },
+    );
+    expect({ lvb, lvbValid, lvbSeq }).toEqual({ lvb: block(4), lvbValid: true, lvbSeq: 4 });
+  });
+
+  it("stays not valid if such a lock read it as that", () => {
+    expect(rebuilt(null, { granted: Mode.PR, lvbRead: true, lvb: block(4), lvbSeq: 4, lvbValid: false }).lvbValid).toBe(false);
+  });
+
+  it("is the old master's as it is, if only NL and CR remain", () => {
+    const known = { seq: 7, valid: true, lvb: block(7) };
+    const { lvb, lvbValid, lvbSeq } = rebuilt(known, { granted: Mode.CR, lvbRead: true, lvb: block(3), lvbSeq: 3 });
+    expect({ lvb, lvbValid, lvbSeq }).toEqual({ lvb: block(7), lvbValid: true, lvbSeq: 7 });
+  });
+
+  it("is the highest sequence, not valid, if the old master is lost and only NL and CR remain", () => {
+    const locks = [3, 6, 5].map((n) => ({ granted: Mode.NL, lvbRead: true, lvb: block(n), lvbSeq: n }));
+    const { lvb, lvbValid, lvbSeq } = rebuilt(null, ...locks);
+    expect({ lvb, lvbValid, lvbSeq }).toEqual({ lvb: block(6), lvbValid: false, lvbSeq: 6 });
+  });
+});
+
+describe("conversions after a recovery", () => {
+  it("are granted in any order, also later, and two that wait for each other lose one", () => {
+    const told: string[] = [];
+    const port = {
+      granted: (lkb: Lkb) => void told.push(`${lkb.id} granted`),
+      refused: (lkb: Lkb, status: string) => void told.push(`${lkb.id} ${status}`),
+      bast: () => {},
+    };
+    const resource = newResource({ name: "v", resources: new Map(), opens: 0 }, "r", 1);
+    const add = (id: number, granted: Mode, requested: Mode | null): Lkb => {
+      const lkb = Object.assign(newLkb(resource, 2, id, null, 1, 0), { granted, requested, unordered: requested !== null });
+      const queue = requested === null ? "grantQueue" : "convertQueue";
+      resource[queue] = [...resource[queue], lkb];
+      return lkb;
+    };
+    // 1 asked after 2, but comes first now; 2 waits for 3 only.
+    add(1, Mode.NL, Mode.EX);
+    add(2, Mode.PR, Mode.EX);
+    const three = add(3, Mode.PR, null);
+    settleRebuilt(port, resource);
+    expect(told).toEqual([]);
+    masterRemove(port, resource, three);
+    expect(told).toEqual(["2 granted"]);
+
+    add(4, Mode.NL, Mode.EX);
+    expect(resource.convertQueue.map((lkb) => lkb.id)).toEqual([1, 4]);
+  });
+
+  it("two that wait for each other lose one", () => {
+    const told: string[] = [];
+    const manager = new LockManager(
+      1,
+      { toPeer: (_, m) => void told.push(`${m.kind} ${JSON.stringify(m)}`), toClient: () => {}, protest: () => {} },
+      10,
+    );
+    manager.members = [{ nodeid: 1, incarnation: "00000000000000aa" }];
+    const resource = manager.resource(manager.lockspace("v"), "r");
+    for (const id of [1, 2]) {
+      manager.place(Object.assign(newLkb(resource, 2, id, null, 1, 0), { granted: Mode.PR, requested: Mode.EX, sinceMs: id }));
+    }
+    settleRebuilt(manager, resource);
+    expect(told.filter((text) => text.startsWith("refuse"))).toEqual([`refuse {"kind":"refuse","lkbId":2,"status":"deadlock"}`]);
+  });
+});
