@@ -79,8 +79,9 @@ async function labUp(args: UpArguments): Promise<number> {
       return EXIT.OK;
     }
     if (!args.json && !args.detach) print(`\n${whatToTry(lab, selfCommand(), args.dir === defaultLabDir())}\n`);
-    const silent = { isTTY: true, write: () => undefined };
-    await showLive(dir, args.json ? silent : { isTTY: process.stdout.isTTY, write: (text) => void process.stdout.write(text) }, signal);
+    const { isTTY, columns } = process.stdout;
+    const write = args.json ? () => undefined : (text: string) => void process.stdout.write(text);
+    await showLive(dir, { isTTY: isTTY || args.json, columns: columns ?? 200, write }, signal);
     process.stderr.write("\ntaking the lab down ...\n");
     await takeDown(dir);
     return EXIT.OK;

@@ -57,6 +57,8 @@ export function liveLines(reports: readonly NodeReport[], before: ReadonlyMap<st
 
 export interface Screen {
   readonly isTTY: boolean;
+  /** Of a terminal: a longer line would wrap, and the redraw miss it. */
+  readonly columns: number;
   write(text: string): void;
 }
 
@@ -70,11 +72,17 @@ export async function showLive(dir: string, screen: Screen, signal: AbortSignal)
     if (lab === null || lab.phase === "down") return;
     const reports = await observe(lab, false);
     const lines = liveLines(reports, before, everyMs / 1000);
-    screen.write(screen.isTTY ? `${drawn === 0 ? "" : `\x1b[${drawn}A`}${lines.replace(/$/gm, "\x1b[K")}\n` : `${lines}\n`);
+    screen.write(screen.isTTY ? redraw(lines, drawn, screen.columns) : `${lines}\n`);
     drawn = reports.length;
     before = new Map(reports.map((report) => [report.node, report]));
     await pause(everyMs, signal);
   }
+}
+
+/** The lines over the `drawn` lines of the last time. */
+export function redraw(lines: string, drawn: number, columns: number): string {
+  const fitting = lines.split("\n").map((line) => `${line.slice(0, columns - 1)}\x1b[K\n`);
+  return `${drawn === 0 ? "" : `\x1b[${drawn}A`}${fitting.join("")}`;
 }
 
 function pause(ms: number, signal: AbortSignal): Promise<void> {

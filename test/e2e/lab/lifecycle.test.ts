@@ -10,7 +10,7 @@ import { mountsUnder } from "../../../overlay/lab/fuse-mounts.ts";
 import { netnsArguments } from "../../../overlay/lab/network.ts";
 import { processRef } from "../../../overlay/lab/processes.ts";
 import { readLab } from "../../../overlay/lab/state.ts";
-import { type TestLab, coverlay, coverlayProgram, leftovers, startLab, watchedDirectory } from "../lab.ts";
+import { type TestLab, coverlay, coverlayProgram, leftovers, startLab, watchedDirectory, withLab } from "../lab.ts";
 
 describe("a lab of three nodes", () => {
   let lab: TestLab;
@@ -167,6 +167,21 @@ describe("a lab of three nodes", () => {
     await lab.lab("net", "node2", "--loss", "0", "--delay", "0");
     expect(await rules()).toBe("");
   });
+});
+
+describe("a lab over another lower", () => {
+  it.each(["xfs", "directory"] as const)("%s: shares files, survives a power-off, and goes", (lower) =>
+    withLab({ nodes: 2, lower, size: "400M" }, async (lab) => {
+      writeFileSync(`${lab.node(2).mount}/kept`, lower);
+      expect(readFileSync(`${lab.node(1).mount}/kept`, "utf8")).toBe(lower);
+      expect(await lab.owner()).toBe(1);
+      await lab.kill(2);
+      await lab.start(2);
+      expect(readFileSync(`${lab.node(2).mount}/kept`, "utf8")).toBe(lower);
+      const cut = await coverlay(["lab", "cut", "node2", "--dir", lab.dir]);
+      expect(cut.status).toBe(lower === "directory" ? 1 : 0);
+    }),
+  );
 });
 
 describe("lab up in the foreground", () => {

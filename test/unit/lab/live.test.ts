@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { liveLines, selfCommand, whatToTry } from "../../../overlay/lab/live.ts";
+import { liveLines, redraw, selfCommand, whatToTry } from "../../../overlay/lab/live.ts";
 import type { NodeReport } from "../../../overlay/lab/observe.ts";
 import { type LabState, WHOLE_NETWORK } from "../../../overlay/lab/state.ts";
 
@@ -37,6 +37,13 @@ describe("the live lines", () => {
 
   it("show no rate when the overlay was started anew", () => {
     expect(liveLines([report("node1", { ops: 3 })], new Map([["node1", report("node1", {})]]), 1)).toContain("ops 3 ");
+  });
+});
+
+describe("the redraw", () => {
+  it("goes over the lines of the last time, none of which may wrap", () => {
+    expect(redraw("abcdef\nab", 0, 5)).toBe("abcd\x1b[K\nab\x1b[K\n");
+    expect(redraw("ab\ncd", 2, 80)).toBe("\x1b[2Aab\x1b[K\ncd\x1b[K\n");
   });
 });
 
