@@ -2,16 +2,23 @@
  * Test double: the coherence of a single node, where every lock is always here. It counts pins, so that a test can tell whether they are
  * balanced, and keeps the told names truthfully, because operations ask for them.
  */
-import type { PinMode, Want } from "../../../overlay/coherence/api.ts";
+import type { PinMode, Waiter, Want } from "../../../overlay/coherence/api.ts";
 import { createCover, type Cover } from "../../../overlay/coherence/cover.ts";
+import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/lock/mode.ts";
 import type { Inode, InodeKind } from "../../../overlay/inode/inode.ts";
 import { fileKey } from "../../../overlay/lower/lower.ts";
-import type { FileId } from "../../../overlay/lower/lower.ts";
+import type { FileId, Maybe } from "../../../overlay/lower/lower.ts";
 import type { SessionCoherence } from "../../../overlay/session/device.ts";
+
+interface Waiting {
+  readonly grant: () => void;
+}
 
 export class PermissiveCoherence implements SessionCoherence {
   pins = 0;
+  withheld = false;
+  readonly waiting: Set<Waiting> = new Set();
   tokens = 0;
   readonly #names = new Map<Inode, Map<string, Inode | null>>();
   readonly #entryValidity: boolean;
@@ -27,16 +34,42 @@ export class PermissiveCoherence implements SessionCoherence {
     return Promise.resolve();
   }
   tryPin(_inode: Inode, _mode: PinMode): boolean {
+    if (this.withheld) return false;
     this.pins += 1;
     return true;
   }
-  pin(): Promise<void> {
-    throw new Error("tryPin always succeeds");
+  pin(_inode: Inode, _mode: PinMode, waiter: Waiter): Promise<void> {
+    return this.#wait(waiter);
+  }
+  #wait(waiter: Waiter): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const waiting: Waiting = {
+        grant: () => {
+          this.pins += 1;
+          resolve();
+        },
+      };
+      this.waiting.add(waiting);
+      waiter.onInterrupt = (): void => {
+        this.waiting.delete(waiting);
+        reject(errnoError(E.EINTR));
+      };
+    });
+  }
+  /** Locks asked for from now on are elsewhere until `grantAll`. */
+  withhold(): void {
+    this.withheld = true;
+  }
+  grantAll(): void {
+    this.withheld = false;
+    for (const { grant } of this.waiting) grant();
+    this.waiting.clear();
   }
   unpin(_inode: Inode, _mode: PinMode): void {
     this.pins -= 1;
   }
-  pinAll(wants: readonly Want[]): void {
+  pinAll(wants: readonly Want[], waiter: Waiter): Maybe<void> {
+    if (this.withheld) return this.#wait(waiter).then(() => void (this.pins += wants.length - 1));
     this.pins += wants.length;
   }
   unpinAll(wants: readonly Want[]): void {
@@ -49,7 +82,8 @@ export class PermissiveCoherence implements SessionCoherence {
   pinChildren(inodes: readonly Inode[]): readonly { readonly pinned: boolean; readonly trip: boolean }[] {
     return inodes.map((inode) => this.pinChild(inode));
   }
-  pinData(): void {
+  pinData(_inode: Inode, _mode: PinMode, _cached: boolean, waiter: Waiter): Maybe<void> {
+    if (this.withheld) return this.#wait(waiter);
     this.pins += 1;
   }
   unpinData(): void {
