@@ -9,6 +9,7 @@ import { locksCommand } from "./locks.ts";
 import { mountCommand } from "./mount.ts";
 import { nodesCommand } from "./nodes.ts";
 import { describeError, usageError } from "./output.ts";
+import { installMountHelperCommand } from "../mount-helper/command.ts";
 import { serveCommand } from "./serve.ts";
 import { statusCommand } from "./status.ts";
 import { umountCommand } from "./umount.ts";
@@ -44,6 +45,7 @@ export function coverlayCli(args: readonly string[]): Argv {
     .command(umountCommand)
     .command(labCommand)
     .command(keygenCommand)
+    .command(installMountHelperCommand)
     .command(serveCommand)
     .demandCommand(1, "a command is needed")
     .recommendCommands()
