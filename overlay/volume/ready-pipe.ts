@@ -1,7 +1,8 @@
 /**
- * How a new overlay process tells the command that started it how it went: one JSON object on a line, on a descriptor that it
- * inherits. It then closes the descriptor; an end without a line means that it died.
+ * How a new overlay process tells the command that started it how it went: JSON objects, one on a line, on a descriptor that it
+ * inherits. After `ready` or `error` it closes the descriptor; an end without one of them means that it died.
  *
+ *     {"waiting":"owner node1 is gone: ..."}
  *     {"ready":true,"pid":123}
  *     {"error":{"code":"no-quorum","message":"...","hint":"...","exitStatus":32}}
  */
@@ -20,6 +21,11 @@ export class ReadyPipe {
 
   constructor(fd: number | null) {
     this.#fd = fd;
+  }
+
+  /** What the mount waits for before it can answer, for the person who waits too. Any number of times, before the last word. */
+  waiting(why: string): void {
+    if (this.#fd !== null) this.#write(this.#fd, { waiting: why });
   }
 
   /** The mount answers. */
@@ -45,28 +51,39 @@ export class ReadyPipe {
     const fd = this.#fd;
     this.#fd = null;
     try {
+      this.#write(fd, message);
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  #write(fd: number, message: object): void {
+    try {
       writeSync(fd, `${JSON.stringify(message)}\n`);
     } catch (error) {
       // The command was interrupted: nobody reads any more, and the mount lives on without it.
       if ((error as NodeJS.ErrnoException).code !== "EPIPE") throw error;
-    } finally {
-      closeSync(fd);
     }
   }
 }
 
 /** The command's side: resolves with the overlay's pid; rejects with its error, or "overlay-died" when the pipe ends before. */
-export async function readReady(pipe: Readable, logFile: string): Promise<number> {
+export async function readReady(pipe: Readable, logFile: string, tellWaiting: (why: string) => void = () => {}): Promise<number> {
   let text = "";
   for await (const chunk of pipe) {
     text += String(chunk);
-    if (text.includes("\n")) return interpret(text.slice(0, text.indexOf("\n")), logFile);
+    for (let end = text.indexOf("\n"); end >= 0; end = text.indexOf("\n")) {
+      const said = interpret(text.slice(0, end), logFile);
+      if (typeof said === "number") return said;
+      tellWaiting(said.waiting);
+      text = text.slice(end + 1);
+    }
     if (text.length > READY_LINE_BYTES) break;
   }
   throw died(`it ended without a word${text === "" ? "" : `, after ${text.length} bytes`}`, logFile);
 }
 
-function interpret(line: string, logFile: string): number {
+function interpret(line: string, logFile: string): number | { readonly waiting: string } {
   let message: unknown;
   try {
     message = JSON.parse(line);
@@ -74,6 +91,7 @@ function interpret(line: string, logFile: string): number {
     throw died(`it said ${JSON.stringify(line.slice(0, 200))}`, logFile);
   }
   if (isRecord(message) && message["ready"] === true && typeof message["pid"] === "number") return message["pid"];
+  if (isRecord(message) && typeof message["waiting"] === "string") return { waiting: message["waiting"] };
   const error = isRecord(message) ? message["error"] : undefined;
   if (!isRecord(error)) throw died(`it said ${JSON.stringify(line.slice(0, 200))}`, logFile);
   throw new OperatingError(String(error["message"]), {

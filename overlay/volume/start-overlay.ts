@@ -27,13 +27,16 @@ export function coverlayProgram(): string {
   });
 }
 
+/** How long an overlay that does not serve yet may take to undo what it has begun. */
+const INTERRUPT_LIMIT_MS = 10_000;
+
 export function overlayLogFile(args: OverlayArguments): string {
   return path.join(args.runDir, `mount${args.mountPoint.replaceAll("/", "-")}.log`);
 }
 
 /**
  * Resolves with the overlay's pid once the mount answers; the overlay goes on without us. Rejects with the overlay's own error, after it
- * has ended. An interrupt of this command ends the overlay too.
+ * has ended. An interrupt of this command ends the overlay too: after INTERRUPT_LIMIT_MS, or a second one, without asking.
  */
 export async function startOverlay(args: OverlayArguments, program: string = coverlayProgram()): Promise<number> {
   const logFile = overlayLogFile(args);
@@ -54,17 +57,22 @@ async function waitForOverlay(child: ChildProcess, logFile: string): Promise<num
     child.once("exit", () => resolve());
     child.once("error", () => resolve());
   });
-  const interrupt = (): void => void child.kill("SIGTERM");
+  let killing: NodeJS.Timeout | undefined;
+  const interrupt = (): void => {
+    child.kill(killing === undefined ? "SIGTERM" : "SIGKILL");
+    killing ??= setTimeout(() => child.kill("SIGKILL"), INTERRUPT_LIMIT_MS);
+  };
   process.on("SIGINT", interrupt).on("SIGTERM", interrupt);
   const pipe = child.stdio[3] as Readable;
   try {
-    const pid = await readReady(pipe, logFile);
+    const pid = await readReady(pipe, logFile, (why) => process.stderr.write(`coverlay: waiting: ${why}\n`));
     child.unref();
     return pid;
   } catch (error) {
     await ended;
     throw error;
   } finally {
+    clearTimeout(killing);
     pipe.destroy();
     process.off("SIGINT", interrupt).off("SIGTERM", interrupt);
   }

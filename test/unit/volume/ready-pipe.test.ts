@@ -45,6 +45,14 @@ test("an end without a word, half a word, and nonsense", async () => {
   expect(await readReady(Readable.from(['{"ready":true,', '"pid":7}\nmore']), "/log")).toBe(7);
 });
 
+test("what it waits for is told on the way", async () => {
+  const waits: string[] = [];
+  const lines = ['{"waiting":"one"}\n{"waiti', 'ng":"two"}\n', '{"ready":true,"pid":7}\n'];
+  expect(await readReady(Readable.from(lines), "/log", (why) => waits.push(why))).toBe(7);
+  expect(waits).toEqual(["one", "two"]);
+  expect(await roundTrip((pipe) => [pipe.waiting("x"), pipe.ready(), pipe.waiting("too late")])).toBe(process.pid);
+});
+
 test("nobody listens: nothing happens", () => {
   new ReadyPipe(null).ready();
   const fd = openSync("/dev/null", "w");

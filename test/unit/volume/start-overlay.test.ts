@@ -63,3 +63,11 @@ test("an interrupt of the command ends the overlay that is not ready", async () 
   await expect(interrupted).rejects.toMatchObject({ code: "overlay-died" });
   expect(process.listenerCount("SIGTERM")).toBe(0);
 });
+
+test("a second interrupt ends one that does not listen", async () => {
+  const interrupted = start(`
+    process.on("SIGTERM", () => process.kill(${process.pid}, "SIGTERM"));
+    setInterval(() => {}, 60_000);
+    process.kill(${process.pid}, "SIGTERM");`);
+  await expect(interrupted).rejects.toMatchObject({ code: "overlay-died" });
+});
