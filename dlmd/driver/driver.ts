@@ -3,8 +3,9 @@
  * performs the effects. One driver is one dlmd; when the cluster went on without it ("evicted"), it drops everything and
  * begins again under a new incarnation, as a restart would.
  *
- * What comes of one read of a socket is gathered for each client and peer and written at once after it. Waiting for the
- * end of the event loop's turn instead saved no writes that were measurable, and cost 5 to 30 % of a remote lock's latency.
+ * What comes of one read of a socket is gathered for each client and peer and written at once after it, so that a lone
+ * message never waits for the rest of the event loop's turn. Against writing at the end of the turn, two runs of each on a
+ * busy machine showed no difference beyond their scatter; the number of writes was not counted.
  */
 import { randomBytes } from "node:crypto";
 import path from "node:path";
