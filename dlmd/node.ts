@@ -87,7 +87,7 @@ export class NodeCore implements Node {
       pausePeer: (nodeid, pause) => this.#outbox.push({ kind: pause ? "pause-peer" : "resume-peer", nodeid }),
       link: (nodeid) => this.membership.peers.get(nodeid)?.link ?? null,
       clientsBusy: () => this.#asks.recoveryBusy,
-      rebuild: (lost) => startRebuild(this.locks, this.clients.values(), (this.recovery.view as View).members, lost, send),
+      rebuild: (change) => startRebuild(this.locks, this.clients.values(), change, send),
       receive: (from, message) => this.#receiveGone(from, message),
       leased: () => this.#nowMs < this.#leaseEndMs && !this.membership.leaving,
       broken: () => this.#broken(),

@@ -4,6 +4,7 @@
  * holder is the master is one object, on the queue.
  */
 import { assert } from "../base/assert.ts";
+import type { Member } from "../wire/view-id.ts";
 import type { Client } from "./client.ts";
 import { Mode } from "./mode.ts";
 
@@ -58,6 +59,11 @@ export interface Resource {
   lvbValid: boolean;
   /** The block above is the truth: this node masters the resource, or was handed it by the one that did. */
   lvbKnown: boolean;
+  /**
+   * During a recovery: who may have written the block since, by the last tables that were whole. It is not on a queue before it has
+   * named its lock, and if it dies before that, what it wrote is lost.
+   */
+  writer: Member | null;
 }
 
 export interface Lockspace {
@@ -83,6 +89,7 @@ export function newResource(lockspace: Lockspace, name: string, masterNodeid: nu
     lvbSeq: 0,
     lvbValid: true,
     lvbKnown: false,
+    writer: null,
   };
 }
 

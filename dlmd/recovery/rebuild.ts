@@ -14,27 +14,27 @@ import { settleRebuilt } from "../lock/master.ts";
 import { masterOf } from "../lock/mastering.ts";
 import { Mode } from "../lock/mode.ts";
 import type { OfferMessage, PeerMessage, RebuildMessage } from "../wire/peer.ts";
-import type { Member } from "../wire/view-id.ts";
+import { hasMember, type Member, noIncarnation } from "../wire/view-id.ts";
 
 type Send = (nodeid: number, message: PeerMessage) => void;
 
-/**
- * Turns the tables of the last view into those of the new one and sends what others need. `lost`: the incarnation of that node that
- * took part in the last view is dead, or messages of it were lost. Restartable: a still newer view does the same again.
- */
-export function startRebuild(
-  manager: LockManager,
-  clients: Iterable<Client>,
-  members: readonly Member[],
-  lost: (nodeid: number) => boolean,
-  send: Send,
-): void {
+export interface Change {
+  /** Members of the view whose tables the manager has. */
+  readonly before: readonly Member[];
+  readonly members: readonly Member[];
+  /** Messages of that member were lost with a connection. */
+  readonly lossy: (nodeid: number) => boolean;
+}
+
+/** Turns the tables of the last view into those of the new one and sends what others need. A still newer view may do the same again. */
+export function startRebuild(manager: LockManager, clients: Iterable<Client>, change: Change, send: Send): void {
+  const { members } = change;
   manager.rebuilding = true;
   manager.members = members;
   manager.masteredFor.clear();
   manager.heldElsewhere.clear();
   for (const lockspace of manager.lockspaces.values()) {
-    for (const resource of lockspace.resources.values()) moveResource(manager.nodeid, members, resource, lost, send);
+    for (const resource of lockspace.resources.values()) moveResource(manager.nodeid, change, resource, send);
   }
   for (const client of clients) {
     for (const lkb of client.locks.values()) {
@@ -45,25 +45,40 @@ export function startRebuild(
   }
 }
 
-function moveResource(self: number, members: readonly Member[], resource: Resource, lost: (nodeid: number) => boolean, send: Send): void {
-  if (resource.lvbKnown && hasLostWriter(self, resource, lost)) {
+function moveResource(self: number, change: Change, resource: Resource, send: Send): void {
+  const writer = resource.lvbKnown ? (writerOf(self, change, resource) ?? resource.writer) : null;
+  const lost = writer !== null && (change.lossy(writer.nodeid) || !hasMember(change.members, writer.nodeid, writer.incarnation));
+  if (lost) {
     resource.lvbValid = false;
     resource.lvbSeq++;
   }
+  resource.writer = lost ? null : writer;
   clearQueues(resource);
-  resource.masterNodeid = masterOf(members, resource.lockspace.name, resource.name);
+  resource.masterNodeid = masterOf(change.members, resource.lockspace.name, resource.name);
   if (resource.masterNodeid === self || !resource.lvbKnown) return;
-  const { lvb, lvbSeq, lvbValid } = resource;
-  send(resource.masterNodeid, { kind: "offer", lockspace: resource.lockspace.name, resource: resource.name, lvbSeq, lvbValid, lvb });
+  send(resource.masterNodeid, {
+    kind: "offer",
+    lockspace: resource.lockspace.name,
+    resource: resource.name,
+    lvbSeq: resource.lvbSeq,
+    lvbValid: resource.lvbValid,
+    lvb: resource.lvb,
+    writer: resource.writer,
+  });
   resource.lvbKnown = false;
   resource.lvb = null;
+  resource.writer = null;
 }
 
-/** Somebody who may have written the block and could not say so any more. */
-function hasLostWriter(self: number, resource: Resource, lost: (nodeid: number) => boolean): boolean {
-  const writes = (lkb: Lkb): boolean =>
-    lkb.nodeid !== self && lkb.granted !== null && lkb.granted >= Mode.PW && (lkb.flags & VALBLK) !== 0 && lost(lkb.nodeid);
-  return resource.grantQueue.some(writes) || resource.convertQueue.some(writes);
+/** The other node that may be writing the block: there is one at most, since PW and EX exclude each other. */
+function writerOf(self: number, { before }: Change, resource: Resource): Member | null {
+  for (const queue of [resource.grantQueue, resource.convertQueue]) {
+    for (const lkb of queue) {
+      if (lkb.nodeid === self || lkb.granted === null || lkb.granted < Mode.PW || (lkb.flags & VALBLK) === 0) continue;
+      return before.find((member) => member.nodeid === lkb.nodeid) ?? { nodeid: lkb.nodeid, incarnation: noIncarnation };
+    }
+  }
+  return null;
 }
 
 function nameLock(manager: LockManager, lkb: Lkb, send: Send): void {
@@ -116,6 +131,7 @@ export function receiveOffer(manager: LockManager, m: OfferMessage): void {
   resource.lvb = m.lvb;
   resource.lvbSeq = m.lvbSeq;
   resource.lvbValid = m.lvbValid;
+  resource.writer = m.writer;
 }
 
 /** All members have named their locks: value blocks are settled, what can be granted is granted, the rest is told on. */
@@ -125,6 +141,7 @@ export function finishRebuild(manager: LockManager): void {
     for (const resource of lockspace.resources.values()) {
       if (resource.masterNodeid === manager.nodeid) {
         settleLvb(resource);
+        resource.writer = null;
         settleRebuilt(manager, resource);
       }
       manager.release(resource);

@@ -14,7 +14,7 @@ import type { LockManager } from "../lock/lock-manager.ts";
 import type { View } from "../membership/membership.ts";
 import type { GrantMessage, PeerMessage, RefuseMessage } from "../wire/peer.ts";
 import { hasMember, type Member, noView, sameView, type ViewId } from "../wire/view-id.ts";
-import { finishRebuild, receiveOffer, receiveRebuild } from "./rebuild.ts";
+import { type Change, finishRebuild, receiveOffer, receiveRebuild } from "./rebuild.ts";
 
 export type Phase = "none" | "blocked" | "mark" | "rebuild" | "wait" | "run";
 
@@ -26,7 +26,7 @@ export interface RecoveryHost {
   /** Our clients have not yet answered about clients that are gone. */
   clientsBusy(): boolean;
   /** Every lock of this node, to its new master. */
-  rebuild(lost: (nodeid: number) => boolean): void;
+  rebuild(change: Change): void;
   /** A message of a running view that is not about locks. */
   receive(from: number, message: PeerMessage): void;
   /** A quorum of the view was heard of late (hazard C4). */
@@ -135,12 +135,7 @@ export class Recovery {
   #enterRebuild(view: View): void {
     this.phase = "rebuild";
     this.#deliverLate(view);
-    const before = this.#tables.members;
-    const lost = (nodeid: number): boolean => {
-      const member = before.find((member) => member.nodeid === nodeid);
-      return member === undefined || this.#lossy.has(nodeid) || !hasMember(view.members, nodeid, member.incarnation);
-    };
-    this.#host.rebuild(lost);
+    this.#host.rebuild({ before: this.#tables.members, members: view.members, lossy: (nodeid) => this.#lossy.has(nodeid) });
     this.#tables = view;
     this.#lossy.clear();
     this.#tellDone(2);

@@ -10,7 +10,7 @@
 import { ByteReader, ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
 import { isMode, type Mode } from "../lock/mode.ts";
-import { readIncarnation, readViewId, type ViewId, writeIncarnation, writeViewId } from "./view-id.ts";
+import { type Member, noIncarnation, readIncarnation, readViewId, type ViewId, writeIncarnation, writeViewId } from "./view-id.ts";
 
 export const peerVersion = 1;
 export const maxNameBytes = 64;
@@ -139,6 +139,8 @@ export interface OfferMessage {
   readonly lvbSeq: number;
   readonly lvbValid: boolean;
   readonly lvb: Uint8Array | null;
+  /** Who may have written it since, and has yet to name its lock. */
+  readonly writer: Member | null;
 }
 
 export type PeerMessage =
@@ -199,6 +201,12 @@ function readLvb(r: ByteReader): Uint8Array | null {
   if (bytes === 0xffff) return null;
   if (bytes > maxLvbBytes) throw new WireError(`value block of ${bytes} bytes, at most ${maxLvbBytes} allowed`);
   return r.bytes(bytes).slice();
+}
+
+function readWriter(r: ByteReader): Member | null {
+  const nodeid = r.u16();
+  const incarnation = readIncarnation(r);
+  return nodeid === 0 ? null : { nodeid, incarnation };
 }
 
 function readIndexed<T>(r: ByteReader, values: readonly T[], what: string): T {
@@ -326,7 +334,10 @@ const table: Table = {
   },
   offer: {
     type: 14,
-    encode: (w, m) => writeLvb(w.string(m.lockspace).string(m.resource).u64(m.lvbSeq).bool(m.lvbValid), m.lvb),
+    encode: (w, m) => {
+      writeLvb(w.string(m.lockspace).string(m.resource).u64(m.lvbSeq).bool(m.lvbValid), m.lvb);
+      writeIncarnation(w.u16(m.writer?.nodeid ?? 0), m.writer?.incarnation ?? noIncarnation);
+    },
     decode: (r) => ({
       kind: "offer",
       lockspace: readName(r),
@@ -334,6 +345,7 @@ const table: Table = {
       lvbSeq: r.u64(),
       lvbValid: r.bool(),
       lvb: readLvb(r),
+      writer: readWriter(r),
     }),
   },
 };

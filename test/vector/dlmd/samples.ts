@@ -72,7 +72,7 @@ export const peerMessages: readonly PeerMessage[] = [
     lvbValid: true,
     lvb: new Uint8Array(0),
   },
-  { kind: "offer", lockspace: "volume", resource: "i:1:2", lvbSeq: 9, lvbValid: true, lvb },
+  { kind: "offer", lockspace: "volume", resource: "i:1:2", lvbSeq: 9, lvbValid: true, lvb, writer: members[0] ?? null },
 ];
 
 export const hello: Hello = {

@@ -41,7 +41,8 @@ describe.each(rows)("%s", (name, bytes, decode, message) => {
   it("decodes to what was encoded", () => expect(decode(bytes)).toEqual(message));
 
   it("is refused when cut anywhere, and with a tail", () => {
-    for (let length = 0; length < bytes.byteLength; length++) expect(() => decode(bytes.slice(0, length)), `${length} bytes`).toThrow(WireError);
+    for (let length = 0; length < bytes.byteLength; length++)
+      expect(() => decode(bytes.slice(0, length)), `${length} bytes`).toThrow(WireError);
     expect(() => decode(Buffer.concat([bytes, new Uint8Array(1)]))).toThrow(WireError);
   });
 
