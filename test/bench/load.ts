@@ -39,6 +39,7 @@ export async function compileLoad(dir: string, signal?: AbortSignal): Promise<st
   try {
     await must("cc", ["-O2", "-Wall", "-Wextra", "-Werror", "-o", program, source], { signal });
   } catch (error) {
+    if (signal?.aborted === true) throw interrupted();
     if (!(error instanceof OperatingError) || error.code !== "no-tool") throw error;
     throw new OperatingError("the bench needs a C compiler for its load program, and cc is not there", {
       code: "no-compiler",
