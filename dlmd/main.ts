@@ -12,7 +12,7 @@ import { OperatingError } from "./base/error.ts";
 import type { Log } from "./base/log.ts";
 import { createMetrics } from "./base/metric.ts";
 import type { ClusterConfig, NodeConfig } from "./config/cluster-config.ts";
-import { nearestWord } from "./config/nearest.ts";
+import { nearestWord } from "./base/nearest.ts";
 import { createBootClock } from "./driver/clock.ts";
 import { clusterKeyPath, minTimeoutMs, readClusterConfig, readClusterKey } from "./driver/cluster-files.ts";
 import { type Driver, startDriver } from "./driver/driver.ts";

@@ -5,7 +5,7 @@
 import { parseDocument } from "yaml";
 import * as z from "zod";
 import { OperatingError } from "../base/error.ts";
-import { nearestWord } from "./nearest.ts";
+import { nearestWord } from "../base/nearest.ts";
 
 /** Survivors must tell a dead node from a busy one; below this a garbage collection looks like a death. */
 export const MIN_TIMEOUT_MS = 1500;

@@ -15,7 +15,7 @@ import { probeDirectory } from "../volume/bit-writer.ts";
 import { noBit } from "../volume/lower-mount.ts";
 import { parseMountOptions } from "../volume/mount-options.ts";
 import { removeMountRecord, writeMountRecord } from "../volume/mount-record.ts";
-import { probeDevice } from "../volume/probe.ts";
+import { isReadOnlyDevice, probeDevice } from "../volume/probe.ts";
 import { READY_FD, ReadyPipe } from "../volume/ready-pipe.ts";
 import { dlmdSocketPath } from "./dlmd-query.ts";
 
@@ -99,9 +99,13 @@ async function serve(args: ServeArguments): Promise<void> {
       reachesLower: true,
       mountpoint: args.mountpoint,
       mountFlags: mountOptions.flags,
-      readOnly: mountOptions.readOnly,
+      // -o ro is this node's own affair; the lower is read-only for all nodes, and so only where the device is.
+      readOnly: mountOptions.readOnly && !directory && isReadOnlyDevice(args.device),
       metadataCalls: args.metadataCalls,
-      changed: () => statusServer?.update(),
+      changed: () => {
+        if (statusServer !== null) statusServer.update();
+        else pipe.waiting(mount.why);
+      },
     });
     for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => mount.terminate());
     process.on("SIGHUP", () => undefined);

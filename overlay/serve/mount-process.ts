@@ -39,7 +39,7 @@ export interface MountProcessOptions {
   readonly readOnly: boolean;
   readonly metadataCalls: "inline" | "pool";
   /** Something that is shown changed: role, owner. */
-  readonly changed: (process: MountProcess) => void;
+  readonly changed: () => void;
 }
 
 /** The part of the owner that is mounted here, while it is. */
@@ -112,7 +112,7 @@ export class MountProcess {
       throw error;
     }
     void this.#session.ended.then(() => this.#end());
-    this.options.changed(this);
+    this.options.changed();
   }
 
   /** Takes part in the owner's election; resolves when there is an owner to work with. */
@@ -131,18 +131,18 @@ export class MountProcess {
         ownerFound: (record) => {
           this.#remote?.ownerFound({ host: record.address, port: record.port }, record.epoch);
           this.#ownerKnown?.resolve(record);
-          this.options.changed(this);
+          this.options.changed();
         },
         ownerLost: (reason) => {
           this.options.log.warn({ reason }, "owner lost: operations wait");
           this.#remote?.ownerLost();
-          this.options.changed(this);
+          this.options.changed();
         },
         becomeOwner: (record) => {
           // A mount that was remote until now goes on through its own server.
           this.#remote?.ownerFound({ host: record.address, port: record.port }, record.epoch);
           this.#ownerKnown?.resolve(record);
-          this.options.changed(this);
+          this.options.changed();
         },
         left: (error) => {
           if (error === null) return;
@@ -229,7 +229,10 @@ export class MountProcess {
     this.options.log.error({ error: error.message, stack: error.stack }, "the mount is taken out");
     this.#ownerKnown?.reject(error);
     const session = this.#session;
-    if (session === null) return;
+    if (session === null) {
+      this.#remote?.shutdown();
+      return;
+    }
     const dropped = this.#coherence?.abandon() ?? Promise.resolve();
     void dropped
       .catch((cause: unknown) => this.options.log.error({ cause: String(cause) }, "dropping the kernel's caches failed"))
@@ -260,9 +263,17 @@ export class MountProcess {
   /** Ends the mount from within: SIGTERM. The mount point is free when `ended` resolves. */
   terminate(): void {
     const session = this.#session;
-    if (session === null) return;
+    if (session === null) {
+      this.fail(new OperatingError("interrupted before the mount was there", { code: "interrupted" }));
+      return;
+    }
     const result = this.options.native.umount(this.options.mountpoint, MNT_DETACH);
     if (result < 0) session.abort();
+  }
+
+  /** What this mount is, or waits for, in words. */
+  get why(): string {
+    return this.#owner?.why ?? "not joined";
   }
 
   get role(): "owner" | "remote" | "waiting" {
@@ -288,7 +299,7 @@ export class MountProcess {
     return {
       ...this.summary(),
       uuid: this.options.bit.uuid,
-      why: this.#owner?.why ?? "not joined",
+      why: this.why,
       owner: this.#owner?.owner ?? null,
       view: client?.view ?? null,
       connection: session?.connection ?? null,

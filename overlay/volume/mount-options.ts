@@ -3,7 +3,7 @@
  * systemd keep for themselves is ignored; what nobody knows is refused, so that a mistyped option is not taken for a setting.
  */
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { nearestWord } from "./nearest.ts";
+import { nearestWord } from "../../dlmd/base/nearest.ts";
 
 /** linux/mount.h, include/uapi/linux/mount.h: MS_* of mount(2) */
 export const MountFlag = {

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { OperatingError } from "../../../dlmd/base/error.ts";
 import { decodeClusterConfig } from "../../../dlmd/config/cluster-config.ts";
-import { nearestWord } from "../../../dlmd/config/nearest.ts";
+import { nearestWord } from "../../../dlmd/base/nearest.ts";
 
 const good = readFileSync(new URL("../../../examples/cluster.yaml", import.meta.url), "utf8");
 
