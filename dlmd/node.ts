@@ -229,7 +229,7 @@ export class NodeCore implements Node {
   #enterService(): void {
     this.recovery.drain();
     for (const client of this.clients.values()) this.#replay(client);
-    for (const client of [...this.#goneClients]) {
+    for (const client of this.#goneClients) {
       if (client.awaited === null) this.#askAll(client);
       else this.#releaseIfAnswered(client);
     }

@@ -64,6 +64,6 @@ export class GoneAsks {
 
   /** It will answer no more, and serves nobody. */
   forgetClient(client: Client): void {
-    for (const goneId of [...this.#asks.keys()]) this.answered(client, goneId);
+    for (const goneId of this.#asks.keys()) this.answered(client, goneId);
   }
 }

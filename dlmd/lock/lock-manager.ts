@@ -262,7 +262,7 @@ export class LockManager implements MasterPort {
 
   /** All locks of a client that nobody serves any more (hazard C7) go, waiting ones too. */
   releaseClient(client: Client): void {
-    for (const lkb of [...client.locks.values()]) {
+    for (const lkb of client.locks.values()) {
       // As a dead holder's: what it would have written is not known.
       const writer = lkb.granted !== null && lkb.granted >= Mode.PW && (lkb.flags & VALBLK) !== 0;
       this.#remove(lkb, writer ? "invalidate" : "none", null);

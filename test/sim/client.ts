@@ -159,8 +159,8 @@ export class SimClient {
     lock.blocking = Mode.NL;
     if (lock.mode === null || modesCompatible(lock.mode, wanted)) return;
     if (this.#random.chance(0.3)) return this.#unlock(lock);
-    const modes = ([4, 3, 2, 1, 0] as Mode[]).filter((mode) => modeCovers(lock.mode as Mode, mode) && modesCompatible(mode, wanted));
-    this.#convert(lock, this.#random.chance(0.7) ? (modes[0] as Mode) : Mode.NL);
+    const highest = ([4, 3, 2, 1, 0] as Mode[]).find((mode) => modeCovers(lock.mode as Mode, mode) && modesCompatible(mode, wanted));
+    this.#convert(lock, this.#random.chance(0.7) ? (highest as Mode) : Mode.NL);
   }
 
   /** `emitted` at the time when dlmd says it; what the client does about it comes later. */

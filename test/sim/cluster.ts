@@ -282,7 +282,7 @@ export class Cluster {
       this.trace(`node ${node.nodeid} stands still until ${node.pausedUntilMs.toFixed(1)}`);
     } else if (node.alive) {
       this.trace(`node ${node.nodeid} leaves`);
-      for (const client of [...node.clients.values()]) node.killClient(client);
+      for (const client of node.clients.values()) node.killClient(client);
       node.input({ kind: "leave" });
       agenda.at(agenda.nowMs + random.between(400, 1200), () => node.start());
     }
