@@ -35,6 +35,16 @@ export function largestClique(nodeids: readonly number[], linked: (a: number, b:
   return nodeids.filter((_, i) => (best & (1 << i)) !== 0);
 }
 
+/**
+ * Who makes the next view: the members of the present one (`staying`) that still hear each other, and the most others that all hear them
+ * and each other. A node that joins is heard by one member before the other: it must never displace one for that. Ascending.
+ */
+export function nextMembers(nodeids: readonly number[], staying: readonly number[], linked: (a: number, b: number) => boolean): number[] {
+  const kept = largestClique(staying, linked);
+  const joining = nodeids.filter((nodeid) => !staying.includes(nodeid) && kept.every((member) => linked(nodeid, member)));
+  return [...kept, ...largestClique(joining, linked)].sort((a, b) => a - b);
+}
+
 function bitCount(bits: number): number {
   let count = 0;
   for (let left = bits; left !== 0; left &= left - 1) count++;

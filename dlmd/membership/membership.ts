@@ -8,7 +8,7 @@ import { assertNever } from "../base/assert.ts";
 import type { NodeBoot } from "../node-api.ts";
 import type { Datagram, Evict, Heartbeat, Install, Propose, StateAnswer } from "../wire/datagram.ts";
 import { hasMember, type Member, noView, sameView, type ViewId, viewName } from "../wire/view-id.ts";
-import { largestClique } from "./clique.ts";
+import { nextMembers } from "./clique.ts";
 import { leaseEnd, leaseWaitShare, newSendTimes, noteSent, sentAt } from "./lease.ts";
 import { admitIncarnation, hears, newPeer, type Peer } from "./peer-table.ts";
 import { type Quorum, quorumOf } from "./quorum.ts";
@@ -281,7 +281,7 @@ export class Membership {
 
   // --------------------------------------------------------------------------------------------- whether to propose
 
-  /** The largest set of live nodes, this one among the candidates, that all hear each other. */
+  /** Who of the live nodes, this one among the candidates, should make the next view. */
   #desired(nowMs: number): Member[] {
     const incarnations = new Map<number, string>([[this.#self.nodeid, this.#self.incarnation]]);
     for (const [nodeid, peer] of this.peers) if (this.#eligible(peer, nowMs)) incarnations.set(nodeid, peer.incarnation as string);
@@ -290,8 +290,10 @@ export class Membership {
       if (a === this.#self.nodeid) return true;
       return hears(this.peers.get(a) as Peer, b, incarnations.get(b) as string);
     };
-    const clique = largestClique(nodeids, (a, b) => hearsOf(a, b) && hearsOf(b, a));
-    return clique.map((nodeid) => ({ nodeid, incarnation: incarnations.get(nodeid) as string }));
+    const linked = (a: number, b: number): boolean => hearsOf(a, b) && hearsOf(b, a);
+    const members = this.view?.members ?? [];
+    const staying = nodeids.filter((nodeid) => hasMember(members, nodeid, incarnations.get(nodeid) as string));
+    return nextMembers(nodeids, staying, linked).map((nodeid) => ({ nodeid, incarnation: incarnations.get(nodeid) as string }));
   }
 
   #eligible(peer: Peer, nowMs: number): boolean {

@@ -1,7 +1,7 @@
 /** Quorum, who may be in a view, leases, mastering. */
 import { describe, expect, it } from "vitest";
 import { masterOf } from "../../../dlmd/lock/mastering.ts";
-import { largestClique } from "../../../dlmd/membership/clique.ts";
+import { largestClique, nextMembers } from "../../../dlmd/membership/clique.ts";
 import { leaseEnd, newSendTimes, noteSent, sentAt } from "../../../dlmd/membership/lease.ts";
 import { quorumOf, quorumReason } from "../../../dlmd/membership/quorum.ts";
 import { createNode } from "../../../dlmd/node.ts";
@@ -40,6 +40,14 @@ describe("H14: the largest set that hears each other both ways", () => {
     expect(largestClique([1, 2, 3, 4], linked("1-2", "2-3", "3-4", "2-4"))).toEqual([2, 3, 4]);
     expect(largestClique([5], linked())).toEqual([5]);
     expect(largestClique([], linked())).toEqual([]);
+  });
+
+  it("a node that joins, and is heard by one member before the other, displaces nobody", () => {
+    expect(nextMembers([1, 2, 3], [1, 3], linked("1-2", "1-3"))).toEqual([1, 3]);
+    expect(nextMembers([1, 2, 3], [1, 3], linked("1-2", "1-3", "2-3"))).toEqual([1, 2, 3]);
+    expect(nextMembers([1, 2, 3, 4], [3], linked("1-2", "2-4", "1-4"))).toEqual([3]);
+    expect(nextMembers([1, 2, 3], [], linked("1-2", "1-3"))).toEqual([1, 2]);
+    expect(nextMembers([1, 2, 3, 4], [1, 2, 3], linked("1-2", "1-4", "2-4"))).toEqual([1, 2, 4]);
   });
 
   it("31 nodes that all hear each other", () => {
