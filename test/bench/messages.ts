@@ -100,6 +100,15 @@ function cachedCases(bench: Bench, system: System, node: ClusterNode): Case[] {
       run: async (at) => held(["read", await dataFile(bench, system), dataMib * 256, cachedReads, "cached"], at),
     },
     {
+      operation: `uncached lookup, ${system.name}`,
+      actors: [node],
+      run: async (at) => {
+        const dir = await statFiles(bench, system);
+        await bench.dropCaches(2);
+        return held(["stat", dir, files, 0, 0], at);
+      },
+    },
+    {
       operation: `create+close+unlink, ${system.name}`,
       actors: [node],
       run: async (at) => {

@@ -1,7 +1,7 @@
 /** The command line of `npm run bench`. */
 import { parseArgs } from "node:util";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { SYSTEM_NAMES, type SystemName } from "./system.ts";
+import { FULL, QUICK, SYSTEM_NAMES, type SystemName } from "./system.ts";
 import { STEPS } from "./steps.ts";
 
 /** What is measured apart from the steps. */
@@ -22,12 +22,12 @@ export interface BenchOptions {
 
 export const USAGE: string = `npm run bench -- [--quick] [--json FILE] [--only NAMES] [--systems NAMES] [--dir DIR] [--rounds N]
 
-  --quick          fewer and smaller: about a minute
+  --quick          fewer and smaller: about three minutes instead of fifteen
   --json FILE      the results as JSON too; - is stdout, and the table goes to stderr
   --only NAMES     of ${[...STEPS.map(({ name }) => name), ...SECTIONS].join(", ")}
   --systems NAMES  of ${SYSTEM_NAMES.join(", ")}
   --dir DIR        where the two disk images are made (default: /dev/shm if it has the room, else the temporary directory)
-  --rounds N       instead of 5 (3 with --quick)
+  --rounds N       instead of ${FULL.rounds} (${QUICK.rounds} with --quick)
 
 Exit status 1: something failed, a read was stale, or something cached cost a message. A target that was missed: 0.`;
 

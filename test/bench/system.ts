@@ -64,7 +64,7 @@ export interface Scale {
 const MIB = 2 ** 20;
 
 export const FULL: Scale = {
-  rounds: 5,
+  rounds: 9,
   longRounds: 3,
   files: 1000,
   creates: 2000,
@@ -85,7 +85,7 @@ export const FULL: Scale = {
 
 export const QUICK: Scale = {
   ...FULL,
-  rounds: 3,
+  rounds: 5,
   longRounds: 2,
   creates: 500,
   warmMs: 50,
