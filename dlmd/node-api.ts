@@ -11,9 +11,9 @@
  */
 import type { GoneClient, LockStatus, ViewInfo } from "./client/api.ts";
 import type { Mode } from "./lock/mode.ts";
-import type { ViewId } from "./wire/view-id.ts";
+import type { Lineage, ViewId } from "./wire/view-id.ts";
 
-export type { ViewId } from "./wire/view-id.ts";
+export type { Lineage, ViewId } from "./wire/view-id.ts";
 import type { Datagram } from "./wire/datagram.ts";
 import type { PeerMessage } from "./wire/peer.ts";
 
@@ -48,6 +48,8 @@ export interface NodeBoot {
   readonly timeoutMs: number;
   /** What `persist` stored last; 0 on a node that has never run. */
   readonly promisedEpoch: number;
+  /** What `persist` stored last; not given on a node that has never run. */
+  readonly lineage?: Lineage;
   /** A random 32-bit number, for back-off after colliding proposals (hazard H14). */
   readonly seed: number;
   /** The clock at the start: no ack that a former incarnation of this node gave was given later (hazard C4). */
@@ -87,7 +89,7 @@ export type NodeEvent =
       readonly view: ViewId;
       readonly messages: readonly PeerMessage[];
     }
-  /** `persist` of that epoch is on stable storage (fsync returned). */
+  /** A "persist" with that epoch is on stable storage (fsync returned). */
   | { readonly kind: "persisted"; readonly promisedEpoch: number }
   /** A program connected to the local socket. clientId: 1..2^32-1, never used before in this incarnation. */
   | { readonly kind: "client-connected"; readonly clientId: number }
@@ -144,8 +146,12 @@ export type Effect =
       readonly view: ViewId;
       readonly messages: readonly PeerMessage[];
     }
-  /** Store and fsync, then "persisted" (hazard H4). A lower number never follows a higher one. */
-  | { readonly kind: "persist"; readonly promisedEpoch: number }
+  /**
+   * Store both and fsync, then "persisted", one for each and in order (hazard H4). A lower number never follows a higher one. The lineage is
+   * the latest quorate view that this node has been in, in any of its lives: without it, members of that view who all restarted could
+   * be joined by a node that they had left behind, with the locks that it had before.
+   */
+  | { readonly kind: "persist"; readonly promisedEpoch: number; readonly lineage: Lineage }
   /** To that client, in this order. */
   | { readonly kind: "client-events"; readonly clientId: number; readonly events: readonly ClientEvent[] }
   /** Stop / go on reading that client's socket. Never a reason to disconnect (hazard C6). */

@@ -74,7 +74,7 @@ export class NodeCore implements Node {
     const send = (nodeid: number, message: PeerMessage): void => this.#send(nodeid, message);
     return {
       datagram: (to, message) => this.#outbox.push({ kind: "datagram", to, message }),
-      persist: (promisedEpoch) => this.#outbox.push({ kind: "persist", promisedEpoch }),
+      persist: (promisedEpoch, lineage) => this.#outbox.push({ kind: "persist", promisedEpoch, lineage }),
       stop: () => this.#stop(),
       install: (view) => this.#install(view),
       evicted: (reason) => this.#end({ kind: "evicted", reason }),
@@ -86,6 +86,7 @@ export class NodeCore implements Node {
       protest,
       pausePeer: (nodeid, pause) => this.#outbox.push({ kind: pause ? "pause-peer" : "resume-peer", nodeid }),
       link: (nodeid) => this.membership.peers.get(nodeid)?.link ?? null,
+      stored: () => this.membership.stored,
       clientsBusy: () => this.#asks.recoveryBusy,
       rebuild: (change) => startRebuild(this.locks, this.clients.values(), change, send),
       receive: (from, message) => this.#receiveGone(from, message),

@@ -7,7 +7,7 @@
 import { assertNever } from "../base/assert.ts";
 import type { NodeBoot } from "../node-api.ts";
 import type { Datagram, Evict, Heartbeat, Install, Propose, StateAnswer } from "../wire/datagram.ts";
-import { hasMember, type Member, noView, sameView, type ViewId, viewName } from "../wire/view-id.ts";
+import { hasMember, type Lineage, type Member, noLineage, noView, sameView, type ViewId, viewName } from "../wire/view-id.ts";
 import { nextMembers } from "./clique.ts";
 import { leaseEnd, leaseWaitShare, newSendTimes, noteSent, sentAt } from "./lease.ts";
 import { admitIncarnation, hears, newPeer, type Peer } from "./peer-table.ts";
@@ -25,7 +25,7 @@ export interface View {
 
 export interface MembershipHost {
   datagram(to: number | "all", message: Datagram): void;
-  persist(promisedEpoch: number): void;
+  persist(promisedEpoch: number, lineage: Lineage): void;
   /** A later view was promised: lock service stops now. */
   stop(): void;
   install(view: View): void;
@@ -61,8 +61,11 @@ const unansweredLimit = 2;
 export class Membership {
   readonly peers: Map<number, Peer> = new Map();
   view: View | null = null;
-  /** The latest quorate view that this node installed: what it holds, it holds since then. */
-  lineage: { id: ViewId; members: readonly Member[] } = { id: noView, members: [] };
+  /** The latest quorate view that this node installed in this life: what it holds, it holds since then. */
+  lineage: ViewId = noView;
+  /** The same in any of its lives. */
+  #seen: Lineage;
+  #persisting = 0;
   /** Frames between members of this view were lost; said in heartbeats, ends with the next view. */
   broken = false;
   running = false;
@@ -89,6 +92,7 @@ export class Membership {
     this.#boot = boot;
     this.#host = host;
     this.#self = { nodeid: boot.nodeid, incarnation: boot.incarnation };
+    this.#seen = boot.lineage ?? noLineage;
     this.#promisedEpoch = boot.promisedEpoch;
     this.#highestEpoch = boot.promisedEpoch;
     this.#nextTickMs = boot.nowMs;
@@ -106,8 +110,9 @@ export class Membership {
   get stopped(): boolean {
     return this.#promised !== null;
   }
-  get proposing(): boolean {
-    return this.#proposal !== null;
+  /** All that a restart must know is on disk. */
+  get stored(): boolean {
+    return this.#persisting === 0;
   }
 
   /** Until when this node may serve in its view. */
@@ -139,12 +144,16 @@ export class Membership {
     for (const peer of this.peers.values()) peer.lastHeardMs = Math.min(nowMs, peer.lastHeardMs + gapMs);
   }
 
-  /** False: from a former incarnation, which is not to be connected to. */
+  /**
+   * A connection was just answered by that incarnation, so it is the living one, even if a late datagram of a former one made it
+   * look dead. False: not a configured node.
+   */
   linkUp(nodeid: number, incarnation: string): boolean {
     const peer = this.peers.get(nodeid);
     if (peer === undefined) return false;
     peer.link = null;
-    if (!admitIncarnation(peer, incarnation)) return false;
+    peer.dead.delete(incarnation);
+    admitIncarnation(peer, incarnation);
     peer.link = incarnation;
     return true;
   }
@@ -184,6 +193,7 @@ export class Membership {
   }
 
   persisted(promisedEpoch: number, nowMs: number): void {
+    this.#persisting--;
     const promised = this.#promised;
     if (promised === null || promised.stored || promised.view.epoch > promisedEpoch) return;
     promised.stored = true;
@@ -216,7 +226,7 @@ export class Membership {
       seq: this.#seq,
       view: this.view?.id ?? noView,
       promisedEpoch: this.#promisedEpoch,
-      lineage: this.lineage.id,
+      lineage: this.lineage,
       configVersion: this.#boot.configVersion,
       running: this.running,
       stopped: this.stopped,
@@ -240,34 +250,29 @@ export class Membership {
       const sentMs = own === undefined ? null : sentAt(this.#sent, own.seq);
       if (sentMs !== null) peer.ackedMs = Math.max(peer.ackedMs, sentMs);
     }
-    if (this.#outdated(message)) this.#evict(peer, message.incarnation);
+    if (this.#outdated(message)) this.#evict(peer, message.incarnation, this.#seen.id);
   }
 
   /** It holds state of before a quorate view that went on without it. */
   #outdated(heartbeat: Heartbeat): boolean {
-    const { id, members } = this.lineage;
+    const { id, members } = this.#seen;
     const older = heartbeat.lineage.epoch > 0 && heartbeat.lineage.epoch < id.epoch;
     return older && !hasMember(members, heartbeat.from, heartbeat.incarnation);
   }
 
-  #evict(peer: Peer, incarnation: string): void {
-    peer.evicted = incarnation;
-    this.#host.datagram(peer.config.nodeid, {
-      kind: "evict",
-      from: this.#self.nodeid,
-      incarnation: this.#self.incarnation,
-      nodeid: peer.config.nodeid,
-      targetIncarnation: incarnation,
-      lineage: this.lineage.id,
-    });
+  #evict(peer: Peer, targetIncarnation: string, lineage: ViewId): void {
+    peer.evicted = targetIncarnation;
+    const { nodeid: from, incarnation } = this.#self;
+    const nodeid = peer.config.nodeid;
+    this.#host.datagram(nodeid, { kind: "evict", from, incarnation, nodeid, targetIncarnation, lineage });
   }
 
   #receiveEvict(message: Evict): void {
     if (message.nodeid !== this.#self.nodeid || message.targetIncarnation !== this.#self.incarnation) return;
     // A late one, or for state that this node does not hold.
-    if (this.lineage.id.epoch === 0 || message.lineage.epoch <= this.lineage.id.epoch) return;
+    if (this.lineage.epoch === 0 || message.lineage.epoch <= this.lineage.epoch) return;
     this.#host.evicted(
-      `node ${message.from} is in view ${viewName(message.lineage)}, which went on without this node (last view ${viewName(this.lineage.id)})`,
+      `node ${message.from} was in view ${viewName(message.lineage)}, which went on without this node (last view ${viewName(this.lineage)})`,
     );
   }
 
@@ -397,7 +402,7 @@ export class Membership {
     this.#highestEpoch = Math.max(this.#highestEpoch, view.epoch);
     if (this.leaving || !hasMember(members, this.#self.nodeid, this.#self.incarnation)) return;
     if (view.proposer !== message.from || view.incarnation !== message.incarnation) return;
-    if (peer.heartbeat !== null && this.#outdated(peer.heartbeat)) return this.#evict(peer, message.incarnation);
+    if (peer.heartbeat !== null && this.#outdated(peer.heartbeat)) return this.#evict(peer, message.incarnation, this.#seen.id);
     if (this.#promised !== null && sameView(this.#promised.view, view)) {
       if (this.#promised.stored) this.#answer(view, nowMs);
       return;
@@ -412,7 +417,12 @@ export class Membership {
     this.#promisedEpoch = view.epoch;
     this.#lastInstall = null;
     this.#host.stop();
-    this.#host.persist(view.epoch);
+    this.#persist();
+  }
+
+  #persist(): void {
+    this.#persisting++;
+    this.#host.persist(this.#promisedEpoch, this.#seen);
   }
 
   #answer(view: ViewId, nowMs: number): void {
@@ -429,8 +439,8 @@ export class Membership {
       incarnation: this.#self.incarnation,
       view,
       configVersion: this.#boot.configVersion,
-      lineage: this.lineage.id,
-      lineageMembers: this.lineage.members,
+      lineage: this.lineage,
+      seen: this.#seen,
       ackedAgo,
     };
     if (view.proposer === this.#self.nodeid) this.#receiveState(state, nowMs);
@@ -448,10 +458,10 @@ export class Membership {
 
   #conclude(proposal: Proposal, nowMs: number): void {
     const answers = [...proposal.answers.values()];
-    const latest = answers.reduce((a, b) => (b.lineage.epoch > a.lineage.epoch ? b : a));
-    const outdated = answers.filter((state) => state.lineage.epoch > 0 && state.lineage.epoch < latest.lineage.epoch);
-    const excluded = outdated.filter((state) => !hasMember(latest.lineageMembers, state.from, state.incarnation));
-    if (excluded.length > 0) return this.#refuseOutdated(excluded, latest);
+    const latest = answers.reduce((a, b) => (b.seen.id.epoch > a.seen.id.epoch ? b : a)).seen;
+    const outdated = answers.filter(({ lineage }) => lineage.epoch > 0 && lineage.epoch < latest.id.epoch);
+    const excluded = outdated.filter((state) => !hasMember(latest.members, state.from, state.incarnation));
+    if (excluded.length > 0) return this.#refuseOutdated(excluded, latest.id);
     const waitMs = this.#waitMs(proposal, answers);
     const { nodeid: from, incarnation } = this.#self;
     const message: Install = { kind: "install", from, incarnation, view: proposal.view, members: proposal.members, waitMs };
@@ -461,23 +471,12 @@ export class Membership {
     this.#sendInstall(message);
   }
 
-  #refuseOutdated(excluded: readonly StateAnswer[], latest: StateAnswer): void {
+  #refuseOutdated(excluded: readonly StateAnswer[], latest: ViewId): void {
     this.#proposal = null;
     for (const state of excluded) {
       const peer = this.peers.get(state.from);
-      const reason = `view ${viewName(latest.lineage)} went on without this node`;
-      if (peer === undefined) return this.#host.evicted(reason);
-      peer.evicted = state.incarnation;
-      const { nodeid: from, incarnation } = this.#self;
-      const { lineage } = latest;
-      this.#host.datagram(state.from, {
-        kind: "evict",
-        from,
-        incarnation,
-        nodeid: state.from,
-        targetIncarnation: state.incarnation,
-        lineage,
-      });
+      if (peer === undefined) return this.#host.evicted(`view ${viewName(latest)} went on without this node`);
+      this.#evict(peer, state.incarnation, latest);
     }
   }
 
@@ -516,7 +515,11 @@ export class Membership {
     this.#promised = null;
     this.#wantSinceMs = null;
     this.broken = false;
-    if (quorum.quorate) this.lineage = { id: view.id, members };
+    if (quorum.quorate) {
+      this.lineage = view.id;
+      this.#seen = { id: view.id, members };
+      this.#persist();
+    }
     for (const peer of this.peers.values()) peer.ackedMs = Number.NEGATIVE_INFINITY;
     this.#host.install(view);
     this.#sendHeartbeat(nowMs);

@@ -3,7 +3,7 @@
  *
  *   blocked   not quorate: nothing happens, the tables of the last view are kept
  *   mark      MARK to and from every member: all that survivors had sent before has arrived (hazard H3);
- *             our clients have let go of clients that are gone (hazard C7); then DONE 1
+ *             our clients have let go of clients that are gone (hazard C7), the view is on disk; then DONE 1
  *   rebuild   all DONE 1 are in, and a quorum of the view was heard of late: every lock is named to its new master, value blocks are handed over; then DONE 2
  *   wait      all DONE 2 are in: until no node outside the view can be serving under a lease, and this one may (hazard C4)
  *   run       rebuilt resources are settled, what was held back is replayed
@@ -25,6 +25,8 @@ export interface RecoveryHost {
   link(nodeid: number): string | null;
   /** Our clients have not yet answered about clients that are gone. */
   clientsBusy(): boolean;
+  /** That this node was in the view is on disk. */
+  stored(): boolean;
   /** Every lock of this node, to its new master. */
   rebuild(change: Change): void;
   /** A message of a running view that is not about locks. */
@@ -115,7 +117,7 @@ export class Recovery {
   advance(nowMs: number): void {
     const view = this.view;
     if (view === null || this.stopped) return;
-    if (this.phase === "mark" && this.#all(this.#marks) && !this.#host.clientsBusy()) this.#tellDone(1);
+    if (this.phase === "mark" && this.#all(this.#marks) && !this.#host.clientsBusy() && this.#host.stored()) this.#tellDone(1);
     if (this.phase === "mark" && this.#done[0].size === view.members.length && this.#host.leased()) this.#enterRebuild(view);
     if (this.phase === "rebuild" && this.#done[1].size === view.members.length) this.phase = "wait";
     if (this.phase === "wait" && nowMs >= view.serveFromMs && this.#host.leased()) this.#enterRun();
@@ -307,6 +309,7 @@ export class Recovery {
       case "mark":
         if (!this.#all(this.#marks)) return `recovering: waiting for MARK of nodes ${missing(this.#marks)}`;
         if (this.#host.clientsBusy()) return "recovering: waiting for local clients to let go of clients that are gone";
+        if (!this.#host.stored()) return "recovering: waiting for the disk that keeps this node's state";
         return `recovering: waiting for nodes ${missing(this.#done[0])} to be ready`;
       case "rebuild":
         return `recovering: waiting for the locks of nodes ${missing(this.#done[1])}`;

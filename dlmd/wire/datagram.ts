@@ -5,7 +5,7 @@
  */
 import { ByteReader, ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
-import { type Member, readIncarnation, readViewId, type ViewId, writeIncarnation, writeViewId } from "./view-id.ts";
+import { type Lineage, type Member, readIncarnation, readViewId, type ViewId, writeIncarnation, writeViewId } from "./view-id.ts";
 
 export const datagramVersion = 1;
 /** Members of a view and nodes of a configuration, at most; more in a message is refused. */
@@ -60,8 +60,10 @@ export interface StateAnswer extends Sender {
   readonly kind: "state";
   readonly view: ViewId;
   readonly configVersion: number;
+  /** As in heartbeats. */
   readonly lineage: ViewId;
-  readonly lineageMembers: readonly Member[];
+  /** The latest quorate view that this node was in, in any of its lives. */
+  readonly seen: Lineage;
   /**
    * For each configured node that is not proposed and did not leave cleanly: ms since this node last acked it, or could have in a
    * former incarnation.
@@ -172,7 +174,8 @@ const table: Table = {
   state: {
     type: 3,
     encode: (w, m) => {
-      writeMembers(writeViewId(writeViewId(w, m.view).u32(m.configVersion), m.lineage), m.lineageMembers);
+      writeViewId(writeViewId(w, m.view).u32(m.configVersion), m.lineage);
+      writeMembers(writeViewId(w, m.seen.id), m.seen.members);
       w.u8(m.ackedAgo.length);
       for (const ago of m.ackedAgo) w.u16(ago.nodeid).f64(ago.ms);
     },
@@ -182,7 +185,7 @@ const table: Table = {
       view: readViewId(r),
       configVersion: r.u32(),
       lineage: readViewId(r),
-      lineageMembers: readList(r, "lineage members", readMember),
+      seen: { id: readViewId(r), members: readList(r, "members seen", readMember) },
       ackedAgo: readList(r, "nodes acked", (r) => ({ nodeid: readNodeid(r), ms: readMs(r) })),
     }),
   },

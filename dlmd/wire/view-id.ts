@@ -20,10 +20,18 @@ export interface Member {
   readonly incarnation: string;
 }
 
+/** A quorate view with its members: who holds state of an earlier one and is not among them has been left behind. */
+export interface Lineage {
+  readonly id: ViewId;
+  readonly members: readonly Member[];
+}
+
 export const noIncarnation = "0000000000000000";
 
 /** Where a node is before its first view. */
 export const noView: ViewId = { epoch: 0, proposer: 0, incarnation: noIncarnation };
+
+export const noLineage: Lineage = { id: noView, members: [] };
 
 export function sameView(a: ViewId, b: ViewId): boolean {
   return a === b || (a.epoch === b.epoch && a.proposer === b.proposer && a.incarnation === b.incarnation);

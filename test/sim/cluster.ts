@@ -1,6 +1,7 @@
 /** A whole cluster of node cores in one process under one seed. */
 import { NodeCore } from "../../dlmd/node.ts";
-import type { ClientRequest, Effect, NodeConfig, NodeEvent } from "../../dlmd/node-api.ts";
+import type { ClientRequest, Effect, Lineage, NodeConfig, NodeEvent } from "../../dlmd/node-api.ts";
+import { noLineage } from "../../dlmd/wire/view-id.ts";
 import { Checker, SimFailure } from "./checker.ts";
 import { SimClient } from "./client.ts";
 import { Network } from "./network.ts";
@@ -17,10 +18,12 @@ export class SimNode {
   alive = false;
   /** What fsync kept. */
   storedEpoch = 0;
+  storedLineage: Lineage = noLineage;
   readonly clients: Map<number, SimClient> = new Map();
   /** A stopped process: events wait until then. */
   pausedUntilMs = 0;
   #nextClientId = 1;
+  #storedAtMs = 0;
   #inputs: NodeEvent[] = [];
   #stepping = false;
   #wakeAtMs = Number.POSITIVE_INFINITY;
@@ -54,6 +57,7 @@ export class SimNode {
       nodes: configs,
       timeoutMs,
       promisedEpoch: this.storedEpoch,
+      lineage: this.storedLineage,
       seed: random.int(2 ** 32),
       nowMs: agenda.nowMs,
       limits: { savedRequestsPerClient: 8, savedMessagesPerPeer: 40 },
@@ -163,9 +167,11 @@ export class SimNode {
         return network.sendFrame(this, effect.nodeid, effect.view, effect.messages);
       case "persist": {
         const life = this.#life;
-        return agenda.at(agenda.nowMs + random.between(0, 3), () => {
+        this.#storedAtMs = Math.max(this.#storedAtMs, agenda.nowMs + random.between(0, 3));
+        return agenda.at(this.#storedAtMs, () => {
           if (life !== this.#life || !this.alive) return;
-          this.storedEpoch = Math.max(this.storedEpoch, effect.promisedEpoch);
+          this.storedEpoch = effect.promisedEpoch;
+          this.storedLineage = effect.lineage;
           this.input({ kind: "persisted", promisedEpoch: effect.promisedEpoch });
         });
       }

@@ -6,6 +6,7 @@ import { leaseEnd, newSendTimes, noteSent, sentAt } from "../../../dlmd/membersh
 import { quorumOf, quorumReason } from "../../../dlmd/membership/quorum.ts";
 import { createNode } from "../../../dlmd/node.ts";
 import type { NodeConfig } from "../../../dlmd/node-api.ts";
+import { noLineage } from "../../../dlmd/wire/view-id.ts";
 
 const nodes = (count: number): NodeConfig[] =>
   Array.from({ length: count }, (_, i) => ({ nodeid: i + 1, name: `node${i + 1}`, address: "", votes: 1 }));
@@ -107,7 +108,7 @@ describe("a node", () => {
         if (effect.kind === "persist") effects.push(...node.step({ kind: "persisted", promisedEpoch: effect.promisedEpoch }, ms));
       }
     }
-    expect(effects).toContainEqual({ kind: "persist", promisedEpoch: 42 });
+    expect(effects).toContainEqual({ kind: "persist", promisedEpoch: 42, lineage: noLineage });
     const lock = { kind: "lock", lockspaceId: 1, lockId: 1, resource: "r", mode: 3, flags: 0 } as const;
     const open = { kind: "open", lockspaceId: 1, name: "v" } as const;
     const told = node.step({ kind: "client-requests", clientId: 1, requests: [open, lock, { ...lock, lockId: 2 }] }, 2000);
@@ -136,7 +137,7 @@ describe("a node", () => {
       members: [...members(1), { nodeid: 2, incarnation: "00000000000000bb" }],
     };
     const effects = node.step({ kind: "datagram", message: propose as never }, 1);
-    expect(effects).toEqual([{ kind: "persist", promisedEpoch: 50 }]);
+    expect(effects).toEqual([{ kind: "persist", promisedEpoch: 50, lineage: noLineage }]);
     expect(node.step({ kind: "datagram", message: propose as never }, 2)).toEqual([]);
     expect(node.step({ kind: "persisted", promisedEpoch: 50 }, 3)).toMatchObject([
       { kind: "datagram", to: 2, message: { kind: "state", view } },

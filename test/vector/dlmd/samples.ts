@@ -35,7 +35,7 @@ export const datagrams: readonly Datagram[] = [
     view,
     configVersion: 4,
     lineage,
-    lineageMembers: members,
+    seen: { id: { ...lineage, epoch: 7 }, members },
     ackedAgo: [{ nodeid: 9, ms: 1500.25 }],
   },
   { kind: "install", ...sender, view, members, waitMs: 0.5 },
