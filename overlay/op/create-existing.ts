@@ -10,12 +10,9 @@ import type { Attr, Entry } from "../lower/lower.ts";
 import type { Call } from "./call.ts";
 import { O_ACCMODE, O_RDONLY, O_TRUNC, S_IFMT, S_IFREG } from "./linux.ts";
 import { isErrno } from "./lookup.ts";
-import { type Mount, waiting } from "./mount.ts";
+import { type Mount, RESTARTS_MAX, tooManyRestarts, waiting } from "./mount.ts";
 import { enterFile, forgetFile, openFlags } from "./open.ts";
 import { checkAccess, checkCreateInSticky, MAY_READ, MAY_WRITE, unknownCredentials } from "./permission.ts";
-
-/** Times that the name may turn into another file before the call ends with EBUSY. */
-export const RESTARTS_MAX = 64;
 
 const ACCESS_ACL = Buffer.from("system.posix_acl_access");
 
@@ -31,8 +28,7 @@ export async function openExisting(mount: Mount, call: Call, request: CreateRequ
       mount.inodes.leave(child);
     }
   }
-  mount.log.warn({ op: "create", restarts: RESTARTS_MAX }, "the name turned into another file each time: EBUSY");
-  throw errnoError(E.EBUSY);
+  tooManyRestarts(mount, request.op);
 }
 
 /** ENOENT where the name went away again: true at that moment, though an O_CREAT had better create. */

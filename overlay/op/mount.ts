@@ -41,3 +41,11 @@ export function fileOf(mount: Mount, fh: number): OpenFile {
   if (file === undefined) throw errnoError(E.EBADF);
   return file;
 }
+
+/** Times that a name may turn into another file within one call before the call ends with EBUSY. */
+export const RESTARTS_MAX = 64;
+
+export function tooManyRestarts(mount: Mount, op: string): never {
+  mount.log.warn({ op, restarts: RESTARTS_MAX }, "the name turned into another file each time: EBUSY");
+  throw errnoError(E.EBUSY);
+}

@@ -5,17 +5,16 @@
  */
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import type { Attr } from "../lower/lower.ts";
+import { S_IFDIR, S_IFMT } from "./linux.ts";
 
 const S_ISVTX = 0o1000;
-const S_IFMT = 0o170000;
-const S_IFDIR = 0o040000;
 
 const CAP_DAC_OVERRIDE = 1n << 1n;
 const CAP_FOWNER = 1n << 3n;
 
 export const MAY_READ = 4;
 export const MAY_WRITE = 2;
-export const MAY_EXEC = 1;
+const MAY_EXEC = 1;
 
 /** A caller as the kernel's checks see it. */
 export interface Credentials {

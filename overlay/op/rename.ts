@@ -7,8 +7,8 @@ import type { InodeRecord } from "../inode/table.ts";
 import type { Call } from "./call.ts";
 import { RENAME_EXCHANGE } from "./linux.ts";
 import { isErrno } from "./lookup.ts";
-import { inodeOf, type Mount, waiting } from "./mount.ts";
-import { checkVictim, findVictim, leaveVictim, noteNameGone, RESTARTS_MAX, tooManyRestarts, type Victim } from "./victim.ts";
+import { inodeOf, type Mount, RESTARTS_MAX, tooManyRestarts, waiting } from "./mount.ts";
+import { checkVictim, findVictim, leaveVictim, noteNameGone, type Victim } from "./victim.ts";
 
 interface Renaming {
   readonly mount: Mount;

@@ -2,7 +2,7 @@
  * Which inode an UNLINK, RMDIR or RENAME is about (hazard F12). The kernel checked its permissions on the child that it was last told;
  * the lock on that child has to be taken before the operation, so it must be known before.
  */
-import { E, errnoError } from "../../dlmd/base/errno.ts";
+import { E } from "../../dlmd/base/errno.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Call } from "./call.ts";
 import { lookupPinned } from "./create-existing.ts";
@@ -10,9 +10,6 @@ import { S_IFDIR, S_IFMT } from "./linux.ts";
 import { isErrno } from "./lookup.ts";
 import type { Mount } from "./mount.ts";
 import { checkAccess, checkSticky, MAY_WRITE, unknownCredentials } from "./permission.ts";
-
-/** Times that a name may turn into another file before the call ends with EBUSY. */
-export const RESTARTS_MAX = 64;
 
 export interface Victim {
   /** null: no such name. In use until `leaveVictim`. */
@@ -64,9 +61,4 @@ export async function checkVictim(mount: Mount, call: Call, dir: InodeRecord, vi
   const dirAttr = await mount.lower.getattr(dir.id);
   checkSticky(who, dirAttr, attr);
   if (reparented && (attr.mode & S_IFMT) === S_IFDIR) checkAccess(who, attr, MAY_WRITE, mount.lower.hasAcls);
-}
-
-export function tooManyRestarts(mount: Mount, op: string): never {
-  mount.log.warn({ op, restarts: RESTARTS_MAX }, "the name turned into another file each time: EBUSY");
-  throw errnoError(E.EBUSY);
 }

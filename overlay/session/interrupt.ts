@@ -82,7 +82,7 @@ export class Interrupts {
   stop(): void {
     this.#watched.clear();
     this.#endWatch();
-    for (const call of [...this.#inFlight.values()]) call.interrupt();
+    for (const call of this.#inFlight.values()) call.interrupt();
     this.#inFlight.clear();
   }
 
@@ -90,7 +90,7 @@ export class Interrupts {
     if (call.pid === 0 || this.#look(call)) return;
     this.#watched.add(call);
     this.#stopWatch ??= this.#ports.every(WATCH_INTERVAL_MS, () => {
-      for (const watched of [...this.#watched]) this.#look(watched);
+      for (const watched of this.#watched) this.#look(watched);
     });
   }
 

@@ -2,7 +2,7 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { python } from "./child.ts";
-import { type SoloMount, startSolo } from "./solo-mount.ts";
+import { settled, type SoloMount, startSolo } from "./solo-mount.ts";
 
 // Says when all is prepared, waits for a line, and acts.
 const WAITER = `
@@ -35,9 +35,7 @@ describe("a caller that waits for a lock", () => {
   afterEach(async () => {
     solo.coherence.grantAll();
     for (const child of children.splice(0)) child.kill("SIGKILL");
-    await expect.poll(() => solo.session.handleCount).toBe(0);
-    expect(solo.coherence.pins).toBe(0);
-    expect(solo.errors).toEqual([]);
+    await settled(solo);
   });
   afterAll(async () => {
     await solo?.stop();

@@ -1,7 +1,7 @@
 /** Every operation by real system calls on a real mount, with entry validity and without. */
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { python } from "./child.ts";
-import { type SoloMount, startSolo } from "./solo-mount.ts";
+import { settled, type SoloMount, startSolo } from "./solo-mount.ts";
 
 describe.each([
   { entryValidity: true, metadataCalls: "inline" as const },
@@ -16,16 +16,11 @@ describe.each([
     await solo?.stop();
   });
   afterEach(async () => {
-    // RELEASE comes after close(2) has returned.
-    await expect.poll(() => solo.session.handleCount).toBe(0);
-    expect(solo.coherence.pins).toBe(0);
-    expect(solo.coherence.tokens).toBe(0);
-    expect(solo.session.counters.bugs).toBe(0);
-    expect(solo.errors).toEqual([]);
+    await settled(solo);
   });
 
   it("creates, writes, reads, truncates and removes files", async () => {
-    await python(
+    const output = await python(
       `
 fd = os.open('f', os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640)
 assert os.write(fd, b'hello world') == 11
@@ -45,10 +40,11 @@ except FileNotFoundError: pass
 `,
       solo.mountpoint,
     );
+    expect(output).toBe("");
   });
 
   it("appends, large writes, holes, fallocate, lseek and copy_file_range", async () => {
-    await python(
+    const output = await python(
       `
 a = os.open('big', os.O_RDWR | os.O_CREAT, 0o644)
 block = os.urandom(3 * 1024 * 1024 + 17)
@@ -77,10 +73,11 @@ for name in ('big', 'holes', 'copy'): os.unlink(name)
 `,
       solo.mountpoint,
     );
+    expect(output).toBe("");
   });
 
   it("directories, links, special files and rename with its flags", async () => {
-    await python(
+    const output = await python(
       `
 import ctypes
 libc = ctypes.CDLL(None, use_errno=True)
@@ -121,10 +118,11 @@ assert os.listdir('.') == []
 `,
       solo.mountpoint,
     );
+    expect(output).toBe("");
   });
 
   it("attributes, times, owners, umask, set-user-id and extended attributes", async () => {
-    await python(
+    const output = await python(
       `
 os.umask(0o027)
 fd = os.open('f', os.O_RDWR | os.O_CREAT, 0o666); os.close(fd)
@@ -161,10 +159,11 @@ os.rmdir('d')
 `,
       solo.mountpoint,
     );
+    expect(output).toBe("");
   });
 
   it("open files without a name, removed directories, listings while names go", async () => {
-    await python(
+    const output = await python(
       `
 fd = os.open('f', os.O_RDWR | os.O_CREAT, 0o644); os.write(fd, b'still here'); os.unlink('f')
 assert os.pread(fd, 20, 0) == b'still here' and os.fstat(fd).st_nlink == 0
@@ -188,10 +187,11 @@ os.rmdir('many')
 `,
       solo.mountpoint,
     );
+    expect(output).toBe("");
   });
 
   it("shared mappings, written back and never past the end (hazard F5)", async () => {
-    await python(
+    const output = await python(
       `
 fd = os.open('f', os.O_RDWR | os.O_CREAT, 0o644); os.write(fd, b'A' * 5000)
 m = mmap.mmap(fd, 5000); m[0:3] = b'xyz'; m[4999:5000] = b'!'; m.flush()
@@ -203,5 +203,6 @@ os.unlink('f')
 `,
       solo.mountpoint,
     );
+    expect(output).toBe("");
   });
 });

@@ -31,7 +31,7 @@ git gc -q; git fsck --full 2>&1; git log --oneline | wc -l
   });
 
   it("tar keeps what it packs", async () => {
-    await shell(
+    const output = await shell(
       `
 mkdir tree; for i in $(seq 200); do head -c $((i * 37)) /dev/urandom > tree/$i; done
 ln -s 5 tree/link; ln tree/6 tree/hard; chmod 4711 tree/7
@@ -41,10 +41,11 @@ cp -a tree again; diff -r tree again
 `,
       solo.mountpoint,
     );
+    expect(output).toBe("");
   });
 
   it("SQLite with a rollback journal and in WAL mode", async () => {
-    await python(
+    const output = await python(
       `
 import sqlite3
 for mode in ('delete', 'wal'):
@@ -58,6 +59,7 @@ for mode in ('delete', 'wal'):
 `,
       solo.mountpoint,
     );
+    expect(output).toBe("");
   });
 
   it("a script is executed from it, and many processes work in one directory", async () => {

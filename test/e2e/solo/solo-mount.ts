@@ -26,6 +26,17 @@ export interface SoloMount {
   stop(): Promise<void>;
 }
 
+/** Everything that was opened is closed (RELEASE comes after close(2) has returned), what was pinned is unpinned, and nothing went wrong. */
+export async function settled(solo: SoloMount): Promise<void> {
+  const { session, coherence, errors } = solo;
+  const deadline = Date.now() + 10_000;
+  while (session.handleCount > 0 && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 5));
+  const left = { handles: session.handleCount, pins: coherence.pins, tokens: coherence.tokens, bugs: session.counters.bugs };
+  if (Object.values(left).some((count) => count !== 0) || errors.length > 0) {
+    throw new Error(`nothing left expected, found ${JSON.stringify({ ...left, errors })}`);
+  }
+}
+
 export interface SoloOptions {
   readonly entryValidity: boolean;
   readonly metadataCalls: "inline" | "pool";
@@ -70,13 +81,9 @@ export async function startSolo(options: SoloOptions): Promise<SoloMount> {
     async stop() {
       native.umount(mountpoint, MNT_DETACH);
       // Whoever still holds a file of it open would keep it alive.
-      let done = false;
-      void session.ended.then(() => {
-        done = true;
-      });
-      await Promise.race([session.ended, new Promise((resolve) => setTimeout(resolve, 1000))]);
-      if (!done) session.abort();
+      const patience = setTimeout(() => session.abort(), 1000);
       await session.ended;
+      clearTimeout(patience);
       await lower.shutdown();
       native.sync.close(rootFd);
       if (base !== null) rmSync(base, { recursive: true, force: true });

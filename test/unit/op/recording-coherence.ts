@@ -105,23 +105,23 @@ export class RecordingCoherence implements Coherence {
   }
 
   tellEntry(dir: Inode, name: Buffer, child: Inode | null): boolean {
-    if (this.held === 0) this.violations.push(`tellEntry of ${name} without a pin`);
-    this.events.push(`tell ${dir.key} ${name} ${child?.key ?? "-"}`);
-    this.told.set(`${dir.key} ${name}`, child);
+    if (this.held === 0) this.violations.push(`tellEntry of ${name.toString()} without a pin`);
+    this.events.push(`tell ${dir.key} ${name.toString()} ${child?.key ?? "-"}`);
+    this.told.set(`${dir.key} ${name.toString()}`, child);
     return this.entryValid;
   }
   toldChild(dir: Inode, name: Buffer): Inode | null | undefined {
-    return this.told.get(`${dir.key} ${name}`);
+    return this.told.get(`${dir.key} ${name.toString()}`);
   }
   dropEntry(dir: Inode, name: Buffer): void {
-    this.events.push(`drop ${dir.key} ${name}`);
-    this.told.delete(`${dir.key} ${name}`);
+    this.events.push(`drop ${dir.key} ${name.toString()}`);
+    this.told.delete(`${dir.key} ${name.toString()}`);
   }
   moveEntry(oldDir: Inode, oldName: Buffer, newDir: Inode, newName: Buffer): void {
-    this.events.push(`move ${oldDir.key} ${oldName} ${newDir.key} ${newName}`);
+    this.events.push(`move ${oldDir.key} ${oldName.toString()} ${newDir.key} ${newName.toString()}`);
   }
   exchangeEntries(oldDir: Inode, oldName: Buffer, newDir: Inode, newName: Buffer): void {
-    this.events.push(`exchange ${oldDir.key} ${oldName} ${newDir.key} ${newName}`);
+    this.events.push(`exchange ${oldDir.key} ${oldName.toString()} ${newDir.key} ${newName.toString()}`);
   }
   born(inode: Inode): void {
     this.events.push(`born ${inode.key}`);
