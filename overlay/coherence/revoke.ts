@@ -10,7 +10,7 @@
  * The lower mode is sent in the same turn in which the last round turns out clean.
  */
 import { assert } from "../../dlmd/base/assert.ts";
-import { Mode, modeCovers } from "../../dlmd/lock/mode.ts";
+import { Mode, modeCovers, modesCompatible } from "../../dlmd/lock/mode.ts";
 import type { Cover, PinWaiter } from "./cover.ts";
 import { kernelKnows } from "./cover.ts";
 import { publishBefore } from "./born.ts";
@@ -156,9 +156,12 @@ function enterConverting(state: CoherenceState, cover: Cover): void {
   ask(state, cover, cover.target, 0);
 }
 
-/** dlmd confirmed the lower mode. */
+/**
+ * dlmd confirmed the lower mode. Somebody may want more than was given up, and his blocking AST may have come before this confirmation
+ * (a master of this node tells first); it does not come twice.
+ */
 export function enterConverted(cover: Cover, now: number): void {
   cover.phase = "idle";
-  cover.wanted = Mode.NL;
+  if (modesCompatible(cover.mode, cover.wanted)) cover.wanted = Mode.NL;
   cover.revokedAt = now;
 }

@@ -78,6 +78,20 @@ describe("pins and requests", () => {
     expect(effects()).toMatchObject([{ do: "request", mode: Mode.EX }]);
   });
 
+  it("keeps a blocking AST that comes before the confirmation of the conversion down it is about", () => {
+    const file = holding("file", Mode.EX);
+    handleBast(state, file, Mode.PR, 0);
+    expect(effects()).toMatchObject([{ do: "request", mode: Mode.PR }]);
+    // The master settles the queue first: the next one there wants EX, and is told of once.
+    handleBast(state, file, Mode.EX, 0);
+    handleAst(state, file, "granted", Mode.PR, 0);
+    expect(effects()).toMatchObject([{ do: "invalidate", plan: { what: "pages-and-size" } }]);
+    handleInvalidated(state, file, false, 0);
+    expect(effects()).toMatchObject([{ do: "request", mode: Mode.NL }]);
+    handleAst(state, file, "granted", Mode.NL, 0);
+    expect(file.wanted).toBe(Mode.NL);
+  });
+
   it("F11: a waiter that is killed leaves the queue, and the others go on", () => {
     const file = holding("file", Mode.PR);
     const killed = waiter(Mode.EX);
