@@ -426,7 +426,10 @@ class Shell implements CoherenceShell {
       this.#locks.set(cover, lock);
     }
     this.#counts.lockRequests += 1;
-    lock.request(mode, flags);
+    // NL is to let go of it: what is asked for later is a new lock then, behind all who wait. As a conversion it would stand in the
+    // convert queue, before the conversion in place that has to come first (lock-cache.ts), and the two would wait for each other.
+    if (mode === Mode.NL) lock.unlock(0);
+    else lock.request(mode, flags);
   }
 
   #handleAst(cover: Cover, lock: Lock, status: LockStatus): void {
@@ -434,8 +437,9 @@ class Shell implements CoherenceShell {
       this.#options.fail(lock.error ?? new Error(`dlmd refused a request for ${lock.resource}`));
       return;
     }
-    if (status === "unlocked") return;
-    handleAst(this.#state, cover, status, lock.mode, this.#options.now());
+    const givenUp = status === "unlocked";
+    if (givenUp && cover.asking !== Mode.NL) return;
+    handleAst(this.#state, cover, givenUp ? "granted" : status, lock.mode, this.#options.now());
     this.#run();
   }
 
