@@ -68,6 +68,8 @@ export class Recovery {
   #tables: { id: ViewId; members: readonly Member[] } = { id: noView, members: [] };
   /** Answers to this node's requests that came when its service had stopped: one for each lock at most. */
   #late: { member: Member; message: GrantMessage | RefuseMessage }[] = [];
+  /** Members of the latest quorate view: a view without quorum buries nobody. */
+  #survivors: readonly Member[] = [];
   readonly #lossy: Set<number> = new Set();
   readonly #markSent: Set<number> = new Set();
   readonly #marks: Set<number> = new Set();
@@ -108,6 +110,7 @@ export class Recovery {
     this.#done[0].clear();
     this.#done[1].clear();
     this.phase = view.quorum.quorate ? "mark" : "blocked";
+    if (view.quorum.quorate) this.#survivors = view.members;
     if (this.phase === "mark") for (const member of view.members) this.#sendMark(member);
     this.drain();
     this.advance(view.installedMs);
@@ -256,14 +259,13 @@ export class Recovery {
   }
 
   /**
-   * A message of the last view, from a member of this one, before its MARK: what a holder gave up, a writer wrote or a master granted
+   * A message of the last view, from a survivor of it, before its MARK: what a holder gave up, a writer wrote or a master granted
    * stands (hazards H2, H3); clients hear of grants later, in `#deliverLate`. Requests are asked again by their holders, blocking ASTs are
    * sent again by the new masters. Frames of the dead are dropped.
    */
   #receiveLate(from: number, view: ViewId, message: PeerMessage): void {
-    const members = this.view?.members ?? [];
     const link = this.#host.link(from);
-    if (link === null || !hasMember(members, from, link)) return;
+    if (link === null || !hasMember(this.#survivors, from, link)) return;
     if (message.kind === "offer" && (sameView(view, this.#tables.id) || view.epoch > this.#tables.id.epoch)) {
       return receiveOffer(this.#locks, message);
     }
