@@ -1,0 +1,129 @@
+/**
+ * The lab that the tests of hazards F1 to F20 work in: three nodes of one volume, of which each test chooses by role, programs on
+ * them, and the means to hold what is under way: an overlay that is stopped keeps its locks, and whoever wants them waits.
+ */
+import { readFileSync, readdirSync } from "node:fs";
+import path from "node:path";
+import { afterAll, afterEach, beforeAll } from "vitest";
+import { queryOverlayStatus } from "../../../overlay/cli/overlay-query.ts";
+import { type Actor, type ActorOptions, endActors, startActor, until } from "../actor.ts";
+import { type TestLab, startLab } from "../lab.ts";
+
+/** Sizes of the tests with many rounds are multiplied by this. */
+export const scale: number = Number(process.env["COVERLAY_HAZARD_SCALE"] ?? 1);
+
+const LOG_LINES = 25;
+
+export interface HazardLab {
+  /** The node that has the lower mounted, and two that do not. */
+  readonly owner: number;
+  readonly remotes: readonly [number, number];
+  readonly all: readonly [number, number, number];
+  mount(nodeid: number): string;
+  /** A program on that node, in the directory `below` its mount point. */
+  actor(nodeid: number, options?: Omit<ActorOptions, "cwd"> & { readonly below?: string }): Actor;
+  /** SIGSTOP to its overlay: it answers nothing, and gives no lock back. Resolves when every thread of it stands still. */
+  hold(nodeid: number): Promise<void>;
+  letGo(nodeid: number): void;
+  /** Requests of the node's kernel that are not answered, as the kernel counts them. */
+  waiting(nodeid: number): number;
+  untilWaiting(nodeid: number, requests: number): Promise<void>;
+  counters(nodeid: number): Promise<Record<string, number>>;
+  readonly lab: TestLab;
+}
+
+/** The last lines of the node's logs. */
+function logs(runDir: string): string {
+  const files = readdirSync(runDir)
+    .filter((file) => file.endsWith(".log"))
+    .map((file) => path.join(runDir, file));
+  files.push(path.join(runDir, "../dlmd.log"));
+  return files.map((file) => `${file}:\n${readFileSync(file, "utf8").split("\n").slice(-LOG_LINES).join("\n")}`).join("\n");
+}
+
+function threadStates(pid: number): string[] {
+  return readdirSync(`/proc/${pid}/task`).map((tid) => /\) (\S)/.exec(readFileSync(`/proc/${pid}/task/${tid}/stat`, "latin1"))?.[1] ?? "?");
+}
+
+/** Brings a lab up before the tests of the file, and takes it down after them, whatever they left. */
+export function hazardLab(): HazardLab {
+  let lab: TestLab | null = null;
+  let owner = 0;
+  const held = new Set<number>();
+  const connections = new Map<number, number>();
+  const here = (): TestLab => {
+    if (lab === null) throw new Error("the lab is not up");
+    return lab;
+  };
+  const overlayPid = (nodeid: number): number => {
+    const pid = here().node(nodeid).overlayPid;
+    if (pid === null) throw new Error(`node ${nodeid} has no overlay`);
+    return pid;
+  };
+  const letGo = (nodeid: number): void => {
+    if (held.delete(nodeid)) process.kill(overlayPid(nodeid), "SIGCONT");
+  };
+  const connection = (nodeid: number): number => {
+    const found = connections.get(nodeid);
+    if (found === undefined) throw new Error(`node ${nodeid} has no connection`);
+    return found;
+  };
+  const waiting = (nodeid: number): number => Number(readFileSync(`/sys/fs/fuse/connections/${connection(nodeid)}/waiting`, "utf8"));
+
+  beforeAll(async () => {
+    lab = await startLab({ nodes: 3 });
+    owner = await lab.owner();
+    for (const { nodeid, runDir } of lab.nodes) {
+      const { connection } = await queryOverlayStatus(runDir);
+      connections.set(nodeid, Number(connection));
+    }
+  });
+  // Every test: no overlay died, and none met a bug of its own.
+  afterEach(async () => {
+    for (const nodeid of held) letGo(nodeid);
+    endActors();
+    for (const { node, runDir } of here().nodes) {
+      const status = await queryOverlayStatus(runDir).catch((error: unknown) => ({ problem: String(error) }));
+      const bugs = "counters" in status ? (status.counters as Record<string, number>)["bugs"] : status;
+      if (bugs !== 0) throw new Error(`${node}: ${JSON.stringify(bugs)}\n${logs(runDir)}`);
+    }
+  });
+  afterAll(async () => {
+    for (const nodeid of held) letGo(nodeid);
+    endActors();
+    await lab?.end();
+  });
+
+  return {
+    get lab(): TestLab {
+      return here();
+    },
+    get owner(): number {
+      return owner;
+    },
+    get remotes(): readonly [number, number] {
+      const [first, second] = [1, 2, 3].filter((nodeid) => nodeid !== owner);
+      return [first ?? 0, second ?? 0];
+    },
+    get all(): readonly [number, number, number] {
+      return [1, 2, 3];
+    },
+    mount: (nodeid) => here().node(nodeid).mount,
+    actor: (nodeid, { below = ".", ...options } = {}) => startActor({ ...options, cwd: `${here().node(nodeid).mount}/${below}` }),
+    hold: async (nodeid) => {
+      const pid = overlayPid(nodeid);
+      held.add(nodeid);
+      process.kill(pid, "SIGSTOP");
+      await until(`the overlay of node ${nodeid} stands still`, () => threadStates(pid).every((state) => state === "T"));
+    },
+    letGo,
+    waiting,
+    untilWaiting: (nodeid, requests) =>
+      until(
+        `${requests} requests of node ${nodeid} wait`,
+        () => waiting(nodeid) >= requests,
+        () => `${waiting(nodeid)} wait`,
+      ),
+    counters: async (nodeid) => (await queryOverlayStatus(here().node(nodeid).runDir))["counters"] as Record<string, number>,
+  };
+}

@@ -1,0 +1,94 @@
+/**
+ * Hazard F4: a reply that its caller takes in only after the revoke has passed. The callers share a processor with a program of a higher class that
+ * takes it away from them again and again.
+ */
+import { writeFileSync } from "node:fs";
+import { describe, expect, it } from "vitest";
+import { startActor } from "../actor.ts";
+import { hazardLab, scale } from "./hazard-lab.ts";
+
+const ROUNDS = 400 * scale;
+
+/** Both go through the same rounds; the one makes the file and changes it while the other, which never knew it, does `operation` on it. */
+const rounds = `
+def change(barrier, dir, rounds, jitter):
+    for k in range(rounds):
+        name = "%s/%d" % (dir, k)
+        put(name, b"x" * 10)
+        barrier.wait()
+        if jitter: time.sleep(random.random() * 0.002)
+        fd = os.open(name, os.O_RDWR)
+        os.fchmod(fd, 0o600)
+        os.pwrite(fd, b"y" * 89, 10)
+        truth = os.fstat(fd)
+        barrier.wait()
+        barrier.wait()
+        os.close(fd)
+def look(barrier, dir, rounds, operation):
+    stale = []
+    for k in range(rounds):
+        name = "%s/%d" % (dir, k)
+        barrier.wait()
+        fd = operation(name)
+        barrier.wait()
+        for what, seen in (("fstat", os.fstat(fd)), ("stat", os.stat(name))):
+            if seen.st_size != 99 or stat.S_IMODE(seen.st_mode) != 0o600: stale.append((k, what, seen.st_size, oct(seen.st_mode)))
+        data = os.pread(fd, 200, 0)
+        if data != b"x" * 10 + b"y" * 89: stale.append((k, "data", len(data)))
+        os.close(fd)
+        barrier.wait()
+    return stale
+def opened(name): return os.open(name, os.O_RDONLY)
+def linked(name):
+    os.link(name, name + ".link")
+    return os.open(name + ".link", os.O_RDONLY)
+def retimed(name):
+    os.utime(name, (1, 1))
+    return os.open(name, os.O_RDONLY)
+def listed(name):
+    list(os.scandir(os.path.dirname(name)))
+    os.stat(name)
+    return os.open(name, os.O_RDONLY)
+def created(name):
+    fd = os.open(name, os.O_RDONLY | os.O_CREAT, 0o644)
+    return fd
+`;
+
+describe("F4: a reply taken in after the revoke", () => {
+  const hazard = hazardLab();
+
+  it.each(["opened", "linked", "retimed", "listed", "created"])(
+    "an inode %s for the first time while another node changes it",
+    async (operation) => {
+      const [a, b] = operation === "linked" ? [hazard.owner, hazard.remotes[0]] : [hazard.remotes[0], hazard.remotes[1]];
+      const barrier = `${hazard.lab.dir}/${operation}.barrier`;
+      writeFileSync(barrier, Buffer.alloc(16));
+      const changer = hazard.actor(b);
+      await changer.run(`os.mkdir(dir)`, { dir: operation });
+      const looker = hazard.actor(a);
+      await looker.run(`os.sched_setaffinity(0, {os.cpu_count() - 1})`);
+      const hog = startActor({ cwd: "/" });
+      await hog.run(`os.sched_setaffinity(0, {os.cpu_count() - 1}); os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50))`);
+      const hogging = hog.run(
+        `
+while True:
+    end = time.monotonic() + 0.002
+    while time.monotonic() < end: pass
+    time.sleep(0.001)
+`,
+      );
+      const given = { path: barrier, dir: operation, rounds: ROUNDS };
+      const work = [
+        changer.run(`${rounds}\nchange(Barrier(path, 0, 2), dir, rounds, True)`, given, 200_000),
+        looker.run(`${rounds}\nresult = look(Barrier(path, 1, 2), dir, rounds, ${operation})`, given, 200_000),
+      ];
+      try {
+        const [, stale] = await Promise.all(work);
+        expect(stale).toEqual([]);
+      } finally {
+        hog.signal("SIGKILL");
+        await hogging.catch(() => undefined); // It ends by that signal.
+      }
+    },
+  );
+});
