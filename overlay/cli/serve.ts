@@ -7,6 +7,7 @@ import type { CommandModule } from "yargs";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { createPinoLog, logLevels, type LogLevel } from "../../dlmd/base/pino-log.ts";
 import type { Log } from "../../dlmd/base/log.ts";
+import { assertLittleEndian } from "../fuse/abi.ts";
 import { nativeAddon } from "../native/index.ts";
 import { MountProcess } from "../serve/mount-process.ts";
 import { serveStatus, type StatusServer } from "../serve/status-server.ts";
@@ -66,6 +67,7 @@ function readyPipe(): ReadyPipe {
 
 /** What a process that others wait for owes them (hazard F20); refused where the privilege is missing. */
 function prepareProcess(log: Log): void {
+  assertLittleEndian();
   const native = nativeAddon();
   const results = {
     descriptors: native.setMaxDescriptors(DESCRIPTORS),

@@ -216,7 +216,7 @@ class Shell implements CoherenceShell {
   pinChildren(inodes: readonly Inode[]): Maybe<readonly { readonly pinned: boolean; readonly trip: boolean }[]> {
     const results = inodes.map((inode) => this.pinChild(inode));
     if (!results.some((result) => result instanceof Promise)) return results as { pinned: boolean; trip: boolean }[];
-    return Promise.all(results);
+    return Promise.all(results.map((result) => Promise.resolve(result)));
   }
 
   pinData(inode: Inode, mode: PinMode, cached: boolean, waiter: Waiter): Maybe<void> {
@@ -317,7 +317,7 @@ class Shell implements CoherenceShell {
     this.#covers.delete(cover.key);
     dropUnregistered(this.#state, cover);
     if (cover.names !== null) {
-      for (const told of [...cover.names.values()]) dropName(cover, told.name);
+      for (const told of cover.names.values()) dropName(cover, told.name);
       cover.names = null;
     }
     unlockIdle(this.#locks.get(cover));
@@ -498,8 +498,7 @@ class Shell implements CoherenceShell {
 
   /** ENOENT is for the caller to judge (hazard F4). ENOTCONN, ENODEV: the mount is going away, and its caches with it. */
   #checkNotified(cover: Cover, results: readonly number[]): void {
-    const expected = [0, -E.ENOENT, -E.ENOTCONN, -E.ENODEV];
-    const bad = results.find((result) => !expected.includes(result));
+    const bad = results.find((result) => !notifiedResults.has(result));
     if (bad !== undefined && !this.#closed) throw new Error(`the kernel refused an invalidation of ${cover.key}: ${errnoName(-bad)}`);
   }
 
@@ -563,6 +562,8 @@ class Shell implements CoherenceShell {
 function unlockIdle(lock: Lock | undefined): void {
   if (lock !== undefined && lock.exists && !lock.busy) lock.unlock(0);
 }
+
+const notifiedResults: ReadonlySet<number> = new Set([0, -E.ENOENT, -E.ENOTCONN, -E.ENODEV]);
 
 function unsettled(): void {
   throw new Error("settled before it waited");

@@ -7,7 +7,6 @@ import { OperatingError } from "../../dlmd/base/error.ts";
 export const FUSE_KERNEL_VERSION = 7;
 /** The newest minor version that this codec was written against. */
 export const FUSE_KERNEL_MINOR_VERSION = 45;
-export const FUSE_ROOT_ID = 1;
 
 export const OPCODE = {
   FUSE_LOOKUP: 1,

@@ -5,6 +5,7 @@
  * A mount that becomes the owner later (a clean hand-over) keeps its remote lower and reaches its own server through it: what it has open
  * stays as it is.
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import type { DlmClient, GoneClient, VolumeConfig } from "../../dlmd/client/api.ts";
@@ -233,10 +234,17 @@ export class MountProcess {
       this.#remote?.shutdown();
       return;
     }
-    const dropped = this.#coherence?.abandon() ?? Promise.resolve();
-    void dropped
-      .catch((cause: unknown) => this.options.log.error({ cause: String(cause) }, "dropping the kernel's caches failed"))
-      .then(() => session.abort());
+    void this.#abandon(session);
+  }
+
+  async #abandon(session: Session): Promise<void> {
+    try {
+      // A notification may wait for a page whose READ will never be answered: the abort must come all the same.
+      await Promise.race([this.#coherence?.abandon(), sleep(ABANDON_LIMIT_MS, undefined, { ref: false })]);
+    } catch (error) {
+      this.options.log.error({ error: String(error) }, "dropping the kernel's caches failed");
+    }
+    session.abort();
   }
 
   async #end(): Promise<void> {
@@ -326,6 +334,8 @@ export class MountProcess {
 }
 
 const MNT_DETACH = 2;
+/** How long a failing node tries to drop its kernel's caches before it ends the connection. */
+const ABANDON_LIMIT_MS = 1000;
 
 function findVolume(client: DlmClient, bit: Bit): VolumeConfig {
   const volume = client.info.volumes.find((one) => one.uuid === bit.uuid);

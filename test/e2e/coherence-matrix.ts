@@ -378,7 +378,7 @@ export const rows: readonly Row[] = [
     warm: warmFile,
     change: async ({ a, n }) => {
       const handle = await open(file(a), constants.O_RDWR);
-      for (let k = 0; k < 3; k += 1) await handle.write(`${String(n + k).padStart(8, "0")}`, 15);
+      for (let k = 0; k < 3; k += 1) await handle.write(String(n + k).padStart(8, "0"), 15);
       await handle.close();
     },
     look: async ({ n }, held) => {

@@ -2,7 +2,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { afterAll, beforeAll, describe, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { rows, runRound } from "./coherence-matrix.ts";
 
 describe("the coherence matrix on a local file system", () => {
@@ -13,10 +13,8 @@ describe("the coherence matrix on a local file system", () => {
   afterAll(async () => {
     await rm(dir, { recursive: true, force: true });
   });
-  for (const row of rows) {
-    it(row.name, async () => {
-      const own = await mkdtemp(path.join(dir, "row-"));
-      for (let n = 0; n < 3; n += 1) await runRound(row, { a: own, b: own, n });
-    });
-  }
+  it.each(rows)("$name", async (row) => {
+    const own = await mkdtemp(path.join(dir, "row-"));
+    for (let n = 0; n < 3; n += 1) await expect(runRound(row, { a: own, b: own, n })).resolves.toBeUndefined();
+  });
 });

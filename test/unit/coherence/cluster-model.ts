@@ -426,7 +426,8 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
   let steps = 0;
   // After the last new operation, everything begun must come to its end.
   const limit = options.steps * 4;
-  while (steps < limit && violation === null) {
+  while (steps < limit) {
+    if (violation !== null) break;
     const ready = pending.filter((queue) => queue.length > 0);
     const choices = ready.length + free.length;
     if (choices === 0) break;
