@@ -264,15 +264,15 @@ export class Recovery {
    * sent again by the new masters. Frames of the dead are dropped.
    */
   #receiveLate(from: number, view: ViewId, message: PeerMessage): void {
-    const link = this.#host.link(from);
-    if (link === null || !hasMember(this.#survivors, from, link)) return;
+    // Not the present connection: the message may have come on one that is gone.
+    const incarnation = this.#channel(from).incarnation;
+    if (incarnation === null || !hasMember(this.#survivors, from, incarnation)) return;
     if (message.kind === "offer" && (sameView(view, this.#tables.id) || view.epoch > this.#tables.id.epoch)) {
       return receiveOffer(this.#locks, message);
     }
     if (!sameView(view, this.#tables.id)) return;
     if (message.kind === "down" || message.kind === "unlock") this.#locks.receiveStopped(from, message);
-    else if (message.kind === "grant" || message.kind === "refuse")
-      this.#late.push({ member: { nodeid: from, incarnation: link }, message });
+    else if (message.kind === "grant" || message.kind === "refuse") this.#late.push({ member: { nodeid: from, incarnation }, message });
   }
 
   /** Looks again at what waits, in order. */
