@@ -11,6 +11,7 @@ import { hideBin } from "yargs/helpers";
 import { OperatingError } from "./base/error.ts";
 import type { Log } from "./base/log.ts";
 import { createMetrics } from "./base/metric.ts";
+import { raisePriority } from "./base/priority.ts";
 import type { ClusterConfig, NodeConfig } from "./config/cluster-config.ts";
 import { nearestWord } from "./base/nearest.ts";
 import { createBootClock } from "./driver/clock.ts";
@@ -19,6 +20,8 @@ import { type Driver, startDriver } from "./driver/driver.ts";
 import { type LogLevel, createPinoLog, logLevels } from "./base/pino-log.ts";
 import { createNode } from "./node.ts";
 
+/** A heartbeat that is late for want of the processor looks like a dead node. */
+const PRIORITY = -15;
 /** The exit status of a node that no longer knows what it holds (EX_SOFTWARE). */
 const EXIT_FATAL = 70;
 const EXIT_REFUSED = 1;
@@ -145,6 +148,7 @@ async function main(): Promise<void> {
   const runDir = path.resolve(args.runDir);
   makeRunDir(runDir);
   const log = openLog(args);
+  raisePriority(PRIORITY, log);
   process.on("uncaughtException", (error) => giveUp(log, error));
   const driver = await startDriver({
     config,

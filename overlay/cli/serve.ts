@@ -7,6 +7,7 @@ import type { CommandModule } from "yargs";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { createPinoLog, logLevels, type LogLevel } from "../../dlmd/base/pino-log.ts";
 import type { Log } from "../../dlmd/base/log.ts";
+import { raisePriority } from "../../dlmd/base/priority.ts";
 import { assertLittleEndian } from "../fuse/abi.ts";
 import { nativeAddon } from "../native/index.ts";
 import { MountProcess } from "../serve/mount-process.ts";
@@ -31,6 +32,8 @@ interface ServeArguments {
 
 /** Open files of all nodes are open here on the owner. */
 const DESCRIPTORS = 1_048_576;
+/** Others wait for this process as they would for a kernel thread. */
+const PRIORITY = -10;
 /** EX_SOFTWARE: this node no longer knew what it held. */
 const EXIT_FATAL = 70;
 
@@ -77,8 +80,9 @@ function prepareProcess(log: Log): void {
   try {
     writeFileSync("/proc/self/oom_score_adj", "-1000");
   } catch (error) {
-    log.warn({ error: String(error) }, "oom_score_adj could not be lowered: under memory pressure this mount may be killed");
+    log.info({ error: String(error) }, "oom_score_adj could not be lowered: under memory pressure this mount may be killed");
   }
+  raisePriority(PRIORITY, log);
   if (results.fs < 0)
     throw new OperatingError(`unshare(CLONE_FS) failed: errno ${-results.fs}`, { code: "no-permission", hint: "Run as root." });
   log.debug(results, "process prepared");
