@@ -4,7 +4,9 @@
  * what hangs there is one of these, with a time limit and a report of where in the kernel it waits.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
 import { createInterface } from "node:readline";
 
 /** A step that takes longer hangs. */
@@ -134,6 +136,19 @@ function whereabouts(pid: number): string {
 }
 
 const running = new Set<ChildProcess>();
+const barriers: string[] = [];
+
+/** A file for the Barrier of so many members, outside of the mounts; removed with the actors. */
+export function createBarrier(members: number): string {
+  const dir = mkdtempSync(path.join(os.tmpdir(), "coverlay-barrier-"));
+  const file = path.join(dir, "barrier");
+  writeFileSync(file, Buffer.alloc(8 * members));
+  // For members of any user.
+  chmodSync(dir, 0o755);
+  chmodSync(file, 0o666);
+  barriers.push(dir);
+  return file;
+}
 
 /** Starts one; ended with the others by `endActors`. */
 export function startActor(options: ActorOptions): Actor {
@@ -194,6 +209,7 @@ export function endActors(): void {
     child.unref();
   }
   running.clear();
+  for (const dir of barriers.splice(0)) rmSync(dir, { recursive: true });
 }
 
 /** Waits for a state that no event tells of. */

@@ -2,9 +2,8 @@
  * Hazard F4: a reply that its caller takes in only after the revoke has passed. The callers share a processor with a program of a higher class that
  * takes it away from them again and again.
  */
-import { writeFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { startActor } from "../actor.ts";
+import { createBarrier, startActor } from "../actor.ts";
 import { hazardLab, scale } from "./hazard-lab.ts";
 
 const ROUNDS = 400 * scale;
@@ -61,8 +60,6 @@ describe("F4: a reply taken in after the revoke", () => {
     "an inode %s for the first time while another node changes it",
     async (operation) => {
       const [a, b] = operation === "linked" ? [hazard.owner, hazard.remotes[0]] : [hazard.remotes[0], hazard.remotes[1]];
-      const barrier = `${hazard.lab.dir}/${operation}.barrier`;
-      writeFileSync(barrier, Buffer.alloc(16));
       const changer = hazard.actor(b);
       await changer.run(`os.mkdir(dir)`, { dir: operation });
       const looker = hazard.actor(a);
@@ -77,7 +74,7 @@ while True:
     time.sleep(0.001)
 `,
       );
-      const given = { path: barrier, dir: operation, rounds: ROUNDS };
+      const given = { path: createBarrier(2), dir: operation, rounds: ROUNDS };
       const work = [
         changer.run(`${rounds}\nchange(Barrier(path, 0, 2), dir, rounds, True)`, given, 200_000),
         looker.run(`${rounds}\nresult = look(Barrier(path, 1, 2), dir, rounds, ${operation})`, given, 200_000),

@@ -1,0 +1,259 @@
+/**
+ * Hazards F6, F12 and F13: names that the kernel keeps, what is expired with them, what a name is by the time that an operation on it
+ * runs, and the order of locks on directories.
+ */
+import { describe, expect, it } from "vitest";
+import { createBarrier, untilWaiting } from "../actor.ts";
+import { hazardLab, scale } from "./hazard-lab.ts";
+
+const ROUNDS = 150 * scale;
+
+describe("names", () => {
+  const hazard = hazardLab();
+
+  it("F6: with fewer than 1000 names in a revoked directory, pages stay, in it and elsewhere", async () => {
+    const [a, b] = hazard.remotes;
+    const program = hazard.actor(a);
+    const files = 200;
+    await program.run(
+      `
+os.mkdir("pages"); os.mkdir("pages/other")
+for k in range(files): put("pages/%d" % k, b"x" * 8192)
+put("pages/other/file", b"y" * 8192)
+def pages(name):
+    fd = os.open(name, os.O_RDONLY)
+    try: return resident(fd, 8192)
+    finally: os.close(fd)
+def warm():
+    os.path.exists("pages/absent")
+    for k in range(files): get("pages/%d" % k)
+    get("pages/other/file")
+warm()
+assert pages("pages/0") == 2
+`,
+      { files },
+    );
+    const before = await hazard.counters(a);
+    await hazard.actor(b).run(`put("pages/absent", "now")`);
+    const result = await program.run(`
+seen = get("pages/absent")
+result = [seen, sum(pages("pages/%d" % k) for k in range(files)), pages("pages/other/file")]
+`);
+    expect(result).toEqual(["now", 2 * files, 2]);
+    const after = await hazard.counters(a);
+    expect(after["namesExpired"]).toBeGreaterThan(before["namesExpired"] ?? 0);
+    expect(after["epochs"]).toBe(before["epochs"]);
+  });
+
+  it("F6: with more than 1000 names all are expired at once, and every change is seen", async () => {
+    const [a, b] = [hazard.owner, hazard.remotes[0]];
+    const program = hazard.actor(a);
+    const other = hazard.actor(b);
+    const files = 1500;
+    await program.run(`os.mkdir("many")\nfor k in range(files): put("many/%d" % k, str(k))`, { files });
+    await program.run(`for k in range(files): os.stat("many/%d" % k)\nresult = os.path.exists("many/absent")`);
+    const before = await hazard.counters(a);
+    await other.run(`
+put("many/absent", "now")
+os.unlink("many/7")
+os.rename("many/8", "many/9")
+`);
+    const result = await program.run(
+      `result = [get("many/absent"), code(os.stat, "many/7"), code(os.stat, "many/8"), get("many/9"), len(os.listdir("many"))]`,
+    );
+    expect(result).toEqual(["now", "ENOENT", "ENOENT", "8", files - 1]);
+    const after = await hazard.counters(a);
+    expect(after["epochs"]).toBeGreaterThan(before["epochs"] ?? 0);
+  });
+
+  it("F6: a directory is revoked while an operation in it waits for a third node", async () => {
+    const [a, b, c] = [hazard.remotes[0], hazard.owner, hazard.remotes[1]];
+    const program = hazard.actor(a);
+    // The file's inode number is the lower one: its lock comes before the directory's, so the directory is not in use while it waits.
+    await program.run(`
+put("stuck", "x"); os.mkdir("busy"); os.rename("stuck", "busy/stuck")
+assert os.stat("busy/stuck").st_ino < os.stat("busy").st_ino
+for k in range(10): put("busy/%d" % k, "x")
+`);
+    const other = hazard.actor(b);
+    const holder = hazard.actor(c);
+    await other.run(`os.stat("busy")`);
+    await holder.run(`fd = os.open("busy/stuck", os.O_RDWR)`);
+    // The third node gives the directory's lock back, and takes the file's.
+    await program.run(`put("busy/last", "x")\nfor name in os.listdir("busy"): os.stat("busy/" + name)`);
+    await holder.run(`os.pwrite(fd, b"held", 0)`);
+    await hazard.hold(c);
+    const removed = program.run(`os.unlink("busy/stuck")`);
+    await untilWaiting(program);
+    await other.run(`put("busy/new", "y")`, {}, 20_000);
+    hazard.letGo(c);
+    await removed;
+    expect(await program.run(`result = sorted(os.listdir("busy"))`)).toEqual([
+      ...Array.from({ length: 10 }, (_, k) => String(k)),
+      "last",
+      "new",
+    ]);
+    expect(await other.run(`result = code(os.stat, "busy/stuck")`)).toBe("ENOENT");
+  });
+
+  it("F6: a directory that is fought over costs the other directories nothing", async () => {
+    const [a, b] = [hazard.owner, hazard.remotes[0]];
+    const one = hazard.actor(a);
+    const two = hazard.actor(b);
+    await one.run(`os.mkdir("hot"); os.mkdir("cold"); put("cold/file", "x"); get("cold/file"); os.stat("cold/file")`);
+    for (let round = 0; round < 50 * scale; round += 1) {
+      const [maker, looker] = round % 2 === 0 ? [one, two] : [two, one];
+      await looker.run(`result = os.path.exists("hot/%d" % round)`, { round });
+      await maker.run(`put("hot/%d" % round, "x")`, { round });
+      expect(await looker.run(`result = os.path.exists("hot/%d" % round)`)).toBe(true);
+    }
+    await one.run(`os.stat("cold/file")`);
+    const before = await hazard.counters(a);
+    await two.run(`put("hot/more", "x")`);
+    await one.run(`for k in range(100): os.stat("cold/file")`);
+    const after = await hazard.counters(a);
+    expect(after["epochs"]).toBe(before["epochs"]);
+    expect((after["fuseRequests"] ?? 0) - (before["fuseRequests"] ?? 0)).toBeLessThan(20);
+  });
+
+  it("F12: CREATE that races with the creation on another node never opens what its caller may not", async () => {
+    const [a, b] = hazard.remotes;
+    const root = hazard.actor(b);
+    await root.run(`os.mkdir("open"); os.chmod("open", 0o777)`);
+    const user = hazard.actor(a, { below: "open", uid: 1000, gid: 1000 });
+    const barrier = createBarrier(2);
+    const outcomes = user.run<Record<string, number>>(
+      `
+barrier = Barrier(path, 0, 2)
+result = {}
+for k in range(rounds):
+    os.path.exists("secret%d" % k)
+    barrier.wait()
+    time.sleep(random.random() * 0.001)
+    try:
+        fd = os.open("secret%d" % k, os.O_CREAT | os.O_RDWR, 0o644)
+        assert os.fstat(fd).st_uid == 1000, "opened a file of another user: %r" % os.pread(fd, 100, 0)
+        os.close(fd)
+        outcome = "created"
+    except OSError as error: outcome = errno.errorcode[error.errno]
+    result[outcome] = result.get(outcome, 0) + 1
+    barrier.wait()
+`,
+      { path: barrier, rounds: ROUNDS },
+      120_000,
+    );
+    const created = await root.run<number>(
+      `
+barrier = Barrier(path, 1, 2)
+result = 0
+for k in range(rounds):
+    barrier.wait()
+    time.sleep(random.random() * 0.001)
+    try:
+        fd = os.open("open/secret%d" % k, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        os.write(fd, b"secret")
+        os.close(fd)
+        result += 1
+    except FileExistsError: pass
+    barrier.wait()
+`,
+      { path: barrier, rounds: ROUNDS },
+      120_000,
+    );
+    const seen = await outcomes;
+    expect(Object.keys(seen).filter((outcome) => outcome !== "created" && outcome !== "EACCES")).toEqual([]);
+    expect((seen["created"] ?? 0) + created).toBe(ROUNDS);
+    expect(seen["EACCES"] ?? 0).toBe(created);
+  });
+
+  it("F12: in a sticky directory nobody removes the file of another, whatever the name was a moment ago", async () => {
+    const [a, b] = [hazard.owner, hazard.remotes[0]];
+    const root = hazard.actor(b);
+    await root.run(`os.mkdir("sticky"); os.chmod("sticky", 0o1777)`);
+    const user = hazard.actor(a, { below: "sticky", uid: 1000, gid: 1000 });
+    const barrier = createBarrier(2);
+    const outcomes = user.run<Record<string, number>>(
+      `
+barrier = Barrier(path, 0, 2)
+result = {}
+for k in range(rounds):
+    put("file%d" % k, "mine")
+    os.stat("file%d" % k)
+    barrier.wait()
+    time.sleep(random.random() * 0.001)
+    outcome = code(os.unlink, "file%d" % k) if k % 2 == 0 else code(os.rename, "file%d" % k, "moved%d" % k)
+    result[outcome] = result.get(outcome, 0) + 1
+    barrier.wait()
+`,
+      { path: barrier, rounds: ROUNDS },
+      120_000,
+    );
+    await root.run(
+      `
+barrier = Barrier(path, 1, 2)
+for k in range(rounds):
+    put("sticky/root%d" % k, "root's")
+    barrier.wait()
+    time.sleep(random.random() * 0.001)
+    os.rename("sticky/root%d" % k, "sticky/file%d" % k)
+    barrier.wait()
+    assert get("sticky/file%d" % k) == "root's"
+    assert os.stat("sticky/file%d" % k).st_uid == 0
+`,
+      { path: barrier, rounds: ROUNDS },
+      120_000,
+    );
+    expect(Object.keys(await outcomes).filter((outcome) => !["ok", "EPERM", "EACCES"].includes(outcome))).toEqual([]);
+  });
+
+  it("F13: three nodes create in one directory, rename between two in opposite directions, and list both with attributes", async () => {
+    const setup = hazard.actor(hazard.owner);
+    await setup.run(`os.mkdir("left"); os.mkdir("right"); put("left/ball", "x"); put("right/ball2", "x")`);
+    const rounds = 60 * scale;
+    const work = hazard.all.flatMap((nodeid) => [
+      hazard
+        .actor(nodeid)
+        .run(`for k in range(rounds): put("%s/n%d-%d" % (("left", "right")[k % 2], node, k), str(k))`, { rounds, node: nodeid }),
+      hazard.actor(nodeid).run(
+        `
+for k in range(rounds):
+    for one, other in (("left", "right"), ("right", "left")):
+        for name in ("ball", "ball2"):
+            got = code(os.rename, "%s/%s" % (one, name), "%s/%s" % (other, name))
+            assert got in ("ok", "ENOENT"), got
+`,
+        { rounds },
+      ),
+      hazard.actor(nodeid).run(
+        `
+for k in range(rounds):
+    for dir in ("left", "right"):
+        for entry in list(os.scandir(dir)):
+            try: entry.stat()
+            except FileNotFoundError: assert entry.name.startswith("ball"), entry.name
+`,
+        { rounds },
+      ),
+      hazard.actor(nodeid).run(
+        `
+for k in range(rounds):
+    for dir in ("left", "right"):
+        for name in os.listdir(dir)[:5]:
+            got = code(os.chmod, dir + "/" + name, 0o600 + k % 8)
+            assert got == "ok" or (got == "ENOENT" and name.startswith("ball")), got
+`,
+        { rounds },
+      ),
+    ]);
+    await Promise.all(work);
+    const listings = await Promise.all(
+      hazard.all.map((nodeid) =>
+        hazard.actor(nodeid).run<string[][]>(`result = [sorted(os.listdir("left")), sorted(os.listdir("right"))]`),
+      ),
+    );
+    expect(new Set(listings.map((listing) => JSON.stringify(listing))).size).toBe(1);
+    const names = (listings[0] ?? []).flat();
+    expect(names.length).toBe(3 * rounds + 2);
+    expect(names.filter((name) => name.startsWith("ball")).sort()).toEqual(["ball", "ball2"]);
+  });
+});
