@@ -79,7 +79,10 @@ export interface Coherence {
   /** After a successful RENAME_EXCHANGE. */
   exchangeEntries(oldDir: Inode, oldName: Buffer, newDir: Inode, newName: Buffer): void;
 
-  /** Just created here under EX of its directory: nobody else can know it, so the lock is ours without a message. */
+  /**
+   * Just created here under EX of its directory: no other node can know it, so the lock is ours without a message, unless an operation
+   * of this node found it first and asks for it.
+   */
   born(inode: Inode): void;
   /** nlookup reached 0: the kernel knows it no more. The record may be dropped by the table; the lock stays cached for a while. */
   forgotten(inode: Inode): void;

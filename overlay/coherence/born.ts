@@ -3,14 +3,17 @@
  * given up. So before a directory's lock goes, everything born until then is made known to dlmd. Much of what is created is gone
  * again by then (temporary files, lock files) and never costs a message. Pure.
  */
-import { assert } from "../../dlmd/base/assert.ts";
 import { Mode } from "../../dlmd/lock/mode.ts";
 import type { Cover, WriteToken } from "./cover.ts";
 import type { CoherenceState } from "./effect.ts";
 import { handlePublished } from "./revoke.ts";
 
+/**
+ * A LOOKUP or READDIRPLUS beside the creation (by a d_revalidate, or because the creator was killed and the kernel let go of the directory)
+ * may have found the inode first: then its lock is asked for, or here, in the ordinary way, and nothing is born.
+ */
 export function bear(state: CoherenceState, cover: Cover, now: number): void {
-  assert(cover.mode === Mode.NL && cover.asking === null && cover.phase === "idle", `${cover.key} was known before it was born`);
+  if (cover.mode !== Mode.NL || cover.asking !== null || cover.phase !== "idle" || cover.token !== null) return;
   cover.mode = Mode.EX;
   cover.grantedAt = now;
   cover.unregistered = true;

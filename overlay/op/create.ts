@@ -1,14 +1,13 @@
 /** MKDIR, MKNOD, SYMLINK, CREATE, LINK: new names. */
-import { assert } from "../../dlmd/base/assert.ts";
 import { E } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/lock/mode.ts";
 import type { CreateRequest, LinkRequest, MkdirRequest, MknodRequest, SymlinkRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
-import type { Caller, Entry, LowerHandle, Maybe } from "../lower/lower.ts";
+import type { Attr, Caller, Entry, LowerHandle, Maybe } from "../lower/lower.ts";
 import type { Call } from "./call.ts";
 import { openExisting } from "./create-existing.ts";
 import { O_ACCMODE, O_EXCL, O_RDONLY } from "./linux.ts";
-import { isErrno } from "./lookup.ts";
+import { isErrno, uncoveredSize } from "./lookup.ts";
 import { inodeOf, type Mount, waiting } from "./mount.ts";
 import { enterFile, forgetFile, openFlags } from "./open.ts";
 
@@ -40,30 +39,36 @@ async function make(mount: Mount, call: Call, fuseNodeid: number, name: Buffer, 
     let entry = create(dir);
     if (waiting(entry)) entry = await entry;
     const { attr } = entry;
-    withNewborn(mount, entry, (child, attrValid) => {
-      const entryValid = coherence.tellEntry(dir, name, child);
-      if (call.entry(child.fuseNodeid, attr, entryValid, attrValid, attr.size)) child.nlookup += 1;
-    });
+    const child = bearChild(mount, entry);
+    try {
+      withChildPinned(mount, child, attr, (attrValid, size) => {
+        const entryValid = coherence.tellEntry(dir, name, child);
+        if (call.entry(child.fuseNodeid, attr, entryValid, attrValid, size)) child.nlookup += 1;
+      });
+    } finally {
+      mount.inodes.leave(child);
+    }
   } finally {
     coherence.unpin(dir, Mode.EX);
   }
 }
 
-/** Under EX of its directory: nobody else can know it, so its lock is here without a message. */
-function withNewborn(mount: Mount, entry: Entry, answer: (child: InodeRecord, attrValid: boolean) => void): void {
-  const { coherence, inodes } = mount;
-  const child = inodes.remember(entry.id, entry.attr.mode);
+/** Under EX of its directory: no other node can know it, so its lock is here without a message. In use until `leave`. */
+function bearChild(mount: Mount, entry: Entry): InodeRecord {
+  const child = mount.inodes.remember(entry.id, entry.attr.mode);
+  child.nlinkHint = entry.attr.nlink;
+  mount.coherence.born(child);
+  return child;
+}
+
+/** Not pinned where a LOOKUP beside this call has found it first, and its lock is on the way. */
+function withChildPinned(mount: Mount, child: InodeRecord, attr: Attr, answer: (attrValid: boolean, size: number) => void): void {
+  const { coherence } = mount;
+  const pinned = coherence.tryPin(child, Mode.PR);
   try {
-    child.nlinkHint = entry.attr.nlink;
-    coherence.born(child);
-    const pinned = coherence.tryPin(child, Mode.PR);
-    try {
-      answer(child, pinned && coherence.attrValid(child));
-    } finally {
-      if (pinned) coherence.unpin(child, Mode.PR);
-    }
+    answer(pinned && coherence.attrValid(child), pinned ? attr.size : uncoveredSize(child, attr));
   } finally {
-    inodes.leave(child);
+    if (pinned) coherence.unpin(child, Mode.PR);
   }
 }
 
@@ -81,7 +86,7 @@ export async function create(mount: Mount, call: Call, request: CreateRequest): 
     let made: Maybe<{ entry: Entry; handle: LowerHandle }> = mount.lower.create(dir.id, request.name, request.flags, request.mode, caller);
     if (waiting(made)) made = await made;
     mount.staleOnce.settled("create", dir, request.name, call.pid);
-    answerCreated(mount, call, request, dir, made.entry, made.handle);
+    await answerCreated(mount, call, request, dir, made.entry, made.handle);
     return;
   } catch (error) {
     if (!isErrno(error, E.EEXIST) || (request.flags & O_EXCL) !== 0) throw error;
@@ -95,18 +100,39 @@ export async function create(mount: Mount, call: Call, request: CreateRequest): 
   await openExisting(mount, call, request, dir);
 }
 
-function answerCreated(mount: Mount, call: Call, request: CreateRequest, dir: InodeRecord, entry: Entry, handle: LowerHandle): void {
+async function answerCreated(
+  mount: Mount,
+  call: Call,
+  request: CreateRequest,
+  dir: InodeRecord,
+  { id, attr }: Entry,
+  handle: LowerHandle,
+): Promise<void> {
   const { coherence } = mount;
-  const { attr } = entry;
-  withNewborn(mount, entry, (child, attrValid) => {
+  const child = bearChild(mount, { id, attr });
+  try {
     const writes = (request.flags & O_ACCMODE) !== O_RDONLY;
-    const access = writes ? coherence.openForWrite(child, call) : null;
-    assert(!waiting(access), `inode ${child.key} was born without its write token`);
+    const access = writes ? await tokenOf(mount, call, child, handle) : null;
     const file = enterFile(mount, child, handle, access);
-    const entryValid = coherence.tellEntry(dir, request.name, child);
-    if (call.create(child.fuseNodeid, attr, entryValid, attrValid, file.fh, openFlags(file))) child.nlookup += 1;
-    else forgetFile(mount, file);
-  });
+    withChildPinned(mount, child, attr, (attrValid, size) => {
+      const entryValid = coherence.tellEntry(dir, request.name, child);
+      const told = { ...attr, size };
+      if (call.create(child.fuseNodeid, told, entryValid, attrValid, file.fh, openFlags(file))) child.nlookup += 1;
+      else forgetFile(mount, file);
+    });
+  } finally {
+    mount.inodes.leave(child);
+  }
+}
+
+/** At once, but where the inode was found before it was born. */
+async function tokenOf(mount: Mount, call: Call, child: InodeRecord, handle: LowerHandle): Promise<"cached" | "direct"> {
+  try {
+    return await mount.coherence.openForWrite(child, call);
+  } catch (error) {
+    mount.lower.close(handle);
+    throw error;
+  }
 }
 
 /** The new name's inode is an old one: its attributes go without validity (hazard F4). */
