@@ -62,7 +62,7 @@ export interface Coherence {
   /** After the reply was written: also counts it as answered (hazard F1: the invalidation is then repeated). */
   unpinData(inode: Inode, mode: PinMode): void;
 
-  /** With a pin held: may a reply carry attribute validity? False while the inode is being revoked. */
+  /** With a pin held: may the reply about to be written carry attribute validity? False while the inode is being revoked. */
   attrValid(inode: Inode): boolean;
 
   /**
@@ -70,6 +70,11 @@ export interface Coherence {
    * SYMLINK, LINK and each READDIRPLUS entry, with the directory pinned. True: the reply may carry entry validity.
    */
   tellEntry(dir: Inode, name: Buffer, child: Inode | null): boolean;
+  /**
+   * The kernel has that name, and its child's attributes, and both are valid still (as far as known here: it may have dropped them
+   * itself, and then asks): a listing need not tell them again.
+   */
+  isTold(dir: Inode, name: Buffer): boolean;
   /** The child that this kernel was last told under that name (hazard F12); null: told negative; undefined: nothing. */
   toldChild(dir: Inode, name: Buffer): Inode | null | undefined;
   /** The kernel dropped the name itself: after a successful UNLINK, RMDIR, and for the old name of a RENAME. */

@@ -102,6 +102,8 @@ export interface Cover {
   negatives: number;
   /** Directories fought over give no entry validity until then (hazard F6). */
   hotUntil: number;
+  /** The kernel has its attributes with validity: told so, and nothing that changes them was done since. */
+  attrTold: boolean;
   /** Where this inode's names were told: to be taken out when the kernel forgets it. */
   toldIn: { readonly dir: Cover; readonly key: string }[] | null;
   token: WriteToken | null;
@@ -137,6 +139,7 @@ export function createCover(id: FileId, key: string, kind: InodeKind): Cover {
     names: null,
     negatives: 0,
     hotUntil: 0,
+    attrTold: false,
     toldIn: null,
     token: null,
     doomed: false,

@@ -24,6 +24,7 @@ export function tryPin(cover: Cover, mode: PinMode): boolean {
   if (cover.phase !== "idle" || cover.waiters.length > 0 || !modeCovers(cover.mode, mode)) return false;
   cover.pins += 1;
   cover.uses += 1;
+  if (mode === Mode.EX) cover.attrTold = false;
   return true;
 }
 
@@ -56,6 +57,8 @@ export function unpin(state: CoherenceState, cover: Cover, now: number): void {
 /** A data request was answered and its pin goes: an invalidation that was running has to be repeated (hazard F1). */
 export function unpinData(state: CoherenceState, cover: Cover, now: number): void {
   if (cover.phase === "invalidating") cover.answered += 1;
+  // A read too: it changes the time of access.
+  cover.attrTold = false;
   unpin(state, cover, now);
 }
 
@@ -169,6 +172,7 @@ function pinWaiters(state: CoherenceState, cover: Cover): void {
     taken += 1;
     cover.pins += 1;
     cover.uses += 1;
+    if (waiter.mode === Mode.EX) cover.attrTold = false;
     state.effects.push({ do: "settle", waiter, error: null });
   }
   if (taken > 0) cover.waiters.splice(0, taken);

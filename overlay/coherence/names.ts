@@ -78,6 +78,12 @@ export function toldName(dir: Cover, name: Buffer): Cover | null | undefined {
   return dir.names?.get(nameKey(name))?.child;
 }
 
+/** The child of a name that the kernel has with validity that stands; null: there is none. */
+export function validName(dir: Cover, name: Buffer, epoch: number): Cover | null {
+  const told = dir.names?.get(nameKey(name));
+  return told !== undefined && told.validEpoch === epoch ? told.child : null;
+}
+
 /** The kernel itself dropped the name. */
 export function dropName(dir: Cover, name: Buffer): void {
   dropKey(dir, nameKey(name));

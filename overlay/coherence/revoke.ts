@@ -62,6 +62,7 @@ function enterInvalidating(state: CoherenceState, cover: Cover, now: number): vo
 
 function startRound(state: CoherenceState, cover: Cover, now: number): void {
   cover.answered = 0;
+  cover.attrTold = false;
   const plan = planInvalidation(state, cover, now);
   if (plan === null) {
     // Data requests that waited for this lock may still pass under it, but nothing obliges us: they ask anew.

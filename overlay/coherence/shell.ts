@@ -18,7 +18,7 @@ import type { ChildWaiter, Cover, PinWaiter, WriteToken } from "./cover.ts";
 import { createCoherenceState } from "./effect.ts";
 import type { CoherenceState, Effect, InvalidationPlan } from "./effect.ts";
 import { addWaiter, handleAst, handleBast, pinChild, pump, removeWaiter, tryPin, unpin, unpinData } from "./lock-cache.ts";
-import { dropName, exchangeNames, forgetNames, moveName, tellName, toldName } from "./names.ts";
+import { dropName, exchangeNames, forgetNames, moveName, tellName, toldName, validName } from "./names.ts";
 import { handleInvalidated, handleRetryTimer, handleTimer } from "./revoke.ts";
 import { closeToken, handleTokenAst, handleTokenBast, openToken, TOKEN_WAIT_MS } from "./write-token.ts";
 
@@ -231,7 +231,12 @@ class Shell implements CoherenceShell {
   }
 
   attrValid(inode: Inode): boolean {
-    const cover = inode.cover;
+    if (!this.#covered(inode.cover)) return false;
+    inode.cover.attrTold = true;
+    return true;
+  }
+
+  #covered(cover: Cover): boolean {
     return cover.phase === "idle" && cover.mode >= Mode.PR && !this.#abandoned;
   }
 
@@ -245,8 +250,13 @@ class Shell implements CoherenceShell {
   tellEntry(dir: Inode, name: Buffer, child: Inode | null): boolean {
     attach(dir);
     if (child !== null) attach(child);
-    const mayBeValid = this.#options.caches.incrementEpoch !== null && this.attrValid(dir);
+    const mayBeValid = this.#options.caches.incrementEpoch !== null && this.#covered(dir.cover);
     return tellName(dir.cover, name, child === null ? null : child.cover, mayBeValid, this.#state.epoch, this.#options.now());
+  }
+
+  isTold(dir: Inode, name: Buffer): boolean {
+    const child = validName(dir.cover, name, this.#state.epoch);
+    return child !== null && child.attrTold && kernelKnows(child) && this.#covered(child) && this.#covered(dir.cover);
   }
 
   toldChild(dir: Inode, name: Buffer): Inode | null | undefined {
@@ -292,6 +302,7 @@ class Shell implements CoherenceShell {
   forgotten(inode: Inode): void {
     const cover = inode.cover;
     if (cover.inode === inode) cover.inode = null;
+    cover.attrTold = false;
     forgetNames(cover);
     if (cover.doomed || cover.mode === Mode.NL) {
       this.#drop(cover);

@@ -15,6 +15,8 @@ export interface OpenFile {
   /** It holds the write token (Coherence.openForWrite). */
   readonly writeToken: boolean;
   readonly directory: boolean;
+  /** Directories: most names of the last listing were new to the kernel. */
+  manyNew: boolean;
 }
 
 export class HandleTable {
@@ -34,6 +36,7 @@ export class HandleTable {
       cached,
       writeToken,
       directory: inode.kind === "directory",
+      manyNew: false,
     };
     this.#nextFh += 1;
     this.#files.set(file.fh, file);

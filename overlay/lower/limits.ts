@@ -11,6 +11,9 @@ export const MAX_COPY_BYTES: number = 64 * 1024 * 1024;
 /** getattrMany takes at most that many. */
 export const MAX_GETATTR_MANY = 1024;
 
+/** lookupMany takes at most that many. */
+export const MAX_LOOKUP_MANY = 1024;
+
 const SLASH = 0x2f;
 const DOT = 0x2e;
 

@@ -5,8 +5,8 @@
 import { E, Errno, errnoError } from "../../dlmd/base/errno.ts";
 import { SEEK } from "./linux.ts";
 import type { LocalContext } from "./local-context.ts";
-import { lookup } from "./local-names.ts";
-import type { DirEntry, DirPage, Entry, LowerHandle, Maybe } from "./lower.ts";
+import { lookupMany } from "./local-names.ts";
+import type { DirEntry, DirPage, Entry, Listing, LowerHandle } from "./lower.ts";
 import { checked } from "./maybe.ts";
 import type { OpenFile } from "./open-handles.ts";
 
@@ -25,13 +25,13 @@ function replyBytes(name: Buffer, plus: boolean): number {
 
 /**
  * lseek to a 63-bit position by two calls, because an argument that is a double has 53: the upper part is a
- * multiple of 2^32, which a double holds exactly, and the lower part is relative to it.
+ * multiple of 2^32, which a double holds exactly, and the lower part is relative to it. It sets a position and reads nothing
+ * (ext4_dir_llseek, generic_file_llseek), and no listing holds the descriptor's position lock meanwhile (`turn`).
  */
-async function seekTo(context: LocalContext, fd: number, cookie: bigint): Promise<void> {
+function seekTo(context: LocalContext, fd: number, cookie: bigint): void {
   const low = Number(cookie & 0xffff_ffffn);
-  const calls = context.native.pool.metadata;
-  checked(await calls.lseek(fd, Number(cookie >> 32n) * 0x1_0000_0000, SEEK.SET));
-  if (low !== 0) checked(await calls.lseek(fd, low, SEEK.CUR));
+  checked(context.sync.lseek(fd, Number(cookie >> 32n) * 0x1_0000_0000, SEEK.SET));
+  if (low !== 0) checked(context.sync.lseek(fd, low, SEEK.CUR));
 }
 
 function parseEntries(bytes: Buffer): DirEntry[] {
@@ -67,28 +67,30 @@ function fitting(entries: readonly DirEntry[], bytes: number, plus: boolean): Di
   return fit;
 }
 
-function lookupForListing(context: LocalContext, directory: OpenFile, entry: DirEntry): Maybe<Entry | undefined> {
-  if (isDots(entry.name)) return undefined;
-  const absent = (error: unknown): undefined => {
-    // Removed meanwhile, or another file system mounted there.
-    if (error instanceof Errno && (error.errno === E.ENOENT || error.errno === E.EXDEV || error.errno === E.ESTALE)) return undefined;
-    throw error;
-  };
-  try {
-    const found = lookup(context, directory.id, entry.name);
-    return found instanceof Promise ? found.catch(absent) : found;
-  } catch (error) {
-    return absent(error);
-  }
+/** Nothing is known of the names of a directory that was removed meanwhile. */
+function absentIfStale(error: unknown): null[] {
+  if (error instanceof Errno && error.errno === E.ESTALE) return [];
+  throw error;
 }
 
 async function withAttributes(context: LocalContext, directory: OpenFile, entries: readonly DirEntry[]): Promise<DirEntry[]> {
-  const found = entries.map((entry) => lookupForListing(context, directory, entry));
-  const waiting = found.some((one) => one instanceof Promise);
-  const settled = waiting ? await Promise.all(found.map(async (one) => await one)) : (found as (Entry | undefined)[]);
-  return entries.map((entry, at) => {
-    const one = settled[at];
-    return one === undefined ? entry : { ...entry, entry: one };
+  const named = entries.filter((entry) => !isDots(entry.name));
+  let found: readonly (Entry | null)[];
+  try {
+    found = await lookupMany(
+      context,
+      directory.id,
+      named.map((entry) => entry.name),
+    );
+  } catch (error) {
+    found = absentIfStale(error);
+  }
+  let at = 0;
+  return entries.map((entry) => {
+    if (isDots(entry.name)) return entry;
+    const one = found[at] ?? null;
+    at += 1;
+    return one === null ? entry : { ...entry, entry: one };
   });
 }
 
@@ -98,9 +100,11 @@ async function readPage(
   fd: number,
   cookie: bigint,
   bytes: number,
-  plus: boolean,
+  listing: Listing,
 ): Promise<DirPage> {
-  if (directory.position !== cookie || cookie === 0n) await seekTo(context, fd, cookie);
+  const plus = listing !== "plain";
+  // At 0 it was never read from.
+  if (directory.position !== cookie) seekTo(context, fd, cookie);
   // Unknown until the call has succeeded.
   directory.position = -1n;
   // The shortest names take 24 bytes from the kernel and 32, or 160, in the reply: so all of it fits, and nothing is read twice.
@@ -119,14 +123,20 @@ async function readPage(
   // ".." of the volume's root is the root: what is above it is not part of the volume.
   const root = context.root.ino;
   const inside = directory.id.ino === root ? fit.map((entry) => (isDots(entry.name) ? { ...entry, ino: root } : entry)) : fit;
-  return { entries: plus ? await withAttributes(context, directory, inside) : inside, end: false };
+  return { entries: listing === "entries" ? await withAttributes(context, directory, inside) : inside, end: false };
 }
 
-export async function readdir(context: LocalContext, handle: LowerHandle, cookie: bigint, bytes: number, plus: boolean): Promise<DirPage> {
+export async function readdir(
+  context: LocalContext,
+  handle: LowerHandle,
+  cookie: bigint,
+  bytes: number,
+  listing: Listing,
+): Promise<DirPage> {
   const directory = context.handles.getDirectory(handle);
   if (cookie < 0n || cookie >= COOKIE_LIMIT) throw errnoError(E.EINVAL);
   return await context.handles.use(directory, async (fd) => {
-    const read = (): Promise<DirPage> => readPage(context, directory, fd, cookie, bytes, plus);
+    const read = (): Promise<DirPage> => readPage(context, directory, fd, cookie, bytes, listing);
     return directory.turn === null ? await read() : await directory.turn.run([0], read);
   });
 }

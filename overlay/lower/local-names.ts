@@ -5,7 +5,7 @@
 import { E, Errno, errnoError } from "../../dlmd/base/errno.ts";
 import { HANDLE_BUFFER_BYTES, STAT } from "../native/index.ts";
 import { AT_REMOVEDIR, O, S } from "./linux.ts";
-import { checkName } from "./limits.ts";
+import { checkName, MAX_LOOKUP_MANY } from "./limits.ts";
 import { attrOfFd, entryOf, entryOfFd, type LocalContext, sameId, withInode } from "./local-context.ts";
 import type { Attr, Caller, Entry, FileId, LowerHandle, Maybe } from "./lower.ts";
 import { chain, checked } from "./maybe.ts";
@@ -38,6 +38,31 @@ export function lookup(context: LocalContext, parent: FileId, name: Buffer): May
     if (result !== -E.EAGAIN) throw errnoError(-result);
   }
   return context.directories.use(parent, (fd) => lookupIn(context, fd, name));
+}
+
+/** Removed meanwhile, or another file system is mounted there. */
+function absentFromListing(error: unknown): null {
+  if (error instanceof Errno && (error.errno === E.ENOENT || error.errno === E.EXDEV)) return null;
+  throw error;
+}
+
+export function lookupMany(context: LocalContext, parent: FileId, wanted: readonly Buffer[]): Maybe<readonly (Entry | null)[]> {
+  if (wanted.length > MAX_LOOKUP_MANY) throw errnoError(E.E2BIG);
+  for (const name of wanted) checkName(name);
+  return context.directories.use(parent, (dirfd) => {
+    let waiting = false;
+    const found = wanted.map((name): Maybe<Entry | null> => {
+      try {
+        const entry = lookupIn(context, dirfd, name);
+        if (!(entry instanceof Promise)) return entry;
+        waiting = true;
+        return entry.catch(absentFromListing);
+      } catch (error) {
+        return absentFromListing(error);
+      }
+    });
+    return waiting ? Promise.all(found.map(async (entry) => await entry)) : (found as (Entry | null)[]);
+  });
 }
 
 /** null where there is no such name. */

@@ -160,6 +160,7 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     },
 
     lookup: (parent, name) => names.lookup(context, parent, name),
+    lookupMany: (parent, wanted) => names.lookupMany(context, parent, wanted),
     create: (parent, name, flags, mode, caller) => names.create(context, parent, name, flags, mode, caller),
     mkdir: (parent, name, mode, caller) => names.mkdir(context, parent, name, mode, caller),
     mknod: (parent, name, mode, major, minor, caller) => names.mknod(context, parent, name, mode, major, minor, caller),
@@ -190,7 +191,7 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     lseek: (handle, offset, whence) => data.lseek(context, handle, offset, whence),
     copyFileRange: (inHandle, inOffset, outHandle, outOffset, bytes) =>
       data.copyFileRange(context, inHandle, inOffset, outHandle, outOffset, bytes),
-    readdir: (handle, cookie, bytes, plus) => directory.readdir(context, handle, cookie, bytes, plus),
+    readdir: (handle, cookie, bytes, listing) => directory.readdir(context, handle, cookie, bytes, listing),
 
     statfs: () => statfs(context),
     syncfs: () => syncfs(context),

@@ -62,7 +62,7 @@ export interface DirEntry {
   readonly ino: number;
   /** Position after this entry: what to give to the next readdir. Opaque, non-negative, below 2^63. */
   readonly cookie: bigint;
-  /** readdirplus only; absent for "." and ".." and for a name that vanished meanwhile. */
+  /** With "entries" only; absent for "." and ".." and for a name that vanished meanwhile. */
   readonly entry?: Entry;
 }
 
@@ -71,6 +71,12 @@ export interface DirPage {
   /** Nothing follows. */
   readonly end: boolean;
 }
+
+/**
+ * What a listing is for. "plain": READDIR. "names": as many as fit a READDIRPLUS reply, but names only. "entries": those with
+ * identity and attributes, in the same trip.
+ */
+export type Listing = "plain" | "names" | "entries";
 
 export interface Caller {
   readonly uid: number;
@@ -117,6 +123,8 @@ export interface Lower {
 
   /** ENOENT: no such name. ESTALE: `parent` is gone. */
   lookup(parent: FileId, name: Buffer): Maybe<Entry>;
+  /** One trip for many names of one directory; null where there is none. At most 1024. ESTALE: `parent` is gone. */
+  lookupMany(parent: FileId, names: readonly Buffer[]): Maybe<readonly (Entry | null)[]>;
   /** ESTALE: gone. */
   getattr(id: FileId): Maybe<Attr>;
   /** One trip for many; null where an inode is gone. At most 1024. */
@@ -170,8 +178,8 @@ export interface Lower {
   lseek(handle: LowerHandle, offset: number, whence: number): Maybe<number>;
   /** Copies at most `bytes`; gives how many. */
   copyFileRange(inHandle: LowerHandle, inOffset: number, outHandle: LowerHandle, outOffset: number, bytes: number): Maybe<number>;
-  /** From `cookie` (0: the beginning), as many entries as fit `bytes` bytes of a FUSE reply, with attributes if `plus`. */
-  readdir(handle: LowerHandle, cookie: bigint, bytes: number, plus: boolean): Maybe<DirPage>;
+  /** From `cookie` (0: the beginning), as many entries as fit `bytes` bytes of a FUSE reply. */
+  readdir(handle: LowerHandle, cookie: bigint, bytes: number, listing: Listing): Maybe<DirPage>;
 
   statfs(): Maybe<StatFs>;
   /** ENODATA: none. The whole value; the op layer compares sizes. */

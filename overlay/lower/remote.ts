@@ -5,7 +5,7 @@
 import { assert } from "../../dlmd/base/assert.ts";
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import type { Welcome } from "./handshake.ts";
-import { checkName, checkWritable, isBeyondAnyFile, MAX_COPY_BYTES, MAX_GETATTR_MANY, MAX_IO_BYTES } from "./limits.ts";
+import { checkName, checkWritable, isBeyondAnyFile, MAX_COPY_BYTES, MAX_GETATTR_MANY, MAX_IO_BYTES, MAX_LOOKUP_MANY } from "./limits.ts";
 import { PATH_MAX, XATTR_SIZE_MAX } from "./linux.ts";
 import type { Caller, Entry, FileId, Lower, LowerHandle, Maybe } from "./lower.ts";
 import type { OwnerAddress, RemoteCounters } from "./remote-connection.ts";
@@ -192,11 +192,16 @@ class RemoteCore {
 
 function namesOf(
   core: RemoteCore,
-): Pick<Lower, "lookup" | "mkdir" | "mknod" | "symlink" | "unlink" | "rmdir" | "rename" | "link" | "create"> {
+): Pick<Lower, "lookup" | "lookupMany" | "mkdir" | "mknod" | "symlink" | "unlink" | "rmdir" | "rename" | "link" | "create"> {
   return {
     lookup(parent, name) {
       checkName(name);
       return core.call("lookup", { parent, name });
+    },
+    lookupMany(parent, names) {
+      if (names.length > MAX_LOOKUP_MANY) throw errnoError(E.E2BIG);
+      for (const name of names) checkName(name);
+      return core.call("lookupMany", { parent, names });
     },
     create(parent, name, flags, mode, caller) {
       checkName(name);
@@ -304,9 +309,9 @@ export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
     fallocate: (handle, mode, offset, bytes) => core.fallocate(handle, mode, offset, bytes),
     lseek: (handle, offset, whence) => core.lseek(handle, offset, whence),
     copyFileRange: (inHandle, inOffset, outHandle, outOffset, bytes) => core.copyFileRange(inHandle, inOffset, outHandle, outOffset, bytes),
-    readdir(handle, cookie, bytes, plus) {
+    readdir(handle, cookie, bytes, listing) {
       if (cookie < 0n || cookie >= 1n << 63n) throw errnoError(E.EINVAL);
-      return core.with("readdir", core.handles.get(handle), { handle, cookie, bytes, plus });
+      return core.with("readdir", core.handles.get(handle), { handle, cookie, bytes, listing });
     },
     syncfs: () => core.syncfs(),
   };

@@ -196,6 +196,8 @@ export class ServerSession {
     switch (one.call) {
       case "lookup":
         return lower.lookup(one.request.parent, one.request.name);
+      case "lookupMany":
+        return lower.lookupMany(one.request.parent, one.request.names);
       case "getattr":
         return lower.getattr(one.request.id);
       case "getattrMany":
@@ -263,8 +265,8 @@ export class ServerSession {
         return lower.copyFileRange(this.#handle(inHandle), inOffset, this.#handle(outHandle), outOffset, bytes);
       }
       case "readdir": {
-        const { handle, cookie, bytes, plus } = one.request;
-        return lower.readdir(this.#handle(handle), cookie, Math.min(bytes, MAX_IO_BYTES), plus);
+        const { handle, cookie, bytes, listing } = one.request;
+        return lower.readdir(this.#handle(handle), cookie, Math.min(bytes, MAX_IO_BYTES), listing);
       }
       case "statfs":
         return lower.statfs();

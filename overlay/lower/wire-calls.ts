@@ -6,8 +6,8 @@
  */
 import { ByteReader, type ByteWriter } from "../../dlmd/base/bytes.ts";
 import { WireError } from "../../dlmd/base/error.ts";
-import { MAX_GETATTR_MANY, MAX_IO_BYTES } from "./limits.ts";
-import type { Attr, AttrChange, Caller, DirPage, Entry, FileId, StatFs } from "./lower.ts";
+import { MAX_GETATTR_MANY, MAX_IO_BYTES, MAX_LOOKUP_MANY } from "./limits.ts";
+import type { Attr, AttrChange, Caller, DirPage, Entry, FileId, Listing, StatFs } from "./lower.ts";
 import * as v from "./wire-values.ts";
 
 interface Name {
@@ -53,6 +53,7 @@ export interface CopyRequest {
 /** Each call's request and answer. */
 export interface WireCalls {
   lookup: { request: Name; answer: Entry };
+  lookupMany: { request: { readonly parent: FileId; readonly names: readonly Buffer[] }; answer: readonly (Entry | null)[] };
   getattr: { request: Identified; answer: Attr };
   getattrMany: { request: { readonly ids: readonly FileId[] }; answer: readonly (Attr | null)[] };
   setattr: { request: Identified & { readonly change: AttrChange; readonly handle: number | null }; answer: Attr };
@@ -78,7 +79,7 @@ export interface WireCalls {
   fallocate: { request: Handled & { readonly mode: number; readonly offset: number; readonly bytes: number }; answer: void };
   lseek: { request: Handled & { readonly offset: number; readonly whence: number }; answer: number };
   copyFileRange: { request: CopyRequest; answer: number };
-  readdir: { request: Handled & { readonly cookie: bigint; readonly bytes: number; readonly plus: boolean }; answer: DirPage };
+  readdir: { request: Handled & { readonly cookie: bigint; readonly bytes: number; readonly listing: Listing }; answer: DirPage };
   statfs: { request: void; answer: StatFs };
   getxattr: { request: Attribute; answer: Buffer };
   setxattr: { request: Attribute & { readonly value: Buffer; readonly flags: number }; answer: void };
@@ -167,6 +168,21 @@ function manyIds(r: ByteReader): FileId[] {
   const count = r.u16();
   if (count > MAX_GETATTR_MANY) throw new WireError(`${count} inodes, at most ${MAX_GETATTR_MANY} allowed`);
   return Array.from({ length: count }, () => v.readFileId(r));
+}
+
+function manyNames(r: ByteReader): Buffer[] {
+  const count = r.u16();
+  if (count > MAX_LOOKUP_MANY) throw new WireError(`${count} names, at most ${MAX_LOOKUP_MANY} allowed`);
+  return Array.from({ length: count }, () => v.readName(r));
+}
+
+const LISTINGS: readonly Listing[] = ["plain", "entries", "names"];
+
+function readListing(r: ByteReader): Listing {
+  const at = r.u8();
+  const listing = LISTINGS[at];
+  if (listing === undefined) throw new WireError(`no listing: ${at}`);
+  return listing;
 }
 
 const row = <K extends CallName>(type: number, mutates: boolean, request: Codec<RequestOf<K>>, answer: Codec<AnswerOf<K>>): CallRow<K> => ({
@@ -378,8 +394,8 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
     24,
     false,
     {
-      write: (w, q) => void w.u32(q.handle).bigU64(q.cookie).u32(q.bytes).bool(q.plus),
-      read: (r) => ({ handle: r.u32(), cookie: r.bigU64(), bytes: r.u32(), plus: r.bool() }),
+      write: (w, q) => void w.u32(q.handle).bigU64(q.cookie).u32(q.bytes).u8(LISTINGS.indexOf(q.listing)),
+      read: (r) => ({ handle: r.u32(), cookie: r.bigU64(), bytes: r.u32(), listing: readListing(r) }),
     },
     { write: v.writeDirPage, read: v.readDirPage },
   ),
@@ -400,6 +416,28 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
   listxattr: row<"listxattr">(28, false, identified, block),
   removexattr: row<"removexattr">(29, true, attribute, nothing),
   syncfs: row<"syncfs">(30, false, nothing, nothing),
+  lookupMany: row<"lookupMany">(
+    31,
+    false,
+    {
+      write: (w, q) => {
+        v.writeFileId(w, q.parent);
+        w.u16(q.names.length);
+        for (const one of q.names) v.writeName(w, one);
+      },
+      read: (r) => ({ parent: v.readFileId(r), names: manyNames(r) }),
+    },
+    {
+      write: (w, entries) => {
+        w.u16(entries.length);
+        for (const one of entries) {
+          w.bool(one !== null);
+          if (one !== null) v.writeEntry(w, one);
+        }
+      },
+      read: (r) => Array.from({ length: r.u16() }, () => (r.bool() ? v.readEntry(r) : null)),
+    },
+  ),
 };
 
 const nameByType: ReadonlyMap<number, CallName> = new Map(

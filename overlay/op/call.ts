@@ -11,8 +11,11 @@ import type { Attr, StatFs } from "../lower/lower.ts";
 import * as encode from "../fuse/reply.ts";
 import type { RequestHead, RequestOp } from "../fuse/request.ts";
 
-/** Room for directory listings in the reply buffer; a longer one is cut there, and the kernel asks for the rest. */
-export const LISTING_BYTES_MAX: number = 256 * 1024;
+/**
+ * Room for directory listings in the reply buffer; a longer one is cut there, and the kernel asks for the rest. So a READDIRPLUS has at most
+ * 819 names, fewer than the lower takes in one trip (MAX_LOOKUP_MANY, MAX_GETATTR_MANY).
+ */
+export const LISTING_BYTES_MAX: number = 128 * 1024;
 export const REPLY_BUFFER_BYTES: number = LISTING_BYTES_MAX + 16;
 
 /** Where replies go. Results as of write(2): >= 0, or a negative errno. */

@@ -4,7 +4,7 @@ import { Mode } from "../../dlmd/lock/mode.ts";
 import type { ReaddirRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
-import type { Attr, DirEntry, DirPage } from "../lower/lower.ts";
+import type { Attr, DirEntry, DirPage, Entry, Listing, Lower } from "../lower/lower.ts";
 import { type Call, LISTING_BYTES_MAX } from "./call.ts";
 import { isErrno } from "./lookup.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
@@ -21,12 +21,10 @@ export async function readdir(mount: Mount, call: Call, request: ReaddirRequest)
   const { coherence } = mount;
   const file = fileOf(mount, request.fh);
   const dir = file.inode;
-  const plus = request.op === "readdirplus";
   if (!coherence.tryPin(dir, Mode.PR)) await coherence.pin(dir, Mode.PR, call);
   try {
-    const page = await readPage(mount, file, request, plus);
-    if (plus) await answerPlus(mount, call, request, dir, page);
-    else answerPlain(call, request, page);
+    if (request.op === "readdir") answerPlain(call, request, await readPage(mount, file, request, "plain"));
+    else await answerPlus(mount, call, request, dir, await readPlus(mount, file, request));
   } finally {
     coherence.unpin(dir, Mode.PR);
   }
@@ -35,13 +33,53 @@ export async function readdir(mount: Mount, call: Call, request: ReaddirRequest)
 const END: DirPage = { entries: [], end: true };
 
 /** A removed directory has no entries (hazard F18); an open one says ENOENT itself. */
-async function readPage(mount: Mount, file: OpenFile, request: ReaddirRequest, plus: boolean): Promise<DirPage> {
+async function readPage(mount: Mount, file: OpenFile, request: ReaddirRequest, listing: Listing): Promise<DirPage> {
   try {
-    return await mount.lower.readdir(file.lowerHandle, request.cookie, Math.min(request.size, LISTING_BYTES_MAX), plus);
+    return await mount.lower.readdir(file.lowerHandle, request.cookie, Math.min(request.size, LISTING_BYTES_MAX), listing);
   } catch (error) {
     if (isErrno(error, E.ESTALE) || isErrno(error, E.ENOENT)) return END;
     throw error;
   }
+}
+
+/**
+ * The names, and what is behind those that the kernel does not have: the others go as plain entries, which leave alone what it has. Where
+ * most were new the next part of the listing is read in one trip.
+ */
+async function readPlus(mount: Mount, file: OpenFile, request: ReaddirRequest): Promise<DirPage> {
+  const { coherence, lower } = mount;
+  const dir = file.inode;
+  const atOnce = file.manyNew;
+  const page = await readPage(mount, file, request, atOnce ? "entries" : "names");
+  const fresh = page.entries.filter(({ name }) => !isDots(name) && !coherence.isTold(dir, name));
+  file.manyNew = fresh.length * 2 > page.entries.length;
+  const found = atOnce ? fresh.map(({ entry }) => entry) : await lookUpNames(lower, dir, fresh);
+  const behind = new Map(fresh.map((entry, at) => [entry, found[at] ?? null]));
+  const entries = page.entries.map((entry): DirEntry => {
+    const { name, type, ino, cookie } = entry;
+    const one = behind.get(entry) ?? null;
+    return one === null ? { name, type, ino, cookie } : { name, type, ino, cookie, entry: one };
+  });
+  return { entries, end: page.end };
+}
+
+async function lookUpNames(lower: Lower, dir: InodeRecord, entries: readonly DirEntry[]): Promise<readonly (Entry | null)[]> {
+  if (entries.length === 0) return [];
+  try {
+    return await lower.lookupMany(
+      dir.id,
+      entries.map(({ name }) => name),
+    );
+  } catch (error) {
+    if (isErrno(error, E.ESTALE)) return [];
+    throw error;
+  }
+}
+
+const DOT = 0x2e;
+
+function isDots(name: Buffer): boolean {
+  return name[0] === DOT && (name.length === 1 || (name.length === 2 && name[1] === DOT));
 }
 
 function answerPlain(call: Call, request: ReaddirRequest, page: DirPage): void {

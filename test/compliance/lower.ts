@@ -2,7 +2,7 @@
 import fs from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { E, Errno } from "../../dlmd/base/errno.ts";
-import type { Attr, Caller, DirEntry, Entry, FileId, Lower, LowerHandle, Maybe } from "../../overlay/lower/lower.ts";
+import type { Attr, Caller, DirEntry, Entry, FileId, Listing, Lower, LowerHandle, Maybe } from "../../overlay/lower/lower.ts";
 import type { Fixture } from "./lower-fixture.ts";
 
 const root: Caller = { uid: 0, gid: 0, umask: 0o022 };
@@ -50,10 +50,10 @@ export function lowerCompliance(title: string, make: () => Promise<Fixture>): vo
     async function text(handle: LowerHandle, offset = 0, length = 65_536): Promise<string> {
       return Buffer.from(await lower.read(handle, offset, length)).toString("latin1");
     }
-    async function list(handle: LowerHandle, cookie: bigint, size: number, plus: boolean): Promise<DirEntry[]> {
+    async function list(handle: LowerHandle, cookie: bigint, size: number, listing: Listing): Promise<DirEntry[]> {
       const all: DirEntry[] = [];
       for (let at = cookie; ; ) {
-        const page = await lower.readdir(handle, at, size, plus);
+        const page = await lower.readdir(handle, at, size, listing);
         all.push(...page.entries);
         if (page.end) return all;
         at = page.entries.at(-1)?.cookie ?? at;
@@ -150,7 +150,7 @@ export function lowerCompliance(title: string, make: () => Promise<Fixture>): vo
       await lower.mkdir(dir, wild, 0o755, root);
       expect(fs.readdirSync(path, { encoding: "buffer" }).some((name) => name.equals(wild))).toBe(true);
       const handle = await lower.opendir(dir);
-      expect((await list(handle, 0n, 4096, false)).some((entry) => entry.name.equals(wild))).toBe(true);
+      expect((await list(handle, 0n, 4096, "plain")).some((entry) => entry.name.equals(wild))).toBe(true);
       lower.close(handle);
       for (const bad of ["", ".", "..", "a/b", "a\0b"]) expect(await errnoOf(() => lower.lookup(dir, bytes(bad)))).toBe(E.EINVAL);
     });
@@ -250,21 +250,42 @@ export function lowerCompliance(title: string, make: () => Promise<Fixture>): vo
       const { dir, path } = await place();
       for (let n = 0; n < 10_000; n += 1) fs.writeFileSync(`${path}/name-${n}`, "");
       const handle = await lower.opendir(dir);
-      const all = await list(handle, 0n, 65_536, false);
+      const all = await list(handle, 0n, 65_536, "plain");
       const names = all.map((entry) => entry.name.toString());
       expect(new Set(names).size).toBe(10_002);
       expect(names.length).toBe(10_002);
       expect([...names].sort()).toEqual([".", "..", ...fs.readdirSync(path)].sort());
       for (const at of [5000, 1, 9999]) {
-        const rest = await list(handle, all[at]?.cookie ?? 0n, 4096, false);
+        const rest = await list(handle, all[at]?.cookie ?? 0n, 4096, "plain");
         expect(rest.map((entry) => entry.name.toString())).toEqual(names.slice(at + 1));
       }
       const again = await lower.opendir(dir);
-      const half = await lower.readdir(again, all[4999]?.cookie ?? 0n, 8192, true);
+      const half = await lower.readdir(again, all[4999]?.cookie ?? 0n, 8192, "entries");
       expect(half.entries.map((entry) => entry.name.toString())).toEqual(names.slice(5000, 5000 + half.entries.length));
       for (const entry of half.entries) expect(entry.entry?.attr.ino).toBe(entry.ino);
       lower.close(handle);
       lower.close(again);
+    });
+
+    it("looks many names of a directory up at once, none for those that are not there", async () => {
+      const { dir, path } = await place();
+      const { handle, entry } = await file(dir, "f", "12345");
+      lower.close(handle);
+      const [missing, found] = await lower.lookupMany(dir, [bytes("none"), bytes("f")]);
+      expect([missing, found?.id]).toEqual([null, entry.id]);
+      if (found !== undefined && found !== null) expectSame(found.attr, `${path}/f`);
+      expect(await errnoOf(() => lower.lookupMany(dir, [bytes("f"), bytes("..")]))).toBe(E.EINVAL);
+      expect(
+        await errnoOf(() =>
+          lower.lookupMany(
+            dir,
+            Array.from({ length: 1025 }, () => bytes("f")),
+          ),
+        ),
+      ).toBe(E.E2BIG);
+      await lower.unlink(dir, bytes("f"), entry.id);
+      await lower.rmdir(lower.root, bytes(path.slice(path.lastIndexOf("/") + 1)), dir);
+      expect(await errnoOf(() => lower.lookupMany(dir, [bytes("f")]))).toBe(E.ESTALE);
     });
 
     it("lists with attributes, dots without, as many as fit", async () => {
@@ -272,16 +293,19 @@ export function lowerCompliance(title: string, make: () => Promise<Fixture>): vo
       const { handle: open, entry: made } = await file(dir, "f", "12345");
       lower.close(open);
       const handle = await lower.opendir(dir);
-      const entries = await list(handle, 0n, 4096, true);
+      const entries = await list(handle, 0n, 4096, "entries");
       expect(entries.map((entry) => entry.name.toString()).sort()).toEqual([".", "..", "f"]);
       const f = entries.find((entry) => entry.name.equals(bytes("f")));
       expect(f?.entry?.id).toEqual(made.id);
       if (f?.entry !== undefined) expectSame(f.entry.attr, `${path}/f`);
       expect(f?.type).toBe(8);
       expect(entries.find((entry) => entry.name.equals(bytes(".")))?.entry).toBeUndefined();
-      const page = await lower.readdir(handle, 0n, 160, true);
+      const names = await list(handle, 0n, 4096, "names");
+      expect(names.map(({ name, entry }) => [name.toString(), entry]).sort()).toEqual([".", "..", "f"].map((name) => [name, undefined]));
+      expect((await lower.readdir(handle, 0n, 160, "names")).entries.length).toBe(1);
+      const page = await lower.readdir(handle, 0n, 160, "entries");
       expect(page.entries.length).toBe(1);
-      expect(await errnoOf(() => lower.readdir(handle, 0n, 8, true))).toBe(E.EINVAL);
+      expect(await errnoOf(() => lower.readdir(handle, 0n, 8, "entries"))).toBe(E.EINVAL);
       lower.close(handle);
     });
 

@@ -98,6 +98,9 @@ export class PermissiveCoherence implements SessionCoherence {
     names.set(name.toString("latin1"), child);
     return this.#entryValidity;
   }
+  isTold(): boolean {
+    return false;
+  }
   toldChild(dir: Inode, name: Buffer): Inode | null | undefined {
     return this.#names.get(dir)?.get(name.toString("latin1"));
   }

@@ -1,8 +1,9 @@
 import { describe, expect, it } from "vitest";
 import type { Lock, LockHandlers, Lockspace } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/lock/mode.ts";
-import { createCoherenceShell } from "../../../overlay/coherence/shell.ts";
-import type { Inode } from "../../../overlay/inode/inode.ts";
+import { type CoherenceShell, createCoherenceShell } from "../../../overlay/coherence/shell.ts";
+import type { Inode, InodeKind } from "../../../overlay/inode/inode.ts";
+import { fileKey } from "../../../overlay/lower/lower.ts";
 
 /** Grants whatever is asked for, in the turn after. */
 function lockspaceThatGrants(asked: string[]): { readonly lockspace: Lockspace; readonly handlers: Map<Lock, LockHandlers> } {
@@ -36,46 +37,83 @@ function lockspaceThatGrants(asked: string[]): { readonly lockspace: Lockspace; 
   return { lockspace: { name: "test", createLock, batch: (make) => make() }, handlers };
 }
 
+function shellOver(lockspace: Lockspace): CoherenceShell {
+  const nothing = (): Promise<number[]> => Promise.resolve([0]);
+  return createCoherenceShell({
+    lockspace,
+    caches: {
+      invalidatePages: nothing,
+      invalidateRange: nothing,
+      invalidatePagesAndSize: nothing,
+      invalidateAttributes: nothing,
+      expireNames: nothing,
+      incrementEpoch: nothing,
+    },
+    now: () => 0,
+    log: { trace() {}, debug() {}, info() {}, warn() {}, error() {}, fatal() {} } as never,
+    fail: (error) => {
+      throw error;
+    },
+  });
+}
+
+function inodeOf(shell: CoherenceShell, ino: number, kind: InodeKind): Inode {
+  const id = { ino, generation: 7 };
+  const cover = shell.createCover(id, kind);
+  return { fuseNodeid: ino, id, key: fileKey(id), kind, nlookup: 1, openCount: 0, writeOpenCount: 0, cover };
+}
+
 describe("the shell", () => {
   it("lets go of a lock that is revoked, and asks for a new one: a conversion from NL would pass those who wait", async () => {
     const asked: string[] = [];
     const { lockspace, handlers } = lockspaceThatGrants(asked);
-    const nothing = (): Promise<number[]> => Promise.resolve([0]);
-    const shell = createCoherenceShell({
-      lockspace,
-      caches: {
-        invalidatePages: nothing,
-        invalidateRange: nothing,
-        invalidatePagesAndSize: nothing,
-        invalidateAttributes: nothing,
-        expireNames: nothing,
-        incrementEpoch: nothing,
-      },
-      now: () => 0,
-      log: { trace() {}, debug() {}, info() {}, warn() {}, error() {}, fatal() {} } as never,
-      fail: (error) => {
-        throw error;
-      },
-    });
-    const id = { ino: 12, generation: 7 };
-    const inode = {
-      fuseNodeid: 2,
-      id,
-      key: "12.7",
-      kind: "file",
-      nlookup: 1,
-      openCount: 0,
-      writeOpenCount: 0,
-      cover: shell.createCover(id, "file"),
-    };
+    const shell = shellOver(lockspace);
+    const inode = inodeOf(shell, 12, "file");
     const waiter = { interrupted: false, onInterrupt: null };
-    await shell.pin(inode as Inode, Mode.PR, waiter);
-    shell.unpin(inode as Inode, Mode.PR);
+    await shell.pin(inode, Mode.PR, waiter);
+    shell.unpin(inode, Mode.PR);
     const [[lock, { bast }]] = [...handlers] as [[Lock, LockHandlers]];
     bast(lock, Mode.EX);
-    await shell.pin(inode as Inode, Mode.PR, waiter);
+    await shell.pin(inode, Mode.PR, waiter);
     expect(asked).toEqual([`lock i12.7 ${Mode.PR}`, "unlock i12.7", `lock i12.7 ${Mode.PR}`]);
-    shell.unpin(inode as Inode, Mode.PR);
+    shell.unpin(inode, Mode.PR);
+    await shell.close();
+  });
+
+  it("knows what the kernel has with its attributes: until these change, are revoked, or the name goes", async () => {
+    const { lockspace, handlers } = lockspaceThatGrants([]);
+    const shell = shellOver(lockspace);
+    const [dir, child] = [inodeOf(shell, 12, "directory"), inodeOf(shell, 13, "file")];
+    const name = Buffer.from("name");
+    const waiter = { interrupted: false, onInterrupt: null };
+    const tell = async (): Promise<void> => {
+      for (const inode of [dir, child]) await shell.pin(inode, Mode.EX, waiter);
+      for (const inode of [dir, child]) shell.unpin(inode, Mode.EX);
+      expect(shell.tellEntry(dir, name, child)).toBe(true);
+      expect(shell.isTold(dir, name)).toBe(false);
+      expect(shell.attrValid(child)).toBe(true);
+      expect(shell.isTold(dir, name)).toBe(true);
+    };
+
+    await tell();
+    expect(shell.tryPin(child, Mode.EX)).toBe(true);
+    shell.unpin(child, Mode.EX);
+    expect(shell.isTold(dir, name)).toBe(false);
+    await tell();
+    await shell.pinData(child, Mode.PR, true, waiter);
+    shell.unpinData(child, Mode.PR);
+    expect(shell.isTold(dir, name)).toBe(false);
+    for (const revoked of [dir, child]) {
+      await tell();
+      const [lock, { bast }] = [...handlers].findLast(([{ resource }]) => resource === `i${revoked.key}`) as [Lock, LockHandlers];
+      bast(lock, Mode.EX);
+      for (const inode of [dir, child]) await shell.pin(inode, Mode.EX, waiter);
+      for (const inode of [dir, child]) shell.unpin(inode, Mode.EX);
+      expect(shell.isTold(dir, name)).toBe(false);
+    }
+    await tell();
+    shell.dropEntry(dir, name);
+    expect(shell.isTold(dir, name)).toBe(false);
     await shell.close();
   });
 });

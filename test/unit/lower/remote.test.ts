@@ -237,7 +237,7 @@ describe("the remote lower", () => {
     await lower.write(kept.handle, Buffer.from("kept"), 0, false);
     await lower.fsync(kept.handle, false);
     const directory = await lower.opendir(lower.root);
-    const listed = await lower.readdir(directory, 0n, 64, false);
+    const listed = await lower.readdir(directory, 0n, 64, "plain");
     const unanswered = errnoOf(() => lower.mkdir(lower.root, name("d"), 0o755, caller));
     const question = lower.getattr(kept.entry.id);
     await until(() => stuck.length === 2);
@@ -254,7 +254,7 @@ describe("the remote lower", () => {
     expect(errors[0]).toMatchObject({ count: 1, calls: ["mkdir"] });
     expect((await question).ino).toBe(kept.entry.id.ino);
     expect(Buffer.from(await later).toString()).toBe("kept");
-    const rest = await lower.readdir(directory, listed.entries.at(-1)?.cookie ?? 0n, 4096, false);
+    const rest = await lower.readdir(directory, listed.entries.at(-1)?.cookie ?? 0n, 4096, "plain");
     expect(rest.entries.length).toBeGreaterThan(0);
     expect(lower.openHandles).toBe(3);
     lower.close(gone.handle);

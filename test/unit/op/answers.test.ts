@@ -69,9 +69,33 @@ describe("listings", () => {
     const bench = new Workbench();
     bench.coherence.child = { pinned: true, trip: true };
     const reply = await bench.serve(list(bench, "readdirplus"));
-    expect(bench.lower.calls).toEqual(["readdir", "getattrMany"]);
+    expect(bench.lower.calls).toEqual(["readdir", "lookupMany", "getattrMany"]);
     expect(Number(reply?.body.readBigUInt64LE(0))).toBe(bench.file.fuseNodeid);
     expect(bench.file.nlookup).toBe(2);
+  });
+
+  it("READDIRPLUS: a name that the kernel has with its attributes is a plain entry, and nothing is asked for it", async () => {
+    const bench = new Workbench();
+    bench.coherence.valid.add("2.0 name");
+    const reply = await bench.serve(list(bench, "readdirplus"));
+    expect(bench.lower.calls).toEqual(["readdir"]);
+    expect(Number(reply?.body.readBigUInt64LE(0))).toBe(0);
+    expect(bench.file.nlookup).toBe(1);
+    expect(bench.coherence.events.filter((event) => event.startsWith("tell"))).toEqual([]);
+  });
+
+  it("READDIRPLUS: where most names were new, the next part comes with its attributes in one trip", async () => {
+    const bench = new Workbench();
+    const request = list(bench, "readdirplus");
+    await bench.serve(request);
+    await bench.serve(request);
+    expect(bench.lower.calls).toEqual(["readdir", "lookupMany", "readdir"]);
+    bench.coherence.valid.add("2.0 name");
+    bench.lower.calls.length = 0;
+    await bench.serve(request);
+    const told = await bench.serve(request);
+    expect(bench.lower.calls).toEqual(["readdir", "readdir"]);
+    expect(Number(told?.body.readBigUInt64LE(0))).toBe(0);
   });
 
   it("of a removed directory: empty (hazard F18)", async () => {

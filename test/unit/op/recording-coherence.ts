@@ -19,6 +19,8 @@ export class RecordingCoherence implements Coherence {
   readonly events: string[] = [];
   readonly violations: string[] = [];
   readonly told: Map<string, Inode | null> = new Map<string, Inode | null>();
+  /** What the kernel has with validity. */
+  readonly valid: Set<string> = new Set<string>();
   /** "away": a wait that ends well; "never": one that only an interruption ends. */
   locks: Locks = "here";
   child: ChildPin = { pinned: true, trip: false };
@@ -109,6 +111,9 @@ export class RecordingCoherence implements Coherence {
     this.events.push(`tell ${dir.key} ${name.toString()} ${child?.key ?? "-"}`);
     this.told.set(`${dir.key} ${name.toString()}`, child);
     return this.entryValid;
+  }
+  isTold(dir: Inode, name: Buffer): boolean {
+    return this.valid.has(`${dir.key} ${name.toString()}`);
   }
   toldChild(dir: Inode, name: Buffer): Inode | null | undefined {
     return this.told.get(`${dir.key} ${name.toString()}`);

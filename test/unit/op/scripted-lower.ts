@@ -1,6 +1,6 @@
 /** Test double: a lower that answers every call with a fixed value, at once or later, or with an errno; and writes down what it was asked. */
 import { errnoError } from "../../../dlmd/base/errno.ts";
-import type { Attr, Entry, FileId, Lower, LowerHandle, Maybe } from "../../../overlay/lower/lower.ts";
+import type { Attr, Entry, FileId, Listing, Lower, LowerHandle, Maybe } from "../../../overlay/lower/lower.ts";
 
 export const ROOT: FileId = { ino: 2, generation: 0 };
 export const FILE: FileId = { ino: 20, generation: 1 };
@@ -69,6 +69,12 @@ export class ScriptedLower implements Lower {
 
   lookup(): Maybe<Entry> {
     return this.#answer("lookup", { id: this.found, attr: this.#attr(this.found) });
+  }
+  lookupMany(_parent: FileId, names: readonly Buffer[]): Maybe<readonly (Entry | null)[]> {
+    return this.#answer(
+      "lookupMany",
+      names.map(() => ({ id: this.found, attr: this.#attr(this.found) })),
+    );
   }
   getattr(id: FileId): Maybe<Attr> {
     return this.#answer("getattr", this.#attr(id));
@@ -141,10 +147,13 @@ export class ScriptedLower implements Lower {
   copyFileRange(_in: LowerHandle, _inOffset: number, _out: LowerHandle, _outOffset: number, bytes: number): Maybe<number> {
     return this.#answer("copyFileRange", bytes);
   }
-  readdir(_handle: LowerHandle, _cookie: bigint, _bytes: number, plus: boolean): ReturnType<Lower["readdir"]> {
+  readdir(_handle: LowerHandle, _cookie: bigint, _bytes: number, listing: Listing): ReturnType<Lower["readdir"]> {
     const name = Buffer.from("name");
     const entry = { name, type: 8, ino: FILE.ino, cookie: 1n };
-    return this.#answer("readdir", { entries: [plus ? { ...entry, entry: { id: FILE, attr: this.#attr(FILE) } } : entry], end: true });
+    return this.#answer("readdir", {
+      entries: [listing === "entries" ? { ...entry, entry: { id: FILE, attr: this.#attr(FILE) } } : entry],
+      end: true,
+    });
   }
   statfs(): ReturnType<Lower["statfs"]> {
     return this.#answer("statfs", { blocks: 1, bfree: 1, bavail: 1, files: 1, ffree: 1, bsize: 4096, frsize: 4096, namelen: 255 });

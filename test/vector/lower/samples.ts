@@ -69,7 +69,7 @@ export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<
   lseek: { request: { handle: 7, offset: 5, whence: 4 }, answer: 65_536 },
   copyFileRange: { request: { inHandle: 7, inOffset: 1, outHandle: 8, outOffset: 2, bytes: 3 }, answer: 3 },
   readdir: {
-    request: { handle: 8, cookie: 2n ** 63n - 1n, bytes: 4096, plus: true },
+    request: { handle: 8, cookie: 2n ** 63n - 1n, bytes: 4096, listing: "entries" },
     answer: {
       end: false,
       entries: [
@@ -86,5 +86,6 @@ export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<
   setxattr: { request: { id, name: Buffer.from("user.a"), value: Buffer.from("value"), flags: 1 }, answer: undefined },
   listxattr: { request: { id }, answer: Buffer.from("user.a\0user.b\0") },
   removexattr: { request: { id, name: Buffer.from("user.a") }, answer: undefined },
+  lookupMany: { request: { parent: other, names: [name, Buffer.from("b")] }, answer: [entry, null] },
   syncfs: { request: undefined, answer: undefined },
 };
