@@ -54,6 +54,12 @@ export interface Coherence {
   pinChildren(inodes: readonly Inode[]): Maybe<readonly { readonly pinned: boolean; readonly trip: boolean }[]>;
 
   /**
+   * With nothing pinned: asks for PR on inodes whose lock another node has, all in one message, and waits until they came or a moment has
+   * passed (BRING_WAIT_MS). Nothing is pinned afterwards: a caller that pins children then finds most locks here.
+   */
+  bring(inodes: readonly Inode[]): Promise<void>;
+
+  /**
    * For READ, WRITE (from the page cache or not), SETATTR, FALLOCATE, FSYNC, FLUSH, COPY_FILE_RANGE, LSEEK, whose pages the
    * kernel may have locked: during a revoke these go through under the lock still held (hazard F1). `cached`: the request came
    * through a handle with a page cache.

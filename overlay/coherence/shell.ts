@@ -3,8 +3,7 @@
  * notifications of the kernel, and timers. Effects are done in order, in the turn in which they arise.
  */
 import { assert, assertNever } from "../../dlmd/base/assert.ts";
-import { E, errnoError, errnoName } from "../../dlmd/base/errno.ts";
-import type { Errno } from "../../dlmd/base/errno.ts";
+import { E, Errno, errnoError, errnoName } from "../../dlmd/base/errno.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import type { Lock, LockStatus, Lockspace } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/lock/mode.ts";
@@ -83,6 +82,8 @@ const REGISTER_DELAY_MS = 25;
 const UNREGISTERED_MAX = 4096;
 /** An INVAL_ENTRY that waits so long for the directory's lock is left behind, and INC_EPOCH does its work (hazard F6). */
 const EXPIRE_WAIT_MS = 5;
+/** Bringing locks for a listing ends after this time: it is answered without what has not come. */
+const BRING_WAIT_MS = 20;
 /** Idle locks given back at once when the limit is passed. */
 const IDLE_BATCH = 256;
 
@@ -217,6 +218,27 @@ class Shell implements CoherenceShell {
     const results = inodes.map((inode) => this.pinChild(inode));
     if (!results.some((result) => result instanceof Promise)) return results as { pinned: boolean; trip: boolean }[];
     return Promise.all(results.map((result) => Promise.resolve(result)));
+  }
+
+  async bring(inodes: readonly Inode[]): Promise<void> {
+    const waiters = inodes.map((): Waiter => ({ interrupted: false, onInterrupt: null }));
+    const timer = setTimeout(() => {
+      for (const waiter of waiters) waiter.onInterrupt?.();
+    }, BRING_WAIT_MS);
+    const came = inodes.map(async (inode, at) => {
+      try {
+        await this.pin(inode, Mode.PR, waiters[at] as Waiter);
+      } catch (error) {
+        if (error instanceof Errno && error.errno === E.EINTR) return;
+        throw error;
+      }
+      this.unpin(inode, Mode.PR);
+    });
+    try {
+      await Promise.all(came);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   pinData(inode: Inode, mode: PinMode, cached: boolean, waiter: Waiter): Maybe<void> {

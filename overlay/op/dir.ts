@@ -18,16 +18,47 @@ interface Row {
 }
 
 export async function readdir(mount: Mount, call: Call, request: ReaddirRequest): Promise<void> {
-  const { coherence } = mount;
   const file = fileOf(mount, request.fh);
-  const dir = file.inode;
+  if (request.op === "readdir") {
+    await underDirectory(mount, call, file.inode, async () => answerPlain(call, request, await readPage(mount, file, request, "plain")));
+    return;
+  }
+  const away = await readdirplus(mount, call, request, file, false);
+  if (away === null) return;
+  try {
+    await mount.coherence.bring(away);
+  } finally {
+    for (const child of away) mount.inodes.leave(child);
+  }
+  await readdirplus(mount, call, request, file, true);
+}
+
+async function underDirectory<T>(mount: Mount, call: Call, dir: InodeRecord, work: () => Promise<T>): Promise<T> {
+  const { coherence } = mount;
   if (!coherence.tryPin(dir, Mode.PR)) await coherence.pin(dir, Mode.PR, call);
   try {
-    if (request.op === "readdir") answerPlain(call, request, await readPage(mount, file, request, "plain"));
-    else await answerPlus(mount, call, request, dir, await readPlus(mount, file, request));
+    return await work();
   } finally {
     coherence.unpin(dir, Mode.PR);
   }
+}
+
+/**
+ * Answers and gives null; or, unless it is the last try, gives the children whose locks are elsewhere, in use until left: under the
+ * directory's lock nothing may wait for them (hazard F13), and looking them up one by one would cost a trip each.
+ */
+function readdirplus(
+  mount: Mount,
+  call: Call,
+  request: ReaddirRequest,
+  file: OpenFile,
+  lastTry: boolean,
+): Promise<readonly InodeRecord[] | null> {
+  const dir = file.inode;
+  return underDirectory(mount, call, dir, async () => {
+    const page = await readPlus(mount, file, request);
+    return await answerPlus(mount, call, request, dir, page, lastTry);
+  });
 }
 
 const END: DirPage = { entries: [], end: true };
@@ -88,21 +119,35 @@ function answerPlain(call: Call, request: ReaddirRequest, page: DirPage): void {
   call.listed(listing);
 }
 
-async function answerPlus(mount: Mount, call: Call, request: ReaddirRequest, dir: InodeRecord, page: DirPage): Promise<void> {
+async function answerPlus(
+  mount: Mount,
+  call: Call,
+  request: ReaddirRequest,
+  dir: InodeRecord,
+  page: DirPage,
+  lastTry: boolean,
+): Promise<readonly InodeRecord[] | null> {
+  const { coherence, inodes } = mount;
   const rows = page.entries.map((entry): Row => {
     const { entry: found } = entry;
     if (found === undefined) return { entry, child: null, attr: null, pinned: false };
-    return { entry, child: mount.inodes.remember(found.id, found.attr.mode), attr: found.attr, pinned: false };
+    return { entry, child: inodes.remember(found.id, found.attr.mode), attr: found.attr, pinned: false };
   });
   try {
     const pinned = pinRows(mount, rows);
     if (waiting(pinned)) await pinned;
-    answerRows(mount, call, request, dir, rows);
+    const away = lastTry ? [] : rows.flatMap((row) => (row.child === null || row.pinned ? [] : [row.child]));
+    if (away.length === 0) {
+      answerRows(mount, call, request, dir, rows);
+      return null;
+    }
+    for (const child of away) inodes.use(child);
+    return away;
   } finally {
     for (const { child, pinned } of rows) {
       if (child === null) continue;
-      if (pinned) mount.coherence.unpin(child, Mode.PR);
-      mount.inodes.leave(child);
+      if (pinned) coherence.unpin(child, Mode.PR);
+      inodes.leave(child);
     }
   }
 }

@@ -98,6 +98,9 @@ export class PermissiveCoherence implements SessionCoherence {
     names.set(name.toString("latin1"), child);
     return this.#entryValidity;
   }
+  bring(): Promise<void> {
+    return Promise.resolve();
+  }
   isTold(): boolean {
     return false;
   }

@@ -65,6 +65,17 @@ describe("listings", () => {
     expect(bench.coherence.events.filter((event) => event.startsWith("tell"))).toEqual([]);
   });
 
+  it("READDIRPLUS: locks that are elsewhere are brought once, with nothing pinned, and the listing is read again", async () => {
+    const bench = new Workbench();
+    bench.coherence.child = { pinned: false, trip: true };
+    bench.coherence.comes = true;
+    const reply = await bench.serve(list(bench, "readdirplus"));
+    expect(bench.coherence.events.filter((event) => event.startsWith("bring"))).toEqual([`bring ${bench.file.key}`]);
+    expect(bench.coherence.violations).toEqual([]);
+    expect(Number(reply?.body.readBigUInt64LE(0))).toBe(bench.file.fuseNodeid);
+    expect([bench.file.nlookup, bench.file.useCount]).toEqual([2, 0]);
+  });
+
   it("READDIRPLUS: one whose lock took a trip is read again, all in one call", async () => {
     const bench = new Workbench();
     bench.coherence.child = { pinned: true, trip: true };

@@ -25,6 +25,8 @@ export class RecordingCoherence implements Coherence {
   locks: Locks = "here";
   child: ChildPin = { pinned: true, trip: false };
   childLater = false;
+  /** Locks of children that are elsewhere come when they are brought. */
+  comes = false;
   token: "cached" | "direct" = "cached";
   entryValid = true;
   tokens = 0;
@@ -93,6 +95,12 @@ export class RecordingCoherence implements Coherence {
       return this.child;
     });
     return this.childLater ? Promise.resolve(pins) : pins;
+  }
+  bring(inodes: readonly Inode[]): Promise<void> {
+    if (this.held > 0) this.violations.push("locks brought while another is pinned");
+    this.events.push(`bring ${inodes.map((inode) => inode.key).join(" ")}`);
+    if (this.comes) this.child = { pinned: true, trip: false };
+    return Promise.resolve();
   }
   pinData(inode: Inode, mode: PinMode, _cached: boolean, waiter: Waiter): Maybe<void> {
     if (this.locks === "here") return this.#take(inode, mode);
