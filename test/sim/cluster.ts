@@ -212,7 +212,7 @@ export class SimNode {
         return agenda.at(agenda.nowMs + random.between(1, 50), () => this.start());
       case "left":
         this.crash();
-        return;
+        return agenda.at(agenda.nowMs + random.between(50, 600), () => this.start());
       case "log":
         if (effect.level === "error") throw new SimFailure(`node ${this.nodeid}: ${effect.message} ${JSON.stringify(effect.fields)}`);
         return;
@@ -290,7 +290,6 @@ export class Cluster {
       this.trace(`node ${node.nodeid} leaves`);
       for (const client of node.clients.values()) node.killClient(client);
       node.input({ kind: "leave" });
-      agenda.at(agenda.nowMs + random.between(400, 1200), () => node.start());
     }
   }
 
