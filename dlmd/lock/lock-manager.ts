@@ -204,27 +204,20 @@ export class LockManager implements MasterPort {
       lkb.lvbValid = write === "write";
       if (write === "write") lkb.lvb = lvb;
     }
-    if (mode !== granted || write !== "none") {
-      const grantNo = (lkb.grantNo + 1) >>> 0;
-      lkb.granted = mode;
-      lkb.grantNo = grantNo;
-      if (resource.masterNodeid === this.nodeid) {
-        writeLvb(resource, write, lkb.lvbSeq, lvb);
-        masterDown(this, resource, lkb, mode, grantNo);
-      } else {
-        const block = write === "write" ? lvb : null;
-        this.#port.toPeer(resource.masterNodeid, {
-          kind: "down",
-          lkbId: lkb.id,
-          grantNo,
-          mode,
-          lvbWrite: write,
-          lvbSeq: lkb.lvbSeq,
-          lvb: block,
-        });
-      }
-    }
+    const tell = mode !== granted || write !== "none";
+    if (tell) lkb.grantNo = (lkb.grantNo + 1) >>> 0;
+    lkb.granted = mode;
+    // Before the master looks again: a blocking AST for the new mode comes after it.
     this.#ast(lkb, "granted", false);
+    if (!tell) return;
+    const { grantNo, lvbSeq } = lkb;
+    if (resource.masterNodeid === this.nodeid) {
+      writeLvb(resource, write, lvbSeq, lvb);
+      masterDown(this, resource, lkb, mode, grantNo);
+    } else {
+      const block = write === "write" ? lvb : null;
+      this.#port.toPeer(resource.masterNodeid, { kind: "down", lkbId: lkb.id, grantNo, mode, lvbWrite: write, lvbSeq, lvb: block });
+    }
   }
 
   #unlock(client: Client, request: Extract<ClientRequest, { kind: "unlock" }>): void {

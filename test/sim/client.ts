@@ -171,7 +171,9 @@ export class SimClient {
       case "bast": {
         const lock = this.locks.get(event.lockId);
         if (lock === undefined) return this.#checker.fail(`${this.name}: bast for unknown lock ${event.lockId}`);
-        lock.blocking = Math.max(lock.blocking, event.wanted) as Mode;
+        // PR and CW wanted together: only what goes beside both helps.
+        const both = !modeCovers(lock.blocking, event.wanted) && !modeCovers(event.wanted, lock.blocking);
+        lock.blocking = both ? Mode.PW : (Math.max(lock.blocking, event.wanted) as Mode);
         return later(() => this.yieldTo(lock));
       }
       case "gone": {
@@ -207,6 +209,8 @@ export class SimClient {
     lock.canceled = false;
     lock.crossing = false;
     if (event.status === "granted") {
+      // Who still waits for the new mode to go is told of anew.
+      if (asked !== "down") lock.blocking = Mode.NL;
       if (asked !== "down") this.#checker.granted(lock, event.mode);
       if (lock.mode !== event.mode) return this.#checker.fail(`${this.name}: lock ${lock.id} is ${event.mode}, ${lock.mode} expected`);
       if (event.lvbRead) this.#checker.read(lock, event.lvb, event.lvbValid);

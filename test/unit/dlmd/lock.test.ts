@@ -73,7 +73,7 @@ describe("conversions", () => {
     b.lock(2, 1, PR);
     b.told();
     b.convert(1, 1, PR);
-    expect(b.told()).toEqual(["2:1 granted PR", "1:1 granted PR"]);
+    expect(b.told()).toEqual(["1:1 granted PR", "2:1 granted PR"]);
   });
 
   it("a conversion between PR and CW may let others in", () => {
@@ -122,7 +122,7 @@ describe("blocking ASTs", () => {
     b.lock(3, 1, EX);
     expect(b.told()).toEqual(["1:1 granted EX", "1:1 bast PR"]);
     b.convert(1, 1, PR);
-    expect(b.told()).toEqual(["2:1 granted PR", "2:1 bast EX", "1:1 bast EX", "1:1 granted PR"]);
+    expect(b.told()).toEqual(["1:1 granted PR", "1:1 bast EX", "2:1 granted PR", "2:1 bast EX"]);
     b.lock(4, 1, EX);
     expect(b.told()).toEqual([]);
   });
