@@ -108,6 +108,12 @@ export interface Coherence {
   dropPages(inode: Inode, offset: number, bytes: number): Promise<void>;
 
   /**
+   * What this kernel caches of these inodes is no longer known to be true, whatever the locks say: their attributes go, the pages of files
+   * if `pages`, and where there is a directory among them every name of the mount. To be awaited with the pins held.
+   */
+  distrust(inodes: readonly Inode[], pages: boolean): Promise<void>;
+
+  /**
    * At an open that may write. "cached": this node alone has a page cache with write access to the file (a token of its own,
    * taken without waiting); "direct": another node has it, so this handle must be FOPEN_DIRECT_IO. Undo "cached" with closeForWrite.
    */

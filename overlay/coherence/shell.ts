@@ -267,6 +267,23 @@ class Shell implements CoherenceShell {
     this.#checkNotified(inode.cover, results);
   }
 
+  async distrust(inodes: readonly Inode[], pages: boolean): Promise<void> {
+    const { caches } = this.#options;
+    const notified: Promise<void>[] = [];
+    const notify = async (inode: Inode, results: Promise<number[]>): Promise<void> => this.#checkNotified(inode.cover, await results);
+    const directory = inodes.find((inode) => inode.kind === "directory");
+    if (directory !== undefined && caches.incrementEpoch !== null) {
+      this.#state.epoch += 1;
+      this.#counts.epochs += 1;
+      notified.push(notify(directory, caches.incrementEpoch()));
+    }
+    for (const inode of inodes) {
+      const drop = pages && inode.kind === "file" ? caches.invalidatePages : caches.invalidateAttributes;
+      notified.push(notify(inode, drop(inode.fuseNodeid)));
+    }
+    await Promise.all(notified);
+  }
+
   // --- names
 
   tellEntry(dir: Inode, name: Buffer, child: Inode | null): boolean {

@@ -3,6 +3,7 @@ import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/lock/mode.ts";
 import type { GetattrRequest, ReadlinkRequest, SetattrRequest } from "../fuse/request.ts";
 import type { Call } from "./call.ts";
+import { changed } from "./change.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
 
 export async function getattr(mount: Mount, call: Call, request: GetattrRequest): Promise<void> {
@@ -31,7 +32,7 @@ export async function setattr(mount: Mount, call: Call, request: SetattrRequest)
   const pin = coherence.pinData(inode, Mode.EX, cached, call);
   if (waiting(pin)) await pin;
   try {
-    let attr = lower.setattr(inode.id, change, file?.lowerHandle ?? null);
+    let attr = changed(mount, call, [inode], lower.setattr(inode.id, change, file?.lowerHandle ?? null));
     if (waiting(attr)) attr = await attr;
     inode.nlinkHint = attr.nlink;
     call.attr(attr, false);

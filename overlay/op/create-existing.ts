@@ -8,6 +8,7 @@ import type { CreateRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Attr, Entry } from "../lower/lower.ts";
 import type { Call } from "./call.ts";
+import { changed } from "./change.ts";
 import { O_ACCMODE, O_RDONLY, O_TRUNC, S_IFMT, S_IFREG } from "./linux.ts";
 import { isErrno } from "./lookup.ts";
 import { type Mount, RESTARTS_MAX, tooManyRestarts, waiting } from "./mount.ts";
@@ -62,7 +63,7 @@ async function openChild(mount: Mount, call: Call, request: CreateRequest, dir: 
       const now = await mount.lower.lookup(dir.id, request.name);
       if (now.id.ino !== child.id.ino || now.id.generation !== child.id.generation) return false;
       await checkOpen(mount, call, request, dir, child, now.attr);
-      const handle = await mount.lower.open(child.id, request.flags);
+      const handle = await changed(mount, call, truncates ? [child] : [], mount.lower.open(child.id, request.flags));
       const file = enterFile(mount, child, handle, access);
       entered = true;
       const attr = truncates ? await mount.lower.getattr(child.id) : now.attr;

@@ -5,6 +5,7 @@ import type { CreateRequest, LinkRequest, MkdirRequest, MknodRequest, SymlinkReq
 import type { InodeRecord } from "../inode/table.ts";
 import type { Attr, Caller, Entry, LowerHandle, Maybe } from "../lower/lower.ts";
 import type { Call } from "./call.ts";
+import { changed } from "./change.ts";
 import { openExisting } from "./create-existing.ts";
 import { O_ACCMODE, O_EXCL, O_RDONLY } from "./linux.ts";
 import { isErrno, uncoveredSize } from "./lookup.ts";
@@ -36,7 +37,7 @@ async function make(mount: Mount, call: Call, fuseNodeid: number, name: Buffer, 
   const dir = inodeOf(mount, fuseNodeid);
   if (!coherence.tryPin(dir, Mode.EX)) await coherence.pin(dir, Mode.EX, call);
   try {
-    let entry = create(dir);
+    let entry = changed(mount, call, [dir], create(dir));
     if (waiting(entry)) entry = await entry;
     const { attr } = entry;
     const child = bearChild(mount, entry);
@@ -83,7 +84,7 @@ export async function create(mount: Mount, call: Call, request: CreateRequest): 
   if (!coherence.tryPin(dir, Mode.EX)) await coherence.pin(dir, Mode.EX, call);
   try {
     const caller = callerOf(mount, call, request.umask);
-    let made: Maybe<{ entry: Entry; handle: LowerHandle }> = mount.lower.create(dir.id, request.name, request.flags, request.mode, caller);
+    let made = changed(mount, call, [dir], mount.lower.create(dir.id, request.name, request.flags, request.mode, caller));
     if (waiting(made)) made = await made;
     mount.staleOnce.settled("create", dir, request.name, call.pid);
     await answerCreated(mount, call, request, dir, made.entry, made.handle);
@@ -149,7 +150,7 @@ export async function link(mount: Mount, call: Call, request: LinkRequest): Prom
     const pin = coherence.pinAll(wants, call);
     if (waiting(pin)) await pin;
     try {
-      let attr = mount.lower.link(inode.id, dir.id, request.name);
+      let attr = changed(mount, call, [dir, inode], mount.lower.link(inode.id, dir.id, request.name));
       if (waiting(attr)) attr = await attr;
       inode.nlinkHint = attr.nlink;
       const entryValid = coherence.tellEntry(dir, request.name, inode);

@@ -4,6 +4,7 @@ import { Mode } from "../../dlmd/lock/mode.ts";
 import { isSentinelOffset } from "../coherence/sentinel.ts";
 import type { CopyFileRangeRequest, FallocateRequest, FsyncdirRequest, FsyncRequest, LseekRequest, ReadRequest } from "../fuse/request.ts";
 import type { Call } from "./call.ts";
+import { changed } from "./change.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
 
 const NOTHING = new Uint8Array(0);
@@ -48,7 +49,7 @@ export async function fallocate(mount: Mount, call: Call, request: FallocateRequ
   const pin = coherence.pinData(file.inode, Mode.EX, file.cached, call);
   if (waiting(pin)) await pin;
   try {
-    const done = lower.fallocate(file.lowerHandle, request.mode, request.offset, request.length);
+    const done = changed(mount, call, [file.inode], lower.fallocate(file.lowerHandle, request.mode, request.offset, request.length));
     if (waiting(done)) await done;
     call.empty();
   } finally {
@@ -92,7 +93,8 @@ export async function copyFileRange(mount: Mount, call: Call, request: CopyFileR
       call.written(0);
       return;
     }
-    let bytes = lower.copyFileRange(source.lowerHandle, request.offset, target.lowerHandle, request.outOffset, request.length);
+    const copied = lower.copyFileRange(source.lowerHandle, request.offset, target.lowerHandle, request.outOffset, request.length);
+    let bytes = changed(mount, call, [target.inode], copied);
     if (waiting(bytes)) bytes = await bytes;
     call.written(bytes);
   } finally {

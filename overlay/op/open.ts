@@ -6,6 +6,7 @@ import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { LowerHandle } from "../lower/lower.ts";
 import type { Call } from "./call.ts";
+import { changed } from "./change.ts";
 import { O_ACCMODE, O_RDONLY, O_TRUNC } from "./linux.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
 
@@ -48,6 +49,7 @@ export async function open(mount: Mount, call: Call, request: OpenRequest): Prom
     if (truncate && !coherence.tryPin(inode, Mode.EX)) await coherence.pin(inode, Mode.EX, call);
     try {
       let handle = mount.lower.open(inode.id, request.flags);
+      if (truncate) handle = changed(mount, call, [inode], handle);
       if (waiting(handle)) handle = await handle;
       const file = enterFile(mount, inode, handle, access);
       entered = true;

@@ -4,6 +4,7 @@ import { Mode } from "../../dlmd/lock/mode.ts";
 import type { RmdirRequest, UnlinkRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Call } from "./call.ts";
+import { changed } from "./change.ts";
 import { isErrno } from "./lookup.ts";
 import { inodeOf, type Mount, RESTARTS_MAX, tooManyRestarts, waiting } from "./mount.ts";
 import { checkVictim, findVictim, leaveVictim, noteNameGone, type Victim } from "./victim.ts";
@@ -50,10 +51,12 @@ async function removeOnce(
   if (waiting(pin)) await pin;
   try {
     if (!victim.told) await checkVictim(mount, call, dir, inode, false);
-    const done = request.op === "unlink" ? lower.unlink(dir.id, request.name, inode.id) : lower.rmdir(dir.id, request.name, inode.id);
+    const removed = request.op === "unlink" ? lower.unlink(dir.id, request.name, inode.id) : lower.rmdir(dir.id, request.name, inode.id);
+    const done = changed(mount, call, [dir, inode], removed);
     if (waiting(done)) await done;
     noteNameGone(inode);
-    coherence.dropEntry(dir, request.name);
+    // The kernel does it for a caller that is still there; what it was told since then is none of this call's business.
+    if (!call.interrupted) coherence.dropEntry(dir, request.name);
     mount.staleOnce.settled(request.op, dir, request.name, call.pid);
     call.empty();
     return "done";

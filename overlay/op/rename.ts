@@ -2,9 +2,11 @@
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/lock/mode.ts";
 import type { Want } from "../coherence/api.ts";
+import type { Inode } from "../inode/inode.ts";
 import type { RenameRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Call } from "./call.ts";
+import { changed } from "./change.ts";
 import { RENAME_EXCHANGE } from "./linux.ts";
 import { isErrno } from "./lookup.ts";
 import { inodeOf, type Mount, RESTARTS_MAX, tooManyRestarts, waiting } from "./mount.ts";
@@ -68,15 +70,9 @@ async function renameOnce(renaming: Renaming, moved: Victim, inode: InodeRecord,
   if (waiting(pin)) await pin;
   try {
     if (!moved.told || !replaced.told) await checkRename(renaming, inode, replaced.inode);
-    const done = mount.lower.rename(
-      oldDir.id,
-      request.name,
-      newDir.id,
-      request.newName,
-      request.flags,
-      inode.id,
-      replaced.inode?.id ?? null,
-    );
+    const { name, newName, flags } = request;
+    const renamed = mount.lower.rename(oldDir.id, name, newDir.id, newName, flags, inode.id, replaced.inode?.id ?? null);
+    const done = changed(mount, call, inodesOf(wants), renamed);
     if (waiting(done)) await done;
     noteRenamed(renaming, inode, replaced.inode);
     mount.staleOnce.settled(request.op, oldDir, request.name, call.pid);
@@ -101,14 +97,21 @@ async function checkRename(renaming: Renaming, inode: InodeRecord, replaced: Ino
   if (replaced !== null) await checkVictim(mount, call, newDir, replaced, reparented && exchange);
 }
 
+function inodesOf(wants: readonly Want[]): Inode[] {
+  return wants.map((want) => want.inode);
+}
+
 function noteRenamed(renaming: Renaming, inode: InodeRecord, replaced: InodeRecord | null): void {
-  const { mount, request, oldDir, newDir } = renaming;
+  const { mount, call, request, oldDir, newDir } = renaming;
   const { coherence } = mount;
-  if ((request.flags & RENAME_EXCHANGE) !== 0) {
+  const exchange = (request.flags & RENAME_EXCHANGE) !== 0;
+  // Two names of one inode: rename(2) leaves both as they are, but the kernel moves the dentry all the same.
+  if (!exchange && replaced !== null && replaced !== inode) noteNameGone(replaced);
+  // For a caller that was killed the kernel moves nothing.
+  if (call.interrupted) return;
+  if (exchange) {
     coherence.exchangeEntries(oldDir, request.name, newDir, request.newName);
     return;
   }
-  // Two names of one inode: rename(2) leaves both as they are, but the kernel moves the dentry all the same.
-  if (replaced !== null && replaced !== inode) noteNameGone(replaced);
   coherence.moveEntry(oldDir, request.name, newDir, request.newName);
 }

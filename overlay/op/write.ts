@@ -25,6 +25,7 @@ import { isSentinelOffset } from "../coherence/sentinel.ts";
 import type { WriteRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import type { Call } from "./call.ts";
+import { changed } from "./change.ts";
 import { O_APPEND } from "./linux.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
 
@@ -49,7 +50,7 @@ export async function write(mount: Mount, call: Call, request: WriteRequest): Pr
       return;
     }
     if (request.killSuidgid) await killSuidgid(mount, file);
-    let written = mount.lower.write(file.lowerHandle, request.data, request.offset, append);
+    let written = changed(mount, call, [file.inode], mount.lower.write(file.lowerHandle, request.data, request.offset, append));
     if (waiting(written)) written = await written;
     if (written.offset !== request.offset && written.bytes > 0) after = await dropRelocated(mount, request, file, written);
     else if (!file.cached && file.inode.cachedOpenCount > 0) await coherence.dropPages(file.inode, written.offset, written.bytes);

@@ -5,6 +5,7 @@ import type { GetxattrRequest, ListxattrRequest, RemovexattrRequest, SetxattrReq
 import type { InodeRecord } from "../inode/table.ts";
 import type { Maybe } from "../lower/lower.ts";
 import type { Call } from "./call.ts";
+import { changed } from "./change.ts";
 import { S_IFMT, S_IFREG, S_ISGID, S_IXGRP } from "./linux.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
 
@@ -69,7 +70,7 @@ async function changeXattr(mount: Mount, call: Call, inode: InodeRecord, change:
   const { coherence } = mount;
   if (!coherence.tryPin(inode, Mode.EX)) await coherence.pin(inode, Mode.EX, call);
   try {
-    const done = change();
+    const done = changed(mount, call, [inode], change());
     if (waiting(done)) await done;
     call.empty();
   } finally {

@@ -129,6 +129,9 @@ export class PermissiveCoherence implements SessionCoherence {
     this.#names.delete(inode);
   }
   removed(): void {}
+  distrust(): Promise<void> {
+    return Promise.resolve();
+  }
   dropPages(): Promise<void> {
     return Promise.resolve();
   }

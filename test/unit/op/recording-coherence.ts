@@ -151,6 +151,11 @@ export class RecordingCoherence implements Coherence {
     this.events.push(`dropPages ${inode.key} ${offset} ${bytes}`);
     return Promise.resolve();
   }
+  distrust(inodes: readonly Inode[], pages: boolean): Promise<void> {
+    if (this.held === 0) this.violations.push("distrust without a pin");
+    this.events.push(`distrust ${inodes.map((inode) => inode.key).join(" ")}${pages ? " with pages" : ""}`);
+    return Promise.resolve();
+  }
   openForWrite(_inode: Inode, _waiter: Waiter): "cached" | "direct" {
     if (this.token === "cached") this.tokens += 1;
     return this.token;

@@ -1,0 +1,32 @@
+/**
+ * A change on its way, whose caller may be killed, or which may end without anybody knowing whether it was made (EIO: remote-session.ts).
+ *
+ * The kernel that told a dying caller EINTR has let go of the locks it held, of a directory or of pages; whoever comes next may look, and
+ * cache what is there before the change is made. Nothing in the kernel would undo that: what it does at the end of a change it did at
+ * the EINTR (fs/fuse/dir.c, fuse_unlink: fuse_invalidate_entry). So everything that it may have cached of these inodes is dropped, under
+ * the pins, when the change has ended.
+ */
+import { E } from "../../dlmd/base/errno.ts";
+import type { Inode } from "../inode/inode.ts";
+import type { Maybe } from "../lower/lower.ts";
+import type { Call } from "./call.ts";
+import { isErrno } from "./lookup.ts";
+import { type Mount, waiting } from "./mount.ts";
+
+/** The outcome of `made`, once nothing cached contradicts it. `inodes`: all that it changes, the directories of its names too. */
+export function changed<T>(mount: Mount, call: Call, inodes: readonly Inode[], made: Maybe<T>): Maybe<T> {
+  return waiting(made) ? watch(mount, call, inodes, made) : made;
+}
+
+async function watch<T>(mount: Mount, call: Call, inodes: readonly Inode[], made: Promise<T>): Promise<T> {
+  let result: T;
+  try {
+    result = await made;
+  } catch (error) {
+    // A caller that is still there may hold the pages of its own WRITE: the kernel itself gives those up at an error.
+    if (call.interrupted || isErrno(error, E.EIO)) await mount.coherence.distrust(inodes, call.interrupted);
+    throw error;
+  }
+  if (call.interrupted) await mount.coherence.distrust(inodes, true);
+  return result;
+}
