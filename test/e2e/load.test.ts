@@ -2,7 +2,7 @@
  * A real load over three mounts of one volume: git, npm, tar and SQLite, each begun on one node and checked on another.
  */
 import { execFile } from "node:child_process";
-import { mkdtemp, mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, mkdir, readFile, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { promisify } from "node:util";
@@ -79,6 +79,21 @@ describe("a real load over three nodes", () => {
     await run("npm", ["ci", "--prefer-offline", "--no-audit", "--no-fund"], { cwd: target, maxBuffer: 64 << 20 });
     const { stdout } = await run("node", [path.join(lab.node(1).mount, "project", "dist/overlay/main.js"), "--version"]);
     expect(stdout.trim()).toBe("0.1.0");
+  });
+
+  it("10,000 files in one directory: made on node1, listed on node2 and node3, removed on node3, gone on node1", async () => {
+    const dir = path.join(lab.node(1).mount, "many");
+    await mkdir(dir);
+    await run("python3", [
+      "-c",
+      "import os,sys\nos.chdir(sys.argv[1])\nfor k in range(10000): os.close(os.open(f'file-{k}',os.O_CREAT|os.O_EXCL|os.O_WRONLY))",
+      dir,
+    ]);
+    const wanted = Array.from({ length: 10_000 }, (_, k) => `file-${k}`).sort();
+    for (const node of [2, 3]) expect((await readdir(path.join(lab.node(node).mount, "many"))).sort()).toEqual(wanted);
+    for (let k = 0; k < 10_000; k += 997) expect((await stat(path.join(lab.node(2).mount, "many", `file-${k}`))).size).toBe(0);
+    await rm(path.join(lab.node(3).mount, "many"), { recursive: true });
+    await expect(stat(dir)).rejects.toThrow(/ENOENT/);
   });
 
   it("tar: unpacked on node3, its sums checked on node1", async () => {

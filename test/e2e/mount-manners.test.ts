@@ -1,0 +1,91 @@
+/** A clustered mount among the others of a machine: findmnt, df, remount, umount, umount -l, as for any file system. */
+import { execFile } from "node:child_process";
+import { once } from "node:events";
+import { open, readFile, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { startLab, type TestLab } from "./lab.ts";
+
+const run = promisify(execFile);
+const program = path.resolve(import.meta.dirname, "../../dist/overlay/main.js");
+
+async function code(work: Promise<unknown>): Promise<string> {
+  try {
+    await work;
+    return "ok";
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code ?? String(error);
+  }
+}
+
+describe("a clustered mount among others", () => {
+  let lab: TestLab;
+  beforeAll(async () => {
+    lab = await startLab({ nodes: 2, size: "256M" });
+  });
+  afterAll(async () => {
+    await lab?.end();
+  });
+
+  async function deviceOf(nodeid: number): Promise<string> {
+    const device = (await lab.status()).find((node) => node.nodeid === nodeid)?.device;
+    if (device === null || device === undefined) throw new Error(`node${nodeid} has no device`);
+    return device;
+  }
+
+  it("findmnt shows fuse.clustered with the device as its source; df shows the volume's space on every node", async () => {
+    for (const nodeid of [1, 2]) {
+      const { stdout } = await run("findmnt", ["-n", "-o", "FSTYPE,SOURCE", lab.node(nodeid).mount]);
+      expect(stdout.trim().split(/\s+/)).toEqual(["fuse.clustered", await deviceOf(nodeid)]);
+    }
+    const sizes = await Promise.all(
+      [1, 2].map(async (nodeid) => {
+        const { stdout } = await run("df", ["--output=size,itotal", lab.node(nodeid).mount]);
+        return stdout.split("\n")[1];
+      }),
+    );
+    expect(sizes[0]).toMatch(/\d{5,}/);
+    expect(sizes[1]).toBe(sizes[0]);
+  });
+
+  it("remounted read-only it refuses changes on this node alone, and takes them again after rw", async () => {
+    const { mount, runDir } = lab.node(2);
+    const remount = (mode: string): Promise<unknown> =>
+      lab.mustExec(2, ["node", program, "mount", mount, "-o", `remount,${mode},runDir=${runDir}`]);
+    await writeFile(path.join(mount, "file"), "before");
+    await remount("ro");
+    expect(await code(writeFile(path.join(mount, "file"), "no"))).toBe("EROFS");
+    await writeFile(path.join(lab.node(1).mount, "file"), "elsewhere");
+    expect(await readFile(path.join(mount, "file"), "utf8")).toBe("elsewhere");
+    await remount("rw");
+    await writeFile(path.join(mount, "file"), "again");
+    expect(await readFile(path.join(lab.node(1).mount, "file"), "utf8")).toBe("again");
+  });
+
+  it("umount is EBUSY while a file is open; umount -l lets the file go on and ends with its last close; then it is mounted again", async () => {
+    const { mount, runDir } = lab.node(2);
+    const device = await deviceOf(2);
+    const held = await open(path.join(mount, "file"), "r+");
+    await expect(run("umount", ["-i", mount])).rejects.toThrow(/busy/);
+    const overlayPid = (await lab.status()).find((node) => node.nodeid === 2)?.overlayPid;
+    await run("umount", ["-i", "-l", mount]);
+    await held.write("lazily", 0);
+    expect(await readFile(path.join(lab.node(1).mount, "file"), "utf8")).toBe("lazily");
+    const ended = processEnd(overlayPid as number);
+    await held.close();
+    await ended;
+    await lab.mustExec(1, [
+      "sh",
+      "-c",
+      `cd / && exec nsenter --net=/run/netns/${lab.node(2).netns} node ${program} mount ${device} ${mount} -o runDir=${runDir}`,
+    ]);
+    expect(await readFile(path.join(mount, "file"), "utf8")).toBe("lazily");
+  });
+});
+
+/** Resolves when that process, which is not our child, has ended: tail --pid waits for it. */
+async function processEnd(pid: number): Promise<void> {
+  const watch = execFile("tail", ["--pid", String(pid), "-f", "/dev/null"]);
+  await once(watch, "exit");
+}
