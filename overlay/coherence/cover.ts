@@ -2,9 +2,11 @@
  * The lock state of one inode on this node, and what its kernel was told about it. Pure data: lock-cache.ts, revoke.ts,
  * names.ts and write-token.ts are the rules over it.
  *
- * A cover outlives the inode record: the kernel forgets an inode long before the lock on it is worth giving back.
+ * A cover outlives the inode record: the kernel forgets an inode long before the lock on it is worth giving back. There is one for
+ * each inode that is cached, so its size counts: what most of them do not need is null or shared.
  */
 import type { Errno } from "../../dlmd/base/errno.ts";
+import type { Lock } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/lock/mode.ts";
 import type { Inode, InodeKind } from "../inode/inode.ts";
 import type { FileId } from "../lower/lower.ts";
@@ -33,13 +35,17 @@ export type ChildWaiter = (pinned: boolean) => void;
 
 /** What the kernel was last told under a name of a directory. */
 export interface ToldName {
-  readonly name: Buffer;
+  readonly dir: Cover;
+  /** The name in latin1 spelling, as it stands in `dir.names`. */
+  readonly key: string;
   /** null: a negative entry. */
   child: Cover | null;
   /** The mount's epoch in which validity was given with it; 0: none is in force. */
   validEpoch: number;
   /** When it was last told while the kernel already had it; 0: told once, under the directory's lock. */
   rearmedAt: number;
+  /** The next name of the same child (`toldIn`). */
+  next: ToldName | null;
 }
 
 /** An open that waits for the write token. */
@@ -81,8 +87,9 @@ export interface Cover {
   uses: number;
   grantedAt: number;
   revokedAt: number;
-  waiters: PinWaiter[];
-  childWaiters: ChildWaiter[];
+  /** Never changed in place, but replaced. */
+  waiters: readonly PinWaiter[];
+  childWaiters: readonly ChildWaiter[];
   /** The strongest mode that another node waits for; NL: none. */
   wanted: Mode;
   /** Where the revoke under way ends. */
@@ -104,12 +111,17 @@ export interface Cover {
   hotUntil: number;
   /** The kernel has its attributes with validity: told so, and nothing that changes them was done since. */
   attrTold: boolean;
-  /** Where this inode's names were told: to be taken out when the kernel forgets it. */
-  toldIn: { readonly dir: Cover; readonly key: string }[] | null;
+  /** The first of this inode's names that were told: to be taken out when the kernel forgets it. */
+  toldIn: ToldName | null;
   token: WriteToken | null;
+  /** What the shell asks dlmd with; null: it never did. */
+  lock: Lock | null;
   /** Its last name and last handle are gone: the lock goes as soon as the kernel forgets it. */
   doomed: boolean;
 }
+
+/** Of every cover that nobody waits for. */
+export const NOBODY: readonly never[] = Object.freeze([]);
 
 export function createCover(id: FileId, key: string, kind: InodeKind): Cover {
   return {
@@ -127,8 +139,8 @@ export function createCover(id: FileId, key: string, kind: InodeKind): Cover {
     uses: 0,
     grantedAt: 0,
     revokedAt: Number.NEGATIVE_INFINITY,
-    waiters: [],
-    childWaiters: [],
+    waiters: NOBODY,
+    childWaiters: NOBODY,
     wanted: Mode.NL,
     target: Mode.NL,
     round: 0,
@@ -142,6 +154,7 @@ export function createCover(id: FileId, key: string, kind: InodeKind): Cover {
     attrTold: false,
     toldIn: null,
     token: null,
+    lock: null,
     doomed: false,
   };
 }

@@ -15,6 +15,7 @@ import type { LockStatus } from "../../dlmd/client/api.ts";
 import { Mode, modeCovers, modesCompatible } from "../../dlmd/lock/mode.ts";
 import type { PinMode } from "./api.ts";
 import { handleRegistered } from "./born.ts";
+import { NOBODY } from "./cover.ts";
 import type { ChildWaiter, Cover, PinWaiter } from "./cover.ts";
 import type { CoherenceState } from "./effect.ts";
 import { enterConverted, enterRevoke, passData, requestInRevoke, resumeRevoke } from "./revoke.ts";
@@ -29,16 +30,15 @@ export function tryPin(cover: Cover, mode: PinMode): boolean {
 }
 
 export function addWaiter(state: CoherenceState, cover: Cover, waiter: PinWaiter, now: number): void {
-  cover.waiters.push(waiter);
+  cover.waiters = [...cover.waiters, waiter];
   if (waiter.passes && (cover.phase === "draining" || cover.phase === "invalidating")) requestInRevoke(state, cover);
   else pump(state, cover, now);
 }
 
 /** The caller of a queued waiter is being killed; false if it was pinned already. */
 export function removeWaiter(state: CoherenceState, cover: Cover, waiter: PinWaiter, now: number): boolean {
-  const at = cover.waiters.indexOf(waiter);
-  if (at < 0) return false;
-  cover.waiters.splice(at, 1);
+  if (!cover.waiters.includes(waiter)) return false;
+  cover.waiters = cover.waiters.filter((other) => other !== waiter);
   state.effects.push({ do: "settle", waiter, error: errnoError(E.EINTR) });
   pump(state, cover, now);
   return true;
@@ -76,7 +76,7 @@ export function pinChild(state: CoherenceState, cover: Cover, waiter: ChildWaite
     cover.askingForChild = true;
     ask(state, cover, Mode.PR, LockFlag.NOQUEUE | LockFlag.NOQUEUEBAST);
   }
-  cover.childWaiters.push(waiter);
+  cover.childWaiters = [...cover.childWaiters, waiter];
   return null;
 }
 
@@ -129,7 +129,7 @@ function settleChildren(state: CoherenceState, cover: Cover, granted: boolean): 
     }
     state.effects.push({ do: "settle-child", waiter, pinned: granted });
   }
-  cover.childWaiters = [];
+  cover.childWaiters = NOBODY;
 }
 
 export function handleBast(state: CoherenceState, cover: Cover, wanted: Mode, now: number): void {
@@ -175,7 +175,7 @@ function pinWaiters(state: CoherenceState, cover: Cover): void {
     if (waiter.mode === Mode.EX) cover.attrTold = false;
     state.effects.push({ do: "settle", waiter, error: null });
   }
-  if (taken > 0) cover.waiters.splice(0, taken);
+  if (taken > 0) cover.waiters = taken === cover.waiters.length ? NOBODY : cover.waiters.slice(taken);
 }
 
 function strongestWaiting(cover: Cover): Mode {

@@ -24,24 +24,37 @@ export function nameKey(name: Buffer): string {
   return name.toString("latin1");
 }
 
-function dropBackReference(child: Cover, dir: Cover, key: string): void {
-  const list = child.toldIn;
-  if (list === null) return;
-  const at = list.findIndex((reference) => reference.dir === dir && reference.key === key);
-  if (at >= 0) list.splice(at, 1);
-  if (list.length === 0) child.toldIn = null;
+/** Takes it out of the list of its child's names. */
+function dropBackReference(told: ToldName, child: Cover): void {
+  if (child.toldIn === told) child.toldIn = told.next;
+  else {
+    let before = child.toldIn;
+    while (before !== null && before.next !== told) before = before.next;
+    if (before !== null) before.next = told.next;
+  }
+  told.next = null;
 }
 
-function setChild(dir: Cover, key: string, told: ToldName, child: Cover | null): void {
+function setChild(told: ToldName, child: Cover | null): void {
   if (told.child === child) return;
-  if (told.child !== null) dropBackReference(told.child, dir, key);
+  const { dir } = told;
+  if (told.child !== null) dropBackReference(told, told.child);
   else dir.negatives -= 1;
   told.child = child;
   if (child === null) dir.negatives += 1;
   else {
-    child.toldIn ??= [];
-    child.toldIn.push({ dir, key });
+    told.next = child.toldIn;
+    child.toldIn = told;
   }
+}
+
+function addName(dir: Cover, key: string, child: Cover | null, validEpoch: number, rearmedAt: number): ToldName {
+  const told: ToldName = { dir, key, child: null, validEpoch, rearmedAt, next: null };
+  dir.negatives += 1;
+  dir.names ??= new Map();
+  dir.names.set(key, told);
+  setChild(told, child);
+  return told;
 }
 
 /**
@@ -49,20 +62,16 @@ function setChild(dir: Cover, key: string, told: ToldName, child: Cover | null):
  * `epoch` is the mount's present epoch, from 1.
  */
 export function tellName(dir: Cover, name: Buffer, child: Cover | null, mayBeValid: boolean, epoch: number, now: number): boolean {
-  const names = (dir.names ??= new Map());
   const key = nameKey(name);
-  let told = names.get(key);
+  let told = dir.names?.get(key);
   let valid = mayBeValid && now >= dir.hotUntil;
   if (told === undefined) {
     if (child === null && (!valid || dir.negatives >= NEGATIVE_NAMES_MAX)) return false;
-    told = { name: Buffer.from(name), child: null, validEpoch: 0, rearmedAt: 0 };
-    dir.negatives += 1;
-    names.set(key, told);
-    setChild(dir, key, told, child);
+    told = addName(dir, key, child, 0, 0);
   } else {
     // Negative dentries are never revalidated: only a name that the kernel has as a file can be re-armed.
     if (told.child !== null && child !== null) told.rearmedAt = now;
-    setChild(dir, key, told, child);
+    setChild(told, child);
     if (child === null && !valid) {
       dropName(dir, name);
       valid = false;
@@ -89,11 +98,17 @@ export function dropName(dir: Cover, name: Buffer): void {
   dropKey(dir, nameKey(name));
 }
 
+/** All of a directory whose lock goes. */
+export function dropNames(dir: Cover): void {
+  for (const key of dir.names?.keys() ?? []) dropKey(dir, key);
+  dir.names = null;
+}
+
 function dropKey(dir: Cover, key: string): void {
   const told = dir.names?.get(key);
   if (told === undefined) return;
   if (told.child === null) dir.negatives -= 1;
-  else dropBackReference(told.child, dir, key);
+  else dropBackReference(told, told.child);
   dir.names?.delete(key);
 }
 
@@ -121,22 +136,18 @@ export function exchangeNames(oldDir: Cover, oldName: Buffer, newDir: Cover, new
 }
 
 function putName(dir: Cover, name: Buffer, child: Cover | null, validEpoch: number, now: number): void {
-  const names = (dir.names ??= new Map());
-  const key = nameKey(name);
-  const told: ToldName = { name: Buffer.from(name), child: null, validEpoch, rearmedAt: now };
-  dir.negatives += 1;
-  names.set(key, told);
-  setChild(dir, key, told, child);
+  addName(dir, nameKey(name), child, validEpoch, now);
 }
 
 /** The kernel forgot the inode: its dentries are gone. */
 export function forgetNames(child: Cover): void {
-  const list = child.toldIn;
-  if (list === null) return;
+  let told = child.toldIn;
   child.toldIn = null;
-  for (const { dir, key } of list) {
-    const told = dir.names?.get(key);
-    if (told !== undefined && told.child === child) dir.names?.delete(key);
+  while (told !== null) {
+    const { next } = told;
+    told.next = null;
+    told.dir.names?.delete(told.key);
+    told = next;
   }
 }
 
@@ -157,7 +168,7 @@ export function planExpiry(dir: Cover, epoch: number, now: number): ExpiryPlan {
       if (!valid) continue;
       const settling = told.rearmedAt !== 0 && now - told.rearmedAt < REARM_SETTLED_MS;
       if (settling && told.child?.kind === "directory") all = true;
-      names.push({ name: told.name, drop: settling });
+      names.push({ name: Buffer.from(key, "latin1"), drop: settling });
       // A negative entry serves no other purpose than its validity.
       if (told.child === null) {
         dir.names.delete(key);

@@ -12,7 +12,7 @@
 import { assert } from "../../dlmd/base/assert.ts";
 import { Mode, modeCovers, modesCompatible } from "../../dlmd/lock/mode.ts";
 import type { Cover, PinWaiter } from "./cover.ts";
-import { kernelKnows } from "./cover.ts";
+import { kernelKnows, NOBODY } from "./cover.ts";
 import { publishBefore } from "./born.ts";
 import type { CoherenceState, InvalidationPlan } from "./effect.ts";
 import { ask, pump, tokenHeld } from "./lock-cache.ts";
@@ -147,7 +147,7 @@ export function passData(state: CoherenceState, cover: Cover): void {
       kept.push(waiter);
     }
   }
-  cover.waiters = kept;
+  cover.waiters = kept.length === 0 ? NOBODY : kept;
   const raise = writes && cover.phase === "invalidating" && tokenHeld(cover) && cover.mode === Mode.PR && cover.asking === null;
   if (raise) ask(state, cover, Mode.EX, 0);
 }

@@ -5,7 +5,7 @@
 import { assert, assertNever } from "../../dlmd/base/assert.ts";
 import { E, Errno, errnoError, errnoName } from "../../dlmd/base/errno.ts";
 import type { Log } from "../../dlmd/base/log.ts";
-import type { Lock, LockStatus, Lockspace } from "../../dlmd/client/api.ts";
+import type { Lock, LockHandlers, LockStatus, Lockspace } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/lock/mode.ts";
 import type { Inode, InodeKind } from "../inode/inode.ts";
 import { compareFileIds, fileKey } from "../lower/lower.ts";
@@ -17,7 +17,7 @@ import type { ChildWaiter, Cover, PinWaiter, WriteToken } from "./cover.ts";
 import { createCoherenceState } from "./effect.ts";
 import type { CoherenceState, Effect, InvalidationPlan } from "./effect.ts";
 import { addWaiter, handleAst, handleBast, pinChild, pump, removeWaiter, tryPin, unpin, unpinData } from "./lock-cache.ts";
-import { dropName, exchangeNames, forgetNames, moveName, tellName, toldName, validName } from "./names.ts";
+import { dropName, dropNames, exchangeNames, forgetNames, moveName, tellName, toldName, validName } from "./names.ts";
 import { handleInvalidated, handleRetryTimer, handleTimer } from "./revoke.ts";
 import { closeToken, handleTokenAst, handleTokenBast, openToken, TOKEN_WAIT_MS } from "./write-token.ts";
 
@@ -94,14 +94,42 @@ export function createCoherenceShell(options: CoherenceShellOptions): CoherenceS
   return new Shell(options);
 }
 
+interface LockEvents {
+  readonly ast: (cover: Cover, lock: Lock, status: LockStatus) => void;
+  readonly bast: (cover: Cover, wanted: Mode) => void;
+}
+
+/** The handlers of one inode's lock: an object and no closures, because there is one for each cached inode. */
+class CoverLock implements LockHandlers {
+  readonly #cover: Cover;
+  readonly #events: LockEvents;
+
+  constructor(cover: Cover, events: LockEvents) {
+    this.#cover = cover;
+    this.#events = events;
+  }
+
+  ast(lock: Lock, status: LockStatus): void {
+    this.#events.ast(this.#cover, lock, status);
+  }
+
+  bast(_lock: Lock, wanted: Mode): void {
+    this.#events.bast(this.#cover, wanted);
+  }
+}
+
 class Shell implements CoherenceShell {
   readonly #options: CoherenceShellOptions;
   readonly #state: CoherenceState = createCoherenceState();
   readonly #covers = new Map<string, Cover>();
-  readonly #locks = new Map<Cover, Lock>();
+  #locks = 0;
   readonly #tokenLocks = new Map<Cover, { readonly lock: Lock; readonly token: WriteToken }>();
   readonly #idle = new Set<Cover>();
   readonly #counts = { lockRequests: 0, bastsReceived: 0, revokes: 0, revokeRounds: 0, namesExpired: 0, epochs: 0 };
+  readonly #lockEvents: LockEvents = {
+    ast: (cover, lock, status) => this.#handleAst(cover, lock, status),
+    bast: (cover, wanted) => this.#handleBast(cover, wanted),
+  };
   #registerTimer: NodeJS.Timeout | null = null;
   #draining = false;
   #closed = false;
@@ -114,7 +142,7 @@ class Shell implements CoherenceShell {
   get counters(): CoherenceCounters {
     return {
       ...this.#counts,
-      locksHeld: this.#locks.size + this.#tokenLocks.size,
+      locksHeld: this.#locks + this.#tokenLocks.size,
       covers: this.#covers.size,
       unregistered: this.#state.unregistered.size,
     };
@@ -366,12 +394,8 @@ class Shell implements CoherenceShell {
     this.#idle.delete(cover);
     this.#covers.delete(cover.key);
     dropUnregistered(this.#state, cover);
-    if (cover.names !== null) {
-      for (const told of cover.names.values()) dropName(cover, told.name);
-      cover.names = null;
-    }
-    unlockIdle(this.#locks.get(cover));
-    this.#locks.delete(cover);
+    dropNames(cover);
+    this.#unlockIdle(cover);
     cover.mode = Mode.NL;
     unlockIdle(this.#tokenLocks.get(cover)?.lock);
     this.#tokenLocks.delete(cover);
@@ -463,23 +487,23 @@ class Shell implements CoherenceShell {
   }
 
   #request(cover: Cover, mode: Mode, flags: number): void {
-    let lock = this.#locks.get(cover);
-    if (lock === undefined) {
-      lock = this.#options.lockspace.createLock(`i${cover.key}`, {
-        ast: (of, status) => this.#handleAst(cover, of, status),
-        bast: (_of, wanted) => {
-          this.#counts.bastsReceived += 1;
-          handleBast(this.#state, cover, wanted, this.#options.now());
-          this.#run();
-        },
-      });
-      this.#locks.set(cover, lock);
+    if (cover.lock === null) {
+      cover.lock = this.#options.lockspace.createLock(`i${cover.key}`, new CoverLock(cover, this.#lockEvents));
+      this.#locks += 1;
     }
+    const { lock } = cover;
     this.#counts.lockRequests += 1;
     // NL is to let go of it: what is asked for later is a new lock then, behind all who wait. As a conversion it would stand in the
     // convert queue, before the conversion in place that has to come first (lock-cache.ts), and the two would wait for each other.
     if (mode === Mode.NL) lock.unlock(0);
     else lock.request(mode, flags);
+  }
+
+  #unlockIdle(cover: Cover): void {
+    if (cover.lock === null) return;
+    unlockIdle(cover.lock);
+    cover.lock = null;
+    this.#locks -= 1;
   }
 
   #handleAst(cover: Cover, lock: Lock, status: LockStatus): void {
@@ -490,6 +514,12 @@ class Shell implements CoherenceShell {
     const givenUp = status === "unlocked";
     if (givenUp && cover.asking !== Mode.NL) return;
     handleAst(this.#state, cover, givenUp ? "granted" : status, lock.mode, this.#options.now());
+    this.#run();
+  }
+
+  #handleBast(cover: Cover, wanted: Mode): void {
+    this.#counts.bastsReceived += 1;
+    handleBast(this.#state, cover, wanted, this.#options.now());
     this.#run();
   }
 
@@ -600,9 +630,8 @@ class Shell implements CoherenceShell {
       pump(this.#state, cover, this.#options.now());
     }
     this.#run();
-    for (const lock of this.#locks.values()) unlockIdle(lock);
+    for (const cover of this.#covers.values()) this.#unlockIdle(cover);
     for (const { lock } of this.#tokenLocks.values()) unlockIdle(lock);
-    this.#locks.clear();
     this.#tokenLocks.clear();
     await Promise.resolve();
   }

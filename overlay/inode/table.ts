@@ -9,7 +9,6 @@
  */
 import { assert } from "../../dlmd/base/assert.ts";
 import type { Cover } from "../coherence/cover.ts";
-import { fileKey } from "../lower/lower.ts";
 import type { FileId } from "../lower/lower.ts";
 import type { Inode, InodeKind } from "./inode.ts";
 
@@ -53,7 +52,7 @@ export class InodeTable {
 
   constructor(options: InodeTableOptions) {
     this.#options = options;
-    this.root = this.#create(options.root, fileKey(options.root), "directory");
+    this.root = this.#create(options.root, "directory");
     this.root.nlookup = 1;
   }
 
@@ -68,7 +67,7 @@ export class InodeTable {
 
   /** The record of that identity, created if need be, and in use until `leave`. `mode`: its st_mode. */
   remember(id: FileId, mode: number): InodeRecord {
-    const record = this.#find(id) ?? this.#create(id, fileKey(id), inodeKind(mode));
+    const record = this.#find(id) ?? this.#create(id, inodeKind(mode));
     record.useCount += 1;
     return record;
   }
@@ -147,11 +146,13 @@ export class InodeTable {
     before.sibling = record.sibling;
   }
 
-  #create(id: FileId, key: string, kind: InodeKind): InodeRecord {
+  #create(id: FileId, kind: InodeKind): InodeRecord {
+    const cover = this.#options.createCover(id, kind);
     const record: InodeRecord = {
       fuseNodeid: this.#nextNodeid,
-      id,
-      key,
+      // Those of the cover: there are many.
+      id: cover.id,
+      key: cover.key,
       kind,
       nlookup: 0,
       openCount: 0,
@@ -160,7 +161,7 @@ export class InodeTable {
       cachedOpenCount: 0,
       nlinkHint: 1,
       sibling: this.#byIno.get(id.ino) ?? null,
-      cover: this.#options.createCover(id, kind),
+      cover,
     };
     this.#nextNodeid += 1;
     this.#byNodeid.set(record.fuseNodeid, record);

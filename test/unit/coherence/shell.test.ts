@@ -72,8 +72,8 @@ describe("the shell", () => {
     const waiter = { interrupted: false, onInterrupt: null };
     await shell.pin(inode, Mode.PR, waiter);
     shell.unpin(inode, Mode.PR);
-    const [[lock, { bast }]] = [...handlers] as [[Lock, LockHandlers]];
-    bast(lock, Mode.EX);
+    const [[lock, end]] = [...handlers] as [[Lock, LockHandlers]];
+    end.bast(lock, Mode.EX);
     await shell.pin(inode, Mode.PR, waiter);
     expect(asked).toEqual([`lock i12.7 ${Mode.PR}`, "unlock i12.7", `lock i12.7 ${Mode.PR}`]);
     shell.unpin(inode, Mode.PR);
@@ -105,8 +105,8 @@ describe("the shell", () => {
     expect(shell.isTold(dir, name)).toBe(false);
     for (const revoked of [dir, child]) {
       await tell();
-      const [lock, { bast }] = [...handlers].findLast(([{ resource }]) => resource === `i${revoked.key}`) as [Lock, LockHandlers];
-      bast(lock, Mode.EX);
+      const [lock, end] = [...handlers].findLast(([{ resource }]) => resource === `i${revoked.key}`) as [Lock, LockHandlers];
+      end.bast(lock, Mode.EX);
       for (const inode of [dir, child]) await shell.pin(inode, Mode.EX, waiter);
       for (const inode of [dir, child]) shell.unpin(inode, Mode.EX);
       expect(shell.isTold(dir, name)).toBe(false);
