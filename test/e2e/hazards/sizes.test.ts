@@ -3,7 +3,7 @@
  * node has grown or cut the file under an open descriptor.
  */
 import { describe, expect, it } from "vitest";
-import type { Actor } from "../actor.ts";
+import { type Actor, createBarrier } from "../actor.ts";
 import { hazardLab, scale } from "./hazard-lab.ts";
 
 /** `held`: what the program on a has open, with everything cached; a step then runs there after b has changed the file. */
@@ -36,6 +36,34 @@ interface Scene {
 
 describe("F5: a file grown elsewhere", () => {
   const hazard = hazardLab();
+  it.each(["the owner", "a remote node"])("a reader on %s sees nothing but records while programs append everywhere", async (role) => {
+    const [a, b] = role === "the owner" ? [hazard.owner, hazard.remotes[0]] : [hazard.remotes[0], hazard.remotes[1]];
+    const reader = hazard.actor(a);
+    const log = `log-${a}`;
+    const done = createBarrier(1);
+    await reader.run(`put(log, "")`, { log });
+    const reading = reader.run(
+      `
+held = os.open(log, os.O_RDONLY)
+bad, turn = [], 0
+while open(done, "rb").read() == bytes(8):
+    turn += 1
+    data = get(log) if turn % 2 == 0 else os.pread(held, 1 << 20, 0).decode("latin1")
+    if "\0" in data: bad.append("%d bytes, zeros from %d on" % (len(data), data.find("\0")))
+result = bad
+`,
+      { log, done },
+      120_000,
+    );
+    const write = `
+fd = os.open(log, os.O_WRONLY | os.O_APPEND)
+for k in range(rounds): os.write(fd, b"record %d\n" % k)
+`;
+    await Promise.all([a, b, b].map((nodeid) => hazard.actor(nodeid).run(write, { log, rounds: 300 * scale }, 120_000)));
+    await hazard.actor(b).run(`open(done, "wb").write(b"finished")`, { done });
+    expect(await reading).toEqual([]);
+  });
+
   describe.each([
     { role: "the owner", cached: true },
     { role: "a remote node", cached: true },

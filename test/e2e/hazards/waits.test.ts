@@ -99,7 +99,7 @@ describe("F11: waiting programs and signals", () => {
     const [program] = programs as [Actor];
     await hazard.hold(c);
     await program.run(`os.close(fd)`);
-    expect((await program.run(`result = os.getpid()`)) as number).toBe(program.pid);
+    expect(await program.run<number>(`result = os.getpid()`)).toBe(program.pid);
     hazard.letGo(c);
   });
 });

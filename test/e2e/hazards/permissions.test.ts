@@ -1,0 +1,279 @@
+/**
+ * Hazards F15 to F20: supplementary groups, sync, ACLs, orphans and what is no regular file, the price of a stat, and what the overlay
+ * asks of its own kernel.
+ */
+import { readFileSync } from "node:fs";
+import { describe, expect, it } from "vitest";
+import { hazardLab } from "./hazard-lab.ts";
+
+/** ACLs as in the extended attribute (linux/posix_acl_xattr.h). */
+const acls = `
+USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER = 1, 2, 4, 8, 16, 32
+ACCESS, DEFAULT = "system.posix_acl_access", "system.posix_acl_default"
+def acl(*entries):
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, bits, who) for tag, bits, who in entries)
+def entries(name, which=ACCESS):
+    data = os.getxattr(name, which)
+    return [list(struct.unpack_from("<HHI", data, at)) for at in range(4, len(data), 8)]
+NOBODY = 0xffffffff
+def mode(name): return oct(stat.S_IMODE(os.stat(name).st_mode))
+`;
+
+/** The same answer from each of the three nodes. */
+const onEach = (answer: readonly string[]): (readonly string[])[] => [answer, answer, answer];
+
+const PF_MEMALLOC_NOIO = 0x0008_0000;
+const CAP_SYS_RESOURCE = 1n << 24n;
+
+function mayUseResources(): boolean {
+  const mask = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync("/proc/self/status", "latin1"))?.[1] ?? "0";
+  return (BigInt(`0x${mask}`) & CAP_SYS_RESOURCE) !== 0n;
+}
+
+describe("permissions, orphans, sync", () => {
+  const hazard = hazardLab();
+
+  it.each(["the owner", "a remote node"])("F15: on %s a program works in a directory of a supplementary group", async (role) => {
+    const [a, b] = role === "the owner" ? [hazard.owner, hazard.remotes[0]] : [hazard.remotes[0], hazard.owner];
+    const dir = `group-${role.replaceAll(" ", "-")}`;
+    await hazard
+      .actor(a)
+      .run(
+        `os.mkdir(dir); os.chown(dir, 0, 2000); os.chmod(dir, 0o770); os.mkdir(dir + "/setgid"); os.chown(dir + "/setgid", 0, 2000); os.chmod(dir + "/setgid", 0o2770)`,
+        { dir },
+      );
+    const member = hazard.actor(a, { below: dir, uid: 1000, gid: 1000, groups: [2000, 3000], umask: 0 });
+    const work = await member.run<string[]>(`
+fd = os.open("file", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640); os.write(fd, b"text"); os.close(fd)
+os.mkdir("dir", 0o700); os.symlink("file", "link"); os.mkfifo("fifo", 0o600); os.mknod("node", 0o600)
+os.link("file", "second"); os.rename("second", "dir/second"); os.unlink("fifo")
+os.chown("file", -1, 3000)
+put("setgid/file", "x", mode=0o660); os.mkdir("setgid/dir", 0o700)
+result = sorted(os.listdir("."))
+`);
+    expect(work).toEqual(["dir", "file", "link", "node", "setgid"]);
+    const seen = await hazard.actor(b).run(
+      `
+os.chdir(dir)
+def owner(name):
+    s = os.lstat(name)
+    return [s.st_uid, s.st_gid, oct(stat.S_IMODE(s.st_mode))]
+result = [owner(name) for name in ("file", "dir", "node", "setgid/file", "setgid/dir")]
+`,
+      { dir },
+    );
+    expect(seen).toEqual([
+      [1000, 3000, "0o640"],
+      [1000, 1000, "0o700"],
+      [1000, 1000, "0o600"],
+      [1000, 2000, "0o660"],
+      [1000, 2000, "0o2700"],
+    ]);
+    const stranger = hazard.actor(a, { uid: 1001, gid: 1001, groups: [3000] });
+    expect(
+      await stranger.run(`result = [code(os.stat, dir + "/file"), code(os.open, dir + "/new", os.O_CREAT | os.O_RDWR)]`, { dir }),
+    ).toEqual(["EACCES", "EACCES"]);
+  });
+
+  it("F15: a member of a supplementary group keeps the setgid bit of a program that it makes in a setgid directory", async () => {
+    const root = hazard.actor(hazard.owner);
+    await root.run(`os.mkdir("bin"); os.chown("bin", 0, 2000); os.chmod("bin", 0o2770)`);
+    const member = hazard.actor(hazard.remotes[0], { below: "bin", uid: 1000, gid: 1000, groups: [2000], umask: 0 });
+    await member.run(`put("program", "x", mode=0o2770)`);
+    expect(await root.run(`s = os.stat("bin/program"); result = [s.st_gid, oct(stat.S_IMODE(s.st_mode))]`)).toEqual([2000, "0o2770"]);
+  });
+
+  it("F16: after fsync data is on the disk; sync and syncfs return; what a write returned for is seen everywhere", async () => {
+    for (const nodeid of hazard.all) {
+      const name = `synced${nodeid}`;
+      const marker = `marker of ${name}, ${process.pid} ${"=".repeat(40)}`;
+      const program = hazard.actor(nodeid);
+      await program.run(`fd = os.open(name, os.O_RDWR | os.O_CREAT); os.write(fd, marker.encode() * 100); os.fsync(fd)`, { name, marker });
+      // Data that is in no journal yet: a search of the image finds what the disk has.
+      expect(readFileSync(`${hazard.lab.dir}/disk.img`).includes(marker)).toBe(true);
+      expect(await program.run(`os.write(fd, b"more"); result = libc.syncfs(fd); os.sync()`)).toBe(0);
+      for (const other of hazard.all) {
+        expect(await hazard.actor(other).run(`result = get(name)[-4:]`, { name })).toBe("more");
+      }
+    }
+  });
+
+  it("F17: the mask of an ACL is obeyed on every node, and a changed one at once", async () => {
+    const [first, second] = [hazard.actor(hazard.owner), hazard.actor(hazard.remotes[0])];
+    const guests = hazard.all.map((nodeid) => hazard.actor(nodeid, { uid: 1001, gid: 1001 }));
+    const members = hazard.all.map((nodeid) => hazard.actor(nodeid, { uid: 1002, gid: 3000 }));
+    await first.run(`${acls}put("listed", "text"); os.chown("listed", 1000, 3000)`);
+    await second.run(acls);
+    const tries = `result = [code(os.open, "listed", os.O_RDONLY), code(os.open, "listed", os.O_RDWR)]`;
+    const all = (programs: typeof guests): Promise<unknown[]> => Promise.all(programs.map((program) => program.run(tries)));
+    await first.run(`os.chmod("listed", 0o640)`);
+    expect(await all(guests)).toEqual(onEach(["EACCES", "EACCES"]));
+    expect(await all(members)).toEqual(onEach(["ok", "EACCES"]));
+    for (let round = 0; round < 5; round += 1) {
+      // The user may read and write, the group nothing, and the mask leaves reading.
+      await first.run(
+        `os.setxattr("listed", ACCESS, acl((USER_OBJ, 6, NOBODY), (USER, 6, 1001), (GROUP_OBJ, 0, NOBODY), (MASK, 4, NOBODY), (OTHER, 0, NOBODY)))`,
+      );
+      expect(await all(guests)).toEqual(onEach(["ok", "EACCES"]));
+      expect(await all(members)).toEqual(onEach(["EACCES", "EACCES"]));
+      expect(await second.run(`result = [mode("listed"), [e[1] for e in entries("listed")]]`)).toEqual(["0o640", [6, 6, 0, 4, 0]]);
+      // chmod sets the mask.
+      await second.run(`os.chmod("listed", 0o660)`);
+      expect(await all(guests)).toEqual(onEach(["ok", "ok"]));
+      expect(await all(members)).toEqual(onEach(["EACCES", "EACCES"]));
+      expect(await first.run(`result = [e[1] for e in entries("listed")]`)).toEqual([6, 6, 0, 6, 0]);
+      await second.run(`os.removexattr("listed", ACCESS)`);
+      expect(await all(guests)).toEqual(onEach(["EACCES", "EACCES"]));
+      await first.run(`os.chmod("listed", 0o640)`);
+    }
+  });
+
+  it("F17: the umask counts where there is no default ACL, and only there", async () => {
+    const [a, b] = [hazard.remotes[0], hazard.owner];
+    const root = hazard.actor(a);
+    await root.run(`${acls}
+os.mkdir("umask"); os.chmod("umask", 0o777)
+os.mkdir("defaults"); os.chmod("defaults", 0o777)
+os.setxattr("defaults", DEFAULT, acl((USER_OBJ, 7, NOBODY), (USER, 6, 1001), (GROUP_OBJ, 5, NOBODY), (MASK, 7, NOBODY), (OTHER, 0, NOBODY)))
+`);
+    const user = hazard.actor(a, { uid: 1000, gid: 1000, umask: 0o077 });
+    await user.run(`
+for dir in ("umask", "defaults"):
+    os.close(os.open(dir + "/file", os.O_CREAT | os.O_RDWR, 0o666))
+    os.mkdir(dir + "/dir", 0o777); os.mknod(dir + "/node", 0o666)
+`);
+    const seen = await hazard.actor(b).run(`${acls}
+result = [mode(dir + name) for dir in ("umask", "defaults") for name in ("/file", "/dir", "/node")]
+result.append([e[1] for e in entries("defaults/file")])
+result.append([e[1] for e in entries("defaults/dir", DEFAULT)])
+`);
+    expect(seen).toEqual(["0o600", "0o700", "0o600", "0o660", "0o770", "0o660", [6, 6, 5, 6, 0], [7, 6, 5, 7, 0]]);
+    const guest = hazard.actor(hazard.remotes[1], { uid: 1001, gid: 1001 });
+    expect(await guest.run(`result = [code(os.open, "defaults/file", os.O_RDWR), code(os.open, "umask/file", os.O_RDONLY)]`)).toEqual([
+      "ok",
+      "EACCES",
+    ]);
+  });
+
+  it("F18: a file that is open and has lost its names, here or elsewhere", async () => {
+    const [a, b] = hazard.remotes;
+    const holder = hazard.actor(a);
+    const other = hazard.actor(b);
+    await holder.run(
+      `put("gone", "text"); os.link("gone", "gone.second"); fd = os.open("gone", os.O_RDWR); result = os.fstat(fd).st_nlink`,
+    );
+    await other.run(`os.stat("gone"); os.unlink("gone")`);
+    expect(await holder.run(`result = [os.fstat(fd).st_nlink, os.pread(fd, 10, 0), code(os.stat, "gone")]`)).toEqual([1, "text", "ENOENT"]);
+    await other.run(`os.unlink("gone.second")`);
+    expect(
+      await holder.run(`result = [os.fstat(fd).st_nlink, os.pread(fd, 10, 0), os.pwrite(fd, b"TEXT", 0), os.pread(fd, 10, 0)]`),
+    ).toEqual([0, "text", 4, "TEXT"]);
+    await other.run(`put("gone", "another")`);
+    expect(await holder.run(`result = [os.pread(fd, 10, 0), os.fstat(fd).st_nlink, get("gone")]; os.close(fd)`)).toEqual([
+      "TEXT",
+      0,
+      "another",
+    ]);
+    // Replaced by a rename.
+    await holder.run(`fd = os.open("gone", os.O_RDONLY)`);
+    await other.run(`put("new", "new"); os.rename("new", "gone")`);
+    expect(await holder.run(`result = [os.fstat(fd).st_nlink, os.pread(fd, 10, 0), get("gone")]`)).toEqual([0, "another", "new"]);
+  });
+
+  it("F18: a directory that was removed elsewhere under a program that works in it", async () => {
+    const [a, b] = [hazard.owner, hazard.remotes[0]];
+    const other = hazard.actor(b);
+    await other.run(`os.mkdir("removed"); put("removed/file", "x"); put("kept", "x")`);
+    const worker = hazard.actor(a, { below: "removed" });
+    await worker.run(`dir = os.open(".", os.O_RDONLY); os.listdir("."); get("file")`);
+    await other.run(`os.unlink("removed/file"); os.rmdir("removed")`);
+    const codes = await worker.run<string[]>(`
+result = [code(os.stat, "file"), code(os.open, "new", os.O_CREAT | os.O_RDWR), code(os.mkdir, "new"), code(os.symlink, "x", "new"), code(os.link, "../kept", "new"), code(os.rename, "../kept", "new"), code(os.unlink, "file")]
+`);
+    expect(codes).toEqual(codes.map(() => "ENOENT"));
+    const listing = await worker.run<string>(`
+try: result = "empty" if os.listdir(".") == [] else "full"
+except FileNotFoundError: result = "ENOENT"
+`);
+    expect(["empty", "ENOENT"]).toContain(listing);
+    const links = await worker.run<number>(`
+try: result = os.fstat(dir).st_nlink
+except FileNotFoundError: result = 0
+`);
+    expect(links).toBe(0);
+    await other.run(`os.mkdir("removed"); put("removed/file", "new")`);
+    expect(await worker.run(`result = [code(os.stat, "file"), get("../removed/file")]`)).toEqual(["ENOENT", "new"]);
+  });
+
+  it("F18: fifos, devices, sockets and symbolic links are changed from every node, and never opened for it", async () => {
+    const programs = hazard.all.map((nodeid) => hazard.actor(nodeid));
+    const [maker] = programs;
+    await maker?.run(`
+os.mkdir("special"); os.mkfifo("special/fifo"); os.mknod("special/null", 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+socket.socket(socket.AF_UNIX).bind("special/socket"); os.symlink("target", "special/link")
+`);
+    for (const [at, program] of programs.entries()) {
+      await program.run(
+        `
+for name in ("fifo", "null", "socket"):
+    os.chmod("special/" + name, 0o600 + at); os.chown("special/" + name, 100 + at, 200 + at); os.utime("special/" + name, (at, at))
+os.lchown("special/link", 100 + at, 200 + at); os.utime("special/link", (at, at), follow_symlinks=False)
+`,
+        { at },
+      );
+      for (const looker of programs) {
+        const seen = await looker.run(`
+def what(name):
+    s = os.lstat("special/" + name)
+    return [stat.S_IFMT(s.st_mode) >> 12, stat.S_IMODE(s.st_mode) & 7, s.st_uid, s.st_gid, int(s.st_mtime)]
+result = [what(name) for name in ("fifo", "null", "socket")] + [what("link")[2:], os.readlink("special/link"), os.stat("special/null").st_rdev]
+`);
+        const [kind, change] = [
+          [1, 2, 12],
+          [at, 100 + at, 200 + at, at],
+        ];
+        expect(seen).toEqual([...kind.map((type) => [type, ...change]), change.slice(1), "target", 259]);
+      }
+    }
+    const [one, two] = programs;
+    await one?.run(`os.link("special/fifo", "special/second"); os.rename("special/second", "special/third"); os.unlink("special/fifo")`);
+    expect(await two?.run(`result = [sorted(os.listdir("special")), os.stat("special/third").st_nlink]`)).toEqual([
+      ["link", "null", "socket", "third"],
+      1,
+    ]);
+    // Within a node a fifo is a fifo.
+    const [writer, reader] = [hazard.actor(hazard.owner), hazard.actor(hazard.owner)];
+    const [, read] = await Promise.all([
+      writer.run(`fd = os.open("special/third", os.O_WRONLY); os.write(fd, b"through"); os.close(fd)`),
+      reader.run(`fd = os.open("special/third", os.O_RDONLY); result = os.read(fd, 100); os.close(fd)`),
+    ]);
+    expect(read).toBe("through");
+  });
+
+  it("F19: a stat after a cached read costs no lock message, and without a read it costs nothing", async () => {
+    const [a] = hazard.remotes;
+    const program = hazard.actor(a);
+    // In a directory of its own: one that is fought over gives no validity to its names.
+    await program.run(
+      `os.mkdir("quiet"); os.chdir("quiet"); put("warm", "x"); fd = os.open("warm", os.O_RDONLY); os.pread(fd, 1, 0); os.stat("warm")`,
+    );
+    const before = await hazard.counters(a);
+    await program.run(`for k in range(200): os.stat("warm"); os.fstat(fd)`);
+    const between = await hazard.counters(a);
+    await program.run(`for k in range(200): os.pread(fd, 1, 0); os.stat("warm")`);
+    const after = await hazard.counters(a);
+    expect((between["fuseRequests"] ?? 0) - (before["fuseRequests"] ?? 0)).toBeLessThan(5);
+    expect(after["lockRequests"]).toBe(before["lockRequests"]);
+    expect((after["fuseRequests"] ?? 0) - (between["fuseRequests"] ?? 0)).toBeLessThan(250);
+  });
+
+  // Both take CAP_SYS_RESOURCE, which a container may not have.
+  it.runIf(mayUseResources())("F20: an overlay allocates without waiting for its own mount, and is not killed for memory", () => {
+    for (const { overlayPid } of hazard.lab.nodes) {
+      const line = readFileSync(`/proc/${overlayPid}/stat`, "latin1");
+      const flags = Number(line.slice(line.lastIndexOf(")") + 2).split(" ")[6]);
+      expect(flags & PF_MEMALLOC_NOIO).toBe(PF_MEMALLOC_NOIO);
+      expect(readFileSync(`/proc/${overlayPid}/oom_score_adj`, "latin1").trim()).toBe("-1000");
+    }
+  });
+});
