@@ -43,15 +43,17 @@ export interface Coherence {
   /** Pins all or none, in the one lock order; the same inode twice is pinned once in the stronger mode. Undo with unpinAll. */
   pinAll(wants: readonly Want[], waiter: Waiter): Maybe<void>;
   unpinAll(wants: readonly Want[]): void;
+  /** Locks granted so far: a number to be given to `pinChild`. */
+  readonly grants: number;
   /**
    * Under a pinned directory: pins PR on a child if that can be had without waiting for another node (hazard F13:
    * NOQUEUE). False: not pinned; the reply must then carry the attributes of an uncovered inode (hazard F5: size
-   * SENTINEL_SIZE, validity 0). Attributes read before a pin that took a trip must be read again after it:
-   * `trip` tells.
+   * SENTINEL_SIZE, validity 0). Attributes read while the lock was not here all the time must be read again after the pin: `trip` tells.
+   * `since`: what `grants` was before they were read.
    */
-  pinChild(inode: Inode): Maybe<{ readonly pinned: boolean; readonly trip: boolean }>;
+  pinChild(inode: Inode, since: number): Maybe<{ readonly pinned: boolean; readonly trip: boolean }>;
   /** The same for many, in one message to dlmd. */
-  pinChildren(inodes: readonly Inode[]): Maybe<readonly { readonly pinned: boolean; readonly trip: boolean }[]>;
+  pinChildren(inodes: readonly Inode[], since: number): Maybe<readonly { readonly pinned: boolean; readonly trip: boolean }[]>;
 
   /**
    * With nothing pinned: asks for PR on inodes whose lock another node has, all in one message, and waits until they came or a moment has

@@ -16,6 +16,8 @@ export function bear(state: CoherenceState, cover: Cover, now: number): void {
   if (cover.mode !== Mode.NL || cover.asking !== null || cover.phase !== "idle" || cover.token !== null) return;
   cover.mode = Mode.EX;
   cover.grantedAt = now;
+  state.grants += 1;
+  cover.grant = state.grants;
   cover.unregistered = true;
   cover.token = { state: "held", unregistered: true, users: 0, wanted: false, mapped: false, waiters: [] };
   state.unregistered.add(cover);

@@ -86,6 +86,8 @@ export interface Cover {
   /** Pins since the grant: a lock that was used much is worth a minimum hold time. */
   uses: number;
   grantedAt: number;
+  /** Which grant of the mount it was, from 1: the lock was here all the time since. */
+  grant: number;
   revokedAt: number;
   /** Never changed in place, but replaced. */
   waiters: readonly PinWaiter[];
@@ -138,6 +140,7 @@ export function createCover(id: FileId, key: string, kind: InodeKind): Cover {
     pins: 0,
     uses: 0,
     grantedAt: 0,
+    grant: 0,
     revokedAt: Number.NEGATIVE_INFINITY,
     waiters: NOBODY,
     childWaiters: NOBODY,

@@ -40,6 +40,8 @@ export interface CoherenceState {
   readonly registering: Set<Cover | WriteToken>;
   /** Directories in "publishing", with what they still wait for. */
   readonly publishing: Map<Cover, Set<Cover | WriteToken>>;
+  /** Locks granted so far. */
+  grants: number;
   /** The mount's entry epoch, from 1; raised before INC_EPOCH is sent. */
   epoch: number;
   readonly limits: {
@@ -56,6 +58,7 @@ export function createCoherenceState(): CoherenceState {
     unregistered: new Set(),
     registering: new Set(),
     publishing: new Map(),
+    grants: 0,
     epoch: 1,
     limits: { minHoldMs: 3, contendedMs: 100 },
   };

@@ -105,6 +105,8 @@ export function handleAst(state: CoherenceState, cover: Cover, status: LockStatu
   }
   if (status === "granted") {
     cover.grantedAt = now;
+    state.grants += 1;
+    cover.grant = state.grants;
     cover.uses = 0;
   }
   settleChildren(state, cover, status === "granted");

@@ -88,6 +88,7 @@ const BRING_WAIT_MS = 20;
 const IDLE_BATCH = 256;
 
 const pinnedChild = { pinned: true, trip: false } as const;
+const pinnedAnew = { pinned: true, trip: true } as const;
 const unpinnedChild = { pinned: false, trip: false } as const;
 
 export function createCoherenceShell(options: CoherenceShellOptions): CoherenceShell {
@@ -229,11 +230,15 @@ class Shell implements CoherenceShell {
     for (const want of orderWants(wants)) this.unpin(want.inode, want.mode);
   }
 
-  pinChild(inode: Inode): Maybe<{ readonly pinned: boolean; readonly trip: boolean }> {
+  get grants(): number {
+    return this.#state.grants;
+  }
+
+  pinChild(inode: Inode, since: number): Maybe<{ readonly pinned: boolean; readonly trip: boolean }> {
     attach(inode);
     let settle: ChildWaiter = unsettled;
     const now = pinChild(this.#state, inode.cover, (pinned) => settle(pinned));
-    if (now === true) return pinnedChild;
+    if (now === true) return inode.cover.grant > since ? pinnedAnew : pinnedChild;
     if (now === false) return unpinnedChild;
     const promise = new Promise<{ readonly pinned: boolean; readonly trip: boolean }>((resolve) => {
       settle = (pinned) => resolve({ pinned, trip: true });
@@ -242,8 +247,8 @@ class Shell implements CoherenceShell {
     return promise;
   }
 
-  pinChildren(inodes: readonly Inode[]): Maybe<readonly { readonly pinned: boolean; readonly trip: boolean }[]> {
-    const results = inodes.map((inode) => this.pinChild(inode));
+  pinChildren(inodes: readonly Inode[], since: number): Maybe<readonly { readonly pinned: boolean; readonly trip: boolean }[]> {
+    const results = inodes.map((inode) => this.pinChild(inode, since));
     if (!results.some((result) => result instanceof Promise)) return results as { pinned: boolean; trip: boolean }[];
     return Promise.all(results.map((result) => Promise.resolve(result)));
   }
@@ -306,6 +311,7 @@ class Shell implements CoherenceShell {
       notified.push(notify(directory, caches.incrementEpoch()));
     }
     for (const inode of inodes) {
+      inode.cover.attrTold = false;
       const drop = pages && inode.kind === "file" ? caches.invalidatePages : caches.invalidateAttributes;
       notified.push(notify(inode, drop(inode.fuseNodeid)));
     }

@@ -56,8 +56,9 @@ function readdirplus(
 ): Promise<readonly InodeRecord[] | null> {
   const dir = file.inode;
   return underDirectory(mount, call, dir, async () => {
+    const since = mount.coherence.grants;
     const page = await readPlus(mount, file, request);
-    return await answerPlus(mount, call, request, dir, page, lastTry);
+    return await answerPlus(mount, call, request, dir, page, since, lastTry);
   });
 }
 
@@ -125,6 +126,7 @@ async function answerPlus(
   request: ReaddirRequest,
   dir: InodeRecord,
   page: DirPage,
+  since: number,
   lastTry: boolean,
 ): Promise<readonly InodeRecord[] | null> {
   const { coherence, inodes } = mount;
@@ -134,7 +136,7 @@ async function answerPlus(
     return { entry, child: inodes.remember(found.id, found.attr.mode), attr: found.attr, pinned: false };
   });
   try {
-    const pinned = pinRows(mount, rows);
+    const pinned = pinRows(mount, rows, since);
     if (waiting(pinned)) await pinned;
     const away = lastTry ? [] : rows.flatMap((row) => (row.child === null || row.pinned ? [] : [row.child]));
     if (away.length === 0) {
@@ -153,9 +155,12 @@ async function answerPlus(
 }
 
 /** Pins what can be had without waiting for other nodes, all in one message, and reads those anew whose lock took a trip. */
-async function pinRows(mount: Mount, rows: readonly Row[]): Promise<void> {
+async function pinRows(mount: Mount, rows: readonly Row[], since: number): Promise<void> {
   const wanted = rows.filter((row): row is Row & { child: InodeRecord } => row.child !== null);
-  let pins = mount.coherence.pinChildren(wanted.map((row) => row.child));
+  let pins = mount.coherence.pinChildren(
+    wanted.map((row) => row.child),
+    since,
+  );
   if (waiting(pins)) pins = await pins;
   const outdated: (Row & { child: InodeRecord })[] = [];
   wanted.forEach((row, at) => {

@@ -22,6 +22,7 @@ export async function lookup(mount: Mount, call: Call, request: LookupRequest): 
   const dir = inodeOf(mount, request.fuseNodeid);
   if (!coherence.tryPin(dir, Mode.PR)) await coherence.pin(dir, Mode.PR, call);
   try {
+    const since = coherence.grants;
     let entry: Entry | Promise<Entry>;
     try {
       entry = lower.lookup(dir.id, request.name);
@@ -35,7 +36,7 @@ export async function lookup(mount: Mount, call: Call, request: LookupRequest): 
     }
     const child = mount.inodes.remember(entry.id, entry.attr.mode);
     try {
-      const done = replyEntry(mount, call, dir, request.name, child, entry.attr);
+      const done = replyEntry(mount, call, dir, request.name, child, entry.attr, since);
       if (waiting(done)) await done;
     } finally {
       mount.inodes.leave(child);
@@ -46,8 +47,16 @@ export async function lookup(mount: Mount, call: Call, request: LookupRequest): 
 }
 
 /** With the directory pinned: pins the child if that needs no other node, and answers. */
-function replyEntry(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, child: InodeRecord, attr: Attr): void | Promise<void> {
-  const pin = mount.coherence.pinChild(child);
+function replyEntry(
+  mount: Mount,
+  call: Call,
+  dir: InodeRecord,
+  name: Buffer,
+  child: InodeRecord,
+  attr: Attr,
+  since: number,
+): void | Promise<void> {
+  const pin = mount.coherence.pinChild(child, since);
   if (waiting(pin)) return replyEntryLater(mount, call, dir, name, child, attr, pin);
   if (pin.pinned && pin.trip) return replyEntryLater(mount, call, dir, name, child, attr, Promise.resolve(pin));
   try {

@@ -75,6 +75,7 @@ export class PermissiveCoherence implements SessionCoherence {
   unpinAll(wants: readonly Want[]): void {
     this.pins -= wants.length;
   }
+  readonly grants = 0;
   pinChild(_inode: Inode): { readonly pinned: boolean; readonly trip: boolean } {
     this.pins += 1;
     return { pinned: true, trip: false };

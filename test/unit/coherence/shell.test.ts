@@ -80,6 +80,27 @@ describe("the shell", () => {
     await shell.close();
   });
 
+  it("a child's lock that came while its attributes were read counts as a trip; one that was here before does not", async () => {
+    const shell = shellOver(lockspaceThatGrants([]).lockspace);
+    const [child, other] = [inodeOf(shell, 12, "file"), inodeOf(shell, 13, "file")];
+    const waiter = { interrupted: false, onInterrupt: null };
+    const before = shell.grants;
+    await shell.pin(child, Mode.PR, waiter);
+    shell.unpin(child, Mode.PR);
+    const between = shell.grants;
+    await shell.pin(other, Mode.PR, waiter);
+    shell.unpin(other, Mode.PR);
+    expect(shell.pinChild(child, before)).toEqual({ pinned: true, trip: true });
+    expect(shell.pinChildren([child, other], between)).toEqual([
+      { pinned: true, trip: false },
+      { pinned: true, trip: true },
+    ]);
+    shell.unpin(child, Mode.PR);
+    shell.unpin(child, Mode.PR);
+    shell.unpin(other, Mode.PR);
+    await shell.close();
+  });
+
   it("knows what the kernel has with its attributes: until these change, are revoked, or the name goes", async () => {
     const { lockspace, handlers } = lockspaceThatGrants([]);
     const shell = shellOver(lockspace);

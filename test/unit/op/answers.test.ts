@@ -31,6 +31,16 @@ describe("LOOKUP", () => {
     expect([entryValid(reply), attrValid(reply), size(reply)]).toEqual([true, true, 100]);
   });
 
+  it("a child whose lock was granted while the attributes were on their way: they are read again", async () => {
+    const bench = new Workbench();
+    bench.lower.later = true;
+    const served = bench.serve(lookup);
+    bench.coherence.grants += 1;
+    const reply = await served;
+    expect(bench.lower.calls).toEqual(["lookup", "getattr"]);
+    expect([attrValid(reply), size(reply)]).toEqual([true, 100]);
+  });
+
   it("negative: with validity, or ENOENT", async () => {
     const bench = new Workbench();
     bench.lower.errors.set("lookup", [E.ENOENT, E.ENOENT]);

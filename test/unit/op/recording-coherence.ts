@@ -85,14 +85,17 @@ export class RecordingCoherence implements Coherence {
   unpinAll(wants: readonly Want[]): void {
     for (const { inode, mode } of wants) this.#give(inode, mode);
   }
-  pinChild(inode: Inode): Maybe<ChildPin> {
+  /** Raised by a test: a lock was granted. */
+  grants = 0;
+  pinChild(inode: Inode, since: number): Maybe<ChildPin> {
     if (this.child.pinned) this.#take(inode, Mode.PR);
-    return this.childLater ? Promise.resolve(this.child) : this.child;
+    const pin = { pinned: this.child.pinned, trip: this.child.trip || this.grants > since };
+    return this.childLater ? Promise.resolve(pin) : pin;
   }
-  pinChildren(inodes: readonly Inode[]): Maybe<readonly ChildPin[]> {
+  pinChildren(inodes: readonly Inode[], since: number): Maybe<readonly ChildPin[]> {
     const pins = inodes.map((inode) => {
       if (this.child.pinned) this.#take(inode, Mode.PR);
-      return this.child;
+      return { pinned: this.child.pinned, trip: this.child.trip || this.grants > since };
     });
     return this.childLater ? Promise.resolve(pins) : pins;
   }
