@@ -49,7 +49,7 @@ bad, turn = [], 0
 while open(done, "rb").read() == bytes(8):
     turn += 1
     data = get(log) if turn % 2 == 0 else os.pread(held, 1 << 20, 0).decode("latin1")
-    if "\0" in data: bad.append("%d bytes, zeros from %d on" % (len(data), data.find("\0")))
+    if chr(0) in data: bad.append("%d bytes, zeros from %d on" % (len(data), data.find(chr(0))))
 result = bad
 `,
       { log, done },
@@ -57,7 +57,7 @@ result = bad
     );
     const write = `
 fd = os.open(log, os.O_WRONLY | os.O_APPEND)
-for k in range(rounds): os.write(fd, b"record %d\n" % k)
+for k in range(rounds): os.write(fd, b"record %d;" % k)
 `;
     await Promise.all([a, b, b].map((nodeid) => hazard.actor(nodeid).run(write, { log, rounds: 300 * scale }, 120_000)));
     await hazard.actor(b).run(`open(done, "wb").write(b"finished")`, { done });
