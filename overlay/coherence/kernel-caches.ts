@@ -19,21 +19,28 @@ const SENTINEL_BYTE = Buffer.alloc(1);
 const SENTINEL_AT = BigInt(SENTINEL_SIZE) - 1n;
 
 export function createKernelCaches(native: Native, fd: number, features: NotifyFeatures): KernelCaches {
+  const writing = new Set<Promise<number[]>>();
+  const notify = (messages: Buffer[]): Promise<number[]> => {
+    const written = native.notify(fd, messages);
+    writing.add(written);
+    void written.finally(() => writing.delete(written));
+    return written;
+  };
   return {
-    invalidatePages: (fuseNodeid) => native.notify(fd, [notifyInvalInode(fuseNodeid, 0n, 0n)]),
-    invalidateRange: (fuseNodeid, offset, bytes) => native.notify(fd, [notifyInvalInode(fuseNodeid, BigInt(offset), BigInt(bytes))]),
+    invalidatePages: (fuseNodeid) => notify([notifyInvalInode(fuseNodeid, 0n, 0n)]),
+    invalidateRange: (fuseNodeid, offset, bytes) => notify([notifyInvalInode(fuseNodeid, BigInt(offset), BigInt(bytes))]),
     invalidatePagesAndSize: (fuseNodeid) =>
-      native.notify(fd, [
+      notify([
         notifyInvalInode(fuseNodeid, 0n, 0n),
         notifyStore(fuseNodeid, SENTINEL_AT, SENTINEL_BYTE),
         notifyInvalInode(fuseNodeid, -1n, 0n),
       ]),
-    invalidateAttributes: (fuseNodeid) => native.notify(fd, [notifyInvalInode(fuseNodeid, -1n, 0n)]),
+    invalidateAttributes: (fuseNodeid) => notify([notifyInvalInode(fuseNodeid, -1n, 0n)]),
     expireNames: (fuseNodeid, names) =>
-      native.notify(
-        fd,
-        names.map(({ name, drop }) => notifyInvalEntry(fuseNodeid, name, !drop && features.expireEntry)),
-      ),
-    incrementEpoch: features.incEpoch ? (): Promise<number[]> => native.notify(fd, [notifyIncEpoch()]) : null,
+      notify(names.map(({ name, drop }) => notifyInvalEntry(fuseNodeid, name, !drop && features.expireEntry))),
+    settled: async () => {
+      await Promise.allSettled(writing);
+    },
+    incrementEpoch: features.incEpoch ? (): Promise<number[]> => notify([notifyIncEpoch()]) : null,
   };
 }

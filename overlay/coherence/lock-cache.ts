@@ -10,6 +10,7 @@
  */
 import { assert } from "../../dlmd/base/assert.ts";
 import { E, errnoError } from "../../dlmd/base/errno.ts";
+import type { Errno } from "../../dlmd/base/errno.ts";
 import { LockFlag } from "../../dlmd/client/api.ts";
 import type { LockStatus } from "../../dlmd/client/api.ts";
 import { Mode, modeCovers, modesCompatible } from "../../dlmd/lock/mode.ts";
@@ -60,6 +61,18 @@ export function unpinData(state: CoherenceState, cover: Cover, now: number): voi
   // A read too: it changes the time of access.
   cover.attrTold = false;
   unpin(state, cover, now);
+}
+
+/** Nobody is to wait here any more: for a lock, a child's lock, or the write token. */
+export function refuseWaiters(state: CoherenceState, cover: Cover, error: Errno): void {
+  const { waiters, childWaiters, token } = cover;
+  cover.waiters = [];
+  cover.childWaiters = [];
+  for (const waiter of waiters) state.effects.push({ do: "settle", waiter, error });
+  for (const waiter of childWaiters) state.effects.push({ do: "settle-child", waiter, pinned: false });
+  if (token === null) return;
+  for (const waiter of token.waiters) state.effects.push({ do: "settle-token", waiter, result: "direct" });
+  token.waiters = [];
 }
 
 /** Asks for PR without waiting for other nodes (hazard F13). True: pinned at once; false: not to be had; null: `waiter` will be told. */

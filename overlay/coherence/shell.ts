@@ -16,7 +16,7 @@ import { createCover, kernelKnows } from "./cover.ts";
 import type { ChildWaiter, Cover, PinWaiter, WriteToken } from "./cover.ts";
 import { createCoherenceState } from "./effect.ts";
 import type { CoherenceState, Effect, InvalidationPlan } from "./effect.ts";
-import { addWaiter, handleAst, handleBast, pinChild, pump, removeWaiter, tryPin, unpin, unpinData } from "./lock-cache.ts";
+import { addWaiter, handleAst, handleBast, pinChild, pump, refuseWaiters, removeWaiter, tryPin, unpin, unpinData } from "./lock-cache.ts";
 import { dropName, dropNames, exchangeNames, forgetNames, moveName, tellName, toldName, validName } from "./names.ts";
 import { handleInvalidated, handleRetryTimer, handleTimer } from "./revoke.ts";
 import { closeToken, handleTokenAst, handleTokenBast, openToken, TOKEN_WAIT_MS } from "./write-token.ts";
@@ -34,6 +34,8 @@ export interface KernelCaches {
   expireNames(fuseNodeid: number, names: readonly { readonly name: Buffer; readonly drop: boolean }[]): Promise<number[]>;
   /** Every name of the mount; null: this kernel has no epochs, and then no reply may carry entry validity. */
   readonly incrementEpoch: (() => Promise<number[]>) | null;
+  /** Resolves when no notification is being written: only then may the device be closed. */
+  settled(): Promise<void>;
 }
 
 export interface CoherenceShellOptions {
@@ -54,6 +56,8 @@ export interface CoherenceShell extends Coherence {
    * Nothing is pinned from now on.
    */
   abandon(): Promise<void>;
+  /** The kernel has ended the connection: nobody waits for a lock any more, and nothing is pinned from now on (EIO). */
+  letGo(): void;
   /** Gives every lock back: nothing is cached by the kernel any more (the mount has ended). */
   close(): Promise<void>;
   readonly counters: CoherenceCounters;
@@ -126,6 +130,8 @@ class Shell implements CoherenceShell {
   #locks = 0;
   readonly #tokenLocks = new Map<Cover, { readonly lock: Lock; readonly token: WriteToken }>();
   readonly #idle = new Set<Cover>();
+  /** Forgotten, and not worth keeping, but something was still going on with their locks. */
+  readonly #lingering = new Set<Cover>();
   readonly #counts = { lockRequests: 0, bastsReceived: 0, revokes: 0, revokeRounds: 0, namesExpired: 0, epochs: 0 };
   readonly #lockEvents: LockEvents = {
     ast: (cover, lock, status) => this.#handleAst(cover, lock, status),
@@ -157,6 +163,7 @@ class Shell implements CoherenceShell {
       this.#covers.set(key, cover);
     }
     this.#idle.delete(cover);
+    this.#lingering.delete(cover);
     return cover;
   }
 
@@ -164,7 +171,7 @@ class Shell implements CoherenceShell {
 
   tryPin(inode: Inode, mode: PinMode): boolean {
     attach(inode);
-    return tryPin(inode.cover, mode);
+    return !this.#abandoned && tryPin(inode.cover, mode);
   }
 
   pin(inode: Inode, mode: PinMode, waiter: Waiter): Promise<void> {
@@ -175,6 +182,7 @@ class Shell implements CoherenceShell {
     attach(inode);
     const cover = inode.cover;
     if (waiter.interrupted) return Promise.reject(errnoError(E.EINTR));
+    if (this.#abandoned) return Promise.reject(errnoError(E.EIO));
     return new Promise((resolve, reject) => {
       const queued: PinWaiter = {
         mode,
@@ -236,6 +244,7 @@ class Shell implements CoherenceShell {
 
   pinChild(inode: Inode, since: number): Maybe<{ readonly pinned: boolean; readonly trip: boolean }> {
     attach(inode);
+    if (this.#abandoned) return unpinnedChild;
     let settle: ChildWaiter = unsettled;
     const now = pinChild(this.#state, inode.cover, (pinned) => settle(pinned));
     if (now === true) return inode.cover.grant > since ? pinnedAnew : pinnedChild;
@@ -276,7 +285,7 @@ class Shell implements CoherenceShell {
 
   pinData(inode: Inode, mode: PinMode, cached: boolean, waiter: Waiter): Maybe<void> {
     attach(inode);
-    if (tryPin(inode.cover, mode)) return undefined;
+    if (!this.#abandoned && tryPin(inode.cover, mode)) return undefined;
     return this.#wait(inode, mode, cached, waiter);
   }
 
@@ -378,7 +387,7 @@ class Shell implements CoherenceShell {
     cover.attrTold = false;
     forgetNames(cover);
     if (cover.doomed || cover.mode === Mode.NL) {
-      this.#drop(cover);
+      if (!this.#drop(cover)) this.#lingering.add(cover);
       return;
     }
     this.#idle.add(cover);
@@ -392,12 +401,13 @@ class Shell implements CoherenceShell {
   }
 
   /** Gives the lock of a cover back that the kernel does not know; left alone while something goes on with it. */
-  #drop(cover: Cover): void {
+  #drop(cover: Cover): boolean {
     const busy = cover.pins > 0 || cover.waiters.length > 0 || cover.asking !== null || cover.registering || cover.phase !== "idle";
     const tokenBusy =
       cover.token !== null && (cover.token.users > 0 || cover.token.state === "asking" || this.#state.registering.has(cover.token));
-    if (cover.inode !== null || busy || tokenBusy) return;
+    if (cover.inode !== null || busy || tokenBusy) return false;
     this.#idle.delete(cover);
+    this.#lingering.delete(cover);
     this.#covers.delete(cover.key);
     dropUnregistered(this.#state, cover);
     dropNames(cover);
@@ -406,6 +416,12 @@ class Shell implements CoherenceShell {
     unlockIdle(this.#tokenLocks.get(cover)?.lock);
     this.#tokenLocks.delete(cover);
     cover.token = null;
+    return true;
+  }
+
+  /** Something that was going on with it ended. */
+  #dropLingering(cover: Cover): void {
+    if (this.#lingering.size > 0 && this.#lingering.has(cover)) this.#drop(cover);
   }
 
   // --- write access
@@ -413,6 +429,7 @@ class Shell implements CoherenceShell {
   openForWrite(inode: Inode, waiter: Waiter): Maybe<"cached" | "direct"> {
     attach(inode);
     const cover = inode.cover;
+    if (this.#abandoned) return Promise.reject(errnoError(E.EIO));
     let settle: (result: "cached" | "direct") => void = unsettled;
     if (openToken(this.#state, cover, (result) => settle(result))) return "cached";
     if (waiter.interrupted) waiter.onInterrupt = null;
@@ -521,6 +538,7 @@ class Shell implements CoherenceShell {
     if (givenUp && cover.asking !== Mode.NL) return;
     handleAst(this.#state, cover, givenUp ? "granted" : status, lock.mode, this.#options.now());
     this.#run();
+    this.#dropLingering(cover);
   }
 
   #handleBast(cover: Cover, wanted: Mode): void {
@@ -544,6 +562,7 @@ class Shell implements CoherenceShell {
         if (status !== "granted") this.#tokenLocks.delete(cover);
         handleTokenAst(this.#state, cover, token, status, this.#options.now());
         this.#run();
+        this.#dropLingering(cover);
       },
       bast: () => {
         handleTokenBast(this.#state, cover, token);
@@ -619,8 +638,15 @@ class Shell implements CoherenceShell {
     return caches.invalidateAttributes(dir.fuseNodeid);
   }
 
-  async abandon(): Promise<void> {
+  letGo(): void {
     this.#abandoned = true;
+    for (const cover of this.#covers.values()) refuseWaiters(this.#state, cover, errnoError(E.EIO));
+    this.#run();
+  }
+
+  async abandon(): Promise<void> {
+    // First, because the notifications wait for the pages of those who wait for a lock.
+    this.letGo();
     const { caches } = this.#options;
     this.#state.epoch += 1;
     await caches.incrementEpoch?.();
@@ -639,7 +665,7 @@ class Shell implements CoherenceShell {
     for (const cover of this.#covers.values()) this.#unlockIdle(cover);
     for (const { lock } of this.#tokenLocks.values()) unlockIdle(lock);
     this.#tokenLocks.clear();
-    await Promise.resolve();
+    await this.#options.caches.settled();
   }
 }
 

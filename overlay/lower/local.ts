@@ -39,7 +39,10 @@ export interface LocalLower extends Lower {
   readonly openHandles: number;
   /** The descriptor of an open handle (FUSE_PASSTHROUGH). Errno EBADF. */
   descriptorOf(handle: LowerHandle): number;
-  /** Closes every descriptor of the volume but the caller's root, and resolves when they are closed: then it can be unmounted. */
+  /**
+   * Closes every descriptor of the volume but the caller's root, and resolves when they are closed: then it can be unmounted. Asked again
+   * it does nothing: the numbers may belong to somebody else by then.
+   */
   shutdown(): Promise<void>;
 }
 
@@ -139,12 +142,19 @@ async function syncfs(context: LocalContext): Promise<void> {
   checked(await context.native.pool.sync.syncfs(context.rootFd));
 }
 
+async function closeAll(context: LocalContext): Promise<void> {
+  await context.handles.closeAll();
+  context.directories.dropAll();
+  context.sync.close(context.rootFd);
+}
+
 /** OperatingError "unsupported-lower" (the file system has no handles that we understand) or "no-permission". */
 export function createLocalLower(options: LocalLowerOptions): LocalLower {
   const fields = new Float64Array(STATFS.FIELDS);
   checked(options.native.sync.statfs(options.rootFd, fields));
   const fileSystem = fileSystemName(fields[STATFS.TYPE] as number);
   const context = createContext(options, fileSystem);
+  let shutdown: Promise<void> | null = null;
   return {
     root: context.root,
     hasAcls: findAcls(context),
@@ -153,11 +163,7 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
       return context.handles.count;
     },
     descriptorOf: (handle) => context.handles.get(handle).fd,
-    async shutdown() {
-      await context.handles.closeAll();
-      context.directories.dropAll();
-      context.sync.close(context.rootFd);
-    },
+    shutdown: () => (shutdown ??= closeAll(context)),
 
     lookup: (parent, name) => names.lookup(context, parent, name),
     lookupMany: (parent, wanted) => names.lookupMany(context, parent, wanted),

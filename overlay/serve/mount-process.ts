@@ -59,6 +59,7 @@ export class MountProcess {
   #volume: VolumeConfig | null = null;
   #owner: VolumeOwner | null = null;
   #owned: Owned | null = null;
+  #releasing: Promise<void> | null = null;
   #remote: RemoteLower | null = null;
   #session: Session | null = null;
   #coherence: CoherenceShell | null = null;
@@ -106,6 +107,7 @@ export class MountProcess {
           });
           return this.#coherence;
         },
+        disconnected: () => this.#remote?.shutdown(),
         fail: (error) => this.fail(error),
       });
     } catch (error) {
@@ -202,7 +204,15 @@ export class MountProcess {
     }
   }
 
-  async #releaseLower(): Promise<void> {
+  /** Asked for by the owner role and by the end of the mount, perhaps both at a time. */
+  #releaseLower(): Promise<void> {
+    this.#releasing ??= this.#releaseOwned().finally(() => {
+      this.#releasing = null;
+    });
+    return this.#releasing;
+  }
+
+  async #releaseOwned(): Promise<void> {
     const owned = this.#owned;
     if (owned === null) return;
     await owned.server.close();

@@ -35,6 +35,8 @@ const WOKEN_MS = 50;
 /** The coherence layer of the mount, made once INIT has told what the kernel can do. */
 export interface SessionCoherence extends Coherence {
   createCover(id: FileId, kind: InodeKind): Cover;
+  /** The kernel has ended the connection: whoever still waits for a lock ends with an error. */
+  letGo(): void;
   /** The mount has ended: gives every lock back. No notification is written afterwards. */
   close(): Promise<void>;
 }
@@ -60,6 +62,8 @@ export interface SessionOptions {
   readonly mountFlags: number;
   /** Called once, within INIT: `fd` is /dev/fuse, for notifications. */
   readonly createCoherence: (fd: number, negotiated: Negotiated) => SessionCoherence;
+  /** The kernel has ended the connection: what operations still wait for elsewhere (an owner) must end now. */
+  readonly disconnected?: () => void;
   /** A broken invariant; the composition root takes the node out. */
   readonly fail: (error: Error) => void;
   /** INIT flags not to take although offered: to test what older kernels do. */
@@ -293,6 +297,8 @@ class Serving {
     else log.error({ errno: errnoName(errno) }, "reading /dev/fuse failed: the mount is gone");
     native.deviceStop(this.#device);
     this.#interrupts.stop();
+    this.#state?.coherence.letGo();
+    this.#options.disconnected?.();
     if (this.#state !== null) await endState(this.#state, lower);
     this.#closed = true;
     native.sync.close(this.#fd);

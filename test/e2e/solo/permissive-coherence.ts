@@ -30,6 +30,7 @@ export class PermissiveCoherence implements SessionCoherence {
   createCover(id: FileId, kind: InodeKind): Cover {
     return createCover(id, fileKey(id), kind);
   }
+  letGo(): void {}
   close(): Promise<void> {
     return Promise.resolve();
   }

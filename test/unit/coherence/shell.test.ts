@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { Lock, LockHandlers, Lockspace } from "../../../dlmd/client/api.ts";
+import { E } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/lock/mode.ts";
 import { type CoherenceShell, createCoherenceShell } from "../../../overlay/coherence/shell.ts";
 import type { Inode, InodeKind } from "../../../overlay/inode/inode.ts";
@@ -48,6 +49,7 @@ function shellOver(lockspace: Lockspace): CoherenceShell {
       invalidateAttributes: nothing,
       expireNames: nothing,
       incrementEpoch: nothing,
+      settled: () => Promise.resolve(),
     },
     now: () => 0,
     log: { trace() {}, debug() {}, info() {}, warn() {}, error() {}, fatal() {} } as never,
@@ -98,6 +100,57 @@ describe("the shell", () => {
     shell.unpin(child, Mode.PR);
     shell.unpin(child, Mode.PR);
     shell.unpin(other, Mode.PR);
+    await shell.close();
+  });
+
+  it("lets go of everybody who waits when the connection has ended, and pins nothing from then on", async () => {
+    const silent = (resource: string): Lock =>
+      ({
+        resource,
+        mode: Mode.NL,
+        exists: false,
+        busy: true,
+        lvb: null,
+        lvbValid: false,
+        error: null,
+        request() {},
+        unlock() {},
+        cancel() {},
+      }) as Lock;
+    const shell = shellOver({ name: "silent", createLock: silent, batch: (make) => make() });
+    const [file, child] = [inodeOf(shell, 12, "file"), inodeOf(shell, 13, "file")];
+    const waiter = (): { interrupted: boolean; onInterrupt: null } => ({ interrupted: false, onInterrupt: null });
+    const waits = [shell.pin(file, Mode.PR, waiter()), shell.pinData(file, Mode.EX, true, waiter())];
+    const pin = shell.pinChild(child, shell.grants);
+    const token = shell.openForWrite(file, waiter());
+    shell.letGo();
+    for (const wait of waits) await expect(wait).rejects.toMatchObject({ errno: E.EIO });
+    expect(await pin).toMatchObject({ pinned: false });
+    expect(await token).toBe("direct");
+    expect(shell.tryPin(file, Mode.PR)).toBe(false);
+    expect(shell.pinChild(child, shell.grants)).toMatchObject({ pinned: false });
+    await expect(shell.pin(file, Mode.PR, waiter())).rejects.toMatchObject({ errno: E.EIO });
+    await shell.close();
+  });
+
+  it("gives a lock back that was busy when the kernel forgot its removed inode", async () => {
+    const asked: string[] = [];
+    const { lockspace, handlers } = lockspaceThatGrants(asked);
+    const shell = shellOver(lockspace);
+    const [dir, inode] = [inodeOf(shell, 12, "directory"), inodeOf(shell, 13, "file")];
+    await shell.pin(dir, Mode.EX, { interrupted: false, onInterrupt: null });
+    shell.born(inode);
+    shell.unpin(dir, Mode.EX);
+    const [[lock, end]] = [...handlers] as [[Lock, LockHandlers]];
+    // What was born is made known before the directory goes: that is under way when the file is gone.
+    end.bast(lock, Mode.EX);
+    inode.nlookup = 0;
+    shell.removed(inode);
+    shell.forgotten(inode);
+    await shell.pin(dir, Mode.EX, { interrupted: false, onInterrupt: null });
+    shell.unpin(dir, Mode.EX);
+    expect(shell.counters).toMatchObject({ covers: 1, locksHeld: 1 });
+    expect(asked.filter((request) => request.includes("i13.7"))).toEqual([`lock i13.7 ${Mode.EX}`, "unlock i13.7"]);
     await shell.close();
   });
 
