@@ -63,8 +63,8 @@ export interface Coherence {
 
   /**
    * For READ, WRITE (from the page cache or not), SETATTR, FALLOCATE, FSYNC, FLUSH, COPY_FILE_RANGE, LSEEK, whose pages the
-   * kernel may have locked: during a revoke these go through under the lock still held (hazard F1). `cached`: the request came
-   * through a handle with a page cache.
+   * kernel may have locked: during a revoke these go through under the lock still held (hazard F1). `cached`: the request may
+   * hold pages: it came through a handle with a page cache, or is a READ.
    */
   pinData(inode: Inode, mode: PinMode, cached: boolean, waiter: Waiter): Maybe<void>;
   /** After the reply was written: also counts it as answered (hazard F1: the invalidation is then repeated). */

@@ -14,7 +14,8 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
   const file = fileOf(mount, request.fh);
   const { inode } = file;
   const mode = coherence.readMode(inode, file.writable);
-  const pin = coherence.pinData(inode, mode, file.cached, call);
+  // Any READ may hold a page: a private mapping of a direct handle has pages like any other (fs/fuse/file.c, fuse_file_mmap).
+  const pin = coherence.pinData(inode, mode, true, call);
   if (waiting(pin)) await pin;
   try {
     // Past every end: a kernel that was given the sentinel asks there (hazard F5), and others may.

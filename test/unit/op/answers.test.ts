@@ -58,6 +58,15 @@ describe("LOOKUP", () => {
   });
 });
 
+describe("READ", () => {
+  it("through a direct handle may hold pages too, those of a private mapping: it passes during a revoke (hazard F1)", async () => {
+    const bench = new Workbench();
+    const { fh } = bench.openFile(false);
+    await bench.serve({ op: "read", fh, offset: 0, size: 10, flags: 2, lockOwner: null, fuseNodeid: bench.file.fuseNodeid });
+    expect(bench.coherence.passing).toEqual([true]);
+  });
+});
+
 describe("listings", () => {
   const list = (bench: Workbench, op: "readdir" | "readdirplus"): Record<string, unknown> & { op: typeof op } => ({
     op,

@@ -29,6 +29,8 @@ export class RecordingCoherence implements Coherence {
   comes = false;
   token: "cached" | "direct" = "cached";
   entryValid = true;
+  /** For each data request: may it pass during a revoke? */
+  readonly passing: boolean[] = [];
   tokens = 0;
   readonly #pins = new Map<string, number>();
 
@@ -105,7 +107,8 @@ export class RecordingCoherence implements Coherence {
     if (this.comes) this.child = { pinned: true, trip: false };
     return Promise.resolve();
   }
-  pinData(inode: Inode, mode: PinMode, _cached: boolean, waiter: Waiter): Maybe<void> {
+  pinData(inode: Inode, mode: PinMode, cached: boolean, waiter: Waiter): Maybe<void> {
+    this.passing.push(cached);
     if (this.locks === "here") return this.#take(inode, mode);
     return this.#wait(() => this.#take(inode, mode), waiter);
   }
