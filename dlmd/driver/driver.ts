@@ -20,7 +20,7 @@ import { type DatagramChannel, openDatagramChannel } from "./datagram-channel.ts
 import { NONCE_BYTES, PEER_PROTOCOL_VERSION } from "./handshake.ts";
 import { type PeerNetwork, openPeerNetwork } from "./peer-network.ts";
 import { SALT_BYTES, overlaySecretOf } from "./seal.ts";
-import { readPromisedEpoch, writePromisedEpoch } from "./state-file.ts";
+import { readState, type StoredState, writeState } from "./state-file.ts";
 
 export interface DriverOptions {
   readonly config: ClusterConfig;
@@ -115,7 +115,7 @@ class NodeDriver implements Driver {
     const { config, self, clusterKey, nowMs, log, metrics } = this.#options;
     const incarnation = randomBytes(8).toString("hex");
     const salt = randomBytes(SALT_BYTES);
-    const promisedEpoch = await readPromisedEpoch(this.#stateFile);
+    const stored = await readState(this.#stateFile);
     const shared = { clusterKey, self, nodes: config.nodes, timeoutMs: config.timeoutMs, nowMs, log, metrics };
     const datagrams = await openDatagramChannel({
       ...shared,
@@ -150,12 +150,12 @@ class NodeDriver implements Driver {
       configVersion,
       nodes: config.nodes.map((each) => ({ nodeid: each.nodeid, name: each.name, address: each.address, votes: 1 })),
       timeoutMs: config.timeoutMs,
-      promisedEpoch,
+      ...stored,
       seed: randomBytes(4).readUInt32LE(0),
       nowMs: nowMs(),
     });
     this.#life = { incarnation, node, datagrams, peers };
-    log.info({ nodeid: self.nodeid, name: self.name, cluster, incarnation, promisedEpoch }, "dlmd started");
+    log.info({ nodeid: self.nodeid, name: self.name, cluster, incarnation, promisedEpoch: stored.promisedEpoch }, "dlmd started");
     this.step({ kind: "tick" });
     // Those that came between two incarnations wait for their welcome.
     for (const clientId of this.#clients) this.step({ kind: "client-connected", clientId });
@@ -214,7 +214,7 @@ class NodeDriver implements Driver {
         life.datagrams.send(effect.to, effect.message);
         return;
       case "persist":
-        this.#persist(effect.promisedEpoch, life);
+        this.#persist({ promisedEpoch: effect.promisedEpoch, lineage: effect.lineage }, life);
         return;
       case "pause-client":
       case "resume-client":
@@ -241,12 +241,12 @@ class NodeDriver implements Driver {
     }
   }
 
-  #persist(promisedEpoch: number, life: Life): void {
+  #persist(state: StoredState, life: Life): void {
     const earlier = this.#persisting;
     const persist = async (): Promise<void> => {
       await earlier;
-      await writePromisedEpoch(this.#stateFile, promisedEpoch);
-      if (this.#life === life) this.step({ kind: "persisted", promisedEpoch });
+      await writeState(this.#stateFile, state);
+      if (this.#life === life) this.step({ kind: "persisted", promisedEpoch: state.promisedEpoch });
     };
     this.#persisting = persist().catch((error: unknown) => this.#options.fatal(error as Error));
   }

@@ -8,7 +8,7 @@ import { seededRandom } from "../../../dlmd/base/random.ts";
 import { createBootClock } from "../../../dlmd/driver/clock.ts";
 import { createLimitedWarn } from "../../../dlmd/driver/log-limiter.ts";
 import { readableLine } from "../../../dlmd/base/pino-log.ts";
-import { readPromisedEpoch, writePromisedEpoch } from "../../../dlmd/driver/state-file.ts";
+import { readState, writeState } from "../../../dlmd/driver/state-file.ts";
 
 test("the clock adds the time slept, and is not moved by the coarse steps of its source", () => {
   let monotonic = 1000;
@@ -60,13 +60,18 @@ test("the promised epoch is read back; a damaged file is refused", async () => {
   const dir = mkdtempSync(path.join(tmpdir(), "coverlay-state-"));
   try {
     const file = path.join(dir, "state.json");
-    expect(await readPromisedEpoch(file)).toBe(0);
-    await writePromisedEpoch(file, 7);
-    await writePromisedEpoch(file, 8);
-    expect(await readPromisedEpoch(file)).toBe(8);
+    const lineage = {
+      id: { epoch: 8, proposer: 2, incarnation: "00000000000000aa" },
+      members: [{ nodeid: 2, incarnation: "00000000000000aa" }],
+    };
+    expect(await readState(file)).toEqual({ promisedEpoch: 0 });
+    await writeState(file, { promisedEpoch: 7 });
+    expect(await readState(file)).toEqual({ promisedEpoch: 7 });
+    await writeState(file, { promisedEpoch: 8, lineage });
+    expect(await readState(file)).toEqual({ promisedEpoch: 8, lineage });
     expect(readdirSync(dir)).toEqual(["state.json"]);
     writeFileSync(file, `{"promisedEpoch":-1}`);
-    await expect(readPromisedEpoch(file)).rejects.toMatchObject({ code: "bad-state" });
+    await expect(readState(file)).rejects.toMatchObject({ code: "bad-state" });
   } finally {
     rmSync(dir, { recursive: true });
   }
