@@ -6,6 +6,7 @@ import type { CopyFileRangeRequest, FallocateRequest, FsyncdirRequest, FsyncRequ
 import type { Call } from "./call.ts";
 import { changed } from "./change.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
+import { killSuidgid } from "./write.ts";
 
 const NOTHING = new Uint8Array(0);
 
@@ -43,6 +44,7 @@ export async function fsync(mount: Mount, call: Call, request: FsyncRequest | Fs
   call.empty();
 }
 
+/** The kernel leaves the clearing of set-user-id to us (HANDLE_KILLPRIV_V2), and unlike for WRITE does not say when: for all but root. */
 export async function fallocate(mount: Mount, call: Call, request: FallocateRequest): Promise<void> {
   const { coherence, lower } = mount;
   const file = fileOf(mount, request.fh);
@@ -50,6 +52,7 @@ export async function fallocate(mount: Mount, call: Call, request: FallocateRequ
   const pin = coherence.pinData(file.inode, Mode.EX, file.cached, call);
   if (waiting(pin)) await pin;
   try {
+    if (call.uid !== 0) await killSuidgid(mount, file);
     const done = changed(mount, call, [file.inode], lower.fallocate(file.lowerHandle, request.mode, request.offset, request.length));
     if (waiting(done)) await done;
     call.empty();
@@ -94,6 +97,7 @@ export async function copyFileRange(mount: Mount, call: Call, request: CopyFileR
       call.written(0);
       return;
     }
+    if (call.uid !== 0) await killSuidgid(mount, target);
     const copied = lower.copyFileRange(source.lowerHandle, request.offset, target.lowerHandle, request.outOffset, request.length);
     let bytes = changed(mount, call, [target.inode], copied);
     if (waiting(bytes)) bytes = await bytes;

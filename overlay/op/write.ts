@@ -80,11 +80,16 @@ async function writeFromCache(mount: Mount, call: Call, request: WriteRequest, f
   call.written(written.bytes === bytes ? wanted : written.bytes);
 }
 
-/** Before the write, as the kernel does it (file_remove_privs). Most files have nothing to clear. */
-async function killSuidgid(mount: Mount, file: OpenFile): Promise<void> {
+/**
+ * As the kernel does it before a change of the data (file_remove_privs). Most files have nothing to clear. Where there was something the
+ * kernel is told: it goes on with the mode that it has, and exec(2) looks at nothing else.
+ */
+export async function killSuidgid(mount: Mount, file: OpenFile): Promise<void> {
   let attr = mount.lower.getattr(file.inode.id);
   if (waiting(attr)) attr = await attr;
-  if ((attr.mode & 0o6000) !== 0) await mount.lower.setattr(file.inode.id, { killSuidgid: true }, file.lowerHandle);
+  if ((attr.mode & 0o6000) === 0) return;
+  await mount.lower.setattr(file.inode.id, { killSuidgid: true }, file.lowerHandle);
+  await mount.coherence.distrust([file.inode], false);
 }
 
 /** What has to be done before the answer; gives what has to be done after it. */
