@@ -3,6 +3,7 @@
  * the directory on disk, so a listing goes on at the next owner where it stopped at this one.
  */
 import { E, Errno, errnoError } from "../../dlmd/base/errno.ts";
+import { parseEntries } from "./dirents.ts";
 import { SEEK } from "./linux.ts";
 import type { LocalContext } from "./local-context.ts";
 import { lookupMany } from "./local-names.ts";
@@ -13,8 +14,6 @@ import type { OpenFile } from "./open-handles.ts";
 /** What an entry takes in a FUSE reply (fuse.h: struct fuse_dirent, fuse_direntplus), before its name. */
 const DIRENT_HEAD_BYTES = 24;
 const DIRENT_PLUS_HEAD_BYTES = 152;
-/** struct linux_dirent64 before its name: d_ino, d_off, d_reclen, d_type. */
-const GETDENTS_HEAD_BYTES = 19;
 const GETDENTS_MIN_BYTES = 512;
 const GETDENTS_MAX_BYTES = 131_072;
 const COOKIE_LIMIT = 1n << 63n;
@@ -32,23 +31,6 @@ function seekTo(context: LocalContext, fd: number, cookie: bigint): void {
   const low = Number(cookie & 0xffff_ffffn);
   checked(context.sync.lseek(fd, Number(cookie >> 32n) * 0x1_0000_0000, SEEK.SET));
   if (low !== 0) checked(context.sync.lseek(fd, low, SEEK.CUR));
-}
-
-function parseEntries(bytes: Buffer): DirEntry[] {
-  const entries: DirEntry[] = [];
-  let at = 0;
-  while (at < bytes.length) {
-    const recordBytes = bytes.readUInt16LE(at + 16);
-    const end = bytes.indexOf(0, at + GETDENTS_HEAD_BYTES);
-    entries.push({
-      ino: bytes.readUInt32LE(at + 4) * 0x1_0000_0000 + bytes.readUInt32LE(at),
-      cookie: bytes.readBigInt64LE(at + 8),
-      type: bytes[at + 18] as number,
-      name: bytes.subarray(at + GETDENTS_HEAD_BYTES, end),
-    });
-    at += recordBytes;
-  }
-  return entries;
 }
 
 function isDots(name: Buffer): boolean {

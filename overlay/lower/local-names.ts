@@ -9,6 +9,7 @@ import { checkName, MAX_LOOKUP_MANY } from "./limits.ts";
 import { attrOfFd, entryOf, entryOfFd, type LocalContext, sameId, withInode } from "./local-context.ts";
 import type { Attr, Caller, Entry, FileId, LowerHandle, Maybe } from "./lower.ts";
 import { chain, checked } from "./maybe.ts";
+import { warmNames } from "./warm-up.ts";
 
 /** Removing the last name of a file that has more 512-byte blocks than this frees them in the pool: 8 MiB. */
 const LARGE_FILE_BLOCKS = 16_384;
@@ -20,24 +21,34 @@ async function lookupCold(context: LocalContext, dirfd: number, name: Buffer): P
   return entryOf(context, stat, handle);
 }
 
+/** Without waiting; undefined: it would have to. */
+function lookupCached(context: LocalContext, dirfd: number, name: Buffer): Entry | undefined {
+  if (!context.cachedLookups) return undefined;
+  const result = context.sync.lookup(dirfd, name, true, context.stat, context.handle);
+  if (result >= 0) return entryOf(context, context.stat, context.handle);
+  if (result !== -E.EAGAIN) throw errnoError(-result);
+  return undefined;
+}
+
 function lookupIn(context: LocalContext, dirfd: number, name: Buffer): Maybe<Entry> {
-  if (context.cachedLookups) {
-    const result = context.sync.lookup(dirfd, name, true, context.stat, context.handle);
-    if (result >= 0) return entryOf(context, context.stat, context.handle);
-    if (result !== -E.EAGAIN) throw errnoError(-result);
-  }
-  return lookupCold(context, dirfd, name);
+  return lookupCached(context, dirfd, name) ?? lookupCold(context, dirfd, name);
+}
+
+async function lookupAhead(context: LocalContext, parent: FileId, dirfd: number, name: Buffer): Promise<Entry> {
+  const entry = await lookupCold(context, dirfd, name);
+  context.warmUp.noteCold(parent);
+  return entry;
 }
 
 export function lookup(context: LocalContext, parent: FileId, name: Buffer): Maybe<Entry> {
   checkName(name);
-  const dirfd = context.directories.peek(parent);
-  if (dirfd !== undefined && context.cachedLookups) {
-    const result = context.sync.lookup(dirfd, name, true, context.stat, context.handle);
-    if (result >= 0) return entryOf(context, context.stat, context.handle);
-    if (result !== -E.EAGAIN) throw errnoError(-result);
-  }
-  return context.directories.use(parent, (fd) => lookupIn(context, fd, name));
+  const open = context.directories.peek(parent);
+  const cached = open === undefined ? undefined : lookupCached(context, open, name);
+  if (cached !== undefined) return cached;
+  return context.directories.use(parent, (dirfd) => {
+    const found = open === undefined ? lookupCached(context, dirfd, name) : undefined;
+    return found ?? lookupAhead(context, parent, dirfd, name);
+  });
 }
 
 /** Removed meanwhile, or another file system is mounted there. */
@@ -50,19 +61,40 @@ export function lookupMany(context: LocalContext, parent: FileId, wanted: readon
   if (wanted.length > MAX_LOOKUP_MANY) throw errnoError(E.E2BIG);
   for (const name of wanted) checkName(name);
   return context.directories.use(parent, (dirfd) => {
-    let waiting = false;
-    const found = wanted.map((name): Maybe<Entry | null> => {
-      try {
-        const entry = lookupIn(context, dirfd, name);
-        if (!(entry instanceof Promise)) return entry;
-        waiting = true;
-        return entry.catch(absentFromListing);
-      } catch (error) {
-        return absentFromListing(error);
-      }
-    });
-    return waiting ? Promise.all(found.map(async (entry) => await entry)) : (found as (Entry | null)[]);
+    const found = wanted.map((name) => tryCached(context, dirfd, name));
+    return found.includes(undefined) ? lookupRest(context, dirfd, wanted, found) : (found as (Entry | null)[]);
   });
+}
+
+/** null: there is none; undefined: to know it, it would have to wait. */
+function tryCached(context: LocalContext, dirfd: number, name: Buffer): Entry | null | undefined {
+  try {
+    return lookupCached(context, dirfd, name);
+  } catch (error) {
+    return absentFromListing(error);
+  }
+}
+
+/** Has what is cold looked at by the pool, many names to a call, and then looks again. */
+async function lookupRest(
+  context: LocalContext,
+  dirfd: number,
+  wanted: readonly Buffer[],
+  found: readonly (Entry | null | undefined)[],
+): Promise<(Entry | null)[]> {
+  if (context.cachedLookups) {
+    await warmNames(
+      context.native,
+      dirfd,
+      wanted.filter((_, at) => found[at] === undefined),
+    );
+  }
+  return await Promise.all(
+    wanted.map(async (name, at) => {
+      const known = found[at] === undefined ? tryCached(context, dirfd, name) : found[at];
+      return known === undefined ? await lookupCold(context, dirfd, name).catch(absentFromListing) : known;
+    }),
+  );
 }
 
 /** null where there is no such name. */

@@ -23,6 +23,7 @@ import type { FileId, Lower, LowerHandle, Maybe, StatFs } from "./lower.ts";
 import { checked } from "./maybe.ts";
 import { OpenHandles } from "./open-handles.ts";
 import { RecentInodes } from "./recent-inodes.ts";
+import { WarmUp } from "./warm-up.ts";
 
 export interface LocalLowerOptions {
   readonly native: Native;
@@ -94,6 +95,7 @@ function contextOf(options: LocalLowerOptions, rootFd: number, fileSystem: strin
   const recent = new RecentInodes();
   recent.note(root, mode);
   const [major, minor] = native.kernelVersion();
+  const directories = new DirectoryDescriptors({ native, root, rootFd, format, recent });
   const metadata: Calls<Maybe<number>> = options.metadataCalls === "inline" ? native.sync : native.pool.metadata;
   return {
     native,
@@ -107,7 +109,8 @@ function contextOf(options: LocalLowerOptions, rootFd: number, fileSystem: strin
     metadata,
     cachedLookups: major > 5 || (major === 5 && minor >= 12),
     recent,
-    directories: new DirectoryDescriptors({ native, root, rootFd, format, recent }),
+    directories,
+    warmUp: new WarmUp(native, directories, log),
     handles: new OpenHandles(native),
     turns: new Exclusive(),
     stat,
@@ -143,6 +146,7 @@ async function syncfs(context: LocalContext): Promise<void> {
 }
 
 async function closeAll(context: LocalContext): Promise<void> {
+  await context.warmUp.stop();
   await context.handles.closeAll();
   context.directories.dropAll();
   context.sync.close(context.rootFd);

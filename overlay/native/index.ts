@@ -69,6 +69,11 @@ export interface Calls<R> {
    * 0), statx, name_to_handle_at, close. Returns 0. -EAGAIN with cachedOnly: it would wait.
    */
   lookup(dirfd: number, name: Buffer, cachedOnly: boolean, stat: Float64Array, handle: Buffer): R;
+  /**
+   * statx of each of `names` (a NUL after each) in that directory, for nothing but the kernel's caches: a lookup with cachedOnly then finds
+   * them. Returns how many are there.
+   */
+  warm(dirfd: number, names: Buffer): R;
   /** statx(fd, "", AT_EMPTY_PATH). */
   stat(fd: number, stat: Float64Array): R;
   /** open_by_handle_at(O_PATH), statx, close. */

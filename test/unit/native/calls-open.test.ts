@@ -111,6 +111,16 @@ describe.runIf(isRoot)("calls that open and describe", () => {
     expect(sync.lookup(scratch.fd, bytes("never-looked-up"), true, stat, handle)).toBe(-errno.ENOENT);
   });
 
+  it("looks at many names, so that lookups find them cached", () => {
+    writeFileSync(path.join(scratch.dir, "w1"), "");
+    symlinkSync("nowhere", path.join(scratch.dir, "w2"));
+    expect(sync.warm(scratch.fd, Buffer.from("w1\0none\0w2\0"))).toBe(2);
+    expect(sync.lookup(scratch.fd, bytes("w1"), true, newStat(), newHandle())).toBe(0);
+    expect(sync.lookup(scratch.fd, bytes("none"), true, newStat(), newHandle())).toBe(-errno.ENOENT);
+    expect(sync.warm(scratch.fd, Buffer.alloc(0))).toBe(0);
+    expect(sync.warm(scratch.fd, Buffer.from("w1\0w2"))).toBe(-errno.EINVAL);
+  });
+
   it("reads a symlink by its own descriptor", () => {
     symlinkSync("where/it/goes", path.join(scratch.dir, "s"));
     const fd = opened(scratch, sync.openat2(scratch.fd, bytes("s"), O_PATH | 0o400000, 0, 0));
