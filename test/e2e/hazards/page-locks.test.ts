@@ -168,7 +168,7 @@ result = [os.fstat(fd).st_size, os.pread(fd, 7, 65536 * 20 + 4100), os.pread(fd,
     await holder.run(`os.mkdir(dir)\nfor k in range(files): put("%s/%d" % (dir, k), b"x" * 400000)`, { dir, files });
     await reader.run(
       `
-for k in range(files): os.stat("%s/%d" % (dir, k))
+fds = [os.open("%s/%d" % (dir, k), os.O_RDONLY) for k in range(files)]
 put(dir + "/mapped", bytes(8192))
 fd = os.open(dir + "/mapped", os.O_RDWR)
 address = map_shared(fd, 8192)
@@ -180,10 +180,7 @@ address = map_shared(fd, 8192)
     await reader.run(`
 ctypes.memmove(address, b"dirty", 5)
 got = []
-def read(k):
-    fd = os.open("%s/%d" % (dir, k), os.O_RDONLY)
-    got.append(len(os.pread(fd, 100000, 0)))
-    os.close(fd)
+def read(k): got.append(len(os.pread(fds[k], 100000, 0)))
 threads = [threading.Thread(target=read, args=(k,), daemon=True) for k in range(files)]
 for thread in threads: thread.start()
 `);
