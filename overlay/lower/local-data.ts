@@ -110,9 +110,9 @@ export function write(
       done += count;
     }
     if (!append) return { offset, bytes: done };
-    // Nobody else writes: the caller holds the inode's EX.
+    // No other node writes: the caller's has the inode's EX. But a truncate there may have come in between, if this write's caller was killed.
     checked(context.sync.stat(fd, context.stat));
-    return { offset: (context.stat[STAT.SIZE] as number) - done, bytes: done };
+    return { offset: Math.max(0, (context.stat[STAT.SIZE] as number) - done), bytes: done };
   });
 }
 

@@ -138,6 +138,27 @@ describe("the remote lower", () => {
     while (!condition()) await new Promise((resolve) => setImmediate(resolve));
   }
 
+  it("an append whose file is cut before it is answered, because its caller was killed, does not take the owner down", async () => {
+    const real = nativeAddon();
+    const write: typeof real.pool.data.write = async (...args) => {
+      const count = await real.pool.data.write(...args);
+      fs.truncateSync(`${place.path}/f`, 0);
+      return count;
+    };
+    const native = { ...real, pool: { ...real.pool, data: { ...real.pool.data, write } } };
+    const lower = createLocalLower({ native, rootFd: place.rootFd, metadataCalls: "inline", log: silentLog });
+    const to = await owner(1, () => lower);
+    try {
+      const from = remote();
+      await from.connect(to.address, 1);
+      const { handle } = await from.create(from.root, name("f"), RDWR, 0o644, caller);
+      expect(await from.write(handle, Buffer.from("some text"), 0, true)).toEqual({ offset: 0, bytes: 9 });
+    } finally {
+      await to.server.close();
+      await lower.shutdown();
+    }
+  });
+
   it("is refused with a reason: another secret, cluster, volume, epoch", async () => {
     const one = await owner();
     expect(await refusal({}, one)).toBe("welcome");
