@@ -68,7 +68,8 @@ async function openChild(mount: Mount, call: Call, request: CreateRequest, dir: 
       entered = true;
       const attr = truncates ? await mount.lower.getattr(child.id) : now.attr;
       const entryValid = coherence.tellEntry(dir, request.name, child);
-      if (call.create(child.fuseNodeid, attr, entryValid, coherence.attrValid(child), file.fh, openFlags(file))) child.nlookup += 1;
+      // The kernel installs what a CREATE says whatever it has learned since (fuse_iget without a version), and it may have this inode: hazard F4.
+      if (call.create(child.fuseNodeid, attr, entryValid, false, file.fh, openFlags(file))) child.nlookup += 1;
       else forgetFile(mount, file);
       return true;
     } finally {
