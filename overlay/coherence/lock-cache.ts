@@ -20,6 +20,7 @@ import { NOBODY } from "./cover.ts";
 import type { ChildWaiter, Cover, PinWaiter } from "./cover.ts";
 import type { CoherenceState } from "./effect.ts";
 import { enterConverted, enterRevoke, passData, requestInRevoke, resumeRevoke } from "./revoke.ts";
+import { giveUpIfWanted } from "./write-token.ts";
 
 /** Never waits, no effects: the way of nearly every operation. */
 export function tryPin(cover: Cover, mode: PinMode): boolean {
@@ -104,6 +105,7 @@ export function handleAst(state: CoherenceState, cover: Cover, status: LockStatu
   const asked = cover.asking;
   cover.mode = granted;
   cover.asking = null;
+  if (cover.token !== null) giveUpIfWanted(state, cover, cover.token);
   if (cover.registering) {
     assert(status === "granted", `the lock of ${cover.key}, born here, was not granted: ${status}`);
     cover.registering = false;

@@ -9,6 +9,7 @@
  */
 import { assert } from "../../dlmd/base/assert.ts";
 import type { LockStatus } from "../../dlmd/client/api.ts";
+import { Mode } from "../../dlmd/lock/mode.ts";
 import { handleRegistered } from "./born.ts";
 import type { Cover, TokenWaiter, WriteToken } from "./cover.ts";
 import type { CoherenceState } from "./effect.ts";
@@ -61,8 +62,13 @@ export function handleTokenBast(state: CoherenceState, cover: Cover, token: Writ
   giveUpIfWanted(state, cover, token);
 }
 
-function giveUpIfWanted(state: CoherenceState, cover: Cover, token: WriteToken): void {
+/**
+ * Not while a conversion in place is under way, that of a truncate without an open: the next holder of the token would begin one too, and
+ * the two wait for each other.
+ */
+export function giveUpIfWanted(state: CoherenceState, cover: Cover, token: WriteToken): void {
   if (!token.wanted || token.users > 0 || token.state !== "held" || state.registering.has(token)) return;
+  if (cover.asking === Mode.EX && cover.mode === Mode.PR) return;
   cover.token = null;
   state.effects.push({ do: "unlock-token", cover });
 }

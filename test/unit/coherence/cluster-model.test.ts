@@ -9,6 +9,7 @@ describe("F1 F9 F13: nodes that read and write one file through their page cache
     { nodes: 2, readersPerNode: 1, writersPerNode: 1 },
     { nodes: 3, readersPerNode: 2, writersPerNode: 1 },
     { nodes: 3, readersPerNode: 1, writersPerNode: 2 },
+    { nodes: 3, readersPerNode: 1, writersPerNode: 1, truncatersPerNode: 1 },
     { nodes: 4, readersPerNode: 3, writersPerNode: 0 },
   ];
   for (const shape of shapes) {

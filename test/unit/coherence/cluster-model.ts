@@ -136,6 +136,8 @@ export interface ModelOptions {
   readonly steps: number;
   readonly writersPerNode: number;
   readonly readersPerNode: number;
+  /** Callers of truncate(2): they pass during a revoke like writes from a page cache, and open nothing. */
+  readonly truncatersPerNode?: number;
 }
 
 export interface ModelResult {
@@ -358,6 +360,21 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
     });
   }
 
+  function truncater(node: ModelNode): void {
+    if (stepsLeft <= 0) return;
+    unfinished += 1;
+    pin(node, Mode.EX, true, () => {
+      checkPins(node, Mode.EX);
+      free.push(() => {
+        unpinData(node.state, node.cover, now);
+        perform(node);
+        unfinished -= 1;
+        node.operations += 1;
+        free.push(() => truncater(node));
+      });
+    });
+  }
+
   function reader(node: ModelNode): void {
     if (stepsLeft <= 0) return;
     unfinished += 1;
@@ -421,6 +438,7 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
   for (const node of nodes) {
     for (let k = 0; k < options.readersPerNode; k += 1) reader(node);
     for (let k = 0; k < options.writersPerNode; k += 1) writer(node);
+    for (let k = 0; k < (options.truncatersPerNode ?? 0); k += 1) truncater(node);
   }
 
   let steps = 0;
