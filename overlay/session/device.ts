@@ -21,7 +21,7 @@ import type { Mount } from "../op/mount.ts";
 import { credentialsOf } from "../op/permission.ts";
 import { StaleOnce } from "../op/stale-once.ts";
 import { RequestBuffers } from "./buffers.ts";
-import { abortConnection, connectionNumber } from "./connection.ts";
+import { abortConnection, connectionNumber, setReadAhead } from "./connection.ts";
 import { Dispatch, type DispatchCounters } from "./dispatch.ts";
 import { Interrupts } from "./interrupt.ts";
 
@@ -110,6 +110,8 @@ export async function mountSession(options: SessionOptions): Promise<Session> {
   try {
     const { negotiated, coherence } = await serving.ready;
     if (connection === null) throw new OperatingError(`${options.mountpoint} vanished from /proc/self/mountinfo`, { code: "mount-failed" });
+    const slower = setReadAhead(connection);
+    if (slower !== null) log.info({ connection, error: slower.message }, "the read-ahead of the mount stays at the kernel's default");
     log.info({ mountpoint: options.mountpoint, connection, minor: negotiated.minor }, "mounted");
     return serving.session(negotiated, coherence, connection);
   } catch (error) {

@@ -1,6 +1,7 @@
 /** How a mount begins and ends, as its kernel shows it. */
 import { readFileSync } from "node:fs";
 import { afterEach, describe, expect, it } from "vitest";
+import { READ_AHEAD_KIB } from "../../../overlay/session/connection.ts";
 import { python, runChild, shell } from "./child.ts";
 import { type SoloMount, startSolo } from "./solo-mount.ts";
 
@@ -23,6 +24,8 @@ describe("the life of a mount", () => {
       .find((one) => one.includes(mount.mountpoint));
     expect(line).toMatch(/ - fuse\.clustered \/dev\/solo /);
     expect(line).toContain(`0:${mount.session.connection} `);
+    const readAhead = readFileSync(`/sys/class/bdi/0:${mount.session.connection}/read_ahead_kb`, "utf8");
+    expect(Number(readAhead)).toBe(READ_AHEAD_KIB);
     await shell(
       `touch ${mount.mountpoint}/f; mount -i -o remount,ro ${mount.mountpoint}; ! touch ${mount.mountpoint}/g 2>/dev/null; cat ${mount.mountpoint}/f`,
       "/",

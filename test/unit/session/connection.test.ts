@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { connectionNumber } from "../../../overlay/session/connection.ts";
+import { connectionNumber, setReadAhead } from "../../../overlay/session/connection.ts";
 
 const MOUNTINFO = `22 27 0:21 / /proc rw - proc proc rw
 40 27 0:38 / /mnt/a rw - fuse.clustered /dev/sda rw
@@ -11,4 +11,8 @@ it("finds the topmost mount, and paths with spaces", () => {
   expect(connectionNumber("/mnt/a", MOUNTINFO)).toBe(40);
   expect(connectionNumber("/mnt/a b", MOUNTINFO)).toBe(39);
   expect(connectionNumber("/mnt/c", MOUNTINFO)).toBeNull();
+});
+
+it("goes on where the read-ahead can not be set, and says why", () => {
+  expect(setReadAhead(1 << 20)?.message).toContain("/sys/class/bdi/0:1048576/read_ahead_kb");
 });
