@@ -76,8 +76,9 @@ export interface Coherence {
   /**
    * To be called for every reply that gives the kernel a name: LOOKUP (negative: child null), CREATE, MKDIR, MKNOD,
    * SYMLINK, LINK and each READDIRPLUS entry, with the directory pinned. True: the reply may carry entry validity.
+   * `revalidated`: a LOOKUP, which the kernel may install without the directory's lock (names.ts).
    */
-  tellEntry(dir: Inode, name: Buffer, child: Inode | null): boolean;
+  tellEntry(dir: Inode, name: Buffer, child: Inode | null, revalidated?: boolean): boolean;
   /**
    * The kernel has that name, and its child's attributes, and both are valid still (as far as known here: it may have dropped them
    * itself, and then asks): a listing need not tell them again.

@@ -61,7 +61,15 @@ function addName(dir: Cover, key: string, child: Cover | null, validEpoch: numbe
  * The reply about to be written tells the kernel this name. Returns whether it may carry entry validity.
  * `epoch` is the mount's present epoch, from 1.
  */
-export function tellName(dir: Cover, name: Buffer, child: Cover | null, mayBeValid: boolean, epoch: number, now: number): boolean {
+export function tellName(
+  dir: Cover,
+  name: Buffer,
+  child: Cover | null,
+  mayBeValid: boolean,
+  epoch: number,
+  now: number,
+  revalidated = true,
+): boolean {
   const key = nameKey(name);
   let told = dir.names?.get(key);
   let valid = mayBeValid && now >= dir.hotUntil;
@@ -70,7 +78,7 @@ export function tellName(dir: Cover, name: Buffer, child: Cover | null, mayBeVal
     told = addName(dir, key, child, 0, 0);
   } else {
     // Negative dentries are never revalidated: only a name that the kernel has as a file can be re-armed.
-    if (told.child !== null && child !== null) told.rearmedAt = now;
+    if (revalidated && told.child !== null && child !== null) told.rearmedAt = now;
     setChild(told, child);
     if (child === null && !valid) {
       dropName(dir, name);

@@ -329,11 +329,11 @@ class Shell implements CoherenceShell {
 
   // --- names
 
-  tellEntry(dir: Inode, name: Buffer, child: Inode | null): boolean {
+  tellEntry(dir: Inode, name: Buffer, child: Inode | null, revalidated = false): boolean {
     attach(dir);
     if (child !== null) attach(child);
     const mayBeValid = this.#options.caches.incrementEpoch !== null && this.#covered(dir.cover);
-    return tellName(dir.cover, name, child === null ? null : child.cover, mayBeValid, this.#state.epoch, this.#options.now());
+    return tellName(dir.cover, name, child === null ? null : child.cover, mayBeValid, this.#state.epoch, this.#options.now(), revalidated);
   }
 
   isTold(dir: Inode, name: Buffer): boolean {

@@ -31,9 +31,9 @@ const CONGESTION_THRESHOLD = 49151;
  * HANDLE_KILLPRIV_V2: the server clears set-user-id, set-group-id and security.capability: always on chown, and on write, truncate and
  *   O_TRUNC. For the two mode bits these three come with a flag (killSuidgid) that must be obeyed; the rest any local lower does by itself.
  *   Without it the kernel would ask GETXATTR security.capability before each write, and send a SETATTR of its own.
- * EXPLICIT_INVAL_DATA: a change of size in an attribute reply cuts the pages behind the new end and nothing else. Without it the kernel
- *   drops all pages there, waiting for those that a READ or WRITE holds: it would do so after each sentinel size (hazard F5). All pages
- *   that may be stale are dropped by INVAL_INODE before.
+ * AUTO_INVAL_DATA: before each read(2) the kernel asks for attributes that are not valid. That is what is wanted of it: else a read would
+ *   trust the sentinel size (hazard F5) and show zeros behind the end of the file. Its price is that the pages of a file go when its
+ *   time of change does, after a local write too.
  * CREATE_SUPP_GROUP: hazard F15.
  * HAS_EXPIRE_ONLY: hazard F6; it says only that the notification is there.
  */
@@ -47,7 +47,7 @@ const WANTED: bigint =
   F.FUSE_READDIRPLUS_AUTO |
   F.FUSE_CACHE_SYMLINKS |
   F.FUSE_HANDLE_KILLPRIV_V2 |
-  F.FUSE_EXPLICIT_INVAL_DATA |
+  F.FUSE_AUTO_INVAL_DATA |
   F.FUSE_CREATE_SUPP_GROUP |
   F.FUSE_HAS_EXPIRE_ONLY |
   F.FUSE_INIT_EXT;
@@ -61,15 +61,15 @@ const WANTED_WITH_ACLS: bigint = F.FUSE_POSIX_ACL | F.FUSE_DONT_MASK | F.FUSE_SE
 /**
  * Never, and not by chance:
  *
- * WRITEBACK_CACHE dirties pages without asking, and its idea of the size wins over ours. AUTO_INVAL_DATA compares times, which is neither
- * enough nor needed. DIRECT_IO_ALLOW_MMAP gives direct opens a page cache (hazard F8). POSIX_LOCKS and FLOCK_LOCKS: file locks are local to
+ * WRITEBACK_CACHE dirties pages without asking, and its idea of the size wins over ours. EXPLICIT_INVAL_DATA excludes AUTO_INVAL_DATA.
+ * DIRECT_IO_ALLOW_MMAP gives direct opens a page cache (hazard F8). POSIX_LOCKS and FLOCK_LOCKS: file locks are local to
  * the kernel for now. NO_OPEN_SUPPORT, NO_OPENDIR_SUPPORT: opens are counted. EXPORT_SUPPORT: "." and ".." are not looked up. SPLICE_*: the
  * device is read with read(2). PASSTHROUGH: not yet. ALLOW_IDMAP: ids are those of the caller. HAS_RESEND: a session does not outlive its
  * process.
  */
 const NEVER: bigint =
   F.FUSE_WRITEBACK_CACHE |
-  F.FUSE_AUTO_INVAL_DATA |
+  F.FUSE_EXPLICIT_INVAL_DATA |
   F.FUSE_DIRECT_IO_ALLOW_MMAP |
   F.FUSE_POSIX_LOCKS |
   F.FUSE_FLOCK_LOCKS |
@@ -109,7 +109,7 @@ export interface Negotiated {
   readonly handleKillpriv: boolean;
   readonly createSuppGroup: boolean;
   /** Changed attributes drop no pages. False (before 5.2): a changed size drops all of them, which is only slower. */
-  readonly explicitInvalData: boolean;
+  readonly autoInvalData: boolean;
   readonly parallelDirops: boolean;
   readonly cacheSymlinks: boolean;
 }
@@ -146,7 +146,7 @@ export function negotiateInit(kernel: InitRequest, options: InitOptions): { repl
     posixAcl: has(F.FUSE_POSIX_ACL),
     handleKillpriv: has(F.FUSE_HANDLE_KILLPRIV_V2),
     createSuppGroup: has(F.FUSE_CREATE_SUPP_GROUP),
-    explicitInvalData: has(F.FUSE_EXPLICIT_INVAL_DATA),
+    autoInvalData: has(F.FUSE_AUTO_INVAL_DATA),
     parallelDirops: has(F.FUSE_PARALLEL_DIROPS),
     cacheSymlinks: has(F.FUSE_CACHE_SYMLINKS),
   };

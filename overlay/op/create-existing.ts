@@ -12,7 +12,7 @@ import { changed } from "./change.ts";
 import { O_ACCMODE, O_RDONLY, O_TRUNC, S_IFMT, S_IFREG } from "./linux.ts";
 import { isErrno } from "./lookup.ts";
 import { type Mount, RESTARTS_MAX, tooManyRestarts, waiting } from "./mount.ts";
-import { enterFile, forgetFile, openFlags } from "./open.ts";
+import { enterFile, forgetFile, openFlags, writeAccess } from "./open.ts";
 import { checkAccess, checkCreateInSticky, MAY_READ, MAY_WRITE, unknownCredentials } from "./permission.ts";
 
 const ACCESS_ACL = Buffer.from("system.posix_acl_access");
@@ -50,7 +50,7 @@ async function openChild(mount: Mount, call: Call, request: CreateRequest, dir: 
   const { coherence } = mount;
   const writes = (request.flags & O_ACCMODE) !== O_RDONLY;
   const truncates = (request.flags & O_TRUNC) !== 0;
-  const access = writes ? await coherence.openForWrite(child, call) : null;
+  const access = writes ? await writeAccess(mount, call, child, request.flags) : null;
   let entered = false;
   try {
     const wants = [

@@ -1,5 +1,5 @@
 /** MKDIR, MKNOD, SYMLINK, CREATE, LINK: new names. */
-import { E } from "../../dlmd/base/errno.ts";
+import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/lock/mode.ts";
 import type { CreateRequest, LinkRequest, MkdirRequest, MknodRequest, SymlinkRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
@@ -10,7 +10,7 @@ import { openExisting } from "./create-existing.ts";
 import { O_ACCMODE, O_EXCL, O_RDONLY } from "./linux.ts";
 import { isErrno, uncoveredSize } from "./lookup.ts";
 import { inodeOf, type Mount, waiting } from "./mount.ts";
-import { enterFile, forgetFile, openFlags } from "./open.ts";
+import { enterFile, forgetFile, openFlags, writeAccess } from "./open.ts";
 
 function callerOf(mount: Mount, call: Call, umask: number): Caller {
   return { uid: call.uid, gid: call.gid, umask: mount.dontMask ? umask : 0 };
@@ -49,9 +49,16 @@ async function make(mount: Mount, call: Call, fuseNodeid: number, name: Buffer, 
     } finally {
       mount.inodes.leave(child);
     }
+  } catch (error) {
+    throw inGoneDirectory(error);
   } finally {
     coherence.unpin(dir, Mode.EX);
   }
+}
+
+/** Hazard F18: a directory that was removed elsewhere, while somebody works in it, has no names and takes none: ENOENT, as on any file system. */
+export function inGoneDirectory(error: unknown): unknown {
+  return isErrno(error, E.ESTALE) ? errnoError(E.ENOENT) : error;
 }
 
 /** Under EX of its directory: no other node can know it, so its lock is here without a message. In use until `leave`. */
@@ -90,7 +97,7 @@ export async function create(mount: Mount, call: Call, request: CreateRequest): 
     await answerCreated(mount, call, request, dir, made.entry, made.handle);
     return;
   } catch (error) {
-    if (!isErrno(error, E.EEXIST) || (request.flags & O_EXCL) !== 0) throw error;
+    if (!isErrno(error, E.EEXIST) || (request.flags & O_EXCL) !== 0) throw inGoneDirectory(error);
     if (mount.staleOnce.give("create", dir, request.name, call.pid)) {
       call.error(E.ESTALE);
       return;
@@ -113,7 +120,7 @@ async function answerCreated(
   const child = bearChild(mount, { id, attr });
   try {
     const writes = (request.flags & O_ACCMODE) !== O_RDONLY;
-    const access = writes ? await tokenOf(mount, call, child, handle) : null;
+    const access = writes ? await tokenOf(mount, call, child, handle, request.flags) : null;
     const file = enterFile(mount, child, handle, access);
     withChildPinned(mount, child, attr, (attrValid, size) => {
       const entryValid = coherence.tellEntry(dir, request.name, child);
@@ -127,9 +134,9 @@ async function answerCreated(
 }
 
 /** At once, but where the inode was found before it was born. */
-async function tokenOf(mount: Mount, call: Call, child: InodeRecord, handle: LowerHandle): Promise<"cached" | "direct"> {
+async function tokenOf(mount: Mount, call: Call, child: InodeRecord, handle: LowerHandle, flags: number): Promise<"cached" | "direct"> {
   try {
-    return await mount.coherence.openForWrite(child, call);
+    return await writeAccess(mount, call, child, flags);
   } catch (error) {
     mount.lower.close(handle);
     throw error;
@@ -158,6 +165,8 @@ export async function link(mount: Mount, call: Call, request: LinkRequest): Prom
     } finally {
       coherence.unpinAll(wants);
     }
+  } catch (error) {
+    throw inGoneDirectory(error);
   } finally {
     inodes.leave(inode);
   }

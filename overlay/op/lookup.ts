@@ -90,7 +90,7 @@ async function replyEntryLater(
 
 function tellChild(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, child: InodeRecord, attr: Attr, pinned: boolean): void {
   child.nlinkHint = attr.nlink;
-  const entryValid = mount.coherence.tellEntry(dir, name, child);
+  const entryValid = mount.coherence.tellEntry(dir, name, child, true);
   const attrValid = pinned && mount.coherence.attrValid(child);
   const size = pinned ? attr.size : uncoveredSize(child, attr);
   if (call.entry(child.fuseNodeid, attr, entryValid, attrValid, size)) child.nlookup += 1;

@@ -17,8 +17,6 @@ export interface Mount {
   readonly log: Log;
   /** FUSE_DONT_MASK was taken: the umask comes with the request. Else the kernel has applied it. */
   dontMask: boolean;
-  /** Does it in a moment, when whoever was just answered has woken up; not if the mount has ended by then. */
-  readonly later: (work: () => Promise<void>) => void;
   /** Who a calling thread is, by /proc; null: not to be seen from here. */
   readonly credentials: (pid: number) => Credentials | null;
 }

@@ -4,10 +4,10 @@ import { FOPEN } from "../fuse/abi.ts";
 import type { FlushRequest, OpendirRequest, OpenRequest, ReleasedirRequest, ReleaseRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
-import type { LowerHandle } from "../lower/lower.ts";
+import type { LowerHandle, Maybe } from "../lower/lower.ts";
 import type { Call } from "./call.ts";
 import { changed } from "./change.ts";
-import { O_ACCMODE, O_RDONLY, O_TRUNC } from "./linux.ts";
+import { O_ACCMODE, O_APPEND, O_RDONLY, O_TRUNC } from "./linux.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
 
 /**
@@ -19,6 +19,14 @@ const DIRECT = FOPEN.FOPEN_DIRECT_IO | FOPEN.FOPEN_NOFLUSH;
 
 export function openFlags(file: OpenFile): number {
   return file.cached ? CACHED : DIRECT;
+}
+
+/**
+ * Whether a handle that may write has a page cache. One that appends never has: while a file grows elsewhere the kernel does not know
+ * where its end is (hazard F5), and would keep what is appended under the wrong offset.
+ */
+export function writeAccess(mount: Mount, call: Call, inode: InodeRecord, flags: number): Maybe<"cached" | "direct"> {
+  return (flags & O_APPEND) === 0 ? mount.coherence.openForWrite(inode, call) : "direct";
 }
 
 /** Enters an open file; `access`: what openForWrite said, null for a handle that can not write. */
@@ -40,7 +48,7 @@ export async function open(mount: Mount, call: Call, request: OpenRequest): Prom
   const inode = inodeOf(mount, request.fuseNodeid);
   let access: "cached" | "direct" | null = null;
   if ((request.flags & O_ACCMODE) !== O_RDONLY) {
-    const token = coherence.openForWrite(inode, call);
+    const token = writeAccess(mount, call, inode, request.flags);
     access = waiting(token) ? await token : token;
   }
   let entered = false;

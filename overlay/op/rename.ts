@@ -7,6 +7,7 @@ import type { RenameRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Call } from "./call.ts";
 import { changed } from "./change.ts";
+import { inGoneDirectory } from "./create.ts";
 import { RENAME_EXCHANGE } from "./linux.ts";
 import { isErrno } from "./lookup.ts";
 import { inodeOf, type Mount, RESTARTS_MAX, tooManyRestarts, waiting } from "./mount.ts";
@@ -50,9 +51,20 @@ async function renameWithRestarts(renaming: Renaming): Promise<void> {
     } finally {
       leaveVictim(mount, moved);
     }
+    await requireDirectories(renaming);
     fresh = true;
   }
   tooManyRestarts(mount, request.op);
+}
+
+/** What looked like a name that moved may be a directory that is gone (hazard F18): ENOENT. */
+async function requireDirectories({ mount, oldDir, newDir }: Renaming): Promise<void> {
+  try {
+    await mount.lower.getattr(oldDir.id);
+    await mount.lower.getattr(newDir.id);
+  } catch (error) {
+    throw inGoneDirectory(error);
+  }
 }
 
 /** False: a name has become another file; look again. */

@@ -13,9 +13,10 @@
  *    last page are dropped before the answer, and the whole range once more after it, because that last page may have been up to date
  *    before, and is then not locked and not dropped.
  *
- * After a write at a sentinel offset the kernel's size is the sentinel plus the count, until it asks again. A page of the end that it read
- * while the write was under way would then be shown to its last byte; hence the pages at the true place are dropped once more
- * after the answer, and again when the writer has surely woken up and set that size.
+ * After a write at a sentinel offset the kernel's size is the sentinel plus the count, until it asks again, which it does before the next
+ * read(2) (AUTO_INVAL_DATA). The pages at the true place are dropped once more after the answer, because the one of the end may have been read
+ * while the write was under way. What remains: a reader on this node that is in the midst of a read(2) just then can be shown zeros behind
+ * the old end, once (README, what does not hold yet).
  *
  * Before the answer means with the pin held: the READs whose pages INVAL_INODE waits for pass under it, in a revoke too.
  */
@@ -101,7 +102,6 @@ async function dropRelocated(mount: Mount, request: WriteRequest, file: OpenFile
     await coherence.dropPages(inode, written.offset, written.bytes);
     return async () => {
       await coherence.dropPages(inode, written.offset, written.bytes);
-      mount.later(() => coherence.dropPages(inode, written.offset, written.bytes));
     };
   }
   if (!file.cached) {

@@ -29,8 +29,6 @@ import { Interrupts } from "./interrupt.ts";
 const MAX_WRITE_BYTES = 1024 * 1024;
 /** Requests read for one wake-up: promises are drained between them, timers only after them. */
 const BATCH = 16;
-/** Hazard F5: when the writer that was answered has woken up and set its idea of the size. */
-const WOKEN_MS = 50;
 
 /** The coherence layer of the mount, made once INIT has told what the kernel can do. */
 export interface SessionCoherence extends Coherence {
@@ -46,7 +44,6 @@ export interface SessionSystem {
   /** /proc/PID/status of a thread; null: none. */
   readonly readStatus: (pid: number) => string | null;
   readonly every: (intervalMs: number, tick: () => void) => () => void;
-  readonly later: (delayMs: number, work: () => void) => void;
 }
 
 export interface SessionOptions {
@@ -280,12 +277,6 @@ class Serving {
       staleOnce: new StaleOnce(),
       log,
       dontMask: false,
-      later: (work) => {
-        system.later(WOKEN_MS, () => {
-          if (!this.#closed)
-            work().catch((error: unknown) => this.#options.fail(error instanceof Error ? error : new Error(String(error))));
-        });
-      },
       credentials: (pid) => {
         const status = pid === 0 ? null : system.readStatus(pid);
         return status === null ? null : credentialsOf(status);

@@ -17,7 +17,4 @@ export const runningSystem: SessionSystem = {
     const timer = setInterval(tick, intervalMs);
     return () => clearInterval(timer);
   },
-  later(delayMs, work) {
-    setTimeout(work, delayMs).unref();
-  },
 };

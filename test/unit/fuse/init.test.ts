@@ -29,7 +29,7 @@ describe("INIT", () => {
     const { flags } = negotiateInit(kernel(), options).negotiated;
     const never = {
       writeback: F.FUSE_WRITEBACK_CACHE,
-      autoInval: F.FUSE_AUTO_INVAL_DATA,
+      explicitInval: F.FUSE_EXPLICIT_INVAL_DATA,
       directMmap: F.FUSE_DIRECT_IO_ALLOW_MMAP,
       posixLocks: F.FUSE_POSIX_LOCKS,
       flock: F.FUSE_FLOCK_LOCKS,
@@ -62,7 +62,7 @@ describe("INIT", () => {
       posixAcl: true,
       handleKillpriv: false,
       createSuppGroup: false,
-      explicitInvalData: false,
+      autoInvalData: false,
       parallelDirops: false,
       cacheSymlinks: false,
     });

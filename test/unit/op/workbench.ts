@@ -27,7 +27,6 @@ export class Workbench {
   readonly coherence: RecordingCoherence = new RecordingCoherence();
   readonly lower: ScriptedLower = new ScriptedLower();
   readonly replies: Reply[] = [];
-  readonly laterWork: (() => Promise<void>)[] = [];
   readonly inodes: InodeTable;
   readonly mount: Mount;
   readonly file: InodeRecord;
@@ -56,7 +55,6 @@ export class Workbench {
       staleOnce: new StaleOnce(),
       log,
       dontMask: true,
-      later: (work) => void this.laterWork.push(work),
       credentials: () => this.who,
     };
     this.file = this.inodes.remember(FILE, 0o100644);
