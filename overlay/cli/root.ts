@@ -73,11 +73,6 @@ function ownWords(args: readonly string[]): readonly string[] {
 
 /** Runs the command line; sets the exit status. */
 export async function runCli(args: readonly string[]): Promise<void> {
-  // A reader that has seen enough (`| head`) is no error.
-  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code === "EPIPE") process.exit();
-    throw error;
-  });
   try {
     await coverlayCli(args).parseAsync();
   } catch (error) {
