@@ -7,7 +7,7 @@ import type { Attr, Caller, Entry, LowerHandle, Maybe } from "../lower/lower.ts"
 import type { Call } from "./call.ts";
 import { changed } from "./change.ts";
 import { openExisting } from "./create-existing.ts";
-import { O_ACCMODE, O_EXCL, O_RDONLY } from "./linux.ts";
+import { O_ACCMODE, O_EXCL, O_RDONLY, S_ISGID } from "./linux.ts";
 import { isErrno, uncoveredSize } from "./lookup.ts";
 import { inodeOf, type Mount, waiting } from "./mount.ts";
 import { enterFile, forgetFile, openFlags, writeAccess } from "./open.ts";
@@ -94,7 +94,9 @@ export async function create(mount: Mount, call: Call, request: CreateRequest): 
     let made = changed(mount, call, [dir], mount.lower.create(dir.id, request.name, request.flags, request.mode, caller));
     if (waiting(made)) made = await made;
     mount.staleOnce.settled("create", dir, request.name, call.pid);
-    await answerCreated(mount, call, request, dir, made.entry, made.handle);
+    let attr = restoreSetgid(mount, made.entry, request);
+    if (waiting(attr)) attr = await attr;
+    await answerCreated(mount, call, request, dir, { id: made.entry.id, attr }, made.handle);
     return;
   } catch (error) {
     if (!isErrno(error, E.EEXIST) || (request.flags & O_EXCL) !== 0) throw inGoneDirectory(error);
@@ -106,6 +108,15 @@ export async function create(mount: Mount, call: Call, request: CreateRequest): 
     coherence.unpin(dir, Mode.EX);
   }
   await openExisting(mount, call, request, dir);
+}
+
+/**
+ * Hazard F15: the lower makes the file under the caller's first group alone, and takes the set-group-id bit from one who is not of the
+ * directory's. The kernel says when the caller is (CREATE_SUPP_GROUP): then the bit that was asked for is set again.
+ */
+function restoreSetgid(mount: Mount, { id, attr }: Entry, request: CreateRequest): Maybe<Attr> {
+  const lost = (request.mode & S_ISGID) !== 0 && (attr.mode & S_ISGID) === 0 && request.supplementaryGids.includes(attr.gid);
+  return lost ? mount.lower.setattr(id, { mode: (attr.mode & 0o7777) | S_ISGID }, null) : attr;
 }
 
 async function answerCreated(
