@@ -321,8 +321,8 @@ class Shell implements CoherenceShell {
     }
     for (const inode of inodes) {
       inode.cover.attrTold = false;
-      const drop = pages && inode.kind === "file" ? caches.invalidatePages : caches.invalidateAttributes;
-      notified.push(notify(inode, drop(inode.fuseNodeid)));
+      const all = pages && inode.kind === "file";
+      notified.push(notify(inode, all ? caches.invalidatePages(inode.fuseNodeid) : caches.invalidateAttributes(inode.fuseNodeid)));
     }
     await Promise.all(notified);
   }

@@ -151,7 +151,6 @@ class Serving {
   readonly #interrupts: Interrupts;
   #state: State | null = null;
   #buffers: RequestBuffers;
-  #closed = false;
   #resolveReady: (ready: Ready) => void = () => {};
   #rejectReady: (error: unknown) => void = () => {};
   #resolveEnded: () => void = () => {};
@@ -293,7 +292,6 @@ class Serving {
     this.#state?.coherence.letGo();
     this.#options.disconnected?.();
     if (this.#state !== null) await endState(this.#state, lower);
-    this.#closed = true;
     native.sync.close(this.#fd);
     this.#rejectReady(new OperatingError("the mount ended before it answered", { code: "mount-failed" }));
     this.#resolveEnded();

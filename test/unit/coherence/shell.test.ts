@@ -104,19 +104,18 @@ describe("the shell", () => {
   });
 
   it("lets go of everybody who waits when the connection has ended, and pins nothing from then on", async () => {
-    const silent = (resource: string): Lock =>
-      ({
-        resource,
-        mode: Mode.NL,
-        exists: false,
-        busy: true,
-        lvb: null,
-        lvbValid: false,
-        error: null,
-        request() {},
-        unlock() {},
-        cancel() {},
-      }) as Lock;
+    const silent = (resource: string): Lock => ({
+      resource,
+      mode: Mode.NL,
+      exists: false,
+      busy: true,
+      lvb: null,
+      lvbValid: false,
+      error: null,
+      request() {},
+      unlock() {},
+      cancel() {},
+    });
     const shell = shellOver({ name: "silent", createLock: silent, batch: (make) => make() });
     const [file, child] = [inodeOf(shell, 12, "file"), inodeOf(shell, 13, "file")];
     const waiter = (): { interrupted: boolean; onInterrupt: null } => ({ interrupted: false, onInterrupt: null });
