@@ -55,6 +55,8 @@ const proposalShare = 0.5;
 const promiseShare = 0.6;
 const strayShare = 0.5;
 const brokenShare = 0.25;
+/** After standing still: three heartbeats each way. */
+const stoodStillShare = 0.3;
 /** Unanswered proposals in a row after which a node is left out for two time-outs (hazard H13). */
 const unansweredLimit = 2;
 
@@ -142,6 +144,8 @@ export class Membership {
   /** This process stood still that long: what peers said meanwhile is still in the sockets, so their silence is not theirs. */
   stoodStill(gapMs: number, nowMs: number): void {
     for (const peer of this.peers.values()) peer.lastHeardMs = Math.min(nowMs, peer.lastHeardMs + gapMs);
+    // Those who went on do not hear this node yet: a view proposed now would be without them (hazard M1).
+    this.#backoffUntilMs = Math.max(this.#backoffUntilMs, nowMs + stoodStillShare * this.#boot.timeoutMs);
   }
 
   /**

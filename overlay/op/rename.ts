@@ -60,8 +60,9 @@ async function renameWithRestarts(renaming: Renaming): Promise<void> {
 /** What looked like a name that moved may be a directory that is gone (hazard F18): ENOENT. */
 async function requireDirectories({ mount, oldDir, newDir }: Renaming): Promise<void> {
   try {
-    await mount.lower.getattr(oldDir.id);
-    await mount.lower.getattr(newDir.id);
+    const attrs = [await mount.lower.getattr(oldDir.id), await mount.lower.getattr(newDir.id)];
+    // One that is open somewhere is still there, without a name.
+    if (attrs.some(({ nlink }) => nlink === 0)) throw errnoError(E.ENOENT);
   } catch (error) {
     throw inGoneDirectory(error);
   }
