@@ -193,6 +193,13 @@ describe("others", () => {
     expect((plain?.body.readUInt32LE(8) ?? 0) & 3).toBe(2);
   });
 
+  it("OPEN for appending is direct, token or not (hazard F5)", async () => {
+    const bench = new Workbench();
+    bench.coherence.token = "cached";
+    const reply = await bench.serve({ op: "open", fuseNodeid: bench.file.fuseNodeid, flags: 1 | 0o2000 });
+    expect((reply?.body.readUInt32LE(8) ?? 0) & 1).toBe(1);
+  });
+
   it("RELEASE closes once, and asks for no lock", async () => {
     const bench = new Workbench();
     const { fh } = bench.openFile();
