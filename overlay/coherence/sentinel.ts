@@ -3,8 +3,8 @@
  * mmap and O_APPEND trust it without asking. So the last step of a revoke of a regular file makes that size
  * absurdly large (NOTIFY_STORE of one byte at SENTINEL_SIZE - 1): every path that trusts it then asks us.
  *
- * The facts file uses 2^60. This is another value, because 2^60 is 1 EiB, an offset that a person (or a test)
- * really tries; a write there must be EFBIG and not an append.
+ * Not a round value such as 2^60: that is 1 EiB, an offset that a person (or a test) really tries, and a write there must be EFBIG
+ * and not an append.
  */
 
 /** The size that an uncovered file shows to its kernel. Exact as a double. */
