@@ -45,6 +45,9 @@ export const STAT = {
 /** statfs(2) result, in the Float64Array that receives it. */
 export const STATFS = { TYPE: 0, BSIZE: 1, BLOCKS: 2, BFREE: 3, BAVAIL: 4, FILES: 5, FFREE: 6, NAMELEN: 7, FRSIZE: 8, FIELDS: 9 } as const;
 
+/** umount2(2): out of the tree now, unmounted when its last user is gone. */
+export const MNT_DETACH = 2;
+
 /**
  * struct file_handle as the kernel writes it: u32 handle_bytes, i32 handle_type, then the bytes.
  * A buffer that receives one has HANDLE_BUFFER_BYTES.

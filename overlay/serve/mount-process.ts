@@ -16,7 +16,7 @@ import { createLocalLower, type LocalLower } from "../lower/local.ts";
 import type { Lower } from "../lower/lower.ts";
 import { createRemoteLower, type RemoteLower } from "../lower/remote.ts";
 import { createLowerServer, type LowerServer } from "../lower/server.ts";
-import type { Native } from "../native/index.ts";
+import { MNT_DETACH, type Native } from "../native/index.ts";
 import { mountSession, type Session } from "../session/device.ts";
 import { runningSystem } from "../session/system.ts";
 import type { Bit } from "../volume/bit.ts";
@@ -343,7 +343,6 @@ export class MountProcess {
   }
 }
 
-const MNT_DETACH = 2;
 /** How long a failing node tries to drop its kernel's caches before it ends the connection. */
 const ABANDON_LIMIT_MS = 1000;
 

@@ -15,7 +15,7 @@ import { HandleTable } from "../inode/handles.ts";
 import type { InodeKind } from "../inode/inode.ts";
 import { InodeTable } from "../inode/table.ts";
 import type { FileId, Lower } from "../lower/lower.ts";
-import type { Device, Native } from "../native/index.ts";
+import { type Device, MNT_DETACH, type Native } from "../native/index.ts";
 import { REPLY_BUFFER_BYTES, type ReplyPort } from "../op/call.ts";
 import type { Mount } from "../op/mount.ts";
 import { credentialsOf } from "../op/permission.ts";
@@ -116,8 +116,6 @@ export async function mountSession(options: SessionOptions): Promise<Session> {
     throw error;
   }
 }
-
-const MNT_DETACH = 2;
 
 interface Ready {
   readonly negotiated: Negotiated;

@@ -8,8 +8,8 @@
  *
  * `1` is the format version, `crc` the CRC-32 (IEEE) of all that stands before ";crc=".
  */
+import { crc32 } from "node:zlib";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { crc32 } from "./crc32.ts";
 
 /** On the root directory: the bit. */
 export const BIT_XATTR = "trusted.clustered";

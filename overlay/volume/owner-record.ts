@@ -4,9 +4,9 @@
  *
  *     u16 magic, u8 version, u8 state, u16 nodeid, u16 port, u64 epoch, u32 clientId, string incarnation, string address, u32 crc
  */
+import { crc32 } from "node:zlib";
 import { ByteReader, ByteWriter } from "../../dlmd/base/bytes.ts";
 import { WireError } from "../../dlmd/base/error.ts";
-import { crc32 } from "./crc32.ts";
 
 /**
  * `mounting`: announced before the device is touched; `ready`: it serves; `released`: unmounted, and that was proved, so that

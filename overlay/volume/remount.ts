@@ -3,13 +3,12 @@ import { realpathSync } from "node:fs";
 import path from "node:path";
 import { errnoName } from "../../dlmd/base/errno.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { nativeAddon } from "../native/index.ts";
+import { MNT_DETACH, nativeAddon } from "../native/index.ts";
 import { MountFlag, flagsOfMount, parseMountOptions } from "./mount-options.ts";
 import { readMountRecord, waitForExit } from "./mount-record.ts";
 import { type MountEntry, mountAt, mountTable } from "./mount-table.ts";
 
 const MNT_FORCE = 1;
-const MNT_DETACH = 2;
 
 /** An owner writes back everything that is dirty, and hands over to the others. */
 const RELEASE_LIMIT_MS = 300_000;

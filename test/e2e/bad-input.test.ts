@@ -6,16 +6,8 @@ import { createHash } from "node:crypto";
 import { open, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { code } from "./errno-code.ts";
 import { startLab, type TestLab } from "./lab.ts";
-
-async function code(work: Promise<unknown>): Promise<string> {
-  try {
-    await work;
-    return "ok";
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code ?? String(error);
-  }
-}
 
 describe("bad input", () => {
   let lab: TestLab;

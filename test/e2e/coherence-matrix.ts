@@ -22,6 +22,7 @@ import {
 import { chmod, chown, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { nativeAddon } from "../../overlay/native/index.ts";
+import { code } from "./errno-code.ts";
 
 /** One round of one row: `a` changes, `b` looks. Directories of the same place through two mounts. */
 export interface Round {
@@ -49,15 +50,6 @@ export class StaleError extends Error {
 
 function same<T>(what: string, seen: T, wanted: T): void {
   if (seen !== wanted) throw new StaleError(`${what}: ${String(seen)} seen, ${String(wanted)} wanted`);
-}
-
-async function code(promise: Promise<unknown>): Promise<string> {
-  try {
-    await promise;
-    return "ok";
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code ?? String(error);
-  }
 }
 
 const file = (dir: string): string => path.join(dir, "file");

@@ -5,19 +5,11 @@ import { open, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { code } from "./errno-code.ts";
 import { startLab, type TestLab } from "./lab.ts";
 
 const run = promisify(execFile);
 const program = path.resolve(import.meta.dirname, "../../dist/overlay/main.js");
-
-async function code(work: Promise<unknown>): Promise<string> {
-  try {
-    await work;
-    return "ok";
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code ?? String(error);
-  }
-}
 
 describe("a clustered mount among others", () => {
   let lab: TestLab;
