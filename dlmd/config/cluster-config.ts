@@ -13,6 +13,7 @@ export const MAX_TIMEOUT_MS = 600_000;
 /** Members of one view; node ids may be larger. */
 export const MAX_NODES = 31;
 export const MAX_VOLUMES = 256;
+export const MAX_VOTES = 255;
 
 const ipv4 = /^(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}$/;
 const multicastGroup = /^(22[4-9]|23\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}$/;
@@ -39,6 +40,21 @@ const nodeShape = {
   nodeid: whole(1, 65535),
   name: text(memberName, "a name of 1 to 63 letters, digits, '.', '_' or '-'"),
   address: text(ipv4, "an IPv4 address such as 10.0.0.1"),
+  votes: whole(0, MAX_VOTES, " votes").default(1),
+};
+const flag = (): z.ZodDefault<z.ZodBoolean> => z.boolean({ error: "true or false" }).default(false);
+/** The words of votequorum(5). */
+const quorumShape = {
+  two_node: flag(),
+  /** Not given: as two_node. */
+  wait_for_all: z.boolean({ error: "true or false" }).optional(),
+  last_man_standing: flag(),
+  last_man_standing_window_ms: whole(100, 3_600_000, " milliseconds").default(10_000),
+  auto_tie_breaker: z
+    .union([z.enum(["none", "lowest", "highest"]), z.array(z.int().min(1).max(65535)).min(1).max(MAX_NODES)], {
+      error: "none, lowest, highest, or a list of nodeids such as [2, 1]",
+    })
+    .default("none"),
 };
 const volumeShape = {
   name: text(memberName, "a name of 1 to 63 letters, digits, '.', '_' or '-'"),
@@ -62,14 +78,16 @@ function clusterShape(minTimeoutMs: number) {
     multicast: z.strictObject(multicastShape, { error: objectExpected }).prefault({}),
     peerPort: port().default(7701),
     timeoutMs: whole(minTimeoutMs, MAX_TIMEOUT_MS, " milliseconds").default(3000),
+    quorum: z.strictObject(quorumShape, { error: objectExpected }).prefault({}),
     nodes: list(z.strictObject(nodeShape, { error: objectExpected }), 1, MAX_NODES, "nodes"),
     volumes: list(z.strictObject(volumeShape, { error: objectExpected }), 0, MAX_VOLUMES, "volumes").default([]),
   };
 }
 
 const knownKeys: Readonly<Record<string, readonly string[]>> = {
-  "": ["cluster", "version", "keyFile", "multicast", "peerPort", "timeoutMs", "nodes", "volumes"],
+  "": ["cluster", "version", "keyFile", "multicast", "peerPort", "timeoutMs", "quorum", "nodes", "volumes"],
   multicast: Object.keys(multicastShape),
+  quorum: Object.keys(quorumShape),
   nodes: Object.keys(nodeShape),
   volumes: Object.keys(volumeShape),
 };
@@ -79,6 +97,21 @@ export interface NodeConfig {
   readonly name: string;
   /** IPv4 address on which the node is heard, by datagram and by TCP. */
   readonly address: string;
+  /** 0 to 255; 1 where it is not said. */
+  readonly votes: number;
+}
+
+/** How votes are counted beyond "more than half": the options of votequorum(5). */
+export interface QuorumConfig {
+  /** Of two nodes one is enough: the fence alone decides. */
+  readonly two_node: boolean;
+  /** After a start nothing is quorate before all nodes were seen once. True with two_node. */
+  readonly wait_for_all: boolean;
+  /** The votes expected go down to those of the members that were left, that long after a view. */
+  readonly last_man_standing: boolean;
+  readonly last_man_standing_window_ms: number;
+  /** Who wins exactly half of the votes: the half with the lowest or highest nodeid, or with the first of the list that is there. */
+  readonly auto_tie_breaker: "none" | "lowest" | "highest" | readonly number[];
 }
 
 export interface VolumeEntry {
@@ -98,6 +131,7 @@ export interface ClusterConfig {
   /** TCP between dlmds. */
   readonly peerPort: number;
   readonly timeoutMs: number;
+  readonly quorum: QuorumConfig;
   /** In ascending nodeid. */
   readonly nodes: readonly NodeConfig[];
   readonly volumes: readonly VolumeEntry[];
@@ -168,6 +202,23 @@ function duplicates<T>(rows: readonly T[], where: string, key: keyof T & string)
   });
 }
 
+/** What no single key shows to be wrong. */
+function quorumProblems(quorum: z.infer<z.ZodObject<typeof quorumShape>>, nodes: readonly NodeConfig[]): ConfigProblem[] {
+  const problems: ConfigProblem[] = [];
+  const wrong = (key: keyof QuorumConfig, expected: string, found: string): void =>
+    void problems.push({ path: `quorum.${key}`, expected, found });
+  const breaker = quorum.auto_tie_breaker;
+  if (quorum.two_node && nodes.length !== 2) wrong("two_node", "it only with exactly two nodes", `${nodes.length} nodes`);
+  if (quorum.two_node && nodes.some(({ votes }) => votes !== 1)) wrong("two_node", "one vote for each of the two", "other votes");
+  if (quorum.two_node && breaker !== "none") wrong("auto_tie_breaker", "none with two_node", JSON.stringify(breaker));
+  if (quorum.two_node && quorum.wait_for_all === false) wrong("wait_for_all", "true with two_node", "false");
+  for (const nodeid of typeof breaker === "string" ? [] : breaker) {
+    if (!nodes.some((node) => node.nodeid === nodeid)) wrong("auto_tie_breaker", "nodeids of this file", String(nodeid));
+  }
+  if (nodes.every(({ votes }) => votes === 0)) problems.push({ path: "nodes", expected: "at least one vote in all", found: "none" });
+  return problems;
+}
+
 function parseYaml(source: string, yaml: string): unknown {
   const document = parseDocument(yaml);
   const error = document.errors[0];
@@ -194,7 +245,9 @@ export function decodeClusterConfig(yaml: string, source: string, minTimeoutMs: 
     ...duplicates(config.nodes, "nodes", "address"),
     ...duplicates(config.volumes, "volumes", "name"),
     ...duplicates(config.volumes, "volumes", "uuid"),
+    ...quorumProblems(config.quorum, config.nodes),
   ];
   if (problems.length > 0) throw refuse(source, problems);
-  return { ...config, nodes: config.nodes.toSorted((a, b) => a.nodeid - b.nodeid) };
+  const quorum = { ...config.quorum, wait_for_all: config.quorum.wait_for_all ?? config.quorum.two_node };
+  return { ...config, quorum, nodes: config.nodes.toSorted((a, b) => a.nodeid - b.nodeid) };
 }

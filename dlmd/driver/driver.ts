@@ -148,7 +148,7 @@ class NodeDriver implements Driver {
       nodeid: self.nodeid,
       incarnation,
       configVersion,
-      nodes: config.nodes.map((each) => ({ nodeid: each.nodeid, name: each.name, address: each.address, votes: 1 })),
+      nodes: config.nodes,
       timeoutMs: config.timeoutMs,
       ...stored,
       seed: randomBytes(4).readUInt32LE(0),

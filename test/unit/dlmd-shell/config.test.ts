@@ -50,6 +50,21 @@ describe("cluster.yaml", () => {
     ],
     ["unknown key far away", "peerPort: 7701", "colour: red", "colour: expected one of cluster, version, keyFile"],
     ["unknown key of a node", "name: node2", "nmae: node2", "nodes[1].nmae: expected a known key (did you mean name?)"],
+    ["unknown key of quorum", "two_node: false", "two_nodes: false", "quorum.two_nodes: expected a known key (did you mean two_node?)"],
+    ["two_node with three nodes", "two_node: false", "two_node: true", "quorum.two_node: expected it only with exactly two nodes, found 3"],
+    [
+      "tie breaker of a stranger",
+      "auto_tie_breaker: none",
+      "auto_tie_breaker: [2, 7]",
+      "quorum.auto_tie_breaker: expected nodeids of this file, found 7",
+    ],
+    [
+      "tie breaker misspelt",
+      "auto_tie_breaker: none",
+      "auto_tie_breaker: low",
+      `quorum.auto_tie_breaker: expected none, lowest, highest, or a list`,
+    ],
+    ["too many votes", "name: node2", "votes: 256, name: node2", "nodes[1].votes: expected a whole number from 0 to 255 votes, found 256"],
     ["unknown key of multicast", "port: 7700", "prot: 7700", "multicast.prot: expected a known key (did you mean port?)"],
     [
       "unknown key of a volume",

@@ -12,7 +12,12 @@ import type { Datagram } from "../../../dlmd/wire/datagram.ts";
 import type { PeerMessage } from "../../../dlmd/wire/peer.ts";
 import { noView } from "../../../dlmd/wire/view-id.ts";
 
-const nodes: readonly NodeConfig[] = [1, 2, 3].map((nodeid) => ({ nodeid, name: `node${nodeid}`, address: `127.77.0.${nodeid}` }));
+const nodes: readonly NodeConfig[] = [1, 2, 3].map((nodeid) => ({
+  nodeid,
+  name: `node${nodeid}`,
+  address: `127.77.0.${nodeid}`,
+  votes: 1,
+}));
 const key = randomBytes(32);
 const port = 41_000 + (process.pid % 20_000);
 
