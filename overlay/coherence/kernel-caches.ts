@@ -5,7 +5,7 @@
 import { notifyIncEpoch, notifyInvalEntry, notifyInvalInode, notifyStore } from "../fuse/notify.ts";
 import type { Native } from "../native/index.ts";
 import { SENTINEL_SIZE } from "./sentinel.ts";
-import type { KernelCaches } from "./shell.ts";
+import type { KernelCaches } from "./invalidation.ts";
 
 /** What the running kernel was found to offer at INIT. */
 export interface NotifyFeatures {

@@ -1,42 +1,28 @@
 /**
- * The coherence layer as the op layer sees it (api.ts): the pure rules of this room over the lock manager's client, the
- * notifications of the kernel, and timers. Effects are done in order, in the turn in which they arise.
+ * The coherence layer as the op layer sees it (api.ts): the pure rules of this room over the lock manager's client (lock-requests.ts),
+ * the notifications of the kernel (invalidation.ts), and timers. Effects are done in order, in the turn in which they arise.
  */
-import { assert, assertNever } from "../../dlmd/base/assert.ts";
-import { E, Errno, errnoError, errnoName } from "../../dlmd/base/errno.ts";
+import { assertNever } from "../../dlmd/base/assert.ts";
+import { E, Errno, errnoError } from "../../dlmd/base/errno.ts";
 import type { Log } from "../../dlmd/base/log.ts";
-import type { Lock, LockHandlers, LockStatus, Lockspace } from "../../dlmd/client/api.ts";
+import type { Lockspace } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/lock/mode.ts";
 import type { Inode, InodeKind } from "../inode/inode.ts";
-import { compareFileIds, fileKey } from "../lower/lower.ts";
+import { compareFileIds } from "../lower/lower.ts";
 import type { FileId, Maybe } from "../lower/lower.ts";
 import type { Coherence, PinMode, Waiter, Want } from "./api.ts";
-import { bear, dropUnregistered, registerAll } from "./born.ts";
-import { createCover, kernelKnows } from "./cover.ts";
-import type { ChildWaiter, Cover, PinWaiter, WriteToken } from "./cover.ts";
+import { bear, registerAll } from "./born.ts";
+import { kernelKnows } from "./cover.ts";
+import type { ChildWaiter, Cover, PinWaiter } from "./cover.ts";
+import { CoverTable } from "./cover-table.ts";
 import { createCoherenceState } from "./effect.ts";
 import type { CoherenceState, Effect, InvalidationPlan } from "./effect.ts";
-import { addWaiter, handleAst, handleBast, pinChild, pump, refuseWaiters, removeWaiter, tryPin, unpin, unpinData } from "./lock-cache.ts";
-import { dropName, dropNames, exchangeNames, forgetNames, moveName, tellName, toldName, validName } from "./names.ts";
+import { Invalidation, type KernelCaches } from "./invalidation.ts";
+import { addWaiter, pinChild, pump, refuseWaiters, removeWaiter, tryPin, unpin, unpinData } from "./lock-cache.ts";
+import { LockRequests } from "./lock-requests.ts";
+import { dropName, exchangeNames, moveName, tellName, toldName, validName } from "./names.ts";
 import { handleInvalidated, handleRetryTimer, handleTimer } from "./revoke.ts";
-import { closeToken, handleTokenAst, handleTokenBast, openToken, TOKEN_WAIT_MS } from "./write-token.ts";
-
-/** What the shell needs of the kernel: each writes one or more notifications and gives 0 or a negative errno for each. */
-export interface KernelCaches {
-  /** Attributes and pages of an inode. */
-  invalidatePages(fuseNodeid: number): Promise<number[]>;
-  /** The pages of a range, and the attributes. */
-  invalidateRange(fuseNodeid: number, offset: number, bytes: number): Promise<number[]>;
-  /** Attributes and pages, then the sentinel size (hazard F5). */
-  invalidatePagesAndSize(fuseNodeid: number): Promise<number[]>;
-  /** Attributes only. */
-  invalidateAttributes(fuseNodeid: number): Promise<number[]>;
-  expireNames(fuseNodeid: number, names: readonly { readonly name: Buffer; readonly drop: boolean }[]): Promise<number[]>;
-  /** Every name of the mount; null: this kernel has no epochs, and then no reply may carry entry validity. */
-  readonly incrementEpoch: (() => Promise<number[]>) | null;
-  /** Resolves when no notification is being written: only then may the device be closed. */
-  settled(): Promise<void>;
-}
+import { closeToken, openToken } from "./write-token.ts";
 
 export interface CoherenceShellOptions {
   readonly lockspace: Lockspace;
@@ -78,19 +64,12 @@ export interface CoherenceCounters {
   readonly unregistered: number;
 }
 
-/** Locks of inodes that the kernel has forgotten are kept up to this many, the longest unused go first. */
-const IDLE_COVERS_MAX = 65_536;
 /** What was born is made known after this time even if nobody asks: a revoke then need not wait for it. */
 const REGISTER_DELAY_MS = 25;
 /** More unregistered locks than this are registered at once. */
 const UNREGISTERED_MAX = 4096;
-/** An INVAL_ENTRY that waits so long for the directory's lock is left behind, and INC_EPOCH does its work (hazard F6). */
-const EXPIRE_WAIT_MS = 5;
 /** Bringing locks for a listing ends after this time: it is answered without what has not come. */
 const BRING_WAIT_MS = 20;
-/** Idle locks given back at once when the limit is passed. */
-const IDLE_BATCH = 256;
-
 const pinnedChild = { pinned: true, trip: false } as const;
 const pinnedAnew = { pinned: true, trip: true } as const;
 const unpinnedChild = { pinned: false, trip: false } as const;
@@ -99,44 +78,12 @@ export function createCoherenceShell(options: CoherenceShellOptions): CoherenceS
   return new Shell(options);
 }
 
-interface LockEvents {
-  readonly ast: (cover: Cover, lock: Lock, status: LockStatus) => void;
-  readonly bast: (cover: Cover, wanted: Mode) => void;
-}
-
-/** The handlers of one inode's lock: an object and no closures, because there is one for each cached inode. */
-class CoverLock implements LockHandlers {
-  readonly #cover: Cover;
-  readonly #events: LockEvents;
-
-  constructor(cover: Cover, events: LockEvents) {
-    this.#cover = cover;
-    this.#events = events;
-  }
-
-  ast(lock: Lock, status: LockStatus): void {
-    this.#events.ast(this.#cover, lock, status);
-  }
-
-  bast(_lock: Lock, wanted: Mode): void {
-    this.#events.bast(this.#cover, wanted);
-  }
-}
-
 class Shell implements CoherenceShell {
   readonly #options: CoherenceShellOptions;
   readonly #state: CoherenceState = createCoherenceState();
-  readonly #covers = new Map<string, Cover>();
-  #locks = 0;
-  readonly #tokenLocks = new Map<Cover, { readonly lock: Lock; readonly token: WriteToken }>();
-  readonly #idle = new Set<Cover>();
-  /** Forgotten, and not worth keeping, but something was still going on with their locks. */
-  readonly #lingering = new Set<Cover>();
-  readonly #counts = { lockRequests: 0, bastsReceived: 0, revokes: 0, revokeRounds: 0, namesExpired: 0, epochs: 0 };
-  readonly #lockEvents: LockEvents = {
-    ast: (cover, lock, status) => this.#handleAst(cover, lock, status),
-    bast: (cover, wanted) => this.#handleBast(cover, wanted),
-  };
+  readonly #covers: CoverTable;
+  readonly #locks: LockRequests;
+  readonly #invalidation: Invalidation;
   #registerTimer: NodeJS.Timeout | null = null;
   #draining = false;
   #closed = false;
@@ -144,27 +91,28 @@ class Shell implements CoherenceShell {
 
   constructor(options: CoherenceShellOptions) {
     this.#options = options;
+    const { lockspace, now, fail } = options;
+    const told = (cover: Cover): void => {
+      this.#run();
+      this.#covers.ended(cover);
+    };
+    this.#locks = new LockRequests({ lockspace, now, fail, told }, this.#state);
+    this.#covers = new CoverTable(this.#state, (cover) => this.#locks.drop(cover));
+    this.#invalidation = new Invalidation(options.caches, this.#state, () => this.#closed);
   }
 
   get counters(): CoherenceCounters {
     return {
-      ...this.#counts,
-      locksHeld: this.#locks + this.#tokenLocks.size,
+      ...this.#locks.counts,
+      ...this.#invalidation.counts,
+      locksHeld: this.#locks.held,
       covers: this.#covers.size,
       unregistered: this.#state.unregistered.size,
     };
   }
 
   createCover(id: FileId, kind: InodeKind): Cover {
-    const key = fileKey(id);
-    let cover = this.#covers.get(key);
-    if (cover === undefined) {
-      cover = createCover(id, key, kind);
-      this.#covers.set(key, cover);
-    }
-    this.#idle.delete(cover);
-    this.#lingering.delete(cover);
-    return cover;
+    return this.#covers.take(id, kind);
   }
 
   // --- pins
@@ -304,27 +252,12 @@ class Shell implements CoherenceShell {
     return cover.phase === "idle" && cover.mode >= Mode.PR && !this.#abandoned;
   }
 
-  async dropPages(inode: Inode, offset: number, bytes: number): Promise<void> {
-    const results = await this.#options.caches.invalidateRange(inode.fuseNodeid, offset, bytes);
-    this.#checkNotified(inode.cover, results);
+  dropPages(inode: Inode, offset: number, bytes: number): Promise<void> {
+    return this.#invalidation.dropPages(inode, offset, bytes);
   }
 
-  async distrust(inodes: readonly Inode[], pages: boolean): Promise<void> {
-    const { caches } = this.#options;
-    const notified: Promise<void>[] = [];
-    const notify = async (inode: Inode, results: Promise<number[]>): Promise<void> => this.#checkNotified(inode.cover, await results);
-    const directory = inodes.find((inode) => inode.kind === "directory");
-    if (directory !== undefined && caches.incrementEpoch !== null) {
-      this.#state.epoch += 1;
-      this.#counts.epochs += 1;
-      notified.push(notify(directory, caches.incrementEpoch()));
-    }
-    for (const inode of inodes) {
-      inode.cover.attrTold = false;
-      const all = pages && inode.kind === "file";
-      notified.push(notify(inode, all ? caches.invalidatePages(inode.fuseNodeid) : caches.invalidateAttributes(inode.fuseNodeid)));
-    }
-    await Promise.all(notified);
+  distrust(inodes: readonly Inode[], pages: boolean): Promise<void> {
+    return this.#invalidation.distrust(inodes, pages);
   }
 
   // --- names
@@ -377,51 +310,11 @@ class Shell implements CoherenceShell {
   }
 
   removed(inode: Inode): void {
-    inode.cover.doomed = true;
-    if (inode.cover.unregistered && inode.nlookup === 0) this.#drop(inode.cover);
+    this.#covers.removed(inode);
   }
 
   forgotten(inode: Inode): void {
-    const cover = inode.cover;
-    if (cover.inode === inode) cover.inode = null;
-    cover.attrTold = false;
-    forgetNames(cover);
-    if (cover.doomed || cover.mode === Mode.NL) {
-      if (!this.#drop(cover)) this.#lingering.add(cover);
-      return;
-    }
-    this.#idle.add(cover);
-    if (this.#idle.size <= IDLE_COVERS_MAX) return;
-    let dropped = 0;
-    for (const idle of this.#idle) {
-      this.#drop(idle);
-      dropped += 1;
-      if (dropped >= IDLE_BATCH) break;
-    }
-  }
-
-  /** Gives the lock of a cover back that the kernel does not know; left alone while something goes on with it. */
-  #drop(cover: Cover): boolean {
-    const busy = cover.pins > 0 || cover.waiters.length > 0 || cover.asking !== null || cover.registering || cover.phase !== "idle";
-    const tokenBusy =
-      cover.token !== null && (cover.token.users > 0 || cover.token.state === "asking" || this.#state.registering.has(cover.token));
-    if (cover.inode !== null || busy || tokenBusy) return false;
-    this.#idle.delete(cover);
-    this.#lingering.delete(cover);
-    this.#covers.delete(cover.key);
-    dropUnregistered(this.#state, cover);
-    dropNames(cover);
-    this.#unlockIdle(cover);
-    cover.mode = Mode.NL;
-    unlockIdle(this.#tokenLocks.get(cover)?.lock);
-    this.#tokenLocks.delete(cover);
-    cover.token = null;
-    return true;
-  }
-
-  /** Something that was going on with it ended. */
-  #dropLingering(cover: Cover): void {
-    if (this.#lingering.size > 0 && this.#lingering.has(cover)) this.#drop(cover);
+    this.#covers.forgotten(inode);
   }
 
   // --- write access
@@ -478,7 +371,7 @@ class Shell implements CoherenceShell {
   #perform(effect: Effect): void {
     switch (effect.do) {
       case "request":
-        this.#request(effect.cover, effect.mode, effect.flags);
+        this.#locks.request(effect.cover, effect.mode, effect.flags);
         return;
       case "settle":
         effect.waiter.settle(effect.error);
@@ -496,84 +389,14 @@ class Shell implements CoherenceShell {
         this.#setTimer(effect.cover, effect.purpose, effect.delayMs);
         return;
       case "request-token":
-        this.#requestToken(effect.cover);
+        this.#locks.requestToken(effect.cover);
         return;
-      case "unlock-token": {
-        const held = this.#tokenLocks.get(effect.cover);
-        this.#tokenLocks.delete(effect.cover);
-        held?.lock.unlock(0);
+      case "unlock-token":
+        this.#locks.unlockToken(effect.cover);
         return;
-      }
       default:
         assertNever(effect, "effect");
     }
-  }
-
-  #request(cover: Cover, mode: Mode, flags: number): void {
-    if (cover.lock === null) {
-      cover.lock = this.#options.lockspace.createLock(`i${cover.key}`, new CoverLock(cover, this.#lockEvents));
-      this.#locks += 1;
-    }
-    const { lock } = cover;
-    this.#counts.lockRequests += 1;
-    // NL is to let go of it: what is asked for later is a new lock then, behind all who wait. As a conversion it would stand in the
-    // convert queue, before the conversion in place that has to come first (lock-cache.ts), and the two would wait for each other.
-    if (mode === Mode.NL) lock.unlock(0);
-    else lock.request(mode, flags);
-  }
-
-  #unlockIdle(cover: Cover): void {
-    if (cover.lock === null) return;
-    unlockIdle(cover.lock);
-    cover.lock = null;
-    this.#locks -= 1;
-  }
-
-  #handleAst(cover: Cover, lock: Lock, status: LockStatus): void {
-    if (status === "error") {
-      this.#options.fail(lock.error ?? new Error(`dlmd refused a request for ${lock.resource}`));
-      return;
-    }
-    const givenUp = status === "unlocked";
-    if (givenUp && cover.asking !== Mode.NL) return;
-    handleAst(this.#state, cover, givenUp ? "granted" : status, lock.mode, this.#options.now());
-    this.#run();
-    this.#dropLingering(cover);
-  }
-
-  #handleBast(cover: Cover, wanted: Mode): void {
-    this.#counts.bastsReceived += 1;
-    handleBast(this.#state, cover, wanted, this.#options.now());
-    this.#run();
-  }
-
-  #requestToken(cover: Cover): void {
-    const token = cover.token;
-    assert(token !== null, `no write token asked for ${cover.key}`);
-    let timer: NodeJS.Timeout | null = null;
-    const lock = this.#options.lockspace.createLock(`w${cover.key}`, {
-      ast: (of, status) => {
-        if (timer !== null) clearTimeout(timer);
-        if (status === "unlocked") return;
-        if (status === "error") {
-          this.#options.fail(of.error ?? new Error(`dlmd refused a request for ${of.resource}`));
-          return;
-        }
-        if (status !== "granted") this.#tokenLocks.delete(cover);
-        handleTokenAst(this.#state, cover, token, status, this.#options.now());
-        this.#run();
-        this.#dropLingering(cover);
-      },
-      bast: () => {
-        handleTokenBast(this.#state, cover, token);
-        this.#run();
-      },
-    });
-    this.#tokenLocks.set(cover, { lock, token });
-    this.#counts.lockRequests += 1;
-    // What was born here can not be held elsewhere: it is not taken back.
-    if (!this.#state.registering.has(token)) timer = setTimeout(() => lock.cancel(), TOKEN_WAIT_MS);
-    lock.request(Mode.PW, 0);
   }
 
   #setTimer(cover: Cover, purpose: "hold" | "retry" | "pass", delayMs: number): void {
@@ -585,96 +408,35 @@ class Shell implements CoherenceShell {
   }
 
   async #invalidate(cover: Cover, plan: InvalidationPlan): Promise<void> {
-    const inode = cover.inode;
-    if (cover.round === 1) this.#counts.revokes += 1;
-    this.#counts.revokeRounds += 1;
-    let results: number[] = [];
-    if (inode !== null) {
-      const { caches } = this.#options;
-      if (plan.what === "pages") results = await caches.invalidatePages(inode.fuseNodeid);
-      else if (plan.what === "pages-and-size") results = await caches.invalidatePagesAndSize(inode.fuseNodeid);
-      else results = await this.#invalidateNames(inode, plan);
-    }
-    this.#checkNotified(cover, results);
-    const missed = results.includes(-E.ENOENT);
+    const missed = await this.#invalidation.round(cover, plan);
     handleInvalidated(this.#state, cover, missed && kernelKnows(cover), this.#options.now());
     this.#run();
   }
 
-  /** ENOENT is for the caller to judge (hazard F4). ENOTCONN, ENODEV: the mount is going away, and its caches with it. */
-  #checkNotified(cover: Cover, results: readonly number[]): void {
-    const bad = results.find((result) => !notifiedResults.has(result));
-    if (bad !== undefined && !this.#closed) throw new Error(`the kernel refused an invalidation of ${cover.key}: ${errnoName(-bad)}`);
-  }
-
-  async #invalidateNames(dir: Inode, plan: Extract<InvalidationPlan, { what: "names" }>): Promise<number[]> {
-    const { caches } = this.#options;
-    const { expiry } = plan;
-    let epoch = expiry.epoch;
-    if (!epoch && expiry.names.length > 0) {
-      this.#counts.namesExpired += expiry.names.length;
-      const expired = caches.expireNames(dir.fuseNodeid, expiry.names);
-      let timer: NodeJS.Timeout | undefined;
-      const late = new Promise<null>((resolve) => {
-        timer = setTimeout(() => resolve(null), EXPIRE_WAIT_MS);
-      });
-      const results = await Promise.race([expired, late]);
-      clearTimeout(timer);
-      if (results === null) {
-        // It waits behind an operation on the directory; it will expire names once more when that is done, which is harmless.
-        this.#state.epoch += 1;
-        epoch = true;
-      } else {
-        const bad = results.find((result) => result !== 0 && result !== -E.ENOENT);
-        if (bad !== undefined) return [bad];
-      }
-    }
-    if (epoch) {
-      assert(caches.incrementEpoch !== null, "entry validity was given to a kernel without epochs");
-      this.#counts.epochs += 1;
-      const [result] = await caches.incrementEpoch();
-      if (result !== undefined && result !== 0) return [result];
-    }
-    return caches.invalidateAttributes(dir.fuseNodeid);
-  }
-
   letGo(): void {
     this.#abandoned = true;
-    for (const cover of this.#covers.values()) refuseWaiters(this.#state, cover, errnoError(E.EIO));
+    for (const cover of this.#covers.all()) refuseWaiters(this.#state, cover, errnoError(E.EIO));
     this.#run();
   }
 
   async abandon(): Promise<void> {
     // First, because the notifications wait for the pages of those who wait for a lock.
     this.letGo();
-    const { caches } = this.#options;
-    this.#state.epoch += 1;
-    await caches.incrementEpoch?.();
-    const known = [...this.#covers.values()].map((cover) => cover.inode).filter((inode) => inode !== null);
-    await Promise.all(known.map((inode) => caches.invalidatePages(inode.fuseNodeid)));
+    await this.#invalidation.dropAll([...this.#covers.all()].map((cover) => cover.inode).filter((inode) => inode !== null));
   }
 
   async close(): Promise<void> {
     this.#closed = true;
     if (this.#registerTimer !== null) clearTimeout(this.#registerTimer);
-    for (const cover of this.#covers.values()) {
+    for (const cover of this.#covers.all()) {
       cover.inode = null;
       pump(this.#state, cover, this.#options.now());
     }
     this.#run();
-    for (const cover of this.#covers.values()) this.#unlockIdle(cover);
-    for (const { lock } of this.#tokenLocks.values()) unlockIdle(lock);
-    this.#tokenLocks.clear();
+    this.#locks.dropAll(this.#covers.all());
     await this.#options.caches.settled();
   }
 }
-
-/** A lock that was never granted is not known to dlmd; one with a request outstanding goes with the connection. */
-function unlockIdle(lock: Lock | undefined): void {
-  if (lock !== undefined && lock.exists && !lock.busy) lock.unlock(0);
-}
-
-const notifiedResults: ReadonlySet<number> = new Set([0, -E.ENOENT, -E.ENOTCONN, -E.ENODEV]);
 
 function unsettled(): void {
   throw new Error("settled before it waited");

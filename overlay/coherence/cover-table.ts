@@ -1,0 +1,100 @@
+/**
+ * All covers of a mount, and when one goes: a lock outlives the kernel's knowledge of its inode for as long as there is room, because the
+ * inode may be looked up again.
+ */
+import { Mode } from "../../dlmd/lock/mode.ts";
+import type { Inode, InodeKind } from "../inode/inode.ts";
+import { fileKey } from "../lower/lower.ts";
+import type { FileId } from "../lower/lower.ts";
+import { dropUnregistered } from "./born.ts";
+import { createCover } from "./cover.ts";
+import type { Cover } from "./cover.ts";
+import type { CoherenceState } from "./effect.ts";
+import { dropNames, forgetNames } from "./names.ts";
+
+/** Locks of inodes that the kernel has forgotten are kept up to this many, the longest unused go first. */
+const IDLE_COVERS_MAX = 65_536;
+/** Idle locks given back at once when the limit is passed. */
+const IDLE_BATCH = 256;
+
+export class CoverTable {
+  readonly #state: CoherenceState;
+  /** Gives back what dlmd has of it. */
+  readonly #unlock: (cover: Cover) => void;
+  readonly #covers = new Map<string, Cover>();
+  readonly #idle = new Set<Cover>();
+  /** Forgotten, and not worth keeping, but something was still going on with their locks. */
+  readonly #lingering = new Set<Cover>();
+
+  constructor(state: CoherenceState, unlock: (cover: Cover) => void) {
+    this.#state = state;
+    this.#unlock = unlock;
+  }
+
+  get size(): number {
+    return this.#covers.size;
+  }
+
+  all(): IterableIterator<Cover> {
+    return this.#covers.values();
+  }
+
+  /** Cached from before, or new. */
+  take(id: FileId, kind: InodeKind): Cover {
+    const key = fileKey(id);
+    let cover = this.#covers.get(key);
+    if (cover === undefined) {
+      cover = createCover(id, key, kind);
+      this.#covers.set(key, cover);
+    }
+    this.#idle.delete(cover);
+    this.#lingering.delete(cover);
+    return cover;
+  }
+
+  removed(inode: Inode): void {
+    inode.cover.doomed = true;
+    if (inode.cover.unregistered && inode.nlookup === 0) this.#drop(inode.cover);
+  }
+
+  forgotten(inode: Inode): void {
+    const cover = inode.cover;
+    if (cover.inode === inode) cover.inode = null;
+    cover.attrTold = false;
+    forgetNames(cover);
+    if (cover.doomed || cover.mode === Mode.NL) {
+      if (!this.#drop(cover)) this.#lingering.add(cover);
+      return;
+    }
+    this.#idle.add(cover);
+    if (this.#idle.size <= IDLE_COVERS_MAX) return;
+    let dropped = 0;
+    for (const idle of this.#idle) {
+      this.#drop(idle);
+      dropped += 1;
+      if (dropped >= IDLE_BATCH) break;
+    }
+  }
+
+  /** Something that was going on with it ended. */
+  ended(cover: Cover): void {
+    if (this.#lingering.size > 0 && this.#lingering.has(cover)) this.#drop(cover);
+  }
+
+  /** Of what the kernel does not know; left alone while something goes on with it. */
+  #drop(cover: Cover): boolean {
+    const busy = cover.pins > 0 || cover.waiters.length > 0 || cover.asking !== null || cover.registering || cover.phase !== "idle";
+    const { token } = cover;
+    const tokenBusy = token !== null && (token.users > 0 || token.state === "asking" || this.#state.registering.has(token));
+    if (cover.inode !== null || busy || tokenBusy) return false;
+    this.#idle.delete(cover);
+    this.#lingering.delete(cover);
+    this.#covers.delete(cover.key);
+    dropUnregistered(this.#state, cover);
+    dropNames(cover);
+    this.#unlock(cover);
+    cover.mode = Mode.NL;
+    cover.token = null;
+    return true;
+  }
+}

@@ -1,0 +1,132 @@
+/**
+ * What a revoke has the kernel drop, in the order in which that is safe: notifications of one inode, and what their results mean.
+ * Source: hazards F4 (an inode that is not found), F5 (the size), F6 (names).
+ */
+import { assert } from "../../dlmd/base/assert.ts";
+import { E, errnoName } from "../../dlmd/base/errno.ts";
+import type { Inode } from "../inode/inode.ts";
+import type { Cover } from "./cover.ts";
+import type { CoherenceState, InvalidationPlan } from "./effect.ts";
+
+/** What is needed of the kernel: each writes one or more notifications and gives 0 or a negative errno for each. */
+export interface KernelCaches {
+  /** Attributes and pages of an inode. */
+  invalidatePages(fuseNodeid: number): Promise<number[]>;
+  /** The pages of a range, and the attributes. */
+  invalidateRange(fuseNodeid: number, offset: number, bytes: number): Promise<number[]>;
+  /** Attributes and pages, then the sentinel size (hazard F5). */
+  invalidatePagesAndSize(fuseNodeid: number): Promise<number[]>;
+  /** Attributes only. */
+  invalidateAttributes(fuseNodeid: number): Promise<number[]>;
+  expireNames(fuseNodeid: number, names: readonly { readonly name: Buffer; readonly drop: boolean }[]): Promise<number[]>;
+  /** Every name of the mount; null: this kernel has no epochs, and then no reply may carry entry validity. */
+  readonly incrementEpoch: (() => Promise<number[]>) | null;
+  /** Resolves when no notification is being written: only then may the device be closed. */
+  settled(): Promise<void>;
+}
+
+/** An INVAL_ENTRY that waits so long for the directory's lock is left behind, and INC_EPOCH does its work (hazard F6). */
+const EXPIRE_WAIT_MS = 5;
+
+const notifiedResults: ReadonlySet<number> = new Set([0, -E.ENOENT, -E.ENOTCONN, -E.ENODEV]);
+
+export class Invalidation {
+  readonly counts: { revokes: number; revokeRounds: number; namesExpired: number; epochs: number } = {
+    revokes: 0,
+    revokeRounds: 0,
+    namesExpired: 0,
+    epochs: 0,
+  };
+  readonly #caches: KernelCaches;
+  readonly #state: CoherenceState;
+  /** The mount has ended: the kernel may refuse what it likes. */
+  readonly #closed: () => boolean;
+
+  constructor(caches: KernelCaches, state: CoherenceState, closed: () => boolean) {
+    this.#caches = caches;
+    this.#state = state;
+    this.#closed = closed;
+  }
+
+  /** One round of a revoke. True: the kernel did not find the inode. */
+  async round(cover: Cover, plan: InvalidationPlan): Promise<boolean> {
+    const inode = cover.inode;
+    if (cover.round === 1) this.counts.revokes += 1;
+    this.counts.revokeRounds += 1;
+    let results: number[] = [];
+    if (inode !== null) {
+      if (plan.what === "pages") results = await this.#caches.invalidatePages(inode.fuseNodeid);
+      else if (plan.what === "pages-and-size") results = await this.#caches.invalidatePagesAndSize(inode.fuseNodeid);
+      else results = await this.#names(inode, plan);
+    }
+    this.#check(cover, results);
+    return results.includes(-E.ENOENT);
+  }
+
+  /** ENOENT is for the caller to judge (hazard F4). ENOTCONN, ENODEV: the mount is going away, and its caches with it. */
+  #check(cover: Cover, results: readonly number[]): void {
+    const bad = results.find((result) => !notifiedResults.has(result));
+    if (bad !== undefined && !this.#closed()) throw new Error(`the kernel refused an invalidation of ${cover.key}: ${errnoName(-bad)}`);
+  }
+
+  async #names(dir: Inode, plan: Extract<InvalidationPlan, { what: "names" }>): Promise<number[]> {
+    const caches = this.#caches;
+    const { expiry } = plan;
+    let epoch = expiry.epoch;
+    if (!epoch && expiry.names.length > 0) {
+      this.counts.namesExpired += expiry.names.length;
+      const expired = caches.expireNames(dir.fuseNodeid, expiry.names);
+      let timer: NodeJS.Timeout | undefined;
+      const late = new Promise<null>((resolve) => {
+        timer = setTimeout(() => resolve(null), EXPIRE_WAIT_MS);
+      });
+      const results = await Promise.race([expired, late]);
+      clearTimeout(timer);
+      if (results === null) {
+        // It waits behind an operation on the directory; it will expire names once more when that is done, which is harmless.
+        this.#state.epoch += 1;
+        epoch = true;
+      } else {
+        const bad = results.find((result) => result !== 0 && result !== -E.ENOENT);
+        if (bad !== undefined) return [bad];
+      }
+    }
+    if (epoch) {
+      assert(caches.incrementEpoch !== null, "entry validity was given to a kernel without epochs");
+      this.counts.epochs += 1;
+      const [result] = await caches.incrementEpoch();
+      if (result !== undefined && result !== 0) return [result];
+    }
+    return caches.invalidateAttributes(dir.fuseNodeid);
+  }
+
+  async dropPages(inode: Inode, offset: number, bytes: number): Promise<void> {
+    const results = await this.#caches.invalidateRange(inode.fuseNodeid, offset, bytes);
+    this.#check(inode.cover, results);
+  }
+
+  async distrust(inodes: readonly Inode[], pages: boolean): Promise<void> {
+    const caches = this.#caches;
+    const notified: Promise<void>[] = [];
+    const notify = async (inode: Inode, results: Promise<number[]>): Promise<void> => this.#check(inode.cover, await results);
+    const directory = inodes.find((inode) => inode.kind === "directory");
+    if (directory !== undefined && caches.incrementEpoch !== null) {
+      this.#state.epoch += 1;
+      this.counts.epochs += 1;
+      notified.push(notify(directory, caches.incrementEpoch()));
+    }
+    for (const inode of inodes) {
+      inode.cover.attrTold = false;
+      const all = pages && inode.kind === "file";
+      notified.push(notify(inode, all ? caches.invalidatePages(inode.fuseNodeid) : caches.invalidateAttributes(inode.fuseNodeid)));
+    }
+    await Promise.all(notified);
+  }
+
+  /** Whatever the locks say: attributes, pages and names of all these. */
+  async dropAll(inodes: readonly Inode[]): Promise<void> {
+    this.#state.epoch += 1;
+    await this.#caches.incrementEpoch?.();
+    await Promise.all(inodes.map((inode) => this.#caches.invalidatePages(inode.fuseNodeid)));
+  }
+}

@@ -1,0 +1,156 @@
+/**
+ * The locks of a mount at dlmd: one for each inode that is or was cached here (`i...`), one for each write token (`w...`). What dlmd
+ * answers goes to the rules of this room.
+ */
+import { assert } from "../../dlmd/base/assert.ts";
+import type { Lock, LockHandlers, LockStatus, Lockspace } from "../../dlmd/client/api.ts";
+import { Mode } from "../../dlmd/lock/mode.ts";
+import type { Cover, WriteToken } from "./cover.ts";
+import type { CoherenceState } from "./effect.ts";
+import { handleAst, handleBast } from "./lock-cache.ts";
+import { handleTokenAst, handleTokenBast, TOKEN_WAIT_MS } from "./write-token.ts";
+
+export interface LockRequestsOptions {
+  readonly lockspace: Lockspace;
+  /** Milliseconds of a monotonic clock. */
+  readonly now: () => number;
+  /** dlmd broke a promise. */
+  readonly fail: (error: Error) => void;
+  /** The rules were told something: their effects are to be done. */
+  readonly told: (cover: Cover) => void;
+}
+
+interface LockEvents {
+  readonly ast: (cover: Cover, lock: Lock, status: LockStatus) => void;
+  readonly bast: (cover: Cover, wanted: Mode) => void;
+}
+
+/** The handlers of one inode's lock: an object and no closures, because there is one for each cached inode. */
+class CoverLock implements LockHandlers {
+  readonly #cover: Cover;
+  readonly #events: LockEvents;
+
+  constructor(cover: Cover, events: LockEvents) {
+    this.#cover = cover;
+    this.#events = events;
+  }
+
+  ast(lock: Lock, status: LockStatus): void {
+    this.#events.ast(this.#cover, lock, status);
+  }
+
+  bast(_lock: Lock, wanted: Mode): void {
+    this.#events.bast(this.#cover, wanted);
+  }
+}
+
+export class LockRequests {
+  readonly counts: { lockRequests: number; bastsReceived: number } = { lockRequests: 0, bastsReceived: 0 };
+  readonly #options: LockRequestsOptions;
+  readonly #state: CoherenceState;
+  #locks = 0;
+  readonly #tokenLocks = new Map<Cover, { readonly lock: Lock; readonly token: WriteToken }>();
+  readonly #lockEvents: LockEvents = {
+    ast: (cover, lock, status) => this.#handleAst(cover, lock, status),
+    bast: (cover, wanted) => this.#handleBast(cover, wanted),
+  };
+
+  constructor(options: LockRequestsOptions, state: CoherenceState) {
+    this.#options = options;
+    this.#state = state;
+  }
+
+  /** Locks that dlmd has of this mount, write tokens included. */
+  get held(): number {
+    return this.#locks + this.#tokenLocks.size;
+  }
+
+  request(cover: Cover, mode: Mode, flags: number): void {
+    if (cover.lock === null) {
+      cover.lock = this.#options.lockspace.createLock(`i${cover.key}`, new CoverLock(cover, this.#lockEvents));
+      this.#locks += 1;
+    }
+    const { lock } = cover;
+    this.counts.lockRequests += 1;
+    // NL is to let go of it: what is asked for later is a new lock then, behind all who wait. As a conversion it would stand in the
+    // convert queue, before the conversion in place that has to come first (lock-cache.ts), and the two would wait for each other.
+    if (mode === Mode.NL) lock.unlock(0);
+    else lock.request(mode, flags);
+  }
+
+  #handleAst(cover: Cover, lock: Lock, status: LockStatus): void {
+    if (status === "error") {
+      this.#options.fail(lock.error ?? new Error(`dlmd refused a request for ${lock.resource}`));
+      return;
+    }
+    const givenUp = status === "unlocked";
+    if (givenUp && cover.asking !== Mode.NL) return;
+    handleAst(this.#state, cover, givenUp ? "granted" : status, lock.mode, this.#options.now());
+    this.#options.told(cover);
+  }
+
+  #handleBast(cover: Cover, wanted: Mode): void {
+    this.counts.bastsReceived += 1;
+    handleBast(this.#state, cover, wanted, this.#options.now());
+    this.#options.told(cover);
+  }
+
+  requestToken(cover: Cover): void {
+    const token = cover.token;
+    assert(token !== null, `no write token asked for ${cover.key}`);
+    let timer: NodeJS.Timeout | null = null;
+    const lock = this.#options.lockspace.createLock(`w${cover.key}`, {
+      ast: (of, status) => {
+        if (timer !== null) clearTimeout(timer);
+        if (status === "unlocked") return;
+        if (status === "error") {
+          this.#options.fail(of.error ?? new Error(`dlmd refused a request for ${of.resource}`));
+          return;
+        }
+        if (status !== "granted") this.#tokenLocks.delete(cover);
+        handleTokenAst(this.#state, cover, token, status, this.#options.now());
+        this.#options.told(cover);
+      },
+      bast: () => {
+        handleTokenBast(this.#state, cover, token);
+        this.#options.told(cover);
+      },
+    });
+    this.#tokenLocks.set(cover, { lock, token });
+    this.counts.lockRequests += 1;
+    // What was born here can not be held elsewhere: it is not taken back.
+    if (!this.#state.registering.has(token)) timer = setTimeout(() => lock.cancel(), TOKEN_WAIT_MS);
+    lock.request(Mode.PW, 0);
+  }
+
+  unlockToken(cover: Cover): void {
+    const held = this.#tokenLocks.get(cover);
+    this.#tokenLocks.delete(cover);
+    held?.lock.unlock(0);
+  }
+
+  /** Nobody here wants anything of that inode any more. */
+  drop(cover: Cover): void {
+    this.#unlockIdle(cover);
+    unlockIdle(this.#tokenLocks.get(cover)?.lock);
+    this.#tokenLocks.delete(cover);
+  }
+
+  #unlockIdle(cover: Cover): void {
+    if (cover.lock === null) return;
+    unlockIdle(cover.lock);
+    cover.lock = null;
+    this.#locks -= 1;
+  }
+
+  dropAll(covers: Iterable<Cover>): void {
+    for (const cover of covers) this.#unlockIdle(cover);
+    for (const { lock } of this.#tokenLocks.values()) unlockIdle(lock);
+    this.#tokenLocks.clear();
+  }
+}
+
+/** A lock that was never granted is not known to dlmd; one with a request outstanding goes with the connection. */
+function unlockIdle(lock: Lock | undefined): void {
+  if (lock !== undefined && lock.exists && !lock.busy) lock.unlock(0);
+}
