@@ -1,16 +1,16 @@
 /**
- * What nodes say to each other on the reliable FIFO channel of a pair (TCP): one type and one codec row each.
+ * How messages between nodes (peer-message.ts) travel on the reliable FIFO channel of a pair (TCP): one codec row each.
  * Little-endian. The stream is cut into frames by frame.ts; the body of a frame: version, view (18 bytes), u32 count, messages;
  * a message: u8 type and its body. All messages of a frame belong to its view (hazard H3). A HELLO (`encodeHello`) is
  * the body of the first frame on a connection.
- *
- * Messages are those of Linux fs/dlm (dlm_internal.h DLM_MSG_*, DLM_RCOM_*) where they have a namesake; departures: a conversion
- * down and an unlock have no reply (hazard H2), and a view is entered with MARK and left with the next one.
  */
 import { ByteReader, ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
 import { isMode, type Mode } from "../lock/mode.ts";
+import { lvbWrites, type PeerMessage, refusals } from "./peer-message.ts";
 import { type Member, noIncarnation, readIncarnation, readViewId, type ViewId, writeIncarnation, writeViewId } from "./view-id.ts";
+
+export type * from "./peer-message.ts";
 
 export const peerVersion = 1;
 export const maxNameBytes = 64;
@@ -19,145 +19,6 @@ export const maxLvbBytes = 256;
 export const maxFrameBytes: number = 4 * 1024 * 1024;
 /** `encodeFrames` starts another frame at this length, far below maxFrameBytes. */
 const softFrameBytes = 256 * 1024;
-
-/** What happens to the value block at a write point. */
-export type LvbWrite = "none" | "write" | "invalidate";
-const lvbWrites: readonly LvbWrite[] = ["none", "write", "invalidate"];
-export type Refusal = "again" | "deadlock" | "canceled";
-const refusals: readonly Refusal[] = ["again", "deadlock", "canceled"];
-
-/** First on the channel in a view: all that came before it belongs to views before. */
-export interface MarkMessage {
-  readonly kind: "mark";
-  /** Messages sent to this peer's incarnation before this one: what is missing on arrival was lost with a connection. */
-  readonly sent: number;
-}
-/** Barrier: the sender has done everything of that phase. */
-export interface DoneMessage {
-  readonly kind: "done";
-  readonly phase: 1 | 2;
-}
-/** A client of the sender is gone: ask yours to stop serving it (hazard C7). */
-export interface ClientGoneMessage {
-  readonly kind: "client-gone";
-  readonly clientId: number;
-}
-export interface ClientGoneAckMessage {
-  readonly kind: "client-gone-ack";
-  readonly clientId: number;
-}
-/** Holder to master: a new lock. lkbId names it for its life (with the sender's nodeid); never used again. */
-export interface RequestMessage {
-  readonly kind: "request";
-  readonly lkbId: number;
-  readonly clientId: number;
-  readonly lockspace: string;
-  readonly resource: string;
-  readonly mode: Mode;
-  readonly flags: number;
-}
-/** Holder to master: conversion that needs a grant. */
-export interface ConvertMessage {
-  readonly kind: "convert";
-  readonly lkbId: number;
-  readonly mode: Mode;
-  readonly flags: number;
-}
-/** Holder to master: has taken effect (hazard H2). grantNo: the one that the lock has now. */
-export interface DownMessage {
-  readonly kind: "down";
-  readonly lkbId: number;
-  readonly grantNo: number;
-  readonly mode: Mode;
-  readonly lvbWrite: LvbWrite;
-  /** The writer's: sequence read at its grant + 1. */
-  readonly lvbSeq: number;
-  readonly lvb: Uint8Array | null;
-}
-/** Holder to master: the lock is gone, whatever it was waiting for. */
-export interface UnlockMessage {
-  readonly kind: "unlock";
-  readonly lkbId: number;
-  readonly lvbWrite: LvbWrite;
-  readonly lvbSeq: number;
-  readonly lvb: Uint8Array | null;
-}
-/** Holder to master: take the outstanding request back; no answer if it is not outstanding any more. */
-export interface CancelMessage {
-  readonly kind: "cancel";
-  readonly lkbId: number;
-}
-/** Master to holder. */
-export interface GrantMessage {
-  readonly kind: "grant";
-  readonly lkbId: number;
-  readonly grantNo: number;
-  readonly mode: Mode;
-  readonly lvbSeq: number;
-  readonly lvbRead: boolean;
-  readonly lvbValid: boolean;
-  readonly lvb: Uint8Array | null;
-}
-/** Master to holder: the request ended without a grant. */
-export interface RefuseMessage {
-  readonly kind: "refuse";
-  readonly lkbId: number;
-  readonly status: Refusal;
-}
-/** Master to holder; ignored unless the lock still has that grantNo (hazard H5). */
-export interface BastMessage {
-  readonly kind: "bast";
-  readonly lkbId: number;
-  readonly grantNo: number;
-  readonly wanted: Mode;
-}
-/** Recovery, holder to new master: the holder's copy of a lock. */
-export interface RebuildMessage {
-  readonly kind: "rebuild";
-  readonly lkbId: number;
-  readonly clientId: number;
-  readonly lockspace: string;
-  readonly resource: string;
-  /** null: a new request that waits. */
-  readonly granted: Mode | null;
-  /** null: nothing is outstanding. */
-  readonly requested: Mode | null;
-  readonly flags: number;
-  readonly grantNo: number;
-  readonly waitedMs: number;
-  readonly lvbSeq: number;
-  /** `lvb` is what the resource has, as far as this lock's last grant or write can tell. */
-  readonly lvbRead: boolean;
-  readonly lvbValid: boolean;
-  readonly lvb: Uint8Array | null;
-}
-/** Recovery, old master to new master: the value block as it is (hazard H2). */
-export interface OfferMessage {
-  readonly kind: "offer";
-  readonly lockspace: string;
-  readonly resource: string;
-  readonly lvbSeq: number;
-  readonly lvbValid: boolean;
-  readonly lvb: Uint8Array | null;
-  /** Who may have written it since, and has yet to name its lock. */
-  readonly writer: Member | null;
-}
-
-export type PeerMessage =
-  | MarkMessage
-  | DoneMessage
-  | ClientGoneMessage
-  | ClientGoneAckMessage
-  | RequestMessage
-  | ConvertMessage
-  | DownMessage
-  | UnlockMessage
-  | CancelMessage
-  | GrantMessage
-  | RefuseMessage
-  | BastMessage
-  | RebuildMessage
-  | OfferMessage;
 
 interface Row<M> {
   readonly type: number;
