@@ -14,7 +14,10 @@ import type { Mode } from "./lock/mode.ts";
 import type { Lineage, ViewId } from "./wire/view-id.ts";
 
 export type { Lineage, ViewId } from "./wire/view-id.ts";
-import type { Datagram } from "./wire/datagram.ts";
+import type { CommandResult, EngineCommand, EngineEvent } from "./engine/engine.ts";
+import type { BeatContent, HeardBeat } from "./membership/beater.ts";
+import type { QuorumOptions } from "./membership/quorum.ts";
+import type { Datagram, Heartbeat } from "./wire/datagram.ts";
 import type { PeerMessage } from "./wire/peer.ts";
 
 /** A node of the configuration. */
@@ -55,6 +58,8 @@ export interface NodeBoot {
   /** The clock at the start: no ack that a former incarnation of this node gave was given later (hazard C4). */
   readonly nowMs: number;
   readonly limits?: Partial<NodeLimits>;
+  /** How votes are counted beyond "more than half". */
+  readonly quorum?: QuorumOptions;
 }
 
 export interface Node {
@@ -73,7 +78,14 @@ export type NodeEvent =
   /** The deadline came. Harmless at any other time. */
   | { readonly kind: "tick" }
   /** A datagram that was authentic and decoded (wire/datagram.ts `decodeDatagram`). */
-  | { readonly kind: "datagram"; readonly message: Datagram }
+  | { readonly kind: "datagram"; readonly message: Exclude<Datagram, Heartbeat> }
+  /** A heartbeat that came, as membership/beater.ts `receive` gives it. */
+  | { readonly kind: "heartbeat"; readonly beat: HeardBeat }
+  /**
+   * What this node's programs and the daemon itself (clientId 0) ask of the engine (engine/engine.ts). Answered by one "engine-results" in
+   * the effects of the same step, result by result.
+   */
+  | { readonly kind: "engine-commands"; readonly commands: readonly EngineCommand[] }
   /**
    * The one TCP connection to that peer is up: both sides said who they are. The driver keeps at most one per pair (the lower nodeid
    * connects, the higher accepts), connects to every configured node, again and again. A new connection to the same
@@ -134,8 +146,13 @@ export type ClientRequest =
 // --------------------------------------------------------------------------------------------------------- effects
 
 export type Effect =
-  /** By multicast and/or unicast to every other configured node, or by unicast to one. May be lost. */
-  | { readonly kind: "datagram"; readonly to: number | "all"; readonly message: Datagram }
+  /** By multicast and/or unicast to every other configured node, to some of them, or by unicast to one. May be lost. */
+  | { readonly kind: "datagram"; readonly to: number | "all" | readonly number[]; readonly message: Exclude<Datagram, Heartbeat> }
+  /** For the beater (membership/beater.ts): what heartbeats say from now on; null: none go out any more. `now`: one is due at once. */
+  | { readonly kind: "beat"; readonly content: BeatContent | null; readonly now: boolean }
+  /** What the engine says, in order; to whom of this node is in the events. */
+  | { readonly kind: "engine-events"; readonly events: readonly EngineEvent[] }
+  | { readonly kind: "engine-results"; readonly results: readonly CommandResult[] }
   /**
    * One frame on the TCP connection to that peer; only between its "peer-up" and "peer-down". The driver may put the messages of
    * several such effects of the same view into one frame.

@@ -7,14 +7,15 @@ import type { ViewInfo } from "./client/api.ts";
 import { type Client, newClient } from "./lock/client.ts";
 import { GoneAsks } from "./lock/gone.ts";
 import { LockManager } from "./lock/lock-manager.ts";
-import { Membership, type View } from "./membership/membership.ts";
+import { BuiltinEngine } from "./engine/builtin/engine-core.ts";
+import type { Membership, View } from "./membership/membership.ts";
 import { quorumOf, quorumReason } from "./membership/quorum.ts";
 import type { ClientEvent, ClientRequest, Effect, Node, NodeBoot, NodeEvent, NodeLimits, QueryWhat } from "./node-api.ts";
 import { describeLocks, describeNodes, describeStatus } from "./node-query.ts";
 import { Outbox } from "./outbox.ts";
 import { startRebuild } from "./recovery/rebuild.ts";
 import { Recovery } from "./recovery/recovery.ts";
-import { maxNodes } from "./wire/datagram.ts";
+import { maxNodes } from "./wire/order-datagram.ts";
 import type { PeerMessage } from "./wire/peer.ts";
 import { hasMember, isIncarnation, type Member, noView, viewName } from "./wire/view-id.ts";
 
@@ -29,7 +30,7 @@ export class NodeCore implements Node {
   readonly limits: NodeLimits;
   readonly clients: Map<number, Client> = new Map();
   readonly locks: LockManager;
-  readonly membership: Membership;
+  readonly engine: BuiltinEngine;
   readonly recovery: Recovery;
   readonly #outbox = new Outbox();
   readonly #asks: GoneAsks;
@@ -58,13 +59,17 @@ export class NodeCore implements Node {
       this.#adjustPause(client);
     });
     this.locks = new LockManager(boot.nodeid, host, this.limits.locksPerClient);
-    this.membership = new Membership(boot, host);
+    this.engine = new BuiltinEngine(boot, host);
     this.recovery = new Recovery(boot.nodeid, this.locks, host, this.limits.savedMessagesPerPeer);
+  }
+
+  get membership(): Membership {
+    return this.engine.membership;
   }
 
   // ------------------------------------------------------------------------------------------------------ the seams
 
-  #host(): import("./membership/membership.ts").MembershipHost &
+  #host(): import("./engine/builtin/engine-core.ts").EngineHost &
     import("./recovery/recovery.ts").RecoveryHost &
     import("./lock/lock-manager.ts").LockPort {
     const log = (level: "debug" | "info" | "warn" | "error", message: string, fields: Readonly<Record<string, unknown>>): void =>
@@ -73,7 +78,11 @@ export class NodeCore implements Node {
       log("error", "a peer sent what it cannot have meant", { nodeid, found: message });
     const send = (nodeid: number, message: PeerMessage): void => this.#send(nodeid, message);
     return {
-      datagram: (to, message) => this.#outbox.push({ kind: "datagram", to, message }),
+      datagram: (to, message) => {
+        if (message.kind !== "heartbeat") this.#outbox.push({ kind: "datagram", to, message });
+      },
+      beat: (content, now) => this.#outbox.push({ kind: "beat", content, now }),
+      event: (event) => this.#outbox.engine(event),
       persist: (promisedEpoch, lineage) => this.#outbox.push({ kind: "persist", promisedEpoch, lineage }),
       stop: () => this.#stop(),
       install: (view) => this.#install(view),
@@ -130,11 +139,12 @@ export class NodeCore implements Node {
     if (gapMs > this.boot.timeoutMs / 2) this.membership.stoodStill(gapMs, nowMs);
     this.#nowMs = nowMs;
     this.locks.nowMs = nowMs;
-    this.membership.progress++;
+    this.engine.begin(nowMs);
     this.#updateService();
     this.#dispatch(event);
     if (!this.#ended && event.kind !== "client-requests") {
-      if (event.kind === "datagram" || event.kind === "tick") this.#leaseEndMs = this.membership.leaseEndMs();
+      this.engine.end();
+      this.#leaseEndMs = this.engine.leaseEndMs;
       this.recovery.advance(nowMs);
       this.#updateService();
     }
@@ -143,7 +153,7 @@ export class NodeCore implements Node {
 
   nextDeadline(): number | null {
     if (this.#ended) return null;
-    let deadline = this.membership.nextTickMs;
+    let deadline = this.engine.nextDeadline();
     if (this.recovery.serving) deadline = Math.min(deadline, this.#leaseEndMs);
     const serveFromMs = this.recovery.view?.serveFromMs ?? 0;
     if (this.recovery.phase === "wait" && serveFromMs > this.#nowMs) deadline = Math.min(deadline, serveFromMs);
@@ -163,7 +173,11 @@ export class NodeCore implements Node {
         if (this.membership.peers.get(event.nodeid)?.link == null) return;
         return this.recovery.receiveFrame(event.nodeid, event.view, event.messages);
       case "datagram":
-        return this.membership.receive(event.message, this.#nowMs);
+        return this.engine.datagram(event.message);
+      case "heartbeat":
+        return this.engine.heartbeat(event.beat);
+      case "engine-commands":
+        return this.#outbox.push({ kind: "engine-results", results: event.commands.map((command) => this.engine.command(command)) });
       case "tick":
         return this.membership.tick(this.#nowMs);
       case "peer-up":
@@ -238,7 +252,7 @@ export class NodeCore implements Node {
 
   viewInfo(): ViewInfo {
     const view = this.recovery.view;
-    const quorum = view?.quorum ?? quorumOf(this.boot.nodes, []);
+    const quorum = view?.quorum ?? quorumOf(this.membership.basis, [], false);
     return {
       viewId: viewName(view?.id ?? noView),
       quorate: quorum.quorate && view !== null,

@@ -1,4 +1,5 @@
 /** Gathers the effects of one step: what goes to one client, or in one view to one peer, is one effect, in order. */
+import type { EngineEvent } from "./engine/engine.ts";
 import type { ClientEvent, Effect, ViewId } from "./node-api.ts";
 import type { PeerMessage } from "./wire/peer.ts";
 
@@ -9,6 +10,15 @@ export class Outbox {
   // The commonest step by far answers one client: no search for it.
   #lastClientId = 0;
   #lastEvents: ClientEvent[] | null = null;
+  #engine: EngineEvent[] | null = null;
+
+  engine(event: EngineEvent): void {
+    if (this.#engine === null) {
+      this.#engine = [];
+      this.#effects.push({ kind: "engine-events", events: this.#engine });
+    }
+    this.#engine.push(event);
+  }
 
   push(effect: Effect): void {
     this.#effects.push(effect);
@@ -48,6 +58,7 @@ export class Outbox {
     if (this.#clients.size > 0) this.#clients.clear();
     if (this.#peers.size > 0) this.#peers.clear();
     this.#lastEvents = null;
+    this.#engine = null;
     return effects;
   }
 }

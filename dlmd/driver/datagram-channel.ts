@@ -32,7 +32,8 @@ export interface DatagramChannelOptions {
 }
 
 export interface DatagramChannel {
-  send(to: number | "all", message: Datagram): void;
+  /** To all configured nodes, to some of them, or to one. */
+  send(to: number | "all" | readonly number[], message: Datagram): void;
   /** A handshake confirmed that node's salt. */
   confirm(nodeid: number, salt: Uint8Array): void;
   close(): Promise<void>;
@@ -141,12 +142,12 @@ export async function openDatagramChannel(options: DatagramChannelOptions): Prom
       warn(`send ${address}`, { address, error: error.message }, "datagram could not be sent");
     });
   };
-  const sendAll = (body: Uint8Array): void => {
+  const sendAll = (body: Uint8Array, wanted: readonly NodeConfig[]): void => {
     if (group !== null) send(sealer.seal(body), multicast.group);
     const now = nowMs();
-    const everybody = now - unicastToAllAt >= freshMs;
+    const everybody = wanted === peers && now - unicastToAllAt >= freshMs;
     if (everybody) unicastToAllAt = now;
-    const deaf = peers.filter(({ nodeid }) => everybody || now - (multicastHeardAt.get(nodeid) ?? Number.NEGATIVE_INFINITY) >= freshMs);
+    const deaf = wanted.filter(({ nodeid }) => everybody || now - (multicastHeardAt.get(nodeid) ?? Number.NEGATIVE_INFINITY) >= freshMs);
     if (deaf.length === 0) return;
     const sealed = sealer.seal(body);
     for (const { address } of deaf) send(sealed, address);
@@ -162,7 +163,12 @@ export async function openDatagramChannel(options: DatagramChannelOptions): Prom
     send(to, message) {
       if (over) return;
       const body = encodeDatagram(message);
-      if (to === "all") return sendAll(body);
+      if (to === "all") return sendAll(body, peers);
+      if (typeof to !== "number")
+        return sendAll(
+          body,
+          peers.filter((node) => to.includes(node.nodeid)),
+        );
       const peer = peers.find((node) => node.nodeid === to);
       if (peer !== undefined) send(sealer.seal(body), peer.address);
     },

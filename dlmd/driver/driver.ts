@@ -17,6 +17,7 @@ import type { ClusterConfig, NodeConfig } from "../config/cluster-config.ts";
 import type { Effect, Node, NodeBoot, NodeEvent } from "../node-api.ts";
 import { type LocalServer, startServer } from "../server/server.ts";
 import { type DatagramChannel, openDatagramChannel } from "./datagram-channel.ts";
+import { type Heartbeats, startHeartbeats } from "./heartbeats.ts";
 import { NONCE_BYTES, PEER_PROTOCOL_VERSION } from "./handshake.ts";
 import { type PeerNetwork, openPeerNetwork } from "./peer-network.ts";
 import { SALT_BYTES, overlaySecretOf } from "./seal.ts";
@@ -51,6 +52,7 @@ interface Life {
   readonly incarnation: string;
   readonly node: Node;
   readonly datagrams: DatagramChannel;
+  readonly heartbeats: Heartbeats;
   readonly peers: PeerNetwork;
 }
 
@@ -122,7 +124,10 @@ class NodeDriver implements Driver {
       cluster: config.cluster,
       multicast: config.multicast,
       salt,
-      receive: (message) => this.step({ kind: "datagram", message }),
+      receive: (message) => {
+        if (message.kind === "heartbeat") this.#life?.heartbeats.receive(message);
+        else this.step({ kind: "datagram", message });
+      },
       sighted: (nodeid) => this.#life?.peers.hurry(nodeid),
     });
     const { cluster, version: configVersion } = config;
@@ -150,11 +155,23 @@ class NodeDriver implements Driver {
       configVersion,
       nodes: config.nodes,
       timeoutMs: config.timeoutMs,
+      quorum: {
+        twoNode: config.quorum.two_node,
+        waitForAll: config.quorum.wait_for_all,
+        autoTieBreaker: config.quorum.auto_tie_breaker,
+      },
       ...stored,
       seed: randomBytes(4).readUInt32LE(0),
       nowMs: nowMs(),
     });
-    this.#life = { incarnation, node, datagrams, peers };
+    const heartbeats = startHeartbeats({
+      self: { nodeid: self.nodeid, incarnation },
+      timeoutMs: config.timeoutMs,
+      nowMs,
+      send: (message) => datagrams.send("all", message),
+      heard: (beat) => this.step({ kind: "heartbeat", beat }),
+    });
+    this.#life = { incarnation, node, datagrams, heartbeats, peers };
     log.info({ nodeid: self.nodeid, name: self.name, cluster, incarnation, promisedEpoch: stored.promisedEpoch }, "dlmd started");
     this.step({ kind: "tick" });
     // Those that came between two incarnations wait for their welcome.
@@ -213,6 +230,13 @@ class NodeDriver implements Driver {
       case "datagram":
         life.datagrams.send(effect.to, effect.message);
         return;
+      case "beat":
+        life.heartbeats.tell(effect.content, effect.now);
+        return;
+      case "engine-events":
+      case "engine-results":
+        // Nobody in this daemon has joined a group yet.
+        return;
       case "persist":
         this.#persist({ promisedEpoch: effect.promisedEpoch, lineage: effect.lineage }, life);
         return;
@@ -268,6 +292,7 @@ class NodeDriver implements Driver {
     this.#timer = null;
     this.#timerAt = Number.POSITIVE_INFINITY;
     if (life === null) return;
+    life.heartbeats.close();
     await Promise.all([life.peers.close(), life.datagrams.close()]);
     await this.#persisting;
   }

@@ -1,6 +1,6 @@
 /** The largest set of nodes that all hear each other (hazard H14): Bron and Kerbosch, "Finding all cliques", 1973, on bit sets. */
 import { assert } from "../base/assert.ts";
-import { maxNodes } from "../wire/datagram.ts";
+import { maxNodes } from "../wire/order-datagram.ts";
 
 /**
  * `nodeids` ascending, at most 31; `linked(a, b)` symmetric. Ties go to the set with the lowest ids, so that all who see the same

@@ -35,7 +35,7 @@ export function sentAt(sent: SendTimes, seq: number): number | null {
  * node is a quorum by itself.
  */
 export function leaseEnd(
-  nodes: readonly NodeConfig[],
+  nodes: readonly Pick<NodeConfig, "nodeid" | "votes">[],
   self: number,
   needed: number,
   acked: ReadonlyMap<number, number>,

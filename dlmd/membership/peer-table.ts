@@ -23,6 +23,8 @@ export interface Peer {
   shunnedUntilMs: number;
   /** Send time of our last heartbeat that it acked in the present view. */
   ackedMs: number;
+  /** When its main loop was last seen to move (hazard H13). */
+  movedMs: number;
 }
 
 export function newPeer(config: NodeConfig): Peer {
@@ -38,6 +40,7 @@ export function newPeer(config: NodeConfig): Peer {
     unanswered: 0,
     shunnedUntilMs: Number.NEGATIVE_INFINITY,
     ackedMs: Number.NEGATIVE_INFINITY,
+    movedMs: Number.NEGATIVE_INFINITY,
   };
 }
 

@@ -5,11 +5,27 @@
  */
 import { ByteReader, ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
+import {
+  maxNodes,
+  type OrderDatagram,
+  type OrderStart,
+  type OrderState,
+  orderRows,
+  readList,
+  readMember,
+  readNodeid,
+  readOrderStart,
+  readOrderState,
+  writeMembers,
+  writeOrderStart,
+  writeOrderState,
+} from "./order-datagram.ts";
+import { type QuorumCount, readQuorum, writeQuorum } from "./quorum-count.ts";
 import { type Lineage, type Member, readIncarnation, readViewId, type ViewId, writeIncarnation, writeViewId } from "./view-id.ts";
 
-export const datagramVersion = 1;
-/** Members of a view and nodes of a configuration, at most; more in a message is refused. */
-export const maxNodes = 31;
+export const datagramVersion = 2;
+/** What a heartbeat is padded to now and then: the largest datagram that must get through (hazard H13). */
+export const largestHeartbeatBytes = 1380;
 
 interface Sender {
   readonly from: number;
@@ -45,6 +61,8 @@ export interface Heartbeat extends Sender {
   readonly broken: boolean;
   /** Steps of the main loop (hazard H13); modulo 2^32. */
   readonly progress: number;
+  /** Zero bytes after the rest, so that a path which carries small datagrams only is found out (hazard H13). */
+  readonly padding: number;
   readonly heard: readonly Heard[];
 }
 
@@ -69,6 +87,8 @@ export interface StateAnswer extends Sender {
    * former incarnation.
    */
   readonly ackedAgo: readonly { readonly nodeid: number; readonly ms: number }[];
+  /** What it has of the ordered channel. */
+  readonly order: OrderState;
 }
 
 /** Repeated until every member's heartbeat shows the view. */
@@ -78,6 +98,10 @@ export interface Install extends Sender {
   readonly members: readonly Member[];
   /** Before lock service may start: until then a node outside the view may still serve under its lease (hazard C4). */
   readonly waitMs: number;
+  /** Counted by the proposer, whose configuration is the latest of all members (hazard C8). */
+  readonly quorum: QuorumCount;
+  /** null: not quorate, and the ordered channel stands still. */
+  readonly start: OrderStart | null;
 }
 
 /** The sender stopped for good and holds nothing. Repeated until a view without it is seen. */
@@ -95,7 +119,7 @@ export interface Evict extends Sender {
   readonly lineage: ViewId;
 }
 
-export type Datagram = Heartbeat | Propose | StateAnswer | Install | Leave | Evict;
+export type Datagram = Heartbeat | Propose | StateAnswer | Install | Leave | Evict | OrderDatagram;
 
 interface Row<M> {
   readonly type: number;
@@ -103,33 +127,6 @@ interface Row<M> {
   readonly decode: (r: ByteReader, sender: Sender) => M;
 }
 type Table = { readonly [K in Datagram["kind"]]: Row<Extract<Datagram, { kind: K }>> };
-
-function count(r: ByteReader, what: string): number {
-  const found = r.u8();
-  if (found > maxNodes) throw new WireError(`${found} ${what}, at most ${maxNodes} allowed`);
-  return found;
-}
-
-function readList<T>(r: ByteReader, what: string, one: (r: ByteReader) => T): T[] {
-  const list: T[] = [];
-  for (let left = count(r, what); left > 0; left--) list.push(one(r));
-  return list;
-}
-
-function readMember(r: ByteReader): Member {
-  return { nodeid: readNodeid(r), incarnation: readIncarnation(r) };
-}
-
-function writeMembers(w: ByteWriter, members: readonly Member[]): void {
-  w.u8(members.length);
-  for (const member of members) writeIncarnation(w.u16(member.nodeid), member.incarnation);
-}
-
-function readNodeid(r: ByteReader): number {
-  const nodeid = r.u16();
-  if (nodeid === 0) throw new WireError(`nodeid 0 at offset ${r.offset - 2}: 1 to 65535 expected`);
-  return nodeid;
-}
 
 const flagRunning = 1;
 const flagStopped = 2;
@@ -144,6 +141,7 @@ const table: Table = {
       w.u32(m.configVersion).u8((m.running ? flagRunning : 0) | (m.stopped ? flagStopped : 0) | (m.broken ? flagBroken : 0));
       w.u32(m.progress).u8(m.heard.length);
       for (const h of m.heard) writeIncarnation(w.u16(h.nodeid), h.incarnation).u32(h.seq).bool(h.tcpUp);
+      w.u16(m.padding).bytes(new Uint8Array(m.padding));
     },
     decode: (r, sender) => {
       const seq = r.u32();
@@ -154,22 +152,38 @@ const table: Table = {
       const flags = r.u8();
       if (flags > 7) throw new WireError(`heartbeat with unknown flags ${flags}`);
       const progress = r.u32();
-      const heard = readList(r, "nodes heard", (r) => ({
+      const heard = readList(r, "nodes heard", maxNodes, (r) => ({
         nodeid: readNodeid(r),
         incarnation: readIncarnation(r),
         seq: r.u32(),
         tcpUp: r.bool(),
       }));
+      const padding = r.u16();
+      r.skip(padding);
       const running = (flags & flagRunning) !== 0;
       const stopped = (flags & flagStopped) !== 0;
       const broken = (flags & flagBroken) !== 0;
-      return { kind: "heartbeat", ...sender, seq, view, promisedEpoch, lineage, configVersion, running, stopped, broken, progress, heard };
+      return {
+        kind: "heartbeat",
+        ...sender,
+        seq,
+        view,
+        promisedEpoch,
+        lineage,
+        configVersion,
+        running,
+        stopped,
+        broken,
+        progress,
+        padding,
+        heard,
+      };
     },
   },
   propose: {
     type: 2,
     encode: (w, m) => writeMembers(writeViewId(w, m.view), m.members),
-    decode: (r, sender) => ({ kind: "propose", ...sender, view: readViewId(r), members: readList(r, "members", readMember) }),
+    decode: (r, sender) => ({ kind: "propose", ...sender, view: readViewId(r), members: readList(r, "members", maxNodes, readMember) }),
   },
   state: {
     type: 3,
@@ -178,6 +192,7 @@ const table: Table = {
       writeMembers(writeViewId(w, m.seen.id), m.seen.members);
       w.u8(m.ackedAgo.length);
       for (const ago of m.ackedAgo) w.u16(ago.nodeid).f64(ago.ms);
+      writeOrderState(w, m.order);
     },
     decode: (r, sender) => ({
       kind: "state",
@@ -185,29 +200,32 @@ const table: Table = {
       view: readViewId(r),
       configVersion: r.u32(),
       lineage: readViewId(r),
-      seen: { id: readViewId(r), members: readList(r, "members seen", readMember) },
-      ackedAgo: readList(r, "nodes acked", (r) => ({ nodeid: readNodeid(r), ms: readMs(r) })),
+      seen: { id: readViewId(r), members: readList(r, "members seen", maxNodes, readMember) },
+      ackedAgo: readList(r, "nodes acked", maxNodes, (r) => ({ nodeid: readNodeid(r), ms: readMs(r) })),
+      order: readOrderState(r),
     }),
   },
   install: {
     type: 4,
     encode: (w, m) => {
       writeMembers(writeViewId(w, m.view), m.members);
-      w.f64(m.waitMs);
+      writeQuorum(w.f64(m.waitMs), m.quorum);
+      if (m.start !== null) writeOrderStart(w, m.start);
     },
-    decode: (r, sender) => ({
-      kind: "install",
-      ...sender,
-      view: readViewId(r),
-      members: readList(r, "members", readMember),
-      waitMs: readMs(r),
-    }),
+    decode: (r, sender) => {
+      const view = readViewId(r);
+      const members = readList(r, "members", maxNodes, readMember);
+      const waitMs = readMs(r);
+      const quorum = readQuorum(r);
+      return { kind: "install", ...sender, view, members, waitMs, quorum, start: quorum.quorate ? readOrderStart(r) : null };
+    },
   },
   leave: {
     type: 5,
     encode: (w, m) => writeViewId(w, m.view),
     decode: (r, sender) => ({ kind: "leave", ...sender, view: readViewId(r) }),
   },
+  ...orderRows,
   evict: {
     type: 6,
     encode: (w, m) => writeViewId(writeIncarnation(w.u16(m.nodeid), m.targetIncarnation), m.lineage),

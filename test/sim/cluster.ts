@@ -1,6 +1,8 @@
 /** A whole cluster of node cores in one process under one seed. */
+import { Beater } from "../../dlmd/membership/beater.ts";
 import { NodeCore } from "../../dlmd/node.ts";
 import type { ClientRequest, Effect, Lineage, NodeConfig, NodeEvent } from "../../dlmd/node-api.ts";
+import type { Datagram } from "../../dlmd/wire/datagram.ts";
 import { noLineage } from "../../dlmd/wire/view-id.ts";
 import { Checker, SimFailure } from "./checker.ts";
 import { SimClient } from "./client.ts";
@@ -14,6 +16,8 @@ export class SimNode {
   readonly cluster: Cluster;
   readonly nodeid: number;
   core: NodeCore;
+  /** In a thread of its own: a main thread that is busy does not stop it. */
+  beater: Beater;
   incarnation = "";
   alive = false;
   /** What fsync kept. */
@@ -22,6 +26,10 @@ export class SimNode {
   readonly clients: Map<number, SimClient> = new Map();
   /** A stopped process: events wait until then. */
   pausedUntilMs = 0;
+  /** A busy main thread: events wait, heartbeats go on. */
+  busyUntilMs = 0;
+  #heard: Datagram[] = [];
+  #beatAtMs = Number.POSITIVE_INFINITY;
   #nextClientId = 1;
   #storedAtMs = 0;
   #inputs: NodeEvent[] = [];
@@ -34,7 +42,12 @@ export class SimNode {
     this.cluster = cluster;
     this.nodeid = nodeid;
     this.core = this.#boot();
+    this.beater = this.#newBeater();
     this.alive = false;
+  }
+
+  #newBeater(): Beater {
+    return new Beater({ nodeid: this.nodeid, incarnation: this.incarnation }, timeoutMs, this.cluster.agenda.nowMs);
   }
 
   get key(): string {
@@ -67,8 +80,12 @@ export class SimNode {
   start(): void {
     if (this.alive) return;
     this.core = this.#boot();
+    this.beater = this.#newBeater();
     this.alive = true;
     this.pausedUntilMs = 0;
+    this.busyUntilMs = 0;
+    this.#heard = [];
+    this.#beatAtMs = Number.POSITIVE_INFINITY;
     this.#inputs = [];
     this.#wakeAtMs = Number.POSITIVE_INFINITY;
     this.cluster.trace(`node ${this.nodeid} starts as ${this.incarnation}`);
@@ -128,7 +145,8 @@ export class SimNode {
 
   #run(): void {
     const { agenda, checker } = this.cluster;
-    if (agenda.nowMs < this.pausedUntilMs) return this.#wake(this.pausedUntilMs);
+    const idleUntilMs = Math.max(this.pausedUntilMs, this.busyUntilMs);
+    if (agenda.nowMs < idleUntilMs) return this.#wake(idleUntilMs);
     this.#stepping = true;
     try {
       while (this.alive) {
@@ -157,12 +175,49 @@ export class SimNode {
     });
   }
 
+  /** A datagram from the network: heartbeats go to their own thread. */
+  arrive(message: Datagram): void {
+    if (!this.alive) return;
+    if (message.kind !== "heartbeat") return this.input({ kind: "datagram", message });
+    this.#heard.push(message);
+    this.#beat();
+  }
+
+  #beat(): void {
+    const { agenda, network } = this.cluster;
+    if (agenda.nowMs < this.pausedUntilMs) return this.#beatLater(this.pausedUntilMs);
+    for (const message of this.#heard.splice(0)) {
+      const beat = message.kind === "heartbeat" ? this.beater.receive(message, agenda.nowMs) : null;
+      if (beat !== null) this.input({ kind: "heartbeat", beat });
+    }
+    const message = this.beater.beat(agenda.nowMs, this.core.membership.progress);
+    if (message !== null) network.sendDatagram(this, "all", message);
+    this.#beatLater(this.beater.nextMs);
+  }
+
+  #beatLater(atMs: number): void {
+    if (atMs >= this.#beatAtMs) return;
+    const life = this.#life;
+    this.#beatAtMs = atMs;
+    this.cluster.agenda.at(atMs, () => {
+      if (life !== this.#life || !this.alive) return;
+      if (this.#beatAtMs === atMs) this.#beatAtMs = Number.POSITIVE_INFINITY;
+      this.#beat();
+    });
+  }
+
   #perform(effect: Effect): void {
     const { network, agenda, random } = this.cluster;
     this.cluster.traceEffect(this, effect);
     switch (effect.kind) {
       case "datagram":
         return network.sendDatagram(this, effect.to, effect.message);
+      case "beat":
+        this.beater.tell(effect.content, effect.now);
+        return this.#beat();
+      case "engine-events":
+      case "engine-results":
+        return;
       case "peer-frame":
         return network.sendFrame(this, effect.nodeid, effect.view, effect.messages);
       case "persist": {
@@ -316,12 +371,12 @@ export class Cluster {
   }
 
   traceEvent(node: SimNode, event: NodeEvent): void {
-    if (event.kind === "tick" || (event.kind === "datagram" && event.message.kind === "heartbeat")) return;
+    if (event.kind === "tick" || event.kind === "heartbeat") return;
     this.trace(`${node.nodeid} <-`, event);
   }
 
   traceEffect(node: SimNode, effect: Effect): void {
-    if (effect.kind === "datagram" && effect.message.kind === "heartbeat") return;
+    if (effect.kind === "beat") return;
     this.trace(`${node.nodeid} ->`, effect);
   }
 

@@ -36,16 +36,17 @@ export class Network {
     this.#cluster = cluster;
   }
 
-  sendDatagram(from: SimNode, to: number | "all", message: Datagram): void {
+  sendDatagram(from: SimNode, to: number | "all" | readonly number[], message: Datagram): void {
     const bytes = encodeDatagram(message);
     const { random, agenda } = this.#cluster;
     for (const node of this.#cluster.nodes) {
-      if (node === from || (to !== "all" && node.nodeid !== to)) continue;
+      if (node === from || (typeof to === "number" && node.nodeid !== to)) continue;
+      if (typeof to === "object" && !to.includes(node.nodeid)) continue;
       for (let copies = random.chance(this.weather.duplicate) ? 2 : 1; copies > 0; copies--) {
         if (random.chance(this.weather.loss)) continue;
         const delayMs = random.chance(this.weather.late) ? random.between(0, this.weather.maxDelayMs) : random.between(0.05, 1);
         agenda.at(agenda.nowMs + delayMs, () => {
-          if (!this.cut.has(`${from.nodeid}>${node.nodeid}`)) node.input({ kind: "datagram", message: decodeDatagram(bytes) });
+          if (!this.cut.has(`${from.nodeid}>${node.nodeid}`)) node.arrive(decodeDatagram(bytes));
         });
       }
     }

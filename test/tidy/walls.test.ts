@@ -35,6 +35,7 @@ const PURE = [
   "dlmd/base/bytes.ts",
   "dlmd/base/errno.ts",
   "dlmd/base/error.ts",
+  "dlmd/engine/",
   "dlmd/lock/",
   "dlmd/membership/",
   "dlmd/recovery/",

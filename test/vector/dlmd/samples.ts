@@ -11,6 +11,11 @@ const members = [
   { nodeid: 3, incarnation: "fedcba9876543210" },
   { nodeid: 65535, incarnation: "0000000000000001" },
 ];
+const lasts = [{ nodeid: 3, incarnation: "fedcba9876543210", n: 12 }];
+const quorum = { votes: 2, expected: 3, needed: 2, quorate: true, rule: "tie-won", configVersion: 4 } as const;
+const start = { previous: lineage, cut: 77, together: [{ nodeid: 3, synced: true }], lasts };
+const started = { id: view, members, quorum, start };
+const body = new Uint8Array([4, 5, 6]);
 const lvb = new Uint8Array([1, 2, 3]);
 
 export const datagrams: readonly Datagram[] = [
@@ -26,6 +31,7 @@ export const datagrams: readonly Datagram[] = [
     stopped: false,
     broken: true,
     progress: 0xfffffffe,
+    padding: 3,
     heard: [{ nodeid: 9, incarnation: "00000000000000aa", seq: 5, tcpUp: true }],
   },
   { kind: "propose", ...sender, view, members },
@@ -37,10 +43,18 @@ export const datagrams: readonly Datagram[] = [
     lineage,
     seen: { id: { ...lineage, epoch: 7 }, members },
     ackedAgo: [{ nodeid: 9, ms: 1500.25 }],
+    order: { started, received: 70, held: new Uint8Array([5, 1]) },
   },
-  { kind: "install", ...sender, view, members, waitMs: 0.5 },
+  { kind: "install", ...sender, view, members, waitMs: 0.5, quorum, start },
   { kind: "leave", ...sender, view },
   { kind: "evict", ...sender, nodeid: 5, targetIncarnation: "00000000000000bb", lineage },
+  { kind: "submit", ...sender, view, n: 5, received: 6, body },
+  { kind: "ordered", ...sender, view, seq: 8, origin: 3, n: 5, stable: 7, body },
+  { kind: "nack", ...sender, view, ranges: [{ from: 9, to: 11 }] },
+  { kind: "ask", ...sender, view, range: { from: 3, to: 3 } },
+  { kind: "order-status", ...sender, view, received: 9, highest: 10, stable: 8 },
+  { kind: "flush", ...sender, view, last: started, cut: 12, sources: [{ nodeid: 3, from: 10, to: 12 }] },
+  { kind: "flushed", ...sender, view, together: true, synced: false, lasts },
 ];
 
 export const peerMessages: readonly PeerMessage[] = [

@@ -1,0 +1,167 @@
+/**
+ * The builtin engine of a node as a pure core: membership, ordered channel and groups put together behind engine.ts. Calls come in with
+ * the time, everything goes out through the host, in order.
+ */
+import { Membership, type MembershipHost, type View } from "../../membership/membership.ts";
+import type { HeardBeat } from "../../membership/beater.ts";
+import type { NodeBoot } from "../../node-api.ts";
+import type { Datagram, Heartbeat } from "../../wire/datagram.ts";
+import type { StartedView } from "../../wire/order-datagram.ts";
+import type { Member } from "../../wire/view-id.ts";
+import type { CommandResult, EngineCommand, EngineEvent } from "../engine.ts";
+import { Groups } from "./groups.ts";
+import { Ordering } from "./ordering.ts";
+
+export interface EngineHost extends Omit<MembershipHost, "orderState" | "flush" | "datagram"> {
+  datagram(to: number | "all" | readonly number[], message: Datagram): void;
+  event(event: EngineEvent): void;
+  protest(nodeid: number, message: string): void;
+}
+
+/** Time-outs after which a member that receives no ordered messages, although it is heard, is taken out. */
+const stuckShare = 1;
+
+export class BuiltinEngine {
+  readonly membership: Membership;
+  readonly ordering: Ordering;
+  readonly groups: Groups;
+  readonly #self: Member;
+  readonly #host: EngineHost;
+  #nowMs: number;
+  #leaseEndMs = Number.NEGATIVE_INFINITY;
+  #lost: string | null = null;
+  #wasFull = false;
+  #blocked = true;
+  #leaseChanged = true;
+
+  constructor(boot: NodeBoot, host: EngineHost) {
+    this.#self = { nodeid: boot.nodeid, incarnation: boot.incarnation };
+    this.#host = host;
+    this.#nowMs = boot.nowMs;
+    this.groups = new Groups(this.#self, {
+      push: (message) => this.ordering.sender.push(message),
+      full: () => this.ordering.sender.full,
+      event: (event) => host.event(event),
+      protest: (nodeid, message) => host.protest(nodeid, message),
+    });
+    this.ordering = new Ordering(this.#self, stuckShare * boot.timeoutMs, {
+      datagram: (to, message) => host.datagram(to, message),
+      deliver: (origin, body) => this.groups.deliver(origin, body),
+      entered: (view) => this.#entered(view),
+      mayOrder: () => this.#mayOrder(),
+      synced: () => this.groups.synced,
+      flushed: (view, answer) => this.membership.flushed(view, answer, this.#nowMs),
+      stuck: (nodeid) => this.membership.shun(nodeid, "does not receive ordered messages", this.#nowMs),
+      lost: (reason) => {
+        this.#lost ??= reason;
+      },
+    });
+    this.membership = new Membership(boot, {
+      datagram: (to, message) => host.datagram(to, message),
+      beat: (content, now) => host.beat(content, now),
+      persist: (epoch, lineage) => host.persist(epoch, lineage),
+      stop: () => this.#stop(),
+      install: (view) => this.#install(view),
+      orderState: () => this.ordering.state(),
+      flush: (flush, nowMs) => this.ordering.flush(flush, nowMs),
+      evicted: (reason) => host.evicted(reason),
+      left: () => host.left(),
+      log: (level, message, fields) => host.log(level, message, fields),
+    });
+  }
+
+  /** Until when this node may serve in its view. */
+  get leaseEndMs(): number {
+    return this.#leaseEndMs;
+  }
+
+  // ---------------------------------------------------------------------------------------------------------- events
+
+  /** Before anything else in a step. */
+  begin(nowMs: number): void {
+    this.#nowMs = nowMs;
+    this.membership.progress++;
+  }
+
+  datagram(message: Exclude<Datagram, Heartbeat>): void {
+    switch (message.kind) {
+      case "submit":
+      case "ordered":
+      case "nack":
+      case "ask":
+      case "order-status":
+        return this.ordering.receive(message, this.#nowMs);
+      default:
+        this.#leaseChanged = true;
+        return this.membership.receive(message, this.#nowMs);
+    }
+  }
+
+  heartbeat(beat: HeardBeat): void {
+    this.#leaseChanged = true;
+    this.membership.heartbeat(beat, this.#nowMs);
+  }
+
+  tick(): void {
+    this.#leaseChanged = true;
+    this.membership.tick(this.#nowMs);
+  }
+
+  command(command: EngineCommand): CommandResult {
+    const result = this.groups.command(command);
+    if (result === "full") this.#wasFull = true;
+    return result;
+  }
+
+  /** After everything else in a step. */
+  end(): void {
+    if (this.#leaseChanged) this.#leaseEndMs = this.membership.leaseEndMs();
+    this.#leaseChanged = false;
+    this.ordering.advance(this.#nowMs);
+    if (this.#wasFull && this.ordering.sender.roomy) {
+      this.#wasFull = false;
+      this.#host.event({ kind: "room" });
+    }
+    this.membership.tell();
+    if (this.#lost !== null) this.#host.evicted(this.#lost);
+  }
+
+  nextDeadline(): number {
+    const { view, nextTickMs } = this.membership;
+    const opening = this.#blocked || view === null || this.#nowMs >= view.serveFromMs ? Number.POSITIVE_INFINITY : view.serveFromMs;
+    return Math.min(nextTickMs, this.ordering.deadline(), opening);
+  }
+
+  // ----------------------------------------------------------------------------------------------------------- views
+
+  /** As the lock service: not before nodes outside can have stopped, and only while a quorum acknowledges this one (hazard C4). */
+  #mayOrder(): boolean {
+    const view = this.membership.view;
+    return view !== null && this.#nowMs >= view.serveFromMs && this.#nowMs < this.#leaseEndMs && !this.membership.leaving;
+  }
+
+  #stop(): void {
+    this.ordering.stop();
+    if (!this.#blocked) this.#host.event({ kind: "blocked" });
+    this.#blocked = true;
+    this.#host.stop();
+  }
+
+  #install(view: View): void {
+    const { id, members, quorum, start } = view;
+    this.#leaseEndMs = this.membership.leaseEndMs();
+    if (start === null) {
+      this.#host.event({ kind: "view", view: { id, members, quorum, together: [] } });
+    } else {
+      this.#blocked = false;
+      this.ordering.install({ id, members, quorum, start }, this.#nowMs);
+    }
+    this.#host.install(view);
+  }
+
+  #entered(view: StartedView): ReturnType<Groups["enterView"]> {
+    const { id, members, quorum, start } = view;
+    this.#host.event({ kind: "view", view: { id, members, quorum, together: start.together.map((member) => member.nodeid) } });
+    return this.groups.enterView(view);
+  }
+}

@@ -1,0 +1,326 @@
+/**
+ * One view is agreed upon: PROPOSE, STATE, FLUSH, FLUSHED, INSTALL. The promise is that of Paxos (the highest epoch wins and is stored
+ * first), the flush that of corosync's totemsrp.c, recovery state, reduced to one former view: before a quorate view begins, all
+ * who come from the last one have the same ordered messages. Hazards H4, C4, C8, M3. Whether to propose, and whom: membership.ts.
+ */
+import type { NodeBoot } from "../node-api.ts";
+import type { Datagram, Install, Propose, StateAnswer } from "../wire/datagram.ts";
+import type { Flush, Flushed, OrderStart, OrderState } from "../wire/order-datagram.ts";
+import { hasMember, type Lineage, type Member, noLineage, noView, sameView, type ViewId, viewName } from "../wire/view-id.ts";
+import { planFlush } from "./cut.ts";
+import { leaseWaitShare } from "./lease.ts";
+import type { Peer } from "./peer-table.ts";
+import { type QuorumBasis, type Quorum, quorumOf } from "./quorum.ts";
+
+export interface View {
+  readonly id: ViewId;
+  /** Ascending by nodeid. */
+  readonly members: readonly Member[];
+  readonly quorum: Quorum;
+  readonly installedMs: number;
+  /** No service before. */
+  readonly serveFromMs: number;
+  /** Of the ordered channel; null: not quorate. */
+  readonly start: OrderStart | null;
+}
+
+export interface AgreementHost {
+  readonly peers: ReadonlyMap<number, Peer>;
+  datagram(to: number | "all", message: Datagram): void;
+  persist(promisedEpoch: number, lineage: Lineage): void;
+  /** A later view was promised: all service stops now. */
+  stop(): void;
+  install(view: View): void;
+  evicted(reason: string): void;
+  /** That incarnation holds state of before a quorate view that went on without it. */
+  evict(peer: Peer, targetIncarnation: string, lineage: ViewId): void;
+  basis(): QuorumBasis;
+  orderState(): OrderState;
+  flush(flush: Flush, nowMs: number): void;
+  givenUp(nowMs: number): void;
+  log(level: "debug" | "info" | "warn", message: string, fields: Readonly<Record<string, unknown>>): void;
+}
+
+export interface Promised {
+  readonly view: ViewId;
+  readonly sinceMs: number;
+  stored: boolean;
+}
+
+export interface Proposal {
+  readonly view: ViewId;
+  readonly members: readonly Member[];
+  readonly sinceMs: number;
+  readonly answers: Map<number, StateAnswer>;
+  /** Set when all answers are in. */
+  flush: Flush | null;
+  readonly flushed: Map<number, Flushed>;
+  quorum: Quorum | null;
+}
+
+export class Agreement {
+  view: View | null = null;
+  /** The latest quorate view that this node installed in this life: what it holds, it holds since then. */
+  lineage: ViewId = noView;
+  promised: Promised | null = null;
+  proposal: Proposal | null = null;
+  promisedEpoch: number;
+  highestEpoch: number;
+  /** As `lineage`, in any of its lives. */
+  seen: Lineage;
+  readonly #boot: NodeBoot;
+  readonly #host: AgreementHost;
+  readonly #self: Member;
+  #persisting = 0;
+  #lastInstall: { message: Install; untilMs: number } | null = null;
+
+  constructor(boot: NodeBoot, host: AgreementHost) {
+    this.#boot = boot;
+    this.#host = host;
+    this.#self = { nodeid: boot.nodeid, incarnation: boot.incarnation };
+    this.seen = boot.lineage ?? noLineage;
+    this.promisedEpoch = boot.promisedEpoch;
+    this.highestEpoch = boot.promisedEpoch;
+  }
+
+  /** All that a restart must know is on disk. */
+  get stored(): boolean {
+    return this.#persisting === 0;
+  }
+
+  #head(): { from: number; incarnation: string } {
+    return { from: this.#self.nodeid, incarnation: this.#self.incarnation };
+  }
+
+  // -------------------------------------------------------------------------------------------------------- promises
+
+  propose(members: readonly Member[], why: string, nowMs: number): void {
+    const epoch = Math.max(this.highestEpoch, this.promisedEpoch) + 1;
+    const view: ViewId = { epoch, proposer: this.#self.nodeid, incarnation: this.#self.incarnation };
+    this.proposal = { view, members, sinceMs: nowMs, answers: new Map(), flush: null, flushed: new Map(), quorum: null };
+    this.#host.log("info", "proposing a view", { view: viewName(view), members: members.map((member) => member.nodeid), why });
+    this.#sendProposal(this.proposal);
+    this.#promise(view, nowMs);
+  }
+
+  #sendProposal({ view, members, answers }: Proposal): void {
+    for (const { nodeid } of members) {
+      if (nodeid === this.#self.nodeid || answers.has(nodeid)) continue;
+      this.#host.datagram(nodeid, { kind: "propose", ...this.#head(), view, members });
+    }
+  }
+
+  receivePropose(message: Propose, nowMs: number): void {
+    const { view, members } = message;
+    this.highestEpoch = Math.max(this.highestEpoch, view.epoch);
+    if (!hasMember(members, this.#self.nodeid, this.#self.incarnation)) return;
+    if (view.proposer !== message.from || view.incarnation !== message.incarnation) return;
+    if (this.promised !== null && sameView(this.promised.view, view)) {
+      if (this.promised.stored) this.#answer(view, nowMs);
+      return;
+    }
+    if (view.epoch <= this.promisedEpoch) return;
+    this.proposal = null;
+    this.#promise(view, nowMs);
+  }
+
+  #promise(view: ViewId, nowMs: number): void {
+    this.promised = { view, sinceMs: nowMs, stored: false };
+    this.promisedEpoch = view.epoch;
+    this.#lastInstall = null;
+    this.#host.stop();
+    this.#persist();
+  }
+
+  #persist(): void {
+    this.#persisting++;
+    this.#host.persist(this.promisedEpoch, this.seen);
+  }
+
+  persisted(promisedEpoch: number, nowMs: number): void {
+    this.#persisting--;
+    const promised = this.promised;
+    if (promised === null || promised.stored || promised.view.epoch > promisedEpoch) return;
+    promised.stored = true;
+    this.#answer(promised.view, nowMs);
+  }
+
+  #answer(view: ViewId, nowMs: number): void {
+    const ackedAgo = [];
+    for (const peer of this.#host.peers.values()) {
+      if (peer.left !== null && peer.left === peer.incarnation) continue;
+      // Not heard in this life: a former one may have acked it until this one began.
+      const ms = Math.min(nowMs - this.#boot.nowMs, Math.max(0, nowMs - peer.lastHeardMs));
+      ackedAgo.push({ nodeid: peer.config.nodeid, ms });
+    }
+    const configVersion = this.#host.basis().version;
+    const { lineage, seen } = this;
+    const state: StateAnswer = {
+      kind: "state",
+      ...this.#head(),
+      view,
+      configVersion,
+      lineage,
+      seen,
+      ackedAgo,
+      order: this.#host.orderState(),
+    };
+    if (view.proposer === this.#self.nodeid) this.receiveState(state, nowMs);
+    else this.#host.datagram(view.proposer, state);
+  }
+
+  // --------------------------------------------------------------------------------------------------- the proposer
+
+  receiveState(state: StateAnswer, nowMs: number): void {
+    const proposal = this.proposal;
+    if (proposal === null || !sameView(state.view, proposal.view) || !hasMember(proposal.members, state.from, state.incarnation)) return;
+    const peer = this.#host.peers.get(state.from);
+    if (peer !== undefined) peer.unanswered = 0;
+    if (proposal.flush !== null) return;
+    proposal.answers.set(state.from, state);
+    if (proposal.answers.size === proposal.members.length) this.#allAnswered(proposal, nowMs);
+  }
+
+  #allAnswered(proposal: Proposal, nowMs: number): void {
+    const answers = [...proposal.answers.values()];
+    const latest = answers.reduce((a, b) => (b.seen.id.epoch > a.seen.id.epoch ? b : a)).seen;
+    const outdated = answers.filter(({ lineage }) => lineage.epoch > 0 && lineage.epoch < latest.id.epoch);
+    const excluded = outdated.filter((state) => !hasMember(latest.members, state.from, state.incarnation));
+    if (excluded.length > 0) return this.#refuseOutdated(excluded, latest.id);
+    const basis = this.#host.basis();
+    if (answers.some((state) => state.configVersion > basis.version)) {
+      this.#host.log("info", "a member has a later configuration, by which this node cannot count", { version: basis.version });
+      this.proposal = null;
+      return this.#host.givenUp(nowMs);
+    }
+    const continued = answers.some(({ lineage }) => lineage.epoch > 0);
+    proposal.quorum = quorumOf(basis, proposal.members, continued);
+    if (!proposal.quorum.quorate) return this.#conclude(proposal, nowMs);
+    this.#enterFlush(proposal, answers, nowMs);
+  }
+
+  #refuseOutdated(excluded: readonly StateAnswer[], latest: ViewId): void {
+    this.proposal = null;
+    for (const state of excluded) {
+      const peer = this.#host.peers.get(state.from);
+      if (peer === undefined) return this.#host.evicted(`view ${viewName(latest)} went on without this node`);
+      this.#host.evict(peer, state.incarnation, latest);
+    }
+  }
+
+  #enterFlush(proposal: Proposal, answers: readonly StateAnswer[], nowMs: number): void {
+    const epochOf = (state: StateAnswer): number => state.order.started?.id.epoch ?? 0;
+    const last = answers.reduce((a, b) => (epochOf(b) > epochOf(a) ? b : a)).order.started;
+    const from = last === null ? [] : answers.filter(({ order }) => order.started !== null && sameView(order.started.id, last.id));
+    const { cut, sources } = planFlush(from.map((state) => ({ nodeid: state.from, order: state.order })));
+    proposal.flush = { kind: "flush", ...this.#head(), view: proposal.view, last, cut, sources };
+    this.#sendFlush(proposal);
+    this.#host.flush(proposal.flush, nowMs);
+  }
+
+  #sendFlush({ members, flush, flushed }: Proposal): void {
+    if (flush === null) return;
+    for (const { nodeid } of members) if (nodeid !== this.#self.nodeid && !flushed.has(nodeid)) this.#host.datagram(nodeid, flush);
+  }
+
+  receiveFlushed(message: Flushed, nowMs: number): void {
+    const proposal = this.proposal;
+    if (proposal === null || proposal.flush === null || !sameView(message.view, proposal.view)) return;
+    if (!hasMember(proposal.members, message.from, message.incarnation)) return;
+    proposal.flushed.set(message.from, message);
+    if (proposal.flushed.size === proposal.members.length) this.#conclude(proposal, nowMs);
+  }
+
+  #conclude(proposal: Proposal, nowMs: number): void {
+    const { view, members, flush } = proposal;
+    const quorum = proposal.quorum as Quorum;
+    const waitMs = this.#waitMs(proposal);
+    const start = flush === null ? null : startOf(flush, [...proposal.flushed.values()]);
+    const message: Install = { kind: "install", ...this.#head(), view, members, waitMs, quorum, start };
+    this.proposal = null;
+    this.#install(message, nowMs);
+    this.#lastInstall = { message, untilMs: nowMs + this.#boot.timeoutMs };
+    this.#sendInstall(message);
+  }
+
+  /** A node outside may serve until its lease is over: counted from the last ack that any member may have given it (hazard C4). */
+  #waitMs(proposal: Proposal): number {
+    let waitMs = 0;
+    for (const state of proposal.answers.values()) {
+      for (const { nodeid, ms } of state.ackedAgo) {
+        if (proposal.members.some((member) => member.nodeid === nodeid)) continue;
+        waitMs = Math.max(waitMs, leaseWaitShare * this.#boot.timeoutMs - ms);
+      }
+    }
+    return waitMs;
+  }
+
+  #sendInstall(message: Install): void {
+    for (const { nodeid } of message.members) {
+      const peer = this.#host.peers.get(nodeid);
+      if (peer !== undefined && !(peer.heartbeat !== null && sameView(peer.heartbeat.view, message.view)))
+        this.#host.datagram(nodeid, message);
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------------------ the others
+
+  receiveFlush(flush: Flush, nowMs: number): void {
+    const promised = this.promised;
+    if (promised === null || !promised.stored || !sameView(promised.view, flush.view)) return;
+    if (flush.view.proposer !== flush.from || flush.view.incarnation !== flush.incarnation) return;
+    this.#host.flush(flush, nowMs);
+  }
+
+  /** Our part of the flush is done. */
+  flushed(view: ViewId, answer: Pick<Flushed, "together" | "synced" | "lasts">, nowMs: number): void {
+    const message: Flushed = { kind: "flushed", ...this.#head(), view, ...answer };
+    if (view.proposer === this.#self.nodeid) this.receiveFlushed(message, nowMs);
+    else this.#host.datagram(view.proposer, message);
+  }
+
+  receiveInstall(message: Install, nowMs: number): void {
+    const promised = this.promised;
+    if (promised === null || !promised.stored || !sameView(promised.view, message.view)) return;
+    if (!hasMember(message.members, this.#self.nodeid, this.#self.incarnation)) return;
+    this.#install(message, nowMs);
+  }
+
+  #install(message: Install, nowMs: number): void {
+    const { view: id, quorum, start, waitMs } = message;
+    const members = [...message.members].sort((a, b) => a.nodeid - b.nodeid);
+    const view: View = { id, members, quorum, installedMs: nowMs, serveFromMs: nowMs + waitMs, start };
+    this.view = view;
+    this.promised = null;
+    if (quorum.quorate) {
+      this.lineage = id;
+      this.seen = { id, members };
+      this.#persist();
+    }
+    for (const peer of this.#host.peers.values()) peer.ackedMs = Number.NEGATIVE_INFINITY;
+    this.#host.install(view);
+  }
+
+  /** Datagrams may be lost: what is not answered yet goes out again. */
+  repeat(nowMs: number): void {
+    if (this.proposal !== null) {
+      this.#sendProposal(this.proposal);
+      this.#sendFlush(this.proposal);
+    }
+    const install = this.#lastInstall;
+    if (install === null) return;
+    if (nowMs >= install.untilMs) this.#lastInstall = null;
+    else this.#sendInstall(install.message);
+  }
+}
+
+/** All who come together have delivered the same, so any of them knows what of whom. */
+function startOf(flush: Flush, flushed: readonly Flushed[]): OrderStart {
+  const together = flushed.filter((answer) => answer.together);
+  return {
+    previous: together.length === 0 || flush.last === null ? noView : flush.last.id,
+    cut: flush.cut,
+    together: together.map(({ from: nodeid, synced }) => ({ nodeid, synced })).sort((a, b) => a.nodeid - b.nodeid),
+    lasts: together[0]?.lasts ?? [],
+  };
+}

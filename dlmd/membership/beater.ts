@@ -1,0 +1,119 @@
+/**
+ * The heartbeats of a node: when one goes out, what it says, and who was heard (hazards C4, H13, H14). It runs in a thread of its own, so that a
+ * busy main thread is never taken for a dead node; the main thread says what to tell (`BeatContent`) and hears what came. That the
+ * main thread is alive too is what `progress` says.
+ */
+import { type Heard, type Heartbeat, largestHeartbeatBytes } from "../wire/datagram.ts";
+import type { Member, ViewId } from "../wire/view-id.ts";
+import { newSendTimes, noteSent, sentAt } from "./lease.ts";
+
+/** Shares of the time-out. */
+export const beatShare = 0.1;
+/** Every that many heartbeats is padded. */
+const paddedEvery = 16;
+/** What a heartbeat is around its list, and an entry of the list. */
+const beatBytes = 14 + 4 + 18 + 8 + 18 + 4 + 1 + 4 + 1 + 2;
+const heardBytes = 15;
+
+export interface BeatContent {
+  readonly view: ViewId;
+  readonly promisedEpoch: number;
+  readonly lineage: ViewId;
+  readonly configVersion: number;
+  readonly running: boolean;
+  /** Promised a later view: heartbeats say whom this node hears, but ack nothing. */
+  readonly stopped: boolean;
+  readonly broken: boolean;
+  /** The living incarnation of each node that was heard: no other counts. */
+  readonly peers: readonly (Member & { readonly tcpUp: boolean })[];
+}
+
+/** A heartbeat that came, and what only the beating side knows of it. */
+export interface HeardBeat {
+  readonly message: Heartbeat;
+  readonly heardMs: number;
+  /** When our heartbeat that it acks was sent; -Infinity: it acks none. */
+  readonly ackedMs: number;
+}
+
+interface Source {
+  incarnation: string;
+  seq: number;
+  heardMs: number;
+}
+
+export class Beater {
+  nextMs: number;
+  readonly #self: Member;
+  readonly #timeoutMs: number;
+  readonly #sent = newSendTimes();
+  readonly #sources: Map<string, Source> = new Map();
+  #content: BeatContent | null = null;
+  #seq = 0;
+
+  constructor(self: Member, timeoutMs: number, nowMs: number) {
+    this.#self = self;
+    this.#timeoutMs = timeoutMs;
+    this.nextMs = nowMs;
+  }
+
+  /** `now`: a heartbeat that says so is due at once. */
+  tell(content: BeatContent | null, now: boolean): void {
+    this.#content = content;
+    if (now) this.nextMs = Number.NEGATIVE_INFINITY;
+  }
+
+  /** The heartbeat that is due, to all nodes; null: none is. `progress`: of the main thread. */
+  beat(nowMs: number, progress: number): Heartbeat | null {
+    if (nowMs < this.nextMs) return null;
+    this.nextMs = nowMs + beatShare * this.#timeoutMs;
+    const content = this.#content;
+    if (content === null) return null;
+    this.#seq++;
+    noteSent(this.#sent, this.#seq, nowMs);
+    const heard: Heard[] = [];
+    for (const { nodeid, incarnation, tcpUp } of content.peers) {
+      const source = this.#sources.get(`${nodeid}.${incarnation}`);
+      if (source === undefined || nowMs - source.heardMs >= this.#timeoutMs) continue;
+      heard.push({ nodeid, incarnation, seq: content.stopped ? 0 : source.seq, tcpUp });
+    }
+    const { view, promisedEpoch, lineage, configVersion, running, stopped, broken } = content;
+    const padded = this.#seq % paddedEvery === 1;
+    return {
+      kind: "heartbeat",
+      from: this.#self.nodeid,
+      incarnation: this.#self.incarnation,
+      seq: this.#seq,
+      view,
+      promisedEpoch,
+      lineage,
+      configVersion,
+      running,
+      stopped,
+      broken,
+      progress: progress >>> 0,
+      padding: padded ? Math.max(0, largestHeartbeatBytes - beatBytes - heard.length * heardBytes) : 0,
+      heard,
+    };
+  }
+
+  /** null: a former one, or one twice. */
+  receive(message: Heartbeat, nowMs: number): HeardBeat | null {
+    const key = `${message.from}.${message.incarnation}`;
+    const source = this.#sources.get(key) ?? { incarnation: message.incarnation, seq: 0, heardMs: nowMs };
+    if (message.seq <= source.seq) return null;
+    source.seq = message.seq;
+    source.heardMs = nowMs;
+    this.#sources.set(key, source);
+    this.#forgetSilent(nowMs);
+    const own = message.heard.find((heard) => heard.nodeid === this.#self.nodeid && heard.incarnation === this.#self.incarnation);
+    const ackedMs = own === undefined ? null : sentAt(this.#sent, own.seq);
+    return { message, heardMs: nowMs, ackedMs: ackedMs ?? Number.NEGATIVE_INFINITY };
+  }
+
+  /** Lives that ended are not kept. */
+  #forgetSilent(nowMs: number): void {
+    if (this.#sources.size <= 64) return;
+    for (const [key, source] of this.#sources) if (nowMs - source.heardMs > 10 * this.#timeoutMs) this.#sources.delete(key);
+  }
+}

@@ -1,0 +1,134 @@
+/**
+ * Who is heard, and whose word counts: what a node knows of the others from their heartbeats, and what its own heartbeats say (beater.ts).
+ * Suspicion is by silence; also of a main loop that stands still while its heartbeats go on (hazard H13).
+ */
+import type { NodeBoot } from "../node-api.ts";
+import { hasMember, type Member, noView, sameView, type ViewId } from "../wire/view-id.ts";
+import type { BeatContent, HeardBeat } from "./beater.ts";
+import { nextMembers } from "./clique.ts";
+import { admitIncarnation, hears, newPeer, type Peer } from "./peer-table.ts";
+
+/** Time-outs for which a main loop may stand still: it may be a long garbage collection, and its heartbeats go on. */
+const standstillShare = 4;
+
+export interface OwnState {
+  readonly view: { readonly id: ViewId; readonly members: readonly Member[] } | null;
+  readonly lineage: ViewId;
+  readonly promisedEpoch: number;
+  readonly configVersion: number;
+  readonly running: boolean;
+  readonly stopped: boolean;
+  readonly broken: boolean;
+}
+
+export class Detector {
+  readonly peers: Map<number, Peer> = new Map();
+  readonly #self: Member;
+  readonly #timeoutMs: number;
+  #told: BeatContent | null = null;
+  /** Acks of heartbeats sent before then do not count: this process stood still after it (hazard M1). */
+  #ackFloorMs = Number.NEGATIVE_INFINITY;
+
+  constructor(boot: NodeBoot) {
+    this.#self = { nodeid: boot.nodeid, incarnation: boot.incarnation };
+    this.#timeoutMs = boot.timeoutMs;
+    for (const config of boot.nodes) if (config.nodeid !== boot.nodeid) this.peers.set(config.nodeid, newPeer(config));
+  }
+
+  alive(peer: Peer, nowMs: number): boolean {
+    return nowMs - peer.lastHeardMs < this.#timeoutMs && nowMs - peer.movedMs < standstillShare * this.#timeoutMs;
+  }
+
+  /** True: it is news, of an admitted incarnation. */
+  receive(peer: Peer, beat: HeardBeat, nowMs: number, own: OwnState): boolean {
+    const { message } = beat;
+    const former = peer.heartbeat;
+    if (former !== null && message.seq <= former.seq) return false;
+    if (former === null || former.progress !== message.progress) peer.movedMs = nowMs;
+    peer.heartbeat = message;
+    peer.lastHeardMs = Math.max(peer.lastHeardMs, beat.heardMs);
+    const here = own.view !== null && !message.stopped && sameView(message.view, own.view.id);
+    if (here && beat.ackedMs > this.#ackFloorMs) peer.ackedMs = Math.max(peer.ackedMs, beat.ackedMs);
+    return true;
+  }
+
+  /** This process stood still that long: what peers said meanwhile is still in the sockets, so their silence is not theirs. */
+  stoodStill(gapMs: number, nowMs: number): void {
+    this.#ackFloorMs = nowMs - gapMs;
+    for (const peer of this.peers.values()) {
+      peer.lastHeardMs = Math.min(nowMs, peer.lastHeardMs + gapMs);
+      peer.movedMs = Math.min(nowMs, peer.movedMs + gapMs);
+      peer.ackedMs = Number.NEGATIVE_INFINITY;
+    }
+  }
+
+  /**
+   * A connection was just answered by that incarnation, so it is the living one, even if a late datagram of a former one made it
+   * look dead. False: not a configured node.
+   */
+  linkUp(nodeid: number, incarnation: string): boolean {
+    const peer = this.peers.get(nodeid);
+    if (peer === undefined) return false;
+    peer.link = null;
+    peer.dead.delete(incarnation);
+    admitIncarnation(peer, incarnation);
+    peer.link = incarnation;
+    return true;
+  }
+
+  linkDown(nodeid: number): void {
+    const peer = this.peers.get(nodeid);
+    if (peer !== undefined) peer.link = null;
+  }
+
+  /** What heartbeats shall say from now on; null: what they say already. */
+  content(own: OwnState): BeatContent | null {
+    const former = this.#told;
+    const { lineage, promisedEpoch, configVersion, running, stopped, broken } = own;
+    const view = own.view?.id ?? noView;
+    const content: BeatContent = { view, promisedEpoch, lineage, configVersion, running, stopped, broken, peers: this.#told?.peers ?? [] };
+    const same =
+      former !== null &&
+      !this.#peersChanged() &&
+      sameView(former.view, view) &&
+      sameView(former.lineage, lineage) &&
+      former.promisedEpoch === promisedEpoch &&
+      former.configVersion === configVersion &&
+      former.running === running &&
+      former.stopped === stopped &&
+      former.broken === broken;
+    if (same) return null;
+    const peers = [];
+    for (const { config, incarnation, link } of this.peers.values()) {
+      if (incarnation !== null) peers.push({ nodeid: config.nodeid, incarnation, tcpUp: link === incarnation });
+    }
+    this.#told = { ...content, peers };
+    return this.#told;
+  }
+
+  #peersChanged(): boolean {
+    const told = this.#told?.peers ?? [];
+    let known = 0;
+    for (const { config, incarnation, link } of this.peers.values()) {
+      if (incarnation === null) continue;
+      const before = told[known++];
+      if (before?.nodeid !== config.nodeid || before.incarnation !== incarnation || before.tcpUp !== (link === incarnation)) return true;
+    }
+    return known !== told.length;
+  }
+
+  /** Who of the live nodes that `eligible` lets in, and this one, should make the next view. */
+  desired(members: readonly Member[], eligible: (peer: Peer) => boolean): Member[] {
+    const self = this.#self;
+    const incarnations = new Map<number, string>([[self.nodeid, self.incarnation]]);
+    for (const [nodeid, peer] of this.peers) if (eligible(peer)) incarnations.set(nodeid, peer.incarnation as string);
+    const nodeids = [...incarnations.keys()].sort((a, b) => a - b);
+    const hearsOf = (a: number, b: number): boolean => {
+      if (a === self.nodeid) return true;
+      return hears(this.peers.get(a) as Peer, b, incarnations.get(b) as string);
+    };
+    const linked = (a: number, b: number): boolean => hearsOf(a, b) && hearsOf(b, a);
+    const staying = nodeids.filter((nodeid) => hasMember(members, nodeid, incarnations.get(nodeid) as string));
+    return nextMembers(nodeids, staying, linked).map((nodeid) => ({ nodeid, incarnation: incarnations.get(nodeid) as string }));
+  }
+}
