@@ -15,9 +15,11 @@ import { raisePriority } from "./base/priority.ts";
 import type { ClusterConfig, NodeConfig } from "./config/cluster-config.ts";
 import { nearestWord } from "./base/nearest.ts";
 import { createBootClock } from "./driver/clock.ts";
-import { clusterKeyPath, minTimeoutMs, readClusterConfig, readClusterKey } from "./driver/cluster-files.ts";
+import { clusterKeyPath, minTimeoutMs, readClusterConfig, readKeyring } from "./driver/cluster-files.ts";
 import { type Driver, startDriver } from "./driver/driver.ts";
 import { type LogLevel, createPinoLog, logLevels } from "./base/pino-log.ts";
+import { watchFile } from "./driver/file-watch.ts";
+import type { Keyring } from "./driver/keyring.ts";
 import { createNode } from "./node.ts";
 
 /** A heartbeat that is late for want of the processor looks like a dead node. */
@@ -115,6 +117,32 @@ function openLog({ logLevel, jsonLog }: Arguments): Log {
   }
 }
 
+/**
+ * The key file is read again when it changes and at SIGHUP. Keys that cannot be used are told, and the ones in use stay.
+ */
+async function followKeys(keyFile: string, first: Keyring, driver: Driver, log: Log): Promise<void> {
+  let keys = first;
+  const idsOf = (keyring: Keyring): string => keyring.all.map(({ id }) => id).join(" ");
+  const read = (): void => {
+    let now: Keyring;
+    try {
+      now = readKeyring(keyFile);
+    } catch (error) {
+      if (!(error instanceof OperatingError)) throw error;
+      log.error({ error: error.message, hint: error.hint, keys: idsOf(keys) }, "the key file cannot be used: the keys stay as they were");
+      return;
+    }
+    if (idsOf(now) === idsOf(keys)) return;
+    log.info({ keys: idsOf(now), before: idsOf(keys), spokenWith: now.first.id }, "cluster keys changed");
+    keys = now;
+    driver.setKeyring(now);
+  };
+  process.on("SIGHUP", read);
+  await watchFile(keyFile, read, log);
+  // It may have changed since it was read first.
+  read();
+}
+
 /** SIGTERM and SIGINT leave the cluster; a second one does not wait for it. */
 function leaveOnSignal(driver: Driver, log: Log, pidFile: string): void {
   let leaving = false;
@@ -142,8 +170,9 @@ function giveUp(log: Log, error: Error): never {
 
 async function main(): Promise<void> {
   const args = await parseArguments();
-  const config = readClusterConfig(args.config, minTimeoutMs(process.env));
-  const clusterKey = readClusterKey(clusterKeyPath(args.config, config));
+  const { config, text: configText } = readClusterConfig(args.config, minTimeoutMs(process.env));
+  const keyFile = clusterKeyPath(args.config, config);
+  const keyring = readKeyring(keyFile);
   const self = findSelf(config, args.node);
   const runDir = path.resolve(args.runDir);
   makeRunDir(runDir);
@@ -153,7 +182,8 @@ async function main(): Promise<void> {
   const driver = await startDriver({
     config,
     self,
-    clusterKey,
+    configText,
+    keyring,
     runDir,
     createNode,
     nowMs: createBootClock(),
@@ -165,6 +195,7 @@ async function main(): Promise<void> {
   const pidFile = path.join(runDir, "dlmd.pid");
   writeFileSync(pidFile, `${process.pid}\n`);
   leaveOnSignal(driver, log, pidFile);
+  await followKeys(keyFile, keyring, driver, log);
   process.stdout.write("ready\n");
 }
 

@@ -14,6 +14,8 @@ export const MAX_TIMEOUT_MS = 600_000;
 export const MAX_NODES = 31;
 export const MAX_VOLUMES = 256;
 export const MAX_VOTES = 255;
+/** The text of a cluster.yaml. */
+export const MAX_CONFIG_BYTES: number = 256 * 1024;
 
 const ipv4 = /^(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}$/;
 const multicastGroup = /^(22[4-9]|23\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}$/;
@@ -250,4 +252,20 @@ export function decodeClusterConfig(yaml: string, source: string, minTimeoutMs: 
   if (problems.length > 0) throw refuse(source, problems);
   const quorum = { ...config.quorum, wait_for_all: config.quorum.wait_for_all ?? config.quorum.two_node };
   return { ...config, quorum, nodes: config.nodes.toSorted((a, b) => a.nodeid - b.nodeid) };
+}
+
+/**
+ * What a configuration means, as text: equal for files that differ in comments, order or layout only. Not in it: where a node has its
+ * key file.
+ */
+export function canonicalConfig(config: ClusterConfig): string {
+  const { cluster, version, multicast, peerPort, timeoutMs, quorum, nodes, volumes } = config;
+  const { group, port } = multicast;
+  const { two_node, wait_for_all, last_man_standing, last_man_standing_window_ms, auto_tie_breaker } = quorum;
+  return JSON.stringify([
+    [cluster, version, group, port, peerPort, timeoutMs],
+    [two_node, wait_for_all, last_man_standing, last_man_standing_window_ms, auto_tie_breaker],
+    nodes.map(({ nodeid, name, address, votes }) => [nodeid, name, address, votes]),
+    volumes.map(({ name, uuid, lower, path }) => [name, uuid, lower, path ?? null]),
+  ]);
 }

@@ -1,14 +1,17 @@
 /**
- * The files of a cluster: cluster.yaml and the cluster key. The key is 32 random bytes in base64 on one line, and
- * its file may be read by its owner only: whoever has it is a member.
+ * The files of a cluster: cluster.yaml and the key file. A key is 32 random bytes in base64 on a line; the first is spoken with, all
+ * are accepted (keyring.ts). The file may be read by its owner only: whoever has a key is a member.
  */
 import { randomBytes } from "node:crypto";
-import { closeSync, fstatSync, openSync, readFileSync, writeSync } from "node:fs";
+import { closeSync, fstatSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, writeSync } from "node:fs";
 import path from "node:path";
 import { OperatingError } from "../base/error.ts";
 import { type ClusterConfig, MIN_TIMEOUT_MS, decodeClusterConfig } from "../config/cluster-config.ts";
+import { type Keyring, createKeyring } from "./keyring.ts";
 
 export const CLUSTER_KEY_BYTES = 32;
+/** In one file: more than the old, the new and one that was forgotten is a mistake. */
+export const MAX_CLUSTER_KEYS = 4;
 
 /** The least time-out: MIN_TIMEOUT_MS, or less where the environment says so. For tests: a busy node looks dead. */
 export function minTimeoutMs(environment: Readonly<Record<string, string | undefined>>): number {
@@ -22,15 +25,20 @@ function unreadable(what: string, file: string, cause: unknown, hint: string): O
   return new OperatingError(`${what} expected in ${file}, found: ${found}`, { code: `no-${what.replace(" ", "-")}`, hint, cause });
 }
 
+export interface ClusterConfigFile {
+  readonly config: ClusterConfig;
+  readonly text: string;
+}
+
 /** Reads and checks a cluster.yaml. Throws OperatingError. */
-export function readClusterConfig(file: string, minimumMs: number = MIN_TIMEOUT_MS): ClusterConfig {
+export function readClusterConfig(file: string, minimumMs: number = MIN_TIMEOUT_MS): ClusterConfigFile {
   let text: string;
   try {
     text = readFileSync(file, "utf8");
   } catch (error) {
     throw unreadable("cluster configuration", file, error, "Name the file with --config; examples/cluster.yaml is one to start from.");
   }
-  return decodeClusterConfig(text, file, minimumMs);
+  return { config: decodeClusterConfig(text, file, minimumMs), text };
 }
 
 /** Where the key of that configuration is. */
@@ -38,8 +46,8 @@ export function clusterKeyPath(configFile: string, config: ClusterConfig): strin
   return path.resolve(path.dirname(configFile), config.keyFile);
 }
 
-/** Reads a cluster key: 32 bytes. Throws OperatingError when it is not there, open to others, or not a key. */
-export function readClusterKey(file: string): Buffer {
+/** Reads a key file. Throws OperatingError when it is not there, open to others, or holds something else than keys. */
+export function readKeyring(file: string): Keyring {
   let fd: number;
   try {
     fd = openSync(file, "r");
@@ -54,25 +62,34 @@ export function readClusterKey(file: string): Buffer {
         hint: `Others on this machine may have read it. Run chmod 600 ${file}, or make a new key for all nodes.`,
       });
     }
-    return decodeClusterKey(readFileSync(fd, "utf8"), file);
+    return decodeKeys(readFileSync(fd, "utf8"), file);
   } finally {
     closeSync(fd);
   }
 }
 
-function decodeClusterKey(text: string, file: string): Buffer {
-  const line = text.trimEnd();
-  const key = Buffer.from(line, "base64");
-  if (key.length !== CLUSTER_KEY_BYTES || key.toString("base64") !== line) {
-    throw new OperatingError(
-      `${file} must hold ${CLUSTER_KEY_BYTES} bytes in base64 on one line, found ${line.length} characters of something else`,
-      {
-        code: "bad-key",
-        hint: "Copy the key file from another node as it is, or make a new one for all nodes with `coverlay keygen`.",
-      },
-    );
-  }
-  return key;
+function badKeys(file: string, found: string): OperatingError {
+  return new OperatingError(
+    `${file} must hold 1 to ${MAX_CLUSTER_KEYS} keys, each ${CLUSTER_KEY_BYTES} bytes in base64 on a line of its own, found ${found}`,
+    { code: "bad-key", hint: "Copy the key file from another node as it is, or make a new one for all nodes with `coverlay keygen`." },
+  );
+}
+
+function decodeKeys(text: string, file: string): Keyring {
+  const lines = text.trimEnd().split("\n");
+  const keys = lines.map((line, at) => {
+    const key = Buffer.from(line, "base64");
+    // Never the line itself: it may be a key with a slip in it.
+    if (key.length !== CLUSTER_KEY_BYTES || key.toString("base64") !== line) {
+      throw badKeys(file, `${line.length} characters of something else on line ${at + 1}`);
+    }
+    return key;
+  });
+  const [first, ...others] = keys;
+  if (first === undefined || keys.length > MAX_CLUSTER_KEYS) throw badKeys(file, `${keys.length} lines`);
+  const keyring = createKeyring([first, ...others]);
+  if (new Set(keyring.all.map(({ id }) => id)).size < keys.length) throw badKeys(file, "a key that is there twice");
+  return keyring;
 }
 
 /** A new cluster key: 32 bytes. */
@@ -80,7 +97,11 @@ export function generateClusterKey(): Buffer {
   return randomBytes(CLUSTER_KEY_BYTES);
 }
 
-/** Writes a new cluster key to a file that must not exist yet, with mode 0600. Throws OperatingError. */
+function encodeKeys(keys: readonly Uint8Array[]): string {
+  return keys.map((key) => `${Buffer.from(key).toString("base64")}\n`).join("");
+}
+
+/** Writes a key file that must not exist yet, with mode 0600. Throws OperatingError. */
 export function writeClusterKey(file: string, key: Uint8Array = generateClusterKey()): void {
   let fd: number;
   try {
@@ -89,19 +110,43 @@ export function writeClusterKey(file: string, key: Uint8Array = generateClusterK
     if ((error as NodeJS.ErrnoException).code === "EEXIST") {
       throw new OperatingError(`${file} is there already`, {
         code: "key-exists",
-        hint: "A key is never overwritten: nodes that have it would lose their cluster. Remove the file, or name another.",
+        hint: "A key is never overwritten: nodes that have it would lose their cluster. Add one with --add, or name another file.",
         cause: error,
       });
     }
-    throw new OperatingError(`the cluster key cannot be written to ${file}: ${(error as Error).message}`, {
-      code: "key-write",
-      hint: "Name a file in a folder that exists and may be written.",
-      cause: error,
-    });
+    throw unwritable(file, error as Error);
   }
   try {
-    writeSync(fd, `${Buffer.from(key).toString("base64")}\n`);
+    writeSync(fd, encodeKeys([key]));
+    fsyncSync(fd);
   } finally {
     closeSync(fd);
+  }
+}
+
+function unwritable(file: string, error: Error): OperatingError {
+  return new OperatingError(`the cluster key cannot be written to ${file}: ${error.message}`, {
+    code: "key-write",
+    hint: "Name a file in a folder that exists and may be written.",
+    cause: error,
+  });
+}
+
+/** Puts other keys into a key file: whole or not at all, so that a dlmd that reads it meanwhile finds the old or the new ones. */
+export function replaceKeys(file: string, keys: readonly Uint8Array[]): void {
+  const beside = `${file}.new`;
+  try {
+    rmSync(beside, { force: true });
+    const fd = openSync(beside, "wx", 0o600);
+    try {
+      writeSync(fd, encodeKeys(keys));
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+    renameSync(beside, file);
+  } catch (error) {
+    rmSync(beside, { force: true });
+    throw unwritable(file, error as Error);
   }
 }

@@ -1,7 +1,8 @@
 /**
  * Datagrams to all nodes or to one: by multicast where the configuration names a group, and by unicast to those from
  * whom no multicast was heard lately. A network may carry multicast one way only, so a unicast to everybody goes along
- * now and then in any case. Sealed (seal.ts); what is not ours is counted, logged at most once a second, and dropped.
+ * now and then in any case. Sealed (seal.ts); what is not ours is counted, logged at most once a second, and dropped. Before a peer's
+ * key is known there is only discovery (discovery.ts).
  */
 import { type Socket, createSocket } from "node:dgram";
 import { OperatingError, WireError } from "../base/error.ts";
@@ -9,33 +10,41 @@ import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metric.ts";
 import type { NodeConfig } from "../config/cluster-config.ts";
 import { type Datagram, decodeDatagram, encodeDatagram } from "../wire/datagram.ts";
+import { openDiscovery, sealDiscovery } from "./discovery.ts";
+import type { Keyring } from "./keyring.ts";
 import { createLimitedWarn } from "./log-limiter.ts";
-import { createOpener, createSealer } from "./seal.ts";
+import { DatagramOpener, type DatagramSealer } from "./seal.ts";
 
 const LOG_INTERVAL_MS = 1000;
+/** Discovery that is looked into in a second, because each costs a key derivation; more is dropped and counted. */
+export const MAX_DISCOVERY_PER_SECOND = 200;
 
 export interface DatagramChannelOptions {
-  readonly clusterKey: Uint8Array;
+  readonly keyring: Keyring;
   readonly cluster: string;
   readonly self: NodeConfig;
   readonly nodes: readonly NodeConfig[];
   readonly multicast: { readonly group: string; readonly port: number };
   readonly timeoutMs: number;
-  /** Of this incarnation (seal.ts). */
-  readonly salt: Uint8Array;
+  /** Of this incarnation. */
+  readonly sealer: DatagramSealer;
   readonly nowMs: () => number;
   readonly log: Log;
   readonly metrics: Metrics;
   readonly receive: (message: Datagram) => void;
-  /** That node seems to be there, and there is no confirmed connection to it: try to connect. */
+  /** That node says that it is there: try to connect, if there is no connection. */
   readonly sighted: (nodeid: number) => void;
 }
 
 export interface DatagramChannel {
   /** To all configured nodes, to some of them, or to one. */
   send(to: number | "all" | readonly number[], message: Datagram): void;
-  /** A handshake confirmed that node's salt. */
-  confirm(nodeid: number, salt: Uint8Array): void;
+  /** That node gave us the key of its datagrams, in a handshake; `counter`: the last that it had used. */
+  confirm(nodeid: number, key: Uint8Array, counter: number): void;
+  /** Says "I am here" to those nodes. */
+  discover(nodeids: readonly number[]): void;
+  setKeyring(keyring: Keyring): void;
+  setNodes(nodes: readonly NodeConfig[]): void;
   close(): Promise<void>;
 }
 
@@ -82,12 +91,14 @@ async function openMulticast({ multicast, self }: DatagramChannelOptions): Promi
 
 /** Binds the sockets. Rejects with OperatingError ("cannot-listen", "no-multicast"). */
 export async function openDatagramChannel(options: DatagramChannelOptions): Promise<DatagramChannel> {
-  const { clusterKey, cluster, self, multicast, metrics, nowMs } = options;
-  const peers = options.nodes.filter((node) => node.nodeid !== self.nodeid);
+  const { cluster, self, multicast, metrics, nowMs, sealer } = options;
+  let { keyring } = options;
+  let peers = options.nodes.filter((node) => node.nodeid !== self.nodeid);
   const warn = createLimitedWarn(options.log, LOG_INTERVAL_MS, nowMs);
-  const sealer = createSealer(clusterKey, cluster, self.nodeid, options.salt);
-  const nodeids = options.nodes.map((node) => node.nodeid);
-  const opener = createOpener(clusterKey, cluster, self.nodeid, nodeids);
+  const nodeidsOf = (nodes: readonly NodeConfig[]): number[] => nodes.map((node) => node.nodeid);
+  const opener = new DatagramOpener(self.nodeid, nodeidsOf(options.nodes));
+  let discoverySince = Number.NEGATIVE_INFINITY;
+  let discoveries = 0;
   const freshMs = options.timeoutMs / 3;
   const multicastHeardAt = new Map<number, number>();
   let unicastToAllAt = Number.NEGATIVE_INFINITY;
@@ -111,15 +122,26 @@ export async function openDatagramChannel(options: DatagramChannelOptions): Prom
     metrics.count(`datagrams_dropped_${reason.replaceAll("-", "_")}`);
     warn(reason, { reason, address }, "datagram dropped");
   };
+  const discovered = (datagram: Uint8Array, address: string): void => {
+    const now = nowMs();
+    if (now - discoverySince >= 1000) {
+      discoverySince = now;
+      discoveries = 0;
+    }
+    if (++discoveries > MAX_DISCOVERY_PER_SECOND) return drop("too-many-discoveries", address);
+    const found = openDiscovery(keyring, cluster, datagram);
+    if (found.kind === "dropped") return drop(found.reason, address);
+    metrics.count("datagrams_discovery");
+    options.sighted(found.nodeid);
+  };
   const receive = (datagram: Uint8Array, address: string, viaMulticast: boolean): void => {
     if (over) return;
     const opened = opener.open(datagram);
     if (opened.kind === "own") return;
+    if (opened.kind === "discovery") return discovered(datagram, address);
+    // Of a node that is restarting, or before its handshake: usual, and no news.
+    if (opened.kind === "dropped" && opened.reason === "unknown-key") return metrics.count("datagrams_dropped_unknown_key");
     if (opened.kind === "dropped") return drop(opened.reason, address);
-    if (opened.kind === "unconfirmed") {
-      metrics.count("datagrams_unconfirmed");
-      return options.sighted(opened.nodeid);
-    }
     let message: Datagram;
     try {
       message = decodeDatagram(opened.body);
@@ -172,7 +194,22 @@ export async function openDatagramChannel(options: DatagramChannelOptions): Prom
       const peer = peers.find((node) => node.nodeid === to);
       if (peer !== undefined) send(sealer.seal(body), peer.address);
     },
-    confirm: (nodeid, salt) => opener.confirm(nodeid, salt),
+    confirm: (nodeid, key, counter) => opener.confirm(nodeid, key, counter),
+    discover(nodeids) {
+      if (over) return;
+      const wanted = peers.filter(({ nodeid }) => nodeids.includes(nodeid));
+      if (wanted.length === 0) return;
+      if (group !== null) send(sealDiscovery(keyring, cluster, self.nodeid), multicast.group);
+      const sealed = sealDiscovery(keyring, cluster, self.nodeid);
+      for (const { address } of wanted) send(sealed, address);
+    },
+    setKeyring(now) {
+      keyring = now;
+    },
+    setNodes(nodes) {
+      peers = nodes.filter((node) => node.nodeid !== self.nodeid);
+      opener.setNodes(nodeidsOf(nodes));
+    },
     async close() {
       over = true;
       await Promise.all([closed(unicast), group === null ? null : closed(group)]);

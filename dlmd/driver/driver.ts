@@ -7,26 +7,29 @@
  * message never waits for the rest of the event loop's turn. Against writing at the end of the turn, two runs of each on a
  * busy machine showed no difference beyond their scatter; the number of writes was not counted.
  */
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import path from "node:path";
 import { assertNever } from "../base/assert.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metric.ts";
 import type { ClusterInfo, ViewInfo } from "../client/api.ts";
-import type { ClusterConfig, NodeConfig } from "../config/cluster-config.ts";
+import { type ClusterConfig, type NodeConfig, canonicalConfig } from "../config/cluster-config.ts";
 import type { Effect, Node, NodeBoot, NodeEvent } from "../node-api.ts";
 import { type LocalServer, startServer } from "../server/server.ts";
 import { type DatagramChannel, openDatagramChannel } from "./datagram-channel.ts";
 import { type Heartbeats, startHeartbeats } from "./heartbeats.ts";
 import { NONCE_BYTES, PEER_PROTOCOL_VERSION } from "./handshake.ts";
+import { type Keyring, overlaySecretOf } from "./keyring.ts";
 import { type PeerNetwork, openPeerNetwork } from "./peer-network.ts";
-import { SALT_BYTES, overlaySecretOf } from "./seal.ts";
+import { DATAGRAM_KEY_BYTES, DatagramSealer } from "./seal.ts";
 import { readState, type StoredState, writeState } from "./state-file.ts";
 
 export interface DriverOptions {
   readonly config: ClusterConfig;
+  /** What `config` was decoded from. */
+  readonly configText: string;
   readonly self: NodeConfig;
-  readonly clusterKey: Uint8Array;
+  readonly keyring: Keyring;
   readonly runDir: string;
   readonly createNode: (boot: NodeBoot) => Node;
   /** CLOCK_BOOTTIME, milliseconds. */
@@ -41,6 +44,8 @@ export interface DriverOptions {
 export interface Driver {
   /** Leaves the cluster: resolves when the others know, and everything is closed. */
   leave(): Promise<void>;
+  /** The key file changed. */
+  setKeyring(keyring: Keyring): void;
 }
 
 export function socketPathOf(runDir: string): string {
@@ -54,12 +59,18 @@ interface Life {
   readonly datagrams: DatagramChannel;
   readonly heartbeats: Heartbeats;
   readonly peers: PeerNetwork;
+  readonly discovery: NodeJS.Timeout;
+}
+
+function hashOf(config: ClusterConfig): Uint8Array {
+  return createHash("sha256").update(canonicalConfig(config)).digest();
 }
 
 class NodeDriver implements Driver {
   readonly #options: DriverOptions;
   readonly #stateFile: string;
   readonly #clients = new Set<number>();
+  #keyring: Keyring;
   #server: LocalServer | null = null;
   #life: Life | null = null;
   #timer: NodeJS.Timeout | null = null;
@@ -71,6 +82,7 @@ class NodeDriver implements Driver {
 
   constructor(options: DriverOptions) {
     this.#options = options;
+    this.#keyring = options.keyring;
     this.#stateFile = path.join(options.runDir, "state.json");
   }
 
@@ -101,29 +113,30 @@ class NodeDriver implements Driver {
   }
 
   #info(): Omit<ClusterInfo, "clientId"> {
-    const { config, self, clusterKey } = this.#options;
+    const { config, self } = this.#options;
     return {
       clusterName: config.cluster,
       nodeid: self.nodeid,
       incarnation: this.#life?.incarnation ?? "",
       nodes: config.nodes,
       volumes: config.volumes,
-      overlaySecret: overlaySecretOf(clusterKey, config.cluster),
+      overlaySecret: overlaySecretOf(this.#keyring.first, config.cluster),
     };
   }
 
   /** A new incarnation: its sockets, its core. */
   async #begin(): Promise<void> {
-    const { config, self, clusterKey, nowMs, log, metrics } = this.#options;
+    const { config, configText, self, nowMs, log, metrics } = this.#options;
     const incarnation = randomBytes(8).toString("hex");
-    const salt = randomBytes(SALT_BYTES);
+    const datagramKey = randomBytes(DATAGRAM_KEY_BYTES);
+    const sealer = new DatagramSealer(self.nodeid, datagramKey);
     const stored = await readState(this.#stateFile);
-    const shared = { clusterKey, self, nodes: config.nodes, timeoutMs: config.timeoutMs, nowMs, log, metrics };
+    const shared = { keyring: this.#keyring, self, nodes: config.nodes, timeoutMs: config.timeoutMs, nowMs, log, metrics };
     const datagrams = await openDatagramChannel({
       ...shared,
       cluster: config.cluster,
       multicast: config.multicast,
-      salt,
+      sealer,
       receive: (message) => {
         if (message.kind === "heartbeat") this.#life?.heartbeats.receive(message);
         else this.step({ kind: "datagram", message });
@@ -131,24 +144,45 @@ class NodeDriver implements Driver {
       sighted: (nodeid) => this.#life?.peers.hurry(nodeid),
     });
     const { cluster, version: configVersion } = config;
+    const configHash = hashOf(config);
+    // Who connects to us, and has not: to these we say that we are here.
+    const awaited = new Set(config.nodes.map(({ nodeid }) => nodeid).filter((nodeid) => nodeid < self.nodeid));
     let peers: PeerNetwork;
     try {
       peers = await openPeerNetwork({
         ...shared,
         port: config.peerPort,
-        identity: { protocolVersion: PEER_PROTOCOL_VERSION, cluster, configVersion, nodeid: self.nodeid, incarnation, salt },
+        identity: () => ({
+          protocolVersion: PEER_PROTOCOL_VERSION,
+          cluster,
+          configVersion,
+          configHash,
+          nodeid: self.nodeid,
+          incarnation,
+          datagramKey,
+          datagramCounter: sealer.counter,
+        }),
+        configText: () => configText,
         drawNonce: () => randomBytes(NONCE_BYTES),
         up: (peer) => {
-          datagrams.confirm(peer.nodeid, peer.salt);
+          awaited.delete(peer.nodeid);
+          datagrams.confirm(peer.nodeid, peer.datagramKey, peer.datagramCounter);
           this.step({ kind: "peer-up", nodeid: peer.nodeid, incarnation: peer.incarnation });
         },
-        down: (nodeid, wasIncarnation) => this.step({ kind: "peer-down", nodeid, incarnation: wasIncarnation }),
+        down: (nodeid, wasIncarnation) => {
+          if (nodeid < self.nodeid) awaited.add(nodeid);
+          this.step({ kind: "peer-down", nodeid, incarnation: wasIncarnation });
+        },
         frame: (nodeid, view, messages) => this.step({ kind: "peer-frame", nodeid, view, messages }),
+        config: () => undefined,
+        offered: () => undefined,
       });
     } catch (error) {
       await datagrams.close();
       throw error;
     }
+    const discovery = setInterval(() => datagrams.discover([...awaited]), config.timeoutMs / 10);
+    datagrams.discover([...awaited]);
     const node = this.#options.createNode({
       nodeid: self.nodeid,
       incarnation,
@@ -171,7 +205,7 @@ class NodeDriver implements Driver {
       send: (message) => datagrams.send("all", message),
       heard: (beat) => this.step({ kind: "heartbeat", beat }),
     });
-    this.#life = { incarnation, node, datagrams, heartbeats, peers };
+    this.#life = { incarnation, node, datagrams, heartbeats, peers, discovery };
     log.info({ nodeid: self.nodeid, name: self.name, cluster, incarnation, promisedEpoch: stored.promisedEpoch }, "dlmd started");
     this.step({ kind: "tick" });
     // Those that came between two incarnations wait for their welcome.
@@ -293,8 +327,15 @@ class NodeDriver implements Driver {
     this.#timerAt = Number.POSITIVE_INFINITY;
     if (life === null) return;
     life.heartbeats.close();
+    clearInterval(life.discovery);
     await Promise.all([life.peers.close(), life.datagrams.close()]);
     await this.#persisting;
+  }
+
+  setKeyring(keyring: Keyring): void {
+    this.#keyring = keyring;
+    this.#life?.datagrams.setKeyring(keyring);
+    this.#life?.peers.setKeyring(keyring);
   }
 
   async leave(): Promise<void> {

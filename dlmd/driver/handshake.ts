@@ -1,26 +1,30 @@
 /**
- * The first frames of a TCP connection between two dlmds: each says who it is, and proves that it has the cluster key,
- * before anything else is believed.
+ * The first frames inside the TLS connection (peer-tls.ts) of two dlmds: each says who it is, and proves once more, inside, that it has
+ * the cluster key, before anything else is believed (hazard H7).
  *
- *     both:  HELLO  who I am, a nonce, the salt of my datagrams (seal.ts)
- *     both:  PROOF  HMAC-SHA256(key, role, the initiator's HELLO, the acceptor's HELLO), or REFUSE with a reason
+ *     both:  HELLO  who I am, a nonce, the key of my datagrams and their counter (seal.ts)
+ *     both:  PROOF  HMAC-SHA256(key, role, this TLS connection, the initiator's HELLO, the acceptor's HELLO), or REFUSE with a reason
  *
- * A HELLO covers the nonce, the cluster, the nodeid, the incarnation and the protocol and configuration versions, so the
- * proof covers them all; the role keeps a proof from being sent back to its author. No I/O here: bytes in, bytes out.
+ * A HELLO covers the nonce, the cluster, the nodeid, the incarnation and the protocol and configuration versions, so the proof covers
+ * them all; the role keeps a proof from being sent back to its author. A node whose configuration is older gets, with the refusal,
+ * the newer one. No I/O here: bytes in, bytes out.
  */
-import { createHmac, hkdfSync, timingSafeEqual } from "node:crypto";
+import { timingSafeEqual } from "node:crypto";
 import { ByteReader, ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
-import { SALT_BYTES } from "./seal.ts";
+import { MAX_CONFIG_BYTES } from "../config/cluster-config.ts";
+import { type ClusterKey, connectionProof } from "./keyring.ts";
+import { DATAGRAM_KEY_BYTES } from "./seal.ts";
 
 const MAGIC = 0x50445643;
 /** Changes with every incompatible change of what dlmds say to each other. */
-export const PEER_PROTOCOL_VERSION = 1;
+export const PEER_PROTOCOL_VERSION = 2;
 export const NONCE_BYTES = 32;
+export const CONFIG_HASH_BYTES = 32;
 const PROOF_BYTES = 32;
 const MAX_REASON_BYTES = 1024;
 /** The largest frame of a handshake. */
-export const HANDSHAKE_FRAME_BYTES = 2048;
+export const HANDSHAKE_FRAME_BYTES: number = MAX_CONFIG_BYTES + 2048;
 
 const Kind = { HELLO: 1, PROOF: 2, REFUSE: 3 } as const;
 
@@ -28,20 +32,40 @@ export interface Identity {
   readonly protocolVersion: number;
   readonly cluster: string;
   readonly configVersion: number;
+  /** Of its text: one version must not mean two configurations. CONFIG_HASH_BYTES. */
+  readonly configHash: Uint8Array;
   readonly nodeid: number;
   readonly incarnation: string;
-  readonly salt: Uint8Array;
+  /** DATAGRAM_KEY_BYTES, random, of this incarnation. */
+  readonly datagramKey: Uint8Array;
+  /** The last counter used under it. */
+  readonly datagramCounter: number;
 }
 
+export type Role = "initiator" | "acceptor";
+
 export interface HandshakeOptions {
-  readonly clusterKey: Uint8Array;
+  /** The key that TLS was agreed with. */
+  readonly key: ClusterKey;
+  /** Keying material exported from the TLS connection. */
+  readonly binding: Uint8Array;
   readonly self: Identity;
   /** NONCE_BYTES fresh random bytes. */
   readonly nonce: Uint8Array;
-  readonly role: "initiator" | "acceptor";
+  readonly role: Role;
   /** The node that this connection was made to; null: any configured node. */
   readonly expectedNodeid: number | null;
+  /** Why that configured node is not wanted just now; null: it is. */
+  readonly objection: (peer: Identity) => string | null;
   readonly isKnownNode: (nodeid: number) => boolean;
+  /** The text of our configuration, for a peer that has an older one. */
+  readonly config: () => string;
+}
+
+/** A configuration that a peer offers with its refusal, because ours is older. */
+export interface ConfigOffer {
+  readonly version: number;
+  readonly text: string;
 }
 
 export type HandshakeStep =
@@ -49,7 +73,7 @@ export type HandshakeStep =
   /** The peer is who it says; what it sends after this is believed. */
   | { readonly kind: "done"; readonly peer: Identity }
   /** `send`: tells the peer why, before the connection is closed; null if it was the peer that refused. */
-  | { readonly kind: "refused"; readonly send: Uint8Array | null; readonly reason: string };
+  | { readonly kind: "refused"; readonly send: Uint8Array | null; readonly reason: string; readonly offer: ConfigOffer | null };
 
 export interface Handshake {
   /** The first frame to send. */
@@ -60,8 +84,9 @@ export interface Handshake {
 
 function encodeHello(self: Identity, nonce: Uint8Array): Uint8Array {
   const writer = new ByteWriter();
-  writer.u8(Kind.HELLO).u32(MAGIC).u16(self.protocolVersion).u32(self.configVersion).u16(self.nodeid);
-  return writer.string(self.incarnation).string(self.cluster).bytes(self.salt).bytes(nonce).copy();
+  writer.u8(Kind.HELLO).u32(MAGIC).u16(self.protocolVersion).u32(self.configVersion).u16(self.nodeid).string(self.incarnation);
+  writer.string(self.cluster).bytes(self.configHash).bytes(self.datagramKey).u64(self.datagramCounter);
+  return writer.bytes(nonce).copy();
 }
 
 function decodeHello(reader: ByteReader): Identity {
@@ -71,15 +96,28 @@ function decodeHello(reader: ByteReader): Identity {
   const configVersion = reader.u32();
   const nodeid = reader.u16();
   const incarnation = reader.string(64);
+  if (!/^[0-9a-z-]{1,32}$/.test(incarnation)) throw new WireError("an incarnation expected in the HELLO");
   const cluster = reader.string(64);
-  const salt = reader.bytes(SALT_BYTES).slice();
+  const configHash = reader.bytes(CONFIG_HASH_BYTES).slice();
+  const datagramKey = reader.bytes(DATAGRAM_KEY_BYTES).slice();
+  const datagramCounter = reader.u64();
   reader.bytes(NONCE_BYTES);
   reader.end();
-  return { protocolVersion, configVersion, nodeid, incarnation, cluster, salt };
+  return { protocolVersion, configVersion, configHash, nodeid, incarnation, cluster, datagramKey, datagramCounter };
 }
 
-function encodeRefuse(reason: string): Uint8Array {
-  return new ByteWriter().u8(Kind.REFUSE).string(reason).copy();
+function encodeRefuse(reason: string, offer: ConfigOffer | null): Uint8Array {
+  const writer = new ByteWriter(256, HANDSHAKE_FRAME_BYTES).u8(Kind.REFUSE).string(reason.slice(0, MAX_REASON_BYTES / 4));
+  writer.u32(offer?.version ?? 0);
+  return writer.block(new TextEncoder().encode(offer?.text ?? "")).copy();
+}
+
+function decodeRefuse(reader: ByteReader): HandshakeStep {
+  const reason = `refused by the peer: ${reader.string(MAX_REASON_BYTES)}`;
+  const version = reader.u32();
+  const text = new TextDecoder().decode(reader.block(MAX_CONFIG_BYTES));
+  reader.end();
+  return { kind: "refused", send: null, reason, offer: version === 0 ? null : { version, text } };
 }
 
 /** Why that peer may not talk to us, or null. Written so that it makes sense in the log of either side. */
@@ -95,35 +133,47 @@ function objection(peer: Identity, options: HandshakeOptions): string | null {
     return `other node: node ${options.expectedNodeid} was called, node ${peer.nodeid} answered; check the addresses`;
   }
   if (peer.configVersion !== self.configVersion) return differs("configuration version", self.configVersion, peer.configVersion);
-  return null;
+  if (!Buffer.from(peer.configHash).equals(self.configHash)) {
+    return `other configuration: nodes ${self.nodeid} and ${peer.nodeid} both have version ${self.configVersion}, but not the same one; copy the right file to the other node`;
+  }
+  return options.objection(peer);
 }
 
 export function createHandshake(options: HandshakeOptions): Handshake {
-  const key = Buffer.from(hkdfSync("sha256", options.clusterKey, "", "coverlay peer 1", 32));
   const hello = encodeHello(options.self, options.nonce);
   let peer: Identity | null = null;
   let peerHello: Uint8Array = new Uint8Array();
 
-  const proofOf = (role: "initiator" | "acceptor"): Buffer => {
-    const [first, second] = options.role === "initiator" ? [hello, peerHello] : [peerHello, hello];
-    return createHmac("sha256", key).update(role).update(first).update(second).digest();
+  const proofOf = (role: Role): Buffer => {
+    const hellos = options.role === "initiator" ? [hello, peerHello] : [peerHello, hello];
+    return connectionProof(options.key, role, options.binding, Buffer.concat(hellos));
   };
-  const refuse = (reason: string): HandshakeStep => ({ kind: "refused", send: encodeRefuse(reason), reason });
+  const refuse = (reason: string, offer: ConfigOffer | null = null): HandshakeStep => ({
+    kind: "refused",
+    send: encodeRefuse(reason, offer),
+    reason,
+    offer: null,
+  });
 
   const receiveHello = (body: Uint8Array, reader: ByteReader): HandshakeStep => {
     if (peer !== null) return refuse("a second HELLO");
-    peer = decodeHello(reader);
+    const found = decodeHello(reader);
+    peer = found;
     peerHello = body.slice();
-    const reason = objection(peer, options);
-    if (reason !== null) return refuse(reason);
-    return { kind: "more", send: new ByteWriter().u8(Kind.PROOF).bytes(proofOf(options.role)).copy() };
+    const reason = objection(found, options);
+    if (reason === null) return { kind: "more", send: new ByteWriter().u8(Kind.PROOF).bytes(proofOf(options.role)).copy() };
+    if (found.cluster !== options.self.cluster || found.protocolVersion !== options.self.protocolVersion) return refuse(reason);
+    // The newer one refuses and offers its configuration: the older one waits for it.
+    if (found.configVersion > options.self.configVersion) return { kind: "more", send: null };
+    const older = found.configVersion < options.self.configVersion;
+    return refuse(reason, older ? { version: options.self.configVersion, text: options.config() } : null);
   };
   const receiveProof = (reader: ByteReader): HandshakeStep => {
     if (peer === null) return refuse("a PROOF before the HELLO");
     const proof = reader.bytes(PROOF_BYTES);
     reader.end();
     if (!timingSafeEqual(proof, proofOf(options.role === "initiator" ? "acceptor" : "initiator"))) {
-      return refuse(`wrong key: the cluster keys of node ${options.self.nodeid} and node ${peer.nodeid} differ`);
+      return refuse(`wrong proof: node ${peer.nodeid} does not have key ${options.key.id}`);
     }
     return { kind: "done", peer };
   };
@@ -136,7 +186,7 @@ export function createHandshake(options: HandshakeOptions): Handshake {
         const kind = reader.u8();
         if (kind === Kind.HELLO) return receiveHello(body, reader);
         if (kind === Kind.PROOF) return receiveProof(reader);
-        if (kind === Kind.REFUSE) return { kind: "refused", send: null, reason: `refused by the peer: ${reader.string(MAX_REASON_BYTES)}` };
+        if (kind === Kind.REFUSE) return decodeRefuse(reader);
         return refuse(`handshake frame of kind ${kind}`);
       } catch (error) {
         if (error instanceof WireError) return refuse(`damaged handshake: ${error.message}`);

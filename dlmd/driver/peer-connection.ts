@@ -1,52 +1,79 @@
 /**
- * One TCP connection to another dlmd: handshake (handshake.ts), then checksummed frames (wire/frame.ts, wire/peer.ts).
- * Messages gathered between two flushes leave in one write; a damaged frame ends the connection.
+ * One TLS connection to another dlmd (peer-tls.ts): handshake (handshake.ts), then frames (wire/frame.ts) whose first byte names a
+ * channel: the locks' messages (wire/peer.ts), proofs of keys, the configuration. Messages gathered between two flushes leave in one
+ * write; a damaged frame ends the connection. TLS guards the bytes, so frames have no checksum of their own.
  */
-import type { Socket } from "node:net";
-import { crc32 } from "node:zlib";
+import { timingSafeEqual } from "node:crypto";
+import type { TLSSocket } from "node:tls";
 import { WireError } from "../base/error.ts";
 import { createFrameReader, frameHeadBytes } from "../wire/frame.ts";
 import { type PeerMessage, decodeFrame, encodeFrames, maxFrameBytes } from "../wire/peer.ts";
 import { type ViewId, sameView } from "../wire/view-id.ts";
-import { HANDSHAKE_FRAME_BYTES, type Handshake, type HandshakeStep, type Identity } from "./handshake.ts";
+import { type ConfigOffer, HANDSHAKE_FRAME_BYTES, type Handshake, type HandshakeStep, type Identity, type Role } from "./handshake.ts";
+import { type Keyring, connectionProof } from "./keyring.ts";
+import type { SecureConnection } from "./peer-tls.ts";
 
 /** More than that unsent: the peer takes nothing, and the connection ends. */
 export const PEER_UNSENT_BYTES: number = 64 * 1024 * 1024;
 /** A connection that was refused stays that long, so that the reason arrives. */
 const REFUSED_LINGER_MS = 1000;
-const HEAD_BYTES = frameHeadBytes(true);
+const HEAD_BYTES = frameHeadBytes(false);
 /** An empty frame: "I am here". */
 const PING: Buffer = Buffer.alloc(HEAD_BYTES);
+const Channel = { LOCKS: 0, KEYS: 1, CONFIG: 2 } as const;
+const KEY_ID_BYTES = 4;
+const PROOF_BYTES = 32;
+/** Of one frame on the channel of keys; more are refused. */
+const MAX_PROOFS = 16;
 
 export interface PeerConnectionHandlers {
   /** The peer proved who it is. */
   readonly established: (connection: PeerConnection, peer: Identity) => void;
   /** Why one of the two does not want the other. */
-  readonly refused: (reason: string) => void;
+  readonly refused: (reason: string, offer: ConfigOffer | null) => void;
   readonly frame: (connection: PeerConnection, view: ViewId, messages: readonly PeerMessage[]) => void;
+  /** A frame on the channel of the configuration; valid during the call. */
+  readonly config: (connection: PeerConnection, body: Uint8Array) => void;
   /** Once. `established`: it had been called. */
   readonly closed: (connection: PeerConnection, reason: string, established: boolean) => void;
 }
 
-function framed(bodies: readonly Uint8Array[]): Buffer {
+export interface PeerConnectionOptions {
+  readonly secure: SecureConnection;
+  readonly role: Role;
+  readonly keyring: Keyring;
+  readonly handshake: Handshake;
+  readonly nowMs: () => number;
+  readonly handlers: PeerConnectionHandlers;
+}
+
+/** `channel` null: frames of the handshake, which have none. */
+function framed(channel: number | null, bodies: readonly Uint8Array[]): Buffer {
+  const head = channel === null ? HEAD_BYTES : HEAD_BYTES + 1;
   let bytes = 0;
-  for (const body of bodies) bytes += HEAD_BYTES + body.byteLength;
+  for (const body of bodies) bytes += head + body.byteLength;
   const frames = Buffer.allocUnsafe(bytes);
   let at = 0;
   for (const body of bodies) {
-    frames.writeUInt32LE(body.byteLength, at);
-    frames.writeUInt32LE(crc32(body), at + 4);
-    frames.set(body, at + HEAD_BYTES);
-    at += HEAD_BYTES + body.byteLength;
+    frames.writeUInt32LE(head - HEAD_BYTES + body.byteLength, at);
+    if (channel !== null) frames.writeUInt8(channel, at + HEAD_BYTES);
+    frames.set(body, at + head);
+    at += head + body.byteLength;
   }
   return frames;
 }
 
 export class PeerConnection {
-  readonly #socket: Socket;
+  readonly #socket: TLSSocket;
+  readonly #role: Role;
+  readonly #binding: Uint8Array;
   readonly #handshake: Handshake;
   readonly #handlers: PeerConnectionHandlers;
   readonly #nowMs: () => number;
+  #keyring: Keyring;
+  /** The proofs of keys that the peer sent last, and its key of TLS, by key id: checked against our keys whenever those change. */
+  readonly #provedKeys: Set<string>;
+  #proofs = new Map<string, Uint8Array>();
   #peer: Identity | null = null;
   #receivedAt: number;
   #paused = false;
@@ -55,16 +82,21 @@ export class PeerConnection {
   #unsentMessages: PeerMessage[] = [];
   #unsentBodies: Uint8Array[] = [];
 
-  constructor(socket: Socket, handshake: Handshake, nowMs: () => number, handlers: PeerConnectionHandlers) {
+  constructor({ secure, role, keyring, handshake, nowMs, handlers }: PeerConnectionOptions) {
+    const { socket } = secure;
     this.#socket = socket;
+    this.#role = role;
+    this.#binding = secure.binding;
+    this.#provedKeys = new Set([secure.key.id]);
+    this.#keyring = keyring;
     this.#handshake = handshake;
     this.#handlers = handlers;
     this.#nowMs = nowMs;
     this.#receivedAt = nowMs();
     socket.setNoDelay(true);
-    const frames = createFrameReader({ maxBytes: maxFrameBytes, crc32 });
+    const frames = createFrameReader({ maxBytes: maxFrameBytes + 1, crc32: null });
     const onFrame = (body: Uint8Array): void => this.#receive(body);
-    socket.on("data", (chunk) => {
+    socket.on("data", (chunk: Buffer) => {
       this.#receivedAt = this.#nowMs();
       try {
         frames.push(chunk, onFrame);
@@ -76,7 +108,7 @@ export class PeerConnection {
     socket.on("error", (error) => this.close(error.message));
     socket.on("end", () => this.close("closed by the peer"));
     socket.on("close", () => this.close("closed"));
-    socket.write(framed([handshake.hello]));
+    socket.write(framed(null, [handshake.hello]));
   }
 
   get nodeid(): number | null {
@@ -98,9 +130,58 @@ export class PeerConnection {
       if (body.byteLength > HANDSHAKE_FRAME_BYTES) throw new WireError(`handshake frame of ${body.byteLength} bytes`);
       this.#shake(this.#handshake.receive(body));
     } else if (body.byteLength > 0) {
+      this.#receiveOn(body[0] as number, body.subarray(1));
+    }
+  }
+
+  #receiveOn(channel: number, body: Uint8Array): void {
+    if (channel === Channel.LOCKS) {
       const { view, messages } = decodeFrame(body);
       this.#handlers.frame(this, view, messages);
+    } else if (channel === Channel.KEYS) {
+      this.#receiveProofs(body);
+    } else if (channel === Channel.CONFIG) {
+      this.#handlers.config(this, body);
+    } else {
+      throw new WireError(`frame on the unknown channel ${channel}`);
     }
+  }
+
+  #receiveProofs(body: Uint8Array): void {
+    const each = KEY_ID_BYTES + PROOF_BYTES;
+    if (body.byteLength % each !== 0 || body.byteLength > MAX_PROOFS * each) throw new WireError(`${body.byteLength} bytes of key proofs`);
+    const bytes = Buffer.from(body);
+    this.#proofs = new Map();
+    for (let at = 0; at < bytes.length; at += each) {
+      this.#proofs.set(bytes.toString("hex", at, at + KEY_ID_BYTES), bytes.subarray(at + KEY_ID_BYTES, at + each));
+    }
+    this.#checkProofs();
+  }
+
+  /** Proofs of keys that we do not have (yet) say nothing. */
+  #checkProofs(): void {
+    for (const [id, proof] of this.#proofs) {
+      const key = this.#keyring.find(id);
+      if (key === null) continue;
+      const theirs = this.#role === "initiator" ? "acceptor" : "initiator";
+      if (timingSafeEqual(proof, connectionProof(key, theirs, this.#binding, "keys"))) this.#provedKeys.add(id);
+    }
+  }
+
+  /**
+   * The keys changed: proves to the peer which this node has, and ends the connection if the peer has proved none of those that are
+   * accepted now.
+   */
+  setKeyring(keyring: Keyring): void {
+    this.#keyring = keyring;
+    if (this.#over || this.#peer === null) return;
+    this.#checkProofs();
+    const proofs = keyring.all.map((key) =>
+      Buffer.concat([Buffer.from(key.id, "hex"), connectionProof(key, this.#role, this.#binding, "keys")]),
+    );
+    this.#socket.write(framed(Channel.KEYS, [Buffer.concat(proofs)]));
+    if (keyring.all.some(({ id }) => this.#provedKeys.has(id))) return;
+    this.close(`key removed: the peer has only proved keys that this node does not accept any more (${[...this.#provedKeys].join(", ")})`);
   }
 
   #shake(step: HandshakeStep): void {
@@ -109,9 +190,9 @@ export class PeerConnection {
       this.#handlers.established(this, step.peer);
       return;
     }
-    if (step.send !== null) this.#socket.write(framed([step.send]));
+    if (step.send !== null) this.#socket.write(framed(null, [step.send]));
     if (step.kind === "refused") {
-      this.#handlers.refused(step.reason);
+      this.#handlers.refused(step.reason, step.offer);
       this.close(step.reason);
     }
   }
@@ -133,8 +214,19 @@ export class PeerConnection {
   flush(): void {
     this.#encode();
     if (this.#over || this.#unsentBodies.length === 0) return;
-    this.#socket.write(framed(this.#unsentBodies));
+    this.#socket.write(framed(Channel.LOCKS, this.#unsentBodies));
     this.#unsentBodies = [];
+    this.#checkUnsent();
+  }
+
+  /** One frame on the channel of the configuration. */
+  sendConfig(body: Uint8Array): void {
+    if (this.#over || this.#peer === null) return;
+    this.#socket.write(framed(Channel.CONFIG, [body]));
+    this.#checkUnsent();
+  }
+
+  #checkUnsent(): void {
     if (this.#socket.writableLength > PEER_UNSENT_BYTES) {
       this.close(`more than ${PEER_UNSENT_BYTES} bytes unsent: the peer does not read`);
     }

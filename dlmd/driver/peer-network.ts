@@ -1,31 +1,41 @@
 /**
- * One TCP connection for each pair of nodes. The node with the lower nodeid connects, the other accepts, so that two
- * connections never cross; it tries again and again, at once when a datagram of the peer is heard. The driver of each end
+ * One connection for each pair of nodes, in TLS (peer-tls.ts). The node with the lower nodeid connects, the other accepts, so that two
+ * connections never cross; it tries again and again, at once when the peer was discovered. The driver of each end
  * says so now and then when nothing else is said, and a peer that is silent for the time-out is connected to anew: after
  * a partition that is faster than waiting for TCP to repeat itself.
+ *
+ * What strangers can do here: each may have a few connections for two seconds, and is counted. A nodeid that is in use, by a dlmd that
+ * was heard lately, is not given to another one.
  */
-import { type Server, type Socket, createConnection, createServer } from "node:net";
+import { type Server, type Socket, createServer } from "node:net";
 import { OperatingError } from "../base/error.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metric.ts";
 import type { NodeConfig } from "../config/cluster-config.ts";
 import type { PeerMessage } from "../wire/peer.ts";
 import type { ViewId } from "../wire/view-id.ts";
-import { type Identity, createHandshake } from "./handshake.ts";
+import { type ConfigOffer, type Identity, type Role, createHandshake } from "./handshake.ts";
+import type { Keyring } from "./keyring.ts";
 import { createLimitedWarn } from "./log-limiter.ts";
 import { PeerConnection } from "./peer-connection.ts";
+import { PeerDialer } from "./peer-dialer.ts";
+import { type SecureConnection, createSecureAcceptor, secureInitiator } from "./peer-tls.ts";
 
-const FIRST_BACKOFF_MS = 50;
-const MAX_BACKOFF_MS = 1000;
-/** From the first SYN to the end of the handshake. */
-const HANDSHAKE_TIMEOUT_MS = 2000;
-/** Connections that have not proved who they are; more are closed at once. */
-const MAX_UNPROVED = 64;
+/** From the first SYN to the end of the handshake: also for those who say one byte now and then. */
+export const HANDSHAKE_TIMEOUT_MS = 2000;
+/** Connections that have not proved who they are, from one address and, where that is no configured node's, from all together. */
+export const MAX_UNPROVED_OF_NODE = 8;
+export const MAX_UNPROVED_OF_STRANGERS = 32;
 const LOG_INTERVAL_MS = 10_000;
+/** A peer that said nothing for that part of the time-out may have been restarted without its connection ending. */
+const TAKEN_SHARE = 0.5;
 
 export interface PeerNetworkOptions {
-  readonly clusterKey: Uint8Array;
-  readonly identity: Identity;
+  readonly keyring: Keyring;
+  /** Of now: configuration and counter go on. */
+  readonly identity: () => Identity;
+  /** The text of the configuration, for peers that have an older one. */
+  readonly configText: () => string;
   readonly self: NodeConfig;
   readonly nodes: readonly NodeConfig[];
   readonly port: number;
@@ -38,15 +48,25 @@ export interface PeerNetworkOptions {
   readonly up: (peer: Identity) => void;
   readonly down: (nodeid: number, incarnation: string) => void;
   readonly frame: (nodeid: number, view: ViewId, messages: readonly PeerMessage[]) => void;
+  /** A frame of the configuration's channel; valid during the call. */
+  readonly config: (nodeid: number, body: Uint8Array) => void;
+  /** A peer refused us because our configuration is older, and gave us its own. */
+  readonly offered: (offer: ConfigOffer) => void;
 }
 
 export interface PeerNetwork {
   /** Gathers messages to that peer; none if it is not connected. */
   send(nodeid: number, view: ViewId, messages: readonly PeerMessage[]): void;
+  /** At once; nothing if it is not connected. */
+  sendConfig(nodeid: number, body: Uint8Array): void;
   flush(): void;
   setPaused(nodeid: number, paused: boolean): void;
   /** That node was heard: connect now, if it is for us to connect. */
   hurry(nodeid: number): void;
+  /** Other keys: connections whose peers have proved none of them end. */
+  setKeyring(keyring: Keyring): void;
+  /** Other nodes: connections to those that are not among them end. */
+  setNodes(nodes: readonly NodeConfig[]): void;
   /** Closes everything; `down` is not called. */
   close(): Promise<void>;
 }
@@ -66,155 +86,240 @@ function listen(server: Server, address: string, port: number): Promise<void> {
   });
 }
 
-/** Dials one peer whenever there is no connection to it. */
-interface Dialer {
-  readonly node: NodeConfig;
-  backoffMs: number;
-  timer: NodeJS.Timeout | null;
-  dialing: boolean;
-  dialedAt: number;
+class TlsPeerNetwork implements PeerNetwork {
+  readonly #options: PeerNetworkOptions;
+  readonly #warn: ReturnType<typeof createLimitedWarn>;
+  readonly #connections = new Map<number, PeerConnection>();
+  /** Connections on which nobody has proved who he is, by the address they came from. */
+  readonly #unproved = new Map<Socket, string>();
+  readonly #shaking = new Set<PeerConnection>();
+  readonly #dirty = new Set<PeerConnection>();
+  readonly #dialers = new Map<number, PeerDialer>();
+  readonly #acceptor = createSecureAcceptor(() => this.#keyring);
+  readonly #server: Server;
+  #nodes: readonly NodeConfig[] = [];
+  #keyring: Keyring;
+  #pings: NodeJS.Timeout | null = null;
+  #over = false;
+
+  constructor(options: PeerNetworkOptions) {
+    this.#options = options;
+    this.#keyring = options.keyring;
+    this.#warn = createLimitedWarn(options.log, LOG_INTERVAL_MS, options.nowMs);
+    this.#server = createServer((socket) => this.#begin(socket, "acceptor", null, () => {}));
+  }
+
+  async start(): Promise<void> {
+    const { self, port, log, nodes, timeoutMs } = this.#options;
+    await listen(this.#server, self.address, port);
+    this.#server.on("error", (error) => log.error({ error: error.message }, "peer socket failed"));
+    this.setNodes(nodes);
+    this.#pings = setInterval(() => {
+      for (const connection of this.#connections.values()) {
+        if (connection.silentMs() > timeoutMs) connection.close(`silent for ${timeoutMs} ms`);
+        else connection.ping();
+      }
+    }, timeoutMs / 4);
+  }
+
+  // ------------------------------------------------------------------------------------------ becoming a connection
+
+  #isNode(address: string): boolean {
+    return this.#nodes.some((node) => node.address === address);
+  }
+
+  /** There is no room for one more that has not proved who it is. */
+  #full(address: string): boolean {
+    const ofNode = this.#isNode(address);
+    let count = 0;
+    for (const other of this.#unproved.values()) if (ofNode ? other === address : !this.#isNode(other)) count++;
+    return count >= (ofNode ? MAX_UNPROVED_OF_NODE : MAX_UNPROVED_OF_STRANGERS);
+  }
+
+  /** From a TCP connection to one that is secure; `ended` is called once, when all is over. */
+  #begin(raw: Socket, role: Role, expectedNodeid: number | null, ended: () => void): void {
+    const address = raw.remoteAddress ?? "?";
+    // What went wrong is told by TLS or by the end of the socket.
+    raw.on("error", () => undefined);
+    raw.once("close", ended);
+    if (role === "acceptor" && (this.#over || this.#full(address))) {
+      this.#options.metrics.count("peers_too_many_unproved");
+      this.#warn("unproved", { address }, "too many connections without a handshake: closed");
+      raw.resetAndDestroy();
+      return;
+    }
+    this.#unproved.set(raw, address);
+    raw.once("close", () => this.#unproved.delete(raw));
+    const timer = setTimeout(() => {
+      this.#refused(address, `no handshake within ${HANDSHAKE_TIMEOUT_MS} ms`);
+      raw.destroy();
+    }, HANDSHAKE_TIMEOUT_MS);
+    const proved = (): void => {
+      clearTimeout(timer);
+      this.#unproved.delete(raw);
+    };
+    raw.once("close", () => clearTimeout(timer));
+    const handlers = {
+      secured: (secure: SecureConnection) => this.#shake(secure, role, expectedNodeid, address, proved),
+      failed: (reason: string) => {
+        raw.destroy();
+        if (!this.#over) this.#refused(address, reason);
+      },
+    };
+    if (role === "initiator") secureInitiator(raw, this.#keyring, handlers);
+    else this.#acceptor.accept(raw, handlers);
+  }
+
+  #refused(address: string, reason: string): void {
+    this.#options.metrics.count("peers_refused");
+    this.#warn(`${address} ${reason}`, { address, reason }, "peer refused");
+  }
+
+  #shake(secure: SecureConnection, role: Role, expectedNodeid: number | null, address: string, proved: () => void): void {
+    const { identity, configText, drawNonce, nowMs, metrics } = this.#options;
+    if (this.#over) return void secure.socket.destroy();
+    const handshake = createHandshake({
+      key: secure.key,
+      binding: secure.binding,
+      self: identity(),
+      nonce: drawNonce(),
+      role,
+      expectedNodeid,
+      isKnownNode: (nodeid) => this.#nodes.some((node) => node.nodeid === nodeid),
+      objection: (peer) => this.#objection(peer, role),
+      config: configText,
+    });
+    const connection = new PeerConnection({
+      secure,
+      role,
+      keyring: this.#keyring,
+      handshake,
+      nowMs,
+      handlers: {
+        established: (_, peer) => {
+          proved();
+          this.#established(connection, peer);
+        },
+        refused: (reason, offer) => {
+          this.#refused(address, reason);
+          if (offer !== null) this.#options.offered(offer);
+        },
+        frame: (_, view, messages) => {
+          metrics.count("peer_frames_received");
+          this.#options.frame(connection.nodeid as number, view, messages);
+        },
+        config: (_, body) => this.#options.config(connection.nodeid as number, body),
+        closed: (_, reason) => this.#closed(connection, reason),
+      },
+    });
+    this.#shaking.add(connection);
+  }
+
+  #objection(peer: Identity, role: Role): string | null {
+    const { self, timeoutMs } = this.#options;
+    if (role === "acceptor" && peer.nodeid > self.nodeid) return `the lower nodeid connects: ${self.nodeid}, not ${peer.nodeid}`;
+    const known = this.#connections.get(peer.nodeid);
+    if (known === undefined || known.incarnation === peer.incarnation) return null;
+    const silentMs = known.silentMs();
+    if (silentMs >= timeoutMs * TAKEN_SHARE) return null;
+    return `nodeid ${peer.nodeid} is taken: its dlmd (incarnation ${known.incarnation}) was heard ${Math.round(silentMs)} ms ago by node ${self.nodeid}, and another one (incarnation ${peer.incarnation}) came`;
+  }
+
+  #established(connection: PeerConnection, peer: Identity): void {
+    this.#shaking.delete(connection);
+    this.#connections.get(peer.nodeid)?.close("replaced by a new connection");
+    this.#connections.set(peer.nodeid, connection);
+    this.#dialers.get(peer.nodeid)?.reset();
+    // They may have changed during the handshake.
+    connection.setKeyring(this.#keyring);
+    if (this.#connections.get(peer.nodeid) !== connection) return;
+    this.#options.log.info({ nodeid: peer.nodeid, incarnation: peer.incarnation }, "peer connected");
+    this.#options.up(peer);
+  }
+
+  #closed(connection: PeerConnection, reason: string): void {
+    this.#shaking.delete(connection);
+    this.#dirty.delete(connection);
+    const { nodeid } = connection;
+    if (this.#over || nodeid === null || this.#connections.get(nodeid) !== connection) return;
+    this.#connections.delete(nodeid);
+    this.#options.metrics.count("peer_disconnects");
+    this.#options.log.warn({ nodeid, reason }, "peer disconnected");
+    this.#options.down(nodeid, connection.incarnation);
+  }
+
+  // ------------------------------------------------------------------------------------------------------- the seam
+
+  setNodes(nodes: readonly NodeConfig[]): void {
+    const { self, port, nowMs, log } = this.#options;
+    const before = new Map(this.#nodes.map((node) => [node.nodeid, node.address]));
+    this.#nodes = nodes;
+    for (const [nodeid, address] of before) {
+      if (nodes.some((node) => node.nodeid === nodeid && node.address === address)) continue;
+      this.#dialers.get(nodeid)?.close();
+      this.#dialers.delete(nodeid);
+      this.#connections.get(nodeid)?.close(`node ${nodeid} is not in the configuration any more`);
+    }
+    for (const node of nodes) {
+      const { nodeid } = node;
+      if (nodeid <= self.nodeid || this.#dialers.has(nodeid)) continue;
+      const dialer = new PeerDialer({
+        node,
+        port,
+        localAddress: self.address,
+        timeoutMs: HANDSHAKE_TIMEOUT_MS,
+        nowMs,
+        isConnected: () => this.#connections.has(nodeid),
+        connected: (socket, ended) => this.#begin(socket, "initiator", nodeid, ended),
+        unreached: (error) => log.debug({ nodeid, error: error.message }, "peer not reached"),
+      });
+      this.#dialers.set(nodeid, dialer);
+    }
+  }
+
+  setKeyring(keyring: Keyring): void {
+    this.#keyring = keyring;
+    for (const connection of this.#connections.values()) connection.setKeyring(keyring);
+  }
+
+  send(nodeid: number, view: ViewId, messages: readonly PeerMessage[]): void {
+    const connection = this.#connections.get(nodeid);
+    if (connection === undefined) return;
+    connection.send(view, messages);
+    this.#dirty.add(connection);
+  }
+
+  sendConfig(nodeid: number, body: Uint8Array): void {
+    this.#connections.get(nodeid)?.sendConfig(body);
+  }
+
+  flush(): void {
+    for (const connection of this.#dirty) connection.flush();
+    this.#dirty.clear();
+  }
+
+  setPaused(nodeid: number, paused: boolean): void {
+    this.#connections.get(nodeid)?.setPaused(paused);
+  }
+
+  hurry(nodeid: number): void {
+    this.#dialers.get(nodeid)?.hurry();
+  }
+
+  async close(): Promise<void> {
+    this.#over = true;
+    if (this.#pings !== null) clearInterval(this.#pings);
+    for (const dialer of this.#dialers.values()) dialer.close();
+    const stopped = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    for (const connection of [...this.#connections.values(), ...this.#shaking]) connection.close("dlmd stops");
+    for (const raw of this.#unproved.keys()) raw.destroy();
+    await stopped;
+  }
 }
 
 /** Listens and begins to connect. Rejects with OperatingError "cannot-listen". */
 export async function openPeerNetwork(options: PeerNetworkOptions): Promise<PeerNetwork> {
-  const { self, identity, log, metrics, nowMs } = options;
-  const known = new Set(options.nodes.map((node) => node.nodeid));
-  const warn = createLimitedWarn(log, LOG_INTERVAL_MS, nowMs);
-  const connections = new Map<number, PeerConnection>();
-  const unproved = new Set<PeerConnection>();
-  const dirty = new Set<PeerConnection>();
-  const dialers = new Map<number, Dialer>();
-  let over = false;
-
-  const established = (connection: PeerConnection, peer: Identity, role: "initiator" | "acceptor"): void => {
-    unproved.delete(connection);
-    if (role === "acceptor" && peer.nodeid > self.nodeid) {
-      warn(`role ${peer.nodeid}`, { nodeid: peer.nodeid }, "peer refused: it connected, though the lower nodeid does that");
-      return connection.close("the lower nodeid connects");
-    }
-    connections.get(peer.nodeid)?.close("replaced by a new connection");
-    connections.set(peer.nodeid, connection);
-    const dialer = dialers.get(peer.nodeid);
-    if (dialer !== undefined) dialer.backoffMs = FIRST_BACKOFF_MS;
-    log.info({ nodeid: peer.nodeid, incarnation: peer.incarnation }, "peer connected");
-    options.up(peer);
-  };
-  const closed = (connection: PeerConnection, reason: string): void => {
-    unproved.delete(connection);
-    dirty.delete(connection);
-    const { nodeid } = connection;
-    if (over || nodeid === null || connections.get(nodeid) !== connection) return;
-    connections.delete(nodeid);
-    metrics.count("peer_disconnects");
-    log.warn({ nodeid, reason }, "peer disconnected");
-    options.down(nodeid, connection.incarnation);
-  };
-
-  const begin = (socket: Socket, role: "initiator" | "acceptor", expectedNodeid: number | null, ended: () => void): void => {
-    const address = socket.remoteAddress ?? "?";
-    const handshake = createHandshake({
-      clusterKey: options.clusterKey,
-      self: identity,
-      nonce: options.drawNonce(),
-      role,
-      expectedNodeid,
-      isKnownNode: (nodeid) => known.has(nodeid),
-    });
-    const connection = new PeerConnection(socket, handshake, nowMs, {
-      established: (_, peer) => {
-        clearTimeout(timer);
-        established(connection, peer, role);
-      },
-      refused(reason) {
-        metrics.count("peers_refused");
-        warn(`${address} ${reason}`, { address, reason }, "peer refused");
-      },
-      frame(_, view, messages) {
-        metrics.count("peer_frames_received");
-        options.frame(connection.nodeid as number, view, messages);
-      },
-      closed(_, reason) {
-        clearTimeout(timer);
-        closed(connection, reason);
-        ended();
-      },
-    });
-    unproved.add(connection);
-    const timer = setTimeout(() => connection.close(`no handshake within ${HANDSHAKE_TIMEOUT_MS} ms`), HANDSHAKE_TIMEOUT_MS);
-    if (unproved.size > MAX_UNPROVED) {
-      warn("unproved", { address }, `more than ${MAX_UNPROVED} connections without a handshake: closed`);
-      connection.close("too many connections without a handshake");
-    }
-  };
-
-  const dial = (dialer: Dialer): void => {
-    dialer.timer = null;
-    if (over || dialer.dialing || connections.has(dialer.node.nodeid)) return;
-    dialer.dialing = true;
-    dialer.dialedAt = nowMs();
-    const socket = createConnection({ host: dialer.node.address, port: options.port, localAddress: self.address });
-    const again = (): void => {
-      dialer.dialing = false;
-      if (over || connections.has(dialer.node.nodeid)) return;
-      dialer.timer = setTimeout(dial, dialer.backoffMs, dialer);
-      dialer.backoffMs = Math.min(dialer.backoffMs * 2, MAX_BACKOFF_MS);
-    };
-    const timer = setTimeout(() => socket.destroy(new Error("no answer")), HANDSHAKE_TIMEOUT_MS);
-    const failed = (error: Error): void => {
-      clearTimeout(timer);
-      log.debug({ nodeid: dialer.node.nodeid, error: error.message }, "peer not reached");
-      again();
-    };
-    socket.once("error", failed);
-    socket.once("connect", () => {
-      clearTimeout(timer);
-      socket.off("error", failed);
-      if (over) socket.destroy();
-      else begin(socket, "initiator", dialer.node.nodeid, again);
-    });
-  };
-
-  const server = createServer((socket) => begin(socket, "acceptor", null, () => {}));
-  await listen(server, self.address, options.port);
-  server.on("error", (error) => log.error({ error: error.message }, "peer socket failed"));
-  for (const node of options.nodes) {
-    if (node.nodeid <= self.nodeid) continue;
-    const dialer: Dialer = { node, backoffMs: FIRST_BACKOFF_MS, timer: null, dialing: false, dialedAt: 0 };
-    dialers.set(node.nodeid, dialer);
-    dial(dialer);
-  }
-  const pings = setInterval(() => {
-    for (const connection of connections.values()) {
-      if (connection.silentMs() > options.timeoutMs) connection.close(`silent for ${options.timeoutMs} ms`);
-      else connection.ping();
-    }
-  }, options.timeoutMs / 4);
-
-  return {
-    send(nodeid, view, messages) {
-      const connection = connections.get(nodeid);
-      if (connection === undefined) return;
-      connection.send(view, messages);
-      dirty.add(connection);
-    },
-    flush() {
-      for (const connection of dirty) connection.flush();
-      dirty.clear();
-    },
-    setPaused: (nodeid, paused) => connections.get(nodeid)?.setPaused(paused),
-    hurry(nodeid) {
-      const dialer = dialers.get(nodeid);
-      if (dialer?.timer == null || nowMs() - dialer.dialedAt < FIRST_BACKOFF_MS) return;
-      clearTimeout(dialer.timer);
-      dial(dialer);
-    },
-    async close() {
-      over = true;
-      clearInterval(pings);
-      for (const dialer of dialers.values()) if (dialer.timer !== null) clearTimeout(dialer.timer);
-      const stopped = new Promise<void>((resolve) => server.close(() => resolve()));
-      for (const connection of [...connections.values(), ...unproved]) connection.close("dlmd stops");
-      await stopped;
-    },
-  };
+  const network = new TlsPeerNetwork(options);
+  await network.start();
+  return network;
 }

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { OperatingError } from "../../../dlmd/base/error.ts";
-import { minTimeoutMs, readClusterConfig, readClusterKey, writeClusterKey } from "../../../dlmd/driver/cluster-files.ts";
+import { minTimeoutMs, readClusterConfig, readKeyring, replaceKeys, writeClusterKey } from "../../../dlmd/driver/cluster-files.ts";
 
 let dir: string;
 beforeEach(() => {
@@ -25,11 +25,11 @@ test("a key that was written is read again, has mode 0600 and is never overwritt
   const file = path.join(dir, "cluster.key");
   writeClusterKey(file);
   expect(statSync(file).mode & 0o7777).toBe(0o600);
-  const key = readClusterKey(file);
+  const key = Buffer.from(readKeyring(file).first.bytes);
   expect(key).toHaveLength(32);
   expect(readFileSync(file, "utf8")).toBe(`${key.toString("base64")}\n`);
   expect(codeOf(() => writeClusterKey(file))).toBe("key-exists");
-  expect(readClusterKey(file)).toEqual(key);
+  expect(readKeyring(file).first.bytes).toEqual(key);
   expect(codeOf(() => writeClusterKey(path.join(dir, "no/such")))).toBe("key-write");
 });
 
@@ -37,7 +37,7 @@ test.each([0o640, 0o604, 0o660, 0o644, 0o610])("mode %o is refused", (mode) => {
   const file = path.join(dir, "cluster.key");
   writeClusterKey(file);
   chmodSync(file, mode);
-  expect(codeOf(() => readClusterKey(file))).toBe("key-mode");
+  expect(codeOf(() => readKeyring(file))).toBe("key-mode");
 });
 
 test.each([
@@ -45,15 +45,28 @@ test.each([
   ["31 bytes", Buffer.alloc(31).toString("base64")],
   ["33 bytes", Buffer.alloc(33).toString("base64")],
   ["two lines", `${Buffer.alloc(32).toString("base64")}\nmore\n`],
+  ["twice the same", `${Buffer.alloc(32).toString("base64")}\n${Buffer.alloc(32).toString("base64")}\n`],
+  ["five keys", [1, 2, 3, 4, 5].map((fill) => `${Buffer.alloc(32, fill).toString("base64")}\n`).join("")],
   ["hex", Buffer.alloc(32).toString("hex")],
 ])("%s is no key", (_name, text) => {
   const file = path.join(dir, "cluster.key");
   writeFileSync(file, text, { mode: 0o600 });
-  expect(codeOf(() => readClusterKey(file))).toBe("bad-key");
+  expect(codeOf(() => readKeyring(file))).toBe("bad-key");
+});
+
+test("several keys: the first is spoken with, all are found by their ids; a replaced file stays 0600", () => {
+  const file = path.join(dir, "cluster.key");
+  writeClusterKey(file, Buffer.alloc(32, 1));
+  replaceKeys(file, [Buffer.alloc(32, 2), Buffer.alloc(32, 1)]);
+  expect(statSync(file).mode & 0o7777).toBe(0o600);
+  const keyring = readKeyring(file);
+  expect(keyring.first.bytes).toEqual(Buffer.alloc(32, 2));
+  expect(keyring.all.map(({ id }) => keyring.find(id)?.bytes[0])).toEqual([2, 1]);
+  expect(keyring.find("00000000")).toBeNull();
 });
 
 test("files that are not there are named", () => {
-  expect(codeOf(() => readClusterKey(path.join(dir, "none")))).toBe("no-cluster-key");
+  expect(codeOf(() => readKeyring(path.join(dir, "none")))).toBe("no-cluster-key");
   expect(codeOf(() => readClusterConfig(path.join(dir, "none")))).toBe("no-cluster-configuration");
 });
 

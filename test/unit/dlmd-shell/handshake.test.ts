@@ -1,10 +1,27 @@
 import { expect, test } from "vitest";
 import { type Handshake, type HandshakeStep, type Identity, createHandshake } from "../../../dlmd/driver/handshake.ts";
+import { type ClusterKey, createKeyring } from "../../../dlmd/driver/keyring.ts";
 
-const key = Buffer.alloc(32, 7);
+const keyOf = (fill: number): ClusterKey => createKeyring([Buffer.alloc(32, fill)]).first;
+const binding = Buffer.alloc(32, 9);
+
+function identity(nodeid: number): Identity {
+  return {
+    protocolVersion: 2,
+    cluster: "lab",
+    configVersion: 4,
+    configHash: Buffer.alloc(32, 4),
+    nodeid,
+    incarnation: `incarnation-${nodeid}`,
+    datagramKey: Buffer.alloc(32, nodeid),
+    datagramCounter: 10 * nodeid,
+  };
+}
 
 interface Side {
-  readonly clusterKey?: Buffer;
+  readonly key?: ClusterKey;
+  readonly binding?: Buffer;
+  readonly objection?: string;
   readonly self?: Partial<Identity>;
   readonly expectedNodeid?: number;
   readonly known?: readonly number[];
@@ -13,19 +30,14 @@ interface Side {
 function side(
   role: "initiator" | "acceptor",
   nodeid: number,
-  { clusterKey = key, self = {}, expectedNodeid, known = [1, 2, 3] }: Side,
+  { self = {}, expectedNodeid, known = [1, 2, 3], ...change }: Side,
 ): Handshake {
   return createHandshake({
-    clusterKey,
-    self: {
-      protocolVersion: 1,
-      cluster: "lab",
-      configVersion: 4,
-      nodeid,
-      incarnation: `incarnation-${nodeid}`,
-      salt: Buffer.alloc(16, nodeid),
-      ...self,
-    },
+    key: change.key ?? keyOf(7),
+    binding: change.binding ?? binding,
+    self: { ...identity(nodeid), ...self },
+    objection: () => change.objection ?? null,
+    config: () => `configuration of node ${nodeid}`,
     nonce: Buffer.alloc(32, 100 + nodeid),
     role,
     expectedNodeid: expectedNodeid ?? null,
@@ -53,14 +65,18 @@ test("two nodes of one cluster believe each other", () => {
   const [a, b] = run(side("initiator", 2, { expectedNodeid: 1 }), side("acceptor", 1, {}));
   expect(a).toMatchObject({ kind: "done", peer: { nodeid: 1, incarnation: "incarnation-1" } });
   expect(b).toMatchObject({ kind: "done", peer: { nodeid: 2, incarnation: "incarnation-2" } });
-  expect(b.kind === "done" && [...b.peer.salt]).toEqual(Array(16).fill(2));
+  expect(b.kind === "done" && [...b.peer.datagramKey]).toEqual(Array(32).fill(2));
+  expect(b.kind === "done" && b.peer.datagramCounter).toBe(20);
 });
 
 const refusals: [name: string, initiator: Side, acceptor: Side, reason: string][] = [
-  ["wrong key", { clusterKey: Buffer.alloc(32, 8) }, {}, "wrong key"],
+  ["wrong key", { key: keyOf(8) }, {}, "wrong proof"],
+  ["another TLS connection", { binding: Buffer.alloc(32, 8) }, {}, "wrong proof"],
+  ["not wanted now", { objection: "nodeid 1 is taken" }, {}, "nodeid 1 is taken"],
+  ["same version, other configuration", { self: { configHash: Buffer.alloc(32) } }, {}, "both have version 4, but not the same"],
   ["other cluster", { self: { cluster: "other" } }, {}, "other cluster"],
   ["unknown node", { known: [1, 2] }, { self: { nodeid: 3 } }, "unknown node"],
-  ["protocol version", { self: { protocolVersion: 2 } }, {}, "protocol version"],
+  ["protocol version", { self: { protocolVersion: 3 } }, {}, "protocol version"],
   ["configuration version", { self: { configVersion: 5 } }, {}, "configuration version"],
   ["same node twice", { self: { nodeid: 1 } }, {}, "is taken"],
   ["other node answers", { expectedNodeid: 3 }, {}, "other node: node 3 was called, node 1 answered"],
@@ -72,9 +88,17 @@ test.each(refusals)("%s: both sides know why", (_name, initiator, acceptor, reas
   }
 });
 
+test("a node with an older configuration is offered the newer one, and nothing is offered to others", () => {
+  const offers = (initiator: Side): unknown[] =>
+    run(side("initiator", 2, initiator), side("acceptor", 1, {})).map((end) => end.kind === "refused" && end.offer);
+  expect(offers({ self: { configVersion: 3 } })).toEqual([{ version: 4, text: "configuration of node 1" }, null]);
+  expect(offers({ self: { configVersion: 5 } })).toEqual([null, { version: 5, text: "configuration of node 2" }]);
+  expect(offers({ self: { configVersion: 3, cluster: "other" } })).toEqual([null, null]);
+});
+
 test("a proof sent back to its author is no proof", () => {
   const victim = side("acceptor", 1, {});
-  const mirror = side("initiator", 2, { clusterKey: Buffer.alloc(32) });
+  const mirror = side("initiator", 2, { key: keyOf(0) });
   const step = victim.receive(mirror.hello);
   expect(step.kind).toBe("more");
   expect(victim.receive(step.kind === "more" ? (step.send as Uint8Array) : new Uint8Array())).toMatchObject({ kind: "refused" });
@@ -86,8 +110,11 @@ test("a recorded proof is no proof for another nonce", () => {
   first.receive(recorded.hello);
   const step = recorded.receive(first.hello);
   const later = createHandshake({
-    clusterKey: key,
-    self: { protocolVersion: 1, cluster: "lab", configVersion: 4, nodeid: 1, incarnation: "incarnation-1", salt: Buffer.alloc(16, 1) },
+    key: keyOf(7),
+    binding,
+    self: identity(1),
+    objection: () => null,
+    config: () => "",
     nonce: Buffer.alloc(32, 55),
     role: "acceptor",
     expectedNodeid: null,

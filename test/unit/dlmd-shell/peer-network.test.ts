@@ -7,7 +7,15 @@ import type { Log } from "../../../dlmd/base/log.ts";
 import { type Metrics, createMetrics } from "../../../dlmd/base/metric.ts";
 import type { NodeConfig } from "../../../dlmd/config/cluster-config.ts";
 import { type DatagramChannel, openDatagramChannel } from "../../../dlmd/driver/datagram-channel.ts";
-import { type PeerNetwork, type PeerNetworkOptions, openPeerNetwork } from "../../../dlmd/driver/peer-network.ts";
+import { createKeyring } from "../../../dlmd/driver/keyring.ts";
+import {
+  HANDSHAKE_TIMEOUT_MS,
+  MAX_UNPROVED_OF_STRANGERS,
+  type PeerNetwork,
+  type PeerNetworkOptions,
+  openPeerNetwork,
+} from "../../../dlmd/driver/peer-network.ts";
+import { DatagramSealer } from "../../../dlmd/driver/seal.ts";
 import type { Datagram } from "../../../dlmd/wire/datagram.ts";
 import type { PeerMessage } from "../../../dlmd/wire/peer.ts";
 import { noView } from "../../../dlmd/wire/view-id.ts";
@@ -19,12 +27,15 @@ const nodes: readonly NodeConfig[] = [1, 2, 3].map((nodeid) => ({
   votes: 1,
 }));
 const key = randomBytes(32);
+const keyring = createKeyring([key]);
+const datagramKeyOf = (nodeid: number): Buffer => Buffer.alloc(32, nodeid);
 const port = 41_000 + (process.pid % 20_000);
 
 interface Side {
   readonly network: PeerNetwork;
   readonly events: unknown[];
   readonly said: string[];
+  readonly metrics: Metrics;
 }
 const open: (PeerNetwork | DatagramChannel | Socket)[] = [];
 let waiting: (() => void)[] = [];
@@ -43,23 +54,37 @@ function logInto(said: string[]): Log {
   return { debug() {}, info: write, warn: write, error: write };
 }
 
-async function side(nodeid: number, change: Partial<PeerNetworkOptions> & { readonly cluster?: string } = {}): Promise<Side> {
+async function side(
+  nodeid: number,
+  change: Partial<PeerNetworkOptions> & { readonly cluster?: string; readonly life?: string } = {},
+): Promise<Side> {
   const events: unknown[] = [];
   const said: string[] = [];
   const note = (event: unknown): void => {
     events.push(event);
     happened();
   };
+  const counters = createMetrics();
+  const metrics: Metrics = {
+    ...counters,
+    count(name, by) {
+      counters.count(name, by);
+      happened();
+    },
+  };
   const network = await openPeerNetwork({
-    clusterKey: key,
-    identity: {
-      protocolVersion: 1,
+    keyring,
+    identity: () => ({
+      protocolVersion: 2,
       cluster: change.cluster ?? "lab",
       configVersion: 1,
+      configHash: Buffer.alloc(32),
       nodeid,
-      incarnation: `life-${nodeid}`,
-      salt: Buffer.alloc(16, nodeid),
-    },
+      incarnation: change.life ?? `life-${nodeid}`,
+      datagramKey: datagramKeyOf(nodeid),
+      datagramCounter: 0,
+    }),
+    configText: () => "",
     self: nodes[nodeid - 1] as NodeConfig,
     nodes,
     port,
@@ -67,14 +92,16 @@ async function side(nodeid: number, change: Partial<PeerNetworkOptions> & { read
     drawNonce: () => randomBytes(32),
     nowMs: () => performance.now(),
     log: logInto(said),
-    metrics: createMetrics(),
+    metrics,
     up: (peer) => note(["up", peer.nodeid, peer.incarnation]),
     down: (from, incarnation) => note(["down", from, incarnation]),
     frame: (from, _view, messages) => note(["frame", from, ...messages]),
+    config: (from, body) => note(["config", from, Buffer.from(body).toString()]),
+    offered: (offer) => note(["offered", offer.version]),
     ...change,
   });
   open.push(network);
-  return { network, events, said };
+  return { network, events, said, metrics };
 }
 
 afterEach(async () => {
@@ -136,7 +163,7 @@ test("a paused peer is not read, then goes on where it was", async () => {
 });
 
 test.each<[name: string, change: Parameters<typeof side>[1], reason: string]>([
-  ["wrong key", { clusterKey: randomBytes(32) }, "wrong key"],
+  ["wrong key", { keyring: createKeyring([randomBytes(32)]) }, "wrong key"],
   ["other cluster", { cluster: "other" }, "other cluster"],
   // Only one of the two can see this; the other is told.
   ["unknown node", { nodes: nodes.slice(1) }, "unknown node"],
@@ -158,7 +185,94 @@ test("bytes that are no handshake are refused", async () => {
   expect(b.events).toEqual([]);
 });
 
-test("datagrams: heard after the salt was confirmed, sighted before, foreign ones counted and logged once a second", async () => {
+test("a nodeid that is in use is refused to another dlmd, with the reason in both logs; nobody who is up notices", async () => {
+  const [a, b] = [await side(1), await side(2)];
+  await until(() => a.events.length === 1 && b.events.length === 1);
+  const twin = await side(1, { self: { nodeid: 1, name: "node1", address: "127.77.0.9", votes: 1 }, life: "twin" });
+  const told = ({ said }: Side): boolean => said.some((line) => line.startsWith("peer refused") && line.includes("nodeid 1 is taken"));
+  await until(() => told(b) && told(twin));
+  expect([a.events, b.events, twin.events]).toEqual([[["up", 2, "life-2"]], [["up", 1, "life-1"]], []]);
+});
+
+test("the configuration's channel: a frame each, in order, beside the locks", async () => {
+  const [a, b] = [await side(1), await side(2)];
+  await until(() => a.events.length === 1 && b.events.length === 1);
+  a.network.sendConfig(2, Buffer.from("one"));
+  a.network.sendConfig(2, Buffer.from("two"));
+  await until(() => b.events.length === 3);
+  expect(b.events.slice(1)).toEqual([
+    ["config", 1, "one"],
+    ["config", 1, "two"],
+  ]);
+});
+
+test("the keys of a running cluster are replaced, and no connection ends; without the steps it does", async () => {
+  const [oldKey, newKey] = [key, randomBytes(32)];
+  const sides = [await side(1), await side(2), await side(3)];
+  await until(() => sides.every(({ events }) => events.length === 2));
+  const all = (...keys: [Buffer, ...Buffer[]]): void => {
+    for (const { network } of sides) network.setKeyring(createKeyring(keys));
+  };
+  /** Everybody has heard everybody after what went before. */
+  const trip = async (sent: number): Promise<void> => {
+    const before = sides.map(({ events }) => events.length);
+    for (const { network } of sides) {
+      for (const to of [1, 2, 3]) network.send(to, noView, [mark(sent)]);
+      network.flush();
+    }
+    await until(() => sides.every(({ events }, at) => events.length === (before[at] as number) + 2));
+  };
+  all(oldKey, newKey);
+  await trip(1);
+  all(newKey, oldKey);
+  await trip(2);
+  all(newKey);
+  await trip(3);
+  // Nobody speaks with the old key any more.
+  const late = await side(2, { self: { nodeid: 2, name: "node2", address: "127.77.0.9", votes: 1 }, life: "late" });
+  await until(() => late.said.some((line) => line.includes("wrong key")));
+  expect(sides.flatMap(({ events }) => events).filter((event) => (event as string[])[0] === "down")).toEqual([]);
+  sides[0]?.network.setKeyring(createKeyring([randomBytes(32)]));
+  await until(() => sides.every(({ events }) => events.some((event) => (event as string[])[0] === "down")));
+  expect(sides[0]?.said.join("\n")).toContain("key removed");
+});
+
+test("nodes come and go while it runs", async () => {
+  const [a, b] = [await side(1, { nodes: nodes.slice(0, 2) }), await side(2, { nodes: nodes.slice(0, 2) })];
+  await until(() => a.events.length === 1 && b.events.length === 1);
+  for (const { network } of [a, b]) network.setNodes(nodes);
+  const c = await side(3);
+  await until(() => a.events.length === 2 && b.events.length === 2 && c.events.length === 2);
+  for (const { network } of [a, b]) network.setNodes(nodes.slice(0, 2));
+  await until(() => a.events.length === 3 && b.events.length === 3);
+  expect(a.events).toEqual([
+    ["up", 2, "life-2"],
+    ["up", 3, "life-3"],
+    ["down", 3, "life-3"],
+  ]);
+});
+
+test("strangers that say nothing, or half a handshake, have few places and little time, and nodes have their own", async () => {
+  const b = await side(2);
+  const closed: Promise<unknown>[] = [];
+  const half = Buffer.concat([Buffer.from([0x16, 0x03, 0x01, 0x02, 0x00, 0x01]), randomBytes(40)]);
+  for (let at = 0; at < MAX_UNPROVED_OF_STRANGERS + 20; at++) {
+    const socket = createConnection({ host: "127.77.0.2", port });
+    open.push(socket);
+    closed.push(new Promise((resolve) => socket.on("close", resolve)));
+    socket.on("error", () => undefined);
+    if (at % 2 === 0) socket.write(half);
+  }
+  await until(() => (b.metrics.snapshot()["peers_too_many_unproved"] ?? 0) === 20);
+  // A node comes in meanwhile.
+  const a = await side(1);
+  await until(() => a.events.length === 1 && b.events.length === 1);
+  await Promise.all(closed);
+  expect(b.said.some((line) => line.includes(`no handshake within ${HANDSHAKE_TIMEOUT_MS} ms`))).toBe(true);
+  expect(b.events).toEqual([["up", 1, "life-1"]]);
+});
+
+test("datagrams: heard after their key was given, sighted by discovery only, foreign ones counted and logged once a second", async () => {
   const said: string[] = [];
   const heard: Datagram[] = [];
   const sighted: number[] = [];
@@ -172,13 +286,13 @@ test("datagrams: heard after the salt was confirmed, sighted before, foreign one
   };
   const channel = (nodeid: number): Promise<DatagramChannel> =>
     openDatagramChannel({
-      clusterKey: key,
+      keyring,
       cluster: "lab",
       self: nodes[nodeid - 1] as NodeConfig,
       nodes,
       multicast: { group: "none", port },
       timeoutMs: 3000,
-      salt: Buffer.alloc(16, nodeid),
+      sealer: new DatagramSealer(nodeid, datagramKeyOf(nodeid)),
       nowMs: () => performance.now(),
       log: logInto(said),
       metrics,
@@ -195,9 +309,12 @@ test("datagrams: heard after the salt was confirmed, sighted before, foreign one
   open.push(one, two);
   const leave: Datagram = { kind: "leave", from: 1, incarnation: "00000000000000aa", view: noView };
   one.send(2, leave);
+  await until(() => metrics.snapshot()["datagrams_dropped_unknown_key"] === 1);
+  expect(sighted).toEqual([]);
+  one.discover([2, 3]);
   await until(() => sighted.length === 1);
-  expect(heard).toEqual([]);
-  two.confirm(1, Buffer.alloc(16, 1));
+  expect([heard, sighted]).toEqual([[], [1]]);
+  two.confirm(1, datagramKeyOf(1), 1);
   one.send("all", leave);
   await until(() => heard.length === 1);
   expect(heard).toEqual([leave]);

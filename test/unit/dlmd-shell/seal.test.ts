@@ -1,23 +1,29 @@
+import { array, assert, integer, property } from "fast-check";
 import { expect, test } from "vitest";
-import { REPLAY_WINDOW, SEAL_BYTES, createOpener, createSealer, overlaySecretOf } from "../../../dlmd/driver/seal.ts";
+import { openDiscovery, sealDiscovery } from "../../../dlmd/driver/discovery.ts";
+import { createKeyring, overlaySecretOf } from "../../../dlmd/driver/keyring.ts";
+import { DatagramOpener, DatagramSealer, REPLAY_WINDOW, SEAL_BYTES, createCounterCell } from "../../../dlmd/driver/seal.ts";
 
 const key = Buffer.alloc(32, 7);
-const salt = Buffer.alloc(16, 3);
 const body = Buffer.from("heartbeat");
+const keyring = createKeyring([key]);
 
-function pair(): { sealer: ReturnType<typeof createSealer>; opener: ReturnType<typeof createOpener> } {
-  const opener = createOpener(key, "lab", 2, [1, 2, 3]);
-  opener.confirm(1, salt);
-  return { sealer: createSealer(key, "lab", 1, salt), opener };
+function pair(counter = 0): { sealer: DatagramSealer; opener: DatagramOpener } {
+  const opener = new DatagramOpener(2, [1, 2, 3]);
+  opener.confirm(1, key, counter);
+  return { sealer: new DatagramSealer(1, key), opener };
 }
 
-test("golden vector: fixed key, salt and counter", () => {
+test("golden vectors: fixed key, salt and counter", () => {
   const { sealer } = pair();
   sealer.seal(body);
   expect(sealer.seal(body).toString("hex")).toBe(
-    "43564447010001000303030303030303030303030303030302000000000000008dd58ffdb3ba51f3636bb20cdf089c029145ffb0fa2d40d2a2",
+    "43564447020101001b27c14baf37edba02000000000000001bb98ad2c0be7becaf9197c61f356500080eb7374c7332d87e",
   );
-  expect(overlaySecretOf(key, "lab").toString("hex")).toBe("cb24e76c1df5b59aef4c7387ba31e1f7c4b80e588a1fed8facea2e008a095abd");
+  expect(sealDiscovery(keyring, "lab", 1, Buffer.alloc(16, 3)).toString("hex")).toBe(
+    "4356444702020100df82bf1803030303030303030303030303030303395261913574b41f2bf41a40046c3b4f3d07cc",
+  );
+  expect(overlaySecretOf(keyring.first, "lab").toString("hex")).toBe("cb24e76c1df5b59aef4c7387ba31e1f7c4b80e588a1fed8facea2e008a095abd");
 });
 
 test("what was sealed opens, once", () => {
@@ -40,6 +46,30 @@ test("out of order inside the window, each once; older ones are replays", () => 
   expect([open(REPLAY_WINDOW + 1), open(1), open(2), open(2), open(5)]).toEqual(["body", "replayed", "body", "replayed", "replayed"]);
 });
 
+test("the window against a set, whatever order", () => {
+  assert(
+    property(array(integer({ min: 0, max: 3 * REPLAY_WINDOW }), { maxLength: 60 }), (order) => {
+      const { sealer, opener } = pair();
+      const datagrams = Array.from({ length: 3 * REPLAY_WINDOW + 1 }, () => sealer.seal(Buffer.alloc(1)));
+      const heard = new Set<number>();
+      let highest = 0;
+      for (const at of order) {
+        const fresh = !heard.has(at) && highest - (at + 1) < REPLAY_WINDOW;
+        expect(opener.open(datagrams[at] as Buffer).kind === "body").toBe(fresh);
+        if (fresh) heard.add(at);
+        highest = Math.max(highest, at + 1);
+      }
+    }),
+    { numRuns: 10 },
+  );
+});
+
+test("hazard H6: what was sent before the key was given is not heard, though the window would have room", () => {
+  const { sealer, opener } = pair(3);
+  const datagrams = [1, 2, 3, 4, 5].map(() => sealer.seal(body));
+  expect(datagrams.map((datagram) => opener.open(datagram).kind)).toEqual(["dropped", "dropped", "dropped", "body", "body"]);
+});
+
 test("a datagram with any bit changed is not heard", () => {
   const datagram = pair().sealer.seal(body);
   for (let bit = 0; bit < datagram.length * 8; bit++) {
@@ -54,38 +84,65 @@ test("a forged counter does not move the window", () => {
   const { sealer, opener } = pair();
   const real = sealer.seal(body);
   const forged = Buffer.from(real);
-  forged.writeBigUInt64LE(1_000_000n, 24);
+  forged.writeBigUInt64LE(1_000_000n, 16);
   expect(opener.open(forged)).toEqual({ kind: "dropped", reason: "damaged" });
   expect(opener.open(real).kind).toBe("body");
 });
 
-test("foreign, own and unknown", () => {
+test("foreign, own, unknown nodes, another key", () => {
   const { opener } = pair();
   expect(opener.open(Buffer.alloc(100, 1))).toEqual({ kind: "dropped", reason: "foreign" });
-  expect(opener.open(createSealer(key, "lab", 2, salt).seal(body))).toEqual({ kind: "own" });
-  expect(opener.open(createSealer(key, "lab", 4, salt).seal(body))).toEqual({ kind: "dropped", reason: "unknown-node" });
+  expect(opener.open(new DatagramSealer(2, key).seal(body))).toEqual({ kind: "own" });
+  expect(opener.open(new DatagramSealer(4, key).seal(body))).toEqual({ kind: "dropped", reason: "unknown-node" });
+  expect(opener.open(new DatagramSealer(1, Buffer.alloc(32, 8)).seal(body))).toEqual({ kind: "dropped", reason: "unknown-key" });
+  // Node 3 with node 1's key: the nodeid is under the seal, and node 3 gave no key.
+  expect(opener.open(new DatagramSealer(3, key).seal(body))).toEqual({ kind: "dropped", reason: "unknown-key" });
 });
 
-test("another key or another cluster under the confirmed salt", () => {
-  const { opener } = pair();
-  expect(opener.open(createSealer(Buffer.alloc(32, 8), "lab", 1, salt).seal(body))).toEqual({ kind: "dropped", reason: "damaged" });
-  expect(opener.open(createSealer(key, "lab2", 1, salt).seal(body))).toEqual({ kind: "dropped", reason: "damaged" });
-});
-
-test("a salt is heard only while it is the confirmed one, so nothing of an earlier incarnation is", () => {
+test("the key of a new incarnation replaces the former one, so nothing of that one is heard", () => {
   const { sealer, opener } = pair();
   const early = sealer.seal(body);
-  const restarted = createSealer(key, "lab", 1, Buffer.alloc(16, 4));
-  expect(opener.open(restarted.seal(body))).toEqual({ kind: "unconfirmed", nodeid: 1 });
-  opener.confirm(1, restarted.salt);
-  expect(opener.open(restarted.seal(body)).kind).toBe("body");
-  expect(opener.open(early)).toEqual({ kind: "unconfirmed", nodeid: 1 });
+  const later = Buffer.alloc(32, 9);
+  opener.confirm(1, later, 0);
+  expect(opener.open(new DatagramSealer(1, later).seal(body)).kind).toBe("body");
+  expect(opener.open(early)).toEqual({ kind: "dropped", reason: "unknown-key" });
 });
 
-test("confirming the same salt again keeps the window", () => {
+test("the same key again keeps the window; a node that left the configuration is forgotten", () => {
   const { sealer, opener } = pair();
   const datagram = sealer.seal(body);
   opener.open(datagram);
-  opener.confirm(1, Buffer.from(salt));
+  opener.confirm(1, Buffer.from(key), 0);
   expect(opener.open(datagram)).toEqual({ kind: "dropped", reason: "replayed" });
+  opener.setNodes([2, 3]);
+  expect(opener.open(sealer.seal(body))).toEqual({ kind: "dropped", reason: "unknown-node" });
+  opener.setNodes([1, 2, 3]);
+  expect(opener.open(sealer.seal(body))).toEqual({ kind: "dropped", reason: "unknown-key" });
+});
+
+test("two sealers with one cell never use a counter twice", () => {
+  const cell = createCounterCell();
+  const { opener } = pair();
+  const [heartbeats, messages] = [new DatagramSealer(1, key, cell), new DatagramSealer(1, key, new BigInt64Array(cell.buffer))];
+  const datagrams = [heartbeats, messages, messages, heartbeats].map((sealer) => sealer.seal(body));
+  expect(datagrams.map((datagram) => opener.open(datagram).kind)).toEqual(["body", "body", "body", "body"]);
+  expect(messages.counter).toBe(4);
+});
+
+test("discovery: any of the keys, one cluster, no bit changed", () => {
+  const older = createKeyring([Buffer.alloc(32, 8)]);
+  const both = createKeyring([key, Buffer.alloc(32, 8)]);
+  const datagram = sealDiscovery(older, "lab", 1);
+  expect(new DatagramOpener(2, [1, 2]).open(datagram)).toEqual({ kind: "discovery", nodeid: 1 });
+  expect(openDiscovery(both, "lab", datagram)).toEqual({ kind: "node", nodeid: 1 });
+  expect(openDiscovery(keyring, "lab", datagram)).toEqual({ kind: "dropped", reason: "unknown-key" });
+  expect(openDiscovery(both, "other", datagram)).toEqual({ kind: "dropped", reason: "other-cluster" });
+  expect(sealDiscovery(older, "lab", 1)).not.toEqual(datagram);
+  for (let bit = 8 * 6; bit < datagram.length * 8; bit++) {
+    const damaged = Buffer.from(datagram);
+    damaged[bit >> 3] = (damaged[bit >> 3] as number) ^ (1 << (bit & 7));
+    expect(openDiscovery(both, "lab", damaged).kind).toBe("dropped");
+  }
+  for (let bytes = 0; bytes < datagram.length; bytes++)
+    expect(openDiscovery(both, "lab", datagram.subarray(0, bytes)).kind).toBe("dropped");
 });
