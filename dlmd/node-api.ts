@@ -10,6 +10,7 @@
  * - an AssertionError out of `step` means that the node does not know what it holds: take it out (exit), do not go on.
  */
 import type { GoneClient, LockStatus, ViewInfo } from "./client/api.ts";
+import type { ClientIdentity } from "./lock/client.ts";
 import type { Mode } from "./lock/mode.ts";
 import type { Lineage, ViewId } from "./wire/view-id.ts";
 
@@ -104,7 +105,7 @@ export type NodeEvent =
   /** A "persist" with that epoch is on stable storage (fsync returned). */
   | { readonly kind: "persisted"; readonly promisedEpoch: number }
   /** A program connected to the local socket. clientId: 1..2^32-1, never used before in this incarnation. */
-  | { readonly kind: "client-connected"; readonly clientId: number }
+  | { readonly kind: "client-connected"; readonly clientId: number; readonly identity?: ClientIdentity }
   /** Requests of that client, in its order; as many as one read of the socket gave. */
   | { readonly kind: "client-requests"; readonly clientId: number; readonly requests: readonly ClientRequest[] }
   /** Its socket closed. Its locks go when every client of the cluster has answered "gone" (hazard C7). */
@@ -125,6 +126,12 @@ export type ClientRequest =
       readonly mode: Mode;
       /** Bits of LockFlag. */
       readonly flags: number;
+      /** Ends with "timeout" after that time, as soon as lock service runs; 0 or not given: never. */
+      readonly timeoutMs?: number;
+      /** The client's number for what it does with several locks, u32; 0 or not given: takes no part in deadlock detection. */
+      readonly transaction?: number;
+      /** The core's own: set while the request waits for lock service. */
+      readonly deadlineMs?: number;
     }
   /** A conversion of a granted lock. Answered by exactly one "ast". `lvb`: at most 256 bytes, null: none given. */
   | {
@@ -133,11 +140,26 @@ export type ClientRequest =
       readonly mode: Mode;
       readonly flags: number;
       readonly lvb: Uint8Array | null;
+      /** As in "lock"; a transaction that is not given stays as it was. */
+      readonly timeoutMs?: number;
+      readonly transaction?: number;
+      readonly deadlineMs?: number;
     }
   /** Answered by exactly one "ast", "unlocked"; the lock id is free again after it. */
   | { readonly kind: "unlock"; readonly lockId: number; readonly flags: number; readonly lvb: Uint8Array | null }
   /** No answer of its own: the outstanding request ends with "canceled", or with what it got if that was faster. */
   | { readonly kind: "cancel"; readonly lockId: number }
+  /**
+   * Orphans of a dead process (0: of any) on that node go, of the client's own user; of any if it is root's. Answered by "purged". Lockspace:
+   * one that the client has open.
+   */
+  | {
+      readonly kind: "purge";
+      readonly purgeId: number;
+      readonly lockspaceId: number;
+      readonly nodeid: number;
+      readonly pid: number;
+    }
   /** Answers "gone" with that goneId. */
   | { readonly kind: "gone-ack"; readonly goneId: number }
   /** Answered by "answer". */
@@ -201,6 +223,8 @@ export type ClientEvent =
       readonly status: LockStatus;
       /** The granted mode now; NL if nothing is held. After "unlocked", or if a first request was not granted, the lock id is free. */
       readonly mode: Mode;
+      /** Bits: DEMOTED, ALTMODE (lock/flag.ts). */
+      readonly sbFlags: number;
       /** The value block was read: `lvb` (null: never written) and `lvbValid` are new. Else leave both as they were. */
       readonly lvbRead: boolean;
       readonly lvb: Uint8Array | null;
@@ -214,7 +238,9 @@ export type ClientEvent =
   | { readonly kind: "view"; readonly view: ViewInfo }
   /** To be answered by "gone-ack" when those clients are no longer served (hazard C7). A client may be named again. */
   | { readonly kind: "gone"; readonly goneId: number; readonly clients: readonly GoneClient[] }
-  | { readonly kind: "answer"; readonly queryId: number; readonly data: unknown };
+  | { readonly kind: "answer"; readonly queryId: number; readonly data: unknown }
+  /** `locks` are being released. error "": nothing went wrong. */
+  | { readonly kind: "purged"; readonly purgeId: number; readonly locks: number; readonly error: string };
 
 export interface LockError {
   /** Positive. EBUSY: an operation is outstanding; EINVAL; ENOLCK: a limit; ENOENT: no such lock or lockspace; EEXIST: lock id in use. */

@@ -38,6 +38,8 @@ export interface LockAnswer {
   readonly granted: string | null;
   readonly requested: string | null;
   readonly waitingMs: number | null;
+  /** Its client is gone; somebody of the same owner may adopt it. Known at the holder. */
+  readonly orphan: boolean;
 }
 
 export interface ResourceAnswer {
@@ -52,7 +54,7 @@ export interface ResourceAnswer {
 
 export function describeStatus(node: NodeCore, view: ViewInfo): StatusAnswer {
   let locks = 0;
-  for (const client of node.clients.values()) locks += client.locks.size;
+  for (const client of node.clients.all.values()) locks += client.locks.size;
   return {
     ...view,
     nodeid: node.boot.nodeid,
@@ -61,7 +63,7 @@ export function describeStatus(node: NodeCore, view: ViewInfo): StatusAnswer {
     promisedEpoch: node.membership.promisedEpoch,
     phase: node.recovery.phase,
     state: node.membership.leaving ? "leaving" : node.recovery.explain(),
-    clients: node.clients.size,
+    clients: [...node.clients.all.values()].filter((client) => !client.gone).length,
     locks,
   };
 }
@@ -98,7 +100,7 @@ function stateOf(node: NodeCore, nodeid: number, heardAgoMs: number | null): Nod
 export function describeLocks(node: NodeCore, nowMs: number): { resources: ResourceAnswer[]; truncated: boolean } {
   const resources: ResourceAnswer[] = [];
   let truncated = false;
-  for (const lockspace of node.locks.lockspaces.values()) {
+  for (const lockspace of node.locks.tables.lockspaces.values()) {
     for (const resource of lockspace.resources.values()) {
       if (resources.length < shownResources) resources.push(describeResource(node, resource, nowMs));
       else truncated = true;
@@ -107,7 +109,7 @@ export function describeLocks(node: NodeCore, nowMs: number): { resources: Resou
   }
   // One pass over what is held elsewhere, so that showing stays linear.
   const shown = new Map(resources.map((answer) => [`${answer.lockspace}\0${answer.resource}`, answer]));
-  for (const lkb of node.locks.heldElsewhere.values()) {
+  for (const lkb of node.locks.tables.heldElsewhere.values()) {
     const answer = shown.get(`${lkb.resource.lockspace.name}\0${lkb.resource.name}`);
     if (answer === undefined) continue;
     const queue = lkb.granted === null ? answer.waitQueue : lkb.requested === null ? answer.grantQueue : answer.convertQueue;
@@ -138,5 +140,6 @@ function describeLock(lkb: Lkb, nowMs: number): LockAnswer {
     granted: lkb.granted === null ? null : modeNames[lkb.granted],
     requested: lkb.requested === null ? null : modeNames[lkb.requested],
     waitingMs: lkb.requested === null ? null : Math.max(0, Math.round(nowMs - lkb.sinceMs)),
+    orphan: lkb.client?.gone === true,
   };
 }

@@ -4,13 +4,14 @@
  */
 import { assert, assertNever } from "./base/assert.ts";
 import type { ViewInfo } from "./client/api.ts";
-import { type Client, newClient } from "./lock/client.ts";
+import type { Client } from "./lock/client.ts";
 import { GoneAsks } from "./lock/gone.ts";
 import { LockManager } from "./lock/lock-manager.ts";
 import { BuiltinEngine } from "./engine/builtin/engine-core.ts";
 import type { Membership, View } from "./membership/membership.ts";
 import { quorumOf, quorumReason } from "./membership/quorum.ts";
 import type { ClientEvent, ClientRequest, Effect, Node, NodeBoot, NodeEvent, NodeLimits, QueryWhat } from "./node-api.ts";
+import { Clients } from "./node-clients.ts";
 import { describeLocks, describeNodes, describeStatus } from "./node-query.ts";
 import { Outbox } from "./outbox.ts";
 import { startRebuild } from "./recovery/rebuild.ts";
@@ -28,14 +29,12 @@ export function createNode(boot: NodeBoot): Node {
 export class NodeCore implements Node {
   readonly boot: NodeBoot;
   readonly limits: NodeLimits;
-  readonly clients: Map<number, Client> = new Map();
+  readonly clients: Clients;
   readonly locks: LockManager;
   readonly engine: BuiltinEngine;
   readonly recovery: Recovery;
   readonly #outbox = new Outbox();
   readonly #asks: GoneAsks;
-  /** Clients that are gone and still hold locks. */
-  readonly #goneClients: Set<Client> = new Set();
   /** Members of the last quorate view: who of them is missing in the next one is gone. */
   #known: readonly Member[] = [];
   #leaseEndMs = Number.NEGATIVE_INFINITY;
@@ -56,10 +55,11 @@ export class NodeCore implements Node {
     const host = this.#host();
     this.#asks = new GoneAsks((client, event) => {
       this.#toClient(client, event);
-      this.#adjustPause(client);
+      this.clients.adjustPause(client);
     });
     this.locks = new LockManager(boot.nodeid, host, this.limits.locksPerClient);
     this.engine = new BuiltinEngine(boot, host);
+    this.clients = new Clients(boot, this.locks, this.#asks, this.limits.savedRequestsPerClient, host);
     this.recovery = new Recovery(boot.nodeid, this.locks, host, this.limits.savedMessagesPerPeer);
   }
 
@@ -71,7 +71,8 @@ export class NodeCore implements Node {
 
   #host(): import("./engine/builtin/engine-core.ts").EngineHost &
     import("./recovery/recovery.ts").RecoveryHost &
-    import("./lock/lock-manager.ts").LockPort {
+    import("./lock/holder.ts").LockPort &
+    import("./node-clients.ts").ClientsHost {
     const log = (level: "debug" | "info" | "warn" | "error", message: string, fields: Readonly<Record<string, unknown>>): void =>
       this.#outbox.push({ kind: "log", level, message, fields });
     const protest = (nodeid: number, message: string): void =>
@@ -97,10 +98,16 @@ export class NodeCore implements Node {
       link: (nodeid) => this.membership.peers.get(nodeid)?.link ?? null,
       stored: () => this.membership.stored,
       clientsBusy: () => this.#asks.recoveryBusy,
-      rebuild: (change) => startRebuild(this.locks, this.clients.values(), change, send),
-      receive: (from, message) => this.#receiveGone(from, message),
+      rebuild: (change) => startRebuild(this.locks, this.clients.all.values(), change, send),
+      receive: (from, message) => assert(this.clients.receive(from, message), `message ${message.kind} was not handled`),
       leased: () => this.#nowMs < this.#leaseEndMs && !this.membership.leaving,
       broken: () => this.#broken(),
+      pauseClient: (clientId, pause) => this.#outbox.push({ kind: pause ? "pause-client" : "resume-client", clientId }),
+      serving: () => this.recovery.serving,
+      stopped: () => this.recovery.stopped,
+      view: () => this.recovery.view,
+      viewInfo: () => this.viewInfo(),
+      query: (what) => this.query(what, this.#nowMs),
     };
   }
 
@@ -138,10 +145,12 @@ export class NodeCore implements Node {
     const gapMs = nowMs - this.#nowMs;
     if (gapMs > this.boot.timeoutMs / 2) this.membership.stoodStill(gapMs, nowMs);
     this.#nowMs = nowMs;
-    this.locks.nowMs = nowMs;
+    this.locks.tables.nowMs = nowMs;
+    this.clients.nowMs = nowMs;
     this.engine.begin(nowMs);
     this.#updateService();
     this.#dispatch(event);
+    this.clients.expire();
     if (!this.#ended && event.kind !== "client-requests") {
       this.engine.end();
       this.#leaseEndMs = this.engine.leaseEndMs;
@@ -153,7 +162,7 @@ export class NodeCore implements Node {
 
   nextDeadline(): number | null {
     if (this.#ended) return null;
-    let deadline = this.engine.nextDeadline();
+    let deadline = Math.min(this.engine.nextDeadline(), this.clients.deadlineMs);
     if (this.recovery.serving) deadline = Math.min(deadline, this.#leaseEndMs);
     const serveFromMs = this.recovery.view?.serveFromMs ?? 0;
     if (this.recovery.phase === "wait" && serveFromMs > this.#nowMs) deadline = Math.min(deadline, serveFromMs);
@@ -190,9 +199,9 @@ export class NodeCore implements Node {
       case "persisted":
         return this.membership.persisted(event.promisedEpoch, this.#nowMs);
       case "client-connected":
-        return this.#clientConnected(event.clientId);
+        return this.clients.connected(event.clientId, event.identity);
       case "client-gone":
-        return this.#clientGone(event.clientId);
+        return this.clients.gone(event.clientId);
       case "leave":
         this.membership.leave(this.#nowMs);
         this.#updateService();
@@ -211,7 +220,7 @@ export class NodeCore implements Node {
 
   #stop(): void {
     this.recovery.stop();
-    for (const client of this.#goneClients) client.awaited = null;
+    this.clients.stop();
     this.#updateService();
   }
 
@@ -221,7 +230,7 @@ export class NodeCore implements Node {
       const gone = this.#known.filter((member) => !hasMember(view.members, member.nodeid, member.incarnation));
       this.#known = view.members;
       const clients = gone.map(({ nodeid, incarnation }) => ({ nodeid, incarnation, clientId: null }));
-      if (clients.length > 0) this.#asks.ask(this.clients.values(), clients, true, () => {});
+      if (clients.length > 0) this.#asks.ask(this.clients.all.values(), clients, true, () => {});
     }
     this.recovery.enterView(view);
     this.#updateService();
@@ -243,11 +252,14 @@ export class NodeCore implements Node {
 
   #enterService(): void {
     this.recovery.drain();
-    for (const client of this.clients.values()) this.#replay(client);
-    for (const client of this.#goneClients) {
-      if (client.awaited === null) this.#askAll(client);
-      else this.#releaseIfAnswered(client);
-    }
+    this.clients.enterService();
+  }
+
+  #clientRequests(clientId: number, requests: readonly ClientRequest[]): void {
+    this.clients.requests(clientId, requests);
+    if (!this.#asks.changed()) return;
+    this.recovery.advance(this.#nowMs);
+    this.#updateService();
   }
 
   viewInfo(): ViewInfo {
@@ -269,109 +281,6 @@ export class NodeCore implements Node {
     this.#announced = mark;
     const info = this.viewInfo();
     this.#outbox.push({ kind: "view", view: info });
-    for (const client of this.clients.values()) this.#toClient(client, { kind: "view", view: info });
-  }
-
-  // ------------------------------------------------------------------------------------------------------- clients
-
-  #clientConnected(clientId: number): void {
-    assert(!this.clients.has(clientId), `client id ${clientId} used twice`);
-    const client = newClient(clientId);
-    this.clients.set(clientId, client);
-    this.#toClient(client, { kind: "view", view: this.viewInfo() });
-  }
-
-  #clientRequests(clientId: number, requests: readonly ClientRequest[]): void {
-    const client = this.clients.get(clientId);
-    if (client === undefined || client.gone) return;
-    for (const request of requests) {
-      switch (request.kind) {
-        case "open":
-          this.locks.open(client, request.lockspaceId, request.name);
-          break;
-        case "gone-ack":
-          this.#asks.answered(client, request.goneId);
-          break;
-        case "query":
-          this.#toClient(client, { kind: "answer", queryId: request.queryId, data: this.query(request.what, this.#nowMs) });
-          break;
-        default:
-          if (this.recovery.serving) this.locks.request(client, request);
-          else client.saved.push(request);
-      }
-    }
-    if (client.saved.length > 0) this.#adjustPause(client);
-    if (this.#asks.changed()) {
-      this.recovery.advance(this.#nowMs);
-      this.#updateService();
-    }
-  }
-
-  #replay(client: Client): void {
-    const saved = client.saved;
-    client.saved = [];
-    for (const request of saved)
-      if (request.kind !== "open" && request.kind !== "gone-ack" && request.kind !== "query") this.locks.request(client, request);
-    this.#adjustPause(client);
-  }
-
-  /** Its answer to "gone" comes behind its requests, so a client that is asked is read in any case. */
-  #adjustPause(client: Client): void {
-    const pause = client.asked === 0 && client.saved.length > this.limits.savedRequestsPerClient;
-    if (pause === client.paused || client.gone) return;
-    client.paused = pause;
-    this.#outbox.push({ kind: pause ? "pause-client" : "resume-client", clientId: client.id });
-  }
-
-  #clientGone(clientId: number): void {
-    const client = this.clients.get(clientId);
-    if (client === undefined || client.gone) return;
-    client.gone = true;
-    client.saved = [];
-    this.#asks.forgetClient(client);
-    if (client.lockspaces.size === 0) {
-      this.clients.delete(clientId);
-      return;
-    }
-    this.#goneClients.add(client);
-    if (this.recovery.serving) this.#askAll(client);
-  }
-
-  /** Every client of the cluster is asked to let go of that one; then its locks go (hazard C7). */
-  #askAll(client: Client): void {
-    const { members, id } = this.recovery.view as View;
-    client.awaited = new Set(members.map((member) => member.nodeid));
-    for (const { nodeid } of members) if (nodeid !== this.boot.nodeid) this.#send(nodeid, { kind: "client-gone", clientId: client.id });
-    const name = { nodeid: this.boot.nodeid, incarnation: this.boot.incarnation, clientId: client.id };
-    this.#asks.ask(this.clients.values(), [name], false, () => {
-      if (this.recovery.view?.id === id) this.#answeredBy(client, this.boot.nodeid);
-    });
-  }
-
-  #answeredBy(client: Client, nodeid: number): void {
-    client.awaited?.delete(nodeid);
-    this.#releaseIfAnswered(client);
-  }
-
-  #releaseIfAnswered(client: Client): void {
-    if (client.awaited === null || client.awaited.size > 0 || !this.recovery.serving) return;
-    this.#goneClients.delete(client);
-    this.locks.releaseClient(client);
-    this.clients.delete(client.id);
-  }
-
-  #receiveGone(from: number, message: PeerMessage): void {
-    if (message.kind === "client-gone-ack") {
-      const client = this.clients.get(message.clientId);
-      if (client?.gone === true) this.#answeredBy(client, from);
-      return;
-    }
-    assert(message.kind === "client-gone", `message ${message.kind} was not handled`);
-    const { members, id } = this.recovery.view as View;
-    const incarnation = (members.find((member) => member.nodeid === from) as Member).incarnation;
-    const clientId = message.clientId;
-    this.#asks.ask(this.clients.values(), [{ nodeid: from, incarnation, clientId }], false, () => {
-      if (this.recovery.view?.id === id && !this.recovery.stopped) this.#send(from, { kind: "client-gone-ack", clientId });
-    });
+    for (const client of this.clients.all.values()) this.#toClient(client, { kind: "view", view: info });
   }
 }

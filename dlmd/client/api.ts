@@ -7,26 +7,66 @@
  */
 import type { Mode } from "../lock/mode.ts";
 
-/** Bits of a request (dlm.h DLM_LKF_*); the thin version serves those marked *. */
+/** Bits of a request, with the numbers of dlmconstants.h (DLM_LKF_*). What does not go together ends with error EINVAL. */
 export const LockFlag = {
-  /** * Not granted at once: status EAGAIN, nothing queued. */
-  NOQUEUE: 0x01,
-  /** * With NOQUEUE: blocking ASTs go to the holders even so. */
-  NOQUEUEBAST: 0x02,
-  /** * The value block takes part in this request. */
-  VALBLK: 0x04,
-  /** * At a write point: the value block is marked not valid instead. */
-  IVVALBLK: 0x08,
+  /** Not granted at once: status "again", nothing queued. */
+  NOQUEUE: 0x1,
+  /** With `unlock`: takes the outstanding request back, as `cancel` does. */
+  CANCEL: 0x2,
+  /** Said of a conversion; a new lock with it is an error. */
+  CONVERT: 0x4,
+  /** The value block takes part in this request. */
+  VALBLK: 0x8,
+  /** A conversion waits its turn behind those that wait, even if it could be granted in place. */
+  QUECVT: 0x10,
+  /** At a write point: the value block is marked not valid instead. */
+  IVVALBLK: 0x20,
+  /**
+   * A conversion that would be a deadlock gives up its mode (NL, and `lock.demoted`) and goes on waiting. From request to result the lock
+   * is worth NL.
+   */
+  CONVDEADLK: 0x40,
+  /** The lock outlives this connection: an orphan, held until a connection of the same owner adopts it, or it is purged. */
+  PERSISTENT: 0x80,
+  /** Never refused because of a deadlock. */
+  NODLCKWT: 0x100,
+  /** A new lock at NL is granted whatever waits. */
+  EXPEDITE: 0x400,
+  /** With NOQUEUE: blocking ASTs go to the holders even so. */
+  NOQUEUEBAST: 0x800,
+  /** Goes to the head of its queue. */
+  HEADQUE: 0x1000,
+  /** Granted as soon as it is compatible with what is granted, whatever waits before it. */
+  NOORDER: 0x2000,
+  /** The first request adopts the orphan of this owner in exactly that mode: EAGAIN if it has another one, ENOENT if there is none. */
+  ORPHAN: 0x4000,
+  /** If the mode cannot be granted, PR will do (`lock.altMode`); for a conversion only if PR covers what the lock has. */
+  ALTPR: 0x8000,
+  /** As ALTPR, with CW. */
+  ALTCW: 0x10000,
+  /** With `unlock`: also while a request is outstanding, which then ends with "canceled", or with what it got if that was faster. */
+  FORCEUNLOCK: 0x20000,
 } as const;
 
 /** How a request ended. */
-export type LockStatus = "granted" | "again" | "canceled" | "deadlock" | "unlocked" | "error";
+export type LockStatus = "granted" | "again" | "canceled" | "deadlock" | "unlocked" | "error" | "timeout";
+
+export interface RequestOptions {
+  /** The request ends with "timeout" after that time, or when lock service runs again after it. 0: never. */
+  readonly timeoutMs?: number;
+  /**
+   * What belongs together: a number of the program's own, 1 to 2^32-1. Locks that wait for each other in a circle are looked for between
+   * transactions, over all resources and nodes; one waiter of the circle, after a second or so, ends with "deadlock". 0: this lock
+   * takes no part. Who gives locks up when a blocking AST asks for them needs none.
+   */
+  readonly transaction?: number;
+}
 
 export interface LockHandlers {
   /**
    * The request ended. "granted": `lock.mode` is the new mode (after a conversion down too); "again": NOQUEUE
    * and not granted, the mode is what it was; "canceled"; "deadlock": a conversion that would wait for itself
-   * (the mode is what it was); "unlocked": the lock is gone; "error": dlmd refused it, `lock.error` says why.
+   * or waits in a circle (the mode is what it was); "timeout"; "unlocked": the lock is gone; "error": dlmd refused it, `lock.error` says why.
    */
   readonly ast: (lock: Lock, status: LockStatus) => void;
   /** Somebody waits for a mode that this lock blocks. May repeat; `wanted` is the strongest asked. */
@@ -45,12 +85,16 @@ export interface Lock {
   readonly lvb: Uint8Array | null;
   /** False if the block is marked not valid. */
   readonly lvbValid: boolean;
+  /** During the last request the lock was at NL (CONVDEADLK): others may have had what it was granted before. */
+  readonly demoted?: boolean;
+  /** The last request was granted in its alternative mode (ALTPR, ALTCW). */
+  readonly altMode?: boolean;
   readonly error: Error | null;
   /**
    * Asks for that mode: the first time a new lock, later a conversion of it. Ends in exactly one `ast`.
    * A conversion down takes effect here when sent (hazard H2): `mode` changes at once.
    */
-  request(mode: Mode, flags: number, lvb?: Uint8Array): void;
+  request(mode: Mode, flags: number, lvb?: Uint8Array, options?: RequestOptions): void;
   /** Gives the lock up; ends in `ast` "unlocked". */
   unlock(flags: number, lvb?: Uint8Array): void;
   /** Takes an outstanding request back: its `ast` is "canceled" (or "granted", if that was faster). */
@@ -127,9 +171,23 @@ export interface DlmClient {
   lockspace(name: string): Promise<Lockspace>;
   /** dlmd's own state as plain data, for `coverlay status`, `nodes`, `locks`. */
   query(what: "status" | "nodes" | "locks"): Promise<unknown>;
+  /**
+   * Releases the orphans that a dead process (0: any) left behind on that node in a lockspace that is open here: those of this program's
+   * own user, of every user if that is root. Resolves to how many are being released: as with a client that died, everybody is asked to let
+   * go of it first.
+   */
+  purge(lockspace: string, nodeid: number, pid: number): Promise<number>;
   /** Messages and bytes since the connection was made: for the bench and the tests that count. */
   readonly counters: { sent: number; received: number };
   close(): Promise<void>;
 }
 
-export type ConnectDlm = (socketPath: string, handlers: DlmClientHandlers) => Promise<DlmClient>;
+export interface ConnectOptions {
+  /**
+   * A secret of the program's own, at most 64 bytes: whoever connects with the same one, as the same user, may adopt the orphans of a
+   * connection that is gone. Without it nobody can.
+   */
+  readonly owner?: string;
+}
+
+export type ConnectDlm = (socketPath: string, handlers: DlmClientHandlers, options?: ConnectOptions) => Promise<DlmClient>;

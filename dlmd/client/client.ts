@@ -40,18 +40,18 @@ function openSocket(socketPath: string): Promise<Socket> {
 
 class ClientLockspace implements Lockspace {
   readonly name: string;
+  readonly lockspaceId: number;
   readonly #connection: Connection;
-  readonly #lockspaceId: number;
 
   constructor(connection: Connection, name: string, lockspaceId: number) {
     this.#connection = connection;
     this.name = name;
-    this.#lockspaceId = lockspaceId;
+    this.lockspaceId = lockspaceId;
   }
 
   createLock(resource: string, handlers: LockHandlers): Lock {
     checkName("a resource's name", resource);
-    return new ClientLock(this.#connection, this.#lockspaceId, resource, handlers);
+    return new ClientLock(this.#connection, this.lockspaceId, resource, handlers);
   }
 
   batch(make: () => void): void {
@@ -68,7 +68,7 @@ class Client implements DlmClient {
   readonly #connection: Connection;
   readonly #handlers: DlmClientHandlers;
   readonly #pending = new Map<number, Pending>();
-  readonly #lockspaces = new Map<string, Promise<Lockspace>>();
+  readonly #lockspaces = new Map<string, Promise<ClientLockspace>>();
   /** Of lockspaces and queries alike. */
   #nextId = 1;
 
@@ -93,6 +93,15 @@ class Client implements DlmClient {
     return opened;
   }
 
+  async purge(lockspace: string, nodeid: number, pid: number): Promise<number> {
+    const opened = await this.#lockspaces.get(lockspace);
+    if (opened === undefined) {
+      throw new OperatingError(`lockspace ${lockspace} is not open here: open it before purging in it`, { code: "not-open" });
+    }
+    const purgeId = this.#nextId++;
+    return (await this.#ask(purgeId, { kind: "purge", purgeId, lockspaceId: opened.lockspaceId, nodeid, pid })) as number;
+  }
+
   query(what: QueryWhat): Promise<unknown> {
     const queryId = this.#nextId++;
     return this.#ask(queryId, { kind: "query", queryId, what });
@@ -103,7 +112,7 @@ class Client implements DlmClient {
     await this.#connection.end();
   }
 
-  #ask(id: number, question: ClientMessage & { readonly kind: "open" | "query" }): Promise<unknown> {
+  #ask(id: number, question: ClientMessage & { readonly kind: "open" | "purge" | "query" }): Promise<unknown> {
     if (this.#connection.over) return Promise.reject(new OperatingError("the connection to dlmd is over", { code: "closed" }));
     return new Promise((resolve, reject) => {
       this.#pending.set(id, { resolve, reject });
@@ -132,6 +141,10 @@ class Client implements DlmClient {
       case "answer":
         this.#settle(message.queryId).resolve(JSON.parse(Buffer.from(message.json).toString()));
         return;
+      case "purged":
+        if (message.error === "") this.#settle(message.purgeId).resolve(message.locks);
+        else this.#settle(message.purgeId).reject(new OperatingError(message.error, { code: "purge-refused" }));
+        return;
       case "view":
         this.view = message.view;
         this.#handlers.view(message.view);
@@ -155,7 +168,9 @@ class Client implements DlmClient {
 }
 
 /** Connects to the dlmd of this node. Rejects with OperatingError ("dlmd-not-running", "dlmd-refused"). */
-export const connectDlm: ConnectDlm = async (socketPath, handlers) => {
+export const connectDlm: ConnectDlm = async (socketPath, handlers, options = {}) => {
+  const owner = options.owner ?? "";
+  if (owner !== "") checkName("an owner", owner);
   const socket = await openSocket(socketPath);
   return new Promise<DlmClient>((resolve, reject) => {
     let client: Client | null = null;
@@ -187,6 +202,6 @@ export const connectDlm: ConnectDlm = async (socketPath, handlers) => {
         else client.disconnected(why);
       },
     });
-    connection.send({ kind: "hello", version: LOCAL_VERSION, pid: process.pid, program: process.argv[1] ?? "node" });
+    connection.send({ kind: "hello", version: LOCAL_VERSION, pid: process.pid, program: process.argv[1] ?? "node", owner });
   });
 };

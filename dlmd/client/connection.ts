@@ -93,11 +93,11 @@ export class Connection implements ResultSink {
     this.#freeLockIds.push(lockId);
   }
 
-  ast(lockId: number, status: LockStatus, mode: Mode, lvbRead: boolean, lvb: Uint8Array | null, lvbValid: boolean): void {
+  ast(lockId: number, status: LockStatus, mode: Mode, sbFlags: number, lvbRead: boolean, lvb: Uint8Array | null, lvbValid: boolean): void {
     const lock = this.#locks[lockId] ?? null;
     assert(lock !== null, `a result for lock ${lockId}, which is not there`);
     this.counters.received++;
-    lock.receiveAst(status, mode, lvbRead, lvb, lvbValid);
+    lock.receiveAst(status, mode, sbFlags, lvbRead, lvb, lvbValid);
   }
 
   bast(lockId: number, wanted: Mode): void {

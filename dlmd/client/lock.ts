@@ -2,12 +2,15 @@
  * A lock as its holder sees it. Requests become entries of the connection's open batch; results come back by lockId.
  */
 import { assert } from "../base/assert.ts";
-import { errnoName } from "../base/errno.ts";
+import { E, errnoName } from "../base/errno.ts";
 import { OperatingError } from "../base/error.ts";
+import { ALTMODE, DEMOTED } from "../lock/flag.ts";
 import { Mode, modeCovers, modesCompatible } from "../lock/mode.ts";
 import { NAME_BYTES, encodeRequest } from "../wire/local-batch.ts";
-import type { Lock, LockHandlers, LockStatus } from "./api.ts";
+import { type Lock, LockFlag, type LockHandlers, type LockStatus, type RequestOptions } from "./api.ts";
 import type { Connection } from "./connection.ts";
+
+const noOptions: RequestOptions = {};
 
 export class ClientLock implements Lock {
   readonly resource: string;
@@ -15,6 +18,8 @@ export class ClientLock implements Lock {
   busy = false;
   lvb: Uint8Array | null = null;
   lvbValid = false;
+  demoted = false;
+  altMode = false;
   error: Error | null = null;
   /** The connection's number for this lock while dlmd knows it; -1: it does not. */
   lockId = -1;
@@ -22,6 +27,8 @@ export class ClientLock implements Lock {
   readonly #lockspaceId: number;
   readonly #handlers: LockHandlers;
   exists = false;
+  /** FORCEUNLOCK was sent while a request was outstanding: two results are under way. */
+  #forced = false;
 
   constructor(connection: Connection, lockspaceId: number, resource: string, handlers: LockHandlers) {
     this.#connection = connection;
@@ -30,24 +37,26 @@ export class ClientLock implements Lock {
     this.#handlers = handlers;
   }
 
-  request(mode: Mode, flags: number, lvb?: Uint8Array): void {
+  request(mode: Mode, flags: number, lvb?: Uint8Array, options: RequestOptions = noOptions): void {
     assert(!this.busy, `${this.resource}: a request is outstanding`);
     const writer = this.#connection.entry();
     this.busy = true;
     this.error = null;
     if (!this.exists) {
       this.lockId = this.#connection.register(this);
-      encodeRequest.lock(writer, this.lockId, this.#lockspaceId, this.resource, mode, flags);
+      encodeRequest.lock(writer, this.lockId, this.#lockspaceId, this.resource, mode, flags, options.timeoutMs, options.transaction);
       return;
     }
     // A conversion down takes effect when it is sent (hazard H2).
     if (modeCovers(this.mode, mode)) this.mode = mode;
-    encodeRequest.convert(writer, this.lockId, mode, flags, lvb ?? null);
+    encodeRequest.convert(writer, this.lockId, mode, flags, lvb ?? null, options.timeoutMs, options.transaction);
   }
 
   unlock(flags: number, lvb?: Uint8Array): void {
-    assert(!this.busy, `${this.resource}: a request is outstanding`);
-    assert(this.exists, `${this.resource}: nothing to unlock`);
+    if (flags === LockFlag.CANCEL) return this.cancel();
+    this.#forced = this.busy && (flags & LockFlag.FORCEUNLOCK) !== 0;
+    assert(!this.busy || this.#forced, `${this.resource}: a request is outstanding`);
+    assert(this.exists || this.#forced, `${this.resource}: nothing to unlock`);
     const writer = this.#connection.entry();
     this.busy = true;
     this.error = null;
@@ -60,9 +69,17 @@ export class ClientLock implements Lock {
     if (this.busy) encodeRequest.cancel(this.#connection.entry(), this.lockId);
   }
 
-  receiveAst(status: LockStatus, mode: Mode, lvbRead: boolean, lvb: Uint8Array | null, lvbValid: boolean): void {
+  receiveAst(status: LockStatus, mode: Mode, sbFlags: number, lvbRead: boolean, lvb: Uint8Array | null, lvbValid: boolean): void {
     assert(this.busy, `${this.resource}: a result without a request`);
+    if (this.#forced && status !== "unlocked") {
+      // That of the request which the unlock cuts short: the lock's end is still to come.
+      this.#handlers.ast(this, status);
+      return;
+    }
+    this.#forced = false;
     this.busy = false;
+    this.demoted = (sbFlags & DEMOTED) !== 0;
+    this.altMode = (sbFlags & ALTMODE) !== 0;
     if (status === "granted") {
       this.exists = true;
       this.mode = mode;
@@ -72,12 +89,14 @@ export class ClientLock implements Lock {
       }
     } else if (status === "unlocked" || !this.exists) {
       this.#forget();
-    }
+    } else this.mode = mode;
     this.#handlers.ast(this, status);
   }
 
   receiveRefused(mode: Mode, errno: number, reason: string): void {
     assert(this.busy, `${this.resource}: a refusal without a request`);
+    if (this.#forced && errno === E.ENOENT) return this.receiveAst("unlocked", mode, 0, false, null, false);
+    this.#forced = false;
     this.busy = false;
     this.error = new OperatingError(`lock ${this.resource}: ${reason}`, { code: errnoName(errno) });
     this.mode = mode;

@@ -14,6 +14,7 @@ import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metric.ts";
 import type { ClusterInfo, ViewInfo } from "../client/api.ts";
 import { type ClusterConfig, type NodeConfig, canonicalConfig } from "../config/cluster-config.ts";
+import type { ClientIdentity } from "../lock/client.ts";
 import type { Effect, Node, NodeBoot, NodeEvent } from "../node-api.ts";
 import { type LocalServer, startServer } from "../server/server.ts";
 import { type DatagramChannel, openDatagramChannel } from "./datagram-channel.ts";
@@ -69,7 +70,7 @@ function hashOf(config: ClusterConfig): Uint8Array {
 class NodeDriver implements Driver {
   readonly #options: DriverOptions;
   readonly #stateFile: string;
-  readonly #clients = new Set<number>();
+  readonly #clients = new Map<number, ClientIdentity>();
   #keyring: Keyring;
   #server: LocalServer | null = null;
   #life: Life | null = null;
@@ -94,9 +95,9 @@ class NodeDriver implements Driver {
       log,
       metrics,
       info: () => this.#info(),
-      connected: (clientId) => {
-        this.#clients.add(clientId);
-        this.step({ kind: "client-connected", clientId });
+      connected: (clientId, identity) => {
+        this.#clients.set(clientId, identity);
+        this.step({ kind: "client-connected", clientId, identity });
       },
       requests: (clientId, requests) => this.step({ kind: "client-requests", clientId, requests }),
       gone: (clientId) => {
@@ -209,7 +210,7 @@ class NodeDriver implements Driver {
     log.info({ nodeid: self.nodeid, name: self.name, cluster, incarnation, promisedEpoch: stored.promisedEpoch }, "dlmd started");
     this.step({ kind: "tick" });
     // Those that came between two incarnations wait for their welcome.
-    for (const clientId of this.#clients) this.step({ kind: "client-connected", clientId });
+    for (const [clientId, identity] of this.#clients) this.step({ kind: "client-connected", clientId, identity });
   }
 
   /** One event; ignored between two incarnations, when there is nobody to tell. */

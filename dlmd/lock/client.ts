@@ -2,8 +2,19 @@
 import type { ClientRequest } from "../node-api.ts";
 import type { Lkb, Lockspace } from "./lkb.ts";
 
+/** Who a program is; it keeps its orphans by (uid, owner). */
+export interface ClientIdentity {
+  readonly uid: number;
+  readonly pid: number;
+  /** A key that the program chose; "": none. */
+  readonly owner: string;
+}
+
 export interface Client {
   readonly id: number;
+  readonly uid: number;
+  readonly pid: number;
+  readonly owner: string;
   readonly lockspaces: Map<number, Lockspace>;
   readonly locks: Map<number, Lkb>;
   /** Requests that wait for lock service, in order. */
@@ -15,8 +26,14 @@ export interface Client {
   gone: boolean;
   /** While gone: members of the view whose clients have not yet answered (hazard C7); null: not asked in this view. */
   awaited: Set<number> | null;
+  /** Lockspaces in which its orphans go too. */
+  purged: Set<Lockspace> | null;
 }
 
-export function newClient(id: number): Client {
-  return { id, lockspaces: new Map(), locks: new Map(), saved: [], paused: false, asked: 0, gone: false, awaited: null };
+export const nobody: ClientIdentity = { uid: 0, pid: 0, owner: "" };
+
+export function newClient(id: number, { uid, pid, owner }: ClientIdentity = nobody): Client {
+  const locks = new Map();
+  const lockspaces = new Map();
+  return { id, uid, pid, owner, lockspaces, locks, saved: [], paused: false, asked: 0, gone: false, awaited: null, purged: null };
 }

@@ -6,6 +6,7 @@
 import { assert } from "../base/assert.ts";
 import type { Member } from "../wire/view-id.ts";
 import type { Client } from "./client.ts";
+import { EXPEDITE, HEADQUE, NOORDER } from "./flag.ts";
 import { Mode } from "./mode.ts";
 
 export interface Lkb {
@@ -14,11 +15,13 @@ export interface Lkb {
   /** Given by the holder, never used again in its incarnation. */
   readonly id: number;
   readonly resource: Resource;
-  /** The holder's side only. */
-  readonly client: Client | null;
-  readonly clientId: number;
+  /** The holder's side only; another one when an orphan is adopted. */
+  client: Client | null;
+  clientId: number;
   /** The client's name for it; 0 at the master. */
-  readonly lockId: number;
+  lockId: number;
+  /** Of its client, for deadlock detection between resources; 0: takes no part in it. */
+  transaction: number;
   /** null before the first grant. */
   granted: Mode | null;
   /** null: nothing outstanding. */
@@ -27,12 +30,18 @@ export interface Lkb {
   flags: number;
   /** Counts the granted modes that this lock has had (hazard H5); modulo 2^32. */
   grantNo: number;
-  /** Master: strongest mode that the holder was told of since it got its mode. */
+  /** DEMOTED, ALTMODE: of the outstanding request or of the last one. */
+  sbFlags: number;
+  /** Master: names the time that it spends on a queue; 0 when on none. */
+  waitNo: number;
+  /** Holder: the outstanding request ends with "timeout" then; 0: never. */
+  deadlineMs: number;
+  /** Strongest mode that the holder (at the holder: its client) was told of since it got its mode. */
   bastMode: Mode;
   /** Master: its conversion was queued before a recovery, which lost the order: any order will do. */
   unordered: boolean;
-  /** Holder: a cancel is under way. */
-  canceling: boolean;
+  /** Holder: a cancel is under way, and what the request ends with if it succeeds. */
+  canceling: "canceled" | "timeout" | null;
   /** When the outstanding request was made. */
   sinceMs: number;
   /** The block as of the last grant or write of this lock; meaningful with lvbRead. */
@@ -52,6 +61,8 @@ export interface Resource {
   grantQueue: Lkb[];
   convertQueue: Lkb[];
   waitQueue: Lkb[];
+  /** Waiters that need not wait for those before them. */
+  unordered: number;
   /** Locks of this node's clients. */
   held: number;
   lvb: Uint8Array | null;
@@ -84,6 +95,7 @@ export function newResource(lockspace: Lockspace, name: string, masterNodeid: nu
     grantQueue: none,
     convertQueue: none,
     waitQueue: none,
+    unordered: 0,
     held: 0,
     lvb: null,
     lvbSeq: 0,
@@ -101,13 +113,17 @@ export function newLkb(resource: Resource, nodeid: number, id: number, client: C
     client,
     clientId,
     lockId,
+    transaction: 0,
     granted: null,
     requested: null,
     flags: 0,
     grantNo: 0,
+    sbFlags: 0,
+    waitNo: 0,
+    deadlineMs: 0,
     bastMode: Mode.NL,
     unordered: false,
-    canceling: false,
+    canceling: null,
     sinceMs: 0,
     lvb: null,
     lvbSeq: 0,
@@ -118,9 +134,17 @@ export function newLkb(resource: Resource, nodeid: number, id: number, client: C
 
 export type QueueName = "grantQueue" | "convertQueue" | "waitQueue";
 
+/** Need not wait for its turn on the wait queue. */
+export function isUnordered(lkb: Lkb): boolean {
+  return (lkb.flags & (NOORDER | EXPEDITE)) !== 0;
+}
+
+/** At the end of that queue, or at its head if HEADQUE says so. */
 export function enqueue(resource: Resource, queue: QueueName, lkb: Lkb): void {
   if (resource[queue] === none) resource[queue] = [lkb];
+  else if (queue !== "grantQueue" && (lkb.flags & HEADQUE) !== 0) resource[queue].unshift(lkb);
   else resource[queue].push(lkb);
+  if (queue === "waitQueue" && isUnordered(lkb)) resource.unordered++;
 }
 
 export function dequeue(resource: Resource, queue: QueueName, lkb: Lkb): void {
@@ -129,12 +153,14 @@ export function dequeue(resource: Resource, queue: QueueName, lkb: Lkb): void {
   assert(at >= 0, `lock ${lkb.nodeid}/${lkb.id} is not on the ${queue} of ${resource.name}`);
   if (list.length === 1) resource[queue] = none;
   else list.splice(at, 1);
+  if (queue === "waitQueue" && isUnordered(lkb)) resource.unordered--;
 }
 
 export function clearQueues(resource: Resource): void {
   resource.grantQueue = none;
   resource.convertQueue = none;
   resource.waitQueue = none;
+  resource.unordered = 0;
 }
 
 /** The queue that a lock's state puts it on. */

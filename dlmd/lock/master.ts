@@ -5,11 +5,11 @@
  *
  * Every function leaves the resource settled: all that may be granted is granted, and whoever blocks a head has been told.
  */
-import { type Lkb, type Resource, dequeue, enqueue, queueOf } from "./lkb.ts";
-import type { LvbWrite, Refusal } from "../wire/peer.ts";
-import { NOQUEUE, NOQUEUEBAST } from "./flag.ts";
+import { dequeue, enqueue, isUnordered, type Lkb, queueOf, type Resource } from "./lkb.ts";
+import type { LvbWrite, Refusal } from "../wire/peer-message.ts";
+import { ALTMODE, alternativeOf, CONVDEADLK, DEMOTED, NODLCKWT, NOORDER, NOQUEUE, NOQUEUEBAST, QUECVT } from "./flag.ts";
 import { readsLvb } from "./lvb.ts";
-import { Mode, modeCovers, modesCompatible } from "./mode.ts";
+import { joinModes, Mode, modeCovers, modesCompatible } from "./mode.ts";
 
 /** How holders are told; for a lock of this node or by message. */
 export interface MasterPort {
@@ -18,19 +18,28 @@ export interface MasterPort {
   /** Not granted; if `lkb.granted` is null the lock is gone. */
   refused(lkb: Lkb, status: Refusal): void;
   bast(lkb: Lkb, wanted: Mode): void;
+  /** Names a time on a queue: never the same again. */
+  nextWaitNo(): number;
 }
 
-/** Whether a lock of these queues, other than `lkb`, holds a mode beside which `lkb.requested` may not be. */
-function conflicts(queue: readonly Lkb[], lkb: Lkb): boolean {
-  const requested = lkb.requested as Mode;
+/** Whether a lock of these queues, other than `lkb`, holds a mode beside which `mode` may not be. */
+function conflicts(queue: readonly Lkb[], lkb: Lkb, mode: Mode): boolean {
   for (const other of queue) {
-    if (other !== lkb && !modesCompatible(other.granted as Mode, requested)) return true;
+    if (other !== lkb && !modesCompatible(other.granted as Mode, mode)) return true;
   }
   return false;
 }
 
-function fits(resource: Resource, lkb: Lkb): boolean {
-  return !conflicts(resource.grantQueue, lkb) && !conflicts(resource.convertQueue, lkb);
+function fits(resource: Resource, lkb: Lkb, mode: Mode): boolean {
+  return !conflicts(resource.grantQueue, lkb, mode) && !conflicts(resource.convertQueue, lkb, mode);
+}
+
+/** In which mode the locks beside it let this one be granted: as requested, in its alternative, not at all. */
+function fittingMode(resource: Resource, lkb: Lkb): Mode | null {
+  const requested = lkb.requested as Mode;
+  if (fits(resource, lkb, requested)) return requested;
+  const other = alternativeOf(lkb.granted, requested, lkb.flags);
+  return other !== null && fits(resource, lkb, other) ? other : null;
 }
 
 /** An earlier converter waits for the mode that this lock holds, and this one would wait behind it. */
@@ -41,8 +50,8 @@ function wouldDeadlock(resource: Resource, lkb: Lkb): boolean {
   return false;
 }
 
-function grant(port: MasterPort, resource: Resource, lkb: Lkb): void {
-  const mode = lkb.requested as Mode;
+function grant(port: MasterPort, resource: Resource, lkb: Lkb, mode: Mode): void {
+  if (mode !== lkb.requested) lkb.sbFlags |= ALTMODE;
   lkb.lvbRead = readsLvb(lkb.granted, mode, lkb.flags);
   lkb.lvb = lkb.lvbRead ? resource.lvb : null;
   lkb.lvbValid = resource.lvbValid;
@@ -50,15 +59,21 @@ function grant(port: MasterPort, resource: Resource, lkb: Lkb): void {
   lkb.granted = mode;
   lkb.requested = null;
   lkb.unordered = false;
+  lkb.waitNo = 0;
   lkb.grantNo = (lkb.grantNo + 1) >>> 0;
   lkb.bastMode = Mode.NL;
   enqueue(resource, "grantQueue", lkb);
   port.granted(lkb);
 }
 
+function wait(port: MasterPort, resource: Resource, lkb: Lkb): void {
+  lkb.waitNo = port.nextWaitNo();
+  enqueue(resource, queueOf(lkb), lkb);
+}
+
 function tell(port: MasterPort, holder: Lkb, wanted: Mode): void {
   if (modeCovers(holder.bastMode, wanted)) return;
-  holder.bastMode = wanted;
+  holder.bastMode = joinModes(holder.bastMode, wanted);
   port.bast(holder, wanted);
 }
 
@@ -71,77 +86,117 @@ function tellBlockers(port: MasterPort, resource: Resource, wanter: Lkb, wanted:
   }
 }
 
+/** A conversion that may be granted before those ahead of it. */
+function outOfOrder(lkb: Lkb): boolean {
+  return lkb.unordered || (lkb.flags & NOORDER) !== 0;
+}
+
 function tellHeads(port: MasterPort, resource: Resource): void {
   const converts = resource.convertQueue;
   for (let i = 0; i < converts.length; i++) {
     const lkb = converts[i] as Lkb;
-    if (i === 0 || lkb.unordered) tellBlockers(port, resource, lkb, lkb.requested as Mode);
+    if (i === 0 || outOfOrder(lkb)) tellBlockers(port, resource, lkb, lkb.requested as Mode);
   }
-  const first = resource.waitQueue[0];
-  if (first !== undefined) tellBlockers(port, resource, first, first.requested as Mode);
+  const waiters = resource.waitQueue;
+  for (let i = 0; i < waiters.length; i++) {
+    const lkb = waiters[i] as Lkb;
+    if (i === 0 || isUnordered(lkb)) tellBlockers(port, resource, lkb, lkb.requested as Mode);
+    if (resource.unordered === 0) break;
+  }
 }
 
-function grantableConversion(resource: Resource): Lkb | null {
-  const converts = resource.convertQueue;
-  for (let i = 0; i < converts.length; i++) {
-    const lkb = converts[i] as Lkb;
-    if ((i === 0 || lkb.unordered) && fits(resource, lkb)) return lkb;
+function grantConversions(port: MasterPort, resource: Resource): void {
+  let granted = true;
+  while (granted) {
+    granted = false;
+    const converts = resource.convertQueue;
+    for (let i = 0; i < converts.length && !granted; i++) {
+      const lkb = converts[i] as Lkb;
+      const mode = i === 0 || outOfOrder(lkb) ? fittingMode(resource, lkb) : null;
+      if (mode === null) continue;
+      dequeue(resource, "convertQueue", lkb);
+      grant(port, resource, lkb, mode);
+      granted = true;
+    }
   }
-  return null;
+}
+
+function grantWaiters(port: MasterPort, resource: Resource): void {
+  while (resource.convertQueue.length === 0) {
+    const first = resource.waitQueue[0];
+    const mode = first === undefined ? null : fittingMode(resource, first);
+    if (first === undefined || mode === null) break;
+    dequeue(resource, "waitQueue", first);
+    grant(port, resource, first, mode);
+  }
+  if (resource.unordered === 0) return;
+  for (const lkb of resource.waitQueue.slice()) {
+    const mode = isUnordered(lkb) ? fittingMode(resource, lkb) : null;
+    if (mode === null) continue;
+    dequeue(resource, "waitQueue", lkb);
+    grant(port, resource, lkb, mode);
+  }
 }
 
 /** Grants what the queues allow, then tells the blockers of what still waits. */
 export function settle(port: MasterPort, resource: Resource): void {
   if (resource.convertQueue.length === 0 && resource.waitQueue.length === 0) return;
-  for (let lkb = grantableConversion(resource); lkb !== null; lkb = grantableConversion(resource)) {
-    dequeue(resource, "convertQueue", lkb);
-    grant(port, resource, lkb);
-  }
-  while (resource.convertQueue.length === 0) {
-    const first = resource.waitQueue[0];
-    if (first === undefined || !fits(resource, first)) break;
-    dequeue(resource, "waitQueue", first);
-    grant(port, resource, first);
-  }
+  grantConversions(port, resource);
+  grantWaiters(port, resource);
   tellHeads(port, resource);
 }
 
 function refuseAtOnce(port: MasterPort, resource: Resource, lkb: Lkb, status: Refusal): void {
   const wanted = lkb.requested as Mode;
   lkb.requested = null;
+  lkb.waitNo = 0;
   port.refused(lkb, status);
   if (status === "again" && (lkb.flags & NOQUEUEBAST) !== 0) tellBlockers(port, resource, lkb, wanted);
 }
 
 /** A new lock, on no queue yet, with `requested` and `flags` set. */
 export function masterRequest(port: MasterPort, resource: Resource, lkb: Lkb): void {
-  if (resource.convertQueue.length === 0 && resource.waitQueue.length === 0 && fits(resource, lkb)) {
-    grant(port, resource, lkb);
+  const inTurn = (resource.convertQueue.length === 0 && resource.waitQueue.length === 0) || isUnordered(lkb);
+  const mode = inTurn ? fittingMode(resource, lkb) : null;
+  if (mode !== null) {
+    grant(port, resource, lkb, mode);
+    // Out of turn, it may be in the way of those who wait.
+    settle(port, resource);
   } else if ((lkb.flags & NOQUEUE) !== 0) {
     refuseAtOnce(port, resource, lkb, "again");
   } else {
-    enqueue(resource, "waitQueue", lkb);
-    tellHeads(port, resource);
+    wait(port, resource, lkb);
+    // At the head of the queue it may be granted at once.
+    settle(port, resource);
   }
+}
+
+/** The lock gives way to those whom it would wait for (CONVDEADLK). It is on the grant queue. */
+function demote(port: MasterPort, resource: Resource, lkb: Lkb): void {
+  lkb.granted = Mode.NL;
+  lkb.sbFlags |= DEMOTED;
+  lkb.grantNo = (lkb.grantNo + 1) >>> 0;
+  settle(port, resource);
 }
 
 /** A granted lock asks for a mode that its own does not cover (or to read the block again). */
 export function masterConvert(port: MasterPort, resource: Resource, lkb: Lkb, mode: Mode, flags: number): void {
   lkb.requested = mode;
   lkb.flags = flags;
-  if (fits(resource, lkb)) {
-    dequeue(resource, "grantQueue", lkb);
-    grant(port, resource, lkb);
-    settle(port, resource);
-  } else if ((flags & NOQUEUE) !== 0) {
-    refuseAtOnce(port, resource, lkb, "again");
-  } else if (wouldDeadlock(resource, lkb)) {
-    refuseAtOnce(port, resource, lkb, "deadlock");
-  } else {
-    dequeue(resource, "grantQueue", lkb);
-    enqueue(resource, "convertQueue", lkb);
-    tellHeads(port, resource);
+  lkb.sbFlags = 0;
+  const inTurn = (flags & QUECVT) === 0 || resource.convertQueue.length === 0;
+  let fitting = inTurn ? fittingMode(resource, lkb) : null;
+  if (fitting === null && (flags & NOQUEUE) !== 0) return refuseAtOnce(port, resource, lkb, "again");
+  if (fitting === null && wouldDeadlock(resource, lkb)) {
+    if ((flags & CONVDEADLK) !== 0) {
+      demote(port, resource, lkb);
+      fitting = resource.convertQueue.length === 0 ? fittingMode(resource, lkb) : null;
+    } else if ((flags & NODLCKWT) === 0) return refuseAtOnce(port, resource, lkb, "deadlock");
   }
+  dequeue(resource, "grantQueue", lkb);
+  if (fitting !== null) grant(port, resource, lkb, fitting);
+  else wait(port, resource, lkb);
+  settle(port, resource);
 }
 
 export function writeLvb(resource: Resource, write: LvbWrite, seq: number, lvb: Uint8Array | null): void {
@@ -165,14 +220,20 @@ export function masterRemove(port: MasterPort, resource: Resource, lkb: Lkb): vo
   settle(port, resource);
 }
 
-/** Nothing happens if the request is not outstanding any more: its answer is under way. */
-export function masterCancel(port: MasterPort, resource: Resource, lkb: Lkb): void {
-  if (lkb.requested === null) return;
+/** Takes a request off its queue. */
+export function unqueue(resource: Resource, lkb: Lkb): void {
   dequeue(resource, queueOf(lkb), lkb);
   lkb.requested = null;
   lkb.unordered = false;
+  lkb.waitNo = 0;
   if (lkb.granted !== null) enqueue(resource, "grantQueue", lkb);
-  port.refused(lkb, "canceled");
+}
+
+/** Nothing happens if the request is not outstanding any more: its answer is under way. */
+export function masterCancel(port: MasterPort, resource: Resource, lkb: Lkb, status: "canceled" | "timeout" | "deadlock"): void {
+  if (lkb.requested === null) return;
+  unqueue(resource, lkb);
+  port.refused(lkb, status);
   settle(port, resource);
 }
 
@@ -183,16 +244,24 @@ export function masterCancel(port: MasterPort, resource: Resource, lkb: Lkb): vo
 export function settleRebuilt(port: MasterPort, resource: Resource): void {
   if (resource.waitQueue.length > 1) resource.waitQueue.sort((a, b) => a.sinceMs - b.sinceMs);
   if (resource.convertQueue.length > 1) resource.convertQueue.sort((a, b) => a.sinceMs - b.sinceMs);
+  for (const lkb of resource.convertQueue) lkb.waitNo = port.nextWaitNo();
+  for (const lkb of resource.waitQueue) lkb.waitNo = port.nextWaitNo();
   settle(port, resource);
   for (const lkb of [...resource.convertQueue, ...resource.waitQueue]) {
     if (lkb.requested === null) continue;
-    const status = (lkb.flags & NOQUEUE) !== 0 ? "again" : lkb.granted !== null && inMutualWait(resource, lkb) ? "deadlock" : null;
-    if (status === null) continue;
-    dequeue(resource, queueOf(lkb), lkb);
-    if (lkb.granted !== null) enqueue(resource, "grantQueue", lkb);
-    refuseAtOnce(port, resource, lkb, status);
-    settle(port, resource);
+    if ((lkb.flags & NOQUEUE) !== 0) giveUp(port, resource, lkb, "again");
+    else if (lkb.granted !== null && inMutualWait(resource, lkb)) {
+      if ((lkb.flags & CONVDEADLK) !== 0) demote(port, resource, lkb);
+      else if ((lkb.flags & NODLCKWT) === 0) giveUp(port, resource, lkb, "deadlock");
+    }
   }
+}
+
+function giveUp(port: MasterPort, resource: Resource, lkb: Lkb, status: Refusal): void {
+  dequeue(resource, queueOf(lkb), lkb);
+  if (lkb.granted !== null) enqueue(resource, "grantQueue", lkb);
+  refuseAtOnce(port, resource, lkb, status);
+  settle(port, resource);
 }
 
 function inMutualWait(resource: Resource, lkb: Lkb): boolean {

@@ -33,3 +33,9 @@ export function modeCovers(held: Mode, wanted: Mode): boolean {
 export function isMode(value: number): value is Mode {
   return Number.isInteger(value) && value >= 0 && value <= 5;
 }
+
+/** The weakest mode that covers both. */
+export function joinModes(a: Mode, b: Mode): Mode {
+  if (modeCovers(a, b)) return a;
+  return modeCovers(b, a) ? b : Mode.PW;
+}

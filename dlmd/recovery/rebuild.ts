@@ -6,7 +6,7 @@
  * Granted modes are the holders': a conversion down took effect when it was sent, so the union of what holders have is never
  * more than what the old masters granted. New requests and conversions up are queued anew (hazard H2).
  */
-import { VALBLK } from "../lock/flag.ts";
+import { CONVDEADLK, DEMOTED, VALBLK } from "../lock/flag.ts";
 import { clearQueues, type Lkb, newLkb, type Resource } from "../lock/lkb.ts";
 import type { LockManager } from "../lock/lock-manager.ts";
 import type { Client } from "../lock/client.ts";
@@ -29,17 +29,20 @@ export interface Change {
 /** Turns the tables of the last view into those of the new one and sends what others need. A still newer view may do the same again. */
 export function startRebuild(manager: LockManager, clients: Iterable<Client>, change: Change, send: Send): void {
   const { members } = change;
-  manager.rebuilding = true;
-  manager.members = members;
-  manager.masteredFor.clear();
-  manager.heldElsewhere.clear();
-  for (const lockspace of manager.lockspaces.values()) {
+  manager.tables.rebuilding = true;
+  manager.tables.members = members;
+  manager.tables.masteredFor.clear();
+  const elsewhere = new Map(manager.tables.heldElsewhere);
+  manager.tables.heldElsewhere.clear();
+  for (const lockspace of manager.tables.lockspaces.values()) {
     for (const resource of lockspace.resources.values()) moveResource(manager.nodeid, change, resource, send);
   }
   for (const client of clients) {
     for (const lkb of client.locks.values()) {
       // What was being taken back is not asked for again. (Deleting the entry just visited is safe in a Map.)
-      if (lkb.canceling) manager.completeCancel(lkb);
+      if (lkb.canceling !== null) manager.holder.completeCancel(lkb);
+      // Its master may have demoted it already, and somebody else may have what it gave up.
+      if (lkb.granted !== null && lkb.requested !== null && (lkb.flags & CONVDEADLK) !== 0 && elsewhere.has(lkb.id)) demoteRebuilt(lkb);
       if (lkb.granted !== null || lkb.requested !== null) nameLock(manager, lkb, send);
     }
   }
@@ -81,10 +84,17 @@ function writerOf(self: number, { before }: Change, resource: Resource): Member 
   return null;
 }
 
+function demoteRebuilt(lkb: Lkb): void {
+  if (lkb.granted === Mode.NL) return;
+  lkb.granted = Mode.NL;
+  lkb.sbFlags |= DEMOTED;
+  lkb.grantNo = (lkb.grantNo + 1) >>> 0;
+}
+
 function nameLock(manager: LockManager, lkb: Lkb, send: Send): void {
   const resource = lkb.resource;
-  if (resource.masterNodeid === manager.nodeid) return manager.place(lkb);
-  manager.heldElsewhere.set(lkb.id, lkb);
+  if (resource.masterNodeid === manager.nodeid) return manager.tables.place(lkb);
+  manager.tables.heldElsewhere.set(lkb.id, lkb);
   send(resource.masterNodeid, {
     kind: "rebuild",
     lkbId: lkb.id,
@@ -95,7 +105,8 @@ function nameLock(manager: LockManager, lkb: Lkb, send: Send): void {
     requested: lkb.requested,
     flags: lkb.flags,
     grantNo: lkb.grantNo,
-    waitedMs: lkb.requested === null ? 0 : Math.min(0xffffffff, Math.max(0, Math.round(manager.nowMs - lkb.sinceMs))),
+    transaction: lkb.transaction,
+    waitedMs: lkb.requested === null ? 0 : Math.min(0xffffffff, Math.max(0, Math.round(manager.tables.nowMs - lkb.sinceMs))),
     lvbSeq: lkb.lvbSeq,
     lvbRead: lkb.lvbRead,
     lvbValid: lkb.lvbValid,
@@ -105,27 +116,28 @@ function nameLock(manager: LockManager, lkb: Lkb, send: Send): void {
 
 /** False: not one of ours to master. */
 export function receiveRebuild(manager: LockManager, from: number, m: RebuildMessage): boolean {
-  const resource = manager.resource(manager.lockspace(m.lockspace), m.resource);
-  const locks = manager.mastered(from);
+  const resource = manager.tables.resource(manager.tables.lockspace(m.lockspace), m.resource);
+  const locks = manager.tables.mastered(from);
   if (resource.masterNodeid !== manager.nodeid || locks.has(m.lkbId) || (m.granted === null && m.requested === null)) return false;
   const lkb = newLkb(resource, from, m.lkbId, null, m.clientId, 0);
   lkb.granted = m.granted;
   lkb.requested = m.requested;
   lkb.flags = m.flags;
   lkb.grantNo = m.grantNo;
-  lkb.sinceMs = manager.nowMs - m.waitedMs;
+  lkb.transaction = m.transaction;
+  lkb.sinceMs = manager.tables.nowMs - m.waitedMs;
   lkb.lvbSeq = m.lvbSeq;
   lkb.lvbRead = m.lvbRead;
   lkb.lvbValid = m.lvbValid;
   lkb.lvb = m.lvb;
   locks.set(m.lkbId, lkb);
-  manager.place(lkb);
+  manager.tables.place(lkb);
   return true;
 }
 
 /** Also for an offer of a view that was given up before it ran: its sender keeps the block no more. */
 export function receiveOffer(manager: LockManager, m: OfferMessage): void {
-  const resource = manager.resource(manager.lockspace(m.lockspace), m.resource);
+  const resource = manager.tables.resource(manager.tables.lockspace(m.lockspace), m.resource);
   if (resource.lvbKnown && resource.lvbSeq >= m.lvbSeq) return;
   resource.lvbKnown = true;
   resource.lvb = m.lvb;
@@ -136,15 +148,15 @@ export function receiveOffer(manager: LockManager, m: OfferMessage): void {
 
 /** All members have named their locks: value blocks are settled, what can be granted is granted, the rest is told on. */
 export function finishRebuild(manager: LockManager): void {
-  manager.rebuilding = false;
-  for (const lockspace of manager.lockspaces.values()) {
+  manager.tables.rebuilding = false;
+  for (const lockspace of manager.tables.lockspaces.values()) {
     for (const resource of lockspace.resources.values()) {
       if (resource.masterNodeid === manager.nodeid) {
         settleLvb(resource);
         resource.writer = null;
         settleRebuilt(manager, resource);
       }
-      manager.release(resource);
+      manager.tables.release(resource);
     }
   }
 }

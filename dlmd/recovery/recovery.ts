@@ -152,7 +152,7 @@ export class Recovery {
     const late = this.#late;
     this.#late = [];
     for (const { member, message } of late) {
-      if (hasMember(view.members, member.nodeid, member.incarnation)) this.#locks.receiveAsHolder(message);
+      if (hasMember(view.members, member.nodeid, member.incarnation)) this.#locks.holder.receive(message);
     }
   }
 

@@ -21,7 +21,7 @@ const REFUSED_LINGER_MS = 2000;
 export interface LocalClientHandlers {
   /** What the shell counted, for answers to "status". */
   readonly counters: () => Readonly<Record<string, number>>;
-  readonly hello: (pid: number, program: string) => void;
+  readonly hello: (pid: number, program: string, owner: string) => void;
   /** As many as one read of the socket gave. */
   readonly requests: (requests: readonly ClientRequest[]) => void;
   /** It sent what cannot be understood; `gone` follows. */
@@ -91,15 +91,17 @@ export class LocalClient implements RequestSink {
       );
     }
     this.#greeted = true;
-    this.#handlers.hello(message.pid, message.program);
+    this.#handlers.hello(message.pid, message.program, message.owner);
   }
 
-  lock(lockId: number, lockspaceId: number, resource: string, mode: Mode, flags: number): void {
-    this.#requests.push({ kind: "lock", lockspaceId, lockId, resource, mode, flags });
+  lock(lockId: number, lockspaceId: number, resource: string, mode: Mode, flags: number, timeoutMs: number, transaction: number): void {
+    this.#requests.push({ kind: "lock", lockspaceId, lockId, resource, mode, flags, timeoutMs, transaction });
   }
   // A value block is a view of what the socket read: copied, because it is kept.
-  convert(lockId: number, mode: Mode, flags: number, lvb: Uint8Array | null): void {
-    this.#requests.push({ kind: "convert", lockId, mode, flags, lvb: lvb === null ? null : Uint8Array.from(lvb) });
+  convert(lockId: number, mode: Mode, flags: number, lvb: Uint8Array | null, timeoutMs: number, transaction: number | undefined): void {
+    const block = lvb === null ? null : Uint8Array.from(lvb);
+    const request = { kind: "convert", lockId, mode, flags, lvb: block, timeoutMs } as const;
+    this.#requests.push(transaction === undefined ? request : { ...request, transaction });
   }
   unlock(lockId: number, flags: number, lvb: Uint8Array | null): void {
     this.#requests.push({ kind: "unlock", lockId, flags, lvb: lvb === null ? null : Uint8Array.from(lvb) });
@@ -118,7 +120,7 @@ export class LocalClient implements RequestSink {
       case "ast": {
         const writer = this.#gatherer.entry();
         const { lockId, mode, error } = event;
-        if (error === null) encodeResult.ast(writer, lockId, event.status, mode, event.lvbRead, event.lvb, event.lvbValid);
+        if (error === null) encodeResult.ast(writer, lockId, event.status, mode, event.sbFlags, event.lvbRead, event.lvb, event.lvbValid);
         else encodeResult.refused(writer, lockId, mode, error.errno, error.message);
         return;
       }
@@ -131,6 +133,7 @@ export class LocalClient implements RequestSink {
         this.#welcomed = true;
         return;
       case "opened":
+      case "purged":
       case "gone":
         this.#message(event);
         return;

@@ -11,6 +11,7 @@ import { OperatingError, WireError } from "../base/error.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metric.ts";
 import type { ClusterInfo } from "../client/api.ts";
+import type { ClientIdentity } from "../lock/client.ts";
 import type { ClientEvent, ClientRequest } from "../node-api.ts";
 import { LocalClient } from "./local-client.ts";
 
@@ -25,7 +26,7 @@ export interface ServerOptions {
   readonly metrics: Metrics;
   /** What a client is told of the cluster, now. */
   readonly info: () => Omit<ClusterInfo, "clientId">;
-  readonly connected: (clientId: number) => void;
+  readonly connected: (clientId: number, identity: ClientIdentity) => void;
   readonly requests: (clientId: number, requests: readonly ClientRequest[]) => void;
   readonly gone: (clientId: number) => void;
 }
@@ -109,9 +110,9 @@ export async function startServer(options: ServerOptions): Promise<LocalServer> 
     const clientId = nextClientId++;
     const client = new LocalClient(socket, clientId, {
       counters: () => metrics.snapshot(),
-      hello(pid, program) {
+      hello(pid, program, owner) {
         log.info({ clientId, pid, program }, "client connected");
-        options.connected(clientId);
+        options.connected(clientId, { uid: process.getuid?.() ?? 0, pid, owner });
       },
       requests: (requests) => options.requests(clientId, requests),
       refused(reason) {

@@ -7,6 +7,7 @@ import { assert } from "../base/assert.ts";
 import type { ByteReader, ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
 import type { LockStatus } from "../client/api.ts";
+import { ALTMODE, DEMOTED } from "../lock/flag.ts";
 import { type Mode, isMode } from "../lock/mode.ts";
 
 export const REQUESTS_KIND = 3;
@@ -18,9 +19,11 @@ export const LOCAL_BATCH_BYTES: number = 256 * 1024;
 export const NAME_BYTES = 64;
 export const LVB_BYTES = 256;
 export const REASON_BYTES = 4096;
+/** Longer time-outs are cut to that: 49 days. */
+const MAX_TIMEOUT_MS = 0xffffffff;
 
 /** In the order of their numbers on the wire. */
-const statuses: readonly LockStatus[] = ["granted", "again", "canceled", "deadlock", "unlocked", "error"];
+const statuses: readonly LockStatus[] = ["granted", "again", "canceled", "deadlock", "unlocked", "error", "timeout"];
 
 /** Most names are ASCII and short: a TextDecoder costs more than the rest of a request. */
 function decodeText(bytes: Uint8Array): string {
@@ -53,12 +56,12 @@ function readMode(reader: ByteReader): Mode {
 
 /* Lock requests ------------------------------------------------------------------------------------------------- */
 
-const Request = { LOCK: 1, CONVERT: 2, UNLOCK: 3, CANCEL: 4 } as const;
+const Request = { LOCK: 1, CONVERT: 2, UNLOCK: 3, CANCEL: 4, LOCK_X: 5, CONVERT_X: 6 } as const;
 
 /** Receives the entries of a batch of requests, in order. `lvb` is a view: who keeps it copies it. */
 export interface RequestSink {
-  lock(lockId: number, lockspaceId: number, resource: string, mode: Mode, flags: number): void;
-  convert(lockId: number, mode: Mode, flags: number, lvb: Uint8Array | null): void;
+  lock(lockId: number, lockspaceId: number, resource: string, mode: Mode, flags: number, timeoutMs: number, transaction: number): void;
+  convert(lockId: number, mode: Mode, flags: number, lvb: Uint8Array | null, timeoutMs: number, transaction: number | undefined): void;
   unlock(lockId: number, flags: number, lvb: Uint8Array | null): void;
   cancel(lockId: number): void;
 }
@@ -81,22 +84,64 @@ function readLvb(reader: ByteReader): Uint8Array | null {
   return reader.bytes(bytes);
 }
 
+/** A conversion that leaves its lock's transaction as it was. */
+const KEEP_TRANSACTION = 0xffffffff;
+
+function writeMore(writer: ByteWriter, timeoutMs: number, transaction: number): void {
+  assert(
+    Number.isInteger(transaction) && transaction >= 0 && transaction <= KEEP_TRANSACTION,
+    `transaction ${transaction}: a u32 expected`,
+  );
+  writer.u32(Math.min(MAX_TIMEOUT_MS, Math.ceil(timeoutMs))).u32(transaction);
+}
+
 export function beginRequests(writer: ByteWriter): void {
   writer.u8(REQUESTS_KIND);
 }
 
 /** Entries that follow beginRequests. */
 export const encodeRequest = {
-  lock(writer: ByteWriter, lockId: number, lockspaceId: number, resource: string, mode: Mode, flags: number): void {
-    writer.u8(Request.LOCK).u32(lockId).u32(lockspaceId).u8(mode).u8(flags);
+  /** Time-out and transaction travel only if there is one (libdlm's dlm_lockx). */
+  lock(
+    writer: ByteWriter,
+    lockId: number,
+    lockspaceId: number,
+    resource: string,
+    mode: Mode,
+    flags: number,
+    timeoutMs = 0,
+    transaction = 0,
+  ): void {
+    const more = timeoutMs > 0 || transaction > 0;
+    writer
+      .u8(more ? Request.LOCK_X : Request.LOCK)
+      .u32(lockId)
+      .u32(lockspaceId)
+      .u8(mode)
+      .u32(flags);
+    if (more) writeMore(writer, timeoutMs, transaction);
     encodeText(writer, resource);
   },
-  convert(writer: ByteWriter, lockId: number, mode: Mode, flags: number, lvb: Uint8Array | null): void {
-    writer.u8(Request.CONVERT).u32(lockId).u8(mode).u8(flags);
+  convert(
+    writer: ByteWriter,
+    lockId: number,
+    mode: Mode,
+    flags: number,
+    lvb: Uint8Array | null,
+    timeoutMs = 0,
+    transaction?: number,
+  ): void {
+    const more = timeoutMs > 0 || transaction !== undefined;
+    writer
+      .u8(more ? Request.CONVERT_X : Request.CONVERT)
+      .u32(lockId)
+      .u8(mode)
+      .u32(flags);
+    if (more) writeMore(writer, timeoutMs, transaction ?? KEEP_TRANSACTION);
     writeLvb(writer, lvb);
   },
   unlock(writer: ByteWriter, lockId: number, flags: number, lvb: Uint8Array | null): void {
-    writer.u8(Request.UNLOCK).u32(lockId).u8(flags);
+    writer.u8(Request.UNLOCK).u32(lockId).u32(flags);
     writeLvb(writer, lvb);
   },
   cancel(writer: ByteWriter, lockId: number): void {
@@ -110,21 +155,27 @@ export function decodeRequests(reader: ByteReader, sink: RequestSink): void {
     const request = reader.u8();
     const lockId = reader.u32();
     switch (request) {
-      case Request.LOCK: {
+      case Request.LOCK:
+      case Request.LOCK_X: {
         const lockspaceId = reader.u32();
         const mode = readMode(reader);
-        const flags = reader.u8();
-        sink.lock(lockId, lockspaceId, readName(reader), mode, flags);
+        const flags = reader.u32();
+        const timeoutMs = request === Request.LOCK_X ? reader.u32() : 0;
+        const transaction = request === Request.LOCK_X ? reader.u32() : 0;
+        sink.lock(lockId, lockspaceId, readName(reader), mode, flags, timeoutMs, transaction);
         break;
       }
-      case Request.CONVERT: {
+      case Request.CONVERT:
+      case Request.CONVERT_X: {
         const mode = readMode(reader);
-        const flags = reader.u8();
-        sink.convert(lockId, mode, flags, readLvb(reader));
+        const flags = reader.u32();
+        const timeoutMs = request === Request.CONVERT_X ? reader.u32() : 0;
+        const transaction = request === Request.CONVERT_X ? reader.u32() : KEEP_TRANSACTION;
+        sink.convert(lockId, mode, flags, readLvb(reader), timeoutMs, transaction === KEEP_TRANSACTION ? undefined : transaction);
         break;
       }
       case Request.UNLOCK: {
-        const flags = reader.u8();
+        const flags = reader.u32();
         sink.unlock(lockId, flags, readLvb(reader));
         break;
       }
@@ -132,7 +183,7 @@ export function decodeRequests(reader: ByteReader, sink: RequestSink): void {
         sink.cancel(lockId);
         break;
       default:
-        throw new WireError(`lock request of kind ${request}, 1 to 4 expected`);
+        throw new WireError(`lock request of kind ${request}, 1 to 6 expected`);
     }
   }
 }
@@ -141,11 +192,13 @@ export function decodeRequests(reader: ByteReader, sink: RequestSink): void {
 
 const LVB_READ = 1;
 const LVB_VALID = 2;
+const DEMOTED_BIT = 4;
+const ALTMODE_BIT = 8;
 const Result = { AST: 1, BAST: 2, REFUSED: 3 } as const;
 
 export interface ResultSink {
   /** `lvbRead`: `lvb` (null: never written) and `lvbValid` are new. `lvb` is a view: who keeps it copies it. */
-  ast(lockId: number, status: LockStatus, mode: Mode, lvbRead: boolean, lvb: Uint8Array | null, lvbValid: boolean): void;
+  ast(lockId: number, status: LockStatus, mode: Mode, sbFlags: number, lvbRead: boolean, lvb: Uint8Array | null, lvbValid: boolean): void;
   bast(lockId: number, wanted: Mode): void;
   /** The request ended with status "error". `errno` is positive. */
   refused(lockId: number, mode: Mode, errno: number, reason: string): void;
@@ -162,12 +215,14 @@ export const encodeResult = {
     lockId: number,
     status: LockStatus,
     mode: Mode,
+    sbFlags: number,
     lvbRead: boolean,
     lvb: Uint8Array | null,
     lvbValid: boolean,
   ): void {
     writer.u8(Result.AST).u32(lockId).u8(statuses.indexOf(status)).u8(mode);
-    writer.u8((lvbRead ? LVB_READ : 0) | (lvbValid ? LVB_VALID : 0));
+    const sb = ((sbFlags & DEMOTED) !== 0 ? DEMOTED_BIT : 0) | ((sbFlags & ALTMODE) !== 0 ? ALTMODE_BIT : 0);
+    writer.u8((lvbRead ? LVB_READ : 0) | (lvbValid ? LVB_VALID : 0) | sb);
     if (lvbRead) writeLvb(writer, lvb);
   },
   bast(writer: ByteWriter, lockId: number, wanted: Mode): void {
@@ -190,7 +245,8 @@ export function decodeResults(reader: ByteReader, sink: ResultSink): void {
         const mode = readMode(reader);
         const lvbBits = reader.u8();
         const lvbRead = (lvbBits & LVB_READ) !== 0;
-        sink.ast(lockId, status, mode, lvbRead, lvbRead ? readLvb(reader) : null, (lvbBits & LVB_VALID) !== 0);
+        const sbFlags = ((lvbBits & DEMOTED_BIT) !== 0 ? DEMOTED : 0) | ((lvbBits & ALTMODE_BIT) !== 0 ? ALTMODE : 0);
+        sink.ast(lockId, status, mode, sbFlags, lvbRead, lvbRead ? readLvb(reader) : null, (lvbBits & LVB_VALID) !== 0);
         break;
       }
       case Result.BAST:

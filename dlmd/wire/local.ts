@@ -6,11 +6,11 @@ import { assertNever } from "../base/assert.ts";
 import { ByteReader, type ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
 import type { ClusterInfo, GoneClient, ViewInfo } from "../client/api.ts";
-import { LOCAL_FRAME_BYTES, REASON_BYTES, REQUESTS_KIND, RESULTS_KIND, readName } from "./local-batch.ts";
+import { LOCAL_FRAME_BYTES, NAME_BYTES, REASON_BYTES, REQUESTS_KIND, RESULTS_KIND, readName } from "./local-batch.ts";
 
 /** "CVLD" */
 const MAGIC = 0x444c5643;
-export const LOCAL_VERSION = 1;
+export const LOCAL_VERSION = 2;
 const TEXT_BYTES = 256;
 const LIST_ROWS = 65536;
 
@@ -20,6 +20,7 @@ const Kind = {
   REQUESTS: REQUESTS_KIND,
   GONE_ACK: 4,
   QUERY: 5,
+  PURGE: 6,
   WELCOME: 129,
   OPENED: 130,
   RESULTS: RESULTS_KIND,
@@ -27,19 +28,21 @@ const Kind = {
   GONE: 133,
   ANSWER: 134,
   ERROR: 135,
+  PURGED: 136,
 } as const;
 
 const queries = ["status", "nodes", "locks"] as const;
 export type QueryWhat = (typeof queries)[number];
 
 export type ClientMessage =
-  | { readonly kind: "hello"; readonly version: number; readonly pid: number; readonly program: string }
+  | { readonly kind: "hello"; readonly version: number; readonly pid: number; readonly program: string; readonly owner: string }
   /** `lockspaceId` is the client's number for it from now on. */
   | { readonly kind: "open"; readonly lockspaceId: number; readonly name: string }
   /** To be read with decodeRequests. */
   | { readonly kind: "requests"; readonly entries: ByteReader }
   | { readonly kind: "gone-ack"; readonly goneId: number }
-  | { readonly kind: "query"; readonly queryId: number; readonly what: QueryWhat };
+  | { readonly kind: "query"; readonly queryId: number; readonly what: QueryWhat }
+  | { readonly kind: "purge"; readonly purgeId: number; readonly lockspaceId: number; readonly nodeid: number; readonly pid: number };
 
 export type ServerMessage =
   | { readonly kind: "welcome"; readonly info: ClusterInfo; readonly view: ViewInfo }
@@ -51,6 +54,8 @@ export type ServerMessage =
   | { readonly kind: "gone"; readonly goneId: number; readonly clients: readonly GoneClient[] }
   /** `json`: UTF-8. */
   | { readonly kind: "answer"; readonly queryId: number; readonly json: Uint8Array }
+  /** `error` "": `locks` are being released. */
+  | { readonly kind: "purged"; readonly purgeId: number; readonly locks: number; readonly error: string }
   /** The connection ends after it. */
   | { readonly kind: "error"; readonly reason: string };
 
@@ -59,13 +64,16 @@ export type ServerMessage =
 export function encodeClientMessage(writer: ByteWriter, message: Exclude<ClientMessage, { kind: "requests" }>): void {
   switch (message.kind) {
     case "hello":
-      writer.u8(Kind.HELLO).u32(MAGIC).u16(message.version).u32(message.pid).string(message.program);
+      writer.u8(Kind.HELLO).u32(MAGIC).u16(message.version).u32(message.pid).string(message.program).string(message.owner);
       return;
     case "open":
       writer.u8(Kind.OPEN).u32(message.lockspaceId).string(message.name);
       return;
     case "gone-ack":
       writer.u8(Kind.GONE_ACK).u32(message.goneId);
+      return;
+    case "purge":
+      writer.u8(Kind.PURGE).u32(message.purgeId).u32(message.lockspaceId).u16(message.nodeid).u32(message.pid);
       return;
     case "query":
       writer.u8(Kind.QUERY).u32(message.queryId).u8(queries.indexOf(message.what));
@@ -78,7 +86,13 @@ export function encodeClientMessage(writer: ByteWriter, message: Exclude<ClientM
 function readHello(reader: ByteReader): ClientMessage {
   const magic = reader.u32();
   if (magic !== MAGIC) throw new WireError(`a coverlay client expected, found magic 0x${magic.toString(16)}`);
-  return { kind: "hello", version: reader.u16(), pid: reader.u32(), program: reader.string(TEXT_BYTES) };
+  const version = reader.u16();
+  const pid = reader.u32();
+  const program = reader.string(TEXT_BYTES);
+  // Who speaks another version is told so, whatever else he says.
+  if (version === LOCAL_VERSION) return { kind: "hello", version, pid, program, owner: reader.string(NAME_BYTES) };
+  reader.skip(reader.remaining);
+  return { kind: "hello", version, pid, program, owner: "" };
 }
 
 function readQuery(reader: ByteReader): ClientMessage {
@@ -101,8 +115,10 @@ function readClientMessage(reader: ByteReader): ClientMessage {
       return { kind: "gone-ack", goneId: reader.u32() };
     case Kind.QUERY:
       return readQuery(reader);
+    case Kind.PURGE:
+      return { kind: "purge", purgeId: reader.u32(), lockspaceId: reader.u32(), nodeid: reader.u16(), pid: reader.u32() };
     default:
-      throw new WireError(`message of kind ${kind} from a client, 1 to 5 expected`);
+      throw new WireError(`message of kind ${kind} from a client, 1 to 6 expected`);
   }
 }
 
@@ -206,6 +222,9 @@ export function encodeServerMessage(writer: ByteWriter, message: Exclude<ServerM
     case "answer":
       writer.u8(Kind.ANSWER).u32(message.queryId).block(message.json);
       return;
+    case "purged":
+      writer.u8(Kind.PURGED).u32(message.purgeId).u32(message.locks).string(message.error);
+      return;
     case "error":
       writer.u8(Kind.ERROR).string(message.reason);
       return;
@@ -231,8 +250,10 @@ function readServerMessage(reader: ByteReader): ServerMessage {
       return { kind: "answer", queryId: reader.u32(), json: reader.block(LOCAL_FRAME_BYTES) };
     case Kind.ERROR:
       return { kind: "error", reason: reader.string(REASON_BYTES) };
+    case Kind.PURGED:
+      return { kind: "purged", purgeId: reader.u32(), locks: reader.u32(), error: reader.string(REASON_BYTES) };
     default:
-      throw new WireError(`message of kind ${kind} from dlmd, 129 to 135 expected`);
+      throw new WireError(`message of kind ${kind} from dlmd, 129 to 136 expected`);
   }
 }
 

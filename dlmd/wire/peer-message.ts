@@ -10,8 +10,8 @@ import type { Member } from "./view-id.ts";
 /** What happens to the value block at a write point. */
 export type LvbWrite = "none" | "write" | "invalidate";
 export const lvbWrites: readonly LvbWrite[] = ["none", "write", "invalidate"];
-export type Refusal = "again" | "deadlock" | "canceled";
-export const refusals: readonly Refusal[] = ["again", "deadlock", "canceled"];
+export type Refusal = "again" | "deadlock" | "canceled" | "timeout";
+export const refusals: readonly Refusal[] = ["again", "deadlock", "canceled", "timeout"];
 
 /** First on the channel in a view: all that came before it belongs to views before. */
 export interface MarkMessage {
@@ -42,6 +42,8 @@ export interface RequestMessage {
   readonly resource: string;
   readonly mode: Mode;
   readonly flags: number;
+  /** Of that client; 0: none. */
+  readonly transaction: number;
 }
 /** Holder to master: conversion that needs a grant. */
 export interface ConvertMessage {
@@ -49,6 +51,7 @@ export interface ConvertMessage {
   readonly lkbId: number;
   readonly mode: Mode;
   readonly flags: number;
+  readonly transaction: number;
 }
 /** Holder to master: has taken effect (hazard H2). grantNo: the one that the lock has now. */
 export interface DownMessage {
@@ -80,6 +83,7 @@ export interface GrantMessage {
   readonly lkbId: number;
   readonly grantNo: number;
   readonly mode: Mode;
+  readonly sbFlags: number;
   readonly lvbSeq: number;
   readonly lvbRead: boolean;
   readonly lvbValid: boolean;
@@ -89,7 +93,10 @@ export interface GrantMessage {
 export interface RefuseMessage {
   readonly kind: "refuse";
   readonly lkbId: number;
+  /** With DEMOTED in sbFlags: the one that the lock has now, at NL. */
+  readonly grantNo: number;
   readonly status: Refusal;
+  readonly sbFlags: number;
 }
 /** Master to holder; ignored unless the lock still has that grantNo (hazard H5). */
 export interface BastMessage {
@@ -97,6 +104,22 @@ export interface BastMessage {
   readonly lkbId: number;
   readonly grantNo: number;
   readonly wanted: Mode;
+}
+/** Release the orphans on your node that processes of that user left behind in that lockspace; answered by "purged". */
+export interface PurgeMessage {
+  readonly kind: "purge";
+  readonly purgeId: number;
+  readonly lockspace: string;
+  /** 0: of any process. */
+  readonly pid: number;
+  /** 0: of any user. */
+  readonly uid: number;
+}
+export interface PurgedMessage {
+  readonly kind: "purged";
+  readonly purgeId: number;
+  /** Locks that are being released. */
+  readonly locks: number;
 }
 /** Recovery, holder to new master: the holder's copy of a lock. */
 export interface RebuildMessage {
@@ -111,6 +134,7 @@ export interface RebuildMessage {
   readonly requested: Mode | null;
   readonly flags: number;
   readonly grantNo: number;
+  readonly transaction: number;
   readonly waitedMs: number;
   readonly lvbSeq: number;
   /** `lvb` is what the resource has, as far as this lock's last grant or write can tell. */
@@ -143,5 +167,7 @@ export type PeerMessage =
   | GrantMessage
   | RefuseMessage
   | BastMessage
+  | PurgeMessage
+  | PurgedMessage
   | RebuildMessage
   | OfferMessage;

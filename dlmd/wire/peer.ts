@@ -12,7 +12,7 @@ import { type Member, noIncarnation, readIncarnation, readViewId, type ViewId, w
 
 export type * from "./peer-message.ts";
 
-export const peerVersion = 1;
+export const peerVersion = 2;
 export const maxNameBytes = 64;
 export const maxLvbBytes = 256;
 /** A frame longer than this is refused: it bounds what a peer can make this node hold. */
@@ -100,7 +100,7 @@ const table: Table = {
   },
   request: {
     type: 5,
-    encode: (w, m) => w.u64(m.lkbId).u32(m.clientId).string(m.lockspace).string(m.resource).u8(m.mode).u32(m.flags),
+    encode: (w, m) => w.u64(m.lkbId).u32(m.clientId).string(m.lockspace).string(m.resource).u8(m.mode).u32(m.flags).u32(m.transaction),
     decode: (r) => ({
       kind: "request",
       lkbId: r.u64(),
@@ -109,12 +109,13 @@ const table: Table = {
       resource: readName(r),
       mode: readMode(r),
       flags: r.u32(),
+      transaction: r.u32(),
     }),
   },
   convert: {
     type: 6,
-    encode: (w, m) => w.u64(m.lkbId).u8(m.mode).u32(m.flags),
-    decode: (r) => ({ kind: "convert", lkbId: r.u64(), mode: readMode(r), flags: r.u32() }),
+    encode: (w, m) => w.u64(m.lkbId).u8(m.mode).u32(m.flags).u32(m.transaction),
+    decode: (r) => ({ kind: "convert", lkbId: r.u64(), mode: readMode(r), flags: r.u32(), transaction: r.u32() }),
   },
   down: {
     type: 7,
@@ -143,12 +144,14 @@ const table: Table = {
   cancel: { type: 9, encode: (w, m) => w.u64(m.lkbId), decode: (r) => ({ kind: "cancel", lkbId: r.u64() }) },
   grant: {
     type: 10,
-    encode: (w, m) => writeLvb(w.u64(m.lkbId).u32(m.grantNo).u8(m.mode).u64(m.lvbSeq).bool(m.lvbRead).bool(m.lvbValid), m.lvb),
+    encode: (w, m) =>
+      writeLvb(w.u64(m.lkbId).u32(m.grantNo).u8(m.mode).u8(m.sbFlags).u64(m.lvbSeq).bool(m.lvbRead).bool(m.lvbValid), m.lvb),
     decode: (r) => ({
       kind: "grant",
       lkbId: r.u64(),
       grantNo: r.u32(),
       mode: readMode(r),
+      sbFlags: r.u8(),
       lvbSeq: r.u64(),
       lvbRead: r.bool(),
       lvbValid: r.bool(),
@@ -157,8 +160,8 @@ const table: Table = {
   },
   refuse: {
     type: 11,
-    encode: (w, m) => w.u64(m.lkbId).u8(refusals.indexOf(m.status)),
-    decode: (r) => ({ kind: "refuse", lkbId: r.u64(), status: readIndexed(r, refusals, "refusal") }),
+    encode: (w, m) => w.u64(m.lkbId).u32(m.grantNo).u8(refusals.indexOf(m.status)).u8(m.sbFlags),
+    decode: (r) => ({ kind: "refuse", lkbId: r.u64(), grantNo: r.u32(), status: readIndexed(r, refusals, "refusal"), sbFlags: r.u8() }),
   },
   bast: {
     type: 12,
@@ -173,6 +176,7 @@ const table: Table = {
         .u8(m.requested ?? noMode)
         .u32(m.flags)
         .u32(m.grantNo)
+        .u32(m.transaction)
         .u32(m.waitedMs);
       writeLvb(w.u64(m.lvbSeq).bool(m.lvbRead).bool(m.lvbValid), m.lvb);
     },
@@ -186,12 +190,23 @@ const table: Table = {
       requested: readModeOrNull(r),
       flags: r.u32(),
       grantNo: r.u32(),
+      transaction: r.u32(),
       waitedMs: r.u32(),
       lvbSeq: r.u64(),
       lvbRead: r.bool(),
       lvbValid: r.bool(),
       lvb: readLvb(r),
     }),
+  },
+  purge: {
+    type: 15,
+    encode: (w, m) => w.u32(m.purgeId).string(m.lockspace).u32(m.pid).u32(m.uid),
+    decode: (r) => ({ kind: "purge", purgeId: r.u32(), lockspace: readName(r), pid: r.u32(), uid: r.u32() }),
+  },
+  purged: {
+    type: 16,
+    encode: (w, m) => w.u32(m.purgeId).u32(m.locks),
+    decode: (r) => ({ kind: "purged", purgeId: r.u32(), locks: r.u32() }),
   },
   offer: {
     type: 14,

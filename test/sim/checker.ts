@@ -8,9 +8,9 @@ export class SimFailure extends Error {
   override readonly name = "SimFailure";
 }
 
-/** PR and CW do not cover each other: who converts between them has given up the one when asking for the other. */
+/** Who asks for a conversion has given up what the lock may lose by it. */
 function worth(lock: SimLock): Mode {
-  return lock.crossing ? Mode.CR : (lock.mode as Mode);
+  return lock.worth ?? (lock.mode as Mode);
 }
 
 interface LastWrite {
@@ -74,6 +74,7 @@ export class Checker {
     const members = node.core.membership.view?.members ?? [];
     const inView = hasMember(members, holder.node.nodeid, holder.incarnation);
     if (inView && holder.alive) return "alive and in the view";
+    if (inView && other.persistent && !holder.purged) return "an orphan";
     const names = inView ? [holder.name, holder.key] : [holder.key];
     for (const member of members) {
       const at = this.#cluster.nodes.find((at) => at.nodeid === member.nodeid);
@@ -86,6 +87,12 @@ export class Checker {
       }
     }
     return null;
+  }
+
+  /** Its new owner has it as it was. */
+  adopted(orphan: SimLock): void {
+    this.#locks(orphan.resource).delete(orphan);
+    orphan.client.node.forgetOrphan(orphan);
   }
 
   /** mode null: unlocked. */
@@ -152,7 +159,7 @@ export class Checker {
           this.fail(`${client.name}: ${lock.asked} of lock ${lock.id} on ${lock.resource} unanswered since ${lock.sinceMs.toFixed(1)}`);
         }
       }
-      for (const lockspace of node.core.locks.lockspaces.values()) {
+      for (const lockspace of node.core.locks.tables.lockspaces.values()) {
         for (const resource of lockspace.resources.values()) {
           if (resource.waitQueue.length + resource.convertQueue.length > 0)
             this.fail(`node ${node.nodeid}: ${resource.name} has waiters at rest`);

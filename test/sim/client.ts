@@ -2,7 +2,25 @@
  * A program on a node, as far as dlmd can tell: it locks, converts, unlocks and cancels at random, yields to blocking
  * ASTs, answers "gone" after a while, and checks that each request is answered exactly once.
  */
-import { IVVALBLK, NOQUEUE, NOQUEUEBAST, VALBLK } from "../../dlmd/lock/flag.ts";
+import {
+  ALTCW,
+  ALTPR,
+  CONVDEADLK,
+  DEMOTED,
+  EXPEDITE,
+  FORCEUNLOCK,
+  HEADQUE,
+  IVVALBLK,
+  NODLCKWT,
+  NOORDER,
+  NOQUEUE,
+  NOQUEUEBAST,
+  ORPHAN,
+  PERSISTENT,
+  QUECVT,
+  VALBLK,
+  worthWhileConverting,
+} from "../../dlmd/lock/flag.ts";
 import { Mode, modeCovers, modesCompatible } from "../../dlmd/lock/mode.ts";
 import type { ClientEvent, ClientRequest } from "../../dlmd/node-api.ts";
 import type { Checker } from "./checker.ts";
@@ -18,8 +36,14 @@ export interface SimLock {
   /** What is outstanding. */
   asked: "lock" | "up" | "down" | "unlock" | null;
   canceled: boolean;
-  /** A conversion between PR and CW is outstanding. */
-  crossing: boolean;
+  /** While a conversion is outstanding: what the lock is worth until it is answered. */
+  worth: Mode | null;
+  /** FORCEUNLOCK was sent while something was outstanding: its answer, if any, comes before that of the unlock. */
+  forced: boolean;
+  timed: boolean;
+  persistent: boolean;
+  /** What an adopted lock was before. */
+  orphan: SimLock | null;
   blocking: Mode;
   /** Of the value block, as last read valid or written. */
   seenVersion: number;
@@ -40,6 +64,9 @@ export class SimClient {
   alive = true;
   diedMs: number = Number.POSITIVE_INFINITY;
   #nextLockId = 1;
+  readonly owner: string;
+  /** Orphans of it in its lockspace are to go. */
+  purged = false;
   readonly #random: Random;
   readonly #checker: Checker;
   readonly #send: (requests: ClientRequest[]) => void;
@@ -51,6 +78,7 @@ export class SimClient {
     this.#random = random;
     this.#checker = checker;
     this.#send = send;
+    this.owner = `owner${random.int(2)}`;
     send([{ kind: "open", lockspaceId: 7, name: "sim" }]);
   }
 
@@ -69,6 +97,10 @@ export class SimClient {
     const idle = [...this.locks.values()].filter((lock) => lock.asked === null);
     const busy = [...this.locks.values()].filter((lock) => lock.asked !== null);
     if (busy.length > 0 && random.chance(0.1)) return this.#cancel(random.pick(busy));
+    if (busy.length > 0 && random.chance(0.03)) return this.#force(random.pick(busy));
+    const orphans = this.node.orphans.filter(({ client }) => client.owner === this.owner && !client.purged);
+    if (orphans.length > 0 && random.chance(0.2)) return this.#adopt(random.pick(orphans));
+    if (random.chance(0.003)) return this.purge(1 + random.int(5));
     if (idle.length === 0 || (this.locks.size < 6 && random.chance(0.4))) {
       if (this.locks.size < 8) this.#lock(random.pick(resources));
       return;
@@ -85,8 +117,34 @@ export class SimClient {
     return queueing | (mode >= Mode.PW || random.chance(0.7) ? VALBLK : 0);
   }
 
-  #lock(resource: string): void {
-    const mode = this.#random.int(6) as Mode;
+  /** Of the flags that change in which order or mode a request is granted; each seldom, or nothing of the usual course is left. */
+  #rarely(...flags: number[]): number {
+    return flags.reduce((all, flag) => (this.#random.chance(0.06) ? all | flag : all), 0);
+  }
+
+  #timeout(): number {
+    return this.#random.chance(0.1) ? this.#random.between(1, 300) : 0;
+  }
+
+  /** A lock that a client of the same owner left behind. */
+  #adopt(orphan: SimLock): void {
+    const lock = this.#add(orphan.resource);
+    lock.orphan = orphan;
+    const mode = this.#random.chance(0.9) ? (orphan.mode as Mode) : Mode.CR;
+    const flags = ORPHAN | VALBLK | (this.#random.chance(0.5) ? PERSISTENT : 0);
+    lock.persistent = (flags & PERSISTENT) !== 0;
+    this.#send([{ kind: "lock", lockspaceId: 7, lockId: lock.id, resource: orphan.resource, mode, flags }]);
+  }
+
+  purge(nodeid: number): void {
+    const node = this.node.cluster.nodes.find((node) => node.nodeid === nodeid);
+    if (node === undefined) return;
+    // Released when all have let go of them, from now on.
+    for (const { client } of node.orphans) client.purged = true;
+    this.#send([{ kind: "purge", purgeId: 1, lockspaceId: 7, nodeid, pid: 0 }]);
+  }
+
+  #add(resource: string): SimLock {
     const id = this.#nextLockId++;
     const lock: SimLock = {
       id,
@@ -95,14 +153,29 @@ export class SimClient {
       mode: null,
       asked: "lock",
       canceled: false,
-      crossing: false,
+      worth: null,
+      forced: false,
+      timed: false,
+      persistent: false,
+      orphan: null,
       blocking: Mode.NL,
       seenVersion: 0,
       sinceMs: 0,
     };
     lock.sinceMs = this.#checker.nowMs();
     this.locks.set(id, lock);
-    this.#send([{ kind: "lock", lockspaceId: 7, lockId: id, resource, mode, flags: this.#flags(mode) }]);
+    return lock;
+  }
+
+  #lock(resource: string): void {
+    const mode = this.#random.int(6) as Mode;
+    const lock = this.#add(resource);
+    const timeoutMs = this.#timeout();
+    lock.timed = timeoutMs > 0;
+    let flags = this.#flags(mode) | this.#rarely(HEADQUE, NOORDER, ALTPR, ALTCW, PERSISTENT);
+    if (mode === Mode.NL && (flags & NOQUEUE) === 0) flags |= this.#rarely(EXPEDITE);
+    lock.persistent = (flags & PERSISTENT) !== 0;
+    this.#send([{ kind: "lock", lockspaceId: 7, lockId: lock.id, resource, mode, flags, timeoutMs }]);
   }
 
   #convert(lock: SimLock, mode: Mode): void {
@@ -117,9 +190,15 @@ export class SimClient {
       if (lvb === null) flags |= IVVALBLK;
     }
     lock.asked = down ? "down" : "up";
-    lock.crossing = !down && !modeCovers(mode, from);
+    const timeoutMs = down ? 0 : this.#timeout();
+    lock.timed = timeoutMs > 0;
+    if (!down) {
+      flags |= this.#rarely(HEADQUE, NOORDER, ALTPR, ALTCW, QUECVT, NODLCKWT);
+      if ((flags & NOQUEUE) === 0) flags |= this.#random.chance(0.2) ? CONVDEADLK : 0;
+      lock.worth = worthWhileConverting(from, mode, flags);
+    }
     if (down) this.#checker.lowered(lock, mode);
-    this.#send([{ kind: "convert", lockId: lock.id, mode, flags, lvb }]);
+    this.#send([{ kind: "convert", lockId: lock.id, mode, flags, lvb, timeoutMs }]);
   }
 
   /** A new block, told to the checker as written; null: invalidated. */
@@ -143,6 +222,16 @@ export class SimClient {
     lock.sinceMs = this.#checker.nowMs();
     this.#checker.lowered(lock, null);
     this.#send([{ kind: "unlock", lockId: lock.id, flags, lvb }]);
+  }
+
+  /** Gives up a lock that is waiting or converting. */
+  #force(lock: SimLock): void {
+    if (lock.asked === "unlock" || lock.orphan !== null) return;
+    lock.forced = true;
+    lock.asked = "unlock";
+    lock.worth = null;
+    this.#checker.lowered(lock, null);
+    this.#send([{ kind: "unlock", lockId: lock.id, flags: FORCEUNLOCK, lvb: null }]);
   }
 
   #cancel(lock: SimLock): void {
@@ -190,6 +279,7 @@ export class SimClient {
         return;
       case "view":
       case "answer":
+      case "purged":
         return;
     }
   }
@@ -198,6 +288,14 @@ export class SimClient {
     const lock = this.locks.get(event.lockId);
     if (lock === undefined || lock.asked === null)
       return this.#checker.fail(`${this.name}: answer for lock ${event.lockId}, which asked nothing`);
+    if (lock.forced) {
+      if (event.status === "unlocked" || event.status === "error") this.locks.delete(lock.id);
+      return;
+    }
+    if (event.status === "error" && lock.orphan !== null) {
+      this.locks.delete(lock.id);
+      return;
+    }
     if (event.status === "error") return this.#checker.fail(`${this.name}: lock ${lock.id}: ${event.error?.message}`);
     const asked = lock.asked;
     const wrong =
@@ -205,16 +303,23 @@ export class SimClient {
     // A conversion to the same mode that reads the block may be refused like one up.
     if (wrong && asked !== "down") return this.#checker.fail(`${this.name}: ${asked} of lock ${lock.id} ended with ${event.status}`);
     if (event.status === "canceled" && !lock.canceled) return this.#checker.fail(`${this.name}: lock ${lock.id} canceled by nobody`);
+    if (event.status === "timeout" && !lock.timed) return this.#checker.fail(`${this.name}: lock ${lock.id} timed out without a time-out`);
+    const demoted = (event.sbFlags & DEMOTED) !== 0;
+    if (demoted && lock.worth !== Mode.NL) return this.#checker.fail(`${this.name}: lock ${lock.id} demoted without CONVDEADLK`);
     lock.asked = null;
     lock.canceled = false;
-    lock.crossing = false;
+    lock.worth = null;
+    if (lock.orphan !== null) this.#checker.adopted(lock.orphan);
+    lock.orphan = null;
+    if (demoted && lock.mode !== null) this.#checker.lowered(lock, Mode.NL);
     if (event.status === "granted") {
       // Who still waits for the new mode to go is told of anew.
       if (asked !== "down") lock.blocking = Mode.NL;
       if (asked !== "down") this.#checker.granted(lock, event.mode);
       if (lock.mode !== event.mode) return this.#checker.fail(`${this.name}: lock ${lock.id} is ${event.mode}, ${lock.mode} expected`);
       if (event.lvbRead) this.#checker.read(lock, event.lvb, event.lvbValid);
-    } else if (lock.mode === null) this.locks.delete(lock.id);
+    } else if (lock.mode === null || event.status === "unlocked") this.locks.delete(lock.id);
+    else if (lock.mode !== event.mode) return this.#checker.fail(`${this.name}: lock ${lock.id} is ${event.mode}, ${lock.mode} expected`);
     if (lock.blocking !== Mode.NL) later(() => this.yieldTo(lock));
   }
 }

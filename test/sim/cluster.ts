@@ -5,7 +5,7 @@ import type { ClientRequest, Effect, Lineage, NodeConfig, NodeEvent } from "../.
 import type { Datagram } from "../../dlmd/wire/datagram.ts";
 import { noLineage } from "../../dlmd/wire/view-id.ts";
 import { Checker, SimFailure } from "./checker.ts";
-import { SimClient } from "./client.ts";
+import { SimClient, type SimLock } from "./client.ts";
 import { Network } from "./network.ts";
 import { Agenda, Random } from "./random.ts";
 
@@ -24,6 +24,8 @@ export class SimNode {
   storedEpoch = 0;
   storedLineage: Lineage = noLineage;
   readonly clients: Map<number, SimClient> = new Map();
+  /** Persistent locks of its dead clients. */
+  orphans: SimLock[] = [];
   /** A stopped process: events wait until then. */
   pausedUntilMs = 0;
   /** A busy main thread: events wait, heartbeats go on. */
@@ -100,6 +102,7 @@ export class SimNode {
     this.alive = false;
     for (const client of this.clients.values()) this.#end(client);
     this.clients.clear();
+    this.orphans = [];
     this.#clientPaused.clear();
     this.cluster.network.breakAllOf(this);
   }
@@ -107,13 +110,17 @@ export class SimNode {
   addClient(): void {
     const { random, checker, agenda } = this.cluster;
     const clientId = this.#nextClientId++;
-    this.input({ kind: "client-connected", clientId });
     let lastMs = 0;
     const client: SimClient = new SimClient(this, clientId, random, checker, (requests) => {
       lastMs = Math.max(lastMs, agenda.nowMs + random.between(0, 0.3));
       agenda.at(lastMs, () => this.#fromClient(client, requests));
     });
     this.clients.set(clientId, client);
+    this.input({ kind: "client-connected", clientId, identity: { uid: 0, pid: clientId, owner: client.owner } });
+  }
+
+  forgetOrphan(lock: SimLock): void {
+    this.orphans = this.orphans.filter((orphan) => orphan !== lock);
   }
 
   #fromClient(client: SimClient, requests: ClientRequest[]): void {
@@ -127,6 +134,7 @@ export class SimNode {
     this.cluster.trace(`client ${client.name} dies`);
     this.#end(client);
     this.clients.delete(client.id);
+    for (const lock of client.locks.values()) if (lock.persistent && lock.mode !== null && lock.asked !== "unlock") this.orphans.push(lock);
     this.#clientPaused.delete(client.id);
     this.input({ kind: "client-gone", clientId: client.id });
   }
@@ -387,6 +395,9 @@ export class Cluster {
     this.heal();
     this.network.weather = { loss: 0, duplicate: 0, late: 0, maxDelayMs: 1 };
     for (const node of this.nodes) node.start();
+    this.#every(100, () => {
+      for (const node of this.nodes) [...node.clients.values()][0]?.purge(node.nodeid);
+    });
     const untilMs = this.agenda.nowMs + timeoutMs * 30;
     while (this.agenda.nowMs < untilMs && this.agenda.step());
     this.checker.atRest();

@@ -42,6 +42,7 @@ const PURE = [
   "dlmd/wire/",
   "dlmd/node.ts",
   "dlmd/node-api.ts",
+  "dlmd/node-clients.ts",
   "dlmd/node-query.ts",
   "dlmd/outbox.ts",
   "overlay/fuse/",

@@ -15,7 +15,7 @@ import type { ClientEvent, ClientRequest } from "../../../dlmd/node-api.ts";
 import { UNREAD_PAUSE_BYTES } from "../../../dlmd/server/local-client.ts";
 import { type LocalServer, startServer } from "../../../dlmd/server/server.ts";
 import { createFrameReader } from "../../../dlmd/wire/frame.ts";
-import { decodeServerMessage, encodeClientMessage } from "../../../dlmd/wire/local.ts";
+import { LOCAL_VERSION, decodeServerMessage, encodeClientMessage } from "../../../dlmd/wire/local.ts";
 
 const view: ViewInfo = { viewId: "1.1.aa", quorate: true, members: [1], quorumReason: "1 of 1", running: true };
 const info: Omit<ClusterInfo, "clientId"> = {
@@ -53,6 +53,7 @@ const granted = (lockId: number, mode: Mode): ClientEvent => ({
   lockId,
   status: "granted",
   mode,
+  sbFlags: 0,
   lvbRead: false,
   lvb: null,
   lvbValid: false,
@@ -130,9 +131,9 @@ function frame(...bytes: number[]): Buffer {
   head.writeUInt32LE(bytes.length);
   return Buffer.concat([head, Buffer.from(bytes)]);
 }
-function hello(version = 1): Buffer {
+function hello(version = LOCAL_VERSION): Buffer {
   const writer = new ByteWriter();
-  encodeClientMessage(writer, { kind: "hello", version, pid: 1, program: "test" });
+  encodeClientMessage(writer, { kind: "hello", version, pid: 1, program: "test", owner: "" });
   return frame(...writer.view());
 }
 
@@ -312,7 +313,7 @@ test("a lost connection is told once, and ends what waits", async () => {
 test.each<[name: string, bytes: () => Buffer, reason: string]>([
   ["before the hello", () => frame(5, 0, 0, 0, 0, 0), "query before the hello"],
   ["another program", () => Buffer.from("GET / HTTP/1.1\r\n\r\n"), "frame of 542393671 bytes, at most 4194304 allowed"],
-  ["another version", () => hello(9), "version 9 of the local protocol; this dlmd speaks 1"],
+  ["another version", () => hello(9), `version 9 of the local protocol; this dlmd speaks ${LOCAL_VERSION}`],
   ["an unknown kind", () => Buffer.concat([hello(), frame(77)]), "message of kind 77 from a client"],
   ["a cut message", () => Buffer.concat([hello(), frame(2, 0)]), "truncated"],
   ["a mode that is none", () => Buffer.concat([hello(), frame(3, 2, 0, 0, 0, 0, 9, 0, 255, 255)]), "lock mode 9"],

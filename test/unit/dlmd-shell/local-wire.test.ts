@@ -29,10 +29,11 @@ import {
 const view: ViewInfo = { viewId: "7.1.00ff", quorate: true, members: [1, 3], quorumReason: "2 of 3 votes", running: false };
 
 const fromClient: [message: Exclude<ClientMessage, { kind: "requests" }>, hex: string][] = [
-  [{ kind: "hello", version: LOCAL_VERSION, pid: 4711, program: "ls" }, "0143564c4401006712000002006c73"],
+  [{ kind: "hello", version: LOCAL_VERSION, pid: 4711, program: "ls", owner: "me" }, "0143564c4402006712000002006c7302006d65"],
   [{ kind: "open", lockspaceId: 2, name: "data" }, "0202000000040064617461"],
   [{ kind: "gone-ack", goneId: 9 }, "0409000000"],
   [{ kind: "query", queryId: 5, what: "nodes" }, "050500000001"],
+  [{ kind: "purge", purgeId: 5, lockspaceId: 2, nodeid: 3, pid: 4711 }, "060500000002000000030067120000"],
 ];
 
 const fromServer: [message: Exclude<ServerMessage, { kind: "results" }>, hex: string][] = [
@@ -67,6 +68,7 @@ const fromServer: [message: Exclude<ServerMessage, { kind: "results" }>, hex: st
   ],
   [{ kind: "answer", queryId: 5, json: new TextEncoder().encode("{}") }, "8605000000020000007b7d"],
   [{ kind: "error", reason: "no" }, "8702006e6f"],
+  [{ kind: "purged", purgeId: 5, locks: 6, error: "no" }, "88050000000600000002006e6f"],
 ];
 
 function hexOf(encode: (writer: ByteWriter) => void): string {
@@ -123,7 +125,7 @@ function requestsOf(body: Uint8Array): unknown[] {
   const plain = (lvb: Uint8Array | null): number[] | null => (lvb === null ? null : [...lvb]);
   const sink: RequestSink = {
     lock: (...entry) => seen.push(["lock", ...entry]),
-    convert: (lockId, mode, flags, lvb) => seen.push(["convert", lockId, mode, flags, plain(lvb)]),
+    convert: (lockId, mode, flags, lvb, ...more) => seen.push(["convert", lockId, mode, flags, plain(lvb), ...more]),
     unlock: (lockId, flags, lvb) => seen.push(["unlock", lockId, flags, plain(lvb)]),
     cancel: (...entry) => seen.push(["cancel", ...entry]),
   };
@@ -134,8 +136,8 @@ function requestsOf(body: Uint8Array): unknown[] {
 function resultsOf(body: Uint8Array): unknown[] {
   const seen: unknown[] = [];
   const sink: ResultSink = {
-    ast: (lockId, status, mode, lvbRead, lvb, lvbValid) =>
-      seen.push(["ast", lockId, status, mode, lvbRead, lvb === null ? null : [...lvb], lvbValid]),
+    ast: (lockId, status, mode, sbFlags, lvbRead, lvb, lvbValid) =>
+      seen.push(["ast", lockId, status, mode, sbFlags, lvbRead, lvb === null ? null : [...lvb], lvbValid]),
     bast: (...entry) => seen.push(["bast", ...entry]),
     refused: (...entry) => seen.push(["refused", ...entry]),
   };
@@ -144,22 +146,32 @@ function resultsOf(body: Uint8Array): unknown[] {
   return seen;
 }
 
-const requestBatch = "0301070000000200000005010500666f6fc3a9020700000003040200aabb030700000000ffff0407000000";
-const resultBatch = "8301070000000005030200aabb01070000000400000207000000050307000000021000040062757379";
+const requestBatch =
+  "030107000000020000000501000000" +
+  "0500666f6fc3a90507000000020000000501000100e8030000090000000300666f6f" +
+  "020700000003040000000200aabb06070000000304000000e8030000ffffffffffff" +
+  "060700000003040000000000000000000000ffff030700000000000000ffff0407000000";
+const resultBatch = "83010700000000050b0200aabb01070000000400040207000000050307000000021000040062757379";
 
 describe("batches", () => {
   test("golden requests", () => {
     const hex = hexOf((writer) => {
       beginRequests(writer);
       encodeRequest.lock(writer, 7, 2, "fooé", Mode.EX, 1);
+      encodeRequest.lock(writer, 7, 2, "foo", Mode.EX, 0x10001, 1000, 9);
       encodeRequest.convert(writer, 7, Mode.PR, 4, Uint8Array.of(0xaa, 0xbb));
+      encodeRequest.convert(writer, 7, Mode.PR, 4, null, 1000);
+      encodeRequest.convert(writer, 7, Mode.PR, 4, null, 0, 0);
       encodeRequest.unlock(writer, 7, 0, null);
       encodeRequest.cancel(writer, 7);
     });
     expect(hex).toBe(requestBatch);
     expect(requestsOf(Buffer.from(hex, "hex"))).toEqual([
-      ["lock", 7, 2, "fooé", Mode.EX, 1],
-      ["convert", 7, Mode.PR, 4, [0xaa, 0xbb]],
+      ["lock", 7, 2, "fooé", Mode.EX, 1, 0, 0],
+      ["lock", 7, 2, "foo", Mode.EX, 0x10001, 1000, 9],
+      ["convert", 7, Mode.PR, 4, [0xaa, 0xbb], 0, undefined],
+      ["convert", 7, Mode.PR, 4, null, 1000, undefined],
+      ["convert", 7, Mode.PR, 4, null, 0, 0],
       ["unlock", 7, 0, null],
       ["cancel", 7],
     ]);
@@ -168,15 +180,15 @@ describe("batches", () => {
   test("golden results", () => {
     const hex = hexOf((writer) => {
       beginResults(writer);
-      encodeResult.ast(writer, 7, "granted", Mode.EX, true, Uint8Array.of(0xaa, 0xbb), true);
-      encodeResult.ast(writer, 7, "unlocked", Mode.NL, false, null, false);
+      encodeResult.ast(writer, 7, "granted", Mode.EX, 4, true, Uint8Array.of(0xaa, 0xbb), true);
+      encodeResult.ast(writer, 7, "unlocked", Mode.NL, 1, false, null, false);
       encodeResult.bast(writer, 7, Mode.EX);
       encodeResult.refused(writer, 7, Mode.CW, 16, "busy");
     });
     expect(hex).toBe(resultBatch);
     expect(resultsOf(Buffer.from(hex, "hex"))).toEqual([
-      ["ast", 7, "granted", Mode.EX, true, [0xaa, 0xbb], true],
-      ["ast", 7, "unlocked", Mode.NL, false, null, false],
+      ["ast", 7, "granted", Mode.EX, 4, true, [0xaa, 0xbb], true],
+      ["ast", 7, "unlocked", Mode.NL, 1, false, null, false],
       ["bast", 7, Mode.EX],
       ["refused", 7, Mode.CW, 16, "busy"],
     ]);
@@ -184,7 +196,7 @@ describe("batches", () => {
 
   test("a cut batch hands on what is whole and then says so", () => {
     const whole = Buffer.from(requestBatch, "hex");
-    const ends = new Set([1, 19, 30, 38, 43]);
+    const ends = new Set([1, 22, 49, 63, 83, 103, 114, 119]);
     for (let bytes = 1; bytes <= whole.length; bytes++) {
       expect([bytes, isRefused(() => requestsOf(whole.subarray(0, bytes)))]).toEqual([bytes, !ends.has(bytes)]);
     }
@@ -192,14 +204,14 @@ describe("batches", () => {
 
   test("names, modes and value blocks out of range", () => {
     const lock = (mode: number, name: string): Buffer => {
-      const writer = new ByteWriter().u8(3).u8(1).u32(1).u32(1).u8(mode).u8(0).string(name);
+      const writer = new ByteWriter().u8(3).u8(1).u32(1).u32(1).u8(mode).u32(0).string(name);
       return Buffer.from(writer.copy());
     };
     expect(() => requestsOf(lock(6, "a"))).toThrow("lock mode 6");
     expect(() => requestsOf(lock(5, ""))).toThrow("name of 0 bytes");
     expect(() => requestsOf(lock(5, "a".repeat(65)))).toThrow("name of 65 bytes");
     expect(requestsOf(lock(5, "a".repeat(64)))).toHaveLength(1);
-    expect(() => requestsOf(Buffer.from(new ByteWriter().u8(3).u8(3).u32(1).u8(0).u16(257).bytes(new Uint8Array(257)).copy()))).toThrow(
+    expect(() => requestsOf(Buffer.from(new ByteWriter().u8(3).u8(3).u32(1).u32(0).u16(257).bytes(new Uint8Array(257)).copy()))).toThrow(
       "value block of 257 bytes",
     );
   });
@@ -207,16 +219,16 @@ describe("batches", () => {
   test("random requests survive the trip", () => {
     const lvb = fc.option(fc.uint8Array({ maxLength: 256 }));
     const id = fc.nat({ max: 0xffffffff });
-    const byte = fc.nat({ max: 255 });
+    const word = fc.nat({ max: 0xffffffff });
     const mode = fc.constantFrom(...Object.values(Mode));
-    const status = fc.constantFrom<LockStatus>("granted", "again", "canceled", "deadlock", "unlocked", "error");
+    const status = fc.constantFrom<LockStatus>("granted", "again", "canceled", "deadlock", "unlocked", "error", "timeout");
     fc.assert(
       fc.property(
         id,
         id,
         fc.string({ unit: "binary", minLength: 1, maxLength: 16 }),
         mode,
-        byte,
+        word,
         lvb,
         status,
         (lockId, space, name, m, flags, block, s) => {
@@ -226,13 +238,13 @@ describe("batches", () => {
           encodeRequest.lock(requests, lockId, space, name, m, flags);
           encodeRequest.convert(requests, lockId, m, flags, block);
           expect(requestsOf(requests.view())).toEqual([
-            ["lock", lockId, space, name, m, flags],
-            ["convert", lockId, m, flags, plain],
+            ["lock", lockId, space, name, m, flags, 0, 0],
+            ["convert", lockId, m, flags, plain, 0, undefined],
           ]);
           const results = new ByteWriter();
           beginResults(results);
-          encodeResult.ast(results, lockId, s, m, true, block, true);
-          expect(resultsOf(results.view())).toEqual([["ast", lockId, s, m, true, plain, true]]);
+          encodeResult.ast(results, lockId, s, m, 5, true, block, true);
+          expect(resultsOf(results.view())).toEqual([["ast", lockId, s, m, 5, true, plain, true]]);
         },
       ),
     );
@@ -240,11 +252,15 @@ describe("batches", () => {
 
   test("random bytes are decoded or refused, nothing else", () => {
     fc.assert(
-      fc.property(fc.constantFrom(1, 2, 3, 4, 5, 129, 130, 131, 132, 133, 134, 135, 0), fc.uint8Array({ maxLength: 80 }), (kind, tail) => {
-        const body = Uint8Array.of(kind, ...tail);
-        expect(typeof isRefused(() => requestsOf(body))).toBe("boolean");
-        expect(typeof isRefused(() => resultsOf(body))).toBe("boolean");
-      }),
+      fc.property(
+        fc.constantFrom(1, 2, 3, 4, 5, 6, 129, 130, 131, 132, 133, 134, 135, 136, 0),
+        fc.uint8Array({ maxLength: 80 }),
+        (kind, tail) => {
+          const body = Uint8Array.of(kind, ...tail);
+          expect(typeof isRefused(() => requestsOf(body))).toBe("boolean");
+          expect(typeof isRefused(() => resultsOf(body))).toBe("boolean");
+        },
+      ),
       { numRuns: 3000 },
     );
   });

@@ -1,5 +1,7 @@
 /** One node alone in its cluster, which serves at once: lock rules without a network. */
 import type { LockStatus } from "../../../dlmd/client/api.ts";
+import type { ClientIdentity } from "../../../dlmd/lock/client.ts";
+import { ALTMODE, DEMOTED } from "../../../dlmd/lock/flag.ts";
 import { Mode } from "../../../dlmd/lock/mode.ts";
 import { createNode } from "../../../dlmd/node.ts";
 import type { ClientEvent, ClientRequest, Effect, Node, NodeLimits } from "../../../dlmd/node-api.ts";
@@ -10,7 +12,9 @@ export interface Bench {
   told(): string[];
   /** The last "ast" of that lock. */
   last(clientId: number, lockId: number): Extract<ClientEvent, { kind: "ast" }>;
-  connect(clientId: number): void;
+  connect(clientId: number, identity?: ClientIdentity): void;
+  /** Lets time pass. */
+  at(nowMs: number): void;
   request(clientId: number, ...requests: ClientRequest[]): void;
   lock(clientId: number, lockId: number, mode: Mode, flags?: number): void;
   convert(clientId: number, lockId: number, mode: Mode, flags?: number, lvb?: Uint8Array | null): void;
@@ -33,18 +37,21 @@ export function createBench(clients: readonly number[], limits: Partial<NodeLimi
     nowMs: 0,
     limits,
   });
+  let nowMs = 1;
   const words: string[] = [];
   const asts = new Map<string, Extract<ClientEvent, { kind: "ast" }>>();
   const names = ["NL", "CR", "CW", "PR", "PW", "EX"];
   const note = (clientId: number, event: ClientEvent): void => {
+    if (event.kind === "purged") words.push(`${clientId} purged ${event.locks}${event.error === "" ? "" : ` ${event.error}`}`);
     if (event.kind === "bast") words.push(`${clientId}:${event.lockId} bast ${names[event.wanted]}`);
     if (event.kind !== "ast") return;
     asts.set(`${clientId}:${event.lockId}`, event);
     const status: LockStatus = event.status;
-    words.push(`${clientId}:${event.lockId} ${status} ${names[event.mode]}`);
+    const marks = `${(event.sbFlags & DEMOTED) !== 0 ? " demoted" : ""}${(event.sbFlags & ALTMODE) !== 0 ? " altmode" : ""}`;
+    words.push(`${clientId}:${event.lockId} ${status} ${names[event.mode]}${marks}`);
   };
   const step = (event: Parameters<Node["step"]>[0]): void => {
-    bench.effects = node.step(event, 1);
+    bench.effects = node.step(event, nowMs);
     for (const effect of bench.effects) {
       if (effect.kind === "persist") step({ kind: "persisted", promisedEpoch: effect.promisedEpoch });
       if (effect.kind === "client-events") for (const event of effect.events) note(effect.clientId, event);
@@ -56,11 +63,15 @@ export function createBench(clients: readonly number[], limits: Partial<NodeLimi
     effects: [],
     told: () => words.splice(0),
     last: (clientId, lockId) => asts.get(`${clientId}:${lockId}`) as Extract<ClientEvent, { kind: "ast" }>,
-    connect: (clientId) => {
-      step({ kind: "client-connected", clientId });
+    connect: (clientId, identity) => {
+      step(identity === undefined ? { kind: "client-connected", clientId } : { kind: "client-connected", clientId, identity });
       request(clientId, { kind: "open", lockspaceId: 1, name: "space" });
     },
     request,
+    at: (ms) => {
+      nowMs = ms;
+      step({ kind: "tick" });
+    },
     lock: (clientId, lockId, mode, flags = 0) => request(clientId, { kind: "lock", lockspaceId: 1, lockId, resource: "r", mode, flags }),
     convert: (clientId, lockId, mode, flags = 0, lvb = null) => request(clientId, { kind: "convert", lockId, mode, flags, lvb }),
     unlock: (clientId, lockId, flags = 0, lvb = null) => request(clientId, { kind: "unlock", lockId, flags, lvb }),

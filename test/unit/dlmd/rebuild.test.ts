@@ -52,6 +52,7 @@ describe("conversions after a recovery", () => {
       granted: (lkb: Lkb) => void told.push(`${lkb.id} granted`),
       refused: (lkb: Lkb, status: string) => void told.push(`${lkb.id} ${status}`),
       bast: () => {},
+      nextWaitNo: () => 1,
     };
     const resource = newResource({ name: "v", resources: new Map(), opens: 0 }, "r", 1);
     const add = (id: number, granted: Mode, requested: Mode | null): Lkb => {
@@ -80,12 +81,14 @@ describe("conversions after a recovery", () => {
       { toPeer: (_, m) => void told.push(`${m.kind} ${JSON.stringify(m)}`), toClient: () => {}, protest: () => {} },
       10,
     );
-    manager.members = [{ nodeid: 1, incarnation: "00000000000000aa" }];
-    const resource = manager.resource(manager.lockspace("v"), "r");
+    manager.tables.members = [{ nodeid: 1, incarnation: "00000000000000aa" }];
+    const resource = manager.tables.resource(manager.tables.lockspace("v"), "r");
     for (const id of [1, 2]) {
-      manager.place(Object.assign(newLkb(resource, 2, id, null, 1, 0), { granted: Mode.PR, requested: Mode.EX, sinceMs: id }));
+      manager.tables.place(Object.assign(newLkb(resource, 2, id, null, 1, 0), { granted: Mode.PR, requested: Mode.EX, sinceMs: id }));
     }
     settleRebuilt(manager, resource);
-    expect(told.filter((text) => text.startsWith("refuse"))).toEqual([`refuse {"kind":"refuse","lkbId":2,"status":"deadlock"}`]);
+    expect(told.filter((text) => text.startsWith("refuse"))).toEqual([
+      `refuse {"kind":"refuse","lkbId":2,"grantNo":0,"status":"deadlock","sbFlags":0}`,
+    ]);
   });
 });

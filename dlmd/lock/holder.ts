@@ -1,0 +1,381 @@
+/**
+ * The holder's side of locks: what clients of this node ask for, and what masters answer. Linux fs/dlm/lock.c (request_lock,
+ * convert_lock, unlock_lock, cancel_lock and their replies). Where holder and master are one node there is one lkb and no message.
+ */
+import { E } from "../base/errno.ts";
+import type { LockStatus } from "../client/api.ts";
+import type { ClientEvent, ClientRequest } from "../node-api.ts";
+import type { BastMessage, GrantMessage, LvbWrite, PeerMessage, Refusal, RefuseMessage } from "../wire/peer-message.ts";
+import { maxLvbBytes, maxNameBytes } from "../wire/peer.ts";
+import type { Client } from "./client.ts";
+import { CANCEL, DEMOTED, FORCEUNLOCK, ORPHAN, PERSISTENT, VALBLK, wrongFlags, wrongMode } from "./flag.ts";
+import { type Lkb, newLkb, type Resource } from "./lkb.ts";
+import { isName, type LockTables } from "./lock-tables.ts";
+import { lvbWriteOf, readsLvb } from "./lvb.ts";
+import { masterCancel, masterConvert, masterDown, type MasterPort, masterRemove, masterRequest, writeLvb } from "./master.ts";
+import { joinModes, Mode, modeCovers, modesCompatible } from "./mode.ts";
+import { Orphans } from "./orphans.ts";
+
+/** Lockspaces that one client may have open; the next "open" is refused. */
+export const lockspacesPerClient = 64;
+
+export interface LockPort {
+  toPeer(nodeid: number, message: PeerMessage): void;
+  toClient(client: Client, event: ClientEvent): void;
+  /** A peer said what it cannot have meant. */
+  protest(nodeid: number, message: string): void;
+}
+
+export type LockRequest = Extract<ClientRequest, { lockId: number }>;
+type Asked<K> = Extract<ClientRequest, { kind: K }>;
+
+export class Holder {
+  readonly orphans: Orphans = new Orphans();
+  readonly #tables: LockTables;
+  readonly #port: LockPort;
+  readonly #master: MasterPort;
+  readonly #locksPerClient: number;
+  #nextLkbId = 1;
+
+  constructor(tables: LockTables, port: LockPort, master: MasterPort, locksPerClient: number) {
+    this.#tables = tables;
+    this.#port = port;
+    this.#master = master;
+    this.#locksPerClient = locksPerClient;
+  }
+
+  // ------------------------------------------------------------------------------------------------------- requests
+
+  open(client: Client, lockspaceId: number, name: string): void {
+    const known = client.lockspaces.get(lockspaceId);
+    let error = "";
+    if (!isName(name)) error = `lockspace names have 1 to ${maxNameBytes} bytes of UTF-8`;
+    else if (known !== undefined && known.name !== name) error = `lockspace id ${lockspaceId} is in use for ${known.name}`;
+    else if (known === undefined && client.lockspaces.size >= lockspacesPerClient)
+      error = `more than ${lockspacesPerClient} lockspaces open`;
+    else if (known === undefined) {
+      const lockspace = this.#tables.lockspace(name);
+      lockspace.opens++;
+      client.lockspaces.set(lockspaceId, lockspace);
+    }
+    this.#port.toClient(client, { kind: "opened", lockspaceId, error });
+  }
+
+  request(client: Client, request: LockRequest): void {
+    switch (request.kind) {
+      case "lock":
+        return (request.flags & ORPHAN) === 0 ? this.#lock(client, request) : this.#adopt(client, request);
+      case "convert":
+        return this.#convert(client, request);
+      case "unlock":
+        return (request.flags & CANCEL) === 0 ? this.#unlock(client, request) : this.#cancelByUnlock(client, request);
+      case "cancel":
+        return this.#cancel(client.locks.get(request.lockId), "canceled");
+    }
+  }
+
+  /** Null: nothing is wrong with it so far. */
+  #wrongLock(client: Client, request: Asked<"lock">): [number, string] | null {
+    const { lockId, mode, flags, resource } = request;
+    if (client.locks.has(lockId)) return [E.EEXIST, `lock id ${lockId} is in use`];
+    if (!client.lockspaces.has(request.lockspaceId)) return [E.ENOENT, `lockspace ${request.lockspaceId} is not open`];
+    const wrong = wrongMode(mode) ?? wrongFlags("lock", null, mode, flags);
+    if (wrong !== null) return [E.EINVAL, wrong];
+    if (!isName(resource)) return [E.EINVAL, `resource names have 1 to ${maxNameBytes} bytes of UTF-8`];
+    if (client.locks.size < this.#locksPerClient) return null;
+    return [E.ENOLCK, `the client has ${client.locks.size} locks, its limit`];
+  }
+
+  #lock(client: Client, request: Asked<"lock">): void {
+    const { lockId, mode, flags, resource: name } = request;
+    const wrong = this.#wrongLock(client, request);
+    if (wrong !== null) return this.fail(client, lockId, ...wrong);
+    const tables = this.#tables;
+    const lockspace = client.lockspaces.get(request.lockspaceId) as Resource["lockspace"];
+    const resource = tables.resource(lockspace, name);
+    const lkb = newLkb(resource, tables.nodeid, this.#nextLkbId++, client, client.id, lockId);
+    lkb.requested = mode;
+    lkb.flags = flags;
+    lkb.transaction = request.transaction ?? 0;
+    tables.asked(lkb, this.#deadlineOf(request));
+    resource.held++;
+    client.locks.set(lockId, lkb);
+    if (resource.masterNodeid === tables.nodeid) return masterRequest(this.#master, resource, lkb);
+    tables.heldElsewhere.set(lkb.id, lkb);
+    const { id: lkbId, transaction } = lkb;
+    const message = {
+      kind: "request",
+      lkbId,
+      clientId: client.id,
+      lockspace: lockspace.name,
+      resource: name,
+      mode,
+      flags,
+      transaction,
+    } as const;
+    this.#port.toPeer(resource.masterNodeid, message);
+  }
+
+  #deadlineOf(request: Asked<"lock" | "convert">): number {
+    if (request.deadlineMs !== undefined) return request.deadlineMs;
+    return request.timeoutMs === undefined || request.timeoutMs === 0 ? 0 : this.#tables.nowMs + request.timeoutMs;
+  }
+
+  /** A lock that a connection of the same owner left behind is this client's from now on (hazard C6). */
+  #adopt(client: Client, request: Asked<"lock">): void {
+    const { lockId, mode, resource: name } = request;
+    const wrong = this.#wrongLock(client, request);
+    if (wrong !== null) return this.fail(client, lockId, ...wrong);
+    const lockspace = client.lockspaces.get(request.lockspaceId) as Resource["lockspace"];
+    const found = this.orphans.find(client, lockspace.resources.get(name), mode);
+    if (found === "none") return this.fail(client, lockId, E.ENOENT, `no orphan of this owner on ${name}`);
+    if (found === "other-mode") return this.fail(client, lockId, E.EAGAIN, `the orphan of this owner on ${name} has another mode`);
+    if (found.requested !== null) return this.fail(client, lockId, E.EBUSY, `the orphan on ${name} has a request outstanding`);
+    const told = found.bastMode;
+    this.orphans.adopt(found, client, lockId);
+    found.flags = request.flags;
+    found.sbFlags = 0;
+    this.#ast(found, "granted", (request.flags & VALBLK) !== 0 && found.lvbRead);
+    // Nobody heard what its former owner was told last.
+    if (!modesCompatible(mode, told)) this.#port.toClient(client, { kind: "bast", lockId, wanted: told });
+  }
+
+  #convert(client: Client, request: Asked<"convert">): void {
+    const { lockId, mode, flags, lvb } = request;
+    const lkb = client.locks.get(lockId);
+    if (lkb === undefined) return this.fail(client, lockId, E.ENOENT, `no lock ${lockId}`);
+    if (lkb.requested !== null) return this.fail(client, lockId, E.EBUSY, `lock ${lockId} has a request outstanding`);
+    const granted = lkb.granted as Mode;
+    const wrong = wrongMode(mode) ?? wrongFlags("convert", granted, mode, flags) ?? wrongBlock(lvb);
+    if (wrong !== null) return this.fail(client, lockId, E.EINVAL, wrong);
+    if (modeCovers(granted, mode) && !readsLvb(granted, mode, flags)) return this.#down(lkb, granted, mode, flags, lvb);
+    lkb.transaction = request.transaction ?? lkb.transaction;
+    this.#tables.asked(lkb, this.#deadlineOf(request));
+    const resource = lkb.resource;
+    const kept = flags | (lkb.flags & PERSISTENT);
+    if (resource.masterNodeid === this.#tables.nodeid) return masterConvert(this.#master, resource, lkb, mode, kept);
+    lkb.requested = mode;
+    lkb.flags = kept;
+    lkb.sbFlags = 0;
+    const { id: lkbId, transaction } = lkb;
+    this.#port.toPeer(resource.masterNodeid, { kind: "convert", lkbId, mode, flags: kept, transaction });
+  }
+
+  /** Takes effect here and now; the master learns of it (hazard H2). */
+  #down(lkb: Lkb, granted: Mode, mode: Mode, flags: number, lvb: Uint8Array | null): void {
+    const resource = lkb.resource;
+    const write = lvbWriteOf(granted, mode, flags, lvb);
+    if (write !== "none") {
+      lkb.lvbSeq++;
+      lkb.lvbRead = true;
+      lkb.lvbValid = write === "write";
+      if (write === "write") lkb.lvb = lvb;
+    }
+    const tell = mode !== granted || write !== "none";
+    if (tell) lkb.grantNo = (lkb.grantNo + 1) >>> 0;
+    lkb.granted = mode;
+    lkb.sbFlags = 0;
+    lkb.bastMode = Mode.NL;
+    // Before the master looks again: a blocking AST for the new mode comes after it.
+    this.#ast(lkb, "granted", false);
+    if (!tell) return;
+    const { grantNo, lvbSeq } = lkb;
+    if (resource.masterNodeid === this.#tables.nodeid) {
+      writeLvb(resource, write, lvbSeq, lvb);
+      masterDown(this.#master, resource, lkb, mode, grantNo);
+    } else {
+      const block = write === "write" ? lvb : null;
+      this.#port.toPeer(resource.masterNodeid, { kind: "down", lkbId: lkb.id, grantNo, mode, lvbWrite: write, lvbSeq, lvb: block });
+    }
+  }
+
+  #unlock(client: Client, request: Asked<"unlock">): void {
+    const { lockId, flags, lvb } = request;
+    const lkb = client.locks.get(lockId);
+    if (lkb === undefined) return this.fail(client, lockId, E.ENOENT, `no lock ${lockId}`);
+    const wrong = wrongFlags("unlock", lkb.granted, Mode.NL, flags) ?? wrongBlock(lvb);
+    if (wrong !== null) return this.fail(client, lockId, E.EINVAL, wrong);
+    const outstanding = lkb.requested !== null;
+    if (outstanding && (flags & FORCEUNLOCK) === 0) {
+      return this.fail(client, lockId, E.EBUSY, `lock ${lockId} has a request outstanding: cancel it first, or unlock with FORCEUNLOCK`);
+    }
+    // Each request has its answer: that which is cut short too.
+    if (outstanding) this.#ast(lkb, "canceled", false);
+    this.#remove(lkb, lkb.granted === null || outstanding ? "none" : lvbWriteOf(lkb.granted, null, flags, lvb), lvb);
+    this.#port.toClient(client, astEvent(lockId, "unlocked", Mode.NL));
+  }
+
+  #remove(lkb: Lkb, write: LvbWrite, lvb: Uint8Array | null): void {
+    const resource = lkb.resource;
+    const seq = write === "none" ? lkb.lvbSeq : lkb.lvbSeq + 1;
+    if (resource.masterNodeid === this.#tables.nodeid) {
+      writeLvb(resource, write, seq, lvb);
+      masterRemove(this.#master, resource, lkb);
+    } else {
+      const block = write === "write" ? lvb : null;
+      this.#port.toPeer(resource.masterNodeid, { kind: "unlock", lkbId: lkb.id, lvbWrite: write, lvbSeq: seq, lvb: block });
+    }
+    this.#tables.forget(lkb);
+  }
+
+  #cancelByUnlock(client: Client, { lockId, flags }: Asked<"unlock">): void {
+    const lkb = client.locks.get(lockId);
+    const wrong = lkb === undefined ? null : wrongFlags("unlock", lkb.granted, Mode.NL, flags);
+    if (wrong !== null) return this.fail(client, lockId, E.EINVAL, wrong);
+    this.#cancel(lkb, "canceled");
+  }
+
+  #cancel(lkb: Lkb | undefined, status: "canceled" | "timeout"): void {
+    // Its answer is under way to the client, or the client is wrong: either way there is nothing to take back.
+    if (lkb === undefined || lkb.requested === null || lkb.canceling !== null) return;
+    if (lkb.resource.masterNodeid === this.#tables.nodeid) return masterCancel(this.#master, lkb.resource, lkb, status);
+    lkb.canceling = status;
+    this.#port.toPeer(lkb.resource.masterNodeid, { kind: "cancel", lkbId: lkb.id });
+  }
+
+  /** Requests whose time is over are taken back. */
+  expire(): void {
+    const { deadlines, nowMs } = this.#tables;
+    for (let lkb = deadlines.expired(nowMs); lkb !== null; lkb = deadlines.expired(nowMs)) {
+      lkb.deadlineMs = 0;
+      this.#cancel(lkb, "timeout");
+    }
+  }
+
+  // -------------------------------------------------------------------------------------------------- gone clients
+
+  /** Some of its locks are nobody's once every client has let go of it (hazard C7): others stay as orphans (hazard C6). */
+  mustRelease(client: Client): boolean {
+    if (client.locks.size === 0) return true;
+    for (const lkb of client.locks.values()) if (!staysBehind(lkb)) return true;
+    return false;
+  }
+
+  /** Its persistent locks are orphans from now on. */
+  abandon(client: Client): void {
+    for (const lkb of client.locks.values()) if (staysBehind(lkb)) this.orphans.add(lkb);
+  }
+
+  /** What orphans had asked for is taken back. */
+  cancelOrphans(client: Client): void {
+    for (const lkb of client.locks.values()) if (staysBehind(lkb)) this.#cancel(lkb, "canceled");
+  }
+
+  /** Locks of a client that nobody serves any more (hazard C7) go, waiting ones too; orphans only in purged lockspaces. */
+  releaseClient(client: Client): number {
+    let released = 0;
+    for (const lkb of client.locks.values()) {
+      if (staysBehind(lkb) && client.purged?.has(lkb.resource.lockspace) !== true) continue;
+      released++;
+      // As a dead holder's: what it would have written is not known.
+      const writer = lkb.granted !== null && lkb.granted >= Mode.PW && (lkb.flags & VALBLK) !== 0;
+      this.orphans.delete(lkb);
+      this.#remove(lkb, writer ? "invalidate" : "none", null);
+    }
+    if (client.locks.size === 0) this.closeLockspaces(client);
+    return released;
+  }
+
+  closeLockspaces(client: Client): void {
+    for (const lockspace of client.lockspaces.values()) {
+      lockspace.opens--;
+      this.#tables.releaseLockspace(lockspace);
+    }
+    client.lockspaces.clear();
+  }
+
+  // -------------------------------------------------------------------------------------------------------- answers
+
+  fail(client: Client, lockId: number, errno: number, message: string): void {
+    const mode = client.locks.get(lockId)?.granted ?? Mode.NL;
+    this.#port.toClient(client, { ...astEvent(lockId, "error", mode), error: { errno, message } });
+  }
+
+  #ast(lkb: Lkb, status: LockStatus, lvbRead: boolean): void {
+    this.#port.toClient(lkb.client as Client, {
+      kind: "ast",
+      lockId: lkb.lockId,
+      status,
+      mode: lkb.granted ?? Mode.NL,
+      sbFlags: lkb.sbFlags,
+      lvbRead,
+      lvb: lvbRead ? lkb.lvb : null,
+      lvbValid: lkb.lvbValid,
+      error: null,
+    });
+  }
+
+  /** The lock's fields say what it has now. */
+  granted(lkb: Lkb): void {
+    this.#tables.answered(lkb);
+    this.#ast(lkb, "granted", lkb.lvbRead);
+  }
+
+  refused(lkb: Lkb, status: Refusal): void {
+    const canceling = lkb.canceling;
+    this.#tables.answered(lkb);
+    this.#ast(lkb, status === "canceled" && canceling !== null ? canceling : status, false);
+    if (lkb.granted === null) this.#tables.forget(lkb);
+  }
+
+  /** Also while the service is stopped: what a master granted in its view is granted (hazard H3). */
+  receive(m: GrantMessage | RefuseMessage | BastMessage): void {
+    const lkb = this.#tables.heldElsewhere.get(m.lkbId);
+    // Unknown: the lock was given up while this was on its way.
+    if (lkb === undefined) return;
+    if (m.kind === "grant") return this.#receiveGrant(lkb, m);
+    if (m.kind === "refuse") {
+      lkb.requested = null;
+      lkb.sbFlags = m.sbFlags | (lkb.sbFlags & DEMOTED);
+      if ((m.sbFlags & DEMOTED) !== 0) this.#demoted(lkb, m.grantNo);
+      return this.refused(lkb, m.status);
+    }
+    if (lkb.granted === null || lkb.grantNo !== m.grantNo || modesCompatible(lkb.granted, m.wanted)) return;
+    lkb.bastMode = joinModes(lkb.bastMode, m.wanted);
+    this.#port.toClient(lkb.client as Client, { kind: "bast", lockId: lkb.lockId, wanted: m.wanted });
+  }
+
+  /** Its master took its mode away to end a conversion deadlock, and what it asked for did not come. */
+  #demoted(lkb: Lkb, grantNo: number): void {
+    lkb.granted = Mode.NL;
+    lkb.grantNo = grantNo;
+    lkb.bastMode = Mode.NL;
+  }
+
+  #receiveGrant(lkb: Lkb, m: GrantMessage): void {
+    lkb.granted = m.mode;
+    lkb.requested = null;
+    lkb.sbFlags = m.sbFlags | (lkb.sbFlags & DEMOTED);
+    lkb.grantNo = m.grantNo;
+    lkb.bastMode = Mode.NL;
+    lkb.lvbSeq = m.lvbSeq;
+    lkb.lvbRead = m.lvbRead;
+    lkb.lvbValid = m.lvbValid;
+    lkb.lvb = m.lvb;
+    this.granted(lkb);
+  }
+
+  bast(lkb: Lkb, wanted: Mode): void {
+    this.#port.toClient(lkb.client as Client, { kind: "bast", lockId: lkb.lockId, wanted });
+  }
+
+  /** Puts a client's lock back after `canceling` when its master is gone. */
+  completeCancel(lkb: Lkb): void {
+    lkb.requested = null;
+    this.refused(lkb, "canceled");
+  }
+}
+
+/** Granted and persistent: it outlives its client. */
+function staysBehind(lkb: Lkb): boolean {
+  return lkb.granted !== null && (lkb.flags & PERSISTENT) !== 0;
+}
+
+function wrongBlock(lvb: Uint8Array | null): string | null {
+  if (lvb === null || lvb.byteLength <= maxLvbBytes) return null;
+  return `a value block of ${lvb.byteLength} bytes, at most ${maxLvbBytes} allowed`;
+}
+
+export function astEvent(lockId: number, status: LockStatus, mode: Mode): Extract<ClientEvent, { kind: "ast" }> {
+  return { kind: "ast", lockId, status, mode, sbFlags: 0, lvbRead: false, lvb: null, lvbValid: false, error: null };
+}

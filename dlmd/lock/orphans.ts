@@ -1,0 +1,56 @@
+/**
+ * Locks that outlived their client (PERSISTENT; Linux ls_orphans, dlm_user_adopt_orphan): they stay held until a client of the same
+ * owner adopts them or somebody purges them (hazard C6). An owner is a user id and a key that the program declared when it connected.
+ */
+import type { Client } from "./client.ts";
+import type { Lkb, Resource } from "./lkb.ts";
+import type { Mode } from "./mode.ts";
+
+export class Orphans {
+  readonly #byResource: Map<Resource, Lkb[]> = new Map();
+
+  get size(): number {
+    let size = 0;
+    for (const locks of this.#byResource.values()) size += locks.length;
+    return size;
+  }
+
+  add(lkb: Lkb): void {
+    const locks = this.#byResource.get(lkb.resource);
+    if (locks === undefined) this.#byResource.set(lkb.resource, [lkb]);
+    else if (!locks.includes(lkb)) locks.push(lkb);
+  }
+
+  delete(lkb: Lkb): void {
+    const locks = this.#byResource.get(lkb.resource);
+    const at = locks?.indexOf(lkb) ?? -1;
+    if (locks === undefined || at < 0) return;
+    if (locks.length === 1) this.#byResource.delete(lkb.resource);
+    else locks.splice(at, 1);
+  }
+
+  find(client: Client, resource: Resource | undefined, mode: Mode): Lkb | "none" | "other-mode" {
+    let found: "none" | "other-mode" = "none";
+    for (const lkb of (resource === undefined ? null : this.#byResource.get(resource)) ?? []) {
+      if (!sameOwner(lkb.client as Client, client)) continue;
+      if (lkb.granted === mode) return lkb;
+      found = "other-mode";
+    }
+    return found;
+  }
+
+  adopt(lkb: Lkb, client: Client, lockId: number): void {
+    this.delete(lkb);
+    (lkb.client as Client).locks.delete(lkb.lockId);
+    lkb.client = client;
+    lkb.clientId = client.id;
+    lkb.lockId = lockId;
+    lkb.transaction = 0;
+    client.locks.set(lockId, lkb);
+  }
+}
+
+/** Who declared no key owns nothing that outlives him. */
+function sameOwner(dead: Client, client: Client): boolean {
+  return client.owner !== "" && dead.owner === client.owner && dead.uid === client.uid;
+}
