@@ -39,6 +39,8 @@ export interface NodeLimits {
   readonly savedRequestsPerClient: number;
   /** Messages of one peer that wait for a newer view or the end of recovery; beyond: `pause-peer` until they are used. */
   readonly savedMessagesPerPeer: number;
+  /** A lock of a transaction that has waited so long is looked at for a deadlock; a second by default. */
+  readonly deadlockAfterMs: number;
 }
 
 export interface NodeBoot {

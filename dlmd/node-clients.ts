@@ -112,14 +112,17 @@ export class Clients {
     this.#nextExpiryMs = Math.min(this.#nextExpiryMs, this.nowMs + timeoutMs);
   }
 
-  /** When a request runs out of time; Infinity: none does. What is outstanding waits for service: only its master can say. */
+  /** When a request runs out of time or has waited long; Infinity: never. What is outstanding waits for service: only its master can say. */
   get deadlineMs(): number {
-    return this.#host.serving() ? this.#locks.tables.deadlines.nextMs : this.#nextExpiryMs;
+    if (!this.#host.serving()) return this.#nextExpiryMs;
+    return Math.min(this.#locks.tables.deadlines.nextMs, this.#locks.deadlocks.deadlineMs);
   }
 
   expire(): void {
     if (this.nowMs >= this.#nextExpiryMs) this.#expireSaved();
-    if (this.#host.serving()) this.#locks.holder.expire();
+    if (!this.#host.serving()) return;
+    this.#locks.holder.expire();
+    this.#locks.deadlocks.sweep(this.nowMs);
   }
 
   #expireSaved(): void {

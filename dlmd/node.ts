@@ -20,7 +20,12 @@ import { maxNodes } from "./wire/order-datagram.ts";
 import type { PeerMessage } from "./wire/peer.ts";
 import { hasMember, isIncarnation, type Member, noView, viewName } from "./wire/view-id.ts";
 
-export const defaultLimits: NodeLimits = { locksPerClient: 1_000_000, savedRequestsPerClient: 4096, savedMessagesPerPeer: 65_536 };
+export const defaultLimits: NodeLimits = {
+  locksPerClient: 1_000_000,
+  savedRequestsPerClient: 4096,
+  savedMessagesPerPeer: 65_536,
+  deadlockAfterMs: 1000,
+};
 
 export function createNode(boot: NodeBoot): Node {
   return new NodeCore(boot);
@@ -57,7 +62,7 @@ export class NodeCore implements Node {
       this.#toClient(client, event);
       this.clients.adjustPause(client);
     });
-    this.locks = new LockManager(boot.nodeid, host, this.limits.locksPerClient);
+    this.locks = new LockManager(boot.nodeid, host, this.limits.locksPerClient, this.limits.deadlockAfterMs);
     this.engine = new BuiltinEngine(boot, host);
     this.clients = new Clients(boot, this.locks, this.#asks, this.limits.savedRequestsPerClient, host);
     this.recovery = new Recovery(boot.nodeid, this.locks, host, this.limits.savedMessagesPerPeer);

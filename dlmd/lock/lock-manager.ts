@@ -11,6 +11,7 @@ import type {
   RequestMessage,
   UnlockMessage,
 } from "../wire/peer-message.ts";
+import { type DeadlockPort, Deadlocks } from "./deadlock.ts";
 import { Holder, type LockPort } from "./holder.ts";
 import { type Lkb, newLkb } from "./lkb.ts";
 import { LockTables } from "./lock-tables.ts";
@@ -21,14 +22,20 @@ export class LockManager implements MasterPort {
   readonly nodeid: number;
   readonly tables: LockTables;
   readonly holder: Holder;
+  readonly deadlocks: Deadlocks;
   readonly #port: LockPort;
   #lastWaitNo = 0;
 
-  constructor(nodeid: number, port: LockPort, locksPerClient: number) {
+  constructor(nodeid: number, port: LockPort, locksPerClient: number, deadlockAfterMs = 1000) {
     this.nodeid = nodeid;
     this.tables = new LockTables(nodeid);
     this.#port = port;
     this.holder = new Holder(this.tables, port, this, locksPerClient);
+    const breaker: DeadlockPort = {
+      send: (to, message) => port.toPeer(to, message),
+      refuse: (lkb) => masterCancel(this, lkb.resource, lkb, "deadlock"),
+    };
+    this.deadlocks = new Deadlocks(this.tables, breaker, deadlockAfterMs);
   }
 
   // ------------------------------------------------------------------------------------------- MasterPort: to holders
@@ -83,6 +90,9 @@ export class LockManager implements MasterPort {
       case "refuse":
       case "bast":
         this.holder.receive(message);
+        return true;
+      case "probe":
+        this.deadlocks.receive(message);
         return true;
       default:
         return false;

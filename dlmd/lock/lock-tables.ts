@@ -22,6 +22,8 @@ export function isName(name: string): boolean {
   return bytes <= maxNameBytes;
 }
 
+const nothing: ReadonlySet<Lkb> = new Set();
+
 export class LockTables {
   readonly nodeid: number;
   readonly lockspaces: Map<string, Lockspace> = new Map();
@@ -31,6 +33,7 @@ export class LockTables {
   readonly masteredFor: Map<number, Map<number, Lkb>> = new Map();
   /** Locks of our clients with a request outstanding that belongs to a transaction, by lkb id. */
   readonly waiting: Map<number, Lkb> = new Map();
+  readonly #byTransaction: Map<string, Set<Lkb>> = new Map();
   /** Outstanding requests that end with "timeout". */
   readonly deadlines: DeadlineQueue = new DeadlineQueue();
   /** Members of the view whose tables these are, in ascending order. */
@@ -97,7 +100,7 @@ export class LockTables {
   /** A request of one of our clients is outstanding from now on. */
   asked(lkb: Lkb, deadlineMs: number): void {
     lkb.sinceMs = this.nowMs;
-    if (lkb.transaction !== 0) this.waiting.set(lkb.id, lkb);
+    if (lkb.transaction !== 0) this.#wait(lkb);
     if (deadlineMs === 0) return;
     lkb.deadlineMs = deadlineMs;
     this.deadlines.add(lkb);
@@ -106,10 +109,30 @@ export class LockTables {
   /** It is not any more. */
   answered(lkb: Lkb): void {
     lkb.canceling = null;
-    if (lkb.transaction !== 0) this.waiting.delete(lkb.id);
+    if (lkb.transaction !== 0) this.#endWait(lkb);
     if (lkb.deadlineMs === 0) return;
     lkb.deadlineMs = 0;
     this.deadlines.drop();
+  }
+
+  #wait(lkb: Lkb): void {
+    this.waiting.set(lkb.id, lkb);
+    const key = `${lkb.clientId}/${lkb.transaction}`;
+    const locks = this.#byTransaction.get(key);
+    if (locks === undefined) this.#byTransaction.set(key, new Set([lkb]));
+    else locks.add(lkb);
+  }
+
+  #endWait(lkb: Lkb): void {
+    if (!this.waiting.delete(lkb.id)) return;
+    const key = `${lkb.clientId}/${lkb.transaction}`;
+    const locks = this.#byTransaction.get(key);
+    if (locks?.delete(lkb) === true && locks.size === 0) this.#byTransaction.delete(key);
+  }
+
+  /** What that transaction of that client waits for. */
+  waitingOf(clientId: number, transaction: number): ReadonlySet<Lkb> {
+    return this.#byTransaction.get(`${clientId}/${transaction}`) ?? nothing;
   }
 
   /** A rebuilt lock goes on the queue that its state says. */

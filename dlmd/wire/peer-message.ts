@@ -121,6 +121,42 @@ export interface PurgedMessage {
   /** Locks that are being released. */
   readonly locks: number;
 }
+/** Longer circles of waiting locks are not found: those wait until one is given up or times out. */
+export const maxHops = 32;
+export interface LockName {
+  readonly nodeid: number;
+  readonly lkbId: number;
+}
+/** An edge of the graph of who waits for whom, as the master of the waiting lock saw it. */
+export interface Hop {
+  readonly masterNodeid: number;
+  /** `no`: its waitNo. */
+  readonly waiter: LockName & { readonly no: number };
+  /** `no`: its grantNo, or its waitNo if it blocks because its turn comes first (`queued`). */
+  readonly blocker: LockName & { readonly no: number };
+  readonly queued: boolean;
+  /** waitNo of the request, the waiter's or one before it, that the blocker is in the way of. */
+  readonly via: number;
+  /** Whose the blocker is. */
+  readonly clientId: number;
+  readonly transaction: number;
+}
+/** Looks for a circle of waiting locks: lock/deadlock.ts. */
+export interface ProbeMessage {
+  readonly kind: "probe";
+  readonly initiator: LockName;
+  readonly round: number;
+  /** "wait": to the master of the waiting lock; "hold": to the home of the blocker; "victim": to the master of the initiator. */
+  readonly step: "wait" | "hold" | "victim";
+  /** The second time round. */
+  readonly confirming: boolean;
+  /** Of the hop in question. */
+  readonly index: number;
+  /** The first time round, "wait": the waiting lock. */
+  readonly target: LockName;
+  readonly path: readonly Hop[];
+}
+export const probeSteps: readonly ProbeMessage["step"][] = ["wait", "hold", "victim"];
 /** Recovery, holder to new master: the holder's copy of a lock. */
 export interface RebuildMessage {
   readonly kind: "rebuild";
@@ -169,5 +205,6 @@ export type PeerMessage =
   | BastMessage
   | PurgeMessage
   | PurgedMessage
+  | ProbeMessage
   | RebuildMessage
   | OfferMessage;

@@ -7,7 +7,7 @@
 import { ByteReader, ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
 import { isMode, type Mode } from "../lock/mode.ts";
-import { lvbWrites, type PeerMessage, refusals } from "./peer-message.ts";
+import { type Hop, type LockName, lvbWrites, maxHops, type PeerMessage, probeSteps, refusals } from "./peer-message.ts";
 import { type Member, noIncarnation, readIncarnation, readViewId, type ViewId, writeIncarnation, writeViewId } from "./view-id.ts";
 
 export type * from "./peer-message.ts";
@@ -75,6 +75,33 @@ function readIndexed<T>(r: ByteReader, values: readonly T[], what: string): T {
   const value = values[index];
   if (value === undefined) throw new WireError(`unknown ${what} ${index} at offset ${r.offset - 1}`);
   return value;
+}
+
+function writeLockName(w: ByteWriter, name: LockName): ByteWriter {
+  return w.u16(name.nodeid).u64(name.lkbId);
+}
+
+function readLockName(r: ByteReader): LockName {
+  return { nodeid: r.u16(), lkbId: r.u64() };
+}
+
+function writeHop(w: ByteWriter, hop: Hop): void {
+  writeLockName(w.u16(hop.masterNodeid), hop.waiter).u64(hop.waiter.no);
+  writeLockName(w, hop.blocker).u64(hop.blocker.no).bool(hop.queued).u64(hop.via).u32(hop.clientId).u32(hop.transaction);
+}
+
+function readPath(r: ByteReader): Hop[] {
+  const hops = r.u16();
+  if (hops > maxHops) throw new WireError(`probe of ${hops} hops, at most ${maxHops} allowed`);
+  return Array.from({ length: hops }, () => ({
+    masterNodeid: r.u16(),
+    waiter: { ...readLockName(r), no: r.u64() },
+    blocker: { ...readLockName(r), no: r.u64() },
+    queued: r.bool(),
+    via: r.u64(),
+    clientId: r.u32(),
+    transaction: r.u32(),
+  }));
 }
 
 const table: Table = {
@@ -207,6 +234,24 @@ const table: Table = {
     type: 16,
     encode: (w, m) => w.u32(m.purgeId).u32(m.locks),
     decode: (r) => ({ kind: "purged", purgeId: r.u32(), locks: r.u32() }),
+  },
+  probe: {
+    type: 17,
+    encode: (w, m) => {
+      writeLockName(w, m.initiator).u32(m.round).u8(probeSteps.indexOf(m.step)).bool(m.confirming).u16(m.index);
+      writeLockName(w, m.target).u16(m.path.length);
+      for (const hop of m.path) writeHop(w, hop);
+    },
+    decode: (r) => ({
+      kind: "probe",
+      initiator: readLockName(r),
+      round: r.u32(),
+      step: readIndexed(r, probeSteps, "step of a probe"),
+      confirming: r.bool(),
+      index: r.u16(),
+      target: readLockName(r),
+      path: readPath(r),
+    }),
   },
   offer: {
     type: 14,

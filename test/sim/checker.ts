@@ -1,6 +1,7 @@
 /** What must hold after every step, as clients see it. */
 import { Mode, modeNames, modesCompatible } from "../../dlmd/lock/mode.ts";
 import { hasMember, viewName } from "../../dlmd/wire/view-id.ts";
+import { Circles } from "./circles.ts";
 import type { SimLock } from "./client.ts";
 import type { Cluster, SimNode } from "./cluster.ts";
 
@@ -26,6 +27,8 @@ export class Checker {
   readonly #held: Map<string, Set<SimLock>> = new Map();
   readonly #writes: Map<string, LastWrite> = new Map();
   #version = 0;
+  readonly #circles: Circles = new Circles();
+  deadlocks = 0;
   grants = 0;
   reads = 0;
 
@@ -133,8 +136,15 @@ export class Checker {
     if (version < write.version) this.fail(`${lock.client.name} read block ${version} of ${lock.resource}, ${write.version} was written`);
   }
 
+  /** It was told that it waits in a circle. */
+  deadlocked(lock: SimLock): void {
+    this.deadlocks++;
+    if (!this.#circles.seen(lock)) this.fail(`${lock.client.name}: lock ${lock.id} on ${lock.resource} was never part of a deadlock`);
+  }
+
   /** Two views in which locks are served at one moment. */
   afterStep(): void {
+    if (this.#cluster.transactions) this.#circles.look(this.#cluster.nodes);
     let first: SimNode | null = null;
     for (const node of this.#cluster.nodes) {
       if (!node.alive || !node.core.servesAt(this.nowMs())) continue;

@@ -65,6 +65,11 @@ export class SimClient {
   diedMs: number = Number.POSITIVE_INFINITY;
   #nextLockId = 1;
   readonly owner: string;
+  /**
+   * Keeps what it has until it has all that it wants (blocking ASTs or not), then gives all of it up: so do databases, and
+   * so they come to wait in circles.
+   */
+  readonly transactional: boolean;
   /** Orphans of it in its lockspace are to go. */
   purged = false;
   readonly #random: Random;
@@ -79,6 +84,7 @@ export class SimClient {
     this.#checker = checker;
     this.#send = send;
     this.owner = `owner${random.int(2)}`;
+    this.transactional = node.cluster.transactions && random.chance(0.6);
     send([{ kind: "open", lockspaceId: 7, name: "sim" }]);
   }
 
@@ -94,6 +100,7 @@ export class SimClient {
   /** One random thing to do. */
   act(resources: readonly string[]): void {
     const random = this.#random;
+    if (this.transactional) return this.#transact(resources);
     const idle = [...this.locks.values()].filter((lock) => lock.asked === null);
     const busy = [...this.locks.values()].filter((lock) => lock.asked !== null);
     if (busy.length > 0 && random.chance(0.1)) return this.#cancel(random.pick(busy));
@@ -108,6 +115,30 @@ export class SimClient {
     const lock = random.pick(idle);
     if (random.chance(0.25)) this.#unlock(lock);
     else this.#convert(lock, random.int(6) as Mode);
+  }
+
+  #transact(resources: readonly string[]): void {
+    const locks = [...this.locks.values()];
+    const waiting = locks.filter((lock) => lock.asked !== null);
+    if (waiting.length > 0) {
+      if (this.#random.chance(0.02)) this.#cancel(this.#random.pick(waiting));
+      return;
+    }
+    if (locks.length < 3 && this.#random.chance(0.6)) this.#want(this.#random.pick(resources));
+    else this.finish();
+  }
+
+  #want(resource: string): void {
+    const lock = this.#add(resource);
+    const mode = this.#random.pick([Mode.PR, Mode.EX, Mode.EX]);
+    this.#send([{ kind: "lock", lockspaceId: 7, lockId: lock.id, resource, mode, flags: VALBLK, transaction: 1 }]);
+  }
+
+  /** Gives everything up, if it waits for nothing. */
+  finish(): void {
+    const locks = [...this.locks.values()];
+    if (!this.transactional || locks.some((lock) => lock.asked !== null)) return;
+    for (const lock of locks) this.#unlock(lock);
   }
 
   #flags(mode: Mode): number {
@@ -242,7 +273,7 @@ export class SimClient {
 
   /** Steps down for whoever waits. */
   yieldTo(lock: SimLock): void {
-    if (!this.alive || !this.locks.has(lock.id) || lock.blocking === Mode.NL) return;
+    if (!this.alive || this.transactional || !this.locks.has(lock.id) || lock.blocking === Mode.NL) return;
     if (lock.asked !== null) return this.#cancel(lock);
     const wanted = lock.blocking;
     lock.blocking = Mode.NL;
@@ -306,6 +337,7 @@ export class SimClient {
     if (event.status === "timeout" && !lock.timed) return this.#checker.fail(`${this.name}: lock ${lock.id} timed out without a time-out`);
     const demoted = (event.sbFlags & DEMOTED) !== 0;
     if (demoted && lock.worth !== Mode.NL) return this.#checker.fail(`${this.name}: lock ${lock.id} demoted without CONVDEADLK`);
+    if (event.status === "deadlock" && this.transactional) this.#checker.deadlocked(lock);
     lock.asked = null;
     lock.canceled = false;
     lock.worth = null;
@@ -318,6 +350,9 @@ export class SimClient {
       if (asked !== "down") this.#checker.granted(lock, event.mode);
       if (lock.mode !== event.mode) return this.#checker.fail(`${this.name}: lock ${lock.id} is ${event.mode}, ${lock.mode} expected`);
       if (event.lvbRead) this.#checker.read(lock, event.lvb, event.lvbValid);
+    } else if (event.status === "deadlock" && this.transactional) {
+      this.locks.delete(lock.id);
+      this.finish();
     } else if (lock.mode === null || event.status === "unlocked") this.locks.delete(lock.id);
     else if (lock.mode !== event.mode) return this.#checker.fail(`${this.name}: lock ${lock.id} is ${event.mode}, ${lock.mode} expected`);
     if (lock.blocking !== Mode.NL) later(() => this.yieldTo(lock));

@@ -75,7 +75,7 @@ export class SimNode {
       lineage: this.storedLineage,
       seed: random.int(2 ** 32),
       nowMs: agenda.nowMs,
-      limits: { savedRequestsPerClient: 8, savedMessagesPerPeer: 40 },
+      limits: { savedRequestsPerClient: 8, savedMessagesPerPeer: 40, deadlockAfterMs: 30 },
     });
   }
 
@@ -291,6 +291,8 @@ export class Cluster {
   readonly checker: Checker;
   readonly nodes: readonly SimNode[];
   readonly resources: readonly string[];
+  /** Some clients keep what they have until they have all that they want. */
+  readonly transactions: boolean;
   steps = 0;
   evictions = 0;
   /** No new trouble and no new requests. */
@@ -302,6 +304,7 @@ export class Cluster {
     this.random = new Random(seed);
     const count = this.random.pick([1, 2, 3, 3, 3, 4, 5]);
     this.configs = Array.from({ length: count }, (_, i) => ({ nodeid: i + 1, name: `node${i + 1}`, address: "", votes: 1 }));
+    this.transactions = this.random.chance(0.4);
     this.resources = Array.from({ length: 1 + this.random.int(6) }, (_, i) => `r${i}`);
     this.network = new Network(this);
     this.checker = new Checker(this);
@@ -397,6 +400,7 @@ export class Cluster {
     for (const node of this.nodes) node.start();
     this.#every(100, () => {
       for (const node of this.nodes) [...node.clients.values()][0]?.purge(node.nodeid);
+      for (const node of this.nodes) for (const client of node.clients.values()) client.finish();
     });
     const untilMs = this.agenda.nowMs + timeoutMs * 30;
     while (this.agenda.nowMs < untilMs && this.agenda.step());

@@ -9,6 +9,7 @@ const steps = Number(process.env["STEPS"] ?? 20_000);
 let grants = 0;
 let reads = 0;
 let evictions = 0;
+let deadlocks = 0;
 for (let seed = from; seed <= to; seed++) {
   const cluster = new Cluster(seed);
   try {
@@ -23,9 +24,10 @@ for (let seed = from; seed <= to; seed++) {
   grants += cluster.checker.grants;
   reads += cluster.checker.reads;
   evictions += cluster.evictions;
+  deadlocks += cluster.checker.deadlocks;
 }
 console.log(
-  `${to - from + 1} seeds of ${steps} steps: ${grants} grants, ${reads} value blocks read, ${evictions} evictions, nothing wrong`,
+  `${to - from + 1} seeds of ${steps} steps: ${grants} grants, ${reads} value blocks read, ${evictions} evictions, ${deadlocks} deadlocks, nothing wrong`,
 );
 
 function seedRange(text: string): [number, number] {

@@ -71,6 +71,26 @@ export const peerMessages: readonly PeerMessage[] = [
   { kind: "refuse", lkbId: 5, grantNo: 8, status: "deadlock", sbFlags: 1 },
   { kind: "purge", purgeId: 3, lockspace: "volume", pid: 4711, uid: 1000 },
   { kind: "purged", purgeId: 3, locks: 12 },
+  {
+    kind: "probe",
+    initiator: { nodeid: 3, lkbId: 9 },
+    round: 4,
+    step: "hold",
+    confirming: true,
+    index: 1,
+    target: { nodeid: 4, lkbId: 10 },
+    path: [
+      {
+        masterNodeid: 2,
+        waiter: { nodeid: 3, lkbId: 9, no: 11 },
+        blocker: { nodeid: 4, lkbId: 12, no: 13 },
+        queued: true,
+        via: 14,
+        clientId: 5,
+        transaction: 77,
+      },
+    ],
+  },
   { kind: "bast", lkbId: 5, grantNo: 10, wanted: Mode.CW },
   {
     kind: "rebuild",
