@@ -24,6 +24,8 @@ export interface ClusterOptions {
   readonly nodes: number;
   /** Network namespaces on a bridge, with multicast; else 127.0.0.1, .2 ... with unicast. */
   readonly namespaces?: boolean;
+  /** A compiled dlmd; else this tree's own, built if need be. */
+  readonly program?: string;
 }
 
 /** A dlmd that runs. */
@@ -39,6 +41,8 @@ export interface TestCluster {
   readonly dir: string;
   readonly configFile: string;
   runDir(nodeid: number): string;
+  /** Its network namespace; "" without namespaces. */
+  namespace(nodeid: number): string;
   /** The JSON log of that node, parsed. */
   log(nodeid: number): Record<string, unknown>[];
   start(nodeid: number, options?: { readonly configFile?: string }): Promise<RunningNode>;
@@ -191,8 +195,8 @@ function untilReady(child: ChildProcess): Promise<void> {
 }
 
 /** Writes what a cluster needs; starts nothing yet. */
-export function createCluster({ nodes, namespaces = false }: ClusterOptions): TestCluster {
-  ensureBuilt();
+export function createCluster({ nodes, namespaces = false, program: given }: ClusterOptions): TestCluster {
+  if (given === undefined) ensureBuilt();
   const dir = mkdtempSync(path.join(tmpdir(), "coverlay-dlmd-"));
   const configFile = writeCluster(dir, nodes, namespaces);
   const namespaceNames = namespaces ? Array.from({ length: nodes }, (_, at) => `cvy-${process.pid}-${nextPorts}-${at + 1}`) : [];
@@ -222,7 +226,7 @@ export function createCluster({ nodes, namespaces = false }: ClusterOptions): Te
       ...inside,
       process.execPath,
       "--enable-source-maps",
-      dlmdProgram,
+      given ?? dlmdProgram,
       `--config=${options.configFile ?? configFile}`,
       `--node=node${nodeid}`,
       `--run-dir=${runDir(nodeid)}`,
@@ -261,6 +265,7 @@ export function createCluster({ nodes, namespaces = false }: ClusterOptions): Te
     dir,
     configFile,
     runDir,
+    namespace: (nodeid) => namespaceNames[nodeid - 1] ?? "",
     log(nodeid) {
       const lines = readFileSync(path.join(runDir(nodeid), "log.json"), "utf8")
         .trimEnd()
