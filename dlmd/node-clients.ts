@@ -21,6 +21,8 @@ export interface ClientsHost {
   send(nodeid: number, message: PeerMessage): void;
   pauseClient(clientId: number, pause: boolean): void;
   serving(): boolean;
+  /** Too much is on its way to other nodes. */
+  crowded(): boolean;
   stopped(): boolean;
   view(): View | null;
   viewInfo(): ViewInfo;
@@ -169,7 +171,7 @@ export class Clients {
 
   /** Its answer to "gone" comes behind its requests, so a client that is asked is read in any case. */
   adjustPause(client: Client): void {
-    const pause = client.asked === 0 && client.saved.length > this.#savedLimit;
+    const pause = client.asked === 0 && (client.saved.length > this.#savedLimit || this.#host.crowded());
     if (pause === client.paused || client.gone) return;
     client.paused = pause;
     this.#host.pauseClient(client.id, pause);

@@ -18,7 +18,7 @@ import { startRebuild } from "./recovery/rebuild.ts";
 import { Recovery } from "./recovery/recovery.ts";
 import { maxNodes } from "./wire/order-datagram.ts";
 import type { PeerMessage } from "./wire/peer.ts";
-import { hasMember, isIncarnation, type Member, noView, viewName } from "./wire/view-id.ts";
+import { hasMember, isIncarnation, type Member, noView, type ViewId, viewName } from "./wire/view-id.ts";
 
 export const defaultLimits: NodeLimits = {
   locksPerClient: 1_000_000,
@@ -65,7 +65,7 @@ export class NodeCore implements Node {
     this.locks = new LockManager(boot.nodeid, host, this.limits.locksPerClient, this.limits.deadlockAfterMs);
     this.engine = new BuiltinEngine(boot, host);
     this.clients = new Clients(boot, this.locks, this.#asks, this.limits.savedRequestsPerClient, host);
-    this.recovery = new Recovery(boot.nodeid, this.locks, host, this.limits.savedMessagesPerPeer);
+    this.recovery = new Recovery(boot.nodeid, this.locks, host, this.limits.savedMessagesPerPeer, boot.timeoutMs);
   }
 
   get membership(): Membership {
@@ -82,7 +82,7 @@ export class NodeCore implements Node {
       this.#outbox.push({ kind: "log", level, message, fields });
     const protest = (nodeid: number, message: string): void =>
       log("error", "a peer sent what it cannot have meant", { nodeid, found: message });
-    const send = (nodeid: number, message: PeerMessage): void => this.#send(nodeid, message);
+    const send = (nodeid: number, message: PeerMessage): void => this.recovery.send(nodeid, message);
     return {
       datagram: (to, message) => {
         if (message.kind !== "heartbeat") this.#outbox.push({ kind: "datagram", to, message });
@@ -100,13 +100,18 @@ export class NodeCore implements Node {
       toClient: (client, event) => this.#toClient(client, event),
       protest,
       pausePeer: (nodeid, pause) => this.#outbox.push({ kind: pause ? "pause-peer" : "resume-peer", nodeid }),
-      link: (nodeid) => this.membership.peers.get(nodeid)?.link ?? null,
+      transmit: (nodeid, view, message) => this.#outbox.peer(nodeid, view, message),
+      incarnation: (nodeid) => this.membership.peers.get(nodeid)?.incarnation ?? null,
+      crowding: () => {
+        for (const client of this.clients.all.values()) this.clients.adjustPause(client);
+      },
+      crowded: () => this.recovery.crowded,
       stored: () => this.membership.stored,
       clientsBusy: () => this.#asks.recoveryBusy,
       rebuild: (change) => startRebuild(this.locks, this.clients.all.values(), change, send),
       receive: (from, message) => assert(this.clients.receive(from, message), `message ${message.kind} was not handled`),
       leased: () => this.#nowMs < this.#leaseEndMs && !this.membership.leaving,
-      broken: () => this.#broken(),
+      broken: (why) => this.#broken(why),
       pauseClient: (clientId, pause) => this.#outbox.push({ kind: pause ? "pause-client" : "resume-client", clientId }),
       serving: () => this.recovery.serving,
       stopped: () => this.recovery.stopped,
@@ -114,16 +119,6 @@ export class NodeCore implements Node {
       viewInfo: () => this.viewInfo(),
       query: (what) => this.query(what, this.#nowMs),
     };
-  }
-
-  #send(nodeid: number, message: PeerMessage): void {
-    const view = this.recovery.view as View;
-    if (message.kind !== "mark") this.recovery.noteSent(nodeid);
-    if (this.recovery.isCut(nodeid)) return;
-    // Without a connection the message is lost, which both sides will find out by the counts (recovery.ts).
-    if (this.membership.peers.get(nodeid)?.link === view.members.find((member) => member.nodeid === nodeid)?.incarnation) {
-      this.#outbox.peer(nodeid, view.id, message);
-    }
   }
 
   #toClient(client: Client, event: ClientEvent): void {
@@ -136,11 +131,11 @@ export class NodeCore implements Node {
     this.#outbox.push(effect);
   }
 
-  #broken(): void {
+  #broken(why: string): void {
     if (this.membership.broken) return;
     this.membership.broken = true;
     const view = viewName(this.recovery.view?.id ?? noView);
-    this.#outbox.push({ kind: "log", level: "warn", message: "a peer's connection broke: the view is rebuilt", fields: { view } });
+    this.#outbox.push({ kind: "log", level: "warn", message: "the view is rebuilt", fields: { view, why } });
   }
 
   // --------------------------------------------------------------------------------------------------------- steps
@@ -184,8 +179,7 @@ export class NodeCore implements Node {
       case "client-requests":
         return this.#clientRequests(event.clientId, event.requests);
       case "peer-frame":
-        if (this.membership.peers.get(event.nodeid)?.link == null) return;
-        return this.recovery.receiveFrame(event.nodeid, event.view, event.messages);
+        return this.#peerFrame(event.nodeid, event.view, event.messages);
       case "datagram":
         return this.engine.datagram(event.message);
       case "heartbeat":
@@ -193,6 +187,7 @@ export class NodeCore implements Node {
       case "engine-commands":
         return this.#outbox.push({ kind: "engine-results", results: event.commands.map((command) => this.engine.command(command)) });
       case "tick":
+        this.recovery.acknowledge();
         return this.membership.tick(this.#nowMs);
       case "peer-up":
         if (this.membership.linkUp(event.nodeid, event.incarnation)) this.recovery.linkUp(event.nodeid, event.incarnation);
@@ -200,7 +195,7 @@ export class NodeCore implements Node {
       case "peer-down":
         if (this.membership.peers.get(event.nodeid)?.link !== event.incarnation) return;
         this.membership.linkDown(event.nodeid);
-        return this.recovery.linkDown(event.nodeid);
+        return this.recovery.linkDown(event.nodeid, event.incarnation);
       case "persisted":
         return this.membership.persisted(event.promisedEpoch, this.#nowMs);
       case "client-connected":
@@ -214,6 +209,11 @@ export class NodeCore implements Node {
       default:
         assertNever(event, "event");
     }
+  }
+
+  #peerFrame(nodeid: number, view: ViewId, messages: readonly PeerMessage[]): void {
+    const link = this.membership.peers.get(nodeid)?.link;
+    if (link != null) this.recovery.receiveFrame(nodeid, link, view, messages);
   }
 
   query(what: QueryWhat, nowMs: number): unknown {

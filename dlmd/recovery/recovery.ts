@@ -14,15 +14,22 @@ import type { LockManager } from "../lock/lock-manager.ts";
 import type { View } from "../membership/membership.ts";
 import type { GrantMessage, PeerMessage, RefuseMessage } from "../wire/peer.ts";
 import { hasMember, type Member, noView, sameView, type ViewId } from "../wire/view-id.ts";
+import { Channel } from "./channel.ts";
 import { type Change, finishRebuild, receiveOffer, receiveRebuild } from "./rebuild.ts";
+
+/** Unacknowledged messages to a peer at which they are given up, in limits of what is saved for one. */
+const unackedShare = 4;
 
 export type Phase = "none" | "blocked" | "mark" | "rebuild" | "wait" | "run";
 
 export interface RecoveryHost {
-  send(nodeid: number, message: PeerMessage): void;
+  /** On the present connection to that node. */
+  transmit(nodeid: number, view: ViewId, message: PeerMessage): void;
   pausePeer(nodeid: number, pause: boolean): void;
-  /** Incarnation at the other end of the connection to that node; null: none. */
-  link(nodeid: number): string | null;
+  /** The latest known of that node. */
+  incarnation(nodeid: number): string | null;
+  /** `crowded` changed. */
+  crowding(): void;
   /** Our clients have not yet answered about clients that are gone. */
   clientsBusy(): boolean;
   /** That this node was in the view is on disk. */
@@ -33,8 +40,8 @@ export interface RecoveryHost {
   receive(from: number, message: PeerMessage): void;
   /** A quorum of the view was heard of late (hazard C4). */
   leased(): boolean;
-  /** Frames of this view were lost: a new one is needed. */
-  broken(): void;
+  /** A new view is needed. */
+  broken(why: string): void;
   protest(nodeid: number, message: string): void;
 }
 
@@ -43,14 +50,13 @@ interface Held {
   readonly message: PeerMessage;
 }
 
-interface Channel {
-  /** The peer's incarnation that the counts below belong to. */
-  incarnation: string | null;
-  /** Messages but MARKs. */
-  sent: number;
-  received: number;
+interface Pair {
+  readonly channel: Channel;
+  /** Arrived and not yet to be used; of the channel's incarnation. */
   held: Held[];
   paused: boolean;
+  /** That its connection stays broken was said. */
+  reported: boolean;
 }
 
 export class Recovery {
@@ -63,7 +69,10 @@ export class Recovery {
   readonly #host: RecoveryHost;
   readonly #locks: LockManager;
   readonly #heldLimit: number;
-  readonly #channels: Map<number, Channel> = new Map();
+  readonly #pairs: Map<number, Pair> = new Map();
+  readonly #timeoutMs: number;
+  #crowded = false;
+  #nowMs = 0;
   /** The view whose locks the manager's tables describe, complete or not. */
   #tables: { id: ViewId; members: readonly Member[] } = { id: noView, members: [] };
   /** Answers to this node's requests that came when its service had stopped: one for each lock at most. */
@@ -71,17 +80,17 @@ export class Recovery {
   /** Members of the latest quorate view: a view without quorum buries nobody. */
   #survivors: readonly Member[] = [];
   readonly #lossy: Set<number> = new Set();
-  readonly #markSent: Set<number> = new Set();
   readonly #marks: Set<number> = new Set();
   /** Their connection broke in this view: what came later must not be taken for all that came. */
   readonly #cut: Set<number> = new Set();
   readonly #done: readonly [Set<number>, Set<number>] = [new Set(), new Set()];
 
-  constructor(nodeid: number, locks: LockManager, host: RecoveryHost, heldLimit: number) {
+  constructor(nodeid: number, locks: LockManager, host: RecoveryHost, heldLimit: number, timeoutMs: number) {
     this.#nodeid = nodeid;
     this.#locks = locks;
     this.#host = host;
     this.#heldLimit = heldLimit;
+    this.#timeoutMs = timeoutMs;
   }
 
   // ---------------------------------------------------------------------------------------------------------- views
@@ -90,14 +99,14 @@ export class Recovery {
   stop(): void {
     this.stopped = true;
     const id = this.view?.id ?? noView;
-    for (const [nodeid, channel] of this.#channels) {
-      const held = channel.held;
-      channel.held = [];
+    for (const [nodeid, pair] of this.#pairs) {
+      const held = pair.held;
+      pair.held = [];
       for (const entry of held) {
         if (sameView(entry.view, id)) this.#receiveLate(nodeid, entry.view, entry.message);
-        else channel.held.push(entry);
+        else pair.held.push(entry);
       }
-      this.#adjustPause(nodeid, channel);
+      this.#adjustPause(nodeid, pair);
     }
   }
 
@@ -105,19 +114,28 @@ export class Recovery {
     this.view = view;
     this.stopped = false;
     this.#marks.clear();
-    this.#markSent.clear();
     this.#cut.clear();
     this.#done[0].clear();
     this.#done[1].clear();
     this.phase = view.quorum.quorate ? "mark" : "blocked";
     if (view.quorum.quorate) this.#survivors = view.members;
-    if (this.phase === "mark") for (const member of view.members) this.#sendMark(member);
+    if (this.phase === "mark") this.#enterMark(view);
     this.drain();
     this.advance(view.installedMs);
   }
 
+  #enterMark(view: View): void {
+    for (const [nodeid, { channel }] of this.#pairs) {
+      channel.reopen();
+      if (channel.incarnation !== null && !hasMember(view.members, nodeid, channel.incarnation)) channel.forsake();
+    }
+    for (const { nodeid } of view.members) if (nodeid !== this.#nodeid) this.send(nodeid, { kind: "mark" });
+  }
+
   /** Goes on as far as possible. */
   advance(nowMs: number): void {
+    this.#nowMs = nowMs;
+    this.#noticeBroken(nowMs);
     const view = this.view;
     if (view === null || this.stopped) return;
     if (this.phase === "mark" && this.#all(this.#marks) && !this.#host.clientsBusy() && this.#host.stored()) this.#tellDone(1);
@@ -134,7 +152,7 @@ export class Recovery {
     const done = this.#done[phase - 1] as Set<number>;
     if (done.has(this.#nodeid)) return;
     done.add(this.#nodeid);
-    for (const { nodeid } of (this.view as View).members) if (nodeid !== this.#nodeid) this.#host.send(nodeid, { kind: "done", phase });
+    for (const { nodeid } of (this.view as View).members) if (nodeid !== this.#nodeid) this.send(nodeid, { kind: "done", phase });
   }
 
   #enterRebuild(view: View): void {
@@ -163,73 +181,105 @@ export class Recovery {
 
   // ------------------------------------------------------------------------------------------------------- channels
 
-  #channel(nodeid: number): Channel {
-    let channel = this.#channels.get(nodeid);
-    if (channel === undefined) {
-      channel = { incarnation: null, sent: 0, received: 0, held: [], paused: false };
-      this.#channels.set(nodeid, channel);
+  #pair(nodeid: number): Pair {
+    let pair = this.#pairs.get(nodeid);
+    if (pair === undefined) {
+      const transmit = (to: number, view: ViewId, message: PeerMessage): void => this.#host.transmit(to, view, message);
+      const channel = new Channel(nodeid, { transmit }, this.#heldLimit * unackedShare);
+      pair = { channel, held: [], paused: false, reported: false };
+      this.#pairs.set(nodeid, pair);
     }
-    return channel;
+    return pair;
+  }
+
+  /** To a member of the view, in the view. Kept until it is acknowledged, whether or not there is a connection now. */
+  send(nodeid: number, message: PeerMessage): void {
+    const view = this.view as View;
+    const { incarnation } = view.members.find((member) => member.nodeid === nodeid) as Member;
+    // It died: the next view will say so.
+    if (this.#host.incarnation(nodeid) !== incarnation) return;
+    const pair = this.#pair(nodeid);
+    if (pair.channel.incarnation !== incarnation) pair.held = [];
+    pair.channel.send(incarnation, view.id, message);
+    if (pair.channel.overflowed) this.#host.broken(`more than ${this.#heldLimit * unackedShare} messages to node ${nodeid} unacknowledged`);
+    else if (!this.#crowded && pair.channel.unacked > this.#heldLimit) this.#setCrowded(true);
+  }
+
+  /** So much is on its way to some peer that clients must wait. */
+  get crowded(): boolean {
+    return this.#crowded;
+  }
+
+  #setCrowded(crowded: boolean): void {
+    this.#crowded = crowded;
+    this.#host.crowding();
+  }
+
+  #thinOut(): void {
+    for (const { channel } of this.#pairs.values()) if (channel.unacked > this.#heldLimit / 2) return;
+    this.#setCrowded(false);
   }
 
   linkUp(nodeid: number, incarnation: string): void {
-    const channel = this.#channel(nodeid);
-    if (channel.incarnation !== incarnation) {
-      channel.incarnation = incarnation;
-      channel.sent = 0;
-      channel.received = 0;
-      channel.held = [];
+    const pair = this.#pair(nodeid);
+    if (pair.channel.incarnation !== incarnation) pair.held = [];
+    pair.channel.linkUp(incarnation);
+    pair.paused = false;
+    pair.reported = false;
+    this.#adjustPause(nodeid, pair);
+  }
+
+  linkDown(nodeid: number, incarnation: string): void {
+    const pair = this.#pair(nodeid);
+    pair.paused = false;
+    if (pair.channel.incarnation === incarnation) pair.channel.linkDown(this.#nowMs);
+  }
+
+  /** A connection between members that stays broken past the time-out needs another view. */
+  #noticeBroken(nowMs: number): void {
+    if (this.phase === "blocked" || this.phase === "none") return;
+    for (const [nodeid, pair] of this.#pairs) {
+      const { downSinceMs, incarnation } = pair.channel;
+      if (downSinceMs === null || pair.reported || nowMs - downSinceMs < this.#timeoutMs) continue;
+      if (incarnation === null || !hasMember((this.view as View).members, nodeid, incarnation)) continue;
+      pair.reported = true;
+      this.#host.broken(`no connection to node ${nodeid} for ${this.#timeoutMs} ms`);
     }
-    channel.paused = false;
-    const member = this.view?.members.find((member) => member.nodeid === nodeid);
-    if (member !== undefined && this.phase !== "blocked" && !this.stopped) this.#sendMark(member);
   }
 
-  linkDown(nodeid: number): void {
-    this.#channel(nodeid).paused = false;
-    if (this.phase === "blocked" || !(this.#markSent.has(nodeid) || this.#marks.has(nodeid))) return;
-    this.#cut.add(nodeid);
-    this.#host.broken();
+  /** Tells peers what has arrived; from time to time. */
+  acknowledge(): void {
+    for (const { channel } of this.#pairs.values()) channel.acknowledge();
   }
 
-  /** Nothing more is said to that node in this view: something before it was lost. */
-  isCut(nodeid: number): boolean {
-    return this.#cut.has(nodeid);
-  }
-
-  /** Counts a message that the node sends on the channel. */
-  noteSent(nodeid: number): void {
-    this.#channel(nodeid).sent++;
-  }
-
-  #sendMark(member: Member): void {
-    if (member.nodeid === this.#nodeid || this.#markSent.has(member.nodeid)) return;
-    if (this.#host.link(member.nodeid) !== member.incarnation) return;
-    this.#markSent.add(member.nodeid);
-    this.#host.send(member.nodeid, { kind: "mark", sent: this.#channel(member.nodeid).sent });
-  }
-
-  receiveFrame(from: number, view: ViewId, messages: readonly PeerMessage[]): void {
-    const channel = this.#channel(from);
+  /** `incarnation`: at the other end of the connection on which it came. */
+  receiveFrame(from: number, incarnation: string, view: ViewId, messages: readonly PeerMessage[]): void {
+    const pair = this.#pair(from);
+    // Of a former life of that node.
+    if (pair.channel.incarnation !== incarnation) return;
     for (const message of messages) {
-      if (message.kind !== "mark") channel.received++;
-      else if (message.sent !== channel.received) {
-        // A connection broke with messages in flight: what that node wrote may not have arrived.
-        this.#lossy.add(from);
-        channel.received = message.sent;
-      }
-      this.#route(from, channel, view, message);
+      const arrival = pair.channel.receive(message);
+      if (arrival === "message") this.#route(from, pair, view, message);
+      else if (arrival === "lost") this.#lose(from);
     }
-    this.#adjustPause(from, channel);
+    if (this.#crowded) this.#thinOut();
+    this.#adjustPause(from, pair);
   }
 
-  #route(from: number, channel: Channel, view: ViewId, message: PeerMessage): void {
+  /** What that node wrote may not have arrived, and what comes from it in this view must not be taken for all that came. */
+  #lose(from: number): void {
+    this.#lossy.add(from);
+    this.#cut.add(from);
+    this.#host.broken(`messages of node ${from} were lost`);
+  }
+
+  #route(from: number, pair: Pair, view: ViewId, message: PeerMessage): void {
     const id = this.view?.id ?? noView;
     const current = sameView(view, id);
     if (current && this.#cut.has(from)) return;
     if (!current && view.epoch <= id.epoch) return this.#receiveLate(from, view, message);
-    if (current && this.stopped && channel.held.length === 0) return this.#receiveLate(from, view, message);
-    if (!current || channel.held.length > 0 || !this.#receiveNow(from, message)) channel.held.push({ view, message });
+    if (current && this.stopped && pair.held.length === 0) return this.#receiveLate(from, view, message);
+    if (!current || pair.held.length > 0 || !this.#receiveNow(from, message)) pair.held.push({ view, message });
   }
 
   /** A message of this view; false: it must wait. */
@@ -265,7 +315,7 @@ export class Recovery {
    */
   #receiveLate(from: number, view: ViewId, message: PeerMessage): void {
     // Not the present connection: the message may have come on one that is gone.
-    const incarnation = this.#channel(from).incarnation;
+    const { incarnation } = this.#pair(from).channel;
     if (incarnation === null || !hasMember(this.#survivors, from, incarnation)) return;
     if (message.kind === "offer" && (sameView(view, this.#tables.id) || view.epoch > this.#tables.id.epoch)) {
       return receiveOffer(this.#locks, message);
@@ -277,20 +327,20 @@ export class Recovery {
 
   /** Looks again at what waits, in order. */
   drain(): void {
-    for (const [nodeid, channel] of this.#channels) {
-      if (channel.held.length === 0) continue;
-      const held = channel.held;
-      channel.held = [];
-      for (const { view, message } of held) this.#route(nodeid, channel, view, message);
-      this.#adjustPause(nodeid, channel);
+    for (const [nodeid, pair] of this.#pairs) {
+      if (pair.held.length === 0) continue;
+      const held = pair.held;
+      pair.held = [];
+      for (const { view, message } of held) this.#route(nodeid, pair, view, message);
+      this.#adjustPause(nodeid, pair);
     }
   }
 
   /** Beyond the limit the peer's connection is not read: it waits, nothing is dropped. */
-  #adjustPause(nodeid: number, channel: Channel): void {
-    const pause = channel.held.length > this.#heldLimit;
-    if (pause === channel.paused) return;
-    channel.paused = pause;
+  #adjustPause(nodeid: number, pair: Pair): void {
+    const pause = pair.held.length > this.#heldLimit;
+    if (pause === pair.paused) return;
+    pair.paused = pause;
     this.#host.pausePeer(nodeid, pause);
   }
 

@@ -16,8 +16,21 @@ export const refusals: readonly Refusal[] = ["again", "deadlock", "canceled", "t
 /** First on the channel in a view: all that came before it belongs to views before. */
 export interface MarkMessage {
   readonly kind: "mark";
-  /** Messages sent to this peer's incarnation before this one: what is missing on arrival was lost with a connection. */
-  readonly sent: number;
+}
+/** First on a connection: so many messages of yours have arrived here, on all connections of our two incarnations. */
+export interface ResumeMessage {
+  readonly kind: "resume";
+  readonly received: number;
+}
+/** The answer to RESUME: the next message is that one of mine, counted from 1. */
+export interface ContinueMessage {
+  readonly kind: "continue";
+  readonly first: number;
+}
+/** So many messages of yours have arrived: they need not be kept. */
+export interface AckMessage {
+  readonly kind: "ack";
+  readonly received: number;
 }
 /** Barrier: the sender has done everything of that phase. */
 export interface DoneMessage {
@@ -192,6 +205,9 @@ export interface OfferMessage {
 
 export type PeerMessage =
   | MarkMessage
+  | ResumeMessage
+  | ContinueMessage
+  | AckMessage
   | DoneMessage
   | ClientGoneMessage
   | ClientGoneAckMessage

@@ -105,7 +105,10 @@ function readPath(r: ByteReader): Hop[] {
 }
 
 const table: Table = {
-  mark: { type: 1, encode: (w, m) => w.u64(m.sent), decode: (r) => ({ kind: "mark", sent: r.u64() }) },
+  mark: { type: 1, encode: () => {}, decode: () => ({ kind: "mark" }) },
+  resume: { type: 18, encode: (w, m) => w.u64(m.received), decode: (r) => ({ kind: "resume", received: r.u64() }) },
+  continue: { type: 19, encode: (w, m) => w.u64(m.first), decode: (r) => ({ kind: "continue", first: r.u64() }) },
+  ack: { type: 20, encode: (w, m) => w.u64(m.received), decode: (r) => ({ kind: "ack", received: r.u64() }) },
   done: {
     type: 2,
     encode: (w, m) => w.u8(m.phase),

@@ -112,7 +112,7 @@ afterEach(async () => {
   }
 });
 
-const mark = (sent: number): PeerMessage => ({ kind: "mark", sent });
+const mark = (received: number): PeerMessage => ({ kind: "ack", received });
 
 test("whoever starts first: one connection, both told, messages of a turn in one frame and in order", async () => {
   const b = await side(2);

@@ -58,7 +58,10 @@ export const datagrams: readonly Datagram[] = [
 ];
 
 export const peerMessages: readonly PeerMessage[] = [
-  { kind: "mark", sent: 0x2_0000_0001 },
+  { kind: "mark" },
+  { kind: "resume", received: 0x2_0000_0001 },
+  { kind: "continue", first: 0x2_0000_0002 },
+  { kind: "ack", received: 0x2_0000_0003 },
   { kind: "done", phase: 2 },
   { kind: "client-gone", clientId: 0xfffffffe },
   { kind: "client-gone-ack", clientId: 17 },
