@@ -15,8 +15,15 @@ function noted(context: LocalContext, id: FileId, stat: Float64Array): Attr {
 
 async function getattrCold(context: LocalContext, id: FileId): Promise<Attr> {
   const stat = new Float64Array(STAT.FIELDS);
-  checked(await context.native.pool.metadata.statHandle(context.rootFd, ownHandle(context, id), stat));
-  return noted(context, id, stat);
+  const result = await context.native.pool.metadata.statHandle(context.rootFd, ownHandle(context, id), stat);
+  return result < 0 ? ofRemoved(context, id, result) : noted(context, id, stat);
+}
+
+/** Whoever still names an inode that is gone (a working directory) is told what it was like, as on a local file system. */
+function ofRemoved(context: LocalContext, id: FileId, result: number): Attr {
+  const attr = result === -E.ESTALE ? context.removed.attrOf(id) : undefined;
+  if (attr === undefined) throw errnoError(-result);
+  return attr;
 }
 
 export function getattr(context: LocalContext, id: FileId): Maybe<Attr> {
@@ -26,7 +33,7 @@ export function getattr(context: LocalContext, id: FileId): Maybe<Attr> {
   const result = context.sync.statHandle(context.rootFd, sharedHandle(context, id), context.stat);
   if (result < 0) {
     context.recent.forget(id);
-    throw errnoError(-result);
+    return ofRemoved(context, id, result);
   }
   return noted(context, id, context.stat);
 }

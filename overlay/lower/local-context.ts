@@ -11,6 +11,7 @@ import type { Attr, Entry, FileId, Maybe } from "./lower.ts";
 import { chain, checked, lastly } from "./maybe.ts";
 import type { OpenHandles } from "./open-handles.ts";
 import type { RecentInodes } from "./recent-inodes.ts";
+import type { RemovedInodes } from "./removed-inodes.ts";
 import type { WarmUp } from "./warm-up.ts";
 
 export interface LocalContext {
@@ -29,6 +30,7 @@ export interface LocalContext {
   readonly cachedLookups: boolean;
   readonly recent: RecentInodes;
   readonly directories: DirectoryDescriptors;
+  readonly removed: RemovedInodes;
   readonly warmUp: WarmUp;
   readonly handles: OpenHandles;
   /** Changes of one directory, by its inode number: checking a name and acting on it must not be parted. */

@@ -6,7 +6,7 @@ import { E, Errno, errnoError } from "../../dlmd/base/errno.ts";
 import { HANDLE_BUFFER_BYTES, STAT } from "../native/index.ts";
 import { AT_REMOVEDIR, O, S } from "./linux.ts";
 import { checkName, MAX_LOOKUP_MANY } from "./limits.ts";
-import { attrOfFd, entryOf, entryOfFd, type LocalContext, sameId, withInode } from "./local-context.ts";
+import { attrOfFd, entryOf, entryOfFd, type LocalContext, sameId, sharedHandle, withInode } from "./local-context.ts";
 import type { Attr, Caller, Entry, FileId, LowerHandle, Maybe } from "./lower.ts";
 import { chain, checked } from "./maybe.ts";
 import { warmNames } from "./warm-up.ts";
@@ -186,10 +186,33 @@ function removingCalls(context: LocalContext, removed: Entry | null): LocalConte
   return large ? context.native.pool.metadata : context.metadata;
 }
 
-function noteRemoved(context: LocalContext, removed: Entry): void {
-  const directory = (removed.attr.mode & S.IFMT) === S.IFDIR;
-  if (directory) context.directories.drop(removed.id);
-  if (directory || removed.attr.nlink === 1) context.recent.forget(removed.id);
+const NOT_HELD = -1;
+
+/** Makes sure that it outlives the removal of its last name (removed-inodes.ts), if that is what is about to go. It was just looked up: no disk. */
+function hold(context: LocalContext, going: Entry): number {
+  const directory = (going.attr.mode & S.IFMT) === S.IFDIR;
+  if (!directory && going.attr.nlink !== 1) return NOT_HELD;
+  return context.sync.openByHandle(context.rootFd, sharedHandle(context, going.id), O.PATH);
+}
+
+function noteRemoved(context: LocalContext, removed: Entry, held: number): void {
+  const { id, attr } = removed;
+  const directory = (attr.mode & S.IFMT) === S.IFDIR;
+  if (directory) context.directories.drop(id);
+  if (!directory && attr.nlink !== 1) return;
+  context.recent.forget(id);
+  context.removed.keep(held, id, attr, attr.blocks > LARGE_FILE_BLOCKS);
+}
+
+/** With `going` held: `act`, and what follows from its result. */
+function removing(context: LocalContext, going: Entry | null, act: () => Maybe<number>): Maybe<void> {
+  if (going === null) return chain(act(), (result) => void checked(result));
+  const held = hold(context, going);
+  return chain(act(), (result) => {
+    if (result < 0 && held >= 0) context.sync.close(held);
+    checked(result);
+    noteRemoved(context, going, held);
+  });
 }
 
 function remove(context: LocalContext, parent: FileId, name: Buffer, expected: FileId, flags: number): Maybe<void> {
@@ -197,10 +220,7 @@ function remove(context: LocalContext, parent: FileId, name: Buffer, expected: F
   return inDirectory(context, parent, (dirfd) =>
     chain(lookupIn(context, dirfd, name), (entry) => {
       if (!sameId(entry.id, expected)) throw errnoError(E.ESTALE);
-      return chain(removingCalls(context, entry).unlink(dirfd, name, flags), (result) => {
-        checked(result);
-        noteRemoved(context, entry);
-      });
+      return removing(context, entry, () => removingCalls(context, entry).unlink(dirfd, name, flags));
     }),
   );
 }
@@ -234,13 +254,9 @@ export function rename(
         if (replaced === null ? expectedNew !== null : expectedNew === null || !sameId(replaced.id, expectedNew)) {
           throw errnoError(E.ESTALE);
         }
-        const calls = removingCalls(context, (flags & RENAME_EXCHANGE) === 0 ? replaced : null);
-        return chain(calls.rename(oldFd, oldName, newFd, newName, flags), (result) => {
-          checked(result);
-          // Two names of one inode: rename(2) does nothing.
-          const gone = replaced !== null && (flags & RENAME_EXCHANGE) === 0 && !sameId(replaced.id, moved.id);
-          if (gone) noteRemoved(context, replaced);
-        });
+        // Two names of one inode: rename(2) does nothing.
+        const going = (flags & RENAME_EXCHANGE) !== 0 || (replaced !== null && sameId(replaced.id, moved.id)) ? null : replaced;
+        return removing(context, going, () => removingCalls(context, going).rename(oldFd, oldName, newFd, newName, flags));
       }),
     );
   return context.turns.run([oldParent.ino, newParent.ino], () =>

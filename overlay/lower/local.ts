@@ -5,7 +5,7 @@
  *
  * The serving thread never waits for a disk (DESIGN 4): each call is tried without waiting, or goes to a pool.
  */
-import { E } from "../../dlmd/base/errno.ts";
+import { E, Errno } from "../../dlmd/base/errno.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import { type Calls, HANDLE_BUFFER_BYTES, type Native, STAT, STATFS } from "../native/index.ts";
@@ -20,9 +20,10 @@ import * as data from "./local-data.ts";
 import * as directory from "./local-directory.ts";
 import * as names from "./local-names.ts";
 import type { FileId, Lower, LowerHandle, Maybe, StatFs } from "./lower.ts";
-import { checked } from "./maybe.ts";
+import { chain, checked } from "./maybe.ts";
 import { OpenHandles } from "./open-handles.ts";
 import { RecentInodes } from "./recent-inodes.ts";
+import { RemovedInodes } from "./removed-inodes.ts";
 import { WarmUp } from "./warm-up.ts";
 
 export interface LocalLowerOptions {
@@ -110,6 +111,7 @@ function contextOf(options: LocalLowerOptions, rootFd: number, fileSystem: strin
     cachedLookups: major > 5 || (major === 5 && minor >= 12),
     recent,
     directories,
+    removed: new RemovedInodes({ native }),
     warmUp: new WarmUp(native, directories, log),
     handles: new OpenHandles(native),
     turns: new Exclusive(),
@@ -125,7 +127,12 @@ function findAcls(context: LocalContext): boolean {
   return result >= 0 || result === -E.ENODATA;
 }
 
-function statfs(context: LocalContext): StatFs {
+/** The space of what was removed counts as free. */
+function statfs(context: LocalContext): Maybe<StatFs> {
+  return chain(context.removed.releaseAll(), () => statfsNow(context));
+}
+
+function statfsNow(context: LocalContext): StatFs {
   const fields = new Float64Array(STATFS.FIELDS);
   checked(context.sync.statfs(context.rootFd, fields));
   const field = (at: number): number => fields[at] as number;
@@ -142,12 +149,30 @@ function statfs(context: LocalContext): StatFs {
 }
 
 async function syncfs(context: LocalContext): Promise<void> {
+  await context.removed.releaseAll();
   checked(await context.native.pool.sync.syncfs(context.rootFd));
+}
+
+/** A call is told that there is no room only when the space of what was removed a moment ago has been given back, and it was tried again. */
+function withRoom<T>(context: LocalContext, work: () => Maybe<T>): Maybe<T> {
+  const again = (error: unknown): Maybe<T> => {
+    const noRoom = error instanceof Errno && (error.errno === E.ENOSPC || error.errno === E.EDQUOT);
+    const released = noRoom ? context.removed.releaseAll() : undefined;
+    if (released === undefined) throw error;
+    return chain(released, work);
+  };
+  try {
+    const result = work();
+    return result instanceof Promise ? result.catch(again) : result;
+  } catch (error) {
+    return again(error);
+  }
 }
 
 async function closeAll(context: LocalContext): Promise<void> {
   await context.warmUp.stop();
   await context.handles.closeAll();
+  await context.removed.releaseAll();
   context.directories.dropAll();
   context.sync.close(context.rootFd);
 }
@@ -171,22 +196,23 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
 
     lookup: (parent, name) => names.lookup(context, parent, name),
     lookupMany: (parent, wanted) => names.lookupMany(context, parent, wanted),
-    create: (parent, name, flags, mode, caller) => names.create(context, parent, name, flags, mode, caller),
-    mkdir: (parent, name, mode, caller) => names.mkdir(context, parent, name, mode, caller),
-    mknod: (parent, name, mode, major, minor, caller) => names.mknod(context, parent, name, mode, major, minor, caller),
-    symlink: (parent, name, target, caller) => names.symlink(context, parent, name, target, caller),
+    create: (parent, name, flags, mode, caller) => withRoom(context, () => names.create(context, parent, name, flags, mode, caller)),
+    mkdir: (parent, name, mode, caller) => withRoom(context, () => names.mkdir(context, parent, name, mode, caller)),
+    mknod: (parent, name, mode, major, minor, caller) =>
+      withRoom(context, () => names.mknod(context, parent, name, mode, major, minor, caller)),
+    symlink: (parent, name, target, caller) => withRoom(context, () => names.symlink(context, parent, name, target, caller)),
     unlink: (parent, name, expected) => names.unlink(context, parent, name, expected),
     rmdir: (parent, name, expected) => names.rmdir(context, parent, name, expected),
     rename: (oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew) =>
-      names.rename(context, oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew),
-    link: (id, newParent, newName) => names.link(context, id, newParent, newName),
+      withRoom(context, () => names.rename(context, oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew)),
+    link: (id, newParent, newName) => withRoom(context, () => names.link(context, id, newParent, newName)),
 
     getattr: (id) => attributes.getattr(context, id),
     getattrMany: (ids) => attributes.getattrMany(context, ids),
-    setattr: (id, change, handle) => attributes.setattr(context, id, change, handle),
+    setattr: (id, change, handle) => withRoom(context, () => attributes.setattr(context, id, change, handle)),
     readlink: (id) => attributes.readlink(context, id),
     getxattr: (id, name) => attributes.getxattr(context, id, name),
-    setxattr: (id, name, value, flags) => attributes.setxattr(context, id, name, value, flags),
+    setxattr: (id, name, value, flags) => withRoom(context, () => attributes.setxattr(context, id, name, value, flags)),
     listxattr: (id) => attributes.listxattr(context, id),
     removexattr: (id, name) => attributes.removexattr(context, id, name),
 
@@ -194,13 +220,13 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     opendir: (id) => data.opendir(context, id),
     close: (handle) => context.handles.close(handle),
     read: (handle, offset, bytes) => data.read(context, handle, offset, bytes),
-    write: (handle, bytes, offset, append) => data.write(context, handle, bytes, offset, append),
+    write: (handle, bytes, offset, append) => withRoom(context, () => data.write(context, handle, bytes, offset, append)),
     fsync: (handle, dataOnly) => data.fsync(context, handle, dataOnly),
     fsyncdir: (handle, dataOnly) => data.fsync(context, handle, dataOnly),
-    fallocate: (handle, mode, offset, bytes) => data.fallocate(context, handle, mode, offset, bytes),
+    fallocate: (handle, mode, offset, bytes) => withRoom(context, () => data.fallocate(context, handle, mode, offset, bytes)),
     lseek: (handle, offset, whence) => data.lseek(context, handle, offset, whence),
     copyFileRange: (inHandle, inOffset, outHandle, outOffset, bytes) =>
-      data.copyFileRange(context, inHandle, inOffset, outHandle, outOffset, bytes),
+      withRoom(context, () => data.copyFileRange(context, inHandle, inOffset, outHandle, outOffset, bytes)),
     readdir: (handle, cookie, bytes, listing) => directory.readdir(context, handle, cookie, bytes, listing),
 
     statfs: () => statfs(context),

@@ -41,17 +41,14 @@ export async function setattr(mount: Mount, call: Call, request: SetattrRequest)
   }
 }
 
+/**
+ * Without a lock: what a symbolic link says never changes. And it must not wait for one: the kernel keeps the answer in a page, which is
+ * locked meanwhile, and for which a revoke would wait (hazard F1; fs/fuse/dir.c, fuse_symlink_read_folio).
+ */
 export async function readlink(mount: Mount, call: Call, request: ReadlinkRequest): Promise<void> {
-  const { coherence, lower } = mount;
-  const inode = inodeOf(mount, request.fuseNodeid);
-  if (!coherence.tryPin(inode, Mode.PR)) await coherence.pin(inode, Mode.PR, call);
-  try {
-    let target = lower.readlink(inode.id);
-    if (waiting(target)) target = await target;
-    call.data(target);
-  } finally {
-    coherence.unpin(inode, Mode.PR);
-  }
+  let target = mount.lower.readlink(inodeOf(mount, request.fuseNodeid).id);
+  if (waiting(target)) target = await target;
+  call.data(target);
 }
 
 /** No lock: nothing of it is cached anywhere. */

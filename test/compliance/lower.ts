@@ -1,5 +1,6 @@
 /** What every lower does, local or remote, on any file system; compared with what node:fs sees directly. */
 import fs from "node:fs";
+import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { E, Errno } from "../../dlmd/base/errno.ts";
 import type { Attr, Caller, DirEntry, Entry, FileId, Listing, Lower, LowerHandle, Maybe } from "../../overlay/lower/lower.ts";
@@ -59,12 +60,13 @@ export function lowerCompliance(title: string, make: () => Promise<Fixture>): vo
         at = page.entries.at(-1)?.cookie ?? at;
       }
     }
-    /** Nobody waits for a close, so the last one may still be under way. */
-    async function expectGone(call: () => Maybe<unknown>): Promise<void> {
+    /** It is kept for a moment after its removal, but no longer than the next syncfs; and nobody waits for a close, so the last one may still be under way. */
+    async function expectGone(id: FileId): Promise<void> {
       let errno = 0;
       for (let round = 0; round < 1000 && errno === 0; round += 1) {
-        errno = await errnoOf(call);
-        if (errno === 0) await lower.syncfs();
+        await lower.syncfs();
+        errno = await errnoOf(() => lower.readlink(id));
+        if (errno === E.EINVAL || errno === E.ENOENT) errno = 0;
       }
       expect(errno).toBe(E.ESTALE);
     }
@@ -199,6 +201,7 @@ export function lowerCompliance(title: string, make: () => Promise<Fixture>): vo
       const { dir } = await place();
       const seen = new Map<number, FileId>();
       const answers = new Set<number>();
+      const remembered = new Set<number>();
       let reused = 0;
       // XFS frees inodes in the background, so their numbers come again when they do.
       for (let round = 0; round < 64 || (fixture.alone && reused === 0 && round < 10_000); round += 1) {
@@ -207,17 +210,20 @@ export function lowerCompliance(title: string, make: () => Promise<Fixture>): vo
         const old = seen.get(entry.id.ino);
         if (old !== undefined) {
           reused += 1;
-          answers.add(await errnoOf(() => lower.getattr(old)));
           answers.add(await errnoOf(() => lower.open(old, 0)));
+          // It is remembered until another of that number is removed.
+          remembered.add((await lower.getattr(old)).nlink);
         }
         seen.set(entry.id.ino, entry.id);
         expect((await lower.getattrMany([entry.id, lower.root])).map((attr) => attr?.ino)).toEqual([entry.id.ino, lower.root.ino]);
         await lower.unlink(dir, bytes("f"), entry.id);
-        await expectGone(() => lower.getattr(entry.id));
-        expect(await lower.getattrMany([entry.id])).toEqual([null]);
+        await expectGone(entry.id);
+        expect((await lower.getattrMany([entry.id])).map((attr) => attr?.nlink)).toEqual([0]);
+        expect(await lower.getattrMany([{ ino: entry.id.ino, generation: (entry.id.generation ^ 1) >>> 0 }])).toEqual([null]);
       }
       expect(reused > 0 || !fixture.alone).toBe(true);
       expect([...answers]).toEqual(reused > 0 ? [E.ESTALE] : []);
+      expect([...remembered]).toEqual(reused > 0 ? [0] : []);
     });
 
     it("keeps a file without a name until its last close", async () => {
@@ -230,8 +236,44 @@ export function lowerCompliance(title: string, make: () => Promise<Fixture>): vo
       lower.close(handle);
       expect(await text(second)).toBe("still here!");
       lower.close(second);
-      await expectGone(() => lower.getattr(entry.id));
+      await expectGone(entry.id);
       expect(await errnoOf(() => lower.open(entry.id, 0))).toBe(E.ESTALE);
+    });
+
+    it("lets those go on for a moment who have looked up what was removed or replaced since", async () => {
+      const { dir } = await place();
+      const removed = await file(dir, "removed", "content");
+      const replaced = await file(dir, "replaced", "before");
+      const other = await file(dir, "other", "after");
+      for (const { handle } of [removed, replaced, other]) lower.close(handle);
+      const link = await lower.symlink(dir, bytes("link"), bytes("target"), root);
+      const sub = await lower.mkdir(dir, bytes("sub"), 0o750, root);
+      await lower.unlink(dir, bytes("removed"), removed.entry.id);
+      await lower.rename(dir, bytes("other"), dir, bytes("replaced"), 0, other.entry.id, replaced.entry.id);
+      await lower.unlink(dir, bytes("link"), link.id);
+      await lower.rmdir(dir, bytes("sub"), sub.id);
+
+      for (const [{ entry }, content] of [
+        [removed, "content"],
+        [replaced, "before"],
+      ] as const) {
+        const handle = await lower.open(entry.id, RDWR);
+        expect(await text(handle)).toBe(content);
+        expect(await lower.setattr(entry.id, { mode: 0o600 }, null)).toMatchObject({ nlink: 0, size: content.length });
+        expect(await errnoOf(() => lower.link(entry.id, dir, bytes("again")))).toBe(E.ENOENT);
+        lower.close(handle);
+      }
+      expect((await lower.readlink(link.id)).toString()).toBe("target");
+      const listing = await lower.opendir(sub.id);
+      expect(await errnoOf(() => lower.readdir(listing, 0n, 4096, "plain"))).toBe(E.ENOENT);
+      lower.close(listing);
+
+      for (const { id } of [removed.entry, replaced.entry, link, sub]) {
+        await expectGone(id);
+        expect((await lower.getattr(id)).nlink).toBe(0);
+      }
+      // What was only renamed is none of these.
+      expect((await lower.getattr(other.entry.id)).nlink).toBe(1);
     });
 
     it("does not keep a removed directory alive", async () => {
@@ -243,6 +285,7 @@ export function lowerCompliance(title: string, make: () => Promise<Fixture>): vo
       await lower.rmdir(dir, bytes("sub"), sub);
       expect(await errnoOf(() => lower.lookup(sub, bytes("x")))).toBe(E.ESTALE);
       expect(await errnoOf(() => lower.mkdir(sub, bytes("x"), 0o755, root))).toBe(E.ESTALE);
+      await expectGone(sub);
       expect(await errnoOf(() => lower.opendir(sub))).toBe(E.ESTALE);
     });
 
@@ -473,6 +516,24 @@ export function lowerCompliance(title: string, make: () => Promise<Fixture>): vo
   });
 }
 
+/** Until there is room for nothing more. */
+function fill(file: string, data: Buffer): void {
+  const fd = fs.openSync(file, "w");
+  try {
+    for (let bytesWanted = data.length; bytesWanted >= 512; ) {
+      try {
+        fs.writeSync(fd, data, 0, bytesWanted);
+        fs.fsyncSync(fd);
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
+        bytesWanted /= 2;
+      }
+    }
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
 /** A full disk is an answer, not an end. */
 export function fullDiskCompliance(title: string, make: () => Promise<Fixture>): void {
   it(`${title}: ENOSPC, and everything else goes on`, async () => {
@@ -496,10 +557,19 @@ export function fullDiskCompliance(title: string, make: () => Promise<Fixture>):
       lower.close(handle);
       // The blocks are free once the close, which nobody waits for, is done.
       for (let round = 0; (await lower.statfs()).bfree * 4096 < 2 * data.length && round < 1000; round += 1) await lower.syncfs();
+      const full = await lower.create(lower.root, bytes("full"), RDWR, 0o644, root);
       const small = await lower.create(lower.root, bytes("small"), RDWR, 0o644, root);
       expect(await lower.write(small.handle, data, 0, false)).toEqual({ offset: 0, bytes: data.length });
       await lower.fsync(small.handle, false);
       lower.close(small.handle);
+
+      // The blocks of what was removed just now are free for whoever asks for them.
+      fill(path.join(fixture.path, "again"), data);
+      expect(await errnoOf(() => lower.write(full.handle, data, 0, false))).toBe(E.ENOSPC);
+      const again = await lower.lookup(lower.root, bytes("again"));
+      await lower.unlink(lower.root, bytes("again"), again.id);
+      expect(await lower.write(full.handle, data, 0, false)).toEqual({ offset: 0, bytes: data.length });
+      lower.close(full.handle);
     } finally {
       await fixture.release();
     }

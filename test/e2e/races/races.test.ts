@@ -193,25 +193,19 @@ for k in range(rounds):
 
     it("rename over one name: one survives, and every other is gone", async () => {
       const rounds = 40 * scale;
-      const { results, dir } = await race(
+      const { dir } = await race(
         rounds,
         `
 result = 0
 for k in range(rounds):
     put("own%d" % me, "%d %d" % (me, k))
     os.rename("own%d" % me, "target")
-    while True:
-        try:
-            seen = get("target").split()
-            break
-        except OSError as error:
-            # Replaced between the kernel's lookup and its open, twice in one call: the file of the lookup is gone by then.
-            if error.errno != errno.ESTALE: raise
-            result += 1
-    assert len(seen) == 2, seen
+    # The name is always there: replaced between the kernel's walk and its open, it is the file of the walk that is read.
+    for _ in range(3):
+        seen = get("target").split()
+        assert len(seen) == 2, seen
 `,
       );
-      expect(sum(results)).toBeLessThan(rounds);
       const [names, links, content] = await everywhere<[string[], number, string]>(
         dir,
         `result = [os.listdir("."), os.stat("target").st_nlink, get("target")]`,
