@@ -36,6 +36,7 @@ const PURE = [
   "dlmd/base/errno.ts",
   "dlmd/base/error.ts",
   "dlmd/engine/",
+  "dlmd/config/change.ts",
   "dlmd/lock/",
   "dlmd/membership/",
   "dlmd/recovery/",

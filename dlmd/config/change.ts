@@ -1,0 +1,368 @@
+/**
+ * How a cluster changes its configuration without ever having two quorums (hazard C8). Pure: events in, effects out.
+ *
+ * In each view the lowest member, the coordinator, hears from every member what it keeps (REPORT): the configuration in force, and one that
+ * was proposed and not yet decided. The latest in force is given to who is behind; one that was proposed is taken up again, because
+ * it may have been decided by somebody who is gone: the one of the latest view wins, as in Viewstamped Replication. Then
+ *
+ *     PROPOSE     every member puts it on disk beside the one in force, counts by both from then on, and answers STORED
+ *     COMMIT      when all members of the view have it, and they are a majority of the old and of the new votes
+ *
+ * A proposal is never withdrawn. A change moves one node by one vote, so any majority of before meets any majority of after, and two
+ * proposals that were made apart cannot both win. Needed of the channel: reliable and in order to each member while the view lasts; all
+ * messages name their view, and those of another one are not heard.
+ */
+export interface ConfigVotes {
+  readonly nodeid: number;
+  readonly votes: number;
+}
+
+export interface ConfigRecord {
+  readonly version: number;
+  /** Of the whole: equal for configurations that mean the same. */
+  readonly fingerprint: string;
+  readonly text: string;
+  readonly nodes: readonly ConfigVotes[];
+}
+
+export interface PendingConfig {
+  readonly record: ConfigRecord;
+  /** Epoch of the view in which it was proposed last. */
+  readonly epoch: number;
+}
+
+/** What a node keeps on disk. */
+export interface KeptConfig {
+  readonly committed: ConfigRecord;
+  /** Its version is that of `committed` plus one. */
+  readonly pending: PendingConfig | null;
+}
+
+export interface ConfigView {
+  readonly epoch: number;
+  readonly id: string;
+  readonly members: readonly number[];
+  readonly quorate: boolean;
+}
+
+type InView = { readonly epoch: number; readonly view: string };
+export type ConfigMessage = InView &
+  (
+    | { readonly kind: "report"; readonly committed: ConfigRecord; readonly pending: PendingConfig | null }
+    | { readonly kind: "propose"; readonly record: ConfigRecord }
+    | { readonly kind: "stored"; readonly version: number; readonly fingerprint: string }
+    | { readonly kind: "commit"; readonly record: ConfigRecord }
+    /** To the coordinator: propose this. */
+    | { readonly kind: "request"; readonly requestId: number; readonly record: ConfigRecord }
+    | { readonly kind: "refuse"; readonly requestId: number; readonly reason: string }
+  );
+
+export type ConfigEvent =
+  | { readonly kind: "view"; readonly view: ConfigView }
+  | { readonly kind: "message"; readonly from: number; readonly message: ConfigMessage }
+  /** That "persist" is on stable storage. */
+  | { readonly kind: "persisted"; readonly serial: number }
+  /** Somebody on this node wants that configuration. Answered by one "applied" or "refused". */
+  | { readonly kind: "apply"; readonly requestId: number; readonly record: ConfigRecord }
+  /** A configuration that is in force elsewhere, from a peer that refused us because ours is older. */
+  | { readonly kind: "offered"; readonly record: ConfigRecord };
+
+export type ConfigEffect =
+  | { readonly kind: "send"; readonly to: number; readonly message: ConfigMessage }
+  /** In order; "persisted" when it is on stable storage. */
+  | { readonly kind: "persist"; readonly serial: number; readonly kept: KeptConfig }
+  /** From now on votes are counted by `record`, and by `former` as well where there is one. */
+  | { readonly kind: "count"; readonly record: ConfigRecord; readonly former: ConfigRecord | null }
+  /** That configuration is in force here. */
+  | { readonly kind: "inForce"; readonly record: ConfigRecord }
+  | { readonly kind: "applied"; readonly requestId: number; readonly record: ConfigRecord }
+  | { readonly kind: "refused"; readonly requestId: number; readonly reason: string };
+
+/** Why that change is not allowed, besides votes; null: it is. */
+export type ConfigObjection = (from: ConfigRecord, to: ConfigRecord, members: readonly number[]) => string | null;
+
+/** Requests of this node that wait for their answer; more are refused. */
+export const MAX_REQUESTS = 8;
+/** Messages of a newer view that wait for it to come here; the oldest goes first, and its view will be followed by another. */
+const MAX_EARLY = 256;
+
+function votesIn(nodes: readonly ConfigVotes[], members: Iterable<number>): number {
+  const there = new Set(members);
+  return nodes.reduce((sum, { nodeid, votes }) => sum + (there.has(nodeid) ? votes : 0), 0);
+}
+
+/** Those members are more than half of all votes. */
+export function isMajority(nodes: readonly ConfigVotes[], members: Iterable<number>): boolean {
+  const all = nodes.reduce((sum, { votes }) => sum + votes, 0);
+  return votesIn(nodes, members) * 2 > all;
+}
+
+/** One node at a time, and by one vote: then majorities of before and after always meet. */
+function votesObjection(from: ConfigRecord, to: ConfigRecord, members: readonly number[]): string | null {
+  const before = new Map(from.nodes.map(({ nodeid, votes }) => [nodeid, votes]));
+  const after = new Map(to.nodes.map(({ nodeid, votes }) => [nodeid, votes]));
+  const changed = [...new Set([...before.keys(), ...after.keys()])].filter((nodeid) => before.get(nodeid) !== after.get(nodeid));
+  const [nodeid] = changed;
+  if (nodeid === undefined) return null;
+  if (changed.length > 1) return `one node at a time: nodes ${changed.join(", ")} are added, removed or given other votes at once`;
+  const step = Math.abs((after.get(nodeid) ?? 0) - (before.get(nodeid) ?? 0));
+  if (step > 1) return `one vote at a time: node ${nodeid} has ${before.get(nodeid) ?? 0} votes, and would have ${after.get(nodeid) ?? 0}`;
+  if (!after.has(nodeid) && members.includes(nodeid)) return `node ${nodeid} runs: stop its dlmd before it is removed`;
+  if (!isMajority(to.nodes, members)) {
+    return `the members of the view (${members.join(", ")}) would be no majority by the new votes: start more nodes first`;
+  }
+  return null;
+}
+
+interface Proposal {
+  readonly record: ConfigRecord;
+  readonly stored: Set<number>;
+}
+
+export class ConfigChange {
+  readonly #self: number;
+  readonly #objection: ConfigObjection;
+  #kept: KeptConfig;
+  #view: ConfigView | null = null;
+  #effects: ConfigEffect[] = [];
+  #serial = 0;
+  readonly #onPersisted = new Map<number, () => void>();
+  /** Coordinator: what the members of this view keep; null once all have said it. */
+  #reports: Map<number, { committed: ConfigRecord; pending: PendingConfig | null }> | null = null;
+  #proposal: Proposal | null = null;
+  #early: { from: number; message: ConfigMessage }[] = [];
+  /** Requests that came before all reports. */
+  #waiting: { from: number; requestId: number; record: ConfigRecord }[] = [];
+  /** Our own, until answered. */
+  readonly #requests = new Map<number, ConfigRecord>();
+
+  constructor(self: number, kept: KeptConfig, objection: ConfigObjection) {
+    this.#self = self;
+    this.#kept = kept;
+    this.#objection = objection;
+  }
+
+  get kept(): KeptConfig {
+    return this.#kept;
+  }
+
+  step(event: ConfigEvent): ConfigEffect[] {
+    switch (event.kind) {
+      case "view":
+        this.#enterView(event.view);
+        break;
+      case "message":
+        this.#receive(event.from, event.message);
+        break;
+      case "persisted": {
+        const then = this.#onPersisted.get(event.serial);
+        this.#onPersisted.delete(event.serial);
+        then?.();
+        break;
+      }
+      case "apply":
+        this.#apply(event.requestId, event.record);
+        break;
+      case "offered":
+        this.#adopt(event.record, null);
+    }
+    const effects = this.#effects;
+    this.#effects = [];
+    return effects;
+  }
+
+  // ---------------------------------------------------------------------------------------------------------- views
+
+  #coordinator(view: ConfigView): number {
+    return Math.min(...view.members);
+  }
+
+  #enterView(view: ConfigView): void {
+    // The same view is told again when its service starts or ends.
+    if (this.#view !== null && view.epoch <= this.#view.epoch) return;
+    this.#view = view;
+    this.#proposal = null;
+    this.#waiting = [];
+    const coordinator = this.#coordinator(view);
+    this.#reports = coordinator === this.#self ? new Map() : null;
+    const { committed, pending } = this.#kept;
+    this.#send(view, coordinator, { kind: "report", committed, pending });
+    for (const [requestId, record] of this.#requests) this.#send(view, coordinator, { kind: "request", requestId, record });
+    const early = this.#early;
+    this.#early = [];
+    for (const { from, message } of early) this.#receive(from, message);
+  }
+
+  /** To itself at once: a member is treated like any other. */
+  #send(
+    view: ConfigView,
+    to: number,
+    message: ConfigMessage extends infer M ? (M extends unknown ? Omit<M, "epoch" | "view"> : never) : never,
+  ): void {
+    const whole = { epoch: view.epoch, view: view.id, ...message } as ConfigMessage;
+    if (to === this.#self) this.#receive(to, whole);
+    else this.#effects.push({ kind: "send", to, message: whole });
+  }
+
+  #receive(from: number, message: ConfigMessage): void {
+    const view = this.#view;
+    if (view === null || message.epoch > view.epoch) {
+      if (this.#early.length >= MAX_EARLY) this.#early.shift();
+      this.#early.push({ from, message });
+      return;
+    }
+    if (message.view !== view.id || !view.members.includes(from)) return;
+    const fromCoordinator = from === this.#coordinator(view);
+    switch (message.kind) {
+      case "report":
+        this.#reports?.set(from, message);
+        return this.#checkReports(view);
+      case "propose":
+        return fromCoordinator ? this.#receivePropose(view, message.record) : undefined;
+      case "stored":
+        if (this.#proposal?.record.fingerprint !== message.fingerprint) return;
+        this.#proposal.stored.add(from);
+        return this.#checkProposal(view);
+      case "commit":
+        return fromCoordinator ? this.#adopt(message.record, null) : undefined;
+      case "request":
+        return this.#receiveRequest(view, from, message.requestId, message.record);
+      case "refuse":
+        return this.#answer(message.requestId, message.reason);
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------------------- keeping
+
+  #persist(kept: KeptConfig, then: () => void): void {
+    this.#kept = kept;
+    const serial = ++this.#serial;
+    this.#onPersisted.set(serial, then);
+    this.#effects.push({ kind: "persist", serial, kept });
+  }
+
+  /** A configuration that is decided. */
+  #adopt(record: ConfigRecord, then: (() => void) | null): void {
+    const { committed, pending } = this.#kept;
+    if (record.version <= committed.version) return then?.();
+    const open = pending !== null && pending.record.version > record.version ? pending : null;
+    this.#persist({ committed: record, pending: open }, () => {
+      this.#count();
+      this.#effects.push({ kind: "inForce", record });
+      for (const [requestId, wanted] of this.#requests) {
+        if (wanted.fingerprint === record.fingerprint) this.#answer(requestId, null);
+        else if (wanted.version <= record.version)
+          this.#answer(requestId, `another configuration became version ${record.version} meanwhile`);
+      }
+      then?.();
+    });
+  }
+
+  /** As what is kept says: by the one in force, or by that and the proposed one. */
+  #count(): void {
+    const { committed, pending } = this.#kept;
+    this.#effects.push({ kind: "count", record: pending?.record ?? committed, former: pending === null ? null : committed });
+  }
+
+  // -------------------------------------------------------------------------------------------------- a member's part
+
+  #receivePropose(view: ConfigView, record: ConfigRecord): void {
+    // Whoever proposes has given us the one in force before.
+    if (record.version !== this.#kept.committed.version + 1) return;
+    const pending = { record, epoch: view.epoch };
+    this.#persist({ committed: this.#kept.committed, pending }, () => {
+      this.#count();
+      if (this.#view !== view) return;
+      this.#send(view, this.#coordinator(view), { kind: "stored", version: record.version, fingerprint: record.fingerprint });
+    });
+  }
+
+  #apply(requestId: number, record: ConfigRecord): void {
+    if (this.#requests.size >= MAX_REQUESTS) {
+      this.#effects.push({ kind: "refused", requestId, reason: `${MAX_REQUESTS} requests wait for an answer already` });
+      return;
+    }
+    this.#requests.set(requestId, record);
+    const { committed } = this.#kept;
+    if (record.fingerprint === committed.fingerprint) return this.#answer(requestId, null);
+    if (record.version !== committed.version + 1) {
+      return this.#answer(
+        requestId,
+        `version ${committed.version + 1} expected, because ${committed.version} is in force; found ${record.version}`,
+      );
+    }
+    const view = this.#view;
+    if (view !== null) this.#send(view, this.#coordinator(view), { kind: "request", requestId, record });
+  }
+
+  #answer(requestId: number, reason: string | null): void {
+    const record = this.#requests.get(requestId);
+    if (record === undefined) return;
+    this.#requests.delete(requestId);
+    this.#effects.push(reason === null ? { kind: "applied", requestId, record } : { kind: "refused", requestId, reason });
+  }
+
+  // --------------------------------------------------------------------------------------------- the coordinator's part
+
+  #checkReports(view: ConfigView): void {
+    const reports = this.#reports;
+    if (reports === null || reports.size < view.members.length) return;
+    const all = [...reports];
+    const latest = all.reduce((a, [, { committed }]) => (committed.version > a.version ? committed : a), this.#kept.committed);
+    this.#adopt(latest, () => {
+      if (this.#view !== view) return;
+      this.#reports = null;
+      for (const [nodeid, { committed }] of all) {
+        if (committed.version < latest.version && nodeid !== this.#self) this.#send(view, nodeid, { kind: "commit", record: latest });
+      }
+      const open = all.flatMap(([, { pending }]) => (pending !== null && pending.record.version === latest.version + 1 ? [pending] : []));
+      const [first] = open;
+      if (first !== undefined && view.quorate) this.#propose(view, open.reduce((a, b) => (b.epoch > a.epoch ? b : a), first).record);
+      const waiting = this.#waiting;
+      this.#waiting = [];
+      for (const { from, requestId, record } of waiting) this.#receiveRequest(view, from, requestId, record);
+    });
+  }
+
+  #receiveRequest(view: ConfigView, from: number, requestId: number, record: ConfigRecord): void {
+    if (this.#coordinator(view) !== this.#self) return;
+    if (this.#reports !== null) {
+      this.#waiting.push({ from, requestId, record });
+      return;
+    }
+    // Its answer comes with COMMIT.
+    if (this.#proposal?.record.fingerprint === record.fingerprint) return;
+    const reason = this.#requestObjection(view, record);
+    if (reason === null) this.#propose(view, record);
+    else this.#send(view, from, { kind: "refuse", requestId, reason });
+  }
+
+  #requestObjection(view: ConfigView, record: ConfigRecord): string | null {
+    const { committed, pending } = this.#kept;
+    if (!view.quorate) return "the cluster is not quorate";
+    if (this.#proposal !== null || pending !== null) {
+      return `another change to version ${(pending ?? this.#proposal)?.record.version} is under way: see \`coverlay config show\``;
+    }
+    if (record.version !== committed.version + 1) {
+      return `version ${committed.version + 1} expected, because ${committed.version} is in force; found ${record.version}`;
+    }
+    return votesObjection(committed, record, view.members) ?? this.#objection(committed, record, view.members);
+  }
+
+  #propose(view: ConfigView, record: ConfigRecord): void {
+    this.#proposal = { record, stored: new Set() };
+    for (const nodeid of view.members) this.#send(view, nodeid, { kind: "propose", record });
+  }
+
+  #checkProposal(view: ConfigView): void {
+    const proposal = this.#proposal;
+    if (proposal === null || proposal.stored.size < view.members.length) return;
+    const { record, stored } = proposal;
+    if (!isMajority(this.#kept.committed.nodes, stored) || !isMajority(record.nodes, stored)) return;
+    this.#proposal = null;
+    this.#adopt(record, () => {
+      if (this.#view !== view) return;
+      for (const nodeid of view.members) if (nodeid !== this.#self) this.#send(view, nodeid, { kind: "commit", record });
+    });
+  }
+}
