@@ -1,0 +1,17 @@
+/** The package's `coverlay/dlm`: everything that a program needs to use the lock manager. */
+export type {
+  ClusterInfo,
+  DlmClient,
+  DlmClientHandlers,
+  GoneClient,
+  Lock,
+  LockHandlers,
+  LockStatus,
+  Lockspace,
+  RequestOptions,
+  ViewInfo,
+} from "./api.ts";
+export { LockFlag } from "./api.ts";
+export { connectDlm } from "./client.ts";
+export { type ConvertOptions, type HeldLock, type TakeOptions, takeLock } from "./held-lock.ts";
+export { Mode } from "../lock/mode.ts";
