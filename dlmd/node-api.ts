@@ -12,6 +12,7 @@
 import type { GoneClient, LockStatus, ViewInfo } from "./client/api.ts";
 import type { ClientIdentity } from "./lock/client.ts";
 import type { Mode } from "./lock/mode.ts";
+import type { PlockClientRequest, PlockResult } from "./wire/local-plock.ts";
 import type { Lineage, ViewId } from "./wire/view-id.ts";
 
 export type { Lineage, ViewId } from "./wire/view-id.ts";
@@ -35,6 +36,10 @@ export interface NodeConfig {
 export interface NodeLimits {
   /** A client's lock beyond this ends with error ENOLCK. */
   readonly locksPerClient: number;
+  /** Held ranges and waiting requests of one file: a lock beyond it ends with ENOLCK. An unlock may split beyond it. */
+  readonly fileLocksPerFile: number;
+  /** Held ranges and unanswered file-lock requests of one client: beyond, a lock, or an unlock that splits, ends with ENOLCK. */
+  readonly fileLocksPerClient: number;
   /** Requests of one client that wait for recovery or quorum; beyond: `pause-client` until half of them are done. */
   readonly savedRequestsPerClient: number;
   /** Messages of one peer that wait for a newer view or the end of recovery; beyond: `pause-peer` until they are used. */
@@ -165,7 +170,9 @@ export type ClientRequest =
   /** Answers "gone" with that goneId. */
   | { readonly kind: "gone-ack"; readonly goneId: number }
   /** Answered by "answer". */
-  | { readonly kind: "query"; readonly queryId: number; readonly what: QueryWhat };
+  | { readonly kind: "query"; readonly queryId: number; readonly what: QueryWhat }
+  /** File locks. */
+  | PlockClientRequest;
 
 // --------------------------------------------------------------------------------------------------------- effects
 
@@ -242,7 +249,8 @@ export type ClientEvent =
   | { readonly kind: "gone"; readonly goneId: number; readonly clients: readonly GoneClient[] }
   | { readonly kind: "answer"; readonly queryId: number; readonly data: unknown }
   /** `locks` are being released. error "": nothing went wrong. */
-  | { readonly kind: "purged"; readonly purgeId: number; readonly locks: number; readonly error: string };
+  | { readonly kind: "purged"; readonly purgeId: number; readonly locks: number; readonly error: string }
+  | PlockResult;
 
 export interface LockError {
   /** Positive. EBUSY: an operation is outstanding; EINVAL; ENOLCK: a limit; ENOENT: no such lock or lockspace; EEXIST: lock id in use. */

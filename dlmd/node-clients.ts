@@ -3,6 +3,7 @@
  * when they are gone (hazards C6, C7).
  */
 import { assert } from "./base/assert.ts";
+import { E } from "./base/errno.ts";
 import type { ViewInfo } from "./client/api.ts";
 import { type Client, type ClientIdentity, newClient, nobody } from "./lock/client.ts";
 import { ORPHAN } from "./lock/flag.ts";
@@ -13,7 +14,9 @@ import { Mode } from "./lock/mode.ts";
 import { Purges } from "./lock/purges.ts";
 import type { View } from "./membership/membership.ts";
 import type { ClientEvent, ClientRequest, QueryWhat } from "./node-api.ts";
+import type { PlockService } from "./plock/service.ts";
 import type { PeerMessage } from "./wire/peer-message.ts";
+import { isPlockRequest } from "./wire/local-plock.ts";
 import type { Member } from "./wire/view-id.ts";
 
 export interface ClientsHost {
@@ -36,6 +39,7 @@ export class Clients {
   readonly all: Map<number, Client> = new Map();
   readonly #self: Member;
   readonly #locks: LockManager;
+  readonly #plocks: PlockService;
   readonly #asks: GoneAsks;
   readonly #host: ClientsHost;
   readonly #savedLimit: number;
@@ -47,9 +51,10 @@ export class Clients {
   #nextExpiryMs = Number.POSITIVE_INFINITY;
   nowMs = 0;
 
-  constructor(self: Member, locks: LockManager, asks: GoneAsks, savedLimit: number, host: ClientsHost) {
+  constructor(self: Member, locks: LockManager, plocks: PlockService, asks: GoneAsks, savedLimit: number, host: ClientsHost) {
     this.#self = self;
     this.#locks = locks;
+    this.#plocks = plocks;
     this.#asks = asks;
     this.#savedLimit = savedLimit;
     this.#host = host;
@@ -90,6 +95,7 @@ export class Clients {
   }
 
   #serve(client: Client, request: SavedRequest): void {
+    if (isPlockRequest(request)) return this.#plocks.request(client, request);
     if (request.kind !== "purge") {
       this.#locks.holder.request(client, request);
       if (request.kind !== "lock" || (request.flags & ORPHAN) === 0) return;
@@ -103,6 +109,7 @@ export class Clients {
   // ---------------------------------------------------------------------------------------------- without service
 
   #save(client: Client, request: SavedRequest): void {
+    if (request.kind === "plock-cancel" && this.#cancelSaved(client, request.requestId)) return;
     const timeoutMs = (request.kind === "lock" || request.kind === "convert" ? request.timeoutMs : undefined) ?? 0;
     if (timeoutMs === 0) {
       client.saved.push(request);
@@ -112,6 +119,17 @@ export class Clients {
     client.saved.push(timed);
     this.#timed.set(timed, client);
     this.#nextExpiryMs = Math.min(this.#nextExpiryMs, this.nowMs + timeoutMs);
+  }
+
+  /** A file-lock request that no master has seen ends at once. */
+  #cancelSaved(client: Client, requestId: number): boolean {
+    const at = client.saved.findIndex(
+      (saved) => saved.kind === "plock" && saved.requestId === requestId && saved.op === "lock" && saved.wait,
+    );
+    if (at < 0) return false;
+    client.saved.splice(at, 1);
+    this.#host.toClient(client, { kind: "plock-result", requestId, errno: E.EINTR, conflict: null });
+    return true;
   }
 
   /** When a request runs out of time or has waited long; Infinity: never. What is outstanding waits for service: only its master can say. */
@@ -192,7 +210,7 @@ export class Clients {
       return;
     }
     holder.abandon(client);
-    if (holder.mustRelease(client)) this.#askAboutLater(client);
+    if (holder.mustRelease(client) || this.#plocks.has(client)) this.#askAboutLater(client);
     if (this.#host.serving()) holder.cancelOrphans(client);
   }
 
@@ -221,6 +239,7 @@ export class Clients {
   #releaseIfAnswered(client: Client): void {
     if (client.awaited === null || client.awaited.size > 0 || !this.#host.serving()) return;
     this.#leaving.delete(client);
+    this.#plocks.releaseClient(client);
     this.#locks.holder.releaseClient(client);
     this.forgetEmpty(client);
   }

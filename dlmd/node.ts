@@ -14,14 +14,17 @@ import type { ClientEvent, ClientRequest, Effect, Node, NodeBoot, NodeEvent, Nod
 import { Clients } from "./node-clients.ts";
 import { describeLocks, describeNodes, describeStatus } from "./node-query.ts";
 import { Outbox } from "./outbox.ts";
+import { defaultPlockLimits, PlockService } from "./plock/service.ts";
 import { startRebuild } from "./recovery/rebuild.ts";
 import { Recovery } from "./recovery/recovery.ts";
 import { maxNodes } from "./wire/order-datagram.ts";
 import type { PeerMessage } from "./wire/peer.ts";
+import { isPlockMessage } from "./wire/peer-plock.ts";
 import { hasMember, isIncarnation, type Member, noView, type ViewId, viewName } from "./wire/view-id.ts";
 
 export const defaultLimits: NodeLimits = {
   locksPerClient: 1_000_000,
+  ...defaultPlockLimits,
   savedRequestsPerClient: 4096,
   savedMessagesPerPeer: 65_536,
   deadlockAfterMs: 1000,
@@ -36,6 +39,7 @@ export class NodeCore implements Node {
   readonly limits: NodeLimits;
   readonly clients: Clients;
   readonly locks: LockManager;
+  readonly plocks: PlockService;
   readonly engine: BuiltinEngine;
   readonly recovery: Recovery;
   readonly #outbox = new Outbox();
@@ -63,8 +67,9 @@ export class NodeCore implements Node {
       this.clients.adjustPause(client);
     });
     this.locks = new LockManager(boot.nodeid, host, this.limits.locksPerClient, this.limits.deadlockAfterMs);
+    this.plocks = new PlockService(boot.nodeid, host, this.limits);
     this.engine = new BuiltinEngine(boot, host);
-    this.clients = new Clients(boot, this.locks, this.#asks, this.limits.savedRequestsPerClient, host);
+    this.clients = new Clients(boot, this.locks, this.plocks, this.#asks, this.limits.savedRequestsPerClient, host);
     this.recovery = new Recovery(boot.nodeid, this.locks, host, this.limits.savedMessagesPerPeer, boot.timeoutMs);
   }
 
@@ -108,8 +113,16 @@ export class NodeCore implements Node {
       crowded: () => this.recovery.crowded,
       stored: () => this.membership.stored,
       clientsBusy: () => this.#asks.recoveryBusy,
-      rebuild: (change) => startRebuild(this.locks, this.clients.all.values(), change, send),
-      receive: (from, message) => assert(this.clients.receive(from, message), `message ${message.kind} was not handled`),
+      rebuild: (change) => {
+        startRebuild(this.locks, this.clients.all.values(), change, send);
+        this.plocks.startRebuild(change.members);
+      },
+      rebuilt: () => this.plocks.finishRebuild(),
+      receive: (from, message) => {
+        if (isPlockMessage(message)) this.plocks.receive(from, message);
+        else assert(this.clients.receive(from, message), `message ${message.kind} was not handled`);
+      },
+      receiveLate: (message) => this.plocks.receiveLate(message),
       leased: () => this.#nowMs < this.#leaseEndMs && !this.membership.leaving,
       broken: (why) => this.#broken(why),
       pauseClient: (clientId, pause) => this.#outbox.push({ kind: pause ? "pause-client" : "resume-client", clientId }),
@@ -147,6 +160,7 @@ export class NodeCore implements Node {
     this.#nowMs = nowMs;
     this.locks.tables.nowMs = nowMs;
     this.clients.nowMs = nowMs;
+    this.plocks.nowMs = nowMs;
     this.engine.begin(nowMs);
     this.#updateService();
     this.#dispatch(event);

@@ -13,6 +13,7 @@
 import type { LockManager } from "../lock/lock-manager.ts";
 import type { View } from "../membership/membership.ts";
 import type { GrantMessage, PeerMessage, RefuseMessage } from "../wire/peer.ts";
+import type { PlockAnswerMessage } from "../wire/peer-plock.ts";
 import { hasMember, type Member, noView, sameView, type ViewId } from "../wire/view-id.ts";
 import { Channel } from "./channel.ts";
 import { type Change, finishRebuild, receiveOffer, receiveRebuild } from "./rebuild.ts";
@@ -36,8 +37,12 @@ export interface RecoveryHost {
   stored(): boolean;
   /** Every lock of this node, to its new master. */
   rebuild(change: Change): void;
-  /** A message of a running view that is not about locks. */
+  /** A message of a running view that is not about locks, or of the rebuild of file locks. */
   receive(from: number, message: PeerMessage): void;
+  /** An answer of the last view to a file-lock request of this node. */
+  receiveLate(message: PlockAnswerMessage): void;
+  /** Everything was named by everybody: file locks that can be granted are granted. */
+  rebuilt(): void;
   /** A quorum of the view was heard of late (hazard C4). */
   leased(): boolean;
   /** A new view is needed. */
@@ -76,7 +81,7 @@ export class Recovery {
   /** The view whose locks the manager's tables describe, complete or not. */
   #tables: { id: ViewId; members: readonly Member[] } = { id: noView, members: [] };
   /** Answers to this node's requests that came when its service had stopped: one for each lock at most. */
-  #late: { member: Member; message: GrantMessage | RefuseMessage }[] = [];
+  #late: { member: Member; message: GrantMessage | RefuseMessage | PlockAnswerMessage }[] = [];
   /** Members of the latest quorate view: a view without quorum buries nobody. */
   #survivors: readonly Member[] = [];
   readonly #lossy: Set<number> = new Set();
@@ -170,12 +175,15 @@ export class Recovery {
     const late = this.#late;
     this.#late = [];
     for (const { member, message } of late) {
-      if (hasMember(view.members, member.nodeid, member.incarnation)) this.#locks.holder.receive(message);
+      if (!hasMember(view.members, member.nodeid, member.incarnation)) continue;
+      if (message.kind === "plock-answer") this.#host.receiveLate(message);
+      else this.#locks.holder.receive(message);
     }
   }
 
   #enterRun(): void {
     finishRebuild(this.#locks);
+    this.#host.rebuilt();
     this.phase = "run";
   }
 
@@ -301,6 +309,11 @@ export class Recovery {
         if (this.phase !== "rebuild") return false;
         receiveOffer(this.#locks, message);
         return true;
+      case "plock-held":
+      case "plock-again":
+        if (this.phase !== "rebuild") return false;
+        this.#host.receive(from, message);
+        return true;
       default:
         if (!this.serving) return false;
         if (!this.#locks.receive(from, message)) this.#host.receive(from, message);
@@ -322,7 +335,8 @@ export class Recovery {
     }
     if (!sameView(view, this.#tables.id)) return;
     if (message.kind === "down" || message.kind === "unlock") this.#locks.receiveStopped(from, message);
-    else if (message.kind === "grant" || message.kind === "refuse") this.#late.push({ member: { nodeid: from, incarnation }, message });
+    else if (message.kind === "grant" || message.kind === "refuse" || message.kind === "plock-answer")
+      this.#late.push({ member: { nodeid: from, incarnation }, message });
   }
 
   /** Looks again at what waits, in order. */

@@ -135,6 +135,7 @@ export class LocalClient implements RequestSink {
       case "opened":
       case "purged":
       case "gone":
+      case "plock-result":
         this.#message(event);
         return;
       case "answer":

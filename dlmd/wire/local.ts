@@ -7,6 +7,15 @@ import { ByteReader, type ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
 import type { ClusterInfo, GoneClient, ViewInfo } from "../client/api.ts";
 import { LOCAL_FRAME_BYTES, NAME_BYTES, REASON_BYTES, REQUESTS_KIND, RESULTS_KIND, readName } from "./local-batch.ts";
+import {
+  encodePlockRequest,
+  encodePlockResult,
+  type PlockClientRequest,
+  type PlockResult,
+  PLOCK_RESULT_KIND,
+  readPlockRequest,
+  readPlockResult,
+} from "./local-plock.ts";
 
 /** "CVLD" */
 const MAGIC = 0x444c5643;
@@ -42,7 +51,8 @@ export type ClientMessage =
   | { readonly kind: "requests"; readonly entries: ByteReader }
   | { readonly kind: "gone-ack"; readonly goneId: number }
   | { readonly kind: "query"; readonly queryId: number; readonly what: QueryWhat }
-  | { readonly kind: "purge"; readonly purgeId: number; readonly lockspaceId: number; readonly nodeid: number; readonly pid: number };
+  | { readonly kind: "purge"; readonly purgeId: number; readonly lockspaceId: number; readonly nodeid: number; readonly pid: number }
+  | PlockClientRequest;
 
 export type ServerMessage =
   | { readonly kind: "welcome"; readonly info: ClusterInfo; readonly view: ViewInfo }
@@ -56,6 +66,7 @@ export type ServerMessage =
   | { readonly kind: "answer"; readonly queryId: number; readonly json: Uint8Array }
   /** `error` "": `locks` are being released. */
   | { readonly kind: "purged"; readonly purgeId: number; readonly locks: number; readonly error: string }
+  | PlockResult
   /** The connection ends after it. */
   | { readonly kind: "error"; readonly reason: string };
 
@@ -78,6 +89,10 @@ export function encodeClientMessage(writer: ByteWriter, message: Exclude<ClientM
     case "query":
       writer.u8(Kind.QUERY).u32(message.queryId).u8(queries.indexOf(message.what));
       return;
+    case "plock":
+    case "plock-cancel":
+    case "plock-release":
+      return encodePlockRequest(writer, message);
     default:
       assertNever(message, "client message");
   }
@@ -117,8 +132,11 @@ function readClientMessage(reader: ByteReader): ClientMessage {
       return readQuery(reader);
     case Kind.PURGE:
       return { kind: "purge", purgeId: reader.u32(), lockspaceId: reader.u32(), nodeid: reader.u16(), pid: reader.u32() };
-    default:
-      throw new WireError(`message of kind ${kind} from a client, 1 to 6 expected`);
+    default: {
+      const plock = readPlockRequest(kind, reader);
+      if (plock === null) throw new WireError(`message of kind ${kind} from a client, 1 to 6 or 20 to 22 expected`);
+      return plock;
+    }
   }
 }
 
@@ -228,6 +246,8 @@ export function encodeServerMessage(writer: ByteWriter, message: Exclude<ServerM
     case "error":
       writer.u8(Kind.ERROR).string(message.reason);
       return;
+    case "plock-result":
+      return encodePlockResult(writer, message);
     default:
       assertNever(message, "server message");
   }
@@ -248,12 +268,14 @@ function readServerMessage(reader: ByteReader): ServerMessage {
       return readGone(reader);
     case Kind.ANSWER:
       return { kind: "answer", queryId: reader.u32(), json: reader.block(LOCAL_FRAME_BYTES) };
+    case PLOCK_RESULT_KIND:
+      return readPlockResult(reader);
     case Kind.ERROR:
       return { kind: "error", reason: reader.string(REASON_BYTES) };
     case Kind.PURGED:
       return { kind: "purged", purgeId: reader.u32(), locks: reader.u32(), error: reader.string(REASON_BYTES) };
     default:
-      throw new WireError(`message of kind ${kind} from dlmd, 129 to 136 expected`);
+      throw new WireError(`message of kind ${kind} from dlmd, 129 to 136 or 148 expected`);
   }
 }
 

@@ -4,6 +4,7 @@
  * Messages are those of Linux fs/dlm (dlm_internal.h DLM_MSG_*, DLM_RCOM_*) where they have a namesake; departures: a conversion
  * down and an unlock have no reply (hazard H2), and a view is entered with MARK and left with the next one.
  */
+import type { PlockMessage } from "./peer-plock.ts";
 import type { Mode } from "../lock/mode.ts";
 import type { Member } from "./view-id.ts";
 
@@ -223,4 +224,5 @@ export type PeerMessage =
   | PurgedMessage
   | ProbeMessage
   | RebuildMessage
-  | OfferMessage;
+  | OfferMessage
+  | PlockMessage;

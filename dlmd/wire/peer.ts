@@ -8,6 +8,7 @@ import { ByteReader, ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
 import { isMode, type Mode } from "../lock/mode.ts";
 import { type Hop, type LockName, lvbWrites, maxHops, type PeerMessage, probeSteps, refusals } from "./peer-message.ts";
+import { plockRows } from "./peer-plock.ts";
 import { type Member, noIncarnation, readIncarnation, readViewId, type ViewId, writeIncarnation, writeViewId } from "./view-id.ts";
 
 export type * from "./peer-message.ts";
@@ -105,6 +106,7 @@ function readPath(r: ByteReader): Hop[] {
 }
 
 const table: Table = {
+  ...plockRows,
   mark: { type: 1, encode: () => {}, decode: () => ({ kind: "mark" }) },
   resume: { type: 18, encode: (w, m) => w.u64(m.received), decode: (r) => ({ kind: "resume", received: r.u64() }) },
   continue: { type: 19, encode: (w, m) => w.u64(m.first), decode: (r) => ({ kind: "continue", first: r.u64() }) },

@@ -39,6 +39,7 @@ const PURE = [
   "dlmd/config/change.ts",
   "dlmd/lock/",
   "dlmd/membership/",
+  "dlmd/plock/",
   "dlmd/recovery/",
   "dlmd/wire/",
   "dlmd/node.ts",

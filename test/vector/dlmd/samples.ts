@@ -1,5 +1,7 @@
 /** One message of each kind, with every field different from its default. */
 import { Mode } from "../../../dlmd/lock/mode.ts";
+import { maxOffset, type PlockOwner } from "../../../dlmd/plock/range.ts";
+import type { PlockEdge, PlockMessage } from "../../../dlmd/wire/peer-plock.ts";
 import type { Datagram } from "../../../dlmd/wire/datagram.ts";
 import type { Hello, PeerMessage } from "../../../dlmd/wire/peer.ts";
 import type { ViewId } from "../../../dlmd/wire/view-id.ts";
@@ -57,11 +59,51 @@ export const datagrams: readonly Datagram[] = [
   { kind: "flushed", ...sender, view, together: true, synced: false, lasts },
 ];
 
+const owner: PlockOwner = { nodeid: 0x1234, clientId: 0xfffffffe, kind: "ofd", owner: 0xfedcba9876543210n };
+const range = { type: "write", start: 0x1_0000_0001n, end: maxOffset, pid: 4711 } as const;
+const ask = {
+  requestId: 0x1_0000_0005,
+  lockspace: "volume",
+  file: "i:1:2",
+  clientId: 6,
+  ownerKind: "flock",
+  owner: 0xffffffffffffffffn,
+  op: "unlock",
+  wait: true,
+  entangled: false,
+  ...range,
+} as const;
+const edge: PlockEdge = {
+  masterNodeid: 3,
+  request: { nodeid: 4, requestId: 5 },
+  from: owner,
+  to: { ...owner, kind: "posix" },
+  soft: true,
+  stamp: 9,
+};
+
+const plockMessages: readonly PlockMessage[] = [
+  { kind: "plock-request", ...ask },
+  { kind: "plock-cancel", requestId: 7 },
+  { kind: "plock-recheck", requestId: 8 },
+  { kind: "plock-answer", requestId: 9, status: "deadlock", conflict: { ...range, owner } },
+  { kind: "plock-held", lockspace: "volume", file: "é", clientId: 6, ownerKind: "posix", owner: 1n, ranges: [{ ...range, type: "read" }] },
+  { kind: "plock-again", ...ask, op: "lock", waitedMs: 1000, canceled: true },
+  { kind: "plock-probe", searchId: 3, owners: [owner], requests: [{ nodeid: 2, requestId: 3 }] },
+  { kind: "plock-probe-reply", searchId: 3, waits: [{ masterNodeid: 9, request: { nodeid: 2, requestId: 3 } }], edges: [edge] },
+  { kind: "plock-cycle", searchId: 3, edges: [edge, { ...edge, soft: false }], at: 1, sentence: "overtake" },
+  { kind: "plock-judged", searchId: 3 },
+  { kind: "plock-verify", caseId: 12, edges: [edge] },
+  { kind: "plock-sentence", caseId: 12, request: { nodeid: 2, requestId: 3 }, sentence: "overtake" },
+  { kind: "plock-verdict", caseId: 12, yes: true },
+];
+
 export const peerMessages: readonly PeerMessage[] = [
   { kind: "mark" },
   { kind: "resume", received: 0x2_0000_0001 },
   { kind: "continue", first: 0x2_0000_0002 },
   { kind: "ack", received: 0x2_0000_0003 },
+  ...plockMessages,
   { kind: "done", phase: 2 },
   { kind: "client-gone", clientId: 0xfffffffe },
   { kind: "client-gone-ack", clientId: 17 },

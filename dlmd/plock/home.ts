@@ -1,0 +1,299 @@
+/**
+ * What the clients of this node hold and what they have asked for: the side from which a master is rebuilt.
+ *
+ * What is held here follows the master's answers, which come in the order in which it acted; what is given up is given up here when it is
+ * sent (hazard H2) and once more when the master answers, because a grant may have come in between. Until that answer an unlock stays
+ * among the requests, also one that no client waits for: else a master's death at that moment would keep the lock for ever (hazard M5).
+ */
+import { E } from "../base/errno.ts";
+import type { Client } from "../lock/client.ts";
+import { isName } from "../lock/lock-tables.ts";
+import type { ClientEvent } from "../node-api.ts";
+import type { PlockClientRequest } from "../wire/local-plock.ts";
+import type { PlockAnswerMessage, PlockAsk, PlockConflict, PlockMessage, PlockRequestName, PlockStatus } from "../wire/peer-plock.ts";
+import { IntervalTree } from "./interval-tree.ts";
+import type { PlockLimits } from "./master.ts";
+import { changeOwned, type Held, mostAdded } from "./owned.ts";
+import { maxOffset, type OwnerKind, ownerKey, type PlockOwner, type PlockType } from "./range.ts";
+
+/** Ranges in one message of a rebuild. */
+const rangesPerMessage = 1024;
+
+/** An owner on one file. */
+interface Owned {
+  readonly client: HomeClient;
+  readonly lockspace: string;
+  readonly file: string;
+  readonly owner: PlockOwner;
+  readonly ranges: IntervalTree<Held<Owned>>;
+  /** Requests without an answer, in order. */
+  readonly asked: Map<number, Asked>;
+}
+
+interface Asked {
+  readonly ask: PlockAsk;
+  readonly owned: Owned;
+  /** The client's number for it; null: nobody waits for the answer. */
+  readonly clientRequestId: number | null;
+  readonly sinceMs: number;
+  canceling: boolean;
+}
+
+interface HomeClient {
+  readonly client: Client;
+  readonly owned: Map<string, Owned>;
+  /** By the client's numbers. */
+  readonly asked: Map<number, Asked>;
+  ranges: number;
+  /** Requests without an answer, those too that the client does not wait for. */
+  outstanding: number;
+}
+
+export interface HomePort {
+  readonly nodeid: number;
+  nowMs(): number;
+  masterOf(lockspace: string, file: string): number;
+  send(nodeid: number, message: PlockMessage): void;
+  toClient(client: Client, event: ClientEvent): void;
+}
+
+const errnos: Record<PlockStatus, number> = { ok: 0, again: E.EAGAIN, deadlock: E.EDEADLK, canceled: E.EINTR, limit: E.ENOLCK };
+
+export class PlockHome {
+  readonly #port: HomePort;
+  readonly #limits: PlockLimits;
+  readonly #clients: Map<number, HomeClient> = new Map();
+  readonly #asked: Map<number, Asked> = new Map();
+  /** Requests of an owner that may be waiting, whatever the file. */
+  readonly #waits: Map<string, Set<Asked>> = new Map();
+  /** On how many files an owner has locks or requests. */
+  readonly #files: Map<string, number> = new Map();
+  #nextRequestId = 1;
+  #rank = 0;
+
+  constructor(port: HomePort, limits: PlockLimits) {
+    this.#port = port;
+    this.#limits = limits;
+  }
+
+  readonly #nextRank = (): number => ++this.#rank;
+
+  #client(client: Client): HomeClient {
+    let home = this.#clients.get(client.id);
+    if (home === undefined) {
+      home = { client, owned: new Map(), asked: new Map(), ranges: 0, outstanding: 0 };
+      this.#clients.set(client.id, home);
+    }
+    return home;
+  }
+
+  #owned(client: HomeClient, lockspace: string, file: string, kind: OwnerKind, owner: bigint): Owned {
+    const name: PlockOwner = { nodeid: this.#port.nodeid, clientId: client.client.id, kind, owner };
+    const key = ownedKey(lockspace, file, name);
+    let owned = client.owned.get(key);
+    if (owned === undefined) {
+      owned = { client, lockspace, file, owner: name, ranges: new IntervalTree(), asked: new Map() };
+      client.owned.set(key, owned);
+      const everywhere = ownerKey(name);
+      this.#files.set(everywhere, (this.#files.get(everywhere) ?? 0) + 1);
+    }
+    return owned;
+  }
+
+  #release(owned: Owned): void {
+    if (owned.ranges.size > 0 || owned.asked.size > 0) return;
+    owned.client.owned.delete(ownedKey(owned.lockspace, owned.file, owned.owner));
+    const key = ownerKey(owned.owner);
+    const files = (this.#files.get(key) ?? 0) - 1;
+    if (files > 0) this.#files.set(key, files);
+    else this.#files.delete(key);
+    if (owned.client.owned.size === 0) this.#clients.delete(owned.client.client.id);
+  }
+
+  // --------------------------------------------------------------------------------------------------- client requests
+
+  request(client: Client, request: PlockClientRequest): void {
+    switch (request.kind) {
+      case "plock":
+        return this.#request(client, request);
+      case "plock-cancel": {
+        const asked = this.#clients.get(client.id)?.asked.get(request.requestId);
+        if (asked !== undefined) this.#cancel(asked);
+        return;
+      }
+      case "plock-release":
+        return this.#releaseOwner(client, request);
+    }
+  }
+
+  #request(client: Client, request: Extract<PlockClientRequest, { kind: "plock" }>): void {
+    const { requestId, file, op, ownerKind, owner, wait } = request;
+    const lockspace = client.lockspaces.get(request.lockspaceId);
+    const home = this.#client(client);
+    const whole = ownerKind === "flock" && op !== "test";
+    const range = { type: request.type, start: whole ? 0n : request.start, end: whole ? maxOffset : request.end, pid: request.pid };
+    const owned = this.#owned(home, lockspace?.name ?? "", file, ownerKind, owner);
+    let errno = 0;
+    if (home.asked.has(requestId)) errno = E.EEXIST;
+    else if (lockspace === undefined) errno = E.ENOENT;
+    else if (!isName(file) || (ownerKind === "flock" && op === "test")) errno = E.EINVAL;
+    else if (range.start < 0n || range.start > range.end || range.end > maxOffset) errno = E.EINVAL;
+    else if (op !== "test" && this.#full(owned, op === "lock" ? range.type : null, range.start, range.end)) errno = E.ENOLCK;
+    if (errno === 0) this.#ask(owned, { ...range, op, wait: wait && op === "lock" }, requestId);
+    else this.#tell(client, requestId, errno, null);
+    this.#release(owned);
+  }
+
+  /** Whether a client has so much that this might be more than its limit. An unlock is refused only if it splits. */
+  #full(owned: Owned, type: PlockType | null, start: bigint, end: bigint): boolean {
+    const { ranges, outstanding } = owned.client;
+    if (ranges + outstanding + mostAdded <= this.#limits.fileLocksPerClient) return false;
+    return type !== null || owned.ranges.first(start, end, (held) => held.start < start && held.end > end) !== null;
+  }
+
+  #entangled(owned: Owned): boolean {
+    return owned.ranges.size > 0 || owned.asked.size > 1 || (this.#files.get(ownerKey(owned.owner)) ?? 0) > 1;
+  }
+
+  #ask(owned: Owned, what: Pick<PlockAsk, "op" | "wait" | "type" | "start" | "end" | "pid">, clientRequestId: number | null): void {
+    const { lockspace, file, owner } = owned;
+    const requestId = this.#nextRequestId++;
+    const names = { requestId, lockspace, file, clientId: owner.clientId, ownerKind: owner.kind, owner: owner.owner };
+    const entangled = owned.asked.size > 0 || this.#entangled(owned);
+    const ask: PlockAsk = { ...what, ...names, entangled };
+    const asked: Asked = { ask, owned, clientRequestId, sinceMs: this.#port.nowMs(), canceling: false };
+    this.#asked.set(requestId, asked);
+    owned.asked.set(requestId, asked);
+    owned.client.outstanding++;
+    if (clientRequestId !== null) owned.client.asked.set(clientRequestId, asked);
+    if (ask.wait) this.#noteWait(asked);
+    // Takes effect here and now (hazard H2).
+    if (ask.op === "unlock") this.#change(owned, ask, null);
+    this.#port.send(this.#port.masterOf(lockspace, file), { kind: "plock-request", ...ask });
+  }
+
+  #noteWait(asked: Asked): void {
+    const key = ownerKey(asked.owned.owner);
+    const waits = this.#waits.get(key);
+    if (waits === undefined) this.#waits.set(key, new Set([asked]));
+    else waits.add(asked);
+  }
+
+  #change(owned: Owned, { start, end, pid }: PlockAsk, type: PlockType | null): void {
+    const before = owned.ranges.size;
+    changeOwned(owned.ranges, owned, start, end, type, pid, this.#nextRank);
+    owned.client.ranges += owned.ranges.size - before;
+  }
+
+  #cancel(asked: Asked): void {
+    if (!asked.ask.wait || asked.canceling) return;
+    asked.canceling = true;
+    const { lockspace, file, requestId } = asked.ask;
+    this.#port.send(this.#port.masterOf(lockspace, file), { kind: "plock-cancel", requestId });
+  }
+
+  /** On one file: the owner's locks. Everywhere: its waiting requests too, because the owner is no more. */
+  #releaseOwner(client: Client, request: Extract<PlockClientRequest, { kind: "plock-release" }>): void {
+    const { ownerKind, owner, file } = request;
+    const lockspace = client.lockspaces.get(request.lockspaceId)?.name;
+    for (const owned of this.#clients.get(client.id)?.owned.values() ?? []) {
+      if (owned.lockspace !== lockspace || owned.owner.kind !== ownerKind || owned.owner.owner !== owner) continue;
+      if (file === null || file === owned.file) this.#giveUp(owned, file === null);
+    }
+  }
+
+  #giveUp(owned: Owned, cancel: boolean): void {
+    const locks = [...owned.asked.values()].filter(({ ask }) => ask.op === "lock");
+    if (cancel) for (const asked of locks) this.#cancel(asked);
+    if (owned.ranges.size === 0 && locks.length === 0) return;
+    this.#ask(owned, { op: "unlock", wait: false, type: "read", start: 0n, end: maxOffset, pid: 0 }, null);
+  }
+
+  has(client: Client): boolean {
+    return this.#clients.has(client.id);
+  }
+
+  /** A client that nobody serves any more (hazard C7). */
+  releaseClient(client: Client): void {
+    for (const owned of this.#clients.get(client.id)?.owned.values() ?? []) this.#giveUp(owned, true);
+  }
+
+  #tell(client: Client, requestId: number, errno: number, conflict: PlockConflict | null): void {
+    this.#port.toClient(client, { kind: "plock-result", requestId, errno, conflict });
+  }
+
+  // ---------------------------------------------------------------------------------------------------------- answers
+
+  /** Also when the service has stopped: what a master did in its view is done (hazard H3). Answers to nothing asked are dropped. */
+  answer({ requestId, status, conflict }: Omit<PlockAnswerMessage, "kind">): void {
+    const asked = this.#asked.get(requestId);
+    if (asked === undefined) return;
+    const { ask, owned, clientRequestId } = asked;
+    this.#asked.delete(requestId);
+    owned.asked.delete(requestId);
+    owned.client.outstanding--;
+    if (clientRequestId !== null) owned.client.asked.delete(clientRequestId);
+    if (ask.wait) this.#forgetWait(asked);
+    if (ask.op === "unlock") this.#change(owned, ask, null);
+    else if (ask.op === "lock" && status === "ok") this.#granted(owned, ask);
+    // It was removed before the new one was wanted.
+    else if (ask.op === "lock" && ask.ownerKind === "flock" && status !== "limit") this.#change(owned, ask, null);
+    if (clientRequestId !== null) this.#tell(owned.client.client, clientRequestId, errnos[status], conflict);
+    this.#release(owned);
+  }
+
+  #granted(owned: Owned, ask: PlockAsk): void {
+    this.#change(owned, ask, ask.type);
+    // Others may have come to wait for this owner since its other requests were looked at.
+    for (const { ask } of this.#waits.get(ownerKey(owned.owner)) ?? []) {
+      this.#port.send(this.#port.masterOf(ask.lockspace, ask.file), { kind: "plock-recheck", requestId: ask.requestId });
+    }
+  }
+
+  #forgetWait(asked: Asked): void {
+    const key = ownerKey(asked.owned.owner);
+    const waits = this.#waits.get(key);
+    waits?.delete(asked);
+    if (waits?.size === 0) this.#waits.delete(key);
+  }
+
+  /** What an owner of ours may be waiting for. */
+  waits(owner: PlockOwner): { masterNodeid: number; request: PlockRequestName }[] {
+    return [...(this.#waits.get(ownerKey(owner)) ?? [])].map(({ ask }) => ({
+      masterNodeid: this.#port.masterOf(ask.lockspace, ask.file),
+      request: { nodeid: this.#port.nodeid, requestId: ask.requestId },
+    }));
+  }
+
+  // --------------------------------------------------------------------------------------------------------- recovery
+
+  /** Names everything to the masters of the new view. */
+  rebuild(): void {
+    for (const client of this.#clients.values()) {
+      for (const owned of client.owned.values()) this.#name(owned);
+    }
+    for (const asked of this.#asked.values()) {
+      const { ask, canceling } = asked;
+      const waitedMs = Math.min(0xffffffff, Math.max(0, Math.round(this.#port.nowMs() - asked.sinceMs)));
+      const entangled = this.#entangled(asked.owned);
+      const master = this.#port.masterOf(ask.lockspace, ask.file);
+      this.#port.send(master, { kind: "plock-again", ...ask, entangled, waitedMs, canceled: canceling });
+    }
+  }
+
+  #name(owned: Owned): void {
+    for (const { ask } of owned.asked.values()) if (ask.op === "unlock") this.#change(owned, ask, null);
+    const { lockspace, file, owner } = owned;
+    const master = this.#port.masterOf(lockspace, file);
+    const ranges = owned.ranges.overlapping(0n, maxOffset).map(({ type, start, end, pid }) => ({ type, start, end, pid }));
+    for (let at = 0; at < ranges.length; at += rangesPerMessage) {
+      const some = ranges.slice(at, at + rangesPerMessage);
+      const shared = { lockspace, file, clientId: owner.clientId, ownerKind: owner.kind, owner: owner.owner };
+      this.#port.send(master, { kind: "plock-held", ...shared, ranges: some });
+    }
+  }
+}
+
+function ownedKey(lockspace: string, file: string, owner: PlockOwner): string {
+  return `${lockspace}\0${file}\0${owner.kind}\0${owner.owner}`;
+}

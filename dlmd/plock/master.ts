@@ -1,0 +1,268 @@
+/**
+ * The files whose locks this node masters: requests of all nodes in, exactly one answer out for each. Between views it is
+ * emptied and filled again with what the homes say (home.ts): `claim`, `again`, then `settle`.
+ */
+import type { NodeLimits } from "../node-api.ts";
+import type { PlockAgainMessage, PlockAsk, PlockEdge, PlockHeldMessage, PlockMessage, PlockRequestName } from "../wire/peer-plock.ts";
+import { ownerKey, type PlockOwner, type Range, spaceOf } from "./range.ts";
+import { blockingOwner, type Holder, isWaiter, PlockTable, type TableSink, type Waiter } from "./table.ts";
+import { mostAdded } from "./owned.ts";
+
+/** What happens at them: node-api.ts. */
+export type PlockLimits = Pick<NodeLimits, "fileLocksPerFile" | "fileLocksPerClient">;
+
+/** Blockers of one request that a search for deadlocks looks at; more come into view as these go. */
+export const edgesPerRequest = 256;
+
+export interface MasterPort {
+  readonly nodeid: number;
+  nowMs(): number;
+  /** To that node's part of the service, this one's too. */
+  send(nodeid: number, message: PlockMessage): void;
+  protest(nodeid: number, message: string): void;
+  /** A request waits for somebody for whom it did not wait before: there may be a deadlock. */
+  blocked(waiter: Waiter): void;
+}
+
+export interface PlockFile {
+  readonly lockspace: string;
+  readonly name: string;
+  readonly ranges: PlockTable;
+  readonly flock: PlockTable;
+}
+
+export class PlockMaster implements TableSink {
+  readonly files: Map<string, PlockFile> = new Map();
+  readonly #port: MasterPort;
+  readonly #limits: PlockLimits;
+  /** Requests that wait: nodeid -> request id. */
+  readonly #waiters: Map<number, Map<number, Waiter>> = new Map();
+  #agains: { readonly from: number; readonly message: PlockAgainMessage }[] = [];
+  #counter = 0;
+
+  constructor(port: MasterPort, limits: PlockLimits) {
+    this.#port = port;
+    this.#limits = limits;
+  }
+
+  readonly #next = (): number => ++this.#counter;
+
+  #file(lockspace: string, name: string): PlockFile {
+    const key = `${lockspace}\0${name}`;
+    let file = this.files.get(key);
+    if (file === undefined) {
+      file = { lockspace, name, ranges: new PlockTable(key, this, this.#next), flock: new PlockTable(key, this, this.#next) };
+      this.files.set(key, file);
+    }
+    return file;
+  }
+
+  #table({ lockspace, file, ownerKind }: Pick<PlockHeldMessage, "lockspace" | "file" | "ownerKind">): PlockTable {
+    return this.#file(lockspace, file)[spaceOf(ownerKind)];
+  }
+
+  /** Forgets an owner, and a file, that nobody needs any more. */
+  #release(table: PlockTable, holder: Holder): void {
+    table.release(holder);
+    const file = this.files.get(table.fileKey);
+    if (file !== undefined && file.ranges.holders.size + file.flock.holders.size === 0) this.files.delete(table.fileKey);
+  }
+
+  waiter({ nodeid, requestId }: PlockRequestName): Waiter | null {
+    return this.#waiters.get(nodeid)?.get(requestId) ?? null;
+  }
+
+  *waiters(): Iterable<Waiter> {
+    for (const requests of this.#waiters.values()) yield* requests.values();
+  }
+
+  // --------------------------------------------------------------------------------------------------------- requests
+
+  request(from: number, m: PlockAsk, waitedMs = 0): void {
+    if (this.waiter({ nodeid: from, requestId: m.requestId }) !== null)
+      return this.#port.protest(from, `file-lock request ${m.requestId} twice`);
+    const table = this.#table(m);
+    const holder = table.holder(ownerOf(from, m));
+    if (m.op === "test") {
+      const held = table.conflict(holder, m);
+      const conflict = held && { type: held.type, start: held.start, end: held.end, pid: held.pid, owner: held.holder.owner };
+      this.#port.send(from, { kind: "plock-answer", requestId: m.requestId, status: "ok", conflict });
+    } else if (m.op === "unlock") {
+      // Its answer first: whoever is served by it is told later.
+      this.#answer(from, m.requestId, "ok");
+      table.change(holder, m.start, m.end, null, m.pid);
+    } else this.#lock(from, table, holder, m, waitedMs);
+    this.#release(table, holder);
+  }
+
+  #lock(from: number, table: PlockTable, holder: Holder, m: PlockAsk, waitedMs: number): void {
+    const blocker = m.wait ? table.blocker(holder, m, Number.POSITIVE_INFINITY) : (table.conflict(holder, m)?.holder ?? null);
+    if (table.size + mostAdded > this.#limits.fileLocksPerFile) return this.#answer(from, m.requestId, "limit");
+    if (blocker === null) {
+      this.#answer(from, m.requestId, "ok");
+      return table.change(holder, m.start, m.end, m.type, m.pid);
+    }
+    if (m.wait) {
+      const waiter = table.wait(holder, m, blocker, { nodeid: from, requestId: m.requestId, sinceMs: this.#port.nowMs() - waitedMs });
+      this.#remember(waiter);
+      if (m.entangled) this.#port.blocked(waiter);
+    } else this.#answer(from, m.requestId, "again");
+    // flock(2): "the existing lock is first removed, and then a new lock is established".
+    if (m.ownerKind === "flock") table.change(holder, m.start, m.end, null, m.pid);
+  }
+
+  cancel(from: number, requestId: number): void {
+    const waiter = this.waiter({ nodeid: from, requestId });
+    // Its answer is under way.
+    if (waiter !== null) this.#end(waiter, "canceled");
+  }
+
+  /** Ends a request that waits, or lets it overtake; false: it does not wait any more. */
+  sentence(name: PlockRequestName, sentence: "deadlock" | "overtake"): boolean {
+    const waiter = this.waiter(name);
+    if (waiter === null) return false;
+    if (sentence === "deadlock") this.#end(waiter, "deadlock");
+    else waiter.table.overtake(waiter);
+    return true;
+  }
+
+  #end(waiter: Waiter, status: "canceled" | "deadlock"): void {
+    this.#forget(waiter);
+    this.#answer(waiter.nodeid, waiter.requestId, status);
+    waiter.table.cancel(waiter);
+    this.#release(waiter.table, waiter.holder);
+  }
+
+  #remember(waiter: Waiter): void {
+    let requests = this.#waiters.get(waiter.nodeid);
+    if (requests === undefined) {
+      requests = new Map();
+      this.#waiters.set(waiter.nodeid, requests);
+    }
+    requests.set(waiter.requestId, waiter);
+  }
+
+  #forget(waiter: Waiter): void {
+    this.#waiters.get(waiter.nodeid)?.delete(waiter.requestId);
+  }
+
+  #answer(nodeid: number, requestId: number, status: "ok" | "again" | "deadlock" | "canceled" | "limit"): void {
+    this.#port.send(nodeid, { kind: "plock-answer", requestId, status, conflict: null });
+  }
+
+  // -------------------------------------------------------------------------------------------------------- TableSink
+
+  granted(waiter: Waiter): void {
+    this.#forget(waiter);
+    this.#answer(waiter.nodeid, waiter.requestId, "ok");
+  }
+
+  blocked(waiter: Waiter): void {
+    this.#port.blocked(waiter);
+  }
+
+  // -------------------------------------------------------------------------------------------------------- deadlocks
+
+  /** For whom a request waits: whoever holds what excludes it, and whose earlier request it stands behind. */
+  edges(waiter: Waiter): PlockEdge[] {
+    const to = (owner: PlockOwner, soft: boolean, stamp: number): PlockEdge => ({
+      masterNodeid: this.#port.nodeid,
+      request: { nodeid: waiter.nodeid, requestId: waiter.requestId },
+      from: waiter.holder.owner,
+      to: owner,
+      soft,
+      stamp,
+    });
+    const edges = waiter.table.conflicting(waiter, edgesPerRequest).map((holder) => to(holder.owner, false, holder.stamp));
+    const blocker = waiter.blocker;
+    if (blocker === null) return edges;
+    const { owner, stamp } = blockingOwner(blocker);
+    if (isWaiter(blocker)) edges.push(to(owner, true, blocker.rank));
+    else if (!edges.some((edge) => edge.stamp === stamp)) edges.push(to(owner, false, stamp));
+    return edges;
+  }
+
+  /** Whether that edge has been there since it was seen. */
+  stillThere(edge: PlockEdge): boolean {
+    const waiter = this.waiter(edge.request);
+    return waiter !== null && this.edges(waiter).some(({ soft, stamp }) => soft === edge.soft && stamp === edge.stamp);
+  }
+
+  // --------------------------------------------------------------------------------------------------------- recovery
+
+  clear(): void {
+    this.files.clear();
+    this.#waiters.clear();
+    this.#agains = [];
+  }
+
+  claim(from: number, m: PlockHeldMessage): void {
+    const table = this.#table(m);
+    const holder = table.holder(ownerOf(from, m));
+    for (const range of m.ranges) table.claim(holder, range);
+  }
+
+  again(from: number, message: PlockAgainMessage): void {
+    this.#agains.push({ from, message });
+  }
+
+  /** All homes have said what they have. Requests are asked again in the order of their ages. */
+  settle(): void {
+    const agains = this.#agains;
+    this.#agains = [];
+    agains.sort((a, b) => b.message.waitedMs - a.message.waitedMs || a.from - b.from || a.message.requestId - b.message.requestId);
+    const explained = this.#explain(agains);
+    for (const { from, message } of agains) {
+      if (explained.has(message)) this.#answer(from, message.requestId, "ok");
+      else this.request(from, message, message.waitedMs);
+      if (message.canceled) this.cancel(from, message.requestId);
+    }
+  }
+
+  /**
+   * Nothing that a master grants contradicts what it granted before, so two claims that exclude each other mean that one owner has less by
+   * now than its home knows: its request for less was granted, the answer died with the master. It is among those without an answer.
+   */
+  #explain(agains: readonly { readonly from: number; readonly message: PlockAgainMessage }[]): Set<PlockAgainMessage> {
+    const explained = new Set<PlockAgainMessage>();
+    agains.forEach(({ from, message: m }, at) => {
+      if (m.op !== "lock") return;
+      const flock = m.ownerKind === "flock";
+      const table = this.#table(m);
+      const holder = table.holder(ownerOf(from, m));
+      const claimed = holder.ranges.overlapping(m.start, m.end).filter((held) => flock || held.type === "write");
+      const contradicted = claimed.some((held) => table.conflict(holder, within(held, m)) !== null);
+      // Its conversion began by giving up what it had.
+      if (contradicted && flock) table.change(holder, m.start, m.end, null, m.pid);
+      else if (contradicted && m.type === "read") {
+        explained.add(m);
+        table.change(holder, m.start, m.end, "read", m.pid);
+        for (const later of agains.slice(at + 1)) this.#giveUpAgain(table, holder, from, later);
+      }
+      this.#release(table, holder);
+    });
+    return explained;
+  }
+
+  /** What an owner gave up after that, it still has given up. */
+  #giveUpAgain(
+    table: PlockTable,
+    holder: Holder,
+    from: number,
+    later: { readonly from: number; readonly message: PlockAgainMessage },
+  ): void {
+    const m = later.message;
+    if (later.from !== from || m.op !== "unlock" || this.#table(m) !== table || ownerKey(ownerOf(from, m)) !== holder.key) return;
+    table.change(holder, m.start, m.end, null, m.pid);
+  }
+}
+
+function ownerOf(nodeid: number, { clientId, ownerKind, owner }: Pick<PlockHeldMessage, "clientId" | "ownerKind" | "owner">): PlockOwner {
+  return { nodeid, clientId, kind: ownerKind, owner };
+}
+
+function within(held: Range, to: Range): Range {
+  const start = held.start > to.start ? held.start : to.start;
+  const end = held.end < to.end ? held.end : to.end;
+  return { ...held, start, end };
+}

@@ -1,0 +1,63 @@
+/**
+ * What one owner holds on one file: disjoint ranges, neighbours of one type merged, as fcntl(2) says (Linux fs/locks.c
+ * posix_lock_inode). Master and holder both keep it, by the same rule, so that either can say what is held.
+ */
+import { IntervalTree } from "./interval-tree.ts";
+import { maxOffset, type PlockType, type Range } from "./range.ts";
+
+export interface Held<H> extends Range {
+  readonly rank: number;
+  readonly holder: H;
+}
+
+export interface Changed<H> {
+  readonly removed: readonly Held<H>[];
+  readonly added: readonly Held<H>[];
+  /** Some byte is free for somebody who could not have it before. */
+  readonly weakened: boolean;
+}
+
+const unchanged: Changed<never> = { removed: [], added: [], weakened: false };
+
+/** Ranges that one change can add at most, net: a lock put into the middle of one of the other type. */
+export const mostAdded = 2;
+
+/**
+ * Gives those bytes that type (null: unlocks them), whatever they were. `nextRank` numbers new ranges.
+ */
+export function changeOwned<H>(
+  tree: IntervalTree<Held<H>>,
+  holder: H,
+  start: bigint,
+  end: bigint,
+  type: PlockType | null,
+  pid: number,
+  nextRank: () => number,
+): Changed<H> {
+  const touching = tree.overlapping(start > 0n ? start - 1n : start, end < maxOffset ? end + 1n : end);
+  const removed: Held<H>[] = [];
+  const added: Held<H>[] = [];
+  let from = start;
+  let to = end;
+  let weakened = false;
+  const piece = (like: Range, start: bigint, end: bigint): number =>
+    added.push({ type: like.type, start, end, pid: like.pid, rank: nextRank(), holder });
+  for (const held of touching) {
+    if (held.type === type) {
+      if (held.start <= start && held.end >= end) return unchanged;
+      removed.push(held);
+      if (held.start < from) from = held.start;
+      if (held.end > to) to = held.end;
+    } else if (held.start <= end && held.end >= start) {
+      removed.push(held);
+      if (held.start < start) piece(held, held.start, start - 1n);
+      if (held.end > end) piece(held, end + 1n, held.end);
+      // To another type that is not stronger: unlocked, or write to read.
+      if (type !== "write") weakened = true;
+    }
+  }
+  if (type !== null) piece({ type, start, end, pid }, from, to);
+  for (const held of removed) tree.remove(held);
+  for (const held of added) tree.insert(held);
+  return { removed, added, weakened };
+}

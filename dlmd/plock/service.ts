@@ -1,0 +1,167 @@
+/**
+ * The file-lock service of one node: home of its clients' locks (home.ts), master of some files (master.ts), and its part in finding
+ * deadlocks (search.ts, judge.ts). What it says to itself takes the same way as what it says to others, in order, one at a time.
+ */
+import { masterOf } from "../lock/mastering.ts";
+import type { Client } from "../lock/client.ts";
+import type { ClientEvent } from "../node-api.ts";
+import type { PlockClientRequest } from "../wire/local-plock.ts";
+import type { PlockMessage, PlockProbeMessage } from "../wire/peer-plock.ts";
+import type { Member } from "../wire/view-id.ts";
+import { PlockHome } from "./home.ts";
+import { Judge } from "./judge.ts";
+import { PlockMaster, type PlockLimits } from "./master.ts";
+import { DeadlockSearch } from "./search.ts";
+
+export const defaultPlockLimits: PlockLimits = { fileLocksPerFile: 100_000, fileLocksPerClient: 100_000 };
+
+export interface PlockPort {
+  toPeer(nodeid: number, message: PlockMessage): void;
+  toClient(client: Client, event: ClientEvent): void;
+  /** A peer said what it cannot have meant. */
+  protest(nodeid: number, message: string): void;
+}
+
+export class PlockService {
+  readonly home: PlockHome;
+  readonly master: PlockMaster;
+  nowMs = 0;
+  readonly #nodeid: number;
+  readonly #port: PlockPort;
+  readonly #search: DeadlockSearch;
+  readonly #judge: Judge;
+  #members: readonly Member[] = [];
+  #toSelf: PlockMessage[] = [];
+
+  constructor(nodeid: number, port: PlockPort, limits: PlockLimits = defaultPlockLimits) {
+    this.#nodeid = nodeid;
+    this.#port = port;
+    const shared = {
+      nodeid,
+      nowMs: () => this.nowMs,
+      send: (to: number, message: PlockMessage) => this.#send(to, message),
+    };
+    this.home = new PlockHome(
+      {
+        ...shared,
+        masterOf: (lockspace, file) => masterOf(this.#members, lockspace, file),
+        toClient: (client, event) => port.toClient(client, event),
+      },
+      limits,
+    );
+    this.master = new PlockMaster(
+      {
+        ...shared,
+        protest: (from, message) => port.protest(from, message),
+        blocked: (waiter) => this.#search.start(waiter),
+      },
+      limits,
+    );
+    this.#search = new DeadlockSearch({
+      ...shared,
+      judge: () => this.#members[0]?.nodeid ?? nodeid,
+      edges: (waiter) => this.master.edges(waiter),
+      waits: (waiter) => this.master.waiter(waiter) === waiter,
+    });
+    this.#judge = new Judge(shared.send);
+  }
+
+  #send(nodeid: number, message: PlockMessage): void {
+    if (nodeid === this.#nodeid) this.#toSelf.push(message);
+    else this.#port.toPeer(nodeid, message);
+  }
+
+  #settleSelf(): void {
+    for (let at = 0; at < this.#toSelf.length; at++) this.#handle(this.#nodeid, this.#toSelf[at] as PlockMessage);
+    this.#toSelf = [];
+  }
+
+  request(client: Client, request: PlockClientRequest): void {
+    this.home.request(client, request);
+    this.#settleSelf();
+  }
+
+  /** Whether a client has locks, or requests without an answer. */
+  has(client: Client): boolean {
+    return this.home.has(client);
+  }
+
+  /** All of a client that nobody serves any more (hazard C7): locks, and requests that wait. */
+  releaseClient(client: Client): void {
+    this.home.releaseClient(client);
+    this.#settleSelf();
+  }
+
+  receive(from: number, message: PlockMessage): void {
+    this.#handle(from, message);
+    this.#settleSelf();
+  }
+
+  #handle(from: number, m: PlockMessage): void {
+    switch (m.kind) {
+      case "plock-request":
+        return this.master.request(from, m);
+      case "plock-cancel":
+        return this.master.cancel(from, m.requestId);
+      case "plock-recheck": {
+        const waiter = this.master.waiter({ nodeid: from, requestId: m.requestId });
+        if (waiter !== null) this.#search.start(waiter);
+        return;
+      }
+      case "plock-answer":
+        return this.home.answer(m);
+      case "plock-held":
+        return this.master.claim(from, m);
+      case "plock-again":
+        return this.master.again(from, m);
+      case "plock-probe":
+        return this.#probe(from, m);
+      case "plock-probe-reply":
+        return this.#search.reply(m);
+      case "plock-cycle":
+        return this.#judge.accused(from, m);
+      case "plock-judged":
+        return this.#search.judged(m.searchId);
+      case "plock-verify":
+        return this.#send(from, { kind: "plock-verdict", caseId: m.caseId, yes: m.edges.every((edge) => this.master.stillThere(edge)) });
+      case "plock-sentence":
+        return this.#send(from, { kind: "plock-verdict", caseId: m.caseId, yes: this.master.sentence(m.request, m.sentence) });
+      case "plock-verdict":
+        return this.#judge.verdict(m.caseId, m.yes);
+    }
+  }
+
+  #probe(from: number, { searchId, owners, requests }: PlockProbeMessage): void {
+    const waits = owners.flatMap((owner) => this.home.waits(owner));
+    const edges = requests.flatMap((name) => {
+      const waiter = this.master.waiter(name);
+      return waiter === null ? [] : this.master.edges(waiter);
+    });
+    this.#send(from, { kind: "plock-probe-reply", searchId, waits, edges });
+  }
+
+  // --------------------------------------------------------------------------------------------------------- recovery
+
+  /** An answer of the last view that came when its service had stopped: it stands (hazard H3). */
+  receiveLate(message: Extract<PlockMessage, { kind: "plock-answer" }>): void {
+    this.home.answer(message);
+    this.#toSelf = [];
+  }
+
+  /** Empties what this node masters and names what its clients have to the masters of the new view. A still newer view may do so again. */
+  startRebuild(members: readonly Member[]): void {
+    this.#members = members;
+    this.#toSelf = [];
+    this.master.clear();
+    this.#search.reset();
+    this.#judge.reset();
+    this.home.rebuild();
+    this.#settleSelf();
+  }
+
+  /** All members have named what they have. */
+  finishRebuild(): void {
+    this.master.settle();
+    this.#settleSelf();
+  }
+}

@@ -1,0 +1,254 @@
+/**
+ * The locks of one file in one space (byte ranges, or flock) at its master: who holds what, who waits for what, in order.
+ *
+ * Requests that wait are served in the order in which they came: one that conflicts with an earlier one waits behind it, even if nobody
+ * holds what it wants, so that readers who come and go do not starve a writer. (Linux lets it overtake.) Two exceptions, without which that
+ * rule would make deadlocks of its own: nobody waits behind a request that waits for a lock of his, and `overtake` ends it for one
+ * request (search.ts finds when). What does not wait, F_SETLK, is judged by held locks alone.
+ *
+ * Each waiting request knows one blocker, and is looked at again when that one no longer blocks it: the latest request
+ * before it that it conflicts with, else a holder. So a thousand that wait for one range are a chain, and a release moves one of them.
+ */
+import { assert } from "../base/assert.ts";
+import { IntervalTree } from "./interval-tree.ts";
+import { changeOwned, type Held } from "./owned.ts";
+import { overlaps, ownerKey, type PlockOwner, type PlockType, type Range, typesConflict } from "./range.ts";
+
+/** An owner that holds or waits for something on this file. */
+export interface Holder {
+  readonly owner: PlockOwner;
+  readonly key: string;
+  readonly ranges: IntervalTree<Held<Holder>>;
+  /** Another number whenever something of it is given up: what it blocked under the same stamp, it blocked all the time. */
+  stamp: number;
+  /** Requests whose blocker it is. */
+  readonly attached: Set<Waiter>;
+  readonly waiting: Set<Waiter>;
+}
+
+export interface Waiter {
+  /** Its home and the number that the home gave it. */
+  readonly nodeid: number;
+  readonly requestId: number;
+  readonly table: PlockTable;
+  readonly holder: Holder;
+  readonly type: PlockType;
+  readonly start: bigint;
+  readonly end: bigint;
+  readonly pid: number;
+  /** Its place in the order of coming. */
+  readonly rank: number;
+  readonly sinceMs: number;
+  /** It need not wait behind others any more, only for holders. */
+  overtake: boolean;
+  blocker: Holder | Waiter | null;
+  readonly attached: Set<Waiter>;
+}
+
+/** Bytes and the type wanted on them. */
+export type Wanted = Omit<Range, "pid">;
+
+export interface TableSink {
+  /** A request that waited has what it wants. */
+  granted(waiter: Waiter): void;
+  /** A request that waited for somebody waits for somebody else now. */
+  blocked(waiter: Waiter): void;
+}
+
+export function isWaiter(blocker: Holder | Waiter): blocker is Waiter {
+  return "table" in blocker;
+}
+
+export function blockingOwner(blocker: Holder | Waiter): Holder {
+  return isWaiter(blocker) ? blocker.holder : blocker;
+}
+
+export class PlockTable {
+  /** Of the file in the master's table of files. */
+  readonly fileKey: string;
+  readonly holders: Map<string, Holder> = new Map();
+  readonly #sink: TableSink;
+  readonly #next: () => number;
+  readonly #held: Record<PlockType, IntervalTree<Held<Holder>>> = { read: new IntervalTree(), write: new IntervalTree() };
+  readonly #waiting: Record<PlockType, IntervalTree<Waiter>> = { read: new IntervalTree(), write: new IntervalTree() };
+
+  /** `next` numbers ranges, requests and stamps: the same for all tables of a node, so that no number comes twice. */
+  constructor(fileKey: string, sink: TableSink, next: () => number) {
+    this.fileKey = fileKey;
+    this.#sink = sink;
+    this.#next = next;
+  }
+
+  /** Held ranges and waiting requests. */
+  get size(): number {
+    return this.#held.read.size + this.#held.write.size + this.waiting;
+  }
+
+  get waiting(): number {
+    return this.#waiting.read.size + this.#waiting.write.size;
+  }
+
+  holder(owner: PlockOwner): Holder {
+    const key = ownerKey(owner);
+    let holder = this.holders.get(key);
+    if (holder === undefined) {
+      holder = { owner, key, ranges: new IntervalTree(), stamp: this.#next(), attached: new Set(), waiting: new Set() };
+      this.holders.set(key, holder);
+    }
+    return holder;
+  }
+
+  /** Forgets an owner that holds nothing and waits for nothing. */
+  release(holder: Holder): void {
+    if (holder.ranges.size > 0 || holder.waiting.size > 0) return;
+    assert(holder.attached.size === 0, `${holder.key} holds nothing and blocks somebody`);
+    this.holders.delete(holder.key);
+  }
+
+  // -------------------------------------------------------------------------------------------------------- questions
+
+  /** The first lock of somebody else, by offset, that excludes this one. */
+  conflict(holder: Holder, { type, start, end }: Wanted): Held<Holder> | null {
+    const other = (held: Held<Holder>): boolean => held.holder !== holder;
+    const write = this.#held.write.first(start, end, other);
+    if (type === "read") return write;
+    const read = this.#held.read.first(start, end, other);
+    if (write === null || read === null) return write ?? read;
+    return read.start < write.start ? read : write;
+  }
+
+  /** Owners of all locks that exclude this one, at most that many. */
+  conflicting(waiter: Waiter, limit: number): Holder[] {
+    const holders = new Set<Holder>();
+    const visit = (held: Held<Holder>): boolean => {
+      if (held.holder !== waiter.holder) holders.add(held.holder);
+      return holders.size >= limit;
+    };
+    this.#held.write.first(waiter.start, waiter.end, visit);
+    if (waiter.type === "write" && holders.size < limit) this.#held.read.first(waiter.start, waiter.end, visit);
+    return [...holders];
+  }
+
+  /** Whom a request must wait for; null: nobody. `before`: its place in the order. */
+  blocker(holder: Holder, wanted: Wanted, before: number): Holder | Waiter | null {
+    const { type, start, end } = wanted;
+    const accept = (earlier: Waiter): boolean => earlier.holder !== holder && !holds(holder, earlier);
+    const write = this.#waiting.write.latest(start, end, before, accept);
+    const read = type === "read" ? null : this.#waiting.read.latest(start, end, before, accept);
+    const earlier = write === null || (read !== null && read.rank > write.rank) ? read : write;
+    return earlier ?? this.conflict(holder, wanted)?.holder ?? null;
+  }
+
+  // ---------------------------------------------------------------------------------------------------------- changes
+
+  /** Gives or takes (type null) those bytes, whoever else has them, and serves who waited for them. */
+  change(holder: Holder, start: bigint, end: bigint, type: PlockType | null, pid: number): void {
+    const recheck = new Set<Waiter>();
+    this.#apply(holder, start, end, type, pid, recheck);
+    this.#serve(recheck);
+  }
+
+  /** Without serving anybody: while a view is rebuilt. */
+  claim(holder: Holder, range: Range): void {
+    this.#apply(holder, range.start, range.end, range.type, range.pid, new Set());
+  }
+
+  wait(holder: Holder, wanted: Range, blocker: Holder | Waiter, name: Pick<Waiter, "nodeid" | "requestId" | "sinceMs">): Waiter {
+    const { type, start, end, pid } = wanted;
+    const { nodeid, requestId, sinceMs } = name;
+    const rank = this.#next();
+    const shared = { nodeid, requestId, sinceMs, table: this, holder, type, start, end, pid, rank };
+    const waiter: Waiter = { ...shared, overtake: false, blocker: null, attached: new Set() };
+    holder.waiting.add(waiter);
+    this.#waiting[type].insert(waiter);
+    this.#attach(waiter, blocker);
+    return waiter;
+  }
+
+  /** Takes a request off the queue; who waited behind it is looked at again. */
+  cancel(waiter: Waiter): void {
+    const recheck = new Set<Waiter>();
+    this.#dequeue(waiter, recheck);
+    this.#serve(recheck);
+    this.release(waiter.holder);
+  }
+
+  overtake(waiter: Waiter): void {
+    waiter.overtake = true;
+    this.#serve(new Set([waiter]));
+  }
+
+  #apply(holder: Holder, start: bigint, end: bigint, type: PlockType | null, pid: number, recheck: Set<Waiter>): void {
+    const { removed, added, weakened } = changeOwned(holder.ranges, holder, start, end, type, pid, this.#next);
+    for (const held of removed) this.#held[held.type].remove(held);
+    for (const held of added) this.#held[held.type].insert(held);
+    // Who else waits for this owner is what its own requests need not wait behind: that may be another now.
+    if (weakened || added.length > 0) for (const waiter of holder.waiting) recheck.add(waiter);
+    if (!weakened) return;
+    holder.stamp = this.#next();
+    for (const waiter of this.#attachedTo(holder, start, end)) recheck.add(waiter);
+  }
+
+  #attachedTo(holder: Holder, start: bigint, end: bigint): Waiter[] {
+    if (holder.attached.size <= 16) return [...holder.attached].filter((waiter) => overlaps(waiter, { start, end }));
+    const all = [...this.#waiting.read.overlapping(start, end), ...this.#waiting.write.overlapping(start, end)];
+    return all.filter((waiter) => waiter.blocker === holder);
+  }
+
+  /** Looks again at those requests and at whom that frees, in the order in which they came. */
+  #serve(recheck: Set<Waiter>): void {
+    while (recheck.size > 0) {
+      const round = [...recheck].sort((a, b) => a.rank - b.rank);
+      recheck.clear();
+      for (const waiter of round) {
+        // Granted in this round already.
+        if (!waiter.holder.waiting.has(waiter)) continue;
+        const blocker = waiter.overtake
+          ? (this.conflict(waiter.holder, waiter)?.holder ?? null)
+          : this.blocker(waiter.holder, waiter, waiter.rank);
+        const before = waiter.blocker === null ? null : blockingOwner(waiter.blocker);
+        if (blocker === null) this.#grant(waiter, recheck);
+        else {
+          this.#attach(waiter, blocker);
+          if (before !== blockingOwner(blocker)) this.#sink.blocked(waiter);
+        }
+      }
+    }
+  }
+
+  #grant(waiter: Waiter, recheck: Set<Waiter>): void {
+    const { holder, start, end, type, pid } = waiter;
+    this.#dequeue(waiter, recheck);
+    this.#apply(holder, start, end, type, pid, recheck);
+    this.#sink.granted(waiter);
+  }
+
+  #dequeue(waiter: Waiter, recheck: Set<Waiter>): void {
+    waiter.holder.waiting.delete(waiter);
+    this.#waiting[waiter.type].remove(waiter);
+    this.#detach(waiter);
+    for (const behind of waiter.attached) {
+      behind.blocker = waiter.holder;
+      waiter.holder.attached.add(behind);
+      recheck.add(behind);
+    }
+    waiter.attached.clear();
+  }
+
+  #detach(waiter: Waiter): void {
+    waiter.blocker?.attached.delete(waiter);
+    waiter.blocker = null;
+  }
+
+  #attach(waiter: Waiter, blocker: Holder | Waiter): void {
+    this.#detach(waiter);
+    waiter.blocker = blocker;
+    blocker.attached.add(waiter);
+  }
+}
+
+/** Whether the owner has a lock that this request waits for. */
+function holds(holder: Holder, waiter: Waiter): boolean {
+  if (holder.ranges.size === 0) return false;
+  return holder.ranges.first(waiter.start, waiter.end, (held) => typesConflict(held.type, waiter.type)) !== null;
+}
