@@ -48,6 +48,17 @@ export interface NodeLimits {
   readonly deadlockAfterMs: number;
 }
 
+/** What votes are counted by, and who may be heard. */
+export interface NodeConfiguration {
+  readonly version: number;
+  /** All nodes of the configuration; at most 31. */
+  readonly nodes: readonly NodeConfig[];
+  /** How votes are counted beyond "more than half". */
+  readonly quorum?: QuorumOptions;
+  /** Nodes of the configuration before, while the change is not decided: their votes must be enough as well (hazard C8). */
+  readonly former?: readonly NodeConfig[];
+}
+
 export interface NodeBoot {
   readonly nodeid: number;
   /** 16 lower-case hex digits, drawn at random at every start (and after `evicted`): never used before by this node. */
@@ -68,6 +79,8 @@ export interface NodeBoot {
   readonly limits?: Partial<NodeLimits>;
   /** How votes are counted beyond "more than half". */
   readonly quorum?: QuorumOptions;
+  /** As in NodeConfiguration. */
+  readonly former?: readonly NodeConfig[];
 }
 
 export interface Node {
@@ -111,6 +124,8 @@ export type NodeEvent =
     }
   /** A "persist" with that epoch is on stable storage (fsync returned). */
   | { readonly kind: "persisted"; readonly promisedEpoch: number }
+  /** Another configuration counts from now on (config/change.ts); this node is in it. */
+  | { readonly kind: "configuration"; readonly configuration: NodeConfiguration }
   /** A program connected to the local socket. clientId: 1..2^32-1, never used before in this incarnation. */
   | { readonly kind: "client-connected"; readonly clientId: number; readonly identity?: ClientIdentity }
   /** Requests of that client, in its order; as many as one read of the socket gave. */

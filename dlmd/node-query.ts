@@ -59,7 +59,7 @@ export function describeStatus(node: NodeCore, view: ViewInfo): StatusAnswer {
     ...view,
     nodeid: node.boot.nodeid,
     incarnation: node.boot.incarnation,
-    configVersion: node.boot.configVersion,
+    configVersion: node.configuration.version,
     promisedEpoch: node.membership.promisedEpoch,
     phase: node.recovery.phase,
     state: node.membership.leaving ? "leaving" : node.recovery.explain(),
@@ -69,7 +69,7 @@ export function describeStatus(node: NodeCore, view: ViewInfo): StatusAnswer {
 }
 
 export function describeNodes(node: NodeCore, nowMs: number): NodeAnswer[] {
-  return node.boot.nodes.map(({ nodeid, name, address, votes }) => {
+  return node.configuration.nodes.map(({ nodeid, name, address, votes }) => {
     const base = { nodeid, name, address, votes };
     if (nodeid === node.boot.nodeid) return { ...base, incarnation: node.boot.incarnation, state: "this", heardAgoMs: 0, tcpUp: true };
     const peer = node.membership.peers.get(nodeid);
@@ -91,7 +91,7 @@ function stateOf(node: NodeCore, nodeid: number, heardAgoMs: number | null): Nod
   if (peer.left === peer.incarnation) return "left";
   if (peer.evicted === peer.incarnation) return "evicted";
   if (heardAgoMs === null || heardAgoMs >= node.boot.timeoutMs) return "silent";
-  if (peer.heartbeat?.configVersion !== node.boot.configVersion) return "other-config";
+  if (peer.heartbeat?.configVersion !== node.configuration.version) return "other-config";
   const member = node.recovery.view?.members.some((member) => member.nodeid === nodeid && member.incarnation === peer.incarnation);
   return member === true ? "member" : "heard";
 }

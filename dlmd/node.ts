@@ -10,7 +10,17 @@ import { LockManager } from "./lock/lock-manager.ts";
 import { BuiltinEngine } from "./engine/builtin/engine-core.ts";
 import type { Membership, View } from "./membership/membership.ts";
 import { quorumOf, quorumReason } from "./membership/quorum.ts";
-import type { ClientEvent, ClientRequest, Effect, Node, NodeBoot, NodeEvent, NodeLimits, QueryWhat } from "./node-api.ts";
+import type {
+  ClientEvent,
+  ClientRequest,
+  Effect,
+  Node,
+  NodeBoot,
+  NodeEvent,
+  NodeLimits,
+  QueryWhat,
+  NodeConfiguration,
+} from "./node-api.ts";
 import { Clients } from "./node-clients.ts";
 import { describeLocks, describeNodes, describeStatus } from "./node-query.ts";
 import { Outbox } from "./outbox.ts";
@@ -36,6 +46,7 @@ export function createNode(boot: NodeBoot): Node {
 
 export class NodeCore implements Node {
   readonly boot: NodeBoot;
+  configuration: NodeConfiguration;
   readonly limits: NodeLimits;
   readonly clients: Clients;
   readonly locks: LockManager;
@@ -59,6 +70,12 @@ export class NodeCore implements Node {
       `node ${boot.nodeid} is not among the configured ones`,
     );
     this.boot = boot;
+    this.configuration = {
+      version: boot.configVersion,
+      nodes: boot.nodes,
+      ...(boot.quorum === undefined ? {} : { quorum: boot.quorum }),
+      ...(boot.former === undefined ? {} : { former: boot.former }),
+    };
     this.limits = { ...defaultLimits, ...boot.limits };
     this.#nowMs = boot.nowMs;
     const host = this.#host();
@@ -210,6 +227,9 @@ export class NodeCore implements Node {
         if (this.membership.peers.get(event.nodeid)?.link !== event.incarnation) return;
         this.membership.linkDown(event.nodeid);
         return this.recovery.linkDown(event.nodeid, event.incarnation);
+      case "configuration":
+        this.configuration = event.configuration;
+        return this.membership.configure(event.configuration);
       case "persisted":
         return this.membership.persisted(event.promisedEpoch, this.#nowMs);
       case "client-connected":

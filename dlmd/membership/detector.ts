@@ -2,7 +2,7 @@
  * Who is heard, and whose word counts: what a node knows of the others from their heartbeats, and what its own heartbeats say (beater.ts).
  * Suspicion is by silence; also of a main loop that stands still while its heartbeats go on (hazard H13).
  */
-import type { NodeBoot } from "../node-api.ts";
+import type { NodeBoot, NodeConfig } from "../node-api.ts";
 import { hasMember, type Member, noView, sameView, type ViewId } from "../wire/view-id.ts";
 import type { BeatContent, HeardBeat } from "./beater.ts";
 import { nextMembers } from "./clique.ts";
@@ -32,7 +32,21 @@ export class Detector {
   constructor(boot: NodeBoot) {
     this.#self = { nodeid: boot.nodeid, incarnation: boot.incarnation };
     this.#timeoutMs = boot.timeoutMs;
-    for (const config of boot.nodes) if (config.nodeid !== boot.nodeid) this.peers.set(config.nodeid, newPeer(config));
+    this.setNodes([...(boot.former ?? []), ...boot.nodes], []);
+  }
+
+  /** Who is heard: the last entry of a nodeid counts. Those who are members stay until a view without them. */
+  setNodes(nodes: readonly NodeConfig[], members: readonly Member[]): void {
+    const wanted = new Map(nodes.map((config) => [config.nodeid, config]));
+    wanted.delete(this.#self.nodeid);
+    for (const nodeid of this.peers.keys()) {
+      if (!wanted.has(nodeid) && !members.some((member) => member.nodeid === nodeid)) this.peers.delete(nodeid);
+    }
+    for (const [nodeid, config] of wanted) {
+      const peer = this.peers.get(nodeid);
+      if (peer === undefined) this.peers.set(nodeid, newPeer(config));
+      else peer.config = config;
+    }
   }
 
   alive(peer: Peer, nowMs: number): boolean {

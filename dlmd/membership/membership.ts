@@ -5,7 +5,7 @@
  * A view here says who moves on together. Whether locks are served in it is up to quorum, recovery and the lease.
  */
 import { assertNever } from "../base/assert.ts";
-import type { NodeBoot } from "../node-api.ts";
+import type { NodeBoot, NodeConfiguration } from "../node-api.ts";
 import type { Datagram, Evict, Heartbeat } from "../wire/datagram.ts";
 import type { Flush, Flushed, OrderDatagram, OrderState } from "../wire/order-datagram.ts";
 import { hasMember, type Lineage, type Member, sameView, type ViewId, viewName } from "../wire/view-id.ts";
@@ -69,7 +69,8 @@ export class Membership {
     this.#host = host;
     this.#self = { nodeid: boot.nodeid, incarnation: boot.incarnation };
     this.#detector = new Detector(boot);
-    this.#basis = { version: boot.configVersion, nodes: boot.nodes, options: boot.quorum ?? plainQuorum };
+    const { configVersion: version, nodes, quorum, former } = boot;
+    this.#basis = { version, nodes, options: quorum ?? plainQuorum, former };
     this.#agreement = new Agreement(boot, {
       peers: this.#detector.peers,
       datagram: (to, message) => host.datagram(to, message),
@@ -154,9 +155,11 @@ export class Membership {
     this.#backoffUntilMs = Math.max(this.#backoffUntilMs, nowMs + stoodStillShare * this.#boot.timeoutMs);
   }
 
-  /** Another configuration is in force here. */
-  configure(basis: QuorumBasis): void {
-    this.#basis = basis;
+  /** Another configuration counts here. The view is counted anew by the next one, which `#need` asks for. */
+  configure({ version, nodes, quorum, former }: NodeConfiguration): void {
+    this.#basis = { version, nodes, options: quorum ?? plainQuorum, former };
+    this.#detector.setNodes([...(former ?? []), ...nodes], this.view?.members ?? []);
+    this.tell(true);
   }
 
   linkUp(nodeid: number, incarnation: string): boolean {
@@ -294,7 +297,9 @@ export class Membership {
     if (peer.left === incarnation || peer.evicted === incarnation) return false;
     // A change of configuration reaches the members one after the other; who is not a member needs the same to become one.
     const member = hasMember(this.view?.members ?? [], peer.config.nodeid, incarnation);
-    return member || heartbeat.configVersion === this.#basis.version;
+    if (member || heartbeat.configVersion === this.#basis.version) return true;
+    // In the midst of a change: it counts by the one before or after, and its dlmd and ours have let each other in (hazard C8).
+    return Math.abs(heartbeat.configVersion - this.#basis.version) === 1 && peer.link === incarnation;
   }
 
   /** Why the present view will not do, and for how long to hear more before proposing another; null: it will. */
@@ -308,6 +313,7 @@ export class Membership {
     if (desired.length > view.members.length) return { why: "nodes join", delayMs: all ? 0 : joinShare * timeoutMs };
     if (this.stopped) return { why: "a promised view did not come", delayMs: 0 };
     const age = nowMs - view.installedMs;
+    if (view.quorum.configVersion < this.#basis.version && age > brokenShare * timeoutMs) return { why: "votes changed", delayMs: 0 };
     for (const member of view.members) {
       const heartbeat = this.peers.get(member.nodeid)?.heartbeat ?? null;
       if (heartbeat === null) continue;

@@ -6,7 +6,7 @@ import type { Heartbeat } from "../wire/datagram.ts";
 const deadRemembered = 64;
 
 export interface Peer {
-  readonly config: NodeConfig;
+  config: NodeConfig;
   incarnation: string | null;
   readonly dead: Set<string>;
   lastHeardMs: number;
