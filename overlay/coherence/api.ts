@@ -70,6 +70,16 @@ export interface Coherence {
   /** After the reply was written: also counts it as answered (hazard F1: the invalidation is then repeated). */
   unpinData(inode: Inode, mode: PinMode): void;
 
+  /**
+   * With PR pinned: a number for this hold of it, 0 if there is none to speak of. As long as it is the same again, whatever was read of the
+   * inode from the lower, after it was given, is still true.
+   */
+  hold(inode: Inode): number;
+  /** The inode is read here and written elsewhere by turns. */
+  contended(inode: Inode): boolean;
+  /** Called with PR pinned, which it must unpin: the lock is here, and somebody is expected to read soon. null: nobody listens. */
+  onExpected: ((inode: Inode) => void) | null;
+
   /** With a pin held: may the reply about to be written carry attribute validity? False while the inode is being revoked. */
   attrValid(inode: Inode): boolean;
 

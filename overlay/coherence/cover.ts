@@ -26,6 +26,8 @@ export interface PinWaiter {
   readonly mode: PinMode;
   /** May pass during a revoke: the kernel may hold page locks for it. */
   readonly passes: boolean;
+  /** No operation, but the expectation of one (revoke.ts, expectReturn). */
+  readonly expected?: boolean;
   /** Called once: null when pinned. */
   readonly settle: (error: Errno | null) => void;
 }
@@ -85,6 +87,10 @@ export interface Cover {
   pins: number;
   /** Pins since the grant: a lock that was used much is worth a minimum hold time. */
   uses: number;
+  /** Somebody here read under it since it was last taken away. */
+  read: boolean;
+  /** Times in a row that it was taken away and then read under again. */
+  returns: number;
   grantedAt: number;
   /** Which grant of the mount it was, from 1: the lock was here all the time since. */
   grant: number;
@@ -139,6 +145,8 @@ export function createCover(id: FileId, key: string, kind: InodeKind): Cover {
     phase: "idle",
     pins: 0,
     uses: 0,
+    read: false,
+    returns: 0,
     grantedAt: 0,
     grant: 0,
     revokedAt: Number.NEGATIVE_INFINITY,

@@ -26,6 +26,8 @@ export type Effect =
   | { readonly do: "invalidate"; readonly cover: Cover; readonly plan: InvalidationPlan }
   | { readonly do: "timer"; readonly cover: Cover; readonly purpose: TimerPurpose; readonly delayMs: number }
   | { readonly do: "settle"; readonly waiter: PinWaiter; readonly error: Errno | null }
+  /** Being given up by a reader who came back each time before: ask for PR before he does, and fetch what he will want. */
+  | { readonly do: "expect"; readonly cover: Cover }
   | { readonly do: "settle-child"; readonly waiter: ChildWaiter; readonly pinned: boolean }
   | { readonly do: "request-token"; readonly cover: Cover }
   | { readonly do: "unlock-token"; readonly cover: Cover }

@@ -28,7 +28,16 @@ export function tryPin(cover: Cover, mode: PinMode): boolean {
   cover.pins += 1;
   cover.uses += 1;
   if (mode === Mode.EX) cover.attrTold = false;
+  else cover.read = true;
   return true;
+}
+
+/**
+ * Which hold of PR is in force: while this number stays what it is, nothing has changed the inode, here or anywhere, because a change needs
+ * EX and thereby another grant. 0: none.
+ */
+export function holdOf(cover: Cover): number {
+  return cover.phase === "idle" && cover.mode === Mode.PR ? cover.grant : 0;
 }
 
 export function addWaiter(state: CoherenceState, cover: Cover, waiter: PinWaiter, now: number): void {
@@ -82,6 +91,7 @@ export function pinChild(state: CoherenceState, cover: Cover, waiter: ChildWaite
   if (modeCovers(cover.mode, Mode.PR)) {
     cover.pins += 1;
     cover.uses += 1;
+    cover.read = true;
     return true;
   }
   if (cover.asking !== null) {
@@ -143,6 +153,7 @@ function settleChildren(state: CoherenceState, cover: Cover, granted: boolean): 
     if (granted) {
       cover.pins += 1;
       cover.uses += 1;
+      cover.read = true;
     }
     state.effects.push({ do: "settle-child", waiter, pinned: granted });
   }
@@ -190,6 +201,7 @@ function pinWaiters(state: CoherenceState, cover: Cover): void {
     cover.pins += 1;
     cover.uses += 1;
     if (waiter.mode === Mode.EX) cover.attrTold = false;
+    else if (waiter.expected !== true) cover.read = true;
     state.effects.push({ do: "settle", waiter, error: null });
   }
   if (taken > 0) cover.waiters = taken === cover.waiters.length ? NOBODY : cover.waiters.slice(taken);

@@ -22,7 +22,7 @@ export interface LockRequestsOptions {
 
 interface LockEvents {
   readonly ast: (cover: Cover, lock: Lock, status: LockStatus) => void;
-  readonly bast: (cover: Cover, wanted: Mode) => void;
+  readonly bast: (cover: Cover, lock: Lock, wanted: Mode) => void;
 }
 
 /** The handlers of one inode's lock: an object and no closures, because there is one for each cached inode. */
@@ -39,8 +39,8 @@ class CoverLock implements LockHandlers {
     this.#events.ast(this.#cover, lock, status);
   }
 
-  bast(_lock: Lock, wanted: Mode): void {
-    this.#events.bast(this.#cover, wanted);
+  bast(lock: Lock, wanted: Mode): void {
+    this.#events.bast(this.#cover, lock, wanted);
   }
 }
 
@@ -50,9 +50,11 @@ export class LockRequests {
   readonly #state: CoherenceState;
   #locks = 0;
   readonly #tokenLocks = new Map<Cover, { readonly lock: Lock; readonly token: WriteToken }>();
+  /** New locks asked for (PR) while the old one of the inode is still being given up. */
+  readonly #early = new Map<Cover, Lock>();
   readonly #lockEvents: LockEvents = {
     ast: (cover, lock, status) => this.#handleAst(cover, lock, status),
-    bast: (cover, wanted) => this.#handleBast(cover, wanted),
+    bast: (cover, lock, wanted) => this.#handleBast(cover, lock, wanted),
   };
 
   constructor(options: LockRequestsOptions, state: CoherenceState) {
@@ -66,10 +68,16 @@ export class LockRequests {
   }
 
   request(cover: Cover, mode: Mode, flags: number): void {
-    if (cover.lock === null) {
-      cover.lock = this.#options.lockspace.createLock(`i${cover.key}`, new CoverLock(cover, this.#lockEvents));
-      this.#locks += 1;
+    const early = this.#early.get(cover);
+    this.#early.delete(cover);
+    if (early !== undefined && mode === Mode.PR && flags === 0) {
+      cover.lock = early;
+      return;
     }
+    // Not what is wanted after all: it is taken back, or given back as soon as it comes (handleAst).
+    early?.cancel();
+    if (cover.lock === null) this.#locks += 1;
+    cover.lock ??= this.#create(cover);
     const { lock } = cover;
     this.counts.lockRequests += 1;
     // NL is to let go of it: what is asked for later is a new lock then, behind all who wait. As a conversion it would stand in the
@@ -78,9 +86,32 @@ export class LockRequests {
     else lock.request(mode, flags);
   }
 
+  /**
+   * With NL just asked for: asks for PR in the same message, as a lock of its own, because the old one is there until dlmd has said that
+   * it is gone. The next `request` takes it over if PR is what it wants.
+   */
+  requestEarly(cover: Cover): void {
+    const lock = this.#create(cover);
+    this.#early.set(cover, lock);
+    this.counts.lockRequests += 1;
+    lock.request(Mode.PR, 0);
+  }
+
+  #create(cover: Cover): Lock {
+    return this.#options.lockspace.createLock(`i${cover.key}`, new CoverLock(cover, this.#lockEvents));
+  }
+
   #handleAst(cover: Cover, lock: Lock, status: LockStatus): void {
     if (status === "error") {
       this.#options.fail(lock.error ?? new Error(`dlmd refused a request for ${lock.resource}`));
+      return;
+    }
+    if (lock !== cover.lock) {
+      // One that was asked for early and is not wanted.
+      if (status === "granted") {
+        if (this.#early.get(cover) === lock) this.#early.delete(cover);
+        lock.unlock(0);
+      }
       return;
     }
     const givenUp = status === "unlocked";
@@ -89,7 +120,8 @@ export class LockRequests {
     this.#options.told(cover);
   }
 
-  #handleBast(cover: Cover, wanted: Mode): void {
+  #handleBast(cover: Cover, lock: Lock, wanted: Mode): void {
+    if (lock !== cover.lock) return;
     this.counts.bastsReceived += 1;
     handleBast(this.#state, cover, wanted, this.#options.now());
     this.#options.told(cover);

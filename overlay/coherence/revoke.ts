@@ -27,6 +27,9 @@ const MISS_DELAY_MS = 0.2;
 /** ... up to this. */
 const MISS_DELAY_MAX_MS = 50;
 
+/** A reader that came back so often is expected (expectReturn). */
+const RETURNS_MIN = 2;
+
 export function enterRevoke(state: CoherenceState, cover: Cover, target: Mode, now: number): void {
   assert(cover.phase === "idle" && cover.asking === null, `revoke of ${cover.key} in phase ${cover.phase}`);
   cover.phase = "draining";
@@ -85,8 +88,8 @@ function planInvalidation(state: CoherenceState, cover: Cover, now: number): Inv
     if (expiry.epoch) state.epoch += 1;
     return { what: "names", expiry };
   }
-  // FUSE can not write-protect a mapping: with write access around, sharing means dropping the pages.
-  if (cover.target === Mode.PR) return tokenHeld(cover) && (cover.token?.users ?? 0) > 0 ? { what: "pages" } : null;
+  // FUSE can not write-protect a mapping: where one may be written, sharing means dropping the pages. Else they are what was written through.
+  if (cover.target === Mode.PR) return tokenHeld(cover) && (cover.inode?.mappableCount ?? 0) > 0 ? { what: "pages" } : null;
   return { what: cover.kind === "file" ? "pages-and-size" : "pages" };
 }
 
@@ -141,6 +144,7 @@ export function passData(state: CoherenceState, cover: Cover): void {
   for (const waiter of cover.waiters) {
     if (waiter.passes && modeCovers(cover.mode, waiter.mode)) {
       cover.pins += 1;
+      if (waiter.mode === Mode.PR) cover.read = true;
       state.effects.push({ do: "settle", waiter, error: null });
     } else {
       writes ||= waiter.passes && waiter.mode === Mode.EX;
@@ -155,6 +159,7 @@ export function passData(state: CoherenceState, cover: Cover): void {
 function enterConverting(state: CoherenceState, cover: Cover): void {
   cover.phase = "converting";
   ask(state, cover, cover.target, 0);
+  if (cover.target === Mode.NL) expectReturn(state, cover);
 }
 
 /**
@@ -165,4 +170,19 @@ export function enterConverted(cover: Cover, now: number): void {
   cover.phase = "idle";
   if (modesCompatible(cover.mode, cover.wanted)) cover.wanted = Mode.NL;
   cover.revokedAt = now;
+}
+
+/**
+ * A lock that goes to and fro between a writer elsewhere and a reader here is asked for again in the message that gives it up: it then
+ * comes while the write is still on its way back to its caller, and not after the reader asked. It is queued for like any other, so it costs
+ * the writer nothing but, at his next write, the revoke that the reader would have cost him. Each such request is paid for by a read: one
+ * that brought a lock which nobody read under is the last until the reader has come back RETURNS_MIN times by himself.
+ */
+function expectReturn(state: CoherenceState, cover: Cover): void {
+  cover.returns = cover.read ? cover.returns + 1 : 0;
+  cover.read = false;
+  const worth = cover.returns >= RETURNS_MIN && cover.kind === "file" && !cover.doomed && kernelKnows(cover);
+  if (worth && cover.waiters.length === 0) {
+    state.effects.push({ do: "expect", cover });
+  }
 }

@@ -18,7 +18,7 @@ import { CoverTable } from "./cover-table.ts";
 import { createCoherenceState } from "./effect.ts";
 import type { CoherenceState, Effect, InvalidationPlan } from "./effect.ts";
 import { Invalidation, type KernelCaches } from "./invalidation.ts";
-import { addWaiter, pinChild, pump, refuseWaiters, removeWaiter, tryPin, unpin, unpinData } from "./lock-cache.ts";
+import { addWaiter, holdOf, pinChild, pump, refuseWaiters, removeWaiter, tryPin, unpin, unpinData } from "./lock-cache.ts";
 import { LockRequests } from "./lock-requests.ts";
 import { dropName, exchangeNames, moveName, tellName, toldName, validName } from "./names.ts";
 import { handleInvalidated, handleRetryTimer, handleTimer } from "./revoke.ts";
@@ -79,6 +79,7 @@ export function createCoherenceShell(options: CoherenceShellOptions): CoherenceS
 }
 
 class Shell implements CoherenceShell {
+  onExpected: ((inode: Inode) => void) | null = null;
   readonly #options: CoherenceShellOptions;
   readonly #state: CoherenceState = createCoherenceState();
   readonly #covers: CoverTable;
@@ -242,6 +243,31 @@ class Shell implements CoherenceShell {
     this.#run();
   }
 
+  hold(inode: Inode): number {
+    return this.#abandoned ? 0 : holdOf(inode.cover);
+  }
+
+  contended(inode: Inode): boolean {
+    return inode.cover.returns > 0;
+  }
+
+  #expect(cover: Cover): void {
+    const { inode } = cover;
+    const tell = this.onExpected;
+    if (inode === null || tell === null || this.#abandoned || this.#closed) return;
+    const settle = (error: Errno | null): void => {
+      if (error !== null) return;
+      if (cover.inode === inode) tell(inode);
+      else {
+        // Forgotten meanwhile.
+        this.unpin(inode, Mode.PR);
+        this.#covers.ended(cover);
+      }
+    };
+    this.#locks.requestEarly(cover);
+    addWaiter(this.#state, cover, { mode: Mode.PR, passes: false, expected: true, settle }, this.#options.now());
+  }
+
   attrValid(inode: Inode): boolean {
     if (!this.#covered(inode.cover)) return false;
     inode.cover.attrTold = true;
@@ -381,6 +407,9 @@ class Shell implements CoherenceShell {
         return;
       case "settle-token":
         effect.waiter(effect.result);
+        return;
+      case "expect":
+        this.#expect(effect.cover);
         return;
       case "invalidate":
         this.#invalidate(effect.cover, effect.plan).catch(this.#options.fail);

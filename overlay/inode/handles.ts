@@ -14,6 +14,8 @@ export interface OpenFile {
   readonly cached: boolean;
   /** It holds the write token (Coherence.openForWrite). */
   readonly writeToken: boolean;
+  /** A shared mapping may be made through it and written (mmap(2) wants O_RDWR for that, and a page cache). */
+  readonly mappable: boolean;
   readonly directory: boolean;
   /** Directories: most names of the last listing were new to the kernel. */
   manyNew: boolean;
@@ -27,7 +29,7 @@ export class HandleTable {
     return this.#files.size;
   }
 
-  add(inode: InodeRecord, lowerHandle: LowerHandle, writable: boolean, cached: boolean, writeToken: boolean): OpenFile {
+  add(inode: InodeRecord, lowerHandle: LowerHandle, writable: boolean, cached: boolean, writeToken: boolean, mappable: boolean): OpenFile {
     const file: OpenFile = {
       fh: this.#nextFh,
       inode,
@@ -35,6 +37,7 @@ export class HandleTable {
       writable,
       cached,
       writeToken,
+      mappable,
       directory: inode.kind === "directory",
       manyNew: false,
     };

@@ -15,9 +15,10 @@ export interface Inode {
   readonly kind: InodeKind;
   /** The kernel's lookup count (0: it has forgotten the inode). The root counts 1 for ever. */
   nlookup: number;
-  /** Open handles of this mount, and those of them that may write. */
+  /** Open handles of this mount. */
   openCount: number;
-  writeOpenCount: number;
+  /** Those of them through which a shared mapping may be written: O_RDWR, with a page cache. */
+  mappableCount: number;
   /** The lock state and what the kernel was told: the coherence layer's own. */
   readonly cover: Cover;
 }

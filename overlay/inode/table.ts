@@ -92,17 +92,17 @@ export class InodeTable {
     if (record.nlookup === 0) this.#settle(record);
   }
 
-  opened(record: InodeRecord, writable: boolean, cached: boolean): void {
+  opened(record: InodeRecord, mappable: boolean, cached: boolean): void {
     record.openCount += 1;
     if (cached) record.cachedOpenCount += 1;
-    if (writable) record.writeOpenCount += 1;
+    if (mappable) record.mappableCount += 1;
   }
 
-  closed(record: InodeRecord, writable: boolean, cached: boolean): void {
+  closed(record: InodeRecord, mappable: boolean, cached: boolean): void {
     assert(record.openCount > 0, `inode ${record.key} closed more often than opened`);
     record.openCount -= 1;
     if (cached) record.cachedOpenCount -= 1;
-    if (writable) record.writeOpenCount -= 1;
+    if (mappable) record.mappableCount -= 1;
     if (record.openCount === 0 && record.nlookup === 0) this.#settle(record);
   }
 
@@ -111,7 +111,7 @@ export class InodeTable {
     for (const record of this.#byNodeid.values()) {
       record.nlookup = 0;
       record.openCount = 0;
-      record.writeOpenCount = 0;
+      record.mappableCount = 0;
       record.cachedOpenCount = 0;
       this.#options.dropped(record, false);
     }
@@ -156,7 +156,7 @@ export class InodeTable {
       kind,
       nlookup: 0,
       openCount: 0,
-      writeOpenCount: 0,
+      mappableCount: 0,
       useCount: 0,
       cachedOpenCount: 0,
       nlinkHint: 1,

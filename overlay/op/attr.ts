@@ -7,11 +7,11 @@ import { changed } from "./change.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
 
 export async function getattr(mount: Mount, call: Call, request: GetattrRequest): Promise<void> {
-  const { coherence, lower } = mount;
+  const { coherence } = mount;
   const inode = inodeOf(mount, request.fuseNodeid);
   if (!coherence.tryPin(inode, Mode.PR)) await coherence.pin(inode, Mode.PR, call);
   try {
-    let attr = lower.getattr(inode.id);
+    let attr = mount.ahead.getattr(inode);
     if (waiting(attr)) attr = await attr;
     inode.nlinkHint = attr.nlink;
     call.attr(attr, coherence.attrValid(inode));

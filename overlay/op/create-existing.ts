@@ -64,7 +64,7 @@ async function openChild(mount: Mount, call: Call, request: CreateRequest, dir: 
       if (now.id.ino !== child.id.ino || now.id.generation !== child.id.generation) return false;
       await checkOpen(mount, call, request, dir, child, now.attr);
       const handle = await changed(mount, call, truncates ? [child] : [], mount.lower.open(child.id, request.flags));
-      const file = enterFile(mount, child, handle, access);
+      const file = enterFile(mount, child, handle, access, request.flags);
       entered = true;
       const attr = truncates ? await mount.lower.getattr(child.id) : now.attr;
       const entryValid = coherence.tellEntry(dir, request.name, child);

@@ -132,7 +132,7 @@ async function answerCreated(
   try {
     const writes = (request.flags & O_ACCMODE) !== O_RDONLY;
     const access = writes ? await tokenOf(mount, call, child, handle, request.flags) : null;
-    const file = enterFile(mount, child, handle, access);
+    const file = enterFile(mount, child, handle, access, request.flags);
     withChildPinned(mount, child, attr, (attrValid, size) => {
       const entryValid = coherence.tellEntry(dir, request.name, child);
       const told = { ...attr, size };

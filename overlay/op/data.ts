@@ -11,7 +11,7 @@ import { killSuidgid } from "./write.ts";
 const NOTHING = new Uint8Array(0);
 
 export async function read(mount: Mount, call: Call, request: ReadRequest): Promise<void> {
-  const { coherence, lower } = mount;
+  const { coherence } = mount;
   const file = fileOf(mount, request.fh);
   const { inode } = file;
   const mode = coherence.readMode(inode, file.writable);
@@ -24,7 +24,7 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
       call.data(NOTHING);
       return;
     }
-    let data = lower.read(file.lowerHandle, request.offset, request.size);
+    let data = mount.ahead.read(inode, file.lowerHandle, request.offset, request.size);
     if (waiting(data)) data = await data;
     call.data(data);
   } finally {

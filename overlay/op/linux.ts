@@ -1,6 +1,7 @@
 /** Constants of Linux that requests carry (include/uapi/asm-generic/fcntl.h, linux/fs.h, linux/stat.h); the same on x86-64 and arm64. */
 export const O_ACCMODE = 0o3;
 export const O_RDONLY = 0;
+export const O_RDWR = 0o2;
 export const O_EXCL = 0o200;
 export const O_TRUNC = 0o1000;
 export const O_APPEND = 0o2000;

@@ -5,6 +5,7 @@ import type { InodeRecord, InodeTable } from "../inode/table.ts";
 import type { Lower } from "../lower/lower.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import { E, errnoError } from "../../dlmd/base/errno.ts";
+import type { Ahead } from "./ahead.ts";
 import type { Credentials } from "./permission.ts";
 import type { StaleOnce } from "./stale-once.ts";
 
@@ -14,6 +15,7 @@ export interface Mount {
   readonly inodes: InodeTable;
   readonly handles: HandleTable;
   readonly staleOnce: StaleOnce;
+  readonly ahead: Ahead;
   readonly log: Log;
   /** FUSE_DONT_MASK was taken: the umask comes with the request. Else the kernel has applied it. */
   dontMask: boolean;

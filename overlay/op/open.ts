@@ -7,7 +7,7 @@ import type { InodeRecord } from "../inode/table.ts";
 import type { LowerHandle, Maybe } from "../lower/lower.ts";
 import type { Call } from "./call.ts";
 import { changed } from "./change.ts";
-import { O_ACCMODE, O_APPEND, O_RDONLY, O_TRUNC } from "./linux.ts";
+import { O_ACCMODE, O_APPEND, O_RDONLY, O_RDWR, O_TRUNC } from "./linux.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
 
 /**
@@ -29,10 +29,17 @@ export function writeAccess(mount: Mount, call: Call, inode: InodeRecord, flags:
   return (flags & O_APPEND) === 0 ? mount.coherence.openForWrite(inode, call) : "direct";
 }
 
-/** Enters an open file; `access`: what openForWrite said, null for a handle that can not write. */
-export function enterFile(mount: Mount, inode: InodeRecord, handle: LowerHandle, access: "cached" | "direct" | null): OpenFile {
-  const file = mount.handles.add(inode, handle, access !== null, access !== "direct", access === "cached");
-  mount.inodes.opened(inode, file.writable, file.cached);
+/** Enters an open file; `access`: what openForWrite said, null for a handle that can not write. `flags`: the caller's. */
+export function enterFile(
+  mount: Mount,
+  inode: InodeRecord,
+  handle: LowerHandle,
+  access: "cached" | "direct" | null,
+  flags: number,
+): OpenFile {
+  const mappable = access === "cached" && (flags & O_ACCMODE) === O_RDWR;
+  const file = mount.handles.add(inode, handle, access !== null, access !== "direct", access === "cached", mappable);
+  mount.inodes.opened(inode, file.mappable, file.cached);
   return file;
 }
 
@@ -40,7 +47,7 @@ export function enterFile(mount: Mount, inode: InodeRecord, handle: LowerHandle,
 export function closeFile(mount: Mount, file: OpenFile): void {
   mount.lower.close(file.lowerHandle);
   if (file.writeToken) mount.coherence.closeForWrite(file.inode);
-  mount.inodes.closed(file.inode, file.writable, file.cached);
+  mount.inodes.closed(file.inode, file.mappable, file.cached);
 }
 
 export async function open(mount: Mount, call: Call, request: OpenRequest): Promise<void> {
@@ -59,7 +66,7 @@ export async function open(mount: Mount, call: Call, request: OpenRequest): Prom
       let handle = mount.lower.open(inode.id, request.flags);
       if (truncate) handle = changed(mount, call, [inode], handle);
       if (waiting(handle)) handle = await handle;
-      const file = enterFile(mount, inode, handle, access);
+      const file = enterFile(mount, inode, handle, access, request.flags);
       entered = true;
       if (truncate && request.killSuidgid) await killSuidgid(mount, file);
       if (!call.open(file.fh, openFlags(file))) forgetFile(mount, file);
@@ -101,6 +108,6 @@ export async function opendir(mount: Mount, call: Call, request: OpendirRequest)
   const inode = inodeOf(mount, request.fuseNodeid);
   let handle = mount.lower.opendir(inode.id);
   if (waiting(handle)) handle = await handle;
-  const file = enterFile(mount, inode, handle, null);
+  const file = enterFile(mount, inode, handle, null, O_RDONLY);
   if (!call.open(file.fh, 0)) forgetFile(mount, file);
 }

@@ -5,6 +5,7 @@
 import { E, errnoError, errnoName } from "../../dlmd/base/errno.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
+import { Mode } from "../../dlmd/lock/mode.ts";
 import type { Coherence } from "../coherence/api.ts";
 import type { Cover } from "../coherence/cover.ts";
 import { requestBufferBytes } from "../fuse/abi.ts";
@@ -16,6 +17,7 @@ import type { InodeKind } from "../inode/inode.ts";
 import { InodeTable } from "../inode/table.ts";
 import type { FileId, Lower } from "../lower/lower.ts";
 import { type Device, MNT_DETACH, type Native } from "../native/index.ts";
+import { Ahead } from "../op/ahead.ts";
 import { REPLY_BUFFER_BYTES, type ReplyPort } from "../op/call.ts";
 import type { Mount } from "../op/mount.ts";
 import { credentialsOf } from "../op/permission.ts";
@@ -259,6 +261,11 @@ class Serving {
 
   #createMount(coherence: SessionCoherence): Mount {
     const { lower, system, log } = this.#options;
+    const ahead = new Ahead(lower, coherence);
+    coherence.onExpected = (inode): void => {
+      ahead.expected(inode);
+      coherence.unpin(inode, Mode.PR);
+    };
     return {
       lower,
       coherence,
@@ -272,6 +279,7 @@ class Serving {
       }),
       handles: new HandleTable(),
       staleOnce: new StaleOnce(),
+      ahead,
       log,
       dontMask: false,
       credentials: (pid) => {

@@ -77,6 +77,13 @@ export class PermissiveCoherence implements SessionCoherence {
     this.pins -= wants.length;
   }
   readonly grants = 0;
+  onExpected: ((inode: Inode) => void) | null = null;
+  hold(): number {
+    return 0;
+  }
+  contended(): boolean {
+    return false;
+  }
   pinChild(_inode: Inode): { readonly pinned: boolean; readonly trip: boolean } {
     this.pins += 1;
     return { pinned: true, trip: false };

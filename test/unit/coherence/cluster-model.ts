@@ -7,7 +7,7 @@ import { createCover } from "../../../overlay/coherence/cover.ts";
 import type { Cover, PinWaiter } from "../../../overlay/coherence/cover.ts";
 import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
 import type { CoherenceState, Effect } from "../../../overlay/coherence/effect.ts";
-import { addWaiter, handleAst, handleBast, tryPin, unpinData } from "../../../overlay/coherence/lock-cache.ts";
+import { addWaiter, handleAst, handleBast, holdOf, tryPin, unpin, unpinData } from "../../../overlay/coherence/lock-cache.ts";
 import { handleInvalidated, handleRetryTimer, handleTimer } from "../../../overlay/coherence/revoke.ts";
 import { closeToken, handleTokenAst, handleTokenBast, openToken } from "../../../overlay/coherence/write-token.ts";
 import { LockFlag } from "../../../dlmd/client/api.ts";
@@ -127,8 +127,11 @@ interface ModelNode {
   folioWaiters: (() => void)[];
   /** Notifications that wait for the folio. */
   invalidating: boolean;
+  /** What was fetched before anybody asked, and the hold of PR then. */
+  ahead: { readonly hold: number; readonly version: number } | null;
   opens: { writable: "cached" | "direct" }[];
   operations: number;
+  performing: boolean;
 }
 
 export interface ModelOptions {
@@ -198,9 +201,13 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
   });
 
   function perform(node: ModelNode): void {
+    // As the shell does: an effect may leave more of them, and the outermost call does them all.
+    if (node.performing) return;
+    node.performing = true;
     const { effects } = node.state;
     for (let at = 0; at < effects.length; at += 1) performOne(node, effects[at] as Effect);
     effects.length = 0;
+    node.performing = false;
   }
 
   function performOne(node: ModelNode, effect: Effect): void {
@@ -226,6 +233,9 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
       case "settle-token":
         effect.waiter(effect.result);
         return;
+      case "expect":
+        expect(node);
+        return;
       case "settle-child":
         effect.waiter(effect.pinned);
         return;
@@ -243,6 +253,19 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
         return;
       }
     }
+  }
+
+  /** What a reader will want is read under the lock that is asked for in his stead, and kept for him (op/ahead.ts). */
+  function expect(node: ModelNode): void {
+    const settle = (): void => {
+      const hold = holdOf(node.cover);
+      free.push(() => {
+        node.ahead = { hold, version };
+      });
+      unpin(node.state, node.cover, now);
+      perform(node);
+    };
+    addWaiter(node.state, node.cover, { mode: Mode.PR, passes: false, expected: true, settle }, now);
   }
 
   // INVAL_INODE: waits for the folio, drops it, and only then comes back.
@@ -303,7 +326,10 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
       node.folio = { write: false, cached: true };
       pin(node, Mode.PR, true, () => {
         checkPins(node, Mode.PR);
-        const seen = version;
+        const hold = holdOf(node.cover);
+        const ahead = hold !== 0 && node.ahead?.hold === hold ? node.ahead.version : version;
+        if (ahead !== version) note(`node ${node.id} kept version ${ahead} under its hold, and the file has ${version}`);
+        const seen = ahead;
         free.push(() => {
           node.page = seen;
           unpinData(node.state, node.cover, now);
@@ -389,6 +415,10 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
     if (stepsLeft <= 0) return;
     unfinished += 1;
     const opened = (access: "cached" | "direct"): void => {
+      // O_RDWR: a mapping could be made, and writes of it come without a word (hazard F9).
+      const inode = node.cover.inode as Inode;
+      const mappable = access === "cached" && random() < 0.5 ? 1 : 0;
+      inode.mappableCount += mappable;
       let left = Math.floor(random() * 3);
       const next = (): void => {
         if (left > 0) {
@@ -396,6 +426,7 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
           (access === "cached" ? writeCached : writeDirect)(node, next);
           return;
         }
+        inode.mappableCount -= mappable;
         if (access === "cached") {
           closeToken(node.state, node.cover);
           perform(node);
@@ -419,7 +450,7 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
       kind: "file",
       nlookup: 1,
       openCount: 1,
-      writeOpenCount: 0,
+      mappableCount: 0,
       cover,
     };
     cover.inode = inode;
@@ -431,8 +462,10 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
       folio: null,
       folioWaiters: [],
       invalidating: false,
+      ahead: null,
       opens: [],
       operations: 0,
+      performing: false,
     });
   }
   for (const node of nodes) {

@@ -26,7 +26,7 @@ function cover(kind: InodeKind, known = true): Cover {
   nextIno += 1;
   const made = createCover({ ino: nextIno, generation: 7 }, `${nextIno}.7`, kind);
   if (known) {
-    made.inode = { fuseNodeid: nextIno, id: made.id, key: made.key, kind, nlookup: 1, openCount: 0, writeOpenCount: 0, cover: made };
+    made.inode = { fuseNodeid: nextIno, id: made.id, key: made.key, kind, nlookup: 1, openCount: 0, mappableCount: 0, cover: made };
   }
   return made;
 }
@@ -147,13 +147,19 @@ describe("the revoke", () => {
     expect(file.phase).toBe("converting");
   });
 
-  it("gives EX down to PR without touching the cache, unless a page cache here may write", () => {
+  it("gives EX down to PR without touching the cache, unless a mapping here may write", () => {
     const file = holding("file", Mode.EX);
     handleBast(state, file, Mode.PR, 0);
     expect(effects()).toMatchObject([{ do: "request", mode: Mode.PR }]);
-    const written = holding("file", Mode.EX);
-    written.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, waiters: [] };
-    handleBast(state, written, Mode.PR, 0);
+    const writing = (mappableCount: number): Cover => {
+      const written = holding("file", Mode.EX);
+      written.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, waiters: [] };
+      if (written.inode !== null) written.inode.mappableCount = mappableCount;
+      return written;
+    };
+    handleBast(state, writing(0), Mode.PR, 0);
+    expect(effects()).toMatchObject([{ do: "request", mode: Mode.PR }]);
+    handleBast(state, writing(1), Mode.PR, 0);
     expect(effects()).toMatchObject([{ do: "invalidate", plan: { what: "pages" } }]);
   });
 

@@ -62,7 +62,7 @@ function shellOver(lockspace: Lockspace): CoherenceShell {
 function inodeOf(shell: CoherenceShell, ino: number, kind: InodeKind): Inode {
   const id = { ino, generation: 7 };
   const cover = shell.createCover(id, kind);
-  return { fuseNodeid: ino, id, key: fileKey(id), kind, nlookup: 1, openCount: 0, writeOpenCount: 0, cover };
+  return { fuseNodeid: ino, id, key: fileKey(id), kind, nlookup: 1, openCount: 0, mappableCount: 0, cover };
 }
 
 describe("the shell", () => {

@@ -87,6 +87,16 @@ export class RecordingCoherence implements Coherence {
   unpinAll(wants: readonly Want[]): void {
     for (const { inode, mode } of wants) this.#give(inode, mode);
   }
+  onExpected: ((inode: Inode) => void) | null = null;
+  /** Set by a test: the hold of PR that is in force, and whether the inode is one to fetch ahead. */
+  holdNumber = 0;
+  isContended = false;
+  hold(): number {
+    return this.holdNumber;
+  }
+  contended(): boolean {
+    return this.isContended;
+  }
   /** Raised by a test: a lock was granted. */
   grants = 0;
   pinChild(inode: Inode, since: number): Maybe<ChildPin> {

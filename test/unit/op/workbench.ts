@@ -1,4 +1,5 @@
 /** A mount of doubles, served by the real dispatch: requests go in as the kernel would send them decoded, replies are collected. */
+import { Ahead } from "../../../overlay/op/ahead.ts";
 import { type Log, silentLog } from "../../../dlmd/base/log.ts";
 import { createCover } from "../../../overlay/coherence/cover.ts";
 import type { Operation } from "../../../overlay/op/perform.ts";
@@ -53,6 +54,7 @@ export class Workbench {
       inodes: this.inodes,
       handles: new HandleTable(),
       staleOnce: new StaleOnce(),
+      ahead: new Ahead(this.lower, coherence),
       log,
       dontMask: true,
       credentials: () => this.who,
@@ -65,13 +67,13 @@ export class Workbench {
   openFile(cached = true): OpenFile {
     const access = cached ? "cached" : "direct";
     if (cached) this.coherence.tokens += 1;
-    const file = this.mount.handles.add(this.file, 77 as LowerHandle, true, access === "cached", access === "cached");
-    this.inodes.opened(this.file, true, cached);
+    const file = this.mount.handles.add(this.file, 77 as LowerHandle, true, access === "cached", access === "cached", cached);
+    this.inodes.opened(this.file, cached, cached);
     return file;
   }
 
   openDirectory(): OpenFile {
-    const file = this.mount.handles.add(this.inodes.root, 78 as LowerHandle, false, true, false);
+    const file = this.mount.handles.add(this.inodes.root, 78 as LowerHandle, false, true, false, false);
     this.inodes.opened(this.inodes.root, false, true);
     return file;
   }

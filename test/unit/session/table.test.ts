@@ -98,10 +98,10 @@ describe("handle table", () => {
   it("never gives a number twice", () => {
     const { inodes } = table();
     const handles = new HandleTable();
-    const one = handles.add(inodes.root, 1 as LowerHandle, false, true, false);
+    const one = handles.add(inodes.root, 1 as LowerHandle, false, true, false, false);
     expect(handles.take(one.fh)).toBe(one);
     expect(handles.take(one.fh)).toBeUndefined();
-    const two = handles.add(inodes.root, 1 as LowerHandle, true, false, false);
+    const two = handles.add(inodes.root, 1 as LowerHandle, true, false, false, false);
     expect(two.fh).not.toBe(one.fh);
     expect(two).toMatchObject({ directory: true, writable: true, cached: false });
     expect(handles.takeAll()).toEqual([two]);
