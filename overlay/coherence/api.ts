@@ -17,6 +17,7 @@
 import type { Inode } from "../inode/inode.ts";
 import type { Mode } from "../../dlmd/lock/mode.ts";
 import type { Maybe } from "../lower/lower.ts";
+import type { Stamp } from "../lower/stamp.ts";
 
 export type PinMode = typeof Mode.PR | typeof Mode.EX;
 
@@ -75,6 +76,8 @@ export interface Coherence {
    * inode from the lower, after it was given, is still true.
    */
   hold(inode: Inode): number;
+  /** Whether what was fetched under that stamp, before PR came, was fetched after the last change that was made before PR came. */
+  proves(inode: Inode, fetched: Stamp): boolean;
   /** The inode is read here and written elsewhere by turns. */
   contended(inode: Inode): boolean;
   /** Called with PR pinned, which it must unpin: the lock is here, and somebody is expected to read soon. null: nobody listens. */

@@ -10,6 +10,7 @@ import type { Lock } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/lock/mode.ts";
 import type { Inode, InodeKind } from "../inode/inode.ts";
 import type { FileId } from "../lower/lower.ts";
+import type { Stamp } from "../lower/stamp.ts";
 import type { PinMode } from "./api.ts";
 
 /**
@@ -121,6 +122,9 @@ export interface Cover {
   attrTold: boolean;
   /** The first of this inode's names that were told: to be taken out when the kernel forgets it. */
   toldIn: ToldName | null;
+  /** What the lower had done when EX came, and when the last operation under it ended (lower/stamp.ts). */
+  stampMark: number;
+  stamp: Stamp | null;
   token: WriteToken | null;
   /** What the shell asks dlmd with; null: it never did. */
   lock: Lock | null;
@@ -164,6 +168,8 @@ export function createCover(id: FileId, key: string, kind: InodeKind): Cover {
     hotUntil: 0,
     attrTold: false,
     toldIn: null,
+    stampMark: 0,
+    stamp: null,
     token: null,
     lock: null,
     doomed: false,

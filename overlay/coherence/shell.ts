@@ -10,6 +10,7 @@ import { Mode } from "../../dlmd/lock/mode.ts";
 import type { Inode, InodeKind } from "../inode/inode.ts";
 import { compareFileIds } from "../lower/lower.ts";
 import type { FileId, Maybe } from "../lower/lower.ts";
+import type { Stamp, Stamps } from "../lower/stamp.ts";
 import type { Coherence, PinMode, Waiter, Want } from "./api.ts";
 import { bear, registerAll } from "./born.ts";
 import { kernelKnows } from "./cover.ts";
@@ -27,6 +28,7 @@ import { closeToken, openToken } from "./write-token.ts";
 export interface CoherenceShellOptions {
   readonly lockspace: Lockspace;
   readonly caches: KernelCaches;
+  readonly stamps: Stamps;
   /** Milliseconds of a monotonic clock. */
   readonly now: () => number;
   readonly log: Log;
@@ -97,7 +99,7 @@ class Shell implements CoherenceShell {
       this.#run();
       this.#covers.ended(cover);
     };
-    this.#locks = new LockRequests({ lockspace, now, fail, told }, this.#state);
+    this.#locks = new LockRequests({ lockspace, now, fail, told, stamps: options.stamps }, this.#state);
     this.#covers = new CoverTable(this.#state, (cover) => this.#locks.drop(cover));
     this.#invalidation = new Invalidation(options.caches, this.#state, () => this.#closed);
   }
@@ -151,8 +153,9 @@ class Shell implements CoherenceShell {
     });
   }
 
-  unpin(inode: Inode, _mode: PinMode): void {
+  unpin(inode: Inode, mode: PinMode): void {
     const cover = inode.cover;
+    if (mode === Mode.EX) this.#noteStamp(cover);
     if (cover.phase === "idle" && cover.wanted === Mode.NL && cover.pins > 0) {
       cover.pins -= 1;
       return;
@@ -238,13 +241,23 @@ class Shell implements CoherenceShell {
     return this.#wait(inode, mode, cached, waiter);
   }
 
-  unpinData(inode: Inode, _mode: PinMode): void {
+  unpinData(inode: Inode, mode: PinMode): void {
+    if (mode === Mode.EX) this.#noteStamp(inode.cover);
     unpinData(this.#state, inode.cover, this.#options.now());
     this.#run();
   }
 
   hold(inode: Inode): number {
     return this.#abandoned ? 0 : holdOf(inode.cover);
+  }
+
+  proves(inode: Inode, fetched: Stamp): boolean {
+    return this.#locks.proves(inode.cover, fetched);
+  }
+
+  /** Something may have been changed, and what changed it has ended. */
+  #noteStamp(cover: Cover): void {
+    if (cover.kind === "file") cover.stamp = this.#options.stamps.since(cover.stampMark);
   }
 
   contended(inode: Inode): boolean {

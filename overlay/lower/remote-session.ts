@@ -11,6 +11,7 @@ import type { Log } from "../../dlmd/base/log.ts";
 import type { Refused, Welcome } from "./handshake.ts";
 import { type CallerIdentity, type OwnerAddress, RemoteConnection, type RemoteCounters } from "./remote-connection.ts";
 import type { RemoteHandle } from "./remote-handles.ts";
+import { decodeStamp, type Stamp, type Stamps } from "./stamp.ts";
 import { FrameType } from "./wire.ts";
 import { type AnswerOf, CALLS, type CallName, type CallRow, decodeWith, type RequestOf } from "./wire-calls.ts";
 
@@ -24,6 +25,8 @@ const RECONNECT_MAX_MS = 1000;
 
 interface PendingCall {
   readonly id: number;
+  /** The how manieth call of the session, from 1. */
+  readonly made: number;
   readonly call: CallName;
   readonly type: number;
   readonly mutates: boolean;
@@ -52,7 +55,7 @@ export interface RemoteSessionHandlers {
   readonly welcome: (welcome: Welcome) => void;
 }
 
-export class RemoteSession {
+export class RemoteSession implements Stamps {
   readonly counters: RemoteCounters = {
     roundTrips: 0,
     messagesSent: 0,
@@ -68,6 +71,10 @@ export class RemoteSession {
   readonly #calls: Map<number, PendingCall> = new Map();
   readonly #unsent: PendingCall[] = [];
   #outstanding = 0;
+  #stamp: Stamp | null = null;
+  /** Calls made, and the latest of them that was answered. */
+  #made = 0;
+  #answered = 0;
   #acks: number[] = [];
   #nextId = 1;
   #owner: { readonly address: OwnerAddress; readonly epoch: number } | null = null;
@@ -83,6 +90,14 @@ export class RemoteSession {
   constructor(options: RemoteSessionOptions, handlers: RemoteSessionHandlers) {
     this.#options = options;
     this.#handlers = handlers;
+  }
+
+  mark(): number {
+    return this.#made;
+  }
+
+  since(mark: number): Stamp | null {
+    return this.#answered > mark ? this.#stamp : null;
   }
 
   get running(): boolean {
@@ -279,6 +294,10 @@ export class RemoteSession {
   }
 
   #receive(type: number, id: number, body: Uint8Array): void {
+    if (type === FrameType.STAMP) {
+      this.#stamp = decodeStamp(body);
+      return;
+    }
     const call = this.#calls.get(id);
     // Answered twice: sent again after a connection broke, while the first answer was still under way.
     if (call === undefined) return;
@@ -286,6 +305,7 @@ export class RemoteSession {
       throw new WireError(`answer of type 0x${type.toString(16)} to ${call.call}`);
     }
     this.counters.roundTrips += 1;
+    this.#answered = Math.max(this.#answered, call.made);
     if (call.mutates) this.#acknowledge(id);
     this.#finish(call, () => {
       if (type === FrameType.FAILED) call.failed(errnoError(decodeErrno(body)));
@@ -324,8 +344,10 @@ export class RemoteSession {
         }
       };
       const data = row.request.data?.(request) ?? null;
+      this.#made += 1;
       pending = {
         id,
+        made: this.#made,
         call,
         type: row.type,
         mutates: row.mutates,

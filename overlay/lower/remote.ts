@@ -7,7 +7,7 @@ import { E, errnoError } from "../../dlmd/base/errno.ts";
 import type { Welcome } from "./handshake.ts";
 import { checkName, checkWritable, isBeyondAnyFile, MAX_COPY_BYTES, MAX_GETATTR_MANY, MAX_IO_BYTES, MAX_LOOKUP_MANY } from "./limits.ts";
 import { PATH_MAX, XATTR_SIZE_MAX } from "./linux.ts";
-import type { Caller, Entry, FileId, Lower, LowerHandle, Maybe } from "./lower.ts";
+import type { Caller, Entry, Fetched, FileId, Lower, LowerHandle, Maybe } from "./lower.ts";
 import type { OwnerAddress, RemoteCounters } from "./remote-connection.ts";
 import { type RemoteHandle, RemoteHandles } from "./remote-handles.ts";
 import { isErrno, RemoteSession, type RemoteSessionOptions } from "./remote-session.ts";
@@ -146,6 +146,12 @@ class RemoteCore {
     if (offset < 0 || bytes < 0 || bytes > MAX_IO_BYTES) throw errnoError(E.EINVAL);
     if (isBeyondAnyFile(offset, bytes)) return EMPTY;
     return this.with("read", file, { handle, offset, bytes });
+  }
+
+  fetch(id: FileId, handle: LowerHandle, offset: number, bytes: number): Promise<Fetched> | null {
+    const file = this.handles.get(handle);
+    if (offset < 0 || bytes < 0 || bytes > MAX_IO_BYTES || isBeyondAnyFile(offset, bytes)) return null;
+    return this.with("fetch", file, { id, handle, offset, bytes });
   }
 
   async fsync(call: "fsync" | "fsyncdir", handle: LowerHandle, dataOnly: boolean): Promise<void> {
@@ -302,6 +308,8 @@ export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
     open: (id, flags) => core.open(id, flags),
     opendir: (id) => core.opendir(id),
     close: (handle) => core.close(handle),
+    stamps: session,
+    fetch: (id, handle, offset, bytes) => core.fetch(id, handle, offset, bytes),
     read: (handle, offset, bytes) => core.read(handle, offset, bytes),
     write: (handle, data, offset, append) => core.write(handle, data, offset, append),
     fsync: (handle, dataOnly) => core.fsync("fsync", handle, dataOnly),

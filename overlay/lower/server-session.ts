@@ -178,6 +178,20 @@ export class ServerSession {
     });
   }
 
+  #fetch({ id, handle, offset, bytes }: RequestOf<"fetch">): Maybe<AnswerOf<"fetch">> {
+    const lower = this.#lower;
+    const open = this.#handle(handle);
+    const stamp = lower.raiseStamp();
+    const attributes = lower.getattr(id);
+    const later = attributes instanceof Promise;
+    return chain(attributes, (attr) =>
+      chain(lower.read(open, offset, Math.min(bytes, MAX_IO_BYTES)), (data) => {
+        // The lower's own buffer, and this is not the turn in which it is sent.
+        return { stamp, attr, data: later ? data.slice() : data };
+      }),
+    );
+  }
+
   #close(handle: number): void {
     const found = this.#handles.get(handle);
     if (found === undefined) return;
@@ -246,6 +260,8 @@ export class ServerSession {
         const { handle, offset, bytes } = one.request;
         return lower.read(this.#handle(handle), offset, Math.min(bytes, MAX_IO_BYTES));
       }
+      case "fetch":
+        return this.#fetch(one.request);
       case "write": {
         const { handle, data, offset, append } = one.request;
         return lower.write(this.#handle(handle), data, offset, append);

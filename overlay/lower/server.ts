@@ -11,6 +11,7 @@ import type { GoneClient } from "../../dlmd/client/api.ts";
 import * as handshake from "./handshake.ts";
 import type { LocalLower } from "./local.ts";
 import { MAX_REMEMBERED_ANSWERS, ServerSession } from "./server-session.ts";
+import { encodeStamp, type Stamp } from "./stamp.ts";
 import { FrameBatch, FrameReader, FrameType, LOWER_WIRE_VERSION, MAX_FRAME_BYTES } from "./wire.ts";
 import { callOfType } from "./wire-calls.ts";
 
@@ -68,6 +69,7 @@ class Connection {
   #session: ServerSession | null = null;
   #timer: NodeJS.Timeout;
   #inChunk = false;
+  #stampTold: Stamp | null = null;
   #flushAsked = false;
 
   constructor(server: ServerCore, socket: Socket) {
@@ -125,6 +127,11 @@ class Connection {
 
   answer(type: number, id: number, body: Uint8Array, data: Uint8Array | null, passing: boolean): void {
     this.#server.counters.sent += 1;
+    const stamp = this.#server.options.lower.stamps.since(0);
+    if (stamp !== null && stamp !== this.#stampTold) {
+      this.#stampTold = stamp;
+      this.#batch.add(FrameType.STAMP, 0, encodeStamp(stamp), null);
+    }
     this.#batch.add(type, id, body, data, passing);
     if (this.#inChunk || this.#flushAsked) return;
     // Answers that the pools gave together leave together: after the promises of this callback, before the next one.

@@ -7,7 +7,8 @@
 import { ByteReader, type ByteWriter } from "../../dlmd/base/bytes.ts";
 import { WireError } from "../../dlmd/base/error.ts";
 import { MAX_GETATTR_MANY, MAX_IO_BYTES, MAX_LOOKUP_MANY } from "./limits.ts";
-import type { Attr, AttrChange, Caller, DirPage, Entry, FileId, Listing, StatFs } from "./lower.ts";
+import type { Attr, AttrChange, Caller, DirPage, Entry, Fetched, FileId, Listing, StatFs } from "./lower.ts";
+import { decodeStamp, encodeStamp, STAMP_BYTES } from "./stamp.ts";
 import * as v from "./wire-values.ts";
 
 interface Name {
@@ -70,6 +71,7 @@ export interface WireCalls {
   opendir: { request: Identified & Handled; answer: void };
   close: { request: Handled; answer: void };
   read: { request: Handled & { readonly offset: number; readonly bytes: number }; answer: Uint8Array };
+  fetch: { request: Identified & Handled & { readonly offset: number; readonly bytes: number }; answer: Fetched };
   write: {
     request: Handled & { readonly offset: number; readonly append: boolean; readonly data: Uint8Array };
     answer: { readonly offset: number; readonly bytes: number };
@@ -436,6 +438,25 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
         }
       },
       read: (r) => Array.from({ length: r.u16() }, () => (r.bool() ? v.readEntry(r) : null)),
+    },
+  ),
+  fetch: row<"fetch">(
+    32,
+    false,
+    {
+      write: (w, q) => {
+        v.writeFileId(w, q.id);
+        w.u32(q.handle).u64(q.offset).u32(q.bytes);
+      },
+      read: (r) => ({ id: v.readFileId(r), handle: r.u32(), offset: r.u64(), bytes: r.u32() }),
+    },
+    {
+      write: (w, answer) => {
+        w.bytes(encodeStamp(answer.stamp));
+        v.writeAttr(w, answer.attr);
+      },
+      read: (r) => ({ stamp: decodeStamp(r.bytes(STAMP_BYTES)), attr: v.readAttr(r), data: tail(r) }),
+      data: (answer) => answer.data,
     },
   ),
 };

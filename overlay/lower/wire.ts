@@ -13,7 +13,7 @@ import { crc32 } from "node:zlib";
 import { WireError } from "../../dlmd/base/error.ts";
 
 /** Raised when anything below changes: peers of another version are refused, saying so. */
-export const LOWER_WIRE_VERSION = 1;
+export const LOWER_WIRE_VERSION = 2;
 
 export const FrameType = {
   HELLO: 0x70,
@@ -23,6 +23,8 @@ export const FrameType = {
   REFUSED: 0x74,
   /** The caller has these answers: they need not be remembered any longer. */
   ACK: 0x75,
+  /** The owner's stamp, before the first answer that comes after it was raised (stamp.ts). */
+  STAMP: 0x76,
   /** Added to the type of a call. */
   ANSWER: 0x80,
   /** A call failed: u32 errno. */

@@ -3,100 +3,138 @@
  * before, in one trip. For files that are read here and written elsewhere by turns (Coherence.contended), whose attributes and pages this
  * kernel loses at each turn, and asks for one after the other.
  *
- * What is here is told to nobody unless the hold of PR under which it was asked for is the one in force when it is wanted (Coherence.hold):
- * then nothing can have changed it. It is told once; the kernel keeps it from then on.
+ * Two ways to know that what was fetched is true, and nothing is told to anybody without one of them. Fetched under PR: the hold of it under
+ * which it was asked for is the one in force when it is wanted (Coherence.hold), so nothing can have changed it. Fetched while PR was still on
+ * its way: the fetch began after the last change that was made before PR came (Coherence.proves), and the hold is that which came.
+ * What is here is told once; the kernel keeps it from then on.
  */
 import type { Coherence } from "../coherence/api.ts";
 import type { Inode } from "../inode/inode.ts";
-import type { Attr, Lower, LowerHandle, Maybe } from "../lower/lower.ts";
+import type { Attr, Fetched, Lower, LowerHandle, Maybe } from "../lower/lower.ts";
 
 /** A longer range is not fetched ahead. */
 const AHEAD_BYTES_MAX: number = 64 * 1024;
 /** Files with something fetched ahead; beyond, the one that came first is forgotten. */
 const AHEAD_FILES_MAX = 64;
 
-interface Fetched {
-  /** Coherence.hold when it was asked for. */
-  hold: number;
-  /** null: taken, or not asked for. */
-  attr: Promise<Attr> | null;
-  data: Promise<Uint8Array> | null;
+/** A fetch on its way or done; null: it failed, and whoever wants it asks himself. */
+type Answer = Promise<Fetched | null>;
+
+interface AheadFile {
   /** The range that was read last, and through which handle. */
-  handle: LowerHandle | null;
+  handle: LowerHandle;
   offset: number;
   bytes: number;
   /** It was the same each of the last two times. */
   repeated: boolean;
+  /** Coherence.hold under which `answer` is true; 0: none. */
+  hold: number;
+  answer: Answer | null;
+  /** What of it is still to be told. */
+  attrLeft: boolean;
+  dataLeft: boolean;
+  /** Fetched while PR was still on its way. */
+  guess: Answer | null;
 }
 
 export class Ahead {
   readonly #lower: Lower;
   readonly #coherence: Coherence;
-  readonly #files = new Map<Inode, Fetched>();
+  readonly #files = new Map<Inode, AheadFile>();
 
   constructor(lower: Lower, coherence: Coherence) {
     this.#lower = lower;
     this.#coherence = coherence;
   }
 
-  /** With PR pinned: the attributes, as Lower.getattr gives them. */
-  getattr(inode: Inode): Maybe<Attr> {
-    const hold = this.#coherence.contended(inode) ? this.#coherence.hold(inode) : 0;
-    const file = hold === 0 ? undefined : this.#files.get(inode);
-    if (file === undefined) return this.#lower.getattr(inode.id);
-    if (file.hold === hold && file.attr !== null) {
-      const { attr } = file;
-      file.attr = null;
-      return attr;
-    }
-    const attr = this.#lower.getattr(inode.id);
-    // On the owner nothing is gained.
-    if (attr instanceof Promise && file.hold !== hold) this.#fetchData(file, hold);
-    return attr;
+  /** Somebody asks for the attributes, and PR is not here. */
+  guess(inode: Inode): void {
+    if (!this.#coherence.contended(inode)) return;
+    const file = this.#files.get(inode);
+    if (file === undefined || file.guess !== null) return;
+    file.guess = this.#fetch(inode, file);
   }
 
   /** With PR pinned and nobody asking yet (Coherence.onExpected). */
   expected(inode: Inode): void {
     const hold = this.#coherence.hold(inode);
     const file = this.#files.get(inode);
-    if (hold === 0 || file === undefined || file.hold === hold) return;
-    const attr = this.#lower.getattr(inode.id);
-    if (!(attr instanceof Promise)) return;
-    file.attr = attr;
-    // Whoever wants it meets the error himself.
-    attr.catch(() => {
-      if (file.attr === attr) file.attr = null;
-    });
-    this.#fetchData(file, hold);
+    if (hold === 0 || file === undefined || file.hold === hold || file.guess !== null) return;
+    const answer = this.#fetch(inode, file);
+    if (answer !== null) keep(file, hold, answer);
+  }
+
+  /** With PR pinned: the attributes, as Lower.getattr gives them. */
+  getattr(inode: Inode): Maybe<Attr> {
+    const file = this.#coherence.contended(inode) ? this.#files.get(inode) : undefined;
+    const hold = file === undefined ? 0 : this.#coherence.hold(inode);
+    if (file === undefined || hold === 0) return this.#lower.getattr(inode.id);
+    if (file.guess !== null) return this.#judge(inode, file, file.guess);
+    if (file.hold !== hold) {
+      const answer = this.#fetch(inode, file);
+      if (answer === null) return this.#lower.getattr(inode.id);
+      keep(file, hold, answer);
+    }
+    if (file.answer === null || !file.attrLeft) return this.#lower.getattr(inode.id);
+    file.attrLeft = false;
+    return this.#attrOf(inode, file.answer);
+  }
+
+  async #judge(inode: Inode, file: AheadFile, guess: Answer): Promise<Attr> {
+    const fetched = await guess;
+    if (file.guess === guess) file.guess = null;
+    const hold = this.#coherence.hold(inode);
+    if (fetched === null || hold === 0 || !this.#coherence.proves(inode, fetched.stamp)) return this.#lower.getattr(inode.id);
+    keep(file, hold, guess);
+    file.attrLeft = false;
+    return fetched.attr;
+  }
+
+  async #attrOf(inode: Inode, answer: Answer): Promise<Attr> {
+    return (await answer)?.attr ?? (await this.#lower.getattr(inode.id));
   }
 
   /** With a pin held: the range as Lower.read gives it. */
   read(inode: Inode, handle: LowerHandle, offset: number, bytes: number): Maybe<Uint8Array> {
     if (!this.#coherence.contended(inode)) return this.#lower.read(handle, offset, bytes);
     const file = this.#note(inode, handle, offset, bytes);
-    const data = file?.data ?? null;
-    if (file === null || data === null || file.hold !== this.#coherence.hold(inode)) return this.#lower.read(handle, offset, bytes);
-    file.data = null;
-    // Another handle may have been closed meanwhile; this one is open.
-    return data.catch(() => this.#lower.read(handle, offset, bytes));
+    if (file === null || file.answer === null || !file.dataLeft || file.hold !== this.#coherence.hold(inode)) {
+      return this.#lower.read(handle, offset, bytes);
+    }
+    file.dataLeft = false;
+    return this.#dataOf(file.answer, handle, offset, bytes);
+  }
+
+  async #dataOf(answer: Answer, handle: LowerHandle, offset: number, bytes: number): Promise<Uint8Array> {
+    return (await answer)?.data ?? (await this.#lower.read(handle, offset, bytes));
   }
 
   /** Null: too long to be fetched ahead. What was fetched of another range goes. */
-  #note(inode: Inode, handle: LowerHandle, offset: number, bytes: number): Fetched | null {
-    const known = this.#files.get(inode);
+  #note(inode: Inode, handle: LowerHandle, offset: number, bytes: number): AheadFile | null {
     if (bytes > AHEAD_BYTES_MAX) {
       this.#files.delete(inode);
       return null;
     }
+    const known = this.#files.get(inode);
     if (known !== undefined) {
       known.repeated = known.offset === offset && known.bytes === bytes;
-      if (!known.repeated) known.data = null;
+      known.dataLeft &&= known.repeated;
       known.handle = handle;
       known.offset = offset;
       known.bytes = bytes;
       return known;
     }
-    const file: Fetched = { hold: 0, attr: null, data: null, handle, offset, bytes, repeated: false };
+    const file: AheadFile = {
+      handle,
+      offset,
+      bytes,
+      repeated: false,
+      hold: 0,
+      answer: null,
+      attrLeft: false,
+      dataLeft: false,
+      guess: null,
+    };
     this.#files.set(inode, file);
     if (this.#files.size > AHEAD_FILES_MAX) {
       const [oldest] = this.#files.keys();
@@ -105,26 +143,29 @@ export class Ahead {
     return file;
   }
 
-  #fetchData(file: Fetched, hold: number): void {
-    file.hold = hold;
-    // What was fetched and not wanted is not fetched again.
-    if (file.data !== null) file.repeated = false;
-    file.data = null;
-    if (!file.repeated || file.handle === null) return;
-    let fetched: Maybe<Uint8Array>;
+  /** Null: nothing to be gained. */
+  #fetch(inode: Inode, { handle, offset, bytes, repeated }: AheadFile): Answer | null {
+    if (!repeated) return null;
     try {
-      fetched = this.#lower.read(file.handle, file.offset, file.bytes);
+      const fetched = this.#lower.fetch(inode.id, handle, offset, bytes);
+      if (fetched === null) return null;
+      // A copy of the data: what arrived may be a piece of something much larger.
+      return fetched.then(
+        ({ stamp, attr, data }) => ({ stamp, attr, data: Uint8Array.from(data) }),
+        () => null,
+      );
     } catch {
-      // Closed.
-      file.repeated = false;
-      return;
+      // The handle was closed.
+      return null;
     }
-    if (!(fetched instanceof Promise)) return;
-    // A copy: what arrived may be a piece of something much larger.
-    const data = fetched.then((bytes) => Uint8Array.from(bytes));
-    file.data = data;
-    data.catch(() => {
-      if (file.data === data) file.data = null;
-    });
   }
+}
+
+/** What was fetched before and is left of it was not wanted: then it is not fetched again until it was read twice. */
+function keep(file: AheadFile, hold: number, answer: Answer): void {
+  if (file.dataLeft) file.repeated = false;
+  file.hold = hold;
+  file.answer = answer;
+  file.attrLeft = true;
+  file.dataLeft = true;
 }

@@ -9,7 +9,10 @@ import { type Mount, inodeOf, waiting } from "./mount.ts";
 export async function getattr(mount: Mount, call: Call, request: GetattrRequest): Promise<void> {
   const { coherence } = mount;
   const inode = inodeOf(mount, request.fuseNodeid);
-  if (!coherence.tryPin(inode, Mode.PR)) await coherence.pin(inode, Mode.PR, call);
+  if (!coherence.tryPin(inode, Mode.PR)) {
+    mount.ahead.guess(inode);
+    await coherence.pin(inode, Mode.PR, call);
+  }
   try {
     let attr = mount.ahead.getattr(inode);
     if (waiting(attr)) attr = await attr;

@@ -101,6 +101,7 @@ export class MountProcess {
           this.#coherence = createCoherenceShell({
             lockspace,
             caches: createKernelCaches(native, fd, { expireEntry: negotiated.entryExpire, incEpoch: negotiated.incEpoch }),
+            stamps: lower.stamps,
             now: () => performance.now(),
             log,
             fail: (error) => this.fail(error),

@@ -48,6 +48,7 @@ const PURE = [
   "dlmd/node-query.ts",
   "dlmd/outbox.ts",
   "overlay/fuse/",
+  "overlay/lower/stamp.ts",
   "overlay/coherence/cover.ts",
   "overlay/coherence/names.ts",
   "overlay/coherence/effect.ts",

@@ -84,6 +84,9 @@ export class PermissiveCoherence implements SessionCoherence {
   contended(): boolean {
     return false;
   }
+  proves(): boolean {
+    return false;
+  }
   pinChild(_inode: Inode): { readonly pinned: boolean; readonly trip: boolean } {
     this.pins += 1;
     return { pinned: true, trip: false };

@@ -38,7 +38,9 @@ class ModelResource {
   readonly locks: ModelLock[] = [];
   readonly converting: ModelLock[] = [];
   readonly waiting: ModelLock[] = [];
-  readonly send: (node: number, message: { status: LockStatus; mode: Mode } | { wanted: Mode }) => void;
+  readonly send: (node: number, message: { status: LockStatus; mode: Mode; block: number | null } | { wanted: Mode }) => void;
+  /** The value block: what the last writer left (lower/stamp.ts); null: not valid. */
+  block: number | null = null;
 
   constructor(send: ModelResource["send"]) {
     this.send = send;
@@ -56,14 +58,14 @@ class ModelResource {
     const down = modeCovers(lock.granted, mode);
     if (down || (free && (queue === this.converting || this.waiting.length === 0))) {
       lock.granted = mode;
-      this.send(node, { status: "granted", mode });
+      this.send(node, { status: "granted", mode, block: this.block });
       this.grant();
       return;
     }
     const blockers = others.filter((one) => !modesCompatible(one.granted, mode));
     if ((flags & LockFlag.NOQUEUE) !== 0) {
       if ((flags & LockFlag.NOQUEUEBAST) !== 0) for (const one of blockers) this.send(one.node, { wanted: mode });
-      this.send(node, { status: "again", mode: lock.granted });
+      this.send(node, { status: "again", mode: lock.granted, block: null });
       return;
     }
     lock.requested = mode;
@@ -77,7 +79,7 @@ class ModelResource {
       if (at < 0) continue;
       const [lock] = queue.splice(at, 1) as [ModelLock];
       lock.requested = null;
-      this.send(node, { status: "canceled", mode: lock.granted });
+      this.send(node, { status: "canceled", mode: lock.granted, block: null });
       this.grant();
       return;
     }
@@ -98,7 +100,7 @@ class ModelResource {
         queue.shift();
         head.granted = wanted;
         head.requested = null;
-        this.send(head.node, { status: "granted", mode: wanted });
+        this.send(head.node, { status: "granted", mode: wanted, block: this.block });
       }
       if (queue.length > 0) break;
     }
@@ -129,6 +131,11 @@ interface ModelNode {
   invalidating: boolean;
   /** What was fetched before anybody asked, and the hold of PR then. */
   ahead: { readonly hold: number; readonly version: number } | null;
+  /** Fetched while PR was on its way, and what came with PR to prove it by. */
+  guess: { readonly count: number; readonly version: number } | null;
+  proof: { readonly grant: number; readonly block: number | null } | null;
+  /** How far the owner's count was when the last change under this EX was done; null: none was. */
+  stamp: number | null;
   opens: { writable: "cached" | "direct" }[];
   operations: number;
   performing: boolean;
@@ -148,6 +155,8 @@ export interface ModelResult {
   readonly operations: number;
   readonly unfinished: number;
   readonly rounds: number;
+  /** Fetches that came before the lock and could be used. */
+  readonly proven: number;
   readonly steps: number;
 }
 
@@ -158,9 +167,12 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
   let now = 0;
   let version = 0;
   let committed = 0;
+  /** Fetches that the owner has begun. */
+  let fetches = 0;
   let violation: string | null = null;
   let unfinished = 0;
   let rounds = 0;
+  let proven = 0;
   let stepsLeft = options.steps;
   const nodes: ModelNode[] = [];
 
@@ -182,9 +194,13 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
   const inodeLock = new ModelResource((node, message) => {
     const to = toNode[node] as (step: () => void) => void;
     to(() => {
-      const { state, cover } = nodes[node] as ModelNode;
-      if ("status" in message) handleAst(state, cover, message.status, message.mode, now);
-      else handleBast(state, cover, message.wanted, now);
+      const model = nodes[node] as ModelNode;
+      const { state, cover } = model;
+      if ("status" in message) {
+        if (message.status === "granted" && message.mode === Mode.EX) model.stamp = null;
+        model.proof = message.status === "granted" && cover.asking === Mode.PR ? { grant: state.grants + 1, block: message.block } : null;
+        handleAst(state, cover, message.status, message.mode, now);
+      } else handleBast(state, cover, message.wanted, now);
       perform(nodes[node] as ModelNode);
     });
   });
@@ -216,8 +232,13 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
       case "request": {
         const { mode, flags } = effect;
         // A conversion down takes effect at the holder when it is sent (hazard H2).
+        const writes = node.cover.mode === Mode.EX && mode < Mode.EX;
+        const block = node.stamp;
         if (mode < node.cover.mode) node.cover.mode = mode;
-        send(() => inodeLock.request(node.id, mode, flags));
+        send(() => {
+          if (writes) inodeLock.block = block;
+          inodeLock.request(node.id, mode, flags);
+        });
         return;
       }
       case "request-token":
@@ -324,9 +345,21 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
         return;
       }
       node.folio = { write: false, cached: true };
+      if (holdOf(node.cover) === 0 && node.guess === null) {
+        free.push(() => {
+          fetches += 1;
+          node.guess = { count: fetches, version };
+        });
+      }
       pin(node, Mode.PR, true, () => {
         checkPins(node, Mode.PR);
         const hold = holdOf(node.cover);
+        const { guess, proof } = node;
+        node.guess = null;
+        if (guess !== null && hold !== 0 && proof?.grant === hold && proof.block !== null && guess.count > proof.block) {
+          proven += 1;
+          if (guess.version !== version) note(`node ${node.id} has proof of version ${guess.version}, and the file has ${version}`);
+        }
         const ahead = hold !== 0 && node.ahead?.hold === hold ? node.ahead.version : version;
         if (ahead !== version) note(`node ${node.id} kept version ${ahead} under its hold, and the file has ${version}`);
         const seen = ahead;
@@ -352,6 +385,7 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
     pin(node, Mode.EX, true, () => {
       checkPins(node, Mode.EX);
       version += 1;
+      node.stamp = fetches;
       const mine = version;
       free.push(() => {
         node.page = mine;
@@ -370,6 +404,7 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
     pin(node, Mode.EX, false, () => {
       checkPins(node, Mode.EX);
       version += 1;
+      node.stamp = fetches;
       const mine = version;
       const drop = (): void => {
         if (node.folio !== null) {
@@ -463,6 +498,9 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
       folioWaiters: [],
       invalidating: false,
       ahead: null,
+      guess: null,
+      proof: null,
+      stamp: null,
       opens: [],
       operations: 0,
       performing: false,
@@ -496,5 +534,5 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
     }
   }
   const operations = nodes.reduce((sum, node) => sum + node.operations, 0);
-  return { violation, operations, unfinished, rounds, steps };
+  return { violation, operations, unfinished, rounds, proven, steps };
 }

@@ -1,16 +1,35 @@
 import { describe, expect, it } from "vitest";
-import type { Lock, LockHandlers, Lockspace } from "../../../dlmd/client/api.ts";
+import { type Lock, LockFlag, type LockHandlers, type Lockspace } from "../../../dlmd/client/api.ts";
 import { E } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/lock/mode.ts";
 import { type CoherenceShell, createCoherenceShell } from "../../../overlay/coherence/shell.ts";
 import type { Inode, InodeKind } from "../../../overlay/inode/inode.ts";
+import { decodeStamp, encodeStamp, type Stamp, type Stamps, StampSource } from "../../../overlay/lower/stamp.ts";
 import { fileKey } from "../../../overlay/lower/lower.ts";
 
 /** Grants whatever is asked for, in the turn after. */
-function lockspaceThatGrants(asked: string[]): { readonly lockspace: Lockspace; readonly handlers: Map<Lock, LockHandlers> } {
+function lockspaceThatGrants(asked: string[]): {
+  readonly lockspace: Lockspace;
+  readonly handlers: Map<Lock, LockHandlers>;
+  readonly blocks: Map<string, Stamp | null>;
+} {
   const handlers = new Map<Lock, LockHandlers>();
+  /** Value blocks by resource: what EX left; null: not valid. */
+  const blocks = new Map<string, Stamp | null>();
+  const leave = (resource: string, flags: number, block: Uint8Array | undefined): void => {
+    if ((flags & LockFlag.IVVALBLK) !== 0) blocks.set(resource, null);
+    else if ((flags & LockFlag.VALBLK) !== 0 && block !== undefined) blocks.set(resource, decodeStamp(block));
+  };
   const createLock = (resource: string, of: LockHandlers): Lock => {
-    const lock = { resource, mode: Mode.NL as Mode, exists: false, busy: false, lvb: null, lvbValid: false, error: null };
+    const lock = {
+      resource,
+      mode: Mode.NL as Mode,
+      exists: false,
+      busy: false,
+      lvb: null as Uint8Array | null,
+      lvbValid: false,
+      error: null,
+    };
     const end = (status: "granted" | "unlocked"): void => {
       lock.busy = true;
       queueMicrotask(() => {
@@ -20,12 +39,19 @@ function lockspaceThatGrants(asked: string[]): { readonly lockspace: Lockspace; 
       });
     };
     const made: Lock = Object.assign(lock, {
-      request: (mode: Mode) => {
+      request: (mode: Mode, flags: number, block?: Uint8Array) => {
+        leave(resource, flags, block);
+        const found = blocks.get(resource) ?? null;
+        if ((flags & LockFlag.VALBLK) !== 0 && block === undefined) {
+          lock.lvb = found === null ? null : encodeStamp(found);
+          lock.lvbValid = found !== null;
+        }
         asked.push(`${lock.exists ? "convert" : "lock"} ${resource} ${mode}`);
         lock.mode = mode;
         end("granted");
       },
-      unlock: () => {
+      unlock: (flags: number, block?: Uint8Array) => {
+        leave(resource, flags, block);
         asked.push(`unlock ${resource}`);
         lock.mode = Mode.NL;
         end("unlocked");
@@ -35,10 +61,25 @@ function lockspaceThatGrants(asked: string[]): { readonly lockspace: Lockspace; 
     handlers.set(made, of);
     return made;
   };
-  return { lockspace: { name: "test", createLock, batch: (make) => make() }, handlers };
+  return { lockspace: { name: "test", createLock, batch: (make) => make() }, handlers, blocks };
 }
 
-function shellOver(lockspace: Lockspace): CoherenceShell {
+/** As of an owner, or of a lower that has not answered yet. */
+class SilentStamps implements Stamps {
+  silent = false;
+  readonly #source = new StampSource(9);
+  mark(): number {
+    return 0;
+  }
+  raise(): Stamp {
+    return this.#source.raise();
+  }
+  since(): Stamp | null {
+    return this.silent ? null : this.#source.since();
+  }
+}
+
+function shellOver(lockspace: Lockspace, stamps: Stamps = new SilentStamps()): CoherenceShell {
   const nothing = (): Promise<number[]> => Promise.resolve([0]);
   return createCoherenceShell({
     lockspace,
@@ -51,6 +92,7 @@ function shellOver(lockspace: Lockspace): CoherenceShell {
       incrementEpoch: nothing,
       settled: () => Promise.resolve(),
     },
+    stamps,
     now: () => 0,
     log: { trace() {}, debug() {}, info() {}, warn() {}, error() {}, fatal() {} } as never,
     fail: (error) => {
@@ -79,6 +121,116 @@ describe("the shell", () => {
     await shell.pin(inode, Mode.PR, waiter);
     expect(asked).toEqual([`lock i12.7 ${Mode.PR}`, "unlock i12.7", `lock i12.7 ${Mode.PR}`]);
     shell.unpin(inode, Mode.PR);
+    await shell.close();
+  });
+
+  /** Taken away and read under again, so often that a reader is expected. */
+  async function contended(shell: CoherenceShell, inode: Inode, handlers: Map<Lock, LockHandlers>): Promise<void> {
+    for (let turn = 0; turn < 2; turn += 1) {
+      await shell.pin(inode, Mode.PR, { interrupted: false, onInterrupt: null });
+      shell.unpin(inode, Mode.PR);
+      const [lock, end] = [...handlers].at(-1) as [Lock, LockHandlers];
+      end.bast(lock, Mode.EX);
+      while (lock.mode !== Mode.NL || lock.busy) await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+
+  it("asks for a contended lock again in the message that gives it up, and tells who listens when it is here", async () => {
+    const asked: string[] = [];
+    const { lockspace, handlers } = lockspaceThatGrants(asked);
+    const shell = shellOver(lockspace);
+    const inode = inodeOf(shell, 12, "file");
+    const expected: Inode[] = [];
+    shell.onExpected = (one): void => {
+      expected.push(one);
+      shell.unpin(one, Mode.PR);
+    };
+    await contended(shell, inode, handlers);
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(asked).toEqual([`lock i12.7 ${Mode.PR}`, "unlock i12.7", `lock i12.7 ${Mode.PR}`, "unlock i12.7", `lock i12.7 ${Mode.PR}`]);
+    expect(expected).toEqual([inode]);
+    expect(shell.tryPin(inode, Mode.PR)).toBe(true);
+    shell.unpin(inode, Mode.PR);
+    // Nobody read under it: whoever takes it away now is not asked again.
+    const again = inodeOf(shell, 13, "file");
+    await contended(shell, again, handlers);
+    await new Promise((resolve) => setImmediate(resolve));
+    const [lock, end] = [...handlers].at(-1) as [Lock, LockHandlers];
+    asked.length = 0;
+    end.bast(lock, Mode.EX);
+    for (let turn = 0; turn < 5; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+    expect(asked).toEqual(["unlock i13.7"]);
+    await shell.close();
+  });
+
+  it("takes back what it asked for early when a writer of its own comes first, and gives it back if it came", async () => {
+    const asked: string[] = [];
+    const { lockspace, handlers } = lockspaceThatGrants(asked);
+    const shell = shellOver(lockspace);
+    const inode = inodeOf(shell, 12, "file");
+    shell.onExpected = (one): void => shell.unpin(one, Mode.PR);
+    const waiter = { interrupted: false, onInterrupt: null };
+    await shell.pin(inode, Mode.PR, waiter);
+    shell.unpin(inode, Mode.PR);
+    const [lock, end] = [...handlers].at(-1) as [Lock, LockHandlers];
+    end.bast(lock, Mode.EX);
+    await shell.pin(inode, Mode.PR, waiter);
+    shell.unpin(inode, Mode.PR);
+    asked.length = 0;
+    // A writer of this node comes while the lock is being given up.
+    const written = new Promise<void>((resolve, reject) => {
+      asked.push = (text): number => {
+        if (text.startsWith("unlock") && asked.length === 0) shell.pin(inode, Mode.EX, waiter).then(resolve, reject);
+        return Array.prototype.push.call(asked, text);
+      };
+    });
+    end.bast(lock, Mode.EX);
+    await written;
+    expect(asked.slice(0, 3)).toEqual(["unlock i12.7", `lock i12.7 ${Mode.PR}`, `lock i12.7 ${Mode.EX}`]);
+    shell.unpin(inode, Mode.EX);
+    for (let turn = 0; turn < 5; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+    expect([...handlers.keys()].filter((one) => one.resource === "i12.7" && one.exists)).toHaveLength(1);
+    await shell.close();
+  });
+
+  it("leaves with EX what its last change was done by, or word that nobody can know; and a fetch from after it is proven by that", async () => {
+    const asked: string[] = [];
+    const { lockspace, handlers, blocks } = lockspaceThatGrants(asked);
+    const stamps = new SilentStamps();
+    const shell = shellOver(lockspace, stamps);
+    const waiter = { interrupted: false, onInterrupt: null };
+    const step = async (inode: Inode): Promise<void> => {
+      const [lock, end] = [...handlers].findLast(([{ resource }]) => resource === `i${inode.key}`) as [Lock, LockHandlers];
+      end.bast(lock, Mode.EX);
+      while (lock.exists || lock.busy) await new Promise((resolve) => setImmediate(resolve));
+    };
+    const [written, unknown] = [inodeOf(shell, 12, "file"), inodeOf(shell, 13, "file")];
+    for (const inode of [written, unknown]) await shell.pin(inode, Mode.EX, waiter);
+    const before = stamps.raise();
+    shell.unpin(written, Mode.EX);
+    const after = stamps.raise();
+    await step(written);
+    expect(blocks.get("i12.7")).toEqual(before);
+    // Under a lower that has answered nothing yet.
+    stamps.silent = true;
+    shell.unpin(unknown, Mode.EX);
+    await step(unknown);
+    expect(blocks.get("i13.7")).toBeNull();
+    stamps.silent = false;
+
+    written.cover.returns = 1;
+    await shell.pin(written, Mode.PR, waiter);
+    expect(shell.proves(written, after)).toBe(true);
+    expect(shell.proves(written, before)).toBe(false);
+    expect(shell.proves(written, { server: 8, count: after.count })).toBe(false);
+    shell.unpin(written, Mode.PR);
+    unknown.cover.returns = 1;
+    await shell.pin(unknown, Mode.PR, waiter);
+    expect(shell.proves(unknown, after)).toBe(false);
+    shell.unpin(unknown, Mode.PR);
+    await shell.pin(written, Mode.EX, waiter);
+    shell.unpin(written, Mode.EX);
+    expect(shell.proves(written, stamps.raise())).toBe(false);
     await shell.close();
   });
 

@@ -5,7 +5,8 @@ import { E, Errno } from "../../../dlmd/base/errno.ts";
 import type { OperatingError } from "../../../dlmd/base/error.ts";
 import { type Log, silentLog } from "../../../dlmd/base/log.ts";
 import { createLocalLower, type LocalLower } from "../../../overlay/lower/local.ts";
-import type { Caller, Maybe } from "../../../overlay/lower/lower.ts";
+import type { Caller, Fetched, Maybe } from "../../../overlay/lower/lower.ts";
+import { isAfter, type Stamp } from "../../../overlay/lower/stamp.ts";
 import type { CallerIdentity } from "../../../overlay/lower/remote-connection.ts";
 import { createRemoteLower, type RemoteLower } from "../../../overlay/lower/remote.ts";
 import { MAX_RUNNING_CALLS } from "../../../overlay/lower/server-session.ts";
@@ -157,6 +158,39 @@ describe("the remote lower", () => {
       await to.server.close();
       await lower.shutdown();
     }
+  });
+
+  it("knows what was done before its own change was answered, and a fetch from after that has a greater stamp", async () => {
+    const to = await owner();
+    const [writer, reader] = [remote(), remote({ nodeid: 3 })];
+    for (const one of [writer, reader]) await one.connect(to.address, 1);
+    const { entry, handle } = await writer.create(writer.root, name("f"), RDWR, 0o644, caller);
+    const open = await reader.open(entry.id, RDWR);
+    const fetched = async (): Promise<Fetched> => {
+      const answer = await reader.fetch(entry.id, open, 0, 100);
+      if (answer === null) throw new Error("the lower of another node fetches");
+      return answer;
+    };
+    const before = await fetched();
+    expect([before.attr.size, before.data.byteLength]).toEqual([0, 0]);
+    const mark = writer.stamps.mark();
+    expect(writer.stamps.since(mark)).toBeNull();
+    await writer.write(handle, Buffer.from("text"), 0, false);
+    const done = writer.stamps.since(mark);
+    if (done === null) throw new Error("a write was answered");
+    expect(isAfter(before.stamp, done)).toBe(false);
+    const after = await fetched();
+    expect(isAfter(after.stamp, done)).toBe(true);
+    expect(after.attr.size).toBe(4);
+    expect(Buffer.from(after.data).toString()).toBe("text");
+    // Somebody whose calls were all answered before the mark knows nothing of what others did since.
+    const later = writer.stamps.mark();
+    await fetched();
+    expect(writer.stamps.since(later)).toBeNull();
+    // The owner's own changes, and another owner's count.
+    expect(isAfter((await fetched()).stamp, to.lower.stamps.since(0) as Stamp)).toBe(false);
+    const other = await owner(2);
+    expect(isAfter({ ...other.lower.raiseStamp(), count: 1000 }, done)).toBe(false);
   });
 
   it("is refused with a reason: another secret, cluster, volume, epoch", async () => {

@@ -5,6 +5,7 @@
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/lock/mode.ts";
 import type { Coherence, PinMode, Waiter, Want } from "../../../overlay/coherence/api.ts";
+import type { Stamp } from "../../../overlay/lower/stamp.ts";
 import type { Inode } from "../../../overlay/inode/inode.ts";
 import type { Maybe } from "../../../overlay/lower/lower.ts";
 
@@ -96,6 +97,11 @@ export class RecordingCoherence implements Coherence {
   }
   contended(): boolean {
     return this.isContended;
+  }
+  /** Set by a test: the count above which a fetch is proven. */
+  provenAbove: number = Number.POSITIVE_INFINITY;
+  proves(_inode: Inode, fetched: Stamp): boolean {
+    return fetched.count > this.provenAbove;
   }
   /** Raised by a test: a lock was granted. */
   grants = 0;

@@ -1,6 +1,7 @@
 /** Test double: a lower that answers every call with a fixed value, at once or later, or with an errno; and writes down what it was asked. */
 import { errnoError } from "../../../dlmd/base/errno.ts";
-import type { Attr, Entry, FileId, Listing, Lower, LowerHandle, Maybe } from "../../../overlay/lower/lower.ts";
+import type { Attr, Entry, Fetched, FileId, Listing, Lower, LowerHandle, Maybe } from "../../../overlay/lower/lower.ts";
+import { StampSource, type Stamps } from "../../../overlay/lower/stamp.ts";
 
 export const ROOT: FileId = { ino: 2, generation: 0 };
 export const FILE: FileId = { ino: 20, generation: 1 };
@@ -66,6 +67,14 @@ export class ScriptedLower implements Lower {
   #handle(): LowerHandle {
     return this.#nextHandle++ as LowerHandle;
   }
+
+  /** What `fetch` answers: set by a test, null as on the owner. */
+  fetched: Fetched | null = null;
+  fetch(): Promise<Fetched> | null {
+    const { fetched } = this;
+    return fetched === null ? null : Promise.resolve(this.#answer("fetch", fetched));
+  }
+  readonly stamps: Stamps = new StampSource(1);
 
   lookup(): Maybe<Entry> {
     return this.#answer("lookup", { id: this.found, attr: this.#attr(this.found) });

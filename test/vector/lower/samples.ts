@@ -61,6 +61,10 @@ export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<
   open: { request: { id, flags: 2, handle: 7 }, answer: undefined },
   opendir: { request: { id, handle: 8 }, answer: undefined },
   close: { request: { handle: 7 }, answer: undefined },
+  fetch: {
+    request: { id, handle: 7, offset: 2 ** 53 - 4096, bytes: 4096 },
+    answer: { stamp: { server: 0xfedcba98, count: 2 ** 53 - 1 }, attr, data: Buffer.from("data") },
+  },
   read: { request: { handle: 7, offset: 2 ** 53 - 4096, bytes: 4096 }, answer: Buffer.from("data") },
   write: { request: { handle: 7, offset: 4096, append: false, data: Buffer.from("data") }, answer: { offset: 4096, bytes: 4 } },
   fsync: { request: { handle: 7, dataOnly: true }, answer: undefined },

@@ -85,7 +85,7 @@ describe("the lower's calls", () => {
   it.each(bodies)("$title is refused when cut short or longer", ({ title, codec, value }) => {
     const bytes = encodeWith(codec, value);
     // The tail of these is data of any length.
-    const open = title === "read answer" || title === "write request";
+    const open = title === "read answer" || title === "fetch answer" || title === "write request";
     const fixed = bytes.length - (open ? (codec.data?.(value).byteLength ?? 0) : 0);
     for (let length = 0; length < fixed; length += 1) {
       expect(() => decodeWith(codec, bytes.subarray(0, length)), `${length} bytes`).toThrow(WireError);

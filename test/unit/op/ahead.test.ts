@@ -1,0 +1,160 @@
+import { describe, expect, it } from "vitest";
+import { E, errnoError } from "../../../dlmd/base/errno.ts";
+import type { Coherence } from "../../../overlay/coherence/api.ts";
+import type { Inode } from "../../../overlay/inode/inode.ts";
+import type { Attr, Fetched, Lower, LowerHandle } from "../../../overlay/lower/lower.ts";
+import type { Stamp } from "../../../overlay/lower/stamp.ts";
+import { Ahead } from "../../../overlay/op/ahead.ts";
+
+const inode = { id: { ino: 12, generation: 1 } } as Inode;
+const handle = 7 as LowerHandle;
+const BYTES = 4096;
+
+/** A file at the owner whose size is its version; every answer comes later. */
+class World {
+  version = 1;
+  hold = 1;
+  contended = true;
+  provenAbove: number = Number.POSITIVE_INFINITY;
+  count = 0;
+  failing = false;
+  readonly calls: string[] = [];
+
+  readonly lower = {
+    getattr: () => this.#answer("getattr", { size: this.version } as Attr),
+    read: () => this.#answer("read", Uint8Array.of(this.version)),
+    fetch: () => {
+      this.count += 1;
+      const { version, count } = this;
+      return this.#answer<Fetched>("fetch", {
+        stamp: { server: 1, count },
+        attr: { size: version } as Attr,
+        data: Uint8Array.of(version),
+      });
+    },
+  } as unknown as Lower;
+
+  readonly coherence = {
+    hold: () => this.hold,
+    contended: () => this.contended,
+    proves: (_inode: Inode, { count }: Stamp) => count > this.provenAbove,
+  } as unknown as Coherence;
+
+  readonly ahead: Ahead = new Ahead(this.lower, this.coherence);
+
+  #answer<T>(call: string, value: T): Promise<T> {
+    this.calls.push(call);
+    if (this.failing) return Promise.reject(errnoError(E.EIO));
+    return new Promise((resolve) => setImmediate(() => resolve(value)));
+  }
+
+  /** A write elsewhere: the lock went and came back. */
+  written(): void {
+    this.version += 1;
+    this.hold += 1;
+  }
+
+  async readsAll(): Promise<{ readonly size: number; readonly data: number | undefined }> {
+    const { size } = await this.ahead.getattr(inode);
+    return { size, data: (await this.ahead.read(inode, handle, 0, BYTES))[0] };
+  }
+
+  /** What was asked of the owner since. */
+  asked(): string[] {
+    return this.calls.splice(0);
+  }
+
+  /** Read twice: from then on a reader is expected to want the same. */
+  async learned(): Promise<void> {
+    await this.readsAll();
+    this.written();
+    await this.readsAll();
+    this.written();
+    this.asked();
+  }
+}
+
+describe("what a reader will want next", () => {
+  it("is fetched with the attributes once the same range was read twice, and told once", async () => {
+    const world = new World();
+    await world.learned();
+    expect(await world.readsAll()).toEqual({ size: 3, data: 3 });
+    expect(world.asked()).toEqual(["fetch"]);
+    expect(await world.readsAll()).toEqual({ size: 3, data: 3 });
+    expect(world.asked()).toEqual(["getattr", "read"]);
+  });
+
+  it("is not fetched of a file that nobody writes elsewhere", async () => {
+    const world = new World();
+    world.contended = false;
+    await world.learned();
+    await world.readsAll();
+    world.ahead.guess(inode);
+    expect(world.asked()).toEqual(["getattr", "read"]);
+  });
+
+  it("is there before he asks when the lock came before him, and is gone with the hold under which it was fetched", async () => {
+    const world = new World();
+    await world.learned();
+    world.ahead.expected(inode);
+    expect(await world.readsAll()).toEqual({ size: 3, data: 3 });
+    expect(world.asked()).toEqual(["fetch"]);
+    world.written();
+    world.ahead.expected(inode);
+    world.written();
+    expect(await world.readsAll()).toEqual({ size: 5, data: 5 });
+    world.written();
+    world.ahead.expected(inode);
+    world.hold = 0;
+    expect(await world.readsAll()).toEqual({ size: 6, data: 6 });
+  });
+
+  it("fetched before the lock came, it counts if that was after the last change, and else is asked for anew", async () => {
+    const world = new World();
+    await world.learned();
+    world.ahead.guess(inode);
+    world.ahead.guess(inode);
+    world.provenAbove = world.count - 1;
+    world.ahead.expected(inode);
+    expect(await world.readsAll()).toEqual({ size: 3, data: 3 });
+    expect(world.asked()).toEqual(["fetch"]);
+    world.written();
+    world.ahead.guess(inode);
+    world.written();
+    world.provenAbove = world.count;
+    expect(await world.readsAll()).toEqual({ size: 5, data: 5 });
+    expect(world.asked()).toEqual(["fetch", "getattr", "read"]);
+  });
+
+  it("not wanted, it is not fetched again until he has read twice", async () => {
+    const world = new World();
+    await world.learned();
+    for (let turn = 0; turn < 3; turn += 1) {
+      world.ahead.expected(inode);
+      world.written();
+    }
+    expect(world.asked()).toEqual(["fetch", "fetch"]);
+    await world.readsAll();
+    expect(world.asked()).toEqual(["getattr", "read"]);
+  });
+
+  it("of another range than expected, he is answered from the lower", async () => {
+    const world = new World();
+    await world.learned();
+    world.ahead.expected(inode);
+    expect((await world.ahead.read(inode, handle, BYTES, BYTES))[0]).toBe(3);
+    expect(world.asked()).toEqual(["fetch", "read"]);
+    expect((await world.ahead.read(inode, handle, 0, BYTES))[0]).toBe(3);
+    expect(world.asked()).toEqual(["read"]);
+  });
+
+  it("that could not be fetched is asked for anew, and the error is his who asks then", async () => {
+    const world = new World();
+    await world.learned();
+    world.failing = true;
+    world.ahead.expected(inode);
+    await expect(async () => await world.ahead.getattr(inode)).rejects.toMatchObject({ errno: E.EIO });
+    world.failing = false;
+    expect(await world.readsAll()).toEqual({ size: 3, data: 3 });
+  });
+});
