@@ -21,6 +21,7 @@ import { type LogLevel, createPinoLog, logLevels } from "./base/pino-log.ts";
 import { watchFile } from "./driver/file-watch.ts";
 import type { Keyring } from "./driver/keyring.ts";
 import { createNode } from "./node.ts";
+import { parseMetricsAddress, serveMetrics } from "./server/metrics-page.ts";
 
 /** A heartbeat that is late for want of the processor looks like a dead node. */
 const PRIORITY = -15;
@@ -34,6 +35,7 @@ interface Arguments {
   readonly runDir: string;
   readonly logLevel: LogLevel;
   readonly jsonLog: string | undefined;
+  readonly metrics: string | undefined;
 }
 
 async function parseArguments(): Promise<Arguments> {
@@ -56,8 +58,14 @@ async function parseArguments(): Promise<Arguments> {
     })
     .option("log-level", { choices: logLevels, default: "info" as const, describe: "what to log to stderr" })
     .option("json-log", { type: "string", describe: "log to this file too, as JSON lines", requiresArg: true })
+    .option("metrics", {
+      type: "string",
+      describe: "where Prometheus reads GET /metrics: a socket's path, a loopback ADDRESS:PORT, or none [RUN-DIR/metrics.sock]",
+      requiresArg: true,
+    })
     .example("$0", "this machine's node of /etc/coverlay/cluster.yaml")
     .example("$0 --config cluster.yaml --node node1 --run-dir /tmp/node1", "one of several nodes on one machine")
+    .example("$0 --metrics 127.0.0.1:9177", "figures for Prometheus on a port of this machine")
     .example("$0 --log-level debug --json-log /var/log/dlmd.json", "more to read")
     .epilogue("SIGTERM and SIGINT leave the cluster cleanly. Exit status: 0 after that, 1 if it could not start, 70 if it gave up.")
     .parserConfiguration({ "duplicate-arguments-array": false })
@@ -176,7 +184,9 @@ async function main(): Promise<void> {
   const self = findSelf(config, args.node);
   const runDir = path.resolve(args.runDir);
   makeRunDir(runDir);
+  const metricsAddress = args.metrics === "none" ? null : parseMetricsAddress(args.metrics ?? path.join(runDir, "metrics.sock"));
   const log = openLog(args);
+  const metrics = createMetrics();
   raisePriority(PRIORITY, log);
   process.on("uncaughtException", (error) => giveUp(log, error));
   const driver = await startDriver({
@@ -188,10 +198,11 @@ async function main(): Promise<void> {
     createNode,
     nowMs: createBootClock(),
     log,
-    metrics: createMetrics(),
+    metrics,
     onView: ({ viewId, members, quorate, running, quorumReason }) => log.info({ viewId, members, quorate, running, quorumReason }, "view"),
     fatal: (error) => giveUp(log, error),
   });
+  if (metricsAddress !== null) await serveMetrics(metricsAddress, { metrics, query: (what) => driver.query(what) }, log);
   const pidFile = path.join(runDir, "dlmd.pid");
   writeFileSync(pidFile, `${process.pid}\n`);
   leaveOnSignal(driver, log, pidFile);

@@ -15,7 +15,7 @@ import type { Metrics } from "../base/metric.ts";
 import type { ClusterInfo, ViewInfo } from "../client/api.ts";
 import { type ClusterConfig, type NodeConfig, canonicalConfig } from "../config/cluster-config.ts";
 import type { ClientIdentity } from "../lock/client.ts";
-import type { Effect, Node, NodeBoot, NodeEvent } from "../node-api.ts";
+import type { Effect, Node, NodeBoot, NodeEvent, QueryWhat } from "../node-api.ts";
 import { type LocalServer, startServer } from "../server/server.ts";
 import { type DatagramChannel, openDatagramChannel } from "./datagram-channel.ts";
 import { type Heartbeats, startHeartbeats } from "./heartbeats.ts";
@@ -47,6 +47,8 @@ export interface Driver {
   leave(): Promise<void>;
   /** The key file changed. */
   setKeyring(keyring: Keyring): void;
+  /** As NodeCore answers; null between two incarnations. */
+  query(what: QueryWhat): unknown;
 }
 
 export function socketPathOf(runDir: string): string {
@@ -337,6 +339,10 @@ class NodeDriver implements Driver {
     this.#keyring = keyring;
     this.#life?.datagrams.setKeyring(keyring);
     this.#life?.peers.setKeyring(keyring);
+  }
+
+  query(what: QueryWhat): unknown {
+    return this.#life?.node.query(what, this.#options.nowMs()) ?? null;
   }
 
   async leave(): Promise<void> {

@@ -1,7 +1,10 @@
 import { type SpawnSyncReturns, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { type IncomingMessage, get } from "node:http";
 import { createConnection } from "node:net";
 import path from "node:path";
+import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { GoneClient } from "../../../dlmd/client/api.ts";
 import { LockFlag } from "../../../dlmd/client/api.ts";
@@ -27,6 +30,17 @@ describe("one node", () => {
     expect(b.client.info.clientId).not.toBe(a.client.info.clientId);
     expect(b.client.info.overlaySecret).toHaveLength(32);
     expect(a.client.view).toMatchObject({ quorate: true, members: [1], running: true });
+  });
+
+  test("tells Prometheus, on a socket beside its own", async () => {
+    const lock = await a.lock("figures");
+    await lock.request(Mode.PR);
+    const [response] = (await once(get({ socketPath: path.join(cluster.runDir(1), "metrics.sock"), path: "/metrics" }), "response")) as [
+      IncomingMessage,
+    ];
+    const page = await text(response);
+    expect(page.split("\n")).toEqual(expect.arrayContaining(["dlmd_quorate 1", "dlmd_running 1", "dlmd_locks 1"]));
+    await lock.unlock();
   });
 
   test("lock, convert up and down, unlock", async () => {
