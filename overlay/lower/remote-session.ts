@@ -36,6 +36,8 @@ interface PendingCall {
   readonly answered: (body: Uint8Array) => void;
   readonly failed: (error: Error) => void;
   sent: boolean;
+  /** When it was sent last, by #transmissions. */
+  transmission: number;
   /** Of the reopening: made anew with each connection. */
   readonly reopening: boolean;
 }
@@ -76,6 +78,12 @@ export class RemoteSession implements Stamps {
   #made = 0;
   #answered = 0;
   #acks: number[] = [];
+  /**
+   * Acknowledgements on their way. They are lost with the connection, and then sent again; they have arrived when a call is answered that was
+   * sent after them, so there are never more than the answers of that time.
+   */
+  #acksSent: { readonly ids: readonly number[]; readonly transmission: number }[] = [];
+  #transmissions = 0;
   #nextId = 1;
   #owner: { readonly address: OwnerAddress; readonly epoch: number } | null = null;
   #connection: RemoteConnection | null = null;
@@ -204,12 +212,15 @@ export class RemoteSession implements Stamps {
     this.#retryMs = RECONNECT_MIN_MS;
     this.#handlers.welcome(welcome);
     if (welcome.resumed && this.#welcomedEpoch === connection.epoch) {
+      this.#acks = [...this.#acksSent.flatMap(({ ids }) => ids), ...this.#acks];
+      this.#acksSent = [];
       this.#sendAgain();
       this.#run();
       return;
     }
     const first = this.#welcomedEpoch === null;
     this.#acks = [];
+    this.#acksSent = [];
     this.#failUnknownOutcomes();
     void this.#enterNewOwner(connection, first);
   }
@@ -273,6 +284,8 @@ export class RemoteSession implements Stamps {
       this.#finish(call, () => call.failed(error));
       return;
     }
+    this.#transmissions += 1;
+    call.transmission = this.#transmissions;
     this.#connection?.send(call.type, call.id, call.body, call.data);
   }
 
@@ -287,6 +300,7 @@ export class RemoteSession implements Stamps {
     if (connection === null) return;
     while (this.#acks.length > 0) {
       const ids = this.#acks.splice(0, MAX_ACKS_IN_FRAME);
+      this.#acksSent.push({ ids, transmission: this.#transmissions });
       this.#writer.reset().u16(ids.length);
       for (const id of ids) this.#writer.u32(id);
       connection.send(FrameType.ACK, 0, this.#writer.view(), null);
@@ -306,6 +320,7 @@ export class RemoteSession implements Stamps {
     }
     this.counters.roundTrips += 1;
     this.#answered = Math.max(this.#answered, call.made);
+    while (this.#acksSent.length > 0 && (this.#acksSent[0]?.transmission ?? 0) < call.transmission) this.#acksSent.shift();
     if (call.mutates) this.#acknowledge(id);
     this.#finish(call, () => {
       if (type === FrameType.FAILED) call.failed(errnoError(decodeErrno(body)));
@@ -357,6 +372,7 @@ export class RemoteSession implements Stamps {
         answered,
         failed: reject,
         sent: reopening,
+        transmission: 0,
         reopening,
       };
     });

@@ -43,6 +43,8 @@ export class ServerSession {
   readonly #lower: LocalLower;
   readonly #log: Log;
   readonly #handles: Map<number, LowerHandle> = new Map();
+  /** A caller whose connection broke while it opened its files asks for the same again, under another number of call. */
+  readonly #opening: Map<number, Promise<void>> = new Map();
   /** Bytes of each running call's frame, by its id. */
   readonly #running: Map<number, number> = new Map();
   readonly #answers: Map<number, Answer> = new Map();
@@ -162,10 +164,16 @@ export class ServerSession {
   #opened(handle: number, open: () => Maybe<LowerHandle>): Maybe<void> {
     // The answer to the first one was lost with its connection.
     if (this.#handles.has(handle)) return;
+    const pending = this.#opening.get(handle);
+    if (pending !== undefined) return pending;
     if (this.#handles.size >= MAX_SESSION_HANDLES) throw errnoError(E.ENFILE);
-    return chain(open(), (opened) => {
+    const done = chain(open(), (opened) => {
       this.#handles.set(handle, opened);
     });
+    if (!(done instanceof Promise)) return;
+    const opening = done.finally(() => this.#opening.delete(handle));
+    this.#opening.set(handle, opening);
+    return opening;
   }
 
   #create(request: RequestOf<"create">): Maybe<AnswerOf<"create">> {

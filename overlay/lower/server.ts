@@ -55,7 +55,8 @@ export interface LowerServer {
   readonly counters: LowerServerCounters;
 }
 
-function isOf(session: handshake.LowerSessionId, client: GoneClient): boolean {
+/** A session of that client, or of that node if it is the node that is gone. */
+export function isOf(session: handshake.LowerSessionId, client: GoneClient): boolean {
   const sameNode = session.nodeid === client.nodeid && session.incarnation === client.incarnation;
   return sameNode && (client.clientId === null || session.clientId === client.clientId);
 }

@@ -15,7 +15,7 @@ import { type CoherenceShell, createCoherenceShell } from "../coherence/shell.ts
 import { createLocalLower, type LocalLower } from "../lower/local.ts";
 import type { Lower } from "../lower/lower.ts";
 import { createRemoteLower, type RemoteLower } from "../lower/remote.ts";
-import { createLowerServer, type LowerServer } from "../lower/server.ts";
+import { createLowerServer, isOf, type LowerServer } from "../lower/server.ts";
 import { MNT_DETACH, type Native } from "../native/index.ts";
 import { mountSession, type Session } from "../session/device.ts";
 import { runningSystem } from "../session/system.ts";
@@ -63,6 +63,8 @@ export class MountProcess {
   #remote: RemoteLower | null = null;
   #session: Session | null = null;
   #coherence: CoherenceShell | null = null;
+  /** For servers that are made later: hazard C7 holds for them too. One entry for each client that went away. */
+  readonly #gone: GoneClient[] = [];
   #ending = false;
   #failure: Error | null = null;
   #ownerKnown: { resolve: (record: OwnerRecord) => void; reject: (error: Error) => void } | null = null;
@@ -170,6 +172,8 @@ export class MountProcess {
       incarnation,
       clientId,
       log: this.options.log,
+      // Nothing that is cached here is worth anything then: hazard H1.
+      onRefused: (error) => this.fail(error),
     });
     this.#remote = remote;
     await remote.connect({ host: record.address, port: record.port }, record.epoch);
@@ -191,6 +195,7 @@ export class MountProcess {
         volumeUuid: bit.uuid,
         epoch: mount.epoch,
         log,
+        isGone: (session) => this.#gone.some((client) => isOf(session, client)),
       });
       const address = client.info.nodes.find((node) => node.nodeid === client.info.nodeid)?.address;
       if (address === undefined) throw new Error(`node ${client.info.nodeid} is not in its own configuration`);
@@ -224,6 +229,7 @@ export class MountProcess {
   }
 
   async #handleGone(clients: readonly GoneClient[]): Promise<void> {
+    this.#gone.push(...clients);
     await this.#owned?.server.closeSessions(clients);
     this.#owner?.receiveGone(clients);
   }

@@ -40,6 +40,7 @@ class Proxy {
   readonly #server: Server;
   readonly #pairs: Set<{ near: Socket; far: Socket }> = new Set();
   holdAnswers = false;
+  dropRequests = false;
   /** Bytes that came from the caller since holdAnswers was set. */
   onRequest: (() => void) | null = null;
   port = 0;
@@ -50,7 +51,7 @@ class Proxy {
       const pair = { near, far };
       this.#pairs.add(pair);
       near.on("data", (chunk) => {
-        far.write(chunk);
+        if (!this.dropRequests) far.write(chunk);
         this.onRequest?.();
       });
       far.on("data", (chunk) => {
@@ -260,6 +261,62 @@ describe("the remote lower", () => {
     for (let n = 0; n < 50; n += 1) await lower.mkdir(lower.root, name(`d${n}`), 0o755, caller);
     await lower.getattr(lower.root);
     expect(one.server.sessions[0]?.rememberedAnswers).toBeLessThanOrEqual(1);
+  });
+
+  it("acknowledges again what was acknowledged on a connection that broke", async () => {
+    const one = await owner();
+    const proxy = await proxyTo(one);
+    const lower = remote();
+    await lower.connect({ host: "127.0.0.1", port: proxy.port }, 1);
+    for (let round = 0; round < 3; round += 1) {
+      await Promise.all(Array.from({ length: 20 }, async (_, n) => await lower.mkdir(lower.root, name(`d${round}-${n}`), 0o755, caller)));
+      const swallowed = new Promise<void>((resolve) => {
+        proxy.onRequest = resolve;
+      });
+      proxy.dropRequests = true;
+      const question = lower.getattr(lower.root);
+      await swallowed;
+      proxy.onRequest = null;
+      proxy.cut();
+      proxy.dropRequests = false;
+      await question;
+    }
+    await lower.getattr(lower.root);
+    await lower.getattr(lower.root);
+    expect(one.server.sessions.length).toBe(1);
+    expect(one.server.sessions[0]?.rememberedAnswers).toBe(0);
+  });
+
+  it("opens a file once at the next owner, though the connection broke while it did", async () => {
+    const first = await owner(1);
+    const lower = remote();
+    await lower.connect(first.address, 1);
+    const { handle } = await lower.create(lower.root, name("f"), RDWR, 0o644, caller);
+    await lower.write(handle, Buffer.from("content"), 0, false);
+    lower.ownerLost();
+    let release: () => void = () => undefined;
+    const gate = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    const second = await owner(2, (local) => ({
+      ...local,
+      async open(...args) {
+        await gate;
+        return await local.open(...args);
+      },
+    }));
+    const proxy = await proxyTo(second);
+    lower.ownerFound({ host: "127.0.0.1", port: proxy.port }, 2);
+    // Hello, proof and the open, and all of them again.
+    await until(() => second.server.counters.received === 3);
+    proxy.cut();
+    await until(() => second.server.counters.received === 6);
+    release();
+    expect(Buffer.from(await lower.read(handle, 0, 100)).toString()).toBe("content");
+    expect(second.lower.openHandles).toBe(1);
+    lower.close(handle);
+    await lower.getattr(lower.root);
+    expect(second.lower.openHandles).toBe(0);
   });
 
   it("goes on at the next owner: handles opened again, questions asked again, unknown outcomes EIO", async () => {
