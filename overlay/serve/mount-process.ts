@@ -65,6 +65,8 @@ export class MountProcess {
   #coherence: CoherenceShell | null = null;
   /** For servers that are made later: hazard C7 holds for them too. One entry for each client that went away. */
   readonly #gone: GoneClient[] = [];
+  /** SIGTERM came. */
+  #terminating = false;
   #ending = false;
   #failure: Error | null = null;
   #ownerKnown: { resolve: (record: OwnerRecord) => void; reject: (error: Error) => void } | null = null;
@@ -81,7 +83,10 @@ export class MountProcess {
     const { native, log } = this.options;
     try {
       const client = await connectDlm(this.options.dlmdSocket, {
-        view: (view) => log.info({ view: view.viewId, quorate: view.quorate, running: view.running, reason: view.quorumReason }, "view"),
+        view: (view) => {
+          log.info({ view: view.viewId, quorate: view.quorate, running: view.running, reason: view.quorumReason }, "view");
+          this.#endWaiting();
+        },
         gone: (clients) => this.#handleGone(clients),
         disconnected: (reason) => this.#handleDisconnected(reason),
       });
@@ -142,6 +147,7 @@ export class MountProcess {
         ownerLost: (reason) => {
           this.options.log.warn({ reason }, "owner lost: operations wait");
           this.#remote?.ownerLost();
+          this.#endWaiting();
           this.options.changed();
         },
         becomeOwner: (record) => {
@@ -285,7 +291,7 @@ export class MountProcess {
     this.#resolveEnded(failure);
   }
 
-  /** Ends the mount from within: SIGTERM. The mount point is free when `ended` resolves. */
+  /** Ends the mount from within: SIGTERM. The mount point is free at once; what is in use goes on to its end while there are an owner and a quorum. */
   terminate(): void {
     const session = this.#session;
     if (session === null) {
@@ -294,6 +300,18 @@ export class MountProcess {
     }
     const result = this.options.native.umount(this.options.mountpoint, MNT_DETACH);
     if (result < 0) session.abort();
+    this.#terminating = true;
+    this.#endWaiting();
+  }
+
+  /** On its way out a mount waits for no owner and no quorum: who knows whether they come. Those who wait for them get EIO, and it ends. */
+  #endWaiting(): void {
+    const session = this.#session;
+    if (!this.#terminating || this.#ending || session === null) return;
+    if (this.#owner?.owner !== null && this.#client?.view.quorate === true) return;
+    this.options.log.warn({ why: this.why }, "told to end, without owner or quorum: what waits ends with EIO");
+    this.#remote?.shutdown();
+    void this.#abandon(session);
   }
 
   /** What this mount is, or waits for, in words. */
