@@ -172,8 +172,6 @@ export class NodeCore implements Node {
 
   step(event: NodeEvent, nowMs: number): Effect[] {
     if (this.#ended) return [];
-    const gapMs = nowMs - this.#nowMs;
-    if (gapMs > this.boot.timeoutMs / 2) this.membership.stoodStill(gapMs, nowMs);
     this.#nowMs = nowMs;
     this.locks.tables.nowMs = nowMs;
     this.clients.nowMs = nowMs;

@@ -55,7 +55,10 @@ export interface EngineView {
 
 export type EngineEvent =
   | { readonly kind: "view"; readonly view: EngineView }
-  /** A later view is being agreed upon, or quorum is lost: nothing is delivered before the next quorate view. */
+  /**
+   * A later view is being agreed upon, or quorum is lost: nothing is ordered before the next quorate view. What is left of the last one comes
+   * right before the event of that view.
+   */
   | { readonly kind: "blocked" }
   /** To the clients `to` of this node: who is in the group now. */
   | {

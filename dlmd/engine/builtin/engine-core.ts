@@ -27,6 +27,7 @@ export class BuiltinEngine {
   readonly groups: Groups;
   readonly #self: Member;
   readonly #host: EngineHost;
+  readonly #timeoutMs: number;
   #nowMs: number;
   #leaseEndMs = Number.NEGATIVE_INFINITY;
   #lost: string | null = null;
@@ -38,6 +39,7 @@ export class BuiltinEngine {
     this.#self = { nodeid: boot.nodeid, incarnation: boot.incarnation };
     this.#host = host;
     this.#nowMs = boot.nowMs;
+    this.#timeoutMs = boot.timeoutMs;
     this.groups = new Groups(this.#self, {
       push: (message) => this.ordering.sender.push(message),
       full: () => this.ordering.sender.full,
@@ -48,7 +50,7 @@ export class BuiltinEngine {
       datagram: (to, message) => host.datagram(to, message),
       deliver: (origin, body) => this.groups.deliver(origin, body),
       entered: (view) => this.#entered(view),
-      mayOrder: () => this.#mayOrder(),
+      mayOrder: () => this.mayOrder(this.#nowMs),
       synced: () => this.groups.synced,
       flushed: (view, answer) => this.membership.flushed(view, answer, this.#nowMs),
       stuck: (nodeid) => this.membership.shun(nodeid, "does not receive ordered messages", this.#nowMs),
@@ -79,6 +81,8 @@ export class BuiltinEngine {
 
   /** Before anything else in a step. */
   begin(nowMs: number): void {
+    const gapMs = nowMs - this.#nowMs;
+    if (gapMs > this.#timeoutMs / 2) this.membership.stoodStill(gapMs, nowMs);
     this.#nowMs = nowMs;
     this.membership.progress++;
   }
@@ -135,9 +139,9 @@ export class BuiltinEngine {
   // ----------------------------------------------------------------------------------------------------------- views
 
   /** As the lock service: not before nodes outside can have stopped, and only while a quorum acknowledges this one (hazard C4). */
-  #mayOrder(): boolean {
+  mayOrder(nowMs: number): boolean {
     const view = this.membership.view;
-    return view !== null && this.#nowMs >= view.serveFromMs && this.#nowMs < this.#leaseEndMs && !this.membership.leaving;
+    return view !== null && nowMs >= view.serveFromMs && nowMs < this.#leaseEndMs && !this.membership.leaving;
   }
 
   #stop(): void {

@@ -86,6 +86,9 @@ export class Ordering {
   get received(): number {
     return this.#receiver.received;
   }
+  get delivered(): number {
+    return this.#receiver.delivered;
+  }
   get kept(): number {
     return this.#receiver.kept;
   }

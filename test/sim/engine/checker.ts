@@ -1,0 +1,216 @@
+/**
+ * What must hold after every step, as the members of groups see it (engine/engine.ts): in a view and a group one row of messages, joins
+ * and leaves, of which each member sees all while it is in; those who go together into the next view have seen the same; each
+ * sender's messages in its order, each once; one view at a time in which anything is ordered.
+ */
+import type { EngineEvent, GroupMember } from "../../../dlmd/engine/engine.ts";
+import type { View } from "../../../dlmd/membership/membership.ts";
+import { noView, viewName } from "../../../dlmd/wire/view-id.ts";
+import type { EngineSim } from "./engine-sim.ts";
+import { Row } from "./row.ts";
+import type { EngineSimNode } from "./sim-node.ts";
+
+export class EngineSimFailure extends Error {
+  override readonly name = "EngineSimFailure";
+}
+
+/** A client in a group. */
+interface Seat {
+  readonly group: string;
+  /** The packet of the present view with which it came; -1: it was there when the view began. */
+  from: number;
+  /** Whole packets seen in this view after `from`. */
+  seen: number;
+  packet: { seq: number; items: string[] } | null;
+  /** Last message number of each sender, as "nodeid.incarnation/client". */
+  readonly lastOf: Map<string, number>;
+}
+
+interface Life {
+  readonly key: string;
+  view: string;
+  /** "group/client" */
+  readonly seats: Map<string, Seat>;
+  /** Messages accepted and delivered back, by "group/client". */
+  readonly accepted: Map<string, number>;
+  readonly returned: Map<string, number>;
+}
+
+function memberKey(member: GroupMember): string {
+  return `${member.nodeid}.${member.incarnation}/${member.clientId}`;
+}
+
+export class EngineChecker {
+  delivered = 0;
+  views = 0;
+  readonly #sim: EngineSim;
+  readonly #lives: Map<EngineSimNode, Life> = new Map();
+  readonly #rows: Map<string, Row> = new Map();
+  readonly #members: Map<string, string> = new Map();
+
+  constructor(sim: EngineSim) {
+    this.#sim = sim;
+  }
+
+  #life(node: EngineSimNode): Life {
+    return this.#lives.get(node) as Life;
+  }
+
+  #wrong(what: string | null): void {
+    if (what !== null) this.#sim.fail(what);
+  }
+
+  started(node: EngineSimNode): void {
+    this.#lives.set(node, { key: node.key, view: "", seats: new Map(), accepted: new Map(), returned: new Map() });
+  }
+
+  accepted(node: EngineSimNode, seat: string): void {
+    const { accepted } = this.#life(node);
+    accepted.set(seat, (accepted.get(seat) ?? 0) + 1);
+  }
+
+  installed(_node: EngineSimNode, view: View): void {
+    if (!view.quorum.quorate) return;
+    this.views++;
+    const name = viewName(view.id);
+    const members = JSON.stringify([view.members, view.start]);
+    if ((this.#members.get(name) ?? members) !== members) this.#sim.fail(`view ${name} is not the same everywhere`);
+    this.#members.set(name, members);
+  }
+
+  told(node: EngineSimNode, event: EngineEvent): void {
+    switch (event.kind) {
+      case "view":
+        return event.view.quorum.quorate ? this.#entered(node, viewName(event.view.id), event.view.together) : undefined;
+      case "members":
+        return this.#changed(node, event);
+      case "message":
+        return this.#message(node, event);
+      case "join-refused":
+      case "blocked":
+      case "room":
+        return;
+    }
+  }
+
+  #row(view: string, group: string): Row {
+    const key = `${view} ${group}`;
+    let row = this.#rows.get(key);
+    if (row === undefined) {
+      row = new Row();
+      this.#rows.set(key, row);
+    }
+    return row;
+  }
+
+  #entered(node: EngineSimNode, view: string, together: readonly number[]): void {
+    const life = this.#life(node);
+    const { key, seats } = life;
+    if (life.view === view) this.#sim.fail(`node ${node.nodeid} enters view ${view} twice`);
+    if (seats.size > 0 && !together.includes(node.nodeid)) this.#sim.fail(`node ${node.nodeid} has groups and is new in view ${view}`);
+    for (const seat of seats.values()) {
+      this.#settle(life, seat);
+      const cut = node.engine.ordering.view?.start.cut ?? 0;
+      this.#wrong(this.#row(life.view, seat.group).end(`${key} in view ${life.view}, group ${seat.group}`, seat.from, cut, seat.seen));
+      seat.from = -1;
+      seat.seen = 0;
+    }
+    life.view = view;
+  }
+
+  /** The packet is over: what was seen of it fits what others saw. */
+  #settle(life: Life, seat: Seat, leaving = false): void {
+    const { packet } = seat;
+    if (packet === null) return;
+    const whole = packet.seq > seat.from && !leaving;
+    if (whole) seat.seen++;
+    seat.packet = null;
+    const who = `${life.key} in view ${life.view}, group ${seat.group},`;
+    this.#wrong(this.#row(life.view, seat.group).see(who, { ...packet, whole }));
+  }
+
+  #seen(node: EngineSimNode, seat: Seat, item: string): void {
+    const seq = node.engine.ordering.delivered;
+    if (seat.packet !== null && seat.packet.seq !== seq) this.#settle(this.#life(node), seat);
+    seat.packet ??= { seq, items: [] };
+    seat.packet.items.push(item);
+  }
+
+  #changed(node: EngineSimNode, event: Extract<EngineEvent, { kind: "members" }>): void {
+    const life = this.#life(node);
+    const joined = event.joined.map(memberKey);
+    const left = event.left.map(({ member, reason }) => `${memberKey(member)} ${reason}`);
+    const item = `members ${event.members.map(memberKey).join(" ")} joined ${joined.join(" ")} left ${left.join(" ")}`;
+    for (const clientId of event.to) {
+      const key = `${event.group}/${clientId}`;
+      const own = `${node.key}/${clientId}`;
+      if (joined.includes(own)) {
+        if (life.seats.has(key)) this.#sim.fail(`${own} joins ${event.group} twice`);
+        const from = node.engine.ordering.delivered;
+        life.seats.set(key, { group: event.group, from, seen: 0, packet: null, lastOf: new Map() });
+      }
+      const seat = life.seats.get(key);
+      if (seat === undefined) return this.#sim.fail(`${own} is told of ${event.group} without being in it`);
+      for (const { member } of event.left) seat.lastOf.delete(memberKey(member));
+      this.#seen(node, seat, item);
+      if (!event.left.some(({ member }) => memberKey(member) === own)) continue;
+      this.#settle(life, seat, true);
+      life.seats.delete(key);
+    }
+  }
+
+  #message(node: EngineSimNode, event: Extract<EngineEvent, { kind: "message" }>): void {
+    this.delivered++;
+    const life = this.#life(node);
+    const n = new DataView(event.data.buffer, event.data.byteOffset).getUint32(0, true);
+    for (let i = 4; i < event.data.byteLength; i += 97) {
+      if (event.data[i] !== ((n + i) & 0xff)) this.#sim.fail(`message ${n} of ${memberKey(event.from)} is damaged at ${i}`);
+    }
+    const sender = memberKey(event.from);
+    for (const clientId of event.to) {
+      const seat = life.seats.get(`${event.group}/${clientId}`);
+      if (seat === undefined) return this.#sim.fail(`${node.key}/${clientId} hears ${event.group} without being in it`);
+      const last = seat.lastOf.get(sender);
+      if (last !== undefined && n !== last + 1)
+        this.#sim.fail(`${node.key}/${clientId} hears message ${n} of ${sender} in ${event.group} after ${last}`);
+      seat.lastOf.set(sender, n);
+      this.#seen(node, seat, `message ${sender} ${n} ${event.data.byteLength}`);
+    }
+    if (event.from.nodeid !== node.nodeid) return;
+    const key = `${event.group}/${event.from.clientId}`;
+    life.returned.set(key, (life.returned.get(key) ?? 0) + 1);
+  }
+
+  /** Two views in which messages are ordered at one moment. */
+  stepped(): void {
+    let ordering: string | null = null;
+    for (const { alive, engine } of this.#sim.nodes) {
+      const { ordering: order } = engine;
+      if (!alive || order.view === null || order.stopped || !engine.mayOrder(this.#sim.agenda.nowMs)) continue;
+      const name = viewName(order.view.id);
+      if (ordering !== null && ordering !== name) this.#sim.fail(`messages are ordered in views ${ordering} and ${name}`);
+      ordering = name;
+    }
+  }
+
+  /** Long after everything was healed: one view, nothing under way, everything accepted has come back. */
+  atRest(): void {
+    const tables = new Set<string>();
+    const views = new Set<string>();
+    for (const node of this.#sim.nodes) {
+      const { engine } = node;
+      const { sender } = engine.ordering;
+      if (!node.alive || !engine.mayOrder(this.#sim.agenda.nowMs)) this.#sim.fail(`node ${node.nodeid} may not order at rest`);
+      if (sender.waiting > 0) this.#sim.fail(`node ${node.nodeid} has ${sender.waiting} messages that wait at rest`);
+      views.add(viewName(engine.ordering.view?.id ?? noView));
+      tables.add(JSON.stringify(engine.groups.table().sort((a, b) => (a.group < b.group ? -1 : 1))));
+      const { accepted, returned } = this.#life(node);
+      for (const [key, count] of accepted) {
+        const back = returned.get(key) ?? 0;
+        if (back !== count) this.#sim.fail(`${node.key}: ${count} messages of ${key} were accepted, ${back} came back`);
+      }
+    }
+    if (views.size > 1) this.#sim.fail(`${views.size} views at rest`);
+    if (tables.size > 1) this.#sim.fail(`the groups differ at rest: ${[...tables].join(" | ")}`);
+  }
+}

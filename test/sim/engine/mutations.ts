@@ -1,0 +1,168 @@
+/**
+ * Rules of the engine taken out one by one: each must be caught by the simulation or by a scenario. A list as data: the file, a piece of it
+ * that occurs once, and what stands there instead.
+ */
+export interface Mutation {
+  readonly rule: string;
+  readonly file: string;
+  readonly from: string;
+  readonly to: string;
+  /** What catches it first. */
+  readonly caughtBy: "simulation" | "scenario";
+}
+
+const ordering = "dlmd/engine/builtin/ordering.ts";
+const sequencer = "dlmd/engine/builtin/sequencer.ts";
+const groups = "dlmd/engine/builtin/groups.ts";
+const engine = "dlmd/engine/builtin/engine-core.ts";
+const agreement = "dlmd/membership/agreement.ts";
+const membership = "dlmd/membership/membership.ts";
+const detector = "dlmd/membership/detector.ts";
+const beater = "dlmd/membership/beater.ts";
+const quorum = "dlmd/membership/quorum.ts";
+
+function simulation(rule: string, file: string, from: string, to: string): Mutation {
+  return { rule, file, from, to, caughtBy: "simulation" };
+}
+function scenario(rule: string, file: string, from: string, to: string): Mutation {
+  return { rule, file, from, to, caughtBy: "scenario" };
+}
+
+export const engineMutations: readonly Mutation[] = [
+  simulation(
+    "the cut takes in all that anybody has",
+    "dlmd/membership/cut.ts",
+    "return { cut, sources };",
+    "return { cut: least, sources };",
+  ),
+  simulation(
+    "nothing is delivered after the promise",
+    ordering,
+    "if (this.stopped) return this.#pull(nowMs);\n    this.#submitAll",
+    "this.#submitAll",
+  ),
+  simulation("a frame of an old view is not accepted", ordering, "!sameView(message.view, view.id) || !hasMember(", "!hasMember("),
+  simulation("M3: the sequencer goes on with the senders' numbers", ordering, "          lastOf,\n", "          () => 0,\n"),
+  simulation("what is submitted and lost is submitted again", ordering, "if (nowMs >= this.#resendAtMs) this.#resend(nowMs);", ""),
+  simulation("the sequencer looks after who lags", ordering, "if (nowMs >= this.#probeAtMs) {", "if (nowMs < 0) {"),
+  simulation("a gap is asked for", ordering, "if (nowMs >= this.#nackAtMs) this.#nackMissing(nowMs);", ""),
+  simulation(
+    "who holds a packet gives it between two views too",
+    ordering,
+    "#receiveNack(message: Nack): void {",
+    "#receiveNack(message: Nack): void {\n    if (this.stopped) return;",
+  ),
+  scenario(
+    "a member catches up with a view that was installed without its knowing",
+    ordering,
+    "const next = sameView(",
+    "const next = false && sameView(",
+  ),
+  scenario(
+    "a member that receives nothing is taken out",
+    ordering,
+    "for (const nodeid of sequencer.stuck(this.#stuckMs, nowMs)) this.#host.stuck(nodeid);",
+    "",
+  ),
+  simulation(
+    "stable is what everybody has",
+    sequencer,
+    "stable = Math.min(stable, received);",
+    "stable = Math.max(stable === this.highest ? 0 : stable, received);",
+  ),
+  simulation(
+    "a packet is ordered once",
+    sequencer,
+    "n <= source.lastN || n > source.lastN + submitLimit || source.waiting.has(n)",
+    "n > source.lastN + submitLimit",
+  ),
+  scenario("the window bounds what is not stable", sequencer, "if (this.highest - this.stable >= orderWindow) return null;", ""),
+  simulation(
+    "a sender's packets are ordered in its order",
+    sequencer,
+    "const n = source.lastN + 1;\n      const body",
+    "const n = source.waiting.keys().next().value ?? 0;\n      const body",
+  ),
+  simulation("a packet begun in one view is packed anew in the next", "dlmd/engine/builtin/sender.ts", "this.#nextN = lastN + 1;", ""),
+  simulation(
+    "a message that was half through is sent from its beginning",
+    "dlmd/engine/builtin/sender.ts",
+    "    this.#at = 0;\n    this.#offset = 0;\n    this.#nextN",
+    "    this.#at = 0;\n    this.#nextN",
+  ),
+  simulation("half a message does not go over into the next view", groups, "this.#assemblers.clear();", ""),
+  simulation("who does not know the groups sends nothing", ordering, "if (!this.#host.synced()) return;\n", ""),
+  simulation(
+    "a newcomer replays what came before the table",
+    groups,
+    "for (const { origin, message } of early) this.#change(this.#nameOf(message.group), origin, message);",
+    "",
+  ),
+  simulation(
+    "who is not in the view is in no group",
+    groups,
+    "for (const group of this.#groups.values()) this.#dropGone(group, here);",
+    "",
+  ),
+  simulation("who is new knows no groups", agreement, "flushed.filter((answer) => answer.together)", "flushed.filter(() => true)"),
+  simulation("C4: nothing is ordered without a lease", engine, "&& nowMs < this.#leaseEndMs", ""),
+  simulation("C4: nothing is ordered before others must have stopped", engine, "nowMs >= view.serveFromMs && nowMs", "nowMs"),
+  simulation("C4: an ack is of this view", detector, "!message.stopped && sameView(message.view, own.view.id)", "!message.stopped"),
+  simulation(
+    "H4: of two proposals with one epoch only one is promised",
+    agreement,
+    "if (view.epoch <= this.promisedEpoch) return;",
+    "if (view.epoch < this.promisedEpoch) return;",
+  ),
+  simulation(
+    "a minority that comes back is evicted, not merged",
+    agreement,
+    "if (excluded.length > 0) return",
+    "if (excluded.length > 99) return",
+  ),
+  simulation("an installation is repeated until it is seen", agreement, "else this.#sendInstall(install.message);", ""),
+  scenario(
+    "H13: a main thread that stands still is left out",
+    detector,
+    " && nowMs - peer.movedMs < standstillShare * this.#timeoutMs",
+    "",
+  ),
+  scenario("M1: acks of before a standstill do not count", detector, "peer.ackedMs = Number.NEGATIVE_INFINITY;", ""),
+  scenario("H14: links are two-way", detector, "hearsOf(a, b) && hearsOf(b, a)", "hearsOf(a, b) || hearsOf(b, a)"),
+  simulation(
+    "heartbeats say whom they hear, and only the living incarnation",
+    beater,
+    "if (source === undefined || nowMs - source.heardMs >= this.#timeoutMs) continue;",
+    "if (source === undefined) continue;",
+  ),
+  scenario(
+    "two_node waits for all after a start",
+    quorum,
+    "if ((options.waitForAll || options.twoNode) && !continued && !all)",
+    "if (options.waitForAll && options.twoNode && all && !continued)",
+  ),
+  scenario(
+    "C4: in two_node the lease ends when the peer is silent",
+    quorum,
+    'if (quorum.rule === "two-node") return count(nodes, members).votes;',
+    "",
+  ),
+  scenario(
+    "the tie breaker decides exactly half",
+    quorum,
+    "const won = members.some((member) => member.nodeid === breaker);",
+    "const won = members.length > 0;",
+  ),
+  simulation(
+    "more than half of the votes",
+    quorum,
+    "Math.floor((expected + 2) / 2), Math.floor((votes + 2) / 2)",
+    "Math.floor((expected + 1) / 2), Math.floor((votes + 1) / 2)",
+  ),
+  simulation(
+    "a node that proposes gives up when it is not answered",
+    membership,
+    "if (nowMs - proposal.sinceMs >= proposalShare * this.#boot.timeoutMs) return false;",
+    "",
+  ),
+];

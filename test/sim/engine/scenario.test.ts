@@ -1,0 +1,303 @@
+/** Single faults in a simulated cluster of engines, each named after the hazard or rule that it shows. */
+import { describe, expect, it } from "vitest";
+import type { EngineEvent, EngineView } from "../../../dlmd/engine/engine.ts";
+import type { QuorumOptions } from "../../../dlmd/membership/quorum.ts";
+import { EngineSim, type EngineSimOptions } from "./engine-sim.ts";
+import type { EngineSimNode } from "./sim-node.ts";
+
+function cluster(nodes: number, options: Partial<EngineSimOptions> = {}): EngineSim {
+  const sim = new EngineSim({ seed: 7, nodes, ...options });
+  for (const node of sim.nodes) node.start();
+  return sim;
+}
+
+function members(node: EngineSimNode): string {
+  const { view } = node.engine.membership;
+  return view === null || node.engine.membership.stopped ? "" : view.members.map((member) => member.nodeid).join(" ");
+}
+
+function until(sim: EngineSim, what: string, condition: () => boolean): void {
+  expect(sim.runUntil(condition, 40 * sim.timeoutMs), `${what}\n${sim.lastEvents()}`).toBe(true);
+}
+
+function together(sim: EngineSim, ...nodeids: number[]): void {
+  until(sim, `nodes ${nodeids.join(" ")} together`, () => nodeids.every((nodeid) => members(sim.node(nodeid)) === nodeids.join(" ")));
+}
+
+function join(sim: EngineSim, ...nodeids: number[]): void {
+  for (const nodeid of nodeids)
+    sim.node(nodeid).command(
+      () => ({ kind: "join", group: "g", clientId: 1 }),
+      () => {},
+    );
+  until(sim, "joined", () => nodeids.every((nodeid) => groupOf(sim.node(nodeid)).length === nodeids.length));
+}
+
+function groupOf(node: EngineSimNode): number[] {
+  return node.engine.groups.table()[0]?.members.map((member) => member.nodeid) ?? [];
+}
+
+function say(node: EngineSimNode, n: number, bytes = 8): void {
+  const data = new Uint8Array(bytes);
+  new DataView(data.buffer).setUint32(0, n, true);
+  for (let i = 4; i < bytes; i += 97) data[i] = n + i;
+  node.command(
+    () => ({ kind: "multicast", group: "g", clientId: 1, data }),
+    () => {},
+  );
+}
+
+function heard(node: EngineSimNode): string[] {
+  return node.events
+    .filter((event): event is Extract<EngineEvent, { kind: "message" }> => event.kind === "message")
+    .map((event) => `${event.from.nodeid}:${new DataView(event.data.buffer, event.data.byteOffset).getUint32(0, true)}`);
+}
+
+function lastView(node: EngineSimNode): EngineView | undefined {
+  return node.events.filter((event) => event.kind === "view").at(-1)?.view;
+}
+
+describe("views and messages", () => {
+  it("a message that only one survivor had received is delivered to all before the next view", () => {
+    const sim = cluster(3);
+    together(sim, 1, 2, 3);
+    join(sim, 1, 2, 3);
+    sim.run(50);
+    // What the sequencer orders from here on reaches node 2 only; then it dies.
+    sim.cut.add("1>3");
+    say(sim.node(1), 1);
+    say(sim.node(1), 2);
+    until(sim, "node 2 has both", () => heard(sim.node(2)).length === 2);
+    sim.node(1).crash();
+    sim.heal();
+    together(sim, 2, 3);
+    expect(heard(sim.node(3))).toEqual(["1:1", "1:2"]);
+    const events = sim.node(3).events;
+    const view = events.findIndex((event) => event.kind === "view" && event.view.members.length === 2);
+    expect(events.findIndex((event) => event.kind === "message")).toBeLessThan(view);
+    expect(lastView(sim.node(3))?.together).toEqual([2, 3]);
+  });
+
+  it("M3: a joiner that becomes the sequencer goes on with every sender's numbers", () => {
+    const sim = cluster(3);
+    sim.node(1).crash();
+    together(sim, 2, 3);
+    join(sim, 2, 3);
+    for (let n = 1; n <= 30; n++) say(sim.node(3), n);
+    until(sim, "30 heard", () => heard(sim.node(2)).length === 30);
+    sim.node(1).start();
+    for (let n = 31; n <= 60; n++) say(sim.node(3), n);
+    together(sim, 1, 2, 3);
+    for (let n = 61; n <= 90; n++) say(sim.node(3), n);
+    until(sim, "90 heard", () => heard(sim.node(2)).length === 90);
+    expect(sim.node(2).engine.ordering.sequencerNodeid).toBe(1);
+    expect(heard(sim.node(2))).toEqual(Array.from({ length: 90 }, (_, i) => `3:${i + 1}`));
+  });
+
+  it("a message of a mebibyte goes through in pieces, and not over two views", () => {
+    const sim = cluster(3);
+    together(sim, 1, 2, 3);
+    join(sim, 1, 2, 3);
+    say(sim.node(2), 1, 1_000_000);
+    sim.run(3);
+    expect(heard(sim.node(3))).toEqual([]);
+    sim.node(1).crash();
+    until(sim, "it comes in the next view", () => heard(sim.node(3)).length === 1 && heard(sim.node(2)).length === 1);
+    const events = sim.node(3).events;
+    const view = events.findIndex((event) => event.kind === "view" && event.view.members.length === 2);
+    expect(events.findIndex((event) => event.kind === "message")).toBeGreaterThan(view);
+  });
+
+  it("a view that was installed at one member only is caught up with", () => {
+    const sim = cluster(3);
+    together(sim, 1, 2, 3);
+    join(sim, 1, 2, 3);
+    sim.run(400);
+    sim.node(3).crash();
+    until(sim, "a view of two at node 1", () => members(sim.node(1)) === "1 2");
+    // Word of it has not come to node 2, and the next view must not leave it behind.
+    expect(members(sim.node(2))).not.toBe("1 2");
+    sim.cut.add("1>2");
+    sim.run(20);
+    sim.heal();
+    say(sim.node(1), 1);
+    say(sim.node(2), 2);
+    until(sim, "both hear both", () => heard(sim.node(1)).length === 2 && heard(sim.node(2)).length === 2);
+    expect(heard(sim.node(1))).toEqual(heard(sim.node(2)));
+    expect(sim.node(2).evictions).toBe(0);
+  });
+});
+
+describe("faults", () => {
+  it("a minority that holds state is evicted when it comes back, never merged", () => {
+    const sim = cluster(3);
+    together(sim, 1, 2, 3);
+    join(sim, 1, 2, 3);
+    sim.partition([[1], [2, 3]]);
+    together(sim, 2, 3);
+    say(sim.node(1), 1);
+    say(sim.node(2), 2);
+    until(sim, "the majority goes on", () => heard(sim.node(3)).includes("2:2"));
+    until(sim, "the minority knows", () => lastView(sim.node(1))?.quorum.quorate === false);
+    expect(heard(sim.node(1))).toEqual([]);
+    sim.heal();
+    together(sim, 1, 2, 3);
+    expect(sim.node(1).evictions).toBe(1);
+    expect(groupOf(sim.node(2))).toEqual([2, 3]);
+  });
+
+  it("nobody had quorum in between: all go on together", () => {
+    const sim = cluster(3);
+    together(sim, 1, 2, 3);
+    join(sim, 1, 2, 3);
+    sim.partition([[1], [2], [3]]);
+    until(sim, "all alone", () => sim.nodes.every((node) => lastView(node)?.quorum.quorate === false));
+    for (const node of sim.nodes) say(node, 1);
+    sim.heal();
+    until(sim, "all hear all", () => sim.nodes.every((node) => heard(node).length === 3));
+    expect(sim.nodes.map((node) => node.evictions)).toEqual([0, 0, 0]);
+    expect(sim.nodes.map((node) => lastView(node)?.together)).toEqual([
+      [1, 2, 3],
+      [1, 2, 3],
+      [1, 2, 3],
+    ]);
+  });
+
+  it("a main thread that is busy for longer than the time-out is not suspected", () => {
+    const sim = cluster(3);
+    together(sim, 1, 2, 3);
+    const view = lastView(sim.node(1))?.id;
+    sim.node(2).busyUntilMs = sim.agenda.nowMs + 2 * sim.timeoutMs;
+    sim.run(3 * sim.timeoutMs);
+    expect(sim.nodes.map((node) => lastView(node)?.id)).toEqual([view, view, view]);
+  });
+
+  it("H13: a main thread that stands still for many time-outs is left out, although its heartbeats go on", () => {
+    const sim = cluster(3);
+    together(sim, 1, 2, 3);
+    sim.node(1).busyUntilMs = sim.agenda.nowMs + 20 * sim.timeoutMs;
+    together(sim, 2, 3);
+    expect(sim.agenda.nowMs).toBeLessThan(sim.node(1).busyUntilMs);
+  });
+
+  it("a member that receives no ordered messages is taken out after the time-out", () => {
+    const sim = cluster(3);
+    together(sim, 1, 2, 3);
+    join(sim, 1, 2, 3);
+    // Its main thread is busy for too long while messages wait for it; its heartbeats go on.
+    sim.node(3).busyUntilMs = sim.agenda.nowMs + 3 * sim.timeoutMs;
+    sim.run(1);
+    say(sim.node(1), 1);
+    together(sim, 1, 2);
+    expect(sim.agenda.nowMs).toBeLessThan(sim.node(3).busyUntilMs);
+    together(sim, 1, 2, 3);
+    expect(sim.node(3).evictions).toBe(1);
+  });
+
+  it("M1: a process that stood still orders nothing before a quorum acknowledged it anew", () => {
+    const sim = cluster(3);
+    together(sim, 1, 2, 3);
+    sim.run(100);
+    const node = sim.node(1);
+    expect(node.engine.mayOrder(sim.agenda.nowMs)).toBe(true);
+    node.pausedUntilMs = sim.agenda.nowMs + 0.55 * sim.timeoutMs;
+    sim.run(0.55 * sim.timeoutMs - 0.01);
+    const before = sim.agenda.nowMs;
+    until(sim, "it ran again", () => sim.agenda.nowMs > before + 0.02);
+    expect(node.engine.mayOrder(sim.agenda.nowMs)).toBe(false);
+    until(sim, "it was acknowledged", () => node.engine.mayOrder(sim.agenda.nowMs));
+    expect(members(node)).toBe("1 2 3");
+  });
+
+  it("H14: a node that is heard by one member only does not displace another", () => {
+    const sim = cluster(3);
+    sim.partition([[1, 2], [3]]);
+    together(sim, 1, 2);
+    sim.heal();
+    sim.cut.add("3>1");
+    sim.run(10 * sim.timeoutMs);
+    expect(members(sim.node(1))).toBe("1 2");
+    sim.heal();
+    together(sim, 1, 2, 3);
+  });
+});
+
+describe("back-pressure", () => {
+  it("says full, then room; nothing that was accepted is lost", () => {
+    const sim = cluster(3);
+    together(sim, 1, 2, 3);
+    join(sim, 1, 2, 3);
+    const node = sim.node(2);
+    let accepted = 0;
+    let full = 0;
+    for (let n = 1; n <= 300; n++) {
+      const data = new Uint8Array(50_000);
+      new DataView(data.buffer).setUint32(0, accepted + 1, true);
+      for (let i = 4; i < data.byteLength; i += 97) data[i] = accepted + 1 + i;
+      node.command(
+        () => ({ kind: "multicast", group: "g", clientId: 1, data }),
+        (result) => (result === "accepted" ? accepted++ : full++),
+      );
+    }
+    expect(full).toBeGreaterThan(0);
+    until(sim, "room", () => node.events.some((event) => event.kind === "room"));
+    until(sim, "all came", () => heard(sim.node(3)).length === accepted);
+    expect(Math.max(...sim.nodes.map((node) => node.engine.ordering.kept))).toBeLessThanOrEqual(256);
+  });
+});
+
+describe("quorum", () => {
+  const quorum = (options: Partial<QuorumOptions>): QuorumOptions => ({
+    twoNode: false,
+    waitForAll: false,
+    autoTieBreaker: "none",
+    ...options,
+  });
+
+  it("two_node: after both were seen one goes on; a restart alone waits for all", () => {
+    const sim = cluster(2, { quorum: quorum({ twoNode: true, waitForAll: true }) });
+    together(sim, 1, 2);
+    sim.node(2).crash();
+    together(sim, 1);
+    expect(lastView(sim.node(1))?.quorum).toMatchObject({ quorate: true, rule: "two-node" });
+    sim.node(1).crash();
+    sim.node(1).start();
+    together(sim, 1);
+    expect(lastView(sim.node(1))?.quorum).toMatchObject({ quorate: false, rule: "wait-for-all" });
+    sim.node(2).start();
+    together(sim, 1, 2);
+    expect(lastView(sim.node(1))?.quorum.quorate).toBe(true);
+  });
+
+  it("C4: in two_node the lease ends when the peer is silent", () => {
+    const sim = cluster(2, { quorum: quorum({ twoNode: true, waitForAll: true }) });
+    together(sim, 1, 2);
+    sim.run(100);
+    expect(sim.node(1).engine.mayOrder(sim.agenda.nowMs)).toBe(true);
+    sim.partition([[1], [2]]);
+    sim.run(0.75 * sim.timeoutMs);
+    expect(members(sim.node(1))).toBe("1 2");
+    expect(sim.node(1).engine.mayOrder(sim.agenda.nowMs)).toBe(false);
+  });
+
+  it("auto_tie_breaker: of two halves the one with the lowest node goes on", () => {
+    const sim = cluster(4, { quorum: quorum({ autoTieBreaker: "lowest" }) });
+    together(sim, 1, 2, 3, 4);
+    sim.partition([
+      [1, 4],
+      [2, 3],
+    ]);
+    together(sim, 1, 4);
+    together(sim, 2, 3);
+    expect(lastView(sim.node(4))?.quorum).toMatchObject({ quorate: true, rule: "tie-won" });
+    expect(lastView(sim.node(3))?.quorum).toMatchObject({ quorate: false, rule: "tie-lost" });
+  });
+
+  it("votes: one heavy node outweighs two others", () => {
+    const sim = cluster(3, { votes: [3, 1, 1] });
+    together(sim, 1, 2, 3);
+    sim.partition([[1], [2, 3]]);
+    together(sim, 1);
+    expect(lastView(sim.node(1))?.quorum).toMatchObject({ quorate: true, votes: 3, expected: 5, needed: 3 });
+  });
+});
