@@ -31,7 +31,7 @@ export interface DatagramChannelOptions {
   readonly nowMs: () => number;
   readonly log: Log;
   readonly metrics: Metrics;
-  readonly receive: (message: Datagram) => void;
+  readonly receive: (message: Datagram, viaMulticast: boolean) => void;
   /** That node says that it is there: try to connect, if there is no connection. */
   readonly sighted: (nodeid: number) => void;
 }
@@ -41,6 +41,8 @@ export interface DatagramChannel {
   send(to: number | "all" | readonly number[], message: Datagram): void;
   /** That node gave us the key of its datagrams, in a handshake; `counter`: the last that it had used. */
   confirm(nodeid: number, key: Uint8Array, counter: number): void;
+  /** Multicast of that node arrives on another socket of this one's, so that unicast to it is not needed here either. */
+  heardMulticast(nodeid: number): void;
   /** Says "I am here" to those nodes. */
   discover(nodeids: readonly number[]): void;
   setKeyring(keyring: Keyring): void;
@@ -152,7 +154,7 @@ export async function openDatagramChannel(options: DatagramChannelOptions): Prom
     if (message.from !== opened.nodeid) return drop("other-sender", address);
     if (viaMulticast) multicastHeardAt.set(opened.nodeid, nowMs());
     metrics.count("datagrams_received");
-    options.receive(message);
+    options.receive(message, viaMulticast);
   };
 
   // A datagram may be lost on any network: what the kernel refuses to send is counted as lost here.
@@ -195,6 +197,7 @@ export async function openDatagramChannel(options: DatagramChannelOptions): Prom
       if (peer !== undefined) send(sealer.seal(body), peer.address);
     },
     confirm: (nodeid, key, counter) => opener.confirm(nodeid, key, counter),
+    heardMulticast: (nodeid) => void multicastHeardAt.set(nodeid, nowMs()),
     discover(nodeids) {
       if (over) return;
       const wanted = peers.filter(({ nodeid }) => nodeids.includes(nodeid));

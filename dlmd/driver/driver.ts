@@ -22,7 +22,7 @@ import { type Heartbeats, startHeartbeats } from "./heartbeats.ts";
 import { NONCE_BYTES, PEER_PROTOCOL_VERSION } from "./handshake.ts";
 import { type Keyring, overlaySecretOf } from "./keyring.ts";
 import { type PeerNetwork, openPeerNetwork } from "./peer-network.ts";
-import { DATAGRAM_KEY_BYTES, DatagramSealer } from "./seal.ts";
+import { createCounterCell, DATAGRAM_KEY_BYTES, DatagramSealer } from "./seal.ts";
 import { readState, type StoredState, writeState } from "./state-file.ts";
 
 export interface DriverOptions {
@@ -79,6 +79,8 @@ class NodeDriver implements Driver {
   #timer: NodeJS.Timeout | null = null;
   #timerAt = Number.POSITIVE_INFINITY;
   #flushScheduled = false;
+  /** When each node's last heartbeat came. */
+  readonly #heardMs = new Map<number, number>();
   #persisting: Promise<void> = Promise.resolve();
   #left: (() => void) | null = null;
   readonly #flush = (): void => this.flush();
@@ -132,7 +134,8 @@ class NodeDriver implements Driver {
     const { config, configText, self, nowMs, log, metrics } = this.#options;
     const incarnation = randomBytes(8).toString("hex");
     const datagramKey = randomBytes(DATAGRAM_KEY_BYTES);
-    const sealer = new DatagramSealer(self.nodeid, datagramKey);
+    const counter = createCounterCell();
+    const sealer = new DatagramSealer(self.nodeid, datagramKey, counter);
     const stored = await readState(this.#stateFile);
     const shared = { keyring: this.#keyring, self, nodes: config.nodes, timeoutMs: config.timeoutMs, nowMs, log, metrics };
     const datagrams = await openDatagramChannel({
@@ -141,11 +144,12 @@ class NodeDriver implements Driver {
       multicast: config.multicast,
       sealer,
       receive: (message) => {
-        if (message.kind === "heartbeat") this.#life?.heartbeats.receive(message);
-        else this.step({ kind: "datagram", message });
+        // Heartbeats have a thread and a port of their own.
+        if (message.kind !== "heartbeat") this.step({ kind: "datagram", message });
       },
       sighted: (nodeid) => this.#life?.peers.hurry(nodeid),
     });
+    const heartbeats = await this.#startHeartbeats(datagrams, incarnation, datagramKey, counter);
     const { cluster, version: configVersion } = config;
     const configHash = hashOf(config);
     // Who connects to us, and has not: to these we say that we are here.
@@ -166,10 +170,12 @@ class NodeDriver implements Driver {
           datagramCounter: sealer.counter,
         }),
         configText: () => configText,
+        heardLately: (nodeid) => nowMs() - (this.#heardMs.get(nodeid) ?? Number.NEGATIVE_INFINITY) < config.timeoutMs,
         drawNonce: () => randomBytes(NONCE_BYTES),
         up: (peer) => {
           awaited.delete(peer.nodeid);
           datagrams.confirm(peer.nodeid, peer.datagramKey, peer.datagramCounter);
+          heartbeats.confirm(peer.nodeid, peer.datagramKey, peer.datagramCounter);
           this.step({ kind: "peer-up", nodeid: peer.nodeid, incarnation: peer.incarnation });
         },
         down: (nodeid, wasIncarnation) => {
@@ -181,7 +187,7 @@ class NodeDriver implements Driver {
         offered: () => undefined,
       });
     } catch (error) {
-      await datagrams.close();
+      await Promise.all([datagrams.close(), heartbeats.close()]);
       throw error;
     }
     const discovery = setInterval(() => datagrams.discover([...awaited]), config.timeoutMs / 10);
@@ -201,13 +207,6 @@ class NodeDriver implements Driver {
       seed: randomBytes(4).readUInt32LE(0),
       nowMs: nowMs(),
     });
-    const heartbeats = startHeartbeats({
-      self: { nodeid: self.nodeid, incarnation },
-      timeoutMs: config.timeoutMs,
-      nowMs,
-      send: (message) => datagrams.send("all", message),
-      heard: (beat) => this.step({ kind: "heartbeat", beat }),
-    });
     this.#life = { incarnation, node, datagrams, heartbeats, peers, discovery };
     log.info({ nodeid: self.nodeid, name: self.name, cluster, incarnation, promisedEpoch: stored.promisedEpoch }, "dlmd started");
     this.step({ kind: "tick" });
@@ -215,10 +214,45 @@ class NodeDriver implements Driver {
     for (const [clientId, identity] of this.#clients) this.step({ kind: "client-connected", clientId, identity });
   }
 
+  async #startHeartbeats(
+    datagrams: DatagramChannel,
+    incarnation: string,
+    datagramKey: Uint8Array,
+    counter: BigInt64Array,
+  ): Promise<Heartbeats> {
+    const { config, self, nowMs, log, metrics, fatal } = this.#options;
+    try {
+      return await startHeartbeats({
+        self: { nodeid: self.nodeid, incarnation },
+        cluster: config.cluster,
+        nodes: config.nodes,
+        group: config.multicast.group,
+        port: config.peerPort,
+        timeoutMs: config.timeoutMs,
+        datagramKey,
+        counter,
+        clusterKey: this.#keyring.first.bytes,
+        nowMs,
+        log,
+        metrics,
+        heard: (beat) => {
+          this.#heardMs.set(beat.message.from, beat.heardMs);
+          this.step({ kind: "heartbeat", beat });
+        },
+        heardMulticast: (nodeid) => datagrams.heardMulticast(nodeid),
+        fatal,
+      });
+    } catch (error) {
+      await datagrams.close();
+      throw error;
+    }
+  }
+
   /** One event; ignored between two incarnations, when there is nobody to tell. */
   step(event: NodeEvent): void {
     const life = this.#life;
     if (life === null) return;
+    life.heartbeats.progressed();
     try {
       for (const effect of life.node.step(event, this.#options.nowMs())) this.#perform(effect, life);
     } catch (error) {
@@ -329,9 +363,8 @@ class NodeDriver implements Driver {
     this.#timer = null;
     this.#timerAt = Number.POSITIVE_INFINITY;
     if (life === null) return;
-    life.heartbeats.close();
     clearInterval(life.discovery);
-    await Promise.all([life.peers.close(), life.datagrams.close()]);
+    await Promise.all([life.peers.close(), life.datagrams.close(), life.heartbeats.close()]);
     await this.#persisting;
   }
 

@@ -1,44 +1,117 @@
-/** The beater (membership/beater.ts) with a timer. */
-import { Beater, type BeatContent, type HeardBeat } from "../membership/beater.ts";
-import type { Heartbeat } from "../wire/datagram.ts";
+/**
+ * The beater (membership/beater.ts) in a thread of its own, with its own sockets: UDP on the number of the peer port. A main thread that is
+ * busy, or collecting garbage, misses no heartbeat for that. What must be known there at once is in shared memory: the main thread's
+ * progress, and that it promised a later view, after which nothing is acked any more (hazard C4).
+ */
+import { Worker } from "node:worker_threads";
+import { OperatingError } from "../base/error.ts";
+import type { Log } from "../base/log.ts";
+import type { Metrics } from "../base/metric.ts";
+import type { NodeConfig } from "../config/cluster-config.ts";
+import type { BeatContent, HeardBeat } from "../membership/beater.ts";
 import type { Member } from "../wire/view-id.ts";
 
-export interface HeartbeatsOptions {
+/** Places in the shared cell. */
+export const Shared = { PROGRESS: 0, STOPPED: 1 } as const;
+
+/** What the thread starts with: plain data and shared memory. */
+export interface HeartbeatStart {
   readonly self: Member;
+  readonly cluster: string;
+  readonly nodes: readonly NodeConfig[];
+  readonly group: string;
+  readonly port: number;
   readonly timeoutMs: number;
+  readonly datagramKey: Uint8Array;
+  readonly counter: BigInt64Array;
+  readonly clusterKey: Uint8Array;
+  readonly cell: Int32Array;
+  /** The clock of the main thread, and CLOCK_MONOTONIC at that moment. */
+  readonly nowMs: number;
+  readonly monotonicMs: number;
+}
+
+export type ToHeartbeats =
+  | { readonly kind: "tell"; readonly content: BeatContent | null; readonly now: boolean }
+  | { readonly kind: "confirm"; readonly nodeid: number; readonly key: Uint8Array; readonly counter: number }
+  | { readonly kind: "nodes"; readonly nodes: readonly NodeConfig[] }
+  | { readonly kind: "close" };
+
+export type FromHeartbeats =
+  | { readonly kind: "ready" }
+  | { readonly kind: "refused"; readonly message: string; readonly code: string; readonly hint: string | undefined }
+  | { readonly kind: "heard"; readonly beat: HeardBeat; readonly viaMulticast: boolean }
+  | { readonly kind: "log"; readonly fields: Readonly<Record<string, unknown>>; readonly message: string }
+  | { readonly kind: "count"; readonly name: string; readonly by: number };
+
+export interface HeartbeatsOptions extends Omit<HeartbeatStart, "cell" | "nowMs" | "monotonicMs"> {
   readonly nowMs: () => number;
-  readonly send: (message: Heartbeat) => void;
+  readonly log: Log;
+  readonly metrics: Metrics;
   readonly heard: (beat: HeardBeat) => void;
+  /** Multicast of that node arrives here. */
+  readonly heardMulticast: (nodeid: number) => void;
+  /** Without heartbeats the node cannot go on. */
+  readonly fatal: (error: Error) => void;
 }
 
 export interface Heartbeats {
   tell(content: BeatContent | null, now: boolean): void;
-  receive(message: Heartbeat): void;
-  close(): void;
+  /** As DatagramChannel. */
+  confirm(nodeid: number, key: Uint8Array, counter: number): void;
+  setNodes(nodes: readonly NodeConfig[]): void;
+  /** The main thread did something. */
+  progressed(): void;
+  close(): Promise<void>;
 }
 
-export function startHeartbeats({ self, timeoutMs, nowMs, send, heard }: HeartbeatsOptions): Heartbeats {
-  const beater = new Beater(self, timeoutMs, nowMs());
-  let progress = 0;
-  let timer: NodeJS.Timeout | null = null;
-  const run = (): void => {
-    const message = beater.beat(nowMs(), progress++);
-    if (message !== null) send(message);
-    if (timer !== null) clearTimeout(timer);
-    timer = setTimeout(run, Math.max(0, Math.ceil(beater.nextMs - nowMs())));
-  };
-  run();
+/** Resolves when it listens. Rejects with OperatingError as openDatagramChannel. */
+export async function startHeartbeats(options: HeartbeatsOptions): Promise<Heartbeats> {
+  const { nowMs, log, metrics, heard, heardMulticast, fatal, ...start } = options;
+  const cell = new Int32Array(new SharedArrayBuffer(8));
+  const workerData: HeartbeatStart = { ...start, cell, nowMs: nowMs(), monotonicMs: Number(process.hrtime.bigint()) / 1e6 };
+  const worker = new Worker(new URL("./heartbeat-thread.js", import.meta.url), { workerData, name: "heartbeats" });
+  let closing = false;
+  const exited = new Promise<void>((resolve) => worker.once("exit", () => resolve()));
+  const post = (message: ToHeartbeats): void => worker.postMessage(message, []);
+  await new Promise<void>((resolve, reject) => {
+    worker.once("error", reject);
+    worker.on("message", (message: FromHeartbeats) => {
+      switch (message.kind) {
+        case "ready":
+          worker.off("error", reject);
+          return resolve();
+        case "refused": {
+          const { code, hint } = message;
+          return reject(new OperatingError(message.message, hint === undefined ? { code } : { code, hint }));
+        }
+        case "heard":
+          if (closing) return;
+          if (message.viaMulticast) heardMulticast(message.beat.message.from);
+          return heard(message.beat);
+        case "log":
+          return log.warn(message.fields, message.message);
+        case "count":
+          return metrics.count(message.name, message.by);
+      }
+    });
+  });
+  worker.on("error", fatal);
+  worker.on("exit", () => {
+    if (!closing) fatal(new Error("the thread of the heartbeats ended by itself"));
+  });
   return {
     tell(content, now) {
-      beater.tell(content, now);
-      if (now) run();
+      Atomics.store(cell, Shared.STOPPED, content?.stopped === true ? 1 : 0);
+      post({ kind: "tell", content, now });
     },
-    receive(message) {
-      const beat = beater.receive(message, nowMs());
-      if (beat !== null) heard(beat);
-    },
-    close() {
-      if (timer !== null) clearTimeout(timer);
+    confirm: (nodeid, key, counter) => post({ kind: "confirm", nodeid, key, counter }),
+    setNodes: (nodes) => post({ kind: "nodes", nodes }),
+    progressed: () => void Atomics.add(cell, Shared.PROGRESS, 1),
+    async close() {
+      closing = true;
+      post({ kind: "close" });
+      await exited;
     },
   };
 }

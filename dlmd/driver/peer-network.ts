@@ -1,7 +1,7 @@
 /**
  * One connection for each pair of nodes, in TLS (peer-tls.ts). The node with the lower nodeid connects, the other accepts, so that two
  * connections never cross; it tries again and again, at once when the peer was discovered. The driver of each end
- * says so now and then when nothing else is said, and a peer that is silent for the time-out is connected to anew: after
+ * says so now and then when nothing else is said, and a peer that is silent for the time-out is connected to anew, or for four while its heartbeats go on: after
  * a partition that is faster than waiting for TCP to repeat itself.
  *
  * What strangers can do here: each may have a few connections for two seconds, and is counted. A nodeid that is in use, by a dlmd that
@@ -27,6 +27,8 @@ export const HANDSHAKE_TIMEOUT_MS = 2000;
 export const MAX_UNPROVED_OF_NODE = 8;
 export const MAX_UNPROVED_OF_STRANGERS = 32;
 const LOG_INTERVAL_MS = 10_000;
+/** Time-outs after which the connection to a peer is taken for broken although its heartbeats are heard: its main thread may be busy. */
+const SILENT_SHARE = 4;
 /** A peer that said nothing for that part of the time-out may have been restarted without its connection ending. */
 const TAKEN_SHARE = 0.5;
 
@@ -40,6 +42,8 @@ export interface PeerNetworkOptions {
   readonly nodes: readonly NodeConfig[];
   readonly port: number;
   readonly timeoutMs: number;
+  /** That node's heartbeats are heard, which do not come on the connection. */
+  readonly heardLately?: (nodeid: number) => boolean;
   /** Fresh random bytes for a handshake. */
   readonly drawNonce: () => Uint8Array;
   readonly nowMs: () => number;
@@ -100,6 +104,7 @@ class TlsPeerNetwork implements PeerNetwork {
   #nodes: readonly NodeConfig[] = [];
   #keyring: Keyring;
   #pings: NodeJS.Timeout | null = null;
+  #pingedMs = 0;
   #over = false;
 
   constructor(options: PeerNetworkOptions) {
@@ -110,16 +115,24 @@ class TlsPeerNetwork implements PeerNetwork {
   }
 
   async start(): Promise<void> {
-    const { self, port, log, nodes, timeoutMs } = this.#options;
+    const { self, port, log, nodes, timeoutMs, nowMs } = this.#options;
+    this.#pingedMs = nowMs();
     await listen(this.#server, self.address, port);
     this.#server.on("error", (error) => log.error({ error: error.message }, "peer socket failed"));
     this.setNodes(nodes);
-    this.#pings = setInterval(() => {
-      for (const connection of this.#connections.values()) {
-        if (connection.silentMs() > timeoutMs) connection.close(`silent for ${timeoutMs} ms`);
-        else connection.ping();
-      }
-    }, timeoutMs / 4);
+    this.#pings = setInterval(() => this.#pingAll(), timeoutMs / 4);
+  }
+
+  #pingAll(): void {
+    const { timeoutMs, heardLately, nowMs } = this.#options;
+    // This thread was busy for long: what peers said meanwhile is not read yet.
+    const late = nowMs() - this.#pingedMs > timeoutMs / 2;
+    this.#pingedMs = nowMs();
+    for (const [nodeid, connection] of this.#connections) {
+      const silentMs = (heardLately?.(nodeid) === true ? SILENT_SHARE : 1) * timeoutMs;
+      if (!late && connection.silentMs() > silentMs) connection.close(`silent for ${silentMs} ms`);
+      else connection.ping();
+    }
   }
 
   // ------------------------------------------------------------------------------------------ becoming a connection

@@ -63,21 +63,22 @@ export class Beater {
     if (now) this.nextMs = Number.NEGATIVE_INFINITY;
   }
 
-  /** The heartbeat that is due, to all nodes; null: none is. `progress`: of the main thread. */
-  beat(nowMs: number, progress: number): Heartbeat | null {
+  /** The heartbeat that is due, to all nodes; null: none is. `progress`: of the main thread; `promised`: a later view, which `tell` may say too late. */
+  beat(nowMs: number, progress: number, promised = false): Heartbeat | null {
     if (nowMs < this.nextMs) return null;
     this.nextMs = nowMs + beatShare * this.#timeoutMs;
     const content = this.#content;
     if (content === null) return null;
+    const stopped = content.stopped || promised;
     this.#seq++;
     noteSent(this.#sent, this.#seq, nowMs);
     const heard: Heard[] = [];
     for (const { nodeid, incarnation, tcpUp } of content.peers) {
       const source = this.#sources.get(`${nodeid}.${incarnation}`);
       if (source === undefined || nowMs - source.heardMs >= this.#timeoutMs) continue;
-      heard.push({ nodeid, incarnation, seq: content.stopped ? 0 : source.seq, tcpUp });
+      heard.push({ nodeid, incarnation, seq: stopped ? 0 : source.seq, tcpUp });
     }
-    const { view, promisedEpoch, lineage, configVersion, running, stopped, broken } = content;
+    const { view, promisedEpoch, lineage, configVersion, running, broken } = content;
     const padded = this.#seq % paddedEvery === 1;
     return {
       kind: "heartbeat",

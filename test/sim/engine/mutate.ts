@@ -10,17 +10,19 @@ import { engineMutations, type Mutation } from "./mutations.ts";
 
 const root = process.cwd();
 const copy = mkdtempSync(path.join(tmpdir(), "mutations-"));
-const seeds = process.env["SEEDS"] ?? "80";
-const steps = process.env["STEPS"] ?? "4000";
+const seeds = process.env["SEEDS"] ?? "60";
+const steps = process.env["STEPS"] ?? "3000";
 
 function run(command: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): { failed: boolean; last: string } {
   const { status, stdout, stderr } = spawnSync(command, args, {
     cwd: copy,
     encoding: "utf8",
-    timeout: 120_000,
+    timeout: 300_000,
     env: { ...process.env, ...env },
   });
   const lines = `${stdout}\n${stderr}`.trim().split("\n");
+  // Out of time is out of patience, and shows nothing.
+  if (status === null) throw new Error(`${command} ${args.join(" ")} was not done after five minutes`);
   return { failed: status !== 0, last: lines.find((line) => /Failure|Error|×/.test(line)) ?? lines.at(-1) ?? "" };
 }
 

@@ -54,7 +54,7 @@ function heard(node: EngineSimNode): string[] {
 }
 
 function lastView(node: EngineSimNode): EngineView | undefined {
-  return node.events.filter((event) => event.kind === "view").at(-1)?.view;
+  return node.events.findLast((event) => event.kind === "view")?.view;
 }
 
 describe("views and messages", () => {
