@@ -233,9 +233,8 @@ export function createCluster({ nodes, namespaces = false, program: given }: Clu
       "--log-level=debug",
       `--json-log=${path.join(runDir(nodeid), "log.json")}`,
     ];
-    const child = spawn(program, words, {
-      stdio: ["ignore", "pipe", "pipe"],
-    });
+    // A session of its own, as it has where it is a service: only then its priority counts among those of other sessions.
+    const child = spawn(program, words, { stdio: ["ignore", "pipe", "pipe"], detached: true });
     const exited = new Promise<number | null>((resolve) => child.once("close", (status) => resolve(status)));
     const node = { name: `node${nodeid}`, socketPath: path.join(runDir(nodeid), "dlmd.sock"), child, exited };
     running.set(nodeid, node);
