@@ -491,6 +491,11 @@ function attach(inode: Inode): void {
 
 /** In the one lock order, each inode once, in the strongest mode asked. */
 function orderWants(wants: readonly Want[]): readonly Want[] {
+  const [first, second] = wants;
+  // A directory and a file in it: nearly always two.
+  if (wants.length === 2 && first !== undefined && second !== undefined && first.inode !== second.inode) {
+    return compareFileIds(first.inode.id, second.inode.id) <= 0 ? wants : [second, first];
+  }
   const sorted = [...wants].sort((a, b) => compareFileIds(a.inode.id, b.inode.id));
   const once: Want[] = [];
   for (const want of sorted) {

@@ -14,6 +14,9 @@ export const MAX_GETATTR_MANY = 1024;
 /** lookupMany takes at most that many. */
 export const MAX_LOOKUP_MANY = 1024;
 
+/** The blocks (of 512 bytes) of a file that has more than this are freed in a pool, not on the serving thread: 8 MiB. */
+export const LARGE_FILE_BLOCKS = 16_384;
+
 const SLASH = 0x2f;
 const DOT = 0x2e;
 

@@ -3,6 +3,7 @@ import { assert } from "../../dlmd/base/assert.ts";
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import { STAT, type Calls, type Native } from "../native/index.ts";
+import type { DirectoryNames } from "./directory-names.ts";
 import type { DirectoryDescriptors } from "./directory-descriptors.ts";
 import type { Exclusive } from "./exclusive.ts";
 import { FILE_HANDLE_BYTES, type FileHandleFormat } from "./file-handle.ts";
@@ -31,6 +32,7 @@ export interface LocalContext {
   readonly recent: RecentInodes;
   readonly directories: DirectoryDescriptors;
   readonly removed: RemovedInodes;
+  readonly names: DirectoryNames;
   readonly warmUp: WarmUp;
   readonly handles: OpenHandles;
   /** Changes of one directory, by its inode number: checking a name and acting on it must not be parted. */
@@ -83,13 +85,6 @@ export function entryOf(context: LocalContext, stat: Float64Array, handle: Buffe
   assert(id.ino === attr.ino, `file handle of inode ${id.ino} for inode ${attr.ino}`);
   context.recent.note(id, attr.mode);
   return { id, attr };
-}
-
-/** Identity and attributes of an open descriptor whose inode is in memory. */
-export function entryOfFd(context: LocalContext, fd: number): Entry {
-  checked(context.sync.stat(fd, context.stat));
-  checked(context.sync.handleOf(fd, context.handle));
-  return entryOf(context, context.stat, context.handle);
 }
 
 export function attrOfFd(context: LocalContext, fd: number): Attr {

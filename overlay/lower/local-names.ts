@@ -5,20 +5,31 @@
 import { E, Errno, errnoError } from "../../dlmd/base/errno.ts";
 import { HANDLE_BUFFER_BYTES, STAT } from "../native/index.ts";
 import { AT_REMOVEDIR, O, S } from "./linux.ts";
-import { checkName, MAX_LOOKUP_MANY } from "./limits.ts";
-import { attrOfFd, entryOf, entryOfFd, type LocalContext, sameId, sharedHandle, withInode } from "./local-context.ts";
+import { checkName, LARGE_FILE_BLOCKS, MAX_LOOKUP_MANY } from "./limits.ts";
+import { attrOf, attrOfFd, entryOf, type LocalContext, sameId, sharedHandle, withInode } from "./local-context.ts";
 import type { Attr, Caller, Entry, FileId, LowerHandle, Maybe } from "./lower.ts";
 import { chain, checked } from "./maybe.ts";
 import { warmNames } from "./warm-up.ts";
-
-/** Removing the last name of a file that has more 512-byte blocks than this frees them in the pool: 8 MiB. */
-const LARGE_FILE_BLOCKS = 16_384;
 
 async function lookupCold(context: LocalContext, dirfd: number, name: Buffer): Promise<Entry> {
   const stat = new Float64Array(STAT.FIELDS);
   const handle = Buffer.alloc(HANDLE_BUFFER_BYTES);
   checked(await context.native.pool.metadata.lookup(dirfd, name, false, stat, handle));
   return entryOf(context, stat, handle);
+}
+
+/**
+ * A name whose inode is known: one system call for its attributes. On this thread where the inode was in use a moment ago, as for an inode
+ * that is asked for by itself (recent-inodes.ts). undefined: it has to be looked up.
+ */
+function lookupKnown(context: LocalContext, dirfd: number, name: Buffer, id: FileId | null | undefined): Entry | undefined {
+  if (id === null || id === undefined || !context.recent.has(id)) return undefined;
+  const { stat } = context;
+  if (context.sync.statName(dirfd, name, stat) < 0 || stat[STAT.INO] !== id.ino) return undefined;
+  if (stat[STAT.DEV_MAJOR] !== context.devMajor || stat[STAT.DEV_MINOR] !== context.devMinor) return undefined;
+  const attr = attrOf(stat);
+  context.recent.note(id, attr.mode);
+  return { id, attr };
 }
 
 /** Without waiting; undefined: it would have to. */
@@ -40,13 +51,24 @@ async function lookupAhead(context: LocalContext, parent: FileId, dirfd: number,
   return entry;
 }
 
+/** Without waiting. ENOENT; undefined: it would have to. */
+function lookupAtOnce(context: LocalContext, parent: FileId, dirfd: number, name: Buffer): Entry | undefined {
+  const known = lookupKnown(context, dirfd, name, context.names.get(parent, name));
+  if (known !== undefined) return known;
+  const found = lookupCached(context, dirfd, name);
+  // Only what is found within one turn is noted: a change that is made meanwhile would not be seen.
+  if (found !== undefined) context.names.is(parent, name, found.id);
+  return found;
+}
+
 export function lookup(context: LocalContext, parent: FileId, name: Buffer): Maybe<Entry> {
   checkName(name);
+  if (context.names.get(parent, name) === null) throw errnoError(E.ENOENT);
   const open = context.directories.peek(parent);
-  const cached = open === undefined ? undefined : lookupCached(context, open, name);
+  const cached = open === undefined ? undefined : lookupAtOnce(context, parent, open, name);
   if (cached !== undefined) return cached;
   return context.directories.use(parent, (dirfd) => {
-    const found = open === undefined ? lookupCached(context, dirfd, name) : undefined;
+    const found = open === undefined ? lookupAtOnce(context, parent, dirfd, name) : undefined;
     return found ?? lookupAhead(context, parent, dirfd, name);
   });
 }
@@ -127,32 +149,50 @@ export function create(
   checkName(name);
   context.handles.checkRoom();
   const openFlags = (flags & (O.ACCMODE | O.SYNC | O.DSYNC)) | O.NOATIME;
-  return inDirectory(context, parent, (dirfd) =>
-    chain(context.metadata.create(dirfd, name, openFlags, mode & 0o7777, caller.umask, caller.uid, caller.gid), (result) => {
+  // A call in the pool needs a place of its own for what it finds.
+  const inline = context.metadata === context.sync;
+  const stat = inline ? context.stat : new Float64Array(STAT.FIELDS);
+  const handle = inline ? context.handle : Buffer.alloc(HANDLE_BUFFER_BYTES);
+  const { umask, uid, gid } = caller;
+  return inDirectory(context, parent, (dirfd) => {
+    context.names.changing(parent, name);
+    return chain(context.metadata.create(dirfd, name, openFlags, mode & 0o7777, umask, uid, gid, stat, handle), (result) => {
       const fd = checked(result);
       try {
-        const entry = entryOfFd(context, fd);
-        return { entry, handle: context.handles.add(fd, entry.id, flags, false) };
+        const entry = entryOf(context, stat, handle);
+        const opened = context.handles.add(fd, entry.id, flags, false);
+        context.names.is(parent, name, entry.id);
+        return { entry, handle: opened };
       } catch (error) {
         context.sync.close(fd);
         throw error;
       }
-    }),
-  );
+    });
+  });
 }
 
-function made(context: LocalContext, dirfd: number, name: Buffer, result: Maybe<number>): Maybe<Entry> {
-  return chain(result, (value) => {
-    checked(value);
-    return lookupIn(context, dirfd, name);
+/** `make` gives the name to a new inode, which is then looked up. */
+function make(context: LocalContext, parent: FileId, name: Buffer, call: (dirfd: number) => Maybe<number>): Maybe<Entry> {
+  return inDirectory(context, parent, (dirfd) => {
+    context.names.changing(parent, name);
+    return chain(call(dirfd), (value) => {
+      checked(value);
+      return chain(lookupIn(context, dirfd, name), (entry) => {
+        context.names.is(parent, name, entry.id);
+        return entry;
+      });
+    });
   });
 }
 
 export function mkdir(context: LocalContext, parent: FileId, name: Buffer, mode: number, caller: Caller): Maybe<Entry> {
   checkName(name);
-  return inDirectory(context, parent, (dirfd) =>
-    made(context, dirfd, name, context.metadata.mkdir(dirfd, name, mode & 0o7777, caller.umask, caller.uid, caller.gid)),
+  const entry = make(context, parent, name, (dirfd) =>
+    context.metadata.mkdir(dirfd, name, mode & 0o7777, caller.umask, caller.uid, caller.gid),
   );
+  // It is empty for certain only if nobody could have found it in between.
+  if (!(entry instanceof Promise)) context.names.made(entry.id);
+  return entry;
 }
 
 export function mknod(
@@ -165,8 +205,8 @@ export function mknod(
   caller: Caller,
 ): Maybe<Entry> {
   checkName(name);
-  return inDirectory(context, parent, (dirfd) =>
-    made(context, dirfd, name, context.metadata.mknod(dirfd, name, mode, caller.umask, rdevMajor, rdevMinor, caller.uid, caller.gid)),
+  return make(context, parent, name, (dirfd) =>
+    context.metadata.mknod(dirfd, name, mode, caller.umask, rdevMajor, rdevMinor, caller.uid, caller.gid),
   );
 }
 
@@ -174,9 +214,7 @@ export function symlink(context: LocalContext, parent: FileId, name: Buffer, tar
   checkName(name);
   if (target.length === 0) throw errnoError(E.ENOENT);
   if (target.includes(0)) throw errnoError(E.EINVAL);
-  return inDirectory(context, parent, (dirfd) =>
-    made(context, dirfd, name, context.metadata.symlink(target, dirfd, name, caller.uid, caller.gid)),
-  );
+  return make(context, parent, name, (dirfd) => context.metadata.symlink(target, dirfd, name, caller.uid, caller.gid));
 }
 
 /** The calls for a change that takes the name of `removed` away: freeing a large file waits for the disk. */
@@ -198,7 +236,10 @@ function hold(context: LocalContext, going: Entry): number {
 function noteRemoved(context: LocalContext, removed: Entry, held: number): void {
   const { id, attr } = removed;
   const directory = (attr.mode & S.IFMT) === S.IFDIR;
-  if (directory) context.directories.drop(id);
+  if (directory) {
+    context.directories.drop(id);
+    context.names.forget(id);
+  }
   if (!directory && attr.nlink !== 1) return;
   context.recent.forget(id);
   context.removed.keep(held, id, attr, attr.blocks > LARGE_FILE_BLOCKS);
@@ -217,12 +258,15 @@ function removing(context: LocalContext, going: Entry | null, act: () => Maybe<n
 
 function remove(context: LocalContext, parent: FileId, name: Buffer, expected: FileId, flags: number): Maybe<void> {
   checkName(name);
-  return inDirectory(context, parent, (dirfd) =>
-    chain(lookupIn(context, dirfd, name), (entry) => {
+  return inDirectory(context, parent, (dirfd) => {
+    const known = lookupKnown(context, dirfd, name, context.names.get(parent, name));
+    return chain(known ?? lookupIn(context, dirfd, name), (entry) => {
       if (!sameId(entry.id, expected)) throw errnoError(E.ESTALE);
-      return removing(context, entry, () => removingCalls(context, entry).unlink(dirfd, name, flags));
-    }),
-  );
+      context.names.changing(parent, name);
+      const removed = removing(context, entry, () => removingCalls(context, entry).unlink(dirfd, name, flags));
+      return chain(removed, () => context.names.gone(parent, name));
+    });
+  });
 }
 
 export function unlink(context: LocalContext, parent: FileId, name: Buffer, expected: FileId): Maybe<void> {
@@ -233,7 +277,27 @@ export function rmdir(context: LocalContext, parent: FileId, name: Buffer, expec
   return remove(context, parent, name, expected, AT_REMOVEDIR);
 }
 
+const RENAME_NOREPLACE = 1;
 const RENAME_EXCHANGE = 2;
+
+interface RenamedNames {
+  readonly oldParent: FileId;
+  readonly oldName: Buffer;
+  readonly newParent: FileId;
+  readonly newName: Buffer;
+}
+
+/** After a rename(2) that went well. */
+function noteRenamed(context: LocalContext, at: RenamedNames, flags: number, moved: FileId, replaced: FileId | null): void {
+  const { names } = context;
+  // Whatever other flags do is not known here.
+  if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) !== 0) return;
+  names.is(at.newParent, at.newName, moved);
+  if ((flags & RENAME_EXCHANGE) !== 0 && replaced !== null) names.is(at.oldParent, at.oldName, replaced);
+  // Two names of one inode: rename(2) has left both.
+  else if (replaced !== null && sameId(replaced, moved)) names.is(at.oldParent, at.oldName, moved);
+  else names.gone(at.oldParent, at.oldName);
+}
 
 export function rename(
   context: LocalContext,
@@ -256,7 +320,12 @@ export function rename(
         }
         // Two names of one inode: rename(2) does nothing.
         const going = (flags & RENAME_EXCHANGE) !== 0 || (replaced !== null && sameId(replaced.id, moved.id)) ? null : replaced;
-        return removing(context, going, () => removingCalls(context, going).rename(oldFd, oldName, newFd, newName, flags));
+        context.names.changing(oldParent, oldName);
+        context.names.changing(newParent, newName);
+        const renamed = removing(context, going, () => removingCalls(context, going).rename(oldFd, oldName, newFd, newName, flags));
+        return chain(renamed, () =>
+          noteRenamed(context, { oldParent, oldName, newParent, newName }, flags, moved.id, replaced?.id ?? null),
+        );
       }),
     );
   return context.turns.run([oldParent.ino, newParent.ino], () =>
@@ -267,11 +336,13 @@ export function rename(
 export function link(context: LocalContext, id: FileId, newParent: FileId, newName: Buffer): Maybe<Attr> {
   checkName(newName);
   return inDirectory(context, newParent, (dirfd) =>
-    withInode(context, id, (fd) =>
-      chain(context.metadata.link(fd, dirfd, newName), (result) => {
+    withInode(context, id, (fd) => {
+      context.names.changing(newParent, newName);
+      return chain(context.metadata.link(fd, dirfd, newName), (result) => {
         checked(result);
+        context.names.is(newParent, newName, id);
         return attrOfFd(context, fd);
-      }),
-    ),
+      });
+    }),
   );
 }

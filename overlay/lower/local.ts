@@ -11,6 +11,7 @@ import { OperatingError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import { type Calls, HANDLE_BUFFER_BYTES, type Native, STAT, STATFS } from "../native/index.ts";
 import { DirectoryDescriptors } from "./directory-descriptors.ts";
+import { DirectoryNames } from "./directory-names.ts";
 import { Exclusive } from "./exclusive.ts";
 import { type FileHandleFormat, fileHandleFormat, fileSystemName } from "./file-handle.ts";
 import { MAX_IO_BYTES } from "./limits.ts";
@@ -116,6 +117,7 @@ function contextOf(options: LocalLowerOptions, rootFd: number, fileSystem: strin
     recent,
     directories,
     removed: new RemovedInodes({ native }),
+    names: new DirectoryNames(),
     warmUp: new WarmUp(native, directories, log),
     handles: new OpenHandles(native),
     turns: new Exclusive(),
@@ -202,6 +204,7 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     descriptorOf: (handle) => context.handles.get(handle).fd,
     shutdown: () => (shutdown ??= closeAll(context)),
 
+    isAbsent: (parent, name) => context.names.get(parent, name) === null,
     lookup: (parent, name) => names.lookup(context, parent, name),
     lookupMany: (parent, wanted) => names.lookupMany(context, parent, wanted),
     create: (parent, name, flags, mode, caller) => withRoom(context, () => names.create(context, parent, name, flags, mode, caller)),

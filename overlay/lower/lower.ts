@@ -130,6 +130,8 @@ export interface Lower {
   /** The owner's side sees ACLs on this file system (hazard F17: POSIX_ACL|DONT_MASK). */
   readonly hasAcls: boolean;
 
+  /** It is known here, without asking anybody, that there is no such name: a lookup would say ENOENT. */
+  isAbsent(parent: FileId, name: Buffer): boolean;
   /** ENOENT: no such name. ESTALE: `parent` is gone. */
   lookup(parent: FileId, name: Buffer): Maybe<Entry>;
   /** One trip for many names of one directory; null where there is none. At most 1024. ESTALE: `parent` is gone. */

@@ -35,6 +35,17 @@ export function lastly<T>(work: () => Maybe<T>, last: () => void): Maybe<T> {
   return result;
 }
 
+/** What `work` fails with, now or later, goes to `handle`. */
+export function withErrors<T>(work: () => Maybe<T>, handle: (error: unknown) => T): Maybe<T> {
+  let result: Maybe<T>;
+  try {
+    result = work();
+  } catch (error) {
+    return handle(error);
+  }
+  return result instanceof Promise ? result.catch(handle) : result;
+}
+
 /** One system call after the other; the first error ends it. */
 export function inOrder(steps: readonly (() => Maybe<number>)[], from = 0): Maybe<void> {
   for (let at = from; at < steps.length; at += 1) {

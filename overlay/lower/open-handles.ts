@@ -7,6 +7,7 @@ import { STAT, type Native } from "../native/index.ts";
 import { O } from "./linux.ts";
 import type { FileId, LowerHandle, Maybe } from "./lower.ts";
 import { Exclusive } from "./exclusive.ts";
+import { LARGE_FILE_BLOCKS } from "./limits.ts";
 import { lastly } from "./maybe.ts";
 
 /** More open files than that: ENFILE. */
@@ -115,10 +116,7 @@ export class OpenHandles {
     this.#files[file.handle - 1] = undefined;
     this.#free.push(file.handle - 1);
     this.#count -= 1;
-    // The last close of a file without a name frees its blocks, ext4 may write out at the close of a file that was
-    // truncated, and XFS gives back blocks past the end: these can wait for the disk.
-    const quick = !file.changed && this.#native.sync.stat(file.fd, this.#stat) === 0 && this.#stat[STAT.NLINK] !== 0;
-    if (quick) {
+    if (!file.changed && this.#closesQuickly(file.fd)) {
       this.#native.sync.close(file.fd);
       this.#tellIfClosed();
       return;
@@ -129,6 +127,15 @@ export class OpenHandles {
       this.#closing.delete(closing);
       this.#tellIfClosed();
     });
+  }
+
+  /**
+   * The last close of a file without a name frees its blocks, ext4 may write out at the close of a file that was truncated, and XFS gives
+   * back blocks past the end: these can wait for the disk. A small file's blocks are as soon freed as its name was taken away.
+   */
+  #closesQuickly(fd: number): boolean {
+    if (this.#native.sync.stat(fd, this.#stat) !== 0) return false;
+    return this.#stat[STAT.NLINK] !== 0 || (this.#stat[STAT.BLOCKS] as number) <= LARGE_FILE_BLOCKS;
   }
 
   #tellIfClosed(): void {

@@ -198,8 +198,9 @@ class RemoteCore {
 
 function namesOf(
   core: RemoteCore,
-): Pick<Lower, "lookup" | "lookupMany" | "mkdir" | "mknod" | "symlink" | "unlink" | "rmdir" | "rename" | "link" | "create"> {
+): Pick<Lower, "isAbsent" | "lookup" | "lookupMany" | "mkdir" | "mknod" | "symlink" | "unlink" | "rmdir" | "rename" | "link" | "create"> {
   return {
+    isAbsent: () => false,
     lookup(parent, name) {
       checkName(name);
       return core.call("lookup", { parent, name });

@@ -77,14 +77,29 @@ export interface Calls<R> {
    * them. Returns how many are there.
    */
   warm(dirfd: number, names: Buffer): R;
+  /** statx of that name in that directory, which follows nothing. */
+  statName(dirfd: number, name: Buffer, stat: Float64Array): R;
   /** statx(fd, "", AT_EMPTY_PATH). */
   stat(fd: number, stat: Float64Array): R;
   /** open_by_handle_at(O_PATH), statx, close. */
   statHandle(mountFd: number, handle: Buffer, stat: Float64Array): R;
   /** readlinkat(fd, ""): `fd` is O_PATH on the symlink itself. Returns the length. */
   readlink(fd: number, target: Buffer): R;
-  /** openat with O_CREAT as the caller: `flags` get O_CREAT|O_EXCL|O_CLOEXEC|O_NOFOLLOW. Returns a descriptor. */
-  create(dirfd: number, name: Buffer, flags: number, mode: number, umask: number, uid: number, gid: number): R;
+  /**
+   * openat with O_CREAT as the caller: `flags` get O_CREAT|O_EXCL|O_CLOEXEC|O_NOFOLLOW; then statx and name_to_handle_at of the new file.
+   * Returns a descriptor.
+   */
+  create(
+    dirfd: number,
+    name: Buffer,
+    flags: number,
+    mode: number,
+    umask: number,
+    uid: number,
+    gid: number,
+    stat: Float64Array,
+    handle: Buffer,
+  ): R;
   mkdir(dirfd: number, name: Buffer, mode: number, umask: number, uid: number, gid: number): R;
   mknod(dirfd: number, name: Buffer, mode: number, umask: number, rdevMajor: number, rdevMinor: number, uid: number, gid: number): R;
   symlink(target: Buffer, dirfd: number, name: Buffer, uid: number, gid: number): R;

@@ -2,25 +2,29 @@
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/lock/mode.ts";
 import type { GetattrRequest, ReadlinkRequest, SetattrRequest } from "../fuse/request.ts";
+import type { InodeRecord } from "../inode/table.ts";
+import type { Attr, Maybe } from "../lower/lower.ts";
+import { chain, lastly } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
 import { changed } from "./change.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
 
-export async function getattr(mount: Mount, call: Call, request: GetattrRequest): Promise<void> {
+export function getattr(mount: Mount, call: Call, request: GetattrRequest): Maybe<void> {
   const { coherence } = mount;
   const inode = inodeOf(mount, request.fuseNodeid);
-  if (!coherence.tryPin(inode, Mode.PR)) {
-    mount.ahead.guess(inode);
-    await coherence.pin(inode, Mode.PR, call);
-  }
-  try {
-    let attr = mount.ahead.getattr(inode);
-    if (waiting(attr)) attr = await attr;
-    inode.nlinkHint = attr.nlink;
-    call.attr(attr, coherence.attrValid(inode));
-  } finally {
-    coherence.unpin(inode, Mode.PR);
-  }
+  const pinned = (): Maybe<void> =>
+    lastly(
+      () => chain(mount.ahead.getattr(inode), (attr) => replyAttr(mount, call, inode, attr)),
+      () => coherence.unpin(inode, Mode.PR),
+    );
+  if (coherence.tryPin(inode, Mode.PR)) return pinned();
+  mount.ahead.guess(inode);
+  return coherence.pin(inode, Mode.PR, call).then(pinned);
+}
+
+function replyAttr(mount: Mount, call: Call, inode: InodeRecord, attr: Attr): void {
+  inode.nlinkHint = attr.nlink;
+  call.attr(attr, mount.coherence.attrValid(inode));
 }
 
 /** The reply never carries validity: it may be installed after a revoke (hazard F4). */

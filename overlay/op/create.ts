@@ -4,6 +4,7 @@ import { Mode } from "../../dlmd/lock/mode.ts";
 import type { CreateRequest, LinkRequest, MkdirRequest, MknodRequest, SymlinkRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Attr, Caller, Entry, LowerHandle, Maybe } from "../lower/lower.ts";
+import { chain, lastly, withErrors } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
 import { changed } from "./change.ts";
 import { openExisting } from "./create-existing.ts";
@@ -16,49 +17,56 @@ function callerOf(mount: Mount, call: Call, umask: number): Caller {
   return { uid: call.uid, gid: call.gid, umask: mount.dontMask ? umask : 0 };
 }
 
-export function mkdir(mount: Mount, call: Call, request: MkdirRequest): Promise<void> {
+export function mkdir(mount: Mount, call: Call, request: MkdirRequest): Maybe<void> {
   const caller = callerOf(mount, call, request.umask);
   return make(mount, call, request.fuseNodeid, request.name, (dir) => mount.lower.mkdir(dir.id, request.name, request.mode, caller));
 }
 
-export function mknod(mount: Mount, call: Call, request: MknodRequest): Promise<void> {
+export function mknod(mount: Mount, call: Call, request: MknodRequest): Maybe<void> {
   const { name, mode, rdevMajor, rdevMinor } = request;
   const caller = callerOf(mount, call, request.umask);
   return make(mount, call, request.fuseNodeid, name, (dir) => mount.lower.mknod(dir.id, name, mode, rdevMajor, rdevMinor, caller));
 }
 
-export function symlink(mount: Mount, call: Call, request: SymlinkRequest): Promise<void> {
+export function symlink(mount: Mount, call: Call, request: SymlinkRequest): Maybe<void> {
   const caller = callerOf(mount, call, 0);
   return make(mount, call, request.fuseNodeid, request.name, (dir) => mount.lower.symlink(dir.id, request.name, request.target, caller));
 }
 
-async function make(mount: Mount, call: Call, fuseNodeid: number, name: Buffer, create: (dir: InodeRecord) => Maybe<Entry>): Promise<void> {
-  const { coherence } = mount;
+function make(mount: Mount, call: Call, fuseNodeid: number, name: Buffer, create: (dir: InodeRecord) => Maybe<Entry>): Maybe<void> {
   const dir = inodeOf(mount, fuseNodeid);
-  if (!coherence.tryPin(dir, Mode.EX)) await coherence.pin(dir, Mode.EX, call);
+  return inChangedDirectory(mount, call, dir, () =>
+    chain(changed(mount, call, [dir], create(dir)), (entry) => answerMade(mount, call, dir, name, entry)),
+  );
+}
+
+/** `work` with the directory pinned, within the turn if nothing has to wait. */
+function inChangedDirectory<T>(mount: Mount, call: Call, dir: InodeRecord, work: () => Maybe<T>): Maybe<T> {
+  const { coherence } = mount;
+  const pinned = (): Maybe<T> =>
+    lastly(
+      () => withErrors(work, inGoneDirectory),
+      () => coherence.unpin(dir, Mode.EX),
+    );
+  return coherence.tryPin(dir, Mode.EX) ? pinned() : coherence.pin(dir, Mode.EX, call).then(pinned);
+}
+
+function answerMade(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, entry: Entry): void {
+  const { attr } = entry;
+  const child = bearChild(mount, entry);
   try {
-    let entry = changed(mount, call, [dir], create(dir));
-    if (waiting(entry)) entry = await entry;
-    const { attr } = entry;
-    const child = bearChild(mount, entry);
-    try {
-      withChildPinned(mount, child, attr, (attrValid, size) => {
-        const entryValid = coherence.tellEntry(dir, name, child);
-        if (call.entry(child.fuseNodeid, attr, entryValid, attrValid, size)) child.nlookup += 1;
-      });
-    } finally {
-      mount.inodes.leave(child);
-    }
-  } catch (error) {
-    throw inGoneDirectory(error);
+    withChildPinned(mount, child, attr, (attrValid, size) => {
+      const entryValid = mount.coherence.tellEntry(dir, name, child);
+      if (call.entry(child.fuseNodeid, attr, entryValid, attrValid, size)) child.nlookup += 1;
+    });
   } finally {
-    coherence.unpin(dir, Mode.EX);
+    mount.inodes.leave(child);
   }
 }
 
 /** Hazard F18: a directory that was removed elsewhere, while somebody works in it, has no names and takes none: ENOENT, as on any file system. */
-export function inGoneDirectory(error: unknown): unknown {
-  return isErrno(error, E.ESTALE) ? errnoError(E.ENOENT) : error;
+export function inGoneDirectory(error: unknown): never {
+  throw isErrno(error, E.ESTALE) ? errnoError(E.ENOENT) : error;
 }
 
 /** Under EX of its directory: no other node can know it, so its lock is here without a message. In use until `leave`. */
@@ -85,29 +93,30 @@ function withChildPinned(mount: Mount, child: InodeRecord, attr: Attr, answer: (
  * permission to open it was never checked. So ESTALE, once: the kernel walks again, finds the file and checks. The same call coming back
  * is answered here, under a check of our own.
  */
-export async function create(mount: Mount, call: Call, request: CreateRequest): Promise<void> {
-  const { coherence } = mount;
+export function create(mount: Mount, call: Call, request: CreateRequest): Maybe<void> {
   const dir = inodeOf(mount, request.fuseNodeid);
-  if (!coherence.tryPin(dir, Mode.EX)) await coherence.pin(dir, Mode.EX, call);
-  try {
-    const caller = callerOf(mount, call, request.umask);
-    let made = changed(mount, call, [dir], mount.lower.create(dir.id, request.name, request.flags, request.mode, caller));
-    if (waiting(made)) made = await made;
+  const outcome = inChangedDirectory(mount, call, dir, () =>
+    withErrors<"done" | "exists">(
+      () => chain(createOnce(mount, call, request, dir), () => "done"),
+      (error) => {
+        if (!isErrno(error, E.EEXIST) || (request.flags & O_EXCL) !== 0) throw error;
+        if (!mount.staleOnce.give("create", dir, request.name, call.pid)) return "exists";
+        call.error(E.ESTALE);
+        return "done";
+      },
+    ),
+  );
+  return chain(outcome, (found) => (found === "done" ? undefined : openExisting(mount, call, request, dir)));
+}
+
+/** EEXIST. */
+function createOnce(mount: Mount, call: Call, request: CreateRequest, dir: InodeRecord): Maybe<void> {
+  const caller = callerOf(mount, call, request.umask);
+  const created = mount.lower.create(dir.id, request.name, request.flags, request.mode, caller);
+  return chain(changed(mount, call, [dir], created), ({ entry, handle }) => {
     mount.staleOnce.settled("create", dir, request.name, call.pid);
-    let attr = restoreSetgid(mount, made.entry, request);
-    if (waiting(attr)) attr = await attr;
-    await answerCreated(mount, call, request, dir, { id: made.entry.id, attr }, made.handle);
-    return;
-  } catch (error) {
-    if (!isErrno(error, E.EEXIST) || (request.flags & O_EXCL) !== 0) throw inGoneDirectory(error);
-    if (mount.staleOnce.give("create", dir, request.name, call.pid)) {
-      call.error(E.ESTALE);
-      return;
-    }
-  } finally {
-    coherence.unpin(dir, Mode.EX);
-  }
-  await openExisting(mount, call, request, dir);
+    return chain(restoreSetgid(mount, entry, request), (attr) => answerCreated(mount, call, request, dir, { id: entry.id, attr }, handle));
+  });
 }
 
 /**
@@ -119,39 +128,40 @@ function restoreSetgid(mount: Mount, { id, attr }: Entry, request: CreateRequest
   return lost ? mount.lower.setattr(id, { mode: (attr.mode & 0o7777) | S_ISGID }, null) : attr;
 }
 
-async function answerCreated(
+function answerCreated(
   mount: Mount,
   call: Call,
   request: CreateRequest,
   dir: InodeRecord,
   { id, attr }: Entry,
   handle: LowerHandle,
-): Promise<void> {
+): Maybe<void> {
   const { coherence } = mount;
   const child = bearChild(mount, { id, attr });
-  try {
-    const writes = (request.flags & O_ACCMODE) !== O_RDONLY;
-    const access = writes ? await tokenOf(mount, call, child, handle, request.flags) : null;
+  const answer = (access: "cached" | "direct" | null): void => {
     const file = enterFile(mount, child, handle, access, request.flags);
     withChildPinned(mount, child, attr, (attrValid, size) => {
       const entryValid = coherence.tellEntry(dir, request.name, child);
-      const told = { ...attr, size };
+      const told = size === attr.size ? attr : { ...attr, size };
       if (call.create(child.fuseNodeid, told, entryValid, attrValid, file.fh, openFlags(file))) child.nlookup += 1;
       else forgetFile(mount, file);
     });
-  } finally {
-    mount.inodes.leave(child);
-  }
+  };
+  return lastly(
+    () => chain((request.flags & O_ACCMODE) === O_RDONLY ? null : tokenOf(mount, call, child, handle, request.flags), answer),
+    () => mount.inodes.leave(child),
+  );
 }
 
 /** At once, but where the inode was found before it was born. */
-async function tokenOf(mount: Mount, call: Call, child: InodeRecord, handle: LowerHandle, flags: number): Promise<"cached" | "direct"> {
-  try {
-    return await writeAccess(mount, call, child, flags);
-  } catch (error) {
-    mount.lower.close(handle);
-    throw error;
-  }
+function tokenOf(mount: Mount, call: Call, child: InodeRecord, handle: LowerHandle, flags: number): Maybe<"cached" | "direct"> {
+  return withErrors(
+    () => writeAccess(mount, call, child, flags),
+    (error) => {
+      mount.lower.close(handle);
+      throw error;
+    },
+  );
 }
 
 /** The new name's inode is an old one: its attributes go without validity (hazard F4). */
@@ -177,7 +187,7 @@ export async function link(mount: Mount, call: Call, request: LinkRequest): Prom
       coherence.unpinAll(wants);
     }
   } catch (error) {
-    throw inGoneDirectory(error);
+    inGoneDirectory(error);
   } finally {
     inodes.leave(inode);
   }

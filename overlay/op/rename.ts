@@ -64,7 +64,7 @@ async function requireDirectories({ mount, oldDir, newDir }: Renaming): Promise<
     // One that is open somewhere is still there, without a name.
     if (attrs.some(({ nlink }) => nlink === 0)) throw errnoError(E.ENOENT);
   } catch (error) {
-    throw inGoneDirectory(error);
+    inGoneDirectory(error);
   }
 }
 

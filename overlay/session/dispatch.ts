@@ -114,6 +114,7 @@ export class Dispatch {
       this.#failed(call, error);
     }
     if (work === undefined) {
+      this.counters.atOnce += 1;
       this.#ended(call);
       if (node !== undefined) mount.inodes.leave(node);
       return;

@@ -11,7 +11,7 @@
 
 namespace coverlay {
 
-constexpr size_t kArgumentsMax = 8;
+constexpr size_t kArgumentsMax = 9;
 constexpr size_t kNamesMax = 2;
 // As HANDLE_BUFFER_BYTES in index.ts: struct file_handle with MAX_HANDLE_SZ bytes.
 constexpr size_t kHandleBytes = 8 + 128;
@@ -43,6 +43,9 @@ struct CallRows {
   const CallRow* rows;
   size_t count;
 };
+
+// statx(2) and name_to_handle_at(2) of an open file, into those of the call. 0, or -errno.
+int64_t describe(int fd, const Call& call);
 
 CallRows openCalls();
 CallRows createCalls();

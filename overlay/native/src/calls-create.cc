@@ -14,11 +14,20 @@ namespace {
 
 uint32_t word(int64_t number) { return static_cast<uint32_t>(number); }
 
-int64_t create(const Call& call) {
+int64_t createFile(const Call& call) {
   ActAs caller(word(call.number[3]), word(call.number[4]), word(call.number[5]));
   if (caller.error() != 0) return caller.error();
   int flags = static_cast<int>(call.number[1]) | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
   return resultOf(::openat(static_cast<int>(call.number[0]), call.name[0], flags, word(call.number[2])));
+}
+
+int64_t create(const Call& call) {
+  int64_t fd = createFile(call);
+  if (fd < 0) return fd;
+  int64_t described = describe(static_cast<int>(fd), call);
+  if (described == 0) return fd;
+  ::close(static_cast<int>(fd));
+  return described;
 }
 
 int64_t mkdir(const Call& call) {
@@ -42,7 +51,7 @@ int64_t symlink(const Call& call) {
 }
 
 const CallRow kRows[] = {
-    {"create", "dniiiii", create},
+    {"create", "dniiiiisH", create},
     {"mkdir", "dniiii", mkdir},
     {"mknod", "dniiiiii", mknod},
     {"symlink", "ndnii", symlink},

@@ -41,9 +41,9 @@ int64_t open2(int dirfd, const char* name, uint64_t flags, uint64_t mode, uint64
   return resultOf(syscall(SYS_openat2, dirfd, name, &how, sizeof how));
 }
 
-int64_t statOf(int fd, double* fields) {
+int64_t statAt(int dirfd, const char* name, int flags, double* fields) {
   struct statx st;
-  if (::statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, &st) != 0) return -errno;
+  if (::statx(dirfd, name, flags, STATX_BASIC_STATS | STATX_BTIME, &st) != 0) return -errno;
   fields[0] = st.stx_mode;
   fields[1] = st.stx_nlink;
   fields[2] = st.stx_uid;
@@ -66,6 +66,8 @@ int64_t statOf(int fd, double* fields) {
   fields[19] = st.stx_dev_minor;
   return 0;
 }
+
+int64_t statOf(int fd, double* fields) { return statAt(fd, "", AT_EMPTY_PATH, fields); }
 
 int64_t handleInto(int fd, uint8_t* buffer) {
   // The buffer of the caller may be unaligned, struct file_handle may not.
@@ -99,12 +101,16 @@ int64_t openByHandle(const Call& call) {
 
 int64_t handleOf(const Call& call) { return handleInto(static_cast<int>(call.number[0]), call.handle); }
 
+int64_t describeFd(int fd, const Call& call) {
+  int64_t result = statOf(fd, call.fields);
+  return result < 0 ? result : handleInto(fd, call.handle);
+}
+
 int64_t lookup(const Call& call) {
   int64_t fd = open2(static_cast<int>(call.number[0]), call.name[0], O_PATH | O_NOFOLLOW, 0, call.number[1] != 0 ? RESOLVE_CACHED : 0);
   if (fd < 0) return fd;
   Descriptor found(fd);
-  int64_t result = statOf(found.fd(), call.fields);
-  return result < 0 ? result : handleInto(found.fd(), call.handle);
+  return describeFd(found.fd(), call);
 }
 
 // Names end with a NUL each. What is found or not is left in the kernel's caches, and nowhere else.
@@ -119,6 +125,10 @@ int64_t warm(const Call& call) {
     if (::statx(static_cast<int>(call.number[0]), at, flags, STATX_BASIC_STATS, &st) == 0) found++;
   }
   return found;
+}
+
+int64_t statName(const Call& call) {
+  return statAt(static_cast<int>(call.number[0]), call.name[0], AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, call.fields);
 }
 
 int64_t stat(const Call& call) { return statOf(static_cast<int>(call.number[0]), call.fields); }
@@ -156,6 +166,7 @@ const CallRow kRows[] = {
     {"handleOf", "dH", handleOf},
     {"lookup", "dn?sH", lookup},
     {"warm", "db", warm},
+    {"statName", "dns", statName},
     {"stat", "ds", stat},
     {"statHandle", "dhs", statHandle},
     {"readlink", "db", readlink},
@@ -163,6 +174,8 @@ const CallRow kRows[] = {
 };
 
 }  // namespace
+
+int64_t describe(int fd, const Call& call) { return describeFd(fd, call); }
 
 CallRows openCalls() { return {kRows, sizeof kRows / sizeof kRows[0]}; }
 

@@ -3,10 +3,12 @@
 #include "device.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/uio.h>
 #include <unistd.h>
 #include <uv.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <climits>
 
@@ -27,12 +29,27 @@ struct Device {
   napi_ref onEnd = nullptr;
   // The JavaScript object; strong while the device is served.
   napi_ref self = nullptr;
+  // When the queue was last found empty, and whether looking on has been of use (see awaitMore).
+  uint64_t emptySinceNs = 0;
+  bool mayLook = false;
+  uint32_t doubt = 0;
+  uint32_t skips = 0;
   bool running = false;
   bool closed = false;
   bool finalized = false;
 };
 
 namespace {
+
+// A program that does one operation after the other sends its next request some microseconds after it has its answer. To sleep in
+// between costs more than most operations: the sender has to wake this thread, often on a CPU that must be got out of its idle
+// state first. So the thread looks on for a moment before it sleeps, where the last pause was short too ...
+constexpr uint64_t kLookNs = 50'000;
+// ... as measured when it slept, which includes the time to be woken.
+constexpr uint64_t kShortPauseNs = 120'000;
+// Looking on in vain doubles the number of short pauses that are slept through before it is tried again, up to this: what it can
+// waste is a small part of a CPU.
+constexpr uint32_t kSkipsMax = 63;
 
 const napi_type_tag kDeviceTag = {0x5c1d0f5e7a9b4c21, 0x8e3f6a2b9d047c65};
 
@@ -54,26 +71,62 @@ void endDevice(Device* device, int error) {
   device->environment->callBack(device->onEnd, error);
 }
 
-// One request to JavaScript; false when there is nothing more to do in this turn.
-bool serveOne(Device* device, int pollStatus) {
+enum class Turn { served, empty, ended };
+
+// One request to JavaScript.
+Turn serveOne(Device* device, int pollStatus) {
   ssize_t bytes = ::read(device->fd, device->buffer, device->bufferBytes);
   if (bytes > 0) {
     if (!device->environment->callBack(device->onRequest, bytes)) stopDevice(device);
-    return device->running;
+    return device->running ? Turn::served : Turn::ended;
   }
   int error = bytes == 0 ? ENODEV : errno;
   // ENOENT: the request was interrupted before it was read.
-  if (error == ENOENT || error == EINTR) return true;
+  if (error == ENOENT || error == EINTR) return Turn::served;
   // libuv stops a poll that reports an error; the read says which one it is, unless it has nothing to say.
-  if (error == EAGAIN && pollStatus == 0) return false;
+  if (error == EAGAIN && pollStatus == 0) return Turn::empty;
   endDevice(device, error == EAGAIN ? -pollStatus : error);
-  return false;
+  return Turn::ended;
+}
+
+// Woken: was the pause a short one?
+void noteWoken(Device* device) {
+  if (uv_hrtime() - device->emptySinceNs > kShortPauseNs) {
+    device->mayLook = false;
+  } else if (device->skips > 0) {
+    device->skips--;
+  } else {
+    device->mayLook = true;
+  }
+}
+
+// The queue is empty: looks on for a moment if that is promising. Whoever else can run on this CPU, the sender perhaps, goes first.
+Turn awaitMore(Device* device) {
+  device->emptySinceNs = uv_hrtime();
+  if (!device->mayLook) return Turn::empty;
+  do {
+    sched_yield();
+    Turn turn = serveOne(device, 0);
+    if (turn == Turn::served) device->doubt = 0;
+    if (turn != Turn::empty) return turn;
+  } while (uv_hrtime() - device->emptySinceNs < kLookNs);
+  device->mayLook = false;
+  device->doubt = std::min(2 * device->doubt + 1, kSkipsMax);
+  device->skips = device->doubt;
+  return Turn::empty;
 }
 
 void afterPoll(uv_poll_t* handle, int status, int) {
   auto* device = static_cast<Device*>(handle->data);
+  if (status == 0) noteWoken(device);
   int64_t turns = status == 0 ? device->batch : INT64_MAX;
-  while (turns-- > 0 && serveOne(device, status)) continue;
+  while (turns-- > 0) {
+    Turn turn = serveOne(device, status);
+    if (turn == Turn::empty) turn = awaitMore(device);
+    if (turn != Turn::served) return;
+  }
+  // The rest after the event loop had its turn.
+  device->emptySinceNs = uv_hrtime();
 }
 
 bool setBuffer(napi_env env, Device* device, napi_value value, const char* call, size_t index) {

@@ -2,7 +2,7 @@
 import { chmodSync, chownSync, lstatSync, mkdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
-import { bytes, errno, isRoot, native, O_PATH, opened, type Scratch, useScratch } from "./scratch.ts";
+import { bytes, errno, isRoot, native, newHandle, newStat, O_PATH, opened, type Scratch, useScratch } from "./scratch.ts";
 
 const O_WRONLY = 1;
 const S_IFIFO = 0o010000;
@@ -36,7 +36,7 @@ describe.runIf(isRoot)("creating calls", () => {
     it(`make files of the caller in a directory of its supplementary group, ${name} (hazard F15)`, async () => {
       const group = groupDirectory(scratch);
       const before = identity();
-      const fd = await calls.create(group, bytes("f"), O_WRONLY, 0o666, 0o027, UID, GID);
+      const fd = await calls.create(group, bytes("f"), O_WRONLY, 0o666, 0o027, UID, GID, newStat(), newHandle());
       opened(scratch, fd);
       expect(await calls.mkdir(group, bytes("d"), 0o777, 0o027, UID, GID)).toBe(0);
       expect(await calls.mknod(group, bytes("p"), S_IFIFO | 0o666, 0o002, 0, 0, UID, GID)).toBe(0);
@@ -54,19 +54,32 @@ describe.runIf(isRoot)("creating calls", () => {
 
   it("leave the thread as root with all that it had, after an error too", () => {
     const before = identity();
-    expect(sync.create(-1, bytes("f"), O_WRONLY, 0o666, 0, UID, GID)).toBe(-errno.EBADF);
+    expect(sync.create(-1, bytes("f"), O_WRONLY, 0o666, 0, UID, GID, newStat(), newHandle())).toBe(-errno.EBADF);
     expect(sync.mkdir(-1, bytes("d"), 0o777, 0, UID, GID)).toBe(-errno.EBADF);
     expect(sync.mknod(-1, bytes("p"), S_IFIFO | 0o666, 0, 0, 0, UID, GID)).toBe(-errno.EBADF);
     expect(sync.symlink(bytes("to"), -1, bytes("s"), UID, GID)).toBe(-errno.EBADF);
     expect(identity()).toBe(before);
     // CAP_CHOWN and CAP_FOWNER were gone meanwhile.
-    const fd = opened(scratch, sync.create(scratch.fd, bytes("f"), O_WRONLY, 0o600, 0, UID, GID));
+    const fd = opened(scratch, sync.create(scratch.fd, bytes("f"), O_WRONLY, 0o600, 0, UID, GID, newStat(), newHandle()));
     expect(sync.chown(fd, 1, 1)).toBe(0);
   });
 
+  it("describe the file that they made, as a lookup of its name does", () => {
+    const [made, handle] = [newStat(), newHandle()];
+    opened(scratch, sync.create(scratch.fd, bytes("described"), O_WRONLY, 0o640, 0, 0, 0, made, handle));
+    const [looked, found] = [newStat(), newHandle()];
+    expect(sync.lookup(scratch.fd, bytes("described"), false, looked, found)).toBe(0);
+    expect(made).toEqual(looked);
+    expect(handle).toEqual(found);
+    const [named, missing] = [newStat(), newStat()];
+    expect(sync.statName(scratch.fd, bytes("described"), named)).toBe(0);
+    expect(named).toEqual(looked);
+    expect(sync.statName(scratch.fd, bytes("nothing"), missing)).toBe(-errno.ENOENT);
+  });
+
   it("act as a group alone, and as root", () => {
-    opened(scratch, sync.create(scratch.fd, bytes("g"), O_WRONLY, 0o666, 0o077, 0, GID));
-    opened(scratch, sync.create(scratch.fd, bytes("r"), O_WRONLY, 0o666, 0, 0, 0));
+    opened(scratch, sync.create(scratch.fd, bytes("g"), O_WRONLY, 0o666, 0o077, 0, GID, newStat(), newHandle()));
+    opened(scratch, sync.create(scratch.fd, bytes("r"), O_WRONLY, 0o666, 0, 0, 0, newStat(), newHandle()));
     const stats = ["g", "r"].map((entry) => statSync(path.join(scratch.dir, entry)));
     expect(stats.map((stat) => [stat.uid, stat.gid, stat.mode])).toEqual([
       [0, GID, 0o100600],
@@ -81,8 +94,8 @@ describe.runIf(isRoot)("creating calls", () => {
   });
 
   it("are exclusive", () => {
-    opened(scratch, sync.create(scratch.fd, bytes("f"), O_WRONLY, 0o666, 0, 0, 0));
-    expect(sync.create(scratch.fd, bytes("f"), O_WRONLY, 0o666, 0, 0, 0)).toBe(-errno.EEXIST);
+    opened(scratch, sync.create(scratch.fd, bytes("f"), O_WRONLY, 0o666, 0, 0, 0, newStat(), newHandle()));
+    expect(sync.create(scratch.fd, bytes("f"), O_WRONLY, 0o666, 0, 0, 0, newStat(), newHandle())).toBe(-errno.EEXIST);
     expect(sync.mkdir(scratch.fd, bytes("f"), 0o777, 0, 0, 0)).toBe(-errno.EEXIST);
     expect(sync.mknod(scratch.fd, bytes("f"), S_IFIFO, 0, 0, 0, 0, 0)).toBe(-errno.EEXIST);
     expect(sync.symlink(bytes("to"), scratch.fd, bytes("f"), 0, 0)).toBe(-errno.EEXIST);

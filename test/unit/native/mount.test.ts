@@ -3,7 +3,7 @@ import { execFileSync } from "node:child_process";
 import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
-import { bytes, errno, isRoot, native, opened, type Scratch, useScratch } from "./scratch.ts";
+import { bytes, errno, isRoot, native, newHandle, newStat, opened, type Scratch, useScratch } from "./scratch.ts";
 
 const O_RDWR = 2;
 const O_EXCL = 0o200;
@@ -68,7 +68,7 @@ describe.runIf(isRoot)("disks and mounts", () => {
     expect(native.loopSetSizeLimit(scratch.fd, 0)).toBe(-errno.ENOTTY);
     expect(native.loopSetSizeLimit(scratch.fd, -1)).toBe(-errno.EINVAL);
     expect(native.blockDeviceBytes(scratch.fd)).toBe(-errno.ENOTTY);
-    const plain = opened(scratch, native.sync.create(scratch.fd, bytes("f"), O_RDWR, 0o600, 0, 0, 0));
+    const plain = opened(scratch, native.sync.create(scratch.fd, bytes("f"), O_RDWR, 0o600, 0, 0, 0, newStat(), newHandle()));
     expect(native.blockDeviceBytes(plain)).toBe(-errno.ENOTTY);
   });
 
@@ -78,7 +78,7 @@ describe.runIf(isRoot)("disks and mounts", () => {
     const mount = native.mountDetached("ext4", disk.path, ["rw", "errors=remount-ro"], MOUNT_ATTR_NOATIME, log);
     expect([mount > 0, log]).toEqual([true, []]);
     expect(readFileSync("/proc/self/mountinfo", "utf8")).not.toContain(disk.path);
-    const fd = native.sync.create(mount, bytes("f"), O_RDWR, 0o600, 0, 5, 6);
+    const fd = native.sync.create(mount, bytes("f"), O_RDWR, 0o600, 0, 5, 6, newStat(), newHandle());
     expect(native.sync.write(fd, bytes("hello"), 0, 5, 0, 0)).toBe(5);
     expect(native.sync.fsync(fd, false)).toBe(0);
     // A holder of the device refuses an exclusive open.
@@ -102,7 +102,7 @@ describe.runIf(isRoot)("disks and mounts", () => {
     const disk = attach(scratch, ext4Image(scratch));
     const mount = native.mountDetached("ext4", disk.path, [], 0, []);
     scratch.later(() => native.sync.close(mount));
-    const fd = native.sync.create(mount, bytes("f"), O_RDWR, 0o600, 0, 0, 0);
+    const fd = native.sync.create(mount, bytes("f"), O_RDWR, 0o600, 0, 0, 0, newStat(), newHandle());
     scratch.later(() => native.sync.close(fd));
     expect(native.sync.write(fd, bytes("kept"), 0, 4, 0, 0)).toBe(4);
     expect(native.sync.fsync(fd, false)).toBe(0);

@@ -109,7 +109,7 @@ describe.runIf(isRoot)("pools", () => {
   });
 
   it("notifications are written in order, each with its own result", async () => {
-    const file = opened(scratch, sync.create(scratch.fd, bytes("f"), O_RDWR, 0o600, 0, 0, 0));
+    const file = opened(scratch, sync.create(scratch.fd, bytes("f"), O_RDWR, 0o600, 0, 0, 0, newStat(), newHandle()));
     expect(await native.notify(file, ["one,", "two,", "three"].map(bytes))).toEqual([0, 0, 0]);
     const read = Buffer.alloc(32);
     expect(read.toString("utf8", 0, sync.read(file, read, 0, 32, 0, 0))).toBe("one,two,three");

@@ -76,6 +76,9 @@ export class ScriptedLower implements Lower {
   }
   readonly stamps: Stamps = new StampSource(1);
 
+  isAbsent(): boolean {
+    return false;
+  }
   lookup(): Maybe<Entry> {
     return this.#answer("lookup", { id: this.found, attr: this.#attr(this.found) });
   }

@@ -1,0 +1,124 @@
+/**
+ * What names in the lower stand for, as far as this process knows. While it has the lower it is the only one that changes it, and
+ * every change of a name goes through local-names.ts; so what was found, or made, stays true until it is changed here. Two things
+ * follow for which the kernel would have to be asked otherwise, and perhaps the disk:
+ *
+ *   - the inode behind a name: its generation costs three system calls more than its attributes;
+ *   - in a directory made here, all of whose names are therefore known, that there is no such name. A file is looked for before it is
+ *     created, and the kernel's own cache does not know a name that never was.
+ *
+ * A change says so before it begins (`changing`), and only what is known after it is entered again.
+ */
+import type { FileId } from "./lower.ts";
+
+/** Names remembered of one directory. With more it is no longer known completely, and begins anew. */
+export const NAMES_OF_A_DIRECTORY_MAX = 16_384;
+/** Names remembered in all, about 120 bytes each: beyond, the directory whose first name was entered the longest ago is forgotten. */
+export const NAMES_MAX = 65_536;
+
+interface Directory {
+  readonly generation: number;
+  /** By the name in latin1 spelling; null: there may be such a name, of whatever inode. */
+  readonly names: Map<string, FileId | null>;
+  /** Every name that there is, is in `names`. */
+  complete: boolean;
+}
+
+function keyOf(name: Buffer): string {
+  return name.toString("latin1");
+}
+
+export class DirectoryNames {
+  readonly #limits: { readonly directory: number; readonly all: number };
+  /** By inode number. */
+  readonly #directories: Map<number, Directory> = new Map();
+  #count = 0;
+
+  constructor(limits: { readonly directory: number; readonly all: number } = { directory: NAMES_OF_A_DIRECTORY_MAX, all: NAMES_MAX }) {
+    this.#limits = limits;
+  }
+
+  get count(): number {
+    return this.#count;
+  }
+
+  #find(directory: FileId): Directory | undefined {
+    const found = this.#directories.get(directory.ino);
+    return found !== undefined && found.generation === directory.generation ? found : undefined;
+  }
+
+  /** null: there is no such name; undefined: not known. */
+  get(directory: FileId, name: Buffer): FileId | null | undefined {
+    const found = this.#find(directory);
+    if (found === undefined) return undefined;
+    const id = found.names.get(keyOf(name));
+    if (id === undefined) return found.complete ? null : undefined;
+    return id ?? undefined;
+  }
+
+  /** An empty directory was made. */
+  made(directory: FileId): void {
+    this.forget(directory);
+    this.#enter(directory, true);
+  }
+
+  /** The name is about to be given, taken away, or given to another inode. */
+  changing(directory: FileId, name: Buffer): void {
+    const found = this.#find(directory);
+    // Where not everything is known, what is not there is not known.
+    if (found === undefined) return;
+    if (found.complete) this.#set(directory, found, keyOf(name), null);
+    else this.#delete(found, keyOf(name));
+  }
+
+  /** The name was found, or made: it is that inode's. */
+  is(directory: FileId, name: Buffer, id: FileId): void {
+    this.#set(directory, this.#find(directory) ?? this.#enter(directory, false), keyOf(name), id);
+  }
+
+  /** The name was taken away. */
+  gone(directory: FileId, name: Buffer): void {
+    const found = this.#find(directory);
+    if (found !== undefined) this.#delete(found, keyOf(name));
+  }
+
+  /** The directory was removed. */
+  forget(directory: FileId): void {
+    const found = this.#directories.get(directory.ino);
+    if (found === undefined) return;
+    this.#count -= found.names.size;
+    this.#directories.delete(directory.ino);
+  }
+
+  #enter(directory: FileId, complete: boolean): Directory {
+    this.forget(directory);
+    // A directory without names takes memory too.
+    if (this.#directories.size >= this.#limits.all / 4) this.#forgetOldest();
+    const entered: Directory = { generation: directory.generation, names: new Map(), complete };
+    this.#directories.set(directory.ino, entered);
+    return entered;
+  }
+
+  #forgetOldest(): void {
+    for (const [ino, { names }] of this.#directories) {
+      this.#count -= names.size;
+      this.#directories.delete(ino);
+      return;
+    }
+  }
+
+  #set(directory: FileId, found: Directory, key: string, id: FileId | null): void {
+    const before = found.names.size;
+    found.names.set(key, id);
+    this.#count += found.names.size - before;
+    if (found.names.size > this.#limits.directory) {
+      this.forget(directory);
+      return;
+    }
+    while (this.#count > this.#limits.all) this.#forgetOldest();
+  }
+
+  #delete(found: Directory, key: string): void {
+    if (found.names.delete(key)) this.#count -= 1;
+  }
+}

@@ -1,0 +1,118 @@
+/** What is known of names: never that one is absent which may be there, nor a file under a name that may be another's. */
+import * as fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { DirectoryNames } from "../../../overlay/lower/directory-names.ts";
+import type { FileId } from "../../../overlay/lower/lower.ts";
+
+const id = (ino: number, generation = 1): FileId => ({ ino, generation });
+const name = (text: string): Buffer => Buffer.from(text);
+const dir = id(2);
+
+describe("names of a directory", () => {
+  it("are all known where the directory was made here, and else those that were found", () => {
+    const names = new DirectoryNames();
+    expect(names.get(dir, name("f"))).toBeUndefined();
+    names.is(dir, name("f"), id(12));
+    expect(names.get(dir, name("f"))).toEqual(id(12));
+    expect(names.get(dir, name("g"))).toBeUndefined();
+    names.made(id(3));
+    expect(names.get(id(3), name("f"))).toBeNull();
+    names.is(id(3), name("f"), id(13));
+    names.gone(id(3), name("f"));
+    expect(names.get(id(3), name("f"))).toBeNull();
+    expect(names.count).toBe(1);
+  });
+
+  it("are not known while they are changed", () => {
+    const names = new DirectoryNames();
+    names.made(dir);
+    names.changing(dir, name("f"));
+    expect(names.get(dir, name("f"))).toBeUndefined();
+    names.is(dir, name("f"), id(12));
+    names.changing(dir, name("f"));
+    expect(names.get(dir, name("f"))).toBeUndefined();
+    // The change failed, and perhaps not: nobody knows.
+    expect(names.get(dir, name("g"))).toBeNull();
+  });
+
+  it("are another's where the inode number is used again, and gone with the directory", () => {
+    const names = new DirectoryNames();
+    names.made(dir);
+    expect(names.get(id(2, 2), name("f"))).toBeUndefined();
+    names.is(id(2, 2), name("f"), id(12));
+    expect(names.get(dir, name("g"))).toBeUndefined();
+    names.forget(id(2, 2));
+    expect(names.get(id(2, 2), name("f"))).toBeUndefined();
+    expect(names.count).toBe(0);
+  });
+
+  it("of any bytes are told apart", () => {
+    const names = new DirectoryNames();
+    names.made(dir);
+    names.is(dir, Buffer.from([0xc3, 0xa9]), id(12));
+    expect(names.get(dir, Buffer.from([0xe9]))).toBeNull();
+    expect(names.get(dir, Buffer.from([0xc3, 0xa9]))).toEqual(id(12));
+  });
+});
+
+describe("bounds", () => {
+  it("a directory with too many begins anew, and is not complete any more", () => {
+    const names = new DirectoryNames({ directory: 4, all: 100 });
+    names.made(dir);
+    for (let at = 0; at < 5; at += 1) names.is(dir, name(`f${at}`), id(20 + at));
+    expect(names.count).toBe(0);
+    expect(names.get(dir, name("f0"))).toBeUndefined();
+    expect(names.get(dir, name("other"))).toBeUndefined();
+  });
+
+  it("the oldest directories are forgotten", () => {
+    const names = new DirectoryNames({ directory: 50, all: 8 });
+    for (let at = 0; at < 12; at += 1) names.is(id(100 + at), name("f"), id(20 + at));
+    expect(names.count).toBeLessThanOrEqual(8);
+    expect(names.get(id(111), name("f"))).toEqual(id(31));
+    expect(names.get(id(100), name("f"))).toBeUndefined();
+  });
+});
+
+describe("under any sequence of changes", () => {
+  it("says nothing that is not so, and keeps its count", () => {
+    const change = fc.record({
+      dir: fc.integer({ min: 2, max: 4 }),
+      name: fc.constantFrom("a", "b", "c", "d", "e", "f"),
+      what: fc.constantFrom("make", "create", "remove", "fail", "look"),
+    });
+    fc.assert(
+      fc.property(fc.array(change, { maxLength: 60 }), (changes) => {
+        const names = new DirectoryNames({ directory: 4, all: 6 });
+        const truth = new Map<number, Map<string, FileId>>([2, 3, 4].map((ino) => [ino, new Map<string, FileId>()]));
+        let nextIno = 100;
+        for (const { dir: ino, name: text, what } of changes) {
+          const real = truth.get(ino) as Map<string, FileId>;
+          const directory = id(ino);
+          if (what === "make" && real.size === 0) names.made(directory);
+          if (what === "create" || what === "remove" || what === "fail") names.changing(directory, name(text));
+          if (what === "create") {
+            nextIno += 1;
+            const created = id(nextIno);
+            real.set(text, created);
+            names.is(directory, name(text), created);
+          }
+          if (what === "remove") {
+            real.delete(text);
+            names.gone(directory, name(text));
+          }
+          const found = real.get(text);
+          if (what === "look" && found !== undefined) names.is(directory, name(text), found);
+          const wrong = [...truth].flatMap(([at, entries]) =>
+            ["a", "b", "c", "d", "e", "f"].filter((one) => {
+              const said = names.get(id(at), name(one));
+              return said === null ? entries.has(one) : said !== undefined && said !== entries.get(one);
+            }),
+          );
+          expect(wrong).toEqual([]);
+          expect(names.count).toBeLessThanOrEqual(6);
+        }
+      }),
+    );
+  });
+});
