@@ -24,15 +24,14 @@ interface Directory {
   complete: boolean;
 }
 
-function keyOf(name: Buffer): string {
-  return name.toString("latin1");
-}
-
 export class DirectoryNames {
   readonly #limits: { readonly directory: number; readonly all: number };
   /** By inode number. */
   readonly #directories: Map<number, Directory> = new Map();
   #count = 0;
+  // One operation asks for its name again and again, and a string costs more than looking for it.
+  #lastName: Buffer | null = null;
+  #lastKey = "";
 
   constructor(limits: { readonly directory: number; readonly all: number } = { directory: NAMES_OF_A_DIRECTORY_MAX, all: NAMES_MAX }) {
     this.#limits = limits;
@@ -40,6 +39,14 @@ export class DirectoryNames {
 
   get count(): number {
     return this.#count;
+  }
+
+  #keyOf(name: Buffer): string {
+    if (name !== this.#lastName) {
+      this.#lastName = name;
+      this.#lastKey = name.toString("latin1");
+    }
+    return this.#lastKey;
   }
 
   #find(directory: FileId): Directory | undefined {
@@ -51,7 +58,7 @@ export class DirectoryNames {
   get(directory: FileId, name: Buffer): FileId | null | undefined {
     const found = this.#find(directory);
     if (found === undefined) return undefined;
-    const id = found.names.get(keyOf(name));
+    const id = found.names.get(this.#keyOf(name));
     if (id === undefined) return found.complete ? null : undefined;
     return id ?? undefined;
   }
@@ -67,19 +74,19 @@ export class DirectoryNames {
     const found = this.#find(directory);
     // Where not everything is known, what is not there is not known.
     if (found === undefined) return;
-    if (found.complete) this.#set(directory, found, keyOf(name), null);
-    else this.#delete(found, keyOf(name));
+    if (found.complete) this.#set(directory, found, this.#keyOf(name), null);
+    else this.#delete(found, this.#keyOf(name));
   }
 
   /** The name was found, or made: it is that inode's. */
   is(directory: FileId, name: Buffer, id: FileId): void {
-    this.#set(directory, this.#find(directory) ?? this.#enter(directory, false), keyOf(name), id);
+    this.#set(directory, this.#find(directory) ?? this.#enter(directory, false), this.#keyOf(name), id);
   }
 
   /** The name was taken away. */
   gone(directory: FileId, name: Buffer): void {
     const found = this.#find(directory);
-    if (found !== undefined) this.#delete(found, keyOf(name));
+    if (found !== undefined) this.#delete(found, this.#keyOf(name));
   }
 
   /** The directory was removed. */

@@ -52,8 +52,14 @@ async function lookupAhead(context: LocalContext, parent: FileId, dirfd: number,
 }
 
 /** Without waiting. ENOENT; undefined: it would have to. */
-function lookupAtOnce(context: LocalContext, parent: FileId, dirfd: number, name: Buffer): Entry | undefined {
-  const known = lookupKnown(context, dirfd, name, context.names.get(parent, name));
+function lookupAtOnce(
+  context: LocalContext,
+  parent: FileId,
+  dirfd: number,
+  name: Buffer,
+  id: FileId | null | undefined,
+): Entry | undefined {
+  const known = lookupKnown(context, dirfd, name, id);
   if (known !== undefined) return known;
   const found = lookupCached(context, dirfd, name);
   // Only what is found within one turn is noted: a change that is made meanwhile would not be seen.
@@ -63,12 +69,14 @@ function lookupAtOnce(context: LocalContext, parent: FileId, dirfd: number, name
 
 export function lookup(context: LocalContext, parent: FileId, name: Buffer): Maybe<Entry> {
   checkName(name);
-  if (context.names.get(parent, name) === null) throw errnoError(E.ENOENT);
+  const known = context.names.get(parent, name);
+  if (known === null) throw errnoError(E.ENOENT);
   const open = context.directories.peek(parent);
-  const cached = open === undefined ? undefined : lookupAtOnce(context, parent, open, name);
+  const cached = open === undefined ? undefined : lookupAtOnce(context, parent, open, name, known);
   if (cached !== undefined) return cached;
   return context.directories.use(parent, (dirfd) => {
-    const found = open === undefined ? lookupAtOnce(context, parent, dirfd, name) : undefined;
+    // Known or not: the directory had to be opened, and meanwhile the name may have become another.
+    const found = open === undefined ? lookupAtOnce(context, parent, dirfd, name, context.names.get(parent, name)) : undefined;
     return found ?? lookupAhead(context, parent, dirfd, name);
   });
 }

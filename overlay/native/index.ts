@@ -154,7 +154,8 @@ export interface Native {
   fuseOpen(): number;
   /**
    * Reads requests into `buffer` whenever the descriptor is readable, at most `batch` for one wake-up,
-   * and calls `onRequest(bytes)` for each inside a callback scope (promises are drained after each).
+   * and calls `onRequest(bytes)` for each inside a callback scope (promises are drained after each). Where requests come one right after
+   * the other it looks on for some microseconds before it sleeps (device.cc).
    * ENOENT, EINTR: read again. ENODEV (unmounted) or another errno: `onEnd(errno)` once, and it stops.
    * The descriptor must be mounted already (before that a read says EPERM). While a device is served the
    * process stays alive. What `onRequest` throws becomes an uncaughtException, and serving goes on.

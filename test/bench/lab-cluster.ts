@@ -1,4 +1,5 @@
 /** Three nodes of a lab as the bench needs them, through the lab's command line as any outside program uses it. */
+import { readdirSync, readlinkSync, statfsSync } from "node:fs";
 import path from "node:path";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { askDlmd } from "../../overlay/cli/dlmd-query.ts";
@@ -72,4 +73,25 @@ function clusterNode(node: NodeReport): ClusterNode {
 
 function numbersOf(value: object): Counters {
   return Object.fromEntries(Object.entries(value).filter((entry): entry is [string, number] => typeof entry[1] === "number"));
+}
+
+const EXT4_MAGIC = 0xef53;
+
+/** The root of the volume as the owner has it mounted: in no namespace, so it can be reached through the overlay's descriptors only. */
+export function lowerRoot(overlayPid: number): string {
+  const descriptors = `/proc/${overlayPid}/fd`;
+  for (const name of readdirSync(descriptors)) {
+    const descriptor = path.join(descriptors, name);
+    if (linkOf(descriptor) === "/" && statfsSync(`${descriptor}/.`).type === EXT4_MAGIC) return descriptor;
+  }
+  throw new OperatingError(`the owner's overlay (${overlayPid}) should have the root of an ext4 open`, { code: "lab-failed" });
+}
+
+/** null: closed meanwhile. */
+function linkOf(descriptor: string): string | null {
+  try {
+    return readlinkSync(descriptor);
+  } catch {
+    return null;
+  }
 }

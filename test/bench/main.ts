@@ -8,7 +8,7 @@ import path from "node:path";
 import { describeError } from "../../overlay/cli/output.ts";
 import { run } from "../../overlay/lab/command.ts";
 import { mountsUnder } from "../../overlay/lab/fuse-mounts.ts";
-import { startLabCluster } from "./lab-cluster.ts";
+import { lowerRoot, startLabCluster } from "./lab-cluster.ts";
 import { compileLoad, runLoad } from "./load.ts";
 import { type BenchOptions, USAGE, parseOptions } from "./options.ts";
 import { BINDFS_FLAGS, startPlainSystems } from "./plain-systems.ts";
@@ -76,9 +76,10 @@ async function withSystems<T>(
       ends.push(() => lab.end());
       for (const name of ["owner", "other"] as const) {
         if (!options.systems.has(name)) continue;
-        const place = path.join(lab[name].mount, `${name}-files`);
+        const files = `${name}-files`;
+        const place = path.join(lab[name].mount, files);
         await runLoad(program, ["mkdir", place], signal);
-        systems.push({ name, dir: place });
+        systems.push({ name, dir: place, lowerDir: path.join(lowerRoot(lab.owner.pid), files) });
       }
     }
     return await use(systems, cluster);

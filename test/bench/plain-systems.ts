@@ -74,12 +74,13 @@ export async function startPlainSystems(
     const mount = path.join(dir, "native");
     mkdirSync(mount);
     await must("mount", ["-t", "ext4", "-o", "nodev,errors=remount-ro", device, mount], { signal });
-    if (wanted.has("native")) systems.push({ name: "native", dir: made(mount, "native-files") });
+    if (wanted.has("native")) systems.push({ name: "native", dir: made(mount, "native-files"), lowerDir: null });
     for (const name of ["bindfs", "bindfs-uncached"] as const) {
       if (!wanted.has(name)) continue;
       const place = made(dir, name);
-      servers.push(await startBindfs(made(mount, `${name}-files`), place, BINDFS_FLAGS[name], signal));
-      systems.push({ name, dir: place });
+      const lowerDir = made(mount, `${name}-files`);
+      servers.push(await startBindfs(lowerDir, place, BINDFS_FLAGS[name], signal));
+      systems.push({ name, dir: place, lowerDir });
     }
     return { systems, end };
   } catch (error) {

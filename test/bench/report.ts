@@ -105,6 +105,13 @@ function sizeTable({ memory, directories }: Measured): string {
   return parts.join("\n\n");
 }
 
+const FIGURES_NOTE = `medians; ratios: how many times as fast; bindfs in ratios: the faster of its mounts
+uncached lookup: each name is looked up once by a kernel that has nothing of the file system in its caches, so that each lookup reaches the server;
+lower warm: all of it is in the caches of the ext4 underneath; lower cold: its inodes have to be read again too, which native shows by itself
+bindfs: as it comes, the kernel believes what it was told for a second without asking, right or wrong; one request for each lookup
+bindfs-uncached: each request reaches it: three for each lookup, because attributes of directory and file are asked for by themselves
+coverlay: one request for each lookup; what the kernel is told holds until it is taken back`;
+
 function targetTable(targets: readonly Target[]): string {
   const word = { true: "yes", false: "NO", null: "-" };
   const rows = targets.map(({ name, wanted, found, reached }) => [name, wanted, found, word[`${reached}`]]);
@@ -117,9 +124,7 @@ export function renderReport(report: Report): string {
   const failures = report.failures.map(({ where, message }) => `FAILED ${where}: ${message}`);
   return [
     setting.join("\n"),
-    ...(report.figures.length > 0
-      ? [`${figureTable(report.figures)}\nmedians; ratios: how many times as fast; bindfs in ratios: the faster of its mounts`]
-      : []),
+    ...(report.figures.length > 0 ? [`${figureTable(report.figures)}\n${FIGURES_NOTE}`] : []),
     ...(report.handovers.length > 0 ? [handoverTable(report)] : []),
     ...(report.messages.length > 0 ? [messageTable(report.messages)] : []),
     ...[sizeTable(report)].filter((text) => text !== ""),

@@ -26,6 +26,8 @@ export interface Step {
 /** The uncached mount of bindfs only where not caching is what is measured. */
 const CACHED: readonly SystemName[] = ["native", "bindfs", "owner", "other"];
 const COVERLAY: readonly SystemName[] = ["owner", "other"];
+/** With a server, and a file system underneath. */
+const SERVED: readonly SystemName[] = ["bindfs", "bindfs-uncached", "owner", "other"];
 /** bindfs clears O_DIRECT unless told to forward it, which its uncached mount is. */
 const DIRECT: readonly SystemName[] = ["native", "bindfs-uncached", "owner", "other"];
 
@@ -55,6 +57,18 @@ const BLOCKS_PER_MIB = 256;
 async function warmStat(bench: Bench, system: System): Promise<number[]> {
   const dir = await statFiles(bench, system);
   return [await bench.loadUs("stat", dir, bench.scale.files, 2, bench.scale.warmMs)];
+}
+
+/**
+ * Each name looked up once by a kernel that has nothing of the file system, with all of it in the caches of the file system underneath: the
+ * cost of asking the server, and nothing of the disk.
+ */
+async function uncachedLookup(bench: Bench, system: System): Promise<number[]> {
+  if (system.lowerDir === null) throw new Error(`${system.name} has nothing underneath`);
+  const dir = await statFiles(bench, system);
+  await bench.dropCaches(2);
+  await bench.load("stat", path.join(system.lowerDir, path.relative(system.dir, dir)), bench.scale.files, 1, 0);
+  return [await bench.loadUs("stat", dir, bench.scale.files, 0, 0)];
 }
 
 async function coldStat(bench: Bench, system: System): Promise<number[]> {
@@ -155,7 +169,8 @@ async function clone(bench: Bench, system: System): Promise<number[]> {
 
 export const STEPS: readonly Step[] = [
   { name: "warm-stat", figures: [us("warm-stat", "warm stat")], systems: CACHED, run: warmStat },
-  { name: "cold-stat", figures: [us("cold-stat", "uncached lookup")], systems: SYSTEM_NAMES, run: coldStat },
+  { name: "lookup", figures: [us("lookup", "uncached lookup, lower warm")], systems: SERVED, run: uncachedLookup },
+  { name: "cold-stat", figures: [us("cold-stat", "uncached lookup, lower cold")], systems: SYSTEM_NAMES, run: coldStat },
   { name: "first-stat", figures: [us("first-stat", "first stat, made elsewhere")], systems: COVERLAY, run: firstStat },
   { name: "create-unlink", figures: [us("create-unlink", "create+close+unlink")], systems: SYSTEM_NAMES, run: createUnlink },
   { name: "create-write", figures: [us("create-write", "create + 4 KiB")], systems: CACHED, run: createWrite },

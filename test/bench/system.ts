@@ -11,6 +11,8 @@ export interface System {
   readonly name: SystemName;
   /** A directory of its own in that file system. */
   readonly dir: string;
+  /** The same directory as the file system underneath has it; null: there is none underneath. */
+  readonly lowerDir: string | null;
 }
 
 export type Counters = Readonly<Record<string, number>>;

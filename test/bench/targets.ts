@@ -3,7 +3,7 @@ import type { Handover, RoundTrip } from "./handover.ts";
 import { type MessageCount, brokeSilence } from "./messages.ts";
 import type { FigureResult } from "./rounds.ts";
 import type { DirectoryResult, MemoryResult } from "./size.ts";
-import { fastest, speedRatio } from "./stats.ts";
+import { speedRatio } from "./stats.ts";
 import type { SystemName } from "./system.ts";
 
 export interface Target {
@@ -31,7 +31,7 @@ const CACHED_SYSTEMS = ["owner", "other"] as const;
 
 export function judge(measured: Measured): Target[] {
   return [
-    ...["cold-stat", "create-unlink"].map((figure) => againstBindfs(measured, figure)),
+    ...["lookup", "create-unlink"].flatMap((figure) => againstBindfs(measured, figure)),
     ...["warm-stat", "read-cached"].flatMap((figure) => CACHED_SYSTEMS.map((system) => againstNative(measured, figure, system))),
     ...CACHED_SYSTEMS.flatMap((system) => ["warm stat", "cached 4 KiB read"].map((what) => silence(measured, `${what}, ${system}`))),
     ...roundTrips(measured),
@@ -49,13 +49,25 @@ function figureNamed(measured: Measured, name: string): FigureResult | undefined
   return measured.figures.find((figure) => figure.name === name);
 }
 
-/** Against the faster of bindfs's two mounts: with its defaults it saves a request, without caching it does not. */
-function againstBindfs(measured: Measured, name: string): Target {
+/**
+ * Servers are compared: so the target is against bindfs where each request reaches it, as each reaches coverlay. As it comes bindfs lets the
+ * kernel believe for a second what it once said, whatever happens underneath: that row shows what a user of it would gain or lose.
+ */
+function againstBindfs(measured: Measured, name: string): Target[] {
   const figure = figureNamed(measured, name);
-  const base = figure === undefined ? null : fastest(figure.unit, [figure.median.bindfs, figure.median["bindfs-uncached"]]);
-  const value = figure?.median.owner;
-  const ratio = figure === undefined || base === null || value === undefined ? null : speedRatio(figure.unit, value, base);
-  return ratioTarget(`${figure?.title ?? name}, owner`, BINDFS_RATIO, "bindfs", ratio);
+  const ratioTo = (base: number | undefined): number | null =>
+    figure === undefined || figure.median.owner === undefined || base === undefined
+      ? null
+      : speedRatio(figure.unit, figure.median.owner, base);
+  const title = `${figure?.title ?? name}, owner`;
+  return [
+    ratioTarget(title, BINDFS_RATIO, "bindfs, asked each time", ratioTo(figure?.median["bindfs-uncached"])),
+    {
+      ...ratioTarget(`${title}, as it comes`, BINDFS_RATIO, "", ratioTo(figure?.median.bindfs)),
+      wanted: "(bindfs as it comes)",
+      reached: null,
+    },
+  ];
 }
 
 function againstNative(measured: Measured, name: string, system: SystemName): Target {

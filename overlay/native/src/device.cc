@@ -3,7 +3,6 @@
 #include "device.h"
 
 #include <fcntl.h>
-#include <sched.h>
 #include <sys/uio.h>
 #include <unistd.h>
 #include <uv.h>
@@ -100,12 +99,12 @@ void noteWoken(Device* device) {
   }
 }
 
-// The queue is empty: looks on for a moment if that is promising. Whoever else can run on this CPU, the sender perhaps, goes first.
+// The queue is empty: looks on for a moment if that is promising. Without sched_yield(2): where somebody else wants this CPU, that would
+// cost a whole slice of his; and a sender that waits for this very CPU is a pause in vain, which is not tried again soon.
 Turn awaitMore(Device* device) {
   device->emptySinceNs = uv_hrtime();
   if (!device->mayLook) return Turn::empty;
   do {
-    sched_yield();
     Turn turn = serveOne(device, 0);
     if (turn == Turn::served) device->doubt = 0;
     if (turn != Turn::empty) return turn;

@@ -6,7 +6,17 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { compileLoad, runHeldLoad, runLoad } from "../../bench/load.ts";
 import { runRounds } from "../../bench/rounds.ts";
 import { runBench } from "../../bench/run.ts";
-import { type Cluster, type ClusterNode, type Counters, QUICK, SYSTEM_NAMES, type Scale, createBench } from "../../bench/system.ts";
+import {
+  type Cluster,
+  type ClusterNode,
+  type Counters,
+  QUICK,
+  SYSTEM_NAMES,
+  type Scale,
+  type System,
+  type SystemName,
+  createBench,
+} from "../../bench/system.ts";
 import { STEPS } from "../../bench/steps.ts";
 import { ping, serve } from "../../bench/tcp-peer.ts";
 
@@ -61,7 +71,13 @@ function standIn(name: string, mount: string, counters: () => Counters): Cluster
   };
 }
 
-function parts(cluster: Cluster | null, systems = SYSTEM_NAMES.map((name) => ({ name, dir: made(name) }))) {
+/** What is underneath it, is itself. */
+function standInSystem(name: SystemName): System {
+  const dir = made(name);
+  return { name, dir, lowerDir: dir };
+}
+
+function parts(cluster: Cluster | null, systems = SYSTEM_NAMES.map(standInSystem)) {
   const dropped: number[] = [];
   return {
     dropped,
@@ -127,13 +143,13 @@ describe("the bench over stand-ins", () => {
     ]);
     expect(report.directories.map(({ system }) => system)).toEqual(["native", "bindfs", "owner", "other"]);
     // Cold figures, each time, and two counted ones; sequential reads, in their one round.
-    const cold = STEPS.filter(({ name }) => name.startsWith("cold")).flatMap(({ systems }) => systems).length;
+    const cold = STEPS.filter(({ name }) => name.startsWith("cold") || name === "lookup").flatMap(({ systems }) => systems).length;
     expect(given.dropped.filter((what) => what === 2)).toHaveLength(2 * cold + 2);
     expect(given.dropped.filter((what) => what === 1)).toHaveLength(4);
   });
 
   it("leaves nothing in the systems but what it reuses", async () => {
-    const given = parts(null, [{ name: "native", dir: made("native") }]);
+    const given = parts(null, [standInSystem("native")]);
     const only = new Set(["create-unlink", "create-write", "sequential", "untar", "clone", "handover", "directory"]);
     await runBench({ ...given, only, nodePeer: null, setting: {} });
     expect(readdirSync(path.join(dir, "native"))).toEqual([]);
@@ -165,10 +181,7 @@ describe("the bench over stand-ins", () => {
   });
 
   it("goes on after a system failed a step, and does not try it again there", async () => {
-    const given = parts(null, [
-      { name: "native", dir: made("native") },
-      { name: "bindfs", dir: path.join(dir, "absent") },
-    ]);
+    const given = parts(null, [standInSystem("native"), { ...standInSystem("bindfs"), dir: path.join(dir, "absent") }]);
     let tries = 0;
     const step = STEPS.find(({ name }) => name === "create-unlink");
     if (step === undefined) throw new Error("no such step");
