@@ -57,7 +57,13 @@ export interface HomePort {
   toClient(client: Client, event: ClientEvent): void;
 }
 
-const errnos: Record<PlockStatus, number> = { ok: 0, again: E.EAGAIN, deadlock: E.EDEADLK, canceled: E.EINTR, limit: E.ENOLCK };
+const errnos: Record<Exclude<PlockStatus, "removed">, number> = {
+  ok: 0,
+  again: E.EAGAIN,
+  deadlock: E.EDEADLK,
+  canceled: E.EINTR,
+  limit: E.ENOLCK,
+};
 
 export class PlockHome {
   readonly #port: HomePort;
@@ -224,26 +230,31 @@ export class PlockHome {
 
   // ---------------------------------------------------------------------------------------------------------- answers
 
-  /** Also when the service has stopped: what a master did in its view is done (hazard H3). Answers to nothing asked are dropped. */
-  answer({ requestId, status, conflict }: Omit<PlockAnswerMessage, "kind">): void {
+  /**
+   * `late`: the service has stopped, but what a master did in its view is done (hazard H3); nothing may be sent then, because it would go
+   * before what is rebuilt. Answers to nothing asked are dropped.
+   */
+  answer({ requestId, status, conflict }: Omit<PlockAnswerMessage, "kind">, late: boolean): void {
     const asked = this.#asked.get(requestId);
     if (asked === undefined) return;
     const { ask, owned, clientRequestId } = asked;
+    if (status === "removed") return this.#change(owned, ask, null);
     this.#asked.delete(requestId);
     owned.asked.delete(requestId);
     owned.client.outstanding--;
     if (clientRequestId !== null) owned.client.asked.delete(clientRequestId);
     if (ask.wait) this.#forgetWait(asked);
     if (ask.op === "unlock") this.#change(owned, ask, null);
-    else if (ask.op === "lock" && status === "ok") this.#granted(owned, ask);
-    // It was removed before the new one was wanted.
-    else if (ask.op === "lock" && ask.ownerKind === "flock" && status !== "limit") this.#change(owned, ask, null);
+    else if (ask.op === "lock" && status === "ok") this.#granted(owned, ask, late);
+    // A conversion that failed: what it had was removed first.
+    else if (status === "again" && ask.ownerKind === "flock") this.#change(owned, ask, null);
     if (clientRequestId !== null) this.#tell(owned.client.client, clientRequestId, errnos[status], conflict);
     this.#release(owned);
   }
 
-  #granted(owned: Owned, ask: PlockAsk): void {
+  #granted(owned: Owned, ask: PlockAsk, late: boolean): void {
     this.#change(owned, ask, ask.type);
+    if (late) return;
     // Others may have come to wait for this owner since its other requests were looked at.
     for (const { ask } of this.#waits.get(ownerKey(owned.owner)) ?? []) {
       this.#port.send(this.#port.masterOf(ask.lockspace, ask.file), { kind: "plock-recheck", requestId: ask.requestId });
@@ -263,6 +274,11 @@ export class PlockHome {
       masterNodeid: this.#port.masterOf(ask.lockspace, ask.file),
       request: { nodeid: this.#port.nodeid, requestId: ask.requestId },
     }));
+  }
+
+  /** What clients of this node hold, as far as it was answered. */
+  *held(): Iterable<Pick<Owned, "lockspace" | "file" | "owner" | "ranges">> {
+    for (const client of this.#clients.values()) yield* client.owned.values();
   }
 
   // --------------------------------------------------------------------------------------------------------- recovery

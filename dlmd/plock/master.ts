@@ -3,7 +3,15 @@
  * emptied and filled again with what the homes say (home.ts): `claim`, `again`, then `settle`.
  */
 import type { NodeLimits } from "../node-api.ts";
-import type { PlockAgainMessage, PlockAsk, PlockEdge, PlockHeldMessage, PlockMessage, PlockRequestName } from "../wire/peer-plock.ts";
+import type {
+  PlockAgainMessage,
+  PlockAsk,
+  PlockEdge,
+  PlockHeldMessage,
+  PlockMessage,
+  PlockRequestName,
+  PlockStatus,
+} from "../wire/peer-plock.ts";
 import { ownerKey, type PlockOwner, type Range, spaceOf } from "./range.ts";
 import { blockingOwner, type Holder, isWaiter, PlockTable, type TableSink, type Waiter } from "./table.ts";
 import { mostAdded } from "./owned.ts";
@@ -108,7 +116,12 @@ export class PlockMaster implements TableSink {
       if (m.entangled) this.#port.blocked(waiter);
     } else this.#answer(from, m.requestId, "again");
     // flock(2): "the existing lock is first removed, and then a new lock is established".
-    if (m.ownerKind === "flock") table.change(holder, m.start, m.end, null, m.pid);
+    if (m.ownerKind === "flock" && holder.ranges.size > 0) this.#removeFirst(from, table, holder, m);
+  }
+
+  #removeFirst(from: number, table: PlockTable, holder: Holder, m: PlockAsk): void {
+    if (m.wait) this.#answer(from, m.requestId, "removed");
+    table.change(holder, m.start, m.end, null, m.pid);
   }
 
   cancel(from: number, requestId: number): void {
@@ -146,7 +159,7 @@ export class PlockMaster implements TableSink {
     this.#waiters.get(waiter.nodeid)?.delete(waiter.requestId);
   }
 
-  #answer(nodeid: number, requestId: number, status: "ok" | "again" | "deadlock" | "canceled" | "limit"): void {
+  #answer(nodeid: number, requestId: number, status: PlockStatus): void {
     this.#port.send(nodeid, { kind: "plock-answer", requestId, status, conflict: null });
   }
 
@@ -233,7 +246,7 @@ export class PlockMaster implements TableSink {
       const claimed = holder.ranges.overlapping(m.start, m.end).filter((held) => flock || held.type === "write");
       const contradicted = claimed.some((held) => table.conflict(holder, within(held, m)) !== null);
       // Its conversion began by giving up what it had.
-      if (contradicted && flock) table.change(holder, m.start, m.end, null, m.pid);
+      if (contradicted && flock) this.#removeFirst(from, table, holder, m);
       else if (contradicted && m.type === "read") {
         explained.add(m);
         table.change(holder, m.start, m.end, "read", m.pid);

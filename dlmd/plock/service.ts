@@ -109,7 +109,7 @@ export class PlockService {
         return;
       }
       case "plock-answer":
-        return this.home.answer(m);
+        return this.home.answer(m, false);
       case "plock-held":
         return this.master.claim(from, m);
       case "plock-again":
@@ -144,8 +144,7 @@ export class PlockService {
 
   /** An answer of the last view that came when its service had stopped: it stands (hazard H3). */
   receiveLate(message: Extract<PlockMessage, { kind: "plock-answer" }>): void {
-    this.home.answer(message);
-    this.#toSelf = [];
+    this.home.answer(message, true);
   }
 
   /** Empties what this node masters and names what its clients have to the masters of the new view. A still newer view may do so again. */

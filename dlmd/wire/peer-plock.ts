@@ -12,9 +12,12 @@ const maxRows = 65_536;
 
 export type PlockOp = "lock" | "unlock" | "test";
 const ops: readonly PlockOp[] = ["lock", "unlock", "test"];
-/** ok: has taken effect (a test: no conflict, if none is named); again: somebody has it; limit: ENOLCK. */
-export type PlockStatus = "ok" | "again" | "deadlock" | "canceled" | "limit";
-const statuses: readonly PlockStatus[] = ["ok", "again", "deadlock", "canceled", "limit"];
+/**
+ * ok: has taken effect (a test: no conflict, if none is named); again: somebody has it; limit: ENOLCK. removed: not an answer yet; the
+ * conversion of a flock begins to wait, and what the owner had is gone.
+ */
+export type PlockStatus = "ok" | "again" | "deadlock" | "canceled" | "limit" | "removed";
+const statuses: readonly PlockStatus[] = ["ok", "again", "deadlock", "canceled", "limit", "removed"];
 export type PlockSentence = "deadlock" | "overtake";
 const sentences: readonly PlockSentence[] = ["deadlock", "overtake"];
 

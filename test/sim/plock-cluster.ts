@@ -1,0 +1,260 @@
+/**
+ * The file-lock services of some nodes under one seed: messages in order for each pair and otherwise in any order, clients and nodes that die
+ * and come, channels that lose their tail, and views that change at any moment, also while another one is being rebuilt. Membership and
+ * recovery are not here (cluster.ts has them): a view change is what they promise of one.
+ */
+import { type Client, newClient } from "../../dlmd/lock/client.ts";
+import { PlockService } from "../../dlmd/plock/service.ts";
+import type { PlockMessage } from "../../dlmd/wire/peer-plock.ts";
+import { PlockChecker } from "./plock-checker.ts";
+import { SimPlockClient } from "./plock-client.ts";
+import { Random } from "./random.ts";
+
+interface Program {
+  readonly client: Client;
+  readonly sim: SimPlockClient;
+}
+
+interface SimPlockNode {
+  readonly nodeid: number;
+  readonly service: PlockService;
+  readonly programs: Map<number, Program>;
+  /** Its tables are those of the view, and it serves. */
+  serving: boolean;
+}
+
+const limits = { fileLocksPerFile: 1000, fileLocksPerClient: 1000 };
+
+export class PlockCluster {
+  readonly random: Random;
+  readonly checker: PlockChecker = new PlockChecker();
+  readonly nodes: Map<number, SimPlockNode> = new Map();
+  readonly #channels: Map<string, PlockMessage[]> = new Map();
+  readonly #deadly: number;
+  readonly #calm: boolean;
+  readonly #trace: string[] = [];
+  #nextClientId = 1;
+  #incarnation = 1;
+  steps = 0;
+  views = 0;
+
+  constructor(seed: number) {
+    this.random = new Random(seed);
+    this.#deadly = this.random.pick([0.1, 0.5, 0.95]);
+    // Without view changes, which would hide what a running view must do by itself.
+    this.#calm = this.random.chance(0.4);
+    const count = this.random.pick([1, 2, 3, 3, 4]);
+    for (let nodeid = 1; nodeid <= count; nodeid++) this.#boot(nodeid);
+    this.#changeView();
+  }
+
+  #boot(nodeid: number): void {
+    const { checker } = this;
+    const node: SimPlockNode = {
+      nodeid,
+      service: new PlockService(
+        nodeid,
+        {
+          toPeer: (to, message) => this.#channel(nodeid, to).push(message),
+          toClient: (client, event) => {
+            if (event.kind !== "plock-result") return checker.fail(`client event ${event.kind}`);
+            this.#note(`${nodeid} tells client ${client.id}`, event);
+            if (!client.gone) node.programs.get(client.id)?.sim.result(event);
+          },
+          protest: (from, message) => checker.fail(`node ${nodeid} of node ${from}: ${message}`),
+        },
+        limits,
+      ),
+      programs: new Map(),
+      serving: false,
+    };
+    const { master } = node.service;
+    const sentence = master.sentence.bind(master);
+    master.sentence = (name, what) => {
+      this.#note(`${nodeid} sentences`, { name, what });
+      return checker.sentenced([...this.nodes.values()], `${name.nodeid}/${name.requestId}`, what, () => sentence(name, what));
+    };
+    this.nodes.set(nodeid, node);
+    for (let i = 0; i < 2; i++) this.#connect(node);
+  }
+
+  #connect(node: SimPlockNode): void {
+    const client = newClient(this.#nextClientId++);
+    client.lockspaces.set(1, { name: "sim", resources: new Map(), opens: 1 });
+    const sim = new SimPlockClient({
+      nodeid: node.nodeid,
+      clientId: client.id,
+      lockspaceId: 1,
+      random: this.random,
+      checker: this.checker,
+      deadly: this.#deadly,
+      send: (request) => {
+        this.#note(`client ${client.id} asks node ${node.nodeid}`, request);
+        node.service.request(client, request);
+      },
+    });
+    node.programs.set(client.id, { client, sim });
+  }
+
+  #channel(from: number, to: number): PlockMessage[] {
+    const key = `${from}>${to}`;
+    let channel = this.#channels.get(key);
+    if (channel === undefined) {
+      channel = [];
+      this.#channels.set(key, channel);
+    }
+    return channel;
+  }
+
+  // ------------------------------------------------------------------------------------------------------------ steps
+
+  step(): void {
+    this.steps++;
+    const { random } = this;
+    if (!this.#calm && random.chance(0.003)) this.#trouble();
+    else if ([...this.nodes.values()].some((node) => !node.serving)) this.#recover();
+    else if (random.chance(0.6) || !this.#act()) this.#deliver(true);
+    this.checker.look([...this.nodes.values()].filter((node) => node.serving));
+  }
+
+  #act(): boolean {
+    const node = this.random.pick([...this.nodes.values()]);
+    const programs = [...node.programs.values()];
+    if (programs.length === 0) return false;
+    if (this.random.chance(0.01)) {
+      this.#endProgram(node, this.random.pick(programs));
+      this.#connect(node);
+    } else this.random.pick(programs).sim.act();
+    return true;
+  }
+
+  #endProgram(node: SimPlockNode, { client, sim }: Program): void {
+    this.#note(`client ${client.id} ends`, null);
+    client.gone = true;
+    sim.ended();
+    node.programs.delete(client.id);
+    node.service.releaseClient(client);
+  }
+
+  /** One message of a random channel. False: there is none that may arrive now. */
+  #deliver(running: boolean): boolean {
+    const ready = [...this.#channels].filter(([key, channel]) => {
+      const head = channel[0];
+      if (head === undefined) return false;
+      const rebuilds = head.kind === "plock-held" || head.kind === "plock-again";
+      return rebuilds || (running && this.#node(key.split(">")[1] as string).serving);
+    });
+    if (ready.length === 0) return false;
+    const [key, channel] = this.random.pick(ready);
+    const [from, to] = key.split(">") as [string, string];
+    const message = channel.shift() as PlockMessage;
+    this.#note(`${from} -> ${to}`, message);
+    this.#node(to).service.receive(Number(from), message);
+    return true;
+  }
+
+  #node(nodeid: string): SimPlockNode {
+    return this.nodes.get(Number(nodeid)) as SimPlockNode;
+  }
+
+  /** First everybody names everything, then one after the other begins to serve. */
+  #recover(): void {
+    if (this.#deliver(false)) return;
+    const waiting = [...this.nodes.values()].filter((node) => !node.serving);
+    const node = this.random.pick(waiting);
+    this.#note(`${node.nodeid} serves`, null);
+    // Its messages wait at those who do not serve yet; those who do may be told already.
+    node.serving = true;
+    node.service.finishRebuild();
+  }
+
+  #trouble(): void {
+    const { random } = this;
+    const nodes = [...this.nodes.values()];
+    const victim = random.pick(nodes);
+    if (random.chance(0.5) && nodes.length > 1) this.#die(victim);
+    if (random.chance(0.4)) {
+      for (let nodeid = 1; nodeid <= 4; nodeid++) if (!this.nodes.has(nodeid) && random.chance(0.5)) this.#boot(nodeid);
+    }
+    this.#changeView();
+  }
+
+  #die(node: SimPlockNode): void {
+    this.#note(`${node.nodeid} dies`, null);
+    this.nodes.delete(node.nodeid);
+    for (const { sim } of node.programs.values()) sim.ended();
+    this.checker.died(node.nodeid);
+  }
+
+  #changeView(): void {
+    this.views++;
+    const members = [...this.nodes.keys()].sort((a, b) => a - b);
+    this.#note("view", members);
+    for (const [key, channel] of this.#channels) {
+      const [from, to] = key.split(">") as [string, string];
+      if (!this.nodes.has(Number(from)) || !this.nodes.has(Number(to))) {
+        this.#channels.delete(key);
+        continue;
+      }
+      // What survivors had said to each other has arrived, unless a connection lost its tail; of that only answers count.
+      const arrived = channel.splice(0, this.random.chance(0.2) ? this.random.int(channel.length + 1) : channel.length);
+      channel.length = 0;
+      for (const message of arrived) {
+        if (message.kind === "plock-answer") this.#node(to).service.receiveLate(message);
+      }
+    }
+    for (const node of this.nodes.values()) node.serving = false;
+    const incarnation = (this.#incarnation++).toString(16).padStart(16, "0");
+    for (const node of this.nodes.values()) node.service.startRebuild(members.map((nodeid) => ({ nodeid, incarnation })));
+  }
+
+  // ------------------------------------------------------------------------------------------------------------- runs
+
+  #settle(): void {
+    for (;;) {
+      if ([...this.nodes.values()].some((node) => !node.serving)) this.#recover();
+      else if (!this.#deliver(true)) return;
+      this.checker.look([...this.nodes.values()].filter((node) => node.serving));
+    }
+  }
+
+  /** That many steps of trouble; then nothing may wait in vain; then everybody lets go, and nothing may be left. Throws SimFailure. */
+  run(steps: number): void {
+    while (this.steps < steps) {
+      this.step();
+      if (this.random.chance(0.002)) this.#rest();
+    }
+    this.#rest();
+    for (const node of this.nodes.values()) for (const program of node.programs.values()) this.#endProgram(node, program);
+    this.#rest();
+    for (const { nodeid, service } of this.nodes.values()) {
+      if (service.master.files.size > 0) this.checker.fail(`node ${nodeid} masters files of nobody`);
+      for (const owned of service.home.held()) this.checker.fail(`node ${nodeid} remembers ${owned.file} of nobody`);
+    }
+  }
+
+  #rest(): void {
+    this.#settle();
+    this.checker.atRest([...this.nodes.values()]);
+    const waiting = new Set<string>();
+    for (const { service } of this.nodes.values()) {
+      for (const { holder } of service.master.waiters()) waiting.add(`${holder.owner.nodeid}/${holder.owner.clientId}`);
+    }
+    for (const node of this.nodes.values()) {
+      for (const { client, sim } of node.programs.values()) {
+        if (sim.asked.size > 0 && !waiting.has(`${node.nodeid}/${client.id}`))
+          this.checker.fail(`never answered: ${sim.describe().join("; ")}`);
+      }
+    }
+  }
+
+  #note(what: string, value: unknown): void {
+    const text = value === null ? "" : JSON.stringify(value, (_, each: unknown) => (typeof each === "bigint" ? Number(each) : each));
+    this.#trace.push(`${this.steps} ${what} ${text}`);
+    if (this.#trace.length > 4000) this.#trace.splice(0, 2000);
+  }
+
+  lastEvents(): string {
+    return this.#trace.slice(-Number(process.env["KEPT"] ?? 200)).join("\n");
+  }
+}
