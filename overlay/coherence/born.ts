@@ -31,14 +31,20 @@ export function dropUnregistered(state: CoherenceState, cover: Cover): void {
   cover.token = null;
 }
 
-/** Makes all unregistered locks known. */
-export function registerAll(state: CoherenceState): void {
+/**
+ * Makes all unregistered locks known. `shared`: somebody elsewhere is about to read the directory, and then what was born in it. What nobody
+ * here is at work on is given to him as PR, which he can have beside ours at once, where EX would have to be taken away first.
+ */
+export function registerAll(state: CoherenceState, shared = false): void {
   for (const cover of state.unregistered) {
+    const mode = shared && isAtRest(cover) ? Mode.PR : Mode.EX;
     cover.unregistered = false;
     cover.registering = true;
-    cover.asking = Mode.EX;
+    cover.asking = mode;
+    // From now on, and not from when dlmd says so: as with any step down.
+    cover.mode = mode;
     state.registering.add(cover);
-    state.effects.push({ do: "request", cover, mode: Mode.EX, flags: 0 });
+    state.effects.push({ do: "request", cover, mode, flags: 0 });
     const token = cover.token;
     if (token === null || !token.unregistered) continue;
     token.unregistered = false;
@@ -52,9 +58,13 @@ export function registerAll(state: CoherenceState): void {
   state.unregistered.clear();
 }
 
+function isAtRest(cover: Cover): boolean {
+  return cover.pins === 0 && cover.waiters.length === 0 && (cover.token?.users ?? 0) === 0;
+}
+
 /** True: nothing is left to be known; false: `handlePublished` follows when all is. */
 export function publishBefore(state: CoherenceState, directory: Cover): boolean {
-  registerAll(state);
+  registerAll(state, directory.target === Mode.PR);
   if (state.registering.size === 0) return true;
   state.publishing.set(directory, new Set(state.registering));
   return false;

@@ -101,6 +101,8 @@ export class LockRequests {
    */
   #blockOf(cover: Cover, mode: Mode): { readonly flags: number; readonly block?: Uint8Array } {
     if (cover.kind !== "file") return { flags: 0 };
+    // The first request of what was born here: there is no block yet.
+    if (cover.registering) return { flags: mode === Mode.EX ? LockFlag.VALBLK : 0 };
     if (cover.mode === Mode.EX && mode !== Mode.EX) {
       if (cover.stamp === null) return { flags: LockFlag.IVVALBLK };
       return { flags: LockFlag.VALBLK, block: encodeStamp(cover.stamp) };

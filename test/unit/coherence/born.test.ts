@@ -1,9 +1,10 @@
 import { expect, it } from "vitest";
 import { Mode } from "../../../dlmd/lock/mode.ts";
-import { bear } from "../../../overlay/coherence/born.ts";
-import { createCover } from "../../../overlay/coherence/cover.ts";
+import { bear, registerAll } from "../../../overlay/coherence/born.ts";
+import { type Cover, createCover } from "../../../overlay/coherence/cover.ts";
 import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
-import { handleAst, pinChild, unpin } from "../../../overlay/coherence/lock-cache.ts";
+import { openToken } from "../../../overlay/coherence/write-token.ts";
+import { handleAst, handleBast, pinChild, tryPin, unpin } from "../../../overlay/coherence/lock-cache.ts";
 
 it("an inode that a LOOKUP beside its CREATE found first is not born: its lock is asked for already", () => {
   const state = createCoherenceState();
@@ -22,4 +23,43 @@ it("an inode that a LOOKUP beside its CREATE found first is not born: its lock i
   unpin(state, cover, 2);
   bear(state, cover, 3);
   expect([cover.mode, cover.unregistered]).toEqual([Mode.PR, false]);
+});
+
+it("what was born in a directory that is about to be read elsewhere is shared with it, but for what is in use here", () => {
+  const state = createCoherenceState();
+  const [directory, idle, pinned, open] = (
+    [
+      ["directory", 12],
+      ["file", 13],
+      ["file", 14],
+      ["file", 15],
+    ] as const
+  ).map(([kind, ino]) => createCover({ ino, generation: 7 }, `${ino}.7`, kind)) as [Cover, Cover, Cover, Cover];
+  directory.mode = Mode.EX;
+  const modes = (): [string, Mode][] =>
+    state.effects.splice(0).flatMap((effect) => (effect.do === "request" ? [[effect.cover.key, effect.mode] as [string, Mode]] : []));
+  for (const cover of [idle, pinned, open]) bear(state, cover, 0);
+  expect(tryPin(pinned, Mode.EX)).toBe(true);
+  expect(openToken(state, open, () => undefined)).toBe(true);
+  handleBast(state, directory, Mode.PR, 1);
+  expect(modes()).toEqual([
+    ["13.7", Mode.PR],
+    ["14.7", Mode.EX],
+    ["15.7", Mode.EX],
+  ]);
+  expect([idle, pinned].map((cover) => tryPin(cover, Mode.EX))).toEqual([false, true]);
+  handleAst(state, idle, "granted", Mode.PR, 2);
+  expect([idle.mode, idle.registering]).toEqual([Mode.PR, false]);
+  // For somebody who writes there, or by the clock, it stays what it was.
+  const [other, later] = [16, 17].map((ino) => createCover({ ino, generation: 7 }, `${ino}.7`, "file")) as [Cover, Cover];
+  const written = createCover({ ino: 18, generation: 7 }, "18.7", "directory");
+  written.mode = Mode.EX;
+  bear(state, other, 3);
+  handleBast(state, written, Mode.EX, 3);
+  bear(state, later, 3);
+  registerAll(state);
+  expect(modes()).toEqual([
+    ["16.7", Mode.EX],
+    ["17.7", Mode.EX],
+  ]);
 });

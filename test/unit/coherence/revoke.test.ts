@@ -264,11 +264,11 @@ describe("what was born here", () => {
     expect(dir.phase).toBe("publishing");
     expect(effects()).toMatchObject([
       { do: "request", mode: Mode.EX },
-      { do: "request", mode: Mode.EX },
+      { do: "request", mode: Mode.PR },
     ]);
     handleAst(state, files[0] as Cover, "granted", Mode.EX, 0);
     expect(dir.phase).toBe("publishing");
-    handleAst(state, files[1] as Cover, "granted", Mode.EX, 0);
+    handleAst(state, files[1] as Cover, "granted", Mode.PR, 0);
     expect(effects()).toMatchObject([{ do: "request", cover: dir, mode: Mode.PR }]);
   });
 
