@@ -12,6 +12,8 @@ export interface Handover {
   /** Medians, in us: the write, which takes the file from the reader; the read that follows; both. */
   readonly writeUs: number;
   readonly readUs: number;
+  /** What nine of ten reads stay below: the median of the rounds. */
+  readonly read90Us: number;
   readonly totalUs: number;
   /** Reads that did not see the write before them: must be 0. */
   readonly stale: number;
@@ -40,7 +42,7 @@ function pairsOf(bench: Bench): Pair[] {
   return [...plain, pair("owner to other", owner, other), pair("other to owner", other, owner), pair("other to third", other, third)];
 }
 
-type Samples = Record<"writeUs" | "readUs" | "totalUs", number[]> & { stale: number; reads: number };
+type Samples = Record<"writeUs" | "readUs" | "read90Us" | "totalUs", number[]> & { stale: number; reads: number };
 
 export interface HandoverMeter {
   /** One round of all pairs and round trips. */
@@ -63,10 +65,11 @@ export function createHandoverMeter(bench: Bench, program: string, nodePeer: str
       if (commands.node !== null) trips.node.push(await pingUs(bench, nodes.owner, nodes.other, commands.node));
     },
     handovers: () =>
-      [...samples].map(([pair, { writeUs, readUs, totalUs, stale, reads }]) => ({
+      [...samples].map(([pair, { writeUs, readUs, read90Us, totalUs, stale, reads }]) => ({
         pair,
         writeUs: median(writeUs),
         readUs: median(readUs),
+        read90Us: median(read90Us),
         totalUs: median(totalUs),
         stale,
         reads,
@@ -85,9 +88,10 @@ async function handOver(bench: Bench, { name, from, to }: Pair, samples: Map<str
   const values = await bench.load("handover", path.join(from, dir, "f0"), path.join(to, dir, "f0"), bench.scale.handovers);
   await bench.load("remove", path.join(from, dir), 1);
   await bench.load("rmdir", path.join(from, dir));
-  const found = samples.get(name) ?? { writeUs: [], readUs: [], totalUs: [], stale: 0, reads: 0 };
+  const found = samples.get(name) ?? { writeUs: [], readUs: [], read90Us: [], totalUs: [], stale: 0, reads: 0 };
   found.writeUs.push(loadValue(values, "writeNs") / 1000);
   found.readUs.push(loadValue(values, "readNs") / 1000);
+  found.read90Us.push(loadValue(values, "read90Ns") / 1000);
   found.totalUs.push(loadValue(values, "totalNs") / 1000);
   found.stale += loadValue(values, "stale");
   found.reads += loadValue(values, "ops");

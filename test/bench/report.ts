@@ -56,6 +56,7 @@ function handoverTable({ handovers, roundTrip }: Measured): string {
     "write there, read here, us",
     "write",
     "read",
+    "90 %",
     "both",
     "read/C trip",
     "read/Node trip",
@@ -63,9 +64,9 @@ function handoverTable({ handovers, roundTrip }: Measured): string {
     "both/Node trip",
     "stale",
   ];
-  const rows = handovers.map(({ pair, writeUs, readUs, totalUs, stale, reads }) => [
+  const rows = handovers.map(({ pair, writeUs, readUs, read90Us, totalUs, stale, reads }) => [
     pair,
-    ...[writeUs, readUs, totalUs].map(formatValue),
+    ...[writeUs, readUs, read90Us, totalUs].map(formatValue),
     ...[readUs, totalUs].flatMap((us) => [times(us, roundTrip.cUs), times(us, roundTrip.nodeUs)]),
     `${stale} of ${reads}`,
   ]);

@@ -103,7 +103,15 @@ describe("targets", () => {
   });
 
   it("measures the slowest pair of nodes in round trips, and leaves out what is on one node", () => {
-    const handover = (pair: string, readUs: number) => ({ pair, writeUs: 1, readUs, totalUs: readUs + 1, stale: 0, reads: 9 });
+    const handover = (pair: string, readUs: number) => ({
+      pair,
+      writeUs: 1,
+      readUs,
+      read90Us: readUs,
+      totalUs: readUs + 1,
+      stale: 0,
+      reads: 9,
+    });
     const handovers = [handover("native, one node", 900), handover("owner to other", 40), handover("other to third", 50)];
     const measured = { handovers, roundTrip: { cUs: 10, nodeUs: 20 } };
     expect(target(measured, "read of what another node wrote (C round trip)")).toEqual({ found: "5.0 (other to third)", reached: false });
@@ -120,7 +128,7 @@ describe("targets", () => {
 
 describe("what no figure makes up for", () => {
   it("is a stale read, or a message for what is cached", () => {
-    const handovers = [{ pair: "owner to other", writeUs: 1, readUs: 1, totalUs: 2, stale: 1, reads: 300 }];
+    const handovers = [{ pair: "owner to other", writeUs: 1, readUs: 1, read90Us: 1, totalUs: 2, stale: 1, reads: 300 }];
     const messages = [silent("warm stat, other", { lower: 2 }), silent("create, other", { lower: 2, mustBeNone: false })];
     expect(lies({ handovers, messages }).map(({ where }) => where)).toEqual(["owner to other", "warm stat, other"]);
     expect(lies({ handovers: [], messages: [silent("warm stat, other"), silent("uncounted", { lock: null })] })).toEqual([]);
