@@ -44,6 +44,8 @@ export interface NodeLimits {
   readonly savedRequestsPerClient: number;
   /** Messages of one peer that wait for a newer view or the end of recovery; beyond: `pause-peer` until they are used. */
   readonly savedMessagesPerPeer: number;
+  /** Resources and locks that a recovery rebuilds in one turn; the rest in the next, so that heartbeats and clients go on. */
+  readonly rebuildStepsPerTurn: number;
   /** A lock of a transaction that has waited so long is looked at for a deadlock; a second by default. */
   readonly deadlockAfterMs: number;
 }
@@ -77,6 +79,8 @@ export interface NodeBoot {
   /** The clock at the start: no ack that a former incarnation of this node gave was given later (hazard C4). */
   readonly nowMs: number;
   readonly limits?: Partial<NodeLimits>;
+  /** Lockspaces in which nothing is granted after a death before a "fence-result"; none by default. */
+  readonly fencedLockspaces?: readonly string[];
   /** How votes are counted beyond "more than half". */
   readonly quorum?: QuorumOptions;
   /** As in NodeConfiguration. */
@@ -132,6 +136,17 @@ export type NodeEvent =
   | { readonly kind: "client-requests"; readonly clientId: number; readonly requests: readonly ClientRequest[] }
   /** Its socket closed. Its locks go when every client of the cluster has answered "gone" (hazard C7). */
   | { readonly kind: "client-gone"; readonly clientId: number }
+  /**
+   * A fence device, or a person (`by`), says that this incarnation of a node is dead for sure. `failingView`: the first quorate view without
+   * it, as `status` shows it. A result for a member, or for another life or view, is refused in the log (hazards C11, M2).
+   */
+  | {
+      readonly kind: "fence-result";
+      readonly nodeid: number;
+      readonly incarnation: string;
+      readonly failingView: ViewId;
+      readonly by: string;
+    }
   /** Clean shutdown wanted: ends with effect "left" (within timeoutMs at most). Close the clients first. */
   | { readonly kind: "leave" };
 

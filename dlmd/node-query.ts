@@ -3,6 +3,7 @@ import type { ViewInfo } from "./client/api.ts";
 import type { Lkb, Resource } from "./lock/lkb.ts";
 import { modeNames } from "./lock/mode.ts";
 import type { NodeCore } from "./node.ts";
+import { viewName } from "./wire/view-id.ts";
 
 /** Resources shown; `truncated` says that there are more. */
 export const shownResources = 10_000;
@@ -17,6 +18,8 @@ export interface StatusAnswer extends ViewInfo {
   readonly state: string;
   readonly clients: number;
   readonly locks: number;
+  /** Nodes that went without a word and are not yet known to be dead; empty if no lockspace needs fencing. */
+  readonly unfenced: readonly { readonly nodeid: number; readonly incarnation: string; readonly failingView: string }[];
 }
 
 export interface NodeAnswer {
@@ -65,6 +68,7 @@ export function describeStatus(node: NodeCore, view: ViewInfo): StatusAnswer {
     state: node.membership.leaving ? "leaving" : node.recovery.explain(),
     clients: [...node.clients.all.values()].filter((client) => !client.gone).length,
     locks,
+    unfenced: node.recovery.gate.open.map(({ failingView, ...member }) => ({ ...member, failingView: viewName(failingView) })),
   };
 }
 

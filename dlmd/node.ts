@@ -25,7 +25,6 @@ import { Clients } from "./node-clients.ts";
 import { describeLocks, describeNodes, describeStatus } from "./node-query.ts";
 import { Outbox } from "./outbox.ts";
 import { defaultPlockLimits, PlockService } from "./plock/service.ts";
-import { startRebuild } from "./recovery/rebuild.ts";
 import { Recovery } from "./recovery/recovery.ts";
 import { maxNodes } from "./wire/order-datagram.ts";
 import type { PeerMessage } from "./wire/peer.ts";
@@ -38,6 +37,7 @@ export const defaultLimits: NodeLimits = {
   savedRequestsPerClient: 4096,
   savedMessagesPerPeer: 65_536,
   deadlockAfterMs: 1000,
+  rebuildStepsPerTurn: 4096,
 };
 
 export function createNode(boot: NodeBoot): Node {
@@ -87,7 +87,12 @@ export class NodeCore implements Node {
     this.plocks = new PlockService(boot.nodeid, host, this.limits);
     this.engine = new BuiltinEngine(boot, host);
     this.clients = new Clients(boot, this.locks, this.plocks, this.#asks, this.limits.savedRequestsPerClient, host);
-    this.recovery = new Recovery(boot.nodeid, this.locks, host, this.limits.savedMessagesPerPeer, boot.timeoutMs);
+    this.recovery = new Recovery(boot.nodeid, this.locks, host, {
+      heldLimit: this.limits.savedMessagesPerPeer,
+      timeoutMs: boot.timeoutMs,
+      stepsPerTurn: this.limits.rebuildStepsPerTurn,
+      fencedLockspaces: boot.fencedLockspaces ?? [],
+    });
   }
 
   get membership(): Membership {
@@ -127,13 +132,12 @@ export class NodeCore implements Node {
       crowding: () => {
         for (const client of this.clients.all.values()) this.clients.adjustPause(client);
       },
-      crowded: () => this.recovery.crowded,
+      crowded: () => this.recovery.pairs.crowded,
       stored: () => this.membership.stored,
       clientsBusy: () => this.#asks.recoveryBusy,
-      rebuild: (change) => {
-        startRebuild(this.locks, this.clients.all.values(), change, send);
-        this.plocks.startRebuild(change.members);
-      },
+      clients: () => this.clients.all.values(),
+      leftCleanly: (nodeid, incarnation) => this.membership.peers.get(nodeid)?.left === incarnation,
+      rebuild: (members) => this.plocks.startRebuild(members),
       rebuilt: () => this.plocks.finishRebuild(),
       receive: (from, message) => {
         if (isPlockMessage(message)) this.plocks.receive(from, message);
@@ -192,6 +196,7 @@ export class NodeCore implements Node {
   nextDeadline(): number | null {
     if (this.#ended) return null;
     let deadline = Math.min(this.engine.nextDeadline(), this.clients.deadlineMs);
+    if (this.recovery.busy) return this.#nowMs;
     if (this.recovery.serving) deadline = Math.min(deadline, this.#leaseEndMs);
     const serveFromMs = this.recovery.view?.serveFromMs ?? 0;
     if (this.recovery.phase === "wait" && serveFromMs > this.#nowMs) deadline = Math.min(deadline, serveFromMs);
@@ -216,15 +221,15 @@ export class NodeCore implements Node {
       case "engine-commands":
         return this.#outbox.push({ kind: "engine-results", results: event.commands.map((command) => this.engine.command(command)) });
       case "tick":
-        this.recovery.acknowledge();
+        this.recovery.pairs.acknowledge();
         return this.membership.tick(this.#nowMs);
       case "peer-up":
-        if (this.membership.linkUp(event.nodeid, event.incarnation)) this.recovery.linkUp(event.nodeid, event.incarnation);
+        if (this.membership.linkUp(event.nodeid, event.incarnation)) this.recovery.pairs.linkUp(event.nodeid, event.incarnation);
         return;
       case "peer-down":
         if (this.membership.peers.get(event.nodeid)?.link !== event.incarnation) return;
         this.membership.linkDown(event.nodeid);
-        return this.recovery.linkDown(event.nodeid, event.incarnation);
+        return this.recovery.pairs.linkDown(event.nodeid, event.incarnation);
       case "configuration":
         this.configuration = event.configuration;
         return this.membership.configure(event.configuration);
@@ -234,6 +239,8 @@ export class NodeCore implements Node {
         return this.clients.connected(event.clientId, event.identity);
       case "client-gone":
         return this.clients.gone(event.clientId);
+      case "fence-result":
+        return this.#fenceResult(event);
       case "leave":
         this.membership.leave(this.#nowMs);
         this.#updateService();
@@ -241,6 +248,13 @@ export class NodeCore implements Node {
       default:
         assertNever(event, "event");
     }
+  }
+
+  #fenceResult({ nodeid, incarnation, failingView, by }: Extract<NodeEvent, { kind: "fence-result" }>): void {
+    const refused = this.recovery.fenced({ nodeid, incarnation, failingView });
+    const fields = { nodeid, incarnation, view: viewName(failingView), by };
+    if (refused === "") this.#outbox.push({ kind: "log", level: "info", message: "node is fenced", fields });
+    else this.#outbox.push({ kind: "log", level: "warn", message: `fence result refused: ${refused}`, fields });
   }
 
   #peerFrame(nodeid: number, view: ViewId, messages: readonly PeerMessage[]): void {

@@ -75,6 +75,9 @@ export interface Resource {
    * named its lock, and if it dies before that, what it wrote is lost.
    */
   writer: Member | null;
+  /** Of the last rebuild that has looked at it, and of the last one that gave it another master. */
+  round: number;
+  moved: number;
 }
 
 export interface Lockspace {
@@ -82,6 +85,8 @@ export interface Lockspace {
   readonly resources: Map<string, Resource>;
   /** Clients here that have it open. */
   opens: number;
+  /** Nothing is granted in it: a node that died is not yet known to be dead. */
+  blocked: boolean;
 }
 
 // One shared empty queue: most resources never have a second one.
@@ -102,6 +107,8 @@ export function newResource(lockspace: Lockspace, name: string, masterNodeid: nu
     lvbValid: true,
     lvbKnown: false,
     writer: null,
+    round: 0,
+    moved: 0,
   };
 }
 

@@ -15,8 +15,8 @@ import { type DeadlockPort, Deadlocks } from "./deadlock.ts";
 import { Holder, type LockPort } from "./holder.ts";
 import { type Lkb, newLkb } from "./lkb.ts";
 import { LockTables } from "./lock-tables.ts";
-import { masterCancel, masterConvert, masterDown, type MasterPort, masterRemove, masterRequest, writeLvb } from "./master.ts";
-import { Mode, modeCovers } from "./mode.ts";
+import { masterCancel, masterConvert, masterDown, type MasterPort, masterRemove, masterRequest, settle, writeLvb } from "./master.ts";
+import { type Mode, modeCovers } from "./mode.ts";
 
 export class LockManager implements MasterPort {
   readonly nodeid: number;
@@ -70,6 +70,16 @@ export class LockManager implements MasterPort {
   bast(lkb: Lkb, wanted: Mode): void {
     if (lkb.nodeid === this.nodeid) this.holder.bast(lkb, wanted);
     else this.#port.toPeer(lkb.nodeid, { kind: "bast", lkbId: lkb.id, grantNo: lkb.grantNo, wanted });
+  }
+
+  /** What is known of the dead has changed: lockspaces that need not wait any more grant what they can. */
+  reviewBlocked(): void {
+    for (const lockspace of this.tables.lockspaces.values()) {
+      const was = lockspace.blocked;
+      lockspace.blocked = this.tables.blocks(lockspace.name);
+      if (!was || lockspace.blocked) continue;
+      for (const resource of lockspace.resources.values()) if (resource.masterNodeid === this.nodeid) settle(this, resource);
+    }
   }
 
   // -------------------------------------------------------------------------------------------------- peer messages
@@ -141,18 +151,5 @@ export class LockManager implements MasterPort {
     if (!modeCovers(lkb.granted, m.mode)) return this.#port.protest(from, `conversion down of lock ${m.lkbId} to a higher mode`);
     writeLvb(resource, m.lvbWrite, m.lvbSeq, m.lvb);
     masterDown(this, resource, lkb, m.mode, m.grantNo);
-  }
-
-  /**
-   * While the service is stopped nothing is granted, but what holders of our resources have already done counts: their value blocks
-   * exist nowhere else (hazards H2, H3).
-   */
-  receiveStopped(from: number, m: DownMessage | UnlockMessage): void {
-    const lkb = this.tables.masteredFor.get(from)?.get(m.lkbId);
-    if (lkb === undefined) return;
-    writeLvb(lkb.resource, m.lvbWrite, m.lvbSeq, m.lvb);
-    if (m.kind === "down") lkb.granted = m.mode;
-    // Unlocked: still on its queue until the rebuild clears that, but nothing will be written by it any more.
-    else lkb.granted = lkb.granted === null ? null : Mode.NL;
   }
 }

@@ -41,6 +41,10 @@ export class LockTables {
   nowMs = 0;
   /** Between the first and the last step of a rebuild: resources without locks are kept, new ones have no known block. */
   rebuilding = false;
+  /** Counts rebuilds. */
+  round = 0;
+  /** Lockspaces in which nothing is granted. */
+  blocks: (lockspace: string) => boolean = () => false;
 
   constructor(nodeid: number) {
     this.nodeid = nodeid;
@@ -49,7 +53,7 @@ export class LockTables {
   lockspace(name: string): Lockspace {
     let lockspace = this.lockspaces.get(name);
     if (lockspace === undefined) {
-      lockspace = { name, resources: new Map(), opens: 0 };
+      lockspace = { name, resources: new Map(), opens: 0, blocked: this.blocks(name) };
       this.lockspaces.set(name, lockspace);
     }
     return lockspace;
@@ -59,6 +63,7 @@ export class LockTables {
     let resource = lockspace.resources.get(name);
     if (resource === undefined) {
       resource = newResource(lockspace, name, masterOf(this.members, lockspace.name, name));
+      resource.round = this.round;
       // Nobody holds a lock on it, so there is no block to be known.
       resource.lvbKnown = !this.rebuilding && resource.masterNodeid === this.nodeid;
       lockspace.resources.set(name, resource);
@@ -70,6 +75,7 @@ export class LockTables {
   release(resource: Resource): void {
     if (resource.held > 0 || this.rebuilding || !isIdle(resource)) return;
     const lockspace = resource.lockspace;
+    if (lockspace.resources.get(resource.name) !== resource) return;
     lockspace.resources.delete(resource.name);
     this.releaseLockspace(lockspace);
   }

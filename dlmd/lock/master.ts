@@ -37,6 +37,7 @@ function fits(resource: Resource, lkb: Lkb, mode: Mode): boolean {
 /** In which mode the locks beside it let this one be granted: as requested, in its alternative, not at all. */
 function fittingMode(resource: Resource, lkb: Lkb): Mode | null {
   const requested = lkb.requested as Mode;
+  if (resource.lockspace.blocked) return null;
   if (fits(resource, lkb, requested)) return requested;
   const other = alternativeOf(lkb.granted, requested, lkb.flags);
   return other !== null && fits(resource, lkb, other) ? other : null;

@@ -75,8 +75,11 @@ export class Channel {
 
   send(incarnation: string, view: ViewId, message: PeerMessage): void {
     this.#become(incarnation);
-    if (this.#overflowed) return;
     this.#sent++;
+    if (this.#overflowed) {
+      this.#acked = this.#sent;
+      return;
+    }
     this.#unacked.push({ view, message });
     if (this.#up && this.#resumed) this.#port.transmit(this.nodeid, view, message);
     if (this.#unacked.length > this.#limit) this.#overflow();
@@ -94,7 +97,9 @@ export class Channel {
 
   /** A new view: the peer will learn that something is missing. */
   reopen(): void {
+    if (!this.#overflowed) return;
     this.#overflowed = false;
+    if (this.#resumed) this.#port.transmit(this.nodeid, noView, { kind: "continue", first: this.#sent + 1 });
   }
 
   /** The peer is not in the view: nothing is kept for it. */

@@ -1,20 +1,23 @@
 /**
- * Locks of a new view: every node names all its locks to their new masters, and every old master hands over the value
- * blocks that it knows (Linux fs/dlm/recover.c; departures: everything is rebuilt in every view, whether or not its
- * master changed, so nothing has to be known about what the old masters knew or what was in flight between nodes).
+ * Locks of a new view (Linux fs/dlm/recover.c). Where a master survived and is still the master, its queues stay as they are, without
+ * the locks of the dead. What has another master now is named by its holders to that one, and the old master hands over the value block.
+ * If the tables of the members are not of one and the same view, or messages were lost, everything is named anew.
  *
  * Granted modes are the holders': a conversion down took effect when it was sent, so the union of what holders have is never
  * more than what the old masters granted. New requests and conversions up are queued anew (hazard H2).
+ *
+ * The work is done in steps, so that heartbeats and clients go on meanwhile.
  */
-import { CONVDEADLK, DEMOTED, VALBLK } from "../lock/flag.ts";
-import { clearQueues, type Lkb, newLkb, type Resource } from "../lock/lkb.ts";
-import type { LockManager } from "../lock/lock-manager.ts";
 import type { Client } from "../lock/client.ts";
+import { CONVDEADLK, DEMOTED, VALBLK } from "../lock/flag.ts";
+import { clearQueues, dequeue, isIdle, type Lkb, newLkb, queueOf, type Resource } from "../lock/lkb.ts";
+import type { LockManager } from "../lock/lock-manager.ts";
 import { settleRebuilt } from "../lock/master.ts";
 import { masterOf } from "../lock/mastering.ts";
 import { Mode } from "../lock/mode.ts";
-import type { OfferMessage, PeerMessage, RebuildMessage } from "../wire/peer.ts";
+import type { OfferMessage, PeerMessage, RebuildMessage } from "../wire/peer-message.ts";
 import { hasMember, type Member, noIncarnation } from "../wire/view-id.ts";
+import type { LateMessages } from "./late-messages.ts";
 
 type Send = (nodeid: number, message: PeerMessage) => void;
 
@@ -22,66 +25,249 @@ export interface Change {
   /** Members of the view whose tables the manager has. */
   readonly before: readonly Member[];
   readonly members: readonly Member[];
-  /** Messages of that member were lost with a connection. */
+  /** Messages of that member were lost. */
   readonly lossy: (nodeid: number) => boolean;
+  /** Every member has whole tables of one and the same view: what keeps its master stays where it is. */
+  readonly incremental: boolean;
 }
 
-/** Turns the tables of the last view into those of the new one and sends what others need. A still newer view may do the same again. */
-export function startRebuild(manager: LockManager, clients: Iterable<Client>, change: Change, send: Send): void {
-  const { members } = change;
-  manager.tables.rebuilding = true;
-  manager.tables.members = members;
-  manager.tables.masteredFor.clear();
-  const elsewhere = new Map(manager.tables.heldElsewhere);
-  manager.tables.heldElsewhere.clear();
-  for (const lockspace of manager.tables.lockspaces.values()) {
-    for (const resource of lockspace.resources.values()) moveResource(manager.nodeid, change, resource, send);
+export class Rebuild {
+  readonly #manager: LockManager;
+  readonly #change: Change;
+  readonly #send: Send;
+  readonly #steps: Iterator<void>;
+  readonly #survivors: ReadonlySet<number>;
+  readonly #joins: boolean;
+  /** Resources of which something changed and that are not settled; true: their value block too. */
+  readonly #touched: Map<Resource, boolean>;
+  #settling: Iterator<void> | null = null;
+
+  /** `unsettled`: the last rebuild, if it was given up; whole or not, what it has changed is yet to be settled. */
+  constructor(manager: LockManager, clients: Iterable<Client>, change: Change, late: LateMessages, unsettled: Rebuild | null, send: Send) {
+    this.#manager = manager;
+    this.#change = change;
+    this.#send = send;
+    this.#touched = new Map(unsettled === null ? [] : unsettled.#touched);
+    const { before, members } = change;
+    const tables = manager.tables;
+    this.#survivors = new Set(before.filter((member) => hasMember(members, member.nodeid, member.incarnation)).map(({ nodeid }) => nodeid));
+    this.#joins = members.some(({ nodeid }) => !this.#survivors.has(nodeid));
+    tables.rebuilding = true;
+    // First of all, and still in the old tables: what survivors had done before they stopped.
+    late.apply(
+      manager,
+      change,
+      (lockspace, name) => this.#stays(lockspace, name),
+      (resource) => this.#touch(resource),
+    );
+    tables.round++;
+    tables.members = members;
+    for (const nodeid of tables.masteredFor.keys()) if (!this.#survivors.has(nodeid)) tables.masteredFor.delete(nodeid);
+    this.#steps = this.#work(clients);
   }
-  for (const client of clients) {
-    for (const lkb of client.locks.values()) {
-      // What was being taken back is not asked for again. (Deleting the entry just visited is safe in a Map.)
-      if (lkb.canceling !== null) manager.holder.completeCancel(lkb);
-      // Its master may have demoted it already, and somebody else may have what it gave up.
-      if (lkb.granted !== null && lkb.requested !== null && (lkb.flags & CONVDEADLK) !== 0 && elsewhere.has(lkb.id)) demoteRebuilt(lkb);
-      if (lkb.granted !== null || lkb.requested !== null) nameLock(manager, lkb, send);
+
+  #touch(resource: Resource, block = false): void {
+    this.#touched.set(resource, block || this.#touched.get(resource) === true);
+  }
+
+  /** Whether the queues of a resource that this node masters stay here. */
+  #stays(lockspace: string, name: string): boolean {
+    const { incremental, before, members } = this.#change;
+    const self = this.#manager.nodeid;
+    if (!incremental || masterOf(before, lockspace, name) !== self) return false;
+    return !this.#joins || masterOf(members, lockspace, name) === self;
+  }
+
+  /** Does so many resources and locks. True: all of them are done. */
+  step(budget: number): boolean {
+    return run(this.#steps, budget);
+  }
+
+  *#work(clients: Iterable<Client>): Generator<void> {
+    for (const lockspace of this.#manager.tables.lockspaces.values()) {
+      for (const resource of lockspace.resources.values()) {
+        this.#move(resource);
+        yield;
+      }
+    }
+    for (const client of clients) {
+      // (Deleting the entry just visited is safe in a Map.)
+      for (const lkb of client.locks.values()) {
+        this.#name(lkb);
+        yield;
+      }
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------------------ resources
+
+  #move(resource: Resource): void {
+    const { tables, nodeid: self } = this.#manager;
+    if (resource.round === tables.round) return;
+    resource.round = tables.round;
+    const { members, incremental } = this.#change;
+    const old = resource.masterNodeid;
+    const survived = this.#survivors.has(old);
+    const master = survived && !this.#joins ? old : masterOf(members, resource.lockspace.name, resource.name);
+    if (incremental && survived && master === old) {
+      if (old === self) this.#purge(resource);
+      if (resource.held === 0 && isIdle(resource)) this.#touch(resource);
+      return;
+    }
+    this.#checkWriter(resource);
+    this.#touch(resource, true);
+    resource.moved = tables.round;
+    this.#forgetOthers(resource);
+    clearQueues(resource);
+    resource.masterNodeid = master;
+    if (master !== self && resource.lvbKnown) this.#offer(resource);
+  }
+
+  /** The locks of the dead go; it stays what it was otherwise. */
+  #purge(resource: Resource): void {
+    const dead: Lkb[] = [];
+    for (const queue of [resource.grantQueue, resource.convertQueue, resource.waitQueue]) {
+      for (const lkb of queue) if (!this.#survivors.has(lkb.nodeid)) dead.push(lkb);
+    }
+    if (dead.length === 0) return;
+    this.#checkWriter(resource);
+    for (const lkb of dead) dequeue(resource, queueOf(lkb), lkb);
+    this.#touch(resource);
+  }
+
+  /** Its queues are cleared: what it had of other nodes is theirs to name. */
+  #forgetOthers(resource: Resource): void {
+    const { tables, nodeid: self } = this.#manager;
+    for (const queue of [resource.grantQueue, resource.convertQueue, resource.waitQueue]) {
+      for (const lkb of queue) if (lkb.nodeid !== self) tables.masteredFor.get(lkb.nodeid)?.delete(lkb.id);
+    }
+  }
+
+  /** Whoever may have written the block since it was known here is dead: then it is not valid. */
+  #checkWriter(resource: Resource): void {
+    const { members, lossy } = this.#change;
+    const writer = resource.lvbKnown ? (this.#writerOf(resource) ?? resource.writer) : null;
+    const lost = writer !== null && (lossy(writer.nodeid) || !hasMember(members, writer.nodeid, writer.incarnation));
+    if (lost) {
+      resource.lvbValid = false;
+      resource.lvbSeq++;
+    }
+    resource.writer = lost ? null : writer;
+  }
+
+  /** The other node that may be writing the block: there is one at most, since PW and EX exclude each other. */
+  #writerOf(resource: Resource): Member | null {
+    for (const queue of [resource.grantQueue, resource.convertQueue]) {
+      for (const lkb of queue) {
+        if (lkb.nodeid === this.#manager.nodeid || lkb.granted === null || lkb.granted < Mode.PW || (lkb.flags & VALBLK) === 0) continue;
+        const { nodeid } = lkb;
+        return this.#change.before.find((member) => member.nodeid === nodeid) ?? { nodeid, incarnation: noIncarnation };
+      }
+    }
+    return null;
+  }
+
+  #offer(resource: Resource): void {
+    const { name, lockspace, lvbSeq, lvbValid, lvb, writer } = resource;
+    this.#send(resource.masterNodeid, { kind: "offer", lockspace: lockspace.name, resource: name, lvbSeq, lvbValid, lvb, writer });
+    resource.lvbKnown = false;
+    resource.lvb = null;
+    resource.writer = null;
+  }
+
+  // ---------------------------------------------------------------------------------------------------------- locks
+
+  /** One of our clients' locks, to its new master if it has one. */
+  #name(lkb: Lkb): void {
+    const { tables, holder, nodeid: self } = this.#manager;
+    const resource = lkb.resource;
+    if (resource.moved !== tables.round) return;
+    // What was being taken back is not asked for again.
+    if (lkb.canceling !== null) holder.completeCancel(lkb);
+    if (lkb.granted === null && lkb.requested === null) return;
+    const elsewhere = tables.heldElsewhere.delete(lkb.id);
+    // Its master may have demoted it already, and somebody else may have what it gave up.
+    if (elsewhere && lkb.granted !== null && lkb.requested !== null && (lkb.flags & CONVDEADLK) !== 0) demoteRebuilt(lkb);
+    lkb.waitNo = 0;
+    if (resource.masterNodeid === self) return tables.place(lkb);
+    tables.heldElsewhere.set(lkb.id, lkb);
+    this.#send(resource.masterNodeid, {
+      kind: "rebuild",
+      lkbId: lkb.id,
+      clientId: lkb.clientId,
+      lockspace: resource.lockspace.name,
+      resource: resource.name,
+      granted: lkb.granted,
+      requested: lkb.requested,
+      flags: lkb.flags,
+      grantNo: lkb.grantNo,
+      transaction: lkb.transaction,
+      waitedMs: lkb.requested === null ? 0 : Math.min(0xffffffff, Math.max(0, Math.round(tables.nowMs - lkb.sinceMs))),
+      lvbSeq: lkb.lvbSeq,
+      lvbRead: lkb.lvbRead,
+      lvbValid: lkb.lvbValid,
+      lvb: lkb.lvb,
+    });
+  }
+
+  /** False: not one of ours to master. */
+  receiveLock(from: number, m: RebuildMessage): boolean {
+    const { tables, nodeid: self } = this.#manager;
+    const resource = tables.resource(tables.lockspace(m.lockspace), m.resource);
+    // It may be here from before.
+    this.#move(resource);
+    const locks = tables.mastered(from);
+    if (resource.masterNodeid !== self || locks.has(m.lkbId) || (m.granted === null && m.requested === null)) return false;
+    this.#touch(resource, true);
+    const lkb = newLkb(resource, from, m.lkbId, null, m.clientId, 0);
+    lkb.granted = m.granted;
+    lkb.requested = m.requested;
+    lkb.flags = m.flags;
+    lkb.grantNo = m.grantNo;
+    lkb.transaction = m.transaction;
+    lkb.sinceMs = tables.nowMs - m.waitedMs;
+    lkb.lvbSeq = m.lvbSeq;
+    lkb.lvbRead = m.lvbRead;
+    lkb.lvbValid = m.lvbValid;
+    lkb.lvb = m.lvb;
+    locks.set(m.lkbId, lkb);
+    tables.place(lkb);
+    return true;
+  }
+
+  receiveOffer(m: OfferMessage): void {
+    const resource = this.#manager.tables.lockspaces.get(m.lockspace)?.resources.get(m.resource);
+    if (resource !== undefined) this.#move(resource);
+    this.#touch(receiveOffer(this.#manager, m), true);
+  }
+
+  // ------------------------------------------------------------------------------------------------------ at the end
+
+  /** All members have named their locks: value blocks are settled, what can be granted is granted. True: done. */
+  settle(budget: number): boolean {
+    this.#settling ??= this.#finish();
+    return run(this.#settling, budget);
+  }
+
+  *#finish(): Generator<void> {
+    const { tables, nodeid: self } = this.#manager;
+    tables.rebuilding = false;
+    for (const [resource, block] of this.#touched) {
+      this.#touched.delete(resource);
+      if (resource.masterNodeid === self) {
+        if (block) settleLvb(resource);
+        resource.writer = null;
+        settleRebuilt(this.#manager, resource);
+      }
+      tables.release(resource);
+      yield;
     }
   }
 }
 
-function moveResource(self: number, change: Change, resource: Resource, send: Send): void {
-  const writer = resource.lvbKnown ? (writerOf(self, change, resource) ?? resource.writer) : null;
-  const lost = writer !== null && (change.lossy(writer.nodeid) || !hasMember(change.members, writer.nodeid, writer.incarnation));
-  if (lost) {
-    resource.lvbValid = false;
-    resource.lvbSeq++;
-  }
-  resource.writer = lost ? null : writer;
-  clearQueues(resource);
-  resource.masterNodeid = masterOf(change.members, resource.lockspace.name, resource.name);
-  if (resource.masterNodeid === self || !resource.lvbKnown) return;
-  send(resource.masterNodeid, {
-    kind: "offer",
-    lockspace: resource.lockspace.name,
-    resource: resource.name,
-    lvbSeq: resource.lvbSeq,
-    lvbValid: resource.lvbValid,
-    lvb: resource.lvb,
-    writer: resource.writer,
-  });
-  resource.lvbKnown = false;
-  resource.lvb = null;
-  resource.writer = null;
-}
-
-/** The other node that may be writing the block: there is one at most, since PW and EX exclude each other. */
-function writerOf(self: number, { before }: Change, resource: Resource): Member | null {
-  for (const queue of [resource.grantQueue, resource.convertQueue]) {
-    for (const lkb of queue) {
-      if (lkb.nodeid === self || lkb.granted === null || lkb.granted < Mode.PW || (lkb.flags & VALBLK) === 0) continue;
-      return before.find((member) => member.nodeid === lkb.nodeid) ?? { nodeid: lkb.nodeid, incarnation: noIncarnation };
-    }
-  }
-  return null;
+function run(steps: Iterator<void>, budget: number): boolean {
+  for (let left = budget; left > 0; left--) if (steps.next().done === true) return true;
+  return false;
 }
 
 function demoteRebuilt(lkb: Lkb): void {
@@ -91,74 +277,16 @@ function demoteRebuilt(lkb: Lkb): void {
   lkb.grantNo = (lkb.grantNo + 1) >>> 0;
 }
 
-function nameLock(manager: LockManager, lkb: Lkb, send: Send): void {
-  const resource = lkb.resource;
-  if (resource.masterNodeid === manager.nodeid) return manager.tables.place(lkb);
-  manager.tables.heldElsewhere.set(lkb.id, lkb);
-  send(resource.masterNodeid, {
-    kind: "rebuild",
-    lkbId: lkb.id,
-    clientId: lkb.clientId,
-    lockspace: resource.lockspace.name,
-    resource: resource.name,
-    granted: lkb.granted,
-    requested: lkb.requested,
-    flags: lkb.flags,
-    grantNo: lkb.grantNo,
-    transaction: lkb.transaction,
-    waitedMs: lkb.requested === null ? 0 : Math.min(0xffffffff, Math.max(0, Math.round(manager.tables.nowMs - lkb.sinceMs))),
-    lvbSeq: lkb.lvbSeq,
-    lvbRead: lkb.lvbRead,
-    lvbValid: lkb.lvbValid,
-    lvb: lkb.lvb,
-  });
-}
-
-/** False: not one of ours to master. */
-export function receiveRebuild(manager: LockManager, from: number, m: RebuildMessage): boolean {
-  const resource = manager.tables.resource(manager.tables.lockspace(m.lockspace), m.resource);
-  const locks = manager.tables.mastered(from);
-  if (resource.masterNodeid !== manager.nodeid || locks.has(m.lkbId) || (m.granted === null && m.requested === null)) return false;
-  const lkb = newLkb(resource, from, m.lkbId, null, m.clientId, 0);
-  lkb.granted = m.granted;
-  lkb.requested = m.requested;
-  lkb.flags = m.flags;
-  lkb.grantNo = m.grantNo;
-  lkb.transaction = m.transaction;
-  lkb.sinceMs = manager.tables.nowMs - m.waitedMs;
-  lkb.lvbSeq = m.lvbSeq;
-  lkb.lvbRead = m.lvbRead;
-  lkb.lvbValid = m.lvbValid;
-  lkb.lvb = m.lvb;
-  locks.set(m.lkbId, lkb);
-  manager.tables.place(lkb);
-  return true;
-}
-
 /** Also for an offer of a view that was given up before it ran: its sender keeps the block no more. */
-export function receiveOffer(manager: LockManager, m: OfferMessage): void {
+export function receiveOffer(manager: LockManager, m: OfferMessage): Resource {
   const resource = manager.tables.resource(manager.tables.lockspace(m.lockspace), m.resource);
-  if (resource.lvbKnown && resource.lvbSeq >= m.lvbSeq) return;
+  if (resource.lvbKnown && resource.lvbSeq >= m.lvbSeq) return resource;
   resource.lvbKnown = true;
   resource.lvb = m.lvb;
   resource.lvbSeq = m.lvbSeq;
   resource.lvbValid = m.lvbValid;
   resource.writer = m.writer;
-}
-
-/** All members have named their locks: value blocks are settled, what can be granted is granted, the rest is told on. */
-export function finishRebuild(manager: LockManager): void {
-  manager.tables.rebuilding = false;
-  for (const lockspace of manager.tables.lockspaces.values()) {
-    for (const resource of lockspace.resources.values()) {
-      if (resource.masterNodeid === manager.nodeid) {
-        settleLvb(resource);
-        resource.writer = null;
-        settleRebuilt(manager, resource);
-      }
-      manager.tables.release(resource);
-    }
-  }
+  return resource;
 }
 
 /**

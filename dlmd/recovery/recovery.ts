@@ -4,39 +4,38 @@
  *   blocked   not quorate: nothing happens, the tables of the last view are kept
  *   mark      MARK to and from every member: all that survivors had sent before has arrived (hazard H3);
  *             our clients have let go of clients that are gone (hazard C7), the view is on disk; then DONE 1
- *   rebuild   all DONE 1 are in, and a quorum of the view was heard of late: every lock is named to its new master, value blocks are handed over; then DONE 2
+ *   rebuild   all DONE 1 are in, and a quorum of the view was heard of late: what moves is named to its new master (rebuild.ts); then DONE 2
  *   wait      all DONE 2 are in: until no node outside the view can be serving under a lease, and this one may (hazard C4)
- *   run       rebuilt resources are settled, what was held back is replayed
+ *   settle    value blocks are settled, what can be granted is granted; in lockspaces that need it not before the dead are fenced
+ *   run       what was held back is replayed
  *
  * A newer view starts again from any of them. Frames are sorted here: of the view, of a newer one (they wait), of the last one.
  */
+import type { Client } from "../lock/client.ts";
 import type { LockManager } from "../lock/lock-manager.ts";
 import type { View } from "../membership/membership.ts";
-import type { GrantMessage, PeerMessage, RefuseMessage } from "../wire/peer.ts";
+import type { DoneMessage, PeerMessage, Victim } from "../wire/peer-message.ts";
 import type { PlockAnswerMessage } from "../wire/peer-plock.ts";
 import { hasMember, type Member, noView, sameView, type ViewId } from "../wire/view-id.ts";
-import { Channel } from "./channel.ts";
-import { type Change, finishRebuild, receiveOffer, receiveRebuild } from "./rebuild.ts";
+import { FenceGate } from "./fence-gate.ts";
+import { LateMessages } from "./late-messages.ts";
+import { type Pair, Pairs, type PairsHost } from "./pairs.ts";
+import { Rebuild, receiveOffer } from "./rebuild.ts";
 
-/** Unacknowledged messages to a peer at which they are given up, in limits of what is saved for one. */
-const unackedShare = 4;
+export type Phase = "none" | "blocked" | "mark" | "rebuild" | "wait" | "settle" | "run";
 
-export type Phase = "none" | "blocked" | "mark" | "rebuild" | "wait" | "run";
-
-export interface RecoveryHost {
-  /** On the present connection to that node. */
-  transmit(nodeid: number, view: ViewId, message: PeerMessage): void;
-  pausePeer(nodeid: number, pause: boolean): void;
+export interface RecoveryHost extends PairsHost {
   /** The latest known of that node. */
   incarnation(nodeid: number): string | null;
-  /** `crowded` changed. */
-  crowding(): void;
   /** Our clients have not yet answered about clients that are gone. */
   clientsBusy(): boolean;
   /** That this node was in the view is on disk. */
   stored(): boolean;
-  /** Every lock of this node, to its new master. */
-  rebuild(change: Change): void;
+  clients(): Iterable<Client>;
+  /** That incarnation said that it leaves. */
+  leftCleanly(nodeid: number, incarnation: string): boolean;
+  /** File locks, to their new masters. */
+  rebuild(members: readonly Member[]): void;
   /** A message of a running view that is not about locks, or of the rebuild of file locks. */
   receive(from: number, message: PeerMessage): void;
   /** An answer of the last view to a file-lock request of this node. */
@@ -45,23 +44,22 @@ export interface RecoveryHost {
   rebuilt(): void;
   /** A quorum of the view was heard of late (hazard C4). */
   leased(): boolean;
-  /** A new view is needed. */
-  broken(why: string): void;
   protest(nodeid: number, message: string): void;
 }
 
-interface Held {
-  readonly view: ViewId;
-  readonly message: PeerMessage;
+interface Tables {
+  readonly id: ViewId;
+  readonly members: readonly Member[];
+  readonly whole: boolean;
 }
 
-interface Pair {
-  readonly channel: Channel;
-  /** Arrived and not yet to be used; of the channel's incarnation. */
-  held: Held[];
-  paused: boolean;
-  /** That its connection stays broken was said. */
-  reported: boolean;
+export interface RecoveryOptions {
+  /** Messages of one peer that wait. */
+  readonly heldLimit: number;
+  readonly timeoutMs: number;
+  /** Resources and locks that one turn rebuilds. */
+  readonly stepsPerTurn: number;
+  readonly fencedLockspaces: readonly string[];
 }
 
 export class Recovery {
@@ -73,29 +71,32 @@ export class Recovery {
   readonly #nodeid: number;
   readonly #host: RecoveryHost;
   readonly #locks: LockManager;
-  readonly #heldLimit: number;
-  readonly #pairs: Map<number, Pair> = new Map();
-  readonly #timeoutMs: number;
-  #crowded = false;
-  #nowMs = 0;
-  /** The view whose locks the manager's tables describe, complete or not. */
-  #tables: { id: ViewId; members: readonly Member[] } = { id: noView, members: [] };
-  /** Answers to this node's requests that came when its service had stopped: one for each lock at most. */
-  #late: { member: Member; message: GrantMessage | RefuseMessage | PlockAnswerMessage }[] = [];
+  readonly pairs: Pairs;
+  readonly gate: FenceGate;
+  /** The view whose locks the manager's tables describe; `whole`: every lock of its members is named. */
+  #tables: Tables = { id: noView, members: [], whole: false };
+  readonly #late: LateMessages;
+  #rebuild: Rebuild | null = null;
+  /** Named all that was to be named. */
+  #named = false;
+  readonly #steps: number;
   /** Members of the latest quorate view: a view without quorum buries nobody. */
   #survivors: readonly Member[] = [];
   readonly #lossy: Set<number> = new Set();
   readonly #marks: Set<number> = new Set();
   /** Their connection broke in this view: what came later must not be taken for all that came. */
   readonly #cut: Set<number> = new Set();
-  readonly #done: readonly [Set<number>, Set<number>] = [new Set(), new Set()];
+  readonly #done: readonly [Map<number, DoneMessage>, Map<number, DoneMessage>] = [new Map(), new Map()];
 
-  constructor(nodeid: number, locks: LockManager, host: RecoveryHost, heldLimit: number, timeoutMs: number) {
+  constructor(nodeid: number, locks: LockManager, host: RecoveryHost, options: RecoveryOptions) {
     this.#nodeid = nodeid;
     this.#locks = locks;
     this.#host = host;
-    this.#heldLimit = heldLimit;
-    this.#timeoutMs = timeoutMs;
+    this.pairs = new Pairs(host, options.heldLimit, options.timeoutMs);
+    this.#steps = options.stepsPerTurn;
+    this.#late = new LateMessages((message) => host.receiveLate(message));
+    this.gate = new FenceGate(options.fencedLockspaces);
+    locks.tables.blocks = (lockspace) => this.gate.blocks(lockspace);
   }
 
   // ---------------------------------------------------------------------------------------------------------- views
@@ -104,15 +105,10 @@ export class Recovery {
   stop(): void {
     this.stopped = true;
     const id = this.view?.id ?? noView;
-    for (const [nodeid, pair] of this.#pairs) {
-      const held = pair.held;
-      pair.held = [];
-      for (const entry of held) {
-        if (sameView(entry.view, id)) this.#receiveLate(nodeid, entry.view, entry.message);
-        else pair.held.push(entry);
-      }
-      this.#adjustPause(nodeid, pair);
-    }
+    this.pairs.review((nodeid, pair, entry) => {
+      if (sameView(entry.view, id)) this.#receiveLate(nodeid, entry.view, entry.message);
+      else pair.held.push(entry);
+    });
   }
 
   enterView(view: View): void {
@@ -123,155 +119,151 @@ export class Recovery {
     this.#done[0].clear();
     this.#done[1].clear();
     this.phase = view.quorum.quorate ? "mark" : "blocked";
-    if (view.quorum.quorate) this.#survivors = view.members;
+    if (view.quorum.quorate) {
+      this.#failed(view);
+      this.#survivors = view.members;
+    }
     if (this.phase === "mark") this.#enterMark(view);
     this.drain();
     this.advance(view.installedMs);
   }
 
   #enterMark(view: View): void {
-    for (const [nodeid, { channel }] of this.#pairs) {
-      channel.reopen();
-      if (channel.incarnation !== null && !hasMember(view.members, nodeid, channel.incarnation)) channel.forsake();
-    }
+    this.pairs.enterView(view.members);
     for (const { nodeid } of view.members) if (nodeid !== this.#nodeid) this.send(nodeid, { kind: "mark" });
   }
 
-  /** Goes on as far as possible. */
+  #failed(view: View): void {
+    const gone = this.#survivors.filter(
+      ({ nodeid, incarnation }) => !hasMember(view.members, nodeid, incarnation) && !this.#host.leftCleanly(nodeid, incarnation),
+    );
+    this.gate.failed(gone.map((member) => ({ ...member, failingView: view.id })));
+    this.#locks.reviewBlocked();
+  }
+
+  /** A node is dead for sure. "": taken, else why not. */
+  fenced(victim: Victim): string {
+    const members = this.view?.members ?? [];
+    const refused = this.gate.result(victim, members);
+    if (refused !== "") return refused;
+    for (const { nodeid } of members) if (nodeid !== this.#nodeid) this.send(nodeid, { kind: "fenced", victim });
+    this.#reviewFences();
+    return "";
+  }
+
+  #reviewFences(): void {
+    if (this.phase === "run" || this.phase === "settle") this.#locks.reviewBlocked();
+  }
+
+  /** Goes on as far as possible; a rebuild, by so much as one turn may take. */
   advance(nowMs: number): void {
-    this.#nowMs = nowMs;
-    this.#noticeBroken(nowMs);
+    this.pairs.nowMs = nowMs;
+    if (this.phase !== "blocked" && this.phase !== "none") this.pairs.noticeBroken(this.view?.members ?? []);
     const view = this.view;
     if (view === null || this.stopped) return;
-    if (this.phase === "mark" && this.#all(this.#marks) && !this.#host.clientsBusy() && this.#host.stored()) this.#tellDone(1);
+    if (this.phase === "mark" && this.#all(this.#marks) && !this.#host.clientsBusy() && this.#host.stored()) this.#tellReady();
     if (this.phase === "mark" && this.#done[0].size === view.members.length && this.#host.leased()) this.#enterRebuild(view);
-    if (this.phase === "rebuild" && this.#done[1].size === view.members.length) this.phase = "wait";
-    if (this.phase === "wait" && nowMs >= view.serveFromMs && this.#host.leased()) this.#enterRun();
+    if (this.phase === "rebuild" && this.#busyNaming()) this.#nameSome();
+    if (this.phase === "rebuild" && this.#named && this.#done[1].size === view.members.length) this.#enterWait();
+    if (this.phase === "wait" && nowMs >= view.serveFromMs && this.#host.leased()) this.#enterSettle();
+    if (this.phase === "settle" && this.#host.leased() && (this.#rebuild as Rebuild).settle(this.#steps)) this.#enterRun();
+  }
+
+  /** There is work for another turn, now. */
+  get busy(): boolean {
+    if (this.stopped) return false;
+    return (this.phase === "rebuild" && this.#busyNaming()) || (this.phase === "settle" && this.#host.leased());
   }
 
   #all(others: ReadonlySet<number>): boolean {
     return others.size === (this.view as View).members.length - 1;
   }
 
-  #tellDone(phase: 1 | 2): void {
-    const done = this.#done[phase - 1] as Set<number>;
+  #tellReady(): void {
+    const { id, whole } = this.#tables;
+    const fresh = sameView(id, noView);
+    const base = whole && this.#lossy.size === 0 ? id : noView;
+    this.#tellDone({ kind: "done", phase: 1, base, fresh, unfenced: this.gate.open, fenced: this.gate.fenced });
+  }
+
+  #tellDone(message: DoneMessage): void {
+    const done = this.#done[message.phase - 1] as Map<number, DoneMessage>;
     if (done.has(this.#nodeid)) return;
-    done.add(this.#nodeid);
-    for (const { nodeid } of (this.view as View).members) if (nodeid !== this.#nodeid) this.send(nodeid, { kind: "done", phase });
+    done.set(this.#nodeid, message);
+    for (const { nodeid } of (this.view as View).members) if (nodeid !== this.#nodeid) this.send(nodeid, message);
+  }
+
+  /** Every member that has any locks has all locks of one and the same view. */
+  #sameBase(): boolean {
+    let base: ViewId | null = null;
+    for (const message of this.#done[0].values()) {
+      if (message.fresh) continue;
+      if (sameView(message.base, noView) || (base !== null && !sameView(message.base, base))) return false;
+      base = message.base;
+    }
+    return true;
   }
 
   #enterRebuild(view: View): void {
     this.phase = "rebuild";
-    this.#deliverLate(view);
-    this.#host.rebuild({ before: this.#tables.members, members: view.members, lossy: (nodeid) => this.#lossy.has(nodeid) });
-    this.#tables = view;
+    for (const { unfenced, fenced } of this.#done[0].values()) {
+      this.gate.failed(unfenced);
+      this.gate.learn(fenced);
+    }
+    this.#locks.reviewBlocked();
+    const lossy = (nodeid: number): boolean => this.#lossy.has(nodeid);
+    const change = { before: this.#tables.members, members: view.members, lossy, incremental: this.#sameBase() };
+    this.#tables = { id: view.id, members: view.members, whole: false };
+    this.#named = false;
+    this.#rebuild = new Rebuild(this.#locks, this.#host.clients(), change, this.#late, this.#rebuild, (to, message) =>
+      this.send(to, message),
+    );
+    this.#host.rebuild(view.members);
     this.#lossy.clear();
-    this.#tellDone(2);
     this.drain();
   }
 
-  /** Only now is it sure that no view without this node has given away what it was granted. */
-  #deliverLate(view: View): void {
-    const late = this.#late;
-    this.#late = [];
-    for (const { member, message } of late) {
-      if (!hasMember(view.members, member.nodeid, member.incarnation)) continue;
-      if (message.kind === "plock-answer") this.#host.receiveLate(message);
-      else this.#locks.holder.receive(message);
-    }
+  #busyNaming(): boolean {
+    return !this.#named && !this.pairs.crowded;
+  }
+
+  #nameSome(): void {
+    if (!(this.#rebuild as Rebuild).step(this.#steps)) return;
+    this.#named = true;
+    this.#tellDone({ kind: "done", phase: 2, base: noView, fresh: false, unfenced: [], fenced: [] });
+  }
+
+  #enterWait(): void {
+    this.phase = "wait";
+    this.#tables = { ...this.#tables, whole: true };
+  }
+
+  #enterSettle(): void {
+    this.phase = "settle";
   }
 
   #enterRun(): void {
-    finishRebuild(this.#locks);
     this.#host.rebuilt();
+    this.#rebuild = null;
     this.phase = "run";
   }
 
   // ------------------------------------------------------------------------------------------------------- channels
 
-  #pair(nodeid: number): Pair {
-    let pair = this.#pairs.get(nodeid);
-    if (pair === undefined) {
-      const transmit = (to: number, view: ViewId, message: PeerMessage): void => this.#host.transmit(to, view, message);
-      const channel = new Channel(nodeid, { transmit }, this.#heldLimit * unackedShare);
-      pair = { channel, held: [], paused: false, reported: false };
-      this.#pairs.set(nodeid, pair);
-    }
-    return pair;
-  }
-
-  /** To a member of the view, in the view. Kept until it is acknowledged, whether or not there is a connection now. */
+  /** To a member of the view, in the view. */
   send(nodeid: number, message: PeerMessage): void {
     const view = this.view as View;
-    const { incarnation } = view.members.find((member) => member.nodeid === nodeid) as Member;
-    // It died: the next view will say so.
-    if (this.#host.incarnation(nodeid) !== incarnation) return;
-    const pair = this.#pair(nodeid);
-    if (pair.channel.incarnation !== incarnation) pair.held = [];
-    pair.channel.send(incarnation, view.id, message);
-    if (pair.channel.overflowed) this.#host.broken(`more than ${this.#heldLimit * unackedShare} messages to node ${nodeid} unacknowledged`);
-    else if (!this.#crowded && pair.channel.unacked > this.#heldLimit) this.#setCrowded(true);
-  }
-
-  /** So much is on its way to some peer that clients must wait. */
-  get crowded(): boolean {
-    return this.#crowded;
-  }
-
-  #setCrowded(crowded: boolean): void {
-    this.#crowded = crowded;
-    this.#host.crowding();
-  }
-
-  #thinOut(): void {
-    for (const { channel } of this.#pairs.values()) if (channel.unacked > this.#heldLimit / 2) return;
-    this.#setCrowded(false);
-  }
-
-  linkUp(nodeid: number, incarnation: string): void {
-    const pair = this.#pair(nodeid);
-    if (pair.channel.incarnation !== incarnation) pair.held = [];
-    pair.channel.linkUp(incarnation);
-    pair.paused = false;
-    pair.reported = false;
-    this.#adjustPause(nodeid, pair);
-  }
-
-  linkDown(nodeid: number, incarnation: string): void {
-    const pair = this.#pair(nodeid);
-    pair.paused = false;
-    if (pair.channel.incarnation === incarnation) pair.channel.linkDown(this.#nowMs);
-  }
-
-  /** A connection between members that stays broken past the time-out needs another view. */
-  #noticeBroken(nowMs: number): void {
-    if (this.phase === "blocked" || this.phase === "none") return;
-    for (const [nodeid, pair] of this.#pairs) {
-      const { downSinceMs, incarnation } = pair.channel;
-      if (downSinceMs === null || pair.reported || nowMs - downSinceMs < this.#timeoutMs) continue;
-      if (incarnation === null || !hasMember((this.view as View).members, nodeid, incarnation)) continue;
-      pair.reported = true;
-      this.#host.broken(`no connection to node ${nodeid} for ${this.#timeoutMs} ms`);
-    }
-  }
-
-  /** Tells peers what has arrived; from time to time. */
-  acknowledge(): void {
-    for (const { channel } of this.#pairs.values()) channel.acknowledge();
+    const member = view.members.find((member) => member.nodeid === nodeid) as Member;
+    // If it died meanwhile, the next view will say so.
+    if (this.#host.incarnation(nodeid) === member.incarnation) this.pairs.send(member, view.id, message);
   }
 
   /** `incarnation`: at the other end of the connection on which it came. */
   receiveFrame(from: number, incarnation: string, view: ViewId, messages: readonly PeerMessage[]): void {
-    const pair = this.#pair(from);
-    // Of a former life of that node.
-    if (pair.channel.incarnation !== incarnation) return;
-    for (const message of messages) {
-      const arrival = pair.channel.receive(message);
+    this.pairs.receive(from, incarnation, messages, (pair, arrival, message) => {
       if (arrival === "message") this.#route(from, pair, view, message);
       else if (arrival === "lost") this.#lose(from);
-    }
-    if (this.#crowded) this.#thinOut();
-    this.#adjustPause(from, pair);
+    });
   }
 
   /** What that node wrote may not have arrived, and what comes from it in this view must not be taken for all that came. */
@@ -298,16 +290,25 @@ export class Recovery {
         return true;
       case "done":
         if (message.phase === 2 && this.phase === "mark") return false;
-        (this.#done[message.phase - 1] as Set<number>).add(from);
+        (this.#done[message.phase - 1] as Map<number, DoneMessage>).set(from, message);
+        return true;
+      case "fenced":
+        this.gate.learn([message.victim]);
+        this.#reviewFences();
         return true;
       case "rebuild":
-        if (this.phase !== "rebuild") return false;
-        if (!receiveRebuild(this.#locks, from, message))
+        if (this.#rebuild === null || this.phase !== "rebuild") return false;
+        if (!this.#rebuild.receiveLock(from, message))
           this.#host.protest(from, `lock ${message.lkbId} named to the wrong master, or twice`);
         return true;
       case "offer":
-        if (this.phase !== "rebuild") return false;
-        receiveOffer(this.#locks, message);
+        if (this.#rebuild === null || this.phase !== "rebuild") return false;
+        this.#rebuild.receiveOffer(message);
+        return true;
+      case "refuse":
+        // A master that stays told of a cancel that came late: before its DONE 2, which must not wait behind it.
+        if (this.phase === "mark" || (this.phase === "run" && !this.serving)) return false;
+        this.#locks.receive(from, message);
         return true;
       case "plock-held":
       case "plock-again":
@@ -321,47 +322,25 @@ export class Recovery {
     }
   }
 
-  /**
-   * A message of the last view, from a survivor of it, before its MARK: what a holder gave up, a writer wrote or a master granted
-   * stands (hazards H2, H3); clients hear of grants later, in `#deliverLate`. Requests are asked again by their holders, blocking ASTs are
-   * sent again by the new masters. Frames of the dead are dropped.
-   */
+  /** A message of the last view, from a survivor of it, before its MARK (late-messages.ts). */
   #receiveLate(from: number, view: ViewId, message: PeerMessage): void {
     // Not the present connection: the message may have come on one that is gone.
-    const { incarnation } = this.#pair(from).channel;
+    const { incarnation } = this.pairs.get(from).channel;
     if (incarnation === null || !hasMember(this.#survivors, from, incarnation)) return;
     if (message.kind === "offer" && (sameView(view, this.#tables.id) || view.epoch > this.#tables.id.epoch)) {
-      return receiveOffer(this.#locks, message);
-    }
-    if (!sameView(view, this.#tables.id)) return;
-    if (message.kind === "down" || message.kind === "unlock") this.#locks.receiveStopped(from, message);
-    else if (message.kind === "grant" || message.kind === "refuse" || message.kind === "plock-answer")
-      this.#late.push({ member: { nodeid: from, incarnation }, message });
+      receiveOffer(this.#locks, message);
+    } else if (sameView(view, this.#tables.id)) this.#late.add({ nodeid: from, incarnation }, message);
   }
 
   /** Looks again at what waits, in order. */
   drain(): void {
-    for (const [nodeid, pair] of this.#pairs) {
-      if (pair.held.length === 0) continue;
-      const held = pair.held;
-      pair.held = [];
-      for (const { view, message } of held) this.#route(nodeid, pair, view, message);
-      this.#adjustPause(nodeid, pair);
-    }
-  }
-
-  /** Beyond the limit the peer's connection is not read: it waits, nothing is dropped. */
-  #adjustPause(nodeid: number, pair: Pair): void {
-    const pause = pair.held.length > this.#heldLimit;
-    if (pause === pair.paused) return;
-    pair.paused = pause;
-    this.#host.pausePeer(nodeid, pause);
+    this.pairs.review((nodeid, pair, { view, message }) => this.#route(nodeid, pair, view, message));
   }
 
   /** What recovery waits for, in words. */
   explain(): string {
     const view = this.view;
-    const missing = (have: ReadonlySet<number>): string =>
+    const missing = (have: { has(nodeid: number): boolean }): string =>
       (view?.members ?? [])
         .map((member) => member.nodeid)
         .filter((nodeid) => nodeid !== this.#nodeid && !have.has(nodeid))
@@ -381,7 +360,12 @@ export class Recovery {
         return `recovering: waiting for the locks of nodes ${missing(this.#done[1])}`;
       case "wait":
         return "recovering: waiting until no node outside the view can be serving";
+      case "settle":
+        return "recovering: granting what can be granted";
       case "run":
+        if (this.serving && this.gate.open.length > 0) {
+          return `running; lockspaces that need fencing wait until nodes ${this.gate.open.map(({ nodeid }) => nodeid).join(" ")} are fenced`;
+        }
         return this.serving ? "running" : "waiting: too long since a quorum of the view was heard";
     }
   }

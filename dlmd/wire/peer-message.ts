@@ -6,7 +6,7 @@
  */
 import type { PlockMessage } from "./peer-plock.ts";
 import type { Mode } from "../lock/mode.ts";
-import type { Member } from "./view-id.ts";
+import type { Member, ViewId } from "./view-id.ts";
 
 /** What happens to the value block at a write point. */
 export type LvbWrite = "none" | "write" | "invalidate";
@@ -37,6 +37,22 @@ export interface AckMessage {
 export interface DoneMessage {
   readonly kind: "done";
   readonly phase: 1 | 2;
+  /** Phase 1: the view whose locks the sender's tables describe, every one of them; no view: they are not whole. */
+  readonly base: ViewId;
+  /** Phase 1: its tables are empty, because it has just begun. */
+  readonly fresh: boolean;
+  /** Phase 1: nodes that are not yet known to be dead, and nodes that are. */
+  readonly unfenced: readonly Victim[];
+  readonly fenced: readonly Victim[];
+}
+/** A node that went without a word: `failingView` is the first quorate view without it. */
+export interface Victim extends Member {
+  readonly failingView: ViewId;
+}
+/** That node is dead for sure: its fence said so, or a person. */
+export interface FencedMessage {
+  readonly kind: "fenced";
+  readonly victim: Victim;
 }
 /** A client of the sender is gone: ask yours to stop serving it (hazard C7). */
 export interface ClientGoneMessage {
@@ -210,6 +226,7 @@ export type PeerMessage =
   | ContinueMessage
   | AckMessage
   | DoneMessage
+  | FencedMessage
   | ClientGoneMessage
   | ClientGoneAckMessage
   | RequestMessage

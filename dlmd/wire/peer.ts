@@ -7,7 +7,7 @@
 import { ByteReader, ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
 import { isMode, type Mode } from "../lock/mode.ts";
-import { type Hop, type LockName, lvbWrites, maxHops, type PeerMessage, probeSteps, refusals } from "./peer-message.ts";
+import { type Hop, type LockName, lvbWrites, maxHops, type PeerMessage, probeSteps, refusals, type Victim } from "./peer-message.ts";
 import { plockRows } from "./peer-plock.ts";
 import { type Member, noIncarnation, readIncarnation, readViewId, type ViewId, writeIncarnation, writeViewId } from "./view-id.ts";
 
@@ -20,6 +20,8 @@ export const maxLvbBytes = 256;
 export const maxFrameBytes: number = 4 * 1024 * 1024;
 /** `encodeFrames` starts another frame at this length, far below maxFrameBytes. */
 const softFrameBytes = 256 * 1024;
+/** In one list. */
+const maxVictims = 1024;
 
 interface Row<M> {
   readonly type: number;
@@ -105,6 +107,23 @@ function readPath(r: ByteReader): Hop[] {
   }));
 }
 
+function writeVictims(w: ByteWriter, victims: readonly Victim[]): void {
+  w.u16(victims.length);
+  for (const { nodeid, incarnation, failingView } of victims) writeViewId(writeIncarnation(w.u16(nodeid), incarnation), failingView);
+}
+
+function readVictims(r: ByteReader): Victim[] {
+  const victims = r.u16();
+  if (victims > maxVictims) throw new WireError(`${victims} fenced nodes, at most ${maxVictims} allowed`);
+  return Array.from({ length: victims }, () => ({ nodeid: r.u16(), incarnation: readIncarnation(r), failingView: readViewId(r) }));
+}
+
+function readOneVictim(r: ByteReader): Victim {
+  const [victim] = readVictims(r);
+  if (victim === undefined) throw new WireError("a fenced node expected, found none");
+  return victim;
+}
+
 const table: Table = {
   ...plockRows,
   mark: { type: 1, encode: () => {}, decode: () => ({ kind: "mark" }) },
@@ -113,13 +132,18 @@ const table: Table = {
   ack: { type: 20, encode: (w, m) => w.u64(m.received), decode: (r) => ({ kind: "ack", received: r.u64() }) },
   done: {
     type: 2,
-    encode: (w, m) => w.u8(m.phase),
+    encode: (w, m) => {
+      writeViewId(w.u8(m.phase), m.base).bool(m.fresh);
+      writeVictims(w, m.unfenced);
+      writeVictims(w, m.fenced);
+    },
     decode: (r) => {
       const phase = r.u8();
       if (phase !== 1 && phase !== 2) throw new WireError(`recovery phase ${phase}: 1 or 2 expected`);
-      return { kind: "done", phase };
+      return { kind: "done", phase, base: readViewId(r), fresh: r.bool(), unfenced: readVictims(r), fenced: readVictims(r) };
     },
   },
+  fenced: { type: 21, encode: (w, m) => writeVictims(w, [m.victim]), decode: (r) => ({ kind: "fenced", victim: readOneVictim(r) }) },
   "client-gone": {
     type: 3,
     encode: (w, m) => w.u32(m.clientId),

@@ -75,7 +75,7 @@ export class SimNode {
       lineage: this.storedLineage,
       seed: random.int(2 ** 32),
       nowMs: agenda.nowMs,
-      limits: { savedRequestsPerClient: 8, savedMessagesPerPeer: 40, deadlockAfterMs: 30 },
+      limits: { savedRequestsPerClient: 8, savedMessagesPerPeer: 40, deadlockAfterMs: 30, rebuildStepsPerTurn: 1 + random.int(8) },
     });
   }
 

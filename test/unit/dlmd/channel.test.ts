@@ -119,6 +119,18 @@ describe("the channel of a pair", () => {
     expect([p.got[1], p.lost]).toEqual([[7], [1]]);
   });
 
+  it("says so on a connection that stays, too", () => {
+    const p = pair(5);
+    p.up();
+    p.flow();
+    for (let n = 1; n <= 8; n++) p.send(0, n);
+    p.deliver(1, 3);
+    p.ends[0].reopen();
+    p.send(0, 9);
+    p.flow();
+    expect([p.got[1], p.lost]).toEqual([[1, 2, 3, 4, 5, 6, 9], [1]]);
+  });
+
   it("a new life of the peer begins at nothing", () => {
     const p = pair();
     p.up();

@@ -9,7 +9,7 @@ import { settleLvb } from "../../../dlmd/recovery/rebuild.ts";
 const block = (n: number): Uint8Array => new Uint8Array([n]);
 
 function rebuilt(known: { seq: number; valid: boolean; lvb: Uint8Array } | null, ...locks: (Partial<Lkb> & { granted: Mode })[]): Resource {
-  const resource = newResource({ name: "v", resources: new Map(), opens: 0 }, "r", 1);
+  const resource = newResource({ name: "v", resources: new Map(), opens: 0, blocked: false }, "r", 1);
   locks.forEach((lock, i) => {
     resource.grantQueue = [...resource.grantQueue, Object.assign(newLkb(resource, 2, i, null, 1, 0), lock)];
   });
@@ -54,7 +54,7 @@ describe("conversions after a recovery", () => {
       bast: () => {},
       nextWaitNo: () => 1,
     };
-    const resource = newResource({ name: "v", resources: new Map(), opens: 0 }, "r", 1);
+    const resource = newResource({ name: "v", resources: new Map(), opens: 0, blocked: false }, "r", 1);
     const add = (id: number, granted: Mode, requested: Mode | null): Lkb => {
       const lkb = Object.assign(newLkb(resource, 2, id, null, 1, 0), { granted, requested, unordered: requested !== null });
       const queue = requested === null ? "grantQueue" : "convertQueue";

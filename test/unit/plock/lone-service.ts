@@ -47,7 +47,7 @@ export class LoneService {
 
   connect(id: number): Client {
     const client = newClient(id);
-    client.lockspaces.set(7, { name: "test", resources: new Map(), opens: 1 });
+    client.lockspaces.set(7, { name: "test", resources: new Map(), opens: 1, blocked: false });
     return client;
   }
 

@@ -4,12 +4,12 @@ import { maxOffset, type PlockOwner } from "../../../dlmd/plock/range.ts";
 import type { PlockEdge, PlockMessage } from "../../../dlmd/wire/peer-plock.ts";
 import type { Datagram } from "../../../dlmd/wire/datagram.ts";
 import type { Hello, PeerMessage } from "../../../dlmd/wire/peer.ts";
-import type { ViewId } from "../../../dlmd/wire/view-id.ts";
+import type { Member, ViewId } from "../../../dlmd/wire/view-id.ts";
 
 export const view: ViewId = { epoch: 0x1_0000_0007, proposer: 0x1234, incarnation: "0123456789abcdef" };
 const lineage: ViewId = { epoch: 6, proposer: 2, incarnation: "00000000000000ff" };
 const sender = { from: 3, incarnation: "fedcba9876543210" };
-const members = [
+const members: [Member, Member] = [
   { nodeid: 3, incarnation: "fedcba9876543210" },
   { nodeid: 65535, incarnation: "0000000000000001" },
 ];
@@ -104,7 +104,8 @@ export const peerMessages: readonly PeerMessage[] = [
   { kind: "continue", first: 0x2_0000_0002 },
   { kind: "ack", received: 0x2_0000_0003 },
   ...plockMessages,
-  { kind: "done", phase: 2 },
+  { kind: "done", phase: 2, base: view, fresh: true, unfenced: [{ ...members[0], failingView: lineage }], fenced: [] },
+  { kind: "fenced", victim: { ...members[1], failingView: view } },
   { kind: "client-gone", clientId: 0xfffffffe },
   { kind: "client-gone-ack", clientId: 17 },
   { kind: "request", lkbId: 5, clientId: 6, lockspace: "volume", resource: "i:1:2", mode: Mode.PR, flags: 5, transaction: 0x80000001 },
@@ -154,7 +155,7 @@ export const peerMessages: readonly PeerMessage[] = [
     lvbValid: true,
     lvb: new Uint8Array(0),
   },
-  { kind: "offer", lockspace: "volume", resource: "i:1:2", lvbSeq: 9, lvbValid: true, lvb, writer: members[0] ?? null },
+  { kind: "offer", lockspace: "volume", resource: "i:1:2", lvbSeq: 9, lvbValid: true, lvb, writer: members[0] },
 ];
 
 export const hello: Hello = {
