@@ -80,7 +80,7 @@ export class PlockCluster {
 
   #connect(node: SimPlockNode): void {
     const client = newClient(this.#nextClientId++);
-    client.lockspaces.set(1, { name: "sim", resources: new Map(), opens: 1 });
+    client.lockspaces.set(1, { name: "sim", resources: new Map(), opens: 1, blocked: false });
     const sim = new SimPlockClient({
       nodeid: node.nodeid,
       clientId: client.id,
