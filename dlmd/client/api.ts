@@ -6,6 +6,7 @@
  * a grant is never seen before it. A callback must not throw.
  */
 import type { Mode } from "../lock/mode.ts";
+import type { FileLocks } from "./file-lock-api.ts";
 
 /** Bits of a request, with the numbers of dlmconstants.h (DLM_LKF_*). What does not go together ends with error EINVAL. */
 export const LockFlag = {
@@ -169,6 +170,8 @@ export interface DlmClient {
   readonly view: ViewInfo;
   /** Joins the lockspace (created at first use). Names: at most 64 bytes. */
   lockspace(name: string): Promise<Lockspace>;
+  /** File locks of that lockspace (file-lock-api.ts): opens it if it is not open yet. */
+  fileLocks(lockspace: string): Promise<FileLocks>;
   /** dlmd's own state as plain data, for `coverlay status`, `nodes`, `locks`. */
   query(what: "status" | "nodes" | "locks"): Promise<unknown>;
   /**

@@ -7,6 +7,8 @@ import { OperatingError } from "../base/error.ts";
 import { type ClientMessage, LOCAL_VERSION, type QueryWhat, type ServerMessage } from "../wire/local.ts";
 import type { ClusterInfo, ConnectDlm, DlmClient, DlmClientHandlers, Lock, LockHandlers, Lockspace, ViewInfo } from "./api.ts";
 import { Connection } from "./connection.ts";
+import { ClientFileLocks, FileLockRequests } from "./file-lock.ts";
+import type { FileLocks } from "./file-lock-api.ts";
 import { ClientLock, checkName } from "./lock.ts";
 
 /** dlmd accepts at once; if not, it hangs. */
@@ -68,12 +70,14 @@ class Client implements DlmClient {
   readonly #connection: Connection;
   readonly #handlers: DlmClientHandlers;
   readonly #pending = new Map<number, Pending>();
+  readonly #fileLocks: FileLockRequests;
   readonly #lockspaces = new Map<string, Promise<ClientLockspace>>();
   /** Of lockspaces and queries alike. */
   #nextId = 1;
 
   constructor(connection: Connection, handlers: DlmClientHandlers, info: ClusterInfo, view: ViewInfo) {
     this.#connection = connection;
+    this.#fileLocks = new FileLockRequests((request) => connection.send(request));
     this.#handlers = handlers;
     this.info = info;
     this.view = view;
@@ -81,6 +85,14 @@ class Client implements DlmClient {
   }
 
   lockspace(name: string): Promise<Lockspace> {
+    return this.#open(name);
+  }
+
+  async fileLocks(lockspace: string): Promise<FileLocks> {
+    return new ClientFileLocks(this.#fileLocks, (await this.#open(lockspace)).lockspaceId);
+  }
+
+  #open(name: string): Promise<ClientLockspace> {
     checkName("a lockspace's name", name);
     const known = this.#lockspaces.get(name);
     if (known !== undefined) return known;
@@ -108,7 +120,9 @@ class Client implements DlmClient {
   }
 
   async close(): Promise<void> {
-    this.#rejectPending(new OperatingError("the connection to dlmd was closed here", { code: "closed" }));
+    const reason = new OperatingError("the connection to dlmd was closed here", { code: "closed" });
+    this.#rejectPending(reason);
+    this.#fileLocks.end(reason);
     await this.#connection.end();
   }
 
@@ -141,6 +155,9 @@ class Client implements DlmClient {
       case "answer":
         this.#settle(message.queryId).resolve(JSON.parse(Buffer.from(message.json).toString()));
         return;
+      case "plock-result":
+        this.#fileLocks.receive(message);
+        return;
       case "purged":
         if (message.error === "") this.#settle(message.purgeId).resolve(message.locks);
         else this.#settle(message.purgeId).reject(new OperatingError(message.error, { code: "purge-refused" }));
@@ -163,6 +180,7 @@ class Client implements DlmClient {
 
   disconnected(reason: Error): void {
     this.#rejectPending(reason);
+    this.#fileLocks.end(reason);
     this.#handlers.disconnected(reason);
   }
 }

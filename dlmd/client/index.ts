@@ -11,6 +11,15 @@ export type {
   RequestOptions,
   ViewInfo,
 } from "./api.ts";
+export type {
+  FileLockConflict,
+  FileLockOwner,
+  FileLockRange,
+  FileLockRequest,
+  FileLocks,
+  FileLockStatus,
+  FileLockWanted,
+} from "./file-lock-api.ts";
 export { LockFlag } from "./api.ts";
 export { connectDlm } from "./client.ts";
 export { type ConvertOptions, type HeldLock, type TakeOptions, takeLock } from "./held-lock.ts";
