@@ -362,7 +362,10 @@ export class Ordering {
       this.#submitAll(nowMs);
       this.#resendLater(resendMs, nowMs);
     }
-    if (this.#sequencer !== null) return;
+    if (this.#sequencer !== null) {
+      this.#ackAtMs = Number.POSITIVE_INFINITY;
+      return;
+    }
     const { received } = this.#receiver;
     if (received > this.#acked && this.#ackAtMs === Number.POSITIVE_INFINITY) this.#ackAtMs = nowMs + ackDelayMs;
     if (received - this.#acked < ackEvery && nowMs < this.#ackAtMs) return;

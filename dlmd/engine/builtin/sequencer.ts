@@ -82,7 +82,8 @@ export class Sequencer {
   gaps(delayMs: number, nowMs: number): { nodeid: number; range: Range }[] {
     const asks: { nodeid: number; range: Range }[] = [];
     for (const source of this.#sources) {
-      if (source.gapSinceMs === null || nowMs - source.gapSinceMs < delayMs) continue;
+      // As `gapDeadline` says it, to the last bit.
+      if (source.gapSinceMs === null || nowMs < source.gapSinceMs + delayMs) continue;
       source.gapSinceMs = nowMs;
       const from = source.lastN + 1;
       let to = from;

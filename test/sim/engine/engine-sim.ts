@@ -19,6 +19,10 @@ export interface EngineSimOptions {
   readonly timeoutMs?: number;
   readonly quorum?: QuorumOptions;
   readonly votes?: readonly number[];
+  /** False: messages are not those that checker.ts knows. */
+  readonly checked?: boolean;
+  /** Heartbeats are not lost, so that all hear each other from the same moment on. */
+  readonly steady?: boolean;
 }
 
 export class EngineSim {
@@ -34,9 +38,14 @@ export class EngineSim {
   readonly cut: Set<string> = new Set();
   steps = 0;
   datagrams = 0;
-  readonly #trace: string[] = [];
+  #nowMs = 0;
+  #stepsNow = 0;
+  readonly #checked: boolean;
+  readonly #steady: boolean;
+  // Put into words only when they are wanted.
+  readonly #trace: (() => string)[] = [];
 
-  constructor({ seed, nodes, timeoutMs = 300, quorum = plainQuorum, votes }: EngineSimOptions) {
+  constructor({ seed, nodes, timeoutMs = 300, quorum = plainQuorum, votes, checked = true, steady = false }: EngineSimOptions) {
     this.random = new Random(seed);
     this.timeoutMs = timeoutMs;
     this.quorum = quorum;
@@ -46,6 +55,8 @@ export class EngineSim {
       address: "",
       votes: votes?.[i] ?? 1,
     }));
+    this.#checked = checked;
+    this.#steady = steady;
     this.checker = new EngineChecker(this);
     this.nodes = this.configs.map(({ nodeid }) => new EngineSimNode(this, nodeid));
   }
@@ -65,7 +76,7 @@ export class EngineSim {
       if (typeof to === "object" && !to.includes(node.nodeid)) continue;
       this.datagrams++;
       for (let copies = random.chance(weather.duplicate) ? 2 : 1; copies > 0; copies--) {
-        if (random.chance(weather.loss)) continue;
+        if (!(this.#steady && message.kind === "heartbeat") && random.chance(weather.loss)) continue;
         const delayMs = random.chance(weather.late) ? random.between(0, weather.maxDelayMs) : random.between(0.02, 0.2);
         agenda.at(agenda.nowMs + delayMs, () => {
           if (!this.cut.has(`${from.nodeid}>${node.nodeid}`)) node.arrive(decodeDatagram(bytes));
@@ -83,10 +94,13 @@ export class EngineSim {
     this.checker.installed(node, view);
   }
   told(node: EngineSimNode, event: EngineEvent): void {
-    this.checker.told(node, event);
+    if (this.#checked) this.checker.told(node, event);
   }
   stepped(): void {
     this.steps++;
+    this.#stepsNow = this.agenda.nowMs === this.#nowMs ? this.#stepsNow + 1 : 0;
+    this.#nowMs = this.agenda.nowMs;
+    if (this.#stepsNow > 20_000) this.fail("a node asks to be woken at once again and again");
     this.checker.stepped();
   }
 
@@ -114,10 +128,13 @@ export class EngineSim {
   /** Runs until the condition holds; false: it did not within that time. */
   runUntil(condition: () => boolean, limitMs: number): boolean {
     const endMs = this.agenda.nowMs + limitMs;
-    while (!condition()) {
-      if (this.agenda.nowMs >= endMs || !this.agenda.step()) return condition();
+    while (this.agenda.nowMs < endMs) {
+      if (condition()) return true;
+      // Looked at once for each moment, not for each step.
+      const atMs = this.agenda.nowMs;
+      while (this.agenda.nowMs < atMs + 0.1 && this.agenda.step());
     }
-    return true;
+    return condition();
   }
 
   run(ms: number): void {
@@ -128,20 +145,27 @@ export class EngineSim {
   // ---------------------------------------------------------------------------------------------------------- trace
 
   trace(text: string): void {
-    this.#trace.push(`${this.agenda.nowMs.toFixed(2)} ${text}`);
-    if (this.#trace.length > 2 * kept) this.#trace.splice(0, kept);
+    this.#note(() => text);
+  }
+
+  #note(text: () => string): void {
+    const atMs = this.agenda.nowMs;
+    this.#trace.push(() => `${atMs.toFixed(2)} ${text()}`);
+    if (this.#trace.length > 2 * kept) this.#trace.splice(0, kept + 1);
   }
 
   traceMessage(from: number, to: unknown, message: Datagram): void {
-    if (kept === 0) return;
-    const text = JSON.stringify(message, (key, value) => {
-      if (key === "incarnation" || key === "from") return;
+    const show = (key: string, value: unknown): unknown => {
+      if (key === "incarnation" || key === "from") return undefined;
       return key === "body" ? (value as Uint8Array).byteLength : value;
-    });
-    this.trace(`${from} -> ${String(to)} ${text.slice(0, 400)}`);
+    };
+    this.#note(() => `${from} -> ${String(to)} ${JSON.stringify(message, show).slice(0, 400)}`);
   }
 
   lastEvents(): string {
-    return this.#trace.slice(-kept).join("\n");
+    return this.#trace
+      .slice(-kept)
+      .map((text) => text())
+      .join("\n");
   }
 }
