@@ -18,6 +18,7 @@ import type { Inode } from "../inode/inode.ts";
 import type { Mode } from "../../dlmd/lock/mode.ts";
 import type { Maybe } from "../lower/lower.ts";
 import type { Stamp } from "../lower/stamp.ts";
+import type { KernelSizes } from "./size-check.ts";
 
 export type PinMode = typeof Mode.PR | typeof Mode.EX;
 
@@ -36,6 +37,8 @@ export interface Want {
 }
 
 export interface Coherence {
+  /** The kernel's idea of how long files are (hazard F5). */
+  readonly sizes: KernelSizes;
   /** Pins if the lock is here and nobody waits before us. Never waits. */
   tryPin(inode: Inode, mode: PinMode): boolean;
   /** Waits for the lock, then pins. Rejects with Errno EINTR. */

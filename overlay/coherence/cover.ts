@@ -12,6 +12,7 @@ import type { Inode, InodeKind } from "../inode/inode.ts";
 import type { FileId } from "../lower/lower.ts";
 import type { Stamp } from "../lower/stamp.ts";
 import type { PinMode } from "./api.ts";
+import type { SizeEffect } from "./size-doubt.ts";
 
 /**
  * idle: pins are given as the mode allows.
@@ -68,6 +69,12 @@ export interface WriteToken {
   waiters: TokenWaiter[];
 }
 
+/** Between the notifications of a revoke, and the data requests that pass during it. */
+export interface RevokeGate {
+  /** The sentinel will not be stored in this round. False: it is being stored just now. */
+  shut(): boolean;
+}
+
 export interface Cover {
   readonly id: FileId;
   readonly key: string;
@@ -118,6 +125,18 @@ export interface Cover {
   negatives: number;
   /** Directories fought over give no entry validity until then (hazard F6). */
   hotUntil: number;
+  /** The kernel's size of this file may be wrong (size-doubt.ts) ... */
+  sizeDoubt: boolean;
+  /** Raised by whatever may make it wrong, or larger than a READ under way knows. */
+  sizeMark: number;
+  /** The size that the kernel was last told; -1: none. */
+  sizeTold: number;
+  /** ... and a reply of that effect on it may not have been taken yet; null: none. */
+  late: SizeEffect | null;
+  /** What it will make of the size is not what the size should be. */
+  lateHarms: boolean;
+  /** What cuts the notifications of a revoke short before the sentinel; null: none are being written. */
+  gate: RevokeGate | null;
   /** The kernel has its attributes with validity: told so, and nothing that changes them was done since. */
   attrTold: boolean;
   /** The first of this inode's names that were told: to be taken out when the kernel forgets it. */
@@ -166,6 +185,12 @@ export function createCover(id: FileId, key: string, kind: InodeKind): Cover {
     names: null,
     negatives: 0,
     hotUntil: 0,
+    sizeDoubt: false,
+    sizeMark: 0,
+    sizeTold: -1,
+    late: null,
+    lateHarms: false,
+    gate: null,
     attrTold: false,
     toldIn: null,
     stampMark: 0,

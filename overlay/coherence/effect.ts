@@ -42,6 +42,8 @@ export interface CoherenceState {
   readonly registering: Set<Cover | WriteToken>;
   /** Directories in "publishing", with what they still wait for. */
   readonly publishing: Map<Cover, Set<Cover | WriteToken>>;
+  /** By calling thread: the inode of which it has a late reply (size-doubt.ts). */
+  readonly lateOf: Map<number, Cover>;
   /** Locks granted so far. */
   grants: number;
   /** The mount's entry epoch, from 1; raised before INC_EPOCH is sent. */
@@ -60,6 +62,7 @@ export function createCoherenceState(): CoherenceState {
     unregistered: new Set(),
     registering: new Set(),
     publishing: new Map(),
+    lateOf: new Map(),
     grants: 0,
     epoch: 1,
     limits: { minHoldMs: 3, contendedMs: 100 },

@@ -5,7 +5,7 @@
 import { assert } from "../../dlmd/base/assert.ts";
 import { E, errnoName } from "../../dlmd/base/errno.ts";
 import type { Inode } from "../inode/inode.ts";
-import type { Cover } from "./cover.ts";
+import type { Cover, RevokeGate } from "./cover.ts";
 import type { CoherenceState, InvalidationPlan } from "./effect.ts";
 
 /** What is needed of the kernel: each writes one or more notifications and gives 0 or a negative errno for each. */
@@ -14,8 +14,8 @@ export interface KernelCaches {
   invalidatePages(fuseNodeid: number): Promise<number[]>;
   /** The pages of a range, and the attributes. */
   invalidateRange(fuseNodeid: number, offset: number, bytes: number): Promise<number[]>;
-  /** Attributes and pages, then the sentinel size (hazard F5). */
-  invalidatePagesAndSize(fuseNodeid: number): Promise<number[]>;
+  /** Attributes and pages, then the sentinel size (hazard F5), unless the gate is shut before that: -ECANCELED. */
+  invalidatePagesAndSize(fuseNodeid: number): { readonly gate: RevokeGate; readonly results: Promise<number[]> };
   /** Attributes only. */
   invalidateAttributes(fuseNodeid: number): Promise<number[]>;
   expireNames(fuseNodeid: number, names: readonly { readonly name: Buffer; readonly drop: boolean }[]): Promise<number[]>;
@@ -28,7 +28,7 @@ export interface KernelCaches {
 /** An INVAL_ENTRY that waits so long for the directory's lock is left behind, and INC_EPOCH does its work (hazard F6). */
 const EXPIRE_WAIT_MS = 5;
 
-const notifiedResults: ReadonlySet<number> = new Set([0, -E.ENOENT, -E.ENOTCONN, -E.ENODEV]);
+const notifiedResults: ReadonlySet<number> = new Set([0, -E.ENOENT, -E.ENOTCONN, -E.ENODEV, -E.ECANCELED]);
 
 export class Invalidation {
   readonly counts: { revokes: number; revokeRounds: number; namesExpired: number; epochs: number } = {
@@ -48,19 +48,25 @@ export class Invalidation {
     this.#closed = closed;
   }
 
-  /** One round of a revoke. True: the kernel did not find the inode. */
-  async round(cover: Cover, plan: InvalidationPlan): Promise<boolean> {
+  /** One round of a revoke. `missed`: the kernel did not find the inode; `cut`: somebody passed, and the sentinel was not stored. */
+  async round(cover: Cover, plan: InvalidationPlan): Promise<{ readonly missed: boolean; readonly cut: boolean }> {
     const inode = cover.inode;
     if (cover.round === 1) this.counts.revokes += 1;
     this.counts.revokeRounds += 1;
     let results: number[] = [];
     if (inode !== null) {
       if (plan.what === "pages") results = await this.#caches.invalidatePages(inode.fuseNodeid);
-      else if (plan.what === "pages-and-size") results = await this.#caches.invalidatePagesAndSize(inode.fuseNodeid);
+      else if (plan.what === "pages-and-size") results = await this.#pagesAndSize(cover, inode);
       else results = await this.#names(inode, plan);
     }
     this.#check(cover, results);
-    return results.includes(-E.ENOENT);
+    return { missed: results.includes(-E.ENOENT), cut: results.includes(-E.ECANCELED) };
+  }
+
+  #pagesAndSize(cover: Cover, inode: Inode): Promise<number[]> {
+    const { gate, results } = this.#caches.invalidatePagesAndSize(inode.fuseNodeid);
+    cover.gate = gate;
+    return results;
   }
 
   /** ENOENT is for the caller to judge (hazard F4). ENOTCONN, ENODEV: the mount is going away, and its caches with it. */

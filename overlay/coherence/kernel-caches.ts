@@ -3,7 +3,7 @@
  * for a request that this process must answer). Source: fs/fuse/dev.c, fuse_notify; fs/fuse/inode.c, fuse_reverse_inval_inode.
  */
 import { notifyIncEpoch, notifyInvalEntry, notifyInvalInode, notifyStore } from "../fuse/notify.ts";
-import type { Native } from "../native/index.ts";
+import type { Gate, Native } from "../native/index.ts";
 import { SENTINEL_SIZE } from "./sentinel.ts";
 import type { KernelCaches } from "./invalidation.ts";
 
@@ -20,8 +20,8 @@ const SENTINEL_AT = BigInt(SENTINEL_SIZE) - 1n;
 
 export function createKernelCaches(native: Native, fd: number, features: NotifyFeatures): KernelCaches {
   const writing = new Set<Promise<number[]>>();
-  const notify = (messages: Buffer[]): Promise<number[]> => {
-    const written = native.notify(fd, messages);
+  const notify = (messages: Buffer[], gate?: Gate, gateAt = 0): Promise<number[]> => {
+    const written = gate === undefined ? native.notify(fd, messages) : native.notify(fd, messages, gate, gateAt);
     writing.add(written);
     void written.finally(() => writing.delete(written));
     return written;
@@ -29,12 +29,15 @@ export function createKernelCaches(native: Native, fd: number, features: NotifyF
   return {
     invalidatePages: (fuseNodeid) => notify([notifyInvalInode(fuseNodeid, 0n, 0n)]),
     invalidateRange: (fuseNodeid, offset, bytes) => notify([notifyInvalInode(fuseNodeid, BigInt(offset), BigInt(bytes))]),
-    invalidatePagesAndSize: (fuseNodeid) =>
-      notify([
+    invalidatePagesAndSize: (fuseNodeid) => {
+      const gate = native.createGate();
+      const messages = [
         notifyInvalInode(fuseNodeid, 0n, 0n),
         notifyStore(fuseNodeid, SENTINEL_AT, SENTINEL_BYTE),
         notifyInvalInode(fuseNodeid, -1n, 0n),
-      ]),
+      ];
+      return { gate: { shut: () => native.shutGate(gate) }, results: notify(messages, gate, 1) };
+    },
     invalidateAttributes: (fuseNodeid) => notify([notifyInvalInode(fuseNodeid, -1n, 0n)]),
     expireNames: (fuseNodeid, names) =>
       notify(names.map(({ name, drop }) => notifyInvalEntry(fuseNodeid, name, !drop && features.expireEntry))),

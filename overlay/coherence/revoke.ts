@@ -17,6 +17,7 @@ import { publishBefore } from "./born.ts";
 import type { CoherenceState, InvalidationPlan } from "./effect.ts";
 import { ask, pump, tokenHeld } from "./lock-cache.ts";
 import { noteNameRevoke, planExpiry } from "./names.ts";
+import { doubtSize } from "./size-doubt.ts";
 
 /** From the second round on, data requests are held back this long times two per round, so that a round can end ... */
 const PASS_DELAY_MS = 1;
@@ -74,8 +75,10 @@ function startRound(state: CoherenceState, cover: Cover, now: number): void {
   }
   cover.round += 1;
   cover.notifying = true;
+  if (plan.what === "pages-and-size") doubtSize(cover);
   state.effects.push({ do: "invalidate", cover, plan });
   if (cover.round === 1) passData(state, cover);
+  else if (cover.waiters.some((waiter) => waiter.passes)) requestInRevoke(state, cover);
 }
 
 /** What the kernel must drop; null: nothing. */
@@ -93,10 +96,11 @@ function planInvalidation(state: CoherenceState, cover: Cover, now: number): Inv
   return { what: cover.kind === "file" ? "pages-and-size" : "pages" };
 }
 
-/** The notifications of a round were written. `missed`: the kernel did not find the inode. */
-export function handleInvalidated(state: CoherenceState, cover: Cover, missed: boolean, now: number): void {
+/** The notifications of a round were written. `missed`: the kernel did not find the inode. `cut`: the gate was shut. */
+export function handleInvalidated(state: CoherenceState, cover: Cover, missed: boolean, now: number, cut = false): void {
   assert(cover.phase === "invalidating" && cover.notifying, `${cover.key} was invalidated in phase ${cover.phase}`);
   cover.notifying = false;
+  cover.gate = null;
   if (missed && kernelKnows(cover)) {
     const delayMs = Math.min(MISS_DELAY_MS * 2 ** cover.misses, MISS_DELAY_MAX_MS);
     cover.misses += 1;
@@ -104,7 +108,7 @@ export function handleInvalidated(state: CoherenceState, cover: Cover, missed: b
     state.effects.push({ do: "timer", cover, purpose: "retry", delayMs });
     return;
   }
-  const disturbed = cover.answered > 0 || cover.pins > 0 || cover.asking !== null;
+  const disturbed = cut || cover.answered > 0 || cover.pins > 0 || cover.asking !== null;
   if (!disturbed) enterConverting(state, cover);
   else resumeRevoke(state, cover, now);
 }
@@ -137,8 +141,16 @@ export function handleTimer(state: CoherenceState, cover: Cover, now: number): v
   else pump(state, cover, now);
 }
 
-/** Lets the queued data requests pass that the held mode allows; raises the mode in place for writes of the token's holder. */
+/**
+ * Lets the queued data requests pass that the held mode allows; raises the mode in place for writes of the token's holder.
+ *
+ * Who passes is answered, and its reader may still be about to look at the page and at the size when the round ends. So the sentinel must not be
+ * stored in that round (size-doubt.ts); and if that is going on just now, which takes some microseconds and waits for no page, they stay
+ * where they are until the next round, or until the lock is here again.
+ */
 export function passData(state: CoherenceState, cover: Cover): void {
+  const passing = cover.waiters.some((waiter) => waiter.passes && modeCovers(cover.mode, waiter.mode));
+  if (passing && cover.gate !== null && !cover.gate.shut()) return;
   const kept: PinWaiter[] = [];
   let writes = false;
   for (const waiter of cover.waiters) {

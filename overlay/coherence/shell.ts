@@ -21,14 +21,17 @@ import type { CoherenceState, Effect, InvalidationPlan } from "./effect.ts";
 import { Invalidation, type KernelCaches } from "./invalidation.ts";
 import { addWaiter, holdOf, pinChild, pump, refuseWaiters, removeWaiter, tryPin, unpin, unpinData } from "./lock-cache.ts";
 import { LockRequests } from "./lock-requests.ts";
+import type { OwnInodes } from "./own-inodes.ts";
 import { dropName, exchangeNames, moveName, tellName, toldName, validName } from "./names.ts";
 import { handleInvalidated, handleRetryTimer, handleTimer } from "./revoke.ts";
+import { type KernelSizes, SizeCheck, type SizeCounters } from "./size-check.ts";
 import { closeToken, openToken } from "./write-token.ts";
 
 export interface CoherenceShellOptions {
   readonly lockspace: Lockspace;
   readonly caches: KernelCaches;
   readonly stamps: Stamps;
+  readonly ownInodes: OwnInodes;
   /** Milliseconds of a monotonic clock. */
   readonly now: () => number;
   readonly log: Log;
@@ -51,7 +54,7 @@ export interface CoherenceShell extends Coherence {
   readonly counters: CoherenceCounters;
 }
 
-export interface CoherenceCounters {
+export interface CoherenceCounters extends Readonly<SizeCounters> {
   /** Locks that dlmd has of this mount, write tokens included. */
   readonly locksHeld: number;
   readonly lockRequests: number;
@@ -87,6 +90,7 @@ class Shell implements CoherenceShell {
   readonly #covers: CoverTable;
   readonly #locks: LockRequests;
   readonly #invalidation: Invalidation;
+  readonly #sizes: SizeCheck;
   #registerTimer: NodeJS.Timeout | null = null;
   #draining = false;
   #closed = false;
@@ -102,12 +106,14 @@ class Shell implements CoherenceShell {
     this.#locks = new LockRequests({ lockspace, now, fail, told, stamps: options.stamps }, this.#state);
     this.#covers = new CoverTable(this.#state, (cover) => this.#locks.drop(cover));
     this.#invalidation = new Invalidation(options.caches, this.#state, () => this.#closed);
+    this.#sizes = new SizeCheck(options.ownInodes, this.#state);
   }
 
   get counters(): CoherenceCounters {
     return {
       ...this.#locks.counts,
       ...this.#invalidation.counts,
+      ...this.#sizes.counts,
       locksHeld: this.#locks.held,
       covers: this.#covers.size,
       unregistered: this.#state.unregistered.size,
@@ -116,6 +122,10 @@ class Shell implements CoherenceShell {
 
   createCover(id: FileId, kind: InodeKind): Cover {
     return this.#covers.take(id, kind);
+  }
+
+  get sizes(): KernelSizes {
+    return this.#sizes;
   }
 
   // --- pins
@@ -450,8 +460,9 @@ class Shell implements CoherenceShell {
   }
 
   async #invalidate(cover: Cover, plan: InvalidationPlan): Promise<void> {
-    const missed = await this.#invalidation.round(cover, plan);
-    handleInvalidated(this.#state, cover, missed && kernelKnows(cover), this.#options.now());
+    if (plan.what === "pages-and-size" && cover.late === "sets" && cover.inode !== null) await this.#sizes.settle(cover.inode);
+    const { missed, cut } = await this.#invalidation.round(cover, plan);
+    handleInvalidated(this.#state, cover, missed && kernelKnows(cover), this.#options.now(), cut);
     this.#run();
   }
 

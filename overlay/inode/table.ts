@@ -23,12 +23,21 @@ export function inodeKind(mode: number): InodeKind {
   return type === S_IFREG ? "file" : type === S_IFDIR ? "directory" : "other";
 }
 
+/** What holds READs back. */
+export interface AppendEnd {
+  heldBack(): Promise<void>;
+}
+
 /** The table's own record; the coherence layer sees the Inode in it. */
 export interface InodeRecord extends Inode {
   /** Operations that hold this record now. */
   useCount: number;
   /** Open handles with a page cache. */
   cachedOpenCount: number;
+  /** READs answered. */
+  readsAnswered: number;
+  /** An append is about to be answered, and READs may have to wait a moment for that (op/append-end.ts). */
+  appendEnd: AppendEnd | null;
   /** The link count in the last attributes seen here: a hint, for what is worth keeping. */
   nlinkHint: number;
   /** Another record with the same inode number: an older generation that the kernel has not forgotten yet. */
@@ -159,6 +168,8 @@ export class InodeTable {
       mappableCount: 0,
       useCount: 0,
       cachedOpenCount: 0,
+      readsAnswered: 0,
+      appendEnd: null,
       nlinkHint: 1,
       sibling: this.#byIno.get(id.ino) ?? null,
       cover,

@@ -11,6 +11,7 @@
         "src/calls-data.cc",
         "src/calls-name.cc",
         "src/calls-open.cc",
+        "src/calls-own.cc",
         "src/credential.cc",
         "src/device.cc",
         "src/environment.cc",

@@ -132,11 +132,28 @@ export interface Calls<R> {
   listxattr(fd: number, list: Buffer): R;
   removexattr(fd: number, name: Buffer): R;
   statfs(fd: number, statfs: Float64Array): R;
+  /**
+   * In `pool.own` only, whose threads have a working directory and descriptors of their own: on an inode of this process's own mount
+   * (overlay/coherence/own-inodes.ts), which is looked for at `mountpoint`; -EXDEV: another device than 0:`minor` is there.
+   * This one gives the size as the kernel has it, once it is at most `atMost`, or after so many milliseconds; the server is not asked.
+   */
+  lookOwnSize(mountpoint: Buffer, minor: number, fuseNodeid: number, atMost: number, timeoutMs: number): R;
+  /**
+   * Has the kernel ask the server for the attributes: a GETATTR comes from that thread. Gives the size.
+   */
+  refreshOwnSize(mountpoint: Buffer, minor: number, fuseNodeid: number): R;
+  /** Waits for the lock that the kernel has for an inode (i_rwsem): then a REMOVEXATTR comes from that thread. */
+  lockOwn(mountpoint: Buffer, minor: number, fuseNodeid: number): R;
 }
 
 /** Serving of one /dev/fuse descriptor through uv_poll; opaque. */
 export interface Device {
   readonly __device: unique symbol;
+}
+
+/** Lets through a part of a `notify`, or not; opaque. */
+export interface Gate {
+  readonly __gate: unique symbol;
 }
 
 export interface Native {
@@ -146,6 +163,8 @@ export interface Native {
     readonly metadata: Calls<Promise<number>>;
     readonly data: Calls<Promise<number>>;
     readonly sync: Calls<Promise<number>>;
+    /** For calls on the own mount: as many threads as needed, which do not have the descriptors of this process. */
+    readonly own: Calls<Promise<number>>;
   };
   /** Sets the number of threads of each pool, before its first use. */
   setPoolThreads(metadata: number, data: number, sync: number): void;
@@ -171,9 +190,13 @@ export interface Native {
   deviceWrite2(fd: number, head: Buffer, headBytes: number, body: Uint8Array, bodyAt: number, bodyBytes: number): number;
   /**
    * Writes notifications one after the other on ONE thread of the notify pool, which grows by a thread
-   * whenever all of its threads are busy (hazard F3). Each element of the result: 0 or -errno.
+   * whenever all of its threads are busy (hazard F3). Each element of the result: 0 or -errno. With a gate, messages from number
+   * `gateAt` on are written only if the gate was not shut when their turn came; else they give -ECANCELED.
    */
-  notify(fd: number, messages: readonly Buffer[]): Promise<number[]>;
+  notify(fd: number, messages: readonly Buffer[], gate?: Gate, gateAt?: number): Promise<number[]>;
+  createGate(): Gate;
+  /** False: the thread is through it already. */
+  shutGate(gate: Gate): boolean;
 
   mount(source: string, target: string, type: string, flags: number, data: string): number;
   umount(target: string, flags: number): number;
@@ -200,6 +223,8 @@ export interface Native {
   setIoFlusher(): number;
   /** unshare(CLONE_FS) of the calling thread, so that its umask is its own. Pool threads do it themselves. */
   unshareFs(): number;
+  /** Is that thread one of this process? */
+  ownsThread(tid: number): boolean;
   /** kernel release as [major, minor]. */
   kernelVersion(): [number, number];
 }

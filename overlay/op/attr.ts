@@ -1,4 +1,5 @@
 /** GETATTR, SETATTR, READLINK, STATFS, SYNCFS. */
+import { setTimeout as sleep } from "node:timers/promises";
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/lock/mode.ts";
 import type { GetattrRequest, ReadlinkRequest, SetattrRequest } from "../fuse/request.ts";
@@ -9,9 +10,15 @@ import type { Call } from "./call.ts";
 import { changed } from "./change.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
 
+/** The kernel keeps the mount busy while one of our own threads waits: not for as long as an owner is away. */
+const OWN_GETATTR_MS = 100;
+
 export function getattr(mount: Mount, call: Call, request: GetattrRequest): Maybe<void> {
   const { coherence } = mount;
   const inode = inodeOf(mount, request.fuseNodeid);
+  const own = coherence.sizes.ownGetattr(inode, call.pid);
+  if (own === "now") return getattrForRead(mount, call, inode);
+  if (own === "late") throw errnoError(E.EAGAIN);
   const pinned = (): Maybe<void> =>
     lastly(
       () => chain(mount.ahead.getattr(inode), (attr) => replyAttr(mount, call, inode, attr)),
@@ -25,6 +32,21 @@ export function getattr(mount: Mount, call: Call, request: GetattrRequest): Mayb
 function replyAttr(mount: Mount, call: Call, inode: InodeRecord, attr: Attr): void {
   inode.nlinkHint = attr.nlink;
   call.attr(attr, mount.coherence.attrValid(inode));
+  mount.coherence.sizes.toldReader(inode, attr.size);
+}
+
+/**
+ * Under the pin of the READ that waits for it (size-check.ts). If that is gone before the answer comes, and the lock too, then the kernel was
+ * notified since it asked, and drops the answer.
+ */
+async function getattrForRead(mount: Mount, call: Call, inode: InodeRecord): Promise<void> {
+  const attr = mount.lower.getattr(inode.id);
+  const came = waiting(attr) ? await Promise.race([attr, sleep(OWN_GETATTR_MS, null, { ref: false })]) : attr;
+  if (came === null) call.error(E.EAGAIN);
+  else {
+    mount.coherence.sizes.told(inode, came.size);
+    call.attr(came, mount.coherence.attrValid(inode));
+  }
 }
 
 /** The reply never carries validity: it may be installed after a revoke (hazard F4). */
@@ -32,6 +54,7 @@ export async function setattr(mount: Mount, call: Call, request: SetattrRequest)
   const { coherence, lower } = mount;
   const inode = inodeOf(mount, request.fuseNodeid);
   const { change } = request;
+  coherence.sizes.locked(inode);
   if (change.size !== undefined && change.size > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
   const file = request.fh === null ? undefined : mount.handles.get(request.fh);
   // A truncate stops the kernel's own write-back of the inode until it is answered, whatever handle it came through (hazard F1).
@@ -42,6 +65,8 @@ export async function setattr(mount: Mount, call: Call, request: SetattrRequest)
     let attr = changed(mount, call, [inode], lower.setattr(inode.id, change, file?.lowerHandle ?? null));
     if (waiting(attr)) attr = await attr;
     inode.nlinkHint = attr.nlink;
+    coherence.sizes.replied(inode, call.pid, "sets");
+    coherence.sizes.told(inode, attr.size);
     call.attr(attr, false);
   } finally {
     coherence.unpinData(inode, Mode.EX);

@@ -69,6 +69,7 @@ async function openChild(mount: Mount, call: Call, request: CreateRequest, dir: 
       const attr = truncates ? await mount.lower.getattr(child.id) : now.attr;
       const entryValid = coherence.tellEntry(dir, request.name, child);
       // The kernel installs what a CREATE says whatever it has learned since (fuse_iget without a version), and it may have this inode: hazard F4.
+      coherence.sizes.told(child, attr.size);
       if (call.create(child.fuseNodeid, attr, entryValid, false, file.fh, openFlags(file))) child.nlookup += 1;
       else forgetFile(mount, file);
       return true;

@@ -169,6 +169,7 @@ export async function link(mount: Mount, call: Call, request: LinkRequest): Prom
   const { coherence, inodes } = mount;
   const dir = inodeOf(mount, request.fuseNodeid);
   const inode = inodeOf(mount, request.targetFuseNodeid);
+  coherence.sizes.locked(inode);
   inodes.use(inode);
   try {
     const wants = [
@@ -182,6 +183,8 @@ export async function link(mount: Mount, call: Call, request: LinkRequest): Prom
       if (waiting(attr)) attr = await attr;
       inode.nlinkHint = attr.nlink;
       const entryValid = coherence.tellEntry(dir, request.name, inode);
+      coherence.sizes.replied(inode, call.pid, "sets");
+      coherence.sizes.told(inode, attr.size);
       if (call.entry(inode.fuseNodeid, attr, entryValid, false, attr.size)) inode.nlookup += 1;
     } finally {
       coherence.unpinAll(wants);

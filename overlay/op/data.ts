@@ -11,7 +11,7 @@ import { killSuidgid } from "./write.ts";
 const NOTHING = new Uint8Array(0);
 
 export async function read(mount: Mount, call: Call, request: ReadRequest): Promise<void> {
-  const { coherence } = mount;
+  const { coherence, lower } = mount;
   const file = fileOf(mount, request.fh);
   const { inode } = file;
   const mode = coherence.readMode(inode, file.writable);
@@ -24,8 +24,19 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
       call.data(NOTHING);
       return;
     }
-    let data = mount.ahead.read(inode, file.lowerHandle, request.offset, request.size);
-    if (waiting(data)) data = await data;
+    if (inode.appendEnd !== null) await inode.appendEnd.heldBack();
+    let data: Uint8Array = NOTHING;
+    for (let tries = 0; ; tries += 1) {
+      const mark = coherence.sizes.mark(inode);
+      const from = tries === 0 ? mount.ahead.read(inode, file.lowerHandle, request.offset, request.size) : null;
+      const found = from ?? lower.read(file.lowerHandle, request.offset, request.size);
+      data = waiting(found) ? await found : found;
+      if (data.byteLength >= request.size || call.interrupted) break;
+      const short = { end: request.offset + data.byteLength, exact: data.byteLength > 0, mark };
+      const confirmed = coherence.sizes.confirmEnd(inode, short, tries);
+      if (waiting(confirmed) ? await confirmed : confirmed) break;
+    }
+    inode.readsAnswered += 1;
     call.data(data);
   } finally {
     coherence.unpinData(inode, mode);
@@ -48,6 +59,7 @@ export async function fsync(mount: Mount, call: Call, request: FsyncRequest | Fs
 export async function fallocate(mount: Mount, call: Call, request: FallocateRequest): Promise<void> {
   const { coherence, lower } = mount;
   const file = fileOf(mount, request.fh);
+  coherence.sizes.locked(file.inode);
   if (request.offset + request.length > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
   const pin = coherence.pinData(file.inode, Mode.EX, file.cached, call);
   if (waiting(pin)) await pin;
@@ -55,6 +67,7 @@ export async function fallocate(mount: Mount, call: Call, request: FallocateRequ
     if (call.uid !== 0) await killSuidgid(mount, file);
     const done = changed(mount, call, [file.inode], lower.fallocate(file.lowerHandle, request.mode, request.offset, request.length));
     if (waiting(done)) await done;
+    coherence.sizes.replied(file.inode, call.pid, "raises");
     call.empty();
   } finally {
     coherence.unpinData(file.inode, Mode.EX);
@@ -84,6 +97,7 @@ export async function copyFileRange(mount: Mount, call: Call, request: CopyFileR
   const { coherence, lower } = mount;
   const source = fileOf(mount, request.fh);
   const target = fileOf(mount, request.outFh);
+  coherence.sizes.locked(target.inode);
   if (request.flags !== 0) throw errnoError(E.EINVAL);
   if (request.outOffset > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
   const wants = [
@@ -101,6 +115,7 @@ export async function copyFileRange(mount: Mount, call: Call, request: CopyFileR
     const copied = lower.copyFileRange(source.lowerHandle, request.offset, target.lowerHandle, request.outOffset, request.length);
     let bytes = changed(mount, call, [target.inode], copied);
     if (waiting(bytes)) bytes = await bytes;
+    coherence.sizes.replied(target.inode, call.pid, "raises");
     call.written(bytes);
   } finally {
     coherence.unpinAll(wants);

@@ -188,6 +188,7 @@ function answerRows(mount: Mount, call: Call, request: ReaddirRequest, dir: Inod
     if (!listing.fits(name.length)) break;
     child.nlinkHint = attr.nlink;
     const entryValid = coherence.tellEntry(dir, name, child);
+    coherence.sizes.told(child, attr.size);
     listing.addPlus(name, type, cookie, child.fuseNodeid, 0, attr, entryValid, coherence.attrValid(child));
     counted.push(child);
   }

@@ -2,6 +2,7 @@
 import { E, Errno, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/lock/mode.ts";
 import { SENTINEL_SIZE } from "../coherence/sentinel.ts";
+import { doubtSize } from "../coherence/size-doubt.ts";
 import type { ForgetRequest, LookupRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Attr, Entry, Maybe } from "../lower/lower.ts";
@@ -15,7 +16,9 @@ export function isErrno(error: unknown, errno: number): boolean {
 
 /** What the kernel is told as size of an inode whose lock is elsewhere (hazard F5). */
 export function uncoveredSize(inode: InodeRecord, attr: Attr): number {
-  return inode.kind === "file" ? SENTINEL_SIZE : attr.size;
+  if (inode.kind !== "file") return attr.size;
+  doubtSize(inode.cover);
+  return SENTINEL_SIZE;
 }
 
 /** Answered within the turn wherever nothing has to wait: so are nearly all. */
@@ -113,6 +116,7 @@ function tellChild(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, chi
   const entryValid = mount.coherence.tellEntry(dir, name, child, true);
   const attrValid = pinned && mount.coherence.attrValid(child);
   const size = pinned ? attr.size : uncoveredSize(child, attr);
+  mount.coherence.sizes.told(child, size);
   if (call.entry(child.fuseNodeid, attr, entryValid, attrValid, size)) child.nlookup += 1;
 }
 

@@ -13,10 +13,8 @@
  *    last page are dropped before the answer, and the whole range once more after it, because that last page may have been up to date
  *    before, and is then not locked and not dropped.
  *
- * After a write at a sentinel offset the kernel's size is the sentinel plus the count, until it asks again, which it does before the next
- * read(2) (AUTO_INVAL_DATA). The pages at the true place are dropped once more after the answer, because the one of the end may have been read
- * while the write was under way. What remains: a reader on this node that is in the midst of a read(2) just then can be shown zeros behind
- * the old end, once (README, what does not hold yet).
+ * The kernel's size is wrong after such a write (coherence/size-doubt.ts), so no READ may be answered between the dropping and the answer:
+ * append-end.ts.
  *
  * Before the answer means with the pin held: the READs whose pages INVAL_INODE waits for pass under it, in a revoke too.
  */
@@ -25,6 +23,7 @@ import { Mode } from "../../dlmd/lock/mode.ts";
 import { isSentinelOffset } from "../coherence/sentinel.ts";
 import type { WriteRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
+import { answerRelocated } from "./append-end.ts";
 import type { Call } from "./call.ts";
 import { changed } from "./change.ts";
 import { O_APPEND } from "./linux.ts";
@@ -40,6 +39,7 @@ interface Written {
 export async function write(mount: Mount, call: Call, request: WriteRequest): Promise<void> {
   const { coherence } = mount;
   const file = fileOf(mount, request.fh);
+  if (!request.fromCache) coherence.sizes.locked(file.inode);
   const append = !request.fromCache && ((request.flags & O_APPEND) !== 0 || isSentinelOffset(request.offset));
   if (!append && !request.fromCache && request.offset + request.data.length > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
   const pin = coherence.pinData(file.inode, Mode.EX, file.cached || request.fromCache, call);
@@ -53,13 +53,17 @@ export async function write(mount: Mount, call: Call, request: WriteRequest): Pr
     if (request.killSuidgid) await killSuidgid(mount, file);
     let written = changed(mount, call, [file.inode], mount.lower.write(file.lowerHandle, request.data, request.offset, append));
     if (waiting(written)) written = await written;
-    if (written.offset !== request.offset && written.bytes > 0) after = await dropRelocated(mount, request, file, written);
-    else if (!file.cached && file.inode.cachedOpenCount > 0) await coherence.dropPages(file.inode, written.offset, written.bytes);
+    if (written.offset !== request.offset && written.bytes > 0) {
+      after = await answerElsewhere(mount, call, request, file, written);
+      return;
+    }
+    if (!file.cached && file.inode.cachedOpenCount > 0) await coherence.dropPages(file.inode, written.offset, written.bytes);
+    coherence.sizes.replied(file.inode, call.pid, "raises");
     call.written(written.bytes);
   } finally {
     coherence.unpinData(file.inode, Mode.EX);
+    await after?.();
   }
-  if (after !== null) await after();
 }
 
 /**
@@ -93,24 +97,29 @@ export async function killSuidgid(mount: Mount, file: OpenFile): Promise<void> {
   await mount.coherence.distrust([file.inode], false);
 }
 
-/** What has to be done before the answer; gives what has to be done after it. */
-async function dropRelocated(mount: Mount, request: WriteRequest, file: OpenFile, written: Written): Promise<() => Promise<void>> {
+/** Gives what has to be done after the answer, and the pin; null: nothing. */
+async function answerElsewhere(
+  mount: Mount,
+  call: Call,
+  request: WriteRequest,
+  file: OpenFile,
+  written: Written,
+): Promise<(() => Promise<void>) | null> {
   const { coherence } = mount;
   const { inode } = file;
   const believed = { offset: request.offset, bytes: request.data.length };
-  if (isSentinelOffset(request.offset)) {
-    await coherence.dropPages(inode, written.offset, written.bytes);
-    return async () => {
-      await coherence.dropPages(inode, written.offset, written.bytes);
-    };
-  }
-  if (!file.cached) {
-    await coherence.dropPages(inode, written.offset, written.bytes);
-    return () => Promise.resolve();
+  const answer = (): void => {
+    coherence.sizes.replied(inode, call.pid, "misplaced");
+    call.written(written.bytes);
+  };
+  if (isSentinelOffset(request.offset) || !file.cached) {
+    await answerRelocated(mount, inode, written.offset, written.bytes, answer);
+    return null;
   }
   const lockedFrom = Math.floor((believed.offset + believed.bytes - 1) / PAGE_BYTES) * PAGE_BYTES;
   await dropOutside(mount, file, written, lockedFrom);
   await dropOutside(mount, file, believed, lockedFrom);
+  answer();
   return async () => {
     await coherence.dropPages(inode, believed.offset, believed.bytes);
     await coherence.dropPages(inode, written.offset, written.bytes);

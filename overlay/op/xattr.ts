@@ -63,6 +63,7 @@ async function killSetgid(mount: Mount, inode: InodeRecord): Promise<void> {
 
 export function removexattr(mount: Mount, call: Call, request: RemovexattrRequest): Promise<void> {
   const inode = inodeOf(mount, request.fuseNodeid);
+  if (mount.coherence.sizes.ownLock(inode, call.pid)) return Promise.reject(errnoError(E.ENODATA));
   return changeXattr(mount, call, inode, () => mount.lower.removexattr(inode.id, request.name));
 }
 

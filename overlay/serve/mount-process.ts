@@ -11,12 +11,14 @@ import type { Log } from "../../dlmd/base/log.ts";
 import type { DlmClient, GoneClient, VolumeConfig } from "../../dlmd/client/api.ts";
 import { connectDlm } from "../../dlmd/client/client.ts";
 import { createKernelCaches } from "../coherence/kernel-caches.ts";
+import { createOwnInodes } from "../coherence/own-inodes.ts";
 import { type CoherenceShell, createCoherenceShell } from "../coherence/shell.ts";
 import { createLocalLower, type LocalLower } from "../lower/local.ts";
 import type { Lower } from "../lower/lower.ts";
 import { createRemoteLower, type RemoteLower } from "../lower/remote.ts";
 import { createLowerServer, isOf, type LowerServer } from "../lower/server.ts";
 import { MNT_DETACH, type Native } from "../native/index.ts";
+import { connectionNumber } from "../session/connection.ts";
 import { mountSession, type Session } from "../session/device.ts";
 import { runningSystem } from "../session/system.ts";
 import type { Bit } from "../volume/bit.ts";
@@ -107,6 +109,7 @@ export class MountProcess {
         createCoherence: (fd, negotiated) => {
           this.#coherence = createCoherenceShell({
             lockspace,
+            ownInodes: createOwnInodes(native, this.options.mountpoint, connectionNumber(this.options.mountpoint) ?? 0),
             caches: createKernelCaches(native, fd, { expireEntry: negotiated.entryExpire, incEpoch: negotiated.incEpoch }),
             stamps: lower.stamps,
             now: () => performance.now(),

@@ -99,6 +99,7 @@ export class Dispatch {
   #serve(request: Operation): void {
     const { buffers, mount, interrupts, port } = this.#options;
     const call = new Call(request, port);
+    mount.coherence.sizes.heard(request.pid);
     const node = mount.inodes.get(request.fuseNodeid);
     if (node !== undefined) mount.inodes.use(node);
     const payload = request.op === "write" ? request.data : request.op === "setxattr" ? request.value : null;

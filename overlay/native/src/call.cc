@@ -261,7 +261,7 @@ napi_value callInPool(napi_env env, napi_callback_info info) {
 }
 
 bool exportRows(napi_env env, napi_value object, Pool* pool) {
-  const CallRows all[] = {openCalls(), createCalls(), nameCalls(), dataCalls()};
+  const CallRows all[] = {openCalls(), createCalls(), nameCalls(), dataCalls(), ownCalls()};
   for (const CallRows& rows : all) {
     for (size_t index = 0; index < rows.count; index++) {
       const CallRow& row = rows.rows[index];
@@ -285,7 +285,7 @@ bool exportCalls(napi_env env, napi_value exports) {
   const struct {
     const char* name;
     Pool* pool;
-  } pools[] = {{"metadata", &metadataPool()}, {"data", &dataPool()}, {"sync", &syncPool()}};
+  } pools[] = {{"metadata", &metadataPool()}, {"data", &dataPool()}, {"sync", &syncPool()}, {"own", &ownPool()}};
   for (const auto& each : pools) {
     napi_value object;
     if (napi_create_object(env, &object) != napi_ok || !exportRows(env, object, each.pool)) return false;

@@ -51,6 +51,7 @@ CallRows openCalls();
 CallRows createCalls();
 CallRows nameCalls();
 CallRows dataCalls();
+CallRows ownCalls();
 
 // Adds `sync` and `pool` to the addon's exports.
 bool exportCalls(napi_env env, napi_value exports);

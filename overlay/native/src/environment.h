@@ -29,6 +29,8 @@ class Job {
   std::shared_ptr<Environment> environment;
   napi_deferred deferred = nullptr;
   Job* next = nullptr;
+  // On its way through a second pool.
+  bool ran = false;
 };
 
 class Environment : public std::enable_shared_from_this<Environment> {

@@ -4,8 +4,10 @@
 // is stuck for ever holds no memory of JavaScript.
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #include "argument.h"
@@ -20,9 +22,21 @@ namespace {
 constexpr const char* kCall = "notify";
 constexpr uint32_t kMessagesMax = 1u << 20;
 
+// Between the notifying thread and JavaScript: whoever comes first.
+using Gate = std::atomic<int>;
+constexpr int kGateOpen = 0;
+constexpr int kGatePassed = 1;
+constexpr int kGateShut = 2;
+
 class NotifyJob : public Job {
  public:
   explicit NotifyJob(int fd) : fd_(fd) {}
+
+  // Message `at` and those after it are written only if nobody has shut the gate before.
+  void setGate(std::shared_ptr<Gate> gate, size_t at) {
+    gate_ = std::move(gate);
+    gateAt_ = at;
+  }
 
   void add(const uint8_t* data, size_t bytes) {
     if (bytes != 0) bytes_.insert(bytes_.end(), data, data + bytes);
@@ -35,6 +49,10 @@ class NotifyJob : public Job {
   void run() override {
     const uint8_t* at = bytes_.data();
     for (size_t index = 0; index < lengths_.size(); index++) {
+      if (gate_ != nullptr && index == gateAt_ && !passGate()) {
+        for (; index < lengths_.size(); index++) results_[index] = -ECANCELED;
+        return;
+      }
       ssize_t written = ::write(fd_, at, lengths_[index]);
       results_[index] = written < 0 ? -errno : 0;
       at += lengths_[index];
@@ -49,7 +67,14 @@ class NotifyJob : public Job {
   }
 
  private:
+  bool passGate() {
+    int found = kGateOpen;
+    return gate_->compare_exchange_strong(found, kGatePassed);
+  }
+
   int const fd_;
+  std::shared_ptr<Gate> gate_;
+  size_t gateAt_ = 0;
   std::vector<uint8_t> bytes_;
   std::vector<size_t> lengths_;
   std::vector<int> results_;
@@ -76,12 +101,52 @@ bool addMessages(napi_env env, napi_value array, NotifyJob* job) {
   return true;
 }
 
+bool readGate(napi_env env, napi_value value, const char* call, size_t index, std::shared_ptr<Gate>** gate) {
+  napi_valuetype type;
+  void* data = nullptr;
+  if (napi_typeof(env, value, &type) != napi_ok || type != napi_external || napi_get_value_external(env, value, &data) != napi_ok) {
+    return throwType(env, call, index, "a gate");
+  }
+  *gate = static_cast<std::shared_ptr<Gate>*>(data);
+  return true;
+}
+
+// The two arguments that may be left out.
+bool addGate(napi_env env, napi_callback_info info, NotifyJob* job) {
+  napi_value values[4];
+  size_t given = 4;
+  int64_t at;
+  std::shared_ptr<Gate>* gate;
+  if (napi_get_cb_info(env, info, &given, values, nullptr, nullptr) != napi_ok || given < 4) return true;
+  if (!readGate(env, values[2], kCall, 2, &gate) || !readInteger(env, values[3], kCall, 3, &at)) return false;
+  job->setGate(*gate, static_cast<size_t>(at));
+  return true;
+}
+
+napi_value createGate(napi_env env, napi_callback_info) {
+  auto* gate = new std::shared_ptr<Gate>(std::make_shared<Gate>(kGateOpen));
+  napi_value value = nullptr;
+  auto release = [](napi_env, void* data, void*) { delete static_cast<std::shared_ptr<Gate>*>(data); };
+  if (napi_create_external(env, gate, release, nullptr, &value) != napi_ok) delete gate;
+  return value;
+}
+
+napi_value shutGate(napi_env env, napi_callback_info info) {
+  napi_value value, result;
+  std::shared_ptr<Gate>* gate;
+  if (!readArguments(env, info, "shutGate", 1, &value) || !readGate(env, value, "shutGate", 0, &gate)) return nullptr;
+  int found = kGateOpen;
+  bool shut = (*gate)->compare_exchange_strong(found, kGateShut) || found == kGateShut;
+  napi_get_boolean(env, shut, &result);
+  return result;
+}
+
 napi_value notify(napi_env env, napi_callback_info info) {
   napi_value values[2];
   int fd;
   if (!readArguments(env, info, kCall, 2, values) || !readDescriptor(env, values[0], kCall, 0, &fd)) return nullptr;
   auto* job = new NotifyJob(fd);
-  if (!addMessages(env, values[1], job)) {
+  if (!addMessages(env, values[1], job) || !addGate(env, info, job)) {
     delete job;
     return nullptr;
   }
@@ -98,8 +163,12 @@ napi_value notify(napi_env env, napi_callback_info info) {
 }  // namespace
 
 bool exportNotify(napi_env env, napi_value exports) {
-  const napi_property_descriptor property = {"notify", nullptr, notify, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr};
-  return napi_define_properties(env, exports, 1, &property) == napi_ok;
+  const napi_property_descriptor properties[] = {
+      {"notify", nullptr, notify, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
+      {"createGate", nullptr, createGate, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
+      {"shutGate", nullptr, shutGate, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
+  };
+  return napi_define_properties(env, exports, sizeof properties / sizeof properties[0], properties) == napi_ok;
 }
 
 }  // namespace coverlay

@@ -4,24 +4,40 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
 
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+
 namespace coverlay {
 
 namespace {
 
+// include/uapi/linux/close_range.h
+constexpr unsigned kCloseRangeUnshare = 2;
+
 constexpr size_t kThreadsDefault = 4;
 // A notification may be blocked for as long as another node takes; this many at once.
 constexpr size_t kNotifyThreadsMax = 4096;
+// Each waits for a request that the serving thread answers at once, or for a page of one reader.
+constexpr size_t kOwnThreadsMax = 256;
 constexpr size_t kThreadStackBytes = 256 * 1024;
 constexpr std::chrono::seconds kIdleThreadMax{30};
 
 }  // namespace
 
 int Pool::submit(Job* job) {
+  if (finisher_ != nullptr) {
+    // Here, because a thread has the descriptors of the one that starts it.
+    std::lock_guard<std::mutex> lock(finisher_->mutex_);
+    if (finisher_->threads_ == 0 && !finisher_->startThread()) return -EAGAIN;
+  }
+  job->ran = false;
   std::lock_guard<std::mutex> lock(mutex_);
   if (queued_ >= kPoolQueueMax) return -ENOMEM;
   if (growing_) {
@@ -30,6 +46,11 @@ int Pool::submit(Job* job) {
     while (threads_ < threadsMax_ && startThread()) continue;
   }
   if (threads_ == 0) return -EAGAIN;
+  enqueue(job);
+  return 0;
+}
+
+void Pool::enqueue(Job* job) {
   job->next = nullptr;
   if (head_ == nullptr) {
     head_ = job;
@@ -39,7 +60,6 @@ int Pool::submit(Job* job) {
   tail_ = job;
   queued_++;
   wake_.notify_one();
-  return 0;
 }
 
 bool Pool::setThreads(size_t threads) {
@@ -70,6 +90,8 @@ bool Pool::startThread() {
 
 void* Pool::entry(void* pool) {
   unshare(CLONE_FS);
+  // Linux 5.9; without it the thread shares the descriptors of the process, as the others do.
+  if (static_cast<Pool*>(pool)->finisher_ != nullptr) syscall(SYS_close_range, 0u, ~0u, kCloseRangeUnshare);
   static_cast<Pool*>(pool)->work();
   return nullptr;
 }
@@ -80,8 +102,14 @@ void Pool::work() {
     Job* job = take(lock);
     if (job == nullptr) return;
     lock.unlock();
-    job->run();
-    job->environment->finish(job);
+    if (!job->ran) job->run();
+    if (finisher_ == nullptr) {
+      job->environment->finish(job);
+    } else {
+      job->ran = true;
+      std::lock_guard<std::mutex> theirs(finisher_->mutex_);
+      finisher_->enqueue(job);
+    }
     lock.lock();
     idle_++;
   }
@@ -123,6 +151,12 @@ Pool& syncPool() {
 
 Pool& notifyPool() {
   static Pool* pool = new Pool(kNotifyThreadsMax, true);
+  return *pool;
+}
+
+Pool& ownPool() {
+  static Pool* finisher = new Pool(1, false);
+  static Pool* pool = new Pool(kOwnThreadsMax, true, finisher);
   return *pool;
 }
 

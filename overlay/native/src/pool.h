@@ -17,8 +17,12 @@ constexpr size_t kPoolQueueMax = 1u << 18;
 class Pool {
  public:
   // A fixed pool starts all `threads` at the first job. A growing one starts a thread whenever all that
-  // it has are busy, up to `threads`, and lets go of those which are idle for long.
-  Pool(size_t threads, bool growing) : threadsMax_(threads), growing_(growing) {}
+  // it has are busy, up to `threads`, and lets go of those which are idle for long. With a
+  // finisher its threads have descriptors of their own, at first none: a thread that waits for our own
+  // mount must not keep /dev/fuse open, because when the process dies, closing that is what ends the wait.
+  // So they can not wake the event loop, and the finisher, a pool of one thread, does.
+  Pool(size_t threads, bool growing, Pool* finisher = nullptr)
+      : threadsMax_(threads), growing_(growing), finisher_(finisher) {}
 
   // 0, or -errno: the job was not taken.
   int submit(Job* job);
@@ -26,6 +30,7 @@ class Pool {
   bool setThreads(size_t threads);
 
  private:
+  void enqueue(Job* job);
   static void* entry(void* pool);
   void work();
   bool startThread();
@@ -35,6 +40,7 @@ class Pool {
   std::condition_variable wake_;
   size_t threadsMax_;
   bool const growing_;
+  Pool* const finisher_;
   size_t threads_ = 0;
   size_t idle_ = 0;
   size_t queued_ = 0;
@@ -47,5 +53,7 @@ Pool& metadataPool();
 Pool& dataPool();
 Pool& syncPool();
 Pool& notifyPool();
+// For calls on the own mount.
+Pool& ownPool();
 
 }  // namespace coverlay

@@ -2,7 +2,9 @@
 #include <sched.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -65,6 +67,16 @@ napi_value setIoFlusher(napi_env env, napi_callback_info) { return makeNumber(en
 
 napi_value unshareFs(napi_env env, napi_callback_info) { return makeNumber(env, resultOf(unshare(CLONE_FS))); }
 
+// tgkill(2) with signal 0: is that thread one of this process?
+napi_value ownsThread(napi_env env, napi_callback_info info) {
+  napi_value value;
+  int64_t tid;
+  if (!readArguments(env, info, "ownsThread", 1, &value) || !readInteger(env, value, "ownsThread", 0, &tid)) return nullptr;
+  napi_value result;
+  napi_get_boolean(env, tid > 0 && syscall(SYS_tgkill, getpid(), static_cast<pid_t>(tid), 0) == 0, &result);
+  return result;
+}
+
 napi_value kernelVersion(napi_env env, napi_callback_info) {
   utsname names;
   int major = 0, minor = 0;
@@ -85,6 +97,7 @@ bool exportProcess(napi_env env, napi_value exports) {
       {"setMaxDescriptors", nullptr, setMaxDescriptors, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
       {"setIoFlusher", nullptr, setIoFlusher, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
       {"unshareFs", nullptr, unshareFs, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
+      {"ownsThread", nullptr, ownsThread, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
       {"kernelVersion", nullptr, kernelVersion, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
   };
   return napi_define_properties(env, exports, sizeof properties / sizeof properties[0], properties) == napi_ok;

@@ -9,13 +9,16 @@ import { Mode } from "../../../dlmd/lock/mode.ts";
 import type { Inode, InodeKind } from "../../../overlay/inode/inode.ts";
 import { fileKey } from "../../../overlay/lower/lower.ts";
 import type { FileId, Maybe } from "../../../overlay/lower/lower.ts";
+import type { KernelSizes } from "../../../overlay/coherence/size-check.ts";
 import type { SessionCoherence } from "../../../overlay/session/device.ts";
+import { rightSizes } from "../../unit/op/right-sizes.ts";
 
 interface Waiting {
   readonly grant: () => void;
 }
 
 export class PermissiveCoherence implements SessionCoherence {
+  readonly sizes: KernelSizes = rightSizes;
   pins = 0;
   withheld = false;
   readonly waiting: Set<Waiting> = new Set();

@@ -86,13 +86,19 @@ function shellOver(lockspace: Lockspace, stamps: Stamps = new SilentStamps()): C
     caches: {
       invalidatePages: nothing,
       invalidateRange: nothing,
-      invalidatePagesAndSize: nothing,
+      invalidatePagesAndSize: () => ({ gate: { shut: () => true }, results: nothing() }),
       invalidateAttributes: nothing,
       expireNames: nothing,
       incrementEpoch: nothing,
       settled: () => Promise.resolve(),
     },
     stamps,
+    ownInodes: {
+      look: () => Promise.resolve(0),
+      refresh: () => Promise.resolve(0),
+      lock: () => Promise.resolve(0),
+      isOwnThread: () => false,
+    },
     now: () => 0,
     log: { trace() {}, debug() {}, info() {}, warn() {}, error() {}, fatal() {} } as never,
     fail: (error) => {

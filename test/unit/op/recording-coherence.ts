@@ -6,8 +6,11 @@ import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/lock/mode.ts";
 import type { Coherence, PinMode, Waiter, Want } from "../../../overlay/coherence/api.ts";
 import type { Stamp } from "../../../overlay/lower/stamp.ts";
+import type { KernelSizes } from "../../../overlay/coherence/size-check.ts";
 import type { Inode } from "../../../overlay/inode/inode.ts";
 import type { Maybe } from "../../../overlay/lower/lower.ts";
+
+import { rightSizes } from "./right-sizes.ts";
 
 export type Locks = "here" | "away" | "never";
 
@@ -17,6 +20,7 @@ export interface ChildPin {
 }
 
 export class RecordingCoherence implements Coherence {
+  sizes: KernelSizes = rightSizes;
   readonly events: string[] = [];
   readonly violations: string[] = [];
   readonly told: Map<string, Inode | null> = new Map<string, Inode | null>();

@@ -1,0 +1,105 @@
+/**
+ * What is known of the size that the kernel has for a file, and when a READ that ends at the end of the file may be answered. Pure.
+ *
+ * A page that a short READ fills is zeros behind the data; what a reader gets of it is cut at the kernel's size, which it looks at after
+ * the page is there (mm/filemap.c, filemap_read). If that size is the sentinel of hazard F5, or too large for another reason, zeros are
+ * shown as data. The kernel repairs its size from a reply with attributes or from the short READ itself, but drops either if the inode's
+ * attr_version was raised after the request was made (fs/fuse/inode.c, fuse_change_attributes_i; fs/fuse/file.c, fuse_read_update_size).
+ * What raises it, beside such replies: our notifications, and the end of each write(2). So whether a repair will take can not be known
+ * beforehand. But it can be seen: statx(2) with AT_STATX_DONT_SYNC shows the kernel's size and asks nothing. Hence the rule:
+ *
+ *     before a READ is answered that ends at the end of the file, the kernel's size is looked at; if it is beyond that end, it is
+ *     repaired first, by a statx(2) with AT_STATX_FORCE_SYNC on a thread of its own (size-check.ts).
+ *
+ * Only in doubt: from a revoke on, or from an uncovered LOOKUP reply on, until a look has shown the true size under the lock. Before a
+ * read(2) the kernel asks for the attributes (AUTO_INVAL_DATA); when that is answered a look is begun at once, so that the READ which
+ * follows most often finds it made.
+ *
+ * That holds for the time of the look. What may make the size wrong afterwards, and why it does not:
+ *
+ * 1. The sentinel of the next revoke. It is stored after all pages were dropped, and only if no data request was answered in between
+ *    (the gate, revoke.ts): a reader that still waits for its page does not find it any more, and asks anew.
+ * 2. A write(2) that was answered, whose thread has not run yet: the kernel then sets max(size, offset + bytes). That is the true size, but
+ *    for an append that came with a sentinel's offset (or one out of date), and for any that ends after a revoke. Such a late
+ *    reply "harms"; before a READ is answered it must be known to be over. Writers hold the inode's lock (i_rwsem) from before they
+ *    ask until they are done, so the next request that needs this lock proves it, whoever makes it (size-check.ts makes one, if need be);
+ *    so does any request of the same thread. There is never more than one, for the same reason.
+ * 3. Replies to SETATTR and LINK set the size whatever the version ("sets"). They hold the same lock. If one might still come, a revoke waits
+ *    for it before it stores the sentinel.
+ * 4. A reply with attributes that are newer than the data of the READ: its end is no longer the end. So the READ reads again if the kernel was
+ *    told another size since ("mark"). This needs no doubt.
+ * 5. A LOOKUP reply with the sentinel, installed late. Its version is older than that of the repair: the kernel drops it.
+ */
+import type { Cover } from "./cover.ts";
+import type { CoherenceState } from "./effect.ts";
+
+/**
+ * What the end of a call that was answered does to the kernel's size. "raises": to the end of what was written. "misplaced": the same, but
+ * that is not the file's true end. "sets": whatever the reply said.
+ */
+export type SizeEffect = "raises" | "misplaced" | "sets";
+
+/** Threads with a late reply that are remembered; beyond, the oldest is: its next request then proves nothing. */
+export const LATE_THREADS_MAX = 4096;
+
+/** The kernel may have, or get, a size that is not the file's. */
+export function doubtSize(cover: Cover): void {
+  cover.sizeDoubt = true;
+  cover.sizeMark += 1;
+  if (cover.late !== null) cover.lateHarms = true;
+}
+
+/** A reply tells the kernel that size. */
+export function noteTold(cover: Cover, size: number): void {
+  if (cover.sizeTold === size) return;
+  cover.sizeTold = size;
+  cover.sizeMark += 1;
+}
+
+/** A request came for which the kernel holds the inode's lock: whoever held it before is done. */
+export function noteKernelLock(cover: Cover): void {
+  cover.late = null;
+  cover.lateHarms = false;
+}
+
+/** Such a request is being answered; `tid`: the calling thread, 0 if it can not be seen from here. */
+export function noteLateReply(state: CoherenceState, cover: Cover, tid: number, effect: SizeEffect): void {
+  cover.late = effect;
+  cover.lateHarms = false;
+  if (effect === "misplaced") doubtSize(cover);
+  if (tid === 0) return;
+  state.lateOf.set(tid, cover);
+  if (state.lateOf.size <= LATE_THREADS_MAX) return;
+  for (const oldest of state.lateOf.keys()) {
+    state.lateOf.delete(oldest);
+    return;
+  }
+}
+
+/** Any request of that thread: it is done with what it did before. The cover whose late reply that was, or null. */
+export function noteThread(state: CoherenceState, tid: number): Cover | null {
+  const cover = state.lateOf.get(tid);
+  if (cover === undefined) return null;
+  state.lateOf.delete(tid);
+  noteKernelLock(cover);
+  return cover;
+}
+
+/** A late reply that harms has to be over before anything else. */
+export function mustWait(cover: Cover): boolean {
+  return cover.sizeDoubt && cover.late !== null && cover.lateHarms;
+}
+
+/**
+ * May a READ be answered whose data end at `end`? `exact`: the file does there too. `seen`: the kernel's size; `mark`: cover.sizeMark when the
+ * data were asked for. To be called in the turn in which the answer is written, and the look is then as good as one made now: what
+ * the server does it does in turns, and what changes the size is of its doing, or late.
+ */
+export function judgeSize(cover: Cover, end: number, exact: boolean, seen: number, mark: number): boolean {
+  if (cover.sizeMark !== mark) return false;
+  if (!cover.sizeDoubt) return true;
+  if (mustWait(cover) || seen > end) return false;
+  // In a revoke the sentinel may be stored any moment.
+  if (exact && seen === end && cover.phase === "idle") cover.sizeDoubt = false;
+  return true;
+}

@@ -1,0 +1,48 @@
+/**
+ * The end of a write that the kernel believes to be elsewhere than it is (write.ts): the pages at its true place are dropped, and then it is
+ * answered, with no READ answered in between. The answer makes the kernel's size wrong, and a reader that had its page already, with
+ * zeros behind the old end, would take them for data (coherence/size-doubt.ts).
+ *
+ * Dropping waits for pages that a READ under way holds locked. So if one was answered meanwhile it is done again, and from then on READs
+ * are held back: a moment, longer each time, and never for as long as the notification may wait for them.
+ */
+import type { AppendEnd, InodeRecord } from "../inode/table.ts";
+import type { Mount } from "./mount.ts";
+
+/** READs are held back so long in the second round, twice as long in each one after it ... */
+const HOLD_MS = 1;
+/** ... up to this. */
+const HOLD_MAX_MS = 16;
+/** Then the answer goes out, whatever was read meanwhile. */
+const ROUNDS_MAX = 64;
+
+export async function answerRelocated(mount: Mount, inode: InodeRecord, offset: number, bytes: number, answer: () => void): Promise<void> {
+  let holdMs = 0;
+  let release = (): void => {};
+  const answered = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const end: AppendEnd = { heldBack: () => heldBack(answered, holdMs) };
+  try {
+    for (let round = 0; round < ROUNDS_MAX; round += 1) {
+      const { readsAnswered } = inode;
+      await mount.coherence.dropPages(inode, offset, bytes);
+      if (inode.readsAnswered === readsAnswered) break;
+      holdMs = Math.min(HOLD_MS * 2 ** round, HOLD_MAX_MS);
+      inode.appendEnd = end;
+    }
+    answer();
+  } finally {
+    if (inode.appendEnd === end) inode.appendEnd = null;
+    release();
+  }
+}
+
+async function heldBack(answered: Promise<void>, holdMs: number): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, holdMs);
+  });
+  await Promise.race([answered, late]);
+  clearTimeout(timer);
+}

@@ -1,0 +1,127 @@
+/** Hazard F5: no READ may be answered while the kernel's size would show its reader zeros. */
+import { describe, expect, it } from "vitest";
+import { type Cover, createCover } from "../../../overlay/coherence/cover.ts";
+import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
+import {
+  doubtSize,
+  judgeSize,
+  LATE_THREADS_MAX,
+  mustWait,
+  noteKernelLock,
+  noteLateReply,
+  noteThread,
+  noteTold,
+} from "../../../overlay/coherence/size-doubt.ts";
+import { SizeModel, type SizeModelOptions } from "./size-model.ts";
+
+const SEEDS = 300;
+
+function coverOf(ino = 1): Cover {
+  return createCover({ ino, generation: 1 }, `${ino}.1`, "file");
+}
+
+describe("a model of the kernel's size", () => {
+  const base = { steps: 3000, verify: true, waitLate: true };
+  const mixes = [
+    { readers: 1, appenders: 0 },
+    { readers: 1, appenders: 1 },
+    { readers: 2, appenders: 2 },
+    { readers: 3, appenders: 3 },
+  ];
+  const run = (options: Omit<SizeModelOptions, "seed">): { zeros: number; reads: number; repairs: number } => {
+    const total = { zeros: 0, reads: 0, repairs: 0 };
+    for (let seed = 1; seed <= SEEDS; seed += 1) {
+      const { zeros, reads, repairs } = new SizeModel({ ...options, seed }).run();
+      total.zeros += zeros.length;
+      total.reads += reads;
+      total.repairs += repairs;
+    }
+    return total;
+  };
+
+  it.each(mixes)("shows no zeros, and readers get on: %j", (mix) => {
+    const { zeros, reads, repairs } = run({ ...base, ...mix });
+    expect(zeros).toBe(0);
+    expect(reads).toBeGreaterThan(SEEDS * 20);
+    expect(repairs).toBeGreaterThan(0);
+  });
+
+  it.each(mixes.slice(1))("finds zeros where the size is not looked at: %j", (mix) => {
+    expect(run({ ...base, ...mix, verify: false }).zeros).toBeGreaterThan(0);
+  });
+
+  it("finds zeros where late replies are not waited for", () => {
+    expect(run({ ...base, readers: 2, appenders: 2, waitLate: false }).zeros).toBeGreaterThan(0);
+  });
+});
+
+describe("doubt", () => {
+  it("ends with a look that shows the true size under the lock, and only then", () => {
+    const cover = coverOf();
+    doubtSize(cover);
+    const mark = cover.sizeMark;
+    expect(judgeSize(cover, 100, true, 101, mark)).toBe(false);
+    expect(judgeSize(cover, 100, false, 40, mark)).toBe(true);
+    expect(cover.sizeDoubt).toBe(true);
+    cover.phase = "invalidating";
+    expect(judgeSize(cover, 100, true, 100, mark)).toBe(true);
+    expect(cover.sizeDoubt).toBe(true);
+    cover.phase = "idle";
+    expect(judgeSize(cover, 100, true, 100, mark)).toBe(true);
+    expect(cover.sizeDoubt).toBe(false);
+  });
+
+  it("a look that something came after counts for nothing", () => {
+    const cover = coverOf();
+    doubtSize(cover);
+    const mark = cover.sizeMark;
+    doubtSize(cover);
+    expect(judgeSize(cover, 100, true, 100, mark)).toBe(false);
+  });
+
+  it("a READ whose data are older than what the kernel was told is read again, in doubt or not", () => {
+    const cover = coverOf();
+    const mark = cover.sizeMark;
+    noteTold(cover, 100);
+    expect(judgeSize(cover, 90, true, 100, mark)).toBe(false);
+    const later = cover.sizeMark;
+    noteTold(cover, 100);
+    expect(judgeSize(cover, 100, true, 100, later)).toBe(true);
+  });
+});
+
+describe("a late reply", () => {
+  it("harms if it was misplaced, or if a revoke came before its end was proved", () => {
+    const state = createCoherenceState();
+    const [misplaced, overtaken, plain] = [coverOf(1), coverOf(2), coverOf(3)];
+    noteLateReply(state, misplaced, 7, "misplaced");
+    expect(mustWait(misplaced)).toBe(true);
+    noteLateReply(state, overtaken, 8, "raises");
+    doubtSize(overtaken);
+    expect(mustWait(overtaken)).toBe(true);
+    doubtSize(plain);
+    noteLateReply(state, plain, 9, "raises");
+    expect(mustWait(plain)).toBe(false);
+  });
+
+  it("is over when its thread, or anybody who has the inode's lock, asks for something", () => {
+    const state = createCoherenceState();
+    const [byThread, byLock] = [coverOf(1), coverOf(2)];
+    noteLateReply(state, byThread, 7, "misplaced");
+    noteLateReply(state, byLock, 8, "misplaced");
+    expect(noteThread(state, 9)).toBe(null);
+    expect(noteThread(state, 7)).toBe(byThread);
+    noteKernelLock(byLock);
+    expect([mustWait(byThread), mustWait(byLock)]).toEqual([false, false]);
+    expect(byThread.sizeDoubt).toBe(true);
+  });
+
+  it("of a thread that was forgotten among many is proved by the inode's lock only", () => {
+    const state = createCoherenceState();
+    const cover = coverOf();
+    noteLateReply(state, cover, 1, "misplaced");
+    for (let tid = 2; tid <= LATE_THREADS_MAX + 1; tid += 1) noteLateReply(state, coverOf(tid), tid, "raises");
+    expect(noteThread(state, 1)).toBe(null);
+    expect(mustWait(cover)).toBe(true);
+  });
+});

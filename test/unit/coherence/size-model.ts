@@ -1,0 +1,271 @@
+/**
+ * A model of one file on one node, to run the rules of size-doubt.ts against under a seed: the kernel's size and attr_version with what raises
+ * and sets them, one page, readers, appenders, and the server's turns. Everything that may happen next is a step; the seed picks which.
+ * Source: fs/fuse/inode.c (fuse_change_attributes_i, fuse_reverse_inval_inode), fs/fuse/file.c (fuse_read_update_size,
+ * fuse_write_update_attr, fuse_direct_write_iter), mm/filemap.c (filemap_read).
+ *
+ * Left out, because nothing can be done about it: a reader that is stopped between finding its page and looking at the size.
+ */
+import { createCover } from "../../../overlay/coherence/cover.ts";
+import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
+import {
+  doubtSize,
+  judgeSize,
+  mustWait,
+  noteKernelLock,
+  noteLateReply,
+  noteThread,
+  noteTold,
+} from "../../../overlay/coherence/size-doubt.ts";
+import { seeded } from "./cluster-model.ts";
+
+const SENTINEL = 1_000_000;
+
+export interface SizeModelOptions {
+  readonly seed: number;
+  readonly steps: number;
+  readonly readers: number;
+  readonly appenders: number;
+  /** Looks before READs are answered; without, what must be found. */
+  readonly verify: boolean;
+  /** Late replies are waited for. */
+  readonly waitLate: boolean;
+}
+
+interface Reader {
+  readonly tid: number;
+  at: "idle" | "getattr asked" | "getattr answered" | "reading" | "read asked" | "read answered";
+  version: number;
+  told: number;
+}
+
+interface Appender {
+  readonly tid: number;
+  at: "idle" | "asked" | "written" | "answered";
+  offset: number;
+  bytes: number;
+  misplaced: boolean;
+}
+
+export class SizeModel {
+  zeros: string[] = [];
+  reads = 0;
+  repairs = 0;
+  readonly #options: SizeModelOptions;
+  readonly #random: () => number;
+  // The kernel.
+  #size = 0;
+  #version = 0;
+  #versions = 0;
+  #page: { end: number; uptodate: boolean } | null = null;
+  #inodeLock: "free" | Appender | "own" = "free";
+  // The file, and the lock on it.
+  #end = 0;
+  #held = true;
+  // The server.
+  readonly #state = createCoherenceState();
+  readonly #cover = createCover({ ino: 1, generation: 1 }, "1.1", "file");
+  #read: { readonly version: number; look: { end: number; seen: number; mark: number } | null } | null = null;
+  #refresh: { at: "asked" | "answered"; version: number; told: number } | null = null;
+  #ownLock: "none" | "wanted" | "asked" | "answered" = "none";
+  readonly #readers: Reader[] = [];
+  readonly #appenders: Appender[] = [];
+
+  constructor(options: SizeModelOptions) {
+    this.#options = options;
+    this.#random = seeded(options.seed);
+    for (let at = 0; at < options.readers; at += 1) this.#readers.push({ tid: 100 + at, at: "idle", version: 0, told: 0 });
+    for (let at = 0; at < options.appenders; at += 1) {
+      this.#appenders.push({ tid: 200 + at, at: "idle", offset: 0, bytes: 0, misplaced: false });
+    }
+  }
+
+  /** What a step of the kernel does to fi->attr_version. */
+  #bump(): void {
+    this.#versions += 1;
+    this.#version = this.#versions;
+  }
+
+  #install(size: number, version: number): void {
+    if (this.#version > version) return;
+    this.#bump();
+    if (this.#size !== size && this.#page?.uptodate === true) this.#page = null;
+    this.#size = size;
+  }
+
+  #possible(): (() => void)[] {
+    const steps: (() => void)[] = [];
+    for (const reader of this.#readers) this.#addReader(steps, reader);
+    for (const appender of this.#appenders) this.#addAppender(steps, appender);
+    this.#addServer(steps);
+    this.#addOwn(steps);
+    return steps;
+  }
+
+  #addReader(steps: (() => void)[], reader: Reader): void {
+    if (reader.at === "idle") {
+      steps.push(() => {
+        reader.at = "getattr asked";
+        reader.version = this.#versions;
+      });
+    } else if (reader.at === "getattr asked" && this.#held) {
+      steps.push(() => {
+        noteThread(this.#state, reader.tid);
+        reader.told = this.#end;
+        noteTold(this.#cover, reader.told);
+        reader.at = "getattr answered";
+      });
+    } else if (reader.at === "getattr answered") {
+      steps.push(() => {
+        this.#install(reader.told, reader.version);
+        reader.at = "reading";
+      });
+    } else if (reader.at === "reading") {
+      steps.push(() => this.#lookUp(reader));
+    } else if (reader.at === "read asked" && this.#read === null) {
+      // Whoever waits for the page looks it up again.
+      steps.push(() => (reader.at = "reading"));
+    }
+  }
+
+  #lookUp(reader: Reader): void {
+    if (this.#page === null) {
+      this.#page = { end: 0, uptodate: false };
+      this.#read = { version: this.#versions, look: null };
+      reader.at = "read asked";
+    } else if (!this.#page.uptodate) {
+      reader.at = "read asked";
+    } else {
+      this.reads += 1;
+      if (this.#size > this.#page.end) this.zeros.push(`size ${this.#size}, data up to ${this.#page.end}, file up to ${this.#end}`);
+      reader.at = "idle";
+    }
+  }
+
+  #addAppender(steps: (() => void)[], appender: Appender): void {
+    if (appender.at === "idle" && this.#inodeLock === "free") {
+      steps.push(() => {
+        this.#inodeLock = appender;
+        appender.offset = this.#size;
+        appender.bytes = 1 + Math.floor(this.#random() * 5);
+        appender.at = "asked";
+        noteThread(this.#state, appender.tid);
+        noteKernelLock(this.#cover);
+      });
+    } else if (appender.at === "asked" && this.#held) {
+      steps.push(() => {
+        appender.misplaced = appender.offset !== this.#end;
+        this.#end += appender.bytes;
+        appender.at = "written";
+      });
+    } else if (appender.at === "written" && (this.#page === null || this.#page.uptodate)) {
+      // The pages are dropped, and it is answered with no READ in between (op/append-end.ts).
+      steps.push(() => {
+        this.#page = null;
+        this.#bump();
+        noteLateReply(this.#state, this.#cover, appender.tid, appender.misplaced ? "misplaced" : "raises");
+        appender.at = "answered";
+      });
+    } else if (appender.at === "answered") {
+      steps.push(() => {
+        this.#bump();
+        this.#size = Math.max(this.#size, appender.offset + appender.bytes);
+        this.#inodeLock = "free";
+        appender.at = "idle";
+      });
+    }
+  }
+
+  #addServer(steps: (() => void)[]): void {
+    if (this.#read !== null && this.#held) steps.push(() => this.#serveRead());
+    const writing = this.#appenders.some(({ at }) => at === "written");
+    // INVAL_INODE waits for the page of a READ; and none is answered before the sentinel is stored.
+    if (this.#held && this.#read === null && !writing) steps.push(() => this.#revoke());
+    if (!this.#held) {
+      steps.push(() => (this.#end = this.#random() < 0.7 ? this.#end + 3 : Math.floor(this.#end / 2)));
+      steps.push(() => (this.#held = true));
+    }
+  }
+
+  #revoke(): void {
+    this.#page = null;
+    this.#bump();
+    this.#bump();
+    this.#size = Math.max(this.#size, SENTINEL);
+    this.#bump();
+    doubtSize(this.#cover);
+    this.#held = false;
+  }
+
+  #serveRead(): void {
+    const read = this.#read;
+    if (read === null) return;
+    if (read.look === null) {
+      if (!this.#options.verify) this.#answerRead(read.version, this.#end);
+      else if (this.#options.waitLate && mustWait(this.#cover)) {
+        if (this.#ownLock === "none") this.#ownLock = "wanted";
+      } else {
+        read.look = { end: this.#end, seen: this.#size, mark: this.#cover.sizeMark };
+      }
+      return;
+    }
+    const { end, seen, mark } = read.look;
+    read.look = null;
+    if (!this.#options.waitLate) noteKernelLock(this.#cover);
+    if (judgeSize(this.#cover, end, true, seen, mark)) this.#answerRead(read.version, end);
+    else if (seen > end && this.#refresh === null) {
+      this.repairs += 1;
+      this.#refresh = { at: "asked", version: this.#versions, told: 0 };
+    }
+  }
+
+  /** A readahead: the kernel takes the reply within our write(2). */
+  #answerRead(version: number, end: number): void {
+    if (version >= this.#version && end < this.#size) {
+      this.#bump();
+      this.#size = end;
+    }
+    this.#page = { end, uptodate: true };
+    this.#read = null;
+  }
+
+  #addOwn(steps: (() => void)[]): void {
+    const refresh = this.#refresh;
+    if (refresh?.at === "asked") {
+      steps.push(() => {
+        if (this.#read === null || !this.#held) {
+          this.#refresh = null;
+          return;
+        }
+        refresh.told = this.#end;
+        noteTold(this.#cover, refresh.told);
+        refresh.at = "answered";
+      });
+    } else if (refresh?.at === "answered") {
+      steps.push(() => {
+        this.#install(refresh.told, refresh.version);
+        this.#refresh = null;
+      });
+    }
+    if (this.#ownLock === "wanted" && this.#inodeLock === "free") {
+      steps.push(() => {
+        this.#inodeLock = "own";
+        this.#ownLock = "asked";
+      });
+    } else if (this.#ownLock === "asked") {
+      steps.push(() => {
+        noteKernelLock(this.#cover);
+        this.#ownLock = "none";
+        this.#inodeLock = "free";
+      });
+    }
+  }
+
+  run(): this {
+    for (let step = 0; step < this.#options.steps && this.zeros.length === 0; step += 1) {
+      const possible = this.#possible();
+      possible[Math.floor(this.#random() * possible.length)]?.();
+    }
+    return this;
+  }
+}

@@ -1,0 +1,14 @@
+/** Test double: a kernel whose sizes are always right, and which has taken every reply. */
+import type { KernelSizes } from "../../../overlay/coherence/size-check.ts";
+
+export const rightSizes: KernelSizes = {
+  heard() {},
+  locked() {},
+  replied() {},
+  told() {},
+  toldReader() {},
+  mark: () => 0,
+  confirmEnd: () => true,
+  ownGetattr: () => "no",
+  ownLock: () => false,
+};
