@@ -64,6 +64,7 @@ export class SimClient {
   alive = true;
   diedMs: number = Number.POSITIVE_INFINITY;
   #nextLockId = 1;
+  readonly #purging: SimNode[] = [];
   readonly owner: string;
   /**
    * Keeps what it has until it has all that it wants (blocking ASTs or not), then gives all of it up: so do databases, and
@@ -170,8 +171,10 @@ export class SimClient {
   purge(nodeid: number): void {
     const node = this.node.cluster.nodes.find((node) => node.nodeid === nodeid);
     if (node === undefined) return;
-    // Released when all have let go of them, from now on.
+    // Released when all have let go of them, from now on: those too that are left behind before it is answered.
     for (const { client } of node.orphans) client.purged = true;
+    node.purges++;
+    this.#purging.push(node);
     this.#send([{ kind: "purge", purgeId: 1, lockspaceId: 7, nodeid, pid: 0 }]);
   }
 
@@ -308,9 +311,13 @@ export class SimClient {
       case "opened":
         if (event.error !== "") this.#checker.fail(`${this.name}: open failed: ${event.error}`);
         return;
+      case "purged": {
+        const node = this.#purging.shift();
+        if (node !== undefined) node.purges = Math.max(0, node.purges - 1);
+        return;
+      }
       case "view":
       case "answer":
-      case "purged":
         return;
     }
   }

@@ -26,6 +26,8 @@ export class SimNode {
   readonly clients: Map<number, SimClient> = new Map();
   /** Persistent locks of its dead clients. */
   orphans: SimLock[] = [];
+  /** Purges on it that were asked for and are not answered. */
+  purges = 0;
   /** A stopped process: events wait until then. */
   pausedUntilMs = 0;
   /** A busy main thread: events wait, heartbeats go on. */
@@ -103,6 +105,7 @@ export class SimNode {
     for (const client of this.clients.values()) this.#end(client);
     this.clients.clear();
     this.orphans = [];
+    this.purges = 0;
     this.#clientPaused.clear();
     this.cluster.network.breakAllOf(this);
   }
@@ -134,6 +137,7 @@ export class SimNode {
     this.cluster.trace(`client ${client.name} dies`);
     this.#end(client);
     this.clients.delete(client.id);
+    client.purged = this.purges > 0;
     for (const lock of client.locks.values()) if (lock.persistent && lock.mode !== null && lock.asked !== "unlock") this.orphans.push(lock);
     this.#clientPaused.delete(client.id);
     this.input({ kind: "client-gone", clientId: client.id });

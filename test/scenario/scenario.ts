@@ -1,0 +1,170 @@
+/**
+ * Scenario files: one command a line, `#` begins a comment. The commands are those of `commands` below; a lock is named by a word that its
+ * program chooses. `expect` takes what a lock was told next; everything must have been expected in the end.
+ */
+import { CANCEL } from "../../dlmd/lock/flag.ts";
+import * as flagBits from "../../dlmd/lock/flag.ts";
+import { Mode } from "../../dlmd/lock/mode.ts";
+import { viewName } from "../../dlmd/wire/view-id.ts";
+import { incarnationOf, type Program, timeoutMs, World } from "./world.ts";
+
+type Command = (words: readonly string[]) => void;
+
+function modeOf(word: string | undefined): Mode {
+  const mode = Mode[word as keyof typeof Mode];
+  if (mode === undefined) throw new Error(`a mode expected, found ${word}`);
+  return mode;
+}
+
+/** Flags by name; `transaction=1`, `timeout=50`, `block=7`. */
+function optionsOf(words: readonly string[]) {
+  const options = { flags: 0, timeoutMs: 0, transaction: 0, block: null as Uint8Array | null };
+  for (const word of words) {
+    const [name, value] = word.split("=") as [string, string | undefined];
+    if (name === "transaction") options.transaction = Number(value);
+    else if (name === "timeout") options.timeoutMs = Number(value);
+    else if (name === "block") options.block = Uint8Array.of(Number(value));
+    else {
+      const bit = (flagBits as unknown as Record<string, number | undefined>)[name];
+      if (typeof bit !== "number") throw new Error(`a flag expected, found ${name}`);
+      options.flags |= bit;
+    }
+  }
+  return options;
+}
+
+export function runScenario(text: string): void {
+  let world = new World(1, {}, []);
+  const names = new Map<string, string>();
+  let marked = "";
+  const program = (name: string | undefined): Program => {
+    const found = world.programs.get(name ?? "");
+    if (found === undefined) throw new Error(`a program expected, found ${name}`);
+    return found;
+  };
+  const lockId = (name: string, lock: string): number => {
+    const { locks } = program(name);
+    if (!locks.has(lock)) locks.set(lock, locks.size + 1);
+    return locks.get(lock) as number;
+  };
+  const requests: Readonly<Record<string, (name: string, lock: string, words: readonly string[]) => void>> = {
+    lock(name, lock, [resource, mode, ...rest]) {
+      const { flags, timeoutMs: limit, transaction } = optionsOf(rest);
+      const id = lockId(name, lock);
+      const found = names.get(resource ?? "") ?? resource ?? "";
+      world.ask(name, {
+        kind: "lock",
+        lockspaceId: 1,
+        lockId: id,
+        resource: found,
+        mode: modeOf(mode),
+        flags,
+        timeoutMs: limit,
+        transaction,
+      });
+    },
+    convert(name, lock, [mode, ...rest]) {
+      const { flags, timeoutMs: limit, block: lvb } = optionsOf(rest);
+      world.ask(name, { kind: "convert", lockId: lockId(name, lock), mode: modeOf(mode), flags, lvb, timeoutMs: limit });
+    },
+    unlock(name, lock, rest) {
+      const { flags, block: lvb } = optionsOf(rest);
+      world.ask(name, { kind: "unlock", lockId: lockId(name, lock), flags, lvb });
+    },
+    cancel: (name, lock) => world.ask(name, { kind: "unlock", lockId: lockId(name, lock), flags: CANCEL, lvb: null }),
+  };
+  const commands: Readonly<Record<string, Command>> = {
+    /** nodes 3 [saved=8] [late=3] [fenced] */
+    nodes([count, ...rest]) {
+      const saved = rest.find((word) => word.startsWith("saved="))?.slice("saved=".length);
+      const late = Number(rest.find((word) => word.startsWith("late="))?.slice("late=".length) ?? 0);
+      world = new World(
+        Number(count),
+        saved === undefined ? {} : { savedMessagesPerPeer: Number(saved) },
+        rest.includes("fenced") ? ["space"] : [],
+        late,
+      );
+      if (!world.pass(20 * timeoutMs, () => world.serving())) throw new Error("the nodes did not come together");
+    },
+    /** name x 2: "x" is a resource that node 2 masters */
+    name: ([word, nodeid]) => void names.set(word ?? "", world.nameFor(Number(nodeid))),
+    /** client a 1 [owner=key] [slow] */
+    client([name, nodeid, ...rest]) {
+      const owner = rest.find((word) => word.startsWith("owner="))?.slice("owner=".length) ?? "";
+      world.program(name ?? "", Number(nodeid), owner, rest.includes("slow"));
+    },
+    dies: ([name]) => world.die(name ?? ""),
+    answers: ([name]) => world.answerGone(program(name)),
+    start: ([nodeid]) => world.start(Number(nodeid)),
+    crash: ([nodeid]) => world.crash(Number(nodeid)),
+    hold: ([from, to]) => void world.held.set(`${from}>${to}`, []),
+    flow: ([from, to]) => world.flow(Number(from), Number(to)),
+    disconnect: ([a, b]) => world.disconnect(Number(a), Number(b)),
+    connect: ([a, b]) => world.connect(Number(a), Number(b)),
+    pass: ([ms]) => void world.pass(Number(ms)),
+    /** All that live serve in one view. */
+    together() {
+      if (!world.pass(40 * timeoutMs, () => world.serving())) throw new Error("the nodes do not serve together");
+    },
+    "mark-view": ([nodeid]) => {
+      marked = viewName(world.viewOf(Number(nodeid)) as never);
+    },
+    "same-view": ([nodeid]) => {
+      const now = viewName(world.viewOf(Number(nodeid)) as never);
+      if (now !== marked) throw new Error(`view ${marked} expected, found ${now}`);
+    },
+    "other-view": ([nodeid]) => {
+      if (viewName(world.viewOf(Number(nodeid)) as never) === marked) throw new Error(`another view than ${marked} expected`);
+    },
+    paused: ([name]) => {
+      if (!program(name).paused) throw new Error(`${name} is read, though too much is on its way`);
+    },
+    "not-paused": ([name]) => {
+      if (program(name).paused) throw new Error(`${name} is not read`);
+    },
+    /** fenced 1 3: node 1 is told that node 3 is dead; wrong: of another view */
+    fenced([nodeid, victim, wrong]) {
+      const view = world.viewOf(Number(nodeid)) as NonNullable<ReturnType<World["viewOf"]>>;
+      const failingView = wrong === "wrong" ? { ...view, epoch: view.epoch + 1 } : view;
+      world.input(Number(nodeid), {
+        kind: "fence-result",
+        nodeid: Number(victim),
+        incarnation: incarnationOf(Number(victim)),
+        failingView,
+        by: "test",
+      });
+    },
+    /** expect a l granted EX; expect a l nothing */
+    expect([name, lock, ...words]) {
+      const heard = world.heardOf(program(name), lock ?? "");
+      const next = words[0] === "nothing" ? heard[0] : heard.shift();
+      const found = next ?? "nothing";
+      if (found !== words.join(" ")) throw new Error(`${name} ${lock}: "${words.join(" ")}" expected, found "${found}"`);
+    },
+    /** one-of deadlock EX: exactly one of all that was heard */
+    "one-of": (words) => {
+      const all = [...world.programs.values()].flatMap(({ heard }) => [...heard.values()].flat());
+      const count = all.filter((heard) => heard === words.join(" ")).length;
+      if (count !== 1) throw new Error(`"${words.join(" ")}" once expected, found ${count} times in ${all.join(", ")}`);
+      for (const { heard } of world.programs.values()) for (const list of heard.values()) list.length = 0;
+    },
+  };
+  text.split("\n").forEach((line, at) => {
+    const words = line.replace(/#.*/, "").trim().split(/\s+/);
+    const [first = "", second = "", third = ""] = words;
+    if (first === "") return;
+    try {
+      const command = commands[first];
+      const request = requests[second];
+      if (command !== undefined) command(words.slice(1));
+      else if (request !== undefined && world.programs.has(first)) request(first, third, words.slice(3));
+      else throw new Error(`a command expected, found ${line.trim()}`);
+      world.settle();
+    } catch (error) {
+      throw new Error(`line ${at + 1}, ${line.trim()}: ${(error as Error).message}`, { cause: error });
+    }
+  });
+  for (const [name, { heard }] of world.programs) {
+    for (const [lock, words] of heard) if (words.length > 0) throw new Error(`at the end: ${name} ${lock} heard ${words.join(", ")}`);
+  }
+}

@@ -1,0 +1,265 @@
+/**
+ * A few node cores with a network that does what the scenario says: frames go at once, are kept back, or are lost with their
+ * connection. Time passes when it is told to. For scenario files (scenario.ts).
+ */
+import { masterOf } from "../../dlmd/lock/mastering.ts";
+import { Beater } from "../../dlmd/membership/beater.ts";
+import { NodeCore } from "../../dlmd/node.ts";
+import type { ClientEvent, ClientRequest, Effect, NodeConfig, NodeEvent, NodeLimits } from "../../dlmd/node-api.ts";
+import { decodeFrame, encodeFrames } from "../../dlmd/wire/peer.ts";
+import type { ViewId } from "../../dlmd/wire/view-id.ts";
+
+export const timeoutMs = 300;
+
+interface WorldNode {
+  readonly core: NodeCore;
+  readonly beater: Beater;
+  alive: boolean;
+}
+
+export interface Program {
+  readonly nodeid: number;
+  readonly clientId: number;
+  /** Answers "gone" only when told. */
+  readonly slow: boolean;
+  readonly locks: Map<string, number>;
+  /** Per lock: what it was told and nobody has looked at yet. */
+  readonly heard: Map<string, string[]>;
+  readonly asked: number[];
+  paused: boolean;
+  alive: boolean;
+}
+
+const modes = ["NL", "CR", "CW", "PR", "PW", "EX"];
+
+export class World {
+  nowMs = 0;
+  readonly configs: readonly NodeConfig[];
+  readonly nodes: Map<number, WorldNode> = new Map();
+  readonly programs: Map<string, Program> = new Map();
+  /** "1>2": frames from 1 to 2 wait. */
+  readonly held: Map<string, Uint8Array[]> = new Map();
+  readonly #down: Set<string> = new Set();
+  readonly #queue: (() => void)[] = [];
+  #nextClientId = 1;
+  #names = 0;
+
+  readonly #limits: Partial<NodeLimits>;
+  readonly #fencedLockspaces: readonly string[];
+
+  /** `late`: a node that does not start with the others; 0: all do. */
+  constructor(count: number, limits: Partial<NodeLimits>, fencedLockspaces: readonly string[], late = 0) {
+    this.#limits = limits;
+    this.#fencedLockspaces = fencedLockspaces;
+    this.configs = Array.from({ length: count }, (_, i) => ({ nodeid: i + 1, name: `node${i + 1}`, address: "", votes: 1 }));
+    for (const { nodeid } of this.configs) if (nodeid !== late) this.start(nodeid);
+  }
+
+  start(nodeid: number): void {
+    const incarnation = incarnationOf(nodeid);
+    const boot = {
+      nodeid,
+      incarnation,
+      configVersion: 1,
+      nodes: this.configs,
+      timeoutMs,
+      promisedEpoch: 0,
+      seed: nodeid,
+      nowMs: this.nowMs,
+    };
+    const core = new NodeCore({ ...boot, limits: { deadlockAfterMs: 50, ...this.#limits }, fencedLockspaces: this.#fencedLockspaces });
+    const others = [...this.nodes.keys()];
+    this.nodes.set(nodeid, { core, beater: new Beater({ nodeid, incarnation }, timeoutMs, this.nowMs), alive: true });
+    this.input(nodeid, { kind: "tick" });
+    for (const other of others) this.connect(other, nodeid);
+  }
+
+  input(nodeid: number, event: NodeEvent): void {
+    this.#queue.push(() => {
+      const node = this.nodes.get(nodeid);
+      if (node?.alive === true) for (const effect of node.core.step(event, this.nowMs)) this.#perform(nodeid, node, effect);
+    });
+  }
+
+  #perform(from: number, node: WorldNode, effect: Effect): void {
+    switch (effect.kind) {
+      case "datagram":
+        for (const { nodeid } of this.configs) {
+          const meant = effect.to === "all" || effect.to === nodeid || (typeof effect.to === "object" && effect.to.includes(nodeid));
+          if (meant && nodeid !== from) this.input(nodeid, { kind: "datagram", message: effect.message });
+        }
+        return;
+      case "beat":
+        node.beater.tell(effect.content, effect.now);
+        return;
+      case "peer-frame":
+        for (const bytes of encodeFrames(effect.view, effect.messages)) this.#frame(from, effect.nodeid, bytes.slice());
+        return;
+      case "persist":
+        return this.input(from, { kind: "persisted", promisedEpoch: effect.promisedEpoch });
+      case "client-events": {
+        const program = [...this.programs.values()].find(({ clientId }) => clientId === effect.clientId);
+        if (program !== undefined) for (const event of effect.events) this.#hear(program, event);
+        return;
+      }
+      case "pause-client":
+      case "resume-client":
+        for (const program of this.programs.values())
+          if (program.clientId === effect.clientId) program.paused = effect.kind === "pause-client";
+        return;
+      case "log":
+        if (effect.level === "error") throw new Error(`node ${from}: ${effect.message} ${JSON.stringify(effect.fields)}`);
+        return;
+      default:
+        return;
+    }
+  }
+
+  #frame(from: number, to: number, bytes: Uint8Array): void {
+    const held = this.held.get(`${from}>${to}`);
+    if (held !== undefined) held.push(bytes);
+    else this.#deliver(from, to, bytes);
+  }
+
+  #deliver(from: number, to: number, bytes: Uint8Array): void {
+    if (!this.#down.has(key(from, to))) this.input(to, { kind: "peer-frame", nodeid: from, ...decodeFrame(bytes) });
+  }
+
+  #hear(program: Program, event: ClientEvent): void {
+    if (event.kind === "gone") {
+      program.asked.push(event.goneId);
+      if (!program.slow) this.answerGone(program);
+      return;
+    }
+    if (event.kind !== "ast" && event.kind !== "bast") return;
+    const lock = [...program.locks].find(([, lockId]) => lockId === event.lockId)?.[0] ?? "?";
+    const words = this.heardOf(program, lock);
+    if (event.kind === "bast") words.push(`bast ${modes[event.wanted]}`);
+    else if (event.status === "error") words.push(`error ${event.error?.errno}`);
+    else
+      words.push(
+        `${event.status} ${modes[event.mode]}${event.lvbRead ? ` block ${event.lvb?.[0] ?? "none"}${event.lvbValid ? "" : " not-valid"}` : ""}`,
+      );
+  }
+
+  heardOf(program: Program, lock: string): string[] {
+    let words = program.heard.get(lock);
+    if (words === undefined) {
+      words = [];
+      program.heard.set(lock, words);
+    }
+    return words;
+  }
+
+  // --------------------------------------------------------------------------------------------------------- faults
+
+  connect(a: number, b: number): void {
+    this.#down.delete(key(a, b));
+    this.input(a, { kind: "peer-up", nodeid: b, incarnation: incarnationOf(b) });
+    this.input(b, { kind: "peer-up", nodeid: a, incarnation: incarnationOf(a) });
+  }
+
+  /** What is on the way is lost. */
+  disconnect(a: number, b: number): void {
+    this.#down.add(key(a, b));
+    this.held.delete(`${a}>${b}`);
+    this.held.delete(`${b}>${a}`);
+    this.input(a, { kind: "peer-down", nodeid: b, incarnation: incarnationOf(b) });
+    this.input(b, { kind: "peer-down", nodeid: a, incarnation: incarnationOf(a) });
+  }
+
+  flow(from: number, to: number): void {
+    const held = this.held.get(`${from}>${to}`) ?? [];
+    this.held.delete(`${from}>${to}`);
+    for (const bytes of held) this.#deliver(from, to, bytes);
+  }
+
+  crash(nodeid: number): void {
+    (this.nodes.get(nodeid) as WorldNode).alive = false;
+    for (const { nodeid: other } of this.configs) if (other !== nodeid) this.disconnect(nodeid, other);
+  }
+
+  // ------------------------------------------------------------------------------------------------------- programs
+
+  program(name: string, nodeid: number, owner: string, slow: boolean): void {
+    const clientId = this.#nextClientId++;
+    const empty = { locks: new Map(), heard: new Map(), asked: [] };
+    this.programs.set(name, { nodeid, clientId, slow, ...empty, paused: false, alive: true });
+    this.input(nodeid, { kind: "client-connected", clientId, identity: { uid: 0, pid: clientId, owner } });
+    this.ask(name, { kind: "open", lockspaceId: 1, name: "space" });
+  }
+
+  ask(name: string, request: ClientRequest): void {
+    const { nodeid, clientId } = this.programs.get(name) as Program;
+    this.input(nodeid, { kind: "client-requests", clientId, requests: [request] });
+  }
+
+  answerGone(program: Program): void {
+    const requests = program.asked.splice(0).map((goneId) => ({ kind: "gone-ack", goneId }) as const);
+    if (program.alive) this.input(program.nodeid, { kind: "client-requests", clientId: program.clientId, requests });
+  }
+
+  die(name: string): void {
+    const program = this.programs.get(name) as Program;
+    program.alive = false;
+    this.input(program.nodeid, { kind: "client-gone", clientId: program.clientId });
+  }
+
+  /** A name of a resource that this node masters while all nodes are there. */
+  nameFor(nodeid: number): string {
+    const members = this.configs.map((config) => ({ nodeid: config.nodeid, incarnation: incarnationOf(config.nodeid) }));
+    for (;;) {
+      const name = `name${this.#names++}`;
+      if (masterOf(members, "space", name) === nodeid) return name;
+    }
+  }
+
+  // ----------------------------------------------------------------------------------------------------------- time
+
+  settle(): void {
+    for (let run = this.#queue.shift(); run !== undefined; run = this.#queue.shift()) run();
+  }
+
+  /** Until the condition holds; false: it did not within that time. */
+  pass(forMs: number, until: () => boolean = () => false): boolean {
+    const endMs = this.nowMs + forMs;
+    this.settle();
+    while (!until() && this.nowMs < endMs) {
+      const alive = [...this.nodes].filter(([, node]) => node.alive);
+      let nextMs = endMs;
+      for (const [, { core, beater }] of alive) nextMs = Math.min(nextMs, core.nextDeadline() ?? endMs, beater.nextMs);
+      this.nowMs = Math.max(this.nowMs, nextMs);
+      for (const [nodeid, node] of alive) this.#beat(nodeid, node);
+      for (const [nodeid, { core }] of alive) if ((core.nextDeadline() ?? endMs) <= this.nowMs) this.input(nodeid, { kind: "tick" });
+      this.settle();
+    }
+    return until();
+  }
+
+  #beat(from: number, { core, beater }: WorldNode): void {
+    const message = beater.beat(this.nowMs, core.membership.progress);
+    if (message === null) return;
+    for (const [nodeid, node] of this.nodes) {
+      const beat = nodeid === from || !node.alive ? null : node.beater.receive(message, this.nowMs);
+      if (beat !== null) this.input(nodeid, { kind: "heartbeat", beat });
+    }
+  }
+
+  /** Everybody who lives serves, in one view of all who live. */
+  serving(): boolean {
+    const alive = [...this.nodes.values()].filter((node) => node.alive);
+    return alive.every(({ core }) => core.servesAt(this.nowMs) && core.membership.view?.members.length === alive.length);
+  }
+
+  viewOf(nodeid: number): ViewId | null {
+    return this.nodes.get(nodeid)?.core.membership.view?.id ?? null;
+  }
+}
+
+export function incarnationOf(nodeid: number): string {
+  return `00000000000000${(0xa0 + nodeid).toString(16)}`;
+}
+
+function key(a: number, b: number): string {
+  return a < b ? `${a}-${b}` : `${b}-${a}`;
+}
