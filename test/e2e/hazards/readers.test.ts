@@ -1,0 +1,120 @@
+/**
+ * Hazard F5: readers of every kind on a node, while programs on other nodes and on this one append to the same file. Nobody
+ * is shown a zero byte where nobody wrote one, and what a completed write made is seen by whoever looks afterwards.
+ */
+import { describe, expect, it } from "vitest";
+import { type Actor, createBarrier } from "../actor.ts";
+import { hazardLab, scale } from "./hazard-lab.ts";
+
+const RECORDS = 150 * scale;
+const READERS_TIMEOUT_MS = 180_000;
+
+/** What each way of reading gives from the start of the file on. */
+const ways = {
+  pread: `os.pread(fd, 1 << 20, 0)`,
+  sendfile: `sendfile(fd)`,
+};
+
+const reading = `
+def sendfile(fd):
+    target = os.memfd_create("target")
+    while os.sendfile(target, fd, os.fstat(target).st_size, 1 << 20) > 0: pass
+    data = os.pread(target, os.fstat(target).st_size, 0)
+    os.close(target)
+    return data
+
+def completed():
+    return max(struct.unpack("<4q", open(ends, "rb").read()))
+
+fd = os.open(log, os.O_RDONLY)
+bad, turns = [], 0
+while open(done, "rb").read() == bytes(8):
+    turns += 1
+    least = completed() if grows else 0
+    data = READ
+    if b"\\0" in data: bad.append("%d bytes, zeros from %d on" % (len(data), data.find(b"\\0")))
+    if len(data) < least: bad.append("%d bytes after writes up to %d" % (len(data), least))
+result = {"bad": bad[:10], "turns": turns}
+`;
+
+const mapping = `
+def completed():
+    return max(struct.unpack("<4q", open(ends, "rb").read()))
+
+fd = os.open(log, os.O_RDONLY)
+length = 16 << 20
+mapped = map_shared(fd, length, mmap.PROT_READ)
+bad, turns = [], 0
+while open(done, "rb").read() == bytes(8):
+    turns += 1
+    least = completed()
+    if least == 0: continue
+    tail = ctypes.string_at(mapped + max(0, least - 5000), min(least, 5000))
+    if b"\\0" in tail: bad.append("up to %d: zeros at %d" % (least, tail.find(b"\\0")))
+result = {"bad": bad[:10], "turns": turns}
+`;
+
+/** `at`: its place in the file of ends; whose value is where a write of it, completed, ended at least. */
+const writing = `
+import random
+fd = os.open(log, os.O_WRONLY | os.O_APPEND)
+said = os.open(ends, os.O_WRONLY)
+draw = random.Random(at)
+for k in range(records):
+    os.write(fd, b"<%d.%d%s>" % (at, k, b"-" * draw.choice(lengths)))
+    if truncates and draw.random() < 0.02: os.ftruncate(fd, 0)
+    elif not truncates: os.pwrite(said, struct.pack("<q", os.fstat(fd).st_size), 8 * at)
+`;
+
+interface Found {
+  readonly bad: readonly string[];
+  readonly turns: number;
+}
+
+describe("F5: readers among writers", () => {
+  const hazard = hazardLab();
+  let count = 0;
+  interface Mix {
+    readonly before: number;
+    readonly lengths: readonly number[];
+    readonly truncates: boolean;
+  }
+
+  /** Reads in each of the ways, by a process each, until the writers are done: two on other nodes, one beside the readers. */
+  async function run(node: number, readers: readonly string[], { before, lengths, truncates }: Mix): Promise<Found[]> {
+    count += 1;
+    const log = `log-${count}`;
+    const [done, ends] = [createBarrier(1), createBarrier(4)];
+    const others = hazard.all.filter((nodeid) => nodeid !== node);
+    const given = { log, done, ends, scratch: "", grows: !truncates };
+    await hazard.actor(node).run(`put(log, b"=" * before)`, { log, before });
+    const found = readers.map((source, at) =>
+      hazard.actor(node).run<Found>(source, { ...given, scratch: `scratch-${count}-${at}` }, READERS_TIMEOUT_MS),
+    );
+    const writers: Actor[] = [...others, others[0] ?? node, node].map((nodeid) => hazard.actor(nodeid));
+    await Promise.all(
+      writers.map((writer, at) => writer.run(writing, { ...given, at, records: RECORDS, lengths, truncates }, READERS_TIMEOUT_MS)),
+    );
+    await hazard.actor(node).run(`open(done, "wb").write(b"finished")`, { done });
+    return Promise.all(found);
+  }
+
+  const nodeOf = (role: string): number => (role === "the owner" ? hazard.owner : hazard.remotes[0]);
+
+  describe.each(["the owner", "a remote node"])("on %s", (role) => {
+    it.each(Object.keys(ways))("%s", async (way) => {
+      const read = reading.replace("READ", ways[way as keyof typeof ways]);
+      const found = await run(nodeOf(role), [read, read], { before: 0, lengths: [0, 20, 300], truncates: false });
+      for (const { bad, turns } of found) {
+        expect(bad).toEqual([]);
+        expect(turns).toBeGreaterThan(1);
+      }
+    });
+
+    it("a mapping", async () => {
+      for (const { bad } of await run(nodeOf(role), [mapping, mapping], { before: 0, lengths: [0, 20, 300], truncates: false })) {
+        expect(bad).toEqual([]);
+      }
+    });
+  });
+});
