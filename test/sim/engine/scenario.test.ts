@@ -34,7 +34,12 @@ function join(sim: EngineSim, ...nodeids: number[]): void {
 }
 
 function groupOf(node: EngineSimNode): number[] {
-  return node.engine.groups.table()[0]?.members.map((member) => member.nodeid) ?? [];
+  return (
+    node.engine.groups
+      .table()[0]
+      ?.members.map((member) => member.nodeid)
+      .toSorted((a, b) => a - b) ?? []
+  );
 }
 
 function say(node: EngineSimNode, n: number, bytes = 8): void {
