@@ -86,8 +86,8 @@ export function runScenario(text: string): void {
       );
       if (!world.pass(20 * timeoutMs, () => world.serving())) throw new Error("the nodes did not come together");
     },
-    /** name x 2: "x" is a resource that node 2 masters */
-    name: ([word, nodeid]) => void names.set(word ?? "", world.nameFor(Number(nodeid))),
+    /** name x 2 [3]: "x" is a resource that node 2 masters, and node 3 when that is gone */
+    name: ([word, nodeid, next]) => void names.set(word ?? "", world.nameFor(Number(nodeid), next === undefined ? null : Number(next))),
     /** client a 1 [owner=key] [slow] */
     client([name, nodeid, ...rest]) {
       const owner = rest.find((word) => word.startsWith("owner="))?.slice("owner=".length) ?? "";

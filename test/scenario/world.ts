@@ -205,12 +205,13 @@ export class World {
     this.input(program.nodeid, { kind: "client-gone", clientId: program.clientId });
   }
 
-  /** A name of a resource that this node masters while all nodes are there. */
-  nameFor(nodeid: number): string {
+  /** A name of a resource that this node masters while all nodes are there, and that one when it is gone. */
+  nameFor(nodeid: number, next: number | null): string {
     const members = this.configs.map((config) => ({ nodeid: config.nodeid, incarnation: incarnationOf(config.nodeid) }));
     for (;;) {
       const name = `name${this.#names++}`;
-      if (masterOf(members, "space", name) === nodeid) return name;
+      const without = members.filter((member) => member.nodeid !== nodeid);
+      if (masterOf(members, "space", name) === nodeid && (next === null || masterOf(without, "space", name) === next)) return name;
     }
   }
 

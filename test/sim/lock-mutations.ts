@@ -22,7 +22,7 @@ export const lockMutations: readonly Mutation[] = [
     file: "dlmd/lock/holder.ts",
     find: "      lkb.lvbSeq++;\n      lkb.lvbRead = true;",
     replace: "      lkb.lvbRead = true;",
-    caughtBy: sim,
+    caughtBy: scenario,
   },
   {
     name: "H2: a value block is not handed over when its master changes",
