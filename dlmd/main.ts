@@ -7,12 +7,18 @@ import { chmodSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { networkInterfaces } from "node:os";
 import path from "node:path";
 import yargs from "yargs";
+import * as z from "zod";
 import { hideBin } from "yargs/helpers";
 import { OperatingError } from "./base/error.ts";
 import type { Log } from "./base/log.ts";
 import { createMetrics } from "./base/metric.ts";
 import { raisePriority } from "./base/priority.ts";
-import type { ClusterConfig, NodeConfig } from "./config/cluster-config.ts";
+import { adminSocketPath } from "./client/admin.ts";
+import { encodeKeptConfig } from "./config/change-codec.ts";
+import { type ClusterConfig, type NodeConfig, decodeClusterConfig } from "./config/cluster-config.ts";
+import { writeAtomic } from "./driver/atomic-file.ts";
+import { type ConfigKeeper, readKeptConfig, startingConfig } from "./driver/config-keeper.ts";
+import { type AdminServer, startAdminServer } from "./server/admin-server.ts";
 import { nearestWord } from "./base/nearest.ts";
 import { createBootClock } from "./driver/clock.ts";
 import { clusterKeyPath, minTimeoutMs, readClusterConfig, readKeyring } from "./driver/cluster-files.ts";
@@ -28,11 +34,16 @@ const PRIORITY = -15;
 /** The exit status of a node that no longer knows what it holds (EX_SOFTWARE). */
 const EXIT_FATAL = 70;
 const EXIT_REFUSED = 1;
+const DEFAULT_RUN_DIR = "/run/coverlay";
+/** Not under /run, which a restart of the machine empties. */
+const DEFAULT_STATE_DIR = "/var/lib/coverlay";
 
 interface Arguments {
   readonly config: string;
   readonly node: string | undefined;
   readonly runDir: string;
+  readonly stateDir: string | undefined;
+  readonly newConfig: boolean;
   readonly logLevel: LogLevel;
   readonly jsonLog: string | undefined;
   readonly metrics: string | undefined;
@@ -52,9 +63,19 @@ async function parseArguments(): Promise<Arguments> {
     })
     .option("run-dir", {
       type: "string",
-      default: "/run/coverlay",
+      default: DEFAULT_RUN_DIR,
       describe: "where the socket, the pid and the state are",
       requiresArg: true,
+    })
+    .option("state-dir", {
+      type: "string",
+      describe: `where what must outlive a restart of the machine is [${DEFAULT_STATE_DIR}; with another --run-dir, that]`,
+      requiresArg: true,
+    })
+    .option("new-config", {
+      type: "boolean",
+      default: false,
+      describe: "the configuration file is new: take it instead of what was agreed on. Only with dlmd stopped on every node",
     })
     .option("log-level", { choices: logLevels, default: "info" as const, describe: "what to log to stderr" })
     .option("json-log", { type: "string", describe: "log to this file too, as JSON lines", requiresArg: true })
@@ -125,6 +146,26 @@ function openLog({ logLevel, jsonLog }: Arguments): Log {
   }
 }
 
+const adminShape = z.discriminatedUnion("what", [
+  z.strictObject({ what: z.literal("config-show") }),
+  z.strictObject({ what: z.literal("config-apply"), text: z.string(), source: z.string() }),
+]);
+
+async function answerAdmin(keeper: ConfigKeeper, asked: unknown): Promise<unknown> {
+  const parsed = adminShape.safeParse(asked);
+  if (!parsed.success) {
+    throw new OperatingError("a question that this dlmd knows expected: config-show or config-apply", {
+      code: "bad-question",
+      hint: "Is coverlay of another version? Restart dlmd after an upgrade.",
+    });
+  }
+  const question = parsed.data;
+  if (question.what === "config-apply") return { version: await keeper.apply(question.text, question.source) };
+  const { committed, pending } = keeper.kept;
+  const open = pending === null ? null : { version: pending.record.version, text: pending.record.text };
+  return { version: committed.version, text: committed.text, pending: open };
+}
+
 /**
  * The key file is read again when it changes and at SIGHUP. Keys that cannot be used are told, and the ones in use stay.
  */
@@ -152,13 +193,14 @@ async function followKeys(keyFile: string, first: Keyring, driver: Driver, log: 
 }
 
 /** SIGTERM and SIGINT leave the cluster; a second one does not wait for it. */
-function leaveOnSignal(driver: Driver, log: Log, pidFile: string): void {
+function leaveOnSignal(driver: Driver, admin: AdminServer, log: Log, pidFile: string): void {
   let leaving = false;
   const stop = (signal: NodeJS.Signals): void => {
     if (leaving) process.exit(EXIT_REFUSED);
     leaving = true;
     log.info({ signal }, "leaving the cluster");
-    driver.leave().then(
+    const left = admin.close().then(() => driver.leave());
+    left.then(
       () => {
         rmSync(pidFile, { force: true });
         log.info({}, "left");
@@ -178,23 +220,34 @@ function giveUp(log: Log, error: Error): never {
 
 async function main(): Promise<void> {
   const args = await parseArguments();
-  const { config, text: configText } = readClusterConfig(args.config, minTimeoutMs(process.env));
+  const leastMs = minTimeoutMs(process.env);
+  const { text } = readClusterConfig(args.config, leastMs);
+  const runDir = path.resolve(args.runDir);
+  makeRunDir(runDir);
+  const stateDir = path.resolve(args.stateDir ?? (runDir === DEFAULT_RUN_DIR ? DEFAULT_STATE_DIR : runDir));
+  makeRunDir(stateDir);
+  const keptFile = path.join(stateDir, "config.json");
+  const before = await readKeptConfig(keptFile);
+  const kept = startingConfig(before, text, args.config, leastMs, args.newConfig);
+  const config = decodeClusterConfig(kept.committed.text, keptFile, leastMs);
   const keyFile = clusterKeyPath(args.config, config);
   const keyring = readKeyring(keyFile);
   const self = findSelf(config, args.node);
-  const runDir = path.resolve(args.runDir);
-  makeRunDir(runDir);
   const metricsAddress = args.metrics === "none" ? null : parseMetricsAddress(args.metrics ?? path.join(runDir, "metrics.sock"));
   const log = openLog(args);
   const metrics = createMetrics();
   raisePriority(PRIORITY, log);
   process.on("uncaughtException", (error) => giveUp(log, error));
+  if (kept !== before) await writeAtomic(keptFile, encodeKeptConfig(kept), 0o600);
   const driver = await startDriver({
-    config,
+    kept,
+    keptFile,
+    configFile: path.resolve(args.config),
+    minTimeoutMs: leastMs,
     self,
-    configText,
     keyring,
     runDir,
+    stateDir,
     createNode,
     nowMs: createBootClock(),
     log,
@@ -205,8 +258,11 @@ async function main(): Promise<void> {
   if (metricsAddress !== null) await serveMetrics(metricsAddress, { metrics, query: (what) => driver.query(what) }, log);
   const pidFile = path.join(runDir, "dlmd.pid");
   writeFileSync(pidFile, `${process.pid}\n`);
-  leaveOnSignal(driver, log, pidFile);
+  const { config: keeper } = driver;
+  const admin = await startAdminServer({ socketPath: adminSocketPath(runDir), log, answer: (question) => answerAdmin(keeper, question) });
+  leaveOnSignal(driver, admin, log, pidFile);
   await followKeys(keyFile, keyring, driver, log);
+  await watchFile(args.config, () => void keeper.fileChanged(), log);
   process.stdout.write("ready\n");
 }
 

@@ -330,8 +330,9 @@ export class ConfigChange {
       this.#waiting.push({ from, requestId, record });
       return;
     }
-    // Its answer comes with COMMIT.
-    if (this.#proposal?.record.fingerprint === record.fingerprint) return;
+    // Asked again in a new view: its answer comes with COMMIT.
+    const known = [this.#proposal?.record.fingerprint, this.#kept.committed.fingerprint];
+    if (known.includes(record.fingerprint)) return;
     const reason = this.#requestObjection(view, record);
     if (reason === null) this.#propose(view, record);
     else this.#send(view, from, { kind: "refuse", requestId, reason });

@@ -255,15 +255,14 @@ export function decodeClusterConfig(yaml: string, source: string, minTimeoutMs: 
 }
 
 /**
- * What a configuration means, as text: equal for files that differ in comments, order or layout only. Not in it: where a node has its
- * key file.
+ * What a configuration means, as text: equal for files that differ in comments, order or layout only.
  */
 export function canonicalConfig(config: ClusterConfig): string {
-  const { cluster, version, multicast, peerPort, timeoutMs, quorum, nodes, volumes } = config;
+  const { cluster, version, keyFile, multicast, peerPort, timeoutMs, quorum, nodes, volumes } = config;
   const { group, port } = multicast;
   const { two_node, wait_for_all, last_man_standing, last_man_standing_window_ms, auto_tie_breaker } = quorum;
   return JSON.stringify([
-    [cluster, version, group, port, peerPort, timeoutMs],
+    [cluster, version, keyFile, group, port, peerPort, timeoutMs],
     [two_node, wait_for_all, last_man_standing, last_man_standing_window_ms, auto_tie_breaker],
     nodes.map(({ nodeid, name, address, votes }) => [nodeid, name, address, votes]),
     volumes.map(({ name, uuid, lower, path }) => [name, uuid, lower, path ?? null]),

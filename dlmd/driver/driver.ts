@@ -7,16 +7,18 @@
  * message never waits for the rest of the event loop's turn. Against writing at the end of the turn, two runs of each on a
  * busy machine showed no difference beyond their scatter; the number of writes was not counted.
  */
-import { createHash, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import path from "node:path";
 import { assertNever } from "../base/assert.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metric.ts";
 import type { ClusterInfo, ViewInfo } from "../client/api.ts";
-import { type ClusterConfig, type NodeConfig, canonicalConfig } from "../config/cluster-config.ts";
+import type { KeptConfig } from "../config/change.ts";
+import type { NodeConfig } from "../config/cluster-config.ts";
 import type { ClientIdentity } from "../lock/client.ts";
-import type { Effect, Node, NodeBoot, NodeEvent, QueryWhat } from "../node-api.ts";
+import type { Effect, Node, NodeBoot, NodeConfiguration, NodeEvent, QueryWhat } from "../node-api.ts";
 import { type LocalServer, startServer } from "../server/server.ts";
+import { ConfigKeeper } from "./config-keeper.ts";
 import { type DatagramChannel, openDatagramChannel } from "./datagram-channel.ts";
 import { type Heartbeats, startHeartbeats } from "./heartbeats.ts";
 import { NONCE_BYTES, PEER_PROTOCOL_VERSION } from "./handshake.ts";
@@ -26,12 +28,16 @@ import { createCounterCell, DATAGRAM_KEY_BYTES, DatagramSealer } from "./seal.ts
 import { readState, type StoredState, writeState } from "./state-file.ts";
 
 export interface DriverOptions {
-  readonly config: ClusterConfig;
-  /** What `config` was decoded from. */
-  readonly configText: string;
+  /** What this node keeps of the configuration, where it keeps it, and cluster.yaml. */
+  readonly kept: KeptConfig;
+  readonly keptFile: string;
+  readonly configFile: string;
+  readonly minTimeoutMs: number;
   readonly self: NodeConfig;
   readonly keyring: Keyring;
   readonly runDir: string;
+  /** Where what must outlive a restart of the machine is. */
+  readonly stateDir: string;
   readonly createNode: (boot: NodeBoot) => Node;
   /** CLOCK_BOOTTIME, milliseconds. */
   readonly nowMs: () => number;
@@ -49,6 +55,7 @@ export interface Driver {
   setKeyring(keyring: Keyring): void;
   /** As NodeCore answers; null between two incarnations. */
   query(what: QueryWhat): unknown;
+  readonly config: ConfigKeeper;
 }
 
 export function socketPathOf(runDir: string): string {
@@ -65,15 +72,14 @@ interface Life {
   readonly discovery: NodeJS.Timeout;
 }
 
-function hashOf(config: ClusterConfig): Uint8Array {
-  return createHash("sha256").update(canonicalConfig(config)).digest();
-}
-
 class NodeDriver implements Driver {
   readonly #options: DriverOptions;
   readonly #stateFile: string;
   readonly #clients = new Map<number, ClientIdentity>();
   #keyring: Keyring;
+  readonly config: ConfigKeeper;
+  /** Lower nodes, which connect to us and have not: to these we say that we are here. */
+  readonly #awaited = new Set<number>();
   #server: LocalServer | null = null;
   #life: Life | null = null;
   #timer: NodeJS.Timeout | null = null;
@@ -88,7 +94,18 @@ class NodeDriver implements Driver {
   constructor(options: DriverOptions) {
     this.#options = options;
     this.#keyring = options.keyring;
-    this.#stateFile = path.join(options.runDir, "state.json");
+    this.#stateFile = path.join(options.stateDir, "state.json");
+    this.config = new ConfigKeeper({
+      nodeid: options.self.nodeid,
+      kept: options.kept,
+      file: options.keptFile,
+      configFile: options.configFile,
+      minTimeoutMs: options.minTimeoutMs,
+      log: options.log,
+      send: (nodeid, body) => this.#life?.peers.sendConfig(nodeid, body),
+      count: (configuration) => this.#count(configuration),
+      fatal: options.fatal,
+    });
   }
 
   async start(): Promise<void> {
@@ -118,7 +135,8 @@ class NodeDriver implements Driver {
   }
 
   #info(): Omit<ClusterInfo, "clientId"> {
-    const { config, self } = this.#options;
+    const { self } = this.#options;
+    const { config } = this.config;
     return {
       clusterName: config.cluster,
       nodeid: self.nodeid,
@@ -131,13 +149,14 @@ class NodeDriver implements Driver {
 
   /** A new incarnation: its sockets, its core. */
   async #begin(): Promise<void> {
-    const { config, configText, self, nowMs, log, metrics } = this.#options;
+    const { self, nowMs, log, metrics } = this.#options;
+    const { config, counted } = this.config;
     const incarnation = randomBytes(8).toString("hex");
     const datagramKey = randomBytes(DATAGRAM_KEY_BYTES);
     const counter = createCounterCell();
     const sealer = new DatagramSealer(self.nodeid, datagramKey, counter);
     const stored = await readState(this.#stateFile);
-    const shared = { keyring: this.#keyring, self, nodes: config.nodes, timeoutMs: config.timeoutMs, nowMs, log, metrics };
+    const shared = { keyring: this.#keyring, self, nodes: this.config.nodes, timeoutMs: config.timeoutMs, nowMs, log, metrics };
     const datagrams = await openDatagramChannel({
       ...shared,
       cluster: config.cluster,
@@ -150,10 +169,7 @@ class NodeDriver implements Driver {
       sighted: (nodeid) => this.#life?.peers.hurry(nodeid),
     });
     const heartbeats = await this.#startHeartbeats(datagrams, incarnation, datagramKey, counter);
-    const { cluster, version: configVersion } = config;
-    const configHash = hashOf(config);
-    // Who connects to us, and has not: to these we say that we are here.
-    const awaited = new Set(config.nodes.map(({ nodeid }) => nodeid).filter((nodeid) => nodeid < self.nodeid));
+    const { cluster } = config;
     let peers: PeerNetwork;
     try {
       peers = await openPeerNetwork({
@@ -162,47 +178,43 @@ class NodeDriver implements Driver {
         identity: () => ({
           protocolVersion: PEER_PROTOCOL_VERSION,
           cluster,
-          configVersion,
-          configHash,
+          configVersion: this.config.config.version,
+          configHash: this.config.hash,
           nodeid: self.nodeid,
           incarnation,
           datagramKey,
           datagramCounter: sealer.counter,
         }),
-        configText: () => configText,
+        configText: () => this.config.text,
         heardLately: (nodeid) => nowMs() - (this.#heardMs.get(nodeid) ?? Number.NEGATIVE_INFINITY) < config.timeoutMs,
         drawNonce: () => randomBytes(NONCE_BYTES),
         up: (peer) => {
-          awaited.delete(peer.nodeid);
+          this.#awaited.delete(peer.nodeid);
           datagrams.confirm(peer.nodeid, peer.datagramKey, peer.datagramCounter);
           heartbeats.confirm(peer.nodeid, peer.datagramKey, peer.datagramCounter);
           this.step({ kind: "peer-up", nodeid: peer.nodeid, incarnation: peer.incarnation });
         },
         down: (nodeid, wasIncarnation) => {
-          if (nodeid < self.nodeid) awaited.add(nodeid);
+          this.#await();
           this.step({ kind: "peer-down", nodeid, incarnation: wasIncarnation });
         },
         frame: (nodeid, view, messages) => this.step({ kind: "peer-frame", nodeid, view, messages }),
-        config: () => undefined,
-        offered: () => undefined,
+        config: (nodeid, body) => this.config.receive(nodeid, body),
+        offered: (offer) => this.config.offered(offer),
       });
     } catch (error) {
       await Promise.all([datagrams.close(), heartbeats.close()]);
       throw error;
     }
-    const discovery = setInterval(() => datagrams.discover([...awaited]), config.timeoutMs / 10);
-    datagrams.discover([...awaited]);
+    this.#await();
+    const discovery = setInterval(() => datagrams.discover([...this.#awaited]), config.timeoutMs / 10);
+    datagrams.discover([...this.#awaited]);
     const node = this.#options.createNode({
       nodeid: self.nodeid,
       incarnation,
-      configVersion,
-      nodes: config.nodes,
+      configVersion: counted.version,
       timeoutMs: config.timeoutMs,
-      quorum: {
-        twoNode: config.quorum.two_node,
-        waitForAll: config.quorum.wait_for_all,
-        autoTieBreaker: config.quorum.auto_tie_breaker,
-      },
+      ...counted,
       ...stored,
       seed: randomBytes(4).readUInt32LE(0),
       nowMs: nowMs(),
@@ -220,12 +232,13 @@ class NodeDriver implements Driver {
     datagramKey: Uint8Array,
     counter: BigInt64Array,
   ): Promise<Heartbeats> {
-    const { config, self, nowMs, log, metrics, fatal } = this.#options;
+    const { self, nowMs, log, metrics, fatal } = this.#options;
+    const { config } = this.config;
     try {
       return await startHeartbeats({
         self: { nodeid: self.nodeid, incarnation },
         cluster: config.cluster,
-        nodes: config.nodes,
+        nodes: this.config.nodes,
         group: config.multicast.group,
         port: config.peerPort,
         timeoutMs: config.timeoutMs,
@@ -246,6 +259,23 @@ class NodeDriver implements Driver {
       await datagrams.close();
       throw error;
     }
+  }
+
+  #await(): void {
+    const { nodeid: own } = this.#options.self;
+    this.#awaited.clear();
+    for (const { nodeid } of this.config.nodes)
+      if (nodeid < own && this.#life?.peers.isConnected(nodeid) !== true) this.#awaited.add(nodeid);
+  }
+
+  /** Another configuration counts: who may be heard, then how votes are counted. */
+  #count(configuration: NodeConfiguration): void {
+    const { nodes } = this.config;
+    this.#life?.datagrams.setNodes(nodes);
+    this.#life?.peers.setNodes(nodes);
+    this.#life?.heartbeats.setNodes(nodes);
+    this.#await();
+    this.step({ kind: "configuration", configuration });
   }
 
   /** One event; ignored between two incarnations, when there is nobody to tell. */
@@ -321,6 +351,7 @@ class NodeDriver implements Driver {
         return;
       case "view":
         this.#options.onView(effect.view);
+        this.config.view(effect.view);
         return;
       case "evicted":
         this.#evicted(effect.reason);
@@ -387,6 +418,7 @@ class NodeDriver implements Driver {
       });
     }
     await this.#end();
+    await this.config.close();
   }
 }
 

@@ -65,6 +65,7 @@ export interface PeerNetwork {
   sendConfig(nodeid: number, body: Uint8Array): void;
   flush(): void;
   setPaused(nodeid: number, paused: boolean): void;
+  isConnected(nodeid: number): boolean;
   /** That node was heard: connect now, if it is for us to connect. */
   hurry(nodeid: number): void;
   /** Other keys: connections whose peers have proved none of them end. */
@@ -313,6 +314,10 @@ class TlsPeerNetwork implements PeerNetwork {
 
   setPaused(nodeid: number, paused: boolean): void {
     this.#connections.get(nodeid)?.setPaused(paused);
+  }
+
+  isConnected(nodeid: number): boolean {
+    return this.#connections.has(nodeid);
   }
 
   hurry(nodeid: number): void {

@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import yargs, { type Argv } from "yargs";
 import { OperatingError } from "../../dlmd/base/error.ts";
+import { configCommand } from "./config.ts";
 import { keygenCommand } from "./keygen.ts";
 import { labCommand } from "./lab.ts";
 import { locksCommand } from "./locks.ts";
@@ -44,6 +45,7 @@ export function coverlayCli(args: readonly string[]): Argv {
     .command(mountCommand)
     .command(umountCommand)
     .command(labCommand)
+    .command(configCommand)
     .command(keygenCommand)
     .command(installMountHelperCommand)
     .command(serveCommand)

@@ -92,11 +92,11 @@ export class ConfigSim {
     const roll = this.#random.next();
     const node = this.#random.pick(this.#nodes);
     if (roll < 0.5) this.#deliver();
-    else if (roll < 0.75) this.#sync(node);
-    else if (roll < 0.85) this.#install(node);
+    else if (roll < 0.72) this.#sync(node);
+    else if (roll < 0.88) this.#install(node);
     else if (roll < 0.9) this.#formView();
-    else if (roll < 0.95) this.#apply(node);
-    else if (roll < 0.97) this.#crash(node);
+    else if (roll < 0.96) this.#apply(node);
+    else if (roll < 0.965) this.#crash(node);
     else if (roll < 0.995) this.#boot(node);
     else this.#offer(node);
   }

@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { afterEach, expect, test } from "vitest";
@@ -170,6 +170,8 @@ test("who may not join is told why, in both logs", async () => {
   const refusals = (nodeid: number, reason: string): boolean =>
     cluster.log(nodeid).some((line) => line["msg"] === "peer refused" && String(line["reason"]).includes(reason));
   for (const [configFile, nodeid, reason] of cases) {
+    // Not what it kept of the stranger before it.
+    rmSync(path.join(cluster.runDir(nodeid), "config.json"), { force: true });
     const stranger = await cluster.start(nodeid, { configFile });
     // Both retry and heartbeat for ever: a trip to dlmd is the clock here.
     while (!refusals(1, reason) || !refusals(nodeid, reason)) await client.client.query("status");

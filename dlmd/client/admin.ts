@@ -1,0 +1,54 @@
+/** Asks a dlmd on its administrator's socket (server/admin-server.ts): the configuration that is in force, and to change it. */
+import { createConnection } from "node:net";
+import path from "node:path";
+import { OperatingError } from "../base/error.ts";
+
+export const MAX_ADMIN_LINE_BYTES: number = 1024 * 1024;
+/** A change waits for disks of other nodes. */
+const ANSWER_TIMEOUT_MS = 40_000;
+
+export type AdminQuestion =
+  | { readonly what: "config-show" }
+  | { readonly what: "config-apply"; readonly text: string; readonly source: string };
+
+export interface ShownConfig {
+  readonly version: number;
+  readonly text: string;
+  /** Proposed and not decided. */
+  readonly pending: { readonly version: number; readonly text: string } | null;
+}
+
+export type AdminAnswer =
+  | { readonly answer: unknown }
+  | { readonly error: { readonly message: string; readonly code: string; readonly hint?: string } };
+
+export function adminSocketPath(runDir: string): string {
+  return path.join(runDir, "dlmd-admin.sock");
+}
+
+function unreachable(runDir: string, cause: Error): OperatingError {
+  return new OperatingError(`dlmd should answer on ${adminSocketPath(runDir)}, but: ${cause.message}`, {
+    code: "dlmd-not-running",
+    hint: "Start dlmd, or name its run directory with --run-dir.",
+    cause,
+  });
+}
+
+/** Rejects with OperatingError: dlmd's own, or that it does not answer. */
+export async function askAdmin(runDir: string, question: AdminQuestion): Promise<unknown> {
+  const said = await new Promise<string>((resolve, reject) => {
+    const socket = createConnection(adminSocketPath(runDir));
+    let text = "";
+    socket.setTimeout(ANSWER_TIMEOUT_MS, () => socket.destroy(new Error(`no answer within ${ANSWER_TIMEOUT_MS / 1000} s`)));
+    socket.setEncoding("utf8");
+    socket.on("data", (chunk: string) => (text += chunk));
+    socket.on("error", (error) => reject(unreachable(runDir, error)));
+    socket.on("close", () => resolve(text));
+    socket.write(`${JSON.stringify(question)}\n`);
+  });
+  if (!said.endsWith("\n")) throw unreachable(runDir, new Error("it closed the connection without an answer"));
+  const answer = JSON.parse(said) as AdminAnswer;
+  if ("answer" in answer) return answer.answer;
+  const { message, code, hint } = answer.error;
+  throw new OperatingError(message, { code, ...(hint === undefined ? {} : { hint }) });
+}

@@ -1,0 +1,93 @@
+/**
+ * The messages of a configuration change, and what is kept of it, as bytes. JSON, because their load is a cluster.yaml as a person wrote
+ * it; they are few. A configuration that does not decode is damage like any other: the sender had checked it.
+ */
+import * as z from "zod";
+import { OperatingError, WireError } from "../base/error.ts";
+import type { ConfigMessage, ConfigRecord, KeptConfig } from "./change.ts";
+import { MAX_CONFIG_BYTES, canonicalConfig, decodeClusterConfig } from "./cluster-config.ts";
+
+const whole = z.int().min(0);
+const word = z.string().max(128);
+const recordShape = z.strictObject({ version: whole, text: z.string().max(MAX_CONFIG_BYTES) });
+const pendingShape = z.strictObject({ record: recordShape, epoch: whole }).nullable();
+const inView = { epoch: whole, view: word };
+const messageShape = z.discriminatedUnion("kind", [
+  z.strictObject({ ...inView, kind: z.literal("report"), committed: recordShape, pending: pendingShape }),
+  z.strictObject({ ...inView, kind: z.literal("propose"), record: recordShape }),
+  z.strictObject({ ...inView, kind: z.literal("stored"), version: whole, fingerprint: z.string().max(MAX_CONFIG_BYTES) }),
+  z.strictObject({ ...inView, kind: z.literal("commit"), record: recordShape }),
+  z.strictObject({ ...inView, kind: z.literal("request"), requestId: whole, record: recordShape }),
+  z.strictObject({ ...inView, kind: z.literal("refuse"), requestId: whole, reason: z.string().max(4096) }),
+]);
+const keptShape = z.strictObject({ committed: recordShape, pending: pendingShape });
+
+/** Least time-out that is accepted from a peer: what it may be was checked where it was applied. */
+const ANY_TIMEOUT_MS = 1;
+
+/** Of a configuration's text. Throws OperatingError "bad-config". */
+export function configRecordOf(text: string, source: string, minTimeoutMs: number = ANY_TIMEOUT_MS): ConfigRecord {
+  const config = decodeClusterConfig(text, source, minTimeoutMs);
+  const nodes = config.nodes.map(({ nodeid, votes }) => ({ nodeid, votes }));
+  return { version: config.version, fingerprint: canonicalConfig(config), text, nodes };
+}
+
+/** A record travels as its text; the rest follows from it. */
+function bare(value: unknown): unknown {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return value;
+  if ("text" in value && "fingerprint" in value && "version" in value) return { version: value.version, text: value.text };
+  return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, bare(each)]));
+}
+
+function recordFrom({ version, text }: z.infer<typeof recordShape>): ConfigRecord {
+  const record = configRecordOf(text, "a configuration of a peer");
+  if (record.version !== version) throw new WireError(`configuration said to be version ${version} is version ${record.version}`);
+  return record;
+}
+
+function pendingFrom(pending: z.infer<typeof pendingShape>): KeptConfig["pending"] {
+  return pending === null ? null : { record: recordFrom(pending.record), epoch: pending.epoch };
+}
+
+function parse<T>(bytes: string, shape: z.ZodType<T>): T {
+  try {
+    return shape.parse(JSON.parse(bytes));
+  } catch (error) {
+    throw new WireError(`message of a configuration change: ${(error as Error).message.split("\n", 1)[0]}`);
+  }
+}
+
+export function encodeConfigMessage(message: ConfigMessage): Uint8Array {
+  return new TextEncoder().encode(JSON.stringify(bare(message)));
+}
+
+/** Throws WireError. */
+export function decodeConfigMessage(body: Uint8Array): ConfigMessage {
+  const message = parse(new TextDecoder().decode(body), messageShape);
+  try {
+    switch (message.kind) {
+      case "report":
+        return { ...message, committed: recordFrom(message.committed), pending: pendingFrom(message.pending) };
+      case "propose":
+      case "commit":
+        return { ...message, record: recordFrom(message.record) };
+      case "request":
+        return { ...message, record: recordFrom(message.record) };
+      default:
+        return message;
+    }
+  } catch (error) {
+    if (error instanceof OperatingError) throw new WireError(error.message);
+    throw error;
+  }
+}
+
+export function encodeKeptConfig(kept: KeptConfig): string {
+  return `${JSON.stringify(bare(kept))}\n`;
+}
+
+/** Throws WireError or OperatingError. */
+export function decodeKeptConfig(text: string): KeptConfig {
+  const { committed, pending } = parse(text, keptShape);
+  return { committed: recordFrom(committed), pending: pendingFrom(pending) };
+}

@@ -1,0 +1,294 @@
+/**
+ * The configuration of a node between its disk, its peers and its core: runs config/change.ts. What is in force is kept in config.json
+ * of the state's folder, and put into cluster.yaml for people; that file alone never changes what counts. Edited with the next version, it is
+ * proposed to the cluster.
+ */
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { assertNever } from "../base/assert.ts";
+import { OperatingError } from "../base/error.ts";
+import type { Log } from "../base/log.ts";
+import { changeObjection } from "../config/allowed-change.ts";
+import { configRecordOf, decodeConfigMessage, decodeKeptConfig, encodeConfigMessage, encodeKeptConfig } from "../config/change-codec.ts";
+import { ConfigChange, type ConfigEffect, type ConfigEvent, type ConfigRecord, type KeptConfig } from "../config/change.ts";
+import { type ClusterConfig, type NodeConfig, decodeClusterConfig } from "../config/cluster-config.ts";
+import type { ViewInfo } from "../client/api.ts";
+import type { NodeConfiguration } from "../node-api.ts";
+import { writeAtomic } from "./atomic-file.ts";
+import type { ConfigOffer } from "./handshake.ts";
+
+/** A request that the cluster did not decide in that time is left to it; the asker hears that. */
+const APPLY_TIMEOUT_MS = 30_000;
+
+export interface ConfigKeeperOptions {
+  readonly nodeid: number;
+  readonly kept: KeptConfig;
+  /** Where it is kept. */
+  readonly file: string;
+  /** cluster.yaml. */
+  readonly configFile: string;
+  readonly minTimeoutMs: number;
+  readonly log: Log;
+  readonly send: (nodeid: number, body: Uint8Array) => void;
+  readonly count: (configuration: NodeConfiguration) => void;
+  readonly fatal: (error: Error) => void;
+}
+
+function decode(record: ConfigRecord): ClusterConfig {
+  return decodeClusterConfig(record.text, "the configuration kept", 1);
+}
+
+/** By what a node counts that keeps that. */
+export function countedBy(record: ConfigRecord, former: ConfigRecord | null): NodeConfiguration {
+  const { version, nodes, quorum } = decode(record);
+  const { two_node: twoNode, wait_for_all: waitForAll, auto_tie_breaker: autoTieBreaker } = quorum;
+  const before = former === null ? {} : { former: decode(former).nodes };
+  return { version, nodes, quorum: { twoNode, waitForAll, autoTieBreaker }, ...before };
+}
+
+/** What a node keeps, or null on one that has never run. Throws OperatingError for what cannot be read. */
+export async function readKeptConfig(file: string): Promise<KeptConfig | null> {
+  let text: string;
+  try {
+    text = await readFile(file, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
+    throw error;
+  }
+  try {
+    return decodeKeptConfig(text);
+  } catch (error) {
+    throw new OperatingError(`the configuration kept in ${file} is damaged: ${(error as Error).message}`, {
+      code: "bad-state",
+      hint: "It is written as a whole: look for a failing disk. With dlmd stopped on every node it may be removed.",
+      cause: error,
+    });
+  }
+}
+
+/**
+ * What a node starts with: what it kept, unless it never ran, or a person says that the file is new (`newConfig`). A file that was
+ * edited here alone must not be able to make a quorum of its own (hazard C8).
+ */
+export function startingConfig(
+  kept: KeptConfig | null,
+  text: string,
+  source: string,
+  minTimeoutMs: number,
+  newConfig: boolean,
+): KeptConfig {
+  const found = configRecordOf(text, source, minTimeoutMs);
+  const fresh = { committed: found, pending: null };
+  if (kept === null || newConfig) return fresh;
+  const { committed } = kept;
+  const [before, now] = [decode(committed), decode(found)];
+  const refuse = (message: string, hint: string): OperatingError => new OperatingError(message, { code: "config-version", hint });
+  if (before.cluster !== now.cluster) {
+    throw refuse(
+      `this node's state is of cluster ${before.cluster}, but ${source} is of cluster ${now.cluster}`,
+      "Name another --run-dir, or, if this machine changed its cluster, start once with --new-config.",
+    );
+  }
+  if (found.version > committed.version && found.fingerprint !== kept.pending?.record.fingerprint) {
+    throw refuse(
+      `${source} has version ${found.version}, but the cluster agreed on version ${committed.version}`,
+      "Put the old file back (`coverlay config show` on another node) and use `coverlay config apply`; or, if dlmd was stopped on every node, start each with --new-config.",
+    );
+  }
+  if (found.version === committed.version && found.fingerprint !== committed.fingerprint) {
+    throw refuse(
+      `${source} is not the version ${found.version} that the cluster agreed on`,
+      "Changes need the next version and `coverlay config apply`. `coverlay config show` on another node prints the right file.",
+    );
+  }
+  return kept;
+}
+
+interface Waiting {
+  readonly resolve: (version: number) => void;
+  readonly reject: (error: Error) => void;
+}
+
+export class ConfigKeeper {
+  readonly #options: ConfigKeeperOptions;
+  readonly #core: ConfigChange;
+  readonly #waiting = new Map<number, Waiting>();
+  #config: ClusterConfig;
+  #hash: Uint8Array;
+  #requests = 0;
+  #writing: Promise<void> = Promise.resolve();
+
+  constructor(options: ConfigKeeperOptions) {
+    this.#options = options;
+    const { committed } = options.kept;
+    this.#core = new ConfigChange(options.nodeid, options.kept, (from, to, members) => changeObjection(decode(from), decode(to), members));
+    this.#config = decode(committed);
+    this.#hash = hashOf(committed);
+  }
+
+  /** In force. */
+  get config(): ClusterConfig {
+    return this.#config;
+  }
+  get kept(): KeptConfig {
+    return this.#core.kept;
+  }
+  get text(): string {
+    return this.#core.kept.committed.text;
+  }
+  get hash(): Uint8Array {
+    return this.#hash;
+  }
+  /** By what votes are counted when a life begins. */
+  get counted(): NodeConfiguration {
+    const { committed, pending } = this.#core.kept;
+    return pending === null ? countedBy(committed, null) : countedBy(pending.record, committed);
+  }
+  /** Who may be talked to. */
+  get nodes(): readonly NodeConfig[] {
+    const { nodes, former } = this.counted;
+    const known = new Set(nodes.map(({ nodeid }) => nodeid));
+    return [...nodes, ...(former ?? []).filter(({ nodeid }) => !known.has(nodeid))];
+  }
+
+  view({ viewId, members, quorate }: ViewInfo): void {
+    const epoch = Number.parseInt(viewId, 10);
+    if (epoch > 0) this.#step({ kind: "view", view: { epoch, id: viewId, members, quorate } });
+  }
+
+  /** Throws WireError. */
+  receive(from: number, body: Uint8Array): void {
+    this.#step({ kind: "message", from, message: decodeConfigMessage(body) });
+  }
+
+  /** A peer has a later configuration in force. */
+  offered(offer: ConfigOffer): void {
+    try {
+      const record = configRecordOf(offer.text, "a configuration of a peer");
+      if (decode(record).cluster === this.#config.cluster) this.#step({ kind: "offered", record });
+    } catch (error) {
+      if (!(error instanceof OperatingError)) throw error;
+      this.#options.log.error({ error: error.message }, "a peer's configuration cannot be used");
+    }
+  }
+
+  /** Proposes it to the cluster. Resolves with its version when it is in force here; rejects with OperatingError. */
+  async apply(text: string, source: string): Promise<number> {
+    const record = configRecordOf(text, source, this.#options.minTimeoutMs);
+    const requestId = ++this.#requests;
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.#waiting.delete(requestId);
+        reject(
+          new OperatingError(`the cluster did not decide about version ${record.version} within ${APPLY_TIMEOUT_MS / 1000} s`, {
+            code: "config-undecided",
+            hint: "It may still do so: `coverlay config show` tells.",
+          }),
+        );
+      }, APPLY_TIMEOUT_MS);
+      const ended = (): void => clearTimeout(timer);
+      this.#waiting.set(requestId, {
+        resolve: (version) => {
+          ended();
+          resolve(version);
+        },
+        reject: (error) => {
+          ended();
+          reject(error);
+        },
+      });
+      this.#step({ kind: "apply", requestId, record });
+    });
+  }
+
+  /** cluster.yaml changed: by this class, or by a person. */
+  async fileChanged(): Promise<void> {
+    const { configFile, log, minTimeoutMs } = this.#options;
+    const { committed, pending } = this.#core.kept;
+    try {
+      const text = await readFile(configFile, "utf8");
+      const found = configRecordOf(text, configFile, minTimeoutMs);
+      if ([committed.fingerprint, pending?.record.fingerprint].includes(found.fingerprint)) return;
+      if (found.version <= committed.version) {
+        log.warn(
+          { version: found.version, inForce: committed.version },
+          "cluster.yaml was changed, but its version was not raised: nothing is done",
+        );
+        return;
+      }
+      log.info({ version: found.version }, "cluster.yaml was changed: proposed to the cluster");
+      await this.apply(text, configFile);
+    } catch (error) {
+      const { message, hint } = error as OperatingError;
+      log.error({ error: message, hint }, "cluster.yaml was changed, and cannot be used");
+    }
+  }
+
+  #step(event: ConfigEvent): void {
+    for (const effect of this.#core.step(event)) this.#perform(effect);
+  }
+
+  #perform(effect: ConfigEffect): void {
+    const { send, count, log } = this.#options;
+    switch (effect.kind) {
+      case "send":
+        return send(effect.to, encodeConfigMessage(effect.message));
+      case "persist":
+        return this.#persist(effect.serial, effect.kept);
+      case "count":
+        return count(countedBy(effect.record, effect.former));
+      case "inForce":
+        return this.#inForce(effect.record);
+      case "applied":
+        this.#waiting.get(effect.requestId)?.resolve(effect.record.version);
+        this.#waiting.delete(effect.requestId);
+        return;
+      case "refused":
+        log.warn({ reason: effect.reason }, "configuration refused");
+        this.#waiting.get(effect.requestId)?.reject(
+          new OperatingError(`the configuration was refused: ${effect.reason}`, {
+            code: "config-refused",
+            hint: "`coverlay config show` prints what is in force; change that, and raise its version by one.",
+          }),
+        );
+        this.#waiting.delete(effect.requestId);
+        return;
+      default:
+        assertNever(effect, "effect");
+    }
+  }
+
+  #persist(serial: number, kept: KeptConfig): void {
+    const earlier = this.#writing;
+    const write = async (): Promise<void> => {
+      await earlier;
+      await writeAtomic(this.#options.file, encodeKeptConfig(kept), 0o600);
+      this.#step({ kind: "persisted", serial });
+    };
+    this.#writing = write().catch((error: unknown) => this.#options.fatal(error as Error));
+  }
+
+  #inForce(record: ConfigRecord): void {
+    const { nodeid, log, configFile, fatal } = this.#options;
+    this.#config = decode(record);
+    this.#hash = hashOf(record);
+    log.info({ version: record.version, nodes: record.nodes.map((node) => node.nodeid) }, "configuration in force");
+    if (!record.nodes.some((node) => node.nodeid === nodeid)) {
+      fatal(new OperatingError(`node ${nodeid} is not in version ${record.version} of the configuration`, { code: "node-removed" }));
+      return;
+    }
+    // For people and for the next start; what counts is kept already.
+    writeAtomic(configFile, record.text, 0o644).catch((error: unknown) =>
+      log.error({ file: configFile, error: (error as Error).message }, "cluster.yaml could not be written"),
+    );
+  }
+
+  /** What is being written is on disk. */
+  async close(): Promise<void> {
+    await this.#writing;
+  }
+}
+
+function hashOf(record: ConfigRecord): Uint8Array {
+  return createHash("sha256").update(record.fingerprint).digest();
+}

@@ -1,0 +1,96 @@
+/**
+ * The administrator's socket of a dlmd: one JSON line asks, one JSON line answers. Apart from the socket of the locks, because what is
+ * asked here changes the cluster, and is rare.
+ */
+import { chmodSync, rmSync } from "node:fs";
+import { type Server, type Socket, createServer } from "node:net";
+import { OperatingError } from "../base/error.ts";
+import type { Log } from "../base/log.ts";
+import { type AdminAnswer, MAX_ADMIN_LINE_BYTES } from "../client/admin.ts";
+
+/** Connections at one time; more are closed. */
+const MAX_CONNECTIONS = 16;
+/** For a question to be asked; an answer may take longer. */
+const ASK_TIMEOUT_MS = 10_000;
+
+export interface AdminServerOptions {
+  /** Nobody else has it: dlmd has the local socket beside it already. */
+  readonly socketPath: string;
+  readonly log: Log;
+  /** Rejects with OperatingError. */
+  readonly answer: (question: unknown) => Promise<unknown>;
+}
+
+export interface AdminServer {
+  close(): Promise<void>;
+}
+
+function describe(error: unknown): AdminAnswer {
+  if (!(error instanceof OperatingError)) throw error;
+  const { message, code, hint } = error;
+  return { error: { message, code, ...(hint === undefined ? {} : { hint }) } };
+}
+
+async function answerLine(line: string, answer: AdminServerOptions["answer"]): Promise<AdminAnswer> {
+  try {
+    let question: unknown;
+    try {
+      question = JSON.parse(line);
+    } catch (cause) {
+      throw new OperatingError("one line of JSON expected on this socket", { code: "bad-question", cause });
+    }
+    return { answer: await answer(question) };
+  } catch (error) {
+    return describe(error);
+  }
+}
+
+function serve(socket: Socket, { answer, log }: AdminServerOptions): void {
+  let asked = "";
+  let done = false;
+  socket.setTimeout(ASK_TIMEOUT_MS, () => socket.destroy());
+  socket.on("error", () => undefined);
+  socket.setEncoding("utf8");
+  socket.on("data", (chunk: string) => {
+    if (done) return;
+    asked += chunk;
+    const end = asked.indexOf("\n");
+    if (end < 0 && asked.length <= MAX_ADMIN_LINE_BYTES) return;
+    done = true;
+    socket.setTimeout(0);
+    answerLine(end < 0 ? "" : asked.slice(0, end), answer).then(
+      (said) => socket.end(`${JSON.stringify(said)}\n`),
+      (error: unknown) => {
+        log.error({ error: (error as Error).stack }, "an administrator's question failed");
+        socket.destroy();
+      },
+    );
+  });
+}
+
+export async function startAdminServer(options: AdminServerOptions): Promise<AdminServer> {
+  const { socketPath, log } = options;
+  rmSync(socketPath, { force: true });
+  const open = new Set<Socket>();
+  const server: Server = createServer((socket) => {
+    open.add(socket);
+    socket.on("close", () => open.delete(socket));
+    serve(socket, options);
+  });
+  server.maxConnections = MAX_CONNECTIONS;
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", (cause) =>
+      reject(new OperatingError(`dlmd cannot listen on ${socketPath}: ${cause.message}`, { code: "cannot-listen", cause })),
+    );
+    server.listen(socketPath, resolve);
+  });
+  chmodSync(socketPath, 0o600);
+  server.on("error", (error) => log.error({ error: error.message }, "administrator's socket failed"));
+  return {
+    async close() {
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      for (const socket of open) socket.destroy();
+      await closed;
+    },
+  };
+}

@@ -1,0 +1,94 @@
+/**
+ * `coverlay config check FILE`, `show`, `apply FILE`: the cluster's configuration. `check` needs no dlmd; `apply` gives a new version to
+ * every node in order, and returns when it is in force.
+ */
+import { readFileSync } from "node:fs";
+import type { CommandModule } from "yargs";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import { type ShownConfig, askAdmin } from "../../dlmd/client/admin.ts";
+import { decodeClusterConfig } from "../../dlmd/config/cluster-config.ts";
+import { type NodeOptions, nodeOptions } from "./node-options.ts";
+import { print, printJson, runCommand } from "./output.ts";
+
+interface FileArguments {
+  readonly file: string;
+}
+
+function readText(file: string): string {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (cause) {
+    throw new OperatingError(`a configuration expected in ${file}, found: ${(cause as Error).message}`, {
+      code: "no-cluster-configuration",
+      hint: "examples/cluster.yaml is one to start from; `coverlay config show` prints the one in force.",
+      cause,
+    });
+  }
+}
+
+const checkCommand: CommandModule<object, FileArguments & { readonly json: boolean }> = {
+  command: "check <file>",
+  describe: "whether a file is a configuration; every mistake in it at once",
+  builder: (yargs) =>
+    yargs
+      .positional("file", { type: "string", demandOption: true, describe: "a cluster.yaml" })
+      .option("json", { type: "boolean", default: false, describe: "print JSON" }),
+  handler: ({ file, json }) =>
+    runCommand(json, async () => {
+      const config = decodeClusterConfig(readText(file), file);
+      if (json) printJson(config);
+      else print(`${file}: version ${config.version} of cluster ${config.cluster}, ${config.nodes.length} nodes, can be used`);
+    }),
+};
+
+const showCommand: CommandModule<object, NodeOptions> = {
+  command: "show",
+  describe: "the configuration in force, as it was written; a change that is not decided yet",
+  builder: (yargs) => nodeOptions(yargs),
+  handler: ({ runDir, json }) =>
+    runCommand(json, async () => {
+      const shown = (await askAdmin(runDir, { what: "config-show" })) as ShownConfig;
+      if (json) return printJson(shown);
+      print(shown.text.trimEnd());
+      if (shown.pending !== null) {
+        print(
+          `# Version ${shown.pending.version} is proposed and not decided: it waits until all members of the view, and majorities of the`,
+        );
+        print("# old and the new votes, have it on disk.");
+      }
+    }),
+};
+
+const applyCommand: CommandModule<object, FileArguments & NodeOptions> = {
+  command: "apply <file>",
+  describe: "give a new configuration to every node; returns when it is in force",
+  builder: (yargs) =>
+    nodeOptions(
+      yargs.positional("file", { type: "string", demandOption: true, describe: "the changed cluster.yaml, its version raised by one" }),
+    ),
+  handler: ({ file, runDir, json }) =>
+    runCommand(json, async () => {
+      const text = readText(file);
+      decodeClusterConfig(text, file, 1);
+      const { version } = (await askAdmin(runDir, { what: "config-apply", text, source: file })) as { readonly version: number };
+      if (json) printJson({ version });
+      else print(`version ${version} is in force`);
+    }),
+};
+
+export const configCommand: CommandModule = {
+  command: "config",
+  describe: "the cluster's configuration: check a file, show it, change it while the cluster runs",
+  builder: (yargs) =>
+    yargs
+      .command(checkCommand)
+      .command(showCommand)
+      .command(applyCommand)
+      .demandCommand(1, "check, show or apply is needed")
+      .example("$0 config show > new.yaml", "what is in force; change it, and raise its version by one")
+      .example("$0 config apply new.yaml", "one node added or removed, or one vote, at a time")
+      .epilogue(
+        "While the cluster runs: nodes (one at a time, a removed one stopped before), votes, quorum options, volumes. For the rest stop dlmd everywhere, put the file on every node, and start each with --new-config.",
+      ),
+  handler: () => undefined,
+};
