@@ -14,9 +14,7 @@ import type { Log } from "./base/log.ts";
 import { createMetrics } from "./base/metric.ts";
 import { raisePriority } from "./base/priority.ts";
 import { adminSocketPath } from "./client/admin.ts";
-import { encodeKeptConfig } from "./config/change-codec.ts";
 import { type ClusterConfig, type NodeConfig, decodeClusterConfig } from "./config/cluster-config.ts";
-import { writeAtomic } from "./driver/atomic-file.ts";
 import { type ConfigKeeper, readKeptConfig, startingConfig } from "./driver/config-keeper.ts";
 import { type AdminServer, startAdminServer } from "./server/admin-server.ts";
 import { nearestWord } from "./base/nearest.ts";
@@ -227,8 +225,7 @@ async function main(): Promise<void> {
   const stateDir = path.resolve(args.stateDir ?? (runDir === DEFAULT_RUN_DIR ? DEFAULT_STATE_DIR : runDir));
   makeRunDir(stateDir);
   const keptFile = path.join(stateDir, "config.json");
-  const before = await readKeptConfig(keptFile);
-  const kept = startingConfig(before, text, args.config, leastMs, args.newConfig);
+  const kept = startingConfig(await readKeptConfig(keptFile), text, args.config, leastMs, args.newConfig);
   const config = decodeClusterConfig(kept.committed.text, keptFile, leastMs);
   const keyFile = clusterKeyPath(args.config, config);
   const keyring = readKeyring(keyFile);
@@ -238,7 +235,6 @@ async function main(): Promise<void> {
   const metrics = createMetrics();
   raisePriority(PRIORITY, log);
   process.on("uncaughtException", (error) => giveUp(log, error));
-  if (kept !== before) await writeAtomic(keptFile, encodeKeptConfig(kept), 0o600);
   const driver = await startDriver({
     kept,
     keptFile,
@@ -259,6 +255,7 @@ async function main(): Promise<void> {
   const pidFile = path.join(runDir, "dlmd.pid");
   writeFileSync(pidFile, `${process.pid}\n`);
   const { config: keeper } = driver;
+  await keeper.keep();
   const admin = await startAdminServer({ socketPath: adminSocketPath(runDir), log, answer: (question) => answerAdmin(keeper, question) });
   leaveOnSignal(driver, admin, log, pidFile);
   await followKeys(keyFile, keyring, driver, log);

@@ -224,6 +224,18 @@ export class ConfigKeeper {
     }
   }
 
+  /** Keeps what this node started with: now that it could start. */
+  async keep(): Promise<void> {
+    const earlier = this.#writing;
+    const write = async (): Promise<void> => {
+      await earlier;
+      // What came meanwhile was written by `earlier` or will be: both are what is kept now.
+      await writeAtomic(this.#options.file, encodeKeptConfig(this.#core.kept), 0o600);
+    };
+    this.#writing = write();
+    await this.#writing;
+  }
+
   #step(event: ConfigEvent): void {
     for (const effect of this.#core.step(event)) this.#perform(effect);
   }
