@@ -1,9 +1,9 @@
 /**
  * What the clients of this node hold and what they have asked for: the side from which a master is rebuilt.
  *
- * What is held here follows the master's answers, which come in the order in which it acted; what is given up is given up here when it is
- * sent (hazard H2) and once more when the master answers, because a grant may have come in between. Until that answer an unlock stays
- * among the requests, also one that no client waits for: else a master's death at that moment would keep the lock for ever (hazard M5).
+ * What is held here follows the master's answers, which come in the order in which it acted. What was given up and is not answered yet is
+ * not named to a new master (hazard H2): until its answer an unlock stays among the requests, also one that no client waits for, else a
+ * master's death at that moment would keep the lock for ever (hazard M5).
  */
 import { E } from "../base/errno.ts";
 import type { Client } from "../lock/client.ts";
@@ -173,8 +173,6 @@ export class PlockHome {
     owned.client.outstanding++;
     if (clientRequestId !== null) owned.client.asked.set(clientRequestId, asked);
     if (ask.wait) this.#noteWait(asked);
-    // Takes effect here and now (hazard H2).
-    if (ask.op === "unlock") this.#change(owned, ask, null);
     this.#port.send(this.#port.masterOf(lockspace, file), { kind: "plock-request", ...ask });
   }
 

@@ -25,6 +25,7 @@ import { Mode, modeCovers, modesCompatible } from "../../dlmd/lock/mode.ts";
 import type { ClientEvent, ClientRequest } from "../../dlmd/node-api.ts";
 import type { Checker } from "./checker.ts";
 import type { SimNode } from "./cluster.ts";
+import { SimPlockClient } from "./plock-client.ts";
 import type { Random } from "./random.ts";
 
 export interface SimLock {
@@ -66,6 +67,7 @@ export class SimClient {
   #nextLockId = 1;
   readonly #purging: SimNode[] = [];
   readonly owner: string;
+  readonly plocks: SimPlockClient;
   /**
    * Keeps what it has until it has all that it wants (blocking ASTs or not), then gives all of it up: so do databases, and
    * so they come to wait in circles.
@@ -86,6 +88,15 @@ export class SimClient {
     this.#send = send;
     this.owner = `owner${random.int(2)}`;
     this.transactional = node.cluster.transactions && random.chance(0.6);
+    this.plocks = new SimPlockClient({
+      nodeid: node.nodeid,
+      clientId: id,
+      lockspaceId: 7,
+      random,
+      checker: node.cluster.plockChecker,
+      deadly: random.next(),
+      send: (request) => send([request]),
+    });
     send([{ kind: "open", lockspaceId: 7, name: "sim" }]);
   }
 
@@ -101,6 +112,7 @@ export class SimClient {
   /** One random thing to do. */
   act(resources: readonly string[]): void {
     const random = this.#random;
+    if (random.chance(0.25)) return this.plocks.act();
     if (this.transactional) return this.#transact(resources);
     const idle = [...this.locks.values()].filter((lock) => lock.asked === null);
     const busy = [...this.locks.values()].filter((lock) => lock.asked !== null);
@@ -316,6 +328,8 @@ export class SimClient {
         if (node !== undefined) node.purges = Math.max(0, node.purges - 1);
         return;
       }
+      case "plock-result":
+        return this.plocks.result(event);
       case "view":
       case "answer":
         return;

@@ -3,10 +3,11 @@ import { Beater } from "../../dlmd/membership/beater.ts";
 import { NodeCore } from "../../dlmd/node.ts";
 import type { ClientRequest, Effect, Lineage, NodeConfig, NodeEvent } from "../../dlmd/node-api.ts";
 import type { Datagram } from "../../dlmd/wire/datagram.ts";
-import { noLineage } from "../../dlmd/wire/view-id.ts";
+import { hasMember, noLineage } from "../../dlmd/wire/view-id.ts";
 import { Checker, SimFailure } from "./checker.ts";
 import { SimClient, type SimLock } from "./client.ts";
 import { Network } from "./network.ts";
+import { PlockChecker } from "./plock-checker.ts";
 import { Agenda, Random } from "./random.ts";
 
 const timeoutMs = 300;
@@ -145,6 +146,7 @@ export class SimNode {
 
   #end(client: SimClient): void {
     client.alive = false;
+    client.plocks.ended();
     client.diedMs = this.cluster.agenda.nowMs;
   }
 
@@ -293,6 +295,7 @@ export class Cluster {
   readonly configs: readonly NodeConfig[];
   readonly network: Network;
   readonly checker: Checker;
+  readonly plockChecker: PlockChecker;
   readonly nodes: readonly SimNode[];
   readonly resources: readonly string[];
   /** Some clients keep what they have until they have all that they want. */
@@ -312,6 +315,7 @@ export class Cluster {
     this.resources = Array.from({ length: 1 + this.random.int(6) }, (_, i) => `r${i}`);
     this.network = new Network(this);
     this.checker = new Checker(this);
+    this.plockChecker = new PlockChecker((granting, other) => this.#inOneView(granting, other));
     this.nodes = this.configs.map(({ nodeid }) => new SimNode(this, nodeid));
     const harsh = this.random.next();
     this.network.weather = { loss: harsh * 0.2, duplicate: harsh * 0.1, late: harsh * 0.2, maxDelayMs: 80 };
@@ -375,6 +379,24 @@ export class Cluster {
     this.trace(`cut: ${[...this.network.cut].join(" ")}`);
   }
 
+  #inOneView(granting: number, other: number): boolean {
+    const incarnation = this.nodes.find(({ nodeid }) => nodeid === other)?.incarnation ?? "";
+    const members = this.nodes.find(({ nodeid }) => nodeid === granting)?.core.membership.view?.members ?? [];
+    return hasMember(members, other, incarnation);
+  }
+
+  #plocksAtRest(): void {
+    this.plockChecker.atRest(this.nodes.map(({ nodeid, core }) => ({ nodeid, service: core.plocks })));
+    for (const { nodeid, core, clients } of this.nodes) {
+      for (const { id, plocks } of clients.values()) {
+        for (const { request, owner } of plocks.asked.values()) {
+          const waits = core.plocks.home.waits(owner).length > 0 && request.wait;
+          if (!waits) this.plockChecker.fail(`node ${nodeid}, client ${id}: never answered: ${plocks.describe().join("; ")}`);
+        }
+      }
+    }
+  }
+
   heal(): void {
     if (this.network.cut.size > 0) this.trace("healed");
     this.network.cut.clear();
@@ -409,6 +431,7 @@ export class Cluster {
     const untilMs = this.agenda.nowMs + timeoutMs * 30;
     while (this.agenda.nowMs < untilMs && this.agenda.step());
     this.checker.atRest();
+    this.#plocksAtRest();
   }
 
   lastEvents(): string {

@@ -10,6 +10,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { transformWithEsbuild } from "vite";
 import { lockMutations } from "./lock-mutations.ts";
+import { plockMutations } from "./plock-mutations.ts";
 
 export interface Mutation {
   /** The rule that is taken out. */
@@ -22,7 +23,7 @@ export interface Mutation {
   readonly caughtBy: string;
 }
 
-const all: readonly Mutation[] = [...lockMutations];
+const all: readonly Mutation[] = [...lockMutations, ...plockMutations];
 /** Seeds and steps of the simulation that a mutation is given to be noticed in. */
 const simSeeds = process.env["SEEDS"] ?? "1-100";
 const simSteps = process.env["STEPS"] ?? "3000";

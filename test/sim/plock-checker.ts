@@ -36,6 +36,8 @@ function cellOf(offset: bigint): number {
 export class PlockChecker {
   /** What an owner surely holds: file and space -> owner -> cells. */
   readonly #sure: Map<string, Map<string, Cells>> = new Map();
+  /** Whether a node that grants must know of what a client of the other one has: not if that one is cut off. */
+  readonly #counts: (granting: number, other: number) => boolean;
   /** Requests that were on a cycle; true: another request of it has ended with EDEADLK since. */
   readonly #cycles: Map<string, boolean> = new Map();
   grants = 0;
@@ -43,6 +45,10 @@ export class PlockChecker {
   overtakes = 0;
   /** A cancel or unlock broke the cycle between the judge's question and its sentence. */
   lateSentences = 0;
+
+  constructor(counts: (granting: number, other: number) => boolean = () => true) {
+    this.#counts = counts;
+  }
 
   fail(message: string): never {
     throw new SimFailure(message);
@@ -112,7 +118,7 @@ export class PlockChecker {
       of[at] = sure;
     }
     for (const [key, held] of this.#owners(request)) {
-      if (key === mine) continue;
+      if (key === mine || !this.#counts(asked.owner.nodeid, Number(key.split("/")[0]))) continue;
       for (let at = 0; at < cells; at++) {
         const [a, b] = [of[at] ?? null, held[at] ?? null];
         if (a !== null && b !== null && typesConflict(a, b)) {

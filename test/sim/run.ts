@@ -7,6 +7,7 @@ import { Cluster } from "./cluster.ts";
 const [from, to] = seedRange(process.env["SEEDS"] ?? "100");
 const steps = Number(process.env["STEPS"] ?? 20_000);
 let grants = 0;
+let fileLocks = 0;
 let reads = 0;
 let evictions = 0;
 let deadlocks = 0;
@@ -22,12 +23,13 @@ for (let seed = from; seed <= to; seed++) {
     process.exit(1);
   }
   grants += cluster.checker.grants;
+  fileLocks += cluster.plockChecker.grants;
   reads += cluster.checker.reads;
   evictions += cluster.evictions;
   deadlocks += cluster.checker.deadlocks;
 }
 console.log(
-  `${to - from + 1} seeds of ${steps} steps: ${grants} grants, ${reads} value blocks read, ${evictions} evictions, ${deadlocks} deadlocks, nothing wrong`,
+  `${to - from + 1} seeds of ${steps} steps: ${grants} grants, ${fileLocks} file locks, ${reads} value blocks read, ${evictions} evictions, ${deadlocks} deadlocks, nothing wrong`,
 );
 
 function seedRange(text: string): [number, number] {
