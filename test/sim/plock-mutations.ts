@@ -3,6 +3,7 @@ import type { Mutation } from "./mutations.ts";
 
 const sim = "test/sim/plock.test.ts";
 const service = "test/unit/plock/service.test.ts";
+const master = "test/unit/plock/master.test.ts";
 const oracle = "test/unit/plock/oracle.test.ts";
 const kernel = "test/unit/plock/kernel.test.ts";
 
@@ -20,13 +21,6 @@ export const plockMutations: readonly Mutation[] = [
     file: "dlmd/plock/home.ts",
     find: '    if (ask.op === "unlock") this.#change(owned, ask, null);\n    else',
     replace: '    if (ask.op === "unlock") ;\n    else',
-    caughtBy: sim,
-  },
-  {
-    name: "H2: what was unlocked without an answer is named as held",
-    file: "dlmd/plock/home.ts",
-    find: '    for (const { ask } of owned.asked.values()) if (ask.op === "unlock") this.#change(owned, ask, null);',
-    replace: "",
     caughtBy: sim,
   },
   {
@@ -48,7 +42,7 @@ export const plockMutations: readonly Mutation[] = [
     file: "dlmd/plock/master.ts",
     find: "    const explained = this.#explain(agains);",
     replace: "    const explained = new Set<PlockAgainMessage>();",
-    caughtBy: sim,
+    caughtBy: master,
   },
   {
     name: "a home does not hear what a waiting flock conversion removed",
@@ -97,7 +91,7 @@ export const plockMutations: readonly Mutation[] = [
     file: "dlmd/plock/table.ts",
     find: "    holder.stamp = this.#next();\n",
     replace: "",
-    caughtBy: sim,
+    caughtBy: master,
   },
   {
     name: "a search looks only at held locks, not at the order",

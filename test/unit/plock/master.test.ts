@@ -1,0 +1,57 @@
+/** What a master makes of what homes name after its predecessor died, and when an edge between owners is the same as before. */
+import { expect, it } from "vitest";
+import { PlockMaster } from "../../../dlmd/plock/master.ts";
+import { maxOffset } from "../../../dlmd/plock/range.ts";
+import { defaultPlockLimits } from "../../../dlmd/plock/service.ts";
+import type { PlockEdge, PlockMessage } from "../../../dlmd/wire/peer-plock.ts";
+import { LoneService, ofd } from "./lone-service.ts";
+
+it("a request for less that the dead master had granted is granted, with what was unlocked after it", () => {
+  const sent: [number, PlockMessage][] = [];
+  const master = new PlockMaster(
+    {
+      nodeid: 9,
+      nowMs: () => 0,
+      send: (nodeid, message) => sent.push([nodeid, message]),
+      protest: (_, message) => {
+        throw new Error(message);
+      },
+      blocked: () => {},
+    },
+    defaultPlockLimits,
+  );
+  const file = { lockspace: "test", file: "f", clientId: 1, ownerKind: "posix", owner: 1n } as const;
+  const claim = (from: number, type: "read" | "write", start: bigint, end: bigint): void =>
+    master.claim(from, { kind: "plock-held", ...file, ranges: [{ type, start, end, pid: from }] });
+  // Node 1 wrote 0-10, asked to read 5-15, was granted that, and unlocked 11-15; so 2 may read 5-6 and 3 write 12-13.
+  claim(1, "write", 0n, 10n);
+  claim(2, "read", 5n, 6n);
+  claim(3, "write", 12n, 13n);
+  const again = { kind: "plock-again", ...file, pid: 1, wait: false, entangled: true, waitedMs: 5, canceled: false } as const;
+  master.again(1, { ...again, requestId: 7, op: "lock", type: "read", start: 5n, end: 15n });
+  master.again(1, { ...again, requestId: 8, op: "unlock", type: "read", start: 11n, end: 15n });
+  master.settle();
+  expect(sent).toEqual([7, 8].map((requestId) => [1, { kind: "plock-answer", requestId, status: "ok", conflict: null }]));
+  const ranges = [...(master.files.get("test\0f")?.ranges.holders.values() ?? [])].flatMap((holder) =>
+    holder.ranges.overlapping(0n, maxOffset).map((held) => `${holder.owner.nodeid} ${held.type} ${held.start}-${held.end}`),
+  );
+  expect(ranges).toEqual(["1 write 0-4", "1 read 5-10", "2 read 5-6", "3 write 12-13"]);
+});
+
+it("an edge that went and came again is another one", () => {
+  const lone = new LoneService();
+  for (const owner of [1, 2]) {
+    lone.lock("f", ofd(owner), "read", 0n, 0n);
+    lone.lock("f", ofd(owner), "read", 5n, 5n);
+  }
+  lone.lock("f", ofd(3), "write", 5n, 9n);
+  const { master } = lone.service;
+  const [waiter] = [...master.waiters()];
+  const edges = waiter === undefined ? [] : master.edges(waiter);
+  const there = (): boolean[] => edges.map((edge: PlockEdge) => master.stillThere(edge));
+  expect(there()).toEqual([true, true]);
+  lone.unlock("f", ofd(1), 5n, 5n);
+  expect(there()).toEqual([false, true]);
+  lone.lock("f", ofd(1), "read", 5n, 5n, false);
+  expect(there()).toEqual([false, true]);
+});
