@@ -64,8 +64,11 @@ async function main(): Promise<void> {
     cpSync(path.join(root, "test/scenario/locks"), path.join(tree, "dist/test/scenario/locks"), { recursive: true });
     writeFileSync(path.join(tree, "package.json"), '{ "type": "module" }\n');
     symlinkSync(path.join(root, "node_modules"), path.join(tree, "node_modules"));
-    for (const mutation of all) {
-      if (!mutation.name.includes(wanted)) continue;
+    const chosen = all.filter(({ name }) => name.includes(wanted));
+    for (const caughtBy of new Set(chosen.map((mutation) => mutation.caughtBy))) {
+      if (run(tree, caughtBy)) throw new Error(`${caughtBy} fails with every rule in place: it would seem to catch anything`);
+    }
+    for (const mutation of chosen) {
       const compiled = path.join(tree, "dist", mutation.file.replace(/\.ts$/, ".js"));
       const whole = readFileSync(compiled, "utf8");
       writeFileSync(compiled, await broken(mutation));
