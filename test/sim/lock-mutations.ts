@@ -279,8 +279,8 @@ export const lockMutations: readonly Mutation[] = [
   {
     name: "C11: a member may be declared fenced",
     file: "dlmd/recovery/fence-gate.ts",
-    find: "    if (open === undefined) return `nobody waits for ${name} to be fenced`;",
-    replace: '    if (open === undefined) this.#open = [];\n    if (open === undefined) return "";',
+    find: "    if (hasMember(members, victim.nodeid, victim.incarnation)) return `${name} is a member of the view: fence it before saying so`;",
+    replace: '    if (hasMember(members, victim.nodeid, victim.incarnation)) {\n      this.#open = [];\n      return "";\n    }',
     caughtBy: scenario,
   },
   {
