@@ -96,6 +96,12 @@ export interface Coherence {
    */
   tellEntry(dir: Inode, name: Buffer, child: Inode | null, revalidated?: boolean): boolean;
   /**
+   * To be awaited before a LOOKUP in `dir` tells of `child`. The kernel has a directory at one place only: where it must move it there itself it
+   * takes the old parent's lock without waiting, or gives ESTALE (fs/dcache.c, __d_unalias). So a directory that another node has moved is first
+   * dropped where it was; bounded, because who has the old parent may wait for this very LOOKUP.
+   */
+  dropElsewhere(dir: Inode, child: Inode): Maybe<void>;
+  /**
    * The kernel has that name, and its child's attributes, and both are valid still (as far as known here: it may have dropped them
    * itself, and then asks): a listing need not tell them again.
    */

@@ -2,11 +2,13 @@
  * What a revoke has the kernel drop, in the order in which that is safe: notifications of one inode, and what their results mean.
  * Source: hazards F4 (an inode that is not found), F5 (the size), F6 (names).
  */
+import { setTimeout as setTimeoutPromise } from "node:timers/promises";
 import { assert } from "../../dlmd/base/assert.ts";
 import { E, errnoName } from "../../dlmd/base/errno.ts";
 import type { Inode } from "../inode/inode.ts";
-import type { Cover, RevokeGate } from "./cover.ts";
+import { type Cover, kernelKnows, type RevokeGate, type ToldName } from "./cover.ts";
 import type { CoherenceState, InvalidationPlan } from "./effect.ts";
+import { dropUnchanged } from "./names.ts";
 
 /** What is needed of the kernel: each writes one or more notifications and gives 0 or a negative errno for each. */
 export interface KernelCaches {
@@ -27,6 +29,10 @@ export interface KernelCaches {
 
 /** An INVAL_ENTRY that waits so long for the directory's lock is left behind, and INC_EPOCH does its work (hazard F6). */
 const EXPIRE_WAIT_MS = 5;
+/** A LOOKUP waits so long for the old name of a directory to be dropped. Longer would be in vain: who has the old parent may wait for it. */
+const DROP_WAIT_MS = 10;
+/** A dropped directory that somebody on this node still has in use (a walk below it, at least) is waited for so often, 1 ms and then twice as long each time. */
+const FORGET_WAITS_MAX = 4;
 
 const notifiedResults: ReadonlySet<number> = new Set([0, -E.ENOENT, -E.ENOTCONN, -E.ENODEV, -E.ECANCELED]);
 
@@ -41,6 +47,8 @@ export class Invalidation {
   readonly #state: CoherenceState;
   /** The mount has ended: the kernel may refuse what it likes. */
   readonly #closed: () => boolean;
+  /** Names that the kernel is dropping now: each takes a thread while it waits for its directory. */
+  readonly #dropping = new Map<ToldName, Promise<void>>();
 
   constructor(caches: KernelCaches, state: CoherenceState, closed: () => boolean) {
     this.#caches = caches;
@@ -104,6 +112,37 @@ export class Invalidation {
       if (result !== undefined && result !== 0) return [result];
     }
     return caches.invalidateAttributes(dir.fuseNodeid);
+  }
+
+  /** Has the kernel drop these names. Resolves when they are gone, or after DROP_WAIT_MS. */
+  async dropNames(names: readonly ToldName[], fail: (error: Error) => void): Promise<void> {
+    const dropped = Promise.all(names.map((told) => this.#dropping.get(told) ?? this.#drop(told)));
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, DROP_WAIT_MS);
+    });
+    await Promise.race([dropped.catch(fail), late]);
+    clearTimeout(timer);
+  }
+
+  #drop(told: ToldName): Promise<void> {
+    const dropping = this.#dropNow(told).finally(() => this.#dropping.delete(told));
+    this.#dropping.set(told, dropping);
+    return dropping;
+  }
+
+  async #dropNow(told: ToldName): Promise<void> {
+    const parent = told.dir.inode;
+    // A directory that the kernel has forgotten has no names there.
+    if (parent === null) return;
+    const asked = { ...told };
+    const results = await this.#caches.expireNames(parent.fuseNodeid, [{ name: Buffer.from(told.key, "latin1"), drop: true }]);
+    this.#check(told.dir, results);
+    // While this goes on, whoever asks again waits for it again.
+    for (let waits = 0; waits < FORGET_WAITS_MAX && asked.child !== null && kernelKnows(asked.child); waits += 1) {
+      await setTimeoutPromise(2 ** waits);
+    }
+    dropUnchanged(told, asked);
   }
 
   async dropPages(inode: Inode, offset: number, bytes: number): Promise<void> {

@@ -7,7 +7,7 @@
  * fuse_dentry_revalidate): the waiter of such a LOOKUP can set its validity after the expiry has passed. Those names
  * ("re-armed") are therefore expired more strongly while their waiter may still be on its way.
  */
-import type { Cover, ToldName } from "./cover.ts";
+import { type Cover, NOBODY, type ToldName } from "./cover.ts";
 
 /** A directory remembers at most so many negative names; beyond, they are told without validity. */
 export const NEGATIVE_NAMES_MAX = 1000;
@@ -157,6 +157,22 @@ export function forgetNames(child: Cover): void {
     told.dir.names?.delete(told.key);
     told = next;
   }
+}
+
+/** Where else than in `dir` the kernel may still have that directory: another node has moved it. */
+export function namesElsewhere(child: Cover, dir: Cover): readonly ToldName[] {
+  let elsewhere: ToldName[] | null = null;
+  for (let told = child.toldIn; told !== null; told = told.next) {
+    if (told.dir !== dir) (elsewhere ??= []).push(told);
+  }
+  return elsewhere ?? NOBODY;
+}
+
+/** The kernel was asked to drop a name when it stood as in `asked`, and has done so. What was told of that name since stays. */
+export function dropUnchanged(told: ToldName, asked: ToldName): void {
+  const { dir, key } = told;
+  const unchanged = told.child === asked.child && told.validEpoch === asked.validEpoch && told.rearmedAt === asked.rearmedAt;
+  if (unchanged && dir.names?.get(key) === told) dropKey(dir, key);
 }
 
 /** How the names of a directory are to be expired; the told names lose their validity at once. */

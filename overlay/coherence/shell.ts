@@ -22,7 +22,7 @@ import { Invalidation, type KernelCaches } from "./invalidation.ts";
 import { addWaiter, holdOf, pinChild, pump, refuseWaiters, removeWaiter, tryPin, unpin, unpinData } from "./lock-cache.ts";
 import { LockRequests } from "./lock-requests.ts";
 import type { OwnInodes } from "./own-inodes.ts";
-import { dropName, exchangeNames, moveName, tellName, toldName, validName } from "./names.ts";
+import { dropName, exchangeNames, moveName, namesElsewhere, tellName, toldName, validName } from "./names.ts";
 import { handleInvalidated, handleRetryTimer, handleTimer } from "./revoke.ts";
 import { type KernelSizes, SizeCheck, type SizeCounters } from "./size-check.ts";
 import { closeToken, openToken } from "./write-token.ts";
@@ -316,6 +316,12 @@ class Shell implements CoherenceShell {
     if (child !== null) attach(child);
     const mayBeValid = this.#options.caches.incrementEpoch !== null && this.#covered(dir.cover);
     return tellName(dir.cover, name, child === null ? null : child.cover, mayBeValid, this.#state.epoch, this.#options.now(), revalidated);
+  }
+
+  dropElsewhere(dir: Inode, child: Inode): Maybe<void> {
+    if (child.kind !== "directory" || child.nlookup === 0) return undefined;
+    const names = namesElsewhere(child.cover, dir.cover);
+    return names.length === 0 ? undefined : this.#invalidation.dropNames(names, this.#options.fail);
   }
 
   isTold(dir: Inode, name: Buffer): boolean {

@@ -100,7 +100,7 @@ export function create(mount: Mount, call: Call, request: CreateRequest): Maybe<
       () => chain(createOnce(mount, call, request, dir), () => "done"),
       (error) => {
         if (!isErrno(error, E.EEXIST) || (request.flags & O_EXCL) !== 0) throw error;
-        if (!mount.staleOnce.give("create", dir, request.name, call.pid)) return "exists";
+        if (!mount.staleOnce.give("create", request.name, call.pid)) return "exists";
         call.error(E.ESTALE);
         return "done";
       },
@@ -114,7 +114,7 @@ function createOnce(mount: Mount, call: Call, request: CreateRequest, dir: Inode
   const caller = callerOf(mount, call, request.umask);
   const created = mount.lower.create(dir.id, request.name, request.flags, request.mode, caller);
   return chain(changed(mount, call, [dir], created), ({ entry, handle }) => {
-    mount.staleOnce.settled("create", dir, request.name, call.pid);
+    mount.staleOnce.settled("create", request.name, call.pid);
     return chain(restoreSetgid(mount, entry, request), (attr) => answerCreated(mount, call, request, dir, { id: entry.id, attr }, handle));
   });
 }

@@ -6,7 +6,7 @@ import { doubtSize } from "../coherence/size-doubt.ts";
 import type { ForgetRequest, LookupRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Attr, Entry, Maybe } from "../lower/lower.ts";
-import { lastly } from "../lower/maybe.ts";
+import { chain, lastly } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
 
@@ -64,7 +64,7 @@ function replyAbsent(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, e
 function replyFound(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, { id, attr }: Entry, since: number): Maybe<void> {
   const child = mount.inodes.remember(id, attr.mode);
   return lastly(
-    () => replyEntry(mount, call, dir, name, child, attr, since),
+    () => chain(mount.coherence.dropElsewhere(dir, child), () => replyEntry(mount, call, dir, name, child, attr, since)),
     () => mount.inodes.leave(child),
   );
 }

@@ -65,7 +65,7 @@ function removeOnce(
           (error) => {
             if (!isErrno(error, E.ESTALE)) throw error;
             // The name is another file. The kernel may walk again once, and then checks that one.
-            if (!victim.told || !mount.staleOnce.give(request.op, dir, request.name, call.pid)) return "again";
+            if (!victim.told || !mount.staleOnce.give(request.op, request.name, call.pid)) return "again";
             call.error(E.ESTALE);
             return "done";
           },
@@ -90,7 +90,7 @@ function removePinned(
       noteNameGone(inode);
       // The kernel does it for a caller that is still there; what it was told since then is none of this call's business.
       if (!call.interrupted) coherence.dropEntry(dir, request.name);
-      mount.staleOnce.settled(request.op, dir, request.name, call.pid);
+      mount.staleOnce.settled(request.op, request.name, call.pid);
       call.empty();
       return "done";
     });

@@ -88,13 +88,13 @@ async function renameOnce(renaming: Renaming, moved: Victim, inode: InodeRecord,
     const done = changed(mount, call, inodesOf(wants), renamed);
     if (waiting(done)) await done;
     noteRenamed(renaming, inode, replaced.inode);
-    mount.staleOnce.settled(request.op, oldDir, request.name, call.pid);
+    mount.staleOnce.settled(request.op, request.name, call.pid);
     call.empty();
     return true;
   } catch (error) {
     if (!isErrno(error, E.ESTALE)) throw error;
     const told = moved.told && replaced.told;
-    if (!told || !mount.staleOnce.give(request.op, oldDir, request.name, call.pid)) return false;
+    if (!told || !mount.staleOnce.give(request.op, request.name, call.pid)) return false;
     call.error(E.ESTALE);
     return true;
   } finally {

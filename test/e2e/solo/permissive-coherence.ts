@@ -116,6 +116,7 @@ export class PermissiveCoherence implements SessionCoherence {
   bring(): Promise<void> {
     return Promise.resolve();
   }
+  dropElsewhere(): void {}
   isTold(): boolean {
     return false;
   }

@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import { type Lock, LockFlag, type LockHandlers, type Lockspace } from "../../../dlmd/client/api.ts";
 import { E } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/lock/mode.ts";
+import type { KernelCaches } from "../../../overlay/coherence/invalidation.ts";
 import { type CoherenceShell, createCoherenceShell } from "../../../overlay/coherence/shell.ts";
 import type { Inode, InodeKind } from "../../../overlay/inode/inode.ts";
 import { decodeStamp, encodeStamp, type Stamp, type Stamps, StampSource } from "../../../overlay/lower/stamp.ts";
@@ -79,7 +80,7 @@ class SilentStamps implements Stamps {
   }
 }
 
-function shellOver(lockspace: Lockspace, stamps: Stamps = new SilentStamps()): CoherenceShell {
+function shellOver(lockspace: Lockspace, stamps: Stamps = new SilentStamps(), caches: Partial<KernelCaches> = {}): CoherenceShell {
   const nothing = (): Promise<number[]> => Promise.resolve([0]);
   return createCoherenceShell({
     lockspace,
@@ -91,6 +92,7 @@ function shellOver(lockspace: Lockspace, stamps: Stamps = new SilentStamps()): C
       expireNames: nothing,
       incrementEpoch: nothing,
       settled: () => Promise.resolve(),
+      ...caches,
     },
     stamps,
     ownInodes: {
@@ -128,6 +130,64 @@ describe("the shell", () => {
     expect(asked).toEqual([`lock i12.7 ${Mode.PR}`, "unlock i12.7", `lock i12.7 ${Mode.PR}`]);
     shell.unpin(inode, Mode.PR);
     await shell.close();
+  });
+
+  describe("a directory that the kernel was told under another parent", () => {
+    const name = Buffer.from("name");
+
+    function moved(expireNames: KernelCaches["expireNames"]): { shell: CoherenceShell; from: Inode; to: Inode; child: Inode } {
+      const shell = shellOver(lockspaceThatGrants([]).lockspace, new SilentStamps(), { expireNames });
+      const [from, to, child] = [inodeOf(shell, 2, "directory"), inodeOf(shell, 3, "directory"), inodeOf(shell, 4, "directory")];
+      shell.tellEntry(from, name, child);
+      return { shell, from, to, child };
+    }
+
+    it("is dropped there, once, before it is told anew", async () => {
+      const dropped: unknown[] = [];
+      const { shell, from, to, child } = moved((parent, names) => {
+        dropped.push([parent, names]);
+        child.nlookup = 0;
+        return Promise.resolve([0]);
+      });
+      expect(shell.dropElsewhere(from, child)).toBeUndefined();
+      await shell.dropElsewhere(to, child);
+      expect(dropped).toEqual([[2, [{ name, drop: true }]]]);
+      child.nlookup = 1;
+      expect(shell.toldChild(from, name)).toBeUndefined();
+      expect(shell.dropElsewhere(to, child)).toBeUndefined();
+      await shell.close();
+    });
+
+    it("is waited for a moment only, and by the next one again", async () => {
+      let drops = 0;
+      let done: (results: number[]) => void = () => {};
+      const { shell, to, child } = moved(() => {
+        drops += 1;
+        return new Promise((resolve) => {
+          done = resolve;
+        });
+      });
+      await shell.dropElsewhere(to, child);
+      const again = shell.dropElsewhere(to, child);
+      expect(drops).toBe(1);
+      child.nlookup = 0;
+      done([0]);
+      await again;
+      expect(shell.dropElsewhere(to, child)).toBeUndefined();
+      await shell.close();
+    });
+
+    it("stays known there if it was told there again meanwhile", async () => {
+      const { shell, from, to, child } = moved(() => {
+        shell.tellEntry(from, name, null);
+        shell.tellEntry(from, name, child);
+        child.nlookup = 0;
+        return Promise.resolve([0]);
+      });
+      await shell.dropElsewhere(to, child);
+      expect(shell.toldChild(from, name)).toBe(child);
+      await shell.close();
+    });
   });
 
   /** Taken away and read under again, so often that a reader is expected. */

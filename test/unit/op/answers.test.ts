@@ -31,6 +31,23 @@ describe("LOOKUP", () => {
     expect([entryValid(reply), attrValid(reply), size(reply)]).toEqual([true, true, 100]);
   });
 
+  it("a directory that the kernel has elsewhere is told of when it is gone there", async () => {
+    const bench = new Workbench();
+    let gone = (): void => {};
+    bench.coherence.elsewhere.set(
+      bench.file,
+      new Promise((resolve) => {
+        gone = resolve;
+      }),
+    );
+    const served = bench.serve(lookup);
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(bench.replies).toEqual([]);
+    gone();
+    expect((await served)?.errno).toBe(0);
+    expect(bench.coherence.held).toBe(0);
+  });
+
   it("a child whose lock was granted while the attributes were on their way: they are read again", async () => {
     const bench = new Workbench();
     bench.lower.later = true;

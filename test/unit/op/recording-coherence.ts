@@ -146,6 +146,13 @@ export class RecordingCoherence implements Coherence {
     this.told.set(`${dir.key} ${name.toString()}`, child);
     return this.entryValid;
   }
+  /** Directories that the kernel may have elsewhere: how long it takes to drop them there. */
+  readonly elsewhere: Map<Inode, Promise<void>> = new Map();
+  dropElsewhere(dir: Inode, child: Inode): Maybe<void> {
+    if (this.held === 0) this.violations.push(`dropElsewhere of ${child.key} without a pin`);
+    this.events.push(`elsewhere ${dir.key} ${child.key}`);
+    return this.elsewhere.get(child);
+  }
   isTold(dir: Inode, name: Buffer): boolean {
     return this.valid.has(`${dir.key} ${name.toString()}`);
   }
