@@ -16,6 +16,8 @@ import { createLimitedWarn } from "./log-limiter.ts";
 import { DatagramOpener, type DatagramSealer } from "./seal.ts";
 
 const LOG_INTERVAL_MS = 1000;
+/** Of socket buffers; the kernel gives what net.core.rmem_max and wmem_max allow. What does not fit is lost, and asked for again. */
+const SOCKET_BYTES = 4 * 1024 * 1024;
 /** Discovery that is looked into in a second, because each costs a key derivation; more is dropped and counted. */
 export const MAX_DISCOVERY_PER_SECOND = 200;
 
@@ -76,7 +78,7 @@ function closed(socket: Socket): Promise<void> {
 
 async function openMulticast({ multicast, self }: DatagramChannelOptions): Promise<Socket | null> {
   if (multicast.group === "none") return null;
-  const socket = createSocket({ type: "udp4", reuseAddr: true });
+  const socket = createSocket({ type: "udp4", reuseAddr: true, recvBufferSize: SOCKET_BYTES });
   await bind(socket, multicast.group, multicast.port);
   try {
     socket.addMembership(multicast.group, self.address);
@@ -106,7 +108,7 @@ export async function openDatagramChannel(options: DatagramChannelOptions): Prom
   let unicastToAllAt = Number.NEGATIVE_INFINITY;
   let over = false;
 
-  const unicast = createSocket({ type: "udp4" });
+  const unicast = createSocket({ type: "udp4", recvBufferSize: SOCKET_BYTES, sendBufferSize: SOCKET_BYTES });
   await bind(unicast, self.address, multicast.port);
   let group: Socket | null;
   try {

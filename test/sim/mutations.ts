@@ -1,6 +1,6 @@
 /**
  * Shows that the tests find bugs: breaks one rule at a time and looks whether what should notice does. `npm run build`, then
- * `node dist/test/sim/mutations.js [part of a name]`. Exits 1 if a mutation is not caught, or no longer fits the source.
+ * `node dist/test/sim/mutations.js [part of a name or of a file]`. Exits 1 if a mutation is not caught, or no longer fits the source.
  *
  * The compiled tree is copied, so that nothing else sees the broken rule.
  */
@@ -9,6 +9,7 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync }
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { transformWithEsbuild } from "vite";
+import { engineMutations } from "./engine/mutations.ts";
 import { lockMutations } from "./lock-mutations.ts";
 import { plockMutations } from "./plock-mutations.ts";
 
@@ -19,11 +20,11 @@ export interface Mutation {
   /** Occurs exactly once. */
   readonly find: string;
   readonly replace: string;
-  /** A test file, or the random simulation. */
+  /** A test file, or "sim" or "engine-sim": a random simulation. */
   readonly caughtBy: string;
 }
 
-const all: readonly Mutation[] = [...lockMutations, ...plockMutations];
+const all: readonly Mutation[] = [...lockMutations, ...plockMutations, ...engineMutations];
 /** Seeds and steps of the simulation that a mutation is given to be noticed in. */
 const simSeeds = process.env["SEEDS"] ?? "1-100";
 const simSteps = process.env["STEPS"] ?? "3000";
@@ -45,10 +46,12 @@ async function broken({ file, find, replace, name }: Mutation): Promise<string> 
 }
 
 function run(tree: string, caughtBy: string): boolean {
-  const sim = caughtBy === "sim";
-  const args = sim
-    ? [path.join(tree, "dist/test/sim/run.js")]
-    : [path.join(root, "node_modules/vitest/vitest.mjs"), "run", "--root", tree, `dist/${caughtBy.replace(/\.ts$/, ".js")}`];
+  const simulations: Readonly<Record<string, string>> = { sim: "run.js", "engine-sim": "engine/run.js" };
+  const simulation = simulations[caughtBy];
+  const args =
+    simulation !== undefined
+      ? [path.join(tree, "dist/test/sim", simulation)]
+      : [path.join(root, "node_modules/vitest/vitest.mjs"), "run", "--root", tree, `dist/${caughtBy.replace(/\.ts$/, ".js")}`];
   const env = { ...process.env, SEEDS: simSeeds, STEPS: simSteps };
   const { status } = spawnSync(process.execPath, args, { cwd: tree, env, stdio: "ignore", timeout: timeoutMs });
   // Out of time shows nothing.
@@ -64,7 +67,7 @@ async function main(): Promise<void> {
     cpSync(path.join(root, "test/scenario/locks"), path.join(tree, "dist/test/scenario/locks"), { recursive: true });
     writeFileSync(path.join(tree, "package.json"), '{ "type": "module" }\n');
     symlinkSync(path.join(root, "node_modules"), path.join(tree, "node_modules"));
-    const chosen = all.filter(({ name }) => name.includes(wanted));
+    const chosen = all.filter(({ name, file }) => name.includes(wanted) || file.includes(wanted));
     for (const caughtBy of new Set(chosen.map((mutation) => mutation.caughtBy))) {
       if (run(tree, caughtBy)) throw new Error(`${caughtBy} fails with every rule in place: it would seem to catch anything`);
     }

@@ -15,7 +15,7 @@ import { Sequencer } from "./sequencer.ts";
 const nackDelayMs = 2;
 const longestNackMs = 64;
 /** A member says how far it is after that many packets, or that long. */
-const ackEvery = 32;
+const ackEvery = 16;
 const ackDelayMs = 3;
 /** What was submitted and did not come back is submitted again after that; twice as late each time. */
 const resendMs = 10;

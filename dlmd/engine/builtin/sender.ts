@@ -8,7 +8,7 @@ import { maxPacketBytes } from "../../wire/order-datagram.ts";
 import { type Message, writeChunk } from "./chunk.ts";
 
 /** Packets submitted and not yet back. */
-export const sendWindow = 64;
+export const sendWindow = 24;
 /** With so many under way a packet waits until it is full. */
 const eagerPackets = 4;
 /** Bytes of messages that wait; beyond: "full". */

@@ -2,9 +2,11 @@
  * The sequencer's side of the ordered channel: takes what senders submit, each in the order of its own numbers, and gives it sequence
  * numbers, one of each sender in turn. A bounded window stalls it, and so the senders, behind the slowest member.
  */
-import { orderWindow, type Range } from "../../wire/order-datagram.ts";
+import type { Range } from "../../wire/order-datagram.ts";
 import type { Packet } from "./receiver.ts";
 
+/** Packets ordered and not yet received by all: well below orderWindow, since a receiver's socket holds about as many by default. */
+const underWayLimit = 96;
 /** Packets of one sender that wait for their turn or for an earlier one; what comes beyond is dropped and submitted again later. */
 export const submitLimit = 128;
 
@@ -51,7 +53,7 @@ export class Sequencer {
 
   /** The next packet with its number; null: nothing waits, or the window is full. */
   order(nowMs: number): Packet | null {
-    if (this.highest - this.stable >= orderWindow) return null;
+    if (this.highest - this.stable >= underWayLimit) return null;
     for (let tried = 0; tried < this.#sources.length; tried++) {
       const source = this.#sources[this.#turn] as Source;
       this.#turn = (this.#turn + 1) % this.#sources.length;
