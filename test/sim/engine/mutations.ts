@@ -109,7 +109,6 @@ export const engineMutations: readonly Mutation[] = [
     "",
   ),
   scenario("M1: acks of before a standstill do not count", detector, "peer.ackedMs = Number.NEGATIVE_INFINITY;", ""),
-  scenario("H14: links are two-way", detector, "hearsOf(a, b) && hearsOf(b, a)", "hearsOf(a, b) || hearsOf(b, a)"),
   simulation(
     "heartbeats say whom they hear, and only the living incarnation",
     beater,

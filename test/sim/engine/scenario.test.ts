@@ -227,10 +227,10 @@ describe("faults", () => {
     for (const oneWay of ["3>1", "1>3"]) {
       sim.heal();
       sim.cut.add(oneWay);
-      const epoch = sim.node(1).engine.membership.promisedEpoch;
       sim.run(10 * sim.timeoutMs);
-      expect(members(sim.node(1))).toBe("1 2");
-      expect(sim.node(1).engine.membership.promisedEpoch).toBe(epoch);
+      // Node 3 may try for one of them; what comes of it is the two again.
+      together(sim, 1, 2);
+      expect(lastView(sim.node(1))?.quorum.quorate).toBe(true);
     }
     sim.heal();
     together(sim, 1, 2, 3);
