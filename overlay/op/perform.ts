@@ -11,6 +11,7 @@ import type { Mount } from "./mount.ts";
 import { flush, open, opendir, release } from "./open.ts";
 import { remove } from "./remove.ts";
 import { rename } from "./rename.ts";
+import { onInode } from "./stale-once.ts";
 import { write } from "./write.ts";
 import { getxattr, listxattr, removexattr, setxattr } from "./xattr.ts";
 
@@ -25,7 +26,7 @@ export function perform(mount: Mount, call: Call, request: Operation): Promise<v
     case "getattr":
       return getattr(mount, call, request);
     case "setattr":
-      return setattr(mount, call, request);
+      return onInode(mount, call, () => setattr(mount, call, request));
     case "readlink":
       return readlink(mount, call, request);
     case "symlink":
@@ -42,9 +43,9 @@ export function perform(mount: Mount, call: Call, request: Operation): Promise<v
     case "link":
       return link(mount, call, request);
     case "open":
-      return open(mount, call, request);
+      return onInode(mount, call, () => open(mount, call, request));
     case "opendir":
-      return opendir(mount, call, request);
+      return onInode(mount, call, () => opendir(mount, call, request));
     case "read":
       return read(mount, call, request);
     case "write":
@@ -60,13 +61,13 @@ export function perform(mount: Mount, call: Call, request: Operation): Promise<v
     case "fsyncdir":
       return fsync(mount, call, request);
     case "setxattr":
-      return setxattr(mount, call, request);
+      return onInode(mount, call, () => setxattr(mount, call, request));
     case "getxattr":
-      return getxattr(mount, call, request);
+      return onInode(mount, call, () => getxattr(mount, call, request));
     case "listxattr":
-      return listxattr(mount, call, request);
+      return onInode(mount, call, () => listxattr(mount, call, request));
     case "removexattr":
-      return removexattr(mount, call, request);
+      return onInode(mount, call, () => removexattr(mount, call, request));
     case "readdir":
     case "readdirplus":
       return readdir(mount, call, request);

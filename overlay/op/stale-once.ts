@@ -6,6 +6,12 @@
  * The directory is no part of it: the second walk may end in another one, when a directory on the path was replaced meanwhile. A thread is in
  * one system call at a time, so the worst that a call left behind can do is that a later one is checked here instead of by the kernel.
  */
+import { E, errnoError } from "../../dlmd/base/errno.ts";
+import type { Maybe } from "../lower/lower.ts";
+import { chain, withErrors } from "../lower/maybe.ts";
+import type { Call } from "./call.ts";
+import { isErrno } from "./lookup.ts";
+import type { Mount } from "./mount.ts";
 
 /** Calls remembered. Beyond, the oldest is forgotten: it may get a second ESTALE. */
 export const STALE_CALLS_MAX = 1024;
@@ -35,4 +41,19 @@ export class StaleOnce {
     }
     return true;
   }
+}
+
+const NO_NAME = Buffer.alloc(0);
+
+/**
+ * `work` on an inode that may be gone for good. ESTALE once, as above: the path may lead to another by now. Then ENOENT, to whoever did not come by
+ * a path that could: by his working directory, or an O_PATH descriptor.
+ */
+export function onInode(mount: Mount, call: Call, work: () => Maybe<void>): Maybe<void> {
+  const { staleOnce } = mount;
+  const gone = (error: unknown): never => {
+    const again = isErrno(error, E.ESTALE) && !staleOnce.give(call.op, NO_NAME, call.pid);
+    throw again ? errnoError(E.ENOENT) : error;
+  };
+  return chain(withErrors(work, gone), () => staleOnce.settled(call.op, NO_NAME, call.pid));
 }

@@ -150,6 +150,27 @@ describe("RENAME", () => {
   });
 });
 
+describe("an inode that is gone for good", () => {
+  const cases = [
+    { op: "setattr", fh: null, change: { mode: 0o600 } },
+    { op: "open", flags: 0 },
+    { op: "opendir", flags: 0 },
+    { op: "getxattr", name, size: 0 },
+    { op: "setxattr", name, value: name, flags: 0 },
+    { op: "listxattr", size: 0 },
+    { op: "removexattr", name },
+  ] as const;
+
+  it.each(cases)("$op: ESTALE, for the kernel to walk again, then ENOENT; each call anew", async (request) => {
+    const bench = new Workbench();
+    const serve = async (): Promise<number | undefined> => (await bench.serve({ ...request, fuseNodeid: bench.file.fuseNodeid }))?.errno;
+    bench.lower.errors.set(request.op, [E.ESTALE, E.ESTALE, E.ESTALE, 0, E.ESTALE]);
+    expect([await serve(), await serve()]).toEqual([E.ESTALE, E.ENOENT]);
+    expect([await serve(), await serve(), await serve()]).toEqual([E.ESTALE, 0, E.ESTALE]);
+    expect(bench.coherence.held).toBe(0);
+  });
+});
+
 describe("StaleOnce", () => {
   it("gives it once, forgets what went well, and is bounded", () => {
     const once = new StaleOnce();
