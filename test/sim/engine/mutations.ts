@@ -8,7 +8,6 @@ const engine = "dlmd/engine/builtin/engine-core.ts";
 const agreement = "dlmd/membership/agreement.ts";
 const membership = "dlmd/membership/membership.ts";
 const detector = "dlmd/membership/detector.ts";
-const beater = "dlmd/membership/beater.ts";
 const quorum = "dlmd/membership/quorum.ts";
 
 function simulation(name: string, file: string, find: string, replace: string): Mutation {
@@ -109,12 +108,6 @@ export const engineMutations: readonly Mutation[] = [
     "",
   ),
   scenario("M1: acks of before a standstill do not count", detector, "peer.ackedMs = Number.NEGATIVE_INFINITY;", ""),
-  simulation(
-    "heartbeats say whom they hear, and only the living incarnation",
-    beater,
-    "if (source === undefined || nowMs - source.heardMs >= this.#timeoutMs) continue;",
-    "if (source === undefined) continue;",
-  ),
   scenario(
     "two_node waits for all after a start",
     quorum,
