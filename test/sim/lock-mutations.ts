@@ -230,9 +230,9 @@ export const lockMutations: readonly Mutation[] = [
   {
     name: "a circle of waiting locks is not looked for",
     file: "dlmd/lock/deadlock.ts",
-    find: "    if (nowMs < this.deadlineMs) return;",
-    replace: "    if (nowMs < this.deadlineMs || nowMs >= 0) return;",
-    caughtBy: sim,
+    find: "      if (due.length === startsPerSweep) break;",
+    replace: "      if (due.length >= 0) break;",
+    caughtBy: scenario,
   },
   {
     name: "waiting behind others is not waiting for them",
