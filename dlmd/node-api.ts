@@ -9,7 +9,7 @@
  * - `nowMs` never goes back and goes on while the machine sleeps (CLOCK_BOOTTIME); fractions are welcome;
  * - an AssertionError out of `step` means that the node does not know what it holds: take it out (exit), do not go on.
  */
-import type { GoneClient, LockStatus, ViewInfo } from "./client/api.ts";
+import type { GoneClient, InspectRequest, LockStatus, ViewInfo } from "./client/api.ts";
 import type { ClientIdentity } from "./lock/client.ts";
 import type { Mode } from "./lock/mode.ts";
 import type { PlockClientRequest, PlockResult } from "./wire/local-plock.ts";
@@ -201,6 +201,8 @@ export type ClientRequest =
   | { readonly kind: "gone-ack"; readonly goneId: number }
   /** Answered by "answer". */
   | { readonly kind: "query"; readonly queryId: number; readonly what: QueryWhat }
+  /** Answered by "answer", within `inspectLimitMs`. */
+  | ({ readonly kind: "inspect"; readonly queryId: number } & InspectRequest)
   /** File locks. */
   | PlockClientRequest;
 

@@ -30,9 +30,12 @@ export interface ClientsHost {
   view(): View | null;
   viewInfo(): ViewInfo;
   query(what: QueryWhat): unknown;
+  inspect(client: Client, request: InspectClientRequest): void;
 }
 
-type SavedRequest = Exclude<ClientRequest, { kind: "open" | "gone-ack" | "query" }>;
+export type InspectClientRequest = Extract<ClientRequest, { kind: "inspect" }>;
+
+type SavedRequest = Exclude<ClientRequest, { kind: "open" | "gone-ack" | "query" | "inspect" }>;
 type Timed = Extract<ClientRequest, { kind: "lock" | "convert" }>;
 
 export class Clients {
@@ -85,6 +88,9 @@ export class Clients {
           break;
         case "query":
           this.#host.toClient(client, { kind: "answer", queryId: request.queryId, data: this.#host.query(request.what) });
+          break;
+        case "inspect":
+          this.#host.inspect(client, request);
           break;
         default:
           if (this.#host.serving()) this.#serve(client, request);

@@ -1,7 +1,7 @@
 /** A node's state as plain JSON data, for `coverlay status`, `nodes` and `locks`. */
 import type { ViewInfo } from "./client/api.ts";
 import type { Lkb, Resource } from "./lock/lkb.ts";
-import { modeNames } from "./lock/mode.ts";
+import { Mode, modeNames } from "./lock/mode.ts";
 import type { NodeCore } from "./node.ts";
 import { viewName } from "./wire/view-id.ts";
 
@@ -43,6 +43,10 @@ export interface LockAnswer {
   readonly waitingMs: number | null;
   /** Its client is gone; somebody of the same owner may adopt it. Known at the holder. */
   readonly orphan: boolean;
+  /** What it was asked to make way for, with its present mode (a blocking AST); null: nothing. Known at the master. */
+  readonly asked: string | null;
+  /** Since when; null: not asked, or not known. */
+  readonly askedMs: number | null;
 }
 
 export interface ResourceAnswer {
@@ -136,7 +140,8 @@ function describeResource(node: NodeCore, resource: Resource, nowMs: number): Re
   };
 }
 
-function describeLock(lkb: Lkb, nowMs: number): LockAnswer {
+export function describeLock(lkb: Lkb, nowMs: number): LockAnswer {
+  const asked = lkb.granted !== null && lkb.bastMode !== Mode.NL;
   return {
     nodeid: lkb.nodeid,
     clientId: lkb.clientId,
@@ -145,5 +150,7 @@ function describeLock(lkb: Lkb, nowMs: number): LockAnswer {
     requested: lkb.requested === null ? null : modeNames[lkb.requested],
     waitingMs: lkb.requested === null ? null : Math.max(0, Math.round(nowMs - lkb.sinceMs)),
     orphan: lkb.client?.gone === true,
+    asked: asked ? modeNames[lkb.bastMode] : null,
+    askedMs: asked && lkb.requested === null ? Math.max(0, Math.round(nowMs - lkb.sinceMs)) : null,
   };
 }

@@ -4,6 +4,7 @@
  */
 import { assert, assertNever } from "./base/assert.ts";
 import type { ViewInfo } from "./client/api.ts";
+import { inspectHere, Inspections } from "./inspect.ts";
 import type { Client } from "./lock/client.ts";
 import { GoneAsks } from "./lock/gone.ts";
 import { LockManager } from "./lock/lock-manager.ts";
@@ -53,6 +54,7 @@ export class NodeCore implements Node {
   readonly plocks: PlockService;
   readonly engine: BuiltinEngine;
   readonly recovery: Recovery;
+  readonly #inspections: Inspections;
   readonly #outbox = new Outbox();
   readonly #asks: GoneAsks;
   /** Members of the last quorate view: who of them is missing in the next one is gone. */
@@ -82,6 +84,12 @@ export class NodeCore implements Node {
     this.#asks = new GoneAsks((client, event) => {
       this.#toClient(client, event);
       this.clients.adjustPause(client);
+    });
+    this.#inspections = new Inspections(boot.nodeid, {
+      ...host,
+      members: () => this.recovery.view?.members ?? [],
+      configured: () => this.configuration.nodes.map(({ nodeid }) => nodeid),
+      here: (wanted, limit) => inspectHere(this, wanted, limit, this.#nowMs),
     });
     this.locks = new LockManager(boot.nodeid, host, this.limits.locksPerClient, this.limits.deadlockAfterMs);
     this.plocks = new PlockService(boot.nodeid, host, this.limits);
@@ -140,7 +148,8 @@ export class NodeCore implements Node {
       rebuild: (members) => this.plocks.startRebuild(members),
       rebuilt: () => this.plocks.finishRebuild(),
       receive: (from, message) => {
-        if (isPlockMessage(message)) this.plocks.receive(from, message);
+        if (message.kind === "inspect" || message.kind === "inspected") this.#inspections.receive(from, message);
+        else if (isPlockMessage(message)) this.plocks.receive(from, message);
         else assert(this.clients.receive(from, message), `message ${message.kind} was not handled`);
       },
       receiveLate: (message) => this.plocks.receiveLate(message),
@@ -152,6 +161,7 @@ export class NodeCore implements Node {
       view: () => this.recovery.view,
       viewInfo: () => this.viewInfo(),
       query: (what) => this.query(what, this.#nowMs),
+      inspect: (client, request) => this.#inspections.ask(client, request, this.#nowMs),
     };
   }
 
@@ -184,6 +194,7 @@ export class NodeCore implements Node {
     this.#updateService();
     this.#dispatch(event);
     this.clients.expire();
+    this.#inspections.expire(nowMs);
     if (!this.#ended && event.kind !== "client-requests") {
       this.engine.end();
       this.#leaseEndMs = this.engine.leaseEndMs;
@@ -195,7 +206,7 @@ export class NodeCore implements Node {
 
   nextDeadline(): number | null {
     if (this.#ended) return null;
-    let deadline = Math.min(this.engine.nextDeadline(), this.clients.deadlineMs);
+    let deadline = Math.min(this.engine.nextDeadline(), this.clients.deadlineMs, this.#inspections.deadlineMs);
     if (this.recovery.busy) return this.#nowMs;
     if (this.recovery.serving) deadline = Math.min(deadline, this.#leaseEndMs);
     const serveFromMs = this.recovery.view?.serveFromMs ?? 0;
@@ -284,6 +295,7 @@ export class NodeCore implements Node {
       if (clients.length > 0) this.#asks.ask(this.clients.all.values(), clients, true, () => {});
     }
     this.recovery.enterView(view);
+    this.#inspections.viewChanged();
     this.#updateService();
   }
 

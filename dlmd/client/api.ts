@@ -154,6 +154,18 @@ export interface GoneClient {
   readonly clientId: number | null;
 }
 
+/** Which locks of the cluster `inspect` asks about. */
+export interface InspectRequest {
+  /** "": of every lockspace. */
+  readonly lockspace: string;
+  /** "": every resource. */
+  readonly resource: string;
+  /** Only resources on which a program of that node has or wants a lock; 0: of any. */
+  readonly nodeid: number;
+  /** Only resources on which somebody has waited so long; null: whether or not somebody waits. */
+  readonly waitingMs: number | null;
+}
+
 export interface DlmClientHandlers {
   readonly view: (view: ViewInfo) => void;
   /**
@@ -174,6 +186,11 @@ export interface DlmClient {
   fileLocks(lockspace: string): Promise<FileLocks>;
   /** dlmd's own state as plain data, for `coverlay status`, `nodes`, `locks`. */
   query(what: "status" | "nodes" | "locks"): Promise<unknown>;
+  /**
+   * Who has and who waits for locks, in the whole cluster: every member of the view is asked, in whatever state lock service is. Resolves
+   * within some seconds; of who did not answer it says why. As plain data, for `coverlay why` and `locks`.
+   */
+  inspect(request: InspectRequest): Promise<unknown>;
   /**
    * Releases the orphans that a dead process (0: any) left behind on that node in a lockspace that is open here: those of this program's
    * own user, of every user if that is root. Resolves to how many are being released: as with a client that died, everybody is asked to let

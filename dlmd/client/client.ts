@@ -5,7 +5,17 @@ import { type Socket, createConnection } from "node:net";
 import { assert } from "../base/assert.ts";
 import { OperatingError } from "../base/error.ts";
 import { type ClientMessage, LOCAL_VERSION, type QueryWhat, type ServerMessage } from "../wire/local.ts";
-import type { ClusterInfo, ConnectDlm, DlmClient, DlmClientHandlers, Lock, LockHandlers, Lockspace, ViewInfo } from "./api.ts";
+import type {
+  ClusterInfo,
+  ConnectDlm,
+  DlmClient,
+  DlmClientHandlers,
+  InspectRequest,
+  Lock,
+  LockHandlers,
+  Lockspace,
+  ViewInfo,
+} from "./api.ts";
 import { Connection } from "./connection.ts";
 import { ClientFileLocks, FileLockRequests } from "./file-lock.ts";
 import type { FileLocks } from "./file-lock-api.ts";
@@ -119,6 +129,11 @@ class Client implements DlmClient {
     return this.#ask(queryId, { kind: "query", queryId, what });
   }
 
+  inspect(request: InspectRequest): Promise<unknown> {
+    const queryId = this.#nextId++;
+    return this.#ask(queryId, { kind: "inspect", queryId, ...request });
+  }
+
   async close(): Promise<void> {
     const reason = new OperatingError("the connection to dlmd was closed here", { code: "closed" });
     this.#rejectPending(reason);
@@ -126,7 +141,7 @@ class Client implements DlmClient {
     await this.#connection.end();
   }
 
-  #ask(id: number, question: ClientMessage & { readonly kind: "open" | "purge" | "query" }): Promise<unknown> {
+  #ask(id: number, question: ClientMessage & { readonly kind: "inspect" | "open" | "purge" | "query" }): Promise<unknown> {
     if (this.#connection.over) return Promise.reject(new OperatingError("the connection to dlmd is over", { code: "closed" }));
     return new Promise((resolve, reject) => {
       this.#pending.set(id, { resolve, reject });

@@ -8,6 +8,8 @@ export interface ClientIdentity {
   readonly pid: number;
   /** A key that the program chose; "": none. */
   readonly owner: string;
+  /** What it is called, for people. */
+  readonly program?: string;
 }
 
 export interface Client {
@@ -15,6 +17,7 @@ export interface Client {
   readonly uid: number;
   readonly pid: number;
   readonly owner: string;
+  readonly program: string;
   readonly lockspaces: Map<number, Lockspace>;
   readonly locks: Map<number, Lkb>;
   /** Requests that wait for lock service, in order. */
@@ -32,8 +35,9 @@ export interface Client {
 
 export const nobody: ClientIdentity = { uid: 0, pid: 0, owner: "" };
 
-export function newClient(id: number, { uid, pid, owner }: ClientIdentity = nobody): Client {
+export function newClient(id: number, { uid, pid, owner, program = "" }: ClientIdentity = nobody): Client {
   const locks = new Map();
   const lockspaces = new Map();
-  return { id, uid, pid, owner, lockspaces, locks, saved: [], paused: false, asked: 0, gone: false, awaited: null, purged: null };
+  const who = { id, uid, pid, owner, program };
+  return { ...who, lockspaces, locks, saved: [], paused: false, asked: 0, gone: false, awaited: null, purged: null };
 }

@@ -42,7 +42,7 @@ export interface Lkb {
   unordered: boolean;
   /** Holder: a cancel is under way, and what the request ends with if it succeeds. */
   canceling: "canceled" | "timeout" | null;
-  /** When the outstanding request was made. */
+  /** When the outstanding request was made. Master, nothing outstanding: when the last blocking AST was sent. */
   sinceMs: number;
   /** The block as of the last grant or write of this lock; meaningful with lvbRead. */
   lvb: Uint8Array | null;

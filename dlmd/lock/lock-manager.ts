@@ -68,6 +68,7 @@ export class LockManager implements MasterPort {
   }
 
   bast(lkb: Lkb, wanted: Mode): void {
+    if (lkb.requested === null) lkb.sinceMs = this.tables.nowMs;
     if (lkb.nodeid === this.nodeid) this.holder.bast(lkb, wanted);
     else this.#port.toPeer(lkb.nodeid, { kind: "bast", lkbId: lkb.id, grantNo: lkb.grantNo, wanted });
   }

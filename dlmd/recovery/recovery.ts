@@ -36,7 +36,7 @@ export interface RecoveryHost extends PairsHost {
   leftCleanly(nodeid: number, incarnation: string): boolean;
   /** File locks, to their new masters. */
   rebuild(members: readonly Member[]): void;
-  /** A message of a running view that is not about locks, or of the rebuild of file locks. */
+  /** A message of a running view that is not about locks, or of the rebuild of file locks; in any phase "inspect", "inspected". */
   receive(from: number, message: PeerMessage): void;
   /** An answer of the last view to a file-lock request of this node. */
   receiveLate(message: PlockAnswerMessage): void;
@@ -274,6 +274,8 @@ export class Recovery {
   }
 
   #route(from: number, pair: Pair, view: ViewId, message: PeerMessage): void {
+    // A question of a person, and its answer: they belong to no view, and are wanted most while a recovery hangs.
+    if (message.kind === "inspect" || message.kind === "inspected") return this.#host.receive(from, message);
     const id = this.view?.id ?? noView;
     const current = sameView(view, id);
     if (current && this.#cut.has(from)) return;

@@ -112,7 +112,7 @@ export async function startServer(options: ServerOptions): Promise<LocalServer> 
       counters: () => metrics.snapshot(),
       hello(pid, program, owner) {
         log.info({ clientId, pid, program }, "client connected");
-        options.connected(clientId, { uid: process.getuid?.() ?? 0, pid, owner });
+        options.connected(clientId, { uid: process.getuid?.() ?? 0, pid, owner, program });
       },
       requests: (requests) => options.requests(clientId, requests),
       refused(reason) {

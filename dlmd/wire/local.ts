@@ -5,7 +5,7 @@
 import { assertNever } from "../base/assert.ts";
 import { ByteReader, type ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
-import type { ClusterInfo, GoneClient, ViewInfo } from "../client/api.ts";
+import type { ClusterInfo, GoneClient, InspectRequest, ViewInfo } from "../client/api.ts";
 import { LOCAL_FRAME_BYTES, NAME_BYTES, REASON_BYTES, REQUESTS_KIND, RESULTS_KIND, readName } from "./local-batch.ts";
 import {
   encodePlockRequest,
@@ -22,6 +22,7 @@ const MAGIC = 0x444c5643;
 export const LOCAL_VERSION = 2;
 const TEXT_BYTES = 256;
 const LIST_ROWS = 65536;
+const NOT_WAITING = 0xffffffff;
 
 const Kind = {
   HELLO: 1,
@@ -30,6 +31,7 @@ const Kind = {
   GONE_ACK: 4,
   QUERY: 5,
   PURGE: 6,
+  INSPECT: 7,
   WELCOME: 129,
   OPENED: 130,
   RESULTS: RESULTS_KIND,
@@ -51,6 +53,8 @@ export type ClientMessage =
   | { readonly kind: "requests"; readonly entries: ByteReader }
   | { readonly kind: "gone-ack"; readonly goneId: number }
   | { readonly kind: "query"; readonly queryId: number; readonly what: QueryWhat }
+  /** Answered by "answer". */
+  | ({ readonly kind: "inspect"; readonly queryId: number } & InspectRequest)
   | { readonly kind: "purge"; readonly purgeId: number; readonly lockspaceId: number; readonly nodeid: number; readonly pid: number }
   | PlockClientRequest;
 
@@ -86,6 +90,10 @@ export function encodeClientMessage(writer: ByteWriter, message: Exclude<ClientM
     case "purge":
       writer.u8(Kind.PURGE).u32(message.purgeId).u32(message.lockspaceId).u16(message.nodeid).u32(message.pid);
       return;
+    case "inspect":
+      writer.u8(Kind.INSPECT).u32(message.queryId).string(message.lockspace).string(message.resource);
+      writer.u16(message.nodeid).u32(message.waitingMs ?? NOT_WAITING);
+      return;
     case "query":
       writer.u8(Kind.QUERY).u32(message.queryId).u8(queries.indexOf(message.what));
       return;
@@ -117,6 +125,13 @@ function readQuery(reader: ByteReader): ClientMessage {
   return { kind: "query", queryId, what };
 }
 
+function readInspect(reader: ByteReader): ClientMessage {
+  const queryId = reader.u32();
+  const names = { lockspace: reader.string(NAME_BYTES), resource: reader.string(NAME_BYTES), nodeid: reader.u16() };
+  const waitingMs = reader.u32();
+  return { kind: "inspect", queryId, ...names, waitingMs: waitingMs === NOT_WAITING ? null : waitingMs };
+}
+
 function readClientMessage(reader: ByteReader): ClientMessage {
   const kind = reader.u8();
   switch (kind) {
@@ -130,11 +145,13 @@ function readClientMessage(reader: ByteReader): ClientMessage {
       return { kind: "gone-ack", goneId: reader.u32() };
     case Kind.QUERY:
       return readQuery(reader);
+    case Kind.INSPECT:
+      return readInspect(reader);
     case Kind.PURGE:
       return { kind: "purge", purgeId: reader.u32(), lockspaceId: reader.u32(), nodeid: reader.u16(), pid: reader.u32() };
     default: {
       const plock = readPlockRequest(kind, reader);
-      if (plock === null) throw new WireError(`message of kind ${kind} from a client, 1 to 6 or 20 to 22 expected`);
+      if (plock === null) throw new WireError(`message of kind ${kind} from a client, 1 to 7 or 20 to 22 expected`);
       return plock;
     }
   }

@@ -151,6 +151,26 @@ export interface PurgedMessage {
   /** Locks that are being released. */
   readonly locks: number;
 }
+/**
+ * What do you know of locks (inspect.ts)? Answered by "inspected" in every phase: it changes nothing, so it waits for no view. lockspace and
+ * resource "": of every one; nodeid 0: of every holder; waitingMs null: whether or not somebody waits.
+ */
+export interface InspectMessage {
+  readonly kind: "inspect";
+  readonly askId: number;
+  readonly lockspace: string;
+  readonly resource: string;
+  readonly nodeid: number;
+  readonly waitingMs: number | null;
+  /** Locks that the answer may have. */
+  readonly limit: number;
+}
+export interface InspectedMessage {
+  readonly kind: "inspected";
+  readonly askId: number;
+  /** UTF-8. */
+  readonly json: Uint8Array;
+}
 /** Longer circles of waiting locks are not found: those wait until one is given up or times out. */
 export const maxHops = 32;
 export interface LockName {
@@ -239,6 +259,8 @@ export type PeerMessage =
   | BastMessage
   | PurgeMessage
   | PurgedMessage
+  | InspectMessage
+  | InspectedMessage
   | ProbeMessage
   | RebuildMessage
   | OfferMessage

@@ -20,6 +20,8 @@ export const maxLvbBytes = 256;
 export const maxFrameBytes: number = 4 * 1024 * 1024;
 /** `encodeFrames` starts another frame at this length, far below maxFrameBytes. */
 const softFrameBytes = 256 * 1024;
+/** Text of one answer about locks. */
+export const maxInspectedBytes: number = 3 * 1024 * 1024;
 /** In one list. */
 const maxVictims = 1024;
 
@@ -110,6 +112,13 @@ function readPath(r: ByteReader): Hop[] {
 function writeVictims(w: ByteWriter, victims: readonly Victim[]): void {
   w.u16(victims.length);
   for (const { nodeid, incarnation, failingView } of victims) writeViewId(writeIncarnation(w.u16(nodeid), incarnation), failingView);
+}
+
+const notWaiting = 0xffffffff;
+
+function readWaitingMs(r: ByteReader): number | null {
+  const waitingMs = r.u32();
+  return waitingMs === notWaiting ? null : waitingMs;
 }
 
 function readVictims(r: ByteReader): Victim[] {
@@ -263,6 +272,31 @@ const table: Table = {
     type: 16,
     encode: (w, m) => w.u32(m.purgeId).u32(m.locks),
     decode: (r) => ({ kind: "purged", purgeId: r.u32(), locks: r.u32() }),
+  },
+  inspect: {
+    type: 22,
+    encode: (w, m) =>
+      w
+        .u32(m.askId)
+        .string(m.lockspace)
+        .string(m.resource)
+        .u16(m.nodeid)
+        .u32(m.waitingMs ?? notWaiting)
+        .u32(m.limit),
+    decode: (r) => ({
+      kind: "inspect",
+      askId: r.u32(),
+      lockspace: r.string(maxNameBytes),
+      resource: r.string(maxNameBytes),
+      nodeid: r.u16(),
+      waitingMs: readWaitingMs(r),
+      limit: r.u32(),
+    }),
+  },
+  inspected: {
+    type: 23,
+    encode: (w, m) => w.u32(m.askId).block(m.json),
+    decode: (r) => ({ kind: "inspected", askId: r.u32(), json: r.block(maxInspectedBytes).slice() }),
   },
   probe: {
     type: 17,

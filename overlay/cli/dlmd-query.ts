@@ -4,7 +4,7 @@
  */
 import path from "node:path";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import type { ClusterInfo, DlmClient, ViewInfo } from "../../dlmd/client/api.ts";
+import type { ClusterInfo, DlmClient, InspectRequest, ViewInfo } from "../../dlmd/client/api.ts";
 import { connectDlm } from "../../dlmd/client/client.ts";
 
 /** dlmd answers from memory. */
@@ -30,13 +30,22 @@ export interface DlmdAnswer {
 
 /** Connects, asks, and leaves. Throws OperatingError ("dlmd-not-running", "dlmd-silent" ...). */
 export async function askDlmd(runDir: string, what: "status" | "nodes" | "locks" | null): Promise<DlmdAnswer> {
+  return askClient(runDir, (client) => (what === null ? Promise.resolve(null) : client.query(what)));
+}
+
+/** Asks the dlmds of the whole cluster about locks; `wanted` may need the names of the nodes. Throws OperatingError. */
+export async function askCluster(runDir: string, wanted: (info: ClusterInfo) => InspectRequest): Promise<DlmdAnswer> {
+  return askClient(runDir, async (client) => client.inspect(wanted(client.info)));
+}
+
+async function askClient(runDir: string, ask: (client: DlmClient) => Promise<unknown>): Promise<DlmdAnswer> {
   const client = await connect(
     runDir,
     () => undefined,
     () => undefined,
   );
   try {
-    const answer = what === null ? null : await inTime(client.query(what), runDir);
+    const answer = await inTime(ask(client), runDir);
     return { info: client.info, view: client.view, answer };
   } finally {
     await client.close();

@@ -1,96 +1,71 @@
-/** `coverlay locks`: the locks that this node's dlmd knows of, by resource. */
+/** `coverlay locks`: the locks of the cluster, by resource, as their masters have them. */
 import type { CommandModule } from "yargs";
-import * as z from "zod";
-import { OperatingError } from "../../dlmd/base/error.ts";
-import { askDlmd } from "./dlmd-query.ts";
+import { type ClusterLocks, decodeClusterLocks, type LockRow, longestWaitMs } from "./cluster-locks.ts";
+import { askCluster } from "./dlmd-query.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
-import { print, printJson, runCommand } from "./output.ts";
+import { print, printJson, runCommand, usageError } from "./output.ts";
+import { describeService } from "./why.ts";
 
 interface LocksArguments extends NodeOptions {
   readonly resource: string | undefined;
+  readonly node: string | undefined;
+  readonly waiting: string | undefined;
 }
 
-export interface LockRow {
-  readonly nodeid: number;
-  readonly clientId: number;
-  readonly granted: string | null;
-  readonly requested: string | null;
-  readonly waitingMs: number | null;
-}
-export interface ResourceRow {
-  readonly lockspace: string;
-  readonly resource: string;
-  readonly masterNodeid: number;
-  readonly grantQueue: readonly LockRow[];
-  readonly convertQueue: readonly LockRow[];
-  readonly waitQueue: readonly LockRow[];
-}
-/** dlmd's answer to the query "locks": the queues of the resources it masters, and its own locks on others. */
-export interface LocksAnswer {
-  readonly resources: readonly ResourceRow[];
-  readonly truncated: boolean;
-}
-
-const lockShape: z.ZodType<LockRow> = z.looseObject({
-  nodeid: z.number(),
-  clientId: z.number(),
-  granted: z.string().nullable(),
-  requested: z.string().nullable(),
-  waitingMs: z.number().nullable(),
-});
-const resourceShape: z.ZodType<ResourceRow> = z.looseObject({
-  lockspace: z.string(),
-  resource: z.string(),
-  masterNodeid: z.number(),
-  grantQueue: z.array(lockShape),
-  convertQueue: z.array(lockShape),
-  waitQueue: z.array(lockShape),
-});
-const answerShape: z.ZodType<LocksAnswer> = z.looseObject({ resources: z.array(resourceShape), truncated: z.boolean() });
-
-/** Checks what dlmd answered. Throws OperatingError "dlmd-bad-answer". */
-export function decodeLocks(answer: unknown): LocksAnswer {
-  const result = answerShape.safeParse(answer);
-  if (result.success) return result.data;
-  throw new OperatingError(`dlmd's answer about its locks should be resources with their queues, found: ${z.prettifyError(result.error)}`, {
-    code: "dlmd-bad-answer",
-    hint: "Is dlmd of another version? Restart it after an upgrade.",
-  });
-}
-
-export function onlyResource(locks: LocksAnswer, resource: string): LocksAnswer {
-  return { ...locks, resources: locks.resources.filter((row) => row.resource === resource) };
+/** Longest waiting first. */
+export function byWaiting(locks: ClusterLocks): ClusterLocks {
+  return { ...locks, resources: locks.resources.toSorted((a, b) => longestWaitMs(b) - longestWaitMs(a)) };
 }
 
 /** For people: a resource, its master, and below it who has what and who waits for what. `name`: of a nodeid. */
-export function describeLocks({ resources, truncated }: LocksAnswer, name: (nodeid: number) => string): string {
+export function describeLocks(locks: ClusterLocks, name: (nodeid: number) => string): string {
   const queue = (title: string, rows: readonly LockRow[], words: (row: LockRow) => string): string[] =>
     rows.length === 0 ? [] : [`  ${title} ${rows.map((row) => `${name(row.nodeid)}/${row.clientId} ${words(row)}`).join(", ")}`];
   const wait = ({ waitingMs }: LockRow): string => (waitingMs === null ? "" : ` for ${waitingMs} ms`);
-  const lines = resources.flatMap(({ lockspace, resource, masterNodeid, grantQueue, convertQueue, waitQueue }) => [
+  const lines = locks.resources.flatMap(({ lockspace, resource, masterNodeid, grantQueue, convertQueue, waitQueue }) => [
     `${lockspace} ${resource}  master ${name(masterNodeid)}`,
     ...queue("granted   ", grantQueue, ({ granted }) => granted ?? "-"),
     ...queue("converting", convertQueue, (row) => `${row.granted ?? "-"} to ${row.requested ?? "-"}${wait(row)}`),
     ...queue("waiting   ", waitQueue, (row) => `${row.requested ?? "-"}${wait(row)}`),
   ]);
-  if (truncated) lines.push(`(and more: only ${resources.length} resources are shown)`);
-  return lines.length === 0 ? "no locks" : lines.join("\n");
+  if (locks.truncated) lines.push(`(and more: only ${locks.resources.length} resources are shown)`);
+  if (lines.length === 0) lines.push("no locks");
+  return [...lines, ...describeService(locks, name)].join("\n");
+}
+
+/** --waiting, or --waiting MS; null: not given. Throws OperatingError "usage". */
+export function waitingMsOf(waiting: string | undefined): number | null {
+  if (waiting === undefined) return null;
+  const waitingMs = waiting === "" ? 0 : Number(waiting);
+  if (Number.isInteger(waitingMs) && waitingMs >= 0 && waitingMs < 0xffffffff) return waitingMs;
+  throw usageError(`--waiting ${waiting}: milliseconds expected`, "Say --waiting, or for example --waiting 5000.");
 }
 
 export const locksCommand: CommandModule<object, LocksArguments> = {
   command: "locks [resource]",
-  describe: "the locks this node masters or holds, by resource",
+  describe: "the locks of the whole cluster, by resource",
   builder: (yargs) =>
     nodeOptions(yargs)
       .positional("resource", { type: "string", describe: "only this resource" })
-      .example("$0 locks", "all of them")
+      .option("node", { type: "string", requiresArg: true, describe: "only resources on which a program of that node has or wants a lock" })
+      .option("waiting", { type: "string", describe: "only resources on which somebody waits (so many ms), the longest first" })
+      .example("$0 locks", "all of them; a long answer says that it is not whole")
+      .example("$0 locks --node node2", "those that node2 has to do with")
+      .example("$0 locks --waiting 5000", "where somebody has waited for 5 s; then `$0 why` says what for")
       .example("$0 locks --json | jq '.resources[].resource'", "for programs"),
-  handler: ({ runDir, json, resource }) =>
+  handler: ({ runDir, json, resource = "", node, waiting }) =>
     runCommand(json, async () => {
-      const { answer, info } = await askDlmd(runDir, "locks");
-      const all = decodeLocks(answer);
-      const shown = resource === undefined ? all : onlyResource(all, resource);
+      const waitingMs = waitingMsOf(waiting);
+      const { answer, info } = await askCluster(runDir, ({ nodes }) => {
+        const found = nodes.find(({ name }) => name === node);
+        if (node !== undefined && found === undefined) {
+          throw usageError(`--node ${node}: a node of the cluster expected`, `Its nodes are: ${nodes.map(({ name }) => name).join(", ")}.`);
+        }
+        return { lockspace: "", resource, nodeid: found?.nodeid ?? 0, waitingMs };
+      });
+      const all = decodeClusterLocks(answer);
+      const shown = waitingMs === null ? all : byWaiting(all);
       if (json) printJson(shown);
-      else print(describeLocks(shown, (nodeid) => info.nodes.find((node) => node.nodeid === nodeid)?.name ?? String(nodeid)));
+      else print(describeLocks(shown, (nodeid) => info.nodes.find((one) => one.nodeid === nodeid)?.name ?? String(nodeid)));
     }),
 };

@@ -15,6 +15,7 @@ import { serveCommand } from "./serve.ts";
 import { statusCommand } from "./status.ts";
 import { umountCommand } from "./umount.ts";
 import { volumeCommand } from "./volume.ts";
+import { whyCommand } from "./why.ts";
 
 const exitStatuses = `Exit status: 0 done; 1 it failed, or the command line is wrong; 32 a mount was refused.
 Errors say what was expected and found, and what to do; with --json they are one JSON object on stderr.`;
@@ -41,6 +42,7 @@ export function coverlayCli(args: readonly string[]): Argv {
     .command(statusCommand)
     .command(nodesCommand)
     .command(locksCommand)
+    .command(whyCommand)
     .command(volumeCommand)
     .command(mountCommand)
     .command(umountCommand)

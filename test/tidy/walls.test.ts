@@ -42,6 +42,7 @@ const PURE = [
   "dlmd/plock/",
   "dlmd/recovery/",
   "dlmd/wire/",
+  "dlmd/inspect.ts",
   "dlmd/node.ts",
   "dlmd/node-api.ts",
   "dlmd/node-clients.ts",

@@ -3,10 +3,12 @@ import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { DlmdAnswer } from "../../../overlay/cli/dlmd-query.ts";
-import { decodeLocks, describeLocks, onlyResource } from "../../../overlay/cli/locks.ts";
+import { decodeClusterLocks } from "../../../overlay/cli/cluster-locks.ts";
+import { byWaiting, describeLocks, waitingMsOf } from "../../../overlay/cli/locks.ts";
 import { decodeNodes, describeNodes } from "../../../overlay/cli/nodes.ts";
 import { packageVersion, runCli } from "../../../overlay/cli/root.ts";
 import { describeStatus } from "../../../overlay/cli/status.ts";
+import { describeWhy } from "../../../overlay/cli/why.ts";
 
 let dir: string;
 let stdout = "";
@@ -35,7 +37,7 @@ async function coverlay(...words: string[]): Promise<number> {
 }
 
 const labCommands = ["up", "exec", "status", "owner", "kill", "start", "stop", "cut", "uncut", "partition", "heal", "net", "down"];
-const commands = ["", "status", "nodes", "locks", "keygen", "lab", ...labCommands.map((word) => `lab ${word}`)];
+const commands = ["", "status", "nodes", "locks", "why", "keygen", "lab", ...labCommands.map((word) => `lab ${word}`)];
 
 describe("the command line", () => {
   it.each(commands)("coverlay %s has help with examples", async (command) => {
@@ -147,54 +149,118 @@ describe("status and nodes", () => {
   });
 });
 
+const said = (resources: readonly object[], change: object = {}): object => ({
+  serving: true,
+  state: "running",
+  resources,
+  clients: [],
+  truncated: false,
+  ...change,
+});
+const lock = (nodeid: number, granted: string | null, requested: string | null, waitingMs: number | null, change = {}): object => ({
+  nodeid,
+  clientId: 5,
+  lockId: null,
+  granted,
+  requested,
+  waitingMs,
+  orphan: false,
+  asked: null,
+  askedMs: null,
+  ...change,
+});
+const resource = (name: string, change: object): object => ({
+  lockspace: "v",
+  resource: name,
+  masterNodeid: 1,
+  lvb: null,
+  grantQueue: [],
+  convertQueue: [],
+  waitQueue: [],
+  ...change,
+});
+const nodeName = (nodeid: number): string => `node${nodeid}`;
+
 describe("locks", () => {
-  const lock = (nodeid: number, granted: string | null, requested: string | null, waitingMs: number | null): object => ({
-    nodeid,
-    clientId: 5,
-    lockId: null,
-    granted,
-    requested,
-    waitingMs,
+  const one = resource("i:2", {
+    grantQueue: [lock(1, "PR", null, null), lock(2, "PR", null, null)],
+    convertQueue: [lock(2, "PR", "EX", 12)],
+    waitQueue: [lock(3, null, "EX", 7)],
   });
-  const resource = (name: string, change: object): object => ({
-    lockspace: "v",
-    resource: name,
-    masterNodeid: 1,
-    lvb: null,
-    grantQueue: [],
-    convertQueue: [],
-    waitQueue: [],
-    ...change,
-  });
-  const locks = decodeLocks({
-    resources: [
-      resource("i:2", {
-        grantQueue: [lock(1, "PR", null, null), lock(2, "PR", null, null)],
-        convertQueue: [lock(2, "PR", "EX", 12)],
-        waitQueue: [lock(3, null, "EX", 7)],
-      }),
-      resource("i:3", { masterNodeid: 2 }),
+  const two = resource("i:3", { masterNodeid: 2, waitQueue: [lock(3, null, "EX", 70)] });
+  const locks = decodeClusterLocks({
+    nodes: [
+      { nodeid: 1, answer: said([one]) },
+      { nodeid: 2, answer: said([two], { truncated: true }) },
     ],
-    truncated: true,
   });
 
   it("are shown by resource: its master, who has it, who waits and for how long", () => {
-    expect(describeLocks(locks, (nodeid) => `node${nodeid}`).split("\n")).toEqual([
+    expect(describeLocks(locks, nodeName).split("\n")).toEqual([
       "v i:2  master node1",
       "  granted    node1/5 PR, node2/5 PR",
       "  converting node2/5 PR to EX for 12 ms",
       "  waiting    node3/5 EX for 7 ms",
       "v i:3  master node2",
+      "  waiting    node3/5 EX for 70 ms",
       "(and more: only 2 resources are shown)",
     ]);
-    expect(describeLocks({ resources: [], truncated: false }, String)).toBe("no locks");
+    expect(describeLocks(decodeClusterLocks({ nodes: [{ nodeid: 1, answer: said([]) }] }), nodeName)).toBe("no locks");
   });
 
-  it("are narrowed to one resource", () => {
-    expect(onlyResource(locks, "i:3").resources.map(({ resource: name }) => name)).toEqual(["i:3"]);
+  it("are sorted by who waits longest", () => {
+    expect(byWaiting(locks).resources.map(({ resource: name }) => name)).toEqual(["i:3", "i:2"]);
+    expect([waitingMsOf(undefined), waitingMsOf(""), waitingMsOf("250")]).toEqual([null, 0, 250]);
+    expect(() => waitingMsOf("soon")).toThrow(/--waiting soon: milliseconds expected/);
+  });
+
+  it("come from the master, or from the holders where it says nothing", () => {
+    const own = resource("i:4", { masterNodeid: 3, grantQueue: [lock(1, "PR", null, null)] });
+    const other = resource("i:4", { masterNodeid: 3, grantQueue: [lock(2, "PR", null, null)] });
+    const nodes = [
+      { nodeid: 1, answer: said([own]) },
+      { nodeid: 2, answer: said([other]) },
+    ];
+    const alone = decodeClusterLocks({ nodes: [...nodes, { nodeid: 3, missing: "it left the view before it answered" }] });
+    expect(alone.resources).toMatchObject([{ fromMaster: false, grantQueue: [{ nodeid: 1 }, { nodeid: 2 }] }]);
+    expect(describeWhy(alone, nodeName)).toMatch(/which says nothing of it[\s\S]*node3 was not heard: it left the view/);
+    const whole = decodeClusterLocks({ nodes: [...nodes, { nodeid: 3, answer: said([own]) }] });
+    expect(whole.resources).toMatchObject([{ fromMaster: true, grantQueue: [{ nodeid: 1 }] }]);
   });
 
   it("of another shape are refused", () => {
-    expect(() => decodeLocks({ resources: [{}] })).toThrow(/resources with their queues/);
+    expect(() => decodeClusterLocks({ nodes: [{ nodeid: 1, answer: {} }] })).toThrow(/should be what each node says/);
+  });
+});
+
+describe("why", () => {
+  const why = (change: object, more: object = {}): string[] => {
+    const clients = [{ clientId: 5, pid: 99, program: "/usr/bin/job" }];
+    const nodes = [{ nodeid: 1, answer: said([resource("job", change)], { clients, ...more }) }];
+    return describeWhy(decodeClusterLocks({ nodes }), nodeName).split("\n");
+  };
+
+  it("says who has it, who waits since when, and for whom", () => {
+    const holder = lock(1, "PR", null, null, { asked: "EX", askedMs: 4190 });
+    expect(why({ grantQueue: [holder], waitQueue: [lock(2, null, "EX", 4200), lock(3, null, "PR", 100)] })).toEqual([
+      "v job  master node1",
+      "  node1/client 5 (pid 99, job) has PR; a blocking AST (EX is wanted) was sent 4.2 s ago and is not answered",
+      "  node2/client 5 waits for EX since 4.2 s, because node1/client 5 (pid 99, job) has PR; a blocking AST (EX is wanted) was sent 4.2 s ago and is not answered",
+      "  node3/client 5 waits for PR since 0.1 s, because its turn comes after node2/client 5, which waits for EX",
+    ]);
+  });
+
+  it("says who hangs, what is converted, what is an orphan, and why there is no lock service", () => {
+    const lines = why(
+      { grantQueue: [lock(1, "CR", null, null, { asked: "EX", askedMs: 61_000, orphan: true })], convertQueue: [lock(2, "PR", "EX", 9)] },
+      { serving: false, state: "waiting for quorum" },
+    );
+    expect(lines[1]).toMatch(/orphan: its program is gone\) has CR.*longer than 60 s, so the program hangs/);
+    expect(lines[2]).toMatch(/waits for EX \(it has PR\) since 0.0 s, because node1/);
+    expect(lines[3]).toBe("lock service does not run on node1: waiting for quorum");
+  });
+
+  it("says that nobody has it", () => {
+    expect(describeWhy(decodeClusterLocks({ nodes: [] }), nodeName)).toBe("nobody has it or waits for it");
   });
 });

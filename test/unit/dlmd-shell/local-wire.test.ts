@@ -33,6 +33,7 @@ const fromClient: [message: Exclude<ClientMessage, { kind: "requests" }>, hex: s
   [{ kind: "open", lockspaceId: 2, name: "data" }, "0202000000040064617461"],
   [{ kind: "gone-ack", goneId: 9 }, "0409000000"],
   [{ kind: "query", queryId: 5, what: "nodes" }, "050500000001"],
+  [{ kind: "inspect", queryId: 9, lockspace: "v", resource: "i:1", nodeid: 3, waitingMs: null }, "07090000000100760300693a310300ffffffff"],
   [{ kind: "purge", purgeId: 5, lockspaceId: 2, nodeid: 3, pid: 4711 }, "060500000002000000030067120000"],
 ];
 

@@ -293,9 +293,13 @@ describe("clients", () => {
           resource: "r",
           masterNodeid: 1,
           lvb: null,
-          grantQueue: [{ nodeid: 1, clientId: 1, lockId: 1, granted: "PR", requested: null, waitingMs: null, orphan: false }],
+          grantQueue: [
+            { nodeid: 1, clientId: 1, lockId: 1, granted: "PR", requested: null, waitingMs: null, orphan: false, asked: "EX", askedMs: 10 },
+          ],
           convertQueue: [],
-          waitQueue: [{ nodeid: 1, clientId: 2, lockId: 1, granted: null, requested: "EX", waitingMs: 10, orphan: false }],
+          waitQueue: [
+            { nodeid: 1, clientId: 2, lockId: 1, granted: null, requested: "EX", waitingMs: 10, orphan: false, asked: null, askedMs: null },
+          ],
         },
       ],
     });

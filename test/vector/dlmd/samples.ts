@@ -117,6 +117,8 @@ export const peerMessages: readonly PeerMessage[] = [
   { kind: "refuse", lkbId: 5, grantNo: 8, status: "deadlock", sbFlags: 1 },
   { kind: "purge", purgeId: 3, lockspace: "volume", pid: 4711, uid: 1000 },
   { kind: "purged", purgeId: 3, locks: 12 },
+  { kind: "inspect", askId: 5, lockspace: "volume", resource: "i:7", nodeid: 2, waitingMs: 1500, limit: 4000 },
+  { kind: "inspected", askId: 5, json: new TextEncoder().encode("{}") },
   {
     kind: "probe",
     initiator: { nodeid: 3, lkbId: 9 },

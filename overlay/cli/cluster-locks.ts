@@ -1,0 +1,112 @@
+/** What the nodes of the cluster say of a lock or of many, put together: queues from the masters, programs from their own nodes. */
+import * as z from "zod";
+import { OperatingError } from "../../dlmd/base/error.ts";
+
+export interface LockRow {
+  readonly nodeid: number;
+  readonly clientId: number;
+  readonly granted: string | null;
+  readonly requested: string | null;
+  readonly waitingMs: number | null;
+  readonly orphan: boolean;
+  /** The mode that it was asked to make way for, and when. */
+  readonly asked: string | null;
+  readonly askedMs: number | null;
+}
+export interface ResourceRow {
+  readonly lockspace: string;
+  readonly resource: string;
+  readonly masterNodeid: number;
+  readonly grantQueue: readonly LockRow[];
+  readonly convertQueue: readonly LockRow[];
+  readonly waitQueue: readonly LockRow[];
+}
+export interface ProgramRow {
+  readonly nodeid: number;
+  readonly clientId: number;
+  readonly pid: number;
+  readonly program: string;
+}
+export interface ClusterLocks {
+  /** By lockspace and name. */
+  readonly resources: readonly (ResourceRow & { readonly fromMaster: boolean })[];
+  readonly programs: readonly ProgramRow[];
+  /** Nodes whose lock service does not run, and why. */
+  readonly notServing: readonly { readonly nodeid: number; readonly state: string }[];
+  /** Nodes that said nothing, and why. */
+  readonly missing: readonly { readonly nodeid: number; readonly reason: string }[];
+  readonly truncated: boolean;
+}
+
+const lockShape: z.ZodType<LockRow> = z.looseObject({
+  nodeid: z.number(),
+  clientId: z.number(),
+  granted: z.string().nullable(),
+  requested: z.string().nullable(),
+  waitingMs: z.number().nullable(),
+  orphan: z.boolean(),
+  asked: z.string().nullable(),
+  askedMs: z.number().nullable(),
+});
+const queueShape: z.ZodType<readonly LockRow[]> = z.array(lockShape);
+const resourceShape: z.ZodType<ResourceRow> = z.looseObject({
+  lockspace: z.string(),
+  resource: z.string(),
+  masterNodeid: z.number(),
+  grantQueue: queueShape,
+  convertQueue: queueShape,
+  waitQueue: queueShape,
+});
+const saidShape = z.looseObject({
+  serving: z.boolean(),
+  state: z.string(),
+  resources: z.array(resourceShape),
+  clients: z.array(z.looseObject({ clientId: z.number(), pid: z.number(), program: z.string() })),
+  truncated: z.boolean(),
+});
+const answerShape = z.looseObject({
+  nodes: z.array(z.looseObject({ nodeid: z.number(), answer: saidShape.optional(), missing: z.string().optional() })),
+});
+
+/** Checks what dlmd answered, and puts it together. Throws OperatingError "dlmd-bad-answer". */
+export function decodeClusterLocks(answer: unknown): ClusterLocks {
+  const result = answerShape.safeParse(answer);
+  if (!result.success) {
+    const message = `dlmd's answer about locks should be what each node says of its resources and their queues, found: ${z.prettifyError(result.error)}`;
+    throw new OperatingError(message, { code: "dlmd-bad-answer", hint: "Is a dlmd of another version? Restart it after an upgrade." });
+  }
+  const { nodes } = result.data;
+  const said = nodes.flatMap(({ nodeid, answer: one }) => (one === undefined ? [] : [{ nodeid, ...one }]));
+  const resources = new Map<string, ResourceRow & { readonly fromMaster: boolean }>();
+  for (const { nodeid, resources: rows } of said) {
+    for (const row of rows) {
+      const key = `${row.lockspace}\0${row.resource}`;
+      const known = resources.get(key);
+      if (row.masterNodeid === nodeid) resources.set(key, { ...row, fromMaster: true });
+      else if (known === undefined) resources.set(key, { ...row, fromMaster: false });
+      else if (!known.fromMaster) resources.set(key, { ...joined(known, row), fromMaster: false });
+    }
+  }
+  return {
+    resources: [...resources.values()],
+    programs: said.flatMap(({ nodeid, clients }) => clients.map(({ clientId, pid, program }) => ({ nodeid, clientId, pid, program }))),
+    notServing: said.filter(({ serving }) => !serving).map(({ nodeid, state }) => ({ nodeid, state })),
+    missing: nodes.flatMap(({ nodeid, missing }) => (missing === undefined ? [] : [{ nodeid, reason: missing }])),
+    truncated: said.some(({ truncated }) => truncated),
+  };
+}
+
+/** Two nodes' own locks on a resource whose master says nothing of it. */
+function joined(a: ResourceRow, b: ResourceRow): ResourceRow {
+  return {
+    ...a,
+    grantQueue: [...a.grantQueue, ...b.grantQueue],
+    convertQueue: [...a.convertQueue, ...b.convertQueue],
+    waitQueue: [...a.waitQueue, ...b.waitQueue],
+  };
+}
+
+/** The longest that anybody waits for it; -1: nobody does. */
+export function longestWaitMs({ convertQueue, waitQueue }: ResourceRow): number {
+  return Math.max(-1, ...[...convertQueue, ...waitQueue].map(({ waitingMs }) => waitingMs ?? -1));
+}

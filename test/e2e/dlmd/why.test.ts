@@ -1,0 +1,69 @@
+/** `coverlay why` and `locks` on three nodes: the same answer from each of them, and an answer while lock service does not run. */
+import { execFile } from "node:child_process";
+import path from "node:path";
+import { afterEach, expect, test } from "vitest";
+import { Mode } from "../../../dlmd/lock/mode.ts";
+import { type TestCluster, createCluster } from "./cluster.ts";
+
+const { PR, EX } = Mode;
+
+let cluster: TestCluster | null = null;
+afterEach(async () => {
+  await cluster?.close();
+  cluster = null;
+});
+
+interface Said {
+  readonly status: number;
+  readonly text: string;
+}
+
+function coverlay(runDir: string, ...words: string[]): Promise<Said> {
+  const program = path.resolve(import.meta.dirname, "../../../dist/overlay/main.js");
+  return new Promise((resolve) => {
+    const args = ["--enable-source-maps", program, ...words, "--run-dir", runDir];
+    execFile(process.execPath, args, (error, stdout, stderr) =>
+      resolve({ status: typeof error?.code === "number" ? error.code : 0, text: stdout + stderr }),
+    );
+  });
+}
+
+test("why: the holder, the waiter and what it waits for, from every node; a node that hangs is named, and so is why nothing is granted", async () => {
+  const made = (cluster = createCluster({ nodes: 3 }));
+  const [one, two] = await made.startAll();
+  const held = await one!.lock("job");
+  expect(await held.request(PR)).toBe("granted");
+  const waiter = await two!.lock("job");
+  waiter.lock.request(EX, 0);
+  await held.bast();
+
+  for (const nodeid of [1, 2, 3]) {
+    const { status, text } = await coverlay(made.runDir(nodeid), "why", "test", "job");
+    expect(text).toMatch(
+      new RegExp(
+        `node2/client \\d+ \\(pid ${process.pid}[^)]*\\) waits for EX since [0-9.]+ s, because node1/client \\d+ \\(pid ${process.pid}[^)]*\\) has PR; a blocking AST \\(EX is wanted\\) was sent [0-9.]+ s ago and is not answered`,
+      ),
+    );
+    expect(status).toBe(0);
+  }
+  expect(await coverlay(made.runDir(3), "why", "nothing")).toEqual({ status: 1, text: "nobody has it or waits for it\n" });
+
+  const list = JSON.parse((await coverlay(made.runDir(3), "locks", "--node", "node2", "--waiting", "--json")).text) as object;
+  expect(list).toMatchObject({ truncated: false, resources: [{ resource: "job", waitQueue: [{ nodeid: 2, requested: "EX" }] }] });
+  expect((await coverlay(made.runDir(3), "locks", "--waiting", "600000")).text).toBe("no locks\n");
+  expect((await coverlay(made.runDir(1), "locks", "--node", "node9")).text).toMatch(
+    /a node of the cluster expected[\s\S]*node1, node2, node3/,
+  );
+
+  // A dlmd that hangs: asked at once, it is still a member.
+  made.signal(3, "SIGSTOP");
+  const hanging = await coverlay(made.runDir(1), "why", "job");
+  made.signal(3, "SIGCONT");
+  expect(hanging.text).toMatch(/node3 was not heard: it (did not answer within 2 s|left the view before it answered|is not in the view)/);
+
+  await Promise.all([made.kill(2, "SIGKILL"), made.kill(3, "SIGKILL")]);
+  await one!.views.until(() => !one!.client.view.running);
+  const alone = await coverlay(made.runDir(1), "why", "job");
+  expect(alone.text).toMatch(/has PR/);
+  expect(alone.text).toMatch(/lock service does not run on node1: /);
+});
