@@ -8,6 +8,7 @@ import { createLocalLower, type LocalLower } from "../../overlay/lower/local.ts"
 import type { Lower } from "../../overlay/lower/lower.ts";
 import type { CallerIdentity } from "../../overlay/lower/remote-connection.ts";
 import { createRemoteLower } from "../../overlay/lower/remote.ts";
+import type { LowerSessionId } from "../../overlay/lower/handshake.ts";
 import { createLowerServer, type LowerServer } from "../../overlay/lower/server.ts";
 import { nativeAddon } from "../../overlay/native/index.ts";
 
@@ -114,8 +115,8 @@ export const TEST_VOLUME: { readonly clusterName: string; readonly volumeUuid: s
 };
 export const TEST_CALLER: CallerIdentity = { ...TEST_VOLUME, nodeid: 2, incarnation: "i1", clientId: 5 };
 
-export function testServer(lower: LocalLower, epoch: number): LowerServer {
-  return createLowerServer({ lower, ...TEST_VOLUME, epoch, log: silentLog });
+export function testServer(lower: LocalLower, epoch: number, isGone: (session: LowerSessionId) => boolean = () => false): LowerServer {
+  return createLowerServer({ lower, ...TEST_VOLUME, epoch, log: silentLog, isGone });
 }
 
 export async function remoteFixture(place: Place): Promise<Fixture> {

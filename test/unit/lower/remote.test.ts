@@ -8,6 +8,7 @@ import { createLocalLower, type LocalLower } from "../../../overlay/lower/local.
 import type { Caller, Fetched, Maybe } from "../../../overlay/lower/lower.ts";
 import { isAfter, type Stamp } from "../../../overlay/lower/stamp.ts";
 import type { CallerIdentity } from "../../../overlay/lower/remote-connection.ts";
+import type { LowerSessionId } from "../../../overlay/lower/handshake.ts";
 import { createRemoteLower, type RemoteLower } from "../../../overlay/lower/remote.ts";
 import { MAX_RUNNING_CALLS } from "../../../overlay/lower/server-session.ts";
 import type { LowerServer } from "../../../overlay/lower/server.ts";
@@ -108,16 +109,20 @@ describe("the remote lower", () => {
     await place.release();
   });
 
-  async function owner(epoch = 1, wrap: (lower: LocalLower) => LocalLower = (lower) => lower): Promise<Owner> {
+  async function owner(
+    epoch = 1,
+    wrap: (lower: LocalLower) => LocalLower = (lower) => lower,
+    isGone: (session: LowerSessionId) => boolean = () => false,
+  ): Promise<Owner> {
     const lower = createLocalLower({ native: nativeAddon(), rootFd: place.rootFd, metadataCalls: "inline", log: silentLog });
-    const server = testServer(wrap(lower), epoch);
+    const server = testServer(wrap(lower), epoch, isGone);
     const port = await server.listen("127.0.0.1", 0);
     const made = { lower, server, epoch, address: { host: "127.0.0.1", port } };
     owners.push(made);
     return made;
   }
-  function remote(identity: Partial<CallerIdentity> = {}, log: Log = silentLog): RemoteLower {
-    const made = createRemoteLower({ ...TEST_CALLER, ...identity, log });
+  function remote(identity: Partial<CallerIdentity> = {}, log: Log = silentLog, onRefused?: (error: OperatingError) => void): RemoteLower {
+    const made = createRemoteLower({ ...TEST_CALLER, ...identity, log, ...(onRefused === undefined ? {} : { onRefused }) });
     callers.push(made);
     return made;
   }
@@ -192,6 +197,61 @@ describe("the remote lower", () => {
     expect(isAfter((await fetched()).stamp, to.lower.stamps.since(0) as Stamp)).toBe(false);
     const other = await owner(2);
     expect(isAfter({ ...other.lower.raiseStamp(), count: 1000 }, done)).toBe(false);
+  });
+
+  it("is refused by a new owner whose node knows that it is gone, and by it alone", async () => {
+    const asked: number[] = [];
+    const one = await owner(
+      1,
+      (lower) => lower,
+      ({ clientId }) => {
+        asked.push(clientId);
+        return clientId === TEST_CALLER.clientId;
+      },
+    );
+    expect(await refusal({}, one)).toBe("gone");
+    expect(await refusal({ clientId: 99 }, one)).toBe("welcome");
+    expect(asked).toEqual([TEST_CALLER.clientId, 99]);
+  });
+
+  it("says once that an owner will never serve it; what waits, and whatever comes later, ends with EIO", async () => {
+    const [first, second] = [
+      await owner(1),
+      await owner(
+        2,
+        (lower) => lower,
+        () => true,
+      ),
+    ];
+    const refusals: string[] = [];
+    const told = (error: OperatingError): void => void refusals.push(error.code);
+    const lower = remote({}, silentLog, told);
+    await lower.connect(first.address, 1);
+    lower.ownerLost();
+    const waiting = errnoOf(() => lower.getattr(lower.root));
+    lower.ownerFound(second.address, 2);
+    expect(await waiting).toBe(E.EIO);
+    expect(refusals).toEqual(["gone"]);
+    lower.ownerFound(first.address, 1);
+    expect(await errnoOf(() => lower.getattr(lower.root))).toBe(E.EIO);
+    expect(refusals).toEqual(["gone"]);
+  });
+
+  it("a refusal that the next word of the owner may mend is not for ever: calls go on waiting", async () => {
+    const one = await owner(1);
+    const refusals: string[] = [];
+    let refused = (): void => {};
+    const heard = new Promise<void>((resolve) => {
+      refused = resolve;
+    });
+    const lower = remote({}, { ...silentLog, error: () => refused() }, (error) => void refusals.push(error.code));
+    await lower.connect(one.address, 1);
+    lower.ownerFound(one.address, 2);
+    const waiting = errnoOf(() => lower.getattr(lower.root));
+    await heard;
+    lower.ownerFound(one.address, 1);
+    expect(await waiting).toBe(0);
+    expect(refusals).toEqual([]);
   });
 
   it("is refused with a reason: another secret, cluster, volume, epoch", async () => {
