@@ -135,6 +135,14 @@ export interface Cover {
   late: SizeEffect | null;
   /** What it will make of the size is not what the size should be. */
   lateHarms: boolean;
+  /** Threads whose replies with a size may not have been taken yet (size-asked.ts); null: none. */
+  askers: Set<number> | null;
+  /** Those with a sentinel of a LOOKUP. */
+  lookers: Set<number> | null;
+  /** Notifications about it begun so far, those under way, and how often the queue had been found empty when the last one ended. */
+  notified: number;
+  notifications: number;
+  notifiedAt: number;
   /** What cuts the notifications of a revoke short before the sentinel; null: none are being written. */
   gate: RevokeGate | null;
   /** The kernel has its attributes with validity: told so, and nothing that changes them was done since. */
@@ -190,6 +198,11 @@ export function createCover(id: FileId, key: string, kind: InodeKind): Cover {
     sizeTold: -1,
     late: null,
     lateHarms: false,
+    askers: null,
+    lookers: null,
+    notified: 0,
+    notifications: 0,
+    notifiedAt: -1,
     gate: null,
     attrTold: false,
     toldIn: null,

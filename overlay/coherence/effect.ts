@@ -44,6 +44,8 @@ export interface CoherenceState {
   readonly publishing: Map<Cover, Set<Cover | WriteToken>>;
   /** By calling thread: the inode of which it has a late reply (size-doubt.ts). */
   readonly lateOf: Map<number, Cover>;
+  /** By calling thread: the inode of which it was told a size (size-asked.ts). */
+  readonly toldOf: Map<number, Cover>;
   /** Locks granted so far. */
   grants: number;
   /** The mount's entry epoch, from 1; raised before INC_EPOCH is sent. */
@@ -63,6 +65,7 @@ export function createCoherenceState(): CoherenceState {
     registering: new Set(),
     publishing: new Map(),
     lateOf: new Map(),
+    toldOf: new Map(),
     grants: 0,
     epoch: 1,
     limits: { minHoldMs: 3, contendedMs: 100 },

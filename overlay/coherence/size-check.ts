@@ -13,7 +13,8 @@ import type { Maybe } from "../lower/lower.ts";
 import type { Cover } from "./cover.ts";
 import type { CoherenceState } from "./effect.ts";
 import type { OwnInodes } from "./own-inodes.ts";
-import { judgeSize, mustWait, noteKernelLock, noteLateReply, noteThread, noteTold, type SizeEffect } from "./size-doubt.ts";
+import { askedAt, certain, mustSettle, noteAsker, noteLooker, noteNoAskers, noteTaken } from "./size-asked.ts";
+import { doubtSize, judgeSize, mustWait, noteKernelLock, noteLateReply, noteThread, noteTold, type SizeEffect } from "./size-doubt.ts";
 
 /** What the op layer tells and asks about the kernel's sizes (api.ts, Coherence.sizes). */
 export interface KernelSizes {
@@ -25,8 +26,14 @@ export interface KernelSizes {
   replied(inode: Inode, tid: number, effect: SizeEffect): void;
   /** With a pin held, the kernel is told that the inode has that size. */
   told(inode: Inode, size: number): void;
-  /** The same, and a READ is likely to follow. */
-  toldReader(inode: Inode, size: number): void;
+  /** A LOOKUP of that thread is answered with the sentinel. */
+  toldSentinel(inode: Inode, tid: number): void;
+  /** A GETATTR came whose caller will believe the kernel's size (size-asked.ts): to be given to `certain`. */
+  asked(inode: Inode): number;
+  /** With a pin held: may it be answered with that size, in this turn? False: ask for the size again; `tries`: how often that was. */
+  certain(inode: Inode, size: number, asked: number, tries: number): Maybe<boolean>;
+  /** It is answered: the kernel is told that size, and a READ is likely to follow. */
+  toldAsker(inode: Inode, tid: number, size: number): void;
   /** To be taken before the data of a READ are. */
   mark(inode: Inode): number;
   /**
@@ -52,9 +59,11 @@ export interface ShortRead {
 const ROUND_MS = 20;
 /** ... so often, and is then answered as it is: a second at most, most of it in a revoke's way. */
 const ROUNDS_MAX = 50;
+/** A GETATTR is answered as it is after so many repairs. */
+const ASKS_MAX = 20;
 /** A reply with attributes is given so long to be taken before a READ that follows it looks by itself. */
 const TOLD_MS = 1;
-/** A revoke waits so long for a reply to SETATTR or LINK to be taken. */
+/** A revoke waits so long for a reply to SETATTR or LINK, or one with a size that was asked for, to be taken. */
 const LATE_WAIT_MS = 20;
 
 export interface SizeCounters {
@@ -63,6 +72,9 @@ export interface SizeCounters {
   sizeRepairs: number;
   /** Proofs asked for that a late reply is over. */
   sizeLocks: number;
+  /** GETATTRs whose answer waited for the kernel's size to be right, and revokes that waited for such answers to be taken. */
+  sizeAsks: number;
+  sizeSettles: number;
   /** READs answered although the kernel's size was wrong: the mount can not be reached, or it took too long. */
   sizesUnknown: number;
 }
@@ -75,9 +87,10 @@ interface Repair {
 }
 
 export class SizeCheck implements KernelSizes {
-  readonly counts: SizeCounters = { sizeLooks: 0, sizeRepairs: 0, sizeLocks: 0, sizesUnknown: 0 };
+  readonly counts: SizeCounters = { sizeLooks: 0, sizeRepairs: 0, sizeLocks: 0, sizeAsks: 0, sizeSettles: 0, sizesUnknown: 0 };
   readonly #own: OwnInodes;
   readonly #state: CoherenceState;
+  readonly #queueEmptied: (look: boolean) => number;
   /** READs that wait here, by inode. */
   readonly #waiting = new Map<Cover, number>();
   /** Threads of ours under way for that inode. */
@@ -86,21 +99,25 @@ export class SizeCheck implements KernelSizes {
   /** Looks begun by `told`. */
   readonly #looks = new Map<Cover, Promise<void>>();
   /** Who waits for a late reply to be over. */
-  readonly #over = new Map<Cover, Set<() => void>>();
+  readonly #over = new Map<Cover, Set<(proved: boolean) => void>>();
 
-  constructor(own: OwnInodes, state: CoherenceState) {
+  constructor(own: OwnInodes, state: CoherenceState, queueEmptied: (look: boolean) => number) {
     this.#own = own;
+    this.#queueEmptied = queueEmptied;
     this.#state = state;
   }
 
   heard(tid: number): void {
-    if (this.#state.lateOf.size === 0) return;
-    const cover = noteThread(this.#state, tid);
-    if (cover !== null) this.#tellOver(cover);
+    const { lateOf, toldOf } = this.#state;
+    const late = lateOf.size === 0 ? null : noteThread(this.#state, tid);
+    const taken = toldOf.size === 0 ? null : noteTaken(this.#state, tid);
+    if (late !== null) this.#tellOver(late);
+    if (taken !== null) this.#tellOver(taken);
   }
 
   locked(inode: Inode): void {
     noteKernelLock(inode.cover);
+    noteNoAskers(inode.cover);
     this.#tellOver(inode.cover);
   }
 
@@ -112,8 +129,45 @@ export class SizeCheck implements KernelSizes {
     noteTold(inode.cover, size);
   }
 
-  toldReader(inode: Inode, size: number): void {
+  toldSentinel(inode: Inode, tid: number): void {
+    doubtSize(inode.cover);
+    noteLooker(this.#state, inode.cover, tid);
+  }
+
+  asked(inode: Inode): number {
+    return askedAt(inode.cover, this.#queueEmptied(false));
+  }
+
+  certain(inode: Inode, size: number, asked: number, tries: number): Maybe<boolean> {
+    return certain(inode.cover, asked) || this.#ascertain(inode, size, tries);
+  }
+
+  async #ascertain(inode: Inode, size: number, tries: number): Promise<boolean> {
     const { cover } = inode;
+    if (tries >= ASKS_MAX) return this.#giveUp();
+    this.counts.sizeAsks += 1;
+    return this.#whileWaiting(cover, async () => {
+      await this.#looks.get(cover);
+      if (!cover.sizeDoubt) return true;
+      const mark = cover.sizeMark;
+      const seen = await this.#seen(inode, size, 0);
+      if (seen < 0) return this.#giveUp();
+      if (seen !== size) return this.#mend(inode, size);
+      judgeSize(cover, size, true, seen, mark);
+      return true;
+    });
+  }
+
+  /** Repairs the size, and says whether it is that one now. */
+  async #mend(inode: Inode, size: number): Promise<boolean> {
+    const repair = this.#repairing(inode);
+    const seen = await this.#seen(inode, size, ROUND_MS);
+    return repair.failed ? this.#giveUp() : seen === size;
+  }
+
+  toldAsker(inode: Inode, tid: number, size: number): void {
+    const { cover } = inode;
+    noteAsker(this.#state, cover, tid);
     noteTold(cover, size);
     if (!cover.sizeDoubt || inode.openCount === 0 || mustWait(cover) || this.#looks.has(cover)) return;
     this.#looks.set(cover, this.#lookAhead(inode, size));
@@ -140,8 +194,7 @@ export class SizeCheck implements KernelSizes {
   async #confirm(inode: Inode, read: ShortRead, tries: number): Promise<boolean> {
     const { cover } = inode;
     if (tries >= ROUNDS_MAX) return this.#giveUp();
-    this.#waiting.set(cover, (this.#waiting.get(cover) ?? 0) + 1);
-    try {
+    return this.#whileWaiting(cover, async () => {
       await this.#looks.get(cover);
       if (!cover.sizeDoubt) return cover.sizeMark === read.mark;
       if (mustWait(cover)) {
@@ -149,6 +202,14 @@ export class SizeCheck implements KernelSizes {
         return false;
       }
       return (await this.#look(inode, read, 0)) ?? (await this.#repair(inode, read));
+    });
+  }
+
+  /** With a pin held: what our own threads ask about the inode meanwhile needs none. */
+  async #whileWaiting(cover: Cover, work: () => Promise<boolean>): Promise<boolean> {
+    this.#waiting.set(cover, (this.#waiting.get(cover) ?? 0) + 1);
+    try {
+      return await work();
     } finally {
       const left = (this.#waiting.get(cover) ?? 1) - 1;
       if (left === 0) this.#waiting.delete(cover);
@@ -159,11 +220,15 @@ export class SizeCheck implements KernelSizes {
   /** True: answer; false: read again; null: the size is wrong. */
   async #look(inode: Inode, { end, exact, mark }: ShortRead, timeoutMs: number): Promise<boolean | null> {
     const { cover } = inode;
-    this.counts.sizeLooks += 1;
-    const seen = await this.#own.look(inode.fuseNodeid, end, timeoutMs);
+    const seen = await this.#seen(inode, end, timeoutMs);
     if (seen < 0) return this.#giveUp();
     if (judgeSize(cover, end, exact, seen, mark)) return true;
     return cover.sizeMark === mark && seen > end ? null : false;
+  }
+
+  #seen(inode: Inode, atMost: number, timeoutMs: number): Promise<number> {
+    this.counts.sizeLooks += 1;
+    return this.#own.look(inode.fuseNodeid, atMost, timeoutMs);
   }
 
   #giveUp(): true {
@@ -172,10 +237,15 @@ export class SizeCheck implements KernelSizes {
   }
 
   async #repair(inode: Inode, read: ShortRead): Promise<boolean> {
-    const running = this.#repairs.get(inode.cover);
-    const repair = running === undefined || running.asked ? this.#startRepair(inode) : running;
+    const repair = this.#repairing(inode);
     const right = await this.#look(inode, read, ROUND_MS);
     return repair.failed ? this.#giveUp() : right === true;
+  }
+
+  /** One that was begun and has not asked yet, or a new one. */
+  #repairing(inode: Inode): Repair {
+    const running = this.#repairs.get(inode.cover);
+    return running === undefined || running.asked ? this.#startRepair(inode) : running;
   }
 
   #startRepair(inode: Inode): Repair {
@@ -192,13 +262,20 @@ export class SizeCheck implements KernelSizes {
     repair.failed = result < 0 && result !== -E.EAGAIN;
   }
 
-  /** Before a revoke stores the sentinel: a reply that sets the size must have been taken. */
-  settle(inode: Inode): Promise<void> {
-    return this.#awaitOver(inode, LATE_WAIT_MS);
+  /** Before a revoke stores the sentinel: replies that set the size must have been taken, and who asked for it must be done with it. */
+  async settle(inode: Inode): Promise<void> {
+    this.counts.sizeSettles += 1;
+    while (mustSettle(inode.cover)) {
+      if (await this.#awaitOver(inode, LATE_WAIT_MS)) continue;
+      this.counts.sizesUnknown += 1;
+      // Not once more in the next round.
+      noteNoAskers(inode.cover);
+      return;
+    }
   }
 
-  /** Until the late reply is over, as the request proves that another thread of ours makes, or somebody else's. */
-  #awaitOver(inode: Inode, timeoutMs: number): Promise<void> {
+  /** Until the late reply is over, as the request proves that another thread of ours makes, or somebody else's. False: that took too long. */
+  #awaitOver(inode: Inode, timeoutMs: number): Promise<boolean> {
     const { cover } = inode;
     if (!this.#locking.has(cover)) {
       this.#locking.add(cover);
@@ -207,12 +284,12 @@ export class SizeCheck implements KernelSizes {
     return new Promise((resolve) => {
       const over = this.#over.get(cover) ?? new Set();
       this.#over.set(cover, over);
-      const end = (): void => {
+      const end = (proved: boolean): void => {
         clearTimeout(timer);
         over.delete(end);
-        resolve();
+        resolve(proved);
       };
-      const timer = setTimeout(end, timeoutMs);
+      const timer = setTimeout(() => end(false), timeoutMs);
       over.add(end);
     });
   }
@@ -231,7 +308,7 @@ export class SizeCheck implements KernelSizes {
     const over = this.#over.get(cover);
     if (over === undefined) return;
     this.#over.delete(cover);
-    for (const end of over) end();
+    for (const end of over) end(true);
   }
 
   ownGetattr(inode: Inode, tid: number): "no" | "now" | "late" {

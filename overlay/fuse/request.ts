@@ -53,7 +53,7 @@ export interface ForgetRequest extends RequestHead {
 
 export interface GetattrRequest extends RequestHead {
   readonly op: "getattr";
-  /** Of fstat; null without an open file. */
+  /** Before read(2) and in lseek(2), which believe the kernel's size; null for stat(2) and fstat(2), which are given the reply's. */
   readonly fh: number | null;
 }
 

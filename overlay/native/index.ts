@@ -182,6 +182,8 @@ export interface Native {
   deviceStart(fd: number, buffer: Buffer, batch: number, onRequest: (bytes: number) => void, onEnd: (errno: number) => void): Device;
   /** Later requests are read into this buffer: a handler that keeps the current one calls it. */
   deviceSetBuffer(device: Device, buffer: Buffer): void;
+  /** How often its queue was found empty: a request that is read after that was put there after that. `look` 1: by a look at it now, too. */
+  deviceEmptied(device: Device, look: 0 | 1): number;
   /** No callback comes after it. Stop before closing the descriptor: the event loop aborts the process if a polled one is closed. */
   deviceStop(device: Device): void;
   /** write(fd, head[0..headBytes]): one reply. */

@@ -19,9 +19,10 @@ export function getattr(mount: Mount, call: Call, request: GetattrRequest): Mayb
   const own = coherence.sizes.ownGetattr(inode, call.pid);
   if (own === "now") return getattrForRead(mount, call, inode);
   if (own === "late") throw errnoError(E.EAGAIN);
+  const asked = request.fh === null ? null : coherence.sizes.asked(inode);
   const pinned = (): Maybe<void> =>
     lastly(
-      () => chain(mount.ahead.getattr(inode), (attr) => replyAttr(mount, call, inode, attr)),
+      () => chain(mount.ahead.getattr(inode), (attr) => replyAttr(mount, call, inode, attr, asked)),
       () => coherence.unpin(inode, Mode.PR),
     );
   if (coherence.tryPin(inode, Mode.PR)) return pinned();
@@ -29,10 +30,44 @@ export function getattr(mount: Mount, call: Call, request: GetattrRequest): Mayb
   return coherence.pin(inode, Mode.PR, call).then(pinned);
 }
 
-function replyAttr(mount: Mount, call: Call, inode: InodeRecord, attr: Attr): void {
+/** `asked`: null if the caller is given the size of this reply, and not the kernel's. */
+function replyAttr(mount: Mount, call: Call, inode: InodeRecord, attr: Attr, asked: number | null): Maybe<void> {
+  if (asked === null) {
+    sendAttr(mount, call, inode, attr);
+    mount.coherence.sizes.told(inode, attr.size);
+    return;
+  }
+  const certain = mount.coherence.sizes.certain(inode, attr.size, asked, 0);
+  if (certain === true) sendAsked(mount, call, inode, attr);
+  else return replyCertain(mount, call, inode, attr, certain, asked);
+}
+
+async function replyCertain(
+  mount: Mount,
+  call: Call,
+  inode: InodeRecord,
+  early: Attr,
+  pending: Maybe<boolean>,
+  asked: number,
+): Promise<void> {
+  const { coherence, lower } = mount;
+  let attr = early;
+  let certain = waiting(pending) ? await pending : pending;
+  for (let tries = 1; !certain && !call.interrupted; tries += 1) {
+    attr = await lower.getattr(inode.id);
+    certain = await coherence.sizes.certain(inode, attr.size, asked, tries);
+  }
+  sendAsked(mount, call, inode, attr);
+}
+
+function sendAsked(mount: Mount, call: Call, inode: InodeRecord, attr: Attr): void {
+  sendAttr(mount, call, inode, attr);
+  mount.coherence.sizes.toldAsker(inode, call.pid, attr.size);
+}
+
+function sendAttr(mount: Mount, call: Call, inode: InodeRecord, attr: Attr): void {
   inode.nlinkHint = attr.nlink;
   call.attr(attr, mount.coherence.attrValid(inode));
-  mount.coherence.sizes.toldReader(inode, attr.size);
 }
 
 /**

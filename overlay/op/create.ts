@@ -55,7 +55,7 @@ function answerMade(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, en
   const { attr } = entry;
   const child = bearChild(mount, entry);
   try {
-    withChildPinned(mount, child, attr, (attrValid, size) => {
+    withChildPinned(mount, call, child, attr, (attrValid, size) => {
       const entryValid = mount.coherence.tellEntry(dir, name, child);
       if (call.entry(child.fuseNodeid, attr, entryValid, attrValid, size)) child.nlookup += 1;
     });
@@ -78,11 +78,17 @@ function bearChild(mount: Mount, entry: Entry): InodeRecord {
 }
 
 /** Not pinned where a LOOKUP beside this call has found it first, and its lock is on the way. */
-function withChildPinned(mount: Mount, child: InodeRecord, attr: Attr, answer: (attrValid: boolean, size: number) => void): void {
+function withChildPinned(
+  mount: Mount,
+  call: Call,
+  child: InodeRecord,
+  attr: Attr,
+  answer: (attrValid: boolean, size: number) => void,
+): void {
   const { coherence } = mount;
   const pinned = coherence.tryPin(child, Mode.PR);
   try {
-    answer(pinned && coherence.attrValid(child), pinned ? attr.size : uncoveredSize(child, attr));
+    answer(pinned && coherence.attrValid(child), pinned ? attr.size : uncoveredSize(mount, call, child, attr));
   } finally {
     if (pinned) coherence.unpin(child, Mode.PR);
   }
@@ -140,7 +146,7 @@ function answerCreated(
   const child = bearChild(mount, { id, attr });
   const answer = (access: "cached" | "direct" | null): void => {
     const file = enterFile(mount, child, handle, access, request.flags);
-    withChildPinned(mount, child, attr, (attrValid, size) => {
+    withChildPinned(mount, call, child, attr, (attrValid, size) => {
       const entryValid = coherence.tellEntry(dir, request.name, child);
       const told = size === attr.size ? attr : { ...attr, size };
       if (call.create(child.fuseNodeid, told, entryValid, attrValid, file.fh, openFlags(file))) child.nlookup += 1;

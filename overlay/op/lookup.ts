@@ -2,7 +2,6 @@
 import { E, Errno, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/lock/mode.ts";
 import { SENTINEL_SIZE } from "../coherence/sentinel.ts";
-import { doubtSize } from "../coherence/size-doubt.ts";
 import type { ForgetRequest, LookupRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Attr, Entry, Maybe } from "../lower/lower.ts";
@@ -15,9 +14,9 @@ export function isErrno(error: unknown, errno: number): boolean {
 }
 
 /** What the kernel is told as size of an inode whose lock is elsewhere (hazard F5). */
-export function uncoveredSize(inode: InodeRecord, attr: Attr): number {
+export function uncoveredSize(mount: Mount, call: Call, inode: InodeRecord, attr: Attr): number {
   if (inode.kind !== "file") return attr.size;
-  doubtSize(inode.cover);
+  mount.coherence.sizes.toldSentinel(inode, call.pid);
   return SENTINEL_SIZE;
 }
 
@@ -115,7 +114,7 @@ function tellChild(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, chi
   child.nlinkHint = attr.nlink;
   const entryValid = mount.coherence.tellEntry(dir, name, child, true);
   const attrValid = pinned && mount.coherence.attrValid(child);
-  const size = pinned ? attr.size : uncoveredSize(child, attr);
+  const size = pinned ? attr.size : uncoveredSize(mount, call, child, attr);
   mount.coherence.sizes.told(child, size);
   if (call.entry(child.fuseNodeid, attr, entryValid, attrValid, size)) child.nlookup += 1;
 }

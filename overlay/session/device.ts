@@ -59,8 +59,8 @@ export interface SessionOptions {
   readonly mountpoint: string;
   /** MS_* of mount(2). */
   readonly mountFlags: number;
-  /** Called once, within INIT: `fd` is /dev/fuse, for notifications. */
-  readonly createCoherence: (fd: number, negotiated: Negotiated) => SessionCoherence;
+  /** Called once, within INIT: `fd` is /dev/fuse, for notifications; `queueEmptied`: CoherenceShellOptions. */
+  readonly createCoherence: (fd: number, negotiated: Negotiated, queueEmptied: (look: boolean) => number) => SessionCoherence;
   /** The kernel has ended the connection: what operations still wait for elsewhere (an owner) must end now. */
   readonly disconnected?: () => void;
   /** A broken invariant; the composition root takes the node out. */
@@ -241,7 +241,7 @@ class Serving {
       return;
     }
     const { negotiated, reply } = answer;
-    const coherence = this.#options.createCoherence(this.#fd, negotiated);
+    const coherence = this.#options.createCoherence(this.#fd, negotiated, (look) => native.deviceEmptied(this.#device, look ? 1 : 0));
     const mount = this.#createMount(coherence);
     mount.dontMask = negotiated.posixAcl;
     const dispatch = new Dispatch({

@@ -55,6 +55,7 @@ const PURE = [
   "overlay/coherence/effect.ts",
   "overlay/coherence/lock-cache.ts",
   "overlay/coherence/revoke.ts",
+  "overlay/coherence/size-asked.ts",
   "overlay/coherence/size-doubt.ts",
   "overlay/coherence/born.ts",
   "overlay/coherence/write-token.ts",

@@ -13,9 +13,13 @@ const READERS_TIMEOUT_MS = 180_000;
 const ways = {
   pread: `os.pread(fd, 1 << 20, 0)`,
   sendfile: `sendfile(fd)`,
+  copy_file_range: `copied(fd)`,
+  "small steps": `steps(fd, 333)`,
+  "a descriptor opened for it": `opened()`,
 };
 
 const reading = `
+import re
 def sendfile(fd):
     target = os.memfd_create("target")
     while os.sendfile(target, fd, os.fstat(target).st_size, 1 << 20) > 0: pass
@@ -23,8 +27,30 @@ def sendfile(fd):
     os.close(target)
     return data
 
+def copied(fd):
+    target = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    bytes = 0
+    while (count := os.copy_file_range(fd, target, 1 << 20, bytes, bytes)) > 0: bytes += count
+    data = os.pread(target, bytes + 1, 0)
+    os.close(target)
+    return data
+
+def steps(fd, size):
+    os.lseek(fd, 0, os.SEEK_SET)
+    parts = []
+    while (part := os.read(fd, size)) != b"": parts.append(part)
+    return b"".join(parts)
+
+def opened():
+    fd = os.open(log, os.O_RDONLY)
+    try: return steps(fd, 1 << 20)
+    finally: os.close(fd)
+
 def completed():
     return max(struct.unpack("<4q", open(ends, "rb").read()))
+
+# Of one page: what lies behind it may have been read later.
+records = re.compile(rb"(?:<[0-3]\\.[0-9]+-*>)*(?:<[^<>]*)?")
 
 fd = os.open(log, os.O_RDONLY)
 bad, turns = [], 0
@@ -32,8 +58,23 @@ while open(done, "rb").read() == bytes(8):
     turns += 1
     least = completed() if grows else 0
     data = READ
+    if not grows and records.fullmatch(data[:4096]) is None: bad.append("no records: %r" % data[:4096])
     if b"\\0" in data: bad.append("%d bytes, zeros from %d on" % (len(data), data.find(b"\\0")))
     if len(data) < least: bad.append("%d bytes after writes up to %d" % (len(data), least))
+result = {"bad": bad[:10], "turns": turns}
+`;
+
+const seeking = `
+def completed():
+    return max(struct.unpack("<4q", open(ends, "rb").read()))
+
+fd = os.open(log, os.O_RDONLY)
+bad, turns = [], 0
+while open(done, "rb").read() == bytes(8):
+    turns += 1
+    least = completed()
+    end = os.lseek(fd, 0, os.SEEK_END)
+    if not least <= end <= 1 << 30: bad.append("the end at %#x after writes up to %d" % (end, least))
 result = {"bad": bad[:10], "turns": turns}
 `;
 
@@ -106,6 +147,28 @@ describe("F5: readers among writers", () => {
       const read = reading.replace("READ", ways[way as keyof typeof ways]);
       const found = await run(nodeOf(role), [read, read], { before: 0, lengths: [0, 20, 300], truncates: false });
       for (const { bad, turns } of found) {
+        expect(bad).toEqual([]);
+        expect(turns).toBeGreaterThan(1);
+      }
+    });
+
+    it("a file that is read ahead", async () => {
+      const read = reading.replace("READ", "steps(fd, 1 << 17)");
+      for (const { bad } of await run(nodeOf(role), [read, read], { before: 3 << 20, lengths: [0, 20, 70_000], truncates: false })) {
+        expect(bad).toEqual([]);
+      }
+    });
+
+    it("writers that truncate", async () => {
+      const read = reading.replace("READ", "steps(fd, 1 << 17)");
+      for (const { bad } of await run(nodeOf(role), [read, read], { before: 0, lengths: [0, 20, 300], truncates: true })) {
+        expect(bad).toEqual([]);
+      }
+    });
+
+    it.each([1, 2])("SEEK_END by %i", async (seekers) => {
+      const programs = new Array<string>(seekers).fill(seeking);
+      for (const { bad, turns } of await run(nodeOf(role), programs, { before: 0, lengths: [0, 20, 300], truncates: false })) {
         expect(bad).toEqual([]);
         expect(turns).toBeGreaterThan(1);
       }
