@@ -167,7 +167,7 @@ describe("F5: readers among writers", () => {
     });
 
     it.each([1, 2])("SEEK_END by %i", async (seekers) => {
-      const programs = new Array<string>(seekers).fill(seeking);
+      const programs = Array.from({ length: seekers }, () => seeking);
       for (const { bad, turns } of await run(nodeOf(role), programs, { before: 0, lengths: [0, 20, 300], truncates: false })) {
         expect(bad).toEqual([]);
         expect(turns).toBeGreaterThan(1);
