@@ -12,6 +12,7 @@
 import type { GoneClient, InspectRequest, LockStatus, ViewInfo } from "./client/api.ts";
 import type { ClientIdentity } from "./lock/client.ts";
 import type { Mode } from "./lock/mode.ts";
+import type { GroupClientRequest, GroupEvent } from "./wire/local-group.ts";
 import type { PlockClientRequest, PlockResult } from "./wire/local-plock.ts";
 import type { Lineage, ViewId } from "./wire/view-id.ts";
 
@@ -134,6 +135,8 @@ export type NodeEvent =
   | { readonly kind: "client-connected"; readonly clientId: number; readonly identity?: ClientIdentity }
   /** Requests of that client, in its order; as many as one read of the socket gave. */
   | { readonly kind: "client-requests"; readonly clientId: number; readonly requests: readonly ClientRequest[] }
+  /** So much is sent to it and not read that it has to leave its groups; nothing else becomes of it. */
+  | { readonly kind: "client-slow"; readonly clientId: number; readonly unreadBytes: number }
   /** Its socket closed. Its locks go when every client of the cluster has answered "gone" (hazard C7). */
   | { readonly kind: "client-gone"; readonly clientId: number }
   /**
@@ -204,7 +207,9 @@ export type ClientRequest =
   /** Answered by "answer", within `inspectLimitMs`. */
   | ({ readonly kind: "inspect"; readonly queryId: number } & InspectRequest)
   /** File locks. */
-  | PlockClientRequest;
+  | PlockClientRequest
+  /** Groups. */
+  | GroupClientRequest;
 
 // --------------------------------------------------------------------------------------------------------- effects
 
@@ -282,7 +287,8 @@ export type ClientEvent =
   | { readonly kind: "answer"; readonly queryId: number; readonly data: unknown }
   /** `locks` are being released. error "": nothing went wrong. */
   | { readonly kind: "purged"; readonly purgeId: number; readonly locks: number; readonly error: string }
-  | PlockResult;
+  | PlockResult
+  | GroupEvent;
 
 export interface LockError {
   /** Positive. EBUSY: an operation is outstanding; EINVAL; ENOLCK: a limit; ENOENT: no such lock or lockspace; EEXIST: lock id in use. */

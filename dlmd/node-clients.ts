@@ -16,6 +16,7 @@ import type { View } from "./membership/membership.ts";
 import type { ClientEvent, ClientRequest, QueryWhat } from "./node-api.ts";
 import type { PlockService } from "./plock/service.ts";
 import type { PeerMessage } from "./wire/peer-message.ts";
+import type { GroupClientRequest } from "./wire/local-group.ts";
 import { isPlockRequest } from "./wire/local-plock.ts";
 import type { Member } from "./wire/view-id.ts";
 
@@ -31,11 +32,14 @@ export interface ClientsHost {
   viewInfo(): ViewInfo;
   query(what: QueryWhat): unknown;
   inspect(client: Client, request: InspectClientRequest): void;
+  group(client: Client, request: GroupClientRequest): void;
+  /** Requests of that client wait for room in the engine. */
+  groupsWait(client: Client): boolean;
 }
 
 export type InspectClientRequest = Extract<ClientRequest, { kind: "inspect" }>;
 
-type SavedRequest = Exclude<ClientRequest, { kind: "open" | "gone-ack" | "query" | "inspect" }>;
+type SavedRequest = Exclude<ClientRequest, { kind: "open" | "gone-ack" | "query" | "inspect" | GroupClientRequest["kind"] }>;
 type Timed = Extract<ClientRequest, { kind: "lock" | "convert" }>;
 
 export class Clients {
@@ -91,6 +95,11 @@ export class Clients {
           break;
         case "inspect":
           this.#host.inspect(client, request);
+          break;
+        case "group-join":
+        case "group-leave":
+        case "group-send":
+          this.#host.group(client, request);
           break;
         default:
           if (this.#host.serving()) this.#serve(client, request);
@@ -195,7 +204,7 @@ export class Clients {
 
   /** Its answer to "gone" comes behind its requests, so a client that is asked is read in any case. */
   adjustPause(client: Client): void {
-    const pause = client.asked === 0 && (client.saved.length > this.#savedLimit || this.#host.crowded());
+    const pause = client.asked === 0 && (client.saved.length > this.#savedLimit || this.#host.crowded() || this.#host.groupsWait(client));
     if (pause === client.paused || client.gone) return;
     client.paused = pause;
     this.#host.pauseClient(client.id, pause);

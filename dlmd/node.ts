@@ -23,6 +23,7 @@ import type {
   NodeConfiguration,
 } from "./node-api.ts";
 import { Clients } from "./node-clients.ts";
+import { NodeGroups } from "./node-groups.ts";
 import { describeLocks, describeNodes, describeStatus } from "./node-query.ts";
 import { Outbox } from "./outbox.ts";
 import { defaultPlockLimits, PlockService } from "./plock/service.ts";
@@ -54,6 +55,7 @@ export class NodeCore implements Node {
   readonly plocks: PlockService;
   readonly engine: BuiltinEngine;
   readonly recovery: Recovery;
+  readonly groups: NodeGroups;
   readonly #inspections: Inspections;
   readonly #outbox = new Outbox();
   readonly #asks: GoneAsks;
@@ -93,6 +95,13 @@ export class NodeCore implements Node {
     });
     this.locks = new LockManager(boot.nodeid, host, this.limits.locksPerClient, this.limits.deadlockAfterMs);
     this.plocks = new PlockService(boot.nodeid, host, this.limits);
+    this.groups = new NodeGroups({
+      ...host,
+      nodeid: () => boot.nodeid,
+      command: (command) => this.engine.command(command),
+      client: (clientId) => this.clients.all.get(clientId),
+      adjustPause: (client) => this.clients.adjustPause(client),
+    });
     this.engine = new BuiltinEngine(boot, host);
     this.clients = new Clients(boot, this.locks, this.plocks, this.#asks, this.limits.savedRequestsPerClient, host);
     this.recovery = new Recovery(boot.nodeid, this.locks, host, {
@@ -123,7 +132,10 @@ export class NodeCore implements Node {
         if (message.kind !== "heartbeat") this.#outbox.push({ kind: "datagram", to, message });
       },
       beat: (content, now) => this.#outbox.push({ kind: "beat", content, now }),
-      event: (event) => this.#outbox.engine(event),
+      event: (event) => {
+        this.#outbox.engine(event);
+        this.groups.event(event);
+      },
       persist: (promisedEpoch, lineage) => this.#outbox.push({ kind: "persist", promisedEpoch, lineage }),
       stop: () => this.#stop(),
       install: (view) => this.#install(view),
@@ -161,6 +173,8 @@ export class NodeCore implements Node {
       view: () => this.recovery.view,
       viewInfo: () => this.viewInfo(),
       query: (what) => this.query(what, this.#nowMs),
+      group: (client, request) => this.groups.request(client, request),
+      groupsWait: (client) => this.groups.waits(client),
       inspect: (client, request) => this.#inspections.ask(client, request, this.#nowMs),
     };
   }
@@ -195,13 +209,22 @@ export class NodeCore implements Node {
     this.#dispatch(event);
     this.clients.expire();
     this.#inspections.expire(nowMs);
-    if (!this.#ended && event.kind !== "client-requests") {
-      this.engine.end();
+    if (!this.#ended && (event.kind !== "client-requests" || this.groups.touched)) {
+      this.#endEngine();
       this.#leaseEndMs = this.engine.leaseEndMs;
       this.recovery.advance(nowMs);
       this.#updateService();
     }
     return this.#outbox.take();
+  }
+
+  #endEngine(): void {
+    this.groups.touched = false;
+    this.engine.end();
+    while (this.groups.roomy && !this.#ended) {
+      this.groups.drain();
+      this.engine.end();
+    }
   }
 
   nextDeadline(): number | null {
@@ -248,8 +271,10 @@ export class NodeCore implements Node {
         return this.membership.persisted(event.promisedEpoch, this.#nowMs);
       case "client-connected":
         return this.clients.connected(event.clientId, event.identity);
+      case "client-slow":
+        return this.#clientSlow(event.clientId, event.unreadBytes);
       case "client-gone":
-        return this.clients.gone(event.clientId);
+        return this.#clientGone(event.clientId);
       case "fence-result":
         return this.#fenceResult(event);
       case "leave":
@@ -259,6 +284,18 @@ export class NodeCore implements Node {
       default:
         assertNever(event, "event");
     }
+  }
+
+  #clientSlow(clientId: number, unreadBytes: number): void {
+    const client = this.clients.all.get(clientId);
+    if (client === undefined || client.gone) return;
+    this.groups.slow(client, `this program has not read ${unreadBytes} bytes that were sent to it: it is in no group any more`);
+  }
+
+  #clientGone(clientId: number): void {
+    const client = this.clients.all.get(clientId);
+    if (client !== undefined) this.groups.gone(client);
+    this.clients.gone(clientId);
   }
 
   #fenceResult({ nodeid, incarnation, failingView, by }: Extract<NodeEvent, { kind: "fence-result" }>): void {

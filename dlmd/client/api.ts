@@ -7,6 +7,7 @@
  */
 import type { Mode } from "../lock/mode.ts";
 import type { FileLocks } from "./file-lock-api.ts";
+import type { Group, GroupHandlers } from "./group-api.ts";
 
 /** Bits of a request, with the numbers of dlmconstants.h (DLM_LKF_*). What does not go together ends with error EINVAL. */
 export const LockFlag = {
@@ -184,6 +185,11 @@ export interface DlmClient {
   lockspace(name: string): Promise<Lockspace>;
   /** File locks of that lockspace (file-lock-api.ts): opens it if it is not open yet. */
   fileLocks(lockspace: string): Promise<FileLocks>;
+  /**
+   * Joins a group of programs: ordered multicast in the whole cluster (group-api.ts). Resolves where the join is ordered. Rejects with code
+   * "joined-already", "bad-name" or "limit".
+   */
+  join(group: string, handlers: GroupHandlers): Promise<Group>;
   /** dlmd's own state as plain data, for `coverlay status`, `nodes`, `locks`. */
   query(what: "status" | "nodes" | "locks"): Promise<unknown>;
   /**

@@ -19,6 +19,8 @@ import type {
 import { Connection } from "./connection.ts";
 import { ClientFileLocks, FileLockRequests } from "./file-lock.ts";
 import type { FileLocks } from "./file-lock-api.ts";
+import { Groups } from "./group.ts";
+import type { Group, GroupHandlers } from "./group-api.ts";
 import { ClientLock, checkName } from "./lock.ts";
 
 /** dlmd accepts at once; if not, it hangs. */
@@ -81,6 +83,7 @@ class Client implements DlmClient {
   readonly #handlers: DlmClientHandlers;
   readonly #pending = new Map<number, Pending>();
   readonly #fileLocks: FileLockRequests;
+  readonly #groups: Groups;
   readonly #lockspaces = new Map<string, Promise<ClientLockspace>>();
   /** Of lockspaces and queries alike. */
   #nextId = 1;
@@ -88,6 +91,8 @@ class Client implements DlmClient {
   constructor(connection: Connection, handlers: DlmClientHandlers, info: ClusterInfo, view: ViewInfo) {
     this.#connection = connection;
     this.#fileLocks = new FileLockRequests((request) => connection.send(request));
+    const { nodeid, incarnation, clientId } = info;
+    this.#groups = new Groups({ nodeid, incarnation, clientId }, (request) => connection.send(request));
     this.#handlers = handlers;
     this.info = info;
     this.view = view;
@@ -100,6 +105,11 @@ class Client implements DlmClient {
 
   async fileLocks(lockspace: string): Promise<FileLocks> {
     return new ClientFileLocks(this.#fileLocks, (await this.#open(lockspace)).lockspaceId);
+  }
+
+  join(group: string, handlers: GroupHandlers): Promise<Group> {
+    checkName("a group's name", group);
+    return this.#groups.join(group, handlers);
   }
 
   #open(name: string): Promise<ClientLockspace> {
@@ -138,6 +148,7 @@ class Client implements DlmClient {
     const reason = new OperatingError("the connection to dlmd was closed here", { code: "closed" });
     this.#rejectPending(reason);
     this.#fileLocks.end(reason);
+    this.#groups.end(reason, false);
     await this.#connection.end();
   }
 
@@ -173,6 +184,12 @@ class Client implements DlmClient {
       case "plock-result":
         this.#fileLocks.receive(message);
         return;
+      case "group-result":
+      case "group-members":
+      case "group-message":
+      case "group-ended":
+        this.#groups.receive(message);
+        return;
       case "purged":
         if (message.error === "") this.#settle(message.purgeId).resolve(message.locks);
         else this.#settle(message.purgeId).reject(new OperatingError(message.error, { code: "purge-refused" }));
@@ -196,6 +213,7 @@ class Client implements DlmClient {
   disconnected(reason: Error): void {
     this.#rejectPending(reason);
     this.#fileLocks.end(reason);
+    this.#groups.end(reason, true);
     this.#handlers.disconnected(reason);
   }
 }

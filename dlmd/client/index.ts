@@ -20,6 +20,7 @@ export type {
   FileLockStatus,
   FileLockWanted,
 } from "./file-lock-api.ts";
+export type { Group, GroupChange, GroupHandlers, GroupMember, GroupMessage } from "./group-api.ts";
 export { LockFlag } from "./api.ts";
 export { connectDlm } from "./client.ts";
 export { type ConvertOptions, type HeldLock, type TakeOptions, takeLock } from "./held-lock.ts";

@@ -121,6 +121,7 @@ class NodeDriver implements Driver {
         this.step({ kind: "client-connected", clientId, identity });
       },
       requests: (clientId, requests) => this.step({ kind: "client-requests", clientId, requests }),
+      slow: (clientId, unreadBytes) => this.step({ kind: "client-slow", clientId, unreadBytes }),
       gone: (clientId) => {
         this.#clients.delete(clientId);
         this.step({ kind: "client-gone", clientId });
@@ -339,7 +340,7 @@ class NodeDriver implements Driver {
         return;
       case "engine-events":
       case "engine-results":
-        // Nobody in this daemon has joined a group yet.
+        // The daemon itself is in no group; what its programs are told is in "client-events".
         return;
       case "persist":
         this.#persist({ promisedEpoch: effect.promisedEpoch, lineage: effect.lineage }, life);

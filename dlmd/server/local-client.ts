@@ -13,6 +13,8 @@ import { type ClientMessage, LOCAL_VERSION, type ServerMessage, decodeClientMess
 
 /** A client that has so much unread is not read itself until it has read. */
 export const UNREAD_PAUSE_BYTES: number = 8 * 1024 * 1024;
+/** A client that has so much unread is taken out of its groups. */
+export const SLOW_BYTES: number = 64 * 1024 * 1024;
 /** What one turn of the event loop may have for one client. */
 const MAX_UNSENT_BYTES: number = 1024 * 1024 * 1024;
 /** A client that was refused has that long to read why. */
@@ -24,6 +26,8 @@ export interface LocalClientHandlers {
   readonly hello: (pid: number, program: string, owner: string) => void;
   /** As many as one read of the socket gave. */
   readonly requests: (requests: readonly ClientRequest[]) => void;
+  /** So much is unread: more than SLOW_BYTES. Not said again before it has read all. */
+  readonly slow: (unreadBytes: number) => void;
   /** It sent what cannot be understood; `gone` follows. */
   readonly refused: (reason: string) => void;
   /** Once, after its last requests. `greeted`: `hello` was called. */
@@ -44,6 +48,7 @@ export class LocalClient implements RequestSink {
   #greeted = false;
   #welcomed = false;
   #over = false;
+  #slow = false;
 
   constructor(socket: Socket, clientId: number, handlers: LocalClientHandlers) {
     this.#socket = socket;
@@ -64,7 +69,10 @@ export class LocalClient implements RequestSink {
       this.#handRequests();
       if (damaged !== null) this.refuse(damaged);
     });
-    socket.on("drain", () => this.setPaused("unread", false));
+    socket.on("drain", () => {
+      this.#slow = false;
+      this.setPaused("unread", false);
+    });
     socket.on("error", (error) => this.#end(error.message));
     socket.on("close", () => this.#end("disconnected"));
   }
@@ -136,6 +144,10 @@ export class LocalClient implements RequestSink {
       case "purged":
       case "gone":
       case "plock-result":
+      case "group-result":
+      case "group-members":
+      case "group-message":
+      case "group-ended":
         this.#message(event);
         return;
       case "answer":
@@ -160,7 +172,11 @@ export class LocalClient implements RequestSink {
   flush(): void {
     if (this.#over || this.#gatherer.length === 0) return;
     this.#socket.write(this.#gatherer.take());
-    if (this.#socket.writableLength > UNREAD_PAUSE_BYTES) this.setPaused("unread", true);
+    const unread = this.#socket.writableLength;
+    if (unread > UNREAD_PAUSE_BYTES) this.setPaused("unread", true);
+    if (unread <= SLOW_BYTES || this.#slow) return;
+    this.#slow = true;
+    this.#handlers.slow(unread);
   }
 
   setPaused(reason: PauseReason, paused: boolean): void {

@@ -28,6 +28,8 @@ export interface ServerOptions {
   readonly info: () => Omit<ClusterInfo, "clientId">;
   readonly connected: (clientId: number, identity: ClientIdentity) => void;
   readonly requests: (clientId: number, requests: readonly ClientRequest[]) => void;
+  /** It leaves so much unread. */
+  readonly slow: (clientId: number, unreadBytes: number) => void;
   readonly gone: (clientId: number) => void;
 }
 
@@ -115,6 +117,11 @@ export async function startServer(options: ServerOptions): Promise<LocalServer> 
         options.connected(clientId, { uid: process.getuid?.() ?? 0, pid, owner, program });
       },
       requests: (requests) => options.requests(clientId, requests),
+      slow(unreadBytes) {
+        log.warn({ clientId, unreadBytes }, "client does not read");
+        // Not within the flush in which it is noticed.
+        queueMicrotask(() => options.slow(clientId, unreadBytes));
+      },
       refused(reason) {
         metrics.count("client_frames_damaged");
         log.warn({ clientId, reason }, "client refused");

@@ -6,6 +6,14 @@ import { assertNever } from "../base/assert.ts";
 import { ByteReader, type ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
 import type { ClusterInfo, GoneClient, InspectRequest, ViewInfo } from "../client/api.ts";
+import {
+  encodeGroupEvent,
+  encodeGroupRequest,
+  type GroupClientRequest,
+  type GroupEvent,
+  readGroupEvent,
+  readGroupRequest,
+} from "./local-group.ts";
 import { LOCAL_FRAME_BYTES, NAME_BYTES, REASON_BYTES, REQUESTS_KIND, RESULTS_KIND, readName } from "./local-batch.ts";
 import {
   encodePlockRequest,
@@ -56,6 +64,7 @@ export type ClientMessage =
   /** Answered by "answer". */
   | ({ readonly kind: "inspect"; readonly queryId: number } & InspectRequest)
   | { readonly kind: "purge"; readonly purgeId: number; readonly lockspaceId: number; readonly nodeid: number; readonly pid: number }
+  | GroupClientRequest
   | PlockClientRequest;
 
 export type ServerMessage =
@@ -71,6 +80,7 @@ export type ServerMessage =
   /** `error` "": `locks` are being released. */
   | { readonly kind: "purged"; readonly purgeId: number; readonly locks: number; readonly error: string }
   | PlockResult
+  | GroupEvent
   /** The connection ends after it. */
   | { readonly kind: "error"; readonly reason: string };
 
@@ -101,6 +111,10 @@ export function encodeClientMessage(writer: ByteWriter, message: Exclude<ClientM
     case "plock-cancel":
     case "plock-release":
       return encodePlockRequest(writer, message);
+    case "group-join":
+    case "group-leave":
+    case "group-send":
+      return encodeGroupRequest(writer, message);
     default:
       assertNever(message, "client message");
   }
@@ -150,9 +164,9 @@ function readClientMessage(reader: ByteReader): ClientMessage {
     case Kind.PURGE:
       return { kind: "purge", purgeId: reader.u32(), lockspaceId: reader.u32(), nodeid: reader.u16(), pid: reader.u32() };
     default: {
-      const plock = readPlockRequest(kind, reader);
-      if (plock === null) throw new WireError(`message of kind ${kind} from a client, 1 to 7 or 20 to 22 expected`);
-      return plock;
+      const request = readPlockRequest(kind, reader) ?? readGroupRequest(kind, reader);
+      if (request === null) throw new WireError(`message of kind ${kind} from a client, 1 to 7, 20 to 22 or 24 to 26 expected`);
+      return request;
     }
   }
 }
@@ -265,6 +279,11 @@ export function encodeServerMessage(writer: ByteWriter, message: Exclude<ServerM
       return;
     case "plock-result":
       return encodePlockResult(writer, message);
+    case "group-result":
+    case "group-members":
+    case "group-message":
+    case "group-ended":
+      return encodeGroupEvent(writer, message);
     default:
       assertNever(message, "server message");
   }
@@ -291,8 +310,11 @@ function readServerMessage(reader: ByteReader): ServerMessage {
       return { kind: "error", reason: reader.string(REASON_BYTES) };
     case Kind.PURGED:
       return { kind: "purged", purgeId: reader.u32(), locks: reader.u32(), error: reader.string(REASON_BYTES) };
-    default:
-      throw new WireError(`message of kind ${kind} from dlmd, 129 to 136 or 148 expected`);
+    default: {
+      const event = readGroupEvent(kind, reader);
+      if (event === null) throw new WireError(`message of kind ${kind} from dlmd, 129 to 136, 148 or 152 to 155 expected`);
+      return event;
+    }
   }
 }
 

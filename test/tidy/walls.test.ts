@@ -46,6 +46,7 @@ const PURE = [
   "dlmd/node.ts",
   "dlmd/node-api.ts",
   "dlmd/node-clients.ts",
+  "dlmd/node-groups.ts",
   "dlmd/node-query.ts",
   "dlmd/outbox.ts",
   "overlay/fuse/",

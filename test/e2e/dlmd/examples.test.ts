@@ -82,6 +82,31 @@ test("the cache: answers alone while nobody changes the value, and never with an
   }
 });
 
+test("the ordered log: three programs on three nodes print the same lines, and one that is killed is seen to go", async () => {
+  const made = (cluster = createCluster({ nodes: 3 }));
+  await made.startAll();
+  const logs: Program[] = [];
+  // Each waits for its own join, so the first has seen all three.
+  for (const nodeid of [1, 2, 3]) {
+    const log = example("ordered-log", path.join(made.runDir(nodeid), "dlmd.sock"));
+    await log.line(0);
+    logs.push(log);
+  }
+  const [one, two, three] = logs as [Program, Program, Program];
+  await one.line(2);
+  for (let i = 0; i < 50; i++) for (const log of logs) log.tell(`line ${i}`);
+  for (const [at, log] of [...logs].reverse().entries()) await log.line(at + 150);
+  expect(one.said.slice(2)).toEqual(three.said);
+  expect(two.said.slice(1)).toEqual(three.said);
+  expect(three.said.findLast((line) => line.startsWith("node 1 client"))).toMatch(/#50: line 49$/);
+  three.child.kill("SIGKILL");
+  expect(await one.line(153)).toMatch(/^- node 3 client \d+ \(client-died\)$/);
+  expect(await two.line(152)).toBe(one.said[153]);
+  one.child.stdin?.end();
+  expect(await two.line(153)).toMatch(/^- node 1 client \d+ \(left\)$/);
+  two.child.stdin?.end();
+});
+
 test("locks for await: taken, converted, refused, taken back, timed out", async () => {
   const made = (cluster = createCluster({ nodes: 2 }));
   const [one, two] = (await made.startAll()) as [Awaited<ReturnType<TestCluster["connect"]>>, Awaited<ReturnType<TestCluster["connect"]>>];

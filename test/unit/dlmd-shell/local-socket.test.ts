@@ -12,7 +12,7 @@ import type { ClusterInfo, DlmClient, DlmClientHandlers, GoneClient, LockStatus,
 import { connectDlm } from "../../../dlmd/client/client.ts";
 import { Mode } from "../../../dlmd/lock/mode.ts";
 import type { ClientEvent, ClientRequest } from "../../../dlmd/node-api.ts";
-import { UNREAD_PAUSE_BYTES } from "../../../dlmd/server/local-client.ts";
+import { SLOW_BYTES, UNREAD_PAUSE_BYTES } from "../../../dlmd/server/local-client.ts";
 import { type LocalServer, startServer } from "../../../dlmd/server/server.ts";
 import { createFrameReader } from "../../../dlmd/wire/frame.ts";
 import { LOCAL_VERSION, decodeServerMessage, encodeClientMessage } from "../../../dlmd/wire/local.ts";
@@ -32,6 +32,7 @@ let socketPath: string;
 let server: LocalServer;
 let reads: { clientId: number; requests: readonly ClientRequest[] }[];
 let gone: number[];
+let slow: { clientId: number; unreadBytes: number }[];
 let onRequests: (clientId: number, requests: readonly ClientRequest[]) => void;
 let wake: (() => void)[];
 const clients: DlmClient[] = [];
@@ -65,6 +66,7 @@ beforeEach(async () => {
   socketPath = path.join(dir, "run", "dlmd.sock");
   reads = [];
   gone = [];
+  slow = [];
   wake = [];
   onRequests = (clientId, requests) => {
     for (const request of requests) {
@@ -94,6 +96,10 @@ function start(): Promise<LocalServer> {
     requests(clientId, requests) {
       reads.push({ clientId, requests });
       onRequests(clientId, requests);
+      happened();
+    },
+    slow(clientId, unreadBytes) {
+      slow.push({ clientId, unreadBytes });
       happened();
     },
     gone(clientId) {
@@ -350,6 +356,30 @@ test("a client that does not read is not read either, never disconnected, and go
   expect(gone).toEqual([]);
   socket.resume();
   await until(() => reads.some(({ clientId }) => clientId === 1));
+  expect(gone).toEqual([]);
+});
+
+test("a client that leaves too much unread is named once, and again only after it has read all", async () => {
+  const { socket, heard } = await stranger();
+  socket.write(hello());
+  await until(() => heard.length === 1);
+  const data = "x".repeat(1 << 20);
+  const flood = (): void => {
+    for (let sent = 0; sent <= SLOW_BYTES * 1.2; sent += data.length) send(1, { kind: "answer", queryId: 1, data: data.slice(16) });
+  };
+  socket.pause();
+  flood();
+  await until(() => slow.length === 1);
+  expect(slow[0]?.unreadBytes).toBeGreaterThan(SLOW_BYTES);
+  send(1, { kind: "answer", queryId: 2, data: "more" });
+  socket.write(frame(5, 9, 0, 0, 0, 0));
+  socket.resume();
+  // It is read again when it has read: then all was.
+  await until(() => reads.some(({ clientId }) => clientId === 1));
+  expect(slow).toHaveLength(1);
+  socket.pause();
+  flood();
+  await until(() => slow.length === 2);
   expect(gone).toEqual([]);
 });
 

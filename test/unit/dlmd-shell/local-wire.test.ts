@@ -35,7 +35,12 @@ const fromClient: [message: Exclude<ClientMessage, { kind: "requests" }>, hex: s
   [{ kind: "query", queryId: 5, what: "nodes" }, "050500000001"],
   [{ kind: "inspect", queryId: 9, lockspace: "v", resource: "i:1", nodeid: 3, waitingMs: null }, "07090000000100760300693a310300ffffffff"],
   [{ kind: "purge", purgeId: 5, lockspaceId: 2, nodeid: 3, pid: 4711 }, "060500000002000000030067120000"],
+  [{ kind: "group-join", requestId: 4, group: "g" }, "1804000000010067"],
+  [{ kind: "group-leave", requestId: 4, group: "g" }, "1904000000010067"],
+  [{ kind: "group-send", requestId: 4, group: "g", data: Uint8Array.of(7) }, "1a040000000100670100000007"],
 ];
+
+const member = { nodeid: 3, incarnation: "0123456789abcdef", clientId: 9 };
 
 const fromServer: [message: Exclude<ServerMessage, { kind: "results" }>, hex: string][] = [
   [
@@ -70,6 +75,16 @@ const fromServer: [message: Exclude<ServerMessage, { kind: "results" }>, hex: st
   [{ kind: "answer", queryId: 5, json: new TextEncoder().encode("{}") }, "8605000000020000007b7d"],
   [{ kind: "error", reason: "no" }, "8702006e6f"],
   [{ kind: "purged", purgeId: 5, locks: 6, error: "no" }, "88050000000600000002006e6f"],
+  [{ kind: "group-result", requestId: 4, result: "too-large" }, "980400000003"],
+  [
+    { kind: "group-members", group: "g", members: [member], joined: [member], left: [{ member, reason: "node-gone" }] },
+    "99010067010000000300efcdab896745230109000000010000000300efcdab896745230109000000010000000300efcdab89674523010900000002",
+  ],
+  [
+    { kind: "group-message", group: "g", from: member, seq: 5, data: Uint8Array.of(7) },
+    "9a0100670300efcdab89674523010900000005000000000000000100000007",
+  ],
+  [{ kind: "group-ended", group: "g", reason: "no" }, "9b01006702006e6f"],
 ];
 
 function hexOf(encode: (writer: ByteWriter) => void): string {
