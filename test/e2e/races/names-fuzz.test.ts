@@ -16,7 +16,7 @@ const LIMIT_MS = 60_000 + STEPS * 200;
 
 /**
  * `churn`: names that may be anything or nothing. `always`: names that are a file, a directory or a symbolic link at every moment, and
- * another one often. Each step is its call and the errors that it may end with.
+ * another one often. `calm`: names that do not change, whose files do: kernels keep those names, and what is under them. Each step is its call and the errors that it may end with.
  */
 const program = `
 random.seed(seed * 1000 + me)
@@ -48,7 +48,13 @@ def step():
     made = random.choice(folders) + "/" + random.choice("cd")
     walk = ["ENOENT", "ENOTDIR", "ELOOP"] if deep or deeper else []
     data = b"x" * random.randrange(5000)
+    calm = "calm/" + random.choice("abc")
     kinds = [
+        (os.chmod, (calm, random.choice([0o600, 0o640, 0o755])), []),
+        (os.stat, (calm,), []),
+        (get, (calm,), []),
+        (use, (calm, os.O_WRONLY | os.O_APPEND, lambda fd: os.write(fd, data)), []),
+        (os.truncate, (calm, len(data)), []),
         (use, (a, os.O_CREAT | os.O_EXCL | os.O_RDWR, nothing), ["EEXIST"]),
         (use, (a, os.O_CREAT | os.O_RDWR, nothing), ["EISDIR", "ELOOP"]),
         (use, (a, os.O_CREAT | os.O_WRONLY | os.O_APPEND, lambda fd: os.write(fd, data)), ["EISDIR", "ELOOP"]),
@@ -178,7 +184,8 @@ describe("any call on any name, from three nodes", () => {
       const first = startActor({ cwd: lab.node(1).mount });
       await first.run(
         `os.chdir(top); os.mkdir(base); os.chdir(base)
-for name in ["x", "y", "x/z", "always", "always/dir"]: os.mkdir(name)
+for name in ["x", "y", "x/z", "calm", "always", "always/dir"]: os.mkdir(name)
+for name in "abc": put("calm/" + name, name)
 put("always/file", "0"); os.symlink("file", "always/link")`,
         { top: lab.node(1).mount, base },
       );

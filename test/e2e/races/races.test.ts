@@ -159,9 +159,12 @@ result = me
         rounds,
         `
 result = 0
+for k in range(rounds): os.stat("name%d" % k)
 for k in range(rounds):
     if k % 10 == 0: barrier.wait()
     result += won(os.unlink, "name%d" % k, loses=["ENOENT"])
+    # Whoever has lost knows that it is gone, whatever his kernel knew before.
+    assert code(os.stat, "name%d" % k) == "ENOENT"
 `,
         `for k in range(rounds): put("name%d" % k, "x")`,
       );
