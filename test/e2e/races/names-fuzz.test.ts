@@ -50,6 +50,9 @@ def step():
     data = b"x" * random.randrange(5000)
     calm = "calm/" + random.choice("abc")
     kinds = [
+        # Neither read nor written, so that attributes stay cached until somebody changes them.
+        (os.chmod, ("calm/unread", random.choice([0o600, 0o640, 0o755])), []),
+        (os.stat, ("calm/unread",), []),
         (os.chmod, (calm, random.choice([0o600, 0o640, 0o755])), []),
         (os.stat, (calm,), []),
         (get, (calm,), []),
@@ -185,7 +188,7 @@ describe("any call on any name, from three nodes", () => {
       await first.run(
         `os.chdir(top); os.mkdir(base); os.chdir(base)
 for name in ["x", "y", "x/z", "calm", "always", "always/dir"]: os.mkdir(name)
-for name in "abc": put("calm/" + name, name)
+for name in ["a", "b", "c", "unread"]: put("calm/" + name, "")
 put("always/file", "0"); os.symlink("file", "always/link")`,
         { top: lab.node(1).mount, base },
       );
