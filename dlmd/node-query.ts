@@ -1,5 +1,6 @@
 /** A node's state as plain JSON data, for `coverlay status`, `nodes` and `locks`. */
 import type { ViewInfo } from "./client/api.ts";
+import { sendWindow } from "./engine/builtin/sender.ts";
 import type { Lkb, Resource } from "./lock/lkb.ts";
 import { Mode, modeNames } from "./lock/mode.ts";
 import type { NodeCore } from "./node.ts";
@@ -19,7 +20,41 @@ export interface StatusAnswer extends ViewInfo {
   readonly clients: number;
   readonly locks: number;
   /** Nodes that went without a word and are not yet known to be dead; empty if no lockspace needs fencing. */
+  readonly engine: EngineAnswer;
+  /** To each other member of the view. */
+  readonly channels: readonly ChannelAnswer[];
   readonly unfenced: readonly { readonly nodeid: number; readonly incarnation: string; readonly failingView: string }[];
+}
+
+export interface EngineAnswer {
+  /** Nothing is ordered: a view change is under way, or there is no quorum. */
+  readonly stopped: boolean;
+  /** Of the last quorate view; 0: none yet. */
+  readonly sequencerNodeid: number;
+  /** Packets of this node that have not come back ordered, of so many that may be under way. */
+  readonly underWay: number;
+  readonly window: number;
+  /** Messages of this node that are not delivered yet. */
+  readonly waiting: number;
+  /** More than may wait: who sends to a group has to wait. */
+  readonly full: boolean;
+  /** Ordered packets received in this view, and delivered; kept: not yet known to be everywhere. */
+  readonly received: number;
+  readonly delivered: number;
+  readonly kept: number;
+  readonly groups: number;
+}
+
+export interface ChannelAnswer {
+  readonly nodeid: number;
+  /** Since when the connection is down; null: it is up. */
+  readonly downMs: number | null;
+  /** Sent and not acknowledged. */
+  readonly unacked: number;
+  /** Received for a newer view, or for when lock service runs. */
+  readonly held: number;
+  /** Too much of it is held: its connection is not read. */
+  readonly paused: boolean;
 }
 
 export interface NodeAnswer {
@@ -59,7 +94,33 @@ export interface ResourceAnswer {
   readonly waitQueue: readonly LockAnswer[];
 }
 
-export function describeStatus(node: NodeCore, view: ViewInfo): StatusAnswer {
+function describeEngine({ engine: { ordering, groups } }: NodeCore): EngineAnswer {
+  const { stopped, sequencerNodeid, sender, received, delivered, kept } = ordering;
+  const { underWay, waiting, full } = sender;
+  return {
+    stopped,
+    sequencerNodeid,
+    underWay,
+    window: sendWindow,
+    waiting,
+    full,
+    received,
+    delivered,
+    kept,
+    groups: groups.table().length,
+  };
+}
+
+function describeChannels(node: NodeCore, nowMs: number): ChannelAnswer[] {
+  const others = (node.recovery.view?.members ?? []).filter(({ nodeid }) => nodeid !== node.boot.nodeid);
+  return others.map(({ nodeid }) => {
+    const { channel, held, paused } = node.recovery.pairs.get(nodeid);
+    const downMs = channel.downSinceMs === null ? null : Math.max(0, Math.round(nowMs - channel.downSinceMs));
+    return { nodeid, downMs, unacked: channel.unacked, held: held.length, paused };
+  });
+}
+
+export function describeStatus(node: NodeCore, view: ViewInfo, nowMs: number): StatusAnswer {
   let locks = 0;
   for (const client of node.clients.all.values()) locks += client.locks.size;
   return {
@@ -72,6 +133,8 @@ export function describeStatus(node: NodeCore, view: ViewInfo): StatusAnswer {
     state: node.membership.leaving ? "leaving" : node.recovery.explain(),
     clients: [...node.clients.all.values()].filter((client) => !client.gone).length,
     locks,
+    engine: describeEngine(node),
+    channels: describeChannels(node, nowMs),
     unfenced: node.recovery.gate.open.map(({ failingView, ...member }) => ({ ...member, failingView: viewName(failingView) })),
   };
 }

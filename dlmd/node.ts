@@ -311,7 +311,7 @@ export class NodeCore implements Node {
   }
 
   query(what: QueryWhat, nowMs: number): unknown {
-    if (what === "status") return describeStatus(this, this.viewInfo());
+    if (what === "status") return describeStatus(this, this.viewInfo(), nowMs);
     return what === "nodes" ? describeNodes(this, nowMs) : describeLocks(this, nowMs);
   }
 

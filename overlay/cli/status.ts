@@ -1,5 +1,6 @@
 /** `coverlay status`: this node's dlmd, its view of the cluster, and its mount. */
 import type { CommandModule } from "yargs";
+import * as z from "zod";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { type DlmdAnswer, askDlmd } from "./dlmd-query.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
@@ -16,16 +17,58 @@ async function overlayOrNone(runDir: string): Promise<OverlayStatus | null> {
   }
 }
 
+type Name = (nodeid: number) => string;
+
+/** Of dlmd's answer to the query "status", what people are shown beside the view. */
+const statusShape = z.looseObject({
+  state: z.string(),
+  engine: z.looseObject({
+    stopped: z.boolean(),
+    sequencerNodeid: z.number(),
+    underWay: z.number(),
+    window: z.number(),
+    waiting: z.number(),
+    full: z.boolean(),
+    kept: z.number(),
+    groups: z.number(),
+  }),
+  channels: z.array(
+    z.looseObject({ nodeid: z.number(), downMs: z.number().nullable(), unacked: z.number(), held: z.number(), paused: z.boolean() }),
+  ),
+});
+type DlmdStatus = z.infer<typeof statusShape>;
+
+function engineWords(
+  { stopped, sequencerNodeid, underWay, window, waiting, full, kept, groups }: DlmdStatus["engine"],
+  name: Name,
+): string {
+  if (sequencerNodeid === 0) return "nothing is ordered before the first quorate view";
+  const by = stopped
+    ? `stopped (view change, or no quorum); the last sequencer is ${name(sequencerNodeid)}`
+    : `sequencer ${name(sequencerNodeid)}`;
+  const own = `${underWay} of ${window} packets under way, ${waiting} messages wait${full ? " (full: senders wait)" : ""}`;
+  return `${by}; ${own}; ${kept} packets not yet known to be everywhere; ${groups} groups`;
+}
+
+function channelWords({ nodeid, downMs, unacked, held, paused }: DlmdStatus["channels"][number], name: Name): string {
+  const up = downMs === null ? "up" : `down for ${(downMs / 1000).toFixed(1)} s`;
+  const wait = held === 0 ? "" : `, ${held} received wait for lock service${paused ? " (not read)" : ""}`;
+  return `${name(nodeid)} ${up}, ${unacked} unacknowledged${wait}`;
+}
+
 /** For people: a few lines. */
-export function describeStatus({ info, view }: DlmdAnswer, overlay: OverlayStatus | null): string {
-  const name = (nodeid: number): string => info.nodes.find((node) => node.nodeid === nodeid)?.name ?? String(nodeid);
+export function describeStatus({ info, view, answer }: DlmdAnswer, overlay: OverlayStatus | null): string {
+  const { data: status } = statusShape.safeParse(answer);
+  const name: Name = (nodeid) => info.nodes.find((node) => node.nodeid === nodeid)?.name ?? String(nodeid);
   const away = info.nodes.filter(({ nodeid }) => !view.members.includes(nodeid)).map((node) => node.name);
   return [
     `cluster  ${info.clusterName}`,
     `node     ${name(info.nodeid)} (nodeid ${info.nodeid})`,
     `view     ${view.members.map(name).join(", ")}${away.length === 0 ? "" : `; away: ${away.join(", ")}`}`,
     `quorum   ${view.quorumReason}`,
-    `locks    ${view.running ? "granted" : "requests wait (recovery, or no quorum)"}`,
+    `locks    ${view.running ? "granted" : "requests wait (recovery, or no quorum)"}${status === undefined || status.state === "running" ? "" : `: ${status.state}`}`,
+    ...(status === undefined ? [] : [`engine   ${engineWords(status.engine, name)}`]),
+    ...(status?.channels ?? []).map((channel, at) => `${at === 0 ? "channels" : "        "} ${channelWords(channel, name)}`),
     overlay === null
       ? "mount    none"
       : `mount    ${overlay.mountpoint}: volume ${overlay.volume} on ${overlay.device}, ${overlay.role}, process ${overlay.pid}`,

@@ -128,6 +128,24 @@ describe("status and nodes", () => {
     expect(describeStatus({ ...answer, view: { ...answer.view, running: false } }, null)).toMatch(/requests wait[\s\S]*mount {4}none/);
   });
 
+  it("say what recovery waits for, what the engine has under way, and how the channels to the others are", () => {
+    const status = {
+      state: "recovering: waiting for MARK of nodes 1",
+      engine: { stopped: false, sequencerNodeid: 1, underWay: 3, window: 64, waiting: 9, full: true, kept: 2, groups: 1 },
+      channels: [
+        { nodeid: 1, downMs: 1250, unacked: 12, held: 4, paused: false },
+        { nodeid: 3, downMs: null, unacked: 0, held: 0, paused: false },
+      ],
+    };
+    const lines = describeStatus({ ...answer, view: { ...answer.view, running: false }, answer: status }, null).split("\n");
+    expect(lines.slice(4, 8)).toEqual([
+      "locks    requests wait (recovery, or no quorum): recovering: waiting for MARK of nodes 1",
+      "engine   sequencer node1; 3 of 64 packets under way, 9 messages wait (full: senders wait); 2 packets not yet known to be everywhere; 1 groups",
+      "channels node1 down for 1.3 s, 12 unacknowledged, 4 received wait for lock service",
+      "         node3 up, 0 unacknowledged",
+    ]);
+  });
+
   it("list every configured node, with what is known of it", () => {
     const node = (nodeid: number, state: string, heardAgoMs: number | null): object => ({
       nodeid,
