@@ -194,8 +194,8 @@ export class ServerSession {
     const later = attributes instanceof Promise;
     return chain(attributes, (attr) =>
       chain(lower.read(open, offset, Math.min(bytes, MAX_IO_BYTES)), (data) => {
-        // The lower's own buffer, and this is not the turn in which it is sent.
-        return { stamp, attr, data: later ? data.slice() : data };
+        // The lower's own buffer, and this is not the turn in which it is sent. (A Buffer's slice() would be no copy.)
+        return { stamp, attr, data: later ? Uint8Array.from(data) : data };
       }),
     );
   }

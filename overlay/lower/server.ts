@@ -187,7 +187,8 @@ class Connection {
       return;
     }
     const nonce = randomBytes(handshake.NONCE_BYTES);
-    this.#hello = { body: body.slice(), value: handshake.decodeHello(body.slice()), nonce };
+    const kept = Uint8Array.from(body);
+    this.#hello = { body: kept, value: handshake.decodeHello(kept), nonce };
     const proof = handshake.proofOf("owner", this.#server.options.secret, body, nonce);
     this.#batch.add(FrameType.CHALLENGE, 0, handshake.encodeChallenge({ nonce, proof }), null);
   }
