@@ -6,7 +6,7 @@ import { describe, expect, it } from "vitest";
 import { type Actor, createBarrier } from "../actor.ts";
 import { hazardLab, scale } from "./hazard-lab.ts";
 
-const RECORDS = 150 * scale;
+const RECORDS = 40 * scale;
 const READERS_TIMEOUT_MS = 180_000;
 
 /** What each way of reading gives from the start of the file on. */
