@@ -16,7 +16,7 @@ const LIMIT_MS = 60_000 + STEPS * 200;
 
 /**
  * `churn`: names that may be anything or nothing. `always`: names that are a file, a directory or a symbolic link at every moment, and
- * another one often. `calm`: a name that does not change, whose file does: kernels keep it, and what is under it. Each step is its call and the errors that it may end with.
+ * another one often. `calm`: names that do not change, whose files do: kernels keep those names, and what is under them. Each step is its call and the errors that it may end with.
  */
 const program = `
 random.seed(seed * 1000 + me)
@@ -48,10 +48,16 @@ def step():
     made = random.choice(folders) + "/" + random.choice("cd")
     walk = ["ENOENT", "ENOTDIR", "ELOOP"] if deep or deeper else []
     data = b"x" * random.randrange(5000)
+    calm = "calm/" + random.choice("abc")
     kinds = [
         # Neither read nor written, so that attributes stay cached until somebody changes them.
         (os.chmod, ("calm/unread", random.choice([0o600, 0o640, 0o755])), []),
         (os.stat, ("calm/unread",), []),
+        (os.chmod, (calm, random.choice([0o600, 0o640, 0o755])), []),
+        (os.stat, (calm,), []),
+        (get, (calm,), []),
+        (use, (calm, os.O_WRONLY | os.O_APPEND, lambda fd: os.write(fd, data)), []),
+        (os.truncate, (calm, len(data)), []),
         (use, (a, os.O_CREAT | os.O_EXCL | os.O_RDWR, nothing), ["EEXIST"]),
         (use, (a, os.O_CREAT | os.O_RDWR, nothing), ["EISDIR", "ELOOP"]),
         (use, (a, os.O_CREAT | os.O_WRONLY | os.O_APPEND, lambda fd: os.write(fd, data)), ["EISDIR", "ELOOP"]),
@@ -182,7 +188,7 @@ describe("any call on any name, from three nodes", () => {
       await first.run(
         `os.chdir(top); os.mkdir(base); os.chdir(base)
 for name in ["x", "y", "x/z", "calm", "always", "always/dir"]: os.mkdir(name)
-put("calm/unread", "")
+for name in ["a", "b", "c", "unread"]: put("calm/" + name, "")
 put("always/file", "0"); os.symlink("file", "always/link")`,
         { top: lab.node(1).mount, base },
       );
