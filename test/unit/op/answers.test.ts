@@ -82,6 +82,26 @@ describe("READ", () => {
     await bench.serve({ op: "read", fh, offset: 0, size: 10, flags: 2, lockOwner: null, fuseNodeid: bench.file.fuseNodeid });
     expect(bench.coherence.passing).toEqual([true]);
   });
+
+  it("that waits until the kernel's size was looked at keeps its data, whatever is read meanwhile", async () => {
+    const bench = new Workbench();
+    bench.lower.data = Buffer.alloc(1000);
+    const ends: ((right: boolean) => void)[] = [];
+    const confirmEnd = (): Promise<boolean> => new Promise((resolve) => ends.push(resolve));
+    Object.assign(bench.coherence, { sizes: { ...bench.coherence.sizes, confirmEnd } });
+    const { fh } = bench.openFile();
+    const read = (): Promise<unknown> =>
+      bench.serve({ op: "read", fh, offset: 0, size: 200, flags: 2, lockOwner: null, fuseNodeid: bench.file.fuseNodeid });
+    const reads = [read(), read()];
+    while (ends.length < 2) await Promise.resolve();
+    for (const end of ends) end(true);
+    await Promise.all(reads);
+    const [first, second] = bench.replies.map(({ body }) => [...new Set(body)]);
+    expect(bench.replies.map(({ body }) => body.byteLength)).toEqual([100, 100]);
+    expect(first).toHaveLength(1);
+    expect(second).toHaveLength(1);
+    expect(second).not.toEqual(first);
+  });
 });
 
 describe("set-user-id", () => {

@@ -41,6 +41,8 @@ export class ScriptedLower implements Lower {
   readonly closed: number[] = [];
   later = false;
   size = 100;
+  /** What READ answers from; null: zeros of its own each time. */
+  data: Buffer | null = null;
   /** What LOOKUP finds. */
   found: FileId = FILE;
   dirMode = 0o040755;
@@ -138,7 +140,10 @@ export class ScriptedLower implements Lower {
     this.closed.push(handle);
   }
   read(_handle: LowerHandle, _offset: number, bytes: number): Maybe<Uint8Array> {
-    return this.#answer("read", new Uint8Array(bytes));
+    if (this.data === null) return this.#answer("read", new Uint8Array(bytes));
+    // As lower/local-data.ts: a view of one buffer, which the next call overwrites.
+    this.data.fill(this.calls.length);
+    return this.#answer("read", this.data.subarray(0, Math.min(bytes, this.size)));
   }
   write(_handle: LowerHandle, data: Uint8Array, offset: number, append: boolean): Maybe<{ offset: number; bytes: number }> {
     this.calls.push(`write ${data.byteLength} at ${append ? "end" : offset}`);
