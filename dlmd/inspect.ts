@@ -7,7 +7,7 @@ import type { InspectRequest, ViewInfo } from "./client/api.ts";
 import type { Client } from "./lock/client.ts";
 import type { Lkb, Resource } from "./lock/lkb.ts";
 import type { InspectClientRequest } from "./node-clients.ts";
-import { describeLock, type LockAnswer } from "./node-query.ts";
+import { describeLock, type LockAnswer, type ResourceAnswer } from "./node-query.ts";
 import type { NodeCore } from "./node.ts";
 import type { InspectedMessage, InspectMessage, PeerMessage } from "./wire/peer-message.ts";
 import { maxInspectedBytes } from "./wire/peer.ts";
@@ -26,16 +26,8 @@ const answerBytes = 3_500_000;
 /** Of a program's name. */
 const programChars = 128;
 
-export interface InspectedResource {
-  readonly lockspace: string;
-  readonly resource: string;
-  readonly masterNodeid: number;
-  readonly lvb: { readonly bytes: number; readonly seq: number; readonly valid: boolean } | null;
-  /** At the master the queues; elsewhere the locks of this node's own programs alone. */
-  readonly grantQueue: readonly LockAnswer[];
-  readonly convertQueue: readonly LockAnswer[];
-  readonly waitQueue: readonly LockAnswer[];
-}
+/** At the master the queues; elsewhere the locks of this node's own programs alone. */
+export type InspectedResource = ResourceAnswer;
 
 export interface InspectedClient {
   readonly clientId: number;

@@ -2,9 +2,8 @@
 import { open, rename } from "node:fs/promises";
 import path from "node:path";
 
-/** Resolves when it is on stable storage. */
-export async function writeAtomic(file: string, text: string, mode: number): Promise<void> {
-  const beside = `${file}.${process.pid}.new`;
+/** Resolves when it is on stable storage. `beside`: where it is written first; one name will do where there is only one writer. */
+export async function writeAtomic(file: string, text: string, mode: number, beside: string = `${file}.${process.pid}.new`): Promise<void> {
   const written = await open(beside, "w", mode);
   try {
     await written.writeFile(text);

@@ -3,11 +3,11 @@
  * members which all restarted are not joined by a node that they had left behind. Written beside and
  * renamed over, with both synced, so that a crash leaves the old or the new one.
  */
-import { open, readFile, rename } from "node:fs/promises";
-import path from "node:path";
+import { readFile } from "node:fs/promises";
 import * as z from "zod";
 import { OperatingError } from "../base/error.ts";
 import type { Lineage } from "../wire/view-id.ts";
+import { writeAtomic } from "./atomic-file.ts";
 
 /** As the core gives it to `persist` and takes it at its boot. */
 export interface StoredState {
@@ -48,20 +48,6 @@ export async function readState(file: string): Promise<StoredState> {
 }
 
 /** Resolves when it is on stable storage. */
-export async function writeState(file: string, state: StoredState): Promise<void> {
-  const beside = `${file}.new`;
-  const written = await open(beside, "w", 0o600);
-  try {
-    await written.writeFile(`${JSON.stringify(state)}\n`);
-    await written.sync();
-  } finally {
-    await written.close();
-  }
-  await rename(beside, file);
-  const folder = await open(path.dirname(file), "r");
-  try {
-    await folder.sync();
-  } finally {
-    await folder.close();
-  }
+export function writeState(file: string, state: StoredState): Promise<void> {
+  return writeAtomic(file, `${JSON.stringify(state)}\n`, 0o600, `${file}.new`);
 }

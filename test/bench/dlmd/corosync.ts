@@ -2,11 +2,12 @@
  * corosync's CPG on the same machine, in namespaces of its own, through its C library (cpg-load.c). Left out where corosync or its
  * headers are not installed: the report says so.
  */
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { must, run } from "../../../overlay/lab/command.ts";
+import { run } from "../../../overlay/lab/command.ts";
+import { makeNamespaces, removeNamespaces } from "../../e2e/dlmd/cluster.ts";
 import { projectRoot } from "../load.ts";
 import { endProgram, runInside, startProgram } from "./programs.ts";
 
@@ -24,7 +25,7 @@ export interface CpgFigures {
 function configuration(nodeid: number, nodes: number, dir: string): string {
   const members = Array.from({ length: nodes }, (_, at) => [
     " node {",
-    `  ring0_addr: 10.78.0.${at + 1}`,
+    `  ring0_addr: 10.77.0.${at + 1}`,
     `  nodeid: ${at + 1}`,
     `  name: n${at + 1}`,
     " }",
@@ -57,21 +58,6 @@ function configuration(nodeid: number, nodes: number, dir: string): string {
   ].join("\n");
 }
 
-function makeNetwork(names: readonly string[], hub: string): void {
-  const ip = (...words: string[]): void => void execFileSync("ip", words, { stdio: "pipe" });
-  ip("netns", "add", hub);
-  ip("-n", hub, "link", "add", "bridge", "type", "bridge", "mcast_snooping", "0");
-  ip("-n", hub, "link", "set", "bridge", "up");
-  names.forEach((name, at) => {
-    ip("netns", "add", name);
-    ip("-n", name, "link", "add", "net0", "type", "veth", "peer", "name", `port${at}`, "netns", hub);
-    ip("-n", hub, "link", "set", `port${at}`, "master", "bridge", "up");
-    ip("-n", name, "addr", "add", `10.78.0.${at + 1}/24`, "dev", "net0");
-    ip("-n", name, "link", "set", "net0", "up");
-    ip("-n", name, "link", "set", "lo", "up");
-  });
-}
-
 /** corosync wants to be alone on a machine: its pid file gets a /run of its own. */
 function startDaemon(namespace: string, dir: string): ChildProcess {
   const script = 'mount -t tmpfs tmpfs /run && exec corosync -f -c "$1"';
@@ -99,7 +85,7 @@ export async function measureCorosync(scratch: string, nodes: number, count: num
   const children: ChildProcess[] = [];
   const dirs = names.map((_, at) => path.join(scratch, `corosync${at + 1}`));
   try {
-    makeNetwork(names, hub);
+    makeNamespaces(names, hub);
     names.forEach((name, at) => {
       const dir = dirs[at] as string;
       mkdirSync(dir);
@@ -117,6 +103,6 @@ export async function measureCorosync(scratch: string, nodes: number, count: num
     };
   } finally {
     for (const child of children.toReversed()) await endProgram(child);
-    for (const name of [...names, hub]) await must("ip", ["netns", "del", name]).catch(() => undefined);
+    removeNamespaces([...names, hub]);
   }
 }

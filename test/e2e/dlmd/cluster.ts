@@ -142,8 +142,8 @@ export class TestClient {
   }
 }
 
-/** Namespaces with one interface each, on a bridge that has a namespace of its own: nothing appears on the host. */
-function makeNamespaces(names: readonly string[], hub: string): void {
+/** Namespaces with one interface each (10.77.0.1, .2 ...), on a bridge that has a namespace of its own: nothing appears on the host. */
+export function makeNamespaces(names: readonly string[], hub: string): void {
   const ip = (...words: string[]): void => void execFileSync("ip", words, { stdio: "pipe" });
   ip("netns", "add", hub);
   ip("-n", hub, "link", "add", "bridge", "type", "bridge", "mcast_snooping", "0");
@@ -157,7 +157,8 @@ function makeNamespaces(names: readonly string[], hub: string): void {
     ip("-n", name, "link", "set", "lo", "up");
   });
 }
-function removeNamespaces(names: readonly string[]): void {
+
+export function removeNamespaces(names: readonly string[]): void {
   for (const name of names) if (existsSync(`/run/netns/${name}`)) execFileSync("ip", ["netns", "del", name]);
 }
 
