@@ -364,7 +364,9 @@ export class NodeCore implements Node {
 
   viewInfo(): ViewInfo {
     const view = this.recovery.view;
-    const quorum = view?.quorum ?? quorumOf(this.membership.basis, [], false);
+    const { basis, electorate } = this.membership;
+    const counted = view?.quorum ?? quorumOf(basis, [], false, electorate);
+    const quorum = counted.quorate ? { ...counted, electorate } : counted;
     return {
       viewId: viewName(view?.id ?? noView),
       quorate: quorum.quorate && view !== null,

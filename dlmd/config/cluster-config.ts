@@ -109,7 +109,7 @@ export interface QuorumConfig {
   readonly two_node: boolean;
   /** After a start nothing is quorate before all nodes were seen once. True with two_node. */
   readonly wait_for_all: boolean;
-  /** The votes expected go down to those of the members that were left, that long after a view. */
+  /** Who is missing from a quorate view for the window does not count any more, until it is back. */
   readonly last_man_standing: boolean;
   readonly last_man_standing_window_ms: number;
   /** Who wins exactly half of the votes: the half with the lowest or highest nodeid, or with the first of the list that is there. */
@@ -213,6 +213,7 @@ function quorumProblems(quorum: z.infer<z.ZodObject<typeof quorumShape>>, nodes:
   if (quorum.two_node && nodes.length !== 2) wrong("two_node", "it only with exactly two nodes", `${nodes.length} nodes`);
   if (quorum.two_node && nodes.some(({ votes }) => votes !== 1)) wrong("two_node", "one vote for each of the two", "other votes");
   if (quorum.two_node && breaker !== "none") wrong("auto_tie_breaker", "none with two_node", JSON.stringify(breaker));
+  if (quorum.two_node && quorum.last_man_standing) wrong("last_man_standing", "false with two_node, where one vote is enough", "true");
   if (quorum.two_node && quorum.wait_for_all === false) wrong("wait_for_all", "true with two_node", "false");
   for (const nodeid of typeof breaker === "string" ? [] : breaker) {
     if (!nodes.some((node) => node.nodeid === nodeid)) wrong("auto_tie_breaker", "nodeids of this file", String(nodeid));

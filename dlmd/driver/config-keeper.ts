@@ -42,8 +42,9 @@ function decode(record: ConfigRecord): ClusterConfig {
 export function countedBy(record: ConfigRecord, former: ConfigRecord | null): NodeConfiguration {
   const { version, nodes, quorum } = decode(record);
   const { two_node: twoNode, wait_for_all: waitForAll, auto_tie_breaker: autoTieBreaker } = quorum;
+  const lastManStandingMs = quorum.last_man_standing ? quorum.last_man_standing_window_ms : null;
   const before = former === null ? {} : { former: decode(former).nodes };
-  return { version, nodes, quorum: { twoNode, waitForAll, autoTieBreaker }, ...before };
+  return { version, nodes, quorum: { twoNode, waitForAll, autoTieBreaker, lastManStandingMs }, ...before };
 }
 
 /** What a node keeps, or null on one that has never run. Throws OperatingError for what cannot be read. */

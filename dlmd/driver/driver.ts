@@ -222,9 +222,6 @@ class NodeDriver implements Driver {
     });
     this.#life = { incarnation, node, datagrams, heartbeats, peers, discovery };
     log.info({ nodeid: self.nodeid, name: self.name, cluster, incarnation, promisedEpoch: stored.promisedEpoch }, "dlmd started");
-    if (config.quorum.last_man_standing) {
-      log.warn({ quorum: config.quorum }, "last_man_standing is not acted upon by this version: the votes expected stay those of the file");
-    }
     this.step({ kind: "tick" });
     // Those that came between two incarnations wait for their welcome.
     for (const [clientId, identity] of this.#clients) this.step({ kind: "client-connected", clientId, identity });

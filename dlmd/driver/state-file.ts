@@ -17,9 +17,12 @@ export interface StoredState {
 }
 
 const number = z.int().min(0);
+const nodeids = z.array(z.int().min(1)).min(1);
 const lineageShape = z.strictObject({
   id: z.strictObject({ epoch: number, proposer: number, incarnation: z.string() }),
   members: z.array(z.strictObject({ nodeid: number, incarnation: z.string() })),
+  // Files of versions without last_man_standing have none.
+  electorate: z.strictObject({ nodeids, former: nodeids.nullable() }).nullable().default(null),
 });
 const shape = z.strictObject({ promisedEpoch: number, lineage: lineageShape.optional() });
 

@@ -10,7 +10,7 @@ import { hasMember, type Lineage, type Member, noLineage, noView, sameView, type
 import { planFlush } from "./cut.ts";
 import { leaseWaitShare } from "./lease.ts";
 import type { Peer } from "./peer-table.ts";
-import { type QuorumBasis, type Quorum, quorumOf } from "./quorum.ts";
+import { nextElectorate, type QuorumBasis, type Quorum, quorumOf, settledElectorate } from "./quorum.ts";
 
 export interface View {
   readonly id: ViewId;
@@ -35,6 +35,8 @@ export interface AgreementHost {
   /** That incarnation holds state of before a quorate view that went on without it. */
   evict(peer: Peer, targetIncarnation: string, lineage: ViewId): void;
   basis(): QuorumBasis;
+  /** Who was in the last view, if it has lasted so long that nobody else counts any more (last_man_standing). */
+  lasting(nowMs: number): readonly number[] | null;
   orderState(): OrderState;
   flush(flush: Flush, nowMs: number): void;
   givenUp(nowMs: number): void;
@@ -183,7 +185,7 @@ export class Agreement {
 
   #allAnswered(proposal: Proposal, nowMs: number): void {
     const answers = [...proposal.answers.values()];
-    const latest = answers.reduce((a, b) => (b.seen.id.epoch > a.seen.id.epoch ? b : a)).seen;
+    const latest = answers.map(({ seen }) => seen).reduce(laterLineage);
     const outdated = answers.filter(({ lineage }) => lineage.epoch > 0 && lineage.epoch < latest.id.epoch);
     const excluded = outdated.filter((state) => !hasMember(latest.members, state.from, state.incarnation));
     if (excluded.length > 0) return this.#refuseOutdated(excluded, latest.id);
@@ -194,8 +196,10 @@ export class Agreement {
       return this.#host.givenUp(nowMs);
     }
     const continued = answers.some(({ lineage }) => lineage.epoch > 0);
-    proposal.quorum = quorumOf(basis, proposal.members, continued);
+    proposal.quorum = quorumOf(basis, proposal.members, continued, latest.electorate);
     if (!proposal.quorum.quorate) return this.#conclude(proposal, nowMs);
+    const next = nextElectorate(basis, latest.electorate, proposal.members, this.#host.lasting(nowMs));
+    if (next !== null) proposal.quorum = quorumOf(basis, proposal.members, continued, next);
     this.#enterFlush(proposal, answers, nowMs);
   }
 
@@ -294,11 +298,19 @@ export class Agreement {
     this.promised = null;
     if (quorum.quorate) {
       this.lineage = id;
-      this.seen = { id, members };
+      this.seen = { id, members, electorate: quorum.electorate };
       this.#persist();
     }
     for (const peer of this.#host.peers.values()) peer.ackedMs = Number.NEGATIVE_INFINITY;
     this.#host.install(view);
+  }
+
+  /** Every member of the present view has it on disk who counts now. */
+  settleElectorate(): void {
+    const { electorate } = this.seen;
+    if (electorate === null || electorate.former === null) return;
+    this.seen = { ...this.seen, electorate: settledElectorate(this.#host.basis(), electorate) };
+    this.#persist();
   }
 
   /** Datagrams may be lost: what is not answered yet goes out again. */
@@ -312,6 +324,12 @@ export class Agreement {
     if (nowMs >= install.untilMs) this.#lastInstall = null;
     else this.#sendInstall(install.message);
   }
+}
+
+/** Of one view, what is known by who knows that everybody has it on disk. */
+function laterLineage(a: Lineage, b: Lineage): Lineage {
+  if (a.id.epoch !== b.id.epoch) return b.id.epoch > a.id.epoch ? b : a;
+  return b.electorate === null || b.electorate.former === null ? b : a;
 }
 
 /** All who come together have delivered the same, so any of them knows what of whom. */

@@ -24,6 +24,7 @@ export interface BeatContent {
   /** Promised a later view: heartbeats say whom this node hears, but ack nothing. */
   readonly stopped: boolean;
   readonly broken: boolean;
+  readonly stored: boolean;
   /** The living incarnation of each node that was heard: no other counts. */
   readonly peers: readonly (Member & { readonly tcpUp: boolean })[];
 }
@@ -78,7 +79,7 @@ export class Beater {
       if (source === undefined || nowMs - source.heardMs >= this.#timeoutMs) continue;
       heard.push({ nodeid, incarnation, seq: stopped ? 0 : source.seq, tcpUp });
     }
-    const { view, promisedEpoch, lineage, configVersion, running, broken } = content;
+    const { view, promisedEpoch, lineage, configVersion, running, broken, stored } = content;
     const padded = this.#seq % paddedEvery === 1;
     return {
       kind: "heartbeat",
@@ -92,6 +93,7 @@ export class Beater {
       running,
       stopped,
       broken,
+      stored,
       progress: progress >>> 0,
       padding: padded ? Math.max(0, largestHeartbeatBytes - beatBytes - heard.length * heardBytes) : 0,
       heard,

@@ -19,6 +19,7 @@ export interface OwnState {
   readonly running: boolean;
   readonly stopped: boolean;
   readonly broken: boolean;
+  readonly stored: boolean;
 }
 
 export class Detector {
@@ -98,9 +99,10 @@ export class Detector {
   /** What heartbeats shall say from now on; null: what they say already. */
   content(own: OwnState): BeatContent | null {
     const former = this.#told;
-    const { lineage, promisedEpoch, configVersion, running, stopped, broken } = own;
+    const { lineage, promisedEpoch, configVersion, running, stopped, broken, stored } = own;
     const view = own.view?.id ?? noView;
-    const content: BeatContent = { view, promisedEpoch, lineage, configVersion, running, stopped, broken, peers: this.#told?.peers ?? [] };
+    const state = { running, stopped, broken, stored };
+    const content: BeatContent = { view, promisedEpoch, lineage, configVersion, ...state, peers: this.#told?.peers ?? [] };
     const same =
       former !== null &&
       !this.#peersChanged() &&
@@ -110,7 +112,8 @@ export class Detector {
       former.configVersion === configVersion &&
       former.running === running &&
       former.stopped === stopped &&
-      former.broken === broken;
+      former.broken === broken &&
+      former.stored === stored;
     if (same) return null;
     const peers = [];
     for (const { config, incarnation, link } of this.peers.values()) {

@@ -8,13 +8,13 @@ import { assertNever } from "../base/assert.ts";
 import type { NodeBoot, NodeConfiguration } from "../node-api.ts";
 import type { Datagram, Evict, Heartbeat } from "../wire/datagram.ts";
 import type { Flush, Flushed, OrderDatagram, OrderState } from "../wire/order-datagram.ts";
-import { hasMember, type Lineage, type Member, sameView, type ViewId, viewName } from "../wire/view-id.ts";
+import { type Electorate, hasMember, type Lineage, type Member, sameView, type ViewId, viewName } from "../wire/view-id.ts";
 import { Agreement, type Proposal, type View } from "./agreement.ts";
 import type { BeatContent, HeardBeat } from "./beater.ts";
-import { Detector } from "./detector.ts";
+import { Detector, type OwnState } from "./detector.ts";
 import { leaseEnd } from "./lease.ts";
 import { admitIncarnation, type Peer } from "./peer-table.ts";
-import { leaseVotes, plainQuorum, type QuorumBasis } from "./quorum.ts";
+import { leaseGrounds, nextElectorate, plainQuorum, type QuorumBasis } from "./quorum.ts";
 
 export type { View } from "./agreement.ts";
 
@@ -80,6 +80,7 @@ export class Membership {
       evicted: (reason) => host.evicted(reason),
       evict: (peer, incarnation, lineage) => this.#evict(peer, incarnation, lineage),
       basis: () => this.#basis,
+      lasting: (nowMs) => this.#lasting(nowMs),
       orderState: () => host.orderState(),
       flush: (flush, nowMs) => host.flush(flush, nowMs),
       givenUp: (nowMs) => this.#backOff(nowMs),
@@ -107,6 +108,10 @@ export class Membership {
   get basis(): QuorumBasis {
     return this.#basis;
   }
+  /** Whose votes count; null: those of all nodes. */
+  get electorate(): Electorate | null {
+    return this.#agreement.seen.electorate;
+  }
   /** A later view than the installed one was promised. */
   get stopped(): boolean {
     return this.#agreement.promised !== null;
@@ -125,8 +130,9 @@ export class Membership {
       const peer = this.peers.get(member.nodeid);
       if (peer !== undefined) acked.set(member.nodeid, peer.ackedMs);
     }
-    const needed = leaseVotes(this.#basis.nodes, view.members, view.quorum);
-    return leaseEnd(this.#basis.nodes, this.#self.nodeid, needed, acked, this.#boot.timeoutMs);
+    const grounds = leaseGrounds(this.#basis, view.members, view.quorum, view.quorum.quorate ? this.electorate : view.quorum.electorate);
+    const { timeoutMs } = this.#boot;
+    return Math.min(...grounds.map(({ nodes, needed }) => leaseEnd(nodes, this.#self.nodeid, needed, acked, timeoutMs)));
   }
 
   // --------------------------------------------------------------------------------------------------------- events
@@ -136,16 +142,38 @@ export class Membership {
     this.#nextTickMs = nowMs + tickShare * this.#boot.timeoutMs;
     if (this.leaving) return this.#tellLeaving(nowMs);
     this.#agreement.repeat(nowMs);
+    if (this.#keptByAll()) this.#agreement.settleElectorate();
     this.#evaluate(nowMs);
+  }
+
+  /** Every member of the present quorate view says that it has it on disk. */
+  #keptByAll(): boolean {
+    const { view } = this;
+    if (view === null || !view.quorum.quorate || this.stopped || !this.stored) return false;
+    return view.members.every(({ nodeid, incarnation }) => {
+      if (nodeid === this.#self.nodeid) return true;
+      const peer = this.peers.get(nodeid);
+      const heartbeat = peer?.incarnation === incarnation ? peer.heartbeat : null;
+      return heartbeat?.stored === true && sameView(heartbeat.view, view.id);
+    });
+  }
+
+  #lasting(nowMs: number): readonly number[] | null {
+    const { view } = this;
+    const windowMs = this.#basis.options.lastManStandingMs ?? null;
+    if (windowMs === null || view === null || !view.quorum.quorate || nowMs - view.installedMs < windowMs) return null;
+    return view.members.map(({ nodeid }) => nodeid);
   }
 
   /** Heartbeats say what is so now; called after what may have changed it. */
   tell(now = false): void {
-    const { view, lineage, promisedEpoch } = this;
-    const { running, stopped, broken } = this;
-    const own = { view, lineage, promisedEpoch, configVersion: this.#basis.version, running, stopped, broken };
-    const content = this.leaving ? null : this.#detector.content(own);
+    const content = this.leaving ? null : this.#detector.content(this.#own());
     if (content !== null) this.#host.beat(content, now);
+  }
+
+  #own(): OwnState {
+    const { view, lineage, promisedEpoch, running, stopped, broken, stored } = this;
+    return { view, lineage, promisedEpoch, configVersion: this.#basis.version, running, stopped, broken, stored };
   }
 
   /** This process stood still that long (hazard M1): what it serves must be acknowledged anew, and it proposes nothing for a while. */
@@ -183,10 +211,7 @@ export class Membership {
     const { message } = beat;
     const peer = this.#admit(message);
     if (peer === null) return;
-    const { view, lineage, promisedEpoch } = this;
-    const { running, stopped, broken } = this;
-    const own = { view, lineage, promisedEpoch, configVersion: this.#basis.version, running, stopped, broken };
-    if (!this.#detector.receive(peer, beat, nowMs, own)) return;
+    if (!this.#detector.receive(peer, beat, nowMs, this.#own())) return;
     const agreement = this.#agreement;
     agreement.highestEpoch = Math.max(agreement.highestEpoch, message.promisedEpoch, message.view.epoch);
     if (this.#outdated(message)) this.#evict(peer, message.incarnation, agreement.seen.id);
@@ -322,6 +347,10 @@ export class Membership {
       if ((!here || heartbeat.stopped) && age > strayShare * timeoutMs) return { why: `node ${member.nodeid} is astray`, delayMs: 0 };
     }
     if (this.broken && age > brokenShare * timeoutMs) return { why: "frames were lost", delayMs: 0 };
+    if (view.quorum.quorate && age > brokenShare * timeoutMs && this.#keptByAll()) {
+      const next = nextElectorate(this.#basis, this.electorate, view.members, this.#lasting(nowMs));
+      if (next !== null) return { why: `last_man_standing: votes of nodes ${next.nodeids.join(" ")} count`, delayMs: 0 };
+    }
     return null;
   }
 

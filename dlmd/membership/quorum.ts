@@ -3,10 +3,14 @@
  * INSTALL says the result.
  *
  *     needed = max(floor((expected + 2) / 2), floor((votes + 2) / 2))
+ *
+ * last_man_standing departs from corosync's votequorum.c, whose nodes count by a number of votes that each has for itself: partitions that
+ * change their shape can then give two quorums. Here the *set* of nodes that count (`Electorate`) goes with the last quorate view, as in
+ * Jajodia and Mutchler, "Dynamic voting", 1987, and a change counts only when every member of the view that makes it has it on disk.
  */
 import type { NodeConfig } from "../node-api.ts";
 import type { QuorumCount } from "../wire/quorum-count.ts";
-import type { Member } from "../wire/view-id.ts";
+import type { Electorate, Member } from "../wire/view-id.ts";
 
 export type Quorum = QuorumCount;
 
@@ -17,6 +21,8 @@ export interface QuorumOptions {
   readonly waitForAll: boolean;
   /** Who wins exactly half: the half with the lowest or highest nodeid, or with the first of a list that is configured. */
   readonly autoTieBreaker: "none" | "lowest" | "highest" | readonly number[];
+  /** last_man_standing: nodes that are missing from a quorate view for so long do not count any more; null or not given: they do. */
+  readonly lastManStandingMs?: number | null;
 }
 
 export const plainQuorum: QuorumOptions = { twoNode: false, waitForAll: false, autoTieBreaker: "none" };
@@ -31,8 +37,14 @@ export interface QuorumBasis {
 }
 
 type Votes = QuorumBasis["nodes"];
+type Members = readonly Pick<Member, "nodeid">[];
+type Count = Pick<Quorum, "votes" | "expected" | "needed" | "quorate" | "rule">;
 
-function count(nodes: Votes, members: readonly Pick<Member, "nodeid">[]): { votes: number; expected: number; needed: number } {
+function within(nodes: Votes, nodeids: readonly number[] | null): Votes {
+  return nodeids === null ? nodes : nodes.filter((node) => nodeids.includes(node.nodeid));
+}
+
+function count(nodes: Votes, members: Members): { votes: number; expected: number; needed: number } {
   let votes = 0;
   let expected = 0;
   for (const node of nodes) {
@@ -52,40 +64,99 @@ function tieBreaker(nodes: Votes, rule: QuorumOptions["autoTieBreaker"]): number
   return rule.find((nodeid) => voters.includes(nodeid)) ?? null;
 }
 
-/** `continued`: a member has been in a quorate view since it started. */
-export function quorumOf(basis: QuorumBasis, members: readonly Pick<Member, "nodeid">[], continued: boolean): Quorum {
-  const { nodes, options, version: configVersion, former } = basis;
+function judge(nodes: Votes, members: Members, breaking: QuorumOptions["autoTieBreaker"]): Count {
   const { votes, expected, needed } = count(nodes, members);
-  const all = nodes.every((node) => node.votes === 0 || members.some((member) => member.nodeid === node.nodeid));
-  if ((options.waitForAll || options.twoNode) && !continued && !all)
-    return { votes, expected, needed, quorate: false, rule: "wait-for-all", configVersion };
-  if (former !== undefined) {
-    const before = count(former, members);
-    if (before.votes < before.needed) return { ...before, quorate: false, rule: "old-votes", configVersion };
-  }
-  if (options.twoNode) return { votes, expected, needed: 1, quorate: votes >= 1, rule: "two-node", configVersion };
   if (votes * 2 === expected && votes > 0) {
-    const breaker = tieBreaker(nodes, options.autoTieBreaker);
+    const breaker = tieBreaker(nodes, breaking);
     if (breaker !== null) {
       const won = members.some((member) => member.nodeid === breaker);
-      return { votes, expected, needed, quorate: won, rule: won ? "tie-won" : "tie-lost", configVersion };
+      return { votes, expected, needed, quorate: won, rule: won ? "tie-won" : "tie-lost" };
     }
   }
-  return { votes, expected, needed, quorate: votes >= needed, rule: "votes", configVersion };
+  return { votes, expected, needed, quorate: votes >= needed, rule: "votes" };
 }
 
-/** Votes that must have acknowledged a node of the view before it serves: in two_node a silent peer ends the lease (hazard C4). */
-export function leaseVotes(nodes: Votes, members: readonly Pick<Member, "nodeid">[], quorum: Quorum): number {
-  if (quorum.rule === "two-node") return count(nodes, members).votes;
-  // A tie that was won stands as long as all of that half are heard.
-  return quorum.rule === "tie-won" ? quorum.votes : quorum.needed;
+/** `continued`: a member has been in a quorate view since it started. `electorate`: as the last quorate view left it. */
+export function quorumOf(basis: QuorumBasis, members: Members, continued: boolean, electorate: Electorate | null = null): Quorum {
+  const { nodes, options, version: configVersion, former } = basis;
+  const voters = electorate?.nodeids ?? null;
+  const now = judge(within(nodes, voters), members, options.autoTieBreaker);
+  const rest = { configVersion, electorate };
+  const all = nodes.every((node) => node.votes === 0 || members.some((member) => member.nodeid === node.nodeid));
+  if ((options.waitForAll || options.twoNode) && !continued && !all) return { ...now, ...rest, quorate: false, rule: "wait-for-all" };
+  if (former !== undefined) {
+    const before = count(within(former, voters), members);
+    if (before.votes < before.needed) return { ...before, ...rest, quorate: false, rule: "old-votes" };
+  }
+  if (electorate !== null && electorate.former !== null) {
+    const before = judge(within(nodes, electorate.former), members, options.autoTieBreaker);
+    if (!before.quorate) return { ...before, ...rest, quorate: false, rule: "old-voters" };
+  }
+  if (options.twoNode) return { ...now, ...rest, needed: 1, quorate: now.votes >= 1, rule: "two-node" };
+  return { ...now, ...rest };
+}
+
+/**
+ * Who counts from the next view on, if that is another set than now; null: it is not. Those who are there count always. `lasting`: the
+ * members of a quorate view that has lasted last_man_standing's window: who was not in it counts no more.
+ */
+export function nextElectorate(
+  { nodes }: Pick<QuorumBasis, "nodes">,
+  electorate: Electorate | null,
+  members: Members,
+  lasting: readonly number[] | null,
+): Electorate | null {
+  // One change at a time.
+  if (electorate !== null && electorate.former !== null) return null;
+  const voters = nodes.filter((node) => node.votes > 0).map((node) => node.nodeid);
+  const former = voters.filter((nodeid) => electorate?.nodeids.includes(nodeid) ?? true);
+  const stays = (nodeid: number): boolean => former.includes(nodeid) && (lasting?.includes(nodeid) ?? true);
+  const nodeids = voters.filter((nodeid) => stays(nodeid) || members.some((member) => member.nodeid === nodeid)).sort((a, b) => a - b);
+  const same = nodeids.length === former.length && nodeids.every((nodeid) => former.includes(nodeid));
+  return same || nodeids.length === 0 || former.length === 0 ? null : { nodeids, former };
+}
+
+/** Every member of the view that made the change has it on disk. */
+export function settledElectorate({ nodes }: Pick<QuorumBasis, "nodes">, { nodeids }: Electorate): Electorate | null {
+  return nodes.every((node) => node.votes === 0 || nodeids.includes(node.nodeid)) ? null : { nodeids, former: null };
+}
+
+export interface LeaseGround {
+  readonly nodes: Votes;
+  readonly needed: number;
+}
+
+/**
+ * Votes that must have acknowledged a node of the view before it serves, of those nodes: in two_node a silent peer ends the lease (hazard
+ * C4). `electorate`: as it is now; with both, the one of before must have acknowledged it as well.
+ */
+export function leaseGrounds(
+  { nodes, options }: Pick<QuorumBasis, "nodes" | "options">,
+  members: Members,
+  quorum: Quorum,
+  electorate: Electorate | null,
+): LeaseGround[] {
+  if (quorum.rule === "two-node") return [{ nodes, needed: count(nodes, members).votes }];
+  if (electorate === null) return [{ nodes, needed: quorum.rule === "tie-won" ? quorum.votes : quorum.needed }];
+  const sets = electorate.former === null ? [electorate.nodeids] : [electorate.nodeids, electorate.former];
+  return sets.map((nodeids) => {
+    const voters = within(nodes, nodeids);
+    const { votes, needed, rule } = judge(voters, members, options.autoTieBreaker);
+    // A tie that was won stands as long as all of that half are heard.
+    return { nodes: voters, needed: rule === "tie-won" ? votes : needed };
+  });
 }
 
 /** "2 of 3 votes, quorate because 2 >= 2" */
 export function quorumReason(quorum: Quorum): string {
-  const { votes, expected, needed, quorate } = quorum;
+  const { electorate } = quorum;
+  const standing = electorate === null ? "" : `; last_man_standing: nodes ${electorate.nodeids.join(" ")} count`;
+  return `${countReason(quorum)}${standing}`;
+}
+
+function countReason({ votes, expected, needed, quorate, rule }: Quorum): string {
   const head = `${votes} of ${expected} votes, ${quorate ? "quorate" : "not quorate"} because`;
-  switch (quorum.rule) {
+  switch (rule) {
     case "wait-for-all":
       return `${head} wait_for_all: not all nodes were seen together since the start`;
     case "two-node":
@@ -96,6 +167,8 @@ export function quorumReason(quorum: Quorum): string {
       return `${head} auto_tie_breaker: the other half has the node that decides`;
     case "old-votes":
       return `${head} ${votes} < ${needed} by the votes of before the change of configuration, which count until it is kept`;
+    case "old-voters":
+      return `${head} ${votes} < ${needed} of the nodes that counted before, who count until every member has the change on disk`;
     case "votes":
       return `${head} ${votes} ${quorate ? ">=" : "<"} ${needed}`;
   }

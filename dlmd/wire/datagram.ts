@@ -20,10 +20,10 @@ import {
   writeOrderStart,
   writeOrderState,
 } from "./order-datagram.ts";
-import { type QuorumCount, readQuorum, writeQuorum } from "./quorum-count.ts";
+import { type QuorumCount, readElectorate, readQuorum, writeElectorate, writeQuorum } from "./quorum-count.ts";
 import { type Lineage, type Member, readIncarnation, readViewId, type ViewId, writeIncarnation, writeViewId } from "./view-id.ts";
 
-export const datagramVersion = 2;
+export const datagramVersion = 3;
 /** What a heartbeat is padded to now and then: the largest datagram that must get through (hazard H13). */
 export const largestHeartbeatBytes = 1380;
 
@@ -59,6 +59,8 @@ export interface Heartbeat extends Sender {
   readonly stopped: boolean;
   /** Frames between members of `view` were lost: a new view is needed to rebuild. */
   readonly broken: boolean;
+  /** What a restart must know of `view` is on disk. */
+  readonly stored: boolean;
   /** Steps of the main loop (hazard H13); modulo 2^32. */
   readonly progress: number;
   /** Zero bytes after the rest, so that a path which carries small datagrams only is found out (hazard H13). */
@@ -131,6 +133,7 @@ type Table = { readonly [K in Datagram["kind"]]: Row<Extract<Datagram, { kind: K
 const flagRunning = 1;
 const flagStopped = 2;
 const flagBroken = 4;
+const flagStored = 8;
 
 const table: Table = {
   heartbeat: {
@@ -138,7 +141,8 @@ const table: Table = {
     encode: (w, m) => {
       writeViewId(w.u32(m.seq), m.view);
       writeViewId(w.u64(m.promisedEpoch), m.lineage);
-      w.u32(m.configVersion).u8((m.running ? flagRunning : 0) | (m.stopped ? flagStopped : 0) | (m.broken ? flagBroken : 0));
+      const state = (m.running ? flagRunning : 0) | (m.stopped ? flagStopped : 0);
+      w.u32(m.configVersion).u8(state | (m.broken ? flagBroken : 0) | (m.stored ? flagStored : 0));
       w.u32(m.progress).u8(m.heard.length);
       for (const h of m.heard) writeIncarnation(w.u16(h.nodeid), h.incarnation).u32(h.seq).bool(h.tcpUp);
       w.u16(m.padding).bytes(new Uint8Array(m.padding));
@@ -150,7 +154,7 @@ const table: Table = {
       const lineage = readViewId(r);
       const configVersion = r.u32();
       const flags = r.u8();
-      if (flags > 7) throw new WireError(`heartbeat with unknown flags ${flags}`);
+      if (flags > 15) throw new WireError(`heartbeat with unknown flags ${flags}`);
       const progress = r.u32();
       const heard = readList(r, "nodes heard", maxNodes, (r) => ({
         nodeid: readNodeid(r),
@@ -163,6 +167,7 @@ const table: Table = {
       const running = (flags & flagRunning) !== 0;
       const stopped = (flags & flagStopped) !== 0;
       const broken = (flags & flagBroken) !== 0;
+      const stored = (flags & flagStored) !== 0;
       return {
         kind: "heartbeat",
         ...sender,
@@ -174,6 +179,7 @@ const table: Table = {
         running,
         stopped,
         broken,
+        stored,
         progress,
         padding,
         heard,
@@ -190,6 +196,7 @@ const table: Table = {
     encode: (w, m) => {
       writeViewId(writeViewId(w, m.view).u32(m.configVersion), m.lineage);
       writeMembers(writeViewId(w, m.seen.id), m.seen.members);
+      writeElectorate(w, m.seen.electorate);
       w.u8(m.ackedAgo.length);
       for (const ago of m.ackedAgo) w.u16(ago.nodeid).f64(ago.ms);
       writeOrderState(w, m.order);
@@ -200,7 +207,7 @@ const table: Table = {
       view: readViewId(r),
       configVersion: r.u32(),
       lineage: readViewId(r),
-      seen: { id: readViewId(r), members: readList(r, "members seen", maxNodes, readMember) },
+      seen: { id: readViewId(r), members: readList(r, "members seen", maxNodes, readMember), electorate: readElectorate(r) },
       ackedAgo: readList(r, "nodes acked", maxNodes, (r) => ({ nodeid: readNodeid(r), ms: readMs(r) })),
       order: readOrderState(r),
     }),

@@ -20,10 +20,19 @@ export interface Member {
   readonly incarnation: string;
 }
 
+/** With last_man_standing: the nodes whose votes count from a view on, ascending. */
+export interface Electorate {
+  readonly nodeids: readonly number[];
+  /** Those of before, whose votes must be enough as well until every member of that view has the change on disk; null: it has. */
+  readonly former: readonly number[] | null;
+}
+
 /** A quorate view with its members: who holds state of an earlier one and is not among them has been left behind. */
 export interface Lineage {
   readonly id: ViewId;
   readonly members: readonly Member[];
+  /** null: all nodes of the configuration count. */
+  readonly electorate: Electorate | null;
 }
 
 export const noIncarnation = "0000000000000000";
@@ -31,7 +40,7 @@ export const noIncarnation = "0000000000000000";
 /** Where a node is before its first view. */
 export const noView: ViewId = { epoch: 0, proposer: 0, incarnation: noIncarnation };
 
-export const noLineage: Lineage = { id: noView, members: [] };
+export const noLineage: Lineage = { id: noView, members: [], electorate: null };
 
 export function sameView(a: ViewId, b: ViewId): boolean {
   return a === b || (a.epoch === b.epoch && a.proposer === b.proposer && a.incarnation === b.incarnation);

@@ -43,6 +43,8 @@ function memberKey(member: GroupMember): string {
 export class EngineChecker {
   delivered = 0;
   views = 0;
+  /** Installations in which not all nodes count (last_man_standing). */
+  reduced = 0;
   readonly #sim: EngineSim;
   readonly #lives: Map<EngineSimNode, Life> = new Map();
   readonly #rows: Map<string, Row> = new Map();
@@ -72,6 +74,7 @@ export class EngineChecker {
   installed(_node: EngineSimNode, view: View): void {
     if (!view.quorum.quorate) return;
     this.views++;
+    if (view.quorum.electorate !== null) this.reduced++;
     const name = viewName(view.id);
     const members = JSON.stringify([view.members, view.start]);
     if ((this.#members.get(name) ?? members) !== members) this.#sim.fail(`view ${name} is not the same everywhere`);

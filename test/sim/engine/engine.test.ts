@@ -1,20 +1,36 @@
 /** A short run of the engine's simulation; a long one: `node dist/test/sim/engine/run.js` with SEEDS and STEPS. */
 import { expect, it } from "vitest";
+import { plainQuorum, type QuorumOptions } from "../../../dlmd/membership/quorum.ts";
 import { EngineTrouble } from "./trouble.ts";
+
+function run(seed: number, steps: number, quorum: QuorumOptions): EngineTrouble {
+  const trouble = new EngineTrouble({ seed, steps, quorum });
+  const { sim } = trouble;
+  try {
+    trouble.run(steps);
+  } catch (error) {
+    throw new Error(`seed ${seed}, step ${sim.steps}, ${sim.agenda.nowMs.toFixed(2)} ms; last events:\n${sim.lastEvents()}`, {
+      cause: error,
+    });
+  }
+  return trouble;
+}
 
 it.each([1, 11, 21, 31, 41, 51, 61, 71])("seeds from %i: order and virtual synchrony hold in 3000 steps of trouble", (from) => {
   let delivered = 0;
   for (let seed = from; seed < from + 10; seed++) {
-    const trouble = new EngineTrouble({ seed, steps: 3000 });
-    const { sim } = trouble;
-    try {
-      trouble.run(3000);
-    } catch (error) {
-      throw new Error(`seed ${seed}, step ${sim.steps}, ${sim.agenda.nowMs.toFixed(2)} ms; last events:\n${sim.lastEvents()}`, {
-        cause: error,
-      });
-    }
+    const { sim } = run(seed, 3000, plainQuorum);
     delivered += sim.checker.delivered;
   }
   expect(delivered).toBeGreaterThan(1000);
+});
+
+it("last_man_standing and auto_tie_breaker: at most one quorum in 2000 steps of trouble", () => {
+  const quorum: QuorumOptions = { ...plainQuorum, autoTieBreaker: "lowest", lastManStandingMs: 300 };
+  let reduced = 0;
+  for (let seed = 1; seed <= 15; seed++) {
+    const trouble = run(seed, 2000, quorum);
+    reduced += trouble.sim.checker.reduced;
+  }
+  expect(reduced).toBeGreaterThan(10);
 });

@@ -117,7 +117,7 @@ export const engineMutations: readonly Mutation[] = [
   scenario(
     "C4: in two_node the lease ends when the peer is silent",
     quorum,
-    'if (quorum.rule === "two-node") return count(nodes, members).votes;',
+    'if (quorum.rule === "two-node") return [{ nodes, needed: count(nodes, members).votes }];',
     "",
   ),
   scenario(
@@ -132,6 +132,37 @@ export const engineMutations: readonly Mutation[] = [
     "Math.floor((expected + 2) / 2), Math.floor((votes + 2) / 2)",
     "Math.floor((expected + 1) / 2), Math.floor((votes + 1) / 2)",
   ),
+  scenario(
+    "last_man_standing: not before the window is over",
+    membership,
+    " || nowMs - view.installedMs < windowMs) return null;",
+    ") return null;",
+  ),
+  scenario(
+    "last_man_standing: who knows best who counts is believed, not who was there first",
+    agreement,
+    "if (a.id.epoch !== b.id.epoch) return b.id.epoch > a.id.epoch ? b : a;",
+    "if (a.id.epoch !== b.id.epoch) return b.id.epoch > a.id.epoch ? a : b;",
+  ),
+  scenario(
+    "last_man_standing: until a change is kept the majority of before counts as well",
+    quorum,
+    "if (electorate !== null && electorate.former !== null) {",
+    "if (nodes.length === 0) {",
+  ),
+  scenario(
+    "last_man_standing: the lease needs both majorities too",
+    quorum,
+    "const sets = electorate.former === null ? [electorate.nodeids] : [electorate.nodeids, electorate.former];",
+    "const sets = [electorate.nodeids];",
+  ),
+  scenario(
+    "last_man_standing: who comes back counts again",
+    quorum,
+    "stays(nodeid) || members.some((member) => member.nodeid === nodeid)",
+    "stays(nodeid)",
+  ),
+  scenario("last_man_standing: a change is settled when all have it on disk", membership, "this.#agreement.settleElectorate();", ";"),
   simulation(
     "a node that proposes gives up when it is not answered",
     membership,

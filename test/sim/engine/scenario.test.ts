@@ -1,7 +1,7 @@
 /** Single faults in a simulated cluster of engines, each named after the hazard or rule that it shows. */
 import { describe, expect, it } from "vitest";
 import type { EngineEvent, EngineView } from "../../../dlmd/engine/engine.ts";
-import type { QuorumOptions } from "../../../dlmd/membership/quorum.ts";
+import { leaseGrounds, quorumOf, quorumReason, type QuorumOptions } from "../../../dlmd/membership/quorum.ts";
 import { EngineSim, type EngineSimOptions } from "./engine-sim.ts";
 import type { EngineSimNode } from "./sim-node.ts";
 
@@ -306,6 +306,112 @@ describe("quorum", () => {
     together(sim, 2, 3);
     expect(lastView(sim.node(4))?.quorum).toMatchObject({ quorate: true, rule: "tie-won" });
     expect(lastView(sim.node(3))?.quorum).toMatchObject({ quorate: false, rule: "tie-lost" });
+  });
+
+  const standing = { lastManStandingMs: 900 };
+
+  it("last_man_standing: who is missing for the window does not count, one after the other, and counts again when it is back", () => {
+    const sim = cluster(5, { quorum: quorum(standing) });
+    const counts = (...nodeids: number[]): void =>
+      until(sim, `${nodeids.join(" ")} count`, () => {
+        const { electorate } = sim.node(1).engine.membership;
+        return electorate !== null && electorate.former === null && electorate.nodeids.join(" ") === nodeids.join(" ");
+      });
+    together(sim, 1, 2, 3, 4, 5);
+    sim.node(5).crash();
+    sim.node(4).crash();
+    together(sim, 1, 2, 3);
+    expect(lastView(sim.node(1))?.quorum).toMatchObject({ quorate: true, expected: 5, electorate: null });
+    sim.run(0.8 * standing.lastManStandingMs);
+    expect(sim.node(1).engine.membership.electorate).toBe(null);
+    counts(1, 2, 3);
+    expect(lastView(sim.node(1))?.quorum).toMatchObject({ quorate: true, votes: 3, expected: 3, needed: 2 });
+    sim.node(3).crash();
+    together(sim, 1, 2);
+    counts(1, 2);
+    sim.node(4).start();
+    counts(1, 2, 4);
+    sim.node(4).crash();
+    counts(1, 2);
+    sim.node(2).crash();
+    together(sim, 1);
+    // Two do not become one without auto_tie_breaker.
+    expect(lastView(sim.node(1))?.quorum).toMatchObject({ quorate: false, votes: 1, expected: 2, needed: 2 });
+    for (const nodeid of [2, 3, 4, 5]) sim.node(nodeid).start();
+    until(sim, "all count", () => sim.nodes.every((node) => node.engine.membership.electorate === null && members(node) === "1 2 3 4 5"));
+  });
+
+  it("last_man_standing with auto_tie_breaker: two become one, which stands alone", () => {
+    const sim = cluster(3, { quorum: quorum({ ...standing, autoTieBreaker: "highest" }) });
+    together(sim, 1, 2, 3);
+    sim.node(3).crash();
+    together(sim, 1, 2);
+    until(sim, "1 2 count", () => sim.node(2).engine.membership.electorate?.former === null);
+    sim.node(1).crash();
+    together(sim, 2);
+    expect(lastView(sim.node(2))?.quorum).toMatchObject({ quorate: true, rule: "tie-won", votes: 1, expected: 2 });
+    until(sim, "2 counts alone", () => lastView(sim.node(2))?.quorum.expected === 1);
+    // The others together were more than half of all nodes. They do not know that they count no more, but node 1 knows that 2 does.
+    sim.partition([[2], [1, 3]]);
+    sim.node(1).start();
+    sim.node(3).start();
+    together(sim, 1, 3);
+    expect(lastView(sim.node(3))?.quorum).toMatchObject({ quorate: false, electorate: { nodeids: [1, 2] } });
+  });
+
+  it("last_man_standing: partitions that change their shape never make a second quorum", () => {
+    const sim = cluster(5, { quorum: quorum(standing) });
+    together(sim, 1, 2, 3, 4, 5);
+    sim.partition([
+      [1, 2, 3],
+      [4, 5],
+    ]);
+    together(sim, 1, 2, 3);
+    until(sim, "1 2 3 count", () => sim.node(3).engine.membership.electorate?.former === null);
+    sim.partition([
+      [1, 2],
+      [3, 4, 5],
+    ]);
+    together(sim, 1, 2);
+    expect(lastView(sim.node(1))?.quorum).toMatchObject({ quorate: true, votes: 2, expected: 3 });
+    sim.run(10 * sim.timeoutMs);
+    // Three of five nodes, but one of the three that count: 4 and 5 stay with 3 only until it tells them.
+    expect(lastView(sim.node(3))?.quorum).toMatchObject({ quorate: false });
+    expect(lastView(sim.node(4))?.quorum.quorate).toBe(false);
+  });
+
+  it("last_man_standing: a change counts when every member has it on disk; until then both majorities do", () => {
+    const five = [1, 2, 3, 4, 5].map((nodeid) => ({ nodeid, votes: 1 }));
+    const basis = { version: 1, nodes: five, options: quorum(standing) };
+    const of = (...nodeids: number[]) => nodeids.map((nodeid) => ({ nodeid }));
+    const changing = { nodeids: [1, 2, 3], former: [1, 2, 3, 4, 5] };
+    expect(quorumOf(basis, of(1, 2), true, { ...changing, former: null })).toMatchObject({ quorate: true, expected: 3 });
+    expect(quorumOf(basis, of(1, 2), true, changing)).toMatchObject({ quorate: false, rule: "old-voters", expected: 5 });
+    expect(quorumOf(basis, of(3, 4, 5), true, changing)).toMatchObject({ quorate: false, expected: 3 });
+    const grounds = leaseGrounds(basis, of(1, 2, 3), quorumOf(basis, of(1, 2, 3), true, changing), changing);
+    expect(grounds.map(({ nodes, needed }) => [nodes.length, needed])).toEqual([
+      [3, 2],
+      [5, 3],
+    ]);
+    expect(quorumReason(quorumOf(basis, of(1, 2), true, { ...changing, former: null }))).toBe(
+      "2 of 3 votes, quorate because 2 >= 2; last_man_standing: nodes 1 2 3 count",
+    );
+  });
+
+  it("last_man_standing with wait_for_all: after a restart of all nothing is quorate before all were there", () => {
+    const sim = cluster(3, { quorum: quorum({ ...standing, waitForAll: true }) });
+    together(sim, 1, 2, 3);
+    sim.node(3).crash();
+    together(sim, 1, 2);
+    until(sim, "1 2 count", () => sim.node(2).engine.membership.electorate?.former === null);
+    for (const node of sim.nodes) node.crash();
+    sim.node(1).start();
+    sim.node(2).start();
+    together(sim, 1, 2);
+    expect(lastView(sim.node(1))?.quorum).toMatchObject({ quorate: false, rule: "wait-for-all" });
+    sim.node(3).start();
+    together(sim, 1, 2, 3);
+    expect(lastView(sim.node(1))?.quorum.quorate).toBe(true);
   });
 
   it("votes: one heavy node outweighs two others", () => {

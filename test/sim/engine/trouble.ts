@@ -1,5 +1,6 @@
 /** Random programs that join, send and leave, and random faults, on an EngineSim; then rest, and what must hold at rest. */
 import type { EngineCommand } from "../../../dlmd/engine/engine.ts";
+import { plainQuorum, type QuorumOptions } from "../../../dlmd/membership/quorum.ts";
 import { EngineSim, type EngineSimOptions } from "./engine-sim.ts";
 import type { EngineSimNode } from "./sim-node.ts";
 
@@ -10,6 +11,8 @@ export interface TroubleOptions {
   readonly steps: number;
   /** 0: as the seed says, 1 to 6. */
   readonly nodes?: number;
+  /** How votes are counted; plain if not given. */
+  readonly quorum?: QuorumOptions;
 }
 
 export class EngineTrouble {
@@ -20,9 +23,9 @@ export class EngineTrouble {
   readonly #clients: Map<string, number> = new Map();
   #nextClientId = 1;
 
-  constructor({ seed, nodes = 0 }: TroubleOptions) {
+  constructor({ seed, nodes = 0, quorum = plainQuorum }: TroubleOptions) {
     const count = nodes > 0 ? nodes : (([1, 2, 3, 3, 3, 4, 5, 6] as const)[seed % 8] as number);
-    const options: EngineSimOptions = { seed, nodes: count };
+    const options: EngineSimOptions = { seed, nodes: count, quorum };
     this.sim = new EngineSim(options);
     const { sim } = this;
     const harsh = sim.random.chance(0.3) ? 0 : sim.random.next();

@@ -63,12 +63,16 @@ test("the promised epoch is read back; a damaged file is refused", async () => {
     const lineage = {
       id: { epoch: 8, proposer: 2, incarnation: "00000000000000aa" },
       members: [{ nodeid: 2, incarnation: "00000000000000aa" }],
+      electorate: { nodeids: [1, 2], former: [1, 2, 3] },
     };
     expect(await readState(file)).toEqual({ promisedEpoch: 0 });
     await writeState(file, { promisedEpoch: 7 });
     expect(await readState(file)).toEqual({ promisedEpoch: 7 });
     await writeState(file, { promisedEpoch: 8, lineage });
     expect(await readState(file)).toEqual({ promisedEpoch: 8, lineage });
+    const older = { id: lineage.id, members: lineage.members };
+    writeFileSync(file, JSON.stringify({ promisedEpoch: 8, lineage: older }));
+    expect(await readState(file)).toEqual({ promisedEpoch: 8, lineage: { ...older, electorate: null } });
     expect(readdirSync(dir)).toEqual(["state.json"]);
     writeFileSync(file, `{"promisedEpoch":-1}`);
     await expect(readState(file)).rejects.toMatchObject({ code: "bad-state" });

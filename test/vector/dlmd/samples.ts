@@ -14,7 +14,15 @@ const members: [Member, Member] = [
   { nodeid: 65535, incarnation: "0000000000000001" },
 ];
 const lasts = [{ nodeid: 3, incarnation: "fedcba9876543210", n: 12 }];
-const quorum = { votes: 2, expected: 3, needed: 2, quorate: true, rule: "tie-won", configVersion: 4 } as const;
+const quorum = {
+  votes: 2,
+  expected: 3,
+  needed: 2,
+  quorate: true,
+  rule: "tie-won",
+  configVersion: 4,
+  electorate: { nodeids: [1, 3], former: [1, 2, 3] },
+} as const;
 const start = { previous: lineage, cut: 77, together: [{ nodeid: 3, synced: true }], lasts };
 const started = { id: view, members, quorum, start };
 const body = new Uint8Array([4, 5, 6]);
@@ -32,6 +40,7 @@ export const datagrams: readonly Datagram[] = [
     running: true,
     stopped: false,
     broken: true,
+    stored: true,
     progress: 0xfffffffe,
     padding: 3,
     heard: [{ nodeid: 9, incarnation: "00000000000000aa", seq: 5, tcpUp: true }],
@@ -43,7 +52,7 @@ export const datagrams: readonly Datagram[] = [
     view,
     configVersion: 4,
     lineage,
-    seen: { id: { ...lineage, epoch: 7 }, members },
+    seen: { id: { ...lineage, epoch: 7 }, members, electorate: { nodeids: [2, 5], former: null } },
     ackedAgo: [{ nodeid: 9, ms: 1500.25 }],
     order: { started, received: 70, held: new Uint8Array([5, 1]) },
   },
