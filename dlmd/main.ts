@@ -25,6 +25,7 @@ import { type LogLevel, createPinoLog, logLevels } from "./base/pino-log.ts";
 import { watchFile } from "./driver/file-watch.ts";
 import type { Keyring } from "./driver/keyring.ts";
 import { createNode } from "./node.ts";
+import { peerProcesses } from "./server/peer-process.ts";
 import { parseMetricsAddress, serveMetrics } from "./server/metrics-page.ts";
 
 /** A heartbeat that is late for want of the processor looks like a dead node. */
@@ -235,6 +236,7 @@ async function main(): Promise<void> {
   const metrics = createMetrics();
   raisePriority(PRIORITY, log);
   process.on("uncaughtException", (error) => giveUp(log, error));
+  const processes = peerProcesses();
   const driver = await startDriver({
     kept,
     keptFile,
@@ -248,6 +250,7 @@ async function main(): Promise<void> {
     nowMs: createBootClock(),
     log,
     metrics,
+    processes,
     onView: ({ viewId, members, quorate, running, quorumReason }) => log.info({ viewId, members, quorate, running, quorumReason }, "view"),
     fatal: (error) => giveUp(log, error),
   });
@@ -256,7 +259,12 @@ async function main(): Promise<void> {
   writeFileSync(pidFile, `${process.pid}\n`);
   const { config: keeper } = driver;
   await keeper.keep();
-  const admin = await startAdminServer({ socketPath: adminSocketPath(runDir), log, answer: (question) => answerAdmin(keeper, question) });
+  const admin = await startAdminServer({
+    socketPath: adminSocketPath(runDir),
+    log,
+    processes,
+    answer: (question) => answerAdmin(keeper, question),
+  });
   leaveOnSignal(driver, admin, log, pidFile);
   await followKeys(keyFile, keyring, driver, log);
   await watchFile(args.config, () => void keeper.fileChanged(), log);

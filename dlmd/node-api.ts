@@ -82,6 +82,8 @@ export interface NodeBoot {
   readonly limits?: Partial<NodeLimits>;
   /** Lockspaces in which nothing is granted after a death before a "fence-result"; none by default. */
   readonly fencedLockspaces?: readonly string[];
+  /** False: an engine alone, whose nodes have no connections to each other; else members that have none for a time-out part. */
+  readonly connections?: boolean;
   /** How votes are counted beyond "more than half". */
   readonly quorum?: QuorumOptions;
   /** As in NodeConfiguration. */
@@ -202,6 +204,8 @@ export type ClientRequest =
     }
   /** Answers "gone" with that goneId. */
   | { readonly kind: "gone-ack"; readonly goneId: number }
+  /** From now on it answers blocking ASTs within that time, or hangs (hazard H13); 0: it need not answer. */
+  | { readonly kind: "bast-limit"; readonly limitMs: number }
   /** Answered by "answer". */
   | { readonly kind: "query"; readonly queryId: number; readonly what: QueryWhat }
   /** Answered by "answer", within `inspectLimitMs`. */
@@ -241,6 +245,8 @@ export type Effect =
   | { readonly kind: "client-events"; readonly clientId: number; readonly events: readonly ClientEvent[] }
   /** Stop / go on reading that client's socket. Never a reason to disconnect (hazard C6). */
   | { readonly kind: "pause-client" | "resume-client"; readonly clientId: number }
+  /** That program hangs: end its process; then, when that has ended, "client-gone" (hazard H13). */
+  | { readonly kind: "end-client"; readonly clientId: number; readonly reason: string }
   /** Stop / go on reading that peer's connection. */
   | { readonly kind: "pause-peer" | "resume-peer"; readonly nodeid: number }
   /** The view, or whether its lock service runs, changed. Clients are told by "view" events of their own. */

@@ -35,11 +35,13 @@ export interface ClientsHost {
   group(client: Client, request: GroupClientRequest): void;
   /** Requests of that client wait for room in the engine. */
   groupsWait(client: Client): boolean;
+  /** It hangs: its process has to end (hazard H13). */
+  endClient(client: Client, reason: string): void;
 }
 
 export type InspectClientRequest = Extract<ClientRequest, { kind: "inspect" }>;
 
-type SavedRequest = Exclude<ClientRequest, { kind: "open" | "gone-ack" | "query" | "inspect" | GroupClientRequest["kind"] }>;
+type SavedRequest = Exclude<ClientRequest, { kind: "open" | "gone-ack" | "bast-limit" | "query" | "inspect" | GroupClientRequest["kind"] }>;
 type Timed = Extract<ClientRequest, { kind: "lock" | "convert" }>;
 
 export class Clients {
@@ -89,6 +91,10 @@ export class Clients {
           break;
         case "gone-ack":
           this.#asks.answered(client, request.goneId);
+          break;
+        case "bast-limit":
+          client.bastLimitMs = request.limitMs;
+          this.#locks.holder.unanswered.review(client, this.nowMs);
           break;
         case "query":
           this.#host.toClient(client, { kind: "answer", queryId: request.queryId, data: this.#host.query(request.what) });
@@ -150,7 +156,8 @@ export class Clients {
   /** When a request runs out of time or has waited long; Infinity: never. What is outstanding waits for service: only its master can say. */
   get deadlineMs(): number {
     if (!this.#host.serving()) return this.#nextExpiryMs;
-    return Math.min(this.#locks.tables.deadlines.nextMs, this.#locks.deadlocks.deadlineMs);
+    const { tables, deadlocks, holder } = this.#locks;
+    return Math.min(tables.deadlines.nextMs, deadlocks.deadlineMs, holder.unanswered.nextMs);
   }
 
   expire(): void {
@@ -158,6 +165,7 @@ export class Clients {
     if (!this.#host.serving()) return;
     this.#locks.holder.expire();
     this.#locks.deadlocks.sweep(this.nowMs);
+    for (const { client, reason } of this.#locks.holder.unanswered.hanging(this.nowMs)) this.#host.endClient(client, reason);
   }
 
   #expireSaved(): void {
@@ -193,6 +201,7 @@ export class Clients {
   stop(): void {
     for (const client of this.#leaving) client.awaited = null;
     this.#purges.stop();
+    this.#locks.holder.unanswered.clear();
   }
 
   #replay(client: Client): void {

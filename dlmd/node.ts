@@ -106,7 +106,6 @@ export class NodeCore implements Node {
     this.clients = new Clients(boot, this.locks, this.plocks, this.#asks, this.limits.savedRequestsPerClient, host);
     this.recovery = new Recovery(boot.nodeid, this.locks, host, {
       heldLimit: this.limits.savedMessagesPerPeer,
-      timeoutMs: boot.timeoutMs,
       stepsPerTurn: this.limits.rebuildStepsPerTurn,
       fencedLockspaces: boot.fencedLockspaces ?? [],
     });
@@ -175,6 +174,11 @@ export class NodeCore implements Node {
       query: (what) => this.query(what, this.#nowMs),
       group: (client, request) => this.groups.request(client, request),
       groupsWait: (client) => this.groups.waits(client),
+      endClient: (client, reason) => {
+        const { id: clientId, pid, program } = client;
+        log("error", "a program hangs and has to end", { clientId, pid, program, reason });
+        this.#outbox.push({ kind: "end-client", clientId, reason });
+      },
       inspect: (client, request) => this.#inspections.ask(client, request, this.#nowMs),
     };
   }

@@ -48,6 +48,8 @@ export const LockFlag = {
   ALTCW: 0x10000,
   /** With `unlock`: also while a request is outstanding, which then ends with "canceled", or with what it got if that was faster. */
   FORCEUNLOCK: 0x20000,
+  /** This lock may be kept for as long as the program likes, though it promised to answer blocking ASTs (`bastLimitMs`). */
+  MAYKEEP: 0x10000000,
 } as const;
 
 /** How a request ended. */
@@ -203,6 +205,8 @@ export interface DlmClient {
    * go of it first.
    */
   purge(lockspace: string, nodeid: number, pid: number): Promise<number>;
+  /** Another `bastLimitMs` from now on; 0: none, for a time in which blocking ASTs cannot be answered. */
+  setBastLimitMs(limitMs: number): void;
   /** Messages and bytes since the connection was made: for the bench and the tests that count. */
   readonly counters: { sent: number; received: number };
   close(): Promise<void>;
@@ -214,6 +218,12 @@ export interface ConnectOptions {
    * connection that is gone. Without it nobody can.
    */
   readonly owner?: string;
+  /**
+   * This program answers every blocking AST, by a conversion down or an unlock, within that time while lock service runs. If once it does not,
+   * it hangs: dlmd kills its process (SIGKILL), and gives its locks, PERSISTENT ones too, to others when it has ended (hazard H13). Not
+   * given, or 0: it may keep what it has for as long as it likes.
+   */
+  readonly bastLimitMs?: number;
 }
 
 export type ConnectDlm = (socketPath: string, handlers: DlmClientHandlers, options?: ConnectOptions) => Promise<DlmClient>;

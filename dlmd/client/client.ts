@@ -31,6 +31,11 @@ interface Pending {
   readonly reject: (reason: Error) => void;
 }
 
+function checkLimit(limitMs: number): number {
+  if (Number.isInteger(limitMs) && limitMs >= 0 && limitMs <= 0xffff_ffff) return limitMs;
+  throw new OperatingError(`a limit of whole milliseconds expected, found ${limitMs}`, { code: "bad-limit" });
+}
+
 function connectError(socketPath: string, cause: NodeJS.ErrnoException): OperatingError {
   const found = cause.code === "ENOENT" ? "no socket there" : cause.code === "ECONNREFUSED" ? "nobody answers" : cause.message;
   return new OperatingError(`dlmd expected at ${socketPath}, found: ${found}`, {
@@ -134,6 +139,10 @@ class Client implements DlmClient {
     return (await this.#ask(purgeId, { kind: "purge", purgeId, lockspaceId: opened.lockspaceId, nodeid, pid })) as number;
   }
 
+  setBastLimitMs(limitMs: number): void {
+    this.#connection.send({ kind: "bast-limit", limitMs: checkLimit(limitMs) });
+  }
+
   query(what: QueryWhat): Promise<unknown> {
     const queryId = this.#nextId++;
     return this.#ask(queryId, { kind: "query", queryId, what });
@@ -222,6 +231,7 @@ class Client implements DlmClient {
 export const connectDlm: ConnectDlm = async (socketPath, handlers, options = {}) => {
   const owner = options.owner ?? "";
   if (owner !== "") checkName("an owner", owner);
+  const bastLimitMs = checkLimit(options.bastLimitMs ?? 0);
   const socket = await openSocket(socketPath);
   return new Promise<DlmClient>((resolve, reject) => {
     let client: Client | null = null;
@@ -253,6 +263,7 @@ export const connectDlm: ConnectDlm = async (socketPath, handlers, options = {})
         else client.disconnected(why);
       },
     });
-    connection.send({ kind: "hello", version: LOCAL_VERSION, pid: process.pid, program: process.argv[1] ?? "node", owner });
+    const program = process.argv[1] ?? "node";
+    connection.send({ kind: "hello", version: LOCAL_VERSION, pid: process.pid, program, owner, bastLimitMs });
   });
 };

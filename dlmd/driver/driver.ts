@@ -17,6 +17,7 @@ import type { KeptConfig } from "../config/change.ts";
 import type { NodeConfig } from "../config/cluster-config.ts";
 import type { ClientIdentity } from "../lock/client.ts";
 import type { Effect, Node, NodeBoot, NodeConfiguration, NodeEvent, QueryWhat } from "../node-api.ts";
+import type { PeerProcesses } from "../server/peer-process.ts";
 import { type LocalServer, startServer } from "../server/server.ts";
 import { ConfigKeeper } from "./config-keeper.ts";
 import { type DatagramChannel, openDatagramChannel } from "./datagram-channel.ts";
@@ -43,6 +44,7 @@ export interface DriverOptions {
   readonly nowMs: () => number;
   readonly log: Log;
   readonly metrics: Metrics;
+  readonly processes: PeerProcesses;
   readonly onView: (view: ViewInfo) => void;
   /** The node does not know what it holds any more: exit. */
   readonly fatal: (error: Error) => void;
@@ -115,6 +117,7 @@ class NodeDriver implements Driver {
       socketPath: socketPathOf(runDir),
       log,
       metrics,
+      processes: this.#options.processes,
       info: () => this.#info(),
       connected: (clientId, identity) => {
         this.#clients.set(clientId, identity);
@@ -345,6 +348,9 @@ class NodeDriver implements Driver {
       case "pause-client":
       case "resume-client":
         this.#server?.setPaused(effect.clientId, effect.kind === "pause-client");
+        return;
+      case "end-client":
+        this.#server?.kill(effect.clientId, effect.reason);
         return;
       case "pause-peer":
       case "resume-peer":

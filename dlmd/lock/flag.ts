@@ -24,6 +24,8 @@ export const ORPHAN = 0x4000;
 export const ALTPR = 0x8000;
 export const ALTCW = 0x10000;
 export const FORCEUNLOCK = 0x20000;
+/** Not in Linux. */
+export const MAYKEEP = 0x10000000;
 
 /** Bits of a result: the lock was demoted to NL before; the mode granted is the alternative one. */
 export const DEMOTED = 0x1;
@@ -31,7 +33,20 @@ export const ALTMODE = 0x4;
 
 const forUnlock = CANCEL | VALBLK | IVVALBLK | FORCEUNLOCK;
 const forBoth =
-  NOQUEUE | CONVERT | VALBLK | QUECVT | IVVALBLK | CONVDEADLK | PERSISTENT | NODLCKWT | NOQUEUEBAST | HEADQUE | NOORDER | ALTPR | ALTCW;
+  NOQUEUE |
+  CONVERT |
+  VALBLK |
+  QUECVT |
+  IVVALBLK |
+  CONVDEADLK |
+  PERSISTENT |
+  NODLCKWT |
+  NOQUEUEBAST |
+  HEADQUE |
+  NOORDER |
+  ALTPR |
+  ALTCW |
+  MAYKEEP;
 const forLock = (forBoth | EXPEDITE | ORPHAN) & ~(CONVERT | QUECVT | CONVDEADLK);
 
 export type Operation = "lock" | "convert" | "unlock";
@@ -63,6 +78,7 @@ const flagNames: Readonly<Record<string, number>> = {
   ALTPR,
   ALTCW,
   FORCEUNLOCK,
+  MAYKEEP,
 };
 
 // Row: granted, column: requested. QUECVT orders conversions that gain something; where nothing is gained there is nothing to queue.

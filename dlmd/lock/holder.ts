@@ -8,13 +8,14 @@ import type { ClientEvent, ClientRequest } from "../node-api.ts";
 import type { BastMessage, GrantMessage, LvbWrite, PeerMessage, Refusal, RefuseMessage } from "../wire/peer-message.ts";
 import { maxLvbBytes, maxNameBytes } from "../wire/peer.ts";
 import type { Client } from "./client.ts";
-import { CANCEL, DEMOTED, FORCEUNLOCK, ORPHAN, PERSISTENT, VALBLK, wrongFlags, wrongMode } from "./flag.ts";
+import { CANCEL, DEMOTED, FORCEUNLOCK, MAYKEEP, ORPHAN, PERSISTENT, VALBLK, wrongFlags, wrongMode } from "./flag.ts";
 import { type Lkb, newLkb, type Resource } from "./lkb.ts";
 import { isName, type LockTables } from "./lock-tables.ts";
 import { lvbWriteOf, readsLvb } from "./lvb.ts";
 import { masterCancel, masterConvert, masterDown, type MasterPort, masterRemove, masterRequest, writeLvb } from "./master.ts";
 import { joinModes, Mode, modeCovers, modesCompatible } from "./mode.ts";
 import { Orphans } from "./orphans.ts";
+import { UnansweredBasts } from "./unanswered.ts";
 
 /** Lockspaces that one client may have open; the next "open" is refused. */
 export const lockspacesPerClient = 64;
@@ -31,6 +32,7 @@ type Asked<K> = Extract<ClientRequest, { kind: K }>;
 
 export class Holder {
   readonly orphans: Orphans = new Orphans();
+  readonly unanswered: UnansweredBasts = new UnansweredBasts();
   readonly #tables: LockTables;
   readonly #port: LockPort;
   readonly #master: MasterPort;
@@ -137,7 +139,7 @@ export class Holder {
     found.sbFlags = 0;
     this.#ast(found, "granted", (request.flags & VALBLK) !== 0 && found.lvbRead);
     // Nobody heard what its former owner was told last.
-    if (!modesCompatible(mode, told)) this.#port.toClient(client, { kind: "bast", lockId, wanted: told });
+    if (!modesCompatible(mode, told)) this.bast(found, told);
   }
 
   #convert(client: Client, request: Asked<"convert">): void {
@@ -152,7 +154,7 @@ export class Holder {
     lkb.transaction = request.transaction ?? lkb.transaction;
     this.#tables.asked(lkb, this.#deadlineOf(request));
     const resource = lkb.resource;
-    const kept = flags | (lkb.flags & PERSISTENT);
+    const kept = flags | (lkb.flags & (PERSISTENT | MAYKEEP));
     if (resource.masterNodeid === this.#tables.nodeid) return masterConvert(this.#master, resource, lkb, mode, kept);
     lkb.requested = mode;
     lkb.flags = kept;
@@ -176,6 +178,7 @@ export class Holder {
     lkb.granted = mode;
     lkb.sbFlags = 0;
     lkb.bastMode = Mode.NL;
+    if (tell) this.unanswered.answered(lkb);
     // Before the master looks again: a blocking AST for the new mode comes after it.
     this.#ast(lkb, "granted", false);
     if (!tell) return;
@@ -206,6 +209,7 @@ export class Holder {
   }
 
   #remove(lkb: Lkb, write: LvbWrite, lvb: Uint8Array | null): void {
+    this.unanswered.answered(lkb);
     const resource = lkb.resource;
     const seq = write === "none" ? lkb.lvbSeq : lkb.lvbSeq + 1;
     if (resource.masterNodeid === this.#tables.nodeid) {
@@ -247,12 +251,13 @@ export class Holder {
   /** Some of its locks are nobody's once every client has let go of it (hazard C7): others stay as orphans (hazard C6). */
   mustRelease(client: Client): boolean {
     if (client.locks.size === 0) return true;
-    for (const lkb of client.locks.values()) if (!staysBehind(lkb)) return true;
+    for (const lkb of client.locks.values()) if (client.ending || !staysBehind(lkb)) return true;
     return false;
   }
 
-  /** Its persistent locks are orphans from now on. */
+  /** Its persistent locks are orphans from now on, unless this node killed it. */
   abandon(client: Client): void {
+    if (client.ending) client.purged = new Set([...client.locks.values()].map((lkb) => lkb.resource.lockspace));
     for (const lkb of client.locks.values()) if (staysBehind(lkb)) this.orphans.add(lkb);
   }
 
@@ -332,7 +337,7 @@ export class Holder {
     }
     if (lkb.granted === null || lkb.grantNo !== m.grantNo || modesCompatible(lkb.granted, m.wanted)) return;
     lkb.bastMode = joinModes(lkb.bastMode, m.wanted);
-    this.#port.toClient(lkb.client as Client, { kind: "bast", lockId: lkb.lockId, wanted: m.wanted });
+    this.bast(lkb, m.wanted);
   }
 
   /** Its master took its mode away to end a conversion deadlock, and what it asked for did not come. */
@@ -356,6 +361,7 @@ export class Holder {
   }
 
   bast(lkb: Lkb, wanted: Mode): void {
+    this.unanswered.told(lkb, wanted, this.#tables.nowMs);
     this.#port.toClient(lkb.client as Client, { kind: "bast", lockId: lkb.lockId, wanted });
   }
 

@@ -1,6 +1,7 @@
 /**
  * Who is heard, and whose word counts: what a node knows of the others from their heartbeats, and what its own heartbeats say (beater.ts).
- * Suspicion is by silence; also of a main loop that stands still while its heartbeats go on (hazard H13).
+ * Suspicion is by silence; also of a main loop that stands still while its heartbeats go on, and of two nodes that hear each other and have no
+ * connection: locks go over that (hazard H13).
  */
 import type { NodeBoot, NodeConfig } from "../node-api.ts";
 import { hasMember, type Member, noView, sameView, type ViewId } from "../wire/view-id.ts";
@@ -10,6 +11,8 @@ import { admitIncarnation, hears, newPeer, type Peer } from "./peer-table.ts";
 
 /** Time-outs for which a main loop may stand still: it may be a long garbage collection, and its heartbeats go on. */
 const standstillShare = 4;
+/** Time-outs for which two members may be without a connection: it may break and come back. */
+const unlinkedShare = 1;
 
 export interface OwnState {
   readonly view: { readonly id: ViewId; readonly members: readonly Member[] } | null;
@@ -26,6 +29,7 @@ export class Detector {
   readonly peers: Map<number, Peer> = new Map();
   readonly #self: Member;
   readonly #timeoutMs: number;
+  readonly #connections: boolean;
   #told: BeatContent | null = null;
   /** Acks of heartbeats sent before then do not count: this process stood still after it (hazard M1). */
   #ackFloorMs = Number.NEGATIVE_INFINITY;
@@ -33,6 +37,7 @@ export class Detector {
   constructor(boot: NodeBoot) {
     this.#self = { nodeid: boot.nodeid, incarnation: boot.incarnation };
     this.#timeoutMs = boot.timeoutMs;
+    this.#connections = boot.connections ?? true;
     this.setNodes([...(boot.former ?? []), ...boot.nodes], []);
   }
 
@@ -61,10 +66,31 @@ export class Detector {
     if (former !== null && message.seq <= former.seq) return false;
     if (former === null || former.progress !== message.progress) peer.movedMs = nowMs;
     peer.heartbeat = message;
+    this.#noteLinks(peer, nowMs);
     peer.lastHeardMs = Math.max(peer.lastHeardMs, beat.heardMs);
     const here = own.view !== null && !message.stopped && sameView(message.view, own.view.id);
     if (here && beat.ackedMs > this.#ackFloorMs) peer.ackedMs = Math.max(peer.ackedMs, beat.ackedMs);
     return true;
+  }
+
+  #noteLinks(peer: Peer, nowMs: number): void {
+    const heard = peer.heartbeat?.heard ?? [];
+    if (peer.link === peer.incarnation) peer.unlinkedMs = null;
+    else peer.unlinkedMs ??= nowMs;
+    for (const { nodeid, tcpUp } of heard) {
+      if (tcpUp) peer.cutOff.delete(nodeid);
+      else if (!peer.cutOff.has(nodeid)) peer.cutOff.set(nodeid, nowMs);
+    }
+    for (const nodeid of peer.cutOff.keys()) if (!heard.some((one) => one.nodeid === nodeid)) peer.cutOff.delete(nodeid);
+  }
+
+  /** For how long two nodes have said that there is no connection between them; 0: there is one, by all that is known. */
+  unlinkedForMs(a: number, b: number, nowMs: number): number {
+    if (!this.#connections) return 0;
+    const says = (one: number, other: number): number | null | undefined =>
+      one === this.#self.nodeid ? this.peers.get(other)?.unlinkedMs : this.peers.get(one)?.cutOff.get(other);
+    const since = Math.min(says(a, b) ?? nowMs, says(b, a) ?? nowMs);
+    return nowMs - since;
   }
 
   /** This process stood still that long: what peers said meanwhile is still in the sockets, so their silence is not theirs. */
@@ -74,6 +100,8 @@ export class Detector {
       peer.lastHeardMs = Math.min(nowMs, peer.lastHeardMs + gapMs);
       peer.movedMs = Math.min(nowMs, peer.movedMs + gapMs);
       peer.ackedMs = Number.NEGATIVE_INFINITY;
+      if (peer.unlinkedMs !== null) peer.unlinkedMs = Math.min(nowMs, peer.unlinkedMs + gapMs);
+      for (const [nodeid, sinceMs] of peer.cutOff) peer.cutOff.set(nodeid, Math.min(nowMs, sinceMs + gapMs));
     }
   }
 
@@ -88,6 +116,7 @@ export class Detector {
     peer.dead.delete(incarnation);
     admitIncarnation(peer, incarnation);
     peer.link = incarnation;
+    peer.unlinkedMs = null;
     return true;
   }
 
@@ -135,7 +164,7 @@ export class Detector {
   }
 
   /** Who of the live nodes that `eligible` lets in, and this one, should make the next view. */
-  desired(members: readonly Member[], eligible: (peer: Peer) => boolean): Member[] {
+  desired(members: readonly Member[], eligible: (peer: Peer) => boolean, nowMs: number): Member[] {
     const self = this.#self;
     const incarnations = new Map<number, string>([[self.nodeid, self.incarnation]]);
     for (const [nodeid, peer] of this.peers) if (eligible(peer)) incarnations.set(nodeid, peer.incarnation as string);
@@ -144,7 +173,8 @@ export class Detector {
       if (a === self.nodeid) return true;
       return hears(this.peers.get(a) as Peer, b, incarnations.get(b) as string);
     };
-    const linked = (a: number, b: number): boolean => hearsOf(a, b) && hearsOf(b, a);
+    const limitMs = unlinkedShare * this.#timeoutMs;
+    const linked = (a: number, b: number): boolean => hearsOf(a, b) && hearsOf(b, a) && this.unlinkedForMs(a, b, nowMs) < limitMs;
     const staying = nodeids.filter((nodeid) => hasMember(members, nodeid, incarnations.get(nodeid) as string));
     return nextMembers(nodeids, staying, linked).map((nodeid) => ({ nodeid, incarnation: incarnations.get(nodeid) as string }));
   }

@@ -334,7 +334,7 @@ export class Membership {
     const all = desired.length === this.#basis.nodes.length;
     if (view === null) return { why: "first view", delayMs: all ? 0 : firstViewShare * timeoutMs };
     const lost = view.members.filter((member) => !hasMember(desired, member.nodeid, member.incarnation));
-    if (lost.length > 0) return { why: `lost ${lost.map((member) => member.nodeid).join(" ")}`, delayMs: 0 };
+    if (lost.length > 0) return { why: `lost ${lost.map((member) => this.#lostWords(member, nowMs)).join(", ")}`, delayMs: 0 };
     if (desired.length > view.members.length) return { why: "nodes join", delayMs: all ? 0 : joinShare * timeoutMs };
     if (this.stopped) return { why: "a promised view did not come", delayMs: 0 };
     const age = nowMs - view.installedMs;
@@ -354,6 +354,16 @@ export class Membership {
     return null;
   }
 
+  #lostWords({ nodeid }: Member, nowMs: number): string {
+    const peer = this.peers.get(nodeid);
+    if (peer === undefined || !this.#detector.alive(peer, nowMs)) return `node ${nodeid}`;
+    const others = (this.view?.members ?? []).filter((member) => member.nodeid !== nodeid);
+    const cut = others.filter((member) => this.#detector.unlinkedForMs(member.nodeid, nodeid, nowMs) >= this.#boot.timeoutMs);
+    return cut.length === 0
+      ? `node ${nodeid}`
+      : `node ${nodeid}, which has no connection to ${cut.map((member) => member.nodeid).join(" ")}`;
+  }
+
   /** In which order the members propose: the lowest first, but whose configuration is the latest (hazard C8). */
   #rank(desired: readonly Member[]): number {
     const versionOf = (nodeid: number): number => this.peers.get(nodeid)?.heartbeat?.configVersion ?? this.#basis.version;
@@ -364,7 +374,7 @@ export class Membership {
   #evaluate(nowMs: number): void {
     if (this.leaving) return;
     const agreement = this.#agreement;
-    const desired = this.#detector.desired(this.view?.members ?? [], (peer) => this.#eligible(peer, nowMs));
+    const desired = this.#detector.desired(this.view?.members ?? [], (peer) => this.#eligible(peer, nowMs), nowMs);
     const rank = this.#rank(desired);
     const proposal = agreement.proposal;
     if (proposal !== null && !this.#stillGood(proposal, desired, nowMs)) this.#giveUp(proposal, desired, nowMs);

@@ -13,6 +13,10 @@ export interface Peer {
   heartbeat: Heartbeat | null;
   /** Incarnation at the other end of the TCP connection. */
   link: string | null;
+  /** Since when there is none to its living incarnation, as far as its heartbeats show; null: there is one (hazard H13). */
+  unlinkedMs: number | null;
+  /** Other nodes to which it says that it has no connection, and since when. */
+  readonly cutOff: Map<number, number>;
   /** Incarnation that said LEAVE. */
   left: string | null;
   /** Incarnation that was told EVICT. */
@@ -35,6 +39,8 @@ export function newPeer(config: NodeConfig): Peer {
     lastHeardMs: Number.NEGATIVE_INFINITY,
     heartbeat: null,
     link: null,
+    unlinkedMs: null,
+    cutOff: new Map(),
     left: null,
     evicted: null,
     unanswered: 0,
@@ -52,6 +58,8 @@ export function admitIncarnation(peer: Peer, incarnation: string): boolean {
   if (peer.incarnation !== null) buryIncarnation(peer, peer.incarnation);
   peer.incarnation = incarnation;
   peer.heartbeat = null;
+  peer.unlinkedMs = null;
+  peer.cutOff.clear();
   peer.unanswered = 0;
   peer.shunnedUntilMs = Number.NEGATIVE_INFINITY;
   peer.ackedMs = Number.NEGATIVE_INFINITY;

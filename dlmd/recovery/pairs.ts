@@ -29,22 +29,18 @@ export interface Pair {
   /** Arrived and not yet to be used; of the channel's incarnation. */
   held: Held[];
   paused: boolean;
-  /** That its connection stays broken was said. */
-  reported: boolean;
 }
 
 export class Pairs {
   readonly #host: PairsHost;
   readonly #heldLimit: number;
-  readonly #timeoutMs: number;
   readonly #pairs: Map<number, Pair> = new Map();
   #crowded = false;
   nowMs = 0;
 
-  constructor(host: PairsHost, heldLimit: number, timeoutMs: number) {
+  constructor(host: PairsHost, heldLimit: number) {
     this.#host = host;
     this.#heldLimit = heldLimit;
-    this.#timeoutMs = timeoutMs;
   }
 
   entries(): IterableIterator<[number, Pair]> {
@@ -56,7 +52,7 @@ export class Pairs {
     if (pair === undefined) {
       const transmit = (to: number, view: ViewId, message: PeerMessage): void => this.#host.transmit(to, view, message);
       const channel = new Channel(nodeid, { transmit }, this.#heldLimit * unackedShare);
-      pair = { channel, held: [], paused: false, reported: false };
+      pair = { channel, held: [], paused: false };
       this.#pairs.set(nodeid, pair);
     }
     return pair;
@@ -100,7 +96,6 @@ export class Pairs {
     if (pair.channel.incarnation !== incarnation) pair.held = [];
     pair.channel.linkUp(incarnation);
     pair.paused = false;
-    pair.reported = false;
     this.adjustPause(nodeid, pair);
   }
 
@@ -108,17 +103,6 @@ export class Pairs {
     const pair = this.get(nodeid);
     pair.paused = false;
     if (pair.channel.incarnation === incarnation) pair.channel.linkDown(this.nowMs);
-  }
-
-  /** A connection between members that stays broken past the time-out needs another view. */
-  noticeBroken(members: readonly Member[]): void {
-    for (const [nodeid, pair] of this.#pairs) {
-      const { downSinceMs, incarnation } = pair.channel;
-      if (downSinceMs === null || pair.reported || this.nowMs - downSinceMs < this.#timeoutMs) continue;
-      if (incarnation === null || !hasMember(members, nodeid, incarnation)) continue;
-      pair.reported = true;
-      this.#host.broken(`no connection to node ${nodeid} for ${this.#timeoutMs} ms`);
-    }
   }
 
   /** Tells peers what has arrived; from time to time. */

@@ -56,7 +56,6 @@ interface Tables {
 export interface RecoveryOptions {
   /** Messages of one peer that wait. */
   readonly heldLimit: number;
-  readonly timeoutMs: number;
   /** Resources and locks that one turn rebuilds. */
   readonly stepsPerTurn: number;
   readonly fencedLockspaces: readonly string[];
@@ -92,7 +91,7 @@ export class Recovery {
     this.#nodeid = nodeid;
     this.#locks = locks;
     this.#host = host;
-    this.pairs = new Pairs(host, options.heldLimit, options.timeoutMs);
+    this.pairs = new Pairs(host, options.heldLimit);
     this.#steps = options.stepsPerTurn;
     this.#late = new LateMessages((message) => host.receiveLate(message));
     this.gate = new FenceGate(options.fencedLockspaces);
@@ -158,7 +157,6 @@ export class Recovery {
   /** Goes on as far as possible; a rebuild, by so much as one turn may take. */
   advance(nowMs: number): void {
     this.pairs.nowMs = nowMs;
-    if (this.phase !== "blocked" && this.phase !== "none") this.pairs.noticeBroken(this.view?.members ?? []);
     const view = this.view;
     if (view === null || this.stopped) return;
     if (this.phase === "mark" && this.#all(this.#marks) && !this.#host.clientsBusy() && this.#host.stored()) this.#tellReady();

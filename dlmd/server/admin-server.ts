@@ -7,6 +7,7 @@ import { type Server, type Socket, createServer } from "node:net";
 import { OperatingError } from "../base/error.ts";
 import type { Log } from "../base/log.ts";
 import { type AdminAnswer, MAX_ADMIN_LINE_BYTES } from "../client/admin.ts";
+import { objectionTo, type PeerProcesses } from "./peer-process.ts";
 
 /** Connections at one time; more are closed. */
 const MAX_CONNECTIONS = 16;
@@ -17,6 +18,7 @@ export interface AdminServerOptions {
   /** Nobody else has it: dlmd has the local socket beside it already. */
   readonly socketPath: string;
   readonly log: Log;
+  readonly processes: PeerProcesses;
   /** Rejects with OperatingError. */
   readonly answer: (question: unknown) => Promise<unknown>;
 }
@@ -45,7 +47,10 @@ async function answerLine(line: string, answer: AdminServerOptions["answer"]): P
   }
 }
 
-function serve(socket: Socket, { answer, log }: AdminServerOptions): void {
+function serve(socket: Socket, { answer, log, processes }: AdminServerOptions): void {
+  const wrong = objectionTo(processes.credentialsOf(socket));
+  const refuse = (message: string) => (): Promise<never> => Promise.reject(new OperatingError(message, { code: "not-allowed" }));
+  const say = wrong === null ? answer : refuse(wrong);
   let asked = "";
   let done = false;
   socket.setTimeout(ASK_TIMEOUT_MS, () => socket.destroy());
@@ -58,7 +63,7 @@ function serve(socket: Socket, { answer, log }: AdminServerOptions): void {
     if (end < 0 && asked.length <= MAX_ADMIN_LINE_BYTES) return;
     done = true;
     socket.setTimeout(0);
-    answerLine(end < 0 ? "" : asked.slice(0, end), answer).then(
+    answerLine(end < 0 ? "" : asked.slice(0, end), say).then(
       (said) => socket.end(`${JSON.stringify(said)}\n`),
       (error: unknown) => {
         log.error({ error: (error as Error).stack }, "an administrator's question failed");

@@ -23,7 +23,7 @@ const REFUSED_LINGER_MS = 2000;
 export interface LocalClientHandlers {
   /** What the shell counted, for answers to "status". */
   readonly counters: () => Readonly<Record<string, number>>;
-  readonly hello: (pid: number, program: string, owner: string) => void;
+  readonly hello: (hello: Omit<Extract<ClientMessage, { kind: "hello" }>, "kind" | "version">) => void;
   /** As many as one read of the socket gave. */
   readonly requests: (requests: readonly ClientRequest[]) => void;
   /** So much is unread: more than SLOW_BYTES. Not said again before it has read all. */
@@ -99,7 +99,7 @@ export class LocalClient implements RequestSink {
       );
     }
     this.#greeted = true;
-    this.#handlers.hello(message.pid, message.program, message.owner);
+    this.#handlers.hello(message);
   }
 
   lock(lockId: number, lockspaceId: number, resource: string, mode: Mode, flags: number, timeoutMs: number, transaction: number): void {

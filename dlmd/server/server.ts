@@ -14,6 +14,7 @@ import type { ClusterInfo } from "../client/api.ts";
 import type { ClientIdentity } from "../lock/client.ts";
 import type { ClientEvent, ClientRequest } from "../node-api.ts";
 import { LocalClient } from "./local-client.ts";
+import { objectionTo, type PeerProcesses, type ProcessHandle } from "./peer-process.ts";
 
 /** Connections at one time; more are refused. */
 export const MAX_CLIENTS = 4096;
@@ -24,6 +25,7 @@ export interface ServerOptions {
   readonly socketPath: string;
   readonly log: Log;
   readonly metrics: Metrics;
+  readonly processes: PeerProcesses;
   /** What a client is told of the cluster, now. */
   readonly info: () => Omit<ClusterInfo, "clientId">;
   readonly connected: (clientId: number, identity: ClientIdentity) => void;
@@ -39,6 +41,8 @@ export interface LocalServer {
   /** Writes what was gathered for that client. */
   flush(): void;
   setPaused(clientId: number, paused: boolean): void;
+  /** Kills its process: it hangs. `gone` follows when that has ended. */
+  kill(clientId: number, reason: string): void;
   /** Closes every connection, with that reason. New ones may come. */
   dropClients(reason: string): void;
   /** No new connections; then as dropClients; removes the socket. */
@@ -101,20 +105,59 @@ async function listen(server: Server, socketPath: string): Promise<void> {
   chmodSync(socketPath, 0o600);
 }
 
+/** A program whose process is known, and what becomes of it. */
+interface Guest {
+  readonly client: LocalClient;
+  readonly process: ProcessHandle | null;
+  /** It is being killed: resolves with false if nobody waits for its end any more. */
+  killed: Promise<boolean> | null;
+}
+
 /** Listens on the local socket. Rejects with OperatingError ("already-running", "cannot-listen"). */
 export async function startServer(options: ServerOptions): Promise<LocalServer> {
   const { log, metrics } = options;
   const clients = new Map<number, LocalClient>();
+  const guests = new Map<number, Guest>();
   const dirty = new Set<LocalClient>();
   let nextClientId = 1;
 
+  /** Its locks may go: it has closed its connection, and if it was killed it has ended. */
+  const leave = async (clientId: number, reason: string): Promise<void> => {
+    const guest = guests.get(clientId);
+    if (guest?.killed != null && !(await guest.killed)) return;
+    guest?.process?.close();
+    guests.delete(clientId);
+    log.info({ clientId, reason }, "client gone");
+    options.gone(clientId);
+  };
+
+  const kill = async (clientId: number, reason: string): Promise<void> => {
+    const guest = guests.get(clientId);
+    if (guest === undefined || guest.killed !== null) return;
+    if (guest.process === null) {
+      log.error({ clientId, reason }, "a program that hangs cannot be killed, since its process is not to be seen: its locks stay held");
+      return;
+    }
+    log.error({ clientId, reason }, "program is killed");
+    metrics.count("clients_killed");
+    guest.killed = guest.process.kill().catch((error: unknown) => {
+      log.error({ clientId, error: (error as Error).message }, "a program that hangs cannot be killed: its locks stay held");
+      return true;
+    });
+    // If it could not be killed it may go on; if it ended, somebody else may have its connection.
+    if ((await guest.killed) && guest.process.ended) guest.client.close(reason);
+  };
+
   const accept = (socket: Socket): void => {
     const clientId = nextClientId++;
+    const credentials = options.processes.credentialsOf(socket);
     const client = new LocalClient(socket, clientId, {
       counters: () => metrics.snapshot(),
-      hello(pid, program, owner) {
-        log.info({ clientId, pid, program }, "client connected");
-        options.connected(clientId, { uid: process.getuid?.() ?? 0, pid, owner, program });
+      hello({ pid: saidPid, program, owner, bastLimitMs }) {
+        const pid = credentials.pid === 0 ? saidPid : credentials.pid;
+        log.info({ clientId, pid, uid: credentials.uid, program }, "client connected");
+        guests.set(clientId, { client, process: options.processes.open(socket), killed: null });
+        options.connected(clientId, { uid: credentials.uid, pid, owner, program, bastLimitMs });
       },
       requests: (requests) => options.requests(clientId, requests),
       slow(unreadBytes) {
@@ -129,13 +172,13 @@ export async function startServer(options: ServerOptions): Promise<LocalServer> 
       gone(reason, greeted) {
         if (!clients.delete(clientId)) return;
         dirty.delete(client);
-        if (!greeted) return;
-        log.info({ clientId, reason }, "client gone");
-        options.gone(clientId);
+        if (greeted) void leave(clientId, reason);
       },
     });
     clients.set(clientId, client);
     metrics.count("clients_connected");
+    const wrong = objectionTo(credentials);
+    if (wrong !== null) return client.refuse(new WireError(wrong));
     if (clients.size > MAX_CLIENTS) client.refuse(new WireError(`too many clients: at most ${MAX_CLIENTS} at one time`));
   };
 
@@ -158,12 +201,14 @@ export async function startServer(options: ServerOptions): Promise<LocalServer> 
       for (const client of dirty) client.flush();
       dirty.clear();
     },
+    kill: (clientId, reason) => void kill(clientId, reason),
     setPaused: (clientId, paused) => clients.get(clientId)?.setPaused("core", paused),
     dropClients,
     async close(reason) {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
       dropClients(reason);
       await closed;
+      for (const { process: handle } of guests.values()) handle?.close();
       assert(clients.size === 0, "a client came while the socket was closing");
     },
   };

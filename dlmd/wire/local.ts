@@ -27,7 +27,7 @@ import {
 
 /** "CVLD" */
 const MAGIC = 0x444c5643;
-export const LOCAL_VERSION = 2;
+export const LOCAL_VERSION = 3;
 const TEXT_BYTES = 256;
 const LIST_ROWS = 65536;
 const NOT_WAITING = 0xffffffff;
@@ -40,6 +40,7 @@ const Kind = {
   QUERY: 5,
   PURGE: 6,
   INSPECT: 7,
+  BAST_LIMIT: 8,
   WELCOME: 129,
   OPENED: 130,
   RESULTS: RESULTS_KIND,
@@ -54,12 +55,22 @@ const queries = ["status", "nodes", "locks"] as const;
 export type QueryWhat = (typeof queries)[number];
 
 export type ClientMessage =
-  | { readonly kind: "hello"; readonly version: number; readonly pid: number; readonly program: string; readonly owner: string }
+  | {
+      readonly kind: "hello";
+      readonly version: number;
+      readonly pid: number;
+      readonly program: string;
+      readonly owner: string;
+      /** ConnectOptions.bastLimitMs; 0: none. */
+      readonly bastLimitMs: number;
+    }
   /** `lockspaceId` is the client's number for it from now on. */
   | { readonly kind: "open"; readonly lockspaceId: number; readonly name: string }
   /** To be read with decodeRequests. */
   | { readonly kind: "requests"; readonly entries: ByteReader }
   | { readonly kind: "gone-ack"; readonly goneId: number }
+  /** DlmClient.setBastLimitMs. */
+  | { readonly kind: "bast-limit"; readonly limitMs: number }
   | { readonly kind: "query"; readonly queryId: number; readonly what: QueryWhat }
   /** Answered by "answer". */
   | ({ readonly kind: "inspect"; readonly queryId: number } & InspectRequest)
@@ -90,12 +101,16 @@ export function encodeClientMessage(writer: ByteWriter, message: Exclude<ClientM
   switch (message.kind) {
     case "hello":
       writer.u8(Kind.HELLO).u32(MAGIC).u16(message.version).u32(message.pid).string(message.program).string(message.owner);
+      writer.u32(message.bastLimitMs);
       return;
     case "open":
       writer.u8(Kind.OPEN).u32(message.lockspaceId).string(message.name);
       return;
     case "gone-ack":
       writer.u8(Kind.GONE_ACK).u32(message.goneId);
+      return;
+    case "bast-limit":
+      writer.u8(Kind.BAST_LIMIT).u32(message.limitMs);
       return;
     case "purge":
       writer.u8(Kind.PURGE).u32(message.purgeId).u32(message.lockspaceId).u16(message.nodeid).u32(message.pid);
@@ -127,9 +142,10 @@ function readHello(reader: ByteReader): ClientMessage {
   const pid = reader.u32();
   const program = reader.string(TEXT_BYTES);
   // Who speaks another version is told so, whatever else he says.
-  if (version === LOCAL_VERSION) return { kind: "hello", version, pid, program, owner: reader.string(NAME_BYTES) };
+  if (version === LOCAL_VERSION)
+    return { kind: "hello", version, pid, program, owner: reader.string(NAME_BYTES), bastLimitMs: reader.u32() };
   reader.skip(reader.remaining);
-  return { kind: "hello", version, pid, program, owner: "" };
+  return { kind: "hello", version, pid, program, owner: "", bastLimitMs: 0 };
 }
 
 function readQuery(reader: ByteReader): ClientMessage {
@@ -161,11 +177,13 @@ function readClientMessage(reader: ByteReader): ClientMessage {
       return readQuery(reader);
     case Kind.INSPECT:
       return readInspect(reader);
+    case Kind.BAST_LIMIT:
+      return { kind: "bast-limit", limitMs: reader.u32() };
     case Kind.PURGE:
       return { kind: "purge", purgeId: reader.u32(), lockspaceId: reader.u32(), nodeid: reader.u16(), pid: reader.u32() };
     default: {
       const request = readPlockRequest(kind, reader) ?? readGroupRequest(kind, reader);
-      if (request === null) throw new WireError(`message of kind ${kind} from a client, 1 to 7, 20 to 22 or 24 to 26 expected`);
+      if (request === null) throw new WireError(`message of kind ${kind} from a client, 1 to 8, 20 to 22 or 24 to 26 expected`);
       return request;
     }
   }

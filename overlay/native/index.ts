@@ -219,6 +219,15 @@ export interface Native {
   /** BLKGETSIZE64; -errno where it is no block device. */
   blockDeviceBytes(fd: number): number;
 
+  /** SO_PEERCRED of a connected local socket: pid (0: of another pid namespace), uid, gid into `result`. */
+  peerCredentials(fd: number, result: Float64Array): number;
+  /** A descriptor of the process that connected (SO_PEERPIDFD; before Linux 6.5 pidfd_open of SO_PEERCRED's pid). */
+  peerPidfd(fd: number): number;
+  /** pidfd_send_signal(2); -ESRCH: it has ended. */
+  pidfdSignal(pidfd: number, signal: number): number;
+  /** 1: that process has ended, and its descriptors are closed; 0: it has not. */
+  pidfdEnded(pidfd: number): number;
+
   /** setrlimit(RLIMIT_NOFILE) to that many, as far as allowed; the hard limit is never lowered. Returns the soft limit reached. */
   setMaxDescriptors(count: number): number;
   /** prctl(PR_SET_IO_FLUSHER, 1) of the calling thread and those it starts later (hazard F20). -EPERM without CAP_SYS_RESOURCE. */

@@ -26,6 +26,9 @@ import { type LowerMount, type LowerSource, mountLower } from "../volume/lower-m
 import { type ServedLower, VolumeOwner, volumeLockspace } from "../volume/owner.ts";
 import type { OwnerRecord } from "../volume/owner-record.ts";
 
+/** While there is an owner, a mount that has not given up a lock in that time hangs, and its dlmd ends it (hazard H13). */
+const BAST_LIMIT_MS = 60_000;
+
 export interface MountProcessOptions {
   readonly native: Native;
   readonly log: Log;
@@ -142,19 +145,25 @@ export class MountProcess {
       log: this.options.log,
       callbacks: {
         mountLower: (epochAbove) => this.#mountLower(epochAbove),
-        releaseLower: () => this.#releaseLower(),
+        releaseLower: () => {
+          client.setBastLimitMs(0);
+          return this.#releaseLower();
+        },
         ownerFound: (record) => {
+          client.setBastLimitMs(BAST_LIMIT_MS);
           this.#remote?.ownerFound({ host: record.address, port: record.port }, record.epoch);
           this.#ownerKnown?.resolve(record);
           this.options.changed();
         },
         ownerLost: (reason) => {
           this.options.log.warn({ reason }, "owner lost: operations wait");
+          client.setBastLimitMs(0);
           this.#remote?.ownerLost();
           this.#endWaiting();
           this.options.changed();
         },
         becomeOwner: (record) => {
+          client.setBastLimitMs(BAST_LIMIT_MS);
           // A mount that was remote until now goes on through its own server.
           this.#remote?.ownerFound({ host: record.address, port: record.port }, record.epoch);
           this.#ownerKnown?.resolve(record);

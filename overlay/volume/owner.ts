@@ -117,7 +117,8 @@ export class VolumeOwner {
   #performLock(effect: OwnerEffect): void {
     if (effect.kind === "request") {
       const flags = effect.lock === "owner" || effect.lock === "anchor" ? LockFlag.VALBLK : 0;
-      this.#lock(effect.lock).request(effect.mode, flags, effect.lvb);
+      // The others wait in line for as long as there is an owner.
+      this.#lock(effect.lock).request(effect.mode, flags | LockFlag.MAYKEEP, effect.lvb);
     } else if (effect.kind === "unlock") {
       const flags = effect.invalidate === true ? LockFlag.IVVALBLK : effect.lvb === undefined ? 0 : LockFlag.VALBLK;
       this.#lock(effect.lock).unlock(flags, effect.lvb);

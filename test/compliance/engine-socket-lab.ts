@@ -43,6 +43,7 @@ class SocketNode {
       configVersion: 1,
       nodes: this.#lab.configs,
       timeoutMs,
+      connections: false,
       promisedEpoch: epoch,
       lineage,
       seed: life,

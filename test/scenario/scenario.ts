@@ -88,10 +88,22 @@ export function runScenario(text: string): void {
     },
     /** name x 2 [3]: "x" is a resource that node 2 masters, and node 3 when that is gone */
     name: ([word, nodeid, next]) => void names.set(word ?? "", world.nameFor(Number(nodeid), next === undefined ? null : Number(next))),
-    /** client a 1 [owner=key] [slow] */
+    /** client a 1 [owner=key] [slow] [answers-within=1000] */
     client([name, nodeid, ...rest]) {
-      const owner = rest.find((word) => word.startsWith("owner="))?.slice("owner=".length) ?? "";
-      world.program(name ?? "", Number(nodeid), owner, rest.includes("slow"));
+      const given = (key: string): string => rest.find((word) => word.startsWith(`${key}=`))?.slice(key.length + 1) ?? "";
+      world.program(name ?? "", Number(nodeid), given("owner"), rest.includes("slow"), Number(given("answers-within")));
+    },
+    /** hangs a: its node has its process ended */
+    hangs: ([name]) => {
+      if (!program(name).ending) throw new Error(`${name} is not taken to hang`);
+    },
+    "hangs-not": ([name]) => {
+      if (program(name).ending) throw new Error(`${name} is taken to hang`);
+    },
+    /** members 1 1 3: node 1 is in a view of nodes 1 and 3 */
+    members: ([nodeid, ...members]) => {
+      const found = world.nodes.get(Number(nodeid))?.core.membership.view?.members.map((member) => member.nodeid) ?? [];
+      if (found.join(" ") !== members.join(" ")) throw new Error(`members ${members.join(" ")} expected, found ${found.join(" ")}`);
     },
     dies: ([name]) => world.die(name ?? ""),
     answers: ([name]) => world.answerGone(program(name)),

@@ -28,6 +28,8 @@ export interface Program {
   readonly asked: number[];
   paused: boolean;
   alive: boolean;
+  /** Its node says that it hangs. */
+  ending: boolean;
 }
 
 const modes = ["NL", "CR", "CW", "PR", "PW", "EX"];
@@ -107,8 +109,12 @@ export class World {
         for (const program of this.programs.values())
           if (program.clientId === effect.clientId) program.paused = effect.kind === "pause-client";
         return;
+      case "end-client":
+        for (const program of this.programs.values()) if (program.clientId === effect.clientId) program.ending = true;
+        return;
       case "log":
-        if (effect.level === "error") throw new Error(`node ${from}: ${effect.message} ${JSON.stringify(effect.fields)}`);
+        if (effect.level === "error" && effect.message !== "a program hangs and has to end")
+          throw new Error(`node ${from}: ${effect.message} ${JSON.stringify(effect.fields)}`);
         return;
       default:
         return;
@@ -181,11 +187,11 @@ export class World {
 
   // ------------------------------------------------------------------------------------------------------- programs
 
-  program(name: string, nodeid: number, owner: string, slow: boolean): void {
+  program(name: string, nodeid: number, owner: string, slow: boolean, bastLimitMs = 0): void {
     const clientId = this.#nextClientId++;
     const empty = { locks: new Map(), heard: new Map(), asked: [] };
-    this.programs.set(name, { nodeid, clientId, slow, ...empty, paused: false, alive: true });
-    this.input(nodeid, { kind: "client-connected", clientId, identity: { uid: 0, pid: clientId, owner } });
+    this.programs.set(name, { nodeid, clientId, slow, ...empty, paused: false, alive: true, ending: false });
+    this.input(nodeid, { kind: "client-connected", clientId, identity: { uid: 0, pid: clientId, owner, bastLimitMs } });
     this.ask(name, { kind: "open", lockspaceId: 1, name: "space" });
   }
 

@@ -74,12 +74,13 @@ describe("the walls", () => {
     expect(all.length).toBeGreaterThan(50);
   });
 
-  it("dlmd never imports the overlay", () => {
+  it("dlmd never imports the overlay, but for the system calls of its addon, in one file", () => {
     const wrong = all
       .filter((file) => file.startsWith("dlmd/"))
       .flatMap((file) =>
         imports(file)
           .filter(({ specifier }) => target(file, specifier).startsWith("overlay/"))
+          .filter(({ specifier }) => file !== "dlmd/server/peer-process.ts" || target(file, specifier) !== "overlay/native/index.ts")
           .map(({ specifier }) => `${file}: ${specifier}`),
       );
     expect(wrong).toEqual([]);

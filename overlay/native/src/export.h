@@ -9,5 +9,6 @@ bool exportNotify(napi_env env, napi_value exports);
 bool exportMount(napi_env env, napi_value exports);
 bool exportLoop(napi_env env, napi_value exports);
 bool exportProcess(napi_env env, napi_value exports);
+bool exportPeer(napi_env env, napi_value exports);
 
 }  // namespace coverlay

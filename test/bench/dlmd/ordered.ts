@@ -51,7 +51,7 @@ async function child(nodeid: number, port: number, loss: number): Promise<void> 
     sighted: () => {},
   });
   for (const other of nodeids) if (other !== nodeid) channel.confirm(other, keyOf(other), 0);
-  const boot = { ...self, configVersion: 1, nodes: configs, timeoutMs, promisedEpoch: 0, seed: nodeid, nowMs: nowMs() };
+  const boot = { ...self, configVersion: 1, nodes: configs, timeoutMs, connections: false, promisedEpoch: 0, seed: nodeid, nowMs: nowMs() };
   const engine = new BuiltinEngine(boot, {
     datagram: (to, message) => channel.send(to, message),
     beat: (content, now) => beater.tell(content, now),

@@ -1,10 +1,11 @@
 /** What programs of two real nodes can do with the rarer requests: orphans, purges, time-outs, deadlocks, FORCEUNLOCK. */
+import { spawn } from "node:child_process";
 import path from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type DlmClient, LockFlag } from "../../../dlmd/client/api.ts";
 import { connectDlm } from "../../../dlmd/client/client.ts";
 import { Mode } from "../../../dlmd/lock/mode.ts";
-import { type TestClient, type TestCluster, TestLock, createCluster } from "./cluster.ts";
+import { type TestClient, type TestCluster, TestLock, createCluster, dlmdProgram } from "./cluster.ts";
 
 let cluster: TestCluster;
 let a: TestClient;
@@ -102,4 +103,38 @@ test("FORCEUNLOCK: both requests have their result", async () => {
   expect([await waiting.result(), await waiting.result()]).toEqual(["canceled", "unlocked"]);
   expect(await holder.request(Mode.EX)).toBe("granted");
   await holder.unlock();
+});
+
+/** Takes that lock, says so, and then does nothing any more: not even its event loop runs. */
+const hangs = `
+  import { writeSync } from "node:fs";
+  import { connectDlm, LockFlag, Mode } from "${path.resolve(dlmdProgram, "../client/index.js")}";
+  const handlers = { view() {}, gone: async () => {}, disconnected() {} };
+  const client = await connectDlm(process.argv[1], handlers, { owner: "mine", bastLimitMs: 300 });
+  const space = await client.lockspace("test");
+  const lock = space.createLock("hung", {
+    ast() {
+      writeSync(1, "granted");
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+    },
+    bast() {},
+  });
+  lock.request(Mode.EX, LockFlag.PERSISTENT);`;
+
+test("hazard H13: a program that promised to answer blocking ASTs and hangs is killed by its own dlmd, and others get what it had", async () => {
+  const child = spawn(process.execPath, ["--input-type=module", "-e", hangs, path.join(cluster.runDir(1), "dlmd.sock")], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  try {
+    const ended = new Promise<NodeJS.Signals | null>((resolve) => child.once("exit", (_, signal) => resolve(signal)));
+    await new Promise<void>((resolve) => child.stdout.once("data", () => resolve()));
+    const waiter = await b.lock("hung");
+    expect(await waiter.request(Mode.PR)).toBe("granted");
+    expect(await ended).toBe("SIGKILL");
+    await waiter.unlock();
+    const told = cluster.log(1).filter(({ msg }) => msg === "program is killed");
+    expect(told).toMatchObject([{ reason: "it has not answered a blocking AST for test hung (PR is wanted) for 300 ms" }]);
+  } finally {
+    child.kill("SIGKILL");
+  }
 });

@@ -56,6 +56,7 @@ export class EngineSimNode {
       configVersion: 1,
       nodes: sim.configs,
       timeoutMs: sim.timeoutMs,
+      connections: false,
       promisedEpoch: this.#storedEpoch,
       lineage: this.#storedLineage,
       seed: sim.random.int(2 ** 32),

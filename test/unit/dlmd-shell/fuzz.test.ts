@@ -22,7 +22,7 @@ import { DatagramOpener, DatagramSealer } from "../../../dlmd/driver/seal.ts";
 import { decodeDatagram, encodeDatagram } from "../../../dlmd/wire/datagram.ts";
 import { createFrameReader } from "../../../dlmd/wire/frame.ts";
 import { beginRequests, decodeRequests, encodeRequest } from "../../../dlmd/wire/local-batch.ts";
-import { decodeClientMessage, encodeClientMessage } from "../../../dlmd/wire/local.ts";
+import { LOCAL_VERSION, decodeClientMessage, encodeClientMessage } from "../../../dlmd/wire/local.ts";
 import { decodeFrame, encodeFrames } from "../../../dlmd/wire/peer.ts";
 import { datagrams, peerMessages, view } from "../../vector/dlmd/samples.ts";
 import { mutate } from "./mutate.ts";
@@ -75,7 +75,8 @@ const configCorpus = [
 ];
 const clientCorpus = (() => {
   const messages = [
-    { kind: "hello", version: 2, pid: 4711, program: "test", owner: "" },
+    { kind: "hello", version: LOCAL_VERSION, pid: 4711, program: "test", owner: "", bastLimitMs: 60_000 },
+    { kind: "bast-limit", limitMs: 60_000 },
     { kind: "open", lockspaceId: 1, name: "space" },
     { kind: "gone-ack", goneId: 7 },
     { kind: "query", queryId: 1, what: "status" },

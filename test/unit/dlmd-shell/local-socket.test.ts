@@ -1,5 +1,6 @@
 /** Server and client of the local socket, with a core that the test plays. */
-import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { type ChildProcess, spawn } from "node:child_process";
+import { chmodSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { type Socket, createConnection, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -10,9 +11,11 @@ import { silentLog } from "../../../dlmd/base/log.ts";
 import { createMetrics } from "../../../dlmd/base/metric.ts";
 import type { ClusterInfo, DlmClient, DlmClientHandlers, GoneClient, LockStatus, ViewInfo } from "../../../dlmd/client/api.ts";
 import { connectDlm } from "../../../dlmd/client/client.ts";
+import type { ClientIdentity } from "../../../dlmd/lock/client.ts";
 import { Mode } from "../../../dlmd/lock/mode.ts";
 import type { ClientEvent, ClientRequest } from "../../../dlmd/node-api.ts";
 import { SLOW_BYTES, UNREAD_PAUSE_BYTES } from "../../../dlmd/server/local-client.ts";
+import { peerProcesses } from "../../../dlmd/server/peer-process.ts";
 import { type LocalServer, startServer } from "../../../dlmd/server/server.ts";
 import { createFrameReader } from "../../../dlmd/wire/frame.ts";
 import { LOCAL_VERSION, decodeServerMessage, encodeClientMessage } from "../../../dlmd/wire/local.ts";
@@ -35,7 +38,9 @@ let gone: number[];
 let slow: { clientId: number; unreadBytes: number }[];
 let onRequests: (clientId: number, requests: readonly ClientRequest[]) => void;
 let wake: (() => void)[];
+let connected: ClientIdentity[];
 const clients: DlmClient[] = [];
+const children: ChildProcess[] = [];
 const sockets: Socket[] = [];
 
 /** Resolves when the condition holds; looked at after everything that happens at the server or a client. */
@@ -67,6 +72,7 @@ beforeEach(async () => {
   reads = [];
   gone = [];
   slow = [];
+  connected = [];
   wake = [];
   onRequests = (clientId, requests) => {
     for (const request of requests) {
@@ -82,6 +88,7 @@ beforeEach(async () => {
 afterEach(async () => {
   for (const client of clients.splice(0)) await client.close();
   for (const socket of sockets.splice(0)) socket.destroy();
+  for (const child of children.splice(0)) child.kill("SIGKILL");
   await server.close("the test is over");
   rmSync(dir, { recursive: true });
 });
@@ -91,8 +98,12 @@ function start(): Promise<LocalServer> {
     socketPath,
     log: silentLog,
     metrics: createMetrics(),
+    processes: peerProcesses(),
     info: () => info,
-    connected: (clientId) => send(clientId, { kind: "view", view }),
+    connected(clientId, identity) {
+      connected.push(identity);
+      send(clientId, { kind: "view", view });
+    },
     requests(clientId, requests) {
       reads.push({ clientId, requests });
       onRequests(clientId, requests);
@@ -139,13 +150,63 @@ function frame(...bytes: number[]): Buffer {
 }
 function hello(version = LOCAL_VERSION): Buffer {
   const writer = new ByteWriter();
-  encodeClientMessage(writer, { kind: "hello", version, pid: 1, program: "test", owner: "" });
+  encodeClientMessage(writer, { kind: "hello", version, pid: 1, program: "test", owner: "", bastLimitMs: 0 });
   return frame(...writer.view());
 }
 
 test("modes: the socket 0600, its folder 0700", () => {
   expect(statSync(socketPath).mode & 0o777).toBe(0o600);
   expect(statSync(path.dirname(socketPath)).mode & 0o777).toBe(0o700);
+});
+
+/** A program of its own, of that user; it prints what it hears until it is killed. `says`: a whole hello, hex. */
+function otherProgram(uid: number, says: Buffer): { child: ChildProcess; said: Promise<string>; ended: Promise<NodeJS.Signals | null> } {
+  const source = `
+    const socket = require("node:net").createConnection(${JSON.stringify(socketPath)});
+    socket.on("connect", () => socket.write(Buffer.from("${says.toString("hex")}", "hex")));
+    socket.on("data", (chunk) => process.stdout.write(chunk.toString("latin1")));
+    socket.on("error", (error) => process.stdout.write(error.code));
+    socket.on("close", () => process.exit(0));`;
+  const child = spawn(process.execPath, ["-e", source], { uid, cwd: "/", stdio: ["ignore", "pipe", "inherit"] });
+  const said = new Promise<string>((resolve) => child.stdout?.once("data", (chunk: Buffer) => resolve(chunk.toString("latin1"))));
+  const ended = new Promise<NodeJS.Signals | null>((resolve) => child.once("exit", (_, signal) => resolve(signal)));
+  children.push(child);
+  return { child, said, ended };
+}
+
+test.runIf(process.getuid?.() === 0)(
+  "another user is kept out by the modes, and refused by the kernel's word where these were changed",
+  async () => {
+    const nobody = 65_534;
+    expect(await otherProgram(nobody, hello()).said).toBe("EACCES");
+    chmodSync(dir, 0o755);
+    chmodSync(path.dirname(socketPath), 0o755);
+    chmodSync(socketPath, 0o666);
+    expect(await otherProgram(nobody, hello()).said).toContain("this socket is for root and for uid 0, not for process");
+    expect(connected).toEqual([]);
+    await connect();
+    expect(connected).toMatchObject([{ uid: 0, pid: process.pid }]);
+  },
+);
+
+test("who a program is, is what the kernel says, not what it says itself", async () => {
+  const { child, said } = otherProgram(process.getuid?.() ?? 0, hello());
+  await said;
+  // It says that it is process 1.
+  expect(connected).toMatchObject([{ uid: process.getuid?.(), pid: child.pid }]);
+});
+
+test("H13: a program that hangs is killed, and is gone when it has ended", async () => {
+  const { child, said, ended } = otherProgram(process.getuid?.() ?? 0, hello());
+  await said;
+  // It would answer no other signal.
+  child.kill("SIGSTOP");
+  server.kill(1, "it hangs");
+  server.kill(1, "it hangs");
+  expect(gone).toEqual([]);
+  expect(await ended).toBe("SIGKILL");
+  await until(() => gone.length > 0);
+  expect(gone).toEqual([1]);
 });
 
 test("a second dlmd is told; the first goes on", async () => {

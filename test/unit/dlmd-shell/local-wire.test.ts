@@ -29,7 +29,11 @@ import {
 const view: ViewInfo = { viewId: "7.1.00ff", quorate: true, members: [1, 3], quorumReason: "2 of 3 votes", running: false };
 
 const fromClient: [message: Exclude<ClientMessage, { kind: "requests" }>, hex: string][] = [
-  [{ kind: "hello", version: LOCAL_VERSION, pid: 4711, program: "ls", owner: "me" }, "0143564c4402006712000002006c7302006d65"],
+  [
+    { kind: "hello", version: LOCAL_VERSION, pid: 4711, program: "ls", owner: "me", bastLimitMs: 1000 },
+    "0143564c4403006712000002006c7302006d65e8030000",
+  ],
+  [{ kind: "bast-limit", limitMs: 60_000 }, "0860ea0000"],
   [{ kind: "open", lockspaceId: 2, name: "data" }, "0202000000040064617461"],
   [{ kind: "gone-ack", goneId: 9 }, "0409000000"],
   [{ kind: "query", queryId: 5, what: "nodes" }, "050500000001"],

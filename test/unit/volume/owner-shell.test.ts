@@ -76,6 +76,9 @@ function newest(locks: readonly FakeLock[], resource: string): FakeLock {
   return lock;
 }
 
+/** Others wait for these for as long as there is an owner. */
+const kept = LockFlag.MAYKEEP;
+
 test("a first mounter asks, mounts, publishes, and hands over in order", async () => {
   const locks: FakeLock[] = [];
   const told: string[] = [];
@@ -97,9 +100,9 @@ test("a first mounter asks, mounts, publishes, and hands over in order", async (
   owner.start();
   // The anchor comes first, so that it is there before anything is given up.
   expect(locks.map((lock) => `${lock.resource} ${lock.asked[0]}`)).toEqual([
-    `owner ${Mode.NL}/${LockFlag.VALBLK}`,
-    `mounter.2 ${Mode.EX}/0`,
-    `owner ${Mode.CR}/${LockFlag.VALBLK}`,
+    `owner ${Mode.NL}/${kept | LockFlag.VALBLK}`,
+    `mounter.2 ${Mode.EX}/${kept}`,
+    `owner ${Mode.CR}/${kept | LockFlag.VALBLK}`,
   ]);
   const record = locks[2] as FakeLock;
   (locks[1] as FakeLock).end("granted");
@@ -110,12 +113,12 @@ test("a first mounter asks, mounts, publishes, and hands over in order", async (
   probe.end("granted");
   expect(record.asked.length).toBe(1);
   probe.end("unlocked");
-  expect(record.asked.at(-1)).toBe(`${Mode.EX}/${LockFlag.VALBLK}`);
+  expect(record.asked.at(-1)).toBe(`${Mode.EX}/${kept | LockFlag.VALBLK}`);
   record.end("granted");
   expect(decodeOwnerRecord(record.written[0] as Uint8Array)).toMatchObject({ state: "mounting", nodeid: 2, epoch: 1 });
   record.end("granted");
   await new Promise((resolve) => setImmediate(resolve));
-  expect(record.asked.at(-1)).toBe(`${Mode.EX}/${LockFlag.VALBLK}`);
+  expect(record.asked.at(-1)).toBe(`${Mode.EX}/${kept | LockFlag.VALBLK}`);
   record.end("granted", record.written[0]);
   record.end("granted");
   expect(told).toEqual(["owner"]);
@@ -163,7 +166,7 @@ test("a blocking AST makes a remote step down and ask again", () => {
   expect(record.asked.at(-1)).toBe("unlock/0");
   record.end("unlocked");
   const again = newest(locks, "owner");
-  expect(again.asked).toEqual([`${Mode.CR}/${LockFlag.VALBLK}`]);
+  expect(again.asked).toEqual([`${Mode.CR}/${kept | LockFlag.VALBLK}`]);
   again.end("granted", encodeOwnerRecord({ ...ready, port: 71, epoch: 5 }));
   owner.receiveGone([{ nodeid: 1, incarnation: "x", clientId: 8 }]);
   owner.receiveGone([{ nodeid: 1, incarnation: "x", clientId: null }]);
