@@ -147,18 +147,25 @@ function openLog({ logLevel, jsonLog }: Arguments): Log {
 
 const adminShape = z.discriminatedUnion("what", [
   z.strictObject({ what: z.literal("config-show") }),
+  z.strictObject({ what: z.literal("fence-ack"), nodeid: z.int().min(1), by: z.string().max(256) }),
   z.strictObject({ what: z.literal("config-apply"), text: z.string(), source: z.string() }),
 ]);
 
-async function answerAdmin(keeper: ConfigKeeper, asked: unknown): Promise<unknown> {
+interface AdminActions {
+  readonly config: ConfigKeeper;
+  readonly acknowledgeFence: (nodeid: number, by: string) => unknown;
+}
+
+async function answerAdmin({ config: keeper, acknowledgeFence }: AdminActions, asked: unknown): Promise<unknown> {
   const parsed = adminShape.safeParse(asked);
   if (!parsed.success) {
-    throw new OperatingError("a question that this dlmd knows expected: config-show or config-apply", {
+    throw new OperatingError("a question that this dlmd knows expected: config-show, config-apply or fence-ack", {
       code: "bad-question",
       hint: "Is coverlay of another version? Restart dlmd after an upgrade.",
     });
   }
   const question = parsed.data;
+  if (question.what === "fence-ack") return acknowledgeFence(question.nodeid, question.by);
   if (question.what === "config-apply") return { version: await keeper.apply(question.text, question.source) };
   const { committed, pending } = keeper.kept;
   const open = pending === null ? null : { version: pending.record.version, text: pending.record.text };
@@ -259,11 +266,12 @@ async function main(): Promise<void> {
   writeFileSync(pidFile, `${process.pid}\n`);
   const { config: keeper } = driver;
   await keeper.keep();
+  const actions: AdminActions = { config: keeper, acknowledgeFence: (nodeid, by) => driver.acknowledgeFence(nodeid, by) };
   const admin = await startAdminServer({
     socketPath: adminSocketPath(runDir),
     log,
     processes,
-    answer: (question) => answerAdmin(keeper, question),
+    answer: (question) => answerAdmin(actions, question),
   });
   leaveOnSignal(driver, admin, log, pidFile);
   await followKeys(keyFile, keyring, driver, log);

@@ -20,6 +20,7 @@ export type { Lineage, ViewId } from "./wire/view-id.ts";
 import type { CommandResult, EngineCommand, EngineEvent } from "./engine/engine.ts";
 import type { BeatContent, HeardBeat } from "./membership/beater.ts";
 import type { QuorumOptions } from "./membership/quorum.ts";
+import type { KeptFences } from "./recovery/fence-gate.ts";
 import type { Datagram, Heartbeat } from "./wire/datagram.ts";
 import type { PeerMessage } from "./wire/peer.ts";
 
@@ -82,6 +83,8 @@ export interface NodeBoot {
   readonly limits?: Partial<NodeLimits>;
   /** Lockspaces in which nothing is granted after a death before a "fence-result"; none by default. */
   readonly fencedLockspaces?: readonly string[];
+  /** What "keep-fences" stored last; not given on a node that has never run. */
+  readonly fences?: KeptFences;
   /** False: an engine alone, whose nodes have no connections to each other; else members that have none for a time-out part. */
   readonly connections?: boolean;
   /** How votes are counted beyond "more than half". */
@@ -131,6 +134,8 @@ export type NodeEvent =
     }
   /** A "persist" with that epoch is on stable storage (fsync returned). */
   | { readonly kind: "persisted"; readonly promisedEpoch: number }
+  /** A "keep-fences" is on stable storage. */
+  | { readonly kind: "fences-kept" }
   /** Another configuration counts from now on (config/change.ts); this node is in it. */
   | { readonly kind: "configuration"; readonly configuration: NodeConfiguration }
   /** A program connected to the local socket. clientId: 1..2^32-1, never used before in this incarnation. */
@@ -241,6 +246,10 @@ export type Effect =
    * be joined by a node that they had left behind, with the locks that it had before.
    */
   | { readonly kind: "persist"; readonly promisedEpoch: number; readonly lineage: Lineage }
+  /** Store and fsync, then "fences-kept", one for each and in order: a restart forgets neither who is waited for nor who is known to be dead. */
+  | { readonly kind: "keep-fences"; readonly fences: KeptFences }
+  /** To the "fence-result" of this step: "" it was taken, else why not. */
+  | { readonly kind: "fence-answer"; readonly refused: string }
   /** To that client, in this order. */
   | { readonly kind: "client-events"; readonly clientId: number; readonly events: readonly ClientEvent[] }
   /** Stop / go on reading that client's socket. Never a reason to disconnect (hazard C6). */

@@ -4,6 +4,7 @@ import { sendWindow } from "./engine/builtin/sender.ts";
 import type { Lkb, Resource } from "./lock/lkb.ts";
 import { Mode, modeNames } from "./lock/mode.ts";
 import type { NodeCore } from "./node.ts";
+import type { Victim } from "./wire/peer-message.ts";
 import { viewName } from "./wire/view-id.ts";
 
 /** Resources shown; `truncated` says that there are more. */
@@ -19,11 +20,15 @@ export interface StatusAnswer extends ViewInfo {
   readonly state: string;
   readonly clients: number;
   readonly locks: number;
-  /** Nodes that went without a word and are not yet known to be dead; empty if no lockspace needs fencing. */
   readonly engine: EngineAnswer;
   /** To each other member of the view. */
   readonly channels: readonly ChannelAnswer[];
+  /** Nodes that went without a word and are not yet known to be dead; empty if no lockspace needs fencing. */
   readonly unfenced: readonly { readonly nodeid: number; readonly incarnation: string; readonly failingView: string }[];
+  /** Nothing is granted in these while somebody is unfenced. */
+  readonly fencedLockspaces: readonly string[];
+  /** The last results, the latest at the end. */
+  readonly fenced: readonly { readonly nodeid: number; readonly incarnation: string; readonly failingView: string }[];
 }
 
 export interface EngineAnswer {
@@ -120,6 +125,10 @@ function describeChannels(node: NodeCore, nowMs: number): ChannelAnswer[] {
   });
 }
 
+function describeVictim({ failingView, ...member }: Victim): StatusAnswer["unfenced"][number] {
+  return { ...member, failingView: viewName(failingView) };
+}
+
 export function describeStatus(node: NodeCore, view: ViewInfo, nowMs: number): StatusAnswer {
   let locks = 0;
   for (const client of node.clients.all.values()) locks += client.locks.size;
@@ -135,7 +144,9 @@ export function describeStatus(node: NodeCore, view: ViewInfo, nowMs: number): S
     locks,
     engine: describeEngine(node),
     channels: describeChannels(node, nowMs),
-    unfenced: node.recovery.gate.open.map(({ failingView, ...member }) => ({ ...member, failingView: viewName(failingView) })),
+    unfenced: node.recovery.gate.open.map(describeVictim),
+    fencedLockspaces: [...node.recovery.gate.lockspaces],
+    fenced: node.recovery.gate.fenced.map(describeVictim),
   };
 }
 

@@ -27,6 +27,7 @@ import { NodeGroups } from "./node-groups.ts";
 import { describeLocks, describeNodes, describeStatus } from "./node-query.ts";
 import { Outbox } from "./outbox.ts";
 import { defaultPlockLimits, PlockService } from "./plock/service.ts";
+import { noFences } from "./recovery/fence-gate.ts";
 import { Recovery } from "./recovery/recovery.ts";
 import { maxNodes } from "./wire/order-datagram.ts";
 import type { PeerMessage } from "./wire/peer.ts";
@@ -64,6 +65,8 @@ export class NodeCore implements Node {
   #leaseEndMs = Number.NEGATIVE_INFINITY;
   #nowMs: number;
   #ended = false;
+  /** Writes of who is not known to be dead that are under way. */
+  #fencesUnkept = 0;
   #announced = "";
 
   constructor(boot: NodeBoot) {
@@ -108,6 +111,7 @@ export class NodeCore implements Node {
       heldLimit: this.limits.savedMessagesPerPeer,
       stepsPerTurn: this.limits.rebuildStepsPerTurn,
       fencedLockspaces: boot.fencedLockspaces ?? [],
+      fences: boot.fences ?? noFences,
     });
   }
 
@@ -126,6 +130,7 @@ export class NodeCore implements Node {
     const protest = (nodeid: number, message: string): void =>
       log("error", "a peer sent what it cannot have meant", { nodeid, found: message });
     const send = (nodeid: number, message: PeerMessage): void => this.recovery.send(nodeid, message);
+    const { boot } = this;
     return {
       datagram: (to, message) => {
         if (message.kind !== "heartbeat") this.#outbox.push({ kind: "datagram", to, message });
@@ -152,7 +157,21 @@ export class NodeCore implements Node {
         for (const client of this.clients.all.values()) this.clients.adjustPause(client);
       },
       crowded: () => this.recovery.pairs.crowded,
-      stored: () => this.membership.stored,
+      stored: () => this.membership.stored && this.#fencesUnkept === 0,
+      waits: ({ nodeid, incarnation, failingView }) => {
+        const fields = { nodeid, incarnation, failingView: viewName(failingView), lockspaces: boot.fencedLockspaces ?? [] };
+        log(
+          "warn",
+          "node went without a word: its lockspaces wait until it is known to be dead (no fence device: coverlay fence ack)",
+          fields,
+        );
+      },
+      known: ({ nodeid, incarnation, failingView }) =>
+        log("info", "node is known to be dead", { nodeid, incarnation, failingView: viewName(failingView) }),
+      keep: (fences) => {
+        this.#fencesUnkept++;
+        this.#outbox.push({ kind: "keep-fences", fences });
+      },
       clientsBusy: () => this.#asks.recoveryBusy,
       clients: () => this.clients.all.values(),
       leftCleanly: (nodeid, incarnation) => this.membership.peers.get(nodeid)?.left === incarnation,
@@ -271,6 +290,9 @@ export class NodeCore implements Node {
       case "configuration":
         this.configuration = event.configuration;
         return this.membership.configure(event.configuration);
+      case "fences-kept":
+        this.#fencesUnkept--;
+        return;
       case "persisted":
         return this.membership.persisted(event.promisedEpoch, this.#nowMs);
       case "client-connected":
@@ -305,7 +327,8 @@ export class NodeCore implements Node {
   #fenceResult({ nodeid, incarnation, failingView, by }: Extract<NodeEvent, { kind: "fence-result" }>): void {
     const refused = this.recovery.fenced({ nodeid, incarnation, failingView });
     const fields = { nodeid, incarnation, view: viewName(failingView), by };
-    if (refused === "") this.#outbox.push({ kind: "log", level: "info", message: "node is fenced", fields });
+    this.#outbox.push({ kind: "fence-answer", refused });
+    if (refused === "") this.#outbox.push({ kind: "log", level: "info", message: "fence result taken", fields });
     else this.#outbox.push({ kind: "log", level: "warn", message: `fence result refused: ${refused}`, fields });
   }
 

@@ -4,7 +4,7 @@
  */
 import type { ClusterConfig, NodeConfig } from "./cluster-config.ts";
 
-const fixed = ["cluster", "keyFile", "multicast", "peerPort", "timeoutMs"] as const;
+const fixed = ["cluster", "keyFile", "multicast", "peerPort", "timeoutMs", "fencedLockspaces"] as const;
 
 /** Why that change is not allowed with those members; null: it is. One node and one vote at a time is config/change.ts's to say. */
 export function changeObjection(from: ClusterConfig, to: ClusterConfig, members: readonly number[]): string | null {

@@ -82,12 +82,13 @@ function clusterShape(minTimeoutMs: number) {
     timeoutMs: whole(minTimeoutMs, MAX_TIMEOUT_MS, " milliseconds").default(3000),
     quorum: z.strictObject(quorumShape, { error: objectExpected }).prefault({}),
     nodes: list(z.strictObject(nodeShape, { error: objectExpected }), 1, MAX_NODES, "nodes"),
+    fencedLockspaces: list(text(/^.{1,64}$/u, "the name of a lockspace"), 0, MAX_VOLUMES, "names of lockspaces").default([]),
     volumes: list(z.strictObject(volumeShape, { error: objectExpected }), 0, MAX_VOLUMES, "volumes").default([]),
   };
 }
 
 const knownKeys: Readonly<Record<string, readonly string[]>> = {
-  "": ["cluster", "version", "keyFile", "multicast", "peerPort", "timeoutMs", "quorum", "nodes", "volumes"],
+  "": ["cluster", "version", "keyFile", "multicast", "peerPort", "timeoutMs", "quorum", "nodes", "fencedLockspaces", "volumes"],
   multicast: Object.keys(multicastShape),
   quorum: Object.keys(quorumShape),
   nodes: Object.keys(nodeShape),
@@ -136,6 +137,8 @@ export interface ClusterConfig {
   readonly quorum: QuorumConfig;
   /** In ascending nodeid. */
   readonly nodes: readonly NodeConfig[];
+  /** Nothing is granted in these after a node died without a word before that node is known to be dead (recovery/fence-gate.ts). */
+  readonly fencedLockspaces: readonly string[];
   readonly volumes: readonly VolumeEntry[];
 }
 
@@ -222,6 +225,13 @@ function quorumProblems(quorum: z.infer<z.ZodObject<typeof quorumShape>>, nodes:
   return problems;
 }
 
+/** Heartbeats are sent and heard on UDP at the number of peerPort, by a thread and a socket of their own. */
+function portProblems({ multicast, peerPort }: Pick<ClusterConfig, "multicast" | "peerPort">): ConfigProblem[] {
+  if (multicast.port !== peerPort) return [];
+  const expected = "another port than peerPort, whose number heartbeats have on UDP";
+  return [{ path: "multicast.port", expected, found: `${multicast.port}, which is peerPort` }];
+}
+
 function parseYaml(source: string, yaml: string): unknown {
   const document = parseDocument(yaml);
   const error = document.errors[0];
@@ -249,6 +259,7 @@ export function decodeClusterConfig(yaml: string, source: string, minTimeoutMs: 
     ...duplicates(config.volumes, "volumes", "name"),
     ...duplicates(config.volumes, "volumes", "uuid"),
     ...quorumProblems(config.quorum, config.nodes),
+    ...portProblems(config),
   ];
   if (problems.length > 0) throw refuse(source, problems);
   const quorum = { ...config.quorum, wait_for_all: config.quorum.wait_for_all ?? config.quorum.two_node };
@@ -259,11 +270,11 @@ export function decodeClusterConfig(yaml: string, source: string, minTimeoutMs: 
  * What a configuration means, as text: equal for files that differ in comments, order or layout only.
  */
 export function canonicalConfig(config: ClusterConfig): string {
-  const { cluster, version, keyFile, multicast, peerPort, timeoutMs, quorum, nodes, volumes } = config;
+  const { cluster, version, keyFile, multicast, peerPort, timeoutMs, quorum, nodes, fencedLockspaces, volumes } = config;
   const { group, port } = multicast;
   const { two_node, wait_for_all, last_man_standing, last_man_standing_window_ms, auto_tie_breaker } = quorum;
   return JSON.stringify([
-    [cluster, version, keyFile, group, port, peerPort, timeoutMs],
+    [cluster, version, keyFile, group, port, peerPort, timeoutMs, ...fencedLockspaces.toSorted()],
     [two_node, wait_for_all, last_man_standing, last_man_standing_window_ms, auto_tie_breaker],
     nodes.map(({ nodeid, name, address, votes }) => [nodeid, name, address, votes]),
     volumes.map(({ name, uuid, lower, path }) => [name, uuid, lower, path ?? null]),

@@ -17,8 +17,10 @@ import type { KeptConfig } from "../config/change.ts";
 import type { NodeConfig } from "../config/cluster-config.ts";
 import type { ClientIdentity } from "../lock/client.ts";
 import type { Effect, Node, NodeBoot, NodeConfiguration, NodeEvent, QueryWhat } from "../node-api.ts";
+import type { StatusAnswer } from "../node-query.ts";
 import type { PeerProcesses } from "../server/peer-process.ts";
 import { type LocalServer, startServer } from "../server/server.ts";
+import { acknowledgeFence, type FencedNode } from "./fence-acknowledgement.ts";
 import { ConfigKeeper } from "./config-keeper.ts";
 import { type DatagramChannel, openDatagramChannel } from "./datagram-channel.ts";
 import { type Heartbeats, startHeartbeats } from "./heartbeats.ts";
@@ -55,6 +57,8 @@ export interface Driver {
   leave(): Promise<void>;
   /** The key file changed. */
   setKeyring(keyring: Keyring): void;
+  /** That node is dead for sure, a person says. Gives which life of it; throws OperatingError if nothing waits for it, or it is a member. */
+  acknowledgeFence(nodeid: number, by: string): FencedNode;
   /** As NodeCore answers; null between two incarnations. */
   query(what: QueryWhat): unknown;
   readonly config: ConfigKeeper;
@@ -90,6 +94,9 @@ class NodeDriver implements Driver {
   /** When each node's last heartbeat came. */
   readonly #heardMs = new Map<number, number>();
   #persisting: Promise<void> = Promise.resolve();
+  /** As it is written, or about to be. */
+  #stored: StoredState = { promisedEpoch: 0 };
+  #fenceAnswer: string | null = null;
   #left: (() => void) | null = null;
   readonly #flush = (): void => this.flush();
 
@@ -160,6 +167,7 @@ class NodeDriver implements Driver {
     const counter = createCounterCell();
     const sealer = new DatagramSealer(self.nodeid, datagramKey, counter);
     const stored = await readState(this.#stateFile);
+    this.#stored = stored;
     const shared = { keyring: this.#keyring, self, nodes: this.config.nodes, timeoutMs: config.timeoutMs, nowMs, log, metrics };
     const datagrams = await openDatagramChannel({
       ...shared,
@@ -220,6 +228,7 @@ class NodeDriver implements Driver {
       timeoutMs: config.timeoutMs,
       ...counted,
       ...stored,
+      fencedLockspaces: config.fencedLockspaces,
       seed: randomBytes(4).readUInt32LE(0),
       nowMs: nowMs(),
     });
@@ -343,7 +352,16 @@ class NodeDriver implements Driver {
         // The daemon itself is in no group; what its programs are told is in "client-events".
         return;
       case "persist":
-        this.#persist({ promisedEpoch: effect.promisedEpoch, lineage: effect.lineage }, life);
+        this.#persist({ promisedEpoch: effect.promisedEpoch, lineage: effect.lineage }, life, {
+          kind: "persisted",
+          promisedEpoch: effect.promisedEpoch,
+        });
+        return;
+      case "keep-fences":
+        this.#persist({ fences: effect.fences }, life, { kind: "fences-kept" });
+        return;
+      case "fence-answer":
+        this.#fenceAnswer = effect.refused;
         return;
       case "pause-client":
       case "resume-client":
@@ -374,12 +392,14 @@ class NodeDriver implements Driver {
     }
   }
 
-  #persist(state: StoredState, life: Life): void {
+  #persist(change: Partial<StoredState>, life: Life, done: NodeEvent): void {
+    const state = { ...this.#stored, ...change };
+    this.#stored = state;
     const earlier = this.#persisting;
     const persist = async (): Promise<void> => {
       await earlier;
       await writeState(this.#stateFile, state);
-      if (this.#life === life) this.step({ kind: "persisted", promisedEpoch: state.promisedEpoch });
+      if (this.#life === life) this.step(done);
     };
     this.#persisting = persist().catch((error: unknown) => this.#options.fatal(error as Error));
   }
@@ -410,6 +430,14 @@ class NodeDriver implements Driver {
     this.#keyring = keyring;
     this.#life?.datagrams.setKeyring(keyring);
     this.#life?.peers.setKeyring(keyring);
+  }
+
+  acknowledgeFence(nodeid: number, by: string): FencedNode {
+    return acknowledgeFence(nodeid, by, this.query("status") as StatusAnswer | null, (result) => {
+      this.#fenceAnswer = null;
+      this.step(result);
+      return this.#fenceAnswer;
+    });
   }
 
   query(what: QueryWhat): unknown {

@@ -1,11 +1,12 @@
 /**
  * What a node must still know after a restart: the highest epoch that it promised (hazard H4), and the latest quorate view it was in, so that
- * members which all restarted are not joined by a node that they had left behind. Written beside and
+ * members which all restarted are not joined by a node that they had left behind, and who is not yet known to be dead. Written beside and
  * renamed over, with both synced, so that a crash leaves the old or the new one.
  */
 import { readFile } from "node:fs/promises";
 import * as z from "zod";
 import { OperatingError } from "../base/error.ts";
+import type { KeptFences } from "../recovery/fence-gate.ts";
 import type { Lineage } from "../wire/view-id.ts";
 import { writeAtomic } from "./atomic-file.ts";
 
@@ -14,17 +15,22 @@ export interface StoredState {
   readonly promisedEpoch: number;
   /** Absent where the file is of a version that did not keep it, or there is none. */
   readonly lineage?: Lineage;
+  /** Who is not known to be dead, and who is. */
+  readonly fences?: KeptFences;
 }
 
 const number = z.int().min(0);
 const nodeids = z.array(z.int().min(1)).min(1);
+const viewShape = z.strictObject({ epoch: number, proposer: number, incarnation: z.string() });
 const lineageShape = z.strictObject({
-  id: z.strictObject({ epoch: number, proposer: number, incarnation: z.string() }),
+  id: viewShape,
   members: z.array(z.strictObject({ nodeid: number, incarnation: z.string() })),
   // Files of versions without last_man_standing have none.
   electorate: z.strictObject({ nodeids, former: nodeids.nullable() }).nullable().default(null),
 });
-const shape = z.strictObject({ promisedEpoch: number, lineage: lineageShape.optional() });
+const victims = z.array(z.strictObject({ nodeid: number, incarnation: z.string(), failingView: viewShape }));
+const fencesShape = z.strictObject({ open: victims, fenced: victims });
+const shape = z.strictObject({ promisedEpoch: number, lineage: lineageShape.optional(), fences: fencesShape.optional() });
 
 /** Epoch 0 where there is no file yet. Throws OperatingError for one that cannot be read. */
 export async function readState(file: string): Promise<StoredState> {
@@ -36,11 +42,11 @@ export async function readState(file: string): Promise<StoredState> {
     throw error;
   }
   try {
-    const { promisedEpoch, lineage } = shape.parse(JSON.parse(text));
-    return lineage === undefined ? { promisedEpoch } : { promisedEpoch, lineage };
+    const { promisedEpoch, lineage, fences } = shape.parse(JSON.parse(text));
+    return { promisedEpoch, ...(lineage === undefined ? {} : { lineage }), ...(fences === undefined ? {} : { fences }) };
   } catch (error) {
     throw new OperatingError(
-      `the state file ${file} is damaged: {"promisedEpoch":N,"lineage":{...}} expected, found ${JSON.stringify(text.slice(0, 80))}`,
+      `the state file ${file} is damaged: {"promisedEpoch":N,"lineage":{...},"fences":{...}} expected, found ${JSON.stringify(text.slice(0, 80))}`,
       {
         code: "bad-state",
         hint: "It is written as a whole: look for a failing disk. With dlmd stopped on every node it may be removed.",

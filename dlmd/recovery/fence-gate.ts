@@ -4,7 +4,7 @@
  * (nodeid, incarnation) and to the view that went on without that node (hazard M2); it is refused for a member (hazard C11).
  *
  * Which lockspaces need it is configuration; those that do not go on at once, on the lease alone (hazards C4, M1). A dead node is taken
- * to have been in every lockspace that needs fencing.
+ * to have been in every lockspace that needs fencing. Who waits and what is known is on disk: a restart forgets neither.
  */
 import type { Victim } from "../wire/peer-message.ts";
 import { hasMember, type Member, sameView, viewName } from "../wire/view-id.ts";
@@ -12,13 +12,40 @@ import { hasMember, type Member, sameView, viewName } from "../wire/view-id.ts";
 /** Results that are remembered, so that a node which has not heard yet can be told; the oldest goes first. */
 const rememberedResults = 64;
 
-export class FenceGate {
-  readonly #lockspaces: ReadonlySet<string>;
-  #open: Victim[] = [];
-  #fenced: Victim[] = [];
+/** What is kept on disk. */
+export interface KeptFences {
+  /** Not yet known to be dead; at most one life of a node, the last. */
+  readonly open: readonly Victim[];
+  readonly fenced: readonly Victim[];
+}
 
-  constructor(lockspaces: readonly string[]) {
-    this.#lockspaces = new Set(lockspaces);
+export const noFences: KeptFences = { open: [], fenced: [] };
+
+export interface FenceGateHost {
+  /** A lockspace waits for that from now on. */
+  waits(victim: Victim): void;
+  /** Known to be dead. */
+  known(victim: Victim): void;
+  keep(fences: KeptFences): void;
+}
+
+/** A node that is dead in one life is dead in those before it. */
+function covers(result: Victim, victim: Victim): boolean {
+  if (result.nodeid !== victim.nodeid) return false;
+  return result.incarnation === victim.incarnation || result.failingView.epoch > victim.failingView.epoch;
+}
+
+export class FenceGate {
+  readonly lockspaces: ReadonlySet<string>;
+  readonly #host: FenceGateHost;
+  #open: readonly Victim[];
+  #fenced: readonly Victim[];
+
+  constructor(lockspaces: readonly string[], { open, fenced }: KeptFences, host: FenceGateHost) {
+    this.lockspaces = new Set(lockspaces);
+    this.#host = host;
+    this.#open = open;
+    this.#fenced = fenced;
   }
 
   /** Nodes that are not yet known to be dead. */
@@ -31,15 +58,17 @@ export class FenceGate {
   }
 
   blocks(lockspace: string): boolean {
-    return this.#open.length > 0 && this.#lockspaces.has(lockspace);
+    return this.#open.length > 0 && this.lockspaces.has(lockspace);
   }
 
   /** Left without having said so, or were reported by another member. */
   failed(victims: readonly Victim[]): void {
-    if (this.#lockspaces.size === 0) return;
+    if (this.lockspaces.size === 0) return;
     for (const victim of victims) {
-      const same = (one: Victim): boolean => one.nodeid === victim.nodeid && one.incarnation === victim.incarnation;
-      if (!this.#open.some(same) && !this.#fenced.some(same)) this.#open.push(victim);
+      if (this.#open.some((one) => covers(one, victim)) || this.#fenced.some((one) => covers(one, victim))) continue;
+      this.#open = [...this.#open.filter((one) => one.nodeid !== victim.nodeid), victim];
+      this.#host.waits(victim);
+      this.#keep();
     }
   }
 
@@ -62,9 +91,16 @@ export class FenceGate {
   }
 
   #close(victim: Victim): void {
-    this.#open = this.#open.filter((one) => one.nodeid !== victim.nodeid || one.incarnation !== victim.incarnation);
-    if (this.#fenced.some((one) => one.nodeid === victim.nodeid && one.incarnation === victim.incarnation)) return;
-    this.#fenced.push(victim);
-    if (this.#fenced.length > rememberedResults) this.#fenced.shift();
+    const open = this.#open.filter((one) => !covers(victim, one));
+    const isKnown = this.#fenced.some((one) => one.nodeid === victim.nodeid && one.incarnation === victim.incarnation);
+    if (isKnown && open.length === this.#open.length) return;
+    this.#open = open;
+    if (!isKnown) this.#fenced = [...this.#fenced, victim].slice(-rememberedResults);
+    this.#host.known(victim);
+    this.#keep();
+  }
+
+  #keep(): void {
+    this.#host.keep({ open: this.#open, fenced: this.#fenced });
   }
 }

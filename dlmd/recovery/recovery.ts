@@ -17,19 +17,19 @@ import type { View } from "../membership/membership.ts";
 import type { DoneMessage, PeerMessage, Victim } from "../wire/peer-message.ts";
 import type { PlockAnswerMessage } from "../wire/peer-plock.ts";
 import { hasMember, type Member, noView, sameView, type ViewId } from "../wire/view-id.ts";
-import { FenceGate } from "./fence-gate.ts";
+import { FenceGate, type FenceGateHost, type KeptFences } from "./fence-gate.ts";
 import { LateMessages } from "./late-messages.ts";
 import { type Pair, Pairs, type PairsHost } from "./pairs.ts";
 import { Rebuild, receiveOffer } from "./rebuild.ts";
 
 export type Phase = "none" | "blocked" | "mark" | "rebuild" | "wait" | "settle" | "run";
 
-export interface RecoveryHost extends PairsHost {
+export interface RecoveryHost extends PairsHost, FenceGateHost {
   /** The latest known of that node. */
   incarnation(nodeid: number): string | null;
   /** Our clients have not yet answered about clients that are gone. */
   clientsBusy(): boolean;
-  /** That this node was in the view is on disk. */
+  /** That this node was in the view, and who is not known to be dead, is on disk. */
   stored(): boolean;
   clients(): Iterable<Client>;
   /** That incarnation said that it leaves. */
@@ -59,6 +59,7 @@ export interface RecoveryOptions {
   /** Resources and locks that one turn rebuilds. */
   readonly stepsPerTurn: number;
   readonly fencedLockspaces: readonly string[];
+  readonly fences: KeptFences;
 }
 
 export class Recovery {
@@ -94,7 +95,7 @@ export class Recovery {
     this.pairs = new Pairs(host, options.heldLimit);
     this.#steps = options.stepsPerTurn;
     this.#late = new LateMessages((message) => host.receiveLate(message));
-    this.gate = new FenceGate(options.fencedLockspaces);
+    this.gate = new FenceGate(options.fencedLockspaces, options.fences, host);
     locks.tables.blocks = (lockspace) => this.gate.blocks(lockspace);
   }
 
@@ -364,7 +365,8 @@ export class Recovery {
         return "recovering: granting what can be granted";
       case "run":
         if (this.serving && this.gate.open.length > 0) {
-          return `running; lockspaces that need fencing wait until nodes ${this.gate.open.map(({ nodeid }) => nodeid).join(" ")} are fenced`;
+          const [nodes, spaces] = [this.gate.open.map(({ nodeid }) => nodeid).join(" "), [...this.gate.lockspaces].join(" ")];
+          return `running; lockspaces ${spaces} wait until nodes ${nodes} are known to be dead (no fence device: coverlay fence ack)`;
         }
         return this.serving ? "running" : "waiting: too long since a quorum of the view was heard";
     }

@@ -51,6 +51,13 @@ export function viewName(view: ViewId): string {
   return `${view.epoch}.${view.proposer}.${view.incarnation}`;
 }
 
+/** null: it is no name of a view. */
+export function parseViewName(name: string): ViewId | null {
+  const [, epoch, proposer, incarnation] = /^(\d+)\.(\d+)\.([0-9a-f]{16})$/.exec(name) ?? [];
+  if (incarnation === undefined) return null;
+  return { epoch: Number(epoch), proposer: Number(proposer), incarnation };
+}
+
 export function isIncarnation(text: string): boolean {
   return /^[0-9a-f]{16}$/.test(text);
 }

@@ -4,6 +4,7 @@ import { fileURLToPath } from "node:url";
 import yargs, { type Argv } from "yargs";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { configCommand } from "./config.ts";
+import { fenceCommand } from "./fence.ts";
 import { keygenCommand } from "./keygen.ts";
 import { labCommand } from "./lab.ts";
 import { locksCommand } from "./locks.ts";
@@ -43,6 +44,7 @@ export function coverlayCli(args: readonly string[]): Argv {
     .command(nodesCommand)
     .command(locksCommand)
     .command(whyCommand)
+    .command(fenceCommand)
     .command(volumeCommand)
     .command(mountCommand)
     .command(umountCommand)

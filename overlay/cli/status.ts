@@ -3,6 +3,7 @@ import type { CommandModule } from "yargs";
 import * as z from "zod";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { type DlmdAnswer, askDlmd } from "./dlmd-query.ts";
+import { describeWaits, fencesShape } from "./fence.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
 import { EXIT, print, printJson, runCommand } from "./output.ts";
 import { type OverlayStatus, queryOverlayStatus } from "./overlay-query.ts";
@@ -59,6 +60,7 @@ function channelWords({ nodeid, downMs, unacked, held, paused }: DlmdStatus["cha
 /** For people: a few lines. */
 export function describeStatus({ info, view, answer }: DlmdAnswer, overlay: OverlayStatus | null): string {
   const { data: status } = statusShape.safeParse(answer);
+  const { data: fences } = fencesShape.safeParse(answer);
   const name: Name = (nodeid) => info.nodes.find((node) => node.nodeid === nodeid)?.name ?? String(nodeid);
   const away = info.nodes.filter(({ nodeid }) => !view.members.includes(nodeid)).map((node) => node.name);
   return [
@@ -67,6 +69,7 @@ export function describeStatus({ info, view, answer }: DlmdAnswer, overlay: Over
     `view     ${view.members.map(name).join(", ")}${away.length === 0 ? "" : `; away: ${away.join(", ")}`}`,
     `quorum   ${view.quorumReason}`,
     `locks    ${view.running ? "granted" : "requests wait (recovery, or no quorum)"}${status === undefined || status.state === "running" ? "" : `: ${status.state}`}`,
+    ...(fences === undefined ? [] : describeWaits(fences, name).map((line) => `fencing  ${line}`)),
     ...(status === undefined ? [] : [`engine   ${engineWords(status.engine, name)}`]),
     ...(status?.channels ?? []).map((channel, at) => `${at === 0 ? "channels" : "        "} ${channelWords(channel, name)}`),
     overlay === null

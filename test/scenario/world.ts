@@ -7,6 +7,7 @@ import { Beater } from "../../dlmd/membership/beater.ts";
 import { NodeCore } from "../../dlmd/node.ts";
 import type { ClientEvent, ClientRequest, Effect, NodeConfig, NodeEvent, NodeLimits } from "../../dlmd/node-api.ts";
 import { decodeFrame, encodeFrames } from "../../dlmd/wire/peer.ts";
+import { type KeptFences, noFences } from "../../dlmd/recovery/fence-gate.ts";
 import type { ViewId } from "../../dlmd/wire/view-id.ts";
 
 export const timeoutMs = 300;
@@ -15,6 +16,8 @@ interface WorldNode {
   readonly core: NodeCore;
   readonly beater: Beater;
   alive: boolean;
+  /** On its disk. */
+  fences: KeptFences;
 }
 
 export interface Program {
@@ -71,7 +74,7 @@ export class World {
     };
     const core = new NodeCore({ ...boot, limits: { deadlockAfterMs: 50, ...this.#limits }, fencedLockspaces: this.#fencedLockspaces });
     const others = [...this.nodes.keys()];
-    this.nodes.set(nodeid, { core, beater: new Beater({ nodeid, incarnation }, timeoutMs, this.nowMs), alive: true });
+    this.nodes.set(nodeid, { core, beater: new Beater({ nodeid, incarnation }, timeoutMs, this.nowMs), alive: true, fences: noFences });
     this.input(nodeid, { kind: "tick" });
     for (const other of others) this.connect(other, nodeid);
   }
@@ -99,6 +102,9 @@ export class World {
         return;
       case "persist":
         return this.input(from, { kind: "persisted", promisedEpoch: effect.promisedEpoch });
+      case "keep-fences":
+        node.fences = effect.fences;
+        return this.input(from, { kind: "fences-kept" });
       case "client-events": {
         const program = [...this.programs.values()].find(({ clientId }) => clientId === effect.clientId);
         if (program !== undefined) for (const event of effect.events) this.#hear(program, event);

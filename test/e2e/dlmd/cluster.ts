@@ -24,6 +24,8 @@ export interface ClusterOptions {
   readonly nodes: number;
   /** Network namespaces on a bridge, with multicast; else 127.0.0.1, .2 ... with unicast. */
   readonly namespaces?: boolean;
+  /** More lines of cluster.yaml. */
+  readonly more?: readonly string[];
   /** A compiled dlmd; else this tree's own, built if need be. */
   readonly program?: string;
 }
@@ -162,7 +164,7 @@ export function removeNamespaces(names: readonly string[]): void {
   for (const name of names) if (existsSync(`/run/netns/${name}`)) execFileSync("ip", ["netns", "del", name]);
 }
 
-function writeCluster(dir: string, nodes: number, namespaces: boolean): string {
+function writeCluster(dir: string, nodes: number, namespaces: boolean, more: readonly string[]): string {
   const port = nextPorts;
   nextPorts += 2;
   const address = (nodeid: number): string => (namespaces ? `10.77.0.${nodeid}` : `127.0.0.${nodeid}`);
@@ -175,6 +177,7 @@ function writeCluster(dir: string, nodes: number, namespaces: boolean): string {
     `timeoutMs: ${TIMEOUT_MS}`,
     "nodes:",
     ...rows,
+    ...more,
   ];
   writeFileSync(path.join(dir, "cluster.yaml"), `${lines.join("\n")}\n`);
   writeClusterKey(path.join(dir, "cluster.key"));
@@ -196,10 +199,10 @@ function untilReady(child: ChildProcess): Promise<void> {
 }
 
 /** Writes what a cluster needs; starts nothing yet. */
-export function createCluster({ nodes, namespaces = false, program: given }: ClusterOptions): TestCluster {
+export function createCluster({ nodes, namespaces = false, more = [], program: given }: ClusterOptions): TestCluster {
   if (given === undefined) ensureBuilt();
   const dir = mkdtempSync(path.join(tmpdir(), "coverlay-dlmd-"));
-  const configFile = writeCluster(dir, nodes, namespaces);
+  const configFile = writeCluster(dir, nodes, namespaces, more);
   const namespaceNames = namespaces ? Array.from({ length: nodes }, (_, at) => `cvy-${process.pid}-${nextPorts}-${at + 1}`) : [];
   const hub = `cvy-${process.pid}-${nextPorts}-hub`;
   if (namespaces) {

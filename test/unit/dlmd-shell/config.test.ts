@@ -48,6 +48,18 @@ describe("cluster.yaml", () => {
       "peerport: 7701",
       `peerport: expected a known key (did you mean peerPort?), found the unknown key "peerport"`,
     ],
+    [
+      "one port for multicast and for heartbeats",
+      "peerPort: 7701",
+      "peerPort: 7700",
+      "multicast.port: expected another port than peerPort, whose number heartbeats have on UDP, found 7700, which is peerPort",
+    ],
+    [
+      "no name of a lockspace",
+      "fencedLockspaces: []",
+      'fencedLockspaces: [""]',
+      "fencedLockspaces[0]: expected the name of a lockspace, found",
+    ],
     ["unknown key far away", "peerPort: 7701", "colour: red", "colour: expected one of cluster, version, keyFile"],
     ["unknown key of a node", "name: node2", "nmae: node2", "nodes[1].nmae: expected a known key (did you mean name?)"],
     ["unknown key of quorum", "two_node: false", "two_nodes: false", "quorum.two_nodes: expected a known key (did you mean two_node?)"],

@@ -73,6 +73,10 @@ test("the promised epoch is read back; a damaged file is refused", async () => {
     const older = { id: lineage.id, members: lineage.members };
     writeFileSync(file, JSON.stringify({ promisedEpoch: 8, lineage: older }));
     expect(await readState(file)).toEqual({ promisedEpoch: 8, lineage: { ...older, electorate: null } });
+    const victim = { nodeid: 3, incarnation: "00000000000000cc", failingView: lineage.id };
+    const fences = { open: [victim], fenced: [{ ...victim, nodeid: 2 }] };
+    await writeState(file, { promisedEpoch: 8, lineage, fences });
+    expect(await readState(file)).toEqual({ promisedEpoch: 8, lineage, fences });
     expect(readdirSync(dir)).toEqual(["state.json"]);
     writeFileSync(file, `{"promisedEpoch":-1}`);
     await expect(readState(file)).rejects.toMatchObject({ code: "bad-state" });

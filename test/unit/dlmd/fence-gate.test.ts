@@ -1,0 +1,94 @@
+/** Who is not known to be dead: what is kept, what a result closes, what a restart remembers. */
+import { expect, it } from "vitest";
+import { createNode } from "../../../dlmd/node.ts";
+import { FenceGate, type KeptFences, noFences } from "../../../dlmd/recovery/fence-gate.ts";
+import type { Victim } from "../../../dlmd/wire/peer-message.ts";
+
+const victim = (nodeid: number, life: number, epoch: number): Victim => ({
+  nodeid,
+  incarnation: `000000000000000${life}`,
+  failingView: { epoch, proposer: 1, incarnation: "00000000000000aa" },
+});
+
+function gate(kept: KeptFences = noFences, lockspaces = ["guarded"]) {
+  const disk: KeptFences[] = [];
+  const told: string[] = [];
+  const made = new FenceGate(lockspaces, kept, {
+    waits: (one) => told.push(`waits for ${one.nodeid} of life ${one.incarnation.at(-1)}`),
+    known: (one) => told.push(`${one.nodeid} of life ${one.incarnation.at(-1)} is dead`),
+    keep: (fences) => disk.push(fences),
+  });
+  return { gate: made, disk, told };
+}
+
+it("waits are said once, kept, and remembered by the next gate", () => {
+  const first = gate();
+  first.gate.failed([victim(3, 1, 7)]);
+  first.gate.failed([victim(3, 1, 7)]);
+  expect(first.told).toEqual(["waits for 3 of life 1"]);
+  expect(first.disk).toEqual([{ open: [victim(3, 1, 7)], fenced: [] }]);
+  const again = gate(first.disk.at(-1));
+  expect(again.gate.blocks("guarded")).toBe(true);
+  expect(again.gate.blocks("other")).toBe(false);
+  expect(again.gate.result(victim(3, 1, 7), [])).toBe("");
+  expect(again.gate.blocks("guarded")).toBe(false);
+  // The acknowledgement outlives a restart as well: who reports that death later opens nothing.
+  const last = gate(again.disk.at(-1));
+  last.gate.failed([victim(3, 1, 7)]);
+  expect([last.gate.blocks("guarded"), last.told, last.disk]).toEqual([false, [], []]);
+});
+
+it("M2, C11: a result of another life or view, or for a member, is refused; one that nobody waits for too", () => {
+  const { gate: one } = gate();
+  one.failed([victim(3, 1, 7)]);
+  expect(one.result(victim(3, 2, 7), [])).toContain("nobody waits for node 3 of incarnation 0000000000000002");
+  expect(one.result(victim(3, 1, 8), [])).toContain("failed in view 7.1.00000000000000aa, the result is for 8.1.");
+  expect(one.result(victim(3, 1, 7), [victim(3, 1, 7)])).toContain("is a member of the view");
+  expect(one.blocks("guarded")).toBe(true);
+});
+
+it("of one node there is one wait, for its last life; that it is dead in that one says so of those before", () => {
+  const { gate: one, disk } = gate();
+  one.failed([victim(3, 1, 7), victim(3, 2, 9), victim(2, 1, 9)]);
+  expect(one.open).toEqual([victim(3, 2, 9), victim(2, 1, 9)]);
+  // Heard late, from a node that knows less.
+  one.failed([victim(3, 1, 7)]);
+  one.learn([victim(3, 1, 7)]);
+  expect(one.open).toEqual([victim(3, 2, 9), victim(2, 1, 9)]);
+  one.learn([victim(3, 2, 9)]);
+  one.failed([victim(3, 1, 7)]);
+  expect(one.open).toEqual([victim(2, 1, 9)]);
+  expect(disk.at(-1)).toEqual({ open: [victim(2, 1, 9)], fenced: [victim(3, 1, 7), victim(3, 2, 9)] });
+});
+
+it("where no lockspace needs fencing nothing waits", () => {
+  const { gate: one, told } = gate(noFences, []);
+  one.failed([victim(3, 1, 7)]);
+  expect([one.open, told]).toEqual([[], []]);
+});
+
+it("a node that starts again shows what it had kept", () => {
+  const nodes = [1, 2, 3].map((nodeid) => ({ nodeid, name: `node${nodeid}`, address: "", votes: 1 }));
+  const boot = {
+    nodeid: 1,
+    incarnation: "00000000000000aa",
+    configVersion: 1,
+    nodes,
+    timeoutMs: 1000,
+    promisedEpoch: 9,
+    seed: 1,
+    nowMs: 0,
+  };
+  const node = createNode({ ...boot, fencedLockspaces: ["guarded"], fences: { open: [victim(3, 1, 7)], fenced: [victim(2, 1, 6)] } });
+  expect(node.query("status", 0)).toMatchObject({
+    unfenced: [{ nodeid: 3, incarnation: "0000000000000001", failingView: "7.1.00000000000000aa" }],
+    fenced: [{ nodeid: 2 }],
+    fencedLockspaces: ["guarded"],
+  });
+  const effects = node.step(
+    { kind: "fence-result", nodeid: 3, incarnation: "0000000000000001", failingView: victim(3, 1, 7).failingView, by: "test" },
+    1,
+  );
+  expect(effects).toContainEqual({ kind: "fence-answer", refused: "" });
+  expect(effects).toContainEqual({ kind: "keep-fences", fences: { open: [], fenced: [victim(2, 1, 6), victim(3, 1, 7)] } });
+});
