@@ -5,6 +5,16 @@
 import { assert } from "./assert.ts";
 import { WireError } from "./error.ts";
 
+/** Longer texts are not looked through for what is not ASCII. */
+const SHORT_TEXT = 256;
+
+/** Most texts are ASCII and short: a TextDecoder costs more than the rest of a message. */
+export function decodeText(bytes: Uint8Array): string {
+  if (bytes.byteLength > SHORT_TEXT) return new TextDecoder().decode(bytes);
+  for (const byte of bytes) if (byte > 0x7f) return new TextDecoder().decode(bytes);
+  return String.fromCharCode.apply(null, bytes as unknown as number[]);
+}
+
 export class ByteReader {
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
@@ -83,7 +93,7 @@ export class ByteReader {
   string(limit: number): string {
     const bytes = this.u16();
     if (bytes > limit) throw new WireError(`string of ${bytes} bytes, at most ${limit} allowed`);
-    return new TextDecoder().decode(this.bytes(bytes));
+    return decodeText(this.bytes(bytes));
   }
   skip(bytes: number): void {
     this.#take(bytes);
@@ -178,9 +188,17 @@ export class ByteWriter {
     return this.u32(value.byteLength).bytes(value);
   }
   string(value: string): this {
+    if (value.length <= SHORT_TEXT && this.#ascii(value)) return this;
     const bytes = new TextEncoder().encode(value);
     assert(bytes.byteLength <= 0xffff, "string of more than 65535 bytes");
     return this.u16(bytes.byteLength).bytes(bytes);
+  }
+  /** False, with nothing written: not ASCII. */
+  #ascii(value: string): boolean {
+    for (let i = 0; i < value.length; i++) if (value.charCodeAt(i) > 0x7f) return false;
+    let at = this.u16(value.length).#room(value.length);
+    for (let i = 0; i < value.length; i++) this.#bytes[at++] = value.charCodeAt(i);
+    return true;
   }
   /** Overwrites four bytes already written: for lengths known only at the end. */
   patchU32(at: number, value: number): this {

@@ -16,11 +16,13 @@ import type { ClusterInfo, ViewInfo } from "../client/api.ts";
 import type { KeptConfig } from "../config/change.ts";
 import type { NodeConfig } from "../config/cluster-config.ts";
 import type { ClientIdentity } from "../lock/client.ts";
+import { isAnswer, isQuestion } from "../wire/peer-message.ts";
 import type { Effect, Node, NodeBoot, NodeConfiguration, NodeEvent, QueryWhat } from "../node-api.ts";
 import type { StatusAnswer } from "../node-query.ts";
 import type { PeerProcesses } from "../server/peer-process.ts";
 import { type LocalServer, startServer } from "../server/server.ts";
 import { acknowledgeFence, type FencedNode } from "./fence-acknowledgement.ts";
+import { AnswerLook } from "./answer-look.ts";
 import { ConfigKeeper } from "./config-keeper.ts";
 import { type DatagramChannel, openDatagramChannel } from "./datagram-channel.ts";
 import { type Heartbeats, startHeartbeats } from "./heartbeats.ts";
@@ -91,6 +93,9 @@ class NodeDriver implements Driver {
   #timer: NodeJS.Timeout | null = null;
   #timerAt = Number.POSITIVE_INFINITY;
   #flushScheduled = false;
+  /** What is read now is not at its end, where everything leaves. */
+  #reading = false;
+  readonly #look: AnswerLook;
   /** When each node's last heartbeat came. */
   readonly #heardMs = new Map<number, number>();
   #persisting: Promise<void> = Promise.resolve();
@@ -101,6 +106,7 @@ class NodeDriver implements Driver {
   readonly #flush = (): void => this.flush();
 
   constructor(options: DriverOptions) {
+    this.#look = new AnswerLook({ nowMs: () => performance.now(), turn: (callback) => void setImmediate(callback) });
     this.#options = options;
     this.#keyring = options.keyring;
     this.#stateFile = path.join(options.stateDir, "state.json");
@@ -130,7 +136,11 @@ class NodeDriver implements Driver {
         this.#clients.set(clientId, identity);
         this.step({ kind: "client-connected", clientId, identity });
       },
-      requests: (clientId, requests) => this.step({ kind: "client-requests", clientId, requests }),
+      requests: (clientId, requests) => {
+        this.#reading = true;
+        this.step({ kind: "client-requests", clientId, requests });
+        this.flush();
+      },
       slow: (clientId, unreadBytes) => this.step({ kind: "client-slow", clientId, unreadBytes }),
       gone: (clientId) => {
         this.#clients.delete(clientId);
@@ -210,7 +220,14 @@ class NodeDriver implements Driver {
           this.#await();
           this.step({ kind: "peer-down", nodeid, incarnation: wasIncarnation });
         },
-        frame: (nodeid, view, messages) => this.step({ kind: "peer-frame", nodeid, view, messages }),
+        frame: (nodeid, view, messages) => {
+          this.#reading = true;
+          for (const message of messages) if (isAnswer(message)) this.#look.answered();
+          this.step({ kind: "peer-frame", nodeid, view, messages });
+        },
+        read: () => {
+          if (this.#reading) this.flush();
+        },
         config: (nodeid, body) => this.config.receive(nodeid, body),
         offered: (offer) => this.config.offered(offer),
       });
@@ -320,13 +337,14 @@ class NodeDriver implements Driver {
   }
 
   #scheduleFlush(): void {
-    if (this.#flushScheduled) return;
+    if (this.#flushScheduled || this.#reading) return;
     this.#flushScheduled = true;
     queueMicrotask(this.#flush);
   }
 
   flush(): void {
     this.#flushScheduled = false;
+    this.#reading = false;
     this.#life?.peers.flush();
     this.#server?.flush();
   }
@@ -339,6 +357,7 @@ class NodeDriver implements Driver {
         return;
       case "peer-frame":
         life.peers.send(effect.nodeid, effect.view, effect.messages);
+        for (const message of effect.messages) if (isQuestion(message)) this.#look.asked();
         this.#scheduleFlush();
         return;
       case "datagram":

@@ -32,6 +32,8 @@ export interface PeerConnectionHandlers {
   /** Why one of the two does not want the other. */
   readonly refused: (reason: string, offer: ConfigOffer | null) => void;
   readonly frame: (connection: PeerConnection, view: ViewId, messages: readonly PeerMessage[]) => void;
+  /** After the frames of one read. */
+  readonly read: () => void;
   /** A frame on the channel of the configuration; valid during the call. */
   readonly config: (connection: PeerConnection, body: Uint8Array) => void;
   /** Once. `established`: it had been called. */
@@ -104,6 +106,7 @@ export class PeerConnection {
         if (!(error instanceof WireError)) throw error;
         this.close(error.message);
       }
+      handlers.read();
     });
     socket.on("error", (error) => this.close(error.message));
     socket.on("end", () => this.close("closed by the peer"));

@@ -52,6 +52,8 @@ export interface PeerNetworkOptions {
   readonly up: (peer: Identity) => void;
   readonly down: (nodeid: number, incarnation: string) => void;
   readonly frame: (nodeid: number, view: ViewId, messages: readonly PeerMessage[]) => void;
+  /** After the frames of one read: a moment to flush. */
+  readonly read?: () => void;
   /** A frame of the configuration's channel; valid during the call. */
   readonly config: (nodeid: number, body: Uint8Array) => void;
   /** A peer refused us because our configuration is older, and gave us its own. */
@@ -222,6 +224,7 @@ class TlsPeerNetwork implements PeerNetwork {
           metrics.count("peer_frames_received");
           this.#options.frame(connection.nodeid as number, view, messages);
         },
+        read: () => this.#options.read?.(),
         config: (_, body) => this.#options.config(connection.nodeid as number, body),
         closed: (_, reason) => this.#closed(connection, reason),
       },

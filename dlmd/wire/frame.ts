@@ -26,13 +26,15 @@ export function frameHeadBytes(checksummed: boolean): number {
 export function createFrameReader({ maxBytes, crc32 }: FrameLimits): FrameReader {
   const headBytes = frameHeadBytes(crc32 !== null);
   const head = new Uint8Array(headBytes);
-  const headView = new DataView(head.buffer);
   let headHave = 0;
   let body: Uint8Array | null = null;
   let bodyHave = 0;
 
-  const bodyBytesOf = (view: DataView, at: number): number => {
-    const bytes = view.getUint32(at, true);
+  const u32 = (bytes: Uint8Array, at: number): number =>
+    ((bytes[at] as number) | ((bytes[at + 1] as number) << 8) | ((bytes[at + 2] as number) << 16) | ((bytes[at + 3] as number) << 24)) >>>
+    0;
+  const bodyBytesOf = (from: Uint8Array, at: number): number => {
+    const bytes = u32(from, at);
     if (bytes > maxBytes) throw new WireError(`frame of ${bytes} bytes, at most ${maxBytes} allowed`);
     return bytes;
   };
@@ -41,7 +43,7 @@ export function createFrameReader({ maxBytes, crc32 }: FrameLimits): FrameReader
       throw new WireError(`damaged frame of ${complete.byteLength} bytes: its CRC-32 is wrong`);
     return complete;
   };
-  const checksum = (view: DataView, at: number): number => (crc32 === null ? 0 : view.getUint32(at + 4, true));
+  const checksum = (from: Uint8Array, at: number): number => (crc32 === null ? 0 : u32(from, at + 4));
 
   /** Continues a frame that began in an earlier chunk; returns how far it read. */
   const resume = (chunk: Uint8Array, onFrame: (body: Uint8Array) => void): number => {
@@ -51,7 +53,7 @@ export function createFrameReader({ maxBytes, crc32 }: FrameLimits): FrameReader
       head.set(chunk.subarray(0, at), headHave);
       headHave += at;
       if (headHave < headBytes) return at;
-      body = new Uint8Array(bodyBytesOf(headView, 0));
+      body = new Uint8Array(bodyBytesOf(head, 0));
       bodyHave = 0;
     }
     const bytes = Math.min(body.byteLength - bodyHave, chunk.byteLength - at);
@@ -61,7 +63,7 @@ export function createFrameReader({ maxBytes, crc32 }: FrameLimits): FrameReader
       const complete = body;
       body = null;
       headHave = 0;
-      onFrame(check(complete, checksum(headView, 0)));
+      onFrame(check(complete, checksum(head, 0)));
     }
     return at + bytes;
   };
@@ -71,12 +73,11 @@ export function createFrameReader({ maxBytes, crc32 }: FrameLimits): FrameReader
       // Not a Buffer, whose slice() is no copy: readers rely on that to keep what they need.
       const chunk = new Uint8Array(pushed.buffer, pushed.byteOffset, pushed.byteLength);
       let at = headHave > 0 ? resume(chunk, onFrame) : 0;
-      const view = new DataView(chunk.buffer, chunk.byteOffset, chunk.byteLength);
       while (chunk.byteLength - at >= headBytes) {
         const start = at + headBytes;
-        const end = start + bodyBytesOf(view, at);
+        const end = start + bodyBytesOf(chunk, at);
         if (end > chunk.byteLength) break;
-        onFrame(check(chunk.subarray(start, end), checksum(view, at)));
+        onFrame(check(chunk.subarray(start, end), checksum(chunk, at)));
         at = end;
       }
       if (at < chunk.byteLength) resume(chunk.subarray(at), onFrame);

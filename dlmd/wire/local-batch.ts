@@ -4,7 +4,7 @@
  * lock, a `lockspaceId` its number for a lockspace; both are of one connection.
  */
 import { assert } from "../base/assert.ts";
-import type { ByteReader, ByteWriter } from "../base/bytes.ts";
+import { type ByteReader, type ByteWriter, decodeText } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
 import type { LockStatus } from "../client/api.ts";
 import { ALTMODE, DEMOTED } from "../lock/flag.ts";
@@ -24,23 +24,6 @@ const MAX_TIMEOUT_MS = 0xffffffff;
 
 /** In the order of their numbers on the wire. */
 const statuses: readonly LockStatus[] = ["granted", "again", "canceled", "deadlock", "unlocked", "error", "timeout"];
-
-/** Most names are ASCII and short: a TextDecoder costs more than the rest of a request. */
-function decodeText(bytes: Uint8Array): string {
-  for (const byte of bytes) if (byte > 0x7f) return new TextDecoder().decode(bytes);
-  return String.fromCharCode.apply(null, bytes as unknown as number[]);
-}
-
-function encodeText(writer: ByteWriter, text: string): void {
-  for (let at = 0; at < text.length; at++) {
-    if (text.charCodeAt(at) > 0x7f) {
-      writer.string(text);
-      return;
-    }
-  }
-  writer.u16(text.length);
-  for (let at = 0; at < text.length; at++) writer.u8(text.charCodeAt(at));
-}
 
 export function readName(reader: ByteReader): string {
   const bytes = reader.u16();
@@ -120,7 +103,7 @@ export const encodeRequest = {
       .u8(mode)
       .u32(flags);
     if (more) writeMore(writer, timeoutMs, transaction);
-    encodeText(writer, resource);
+    writer.string(resource);
   },
   convert(
     writer: ByteWriter,

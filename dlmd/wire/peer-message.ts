@@ -265,3 +265,11 @@ export type PeerMessage =
   | RebuildMessage
   | OfferMessage
   | PlockMessage;
+
+/** The other end answers at once if it can: with one of the next kind. */
+export function isQuestion({ kind }: PeerMessage): boolean {
+  return kind === "request" || kind === "convert" || kind === "plock-request";
+}
+export function isAnswer({ kind }: PeerMessage): boolean {
+  return kind === "grant" || kind === "refuse" || kind === "plock-answer";
+}

@@ -68,11 +68,13 @@ export function hasMember(members: readonly Member[], nodeid: number, incarnatio
 }
 
 export function writeIncarnation(w: ByteWriter, incarnation: string): ByteWriter {
-  return w.bigU64(BigInt(`0x${incarnation}`));
+  // Its halves: a bigint would cost more than the rest of a frame.
+  return w.u32(Number.parseInt(incarnation.slice(8), 16)).u32(Number.parseInt(incarnation.slice(0, 8), 16));
 }
 
 export function readIncarnation(r: ByteReader): string {
-  return r.bigU64().toString(16).padStart(16, "0");
+  const low = r.u32().toString(16).padStart(8, "0");
+  return r.u32().toString(16).padStart(8, "0") + low;
 }
 
 /** 18 bytes. */
