@@ -18,6 +18,8 @@ import { DatagramOpener, type DatagramSealer } from "./seal.ts";
 const LOG_INTERVAL_MS = 1000;
 /** Of socket buffers; the kernel gives what net.core.rmem_max and wmem_max allow. What does not fit is lost, and asked for again. */
 const SOCKET_BYTES = 4 * 1024 * 1024;
+/** What the kernel does not take at once waits in this process, in so many bytes at most; more is lost, counted, and asked for again. */
+export const MAX_QUEUED_BYTES: number = 8 * 1024 * 1024;
 /** Discovery that is looked into in a second, because each costs a key derivation; more is dropped and counted. */
 export const MAX_DISCOVERY_PER_SECOND = 200;
 
@@ -36,6 +38,8 @@ export interface DatagramChannelOptions {
   readonly receive: (message: Datagram, viaMulticast: boolean) => void;
   /** That node says that it is there: try to connect, if there is no connection. */
   readonly sighted: (nodeid: number) => void;
+  /** For tests: sockets that fail. */
+  readonly openSocket?: typeof createSocket;
 }
 
 export interface DatagramChannel {
@@ -76,9 +80,9 @@ function closed(socket: Socket): Promise<void> {
   return new Promise((resolve) => socket.close(() => resolve()));
 }
 
-async function openMulticast({ multicast, self }: DatagramChannelOptions): Promise<Socket | null> {
+async function openMulticast({ multicast, self, openSocket = createSocket }: DatagramChannelOptions): Promise<Socket | null> {
   if (multicast.group === "none") return null;
-  const socket = createSocket({ type: "udp4", reuseAddr: true, recvBufferSize: SOCKET_BYTES });
+  const socket = openSocket({ type: "udp4", reuseAddr: true, recvBufferSize: SOCKET_BYTES });
   await bind(socket, multicast.group, multicast.port);
   try {
     socket.addMembership(multicast.group, self.address);
@@ -95,7 +99,7 @@ async function openMulticast({ multicast, self }: DatagramChannelOptions): Promi
 
 /** Binds the sockets. Rejects with OperatingError ("cannot-listen", "no-multicast"). */
 export async function openDatagramChannel(options: DatagramChannelOptions): Promise<DatagramChannel> {
-  const { cluster, self, multicast, metrics, nowMs, sealer } = options;
+  const { cluster, self, multicast, metrics, nowMs, sealer, openSocket = createSocket } = options;
   let { keyring } = options;
   let peers = options.nodes.filter((node) => node.nodeid !== self.nodeid);
   const warn = createLimitedWarn(options.log, LOG_INTERVAL_MS, nowMs);
@@ -108,7 +112,7 @@ export async function openDatagramChannel(options: DatagramChannelOptions): Prom
   let unicastToAllAt = Number.NEGATIVE_INFINITY;
   let over = false;
 
-  const unicast = createSocket({ type: "udp4", recvBufferSize: SOCKET_BYTES, sendBufferSize: SOCKET_BYTES });
+  const unicast = openSocket({ type: "udp4", recvBufferSize: SOCKET_BYTES, sendBufferSize: SOCKET_BYTES });
   await bind(unicast, self.address, multicast.port);
   let group: Socket | null;
   try {
@@ -159,13 +163,16 @@ export async function openDatagramChannel(options: DatagramChannelOptions): Prom
     options.receive(message, viaMulticast);
   };
 
-  // A datagram may be lost on any network: what the kernel refuses to send is counted as lost here.
+  // A datagram may be lost on any network: what the kernel refuses to send, or does not take in time, is counted as lost here.
+  const unsent = (address: string, error: string): void => {
+    metrics.count("datagrams_unsent");
+    warn(`send ${address}`, { address, error }, "datagram could not be sent");
+  };
   const send = (bytes: Uint8Array, address: string): void => {
+    if (unicast.getSendQueueSize() > MAX_QUEUED_BYTES) return unsent(address, `more than ${MAX_QUEUED_BYTES} bytes wait to be sent`);
     metrics.count("datagrams_sent");
     unicast.send(bytes, multicast.port, address, (error) => {
-      if (error === null || over) return;
-      metrics.count("datagrams_unsent");
-      warn(`send ${address}`, { address, error: error.message }, "datagram could not be sent");
+      if (error !== null && !over) unsent(address, error.message);
     });
   };
   const sendAll = (body: Uint8Array, wanted: readonly NodeConfig[]): void => {

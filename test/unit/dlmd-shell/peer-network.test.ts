@@ -6,8 +6,9 @@ import { afterEach, expect, test } from "vitest";
 import type { Log } from "../../../dlmd/base/log.ts";
 import { type Metrics, createMetrics } from "../../../dlmd/base/metric.ts";
 import type { NodeConfig } from "../../../dlmd/config/cluster-config.ts";
-import { type DatagramChannel, openDatagramChannel } from "../../../dlmd/driver/datagram-channel.ts";
+import { type DatagramChannel, MAX_QUEUED_BYTES, openDatagramChannel } from "../../../dlmd/driver/datagram-channel.ts";
 import { createKeyring } from "../../../dlmd/driver/keyring.ts";
+import { PEER_UNSENT_BYTES } from "../../../dlmd/driver/peer-connection.ts";
 import {
   HANDSHAKE_TIMEOUT_MS,
   MAX_UNPROVED_OF_STRANGERS,
@@ -160,6 +161,23 @@ test("a paused peer is not read, then goes on where it was", async () => {
   expect(b.events).toHaveLength(1);
   b.network.setPaused(1, false);
   await until(() => b.events.length === 2);
+});
+
+test("a peer that reads nothing: beyond a limit of bytes the connection ends with that reason, and another one begins", async () => {
+  const [a, b] = [await side(1), await side(2)];
+  await until(() => a.events.length === 1 && b.events.length === 1);
+  b.network.setPaused(1, true);
+  const json = new Uint8Array(200_000);
+  // What the kernel keeps for a connection comes to it.
+  for (let bytes = 0; a.events.length === 1; bytes += json.byteLength) {
+    if (bytes > 2 * PEER_UNSENT_BYTES) throw new Error(`${bytes} bytes were taken`);
+    a.network.send(2, noView, [{ kind: "inspected", askId: 1, json }]);
+    a.network.flush();
+  }
+  expect(a.events[1]).toEqual(["down", 2, "life-2"]);
+  expect(a.said.some((line) => line.includes("bytes unsent: the peer does not read"))).toBe(true);
+  await until(() => a.events.length === 3);
+  expect(a.events[2]).toEqual(["up", 2, "life-2"]);
 });
 
 test.each<[name: string, change: Parameters<typeof side>[1], reason: string]>([
@@ -327,4 +345,66 @@ test("datagrams: heard after their key was given, sighted by discovery only, for
   stranger.close();
   expect(metrics.snapshot()["datagrams_dropped_other_sender"]).toBe(1);
   expect(said.filter((line) => line.includes('"foreign"'))).toHaveLength(1);
+});
+
+test("ENOBUFS, and a send buffer that stays full: lost and counted, said once a second, nothing grows; then it goes on", async () => {
+  const said: string[] = [];
+  const heard: Datagram[] = [];
+  const metrics = createMetrics();
+  const kernel = { refuses: 0, queuedBytes: 0, asked: 0 };
+  const openSocket: typeof createSocket = (...words: unknown[]) => {
+    const socket = (createSocket as (...words: unknown[]) => ReturnType<typeof createSocket>)(...words);
+    const send = socket.send.bind(socket) as (...words: unknown[]) => void;
+    socket.getSendQueueSize = () => kernel.queuedBytes;
+    socket.send = (...sent: unknown[]): void => {
+      kernel.asked++;
+      if (kernel.refuses === 0) return send(...sent);
+      kernel.refuses--;
+      const done = sent.at(-1) as (error: Error) => void;
+      setImmediate(() => {
+        done(Object.assign(new Error("send ENOBUFS"), { code: "ENOBUFS" }));
+        happened();
+      });
+    };
+    return socket;
+  };
+  const channel = (nodeid: number): Promise<DatagramChannel> =>
+    openDatagramChannel({
+      keyring,
+      cluster: "lab",
+      self: nodes[nodeid - 1] as NodeConfig,
+      nodes,
+      multicast: { group: "none", port },
+      timeoutMs: 3000,
+      sealer: new DatagramSealer(nodeid, datagramKeyOf(nodeid)),
+      nowMs: () => 0,
+      log: logInto(said),
+      metrics,
+      receive(message) {
+        heard.push(message);
+        happened();
+      },
+      sighted() {},
+      ...(nodeid === 1 ? { openSocket } : {}),
+    });
+  const [one, two] = [await channel(1), await channel(2)];
+  open.push(one, two);
+  two.confirm(1, datagramKeyOf(1), 0);
+  const leave: Datagram = { kind: "leave", from: 1, incarnation: "00000000000000aa", view: noView };
+  const unsent = (): number => metrics.snapshot()["datagrams_unsent"] ?? 0;
+  kernel.refuses = 5;
+  for (let sent = 0; sent < 5; sent++) one.send(2, leave);
+  await until(() => unsent() === 5);
+  one.send(2, leave);
+  await until(() => heard.length === 1);
+  // Full: the kernel is not asked any more, so nothing gathers here.
+  kernel.queuedBytes = MAX_QUEUED_BYTES + 1;
+  const asked = kernel.asked;
+  for (let sent = 0; sent < 1000; sent++) one.send(2, leave);
+  expect([kernel.asked - asked, unsent()]).toEqual([0, 1005]);
+  kernel.queuedBytes = 0;
+  one.send(2, leave);
+  await until(() => heard.length === 2);
+  expect(said.filter((line) => line.includes("datagram could not be sent"))).toHaveLength(1);
+  expect(said[0]).toContain("ENOBUFS");
 });

@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { expect, test } from "vitest";
@@ -27,6 +27,33 @@ test("the clock adds the time slept, and is not moved by the coarse steps of its
   expect(awake).toBeGreaterThan(65_000);
   monotonic += 1;
   expect(now()).toBe(awake + 1);
+});
+
+test("a source that jumps back does not move the clock: it goes on, and time slept after it counts", () => {
+  let monotonic = 1000;
+  let boot = 5000;
+  const now = createBootClock(
+    () => monotonic,
+    () => boot,
+  );
+  const before = now();
+  monotonic += 200;
+  boot -= 3_600_000;
+  expect(now()).toBe(before + 200);
+  monotonic += 200;
+  boot += 3_600_000 + 400;
+  expect(now()).toBe(before + 400);
+  monotonic += 200;
+  boot += 60_200;
+  expect(now()).toBeGreaterThanOrEqual(before + 60_600);
+});
+
+test("nothing in dlmd reads the clock of the wall, which people and NTP set in both directions", () => {
+  const dlmd = path.resolve(import.meta.dirname, "../../../dlmd");
+  const files = readdirSync(dlmd, { recursive: true, encoding: "utf8" }).filter((file) => file.endsWith(".ts"));
+  expect(files.length).toBeGreaterThan(80);
+  const readers = files.filter((file) => /\bDate\.now\b|\bnew Date\b|\bDate\(/.test(readFileSync(path.join(dlmd, file), "utf8")));
+  expect(readers).toEqual([]);
 });
 
 test("the real clock follows /proc/uptime and never goes back", () => {
