@@ -3,7 +3,9 @@ import { Mode, modeNames, modesCompatible } from "../../dlmd/lock/mode.ts";
 import { hasMember, viewName } from "../../dlmd/wire/view-id.ts";
 import { Circles } from "./circles.ts";
 import type { SimLock } from "./client.ts";
-import type { Cluster, SimNode } from "./cluster.ts";
+import type { Cluster } from "./cluster.ts";
+import type { SimNode } from "./cluster-node.ts";
+import { Turns } from "./turns.ts";
 
 export class SimFailure extends Error {
   override readonly name = "SimFailure";
@@ -28,6 +30,7 @@ export class Checker {
   readonly #writes: Map<string, LastWrite> = new Map();
   #version = 0;
   readonly #circles: Circles = new Circles();
+  readonly #turns: Turns = new Turns();
   deadlocks = 0;
   grants = 0;
   reads = 0;
@@ -142,8 +145,10 @@ export class Checker {
     if (!this.#circles.seen(lock)) this.fail(`${lock.client.name}: lock ${lock.id} on ${lock.resource} was never part of a deadlock`);
   }
 
-  /** Two views in which locks are served at one moment. */
-  afterStep(): void {
+  /** Two views in which locks are served at one moment; somebody overtaken in a queue. */
+  afterStep(stepped: SimNode): void {
+    const overtaken = this.#turns.look(stepped);
+    if (overtaken !== null) this.fail(overtaken);
     if (this.#cluster.transactions) this.#circles.look(this.#cluster.nodes);
     let first: SimNode | null = null;
     for (const node of this.#cluster.nodes) {

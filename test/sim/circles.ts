@@ -5,7 +5,7 @@
 import type { Lkb, Resource } from "../../dlmd/lock/lkb.ts";
 import { type Mode, modesCompatible } from "../../dlmd/lock/mode.ts";
 import type { SimLock } from "./client.ts";
-import type { SimNode } from "./cluster.ts";
+import type { SimNode } from "./cluster-node.ts";
 
 interface Waiting {
   /** Names the lock and its client, in that life of its node. */

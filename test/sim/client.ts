@@ -24,7 +24,8 @@ import {
 import { Mode, modeCovers, modesCompatible } from "../../dlmd/lock/mode.ts";
 import type { ClientEvent, ClientRequest } from "../../dlmd/node-api.ts";
 import type { Checker } from "./checker.ts";
-import type { SimNode } from "./cluster.ts";
+import type { SimNode } from "./cluster-node.ts";
+import { SimGroupClient } from "./group-client.ts";
 import { SimPlockClient } from "./plock-client.ts";
 import type { Random } from "./random.ts";
 
@@ -75,7 +76,11 @@ export class SimClient {
   readonly transactional: boolean;
   /** Orphans of it in its lockspace are to go. */
   purged = false;
-  readonly #random: Random;
+  /** Taken to hang by its node, when it has not answered a blocking AST for that long; 0: never (hazard H13). */
+  readonly bastLimitMs: number;
+  ending = false;
+  readonly random: Random;
+  readonly groups: SimGroupClient;
   readonly #checker: Checker;
   readonly #send: (requests: ClientRequest[]) => void;
 
@@ -83,11 +88,12 @@ export class SimClient {
     this.node = node;
     this.incarnation = node.incarnation;
     this.id = id;
-    this.#random = random;
+    this.random = random;
     this.#checker = checker;
     this.#send = send;
     this.owner = `owner${random.int(2)}`;
     this.transactional = node.cluster.transactions && random.chance(0.6);
+    this.bastLimitMs = !this.transactional && random.chance(0.2) ? 900 : 0;
     this.plocks = new SimPlockClient({
       nodeid: node.nodeid,
       clientId: id,
@@ -97,6 +103,7 @@ export class SimClient {
       deadly: random.next(),
       send: (request) => send([request]),
     });
+    this.groups = new SimGroupClient(this, (request) => send([request]));
     send([{ kind: "open", lockspaceId: 7, name: "sim" }]);
   }
 
@@ -109,10 +116,14 @@ export class SimClient {
     return `${this.node.nodeid}.${this.incarnation}`;
   }
 
-  /** One random thing to do. */
-  act(resources: readonly string[]): void {
-    const random = this.#random;
-    if (random.chance(0.25)) return this.plocks.act();
+  /** One random thing to do, under that seed. */
+  act(resources: readonly string[], seed: number): void {
+    const { random } = this;
+    random.reseed(seed);
+    const what = random.next();
+    if (what < 0.25) return this.plocks.act();
+    if (what < 0.4) return this.groups.act();
+    if (what < 0.41) return this.#inspect(resources);
     if (this.transactional) return this.#transact(resources);
     const idle = [...this.locks.values()].filter((lock) => lock.asked === null);
     const busy = [...this.locks.values()].filter((lock) => lock.asked !== null);
@@ -130,20 +141,37 @@ export class SimClient {
     else this.#convert(lock, random.int(6) as Mode);
   }
 
+  #inspect(resources: readonly string[]): void {
+    const { random } = this;
+    const resource = random.chance(0.5) ? random.pick(resources) : "";
+    const waitingMs = random.chance(0.3) ? 1 : null;
+    this.send({ kind: "inspect", queryId: this.node.cluster.sightChecker.asked(this), lockspace: "", resource, nodeid: 0, waitingMs });
+  }
+
+  send(request: ClientRequest): void {
+    this.#send([request]);
+  }
+
+  /** Long after everything was healed. */
+  atRest(): void {
+    this.groups.atRest();
+    this.node.cluster.sightChecker.clientAtRest(this);
+  }
+
   #transact(resources: readonly string[]): void {
     const locks = [...this.locks.values()];
     const waiting = locks.filter((lock) => lock.asked !== null);
     if (waiting.length > 0) {
-      if (this.#random.chance(0.02)) this.#cancel(this.#random.pick(waiting));
+      if (this.random.chance(0.02)) this.#cancel(this.random.pick(waiting));
       return;
     }
-    if (locks.length < 3 && this.#random.chance(0.6)) this.#want(this.#random.pick(resources));
+    if (locks.length < 3 && this.random.chance(0.6)) this.#want(this.random.pick(resources));
     else this.finish();
   }
 
   #want(resource: string): void {
     const lock = this.#add(resource);
-    const mode = this.#random.pick([Mode.PR, Mode.EX, Mode.EX]);
+    const mode = this.random.pick([Mode.PR, Mode.EX, Mode.EX]);
     this.#send([{ kind: "lock", lockspaceId: 7, lockId: lock.id, resource, mode, flags: VALBLK, transaction: 1 }]);
   }
 
@@ -155,7 +183,7 @@ export class SimClient {
   }
 
   #flags(mode: Mode): number {
-    const random = this.#random;
+    const random = this.random;
     const queueing = random.chance(0.15) ? NOQUEUE | (random.chance(0.5) ? NOQUEUEBAST : 0) : 0;
     // Who may write always takes part in the block: otherwise its death need not invalidate it.
     return queueing | (mode >= Mode.PW || random.chance(0.7) ? VALBLK : 0);
@@ -163,21 +191,29 @@ export class SimClient {
 
   /** Of the flags that change in which order or mode a request is granted; each seldom, or nothing of the usual course is left. */
   #rarely(...flags: number[]): number {
-    return flags.reduce((all, flag) => (this.#random.chance(0.06) ? all | flag : all), 0);
+    return flags.reduce((all, flag) => (this.random.chance(0.06) ? all | flag : all), 0);
   }
 
   #timeout(): number {
-    return this.#random.chance(0.1) ? this.#random.between(1, 300) : 0;
+    return this.random.chance(0.1) ? this.random.between(1, 300) : 0;
   }
 
   /** A lock that a client of the same owner left behind. */
   #adopt(orphan: SimLock): void {
     const lock = this.#add(orphan.resource);
     lock.orphan = orphan;
-    const mode = this.#random.chance(0.9) ? (orphan.mode as Mode) : Mode.CR;
-    const flags = ORPHAN | VALBLK | (this.#random.chance(0.5) ? PERSISTENT : 0);
+    const mode = this.random.chance(0.9) ? (orphan.mode as Mode) : Mode.CR;
+    const flags = ORPHAN | VALBLK | (this.random.chance(0.5) ? PERSISTENT : 0);
     lock.persistent = (flags & PERSISTENT) !== 0;
     this.#send([{ kind: "lock", lockspaceId: 7, lockId: lock.id, resource: orphan.resource, mode, flags }]);
+  }
+
+  /** The mode that was not meant for this orphan may be that of another one. */
+  #found(meant: SimLock, mode: Mode): SimLock {
+    if (meant.mode === mode) return meant;
+    const fits = ({ client, resource, mode: its }: SimLock): boolean =>
+      client.owner === this.owner && !client.purged && resource === meant.resource && its === mode;
+    return this.node.orphans.find(fits) ?? meant;
   }
 
   purge(nodeid: number): void {
@@ -214,7 +250,7 @@ export class SimClient {
   }
 
   #lock(resource: string): void {
-    const mode = this.#random.int(6) as Mode;
+    const mode = this.random.int(6) as Mode;
     const lock = this.#add(resource);
     const timeoutMs = this.#timeout();
     lock.timed = timeoutMs > 0;
@@ -240,7 +276,7 @@ export class SimClient {
     lock.timed = timeoutMs > 0;
     if (!down) {
       flags |= this.#rarely(HEADQUE, NOORDER, ALTPR, ALTCW, QUECVT, NODLCKWT);
-      if ((flags & NOQUEUE) === 0) flags |= this.#random.chance(0.2) ? CONVDEADLK : 0;
+      if ((flags & NOQUEUE) === 0) flags |= this.random.chance(0.2) ? CONVDEADLK : 0;
       lock.worth = worthWhileConverting(from, mode, flags);
     }
     if (down) this.#checker.lowered(lock, mode);
@@ -250,7 +286,7 @@ export class SimClient {
   /** A new block, told to the checker as written; null: invalidated. */
   #write(lock: SimLock, flags: number): Uint8Array | null {
     if ((flags & VALBLK) === 0) return new Uint8Array(0);
-    if (this.#random.chance(0.1)) {
+    if (this.random.chance(0.1)) {
       this.#checker.invalidated(lock);
       return null;
     }
@@ -258,7 +294,7 @@ export class SimClient {
   }
 
   #unlock(lock: SimLock): void {
-    let flags = this.#random.chance(0.7) ? VALBLK : 0;
+    let flags = this.random.chance(0.7) ? VALBLK : 0;
     let lvb: Uint8Array | null = null;
     if ((lock.mode as Mode) >= Mode.PW) {
       lvb = this.#write(lock, flags);
@@ -293,9 +329,9 @@ export class SimClient {
     const wanted = lock.blocking;
     lock.blocking = Mode.NL;
     if (lock.mode === null || modesCompatible(lock.mode, wanted)) return;
-    if (this.#random.chance(0.3)) return this.#unlock(lock);
+    if (this.random.chance(0.3)) return this.#unlock(lock);
     const highest = ([4, 3, 2, 1, 0] as Mode[]).find((mode) => modeCovers(lock.mode as Mode, mode) && modesCompatible(mode, wanted));
-    this.#convert(lock, this.#random.chance(0.7) ? (highest as Mode) : Mode.NL);
+    this.#convert(lock, this.random.chance(0.7) ? (highest as Mode) : Mode.NL);
   }
 
   /** `emitted` at the time when dlmd says it; what the client does about it comes later. */
@@ -330,8 +366,14 @@ export class SimClient {
       }
       case "plock-result":
         return this.plocks.result(event);
-      case "view":
       case "answer":
+        return this.node.cluster.sightChecker.answered(this, event.queryId, event.data);
+      case "group-result":
+      case "group-members":
+      case "group-message":
+      case "group-ended":
+        return this.groups.told(event);
+      case "view":
         return;
     }
   }
@@ -362,7 +404,7 @@ export class SimClient {
     lock.asked = null;
     lock.canceled = false;
     lock.worth = null;
-    if (lock.orphan !== null) this.#checker.adopted(lock.orphan);
+    if (lock.orphan !== null) this.#checker.adopted(this.#found(lock.orphan, event.mode));
     lock.orphan = null;
     if (demoted && lock.mode !== null) this.#checker.lowered(lock, Mode.NL);
     if (event.status === "granted") {

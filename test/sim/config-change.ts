@@ -1,7 +1,8 @@
 /**
  * Configuration changes (dlmd/config/change.ts) under views that form at random, lost messages, slow disks and crashes between any two steps.
  * After each step: no two disjoint sets of nodes could both be quorate, counting as membership does (hazard C8), and a version
- * means one configuration for ever.
+ * means one configuration for ever. And what hazard C8 says in so many words: what is in force was first on the disks of majorities of the
+ * old and of the new votes; a view with an open proposal has both majorities.
  */
 import {
   type ConfigEffect,
@@ -13,6 +14,7 @@ import {
   type KeptConfig,
   isMajority,
 } from "../../dlmd/config/change.ts";
+import { plainQuorum, quorumOf } from "../../dlmd/membership/quorum.ts";
 import { Random } from "./random.ts";
 
 const UNIVERSE = 6;
@@ -31,6 +33,17 @@ interface SimNode {
   persists: { serial: number; kept: KeptConfig }[];
   promised: number;
   install: ConfigView | null;
+}
+/** How often what happens, relative to each other: other seeds find other things. */
+interface Rates {
+  readonly deliver: number;
+  readonly sync: number;
+  readonly install: number;
+  readonly form: number;
+  readonly apply: number;
+  readonly crash: number;
+  readonly boot: number;
+  readonly offer: number;
 }
 
 function recordOf(version: number, nodes: ReadonlyMap<number, number>): ConfigRecord {
@@ -52,13 +65,35 @@ export class ConfigSim {
   readonly #wires = new Map<string, ConfigMessage[]>();
   /** What each version was decided to be. */
   readonly #decided = new Map<number, string>();
+  /** By version: what is in force then. */
+  readonly #former = new Map<number, ConfigRecord>();
+  /** Versions that are in force on somebody's disk. */
+  readonly #written = new Set<number>([1]);
+  readonly #rates: Rates;
+  readonly #there: number;
+  /** Somebody counts by something else than when it was looked at last. */
+  #changed = true;
   #epoch = 0;
   #requests = 0;
   readonly story: string[] = [];
+  steps = 0;
 
   constructor(seed: number) {
     this.#random = new Random(seed);
+    const random = this.#random;
+    this.#rates = {
+      deliver: random.between(0.3, 0.6),
+      sync: random.between(0.1, 0.3),
+      install: random.between(0.05, 0.3),
+      form: random.between(0.005, 0.04),
+      apply: random.between(0.02, 0.08),
+      crash: random.between(0, 0.01),
+      boot: random.between(0.01, 0.05),
+      offer: 0.005,
+    };
+    this.#there = random.between(0.4, 0.9);
     const first = recordOf(1, new Map([1, 2, 3].map((nodeid) => [nodeid, 1])));
+    this.#former.set(1, first);
     this.#nodes = Array.from({ length: UNIVERSE }, (_, at) => ({
       nodeid: at + 1,
       core: null,
@@ -73,6 +108,7 @@ export class ConfigSim {
 
   run(steps: number): ConfigSimResult {
     for (let step = 0; step < steps; step++) {
+      this.steps++;
       this.#one();
       this.#check();
     }
@@ -89,15 +125,20 @@ export class ConfigSim {
   // ---------------------------------------------------------------------------------------------------------- steps
 
   #one(): void {
-    const roll = this.#random.next();
+    const { deliver, sync, install, form, apply, crash, boot, offer } = this.#rates;
     const node = this.#random.pick(this.#nodes);
-    if (roll < 0.5) this.#deliver();
-    else if (roll < 0.72) this.#sync(node);
-    else if (roll < 0.88) this.#install(node);
-    else if (roll < 0.9) this.#formView();
-    else if (roll < 0.96) this.#apply(node);
-    else if (roll < 0.965) this.#crash(node);
-    else if (roll < 0.995) this.#boot(node);
+    let roll = this.#random.next() * (deliver + sync + install + form + apply + crash + boot + offer);
+    const falls = (rate: number): boolean => {
+      roll -= rate;
+      return roll < 0;
+    };
+    if (falls(deliver)) this.#deliver();
+    else if (falls(sync)) this.#sync(node);
+    else if (falls(install)) this.#install(node);
+    else if (falls(form)) this.#formView();
+    else if (falls(apply)) this.#apply(node);
+    else if (falls(crash)) this.#crash(node);
+    else if (falls(boot)) this.#boot(node);
     else this.#offer(node);
   }
 
@@ -111,6 +152,7 @@ export class ConfigSim {
     }
     node.core = new ConfigChange(node.nodeid, node.disk, () => null);
     node.basis = basisOf(node.disk);
+    this.#changed = true;
     this.story.push(`boot ${node.nodeid} v${node.disk.committed.version}`);
   }
 
@@ -118,8 +160,8 @@ export class ConfigSim {
   #crash(node: SimNode): void {
     if (node.core === null) return;
     const written = this.#random.int(node.persists.length + 1);
-    const last = node.persists[written - 1];
-    if (last !== undefined) node.disk = last.kept;
+    for (const write of node.persists.slice(0, written)) this.#wrote(node, write.kept);
+    this.#changed = true;
     Object.assign(node, { core: null, basis: null, persists: [], install: null });
     for (const wire of this.#wires.keys()) if (wire.split(" ").includes(String(node.nodeid))) this.#wires.delete(wire);
     this.story.push(`crash ${node.nodeid}`);
@@ -138,7 +180,7 @@ export class ConfigSim {
   #sync(node: SimNode): void {
     const next = node.persists.shift();
     if (next === undefined || node.core === null) return;
-    node.disk = next.kept;
+    this.#wrote(node, next.kept);
     this.#step(node, { kind: "persisted", serial: next.serial });
   }
 
@@ -168,24 +210,26 @@ export class ConfigSim {
     const nodeid = 1 + this.#random.int(UNIVERSE);
     const has = votes.get(nodeid);
     if (has === undefined) votes.set(nodeid, 1);
-    else if (has < 2 && this.#random.chance(0.3)) votes.set(nodeid, has + 1);
+    else if (has < 2 && this.#random.chance(0.3)) votes.set(nodeid, has + (this.#random.chance(0.2) ? 2 : 1));
     else if (has > 1) votes.set(nodeid, has - 1);
     else votes.delete(nodeid);
   }
 
   /** As the agreement does: whose configuration is the latest counts. */
-  #formView(wanted: readonly SimNode[] = this.#nodes.filter(() => this.#random.chance(0.7))): void {
+  #formView(wanted: readonly SimNode[] = this.#nodes.filter(() => this.#random.chance(this.#there))): void {
     const alive = wanted.filter(({ core }) => core !== null);
     const highest = Math.max(0, ...alive.map(({ basis }) => basis?.record.version ?? 0));
-    const proposers = alive.filter(({ basis }) => basis?.record.version === highest);
+    // Whoever proposes is a member: one that was removed counts for nobody.
+    const proposers = alive.filter(({ nodeid, basis }) => basis?.record.version === highest && configuredBy(basis).has(nodeid));
     if (proposers.length === 0) return;
     const { basis } = this.#random.pick(proposers);
-    const configured = new Set([...(basis as Basis).record.nodes, ...((basis as Basis).former?.nodes ?? [])].map(({ nodeid }) => nodeid));
+    const configured = configuredBy(basis as Basis);
     const members = alive.filter(({ nodeid }) => configured.has(nodeid));
     if (members.length === 0) return;
     const nodeids = members.map(({ nodeid }) => nodeid);
     const epoch = ++this.#epoch;
     const view: ConfigView = { epoch, id: `view ${epoch}`, members: nodeids, quorate: quorateBy(basis as Basis, nodeids) };
+    if (view.quorate) this.#bothMajorities(members, nodeids);
     for (const member of members) {
       member.promised = epoch;
       member.install = view;
@@ -214,6 +258,7 @@ export class ConfigSim {
         return;
       case "count":
         node.basis = { record: effect.record, former: effect.former };
+        this.#changed = true;
         return;
       case "inForce": {
         const { version, fingerprint } = effect.record;
@@ -241,7 +286,40 @@ export class ConfigSim {
     return known.some((basis) => basis.record.version === highest && quorateBy(basis, nodeids));
   }
 
+  /** A view of whose members one keeps an open proposal. */
+  #bothMajorities(members: readonly SimNode[], nodeids: readonly number[]): void {
+    const kept = members.flatMap(({ basis, disk }) => (basis === null || disk === null ? [] : [disk]));
+    const latest = Math.max(...kept.map(({ committed, pending }) => pending?.record.version ?? committed.version));
+    if (kept.some(({ committed }) => committed.version === latest)) return;
+    // Of two that are open, that of the proposer counts.
+    const both = kept.some(
+      ({ committed, pending }) =>
+        pending?.record.version === latest && isMajority(committed.nodes, nodeids) && isMajority(pending.record.nodes, nodeids),
+    );
+    const open = kept.some(({ pending }) => pending?.record.version === latest);
+    if (open && !both) throw new Error(`view of ${nodeids.join()} is quorate, without both majorities of version ${latest}, which is open`);
+  }
+
+  /** On stable storage now. */
+  #wrote(node: SimNode, kept: KeptConfig): void {
+    node.disk = kept;
+    this.#changed = true;
+    const { committed } = kept;
+    if (this.#written.has(committed.version)) return;
+    this.#written.add(committed.version);
+    const has = ({ disk }: SimNode): boolean =>
+      disk?.committed.fingerprint === committed.fingerprint || disk?.pending?.record.fingerprint === committed.fingerprint;
+    const holders = this.#nodes.filter(has).map(({ nodeid }) => nodeid);
+    const former = this.#former.get(committed.version - 1);
+    const told = `version ${committed.version} is in force, on the disks of ${holders.join()}:`;
+    if (!isMajority(committed.nodes, holders)) throw new Error(`${told} no majority of the new votes`);
+    if (former !== undefined && !isMajority(former.nodes, holders)) throw new Error(`${told} no majority of the old votes`);
+    this.#former.set(committed.version, committed);
+  }
+
   #check(): void {
+    if (!this.#changed) return;
+    this.#changed = false;
     const quorate = Array.from({ length: 1 << UNIVERSE }, (_, set) => this.#couldBeQuorate(set));
     for (let a = 1; a < quorate.length; a++) {
       if (quorate[a] !== true) continue;
@@ -281,6 +359,13 @@ export class ConfigSim {
   }
 }
 
+function configuredBy({ record, former }: Basis): Set<number> {
+  return new Set([...record.nodes, ...(former?.nodes ?? [])].map(({ nodeid }) => nodeid));
+}
+
+/** As the proposer of a view counts. */
 function quorateBy({ record, former }: Basis, members: readonly number[]): boolean {
-  return isMajority(record.nodes, members) && (former === null || isMajority(former.nodes, members));
+  const basis = { version: record.version, nodes: record.nodes, options: plainQuorum, former: former?.nodes };
+  const there = members.map((nodeid) => ({ nodeid }));
+  return quorumOf(basis, there, true).quorate;
 }

@@ -1,90 +1,98 @@
-/**
- * Shows that the tests find bugs: breaks one rule at a time and looks whether what should notice does. `npm run build`, then
- * `node dist/test/sim/mutations.js [part of a name or of a file]`. Exits 1 if a mutation is not caught, or no longer fits the source.
- *
- * The compiled tree is copied, so that nothing else sees the broken rule.
- */
-import { spawnSync } from "node:child_process";
-import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+/** `npm run mutations`: breaks one rule at a time and shows what notices. Exits 1 if a mutation survives, or no longer fits the source. */
 import path from "node:path";
-import { transformWithEsbuild } from "vite";
-import { engineMutations } from "./engine/mutations.ts";
-import { lockMutations } from "./lock-mutations.ts";
-import { plockMutations } from "./plock-mutations.ts";
+import yargs from "yargs";
+import { hideBin } from "yargs/helpers";
+import { allMutations } from "./all-mutations.ts";
+import type { Mutation } from "./mutation.ts";
+import { MutationTree, type Verdict } from "./mutation-tree.ts";
 
-export interface Mutation {
-  /** The rule that is taken out. */
-  readonly name: string;
-  readonly file: string;
-  /** Occurs exactly once. */
-  readonly find: string;
-  readonly replace: string;
-  /** A test file, or "sim" or "engine-sim": a random simulation. */
-  readonly caughtBy: string;
+interface Result {
+  readonly mutation: Mutation;
+  readonly verdict: Verdict;
 }
 
-const all: readonly Mutation[] = [...lockMutations, ...plockMutations, ...engineMutations];
-/** Seeds and steps of the simulation that a mutation is given to be noticed in. */
-const simSeeds = process.env["SEEDS"] ?? "1-100";
-const simSteps = process.env["STEPS"] ?? "3000";
-const timeoutMs = 300_000;
+const args = yargs(hideBin(process.argv))
+  .scriptName("npm run mutations --")
+  .usage(
+    "$0 [options]\n\nTakes one rule of the cores out at a time, and shows which test or simulation notices. Exits 1 when one survives.",
+  )
+  .option("list", { type: "boolean", default: false, describe: "what there is, and what must notice it; nothing is run" })
+  .option("only", { type: "string", array: true, default: [], describe: "those with this in their id, hazard, file or words" })
+  .option("seed", { type: "string", default: "1-100", describe: "seeds that a simulation is given to notice" })
+  .option("steps", { type: "number", default: 3000, describe: "steps of each seed" })
+  .option("json", { type: "boolean", default: false, describe: "an object a line" })
+  .example("$0", "all of them: some minutes")
+  .example("$0 --list --only C4", "the rules of hazard C4")
+  .example("$0 --only dlmd/lock --only m3-", "of one folder, and one more")
+  .strict()
+  .parseSync();
 
-const root = path.resolve(import.meta.dirname, "../../..");
+const title = ({ hazard, breaks }: Mutation): string => (hazard === undefined ? breaks : `${hazard}: ${breaks}`);
 
-/** The source with that rule broken, as the compiler would have written it. */
-async function broken({ file, find, replace, name }: Mutation): Promise<string> {
-  const source = readFileSync(path.join(root, file), "utf8");
-  const times = source.split(find).length - 1;
-  if (times !== 1) throw new Error(`${name}: found ${times} times in ${file}, once expected: ${find}`);
-  const { code } = await transformWithEsbuild(
-    source.replace(find, () => replace),
-    file,
-    { loader: "ts", target: "es2023", sourcemap: false },
-  );
-  return code.replaceAll(/(from\s*"\.[^"]*)\.ts"/g, '$1.js"');
+function isWanted({ id, hazard, file, breaks }: Mutation): boolean {
+  const { only } = args;
+  return only.length === 0 || only.some((part) => id.includes(part) || hazard === part || file.includes(part) || breaks.includes(part));
 }
 
-function run(tree: string, caughtBy: string): boolean {
-  const simulations: Readonly<Record<string, string>> = { sim: "run.js", "engine-sim": "engine/run.js" };
-  const simulation = simulations[caughtBy];
-  const args =
-    simulation !== undefined
-      ? [path.join(tree, "dist/test/sim", simulation)]
-      : [path.join(root, "node_modules/vitest/vitest.mjs"), "run", "--root", tree, `dist/${caughtBy.replace(/\.ts$/, ".js")}`];
-  const env = { ...process.env, SEEDS: simSeeds, STEPS: simSteps };
-  const { status } = spawnSync(process.execPath, args, { cwd: tree, env, stdio: "ignore", timeout: timeoutMs });
-  // Out of time shows nothing.
-  return status !== null && status !== 0;
+/** To those who wait; results go to stdout. */
+const note = (line: string): void => void process.stderr.write(`${line}\n`);
+
+function show({ mutation, verdict }: Result): void {
+  const { id, hazard, breaks, file, caughtBy } = mutation;
+  if (args.json) console.log(JSON.stringify({ id, hazard, breaks, file, caughtBy, caught: verdict.failed, by: verdict.by }));
+  else
+    console.log(
+      `${verdict.failed ? "caught  " : "SURVIVED"} ${id}  ${title(mutation)}\n           ${verdict.by === "" ? `${caughtBy} passes` : verdict.by}`,
+    );
+}
+
+function list(chosen: readonly Mutation[]): void {
+  for (const mutation of chosen) {
+    const { id, hazard, breaks, file, caughtBy } = mutation;
+    if (args.json) console.log(JSON.stringify({ id, hazard, breaks, file, caughtBy }));
+    else console.log(`${id}  ${title(mutation)}\n           ${file}, caught by ${caughtBy}`);
+  }
+  if (!args.json) console.log(`${chosen.length} mutations`);
+}
+
+async function runAll(chosen: readonly Mutation[]): Promise<Result[]> {
+  const tree = new MutationTree(path.resolve(import.meta.dirname, "../../.."), args);
+  process.once("SIGINT", () => {
+    tree.close();
+    process.exit(130);
+  });
+  const results: Result[] = [];
+  try {
+    for (const caughtBy of new Set(chosen.map((mutation) => mutation.caughtBy))) {
+      note(`every rule in place: ${caughtBy}`);
+      const { failed, by } = tree.whole(caughtBy);
+      if (failed) throw new Error(`${caughtBy} fails with every rule in place, so it would seem to catch anything: ${by}`);
+    }
+    for (const [at, mutation] of chosen.entries()) {
+      const startedMs = performance.now();
+      const result = { mutation, verdict: await tree.broken(mutation) };
+      results.push(result);
+      show(result);
+      note(`${at + 1} of ${chosen.length}, ${((performance.now() - startedMs) / 1000).toFixed(1)} s`);
+    }
+  } finally {
+    tree.close();
+  }
+  return results;
 }
 
 async function main(): Promise<void> {
-  const wanted = process.argv[2] ?? "";
-  const tree = mkdtempSync(path.join(tmpdir(), "mutations-"));
-  let missed = 0;
-  try {
-    cpSync(path.join(root, "dist"), path.join(tree, "dist"), { recursive: true });
-    cpSync(path.join(root, "test/scenario/locks"), path.join(tree, "dist/test/scenario/locks"), { recursive: true });
-    writeFileSync(path.join(tree, "package.json"), '{ "type": "module" }\n');
-    symlinkSync(path.join(root, "node_modules"), path.join(tree, "node_modules"));
-    const chosen = all.filter(({ name, file }) => name.includes(wanted) || file.includes(wanted));
-    for (const caughtBy of new Set(chosen.map((mutation) => mutation.caughtBy))) {
-      if (run(tree, caughtBy)) throw new Error(`${caughtBy} fails with every rule in place: it would seem to catch anything`);
-    }
-    for (const mutation of chosen) {
-      const compiled = path.join(tree, "dist", mutation.file.replace(/\.ts$/, ".js"));
-      const whole = readFileSync(compiled, "utf8");
-      writeFileSync(compiled, await broken(mutation));
-      const caught = run(tree, mutation.caughtBy);
-      writeFileSync(compiled, whole);
-      if (!caught) missed++;
-      console.log(`${caught ? "caught" : "MISSED"}  ${mutation.name}  (${mutation.caughtBy})`);
-    }
-  } finally {
-    rmSync(tree, { recursive: true });
-  }
-  console.log(missed === 0 ? "every mutation was caught" : `${missed} not caught`);
-  process.exitCode = missed === 0 ? 0 : 1;
+  const chosen = allMutations.filter(isWanted);
+  if (chosen.length === 0) throw new Error(`no mutation has "${args.only.join('" or "')}" in it: see --list`);
+  if (args.list) return list(chosen);
+  const results = await runAll(chosen);
+  const survived = results.filter(({ verdict }) => !verdict.failed).map(({ mutation }) => mutation.id);
+  note(
+    survived.length === 0
+      ? `all ${results.length} mutations were caught`
+      : `${survived.length} of ${results.length} survived: ${survived.join(" ")}`,
+  );
+  process.exitCode = survived.length === 0 ? 0 : 1;
 }
 
 await main();

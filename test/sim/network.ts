@@ -3,7 +3,8 @@ import type { Datagram } from "../../dlmd/wire/datagram.ts";
 import { decodeDatagram, encodeDatagram } from "../../dlmd/wire/datagram.ts";
 import { decodeFrame, encodeFrames, type PeerMessage } from "../../dlmd/wire/peer.ts";
 import type { ViewId } from "../../dlmd/wire/view-id.ts";
-import type { Cluster, SimNode } from "./cluster.ts";
+import type { Cluster } from "./cluster.ts";
+import type { SimNode } from "./cluster-node.ts";
 
 export interface Weather {
   loss: number;
@@ -38,10 +39,11 @@ export class Network {
 
   sendDatagram(from: SimNode, to: number | "all" | readonly number[], message: Datagram): void {
     const bytes = encodeDatagram(message);
-    const { random, agenda } = this.#cluster;
+    const { streams, agenda } = this.#cluster;
     for (const node of this.#cluster.nodes) {
       if (node === from || (typeof to === "number" && node.nodeid !== to)) continue;
       if (typeof to === "object" && !to.includes(node.nodeid)) continue;
+      const random = streams.of(`datagram ${from.nodeid}>${node.nodeid}`);
       for (let copies = random.chance(this.weather.duplicate) ? 2 : 1; copies > 0; copies--) {
         if (random.chance(this.weather.loss)) continue;
         const delayMs = random.chance(this.weather.late) ? random.between(0, this.weather.maxDelayMs) : random.between(0.05, 1);
@@ -62,7 +64,7 @@ export class Network {
 
   /** Tries every pair that has no connection. */
   connectAll(): void {
-    const { nodes, random, agenda } = this.#cluster;
+    const { nodes, streams, agenda } = this.#cluster;
     for (const a of nodes) {
       for (const b of nodes) {
         if (a.nodeid >= b.nodeid || !a.alive || !b.alive || this.#isCut(a, b)) continue;
@@ -79,7 +81,7 @@ export class Network {
         };
         this.#connections.set(key, connection);
         for (const side of [0, 1] as const) {
-          const atMs = agenda.nowMs + random.between(0.1, 5);
+          const atMs = agenda.nowMs + streams.of(`connect ${key} ${side}`).between(0.1, 5);
           connection.lastArrivalMs[side] = atMs;
           agenda.at(atMs, () => this.#comeUp(connection, side));
         }
@@ -114,7 +116,8 @@ export class Network {
   }
 
   sendFrame(from: SimNode, to: number, view: ViewId, messages: readonly PeerMessage[]): void {
-    const { nodes, random, agenda } = this.#cluster;
+    const { nodes, streams, agenda } = this.#cluster;
+    const random = streams.of(`frame ${from.nodeid}>${to}`);
     const node = nodes.find((node) => node.nodeid === to) as SimNode;
     const connection = this.#connections.get(this.#key(from, node));
     if (connection?.open !== true) return;
@@ -135,6 +138,11 @@ export class Network {
     if (this.#isCut(...connection.ends)) return this.break(...connection.ends);
     if (connection.paused[side]) connection.waiting[side].push(deliver);
     else deliver();
+  }
+
+  /** That node begins with its connection: what it said of a former one, when it came to it late, is not about this one. */
+  begins(node: SimNode, peer: number): void {
+    this.pause(node, peer, false);
   }
 
   pause(node: SimNode, peer: number, paused: boolean): void {

@@ -38,12 +38,14 @@ export class PlockCluster {
   steps = 0;
   views = 0;
 
-  constructor(seed: number) {
+  /** `nodes`: at most 4; 0: as the seed says. */
+  constructor(seed: number, nodes = 0) {
     this.random = new Random(seed);
     this.#deadly = this.random.pick([0.1, 0.5, 0.95]);
     // Without view changes, which would hide what a running view must do by itself.
     this.#calm = this.random.chance(0.4);
-    const count = this.random.pick([1, 2, 3, 3, 4]);
+    const drawn = this.random.pick([1, 2, 3, 3, 4]);
+    const count = nodes > 0 ? nodes : drawn;
     for (let nodeid = 1; nodeid <= count; nodeid++) this.#boot(nodeid);
     this.#changeView();
   }

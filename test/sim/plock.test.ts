@@ -1,4 +1,4 @@
-/** A short run of the simulation of file locks; a long one: `node dist/test/sim/plock-run.js` with SEEDS and STEPS. */
+/** A short run of the simulation of file locks; a long one: `npm run sim -- --of file-locks`. */
 import { expect, it } from "vitest";
 import { PlockCluster } from "./plock-cluster.ts";
 

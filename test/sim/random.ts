@@ -7,6 +7,11 @@ export class Random {
     this.#state = seed >>> 0;
   }
 
+  /** From now on as if made with that seed. */
+  reseed(seed: number): void {
+    this.#state = seed >>> 0;
+  }
+
   /** 0 <= x < 1 */
   next(): number {
     this.#state = (this.#state + 0x6d2b79f5) >>> 0;
@@ -26,6 +31,31 @@ export class Random {
   }
   pick<T>(list: readonly T[]): T {
     return list[this.int(list.length)] as T;
+  }
+}
+
+/**
+ * Independent streams under one seed, by name: what is drawn for one thing does not change what is drawn for another, so that a run with
+ * fewer faults is like the one with all of them (shrink.ts).
+ */
+export class Streams {
+  readonly #seed: number;
+  readonly #streams: Map<string, Random> = new Map();
+
+  constructor(seed: number) {
+    this.#seed = seed;
+  }
+
+  of(name: string): Random {
+    let stream = this.#streams.get(name);
+    if (stream === undefined) {
+      // FNV-1a.
+      let hash = 0x811c9dc5 ^ this.#seed;
+      for (let i = 0; i < name.length; i++) hash = Math.imul(hash ^ name.charCodeAt(i), 0x01000193);
+      stream = new Random(Math.imul(hash ^ (hash >>> 15), 0x2c1b3c6d));
+      this.#streams.set(name, stream);
+    }
+    return stream;
   }
 }
 

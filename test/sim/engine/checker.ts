@@ -3,15 +3,25 @@
  * and leaves, of which each member sees all while it is in; those who go together into the next view have seen the same; each
  * sender's messages in its order, each once; one view at a time in which anything is ordered.
  */
+import type { BuiltinEngine } from "../../../dlmd/engine/builtin/engine-core.ts";
 import type { EngineEvent, GroupMember } from "../../../dlmd/engine/engine.ts";
 import type { View } from "../../../dlmd/membership/membership.ts";
 import { noView, viewName } from "../../../dlmd/wire/view-id.ts";
-import type { EngineSim } from "./engine-sim.ts";
 import { Row } from "./row.ts";
-import type { EngineSimNode } from "./sim-node.ts";
 
-export class EngineSimFailure extends Error {
-  override readonly name = "EngineSimFailure";
+/** A node of the simulated cluster: engines alone (engine-sim.ts), or whole nodes (../cluster.ts). */
+export interface CheckedNode {
+  readonly nodeid: number;
+  /** nodeid.incarnation */
+  readonly key: string;
+  readonly alive: boolean;
+  readonly engine: BuiltinEngine;
+}
+
+export interface CheckedCluster {
+  readonly nodes: readonly CheckedNode[];
+  readonly agenda: { readonly nowMs: number };
+  fail(message: string): never;
 }
 
 /** A client in a group. */
@@ -45,16 +55,19 @@ export class EngineChecker {
   views = 0;
   /** Installations in which not all nodes count (last_man_standing). */
   reduced = 0;
-  readonly #sim: EngineSim;
-  readonly #lives: Map<EngineSimNode, Life> = new Map();
+  readonly #sim: CheckedCluster;
+  readonly #head: number;
+  readonly #lives: Map<CheckedNode, Life> = new Map();
   readonly #rows: Map<string, Row> = new Map();
   readonly #members: Map<string, string> = new Map();
 
-  constructor(sim: EngineSim) {
+  /** `head`: bytes of a message before those that its number foretells; the first four of them are its number. */
+  constructor(sim: CheckedCluster, head: number) {
     this.#sim = sim;
+    this.#head = head;
   }
 
-  #life(node: EngineSimNode): Life {
+  #life(node: CheckedNode): Life {
     return this.#lives.get(node) as Life;
   }
 
@@ -62,16 +75,16 @@ export class EngineChecker {
     if (what !== null) this.#sim.fail(what);
   }
 
-  started(node: EngineSimNode): void {
+  started(node: CheckedNode): void {
     this.#lives.set(node, { key: node.key, view: "", seats: new Map(), accepted: new Map(), returned: new Map() });
   }
 
-  accepted(node: EngineSimNode, seat: string): void {
+  accepted(node: CheckedNode, seat: string): void {
     const { accepted } = this.#life(node);
     accepted.set(seat, (accepted.get(seat) ?? 0) + 1);
   }
 
-  installed(_node: EngineSimNode, view: View): void {
+  installed(_node: CheckedNode, view: View): void {
     if (!view.quorum.quorate) return;
     this.views++;
     if (view.quorum.electorate !== null) this.reduced++;
@@ -81,7 +94,7 @@ export class EngineChecker {
     this.#members.set(name, members);
   }
 
-  told(node: EngineSimNode, event: EngineEvent): void {
+  told(node: CheckedNode, event: EngineEvent): void {
     switch (event.kind) {
       case "view":
         return event.view.quorum.quorate ? this.#entered(node, viewName(event.view.id), event.view.together) : undefined;
@@ -106,7 +119,7 @@ export class EngineChecker {
     return row;
   }
 
-  #entered(node: EngineSimNode, view: string, together: readonly number[]): void {
+  #entered(node: CheckedNode, view: string, together: readonly number[]): void {
     const life = this.#life(node);
     const { key, seats } = life;
     if (life.view === view) this.#sim.fail(`node ${node.nodeid} enters view ${view} twice`);
@@ -132,14 +145,14 @@ export class EngineChecker {
     this.#wrong(this.#row(life.view, seat.group).see(who, { ...packet, whole }));
   }
 
-  #seen(node: EngineSimNode, seat: Seat, item: string): void {
+  #seen(node: CheckedNode, seat: Seat, item: string): void {
     const seq = node.engine.ordering.delivered;
     if (seat.packet !== null && seat.packet.seq !== seq) this.#settle(this.#life(node), seat);
     seat.packet ??= { seq, items: [] };
     seat.packet.items.push(item);
   }
 
-  #changed(node: EngineSimNode, event: Extract<EngineEvent, { kind: "members" }>): void {
+  #changed(node: CheckedNode, event: Extract<EngineEvent, { kind: "members" }>): void {
     const life = this.#life(node);
     const joined = event.joined.map(memberKey);
     const left = event.left.map(({ member, reason }) => `${memberKey(member)} ${reason}`);
@@ -162,11 +175,11 @@ export class EngineChecker {
     }
   }
 
-  #message(node: EngineSimNode, event: Extract<EngineEvent, { kind: "message" }>): void {
+  #message(node: CheckedNode, event: Extract<EngineEvent, { kind: "message" }>): void {
     this.delivered++;
     const life = this.#life(node);
     const n = new DataView(event.data.buffer, event.data.byteOffset).getUint32(0, true);
-    for (let i = 4; i < event.data.byteLength; i += 97) {
+    for (let i = this.#head; i < event.data.byteLength; i += 97) {
       if (event.data[i] !== ((n + i) & 0xff)) this.#sim.fail(`message ${n} of ${memberKey(event.from)} is damaged at ${i}`);
     }
     const sender = memberKey(event.from);

@@ -6,12 +6,16 @@ import type { NodeConfig } from "../../../dlmd/node-api.ts";
 import { type Datagram, decodeDatagram, encodeDatagram } from "../../../dlmd/wire/datagram.ts";
 import type { Weather } from "../network.ts";
 import { Agenda, Random } from "../random.ts";
-import { EngineChecker, EngineSimFailure } from "./checker.ts";
+import { EngineChecker } from "./checker.ts";
 import { EngineSimNode } from "./sim-node.ts";
 
 /** With every header around it, what an Ethernet frame carries. */
 const largestBytes = 1420;
 const kept = Number(process.env["KEPT"] ?? 300);
+
+export class EngineSimFailure extends Error {
+  override readonly name = "EngineSimFailure";
+}
 
 export interface EngineSimOptions {
   readonly seed: number;
@@ -57,7 +61,7 @@ export class EngineSim {
     }));
     this.#checked = checked;
     this.#steady = steady;
-    this.checker = new EngineChecker(this);
+    this.checker = new EngineChecker(this, 4);
     this.nodes = this.configs.map(({ nodeid }) => new EngineSimNode(this, nodeid));
   }
 

@@ -1,10 +1,10 @@
-/** A short run of the engine's simulation; a long one: `node dist/test/sim/engine/run.js` with SEEDS and STEPS. */
+/** A short run of the engine's simulation; a long one: `npm run sim -- --of engine`. */
 import { expect, it } from "vitest";
 import { plainQuorum, type QuorumOptions } from "../../../dlmd/membership/quorum.ts";
 import { EngineTrouble } from "./trouble.ts";
 
 function run(seed: number, steps: number, quorum: QuorumOptions): EngineTrouble {
-  const trouble = new EngineTrouble({ seed, steps, quorum });
+  const trouble = new EngineTrouble({ seed, quorum });
   const { sim } = trouble;
   try {
     trouble.run(steps);

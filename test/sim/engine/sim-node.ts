@@ -138,6 +138,12 @@ export class EngineSimNode {
     this.#input(() => result(this.engine.command(make())));
   }
 
+  /** TCP says which life of that node is the living one; datagrams of a former one may come late. */
+  linked({ nodeid, incarnation }: EngineSimNode): void {
+    if (this.engine.membership.peers.get(nodeid)?.link !== incarnation)
+      this.#input(() => this.engine.membership.linkUp(nodeid, incarnation));
+  }
+
   arrive(message: Datagram): void {
     if (!this.alive) return;
     if (message.kind === "heartbeat") {

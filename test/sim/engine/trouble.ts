@@ -1,16 +1,21 @@
 /** Random programs that join, send and leave, and random faults, on an EngineSim; then rest, and what must hold at rest. */
 import type { EngineCommand } from "../../../dlmd/engine/engine.ts";
 import { plainQuorum, type QuorumOptions } from "../../../dlmd/membership/quorum.ts";
+import { type FaultKind, type FaultOptions, type FaultRates, noFaultOptions } from "../faults.ts";
 import { EngineSim, type EngineSimOptions } from "./engine-sim.ts";
 import type { EngineSimNode } from "./sim-node.ts";
 
 const groups = ["alpha", "beta", "gamma"];
 
+/** There are no programs to die, and no TCP to break. */
+const usualRates: FaultRates = { crash: 0.75, "client-death": 0, cut: 1.25, heal: 1.5, break: 0, pause: 0.5, busy: 0.65, leave: 0.35 };
+const troubleEveryMs = 60;
+
 export interface TroubleOptions {
   readonly seed: number;
-  readonly steps: number;
   /** 0: as the seed says, 1 to 6. */
   readonly nodes?: number;
+  readonly faults?: FaultOptions;
   /** How votes are counted; plain if not given. */
   readonly quorum?: QuorumOptions;
 }
@@ -22,17 +27,22 @@ export class EngineTrouble {
   readonly #sent: Map<string, number> = new Map();
   readonly #clients: Map<string, number> = new Map();
   #nextClientId = 1;
+  readonly #rates: readonly (readonly [FaultKind, number])[];
+  readonly #total: number;
 
-  constructor({ seed, nodes = 0, quorum = plainQuorum }: TroubleOptions) {
+  constructor({ seed, nodes = 0, faults = noFaultOptions, quorum = plainQuorum }: TroubleOptions) {
     const count = nodes > 0 ? nodes : (([1, 2, 3, 3, 3, 4, 5, 6] as const)[seed % 8] as number);
     const options: EngineSimOptions = { seed, nodes: count, quorum };
     this.sim = new EngineSim(options);
     const { sim } = this;
     const harsh = sim.random.chance(0.3) ? 0 : sim.random.next();
-    sim.weather = { loss: harsh * 0.15, duplicate: harsh * 0.1, late: harsh * 0.2, maxDelayMs: 40 };
+    sim.weather = { loss: harsh * 0.15, duplicate: harsh * 0.1, late: harsh * 0.2, maxDelayMs: 40, ...faults.weather };
+    this.#rates = Object.entries({ ...usualRates, ...faults.rates }) as [FaultKind, number][];
+    this.#total = this.#rates.reduce((sum, [, rate]) => sum + rate, 0);
     for (const node of sim.nodes) sim.agenda.at(sim.random.between(0, 200), () => node.start());
     this.#every(sim.random.between(0.5, 8), () => this.#act());
-    this.#every(60, () => this.#trouble());
+    this.#every(20, () => this.#link());
+    this.#every(troubleEveryMs, () => this.#trouble());
   }
 
   #every(ms: number, run: () => void): void {
@@ -42,6 +52,16 @@ export class EngineTrouble {
       agenda.at(agenda.nowMs + random.between(0.5, 1.5) * ms, again);
     };
     agenda.at(ms, again);
+  }
+
+  #link(): void {
+    const { nodes, cut } = this.sim;
+    for (const a of nodes) {
+      for (const b of nodes) {
+        const reached = !cut.has(`${a.nodeid}>${b.nodeid}`) && !cut.has(`${b.nodeid}>${a.nodeid}`);
+        if (a !== b && a.alive && b.alive && reached) a.linked(b);
+      }
+    }
   }
 
   #act(): void {
@@ -90,27 +110,40 @@ export class EngineTrouble {
   }
 
   #trouble(): void {
+    const { random } = this.sim;
+    if (this.#quiet || !random.chance((this.#total * troubleEveryMs) / 1000)) return;
+    const node = random.pick(this.sim.nodes);
+    let left = random.next() * this.#total;
+    for (const [kind, rate] of this.#rates) {
+      if (left < rate) return this.#fault(kind, node);
+      left -= rate;
+    }
+  }
+
+  #fault(kind: FaultKind, node: EngineSimNode): void {
     const { sim } = this;
     const { random, agenda } = sim;
-    if (this.#quiet || !random.chance(0.3)) return;
-    const node = random.pick(sim.nodes);
-    const what = random.next();
-    if (what < 0.15) {
-      node.crash();
-      agenda.at(agenda.nowMs + random.between(5, 800), () => node.start());
-    } else if (what < 0.4) this.#cut(node);
-    else if (what < 0.7) {
-      sim.trace("healed");
-      sim.heal();
-    } else if (what < 0.8) {
-      node.pausedUntilMs = agenda.nowMs + random.between(10, 900);
-      sim.trace(`${node.nodeid} stands still until ${node.pausedUntilMs.toFixed(1)}`);
-    } else if (what < 0.93) {
-      node.busyUntilMs = agenda.nowMs + random.between(10, 900);
-      sim.trace(`${node.nodeid} is busy until ${node.busyUntilMs.toFixed(1)}`);
-    } else if (node.alive) {
-      sim.trace(`${node.nodeid} leaves`);
-      node.leave();
+    switch (kind) {
+      case "crash":
+        node.crash();
+        return agenda.at(agenda.nowMs + random.between(5, 800), () => node.start());
+      case "cut":
+        return this.#cut(node);
+      case "heal":
+        sim.trace("healed");
+        return sim.heal();
+      case "pause":
+        node.pausedUntilMs = agenda.nowMs + random.between(10, 900);
+        return sim.trace(`${node.nodeid} stands still until ${node.pausedUntilMs.toFixed(1)}`);
+      case "busy":
+        node.busyUntilMs = agenda.nowMs + random.between(10, 900);
+        return sim.trace(`${node.nodeid} is busy until ${node.busyUntilMs.toFixed(1)}`);
+      case "leave":
+        if (node.alive) node.leave();
+        return sim.trace(`${node.nodeid} leaves`);
+      case "client-death":
+      case "break":
+        return;
     }
   }
 

@@ -1,0 +1,245 @@
+/** Hazard C8 in small: single moments of a change of the configuration (dlmd/config/change.ts), which the simulation meets seldom. */
+import { expect, it } from "vitest";
+import {
+  type ConfigEffect,
+  type ConfigEvent,
+  type ConfigMessage,
+  type ConfigRecord,
+  ConfigChange,
+  type KeptConfig,
+} from "../../dlmd/config/change.ts";
+
+/** "1:1 2:1 3:1": votes by node. */
+function record(version: number, votes: string): ConfigRecord {
+  const nodes = votes.split(" ").map((word) => {
+    const [nodeid = 0, each = 0] = word.split(":").map(Number);
+    return { nodeid, votes: each };
+  });
+  return { version, fingerprint: `${version} ${votes}`, text: votes, nodes };
+}
+
+const short = ({ committed, pending }: KeptConfig): string =>
+  `${committed.version}${pending === null ? "" : ` open ${pending.record.text}`}`;
+
+class ConfigWorld {
+  readonly disks: Map<number, KeptConfig> = new Map();
+  readonly told: string[] = [];
+  readonly #cores: Map<number, ConfigChange> = new Map();
+  readonly #wires: Map<string, ConfigMessage[]> = new Map();
+  readonly #writes: Map<number, { serial: number; kept: KeptConfig }[]> = new Map();
+
+  constructor(first: ConfigRecord) {
+    for (const { nodeid } of first.nodes) {
+      this.disks.set(nodeid, { committed: first, pending: null });
+      this.boot(nodeid);
+    }
+  }
+
+  boot(nodeid: number): void {
+    this.#cores.set(nodeid, new ConfigChange(nodeid, this.disks.get(nodeid) as KeptConfig, () => null));
+    this.#writes.set(nodeid, []);
+  }
+
+  /** What was not on disk, and what was on its way to it or from it, is lost. */
+  crash(nodeid: number): void {
+    this.#cores.delete(nodeid);
+    for (const [wire, messages] of this.#wires) if (wire.split(">").includes(String(nodeid))) messages.length = 0;
+  }
+
+  step(nodeid: number, event: ConfigEvent): void {
+    for (const effect of this.#cores.get(nodeid)?.step(event) ?? []) this.#perform(nodeid, effect);
+  }
+
+  #perform(nodeid: number, effect: ConfigEffect): void {
+    if (effect.kind === "send") this.#wire(nodeid, effect.to).push(effect.message);
+    else if (effect.kind === "persist") this.#writes.get(nodeid)?.push(effect);
+    else if (effect.kind === "inForce") this.told.push(`${nodeid} in force ${effect.record.text}`);
+    else if (effect.kind === "refused") this.told.push(`${nodeid} refused: ${effect.reason}`);
+  }
+
+  #wire(from: number, to: number): ConfigMessage[] {
+    const key = `${from}>${to}`;
+    const wire = this.#wires.get(key) ?? [];
+    this.#wires.set(key, wire);
+    return wire;
+  }
+
+  view(epoch: number, members: readonly number[], quorate = true): void {
+    for (const nodeid of members) this.step(nodeid, { kind: "view", view: { epoch, id: `view ${epoch}`, members, quorate } });
+  }
+
+  apply(nodeid: number, wanted: ConfigRecord): void {
+    this.step(nodeid, { kind: "apply", requestId: wanted.version * 100 + nodeid, record: wanted });
+  }
+
+  /** Of those on that wire; the others go on waiting. */
+  deliver(from: number, to: number): void {
+    for (const message of this.#wire(from, to).splice(0)) this.step(to, { kind: "message", from, message });
+  }
+
+  sync(nodeid: number): void {
+    for (const { serial, kept } of this.#writes.get(nodeid)?.splice(0) ?? []) {
+      this.disks.set(nodeid, kept);
+      this.step(nodeid, { kind: "persisted", serial });
+    }
+  }
+
+  /** Among these nodes all messages come and all writes end. */
+  settle(...nodeids: number[]): void {
+    for (let round = 0; round < 12; round++) {
+      for (const from of nodeids) for (const to of nodeids) this.deliver(from, to);
+      for (const nodeid of nodeids) this.sync(nodeid);
+    }
+  }
+
+  kept(nodeid: number): string {
+    return short((this.#cores.get(nodeid) as ConfigChange).kept);
+  }
+}
+
+const three = record(1, "1:1 2:1 3:1");
+
+/** Node 3 alone has one proposal on disk; nodes 1 and 2 then decided another one, of which node 2 has not heard that it is in force. */
+function twoOpen(): ConfigWorld {
+  const world = new ConfigWorld(three);
+  world.view(1, [1, 2, 3]);
+  world.settle(1, 2, 3);
+  world.apply(1, record(2, "1:1 2:1 3:2"));
+  world.deliver(1, 3);
+  world.sync(3);
+  world.crash(1);
+  world.boot(1);
+  expect([1, 2, 3].map((nodeid) => world.kept(nodeid))).toEqual(["1", "1", "1 open 1:1 2:1 3:2"]);
+  world.view(2, [1, 2]);
+  world.settle(1, 2);
+  world.apply(1, record(2, "1:2 2:1 3:1"));
+  world.deliver(1, 2);
+  world.sync(2);
+  world.sync(1);
+  world.deliver(2, 1);
+  world.sync(1);
+  expect(world.told).toEqual(["1 in force 1:2 2:1 3:1"]);
+  world.crash(1);
+  expect(world.kept(2)).toBe("1 open 1:2 2:1 3:1");
+  return world;
+}
+
+it("of two open proposals that of the later view is taken up: it may have been decided", () => {
+  const world = twoOpen();
+  world.view(3, [2, 3]);
+  world.settle(2, 3);
+  expect(world.told.slice(1)).toEqual([]);
+  // Two of four votes decide nothing; node 1 comes back with what was decided.
+  world.boot(1);
+  world.view(4, [1, 2, 3]);
+  world.settle(1, 2, 3);
+  expect([1, 2, 3].map((nodeid) => world.disks.get(nodeid)?.committed.text)).toEqual(Array(3).fill("1:2 2:1 3:1"));
+});
+
+it("without quorum an open proposal is not taken up, so that it does not become that of the latest view", () => {
+  const world = twoOpen();
+  world.view(3, [3], false);
+  world.settle(3);
+  world.view(4, [2, 3]);
+  world.settle(2, 3);
+  expect([2, 3].map((nodeid) => world.kept(nodeid))).toEqual(["1 open 1:2 2:1 3:1", "1 open 1:2 2:1 3:1"]);
+});
+
+it("a change is in force when every member of the view has it on disk, not before", () => {
+  const world = new ConfigWorld(three);
+  world.view(1, [1, 2, 3]);
+  world.settle(1, 2, 3);
+  world.apply(1, record(2, "1:2 2:1 3:1"));
+  world.deliver(1, 2);
+  world.deliver(1, 3);
+  world.sync(1);
+  world.sync(2);
+  world.deliver(2, 1);
+  world.sync(1);
+  // Nodes 1 and 2 are majorities of before and of after.
+  expect(world.told).toEqual([]);
+  world.settle(1, 2, 3);
+  expect(world.told).toHaveLength(3);
+});
+
+it("without quorum nothing is proposed", () => {
+  const world = new ConfigWorld(three);
+  world.view(1, [3], false);
+  world.settle(3);
+  world.apply(3, record(2, "1:1 2:1 3:2"));
+  world.settle(3);
+  expect(world.kept(3)).toBe("1");
+  expect(world.told).toEqual(["3 refused: the cluster is not quorate"]);
+});
+
+it("a report of a former view does not count: a proposal that was stored since would be overlooked", () => {
+  const world = new ConfigWorld(three);
+  // Node 2's report of the first view, and all that node 2 says then, is late.
+  world.view(1, [1, 2, 3]);
+  world.view(2, [2, 3]);
+  world.settle(2, 3);
+  world.apply(2, record(2, "1:1 2:1 3:2"));
+  world.deliver(2, 3);
+  world.sync(3);
+  world.sync(2);
+  world.crash(3);
+  world.boot(3);
+  world.view(3, [1, 2]);
+  world.deliver(2, 1);
+  world.sync(1);
+  world.apply(1, record(2, "1:2 2:1 3:1"));
+  world.settle(1, 2);
+  expect(world.kept(1)).toBe("1 open 1:1 2:1 3:2");
+});
+
+it("an open proposal that the view was not counted by is in force only with a majority of the new votes", () => {
+  const world = new ConfigWorld(three);
+  world.view(1, [1, 2, 3]);
+  world.settle(1, 2, 3);
+  world.apply(1, record(2, "1:1 2:1 3:2"));
+  world.deliver(1, 2);
+  // On nobody's disk yet when the next view is counted: two of three. By the new votes they are two of four.
+  world.view(2, [1, 2]);
+  world.settle(1, 2);
+  expect(world.told).toEqual([]);
+  world.view(3, [1, 2, 3]);
+  world.settle(1, 2, 3);
+  expect(world.told).toHaveLength(3);
+});
+
+it("a proposal that follows one which the view was not counted by is in force only with a majority of the old votes", () => {
+  // Version 2 gives node 3 a second vote. It is on no disk of nodes 1 and 2 when their view is counted by version 1; version 3 takes the vote away again.
+  const world = new ConfigWorld(three);
+  world.view(1, [1, 2, 3]);
+  world.settle(1, 2, 3);
+  world.apply(1, record(2, "1:1 2:1 3:2"));
+  world.deliver(1, 2);
+  world.deliver(1, 3);
+  for (const nodeid of [1, 2, 3]) world.sync(nodeid);
+  world.deliver(2, 1);
+  world.deliver(3, 1);
+  world.view(2, [1, 2]);
+  world.settle(1, 2);
+  world.apply(1, record(3, "1:1 2:1 3:1"));
+  world.settle(1, 2);
+  expect(world.told.filter((words) => words.includes("in force 1:1 2:1 3:1"))).toEqual([]);
+});
+
+it.each([
+  ["two nodes at once", "1:2 2:2 3:1", [1, 2, 3], "one node at a time: nodes 1, 2 are added, removed or given other votes at once"],
+  ["two votes at once", "1:3 2:1 3:1", [1, 2, 3], "one vote at a time: node 1 has 1 votes, and would have 3"],
+  ["a node that runs", "1:1 2:1", [1, 2, 3], "node 3 runs: stop its dlmd before it is removed"],
+  [
+    "the quorum of who changes it",
+    "1:1 2:1 3:2",
+    [1, 2],
+    "the members of the view (1, 2) would be no majority by the new votes: start more nodes first",
+  ],
+])("refused: %s", (_, votes, members, words) => {
+  const world = new ConfigWorld(three);
+  world.view(1, members);
+  world.settle(...members);
+  world.apply(1, record(2, votes));
+  world.settle(...members);
+  expect(world.told).toEqual([`1 refused: ${words}`]);
+});

@@ -1,0 +1,132 @@
+/** A copy of the compiled tree in which one rule at a time is broken, so that nothing else sees it; and what the tests there say. */
+import { spawnSync } from "node:child_process";
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { transformWithEsbuild } from "vite";
+import type { Mutation } from "./mutation.ts";
+import { simulations } from "./simulations.ts";
+
+/** One that hangs is one that fails: out of time shows nothing, so this is long. */
+const timeoutMs = 300_000;
+
+export interface SimulationSize {
+  readonly seed: string;
+  readonly steps: number;
+}
+
+export interface Verdict {
+  readonly failed: boolean;
+  /** The test or the seed that failed, and how; of one that passed nothing. */
+  readonly by: string;
+}
+
+interface VitestReport {
+  readonly testResults: readonly {
+    readonly message: string;
+    readonly assertionResults: readonly {
+      readonly status: string;
+      readonly fullName: string;
+      readonly failureMessages: readonly string[];
+    }[];
+  }[];
+}
+
+/** How often the text that a mutation replaces is in its source. */
+export function timesFound(root: string, { file, find }: Mutation): number {
+  return readFileSync(path.join(root, file), "utf8").split(find).length - 1;
+}
+
+export class MutationTree {
+  readonly #root: string;
+  readonly #dir: string;
+  readonly #size: SimulationSize;
+
+  constructor(root: string, size: SimulationSize) {
+    this.#root = root;
+    this.#size = size;
+    this.#dir = mkdtempSync(path.join(tmpdir(), "mutations-"));
+    cpSync(path.join(root, "dist"), path.join(this.#dir, "dist"), { recursive: true });
+    // Scenarios and sources in C, which lie beside the tests that read them.
+    const data = (from: string): boolean => !from.endsWith(".ts");
+    cpSync(path.join(root, "test"), path.join(this.#dir, "dist/test"), { recursive: true, filter: data });
+    writeFileSync(path.join(this.#dir, "package.json"), '{ "type": "module" }\n');
+    symlinkSync(path.join(root, "node_modules"), path.join(this.#dir, "node_modules"));
+  }
+
+  close(): void {
+    rmSync(this.#dir, { recursive: true, force: true });
+  }
+
+  /** With every rule in place. */
+  whole(caughtBy: string): Verdict {
+    return caughtBy in simulations ? this.#simulate(caughtBy) : this.#test(caughtBy);
+  }
+
+  async broken(mutation: Mutation): Promise<Verdict> {
+    const times = timesFound(this.#root, mutation);
+    if (times !== 1)
+      return { failed: false, by: `it does not fit: found ${times} times in ${mutation.file}, once expected: ${mutation.find}` };
+    const compiled = path.join(this.#dir, "dist", mutation.file.replace(/\.ts$/, ".js"));
+    const whole = readFileSync(compiled, "utf8");
+    writeFileSync(compiled, await this.#compile(mutation));
+    try {
+      return this.whole(mutation.caughtBy);
+    } finally {
+      writeFileSync(compiled, whole);
+    }
+  }
+
+  /** The source with that rule broken, as the compiler would have written it. */
+  async #compile({ file, find, replace }: Mutation): Promise<string> {
+    const source = readFileSync(path.join(this.#root, file), "utf8");
+    const { code } = await transformWithEsbuild(
+      source.replace(find, () => replace),
+      file,
+      { loader: "ts", target: "es2023", sourcemap: false },
+    );
+    return code.replaceAll(/(from\s*"\.[^"]*)\.ts"/g, '$1.js"');
+  }
+
+  #run(args: readonly string[]): { status: number | null; stdout: string } {
+    return spawnSync(process.execPath, args, {
+      cwd: this.#dir,
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "ignore"],
+      timeout: timeoutMs,
+      maxBuffer: 256 * 1024 * 1024,
+    });
+  }
+
+  #simulate(name: string): Verdict {
+    const size = ["--seed", this.#size.seed, "--steps", String(this.#size.steps)];
+    const { status, stdout } = this.#run([path.join(this.#dir, "dist/test/sim/run.js"), "--of", name, ...size, "--no-shrink", "--json"]);
+    if (status === 0) return { failed: false, by: "" };
+    if (status === null) return { failed: false, by: `no end in ${timeoutMs / 1000} s` };
+    const last = stdout.trim().split("\n").at(-1) ?? "";
+    if (!last.startsWith("{")) throw new Error(`the simulation ${name} ended with ${status} and said ${last}`);
+    const { where, failure } = JSON.parse(last) as { where: string; failure: string };
+    return { failed: true, by: `${name}, ${where}: ${failure}` };
+  }
+
+  #test(file: string): Verdict {
+    const report = path.join(this.#dir, "report.json");
+    rmSync(report, { force: true });
+    const vitest = path.join(this.#root, "node_modules/vitest/vitest.mjs");
+    const compiled = `dist/${file.replace(/\.ts$/, ".js")}`;
+    const how = ["--reporter=json", `--outputFile=${report}`, "--testTimeout=60000", "--bail=1"];
+    const { status } = this.#run([vitest, "run", "--root", this.#dir, ...how, compiled]);
+    if (status === 0) return { failed: false, by: "" };
+    if (status === null) return { failed: false, by: `no end in ${timeoutMs / 1000} s` };
+    if (!existsSync(report)) throw new Error(`vitest ended with ${status} and no report about ${file}`);
+    return { failed: true, by: `${path.basename(file)}: ${firstFailure(JSON.parse(readFileSync(report, "utf8")) as VitestReport)}` };
+  }
+}
+
+function firstFailure({ testResults }: VitestReport): string {
+  for (const { assertionResults } of testResults) {
+    const failed = assertionResults.find(({ status }) => status === "failed");
+    if (failed !== undefined) return `"${failed.fullName}": ${failed.failureMessages[0]?.split("\n", 1)[0] ?? ""}`;
+  }
+  return testResults[0]?.message.split("\n", 1)[0] ?? "it did not run";
+}

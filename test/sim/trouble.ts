@@ -1,0 +1,124 @@
+/** Draws from a seed what programs do and what goes wrong (deed.ts), without end. It knows nothing of the cluster, so what it draws is the same whatever happens there. */
+import type { Deed, Script, TimedDeed } from "./deed.ts";
+import { type FaultKind, type FaultOptions, type FaultRates } from "./faults.ts";
+import { Random } from "./random.ts";
+
+const usualRates: FaultRates = {
+  crash: 0.95,
+  "client-death": 0.6,
+  cut: 0.95,
+  heal: 1.9,
+  break: 0.95,
+  pause: 0.6,
+  busy: 0.3,
+  leave: 0.3,
+};
+
+/** What the seed says about the cluster; `nodes` 0: that too. */
+export function scriptOf(seed: number, nodes: number, { weather }: FaultOptions): Script {
+  const random = new Random(seed);
+  const count = random.pick([1, 2, 3, 3, 3, 4, 5]);
+  const harsh = random.next();
+  return {
+    seed,
+    nodes: nodes > 0 ? nodes : count,
+    resources: 1 + random.int(6),
+    transactions: random.chance(0.4),
+    weather: { loss: harsh * 0.2, duplicate: harsh * 0.1, late: harsh * 0.2, maxDelayMs: 80, ...weather },
+    quietMs: Number.POSITIVE_INFINITY,
+    deeds: [],
+  };
+}
+
+const round = (ms: number): number => Math.round(ms * 100) / 100;
+
+export class Trouble {
+  readonly #random: Random;
+  readonly #nodes: number;
+  readonly #rates: readonly (readonly [FaultKind, number])[];
+  readonly #total: number;
+  #actAtMs = 1;
+  #faultAtMs = 0;
+  /** Drawn ahead: starts. */
+  #later: TimedDeed[] = [];
+
+  constructor({ seed, nodes }: Script, { rates }: FaultOptions) {
+    this.#random = new Random(seed ^ 0x5eed_1e55);
+    this.#nodes = nodes;
+    this.#rates = Object.entries({ ...usualRates, ...rates }) as [FaultKind, number][];
+    this.#total = this.#rates.reduce((sum, [, rate]) => sum + rate, 0);
+    this.#faultAtMs = this.#nextFaultMs(0);
+    for (let node = 1; node <= nodes; node++) this.#afterwards(round(this.#random.between(0, 200)), { kind: "start", node });
+  }
+
+  /** The times at which something happens that nobody can foresee come apart like this. */
+  #nextFaultMs(nowMs: number): number {
+    return this.#total > 0 ? nowMs - (Math.log(1 - this.#random.next()) * 1000) / this.#total : Number.POSITIVE_INFINITY;
+  }
+
+  #afterwards(atMs: number, deed: Deed): void {
+    this.#later = [...this.#later, { atMs, deed }].sort((a, b) => a.atMs - b.atMs);
+  }
+
+  /** Times ascend. */
+  next(): TimedDeed {
+    const [first] = this.#later;
+    if (first !== undefined && first.atMs <= Math.min(this.#actAtMs, this.#faultAtMs)) {
+      this.#later.shift();
+      return first;
+    }
+    if (this.#actAtMs <= this.#faultAtMs) {
+      const atMs = round(this.#actAtMs);
+      this.#actAtMs += this.#random.between(0.5, 1.5);
+      return { atMs, deed: { kind: "act", node: this.#node(), client: this.#random.int(8), seed: this.#random.int(1_000_000) } };
+    }
+    const atMs = round(this.#faultAtMs);
+    this.#faultAtMs = this.#nextFaultMs(this.#faultAtMs);
+    return { atMs, deed: this.#fault(this.#kind(), atMs) };
+  }
+
+  #node(): number {
+    return 1 + this.#random.int(this.#nodes);
+  }
+
+  #kind(): FaultKind {
+    let left = this.#random.next() * this.#total;
+    for (const [kind, rate] of this.#rates) {
+      if (left < rate) return kind;
+      left -= rate;
+    }
+    return "heal";
+  }
+
+  #fault(kind: FaultKind, atMs: number): Deed {
+    const random = this.#random;
+    const node = this.#node();
+    switch (kind) {
+      case "crash":
+        this.#afterwards(round(atMs + random.between(5, 800)), { kind: "start", node });
+        return { kind, node };
+      case "client-death":
+        return { kind, node, client: random.int(8) };
+      case "cut":
+        return { kind, links: this.#links(node) };
+      case "heal":
+        return { kind };
+      case "break":
+        return { kind, links: [`${node}>${this.#node()}`] };
+      case "pause":
+      case "busy":
+        return { kind, node, ms: round(random.between(10, 900)) };
+      case "leave":
+        return { kind, node };
+    }
+  }
+
+  #links(node: number): string[] {
+    const oneWay = this.#random.chance(0.3);
+    const alone = this.#random.chance(0.6);
+    const other = this.#node();
+    const peers = alone ? Array.from({ length: this.#nodes }, (_, i) => i + 1) : [other];
+    const linksOf = (peer: number): string[] => [`${peer}>${node}`, ...(oneWay ? [] : [`${node}>${peer}`])];
+    return peers.flatMap((peer) => (peer === node ? [] : linksOf(peer)));
+  }
+}
