@@ -1,4 +1,6 @@
 /** Locks of dlmd through its client: remote, local, in batches, handed back and forth. Resources are chosen by their master. */
+import { spawn } from "node:child_process";
+import { createInterface } from "node:readline";
 import { masterOf } from "../../../dlmd/lock/mastering.ts";
 import { Mode } from "../../../dlmd/lock/mode.ts";
 import type { TestClient } from "../../e2e/dlmd/cluster.ts";
@@ -6,6 +8,8 @@ import { median } from "../stats.ts";
 
 const SPACE = "test";
 const WINDOW = 256;
+/** As many operations before those that count: a dlmd runs for months, and its code is compiled while it runs. */
+const WARM_UP = 3000;
 
 /** Names that the given node masters. */
 function* resourcesOf(nodes: number, master: number, prefix: string): Generator<string> {
@@ -22,17 +26,17 @@ function take(names: Generator<string>, count: number): string[] {
 
 const since = (start: bigint): number => Number(process.hrtime.bigint() - start);
 
-/** Median us from the request of a new lock to its grant, one after the other, on a resource that `master` masters. */
+/** Median us from the request of a new lock to its grant, one after the other, each on a resource that `master` masters. */
 export async function freshLockUs(client: TestClient, nodes: number, master: number, count: number): Promise<number> {
   const trips: number[] = [];
-  for (const name of take(resourcesOf(nodes, master, `fresh${master}-`), count)) {
+  for (const name of take(resourcesOf(nodes, master, `fresh${master}-`), WARM_UP + count)) {
     const lock = await client.lock(name);
     const start = process.hrtime.bigint();
     await lock.request(Mode.EX);
     trips.push(since(start) / 1000);
     await lock.unlock();
   }
-  return median(trips);
+  return median(trips.slice(WARM_UP));
 }
 
 /**
@@ -78,36 +82,42 @@ export async function localRate(client: TestClient, nodes: number, operations: n
   return (operations * 1e9) / since(start);
 }
 
-/** Median us of one turn, when two nodes hand one EX lock back and forth; `master` masters it. */
-export async function handoverUs(a: TestClient, b: TestClient, nodes: number, master: number, turns: number): Promise<number> {
+/** Two programs (player.ts), each a command in its words, hand one EX lock back and forth, `turns` each; `master` masters it. Median us of a turn. */
+export async function handoverUs(
+  commandOf: (resource: string, turns: number) => readonly (readonly string[])[],
+  nodes: number,
+  master: number,
+  turns: number,
+): Promise<number> {
   const name = resourcesOf(nodes, master, "turn").next().value as string;
+  const players = commandOf(name, WARM_UP + turns).map(([program = "", ...words]) =>
+    spawn(program, words, { stdio: ["pipe", "pipe", "inherit"] }),
+  );
+  try {
+    const lines = players.map(({ stdout }) => createInterface({ input: stdout })[Symbol.asyncIterator]());
+    await Promise.all(lines.map((each) => each.next()));
+    for (const { stdin } of players) stdin.write("go\n");
+    const said = await Promise.all(lines.map((each) => each.next()));
+    const grants = said.map(({ value }, player) =>
+      String(value)
+        .split(" ")
+        .map((ns) => ({ ns: BigInt(ns), player })),
+    );
+    return median(turnsOf(grants.flat()).slice(WARM_UP));
+  } finally {
+    for (const player of players) player.kill("SIGKILL");
+  }
+}
+
+/** Us from each grant to the next, where it is the other's. */
+function turnsOf(grants: { readonly ns: bigint; readonly player: number }[]): number[] {
+  grants.sort((a, b) => Number(a.ns - b.ns));
   const times: number[] = [];
-  const ends: (() => void)[] = [];
-  let last = 0n;
-  const over = new Promise<void>((resolve) => ends.push(resolve));
-  const player = async (client: TestClient): Promise<() => void> => {
-    const space = await client.client.lockspace(SPACE);
-    const lock = space.createLock(name, {
-      ast: (_, status) => {
-        if (status !== "granted") throw new Error(`${name}: granted expected, found ${status}`);
-        // Down: back to the end of the queue.
-        if (lock.mode === Mode.NL) return times.length < turns ? lock.request(Mode.EX, 0) : undefined;
-        const now = process.hrtime.bigint();
-        if (last !== 0n) times.push(Number(now - last) / 1000);
-        last = now;
-        if (times.length >= turns) ends[0]?.();
-      },
-      bast: () => {
-        if (times.length < turns && lock.mode === Mode.EX) lock.request(Mode.NL, 0);
-      },
-    });
-    return () => lock.request(Mode.EX, 0);
-  };
-  const [startA, startB] = [await player(a), await player(b)];
-  startA();
-  startB();
-  await over;
-  return median(times);
+  grants.forEach(({ ns, player }, at) => {
+    const before = grants[at - 1];
+    if (before !== undefined && before.player !== player) times.push(Number(ns - before.ns) / 1000);
+  });
+  return times;
 }
 
 /** Holds `count` locks of this node's own; gives dlmd's growth in bytes for each. */

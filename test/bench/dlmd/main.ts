@@ -11,7 +11,8 @@ import { columns } from "../report.ts";
 import { formatValue } from "../stats.ts";
 import { measureCorosync } from "./corosync.ts";
 import { bytesPerLock, freshLockUs, handoverUs, holdMany, localRate } from "./locks.ts";
-import { roundTripUs } from "./programs.ts";
+import { placeNodes } from "./placement.ts";
+import { roundTripUs, type TripEnd } from "./programs.ts";
 
 interface Scale {
   readonly trips: number;
@@ -24,6 +25,8 @@ interface Scale {
 const FULL: Scale = { trips: 5000, operations: 1_000_000, locks: 1_000_000, viewNodes: 8, viewLocks: 100_000, messages: 200_000 };
 const QUICK: Scale = { trips: 500, operations: 200_000, locks: 100_000, viewNodes: 8, viewLocks: 100_000, messages: 50_000 };
 const MAX_FRESH = 2000;
+/** Counted with the others: the median is that of a program whose code is compiled. */
+const WARM_UP_TRIPS = 5000;
 
 interface Row {
   readonly name: string;
@@ -57,10 +60,20 @@ async function withCluster<T>(nodes: number, use: (cluster: TestCluster, clients
 async function measureLocks(scale: Scale): Promise<Row[]> {
   const nodes = 3;
   return withCluster(nodes, async (cluster, clients, pids) => {
-    const [one, two] = clients as [TestClient, TestClient];
+    const one = clients[0] as TestClient;
     const peer = (name: string): string => path.join(import.meta.dirname, name);
-    const trip = (program: string): Promise<number> =>
-      roundTripUs(program, cluster.namespace(2), "10.77.0.2", cluster.namespace(1), scale.trips);
+    const placement = placeNodes(nodes);
+    pids.forEach((pid, at) => placement.place(pid, at + 1));
+    // This program is a client of node 1.
+    placement.place(process.pid, 1);
+    const end = (nodeid: number): TripEnd => ({ namespace: cluster.namespace(nodeid), prefix: placement.prefix(nodeid) });
+    const trip = (program: string): Promise<number> => roundTripUs(program, end(2), "10.77.0.2", end(1), WARM_UP_TRIPS + scale.trips);
+    const players = (resource: string, turns: number): string[][] =>
+      [1, 2].map((nodeid) => {
+        const socketPath = path.join(cluster.runDir(nodeid), "dlmd.sock");
+        return [...placement.prefix(nodeid), process.execPath, peer("player.js"), socketPath, resource, String(turns)];
+      });
+    note(placement.words);
     note("round trips");
     const tcpUs = await trip(peer("../tcp-peer.js"));
     const udpUs = await trip(peer("udp-peer.js"));
@@ -81,12 +94,19 @@ async function measureLocks(scale: Scale): Promise<Row[]> {
     const rows: Row[] = [
       { name: "TCP round trip, Node, 64 B", found: `${formatValue(tcpUs)} us`, wanted: "", reached: null },
       { name: "UDP round trip, Node, 64 B", found: `${formatValue(udpUs)} us`, wanted: "", reached: null },
+      {
+        name: "local lock on a fresh resource: program, dlmd and back",
+        found: `${formatValue(await freshLockUs(one, nodes, 1, fresh))} us`,
+        wanted: "",
+        reached: null,
+      },
       trips(await freshLockUs(one, nodes, 2, fresh), 1.6, "remote lock on a fresh resource"),
-      trips(await handoverUs(one, two, nodes, 1, scale.trips), 3, "EX handed over, mastered by one of the two"),
-      trips(await handoverUs(one, two, nodes, 3, scale.trips), 3, "EX handed over, mastered by a third"),
+      trips(await handoverUs(players, nodes, 1, scale.trips), 3, "EX handed over, mastered by one of the two"),
+      trips(await handoverUs(players, nodes, 3, scale.trips), 3, "EX handed over, mastered by a third"),
       rate(await localRate(one, nodes, scale.operations, false), 150_000, "local conversions on the master, 256 open"),
       rate(await localRate(one, nodes, scale.operations, true), 400_000, "the same in batches of 256"),
     ];
+    placement.release();
     note(`${scale.locks} locks`);
     const bytes = await bytesPerLock(one, nodes, scale.locks, () => rssOf(pids[0] as number));
     rows.push({

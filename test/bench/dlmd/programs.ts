@@ -32,12 +32,18 @@ export async function runInside(namespace: string, words: readonly string[]): Pr
   return decodeLoadValues(await must("ip", inside(namespace, words), { timeoutMs: PROGRAM_TIMEOUT_MS }));
 }
 
+export interface TripEnd {
+  readonly namespace: string;
+  /** Before the words of its command. */
+  readonly prefix: readonly string[];
+}
+
 /** The median round trip in us between two namespaces, with `program` (tcp-peer or udp-peer) as both ends. */
-export async function roundTripUs(program: string, server: string, address: string, client: string, count: number): Promise<number> {
-  const { child, line } = await startProgram(server, [process.execPath, program, "serve", address]);
+export async function roundTripUs(program: string, server: TripEnd, address: string, client: TripEnd, count: number): Promise<number> {
+  const { child, line } = await startProgram(server.namespace, [...server.prefix, process.execPath, program, "serve", address]);
   try {
     const port = line.split(" ")[1] ?? "";
-    const values = await runInside(client, [process.execPath, program, "ping", address, port, String(count)]);
+    const values = await runInside(client.namespace, [...client.prefix, process.execPath, program, "ping", address, port, String(count)]);
     return loadValue(values, "medianNs") / 1000;
   } finally {
     await endProgram(child);

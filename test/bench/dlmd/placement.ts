@@ -1,0 +1,57 @@
+/**
+ * Each node of the bench has processors of its own, as it has on a machine of its own. Left to itself the scheduler has the two ends of an
+ * echo on one processor in one run and on two in the next; where the other one sleeps, in a virtual machine, that makes 26 or 88 us of it.
+ * Nodes beyond the number of processors share the last.
+ */
+import { execFileSync } from "node:child_process";
+import { availableParallelism } from "node:os";
+import { readFileSync } from "node:fs";
+
+export interface Placement {
+  /** For people. */
+  readonly words: string;
+  /** Before the words of a command of that node. */
+  prefix(nodeid: number): string[];
+  /** A process that runs, with all its threads. */
+  place(pid: number, nodeid: number): void;
+  /** This process may be anywhere again. */
+  release(): void;
+}
+
+/** As the kernel writes it: "0-3,6". */
+function allowedCpus(): number[] {
+  const list = readFileSync("/proc/self/status", "latin1").match(/^Cpus_allowed_list:\s*(\S+)$/m)?.[1] ?? "";
+  return list.split(",").flatMap((range) => {
+    const [first = 0, last = first] = range.split("-").map(Number);
+    return Array.from({ length: last - first + 1 }, (_, at) => first + at);
+  });
+}
+
+function canPlace(): boolean {
+  try {
+    execFileSync("taskset", ["--version"], { stdio: "ignore" });
+    return availableParallelism() > 1;
+  } catch {
+    return false;
+  }
+}
+
+const nowhere: Placement = { words: "nodes are not bound to processors", prefix: () => [], place: () => {}, release: () => {} };
+
+export function placeNodes(nodes: number): Placement {
+  const cpus = allowedCpus();
+  if (!canPlace()) return nowhere;
+  const each = Math.max(1, Math.floor(cpus.length / nodes));
+  const listOf = (nodeid: number): string => {
+    const first = Math.min((nodeid - 1) * each, cpus.length - each);
+    return cpus.slice(first, first + each).join(",");
+  };
+  const bind = (pid: number, list: string): void => void execFileSync("taskset", ["-apc", list, String(pid)], { stdio: "pipe" });
+  const words = Array.from({ length: nodes }, (_, at) => `node ${at + 1} on ${listOf(at + 1)}`).join(", ");
+  return {
+    words: `processors: ${words}`,
+    prefix: (nodeid) => ["taskset", "-c", listOf(nodeid)],
+    place: (pid, nodeid) => bind(pid, listOf(nodeid)),
+    release: () => bind(process.pid, cpus.join(",")),
+  };
+}
