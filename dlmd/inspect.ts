@@ -9,6 +9,7 @@ import type { Lkb, Resource } from "./lock/lkb.ts";
 import type { InspectClientRequest } from "./node-clients.ts";
 import { describeLock, type LockAnswer, type ResourceAnswer } from "./node-query.ts";
 import type { NodeCore } from "./node.ts";
+import { describeFiles, type FileAnswer } from "./plock/describe.ts";
 import type { InspectedMessage, InspectMessage, PeerMessage } from "./wire/peer-message.ts";
 import { maxInspectedBytes } from "./wire/peer.ts";
 import type { Member } from "./wire/view-id.ts";
@@ -42,6 +43,8 @@ export interface NodeInspected {
   readonly state: string;
   /** Those that it masters; if one resource was asked for, its own locks on that one too. */
   readonly resources: readonly InspectedResource[];
+  /** Those whose file locks it masters. */
+  readonly files: readonly FileAnswer[];
   readonly clients: readonly InspectedClient[];
   readonly truncated: boolean;
 }
@@ -58,6 +61,7 @@ export interface InspectAnswer {
 
 class Sight {
   readonly resources: InspectedResource[] = [];
+  files: readonly FileAnswer[] = [];
   readonly clients: Map<number, InspectedClient> = new Map();
   truncated = false;
   readonly #node: NodeCore;
@@ -86,6 +90,14 @@ class Sight {
         this.#see(resource);
       }
     }
+  }
+
+  lookAtFiles(): void {
+    const { plocks, boot } = this.#node;
+    const limits = { rows: this.#left, lookedAt };
+    const { files, truncated } = describeFiles(plocks.master, boot.nodeid, this.#wanted, limits, this.#nowMs);
+    this.files = files;
+    this.truncated ||= truncated;
   }
 
   #see(resource: Resource): void {
@@ -139,6 +151,9 @@ class Sight {
         if (nodeid === this.#node.boot.nodeid) concerned.add(clientId);
       }
     }
+    for (const { held, waiting } of this.files) {
+      for (const { nodeid, clientId } of [...held, ...waiting]) if (nodeid === this.#node.boot.nodeid) concerned.add(clientId);
+    }
     for (const { id, pid, program } of this.#node.clients.all.values()) {
       if (one && !concerned.has(id)) continue;
       if (this.clients.size >= limit) return;
@@ -151,10 +166,11 @@ class Sight {
 export function inspectHere(node: NodeCore, wanted: InspectRequest, limit: number, nowMs: number): NodeInspected {
   const sight = new Sight(node, wanted, limit, nowMs);
   sight.look();
+  sight.lookAtFiles();
   sight.name(limit);
   const state = node.membership.leaving ? "leaving" : node.recovery.explain();
-  const { resources, truncated } = sight;
-  return { serving: node.recovery.serving, state, resources, clients: [...sight.clients.values()], truncated };
+  const { resources, files, truncated } = sight;
+  return { serving: node.recovery.serving, state, resources, files, clients: [...sight.clients.values()], truncated };
 }
 
 /* Asking all ----------------------------------------------------------------------------------------------------- */

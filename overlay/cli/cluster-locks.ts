@@ -21,6 +21,28 @@ export interface ResourceRow {
   readonly convertQueue: readonly LockRow[];
   readonly waitQueue: readonly LockRow[];
 }
+/** Bytes of a file that somebody has a file lock on, or wants. */
+export interface FileRow {
+  readonly nodeid: number;
+  readonly clientId: number;
+  readonly kind: string;
+  readonly owner: string;
+  readonly pid: number;
+  readonly type: string;
+  readonly start: string;
+  readonly end: string | null;
+}
+export interface FileWaitRow extends FileRow {
+  readonly waitingMs: number;
+  readonly blocker: (Pick<FileRow, "nodeid" | "clientId" | "kind" | "owner"> & { readonly behind: boolean }) | null;
+}
+export interface FileLocksRow {
+  readonly lockspace: string;
+  readonly file: string;
+  readonly masterNodeid: number;
+  readonly held: readonly FileRow[];
+  readonly waiting: readonly FileWaitRow[];
+}
 export interface ProgramRow {
   readonly nodeid: number;
   readonly clientId: number;
@@ -30,6 +52,8 @@ export interface ProgramRow {
 export interface ClusterLocks {
   /** By lockspace and name. */
   readonly resources: readonly (ResourceRow & { readonly fromMaster: boolean })[];
+  /** Files with POSIX, open-file or flock locks, from their masters. */
+  readonly files: readonly FileLocksRow[];
   readonly programs: readonly ProgramRow[];
   /** Nodes whose lock service does not run, and why. */
   readonly notServing: readonly { readonly nodeid: number; readonly state: string }[];
@@ -57,10 +81,28 @@ const resourceShape: z.ZodType<ResourceRow> = z.looseObject({
   convertQueue: queueShape,
   waitQueue: queueShape,
 });
+const ownerShape = { nodeid: z.number(), clientId: z.number(), kind: z.string(), owner: z.string() };
+const rangeShape = { ...ownerShape, pid: z.number(), type: z.string(), start: z.string(), end: z.string().nullable() };
+const heldShape: z.ZodType<FileRow> = z.looseObject(rangeShape);
+const fileWaitShape: z.ZodType<FileWaitRow> = z.looseObject({
+  ...rangeShape,
+  waitingMs: z.number(),
+  blocker: z.looseObject({ ...ownerShape, behind: z.boolean() }).nullable(),
+});
+const filesShape: z.ZodType<readonly FileLocksRow[]> = z.array(
+  z.looseObject({
+    lockspace: z.string(),
+    file: z.string(),
+    masterNodeid: z.number(),
+    held: z.array(heldShape),
+    waiting: z.array(fileWaitShape),
+  }),
+);
 const saidShape = z.looseObject({
   serving: z.boolean(),
   state: z.string(),
   resources: z.array(resourceShape),
+  files: filesShape,
   clients: z.array(z.looseObject({ clientId: z.number(), pid: z.number(), program: z.string() })),
   truncated: z.boolean(),
 });
@@ -89,6 +131,7 @@ export function decodeClusterLocks(answer: unknown): ClusterLocks {
   }
   return {
     resources: [...resources.values()],
+    files: said.flatMap(({ files }) => files),
     programs: said.flatMap(({ nodeid, clients }) => clients.map(({ clientId, pid, program }) => ({ nodeid, clientId, pid, program }))),
     notServing: said.filter(({ serving }) => !serving).map(({ nodeid, state }) => ({ nodeid, state })),
     missing: nodes.flatMap(({ nodeid, missing }) => (missing === undefined ? [] : [{ nodeid, reason: missing }])),
@@ -104,6 +147,12 @@ function joined(a: ResourceRow, b: ResourceRow): ResourceRow {
     convertQueue: [...a.convertQueue, ...b.convertQueue],
     waitQueue: [...a.waitQueue, ...b.waitQueue],
   };
+}
+
+/** "write on bytes 0 to 99" */
+export function fileRangeWords({ kind, type, start, end }: FileRow): string {
+  if (kind === "flock") return `${type === "write" ? "LOCK_EX" : "LOCK_SH"} (flock)`;
+  return `${type} on bytes ${start} to ${end ?? "the end"}`;
 }
 
 /** The longest that anybody waits for it; -1: nobody does. */

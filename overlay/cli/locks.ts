@@ -1,6 +1,6 @@
 /** `coverlay locks`: the locks of the cluster, by resource, as their masters have them. */
 import type { CommandModule } from "yargs";
-import { type ClusterLocks, decodeClusterLocks, type LockRow, longestWaitMs } from "./cluster-locks.ts";
+import { type ClusterLocks, decodeClusterLocks, fileRangeWords, type FileRow, type LockRow, longestWaitMs } from "./cluster-locks.ts";
 import { askCluster } from "./dlmd-query.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
 import { print, printJson, runCommand, usageError } from "./output.ts";
@@ -14,7 +14,12 @@ interface LocksArguments extends NodeOptions {
 
 /** Longest waiting first. */
 export function byWaiting(locks: ClusterLocks): ClusterLocks {
-  return { ...locks, resources: locks.resources.toSorted((a, b) => longestWaitMs(b) - longestWaitMs(a)) };
+  const longest = ({ waiting }: ClusterLocks["files"][number]): number => Math.max(-1, ...waiting.map(({ waitingMs }) => waitingMs));
+  return {
+    ...locks,
+    resources: locks.resources.toSorted((a, b) => longestWaitMs(b) - longestWaitMs(a)),
+    files: locks.files.toSorted((a, b) => longest(b) - longest(a)),
+  };
 }
 
 /** For people: a resource, its master, and below it who has what and who waits for what. `name`: of a nodeid. */
@@ -28,7 +33,14 @@ export function describeLocks(locks: ClusterLocks, name: (nodeid: number) => str
     ...queue("converting", convertQueue, (row) => `${row.granted ?? "-"} to ${row.requested ?? "-"}${wait(row)}`),
     ...queue("waiting   ", waitQueue, (row) => `${row.requested ?? "-"}${wait(row)}`),
   ]);
-  if (locks.truncated) lines.push(`(and more: only ${locks.resources.length} resources are shown)`);
+  const who = ({ nodeid, clientId, pid, ...row }: FileRow): string =>
+    `${name(nodeid)}/${clientId} (pid ${pid}) ${fileRangeWords({ nodeid, clientId, pid, ...row })}`;
+  for (const { lockspace, file, masterNodeid, held, waiting } of locks.files) {
+    lines.push(`${lockspace} ${file}  file locks, master ${name(masterNodeid)}`);
+    if (held.length > 0) lines.push(`  held       ${held.map(who).join(", ")}`);
+    if (waiting.length > 0) lines.push(`  waiting    ${waiting.map((row) => `${who(row)} for ${row.waitingMs} ms`).join(", ")}`);
+  }
+  if (locks.truncated) lines.push(`(and more: only ${locks.resources.length} resources and ${locks.files.length} files are shown)`);
   if (lines.length === 0) lines.push("no locks");
   return [...lines, ...describeService(locks, name)].join("\n");
 }

@@ -1,7 +1,15 @@
 /** `coverlay why`: who has a lock, who waits for it, since when, and what for, in words, asked of the whole cluster. */
 import type { CommandModule } from "yargs";
 import { type Mode, modeNames, modesCompatible } from "../../dlmd/lock/mode.ts";
-import { type ClusterLocks, decodeClusterLocks, type LockRow, type ResourceRow } from "./cluster-locks.ts";
+import {
+  type ClusterLocks,
+  decodeClusterLocks,
+  fileRangeWords,
+  type FileLocksRow,
+  type FileRow,
+  type LockRow,
+  type ResourceRow,
+} from "./cluster-locks.ts";
 import { askCluster } from "./dlmd-query.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
 import { EXIT, print, printJson, runCommand, usageError } from "./output.ts";
@@ -51,6 +59,28 @@ class Words {
     return `${this.who(row)} waits for ${what}${since}, ${this.#because(row, resource)}`;
   }
 
+  #whose({ nodeid, clientId, pid }: Pick<FileRow, "nodeid" | "clientId" | "pid">): string {
+    return `${this.#name(nodeid)}/client ${clientId} (pid ${pid})`;
+  }
+
+  /** Of a file: who has what, who waits for what and for whom. */
+  file({ lockspace, file, masterNodeid, held, waiting }: FileLocksRow): string[] {
+    return [
+      `${lockspace} ${file}  file locks, master ${this.#name(masterNodeid)}`,
+      ...held.map((row) => `  ${this.#whose(row)} has ${fileRangeWords(row)}`),
+      ...waiting.map((row) => {
+        const { blocker } = row;
+        const its = (one: FileRow): boolean =>
+          blocker !== null &&
+          [one.nodeid, one.clientId, one.kind, one.owner].join() === [blocker.nodeid, blocker.clientId, blocker.kind, blocker.owner].join();
+        const found = held.find(its) ?? waiting.find(its);
+        const by = found === undefined ? "somebody" : this.#whose(found);
+        const why = blocker?.behind === true ? `its turn comes after that of ${by}` : `${by} has what excludes it`;
+        return `  ${this.#whose(row)} waits for ${fileRangeWords(row)} since ${seconds(row.waitingMs)}, because ${why}`;
+      }),
+    ];
+  }
+
   #because(row: LockRow, resource: ResourceRow & { readonly fromMaster: boolean }): string {
     const { grantQueue, convertQueue, waitQueue, masterNodeid } = resource;
     if (!resource.fromMaster) return `and ${this.#name(masterNodeid)}, its master, does not say why`;
@@ -94,6 +124,7 @@ export function describeWhy(locks: ClusterLocks, name: (nodeid: number) => strin
       ...some([...convertQueue, ...waitQueue].map((row) => `  ${words.waits(row, resource)}`)),
     ];
   });
+  lines.push(...locks.files.flatMap((file) => some(words.file(file))));
   if (lines.length === 0) lines.push("nobody has it or waits for it");
   if (locks.truncated) lines.push("(and more: the answer is as long as it may be)");
   return [...lines, ...describeService(locks, name)].join("\n");
@@ -125,6 +156,6 @@ export const whyCommand: CommandModule<object, WhyArguments> = {
       const locks = decodeClusterLocks(answer);
       if (json) printJson(locks);
       else print(describeWhy(locks, (nodeid) => info.nodes.find((node) => node.nodeid === nodeid)?.name ?? String(nodeid)));
-      return locks.resources.length > 0 ? EXIT.OK : EXIT.FAILURE;
+      return locks.resources.length + locks.files.length > 0 ? EXIT.OK : EXIT.FAILURE;
     }),
 };

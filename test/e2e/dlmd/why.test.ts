@@ -2,6 +2,7 @@
 import { execFile } from "node:child_process";
 import path from "node:path";
 import { afterEach, expect, test } from "vitest";
+import type { FileLockOwner } from "../../../dlmd/client/file-lock-api.ts";
 import { Mode } from "../../../dlmd/lock/mode.ts";
 import { type TestCluster, createCluster } from "./cluster.ts";
 
@@ -54,6 +55,22 @@ test("why: the holder, the waiter and what it waits for, from every node; a node
   expect((await coverlay(made.runDir(1), "locks", "--node", "node9")).text).toMatch(
     /a node of the cluster expected[\s\S]*node1, node2, node3/,
   );
+
+  // File locks in the same way.
+  const owner = (pid: number): FileLockOwner => ({ kind: "posix", owner: BigInt(pid), pid });
+  const [mine, theirs] = [await one!.client.fileLocks("test"), await two!.client.fileLocks("test")];
+  expect(await mine.lock("doc", owner(41), { type: "write", start: 0n, end: 9n }).done).toBe("granted");
+  const later = theirs.lock("doc", owner(42), { type: "read" });
+  // Answered behind it, by the same master.
+  await theirs.test("doc", owner(42), { type: "read" });
+  const words = await coverlay(made.runDir(3), "why", "doc");
+  expect(words.status).toBe(0);
+  expect(words.text).toMatch(
+    /node2\/client \d+ \(pid 42\) waits for read on bytes 0 to the end since [0-9.]+ s, because node1\/client \d+ \(pid 41\) has what excludes it/,
+  );
+  expect((await coverlay(made.runDir(3), "locks", "doc")).text).toMatch(/held {7}node1\/\d+ \(pid 41\) write on bytes 0 to 9\n/);
+  await mine.unlock("doc", owner(41));
+  expect(await later.done).toBe("granted");
 
   const status = await coverlay(made.runDir(1), "status");
   expect(status.text).toMatch(

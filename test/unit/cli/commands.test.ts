@@ -171,6 +171,7 @@ const said = (resources: readonly object[], change: object = {}): object => ({
   serving: true,
   state: "running",
   resources,
+  files: [],
   clients: [],
   truncated: false,
   ...change,
@@ -221,7 +222,7 @@ describe("locks", () => {
       "  waiting    node3/5 EX for 7 ms",
       "v i:3  master node2",
       "  waiting    node3/5 EX for 70 ms",
-      "(and more: only 2 resources are shown)",
+      "(and more: only 2 resources and 0 files are shown)",
     ]);
     expect(describeLocks(decodeClusterLocks({ nodes: [{ nodeid: 1, answer: said([]) }] }), nodeName)).toBe("no locks");
   });
@@ -244,6 +245,34 @@ describe("locks", () => {
     expect(describeWhy(alone, nodeName)).toMatch(/which says nothing of it[\s\S]*node3 was not heard: it left the view/);
     const whole = decodeClusterLocks({ nodes: [...nodes, { nodeid: 3, answer: said([own]) }] });
     expect(whole.resources).toMatchObject([{ fromMaster: true, grantQueue: [{ nodeid: 1 }] }]);
+  });
+
+  it("of files are shown with them: ranges, processes, whom somebody waits for", () => {
+    const owner = (nodeid: number, pid: number, change: object = {}): object => {
+      const posix = { nodeid, clientId: 5, kind: "posix", owner: String(pid), pid, type: "write", start: "0", end: "9" };
+      return { ...posix, ...change };
+    };
+    const held = [owner(1, 41), owner(1, 42, { type: "read", start: "20", end: null })];
+    const first = owner(2, 43, { waitingMs: 700, blocker: { nodeid: 1, clientId: 5, kind: "posix", owner: "41", behind: false } });
+    const second = owner(3, 44, { waitingMs: 600, blocker: { nodeid: 2, clientId: 5, kind: "posix", owner: "43", behind: true } });
+    const file = { lockspace: "v", file: "12:7", masterNodeid: 2, held, waiting: [first, second] };
+    const flock = { lockspace: "v", file: "13:7", masterNodeid: 2, held: [owner(1, 41, { kind: "flock" })], waiting: [] };
+    const shown = decodeClusterLocks({ nodes: [{ nodeid: 2, answer: said([], { files: [file, flock] }) }] });
+    expect(describeLocks(shown, nodeName).split("\n")).toEqual([
+      "v 12:7  file locks, master node2",
+      "  held       node1/5 (pid 41) write on bytes 0 to 9, node1/5 (pid 42) read on bytes 20 to the end",
+      "  waiting    node2/5 (pid 43) write on bytes 0 to 9 for 700 ms, node3/5 (pid 44) write on bytes 0 to 9 for 600 ms",
+      "v 13:7  file locks, master node2",
+      "  held       node1/5 (pid 41) LOCK_EX (flock)",
+    ]);
+    expect(describeWhy(shown, nodeName).split("\n").slice(0, 5)).toEqual([
+      "v 12:7  file locks, master node2",
+      "  node1/client 5 (pid 41) has write on bytes 0 to 9",
+      "  node1/client 5 (pid 42) has read on bytes 20 to the end",
+      "  node2/client 5 (pid 43) waits for write on bytes 0 to 9 since 0.7 s, because node1/client 5 (pid 41) has what excludes it",
+      "  node3/client 5 (pid 44) waits for write on bytes 0 to 9 since 0.6 s, because its turn comes after that of node2/client 5 (pid 43)",
+    ]);
+    expect(byWaiting(shown).files.map(({ file: name }) => name)).toEqual(["12:7", "13:7"]);
   });
 
   it("of another shape are refused", () => {

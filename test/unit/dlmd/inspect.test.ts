@@ -5,7 +5,7 @@ import { newClient } from "../../../dlmd/lock/client.ts";
 import type { PeerMessage } from "../../../dlmd/wire/peer-message.ts";
 import type { Member } from "../../../dlmd/wire/view-id.ts";
 
-const here: NodeInspected = { serving: true, state: "running", resources: [], clients: [], truncated: false };
+const here: NodeInspected = { serving: true, state: "running", resources: [], files: [], clients: [], truncated: false };
 const member = (nodeid: number, incarnation = "00000000000000aa"): Member => ({ nodeid, incarnation });
 const bytes = (value: unknown): Uint8Array => new TextEncoder().encode(JSON.stringify(value));
 
