@@ -1,0 +1,37 @@
+/** last_man_standing as it is seen from outside: who counts, in the words of `coverlay status`, and that service goes on. */
+import { afterEach, expect, test } from "vitest";
+import { Mode } from "../../../dlmd/lock/mode.ts";
+import { coverlay } from "../lab.ts";
+import { type TestClient, type TestCluster, createCluster } from "./cluster.ts";
+
+let cluster: TestCluster;
+afterEach(() => cluster.close());
+
+test("last_man_standing: three nodes become two, and with auto_tie_breaker one, which serves; who comes back counts again", async () => {
+  cluster = createCluster({
+    nodes: 3,
+    more: ["quorum: { last_man_standing: true, last_man_standing_window_ms: 500, auto_tie_breaker: lowest }"],
+  });
+  const [first] = (await cluster.startAll()) as [TestClient, TestClient, TestClient];
+  const reasons: string[] = [];
+  await cluster.connect(1, { view: ({ quorumReason }) => void reasons.push(quorumReason) });
+  const told = async (reason: string): Promise<string> => {
+    await first.views.until(() => first.client.view.running && first.client.view.quorumReason === reason);
+    const { status, stdout } = await coverlay(["status", "--run-dir", cluster.runDir(1)]);
+    expect(status).toBe(0);
+    return stdout;
+  };
+  const lock = await first.lock("thing");
+  await cluster.kill(3, "SIGKILL");
+  const two = "2 of 2 votes, quorate because 2 >= 2; last_man_standing: nodes 1 2 count";
+  expect(await told(two)).toContain(`quorum   ${two}\n`);
+  await cluster.kill(2, "SIGKILL");
+  await told("1 of 1 votes, quorate because 1 >= 1; last_man_standing: nodes 1 count");
+  // One of two before, which decides.
+  expect(reasons).toContain(
+    "1 of 2 votes, quorate because auto_tie_breaker: this half has the node that decides; last_man_standing: nodes 1 2 count",
+  );
+  expect(await lock.request(Mode.EX)).toBe("granted");
+  await cluster.start(2);
+  await told("2 of 2 votes, quorate because 2 >= 2; last_man_standing: nodes 1 2 count");
+});
