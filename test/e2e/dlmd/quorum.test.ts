@@ -7,7 +7,7 @@ import { type TestClient, type TestCluster, createCluster } from "./cluster.ts";
 let cluster: TestCluster;
 afterEach(() => cluster.close());
 
-test("last_man_standing: three nodes become two, and with auto_tie_breaker one, which serves; who comes back counts again", async () => {
+test("last_man_standing: three nodes become two, and with auto_tie_breaker one, which serves", async () => {
   cluster = createCluster({
     nodes: 3,
     more: ["quorum: { last_man_standing: true, last_man_standing_window_ms: 500, auto_tie_breaker: lowest }"],
@@ -32,6 +32,4 @@ test("last_man_standing: three nodes become two, and with auto_tie_breaker one, 
     "1 of 2 votes, quorate because auto_tie_breaker: this half has the node that decides; last_man_standing: nodes 1 2 count",
   );
   expect(await lock.request(Mode.EX)).toBe("granted");
-  await cluster.start(2);
-  await told("2 of 2 votes, quorate because 2 >= 2; last_man_standing: nodes 1 2 count");
 });
