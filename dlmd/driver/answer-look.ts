@@ -1,7 +1,7 @@
 /**
- * While the answer of a peer is awaited, the event loop turns without sleeping, for a moment: a processor that went to sleep takes some 30 us
- * to wake in a virtual machine, which is more than all else between a request and its answer. As the overlay's thread does on its device
- * (overlay/native/src/device.cc), and the kernel when it idles (haltpoll): only while it pays. A look in vain is not repeated soon.
+ * While the answer of a peer is awaited, or its next message, the event loop turns without sleeping, for a moment: a processor that went to
+ * sleep takes some 30 us to wake in a virtual machine, more than all else between a request and its answer. As the overlay's thread does on its
+ * device (overlay/native/src/device.cc), and the kernel when it idles (haltpoll): only while it pays. A look in vain is not repeated soon.
  */
 
 /** A look in vain takes that long; an answer within that time would have been worth one. */
@@ -31,7 +31,7 @@ export class AnswerLook {
     this.#onTurn = () => this.#turned();
   }
 
-  /** A message leaves that a peer will answer. */
+  /** A message leaves that a peer will answer; or its next one may come. */
   asked(): void {
     const now = this.#host.nowMs();
     // What was not answered by now comes late, or never, because its view is over.
@@ -43,7 +43,7 @@ export class AnswerLook {
     this.#host.turn(this.#onTurn);
   }
 
-  /** An answer came. */
+  /** It came. */
   answered(): void {
     if (this.#open === 0) return;
     this.#open--;

@@ -22,7 +22,7 @@ import type { StatusAnswer } from "../node-query.ts";
 import type { PeerProcesses } from "../server/peer-process.ts";
 import { type LocalServer, startServer } from "../server/server.ts";
 import { acknowledgeFence, type FencedNode } from "./fence-acknowledgement.ts";
-import { AnswerLook } from "./answer-look.ts";
+import { AnswerLook, type AnswerLookHost } from "./answer-look.ts";
 import { ConfigKeeper } from "./config-keeper.ts";
 import { type DatagramChannel, openDatagramChannel } from "./datagram-channel.ts";
 import { type Heartbeats, startHeartbeats } from "./heartbeats.ts";
@@ -95,7 +95,10 @@ class NodeDriver implements Driver {
   #flushScheduled = false;
   /** What is read now is not at its end, where everything leaves. */
   #reading = false;
-  readonly #look: AnswerLook;
+  readonly #answerLook: AnswerLook;
+  /** For what a peer says next. */
+  readonly #nextLook: AnswerLook;
+  #toldClient = false;
   /** When each node's last heartbeat came. */
   readonly #heardMs = new Map<number, number>();
   #persisting: Promise<void> = Promise.resolve();
@@ -106,7 +109,9 @@ class NodeDriver implements Driver {
   readonly #flush = (): void => this.flush();
 
   constructor(options: DriverOptions) {
-    this.#look = new AnswerLook({ nowMs: () => performance.now(), turn: (callback) => void setImmediate(callback) });
+    const loop: AnswerLookHost = { nowMs: () => performance.now(), turn: (callback) => void setImmediate(callback) };
+    this.#answerLook = new AnswerLook(loop);
+    this.#nextLook = new AnswerLook(loop);
     this.#options = options;
     this.#keyring = options.keyring;
     this.#stateFile = path.join(options.stateDir, "state.json");
@@ -222,8 +227,12 @@ class NodeDriver implements Driver {
         },
         frame: (nodeid, view, messages) => {
           this.#reading = true;
-          for (const message of messages) if (isAnswer(message)) this.#look.answered();
+          for (const message of messages) if (isAnswer(message)) this.#answerLook.answered();
+          this.#nextLook.answered();
+          this.#toldClient = false;
           this.step({ kind: "peer-frame", nodeid, view, messages });
+          // A program that was told something may need this very processor to react.
+          if (!this.#toldClient) this.#nextLook.asked();
         },
         read: () => {
           if (this.#reading) this.flush();
@@ -352,12 +361,13 @@ class NodeDriver implements Driver {
   #perform(effect: Effect, life: Life): void {
     switch (effect.kind) {
       case "client-events":
+        this.#toldClient = true;
         this.#server?.send(effect.clientId, effect.events);
         this.#scheduleFlush();
         return;
       case "peer-frame":
         life.peers.send(effect.nodeid, effect.view, effect.messages);
-        for (const message of effect.messages) if (isQuestion(message)) this.#look.asked();
+        for (const message of effect.messages) if (isQuestion(message)) this.#answerLook.asked();
         this.#scheduleFlush();
         return;
       case "datagram":
