@@ -8,7 +8,7 @@ import { assertNever } from "../base/assert.ts";
 import type { NodeBoot, NodeConfiguration } from "../node-api.ts";
 import type { Datagram, Evict, Heartbeat } from "../wire/datagram.ts";
 import type { Flush, Flushed, OrderDatagram, OrderState } from "../wire/order-datagram.ts";
-import { type Electorate, hasMember, type Lineage, type Member, sameView, type ViewId, viewName } from "../wire/view-id.ts";
+import { type Electorate, hasMember, type Lineage, type Member, noView, sameView, type ViewId, viewName } from "../wire/view-id.ts";
 import { Agreement, type Proposal, type View } from "./agreement.ts";
 import type { BeatContent, HeardBeat } from "./beater.ts";
 import { Detector, type OwnState } from "./detector.ts";
@@ -364,6 +364,19 @@ export class Membership {
       : `node ${nodeid}, which has no connection to ${cut.map((member) => member.nodeid).join(" ")}`;
   }
 
+  /**
+   * Somebody who should be in the next view is in a quorate one without this node, and hears a node that this one would leave out, maybe a
+   * member of it: then those members say who joins them. Who does not hear one of them would tear it apart again and again (hazard H14).
+   */
+  #excluded(desired: readonly Member[]): boolean {
+    return desired.some(({ nodeid }) => {
+      const heartbeat = this.peers.get(nodeid)?.heartbeat ?? null;
+      if (heartbeat === null || heartbeat.view.epoch === 0) return false;
+      if (!sameView(heartbeat.view, heartbeat.lineage) || sameView(heartbeat.view, this.view?.id ?? noView)) return false;
+      return heartbeat.heard.some((heard) => !hasMember(desired, heard.nodeid, heard.incarnation));
+    });
+  }
+
   /** In which order the members propose: the lowest first, but whose configuration is the latest (hazard C8). */
   #rank(desired: readonly Member[]): number {
     const versionOf = (nodeid: number): number => this.peers.get(nodeid)?.heartbeat?.configVersion ?? this.#basis.version;
@@ -377,9 +390,9 @@ export class Membership {
     const desired = this.#detector.desired(this.view?.members ?? [], (peer) => this.#eligible(peer, nowMs), nowMs);
     const rank = this.#rank(desired);
     const proposal = agreement.proposal;
-    if (proposal !== null && !this.#stillGood(proposal, desired, nowMs)) this.#giveUp(proposal, desired, nowMs);
+    if (proposal !== null && nowMs - proposal.sinceMs >= proposalShare * this.#boot.timeoutMs) this.#giveUp(proposal, desired, nowMs);
     if (agreement.proposal !== null || nowMs < this.#backoffUntilMs) return;
-    const need = rank < 0 ? null : this.#need(desired, nowMs);
+    const need = rank < 0 || this.#excluded(desired) ? null : this.#need(desired, nowMs);
     if (need === null) {
       this.#wantSinceMs = null;
       return;
@@ -392,11 +405,6 @@ export class Membership {
       if (hasMember(desired, promised.view.proposer, promised.view.incarnation)) return;
     }
     agreement.propose(desired, need.why, nowMs);
-  }
-
-  #stillGood(proposal: Proposal, desired: readonly Member[], nowMs: number): boolean {
-    if (nowMs - proposal.sinceMs >= proposalShare * this.#boot.timeoutMs) return false;
-    return proposal.members.every((member) => hasMember(desired, member.nodeid, member.incarnation));
   }
 
   #giveUp(proposal: Proposal, desired: readonly Member[], nowMs: number): void {

@@ -38,6 +38,8 @@ export interface SimLock {
   /** What is outstanding. */
   asked: "lock" | "up" | "down" | "unlock" | null;
   canceled: boolean;
+  /** What is outstanding is a conversion to the same mode, which reads the block and may wait like one up. */
+  rereads: boolean;
   /** While a conversion is outstanding: what the lock is worth until it is answered. */
   worth: Mode | null;
   /** FORCEUNLOCK was sent while something was outstanding: its answer, if any, comes before that of the unlock. */
@@ -120,7 +122,8 @@ export class SimClient {
   act(resources: readonly string[], seed: number): void {
     const { random } = this;
     random.reseed(seed);
-    const what = random.next();
+    // Under every other seed there is little else than locks.
+    const what = this.node.cluster.script.seed % 2 === 0 && random.chance(0.7) ? 1 : random.next();
     if (what < 0.25) return this.plocks.act();
     if (what < 0.4) return this.groups.act();
     if (what < 0.41) return this.#inspect(resources);
@@ -235,6 +238,7 @@ export class SimClient {
       mode: null,
       asked: "lock",
       canceled: false,
+      rereads: false,
       worth: null,
       forced: false,
       timed: false,
@@ -272,6 +276,7 @@ export class SimClient {
       if (lvb === null) flags |= IVVALBLK;
     }
     lock.asked = down ? "down" : "up";
+    lock.rereads = from === mode;
     const timeoutMs = down ? 0 : this.#timeout();
     lock.timed = timeoutMs > 0;
     if (!down) {
@@ -317,7 +322,7 @@ export class SimClient {
   }
 
   #cancel(lock: SimLock): void {
-    if (lock.asked !== "lock" && lock.asked !== "up") return;
+    if (lock.asked !== "lock" && lock.asked !== "up" && !(lock.asked === "down" && lock.rereads)) return;
     lock.canceled = true;
     this.#send([{ kind: "cancel", lockId: lock.id }]);
   }

@@ -174,7 +174,7 @@ export const lockMutations: readonly Mutation[] = [
     file: "dlmd/recovery/rebuild.ts",
     find: "(lkb.flags & CONVDEADLK) !== 0) demoteRebuilt(lkb);",
     replace: "(lkb.flags & CONVDEADLK) !== 0) lkb.sbFlags |= DEMOTED;",
-    caughtBy: "cluster",
+    caughtBy: "test/scenario/scenario.test.ts",
   },
   {
     id: "cancel-asked-again",

@@ -99,8 +99,12 @@ export class Trouble {
         return { kind, node };
       case "client-death":
         return { kind, node, client: random.int(8) };
-      case "cut":
-        return { kind, links: this.#links(node) };
+      case "cut": {
+        const links = this.#links(node);
+        // Otherwise a connection breaks when something is to go over it.
+        if (random.chance(0.5)) this.#afterwards(atMs, { kind: "break", links });
+        return { kind, links };
+      }
       case "heal":
         return { kind };
       case "break":

@@ -184,7 +184,7 @@ export class Groups {
     this.#early = [];
     const knowing = start.together.filter((member) => member.synced).map((member) => member.nodeid);
     this.synced = knowing.length === 0 || knowing.includes(this.#self.nodeid);
-    const here = (member: GroupMember): boolean => knowing.includes(member.nodeid) && hasMember(members, member.nodeid, member.incarnation);
+    const here = (member: GroupMember): boolean => hasMember(members, member.nodeid, member.incarnation);
     for (const group of this.#groups.values()) this.#dropGone(group, here);
     const newcomers = members.some((member) => !knowing.includes(member.nodeid));
     if (!newcomers || Math.min(...knowing) !== this.#self.nodeid) return null;

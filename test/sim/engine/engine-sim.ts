@@ -40,6 +40,8 @@ export class EngineSim {
   weather: Weather = { loss: 0, duplicate: 0, late: 0, maxDelayMs: 30 };
   /** Directed: "a>b". */
   readonly cut: Set<string> = new Set();
+  /** These never arrive. */
+  lost: (message: Datagram, from: number, to: number) => boolean = () => false;
   steps = 0;
   datagrams = 0;
   #nowMs = 0;
@@ -79,6 +81,7 @@ export class EngineSim {
       if (node === from || (typeof to === "number" && node.nodeid !== to)) continue;
       if (typeof to === "object" && !to.includes(node.nodeid)) continue;
       this.datagrams++;
+      if (this.lost(message, from.nodeid, node.nodeid)) continue;
       for (let copies = random.chance(weather.duplicate) ? 2 : 1; copies > 0; copies--) {
         if (!(this.#steady && message.kind === "heartbeat") && random.chance(weather.loss)) continue;
         const delayMs = random.chance(weather.late) ? random.between(0, weather.maxDelayMs) : random.between(0.02, 0.2);

@@ -237,6 +237,67 @@ describe("faults", () => {
   });
 });
 
+describe("single messages that are lost", () => {
+  it("C4: an acknowledgement counts in its own view only: who was left out and does not know it orders nothing", () => {
+    const sim = cluster(3);
+    together(sim, 1, 2, 3);
+    // Node 3 hears the others, and they it; but they go on without it, and it is told nothing of that.
+    sim.lost = ({ kind }, from, to) => kind !== "heartbeat" && (from === 3 || to === 3);
+    for (const nodeid of [1, 2]) sim.node(nodeid).engine.membership.shun(3, "this is a test", sim.agenda.nowMs);
+    until(sim, "1 and 2 order without 3", () => members(sim.node(1)) === "1 2" && sim.node(1).engine.mayOrder(sim.agenda.nowMs));
+    expect(members(sim.node(3))).toBe("1 2 3");
+    expect(sim.node(3).engine.mayOrder(sim.agenda.nowMs)).toBe(false);
+  });
+
+  it("who missed a quorate view is evicted, also by those without quorum, and also when it is asked before it is heard", () => {
+    const sim = cluster(7);
+    sim.node(1).crash();
+    together(sim, 2, 3, 4, 5, 6, 7);
+    sim.partition([[7], [2, 3, 4, 5, 6]]);
+    together(sim, 2, 3, 4, 5, 6);
+    for (const nodeid of [2, 3, 4, 5]) sim.node(nodeid).crash();
+    // Node 1 is new and knows of no view; what node 6 knows node 7 does not hear.
+    sim.lost = ({ kind }, from) => kind === "evict" && from === 6;
+    sim.heal();
+    sim.node(1).start();
+    until(sim, "node 7 is evicted", () => sim.node(7).evictions === 1);
+    expect(sim.node(6).evictions).toBe(0);
+  });
+
+  it("an installation that is lost is repeated, so that no other view is needed", () => {
+    const sim = cluster(3);
+    together(sim, 1, 2, 3);
+    let lost = 0;
+    sim.lost = ({ kind }, _, to) => kind === "install" && to === 2 && lost++ < 2;
+    sim.node(3).crash();
+    until(sim, "node 1 is in it", () => members(sim.node(1)) === "1 2");
+    const view = lastView(sim.node(1))?.id;
+    until(sim, "node 2 too", () => members(sim.node(2)) === "1 2");
+    expect(lost).toBeGreaterThan(2);
+    expect(lastView(sim.node(2))?.id).toEqual(view);
+  });
+
+  it("H13: who is heard and answers no proposal is left out in the end", () => {
+    const sim = cluster(2);
+    sim.lost = ({ kind }, _, to) => kind !== "heartbeat" && to === 2;
+    together(sim, 1);
+    expect(lastView(sim.node(1))?.quorum.quorate).toBe(false);
+  });
+
+  it.each(["3>1", "1>3"])("H14: a link that is one-way (%s is cut) makes no view after the other: the excluded node waits", (oneWay) => {
+    const sim = cluster(3);
+    together(sim, 1, 2, 3);
+    sim.cut.add(oneWay);
+    together(sim, 1, 2);
+    sim.run(5 * sim.timeoutMs);
+    const view = lastView(sim.node(1))?.id;
+    sim.run(20 * sim.timeoutMs);
+    expect(members(sim.node(1))).toBe("1 2");
+    expect(lastView(sim.node(1))?.id).toEqual(view);
+    expect(lastView(sim.node(1))?.quorum.quorate).toBe(true);
+  });
+});
+
 describe("back-pressure", () => {
   it("says full, then room; nothing that was accepted is lost", () => {
     const sim = cluster(3);
