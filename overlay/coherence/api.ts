@@ -18,7 +18,7 @@ import type { Inode } from "../inode/inode.ts";
 import type { Mode } from "../../dlmd/lock/mode.ts";
 import type { Maybe } from "../lower/lower.ts";
 import type { Stamp } from "../lower/stamp.ts";
-import type { KernelSizes } from "./size-check.ts";
+import type { KernelSizes } from "./kernel-sizes.ts";
 
 export type PinMode = typeof Mode.PR | typeof Mode.EX;
 

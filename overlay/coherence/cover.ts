@@ -133,16 +133,16 @@ export interface Cover {
   sizeTold: number;
   /** ... and a reply of that effect on it may not have been taken yet; null: none. */
   late: SizeEffect | null;
-  /** What it will make of the size is not what the size should be. */
+  /** What it will make of the size may not be what the size should be. */
   lateHarms: boolean;
+  /** Where it raises the size to. */
+  lateEnd: number;
+  /** The kernel's size was seen to be what it should be, whether that reply was taken or not. */
+  lateSeen: boolean;
   /** Threads whose replies with a size may not have been taken yet (size-asked.ts); null: none. */
   askers: Set<number> | null;
-  /** Those with a sentinel of a LOOKUP. */
-  lookers: Set<number> | null;
-  /** Notifications about it begun so far, those under way, and how often the queue had been found empty when the last one ended. */
-  notified: number;
-  notifications: number;
-  notifiedAt: number;
+  /** The last request that came with the kernel's lock of the inode, if it is not answered. */
+  lockHolder: { readonly answered: boolean } | null;
   /** What cuts the notifications of a revoke short before the sentinel; null: none are being written. */
   gate: RevokeGate | null;
   /** The kernel has its attributes with validity: told so, and nothing that changes them was done since. */
@@ -198,11 +198,10 @@ export function createCover(id: FileId, key: string, kind: InodeKind): Cover {
     sizeTold: -1,
     late: null,
     lateHarms: false,
+    lateEnd: 0,
+    lateSeen: false,
     askers: null,
-    lookers: null,
-    notified: 0,
-    notifications: 0,
-    notifiedAt: -1,
+    lockHolder: null,
     gate: null,
     attrTold: false,
     toldIn: null,

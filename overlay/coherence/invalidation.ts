@@ -9,7 +9,6 @@ import type { Inode } from "../inode/inode.ts";
 import { type Cover, kernelKnows, type RevokeGate, type ToldName } from "./cover.ts";
 import type { CoherenceState, InvalidationPlan } from "./effect.ts";
 import { dropUnchanged } from "./names.ts";
-import { noteNotification, noteNotified } from "./size-asked.ts";
 
 /** What is needed of the kernel: each writes one or more notifications and gives 0 or a negative errno for each. */
 export interface KernelCaches {
@@ -46,16 +45,14 @@ export class Invalidation {
   };
   readonly #caches: KernelCaches;
   readonly #state: CoherenceState;
-  readonly #queueEmptied: (look: boolean) => number;
   /** The mount has ended: the kernel may refuse what it likes. */
   readonly #closed: () => boolean;
   /** Names that the kernel is dropping now: each takes a thread while it waits for its directory. */
   readonly #dropping = new Map<ToldName, Promise<void>>();
 
-  constructor(caches: KernelCaches, state: CoherenceState, queueEmptied: (look: boolean) => number, closed: () => boolean) {
+  constructor(caches: KernelCaches, state: CoherenceState, closed: () => boolean) {
     this.#caches = caches;
     this.#state = state;
-    this.#queueEmptied = queueEmptied;
     this.#closed = closed;
   }
 
@@ -66,8 +63,8 @@ export class Invalidation {
     this.counts.revokeRounds += 1;
     let results: number[] = [];
     if (inode !== null) {
-      if (plan.what === "pages") results = await this.#noting(cover, this.#caches.invalidatePages(inode.fuseNodeid));
-      else if (plan.what === "pages-and-size") results = await this.#noting(cover, this.#pagesAndSize(cover, inode));
+      if (plan.what === "pages") results = await this.#caches.invalidatePages(inode.fuseNodeid);
+      else if (plan.what === "pages-and-size") results = await this.#pagesAndSize(cover, inode);
       else results = await this.#names(inode, plan);
     }
     this.#check(cover, results);
@@ -77,19 +74,9 @@ export class Invalidation {
   #pagesAndSize(cover: Cover, inode: Inode): Promise<number[]> {
     const { gate, results } = this.#caches.invalidatePagesAndSize(inode.fuseNodeid);
     cover.gate = gate;
+    // Who has passed and is not answered yet may be about to be told the size, or to get his page.
+    if (cover.pins > 0) gate.shut();
     return results;
-  }
-
-  /** While a notification about that inode is written, and after it (size-asked.ts). */
-  async #noting(cover: Cover, written: Promise<number[]>): Promise<number[]> {
-    noteNotification(cover);
-    try {
-      return await written;
-    } finally {
-      noteNotified(cover, this.#queueEmptied(false));
-      // A thread that sleeps until there is a request will not find the queue empty any more.
-      this.#queueEmptied(true);
-    }
   }
 
   /** ENOENT is for the caller to judge (hazard F4). ENOTCONN, ENODEV: the mount is going away, and its caches with it. */
@@ -161,7 +148,7 @@ export class Invalidation {
   }
 
   async dropPages(inode: Inode, offset: number, bytes: number): Promise<void> {
-    const results = await this.#noting(inode.cover, this.#caches.invalidateRange(inode.fuseNodeid, offset, bytes));
+    const results = await this.#caches.invalidateRange(inode.fuseNodeid, offset, bytes);
     this.#check(inode.cover, results);
   }
 
@@ -179,7 +166,7 @@ export class Invalidation {
       inode.cover.attrTold = false;
       const all = pages && inode.kind === "file";
       const results = all ? caches.invalidatePages(inode.fuseNodeid) : caches.invalidateAttributes(inode.fuseNodeid);
-      notified.push(notify(inode, inode.kind === "file" ? this.#noting(inode.cover, results) : results));
+      notified.push(notify(inode, results));
     }
     await Promise.all(notified);
   }

@@ -135,7 +135,7 @@ export function handleAst(state: CoherenceState, cover: Cover, status: LockStatu
     cover.uses = 0;
   }
   settleChildren(state, cover, status === "granted");
-  if (cover.phase === "invalidating") {
+  if (cover.phase === "draining" || cover.phase === "invalidating") {
     assert(status === "granted", `conversion of ${cover.key} in a revoke ended: ${status}`);
     passData(state, cover);
     resumeRevoke(state, cover, now);

@@ -7,8 +7,8 @@
 import type { Native } from "../native/index.ts";
 
 export interface OwnInodes {
-  /** The kernel's size of it, once it is at most `atMost`, or after so many milliseconds; negative errno. The kernel asks nothing. */
-  look(fuseNodeid: number, atMost: number, timeoutMs: number): Promise<number>;
+  /** The kernel's size of it, once it is from `atLeast` to `atMost`, or after so many milliseconds; negative errno. The kernel asks nothing. */
+  look(fuseNodeid: number, atLeast: number, atMost: number, timeoutMs: number): Promise<number>;
   /** Has the kernel send a GETATTR, and resolves when that was answered and its reply taken: 0 or more, or a negative errno. */
   refresh(fuseNodeid: number): Promise<number>;
   /** Has the kernel take the inode's lock and send a REMOVEXATTR under it. */
@@ -22,7 +22,7 @@ export function createOwnInodes(native: Native, mountpoint: string, minor: numbe
   const path = Buffer.from(mountpoint);
   const { own } = native.pool;
   return {
-    look: (fuseNodeid, atMost, timeoutMs) => own.lookOwnSize(path, minor, fuseNodeid, atMost, timeoutMs),
+    look: (fuseNodeid, atLeast, atMost, timeoutMs) => own.lookOwnSize(path, minor, fuseNodeid, atLeast, atMost, timeoutMs),
     refresh: (fuseNodeid) => own.refreshOwnSize(path, minor, fuseNodeid),
     lock: (fuseNodeid) => own.lockOwn(path, minor, fuseNodeid),
     isOwnThread: (tid) => native.ownsThread(tid),

@@ -38,12 +38,14 @@ export function enterRevoke(state: CoherenceState, cover: Cover, target: Mode, n
   cover.round = 0;
   cover.misses = 0;
   resumeRevoke(state, cover, now);
+  // Who came before waits behind somebody who wants more; an operation that still runs may wait for his page.
+  if (cover.phase === "draining" && cover.waiters.some((waiter) => waiter.passes)) requestInRevoke(state, cover);
 }
 
 /** Goes on as far as possible: called when a pin went, a request ended, or something was published. */
 export function resumeRevoke(state: CoherenceState, cover: Cover, now: number): void {
   if (cover.pins > 0) return;
-  if (cover.phase === "draining") {
+  if (cover.phase === "draining" && cover.asking === null) {
     if (cover.kind === "directory") {
       cover.phase = "publishing";
       if (!publishBefore(state, cover)) return;
@@ -164,8 +166,8 @@ export function passData(state: CoherenceState, cover: Cover): void {
     }
   }
   cover.waiters = kept.length === 0 ? NOBODY : kept;
-  const raise = writes && cover.phase === "invalidating" && tokenHeld(cover) && cover.mode === Mode.PR && cover.asking === null;
-  if (raise) ask(state, cover, Mode.EX, 0);
+  const raise = writes && (cover.phase === "draining" || cover.phase === "invalidating") && tokenHeld(cover);
+  if (raise && cover.mode === Mode.PR && cover.asking === null) ask(state, cover, Mode.EX, 0);
 }
 
 function enterConverting(state: CoherenceState, cover: Cover): void {

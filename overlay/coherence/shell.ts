@@ -24,8 +24,8 @@ import { LockRequests } from "./lock-requests.ts";
 import type { OwnInodes } from "./own-inodes.ts";
 import { dropName, exchangeNames, moveName, namesElsewhere, tellName, toldName, validName } from "./names.ts";
 import { handleInvalidated, handleRetryTimer, handleTimer } from "./revoke.ts";
-import { mustSettle } from "./size-asked.ts";
-import { type KernelSizes, SizeCheck, type SizeCounters } from "./size-check.ts";
+import type { KernelSizes } from "./kernel-sizes.ts";
+import { SizeCheck, type SizeCounters } from "./size-check.ts";
 import { closeToken, openToken } from "./write-token.ts";
 
 export interface CoherenceShellOptions {
@@ -33,8 +33,6 @@ export interface CoherenceShellOptions {
   readonly caches: KernelCaches;
   readonly stamps: Stamps;
   readonly ownInodes: OwnInodes;
-  /** How often the request queue was found empty; `look`: by a look at it now, too. */
-  readonly queueEmptied: (look: boolean) => number;
   /** Milliseconds of a monotonic clock. */
   readonly now: () => number;
   readonly log: Log;
@@ -108,8 +106,8 @@ class Shell implements CoherenceShell {
     };
     this.#locks = new LockRequests({ lockspace, now, fail, told, stamps: options.stamps }, this.#state);
     this.#covers = new CoverTable(this.#state, (cover) => this.#locks.drop(cover));
-    this.#invalidation = new Invalidation(options.caches, this.#state, options.queueEmptied, () => this.#closed);
-    this.#sizes = new SizeCheck(options.ownInodes, this.#state, options.queueEmptied);
+    this.#invalidation = new Invalidation(options.caches, this.#state, () => this.#closed);
+    this.#sizes = new SizeCheck(options.ownInodes, this.#state);
   }
 
   get counters(): CoherenceCounters {
@@ -469,7 +467,7 @@ class Shell implements CoherenceShell {
   }
 
   async #invalidate(cover: Cover, plan: InvalidationPlan): Promise<void> {
-    if (plan.what === "pages-and-size" && mustSettle(cover) && cover.inode !== null) await this.#sizes.settle(cover.inode);
+    if (plan.what === "pages-and-size" && cover.inode !== null && this.#sizes.unsettled(cover)) await this.#sizes.settle(cover.inode);
     const { missed, cut } = await this.#invalidation.round(cover, plan);
     handleInvalidated(this.#state, cover, missed && kernelKnows(cover), this.#options.now(), cut);
     this.#run();

@@ -1,10 +1,10 @@
 /**
- * Looks at the kernel's sizes, and has them repaired, as size-doubt.ts wants it.
+ * Looks at the kernel's sizes, and puts them right, as size-doubt.ts wants it.
  *
  * The thread that makes the kernel ask us (OwnInodes.refresh) comes back only when the pages behind the new end are gone, and one of them may
- * be locked by the very READ that waits here. The size is written before that. So another thread watches it, and the first one
- * is left alone. Its GETATTR needs no lock of its own: that of the waiting READ covers it, in a revoke too; once no READ waits, it
- * is refused.
+ * be locked by a READ that waits here. The size is written before that. So for a READ another thread watches it, and the first one is left
+ * alone, while whoever would change the file's size, or give the lock away, waits until it is back. Its GETATTR needs no lock of its own: that
+ * of the READ or GETATTR waiting here covers it, in a revoke too; once none waits, it is refused.
  */
 import { E } from "../../dlmd/base/errno.ts";
 import type { Inode } from "../inode/inode.ts";
@@ -12,59 +12,31 @@ import { ROOT_FUSE_NODEID } from "../inode/table.ts";
 import type { Maybe } from "../lower/lower.ts";
 import type { Cover } from "./cover.ts";
 import type { CoherenceState } from "./effect.ts";
+import type { Asking, KernelSizes, ShortRead, SizeChange, Sized } from "./kernel-sizes.ts";
 import type { OwnInodes } from "./own-inodes.ts";
-import { askedAt, certain, mustSettle, noteAsker, noteLooker, noteNoAskers, noteTaken } from "./size-asked.ts";
-import { doubtSize, judgeSize, mustWait, noteKernelLock, noteLateReply, noteThread, noteTold, type SizeEffect } from "./size-doubt.ts";
-
-/** What the op layer tells and asks about the kernel's sizes (api.ts, Coherence.sizes). */
-export interface KernelSizes {
-  /** A request of that thread came. */
-  heard(tid: number): void;
-  /** A request came for which the kernel holds the inode's lock: WRITE (not from the page cache), SETATTR, FALLOCATE, LINK ... */
-  locked(inode: Inode): void;
-  /** Such a request is about to be answered with success. */
-  replied(inode: Inode, tid: number, effect: SizeEffect): void;
-  /** With a pin held, the kernel is told that the inode has that size. */
-  told(inode: Inode, size: number): void;
-  /** A LOOKUP of that thread is answered with the sentinel. */
-  toldSentinel(inode: Inode, tid: number): void;
-  /** A GETATTR came whose caller will believe the kernel's size (size-asked.ts): to be given to `certain`. */
-  asked(inode: Inode): number;
-  /** With a pin held: may it be answered with that size, in this turn? False: ask for the size again; `tries`: how often that was. */
-  certain(inode: Inode, size: number, asked: number, tries: number): Maybe<boolean>;
-  /** It is answered: the kernel is told that size, and a READ is likely to follow. */
-  toldAsker(inode: Inode, tid: number, size: number): void;
-  /** To be taken before the data of a READ are. */
-  mark(inode: Inode): number;
-  /**
-   * With a pin held, a READ is about to be answered that was cut short. True: answer, in this turn. False: read and ask again; `tries`: how
-   * often that was.
-   */
-  confirmEnd(inode: Inode, read: ShortRead, tries: number): Maybe<boolean>;
-  /** Is this GETATTR one of our own, that a READ waits for ("now": no lock is needed), or that none does ("late": refuse it)? */
-  ownGetattr(inode: Inode, tid: number): "no" | "now" | "late";
-  /** Is this REMOVEXATTR only the proof that the inode's lock was free? */
-  ownLock(inode: Inode, tid: number): boolean;
-}
-
-export interface ShortRead {
-  /** Where its data end. */
-  readonly end: number;
-  /** There were data: the file ends there. */
-  readonly exact: boolean;
-  readonly mark: number;
-}
+import { mustSettle, noteAsker, noteNoAskers, noteTaken } from "./size-asked.ts";
+import {
+  doubtSize,
+  judgeSize,
+  judgeTold,
+  mustWait,
+  noteKernelLock,
+  noteLateReply,
+  noteThread,
+  noteTold,
+  type SizeEffect,
+  sizeKnown,
+} from "./size-doubt.ts";
+import { SizeGate } from "./size-gate.ts";
 
 /** A READ waits so long for one repair, or for the end of one late reply, before it reads again ... */
 const ROUND_MS = 20;
 /** ... so often, and is then answered as it is: a second at most, most of it in a revoke's way. */
 const ROUNDS_MAX = 50;
-/** A GETATTR is answered as it is after so many repairs. */
-const ASKS_MAX = 20;
-/** A reply with attributes is given so long to be taken before a READ that follows it looks by itself. */
-const TOLD_MS = 1;
+/** A reply with a size waits so long for one repair to be over, and is then given as it is. */
+const REPAIR_MS = 1000;
 /** A revoke waits so long for a reply to SETATTR or LINK, or one with a size that was asked for, to be taken. */
-const LATE_WAIT_MS = 20;
+const LATE_WAIT_MS = 250;
 
 export interface SizeCounters {
   /** Looks at the kernel's size, and repairs. */
@@ -72,10 +44,10 @@ export interface SizeCounters {
   sizeRepairs: number;
   /** Proofs asked for that a late reply is over. */
   sizeLocks: number;
-  /** GETATTRs whose answer waited for the kernel's size to be right, and revokes that waited for such answers to be taken. */
+  /** Replies with a size that waited until the kernel's was known, and revokes that waited for such replies to be taken. */
   sizeAsks: number;
   sizeSettles: number;
-  /** READs answered although the kernel's size was wrong: the mount can not be reached, or it took too long. */
+  /** READs and GETATTRs answered although the kernel's size was not known: the mount can not be reached, or it took too long. */
   sizesUnknown: number;
 }
 
@@ -84,26 +56,26 @@ interface Repair {
   asked: boolean;
   /** The kernel has not asked, and will not: the inode can not be reached. */
   failed: boolean;
+  /** The thread is back. */
+  over: Promise<void>;
 }
 
 export class SizeCheck implements KernelSizes {
   readonly counts: SizeCounters = { sizeLooks: 0, sizeRepairs: 0, sizeLocks: 0, sizeAsks: 0, sizeSettles: 0, sizesUnknown: 0 };
   readonly #own: OwnInodes;
   readonly #state: CoherenceState;
-  readonly #queueEmptied: (look: boolean) => number;
-  /** READs that wait here, by inode. */
+  /** Of inodes with something under way. */
+  readonly #gates = new Map<Cover, SizeGate>();
+  /** READs and GETATTRs that wait here, by inode. */
   readonly #waiting = new Map<Cover, number>();
-  /** Threads of ours under way for that inode. */
+  /** Threads of ours under way for that inode: the last that was begun. */
   readonly #repairs = new Map<Cover, Repair>();
   readonly #locking = new Set<Cover>();
-  /** Looks begun by `told`. */
-  readonly #looks = new Map<Cover, Promise<void>>();
   /** Who waits for a late reply to be over. */
   readonly #over = new Map<Cover, Set<(proved: boolean) => void>>();
 
-  constructor(own: OwnInodes, state: CoherenceState, queueEmptied: (look: boolean) => number) {
+  constructor(own: OwnInodes, state: CoherenceState) {
     this.#own = own;
-    this.#queueEmptied = queueEmptied;
     this.#state = state;
   }
 
@@ -115,76 +87,142 @@ export class SizeCheck implements KernelSizes {
     if (taken !== null) this.#tellOver(taken);
   }
 
-  locked(inode: Inode): void {
-    noteKernelLock(inode.cover);
-    noteNoAskers(inode.cover);
-    this.#tellOver(inode.cover);
+  locked(inode: Inode, call: Asking): void {
+    inode.cover.lockHolder = call;
+    this.#wasFree(inode.cover);
   }
 
-  replied(inode: Inode, tid: number, effect: SizeEffect): void {
-    noteLateReply(this.#state, inode.cover, tid, effect);
+  #wasFree(cover: Cover): void {
+    noteKernelLock(cover);
+    noteNoAskers(cover);
+    this.#tellOver(cover);
+  }
+
+  mayBeSeek({ cover }: Inode): boolean {
+    if (cover.lockHolder?.answered === true) cover.lockHolder = null;
+    return cover.lockHolder === null;
+  }
+
+  // --- changes
+
+  #gate(cover: Cover): SizeGate {
+    let gate = this.#gates.get(cover);
+    if (gate === undefined) {
+      gate = new SizeGate();
+      this.#gates.set(cover, gate);
+    }
+    return gate;
+  }
+
+  #drop(cover: Cover, gate: SizeGate): void {
+    if (gate.idle && this.#gates.get(cover) === gate) this.#gates.delete(cover);
+  }
+
+  begin(inode: Inode, change: SizeChange, waiter: Asking, read: () => Maybe<Sized>): Maybe<void> {
+    const begun = this.#gate(inode.cover).begin(change === "holds");
+    if (begun === undefined && !needsKnown(inode, change)) return undefined;
+    return this.#begin(inode, change, waiter, read, begun);
+  }
+
+  async #begin(inode: Inode, change: SizeChange, waiter: Asking, read: () => Maybe<Sized>, begun: Maybe<void>): Promise<void> {
+    const { cover } = inode;
+    await begun;
+    while (needsKnown(inode, change) && !waiter.interrupted) {
+      this.#end(cover, change);
+      await this.tell(inode, waiter, read, () => {});
+      const unknown = cover.sizeDoubt;
+      await this.#gate(cover).begin(false);
+      if (unknown) return;
+    }
+  }
+
+  made(inode: Inode, change: SizeChange): void {
+    if (change === "holds") this.#gates.get(inode.cover)?.made();
+  }
+
+  end(inode: Inode, change: SizeChange, sure: boolean): void {
+    const { cover } = inode;
+    if (!sure) doubtSize(cover);
+    if (cover.lockHolder?.answered === true) cover.lockHolder = null;
+    this.#end(cover, change);
+  }
+
+  #end(cover: Cover, change: SizeChange): void {
+    const gate = this.#gate(cover);
+    gate.end(change === "holds");
+    this.#drop(cover, gate);
+  }
+
+  replied(inode: Inode, tid: number, effect: SizeEffect, end: number = Number.POSITIVE_INFINITY): void {
+    noteLateReply(this.#state, inode.cover, tid, effect, end);
   }
 
   told(inode: Inode, size: number): void {
     noteTold(inode.cover, size);
   }
 
-  toldSentinel(inode: Inode, tid: number): void {
+  toldSentinel(inode: Inode): void {
     doubtSize(inode.cover);
-    noteLooker(this.#state, inode.cover, tid);
   }
 
-  asked(inode: Inode): number {
-    return askedAt(inode.cover, this.#queueEmptied(false));
-  }
+  // --- replies with a size
 
-  certain(inode: Inode, size: number, asked: number, tries: number): Maybe<boolean> {
-    return certain(inode.cover, asked) || this.#ascertain(inode, size, tries);
-  }
-
-  async #ascertain(inode: Inode, size: number, tries: number): Promise<boolean> {
+  known(inode: Inode): boolean {
     const { cover } = inode;
-    if (tries >= ASKS_MAX) return this.#giveUp();
+    // What the kernel does not know yet has no size there.
+    return inode.kind !== "file" || inode.nlookup === 0 || (sizeKnown(cover) && this.#gates.get(cover)?.changing !== true);
+  }
+
+  async tell<T extends Sized>(inode: Inode, waiter: Asking, read: () => Maybe<T>, answer: (attr: T) => void): Promise<void> {
+    const { cover } = inode;
     this.counts.sizeAsks += 1;
-    return this.#whileWaiting(cover, async () => {
-      await this.#looks.get(cover);
-      if (!cover.sizeDoubt) return true;
-      const mark = cover.sizeMark;
-      const seen = await this.#seen(inode, size, 0);
-      if (seen < 0) return this.#giveUp();
-      if (seen !== size) return this.#mend(inode, size);
-      judgeSize(cover, size, true, seen, mark);
-      return true;
+    await this.#whileWaiting(cover, async () => {
+      for (let tries = 0; ; tries += 1) {
+        const gate = this.#gate(cover);
+        let size: number;
+        await gate.tell();
+        try {
+          const attr = await read();
+          size = attr.size;
+          if (waiter.interrupted || (await this.#isTheKernels(inode, attr.size, tries))) {
+            answer(attr);
+            return;
+          }
+        } finally {
+          gate.told();
+          this.#drop(cover, gate);
+        }
+        if (mustWait(cover, size)) await this.#awaitOver(inode, ROUND_MS);
+        else if (cover.sizeDoubt && !(await isOver(this.#repairing(inode).over))) tries = ROUNDS_MAX;
+      }
     });
   }
 
-  /** Repairs the size, and says whether it is that one now. */
-  async #mend(inode: Inode, size: number): Promise<boolean> {
-    const repair = this.#repairing(inode);
-    const seen = await this.#seen(inode, size, ROUND_MS);
-    return repair.failed ? this.#giveUp() : seen === size;
+  async #isTheKernels(inode: Inode, size: number, tries: number): Promise<boolean> {
+    const { cover } = inode;
+    if (sizeKnown(cover)) return true;
+    if (tries >= ROUNDS_MAX || this.#repairs.get(cover)?.failed === true) return this.#giveUp();
+    const mark = cover.sizeMark;
+    // A write(2) that was answered may still have to raise it.
+    const seen = await this.#seen(inode, size, size, cover.late === "raises" && !cover.lateHarms ? ROUND_MS : 0);
+    return seen < 0 ? this.#giveUp() : judgeTold(cover, size, seen, mark);
   }
 
-  toldAsker(inode: Inode, tid: number, size: number): void {
+  toldAsker(inode: Inode, tid: number): void {
+    if (this.mayBeSeek(inode)) noteAsker(this.#state, inode.cover, tid);
+  }
+
+  anticipate(inode: Inode): Maybe<void> {
     const { cover } = inode;
-    noteAsker(this.#state, cover, tid);
-    noteTold(cover, size);
-    if (!cover.sizeDoubt || inode.openCount === 0 || mustWait(cover) || this.#looks.has(cover)) return;
-    this.#looks.set(cover, this.#lookAhead(inode, size));
+    if (!cover.sizeDoubt || cover.lateHarms || this.#repairs.has(cover)) return undefined;
+    return this.#whileWaiting(cover, () => this.#startRepair(inode).over);
   }
 
   mark(inode: Inode): number {
     return inode.cover.sizeMark;
   }
 
-  async #lookAhead(inode: Inode, size: number): Promise<void> {
-    const { cover } = inode;
-    const mark = cover.sizeMark;
-    this.counts.sizeLooks += 1;
-    const seen = await this.#own.look(inode.fuseNodeid, size, TOLD_MS);
-    this.#looks.delete(cover);
-    if (seen >= 0) judgeSize(cover, size, true, seen, mark);
-  }
+  // --- READs
 
   confirmEnd(inode: Inode, read: ShortRead, tries: number): Maybe<boolean> {
     const { sizeDoubt, sizeMark } = inode.cover;
@@ -195,9 +233,7 @@ export class SizeCheck implements KernelSizes {
     const { cover } = inode;
     if (tries >= ROUNDS_MAX) return this.#giveUp();
     return this.#whileWaiting(cover, async () => {
-      await this.#looks.get(cover);
-      if (!cover.sizeDoubt) return cover.sizeMark === read.mark;
-      if (mustWait(cover)) {
+      if (mustWait(cover, read.end)) {
         await this.#awaitOver(inode, ROUND_MS);
         return false;
       }
@@ -206,7 +242,7 @@ export class SizeCheck implements KernelSizes {
   }
 
   /** With a pin held: what our own threads ask about the inode meanwhile needs none. */
-  async #whileWaiting(cover: Cover, work: () => Promise<boolean>): Promise<boolean> {
+  async #whileWaiting<T>(cover: Cover, work: () => Promise<T>): Promise<T> {
     this.#waiting.set(cover, (this.#waiting.get(cover) ?? 0) + 1);
     try {
       return await work();
@@ -220,15 +256,15 @@ export class SizeCheck implements KernelSizes {
   /** True: answer; false: read again; null: the size is wrong. */
   async #look(inode: Inode, { end, exact, mark }: ShortRead, timeoutMs: number): Promise<boolean | null> {
     const { cover } = inode;
-    const seen = await this.#seen(inode, end, timeoutMs);
+    const seen = await this.#seen(inode, 0, end, timeoutMs);
     if (seen < 0) return this.#giveUp();
     if (judgeSize(cover, end, exact, seen, mark)) return true;
     return cover.sizeMark === mark && seen > end ? null : false;
   }
 
-  #seen(inode: Inode, atMost: number, timeoutMs: number): Promise<number> {
+  #seen(inode: Inode, atLeast: number, atMost: number, timeoutMs: number): Promise<number> {
     this.counts.sizeLooks += 1;
-    return this.#own.look(inode.fuseNodeid, atMost, timeoutMs);
+    return this.#own.look(inode.fuseNodeid, atLeast, atMost, timeoutMs);
   }
 
   #giveUp(): true {
@@ -249,27 +285,41 @@ export class SizeCheck implements KernelSizes {
   }
 
   #startRepair(inode: Inode): Repair {
-    const repair: Repair = { asked: false, failed: false };
+    const repair: Repair = { asked: false, failed: false, over: Promise.resolve() };
     this.counts.sizeRepairs += 1;
     this.#repairs.set(inode.cover, repair);
-    void this.#refresh(inode, repair);
+    repair.over = this.#refresh(inode, repair);
     return repair;
   }
 
   async #refresh(inode: Inode, repair: Repair): Promise<void> {
+    const { cover } = inode;
+    const gate = this.#gate(cover);
+    gate.refresh();
     const result = await this.#own.refresh(inode.fuseNodeid);
-    if (this.#repairs.get(inode.cover) === repair) this.#repairs.delete(inode.cover);
+    if (this.#repairs.get(cover) === repair) this.#repairs.delete(cover);
     repair.failed = result < 0 && result !== -E.EAGAIN;
+    gate.refreshed();
+    this.#drop(cover, gate);
+  }
+
+  // --- revokes
+
+  unsettled(cover: Cover): boolean {
+    return mustSettle(cover) || this.#gates.get(cover)?.refreshing === true;
   }
 
   /** Before a revoke stores the sentinel: replies that set the size must have been taken, and who asked for it must be done with it. */
   async settle(inode: Inode): Promise<void> {
+    const { cover } = inode;
     this.counts.sizeSettles += 1;
-    while (mustSettle(inode.cover)) {
-      if (await this.#awaitOver(inode, LATE_WAIT_MS)) continue;
+    while (this.unsettled(cover)) {
+      await this.#gates.get(cover)?.quiet();
+      if (!mustSettle(cover) || (await this.#awaitOver(inode, LATE_WAIT_MS))) continue;
       this.counts.sizesUnknown += 1;
       // Not once more in the next round.
-      noteNoAskers(inode.cover);
+      noteNoAskers(cover);
+      cover.lateHarms = cover.late !== null;
       return;
     }
   }
@@ -301,7 +351,7 @@ export class SizeCheck implements KernelSizes {
     if (result >= 0 || result === -E.ENODATA) return;
     // No proof is to be had: nobody is kept waiting for it.
     this.counts.sizesUnknown += 1;
-    this.locked(inode);
+    this.#wasFree(inode.cover);
   }
 
   #tellOver(cover: Cover): void {
@@ -311,8 +361,10 @@ export class SizeCheck implements KernelSizes {
     for (const end of over) end(true);
   }
 
+  // --- requests of our own threads
+
   ownGetattr(inode: Inode, tid: number): "no" | "now" | "late" {
-    if (this.#repairs.size === 0 && this.#locking.size === 0 && this.#waiting.size === 0 && this.#looks.size === 0) return "no";
+    if (this.#repairs.size === 0 && this.#locking.size === 0 && this.#waiting.size === 0) return "no";
     // On its way to the inode the thread may need the root.
     const root = inode.fuseNodeid === ROOT_FUSE_NODEID;
     const repair = this.#repairs.get(inode.cover);
@@ -321,9 +373,36 @@ export class SizeCheck implements KernelSizes {
     return root || this.#waiting.has(inode.cover) ? "now" : "late";
   }
 
+  async tellOwn(inode: Inode, work: () => Promise<void>): Promise<void> {
+    const { cover } = inode;
+    const gate = this.#gate(cover);
+    await gate.tellRefresh();
+    try {
+      await work();
+    } finally {
+      gate.told();
+      this.#drop(cover, gate);
+    }
+  }
+
   ownLock(inode: Inode, tid: number): boolean {
     if (!this.#locking.has(inode.cover) || !this.#own.isOwnThread(tid)) return false;
-    this.locked(inode);
+    this.#wasFree(inode.cover);
     return true;
   }
+}
+
+/** False: not within REPAIR_MS. */
+async function isOver(work: Promise<void>): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<false>((resolve) => {
+    timer = setTimeout(() => resolve(false), REPAIR_MS);
+  });
+  const over = await Promise.race([work.then(() => true), late]);
+  clearTimeout(timer);
+  return over;
+}
+
+function needsKnown({ cover, openCount }: Inode, change: SizeChange): boolean {
+  return change === "drops" && cover.sizeDoubt && openCount > 1;
 }

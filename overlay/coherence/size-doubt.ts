@@ -1,21 +1,29 @@
 /**
- * What is known of the size that the kernel has for a file, and when a READ that ends at the end of the file may be answered. Pure.
+ * What is known of the size that the kernel has for a file, who may be told a size, and when a READ that ends at the end of the file may be
+ * answered. Pure.
+ *
+ * Two things are done with the kernel's size, and both show zeros where it is not the true one.
  *
  * A page that a short READ fills is zeros behind the data; what a reader gets of it is cut at the kernel's size, which it looks at after
- * the page is there (mm/filemap.c, filemap_read). If that size is the sentinel of hazard F5, or too large for another reason, zeros are
+ * the page is there (mm/filemap.c, filemap_read). If that is the sentinel of hazard F5, or too large for another reason, zeros are
  * shown as data. The kernel repairs its size from a reply with attributes or from the short READ itself, but drops either if the inode's
  * attr_version was raised after the request was made (fs/fuse/inode.c, fuse_change_attributes_i; fs/fuse/file.c, fuse_read_update_size).
- * What raises it, beside such replies: our notifications, and the end of each write(2). So whether a repair will take can not be known
- * beforehand. But it can be seen: statx(2) with AT_STATX_DONT_SYNC shows the kernel's size and asks nothing. Hence the rule:
+ * What raises it, beside such replies: our notifications, and the end of each write(2).
  *
- *     before a READ is answered that ends at the end of the file, the kernel's size is looked at; if it is beyond that end, it is
- *     repaired first, by a statx(2) with AT_STATX_FORCE_SYNC on a thread of its own (size-check.ts).
+ * And a reply that tells another size than the kernel has makes it truncate its page cache there, some time after the size was set and without any
+ * lock: what is beyond in the last page becomes zeros. If the file has grown meanwhile, data that was read in between is gone for whoever
+ * looks just then. Nothing tells when a program's thread has done that. Hence the rules:
  *
- * Only in doubt: from a revoke on, or from an uncovered LOOKUP reply on, until a look has shown the true size under the lock. Before a
- * read(2) the kernel asks for the attributes (AUTO_INVAL_DATA); when that is answered a look is begun at once, so that the READ which
- * follows most often finds it made.
+ *     No reply tells a size which the kernel does not have. Where that is not known, it is looked at (statx(2) with AT_STATX_DONT_SYNC asks
+ *     nothing), and if need be put right first, by a statx(2) with AT_STATX_FORCE_SYNC on a thread of our own: when that comes back the
+ *     truncation is over, and nothing changes the file's size here before (size-check.ts, size-gate.ts).
  *
- * That holds for the time of the look. What may make the size wrong afterwards, and why it does not:
+ *     Before a READ is answered that ends at the end of the file, the kernel's size is looked at, too, and put right if it is beyond.
+ *
+ * It is not known ("doubt") from a revoke on, or from an uncovered LOOKUP reply on, until a look has shown the true size under the lock;
+ * and while a call that changes the size is under way, or may have been answered without its thread having run since ("late").
+ *
+ * A look holds for its time. What may make the size wrong afterwards, and why it does not:
  *
  * 1. The sentinel of the next revoke. It is stored after all pages were dropped, and only if no data request was answered in between
  *    (the gate, revoke.ts): a reader that still waits for its page does not find it any more, and asks anew.
@@ -24,8 +32,8 @@
  *    reply "harms"; before a READ is answered it must be known to be over. Writers hold the inode's lock (i_rwsem) from before they
  *    ask until they are done, so the next request that needs this lock proves it, whoever makes it (size-check.ts makes one, if need be);
  *    so does any request of the same thread. There is never more than one, for the same reason.
- * 3. Replies to SETATTR and LINK set the size whatever the version ("sets"). They hold the same lock. If one might still come, a revoke waits
- *    for it before it stores the sentinel.
+ * 3. Replies to SETATTR, LINK and OPEN with O_TRUNC set the size whatever the version ("sets"). They hold the same lock. If one might still
+ *    come, a revoke waits for it before it stores the sentinel.
  * 4. A reply with attributes that are newer than the data of the READ: its end is no longer the end. So the READ reads again if the kernel was
  *    told another size since ("mark"). This needs no doubt.
  * 5. A LOOKUP reply with the sentinel, installed late. Its version is older than that of the repair: the kernel drops it.
@@ -45,8 +53,10 @@ export const LATE_THREADS_MAX = 4096;
 /** The kernel may have, or get, a size that is not the file's. */
 export function doubtSize(cover: Cover): void {
   cover.sizeDoubt = true;
+  cover.lateSeen = false;
   cover.sizeMark += 1;
-  if (cover.late !== null) cover.lateHarms = true;
+  // A revoke waits for the others.
+  if (cover.late !== null && cover.late !== "sets") cover.lateHarms = true;
 }
 
 /** A reply tells the kernel that size. */
@@ -60,12 +70,15 @@ export function noteTold(cover: Cover, size: number): void {
 export function noteKernelLock(cover: Cover): void {
   cover.late = null;
   cover.lateHarms = false;
+  cover.lateSeen = false;
 }
 
-/** Such a request is being answered; `tid`: the calling thread, 0 if it can not be seen from here. */
-export function noteLateReply(state: CoherenceState, cover: Cover, tid: number, effect: SizeEffect): void {
+/** Such a request is being answered; `tid`: the calling thread, 0 if it can not be seen from here; `end`: "raises" to that at most. */
+export function noteLateReply(state: CoherenceState, cover: Cover, tid: number, effect: SizeEffect, end: number): void {
   cover.late = effect;
+  cover.lateEnd = end;
   cover.lateHarms = false;
+  cover.lateSeen = false;
   if (effect === "misplaced") doubtSize(cover);
   if (tid === 0) return;
   state.lateOf.set(tid, cover);
@@ -85,9 +98,27 @@ export function noteThread(state: CoherenceState, tid: number): Cover | null {
   return cover;
 }
 
-/** A late reply that harms has to be over before anything else. */
-export function mustWait(cover: Cover): boolean {
-  return cover.sizeDoubt && cover.late !== null && cover.lateHarms;
+/** The kernel has the file's size, as far as what was answered goes. */
+export function sizeKnown(cover: Cover): boolean {
+  return !cover.sizeDoubt && (cover.late === null || cover.lateSeen);
+}
+
+/**
+ * May the kernel be told `size`, which is the file's? `seen`: the kernel's; `mark`: cover.sizeMark before the look. To be called in the turn in
+ * which the answer is written, with no change under way (size-gate.ts).
+ */
+export function judgeTold(cover: Cover, size: number, seen: number, mark: number): boolean {
+  if (seen !== size || cover.sizeMark !== mark) return false;
+  if (mustWait(cover, size)) return true;
+  if (cover.late !== null) cover.lateSeen = true;
+  // In a revoke the sentinel may be stored any moment.
+  if (cover.phase === "idle") cover.sizeDoubt = false;
+  return true;
+}
+
+/** A late reply that harms has to be over before anything else; one that raises the size to no more than the file's does not. */
+export function mustWait(cover: Cover, size: number): boolean {
+  return cover.sizeDoubt && cover.late !== null && cover.lateHarms && cover.lateEnd > size;
 }
 
 /**
@@ -98,7 +129,7 @@ export function mustWait(cover: Cover): boolean {
 export function judgeSize(cover: Cover, end: number, exact: boolean, seen: number, mark: number): boolean {
   if (cover.sizeMark !== mark) return false;
   if (!cover.sizeDoubt) return true;
-  if (mustWait(cover) || seen > end) return false;
+  if (mustWait(cover, end) || seen > end) return false;
   // In a revoke the sentinel may be stored any moment.
   if (exact && seen === end && cover.phase === "idle") cover.sizeDoubt = false;
   return true;

@@ -135,9 +135,9 @@ export interface Calls<R> {
   /**
    * In `pool.own` only, whose threads have a working directory and descriptors of their own: on an inode of this process's own mount
    * (overlay/coherence/own-inodes.ts), which is looked for at `mountpoint`; -EXDEV: another device than 0:`minor` is there.
-   * This one gives the size as the kernel has it, once it is at most `atMost`, or after so many milliseconds; the server is not asked.
+   * This one gives the size as the kernel has it, once it is from `atLeast` to `atMost`, or after so many milliseconds; the server is not asked.
    */
-  lookOwnSize(mountpoint: Buffer, minor: number, fuseNodeid: number, atMost: number, timeoutMs: number): R;
+  lookOwnSize(mountpoint: Buffer, minor: number, fuseNodeid: number, atLeast: number, atMost: number, timeoutMs: number): R;
   /**
    * Has the kernel ask the server for the attributes: a GETATTR comes from that thread. Gives the size.
    */
@@ -182,8 +182,6 @@ export interface Native {
   deviceStart(fd: number, buffer: Buffer, batch: number, onRequest: (bytes: number) => void, onEnd: (errno: number) => void): Device;
   /** Later requests are read into this buffer: a handler that keeps the current one calls it. */
   deviceSetBuffer(device: Device, buffer: Buffer): void;
-  /** How often its queue was found empty: a request that is read after that was put there after that. `look` 1: by a look at it now, too. */
-  deviceEmptied(device: Device, look: 0 | 1): number;
   /** No callback comes after it. Stop before closing the descriptor: the event loop aborts the process if a polled one is closed. */
   deviceStop(device: Device): void;
   /** write(fd, head[0..headBytes]): one reply. */

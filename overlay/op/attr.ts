@@ -7,7 +7,7 @@ import type { InodeRecord } from "../inode/table.ts";
 import type { Attr, Maybe } from "../lower/lower.ts";
 import { chain, lastly } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
-import { changed } from "./change.ts";
+import { changed, resized } from "./change.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
 
 /** The kernel keeps the mount busy while one of our own threads waits: not for as long as an owner is away. */
@@ -17,71 +17,46 @@ export function getattr(mount: Mount, call: Call, request: GetattrRequest): Mayb
   const { coherence } = mount;
   const inode = inodeOf(mount, request.fuseNodeid);
   const own = coherence.sizes.ownGetattr(inode, call.pid);
-  if (own === "now") return getattrForRead(mount, call, inode);
+  if (own === "now") return getattrForOwn(mount, call, inode);
   if (own === "late") throw errnoError(E.EAGAIN);
-  const asked = request.fh === null ? null : coherence.sizes.asked(inode);
-  const pinned = (): Maybe<void> =>
-    lastly(
-      () => chain(mount.ahead.getattr(inode), (attr) => replyAttr(mount, call, inode, attr, asked)),
-      () => coherence.unpin(inode, Mode.PR),
-    );
-  if (coherence.tryPin(inode, Mode.PR)) return pinned();
+  // A caller who believes the kernel's size may have the inode's lock (size-asked.ts), for which a revoke waits: he passes during it.
+  const believes = request.fh !== null && inode.kind === "file" && coherence.sizes.mayBeSeek(inode);
+  const pinned = (): Maybe<void> => chain(mount.ahead.getattr(inode), (attr) => replyAttr(mount, call, inode, attr, believes));
+  const unpin = believes ? (): void => coherence.unpinData(inode, Mode.PR) : (): void => coherence.unpin(inode, Mode.PR);
+  if (coherence.tryPin(inode, Mode.PR)) return lastly(pinned, unpin);
   mount.ahead.guess(inode);
-  return coherence.pin(inode, Mode.PR, call).then(pinned);
+  const pin = believes ? coherence.pinData(inode, Mode.PR, true, call) : coherence.pin(inode, Mode.PR, call);
+  return chain(pin, () => lastly(pinned, unpin));
 }
 
-/** `asked`: null if the caller is given the size of this reply, and not the kernel's. */
-function replyAttr(mount: Mount, call: Call, inode: InodeRecord, attr: Attr, asked: number | null): Maybe<void> {
-  if (asked === null) {
-    sendAttr(mount, call, inode, attr);
-    mount.coherence.sizes.told(inode, attr.size);
-    return;
-  }
-  const certain = mount.coherence.sizes.certain(inode, attr.size, asked, 0);
-  if (certain === true) sendAsked(mount, call, inode, attr);
-  else return replyCertain(mount, call, inode, attr, certain, asked);
-}
-
-async function replyCertain(
-  mount: Mount,
-  call: Call,
-  inode: InodeRecord,
-  early: Attr,
-  pending: Maybe<boolean>,
-  asked: number,
-): Promise<void> {
-  const { coherence, lower } = mount;
-  let attr = early;
-  let certain = waiting(pending) ? await pending : pending;
-  for (let tries = 1; !certain && !call.interrupted; tries += 1) {
-    attr = await lower.getattr(inode.id);
-    certain = await coherence.sizes.certain(inode, attr.size, asked, tries);
-  }
-  sendAsked(mount, call, inode, attr);
-}
-
-function sendAsked(mount: Mount, call: Call, inode: InodeRecord, attr: Attr): void {
-  sendAttr(mount, call, inode, attr);
-  mount.coherence.sizes.toldAsker(inode, call.pid, attr.size);
-}
-
-function sendAttr(mount: Mount, call: Call, inode: InodeRecord, attr: Attr): void {
-  inode.nlinkHint = attr.nlink;
-  call.attr(attr, mount.coherence.attrValid(inode));
+/** `believes`: the caller is given the kernel's size, and not that of this reply. */
+function replyAttr(mount: Mount, call: Call, inode: InodeRecord, attr: Attr, believes: boolean): Maybe<void> {
+  const answer = (told: Attr): void => {
+    inode.nlinkHint = told.nlink;
+    mount.coherence.sizes.told(inode, told.size);
+    call.attr(told, mount.coherence.attrValid(inode));
+    if (believes) mount.coherence.sizes.toldAsker(inode, call.pid);
+  };
+  if (mount.coherence.sizes.known(inode)) answer(attr);
+  else return mount.coherence.sizes.tell(inode, call, () => mount.lower.getattr(inode.id), answer);
 }
 
 /**
- * Under the pin of the READ that waits for it (size-check.ts). If that is gone before the answer comes, and the lock too, then the kernel was
+ * Under the pin of whoever waits for it (size-check.ts). If that is gone before the answer comes, and the lock too, then the kernel was
  * notified since it asked, and drops the answer.
  */
-async function getattrForRead(mount: Mount, call: Call, inode: InodeRecord): Promise<void> {
-  const attr = mount.lower.getattr(inode.id);
-  const came = waiting(attr) ? await Promise.race([attr, sleep(OWN_GETATTR_MS, null, { ref: false })]) : attr;
-  if (came === null) call.error(E.EAGAIN);
-  else {
-    mount.coherence.sizes.told(inode, came.size);
+function getattrForOwn(mount: Mount, call: Call, inode: InodeRecord): Promise<void> {
+  const { sizes } = mount.coherence;
+  return sizes.tellOwn(inode, async () => {
+    const attr = mount.lower.getattr(inode.id);
+    const came = waiting(attr) ? await Promise.race([attr, sleep(OWN_GETATTR_MS, null, { ref: false })]) : attr;
+    if (came === null) {
+      call.error(E.EAGAIN);
+      return;
+    }
+    sizes.told(inode, came.size);
     call.attr(came, mount.coherence.attrValid(inode));
-  }
+  });
 }
 
 /** The reply never carries validity: it may be installed after a revoke (hazard F4). */
@@ -89,7 +64,7 @@ export async function setattr(mount: Mount, call: Call, request: SetattrRequest)
   const { coherence, lower } = mount;
   const inode = inodeOf(mount, request.fuseNodeid);
   const { change } = request;
-  coherence.sizes.locked(inode);
+  coherence.sizes.locked(inode, call);
   if (change.size !== undefined && change.size > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
   const file = request.fh === null ? undefined : mount.handles.get(request.fh);
   // A truncate stops the kernel's own write-back of the inode until it is answered, whatever handle it came through (hazard F1).
@@ -97,12 +72,14 @@ export async function setattr(mount: Mount, call: Call, request: SetattrRequest)
   const pin = coherence.pinData(inode, Mode.EX, cached, call);
   if (waiting(pin)) await pin;
   try {
-    let attr = changed(mount, call, [inode], lower.setattr(inode.id, change, file?.lowerHandle ?? null));
-    if (waiting(attr)) attr = await attr;
-    inode.nlinkHint = attr.nlink;
-    coherence.sizes.replied(inode, call.pid, "sets");
-    coherence.sizes.told(inode, attr.size);
-    call.attr(attr, false);
+    await resized(mount, call, inode, change.size === undefined ? "plain" : "holds", async (made) => {
+      const attr = await changed(mount, call, [inode], lower.setattr(inode.id, change, file?.lowerHandle ?? null));
+      made();
+      inode.nlinkHint = attr.nlink;
+      coherence.sizes.replied(inode, call.pid, "sets");
+      coherence.sizes.told(inode, attr.size);
+      call.attr(attr, false);
+    });
   } finally {
     coherence.unpinData(inode, Mode.EX);
   }

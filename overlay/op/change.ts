@@ -7,6 +7,7 @@
  * the pins, when the change has ended.
  */
 import { E } from "../../dlmd/base/errno.ts";
+import type { SizeChange } from "../coherence/kernel-sizes.ts";
 import type { Inode } from "../inode/inode.ts";
 import type { Maybe } from "../lower/lower.ts";
 import type { Call } from "./call.ts";
@@ -29,4 +30,33 @@ async function watch<T>(mount: Mount, call: Call, inodes: readonly Inode[], made
   }
   if (call.interrupted) await mount.coherence.distrust(inodes, true);
   return result;
+}
+
+/**
+ * A change of the file's size, or what may be one, from before it is made until it is answered; nobody tells the kernel a size meanwhile. `work` calls
+ * `made` when the lower has answered, and answers.
+ */
+export async function resized(
+  mount: Mount,
+  call: Call,
+  inode: Inode,
+  change: SizeChange,
+  work: (made: () => void) => Promise<void>,
+): Promise<void> {
+  const { sizes } = mount.coherence;
+  const begun = sizes.begin(inode, change, call, () => mount.lower.getattr(inode.id));
+  if (waiting(begun)) await begun;
+  let making = true;
+  let sure = false;
+  const made = (): void => {
+    making = false;
+    sizes.made(inode, change);
+  };
+  try {
+    await work(made);
+    sure = !call.interrupted;
+  } finally {
+    if (making) made();
+    sizes.end(inode, change, sure);
+  }
 }

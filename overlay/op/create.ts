@@ -6,7 +6,7 @@ import type { InodeRecord } from "../inode/table.ts";
 import type { Attr, Caller, Entry, LowerHandle, Maybe } from "../lower/lower.ts";
 import { chain, lastly, withErrors } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
-import { changed } from "./change.ts";
+import { changed, resized } from "./change.ts";
 import { openExisting } from "./create-existing.ts";
 import { O_ACCMODE, O_EXCL, O_RDONLY, S_ISGID } from "./linux.ts";
 import { isErrno, uncoveredSize } from "./lookup.ts";
@@ -88,7 +88,7 @@ function withChildPinned(
   const { coherence } = mount;
   const pinned = coherence.tryPin(child, Mode.PR);
   try {
-    answer(pinned && coherence.attrValid(child), pinned ? attr.size : uncoveredSize(mount, call, child, attr));
+    answer(pinned && coherence.attrValid(child), pinned ? attr.size : uncoveredSize(mount, child, attr));
   } finally {
     if (pinned) coherence.unpin(child, Mode.PR);
   }
@@ -175,7 +175,7 @@ export async function link(mount: Mount, call: Call, request: LinkRequest): Prom
   const { coherence, inodes } = mount;
   const dir = inodeOf(mount, request.fuseNodeid);
   const inode = inodeOf(mount, request.targetFuseNodeid);
-  coherence.sizes.locked(inode);
+  coherence.sizes.locked(inode, call);
   inodes.use(inode);
   try {
     const wants = [
@@ -185,13 +185,15 @@ export async function link(mount: Mount, call: Call, request: LinkRequest): Prom
     const pin = coherence.pinAll(wants, call);
     if (waiting(pin)) await pin;
     try {
-      let attr = changed(mount, call, [dir, inode], mount.lower.link(inode.id, dir.id, request.name));
-      if (waiting(attr)) attr = await attr;
-      inode.nlinkHint = attr.nlink;
-      const entryValid = coherence.tellEntry(dir, request.name, inode);
-      coherence.sizes.replied(inode, call.pid, "sets");
-      coherence.sizes.told(inode, attr.size);
-      if (call.entry(inode.fuseNodeid, attr, entryValid, false, attr.size)) inode.nlookup += 1;
+      await resized(mount, call, inode, "plain", async (made) => {
+        const attr = await changed(mount, call, [dir, inode], mount.lower.link(inode.id, dir.id, request.name));
+        made();
+        inode.nlinkHint = attr.nlink;
+        const entryValid = coherence.tellEntry(dir, request.name, inode);
+        coherence.sizes.replied(inode, call.pid, "sets");
+        coherence.sizes.told(inode, attr.size);
+        if (call.entry(inode.fuseNodeid, attr, entryValid, false, attr.size)) inode.nlookup += 1;
+      });
     } finally {
       coherence.unpinAll(wants);
     }

@@ -4,7 +4,7 @@ import { Mode } from "../../dlmd/lock/mode.ts";
 import { isSentinelOffset } from "../coherence/sentinel.ts";
 import type { CopyFileRangeRequest, FallocateRequest, FsyncdirRequest, FsyncRequest, LseekRequest, ReadRequest } from "../fuse/request.ts";
 import type { Call } from "./call.ts";
-import { changed } from "./change.ts";
+import { changed, resized } from "./change.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
 import { killSuidgid } from "./write.ts";
 
@@ -65,16 +65,18 @@ export async function fsync(mount: Mount, call: Call, request: FsyncRequest | Fs
 export async function fallocate(mount: Mount, call: Call, request: FallocateRequest): Promise<void> {
   const { coherence, lower } = mount;
   const file = fileOf(mount, request.fh);
-  coherence.sizes.locked(file.inode);
+  coherence.sizes.locked(file.inode, call);
   if (request.offset + request.length > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
   const pin = coherence.pinData(file.inode, Mode.EX, file.cached, call);
   if (waiting(pin)) await pin;
   try {
     if (call.uid !== 0) await killSuidgid(mount, file);
-    const done = changed(mount, call, [file.inode], lower.fallocate(file.lowerHandle, request.mode, request.offset, request.length));
-    if (waiting(done)) await done;
-    coherence.sizes.replied(file.inode, call.pid, "raises");
-    call.empty();
+    await resized(mount, call, file.inode, "plain", async (made) => {
+      await changed(mount, call, [file.inode], lower.fallocate(file.lowerHandle, request.mode, request.offset, request.length));
+      made();
+      coherence.sizes.replied(file.inode, call.pid, "raises", request.offset + request.length);
+      call.empty();
+    });
   } finally {
     coherence.unpinData(file.inode, Mode.EX);
   }
@@ -103,7 +105,7 @@ export async function copyFileRange(mount: Mount, call: Call, request: CopyFileR
   const { coherence, lower } = mount;
   const source = fileOf(mount, request.fh);
   const target = fileOf(mount, request.outFh);
-  coherence.sizes.locked(target.inode);
+  coherence.sizes.locked(target.inode, call);
   if (request.flags !== 0) throw errnoError(E.EINVAL);
   if (request.outOffset > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
   const wants = [
@@ -118,11 +120,13 @@ export async function copyFileRange(mount: Mount, call: Call, request: CopyFileR
       return;
     }
     if (call.uid !== 0) await killSuidgid(mount, target);
-    const copied = lower.copyFileRange(source.lowerHandle, request.offset, target.lowerHandle, request.outOffset, request.length);
-    let bytes = changed(mount, call, [target.inode], copied);
-    if (waiting(bytes)) bytes = await bytes;
-    coherence.sizes.replied(target.inode, call.pid, "raises");
-    call.written(bytes);
+    await resized(mount, call, target.inode, "plain", async (made) => {
+      const copied = lower.copyFileRange(source.lowerHandle, request.offset, target.lowerHandle, request.outOffset, request.length);
+      const bytes = await changed(mount, call, [target.inode], copied);
+      made();
+      coherence.sizes.replied(target.inode, call.pid, "raises", request.outOffset + bytes);
+      call.written(bytes);
+    });
   } finally {
     coherence.unpinAll(wants);
   }

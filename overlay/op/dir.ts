@@ -181,7 +181,7 @@ function answerRows(mount: Mount, call: Call, request: ReaddirRequest, dir: Inod
   const counted: InodeRecord[] = [];
   for (const { entry, child, attr, pinned } of rows) {
     const { name, type, ino, cookie } = entry;
-    if (child === null || attr === null || !pinned) {
+    if (child === null || attr === null || !pinned || !coherence.sizes.known(child)) {
       if (!listing.add(name, type, ino, cookie)) break;
       continue;
     }

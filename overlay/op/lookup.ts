@@ -14,9 +14,9 @@ export function isErrno(error: unknown, errno: number): boolean {
 }
 
 /** What the kernel is told as size of an inode whose lock is elsewhere (hazard F5). */
-export function uncoveredSize(mount: Mount, call: Call, inode: InodeRecord, attr: Attr): number {
+export function uncoveredSize(mount: Mount, inode: InodeRecord, attr: Attr): number {
   if (inode.kind !== "file") return attr.size;
-  mount.coherence.sizes.toldSentinel(inode, call.pid);
+  mount.coherence.sizes.toldSentinel(inode);
   return SENTINEL_SIZE;
 }
 
@@ -80,7 +80,8 @@ function replyEntry(
 ): void | Promise<void> {
   const pin = mount.coherence.pinChild(child, since);
   if (waiting(pin)) return replyEntryLater(mount, call, dir, name, child, attr, pin);
-  if (pin.pinned && pin.trip) return replyEntryLater(mount, call, dir, name, child, attr, Promise.resolve(pin));
+  if (pin.pinned && (pin.trip || !mount.coherence.sizes.known(child)))
+    return replyEntryLater(mount, call, dir, name, child, attr, Promise.resolve(pin));
   try {
     tellChild(mount, call, dir, name, child, attr, pin.pinned);
   } finally {
@@ -99,12 +100,13 @@ async function replyEntryLater(
 ): Promise<void> {
   const { pinned, trip } = await pending;
   try {
-    let attr = early;
-    if (pinned && trip) {
-      const fresh = mount.lower.getattr(child.id);
-      attr = waiting(fresh) ? await fresh : fresh;
-    }
-    tellChild(mount, call, dir, name, child, attr, pinned);
+    const { sizes } = mount.coherence;
+    const read = (): Maybe<Attr> => mount.lower.getattr(child.id);
+    const answer = (attr: Attr): void => tellChild(mount, call, dir, name, child, attr, pinned);
+    if (!pinned) return answer(early);
+    const attr = trip ? await read() : early;
+    if (sizes.known(child)) answer(attr);
+    else await sizes.tell(child, call, read, answer);
   } finally {
     if (pinned) mount.coherence.unpin(child, Mode.PR);
   }
@@ -114,7 +116,7 @@ function tellChild(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, chi
   child.nlinkHint = attr.nlink;
   const entryValid = mount.coherence.tellEntry(dir, name, child, true);
   const attrValid = pinned && mount.coherence.attrValid(child);
-  const size = pinned ? attr.size : uncoveredSize(mount, call, child, attr);
+  const size = pinned ? attr.size : uncoveredSize(mount, child, attr);
   mount.coherence.sizes.told(child, size);
   if (call.entry(child.fuseNodeid, attr, entryValid, attrValid, size)) child.nlookup += 1;
 }

@@ -6,7 +6,7 @@ import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { LowerHandle, Maybe } from "../lower/lower.ts";
 import type { Call } from "./call.ts";
-import { changed } from "./change.ts";
+import { changed, resized } from "./change.ts";
 import { O_ACCMODE, O_APPEND, O_RDONLY, O_RDWR, O_TRUNC } from "./linux.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
 
@@ -60,18 +60,27 @@ export async function open(mount: Mount, call: Call, request: OpenRequest): Prom
   }
   let entered = false;
   try {
-    const truncate = (request.flags & O_TRUNC) !== 0;
-    if (truncate && !coherence.tryPin(inode, Mode.EX)) await coherence.pin(inode, Mode.EX, call);
-    try {
-      let handle = mount.lower.open(inode.id, request.flags);
-      if (truncate) handle = changed(mount, call, [inode], handle);
-      if (waiting(handle)) handle = await handle;
+    const answer = async (opening: Maybe<LowerHandle>, made: (() => void) | null): Promise<void> => {
+      const handle = waiting(opening) ? await opening : opening;
+      made?.();
       const file = enterFile(mount, inode, handle, access, request.flags);
       entered = true;
-      if (truncate && request.killSuidgid) await killSuidgid(mount, file);
+      if (made !== null && request.killSuidgid) await killSuidgid(mount, file);
+      if (made !== null) coherence.sizes.replied(inode, call.pid, "sets");
       if (!call.open(file.fh, openFlags(file))) forgetFile(mount, file);
-    } finally {
-      if (truncate) coherence.unpin(inode, Mode.EX);
+    };
+    if ((request.flags & O_TRUNC) === 0) await answer(mount.lower.open(inode.id, request.flags), null);
+    else {
+      // The kernel has the inode's lock until it has made its size 0 (fs/fuse/file.c, fuse_open).
+      coherence.sizes.locked(inode, call);
+      if (!coherence.tryPin(inode, Mode.EX)) await coherence.pin(inode, Mode.EX, call);
+      try {
+        await resized(mount, call, inode, "holds", (made) =>
+          answer(changed(mount, call, [inode], mount.lower.open(inode.id, request.flags)), made),
+        );
+      } finally {
+        coherence.unpin(inode, Mode.EX);
+      }
     }
   } finally {
     if (!entered && access === "cached") coherence.closeForWrite(inode);

@@ -25,7 +25,7 @@ import type { WriteRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import { answerRelocated } from "./append-end.ts";
 import type { Call } from "./call.ts";
-import { changed } from "./change.ts";
+import { changed, resized } from "./change.ts";
 import { O_APPEND } from "./linux.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
 
@@ -39,31 +39,43 @@ interface Written {
 export async function write(mount: Mount, call: Call, request: WriteRequest): Promise<void> {
   const { coherence } = mount;
   const file = fileOf(mount, request.fh);
-  if (!request.fromCache) coherence.sizes.locked(file.inode);
+  if (!request.fromCache) coherence.sizes.locked(file.inode, call);
   const append = !request.fromCache && ((request.flags & O_APPEND) !== 0 || isSentinelOffset(request.offset));
   if (!append && !request.fromCache && request.offset + request.data.length > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
   const pin = coherence.pinData(file.inode, Mode.EX, file.cached || request.fromCache, call);
   if (waiting(pin)) await pin;
-  let after: (() => Promise<void>) | null = null;
+  const after: (() => Promise<void>)[] = [];
   try {
-    if (request.fromCache) {
-      await writeFromCache(mount, call, request, file);
-      return;
+    if (request.fromCache) await writeFromCache(mount, call, request, file);
+    else {
+      await resized(mount, call, file.inode, file.cached ? "holds" : "drops", async (made) => {
+        const left = await writeThrough(mount, call, request, file, append, made);
+        if (left !== null) after.push(left);
+      });
     }
-    if (request.killSuidgid) await killSuidgid(mount, file);
-    let written = changed(mount, call, [file.inode], mount.lower.write(file.lowerHandle, request.data, request.offset, append));
-    if (waiting(written)) written = await written;
-    if (written.offset !== request.offset && written.bytes > 0) {
-      after = await answerElsewhere(mount, call, request, file, written);
-      return;
-    }
-    if (!file.cached && file.inode.cachedOpenCount > 0) await coherence.dropPages(file.inode, written.offset, written.bytes);
-    coherence.sizes.replied(file.inode, call.pid, "raises");
-    call.written(written.bytes);
   } finally {
     coherence.unpinData(file.inode, Mode.EX);
-    await after?.();
+    for (const drop of after) await drop();
   }
+}
+
+async function writeThrough(
+  mount: Mount,
+  call: Call,
+  request: WriteRequest,
+  file: OpenFile,
+  append: boolean,
+  made: () => void,
+): Promise<(() => Promise<void>) | null> {
+  const { coherence } = mount;
+  if (request.killSuidgid) await killSuidgid(mount, file);
+  const written = await changed(mount, call, [file.inode], mount.lower.write(file.lowerHandle, request.data, request.offset, append));
+  made();
+  if (written.offset !== request.offset && written.bytes > 0) return answerElsewhere(mount, call, request, file, written);
+  if (!file.cached && file.inode.cachedOpenCount > 0) await coherence.dropPages(file.inode, written.offset, written.bytes);
+  coherence.sizes.replied(file.inode, call.pid, "raises", written.offset + written.bytes);
+  call.written(written.bytes);
+  return null;
 }
 
 /**

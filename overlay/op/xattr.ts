@@ -31,9 +31,11 @@ function withoutTrusted(list: Buffer): Buffer {
   return Buffer.from(names.map((name) => `${name}\0`).join(""), "latin1");
 }
 
+/** A write(2) that asks whether there are capabilities to be cleared has the inode's lock (mm/filemap.c, file_remove_privs), so it passes a revoke. */
 async function readXattr(mount: Mount, call: Call, inode: InodeRecord, room: number, read: () => Maybe<Buffer>): Promise<void> {
   const { coherence } = mount;
-  if (!coherence.tryPin(inode, Mode.PR)) await coherence.pin(inode, Mode.PR, call);
+  const pin = coherence.pinData(inode, Mode.PR, inode.kind === "file", call);
+  if (waiting(pin)) await pin;
   try {
     let value = read();
     if (waiting(value)) value = await value;
@@ -41,7 +43,7 @@ async function readXattr(mount: Mount, call: Call, inode: InodeRecord, room: num
     else if (value.length > room) throw errnoError(E.ERANGE);
     else call.data(value);
   } finally {
-    coherence.unpin(inode, Mode.PR);
+    coherence.unpinData(inode, Mode.PR);
   }
 }
 
@@ -69,6 +71,7 @@ export function removexattr(mount: Mount, call: Call, request: RemovexattrReques
 
 async function changeXattr(mount: Mount, call: Call, inode: InodeRecord, change: () => Maybe<void>): Promise<void> {
   const { coherence } = mount;
+  coherence.sizes.locked(inode, call);
   if (!coherence.tryPin(inode, Mode.EX)) await coherence.pin(inode, Mode.EX, call);
   try {
     const done = changed(mount, call, [inode], change());

@@ -109,13 +109,12 @@ export class MountProcess {
         source: this.options.lower.path,
         mountpoint: this.options.mountpoint,
         mountFlags: this.options.mountFlags,
-        createCoherence: (fd, negotiated, queueEmptied) => {
+        createCoherence: (fd, negotiated) => {
           this.#coherence = createCoherenceShell({
             lockspace,
             ownInodes: createOwnInodes(native, this.options.mountpoint, connectionNumber(this.options.mountpoint) ?? 0),
             caches: createKernelCaches(native, fd, { expireEntry: negotiated.entryExpire, incEpoch: negotiated.incEpoch }),
             stamps: lower.stamps,
-            queueEmptied,
             now: () => performance.now(),
             log,
             fail: (error) => this.fail(error),

@@ -16,6 +16,7 @@ import { HandleTable } from "../inode/handles.ts";
 import type { InodeKind } from "../inode/inode.ts";
 import { InodeTable } from "../inode/table.ts";
 import type { FileId, Lower } from "../lower/lower.ts";
+import { chain } from "../lower/maybe.ts";
 import { type Device, MNT_DETACH, type Native } from "../native/index.ts";
 import { Ahead } from "../op/ahead.ts";
 import { REPLY_BUFFER_BYTES, type ReplyPort } from "../op/call.ts";
@@ -59,8 +60,8 @@ export interface SessionOptions {
   readonly mountpoint: string;
   /** MS_* of mount(2). */
   readonly mountFlags: number;
-  /** Called once, within INIT: `fd` is /dev/fuse, for notifications; `queueEmptied`: CoherenceShellOptions. */
-  readonly createCoherence: (fd: number, negotiated: Negotiated, queueEmptied: (look: boolean) => number) => SessionCoherence;
+  /** Called once, within INIT: `fd` is /dev/fuse, for notifications. */
+  readonly createCoherence: (fd: number, negotiated: Negotiated) => SessionCoherence;
   /** The kernel has ended the connection: what operations still wait for elsewhere (an owner) must end now. */
   readonly disconnected?: () => void;
   /** A broken invariant; the composition root takes the node out. */
@@ -241,7 +242,7 @@ class Serving {
       return;
     }
     const { negotiated, reply } = answer;
-    const coherence = this.#options.createCoherence(this.#fd, negotiated, (look) => native.deviceEmptied(this.#device, look ? 1 : 0));
+    const coherence = this.#options.createCoherence(this.#fd, negotiated);
     const mount = this.#createMount(coherence);
     mount.dontMask = negotiated.posixAcl;
     const dispatch = new Dispatch({
@@ -264,7 +265,7 @@ class Serving {
     const ahead = new Ahead(lower, coherence);
     coherence.onExpected = (inode): void => {
       ahead.expected(inode);
-      coherence.unpin(inode, Mode.PR);
+      void chain(coherence.sizes.anticipate(inode), () => coherence.unpin(inode, Mode.PR));
     };
     return {
       lower,

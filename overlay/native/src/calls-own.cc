@@ -86,14 +86,14 @@ class OwnInode {
   int error_ = 0;
 };
 
-// The size as the kernel has it, once it is at most number[2], or after number[3] milliseconds.
+// The size as the kernel has it, once it is number[2] to number[3], or after number[4] milliseconds.
 int64_t lookOwnSize(const Call& call) {
   OwnInode inode(call);
   if (inode.error() != 0) return inode.error();
-  int64_t leftNs = call.number[3] * 1000 * 1000;
+  int64_t leftNs = call.number[4] * 1000 * 1000;
   for (long pauseNs = kPollFirstNs;; pauseNs = pauseNs * 2 < kPollMaxNs ? pauseNs * 2 : kPollMaxNs) {
     int64_t size = inode.size(AT_STATX_DONT_SYNC);
-    if (size < 0 || size <= call.number[2] || leftNs <= 0) return size;
+    if (size < 0 || (size >= call.number[2] && size <= call.number[3]) || leftNs <= 0) return size;
     timespec pause = {0, pauseNs};
     nanosleep(&pause, nullptr);
     leftNs -= pauseNs;
@@ -115,7 +115,7 @@ int64_t lockOwn(const Call& call) {
 }
 
 const CallRow kRows[] = {
-    {"lookOwnSize", "niiii", lookOwnSize},
+    {"lookOwnSize", "niiiii", lookOwnSize},
     {"refreshOwnSize", "nii", refreshOwnSize},
     {"lockOwn", "nii", lockOwn},
 };

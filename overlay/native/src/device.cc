@@ -3,7 +3,6 @@
 #include "device.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/uio.h>
 #include <unistd.h>
 #include <uv.h>
@@ -29,9 +28,7 @@ struct Device {
   napi_ref onEnd = nullptr;
   // The JavaScript object; strong while the device is served.
   napi_ref self = nullptr;
-  // How often the queue was found empty: what is read from it after that was put there after that.
-  int64_t emptied = 0;
-  // When it was so last, and whether looking on has been of use (see awaitMore).
+  // When the queue was found empty last, and whether looking on has been of use (see awaitMore).
   uint64_t emptySinceNs = 0;
   bool mayLook = false;
   uint32_t doubt = 0;
@@ -86,10 +83,7 @@ Turn serveOne(Device* device, int pollStatus) {
   // ENOENT: the request was interrupted before it was read.
   if (error == ENOENT || error == EINTR) return Turn::served;
   // libuv stops a poll that reports an error; the read says which one it is, unless it has nothing to say.
-  if (error == EAGAIN && pollStatus == 0) {
-    device->emptied++;
-    return Turn::empty;
-  }
+  if (error == EAGAIN && pollStatus == 0) return Turn::empty;
   endDevice(device, error == EAGAIN ? -pollStatus : error);
   return Turn::ended;
 }
@@ -217,22 +211,6 @@ napi_value deviceSetBuffer(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-napi_value deviceEmptied(napi_env env, napi_callback_info info) {
-  constexpr const char* kCall = "deviceEmptied";
-  napi_value values[2];
-  Device* device = nullptr;
-  int64_t look;
-  if (!readArguments(env, info, kCall, 2, values) || !readDevice(env, values[0], kCall, &device) ||
-      !readInteger(env, values[1], kCall, 1, &look)) {
-    return nullptr;
-  }
-  if (look != 0 && device->running) {
-    pollfd ready = {device->fd, POLLIN, 0};
-    if (::poll(&ready, 1, 0) == 0) device->emptied++;
-  }
-  return makeNumber(env, device->emptied);
-}
-
 napi_value deviceStop(napi_env env, napi_callback_info info) {
   napi_value value;
   Device* device = nullptr;
@@ -297,7 +275,6 @@ bool exportDevice(napi_env env, napi_value exports) {
       {"fuseOpen", nullptr, fuseOpen, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
       {"deviceStart", nullptr, deviceStart, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
       {"deviceSetBuffer", nullptr, deviceSetBuffer, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
-      {"deviceEmptied", nullptr, deviceEmptied, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
       {"deviceStop", nullptr, deviceStop, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
       {"deviceWrite", nullptr, deviceWrite, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
       {"deviceWrite2", nullptr, deviceWrite2, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},

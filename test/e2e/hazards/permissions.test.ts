@@ -4,6 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
+import { until } from "../actor.ts";
 import { hazardLab } from "./hazard-lab.ts";
 
 /** ACLs as in the extended attribute (linux/posix_acl_xattr.h). */
@@ -270,6 +271,8 @@ result = [what(name) for name in ("fifo", "null", "socket")] + [what("link")[2:]
     await program.run(
       `os.mkdir("quiet"); os.chdir("quiet"); put("warm", "x"); fd = os.open("warm", os.O_RDONLY); os.pread(fd, 1, 0); os.stat("warm")`,
     );
+    // What was created is made known to the lock manager a moment later.
+    await until("everything is registered", async () => (await hazard.counters(a))["unregistered"] === 0);
     const before = await hazard.counters(a);
     await program.run(`for k in range(200): os.stat("warm"); os.fstat(fd)`);
     const between = await hazard.counters(a);

@@ -9,7 +9,7 @@ import { Mode } from "../../../dlmd/lock/mode.ts";
 import type { Inode, InodeKind } from "../../../overlay/inode/inode.ts";
 import { fileKey } from "../../../overlay/lower/lower.ts";
 import type { FileId, Maybe } from "../../../overlay/lower/lower.ts";
-import type { KernelSizes } from "../../../overlay/coherence/size-check.ts";
+import type { KernelSizes } from "../../../overlay/coherence/kernel-sizes.ts";
 import type { SessionCoherence } from "../../../overlay/session/device.ts";
 import { rightSizes } from "../../unit/op/right-sizes.ts";
 

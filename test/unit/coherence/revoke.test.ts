@@ -178,6 +178,20 @@ describe("the revoke", () => {
     expect(effects()).toMatchObject([{ do: "request", mode: Mode.NL }]);
   });
 
+  it("F1: a READ that waits behind a writer passes while an operation still runs, which may wait for its page", () => {
+    const file = holding("file", Mode.PR);
+    tryPin(file, Mode.PR);
+    addWaiter(state, file, waiter(Mode.EX), 0);
+    const read = waiter(Mode.PR, true);
+    addWaiter(state, file, read, 0);
+    effects();
+    handleAst(state, file, "again", Mode.PR, 0);
+    expect(file.phase).toBe("draining");
+    expect(effects()).toMatchObject([{ do: "timer", purpose: "pass" }]);
+    handleTimer(state, file, 1);
+    expect(effects()).toMatchObject([{ do: "settle", waiter: read, error: null }]);
+  });
+
   it("F1: from the second round on reads are held back for a moment, never longer", () => {
     const file = holding("file", Mode.PR);
     handleBast(state, file, Mode.EX, 0);

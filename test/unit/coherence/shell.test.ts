@@ -101,7 +101,6 @@ function shellOver(lockspace: Lockspace, stamps: Stamps = new SilentStamps(), ca
       lock: () => Promise.resolve(0),
       isOwnThread: () => false,
     },
-    queueEmptied: () => 0,
     now: () => 0,
     log: { trace() {}, debug() {}, info() {}, warn() {}, error() {}, fatal() {} } as never,
     fail: (error) => {

@@ -21,12 +21,12 @@ function coverOf(ino = 1): Cover {
 }
 
 describe("a model of the kernel's size", () => {
-  const base = { steps: 3000, verify: true, waitLate: true };
+  const base = { steps: 3000, verify: true, waitLate: true, tellKnown: true, keepOut: true };
   const mixes = [
     { readers: 1, appenders: 0 },
     { readers: 1, appenders: 1 },
-    { readers: 2, appenders: 2 },
-    { readers: 3, appenders: 3 },
+    { readers: 3, appenders: 2 },
+    { readers: 6, appenders: 3 },
   ];
   const run = (options: Omit<SizeModelOptions, "seed">): { zeros: number; reads: number; repairs: number } => {
     const total = { zeros: 0, reads: 0, repairs: 0 };
@@ -50,8 +50,8 @@ describe("a model of the kernel's size", () => {
     expect(run({ ...base, ...mix, verify: false }).zeros).toBeGreaterThan(0);
   });
 
-  it("finds zeros where late replies are not waited for", () => {
-    expect(run({ ...base, readers: 2, appenders: 2, waitLate: false }).zeros).toBeGreaterThan(0);
+  it.each([{ waitLate: false }, { tellKnown: false }, { keepOut: false }])("finds zeros without a rule: %j", (without) => {
+    expect(run({ ...base, readers: 3, appenders: 2, ...without }).zeros).toBeGreaterThan(0);
   });
 });
 
@@ -94,34 +94,36 @@ describe("a late reply", () => {
   it("harms if it was misplaced, or if a revoke came before its end was proved", () => {
     const state = createCoherenceState();
     const [misplaced, overtaken, plain] = [coverOf(1), coverOf(2), coverOf(3)];
-    noteLateReply(state, misplaced, 7, "misplaced");
-    expect(mustWait(misplaced)).toBe(true);
-    noteLateReply(state, overtaken, 8, "raises");
+    noteLateReply(state, misplaced, 7, "misplaced", Number.POSITIVE_INFINITY);
+    expect(mustWait(misplaced, 50)).toBe(true);
+    noteLateReply(state, overtaken, 8, "raises", 70);
     doubtSize(overtaken);
-    expect(mustWait(overtaken)).toBe(true);
+    expect(mustWait(overtaken, 50)).toBe(true);
+    // The file has not become shorter than that.
+    expect(mustWait(overtaken, 70)).toBe(false);
     doubtSize(plain);
-    noteLateReply(state, plain, 9, "raises");
-    expect(mustWait(plain)).toBe(false);
+    noteLateReply(state, plain, 9, "raises", 70);
+    expect(mustWait(plain, 50)).toBe(false);
   });
 
   it("is over when its thread, or anybody who has the inode's lock, asks for something", () => {
     const state = createCoherenceState();
     const [byThread, byLock] = [coverOf(1), coverOf(2)];
-    noteLateReply(state, byThread, 7, "misplaced");
-    noteLateReply(state, byLock, 8, "misplaced");
+    noteLateReply(state, byThread, 7, "misplaced", Number.POSITIVE_INFINITY);
+    noteLateReply(state, byLock, 8, "misplaced", Number.POSITIVE_INFINITY);
     expect(noteThread(state, 9)).toBe(null);
     expect(noteThread(state, 7)).toBe(byThread);
     noteKernelLock(byLock);
-    expect([mustWait(byThread), mustWait(byLock)]).toEqual([false, false]);
+    expect([mustWait(byThread, 50), mustWait(byLock, 50)]).toEqual([false, false]);
     expect(byThread.sizeDoubt).toBe(true);
   });
 
   it("of a thread that was forgotten among many is proved by the inode's lock only", () => {
     const state = createCoherenceState();
     const cover = coverOf();
-    noteLateReply(state, cover, 1, "misplaced");
-    for (let tid = 2; tid <= LATE_THREADS_MAX + 1; tid += 1) noteLateReply(state, coverOf(tid), tid, "raises");
+    noteLateReply(state, cover, 1, "misplaced", Number.POSITIVE_INFINITY);
+    for (let tid = 2; tid <= LATE_THREADS_MAX + 1; tid += 1) noteLateReply(state, coverOf(tid), tid, "raises", 70);
     expect(noteThread(state, 1)).toBe(null);
-    expect(mustWait(cover)).toBe(true);
+    expect(mustWait(cover, 50)).toBe(true);
   });
 });

@@ -1,8 +1,9 @@
 /**
  * A model of one file on one node, to run the rules of size-doubt.ts against under a seed: the kernel's size and attr_version with what raises
- * and sets them, one page, readers, appenders, and the server's turns. Everything that may happen next is a step; the seed picks which.
+ * and sets them, one page, the truncation that a reply with another size ends with, readers with and without a GETATTR before,
+ * programs that stat, appenders, and the server's turns. Everything that may happen next is a step; the seed picks which.
  * Source: fs/fuse/inode.c (fuse_change_attributes_i, fuse_reverse_inval_inode), fs/fuse/file.c (fuse_read_update_size,
- * fuse_write_update_attr, fuse_direct_write_iter), mm/filemap.c (filemap_read).
+ * fuse_write_update_attr, fuse_direct_write_iter), mm/filemap.c (filemap_read), mm/truncate.c (truncate_pagecache).
  *
  * Left out, because nothing can be done about it: a reader that is stopped between finding its page and looking at the size.
  */
@@ -11,11 +12,13 @@ import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
 import {
   doubtSize,
   judgeSize,
+  judgeTold,
   mustWait,
   noteKernelLock,
   noteLateReply,
   noteThread,
   noteTold,
+  sizeKnown,
 } from "../../../overlay/coherence/size-doubt.ts";
 import { seeded } from "./cluster-model.ts";
 
@@ -30,18 +33,31 @@ export interface SizeModelOptions {
   readonly verify: boolean;
   /** Late replies are waited for. */
   readonly waitLate: boolean;
+  /** No reply tells a size that the kernel does not have. */
+  readonly tellKnown: boolean;
+  /** Changes and revokes wait until our own truncations are over (size-gate.ts). */
+  readonly keepOut: boolean;
+}
+
+interface Truncation {
+  readonly at: number;
+  /** What is behind in the page is zeros; then the page goes. */
+  zeroed: boolean;
 }
 
 interface Reader {
   readonly tid: number;
-  at: "idle" | "getattr asked" | "getattr answered" | "reading" | "read asked" | "read answered";
+  readonly stats: boolean;
+  readonly reads: boolean;
+  at: "idle" | "getattr asked" | "getattr answered" | "truncating" | "reading" | "read asked";
   version: number;
   told: number;
+  truncation: Truncation | null;
 }
 
 interface Appender {
   readonly tid: number;
-  at: "idle" | "asked" | "written" | "answered";
+  at: "idle" | "asked" | "begun" | "written" | "answered";
   offset: number;
   bytes: number;
   misplaced: boolean;
@@ -66,7 +82,9 @@ export class SizeModel {
   readonly #state = createCoherenceState();
   readonly #cover = createCover({ ino: 1, generation: 1 }, "1.1", "file");
   #read: { readonly version: number; look: { end: number; seen: number; mark: number } | null } | null = null;
-  #refresh: { at: "asked" | "answered"; version: number; told: number } | null = null;
+  #refresh: { at: "asked" | "answered" | "truncating"; version: number; told: number; truncation: Truncation | null } | null = null;
+  /** A GETATTR that is being answered with care: nothing changes the size meanwhile. */
+  #teller: { readonly reader: Reader; look: { size: number; seen: number; mark: number } | null } | null = null;
   #ownLock: "none" | "wanted" | "asked" | "answered" = "none";
   readonly #readers: Reader[] = [];
   readonly #appenders: Appender[] = [];
@@ -74,7 +92,11 @@ export class SizeModel {
   constructor(options: SizeModelOptions) {
     this.#options = options;
     this.#random = seeded(options.seed);
-    for (let at = 0; at < options.readers; at += 1) this.#readers.push({ tid: 100 + at, at: "idle", version: 0, told: 0 });
+    for (let at = 0; at < options.readers; at += 1) {
+      // By turns one that asks and reads, one that only asks, one that only reads.
+      const reader = { tid: 100 + at, stats: at % 3 !== 2, reads: at % 3 !== 1 };
+      this.#readers.push({ ...reader, at: "idle", version: 0, told: 0, truncation: null });
+    }
     for (let at = 0; at < options.appenders; at += 1) {
       this.#appenders.push({ tid: 200 + at, at: "idle", offset: 0, bytes: 0, misplaced: false });
     }
@@ -86,11 +108,32 @@ export class SizeModel {
     this.#version = this.#versions;
   }
 
-  #install(size: number, version: number): void {
-    if (this.#version > version) return;
+  /** Gives the truncation that is still to be done. */
+  #install(size: number, version: number): Truncation | null {
+    if (this.#version > version) return null;
     this.#bump();
-    if (this.#size !== size && this.#page?.uptodate === true) this.#page = null;
+    const old = this.#size;
     this.#size = size;
+    return old === size ? null : { at: size, zeroed: false };
+  }
+
+  /** A step of it, once the page is not locked; true: that was the last. */
+  #truncate(truncation: Truncation): boolean {
+    if (!truncation.zeroed) {
+      truncation.zeroed = true;
+      if (this.#page !== null) this.#page.end = Math.min(this.#page.end, truncation.at);
+      return false;
+    }
+    this.#page = null;
+    return true;
+  }
+
+  get #pageFree(): boolean {
+    return this.#page === null || this.#page.uptodate;
+  }
+
+  get #changing(): boolean {
+    return this.#appenders.some(({ at }) => at === "begun" || at === "written");
   }
 
   #possible(): (() => void)[] {
@@ -105,27 +148,61 @@ export class SizeModel {
   #addReader(steps: (() => void)[], reader: Reader): void {
     if (reader.at === "idle") {
       steps.push(() => {
-        reader.at = "getattr asked";
+        reader.at = reader.stats ? "getattr asked" : "reading";
         reader.version = this.#versions;
       });
-    } else if (reader.at === "getattr asked" && this.#held) {
-      steps.push(() => {
-        noteThread(this.#state, reader.tid);
-        reader.told = this.#end;
-        noteTold(this.#cover, reader.told);
-        reader.at = "getattr answered";
-      });
+    } else if (reader.at === "getattr asked" && this.#held && this.#teller === null) {
+      steps.push(() => this.#serveGetattr(reader));
     } else if (reader.at === "getattr answered") {
       steps.push(() => {
-        this.#install(reader.told, reader.version);
-        reader.at = "reading";
+        reader.truncation = this.#install(reader.told, reader.version);
+        reader.at = reader.truncation === null ? "reading" : "truncating";
+      });
+    } else if (reader.at === "truncating" && this.#pageFree) {
+      steps.push(() => {
+        if (reader.truncation === null || this.#truncate(reader.truncation)) reader.at = "reading";
       });
     } else if (reader.at === "reading") {
-      steps.push(() => this.#lookUp(reader));
+      steps.push(() => (reader.reads ? this.#lookUp(reader) : (reader.at = "idle")));
     } else if (reader.at === "read asked" && this.#read === null) {
       // Whoever waits for the page looks it up again.
       steps.push(() => (reader.at = "reading"));
     }
+  }
+
+  #serveGetattr(reader: Reader): void {
+    noteThread(this.#state, reader.tid);
+    if (!this.#options.tellKnown || (sizeKnown(this.#cover) && !this.#changing)) this.#answerGetattr(reader);
+    else if (!this.#changing) this.#teller = { reader, look: null };
+  }
+
+  #answerGetattr(reader: Reader): void {
+    reader.told = this.#end;
+    noteTold(this.#cover, reader.told);
+    reader.at = "getattr answered";
+  }
+
+  #serveTeller(): void {
+    const { reader, look } = this.#teller ?? {};
+    if (this.#teller === null || reader === undefined) return;
+    if (look === null || look === undefined) {
+      this.#teller.look = { size: this.#end, seen: this.#size, mark: this.#cover.sizeMark };
+      return;
+    }
+    this.#teller = null;
+    if (judgeTold(this.#cover, look.size, look.seen, look.mark)) this.#answerGetattr(reader);
+    else if (mustWait(this.#cover, look.size)) this.#wantOwnLock();
+    else if (this.#cover.sizeDoubt) this.#startRefresh();
+  }
+
+  #startRefresh(): void {
+    if (this.#refresh !== null) return;
+    this.repairs += 1;
+    this.#refresh = { at: "asked", version: this.#versions, told: 0, truncation: null };
+  }
+
+  #wantOwnLock(): void {
+    if (this.#ownLock === "none") this.#ownLock = "wanted";
   }
 
   #lookUp(reader: Reader): void {
@@ -152,18 +229,25 @@ export class SizeModel {
         noteThread(this.#state, appender.tid);
         noteKernelLock(this.#cover);
       });
-    } else if (appender.at === "asked" && this.#held) {
+    } else if (appender.at === "asked" && this.#held && this.#teller === null) {
+      if (this.#options.keepOut && this.#refresh !== null) return;
+      steps.push(() => {
+        if (this.#options.keepOut && this.#cover.sizeDoubt) this.#makeKnown();
+        else appender.at = "begun";
+      });
+    } else if (appender.at === "begun") {
       steps.push(() => {
         appender.misplaced = appender.offset !== this.#end;
         this.#end += appender.bytes;
         appender.at = "written";
       });
-    } else if (appender.at === "written" && (this.#page === null || this.#page.uptodate)) {
+    } else if (appender.at === "written" && this.#pageFree) {
       // The pages are dropped, and it is answered with no READ in between (op/append-end.ts).
       steps.push(() => {
         this.#page = null;
         this.#bump();
-        noteLateReply(this.#state, this.#cover, appender.tid, appender.misplaced ? "misplaced" : "raises");
+        const effect = appender.misplaced ? "misplaced" : "raises";
+        noteLateReply(this.#state, this.#cover, appender.tid, effect, effect === "raises" ? this.#end : Number.POSITIVE_INFINITY);
         appender.at = "answered";
       });
     } else if (appender.at === "answered") {
@@ -176,11 +260,19 @@ export class SizeModel {
     }
   }
 
+  /** Before a change that drops pages (size-check.ts, begin). */
+  #makeKnown(): void {
+    const mark = this.#cover.sizeMark;
+    if (judgeTold(this.#cover, this.#end, this.#size, mark) && !this.#cover.sizeDoubt) return;
+    this.#startRefresh();
+  }
+
   #addServer(steps: (() => void)[]): void {
     if (this.#read !== null && this.#held) steps.push(() => this.#serveRead());
-    const writing = this.#appenders.some(({ at }) => at === "written");
+    if (this.#teller !== null) steps.push(() => this.#serveTeller());
+    const settled = this.#refresh === null || !this.#options.keepOut;
     // INVAL_INODE waits for the page of a READ; and none is answered before the sentinel is stored.
-    if (this.#held && this.#read === null && !writing) steps.push(() => this.#revoke());
+    if (this.#held && this.#read === null && this.#teller === null && !this.#changing && settled) steps.push(() => this.#revoke());
     if (!this.#held) {
       steps.push(() => (this.#end = this.#random() < 0.7 ? this.#end + 3 : Math.floor(this.#end / 2)));
       steps.push(() => (this.#held = true));
@@ -202,8 +294,8 @@ export class SizeModel {
     if (read === null) return;
     if (read.look === null) {
       if (!this.#options.verify) this.#answerRead(read.version, this.#end);
-      else if (this.#options.waitLate && mustWait(this.#cover)) {
-        if (this.#ownLock === "none") this.#ownLock = "wanted";
+      else if (this.#options.waitLate && mustWait(this.#cover, this.#end)) {
+        this.#wantOwnLock();
       } else {
         read.look = { end: this.#end, seen: this.#size, mark: this.#cover.sizeMark };
       }
@@ -213,10 +305,7 @@ export class SizeModel {
     read.look = null;
     if (!this.#options.waitLate) noteKernelLock(this.#cover);
     if (judgeSize(this.#cover, end, true, seen, mark)) this.#answerRead(read.version, end);
-    else if (seen > end && this.#refresh === null) {
-      this.repairs += 1;
-      this.#refresh = { at: "asked", version: this.#versions, told: 0 };
-    }
+    else if (seen > end) this.#startRefresh();
   }
 
   /** A readahead: the kernel takes the reply within our write(2). */
@@ -231,9 +320,9 @@ export class SizeModel {
 
   #addOwn(steps: (() => void)[]): void {
     const refresh = this.#refresh;
-    if (refresh?.at === "asked") {
+    if (refresh?.at === "asked" && !(this.#options.keepOut && this.#changing)) {
       steps.push(() => {
-        if (this.#read === null || !this.#held) {
+        if (!this.#held) {
           this.#refresh = null;
           return;
         }
@@ -243,8 +332,13 @@ export class SizeModel {
       });
     } else if (refresh?.at === "answered") {
       steps.push(() => {
-        this.#install(refresh.told, refresh.version);
-        this.#refresh = null;
+        refresh.truncation = this.#install(refresh.told, refresh.version);
+        if (refresh.truncation === null) this.#refresh = null;
+        else refresh.at = "truncating";
+      });
+    } else if (refresh?.at === "truncating" && this.#pageFree) {
+      steps.push(() => {
+        if (refresh.truncation === null || this.#truncate(refresh.truncation)) this.#refresh = null;
       });
     }
     if (this.#ownLock === "wanted" && this.#inodeLock === "free") {

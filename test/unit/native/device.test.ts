@@ -58,16 +58,6 @@ describe.runIf(isRoot)("a FUSE device", () => {
     expect(count).toBeGreaterThan(8);
   });
 
-  it("tells how often the queue was found empty, and looks at it when asked to", async () => {
-    const found: number[] = [];
-    const fuse = serveTinyFuse(scratch, { onRequest: () => found.push(native.deviceEmptied(fuse.device, 0)) });
-    await stat(fuse.mountPoint);
-    const before = native.deviceEmptied(fuse.device, 0);
-    expect(before).toBeGreaterThanOrEqual(found.at(-1) ?? Number.POSITIVE_INFINITY);
-    expect(native.deviceEmptied(fuse.device, 1)).toBe(before + 1);
-    expect(native.deviceEmptied(fuse.device, 0)).toBe(before + 1);
-  });
-
   it("ends once, with ENODEV, when the mount goes", async () => {
     const fuse = serveTinyFuse(scratch);
     await stat(fuse.mountPoint);

@@ -6,7 +6,7 @@ import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/lock/mode.ts";
 import type { Coherence, PinMode, Waiter, Want } from "../../../overlay/coherence/api.ts";
 import type { Stamp } from "../../../overlay/lower/stamp.ts";
-import type { KernelSizes } from "../../../overlay/coherence/size-check.ts";
+import type { KernelSizes } from "../../../overlay/coherence/kernel-sizes.ts";
 import type { Inode } from "../../../overlay/inode/inode.ts";
 import type { Maybe } from "../../../overlay/lower/lower.ts";
 

@@ -1,17 +1,23 @@
 /** Test double: a kernel whose sizes are always right, and which has taken every reply. */
-import type { KernelSizes } from "../../../overlay/coherence/size-check.ts";
+import type { KernelSizes } from "../../../overlay/coherence/kernel-sizes.ts";
 
 export const rightSizes: KernelSizes = {
   heard() {},
   locked() {},
+  mayBeSeek: () => true,
+  begin() {},
+  made() {},
+  end() {},
   replied() {},
   told() {},
   toldSentinel() {},
-  asked: () => 0,
-  certain: () => true,
+  known: () => true,
+  tell: async (_inode, _waiter, read, answer) => answer(await read()),
   toldAsker() {},
+  anticipate() {},
   mark: () => 0,
   confirmEnd: () => true,
   ownGetattr: () => "no",
+  tellOwn: (_inode, work) => work(),
   ownLock: () => false,
 };

@@ -1,0 +1,73 @@
+/** What the op layer tells and asks about the size that the kernel has for a file (hazard F5); size-check.ts does it, size-doubt.ts says why. */
+import type { Inode } from "../inode/inode.ts";
+import type { Maybe } from "../lower/lower.ts";
+import type { SizeEffect } from "./size-doubt.ts";
+
+/** api.ts, Coherence.sizes. */
+export interface KernelSizes {
+  /** A request of that thread came. */
+  heard(tid: number): void;
+  /** A request came for which the kernel holds the inode's lock: WRITE (not from the page cache), SETATTR, FALLOCATE, LINK ... */
+  locked(inode: Inode, call: Asking): void;
+  /** May a GETATTR with a file handle be one of lseek(2), which has the inode's lock? Not while a request has it that is not answered. */
+  mayBeSeek(inode: Inode): boolean;
+  /**
+   * With EX pinned, before a call of the lower that may change the size. To be followed by `made` when the lower has answered, and by `end` in
+   * the turn of the reply.
+   */
+  begin(inode: Inode, change: SizeChange, waiter: Asking, read: () => Maybe<Sized>): Maybe<void>;
+  made(inode: Inode, change: SizeChange): void;
+  /** `sure`: what the call did to the size is known, and `replied` or `told`. */
+  end(inode: Inode, change: SizeChange, sure: boolean): void;
+  /** Such a request is about to be answered with success; `end`: where one that "raises" the size does to. */
+  replied(inode: Inode, tid: number, effect: SizeEffect, end?: number): void;
+  /** With a pin held, the kernel is told that the inode has that size. */
+  told(inode: Inode, size: number): void;
+  /** A LOOKUP is answered with the sentinel. */
+  toldSentinel(inode: Inode): void;
+  /** With a pin held: may the kernel be told the inode's size, in this turn? If not: `tell`. */
+  known(inode: Inode): boolean;
+  /** With a pin held: calls `answer` with what `read` gives, in a turn in which the kernel has that very size. */
+  tell<T extends Sized>(inode: Inode, waiter: Asking, read: () => Maybe<T>, answer: (attr: T) => void): Promise<void>;
+  /** A GETATTR is answered whose caller will believe the kernel's size (size-asked.ts). */
+  toldAsker(inode: Inode, tid: number): void;
+  /** With a pin held: has the kernel's size put right before somebody asks. */
+  anticipate(inode: Inode): Maybe<void>;
+  /** To be taken before the data of a READ are. */
+  mark(inode: Inode): number;
+  /**
+   * With a pin held, a READ is about to be answered that was cut short. True: answer, in this turn. False: read and ask again; `tries`: how
+   * often that was.
+   */
+  confirmEnd(inode: Inode, read: ShortRead, tries: number): Maybe<boolean>;
+  /** Is this GETATTR one of our own, that somebody waits for ("now": no lock is needed), or that nobody does ("late": refuse it)? */
+  ownGetattr(inode: Inode, tid: number): "no" | "now" | "late";
+  /** The answer to one of our own. */
+  tellOwn(inode: Inode, work: () => Promise<void>): Promise<void>;
+  /** Is this REMOVEXATTR only the proof that the inode's lock was free? */
+  ownLock(inode: Inode, tid: number): boolean;
+}
+
+/** Who asks: a Call (op/call.ts), of which only this is looked at. */
+export interface Asking {
+  readonly interrupted: boolean;
+  readonly answered: boolean;
+}
+
+/**
+ * "holds": its caller may have pages locked in the kernel, or keep them from being written back (a truncation: fuse_set_nowrite). "drops": pages of the old end are dropped before it is answered; readers may hold
+ * them who wait for the kernel's size to be known, so with readers about it is known before.
+ */
+export type SizeChange = "holds" | "drops" | "plain";
+
+export interface Sized {
+  readonly size: number;
+}
+
+export interface ShortRead {
+  /** Where its data end. */
+  readonly end: number;
+  /** There were data: the file ends there. */
+  readonly exact: boolean;
+  readonly mark: number;
+}

@@ -1,0 +1,164 @@
+/** Hazard F5: no reply tells a size which the kernel does not have (size-doubt.ts). */
+import { describe, expect, it } from "vitest";
+import { createCover } from "../../../overlay/coherence/cover.ts";
+import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
+import { SizeCheck } from "../../../overlay/coherence/size-check.ts";
+import type { Inode } from "../../../overlay/inode/inode.ts";
+
+const OWN_THREAD = 77;
+const WRITER = 5;
+const caller = { interrupted: false, answered: false };
+
+/** A file, the kernel's size of it, and what was done to that; `file.size` is the true one. */
+function bench(kernelSize: number): {
+  readonly check: SizeCheck;
+  readonly inode: Inode;
+  readonly file: { size: number };
+  readonly done: string[];
+  readonly kernel: { size: number; truncating: (() => void) | null };
+} {
+  const file = { size: 100 };
+  const done: string[] = [];
+  const kernel: { size: number; truncating: (() => void) | null } = { size: kernelSize, truncating: null };
+  const id = { ino: 4, generation: 1 };
+  const inode: Inode = {
+    fuseNodeid: 9,
+    id,
+    key: "4.1",
+    kind: "file",
+    nlookup: 1,
+    openCount: 2,
+    mappableCount: 0,
+    cover: createCover(id, "4.1", "file"),
+  };
+  const check: SizeCheck = new SizeCheck(
+    {
+      look: async (_fuseNodeid, atLeast, atMost, timeoutMs) => {
+        if (timeoutMs > 0) while (kernel.size < atLeast || kernel.size > atMost) await soon();
+        done.push(`look ${kernel.size}`);
+        return kernel.size;
+      },
+      refresh: async () => {
+        await Promise.resolve();
+        if (check.ownGetattr(inode, OWN_THREAD) !== "now") return -11;
+        await check.tellOwn(inode, () => {
+          done.push(`repair to ${file.size}`);
+          kernel.size = file.size;
+          return Promise.resolve();
+        });
+        if (kernel.truncating !== null) await new Promise<void>((resolve) => (kernel.truncating = resolve));
+        done.push("repaired");
+        return 0;
+      },
+      lock: () => Promise.resolve(0),
+      isOwnThread: (tid) => tid === OWN_THREAD,
+    },
+    createCoherenceState(),
+  );
+  return { check, inode, file, done, kernel };
+}
+
+const soon = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+describe("a reply with a size", () => {
+  it("is held back in doubt until the kernel's size was put right and its truncation is over", async () => {
+    const { check, inode, file, done, kernel } = bench(1 << 30);
+    check.toldSentinel(inode);
+    expect(check.known(inode)).toBe(false);
+    kernel.truncating = (): void => {};
+    const told = check.tell(
+      inode,
+      caller,
+      () => ({ ...file }),
+      ({ size }) => done.push(`told ${size}`),
+    );
+    await soon();
+    expect(done).toEqual([`look ${1 << 30}`, "repair to 100"]);
+    kernel.truncating();
+    await told;
+    expect(done.slice(2)).toEqual(["repaired", "look 100", "told 100"]);
+    expect(check.known(inode)).toBe(true);
+  });
+
+  it("waits for a write that was answered to have raised it, and repairs nothing", async () => {
+    const { check, inode, file, done, kernel } = bench(60);
+    check.replied(inode, WRITER, "raises");
+    const told = check.tell(
+      inode,
+      caller,
+      () => ({ ...file }),
+      ({ size }) => done.push(`told ${size}`),
+    );
+    await soon();
+    kernel.size = 100;
+    await told;
+    expect(done.filter((what) => what.startsWith("repair"))).toEqual([]);
+    expect(done.at(-1)).toBe("told 100");
+    // Seen once, it is known until the next change.
+    expect(check.known(inode)).toBe(true);
+    check.heard(WRITER);
+    expect(check.known(inode)).toBe(true);
+  });
+
+  it("waits for a change under way, and the next change for it", async () => {
+    const { check, inode, file, done } = bench(100);
+    const read = (): { size: number } => ({ ...file });
+    expect(check.begin(inode, "plain", caller, read)).toBeUndefined();
+    expect(check.known(inode)).toBe(false);
+    const told = check.tell(inode, caller, read, ({ size }) => done.push(`told ${size}`));
+    const next = Promise.resolve(check.begin(inode, "plain", caller, read)).then(() => done.push("next change"));
+    await soon();
+    expect(done).toEqual([]);
+    check.end(inode, "plain", true);
+    await Promise.all([told, next]);
+    expect(done).toEqual(["told 100", "next change"]);
+  });
+
+  it("of what the kernel does not know, or of no file, is told at once", () => {
+    const { check, inode } = bench(100);
+    check.toldSentinel(inode);
+    expect(check.known({ ...inode, nlookup: 0 })).toBe(true);
+    expect(check.known({ ...inode, kind: "directory" })).toBe(true);
+  });
+});
+
+describe("a revoke", () => {
+  it("waits for who may be in lseek(2), and nobody is while a request has the inode's lock", async () => {
+    const { check, inode } = bench(100);
+    const write = { interrupted: false, answered: false };
+    check.locked(inode, write);
+    check.toldAsker(inode, 41);
+    expect([check.mayBeSeek(inode), check.unsettled(inode.cover)]).toEqual([false, false]);
+    write.answered = true;
+    check.toldAsker(inode, 42);
+    expect([check.mayBeSeek(inode), check.unsettled(inode.cover)]).toEqual([true, true]);
+    const settled = check.settle(inode);
+    check.heard(42);
+    await settled;
+    expect(check.unsettled(inode.cover)).toBe(false);
+  });
+});
+
+describe("a change of the size", () => {
+  it("that drops pages makes the kernel's size known first, where somebody else has the file open", async () => {
+    const { check, inode, file, done } = bench(1 << 30);
+    check.toldSentinel(inode);
+    await check.begin(inode, "drops", caller, () => ({ ...file }));
+    expect(done).toEqual([`look ${1 << 30}`, "repair to 100", "repaired", "look 100"]);
+    expect(inode.cover.sizeDoubt).toBe(false);
+    check.end(inode, "drops", true);
+    const alone = bench(1 << 30);
+    alone.check.toldSentinel(alone.inode);
+    alone.inode.openCount = 1;
+    expect(alone.check.begin(alone.inode, "drops", caller, () => ({ ...alone.file }))).toBeUndefined();
+    expect(alone.done).toEqual([]);
+  });
+
+  it("of which nobody knows what it did leaves the size in doubt", async () => {
+    const { check, inode, file } = bench(100);
+    await check.begin(inode, "holds", caller, () => ({ ...file }));
+    check.made(inode, "holds");
+    check.end(inode, "holds", false);
+    expect(check.known(inode)).toBe(false);
+  });
+});

@@ -1,0 +1,56 @@
+/** Hazard F5: changes of a file's size, answers that tell it, and our own repairs of it keep out of each other's way. */
+import { describe, expect, it } from "vitest";
+import { SizeGate } from "../../../overlay/coherence/size-gate.ts";
+import type { Maybe } from "../../../overlay/lower/lower.ts";
+
+/** What came through, by name, in order. */
+function through(entered: Record<string, Maybe<void>>): { readonly names: string[]; settled(): Promise<string[]> } {
+  const names: string[] = [];
+  for (const [name, when] of Object.entries(entered)) {
+    if (when === undefined) names.push(name);
+    else void when.then(() => names.push(name));
+  }
+  return { names, settled: () => new Promise((resolve) => setImmediate(() => resolve([...names]))) };
+}
+
+describe("the gate of a file's size", () => {
+  it("lets a teller in when no change is under way, and the next change after it", async () => {
+    const gate = new SizeGate();
+    expect(gate.begin(false)).toBeUndefined();
+    const came = through({ teller: gate.tell(), change: gate.begin(false), holding: gate.begin(true) });
+    expect(await came.settled()).toEqual([]);
+    gate.end(false);
+    expect(await came.settled()).toEqual(["teller"]);
+    gate.told();
+    expect(await came.settled()).toEqual(["teller", "change", "holding"]);
+  });
+
+  it("keeps a change out until the truncation of a repair is over, but not one that may hold the pages it waits for", async () => {
+    const gate = new SizeGate();
+    gate.refresh();
+    const came = through({ change: gate.begin(false), holding: gate.begin(true), quiet: gate.quiet() });
+    expect(await came.settled()).toEqual(["holding"]);
+    gate.made();
+    gate.end(true);
+    gate.refreshed();
+    expect(await came.settled()).toEqual(["holding", "change", "quiet"]);
+  });
+
+  it("holds the answer to a repair back while a change drops pages of the old end, or is being made", async () => {
+    for (const holdsPages of [false, true]) {
+      const gate = new SizeGate();
+      await gate.begin(holdsPages);
+      gate.refresh();
+      const came = through({ answer: gate.tellRefresh() });
+      expect(await came.settled()).toEqual([]);
+      if (holdsPages) gate.made();
+      else gate.end(false);
+      expect(await came.settled()).toEqual(["answer"]);
+      expect(gate.idle).toBe(false);
+      gate.told();
+      gate.refreshed();
+      if (holdsPages) gate.end(true);
+      expect(gate.idle).toBe(true);
+    }
+  });
+});
