@@ -133,6 +133,12 @@ export interface Coherence {
   dropPages(inode: Inode, offset: number, bytes: number): Promise<void>;
 
   /**
+   * The kernel's size becomes `size` if it is less, and `last` the byte before it. For an append of which the kernel believes that it ended elsewhere; not while
+   * a request holds that page.
+   */
+  raiseSize(inode: Inode, size: number, last: number): Promise<void>;
+
+  /**
    * What this kernel caches of these inodes is no longer known to be true, whatever the locks say: their attributes go, the pages of files
    * if `pages`, and where there is a directory among them every name of the mount. To be awaited with the pins held.
    */

@@ -16,6 +16,8 @@ export interface KernelCaches {
   invalidatePages(fuseNodeid: number): Promise<number[]>;
   /** The pages of a range, and the attributes. */
   invalidateRange(fuseNodeid: number, offset: number, bytes: number): Promise<number[]>;
+  /** The size is at least that, and this is the byte before it. */
+  raiseSize(fuseNodeid: number, size: number, last: number): Promise<number[]>;
   /** Attributes and pages, then the sentinel size (hazard F5), unless the gate is shut before that: -ECANCELED. */
   invalidatePagesAndSize(fuseNodeid: number): { readonly gate: RevokeGate; readonly results: Promise<number[]> };
   /** Attributes only. */
@@ -149,6 +151,11 @@ export class Invalidation {
 
   async dropPages(inode: Inode, offset: number, bytes: number): Promise<void> {
     const results = await this.#caches.invalidateRange(inode.fuseNodeid, offset, bytes);
+    this.#check(inode.cover, results);
+  }
+
+  async raiseSize(inode: Inode, size: number, last: number): Promise<void> {
+    const results = await this.#caches.raiseSize(inode.fuseNodeid, size, last);
     this.#check(inode.cover, results);
   }
 

@@ -29,6 +29,7 @@ export function createKernelCaches(native: Native, fd: number, features: NotifyF
   return {
     invalidatePages: (fuseNodeid) => notify([notifyInvalInode(fuseNodeid, 0n, 0n)]),
     invalidateRange: (fuseNodeid, offset, bytes) => notify([notifyInvalInode(fuseNodeid, BigInt(offset), BigInt(bytes))]),
+    raiseSize: (fuseNodeid, size, last) => notify([notifyStore(fuseNodeid, BigInt(size) - 1n, Buffer.from([last]))]),
     invalidatePagesAndSize: (fuseNodeid) => {
       const gate = native.createGate();
       const messages = [

@@ -306,6 +306,10 @@ class Shell implements CoherenceShell {
     return this.#invalidation.dropPages(inode, offset, bytes);
   }
 
+  raiseSize(inode: Inode, size: number, last: number): Promise<void> {
+    return this.#invalidation.raiseSize(inode, size, last);
+  }
+
   distrust(inodes: readonly Inode[], pages: boolean): Promise<void> {
     return this.#invalidation.distrust(inodes, pages);
   }

@@ -137,6 +137,8 @@ export class SizeCheck implements KernelSizes {
   }
 
   made(inode: Inode, change: SizeChange): void {
+    // A READ whose data were read before reads again.
+    inode.cover.sizeMark += 1;
     if (change === "holds") this.#gates.get(inode.cover)?.made();
   }
 

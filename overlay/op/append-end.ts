@@ -1,7 +1,8 @@
 /**
  * The end of a write that the kernel believes to be elsewhere than it is (write.ts): the pages at its true place are dropped, and then it is
  * answered, with no READ answered in between. The answer makes the kernel's size wrong, and a reader that had its page already, with
- * zeros behind the old end, would take them for data (coherence/size-doubt.ts).
+ * zeros behind the old end, would take them for data (coherence/size-doubt.ts). Where the kernel believes the end to be before the true one,
+ * its size would be too small: so it is raised first.
  *
  * Dropping waits for pages that a READ under way holds locked. So if one was answered meanwhile it is done again, and from then on READs
  * are held back: a moment, longer each time, and never for as long as the notification may wait for them.
@@ -16,7 +17,15 @@ const HOLD_MAX_MS = 16;
 /** Then the answer goes out, whatever was read meanwhile. */
 const ROUNDS_MAX = 64;
 
-export async function answerRelocated(mount: Mount, inode: InodeRecord, offset: number, bytes: number, answer: () => void): Promise<void> {
+export async function answerRelocated(
+  mount: Mount,
+  inode: InodeRecord,
+  offset: number,
+  written: Uint8Array,
+  believedEnd: number,
+  answer: () => void,
+): Promise<void> {
+  const bytes = written.length;
   let holdMs = 0;
   let release = (): void => {};
   const answered = new Promise<void>((resolve) => {
@@ -31,6 +40,7 @@ export async function answerRelocated(mount: Mount, inode: InodeRecord, offset: 
       holdMs = Math.min(HOLD_MS * 2 ** round, HOLD_MAX_MS);
       inode.appendEnd = end;
     }
+    if (believedEnd < offset + bytes) await mount.coherence.raiseSize(inode, offset + bytes, written[bytes - 1] ?? 0);
     answer();
   } finally {
     if (inode.appendEnd === end) inode.appendEnd = null;

@@ -20,7 +20,7 @@
  */
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/lock/mode.ts";
-import { isSentinelOffset } from "../coherence/sentinel.ts";
+import { isSentinelOffset, SENTINEL_SIZE } from "../coherence/sentinel.ts";
 import type { WriteRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import { answerRelocated } from "./append-end.ts";
@@ -125,12 +125,14 @@ async function answerElsewhere(
     call.written(written.bytes);
   };
   if (isSentinelOffset(request.offset) || !file.cached) {
-    await answerRelocated(mount, inode, written.offset, written.bytes, answer);
+    await answerRelocated(mount, inode, written.offset, request.data.subarray(0, written.bytes), believed.offset + written.bytes, answer);
     return null;
   }
   const lockedFrom = Math.floor((believed.offset + believed.bytes - 1) / PAGE_BYTES) * PAGE_BYTES;
   await dropOutside(mount, file, written, lockedFrom);
   await dropOutside(mount, file, believed, lockedFrom);
+  // The page of the true end may be the one that this WRITE holds: so up to the sentinel, as in a revoke.
+  await coherence.raiseSize(inode, SENTINEL_SIZE, 0);
   answer();
   return async () => {
     await coherence.dropPages(inode, believed.offset, believed.bytes);

@@ -148,6 +148,10 @@ export class PermissiveCoherence implements SessionCoherence {
   distrust(): Promise<void> {
     return Promise.resolve();
   }
+  raiseSize(): Promise<void> {
+    return Promise.resolve();
+  }
+
   dropPages(): Promise<void> {
     return Promise.resolve();
   }

@@ -87,6 +87,7 @@ function shellOver(lockspace: Lockspace, stamps: Stamps = new SilentStamps(), ca
     caches: {
       invalidatePages: nothing,
       invalidateRange: nothing,
+      raiseSize: nothing,
       invalidatePagesAndSize: () => ({ gate: { shut: () => true }, results: nothing() }),
       invalidateAttributes: nothing,
       expireNames: nothing,

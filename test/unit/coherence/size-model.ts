@@ -37,6 +37,8 @@ export interface SizeModelOptions {
   readonly tellKnown: boolean;
   /** Changes and revokes wait until our own truncations are over (size-gate.ts). */
   readonly keepOut: boolean;
+  /** The kernel learns of a true end that is behind the believed one (op/append-end.ts). */
+  readonly raise: boolean;
 }
 
 interface Truncation {
@@ -60,6 +62,7 @@ interface Appender {
   at: "idle" | "asked" | "begun" | "written" | "answered";
   offset: number;
   bytes: number;
+  end: number;
   misplaced: boolean;
 }
 
@@ -77,6 +80,8 @@ export class SizeModel {
   #inodeLock: "free" | Appender | "own" = "free";
   // The file, and the lock on it.
   #end = 0;
+  /** Of the writes that have returned; what is read must go that far. */
+  #completed = 0;
   #held = true;
   // The server.
   readonly #state = createCoherenceState();
@@ -98,7 +103,7 @@ export class SizeModel {
       this.#readers.push({ ...reader, at: "idle", version: 0, told: 0, truncation: null });
     }
     for (let at = 0; at < options.appenders; at += 1) {
-      this.#appenders.push({ tid: 200 + at, at: "idle", offset: 0, bytes: 0, misplaced: false });
+      this.#appenders.push({ tid: 200 + at, at: "idle", offset: 0, bytes: 0, end: 0, misplaced: false });
     }
   }
 
@@ -214,6 +219,7 @@ export class SizeModel {
       reader.at = "read asked";
     } else {
       this.reads += 1;
+      if (this.#size < this.#completed) this.zeros.push(`size ${this.#size} after writes up to ${this.#completed}`);
       if (this.#size > this.#page.end) this.zeros.push(`size ${this.#size}, data up to ${this.#page.end}, file up to ${this.#end}`);
       reader.at = "idle";
     }
@@ -239,6 +245,7 @@ export class SizeModel {
       steps.push(() => {
         appender.misplaced = appender.offset !== this.#end;
         this.#end += appender.bytes;
+        appender.end = this.#end;
         appender.at = "written";
       });
     } else if (appender.at === "written" && this.#pageFree) {
@@ -246,6 +253,7 @@ export class SizeModel {
       steps.push(() => {
         this.#page = null;
         this.#bump();
+        if (this.#options.raise && appender.offset + appender.bytes < this.#end) this.#size = Math.max(this.#size, this.#end);
         const effect = appender.misplaced ? "misplaced" : "raises";
         noteLateReply(this.#state, this.#cover, appender.tid, effect, effect === "raises" ? this.#end : Number.POSITIVE_INFINITY);
         appender.at = "answered";
@@ -254,6 +262,8 @@ export class SizeModel {
       steps.push(() => {
         this.#bump();
         this.#size = Math.max(this.#size, appender.offset + appender.bytes);
+        // What was cut off elsewhere since is not to be seen.
+        this.#completed = Math.max(this.#completed, Math.min(appender.end, this.#end));
         this.#inodeLock = "free";
         appender.at = "idle";
       });
@@ -274,7 +284,10 @@ export class SizeModel {
     // INVAL_INODE waits for the page of a READ; and none is answered before the sentinel is stored.
     if (this.#held && this.#read === null && this.#teller === null && !this.#changing && settled) steps.push(() => this.#revoke());
     if (!this.#held) {
-      steps.push(() => (this.#end = this.#random() < 0.7 ? this.#end + 3 : Math.floor(this.#end / 2)));
+      steps.push(() => {
+        this.#end = this.#random() < 0.7 ? this.#end + 3 : Math.floor(this.#end / 2);
+        this.#completed = this.#end;
+      });
       steps.push(() => (this.#held = true));
     }
   }

@@ -180,6 +180,11 @@ export class RecordingCoherence implements Coherence {
   removed(inode: Inode): void {
     this.events.push(`removed ${inode.key}`);
   }
+  raiseSize(inode: Inode, size: number, last: number): Promise<void> {
+    this.events.push(`raiseSize ${inode.key} ${size} ${last}`);
+    return Promise.resolve();
+  }
+
   dropPages(inode: Inode, offset: number, bytes: number): Promise<void> {
     this.events.push(`dropPages ${inode.key} ${offset} ${bytes}`);
     return Promise.resolve();

@@ -11,7 +11,7 @@ function request(bench: Workbench, fh: number, change: Record<string, unknown>):
   return { op: "write", fuseNodeid: bench.file.fuseNodeid, fh, offset: 0, data, flags: 2, fromCache: false, killSuidgid: false, ...change };
 }
 
-const drops = (bench: Workbench): string[] => bench.coherence.events.filter((event) => /dropPages|^reply/.test(event));
+const drops = (bench: Workbench): string[] => bench.coherence.events.filter((event) => /dropPages|raiseSize|^reply/.test(event));
 
 describe("appends", () => {
   it("where the kernel believes the end to be: nothing is dropped", async () => {
@@ -38,16 +38,18 @@ describe("appends", () => {
     expect(drops(bench)).toEqual([
       "dropPages 20.1 20000 9000",
       "dropPages 20.1 100 8092",
+      `raiseSize 20.1 ${SENTINEL_SIZE} 0`,
       "reply",
       "dropPages 20.1 100 9000",
       "dropPages 20.1 20000 9000",
     ]);
   });
 
-  it("through a direct handle the kernel has no page of it", async () => {
+  it("through a direct handle the kernel has no page of it, and learns of a true end behind the believed one", async () => {
     const bench = new Workbench();
-    await bench.serve(request(bench, bench.openFile(false).fh, { offset: 50, flags: 2 | O_APPEND }));
-    expect(drops(bench)).toEqual(["dropPages 20.1 100 10", "reply"]);
+    const data = Buffer.alloc(10, 7);
+    await bench.serve(request(bench, bench.openFile(false).fh, { offset: 50, data, flags: 2 | O_APPEND }));
+    expect(drops(bench)).toEqual(["dropPages 20.1 100 10", "raiseSize 20.1 110 7", "reply"]);
   });
 });
 
