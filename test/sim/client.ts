@@ -48,6 +48,7 @@ export interface SimLock {
   persistent: boolean;
   /** What an adopted lock was before. */
   orphan: SimLock | null;
+  adopted: boolean;
   blocking: Mode;
   /** Of the value block, as last read valid or written. */
   seenVersion: number;
@@ -244,6 +245,7 @@ export class SimClient {
       timed: false,
       persistent: false,
       orphan: null,
+      adopted: false,
       blocking: Mode.NL,
       seenVersion: 0,
       sinceMs: 0,
@@ -409,7 +411,10 @@ export class SimClient {
     lock.asked = null;
     lock.canceled = false;
     lock.worth = null;
-    if (lock.orphan !== null) this.#checker.adopted(this.#found(lock.orphan, event.mode));
+    if (lock.orphan !== null) {
+      this.#checker.adopted(this.#found(lock.orphan, event.mode));
+      lock.adopted = true;
+    }
     lock.orphan = null;
     if (demoted && lock.mode !== null) this.#checker.lowered(lock, Mode.NL);
     if (event.status === "granted") {

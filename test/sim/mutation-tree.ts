@@ -1,5 +1,5 @@
 /** A copy of the compiled tree in which one rule at a time is broken, so that nothing else sees it; and what the tests there say. */
-import { spawnSync } from "node:child_process";
+import { execFile } from "node:child_process";
 import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -59,7 +59,7 @@ export class MutationTree {
   }
 
   /** With every rule in place. */
-  whole(caughtBy: string): Verdict {
+  whole(caughtBy: string): Promise<Verdict> {
     return caughtBy in simulations ? this.#simulate(caughtBy) : this.#test(caughtBy);
   }
 
@@ -71,7 +71,7 @@ export class MutationTree {
     const whole = readFileSync(compiled, "utf8");
     writeFileSync(compiled, await this.#compile(mutation));
     try {
-      return this.whole(mutation.caughtBy);
+      return await this.whole(mutation.caughtBy);
     } finally {
       writeFileSync(compiled, whole);
     }
@@ -88,19 +88,26 @@ export class MutationTree {
     return code.replaceAll(/(from\s*"\.[^"]*)\.ts"/g, '$1.js"');
   }
 
-  #run(args: readonly string[]): { status: number | null; stdout: string } {
-    return spawnSync(process.execPath, args, {
-      cwd: this.#dir,
-      encoding: "utf8",
-      stdio: ["ignore", "pipe", "ignore"],
-      timeout: timeoutMs,
-      maxBuffer: 256 * 1024 * 1024,
+  #run(args: readonly string[]): Promise<{ status: number | null; stdout: string }> {
+    const options = { cwd: this.#dir, encoding: "utf8", timeout: timeoutMs, maxBuffer: 256 * 1024 * 1024 } as const;
+    return new Promise((resolve) => {
+      execFile(process.execPath, args, options, (error, stdout) => {
+        if (error === null) resolve({ status: 0, stdout });
+        else resolve({ status: typeof error.code === "number" ? error.code : null, stdout });
+      });
     });
   }
 
-  #simulate(name: string): Verdict {
+  async #simulate(name: string): Promise<Verdict> {
     const size = ["--seed", this.#size.seed, "--steps", String(this.#size.steps)];
-    const { status, stdout } = this.#run([path.join(this.#dir, "dist/test/sim/run.js"), "--of", name, ...size, "--no-shrink", "--json"]);
+    const { status, stdout } = await this.#run([
+      path.join(this.#dir, "dist/test/sim/run.js"),
+      "--of",
+      name,
+      ...size,
+      "--no-shrink",
+      "--json",
+    ]);
     if (status === 0) return { failed: false, by: "" };
     if (status === null) return { failed: false, by: `no end in ${timeoutMs / 1000} s` };
     const last = stdout.trim().split("\n").at(-1) ?? "";
@@ -109,13 +116,13 @@ export class MutationTree {
     return { failed: true, by: `${name}, ${where}: ${failure}` };
   }
 
-  #test(file: string): Verdict {
+  async #test(file: string): Promise<Verdict> {
     const report = path.join(this.#dir, "report.json");
     rmSync(report, { force: true });
     const vitest = path.join(this.#root, "node_modules/vitest/vitest.mjs");
     const compiled = `dist/${file.replace(/\.ts$/, ".js")}`;
     const how = ["--reporter=json", `--outputFile=${report}`, "--testTimeout=60000", "--bail=1"];
-    const { status } = this.#run([vitest, "run", "--root", this.#dir, ...how, compiled]);
+    const { status } = await this.#run([vitest, "run", "--root", this.#dir, ...how, compiled]);
     if (status === 0) return { failed: false, by: "" };
     if (status === null) return { failed: false, by: `no end in ${timeoutMs / 1000} s` };
     if (!existsSync(report)) throw new Error(`vitest ended with ${status} and no report about ${file}`);

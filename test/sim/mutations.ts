@@ -65,7 +65,7 @@ async function runAll(chosen: readonly Mutation[]): Promise<Result[]> {
   try {
     for (const caughtBy of new Set(chosen.map((mutation) => mutation.caughtBy))) {
       note(`every rule in place: ${caughtBy}`);
-      const { failed, by } = tree.whole(caughtBy);
+      const { failed, by } = await tree.whole(caughtBy);
       if (failed) throw new Error(`${caughtBy} fails with every rule in place, so it would seem to catch anything: ${by}`);
     }
     for (const [at, mutation] of chosen.entries()) {
