@@ -7,8 +7,11 @@ import { transformWithEsbuild } from "vite";
 import type { Mutation } from "./mutation.ts";
 import { simulations } from "./simulations.ts";
 
-/** One that hangs is one that fails: out of time shows nothing, so this is long. */
-const timeoutMs = 300_000;
+/** With every rule in place everything ends before that. */
+const longestMs = 300_000;
+/** With a rule broken it hangs when it takes that many times as long, and at least so long: that is noticed too. */
+const hangsAfter = 10;
+const hangsAfterMs = 30_000;
 
 export interface SimulationSize {
   readonly seed: string;
@@ -41,6 +44,8 @@ export class MutationTree {
   readonly #root: string;
   readonly #dir: string;
   readonly #size: SimulationSize;
+  /** How long each takes with every rule in place. */
+  readonly #usualMs: Map<string, number> = new Map();
 
   constructor(root: string, size: SimulationSize) {
     this.#root = root;
@@ -59,8 +64,15 @@ export class MutationTree {
   }
 
   /** With every rule in place. */
-  whole(caughtBy: string): Promise<Verdict> {
-    return caughtBy in simulations ? this.#simulate(caughtBy) : this.#test(caughtBy);
+  async whole(caughtBy: string): Promise<Verdict> {
+    const startedMs = performance.now();
+    const verdict = await this.#look(caughtBy, longestMs);
+    this.#usualMs.set(caughtBy, performance.now() - startedMs);
+    return verdict;
+  }
+
+  #look(caughtBy: string, limitMs: number): Promise<Verdict> {
+    return caughtBy in simulations ? this.#simulate(caughtBy, limitMs) : this.#test(caughtBy, limitMs);
   }
 
   async broken(mutation: Mutation): Promise<Verdict> {
@@ -71,7 +83,8 @@ export class MutationTree {
     const whole = readFileSync(compiled, "utf8");
     writeFileSync(compiled, await this.#compile(mutation));
     try {
-      return await this.whole(mutation.caughtBy);
+      const usualMs = this.#usualMs.get(mutation.caughtBy) ?? longestMs / hangsAfter;
+      return await this.#look(mutation.caughtBy, Math.max(hangsAfterMs, hangsAfter * usualMs));
     } finally {
       writeFileSync(compiled, whole);
     }
@@ -88,8 +101,8 @@ export class MutationTree {
     return code.replaceAll(/(from\s*"\.[^"]*)\.ts"/g, '$1.js"');
   }
 
-  #run(args: readonly string[]): Promise<{ status: number | null; stdout: string }> {
-    const options = { cwd: this.#dir, encoding: "utf8", timeout: timeoutMs, maxBuffer: 256 * 1024 * 1024 } as const;
+  #run(args: readonly string[], timeoutMs: number): Promise<{ status: number | null; stdout: string }> {
+    const options = { cwd: this.#dir, encoding: "utf8", timeout: timeoutMs, killSignal: "SIGKILL", maxBuffer: 256 * 1024 * 1024 } as const;
     return new Promise((resolve) => {
       execFile(process.execPath, args, options, (error, stdout) => {
         if (error === null) resolve({ status: 0, stdout });
@@ -98,33 +111,27 @@ export class MutationTree {
     });
   }
 
-  async #simulate(name: string): Promise<Verdict> {
+  async #simulate(name: string, limitMs: number): Promise<Verdict> {
     const size = ["--seed", this.#size.seed, "--steps", String(this.#size.steps)];
-    const { status, stdout } = await this.#run([
-      path.join(this.#dir, "dist/test/sim/run.js"),
-      "--of",
-      name,
-      ...size,
-      "--no-shrink",
-      "--json",
-    ]);
+    const program = path.join(this.#dir, "dist/test/sim/run.js");
+    const { status, stdout } = await this.#run([program, "--of", name, ...size, "--no-shrink", "--json"], limitMs);
     if (status === 0) return { failed: false, by: "" };
-    if (status === null) return { failed: false, by: `no end in ${timeoutMs / 1000} s` };
+    if (status === null) return { failed: true, by: `${name} does not end` };
     const last = stdout.trim().split("\n").at(-1) ?? "";
     if (!last.startsWith("{")) throw new Error(`the simulation ${name} ended with ${status} and said ${last}`);
     const { where, failure } = JSON.parse(last) as { where: string; failure: string };
     return { failed: true, by: `${name}, ${where}: ${failure}` };
   }
 
-  async #test(file: string): Promise<Verdict> {
+  async #test(file: string, limitMs: number): Promise<Verdict> {
     const report = path.join(this.#dir, "report.json");
     rmSync(report, { force: true });
     const vitest = path.join(this.#root, "node_modules/vitest/vitest.mjs");
     const compiled = `dist/${file.replace(/\.ts$/, ".js")}`;
     const how = ["--reporter=json", `--outputFile=${report}`, "--testTimeout=60000", "--bail=1"];
-    const { status } = await this.#run([vitest, "run", "--root", this.#dir, ...how, compiled]);
+    const { status } = await this.#run([vitest, "run", "--root", this.#dir, ...how, compiled], limitMs);
     if (status === 0) return { failed: false, by: "" };
-    if (status === null) return { failed: false, by: `no end in ${timeoutMs / 1000} s` };
+    if (status === null) return { failed: true, by: `${path.basename(file)} does not end` };
     if (!existsSync(report)) throw new Error(`vitest ended with ${status} and no report about ${file}`);
     return { failed: true, by: `${path.basename(file)}: ${firstFailure(JSON.parse(readFileSync(report, "utf8")) as VitestReport)}` };
   }

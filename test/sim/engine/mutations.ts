@@ -188,7 +188,7 @@ export const engineMutations: readonly Mutation[] = [
     file: "dlmd/membership/agreement.ts",
     find: "if (view.epoch <= this.promisedEpoch) return;",
     replace: "if (view.epoch < this.promisedEpoch) return;",
-    caughtBy: "engine",
+    caughtBy: "test/unit/dlmd/membership.test.ts",
   },
   {
     id: "h13-standstill-stays",
