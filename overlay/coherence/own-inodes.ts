@@ -9,7 +9,7 @@ import type { Native } from "../native/index.ts";
 export interface OwnInodes {
   /** The kernel's size of it, once it is from `atLeast` to `atMost`, or after so many milliseconds; negative errno. The kernel asks nothing. */
   look(fuseNodeid: number, atLeast: number, atMost: number, timeoutMs: number): Promise<number>;
-  /** Has the kernel send a GETATTR, and resolves when that was answered and its reply taken: 0 or more, or a negative errno. */
+  /** Has the kernel send a GETATTR, and resolves when that was answered and its reply taken: the kernel's size then, or a negative errno. */
   refresh(fuseNodeid: number): Promise<number>;
   /** Has the kernel take the inode's lock and send a REMOVEXATTR under it. */
   lock(fuseNodeid: number): Promise<number>;

@@ -58,6 +58,9 @@ interface Repair {
   failed: boolean;
   /** The thread is back. */
   over: Promise<void>;
+  /** The kernel's size then, and cover.sizeMark when it was told; -1: none. */
+  seen: number;
+  mark: number;
 }
 
 export class SizeCheck implements KernelSizes {
@@ -179,6 +182,7 @@ export class SizeCheck implements KernelSizes {
     const { cover } = inode;
     this.counts.sizeAsks += 1;
     await this.#whileWaiting(cover, async () => {
+      let repaired: Repair | null = null;
       for (let tries = 0; ; tries += 1) {
         const gate = this.#gate(cover);
         let size: number;
@@ -186,7 +190,7 @@ export class SizeCheck implements KernelSizes {
         try {
           const attr = await read();
           size = attr.size;
-          if (waiter.interrupted || (await this.#isTheKernels(inode, attr.size, tries))) {
+          if (waiter.interrupted || (await this.#isTheKernels(inode, attr.size, repaired, tries))) {
             answer(attr);
             return;
           }
@@ -194,17 +198,24 @@ export class SizeCheck implements KernelSizes {
           gate.told();
           this.#drop(cover, gate);
         }
+        repaired = null;
         if (mustWait(cover, size)) await this.#awaitOver(inode, ROUND_MS);
-        else if (cover.sizeDoubt && !(await isOver(this.#repairing(inode).over))) tries = ROUNDS_MAX;
+        else if (cover.sizeDoubt) {
+          repaired = this.#repairs.get(cover) ?? this.#startRepair(inode);
+          if (!(await isOver(repaired.over))) tries = ROUNDS_MAX;
+        }
       }
     });
   }
 
-  async #isTheKernels(inode: Inode, size: number, tries: number): Promise<boolean> {
+  async #isTheKernels(inode: Inode, size: number, repaired: Repair | null, tries: number): Promise<boolean> {
     const { cover } = inode;
     if (sizeKnown(cover)) return true;
     if (tries >= ROUNDS_MAX || this.#repairs.get(cover)?.failed === true) return this.#giveUp();
     const mark = cover.sizeMark;
+    if (repaired?.mark === mark && judgeTold(cover, size, repaired.seen, mark)) return true;
+    // After a revoke it is not: that need not be looked at.
+    if (tries === 0 && cover.sizeDoubt && cover.late === null && cover.phase === "idle") return false;
     // A write(2) that was answered may still have to raise it.
     const seen = await this.#seen(inode, size, size, cover.late === "raises" && !cover.lateHarms ? ROUND_MS : 0);
     return seen < 0 ? this.#giveUp() : judgeTold(cover, size, seen, mark);
@@ -287,7 +298,7 @@ export class SizeCheck implements KernelSizes {
   }
 
   #startRepair(inode: Inode): Repair {
-    const repair: Repair = { asked: false, failed: false, over: Promise.resolve() };
+    const repair: Repair = { asked: false, failed: false, over: Promise.resolve(), seen: -1, mark: -1 };
     this.counts.sizeRepairs += 1;
     this.#repairs.set(inode.cover, repair);
     repair.over = this.#refresh(inode, repair);
@@ -299,6 +310,7 @@ export class SizeCheck implements KernelSizes {
     const gate = this.#gate(cover);
     gate.refresh();
     const result = await this.#own.refresh(inode.fuseNodeid);
+    repair.seen = result;
     if (this.#repairs.get(cover) === repair) this.#repairs.delete(cover);
     repair.failed = result < 0 && result !== -E.EAGAIN;
     gate.refreshed();
@@ -378,9 +390,11 @@ export class SizeCheck implements KernelSizes {
   async tellOwn(inode: Inode, work: () => Promise<void>): Promise<void> {
     const { cover } = inode;
     const gate = this.#gate(cover);
+    const repair = this.#repairs.get(cover);
     await gate.tellRefresh();
     try {
       await work();
+      if (repair !== undefined) repair.mark = cover.sizeMark;
     } finally {
       gate.told();
       this.#drop(cover, gate);

@@ -9,7 +9,7 @@
  */
 import { assert } from "../../dlmd/base/assert.ts";
 import type { Cover } from "../coherence/cover.ts";
-import type { FileId } from "../lower/lower.ts";
+import type { Attr, FileId } from "../lower/lower.ts";
 import type { Inode, InodeKind } from "./inode.ts";
 
 export const ROOT_FUSE_NODEID = 1;
@@ -34,8 +34,13 @@ export interface InodeRecord extends Inode {
   useCount: number;
   /** Open handles with a page cache. */
   cachedOpenCount: number;
-  /** READs answered. */
+  /** READs answered, and those under way that are not held back. */
   readsAnswered: number;
+  readsUnderWay: number;
+  /** Called when there are none of these any more. */
+  onReadsOver: (() => void) | null;
+  /** Its attributes, read under that hold of PR (Coherence.hold): as long as it is in force they are true. */
+  attrHeld: { readonly hold: number; readonly attr: Attr } | null;
   /** An append is about to be answered, and READs may have to wait a moment for that (op/append-end.ts). */
   appendEnd: AppendEnd | null;
   /** The link count in the last attributes seen here: a hint, for what is worth keeping. */
@@ -169,6 +174,9 @@ export class InodeTable {
       useCount: 0,
       cachedOpenCount: 0,
       readsAnswered: 0,
+      readsUnderWay: 0,
+      onReadsOver: null,
+      attrHeld: null,
       appendEnd: null,
       nlinkHint: 1,
       sibling: this.#byIno.get(id.ino) ?? null,

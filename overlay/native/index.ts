@@ -139,7 +139,7 @@ export interface Calls<R> {
    */
   lookOwnSize(mountpoint: Buffer, minor: number, fuseNodeid: number, atLeast: number, atMost: number, timeoutMs: number): R;
   /**
-   * Has the kernel ask the server for the attributes: a GETATTR comes from that thread. Gives the size.
+   * Has the kernel ask the server for the attributes: a GETATTR comes from that thread. Gives the size that the kernel has then.
    */
   refreshOwnSize(mountpoint: Buffer, minor: number, fuseNodeid: number): R;
   /** Waits for the lock that the kernel has for an inode (i_rwsem): then a REMOVEXATTR comes from that thread. */

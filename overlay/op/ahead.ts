@@ -64,6 +64,13 @@ export class Ahead {
     if (answer !== null) keep(file, hold, answer);
   }
 
+  /** With PR pinned: what was fetched under this hold, and stays to be told. */
+  peek(inode: Inode): Promise<Attr> | null {
+    const file = this.#files.get(inode);
+    const hold = this.#coherence.hold(inode);
+    return file === undefined || file.answer === null || hold === 0 || file.hold !== hold ? null : this.#attrOf(inode, file.answer);
+  }
+
   /** With PR pinned: the attributes, as Lower.getattr gives them. */
   getattr(inode: Inode): Maybe<Attr> {
     const file = this.#coherence.contended(inode) ? this.#files.get(inode) : undefined;

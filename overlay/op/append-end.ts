@@ -4,8 +4,8 @@
  * zeros behind the old end, would take them for data (coherence/size-doubt.ts). Where the kernel believes the end to be before the true one,
  * its size would be too small: so it is raised first.
  *
- * Dropping waits for pages that a READ under way holds locked. So if one was answered meanwhile it is done again, and from then on READs
- * are held back: a moment, longer each time, and never for as long as the notification may wait for them.
+ * Dropping waits for pages that a READ under way holds locked. So if one was answered meanwhile it is done again, and from then on READs that
+ * come are held back: a moment, longer each time, and never for as long as the notification may wait for them. Those under way are let out first.
  */
 import type { AppendEnd, InodeRecord } from "../inode/table.ts";
 import type { Mount } from "./mount.ts";
@@ -14,6 +14,8 @@ import type { Mount } from "./mount.ts";
 const HOLD_MS = 1;
 /** ... up to this. */
 const HOLD_MAX_MS = 16;
+/** Those that came before are waited for so long. */
+const DRAIN_MS = 20;
 /** Then the answer goes out, whatever was read meanwhile. */
 const ROUNDS_MAX = 64;
 
@@ -34,6 +36,7 @@ export async function answerRelocated(
   const end: AppendEnd = { heldBack: () => heldBack(answered, holdMs) };
   try {
     for (let round = 0; round < ROUNDS_MAX; round += 1) {
+      if (round > 0) await readsOver(inode);
       const { readsAnswered } = inode;
       await mount.coherence.dropPages(inode, offset, bytes);
       if (inode.readsAnswered === readsAnswered) break;
@@ -46,6 +49,18 @@ export async function answerRelocated(
     if (inode.appendEnd === end) inode.appendEnd = null;
     release();
   }
+}
+
+/** Until the READs that were not held back are answered, for DRAIN_MS at most: they may be waiting themselves. */
+async function readsOver(inode: InodeRecord): Promise<void> {
+  if (inode.readsUnderWay === 0) return;
+  let timer: NodeJS.Timeout | undefined;
+  await new Promise<void>((resolve) => {
+    inode.onReadsOver = resolve;
+    timer = setTimeout(resolve, DRAIN_MS);
+  });
+  clearTimeout(timer);
+  inode.onReadsOver = null;
 }
 
 async function heldBack(answered: Promise<void>, holdMs: number): Promise<void> {

@@ -38,7 +38,22 @@ function replyAttr(mount: Mount, call: Call, inode: InodeRecord, attr: Attr, bel
     if (believes) mount.coherence.sizes.toldAsker(inode, call.pid);
   };
   if (mount.coherence.sizes.known(inode)) answer(attr);
-  else return mount.coherence.sizes.tell(inode, call, () => mount.lower.getattr(inode.id), answer);
+  else {
+    const hold = mount.coherence.hold(inode);
+    if (hold !== 0) inode.attrHeld = { hold, attr };
+    return lastly(
+      () => mount.coherence.sizes.tell(inode, call, () => heldAttr(mount, inode), answer),
+      () => (inode.attrHeld = null),
+    );
+  }
+}
+
+/** With a pin held: without a trip to the owner if they were read, or fetched, under this hold of PR. */
+function heldAttr(mount: Mount, inode: InodeRecord): Maybe<Attr> {
+  const hold = mount.coherence.hold(inode);
+  if (hold === 0) return mount.lower.getattr(inode.id);
+  if (inode.attrHeld?.hold === hold) return inode.attrHeld.attr;
+  return mount.ahead.peek(inode) ?? mount.lower.getattr(inode.id);
 }
 
 /**
@@ -48,7 +63,7 @@ function replyAttr(mount: Mount, call: Call, inode: InodeRecord, attr: Attr, bel
 function getattrForOwn(mount: Mount, call: Call, inode: InodeRecord): Promise<void> {
   const { sizes } = mount.coherence;
   return sizes.tellOwn(inode, async () => {
-    const attr = mount.lower.getattr(inode.id);
+    const attr = heldAttr(mount, inode);
     const came = waiting(attr) ? await Promise.race([attr, sleep(OWN_GETATTR_MS, null, { ref: false })]) : attr;
     if (came === null) {
       call.error(E.EAGAIN);

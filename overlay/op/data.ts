@@ -18,6 +18,7 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
   // Any READ may hold a page: a private mapping of a direct handle has pages like any other (fs/fuse/file.c, fuse_file_mmap).
   const pin = coherence.pinData(inode, mode, true, call);
   if (waiting(pin)) await pin;
+  let counted = false;
   try {
     // Past every end: a kernel that was given the sentinel asks there (hazard F5), and others may.
     if (isSentinelOffset(request.offset) || request.offset > Number.MAX_SAFE_INTEGER) {
@@ -25,6 +26,8 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
       return;
     }
     if (inode.appendEnd !== null) await inode.appendEnd.heldBack();
+    counted = true;
+    inode.readsUnderWay += 1;
     let data: Uint8Array = NOTHING;
     for (let tries = 0; ; tries += 1) {
       const mark = coherence.sizes.mark(inode);
@@ -45,6 +48,8 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
     inode.readsAnswered += 1;
     call.data(data);
   } finally {
+    if (counted) inode.readsUnderWay -= 1;
+    if (inode.readsUnderWay === 0) inode.onReadsOver?.();
     coherence.unpinData(inode, mode);
   }
 }

@@ -121,7 +121,7 @@ async function answerElsewhere(
   const { inode } = file;
   const believed = { offset: request.offset, bytes: request.data.length };
   const answer = (): void => {
-    coherence.sizes.replied(inode, call.pid, "misplaced");
+    coherence.sizes.replied(inode, call.pid, "misplaced", believed.offset + written.bytes);
     call.written(written.bytes);
   };
   if (isSentinelOffset(request.offset) || !file.cached) {
@@ -132,6 +132,7 @@ async function answerElsewhere(
   await dropOutside(mount, file, written, lockedFrom);
   await dropOutside(mount, file, believed, lockedFrom);
   // The page of the true end may be the one that this WRITE holds: so up to the sentinel, as in a revoke.
+  coherence.sizes.toldSentinel(inode);
   await coherence.raiseSize(inode, SENTINEL_SIZE, 0);
   answer();
   return async () => {

@@ -100,9 +100,12 @@ int64_t lookOwnSize(const Call& call) {
   }
 }
 
+// The size as the kernel has it when it has asked: what it was told, unless it dropped that.
 int64_t refreshOwnSize(const Call& call) {
   OwnInode inode(call);
-  return inode.error() != 0 ? inode.error() : inode.size(AT_STATX_FORCE_SYNC);
+  if (inode.error() != 0) return inode.error();
+  int64_t told = inode.size(AT_STATX_FORCE_SYNC);
+  return told < 0 ? told : inode.size(AT_STATX_DONT_SYNC);
 }
 
 // removexattr(2) takes the inode's lock before it asks the server, so the request is the proof that whoever had the lock before is done.

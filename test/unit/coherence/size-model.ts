@@ -255,7 +255,7 @@ export class SizeModel {
         this.#bump();
         if (this.#options.raise && appender.offset + appender.bytes < this.#end) this.#size = Math.max(this.#size, this.#end);
         const effect = appender.misplaced ? "misplaced" : "raises";
-        noteLateReply(this.#state, this.#cover, appender.tid, effect, effect === "raises" ? this.#end : Number.POSITIVE_INFINITY);
+        noteLateReply(this.#state, this.#cover, appender.tid, effect, appender.offset + appender.bytes);
         appender.at = "answered";
       });
     } else if (appender.at === "answered") {
