@@ -68,6 +68,8 @@ export function noteTold(cover: Cover, size: number): void {
 
 /** A request came for which the kernel holds the inode's lock: whoever held it before is done. */
 export function noteKernelLock(cover: Cover): void {
+  // What was seen before may have been seen before it did what harms.
+  if (cover.late !== null && cover.sizeDoubt) cover.sizeMark += 1;
   cover.late = null;
   cover.lateHarms = false;
   cover.lateSeen = false;

@@ -5,6 +5,7 @@ import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
 import {
   doubtSize,
   judgeSize,
+  judgeTold,
   LATE_THREADS_MAX,
   mustWait,
   noteKernelLock,
@@ -119,6 +120,17 @@ describe("a late reply", () => {
     noteKernelLock(byLock);
     expect([mustWait(byThread, 50), mustWait(byLock, 50)]).toEqual([false, false]);
     expect(byThread.sizeDoubt).toBe(true);
+  });
+
+  it("that harmed is over, and what was seen before counts for nothing", () => {
+    const state = createCoherenceState();
+    const cover = coverOf();
+    noteLateReply(state, cover, 7, "misplaced", Number.POSITIVE_INFINITY);
+    const mark = cover.sizeMark;
+    noteThread(state, 7);
+    expect(judgeTold(cover, 100, 100, mark)).toBe(false);
+    expect(judgeSize(cover, 100, true, 100, mark)).toBe(false);
+    expect(cover.sizeDoubt).toBe(true);
   });
 
   it("of a thread that was forgotten among many is proved by the inode's lock only", () => {
