@@ -56,7 +56,12 @@ export interface Coherence {
    * `since`: what `grants` was before they were read.
    */
   pinChild(inode: Inode, since: number): Maybe<{ readonly pinned: boolean; readonly trip: boolean }>;
-  /** The same for many, in one message to dlmd. */
+  /**
+   * Not pinned, because it is being given up: is it still here, and was since, so that attributes read since are true in this turn? What the kernel
+   * caches under it may be there still, and must not be given another size.
+   */
+  stillHeld(inode: Inode, since: number): boolean;
+  /** `pinChild` for many, in one message to dlmd. */
   pinChildren(inodes: readonly Inode[], since: number): Maybe<readonly { readonly pinned: boolean; readonly trip: boolean }[]>;
 
   /**

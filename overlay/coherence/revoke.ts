@@ -42,6 +42,12 @@ export function enterRevoke(state: CoherenceState, cover: Cover, target: Mode, n
   if (cover.phase === "draining" && cover.waiters.some((waiter) => waiter.passes)) requestInRevoke(state, cover);
 }
 
+/** Being given up, and nobody else has it yet: other nodes may change nothing. */
+export function isStillHeld(cover: Cover): boolean {
+  const given = cover.phase === "converting" && cover.target !== Mode.PR;
+  return cover.phase !== "idle" && !given && modeCovers(cover.mode, Mode.PR);
+}
+
 /** Goes on as far as possible: called when a pin went, a request ended, or something was published. */
 export function resumeRevoke(state: CoherenceState, cover: Cover, now: number): void {
   if (cover.pins > 0) return;

@@ -23,7 +23,7 @@ import { addWaiter, holdOf, pinChild, pump, refuseWaiters, removeWaiter, tryPin,
 import { LockRequests } from "./lock-requests.ts";
 import type { OwnInodes } from "./own-inodes.ts";
 import { dropName, exchangeNames, moveName, namesElsewhere, tellName, toldName, validName } from "./names.ts";
-import { handleInvalidated, handleRetryTimer, handleTimer } from "./revoke.ts";
+import { handleInvalidated, handleRetryTimer, handleTimer, isStillHeld } from "./revoke.ts";
 import type { KernelSizes } from "./kernel-sizes.ts";
 import { SizeCheck, type SizeCounters } from "./size-check.ts";
 import { closeToken, openToken } from "./write-token.ts";
@@ -217,6 +217,10 @@ class Shell implements CoherenceShell {
     });
     this.#run();
     return promise;
+  }
+
+  stillHeld({ cover }: Inode, since: number): boolean {
+    return !this.#abandoned && isStillHeld(cover) && cover.grant <= since;
   }
 
   pinChildren(inodes: readonly Inode[], since: number): Maybe<readonly { readonly pinned: boolean; readonly trip: boolean }[]> {

@@ -79,11 +79,11 @@ function replyEntry(
   since: number,
 ): void | Promise<void> {
   const pin = mount.coherence.pinChild(child, since);
-  if (waiting(pin)) return replyEntryLater(mount, call, dir, name, child, attr, pin);
+  if (waiting(pin)) return replyEntryLater(mount, call, dir, name, child, attr, since, pin);
   if (pin.pinned && (pin.trip || !mount.coherence.sizes.known(child)))
-    return replyEntryLater(mount, call, dir, name, child, attr, Promise.resolve(pin));
+    return replyEntryLater(mount, call, dir, name, child, attr, since, Promise.resolve(pin));
   try {
-    tellChild(mount, call, dir, name, child, attr, pin.pinned);
+    tellChild(mount, call, dir, name, child, attr, pin.pinned, since);
   } finally {
     if (pin.pinned) mount.coherence.unpin(child, Mode.PR);
   }
@@ -96,13 +96,14 @@ async function replyEntryLater(
   name: Buffer,
   child: InodeRecord,
   early: Attr,
+  since: number,
   pending: Promise<{ readonly pinned: boolean; readonly trip: boolean }>,
 ): Promise<void> {
   const { pinned, trip } = await pending;
   try {
     const { sizes } = mount.coherence;
     const read = (): Maybe<Attr> => mount.lower.getattr(child.id);
-    const answer = (attr: Attr): void => tellChild(mount, call, dir, name, child, attr, pinned);
+    const answer = (attr: Attr): void => tellChild(mount, call, dir, name, child, attr, pinned, since);
     if (!pinned) return answer(early);
     const attr = trip ? await read() : early;
     if (sizes.known(child)) answer(attr);
@@ -112,12 +113,24 @@ async function replyEntryLater(
   }
 }
 
-function tellChild(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, child: InodeRecord, attr: Attr, pinned: boolean): void {
+function tellChild(
+  mount: Mount,
+  call: Call,
+  dir: InodeRecord,
+  name: Buffer,
+  child: InodeRecord,
+  attr: Attr,
+  pinned: boolean,
+  since: number,
+): void {
   child.nlinkHint = attr.nlink;
   const entryValid = mount.coherence.tellEntry(dir, name, child, true);
   const attrValid = pinned && mount.coherence.attrValid(child);
-  const size = pinned ? attr.size : uncoveredSize(mount, child, attr);
-  mount.coherence.sizes.told(child, size);
+  const { coherence } = mount;
+  // The kernel may still have pages of it, and would show what is behind the end of the last one if it was given the sentinel.
+  const kept = child.nlookup > 0 && coherence.stillHeld(child, since) && coherence.sizes.known(child);
+  const size = pinned || kept ? attr.size : uncoveredSize(mount, child, attr);
+  coherence.sizes.told(child, size);
   if (call.entry(child.fuseNodeid, attr, entryValid, attrValid, size)) child.nlookup += 1;
 }
 

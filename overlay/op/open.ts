@@ -66,13 +66,10 @@ export async function open(mount: Mount, call: Call, request: OpenRequest): Prom
       const file = enterFile(mount, inode, handle, access, request.flags);
       entered = true;
       if (made !== null && request.killSuidgid) await killSuidgid(mount, file);
-      if (made !== null) coherence.sizes.replied(inode, call.pid, "sets");
       if (!call.open(file.fh, openFlags(file))) forgetFile(mount, file);
     };
     if ((request.flags & O_TRUNC) === 0) await answer(mount.lower.open(inode.id, request.flags), null);
     else {
-      // The kernel has the inode's lock until it has made its size 0 (fs/fuse/file.c, fuse_open).
-      coherence.sizes.locked(inode, call);
       if (!coherence.tryPin(inode, Mode.EX)) await coherence.pin(inode, Mode.EX, call);
       try {
         await resized(mount, call, inode, "holds", (made) =>

@@ -148,6 +148,10 @@ export class PermissiveCoherence implements SessionCoherence {
   distrust(): Promise<void> {
     return Promise.resolve();
   }
+  stillHeld(): boolean {
+    return false;
+  }
+
   raiseSize(): Promise<void> {
     return Promise.resolve();
   }

@@ -180,6 +180,10 @@ export class RecordingCoherence implements Coherence {
   removed(inode: Inode): void {
     this.events.push(`removed ${inode.key}`);
   }
+  stillHeld(): boolean {
+    return false;
+  }
+
   raiseSize(inode: Inode, size: number, last: number): Promise<void> {
     this.events.push(`raiseSize ${inode.key} ${size} ${last}`);
     return Promise.resolve();
