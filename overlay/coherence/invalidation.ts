@@ -6,6 +6,7 @@ import { setTimeout as setTimeoutPromise } from "node:timers/promises";
 import { assert } from "../../dlmd/base/assert.ts";
 import { E, errnoName } from "../../dlmd/base/errno.ts";
 import type { Inode } from "../inode/inode.ts";
+import { inTime } from "../lower/maybe.ts";
 import { type Cover, kernelKnows, type RevokeGate, type ToldName } from "./cover.ts";
 import type { CoherenceState, InvalidationPlan } from "./effect.ts";
 import { dropUnchanged } from "./names.ts";
@@ -94,12 +95,7 @@ export class Invalidation {
     if (!epoch && expiry.names.length > 0) {
       this.counts.namesExpired += expiry.names.length;
       const expired = caches.expireNames(dir.fuseNodeid, expiry.names);
-      let timer: NodeJS.Timeout | undefined;
-      const late = new Promise<null>((resolve) => {
-        timer = setTimeout(() => resolve(null), EXPIRE_WAIT_MS);
-      });
-      const results = await Promise.race([expired, late]);
-      clearTimeout(timer);
+      const results = (await inTime(expired, EXPIRE_WAIT_MS)) ? await expired : null;
       if (results === null) {
         // It waits behind an operation on the directory; it will expire names once more when that is done, which is harmless.
         this.#state.epoch += 1;
@@ -121,12 +117,7 @@ export class Invalidation {
   /** Has the kernel drop these names. Resolves when they are gone, or after DROP_WAIT_MS. */
   async dropNames(names: readonly ToldName[], fail: (error: Error) => void): Promise<void> {
     const dropped = Promise.all(names.map((told) => this.#dropping.get(told) ?? this.#drop(told)));
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, DROP_WAIT_MS);
-    });
-    await Promise.race([dropped.catch(fail), late]);
-    clearTimeout(timer);
+    await inTime(dropped.catch(fail), DROP_WAIT_MS);
   }
 
   #drop(told: ToldName): Promise<void> {

@@ -10,6 +10,7 @@ import { E } from "../../dlmd/base/errno.ts";
 import type { Inode } from "../inode/inode.ts";
 import { ROOT_FUSE_NODEID } from "../inode/table.ts";
 import type { Maybe } from "../lower/lower.ts";
+import { inTime } from "../lower/maybe.ts";
 import type { Cover } from "./cover.ts";
 import type { CoherenceState } from "./effect.ts";
 import type { Asking, KernelSizes, ShortRead, SizeChange, Sized } from "./kernel-sizes.ts";
@@ -102,8 +103,7 @@ export class SizeCheck implements KernelSizes {
   }
 
   mayBeSeek({ cover }: Inode): boolean {
-    if (cover.lockHolder?.answered === true) cover.lockHolder = null;
-    return cover.lockHolder === null;
+    return cover.lockHolder === null || cover.lockHolder.answered;
   }
 
   // --- changes
@@ -202,7 +202,7 @@ export class SizeCheck implements KernelSizes {
         if (mustWait(cover, size)) await this.#awaitOver(inode, ROUND_MS);
         else if (cover.sizeDoubt) {
           repaired = this.#repairs.get(cover) ?? this.#startRepair(inode);
-          if (!(await isOver(repaired.over))) tries = ROUNDS_MAX;
+          if (!(await inTime(repaired.over, REPAIR_MS))) tries = ROUNDS_MAX;
         }
       }
     });
@@ -351,6 +351,7 @@ export class SizeCheck implements KernelSizes {
       const end = (proved: boolean): void => {
         clearTimeout(timer);
         over.delete(end);
+        if (over.size === 0 && this.#over.get(cover) === over) this.#over.delete(cover);
         resolve(proved);
       };
       const timer = setTimeout(() => end(false), timeoutMs);
@@ -406,17 +407,6 @@ export class SizeCheck implements KernelSizes {
     this.#wasFree(inode.cover);
     return true;
   }
-}
-
-/** False: not within REPAIR_MS. */
-async function isOver(work: Promise<void>): Promise<boolean> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<false>((resolve) => {
-    timer = setTimeout(() => resolve(false), REPAIR_MS);
-  });
-  const over = await Promise.race([work.then(() => true), late]);
-  clearTimeout(timer);
-  return over;
 }
 
 function needsKnown({ cover, openCount }: Inode, change: SizeChange): boolean {

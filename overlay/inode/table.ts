@@ -25,7 +25,7 @@ export function inodeKind(mode: number): InodeKind {
 
 /** What holds READs back. */
 export interface AppendEnd {
-  heldBack(): Promise<void>;
+  heldBack(): Promise<unknown>;
 }
 
 /** The table's own record; the coherence layer sees the Inode in it. */

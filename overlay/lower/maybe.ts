@@ -21,6 +21,19 @@ export function checkedMaybe(result: Maybe<number>): Maybe<number> {
   return result instanceof Promise ? result.then(checked) : checked(result);
 }
 
+/** True: the work ended within that time; what it fails with until then is thrown. False: it goes on. */
+export async function inTime(work: Promise<unknown>, timeoutMs: number): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<false>((resolve) => {
+    timer = setTimeout(() => resolve(false), timeoutMs);
+  });
+  try {
+    return await Promise.race([work.then(() => true), late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 /** Runs `last` once `work` has ended, whether well or not, now or later. */
 export function lastly<T>(work: () => Maybe<T>, last: () => void): Maybe<T> {
   let result: Maybe<T>;

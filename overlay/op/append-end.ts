@@ -8,6 +8,7 @@
  * come are held back: a moment, longer each time, and never for as long as the notification may wait for them. Those under way are let out first.
  */
 import type { AppendEnd, InodeRecord } from "../inode/table.ts";
+import { inTime } from "../lower/maybe.ts";
 import type { Mount } from "./mount.ts";
 
 /** READs are held back so long in the second round, twice as long in each one after it ... */
@@ -33,7 +34,7 @@ export async function answerRelocated(
   const answered = new Promise<void>((resolve) => {
     release = resolve;
   });
-  const end: AppendEnd = { heldBack: () => heldBack(answered, holdMs) };
+  const end: AppendEnd = { heldBack: () => inTime(answered, holdMs) };
   try {
     for (let round = 0; round < ROUNDS_MAX; round += 1) {
       if (round > 0) await readsOver(inode);
@@ -54,20 +55,9 @@ export async function answerRelocated(
 /** Until the READs that were not held back are answered, for DRAIN_MS at most: they may be waiting themselves. */
 async function readsOver(inode: InodeRecord): Promise<void> {
   if (inode.readsUnderWay === 0) return;
-  let timer: NodeJS.Timeout | undefined;
-  await new Promise<void>((resolve) => {
+  const over = new Promise<void>((resolve) => {
     inode.onReadsOver = resolve;
-    timer = setTimeout(resolve, DRAIN_MS);
   });
-  clearTimeout(timer);
+  await inTime(over, DRAIN_MS);
   inode.onReadsOver = null;
-}
-
-async function heldBack(answered: Promise<void>, holdMs: number): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, holdMs);
-  });
-  await Promise.race([answered, late]);
-  clearTimeout(timer);
 }

@@ -123,10 +123,10 @@ function tellChild(
   pinned: boolean,
   since: number,
 ): void {
-  child.nlinkHint = attr.nlink;
-  const entryValid = mount.coherence.tellEntry(dir, name, child, true);
-  const attrValid = pinned && mount.coherence.attrValid(child);
   const { coherence } = mount;
+  child.nlinkHint = attr.nlink;
+  const entryValid = coherence.tellEntry(dir, name, child, true);
+  const attrValid = pinned && coherence.attrValid(child);
   // The kernel may still have pages of it, and would show what is behind the end of the last one if it was given the sentinel.
   const kept = child.nlookup > 0 && coherence.stillHeld(child, since) && coherence.sizes.known(child);
   const size = pinned || kept ? attr.size : uncoveredSize(mount, child, attr);

@@ -61,18 +61,22 @@ function bench(kernelSize: number): {
 
 const soon = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
+function tell(check: SizeCheck, inode: Inode, file: { readonly size: number }, done: string[]): Promise<void> {
+  return check.tell(
+    inode,
+    caller,
+    () => ({ ...file }),
+    ({ size }) => done.push(`told ${size}`),
+  );
+}
+
 describe("a reply with a size", () => {
   it("is held back in doubt until the kernel's size was put right and its truncation is over", async () => {
     const { check, inode, file, done, kernel } = bench(1 << 30);
     check.toldSentinel(inode);
     expect(check.known(inode)).toBe(false);
     kernel.truncating = (): void => {};
-    const told = check.tell(
-      inode,
-      caller,
-      () => ({ ...file }),
-      ({ size }) => done.push(`told ${size}`),
-    );
+    const told = tell(check, inode, file, done);
     await soon();
     expect(done).toEqual(["repair to 100"]);
     kernel.truncating();
@@ -85,24 +89,14 @@ describe("a reply with a size", () => {
     const { check, inode, file, done, kernel } = bench(1 << 30);
     check.toldSentinel(inode);
     kernel.drops = 1;
-    await check.tell(
-      inode,
-      caller,
-      () => ({ ...file }),
-      ({ size }) => done.push(`told ${size}`),
-    );
+    await tell(check, inode, file, done);
     expect(done).toEqual(["repair to 100", "repaired", `look ${1 << 30}`, "repair to 100", "repaired", "told 100"]);
   });
 
   it("waits for a write that was answered to have raised it, and repairs nothing", async () => {
     const { check, inode, file, done, kernel } = bench(60);
     check.replied(inode, WRITER, "raises");
-    const told = check.tell(
-      inode,
-      caller,
-      () => ({ ...file }),
-      ({ size }) => done.push(`told ${size}`),
-    );
+    const told = tell(check, inode, file, done);
     await soon();
     kernel.size = 100;
     await told;
