@@ -15,7 +15,7 @@ import {
   unpinData,
 } from "../../../overlay/coherence/lock-cache.ts";
 import { dropName, exchangeNames, forgetNames, moveName, planExpiry, tellName, toldName } from "../../../overlay/coherence/names.ts";
-import { handleInvalidated, handleRetryTimer, handleTimer } from "../../../overlay/coherence/revoke.ts";
+import { handleInvalidated, handleRetryTimer, handleTimer, isStillHeld } from "../../../overlay/coherence/revoke.ts";
 import { closeToken, handleTokenAst, handleTokenBast, openToken } from "../../../overlay/coherence/write-token.ts";
 import type { InodeKind } from "../../../overlay/inode/inode.ts";
 
@@ -238,6 +238,21 @@ describe("the revoke", () => {
     if (file.inode !== null) file.inode.nlookup = 0;
     handleRetryTimer(state, file, 0);
     expect(effects()).toMatchObject([{ do: "request", mode: Mode.NL }]);
+  });
+
+  it("F5: a lock that is being given up is still held until the lower mode was sent, and to PR until that is confirmed", () => {
+    const file = holding("file", Mode.EX);
+    expect(isStillHeld(file)).toBe(false);
+    tryPin(file, Mode.PR);
+    handleBast(state, file, Mode.EX, 0);
+    expect([file.phase, isStillHeld(file)]).toEqual(["draining", true]);
+    unpin(state, file, 0);
+    expect([file.phase, isStillHeld(file)]).toEqual(["invalidating", true]);
+    handleInvalidated(state, file, false, 0);
+    expect([file.phase, isStillHeld(file)]).toEqual(["converting", false]);
+    const shared = holding("file", Mode.EX);
+    handleBast(state, shared, Mode.PR, 0);
+    expect([shared.phase, isStillHeld(shared)]).toEqual(["converting", true]);
   });
 
   it("F5: the size goes with the pages of a regular file, and only there", () => {
