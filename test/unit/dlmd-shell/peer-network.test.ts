@@ -290,6 +290,32 @@ test("strangers that say nothing, or half a handshake, have few places and littl
   expect(b.events).toEqual([["up", 1, "life-1"]]);
 });
 
+type ChannelOptions = Parameters<typeof openDatagramChannel>[0];
+
+/** The datagram channel of that node. */
+function channelOf(
+  nodeid: number,
+  said: string[],
+  heard: Datagram[],
+  options: Pick<ChannelOptions, "nowMs" | "metrics" | "sighted"> & Partial<Pick<ChannelOptions, "openSocket">>,
+): Promise<DatagramChannel> {
+  return openDatagramChannel({
+    keyring,
+    cluster: "lab",
+    self: nodes[nodeid - 1] as NodeConfig,
+    nodes,
+    multicast: { group: "none", port },
+    timeoutMs: 3000,
+    sealer: new DatagramSealer(nodeid, datagramKeyOf(nodeid)),
+    log: logInto(said),
+    receive(message) {
+      heard.push(message);
+      happened();
+    },
+    ...options,
+  });
+}
+
 test("datagrams: heard after their key was given, sighted by discovery only, foreign ones counted and logged once a second", async () => {
   const said: string[] = [];
   const heard: Datagram[] = [];
@@ -303,21 +329,9 @@ test("datagrams: heard after their key was given, sighted by discovery only, for
     },
   };
   const channel = (nodeid: number): Promise<DatagramChannel> =>
-    openDatagramChannel({
-      keyring,
-      cluster: "lab",
-      self: nodes[nodeid - 1] as NodeConfig,
-      nodes,
-      multicast: { group: "none", port },
-      timeoutMs: 3000,
-      sealer: new DatagramSealer(nodeid, datagramKeyOf(nodeid)),
+    channelOf(nodeid, said, heard, {
       nowMs: () => performance.now(),
-      log: logInto(said),
       metrics,
-      receive(message) {
-        heard.push(message);
-        happened();
-      },
       sighted(from) {
         sighted.push(from);
         happened();
@@ -369,24 +383,7 @@ test("ENOBUFS, and a send buffer that stays full: lost and counted, said once a 
     return socket;
   };
   const channel = (nodeid: number): Promise<DatagramChannel> =>
-    openDatagramChannel({
-      keyring,
-      cluster: "lab",
-      self: nodes[nodeid - 1] as NodeConfig,
-      nodes,
-      multicast: { group: "none", port },
-      timeoutMs: 3000,
-      sealer: new DatagramSealer(nodeid, datagramKeyOf(nodeid)),
-      nowMs: () => 0,
-      log: logInto(said),
-      metrics,
-      receive(message) {
-        heard.push(message);
-        happened();
-      },
-      sighted() {},
-      ...(nodeid === 1 ? { openSocket } : {}),
-    });
+    channelOf(nodeid, said, heard, { nowMs: () => 0, metrics, sighted() {}, ...(nodeid === 1 ? { openSocket } : {}) });
   const [one, two] = [await channel(1), await channel(2)];
   open.push(one, two);
   two.confirm(1, datagramKeyOf(1), 0);
