@@ -19,6 +19,7 @@ export interface CpgFigures {
   readonly version: string;
   /** Own message, sent to delivered at the sender. */
   readonly medianUs: number;
+  /** All nodes sending at once, together. */
   readonly perSecond: number;
 }
 
@@ -93,13 +94,17 @@ export async function measureCorosync(scratch: string, nodes: number, count: num
       children.push(startDaemon(name, dir));
     });
     await Promise.all(dirs.map((dir) => formed(dir, nodes)));
-    for (const name of names.slice(1)) children.push((await startProgram(name, [program, "listen"])).child);
+    const listeners: ChildProcess[] = [];
+    for (const name of names.slice(1)) listeners.push((await startProgram(name, [program, "listen"])).child);
+    children.push(...listeners);
     const latency = await runInside(names[0] as string, [program, "latency", String(Math.ceil(count / 50))]);
-    const flood = await runInside(names[0] as string, [program, "throughput", String(count), String(MESSAGE_BYTES)]);
+    for (const listener of listeners) await endProgram(listener);
+    const each = String(Math.ceil(count / nodes));
+    const floods = await Promise.all(names.map((name) => runInside(name, [program, "throughput", each, String(MESSAGE_BYTES)])));
     return {
       version: (version.stdout.match(/version '([^']+)'/)?.[1] ?? version.stdout.split("\n")[0]) as string,
       medianUs: (latency["medianNs"] ?? Number.NaN) / 1000,
-      perSecond: ((flood["ops"] ?? Number.NaN) * 1e9) / (flood["ns"] ?? Number.NaN),
+      perSecond: (nodes * Number(each) * 1e9) / Math.max(...floods.map((flood) => flood["ns"] ?? Number.NaN)),
     };
   } finally {
     for (const child of children.toReversed()) await endProgram(child);

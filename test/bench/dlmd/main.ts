@@ -2,17 +2,21 @@
  * `npm run bench:dlmd`: dlmd alone, beside raw round trips between the same namespaces and corosync's CPG, in one run. Ratios
  * count; the machine's own speed does not. Root; makes namespaces and takes them down again.
  */
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import yargs from "yargs";
-import { type TestClient, type TestCluster, createCluster } from "../../e2e/dlmd/cluster.ts";
+import type { TestClient } from "../../e2e/dlmd/cluster.ts";
 import { columns } from "../report.ts";
 import { formatValue } from "../stats.ts";
 import { measureCorosync } from "./corosync.ts";
-import { bytesPerLock, freshLockUs, handoverUs, holdMany, localRate } from "./locks.ts";
+import { measureDetection, measureViewChange } from "./failures.ts";
+import { bytesPerLock, freshLockUs, handoverUs, localRate } from "./locks.ts";
+import { measureOrdered } from "./ordered-messages.ts";
 import { placeNodes } from "./placement.ts";
 import { roundTripUs, type TripEnd } from "./programs.ts";
+import { note, type Row, rssOf, withCluster } from "./row.ts";
+import { measureSoak } from "./soak.ts";
 
 interface Scale {
   readonly trips: number;
@@ -21,41 +25,32 @@ interface Scale {
   readonly viewNodes: number;
   readonly viewLocks: number;
   readonly messages: number;
+  readonly kills: number;
+  readonly soakSeconds: number;
 }
-const FULL: Scale = { trips: 5000, operations: 1_000_000, locks: 1_000_000, viewNodes: 8, viewLocks: 100_000, messages: 200_000 };
-const QUICK: Scale = { trips: 500, operations: 200_000, locks: 100_000, viewNodes: 8, viewLocks: 100_000, messages: 50_000 };
+const FULL: Scale = {
+  trips: 5000,
+  operations: 1_000_000,
+  locks: 1_000_000,
+  viewNodes: 8,
+  viewLocks: 100_000,
+  messages: 600_000,
+  kills: 6,
+  soakSeconds: 600,
+};
+const QUICK: Scale = {
+  trips: 500,
+  operations: 200_000,
+  locks: 100_000,
+  viewNodes: 8,
+  viewLocks: 100_000,
+  messages: 150_000,
+  kills: 3,
+  soakSeconds: 60,
+};
 const MAX_FRESH = 2000;
 /** Counted with the others: the median is that of a program whose code is compiled. */
 const WARM_UP_TRIPS = 5000;
-
-interface Row {
-  readonly name: string;
-  readonly found: string;
-  readonly wanted: string;
-  /** null: nothing was promised, or not measured. */
-  readonly reached: boolean | null;
-}
-
-const note = (line: string): void => void process.stderr.write(`${line}\n`);
-const rssOf = (pid: number): number =>
-  Number(readFileSync(`/proc/${pid}/status`, "utf8").match(/^VmRSS:\s+(\d+) kB/m)?.[1] ?? Number.NaN) * 1024;
-
-async function withCluster<T>(nodes: number, use: (cluster: TestCluster, clients: TestClient[], pids: number[]) => Promise<T>): Promise<T> {
-  const cluster = createCluster({ nodes, namespaces: true, program: path.resolve(import.meta.dirname, "../../../dlmd/main.js") });
-  try {
-    const started = await Promise.all(Array.from({ length: nodes }, (_, at) => cluster.start(at + 1)));
-    const clients = await Promise.all(started.map((_, at) => cluster.connect(at + 1)));
-    const all = started.map((_, at) => at + 1);
-    await Promise.all(clients.map((client) => client.seen(all)));
-    return await use(
-      cluster,
-      clients,
-      started.map(({ child }) => child.pid as number),
-    );
-  } finally {
-    await cluster.close();
-  }
-}
 
 async function measureLocks(scale: Scale): Promise<Row[]> {
   const nodes = 3;
@@ -119,30 +114,6 @@ async function measureLocks(scale: Scale): Promise<Row[]> {
   });
 }
 
-/** From the first client event that says "not running" (detection) to "running" again everywhere that is left. */
-async function measureViewChange(scale: Scale): Promise<Row[]> {
-  note(`a view change among ${scale.viewNodes} nodes with ${scale.viewLocks} locks`);
-  return withCluster(scale.viewNodes, async (cluster, clients) => {
-    const left = clients.slice(0, -1);
-    await Promise.all(left.map((client, at) => holdMany(client, Math.floor(scale.viewLocks / left.length), `view${at}`)));
-    const members = left.map((_, at) => at + 1);
-    const killed = process.hrtime.bigint();
-    await cluster.kill(scale.viewNodes, "SIGKILL");
-    await Promise.race(left.map((client) => client.views.until(() => !client.client.view.running)));
-    const detected = process.hrtime.bigint();
-    await Promise.all(left.map((client) => client.seen(members)));
-    const ms = Number(process.hrtime.bigint() - detected) / 1e6;
-    return [
-      {
-        name: `${scale.viewNodes} nodes, ${scale.viewLocks} locks: a member dies, detected to running`,
-        found: `${ms.toFixed(0)} ms (detected after ${(Number(detected - killed) / 1e6).toFixed(0)} ms)`,
-        wanted: "<= 1000 ms",
-        reached: ms <= 1000,
-      },
-    ];
-  });
-}
-
 async function measureCpg(scale: Scale): Promise<Row[]> {
   note("corosync");
   const scratch = mkdtempSync(path.join(os.tmpdir(), "coverlay-cpg-"));
@@ -163,22 +134,37 @@ async function measureCpg(scale: Scale): Promise<Row[]> {
   }
 }
 
-const STEPS = { locks: measureLocks, "view-change": measureViewChange, corosync: measureCpg } as const;
+const STEPS = {
+  locks: measureLocks,
+  ordered: ({ trips, messages }: Scale) => measureOrdered(trips, messages),
+  corosync: measureCpg,
+  "view-change": ({ viewNodes, viewLocks }: Scale) => measureViewChange(viewNodes, viewLocks),
+  detection: ({ kills }: Scale) => measureDetection(kills),
+  soak: ({ soakSeconds }: Scale) => measureSoak(soakSeconds),
+} as const;
 type StepName = keyof typeof STEPS;
+/** Ten minutes of every processor: only when it is asked for. */
+const ASKED_FOR: ReadonlySet<StepName> = new Set(["soak"]);
 
 async function main(): Promise<number> {
   const names = Object.keys(STEPS) as StepName[];
   const args = await yargs(process.argv.slice(2))
     .scriptName("npm run bench:dlmd --")
-    .usage("$0 [--quick] [--only STEP...] [--json]")
+    .usage("$0 [--quick] [--only STEP...] [--view-locks N] [--soak-seconds N] [--json]")
     .option("quick", { type: "boolean", default: false, describe: "a tenth of the work" })
-    .option("only", { choices: names, array: true, describe: "these steps alone" })
+    .option("only", { choices: names, array: true, describe: "these steps alone [all but soak]" })
+    .option("view-locks", { type: "number", requiresArg: true, describe: "locks held in the view change [100000]" })
+    .option("soak-seconds", { type: "number", requiresArg: true, describe: "how long the soak takes [600, quick 60]" })
     .option("json", { type: "boolean", default: false, describe: "rows as JSON" })
     .example("$0 --quick --only locks", "round trips, locks and memory in half a minute")
+    .example("$0 --only soak", "ten minutes beside as many busy loops as there are processors: nobody may be suspected")
     .strict()
     .parse();
+  const usual = args.quick ? QUICK : FULL;
+  const { viewLocks = usual.viewLocks, soakSeconds = usual.soakSeconds } = args;
   const rows: Row[] = [];
-  for (const name of args.only ?? names) rows.push(...(await STEPS[name](args.quick ? QUICK : FULL)));
+  for (const name of args.only ?? names.filter((name) => !ASKED_FOR.has(name)))
+    rows.push(...(await STEPS[name]({ ...usual, viewLocks, soakSeconds })));
   const word = (reached: boolean | null): string => (reached === null ? "" : reached ? "met" : "MISSED");
   const table = rows.map((row) => [row.name, row.found, row.wanted, word(row.reached)]);
   process.stdout.write(args.json ? `${JSON.stringify(rows)}\n` : `${columns([["", "found", "wanted", ""], ...table])}\n`);

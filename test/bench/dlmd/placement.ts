@@ -14,8 +14,8 @@ export interface Placement {
   prefix(nodeid: number): string[];
   /** A process that runs, with all its threads. */
   place(pid: number, nodeid: number): void;
-  /** This process may be anywhere again. */
-  release(): void;
+  /** That process, or this one, may be anywhere again. */
+  release(pid?: number): void;
 }
 
 /** As the kernel writes it: "0-3,6". */
@@ -52,6 +52,6 @@ export function placeNodes(nodes: number): Placement {
     words: `processors: ${words}`,
     prefix: (nodeid) => ["taskset", "-c", listOf(nodeid)],
     place: (pid, nodeid) => bind(pid, listOf(nodeid)),
-    release: () => bind(process.pid, cpus.join(",")),
+    release: (pid = process.pid) => bind(pid, cpus.join(",")),
   };
 }

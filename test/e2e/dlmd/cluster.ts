@@ -16,7 +16,7 @@ import { ensureBuilt } from "../lab.ts";
 const root = path.resolve(import.meta.dirname, "../../..");
 export const dlmdProgram: string = path.join(root, "dist/dlmd/main.js");
 /** A busy test machine must not look dead. */
-const TIMEOUT_MS = 3000;
+export const TIMEOUT_MS = 3000;
 
 let nextPorts = 20_000 + ((process.pid * 8) % 20_000);
 
