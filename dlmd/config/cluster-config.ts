@@ -2,7 +2,7 @@
  * cluster.yaml: what it may say, and the errors when it says something else. Pure: text in, configuration or
  * OperatingError out. Reading the file and the key is the shell's (driver/cluster-files.ts).
  */
-import { parseDocument } from "yaml";
+import { Lexer, LineCounter, Parser, parseDocument } from "yaml";
 import * as z from "zod";
 import { OperatingError } from "../base/error.ts";
 import { nearestWord } from "../base/nearest.ts";
@@ -150,6 +150,9 @@ export interface ConfigProblem {
 }
 
 /** A configuration that cannot be used: every problem at once. */
+/** Tokens of YAML in each other; cluster.yaml needs 5. */
+const MAX_YAML_DEPTH = 32;
+
 function refuse(source: string, problems: readonly ConfigProblem[]): OperatingError {
   const lines = problems.map(({ path, expected, found }) => `  ${path === "" ? "(file)" : path}: expected ${expected}, found ${found}`);
   return new OperatingError(`${source} cannot be used:\n${lines.join("\n")}`, {
@@ -232,15 +235,34 @@ function portProblems({ multicast, peerPort }: Pick<ClusterConfig, "multicast" |
   return [{ path: "multicast.port", expected, found: `${multicast.port}, which is peerPort` }];
 }
 
+/** Whether lists and maps stand in each other deeper than that: what reads them calls itself for each, and the stack has an end. */
+function isDeeper(yaml: string, levels: number): boolean {
+  const parser = new Parser();
+  for (const lexeme of new Lexer().lex(yaml)) {
+    for (const _ of parser.next(lexeme));
+    if (parser.stack.length > levels) return true;
+  }
+  return false;
+}
+
 function parseYaml(source: string, yaml: string): unknown {
-  const document = parseDocument(yaml);
+  const refuseYaml = (path: string, expected: string, found: string): OperatingError => refuse(source, [{ path, expected, found }]);
+  if (isDeeper(yaml, MAX_YAML_DEPTH)) throw refuseYaml("", `lists and maps at most ${MAX_YAML_DEPTH} deep`, "more");
+  const lines = new LineCounter();
+  // Pretty errors take the time of the whole text for each.
+  const document = parseDocument(yaml, { logLevel: "error", prettyErrors: false, lineCounter: lines });
   const error = document.errors[0];
   if (error !== undefined) {
-    const line = error.linePos?.[0];
-    const where = line === undefined ? "" : `line ${line.line}, column ${line.col}`;
-    throw refuse(source, [{ path: where, expected: "YAML", found: error.message.split("\n")[0] ?? error.code }]);
+    const { line, col } = lines.linePos(error.pos[0]);
+    throw refuseYaml(`line ${line}, column ${col}`, "YAML", error.message);
   }
-  return document.toJS();
+  try {
+    return document.toJS({ maxAliasCount: 0 });
+  } catch (cause) {
+    // Thrown for aliases alone; a few of them make a text of any size, or one without an end.
+    if (cause instanceof ReferenceError) throw refuseYaml("", "every value written out", "an alias (*name)");
+    throw cause;
+  }
 }
 
 /**

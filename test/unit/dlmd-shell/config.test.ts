@@ -113,7 +113,11 @@ describe("cluster.yaml", () => {
     ["uuid", "6b1c0b5e-3f0e", "6b1c0b5e-3f0", "volumes[0].uuid: expected a uuid"],
     ["lower", "lower: device, path", "lower: disk, path", `volumes[0].lower: expected device or directory, found "disk"`],
     ["path relative", "path: /dev", "path: dev", "volumes[0].path: expected an absolute path"],
-    ["not YAML", "multicast: {", "multicast: [", "expected YAML"],
+    ["not YAML", "multicast: {", "multicast: [", "line 14, column 46: expected YAML"],
+    ["an alias without an anchor", "cluster: lab", "cluster: *lab", "expected every value written out, found an alias"],
+    ["an alias within its anchor", "nodes:", "x: &a [*a]\nnodes:", "expected every value written out, found an alias"],
+    ["lists in lists without an end", "nodes:", `x: ${"[".repeat(100_000)}\nnodes:`, "expected lists and maps at most 32 deep, found more"],
+    ["lists in lists, closed", "nodes:", `x: ${"[".repeat(33)}${"]".repeat(33)}\nnodes:`, "expected lists and maps at most 32 deep"],
     ["empty", /[^]*/, "", "(file): expected keys and values, found null"],
   ];
   test.each(cases)("%s", (_name, from, to, expected) => {
