@@ -134,8 +134,11 @@ export interface ClusterInfo {
   readonly clientId: number;
   readonly nodes: readonly NodeInfo[];
   readonly volumes: readonly VolumeConfig[];
-  /** Secret shared by the overlays of the cluster, derived from the cluster key: 32 bytes. */
-  readonly overlaySecret: Uint8Array;
+  /**
+   * Secrets shared by the overlays of the cluster, derived from the cluster's keys, 32 bytes each: the first is to speak with, all are to be
+   * accepted.
+   */
+  readonly overlaySecrets: readonly Uint8Array[];
 }
 
 export interface ViewInfo {
@@ -176,6 +179,8 @@ export interface DlmClientHandlers {
    * running, then resolve (hazard C7). The locks of the dead stay held until every client has answered.
    */
   readonly gone: (clients: readonly GoneClient[]) => Promise<void>;
+  /** The cluster's keys were replaced: `info.overlaySecrets` are others now. */
+  readonly secretsChanged?: () => void;
   /** The connection to dlmd ended; locks are no longer kept by anybody. */
   readonly disconnected: (reason: Error) => void;
 }

@@ -81,7 +81,7 @@ class ClientLockspace implements Lockspace {
 }
 
 class Client implements DlmClient {
-  readonly info: ClusterInfo;
+  info: ClusterInfo;
   view: ViewInfo;
   readonly counters: { sent: number; received: number };
   readonly #connection: Connection;
@@ -206,6 +206,10 @@ class Client implements DlmClient {
       case "view":
         this.view = message.view;
         this.#handlers.view(message.view);
+        return;
+      case "secrets":
+        this.info = { ...this.info, overlaySecrets: message.secrets };
+        this.#handlers.secretsChanged?.();
         return;
       case "gone":
         // No catch: a handler that fails has not stopped serving the dead, so their locks must stay held.

@@ -169,8 +169,12 @@ class NodeDriver implements Driver {
       incarnation: this.#life?.incarnation ?? "",
       nodes: config.nodes,
       volumes: config.volumes,
-      overlaySecret: overlaySecretOf(this.#keyring.first, config.cluster),
+      overlaySecrets: this.#overlaySecrets(),
     };
+  }
+
+  #overlaySecrets(): Buffer[] {
+    return this.#keyring.all.map((key) => overlaySecretOf(key, this.config.config.cluster));
   }
 
   /** A new incarnation: its sockets, its core. */
@@ -459,6 +463,7 @@ class NodeDriver implements Driver {
     this.#keyring = keyring;
     this.#life?.datagrams.setKeyring(keyring);
     this.#life?.peers.setKeyring(keyring);
+    this.#server?.tellSecrets(this.#overlaySecrets());
   }
 
   acknowledgeFence(nodeid: number, by: string): FencedNode {

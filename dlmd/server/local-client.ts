@@ -169,6 +169,11 @@ export class LocalClient implements RequestSink {
     this.#gatherer.message((writer) => encodeServerMessage(writer, message));
   }
 
+  /** The cluster's keys were replaced. Who is not welcomed yet is told then. */
+  tellSecrets(secrets: readonly Uint8Array[]): void {
+    if (this.#welcomed && !this.#over) this.#message({ kind: "secrets", secrets });
+  }
+
   flush(): void {
     if (this.#over || this.#gatherer.length === 0) return;
     this.#socket.write(this.#gatherer.take());

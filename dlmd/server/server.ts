@@ -43,6 +43,8 @@ export interface LocalServer {
   setPaused(clientId: number, paused: boolean): void;
   /** Kills its process: it hangs. `gone` follows when that has ended. */
   kill(clientId: number, reason: string): void;
+  /** ClusterInfo.overlaySecrets are these from now on. */
+  tellSecrets(secrets: readonly Uint8Array[]): void;
   /** Closes every connection, with that reason. New ones may come. */
   dropClients(reason: string): void;
   /** No new connections; then as dropClients; removes the socket. */
@@ -200,6 +202,12 @@ export async function startServer(options: ServerOptions): Promise<LocalServer> 
     flush() {
       for (const client of dirty) client.flush();
       dirty.clear();
+    },
+    tellSecrets(secrets) {
+      for (const client of clients.values()) {
+        client.tellSecrets(secrets);
+        client.flush();
+      }
     },
     kill: (clientId, reason) => void kill(clientId, reason),
     setPaused: (clientId, paused) => clients.get(clientId)?.setPaused("core", paused),

@@ -27,9 +27,11 @@ import {
 
 /** "CVLD" */
 const MAGIC = 0x444c5643;
-export const LOCAL_VERSION = 3;
+export const LOCAL_VERSION = 4;
 const TEXT_BYTES = 256;
 const LIST_ROWS = 65536;
+const SECRETS = 16;
+const SECRET_BYTES = 64;
 const NOT_WAITING = 0xffffffff;
 
 const Kind = {
@@ -49,6 +51,7 @@ const Kind = {
   ANSWER: 134,
   ERROR: 135,
   PURGED: 136,
+  SECRETS: 137,
 } as const;
 
 const queries = ["status", "nodes", "locks"] as const;
@@ -90,6 +93,8 @@ export type ServerMessage =
   | { readonly kind: "answer"; readonly queryId: number; readonly json: Uint8Array }
   /** `error` "": `locks` are being released. */
   | { readonly kind: "purged"; readonly purgeId: number; readonly locks: number; readonly error: string }
+  /** ClusterInfo.overlaySecrets are these from now on. */
+  | { readonly kind: "secrets"; readonly secrets: readonly Uint8Array[] }
   | PlockResult
   | GroupEvent
   /** The connection ends after it. */
@@ -231,7 +236,18 @@ function writeInfo(writer: ByteWriter, info: ClusterInfo): void {
       .string(volume.name)
       .string(volume.uuid)
       .bool(volume.lower === "device");
-  writer.block(info.overlaySecret);
+  writeSecrets(writer, info.overlaySecrets);
+}
+
+function writeSecrets(writer: ByteWriter, secrets: readonly Uint8Array[]): void {
+  writer.u8(secrets.length);
+  for (const secret of secrets) writer.block(secret);
+}
+
+function readSecrets(reader: ByteReader): Uint8Array[] {
+  const count = reader.u8();
+  if (count > SECRETS) throw new WireError(`${count} secrets, at most ${SECRETS} allowed`);
+  return Array.from({ length: count }, () => reader.block(SECRET_BYTES).slice());
 }
 
 function readInfo(reader: ByteReader): ClusterInfo {
@@ -245,7 +261,7 @@ function readInfo(reader: ByteReader): ClusterInfo {
     const uuid = reader.string(TEXT_BYTES);
     return { name, uuid, lower: reader.bool() ? ("device" as const) : ("directory" as const) };
   });
-  return { clusterName, nodeid, incarnation, clientId, nodes, volumes, overlaySecret: reader.block(TEXT_BYTES).slice() };
+  return { clusterName, nodeid, incarnation, clientId, nodes, volumes, overlaySecrets: readSecrets(reader) };
 }
 
 function writeGone(writer: ByteWriter, goneId: number, clients: readonly GoneClient[]): void {
@@ -292,6 +308,8 @@ export function encodeServerMessage(writer: ByteWriter, message: Exclude<ServerM
     case "purged":
       writer.u8(Kind.PURGED).u32(message.purgeId).u32(message.locks).string(message.error);
       return;
+    case "secrets":
+      return writeSecrets(writer.u8(Kind.SECRETS), message.secrets);
     case "error":
       writer.u8(Kind.ERROR).string(message.reason);
       return;
@@ -328,9 +346,11 @@ function readServerMessage(reader: ByteReader): ServerMessage {
       return { kind: "error", reason: reader.string(REASON_BYTES) };
     case Kind.PURGED:
       return { kind: "purged", purgeId: reader.u32(), locks: reader.u32(), error: reader.string(REASON_BYTES) };
+    case Kind.SECRETS:
+      return { kind: "secrets", secrets: readSecrets(reader) };
     default: {
       const event = readGroupEvent(kind, reader);
-      if (event === null) throw new WireError(`message of kind ${kind} from dlmd, 129 to 136, 148 or 152 to 155 expected`);
+      if (event === null) throw new WireError(`message of kind ${kind} from dlmd, 129 to 137, 148 or 152 to 155 expected`);
       return event;
     }
   }

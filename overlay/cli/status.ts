@@ -90,7 +90,7 @@ export const statusCommand: CommandModule<object, NodeOptions> = {
     runCommand(json, async () => {
       const asked = await askDlmd(runDir, "status");
       const overlay = await overlayOrNone(runDir);
-      const { overlaySecret: _, ...info } = asked.info;
+      const { overlaySecrets: _, ...info } = asked.info;
       if (json) printJson({ cluster: info, view: asked.view, dlmd: asked.answer, overlay });
       else print(describeStatus(asked, overlay));
       return asked.view.quorate ? EXIT.OK : EXIT.FAILURE;

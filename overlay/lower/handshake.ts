@@ -1,6 +1,7 @@
 /**
- * How a caller and an owner make sure of each other before the first call: a mutual challenge with the overlays'
- * shared secret (HMAC-SHA256 over a label, the caller's hello and the owner's nonce).
+ * How a caller and an owner make sure of each other before the first call: a mutual challenge with a secret that the
+ * overlays share (HMAC-SHA256 over a label, the caller's hello and the owner's nonce). There are several while the cluster's key is replaced:
+ * the owner proves its first, the caller, if it has that one, the same.
  *
  *     caller -> HELLO      version, cluster, volume, session, nonce
  *     owner  -> CHALLENGE  nonce, proof of the owner
@@ -142,6 +143,22 @@ export function decodeRefused(body: Uint8Array): Refused {
 /** The proof of one side: `hello` is the body of the HELLO frame, which names everything that must agree. */
 export function proofOf(side: "caller" | "owner", secret: Uint8Array, hello: Uint8Array, ownerNonce: Uint8Array): Buffer {
   return createHmac("sha256", secret).update(`coverlay lower ${side}\0`).update(hello).update(ownerNonce).digest();
+}
+
+/** The first of those secrets with which that proof was made; null: none. */
+export function secretOfProof(
+  side: "caller" | "owner",
+  secrets: readonly Uint8Array[],
+  hello: Uint8Array,
+  ownerNonce: Uint8Array,
+  proof: Uint8Array,
+): Uint8Array | null {
+  return secrets.find((secret) => proofMatches(proofOf(side, secret, hello, ownerNonce), proof)) ?? null;
+}
+
+/** Whether what was proved with that secret is still worth something. */
+export function isAmong(secret: Uint8Array, secrets: readonly Uint8Array[]): boolean {
+  return secrets.some((each) => proofMatches(each, secret));
 }
 
 export function proofMatches(expected: Uint8Array, found: Uint8Array): boolean {

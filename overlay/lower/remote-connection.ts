@@ -24,8 +24,8 @@ export interface RemoteCounters {
 export interface CallerIdentity {
   readonly clusterName: string;
   readonly volumeUuid: string;
-  /** ClusterInfo.overlaySecret. */
-  readonly secret: Uint8Array;
+  /** ClusterInfo.overlaySecrets, of now. */
+  readonly secrets: () => readonly Uint8Array[];
   readonly nodeid: number;
   readonly incarnation: string;
   readonly clientId: number;
@@ -54,6 +54,8 @@ export class RemoteConnection {
   readonly #batch = new FrameBatch();
   readonly #hello: Uint8Array;
   #state: "hello" | "proof" | "ready" | "refused" | "closed" = "hello";
+  /** With which the owner proved who it is. */
+  #secret: Uint8Array | null = null;
   #reason = "the owner closed the connection";
   #flushAsked = false;
   #timer: NodeJS.Timeout;
@@ -79,6 +81,12 @@ export class RemoteConnection {
       this.#reason = error.message;
     });
     this.#socket.on("close", () => this.#closed());
+  }
+
+  /** An owner that proved a key which was replaced since is to prove another. */
+  secretsChanged(): void {
+    if (this.#secret !== null && !handshake.isAmong(this.#secret, this.#identity.secrets()))
+      this.#fail("the key that the owner proved was replaced");
   }
 
   /** No handler is called any more. */
@@ -162,13 +170,14 @@ export class RemoteConnection {
   }
 
   #receiveChallenge(challenge: handshake.Challenge): void {
-    const expected = handshake.proofOf("owner", this.#identity.secret, this.#hello, challenge.nonce);
-    if (!handshake.proofMatches(expected, challenge.proof)) {
+    const secret = handshake.secretOfProof("owner", this.#identity.secrets(), this.#hello, challenge.nonce, challenge.proof);
+    if (secret === null) {
       this.#refuse({ reason: "wrong-secret", text: "the owner does not have this cluster's key" });
       return;
     }
+    this.#secret = secret;
     this.#state = "proof";
-    this.send(FrameType.PROOF, 0, handshake.proofOf("caller", this.#identity.secret, this.#hello, challenge.nonce), null);
+    this.send(FrameType.PROOF, 0, handshake.proofOf("caller", secret, this.#hello, challenge.nonce), null);
     this.flush();
   }
 }

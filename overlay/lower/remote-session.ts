@@ -139,6 +139,11 @@ export class RemoteSession implements Stamps {
     this.#disconnect();
   }
 
+  /** `secrets` are others. */
+  secretsChanged(): void {
+    this.#connection?.secretsChanged();
+  }
+
   /** Every call fails with EIO. */
   close(): void {
     this.ownerLost();
@@ -191,6 +196,8 @@ export class RemoteSession implements Stamps {
   }
 
   #receiveRefusal(refused: Refused): void {
+    // A key is being replaced, and one of the two has not heard of it: calls wait, as for an owner that does not answer.
+    if (refused.reason === "wrong-secret" && this.#welcomedEpoch !== null) return this.#lostConnection(refused.text);
     this.#disconnect();
     const error = new OperatingError(`the owner refuses this node: ${refused.text} (${refused.reason})`, {
       code: refused.reason,

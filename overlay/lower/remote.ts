@@ -23,6 +23,8 @@ export interface RemoteLower extends Lower {
   ownerFound(address: OwnerAddress, epoch: number): void;
   /** The owner died or gave the volume up: calls wait from now on. */
   ownerLost(): void;
+  /** `secrets` are others: an owner that proved one which is not among them any more has to prove another. */
+  secretsChanged(): void;
   /** No owner answers now. */
   readonly disconnected: boolean;
   /** Calls that are not answered yet. */
@@ -292,6 +294,7 @@ export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
     },
     ownerFound: (address, epoch) => session.ownerFound(address, epoch),
     ownerLost: () => session.ownerLost(),
+    secretsChanged: () => session.secretsChanged(),
     get disconnected(): boolean {
       return !session.running;
     },

@@ -26,8 +26,8 @@ const MAX_UNSENT_BYTES: number = 16 * 1024 * 1024;
 
 export interface LowerServerOptions {
   readonly lower: LocalLower;
-  /** ClusterInfo.overlaySecret. */
-  readonly secret: Uint8Array;
+  /** ClusterInfo.overlaySecrets, of now. */
+  readonly secrets: () => readonly Uint8Array[];
   readonly clusterName: string;
   readonly volumeUuid: string;
   /** Of this ownership: sessions of another are refused. */
@@ -49,6 +49,8 @@ export interface LowerServer {
   listen(address: string, port: number): Promise<number>;
   /** Ends these clients' sessions for ever; resolves when their running calls have ended and their handles are closed. */
   closeSessions(clients: readonly GoneClient[]): Promise<void>;
+  /** `secrets` are others: a connection whose caller proved one that is not among them any more ends; its session may go on in another. */
+  secretsChanged(): void;
   /** Ends all sessions and the listening; resolves when nothing runs any more. */
   close(): Promise<void>;
   readonly sessions: readonly ServerSession[];
@@ -68,6 +70,8 @@ class Connection {
   readonly #batch = new FrameBatch();
   #hello: { readonly body: Uint8Array; readonly value: handshake.Hello; readonly nonce: Uint8Array } | null = null;
   #session: ServerSession | null = null;
+  /** With which the caller proved who it is. */
+  #secret: Uint8Array | null = null;
   #timer: NodeJS.Timeout;
   #inChunk = false;
   #stampTold: Stamp | null = null;
@@ -93,6 +97,10 @@ class Connection {
     if (this.#socket.destroyed) return;
     this.#server.options.log.info({ peer: this.#socket.remoteAddress, why }, "closing a connection of another node");
     this.#socket.destroy();
+  }
+
+  secretsChanged(secrets: readonly Uint8Array[]): void {
+    if (this.#secret !== null && !handshake.isAmong(this.#secret, secrets)) this.destroy("the key that it proved was replaced");
   }
 
   #closed(): void {
@@ -189,15 +197,17 @@ class Connection {
     const nonce = randomBytes(handshake.NONCE_BYTES);
     const kept = Uint8Array.from(body);
     this.#hello = { body: kept, value: handshake.decodeHello(kept), nonce };
-    const proof = handshake.proofOf("owner", this.#server.options.secret, body, nonce);
+    const [first] = this.#server.options.secrets();
+    if (first === undefined) throw new Error("this node has no key of the cluster");
+    const proof = handshake.proofOf("owner", first, body, nonce);
     this.#batch.add(FrameType.CHALLENGE, 0, handshake.encodeChallenge({ nonce, proof }), null);
   }
 
   #receiveProof(body: Uint8Array): void {
     const hello = this.#hello;
     if (hello === null) throw new WireError("proof before hello");
-    const expected = handshake.proofOf("caller", this.#server.options.secret, hello.body, hello.nonce);
-    if (!handshake.proofMatches(expected, handshake.decodeProof(body))) {
+    const secret = handshake.secretOfProof("caller", this.#server.options.secrets(), hello.body, hello.nonce, handshake.decodeProof(body));
+    if (secret === null) {
       this.#refuse("wrong-secret", "the caller does not have this cluster's key");
       return;
     }
@@ -207,6 +217,7 @@ class Connection {
       return;
     }
     clearTimeout(this.#timer);
+    this.#secret = secret;
     const { session, resumed } = this.#server.attach(hello.value.session, this);
     this.#session = session;
     this.#reader.setLimit(MAX_FRAME_BYTES);
@@ -317,6 +328,9 @@ export function createLowerServer(options: LowerServerOptions): LowerServer {
   return {
     listen: (address, port) => listen(server, address, port),
     closeSessions: (clients) => core.closeSessions(clients),
+    secretsChanged() {
+      for (const connection of core.connections) connection.secretsChanged(options.secrets());
+    },
     async close() {
       await core.closeAll();
       if (server.listening) await new Promise<void>((resolve) => server.close(() => resolve()));

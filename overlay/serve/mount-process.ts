@@ -93,6 +93,10 @@ export class MountProcess {
           this.#endWaiting();
         },
         gone: (clients) => this.#handleGone(clients),
+        secretsChanged: () => {
+          this.#owned?.server.secretsChanged();
+          this.#remote?.secretsChanged();
+        },
         disconnected: (reason) => this.#handleDisconnected(reason),
       });
       this.#client = client;
@@ -181,9 +185,9 @@ export class MountProcess {
 
   async #chooseLower(client: DlmClient, record: OwnerRecord): Promise<Lower> {
     if (this.#owned !== null) return this.#owned.local;
-    const { clusterName, nodeid, incarnation, clientId, overlaySecret } = client.info;
+    const { clusterName, nodeid, incarnation, clientId } = client.info;
     const remote = createRemoteLower({
-      secret: overlaySecret,
+      secrets: () => client.info.overlaySecrets,
       clusterName,
       volumeUuid: this.options.bit.uuid,
       nodeid,
@@ -208,7 +212,7 @@ export class MountProcess {
       local = createLocalLower({ native, rootFd: mount.rootFd, metadataCalls, log });
       const server = createLowerServer({
         lower: local,
-        secret: client.info.overlaySecret,
+        secrets: () => client.info.overlaySecrets,
         clusterName: client.info.clusterName,
         volumeUuid: bit.uuid,
         epoch: mount.epoch,

@@ -107,11 +107,11 @@ export function localFixture(place: Place, metadataCalls: "inline" | "pool" = "i
   };
 }
 
-export const TEST_SECRET: Uint8Array = new Uint8Array(32).fill(7);
-export const TEST_VOLUME: { readonly clusterName: string; readonly volumeUuid: string; readonly secret: Uint8Array } = {
+const TEST_SECRET: Uint8Array = new Uint8Array(32).fill(7);
+export const TEST_VOLUME: { readonly clusterName: string; readonly volumeUuid: string; readonly secrets: () => readonly Uint8Array[] } = {
   clusterName: "test",
   volumeUuid: "0b9f5f1e-7f5c-4f0e-9a47-5d4f0f6a1c11",
-  secret: TEST_SECRET,
+  secrets: () => [TEST_SECRET],
 };
 export const TEST_CALLER: CallerIdentity = { ...TEST_VOLUME, nodeid: 2, incarnation: "i1", clientId: 5 };
 

@@ -4,10 +4,11 @@
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFile, stat, writeFile } from "node:fs/promises";
+import { open as openFile, readFile, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { connectDlm } from "../../dlmd/client/client.ts";
 import { coverlay, startLab, type TestLab } from "./lab.ts";
 
 /** How long a state of the lab is waited for. */
@@ -58,6 +59,44 @@ describe("the owner", () => {
     expect(await readFile(at(3, "later"), "utf8")).toBe("x");
     await lab.start(1);
     expect(await readFile(at(1, "handed"), "utf8")).toBe("OVer");
+  });
+
+  it("the cluster's key is replaced: mounts made before and after it reach each other", async () => {
+    const owner = await lab.owner();
+    const [first, second] = [1, 2, 3].filter((nodeid) => nodeid !== owner) as [number, number];
+    let changed: () => void = () => undefined;
+    const handlers = { view() {}, async gone() {}, disconnected() {}, secretsChanged: () => changed() };
+    const clients = await Promise.all([1, 2, 3].map((nodeid) => connectDlm(path.join(lab.node(nodeid).runDir, "dlmd.sock"), handlers)));
+    const firstSecrets = (): string[] => clients.map(({ info }) => Buffer.from(info.overlaySecrets[0] ?? []).toString("hex"));
+    const before = firstSecrets();
+    const open = await openFile(at(first, "rotated"), "w+");
+    try {
+      for (const [step, keys] of [
+        ["--add", 2],
+        ["--promote", 2],
+        ["--prune", 1],
+      ] as const) {
+        const was = clients.map(({ info }) => info.overlaySecrets);
+        await coverlay(["keygen", step, path.join(lab.dir, "cluster.key")]);
+        while (clients.some(({ info }, n) => info.overlaySecrets === was[n] || info.overlaySecrets.length !== keys)) {
+          await new Promise<void>((resolve) => {
+            changed = resolve;
+          });
+        }
+        await open.write(step);
+        expect(await readFile(at(second, "rotated"), "utf8")).toMatch(new RegExp(`${step}$`));
+      }
+    } finally {
+      await open.close();
+      await Promise.all(clients.map((client) => client.close()));
+    }
+    expect(new Set(firstSecrets()).size).toBe(1);
+    expect(firstSecrets()[0]).not.toBe(before[0]);
+    await lab.stop(second);
+    await lab.start(second);
+    expect(await readFile(at(second, "rotated"), "utf8")).toBe("--add--promote--prune");
+    await writeFile(at(second, "rotated"), "new key");
+    expect(await readFile(at(first, "rotated"), "utf8")).toBe("new key");
   });
 
   it("dies: operations wait and can be killed, and go on when it is back; what was synced is there", async () => {

@@ -25,7 +25,7 @@ const cluster = async (): ReturnType<Parameters<typeof checkMount>[3]> => ({
     clientId: 1,
     nodes: [],
     volumes: [{ name: "shared", uuid: bit.uuid, lower: "device" }],
-    overlaySecret: new Uint8Array(32),
+    overlaySecrets: [new Uint8Array(32)],
   },
   view: { viewId: "1.1.a", quorate: true, members: [1], quorumReason: "1 of 1 votes", running: true },
 });

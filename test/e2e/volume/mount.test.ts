@@ -25,7 +25,7 @@ const info: ClusterInfo = {
   clientId: 1,
   nodes: [{ nodeid: 1, name: "node1", address: "127.0.0.1" }],
   volumes: [{ name: "shared", uuid: bit.uuid, lower: "device" }],
-  overlaySecret: new Uint8Array(32),
+  overlaySecrets: [new Uint8Array(32)],
 };
 const view: ViewInfo = { viewId: "1.1.a", quorate: true, members: [1], quorumReason: "1 of 1 votes", running: true };
 const cluster = async (): Promise<{ info: ClusterInfo; view: ViewInfo }> => ({ info, view });

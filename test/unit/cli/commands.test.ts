@@ -104,7 +104,7 @@ const answer: DlmdAnswer = {
     clientId: 1,
     nodes: [1, 2, 3].map((nodeid) => ({ nodeid, name: `node${nodeid}`, address: `10.0.0.${nodeid}` })),
     volumes: [],
-    overlaySecret: new Uint8Array(32),
+    overlaySecrets: [new Uint8Array(32)],
   },
   view: { viewId: "4.2.x", quorate: true, members: [1, 2], quorumReason: "2 of 3 votes, quorate because 2 >= 2", running: true },
   answer: null,

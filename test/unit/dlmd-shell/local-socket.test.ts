@@ -27,7 +27,7 @@ const info: Omit<ClusterInfo, "clientId"> = {
   incarnation: "aa",
   nodes: [{ nodeid: 1, name: "node1", address: "127.0.0.1" }],
   volumes: [],
-  overlaySecret: new Uint8Array(32),
+  overlaySecrets: [new Uint8Array(32)],
 };
 
 let dir: string;

@@ -31,7 +31,7 @@ const view: ViewInfo = { viewId: "7.1.00ff", quorate: true, members: [1, 3], quo
 const fromClient: [message: Exclude<ClientMessage, { kind: "requests" }>, hex: string][] = [
   [
     { kind: "hello", version: LOCAL_VERSION, pid: 4711, program: "ls", owner: "me", bastLimitMs: 1000 },
-    "0143564c4403006712000002006c7302006d65e8030000",
+    "0143564c4404006712000002006c7302006d65e8030000",
   ],
   [{ kind: "bast-limit", limitMs: 60_000 }, "0860ea0000"],
   [{ kind: "open", lockspaceId: 2, name: "data" }, "0202000000040064617461"],
@@ -57,11 +57,11 @@ const fromServer: [message: Exclude<ServerMessage, { kind: "results" }>, hex: st
         clientId: 3,
         nodes: [{ nodeid: 1, name: "n", address: "::" }],
         volumes: [{ name: "v", uuid: "u", lower: "device" }],
-        overlaySecret: Uint8Array.of(1, 2),
+        overlaySecrets: [Uint8Array.of(1, 2), Uint8Array.of(3)],
       },
       view,
     },
-    "8103006c61620100020061620300000001000000010001006e02003a3a01000000010076010075010200000001020800372e312e3030666601000c0032206f66203320766f746573020001000300",
+    "8103006c61620100020061620300000001000000010001006e02003a3a01000000010076010075010202000000010201000000030800372e312e3030666601000c0032206f66203320766f746573020001000300",
   ],
   [{ kind: "opened", lockspaceId: 2, error: "no" }, "820200000002006e6f"],
   [{ kind: "view", view }, "840800372e312e3030666601000c0032206f66203320766f746573020001000300"],
@@ -79,6 +79,7 @@ const fromServer: [message: Exclude<ServerMessage, { kind: "results" }>, hex: st
   [{ kind: "answer", queryId: 5, json: new TextEncoder().encode("{}") }, "8605000000020000007b7d"],
   [{ kind: "error", reason: "no" }, "8702006e6f"],
   [{ kind: "purged", purgeId: 5, locks: 6, error: "no" }, "88050000000600000002006e6f"],
+  [{ kind: "secrets", secrets: [Uint8Array.of(1, 2)] }, "8901020000000102"],
   [{ kind: "group-result", requestId: 4, result: "too-large" }, "980400000003"],
   [
     { kind: "group-members", group: "g", members: [member], joined: [member], left: [{ member, reason: "node-gone" }] },

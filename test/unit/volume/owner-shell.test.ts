@@ -67,7 +67,7 @@ const info: ClusterInfo = {
   clientId: 5,
   nodes: [1, 2].map((nodeid) => ({ nodeid, name: `node${nodeid}`, address: `10.0.0.${nodeid}` })),
   volumes: [],
-  overlaySecret: new Uint8Array(32),
+  overlaySecrets: [new Uint8Array(32)],
 };
 
 function newest(locks: readonly FakeLock[], resource: string): FakeLock {

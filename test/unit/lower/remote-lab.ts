@@ -1,0 +1,169 @@
+/** Owners and callers of one directory, for tests of the wire between overlays: everything ends with its test. */
+import { connect, createServer, type Server, type Socket } from "node:net";
+import { afterEach, beforeEach } from "vitest";
+import { Errno } from "../../../dlmd/base/errno.ts";
+import type { OperatingError } from "../../../dlmd/base/error.ts";
+import { type Log, silentLog } from "../../../dlmd/base/log.ts";
+import type { LowerSessionId } from "../../../overlay/lower/handshake.ts";
+import { createLocalLower, type LocalLower } from "../../../overlay/lower/local.ts";
+import type { Caller, Maybe } from "../../../overlay/lower/lower.ts";
+import type { CallerIdentity } from "../../../overlay/lower/remote-connection.ts";
+import { createRemoteLower, type RemoteLower } from "../../../overlay/lower/remote.ts";
+import type { LowerServer } from "../../../overlay/lower/server.ts";
+import { nativeAddon } from "../../../overlay/native/index.ts";
+import { directoryPlace, type Place, TEST_CALLER, testServer } from "../../compliance/lower-fixture.ts";
+
+export const caller: Caller = { uid: 0, gid: 0, umask: 0o022 };
+export const RDWR = 2;
+export const name = (text: string): Buffer => Buffer.from(text);
+
+export async function errnoOf(call: () => Maybe<unknown>): Promise<number> {
+  try {
+    await call();
+    return 0;
+  } catch (error) {
+    if (error instanceof Errno) return error.errno;
+    throw error;
+  }
+}
+
+export interface Owner {
+  readonly lower: LocalLower;
+  readonly server: LowerServer;
+  readonly address: { host: string; port: number };
+  readonly epoch: number;
+}
+
+/** Between a caller and its owner: can keep answers back, and cut. */
+export class Proxy {
+  readonly #server: Server;
+  readonly #pairs: Set<{ near: Socket; far: Socket }> = new Set();
+  holdAnswers = false;
+  dropRequests = false;
+  /** Bytes that came from the caller since holdAnswers was set. */
+  onRequest: (() => void) | null = null;
+  port = 0;
+
+  constructor(target: () => number) {
+    this.#server = createServer((near) => {
+      const far = connect(target(), "127.0.0.1");
+      const pair = { near, far };
+      this.#pairs.add(pair);
+      near.on("data", (chunk) => {
+        if (!this.dropRequests) far.write(chunk);
+        this.onRequest?.();
+      });
+      far.on("data", (chunk) => {
+        if (!this.holdAnswers) near.write(chunk);
+      });
+      for (const [one, two] of [
+        [near, far],
+        [far, near],
+      ] as const) {
+        one.on("error", () => undefined);
+        one.on("close", () => {
+          this.#pairs.delete(pair);
+          two.destroy();
+        });
+      }
+    });
+  }
+
+  async listen(): Promise<void> {
+    await new Promise<void>((resolve) => this.#server.listen(0, "127.0.0.1", resolve));
+    const address = this.#server.address();
+    this.port = address !== null && typeof address !== "string" ? address.port : 0;
+  }
+
+  cut(): void {
+    for (const { near, far } of this.#pairs) {
+      near.destroy();
+      far.destroy();
+    }
+  }
+
+  async close(): Promise<void> {
+    this.cut();
+    await new Promise<void>((resolve) => this.#server.close(() => resolve()));
+  }
+}
+
+export async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setImmediate(resolve));
+}
+
+export interface RemoteLab {
+  readonly place: Place;
+  readonly owner: (
+    epoch?: number,
+    wrap?: (lower: LocalLower) => LocalLower,
+    isGone?: (session: LowerSessionId) => boolean,
+  ) => Promise<Owner>;
+  readonly remote: (identity?: Partial<CallerIdentity>, log?: Log, onRefused?: (error: OperatingError) => void) => RemoteLower;
+  readonly proxyTo: (target: Owner) => Promise<Proxy>;
+  /** "welcome", or the code of the refusal. */
+  readonly refusal: (identity: Partial<CallerIdentity>, to: Owner, epoch?: number) => Promise<string>;
+}
+
+/** Another directory for each test of the file. */
+export function remoteLab(): RemoteLab {
+  let place: Place;
+  const owners: Owner[] = [];
+  const callers: RemoteLower[] = [];
+  const proxies: Proxy[] = [];
+
+  beforeEach(() => {
+    place = directoryPlace();
+  });
+  afterEach(async () => {
+    for (const one of callers.splice(0)) one.shutdown();
+    for (const one of proxies.splice(0)) await one.close();
+    for (const one of owners.splice(0)) {
+      await one.server.close();
+      await one.lower.shutdown();
+    }
+    await place.release();
+  });
+
+  async function owner(
+    epoch = 1,
+    wrap: (lower: LocalLower) => LocalLower = (lower) => lower,
+    isGone: (session: LowerSessionId) => boolean = () => false,
+  ): Promise<Owner> {
+    const lower = createLocalLower({ native: nativeAddon(), rootFd: place.rootFd, metadataCalls: "inline", log: silentLog });
+    const server = testServer(wrap(lower), epoch, isGone);
+    const port = await server.listen("127.0.0.1", 0);
+    const made = { lower, server, epoch, address: { host: "127.0.0.1", port } };
+    owners.push(made);
+    return made;
+  }
+  function remote(identity: Partial<CallerIdentity> = {}, log: Log = silentLog, onRefused?: (error: OperatingError) => void): RemoteLower {
+    const made = createRemoteLower({ ...TEST_CALLER, ...identity, log, ...(onRefused === undefined ? {} : { onRefused }) });
+    callers.push(made);
+    return made;
+  }
+  async function proxyTo(target: Owner): Promise<Proxy> {
+    const proxy = new Proxy(() => target.address.port);
+    await proxy.listen();
+    proxies.push(proxy);
+    return proxy;
+  }
+  async function refusal(identity: Partial<CallerIdentity>, to: Owner, epoch = to.epoch): Promise<string> {
+    const error = await remote(identity)
+      .connect(to.address, epoch)
+      .then(
+        () => null,
+        (reason: OperatingError) => reason,
+      );
+    return error?.code ?? "welcome";
+  }
+  return {
+    get place(): Place {
+      return place;
+    },
+    owner,
+    remote,
+    proxyTo,
+    refusal,
+  };
+}

@@ -1,0 +1,248 @@
+/** A caller whose owner goes, and comes, or is another one. */
+import fs from "node:fs";
+import { expect, it } from "vitest";
+import { E } from "../../../dlmd/base/errno.ts";
+import type { OperatingError } from "../../../dlmd/base/error.ts";
+import { silentLog } from "../../../dlmd/base/log.ts";
+import { TEST_CALLER } from "../../compliance/lower-fixture.ts";
+import { caller, errnoOf, name, RDWR, remoteLab, until } from "./remote-lab.ts";
+
+const lab = remoteLab();
+const { owner, proxyTo, refusal, remote } = lab;
+
+it("is refused by a new owner whose node knows that it is gone, and by it alone", async () => {
+  const asked: number[] = [];
+  const one = await owner(
+    1,
+    (lower) => lower,
+    ({ clientId }) => {
+      asked.push(clientId);
+      return clientId === TEST_CALLER.clientId;
+    },
+  );
+  expect(await refusal({}, one)).toBe("gone");
+  expect(await refusal({ clientId: 99 }, one)).toBe("welcome");
+  expect(asked).toEqual([TEST_CALLER.clientId, 99]);
+});
+
+it("says once that an owner will never serve it; what waits, and whatever comes later, ends with EIO", async () => {
+  const [first, second] = [
+    await owner(1),
+    await owner(
+      2,
+      (lower) => lower,
+      () => true,
+    ),
+  ];
+  const refusals: string[] = [];
+  const told = (error: OperatingError): void => void refusals.push(error.code);
+  const lower = remote({}, silentLog, told);
+  await lower.connect(first.address, 1);
+  lower.ownerLost();
+  const waiting = errnoOf(() => lower.getattr(lower.root));
+  lower.ownerFound(second.address, 2);
+  expect(await waiting).toBe(E.EIO);
+  expect(refusals).toEqual(["gone"]);
+  lower.ownerFound(first.address, 1);
+  expect(await errnoOf(() => lower.getattr(lower.root))).toBe(E.EIO);
+  expect(refusals).toEqual(["gone"]);
+});
+
+it("a refusal that the next word of the owner may mend is not for ever: calls go on waiting", async () => {
+  const one = await owner(1);
+  const refusals: string[] = [];
+  let refused = (): void => {};
+  const heard = new Promise<void>((resolve) => {
+    refused = resolve;
+  });
+  const lower = remote({}, { ...silentLog, error: () => refused() }, (error) => void refusals.push(error.code));
+  await lower.connect(one.address, 1);
+  lower.ownerFound(one.address, 2);
+  const waiting = errnoOf(() => lower.getattr(lower.root));
+  await heard;
+  lower.ownerFound(one.address, 1);
+  expect(await waiting).toBe(0);
+  expect(refusals).toEqual([]);
+});
+
+it("waits while there is no owner, and goes on when there is one", async () => {
+  const one = await owner();
+  const lower = remote();
+  await lower.connect(one.address, 1);
+  const { root } = lower;
+  lower.ownerLost();
+  expect(lower.disconnected).toBe(true);
+  const waiting = [lower.getattr(root), lower.mkdir(root, name("made later"), 0o755, caller)];
+  expect(lower.waitingCalls).toBe(2);
+  expect(fs.existsSync(`${lab.place.path}/made later`)).toBe(false);
+  lower.ownerFound(one.address, 1);
+  await Promise.all(waiting.map(async (one) => await one));
+  expect(fs.existsSync(`${lab.place.path}/made later`)).toBe(true);
+});
+
+it("opens a file once at the next owner, though the connection broke while it did", async () => {
+  const first = await owner(1);
+  const lower = remote();
+  await lower.connect(first.address, 1);
+  const { handle } = await lower.create(lower.root, name("f"), RDWR, 0o644, caller);
+  await lower.write(handle, Buffer.from("content"), 0, false);
+  lower.ownerLost();
+  let release: () => void = () => undefined;
+  const gate = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const second = await owner(2, (local) => ({
+    ...local,
+    async open(...args) {
+      await gate;
+      return await local.open(...args);
+    },
+  }));
+  const proxy = await proxyTo(second);
+  lower.ownerFound({ host: "127.0.0.1", port: proxy.port }, 2);
+  // Hello, proof and the open, and all of them again.
+  await until(() => second.server.counters.received === 3);
+  proxy.cut();
+  await until(() => second.server.counters.received === 6);
+  release();
+  expect(Buffer.from(await lower.read(handle, 0, 100)).toString()).toBe("content");
+  expect(second.lower.openHandles).toBe(1);
+  lower.close(handle);
+  await lower.getattr(lower.root);
+  expect(second.lower.openHandles).toBe(0);
+});
+
+it("goes on at the next owner: handles opened again, questions asked again, unknown outcomes EIO", async () => {
+  let released: () => void = () => undefined;
+  const gate = new Promise<void>((resolve) => {
+    released = resolve;
+  });
+  const stuck: string[] = [];
+  const first = await owner(1, (lower) => ({
+    ...lower,
+    async getattr(id) {
+      if (id.ino !== lower.root.ino) {
+        stuck.push("getattr");
+        await gate;
+      }
+      return await lower.getattr(id);
+    },
+    async mkdir(...args) {
+      stuck.push("mkdir");
+      const made = await lower.mkdir(...args);
+      await gate;
+      return made;
+    },
+  }));
+  const errors: Readonly<Record<string, unknown>>[] = [];
+  const lower = remote({}, { ...silentLog, error: (fields) => errors.push(fields) });
+  await lower.connect(first.address, 1);
+  const kept = await lower.create(lower.root, name("kept"), RDWR, 0o644, caller);
+  const gone = await lower.create(lower.root, name("gone"), RDWR, 0o644, caller);
+  await lower.write(kept.handle, Buffer.from("kept"), 0, false);
+  await lower.fsync(kept.handle, false);
+  const directory = await lower.opendir(lower.root);
+  const listed = await lower.readdir(directory, 0n, 64, "plain");
+  const unanswered = errnoOf(() => lower.mkdir(lower.root, name("d"), 0o755, caller));
+  const question = lower.getattr(kept.entry.id);
+  await until(() => stuck.length === 2);
+
+  lower.ownerLost();
+  const later = lower.read(kept.handle, 0, 100);
+  fs.unlinkSync(`${lab.place.path}/gone`);
+  lower.ownerFound((await owner(2)).address, 2);
+  // While the first owner's server holds it open the file is not gone: as after a real death, nothing may.
+  await first.lower.shutdown();
+  released();
+
+  expect(await unanswered).toBe(E.EIO);
+  expect(errors[0]).toMatchObject({ count: 1, calls: ["mkdir"] });
+  expect((await question).ino).toBe(kept.entry.id.ino);
+  expect(Buffer.from(await later).toString()).toBe("kept");
+  const rest = await lower.readdir(directory, listed.entries.at(-1)?.cookie ?? 0n, 4096, "plain");
+  expect(rest.entries.length).toBeGreaterThan(0);
+  expect(lower.openHandles).toBe(3);
+  lower.close(gone.handle);
+});
+
+it("says ESTALE for an open file that the new owner does not find", async () => {
+  const first = await owner(1);
+  const lower = remote();
+  await lower.connect(first.address, 1);
+  const { handle } = await lower.create(lower.root, name("gone"), RDWR, 0o644, caller);
+  await first.server.close();
+  lower.ownerLost();
+  await first.lower.shutdown();
+  fs.unlinkSync(`${lab.place.path}/gone`);
+  lower.ownerFound((await owner(2)).address, 2);
+  expect(await errnoOf(() => lower.read(handle, 0, 1))).toBe(E.ESTALE);
+  expect(await errnoOf(() => lower.write(handle, Buffer.from("x"), 0, false))).toBe(E.ESTALE);
+  lower.close(handle);
+  expect(await errnoOf(() => lower.read(handle, 0, 1))).toBe(E.EBADF);
+});
+
+it("does not say that data is on disk which died with its owner", async () => {
+  const first = await owner(1);
+  const lower = remote();
+  await lower.connect(first.address, 1);
+  const lost = await lower.create(lower.root, name("lost"), RDWR, 0o644, caller);
+  const safe = await lower.create(lower.root, name("safe"), RDWR, 0o644, caller);
+  await lower.write(lost.handle, Buffer.from("x"), 0, false);
+  await lower.write(safe.handle, Buffer.from("x"), 0, false);
+  await lower.fsync(safe.handle, true);
+  lower.ownerLost();
+  lower.ownerFound((await owner(2)).address, 2);
+  expect(await errnoOf(() => lower.fsync(safe.handle, false))).toBe(0);
+  expect(await errnoOf(() => lower.fsync(lost.handle, false))).toBe(E.EIO);
+  expect(await errnoOf(() => lower.fsync(lost.handle, false))).toBe(0);
+});
+
+it("hears nothing more of an owner that was lost (C7)", async () => {
+  let release: () => void = () => undefined;
+  const gate = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  let asked = false;
+  const first = await owner(1, (lower) => ({
+    ...lower,
+    async statfs() {
+      asked = true;
+      await gate;
+      return { ...(await lower.statfs()), namelen: 1 };
+    },
+  }));
+  const lower = remote();
+  await lower.connect(first.address, 1);
+  const answer = lower.statfs();
+  await until(() => asked);
+  lower.ownerLost();
+  release();
+  await until(() => first.server.sessions[0]?.runningCalls === 0);
+  lower.ownerFound((await owner(2)).address, 2);
+  expect((await answer).namelen).toBe(255);
+});
+
+it("opens again at the new owner though the connection breaks in the middle of it", async () => {
+  const first = await owner(1);
+  const lower = remote();
+  await lower.connect(first.address, 1);
+  const { handle } = await lower.create(lower.root, name("f"), RDWR, 0o644, caller);
+  await lower.write(handle, Buffer.from("data"), 0, false);
+  lower.ownerLost();
+  let breaks = 3;
+  const second = await owner(2, (local) => ({
+    ...local,
+    open(id, flags) {
+      if (breaks > 0) {
+        breaks -= 1;
+        proxy.cut();
+      }
+      return local.open(id, flags);
+    },
+  }));
+  const proxy = await proxyTo(second);
+  lower.ownerFound({ host: "127.0.0.1", port: proxy.port }, 2);
+  expect(Buffer.from(await lower.read(handle, 0, 10)).toString()).toBe("data");
+  expect(second.server.sessions[0]?.openHandles).toBe(1);
+  expect(second.lower.openHandles).toBe(1);
+});
