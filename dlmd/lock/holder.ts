@@ -137,6 +137,8 @@ export class Holder {
     this.orphans.adopt(found, client, lockId);
     found.flags = request.flags;
     found.sbFlags = 0;
+    const { masterNodeid } = found.resource;
+    if (masterNodeid !== this.#tables.nodeid) this.#port.toPeer(masterNodeid, { kind: "adopted", lkbId: found.id, clientId: client.id });
     this.#ast(found, "granted", (request.flags & VALBLK) !== 0 && found.lvbRead);
     // Nobody heard what its former owner was told last.
     if (!modesCompatible(mode, told)) this.bast(found, told);

@@ -3,6 +3,7 @@
  * what it masters (master.ts). Linux fs/dlm/lock.c. Its tables are rebuilt between views by recovery/rebuild.ts.
  */
 import type {
+  AdoptedMessage,
   CancelMessage,
   ConvertMessage,
   DownMessage,
@@ -95,6 +96,7 @@ export class LockManager implements MasterPort {
       case "down":
       case "unlock":
       case "cancel":
+      case "adopted":
         this.#receiveAsMaster(from, message);
         return true;
       case "grant":
@@ -127,7 +129,7 @@ export class LockManager implements MasterPort {
     masterRequest(this, resource, lkb);
   }
 
-  #receiveAsMaster(from: number, m: ConvertMessage | DownMessage | UnlockMessage | CancelMessage): void {
+  #receiveAsMaster(from: number, m: ConvertMessage | DownMessage | UnlockMessage | CancelMessage | AdoptedMessage): void {
     const lkb = this.tables.masteredFor.get(from)?.get(m.lkbId);
     if (lkb === undefined) {
       // A cancel may cross the refusal that ended the lock; so may an unlock that does not wait for its answer.
@@ -135,6 +137,7 @@ export class LockManager implements MasterPort {
       return;
     }
     const resource = lkb.resource;
+    if (m.kind === "adopted") return adopted(lkb, m);
     if (m.kind === "cancel") return masterCancel(this, resource, lkb, "canceled");
     if (m.kind === "unlock") {
       writeLvb(resource, m.lvbWrite, m.lvbSeq, m.lvb);
@@ -153,4 +156,10 @@ export class LockManager implements MasterPort {
     writeLvb(resource, m.lvbWrite, m.lvbSeq, m.lvb);
     masterDown(this, resource, lkb, m.mode, m.grantNo);
   }
+}
+
+/** Its transaction was that of a program which is gone. */
+export function adopted(lkb: Lkb, { clientId }: AdoptedMessage): void {
+  lkb.clientId = clientId;
+  lkb.transaction = 0;
 }

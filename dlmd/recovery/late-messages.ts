@@ -4,7 +4,7 @@
  * gave up, a writer wrote or a master granted stands (hazard H2), and requests are named anew by their holders.
  */
 import { dequeue, enqueue, type Lkb, newLkb, queueOf, type Resource } from "../lock/lkb.ts";
-import type { LockManager } from "../lock/lock-manager.ts";
+import { adopted, type LockManager } from "../lock/lock-manager.ts";
 import { unqueue, writeLvb } from "../lock/master.ts";
 import { Mode } from "../lock/mode.ts";
 import type { ConvertMessage, DownMessage, PeerMessage, RequestMessage, UnlockMessage } from "../wire/peer-message.ts";
@@ -55,9 +55,11 @@ function applyOne(manager: LockManager, from: number, m: PeerMessage, stays: Sta
     case "convert":
     case "down":
     case "unlock":
-    case "cancel": {
+    case "cancel":
+    case "adopted": {
       const lkb = manager.tables.masteredFor.get(from)?.get(m.lkbId);
       if (lkb === undefined) return;
+      if (m.kind === "adopted") return adopted(lkb, m);
       const { resource } = lkb;
       const staying = stays(resource.lockspace.name, resource.name);
       if (staying) touch(resource);

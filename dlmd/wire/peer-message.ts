@@ -107,6 +107,12 @@ export interface CancelMessage {
   readonly kind: "cancel";
   readonly lkbId: number;
 }
+/** Holder to master: that lock, granted and with nothing outstanding, is another client's from now on (hazard C6). */
+export interface AdoptedMessage {
+  readonly kind: "adopted";
+  readonly lkbId: number;
+  readonly clientId: number;
+}
 /** Master to holder. */
 export interface GrantMessage {
   readonly kind: "grant";
@@ -254,6 +260,7 @@ export type PeerMessage =
   | DownMessage
   | UnlockMessage
   | CancelMessage
+  | AdoptedMessage
   | GrantMessage
   | RefuseMessage
   | BastMessage

@@ -207,6 +207,11 @@ const table: Table = {
     }),
   },
   cancel: { type: 9, encode: (w, m) => w.u64(m.lkbId), decode: (r) => ({ kind: "cancel", lkbId: r.u64() }) },
+  adopted: {
+    type: 24,
+    encode: (w, m) => w.u64(m.lkbId).u32(m.clientId),
+    decode: (r) => ({ kind: "adopted", lkbId: r.u64(), clientId: readClientId(r) }),
+  },
   grant: {
     type: 10,
     encode: (w, m) =>

@@ -146,6 +146,12 @@ export function runScenario(text: string): void {
         by: "test",
       });
     },
+    /** named r a: the master of r names program a for what is granted there */
+    named([resource, ...who]) {
+      const found = world.grantedOn(names.get(resource ?? "") ?? resource ?? "");
+      const wanted = who.map((name) => `${program(name).nodeid}/${program(name).clientId}`);
+      if (found.join(" ") !== wanted.join(" ")) throw new Error(`${wanted.join(" ")} expected, found ${found.join(" ")}`);
+    },
     /** expect a l granted EX; expect a l nothing */
     expect([name, lock, ...words]) {
       const heard = world.heardOf(program(name), lock ?? "");

@@ -264,6 +264,15 @@ export class World {
     return alive.every(({ core }) => core.servesAt(this.nowMs) && core.membership.view?.members.length === alive.length);
   }
 
+  /** "node/client" of what is granted there, as the master knows it. */
+  grantedOn(resource: string): string[] {
+    return [...this.nodes.values()].flatMap(({ core, alive }) => {
+      const found = alive ? core.locks.tables.lockspaces.get("space")?.resources.get(resource) : undefined;
+      const { nodeid } = core.boot;
+      return found?.masterNodeid === nodeid ? found.grantQueue.map((lkb) => `${lkb.nodeid}/${lkb.clientId}`) : [];
+    });
+  }
+
   viewOf(nodeid: number): ViewId | null {
     return this.nodes.get(nodeid)?.core.membership.view?.id ?? null;
   }

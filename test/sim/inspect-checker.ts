@@ -89,8 +89,6 @@ export class SightChecker {
     for (const node of nodes) {
       for (const client of node.clients.values()) {
         for (const lock of client.locks.values()) {
-          // A master elsewhere goes on naming the program that it was of.
-          if (lock.adopted) continue;
           const words = `${lock.resource} ${node.nodeid}/${client.id} ${modeNames[lock.mode as Mode]}`;
           if (lock.asked === null && lock.mode !== null && !said.has(words))
             fail(`nobody says at rest: ${words}, but ${[...said].join(", ")}`);

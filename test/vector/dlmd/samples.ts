@@ -122,6 +122,7 @@ export const peerMessages: readonly PeerMessage[] = [
   { kind: "down", lkbId: 5, grantNo: 9, mode: Mode.CR, lvbWrite: "write", lvbSeq: 3, lvb },
   { kind: "unlock", lkbId: 5, lvbWrite: "invalidate", lvbSeq: 4, lvb: null },
   { kind: "cancel", lkbId: 5 },
+  { kind: "adopted", lkbId: 5, clientId: 6 },
   { kind: "grant", lkbId: 5, grantNo: 10, mode: Mode.PW, sbFlags: 4, lvbSeq: 3, lvbRead: true, lvbValid: false, lvb },
   { kind: "refuse", lkbId: 5, grantNo: 8, status: "deadlock", sbFlags: 1 },
   { kind: "purge", purgeId: 3, lockspace: "volume", pid: 4711, uid: 1000 },
