@@ -175,8 +175,9 @@ export class NodeCore implements Node {
       clientsBusy: () => this.#asks.recoveryBusy,
       clients: () => this.clients.all.values(),
       leftCleanly: (nodeid, incarnation) => this.membership.peers.get(nodeid)?.left === incarnation,
-      rebuild: (members) => this.plocks.startRebuild(members),
-      rebuilt: () => this.plocks.finishRebuild(),
+      rebuildFiles: (members) => this.plocks.startRebuild(members),
+      nameFiles: (budget) => this.plocks.name(budget),
+      settleFiles: (budget) => this.plocks.settle(budget),
       receive: (from, message) => {
         if (message.kind === "inspect" || message.kind === "inspected") this.#inspections.receive(from, message);
         else if (isPlockMessage(message)) this.plocks.receive(from, message);

@@ -145,8 +145,12 @@ export function createSecureAcceptor(keyring: () => Keyring): SecureAcceptor {
   return {
     accept(raw, handlers) {
       const name = nameOf(raw);
-      accepting.set(name, { handlers, asked: null });
-      raw.once("close", () => failed(name, new Error("closed during the handshake")));
+      const mine: Accepting = { handlers, asked: null };
+      accepting.set(name, mine);
+      // Its port may be another connection's by the time that this one's end is told.
+      raw.once("close", () => {
+        if (accepting.get(name) === mine) failed(name, new Error("closed during the handshake"));
+      });
       server.emit("connection", raw);
     },
   };

@@ -281,10 +281,10 @@ export class PlockHome {
 
   // --------------------------------------------------------------------------------------------------------- recovery
 
-  /** Names everything to the masters of the new view. */
-  rebuild(): void {
+  /** Names everything to the masters of the new view, a message at each step. Nothing else happens here meanwhile. */
+  *rebuild(): Generator<void> {
     for (const client of this.#clients.values()) {
-      for (const owned of client.owned.values()) this.#name(owned);
+      for (const owned of client.owned.values()) yield* this.#name(owned);
     }
     for (const asked of this.#asked.values()) {
       const { ask, canceling } = asked;
@@ -292,10 +292,11 @@ export class PlockHome {
       const entangled = this.#entangled(asked.owned);
       const master = this.#port.masterOf(ask.lockspace, ask.file);
       this.#port.send(master, { kind: "plock-again", ...ask, entangled, waitedMs, canceled: canceling });
+      yield;
     }
   }
 
-  #name(owned: Owned): void {
+  *#name(owned: Owned): Generator<void> {
     for (const { ask } of owned.asked.values()) if (ask.op === "unlock") this.#change(owned, ask, null);
     const { lockspace, file, owner } = owned;
     const master = this.#port.masterOf(lockspace, file);
@@ -304,6 +305,7 @@ export class PlockHome {
       const some = ranges.slice(at, at + rangesPerMessage);
       const shared = { lockspace, file, clientId: owner.clientId, ownerKind: owner.kind, owner: owner.owner };
       this.#port.send(master, { kind: "plock-held", ...shared, ranges: some });
+      yield;
     }
   }
 }

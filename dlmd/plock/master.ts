@@ -219,8 +219,8 @@ export class PlockMaster implements TableSink {
     this.#agains.push({ from, message });
   }
 
-  /** All homes have said what they have. Requests are asked again in the order of their ages. */
-  settle(): void {
+  /** All homes have said what they have. Requests are asked again in the order of their ages, one at each step. */
+  *settle(): Generator<void> {
     const agains = this.#agains;
     this.#agains = [];
     agains.sort((a, b) => b.message.waitedMs - a.message.waitedMs || a.from - b.from || a.message.requestId - b.message.requestId);
@@ -229,6 +229,7 @@ export class PlockMaster implements TableSink {
       if (explained.has(message)) this.#answer(from, message.requestId, "ok");
       else this.request(from, message, message.waitedMs);
       if (message.canceled) this.cancel(from, message.requestId);
+      yield;
     }
   }
 

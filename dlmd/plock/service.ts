@@ -2,6 +2,7 @@
  * The file-lock service of one node: home of its clients' locks (home.ts), master of some files (master.ts), and its part in finding
  * deadlocks (search.ts, judge.ts). What it says to itself takes the same way as what it says to others, in order, one at a time.
  */
+import { takeSteps } from "../base/steps.ts";
 import { masterOf } from "../lock/mastering.ts";
 import type { Client } from "../lock/client.ts";
 import type { ClientEvent } from "../node-api.ts";
@@ -32,6 +33,9 @@ export class PlockService {
   readonly #judge: Judge;
   #members: readonly Member[] = [];
   #toSelf: PlockMessage[] = [];
+  /** What is left of a rebuild's two parts. */
+  #naming: Iterator<void> | null = null;
+  #settling: Iterator<void> | null = null;
 
   constructor(nodeid: number, port: PlockPort, limits: PlockLimits = defaultPlockLimits) {
     this.#nodeid = nodeid;
@@ -147,20 +151,30 @@ export class PlockService {
     this.home.answer(message, true);
   }
 
-  /** Empties what this node masters and names what its clients have to the masters of the new view. A still newer view may do so again. */
+  /** Empties what this node masters; what its clients have is to be named to the masters of the new view. A still newer view may do so again. */
   startRebuild(members: readonly Member[]): void {
     this.#members = members;
     this.#toSelf = [];
     this.master.clear();
     this.#search.reset();
     this.#judge.reset();
-    this.home.rebuild();
-    this.#settleSelf();
+    this.#naming = this.home.rebuild();
+    this.#settling = null;
   }
 
-  /** All members have named what they have. */
-  finishRebuild(): void {
-    this.master.settle();
+  /** So much more of what this node's clients have. True: all is named. */
+  name(budget: number): boolean {
+    const done = this.#naming === null || takeSteps(this.#naming, budget);
+    if (done) this.#naming = null;
     this.#settleSelf();
+    return done;
+  }
+
+  /** All members have named what they have: so many requests more are judged anew. True: all are. */
+  settle(budget: number): boolean {
+    this.#settling ??= this.master.settle();
+    const done = takeSteps(this.#settling, budget);
+    this.#settleSelf();
+    return done;
   }
 }

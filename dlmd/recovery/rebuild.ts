@@ -8,6 +8,7 @@
  *
  * The work is done in steps, so that heartbeats and clients go on meanwhile.
  */
+import { takeSteps } from "../base/steps.ts";
 import type { Client } from "../lock/client.ts";
 import { CONVDEADLK, DEMOTED, VALBLK } from "../lock/flag.ts";
 import { clearQueues, dequeue, isIdle, type Lkb, newLkb, queueOf, type Resource } from "../lock/lkb.ts";
@@ -80,7 +81,7 @@ export class Rebuild {
 
   /** Does so many resources and locks. True: all of them are done. */
   step(budget: number): boolean {
-    return run(this.#steps, budget);
+    return takeSteps(this.#steps, budget);
   }
 
   *#work(clients: Iterable<Client>): Generator<void> {
@@ -246,7 +247,7 @@ export class Rebuild {
   /** All members have named their locks: value blocks are settled, what can be granted is granted. True: done. */
   settle(budget: number): boolean {
     this.#settling ??= this.#finish();
-    return run(this.#settling, budget);
+    return takeSteps(this.#settling, budget);
   }
 
   *#finish(): Generator<void> {
@@ -263,11 +264,6 @@ export class Rebuild {
       yield;
     }
   }
-}
-
-function run(steps: Iterator<void>, budget: number): boolean {
-  for (let left = budget; left > 0; left--) if (steps.next().done === true) return true;
-  return false;
 }
 
 function demoteRebuilt(lkb: Lkb): void {

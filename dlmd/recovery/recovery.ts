@@ -34,14 +34,16 @@ export interface RecoveryHost extends PairsHost, FenceGateHost {
   clients(): Iterable<Client>;
   /** That incarnation said that it leaves. */
   leftCleanly(nodeid: number, incarnation: string): boolean;
-  /** File locks, to their new masters. */
-  rebuild(members: readonly Member[]): void;
+  /** File locks are to be named to their masters of that view. */
+  rebuildFiles(members: readonly Member[]): void;
+  /** So many of them. True: all are. */
+  nameFiles(budget: number): boolean;
+  /** Everything was named by everybody: of the file locks that can be granted so many are. True: all are. */
+  settleFiles(budget: number): boolean;
   /** A message of a running view that is not about locks, or of the rebuild of file locks; in any phase "inspect", "inspected". */
   receive(from: number, message: PeerMessage): void;
   /** An answer of the last view to a file-lock request of this node. */
   receiveLate(message: PlockAnswerMessage): void;
-  /** Everything was named by everybody: file locks that can be granted are granted. */
-  rebuilt(): void;
   /** A quorum of the view was heard of late (hazard C4). */
   leased(): boolean;
   protest(nodeid: number, message: string): void;
@@ -165,7 +167,7 @@ export class Recovery {
     if (this.phase === "rebuild" && this.#busyNaming()) this.#nameSome();
     if (this.phase === "rebuild" && this.#named && this.#done[1].size === view.members.length) this.#enterWait();
     if (this.phase === "wait" && nowMs >= view.serveFromMs && this.#host.leased()) this.#enterSettle();
-    if (this.phase === "settle" && this.#host.leased() && (this.#rebuild as Rebuild).settle(this.#steps)) this.#enterRun();
+    if (this.phase === "settle" && this.#host.leased() && this.#settleSome()) this.#enterRun();
   }
 
   /** There is work for another turn, now. */
@@ -217,7 +219,7 @@ export class Recovery {
     this.#rebuild = new Rebuild(this.#locks, this.#host.clients(), change, this.#late, this.#rebuild, (to, message) =>
       this.send(to, message),
     );
-    this.#host.rebuild(view.members);
+    this.#host.rebuildFiles(view.members);
     this.#lossy.clear();
     this.drain();
   }
@@ -227,7 +229,7 @@ export class Recovery {
   }
 
   #nameSome(): void {
-    if (!(this.#rebuild as Rebuild).step(this.#steps)) return;
+    if (!(this.#rebuild as Rebuild).step(this.#steps) || !this.#host.nameFiles(this.#steps)) return;
     this.#named = true;
     this.#tellDone({ kind: "done", phase: 2, base: noView, fresh: false, unfenced: [], fenced: [] });
   }
@@ -241,8 +243,11 @@ export class Recovery {
     this.phase = "settle";
   }
 
+  #settleSome(): boolean {
+    return (this.#rebuild as Rebuild).settle(this.#steps) && this.#host.settleFiles(this.#steps);
+  }
+
   #enterRun(): void {
-    this.#host.rebuilt();
     this.#rebuild = null;
     this.phase = "run";
   }

@@ -5,6 +5,7 @@
 import { CANCEL } from "../../dlmd/lock/flag.ts";
 import * as flagBits from "../../dlmd/lock/flag.ts";
 import { Mode } from "../../dlmd/lock/mode.ts";
+import { maxOffset, type OwnerKind } from "../../dlmd/plock/range.ts";
 import { viewName } from "../../dlmd/wire/view-id.ts";
 import { incarnationOf, type Program, timeoutMs, World } from "./world.ts";
 
@@ -33,6 +34,13 @@ function optionsOf(words: readonly string[]) {
   return options;
 }
 
+/** `owner=1 kind=flock`; POSIX owner 1 if not said. */
+function ownerOf(words: readonly string[]): { ownerKind: OwnerKind; owner: bigint } {
+  const given = (key: string, otherwise: string): string =>
+    words.find((word) => word.startsWith(`${key}=`))?.slice(key.length + 1) ?? otherwise;
+  return { ownerKind: given("kind", "posix") as OwnerKind, owner: BigInt(given("owner", "1")) };
+}
+
 export function runScenario(text: string): void {
   let world = new World(1, {}, []);
   const names = new Map<string, string>();
@@ -46,6 +54,30 @@ export function runScenario(text: string): void {
     const { locks } = program(name);
     if (!locks.has(lock)) locks.set(lock, locks.size + 1);
     return locks.get(lock) as number;
+  };
+  const fileOf = (word = ""): string => names.get(word) ?? word;
+  const askFile = (
+    name: string,
+    ask: string,
+    op: "lock" | "unlock" | "test",
+    [file, type = "read", start, end, ...rest]: readonly string[],
+  ): void => {
+    const { asks } = program(name);
+    const requestId = asks.size + 1;
+    asks.set(ask, requestId);
+    world.ask(name, {
+      kind: "plock",
+      lockspaceId: 1,
+      requestId,
+      file: fileOf(file),
+      op,
+      ...ownerOf(rest),
+      pid: 1,
+      type: type === "write" ? "write" : "read",
+      start: BigInt(start ?? 0),
+      end: end === undefined || end === "end" ? maxOffset : BigInt(end),
+      wait: op === "lock" && !rest.includes("now"),
+    });
   };
   const requests: Readonly<Record<string, (name: string, lock: string, words: readonly string[]) => void>> = {
     lock(name, lock, [resource, mode, ...rest]) {
@@ -71,19 +103,31 @@ export function runScenario(text: string): void {
       const { flags, block: lvb } = optionsOf(rest);
       world.ask(name, { kind: "unlock", lockId: lockId(name, lock), flags, lvb });
     },
+    /** a flock q f write 0 9 [now] [owner=1] [kind=ofd]: waits, unless "now" */
+    flock: (name, ask, words) => askFile(name, ask, "lock", words),
+    funlock: (name, ask, words) => askFile(name, ask, "unlock", words),
+    ftest: (name, ask, words) => askFile(name, ask, "test", words),
+    fcancel: (name, ask) => world.ask(name, { kind: "plock-cancel", requestId: program(name).asks.get(ask) ?? 0 }),
+    /** a frelease f [owner=1]: as close(2) does; a frelease all: the owner is gone */
+    frelease(name, file, words) {
+      const { ownerKind, owner } = ownerOf(words);
+      world.ask(name, { kind: "plock-release", lockspaceId: 1, file: file === "all" ? null : fileOf(file), ownerKind, owner });
+    },
     cancel: (name, lock) => world.ask(name, { kind: "unlock", lockId: lockId(name, lock), flags: CANCEL, lvb: null }),
   };
   const commands: Readonly<Record<string, Command>> = {
-    /** nodes 3 [saved=8] [late=3] [fenced] */
+    /** nodes 3 [saved=8] [turn=4] [late=3] [fenced] */
     nodes([count, ...rest]) {
-      const saved = rest.find((word) => word.startsWith("saved="))?.slice("saved=".length);
-      const late = Number(rest.find((word) => word.startsWith("late="))?.slice("late=".length) ?? 0);
-      world = new World(
-        Number(count),
-        saved === undefined ? {} : { savedMessagesPerPeer: Number(saved) },
-        rest.includes("fenced") ? ["space"] : [],
-        late,
-      );
+      const given = (key: string): number | null => {
+        const word = rest.find((each) => each.startsWith(`${key}=`));
+        return word === undefined ? null : Number(word.slice(key.length + 1));
+      };
+      const [saved, turn] = [given("saved"), given("turn")];
+      const limits = {
+        ...(saved === null ? {} : { savedMessagesPerPeer: saved }),
+        ...(turn === null ? {} : { rebuildStepsPerTurn: turn }),
+      };
+      world = new World(Number(count), limits, rest.includes("fenced") ? ["space"] : [], given("late") ?? 0);
       if (!world.pass(20 * timeoutMs, () => world.serving())) throw new Error("the nodes did not come together");
     },
     /** name x 2 [3]: "x" is a resource that node 2 masters, and node 3 when that is gone */

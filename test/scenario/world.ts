@@ -26,6 +26,8 @@ export interface Program {
   /** Answers "gone" only when told. */
   readonly slow: boolean;
   readonly locks: Map<string, number>;
+  /** Requests for file locks. */
+  readonly asks: Map<string, number>;
   /** Per lock: what it was told and nobody has looked at yet. */
   readonly heard: Map<string, string[]>;
   readonly asked: number[];
@@ -143,6 +145,13 @@ export class World {
       if (!program.slow) this.answerGone(program);
       return;
     }
+    if (event.kind === "plock-result") {
+      const ask = [...program.asks].find(([, requestId]) => requestId === event.requestId)?.[0] ?? "?";
+      const { conflict } = event;
+      const by = conflict === null ? "" : ` ${conflict.type} ${conflict.start} ${conflict.end} of ${conflict.owner.nodeid}`;
+      this.heardOf(program, ask).push(`errno ${event.errno}${by}`);
+      return;
+    }
     if (event.kind !== "ast" && event.kind !== "bast") return;
     const lock = [...program.locks].find(([, lockId]) => lockId === event.lockId)?.[0] ?? "?";
     const words = this.heardOf(program, lock);
@@ -195,7 +204,7 @@ export class World {
 
   program(name: string, nodeid: number, owner: string, slow: boolean, bastLimitMs = 0): void {
     const clientId = this.#nextClientId++;
-    const empty = { locks: new Map(), heard: new Map(), asked: [] };
+    const empty = { locks: new Map(), asks: new Map(), heard: new Map(), asked: [] };
     this.programs.set(name, { nodeid, clientId, slow, ...empty, paused: false, alive: true, ending: false });
     this.input(nodeid, { kind: "client-connected", clientId, identity: { uid: 0, pid: clientId, owner, bastLimitMs } });
     this.ask(name, { kind: "open", lockspaceId: 1, name: "space" });

@@ -19,6 +19,8 @@ interface SimPlockNode {
   readonly nodeid: number;
   readonly service: PlockService;
   readonly programs: Map<number, Program>;
+  /** It has named all that its clients have. */
+  named: boolean;
   /** Its tables are those of the view, and it serves. */
   serving: boolean;
 }
@@ -68,6 +70,7 @@ export class PlockCluster {
         limits,
       ),
       programs: new Map(),
+      named: false,
       serving: false,
     };
     const { master } = node.service;
@@ -114,13 +117,16 @@ export class PlockCluster {
     this.steps++;
     const { random } = this;
     if (!this.#calm && random.chance(0.003)) this.#trouble();
-    else if ([...this.nodes.values()].some((node) => !node.serving)) this.#recover();
+    else if ([...this.nodes.values()].some((node) => !node.serving) && random.chance(0.6)) this.#recover();
     else if (random.chance(0.6) || !this.#act()) this.#deliver(true);
     this.checker.look([...this.nodes.values()].filter((node) => node.serving));
   }
 
   #act(): boolean {
-    const node = this.random.pick([...this.nodes.values()]);
+    // What others ask is saved for them by their nodes.
+    const serving = [...this.nodes.values()].filter((node) => node.serving);
+    if (serving.length === 0) return false;
+    const node = this.random.pick(serving);
     const programs = [...node.programs.values()];
     if (programs.length === 0) return false;
     if (this.random.chance(0.01)) {
@@ -159,15 +165,20 @@ export class PlockCluster {
     return this.nodes.get(Number(nodeid)) as SimPlockNode;
   }
 
-  /** First everybody names everything, then one after the other begins to serve. */
+  /** First everybody names everything, some at a time, then one after the other begins to serve. */
   #recover(): void {
-    if (this.#deliver(false)) return;
-    const waiting = [...this.nodes.values()].filter((node) => !node.serving);
-    const node = this.random.pick(waiting);
-    this.#note(`${node.nodeid} serves`, null);
+    const { random } = this;
+    const naming = [...this.nodes.values()].filter((node) => !node.named);
+    if ((naming.length === 0 || random.chance(0.5)) && this.#deliver(false)) return;
+    if (naming.length > 0) {
+      const node = random.pick(naming);
+      node.named = node.service.name(1 + random.int(4));
+      return;
+    }
+    const node = random.pick([...this.nodes.values()].filter((each) => !each.serving));
     // Its messages wait at those who do not serve yet; those who do may be told already.
-    node.serving = true;
-    node.service.finishRebuild();
+    node.serving = node.service.settle(1 + random.int(4));
+    if (node.serving) this.#note(`${node.nodeid} serves`, null);
   }
 
   #trouble(): void {
@@ -205,7 +216,7 @@ export class PlockCluster {
         if (message.kind === "plock-answer") this.#node(to).service.receiveLate(message);
       }
     }
-    for (const node of this.nodes.values()) node.serving = false;
+    for (const node of this.nodes.values()) Object.assign(node, { named: false, serving: false });
     const incarnation = (this.#incarnation++).toString(16).padStart(16, "0");
     for (const node of this.nodes.values()) node.service.startRebuild(members.map((nodeid) => ({ nodeid, incarnation })));
   }

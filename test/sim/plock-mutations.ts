@@ -30,6 +30,22 @@ export const plockMutations: readonly Mutation[] = [
     caughtBy: "test/sim/plock.test.ts",
   },
   {
+    id: "named-at-once",
+    breaks: "a node names all its file locks in one turn, more than a channel keeps",
+    file: "dlmd/recovery/recovery.ts",
+    find: "this.#host.nameFiles(this.#steps)",
+    replace: "this.#host.nameFiles(Number.POSITIVE_INFINITY)",
+    caughtBy: "test/scenario/scenario.test.ts",
+  },
+  {
+    id: "settled-once-per-view",
+    breaks: "of the requests that wait only those of the first turn are asked again",
+    file: "dlmd/recovery/recovery.ts",
+    find: "this.#host.settleFiles(this.#steps)",
+    replace: "(this.#host.settleFiles(this.#steps) || true)",
+    caughtBy: "test/scenario/scenario.test.ts",
+  },
+  {
     id: "again-not-asked",
     breaks: "requests without an answer are not asked again in the next view",
     file: "dlmd/plock/home.ts",

@@ -35,6 +35,7 @@ const PURE = [
   "dlmd/base/bytes.ts",
   "dlmd/base/errno.ts",
   "dlmd/base/error.ts",
+  "dlmd/base/steps.ts",
   "dlmd/engine/",
   "dlmd/config/change.ts",
   "dlmd/lock/",

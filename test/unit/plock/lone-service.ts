@@ -41,7 +41,8 @@ export class LoneService {
       { ...defaultPlockLimits, ...limits },
     );
     this.service.startRebuild([{ nodeid: 1, incarnation: "0000000000000001" }]);
-    this.service.finishRebuild();
+    while (!this.service.name(1));
+    while (!this.service.settle(1));
     this.client = this.connect(1);
   }
 

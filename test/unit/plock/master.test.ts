@@ -30,7 +30,7 @@ it("a request for less that the dead master had granted is granted, with what wa
   const again = { kind: "plock-again", ...file, pid: 1, wait: false, entangled: true, waitedMs: 5, canceled: false } as const;
   master.again(1, { ...again, requestId: 7, op: "lock", type: "read", start: 5n, end: 15n });
   master.again(1, { ...again, requestId: 8, op: "unlock", type: "read", start: 11n, end: 15n });
-  master.settle();
+  for (const _ of master.settle());
   expect(sent).toEqual([7, 8].map((requestId) => [1, { kind: "plock-answer", requestId, status: "ok", conflict: null }]));
   const ranges = [...(master.files.get("test\0f")?.ranges.holders.values() ?? [])].flatMap((holder) =>
     holder.ranges.overlapping(0n, maxOffset).map((held) => `${holder.owner.nodeid} ${held.type} ${held.start}-${held.end}`),
