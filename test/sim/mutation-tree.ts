@@ -102,7 +102,13 @@ export class MutationTree {
   }
 
   #run(args: readonly string[], timeoutMs: number): Promise<{ status: number | null; stdout: string }> {
-    const options = { cwd: this.#dir, encoding: "utf8", timeout: timeoutMs, killSignal: "SIGKILL", maxBuffer: 256 * 1024 * 1024 } as const;
+    const options = {
+      cwd: this.#dir,
+      encoding: "utf8",
+      timeout: Math.ceil(timeoutMs),
+      killSignal: "SIGKILL",
+      maxBuffer: 256 * 1024 * 1024,
+    } as const;
     return new Promise((resolve) => {
       execFile(process.execPath, args, options, (error, stdout) => {
         if (error === null) resolve({ status: 0, stdout });

@@ -34,6 +34,8 @@ export class PlockCluster {
   readonly #channels: Map<string, PlockMessage[]> = new Map();
   readonly #deadly: number;
   readonly #calm: boolean;
+  /** Messages of a rebuild that a node sends in one turn, at most. */
+  readonly #turn: number;
   readonly #trace: string[] = [];
   #nextClientId = 1;
   #incarnation = 1;
@@ -46,6 +48,7 @@ export class PlockCluster {
     this.#deadly = this.random.pick([0.1, 0.5, 0.95]);
     // Without view changes, which would hide what a running view must do by itself.
     this.#calm = this.random.chance(0.4);
+    this.#turn = this.random.pick([2, 16, 16, 64]);
     const drawn = this.random.pick([1, 2, 3, 3, 4]);
     const count = nodes > 0 ? nodes : drawn;
     for (let nodeid = 1; nodeid <= count; nodeid++) this.#boot(nodeid);
@@ -117,7 +120,7 @@ export class PlockCluster {
     this.steps++;
     const { random } = this;
     if (!this.#calm && random.chance(0.003)) this.#trouble();
-    else if ([...this.nodes.values()].some((node) => !node.serving) && random.chance(0.6)) this.#recover();
+    else if ([...this.nodes.values()].some((node) => !node.serving) && random.chance(0.9)) this.#recover();
     else if (random.chance(0.6) || !this.#act()) this.#deliver(true);
     this.checker.look([...this.nodes.values()].filter((node) => node.serving));
   }
@@ -172,12 +175,12 @@ export class PlockCluster {
     if ((naming.length === 0 || random.chance(0.5)) && this.#deliver(false)) return;
     if (naming.length > 0) {
       const node = random.pick(naming);
-      node.named = node.service.name(1 + random.int(4));
+      node.named = node.service.name(1 + random.int(this.#turn));
       return;
     }
     const node = random.pick([...this.nodes.values()].filter((each) => !each.serving));
     // Its messages wait at those who do not serve yet; those who do may be told already.
-    node.serving = node.service.settle(1 + random.int(4));
+    node.serving = node.service.settle(1 + random.int(this.#turn));
     if (node.serving) this.#note(`${node.nodeid} serves`, null);
   }
 

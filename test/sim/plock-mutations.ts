@@ -27,7 +27,7 @@ export const plockMutations: readonly Mutation[] = [
     file: "dlmd/plock/home.ts",
     find: "    if (late) return;",
     replace: "",
-    caughtBy: "test/sim/plock.test.ts",
+    caughtBy: "file-locks",
   },
   {
     id: "named-at-once",
@@ -131,7 +131,7 @@ export const plockMutations: readonly Mutation[] = [
     file: "dlmd/plock/home.ts",
     find: '{ kind: "plock-recheck", requestId: ask.requestId }',
     replace: '{ kind: "plock-recheck", requestId: 0 }',
-    caughtBy: "test/sim/plock.test.ts",
+    caughtBy: "file-locks",
   },
   {
     id: "open-file-victims",
