@@ -96,7 +96,8 @@ export interface Lock {
   readonly error: Error | null;
   /**
    * Asks for that mode: the first time a new lock, later a conversion of it. Ends in exactly one `ast`.
-   * A conversion down takes effect here when sent (hazard H2): `mode` changes at once.
+   * A conversion down takes effect here when sent (hazard H2): `mode` changes at once, and its `ast` does not wait for dlmd, so that what is
+   * asked for in it leaves in the same message.
    */
   request(mode: Mode, flags: number, lvb?: Uint8Array, options?: RequestOptions): void;
   /** Gives the lock up; ends in `ast` "unlocked". */

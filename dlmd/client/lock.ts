@@ -4,9 +4,10 @@
 import { assert } from "../base/assert.ts";
 import { E, errnoName } from "../base/errno.ts";
 import { OperatingError } from "../base/error.ts";
-import { ALTMODE, DEMOTED } from "../lock/flag.ts";
+import { ALTMODE, DEMOTED, wrongFlags } from "../lock/flag.ts";
+import { readsLvb } from "../lock/lvb.ts";
 import { Mode, modeCovers, modesCompatible } from "../lock/mode.ts";
-import { NAME_BYTES, encodeRequest } from "../wire/local-batch.ts";
+import { LVB_BYTES, NAME_BYTES, encodeRequest } from "../wire/local-batch.ts";
 import { type Lock, LockFlag, type LockHandlers, type LockStatus, type RequestOptions } from "./api.ts";
 import type { Connection } from "./connection.ts";
 
@@ -29,6 +30,8 @@ export class ClientLock implements Lock {
   exists = false;
   /** FORCEUNLOCK was sent while a request was outstanding: two results are under way. */
   #forced = false;
+  /** Results of conversions down that are under way, and were told here when those were sent. */
+  #toldAhead = 0;
 
   constructor(connection: Connection, lockspaceId: number, resource: string, handlers: LockHandlers) {
     this.#connection = connection;
@@ -47,9 +50,30 @@ export class ClientLock implements Lock {
       encodeRequest.lock(writer, this.lockId, this.#lockspaceId, this.resource, mode, flags, options.timeoutMs, options.transaction);
       return;
     }
+    const ahead = this.#endsWhenSent(mode, flags, lvb);
     // A conversion down takes effect when it is sent (hazard H2).
     if (modeCovers(this.mode, mode)) this.mode = mode;
     encodeRequest.convert(writer, this.lockId, mode, flags, lvb ?? null, options.timeoutMs, options.transaction);
+    if (!ahead) return;
+    this.#toldAhead++;
+    queueMicrotask(() => this.#tellAhead());
+  }
+
+  /** Down to another mode, and nothing that dlmd could say against it: what its answer will be is known. */
+  #endsWhenSent(mode: Mode, flags: number, lvb: Uint8Array | undefined): boolean {
+    if (mode === this.mode || !modeCovers(this.mode, mode) || readsLvb(this.mode, mode, flags)) return false;
+    return (lvb === undefined || lvb.byteLength <= LVB_BYTES) && wrongFlags("convert", this.mode, mode, flags) === null;
+  }
+
+  /** So what the program asks for next goes along with the conversion, instead of a round trip to dlmd later. */
+  #tellAhead(): void {
+    if (this.#connection.over) return;
+    if (!this.#forced) {
+      this.busy = false;
+      this.demoted = false;
+      this.altMode = false;
+    }
+    this.#handlers.ast(this, "granted");
   }
 
   unlock(flags: number, lvb?: Uint8Array): void {
@@ -70,6 +94,12 @@ export class ClientLock implements Lock {
   }
 
   receiveAst(status: LockStatus, mode: Mode, sbFlags: number, lvbRead: boolean, lvb: Uint8Array | null, lvbValid: boolean): void {
+    if (this.#toldAhead > 0) {
+      // Results come in the order of the requests.
+      assert(status === "granted", `${this.resource}: a conversion down ended with "${status}"`);
+      this.#toldAhead--;
+      return;
+    }
     assert(this.busy, `${this.resource}: a result without a request`);
     if (this.#forced && status !== "unlocked") {
       // That of the request which the unlock cuts short: the lock's end is still to come.
@@ -94,6 +124,7 @@ export class ClientLock implements Lock {
   }
 
   receiveRefused(mode: Mode, errno: number, reason: string): void {
+    assert(this.#toldAhead === 0, `${this.resource}: a conversion down was refused: ${reason}`);
     assert(this.busy, `${this.resource}: a refusal without a request`);
     if (this.#forced && errno === E.ENOENT) return this.receiveAst("unlocked", mode, 0, false, null, false);
     this.#forced = false;

@@ -9,7 +9,15 @@ import { ByteWriter } from "../../../dlmd/base/bytes.ts";
 import { OperatingError } from "../../../dlmd/base/error.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { createMetrics } from "../../../dlmd/base/metric.ts";
-import type { ClusterInfo, DlmClient, DlmClientHandlers, GoneClient, LockStatus, ViewInfo } from "../../../dlmd/client/api.ts";
+import {
+  type ClusterInfo,
+  type DlmClient,
+  type DlmClientHandlers,
+  type GoneClient,
+  LockFlag,
+  type LockStatus,
+  type ViewInfo,
+} from "../../../dlmd/client/api.ts";
 import { connectDlm } from "../../../dlmd/client/client.ts";
 import type { ClientIdentity } from "../../../dlmd/lock/client.ts";
 import { Mode } from "../../../dlmd/lock/mode.ts";
@@ -278,7 +286,10 @@ test("one request at a time; a conversion down and an unlock take effect when th
       statuses.push(status);
       happened();
     },
-    bast: (_, wanted) => basts.push(wanted),
+    bast(_, wanted) {
+      basts.push(wanted);
+      happened();
+    },
   });
   expect(() => lock.unlock(0)).toThrow("nothing to unlock");
   lock.request(Mode.EX, 0);
@@ -296,12 +307,78 @@ test("one request at a time; a conversion down and an unlock take effect when th
     { kind: "bast", lockId: 0, wanted: Mode.EX },
     granted(0, Mode.PR),
   );
-  await until(() => statuses.length === 2);
-  expect(basts).toEqual([Mode.EX]);
+  await until(() => basts.length > 0);
+  expect([statuses.length, basts]).toEqual([2, [Mode.EX]]);
 
   lock.unlock(0);
   expect(lock.mode).toBe(Mode.NL);
   expect(() => lock.unlock(0)).toThrow("a request is outstanding");
+});
+
+test("what is asked for when a conversion down has ended goes along with it: each request has its own result", async () => {
+  const client = await connect();
+  const space = await client.lockspace("data");
+  const ends: [LockStatus, Mode][] = [];
+  const lock = space.createLock("r", {
+    ast(ended, status) {
+      ends.push([status, ended.mode]);
+      if (ends.length === 2) ended.request(Mode.EX, LockFlag.VALBLK);
+      happened();
+    },
+    bast() {},
+  });
+  lock.request(Mode.EX, 0);
+  await until(() => ends.length === 1);
+  onRequests = () => {};
+  reads.length = 0;
+  lock.request(Mode.NL, LockFlag.VALBLK, new Uint8Array(8));
+  await until(() => reads.length === 1);
+  expect(reads[0]?.requests.map((request) => request.kind === "convert" && request.mode)).toEqual([Mode.NL, Mode.EX]);
+  expect(ends.slice(1)).toEqual([["granted", Mode.NL]]);
+  expect([lock.mode, lock.busy]).toEqual([Mode.NL, true]);
+  send(client.info.clientId, granted(0, Mode.NL), granted(0, Mode.EX));
+  await until(() => ends.length === 3);
+  expect(ends[2]).toEqual(["granted", Mode.EX]);
+
+  // Cut short before it is told: its own result, then the end of the lock.
+  lock.request(Mode.CR, 0);
+  lock.unlock(LockFlag.FORCEUNLOCK);
+  send(client.info.clientId, granted(0, Mode.CR), { ...granted(0, Mode.NL), status: "unlocked" } as ClientEvent);
+  await until(() => ends.length === 5);
+  expect(ends.slice(3)).toEqual([
+    ["granted", Mode.NL],
+    ["unlocked", Mode.NL],
+  ]);
+});
+
+test("a conversion whose result only dlmd knows waits for it", async () => {
+  const client = await connect();
+  const space = await client.lockspace("data");
+  const statuses: LockStatus[] = [];
+  const lock = space.createLock("r", {
+    ast(_, status) {
+      statuses.push(status);
+      happened();
+    },
+    bast() {},
+  });
+  lock.request(Mode.PR, 0);
+  await until(() => statuses.length === 1);
+  onRequests = () => {};
+  // It reads the block; it is not down; dlmd refuses its flags.
+  for (const [mode, flags] of [
+    [Mode.PR, LockFlag.VALBLK],
+    [Mode.CW, 0],
+    [Mode.NL, LockFlag.QUECVT],
+  ] as const) {
+    reads.length = 0;
+    lock.request(mode, flags);
+    await until(() => reads.length === 1);
+    expect([statuses.length, lock.busy]).toEqual([1, true]);
+    send(client.info.clientId, granted(0, Mode.PR));
+    await until(() => statuses.length === 2);
+    statuses.pop();
+  }
 });
 
 test("a refusal carries its reason, and a first request that failed leaves no lock", async () => {
