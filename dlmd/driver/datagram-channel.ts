@@ -4,7 +4,7 @@
  * now and then in any case. Sealed (seal.ts); what is not ours is counted, logged at most once a second, and dropped. Before a peer's
  * key is known there is only discovery (discovery.ts).
  */
-import { type Socket, createSocket } from "node:dgram";
+import { type Socket, type SocketOptions, createSocket } from "node:dgram";
 import { OperatingError, WireError } from "../base/error.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metric.ts";
@@ -18,6 +18,8 @@ import { DatagramOpener, type DatagramSealer } from "./seal.ts";
 const LOG_INTERVAL_MS = 1000;
 /** Of socket buffers; the kernel gives what net.core.rmem_max and wmem_max allow. What does not fit is lost, and asked for again. */
 const SOCKET_BYTES = 4 * 1024 * 1024;
+/** Addresses are numbers already. Asked in the usual way, each datagram would wait for the next turn of the event loop. */
+const lookup: NonNullable<SocketOptions["lookup"]> = (address, _, callback) => callback(null, address, 4);
 /** What the kernel does not take at once waits in this process, in so many bytes at most; more is lost, counted, and asked for again. */
 export const MAX_QUEUED_BYTES: number = 8 * 1024 * 1024;
 /** Discovery that is looked into in a second, because each costs a key derivation; more is dropped and counted. */
@@ -82,7 +84,7 @@ function closed(socket: Socket): Promise<void> {
 
 async function openMulticast({ multicast, self, openSocket = createSocket }: DatagramChannelOptions): Promise<Socket | null> {
   if (multicast.group === "none") return null;
-  const socket = openSocket({ type: "udp4", reuseAddr: true, recvBufferSize: SOCKET_BYTES });
+  const socket = openSocket({ type: "udp4", reuseAddr: true, recvBufferSize: SOCKET_BYTES, lookup });
   await bind(socket, multicast.group, multicast.port);
   try {
     socket.addMembership(multicast.group, self.address);
@@ -112,7 +114,7 @@ export async function openDatagramChannel(options: DatagramChannelOptions): Prom
   let unicastToAllAt = Number.NEGATIVE_INFINITY;
   let over = false;
 
-  const unicast = openSocket({ type: "udp4", recvBufferSize: SOCKET_BYTES, sendBufferSize: SOCKET_BYTES });
+  const unicast = openSocket({ type: "udp4", recvBufferSize: SOCKET_BYTES, sendBufferSize: SOCKET_BYTES, lookup });
   await bind(unicast, self.address, multicast.port);
   let group: Socket | null;
   try {

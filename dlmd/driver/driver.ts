@@ -98,6 +98,8 @@ class NodeDriver implements Driver {
   readonly #answerLook: AnswerLook;
   /** For what a peer says next. */
   readonly #nextLook: AnswerLook;
+  /** For what this node submitted to come back ordered. */
+  readonly #orderLook: AnswerLook;
   #toldClient = false;
   /** When each node's last heartbeat came. */
   readonly #heardMs = new Map<number, number>();
@@ -112,6 +114,7 @@ class NodeDriver implements Driver {
     const loop: AnswerLookHost = { nowMs: () => performance.now(), turn: (callback) => void setImmediate(callback) };
     this.#answerLook = new AnswerLook(loop);
     this.#nextLook = new AnswerLook(loop);
+    this.#orderLook = new AnswerLook(loop);
     this.#options = options;
     this.#keyring = options.keyring;
     this.#stateFile = path.join(options.stateDir, "state.json");
@@ -195,7 +198,9 @@ class NodeDriver implements Driver {
       sealer,
       receive: (message) => {
         // Heartbeats have a thread and a port of their own.
-        if (message.kind !== "heartbeat") this.step({ kind: "datagram", message });
+        if (message.kind === "heartbeat") return;
+        if (message.kind === "ordered" && message.origin === self.nodeid) this.#orderLook.answered();
+        this.step({ kind: "datagram", message });
       },
       sighted: (nodeid) => this.#life?.peers.hurry(nodeid),
     });
@@ -376,6 +381,7 @@ class NodeDriver implements Driver {
         return;
       case "datagram":
         life.datagrams.send(effect.to, effect.message);
+        if (effect.message.kind === "submit") this.#orderLook.asked();
         return;
       case "beat":
         life.heartbeats.tell(effect.content, effect.now);
