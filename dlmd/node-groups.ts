@@ -1,12 +1,19 @@
 /**
  * Groups of the programs of a node: their requests become commands of the engine (engine/engine.ts), its events go to them. What the engine
  * has no room for waits here in the client's order, and that client is not read meanwhile. A message of a program carries
- * its number in front, counted since the program joined.
+ * its number in front, counted since the program joined, or several messages the number of the first.
  */
-import { ByteReader, ByteWriter } from "./base/bytes.ts";
+import { ByteWriter } from "./base/bytes.ts";
 import type { CommandResult, EngineCommand, EngineEvent, GroupMember } from "./engine/engine.ts";
 import type { Client } from "./lock/client.ts";
-import { type GroupClientRequest, type GroupEvent, type GroupResult, sequenceBytes } from "./wire/local-group.ts";
+import {
+  type GroupClientRequest,
+  type GroupEvent,
+  type GroupResult,
+  readSequence,
+  sequenceBytes,
+  writeSequence,
+} from "./wire/local-group.ts";
 
 export interface GroupsPort {
   nodeid(): number;
@@ -77,12 +84,11 @@ export class NodeGroups {
       case "group-send": {
         if (membership === undefined) return "not-joined";
         const w = new ByteWriter(sequenceBytes + request.data.byteLength, sequenceBytes + request.data.byteLength);
-        const data = w
-          .u64(membership.sent + 1)
+        const data = writeSequence(w, membership.sent + 1, request.count)
           .bytes(request.data)
           .view();
         const result = this.#port.command({ kind: "multicast", group, clientId, data });
-        if (result === "accepted") membership.sent++;
+        if (result === "accepted") membership.sent += request.count;
         return result;
       }
     }
@@ -174,11 +180,11 @@ export class NodeGroups {
       if (from.clientId !== 0) this.#port.protest(from.nodeid, `message of ${data.byteLength} bytes in group ${group}, without a number`);
       return;
     }
-    const seq = new ByteReader(data).u64();
+    const { seq, count } = readSequence(data);
     for (const clientId of to) {
       const client = this.#port.client(clientId);
       if (client === undefined || this.#memberships.get(clientId)?.get(group)?.in !== true) continue;
-      this.#port.toClient(client, { kind: "group-message", group, from, seq, data: data.subarray(sequenceBytes) });
+      this.#port.toClient(client, { kind: "group-message", group, from, seq, count, data: data.subarray(sequenceBytes) });
     }
   }
 }

@@ -97,7 +97,7 @@ class Client implements DlmClient {
     this.#connection = connection;
     this.#fileLocks = new FileLockRequests((request) => connection.send(request));
     const { nodeid, incarnation, clientId } = info;
-    this.#groups = new Groups({ nodeid, incarnation, clientId }, (request) => connection.send(request));
+    this.#groups = new Groups({ nodeid, incarnation, clientId }, connection);
     this.#handlers = handlers;
     this.info = info;
     this.view = view;

@@ -31,6 +31,8 @@ export class Connection implements ResultSink {
   readonly #freeLockIds: number[] = [];
   readonly #flush: () => void;
   #flushScheduled = false;
+  /** Who gathers on his own what this turn asks for, and has not given it here yet. */
+  readonly #gathering: (() => void)[] = [];
   #over = false;
 
   constructor(socket: Socket, handlers: ConnectionHandlers) {
@@ -69,8 +71,15 @@ export class Connection implements ResultSink {
     this.#gatherer.message((writer) => encodeClientMessage(writer, message));
   }
 
+  /** `give` is called before the next write, to send what was gathered until then. */
+  gather(give: () => void): void {
+    this.#gathering.push(give);
+    this.#schedule();
+  }
+
   /** Sends what was gathered at once. */
   flush(): void {
+    for (const give of this.#gathering.splice(0)) give();
     this.#flushScheduled = false;
     if (this.#gatherer.length > 0 && !this.#over) this.#socket.write(this.#gatherer.take());
   }

@@ -1,7 +1,8 @@
 /** The client's side of groups (group-api.ts): requests by number, memberships by name. */
 import { assert } from "../base/assert.ts";
+import { ByteWriter } from "../base/bytes.ts";
 import { OperatingError } from "../base/error.ts";
-import type { GroupClientRequest, GroupEvent, GroupResult } from "../wire/local-group.ts";
+import { batchHeadBytes, type GroupClientRequest, type GroupEvent, type GroupResult, readBatch } from "../wire/local-group.ts";
 import type { Group, GroupChange, GroupHandlers, GroupMember } from "./group-api.ts";
 
 /** Bytes that dlmd has not taken; beyond, "full". */
@@ -9,11 +10,32 @@ const unacceptedBytes: number = 16 * 1024 * 1024;
 /** What a message costs beside its data. */
 const messageCostBytes = 64;
 
+/** What one turn says to one group leaves as one, up to so many messages and bytes; a longer message alone. */
+const batchMessages = 1024;
+const batchBytes: number = 32 * 1024;
+
+interface Settle {
+  readonly done: () => void;
+  readonly failed: (reason: Error) => void;
+}
+
 interface Pending {
   readonly what: string;
   readonly bytes: number;
-  readonly done: () => void;
-  readonly failed: (reason: Error) => void;
+  readonly settles: readonly Settle[];
+}
+
+/** Of one group, of this turn. */
+interface Batch {
+  readonly group: string;
+  readonly writer: ByteWriter;
+  readonly settles: Settle[];
+}
+
+/** Of the connection (connection.ts). */
+export interface GroupSender {
+  send(request: GroupClientRequest): void;
+  gather(give: () => void): void;
 }
 
 const words: Readonly<Record<Exclude<GroupResult, "accepted">, string>> = {
@@ -46,7 +68,7 @@ class Membership implements Group {
 
   multicast(data: Uint8Array): Promise<void> {
     if (this.over !== null) return Promise.reject(this.over);
-    return this.#groups.ask({ kind: "group-send", group: this.name, data }, data.byteLength + messageCostBytes);
+    return this.#groups.say(this.name, data);
   }
 
   async leave(): Promise<void> {
@@ -54,7 +76,7 @@ class Membership implements Group {
     const left = new Promise<void>((done, failed) => this.leaves.push({ done, failed }));
     // Its failure is that of the request, or of the connection.
     left.catch(() => undefined);
-    await this.#groups.ask({ kind: "group-leave", group: this.name }, 0);
+    await this.#groups.ask({ kind: "group-leave", group: this.name });
     await left;
   }
 
@@ -69,23 +91,23 @@ class Membership implements Group {
   }
 }
 
-type Ask =
-  | Omit<Extract<GroupClientRequest, { kind: "group-send" }>, "requestId">
-  | Omit<Extract<GroupClientRequest, { kind: "group-join" | "group-leave" }>, "requestId">;
+type Ask = Omit<Extract<GroupClientRequest, { kind: "group-join" | "group-leave" }>, "requestId">;
 
 /** All groups of one connection. */
 export class Groups {
-  readonly #send: (request: GroupClientRequest) => void;
+  readonly #sender: GroupSender;
   readonly #self: GroupMember;
   readonly #memberships: Map<string, Membership> = new Map();
   readonly #pending: Map<number, Pending> = new Map();
   #lastId = 0;
   #unaccepted = 0;
   #over: Error | null = null;
+  #batch: Batch | null = null;
+  readonly #giveBatch = (): void => this.#closeBatch();
 
-  constructor(self: GroupMember, send: (request: GroupClientRequest) => void) {
+  constructor(self: GroupMember, sender: GroupSender) {
     this.#self = self;
-    this.#send = send;
+    this.#sender = sender;
   }
 
   join(name: string, handlers: GroupHandlers): Promise<Group> {
@@ -94,28 +116,67 @@ export class Groups {
     return new Promise((done, failed) => {
       const membership = new Membership(this, name, this.#self, handlers, { done, failed });
       this.#memberships.set(name, membership);
-      this.ask({ kind: "group-join", group: name }, 0).catch((reason: unknown) => {
+      this.ask({ kind: "group-join", group: name }).catch((reason: unknown) => {
         if (this.#memberships.get(name) === membership) this.#memberships.delete(name);
         membership.end(reason as Error);
       });
     });
   }
 
-  ask(request: Ask, bytes: number): Promise<void> {
+  ask(request: Ask): Promise<void> {
     if (this.#over !== null) return Promise.reject(this.#over);
-    const what = `${request.kind.slice("group-".length)} of group ${request.group}`;
-    if (bytes > 0 && this.#unaccepted + bytes > unacceptedBytes && this.#unaccepted > 0) {
-      const message = `${what}: ${this.#unaccepted} bytes wait for dlmd, at most ${unacceptedBytes} may`;
-      return Promise.reject(new OperatingError(message, { code: "full", hint: "Await the multicasts before." }));
-    }
+    this.#closeBatch();
+    return new Promise((done, failed) => {
+      const requestId = this.#begin(request.kind, request.group, 0, [{ done, failed }]);
+      this.#sender.send({ ...request, requestId });
+    });
+  }
+
+  #begin(kind: GroupClientRequest["kind"], group: string, bytes: number, settles: readonly Settle[]): number {
     do this.#lastId = (this.#lastId + 1) >>> 0;
     while (this.#pending.has(this.#lastId));
-    const requestId = this.#lastId;
+    this.#pending.set(this.#lastId, { what: `${kind.slice("group-".length)} of group ${group}`, bytes, settles });
+    return this.#lastId;
+  }
+
+  /** Copies `data`. */
+  say(group: string, data: Uint8Array): Promise<void> {
+    if (this.#over !== null) return Promise.reject(this.#over);
+    const bytes = data.byteLength + messageCostBytes;
+    if (this.#unaccepted + bytes > unacceptedBytes && this.#unaccepted > 0) {
+      const message = `send of group ${group}: ${this.#unaccepted} bytes wait for dlmd, at most ${unacceptedBytes} may`;
+      return Promise.reject(new OperatingError(message, { code: "full", hint: "Await the multicasts before." }));
+    }
+    this.#unaccepted += bytes;
     return new Promise((done, failed) => {
-      this.#pending.set(requestId, { what, bytes, done, failed });
-      this.#unaccepted += bytes;
-      this.#send({ ...request, requestId });
+      const { writer, settles } = this.#openBatch(group, data.byteLength);
+      writer.u32(data.byteLength).bytes(data);
+      settles.push({ done, failed });
     });
+  }
+
+  #openBatch(group: string, bytes: number): Batch {
+    const open = this.#batch;
+    if (open !== null) {
+      const fits = open.settles.length < batchMessages && open.writer.length + batchHeadBytes + bytes <= batchBytes;
+      if (open.group === group && fits) return open;
+      this.#closeBatch();
+    }
+    this.#batch = { group, writer: new ByteWriter(Math.max(256, batchHeadBytes + bytes)), settles: [] };
+    this.#sender.gather(this.#giveBatch);
+    return this.#batch;
+  }
+
+  #closeBatch(): void {
+    const batch = this.#batch;
+    if (batch === null) return;
+    this.#batch = null;
+    const { group, writer, settles } = batch;
+    const count = settles.length;
+    const all = writer.view();
+    const bytes = all.byteLength + count * (messageCostBytes - batchHeadBytes);
+    const requestId = this.#begin("group-send", group, bytes, settles);
+    this.#sender.send({ kind: "group-send", requestId, group, count, data: count === 1 ? all.subarray(batchHeadBytes) : all });
   }
 
   receive(event: GroupEvent): void {
@@ -124,13 +185,8 @@ export class Groups {
         return this.#result(event.requestId, event.result);
       case "group-members":
         return this.#members(event.group, event);
-      case "group-message": {
-        const { group, from, seq, data } = event;
-        const membership = this.#memberships.get(group);
-        assert(membership !== undefined, `a message of group ${group}, in which this program is not`);
-        membership.handlers.message({ group, from, seq, data: Uint8Array.from(data), own: this.#isSelf(from) }, membership);
-        return;
-      }
+      case "group-message":
+        return this.#messages(event);
       case "group-ended": {
         const membership = this.#memberships.get(event.group);
         this.#memberships.delete(event.group);
@@ -138,6 +194,17 @@ export class Groups {
         return;
       }
     }
+  }
+
+  #messages({ group, from, seq, count, data }: Extract<GroupEvent, { kind: "group-message" }>): void {
+    const membership = this.#memberships.get(group);
+    assert(membership !== undefined, `a message of group ${group}, in which this program is not`);
+    const own = this.#isSelf(from);
+    let next = seq;
+    // One copy of all of them.
+    readBatch(count, new Uint8Array(data), (message) =>
+      membership.handlers.message({ group, from, seq: next++, data: message, own }, membership),
+    );
   }
 
   #isSelf({ nodeid, incarnation, clientId }: GroupMember): boolean {
@@ -149,8 +216,10 @@ export class Groups {
     assert(pending !== undefined, `a result of group request ${requestId}, which nobody made`);
     this.#pending.delete(requestId);
     this.#unaccepted -= pending.bytes;
-    if (result === "accepted") pending.done();
-    else pending.failed(refusal(pending.what, result));
+    for (const { done, failed } of pending.settles) {
+      if (result === "accepted") done();
+      else failed(refusal(pending.what, result));
+    }
   }
 
   #members(name: string, { members, joined, left }: GroupChange): void {
@@ -168,8 +237,10 @@ export class Groups {
 
   /** The connection is over; `tell`: this program did not end it. */
   end(reason: Error, tell: boolean): void {
+    // What was said goes out with the end of the connection.
+    this.#closeBatch();
     this.#over = reason;
-    for (const { failed } of this.#pending.values()) failed(reason);
+    for (const { settles } of this.#pending.values()) for (const { failed } of settles) failed(reason);
     this.#pending.clear();
     for (const membership of this.#memberships.values()) membership.end(reason, tell);
     this.#memberships.clear();

@@ -1,11 +1,15 @@
 /** Groups on the local socket (local.ts): what programs ask and what they are told, as types and codec. */
-import type { ByteReader, ByteWriter } from "../base/bytes.ts";
+import { ByteReader, type ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
 import { type CommandResult, type GroupMember, type LeaveReason, maxGroupNameBytes, maxMessageBytes } from "../engine/engine.ts";
 import { readIncarnation, writeIncarnation } from "./view-id.ts";
 
-/** In front of every message of a program: its number. */
+/** In front of every message of a program: its number, u48, and how many more follow it in one, u16. */
 export const sequenceBytes = 8;
+/** Messages of one program that travel as one, at most. */
+export const maxBatchMessages = 65_536;
+/** In front of each of several. */
+export const batchHeadBytes = 4;
 const REASON_BYTES = 1024;
 const MAX_MEMBERS = 8192;
 
@@ -13,7 +17,14 @@ const MAX_MEMBERS = 8192;
 export type GroupClientRequest =
   | { readonly kind: "group-join"; readonly requestId: number; readonly group: string }
   | { readonly kind: "group-leave"; readonly requestId: number; readonly group: string }
-  | { readonly kind: "group-send"; readonly requestId: number; readonly group: string; readonly data: Uint8Array };
+  /** `count` above 1: so many messages, each after its length as a u32. */
+  | {
+      readonly kind: "group-send";
+      readonly requestId: number;
+      readonly group: string;
+      readonly count: number;
+      readonly data: Uint8Array;
+    };
 
 export type GroupEvent =
   /** "accepted": it takes effect where it is ordered. */
@@ -26,12 +37,13 @@ export type GroupEvent =
       readonly joined: readonly GroupMember[];
       readonly left: readonly { readonly member: GroupMember; readonly reason: LeaveReason }[];
     }
-  /** seq: counted by its sender since it joined, from 1. */
+  /** seq: of the first one, counted by its sender since it joined, from 1. count, data: as in "group-send". */
   | {
       readonly kind: "group-message";
       readonly group: string;
       readonly from: GroupMember;
       readonly seq: number;
+      readonly count: number;
       readonly data: Uint8Array;
     }
   /** The client is not in it any more, and hears nothing of it; it did not ask for that. */
@@ -53,7 +65,35 @@ const ENDED = 155;
 export function encodeGroupRequest(w: ByteWriter, m: GroupClientRequest): void {
   const kind = m.kind === "group-join" ? JOIN : m.kind === "group-leave" ? LEAVE : SEND;
   w.u8(kind).u32(m.requestId).string(m.group);
-  if (m.kind === "group-send") w.block(m.data);
+  if (m.kind === "group-send") w.u16(m.count - 1).block(m.data);
+}
+
+/** The messages of "group-send" or "group-message" one by one, as views. Throws WireError. */
+export function readBatch(count: number, data: Uint8Array, each: (message: Uint8Array) => void): void {
+  if (count === 1) return each(data);
+  const r = new ByteReader(data);
+  for (let left = count; left > 0; left--) each(r.bytes(r.u32()));
+  r.end();
+}
+
+function checkBatch(count: number, data: Uint8Array): void {
+  if (count === 1) return;
+  const r = new ByteReader(data);
+  for (let left = count; left > 0; left--) r.skip(r.u32());
+  r.end();
+}
+
+/** In front of what a program sends. */
+export function writeSequence(w: ByteWriter, seq: number, count: number): ByteWriter {
+  return w
+    .u32(seq % 0x1_0000_0000)
+    .u16(Math.floor(seq / 0x1_0000_0000))
+    .u16(count - 1);
+}
+
+export function readSequence(data: Uint8Array): { seq: number; count: number } {
+  const r = new ByteReader(data);
+  return { seq: r.u32() + r.u16() * 0x1_0000_0000, count: r.u16() + 1 };
 }
 
 /** The kind is read already; null: none of these. Throws WireError. */
@@ -62,8 +102,11 @@ export function readGroupRequest(kind: number, r: ByteReader): GroupClientReques
   const named = { requestId: r.u32(), group: r.string(maxGroupNameBytes) };
   if (kind === JOIN) return { kind: "group-join", ...named };
   if (kind === LEAVE) return { kind: "group-leave", ...named };
-  // A copy, because it is kept, and of a Buffer slice makes none. One byte beyond the limit is let in, so that the engine can say "too-large".
-  return { kind: "group-send", ...named, data: Uint8Array.from(r.block(maxMessageBytes + 1)) };
+  const count = r.u16() + 1;
+  // A copy, because it is kept. One byte beyond the limit is let in, so that the engine can say "too-large".
+  const data = new Uint8Array(r.block(maxMessageBytes + 1));
+  checkBatch(count, data);
+  return { kind: "group-send", ...named, count, data };
 }
 
 function writeMember(w: ByteWriter, { nodeid, incarnation, clientId }: GroupMember): ByteWriter {
@@ -105,7 +148,10 @@ export function encodeGroupEvent(w: ByteWriter, m: GroupEvent): void {
       for (const { member, reason } of m.left) writeMember(w, member).u8(reasons.indexOf(reason));
       return;
     case "group-message":
-      writeMember(w.u8(MESSAGE).string(m.group), m.from).u64(m.seq).block(m.data);
+      writeMember(w.u8(MESSAGE).string(m.group), m.from)
+        .u64(m.seq)
+        .u16(m.count - 1)
+        .block(m.data);
       return;
     case "group-ended":
       w.u8(ENDED).string(m.group).string(m.reason);
@@ -126,7 +172,7 @@ export function readGroupEvent(kind: number, r: ByteReader): GroupEvent | null {
     }
     case MESSAGE: {
       const group = r.string(maxGroupNameBytes);
-      return { kind: "group-message", group, from: readMember(r), seq: r.u64(), data: r.block(maxMessageBytes) };
+      return { kind: "group-message", group, from: readMember(r), seq: r.u64(), count: r.u16() + 1, data: r.block(maxMessageBytes) };
     }
     case ENDED:
       return { kind: "group-ended", group: r.string(maxGroupNameBytes), reason: r.string(REASON_BYTES) };

@@ -1,5 +1,6 @@
 /** A whole cluster of node cores in one process under one script: what is done to it is drawn from a seed (trouble.ts) or was kept (deed.ts). */
 import type { Effect, NodeConfig, NodeEvent } from "../../dlmd/node-api.ts";
+import { readSequence, sequenceBytes } from "../../dlmd/wire/local-group.ts";
 import { hasMember } from "../../dlmd/wire/view-id.ts";
 import { Checker, SimFailure } from "./checker.ts";
 import { SimNode } from "./cluster-node.ts";
@@ -13,8 +14,6 @@ import { Agenda, type Random, Streams } from "./random.ts";
 import { scriptOf, Trouble } from "./trouble.ts";
 
 export const timeoutMs = 300;
-/** Bytes in front of a program's message: its number. */
-const numberBytes = 8;
 const kept = Number(process.env["KEPT"] ?? 200);
 
 export interface ClusterOptions {
@@ -61,7 +60,7 @@ export class Cluster {
     this.network.weather = { ...script.weather };
     this.checker = new Checker(this);
     this.plockChecker = new PlockChecker((granting, other) => this.#inOneView(granting, other));
-    this.groupChecker = new EngineChecker(this, numberBytes);
+    this.groupChecker = new EngineChecker(this, sequenceBytes, (data) => readSequence(data).count);
     this.sightChecker = new SightChecker(this);
     this.nodes = this.configs.map(({ nodeid }) => new SimNode(this, nodeid));
     this.#every(20, () => this.network.connectAll());

@@ -61,11 +61,13 @@ export class SimGroupClient {
   #say(group: string): void {
     const { random } = this.#client;
     const n = (this.#sent.get(group) ?? 0) + 1;
-    this.#sent.set(group, n);
+    // What is in several only programs look at.
+    const count = random.chance(0.2) ? 2 + random.int(9) : 1;
+    this.#sent.set(group, n + count - 1);
     const data = new Uint8Array(random.chance(0.02) ? random.int(6000) : random.int(120));
     // As engine/checker.ts looks at them, with the number in front.
     for (let i = 0; i < data.byteLength; i += 97) data[i] = n + i + 8;
-    this.#ask({ kind: "group-send", requestId: this.#nextRequestId++, group, data });
+    this.#ask({ kind: "group-send", requestId: this.#nextRequestId++, group, count, data });
   }
 
   told(event: GroupEvent): void {
@@ -81,8 +83,8 @@ export class SimGroupClient {
         const last = seat.lastOf.get(from);
         if (last !== undefined && event.seq !== last + 1)
           return this.#fail(`message ${event.seq} of ${from} in ${event.group} after ${last}`);
-        seat.lastOf.set(from, event.seq);
-        if (from === this.#client.name) seat.returned++;
+        seat.lastOf.set(from, event.seq + event.count - 1);
+        if (from === this.#client.name) seat.returned += event.count;
         return;
       }
       case "group-ended":
@@ -96,7 +98,7 @@ export class SimGroupClient {
     this.#asked.delete(requestId);
     if (result !== "accepted") return this.#fail(`${request.kind} of ${request.group} ended with ${result}`);
     if (request.kind !== "group-send") return;
-    (this.#seats.get(request.group) as Seat).accepted++;
+    (this.#seats.get(request.group) as Seat).accepted += request.count;
   }
 
   #members(seat: Seat, event: Extract<GroupEvent, { kind: "group-members" }>): void {

@@ -57,14 +57,19 @@ export class EngineChecker {
   reduced = 0;
   readonly #sim: CheckedCluster;
   readonly #head: number;
+  readonly #countOf: (data: Uint8Array) => number;
   readonly #lives: Map<CheckedNode, Life> = new Map();
   readonly #rows: Map<string, Row> = new Map();
   readonly #members: Map<string, string> = new Map();
 
-  /** `head`: bytes of a message before those that its number foretells; the first four of them are its number. */
-  constructor(sim: CheckedCluster, head: number) {
+  /**
+   * `head`: bytes of a message before those that its number foretells; the first four of them are its number. `countOf`: how many numbers it has,
+   * where a program says several things in one.
+   */
+  constructor(sim: CheckedCluster, head: number, countOf: (data: Uint8Array) => number = () => 1) {
     this.#sim = sim;
     this.#head = head;
+    this.#countOf = countOf;
   }
 
   #life(node: CheckedNode): Life {
@@ -189,7 +194,7 @@ export class EngineChecker {
       const last = seat.lastOf.get(sender);
       if (last !== undefined && n !== last + 1)
         this.#sim.fail(`${node.key}/${clientId} hears message ${n} of ${sender} in ${event.group} after ${last}`);
-      seat.lastOf.set(sender, n);
+      seat.lastOf.set(sender, n + this.#countOf(event.data) - 1);
       this.#seen(node, seat, `message ${sender} ${n} ${event.data.byteLength}`);
     }
     if (event.from.nodeid !== node.nodeid) return;

@@ -381,6 +381,49 @@ test("a conversion whose result only dlmd knows waits for it", async () => {
   }
 });
 
+test("what one turn says to a group leaves as one, and arrives as what was said", async () => {
+  const client = await connect();
+  const self = { nodeid: 1, incarnation: "aa", clientId: client.info.clientId };
+  onRequests = (clientId, requests) => {
+    for (const request of requests) {
+      if (request.kind !== "group-join" && request.kind !== "group-send" && request.kind !== "group-leave") continue;
+      const { requestId, group } = request;
+      send(clientId, { kind: "group-result", requestId, result: "accepted" });
+      if (request.kind === "group-join") send(clientId, { kind: "group-members", group, members: [self], joined: [self], left: [] });
+      if (request.kind === "group-send") send(clientId, { ...request, kind: "group-message", from: self, seq: 7 });
+    }
+  };
+  const heard: string[] = [];
+  const group = await client.join("g", {
+    members: () => {},
+    message({ seq, data }) {
+      heard.push(`${seq} ${Buffer.from(data).toString()}`);
+      happened();
+    },
+    ended: () => {},
+  });
+  reads.length = 0;
+  const word = Buffer.from("one");
+  const said = [group.multicast(word)];
+  // It was taken when it was said.
+  word.fill(0);
+  said.push(group.multicast(Buffer.from("")), group.multicast(Buffer.from("three")));
+  await Promise.all(said);
+  await until(() => heard.length === 3);
+  expect(heard).toEqual(["7 one", "8 ", "9 three"]);
+  // Too long to go with others.
+  const long = Buffer.alloc(40_000, "x");
+  await Promise.all([group.multicast(Buffer.from("a")), group.multicast(long), group.multicast(Buffer.from("b"))]);
+  await until(() => heard.length === 6);
+  expect(heard.slice(3)).toEqual(["7 a", `7 ${long.toString()}`, "7 b"]);
+  // In its place among the others.
+  const last = group.multicast(Buffer.from("last"));
+  void group.leave().catch(() => undefined);
+  await last;
+  const asked = reads.flatMap(({ requests }) => requests.map((request) => (request.kind === "group-send" ? request.count : request.kind)));
+  expect(asked).toEqual([3, 1, 1, 1, 1, "group-leave"]);
+});
+
 test("a refusal carries its reason, and a first request that failed leaves no lock", async () => {
   const client = await connect();
   const space = await client.lockspace("data");

@@ -41,7 +41,11 @@ const fromClient: [message: Exclude<ClientMessage, { kind: "requests" }>, hex: s
   [{ kind: "purge", purgeId: 5, lockspaceId: 2, nodeid: 3, pid: 4711 }, "060500000002000000030067120000"],
   [{ kind: "group-join", requestId: 4, group: "g" }, "1804000000010067"],
   [{ kind: "group-leave", requestId: 4, group: "g" }, "1904000000010067"],
-  [{ kind: "group-send", requestId: 4, group: "g", data: Uint8Array.of(7) }, "1a040000000100670100000007"],
+  [{ kind: "group-send", requestId: 4, group: "g", count: 1, data: Uint8Array.of(7) }, "1a0400000001006700000100000007"],
+  [
+    { kind: "group-send", requestId: 4, group: "g", count: 2, data: Uint8Array.of(1, 0, 0, 0, 7, 0, 0, 0, 0) },
+    "1a04000000010067010009000000010000000700000000",
+  ],
 ];
 
 const member = { nodeid: 3, incarnation: "0123456789abcdef", clientId: 9 };
@@ -86,8 +90,8 @@ const fromServer: [message: Exclude<ServerMessage, { kind: "results" }>, hex: st
     "99010067010000000300efcdab896745230109000000010000000300efcdab896745230109000000010000000300efcdab89674523010900000002",
   ],
   [
-    { kind: "group-message", group: "g", from: member, seq: 5, data: Uint8Array.of(7) },
-    "9a0100670300efcdab89674523010900000005000000000000000100000007",
+    { kind: "group-message", group: "g", from: member, seq: 5, count: 1, data: Uint8Array.of(7) },
+    "9a0100670300efcdab896745230109000000050000000000000000000100000007",
   ],
   [{ kind: "group-ended", group: "g", reason: "no" }, "9b01006702006e6f"],
 ];
@@ -102,6 +106,13 @@ describe("single messages", () => {
   test.each(fromClient)("client: $kind", (message, hex) => {
     expect(hexOf((writer) => encodeClientMessage(writer, message))).toBe(hex);
     expect(decodeClientMessage(Buffer.from(hex, "hex"))).toEqual(message);
+  });
+  test.each([
+    ["longer than it is", "1a0400000001006701000900000001000000070100000000".slice(0, -2)],
+    ["shorter than it is", "1a0400000001006701000a0000000100000007000000000a"],
+    ["of fewer messages", "1a04000000010067020009000000010000000700000000"],
+  ])("client: a row of messages that is %s", (_, hex) => {
+    expect(() => decodeClientMessage(Buffer.from(hex, "hex"))).toThrow(WireError);
   });
   test.each(fromServer)("server: $kind", (message, hex) => {
     expect(hexOf((writer) => encodeServerMessage(writer, message))).toBe(hex);

@@ -54,7 +54,7 @@ function bench(): {
   });
 }
 
-const send = { kind: "group-send", requestId: 2, group: "g", data: Uint8Array.of(1) } as const;
+const send = { kind: "group-send", requestId: 2, group: "g", count: 1, data: Uint8Array.of(1) } as const;
 const numbered = (seq: number): Uint8Array => new ByteWriter().u64(seq).u8(1).copy();
 const from = { nodeid: 9, incarnation: "00000000000000bb", clientId: 4 };
 
