@@ -248,7 +248,8 @@ async function enterSecurely(metrics: Metrics): Promise<SecureConnection> {
       secureInitiator(raw, keyring, { secured: resolve, failed: resolve }),
     );
     if (typeof entered !== "string") return entered;
-    if ((metrics.snapshot()["peers_too_many_unproved"] ?? 0) === turnedAway) throw new Error(`${entered} ${JSON.stringify(metrics.snapshot())}`);
+    if ((metrics.snapshot()["peers_too_many_unproved"] ?? 0) === turnedAway)
+      throw new Error(`${entered} ${JSON.stringify(metrics.snapshot())}`);
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }
