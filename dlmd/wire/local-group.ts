@@ -6,8 +6,6 @@ import { readIncarnation, writeIncarnation } from "./view-id.ts";
 
 /** In front of every message of a program: its number, u48, and how many more follow it in one, u16. */
 export const sequenceBytes = 8;
-/** Messages of one program that travel as one, at most. */
-export const maxBatchMessages = 65_536;
 /** In front of each of several. */
 export const batchHeadBytes = 4;
 const REASON_BYTES = 1024;
