@@ -9,8 +9,12 @@
  *     COMMIT      when all members of the view have it, and they are a majority of the old and of the new votes
  *
  * A proposal is never withdrawn. A change moves one node by one vote, so any majority of before meets any majority of after, and two
- * proposals that were made apart cannot both win. Needed of the channel: reliable and in order to each member while the view lasts; all
- * messages name their view, and those of another one are not heard.
+ * proposals that were made apart cannot both win. Needed of the channel: in order to each member while a connection lasts. After another one
+ * was made both ends say again what may have been lost. All messages name their view, and those of another one are not heard.
+ *
+ * The order is that of the versions: each is decided on the ground of the one before, so all nodes see the same ones in one order, and the
+ * ordered channel of the engine (whose delivery would not mean that anything is kept) is not needed. Without quorum it orders nothing, but who
+ * is behind is to be given what is in force.
  */
 export interface ConfigVotes {
   readonly nodeid: number;
@@ -64,6 +68,8 @@ export type ConfigEvent =
   | { readonly kind: "persisted"; readonly serial: number }
   /** Somebody on this node wants that configuration. Answered by one "applied" or "refused". */
   | { readonly kind: "apply"; readonly requestId: number; readonly record: ConfigRecord }
+  /** Another connection to that node was made; what was said on the one before may be lost. */
+  | { readonly kind: "connected"; readonly nodeid: number }
   /** A configuration that is in force elsewhere, from a peer that refused us because ours is older. */
   | { readonly kind: "offered"; readonly record: ConfigRecord };
 
@@ -163,6 +169,9 @@ export class ConfigChange {
       case "apply":
         this.#apply(event.requestId, event.record);
         break;
+      case "connected":
+        this.#sayAgain(event.nodeid);
+        break;
       case "offered":
         this.#adopt(event.record, null);
     }
@@ -183,14 +192,29 @@ export class ConfigChange {
     this.#view = view;
     this.#proposal = null;
     this.#waiting = [];
-    const coordinator = this.#coordinator(view);
-    this.#reports = coordinator === this.#self ? new Map() : null;
-    const { committed, pending } = this.#kept;
-    this.#send(view, coordinator, { kind: "report", committed, pending });
-    for (const [requestId, record] of this.#requests) this.#send(view, coordinator, { kind: "request", requestId, record });
+    this.#reports = this.#coordinator(view) === this.#self ? new Map() : null;
+    this.#report(view);
     const early = this.#early;
     this.#early = [];
     for (const { from, message } of early) this.#receive(from, message);
+  }
+
+  /** To the coordinator: what is kept here, and what is wanted. */
+  #report(view: ConfigView): void {
+    const coordinator = this.#coordinator(view);
+    const { committed, pending } = this.#kept;
+    this.#send(view, coordinator, { kind: "report", committed, pending });
+    for (const [requestId, record] of this.#requests) this.#send(view, coordinator, { kind: "request", requestId, record });
+  }
+
+  /** All of it may be said twice. */
+  #sayAgain(nodeid: number): void {
+    const view = this.#view;
+    if (view === null || nodeid === this.#self || !view.members.includes(nodeid)) return;
+    if (nodeid === this.#coordinator(view)) this.#report(view);
+    if (this.#coordinator(view) !== this.#self || this.#reports !== null) return;
+    this.#send(view, nodeid, { kind: "commit", record: this.#kept.committed });
+    if (this.#proposal !== null) this.#send(view, nodeid, { kind: "propose", record: this.#proposal.record });
   }
 
   /** To itself at once: a member is treated like any other. */
@@ -215,7 +239,9 @@ export class ConfigChange {
     const fromCoordinator = from === this.#coordinator(view);
     switch (message.kind) {
       case "report":
-        this.#reports?.set(from, message);
+        // All were in, or this one is said again.
+        if (this.#reports === null || this.#reports.size >= view.members.length) return;
+        this.#reports.set(from, message);
         return this.#checkReports(view);
       case "propose":
         return fromCoordinator ? this.#receivePropose(view, message.record) : undefined;
@@ -327,7 +353,8 @@ export class ConfigChange {
   #receiveRequest(view: ConfigView, from: number, requestId: number, record: ConfigRecord): void {
     if (this.#coordinator(view) !== this.#self) return;
     if (this.#reports !== null) {
-      this.#waiting.push({ from, requestId, record });
+      const known = this.#waiting.some((waiting) => waiting.from === from && waiting.requestId === requestId);
+      if (!known) this.#waiting.push({ from, requestId, record });
       return;
     }
     // Asked again in a new view: its answer comes with COMMIT.

@@ -162,6 +162,11 @@ export class ConfigKeeper {
     this.#step({ kind: "message", from, message: decodeConfigMessage(body) });
   }
 
+  /** Another connection to that peer was made. */
+  connected(nodeid: number): void {
+    this.#step({ kind: "connected", nodeid });
+  }
+
   /** A peer has a later configuration in force. */
   offered(offer: ConfigOffer): void {
     try {

@@ -229,6 +229,7 @@ class NodeDriver implements Driver {
           datagrams.confirm(peer.nodeid, peer.datagramKey, peer.datagramCounter);
           heartbeats.confirm(peer.nodeid, peer.datagramKey, peer.datagramCounter);
           this.step({ kind: "peer-up", nodeid: peer.nodeid, incarnation: peer.incarnation });
+          this.config.connected(peer.nodeid);
         },
         down: (nodeid, wasIncarnation) => {
           this.#await();

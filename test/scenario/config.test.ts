@@ -24,6 +24,7 @@ const short = ({ committed, pending }: KeptConfig): string =>
 class ConfigWorld {
   readonly disks: Map<number, KeptConfig> = new Map();
   readonly told: string[] = [];
+  readonly applied: string[] = [];
   readonly #cores: Map<number, ConfigChange> = new Map();
   readonly #wires: Map<string, ConfigMessage[]> = new Map();
   readonly #writes: Map<number, { serial: number; kept: KeptConfig }[]> = new Map();
@@ -54,6 +55,7 @@ class ConfigWorld {
     if (effect.kind === "send") this.#wire(nodeid, effect.to).push(effect.message);
     else if (effect.kind === "persist") this.#writes.get(nodeid)?.push(effect);
     else if (effect.kind === "inForce") this.told.push(`${nodeid} in force ${effect.record.text}`);
+    else if (effect.kind === "applied") this.applied.push(`${nodeid} applied ${effect.record.text}`);
     else if (effect.kind === "refused") this.told.push(`${nodeid} refused: ${effect.reason}`);
   }
 
@@ -84,12 +86,22 @@ class ConfigWorld {
     }
   }
 
-  /** Among these nodes all messages come and all writes end. */
+  /** Their connection breaks, with all that is on it, and they make another one. */
+  reconnect(a: number, b: number): void {
+    this.#wire(a, b).length = 0;
+    this.#wire(b, a).length = 0;
+    this.step(a, { kind: "connected", nodeid: b });
+    this.step(b, { kind: "connected", nodeid: a });
+  }
+
+  /** Among these nodes every message comes that is on its way, and every write ends. */
+  round(...nodeids: number[]): void {
+    for (const from of nodeids) for (const to of nodeids) this.deliver(from, to);
+    for (const nodeid of nodeids) this.sync(nodeid);
+  }
+
   settle(...nodeids: number[]): void {
-    for (let round = 0; round < 12; round++) {
-      for (const from of nodeids) for (const to of nodeids) this.deliver(from, to);
-      for (const nodeid of nodeids) this.sync(nodeid);
-    }
+    for (let round = 0; round < 12; round++) this.round(...nodeids);
   }
 
   kept(nodeid: number): string {
@@ -160,6 +172,32 @@ it("a change is in force when every member of the view has it on disk, not befor
   expect(world.told).toEqual([]);
   world.settle(1, 2, 3);
   expect(world.told).toHaveLength(3);
+});
+
+it.each([0, 1, 2, 3, 4, 5, 6])(
+  "what is lost with a connection is said again on the next one: that of nodes 1 and 3 breaks at moment %i",
+  (moment) => {
+    const world = new ConfigWorld(three);
+    world.view(1, [1, 2, 3]);
+    world.apply(3, record(2, "1:1 2:1 3:2"));
+    for (let round = 0; round < moment; round++) world.round(1, 2, 3);
+    world.reconnect(1, 3);
+    world.settle(1, 2, 3);
+    expect([1, 2, 3].map((nodeid) => world.kept(nodeid))).toEqual(["2", "2", "2"]);
+    expect([world.told.length, world.applied]).toEqual([3, ["3 applied 1:1 2:1 3:2"]]);
+  },
+);
+
+it("of changes that two nodes apply at once one is in force, and the other node is told", () => {
+  const world = new ConfigWorld(three);
+  world.view(1, [1, 2, 3]);
+  world.settle(1, 2, 3);
+  world.apply(2, record(2, "1:1 2:2 3:1"));
+  world.apply(3, record(2, "1:1 2:1 3:2"));
+  world.settle(1, 2, 3);
+  expect([1, 2, 3].map((nodeid) => world.disks.get(nodeid)?.committed.text)).toEqual(Array(3).fill("1:1 2:2 3:1"));
+  expect(world.told).toContain("3 refused: another change to version 2 is under way: see `coverlay config show`");
+  expect(world.applied).toEqual(["2 applied 1:1 2:2 3:1"]);
 });
 
 it("without quorum nothing is proposed", () => {

@@ -3,6 +3,9 @@
  * After each step: no two disjoint sets of nodes could both be quorate, counting as membership does (hazard C8), and a version
  * means one configuration for ever. And what hazard C8 says in so many words: what is in force was first on the disks of majorities of the
  * old and of the new votes; a view with an open proposal has both majorities.
+ *
+ * And the order in which configurations are distributed, though they do not go through the ordered channel: every node sees those in force in
+ * one order, each once, whoever applies what at the same time; an apply has one answer, and "applied" means that this very one is in force there.
  */
 import {
   type ConfigEffect,
@@ -33,6 +36,10 @@ interface SimNode {
   persists: { serial: number; kept: KeptConfig }[];
   promised: number;
   install: ConfigView | null;
+  /** In force here in this life, in order. */
+  seen: ConfigRecord[];
+  /** Asked for here in this life, and not answered. */
+  readonly asked: Map<number, ConfigRecord>;
 }
 /** How often what happens, relative to each other: other seeds find other things. */
 interface Rates {
@@ -44,6 +51,8 @@ interface Rates {
   readonly crash: number;
   readonly boot: number;
   readonly offer: number;
+  readonly duel: number;
+  readonly connect: number;
 }
 
 function recordOf(version: number, nodes: ReadonlyMap<number, number>): ConfigRecord {
@@ -67,6 +76,10 @@ export class ConfigSim {
   readonly #decided = new Map<number, string>();
   /** By version: what is in force then. */
   readonly #former = new Map<number, ConfigRecord>();
+  /** Pairs without a connection. */
+  readonly #broken = new Set<string>();
+  applied = 0;
+  refused = 0;
   /** Versions that are in force on somebody's disk. */
   readonly #written = new Set<number>([1]);
   readonly #rates: Rates;
@@ -90,6 +103,8 @@ export class ConfigSim {
       crash: random.between(0, 0.01),
       boot: random.between(0.01, 0.05),
       offer: 0.005,
+      duel: random.between(0, 0.02),
+      connect: random.between(0.01, 0.05),
     };
     this.#there = random.between(0.4, 0.9);
     const first = recordOf(1, new Map([1, 2, 3].map((nodeid) => [nodeid, 1])));
@@ -102,6 +117,8 @@ export class ConfigSim {
       persists: [],
       promised: 0,
       install: null,
+      seen: [],
+      asked: new Map(),
     }));
     for (const node of this.#nodes) if (node.disk !== null) this.#boot(node);
   }
@@ -125,9 +142,9 @@ export class ConfigSim {
   // ---------------------------------------------------------------------------------------------------------- steps
 
   #one(): void {
-    const { deliver, sync, install, form, apply, crash, boot, offer } = this.#rates;
+    const { deliver, sync, install, form, apply, crash, boot, offer, duel, connect } = this.#rates;
     const node = this.#random.pick(this.#nodes);
-    let roll = this.#random.next() * (deliver + sync + install + form + apply + crash + boot + offer);
+    let roll = this.#random.next() * (deliver + sync + install + form + apply + crash + boot + offer + duel + connect);
     const falls = (rate: number): boolean => {
       roll -= rate;
       return roll < 0;
@@ -139,6 +156,8 @@ export class ConfigSim {
     else if (falls(apply)) this.#apply(node);
     else if (falls(crash)) this.#crash(node);
     else if (falls(boot)) this.#boot(node);
+    else if (falls(duel)) this.#duel();
+    else if (falls(connect)) for (const pair of this.#broken) this.#connect(pair);
     else this.#offer(node);
   }
 
@@ -152,6 +171,8 @@ export class ConfigSim {
     }
     node.core = new ConfigChange(node.nodeid, node.disk, () => null);
     node.basis = basisOf(node.disk);
+    node.seen = [node.disk.committed];
+    node.asked.clear();
     this.#changed = true;
     this.story.push(`boot ${node.nodeid} v${node.disk.committed.version}`);
   }
@@ -195,6 +216,24 @@ export class ConfigSim {
     if (other.disk !== null && node.core !== null) this.#step(node, { kind: "offered", record: other.disk.committed });
   }
 
+  /** At several nodes different changes of the same version at the same moment. */
+  #duel(): void {
+    for (const node of this.#nodes) if (this.#random.chance(0.6)) this.#apply(node);
+  }
+
+  /** A connection that breaks takes all that is on it with it, both ways. No view need follow. */
+  #break(a: number, b: number): void {
+    this.#broken.add(pairOf(a, b));
+    for (const wire of [`${a} ${b}`, `${b} ${a}`]) this.#wires.get(wire)?.splice(0);
+  }
+
+  #connect(pair: string): void {
+    this.#broken.delete(pair);
+    const [a, b] = pair.split(" ").map(Number) as [number, number];
+    this.#step(this.#nodes[a - 1] as SimNode, { kind: "connected", nodeid: b });
+    this.#step(this.#nodes[b - 1] as SimNode, { kind: "connected", nodeid: a });
+  }
+
   #apply(node: SimNode): void {
     if (node.core === null) return;
     const { committed } = node.core.kept;
@@ -203,7 +242,9 @@ export class ConfigSim {
     do this.#change(votes);
     while (this.#random.chance(0.2));
     if ([...votes.values()].every((each) => each === 0)) return;
-    this.#step(node, { kind: "apply", requestId: ++this.#requests, record: recordOf(committed.version + 1, votes) });
+    const [requestId, record] = [++this.#requests, recordOf(committed.version + 1, votes)];
+    node.asked.set(requestId, record);
+    this.#step(node, { kind: "apply", requestId, record });
   }
 
   #change(votes: Map<number, number>): void {
@@ -247,9 +288,8 @@ export class ConfigSim {
       case "send": {
         const wire = `${node.nodeid} ${effect.to}`;
         const messages = this.#wires.get(wire) ?? [];
-        // A connection that breaks takes all that is on it with it; the view that follows starts again.
-        if (this.#random.chance(0.01)) messages.length = 0;
-        else messages.push(effect.message);
+        if (this.#random.chance(0.01)) this.#break(node.nodeid, effect.to);
+        else if (!this.#broken.has(pairOf(node.nodeid, effect.to))) messages.push(effect.message);
         this.#wires.set(wire, messages);
         return;
       }
@@ -265,13 +305,32 @@ export class ConfigSim {
         const before = this.#decided.get(version) ?? fingerprint;
         if (before !== fingerprint) throw new Error(`version ${version} is "${before}" and "${fingerprint}"`);
         this.#decided.set(version, fingerprint);
+        const last = node.seen.at(-1);
+        if (last !== undefined && last.version >= version)
+          throw new Error(`node ${node.nodeid} has version ${version} in force after version ${last.version}`);
+        node.seen.push(effect.record);
         this.story.push(`in force at ${node.nodeid}: ${fingerprint}`);
         return;
       }
       case "applied":
       case "refused":
         this.story.push(`${effect.kind} ${effect.requestId} at ${node.nodeid}`);
+        return this.#answered(node, effect.requestId, effect.kind === "applied");
     }
+  }
+
+  #answered(node: SimNode, requestId: number, applied: boolean): void {
+    const record = node.asked.get(requestId);
+    if (!node.asked.delete(requestId) || record === undefined)
+      throw new Error(`request ${requestId} at node ${node.nodeid} has two answers`);
+    if (!applied) {
+      this.refused++;
+      return;
+    }
+    this.applied++;
+    const here = node.seen.at(-1);
+    if (here?.fingerprint !== record.fingerprint)
+      throw new Error(`node ${node.nodeid} says that "${record.fingerprint}" is applied, "${here?.fingerprint}" is in force there`);
   }
 
   // ------------------------------------------------------------------------------------------------------ invariants
@@ -345,9 +404,16 @@ export class ConfigSim {
         this.#deliver();
         for (const node of this.#nodes) this.#sync(node);
         this.#check();
+        if (busy) continue;
+        busy = this.#broken.size > 0;
+        for (const pair of this.#broken) this.#connect(pair);
       }
     }
     const latest = this.#latest();
+    for (const node of this.#nodes) {
+      const waiting = [...node.asked.keys()].filter(() => latest.nodes.some(({ nodeid }) => nodeid === node.nodeid));
+      if (waiting.length > 0) throw new Error(`after a rest requests ${waiting.join()} at node ${node.nodeid} have no answer`);
+    }
     for (const { nodeid } of latest.nodes) {
       const kept = this.#nodes[nodeid - 1]?.core?.kept;
       if (kept?.committed.fingerprint !== latest.fingerprint || kept.pending !== null) {
@@ -357,6 +423,10 @@ export class ConfigSim {
       }
     }
   }
+}
+
+function pairOf(a: number, b: number): string {
+  return a < b ? `${a} ${b}` : `${b} ${a}`;
 }
 
 function configuredBy({ record, former }: Basis): Set<number> {

@@ -6,6 +6,30 @@ const scenario = "test/scenario/config.test.ts";
 
 export const configMutations: readonly Mutation[] = [
   {
+    id: "config-not-said-again",
+    breaks: "what was lost with a connection is not said again on the next one",
+    file: change,
+    find: "    if (view === null || nodeid === this.#self || !view.members.includes(nodeid)) return;",
+    replace: "    return;",
+    caughtBy: scenario,
+  },
+  {
+    id: "config-member-silent-again",
+    breaks: "after another connection the coordinator says again what it wants, a member does not",
+    file: change,
+    find: "    if (nodeid === this.#coordinator(view)) this.#report(view);",
+    replace: "",
+    caughtBy: scenario,
+  },
+  {
+    id: "config-back",
+    breaks: "a configuration that is older than the one in force is taken",
+    file: change,
+    find: "    if (record.version <= committed.version) return then?.();",
+    replace: "    if (record.version === committed.version) return then?.();",
+    caughtBy: "config",
+  },
+  {
     id: "c8-one-stored-commits",
     hazard: "C8",
     breaks: "a change is in force when one member has it on disk",

@@ -29,7 +29,7 @@ function changed(text: string, change: (lines: string[]) => string[]): string {
 }
 /** What `coverlay config apply` said: its exit status and all it printed. */
 async function apply(nodeid: number, text: string): Promise<{ status: number; said: string }> {
-  const file = path.join(cluster.dir, "new.yaml");
+  const file = path.join(cluster.dir, `new${nodeid}.yaml`);
   writeFileSync(file, text);
   const words = [coverlay, "config", "apply", file, "--run-dir", cluster.runDir(nodeid)];
   try {
@@ -97,6 +97,21 @@ test("nodes are added and removed while it runs; who was away is given what he m
   while (!refused(3) || !refused(4)) await back.client.query("status");
   expect(clients[1]?.client.view.members).toEqual([1, 2, 4]);
   expect(clients[1]?.client.view.quorumReason).toBe("3 of 3 votes, quorate because 3 >= 2");
+
+  // Two nodes apply at once: one of the two is version 5 everywhere, the other node is told.
+  const rivals = ["one", "two"].map((name) => changed(last, (lines) => lines.map((line) => line.replace("name: v,", `name: ${name},`))));
+  const answers = await Promise.all([apply(2, rivals[0] as string), apply(4, rivals[1] as string)]);
+  const won = answers.findIndex(({ status }) => status === 0);
+  expect(answers[won]).toEqual({ status: 0, said: "version 5 is in force\n" });
+  expect(answers[1 - won]).toMatchObject({
+    status: 1,
+    said: expect.stringMatching(/under way|became version 5|version 6 expected/) as string,
+  });
+  while (![1, 2, 4].every((nodeid) => inForce(nodeid, 5))) await back.client.query("status");
+  for (const nodeid of [1, 2, 4]) {
+    const shown = execFileSync(process.execPath, [coverlay, "config", "show", "--run-dir", cluster.runDir(nodeid)]).toString();
+    expect(shown).toBe(rivals[won]);
+  }
 });
 
 test("cluster.yaml is watched: the next version is proposed; a file that only one node has does not count", async () => {
