@@ -203,7 +203,7 @@ export class SimNode {
         if (event === undefined) break;
         this.cluster.steps++;
         this.cluster.traceEvent(this, event);
-        if (event.kind === "peer-up") this.cluster.network.begins(this, event.nodeid);
+        if (event.kind === "peer-up") this.cluster.network.begins(this, event);
         for (const effect of this.core.step(event, agenda.nowMs)) this.#perform(effect);
         this.#lookAtView();
         checker.afterStep(this);

@@ -2,6 +2,7 @@
 import type { Datagram } from "../../dlmd/wire/datagram.ts";
 import { decodeDatagram, encodeDatagram } from "../../dlmd/wire/datagram.ts";
 import { decodeFrame, encodeFrames, type PeerMessage } from "../../dlmd/wire/peer.ts";
+import type { NodeEvent } from "../../dlmd/node-api.ts";
 import type { ViewId } from "../../dlmd/wire/view-id.ts";
 import type { Cluster } from "./cluster.ts";
 import type { SimNode } from "./cluster-node.ts";
@@ -20,6 +21,8 @@ interface Connection {
   readonly incarnations: readonly [string, string];
   open: boolean;
   readonly up: [boolean, boolean];
+  /** That side has come to know of it: a busy one does so late, and what it sends until then goes to the one before. */
+  readonly begun: [boolean, boolean];
   /** Nothing arrives before this at that side: FIFO. */
   readonly lastArrivalMs: [number, number];
   readonly paused: [boolean, boolean];
@@ -32,6 +35,7 @@ export class Network {
   readonly cut: Set<string> = new Set();
   readonly #cluster: Cluster;
   readonly #connections: Map<string, Connection> = new Map();
+  readonly #beginnings: WeakMap<NodeEvent, Connection> = new WeakMap();
 
   constructor(cluster: Cluster) {
     this.#cluster = cluster;
@@ -75,6 +79,7 @@ export class Network {
           incarnations: [a.incarnation, b.incarnation],
           open: true,
           up: [false, false],
+          begun: [false, false],
           lastArrivalMs: [0, 0],
           paused: [false, false],
           waiting: [[], []],
@@ -94,7 +99,9 @@ export class Network {
     if (!connection.open || !node.alive || node.incarnation !== connection.incarnations[side]) return;
     connection.up[side] = true;
     const peer = side === 0 ? 1 : 0;
-    node.input({ kind: "peer-up", nodeid: connection.ends[peer].nodeid, incarnation: connection.incarnations[peer] });
+    const event: NodeEvent = { kind: "peer-up", nodeid: connection.ends[peer].nodeid, incarnation: connection.incarnations[peer] };
+    this.#beginnings.set(event, connection);
+    node.input(event);
   }
 
   /** Breaks a connection: what is in flight is lost, each side learns of it at its own time. */
@@ -122,7 +129,7 @@ export class Network {
     const connection = this.#connections.get(this.#key(from, node));
     if (connection?.open !== true) return;
     const side = connection.ends[0] === node ? 0 : 1;
-    if (!connection.up[side === 0 ? 1 : 0]) return;
+    if (!connection.begun[side === 0 ? 1 : 0]) return;
     for (const bytes of encodeFrames(view, messages)) {
       const copy = bytes.slice();
       const delayMs = random.chance(0.05) ? random.between(0, 20) : random.between(0.05, 0.5);
@@ -141,8 +148,11 @@ export class Network {
   }
 
   /** That node begins with its connection: what it said of a former one, when it came to it late, is not about this one. */
-  begins(node: SimNode, peer: number): void {
-    this.pause(node, peer, false);
+  begins(node: SimNode, event: Extract<NodeEvent, { kind: "peer-up" }>): void {
+    const connection = this.#beginnings.get(event);
+    if (connection?.open !== true) return;
+    connection.begun[connection.ends[0] === node ? 0 : 1] = true;
+    this.pause(node, event.nodeid, false);
   }
 
   pause(node: SimNode, peer: number, paused: boolean): void {

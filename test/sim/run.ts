@@ -6,10 +6,10 @@ import { readFileSync, writeFileSync } from "node:fs";
 import yargs from "yargs";
 import { hideBin } from "yargs/helpers";
 import { plainQuorum } from "../../dlmd/membership/quorum.ts";
-import { Cluster } from "./cluster.ts";
-import { decodeScript, encodeScript, type Script, wordsOf } from "./deed.ts";
+import { wordsOf } from "./deed.ts";
 import { type FaultOptions, faultKinds, weatherKinds } from "./faults.ts";
-import { type Failure, type Outcome, runCluster, type Simulation, simulations } from "./simulations.ts";
+import { encodeKept, runKept, type SeededRun, shortestRun } from "./kept.ts";
+import { type Failure, type Simulation, simulations } from "./simulations.ts";
 import { shrink } from "./shrink.ts";
 
 const shrinkRuns = 600;
@@ -33,7 +33,7 @@ const args = yargs(hideBin(process.argv))
   )
   .option("last-man-standing", { type: "number", describe: "engine: its window, ms", group: "Quorum:" })
   .option("tie-breaker", { choices: ["none", "lowest", "highest"], default: "none", describe: "engine: who wins a tie", group: "Quorum:" })
-  .option("keep", { type: "string", describe: "write the script that fails to this file" })
+  .option("keep", { type: "string", describe: "write the script that fails to this file; npm test runs those of test/sim/kept" })
   .option("script", { type: "string", describe: "run this file instead of seeds" })
   .option("shrink", { type: "boolean", default: true, describe: "make a script that fails shorter (--no-shrink: do not)" })
   .option("json", { type: "boolean", default: false, describe: "the result as one object" })
@@ -83,7 +83,8 @@ function seedRange(text: string): [number, number] {
   return [Number(range[1]), Number(range[2] ?? range[1])];
 }
 
-function report(failure: Failure, where: string): void {
+/** `run`: with which it failed; null: by a file. */
+function report(failure: Failure, where: string, run: SeededRun | null): void {
   const { script } = failure;
   const shrunk = script !== null && args.shrink ? shrink(failure, shrinkRuns) : null;
   const found = shrunk?.failure ?? failure;
@@ -99,22 +100,24 @@ function report(failure: Failure, where: string): void {
       console.log(`ends with ${shrunk.failure.words}`);
     }
   }
-  if (args.keep !== undefined && least !== null) keep(args.keep, least, told);
+  if (args.keep === undefined || run === null) return;
+  const shortest = least === null && args.shrink ? shortestRun(failure, run) : run;
+  writeFileSync(
+    args.keep,
+    encodeKept({ ...failure, script: least }, shortest, `${told}\nRun it with: npm run sim -- --script ${args.keep}`),
+  );
+  if (!args.json) console.log(`kept in ${args.keep}`);
 }
 
-function keep(file: string, script: Script, told: string): void {
-  writeFileSync(file, encodeScript(script, `${told}\nRun it with: npm run sim -- --script ${file}`));
-  if (!args.json) console.log(`kept in ${file}`);
-}
-
-function runSeeds(simulation: Simulation, from: number, to: number): void {
+function runSeeds(from: number, to: number): void {
   const faults = faultsOf(args);
   const quorum = { ...plainQuorum, autoTieBreaker: args["tie-breaker"], lastManStandingMs: args["last-man-standing"] ?? null };
   const sums: Record<string, number> = {};
   for (let seed = from; seed <= to; seed++) {
-    const { failure, counts } = simulation.run({ seed, steps: args.steps, nodes: args.nodes, faults, quorum });
+    const run: SeededRun = { of: args.of, seed, steps: args.steps, nodes: args.nodes, faults, quorum };
+    const { failure, counts } = (simulations[run.of] as Simulation).run(run);
     if (failure !== null) {
-      report(failure, `seed ${seed}`);
+      report(failure, `seed ${seed}`, run);
       process.exitCode = 1;
       return;
     }
@@ -129,11 +132,11 @@ function runSeeds(simulation: Simulation, from: number, to: number): void {
 }
 
 function runScript(file: string): void {
-  const { failure }: Outcome = runCluster(new Cluster(decodeScript(readFileSync(file, "utf8"))), Number.POSITIVE_INFINITY);
+  const { failure } = runKept(readFileSync(file, "utf8"));
   if (failure === null) return console.log(args.json ? JSON.stringify({ ok: true }) : `${file}: nothing wrong`);
-  report(failure, file);
+  report(failure, file, null);
   process.exitCode = 1;
 }
 
 if (args.script !== undefined) runScript(args.script);
-else runSeeds(simulations[args.of] as Simulation, ...seedRange(args.seed));
+else runSeeds(...seedRange(args.seed));

@@ -337,7 +337,7 @@ export const engineMutations: readonly Mutation[] = [
     file: "dlmd/membership/beater.ts",
     find: "if (source === undefined || nowMs - source.heardMs >= this.#timeoutMs) continue;",
     replace: "if (source === undefined) continue;",
-    caughtBy: "test/sim/engine/scenario.test.ts",
+    caughtBy: "test/sim/engine/one-way.test.ts",
   },
   {
     id: "h14-one-way-is-a-link",
@@ -346,7 +346,7 @@ export const engineMutations: readonly Mutation[] = [
     file: "dlmd/membership/detector.ts",
     find: "hearsOf(a, b) && hearsOf(b, a) &&",
     replace: "(hearsOf(a, b) || hearsOf(b, a)) &&",
-    caughtBy: "test/sim/engine/scenario.test.ts",
+    caughtBy: "test/sim/engine/one-way.test.ts",
   },
   {
     id: "h14-excluded-proposes",
@@ -355,6 +355,6 @@ export const engineMutations: readonly Mutation[] = [
     file: "dlmd/membership/membership.ts",
     find: "rank < 0 || this.#excluded(desired) ? null",
     replace: "rank < 0 ? null",
-    caughtBy: "test/sim/engine/scenario.test.ts",
+    caughtBy: "test/sim/engine/one-way.test.ts",
   },
 ];

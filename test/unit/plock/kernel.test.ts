@@ -139,7 +139,6 @@ class Comparison {
     const lockType = type === "unlock" ? "read" : type;
     const what = op === "get" ? "test" : type === "unlock" ? "unlock" : "lock";
     const id = this.lone.ask({ ...shared, op: what, type: lockType, wait: op === "wait" });
-    (this as any).h ??= []; (this as any).h.push(`${locker.pid} ${file} ${kind} ${op} ${type} ${fd} ${start} ${end} -> ${this.lone.errno(id)}`);
     locker.say(`${kind} ${op} ${type} ${fd} ${start} ${end}`);
     if (this.lone.errno(id) === null) {
       this.waited++;
@@ -180,7 +179,7 @@ class Comparison {
   }
 
   async interrupt(locker: Locker, id: number): Promise<void> {
-    locker.blockedIn = null; (this as any).h.push(`${locker.pid} interrupt`);
+    locker.blockedIn = null;
     this.lone.cancel(id);
     assert.equal(this.lone.errno(id), E.EINTR);
     process.kill(locker.pid, "SIGUSR1");
@@ -200,7 +199,6 @@ class Comparison {
       // Whoever waits for a lock that changes is woken and looks again.
       while (kernelLocks(inode).waiting.length < this.waiters(file).length && !this.answered()) await soon();
       const { held, waiting } = kernelLocks(inode);
-      if (JSON.stringify(this.held(file)) !== JSON.stringify(held)) console.log((this as any).h.slice(-14).join("\n"), "\nSERVICE", this.held(file), this.waiters(file), "\nKERNEL", held, waiting, "\nANSWERS", this.lockers.map((l) => [l.pid, l.blockedIn, l.peek()]), "\nNOW", kernelLocks(inode));
       assert.deepEqual(this.held(file), held);
       assert.deepEqual(waiting.sort(ascending), this.waiters(file).sort(ascending));
     }
