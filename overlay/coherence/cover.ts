@@ -139,6 +139,8 @@ export interface Cover {
   lateEnd: number;
   /** The kernel's size was seen to be what it should be, whether that reply was taken or not. */
   lateSeen: boolean;
+  /** Calls that wait for the lock, and until they are answered the kernel takes no size (kernel-sizes.ts, unstable). */
+  unstable: number;
   /** Threads whose replies with a size may not have been taken yet (size-asked.ts); null: none. */
   askers: Set<number> | null;
   /** The last request that came with the kernel's lock of the inode, if it is not answered. */
@@ -200,6 +202,7 @@ export function createCover(id: FileId, key: string, kind: InodeKind): Cover {
     lateHarms: false,
     lateEnd: 0,
     lateSeen: false,
+    unstable: 0,
     askers: null,
     lockHolder: null,
     gate: null,

@@ -6,6 +6,8 @@ import type { ExpiryPlan } from "./names.ts";
 
 /** What the kernel has to drop of an inode. */
 export type InvalidationPlan =
+  /** Nothing, but what was answered must have been taken: on the way to PR. */
+  | { readonly what: "late" }
   /** Attributes and pages. */
   | { readonly what: "pages" }
   /** Attributes and pages, and the size becomes the sentinel (hazard F5). */

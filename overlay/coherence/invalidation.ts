@@ -65,7 +65,7 @@ export class Invalidation {
     if (cover.round === 1) this.counts.revokes += 1;
     this.counts.revokeRounds += 1;
     let results: number[] = [];
-    if (inode !== null) {
+    if (inode !== null && plan.what !== "late") {
       if (plan.what === "pages") results = await this.#caches.invalidatePages(inode.fuseNodeid);
       else if (plan.what === "pages-and-size") results = await this.#pagesAndSize(cover, inode);
       else results = await this.#names(inode, plan);
@@ -74,11 +74,11 @@ export class Invalidation {
     return { missed: results.includes(-E.ENOENT), cut: results.includes(-E.ECANCELED) };
   }
 
-  #pagesAndSize(cover: Cover, inode: Inode): Promise<number[]> {
+  async #pagesAndSize(cover: Cover, inode: Inode): Promise<number[]> {
+    // Who has passed and is not answered yet may be about to be told the size, or to get his page.
+    if (cover.pins > 0) return [...(await this.#caches.invalidatePages(inode.fuseNodeid)), -E.ECANCELED];
     const { gate, results } = this.#caches.invalidatePagesAndSize(inode.fuseNodeid);
     cover.gate = gate;
-    // Who has passed and is not answered yet may be about to be told the size, or to get his page.
-    if (cover.pins > 0) gate.shut();
     return results;
   }
 

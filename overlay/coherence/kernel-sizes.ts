@@ -19,6 +19,11 @@ export interface KernelSizes {
   made(inode: Inode, change: SizeChange): void;
   /** `sure`: what the call did to the size is known, and `replied` or `told`. */
   end(inode: Inode, change: SizeChange, sure: boolean): void;
+  /**
+   * A call waits for its lock, until what is given is called, and until it is answered the kernel takes no size from any other reply
+   * (FUSE_I_SIZE_UNSTABLE): a truncation, FALLOCATE, the target of COPY_FILE_RANGE, a WRITE of a handle with a page cache.
+   */
+  unstable(inode: Inode): () => void;
   /** Such a request is about to be answered with success; `end`: where one that "raises" the size does to. */
   replied(inode: Inode, tid: number, effect: SizeEffect, end?: number): void;
   /** With a pin held, the kernel is told that the inode has that size. */
@@ -29,6 +34,8 @@ export interface KernelSizes {
   known(inode: Inode): boolean;
   /** With a pin held: calls `answer` with what `read` gives, in a turn in which the kernel has that very size. */
   tell<T extends Sized>(inode: Inode, waiter: Asking, read: () => Maybe<T>, answer: (attr: T) => void): Promise<void>;
+  /** The kernel's own size, whatever it is; null: it can not be seen. */
+  seen(inode: Inode): Promise<number | null>;
   /** A GETATTR is answered whose caller will believe the kernel's size (size-asked.ts). */
   toldAsker(inode: Inode, tid: number): void;
   /** With a pin held: has the kernel's size put right before somebody asks. */
@@ -37,7 +44,7 @@ export interface KernelSizes {
   mark(inode: Inode): number;
   /**
    * With a pin held, a READ is about to be answered that was cut short. True: answer, in this turn. False: read and ask again; `tries`: how
-   * often that was.
+   * often that was. EINTR: the kernel's size is wrong and can not be put right, and whatever is answered would be shown with zeros behind it.
    */
   confirmEnd(inode: Inode, read: ShortRead, tries: number): Maybe<boolean>;
   /** Is this GETATTR one of our own, that somebody waits for ("now": no lock is needed), or that nobody does ("late": refuse it)? */

@@ -17,7 +17,7 @@ import { publishBefore } from "./born.ts";
 import type { CoherenceState, InvalidationPlan } from "./effect.ts";
 import { ask, pump, tokenHeld } from "./lock-cache.ts";
 import { noteNameRevoke, planExpiry } from "./names.ts";
-import { doubtSize } from "./size-doubt.ts";
+import { doubtSize, mustBeTaken } from "./size-doubt.ts";
 
 /** From the second round on, data requests are held back this long times two per round, so that a round can end ... */
 const PASS_DELAY_MS = 1;
@@ -100,7 +100,10 @@ function planInvalidation(state: CoherenceState, cover: Cover, now: number): Inv
     return { what: "names", expiry };
   }
   // FUSE can not write-protect a mapping: where one may be written, sharing means dropping the pages. Else they are what was written through.
-  if (cover.target === Mode.PR) return tokenHeld(cover) && (cover.inode?.mappableCount ?? 0) > 0 ? { what: "pages" } : null;
+  if (cover.target === Mode.PR) {
+    if (tokenHeld(cover) && (cover.inode?.mappableCount ?? 0) > 0) return { what: "pages" };
+    return mustBeTaken(cover) ? { what: "late" } : null;
+  }
   return { what: cover.kind === "file" ? "pages-and-size" : "pages" };
 }
 

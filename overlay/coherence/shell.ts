@@ -26,6 +26,7 @@ import { dropName, exchangeNames, moveName, namesElsewhere, tellName, toldName, 
 import { handleInvalidated, handleRetryTimer, handleTimer, isStillHeld } from "./revoke.ts";
 import type { KernelSizes } from "./kernel-sizes.ts";
 import { SizeCheck, type SizeCounters } from "./size-check.ts";
+import { mustBeTaken } from "./size-doubt.ts";
 import { closeToken, openToken } from "./write-token.ts";
 
 export interface CoherenceShellOptions {
@@ -475,7 +476,9 @@ class Shell implements CoherenceShell {
   }
 
   async #invalidate(cover: Cover, plan: InvalidationPlan): Promise<void> {
-    if (plan.what === "pages-and-size" && cover.inode !== null && this.#sizes.unsettled(cover)) await this.#sizes.settle(cover.inode);
+    const { inode } = cover;
+    if (inode !== null && plan.what === "pages-and-size" && this.#sizes.unsettled(cover)) await this.#sizes.settle(inode);
+    else if (inode !== null && cover.target === Mode.PR && mustBeTaken(cover)) await this.#sizes.taken(inode);
     const { missed, cut } = await this.#invalidation.round(cover, plan);
     handleInvalidated(this.#state, cover, missed && kernelKnows(cover), this.#options.now(), cut);
     this.#run();

@@ -6,7 +6,7 @@
  * alone, while whoever would change the file's size, or give the lock away, waits until it is back. Its GETATTR needs no lock of its own: that
  * of the READ or GETATTR waiting here covers it, in a revoke too; once none waits, it is refused.
  */
-import { E } from "../../dlmd/base/errno.ts";
+import { E, errnoError } from "../../dlmd/base/errno.ts";
 import type { Inode } from "../inode/inode.ts";
 import { ROOT_FUSE_NODEID } from "../inode/table.ts";
 import type { Maybe } from "../lower/lower.ts";
@@ -20,6 +20,7 @@ import {
   doubtSize,
   judgeSize,
   judgeTold,
+  mustBeTaken,
   mustWait,
   noteKernelLock,
   noteLateReply,
@@ -32,8 +33,10 @@ import { SizeGate } from "./size-gate.ts";
 
 /** A READ waits so long for one repair, or for the end of one late reply, before it reads again ... */
 const ROUND_MS = 20;
-/** ... so often, and is then answered as it is: a second at most, most of it in a revoke's way. */
+/** ... so often: a second at most, most of it in a revoke's way. Then it gets EINTR; a reply with a size is given as it is. */
 const ROUNDS_MAX = 50;
+/** Where nothing can put the size right. */
+const STUCK_ROUNDS_MAX = 2;
 /** A reply with a size waits so long for one repair to be over, and is then given as it is. */
 const REPAIR_MS = 1000;
 /** A revoke waits so long for a reply to SETATTR or LINK, or one with a size that was asked for, to be taken. */
@@ -48,6 +51,8 @@ export interface SizeCounters {
   /** Replies with a size that waited until the kernel's was known, and revokes that waited for such replies to be taken. */
   sizeAsks: number;
   sizeSettles: number;
+  /** READs refused with EINTR, because the kernel's size was wrong and stayed so. */
+  readsRefused: number;
   /** READs and GETATTRs answered although the kernel's size was not known: the mount can not be reached, or it took too long. */
   sizesUnknown: number;
 }
@@ -65,7 +70,15 @@ interface Repair {
 }
 
 export class SizeCheck implements KernelSizes {
-  readonly counts: SizeCounters = { sizeLooks: 0, sizeRepairs: 0, sizeLocks: 0, sizeAsks: 0, sizeSettles: 0, sizesUnknown: 0 };
+  readonly counts: SizeCounters = {
+    sizeLooks: 0,
+    sizeRepairs: 0,
+    sizeLocks: 0,
+    sizeAsks: 0,
+    sizeSettles: 0,
+    readsRefused: 0,
+    sizesUnknown: 0,
+  };
   readonly #own: OwnInodes;
   readonly #state: CoherenceState;
   /** Of inodes with something under way. */
@@ -162,6 +175,13 @@ export class SizeCheck implements KernelSizes {
     noteLateReply(this.#state, inode.cover, tid, effect, end);
   }
 
+  unstable({ cover }: Inode): () => void {
+    cover.unstable += 1;
+    return () => {
+      cover.unstable -= 1;
+    };
+  }
+
   told(inode: Inode, size: number): void {
     noteTold(inode.cover, size);
   }
@@ -239,18 +259,25 @@ export class SizeCheck implements KernelSizes {
 
   confirmEnd(inode: Inode, read: ShortRead, tries: number): Maybe<boolean> {
     const { sizeDoubt, sizeMark } = inode.cover;
-    return sizeDoubt ? this.#confirm(inode, read, tries) : sizeMark === read.mark || tries >= ROUNDS_MAX;
+    return sizeDoubt ? this.#confirm(inode, read, tries) : sizeMark === read.mark;
   }
 
   async #confirm(inode: Inode, read: ShortRead, tries: number): Promise<boolean> {
     const { cover } = inode;
-    if (tries >= ROUNDS_MAX) return this.#giveUp();
     return this.#whileWaiting(cover, async () => {
-      if (mustWait(cover, read.end)) {
+      if (tries < ROUNDS_MAX && mustWait(cover, read.end)) {
         await this.#awaitOver(inode, ROUND_MS);
         return false;
       }
-      return (await this.#look(inode, read, 0)) ?? (await this.#repair(inode, read));
+      const right = await this.#look(inode, read, 0);
+      if (right === true) return true;
+      // In a revoke who makes the size unstable waits until that is over, and the revoke for the page of this READ.
+      const stuck = right === null && cover.unstable > 0 && cover.phase !== "idle";
+      if (tries >= (stuck ? STUCK_ROUNDS_MAX : ROUNDS_MAX)) {
+        this.counts.readsRefused += 1;
+        throw errnoError(E.EINTR);
+      }
+      return right ?? (await this.#repair(inode, read));
     });
   }
 
@@ -273,6 +300,11 @@ export class SizeCheck implements KernelSizes {
     if (seen < 0) return this.#giveUp();
     if (judgeSize(cover, end, exact, seen, mark)) return true;
     return cover.sizeMark === mark && seen > end ? null : false;
+  }
+
+  async seen(inode: Inode): Promise<number | null> {
+    const seen = await this.#seen(inode, 0, 0, 0);
+    return seen < 0 ? null : seen;
   }
 
   #seen(inode: Inode, atLeast: number, atMost: number, timeoutMs: number): Promise<number> {
@@ -336,6 +368,14 @@ export class SizeCheck implements KernelSizes {
       cover.lateHarms = cover.late !== null;
       return;
     }
+  }
+
+  /** Before a lock is lowered to PR: what was answered under it must have been taken. */
+  async taken(inode: Inode): Promise<void> {
+    const { cover } = inode;
+    this.counts.sizeSettles += 1;
+    if (cover.late === "raises" && (await this.#seen(inode, cover.lateEnd, Number.POSITIVE_INFINITY, ROUND_MS)) >= cover.lateEnd) return;
+    if (mustBeTaken(cover) && !(await this.#awaitOver(inode, LATE_WAIT_MS))) this.counts.sizesUnknown += 1;
   }
 
   /** Until the late reply is over, as the request proves that another thread of ours makes, or somebody else's. False: that took too long. */
@@ -409,6 +449,7 @@ export class SizeCheck implements KernelSizes {
   }
 }
 
+/** With nobody but the caller about, no READ comes but from who opens the file now: that is held back (op/append-end.ts). */
 function needsKnown({ cover, openCount }: Inode, change: SizeChange): boolean {
   return change === "drops" && cover.sizeDoubt && openCount > 1;
 }

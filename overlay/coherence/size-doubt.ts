@@ -32,6 +32,8 @@
  *    reply "harms"; before a READ is answered it must be known to be over. Writers hold the inode's lock (i_rwsem) from before they
  *    ask until they are done, so the next request that needs this lock proves it, whoever makes it (size-check.ts makes one, if need be);
  *    so does any request of the same thread. There is never more than one, for the same reason.
+ *    One that makes the size what it should be matters where pages stay: whoever reads them sees the old end until that thread has run, when
+ *    programs elsewhere may know the new one. So a lock is lowered to PR only when it has.
  * 3. Replies to SETATTR, LINK and OPEN with O_TRUNC set the size whatever the version ("sets"). They hold the same lock. If one might still
  *    come, a revoke waits for it before it stores the sentinel.
  * 4. A reply with attributes that are newer than the data of the READ: its end is no longer the end. So the READ reads again if the kernel was
@@ -98,6 +100,11 @@ export function noteThread(state: CoherenceState, tid: number): Cover | null {
   state.lateOf.delete(tid);
   noteKernelLock(cover);
   return cover;
+}
+
+/** A lock that is lowered to PR has to wait for that. */
+export function mustBeTaken(cover: Cover): boolean {
+  return cover.kind === "file" && cover.late !== null && !cover.lateSeen;
 }
 
 /** The kernel has the file's size, as far as what was answered goes. */

@@ -23,9 +23,15 @@ export function inodeKind(mode: number): InodeKind {
   return type === S_IFREG ? "file" : type === S_IFDIR ? "directory" : "other";
 }
 
-/** What holds READs back. */
+/** Bytes of a file, from and up to. */
+export interface PageRange {
+  readonly from: number;
+  readonly to: number;
+}
+
+/** What holds READs back. `pages`: those that the READ has locked, if it has. */
 export interface AppendEnd {
-  heldBack(): Promise<unknown>;
+  heldBack(pages: PageRange | null): Promise<void>;
 }
 
 /** The table's own record; the coherence layer sees the Inode in it. */
@@ -34,14 +40,13 @@ export interface InodeRecord extends Inode {
   useCount: number;
   /** Open handles with a page cache. */
   cachedOpenCount: number;
-  /** READs answered, and those under way that are not held back. */
-  readsAnswered: number;
+  /** READs under way that are not held back. */
   readsUnderWay: number;
   /** Called when there are none of these any more. */
   onReadsOver: (() => void) | null;
   /** Its attributes, read under that hold of PR (Coherence.hold): as long as it is in force they are true. */
   attrHeld: { readonly hold: number; readonly attr: Attr } | null;
-  /** An append is about to be answered, and READs may have to wait a moment for that (op/append-end.ts). */
+  /** An append is under way, and READs wait until it is answered (op/append-end.ts). */
   appendEnd: AppendEnd | null;
   /** The link count in the last attributes seen here: a hint, for what is worth keeping. */
   nlinkHint: number;
@@ -173,7 +178,6 @@ export class InodeTable {
       mappableCount: 0,
       useCount: 0,
       cachedOpenCount: 0,
-      readsAnswered: 0,
       readsUnderWay: 0,
       onReadsOver: null,
       attrHeld: null,

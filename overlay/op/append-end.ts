@@ -1,63 +1,106 @@
 /**
- * The end of a write that the kernel believes to be elsewhere than it is (write.ts): the pages at its true place are dropped, and then it is
- * answered, with no READ answered in between. The answer makes the kernel's size wrong, and a reader that had its page already, with
- * zeros behind the old end, would take them for data (coherence/size-doubt.ts). Where the kernel believes the end to be before the true one,
- * its size would be too small: so it is raised first.
+ * An append, and the READs of its file.
  *
- * Dropping waits for pages that a READ under way holds locked. So if one was answered meanwhile it is done again, and from then on READs that
- * come are held back: a moment, longer each time, and never for as long as the notification may wait for them. Those under way are let out first.
+ * Where the kernel believes the end to be behind the true one (the sentinel), the answer makes its size too large, and whoever finds a page then
+ * that a short READ has filled, with zeros behind the end, takes them for data (coherence/size-doubt.ts). So there must be no such page: from
+ * before the data are written until the answer is out, READs are held back; those under way are let out first; and the pages that
+ * they and others have left are dropped.
+ *
+ * Dropping waits for pages that are locked. Those of a READ that is held back are, and hold nothing yet, so they are left out. If one of them is
+ * met all the same (a READ that came while pages were being dropped), all that are held back are let go, and it is done again.
+ *
+ * A READ that waits until the kernel's size is known (size-check.ts) may be waiting for the end of this very append, since repairs and changes of the
+ * size keep out of each other's way. So it asks here before each attempt.
  */
-import type { AppendEnd, InodeRecord } from "../inode/table.ts";
+import type { AppendEnd, InodeRecord, PageRange } from "../inode/table.ts";
 import { inTime } from "../lower/maybe.ts";
 import type { Mount } from "./mount.ts";
 
-/** READs are held back so long in the second round, twice as long in each one after it ... */
-const HOLD_MS = 1;
-/** ... up to this. */
-const HOLD_MAX_MS = 16;
-/** Those that came before are waited for so long. */
+/** READs under way are let out, and pages dropped, so often: a second at most, as each waits DRAIN_MS. Then the answer goes out. */
+const ROUNDS_MAX = 50;
 const DRAIN_MS = 20;
-/** Then the answer goes out, whatever was read meanwhile. */
-const ROUNDS_MAX = 64;
+/** A page that is being dropped may have been asked for again: after so long in the first round, longer in each one after it, READs are let go. */
+const STUCK_MS = 2;
 
-export async function answerRelocated(
-  mount: Mount,
-  inode: InodeRecord,
-  offset: number,
-  written: Uint8Array,
-  believedEnd: number,
-  answer: () => void,
-): Promise<void> {
-  const bytes = written.length;
-  let holdMs = 0;
-  let release = (): void => {};
-  const answered = new Promise<void>((resolve) => {
-    release = resolve;
-  });
-  const end: AppendEnd = { heldBack: () => inTime(answered, holdMs) };
-  try {
+/** READs of that file are held back until `release`. One append at a time: the kernel's writers have the inode's lock. */
+export class AppendHold implements AppendEnd {
+  readonly #inode: InodeRecord;
+  readonly #waiting = new Set<PageRange>();
+  #held: Promise<void> | null = null;
+  #release: () => void = () => {};
+
+  constructor(inode: InodeRecord) {
+    this.#inode = inode;
+    inode.appendEnd = this;
+    this.#hold();
+  }
+
+  #hold(): void {
+    this.#held = new Promise((resolve) => {
+      this.#release = resolve;
+    });
+  }
+
+  #letGo(): void {
+    this.#held = null;
+    this.#release();
+  }
+
+  release(): void {
+    if (this.#inode.appendEnd === this) this.#inode.appendEnd = null;
+    this.#letGo();
+  }
+
+  async heldBack(pages: PageRange | null): Promise<void> {
+    if (this.#held === null) return;
+    if (pages !== null) this.#waiting.add(pages);
+    await this.#held;
+    if (pages !== null) this.#waiting.delete(pages);
+  }
+
+  /** Has the kernel drop its pages of that range: none is left, and none comes before `release`. */
+  async clear(mount: Mount, range: PageRange): Promise<void> {
     for (let round = 0; round < ROUNDS_MAX; round += 1) {
-      if (round > 0) await readsOver(inode);
-      const { readsAnswered } = inode;
-      await mount.coherence.dropPages(inode, offset, bytes);
-      if (inode.readsAnswered === readsAnswered) break;
-      holdMs = Math.min(HOLD_MS * 2 ** round, HOLD_MAX_MS);
-      inode.appendEnd = end;
+      if (!(await this.#readsOver())) continue;
+      if (this.#held === null) this.#hold();
+      let cleared = true;
+      for (const { from, to } of without(range, this.#waiting)) {
+        cleared = (await this.#during(mount.coherence.dropPages(this.#inode, from, to - from), STUCK_MS * (round + 1))) && cleared;
+      }
+      if (cleared) return;
     }
-    if (believedEnd < offset + bytes) await mount.coherence.raiseSize(inode, offset + bytes, written[bytes - 1] ?? 0);
-    answer();
-  } finally {
-    if (inode.appendEnd === end) inode.appendEnd = null;
-    release();
+  }
+
+  /** False: READs had to be let go. */
+  async #during(work: Promise<void>, timeoutMs: number): Promise<boolean> {
+    if (await inTime(work, timeoutMs)) return this.#held !== null;
+    this.#letGo();
+    await work;
+    return false;
+  }
+
+  /** The READs that are not held back are answered, or wait here. False: not within DRAIN_MS. */
+  async #readsOver(): Promise<boolean> {
+    const inode = this.#inode;
+    if (inode.readsUnderWay === 0) return true;
+    const over = new Promise<void>((resolve) => {
+      inode.onReadsOver = resolve;
+    });
+    const ended = await inTime(over, DRAIN_MS);
+    inode.onReadsOver = null;
+    return ended;
   }
 }
 
-/** Until the READs that were not held back are answered, for DRAIN_MS at most: they may be waiting themselves. */
-async function readsOver(inode: InodeRecord): Promise<void> {
-  if (inode.readsUnderWay === 0) return;
-  const over = new Promise<void>((resolve) => {
-    inode.onReadsOver = resolve;
-  });
-  await inTime(over, DRAIN_MS);
-  inode.onReadsOver = null;
+/** What of a range is in none of `held`. */
+function without(range: PageRange, held: Iterable<PageRange>): PageRange[] {
+  let left = [range];
+  for (const { from, to } of held) {
+    left = left.flatMap((part) => [
+      { from: part.from, to: Math.min(part.to, from) },
+      { from: Math.max(part.from, to), to: part.to },
+    ]);
+    left = left.filter((part) => part.from < part.to);
+  }
+  return left;
 }

@@ -84,7 +84,8 @@ export async function setattr(mount: Mount, call: Call, request: SetattrRequest)
   const file = request.fh === null ? undefined : mount.handles.get(request.fh);
   // A truncate stops the kernel's own write-back of the inode until it is answered, whatever handle it came through (hazard F1).
   const cached = change.size !== undefined || file?.cached === true;
-  const pin = coherence.pinData(inode, Mode.EX, cached, call);
+  const pinned = (): Maybe<void> => coherence.pinData(inode, Mode.EX, cached, call);
+  const pin = change.size === undefined ? pinned() : lastly(pinned, coherence.sizes.unstable(inode));
   if (waiting(pin)) await pin;
   try {
     await resized(mount, call, inode, change.size === undefined ? "plain" : "holds", async (made) => {

@@ -3,6 +3,8 @@ import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/lock/mode.ts";
 import { isSentinelOffset } from "../coherence/sentinel.ts";
 import type { CopyFileRangeRequest, FallocateRequest, FsyncdirRequest, FsyncRequest, LseekRequest, ReadRequest } from "../fuse/request.ts";
+import type { InodeRecord } from "../inode/table.ts";
+import { lastly } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
@@ -25,11 +27,15 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
       call.data(NOTHING);
       return;
     }
-    if (inode.appendEnd !== null) await inode.appendEnd.heldBack();
-    counted = true;
-    inode.readsUnderWay += 1;
     let data: Uint8Array = NOTHING;
     for (let tries = 0; ; tries += 1) {
+      if (inode.appendEnd !== null) {
+        if (counted) readOver(inode);
+        counted = false;
+        await inode.appendEnd.heldBack(file.cached ? { from: request.offset, to: request.offset + request.size } : null);
+      }
+      if (!counted) inode.readsUnderWay += 1;
+      counted = true;
       const mark = coherence.sizes.mark(inode);
       const from = tries === 0 ? mount.ahead.read(inode, file.lowerHandle, request.offset, request.size) : null;
       const found = from ?? lower.read(file.lowerHandle, request.offset, request.size);
@@ -45,13 +51,16 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
       if (!waiting(found)) data = Uint8Array.from(data);
       if (await confirmed) break;
     }
-    inode.readsAnswered += 1;
     call.data(data);
   } finally {
-    if (counted) inode.readsUnderWay -= 1;
-    if (inode.readsUnderWay === 0) inode.onReadsOver?.();
+    if (counted) readOver(inode);
     coherence.unpinData(inode, mode);
   }
+}
+
+function readOver(inode: InodeRecord): void {
+  inode.readsUnderWay -= 1;
+  if (inode.readsUnderWay === 0) inode.onReadsOver?.();
 }
 
 /**
@@ -72,7 +81,7 @@ export async function fallocate(mount: Mount, call: Call, request: FallocateRequ
   const file = fileOf(mount, request.fh);
   coherence.sizes.locked(file.inode, call);
   if (request.offset + request.length > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
-  const pin = coherence.pinData(file.inode, Mode.EX, file.cached, call);
+  const pin = lastly(() => coherence.pinData(file.inode, Mode.EX, file.cached, call), coherence.sizes.unstable(file.inode));
   if (waiting(pin)) await pin;
   try {
     if (call.uid !== 0) await killSuidgid(mount, file);
@@ -117,7 +126,7 @@ export async function copyFileRange(mount: Mount, call: Call, request: CopyFileR
     { inode: source.inode, mode: Mode.PR },
     { inode: target.inode, mode: Mode.EX },
   ];
-  const pin = coherence.pinAll(wants, call);
+  const pin = lastly(() => coherence.pinAll(wants, call), coherence.sizes.unstable(target.inode));
   if (waiting(pin)) await pin;
   try {
     if (request.offset > Number.MAX_SAFE_INTEGER) {

@@ -60,30 +60,32 @@ function replyAbsent(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, e
   call.negativeEntry();
 }
 
+/** What a LOOKUP found, and how many locks were granted before it looked. */
+interface Found {
+  readonly dir: InodeRecord;
+  readonly name: Buffer;
+  readonly child: InodeRecord;
+  readonly since: number;
+}
+
 function replyFound(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, { id, attr }: Entry, since: number): Maybe<void> {
   const child = mount.inodes.remember(id, attr.mode);
   return lastly(
-    () => chain(mount.coherence.dropElsewhere(dir, child), () => replyEntry(mount, call, dir, name, child, attr, since)),
+    () => chain(mount.coherence.dropElsewhere(dir, child), () => replyEntry(mount, call, { dir, name, child, since }, attr)),
     () => mount.inodes.leave(child),
   );
 }
 
 /** With the directory pinned: pins the child if that needs no other node, and answers. */
-function replyEntry(
-  mount: Mount,
-  call: Call,
-  dir: InodeRecord,
-  name: Buffer,
-  child: InodeRecord,
-  attr: Attr,
-  since: number,
-): void | Promise<void> {
+function replyEntry(mount: Mount, call: Call, found: Found, attr: Attr): Maybe<void> {
+  const { child, since } = found;
   const pin = mount.coherence.pinChild(child, since);
-  if (waiting(pin)) return replyEntryLater(mount, call, dir, name, child, attr, since, pin);
-  if (pin.pinned && (pin.trip || !mount.coherence.sizes.known(child)))
-    return replyEntryLater(mount, call, dir, name, child, attr, since, Promise.resolve(pin));
+  if (waiting(pin)) return replyEntryLater(mount, call, found, attr, pin);
+  if (pin.pinned ? pin.trip || !mount.coherence.sizes.known(child) : mustLook(mount, found)) {
+    return replyEntryLater(mount, call, found, attr, Promise.resolve(pin));
+  }
   try {
-    tellChild(mount, call, dir, name, child, attr, pin.pinned, since);
+    tellChild(mount, call, found, attr, pin.pinned, null);
   } finally {
     if (pin.pinned) mount.coherence.unpin(child, Mode.PR);
   }
@@ -92,19 +94,21 @@ function replyEntry(
 async function replyEntryLater(
   mount: Mount,
   call: Call,
-  dir: InodeRecord,
-  name: Buffer,
-  child: InodeRecord,
+  found: Found,
   early: Attr,
-  since: number,
   pending: Promise<{ readonly pinned: boolean; readonly trip: boolean }>,
 ): Promise<void> {
+  const { child } = found;
   const { pinned, trip } = await pending;
   try {
     const { sizes } = mount.coherence;
     const read = (): Maybe<Attr> => mount.lower.getattr(child.id);
-    const answer = (attr: Attr): void => tellChild(mount, call, dir, name, child, attr, pinned, since);
-    if (!pinned) return answer(early);
+    const answer = (attr: Attr): void => tellChild(mount, call, found, attr, pinned, null);
+    if (!pinned) {
+      const seen = mustLook(mount, found) ? await sizes.seen(child) : null;
+      tellChild(mount, call, found, early, pinned, seen);
+      return;
+    }
     const attr = trip ? await read() : early;
     if (sizes.known(child)) answer(attr);
     else await sizes.tell(child, call, read, answer);
@@ -113,24 +117,27 @@ async function replyEntryLater(
   }
 }
 
-function tellChild(
-  mount: Mount,
-  call: Call,
-  dir: InodeRecord,
-  name: Buffer,
-  child: InodeRecord,
-  attr: Attr,
-  pinned: boolean,
-  since: number,
-): void {
+/** The kernel may still have pages of it, and would show what is behind the end of the last one if it was given the sentinel. */
+function mayHavePages(mount: Mount, { child, since }: Found): boolean {
+  return child.kind === "file" && child.nlookup > 0 && mount.coherence.stillHeld(child, since);
+}
+
+function mustLook(mount: Mount, found: Found): boolean {
+  return mayHavePages(mount, found) && !mount.coherence.sizes.known(found.child);
+}
+
+/** `seen`: the kernel's own size, a moment ago. If it has changed since, the kernel drops a reply that is older. */
+function tellChild(mount: Mount, call: Call, found: Found, attr: Attr, pinned: boolean, seen: number | null): void {
   const { coherence } = mount;
+  const { dir, name, child } = found;
   child.nlinkHint = attr.nlink;
   const entryValid = coherence.tellEntry(dir, name, child, true);
   const attrValid = pinned && coherence.attrValid(child);
-  // The kernel may still have pages of it, and would show what is behind the end of the last one if it was given the sentinel.
-  const kept = child.nlookup > 0 && coherence.stillHeld(child, since) && coherence.sizes.known(child);
-  const size = pinned || kept ? attr.size : uncoveredSize(mount, child, attr);
-  coherence.sizes.told(child, size);
+  let size = seen ?? attr.size;
+  if (seen === null) {
+    if (!pinned && !(mayHavePages(mount, found) && coherence.sizes.known(child))) size = uncoveredSize(mount, child, attr);
+    coherence.sizes.told(child, size);
+  }
   if (call.entry(child.fuseNodeid, attr, entryValid, attrValid, size)) child.nlookup += 1;
 }
 

@@ -13,8 +13,7 @@
  *    last page are dropped before the answer, and the whole range once more after it, because that last page may have been up to date
  *    before, and is then not locked and not dropped.
  *
- * The kernel's size is wrong after such a write (coherence/size-doubt.ts), so no READ may be answered between the dropping and the answer:
- * append-end.ts.
+ * The kernel's size is wrong after such a write (coherence/size-doubt.ts), so READs are held back meanwhile: append-end.ts.
  *
  * Before the answer means with the pin held: the READs whose pages INVAL_INODE waits for pass under it, in a revoke too.
  */
@@ -23,13 +22,17 @@ import { Mode } from "../../dlmd/lock/mode.ts";
 import { isSentinelOffset, SENTINEL_SIZE } from "../coherence/sentinel.ts";
 import type { WriteRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
-import { answerRelocated } from "./append-end.ts";
+import type { Maybe } from "../lower/lower.ts";
+import { lastly } from "../lower/maybe.ts";
+import { AppendHold } from "./append-end.ts";
 import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
 import { O_APPEND } from "./linux.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
 
 const PAGE_BYTES = 4096;
+/** Of what lies behind a file's end: more than any file has, and sums with it are exact. */
+const BEYOND_BYTES = 2 ** 52;
 
 interface Written {
   readonly offset: number;
@@ -42,15 +45,21 @@ export async function write(mount: Mount, call: Call, request: WriteRequest): Pr
   if (!request.fromCache) coherence.sizes.locked(file.inode, call);
   const append = !request.fromCache && ((request.flags & O_APPEND) !== 0 || isSentinelOffset(request.offset));
   if (!append && !request.fromCache && request.offset + request.data.length > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
-  const pin = coherence.pinData(file.inode, Mode.EX, file.cached || request.fromCache, call);
+  const pinned = (): Maybe<void> => coherence.pinData(file.inode, Mode.EX, file.cached || request.fromCache, call);
+  const pin = file.cached && !request.fromCache ? lastly(pinned, coherence.sizes.unstable(file.inode)) : pinned();
   if (waiting(pin)) await pin;
   const after: (() => Promise<void>)[] = [];
   try {
     if (request.fromCache) await writeFromCache(mount, call, request, file);
     else {
       await resized(mount, call, file.inode, file.cached ? "holds" : "drops", async (made) => {
-        const left = await writeThrough(mount, call, request, file, append, made);
-        if (left !== null) after.push(left);
+        const hold = append ? new AppendHold(file.inode) : null;
+        try {
+          const left = await writeThrough(mount, call, request, file, hold, made);
+          if (left !== null) after.push(left);
+        } finally {
+          hold?.release();
+        }
       });
     }
   } finally {
@@ -64,15 +73,24 @@ async function writeThrough(
   call: Call,
   request: WriteRequest,
   file: OpenFile,
-  append: boolean,
+  hold: AppendHold | null,
   made: () => void,
 ): Promise<(() => Promise<void>) | null> {
   const { coherence } = mount;
   if (request.killSuidgid) await killSuidgid(mount, file);
-  const written = await changed(mount, call, [file.inode], mount.lower.write(file.lowerHandle, request.data, request.offset, append));
+  const written = await changed(
+    mount,
+    call,
+    [file.inode],
+    mount.lower.write(file.lowerHandle, request.data, request.offset, hold !== null),
+  );
   made();
-  if (written.offset !== request.offset && written.bytes > 0) return answerElsewhere(mount, call, request, file, written);
-  if (!file.cached && file.inode.cachedOpenCount > 0) await coherence.dropPages(file.inode, written.offset, written.bytes);
+  if (hold !== null && written.offset !== request.offset && written.bytes > 0)
+    return answerElsewhere(mount, call, request, file, written, hold);
+  if (!file.cached && file.inode.cachedOpenCount > 0) {
+    if (hold === null) await coherence.dropPages(file.inode, written.offset, written.bytes);
+    else await hold.clear(mount, { from: written.offset, to: written.offset + written.bytes });
+  }
   coherence.sizes.replied(file.inode, call.pid, "raises", written.offset + written.bytes);
   call.written(written.bytes);
   return null;
@@ -116,6 +134,7 @@ async function answerElsewhere(
   request: WriteRequest,
   file: OpenFile,
   written: Written,
+  hold: AppendHold,
 ): Promise<(() => Promise<void>) | null> {
   const { coherence } = mount;
   const { inode } = file;
@@ -124,10 +143,22 @@ async function answerElsewhere(
     coherence.sizes.replied(inode, call.pid, "misplaced", believed.offset + written.bytes);
     call.written(written.bytes);
   };
-  if (isSentinelOffset(request.offset) || !file.cached) {
-    await answerRelocated(mount, inode, written.offset, request.data.subarray(0, written.bytes), believed.offset + written.bytes, answer);
+  const end = written.offset + written.bytes;
+  if (believed.offset < written.offset && !file.cached) {
+    // The kernel's size would be too small.
+    await hold.clear(mount, { from: written.offset, to: end });
+    hold.release();
+    await coherence.raiseSize(inode, end, request.data[written.bytes - 1] ?? 0);
+    answer();
     return null;
   }
+  if (isSentinelOffset(request.offset) || !file.cached) {
+    // Behind the end too: a READ that came while the kernel had the sentinel brings empty pages. Far from those that this WRITE may hold.
+    await hold.clear(mount, { from: written.offset, to: written.offset + BEYOND_BYTES });
+    answer();
+    return null;
+  }
+  hold.release();
   const lockedFrom = Math.floor((believed.offset + believed.bytes - 1) / PAGE_BYTES) * PAGE_BYTES;
   await dropOutside(mount, file, written, lockedFrom);
   await dropOutside(mount, file, believed, lockedFrom);

@@ -166,46 +166,42 @@ describe("F5: readers among writers", () => {
     });
   });
 
-  // A known defect (overlay/README.md): seldom, one of these is shown zeros up to the end of a page.
-  describe.runIf(process.env["COVERLAY_KNOWN_DEFECTS"] !== undefined).each(["the owner", "a remote node"])(
-    "on %s, writers on all nodes",
-    (role) => {
-      it.each(Object.keys(ways))("%s", async (way) => {
-        const read = reading.replace("READ", ways[way as keyof typeof ways]);
-        const found = await run(nodeOf(role), [read, read], { before: 0, lengths: [0, 20, 300], truncates: false });
-        for (const { bad, turns } of found) {
-          expect(bad).toEqual([]);
-          expect(turns).toBeGreaterThan(1);
-        }
-      });
+  describe.each(["the owner", "a remote node"])("on %s, writers on all nodes", (role) => {
+    it.each(Object.keys(ways))("%s", async (way) => {
+      const read = reading.replace("READ", ways[way as keyof typeof ways]);
+      const found = await run(nodeOf(role), [read, read], { before: 0, lengths: [0, 20, 300], truncates: false });
+      for (const { bad, turns } of found) {
+        expect(bad).toEqual([]);
+        expect(turns).toBeGreaterThan(1);
+      }
+    });
 
-      it("a file that is read ahead", async () => {
-        const read = reading.replace("READ", "steps(fd, 1 << 17)");
-        for (const { bad } of await run(nodeOf(role), [read, read], { before: 3 << 20, lengths: [0, 20, 70_000], truncates: false })) {
-          expect(bad).toEqual([]);
-        }
-      });
+    it("a file that is read ahead", async () => {
+      const read = reading.replace("READ", "steps(fd, 1 << 17)");
+      for (const { bad } of await run(nodeOf(role), [read, read], { before: 3 << 20, lengths: [0, 20, 70_000], truncates: false })) {
+        expect(bad).toEqual([]);
+      }
+    });
 
-      it("writers that truncate", async () => {
-        const read = reading.replace("READ", "steps(fd, 1 << 17)");
-        for (const { bad } of await run(nodeOf(role), [read, read], { before: 0, lengths: [0, 20, 300], truncates: true })) {
-          expect(bad).toEqual([]);
-        }
-      });
+    it("writers that truncate", async () => {
+      const read = reading.replace("READ", "steps(fd, 1 << 17)");
+      for (const { bad } of await run(nodeOf(role), [read, read], { before: 0, lengths: [0, 20, 300], truncates: true })) {
+        expect(bad).toEqual([]);
+      }
+    });
 
-      it.each([1, 2])("SEEK_END by %i", async (seekers) => {
-        const programs = Array.from({ length: seekers }, () => seeking);
-        for (const { bad, turns } of await run(nodeOf(role), programs, { before: 0, lengths: [0, 20, 300], truncates: false })) {
-          expect(bad).toEqual([]);
-          expect(turns).toBeGreaterThan(1);
-        }
-      });
+    it.each([1, 2])("SEEK_END by %i", async (seekers) => {
+      const programs = Array.from({ length: seekers }, () => seeking);
+      for (const { bad, turns } of await run(nodeOf(role), programs, { before: 0, lengths: [0, 20, 300], truncates: false })) {
+        expect(bad).toEqual([]);
+        expect(turns).toBeGreaterThan(1);
+      }
+    });
 
-      it("a mapping", async () => {
-        for (const { bad } of await run(nodeOf(role), [mapping, mapping], { before: 0, lengths: [0, 20, 300], truncates: false })) {
-          expect(bad).toEqual([]);
-        }
-      });
-    },
-  );
+    it("a mapping", async () => {
+      for (const { bad } of await run(nodeOf(role), [mapping, mapping], { before: 0, lengths: [0, 20, 300], truncates: false })) {
+        expect(bad).toEqual([]);
+      }
+    });
+  });
 });

@@ -36,18 +36,14 @@ interface Scene {
 
 describe("F5: a file grown elsewhere", () => {
   const hazard = hazardLab();
-  // The known defect of readers.test.ts.
-  const known = process.env["COVERLAY_KNOWN_DEFECTS"] !== undefined;
-  it.runIf(known).each(["the owner", "a remote node"])(
-    "a reader on %s sees nothing but records while programs append everywhere",
-    async (role) => {
-      const [a, b] = role === "the owner" ? [hazard.owner, hazard.remotes[0]] : [hazard.remotes[0], hazard.remotes[1]];
-      const reader = hazard.actor(a);
-      const log = `log-${a}`;
-      const done = createBarrier(1);
-      await reader.run(`put(log, "")`, { log });
-      const reading = reader.run(
-        `
+  it.each(["the owner", "a remote node"])("a reader on %s sees nothing but records while programs append everywhere", async (role) => {
+    const [a, b] = role === "the owner" ? [hazard.owner, hazard.remotes[0]] : [hazard.remotes[0], hazard.remotes[1]];
+    const reader = hazard.actor(a);
+    const log = `log-${a}`;
+    const done = createBarrier(1);
+    await reader.run(`put(log, "")`, { log });
+    const reading = reader.run(
+      `
 held = os.open(log, os.O_RDONLY)
 bad, turn = [], 0
 while open(done, "rb").read() == bytes(8):
@@ -56,18 +52,17 @@ while open(done, "rb").read() == bytes(8):
     if chr(0) in data: bad.append("%d bytes, zeros from %d on" % (len(data), data.find(chr(0))))
 result = bad
 `,
-        { log, done },
-        120_000,
-      );
-      const write = `
+      { log, done },
+      120_000,
+    );
+    const write = `
 fd = os.open(log, os.O_WRONLY | os.O_APPEND)
 for k in range(rounds): os.write(fd, b"record %d;" % k)
 `;
-      await Promise.all([a, b, b].map((nodeid) => hazard.actor(nodeid).run(write, { log, rounds: 300 * scale }, 120_000)));
-      await hazard.actor(b).run(`open(done, "wb").write(b"finished")`, { done });
-      expect(await reading).toEqual([]);
-    },
-  );
+    await Promise.all([a, b, b].map((nodeid) => hazard.actor(nodeid).run(write, { log, rounds: 300 * scale }, 120_000)));
+    await hazard.actor(b).run(`open(done, "wb").write(b"finished")`, { done });
+    expect(await reading).toEqual([]);
+  });
 
   describe.each([
     { role: "the owner", cached: true },

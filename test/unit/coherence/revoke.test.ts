@@ -163,6 +163,15 @@ describe("the revoke", () => {
     expect(effects()).toMatchObject([{ do: "invalidate", plan: { what: "pages" } }]);
   });
 
+  it("F5: gives EX down to PR when the kernel has taken what was answered: pages stay, and whoever reads them looks at its size", () => {
+    const file = holding("file", Mode.EX);
+    file.late = "raises";
+    handleBast(state, file, Mode.PR, 0);
+    expect(effects()).toMatchObject([{ do: "invalidate", plan: { what: "late" } }]);
+    handleInvalidated(state, file, false, 0);
+    expect(effects()).toMatchObject([{ do: "request", mode: Mode.PR }]);
+  });
+
   it("F1: a READ passes during the invalidation, which is then repeated until none was answered", () => {
     const file = holding("file", Mode.PR);
     handleBast(state, file, Mode.EX, 0);

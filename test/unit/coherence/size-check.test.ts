@@ -147,6 +147,55 @@ describe("a revoke", () => {
   });
 });
 
+describe("a lock that is lowered to PR", () => {
+  it("waits until the kernel has the size of a write that was answered", async () => {
+    const { check, inode, done, kernel } = bench(100);
+    check.replied(inode, WRITER, "raises", 120);
+    const taken = check.taken(inode).then(() => done.push("taken"));
+    await soon();
+    expect(done).toEqual([]);
+    kernel.size = 120;
+    await taken;
+    expect(done).toEqual(["look 120", "taken"]);
+  });
+
+  it("waits until a truncation was taken", async () => {
+    const { check, inode, done } = bench(100);
+    check.replied(inode, WRITER, "sets");
+    const taken = check.taken(inode).then(() => done.push("taken"));
+    await soon();
+    expect(done).toEqual([]);
+    check.heard(WRITER);
+    await taken;
+    expect(done).toEqual(["taken"]);
+  });
+});
+
+describe("a READ that ends at the end of the file", () => {
+  const end = { end: 100, exact: true, mark: 0 };
+
+  it("gets EINTR in a revoke that a truncation waits for: nothing can put the size right before the page of the READ is there", async () => {
+    const { check, inode, done } = bench(1 << 30);
+    check.toldSentinel(inode);
+    const stable = check.unstable(inode);
+    const read = { ...end, mark: check.mark(inode) };
+    inode.cover.phase = "draining";
+    await expect(check.confirmEnd(inode, read, 2)).rejects.toMatchObject({ errno: 4 });
+    expect(done).toEqual([`look ${1 << 30}`]);
+    stable();
+    expect(await check.confirmEnd(inode, read, 0)).toBe(true);
+  });
+
+  it("gets EINTR after a second, and no zeros, if the size stays wrong", async () => {
+    const { check, inode, kernel } = bench(1 << 30);
+    check.toldSentinel(inode);
+    const read = { ...end, mark: check.mark(inode) };
+    await expect(check.confirmEnd(inode, read, 50)).rejects.toMatchObject({ errno: 4 });
+    kernel.size = 100;
+    expect(await check.confirmEnd(inode, read, 50)).toBe(true);
+  });
+});
+
 describe("a change of the size", () => {
   it("that drops pages makes the kernel's size known first, where somebody else has the file open", async () => {
     const { check, inode, file, done } = bench(1 << 30);

@@ -1,0 +1,47 @@
+/** Hazards F1 and F5: what one round of a revoke has the kernel drop. */
+import { describe, expect, it } from "vitest";
+import { createCover } from "../../../overlay/coherence/cover.ts";
+import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
+import { Invalidation, type KernelCaches } from "../../../overlay/coherence/invalidation.ts";
+
+describe("a round for a file", () => {
+  const id = { ino: 4, generation: 1 };
+  const asked: string[] = [];
+  const answer = (what: string): Promise<number[]> => {
+    asked.push(what);
+    return Promise.resolve([0]);
+  };
+  const caches: KernelCaches = {
+    invalidatePages: () => answer("pages"),
+    invalidateRange: () => answer("range"),
+    raiseSize: () => answer("raise"),
+    invalidatePagesAndSize: () => ({ gate: { shut: () => false }, results: answer("pages and size") }),
+    invalidateAttributes: () => answer("attributes"),
+    expireNames: () => answer("names"),
+    incrementEpoch: null,
+    settled: () => Promise.resolve(),
+  };
+  const invalidation = new Invalidation(caches, createCoherenceState(), () => false);
+  const cover = createCover(id, "4.1", "file");
+  cover.inode = { fuseNodeid: 9, id, key: "4.1", kind: "file", nlookup: 1, openCount: 1, mappableCount: 0, cover };
+
+  it("stores the sentinel behind the pages where nobody has passed", async () => {
+    expect(await invalidation.round(cover, { what: "pages-and-size" })).toEqual({ missed: false, cut: false });
+    expect(asked.splice(0)).toEqual(["pages and size"]);
+    expect(cover.gate).not.toBeNull();
+  });
+
+  it("never begins to store it while somebody who has passed is not answered: the round is cut", async () => {
+    cover.gate = null;
+    cover.pins = 1;
+    expect(await invalidation.round(cover, { what: "pages-and-size" })).toEqual({ missed: false, cut: true });
+    expect(asked.splice(0)).toEqual(["pages"]);
+    expect(cover.gate).toBeNull();
+    cover.pins = 0;
+  });
+
+  it("drops nothing where only what was answered has to be taken", async () => {
+    expect(await invalidation.round(cover, { what: "late" })).toEqual({ missed: false, cut: false });
+    expect(asked).toEqual([]);
+  });
+});
