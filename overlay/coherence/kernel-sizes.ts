@@ -7,6 +7,8 @@ import type { SizeEffect } from "./size-doubt.ts";
 export interface KernelSizes {
   /** A request of that thread came. */
   heard(tid: number): void;
+  /** Until no truncation by a thread of our own is under way: before there is a new writer with a page cache. */
+  settled(inode: Inode): Maybe<void>;
   /** A request came for which the kernel holds the inode's lock: WRITE (not from the page cache), SETATTR, FALLOCATE, LINK ... */
   locked(inode: Inode, call: Asking): void;
   /** May a GETATTR with a file handle be one of lseek(2), which has the inode's lock? Not while a request has it that is not answered. */
@@ -51,8 +53,8 @@ export interface KernelSizes {
   ownGetattr(inode: Inode, tid: number): "no" | "now" | "late";
   /** The answer to one of our own. */
   tellOwn(inode: Inode, work: () => Promise<void>): Promise<void>;
-  /** Is this REMOVEXATTR only the proof that the inode's lock was free? */
-  ownLock(inode: Inode, tid: number): boolean;
+  /** Is this REMOVEXATTR one of our own (inode-lock.ts)? Then it gets ENODATA when what is given is over; null: it is not. */
+  ownLock(inode: Inode, tid: number): Promise<void> | null;
 }
 
 /** Who asks: a Call (op/call.ts), of which only this is looked at. */

@@ -15,6 +15,7 @@ import type { Cover } from "./cover.ts";
 import type { CoherenceState } from "./effect.ts";
 import type { Asking, KernelSizes, ShortRead, SizeChange, Sized } from "./kernel-sizes.ts";
 import type { OwnInodes } from "./own-inodes.ts";
+import { InodeLock } from "./inode-lock.ts";
 import { mustSettle, noteAsker, noteNoAskers, noteTaken } from "./size-asked.ts";
 import {
   doubtSize,
@@ -22,7 +23,6 @@ import {
   judgeTold,
   mustBeTaken,
   mustWait,
-  noteKernelLock,
   noteLateReply,
   noteThread,
   noteTold,
@@ -35,6 +35,8 @@ import { SizeGate } from "./size-gate.ts";
 const ROUND_MS = 20;
 /** ... so often: a second at most, most of it in a revoke's way. Then it gets EINTR; a reply with a size is given as it is. */
 const ROUNDS_MAX = 50;
+/** A READ waits so long for a repair to be over that is older than the file's size. */
+const STALE_MS = 2;
 /** Where nothing can put the size right. */
 const STUCK_ROUNDS_MAX = 2;
 /** A reply with a size waits so long for one repair to be over, and is then given as it is. */
@@ -70,15 +72,7 @@ interface Repair {
 }
 
 export class SizeCheck implements KernelSizes {
-  readonly counts: SizeCounters = {
-    sizeLooks: 0,
-    sizeRepairs: 0,
-    sizeLocks: 0,
-    sizeAsks: 0,
-    sizeSettles: 0,
-    readsRefused: 0,
-    sizesUnknown: 0,
-  };
+  readonly #counts = { sizeLooks: 0, sizeRepairs: 0, sizeAsks: 0, sizeSettles: 0, readsRefused: 0, sizesUnknown: 0 };
   readonly #own: OwnInodes;
   readonly #state: CoherenceState;
   /** Of inodes with something under way. */
@@ -87,32 +81,30 @@ export class SizeCheck implements KernelSizes {
   readonly #waiting = new Map<Cover, number>();
   /** Threads of ours under way for that inode: the last that was begun. */
   readonly #repairs = new Map<Cover, Repair>();
-  readonly #locking = new Set<Cover>();
-  /** Who waits for a late reply to be over. */
-  readonly #over = new Map<Cover, Set<(proved: boolean) => void>>();
+  readonly #lock: InodeLock;
 
   constructor(own: OwnInodes, state: CoherenceState) {
     this.#own = own;
+    this.#lock = new InodeLock(own);
     this.#state = state;
+  }
+
+  get counts(): SizeCounters {
+    const { sizeLocks, unproved } = this.#lock.counts;
+    return { ...this.#counts, sizeLocks, sizesUnknown: this.#counts.sizesUnknown + unproved };
   }
 
   heard(tid: number): void {
     const { lateOf, toldOf } = this.#state;
     const late = lateOf.size === 0 ? null : noteThread(this.#state, tid);
     const taken = toldOf.size === 0 ? null : noteTaken(this.#state, tid);
-    if (late !== null) this.#tellOver(late);
-    if (taken !== null) this.#tellOver(taken);
+    if (late !== null) this.#lock.tellOver(late);
+    if (taken !== null) this.#lock.tellOver(taken);
   }
 
   locked(inode: Inode, call: Asking): void {
     inode.cover.lockHolder = call;
-    this.#wasFree(inode.cover);
-  }
-
-  #wasFree(cover: Cover): void {
-    noteKernelLock(cover);
-    noteNoAskers(cover);
-    this.#tellOver(cover);
+    this.#lock.wasFree(inode.cover);
   }
 
   mayBeSeek({ cover }: Inode): boolean {
@@ -195,17 +187,19 @@ export class SizeCheck implements KernelSizes {
   known(inode: Inode): boolean {
     const { cover } = inode;
     // What the kernel does not know yet has no size there.
-    return inode.kind !== "file" || inode.nlookup === 0 || (sizeKnown(cover) && this.#gates.get(cover)?.changing !== true);
+    if (inode.kind !== "file" || inode.nlookup === 0) return true;
+    return sizeKnown(cover) && this.#gates.get(cover)?.changing !== true && !this.#mayCut(cover);
   }
 
   async tell<T extends Sized>(inode: Inode, waiter: Asking, read: () => Maybe<T>, answer: (attr: T) => void): Promise<void> {
     const { cover } = inode;
-    this.counts.sizeAsks += 1;
+    this.#counts.sizeAsks += 1;
     await this.#whileWaiting(cover, async () => {
       let repaired: Repair | null = null;
       for (let tries = 0; ; tries += 1) {
         const gate = this.#gate(cover);
         let size: number;
+        if (this.#mayCut(cover)) await gate.quiet();
         await gate.tell();
         try {
           const attr = await read();
@@ -219,7 +213,7 @@ export class SizeCheck implements KernelSizes {
           this.#drop(cover, gate);
         }
         repaired = null;
-        if (mustWait(cover, size)) await this.#awaitOver(inode, ROUND_MS);
+        if (mustWait(cover, size)) await this.#lock.awaitOver(inode, ROUND_MS);
         else if (cover.sizeDoubt) {
           repaired = this.#repairs.get(cover) ?? this.#startRepair(inode);
           if (!(await inTime(repaired.over, REPAIR_MS))) tries = ROUNDS_MAX;
@@ -230,6 +224,7 @@ export class SizeCheck implements KernelSizes {
 
   async #isTheKernels(inode: Inode, size: number, repaired: Repair | null, tries: number): Promise<boolean> {
     const { cover } = inode;
+    if (this.#mayCut(cover) && tries < ROUNDS_MAX) return false;
     if (sizeKnown(cover)) return true;
     if (tries >= ROUNDS_MAX || this.#repairs.get(cover)?.failed === true) return this.#giveUp();
     const mark = cover.sizeMark;
@@ -259,26 +254,60 @@ export class SizeCheck implements KernelSizes {
 
   confirmEnd(inode: Inode, read: ShortRead, tries: number): Maybe<boolean> {
     const { sizeDoubt, sizeMark } = inode.cover;
-    return sizeDoubt ? this.#confirm(inode, read, tries) : sizeMark === read.mark;
+    const plain = !sizeDoubt && !this.#mayCut(inode.cover) && !this.#isStale(inode.cover);
+    return plain ? sizeMark === read.mark : this.#confirm(inode, read, tries);
   }
 
   async #confirm(inode: Inode, read: ShortRead, tries: number): Promise<boolean> {
     const { cover } = inode;
     return this.#whileWaiting(cover, async () => {
       if (tries < ROUNDS_MAX && mustWait(cover, read.end)) {
-        await this.#awaitOver(inode, ROUND_MS);
+        await this.#lock.awaitOver(inode, ROUND_MS);
         return false;
       }
+      // It waits for the page of this READ, and would cut what that brings.
+      if (this.#isStale(cover)) return (await inTime(this.#quiet(cover), STALE_MS)) ? false : this.#refuse();
       const right = await this.#look(inode, read, 0);
-      if (right === true) return true;
+      if (right === true && !this.#mayCut(cover)) return !this.#isStale(cover);
       // In a revoke who makes the size unstable waits until that is over, and the revoke for the page of this READ.
       const stuck = right === null && cover.unstable > 0 && cover.phase !== "idle";
-      if (tries >= (stuck ? STUCK_ROUNDS_MAX : ROUNDS_MAX)) {
-        this.counts.readsRefused += 1;
-        throw errnoError(E.EINTR);
-      }
-      return right ?? (await this.#repair(inode, read));
+      if (tries >= (stuck ? STUCK_ROUNDS_MAX : ROUNDS_MAX)) return this.#refuse();
+      return fillsPages(cover) ? this.#confirmAlone(inode, read, right, tries) : (right ?? (await this.#repair(inode, read)));
     });
+  }
+
+  /** With the inode's lock held, until the repair is over: nobody fills the page of the end before that is cut. */
+  async #confirmAlone(inode: Inode, read: ShortRead, right: boolean | null, tries: number): Promise<boolean> {
+    const release = await this.#lock.hold(inode, ROUND_MS);
+    if (release === null) return tries >= STUCK_ROUNDS_MAX ? this.#refuse() : false;
+    try {
+      const now = right === null ? await this.#repair(inode, read) : (await this.#look(inode, read, 0)) === true;
+      return now && !this.#isStale(inode.cover);
+    } finally {
+      void this.#quiet(inode.cover).then(release);
+    }
+  }
+
+  #refuse(): never {
+    this.#counts.readsRefused += 1;
+    throw errnoError(E.EINTR);
+  }
+
+  /** A truncation of the page cache by one of our own threads may come, and cut what a writer has put into the page of the end. */
+  #mayCut(cover: Cover): boolean {
+    return fillsPages(cover) && this.#gates.get(cover)?.refreshing === true;
+  }
+
+  #isStale(cover: Cover): boolean {
+    return this.#gates.get(cover)?.stale === true;
+  }
+
+  async #quiet(cover: Cover): Promise<void> {
+    await this.#gates.get(cover)?.quiet();
+  }
+
+  settled({ cover }: Inode): Maybe<void> {
+    return this.#gates.get(cover)?.quiet();
   }
 
   /** With a pin held: what our own threads ask about the inode meanwhile needs none. */
@@ -308,12 +337,12 @@ export class SizeCheck implements KernelSizes {
   }
 
   #seen(inode: Inode, atLeast: number, atMost: number, timeoutMs: number): Promise<number> {
-    this.counts.sizeLooks += 1;
+    this.#counts.sizeLooks += 1;
     return this.#own.look(inode.fuseNodeid, atLeast, atMost, timeoutMs);
   }
 
   #giveUp(): true {
-    this.counts.sizesUnknown += 1;
+    this.#counts.sizesUnknown += 1;
     return true;
   }
 
@@ -331,7 +360,7 @@ export class SizeCheck implements KernelSizes {
 
   #startRepair(inode: Inode): Repair {
     const repair: Repair = { asked: false, failed: false, over: Promise.resolve(), seen: -1, mark: -1 };
-    this.counts.sizeRepairs += 1;
+    this.#counts.sizeRepairs += 1;
     this.#repairs.set(inode.cover, repair);
     repair.over = this.#refresh(inode, repair);
     return repair;
@@ -358,11 +387,11 @@ export class SizeCheck implements KernelSizes {
   /** Before a revoke stores the sentinel: replies that set the size must have been taken, and who asked for it must be done with it. */
   async settle(inode: Inode): Promise<void> {
     const { cover } = inode;
-    this.counts.sizeSettles += 1;
+    this.#counts.sizeSettles += 1;
     while (this.unsettled(cover)) {
       await this.#gates.get(cover)?.quiet();
-      if (!mustSettle(cover) || (await this.#awaitOver(inode, LATE_WAIT_MS))) continue;
-      this.counts.sizesUnknown += 1;
+      if (!mustSettle(cover) || (await this.#lock.awaitOver(inode, LATE_WAIT_MS))) continue;
+      this.#counts.sizesUnknown += 1;
       // Not once more in the next round.
       noteNoAskers(cover);
       cover.lateHarms = cover.late !== null;
@@ -373,53 +402,15 @@ export class SizeCheck implements KernelSizes {
   /** Before a lock is lowered to PR: what was answered under it must have been taken. */
   async taken(inode: Inode): Promise<void> {
     const { cover } = inode;
-    this.counts.sizeSettles += 1;
+    this.#counts.sizeSettles += 1;
     if (cover.late === "raises" && (await this.#seen(inode, cover.lateEnd, Number.POSITIVE_INFINITY, ROUND_MS)) >= cover.lateEnd) return;
-    if (mustBeTaken(cover) && !(await this.#awaitOver(inode, LATE_WAIT_MS))) this.counts.sizesUnknown += 1;
-  }
-
-  /** Until the late reply is over, as the request proves that another thread of ours makes, or somebody else's. False: that took too long. */
-  #awaitOver(inode: Inode, timeoutMs: number): Promise<boolean> {
-    const { cover } = inode;
-    if (!this.#locking.has(cover)) {
-      this.#locking.add(cover);
-      void this.#lock(inode);
-    }
-    return new Promise((resolve) => {
-      const over = this.#over.get(cover) ?? new Set();
-      this.#over.set(cover, over);
-      const end = (proved: boolean): void => {
-        clearTimeout(timer);
-        over.delete(end);
-        if (over.size === 0 && this.#over.get(cover) === over) this.#over.delete(cover);
-        resolve(proved);
-      };
-      const timer = setTimeout(() => end(false), timeoutMs);
-      over.add(end);
-    });
-  }
-
-  async #lock(inode: Inode): Promise<void> {
-    this.counts.sizeLocks += 1;
-    const result = await this.#own.lock(inode.fuseNodeid);
-    this.#locking.delete(inode.cover);
-    if (result >= 0 || result === -E.ENODATA) return;
-    // No proof is to be had: nobody is kept waiting for it.
-    this.counts.sizesUnknown += 1;
-    this.#wasFree(inode.cover);
-  }
-
-  #tellOver(cover: Cover): void {
-    const over = this.#over.get(cover);
-    if (over === undefined) return;
-    this.#over.delete(cover);
-    for (const end of over) end(true);
+    if (mustBeTaken(cover) && !(await this.#lock.awaitOver(inode, LATE_WAIT_MS))) this.#counts.sizesUnknown += 1;
   }
 
   // --- requests of our own threads
 
   ownGetattr(inode: Inode, tid: number): "no" | "now" | "late" {
-    if (this.#repairs.size === 0 && this.#locking.size === 0 && this.#waiting.size === 0) return "no";
+    if (this.#repairs.size === 0 && this.#lock.idle && this.#waiting.size === 0) return "no";
     // On its way to the inode the thread may need the root.
     const root = inode.fuseNodeid === ROOT_FUSE_NODEID;
     const repair = this.#repairs.get(inode.cover);
@@ -442,11 +433,14 @@ export class SizeCheck implements KernelSizes {
     }
   }
 
-  ownLock(inode: Inode, tid: number): boolean {
-    if (!this.#locking.has(inode.cover) || !this.#own.isOwnThread(tid)) return false;
-    this.#wasFree(inode.cover);
-    return true;
+  ownLock(inode: Inode, tid: number): Promise<void> | null {
+    return this.#lock.ownRequest(inode, tid);
   }
+}
+
+/** There are writers here with a page cache. */
+function fillsPages(cover: Cover): boolean {
+  return (cover.token?.users ?? 0) > 0;
 }
 
 /** With nobody but the caller about, no READ comes but from who opens the file now: that is held back (op/append-end.ts). */

@@ -24,6 +24,7 @@ export class SizeGate {
   #telling = 0;
   #toTell = 0;
   #refreshing = 0;
+  #stale = false;
   #waiting: Waiting[] = [];
 
   get changing(): boolean {
@@ -32,6 +33,11 @@ export class SizeGate {
 
   get refreshing(): boolean {
     return this.#refreshing > 0;
+  }
+
+  /** A refresh is under way, and the file was changed since it began: what it truncates may be data by now. */
+  get stale(): boolean {
+    return this.#stale;
   }
 
   get idle(): boolean {
@@ -52,6 +58,7 @@ export class SizeGate {
   /** To be called once for each change that holds pages, before `end`. */
   made(): void {
     this.#making -= 1;
+    if (this.#refreshing > 0) this.#stale = true;
     this.#goOn();
   }
 
@@ -91,6 +98,7 @@ export class SizeGate {
 
   refreshed(): void {
     this.#refreshing -= 1;
+    if (this.#refreshing === 0) this.#stale = false;
     this.#goOn();
   }
 

@@ -29,6 +29,16 @@ export interface PageRange {
   readonly to: number;
 }
 
+export interface PendingRead extends PageRange {
+  /** Its pages were written since its data were read. */
+  outdated: boolean;
+}
+
+export interface PendingWrite extends PageRange {
+  /** What was answered of its pages since it came. */
+  readonly reread: PageRange[];
+}
+
 /** What holds READs back. `pages`: those that the READ has locked, if it has. */
 export interface AppendEnd {
   heldBack(pages: PageRange | null): Promise<void>;
@@ -48,6 +58,9 @@ export interface InodeRecord extends Inode {
   attrHeld: { readonly hold: number; readonly attr: Attr } | null;
   /** An append is under way, and READs wait until it is answered (op/append-end.ts). */
   appendEnd: AppendEnd | null;
+  /** Under way: READs, and WRITEs through a page cache that had to wait for their lock (op/overlap.ts). */
+  readonly pendingReads: Set<PendingRead>;
+  readonly pendingWrites: Set<PendingWrite>;
   /** The link count in the last attributes seen here: a hint, for what is worth keeping. */
   nlinkHint: number;
   /** Another record with the same inode number: an older generation that the kernel has not forgotten yet. */
@@ -182,6 +195,8 @@ export class InodeTable {
       onReadsOver: null,
       attrHeld: null,
       appendEnd: null,
+      pendingReads: new Set(),
+      pendingWrites: new Set(),
       nlinkHint: 1,
       sibling: this.#byIno.get(id.ino) ?? null,
       cover,

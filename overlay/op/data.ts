@@ -8,6 +8,7 @@ import { lastly } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
+import { answerRead, beginRead } from "./overlap.ts";
 import { killSuidgid } from "./write.ts";
 
 const NOTHING = new Uint8Array(0);
@@ -21,6 +22,7 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
   const pin = coherence.pinData(inode, mode, true, call);
   if (waiting(pin)) await pin;
   let counted = false;
+  const pending = beginRead(inode, request.offset, request.size);
   try {
     // Past every end: a kernel that was given the sentinel asks there (hazard F5), and others may.
     if (isSentinelOffset(request.offset) || request.offset > Number.MAX_SAFE_INTEGER) {
@@ -36,11 +38,14 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
       }
       if (!counted) inode.readsUnderWay += 1;
       counted = true;
+      pending.outdated = false;
       const mark = coherence.sizes.mark(inode);
       const from = tries === 0 ? mount.ahead.read(inode, file.lowerHandle, request.offset, request.size) : null;
       const found = from ?? lower.read(file.lowerHandle, request.offset, request.size);
       data = waiting(found) ? await found : found;
-      if (data.byteLength >= request.size || call.interrupted) break;
+      if (call.interrupted) break;
+      if (pending.outdated) continue;
+      if (data.byteLength >= request.size) break;
       const short = { end: request.offset + data.byteLength, exact: data.byteLength > 0, mark };
       const confirmed = coherence.sizes.confirmEnd(inode, short, tries);
       if (!waiting(confirmed)) {
@@ -49,10 +54,12 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
       }
       // A synchronous answer is a view that the next call into the lower overwrites; and a Buffer's slice() is no copy.
       if (!waiting(found)) data = Uint8Array.from(data);
-      if (await confirmed) break;
+      if ((await confirmed) && !pending.outdated) break;
     }
+    answerRead(inode, pending);
     call.data(data);
   } finally {
+    inode.pendingReads.delete(pending);
     if (counted) readOver(inode);
     coherence.unpinData(inode, mode);
   }

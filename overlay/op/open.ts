@@ -57,6 +57,8 @@ export async function open(mount: Mount, call: Call, request: OpenRequest): Prom
   if ((request.flags & O_ACCMODE) !== O_RDONLY) {
     const token = writeAccess(mount, call, inode, request.flags);
     access = waiting(token) ? await token : token;
+    const settled = access === "cached" ? coherence.sizes.settled(inode) : undefined;
+    if (waiting(settled)) await settled;
   }
   let entered = false;
   try {

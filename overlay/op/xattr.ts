@@ -63,10 +63,15 @@ async function killSetgid(mount: Mount, inode: InodeRecord): Promise<void> {
   if (setgid) await mount.lower.setattr(inode.id, { mode: attr.mode & 0o7777 & ~S_ISGID }, null);
 }
 
-export function removexattr(mount: Mount, call: Call, request: RemovexattrRequest): Promise<void> {
+export async function removexattr(mount: Mount, call: Call, request: RemovexattrRequest): Promise<void> {
   const inode = inodeOf(mount, request.fuseNodeid);
-  if (mount.coherence.sizes.ownLock(inode, call.pid)) return Promise.reject(errnoError(E.ENODATA));
-  return changeXattr(mount, call, inode, () => mount.lower.removexattr(inode.id, request.name));
+  const own = mount.coherence.sizes.ownLock(inode, call.pid);
+  if (own !== null) {
+    await own;
+    call.error(E.ENODATA);
+    return;
+  }
+  await changeXattr(mount, call, inode, () => mount.lower.removexattr(inode.id, request.name));
 }
 
 async function changeXattr(mount: Mount, call: Call, inode: InodeRecord, change: () => Maybe<void>): Promise<void> {

@@ -3,6 +3,7 @@ import type { KernelSizes } from "../../../overlay/coherence/kernel-sizes.ts";
 
 export const rightSizes: KernelSizes = {
   heard() {},
+  settled() {},
   locked() {},
   mayBeSeek: () => true,
   begin() {},
@@ -21,5 +22,5 @@ export const rightSizes: KernelSizes = {
   confirmEnd: () => true,
   ownGetattr: () => "no",
   tellOwn: (_inode, work) => work(),
-  ownLock: () => false,
+  ownLock: () => null,
 };
