@@ -118,12 +118,17 @@ async function replyEntryLater(
 }
 
 /** The kernel may still have pages of it, and would show what is behind the end of the last one if it was given the sentinel. */
-function mayHavePages(mount: Mount, { child, since }: Found): boolean {
-  return child.kind === "file" && child.nlookup > 0 && mount.coherence.stillHeld(child, since);
+function mayHavePages(mount: Mount, child: InodeRecord): boolean {
+  return child.kind === "file" && child.nlookup > 0 && mount.coherence.stillHeld(child, Number.POSITIVE_INFINITY);
+}
+
+/** Not pinned: is the size that was found the file's, and the kernel's? */
+function isTheKernels(mount: Mount, { child, since }: Found): boolean {
+  return mount.coherence.stillHeld(child, since) && mount.coherence.sizes.known(child);
 }
 
 function mustLook(mount: Mount, found: Found): boolean {
-  return mayHavePages(mount, found) && !mount.coherence.sizes.known(found.child);
+  return mayHavePages(mount, found.child) && !isTheKernels(mount, found);
 }
 
 /** `seen`: the kernel's own size, a moment ago. If it has changed since, the kernel drops a reply that is older. */
@@ -135,7 +140,7 @@ function tellChild(mount: Mount, call: Call, found: Found, attr: Attr, pinned: b
   const attrValid = pinned && coherence.attrValid(child);
   let size = seen ?? attr.size;
   if (seen === null) {
-    if (!pinned && !(mayHavePages(mount, found) && coherence.sizes.known(child))) size = uncoveredSize(mount, child, attr);
+    if (!pinned && !(mayHavePages(mount, child) && isTheKernels(mount, found))) size = uncoveredSize(mount, child, attr);
     coherence.sizes.told(child, size);
   }
   if (call.entry(child.fuseNodeid, attr, entryValid, attrValid, size)) child.nlookup += 1;

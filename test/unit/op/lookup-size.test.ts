@@ -12,10 +12,12 @@ async function sizeTold(given: {
   readonly known: boolean;
   readonly seen: number | null;
   readonly nlookup?: number;
+  /** The lock came after the LOOKUP had asked. */
+  readonly since?: boolean;
 }): Promise<number> {
   const bench = new Workbench();
   bench.coherence.child = { pinned: false, trip: false };
-  bench.coherence.stillHeld = () => given.held;
+  bench.coherence.stillHeld = (_inode, since) => given.held && (given.since !== true || since > 0);
   bench.coherence.sizes = { ...rightSizes, known: () => given.known, seen: () => Promise.resolve(given.seen) };
   bench.file.nlookup = given.nlookup ?? 1;
   const reply = await bench.serve({ op: "lookup", fuseNodeid: 1, name: Buffer.from("file") });
@@ -30,6 +32,10 @@ describe("a LOOKUP in a revoke tells", () => {
 
   it("the size that the kernel has where that may be another: never the sentinel while it may have pages", async () => {
     expect(await sizeTold({ held: true, known: false, seen: 7 })).toBe(7);
+  });
+
+  it("the size that the kernel has where the lock was taken meanwhile, and pages came under it", async () => {
+    expect(await sizeTold({ held: true, known: true, since: true, seen: 7 })).toBe(7);
   });
 
   it("the sentinel once the lock is gone, or where the kernel does not know the inode", async () => {

@@ -180,7 +180,7 @@ export class RecordingCoherence implements Coherence {
   removed(inode: Inode): void {
     this.events.push(`removed ${inode.key}`);
   }
-  stillHeld(): boolean {
+  stillHeld(_inode: Inode, _since: number): boolean {
     return false;
   }
 
