@@ -5,6 +5,11 @@
  * be locked by a READ that waits here. The size is written before that. So for a READ another thread watches it, and the first one is left
  * alone, while whoever would change the file's size, or give the lock away, waits until it is back. Its GETATTR needs no lock of its own: that
  * of the READ or GETATTR waiting here covers it, in a revoke too; once none waits, it is refused.
+ *
+ * Such a thread, still waiting for the page of the end when the READ is answered, cuts what a writer with a page cache puts there before it; and the kernel sends
+ * what is in the page then: zeros would go to the disk. So where there are such writers a READ that needs a repair, or meets one, takes the inode's lock first
+ * (inode-lock.ts) and keeps it until the repair is over, and nobody is told a size before. A writer that has the lock may be waiting for the page of that very READ: it then gets EINTR, as does
+ * one that meets a repair older than the file's size.
  */
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import type { Inode } from "../inode/inode.ts";

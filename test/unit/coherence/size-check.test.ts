@@ -15,11 +15,16 @@ function bench(kernelSize: number): {
   readonly inode: Inode;
   readonly file: { size: number };
   readonly done: string[];
-  readonly kernel: { size: number; truncating: (() => void) | null; drops: number };
+  readonly kernel: { size: number; truncating: (() => void) | null; drops: number; locked: boolean };
 } {
   const file = { size: 100 };
   const done: string[] = [];
-  const kernel: { size: number; truncating: (() => void) | null; drops: number } = { size: kernelSize, truncating: null, drops: 0 };
+  const kernel: { size: number; truncating: (() => void) | null; drops: number; locked: boolean } = {
+    size: kernelSize,
+    truncating: null,
+    drops: 0,
+    locked: false,
+  };
   const id = { ino: 4, generation: 1 };
   const inode: Inode = {
     fuseNodeid: 9,
@@ -51,7 +56,15 @@ function bench(kernelSize: number): {
         done.push("repaired");
         return kernel.size;
       },
-      lock: () => Promise.resolve(0),
+      lock: async () => {
+        await Promise.resolve();
+        if (kernel.locked) return new Promise<number>(() => {});
+        const over = check.ownLock(inode, OWN_THREAD);
+        done.push("lock");
+        await over;
+        done.push("unlock");
+        return -61;
+      },
       isOwnThread: (tid) => tid === OWN_THREAD,
     },
     createCoherenceState(),
@@ -160,7 +173,8 @@ describe("a lock that is lowered to PR", () => {
   });
 
   it("waits until a truncation was taken", async () => {
-    const { check, inode, done } = bench(100);
+    const { check, inode, done, kernel } = bench(100);
+    kernel.locked = true;
     check.replied(inode, WRITER, "sets");
     const taken = check.taken(inode).then(() => done.push("taken"));
     await soon();
@@ -184,6 +198,44 @@ describe("a READ that ends at the end of the file", () => {
     expect(done).toEqual([`look ${1 << 30}`]);
     stable();
     expect(await check.confirmEnd(inode, read, 0)).toBe(true);
+  });
+
+  it("where writers here fill pages: takes the inode's lock until the repair is over, and no size is told meanwhile", async () => {
+    const { check, inode, kernel, done } = bench(1 << 30);
+    inode.cover.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, waiters: [] };
+    check.toldSentinel(inode);
+    kernel.truncating = (): void => {};
+    expect(await check.confirmEnd(inode, { ...end, mark: check.mark(inode) }, 0)).toBe(true);
+    expect(done).toEqual([`look ${1 << 30}`, "lock", "repair to 100", "look 100"]);
+    expect(check.known(inode)).toBe(false);
+    kernel.truncating();
+    await soon();
+    expect(done.at(-1)).toBe("unlock");
+    expect(check.known(inode)).toBe(true);
+  });
+
+  it("where writers here fill pages and have the inode's lock: gets EINTR, because they may wait for its page", async () => {
+    const { check, inode, kernel } = bench(1 << 30);
+    inode.cover.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, waiters: [] };
+    check.toldSentinel(inode);
+    kernel.locked = true;
+    const read = { ...end, mark: check.mark(inode) };
+    expect(await check.confirmEnd(inode, read, 0)).toBe(false);
+    await expect(check.confirmEnd(inode, read, 2)).rejects.toMatchObject({ errno: 4 });
+  });
+
+  it("gets EINTR while a repair is under way that is older than the file's size: it waits for this page, and would cut it", async () => {
+    const { check, inode, kernel } = bench(1 << 30);
+    check.toldSentinel(inode);
+    kernel.truncating = (): void => {};
+    await check.confirmEnd(inode, { ...end, mark: check.mark(inode) }, 0);
+    void check.begin(inode, "holds", caller, () => ({ size: 100 }));
+    check.made(inode, "holds");
+    await expect(check.confirmEnd(inode, { ...end, mark: check.mark(inode) }, 0)).rejects.toMatchObject({ errno: 4 });
+    check.end(inode, "holds", true);
+    kernel.truncating();
+    await soon();
+    expect(await check.confirmEnd(inode, { ...end, mark: check.mark(inode) }, 0)).toBe(true);
   });
 
   it("gets EINTR after a second, and no zeros, if the size stays wrong", async () => {

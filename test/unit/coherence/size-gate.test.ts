@@ -53,4 +53,21 @@ describe("the gate of a file's size", () => {
       expect(gate.idle).toBe(true);
     }
   });
+
+  it("knows a refresh that is older than the file's size, until it is over", () => {
+    const gate = new SizeGate();
+    void gate.begin(true);
+    gate.made();
+    gate.end(true);
+    gate.refresh();
+    expect(gate.stale).toBe(false);
+    void gate.begin(true);
+    expect(gate.stale).toBe(false);
+    gate.made();
+    expect(gate.stale).toBe(true);
+    gate.end(true);
+    expect(gate.stale).toBe(true);
+    gate.refreshed();
+    expect(gate.stale).toBe(false);
+  });
 });
