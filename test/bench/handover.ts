@@ -3,7 +3,7 @@ import { spawn } from "node:child_process";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { must } from "../../overlay/lab/command.ts";
-import { decodeLoadValues, loadValue } from "./load.ts";
+import { decodeLoadValues, type LoadValues, loadValue } from "./load.ts";
 import { median } from "./stats.ts";
 import type { Bench, ClusterNode } from "./system.ts";
 
@@ -85,7 +85,10 @@ async function handOver(bench: Bench, { name, from, to }: Pair, samples: Map<str
   const dir = bench.fresh("handover");
   await bench.load("mkdir", path.join(from, dir));
   await bench.load("make", path.join(from, dir), 1, 4096);
-  const values = await bench.load("handover", path.join(from, dir, "f0"), path.join(to, dir, "f0"), bench.scale.handovers);
+  const handover = (count: number): Promise<LoadValues> =>
+    bench.load("handover", path.join(from, dir, "f0"), path.join(to, dir, "f0"), count);
+  const warm = samples.has(name) ? null : await handover(bench.scale.warmHandovers);
+  const values = await handover(bench.scale.handovers);
   await bench.load("remove", path.join(from, dir), 1);
   await bench.load("rmdir", path.join(from, dir));
   const found = samples.get(name) ?? { writeUs: [], readUs: [], read90Us: [], totalUs: [], stale: 0, reads: 0 };
@@ -93,8 +96,10 @@ async function handOver(bench: Bench, { name, from, to }: Pair, samples: Map<str
   found.readUs.push(loadValue(values, "readNs") / 1000);
   found.read90Us.push(loadValue(values, "read90Ns") / 1000);
   found.totalUs.push(loadValue(values, "totalNs") / 1000);
-  found.stale += loadValue(values, "stale");
-  found.reads += loadValue(values, "ops");
+  for (const one of warm === null ? [values] : [warm, values]) {
+    found.stale += loadValue(one, "stale");
+    found.reads += loadValue(one, "ops");
+  }
   samples.set(name, found);
 }
 

@@ -98,6 +98,7 @@ async function firstStat(bench: Bench, system: System): Promise<number[]> {
 async function createUnlink(bench: Bench, system: System): Promise<number[]> {
   const dir = path.join(system.dir, bench.fresh("create"));
   await bench.load("mkdir", dir);
+  await bench.once(`warm creates ${system.name}`, () => bench.loadUs("create-unlink", dir, bench.scale.warmCreates));
   const value = await bench.loadUs("create-unlink", dir, bench.scale.creates);
   await bench.load("rmdir", dir);
   return [value];

@@ -47,6 +47,8 @@ export interface Scale {
   readonly longRounds: number;
   readonly files: number;
   readonly creates: number;
+  /** So many before the first that are timed: a server in JavaScript is compiled while it runs, and another starts its threads then. */
+  readonly warmCreates: number;
   readonly warmMs: number;
   readonly dataMib: number;
   readonly cachedReads: number;
@@ -55,6 +57,8 @@ export interface Scale {
   readonly untarFiles: number;
   readonly cloneFiles: number;
   readonly handovers: number;
+  /** As warmCreates: here it is two servers and their lock managers. */
+  readonly warmHandovers: number;
   readonly pings: number;
   readonly treeDirectories: number;
   readonly treeFiles: number;
@@ -70,6 +74,7 @@ export const FULL: Scale = {
   longRounds: 3,
   files: 1000,
   creates: 2000,
+  warmCreates: 4000,
   warmMs: 200,
   dataMib: 16,
   cachedReads: 100_000,
@@ -78,6 +83,7 @@ export const FULL: Scale = {
   untarFiles: 3000,
   cloneFiles: 2000,
   handovers: 300,
+  warmHandovers: 1500,
   pings: 5000,
   treeDirectories: 100,
   treeFiles: 1000,

@@ -26,6 +26,7 @@ const tiny: Scale = {
   longRounds: 1,
   files: 20,
   creates: 10,
+  warmCreates: 10,
   warmMs: 0,
   dataMib: 1,
   cachedReads: 50,
@@ -34,6 +35,7 @@ const tiny: Scale = {
   untarFiles: 20,
   cloneFiles: 20,
   handovers: 5,
+  warmHandovers: 5,
   pings: 20,
   treeDirectories: 2,
   treeFiles: 10,
@@ -133,7 +135,7 @@ describe("the bench over stand-ins", () => {
       "other to owner",
       "other to third",
     ]);
-    expect(report.handovers.every(({ stale, reads }) => stale === 0 && reads === 10)).toBe(true);
+    expect(report.handovers.every(({ stale, reads }) => stale === 0 && reads === 15)).toBe(true);
     expect(report.roundTrip.cUs).toBeGreaterThan(0);
     expect(report.messages.map(({ operation, lock, lower }) => [operation, lock, lower])).toHaveLength(10);
     expect(report.messages.every(({ lock, lower, fuse }) => lock === 0 && lower === 0 && fuse === 0)).toBe(true);
