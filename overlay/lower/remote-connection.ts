@@ -58,6 +58,8 @@ export class RemoteConnection {
   #secret: Uint8Array | null = null;
   #reason = "the owner closed the connection";
   #flushAsked = false;
+  /** The first of this turn has left, or is about to. */
+  #firstLeft = false;
   #timer: NodeJS.Timeout;
 
   constructor(address: OwnerAddress, epoch: number, identity: CallerIdentity, handlers: ConnectionHandlers, counters: RemoteCounters) {
@@ -108,15 +110,24 @@ export class RemoteConnection {
     if (!told) this.#handlers.closed(this.#reason);
   }
 
-  /** `data` must stay as it is until the call is answered. Leaves at the end of this turn of the loop, with all others. */
+  /**
+   * `data` must stay as it is until the call is answered. The first of a turn of the loop leaves as soon as the code that made it is done: the
+   * turn may go on for long, since the device is looked at for more. What comes after it leaves at the turn's end, all in one write.
+   */
   send(type: number, id: number, body: Uint8Array, data: Uint8Array | null): void {
     this.#counters.messagesSent += 1;
     this.#batch.add(type, id, body, data);
     if (this.#flushAsked) return;
     this.#flushAsked = true;
-    setImmediate(() => {
+    const flush = (): void => {
       this.#flushAsked = false;
       this.flush();
+    };
+    if (this.#firstLeft) return void setImmediate(flush);
+    this.#firstLeft = true;
+    process.nextTick(flush);
+    setImmediate(() => {
+      this.#firstLeft = false;
     });
   }
 

@@ -214,6 +214,29 @@ it("asks thousands at once, a bounded number at a time, several in a message", a
   expect(lower.counters.flushes - before.flushes).toBeLessThan(2500);
 });
 
+it("sends the first of a turn before the turn is over, the others of that turn in one more write", async () => {
+  const one = await owner();
+  const lower = remote();
+  await lower.connect(one.address, 1);
+  await lower.statfs();
+  // A turn of its own.
+  await new Promise((resolve) => setImmediate(resolve));
+  const before = { ...lower.counters };
+  const turnOver = new Promise((resolve) => setImmediate(resolve));
+  const answers = [lower.statfs()];
+  await new Promise<void>((resolve) => process.nextTick(resolve));
+  expect(lower.counters.flushes - before.flushes).toBe(1);
+  for (let i = 0; i < 9; i++) {
+    answers.push(lower.statfs());
+    await new Promise<void>((resolve) => process.nextTick(resolve));
+  }
+  expect(lower.counters.flushes - before.flushes).toBe(1);
+  await turnOver;
+  await Promise.all(answers.map(async (answer) => await answer));
+  expect(lower.counters.flushes - before.flushes).toBe(2);
+  expect(lower.counters.messagesSent - before.messagesSent).toBe(10);
+});
+
 it("costs one message each way", async () => {
   const one = await owner();
   const lower = remote();
