@@ -1,17 +1,37 @@
-// See environment.h. Threads of the pools put finished jobs on a list and wake the event loop by one
-// uv_async; the loop settles each in a callback scope of its own, so that what awaits it runs at once
+// See environment.h. Threads of the pools put finished jobs on a list and wake the event loop by an
+// eventfd; the loop settles each in a callback scope of its own, so that what awaits it runs at once
 // and a long list does not hold the first answers back.
 #include "environment.h"
 
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <cstdlib>
 
 #include "argument.h"
 #include "device.h"
 
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+
 namespace coverlay {
 
 namespace {
+
+// include/uapi/linux/close_range.h
+constexpr unsigned kCloseRangeUnshare = 2;
+
+// The wake-up of the environment that was made last. Held while descriptors are taken from a thread, so that it is not closed meanwhile.
+std::mutex lastWakeUpMutex;
+int lastWakeUpFd = -1;
+uint64_t lastSerial = 0;
+uint64_t serials = 0;
+thread_local uint64_t keptSerial = 0;
 
 // How long an environment that ends waits for system calls that still use its memory. A disk that
 // hangs longer than that must not keep a process from exiting.
@@ -28,11 +48,7 @@ bool Environment::create(napi_env env) {
       napi_async_init(env, resource, name, &self->context_) != napi_ok) {
     return false;
   }
-  if (uv_async_init(self->loop, &self->async_, [](uv_async_t* async) { static_cast<Environment*>(async->data)->settleDone(); }) != 0) {
-    return false;
-  }
-  self->async_.data = self.get();
-  uv_unref(reinterpret_cast<uv_handle_t*>(&self->async_));
+  if (!self->openWakeUp()) return false;
   napi_add_async_cleanup_hook(
       env,
       [](napi_async_cleanup_hook_handle hook, void* data) { static_cast<Environment*>(data)->tearDown(hook); },
@@ -41,6 +57,38 @@ bool Environment::create(napi_env env) {
   self->self_ = self;
   return true;
 }
+
+bool Environment::openWakeUp() {
+  wakeFd_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  if (wakeFd_ < 0 || uv_poll_init(loop, &wake_, wakeFd_) != 0) return false;
+  wake_.data = this;
+  uv_poll_start(&wake_, UV_READABLE, [](uv_poll_t* poll, int, int) { static_cast<Environment*>(poll->data)->settleDone(); });
+  uv_unref(reinterpret_cast<uv_handle_t*>(&wake_));
+  std::lock_guard<std::mutex> lock(lastWakeUpMutex);
+  serial_ = ++serials;
+  lastWakeUpFd = wakeFd_;
+  lastSerial = serial_;
+  return true;
+}
+
+Environment::~Environment() {
+  std::lock_guard<std::mutex> lock(lastWakeUpMutex);
+  if (lastSerial == serial_) lastWakeUpFd = -1;
+  if (wakeFd_ >= 0) ::close(wakeFd_);
+}
+
+// close_range(2), Linux 5.9; without it the thread shares the descriptors of the process, as the others do, and a finisher does the rest.
+void Environment::keepWakeUpOnly() {
+  std::lock_guard<std::mutex> lock(lastWakeUpMutex);
+  unsigned kept = static_cast<unsigned>(lastWakeUpFd);
+  if (lastWakeUpFd < 1) {
+    syscall(SYS_close_range, 0u, ~0u, kCloseRangeUnshare);
+  } else if (syscall(SYS_close_range, 0u, kept - 1, kCloseRangeUnshare) == 0 && syscall(SYS_close_range, kept + 1, ~0u, 0u) == 0) {
+    keptSerial = lastSerial;
+  }
+}
+
+bool Environment::mayFinish() const { return serial_ == keptSerial; }
 
 Environment* Environment::of(napi_env env) {
   void* data = nullptr;
@@ -56,7 +104,7 @@ napi_value Environment::begin(Job* job) {
     std::lock_guard<std::mutex> lock(mutex_);
     usingMemory_++;
   }
-  if (pending_++ == 0) uv_ref(reinterpret_cast<uv_handle_t*>(&async_));
+  if (pending_++ == 0) uv_ref(reinterpret_cast<uv_handle_t*>(&wake_));
   return promise;
 }
 
@@ -77,10 +125,16 @@ void Environment::finish(Job* job) {
     doneTail_->next = job;
   }
   doneTail_ = job;
-  if (wasEmpty) uv_async_send(&async_);
+  lock.unlock();
+  const uint64_t one = 1;
+  // It is never full: the loop's thread takes it all, and one is written for each empty list.
+  if (wasEmpty && ::write(wakeFd_, &one, sizeof one) < 0) abort();
 }
 
 void Environment::settleDone() {
+  uint64_t wakes;
+  // Before the list is taken: what is finished later wakes again. EAGAIN: somebody has taken it before.
+  if (::read(wakeFd_, &wakes, sizeof wakes) < 0 && errno != EAGAIN && errno != EINTR) abort();
   Job* job;
   {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -103,7 +157,7 @@ void Environment::settleOne(Job* job) {
   if (napi_open_callback_scope(env, resource, context_, &callbacks) == napi_ok) {
     napi_value value = job->settle(env);
     napi_resolve_deferred(env, job->deferred, value);
-    if (--pending_ == 0) uv_unref(reinterpret_cast<uv_handle_t*>(&async_));
+    if (--pending_ == 0) uv_unref(reinterpret_cast<uv_handle_t*>(&wake_));
     napi_close_callback_scope(env, callbacks);
   }
   delete job;
@@ -157,11 +211,11 @@ void Environment::tearDown(napi_async_cleanup_hook_handle hook) {
       delete job;
     }
   }
-  uv_close(reinterpret_cast<uv_handle_t*>(&async_), [](uv_handle_t* handle) { static_cast<Environment*>(handle->data)->handleClosed(); });
+  uv_close(reinterpret_cast<uv_handle_t*>(&wake_), [](uv_handle_t* handle) { static_cast<Environment*>(handle->data)->handleClosed(); });
 }
 
 void Environment::handleClosed() {
-  // The async is open until the environment ends, so this reaches 0 only then.
+  // The eventfd's is open until the environment ends, so this reaches 0 only then.
   if (--openHandles_ != 0) return;
   std::shared_ptr<Environment> keep = std::move(self_);
   napi_remove_async_cleanup_hook(hook_);

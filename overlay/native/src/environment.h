@@ -37,11 +37,17 @@ class Environment : public std::enable_shared_from_this<Environment> {
  public:
   static bool create(napi_env env);
   static Environment* of(napi_env env);
+  ~Environment();
 
   // Makes the promise of `job`, and keeps the process alive until it is settled.
   napi_value begin(Job* job);
-  // From any thread, once, after run(). The environment owns the job from here on.
+  // From any thread that has the descriptors of this process, or `mayFinish`; once, after run(). The environment owns the job from here on.
   void finish(Job* job);
+
+  // Takes all descriptors from this thread but the one that finish() needs, of the environment that was made last.
+  static void keepWakeUpOnly();
+  // Has this thread kept that of this environment?
+  bool mayFinish() const;
 
   // Calls a function in a callback scope, so that promises are drained. An exception becomes an
   // uncaughtException. False if JavaScript cannot be called any more.
@@ -57,15 +63,20 @@ class Environment : public std::enable_shared_from_this<Environment> {
 
  private:
   explicit Environment(napi_env owner) : env(owner) {}
+  bool openWakeUp();
   void settleDone();
   void settleOne(Job* job);
   void tearDown(napi_async_cleanup_hook_handle hook);
 
   napi_async_context context_ = nullptr;
   napi_ref resource_ = nullptr;
-  uv_async_t async_{};
+  // An eventfd and not an uv_async: a thread can wake the loop without holding `mutex_`, for which the loop's thread would then wait, and
+  // without having anything else of this process open. It is closed when the last job is gone, so a number can not be another file's by then.
+  int wakeFd_ = -1;
+  uint64_t serial_ = 0;
+  uv_poll_t wake_{};
   size_t pending_ = 0;
-  // uv handles that are not closed yet: the async, and one for each device.
+  // uv handles that are not closed yet: the eventfd's, and one for each device.
   size_t openHandles_ = 1;
   std::vector<Device*> devices_;
   std::shared_ptr<Environment> self_;

@@ -4,22 +4,14 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
 
-#ifndef SYS_close_range
-#define SYS_close_range 436
-#endif
-
 namespace coverlay {
 
 namespace {
-
-// include/uapi/linux/close_range.h
-constexpr unsigned kCloseRangeUnshare = 2;
 
 constexpr size_t kThreadsDefault = 4;
 // A notification may be blocked for as long as another node takes; this many at once.
@@ -38,15 +30,19 @@ int Pool::submit(Job* job) {
     if (finisher_->threads_ == 0 && !finisher_->startThread()) return -EAGAIN;
   }
   job->ran = false;
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (queued_ >= kPoolQueueMax) return -ENOMEM;
-  if (growing_) {
-    if (queued_ >= idle_ && threads_ < threadsMax_) startThread();
-  } else {
-    while (threads_ < threadsMax_ && startThread()) continue;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (queued_ >= kPoolQueueMax) return -ENOMEM;
+    if (growing_) {
+      if (queued_ >= idle_ && threads_ < threadsMax_) startThread();
+    } else {
+      while (threads_ < threadsMax_ && startThread()) continue;
+    }
+    if (threads_ == 0) return -EAGAIN;
+    enqueue(job);
   }
-  if (threads_ == 0) return -EAGAIN;
-  enqueue(job);
+  // Not before: a thread that is woken to wait for the mutex must be woken twice.
+  wake_.notify_one();
   return 0;
 }
 
@@ -59,7 +55,6 @@ void Pool::enqueue(Job* job) {
   }
   tail_ = job;
   queued_++;
-  wake_.notify_one();
 }
 
 bool Pool::setThreads(size_t threads) {
@@ -90,8 +85,7 @@ bool Pool::startThread() {
 
 void* Pool::entry(void* pool) {
   unshare(CLONE_FS);
-  // Linux 5.9; without it the thread shares the descriptors of the process, as the others do.
-  if (static_cast<Pool*>(pool)->finisher_ != nullptr) syscall(SYS_close_range, 0u, ~0u, kCloseRangeUnshare);
+  if (static_cast<Pool*>(pool)->finisher_ != nullptr) Environment::keepWakeUpOnly();
   static_cast<Pool*>(pool)->work();
   return nullptr;
 }
@@ -103,12 +97,15 @@ void Pool::work() {
     if (job == nullptr) return;
     lock.unlock();
     if (!job->ran) job->run();
-    if (finisher_ == nullptr) {
+    if (finisher_ == nullptr || job->environment->mayFinish()) {
       job->environment->finish(job);
     } else {
       job->ran = true;
-      std::lock_guard<std::mutex> theirs(finisher_->mutex_);
-      finisher_->enqueue(job);
+      {
+        std::lock_guard<std::mutex> theirs(finisher_->mutex_);
+        finisher_->enqueue(job);
+      }
+      finisher_->wake_.notify_one();
     }
     lock.lock();
     idle_++;

@@ -18,9 +18,9 @@ class Pool {
  public:
   // A fixed pool starts all `threads` at the first job. A growing one starts a thread whenever all that
   // it has are busy, up to `threads`, and lets go of those which are idle for long. With a
-  // finisher its threads have descriptors of their own, at first none: a thread that waits for our own
-  // mount must not keep /dev/fuse open, because when the process dies, closing that is what ends the wait.
-  // So they can not wake the event loop, and the finisher, a pool of one thread, does.
+  // finisher its threads have descriptors of their own, at first none but that which wakes the event loop: a thread that waits for our
+  // own mount must not keep /dev/fuse open, because when the process dies, closing that is what ends the wait. The event loop of
+  // another environment they can not wake, and the finisher, a pool of one thread, does.
   Pool(size_t threads, bool growing, Pool* finisher = nullptr)
       : threadsMax_(threads), growing_(growing), finisher_(finisher) {}
 

@@ -164,4 +164,32 @@ describe("a process with pools", () => {
       new Worker(code, { eval: true }).on("exit", (c) => n.pool.data.stat(fd, stat).then((r) => console.log("main", r, c)));`);
     expect([result.status, result.stdout]).toEqual([0, "worker 0\nmain 0 3\n"]);
   });
+
+  it("have threads for the own mount that keep nothing open but what wakes the loop, whichever environment asks", () => {
+    const script = `
+      const { Worker } = require("node:worker_threads");
+      const { readdirSync, readlinkSync } = require("node:fs");
+      const n = require(${JSON.stringify(addon)});
+      const look = (m) => m.pool.own.lookOwnSize(Buffer.from("/"), 2 ** 20 - 1, 1, 0, 0, 0);
+      const opened = () => readdirSync("/proc/self/task").map((tid) => {
+        const fds = "/proc/self/task/" + tid + "/fd/";
+        // What lists them is closed by now.
+        const name = (fd) => { try { return [readlinkSync(fds + fd)]; } catch { return []; } };
+        return readdirSync(fds).flatMap(name).join();
+      });
+      look(n).then(async (first) => {
+        console.log("main", first, opened().filter((files) => files === "anon_inode:[eventfd]").length);
+        const code = "const n = require(" + JSON.stringify(${JSON.stringify(addon)}) + "); (" + look + ")(n).then((r) => console.log('worker', r));";
+        const worker = new Worker(code, { eval: true });
+        const ended = new Promise((resolve) => worker.on("exit", resolve));
+        console.log("beside", await look(n), await ended, await look(n));
+      });`;
+    const { stdout, stderr } = spawnSync(process.execPath, ["-e", script], { encoding: "utf8", timeout: 20_000 });
+    expect(stderr).toBe("");
+    expect(stdout.trim().split("\n").sort()).toEqual([
+      `beside ${-errno.EXDEV} 0 ${-errno.EXDEV}`,
+      `main ${-errno.EXDEV} 1`,
+      `worker ${-errno.EXDEV}`,
+    ]);
+  });
 });
