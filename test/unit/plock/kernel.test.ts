@@ -70,11 +70,24 @@ class Locker {
   }
 }
 
+/**
+ * Twice the same: it is read in pieces, the last one empty, and where somebody else's lock comes between two of them a line is seen twice or
+ * not at all.
+ */
+function procLocks(): string {
+  let before = readFileSync("/proc/locks", "utf8");
+  for (;;) {
+    const now = readFileSync("/proc/locks", "utf8");
+    if (now === before) return now;
+    before = now;
+  }
+}
+
 /** /proc/locks of one inode: "1: POSIX  ADVISORY  WRITE 123 00:2f:77 0 EOF", with "->" before the kind of one that waits. */
 function kernelLocks(inode: number): { held: string[]; waiting: number[] } {
   const held: string[] = [];
   const waiting: number[] = [];
-  for (const line of readFileSync("/proc/locks", "utf8").trimEnd().split("\n")) {
+  for (const line of procLocks().trimEnd().split("\n")) {
     const words = line.split(/\s+/).slice(1);
     const waits = words[0] === "->";
     const [kind, , type, pid, where, start, end] = waits ? words.slice(1) : words;
