@@ -113,6 +113,8 @@ export interface Cover {
   /** Invalidation rounds of this revoke, and data requests answered during the present one. */
   round: number;
   answered: number;
+  /** How often pages of it were dropped by a revoke. */
+  sweeps: number;
   /** A notification of this revoke is being written. */
   notifying: boolean;
   /** Times that the kernel did not find an inode that it must still get (hazard F4). */
@@ -202,6 +204,7 @@ export function createCover(id: FileId, key: string, kind: InodeKind): Cover {
     lateHarms: false,
     lateEnd: 0,
     lateSeen: false,
+    sweeps: 0,
     unstable: 0,
     askers: null,
     lockHolder: null,

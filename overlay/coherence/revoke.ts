@@ -84,6 +84,7 @@ function startRound(state: CoherenceState, cover: Cover, now: number): void {
   cover.round += 1;
   cover.notifying = true;
   if (plan.what === "pages-and-size") doubtSize(cover);
+  if (plan.what !== "late") cover.sweeps += 1;
   state.effects.push({ do: "invalidate", cover, plan });
   if (cover.round === 1) passData(state, cover);
   else if (cover.waiters.some((waiter) => waiter.passes)) requestInRevoke(state, cover);

@@ -34,9 +34,10 @@ export interface PendingRead extends PageRange {
   outdated: boolean;
 }
 
-export interface PendingWrite extends PageRange {
-  /** What was answered of its pages since it came. */
-  readonly reread: PageRange[];
+/** What a READ brought, after how many sweeps of the inode's pages (Cover.sweeps), and to which thread. */
+export interface Reread extends PageRange {
+  readonly tid: number;
+  readonly sweep: number;
 }
 
 /** What holds READs back. `pages`: those that the READ has locked, if it has. */
@@ -58,9 +59,9 @@ export interface InodeRecord extends Inode {
   attrHeld: { readonly hold: number; readonly attr: Attr } | null;
   /** An append is under way, and READs wait until it is answered (op/append-end.ts). */
   appendEnd: AppendEnd | null;
-  /** Under way: READs, and WRITEs through a page cache that had to wait for their lock (op/overlap.ts). */
+  /** READs under way, and what was read since the last revoke where there are writers with a page cache (op/overlap.ts). */
   readonly pendingReads: Set<PendingRead>;
-  readonly pendingWrites: Set<PendingWrite>;
+  rereads: Reread[];
   /** The link count in the last attributes seen here: a hint, for what is worth keeping. */
   nlinkHint: number;
   /** Another record with the same inode number: an older generation that the kernel has not forgotten yet. */
@@ -196,7 +197,7 @@ export class InodeTable {
       attrHeld: null,
       appendEnd: null,
       pendingReads: new Set(),
-      pendingWrites: new Set(),
+      rereads: [],
       nlinkHint: 1,
       sibling: this.#byIno.get(id.ino) ?? null,
       cover,

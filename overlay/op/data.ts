@@ -56,7 +56,7 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
       if (!waiting(found)) data = Uint8Array.from(data);
       if ((await confirmed) && !pending.outdated) break;
     }
-    answerRead(inode, pending);
+    answerRead(inode, pending, call.pid);
     call.data(data);
   } finally {
     inode.pendingReads.delete(pending);

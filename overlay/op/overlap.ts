@@ -1,11 +1,19 @@
 /**
- * READs and WRITEs of the same pages that are under way together.
+ * READs and WRITEs of the same pages, where the kernel's page locks do not keep them apart.
  *
- * The kernel's page locks keep them apart, but for a WRITE that has to wait for its lock: the pages which it has filled may be dropped by a revoke
- * meanwhile, and read again before the lower has its data. What was read so is dropped before the WRITE is answered (no WRITE has those pages
- * locked, because a READ had them); and a READ whose data are older than such a WRITE reads again.
+ * A WRITE through a page cache comes here when its pages are filled; but between the first of them and that moment, and then until the lower has its data, a
+ * revoke may drop them, and a READ bring them back as they were. So what was read since the last revoke, by another thread than the writer's, is dropped
+ * before the WRITE is answered. (What the writer's own thread read it had read before it filled a page.) And a READ whose data are older than a WRITE of
+ * the same pages reads again.
  */
-import type { InodeRecord, PageRange, PendingRead, PendingWrite } from "../inode/table.ts";
+import type { InodeRecord, PageRange, PendingRead } from "../inode/table.ts";
+import { inTime } from "../lower/maybe.ts";
+import type { Mount } from "./mount.ts";
+
+/** Ranges that are remembered; when there are more, it is the whole file. */
+export const REREADS_MAX = 256;
+/** A page may be locked by the WRITE itself, if it was dropped for another reason meanwhile: nobody has read it then. */
+const DROP_WAIT_MS = 2;
 
 export function beginRead(inode: InodeRecord, from: number, bytes: number): PendingRead {
   const read = { from, to: from + bytes, outdated: false };
@@ -13,20 +21,29 @@ export function beginRead(inode: InodeRecord, from: number, bytes: number): Pend
   return read;
 }
 
-/** To be called in the turn of the answer. */
-export function answerRead(inode: InodeRecord, read: PendingRead): void {
-  for (const write of inode.pendingWrites) if (overlap(read, write)) write.reread.push(read);
+/** To be called in the turn of the answer; `tid`: the calling thread. */
+export function answerRead(inode: InodeRecord, { from, to }: PageRange, tid: number): void {
+  const { sweeps, token } = inode.cover;
+  if (sweeps === 0 || token === null || token.users === 0) return;
+  const { rereads } = inode;
+  if (rereads[0]?.sweep !== sweeps) rereads.length = 0;
+  if (rereads.length >= REREADS_MAX) rereads.splice(0, rereads.length, { from: 0, to: Number.MAX_SAFE_INTEGER, tid: 0, sweep: sweeps });
+  else rereads.push({ from, to, tid, sweep: sweeps });
 }
 
-export function beginWrite(inode: InodeRecord, from: number, bytes: number): PendingWrite {
-  const write = { from, to: from + bytes, reread: [] };
-  inode.pendingWrites.add(write);
-  return write;
-}
-
-/** To be called in the turn in which the lower has answered. */
-export function madeWrite(inode: InodeRecord, write: PendingWrite): void {
+/** To be called in the turn in which the lower has answered a WRITE. */
+export function outdateReads(inode: InodeRecord, write: PageRange): void {
   for (const read of inode.pendingReads) read.outdated ||= overlap(read, write);
+}
+
+/** Before a WRITE is answered that came through a page cache; gives what is left to wait for after that. */
+export async function dropReread(mount: Mount, inode: InodeRecord, write: PageRange, tid: number): Promise<(() => Promise<void>) | null> {
+  const stale = inode.rereads.filter((read) => read.sweep === inode.cover.sweeps && read.tid !== tid && overlap(read, write));
+  if (stale.length === 0) return null;
+  inode.rereads = inode.rereads.filter((read) => !stale.includes(read));
+  const drops = stale.map(({ from, to }) => mount.coherence.dropPages(inode, from, to - from));
+  const dropped = Promise.all(drops).then(() => {});
+  return (await inTime(dropped, DROP_WAIT_MS)) ? null : () => dropped;
 }
 
 function overlap(a: PageRange, b: PageRange): boolean {

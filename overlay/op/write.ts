@@ -15,8 +15,7 @@
  *
  * The kernel's size is wrong after such a write (coherence/size-doubt.ts), so READs are held back meanwhile: append-end.ts.
  *
- * A WRITE that has to wait for its lock may find the pages which it has filled dropped by a revoke, and read again before the lower has its data. They are
- * dropped once more before the answer; no WRITE has them locked, because a READ had.
+ * What was read of its pages while it was on its way is dropped, too: overlap.ts.
  *
  * Before the answer means with the pin held: the READs whose pages INVAL_INODE waits for pass under it, in a revoke too.
  */
@@ -25,7 +24,6 @@ import { Mode } from "../../dlmd/lock/mode.ts";
 import { isSentinelOffset, SENTINEL_SIZE } from "../coherence/sentinel.ts";
 import type { WriteRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
-import type { PendingWrite } from "../inode/table.ts";
 import type { Maybe } from "../lower/lower.ts";
 import { lastly } from "../lower/maybe.ts";
 import { AppendHold } from "./append-end.ts";
@@ -33,7 +31,7 @@ import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
 import { O_APPEND } from "./linux.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
-import { beginWrite, madeWrite } from "./overlap.ts";
+import { dropReread, outdateReads } from "./overlap.ts";
 
 const PAGE_BYTES = 4096;
 /** Of what lies behind a file's end: more than any file has, and sums with it are exact. */
@@ -52,36 +50,15 @@ export async function write(mount: Mount, call: Call, request: WriteRequest): Pr
   if (!append && !request.fromCache && request.offset + request.data.length > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
   const pinned = (): Maybe<void> => coherence.pinData(file.inode, Mode.EX, file.cached || request.fromCache, call);
   const pin = file.cached && !request.fromCache ? lastly(pinned, coherence.sizes.unstable(file.inode)) : pinned();
-  const pending = waiting(pin) && file.cached && !request.fromCache ? beginWrite(file.inode, request.offset, request.data.length) : null;
-  try {
-    if (waiting(pin)) await pin;
-    await writePinned(mount, call, request, file, append, pending);
-  } finally {
-    if (pending !== null) file.inode.pendingWrites.delete(pending);
-  }
-}
-
-async function writePinned(
-  mount: Mount,
-  call: Call,
-  request: WriteRequest,
-  file: OpenFile,
-  append: boolean,
-  pending: PendingWrite | null,
-): Promise<void> {
-  const { coherence } = mount;
+  if (waiting(pin)) await pin;
   const after: (() => Promise<void>)[] = [];
   try {
     if (request.fromCache) await writeFromCache(mount, call, request, file);
     else {
       await resized(mount, call, file.inode, file.cached ? "holds" : "drops", async (made) => {
         const hold = append ? new AppendHold(file.inode) : null;
-        const written = (): void => {
-          made();
-          if (pending !== null) madeWrite(file.inode, pending);
-        };
         try {
-          const left = await writeThrough(mount, call, request, file, hold, pending, written);
+          const left = await writeThrough(mount, call, request, file, hold, made);
           if (left !== null) after.push(left);
         } finally {
           hold?.release();
@@ -100,7 +77,6 @@ async function writeThrough(
   request: WriteRequest,
   file: OpenFile,
   hold: AppendHold | null,
-  pending: PendingWrite | null,
   made: () => void,
 ): Promise<(() => Promise<void>) | null> {
   const { coherence } = mount;
@@ -118,12 +94,15 @@ async function writeThrough(
     if (hold === null) await coherence.dropPages(file.inode, written.offset, written.bytes);
     else await hold.clear(mount, { from: written.offset, to: written.offset + written.bytes });
   }
-  for (let range = pending?.reread.shift(); range !== undefined; range = pending?.reread.shift()) {
-    await coherence.dropPages(file.inode, range.from, range.to - range.from);
+  const range = { from: written.offset, to: written.offset + written.bytes };
+  let left: (() => Promise<void>) | null = null;
+  if (file.cached) {
+    outdateReads(file.inode, range);
+    if (file.inode.rereads.length > 0) left = await dropReread(mount, file.inode, range, call.pid);
   }
   coherence.sizes.replied(file.inode, call.pid, "raises", written.offset + written.bytes);
   call.written(written.bytes);
-  return null;
+  return left;
 }
 
 /**
