@@ -41,9 +41,12 @@ export async function dropReread(mount: Mount, inode: InodeRecord, write: PageRa
   const stale = inode.rereads.filter((read) => read.sweep === inode.cover.sweeps && read.tid !== tid && overlap(read, write));
   if (stale.length === 0) return null;
   inode.rereads = inode.rereads.filter((read) => !stale.includes(read));
-  const drops = stale.map(({ from, to }) => mount.coherence.dropPages(inode, from, to - from));
-  const dropped = Promise.all(drops).then(() => {});
+  const dropped = dropAll(mount, inode, stale);
   return (await inTime(dropped, DROP_WAIT_MS)) ? null : () => dropped;
+}
+
+async function dropAll(mount: Mount, inode: InodeRecord, ranges: readonly PageRange[]): Promise<void> {
+  await Promise.all(ranges.map(({ from, to }) => mount.coherence.dropPages(inode, from, to - from)));
 }
 
 function overlap(a: PageRange, b: PageRange): boolean {
