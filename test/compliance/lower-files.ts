@@ -1,0 +1,199 @@
+/** What every lower does with files: data, attributes, extended attributes. */
+import fs from "node:fs";
+import { expect, it } from "vitest";
+import { E } from "../../dlmd/base/errno.ts";
+import { bytes, errnoOf, expectSame, nobody, RDWR, root, SEEK_DATA, SEEK_HOLE, type LowerBench } from "./lower-bench.ts";
+
+export function filesCompliance(bench: LowerBench): void {
+  it("creates, writes, reads and looks up", async () => {
+    const { dir, path } = await bench.place();
+    const { entry, handle } = await bench.file(dir, "f", "hello");
+    expect(fs.readFileSync(`${path}/f`, "utf8")).toBe("hello");
+    expect(await bench.text(handle)).toBe("hello");
+    expect(await bench.text(handle, 4)).toBe("o");
+    expect(await bench.text(handle, 5)).toBe("");
+    const found = await bench.lower.lookup(dir, bytes("f"));
+    expect(found.id).toEqual(entry.id);
+    expectSame(found.attr, `${path}/f`);
+    expectSame(await bench.lower.getattr(entry.id), `${path}/f`);
+    expect(await errnoOf(() => bench.lower.lookup(dir, bytes("nothing")))).toBe(E.ENOENT);
+    expect(await errnoOf(() => bench.lower.create(dir, bytes("f"), RDWR, 0o644, root))).toBe(E.EEXIST);
+    bench.lower.close(handle);
+    expect(await errnoOf(() => bench.lower.read(handle, 0, 1))).toBe(E.EBADF);
+  });
+
+  it("gives what is created to its caller, less the umask, whatever the directory allows", async () => {
+    const { dir, path } = await bench.place();
+    const made = await bench.lower.create(dir, bytes("f"), RDWR, 0o666, nobody);
+    bench.lower.close(made.handle);
+    expect(fs.statSync(`${path}/f`)).toMatchObject({ uid: 65_534, gid: 65_533, mode: 0o100640 });
+    await bench.lower.mkdir(dir, bytes("d"), 0o777, nobody);
+    expect(fs.statSync(`${path}/d`)).toMatchObject({ uid: 65_534, gid: 65_533, mode: 0o040750 });
+    await bench.lower.symlink(dir, bytes("l"), bytes("x"), nobody);
+    expect(fs.lstatSync(`${path}/l`)).toMatchObject({ uid: 65_534, gid: 65_533 });
+  });
+
+  it("appends at the true end and tells where", async () => {
+    const { dir, path } = await bench.place();
+    const { handle } = await bench.file(dir, "f", "abc");
+    expect(await bench.lower.write(handle, bytes("de"), 0, true)).toEqual({ offset: 3, bytes: 2 });
+    fs.appendFileSync(`${path}/f`, "fgh");
+    expect(await bench.lower.write(handle, bytes("i"), 0, true)).toEqual({ offset: 8, bytes: 1 });
+    expect(await bench.text(handle)).toBe("abcdefghi");
+    bench.lower.close(handle);
+  });
+
+  it("moves a megabyte in one call, and reads what is cached only in part", async () => {
+    const { dir, path } = await bench.place();
+    const { entry, handle } = await bench.file(dir, "f");
+    const data = Buffer.alloc(1024 * 1024);
+    for (let at = 0; at < data.length; at += 4) data.writeUInt32LE(at, at);
+    expect(await bench.lower.write(handle, data, 4096, false)).toEqual({ offset: 4096, bytes: data.length });
+    await bench.lower.fsync(handle, false);
+    fs.closeSync(fs.openSync(`${path}/f`, "r"));
+    const reader = await bench.lower.open(entry.id, 0);
+    expect(Buffer.from(await bench.lower.read(reader, 4096, data.length)).equals(data)).toBe(true);
+    expect(Buffer.from(await bench.lower.read(reader, 0, 4096)).equals(Buffer.alloc(4096))).toBe(true);
+    expect((await bench.lower.read(reader, data.length, 8192)).byteLength).toBe(4096);
+    expect(await errnoOf(() => bench.lower.write(reader, bytes("x"), 0, false))).toBe(E.EBADF);
+    bench.lower.close(handle);
+    bench.lower.close(reader);
+  });
+
+  it("changes attributes, times to the nanosecond", async () => {
+    const { dir, path } = await bench.place();
+    const { entry, handle } = await bench.file(dir, "f", "1234567890");
+    const times = { atime: { sec: 1_000_000_000, nsec: 123_456_789 }, mtime: { sec: -5, nsec: 999_999_999 } };
+    const attr = await bench.lower.setattr(entry.id, { mode: 0o4750, uid: 7, gid: 8, size: 4, ...times }, null);
+    expect(attr).toMatchObject({ mode: 0o104750, uid: 7, gid: 8, size: 4, atimeSec: 1_000_000_000, atimeNsec: 123_456_789 });
+    expect(attr).toMatchObject({ mtimeSec: -5, mtimeNsec: 999_999_999 });
+    expectSame(attr, `${path}/f`);
+    const grown = await bench.lower.setattr(entry.id, { size: 20, mtime: "now" }, handle);
+    expect(grown.size).toBe(20);
+    expect(grown.mtimeSec).toBeGreaterThan(1_600_000_000);
+    expect(grown).toMatchObject({ atimeSec: 1_000_000_000, atimeNsec: 123_456_789 });
+    expect(await errnoOf(() => bench.lower.setattr(dir, { size: 0 }, null))).toBe(E.EISDIR);
+    bench.lower.close(handle);
+  });
+
+  it("clears set-user-id and set-group-id when asked to", async () => {
+    const { dir, path } = await bench.place();
+    const { entry, handle } = await bench.file(dir, "f", "x");
+    fs.chmodSync(`${path}/f`, 0o6775);
+    await bench.lower.setattr(entry.id, { killSuidgid: true }, null);
+    expect(fs.statSync(`${path}/f`).mode).toBe(0o100775);
+    fs.chmodSync(`${path}/f`, 0o6765);
+    const attr = await bench.lower.setattr(entry.id, { size: 0, killSuidgid: true }, handle);
+    // Set-group-id without group execute is mandatory locking, not a privilege.
+    expect(attr.mode).toBe(0o102765);
+    bench.lower.close(handle);
+  });
+
+  it("finds holes and data, punches, preallocates, copies", async () => {
+    const { dir } = await bench.place();
+    const { entry, handle } = await bench.file(dir, "f");
+    const block = Buffer.alloc(65_536, 1);
+    await bench.lower.write(handle, block, 1024 * 1024, false);
+    expect(await bench.lower.lseek(handle, 0, SEEK_DATA)).toBe(1024 * 1024);
+    expect(await bench.lower.lseek(handle, 1024 * 1024, SEEK_HOLE)).toBe(1024 * 1024 + 65_536);
+    expect(await errnoOf(() => bench.lower.lseek(handle, 2 * 1024 * 1024, SEEK_DATA))).toBe(E.ENXIO);
+    expect(await errnoOf(() => bench.lower.lseek(handle, 0, 0))).toBe(E.EINVAL);
+    await bench.lower.fallocate(handle, 3, 1024 * 1024, 4096);
+    expect(
+      Buffer.from(await bench.lower.read(handle, 1024 * 1024, 4097)).equals(Buffer.concat([Buffer.alloc(4096), Buffer.alloc(1, 1)])),
+    ).toBe(true);
+    await bench.lower.fallocate(handle, 1, 4 * 1024 * 1024, 65_536);
+    expect((await bench.lower.getattr(entry.id)).size).toBe(1024 * 1024 + 65_536);
+    await bench.lower.fallocate(handle, 0, 2 * 1024 * 1024, 65_536);
+    expect((await bench.lower.getattr(entry.id)).size).toBe(2 * 1024 * 1024 + 65_536);
+    const copy = await bench.file(dir, "copy");
+    expect(await bench.lower.copyFileRange(handle, 1024 * 1024, copy.handle, 10, 65_536)).toBe(65_536);
+    expect((await bench.lower.getattr(copy.entry.id)).size).toBe(65_546);
+    expect(Buffer.from(await bench.lower.read(copy.handle, 10 + 4096, 1)).equals(Buffer.alloc(1, 1))).toBe(true);
+    bench.lower.close(handle);
+    bench.lower.close(copy.handle);
+  });
+
+  it("answers offsets that no file has", async () => {
+    const { dir } = await bench.place();
+    const { entry, handle } = await bench.file(dir, "f", "x");
+    const exbibyte = 2 ** 60;
+    expect((await bench.lower.read(handle, exbibyte, 4096)).byteLength).toBe(0);
+    expect(await errnoOf(() => bench.lower.write(handle, bytes("x"), exbibyte, false))).toBe(E.EFBIG);
+    expect(await errnoOf(() => bench.lower.setattr(entry.id, { size: exbibyte }, null))).toBe(E.EFBIG);
+    expect(await errnoOf(() => bench.lower.fallocate(handle, 0, exbibyte, 1))).toBe(E.EFBIG);
+    expect(await errnoOf(() => bench.lower.lseek(handle, exbibyte, SEEK_DATA))).toBe(E.ENXIO);
+    expect(await errnoOf(() => bench.lower.write(handle, bytes("x"), -1, false))).toBe(E.EINVAL);
+    expect(await errnoOf(() => bench.lower.read(handle, -1, 1))).toBe(E.EINVAL);
+    expect(await bench.lower.copyFileRange(handle, exbibyte, handle, 0, 10)).toBe(0);
+    expect((await bench.lower.getattr(entry.id)).size).toBe(1);
+    bench.lower.close(handle);
+  });
+
+  it("keeps extended attributes, and the clustered bit to itself", async () => {
+    const { dir } = await bench.place();
+    const { entry, handle } = await bench.file(dir, "f");
+    const name = bytes("user.colour");
+    expect(await errnoOf(() => bench.lower.getxattr(entry.id, name))).toBe(E.ENODATA);
+    await bench.lower.setxattr(entry.id, name, bytes("red\0blue"), 1);
+    expect(await errnoOf(() => bench.lower.setxattr(entry.id, name, bytes("x"), 1))).toBe(E.EEXIST);
+    await bench.lower.setxattr(entry.id, bytes("trusted.t"), bytes("T"), 0);
+    await bench.lower.setxattr(entry.id, bytes("user.empty"), Buffer.alloc(0), 0);
+    expect(Buffer.from(await bench.lower.getxattr(entry.id, name)).toString("latin1")).toBe("red\0blue");
+    expect((await bench.lower.getxattr(entry.id, bytes("user.empty"))).length).toBe(0);
+    const names = Buffer.from(await bench.lower.listxattr(entry.id))
+      .toString()
+      .split("\0");
+    expect(names).toEqual(expect.arrayContaining(["user.colour", "trusted.t", "user.empty"]));
+    await bench.lower.removexattr(entry.id, name);
+    expect(await errnoOf(() => bench.lower.removexattr(entry.id, name))).toBe(E.ENODATA);
+    const bit = bytes("trusted.clustered");
+    expect(await errnoOf(() => bench.lower.setxattr(bench.lower.root, bit, bytes("x"), 0))).toBe(E.EPERM);
+    expect(await errnoOf(() => bench.lower.removexattr(bench.lower.root, bit))).toBe(E.EPERM);
+    expect(await errnoOf(() => bench.lower.getxattr(bench.lower.root, bit))).toBe(E.ENODATA);
+    expect(Buffer.from(await bench.lower.listxattr(bench.lower.root)).includes(bit)).toBe(false);
+    bench.lower.close(handle);
+  });
+
+  it("keeps POSIX ACLs, the inherited ones too", async () => {
+    expect(bench.lower.hasAcls).toBe(true);
+    const { dir } = await bench.place();
+    const acl = Buffer.alloc(4 + 5 * 8);
+    acl.writeUInt32LE(2, 0);
+    const entries: [tag: number, perm: number, id: number][] = [
+      [1, 7, 0xffff_ffff],
+      [2, 6, 1234],
+      [4, 5, 0xffff_ffff],
+      [0x10, 7, 0xffff_ffff],
+      [0x20, 0, 0xffff_ffff],
+    ];
+    entries.forEach(([tag, perm, id], at) => {
+      acl.writeUInt16LE(tag, 4 + at * 8);
+      acl.writeUInt16LE(perm, 6 + at * 8);
+      acl.writeUInt32LE(id, 8 + at * 8);
+    });
+    await bench.lower.setxattr(dir, bytes("system.posix_acl_default"), acl, 0);
+    const made = await bench.lower.create(dir, bytes("f"), RDWR, 0o666, root);
+    bench.lower.close(made.handle);
+    // With a default ACL the umask takes no part (acl(5)): the mask is what mode and ACL share.
+    expect(made.entry.attr.mode).toBe(0o100660);
+    expect((await bench.lower.getxattr(made.entry.id, bytes("system.posix_acl_access"))).length).toBe(acl.length);
+  });
+
+  it("tells how full it is", async () => {
+    const stat = await bench.lower.statfs();
+    const seen = fs.statfsSync(bench.fixture.path);
+    expect(stat).toMatchObject({ blocks: seen.blocks, bsize: seen.bsize, namelen: 255 });
+    expect(stat.bfree).toBeGreaterThan(0);
+    expect(stat.bavail).toBeLessThanOrEqual(stat.bfree);
+  });
+
+  it("truncates at open when told so", async () => {
+    const { dir } = await bench.place();
+    const { entry, handle } = await bench.file(dir, "f", "long content");
+    const again = await bench.lower.open(entry.id, RDWR | 0o1000);
+    expect((await bench.lower.getattr(entry.id)).size).toBe(0);
+    bench.lower.close(again);
+    bench.lower.close(handle);
+  });
+}
