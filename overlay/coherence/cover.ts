@@ -135,6 +135,8 @@ export interface Cover {
   sizeTold: number;
   /** ... and a reply of that effect on it may not have been taken yet; null: none. */
   late: SizeEffect | null;
+  /** Whose it is; 0: of a thread that can not be seen from here. */
+  lateTid: number;
   /** What it will make of the size may not be what the size should be. */
   lateHarms: boolean;
   /** Where it raises the size to. */
@@ -204,6 +206,7 @@ export function createCover(id: FileId, key: string, kind: InodeKind): Cover {
     lateHarms: false,
     lateEnd: 0,
     lateSeen: false,
+    lateTid: 0,
     sweeps: 0,
     unstable: 0,
     askers: null,

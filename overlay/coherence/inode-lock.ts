@@ -26,8 +26,8 @@ export class InodeLock {
   readonly #own: OwnInodes;
   /** Own threads under way. */
   readonly #asking = new Map<Cover, number>();
-  /** Whether a proof is among what they are for. */
-  readonly #proving = new Set<Cover>();
+  /** Those of them whose request has not come: whoever wants one waits for that, so they do not pile up behind a lock that is not to be had. */
+  readonly #coming = new Map<Cover, number>();
   readonly #holds = new Map<Cover, Hold>();
   /** Who waits for a late reply to be over. */
   readonly #over = new Map<Cover, Set<(proved: boolean) => void>>();
@@ -57,10 +57,7 @@ export class InodeLock {
   /** Until the late reply is over, as the request proves that another thread of ours makes, or somebody else's. False: that took too long. */
   awaitOver(inode: Inode, timeoutMs: number): Promise<boolean> {
     const { cover } = inode;
-    if (!this.#proving.has(cover)) {
-      this.#proving.add(cover);
-      void this.#ask(inode).then(() => this.#proving.delete(cover));
-    }
+    this.#ask(inode);
     return new Promise((resolve) => {
       const over = this.#over.get(cover) ?? new Set();
       this.#over.set(cover, over);
@@ -102,31 +99,45 @@ export class InodeLock {
     });
     const hold: Hold = { users: 0, came, grant, released, release };
     this.#holds.set(inode.cover, hold);
-    void this.#ask(inode);
+    this.#ask(inode);
     return hold;
   }
 
-  async #ask(inode: Inode): Promise<void> {
+  #ask(inode: Inode): void {
+    if (!this.#coming.has(inode.cover)) void this.#askNow(inode);
+  }
+
+  async #askNow(inode: Inode): Promise<void> {
     const { cover } = inode;
     this.counts.sizeLocks += 1;
-    this.#asking.set(cover, (this.#asking.get(cover) ?? 0) + 1);
+    add(this.#asking, cover, 1);
+    add(this.#coming, cover, 1);
     const result = await this.#own.lock(inode.fuseNodeid);
-    const left = (this.#asking.get(cover) ?? 1) - 1;
-    if (left > 0) this.#asking.set(cover, left);
-    else this.#asking.delete(cover);
+    add(this.#asking, cover, -1);
     if (result >= 0 || result === -E.ENODATA) return;
-    // No proof is to be had: nobody is kept waiting for it.
+    // It did not come.
+    add(this.#coming, cover, -1);
     this.counts.unproved += 1;
+    // Not now; who waits does so for a limited time.
+    if (result === -E.EAGAIN) return;
+    // No proof is to be had: nobody is kept waiting for it.
     this.wasFree(cover);
   }
 
   /** Is this REMOVEXATTR one of our own? Then it is to be answered with ENODATA when what is given is over; null: it is not. */
   ownRequest({ cover }: Inode, tid: number): Promise<void> | null {
     if (!this.#asking.has(cover) || !this.#own.isOwnThread(tid)) return null;
+    add(this.#coming, cover, -1);
     this.wasFree(cover);
     const hold = this.#holds.get(cover);
     if (hold === undefined) return Promise.resolve();
     hold.grant();
     return hold.released;
   }
+}
+
+function add(counts: Map<Cover, number>, cover: Cover, change: number): void {
+  const count = (counts.get(cover) ?? 0) + change;
+  if (count > 0) counts.set(cover, count);
+  else counts.delete(cover);
 }

@@ -87,6 +87,8 @@ export class SizeCheck implements KernelSizes {
   /** Threads of ours under way for that inode: the last that was begun. */
   readonly #repairs = new Map<Cover, Repair>();
   readonly #lock: InodeLock;
+  /** Own threads that look at a size, and may ask for the root on their way. */
+  #looking = 0;
 
   constructor(own: OwnInodes, state: CoherenceState) {
     this.#own = own;
@@ -220,11 +222,25 @@ export class SizeCheck implements KernelSizes {
         repaired = null;
         if (mustWait(cover, size)) await this.#lock.awaitOver(inode, ROUND_MS);
         else if (cover.sizeDoubt) {
-          repaired = this.#repairs.get(cover) ?? this.#startRepair(inode);
-          if (!(await inTime(repaired.over, REPAIR_MS))) tries = ROUNDS_MAX;
+          repaired = this.#repairs.get(cover) ?? (await this.#repairAlone(inode, tries));
+          if (repaired !== null && !(await inTime(repaired.over, REPAIR_MS))) tries = ROUNDS_MAX;
         }
       }
     });
+  }
+
+  /**
+   * Where writers here fill pages: with the inode's lock held. Who asks may have that himself (lseek), and so may a writer whose request is here, and
+   * fills nothing before it is answered; null: to be tried again.
+   */
+  async #repairAlone(inode: Inode, tries: number): Promise<Repair | null> {
+    const { cover } = inode;
+    if (!fillsPages(cover) || cover.lockHolder?.answered === false || tries > STUCK_ROUNDS_MAX) return this.#startRepair(inode);
+    const release = await this.#lock.hold(inode, ROUND_MS);
+    if (release === null) return null;
+    const repair = this.#startRepair(inode);
+    void repair.over.then(release);
+    return repair;
   }
 
   async #isTheKernels(inode: Inode, size: number, repaired: Repair | null, tries: number): Promise<boolean> {
@@ -238,6 +254,7 @@ export class SizeCheck implements KernelSizes {
     if (tries === 0 && cover.sizeDoubt && cover.late === null && cover.phase === "idle") return false;
     // A write(2) that was answered may still have to raise it.
     const seen = await this.#seen(inode, size, size, cover.late === "raises" && !cover.lateHarms ? ROUND_MS : 0);
+    if (seen === -E.EAGAIN) return false;
     return seen < 0 ? this.#giveUp() : judgeTold(cover, size, seen, mark);
   }
 
@@ -247,7 +264,7 @@ export class SizeCheck implements KernelSizes {
 
   anticipate(inode: Inode): Maybe<void> {
     const { cover } = inode;
-    if (!cover.sizeDoubt || cover.lateHarms || this.#repairs.has(cover)) return undefined;
+    if (!cover.sizeDoubt || cover.lateHarms || fillsPages(cover) || this.#repairs.has(cover)) return undefined;
     return this.#whileWaiting(cover, () => this.#startRepair(inode).over);
   }
 
@@ -276,7 +293,7 @@ export class SizeCheck implements KernelSizes {
       if (right === true && !this.#mayCut(cover)) return !this.#isStale(cover);
       // In a revoke who makes the size unstable waits until that is over, and the revoke for the page of this READ.
       const stuck = right === null && cover.unstable > 0 && cover.phase !== "idle";
-      if (tries >= (stuck ? STUCK_ROUNDS_MAX : ROUNDS_MAX)) return this.#refuse();
+      if (right === null && tries >= (stuck ? STUCK_ROUNDS_MAX : ROUNDS_MAX)) return this.#refuse();
       return fillsPages(cover) ? this.#confirmAlone(inode, read, right, tries) : (right ?? (await this.#repair(inode, read)));
     });
   }
@@ -331,6 +348,8 @@ export class SizeCheck implements KernelSizes {
   async #look(inode: Inode, { end, exact, mark }: ShortRead, timeoutMs: number): Promise<boolean | null> {
     const { cover } = inode;
     const seen = await this.#seen(inode, 0, end, timeoutMs);
+    // No answer about the root in time, or no thread.
+    if (seen === -E.EAGAIN) return false;
     if (seen < 0) return this.#giveUp();
     if (judgeSize(cover, end, exact, seen, mark)) return true;
     return cover.sizeMark === mark && seen > end ? null : false;
@@ -341,9 +360,14 @@ export class SizeCheck implements KernelSizes {
     return seen < 0 ? null : seen;
   }
 
-  #seen(inode: Inode, atLeast: number, atMost: number, timeoutMs: number): Promise<number> {
+  async #seen(inode: Inode, atLeast: number, atMost: number, timeoutMs: number): Promise<number> {
     this.#counts.sizeLooks += 1;
-    return this.#own.look(inode.fuseNodeid, atLeast, atMost, timeoutMs);
+    this.#looking += 1;
+    try {
+      return await this.#own.look(inode.fuseNodeid, atLeast, atMost, timeoutMs);
+    } finally {
+      this.#looking -= 1;
+    }
   }
 
   #giveUp(): true {
@@ -415,7 +439,7 @@ export class SizeCheck implements KernelSizes {
   // --- requests of our own threads
 
   ownGetattr(inode: Inode, tid: number): "no" | "now" | "late" {
-    if (this.#repairs.size === 0 && this.#lock.idle && this.#waiting.size === 0) return "no";
+    if (this.#looking === 0 && this.#repairs.size === 0 && this.#lock.idle && this.#waiting.size === 0) return "no";
     // On its way to the inode the thread may need the root.
     const root = inode.fuseNodeid === ROOT_FUSE_NODEID;
     const repair = this.#repairs.get(inode.cover);

@@ -80,6 +80,7 @@ export function noteKernelLock(cover: Cover): void {
 /** Such a request is being answered; `tid`: the calling thread, 0 if it can not be seen from here; `end`: "raises" to that at most. */
 export function noteLateReply(state: CoherenceState, cover: Cover, tid: number, effect: SizeEffect, end: number): void {
   cover.late = effect;
+  cover.lateTid = tid;
   cover.lateEnd = end;
   cover.lateHarms = false;
   cover.lateSeen = false;
@@ -98,6 +99,8 @@ export function noteThread(state: CoherenceState, tid: number): Cover | null {
   const cover = state.lateOf.get(tid);
   if (cover === undefined) return null;
   state.lateOf.delete(tid);
+  // Another thread's is later.
+  if (cover.lateTid !== tid) return null;
   noteKernelLock(cover);
   return cover;
 }

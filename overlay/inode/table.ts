@@ -60,8 +60,8 @@ export interface InodeRecord extends Inode {
   /** An append is under way, and READs wait until it is answered (op/append-end.ts). */
   appendEnd: AppendEnd | null;
   /** READs under way, and what was read since the last revoke where there are writers with a page cache (op/overlap.ts). */
-  readonly pendingReads: Set<PendingRead>;
-  rereads: Reread[];
+  pendingReads: Set<PendingRead> | null;
+  rereads: Reread[] | null;
   /** The link count in the last attributes seen here: a hint, for what is worth keeping. */
   nlinkHint: number;
   /** Another record with the same inode number: an older generation that the kernel has not forgotten yet. */
@@ -196,8 +196,8 @@ export class InodeTable {
       onReadsOver: null,
       attrHeld: null,
       appendEnd: null,
-      pendingReads: new Set(),
-      rereads: [],
+      pendingReads: null,
+      rereads: null,
       nlinkHint: 1,
       sibling: this.#byIno.get(id.ino) ?? null,
       cover,

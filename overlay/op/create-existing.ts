@@ -5,10 +5,11 @@
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/lock/mode.ts";
 import type { CreateRequest } from "../fuse/request.ts";
+import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Attr, Entry } from "../lower/lower.ts";
 import type { Call } from "./call.ts";
-import { changed } from "./change.ts";
+import { changed, resized } from "./change.ts";
 import { O_ACCMODE, O_RDONLY, O_TRUNC, S_IFMT, S_IFREG } from "./linux.ts";
 import { isErrno } from "./lookup.ts";
 import { type Mount, RESTARTS_MAX, tooManyRestarts, waiting } from "./mount.ts";
@@ -51,6 +52,8 @@ async function openChild(mount: Mount, call: Call, request: CreateRequest, dir: 
   const writes = (request.flags & O_ACCMODE) !== O_RDONLY;
   const truncates = (request.flags & O_TRUNC) !== 0;
   const access = writes ? await writeAccess(mount, call, child, request.flags) : null;
+  const settled = access === "cached" ? coherence.sizes.settled(child) : undefined;
+  if (waiting(settled)) await settled;
   let entered = false;
   try {
     const wants = [
@@ -63,21 +66,46 @@ async function openChild(mount: Mount, call: Call, request: CreateRequest, dir: 
       const now = await mount.lower.lookup(dir.id, request.name);
       if (now.id.ino !== child.id.ino || now.id.generation !== child.id.generation) return false;
       await checkOpen(mount, call, request, dir, child, now.attr);
-      const handle = await changed(mount, call, truncates ? [child] : [], mount.lower.open(child.id, request.flags));
-      const file = enterFile(mount, child, handle, access, request.flags);
-      entered = true;
-      const attr = truncates ? await mount.lower.getattr(child.id) : now.attr;
-      const entryValid = coherence.tellEntry(dir, request.name, child);
-      // The kernel installs what a CREATE says whatever it has learned since (fuse_iget without a version), and it may have this inode: hazard F4.
-      coherence.sizes.told(child, attr.size);
-      if (call.create(child.fuseNodeid, attr, entryValid, false, file.fh, openFlags(file))) child.nlookup += 1;
-      else forgetFile(mount, file);
+      const answer = (file: OpenFile, attr: Attr): void => {
+        const entryValid = coherence.tellEntry(dir, request.name, child);
+        // The kernel installs what a CREATE says whatever it has learned since (fuse_iget without a version), and it may have this inode: hazard F4.
+        coherence.sizes.told(child, attr.size);
+        if (call.create(child.fuseNodeid, attr, entryValid, false, file.fh, openFlags(file))) child.nlookup += 1;
+        else forgetFile(mount, file);
+      };
+      const open = async (): Promise<OpenFile> => {
+        const handle = await changed(mount, call, truncates ? [child] : [], mount.lower.open(child.id, request.flags));
+        entered = true;
+        return enterFile(mount, child, handle, access, request.flags);
+      };
+      if (truncates) {
+        await resized(mount, call, child, "plain", async (made) => {
+          const file = await open();
+          made();
+          const attr = await mount.lower.getattr(child.id);
+          coherence.sizes.replied(child, call.pid, "sets");
+          answer(file, attr);
+        });
+        return true;
+      }
+      const file = await open();
+      if (coherence.sizes.known(child)) answer(file, now.attr);
+      else await tellSize(mount, call, child, file, (attr) => answer(file, attr));
       return true;
     } finally {
       coherence.unpinAll(wants);
     }
   } finally {
     if (!entered && access === "cached") coherence.closeForWrite(child);
+  }
+}
+
+async function tellSize(mount: Mount, call: Call, child: InodeRecord, file: OpenFile, answer: (attr: Attr) => void): Promise<void> {
+  try {
+    await mount.coherence.sizes.tell(child, call, () => mount.lower.getattr(child.id), answer);
+  } catch (error) {
+    forgetFile(mount, file);
+    throw error;
   }
 }
 

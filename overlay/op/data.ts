@@ -8,7 +8,7 @@ import { lastly } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
-import { answerRead, beginRead } from "./overlap.ts";
+import { answerRead, beginRead, endRead, isOutdated } from "./overlap.ts";
 import { killSuidgid } from "./write.ts";
 
 const NOTHING = new Uint8Array(0);
@@ -38,13 +38,13 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
       }
       if (!counted) inode.readsUnderWay += 1;
       counted = true;
-      pending.outdated = false;
+      if (pending !== null) pending.outdated = false;
       const mark = coherence.sizes.mark(inode);
       const from = tries === 0 ? mount.ahead.read(inode, file.lowerHandle, request.offset, request.size) : null;
       const found = from ?? lower.read(file.lowerHandle, request.offset, request.size);
       data = waiting(found) ? await found : found;
       if (call.interrupted) break;
-      if (pending.outdated) continue;
+      if (isOutdated(pending)) continue;
       if (data.byteLength >= request.size) break;
       const short = { end: request.offset + data.byteLength, exact: data.byteLength > 0, mark };
       const confirmed = coherence.sizes.confirmEnd(inode, short, tries);
@@ -54,12 +54,13 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
       }
       // A synchronous answer is a view that the next call into the lower overwrites; and a Buffer's slice() is no copy.
       if (!waiting(found)) data = Uint8Array.from(data);
-      if ((await confirmed) && !pending.outdated) break;
+      if ((await confirmed) && !isOutdated(pending)) break;
     }
-    answerRead(inode, pending, call.pid);
+    // The kernel has let go of the pages of a caller that was killed.
+    if (pending !== null && !call.interrupted) answerRead(inode, pending, call.pid);
     call.data(data);
   } finally {
-    inode.pendingReads.delete(pending);
+    if (pending !== null) endRead(inode, pending);
     if (counted) readOver(inode);
     coherence.unpinData(inode, mode);
   }

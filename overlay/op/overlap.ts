@@ -15,10 +15,22 @@ export const REREADS_MAX = 256;
 /** A page may be locked by the WRITE itself, if it was dropped for another reason meanwhile: nobody has read it then. */
 const DROP_WAIT_MS = 2;
 
-export function beginRead(inode: InodeRecord, from: number, bytes: number): PendingRead {
+/** Null: there is no writer with a page cache. */
+export function beginRead(inode: InodeRecord, from: number, bytes: number): PendingRead | null {
+  if (inode.cover.token === null) return null;
   const read = { from, to: from + bytes, outdated: false };
+  inode.pendingReads ??= new Set();
   inode.pendingReads.add(read);
   return read;
+}
+
+export function isOutdated(read: PendingRead | null): boolean {
+  return read !== null && read.outdated;
+}
+
+export function endRead(inode: InodeRecord, read: PendingRead): void {
+  inode.pendingReads?.delete(read);
+  if (inode.pendingReads?.size === 0) inode.pendingReads = null;
 }
 
 /** To be called in the turn of the answer; `tid`: the calling thread. */
@@ -26,21 +38,26 @@ export function answerRead(inode: InodeRecord, { from, to }: PageRange, tid: num
   const { sweeps, token } = inode.cover;
   if (sweeps === 0 || token === null || token.users === 0) return;
   const { rereads } = inode;
-  if (rereads[0]?.sweep !== sweeps) rereads.length = 0;
-  if (rereads.length >= REREADS_MAX) rereads.splice(0, rereads.length, { from: 0, to: Number.MAX_SAFE_INTEGER, tid: 0, sweep: sweeps });
-  else rereads.push({ from, to, tid, sweep: sweeps });
+  const read = { from, to, tid, sweep: sweeps };
+  if (rereads === null || rereads[0]?.sweep !== sweeps) inode.rereads = [read];
+  else if (rereads.length < REREADS_MAX) rereads.push(read);
+  else inode.rereads = [{ from: 0, to: Number.MAX_SAFE_INTEGER, tid: 0, sweep: sweeps }];
 }
 
 /** To be called in the turn in which the lower has answered a WRITE. */
 export function outdateReads(inode: InodeRecord, write: PageRange): void {
+  if (inode.pendingReads === null) return;
   for (const read of inode.pendingReads) read.outdated ||= overlap(read, write);
 }
 
 /** Before a WRITE is answered that came through a page cache; gives what is left to wait for after that. */
 export async function dropReread(mount: Mount, inode: InodeRecord, write: PageRange, tid: number): Promise<(() => Promise<void>) | null> {
-  const stale = inode.rereads.filter((read) => read.sweep === inode.cover.sweeps && read.tid !== tid && overlap(read, write));
+  const { rereads } = inode;
+  if (rereads === null) return null;
+  const stale = rereads.filter((read) => read.sweep === inode.cover.sweeps && read.tid !== tid && overlap(read, write));
   if (stale.length === 0) return null;
-  inode.rereads = inode.rereads.filter((read) => !stale.includes(read));
+  const others = rereads.filter((read) => !stale.includes(read));
+  inode.rereads = others.length === 0 ? null : others;
   const dropped = dropAll(mount, inode, stale);
   return (await inTime(dropped, DROP_WAIT_MS)) ? null : () => dropped;
 }

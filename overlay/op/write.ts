@@ -98,7 +98,7 @@ async function writeThrough(
   let left: (() => Promise<void>) | null = null;
   if (file.cached) {
     outdateReads(file.inode, range);
-    if (file.inode.rereads.length > 0) left = await dropReread(mount, file.inode, range, call.pid);
+    if (file.inode.rereads !== null) left = await dropReread(mount, file.inode, range, call.pid);
   }
   coherence.sizes.replied(file.inode, call.pid, "raises", written.offset + written.bytes);
   call.written(written.bytes);

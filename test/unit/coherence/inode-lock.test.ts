@@ -62,6 +62,14 @@ describe("the inode's lock", () => {
     expect(done).toEqual(["taken", "answered"]);
   });
 
+  it("is waited for by one thread, however many want it in vain", async () => {
+    const { lock, inode, kernel } = bench();
+    kernel.held = new Promise(() => {});
+    for (let round = 0; round < 5; round += 1) expect(await lock.hold(inode, 1)).toBeNull();
+    expect(await lock.awaitOver(inode, 1)).toBe(false);
+    expect(lock.counts.sizeLocks).toBe(1);
+  });
+
   it("proves by coming that a late reply is over, held or not", async () => {
     const { lock, inode } = bench();
     inode.cover.late = "misplaced";

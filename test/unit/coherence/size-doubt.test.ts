@@ -133,6 +133,17 @@ describe("a late reply", () => {
     expect(cover.sizeDoubt).toBe(true);
   });
 
+  it("is not proved over by the thread that had one before", () => {
+    const state = createCoherenceState();
+    const cover = coverOf();
+    noteLateReply(state, cover, 7, "raises", 100);
+    noteLateReply(state, cover, 8, "misplaced", Number.POSITIVE_INFINITY);
+    expect(noteThread(state, 7)).toBeNull();
+    expect(cover.late).toBe("misplaced");
+    expect(noteThread(state, 8)).toBe(cover);
+    expect(cover.late).toBeNull();
+  });
+
   it("of a thread that was forgotten among many is proved by the inode's lock only", () => {
     const state = createCoherenceState();
     const cover = coverOf();
