@@ -90,10 +90,9 @@ async function writeThrough(
   made();
   if (hold !== null && written.offset !== request.offset && written.bytes > 0)
     return answerElsewhere(mount, call, request, file, written, hold);
-  if (!file.cached && file.inode.cachedOpenCount > 0) {
-    if (hold === null) await coherence.dropPages(file.inode, written.offset, written.bytes);
-    else await hold.clear(mount, { from: written.offset, to: written.offset + written.bytes });
-  }
+  // The kernel's size becomes the true one: READs that come bring what was written.
+  hold?.release();
+  if (!file.cached && file.inode.cachedOpenCount > 0) await coherence.dropPages(file.inode, written.offset, written.bytes);
   const range = { from: written.offset, to: written.offset + written.bytes };
   let left: (() => Promise<void>) | null = null;
   if (file.cached) {
