@@ -75,8 +75,8 @@ export class Invalidation {
   }
 
   async #pagesAndSize(cover: Cover, inode: Inode): Promise<number[]> {
-    // Who has passed in this round may be about to be told the size, or to get his page; or be answered, and about to look at both.
-    if (cover.pins > 0 || cover.answered > 0) return [...(await this.#caches.invalidatePages(inode.fuseNodeid)), -E.ECANCELED];
+    // Who has passed and is not answered yet may be about to be told the size, or to get his page.
+    if (cover.pins > 0) return [...(await this.#caches.invalidatePages(inode.fuseNodeid)), -E.ECANCELED];
     const { gate, results } = this.#caches.invalidatePagesAndSize(inode.fuseNodeid);
     cover.gate = gate;
     return results;

@@ -42,6 +42,8 @@ const ROUND_MS = 20;
 const ROUNDS_MAX = 50;
 /** A READ waits so long for a repair to be over that is older than the file's size. */
 const STALE_MS = 2;
+/** A reply with a size waits so many rounds for a repair that may cut what its caller writes next. */
+const CUT_ROUNDS_MAX = 4;
 /** Where nothing can put the size right. */
 const STUCK_ROUNDS_MAX = 2;
 /** A reply with a size waits so long for one repair to be over, and is then given as it is. */
@@ -206,7 +208,8 @@ export class SizeCheck implements KernelSizes {
       for (let tries = 0; ; tries += 1) {
         const gate = this.#gate(cover);
         let size: number;
-        if (this.#mayCut(cover)) await gate.quiet();
+        // It may wait for the page of a WRITE that waits for this pin.
+        if (this.#mayCut(cover)) await inTime(this.#quiet(cover), ROUND_MS);
         await gate.tell();
         try {
           const attr = await read();
@@ -245,7 +248,7 @@ export class SizeCheck implements KernelSizes {
 
   async #isTheKernels(inode: Inode, size: number, repaired: Repair | null, tries: number): Promise<boolean> {
     const { cover } = inode;
-    if (this.#mayCut(cover) && tries < ROUNDS_MAX) return false;
+    if (this.#mayCut(cover) && tries <= CUT_ROUNDS_MAX) return false;
     if (sizeKnown(cover)) return true;
     if (tries >= ROUNDS_MAX || this.#repairs.get(cover)?.failed === true) return this.#giveUp();
     const mark = cover.sizeMark;
@@ -293,7 +296,7 @@ export class SizeCheck implements KernelSizes {
       if (right === true && !this.#mayCut(cover)) return !this.#isStale(cover);
       // In a revoke who makes the size unstable waits until that is over, and the revoke for the page of this READ.
       const stuck = right === null && cover.unstable > 0 && cover.phase !== "idle";
-      if (right === null && tries >= (stuck ? STUCK_ROUNDS_MAX : ROUNDS_MAX)) return this.#refuse();
+      if (tries >= (stuck ? STUCK_ROUNDS_MAX : ROUNDS_MAX)) return this.#refuse();
       return fillsPages(cover) ? this.#confirmAlone(inode, read, right, tries) : (right ?? (await this.#repair(inode, read)));
     });
   }
@@ -424,6 +427,7 @@ export class SizeCheck implements KernelSizes {
       // Not once more in the next round.
       noteNoAskers(cover);
       cover.lateHarms = cover.late !== null;
+      if (cover.late === "sets") cover.late = "misplaced";
       return;
     }
   }
