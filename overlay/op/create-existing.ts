@@ -52,8 +52,6 @@ async function openChild(mount: Mount, call: Call, request: CreateRequest, dir: 
   const writes = (request.flags & O_ACCMODE) !== O_RDONLY;
   const truncates = (request.flags & O_TRUNC) !== 0;
   const access = writes ? await writeAccess(mount, call, child, request.flags) : null;
-  const settled = access === "cached" ? coherence.sizes.settled(child) : undefined;
-  if (waiting(settled)) await settled;
   let entered = false;
   try {
     const wants = [

@@ -5,6 +5,7 @@ import type { FlushRequest, OpendirRequest, OpenRequest, ReleasedirRequest, Rele
 import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { LowerHandle, Maybe } from "../lower/lower.ts";
+import { chain } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
 import { O_ACCMODE, O_APPEND, O_RDONLY, O_RDWR, O_TRUNC } from "./linux.ts";
@@ -26,7 +27,10 @@ export function openFlags(file: OpenFile): number {
  * where its end is (hazard F5), and would keep what is appended under the wrong offset.
  */
 export function writeAccess(mount: Mount, call: Call, inode: InodeRecord, flags: number): Maybe<"cached" | "direct"> {
-  return (flags & O_APPEND) === 0 ? mount.coherence.openForWrite(inode, call) : "direct";
+  if ((flags & O_APPEND) !== 0) return "direct";
+  return chain(mount.coherence.openForWrite(inode, call), (access) =>
+    access === "cached" ? chain(mount.coherence.sizes.settled(inode), () => access) : access,
+  );
 }
 
 /** Enters an open file; `access`: what openForWrite said, null for a handle that can not write. `flags`: the caller's. */
@@ -57,8 +61,6 @@ export async function open(mount: Mount, call: Call, request: OpenRequest): Prom
   if ((request.flags & O_ACCMODE) !== O_RDONLY) {
     const token = writeAccess(mount, call, inode, request.flags);
     access = waiting(token) ? await token : token;
-    const settled = access === "cached" ? coherence.sizes.settled(inode) : undefined;
-    if (waiting(settled)) await settled;
   }
   let entered = false;
   try {

@@ -1,31 +1,17 @@
 /** Owners and callers of one directory, for tests of the wire between overlays: everything ends with its test. */
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { afterEach, beforeEach } from "vitest";
-import { Errno } from "../../../dlmd/base/errno.ts";
 import type { OperatingError } from "../../../dlmd/base/error.ts";
 import { type Log, silentLog } from "../../../dlmd/base/log.ts";
 import type { LowerSessionId } from "../../../overlay/lower/handshake.ts";
 import { createLocalLower, type LocalLower } from "../../../overlay/lower/local.ts";
-import type { Caller, Maybe } from "../../../overlay/lower/lower.ts";
 import type { CallerIdentity } from "../../../overlay/lower/remote-connection.ts";
 import { createRemoteLower, type RemoteLower } from "../../../overlay/lower/remote.ts";
 import type { LowerServer } from "../../../overlay/lower/server.ts";
 import { nativeAddon } from "../../../overlay/native/index.ts";
 import { directoryPlace, type Place, TEST_CALLER, testServer } from "../../compliance/lower-fixture.ts";
 
-export const caller: Caller = { uid: 0, gid: 0, umask: 0o022 };
-export const RDWR = 2;
-export const name = (text: string): Buffer => Buffer.from(text);
-
-export async function errnoOf(call: () => Maybe<unknown>): Promise<number> {
-  try {
-    await call();
-    return 0;
-  } catch (error) {
-    if (error instanceof Errno) return error.errno;
-    throw error;
-  }
-}
+export { bytes as name, errnoOf, RDWR, root as caller } from "../../compliance/lower-bench.ts";
 
 export interface Owner {
   readonly lower: LocalLower;
