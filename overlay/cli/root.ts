@@ -3,23 +3,32 @@ import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import yargs, { type Argv } from "yargs";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { configCommand } from "./config.ts";
-import { fenceCommand } from "./fence.ts";
-import { keygenCommand } from "./keygen.ts";
-import { labCommand } from "./lab.ts";
-import { locksCommand } from "./locks.ts";
-import { mountCommand } from "./mount.ts";
-import { nodesCommand } from "./nodes.ts";
 import { describeError, usageError } from "./output.ts";
-import { installMountHelperCommand } from "../mount-helper/command.ts";
-import { serveCommand } from "./serve.ts";
-import { statusCommand } from "./status.ts";
-import { umountCommand } from "./umount.ts";
-import { volumeCommand } from "./volume.ts";
-import { whyCommand } from "./why.ts";
 
 const exitStatuses = `Exit status: 0 done; 1 it failed, or the command line is wrong; 32 a mount was refused.
 Errors say what was expected and found, and what to do; with --json they are one JSON object on stderr.`;
+
+/**
+ * Adds a command to the command line. Its file is loaded only if it is run, or help is wanted for all: a mount starts two processes of
+ * this program one after the other, and to load everything would take longer than all else that they do.
+ */
+type AddCommand = (cli: Argv) => Promise<Argv>;
+
+const commands: Readonly<Record<string, AddCommand>> = {
+  status: async (cli) => cli.command((await import("./status.ts")).statusCommand),
+  nodes: async (cli) => cli.command((await import("./nodes.ts")).nodesCommand),
+  locks: async (cli) => cli.command((await import("./locks.ts")).locksCommand),
+  why: async (cli) => cli.command((await import("./why.ts")).whyCommand),
+  fence: async (cli) => cli.command((await import("./fence.ts")).fenceCommand),
+  volume: async (cli) => cli.command((await import("./volume.ts")).volumeCommand),
+  mount: async (cli) => cli.command((await import("./mount.ts")).mountCommand),
+  umount: async (cli) => cli.command((await import("./umount.ts")).umountCommand),
+  lab: async (cli) => cli.command((await import("./lab.ts")).labCommand),
+  config: async (cli) => cli.command((await import("./config.ts")).configCommand),
+  keygen: async (cli) => cli.command((await import("./keygen.ts")).keygenCommand),
+  "install-mount-helper": async (cli) => cli.command((await import("../mount-helper/command.ts")).installMountHelperCommand),
+  serve: async (cli) => cli.command((await import("./serve.ts")).serveCommand),
+};
 
 /** The version in package.json, which stands above the sources and above the compiled tree. */
 export function packageVersion(): string {
@@ -34,25 +43,20 @@ export function packageVersion(): string {
   return String((JSON.parse(readFileSync(found, "utf8")) as { version?: unknown }).version);
 }
 
+/** The command that the first word names; all, if it names none. */
+function wanted(args: readonly string[]): readonly AddCommand[] {
+  const named = Object.entries(commands).find(([name]) => name === args[0]);
+  return named === undefined ? Object.values(commands) : [named[1]];
+}
+
 /** `args`: the words after the program's name. Its `parseAsync` runs the command. */
-export function coverlayCli(args: readonly string[]): Argv {
-  return yargs(args)
+async function coverlayCli(args: readonly string[]): Promise<Argv> {
+  let cli: Argv = yargs(args)
     .scriptName("coverlay")
     .usage("$0 COMMAND: one ordinary file system, mounted on several machines at once")
-    .parserConfiguration({ "populate--": true })
-    .command(statusCommand)
-    .command(nodesCommand)
-    .command(locksCommand)
-    .command(whyCommand)
-    .command(fenceCommand)
-    .command(volumeCommand)
-    .command(mountCommand)
-    .command(umountCommand)
-    .command(labCommand)
-    .command(configCommand)
-    .command(keygenCommand)
-    .command(installMountHelperCommand)
-    .command(serveCommand)
+    .parserConfiguration({ "populate--": true });
+  for (const add of wanted(args)) cli = await add(cli);
+  return cli
     .demandCommand(1, "a command is needed")
     .recommendCommands()
     .strict()
@@ -80,7 +84,8 @@ function ownWords(args: readonly string[]): readonly string[] {
 /** Runs the command line; sets the exit status. */
 export async function runCli(args: readonly string[]): Promise<void> {
   try {
-    await coverlayCli(args).parseAsync();
+    const cli = await coverlayCli(args);
+    await cli.parseAsync();
   } catch (error) {
     const { text, exitStatus } = describeError(error, ownWords(args).includes("--json"));
     process.stderr.write(text);
