@@ -4,6 +4,7 @@
  */
 import { randomBytes, randomUUID } from "node:crypto";
 import { existsSync, lstatSync, mkdirSync, writeFileSync } from "node:fs";
+import { assert } from "../../dlmd/base/assert.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { waitForView } from "../cli/dlmd-query.ts";
 import { writeClusterKey } from "../../dlmd/driver/cluster-files.ts";
@@ -14,7 +15,18 @@ import { type LowerKind, MAX_LAB_NODES, MIN_IMAGE_BYTES, MIN_XFS_IMAGE_BYTES, cl
 import { makeHub, makeNodeNetwork } from "./network.ts";
 import { checkPrerequisites } from "./prerequisites.ts";
 import { netnsInode, processRef } from "./processes.ts";
-import { type LabState, WHOLE_NETWORK, existingLab, labNodes, readLab, updateLab, updateNode, withLabLock, writeLab } from "./state.ts";
+import {
+  type LabNode,
+  type LabState,
+  WHOLE_NETWORK,
+  existingLab,
+  labNodes,
+  readLab,
+  updateLab,
+  updateNode,
+  withLabLock,
+  writeLab,
+} from "./state.ts";
 
 export interface UpOptions {
   /** As realLabDir gives it. */
@@ -161,18 +173,30 @@ async function makeAll(lab: LabState, progress: Progress, signal: AbortSignal): 
   for (const node of labNodes(lab)) await makeNodeNetwork(lab, node, signal);
   await attachAndEnable(lab, step, signal);
   await step("dlmd");
-  for (const node of labNodes(existingLab(dir))) await startDlmd(lab, node, signal);
+  await allSettled(labNodes(existingLab(dir)).map((node) => startDlmd(lab, node, signal)));
   await step("view");
   const all = lab.nodes.length;
   const whole = labNodes(lab).map(({ runDir }) =>
     waitForView(runDir, (view) => view.quorate && view.running && view.members.length === all, VIEW_TIMEOUT_MS, signal),
   );
   await Promise.all(whole);
-  for (const node of labNodes(existingLab(dir))) {
+  // The first one owns the volume.
+  const [first, ...others] = labNodes(existingLab(dir));
+  assert(first !== undefined, "a lab has a node");
+  const mount = async (node: LabNode): Promise<void> => {
     await step(`mount ${node.node}`);
     await mountNode(lab, node, signal);
-  }
+  };
+  await mount(first);
+  await allSettled(others.map(mount));
   return updateLab(dir, (now) => ({ ...now, phase: "up", step: "up" }));
+}
+
+/** Whoever takes down what was made must not do so while some of it is still being made. */
+async function allSettled(tasks: readonly Promise<void>[]): Promise<void> {
+  const results = await Promise.allSettled(tasks);
+  const failed = results.find((result) => result.status === "rejected");
+  if (failed !== undefined) throw failed.reason;
 }
 
 function makeFiles(lab: LabState): void {
