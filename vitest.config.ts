@@ -6,7 +6,8 @@ const results = process.env["COVERLAY_TEST_RESULTS"];
 export default defineConfig({
   test: {
     reporters: results === undefined ? ["default"] : [["json", { outputFile: results }], "default"],
-    // Pure rooms first and in parallel; what mounts, attaches and makes namespaces runs one file at a time.
+    // Pure rooms first and in parallel; then daemons alone, of which most of the time is waiting for time-outs, two files at a time; what
+    // mounts runs one file at a time.
     projects: [
       {
         test: {
@@ -19,14 +20,26 @@ export default defineConfig({
       },
       {
         test: {
+          name: "e2e-dlmd",
+          include: ["test/e2e/dlmd/**/*.test.ts"],
+          testTimeout: 300_000,
+          hookTimeout: 120_000,
+          pool: "forks",
+          maxWorkers: 2,
+          sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        test: {
           name: "e2e",
           include: ["test/e2e/**/*.test.ts"],
+          exclude: ["test/e2e/dlmd/**"],
           testTimeout: 300_000,
           hookTimeout: 120_000,
           pool: "forks",
           maxWorkers: 1,
           fileParallelism: false,
-          sequence: { groupOrder: 1 },
+          sequence: { groupOrder: 2 },
         },
       },
     ],

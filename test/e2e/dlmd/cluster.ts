@@ -18,7 +18,9 @@ export const dlmdProgram: string = path.join(root, "dist/dlmd/main.js");
 /** A busy test machine must not look dead. */
 export const TIMEOUT_MS = 3000;
 
-let nextPorts = 20_000 + ((process.pid * 8) % 20_000);
+/** Each process that runs test files has ports of its own, below those that the kernel gives to connections. */
+const PORTS_EACH = 6_000;
+let nextPorts = 20_000 + (Number(process.env["VITEST_POOL_ID"]) % 2) * PORTS_EACH + ((process.pid * 8) % (PORTS_EACH - 400));
 
 export interface ClusterOptions {
   readonly nodes: number;
