@@ -4,10 +4,12 @@
  */
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
+import { waitForView } from "../../../overlay/cli/dlmd-query.ts";
 import { type Actor, untilWaiting, until } from "../actor.ts";
 import { type HazardLab, hazardLab } from "./hazard-lab.ts";
 
 const SIGALRM_BIT = 1n << 13n;
+const QUORUM_TIMEOUT_MS = 60_000;
 
 /** Pending for the process or its one thread. */
 function alarmPending(pid: number): boolean {
@@ -124,10 +126,8 @@ describe("F11: without a quorum", () => {
     const dlmds = [b, c].map((nodeid) => hazard.lab.node(nodeid).dlmdPid ?? 0);
     for (const pid of dlmds) process.kill(pid, "SIGSTOP");
     try {
-      await until("the quorum is lost", async () => {
-        const status = (await hazard.lab.status()).find(({ nodeid }) => nodeid === a);
-        return status?.view?.quorate === false || status?.view?.running === false;
-      });
+      // Not by the state of the whole lab, which asks those that stand still, too.
+      await waitForView(hazard.lab.node(a).runDir, ({ quorate, running }) => !quorate || !running, QUORUM_TIMEOUT_MS);
       const waits = program.run<string>(`result = get("file")`);
       // A name of its own: whoever looks up one that somebody else waits for sleeps in d_alloc_parallel(), which no signal ends.
       const dies = doomed.run(`get("doomed")`).catch((error: unknown) => String(error));
