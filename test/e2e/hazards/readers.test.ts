@@ -7,6 +7,8 @@ import { type Actor, createBarrier } from "../actor.ts";
 import { hazardLab, scale } from "./hazard-lab.ts";
 
 const RECORDS = 40 * scale;
+/** Where each takes several times as long: two readers by sendfile look for the end, in turn, without a pause. */
+const RECORDS_SLOW = 20 * scale;
 /** Where no lock goes from node to node. */
 const RECORDS_ALONE = 600 * scale;
 const READERS_TIMEOUT_MS = 180_000;
@@ -144,10 +146,15 @@ describe("F5: readers among writers", () => {
     readonly alone?: boolean;
     /** The writer beside the readers has a page cache. */
     readonly cached?: boolean;
+    readonly records?: number;
   }
 
   /** Reads in each of the ways, by a process each, until the writers are done: two on other nodes, one beside the readers. */
-  async function run(node: number, readers: readonly string[], { before, lengths, truncates, alone, cached }: Mix): Promise<Found[]> {
+  async function run(
+    node: number,
+    readers: readonly string[],
+    { before, lengths, truncates, alone, cached, records = RECORDS }: Mix,
+  ): Promise<Found[]> {
     count += 1;
     const log = `log-${count}`;
     const [done, ends] = [createBarrier(1), createBarrier(4)];
@@ -158,7 +165,6 @@ describe("F5: readers among writers", () => {
       hazard.actor(node).run<Found>(source, { ...given, scratch: `scratch-${count}-${at}` }, READERS_TIMEOUT_MS),
     );
     const writers: Actor[] = (alone === true ? [node, node] : [...others, others[0] ?? node, node]).map((nodeid) => hazard.actor(nodeid));
-    const records = alone === true ? RECORDS_ALONE : RECORDS;
     // The first to open it gets the page cache.
     if (cached === true) await writers.at(-1)?.run("fd = os.open(log, os.O_RDWR)", { log });
     const source = cached === true ? writingInPlace : writing;
@@ -185,7 +191,13 @@ describe("F5: readers among writers", () => {
   describe.each(["the owner", "a remote node"])("on %s", (role) => {
     it("sendfile beside programs that stat, and no other node", async () => {
       const send = reading.replace("READ", ways.sendfile);
-      const found = await run(nodeOf(role), [send, send, stating], { before: 0, lengths: [0, 20, 300], truncates: false, alone: true });
+      const found = await run(nodeOf(role), [send, send, stating], {
+        before: 0,
+        lengths: [0, 20, 300],
+        truncates: false,
+        alone: true,
+        records: RECORDS_ALONE,
+      });
       for (const { bad, turns } of found) {
         expect(bad).toEqual([]);
         expect(turns).toBeGreaterThan(1);
@@ -196,7 +208,8 @@ describe("F5: readers among writers", () => {
   describe.each(["the owner", "a remote node"])("on %s, writers on all nodes", (role) => {
     it.each(Object.keys(ways))("%s", async (way) => {
       const read = reading.replace("READ", ways[way as keyof typeof ways]);
-      const found = await run(nodeOf(role), [read, read], { before: 0, lengths: [0, 20, 300], truncates: false });
+      const records = way === "sendfile" ? RECORDS_SLOW : RECORDS;
+      const found = await run(nodeOf(role), [read, read], { before: 0, lengths: [0, 20, 300], truncates: false, records });
       for (const { bad, turns } of found) {
         expect(notShown(bad)).toEqual([]);
         expect(turns).toBeGreaterThan(1);
@@ -227,7 +240,7 @@ describe("F5: readers among writers", () => {
 
     it("writers with a page cache: all that they wrote is there", async () => {
       const read = reading.replace("READ", ways.sendfile);
-      const mix = { before: 0, lengths: [0, 20, 300], truncates: false, cached: true };
+      const mix = { before: 0, lengths: [0, 20, 300], truncates: false, cached: true, records: RECORDS_SLOW };
       for (const { bad, turns } of await run(nodeOf(role), [read, read], mix)) {
         expect(notShown(bad)).toEqual([]);
         expect(turns).toBeGreaterThan(1);
