@@ -8,8 +8,8 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { rows, runRound } from "./coherence-matrix.ts";
 import { startLab, type TestLab } from "./lab.ts";
 
-/** Rounds of each row in each direction; more from the environment. */
-const ROUNDS = Number(process.env["COVERLAY_MATRIX_ROUNDS"] ?? 40);
+/** Rounds of each row in each direction, 2052 in all; more from the environment. */
+const ROUNDS = Number(process.env["COVERLAY_MATRIX_ROUNDS"] ?? 27);
 const directions = [
   [1, 2],
   [2, 1],
@@ -41,6 +41,6 @@ describe("every kind of change is seen at once", () => {
   });
 
   it("was looked at thousands of times", () => {
-    expect(round).toBeGreaterThanOrEqual(rows.length * directions.length * Math.min(ROUNDS, 1));
+    expect(round).toBe(rows.length * directions.length * ROUNDS);
   });
 });
