@@ -241,7 +241,7 @@ put("home/dir/file", "x")`);
   it("F13: three nodes create in one directory, rename between two in opposite directions, and list both with attributes", async () => {
     const setup = hazard.actor(hazard.owner);
     await setup.run(`os.mkdir("left"); os.mkdir("right"); put("left/ball", "x"); put("right/ball2", "x")`);
-    const rounds = 60 * scale;
+    const rounds = 40 * scale;
     const work = hazard.all.flatMap((nodeid) => [
       hazard
         .actor(nodeid)

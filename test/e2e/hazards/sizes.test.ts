@@ -59,7 +59,7 @@ result = bad
 fd = os.open(log, os.O_WRONLY | os.O_APPEND)
 for k in range(rounds): os.write(fd, b"record %d;" % k)
 `;
-    await Promise.all([a, b, b].map((nodeid) => hazard.actor(nodeid).run(write, { log, rounds: 300 * scale }, 120_000)));
+    await Promise.all([a, b, b].map((nodeid) => hazard.actor(nodeid).run(write, { log, rounds: 150 * scale }, 120_000)));
     await hazard.actor(b).run(`open(done, "wb").write(b"finished")`, { done });
     expect(await reading).toEqual([]);
   });
