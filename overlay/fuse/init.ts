@@ -23,8 +23,6 @@ const CONGESTION_THRESHOLD = 49151;
  * Taken wherever offered:
  *
  * ASYNC_READ, BIG_WRITES, MAX_PAGES: large and parallel I/O.
- * ATOMIC_O_TRUNC: OPEN carries O_TRUNC and the server truncates, under one lock; without it the kernel would send OPEN and then SETATTR.
- *   The kernel drops the file's pages by itself when the reply comes.
  * PARALLEL_DIROPS: LOOKUP and READDIR of one directory come in parallel. Asks nothing of the server but to bear that.
  * DO_READDIRPLUS, READDIRPLUS_AUTO: attributes with the listing, where the kernel has seen that they are wanted.
  * CACHE_SYMLINKS: targets in the page cache. They never change for a nodeid, which is never used twice.
@@ -41,7 +39,6 @@ const WANTED: bigint =
   F.FUSE_ASYNC_READ |
   F.FUSE_BIG_WRITES |
   F.FUSE_MAX_PAGES |
-  F.FUSE_ATOMIC_O_TRUNC |
   F.FUSE_PARALLEL_DIROPS |
   F.FUSE_DO_READDIRPLUS |
   F.FUSE_READDIRPLUS_AUTO |
@@ -61,6 +58,8 @@ const WANTED_WITH_ACLS: bigint = F.FUSE_POSIX_ACL | F.FUSE_DONT_MASK | F.FUSE_SE
 /**
  * Never, and not by chance:
  *
+ * ATOMIC_O_TRUNC: the kernel would make its size 0, and drop its pages, some time after the reply to OPEN, without the inode's lock: over what others
+ * have written since (fs/fuse/file.c, fuse_open). Without it OPEN is followed by a SETATTR, which comes and ends under that lock.
  * WRITEBACK_CACHE dirties pages without asking, and its idea of the size wins over ours. EXPLICIT_INVAL_DATA excludes AUTO_INVAL_DATA.
  * DIRECT_IO_ALLOW_MMAP gives direct opens a page cache (hazard F8). POSIX_LOCKS and FLOCK_LOCKS: file locks are local to
  * the kernel for now. NO_OPEN_SUPPORT, NO_OPENDIR_SUPPORT: opens are counted. EXPORT_SUPPORT: "." and ".." are not looked up. SPLICE_*: the
@@ -68,6 +67,7 @@ const WANTED_WITH_ACLS: bigint = F.FUSE_POSIX_ACL | F.FUSE_DONT_MASK | F.FUSE_SE
  * process.
  */
 const NEVER: bigint =
+  F.FUSE_ATOMIC_O_TRUNC |
   F.FUSE_WRITEBACK_CACHE |
   F.FUSE_EXPLICIT_INVAL_DATA |
   F.FUSE_DIRECT_IO_ALLOW_MMAP |

@@ -128,7 +128,7 @@ export interface LinkRequest extends RequestHead {
 
 export interface OpenRequest extends RequestHead {
   readonly op: "open";
-  /** O_* of open(2), without O_CREAT, O_EXCL, O_NOCTTY. O_TRUNC is to be done here (FUSE_ATOMIC_O_TRUNC). */
+  /** O_* of open(2), without O_CREAT, O_EXCL, O_NOCTTY; O_TRUNC only with FUSE_ATOMIC_O_TRUNC. */
   readonly flags: number;
   /** With O_TRUNC by a caller without CAP_FSETID: clear set-user-id and set-group-id. */
   readonly killSuidgid: boolean;

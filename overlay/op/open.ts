@@ -1,5 +1,4 @@
 /** OPEN, RELEASE, FLUSH, OPENDIR, RELEASEDIR: handles. */
-import { Mode } from "../../dlmd/lock/mode.ts";
 import { FOPEN } from "../fuse/abi.ts";
 import type { FlushRequest, OpendirRequest, OpenRequest, ReleasedirRequest, ReleaseRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
@@ -7,7 +6,6 @@ import type { InodeRecord } from "../inode/table.ts";
 import type { LowerHandle, Maybe } from "../lower/lower.ts";
 import { chain } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
-import { changed, resized } from "./change.ts";
 import { O_ACCMODE, O_APPEND, O_RDONLY, O_RDWR, O_TRUNC } from "./linux.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
 
@@ -54,6 +52,7 @@ export function closeFile(mount: Mount, file: OpenFile): void {
   mount.inodes.closed(file.inode, file.mappable, file.cached);
 }
 
+/** Without O_TRUNC, which comes as a SETATTR (fuse/init.ts). */
 export async function open(mount: Mount, call: Call, request: OpenRequest): Promise<void> {
   const { coherence } = mount;
   const inode = inodeOf(mount, request.fuseNodeid);
@@ -64,36 +63,13 @@ export async function open(mount: Mount, call: Call, request: OpenRequest): Prom
   }
   let entered = false;
   try {
-    const answer = async (opening: Maybe<LowerHandle>, made: (() => void) | null): Promise<void> => {
-      const handle = waiting(opening) ? await opening : opening;
-      made?.();
-      const file = enterFile(mount, inode, handle, access, request.flags);
-      entered = true;
-      if (made !== null && request.killSuidgid) await killSuidgid(mount, file);
-      if (!call.open(file.fh, openFlags(file))) forgetFile(mount, file);
-    };
-    if ((request.flags & O_TRUNC) === 0) await answer(mount.lower.open(inode.id, request.flags), null);
-    else {
-      if (!coherence.tryPin(inode, Mode.EX)) await coherence.pin(inode, Mode.EX, call);
-      try {
-        await resized(mount, call, inode, "holds", (made) =>
-          answer(changed(mount, call, [inode], mount.lower.open(inode.id, request.flags)), made),
-        );
-      } finally {
-        coherence.unpin(inode, Mode.EX);
-      }
-    }
+    const opening = mount.lower.open(inode.id, request.flags & ~O_TRUNC);
+    const handle = waiting(opening) ? await opening : opening;
+    const file = enterFile(mount, inode, handle, access, request.flags);
+    entered = true;
+    if (!call.open(file.fh, openFlags(file))) forgetFile(mount, file);
   } finally {
     if (!entered && access === "cached") coherence.closeForWrite(inode);
-  }
-}
-
-async function killSuidgid(mount: Mount, file: OpenFile): Promise<void> {
-  try {
-    await mount.lower.setattr(file.inode.id, { killSuidgid: true }, file.lowerHandle);
-  } catch (error) {
-    forgetFile(mount, file);
-    throw error;
   }
 }
 

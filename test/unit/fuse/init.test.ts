@@ -28,6 +28,7 @@ describe("INIT", () => {
   test("what must never be taken is not, though offered", () => {
     const { flags } = negotiateInit(kernel(), options).negotiated;
     const never = {
+      truncatingOpens: F.FUSE_ATOMIC_O_TRUNC,
       writeback: F.FUSE_WRITEBACK_CACHE,
       explicitInval: F.FUSE_EXPLICIT_INVAL_DATA,
       directMmap: F.FUSE_DIRECT_IO_ALLOW_MMAP,

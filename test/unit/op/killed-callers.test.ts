@@ -33,7 +33,6 @@ const rows: readonly Row[] = [
   { op: "symlink", request: () => ({ name, target: name, supplementaryGids }), lower: "symlink", inodes: "2.0" },
   { op: "create", request: () => ({ name, mode: 0o644, umask: 0, flags: 0o102, supplementaryGids }), lower: "create", inodes: "2.0" },
   { op: "setattr", request: (b) => ({ ...file(b), fh: null, change: { size: 5 } }), lower: "setattr", inodes: "20.1" },
-  { op: "open", request: (b) => ({ ...file(b), flags: 0o1002, killSuidgid: false }), lower: "open", inodes: "20.1" },
   {
     op: "write",
     request: (b) => ({ ...opened(b), offset: 0, data, flags: 2, fromCache: false, killSuidgid: false }),

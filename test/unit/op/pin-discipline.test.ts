@@ -50,7 +50,6 @@ const rows: readonly Row[] = [
   { op: "rmdir", request: () => ({ name }), lower: "rmdir", pins: [ROOT_EX, FILE_EX] },
   { op: "rename", request: () => ({ name, newFuseNodeid: 1, newName, flags: 0 }), lower: "rename", pins: [ROOT_EX, ROOT_EX, FILE_EX] },
   { op: "open", request: (b) => ({ ...node(b), flags: 0o2 }), lower: "open", pins: [] },
-  { op: "open", request: (b) => ({ ...node(b), flags: 0o1002, killSuidgid: true }), lower: "open", pins: [FILE_EX] },
   { op: "opendir", request: () => ({ flags: 0 }), lower: "opendir", pins: [] },
   { op: "read", request: (b) => ({ ...opened(b), offset: 0, size: 10, flags: 2, lockOwner: 0n }), lower: "read", pins: [FILE_PR] },
   {
