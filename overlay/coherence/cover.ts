@@ -133,6 +133,8 @@ export interface Cover {
   sizeMark: number;
   /** The size that the kernel was last told; -1: none. */
   sizeTold: number;
+  /** While the kernel's size is known, it is at least that; -1: not known to be anything. */
+  sizeLeast: number;
   /** ... and a reply of that effect on it may not have been taken yet; null: none. */
   late: SizeEffect | null;
   /** Whose it is; 0: of a thread that can not be seen from here. */
@@ -202,6 +204,7 @@ export function createCover(id: FileId, key: string, kind: InodeKind): Cover {
     sizeDoubt: false,
     sizeMark: 0,
     sizeTold: -1,
+    sizeLeast: -1,
     late: null,
     lateHarms: false,
     lateEnd: 0,

@@ -34,8 +34,11 @@ export interface KernelSizes {
   toldSentinel(inode: Inode): void;
   /** With a pin held: may the kernel be told the inode's size, in this turn? If not: `tell`. */
   known(inode: Inode): boolean;
-  /** With a pin held: calls `answer` with what `read` gives, in a turn in which the kernel has that very size. */
-  tell<T extends Sized>(inode: Inode, waiter: Asking, read: () => Maybe<T>, answer: (attr: T) => void): Promise<void>;
+  /**
+   * With a pin held: calls `answer` with what `read` gives, in a turn in which the kernel has that very size. `reader`: a thread that will read next, and may be told
+   * another (caller-repair.ts); 0: none.
+   */
+  tell<T extends Sized>(inode: Inode, waiter: Asking, read: () => Maybe<T>, answer: (attr: T) => void, reader?: number): Promise<void>;
   /** The kernel's own size, whatever it is; null: it can not be seen. */
   seen(inode: Inode): Promise<number | null>;
   /** A GETATTR is answered whose caller will believe the kernel's size (size-asked.ts). */

@@ -4,6 +4,7 @@
  *
  * Where the mount can not be reached by its path (lazily unmounted, moved, something mounted over it) every call gives an error.
  */
+import { readFileSync } from "node:fs";
 import type { Native } from "../native/index.ts";
 
 export interface OwnInodes {
@@ -15,6 +16,8 @@ export interface OwnInodes {
   lock(fuseNodeid: number): Promise<number>;
   /** Does that request come from one of our own threads? */
   isOwnThread(tid: number): boolean;
+  /** Does that thread, of any program, sleep where a signal would wake it, or has it ended? */
+  isAsleep(tid: number): boolean;
 }
 
 /** `minor`: that of the mount's device (connectionNumber). */
@@ -26,5 +29,22 @@ export function createOwnInodes(native: Native, mountpoint: string, minor: numbe
     refresh: (fuseNodeid) => own.refreshOwnSize(path, minor, fuseNodeid),
     lock: (fuseNodeid) => own.lockOwn(path, minor, fuseNodeid),
     isOwnThread: (tid) => native.ownsThread(tid),
+    isAsleep,
   };
+}
+
+/** States of proc(5): sleeping, stopped, traced, zombie, dead, idle. */
+const ASLEEP = "STtZXxI";
+
+function isAsleep(tid: number): boolean {
+  let stat: string;
+  try {
+    stat = readFileSync(`/proc/${tid}/stat`, "latin1");
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ESRCH") return true;
+    throw error;
+  }
+  // After the name, which may have anything in it.
+  return ASLEEP.includes(stat.charAt(stat.lastIndexOf(")") + 2));
 }

@@ -19,6 +19,7 @@ import { inTime } from "../lower/maybe.ts";
 import type { Cover } from "./cover.ts";
 import type { CoherenceState } from "./effect.ts";
 import type { Asking, KernelSizes, ShortRead, SizeChange, Sized } from "./kernel-sizes.ts";
+import { CallerRepairs } from "./caller-repair.ts";
 import type { OwnInodes } from "./own-inodes.ts";
 import { InodeLock } from "./inode-lock.ts";
 import { mustSettle, noteAsker, noteNoAskers, noteTaken } from "./size-asked.ts";
@@ -29,6 +30,7 @@ import {
   mustBeTaken,
   mustWait,
   noteLateReply,
+  noteRaised,
   noteThread,
   noteTold,
   type SizeEffect,
@@ -55,6 +57,8 @@ export interface SizeCounters {
   /** Looks at the kernel's size, and repairs. */
   sizeLooks: number;
   sizeRepairs: number;
+  /** Repairs by the thread that asked (caller-repair.ts). */
+  callerRepairs: number;
   /** Proofs asked for that a late reply is over. */
   sizeLocks: number;
   /** Replies with a size that waited until the kernel's was known, and revokes that waited for such replies to be taken. */
@@ -79,7 +83,7 @@ interface Repair {
 }
 
 export class SizeCheck implements KernelSizes {
-  readonly #counts = { sizeLooks: 0, sizeRepairs: 0, sizeAsks: 0, sizeSettles: 0, readsRefused: 0, sizesUnknown: 0 };
+  readonly #counts = { sizeLooks: 0, sizeRepairs: 0, callerRepairs: 0, sizeAsks: 0, sizeSettles: 0, readsRefused: 0, sizesUnknown: 0 };
   readonly #own: OwnInodes;
   readonly #state: CoherenceState;
   /** Of inodes with something under way. */
@@ -89,21 +93,24 @@ export class SizeCheck implements KernelSizes {
   /** Threads of ours under way for that inode: the last that was begun. */
   readonly #repairs = new Map<Cover, Repair>();
   readonly #lock: InodeLock;
+  readonly #callers: CallerRepairs;
   /** Own threads that look at a size, and may ask for the root on their way. */
   #looking = 0;
 
   constructor(own: OwnInodes, state: CoherenceState) {
     this.#own = own;
     this.#lock = new InodeLock(own);
+    this.#callers = new CallerRepairs((tid) => own.isAsleep(tid));
     this.#state = state;
   }
 
   get counts(): SizeCounters {
     const { sizeLocks, unproved } = this.#lock.counts;
-    return { ...this.#counts, sizeLocks, sizesUnknown: this.#counts.sizesUnknown + unproved };
+    return { ...this.#counts, sizeLocks, sizesUnknown: this.#counts.sizesUnknown + unproved + this.#callers.unproved };
   }
 
   heard(tid: number): void {
+    this.#callers.heard(tid);
     const { lateOf, toldOf } = this.#state;
     const late = lateOf.size === 0 ? null : noteThread(this.#state, tid);
     const taken = toldOf.size === 0 ? null : noteTaken(this.#state, tid);
@@ -200,7 +207,7 @@ export class SizeCheck implements KernelSizes {
     return sizeKnown(cover) && this.#gates.get(cover)?.changing !== true && !this.#mayCut(cover);
   }
 
-  async tell<T extends Sized>(inode: Inode, waiter: Asking, read: () => Maybe<T>, answer: (attr: T) => void): Promise<void> {
+  async tell<T extends Sized>(inode: Inode, waiter: Asking, read: () => Maybe<T>, answer: (attr: T) => void, reader = 0): Promise<void> {
     const { cover } = inode;
     this.#counts.sizeAsks += 1;
     await this.#whileWaiting(cover, async () => {
@@ -214,6 +221,11 @@ export class SizeCheck implements KernelSizes {
         try {
           const attr = await read();
           size = attr.size;
+          if (this.#mayRepair(cover, reader) && !waiter.interrupted) {
+            this.#repairBy(cover, reader);
+            answer(attr);
+            return;
+          }
           if (waiter.interrupted || (await this.#isTheKernels(inode, attr.size, repaired, tries))) {
             answer(attr);
             return;
@@ -230,6 +242,31 @@ export class SizeCheck implements KernelSizes {
         }
       }
     });
+  }
+
+  /** May that thread put the kernel's size right itself? */
+  #mayRepair(cover: Cover, tid: number): boolean {
+    if (!this.#callers.mayBegin(cover, tid)) return false;
+    const plain = cover.sizeDoubt && cover.late === null && cover.phase === "idle";
+    return plain && !fillsPages(cover) && !this.#repairs.has(cover) && this.#gates.get(cover)?.refreshing !== true;
+  }
+
+  #repairBy(cover: Cover, tid: number): void {
+    this.#counts.callerRepairs += 1;
+    const gate = this.#gate(cover);
+    gate.refresh();
+    const over = new Promise<void>((resolve) => {
+      this.#callers.begin(cover, tid, resolve);
+    });
+    const repair: Repair = { asked: true, failed: false, over, seen: -1, mark: -1 };
+    this.#repairs.set(cover, repair);
+    void over.then(() => this.#repaired(cover, gate, repair));
+  }
+
+  #repaired(cover: Cover, gate: SizeGate, repair: Repair): void {
+    if (this.#repairs.get(cover) === repair) this.#repairs.delete(cover);
+    gate.refreshed();
+    this.#drop(cover, gate);
   }
 
   /**
@@ -267,6 +304,8 @@ export class SizeCheck implements KernelSizes {
 
   anticipate(inode: Inode): Maybe<void> {
     const { cover } = inode;
+    // Who waited for the lock, too, does it himself.
+    if (cover.pins > 1) return undefined;
     if (!cover.sizeDoubt || cover.lateHarms || fillsPages(cover) || this.#repairs.has(cover)) return undefined;
     return this.#whileWaiting(cover, () => this.#startRepair(inode).over);
   }
@@ -404,10 +443,8 @@ export class SizeCheck implements KernelSizes {
     gate.refresh();
     const result = await this.#own.refresh(inode.fuseNodeid);
     repair.seen = result;
-    if (this.#repairs.get(cover) === repair) this.#repairs.delete(cover);
     repair.failed = result < 0 && result !== -E.EAGAIN;
-    gate.refreshed();
-    this.#drop(cover, gate);
+    this.#repaired(cover, gate, repair);
   }
 
   // --- revokes
@@ -436,7 +473,7 @@ export class SizeCheck implements KernelSizes {
   async taken(inode: Inode): Promise<void> {
     const { cover } = inode;
     this.#counts.sizeSettles += 1;
-    if (cover.late === "raises" && (await this.#seen(inode, cover.lateEnd, Number.POSITIVE_INFINITY, ROUND_MS)) >= cover.lateEnd) return;
+    if (cover.late === "raises" && noteRaised(cover, await this.#seen(inode, cover.lateEnd, Number.POSITIVE_INFINITY, ROUND_MS))) return;
     if (mustBeTaken(cover) && !(await this.#lock.awaitOver(inode, LATE_WAIT_MS))) this.#counts.sizesUnknown += 1;
   }
 

@@ -34,7 +34,7 @@
  *    so does any request of the same thread. There is never more than one, for the same reason.
  *    One that makes the size what it should be matters where pages stay: whoever reads them sees the old end until that thread has run, when
  *    programs elsewhere may know the new one. So a lock is lowered to PR only when it has.
- * 3. Replies to SETATTR, LINK and OPEN with O_TRUNC set the size whatever the version ("sets"). They hold the same lock. If one might still
+ * 3. Replies to SETATTR and LINK set the size whatever the version ("sets"). They hold the same lock. If one might still
  *    come, a revoke waits for it before it stores the sentinel.
  * 4. A reply with attributes that are newer than the data of the READ: its end is no longer the end. So the READ reads again if the kernel was
  *    told another size since ("mark"). This needs no doubt.
@@ -56,6 +56,7 @@ export const LATE_THREADS_MAX = 4096;
 export function doubtSize(cover: Cover): void {
   cover.sizeDoubt = true;
   cover.lateSeen = false;
+  cover.sizeLeast = -1;
   cover.sizeMark += 1;
   // A revoke waits for the others.
   if (cover.late !== null && cover.late !== "sets") cover.lateHarms = true;
@@ -63,6 +64,7 @@ export function doubtSize(cover: Cover): void {
 
 /** A reply tells the kernel that size. */
 export function noteTold(cover: Cover, size: number): void {
+  if (sizeKnown(cover)) cover.sizeLeast = size;
   if (cover.sizeTold === size) return;
   cover.sizeTold = size;
   cover.sizeMark += 1;
@@ -79,11 +81,14 @@ export function noteKernelLock(cover: Cover): void {
 
 /** Such a request is being answered; `tid`: the calling thread, 0 if it can not be seen from here; `end`: "raises" to that at most. */
 export function noteLateReply(state: CoherenceState, cover: Cover, tid: number, effect: SizeEffect, end: number): void {
+  // Most writes change what is there, and no size.
+  const nothing = effect === "raises" && end <= cover.sizeLeast && sizeKnown(cover);
+  if (effect === "sets") cover.sizeLeast = -1;
   cover.late = effect;
   cover.lateTid = tid;
   cover.lateEnd = end;
   cover.lateHarms = false;
-  cover.lateSeen = false;
+  cover.lateSeen = nothing;
   if (effect === "misplaced") doubtSize(cover);
   if (tid === 0) return;
   state.lateOf.set(tid, cover);
@@ -124,7 +129,18 @@ export function judgeTold(cover: Cover, size: number, seen: number, mark: number
   if (mustWait(cover, size)) return true;
   if (cover.late !== null) cover.lateSeen = true;
   // In a revoke the sentinel may be stored any moment.
-  if (cover.phase === "idle") cover.sizeDoubt = false;
+  if (cover.phase === "idle") {
+    cover.sizeDoubt = false;
+    cover.sizeLeast = size;
+  }
+  return true;
+}
+
+/** With EX held and nothing under way: a look found the kernel's size to be `seen`, so the late reply that raises it to no more than that changes nothing. */
+export function noteRaised(cover: Cover, seen: number): boolean {
+  if (cover.late !== "raises" || cover.lateEnd > seen) return false;
+  cover.lateSeen = true;
+  if (!cover.sizeDoubt) cover.sizeLeast = cover.lateEnd;
   return true;
 }
 

@@ -21,8 +21,9 @@ const AHEAD_FILES_MAX = 64;
 type Answer = Promise<Fetched | null>;
 
 interface AheadFile {
-  /** The range that was read last, and through which handle. */
+  /** The range that was read last, through which handle, and by which thread. */
   handle: LowerHandle;
+  tid: number;
   offset: number;
   bytes: number;
   /** It was the same each of the last two times. */
@@ -101,10 +102,16 @@ export class Ahead {
     return (await answer)?.attr ?? (await this.#lower.getattr(inode.id));
   }
 
+  /** A thread that asks for the attributes, having read the same range each time before. */
+  readsNext(inode: Inode, tid: number): boolean {
+    const file = this.#coherence.contended(inode) ? this.#files.get(inode) : undefined;
+    return file?.repeated === true && file.tid === tid;
+  }
+
   /** With a pin held: the range as Lower.read gives it. */
-  read(inode: Inode, handle: LowerHandle, offset: number, bytes: number): Maybe<Uint8Array> {
+  read(inode: Inode, handle: LowerHandle, offset: number, bytes: number, tid: number): Maybe<Uint8Array> {
     if (!this.#coherence.contended(inode)) return this.#lower.read(handle, offset, bytes);
-    const file = this.#note(inode, handle, offset, bytes);
+    const file = this.#note(inode, handle, offset, bytes, tid);
     if (file === null || file.answer === null || !file.dataLeft || file.hold !== this.#coherence.hold(inode)) {
       return this.#lower.read(handle, offset, bytes);
     }
@@ -117,7 +124,7 @@ export class Ahead {
   }
 
   /** Null: too long to be fetched ahead. What was fetched of another range goes. */
-  #note(inode: Inode, handle: LowerHandle, offset: number, bytes: number): AheadFile | null {
+  #note(inode: Inode, handle: LowerHandle, offset: number, bytes: number, tid: number): AheadFile | null {
     if (bytes > AHEAD_BYTES_MAX) {
       this.#files.delete(inode);
       return null;
@@ -127,12 +134,14 @@ export class Ahead {
       known.repeated = known.offset === offset && known.bytes === bytes;
       known.dataLeft &&= known.repeated;
       known.handle = handle;
+      known.tid = tid;
       known.offset = offset;
       known.bytes = bytes;
       return known;
     }
     const file: AheadFile = {
       handle,
+      tid,
       offset,
       bytes,
       repeated: false,

@@ -41,8 +41,9 @@ function replyAttr(mount: Mount, call: Call, inode: InodeRecord, attr: Attr, bel
   else {
     const hold = mount.coherence.hold(inode);
     if (hold !== 0) inode.attrHeld = { hold, attr };
+    const reader = believes && mount.ahead.readsNext(inode, call.pid) ? call.pid : 0;
     return lastly(
-      () => mount.coherence.sizes.tell(inode, call, () => heldAttr(mount, inode), answer),
+      () => mount.coherence.sizes.tell(inode, call, () => heldAttr(mount, inode), answer, reader),
       () => (inode.attrHeld = null),
     );
   }

@@ -40,7 +40,7 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
       counted = true;
       if (pending !== null) pending.outdated = false;
       const mark = coherence.sizes.mark(inode);
-      const from = tries === 0 ? mount.ahead.read(inode, file.lowerHandle, request.offset, request.size) : null;
+      const from = tries === 0 ? mount.ahead.read(inode, file.lowerHandle, request.offset, request.size, call.pid) : null;
       const found = from ?? lower.read(file.lowerHandle, request.offset, request.size);
       data = waiting(found) ? await found : found;
       if (call.interrupted) break;

@@ -32,6 +32,7 @@ function bench(): {
       return -61;
     },
     isOwnThread: (tid) => tid === OWN_THREAD,
+    isAsleep: () => false,
   });
   return { lock, inode, done, kernel };
 }

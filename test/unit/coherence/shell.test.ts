@@ -101,6 +101,7 @@ function shellOver(lockspace: Lockspace, stamps: Stamps = new SilentStamps(), ca
       refresh: () => Promise.resolve(0),
       lock: () => Promise.resolve(0),
       isOwnThread: () => false,
+      isAsleep: () => false,
     },
     now: () => 0,
     log: { trace() {}, debug() {}, info() {}, warn() {}, error() {}, fatal() {} } as never,

@@ -1,12 +1,14 @@
 /** Hazard F5: no reply tells a size which the kernel does not have (size-doubt.ts). */
 import { describe, expect, it } from "vitest";
-import { createCover } from "../../../overlay/coherence/cover.ts";
+import { type Cover, createCover } from "../../../overlay/coherence/cover.ts";
 import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
 import { SizeCheck } from "../../../overlay/coherence/size-check.ts";
 import type { Inode } from "../../../overlay/inode/inode.ts";
 
 const OWN_THREAD = 77;
 const WRITER = 5;
+const ASLEEP = 6;
+const READER = 8;
 const caller = { interrupted: false, answered: false };
 
 /** A file, the kernel's size of it, and what was done to that; `file.size` is the true one. */
@@ -66,6 +68,7 @@ function bench(kernelSize: number): {
         return -61;
       },
       isOwnThread: (tid) => tid === OWN_THREAD,
+      isAsleep: (tid) => tid === ASLEEP,
     },
     createCoherenceState(),
   );
@@ -140,6 +143,80 @@ describe("a reply with a size", () => {
     check.toldSentinel(inode);
     expect(check.known({ ...inode, nlookup: 0 })).toBe(true);
     expect(check.known({ ...inode, kind: "directory" })).toBe(true);
+  });
+});
+
+describe("a repair by the thread that asks", () => {
+  const tellReader = (check: SizeCheck, inode: Inode, file: { readonly size: number }, done: string[], reader: number): Promise<void> =>
+    check.tell(
+      inode,
+      caller,
+      () => ({ ...file }),
+      ({ size }) => done.push(`told ${size}`),
+      reader,
+    );
+
+  it("answers at once, and what changes the size or gives the lock away waits until the thread is heard of", async () => {
+    const { check, inode, file, done } = bench(1 << 30);
+    check.toldSentinel(inode);
+    await tellReader(check, inode, file, done, READER);
+    expect([done, check.unsettled(inode.cover)]).toEqual([["told 100"], true]);
+    const change = Promise.resolve(check.begin(inode, "plain", caller, () => ({ ...file }))).then(() => done.push("change"));
+    const settled = check.settle(inode).then(() => done.push("settled"));
+    await soon();
+    expect(done).toEqual(["told 100"]);
+    check.heard(WRITER);
+    await soon();
+    expect(done).toEqual(["told 100"]);
+    check.heard(READER);
+    await Promise.all([change, settled]);
+    expect([done.sort(), check.unsettled(inode.cover)]).toEqual([["change", "settled", "told 100"], false]);
+  });
+
+  it("proves nothing of the kernel's size: that is still in doubt", async () => {
+    const { check, inode, file, done } = bench(1 << 30);
+    check.toldSentinel(inode);
+    await tellReader(check, inode, file, done, READER);
+    check.heard(READER);
+    await soon();
+    expect(check.known(inode)).toBe(false);
+    expect(await check.confirmEnd(inode, { end: 100, exact: true, mark: check.mark(inode) }, 0)).toBe(true);
+    expect(done.slice(0, 3)).toEqual(["told 100", `look ${1 << 30}`, "repair to 100"]);
+  });
+
+  it("is over when the thread, not heard of, is seen asleep", async () => {
+    const { check, inode, file, done } = bench(1 << 30);
+    check.toldSentinel(inode);
+    await tellReader(check, inode, file, done, ASLEEP);
+    await check.settle(inode);
+    expect([check.unsettled(inode.cover), check.counts.sizesUnknown]).toEqual([false, 0]);
+  });
+
+  it("is taken to be over in the end, and counted, where the thread is neither heard of nor asleep; and there is no second one of that file", async () => {
+    const { check, inode, file, done } = bench(1 << 30);
+    check.toldSentinel(inode);
+    await tellReader(check, inode, file, done, READER);
+    await check.settle(inode);
+    expect([check.unsettled(inode.cover), check.counts.sizesUnknown]).toEqual([false, 1]);
+    await tellReader(check, inode, file, done, READER);
+    expect(done.filter((what) => what.startsWith("repair to"))).toHaveLength(1);
+  });
+
+  it.each([
+    ["in a revoke", (cover: Cover): unknown => (cover.phase = "draining")],
+    [
+      "with a writer here that has a page cache",
+      (cover: Cover): unknown =>
+        (cover.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, waiters: [] }),
+    ],
+    ["while a late reply may still change the size", (cover: Cover): unknown => (cover.late = "sets")],
+  ])("is not made %s", async (_when, make) => {
+    const { check, inode, file, done } = bench(1 << 30);
+    check.toldSentinel(inode);
+    make(inode.cover);
+    await tellReader(check, inode, file, done, READER);
+    expect(done.some((what) => what.startsWith("repair to"))).toBe(true);
+    expect(done.at(-1)).toBe("told 100");
   });
 });
 

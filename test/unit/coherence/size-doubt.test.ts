@@ -7,11 +7,14 @@ import {
   judgeSize,
   judgeTold,
   LATE_THREADS_MAX,
+  mustBeTaken,
   mustWait,
   noteKernelLock,
   noteLateReply,
+  noteRaised,
   noteThread,
   noteTold,
+  sizeKnown,
 } from "../../../overlay/coherence/size-doubt.ts";
 import { SizeModel, type SizeModelOptions } from "./size-model.ts";
 
@@ -108,6 +111,38 @@ describe("a late reply", () => {
     doubtSize(plain);
     noteLateReply(state, plain, 9, "raises", 70);
     expect(mustWait(plain, 50)).toBe(false);
+  });
+
+  it("need not be waited for if it raises the size to no more than the kernel is known to have", () => {
+    const state = createCoherenceState();
+    const cover = coverOf();
+    noteTold(cover, 100);
+    noteLateReply(state, cover, 7, "raises", 100);
+    expect([sizeKnown(cover), mustBeTaken(cover)]).toEqual([true, false]);
+    // But the file may become shorter elsewhere, and then it harms as any other.
+    doubtSize(cover);
+    expect([mustBeTaken(cover), mustWait(cover, 50)]).toEqual([true, true]);
+    noteThread(state, 7);
+    noteLateReply(state, cover, 7, "raises", 100);
+    expect(mustBeTaken(cover)).toBe(true);
+    expect(judgeTold(cover, 100, 100, cover.sizeMark)).toBe(true);
+    noteLateReply(state, cover, 7, "raises", 101);
+    expect(mustBeTaken(cover)).toBe(true);
+    expect([noteRaised(cover, 100), mustBeTaken(cover)]).toEqual([false, true]);
+    expect([noteRaised(cover, 101), mustBeTaken(cover)]).toEqual([true, false]);
+    noteLateReply(state, cover, 7, "raises", 101);
+    expect(mustBeTaken(cover)).toBe(false);
+  });
+
+  it("that sets the size leaves nothing known until a look", () => {
+    const state = createCoherenceState();
+    const cover = coverOf();
+    noteTold(cover, 100);
+    noteLateReply(state, cover, 7, "sets", Number.POSITIVE_INFINITY);
+    noteTold(cover, 10);
+    noteThread(state, 7);
+    noteLateReply(state, cover, 7, "raises", 50);
+    expect(mustBeTaken(cover)).toBe(true);
   });
 
   it("is over when its thread, or anybody who has the inode's lock, asks for something", () => {

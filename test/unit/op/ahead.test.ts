@@ -56,7 +56,7 @@ class World {
 
   async readsAll(): Promise<{ readonly size: number; readonly data: number | undefined }> {
     const { size } = await this.ahead.getattr(inode);
-    return { size, data: (await this.ahead.read(inode, handle, 0, BYTES))[0] };
+    return { size, data: (await this.ahead.read(inode, handle, 0, BYTES, 1))[0] };
   }
 
   /** What was asked of the owner since. */
@@ -142,9 +142,9 @@ describe("what a reader will want next", () => {
     const world = new World();
     await world.learned();
     world.ahead.expected(inode);
-    expect((await world.ahead.read(inode, handle, BYTES, BYTES))[0]).toBe(3);
+    expect((await world.ahead.read(inode, handle, BYTES, BYTES, 1))[0]).toBe(3);
     expect(world.asked()).toEqual(["fetch", "read"]);
-    expect((await world.ahead.read(inode, handle, 0, BYTES))[0]).toBe(3);
+    expect((await world.ahead.read(inode, handle, 0, BYTES, 1))[0]).toBe(3);
     expect(world.asked()).toEqual(["read"]);
   });
 
