@@ -9,7 +9,9 @@ import { OperatingError, WireError } from "../base/error.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metric.ts";
 import type { NodeConfig } from "../config/cluster-config.ts";
+import { decodeUnsealed } from "../wire/bundle.ts";
 import { type Datagram, decodeDatagram, encodeDatagram } from "../wire/datagram.ts";
+import { DatagramBundler, type Destination } from "./datagram-bundler.ts";
 import { openDiscovery, sealDiscovery } from "./discovery.ts";
 import type { Keyring } from "./keyring.ts";
 import { createLimitedWarn } from "./log-limiter.ts";
@@ -37,7 +39,8 @@ export interface DatagramChannelOptions {
   readonly nowMs: () => number;
   readonly log: Log;
   readonly metrics: Metrics;
-  readonly receive: (message: Datagram, viaMulticast: boolean) => void;
+  /** `more`: of the same datagram, at once. */
+  readonly receive: (message: Datagram, viaMulticast: boolean, more: boolean) => void;
   /** That node says that it is there: try to connect, if there is no connection. */
   readonly sighted: (nodeid: number) => void;
   /** For tests: sockets that fail. */
@@ -45,8 +48,11 @@ export interface DatagramChannelOptions {
 }
 
 export interface DatagramChannel {
-  /** To all configured nodes, to some of them, or to one. */
-  send(to: number | "all" | readonly number[], message: Datagram): void;
+  /** To all configured nodes, to some of them, or to one. Leaves with the next `flush` at the latest. */
+  gather(to: Destination, message: Datagram): void;
+  flush(): void;
+  /** The same, at once. */
+  send(to: Destination, message: Datagram): void;
   /** That node gave us the key of its datagrams, in a handshake; `counter`: the last that it had used. */
   confirm(nodeid: number, key: Uint8Array, counter: number): void;
   /** Multicast of that node arrives on another socket of this one's, so that unicast to it is not needed here either. */
@@ -121,7 +127,8 @@ export async function openDatagramChannel(options: DatagramChannelOptions): Prom
     group = await openMulticast(options);
     if (group !== null) {
       unicast.setMulticastInterface(self.address);
-      unicast.setMulticastLoopback(true);
+      // Who is on this machine too hears none of it, so is sent unicast; to hear oneself costs as much as to be heard.
+      unicast.setMulticastLoopback(false);
     }
   } catch (error) {
     await closed(unicast);
@@ -152,17 +159,21 @@ export async function openDatagramChannel(options: DatagramChannelOptions): Prom
     // Of a node that is restarting, or before its handshake: usual, and no news.
     if (opened.kind === "dropped" && opened.reason === "unknown-key") return metrics.count("datagrams_dropped_unknown_key");
     if (opened.kind === "dropped") return drop(opened.reason, address);
-    let message: Datagram;
+    let messages: readonly Datagram[];
     try {
-      message = decodeDatagram(opened.body);
+      const unsealed = decodeUnsealed(opened.body);
+      if (unsealed.kind === "probe") return bundler.probe(opened.nodeid);
+      if (unsealed.kind === "probed") return bundler.probed(opened.nodeid);
+      messages = unsealed.bodies.map(decodeDatagram);
     } catch (error) {
       if (!(error instanceof WireError)) throw error;
       return drop("undecodable", `${address}: ${error.message}`);
     }
-    if (message.from !== opened.nodeid) return drop("other-sender", address);
+    if (messages.some(({ from }) => from !== opened.nodeid)) return drop("other-sender", address);
     if (viaMulticast) multicastHeardAt.set(opened.nodeid, nowMs());
     metrics.count("datagrams_received");
-    options.receive(message, viaMulticast);
+    let left = messages.length;
+    for (const message of messages) if (!over) options.receive(message, viaMulticast, --left > 0);
   };
 
   // A datagram may be lost on any network: what the kernel refuses to send, or does not take in time, is counted as lost here.
@@ -188,24 +199,36 @@ export async function openDatagramChannel(options: DatagramChannelOptions): Prom
     for (const { address } of deaf) send(sealed, address);
   };
 
+  const peersOf = (to: Destination): readonly NodeConfig[] => {
+    if (to === "all") return peers;
+    return peers.filter(({ nodeid }) => (typeof to === "number" ? to === nodeid : to.includes(nodeid)));
+  };
+  const transmit = (to: Destination, body: Uint8Array): void => {
+    const wanted = peersOf(to);
+    if (typeof to !== "number") return sendAll(body, wanted);
+    for (const { address } of wanted) send(sealer.seal(body), address);
+  };
+  const bundler = new DatagramBundler({ nowMs, transmit, nodeids: (to) => nodeidsOf(peersOf(to)) }, options.timeoutMs);
+
   unicast.on("message", (datagram, from) => receive(datagram, from.address, false));
   group?.on("message", (datagram, from) => receive(datagram, from.address, true));
   for (const socket of [unicast, group]) {
     socket?.on("error", (error) => warn("socket", { error: error.message }, "datagram socket failed"));
   }
 
+  const gather = (to: Destination, message: Datagram): void => {
+    if (!over) bundler.gather(to, encodeDatagram(message));
+  };
+  const flush = (): void => {
+    if (!over) bundler.flush();
+  };
+
   return {
+    gather,
+    flush,
     send(to, message) {
-      if (over) return;
-      const body = encodeDatagram(message);
-      if (to === "all") return sendAll(body, peers);
-      if (typeof to !== "number")
-        return sendAll(
-          body,
-          peers.filter((node) => to.includes(node.nodeid)),
-        );
-      const peer = peers.find((node) => node.nodeid === to);
-      if (peer !== undefined) send(sealer.seal(body), peer.address);
+      gather(to, message);
+      flush();
     },
     confirm: (nodeid, key, counter) => opener.confirm(nodeid, key, counter),
     heardMulticast: (nodeid) => void multicastHeardAt.set(nodeid, nowMs()),

@@ -95,6 +95,8 @@ class NodeDriver implements Driver {
   #flushScheduled = false;
   /** What is read now is not at its end, where everything leaves. */
   #reading = false;
+  /** Likewise of a datagram with several messages: what they cause leaves together. */
+  #unpacking = false;
   readonly #answerLook: AnswerLook;
   /** For what a peer says next. */
   readonly #nextLook: AnswerLook;
@@ -196,7 +198,8 @@ class NodeDriver implements Driver {
       cluster: config.cluster,
       multicast: config.multicast,
       sealer,
-      receive: (message) => {
+      receive: (message, _, more) => {
+        this.#unpacking = more;
         // Heartbeats have a thread and a port of their own.
         if (message.kind === "heartbeat") return;
         if (message.kind === "ordered" && message.origin === self.nodeid) this.#orderLook.answered();
@@ -334,6 +337,7 @@ class NodeDriver implements Driver {
     life.heartbeats.progressed();
     try {
       for (const effect of life.node.step(event, this.#options.nowMs())) this.#perform(effect, life);
+      if (!this.#unpacking) life.datagrams.flush();
     } catch (error) {
       this.#options.fatal(error as Error);
       return;
@@ -381,7 +385,7 @@ class NodeDriver implements Driver {
         this.#scheduleFlush();
         return;
       case "datagram":
-        life.datagrams.send(effect.to, effect.message);
+        life.datagrams.gather(effect.to, effect.message);
         if (effect.message.kind === "submit") this.#orderLook.asked();
         return;
       case "beat":
@@ -457,6 +461,8 @@ class NodeDriver implements Driver {
   async #end(): Promise<void> {
     const life = this.#life;
     this.#life = null;
+    this.#unpacking = false;
+    life?.datagrams.flush();
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
     this.#timerAt = Number.POSITIVE_INFINITY;

@@ -371,10 +371,10 @@ export class Ordering {
     if (received - this.#acked < ackEvery && nowMs < this.#ackAtMs) return;
     this.#acked = received;
     this.#ackAtMs = Number.POSITIVE_INFINITY;
-    this.#sayStatus([this.sequencerNodeid]);
+    this.#sayStatus(this.sequencerNodeid);
   }
 
-  #sayStatus(to: readonly number[]): void {
+  #sayStatus(to: number | readonly number[]): void {
     const { received, highest } = this.#receiver;
     const stable = this.#sequencer?.stable ?? this.#receiver.stable;
     this.#host.datagram(to, { kind: "order-status", ...this.#head(), received, highest, stable });

@@ -9,6 +9,8 @@ import { type Message, writeChunk } from "./chunk.ts";
 
 /** Packets submitted and not yet back. */
 export const sendWindow = 24;
+/** If there were so many, the next ones wait for half of them to come back: together they travel as one datagram, one by one as many. */
+const windowReopens: number = sendWindow / 2;
 /** With so many under way a packet waits until it is full. */
 const eagerPackets = 4;
 /** Bytes of messages that wait; beyond: "full". */
@@ -32,6 +34,7 @@ export class Sender {
   #queuedBytes = 0;
   readonly #packets: Map<number, Uint8Array> = new Map();
   #nextN = 1;
+  #windowShut = false;
   readonly #writer = new ByteWriter(maxPacketBytes, maxPacketBytes);
 
   get full(): boolean {
@@ -61,7 +64,10 @@ export class Sender {
 
   /** The next packet to submit; null: none, or enough are under way. */
   pack(): { n: number; body: Uint8Array } | null {
-    if (this.#at >= this.#queue.length || this.#packets.size >= sendWindow) return null;
+    if (this.#at >= this.#queue.length) return null;
+    if (this.#packets.size >= sendWindow) this.#windowShut = true;
+    else if (this.#packets.size <= windowReopens) this.#windowShut = false;
+    if (this.#windowShut) return null;
     if (this.#packets.size >= eagerPackets && !this.#fillsPacket()) return null;
     const n = this.#nextN++;
     const w = this.#writer.reset();
@@ -117,6 +123,7 @@ export class Sender {
   /** A new view: what did not come back goes again, after the last packet that did. `keep` false: the message is forgotten. */
   restart(lastN: number, keep: (message: Message) => boolean): void {
     this.#packets.clear();
+    this.#windowShut = false;
     this.#queue = this.#queue.slice(this.#first).filter(({ message }) => keep(message));
     this.#queuedBytes = 0;
     for (const waiting of this.#queue) {

@@ -1,4 +1,5 @@
 /** Groups of programs on three nodes: one order for all, joins and leaves in it, with reasons; back-pressure; a dlmd that starts again. */
+import { execFileSync } from "node:child_process";
 import { afterEach, expect, test } from "vitest";
 import type { Group, GroupMember } from "../../../dlmd/client/group-api.ts";
 import { OperatingError } from "../../../dlmd/base/error.ts";
@@ -127,4 +128,30 @@ test("who sends faster than the cluster orders waits, or is told; nothing is los
   expect(receiver.heard.filter((line) => line.includes("#"))).toHaveLength(taken + 1);
   await expect(group.multicast(Buffer.alloc(1_047_545))).rejects.toMatchObject({ code: "too-large" });
   expect([one.ended.reason, two.ended.reason]).toEqual([null, null]);
+});
+
+test("a network that takes no parts of long datagrams any more costs a moment: all messages arrive, the view stays", async () => {
+  const made = (cluster = createCluster({ nodes: 2, namespaces: true }));
+  const [one, two] = (await made.startAll()) as [TestClient, TestClient];
+  const sender = await new Scribe().join(one);
+  const receiver = await new Scribe().join(two);
+  const { viewId } = one.client.view;
+  const nft = (...words: string[]): string =>
+    execFileSync("ip", ["netns", "exec", made.namespace(2), "nft", ...words], { encoding: "utf8", stdio: "pipe" });
+  nft("add table ip parts { chain pre { type filter hook prerouting priority -500; }; }");
+  nft("add rule ip parts pre ip frag-off & 0x3fff != 0 counter");
+  const parts = (): number => Number(/packets (\d+)/.exec(nft("list chain ip parts pre"))?.[1]);
+  let said = 0;
+  const block = Buffer.alloc(256 * 1024, "x");
+  const talk = async (): Promise<void> => {
+    await Promise.all(Array.from({ length: 8 }, () => (sender.group as Group).multicast(block)));
+    said += 8;
+    await receiver.hears(`${sender.name} #${said} ${"x".repeat(20)}`);
+  };
+  // Until the question whether long ones arrive is answered, and on.
+  while (parts() < 200) await talk();
+  nft("add rule ip parts pre ip frag-off & 0x3fff != 0 drop");
+  await talk();
+  expect(receiver.heard.filter((line) => line.includes("#"))).toHaveLength(said);
+  expect([one.client.view.viewId, two.client.view.viewId]).toEqual([viewId, viewId]);
 });

@@ -21,6 +21,7 @@ import { createKeyring } from "../../../dlmd/driver/keyring.ts";
 import { openPeerNetwork } from "../../../dlmd/driver/peer-network.ts";
 import { secureInitiator, type SecureConnection } from "../../../dlmd/driver/peer-tls.ts";
 import { DatagramOpener, DatagramSealer } from "../../../dlmd/driver/seal.ts";
+import { decodeUnsealed, encodeBundle, encodeProbe, encodeProbed } from "../../../dlmd/wire/bundle.ts";
 import { decodeDatagram, encodeDatagram } from "../../../dlmd/wire/datagram.ts";
 import { createFrameReader } from "../../../dlmd/wire/frame.ts";
 import { beginRequests, decodeRequests, encodeRequest } from "../../../dlmd/wire/local-batch.ts";
@@ -115,6 +116,19 @@ const sink = { lock() {}, convert() {}, unlock() {}, cancel() {} };
 test(
   "datagrams under a seal that is right",
   () => expect(fuzz(1, datagrams.map(encodeDatagram), decodeDatagram).refused).toBeGreaterThan(FRAMES / 20),
+  TIMEOUT_MS,
+);
+test(
+  "datagrams of several messages",
+  () => {
+    const bodies = datagrams.map(encodeDatagram);
+    const corpus = [encodeBundle(bodies), encodeBundle(bodies.slice(0, 2)), encodeProbe(), encodeProbed()];
+    const { refused } = fuzz(8, corpus, (bytes) => {
+      const unsealed = decodeUnsealed(bytes);
+      if (unsealed.kind === "messages") unsealed.bodies.map(decodeDatagram);
+    });
+    expect(refused).toBeGreaterThan(FRAMES / 20);
+  },
   TIMEOUT_MS,
 );
 test("frames between peers", () => expect(fuzz(2, frameCorpus, decodeFrame).refused).toBeGreaterThan(FRAMES / 20), TIMEOUT_MS);
