@@ -42,6 +42,7 @@ describe("the inode's lock", () => {
     const { lock, inode, done } = bench();
     const [first, second] = await Promise.all([lock.hold(inode, 1000), lock.hold(inode, 1000)]);
     expect(done).toEqual(["taken"]);
+    expect([first, second]).not.toContain(null);
     first?.();
     await soon();
     expect(done).toEqual(["taken"]);

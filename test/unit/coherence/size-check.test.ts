@@ -1,15 +1,26 @@
 /** Hazard F5: no reply tells a size which the kernel does not have (size-doubt.ts). */
 import { describe, expect, it } from "vitest";
+import { E } from "../../../dlmd/base/errno.ts";
 import { type Cover, createCover } from "../../../overlay/coherence/cover.ts";
 import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
 import { SizeCheck } from "../../../overlay/coherence/size-check.ts";
 import type { Inode } from "../../../overlay/inode/inode.ts";
 
+const { EAGAIN, ESTALE } = E;
 const OWN_THREAD = 77;
 const WRITER = 5;
 const ASLEEP = 6;
 const READER = 8;
 const caller = { interrupted: false, answered: false };
+
+interface Kernel {
+  size: number;
+  truncating: (() => void) | null;
+  drops: number;
+  locked: boolean;
+  /** What the next looks give instead of the size. */
+  readonly noLook: number[];
+}
 
 /** A file, the kernel's size of it, and what was done to that; `file.size` is the true one. */
 function bench(kernelSize: number): {
@@ -17,16 +28,11 @@ function bench(kernelSize: number): {
   readonly inode: Inode;
   readonly file: { size: number };
   readonly done: string[];
-  readonly kernel: { size: number; truncating: (() => void) | null; drops: number; locked: boolean };
+  readonly kernel: Kernel;
 } {
   const file = { size: 100 };
   const done: string[] = [];
-  const kernel: { size: number; truncating: (() => void) | null; drops: number; locked: boolean } = {
-    size: kernelSize,
-    truncating: null,
-    drops: 0,
-    locked: false,
-  };
+  const kernel: Kernel = { size: kernelSize, truncating: null, drops: 0, locked: false, noLook: [] };
   const id = { ino: 4, generation: 1 };
   const inode: Inode = {
     fuseNodeid: 9,
@@ -41,6 +47,8 @@ function bench(kernelSize: number): {
   const check: SizeCheck = new SizeCheck(
     {
       look: async (_fuseNodeid, atLeast, atMost, timeoutMs) => {
+        const refused = kernel.noLook.shift();
+        if (refused !== undefined) return refused;
         if (timeoutMs > 0) while (kernel.size < atLeast || kernel.size > atMost) await soon();
         done.push(`look ${kernel.size}`);
         return kernel.size;
@@ -277,6 +285,14 @@ describe("a READ that ends at the end of the file", () => {
     expect(await check.confirmEnd(inode, read, 0)).toBe(true);
   });
 
+  it("goes on, if a truncation waits for its lock without a revoke: a repair puts the size right", async () => {
+    const { check, inode } = bench(1 << 30);
+    check.toldSentinel(inode);
+    check.unstable(inode);
+    expect(await check.confirmEnd(inode, { ...end, mark: check.mark(inode) }, 2)).toBe(true);
+    expect(check.counts.readsRefused).toBe(0);
+  });
+
   it("where writers here fill pages: takes the inode's lock until the repair is over, and no size is told meanwhile", async () => {
     const { check, inode, kernel, done } = bench(1 << 30);
     inode.cover.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, waiters: [] };
@@ -322,6 +338,59 @@ describe("a READ that ends at the end of the file", () => {
     await expect(check.confirmEnd(inode, read, 50)).rejects.toMatchObject({ errno: 4 });
     kernel.size = 100;
     expect(await check.confirmEnd(inode, read, 50)).toBe(true);
+  });
+});
+
+describe("a look that finds no thread, or hears nothing of the root in time", () => {
+  it("has a READ read again, and is no answer", async () => {
+    const { check, inode, kernel } = bench(1 << 30);
+    check.toldSentinel(inode);
+    kernel.noLook.push(-EAGAIN);
+    const read = { end: 100, exact: true, mark: check.mark(inode) };
+    expect(await check.confirmEnd(inode, read, 0)).toBe(false);
+    expect(check.counts).toMatchObject({ sizeLooks: 1, sizeRepairs: 0, sizesUnknown: 0 });
+    expect(await check.confirmEnd(inode, read, 1)).toBe(true);
+    expect(kernel.size).toBe(100);
+  });
+
+  it("has a reply with a size wait", async () => {
+    const { check, inode, file, done, kernel } = bench(100);
+    check.replied(inode, WRITER, "raises");
+    kernel.noLook.push(-EAGAIN);
+    await tell(check, inode, file, done);
+    expect(done).toEqual(["look 100", "told 100"]);
+    expect(check.counts.sizesUnknown).toBe(0);
+    expect(check.known(inode)).toBe(true);
+  });
+
+  it("unlike one where the mount can not be reached: READs and replies are given as they are, and counted", async () => {
+    const { check, inode, file, done, kernel } = bench(1 << 30);
+    check.toldSentinel(inode);
+    kernel.noLook.push(-ESTALE);
+    expect(await check.confirmEnd(inode, { end: 100, exact: true, mark: check.mark(inode) }, 0)).toBe(true);
+    inode.cover.phase = "draining";
+    kernel.noLook.push(-ESTALE);
+    await tell(check, inode, file, done);
+    expect(done).toEqual(["told 100"]);
+    expect(check.counts.sizesUnknown).toBe(2);
+  });
+});
+
+describe("who is to get a page cache for writing", () => {
+  it("waits for a truncation by a thread of our own, whoever had it begun", async () => {
+    const { check, inode, file, done, kernel } = bench(1 << 30);
+    expect(check.settled(inode)).toBeUndefined();
+    check.toldSentinel(inode);
+    kernel.truncating = (): void => {};
+    const told = tell(check, inode, file, done);
+    await soon();
+    const settled = Promise.resolve(check.settled(inode)).then(() => done.push("settled"));
+    await soon();
+    expect(done).toEqual(["repair to 100"]);
+    kernel.truncating();
+    await Promise.all([told, settled]);
+    expect(done).toEqual(["repair to 100", "repaired", "settled", "told 100"]);
+    expect(check.settled(inode)).toBeUndefined();
   });
 });
 

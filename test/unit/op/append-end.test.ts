@@ -111,4 +111,16 @@ describe("READ", () => {
     expect((await served)?.errno).toBe(0);
     expect(bench.file.readsUnderWay).toBe(0);
   });
+
+  it("tells an append that waits for it when the last one is answered", async () => {
+    const bench = new Workbench();
+    const { fh } = bench.openFile();
+    let told = 0;
+    bench.file.onReadsOver = () => (told += 1);
+    bench.lower.later = true;
+    const served = [bench.serve(request(bench, fh)), bench.serve(request(bench, fh))];
+    expect(bench.file.readsUnderWay).toBe(2);
+    await Promise.all(served);
+    expect(told).toBe(1);
+  });
 });

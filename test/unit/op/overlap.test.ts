@@ -53,7 +53,53 @@ describe("a WRITE through a page cache", () => {
     const ofAlone = requests(alone, alone.openFile());
     await ofAlone.read(0, READER);
     await ofAlone.write(0, WRITER);
-    for (const bench of [own, swept, alone]) expect(drops(bench)).toEqual(["reply", "reply"]);
+    const elsewhere = shared();
+    const ofElsewhere = requests(elsewhere, elsewhere.openFile());
+    await ofElsewhere.read(0, READER);
+    await ofElsewhere.write(8192, WRITER);
+    for (const bench of [own, swept, alone, elsewhere]) expect(drops(bench)).toEqual(["reply", "reply"]);
+  });
+
+  it("leaves alone what was read while nobody had the file open for writing here", async () => {
+    const bench = shared();
+    const { read, write } = requests(bench, bench.openFile());
+    const { token } = bench.file.cover;
+    if (token === null) throw new Error("no token");
+    token.users = 0;
+    await read(0, READER);
+    token.users = 1;
+    await write(0, WRITER);
+    expect(drops(bench)).toEqual(["reply", "reply"]);
+    bench.file.cover.token = null;
+    bench.lower.later = true;
+    const reading = read(0, READER);
+    expect(bench.file.pendingReads).toBeNull();
+    await reading;
+  });
+
+  it("is answered when they are dropped, or after a moment, as the WRITE itself may have locked them; what goes wrong later is still its own", async () => {
+    const bench = shared();
+    const { read, write } = requests(bench, bench.openFile());
+    const { events } = bench.coherence;
+    let dropped = (): void => {};
+    bench.coherence.dropPages = async () => {
+      events.push("dropping");
+      await Promise.resolve();
+      events.push("dropped");
+    };
+    await read(0, READER);
+    await write(0, WRITER);
+    expect(events.slice(3)).toEqual(["pin 20.1 EX", "dropping", "dropped", "reply", "unpin 20.1 EX"]);
+    bench.coherence.dropPages = () => new Promise((resolve) => (dropped = resolve));
+    await read(0, READER);
+    const replied = bench.replies.length;
+    let ended = false;
+    const writing = write(0, WRITER).then(() => (ended = true));
+    while (bench.replies.length === replied) await new Promise((resolve) => setImmediate(resolve));
+    await new Promise((resolve) => setImmediate(resolve));
+    expect([ended, bench.coherence.held]).toEqual([false, 0]);
+    dropped();
+    await writing;
   });
 
   it("takes it for the whole file when too much was read", async () => {
@@ -76,5 +122,16 @@ describe("a WRITE through a page cache", () => {
     await write(4090, WRITER);
     await reading;
     expect(bench.lower.calls).toEqual(["read", "write 10 at 4090", "write", "read"]);
+  });
+
+  it("leaves a READ of other pages that is under way alone", async () => {
+    const bench = shared();
+    const { read, write } = requests(bench, bench.openFile());
+    bench.lower.later = true;
+    const reading = read(0, READER);
+    bench.lower.later = false;
+    await write(8192, WRITER);
+    await reading;
+    expect(bench.lower.calls).toEqual(["read", "write 10 at 8192", "write"]);
   });
 });
