@@ -1,145 +1,18 @@
 /**
  * A model of several nodes that share one file, to run the pure coherence rules against under a seed: the lock manager (one master,
- * FIFO channels), each node's kernel (a page cache with page locks, INVAL_INODE that waits for them) and the lower file (a version).
+ * FIFO channels: model-resource.ts), each node's kernel (model-node.ts: a page with its lock, INVAL_INODE that waits for it) and the lower file (a version).
  * Everything that may happen next is a step; the seed picks which.
  */
-import { createCover } from "../../../overlay/coherence/cover.ts";
-import type { Cover, PinWaiter } from "../../../overlay/coherence/cover.ts";
-import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
-import type { CoherenceState, Effect } from "../../../overlay/coherence/effect.ts";
+import type { PinWaiter } from "../../../overlay/coherence/cover.ts";
+import type { Effect } from "../../../overlay/coherence/effect.ts";
 import { addWaiter, handleAst, handleBast, holdOf, tryPin, unpin, unpinData } from "../../../overlay/coherence/lock-cache.ts";
 import { handleInvalidated, handleRetryTimer, handleTimer } from "../../../overlay/coherence/revoke.ts";
 import { closeToken, handleTokenAst, handleTokenBast, openToken } from "../../../overlay/coherence/write-token.ts";
-import { LockFlag } from "../../../dlmd/client/api.ts";
-import type { LockStatus } from "../../../dlmd/client/api.ts";
 import { Mode, modeCovers, modesCompatible } from "../../../dlmd/lock/mode.ts";
 import type { Inode } from "../../../overlay/inode/inode.ts";
-
-/** mulberry32: a small seeded generator, 0 <= x < 1. */
-export function seeded(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = state;
-    t = Math.imul(t ^ (t >>> 15), t | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
-}
-
-interface ModelLock {
-  granted: Mode;
-  requested: Mode | null;
-  readonly node: number;
-}
-
-/** One resource: the rules of Linux fs/dlm/lock.c that matter here. */
-class ModelResource {
-  readonly locks: ModelLock[] = [];
-  readonly converting: ModelLock[] = [];
-  readonly waiting: ModelLock[] = [];
-  readonly send: (node: number, message: { status: LockStatus; mode: Mode; block: number | null } | { wanted: Mode }) => void;
-  /** The value block: what the last writer left (lower/stamp.ts); null: not valid. */
-  block: number | null = null;
-
-  constructor(send: ModelResource["send"]) {
-    this.send = send;
-  }
-
-  request(node: number, mode: Mode, flags: number): void {
-    let lock = this.locks.find((one) => one.node === node);
-    if (lock === undefined) {
-      lock = { granted: Mode.NL, requested: null, node };
-      this.locks.push(lock);
-    }
-    const queue = lock.granted === Mode.NL ? this.waiting : this.converting;
-    const others = this.locks.filter((one) => one !== lock);
-    const free = others.every((one) => modesCompatible(one.granted, mode)) && this.converting.length === 0;
-    const down = modeCovers(lock.granted, mode);
-    if (down || (free && (queue === this.converting || this.waiting.length === 0))) {
-      lock.granted = mode;
-      this.send(node, { status: "granted", mode, block: this.block });
-      this.grant();
-      return;
-    }
-    const blockers = others.filter((one) => !modesCompatible(one.granted, mode));
-    if ((flags & LockFlag.NOQUEUE) !== 0) {
-      if ((flags & LockFlag.NOQUEUEBAST) !== 0) for (const one of blockers) this.send(one.node, { wanted: mode });
-      this.send(node, { status: "again", mode: lock.granted, block: null });
-      return;
-    }
-    lock.requested = mode;
-    queue.push(lock);
-    for (const one of blockers) this.send(one.node, { wanted: mode });
-  }
-
-  cancel(node: number): void {
-    for (const queue of [this.converting, this.waiting]) {
-      const at = queue.findIndex((one) => one.node === node);
-      if (at < 0) continue;
-      const [lock] = queue.splice(at, 1) as [ModelLock];
-      lock.requested = null;
-      this.send(node, { status: "canceled", mode: lock.granted, block: null });
-      this.grant();
-      return;
-    }
-  }
-
-  unlock(node: number): void {
-    const at = this.locks.findIndex((one) => one.node === node);
-    if (at >= 0) this.locks.splice(at, 1);
-    this.grant();
-  }
-
-  grant(): void {
-    for (const queue of [this.converting, this.waiting]) {
-      while (queue.length > 0) {
-        const head = queue[0] as ModelLock;
-        const wanted = head.requested as Mode;
-        if (!this.locks.every((one) => one === head || modesCompatible(one.granted, wanted))) break;
-        queue.shift();
-        head.granted = wanted;
-        head.requested = null;
-        this.send(head.node, { status: "granted", mode: wanted, block: this.block });
-      }
-      if (queue.length > 0) break;
-    }
-    const head = this.converting[0] ?? this.waiting[0];
-    if (head === undefined) return;
-    for (const one of this.locks) {
-      if (one !== head && !modesCompatible(one.granted, head.requested as Mode)) this.send(one.node, { wanted: head.requested as Mode });
-    }
-  }
-}
-
-interface PageRequest {
-  readonly write: boolean;
-  readonly cached: boolean;
-}
-
-interface ModelNode {
-  readonly id: number;
-  readonly state: CoherenceState;
-  readonly cover: Cover;
-  /** Version in the page cache; null: nothing cached. */
-  page: number | null;
-  /** The folio is locked by this request. */
-  folio: PageRequest | null;
-  /** Processes waiting in the kernel for the folio lock. */
-  folioWaiters: (() => void)[];
-  /** Notifications that wait for the folio. */
-  invalidating: boolean;
-  /** What was fetched before anybody asked, and the hold of PR then. */
-  ahead: { readonly hold: number; readonly version: number } | null;
-  /** Fetched while PR was on its way, and what came with PR to prove it by. */
-  guess: { readonly count: number; readonly version: number } | null;
-  proof: { readonly grant: number; readonly block: number | null } | null;
-  /** How far the owner's count was when the last change under this EX was done; null: none was. */
-  stamp: number | null;
-  opens: { writable: "cached" | "direct" }[];
-  operations: number;
-  performing: boolean;
-}
+import { createModelNode, type ModelNode } from "./model-node.ts";
+import { ModelResource } from "./model-resource.ts";
+import { seeded } from "./seeded.ts";
 
 export interface ModelOptions {
   readonly nodes: number;
@@ -174,7 +47,7 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
   let rounds = 0;
   let proven = 0;
   let stepsLeft = options.steps;
-  const nodes: ModelNode[] = [];
+  const nodes: ModelNode[] = Array.from({ length: options.nodes }, (_, id) => createModelNode(id));
 
   const note = (text: string): void => {
     violation ??= text;
@@ -476,36 +349,6 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
     perform(node);
   }
 
-  for (let id = 0; id < options.nodes; id += 1) {
-    const cover = createCover({ ino: 12, generation: 1 }, "12.1", "file");
-    const inode: Inode = {
-      fuseNodeid: 2,
-      id: cover.id,
-      key: cover.key,
-      kind: "file",
-      nlookup: 1,
-      openCount: 1,
-      mappableCount: 0,
-      cover,
-    };
-    cover.inode = inode;
-    nodes.push({
-      id,
-      state: createCoherenceState(),
-      cover,
-      page: null,
-      folio: null,
-      folioWaiters: [],
-      invalidating: false,
-      ahead: null,
-      guess: null,
-      proof: null,
-      stamp: null,
-      opens: [],
-      operations: 0,
-      performing: false,
-    });
-  }
   for (const node of nodes) {
     for (let k = 0; k < options.readersPerNode; k += 1) reader(node);
     for (let k = 0; k < options.writersPerNode; k += 1) writer(node);

@@ -20,7 +20,7 @@ import {
   noteTold,
   sizeKnown,
 } from "../../../overlay/coherence/size-doubt.ts";
-import { seeded } from "./cluster-model.ts";
+import { seeded } from "./seeded.ts";
 
 const SENTINEL = 1_000_000;
 

@@ -1,0 +1,59 @@
+/** A node of the model: its coherence rules' state for the one file, and its kernel: a page, whose folio requests lock. */
+import { type Cover, createCover } from "../../../overlay/coherence/cover.ts";
+import { type CoherenceState, createCoherenceState } from "../../../overlay/coherence/effect.ts";
+import type { Inode } from "../../../overlay/inode/inode.ts";
+
+interface PageRequest {
+  readonly write: boolean;
+  readonly cached: boolean;
+}
+
+export interface ModelNode {
+  readonly id: number;
+  readonly state: CoherenceState;
+  readonly cover: Cover;
+  /** Version in the page cache; null: nothing cached. */
+  page: number | null;
+  /** The folio is locked by this request. */
+  folio: PageRequest | null;
+  /** Processes waiting in the kernel for the folio lock. */
+  folioWaiters: (() => void)[];
+  /** What was fetched before anybody asked, and the hold of PR then. */
+  ahead: { readonly hold: number; readonly version: number } | null;
+  /** Fetched while PR was on its way, and what came with PR to prove it by. */
+  guess: { readonly count: number; readonly version: number } | null;
+  proof: { readonly grant: number; readonly block: number | null } | null;
+  /** How far the owner's count was when the last change under this EX was done; null: none was. */
+  stamp: number | null;
+  operations: number;
+  performing: boolean;
+}
+
+export function createModelNode(id: number): ModelNode {
+  const cover = createCover({ ino: 12, generation: 1 }, "12.1", "file");
+  const inode: Inode = {
+    fuseNodeid: 2,
+    id: cover.id,
+    key: cover.key,
+    kind: "file",
+    nlookup: 1,
+    openCount: 1,
+    mappableCount: 0,
+    cover,
+  };
+  cover.inode = inode;
+  return {
+    id,
+    state: createCoherenceState(),
+    cover,
+    page: null,
+    folio: null,
+    folioWaiters: [],
+    ahead: null,
+    guess: null,
+    proof: null,
+    stamp: null,
+    operations: 0,
+    performing: false,
+  };
+}
