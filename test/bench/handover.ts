@@ -9,6 +9,8 @@ import type { Bench, ClusterNode } from "./system.ts";
 
 export interface Handover {
   readonly pair: string;
+  /** Two nodes, each with processors that the other does not use. */
+  readonly apart: boolean;
   /** Medians, in us: the write, which takes the file from the reader; the read that follows; both. */
   readonly writeUs: number;
   readonly readUs: number;
@@ -28,6 +30,7 @@ export interface RoundTrip {
 
 interface Pair {
   readonly name: string;
+  readonly apart: boolean;
   readonly from: string;
   readonly to: string;
 }
@@ -35,14 +38,19 @@ interface Pair {
 function pairsOf(bench: Bench): Pair[] {
   const plain = bench.systems
     .filter(({ name }) => name === "native" || name === "bindfs")
-    .map(({ name, dir }) => ({ name: `${name}, one node`, from: dir, to: dir }));
+    .map(({ name, dir }) => ({ name: `${name}, one node`, apart: false, from: dir, to: dir }));
   if (bench.cluster === null) return plain;
   const { owner, other, third } = bench.cluster;
-  const pair = (name: string, from: ClusterNode, to: ClusterNode): Pair => ({ name, from: from.mount, to: to.mount });
+  const pair = (name: string, from: ClusterNode, to: ClusterNode): Pair => ({
+    name,
+    apart: from.processors === null || from.processors !== to.processors,
+    from: from.mount,
+    to: to.mount,
+  });
   return [...plain, pair("owner to other", owner, other), pair("other to owner", other, owner), pair("other to third", other, third)];
 }
 
-type Samples = Record<"writeUs" | "readUs" | "read90Us" | "totalUs", number[]> & { stale: number; reads: number };
+type Samples = Record<"writeUs" | "readUs" | "read90Us" | "totalUs", number[]> & { apart: boolean; stale: number; reads: number };
 
 export interface HandoverMeter {
   /** One round of all pairs and round trips. */
@@ -65,8 +73,9 @@ export function createHandoverMeter(bench: Bench, program: string, nodePeer: str
       if (commands.node !== null) trips.node.push(await pingUs(bench, nodes.owner, nodes.other, commands.node));
     },
     handovers: () =>
-      [...samples].map(([pair, { writeUs, readUs, read90Us, totalUs, stale, reads }]) => ({
+      [...samples].map(([pair, { apart, writeUs, readUs, read90Us, totalUs, stale, reads }]) => ({
         pair,
+        apart,
         writeUs: median(writeUs),
         readUs: median(readUs),
         read90Us: median(read90Us),
@@ -81,7 +90,7 @@ export function createHandoverMeter(bench: Bench, program: string, nodePeer: str
   };
 }
 
-async function handOver(bench: Bench, { name, from, to }: Pair, samples: Map<string, Samples>): Promise<void> {
+async function handOver(bench: Bench, { name, apart, from, to }: Pair, samples: Map<string, Samples>): Promise<void> {
   const dir = bench.fresh("handover");
   await bench.load("mkdir", path.join(from, dir));
   await bench.load("make", path.join(from, dir), 1, 4096);
@@ -91,7 +100,7 @@ async function handOver(bench: Bench, { name, from, to }: Pair, samples: Map<str
   const values = await handover(bench.scale.handovers);
   await bench.load("remove", path.join(from, dir), 1);
   await bench.load("rmdir", path.join(from, dir));
-  const found = samples.get(name) ?? { writeUs: [], readUs: [], read90Us: [], totalUs: [], stale: 0, reads: 0 };
+  const found = samples.get(name) ?? { writeUs: [], readUs: [], read90Us: [], totalUs: [], apart, stale: 0, reads: 0 };
   found.writeUs.push(loadValue(values, "writeNs") / 1000);
   found.readUs.push(loadValue(values, "readNs") / 1000);
   found.read90Us.push(loadValue(values, "read90Ns") / 1000);

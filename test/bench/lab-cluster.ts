@@ -7,17 +7,18 @@ import { queryOverlayStatus } from "../../overlay/cli/overlay-query.ts";
 import { describeRun, run } from "../../overlay/lab/command.ts";
 import { netnsArguments } from "../../overlay/lab/network.ts";
 import type { NodeReport } from "../../overlay/lab/observe.ts";
+import type { Placement } from "./dlmd/placement.ts";
 import { interrupted, projectRoot } from "./load.ts";
 import type { Cluster, ClusterNode, Counters } from "./system.ts";
 
-const NODES = 3;
+export const NODES = 3;
 const UP_TIMEOUT_MS = 180_000;
 const COMMAND_TIMEOUT_MS = 120_000;
 
 const program = path.join(projectRoot, "dist/overlay/main.js");
 
 /** Brings a lab up in `dir`, which it may be the only one to use. */
-export async function startLabCluster(dir: string, sizeBytes: number, signal: AbortSignal): Promise<Cluster> {
+export async function startLabCluster(dir: string, sizeBytes: number, placement: Placement, signal: AbortSignal): Promise<Cluster> {
   const lab = async (words: readonly string[], timeoutMs: number, abort?: AbortSignal): Promise<string> => {
     const args = [program, "lab", ...words, "--dir", dir];
     const result = await run(process.execPath, args, { timeoutMs, signal: abort });
@@ -31,9 +32,9 @@ export async function startLabCluster(dir: string, sizeBytes: number, signal: Ab
     await lab(["up", "--detach", "--json", "--nodes", String(NODES), "--lower", "ext4", "--size", size], UP_TIMEOUT_MS, signal);
     const owner = (await lab(["owner"], COMMAND_TIMEOUT_MS, signal)).trim();
     const status = JSON.parse(await lab(["status", "--json"], COMMAND_TIMEOUT_MS, signal)) as { nodes: NodeReport[] };
-    const nodes = status.nodes.map(clusterNode);
-    const first = nodes.find(({ name }) => name === owner);
-    const [other, third] = nodes.filter(({ name }) => name !== owner);
+    const ordered = [...status.nodes].sort((a, b) => Number(b.node === owner) - Number(a.node === owner));
+    const nodes = ordered.map((node, at) => clusterNode(node, placement, at + 1));
+    const [first, other, third] = nodes[0]?.name === owner ? nodes : [];
     if (first === undefined || other === undefined || third === undefined) {
       throw new OperatingError(
         `a lab of ${NODES} nodes with an owner was expected, found ${nodes.length} and the owner ${JSON.stringify(owner)}`,
@@ -49,16 +50,19 @@ export async function startLabCluster(dir: string, sizeBytes: number, signal: Ab
   }
 }
 
-function clusterNode(node: NodeReport): ClusterNode {
+/** `place`: its number in the placement. */
+function clusterNode(node: NodeReport, placement: Placement, place: number): ClusterNode {
   if (node.overlayPid === null) {
     throw new OperatingError(`${node.node} should have a mount, but is: ${node.state}`, { code: "lab-failed" });
   }
+  for (const pid of [node.overlayPid, node.dlmdPid]) if (pid !== null) placement.place(pid, place);
   return {
     name: node.node,
     mount: node.mount,
+    processors: placement.processors(place),
     address: node.address,
     pid: node.overlayPid,
-    enter: (command) => ["nsenter", ...netnsArguments(node.netns, command)],
+    enter: (command) => ["nsenter", ...netnsArguments(node.netns, [...placement.prefix(place), ...command])],
     counters: async () => {
       const status = await queryOverlayStatus(node.runDir);
       return numbersOf({ ...(status["counters"] as object | undefined), inodes: status["inodes"] });

@@ -8,9 +8,10 @@ import path from "node:path";
 import { describeError } from "../../overlay/cli/output.ts";
 import { run } from "../../overlay/lab/command.ts";
 import { mountsUnder } from "../../overlay/lab/fuse-mounts.ts";
-import { lowerRoot, startLabCluster } from "./lab-cluster.ts";
+import { lowerRoot, NODES, startLabCluster } from "./lab-cluster.ts";
 import { compileLoad, runLoad } from "./load.ts";
 import { type BenchOptions, USAGE, parseOptions } from "./options.ts";
+import { type Placement, placeNodes } from "./dlmd/placement.ts";
 import { BINDFS_FLAGS, startPlainSystems } from "./plain-systems.ts";
 import { type Report, renderReport, reportJson } from "./report.ts";
 import { runBench } from "./run.ts";
@@ -54,6 +55,7 @@ async function withSystems<T>(
   scale: Scale,
   dir: string,
   program: string,
+  placement: Placement,
   signal: AbortSignal,
   use: (systems: System[], cluster: Cluster | null) => Promise<T>,
 ): Promise<T> {
@@ -65,13 +67,13 @@ async function withSystems<T>(
       note("making a disk, mounting it plainly and through bindfs");
       const place = path.join(dir, "plain");
       mkdirSync(place);
-      const plain = await startPlainSystems(place, scale.diskBytes, options.systems, signal);
+      const plain = await startPlainSystems(place, scale.diskBytes, options.systems, placement, signal);
       ends.push(() => plain.end());
       systems.push(...plain.systems);
     }
     if (options.systems.has("owner") || options.systems.has("other")) {
       note("bringing up a lab of three nodes");
-      const lab = await startLabCluster(path.join(dir, "lab"), scale.diskBytes, signal);
+      const lab = await startLabCluster(path.join(dir, "lab"), scale.diskBytes, placement, signal);
       cluster = lab;
       ends.push(() => lab.end());
       for (const name of ["owner", "other"] as const) {
@@ -104,10 +106,12 @@ async function bench(options: BenchOptions, signal: AbortSignal): Promise<Report
     const scratch = path.join(dir, "scratch");
     mkdirSync(scratch);
     const program = await compileLoad(scratch, signal);
-    const setting = await settingOf(options, scale, dir);
+    const placement = placeNodes(options.free ? 0 : NODES);
+    const setting = { ...(await settingOf(options, scale, dir)), processors: placement.words };
     const nodePeer = path.join(import.meta.dirname, "tcp-peer.js");
-    return await withSystems(options, scale, dir, program, signal, (systems, cluster) =>
+    return await withSystems(options, scale, dir, program, placement, signal, (systems, cluster) =>
       runBench({
+        placement,
         scale,
         scratch,
         program,

@@ -17,10 +17,12 @@ export interface BenchOptions {
   /** Where the disks are made; null: chosen. */
   readonly dir: string | null;
   readonly rounds: number | null;
+  /** The scheduler puts everything where it likes. */
+  readonly free: boolean;
   readonly help: boolean;
 }
 
-export const USAGE: string = `npm run bench -- [--quick] [--json FILE] [--only NAMES] [--systems NAMES] [--dir DIR] [--rounds N]
+export const USAGE: string = `npm run bench -- [--quick] [--json FILE] [--only NAMES] [--systems NAMES] [--dir DIR] [--rounds N] [--free]
 
   --quick          fewer and smaller: about three minutes instead of fifteen
   --json FILE      the results as JSON too; - is stdout, and the table goes to stderr
@@ -28,6 +30,7 @@ export const USAGE: string = `npm run bench -- [--quick] [--json FILE] [--only N
   --systems NAMES  of ${SYSTEM_NAMES.join(", ")}
   --dir DIR        where the two disk images are made (default: /dev/shm if it has the room, else the temporary directory)
   --rounds N       instead of ${FULL.rounds} (${QUICK.rounds} with --quick)
+  --free           the scheduler puts all processes where it likes; without it nodes and servers have processors of their own, and programs others
 
 Exit status 1: something failed, a read was stale, or something cached cost a message. A target that was missed: 0.`;
 
@@ -55,6 +58,7 @@ export function parseOptions(args: readonly string[]): BenchOptions {
     systems: listOf("systems", values.systems, SYSTEM_NAMES) ?? new Set(SYSTEM_NAMES),
     dir: values.dir ?? null,
     rounds,
+    free: values.free === true,
     help: values.help === true,
   };
 }
@@ -66,6 +70,7 @@ interface Values {
   readonly systems?: string | undefined;
   readonly dir?: string | undefined;
   readonly rounds?: string | undefined;
+  readonly free?: boolean | undefined;
   readonly help?: boolean | undefined;
 }
 
@@ -73,7 +78,16 @@ function parsed(args: readonly string[]): Values {
   const word = { type: "string" } as const;
   const flag = { type: "boolean" } as const;
   try {
-    const options = { quick: flag, json: word, only: word, systems: word, dir: word, rounds: word, help: { ...flag, short: "h" } } as const;
+    const options = {
+      quick: flag,
+      json: word,
+      only: word,
+      systems: word,
+      dir: word,
+      rounds: word,
+      free: flag,
+      help: { ...flag, short: "h" },
+    } as const;
     return parseArgs({ args: [...args], options, strict: true }).values;
   } catch (error) {
     throw new OperatingError((error as Error).message, { code: "usage", hint: "See --help.", cause: error });

@@ -12,6 +12,7 @@ import { attachLoop, detachLoops, makeDisk, removeDeviceNodes } from "../../over
 import { cleanUnmount, forceUnmountUnder, mountsUnder } from "../../overlay/lab/fuse-mounts.ts";
 import { labFiles } from "../../overlay/lab/layout.ts";
 import type { LabState } from "../../overlay/lab/state.ts";
+import { type Placement, SERVER_PLACE } from "./dlmd/placement.ts";
 import { interrupted } from "./load.ts";
 import type { System, SystemName } from "./system.ts";
 
@@ -54,6 +55,7 @@ export async function startPlainSystems(
   dir: string,
   sizeBytes: number,
   wanted: ReadonlySet<SystemName>,
+  placement: Placement,
   signal: AbortSignal,
 ): Promise<PlainSystems> {
   const madeDevices: string[] = [];
@@ -79,7 +81,9 @@ export async function startPlainSystems(
       if (!wanted.has(name)) continue;
       const place = made(dir, name);
       const lowerDir = made(mount, `${name}-files`);
-      servers.push(await startBindfs(lowerDir, place, BINDFS_FLAGS[name], signal));
+      const server = await startBindfs(lowerDir, place, BINDFS_FLAGS[name], signal);
+      servers.push(server);
+      if (server.pid !== undefined) placement.place(server.pid, SERVER_PLACE);
       systems.push({ name, dir: place, lowerDir });
     }
     return { systems, end };

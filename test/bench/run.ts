@@ -1,4 +1,5 @@
 /** One run of the bench over systems that stand already. */
+import { PROGRAM_PLACE } from "./dlmd/placement.ts";
 import { createHandoverMeter } from "./handover.ts";
 import { interrupted } from "./load.ts";
 import { type MessageCount, brokeSilence, countMessages } from "./messages.ts";
@@ -35,7 +36,17 @@ export async function runBench(options: RunOptions): Promise<Report> {
   };
   const meter = createHandoverMeter(bench, parts.program, nodePeer);
   const steps = STEPS.filter(({ name }) => wanted(name));
-  const rounds = await runRounds(bench, steps, () => attempt("handover", undefined, () => meter.round()));
+  const { placement } = bench;
+  placement.place(process.pid, PROGRAM_PLACE);
+  const rounds = await runRounds(bench, steps, () =>
+    attempt("handover", undefined, async () => {
+      // Its program is one of two nodes in turn.
+      placement.release();
+      await meter.round();
+      placement.place(process.pid, PROGRAM_PLACE);
+    }),
+  );
+  placement.release();
   const { cluster } = bench;
   const messages = cluster === null ? [] : await attempt<MessageCount[]>("messages", [], () => countMessages(bench, cluster));
   const directories = await attempt<DirectoryResult[]>("directory", [], () => measureDirectories(bench));

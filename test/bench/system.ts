@@ -2,6 +2,7 @@
 import { writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { OperatingError } from "../../dlmd/base/error.ts";
+import type { Placement } from "./dlmd/placement.ts";
 import { type LoadValues, loadValue, runHeldLoad, runLoad } from "./load.ts";
 
 export const SYSTEM_NAMES = ["native", "bindfs", "bindfs-uncached", "owner", "other"] as const;
@@ -25,6 +26,8 @@ export interface ClusterNode {
   readonly address: string;
   /** The overlay's. */
   readonly pid: number;
+  /** Those that it has; null: all. */
+  readonly processors: string | null;
   /** A command line that runs `command` in the node's network. */
   enter(command: readonly string[]): readonly string[];
   /** The overlay's counters, and `inodes`; what it does not offer is not there. */
@@ -131,6 +134,7 @@ export interface Bench {
   readonly scratch: string;
   readonly systems: readonly System[];
   readonly cluster: Cluster | null;
+  readonly placement: Placement;
   readonly signal: AbortSignal;
   load(...words: (string | number)[]): Promise<LoadValues>;
   heldLoad(words: readonly (string | number)[], at: { ready: () => Promise<void>; done: () => Promise<void> }): Promise<LoadValues>;
@@ -150,6 +154,7 @@ export interface BenchParts {
   readonly program: string;
   readonly systems: readonly System[];
   readonly cluster: Cluster | null;
+  readonly placement: Placement;
   readonly signal: AbortSignal;
   readonly dropCaches: (what: 1 | 2) => Promise<void>;
   readonly note: (line: string) => void;

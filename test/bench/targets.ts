@@ -87,9 +87,9 @@ function silence(measured: Measured, operation: string): Target {
   return { name: `messages: ${operation}`, wanted: "0", found, reached: broke === null ? null : !broke };
 }
 
-/** The slowest pair of nodes counts. */
+/** The slowest pair of nodes counts, of those that do not share processors: the round trip is one between two that do not. */
 function roundTrips({ handovers, roundTrip }: Measured): Target[] {
-  const between = handovers.filter(({ pair }) => pair.includes(" to "));
+  const between = handovers.filter(({ apart }) => apart);
   const slowest = between.reduce<Handover | null>((worst, one) => (worst === null || one.readUs > worst.readUs ? one : worst), null);
   const target = (program: string, tripUs: number | null): Target => {
     const trips = slowest === null || tripUs === null ? null : slowest.readUs / tripUs;

@@ -10,6 +10,8 @@ import { readFileSync } from "node:fs";
 export interface Placement {
   /** For people. */
   readonly words: string;
+  /** Those of a node, as taskset(1) takes them; null: all. */
+  processors(nodeid: number): string | null;
   /** Before the words of a command of that node. */
   prefix(nodeid: number): string[];
   /** A process that runs, with all its threads. */
@@ -17,6 +19,10 @@ export interface Placement {
   /** That process, or this one, may be anywhere again. */
   release(pid?: number): void;
 }
+
+/** Where the bench of file systems has what it measures, the volume's owner among them, and where the programs that use it. */
+export const SERVER_PLACE = 1;
+export const PROGRAM_PLACE = 2;
 
 /** As the kernel writes it: "0-3,6". */
 function allowedCpus(): number[] {
@@ -36,11 +42,18 @@ function canPlace(): boolean {
   }
 }
 
-const nowhere: Placement = { words: "nodes are not bound to processors", prefix: () => [], place: () => {}, release: () => {} };
+const nowhere: Placement = {
+  words: "nodes are not bound to processors",
+  processors: () => null,
+  prefix: () => [],
+  place: () => {},
+  release: () => {},
+};
 
+/** `nodes`: 0 to leave all to the scheduler. */
 export function placeNodes(nodes: number): Placement {
   const cpus = allowedCpus();
-  if (!canPlace()) return nowhere;
+  if (nodes === 0 || !canPlace()) return nowhere;
   const each = Math.max(1, Math.floor(cpus.length / nodes));
   const listOf = (nodeid: number): string => {
     const first = Math.min((nodeid - 1) * each, cpus.length - each);
@@ -50,6 +63,7 @@ export function placeNodes(nodes: number): Placement {
   const words = Array.from({ length: nodes }, (_, at) => `node ${at + 1} on ${listOf(at + 1)}`).join(", ");
   return {
     words: `processors: ${words}`,
+    processors: listOf,
     prefix: (nodeid) => ["taskset", "-c", listOf(nodeid)],
     place: (pid, nodeid) => bind(pid, listOf(nodeid)),
     release: (pid = process.pid) => bind(pid, cpus.join(",")),

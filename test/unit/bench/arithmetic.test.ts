@@ -102,9 +102,10 @@ describe("targets", () => {
     expect(target({ messages: [silent("warm stat, owner", { lock: null })] }, name).reached).toBeNull();
   });
 
-  it("measures the slowest pair of nodes in round trips, and leaves out what is on one node", () => {
-    const handover = (pair: string, readUs: number) => ({
+  it("measures the slowest pair of nodes in round trips, and leaves out what is on one node, or on the same processors", () => {
+    const handover = (pair: string, readUs: number, apart = true) => ({
       pair,
+      apart,
       writeUs: 1,
       readUs,
       read90Us: readUs,
@@ -112,9 +113,14 @@ describe("targets", () => {
       stale: 0,
       reads: 9,
     });
-    const handovers = [handover("native, one node", 900), handover("owner to other", 40), handover("other to third", 50)];
+    const handovers = [
+      handover("native, one node", 900, false),
+      handover("owner to other", 40),
+      handover("other to owner", 50),
+      handover("other to third", 60, false),
+    ];
     const measured = { handovers, roundTrip: { cUs: 10, nodeUs: 20 } };
-    expect(target(measured, "read of what another node wrote (C round trip)")).toEqual({ found: "5.0 (other to third)", reached: false });
+    expect(target(measured, "read of what another node wrote (C round trip)")).toEqual({ found: "5.0 (other to owner)", reached: false });
     expect(target(measured, "read of what another node wrote (Node round trip)").reached).toBe(true);
   });
 
@@ -128,7 +134,7 @@ describe("targets", () => {
 
 describe("what no figure makes up for", () => {
   it("is a stale read, or a message for what is cached", () => {
-    const handovers = [{ pair: "owner to other", writeUs: 1, readUs: 1, read90Us: 1, totalUs: 2, stale: 1, reads: 300 }];
+    const handovers = [{ pair: "owner to other", apart: true, writeUs: 1, readUs: 1, read90Us: 1, totalUs: 2, stale: 1, reads: 300 }];
     const messages = [silent("warm stat, other", { lower: 2 }), silent("create, other", { lower: 2, mustBeNone: false })];
     expect(lies({ handovers, messages }).map(({ where }) => where)).toEqual(["owner to other", "warm stat, other"]);
     expect(lies({ handovers: [], messages: [silent("warm stat, other"), silent("uncounted", { lock: null })] })).toEqual([]);

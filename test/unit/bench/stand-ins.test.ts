@@ -6,6 +6,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { compileLoad, runHeldLoad, runLoad } from "../../bench/load.ts";
 import { runRounds } from "../../bench/rounds.ts";
 import { runBench } from "../../bench/run.ts";
+import { placeNodes } from "../../bench/dlmd/placement.ts";
 import {
   type Cluster,
   type ClusterNode,
@@ -67,6 +68,7 @@ function standIn(name: string, mount: string, counters: () => Counters): Cluster
     mount,
     address: "127.0.0.1",
     pid: process.pid,
+    processors: null,
     enter: (command) => command,
     counters: async () => counters(),
     peerFrames: async () => null,
@@ -88,6 +90,7 @@ function parts(cluster: Cluster | null, systems = SYSTEM_NAMES.map(standInSystem
     program,
     systems,
     cluster,
+    placement: placeNodes(0),
     signal: new AbortController().signal,
     dropCaches: async (what: 1 | 2) => void dropped.push(what),
     note: () => undefined,
