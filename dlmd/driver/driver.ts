@@ -16,6 +16,7 @@ import type { ClusterInfo, ViewInfo } from "../client/api.ts";
 import type { KeptConfig } from "../config/change.ts";
 import type { NodeConfig } from "../config/cluster-config.ts";
 import type { ClientIdentity } from "../lock/client.ts";
+import { LEASE_FILE } from "../wire/lease-page.ts";
 import { isAnswer, isQuestion } from "../wire/peer-message.ts";
 import type { Effect, Node, NodeBoot, NodeConfiguration, NodeEvent, QueryWhat } from "../node-api.ts";
 import type { StatusAnswer } from "../node-query.ts";
@@ -297,6 +298,7 @@ class NodeDriver implements Driver {
         datagramKey,
         counter,
         clusterKey: this.#keyring.first.bytes,
+        leaseFile: path.join(this.#options.runDir, LEASE_FILE),
         nowMs,
         log,
         metrics,
@@ -494,6 +496,8 @@ class NodeDriver implements Driver {
   async leave(): Promise<void> {
     await this.#server?.close("dlmd stops");
     if (this.#life !== null) {
+      // Nobody waits for the lease of a node that leaves.
+      await this.#life.heartbeats.endLease();
       await new Promise<void>((resolve) => {
         this.#left = resolve;
         this.step({ kind: "leave" });

@@ -5,6 +5,7 @@ import { Beater } from "../membership/beater.ts";
 import { createBootClock } from "./clock.ts";
 import { type DatagramChannel, openDatagramChannel } from "./datagram-channel.ts";
 import { type FromHeartbeats, type HeartbeatStart, Shared, type ToHeartbeats } from "./heartbeats.ts";
+import { LeaseFile } from "./lease-file.ts";
 import { createKeyring } from "./keyring.ts";
 import { DatagramSealer } from "./seal.ts";
 
@@ -26,6 +27,8 @@ async function run(): Promise<void> {
   const { self, cell, nodes, timeoutMs } = start;
   const nowMs = sharedClock();
   const beater = new Beater(self, timeoutMs, nowMs());
+  const lease = await LeaseFile.create(start.leaseFile, self.incarnation);
+  const publish = (): void => lease.publish(beater.leaseEndMs);
   const warn = (fields: Readonly<Record<string, unknown>>, message: string): void => post({ kind: "log", fields, message });
   const channel: DatagramChannel = await openDatagramChannel({
     keyring: createKeyring([start.clusterKey]),
@@ -41,11 +44,13 @@ async function run(): Promise<void> {
     receive(message, viaMulticast) {
       if (message.kind !== "heartbeat") return;
       const beat = beater.receive(message, nowMs());
+      publish();
       if (beat !== null) post({ kind: "heard", beat, viaMulticast });
     },
     sighted: () => undefined,
   });
   let timer: NodeJS.Timeout | null = null;
+  let leaving = false;
   const beat = (): void => {
     const stopped = Atomics.load(cell, Shared.STOPPED) !== 0;
     const message = beater.beat(nowMs(), Atomics.load(cell, Shared.PROGRESS), stopped);
@@ -55,8 +60,15 @@ async function run(): Promise<void> {
   };
   parentPort?.on("message", (message: ToHeartbeats) => {
     switch (message.kind) {
+      case "end-lease":
+        leaving = true;
+        beater.tell(null, false);
+        void lease.end().then(() => post({ kind: "lease-ended" }));
+        return;
       case "tell":
+        if (leaving) return;
         beater.tell(message.content, message.now);
+        publish();
         if (message.now) beat();
         return;
       case "confirm":
@@ -67,6 +79,7 @@ async function run(): Promise<void> {
         if (timer !== null) clearTimeout(timer);
         parentPort?.close();
         void channel.close();
+        void lease.close();
     }
   });
   beat();

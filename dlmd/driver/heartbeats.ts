@@ -26,6 +26,8 @@ export interface HeartbeatStart {
   readonly counter: BigInt64Array;
   readonly clusterKey: Uint8Array;
   readonly cell: Int32Array;
+  /** Where the node's lease is kept for the programs of this node (lease-file.ts). */
+  readonly leaseFile: string;
   /** The clock of the main thread, and CLOCK_MONOTONIC at that moment. */
   readonly nowMs: number;
   readonly monotonicMs: number;
@@ -35,10 +37,12 @@ export type ToHeartbeats =
   | { readonly kind: "tell"; readonly content: BeatContent | null; readonly now: boolean }
   | { readonly kind: "confirm"; readonly nodeid: number; readonly key: Uint8Array; readonly counter: number }
   | { readonly kind: "nodes"; readonly nodes: readonly NodeConfig[] }
+  | { readonly kind: "end-lease" }
   | { readonly kind: "close" };
 
 export type FromHeartbeats =
   | { readonly kind: "ready" }
+  | { readonly kind: "lease-ended" }
   | { readonly kind: "refused"; readonly message: string; readonly code: string; readonly hint: string | undefined }
   | { readonly kind: "heard"; readonly beat: HeardBeat; readonly viaMulticast: boolean }
   | { readonly kind: "log"; readonly fields: Readonly<Record<string, unknown>>; readonly message: string }
@@ -62,6 +66,8 @@ export interface Heartbeats {
   setNodes(nodes: readonly NodeConfig[]): void;
   /** The main thread did something. */
   progressed(): void;
+  /** No heartbeats any more, and programs may not act on their locks: resolves when they see that. */
+  endLease(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -72,6 +78,7 @@ export async function startHeartbeats(options: HeartbeatsOptions): Promise<Heart
   const workerData: HeartbeatStart = { ...start, cell, nowMs: nowMs(), monotonicMs: Number(process.hrtime.bigint()) / 1e6 };
   const worker = new Worker(new URL("./heartbeat-thread.js", import.meta.url), { workerData, name: "heartbeats" });
   let closing = false;
+  let leaseEnded: (() => void) | null = null;
   const exited = new Promise<void>((resolve) => worker.once("exit", () => resolve()));
   const post = (message: ToHeartbeats): void => worker.postMessage(message, []);
   await new Promise<void>((resolve, reject) => {
@@ -81,6 +88,8 @@ export async function startHeartbeats(options: HeartbeatsOptions): Promise<Heart
         case "ready":
           worker.off("error", reject);
           return resolve();
+        case "lease-ended":
+          return leaseEnded?.();
         case "refused": {
           const { code, hint } = message;
           return reject(new OperatingError(message.message, hint === undefined ? { code } : { code, hint }));
@@ -108,6 +117,11 @@ export async function startHeartbeats(options: HeartbeatsOptions): Promise<Heart
     confirm: (nodeid, key, counter) => post({ kind: "confirm", nodeid, key, counter }),
     setNodes: (nodes) => post({ kind: "nodes", nodes }),
     progressed: () => void Atomics.add(cell, Shared.PROGRESS, 1),
+    endLease: () =>
+      new Promise((resolve) => {
+        leaseEnded = resolve;
+        post({ kind: "end-lease" });
+      }),
     async close() {
       closing = true;
       post({ kind: "close" });

@@ -4,8 +4,8 @@
  * main thread is alive too is what `progress` says.
  */
 import { type Heard, type Heartbeat, largestHeartbeatBytes } from "../wire/datagram.ts";
-import type { Member, ViewId } from "../wire/view-id.ts";
-import { newSendTimes, noteSent, sentAt } from "./lease.ts";
+import { type Member, noView, sameView, type ViewId } from "../wire/view-id.ts";
+import { type LeaseBasis, newSendTimes, noteSent, PublishedLease, sentAt } from "./lease.ts";
 
 /** Shares of the time-out. */
 export const beatShare = 0.1;
@@ -25,6 +25,8 @@ export interface BeatContent {
   readonly stopped: boolean;
   readonly broken: boolean;
   readonly stored: boolean;
+  /** Who must acknowledge this node in this view before programs here may act on their locks; null: there is no view. */
+  readonly lease: LeaseBasis | null;
   /** The living incarnation of each node that was heard: no other counts. */
   readonly peers: readonly (Member & { readonly tcpUp: boolean })[];
 }
@@ -49,6 +51,7 @@ export class Beater {
   readonly #timeoutMs: number;
   readonly #sent = newSendTimes();
   readonly #sources: Map<string, Source> = new Map();
+  readonly #lease: PublishedLease;
   #content: BeatContent | null = null;
   #seq = 0;
 
@@ -56,11 +59,18 @@ export class Beater {
     this.#self = self;
     this.#timeoutMs = timeoutMs;
     this.nextMs = nowMs;
+    this.#lease = new PublishedLease(self, timeoutMs);
+  }
+
+  /** Until when programs of this node may act on the locks that they hold (lease.ts). */
+  get leaseEndMs(): number {
+    return this.#lease.endMs;
   }
 
   /** `now`: a heartbeat that says so is due at once. */
   tell(content: BeatContent | null, now: boolean): void {
     this.#content = content;
+    this.#lease.tell(content?.view ?? noView, content?.lease ?? null);
     if (now) this.nextMs = Number.NEGATIVE_INFINITY;
   }
 
@@ -110,8 +120,10 @@ export class Beater {
     this.#sources.set(key, source);
     this.#forgetSilent(nowMs);
     const own = message.heard.find((heard) => heard.nodeid === this.#self.nodeid && heard.incarnation === this.#self.incarnation);
-    const ackedMs = own === undefined ? null : sentAt(this.#sent, own.seq);
-    return { message, heardMs: nowMs, ackedMs: ackedMs ?? Number.NEGATIVE_INFINITY };
+    const ackedMs = (own === undefined ? null : sentAt(this.#sent, own.seq)) ?? Number.NEGATIVE_INFINITY;
+    const { view } = this.#content ?? {};
+    if (view !== undefined && !message.stopped && sameView(message.view, view)) this.#lease.acked(message, ackedMs);
+    return { message, heardMs: nowMs, ackedMs };
   }
 
   /** Lives that ended are not kept. */

@@ -6,6 +6,7 @@
 import type { NodeBoot, NodeConfig } from "../node-api.ts";
 import { hasMember, type Member, noView, sameView, type ViewId } from "../wire/view-id.ts";
 import type { BeatContent, HeardBeat } from "./beater.ts";
+import type { LeaseBasis } from "./lease.ts";
 import { nextMembers } from "./clique.ts";
 import { admitIncarnation, hears, newPeer, type Peer } from "./peer-table.ts";
 
@@ -23,6 +24,7 @@ export interface OwnState {
   readonly stopped: boolean;
   readonly broken: boolean;
   readonly stored: boolean;
+  readonly lease: LeaseBasis | null;
 }
 
 export class Detector {
@@ -130,7 +132,8 @@ export class Detector {
     const former = this.#told;
     const { lineage, promisedEpoch, configVersion, running, stopped, broken, stored } = own;
     const view = own.view?.id ?? noView;
-    const state = { running, stopped, broken, stored };
+    const { lease } = own;
+    const state = { running, stopped, broken, stored, lease };
     const content: BeatContent = { view, promisedEpoch, lineage, configVersion, ...state, peers: this.#told?.peers ?? [] };
     const same =
       former !== null &&
@@ -142,7 +145,8 @@ export class Detector {
       former.running === running &&
       former.stopped === stopped &&
       former.broken === broken &&
-      former.stored === stored;
+      former.stored === stored &&
+      former.lease === lease;
     if (same) return null;
     const peers = [];
     for (const { config, incarnation, link } of this.peers.values()) {

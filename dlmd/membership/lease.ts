@@ -2,8 +2,13 @@
  * How long this node may serve in its view (hazard C4): until 0.6 time-outs after it *sent* the last heartbeat that a quorum of
  * the view acknowledged. Others start service without it only when more than that has passed since they acked it last
  * (`waitMs` of an installation). It bounds the service; it is not a fence.
+ *
+ * dlmd's own lock service stops at that moment (`leaseEnd`). Programs act on locks that they were granted long before, so the same moment is
+ * published for them, by the thread of the heartbeats (`PublishedLease`): it goes on when the main thread is busy, and stops when the process does.
  */
 import type { NodeConfig } from "../node-api.ts";
+import { hasMember, type Member, noView, sameView, type ViewId } from "../wire/view-id.ts";
+import type { LeaseGround } from "./quorum.ts";
 
 export const leaseShare = 0.6;
 /** What the others wait, in time-outs: the lease, clock drift and a margin. */
@@ -49,4 +54,62 @@ export function leaseEnd(
     if (votes >= needed) return sentMs + leaseShare * timeoutMs;
   }
   return Number.NEGATIVE_INFINITY;
+}
+
+/** What a lease in a view takes. */
+export interface LeaseBasis {
+  readonly members: readonly Member[];
+  /** All of them must hold. */
+  readonly grounds: readonly LeaseGround[];
+}
+
+/**
+ * The lease as programs see it. It is of the node, not of a view: what a quorum of one view acknowledged holds on in the next, since nobody
+ * starts service without this node before 0.8 time-outs have passed since any of his members heard it, in whatever view that was. What a
+ * node that is a quorum by itself need not have acknowledged is over with that view.
+ */
+export class PublishedLease {
+  readonly #self: Member;
+  readonly #timeoutMs: number;
+  #view = noView;
+  #basis: LeaseBasis | null = null;
+  readonly #acked: Map<number, number> = new Map();
+  #acknowledgedMs = Number.NEGATIVE_INFINITY;
+  #alone = false;
+
+  constructor(self: Member, timeoutMs: number) {
+    this.#self = self;
+    this.#timeoutMs = timeoutMs;
+  }
+
+  get endMs(): number {
+    return this.#alone ? Number.POSITIVE_INFINITY : this.#acknowledgedMs;
+  }
+
+  /** null: there is no view, or the node leaves. What is acknowledged in a view counts for that one alone. */
+  tell(view: ViewId, basis: LeaseBasis | null): void {
+    if (!sameView(view, this.#view)) this.#acked.clear();
+    this.#view = view;
+    this.#basis = basis;
+    this.#alone = false;
+    if (basis === null) this.#acknowledgedMs = Number.NEGATIVE_INFINITY;
+    else this.#extend();
+  }
+
+  /** That member says in the same view that it heard a heartbeat that was sent then. */
+  acked({ from, incarnation }: { readonly from: number; readonly incarnation: string }, sentMs: number): void {
+    if (this.#basis === null || !hasMember(this.#basis.members, from, incarnation)) return;
+    if (sentMs <= (this.#acked.get(from) ?? Number.NEGATIVE_INFINITY)) return;
+    this.#acked.set(from, sentMs);
+    this.#extend();
+  }
+
+  #extend(): void {
+    if (this.#basis === null) return;
+    const { nodeid } = this.#self;
+    const ends = this.#basis.grounds.map(({ nodes, needed }) => leaseEnd(nodes, nodeid, needed, this.#acked, this.#timeoutMs));
+    const endMs = Math.min(...ends);
+    this.#alone = endMs === Number.POSITIVE_INFINITY;
+    if (!this.#alone) this.#acknowledgedMs = Math.max(this.#acknowledgedMs, endMs);
+  }
 }

@@ -12,7 +12,7 @@ import { type Electorate, hasMember, type Lineage, type Member, noView, sameView
 import { Agreement, type Proposal, type View } from "./agreement.ts";
 import type { BeatContent, HeardBeat } from "./beater.ts";
 import { Detector, type OwnState } from "./detector.ts";
-import { leaseEnd } from "./lease.ts";
+import { type LeaseBasis, leaseEnd } from "./lease.ts";
 import { admitIncarnation, type Peer } from "./peer-table.ts";
 import { leaseGrounds, nextElectorate, plainQuorum, type QuorumBasis } from "./quorum.ts";
 
@@ -63,6 +63,7 @@ export class Membership {
   #backoffUntilMs = Number.NEGATIVE_INFINITY;
   #nextTickMs: number;
   #random: number;
+  #lease: { view: View; electorate: Electorate | null; counted: QuorumBasis; basis: LeaseBasis } | null = null;
 
   constructor(boot: NodeBoot, host: MembershipHost) {
     this.#boot = boot;
@@ -130,9 +131,20 @@ export class Membership {
       const peer = this.peers.get(member.nodeid);
       if (peer !== undefined) acked.set(member.nodeid, peer.ackedMs);
     }
-    const grounds = leaseGrounds(this.#basis, view.members, view.quorum, view.quorum.quorate ? this.electorate : view.quorum.electorate);
+    const { grounds } = this.#leaseBasis(view);
     const { timeoutMs } = this.#boot;
     return Math.min(...grounds.map(({ nodes, needed }) => leaseEnd(nodes, this.#self.nodeid, needed, acked, timeoutMs)));
+  }
+
+  /** The same object as long as nothing of it changes. */
+  #leaseBasis(view: View): LeaseBasis {
+    const electorate = view.quorum.quorate ? this.electorate : view.quorum.electorate;
+    const counted = this.#basis;
+    const known = this.#lease;
+    if (known !== null && known.view === view && known.electorate === electorate && known.counted === counted) return known.basis;
+    const basis = { members: view.members, grounds: leaseGrounds(counted, view.members, view.quorum, electorate) };
+    this.#lease = { view, electorate, counted, basis };
+    return basis;
   }
 
   // --------------------------------------------------------------------------------------------------------- events
@@ -173,7 +185,8 @@ export class Membership {
 
   #own(): OwnState {
     const { view, lineage, promisedEpoch, running, stopped, broken, stored } = this;
-    return { view, lineage, promisedEpoch, configVersion: this.#basis.version, running, stopped, broken, stored };
+    const lease = view === null ? null : this.#leaseBasis(view);
+    return { view, lineage, promisedEpoch, configVersion: this.#basis.version, running, stopped, broken, stored, lease };
   }
 
   /** This process stood still that long (hazard M1): what it serves must be acknowledged anew, and it proposes nothing for a while. */

@@ -10,6 +10,7 @@ import { Mode } from "../../dlmd/lock/mode.ts";
 import type { Inode, InodeKind } from "../inode/inode.ts";
 import { compareFileIds } from "../lower/lower.ts";
 import type { FileId, Maybe } from "../lower/lower.ts";
+import { inTime } from "../lower/maybe.ts";
 import type { Stamp, Stamps } from "../lower/stamp.ts";
 import type { Coherence, PinMode, Waiter, Want } from "./api.ts";
 import { bear, registerAll } from "./born.ts";
@@ -49,6 +50,12 @@ export interface CoherenceShell extends Coherence {
    * Nothing is pinned from now on.
    */
   abandon(): Promise<void>;
+  /**
+   * The lease of this node ended (hazards C4, H1): all that its kernel caches is dropped, and no lock is asked for or given up before `resume`. Twice in
+   * a row drops it twice. `answered`: answers of before have just been given, so what is given up next is dropped once more.
+   */
+  suspend(): void;
+  resume(answered: boolean): void;
   /** The kernel has ended the connection: nobody waits for a lock any more, and nothing is pinned from now on (EIO). */
   letGo(): void;
   /** Gives every lock back: nothing is cached by the kernel any more (the mount has ended). */
@@ -77,6 +84,8 @@ const REGISTER_DELAY_MS = 25;
 const UNREGISTERED_MAX = 4096;
 /** Bringing locks for a listing ends after this time: it is answered without what has not come. */
 const BRING_WAIT_MS = 20;
+/** What is given up after a lapse of the lease is dropped once more before, for at most so long. */
+const RESUME_DROP_MS = 250;
 const pinnedChild = { pinned: true, trip: false } as const;
 const pinnedAnew = { pinned: true, trip: true } as const;
 const unpinnedChild = { pinned: false, trip: false } as const;
@@ -97,6 +106,8 @@ class Shell implements CoherenceShell {
   #draining = false;
   #closed = false;
   #abandoned = false;
+  /** What dlmd is to be asked when the lease holds again; null: it holds. */
+  #suspended: Effect[] | null = null;
 
   constructor(options: CoherenceShellOptions) {
     this.#options = options;
@@ -434,6 +445,10 @@ class Shell implements CoherenceShell {
   }
 
   #perform(effect: Effect): void {
+    if (this.#suspended !== null && (effect.do === "request" || effect.do === "unlock-token" || effect.do === "request-token")) {
+      this.#suspended.push(effect);
+      return;
+    }
     switch (effect.do) {
       case "request":
         this.#locks.request(effect.cover, effect.mode, effect.flags);
@@ -484,7 +499,31 @@ class Shell implements CoherenceShell {
     this.#run();
   }
 
+  suspend(): void {
+    this.#suspended ??= [];
+    this.#invalidation.dropAll(inodesOf(this.#covers.all())).catch(this.#options.fail);
+  }
+
+  resume(answered: boolean): void {
+    const suspended = this.#suspended ?? [];
+    const inodes = answered ? inodesOf(suspended.flatMap((effect) => (effect.do === "request" ? [effect.cover] : []))) : [];
+    if (inodes.length === 0) this.#goOn();
+    else {
+      // Not for ever: a page may belong to a READ that waits for what is asked for here.
+      const dropped = inTime(this.#invalidation.dropAll(inodes), RESUME_DROP_MS);
+      dropped.then(() => this.#goOn()).catch(this.#options.fail);
+    }
+  }
+
+  #goOn(): void {
+    const suspended = this.#suspended ?? [];
+    this.#suspended = null;
+    this.#state.effects.push(...suspended);
+    this.#run();
+  }
+
   letGo(): void {
+    this.#goOn();
     this.#abandoned = true;
     for (const cover of this.#covers.all()) refuseWaiters(this.#state, cover, errnoError(E.EIO));
     this.#run();
@@ -493,7 +532,7 @@ class Shell implements CoherenceShell {
   async abandon(): Promise<void> {
     // First, because the notifications wait for the pages of those who wait for a lock.
     this.letGo();
-    await this.#invalidation.dropAll([...this.#covers.all()].map((cover) => cover.inode).filter((inode) => inode !== null));
+    await this.#invalidation.dropAll(inodesOf(this.#covers.all()));
   }
 
   async close(): Promise<void> {
@@ -511,6 +550,12 @@ class Shell implements CoherenceShell {
 
 function unsettled(): void {
   throw new Error("settled before it waited");
+}
+
+function inodesOf(covers: Iterable<Cover>): Inode[] {
+  const inodes: Inode[] = [];
+  for (const { inode } of covers) if (inode !== null) inodes.push(inode);
+  return inodes;
 }
 
 function attach(inode: Inode): void {

@@ -33,6 +33,8 @@ export interface LowerServerOptions {
   /** Of this ownership: sessions of another are refused. */
   readonly epoch: number;
   readonly log: Log;
+  /** Whether this node may serve now; while it may not, no calls are read. Then `resume`. */
+  readonly mayServe?: () => boolean;
   /** A session that was declared gone before this server was made. */
   readonly isGone?: (session: handshake.LowerSessionId) => boolean;
 }
@@ -49,6 +51,8 @@ export interface LowerServer {
   listen(address: string, port: number): Promise<number>;
   /** Ends these clients' sessions for ever; resolves when their running calls have ended and their handles are closed. */
   closeSessions(clients: readonly GoneClient[]): Promise<void>;
+  /** This node may serve again. */
+  resume(): void;
   /** `secrets` are others: a connection whose caller proved one that is not among them any more ends; its session may go on in another. */
   secretsChanged(): void;
   /** Ends all sessions and the listening; resolves when nothing runs any more. */
@@ -110,6 +114,11 @@ class Connection {
   }
 
   #receive(chunk: Buffer): void {
+    if (!this.#server.mayServe) {
+      this.#socket.pause();
+      this.#socket.unshift(chunk);
+      return;
+    }
     this.#server.counters.bytesReceived += chunk.length;
     this.#inChunk = true;
     try {
@@ -127,7 +136,7 @@ class Connection {
   }
 
   #mustPause(): boolean {
-    return this.#session?.full === true || this.#socket.writableLength > MAX_UNSENT_BYTES;
+    return !this.#server.mayServe || this.#session?.full === true || this.#socket.writableLength > MAX_UNSENT_BYTES;
   }
 
   resume(): void {
@@ -240,6 +249,10 @@ class ServerCore {
     this.options = options;
   }
 
+  get mayServe(): boolean {
+    return this.options.mayServe?.() ?? true;
+  }
+
   get sessions(): ServerSession[] {
     return [...this.#sessions.values()];
   }
@@ -328,6 +341,9 @@ export function createLowerServer(options: LowerServerOptions): LowerServer {
   return {
     listen: (address, port) => listen(server, address, port),
     closeSessions: (clients) => core.closeSessions(clients),
+    resume() {
+      for (const connection of core.connections) connection.resume();
+    },
     secretsChanged() {
       for (const connection of core.connections) connection.secretsChanged(options.secrets());
     },

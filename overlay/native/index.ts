@@ -226,6 +226,14 @@ export interface Native {
   /** 1: that process has ended, and its descriptors are closed; 0: it has not. */
   pidfdEnded(pidfd: number): number;
 
+  /**
+   * mmap(2) of the first `bytes` of a file, shared and for reading only (a write to it ends the process); -ENODATA: it is shorter. Whoever
+   * changes the file must not cut it.
+   */
+  mapShared(fd: number, bytes: number): ArrayBuffer | number;
+  /** CLOCK_BOOTTIME in ms: counts while the machine sleeps, and is the same in all processes. */
+  bootTimeMs(): number;
+
   /** setrlimit(RLIMIT_NOFILE) to that many, as far as allowed; the hard limit is never lowered. Returns the soft limit reached. */
   setMaxDescriptors(count: number): number;
   /** prctl(PR_SET_IO_FLUSHER, 1) of the calling thread and those it starts later (hazard F20). -EPERM without CAP_SYS_RESOURCE. */

@@ -10,6 +10,7 @@ import type { Waiter } from "../coherence/api.ts";
 import type { Attr, StatFs } from "../lower/lower.ts";
 import * as encode from "../fuse/reply.ts";
 import type { RequestHead, RequestOp } from "../fuse/request.ts";
+import type { KeptAnswer, LeaseGate } from "../lease/lease.ts";
 
 /**
  * Room for directory listings in the reply buffer; a longer one is cut there, and the kernel asks for the rest. So a READDIRPLUS has at most
@@ -25,6 +26,8 @@ export interface ReplyPort {
   write(bytes: number): number;
   writeWithBody(headBytes: number, body: Uint8Array, bodyAt: number, bodyBytes: number): number;
   readonly log: Log;
+  /** What was not answered at once is answered only while it holds (hazard C4). */
+  readonly lease: LeaseGate;
 }
 
 export interface CallHead extends RequestHead {
@@ -32,7 +35,7 @@ export interface CallHead extends RequestHead {
 }
 
 /** Who asks: uid and gid are those for file access (setfsuid). */
-export class Call implements Waiter {
+export class Call implements Waiter, KeptAnswer {
   readonly unique: number;
   readonly op: RequestOp;
   readonly uid: number;
@@ -43,7 +46,10 @@ export class Call implements Waiter {
   onInterrupt: (() => void) | null = null;
   /** Called when the reply leaves. */
   onAnswered: (() => void) | null = null;
+  /** It was not answered in the turn in which it came. */
+  late = false;
   #answered = false;
+  #kept: (() => number) | null = null;
   readonly #port: ReplyPort;
 
   constructor(head: CallHead, port: ReplyPort) {
@@ -59,8 +65,30 @@ export class Call implements Waiter {
     return this.#answered;
   }
 
+  /** Its answer waits for the lease. */
+  get kept(): boolean {
+    return this.#kept !== null;
+  }
+
+  release(): void {
+    const write = this.#kept;
+    this.#kept = null;
+    if (write !== null) this.#written(write());
+  }
+
+  giveUp(): void {
+    this.#kept = (): number => this.#port.write(encode.encodeError(this.#port.buffer, this.unique, E.EIO));
+    this.release();
+  }
+
   /** Hazard F11: answers EINTR at once; the handler goes on, and what it answers later is dropped. */
   interrupt(): void {
+    if (this.#kept !== null) {
+      // What it gives to the kernel (a lookup, an open file) is counted as given. The caller will not see it.
+      this.release();
+      this.#port.lease.hurried(this);
+      return;
+    }
     if (this.#answered) return;
     this.error(E.EINTR);
     this.interrupted = true;
@@ -120,6 +148,10 @@ export class Call implements Waiter {
     if (!this.#open()) return false;
     const headBytes = encode.encodeDataHead(this.#port.buffer, this.unique, body.byteLength);
     if (body.byteLength === 0) return this.#send(headBytes);
+    if (this.late && !this.#port.lease.holds()) {
+      const kept = Buffer.from(body);
+      return this.#keep(headBytes, () => this.#port.writeWithBody(headBytes, kept, 0, kept.length));
+    }
     return this.#sent(this.#port.writeWithBody(headBytes, body, 0, body.byteLength));
   }
 
@@ -139,11 +171,29 @@ export class Call implements Waiter {
   }
 
   #send(bytes: number): boolean {
+    if (this.late && !this.#port.lease.holds()) return this.#keep(bytes, () => this.#port.write(bytes));
     return this.#sent(this.#port.write(bytes));
+  }
+
+  /** To the handler it is given: what became of it is known only when it leaves. */
+  #keep(headBytes: number, write: () => number): true {
+    const { buffer, lease } = this.#port;
+    const head = Buffer.from(buffer.subarray(0, headBytes));
+    this.#answered = true;
+    this.#kept = (): number => {
+      head.copy(buffer);
+      return write();
+    };
+    lease.keep(this);
+    return true;
   }
 
   #sent(result: number): boolean {
     this.#answered = true;
+    return this.#written(result);
+  }
+
+  #written(result: number): boolean {
     this.onAnswered?.();
     if (result >= 0) return true;
     // ENOENT: aborted meanwhile. ENODEV, ENOTCONN, EPERM: the connection is gone.

@@ -13,6 +13,7 @@ import { connectDlm } from "../../dlmd/client/client.ts";
 import { createKernelCaches } from "../coherence/kernel-caches.ts";
 import { createOwnInodes } from "../coherence/own-inodes.ts";
 import { type CoherenceShell, createCoherenceShell } from "../coherence/shell.ts";
+import { Lease, openLeasePage } from "../lease/lease.ts";
 import { createLocalLower, type LocalLower } from "../lower/local.ts";
 import type { Lower } from "../lower/lower.ts";
 import { createRemoteLower, type RemoteLower } from "../lower/remote.ts";
@@ -61,6 +62,7 @@ export class MountProcess {
   readonly ended: Promise<Error | null>;
   #resolveEnded: (error: Error | null) => void = () => {};
   #client: DlmClient | null = null;
+  #lease: Lease | null = null;
   #volume: VolumeConfig | null = null;
   #owner: VolumeOwner | null = null;
   #owned: Owned | null = null;
@@ -100,6 +102,7 @@ export class MountProcess {
         disconnected: (reason) => this.#handleDisconnected(reason),
       });
       this.#client = client;
+      this.#lease = this.#openLease(client);
       const volume = findVolume(client, this.options.bit);
       this.#volume = volume;
       const lockspace = await client.lockspace(volumeLockspace(volume.uuid));
@@ -110,6 +113,7 @@ export class MountProcess {
         lower,
         system: runningSystem,
         log,
+        lease: this.#lease,
         source: this.options.lower.path,
         mountpoint: this.options.mountpoint,
         mountFlags: this.options.mountFlags,
@@ -125,7 +129,10 @@ export class MountProcess {
           });
           return this.#coherence;
         },
-        disconnected: () => this.#remote?.shutdown(),
+        disconnected: () => {
+          this.#lease?.end();
+          this.#remote?.shutdown();
+        },
         fail: (error) => this.fail(error),
       });
     } catch (error) {
@@ -134,6 +141,23 @@ export class MountProcess {
     }
     void this.#session.ended.then(() => this.#end());
     this.options.changed();
+  }
+
+  #openLease(client: DlmClient): Lease {
+    const { native, dlmdSocket, log } = this.options;
+    return new Lease({
+      endMs: openLeasePage(native, dlmdSocket, client.info.incarnation),
+      nowMs: () => native.bootTimeMs(),
+      log,
+      suspend: () => {
+        this.#coherence?.suspend();
+        this.#endWaiting();
+      },
+      resume: (answered) => {
+        this.#coherence?.resume(answered);
+        this.#owned?.server.resume();
+      },
+    });
   }
 
   /** Takes part in the owner's election; resolves when there is an owner to work with. */
@@ -217,6 +241,7 @@ export class MountProcess {
         volumeUuid: bit.uuid,
         epoch: mount.epoch,
         log,
+        mayServe: () => this.#lease?.holds() === true,
         isGone: (session) => this.#gone.some((client) => isOf(session, client)),
       });
       const address = client.info.nodes.find((node) => node.nodeid === client.info.nodeid)?.address;
@@ -277,6 +302,7 @@ export class MountProcess {
   }
 
   async #abandon(session: Session): Promise<void> {
+    this.#lease?.end();
     try {
       // A notification may wait for a page whose READ will never be answered: the abort must come all the same.
       await Promise.race([this.#coherence?.abandon(), sleep(ABANDON_LIMIT_MS, undefined, { ref: false })]);
@@ -289,6 +315,7 @@ export class MountProcess {
   async #end(): Promise<void> {
     if (this.#ending) return;
     this.#ending = true;
+    this.#lease?.end();
     const { log } = this.options;
     let failure = this.#failure;
     const step = async (what: string, work: () => Promise<unknown> | undefined): Promise<void> => {
@@ -307,7 +334,7 @@ export class MountProcess {
     this.#resolveEnded(failure);
   }
 
-  /** Ends the mount from within: SIGTERM. The mount point is free at once; what is in use goes on to its end while there are an owner and a quorum. */
+  /** Ends the mount from within: SIGTERM. The mount point is free at once; what is in use goes on to its end while there are an owner, a quorum and a lease. */
   terminate(): void {
     const session = this.#session;
     if (session === null) {
@@ -324,8 +351,8 @@ export class MountProcess {
   #endWaiting(): void {
     const session = this.#session;
     if (!this.#terminating || this.#ending || session === null) return;
-    if (this.#owner?.owner !== null && this.#client?.view.quorate === true) return;
-    this.options.log.warn({ why: this.why }, "told to end, without owner or quorum: what waits ends with EIO");
+    if (this.#owner?.owner !== null && this.#client?.view.quorate === true && this.#lease?.state === "holds") return;
+    this.options.log.warn({ why: this.why }, "told to end, without owner, quorum or lease: what waits ends with EIO");
     this.#remote?.shutdown();
     void this.#abandon(session);
   }
@@ -361,6 +388,7 @@ export class MountProcess {
       why: this.why,
       owner: this.#owner?.owner ?? null,
       view: client?.view ?? null,
+      lease: this.#lease?.state ?? null,
       connection: session?.connection ?? null,
       inodes: session?.inodeCount ?? 0,
       handles: session?.handleCount ?? 0,
@@ -377,6 +405,7 @@ export class MountProcess {
         lowerMessagesReceived: this.#remote?.counters.messagesReceived ?? 0,
         lowerRoundTrips: this.#remote?.counters.roundTrips ?? 0,
         servedMessagesReceived: this.#owned?.server.counters.received ?? 0,
+        leaseLapses: this.#lease?.lapses ?? 0,
         ...coherence,
       },
       memory: process.memoryUsage(),

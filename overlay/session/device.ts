@@ -17,6 +17,7 @@ import type { InodeKind } from "../inode/inode.ts";
 import { InodeTable } from "../inode/table.ts";
 import type { FileId, Lower } from "../lower/lower.ts";
 import { chain } from "../lower/maybe.ts";
+import { endlessLease, type LeaseGate } from "../lease/lease.ts";
 import { type Device, MNT_DETACH, type Native } from "../native/index.ts";
 import { Ahead } from "../op/ahead.ts";
 import { REPLY_BUFFER_BYTES, type ReplyPort } from "../op/call.ts";
@@ -64,6 +65,8 @@ export interface SessionOptions {
   readonly createCoherence: (fd: number, negotiated: Negotiated) => SessionCoherence;
   /** The kernel has ended the connection: what operations still wait for elsewhere (an owner) must end now. */
   readonly disconnected?: () => void;
+  /** Not given: this node serves as long as it lives. */
+  readonly lease?: LeaseGate;
   /** A broken invariant; the composition root takes the node out. */
   readonly fail: (error: Error) => void;
   /** INIT flags not to take although offered: to test what older kernels do. */
@@ -173,6 +176,7 @@ class Serving {
       write: (bytes) => native.deviceWrite(fd, buffer, bytes),
       writeWithBody: (headBytes, body, at, bytes) => native.deviceWrite2(fd, buffer, headBytes, body, at, bytes),
       log,
+      lease: options.lease ?? endlessLease,
     };
     this.#interrupts = new Interrupts(system);
     this.#buffers = new RequestBuffers(requestBufferBytes(MAX_WRITE_BYTES), (next) => native.deviceSetBuffer(this.#device, next));

@@ -16,6 +16,11 @@ import { type Operation, perform } from "../op/perform.ts";
 import { COPY_BYTES_MAX, type RequestBuffers } from "./buffers.ts";
 import type { Interrupts } from "./interrupt.ts";
 
+/** What touches neither the lower nor a lock, and whose callers can not be killed: served without a lease. */
+function needsLease(request: Operation): boolean {
+  return request.op !== "flush" && request.op !== "release" && request.op !== "releasedir";
+}
+
 export interface DispatchOptions {
   readonly mount: Mount;
   readonly port: ReplyPort;
@@ -110,7 +115,8 @@ export class Dispatch {
     }
     let work: Promise<void> | void = undefined;
     try {
-      work = perform(mount, call, request);
+      if (port.lease.holds() || !needsLease(request)) work = perform(mount, call, request);
+      else work = port.lease.again(call).then(() => perform(mount, call, request));
     } catch (error) {
       this.#failed(call, error);
     }
@@ -120,6 +126,7 @@ export class Dispatch {
       if (node !== undefined) mount.inodes.leave(node);
       return;
     }
+    call.late = needsLease(request);
     if (call.answered) this.counters.atOnce += 1;
     else if (interruptible(request)) {
       call.onAnswered = (): void => interrupts.remove(call);

@@ -59,6 +59,9 @@ export class SimNode {
   get key(): string {
     return `${this.nodeid}.${this.incarnation}`;
   }
+  get leaseEndMs(): number {
+    return this.beater.leaseEndMs;
+  }
   get engine(): BuiltinEngine {
     return this.core.engine;
   }

@@ -51,6 +51,7 @@ const PURE = [
   "dlmd/node-query.ts",
   "dlmd/outbox.ts",
   "overlay/fuse/",
+  "overlay/lease/lease-core.ts",
   "overlay/lower/stamp.ts",
   "overlay/coherence/cover.ts",
   "overlay/coherence/names.ts",

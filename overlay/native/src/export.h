@@ -10,5 +10,6 @@ bool exportMount(napi_env env, napi_value exports);
 bool exportLoop(napi_env env, napi_value exports);
 bool exportProcess(napi_env env, napi_value exports);
 bool exportPeer(napi_env env, napi_value exports);
+bool exportShared(napi_env env, napi_value exports);
 
 }  // namespace coverlay

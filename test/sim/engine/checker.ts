@@ -6,7 +6,7 @@
 import type { BuiltinEngine } from "../../../dlmd/engine/builtin/engine-core.ts";
 import type { EngineEvent, GroupMember } from "../../../dlmd/engine/engine.ts";
 import type { View } from "../../../dlmd/membership/membership.ts";
-import { noView, viewName } from "../../../dlmd/wire/view-id.ts";
+import { type Member, noView, viewName } from "../../../dlmd/wire/view-id.ts";
 import { Row } from "./row.ts";
 
 /** A node of the simulated cluster: engines alone (engine-sim.ts), or whole nodes (../cluster.ts). */
@@ -16,6 +16,8 @@ export interface CheckedNode {
   readonly key: string;
   readonly alive: boolean;
   readonly engine: BuiltinEngine;
+  /** Until when its programs act on the locks that they hold (dlmd/membership/lease.ts). */
+  readonly leaseEndMs: number;
 }
 
 export interface CheckedCluster {
@@ -211,6 +213,18 @@ export class EngineChecker {
       const name = viewName(order.view.id);
       if (ordering !== null && ordering !== name) this.#sim.fail(`messages are ordered in views ${ordering} and ${name}`);
       ordering = name;
+      this.#leasesAreOver(name, order.view.members);
+    }
+  }
+
+  /** Nobody serves without a node whose programs still act on their locks (hazard C4). */
+  #leasesAreOver(view: string, members: readonly Member[]): void {
+    for (const { alive, key, leaseEndMs } of this.#sim.nodes) {
+      if (!alive || leaseEndMs <= this.#sim.agenda.nowMs || members.some(({ nodeid, incarnation }) => key === `${nodeid}.${incarnation}`))
+        continue;
+      this.#sim.fail(
+        `view ${view} serves without ${key}, whose programs act on their locks for ${leaseEndMs - this.#sim.agenda.nowMs} ms more`,
+      );
     }
   }
 
@@ -222,6 +236,8 @@ export class EngineChecker {
       const { engine } = node;
       const { sender } = engine.ordering;
       if (!node.alive || !engine.mayOrder(this.#sim.agenda.nowMs)) this.#sim.fail(`node ${node.nodeid} may not order at rest`);
+      if (node.leaseEndMs <= this.#sim.agenda.nowMs)
+        this.#sim.fail(`the programs of node ${node.nodeid} may not act on their locks at rest`);
       if (sender.waiting > 0) this.#sim.fail(`node ${node.nodeid} has ${sender.waiting} messages that wait at rest`);
       views.add(viewName(engine.ordering.view?.id ?? noView));
       tables.add(JSON.stringify(engine.groups.table().sort((a, b) => (a.group < b.group ? -1 : 1))));

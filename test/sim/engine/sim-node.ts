@@ -41,6 +41,10 @@ export class EngineSimNode {
     return `${this.nodeid}.${this.incarnation}`;
   }
 
+  get leaseEndMs(): number {
+    return this.#beater.leaseEndMs;
+  }
+
   #newBeater(): Beater {
     return new Beater({ nodeid: this.nodeid, incarnation: this.incarnation }, this.#sim.timeoutMs, this.#sim.agenda.nowMs);
   }

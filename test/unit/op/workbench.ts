@@ -7,6 +7,7 @@ import { perform } from "../../../overlay/op/perform.ts";
 import { HandleTable, type OpenFile } from "../../../overlay/inode/handles.ts";
 import { type InodeRecord, InodeTable } from "../../../overlay/inode/table.ts";
 import { fileKey, type LowerHandle } from "../../../overlay/lower/lower.ts";
+import { endlessLease } from "../../../overlay/lease/lease.ts";
 import { Call, REPLY_BUFFER_BYTES } from "../../../overlay/op/call.ts";
 import type { Mount } from "../../../overlay/op/mount.ts";
 import type { Credentials } from "../../../overlay/op/permission.ts";
@@ -101,6 +102,7 @@ export class Workbench {
         write: (bytes) => write(none, bytes),
         writeWithBody: (headBytes, body, at, bytes) => write(body.subarray(at, at + bytes), headBytes),
         log: silentLog,
+        lease: endlessLease,
       },
     );
   }

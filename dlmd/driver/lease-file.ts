@@ -1,0 +1,71 @@
+/**
+ * Keeps the lease page (wire/lease-page.ts) of one life of a dlmd. Writes are asynchronous and never awaited by who heartbeats: a slow disk under the
+ * run directory makes the page late, so that programs stop too early, and never too late. A page is never cut short: programs have it mapped.
+ */
+import { type FileHandle, open, rename } from "node:fs/promises";
+import { encodeLeasePage, LEASE_ENDS_AT } from "../wire/lease-page.ts";
+
+export class LeaseFile {
+  readonly #handle: FileHandle;
+  readonly #ends = new Float64Array(2);
+  #wantedMs = Number.NEGATIVE_INFINITY;
+  #writtenMs = Number.NEGATIVE_INFINITY;
+  #writing: Promise<void> | null = null;
+
+  private constructor(handle: FileHandle) {
+    this.#handle = handle;
+  }
+
+  /** Ends the lease of the life before, whose programs may still look at its page, and puts a page of its own in its place. */
+  static async create(file: string, incarnation: string): Promise<LeaseFile> {
+    await endFormer(file);
+    const beside = `${file}.new`;
+    const handle = await open(beside, "w", 0o600);
+    await handle.write(encodeLeasePage({ incarnation, endMs: Number.NEGATIVE_INFINITY }), 0, null, 0);
+    await rename(beside, file);
+    return new LeaseFile(handle);
+  }
+
+  /** Until when, CLOCK_BOOTTIME in ms. */
+  publish(endMs: number): void {
+    this.#wantedMs = endMs;
+    if (this.#writing === null && endMs !== this.#writtenMs) this.#writing = this.#write();
+  }
+
+  async #write(): Promise<void> {
+    while (this.#wantedMs !== this.#writtenMs) {
+      const endMs = this.#wantedMs;
+      this.#ends.fill(endMs);
+      await this.#handle.write(this.#ends, 0, this.#ends.byteLength, LEASE_ENDS_AT);
+      this.#writtenMs = endMs;
+    }
+    this.#writing = null;
+  }
+
+  /** The lease is over: resolves when whoever looks sees that. */
+  async end(): Promise<void> {
+    this.publish(Number.NEGATIVE_INFINITY);
+    await this.#writing;
+  }
+
+  async close(): Promise<void> {
+    await this.end();
+    await this.#handle.close();
+  }
+}
+
+async function endFormer(file: string): Promise<void> {
+  let former: FileHandle;
+  try {
+    former = await open(file, "r+");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return;
+    throw error;
+  }
+  try {
+    const ends = new Float64Array(2).fill(Number.NEGATIVE_INFINITY);
+    await former.write(ends, 0, ends.byteLength, LEASE_ENDS_AT);
+  } finally {
+    await former.close();
+  }
+}

@@ -1,0 +1,123 @@
+/**
+ * A node whose dlmd stands still (hazards C4, H1): its mount stops serving at the end of the lease, although nobody tells it, and its kernel
+ * answers nothing from its caches; the others go on after that; what it does when its dlmd goes on.
+ */
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
+import { queryOverlayStatus } from "../../overlay/cli/overlay-query.ts";
+import { type Actor, endActors, startActor, until, untilWaiting } from "./actor.ts";
+import { startLab, type TestLab } from "./lab.ts";
+
+let lab: TestLab;
+let stopped: number | null = null;
+
+beforeAll(async () => {
+  lab = await startLab({ nodes: 3, size: "256M" });
+});
+afterEach(() => {
+  goOn();
+  endActors();
+});
+afterAll(async () => {
+  await lab?.end();
+});
+
+function stopDlmd(nodeid: number): void {
+  stopped = Number(readFileSync(path.join(lab.node(nodeid).runDir, "dlmd.pid"), "utf8"));
+  process.kill(stopped, "SIGSTOP");
+}
+
+function goOn(): void {
+  if (stopped !== null) process.kill(stopped, "SIGCONT");
+  stopped = null;
+}
+
+/** The owner, and the others. */
+async function places(): Promise<{ owner: number; first: number; second: number }> {
+  const owner = await lab.owner();
+  const [first, second] = [1, 2, 3].filter((nodeid) => nodeid !== owner) as [number, number];
+  return { owner, first, second };
+}
+
+/** Reads it again and again until it changes or fails; gives what ended it, and when it was last as it was (CLOCK_BOOTTIME). */
+const watch = `
+import os, time
+fd = os.open("watched", os.O_RDONLY)
+before = os.pread(fd, 16, 0)
+last = time.clock_gettime(time.CLOCK_BOOTTIME)
+while True:
+    began = time.clock_gettime(time.CLOCK_BOOTTIME)
+    try:
+        now = os.pread(fd, 16, 0)
+    except OSError as error:
+        result = [last, errno.errorcode[error.errno]]
+        break
+    if now != before:
+        result = [last, now.decode()]
+        break
+    last = began
+`;
+
+it("a dlmd that goes on in time: who waited goes on, nothing was lost; who was killed meanwhile is gone", async () => {
+  const { first: victim } = await places();
+  const { mount, runDir } = lab.node(victim);
+  const [reader, killed]: Actor[] = [startActor({ cwd: mount }), startActor({ cwd: mount })];
+  if (reader === undefined || killed === undefined) throw new Error("two actors");
+  await reader.run(`
+import os
+with open("kept", "w") as file: file.write("as it was")
+fd = os.open("kept", os.O_RDONLY)
+os.pread(fd, 16, 0)`);
+  await killed.run(`import os; fd = os.open("kept", os.O_RDONLY); os.pread(fd, 16, 0)`);
+  const quiet = await queryOverlayStatus(runDir);
+  expect(quiet["lease"]).toBe("holds");
+  stopDlmd(victim);
+  await until("the lease has ended", async () => (await queryOverlayStatus(runDir))["lease"] === "lapsed");
+  const waiting = reader.run<string>(`result = os.pread(fd, 16, 0).decode()`, {}, 60_000).catch(String);
+  const dying = killed.run(`os.stat("kept")`).catch(String);
+  await Promise.all([untilWaiting(reader), untilWaiting(killed)]);
+  killed.signal("SIGKILL");
+  expect((await killed.ended).signal).toBe("SIGKILL");
+  await dying;
+  goOn();
+  const answer = await waiting;
+  const status = await queryOverlayStatus(runDir).catch(() => null);
+  // A machine so busy that the others had already gone on: then it must not have answered.
+  const lost = /OSError|EIO|ENOTCONN|Transport|Input/;
+  expect(answer).toMatch(status === null ? lost : /^as it was$/);
+});
+
+it("SIGSTOP of dlmd: no read that begins after another node's write has ended sees what was before it", async () => {
+  const { owner: writer, second: victim } = await places();
+  const here = startActor({ cwd: lab.node(victim).mount });
+  const there = startActor({ cwd: lab.node(writer).mount });
+  await there.run(`with open("watched", "w") as file: file.write("before")`);
+  await here.run(`import errno`);
+  expect(await here.run<string>(`result = open("watched").read()`)).toBe("before");
+  const watched = here.run<[number, string]>(watch, {}, 60_000);
+  stopDlmd(victim);
+  // It needs the reader's lock: nobody gives it up, so it ends when the others have gone on.
+  const write = `
+import os, time
+fd = os.open("watched", os.O_WRONLY)
+os.pwrite(fd, b"after!", 0)
+result = time.clock_gettime(time.CLOCK_BOOTTIME)
+`;
+  const written = await there.run<number>(write, {}, 60_000);
+  const [lastBefore, end] = await watched;
+  expect(lastBefore).toBeLessThan(written);
+  // The owner has ended its session by then, or its dlmd tells it below.
+  expect(["EIO", "ENOTCONN", "ESTALE"]).toContain(end);
+  goOn();
+  await until("the mount that the others went on without is taken out", async () => {
+    const answer = await here.run<string>(`
+try:
+    result = repr(os.listdir("."))
+except OSError as error:
+    result = errno.errorcode[error.errno]
+`);
+    return answer === "ENOTCONN";
+  });
+  expect(await there.run<string>(`result = open("watched").read()`)).toBe("after!");
+});
