@@ -91,6 +91,8 @@ export class RemoteSession implements Stamps {
   #running = false;
   #welcomedEpoch: number | null = null;
   #refused: OperatingError | null = null;
+  /** Why the owner does not take this node's key, while it does not; null: it does, or was not asked. */
+  keyTrouble: string | null = null;
   #retryMs = RECONNECT_MIN_MS;
   #retryTimer: NodeJS.Timeout | null = null;
   #waiters: { readonly resolve: () => void; readonly reject: (error: Error) => void }[] = [];
@@ -197,7 +199,10 @@ export class RemoteSession implements Stamps {
 
   #receiveRefusal(refused: Refused): void {
     // A key is being replaced, and one of the two has not heard of it: calls wait, as for an owner that does not answer.
-    if (refused.reason === "wrong-secret" && this.#welcomedEpoch !== null) return this.#lostConnection(refused.text);
+    if (refused.reason === "wrong-secret" && this.#welcomedEpoch !== null) {
+      this.#noteKeyTrouble(refused.text);
+      return this.#lostConnection(refused.text);
+    }
     this.#disconnect();
     const error = new OperatingError(`the owner refuses this node: ${refused.text} (${refused.reason})`, {
       code: refused.reason,
@@ -215,7 +220,18 @@ export class RemoteSession implements Stamps {
     this.#options.onRefused?.(error);
   }
 
+  /** Said once: it is tried again every second, for as long as it takes somebody to finish what he began. */
+  #noteKeyTrouble(text: string): void {
+    const first = this.keyTrouble === null;
+    this.keyTrouble = `the owner and this node have no cluster key in common: ${text}`;
+    if (!first) return;
+    const hint = "A rotation of the key is not finished here or there: compare the key files (coverlay keygen --help), or unmount.";
+    this.#options.log.error({ text, hint }, "the owner does not take the cluster key of this node: calls wait until it does");
+  }
+
   #ready(connection: RemoteConnection, welcome: Welcome): void {
+    if (this.keyTrouble !== null) this.#options.log.info({}, "the owner takes the cluster key of this node again");
+    this.keyTrouble = null;
     this.#retryMs = RECONNECT_MIN_MS;
     this.#handlers.welcome(welcome);
     if (welcome.resumed && this.#welcomedEpoch === connection.epoch) {

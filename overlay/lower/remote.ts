@@ -29,6 +29,8 @@ export interface RemoteLower extends Lower {
   readonly disconnected: boolean;
   /** Calls that are not answered yet. */
   readonly waitingCalls: number;
+  /** The owner does not take this node's cluster key, in words; null: it does. Calls wait meanwhile. */
+  readonly keyTrouble: string | null;
   readonly openHandles: number;
   readonly counters: RemoteCounters;
   /** Ends the session: calls that wait fail with EIO. */
@@ -297,6 +299,9 @@ export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
     secretsChanged: () => session.secretsChanged(),
     get disconnected(): boolean {
       return !session.running;
+    },
+    get keyTrouble(): string | null {
+      return session.keyTrouble;
     },
     get waitingCalls(): number {
       return session.waitingCalls;

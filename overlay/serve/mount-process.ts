@@ -359,7 +359,12 @@ export class MountProcess {
 
   /** What this mount is, or waits for, in words. */
   get why(): string {
-    return this.#owner?.why ?? "not joined";
+    const why = this.#owner?.why ?? "not joined";
+    const trouble =
+      this.#lease?.state === "lapsed"
+        ? "waiting: the lease of this node has ended, its dlmd does not run or is cut off"
+        : this.#remote?.keyTrouble;
+    return trouble == null ? why : `${why}; ${trouble}`;
   }
 
   get role(): "owner" | "remote" | "waiting" {

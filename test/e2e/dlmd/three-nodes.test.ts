@@ -90,6 +90,16 @@ test("a killed node's locks go after the time-out, once every client has stopped
   stopServing();
   expect(new Set(await Promise.all(granted))).toEqual(new Set(["granted"]));
   expect(first.client.view.members).toEqual([1, 2]);
+  // One word finds a view change in the log: what came before it, that service stopped, the new view with its reason, that service runs.
+  const text = readFileSync(path.join(cluster.runDir(1), "log.json"), "utf8");
+  const lines = text.split("\n").filter((line) => line.includes('"msg":"view"'));
+  const views = lines.map((line) => JSON.parse(line) as Record<string, unknown>);
+  const before = views.findLast(({ members }) => String(members) === "1,2,3");
+  expect(before).toMatchObject({ quorumReason: "3 of 3 votes, quorate because 3 >= 2", running: false });
+  expect(views).toContainEqual(expect.objectContaining({ viewId: before?.["viewId"], running: true }));
+  const without = { members: [1, 2], quorate: true, quorumReason: "2 of 3 votes, quorate because 2 >= 2" };
+  expect(views.find(({ members }) => String(members) === "1,2")).toMatchObject({ ...without, running: false });
+  expect(views.at(-1)).toMatchObject({ ...without, running: true });
 });
 
 test("a killed node comes back as a new incarnation, and locks survive both", async () => {

@@ -104,15 +104,22 @@ it("a mount that is a step behind when its connection breaks waits until it has 
   await keyedOwner(theirs, async (server, address) => {
     const refusals: string[] = [];
     let tried = 0;
-    const lower = remote({ secrets: () => mine.keys }, { ...silentLog, info: () => void tried++ }, ({ code }) => void refusals.push(code));
+    const said: string[] = [];
+    const log = { ...silentLog, info: () => void tried++, error: (_: unknown, message: string) => void said.push(message) };
+    const lower = remote({ secrets: () => mine.keys }, log, ({ code }) => void refusals.push(code));
     await lower.connect(address, 1);
+    expect(lower.keyTrouble).toBe(null);
     theirs.keys = steps.pruned;
     server.secretsChanged();
-    await until(() => tried > 2);
+    await until(() => tried > 4);
+    // Once, however often it is tried; and for as long as it lasts, in the status of the mount.
+    expect(said).toEqual([expect.stringContaining("the owner does not take the cluster key of this node")]);
+    expect(lower.keyTrouble).toMatch(/no cluster key in common/);
     const waiting = Promise.resolve(lower.getattr(lower.root));
     mine.keys = steps.pruned;
     lower.secretsChanged();
     expect((await waiting).nlink).toBeGreaterThan(0);
+    expect(lower.keyTrouble).toBe(null);
     expect(refusals).toEqual([]);
   });
 });
