@@ -20,7 +20,7 @@ export const TIMEOUT_MS = 3000;
 
 /** Each process that runs test files has ports of its own, below those that the kernel gives to connections. */
 const PORTS_EACH = 6_000;
-let nextPorts = 20_000 + (Number(process.env["VITEST_POOL_ID"]) % 2) * PORTS_EACH + ((process.pid * 8) % (PORTS_EACH - 400));
+let nextPorts = 20_000 + (Number(process.env["VITEST_POOL_ID"] ?? 0) % 2) * PORTS_EACH + ((process.pid * 8) % (PORTS_EACH - 400));
 
 export interface ClusterOptions {
   readonly nodes: number;
