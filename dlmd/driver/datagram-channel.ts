@@ -53,6 +53,8 @@ export interface DatagramChannel {
   flush(): void;
   /** The same, at once. */
   send(to: Destination, message: Datagram): void;
+  /** Does now what the next datagram, to send or to receive, would have to wait for. Only for who sends often. */
+  prepare(): void;
   /** That node gave us the key of its datagrams, in a handshake; `counter`: the last that it had used. */
   confirm(nodeid: number, key: Uint8Array, counter: number): void;
   /** Multicast of that node arrives on another socket of this one's, so that unicast to it is not needed here either. */
@@ -229,6 +231,10 @@ export async function openDatagramChannel(options: DatagramChannelOptions): Prom
     send(to, message) {
       gather(to, message);
       flush();
+    },
+    prepare() {
+      sealer.prepare();
+      opener.prepare();
     },
     confirm: (nodeid, key, counter) => opener.confirm(nodeid, key, counter),
     heardMulticast: (nodeid) => void multicastHeardAt.set(nodeid, nowMs()),

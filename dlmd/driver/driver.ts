@@ -112,6 +112,11 @@ class NodeDriver implements Driver {
   #fenceAnswer: string | null = null;
   #left: (() => void) | null = null;
   readonly #flush = (): void => this.flush();
+  #prepareScheduled = false;
+  readonly #prepare = (): void => {
+    this.#prepareScheduled = false;
+    this.#life?.datagrams.prepare();
+  };
 
   constructor(options: DriverOptions) {
     const loop: AnswerLookHost = { nowMs: () => performance.now(), turn: (callback) => void setImmediate(callback) };
@@ -201,6 +206,7 @@ class NodeDriver implements Driver {
       sealer,
       receive: (message, _, more) => {
         this.#unpacking = more;
+        this.#prepareLater();
         // Heartbeats have a thread and a port of their own.
         if (message.kind === "heartbeat") return;
         if (message.kind === "ordered" && message.origin === self.nodeid) this.#orderLook.answered();
@@ -367,6 +373,13 @@ class NodeDriver implements Driver {
     queueMicrotask(this.#flush);
   }
 
+  /** When the messages of this turn are on their way. */
+  #prepareLater(): void {
+    if (this.#prepareScheduled) return;
+    this.#prepareScheduled = true;
+    setImmediate(this.#prepare);
+  }
+
   flush(): void {
     this.#flushScheduled = false;
     this.#reading = false;
@@ -388,6 +401,7 @@ class NodeDriver implements Driver {
         return;
       case "datagram":
         life.datagrams.gather(effect.to, effect.message);
+        this.#prepareLater();
         if (effect.message.kind === "submit") this.#orderLook.asked();
         return;
       case "beat":

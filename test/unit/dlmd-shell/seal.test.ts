@@ -146,3 +146,45 @@ test("discovery: any of the keys, one cluster, no bit changed", () => {
   for (let bytes = 0; bytes < datagram.length; bytes++)
     expect(openDiscovery(both, "lab", datagram.subarray(0, bytes)).kind).toBe("dropped");
 });
+
+test("what was begun before there was something to seal or to open: every counter once, nothing lost, nothing heard twice", () => {
+  const cell = createCounterCell();
+  const sealer = new DatagramSealer(1, key, cell);
+  const opener = new DatagramOpener(2, [1, 2]);
+  opener.confirm(1, key, 0);
+  const counterOf = (datagram: Buffer): number => Number(datagram.readBigUInt64LE(16));
+  const datagrams: Buffer[] = [];
+  for (let n = 1; n <= 6; n++) {
+    if (n % 2 === 0) sealer.prepare();
+    // Of the heartbeats' thread, in between.
+    if (n === 4) Atomics.add(cell, 0, 1n);
+    const datagram = sealer.seal(Buffer.from([n]));
+    datagrams.push(datagram);
+    expect(opener.open(datagram)).toEqual({ kind: "body", nodeid: 1, body: Buffer.from([n]) });
+    opener.prepare();
+    expect(opener.open(datagram)).toEqual({ kind: "dropped", reason: "replayed" });
+  }
+  expect(datagrams.map(counterOf)).toEqual([1, 2, 3, 4, 6, 7]);
+  // Not of the counter that is expected, then of it, but damaged.
+  sealer.seal(Buffer.alloc(1));
+  const next = sealer.seal(Buffer.from([8]));
+  expect(opener.open(next)).toMatchObject({ kind: "body" });
+  opener.prepare();
+  const last = sealer.seal(Buffer.from([9]));
+  const damaged = Buffer.from(last);
+  damaged[damaged.length - 1] = (damaged.at(-1) as number) ^ 1;
+  expect(opener.open(damaged)).toEqual({ kind: "dropped", reason: "damaged" });
+  expect(opener.open(last)).toMatchObject({ kind: "body" });
+});
+
+test("a counter that was taken before a peer got the key, or long ago, is not used", () => {
+  const cell = createCounterCell();
+  const sealer = new DatagramSealer(1, key, cell);
+  sealer.prepare();
+  const opener = new DatagramOpener(2, [1, 2]);
+  opener.confirm(1, key, sealer.counter);
+  expect(opener.open(sealer.seal(Buffer.alloc(1)))).toMatchObject({ kind: "body" });
+  sealer.prepare();
+  Atomics.add(cell, 0, BigInt(REPLAY_WINDOW / 2));
+  expect(sealer.seal(Buffer.alloc(1)).readBigUInt64LE(16)).toBe(BigInt(REPLAY_WINDOW / 2 + 4));
+});
