@@ -1,5 +1,5 @@
 /** The node's lease as dlmd publishes it and as a mount obeys it (hazards C4, H1): pure parts, the page, and what waits. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, readSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
@@ -9,9 +9,8 @@ import { LeaseFile } from "../../../dlmd/driver/lease-file.ts";
 import { PublishedLease } from "../../../dlmd/membership/lease.ts";
 import { decodeLeasePage, encodeLeasePage, LEASE_FILE, LEASE_PAGE_BYTES } from "../../../dlmd/wire/lease-page.ts";
 import type { ViewId } from "../../../dlmd/wire/view-id.ts";
-import { type KeptAnswer, Lease, openLeasePage } from "../../../overlay/lease/lease.ts";
+import { type KeptAnswer, Lease } from "../../../overlay/lease/lease.ts";
 import { LAPSED_LOOK_MS, LeaseCore, LOOK_INTERVAL_MS } from "../../../overlay/lease/lease-core.ts";
-import { nativeAddon } from "../../../overlay/native/index.ts";
 
 const never = Number.NEGATIVE_INFINITY;
 const incarnationOf = (nodeid: number): string => String(nodeid).padStart(16, "0");
@@ -80,16 +79,22 @@ describe("what dlmd publishes", () => {
   });
 });
 
+/** As a program sees it that keeps the file open. */
+function readAt(fd: number): number {
+  const bytes = new Uint8Array(LEASE_PAGE_BYTES);
+  readSync(fd, bytes, 0, LEASE_PAGE_BYTES, 0);
+  return decodeLeasePage(bytes).endMs;
+}
+
 describe("the page", () => {
   const dirs: string[] = [];
   afterEach(() => {
     for (const dir of dirs.splice(0)) rmSync(dir, { recursive: true });
   });
-  function page(): { file: string; socket: string; ends: () => number } {
+  function page(): { file: string } {
     const dir = mkdtempSync(path.join(tmpdir(), "coverlay-lease-"));
     dirs.push(dir);
-    const file = path.join(dir, LEASE_FILE);
-    return { file, socket: path.join(dir, "dlmd.sock"), ends: () => decodeLeasePage(readFileSync(file)).endMs };
+    return { file: path.join(dir, LEASE_FILE) };
   }
 
   it("has these bytes", () => {
@@ -100,40 +105,19 @@ describe("the page", () => {
     expect(decodeLeasePage(bytes)).toEqual({ incarnation: "0123456789abcdef", endMs: 1.5 });
   });
 
-  it("is seen through the mapping as it is written, and ends for those who look at it when another life begins", async () => {
-    const { file, socket, ends } = page();
+  it("of a former life ends when another one begins, for those who still look at it", async () => {
+    const { file } = page();
     const first = await LeaseFile.create(file, incarnationOf(1));
-    const seen = openLeasePage(nativeAddon(), socket, incarnationOf(1));
-    expect(seen()).toBe(never);
-    for (const endMs of [1000, 2000, 3000]) first.publish(endMs);
-    await expect.poll(() => seen(), { timeout: 10_000 }).toBe(3000);
-    const second = await LeaseFile.create(file, incarnationOf(2));
-    expect(seen()).toBe(never);
-    second.publish(4000);
-    await expect.poll(ends, { timeout: 10_000 }).toBe(4000);
-    expect(seen()).toBe(never);
-    await second.close();
-    expect(ends()).toBe(never);
-    await first.close();
-  });
-
-  it("no page, one of another life, one that is too short: refused with what to do", async () => {
-    const { file, socket } = page();
-    const open = (): unknown => openLeasePage(nativeAddon(), socket, incarnationOf(1));
-    expect(open).toThrow(/lease page of dlmd can not be opened/);
-    const made = await LeaseFile.create(file, incarnationOf(2));
-    await made.close();
-    expect(open).toThrow(/of dlmd 0*1 expected, found that of 0*2/);
-    rmSync(file);
-    writeFileSync(file, "");
-    expect(open).toThrow(/truncated/);
-  });
-
-  it("the clock of the addon counts as /proc/uptime does", () => {
-    const before = Number.parseFloat(readFileSync("/proc/uptime", "latin1")) * 1000;
-    const now = nativeAddon().bootTimeMs();
-    expect(now).toBeGreaterThanOrEqual(before);
-    expect(Number.parseFloat(readFileSync("/proc/uptime", "latin1")) * 1000 + 10).toBeGreaterThanOrEqual(now);
+    const looked = openSync(file, "r");
+    try {
+      first.publish(1000);
+      await expect.poll(() => readAt(looked), { timeout: 10_000 }).toBe(1000);
+      const second = await LeaseFile.create(file, incarnationOf(2));
+      expect(readAt(looked)).toBe(never);
+      await Promise.all([first.close(), second.close()]);
+    } finally {
+      closeSync(looked);
+    }
   });
 });
 
