@@ -15,8 +15,8 @@ from collections import Counter
 
 from memory_fs import SENTINEL, Server, big, raw
 
-BITS = dict(async_read=0, atomic_o_trunc=3, big_writes=5, dont_mask=6, readdirplus=13, readdirplus_auto=14, parallel_dirops=18, posix_acl=20,
-            max_pages=22, cache_symlinks=23, explicit_inval=25, killpriv_v2=28, setxattr_ext=29, init_ext=30, supp_group=34, expire_only=35)
+BITS = dict(async_read=0, big_writes=5, dont_mask=6, readdirplus=13, readdirplus_auto=14, parallel_dirops=18, posix_acl=20,
+            max_pages=22, cache_symlinks=23, auto_inval=12, killpriv_v2=28, setxattr_ext=29, init_ext=30, supp_group=34, expire_only=35)
 PLAIN = sum(1 << bit for name, bit in BITS.items() if name not in ("dont_mask", "posix_acl", "setxattr_ext"))
 WITH_ACLS = sum(1 << bit for bit in BITS.values())
 OLD = PLAIN & ~(1 << BITS["killpriv_v2"]) & ~(1 << BITS["readdirplus"]) & ~(1 << BITS["readdirplus_auto"])
