@@ -501,7 +501,13 @@ class Shell implements CoherenceShell {
 
   suspend(): void {
     this.#suspended ??= [];
-    this.#invalidation.dropAll(inodesOf(this.#covers.all())).catch(this.#options.fail);
+    const { log, now, fail } = this.#options;
+    const inodes = inodesOf(this.#covers.all());
+    const beganMs = now();
+    const dropped = this.#invalidation.dropAll(inodes);
+    dropped
+      .then(() => log.info({ inodes: inodes.length, ms: Math.round(now() - beganMs) }, "all that the kernel had cached was dropped"))
+      .catch(fail);
   }
 
   resume(answered: boolean): void {
