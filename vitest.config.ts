@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
 
 // .ci/run counts the tests from this file.
@@ -16,6 +17,8 @@ export default defineConfig({
           testTimeout: 60_000,
           hookTimeout: 60_000,
           pool: "forks",
+          // Vitest leaves a processor free; of two that would be half.
+          maxWorkers: Math.max(2, availableParallelism() - 1),
         },
       },
       {
