@@ -3,7 +3,9 @@
  * there before it goes on. That saves three switches of threads and a request, in the time in which a reader waits for what another node wrote.
  *
  * Only for who is expected to read next: his READ proves that the truncation is over. If it does not come, the thread has to be seen asleep: a truncation may wait
- * for a page, but not interruptibly. So that is in /proc/TID/stat (proc(5)): S, or that it has ended.
+ * for a page, but not interruptibly. So that is in /proc/TID/stat and wchan (proc(5)), or that it has ended.
+ *
+ * And never for lseek(2), whose caller is given what the kernel has then: the reply may be older than its last change, and is dropped.
  */
 import type { Cover } from "./cover.ts";
 

@@ -58,6 +58,7 @@ export class CoverTable {
   }
 
   forgotten(inode: Inode): void {
+    inode.cover.sizeLeast = -1;
     const cover = inode.cover;
     if (cover.inode === inode) cover.inode = null;
     cover.attrTold = false;

@@ -34,8 +34,10 @@ export interface KernelSizes {
   toldSentinel(inode: Inode): void;
   /** With a pin held: may the kernel be told the inode's size, in this turn? If not: `tell`. */
   known(inode: Inode): boolean;
+  /** Is that thread, which waits for an answer, in read(2) or pread(2)? */
+  isReading(tid: number): boolean;
   /**
-   * With a pin held: calls `answer` with what `read` gives, in a turn in which the kernel has that very size. `reader`: a thread that will read next, and may be told
+   * With a pin held: calls `answer` with what `read` gives, in a turn in which the kernel has that very size. `reader`: a thread that is reading, and may be told
    * another (caller-repair.ts); 0: none.
    */
   tell<T extends Sized>(inode: Inode, waiter: Asking, read: () => Maybe<T>, answer: (attr: T) => void, reader?: number): Promise<void>;

@@ -18,6 +18,8 @@ export interface OwnInodes {
   isOwnThread(tid: number): boolean;
   /** Does that thread, of any program, sleep where a signal would wake it, or has it ended? */
   isAsleep(tid: number): boolean;
+  /** Is that thread, which waits for an answer, in read(2) or pread(2)? */
+  isReading(tid: number): boolean;
 }
 
 /** `minor`: that of the mount's device (connectionNumber). */
@@ -30,21 +32,41 @@ export function createOwnInodes(native: Native, mountpoint: string, minor: numbe
     lock: (fuseNodeid) => own.lockOwn(path, minor, fuseNodeid),
     isOwnThread: (tid) => native.ownsThread(tid),
     isAsleep,
+    isReading,
   };
 }
 
-/** States of proc(5): sleeping, stopped, traced, zombie, dead, idle. */
-const ASLEEP = "STtZXxI";
+/** Of proc(5): stopped, traced, zombie, dead. */
+const OUT_OF_SERVICE = "TtZXx";
 
+/**
+ * A thread that was just woken may still be marked as sleeping, but is not off the queue of its processor: only of one that is does the kernel tell
+ * where it waits (kernel/sched/core.c, get_wchan).
+ */
 function isAsleep(tid: number): boolean {
-  let stat: string;
   try {
-    stat = readFileSync(`/proc/${tid}/stat`, "latin1");
+    const stat = readFileSync(`/proc/${tid}/stat`, "latin1");
+    // After the name, which may have anything in it.
+    const state = stat.charAt(stat.lastIndexOf(")") + 2);
+    return OUT_OF_SERVICE.includes(state) || (state === "S" && readFileSync(`/proc/${tid}/wchan`, "latin1") !== "0");
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (code === "ENOENT" || code === "ESRCH") return true;
-    throw error;
+    // Ended; whatever else keeps it from being seen (EMFILE) proves nothing.
+    return code === "ENOENT" || code === "ESRCH";
   }
-  // After the name, which may have anything in it.
-  return ASLEEP.includes(stat.charAt(stat.lastIndexOf(")") + 2));
+}
+
+/** Numbers of read and pread64, which in the 32-bit programs of the same machine are no lseek; elsewhere nobody is known to be reading. */
+const READ_CALLS: Readonly<Record<string, readonly string[]>> = { x64: ["0", "17"], arm64: ["63", "67"] };
+const readCalls = READ_CALLS[process.arch] ?? [];
+
+/** /proc/TID/syscall (proc(5)) begins with the number of the call. */
+function isReading(tid: number): boolean {
+  try {
+    const call = readFileSync(`/proc/${tid}/syscall`, "latin1");
+    return readCalls.includes(call.slice(0, call.indexOf(" ")));
+  } catch {
+    // Gone, or not to be seen: then it is no reader, and its size is put right in another way.
+    return false;
+  }
 }

@@ -207,16 +207,20 @@ export class SizeCheck implements KernelSizes {
     return sizeKnown(cover) && this.#gates.get(cover)?.changing !== true && !this.#mayCut(cover);
   }
 
+  isReading(tid: number): boolean {
+    return this.#own.isReading(tid);
+  }
+
   async tell<T extends Sized>(inode: Inode, waiter: Asking, read: () => Maybe<T>, answer: (attr: T) => void, reader = 0): Promise<void> {
     const { cover } = inode;
     this.#counts.sizeAsks += 1;
     await this.#whileWaiting(cover, async () => {
       let repaired: Repair | null = null;
       for (let tries = 0; ; tries += 1) {
-        const gate = this.#gate(cover);
         let size: number;
         // It may wait for the page of a WRITE that waits for this pin.
         if (this.#mayCut(cover)) await inTime(this.#quiet(cover), ROUND_MS);
+        const gate = this.#gate(cover);
         await gate.tell();
         try {
           const attr = await read();
@@ -254,18 +258,18 @@ export class SizeCheck implements KernelSizes {
   #repairBy(cover: Cover, tid: number): void {
     this.#counts.callerRepairs += 1;
     const gate = this.#gate(cover);
-    gate.refresh();
+    gate.refresh(true);
     const over = new Promise<void>((resolve) => {
       this.#callers.begin(cover, tid, resolve);
     });
     const repair: Repair = { asked: true, failed: false, over, seen: -1, mark: -1 };
     this.#repairs.set(cover, repair);
-    void over.then(() => this.#repaired(cover, gate, repair));
+    void over.then(() => this.#repaired(cover, gate, repair, true));
   }
 
-  #repaired(cover: Cover, gate: SizeGate, repair: Repair): void {
+  #repaired(cover: Cover, gate: SizeGate, repair: Repair, byCaller: boolean): void {
     if (this.#repairs.get(cover) === repair) this.#repairs.delete(cover);
-    gate.refreshed();
+    gate.refreshed(byCaller);
     this.#drop(cover, gate);
   }
 
@@ -444,7 +448,7 @@ export class SizeCheck implements KernelSizes {
     const result = await this.#own.refresh(inode.fuseNodeid);
     repair.seen = result;
     repair.failed = result < 0 && result !== -E.EAGAIN;
-    this.#repaired(cover, gate, repair);
+    this.#repaired(cover, gate, repair, false);
   }
 
   // --- revokes
@@ -473,6 +477,8 @@ export class SizeCheck implements KernelSizes {
   async taken(inode: Inode): Promise<void> {
     const { cover } = inode;
     this.#counts.sizeSettles += 1;
+    // Its older reply might be taken after the look.
+    await this.#quiet(cover);
     if (cover.late === "raises" && noteRaised(cover, await this.#seen(inode, cover.lateEnd, Number.POSITIVE_INFINITY, ROUND_MS))) return;
     if (mustBeTaken(cover) && !(await this.#lock.awaitOver(inode, LATE_WAIT_MS))) this.#counts.sizesUnknown += 1;
   }

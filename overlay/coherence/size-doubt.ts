@@ -64,7 +64,8 @@ export function doubtSize(cover: Cover): void {
 
 /** A reply tells the kernel that size. */
 export function noteTold(cover: Cover, size: number): void {
-  if (sizeKnown(cover)) cover.sizeLeast = size;
+  // The kernel drops one that is older than its last change: so what is told is not what it has.
+  if (size < cover.sizeLeast) cover.sizeLeast = -1;
   if (cover.sizeTold === size) return;
   cover.sizeTold = size;
   cover.sizeMark += 1;
@@ -159,6 +160,9 @@ export function judgeSize(cover: Cover, end: number, exact: boolean, seen: numbe
   if (!cover.sizeDoubt) return true;
   if (mustWait(cover, end) || seen > end) return false;
   // In a revoke the sentinel may be stored any moment.
-  if (exact && seen === end && cover.phase === "idle") cover.sizeDoubt = false;
+  if (exact && seen === end && cover.phase === "idle") {
+    cover.sizeDoubt = false;
+    if (cover.late === null) cover.sizeLeast = end;
+  }
   return true;
 }

@@ -24,6 +24,8 @@ export class SizeGate {
   #telling = 0;
   #toTell = 0;
   #refreshing = 0;
+  /** Those of them that a program's own thread does (caller-repair.ts): where nobody here fills pages. */
+  #byCallers = 0;
   #stale = false;
   #waiting: Waiting[] = [];
 
@@ -58,7 +60,7 @@ export class SizeGate {
   /** To be called once for each change that holds pages, before `end`. */
   made(): void {
     this.#making -= 1;
-    if (this.#refreshing > 0) this.#stale = true;
+    if (this.#refreshing > this.#byCallers) this.#stale = true;
     this.#goOn();
   }
 
@@ -92,12 +94,14 @@ export class SizeGate {
     this.#goOn();
   }
 
-  refresh(): void {
+  refresh(byCaller = false): void {
     this.#refreshing += 1;
+    if (byCaller) this.#byCallers += 1;
   }
 
-  refreshed(): void {
+  refreshed(byCaller = false): void {
     this.#refreshing -= 1;
+    if (byCaller) this.#byCallers -= 1;
     if (this.#refreshing === 0) this.#stale = false;
     this.#goOn();
   }

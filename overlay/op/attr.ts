@@ -21,16 +21,20 @@ export function getattr(mount: Mount, call: Call, request: GetattrRequest): Mayb
   if (own === "late") throw errnoError(E.EAGAIN);
   // A caller who believes the kernel's size may have the inode's lock (size-asked.ts), for which a revoke waits: he passes during it.
   const believes = request.fh !== null && inode.kind === "file" && coherence.sizes.mayBeSeek(inode);
-  const pinned = (): Maybe<void> => chain(mount.ahead.getattr(inode), (attr) => replyAttr(mount, call, inode, attr, believes));
+  const pinned = (reader: () => boolean): Maybe<void> =>
+    chain(mount.ahead.getattr(inode), (attr) => replyAttr(mount, call, inode, attr, believes, reader));
+  const isReader = (): boolean => believes && mount.ahead.readsNext(inode, call.pid) && coherence.sizes.isReading(call.pid);
   const unpin = believes ? (): void => coherence.unpinData(inode, Mode.PR) : (): void => coherence.unpin(inode, Mode.PR);
-  if (coherence.tryPin(inode, Mode.PR)) return lastly(pinned, unpin);
+  if (coherence.tryPin(inode, Mode.PR)) return lastly(() => pinned(isReader), unpin);
   mount.ahead.guess(inode);
   const pin = believes ? coherence.pinData(inode, Mode.PR, true, call) : coherence.pin(inode, Mode.PR, call);
-  return chain(pin, () => lastly(pinned, unpin));
+  // While the lock is on its way there is time to look.
+  const reader = isReader();
+  return chain(pin, () => lastly(() => pinned(() => reader), unpin));
 }
 
-/** `believes`: the caller is given the kernel's size, and not that of this reply. */
-function replyAttr(mount: Mount, call: Call, inode: InodeRecord, attr: Attr, believes: boolean): Maybe<void> {
+/** `believes`: the caller is given the kernel's size, and not that of this reply. `isReader`: he is about to read. */
+function replyAttr(mount: Mount, call: Call, inode: InodeRecord, attr: Attr, believes: boolean, isReader: () => boolean): Maybe<void> {
   const answer = (told: Attr): void => {
     inode.nlinkHint = told.nlink;
     mount.coherence.sizes.told(inode, told.size);
@@ -41,9 +45,8 @@ function replyAttr(mount: Mount, call: Call, inode: InodeRecord, attr: Attr, bel
   else {
     const hold = mount.coherence.hold(inode);
     if (hold !== 0) inode.attrHeld = { hold, attr };
-    const reader = believes && mount.ahead.readsNext(inode, call.pid) ? call.pid : 0;
     return lastly(
-      () => mount.coherence.sizes.tell(inode, call, () => heldAttr(mount, inode), answer, reader),
+      () => mount.coherence.sizes.tell(inode, call, () => heldAttr(mount, inode), answer, isReader() ? call.pid : 0),
       () => (inode.attrHeld = null),
     );
   }

@@ -2,12 +2,13 @@
  * CREATE without O_EXCL that found the name taken for the second time within one call (hazard F12): opens what is there, after the
  * checks that the kernel did not make, because for it the file is new (fs/namei.c, do_open: none of them for FMODE_CREATED).
  */
+import { assert } from "../../dlmd/base/assert.ts";
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/lock/mode.ts";
 import type { CreateRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
-import type { Attr, Entry } from "../lower/lower.ts";
+import type { Attr, Entry, Maybe } from "../lower/lower.ts";
 import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
 import { O_ACCMODE, O_RDONLY, O_TRUNC, S_IFMT, S_IFREG } from "./linux.ts";
@@ -76,19 +77,8 @@ async function openChild(mount: Mount, call: Call, request: CreateRequest, dir: 
         entered = true;
         return enterFile(mount, child, handle, access, request.flags);
       };
-      if (truncates) {
-        await resized(mount, call, child, "plain", async (made) => {
-          const file = await open();
-          made();
-          const attr = await mount.lower.getattr(child.id);
-          coherence.sizes.replied(child, call.pid, "sets");
-          answer(file, attr);
-        });
-        return true;
-      }
-      const file = await open();
-      if (coherence.sizes.known(child)) answer(file, now.attr);
-      else await tellSize(mount, call, child, file, (attr) => answer(file, attr));
+      const file = truncates ? await openCut(mount, call, child, request, open) : await open();
+      await tellSize(mount, call, child, file, (attr) => answer(file, attr));
       return true;
     } finally {
       coherence.unpinAll(wants);
@@ -98,9 +88,39 @@ async function openChild(mount: Mount, call: Call, request: CreateRequest, dir: 
   }
 }
 
-async function tellSize(mount: Mount, call: Call, child: InodeRecord, file: OpenFile, answer: (attr: Attr) => void): Promise<void> {
+/** The kernel has the child's lock for none of this: so it is given the new size before the reply, as any that it does not have (tellSize). */
+async function openCut(
+  mount: Mount,
+  call: Call,
+  child: InodeRecord,
+  request: CreateRequest,
+  open: () => Promise<OpenFile>,
+): Promise<OpenFile> {
+  const opened: OpenFile[] = [];
   try {
-    await mount.coherence.sizes.tell(child, call, () => mount.lower.getattr(child.id), answer);
+    await resized(mount, call, child, "plain", async (made) => {
+      const file = await open();
+      opened.push(file);
+      made();
+      mount.coherence.sizes.toldSentinel(child);
+      if (request.killSuidgid) await mount.lower.setattr(child.id, { killSuidgid: true }, file.lowerHandle);
+    });
+  } catch (error) {
+    for (const file of opened) forgetFile(mount, file);
+    throw error;
+  }
+  const [file] = opened;
+  assert(file !== undefined, "a change that ended without its file");
+  return file;
+}
+
+/** Where the kernel does not know the child, it takes whatever it is told. */
+async function tellSize(mount: Mount, call: Call, child: InodeRecord, file: OpenFile, answer: (attr: Attr) => void): Promise<void> {
+  const { sizes } = mount.coherence;
+  try {
+    const read = (): Maybe<Attr> => mount.lower.getattr(child.id);
+    if (child.nlookup === 0) answer(await read());
+    else await sizes.tell(child, call, read, answer);
   } catch (error) {
     forgetFile(mount, file);
     throw error;

@@ -33,6 +33,7 @@ function bench(): {
     },
     isOwnThread: (tid) => tid === OWN_THREAD,
     isAsleep: () => false,
+    isReading: () => false,
   });
   return { lock, inode, done, kernel };
 }

@@ -102,6 +102,7 @@ function shellOver(lockspace: Lockspace, stamps: Stamps = new SilentStamps(), ca
       lock: () => Promise.resolve(0),
       isOwnThread: () => false,
       isAsleep: () => false,
+      isReading: () => false,
     },
     now: () => 0,
     log: { trace() {}, debug() {}, info() {}, warn() {}, error() {}, fatal() {} } as never,

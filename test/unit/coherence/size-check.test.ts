@@ -77,6 +77,7 @@ function bench(kernelSize: number): {
       },
       isOwnThread: (tid) => tid === OWN_THREAD,
       isAsleep: (tid) => tid === ASLEEP,
+      isReading: () => true,
     },
     createCoherenceState(),
   );

@@ -116,7 +116,10 @@ describe("a late reply", () => {
   it("need not be waited for if it raises the size to no more than the kernel is known to have", () => {
     const state = createCoherenceState();
     const cover = coverOf();
+    // What is told is not proof: the kernel drops a reply that is older than its last change.
     noteTold(cover, 100);
+    noteLateReply(state, cover, 7, "raises", 100);
+    expect([mustBeTaken(cover), noteRaised(cover, 100)]).toEqual([true, true]);
     noteLateReply(state, cover, 7, "raises", 100);
     expect([sizeKnown(cover), mustBeTaken(cover)]).toEqual([true, false]);
     // But the file may become shorter elsewhere, and then it harms as any other.
@@ -137,7 +140,8 @@ describe("a late reply", () => {
   it("that sets the size leaves nothing known until a look", () => {
     const state = createCoherenceState();
     const cover = coverOf();
-    noteTold(cover, 100);
+    noteLateReply(state, cover, 7, "raises", 100);
+    expect(noteRaised(cover, 100)).toBe(true);
     noteLateReply(state, cover, 7, "sets", Number.POSITIVE_INFINITY);
     noteTold(cover, 10);
     noteThread(state, 7);

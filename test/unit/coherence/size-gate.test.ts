@@ -70,4 +70,18 @@ describe("the gate of a file's size", () => {
     gate.refreshed();
     expect(gate.stale).toBe(false);
   });
+
+  it("a refresh by a caller cuts nothing that a change put there: it makes nothing stale", () => {
+    const gate = new SizeGate();
+    gate.refresh(true);
+    expect(gate.begin(true)).toBeUndefined();
+    gate.made();
+    expect([gate.stale, gate.refreshing]).toEqual([false, true]);
+    gate.refresh();
+    gate.made();
+    expect(gate.stale).toBe(true);
+    gate.refreshed(true);
+    gate.refreshed();
+    expect([gate.stale, gate.refreshing]).toEqual([false, false]);
+  });
 });

@@ -25,18 +25,18 @@ function bench(sizes: Partial<KernelSizes> = {}): Workbench {
     begin: (_inode, change) => void events.push(`begin ${change}`),
     made: () => void events.push("made"),
     end: (_inode, _change, sure) => void events.push(`end ${sure ? "sure" : "unsure"}`),
-    replied: (_inode, _tid, effect) => void events.push(`replied ${effect}`),
+    toldSentinel: () => void events.push("doubt"),
     told: (_inode, size) => void events.push(`told ${size}`),
     ...sizes,
   };
   return made;
 }
 
-async function secondWalk(made: Workbench, flags: number): Promise<Reply | undefined> {
+async function secondWalk(made: Workbench, flags: number, killSuidgid = false): Promise<Reply | undefined> {
   expect((await made.serve({ ...create, flags }))?.errno).toBe(E.ESTALE);
   made.coherence.events.length = 0;
   made.lower.calls.length = 0;
-  const reply = await made.serve({ ...create, flags });
+  const reply = await made.serve({ ...create, flags, killSuidgid });
   expect([made.coherence.held, made.coherence.violations]).toEqual([0, []]);
   return reply;
 }
@@ -83,20 +83,30 @@ describe("CREATE of what is there, on the second walk", () => {
     expect([made.lower.closed.length, made.coherence.tokens, made.file.openCount, made.file.nlookup]).toEqual([1, 0, 0, 1]);
   });
 
-  it("with O_TRUNC is a change of the size: under EX, from before it is made until it is answered", async () => {
-    const made = bench({ known: () => false, tell: () => Promise.reject(errnoError(E.EIO)) });
+  it("with O_TRUNC is a change of the size: under EX, from before it is made until it is made; and the kernel is given the new size before the reply", async () => {
+    const made = bench();
     expect((await secondWalk(made, O_CREAT_RDWR | O_TRUNC))?.errno).toBe(0);
     expect(made.coherence.events.slice(5, -2)).toEqual([
       "pin 20.1 EX",
       "begin plain",
       "made",
-      "replied sets",
+      "doubt",
+      "end sure",
       "tell 2.0 name 20.1",
       "told 100",
       "reply",
-      "end sure",
     ]);
     expect(made.lower.calls.slice(-2)).toEqual(["open", "getattr"]);
+  });
+
+  it("with O_TRUNC takes set-user-id where the kernel leaves that to us, and leaves nothing open where that fails", async () => {
+    const made = bench();
+    made.lower.errors.set("setattr", [E.EIO]);
+    expect((await secondWalk(made, O_CREAT_RDWR | O_TRUNC, true))?.errno).toBe(E.EIO);
+    expect([made.lower.closed.length, made.coherence.tokens, made.file.openCount]).toEqual([1, 0, 0]);
+    const plain = bench();
+    expect((await secondWalk(plain, O_CREAT_RDWR | O_TRUNC, true))?.errno).toBe(0);
+    expect(plain.lower.calls).toContain("setattr");
   });
 
   it("begins anew where the name is another file by the time its lock is here, and keeps no page cache of the first", async () => {

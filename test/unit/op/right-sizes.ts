@@ -16,6 +16,7 @@ export const rightSizes: KernelSizes = {
   known: () => true,
   tell: async (_inode, _waiter, read, answer) => answer(await read()),
   seen: () => Promise.resolve(null),
+  isReading: () => false,
   toldAsker() {},
   anticipate() {},
   mark: () => 0,
