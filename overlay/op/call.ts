@@ -90,7 +90,8 @@ export class Call implements Waiter, KeptAnswer {
       return;
     }
     if (this.#answered) return;
-    this.error(E.EINTR);
+    // Whatever the lease: it tells him nothing.
+    this.#sent(this.#port.write(encode.encodeError(this.#port.buffer, this.unique, E.EINTR)));
     this.interrupted = true;
     const end = this.onInterrupt;
     this.onInterrupt = null;

@@ -85,3 +85,10 @@ it("when the mount is taken out its caller gets EIO, not what may be old", () =>
   call.giveUp();
   expect(left).toEqual([`${E.EIO} 16 `]);
 });
+
+it("one who is killed while he waits gets EINTR at once, whatever the lease", () => {
+  const { call, left, kept } = scene();
+  call.late = true;
+  call.interrupt();
+  expect([left, kept, call.interrupted]).toEqual([[`${E.EINTR} 16 `], [], true]);
+});
