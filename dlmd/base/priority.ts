@@ -4,6 +4,7 @@
  */
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { setPriority } from "node:os";
+import { statFields } from "./proc-stat.ts";
 import type { Log } from "./log.ts";
 
 /** `nice`: -20 (first) to 19. Without the privilege it stays as it is, with a line in the log. */
@@ -30,8 +31,8 @@ function raiseSession(nice: number, log: Log): void {
   try {
     if (readFileSync("/proc/sys/kernel/sched_autogroup_enabled", "latin1").trim() !== "1") return;
     const stat = readFileSync("/proc/self/stat", "latin1");
-    // After the name in parentheses: state, parent, process group, session.
-    session = stat.slice(stat.lastIndexOf(")") + 2).split(" ")[3];
+    // State, parent, process group, session.
+    session = statFields(stat)[3];
   } catch {
     // A kernel without the feature.
     return;

@@ -7,7 +7,6 @@ import { encodeLeasePage, LEASE_ENDS_AT } from "../wire/lease-page.ts";
 
 export class LeaseFile {
   readonly #handle: FileHandle;
-  readonly #ends = new Float64Array(2);
   #wantedMs = Number.NEGATIVE_INFINITY;
   #writtenMs = Number.NEGATIVE_INFINITY;
   #writing: Promise<void> | null = null;
@@ -35,8 +34,7 @@ export class LeaseFile {
   async #write(): Promise<void> {
     while (this.#wantedMs !== this.#writtenMs) {
       const endMs = this.#wantedMs;
-      this.#ends.fill(endMs);
-      await this.#handle.write(this.#ends, 0, this.#ends.byteLength, LEASE_ENDS_AT);
+      await writeEnd(this.#handle, endMs);
       this.#writtenMs = endMs;
     }
     this.#writing = null;
@@ -54,6 +52,12 @@ export class LeaseFile {
   }
 }
 
+/** Both of them, in their order. */
+async function writeEnd(handle: FileHandle, endMs: number): Promise<void> {
+  const ends = new Float64Array(2).fill(endMs);
+  await handle.write(ends, 0, ends.byteLength, LEASE_ENDS_AT);
+}
+
 async function endFormer(file: string): Promise<void> {
   let former: FileHandle;
   try {
@@ -63,8 +67,7 @@ async function endFormer(file: string): Promise<void> {
     throw error;
   }
   try {
-    const ends = new Float64Array(2).fill(Number.NEGATIVE_INFINITY);
-    await former.write(ends, 0, ends.byteLength, LEASE_ENDS_AT);
+    await writeEnd(former, Number.NEGATIVE_INFINITY);
   } finally {
     await former.close();
   }

@@ -5,6 +5,7 @@
  * Where the mount can not be reached by its path (lazily unmounted, moved, something mounted over it) every call gives an error.
  */
 import { readFileSync } from "node:fs";
+import { statFields } from "../../dlmd/base/proc-stat.ts";
 import type { Native } from "../native/index.ts";
 
 export interface OwnInodes {
@@ -45,9 +46,7 @@ const OUT_OF_SERVICE = "TtZXx";
  */
 function isAsleep(tid: number): boolean {
   try {
-    const stat = readFileSync(`/proc/${tid}/stat`, "latin1");
-    // After the name, which may have anything in it.
-    const state = stat.charAt(stat.lastIndexOf(")") + 2);
+    const [state = ""] = statFields(readFileSync(`/proc/${tid}/stat`, "latin1"));
     return OUT_OF_SERVICE.includes(state) || (state === "S" && readFileSync(`/proc/${tid}/wchan`, "latin1") !== "0");
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;

@@ -5,6 +5,7 @@
  */
 import { readFileSync, readdirSync, readlinkSync, statSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
+import { statFields } from "../../dlmd/base/proc-stat.ts";
 import type { ProcessRef } from "./state.ts";
 
 /** Linux has no file descriptor for the death of a process that Node could wait on. */
@@ -24,9 +25,8 @@ interface ProcessStat {
   readonly startTicks: string;
 }
 
-/** The fields after the name, which may itself hold spaces and parentheses. */
 export function decodeProcessStat(text: string): ProcessStat {
-  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+  const fields = statFields(text);
   return { state: fields[0] ?? "X", parent: Number(fields[1]), startTicks: fields[19] ?? "" };
 }
 

@@ -11,6 +11,7 @@ import { E, errnoError, errnoName } from "../../dlmd/base/errno.ts";
 import { OperatingError, WireError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import { decodeLeasePage, LEASE_ENDS_AT, LEASE_FILE, LEASE_PAGE_BYTES, type LeasePage } from "../../dlmd/wire/lease-page.ts";
+import type { Waiter } from "../coherence/api.ts";
 import type { Native } from "../native/index.ts";
 import { LeaseCore } from "./lease-core.ts";
 
@@ -20,12 +21,6 @@ export interface KeptAnswer {
   release(): void;
   /** The mount is taken out: its caller gets an error instead. */
   giveUp(): void;
-}
-
-/** Who waits, and may be interrupted: as coherence/api.ts. */
-interface Waiter {
-  readonly interrupted: boolean;
-  onInterrupt: (() => void) | null;
 }
 
 /** As the session sees it. */

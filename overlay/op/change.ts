@@ -34,15 +34,15 @@ async function watch<T>(mount: Mount, call: Call, inodes: readonly Inode[], made
 
 /**
  * A change of the file's size, or what may be one, from before it is made until it is answered; nobody tells the kernel a size meanwhile. `work` calls
- * `made` when the lower has answered, and answers.
+ * `made` when the lower has answered, and answers; what it gives is given.
  */
-export async function resized(
+export async function resized<T>(
   mount: Mount,
   call: Call,
   inode: Inode,
   change: SizeChange,
-  work: (made: () => void) => Promise<void>,
-): Promise<void> {
+  work: (made: () => void) => Promise<T>,
+): Promise<T> {
   const { sizes } = mount.coherence;
   const begun = sizes.begin(inode, change, call, () => mount.lower.getattr(inode.id));
   if (waiting(begun)) await begun;
@@ -53,8 +53,9 @@ export async function resized(
     sizes.made(inode, change);
   };
   try {
-    await work(made);
+    const result = await work(made);
     sure = !call.interrupted;
+    return result;
   } finally {
     if (making) made();
     sizes.end(inode, change, sure);

@@ -2,7 +2,6 @@
  * CREATE without O_EXCL that found the name taken for the second time within one call (hazard F12): opens what is there, after the
  * checks that the kernel did not make, because for it the file is new (fs/namei.c, do_open: none of them for FMODE_CREATED).
  */
-import { assert } from "../../dlmd/base/assert.ts";
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/lock/mode.ts";
 import type { CreateRequest } from "../fuse/request.ts";
@@ -15,6 +14,7 @@ import { O_ACCMODE, O_RDONLY, O_TRUNC, S_IFMT, S_IFREG } from "./linux.ts";
 import { isErrno } from "./lookup.ts";
 import { type Mount, RESTARTS_MAX, tooManyRestarts, waiting } from "./mount.ts";
 import { enterFile, forgetFile, openFlags, writeAccess } from "./open.ts";
+import { killSuidgid } from "./write.ts";
 import { checkAccess, checkCreateInSticky, MAY_READ, MAY_WRITE, unknownCredentials } from "./permission.ts";
 
 const ACCESS_ACL = Buffer.from("system.posix_acl_access");
@@ -89,29 +89,19 @@ async function openChild(mount: Mount, call: Call, request: CreateRequest, dir: 
 }
 
 /** The kernel has the child's lock for none of this: so it is given the new size before the reply, as any that it does not have (tellSize). */
-async function openCut(
-  mount: Mount,
-  call: Call,
-  child: InodeRecord,
-  request: CreateRequest,
-  open: () => Promise<OpenFile>,
-): Promise<OpenFile> {
-  const opened: OpenFile[] = [];
-  try {
-    await resized(mount, call, child, "plain", async (made) => {
-      const file = await open();
-      opened.push(file);
-      made();
-      mount.coherence.sizes.toldSentinel(child);
-      if (request.killSuidgid) await mount.lower.setattr(child.id, { killSuidgid: true }, file.lowerHandle);
-    });
-  } catch (error) {
-    for (const file of opened) forgetFile(mount, file);
-    throw error;
-  }
-  const [file] = opened;
-  assert(file !== undefined, "a change that ended without its file");
-  return file;
+function openCut(mount: Mount, call: Call, child: InodeRecord, request: CreateRequest, open: () => Promise<OpenFile>): Promise<OpenFile> {
+  return resized(mount, call, child, "plain", async (made) => {
+    const file = await open();
+    made();
+    mount.coherence.sizes.toldSentinel(child);
+    try {
+      if (request.killSuidgid) await killSuidgid(mount, file);
+    } catch (error) {
+      forgetFile(mount, file);
+      throw error;
+    }
+    return file;
+  });
 }
 
 /** Where the kernel does not know the child, it takes whatever it is told. */

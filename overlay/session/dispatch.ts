@@ -43,8 +43,7 @@ export interface DispatchCounters {
 
 /** Who waits behind these can not be killed anyway, or must not lose them (hazard F11). */
 function interruptible(request: Operation): boolean {
-  if (request.op === "write") return !request.fromCache;
-  return request.op !== "flush" && request.op !== "release" && request.op !== "releasedir";
+  return request.op === "write" ? !request.fromCache : needsLease(request);
 }
 
 export class Dispatch {

@@ -5,6 +5,7 @@
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { statFields } from "../../dlmd/base/proc-stat.ts";
 
 export const RECORD_DIR = "/run/coverlay-mounts";
 
@@ -27,8 +28,7 @@ function startTimeOf(pid: number): string | null {
     if (code === "ENOENT" || code === "ESRCH") return null;
     throw error;
   }
-  // The command may contain anything; what follows its last parenthesis are fields 3 and on.
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  const fields = statFields(stat);
   return fields[0] === "Z" || fields[0] === "X" ? null : (fields[19] ?? null);
 }
 

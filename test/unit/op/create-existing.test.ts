@@ -101,10 +101,12 @@ describe("CREATE of what is there, on the second walk", () => {
 
   it("with O_TRUNC takes set-user-id where the kernel leaves that to us, and leaves nothing open where that fails", async () => {
     const made = bench();
+    made.lower.fileMode = 0o104644;
     made.lower.errors.set("setattr", [E.EIO]);
     expect((await secondWalk(made, O_CREAT_RDWR | O_TRUNC, true))?.errno).toBe(E.EIO);
     expect([made.lower.closed.length, made.coherence.tokens, made.file.openCount]).toEqual([1, 0, 0]);
     const plain = bench();
+    plain.lower.fileMode = 0o104644;
     expect((await secondWalk(plain, O_CREAT_RDWR | O_TRUNC, true))?.errno).toBe(0);
     expect(plain.lower.calls).toContain("setattr");
   });
