@@ -37,6 +37,7 @@ import {
   sizeKnown,
 } from "./size-doubt.ts";
 import { SizeGate } from "./size-gate.ts";
+import { newRepair, type Repair, SizeRepairs } from "./size-repairs.ts";
 
 /** A READ waits so long for one repair, or for the end of one late reply, before it reads again ... */
 const ROUND_MS = 20;
@@ -70,18 +71,6 @@ export interface SizeCounters {
   sizesUnknown: number;
 }
 
-interface Repair {
-  /** The kernel has asked. If the size stays wrong its reply was dropped, and another one is needed. */
-  asked: boolean;
-  /** The kernel has not asked, and will not: the inode can not be reached. */
-  failed: boolean;
-  /** The thread is back. */
-  over: Promise<void>;
-  /** The kernel's size then, and cover.sizeMark when it was told; -1: none. */
-  seen: number;
-  mark: number;
-}
-
 export class SizeCheck implements KernelSizes {
   readonly #counts = { sizeLooks: 0, sizeRepairs: 0, callerRepairs: 0, sizeAsks: 0, sizeSettles: 0, readsRefused: 0, sizesUnknown: 0 };
   readonly #own: OwnInodes;
@@ -90,8 +79,7 @@ export class SizeCheck implements KernelSizes {
   readonly #gates = new Map<Cover, SizeGate>();
   /** READs and GETATTRs that wait here, by inode. */
   readonly #waiting = new Map<Cover, number>();
-  /** Threads of ours under way for that inode: the last that was begun. */
-  readonly #repairs = new Map<Cover, Repair>();
+  readonly #repairs = new SizeRepairs();
   readonly #lock: InodeLock;
   readonly #callers: CallerRepairs;
   /** Own threads that look at a size, and may ask for the root on their way. */
@@ -241,7 +229,7 @@ export class SizeCheck implements KernelSizes {
         repaired = null;
         if (mustWait(cover, size)) await this.#lock.awaitOver(inode, ROUND_MS);
         else if (cover.sizeDoubt) {
-          repaired = this.#repairs.get(cover) ?? (await this.#repairAlone(inode, tries));
+          repaired = this.#repairs.latest(cover) ?? (await this.#repairAlone(inode, tries));
           if (repaired !== null && !(await inTime(repaired.over, REPAIR_MS))) tries = ROUNDS_MAX;
         }
       }
@@ -252,7 +240,7 @@ export class SizeCheck implements KernelSizes {
   #mayRepair(cover: Cover, tid: number): boolean {
     if (!this.#callers.mayBegin(cover, tid)) return false;
     const plain = cover.sizeDoubt && cover.late === null && cover.phase === "idle";
-    return plain && !fillsPages(cover) && !this.#repairs.has(cover) && this.#gates.get(cover)?.refreshing !== true;
+    return plain && !fillsPages(cover) && this.#gates.get(cover)?.refreshing !== true;
   }
 
   #repairBy(cover: Cover, tid: number): void {
@@ -262,14 +250,14 @@ export class SizeCheck implements KernelSizes {
     const over = new Promise<void>((resolve) => {
       this.#callers.begin(cover, tid, resolve);
     });
-    const repair: Repair = { asked: true, failed: false, over, seen: -1, mark: -1 };
-    this.#repairs.set(cover, repair);
-    void over.then(() => this.#repaired(cover, gate, repair, true));
+    const repair = newRepair(true, over);
+    this.#repairs.add(cover, repair);
+    void over.then(() => this.#repaired(cover, gate, repair));
   }
 
-  #repaired(cover: Cover, gate: SizeGate, repair: Repair, byCaller: boolean): void {
-    if (this.#repairs.get(cover) === repair) this.#repairs.delete(cover);
-    gate.refreshed(byCaller);
+  #repaired(cover: Cover, gate: SizeGate, repair: Repair): void {
+    this.#repairs.remove(cover, repair);
+    gate.refreshed(repair.byCaller);
     this.#drop(cover, gate);
   }
 
@@ -282,7 +270,8 @@ export class SizeCheck implements KernelSizes {
     if (!fillsPages(cover) || cover.lockHolder?.answered === false || tries > STUCK_ROUNDS_MAX) return this.#startRepair(inode);
     const release = await this.#lock.hold(inode, ROUND_MS);
     if (release === null) return null;
-    const repair = this.#startRepair(inode);
+    // Others waited for the lock, too: one of them may have begun one.
+    const repair = this.#repairs.latest(cover) ?? this.#startRepair(inode);
     void repair.over.then(release);
     return repair;
   }
@@ -291,7 +280,7 @@ export class SizeCheck implements KernelSizes {
     const { cover } = inode;
     if (this.#mayCut(cover) && tries <= CUT_ROUNDS_MAX) return false;
     if (sizeKnown(cover)) return true;
-    if (tries >= ROUNDS_MAX || this.#repairs.get(cover)?.failed === true) return this.#giveUp();
+    if (tries >= ROUNDS_MAX || repaired?.failed === true) return this.#giveUp();
     const mark = cover.sizeMark;
     if (repaired?.mark === mark && judgeTold(cover, size, repaired.seen, mark)) return true;
     // After a revoke it is not: that need not be looked at.
@@ -310,7 +299,7 @@ export class SizeCheck implements KernelSizes {
     const { cover } = inode;
     // Who waited for the lock, too, does it himself.
     if (cover.pins > 1) return undefined;
-    if (!cover.sizeDoubt || cover.lateHarms || fillsPages(cover) || this.#repairs.has(cover)) return undefined;
+    if (!cover.sizeDoubt || cover.lateHarms || fillsPages(cover) || this.#repairs.latest(cover) !== undefined) return undefined;
     return this.#whileWaiting(cover, () => this.#startRepair(inode).over);
   }
 
@@ -429,14 +418,14 @@ export class SizeCheck implements KernelSizes {
 
   /** One that was begun and has not asked yet, or a new one. */
   #repairing(inode: Inode): Repair {
-    const running = this.#repairs.get(inode.cover);
+    const running = this.#repairs.latest(inode.cover);
     return running === undefined || running.asked ? this.#startRepair(inode) : running;
   }
 
   #startRepair(inode: Inode): Repair {
-    const repair: Repair = { asked: false, failed: false, over: Promise.resolve(), seen: -1, mark: -1 };
+    const repair = newRepair(false);
     this.#counts.sizeRepairs += 1;
-    this.#repairs.set(inode.cover, repair);
+    this.#repairs.add(inode.cover, repair);
     repair.over = this.#refresh(inode, repair);
     return repair;
   }
@@ -448,7 +437,7 @@ export class SizeCheck implements KernelSizes {
     const result = await this.#own.refresh(inode.fuseNodeid);
     repair.seen = result;
     repair.failed = result < 0 && result !== -E.EAGAIN;
-    this.#repaired(cover, gate, repair, false);
+    this.#repaired(cover, gate, repair);
   }
 
   // --- revokes
@@ -486,23 +475,22 @@ export class SizeCheck implements KernelSizes {
   // --- requests of our own threads
 
   ownGetattr(inode: Inode, tid: number): "no" | "now" | "late" {
-    if (this.#looking === 0 && this.#repairs.size === 0 && this.#lock.idle && this.#waiting.size === 0) return "no";
+    if (this.#looking === 0 && this.#repairs.none && this.#lock.idle && this.#waiting.size === 0) return "no";
+    if (!this.#own.isOwnThread(tid)) return "no";
+    this.#repairs.noteAsked(inode.cover);
     // On its way to the inode the thread may need the root.
     const root = inode.fuseNodeid === ROOT_FUSE_NODEID;
-    const repair = this.#repairs.get(inode.cover);
-    if ((!root && repair === undefined) || !this.#own.isOwnThread(tid)) return "no";
-    if (repair !== undefined) repair.asked = true;
     return root || this.#waiting.has(inode.cover) ? "now" : "late";
   }
 
   async tellOwn(inode: Inode, work: () => Promise<void>): Promise<void> {
     const { cover } = inode;
     const gate = this.#gate(cover);
-    const repair = this.#repairs.get(cover);
+    const repair = this.#repairs.asker(cover);
     await gate.tellRefresh();
     try {
       await work();
-      if (repair !== undefined) repair.mark = cover.sizeMark;
+      if (repair !== undefined && this.#repairs.asker(cover) === repair) repair.mark = cover.sizeMark;
     } finally {
       gate.told();
       this.#drop(cover, gate);

@@ -118,6 +118,29 @@ describe("a reply with a size", () => {
     expect(done).toEqual(["repair to 100", "repaired", `look ${1 << 30}`, "repair to 100", "repaired", "told 100"]);
   });
 
+  it("beside another: who waited for the inode's lock together make one repair, and not one each", async () => {
+    const { check, inode, file, done } = bench(1 << 30);
+    inode.cover.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, waiters: [] };
+    check.toldSentinel(inode);
+    await Promise.all([tell(check, inode, file, done), tell(check, inode, file, done), tell(check, inode, file, done)]);
+    expect(done.filter((what) => what.startsWith("repair to"))).toEqual(["repair to 100"]);
+    expect(done.filter((what) => what.startsWith("told"))).toEqual(["told 100", "told 100", "told 100"]);
+  });
+
+  it("that waits answers the GETATTRs of our own threads, whichever they are: as a program's they would wait for what waits for them", async () => {
+    const { check, inode, file, done, kernel } = bench(1 << 30);
+    inode.cover.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, waiters: [] };
+    check.toldSentinel(inode);
+    kernel.locked = true;
+    const told = tell(check, inode, file, done);
+    await soon();
+    expect(done).toEqual([]);
+    expect(check.ownGetattr(inode, OWN_THREAD)).toBe("now");
+    expect(check.ownGetattr(inode, READER)).toBe("no");
+    await told;
+    expect(check.ownGetattr(inode, OWN_THREAD)).toBe("late");
+  });
+
   it("waits for a write that was answered to have raised it, and repairs nothing", async () => {
     const { check, inode, file, done, kernel } = bench(60);
     check.replied(inode, WRITER, "raises");
