@@ -1,5 +1,5 @@
 /** Hazard F5: no reply tells a size which the kernel does not have (size-doubt.ts). */
-import { describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
 import { type Cover, createCover } from "../../../overlay/coherence/cover.ts";
 import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
@@ -179,6 +179,10 @@ describe("a reply with a size", () => {
 });
 
 describe("a repair by the thread that asks", () => {
+  // What ends here ends by what was heard or seen: no timer runs by itself.
+  beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] }));
+  afterEach(() => void vi.useRealTimers());
+
   const tellReader = (check: SizeCheck, inode: Inode, file: { readonly size: number }, done: string[], reader: number): Promise<void> =>
     check.tell(
       inode,
@@ -201,8 +205,10 @@ describe("a repair by the thread that asks", () => {
     await soon();
     expect(done).toEqual(["told 100"]);
     check.heard(READER);
+    await soon();
+    expect([[...done].sort(), check.unsettled(inode.cover)]).toEqual([["change", "settled", "told 100"], false]);
+    expect([check.counts.sizesUnknown, vi.getTimerCount()]).toEqual([0, 0]);
     await Promise.all([change, settled]);
-    expect([done.sort(), check.unsettled(inode.cover)]).toEqual([["change", "settled", "told 100"], false]);
   });
 
   it("proves nothing of the kernel's size: that is still in doubt", async () => {
@@ -220,7 +226,9 @@ describe("a repair by the thread that asks", () => {
     const { check, inode, file, done } = bench(1 << 30);
     check.toldSentinel(inode);
     await tellReader(check, inode, file, done, ASLEEP);
-    await check.settle(inode);
+    const settled = check.settle(inode);
+    vi.advanceTimersToNextTimer();
+    await settled;
     expect([check.unsettled(inode.cover), check.counts.sizesUnknown]).toEqual([false, 0]);
   });
 
@@ -228,7 +236,12 @@ describe("a repair by the thread that asks", () => {
     const { check, inode, file, done } = bench(1 << 30);
     check.toldSentinel(inode);
     await tellReader(check, inode, file, done, READER);
-    await check.settle(inode);
+    const settled = check.settle(inode);
+    vi.advanceTimersByTime(253);
+    await soon();
+    expect(check.unsettled(inode.cover)).toBe(true);
+    vi.advanceTimersByTime(1);
+    await settled;
     expect([check.unsettled(inode.cover), check.counts.sizesUnknown]).toEqual([false, 1]);
     await tellReader(check, inode, file, done, READER);
     expect(done.filter((what) => what.startsWith("repair to"))).toHaveLength(1);

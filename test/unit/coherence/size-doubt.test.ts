@@ -137,13 +137,18 @@ describe("a late reply", () => {
     expect(mustBeTaken(cover)).toBe(false);
   });
 
-  it("that sets the size leaves nothing known until a look", () => {
+  it.each([
+    ["a smaller size", 10],
+    ["the same size", 100],
+    ["a larger size", 200],
+    ["no size", null],
+  ])("that sets the size leaves nothing known until a look, and tells %s", (_what, told) => {
     const state = createCoherenceState();
     const cover = coverOf();
     noteLateReply(state, cover, 7, "raises", 100);
     expect(noteRaised(cover, 100)).toBe(true);
     noteLateReply(state, cover, 7, "sets", Number.POSITIVE_INFINITY);
-    noteTold(cover, 10);
+    if (told !== null) noteTold(cover, told);
     noteThread(state, 7);
     noteLateReply(state, cover, 7, "raises", 50);
     expect(mustBeTaken(cover)).toBe(true);
