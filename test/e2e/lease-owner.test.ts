@@ -1,0 +1,133 @@
+/**
+ * The owner as the node whose dlmd stands still (hazard C4): everybody's operations wait, and can be killed; in time, all goes on and nothing is lost; else
+ * the others know that the owner is gone, its mount ends, and when it mounts again they go on.
+ */
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
+import { queryOverlayStatus } from "../../overlay/cli/overlay-query.ts";
+import { type Actor, endActors, startActor, until, untilWaiting } from "./actor.ts";
+import { startLab, type TestLab } from "./lab.ts";
+
+let lab: TestLab;
+let stopped: number | null = null;
+
+beforeAll(async () => {
+  lab = await startLab({ nodes: 3, size: "256M" });
+});
+afterEach(() => {
+  goOn();
+  endActors();
+});
+afterAll(async () => {
+  await lab?.end();
+});
+
+function stopDlmd(nodeid: number): void {
+  stopped = Number(readFileSync(path.join(lab.node(nodeid).runDir, "dlmd.pid"), "utf8"));
+  process.kill(stopped, "SIGSTOP");
+}
+
+function goOn(): void {
+  if (stopped !== null) process.kill(stopped, "SIGCONT");
+  stopped = null;
+}
+
+/** Dies of SIGKILL while it waits. */
+async function killWaiting(actor: Actor, source: string): Promise<void> {
+  const step = actor.run(source, {}, 60_000).catch(String);
+  await untilWaiting(actor);
+  actor.signal("SIGKILL");
+  expect((await actor.ended).signal).toBe("SIGKILL");
+  await step;
+}
+
+async function isTakenOut(nodeid: number): Promise<boolean> {
+  return (await lab.status()).find((node) => node.nodeid === nodeid)?.overlayPid === null;
+}
+
+interface Scene {
+  readonly owner: number;
+  readonly others: readonly [number, number];
+  /** Programs on the owner. */
+  readonly own: Actor;
+  readonly ownDying: Actor;
+  /** Programs on another node. */
+  readonly remote: Actor;
+  readonly remoteDying: Actor;
+}
+
+/** A file that both have in their caches, and another that is open for writing on the remote node, with what was not written yet to be asked for anew. */
+async function setScene(): Promise<Scene> {
+  const owner = await lab.owner();
+  const others = [1, 2, 3].filter((nodeid) => nodeid !== owner) as [number, number];
+  const on = (nodeid: number): Actor => startActor({ cwd: lab.node(nodeid).mount });
+  const scene: Scene = { owner, others, own: on(owner), ownDying: on(owner), remote: on(others[0]), remoteDying: on(others[0]) };
+  await scene.own.run(`put("kept", "as it was")`);
+  for (const actor of [scene.own, scene.ownDying, scene.remote, scene.remoteDying]) {
+    expect(await actor.run(`kept = os.open("kept", os.O_RDONLY)\nresult = os.pread(kept, 16, 0).decode()`)).toBe("as it was");
+  }
+  await scene.remote.run(`
+fd = os.open("written", os.O_CREAT | os.O_RDWR)
+os.pwrite(fd, b"before", 0)
+os.fsync(fd)`);
+  return scene;
+}
+
+/** Waits until the owner's lease has ended, and begins what has to wait then. */
+async function lapse({ owner, own, remote }: Scene): Promise<{ readonly reads: Promise<unknown>; readonly writes: Promise<unknown> }> {
+  stopDlmd(owner);
+  await until("the owner's lease has ended", async () => (await queryOverlayStatus(lab.node(owner).runDir))["lease"] === "lapsed");
+  const reads = own.run<string>(`result = os.pread(kept, 16, 0).decode()`, {}, 120_000).catch(String);
+  const writes = remote.run<string>(`result = code(os.pwrite, fd, b"after!", 0)`, {}, 120_000).catch(String);
+  await Promise.all([own, remote].map(untilWaiting));
+  return { reads, writes };
+}
+
+it("stands still, and goes on in time: who waited goes on, on all nodes, and nothing was lost", async () => {
+  const scene = await setScene();
+  const { owner, others, ownDying, remoteDying } = scene;
+  const { reads, writes } = await lapse(scene);
+  await Promise.all([killWaiting(ownDying, `os.pread(kept, 16, 0)`), killWaiting(remoteDying, `os.mkdir("never")`)]);
+  goOn();
+  const answers = [await reads, await writes];
+  // A machine so busy that the others had already gone on: then it must not have answered.
+  const inTime = answers[0] === "as it was";
+  expect(answers[0]).toMatch(/^as it was$|Errno 5|Errno 107/);
+  expect(inTime ? answers[1] : "ok").toBe("ok");
+  if (!inTime) {
+    await until("the owner's mount has ended", () => isTakenOut(owner));
+    await lab.start(owner);
+    return;
+  }
+  const third = startActor({ cwd: lab.node(others[1]).mount });
+  expect(await third.run(`result = [get("written"), os.path.exists("never")]`)).toEqual(["after!", false]);
+});
+
+it("stands still for too long: the others wait for it, killable; its mount ends; mounted again, it serves them, and nothing that was synced is lost", async () => {
+  const scene = await setScene();
+  const { owner, others, own, ownDying, remote, remoteDying } = scene;
+  const { reads, writes } = await lapse(scene);
+  for (const nodeid of others) {
+    await until(`node${nodeid} knows that the owner is gone`, async () => {
+      const { role, why } = await queryOverlayStatus(lab.node(nodeid).runDir);
+      return role === "waiting" && String(why) === `owner node${owner} is gone: operations go on when node${owner} mounts the volume again`;
+    });
+  }
+  expect((await queryOverlayStatus(lab.node(owner).runDir))["why"]).toMatch(/waiting: the lease of this node has ended/);
+  await Promise.all([killWaiting(ownDying, `os.pread(kept, 16, 0)`), killWaiting(remoteDying, `os.stat("written")`)]);
+  goOn();
+  expect(await reads).toMatch(/Errno 5|Errno 107/);
+  await until("the owner's mount has ended", () => isTakenOut(owner));
+  expect(await own.run(`result = code(os.listdir, ".")`)).toBe("ENOTCONN");
+  await lab.start(owner);
+  // It had been sent, so nobody can know whether it happened; or it had not, and was made now.
+  const written = await writes;
+  expect(["EIO", "ok"]).toContain(written);
+  expect(written === "ok" ? ["after!"] : ["after!", "before"]).toContain(await remote.run(`result = get("written")`));
+  expect(await remote.run(`result = os.pread(kept, 16, 0).decode()`)).toBe("as it was");
+  const there = startActor({ cwd: lab.node(owner).mount });
+  const third = startActor({ cwd: lab.node(others[1]).mount });
+  await there.run(`put("kept", "goes on")`);
+  expect(await third.run(`result = get("kept")`)).toBe("goes on");
+});
