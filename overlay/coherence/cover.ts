@@ -229,3 +229,8 @@ export function createCover(id: FileId, key: string, kind: InodeKind): Cover {
 export function kernelKnows(cover: Cover): boolean {
   return cover.inode !== null && cover.inode.nlookup > 0;
 }
+
+/** The kernel may have attributes of it that are valid, or pages: what it had was not dropped since the lock was here. */
+export function mayBeCached(cover: Cover): boolean {
+  return kernelKnows(cover) && (cover.mode !== Mode.NL || cover.phase !== "idle");
+}

@@ -9,12 +9,15 @@ import type { Inode } from "../inode/inode.ts";
 import { inTime } from "../lower/maybe.ts";
 import { type Cover, kernelKnows, type RevokeGate, type ToldName } from "./cover.ts";
 import type { CoherenceState, InvalidationPlan } from "./effect.ts";
+import { type Dropped, dropInodes, type InodeBatch } from "./kernel-drop.ts";
 import { dropUnchanged } from "./names.ts";
 
 /** What is needed of the kernel: each writes one or more notifications and gives 0 or a negative errno for each. */
 export interface KernelCaches {
   /** Attributes and pages of an inode. */
   invalidatePages(fuseNodeid: number): Promise<number[]>;
+  /** The same of many, in this order. */
+  readonly invalidateMany: (fuseNodeids: readonly number[]) => InodeBatch;
   /** The pages of a range, and the attributes. */
   invalidateRange(fuseNodeid: number, offset: number, bytes: number): Promise<number[]>;
   /** The size is at least that, and this is the byte before it. */
@@ -37,19 +40,10 @@ const DROP_WAIT_MS = 10;
 /** A dropped directory that somebody on this node still has in use (a walk below it, at least) is waited for so often, 1 ms and then twice as long each time. */
 const FORGET_WAITS_MAX = 4;
 
-/** When everything is dropped: so many inodes at a time, each a thread of its own while it waits for a page; and for how long the next are held up by it. */
-const DROP_AT_ONCE = 64;
-const DROP_SOME_WAIT_MS = 5;
-
 const notifiedResults: ReadonlySet<number> = new Set([0, -E.ENOENT, -E.ENOTCONN, -E.ENODEV, -E.ECANCELED]);
 
 export class Invalidation {
-  readonly counts: { revokes: number; revokeRounds: number; namesExpired: number; epochs: number } = {
-    revokes: 0,
-    revokeRounds: 0,
-    namesExpired: 0,
-    epochs: 0,
-  };
+  readonly counts = { revokes: 0, revokeRounds: 0, namesExpired: 0, epochs: 0, inodesDropped: 0 };
   readonly #caches: KernelCaches;
   readonly #state: CoherenceState;
   /** The mount has ended: the kernel may refuse what it likes. */
@@ -173,17 +167,13 @@ export class Invalidation {
     await Promise.all(notified);
   }
 
-  /** Whatever the locks say: attributes, pages and names of all these. */
-  async dropAll(inodes: readonly Inode[]): Promise<void> {
+  /** Whatever the locks say: every name, and attributes and pages of all these. Resolves when only what waits for a page is left. */
+  async dropAll(inodes: readonly Inode[]): Promise<Dropped> {
     this.#state.epoch += 1;
-    await this.#caches.incrementEpoch?.();
-    const dropped: Promise<unknown>[] = [];
-    for (let at = 0; at < inodes.length; at += DROP_AT_ONCE) {
-      const some = Promise.all(inodes.slice(at, at + DROP_AT_ONCE).map((inode) => this.#caches.invalidatePages(inode.fuseNodeid)));
-      dropped.push(some);
-      // One that waits for a page keeps its thread, and the others do not wait for it.
-      await inTime(some, DROP_SOME_WAIT_MS);
-    }
-    await Promise.all(dropped);
+    const [result = 0] = (await this.#caches.incrementEpoch?.()) ?? [];
+    if (!notifiedResults.has(result)) throw new Error(`the kernel refused to drop its names: ${errnoName(-result)}`);
+    const dropped = await dropInodes(this.#caches.invalidateMany, inodes);
+    this.counts.inodesDropped += dropped.inodes;
+    return dropped;
   }
 }

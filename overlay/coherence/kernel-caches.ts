@@ -2,10 +2,11 @@
  * The notifications that a revoke needs, written by threads of the notify pool (hazard F3: a notification may wait in the kernel
  * for a request that this process must answer). Source: fs/fuse/dev.c, fuse_notify; fs/fuse/inode.c, fuse_reverse_inval_inode.
  */
-import { notifyIncEpoch, notifyInvalEntry, notifyInvalInode, notifyStore } from "../fuse/notify.ts";
+import { INVAL_INODE_BYTES, notifyIncEpoch, notifyInvalEntry, notifyInvalInode, notifyInvalInodes, notifyStore } from "../fuse/notify.ts";
 import type { Gate, Native } from "../native/index.ts";
 import { SENTINEL_SIZE } from "./sentinel.ts";
 import type { KernelCaches } from "./invalidation.ts";
+import type { InodeBatch } from "./kernel-drop.ts";
 
 /** What the running kernel was found to offer at INIT. */
 export interface NotifyFeatures {
@@ -19,15 +20,24 @@ const SENTINEL_BYTE = Buffer.alloc(1);
 const SENTINEL_AT = BigInt(SENTINEL_SIZE) - 1n;
 
 export function createKernelCaches(native: Native, fd: number, features: NotifyFeatures): KernelCaches {
-  const writing = new Set<Promise<number[]>>();
-  const notify = (messages: Buffer[], gate?: Gate, gateAt = 0): Promise<number[]> => {
-    const written = gate === undefined ? native.notify(fd, messages) : native.notify(fd, messages, gate, gateAt);
+  const writing = new Set<Promise<unknown>>();
+  const noted = <T>(written: Promise<T>): Promise<T> => {
     writing.add(written);
     void written.finally(() => writing.delete(written));
     return written;
   };
+  const notify = (messages: Buffer[], gate?: Gate, gateAt = 0): Promise<number[]> =>
+    noted(gate === undefined ? native.notify(fd, messages) : native.notify(fd, messages, gate, gateAt));
   return {
     invalidatePages: (fuseNodeid) => notify([notifyInvalInode(fuseNodeid, 0n, 0n)]),
+    invalidateMany: (fuseNodeids): InodeBatch => {
+      const batch = native.createNotifyBatch(notifyInvalInodes(fuseNodeids), INVAL_INODE_BYTES);
+      return {
+        write: () => noted(native.writeNotifyBatch(fd, batch)),
+        begun: () => native.notifyBatchBegun(batch),
+        refused: () => native.notifyBatchRefused(batch),
+      };
+    },
     invalidateRange: (fuseNodeid, offset, bytes) => notify([notifyInvalInode(fuseNodeid, BigInt(offset), BigInt(bytes))]),
     raiseSize: (fuseNodeid, size, last) => notify([notifyStore(fuseNodeid, BigInt(size) - 1n, Buffer.from([last]))]),
     invalidatePagesAndSize: (fuseNodeid) => {

@@ -14,7 +14,7 @@ import { inTime } from "../lower/maybe.ts";
 import type { Stamp, Stamps } from "../lower/stamp.ts";
 import type { Coherence, PinMode, Waiter, Want } from "./api.ts";
 import { bear, registerAll } from "./born.ts";
-import { kernelKnows } from "./cover.ts";
+import { kernelKnows, mayBeCached } from "./cover.ts";
 import type { ChildWaiter, Cover, PinWaiter } from "./cover.ts";
 import { CoverTable } from "./cover-table.ts";
 import { createCoherenceState } from "./effect.ts";
@@ -72,6 +72,8 @@ export interface CoherenceCounters extends Readonly<SizeCounters> {
   readonly revokeRounds: number;
   readonly namesExpired: number;
   readonly epochs: number;
+  /** Inodes whose caches were dropped because the lease ended, or all that is cached was in doubt. */
+  readonly inodesDropped: number;
   /** Inodes with a lock state here, those that the kernel has forgotten included. */
   readonly covers: number;
   /** Born here and not known to dlmd yet. */
@@ -502,11 +504,12 @@ class Shell implements CoherenceShell {
   suspend(): void {
     this.#suspended ??= [];
     const { log, now, fail } = this.#options;
-    const inodes = inodesOf(this.#covers.all());
     const beganMs = now();
-    const dropped = this.#invalidation.dropAll(inodes);
+    const dropped = this.#invalidation.dropAll(inodesOf(this.#covers.all()).filter(({ cover }) => mayBeCached(cover)));
     dropped
-      .then(() => log.info({ inodes: inodes.length, ms: Math.round(now() - beganMs) }, "all that the kernel had cached was dropped"))
+      .then(({ inodes, waiting, absent }) =>
+        log.info({ inodes, waiting, absent, ms: Math.round(now() - beganMs) }, "all that the kernel had cached was dropped"),
+      )
       .catch(fail);
   }
 
@@ -516,7 +519,7 @@ class Shell implements CoherenceShell {
     if (inodes.length === 0) this.#goOn();
     else {
       // Not for ever: a page may belong to a READ that waits for what is asked for here.
-      const dropped = inTime(this.#invalidation.dropAll(inodes), RESUME_DROP_MS);
+      const dropped = inTime(this.#dropAll(inodes), RESUME_DROP_MS);
       dropped.then(() => this.#goOn()).catch(this.#options.fail);
     }
   }
@@ -538,7 +541,12 @@ class Shell implements CoherenceShell {
   async abandon(): Promise<void> {
     // First, because the notifications wait for the pages of those who wait for a lock.
     this.letGo();
-    await this.#invalidation.dropAll(inodesOf(this.#covers.all()));
+    await this.#dropAll(inodesOf(this.#covers.all()));
+  }
+
+  async #dropAll(inodes: readonly Inode[]): Promise<void> {
+    const { over } = await this.#invalidation.dropAll(inodes);
+    await over;
   }
 
   async close(): Promise<void> {

@@ -30,6 +30,21 @@ export function notifyInvalInode(fuseNodeid: number, offset: bigint, length: big
   return buffer;
 }
 
+export const INVAL_INODE_BYTES: number = OUT_HEADER_BYTES + 24;
+
+/** `notifyInvalInode(..., 0n, 0n)` of each of these, one after the other, INVAL_INODE_BYTES each. */
+export function notifyInvalInodes(fuseNodeids: readonly number[]): Buffer {
+  const one = notifyInvalInode(0, 0n, 0n);
+  const all = Buffer.allocUnsafe(fuseNodeids.length * INVAL_INODE_BYTES);
+  let at = 0;
+  for (const fuseNodeid of fuseNodeids) {
+    all.set(one, at);
+    write64(all, at + OUT_HEADER_BYTES, fuseNodeid);
+    at += INVAL_INODE_BYTES;
+  }
+  return all;
+}
+
 function writeName(buffer: Buffer, at: number, name: Buffer): void {
   assert(name.length > 0 && name.length <= MAX_NOTIFY_NAME_BYTES, `name of ${name.length} bytes, 1..${MAX_NOTIFY_NAME_BYTES} allowed`);
   buffer.set(name, at);

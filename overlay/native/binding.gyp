@@ -18,6 +18,7 @@
         "src/loop.cc",
         "src/mount.cc",
         "src/notify.cc",
+        "src/notify-batch.cc",
         "src/peer.cc",
         "src/pool.cc",
         "src/process.cc",

@@ -156,6 +156,11 @@ export interface Gate {
   readonly __gate: unique symbol;
 }
 
+/** Notifications of one length, for several threads to write; opaque. */
+export interface NotifyBatch {
+  readonly __notifyBatch: unique symbol;
+}
+
 export interface Native {
   readonly sync: Calls<number>;
   /** Pools of their own (hazard F3): nothing in one waits for another. */
@@ -197,6 +202,17 @@ export interface Native {
   createGate(): Gate;
   /** False: the thread is through it already. */
   shutGate(gate: Gate): boolean;
+  /** Of notifications of `messageBytes` each, one after the other in that buffer (copied). */
+  createNotifyBatch(messages: Buffer, messageBytes: number): NotifyBatch;
+  /**
+   * One more thread of the notify pool writes what no thread has begun of the batch, one message after the other, until there is nothing left. 0, or a
+   * negative errno: there was no thread.
+   */
+  writeNotifyBatch(fd: number, batch: NotifyBatch): Promise<number>;
+  /** How many messages of it were begun. */
+  notifyBatchBegun(batch: NotifyBatch): number;
+  /** What was met since this was asked last, by twos: the number of a message, and its negative errno. */
+  notifyBatchRefused(batch: NotifyBatch): number[];
 
   mount(source: string, target: string, type: string, flags: number, data: string): number;
   umount(target: string, flags: number): number;

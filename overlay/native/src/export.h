@@ -6,6 +6,7 @@
 namespace coverlay {
 
 bool exportNotify(napi_env env, napi_value exports);
+bool exportNotifyBatch(napi_env env, napi_value exports);
 bool exportMount(napi_env env, napi_value exports);
 bool exportLoop(napi_env env, napi_value exports);
 bool exportProcess(napi_env env, napi_value exports);

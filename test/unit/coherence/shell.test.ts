@@ -91,6 +91,7 @@ function shellOver(lockspace: Lockspace, stamps: Stamps = new SilentStamps(), ca
       invalidatePagesAndSize: () => ({ gate: { shut: () => true }, results: nothing() }),
       invalidateAttributes: nothing,
       expireNames: nothing,
+      invalidateMany: () => ({ write: () => Promise.resolve(0), begun: () => 0, refused: () => [] }),
       incrementEpoch: nothing,
       settled: () => Promise.resolve(),
       ...caches,
@@ -132,6 +133,27 @@ describe("the shell", () => {
     await shell.pin(inode, Mode.PR, waiter);
     expect(asked).toEqual([`lock i12.7 ${Mode.PR}`, "unlock i12.7", `lock i12.7 ${Mode.PR}`]);
     shell.unpin(inode, Mode.PR);
+    await shell.close();
+  });
+
+  it("drops, when the lease ends, what the kernel may have something of: not what it has forgotten, or never had a lock for", async () => {
+    const dropped: number[] = [];
+    const invalidateMany: KernelCaches["invalidateMany"] = (fuseNodeids) => {
+      dropped.push(...fuseNodeids);
+      return { write: () => Promise.resolve(0), begun: () => fuseNodeids.length, refused: () => [] };
+    };
+    const shell = shellOver(lockspaceThatGrants([]).lockspace, new SilentStamps(), { invalidateMany });
+    const inodes = [1, 2, 3].map((ino) => inodeOf(shell, ino, "file"));
+    const [locked, forgotten, bare] = inodes as [Inode, Inode, Inode];
+    for (const inode of [locked, forgotten]) {
+      await shell.pin(inode, Mode.PR, { interrupted: false, onInterrupt: null });
+      shell.unpin(inode, Mode.PR);
+    }
+    forgotten.nlookup = 0;
+    expect(shell.tryPin(bare, Mode.PR)).toBe(false);
+    shell.suspend();
+    await new Promise(setImmediate);
+    expect([dropped, shell.counters.inodesDropped]).toEqual([[locked.fuseNodeid], 1]);
     await shell.close();
   });
 

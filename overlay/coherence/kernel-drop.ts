@@ -1,0 +1,109 @@
+/**
+ * All that the kernel caches is dropped at once, whatever the locks say (hazards F7, H1): names by INC_EPOCH, which waits for nothing, then attributes and
+ * pages inode by inode, in one pass over all of them.
+ *
+ * Few threads do that (1.2 us an inode without pages, 2.5 with one; a job of a pool for each took 10). A notification that waits for a page which a
+ * request holds keeps its thread, perhaps until the lease holds again; the others go on, and when all of them wait there are more. The
+ * attributes of such an inode are gone: those the kernel drops before the pages (fs/fuse/inode.c, fuse_reverse_inval_inode).
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import { E, errnoName } from "../../dlmd/base/errno.ts";
+import type { Inode } from "../inode/inode.ts";
+import { inTime } from "../lower/maybe.ts";
+import { kernelKnows } from "./cover.ts";
+
+/** Notifications of many inodes, of which each thread takes the next that none has taken. */
+export interface InodeBatch {
+  /** One more thread; resolves when none is left to be taken, and its last is done: 0, or a negative errno: there is no thread. */
+  write(): Promise<number>;
+  /** How many were taken. */
+  begun(): number;
+  /** By twos: the place of an inode, and the negative errno that it met. Each is given once. */
+  refused(): readonly number[];
+}
+
+export interface Dropped {
+  readonly inodes: number;
+  /** Of these, what still waits for a page. */
+  readonly waiting: number;
+  /** What the kernel was told and has not found, so that it may come yet (hazard F4). */
+  readonly absent: number;
+  /** Nothing waits any more. */
+  readonly over: Promise<unknown>;
+}
+
+/** Threads at first, and at most: as many notifications may wait. */
+const WRITERS = 2;
+const WRITERS_MAX = 2048;
+/** No inode was taken for so long: all threads wait, and there are twice as many from then on. */
+const STALL_MS = 5;
+/** An inode that was not found is looked for again so often: after 1 ms, and then twice as long each time. */
+const ABSENT_TRIES = 7;
+
+/** The mount is going away, and its caches with it. */
+const gone: ReadonlySet<number> = new Set([-E.ENOTCONN, -E.ENODEV]);
+
+/**
+ * What programs can reach without a name, which they would have to ask for again, comes first: files that are open or mapped, and the
+ * directories in which they may stand.
+ */
+export function dropOrder(inodes: readonly Inode[]): readonly Inode[] {
+  const open = inodes.filter(({ openCount }) => openCount > 0);
+  const directories = inodes.filter(({ openCount, kind }) => openCount === 0 && kind === "directory");
+  return [...open, ...directories, ...inodes.filter(({ openCount, kind }) => openCount === 0 && kind !== "directory")];
+}
+
+/** Resolves when all are dropped but those that wait. Throws if the kernel refuses what it must not, or there is no thread. */
+export async function dropInodes(
+  invalidateMany: (fuseNodeids: readonly number[]) => InodeBatch,
+  inodes: readonly Inode[],
+): Promise<Dropped> {
+  const writing = new Set<Promise<unknown>>();
+  let left = dropOrder(inodes);
+  for (let tries = 0; ; tries += 1) {
+    const batch = invalidateMany(left.map(({ fuseNodeid }) => fuseNodeid));
+    await writeAll(batch, left.length, writing);
+    left = absentOf(left, batch.refused());
+    if (left.length === 0 || tries === ABSENT_TRIES) break;
+    await sleep(2 ** tries);
+  }
+  return { inodes: inodes.length, waiting: writing.size, absent: left.length, over: Promise.all(writing) };
+}
+
+/** What was not found though the kernel was told of it, and has not given it back since. */
+function absentOf(inodes: readonly Inode[], refused: readonly number[]): readonly Inode[] {
+  const absent: Inode[] = [];
+  for (let at = 0; at < refused.length; at += 2) {
+    const inode = inodes[refused[at] as number] as Inode;
+    const result = refused[at + 1] as number;
+    if (result === -E.ENOENT) absent.push(inode);
+    else if (!gone.has(result)) throw new Error(`the kernel refused to drop what it caches of ${inode.key}: ${errnoName(-result)}`);
+  }
+  return absent.filter(({ cover }) => kernelKnows(cover));
+}
+
+async function writeAll(batch: InodeBatch, count: number, writing: Set<Promise<unknown>>): Promise<void> {
+  const mine = new Set<Promise<unknown>>();
+  const start = (): void => {
+    const writer = write(batch).finally(() => {
+      mine.delete(writer);
+      writing.delete(writer);
+    });
+    mine.add(writer);
+    writing.add(writer);
+  };
+  for (let writers = 0; writers < WRITERS; writers += 1) start();
+  let begun = 0;
+  while (!(await inTime(Promise.all(mine), STALL_MS))) {
+    const before = begun;
+    begun = batch.begun();
+    if (begun > before) continue;
+    if (begun === count) return;
+    for (let more = Math.min(mine.size, WRITERS_MAX - mine.size); more > 0; more -= 1) start();
+  }
+}
+
+async function write(batch: InodeBatch): Promise<void> {
+  const result = await batch.write();
+  if (result < 0) throw new Error(`no thread to drop what the kernel caches: ${errnoName(-result)}`);
+}
