@@ -4,7 +4,7 @@
  *
  * Where the mount can not be reached by its path (lazily unmounted, moved, something mounted over it) every call gives an error.
  */
-import { readFileSync } from "node:fs";
+import { closeSync, openSync, readFileSync, readSync } from "node:fs";
 import { statFields } from "../../dlmd/base/proc-stat.ts";
 import type { Native } from "../native/index.ts";
 
@@ -59,10 +59,22 @@ function isAsleep(tid: number): boolean {
 const READ_CALLS: Readonly<Record<string, readonly string[]>> = { x64: ["0", "17"], arm64: ["63", "67"] };
 const readCalls = READ_CALLS[process.arch] ?? [];
 
+const beginning = Buffer.alloc(16);
+
+/** What a file begins with: for a reader's GETATTR, where readFileSync would take 20 us more. */
+function beginningOf(path: string): string {
+  const fd = openSync(path, "r");
+  try {
+    return beginning.latin1Slice(0, readSync(fd, beginning, 0, beginning.length, 0));
+  } finally {
+    closeSync(fd);
+  }
+}
+
 /** /proc/TID/syscall (proc(5)) begins with the number of the call. */
 function isReading(tid: number): boolean {
   try {
-    const call = readFileSync(`/proc/${tid}/syscall`, "latin1");
+    const call = beginningOf(`/proc/${tid}/syscall`);
     return readCalls.includes(call.slice(0, call.indexOf(" ")));
   } catch {
     // Gone, or not to be seen: then it is no reader, and its size is put right in another way.
