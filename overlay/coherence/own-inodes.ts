@@ -65,7 +65,7 @@ const beginning = Buffer.alloc(16);
 function beginningOf(path: string): string {
   const fd = openSync(path, "r");
   try {
-    return beginning.latin1Slice(0, readSync(fd, beginning, 0, beginning.length, 0));
+    return beginning.toString("latin1", 0, readSync(fd, beginning, 0, beginning.length, 0));
   } finally {
     closeSync(fd);
   }
