@@ -202,14 +202,16 @@ export class SimNode {
     this.#stepping = true;
     try {
       while (this.alive) {
-        const event = this.#inputs.shift();
-        if (event === undefined) break;
+        const input = this.#inputs.shift();
+        if (input === undefined) break;
+        const event = this.cluster.hintChecker.arriving(this, input);
         this.cluster.steps++;
         this.cluster.traceEvent(this, event);
         if (event.kind === "peer-up") this.cluster.network.begins(this, event);
         for (const effect of this.core.step(event, agenda.nowMs)) this.#perform(effect);
         this.#lookAtView();
         checker.afterStep(this);
+        this.cluster.hintChecker.afterStep(this);
       }
     } finally {
       this.#stepping = false;
