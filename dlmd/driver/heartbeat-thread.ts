@@ -4,6 +4,7 @@ import { OperatingError } from "../base/error.ts";
 import { Beater } from "../membership/beater.ts";
 import { createBootClock } from "./clock.ts";
 import { type DatagramChannel, openDatagramChannel } from "./datagram-channel.ts";
+import { leaseMarginMs } from "../membership/lease.ts";
 import { type FromHeartbeats, type HeartbeatStart, Shared, type ToHeartbeats } from "./heartbeats.ts";
 import { LeaseFile } from "./lease-file.ts";
 import { createKeyring } from "./keyring.ts";
@@ -27,7 +28,7 @@ async function run(): Promise<void> {
   const { self, cell, nodes, timeoutMs } = start;
   const nowMs = sharedClock();
   const beater = new Beater(self, timeoutMs, nowMs());
-  const lease = await LeaseFile.create(start.leaseFile, self.incarnation);
+  const lease = await LeaseFile.create(start.leaseFile, self.incarnation, leaseMarginMs(timeoutMs));
   const publish = (): void => lease.publish(beater.leaseEndMs);
   const warn = (fields: Readonly<Record<string, unknown>>, message: string): void => post({ kind: "log", fields, message });
   const channel: DatagramChannel = await openDatagramChannel({

@@ -16,11 +16,11 @@ export class LeaseFile {
   }
 
   /** Ends the lease of the life before, whose programs may still look at its page, and puts a page of its own in its place. */
-  static async create(file: string, incarnation: string): Promise<LeaseFile> {
+  static async create(file: string, incarnation: string, marginMs: number): Promise<LeaseFile> {
     await endFormer(file);
     const beside = `${file}.new`;
     const handle = await open(beside, "w", 0o600);
-    await handle.write(encodeLeasePage({ incarnation, endMs: Number.NEGATIVE_INFINITY }), 0, null, 0);
+    await handle.write(encodeLeasePage({ incarnation, endMs: Number.NEGATIVE_INFINITY, marginMs }), 0, null, 0);
     await rename(beside, file);
     return new LeaseFile(handle);
   }

@@ -14,6 +14,11 @@ export const leaseShare = 0.6;
 /** What the others wait, in time-outs: the lease, clock drift and a margin. */
 export const leaseWaitShare = 0.8;
 
+/** What is left of that when a node's lease has ended: programs must have stopped by then. */
+export function leaseMarginMs(timeoutMs: number): number {
+  return (leaseWaitShare - leaseShare) * timeoutMs;
+}
+
 const remembered = 64;
 
 export interface SendTimes {

@@ -155,6 +155,8 @@ export interface Cover {
   gate: RevokeGate | null;
   /** The kernel has its attributes with validity: told so, and nothing that changes them was done since. */
   attrTold: boolean;
+  /** It was told as valid since the lock came: counts against the limit (cache-limit.ts). */
+  cached: boolean;
   /** The first of this inode's names that were told: to be taken out when the kernel forgets it. */
   toldIn: ToldName | null;
   /** What the lower had done when EX came, and when the last operation under it ended (lower/stamp.ts). */
@@ -216,6 +218,7 @@ export function createCover(id: FileId, key: string, kind: InodeKind): Cover {
     lockHolder: null,
     gate: null,
     attrTold: false,
+    cached: false,
     toldIn: null,
     stampMark: 0,
     stamp: null,

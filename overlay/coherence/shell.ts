@@ -14,6 +14,7 @@ import { inTime } from "../lower/maybe.ts";
 import type { Stamp, Stamps } from "../lower/stamp.ts";
 import type { Coherence, PinMode, Waiter, Want } from "./api.ts";
 import { bear, registerAll } from "./born.ts";
+import { CacheLimit } from "./cache-limit.ts";
 import { kernelKnows, mayBeCached } from "./cover.ts";
 import type { ChildWaiter, Cover, PinWaiter } from "./cover.ts";
 import { CoverTable } from "./cover-table.ts";
@@ -35,6 +36,8 @@ export interface CoherenceShellOptions {
   readonly caches: KernelCaches;
   readonly stamps: Stamps;
   readonly ownInodes: OwnInodes;
+  /** Inodes that the kernel may have cached at a time (cache-limit.ts). */
+  readonly cachedMax: number;
   /** Milliseconds of a monotonic clock. */
   readonly now: () => number;
   readonly log: Log;
@@ -74,6 +77,8 @@ export interface CoherenceCounters extends Readonly<SizeCounters> {
   readonly epochs: number;
   /** Inodes whose caches were dropped because the lease ended, or all that is cached was in doubt. */
   readonly inodesDropped: number;
+  /** Locks given up because too many inodes were cached for what can be dropped at the end of the lease. */
+  readonly inodesEvicted: number;
   /** Inodes with a lock state here, those that the kernel has forgotten included. */
   readonly covers: number;
   /** Born here and not known to dlmd yet. */
@@ -104,6 +109,8 @@ class Shell implements CoherenceShell {
   readonly #locks: LockRequests;
   readonly #invalidation: Invalidation;
   readonly #sizes: SizeCheck;
+  readonly #limit: CacheLimit;
+  #evicting = false;
   #registerTimer: NodeJS.Timeout | null = null;
   #draining = false;
   #closed = false;
@@ -116,12 +123,14 @@ class Shell implements CoherenceShell {
     const { lockspace, now, fail } = options;
     const told = (cover: Cover): void => {
       this.#run();
+      this.#limit.changed(cover);
       this.#covers.ended(cover);
     };
     this.#locks = new LockRequests({ lockspace, now, fail, told, stamps: options.stamps }, this.#state);
     this.#covers = new CoverTable(this.#state, (cover) => this.#locks.drop(cover));
     this.#invalidation = new Invalidation(options.caches, this.#state, () => this.#closed);
     this.#sizes = new SizeCheck(options.ownInodes, this.#state);
+    this.#limit = new CacheLimit(options.cachedMax, () => this.#covers.all());
   }
 
   get counters(): CoherenceCounters {
@@ -129,6 +138,7 @@ class Shell implements CoherenceShell {
       ...this.#locks.counts,
       ...this.#invalidation.counts,
       ...this.#sizes.counts,
+      ...this.#limit.counts,
       locksHeld: this.#locks.held,
       covers: this.#covers.size,
       unregistered: this.#state.unregistered.size,
@@ -313,7 +323,25 @@ class Shell implements CoherenceShell {
   attrValid(inode: Inode): boolean {
     if (!this.#covered(inode.cover)) return false;
     inode.cover.attrTold = true;
+    if (this.#limit.told(inode.cover) && !this.#evicting) this.#evict();
     return true;
+  }
+
+  #evict(): void {
+    this.#evicting = true;
+    const { log, now, cachedMax } = this.#options;
+    if (this.#limit.counts.inodesEvicted === 0)
+      log.warn(
+        { cachedMax },
+        "more inodes are cached than could be dropped in time at the end of the lease: from now on others give their locks up for each",
+      );
+    // Not in the turn of a reply.
+    setImmediate(() => {
+      this.#evicting = false;
+      if (this.#closed || this.#abandoned || this.#suspended !== null) return;
+      this.#limit.evict(this.#state, now());
+      this.#run();
+    });
   }
 
   #covered(cover: Cover): boolean {
@@ -393,6 +421,7 @@ class Shell implements CoherenceShell {
 
   forgotten(inode: Inode): void {
     this.#covers.forgotten(inode);
+    this.#limit.changed(inode.cover);
   }
 
   // --- write access

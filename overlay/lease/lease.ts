@@ -175,8 +175,14 @@ export class Lease implements LeaseGate {
   }
 }
 
-/** The page of that dlmd, mapped: gives its end. Throws OperatingError if there is none of that incarnation. */
-export function openLeasePage(native: Native, dlmdSocket: string, incarnation: string): () => number {
+export interface OpenLeasePage {
+  readonly endMs: () => number;
+  /** After the end others may take the locks no sooner than after that time. */
+  readonly marginMs: number;
+}
+
+/** The page of that dlmd, mapped. Throws OperatingError if there is none of that incarnation. */
+export function openLeasePage(native: Native, dlmdSocket: string, incarnation: string): OpenLeasePage {
   const file = path.join(path.dirname(dlmdSocket), LEASE_FILE);
   const fd = openPage(file);
   try {
@@ -186,7 +192,8 @@ export function openLeasePage(native: Native, dlmdSocket: string, incarnation: s
     if (found.incarnation !== incarnation)
       throw refused(`the lease page ${file} of dlmd ${incarnation} expected, found that of ${found.incarnation}`);
     const page = new DataView(mapped);
-    return () => Math.min(page.getFloat64(LEASE_ENDS_AT, true), page.getFloat64(LEASE_ENDS_AT + 8, true));
+    const endMs = (): number => Math.min(page.getFloat64(LEASE_ENDS_AT, true), page.getFloat64(LEASE_ENDS_AT + 8, true));
+    return { endMs, marginMs: found.marginMs };
   } finally {
     closeSync(fd);
   }

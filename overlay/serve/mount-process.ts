@@ -10,6 +10,7 @@ import { OperatingError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import type { DlmClient, GoneClient, VolumeConfig } from "../../dlmd/client/api.ts";
 import { connectDlm } from "../../dlmd/client/client.ts";
+import { cachedInodesMax } from "../coherence/cache-limit.ts";
 import { createKernelCaches } from "../coherence/kernel-caches.ts";
 import { createOwnInodes } from "../coherence/own-inodes.ts";
 import { type CoherenceShell, createCoherenceShell } from "../coherence/shell.ts";
@@ -102,7 +103,8 @@ export class MountProcess {
         disconnected: (reason) => this.#handleDisconnected(reason),
       });
       this.#client = client;
-      this.#lease = this.#openLease(client);
+      const page = openLeasePage(native, this.options.dlmdSocket, client.info.incarnation);
+      this.#lease = this.#openLease(page.endMs);
       const volume = findVolume(client, this.options.bit);
       this.#volume = volume;
       const lockspace = await client.lockspace(volumeLockspace(volume.uuid));
@@ -122,6 +124,7 @@ export class MountProcess {
             lockspace,
             ownInodes: createOwnInodes(native, this.options.mountpoint, connectionNumber(this.options.mountpoint) ?? 0),
             caches: createKernelCaches(native, fd, { expireEntry: negotiated.entryExpire, incEpoch: negotiated.incEpoch }),
+            cachedMax: cachedInodesMax(page.marginMs),
             stamps: lower.stamps,
             now: () => performance.now(),
             log,
@@ -143,10 +146,10 @@ export class MountProcess {
     this.options.changed();
   }
 
-  #openLease(client: DlmClient): Lease {
-    const { native, dlmdSocket, log } = this.options;
+  #openLease(endMs: () => number): Lease {
+    const { native, log } = this.options;
     return new Lease({
-      endMs: openLeasePage(native, dlmdSocket, client.info.incarnation),
+      endMs,
       nowMs: () => native.bootTimeMs(),
       log,
       suspend: () => {

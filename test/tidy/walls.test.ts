@@ -53,6 +53,7 @@ const PURE = [
   "overlay/fuse/",
   "overlay/lease/lease-core.ts",
   "overlay/lower/stamp.ts",
+  "overlay/coherence/cache-limit.ts",
   "overlay/coherence/cover.ts",
   "overlay/coherence/names.ts",
   "overlay/coherence/effect.ts",

@@ -80,23 +80,29 @@ class SilentStamps implements Stamps {
   }
 }
 
-function shellOver(lockspace: Lockspace, stamps: Stamps = new SilentStamps(), caches: Partial<KernelCaches> = {}): CoherenceShell {
+function shellOver(
+  lockspace: Lockspace,
+  stamps: Stamps = new SilentStamps(),
+  caches: Partial<KernelCaches> = {},
+  cachedMax = Number.POSITIVE_INFINITY,
+): CoherenceShell {
   const nothing = (): Promise<number[]> => Promise.resolve([0]);
   return createCoherenceShell({
     lockspace,
     caches: {
       invalidatePages: nothing,
+      invalidateMany: () => ({ write: () => Promise.resolve(0), begun: () => 0, refused: () => [] }),
       invalidateRange: nothing,
       raiseSize: nothing,
       invalidatePagesAndSize: () => ({ gate: { shut: () => true }, results: nothing() }),
       invalidateAttributes: nothing,
       expireNames: nothing,
-      invalidateMany: () => ({ write: () => Promise.resolve(0), begun: () => 0, refused: () => [] }),
       incrementEpoch: nothing,
       settled: () => Promise.resolve(),
       ...caches,
     },
     stamps,
+    cachedMax,
     ownInodes: {
       look: () => Promise.resolve(0),
       refresh: () => Promise.resolve(0),
@@ -133,6 +139,31 @@ describe("the shell", () => {
     await shell.pin(inode, Mode.PR, waiter);
     expect(asked).toEqual([`lock i12.7 ${Mode.PR}`, "unlock i12.7", `lock i12.7 ${Mode.PR}`]);
     shell.unpin(inode, Mode.PR);
+    await shell.close();
+  });
+
+  it("gives up locks when more is cached than could be dropped at the end of the lease (hazard H1), and not while that has ended", async () => {
+    const asked: string[] = [];
+    const { lockspace } = lockspaceThatGrants(asked);
+    const shell = shellOver(lockspace, new SilentStamps(), {}, 2);
+    const waiter = { interrupted: false, onInterrupt: null };
+    const tell = async (ino: number, lapsed = false): Promise<void> => {
+      const inode = inodeOf(shell, ino, "file");
+      await shell.pin(inode, Mode.PR, waiter);
+      if (lapsed) shell.suspend();
+      expect(shell.attrValid(inode)).toBe(true);
+      shell.unpin(inode, Mode.PR);
+      // The turn after, and what is asked for and answered then.
+      for (let turn = 0; turn < 3; turn += 1) await new Promise(setImmediate);
+    };
+    const unlocked = (): string[] => asked.filter((what) => what.startsWith("unlock"));
+    for (const ino of [1, 2, 3]) await tell(ino);
+    expect(unlocked()).toEqual(["unlock i1.7"]);
+    await tell(4, true);
+    expect([unlocked(), shell.counters.inodesEvicted]).toEqual([["unlock i1.7"], 1]);
+    shell.resume(false);
+    await tell(2);
+    expect([unlocked(), shell.counters.inodesEvicted]).toEqual([["unlock i1.7", "unlock i2.7"], 2]);
     await shell.close();
   });
 

@@ -98,21 +98,22 @@ describe("the page", () => {
   }
 
   it("has these bytes", () => {
-    const bytes = encodeLeasePage({ incarnation: "0123456789abcdef", endMs: 1.5 });
+    const bytes = encodeLeasePage({ incarnation: "0123456789abcdef", endMs: 1.5, marginMs: 600 });
     const end = "000000000000f83f";
-    expect(Buffer.from(bytes).toString("hex")).toBe(`434c533101000000${Buffer.from("0123456789abcdef").toString("hex")}${end}${end}`);
+    const head = `434c533102000000${Buffer.from("0123456789abcdef").toString("hex")}`;
+    expect(Buffer.from(bytes).toString("hex")).toBe(`${head}${end}${end}0000000000c08240`);
     expect(bytes.byteLength).toBe(LEASE_PAGE_BYTES);
-    expect(decodeLeasePage(bytes)).toEqual({ incarnation: "0123456789abcdef", endMs: 1.5 });
+    expect(decodeLeasePage(bytes)).toEqual({ incarnation: "0123456789abcdef", endMs: 1.5, marginMs: 600 });
   });
 
   it("of a former life ends when another one begins, for those who still look at it", async () => {
     const { file } = page();
-    const first = await LeaseFile.create(file, incarnationOf(1));
+    const first = await LeaseFile.create(file, incarnationOf(1), 600);
     const looked = openSync(file, "r");
     try {
       first.publish(1000);
       await expect.poll(() => readAt(looked), { timeout: 10_000 }).toBe(1000);
-      const second = await LeaseFile.create(file, incarnationOf(2));
+      const second = await LeaseFile.create(file, incarnationOf(2), 600);
       expect(readAt(looked)).toBe(never);
       await Promise.all([first.close(), second.close()]);
     } finally {

@@ -25,12 +25,12 @@ describe("the page, mapped", () => {
 
   it("is seen through the mapping as it is written, and ends for those who look at it when another life begins", async () => {
     const { file, socket, ends } = page();
-    const first = await LeaseFile.create(file, incarnationOf(1));
-    const seen = openLeasePage(nativeAddon(), socket, incarnationOf(1));
-    expect(seen()).toBe(never);
+    const first = await LeaseFile.create(file, incarnationOf(1), 600);
+    const { endMs: seen, marginMs } = openLeasePage(nativeAddon(), socket, incarnationOf(1));
+    expect([seen(), marginMs]).toEqual([never, 600]);
     for (const endMs of [1000, 2000, 3000]) first.publish(endMs);
     await expect.poll(() => seen(), { timeout: 10_000 }).toBe(3000);
-    const second = await LeaseFile.create(file, incarnationOf(2));
+    const second = await LeaseFile.create(file, incarnationOf(2), 600);
     expect(seen()).toBe(never);
     second.publish(4000);
     await expect.poll(ends, { timeout: 10_000 }).toBe(4000);
@@ -44,7 +44,7 @@ describe("the page, mapped", () => {
     const { file, socket } = page();
     const open = (): unknown => openLeasePage(nativeAddon(), socket, incarnationOf(1));
     expect(open).toThrow(/lease page of dlmd can not be opened/);
-    const made = await LeaseFile.create(file, incarnationOf(2));
+    const made = await LeaseFile.create(file, incarnationOf(2), 600);
     await made.close();
     expect(open).toThrow(/of dlmd 0*1 expected, found that of 0*2/);
     rmSync(file);

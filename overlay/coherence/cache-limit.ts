@@ -1,0 +1,79 @@
+/**
+ * How many inodes this kernel may have cached at a time (hazard H1): so many as it drops, at the end of the lease, before others may take their locks. When
+ * there are more, some that nobody has open give their lock up, as if another node had asked for it: the kernel then has nothing of them. Pure.
+ *
+ * Which ones: a hand goes round over all, and nothing says what the kernel finds in its caches, so it is the order in which they came. Directories
+ * stay: their names would go one by one.
+ */
+import { Mode } from "../../dlmd/lock/mode.ts";
+import { type Cover, mayBeCached } from "./cover.ts";
+import type { CoherenceState } from "./effect.ts";
+import { enterRevoke } from "./revoke.ts";
+
+/** Reckoned for each: 1.2 us without pages, 2.5 with one, twice that beside others' work; and the thread has to get there first. */
+const DROP_US = 4.5;
+/** Looked at for each that is to go. */
+const STEPS_MAX = 64;
+/** Begun with in one turn. */
+const AT_ONCE_MAX = 64;
+
+export function cachedInodesMax(marginMs: number): number {
+  return Math.floor((marginMs * 1000) / DROP_US);
+}
+
+export class CacheLimit {
+  readonly counts = { inodesEvicted: 0 };
+  readonly #max: number;
+  readonly #all: () => Iterator<Cover>;
+  #hand: Iterator<Cover>;
+  #cached = 0;
+
+  /** `all`: new ones at the end. */
+  constructor(max: number, all: () => Iterator<Cover>) {
+    this.#max = max;
+    this.#all = all;
+    this.#hand = all();
+  }
+
+  /** Told to the kernel as valid. True: there are too many now. */
+  told(cover: Cover): boolean {
+    if (!cover.cached) {
+      cover.cached = true;
+      this.#cached += 1;
+    }
+    return this.#cached > this.#max;
+  }
+
+  /** The kernel has forgotten it, or dropped what it had; or not: then nothing is done. */
+  changed(cover: Cover): void {
+    if (!cover.cached || mayBeCached(cover)) return;
+    cover.cached = false;
+    this.#cached -= 1;
+  }
+
+  /** Leaves effects in `state`. */
+  evict(state: CoherenceState, now: number): void {
+    for (let more = Math.min(this.#cached - this.#max, AT_ONCE_MAX); more > 0; more -= 1) this.#evictOne(state, now);
+  }
+
+  #evictOne(state: CoherenceState, now: number): void {
+    for (let step = 0; step < STEPS_MAX; step += 1) {
+      const { value: cover, done } = this.#hand.next();
+      if (done === true) this.#hand = this.#all();
+      else if (mayGo(cover)) {
+        this.counts.inodesEvicted += 1;
+        // Nobody else has it: it does not go to and fro (revoke.ts, expectReturn).
+        cover.read = false;
+        cover.returns = 0;
+        enterRevoke(state, cover, Mode.NL, now);
+        return;
+      }
+    }
+  }
+}
+
+function mayGo(cover: Cover): boolean {
+  const resting = cover.phase === "idle" && cover.asking === null && cover.pins === 0 && !cover.unregistered && !cover.registering;
+  const awaited = cover.waiters.length > 0 || cover.childWaiters.length > 0 || cover.wanted !== Mode.NL || (cover.token?.users ?? 0) > 0;
+  return cover.cached && resting && !awaited && cover.kind !== "directory" && cover.inode?.openCount === 0;
+}

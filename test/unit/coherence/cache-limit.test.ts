@@ -1,0 +1,112 @@
+/** Hazard H1: no more inodes are cached than can be dropped before others may take their locks. */
+import { beforeEach, describe, expect, it } from "vitest";
+import { Mode } from "../../../dlmd/lock/mode.ts";
+import { CacheLimit, cachedInodesMax } from "../../../overlay/coherence/cache-limit.ts";
+import { type Cover, createCover } from "../../../overlay/coherence/cover.ts";
+import { type CoherenceState, createCoherenceState } from "../../../overlay/coherence/effect.ts";
+import type { InodeKind } from "../../../overlay/inode/inode.ts";
+
+const MAX = 3;
+let state: CoherenceState;
+let covers: Cover[];
+let limit: CacheLimit;
+
+function tell(ino: number, kind: InodeKind = "file", openCount = 0): Cover {
+  const id = { ino, generation: 1 };
+  const cover = createCover(id, `${ino}.1`, kind);
+  cover.inode = { fuseNodeid: ino, id, key: cover.key, kind, nlookup: 1, openCount, mappableCount: 0, cover };
+  cover.mode = Mode.PR;
+  covers.push(cover);
+  limit.told(cover);
+  return cover;
+}
+
+/** The locks that go now: their inodes. */
+function evicted(): number[] {
+  limit.evict(state, 0);
+  const effects = state.effects.splice(0);
+  return effects.map((effect) => ("cover" in effect ? effect.cover.id.ino : 0));
+}
+
+beforeEach(() => {
+  state = createCoherenceState();
+  covers = [];
+  limit = new CacheLimit(MAX, () => covers.values());
+});
+
+describe("more inodes than can be dropped in time", () => {
+  it("give their locks up, those that came first, until there are few enough", () => {
+    const told = [1, 2, 3].map((ino) => tell(ino));
+    expect(evicted()).toEqual([]);
+    expect(limit.told(told[0] as Cover)).toBe(false);
+    for (const ino of [4, 5]) tell(ino);
+    expect(limit.told(told[0] as Cover)).toBe(true);
+    expect(evicted()).toEqual([1, 2]);
+    for (const cover of told.slice(0, 2)) {
+      expect(cover.phase).toBe("invalidating");
+      limit.changed(cover);
+      cover.phase = "idle";
+      cover.mode = Mode.NL;
+      limit.changed(cover);
+    }
+    expect(evicted()).toEqual([]);
+    tell(6);
+    expect(evicted()).toEqual([3]);
+    expect(limit.counts.inodesEvicted).toBe(3);
+  });
+
+  it("are looked for from the beginning again after the last", () => {
+    for (const ino of [1, 2, 3, 4]) tell(ino);
+    const back = (ino: number): void => {
+      const cover = covers[ino - 1] as Cover;
+      cover.mode = Mode.NL;
+      cover.phase = "idle";
+      limit.changed(cover);
+      cover.mode = Mode.PR;
+      limit.told(cover);
+    };
+    for (const ino of [1, 2, 3, 4, 1, 2]) {
+      expect(evicted()).toEqual([ino]);
+      back(ino);
+    }
+  });
+
+  it("count as long as the kernel may have something of them", () => {
+    const cover = tell(1);
+    for (const ino of [2, 3, 4]) tell(ino);
+    limit.changed(cover);
+    cover.mode = Mode.NL;
+    cover.phase = "converting";
+    limit.changed(cover);
+    expect(limit.told(covers[1] as Cover)).toBe(true);
+    cover.inode = null;
+    limit.changed(cover);
+    expect(limit.told(covers[1] as Cover)).toBe(false);
+  });
+
+  it("leave alone what is open, in use or wanted, and directories", () => {
+    tell(1, "directory");
+    tell(2, "file", 1);
+    tell(3).pins = 1;
+    tell(4).wanted = Mode.EX;
+    tell(5).asking = Mode.EX;
+    tell(6).unregistered = true;
+    tell(7).phase = "draining";
+    tell(8).token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, waiters: [] };
+    tell(9).mode = Mode.EX;
+    expect(evicted()).toEqual([9]);
+    expect(evicted()).toEqual([]);
+  });
+
+  it("do not go to and fro: who reads them again is not expected by the lock", () => {
+    const cover = tell(1);
+    Object.assign(cover, { read: true, returns: 5 });
+    for (const ino of [2, 3, 4]) tell(ino);
+    expect([evicted(), cover.read, cover.returns]).toEqual([[1], false, 0]);
+  });
+});
+
+it("the margin of the default time-out is enough for 133,333", () => {
+  expect(cachedInodesMax(600)).toBe(133_333);
+  expect(cachedInodesMax(Number.POSITIVE_INFINITY)).toBe(Number.POSITIVE_INFINITY);
+});
