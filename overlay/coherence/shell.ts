@@ -15,6 +15,7 @@ import type { Stamp, Stamps } from "../lower/stamp.ts";
 import type { Coherence, PinMode, Waiter, Want } from "./api.ts";
 import { bear, registerAll } from "./born.ts";
 import { CacheLimit } from "./cache-limit.ts";
+import type { CallerThreads } from "./caller-threads.ts";
 import { kernelKnows, mayBeCached } from "./cover.ts";
 import type { ChildWaiter, Cover, PinWaiter } from "./cover.ts";
 import { CoverTable } from "./cover-table.ts";
@@ -36,6 +37,7 @@ export interface CoherenceShellOptions {
   readonly caches: KernelCaches;
   readonly stamps: Stamps;
   readonly ownInodes: OwnInodes;
+  readonly callerThreads: CallerThreads;
   /** Inodes that the kernel may have cached at a time (cache-limit.ts). */
   readonly cachedMax: number;
   /** Milliseconds of a monotonic clock. */
@@ -129,7 +131,7 @@ class Shell implements CoherenceShell {
     this.#locks = new LockRequests({ lockspace, now, fail, told, stamps: options.stamps }, this.#state);
     this.#covers = new CoverTable(this.#state, (cover) => this.#locks.drop(cover));
     this.#invalidation = new Invalidation(options.caches, this.#state, () => this.#closed);
-    this.#sizes = new SizeCheck(options.ownInodes, this.#state);
+    this.#sizes = new SizeCheck(options.ownInodes, options.callerThreads, this.#state);
     this.#limit = new CacheLimit(options.cachedMax, () => this.#covers.all());
   }
 

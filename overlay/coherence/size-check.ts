@@ -20,6 +20,7 @@ import type { Cover } from "./cover.ts";
 import type { CoherenceState } from "./effect.ts";
 import type { Asking, KernelSizes, ShortRead, SizeChange, Sized } from "./kernel-sizes.ts";
 import { CallerRepairs } from "./caller-repair.ts";
+import type { CallerThreads } from "./caller-threads.ts";
 import type { OwnInodes } from "./own-inodes.ts";
 import { InodeLock } from "./inode-lock.ts";
 import { mustSettle, noteAsker, noteNoAskers, noteTaken } from "./size-asked.ts";
@@ -74,6 +75,7 @@ export interface SizeCounters {
 export class SizeCheck implements KernelSizes {
   readonly #counts = { sizeLooks: 0, sizeRepairs: 0, callerRepairs: 0, sizeAsks: 0, sizeSettles: 0, readsRefused: 0, sizesUnknown: 0 };
   readonly #own: OwnInodes;
+  readonly #threads: CallerThreads;
   readonly #state: CoherenceState;
   /** Of inodes with something under way. */
   readonly #gates = new Map<Cover, SizeGate>();
@@ -85,10 +87,11 @@ export class SizeCheck implements KernelSizes {
   /** Own threads that look at a size, and may ask for the root on their way. */
   #looking = 0;
 
-  constructor(own: OwnInodes, state: CoherenceState) {
+  constructor(own: OwnInodes, threads: CallerThreads, state: CoherenceState) {
     this.#own = own;
+    this.#threads = threads;
     this.#lock = new InodeLock(own);
-    this.#callers = new CallerRepairs((tid) => own.isAsleep(tid));
+    this.#callers = new CallerRepairs((tid) => threads.isAsleep(tid));
     this.#state = state;
   }
 
@@ -196,7 +199,7 @@ export class SizeCheck implements KernelSizes {
   }
 
   isReading(tid: number): boolean {
-    return this.#own.isReading(tid);
+    return this.#threads.isReading(tid);
   }
 
   async tell<T extends Sized>(inode: Inode, waiter: Asking, read: () => Maybe<T>, answer: (attr: T) => void, reader = 0): Promise<void> {

@@ -11,6 +11,7 @@ import type { Log } from "../../dlmd/base/log.ts";
 import type { DlmClient, GoneClient, VolumeConfig } from "../../dlmd/client/api.ts";
 import { connectDlm } from "../../dlmd/client/client.ts";
 import { cachedInodesMax } from "../coherence/cache-limit.ts";
+import { callerThreads } from "../coherence/caller-threads.ts";
 import { createKernelCaches } from "../coherence/kernel-caches.ts";
 import { createOwnInodes } from "../coherence/own-inodes.ts";
 import { type CoherenceShell, createCoherenceShell } from "../coherence/shell.ts";
@@ -123,6 +124,7 @@ export class MountProcess {
           this.#coherence = createCoherenceShell({
             lockspace,
             ownInodes: createOwnInodes(native, this.options.mountpoint, connectionNumber(this.options.mountpoint) ?? 0),
+            callerThreads,
             caches: createKernelCaches(native, fd, { expireEntry: negotiated.entryExpire, incEpoch: negotiated.incEpoch }),
             cachedMax: cachedInodesMax(page.marginMs),
             stamps: lower.stamps,

@@ -32,8 +32,6 @@ function bench(): {
       return -61;
     },
     isOwnThread: (tid) => tid === OWN_THREAD,
-    isAsleep: () => false,
-    isReading: () => false,
   });
   return { lock, inode, done, kernel };
 }

@@ -108,9 +108,8 @@ function shellOver(
       refresh: () => Promise.resolve(0),
       lock: () => Promise.resolve(0),
       isOwnThread: () => false,
-      isAsleep: () => false,
-      isReading: () => false,
     },
+    callerThreads: { isAsleep: () => false, isReading: () => false },
     now: () => 0,
     log: { trace() {}, debug() {}, info() {}, warn() {}, error() {}, fatal() {} } as never,
     fail: (error) => {

@@ -76,9 +76,8 @@ function bench(kernelSize: number): {
         return -61;
       },
       isOwnThread: (tid) => tid === OWN_THREAD,
-      isAsleep: (tid) => tid === ASLEEP,
-      isReading: () => true,
     },
+    { isAsleep: (tid) => tid === ASLEEP, isReading: () => true },
     createCoherenceState(),
   );
   return { check, inode, file, done, kernel };

@@ -1,0 +1,66 @@
+/**
+ * What is seen of a thread of any program, in /proc (proc(5)): a repair of the kernel's size by the thread that asks rests on it (caller-repair.ts).
+ */
+import { closeSync, openSync, readFileSync, readSync } from "node:fs";
+import { statFields } from "../../dlmd/base/proc-stat.ts";
+
+export interface CallerThreads {
+  /** Does that thread sleep where a signal would wake it, or has it ended? */
+  isAsleep(tid: number): boolean;
+  /** Is that thread, which waits for an answer, in read(2) or pread(2)? */
+  isReading(tid: number): boolean;
+}
+
+export const callerThreads: CallerThreads = { isAsleep, isReading };
+
+function isAsleep(tid: number): boolean {
+  try {
+    return sleeps(readFileSync(`/proc/${tid}/stat`, "latin1"), () => readFileSync(`/proc/${tid}/wchan`, "latin1"));
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    // Ended; whatever else keeps it from being seen (EMFILE) proves nothing.
+    return code === "ENOENT" || code === "ESRCH";
+  }
+}
+
+/** Stopped, traced, zombie, dead. */
+const outOfService: ReadonlySet<string> = new Set("TtZXx");
+
+/**
+ * By /proc/TID/stat and /proc/TID/wchan. A thread that was just woken may still be marked as sleeping, but is not off the queue of its processor: only of
+ * one that is does the kernel tell where it waits (kernel/sched/core.c, get_wchan). One that sleeps uninterruptibly may be waiting for a page in the very
+ * truncation.
+ */
+export function sleeps(stat: string, wchan: () => string): boolean {
+  const [state = ""] = statFields(stat);
+  return outOfService.has(state) || (state === "S" && wchan() !== "0");
+}
+
+const beginning = Buffer.alloc(16);
+
+/** What a file begins with: for a reader's GETATTR, where readFileSync would take 20 us more. */
+function beginningOf(path: string): string {
+  const fd = openSync(path, "r");
+  try {
+    return beginning.toString("latin1", 0, readSync(fd, beginning, 0, beginning.length, 0));
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function isReading(tid: number): boolean {
+  try {
+    return isRead(beginningOf(`/proc/${tid}/syscall`), process.arch);
+  } catch {
+    // Gone, or not to be seen: then it is no reader, and its size is put right in another way.
+    return false;
+  }
+}
+
+/** Numbers of read and pread64, which in the 32-bit programs of the same machine are no lseek; elsewhere nobody is known to be reading. */
+const READ_CALLS: Readonly<Record<string, readonly string[]>> = { x64: ["0", "17"], arm64: ["63", "67"] };
+
+/** By /proc/TID/syscall, which begins with the number of the call. */
+export function isRead(syscall: string, arch: string): boolean {
+  return READ_CALLS[arch]?.includes(syscall.slice(0, syscall.indexOf(" "))) === true;
+}
