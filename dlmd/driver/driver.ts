@@ -7,7 +7,6 @@
  * message never waits for the rest of the event loop's turn. Against writing at the end of the turn, two runs of each on a
  * busy machine showed no difference beyond their scatter; the number of writes was not counted.
  */
-import { randomBytes } from "node:crypto";
 import path from "node:path";
 import { assertNever } from "../base/assert.ts";
 import type { Log } from "../base/log.ts";
@@ -25,12 +24,8 @@ import { type LocalServer, startServer } from "../server/server.ts";
 import { acknowledgeFence, type FencedNode } from "./fence-acknowledgement.ts";
 import { AnswerLook, type AnswerLookHost } from "./answer-look.ts";
 import { ConfigKeeper } from "./config-keeper.ts";
-import { type DatagramChannel, openDatagramChannel } from "./datagram-channel.ts";
-import { type Heartbeats, startHeartbeats } from "./heartbeats.ts";
-import { NONCE_BYTES, PEER_PROTOCOL_VERSION } from "./handshake.ts";
 import { type Keyring, overlaySecretOf } from "./keyring.ts";
-import { type PeerNetwork, openPeerNetwork } from "./peer-network.ts";
-import { createCounterCell, DATAGRAM_KEY_BYTES, DatagramSealer } from "./seal.ts";
+import { beginLife, type Life, type LifeHost } from "./life.ts";
 import { readState, type StoredState, writeState } from "./state-file.ts";
 
 export interface DriverOptions {
@@ -71,24 +66,12 @@ export function socketPathOf(runDir: string): string {
   return path.join(runDir, "dlmd.sock");
 }
 
-/** Everything of one incarnation. */
-interface Life {
-  readonly incarnation: string;
-  readonly node: Node;
-  readonly datagrams: DatagramChannel;
-  readonly heartbeats: Heartbeats;
-  readonly peers: PeerNetwork;
-  readonly discovery: NodeJS.Timeout;
-}
-
 class NodeDriver implements Driver {
   readonly #options: DriverOptions;
   readonly #stateFile: string;
   readonly #clients = new Map<number, ClientIdentity>();
   #keyring: Keyring;
   readonly config: ConfigKeeper;
-  /** Lower nodes, which connect to us and have not: to these we say that we are here. */
-  readonly #awaited = new Set<number>();
   #server: LocalServer | null = null;
   #life: Life | null = null;
   #timer: NodeJS.Timeout | null = null;
@@ -104,8 +87,6 @@ class NodeDriver implements Driver {
   /** For what this node submitted to come back ordered. */
   readonly #orderLook: AnswerLook;
   #toldClient = false;
-  /** When each node's last heartbeat came. */
-  readonly #heardMs = new Map<number, number>();
   #persisting: Promise<void> = Promise.resolve();
   /** As it is written, or about to be. */
   #stored: StoredState = { promisedEpoch: 0 };
@@ -116,6 +97,32 @@ class NodeDriver implements Driver {
   readonly #prepare = (): void => {
     this.#prepareScheduled = false;
     this.#life?.datagrams.prepare();
+  };
+
+  readonly #host: LifeHost = {
+    datagram: (message, more) => {
+      this.#unpacking = more;
+      this.#prepareLater();
+      // Heartbeats have a thread and a port of their own.
+      if (message.kind === "heartbeat") return;
+      if (message.kind === "ordered" && message.origin === this.#options.self.nodeid) this.#orderLook.answered();
+      this.step({ kind: "datagram", message });
+    },
+    heartbeat: (beat) => this.step({ kind: "heartbeat", beat }),
+    peerUp: (nodeid, incarnation) => this.step({ kind: "peer-up", nodeid, incarnation }),
+    peerDown: (nodeid, incarnation) => this.step({ kind: "peer-down", nodeid, incarnation }),
+    frame: (nodeid, view, messages) => {
+      this.#reading = true;
+      for (const message of messages) if (isAnswer(message)) this.#answerLook.answered();
+      this.#nextLook.answered();
+      this.#toldClient = false;
+      this.step({ kind: "peer-frame", nodeid, view, messages });
+      // A program that was told something may need this very processor to react.
+      if (!this.#toldClient) this.#nextLook.asked();
+    },
+    read: () => {
+      if (this.#reading) this.flush();
+    },
   };
 
   constructor(options: DriverOptions) {
@@ -190,151 +197,24 @@ class NodeDriver implements Driver {
 
   /** A new incarnation: its sockets, its core. */
   async #begin(): Promise<void> {
-    const { self, nowMs, log, metrics } = this.#options;
-    const { config, counted } = this.config;
-    const incarnation = randomBytes(8).toString("hex");
-    const datagramKey = randomBytes(DATAGRAM_KEY_BYTES);
-    const counter = createCounterCell();
-    const sealer = new DatagramSealer(self.nodeid, datagramKey, counter);
+    const { self, runDir, createNode, nowMs, log, metrics, fatal } = this.#options;
+    const { cluster } = this.config.config;
     const stored = await readState(this.#stateFile);
     this.#stored = stored;
-    const shared = { keyring: this.#keyring, self, nodes: this.config.nodes, timeoutMs: config.timeoutMs, nowMs, log, metrics };
-    const datagrams = await openDatagramChannel({
-      ...shared,
-      cluster: config.cluster,
-      multicast: config.multicast,
-      sealer,
-      receive: (message, _, more) => {
-        this.#unpacking = more;
-        this.#prepareLater();
-        // Heartbeats have a thread and a port of their own.
-        if (message.kind === "heartbeat") return;
-        if (message.kind === "ordered" && message.origin === self.nodeid) this.#orderLook.answered();
-        this.step({ kind: "datagram", message });
-      },
-      sighted: (nodeid) => this.#life?.peers.hurry(nodeid),
-    });
-    const heartbeats = await this.#startHeartbeats(datagrams, incarnation, datagramKey, counter);
-    const { cluster } = config;
-    let peers: PeerNetwork;
-    try {
-      peers = await openPeerNetwork({
-        ...shared,
-        port: config.peerPort,
-        identity: () => ({
-          protocolVersion: PEER_PROTOCOL_VERSION,
-          cluster,
-          configVersion: this.config.config.version,
-          configHash: this.config.hash,
-          nodeid: self.nodeid,
-          incarnation,
-          datagramKey,
-          datagramCounter: sealer.counter,
-        }),
-        configText: () => this.config.text,
-        heardLately: (nodeid) => nowMs() - (this.#heardMs.get(nodeid) ?? Number.NEGATIVE_INFINITY) < config.timeoutMs,
-        drawNonce: () => randomBytes(NONCE_BYTES),
-        up: (peer) => {
-          this.#awaited.delete(peer.nodeid);
-          datagrams.confirm(peer.nodeid, peer.datagramKey, peer.datagramCounter);
-          heartbeats.confirm(peer.nodeid, peer.datagramKey, peer.datagramCounter);
-          this.step({ kind: "peer-up", nodeid: peer.nodeid, incarnation: peer.incarnation });
-          this.config.connected(peer.nodeid);
-        },
-        down: (nodeid, wasIncarnation) => {
-          this.#await();
-          this.step({ kind: "peer-down", nodeid, incarnation: wasIncarnation });
-        },
-        frame: (nodeid, view, messages) => {
-          this.#reading = true;
-          for (const message of messages) if (isAnswer(message)) this.#answerLook.answered();
-          this.#nextLook.answered();
-          this.#toldClient = false;
-          this.step({ kind: "peer-frame", nodeid, view, messages });
-          // A program that was told something may need this very processor to react.
-          if (!this.#toldClient) this.#nextLook.asked();
-        },
-        read: () => {
-          if (this.#reading) this.flush();
-        },
-        config: (nodeid, body) => this.config.receive(nodeid, body),
-        offered: (offer) => this.config.offered(offer),
-      });
-    } catch (error) {
-      await Promise.all([datagrams.close(), heartbeats.close()]);
-      throw error;
-    }
-    this.#await();
-    const discovery = setInterval(() => datagrams.discover([...this.#awaited]), config.timeoutMs / 10);
-    datagrams.discover([...this.#awaited]);
-    const node = this.#options.createNode({
-      nodeid: self.nodeid,
-      incarnation,
-      configVersion: counted.version,
-      timeoutMs: config.timeoutMs,
-      ...counted,
-      ...stored,
-      fencedLockspaces: config.fencedLockspaces,
-      seed: randomBytes(4).readUInt32LE(0),
-      nowMs: nowMs(),
-    });
-    this.#life = { incarnation, node, datagrams, heartbeats, peers, discovery };
+    const leaseFile = path.join(runDir, LEASE_FILE);
+    const shared = { self, keyring: this.#keyring, config: this.config, nowMs, log, metrics, fatal };
+    const life = await beginLife({ ...shared, leaseFile, stored, createNode }, this.#host);
+    this.#life = life;
+    const { incarnation } = life;
     log.info({ nodeid: self.nodeid, name: self.name, cluster, incarnation, promisedEpoch: stored.promisedEpoch }, "dlmd started");
     this.step({ kind: "tick" });
     // Those that came between two incarnations wait for their welcome.
     for (const [clientId, identity] of this.#clients) this.step({ kind: "client-connected", clientId, identity });
   }
 
-  async #startHeartbeats(
-    datagrams: DatagramChannel,
-    incarnation: string,
-    datagramKey: Uint8Array,
-    counter: BigInt64Array,
-  ): Promise<Heartbeats> {
-    const { self, nowMs, log, metrics, fatal } = this.#options;
-    const { config } = this.config;
-    try {
-      return await startHeartbeats({
-        self: { nodeid: self.nodeid, incarnation },
-        cluster: config.cluster,
-        nodes: this.config.nodes,
-        group: config.multicast.group,
-        port: config.peerPort,
-        timeoutMs: config.timeoutMs,
-        datagramKey,
-        counter,
-        clusterKey: this.#keyring.first.bytes,
-        leaseFile: path.join(this.#options.runDir, LEASE_FILE),
-        nowMs,
-        log,
-        metrics,
-        heard: (beat) => {
-          this.#heardMs.set(beat.message.from, beat.heardMs);
-          this.step({ kind: "heartbeat", beat });
-        },
-        heardMulticast: (nodeid) => datagrams.heardMulticast(nodeid),
-        fatal,
-      });
-    } catch (error) {
-      await datagrams.close();
-      throw error;
-    }
-  }
-
-  #await(): void {
-    const { nodeid: own } = this.#options.self;
-    this.#awaited.clear();
-    for (const { nodeid } of this.config.nodes)
-      if (nodeid < own && this.#life?.peers.isConnected(nodeid) !== true) this.#awaited.add(nodeid);
-  }
-
   /** Another configuration counts: who may be heard, then how votes are counted. */
   #count(configuration: NodeConfiguration): void {
-    const { nodes } = this.config;
-    this.#life?.datagrams.setNodes(nodes);
-    this.#life?.peers.setNodes(nodes);
-    this.#life?.heartbeats.setNodes(nodes);
-    this.#await();
+    this.#life?.setNodes(this.config.nodes);
     this.step({ kind: "configuration", configuration });
   }
 
@@ -483,8 +363,7 @@ class NodeDriver implements Driver {
     this.#timer = null;
     this.#timerAt = Number.POSITIVE_INFINITY;
     if (life === null) return;
-    clearInterval(life.discovery);
-    await Promise.all([life.peers.close(), life.datagrams.close(), life.heartbeats.close()]);
+    await life.close();
     await this.#persisting;
   }
 

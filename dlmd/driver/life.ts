@@ -1,0 +1,257 @@
+/**
+ * One life of a node: an incarnation with its sockets, its heartbeats and its core (node-api.ts), made together and ended together. What comes from other
+ * nodes is told to the host (driver.ts), which steps the core.
+ */
+import { randomBytes } from "node:crypto";
+import type { Log } from "../base/log.ts";
+import type { Metrics } from "../base/metric.ts";
+import type { NodeConfig } from "../config/cluster-config.ts";
+import type { HeardBeat } from "../membership/beater.ts";
+import type { Node, NodeBoot } from "../node-api.ts";
+import type { Datagram } from "../wire/datagram.ts";
+import type { PeerMessage } from "../wire/peer-message.ts";
+import type { ViewId } from "../wire/view-id.ts";
+import type { ConfigKeeper } from "./config-keeper.ts";
+import { type DatagramChannel, openDatagramChannel } from "./datagram-channel.ts";
+import { NONCE_BYTES, PEER_PROTOCOL_VERSION } from "./handshake.ts";
+import { type Heartbeats, startHeartbeats } from "./heartbeats.ts";
+import type { Keyring } from "./keyring.ts";
+import { openPeerNetwork, type PeerNetwork } from "./peer-network.ts";
+import { createCounterCell, DATAGRAM_KEY_BYTES, DatagramSealer } from "./seal.ts";
+import type { StoredState } from "./state-file.ts";
+
+export interface LifeOptions {
+  readonly self: NodeConfig;
+  readonly config: ConfigKeeper;
+  readonly keyring: Keyring;
+  readonly leaseFile: string;
+  /** As the life before has left it. */
+  readonly stored: StoredState;
+  readonly createNode: (boot: NodeBoot) => Node;
+  /** CLOCK_BOOTTIME, milliseconds. */
+  readonly nowMs: () => number;
+  readonly log: Log;
+  readonly metrics: Metrics;
+  readonly fatal: (error: Error) => void;
+}
+
+/** What comes from other nodes; also while the life is being made, when there is no core yet to be told. */
+export interface LifeHost {
+  /** `more`: others came in the same datagram. */
+  datagram(message: Datagram, more: boolean): void;
+  heartbeat(beat: HeardBeat): void;
+  peerUp(nodeid: number, incarnation: string): void;
+  peerDown(nodeid: number, incarnation: string): void;
+  frame(nodeid: number, view: ViewId, messages: readonly PeerMessage[]): void;
+  /** After the frames of one read. */
+  read(): void;
+}
+
+export interface Life {
+  readonly incarnation: string;
+  readonly node: Node;
+  readonly datagrams: DatagramChannel;
+  readonly heartbeats: Heartbeats;
+  readonly peers: PeerNetwork;
+  /** Other nodes are in the configuration. */
+  setNodes(nodes: readonly NodeConfig[]): void;
+  /** Nothing is told to the host afterwards. */
+  close(): Promise<void>;
+}
+
+/** What makes it another than the life before. */
+interface Birth {
+  readonly incarnation: string;
+  readonly datagramKey: Uint8Array;
+  readonly counter: BigInt64Array;
+  readonly sealer: DatagramSealer;
+}
+
+function bear(nodeid: number): Birth {
+  const datagramKey = randomBytes(DATAGRAM_KEY_BYTES);
+  const counter = createCounterCell();
+  return { incarnation: randomBytes(8).toString("hex"), datagramKey, counter, sealer: new DatagramSealer(nodeid, datagramKey, counter) };
+}
+
+/** Who is heard, and who is not reached. */
+class Reach {
+  /** Lower nodes, which connect to us and have not: to these we say that we are here. */
+  readonly awaited = new Set<number>();
+  peers: PeerNetwork | null = null;
+  readonly #options: LifeOptions;
+  /** When each node's last heartbeat came. */
+  readonly #heardMs = new Map<number, number>();
+
+  constructor(options: LifeOptions) {
+    this.#options = options;
+  }
+
+  heard(beat: HeardBeat): void {
+    this.#heardMs.set(beat.message.from, beat.heardMs);
+  }
+
+  heardLately(nodeid: number, withinMs: number): boolean {
+    return this.#options.nowMs() - (this.#heardMs.get(nodeid) ?? Number.NEGATIVE_INFINITY) < withinMs;
+  }
+
+  await(): void {
+    const { self, config } = this.#options;
+    this.awaited.clear();
+    for (const { nodeid } of config.nodes) if (nodeid < self.nodeid && this.peers?.isConnected(nodeid) !== true) this.awaited.add(nodeid);
+  }
+}
+
+/** Rejects with OperatingError; nothing is open then. */
+export async function beginLife(options: LifeOptions, host: LifeHost): Promise<Life> {
+  const { self, config: keeper, stored, nowMs } = options;
+  const { config, counted } = keeper;
+  const birth = bear(self.nodeid);
+  const { incarnation } = birth;
+  const reach = new Reach(options);
+  const datagrams = await openDatagrams(options, host, birth, reach);
+  const heartbeats = await beginHeartbeats(options, host, birth, reach, datagrams);
+  const peers = await openPeers(options, host, birth, reach, datagrams, heartbeats);
+  reach.peers = peers;
+  reach.await();
+  const discovery = setInterval(() => datagrams.discover([...reach.awaited]), config.timeoutMs / 10);
+  datagrams.discover([...reach.awaited]);
+  const node = options.createNode({
+    nodeid: self.nodeid,
+    incarnation,
+    configVersion: counted.version,
+    timeoutMs: config.timeoutMs,
+    ...counted,
+    ...stored,
+    fencedLockspaces: config.fencedLockspaces,
+    seed: randomBytes(4).readUInt32LE(0),
+    nowMs: nowMs(),
+  });
+  return {
+    incarnation,
+    node,
+    datagrams,
+    heartbeats,
+    peers,
+    setNodes(nodes) {
+      datagrams.setNodes(nodes);
+      peers.setNodes(nodes);
+      heartbeats.setNodes(nodes);
+      reach.await();
+    },
+    async close() {
+      clearInterval(discovery);
+      await Promise.all([peers.close(), datagrams.close(), heartbeats.close()]);
+    },
+  };
+}
+
+function openDatagrams(options: LifeOptions, host: LifeHost, { sealer }: Birth, reach: Reach): Promise<DatagramChannel> {
+  const { self, keyring, config: keeper, nowMs, log, metrics } = options;
+  const { cluster, multicast, timeoutMs } = keeper.config;
+  return openDatagramChannel({
+    keyring,
+    self,
+    nodes: keeper.nodes,
+    cluster,
+    multicast,
+    timeoutMs,
+    sealer,
+    nowMs,
+    log,
+    metrics,
+    receive: (message, _, more) => host.datagram(message, more),
+    sighted: (nodeid) => reach.peers?.hurry(nodeid),
+  });
+}
+
+async function beginHeartbeats(
+  options: LifeOptions,
+  host: LifeHost,
+  { incarnation, datagramKey, counter }: Birth,
+  reach: Reach,
+  datagrams: DatagramChannel,
+): Promise<Heartbeats> {
+  const { self, keyring, config: keeper, leaseFile, nowMs, log, metrics, fatal } = options;
+  const { cluster, multicast, peerPort, timeoutMs } = keeper.config;
+  try {
+    return await startHeartbeats({
+      self: { nodeid: self.nodeid, incarnation },
+      cluster,
+      nodes: keeper.nodes,
+      group: multicast.group,
+      port: peerPort,
+      timeoutMs,
+      datagramKey,
+      counter,
+      clusterKey: keyring.first.bytes,
+      leaseFile,
+      nowMs,
+      log,
+      metrics,
+      heard: (beat) => {
+        reach.heard(beat);
+        host.heartbeat(beat);
+      },
+      heardMulticast: (nodeid) => datagrams.heardMulticast(nodeid),
+      fatal,
+    });
+  } catch (error) {
+    await datagrams.close();
+    throw error;
+  }
+}
+
+async function openPeers(
+  options: LifeOptions,
+  host: LifeHost,
+  { incarnation, datagramKey, sealer }: Birth,
+  reach: Reach,
+  datagrams: DatagramChannel,
+  heartbeats: Heartbeats,
+): Promise<PeerNetwork> {
+  const { self, keyring, config: keeper, nowMs, log, metrics } = options;
+  const { cluster, peerPort, timeoutMs } = keeper.config;
+  try {
+    return await openPeerNetwork({
+      keyring,
+      self,
+      nodes: keeper.nodes,
+      port: peerPort,
+      timeoutMs,
+      nowMs,
+      log,
+      metrics,
+      identity: () => ({
+        protocolVersion: PEER_PROTOCOL_VERSION,
+        cluster,
+        configVersion: keeper.config.version,
+        configHash: keeper.hash,
+        nodeid: self.nodeid,
+        incarnation,
+        datagramKey,
+        datagramCounter: sealer.counter,
+      }),
+      configText: () => keeper.text,
+      heardLately: (nodeid) => reach.heardLately(nodeid, timeoutMs),
+      drawNonce: () => randomBytes(NONCE_BYTES),
+      up: (peer) => {
+        reach.awaited.delete(peer.nodeid);
+        datagrams.confirm(peer.nodeid, peer.datagramKey, peer.datagramCounter);
+        heartbeats.confirm(peer.nodeid, peer.datagramKey, peer.datagramCounter);
+        host.peerUp(peer.nodeid, peer.incarnation);
+        keeper.connected(peer.nodeid);
+      },
+      down: (nodeid, wasIncarnation) => {
+        reach.await();
+        host.peerDown(nodeid, wasIncarnation);
+      },
+      frame: (nodeid, view, messages) => host.frame(nodeid, view, messages),
+      read: () => host.read(),
+      config: (nodeid, body) => keeper.receive(nodeid, body),
+      offered: (offer) => keeper.offered(offer),
+    });
+  } catch (error) {
+    await Promise.all([datagrams.close(), heartbeats.close()]);
+    throw error;
+  }
+}
