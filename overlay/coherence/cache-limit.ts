@@ -10,7 +10,7 @@ import { type Cover, mayBeCached } from "./cover.ts";
 import type { CoherenceState } from "./effect.ts";
 import { enterRevoke } from "./revoke.ts";
 
-/** Reckoned for each: 1.2 us without pages, 2.5 with one, twice that beside others' work; and the thread has to get there first. */
+/** Reckoned for each: 1.2 us without pages, 2.5 with one, more beside others' work; and the thread has to get there first. */
 const DROP_US = 4.5;
 /** Looked at for each that is to go. */
 const STEPS_MAX = 64;
