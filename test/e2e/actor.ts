@@ -230,6 +230,11 @@ export function untilWaiting(actor: Actor): Promise<void> {
   );
 }
 
+/** The same, or that what it does has ended before: gives what it ended with, else null. */
+export async function untilWaitingOrEnded<T>(actor: Actor, step: Promise<T>): Promise<T | null> {
+  return Promise.race([untilWaiting(actor).then(() => null), step]);
+}
+
 function stackOf(pid: number): string {
   try {
     return readFileSync(`/proc/${pid}/stack`, "latin1");

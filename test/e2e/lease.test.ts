@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import { queryOverlayStatus } from "../../overlay/cli/overlay-query.ts";
-import { type Actor, endActors, startActor, until, untilWaiting } from "./actor.ts";
+import { type Actor, endActors, startActor, until, untilWaitingOrEnded } from "./actor.ts";
 import { startLab, type TestLab } from "./lab.ts";
 
 let lab: TestLab;
@@ -33,11 +33,29 @@ function goOn(): void {
   stopped = null;
 }
 
-/** The owner, and the others. */
+/** The owner, and the others; all have the volume mounted. */
 async function places(): Promise<{ owner: number; first: number; second: number }> {
+  for (const { nodeid, overlayPid } of await lab.status()) if (overlayPid === null) await lab.start(nodeid);
   const owner = await lab.owner();
   const [first, second] = [1, 2, 3].filter((nodeid) => nodeid !== owner) as [number, number];
   return { owner, first, second };
+}
+
+/** On a machine so busy that the others had gone on before: then nothing may be answered. */
+const lost = /OSError|EIO|ENOTCONN|Transport|Input|ended with/;
+
+async function counters(nodeid: number): Promise<Record<string, number>> {
+  return (await queryOverlayStatus(lab.node(nodeid).runDir))["counters"] as Record<string, number>;
+}
+
+/** Stops dlmd, and waits until the lease has ended and the kernel has nothing cached any more. */
+async function lapse(nodeid: number): Promise<void> {
+  const { inodesDropped: before = 0 } = await counters(nodeid);
+  stopDlmd(nodeid);
+  await until(
+    "the lease has ended, and what was cached was dropped",
+    async () => ((await counters(nodeid))["inodesDropped"] ?? 0) > before,
+  );
 }
 
 /** Reads it again and again until it changes or fails; gives what ended it, and when it was last as it was (CLOCK_BOOTTIME). */
@@ -72,19 +90,17 @@ os.pread(fd, 16, 0)`);
   await killed.run(`import os; fd = os.open("kept", os.O_RDONLY); os.pread(fd, 16, 0)`);
   const quiet = await queryOverlayStatus(runDir);
   expect(quiet["lease"]).toBe("holds");
-  stopDlmd(victim);
-  await until("the lease has ended", async () => (await queryOverlayStatus(runDir))["lease"] === "lapsed");
+  await lapse(victim);
   const waiting = reader.run<string>(`result = os.pread(fd, 16, 0).decode()`, {}, 60_000).catch(String);
   const dying = killed.run(`os.stat("kept")`).catch(String);
-  await Promise.all([untilWaiting(reader), untilWaiting(killed)]);
+  for (const early of await Promise.all([untilWaitingOrEnded(reader, waiting), untilWaitingOrEnded(killed, dying)]))
+    expect(early ?? "EIO").toMatch(lost);
   killed.signal("SIGKILL");
   expect((await killed.ended).signal).toBe("SIGKILL");
   await dying;
   goOn();
   const answer = await waiting;
   const status = await queryOverlayStatus(runDir).catch(() => null);
-  // A machine so busy that the others had already gone on: then it must not have answered.
-  const lost = /OSError|EIO|ENOTCONN|Transport|Input/;
   expect(answer).toMatch(status === null ? lost : /^as it was$/);
 });
 
@@ -117,18 +133,16 @@ import mmap, os
 fd = os.open("mapped", os.O_RDONLY)
 map = mmap.mmap(fd, 65536, mmap.MAP_SHARED, mmap.PROT_READ)
 result = map[0]`);
-  const counters = async (): Promise<Record<string, number>> => (await queryOverlayStatus(runDir))["counters"] as Record<string, number>;
-  const requests = async (): Promise<number> => (await counters())["fuseRequests"] ?? 0;
+  const requests = async (): Promise<number> => (await counters(victim))["fuseRequests"] ?? 0;
   const asked = async (): Promise<number> => {
     const before = await requests();
     await here.run("look()");
     return (await requests()) - before;
   };
   expect(await asked()).toBeLessThan(count / 100);
-  stopDlmd(victim);
-  await until("the caches were dropped", async () => ((await counters())["inodesDropped"] ?? 0) > count);
+  await lapse(victim);
   const mapped = mapping.run<number>(`result = map[0]`, {}, 60_000).catch(String);
-  await untilWaiting(mapping);
+  expect((await untilWaitingOrEnded(mapping, mapped)) ?? "EIO").toMatch(lost);
   goOn();
   const answers = await Promise.all([mapped, asked().catch(String)]);
   const alive = (await queryOverlayStatus(runDir).catch(() => null)) !== null;
