@@ -29,8 +29,8 @@ export interface KernelCaches {
   expireNames(fuseNodeid: number, names: readonly { readonly name: Buffer; readonly drop: boolean }[]): Promise<number[]>;
   /** Every name of the mount; null: this kernel has no epochs, and then no reply may carry entry validity. */
   readonly incrementEpoch: (() => Promise<number[]>) | null;
-  /** Resolves when no notification is being written: only then may the device be closed. */
-  settled(): Promise<void>;
+  /** None is begun from now on (ENODEV). Resolves when none is being written: only then may the device be closed. */
+  close(): Promise<void>;
 }
 
 /** An INVAL_ENTRY that waits so long for the directory's lock is left behind, and INC_EPOCH does its work (hazard F6). */

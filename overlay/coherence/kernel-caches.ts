@@ -2,6 +2,7 @@
  * The notifications that a revoke needs, written by threads of the notify pool (hazard F3: a notification may wait in the kernel
  * for a request that this process must answer). Source: fs/fuse/dev.c, fuse_notify; fs/fuse/inode.c, fuse_reverse_inval_inode.
  */
+import { E } from "../../dlmd/base/errno.ts";
 import { INVAL_INODE_BYTES, notifyIncEpoch, notifyInvalEntry, notifyInvalInode, notifyInvalInodes, notifyStore } from "../fuse/notify.ts";
 import type { Gate, Native } from "../native/index.ts";
 import { SENTINEL_SIZE } from "./sentinel.ts";
@@ -26,14 +27,17 @@ export function createKernelCaches(native: Native, fd: number, features: NotifyF
     void written.finally(() => writing.delete(written));
     return written;
   };
-  const notify = (messages: Buffer[], gate?: Gate, gateAt = 0): Promise<number[]> =>
-    noted(gate === undefined ? native.notify(fd, messages) : native.notify(fd, messages, gate, gateAt));
+  let closed = false;
+  const notify = (messages: Buffer[], gate?: Gate, gateAt = 0): Promise<number[]> => {
+    if (closed) return Promise.resolve(messages.map(() => -E.ENODEV));
+    return noted(gate === undefined ? native.notify(fd, messages) : native.notify(fd, messages, gate, gateAt));
+  };
   return {
     invalidatePages: (fuseNodeid) => notify([notifyInvalInode(fuseNodeid, 0n, 0n)]),
     invalidateMany: (fuseNodeids): InodeBatch => {
       const batch = native.createNotifyBatch(notifyInvalInodes(fuseNodeids), INVAL_INODE_BYTES);
       return {
-        write: () => noted(native.writeNotifyBatch(fd, batch)),
+        write: () => (closed ? Promise.resolve(0) : noted(native.writeNotifyBatch(fd, batch))),
         begun: () => native.notifyBatchBegun(batch),
         refused: () => native.notifyBatchRefused(batch),
       };
@@ -52,8 +56,9 @@ export function createKernelCaches(native: Native, fd: number, features: NotifyF
     invalidateAttributes: (fuseNodeid) => notify([notifyInvalInode(fuseNodeid, -1n, 0n)]),
     expireNames: (fuseNodeid, names) =>
       notify(names.map(({ name, drop }) => notifyInvalEntry(fuseNodeid, name, !drop && features.expireEntry))),
-    settled: async () => {
-      await Promise.allSettled(writing);
+    close: async () => {
+      closed = true;
+      while (writing.size > 0) await Promise.allSettled(writing);
     },
     incrementEpoch: features.incEpoch ? (): Promise<number[]> => notify([notifyIncEpoch()]) : null,
   };

@@ -39,6 +39,8 @@ const WRITERS_MAX = 2048;
 const STALL_MS = 5;
 /** An inode that was not found is looked for again so often: after 1 ms, and then twice as long each time. */
 const ABSENT_TRIES = 7;
+/** Inodes of one pass: fewer than a batch may have (overlay/native, kMessagesMax). */
+const PASS_MAX = 500_000;
 
 /** The mount is going away, and its caches with it. */
 const gone: ReadonlySet<number> = new Set([-E.ENOTCONN, -E.ENODEV]);
@@ -58,16 +60,31 @@ export async function dropInodes(
   invalidateMany: (fuseNodeids: readonly number[]) => InodeBatch,
   inodes: readonly Inode[],
 ): Promise<Dropped> {
+  const ordered = dropOrder(inodes);
   const writing = new Set<Promise<unknown>>();
-  let left = dropOrder(inodes);
-  for (let tries = 0; ; tries += 1) {
-    const batch = invalidateMany(left.map(({ fuseNodeid }) => fuseNodeid));
-    await writeAll(batch, left.length, writing);
-    left = absentOf(left, batch.refused());
-    if (left.length === 0 || tries === ABSENT_TRIES) break;
+  const late: (() => readonly Inode[])[] = [];
+  const pass = async (wanted: readonly Inode[]): Promise<readonly Inode[]> => {
+    const absent: Inode[] = [];
+    for (let at = 0; at < wanted.length; at += PASS_MAX) {
+      const some = wanted.slice(at, at + PASS_MAX);
+      const batch = invalidateMany(some.map(({ fuseNodeid }) => fuseNodeid));
+      await writeAll(batch, some.length, writing);
+      absent.push(...absentOf(some, batch.refused()));
+      late.push(() => absentOf(some, batch.refused()));
+    }
+    return absent;
+  };
+  let left = await pass(ordered);
+  for (let tries = 0; left.length > 0 && tries < ABSENT_TRIES; tries += 1) {
     await sleep(2 ** tries);
+    left = await pass(left.filter(({ cover }) => kernelKnows(cover)));
   }
-  return { inodes: inodes.length, waiting: writing.size, absent: left.length, over: Promise.all(writing) };
+  // A thread that was held up after its last inode tells what it met when it is done.
+  const over = Promise.all(writing).then(async () => {
+    const found = late.flatMap((refused) => refused());
+    if (found.length > 0) await (await dropInodes(invalidateMany, found)).over;
+  });
+  return { inodes: inodes.length, waiting: writing.size, absent: left.length, over };
 }
 
 /** What was not found though the kernel was told of it, and has not given it back since. */
@@ -83,23 +100,34 @@ function absentOf(inodes: readonly Inode[], refused: readonly number[]): readonl
 }
 
 async function writeAll(batch: InodeBatch, count: number, writing: Set<Promise<unknown>>): Promise<void> {
-  const mine = new Set<Promise<unknown>>();
+  let running = 0;
+  let end = (): void => {};
+  let fail = (_error: unknown): void => {};
+  const all = new Promise<void>((resolve, reject) => {
+    end = resolve;
+    fail = reject;
+  });
+  // Of one that goes on after this pass, `over` tells.
+  all.catch(() => undefined);
   const start = (): void => {
-    const writer = write(batch).finally(() => {
-      mine.delete(writer);
-      writing.delete(writer);
-    });
-    mine.add(writer);
+    running += 1;
+    const writer = write(batch);
     writing.add(writer);
+    writer
+      .finally(() => {
+        running -= 1;
+        writing.delete(writer);
+      })
+      .then(() => (running === 0 ? end() : undefined), fail);
   };
   for (let writers = 0; writers < WRITERS; writers += 1) start();
   let begun = 0;
-  while (!(await inTime(Promise.all(mine), STALL_MS))) {
+  while (!(await inTime(all, STALL_MS))) {
     const before = begun;
     begun = batch.begun();
     if (begun > before) continue;
     if (begun === count) return;
-    for (let more = Math.min(mine.size, WRITERS_MAX - mine.size); more > 0; more -= 1) start();
+    for (let more = Math.min(running, WRITERS_MAX - running); more > 0; more -= 1) start();
   }
 }
 

@@ -10,7 +10,6 @@ import { Mode } from "../../dlmd/lock/mode.ts";
 import type { Inode, InodeKind } from "../inode/inode.ts";
 import { compareFileIds } from "../lower/lower.ts";
 import type { FileId, Maybe } from "../lower/lower.ts";
-import { inTime } from "../lower/maybe.ts";
 import type { Stamp, Stamps } from "../lower/stamp.ts";
 import type { Coherence, PinMode, Waiter, Want } from "./api.ts";
 import { bear, registerAll } from "./born.ts";
@@ -30,6 +29,7 @@ import { handleInvalidated, handleRetryTimer, handleTimer, isStillHeld } from ".
 import type { KernelSizes } from "./kernel-sizes.ts";
 import { SizeCheck, type SizeCounters } from "./size-check.ts";
 import { mustBeTaken } from "./size-doubt.ts";
+import { inodesOf, Suspension } from "./suspension.ts";
 import { closeToken, openToken } from "./write-token.ts";
 
 export interface CoherenceShellOptions {
@@ -57,7 +57,7 @@ export interface CoherenceShell extends Coherence {
   abandon(): Promise<void>;
   /**
    * The lease of this node ended (hazards C4, H1): all that its kernel caches is dropped, and no lock is asked for or given up before `resume`. Twice in
-   * a row drops it twice. `answered`: answers of before have just been given, so what is given up next is dropped once more.
+   * a row drops it once more, when that is done. `answered`: answers of before have just been given, so what is given up next is dropped once more.
    */
   suspend(): void;
   resume(answered: boolean): void;
@@ -93,8 +93,6 @@ const REGISTER_DELAY_MS = 25;
 const UNREGISTERED_MAX = 4096;
 /** Bringing locks for a listing ends after this time: it is answered without what has not come. */
 const BRING_WAIT_MS = 20;
-/** What is given up after a lapse of the lease is dropped once more before, for at most so long. */
-const RESUME_DROP_MS = 250;
 const pinnedChild = { pinned: true, trip: false } as const;
 const pinnedAnew = { pinned: true, trip: true } as const;
 const unpinnedChild = { pinned: false, trip: false } as const;
@@ -117,8 +115,7 @@ class Shell implements CoherenceShell {
   #draining = false;
   #closed = false;
   #abandoned = false;
-  /** What dlmd is to be asked when the lease holds again; null: it holds. */
-  #suspended: Effect[] | null = null;
+  readonly #suspension: Suspension;
 
   constructor(options: CoherenceShellOptions) {
     this.#options = options;
@@ -131,7 +128,18 @@ class Shell implements CoherenceShell {
     this.#locks = new LockRequests({ lockspace, now, fail, told, stamps: options.stamps }, this.#state);
     this.#covers = new CoverTable(this.#state, (cover) => this.#locks.drop(cover));
     this.#invalidation = new Invalidation(options.caches, this.#state, () => this.#closed);
-    this.#sizes = new SizeCheck(options.ownInodes, options.callerThreads, this.#state);
+    this.#suspension = new Suspension({
+      cached: () => inodesOf(this.#covers.all()).filter(({ cover }) => mayBeCached(cover)),
+      drop: (inodes) => this.#invalidation.dropAll(inodes),
+      goOn: (effects) => {
+        this.#state.effects.push(...effects);
+        this.#run();
+      },
+      now,
+      log: options.log,
+      fail,
+    });
+    this.#sizes = new SizeCheck(options.ownInodes, options.callerThreads, this.#state, () => this.#suspension.active);
     this.#limit = new CacheLimit(options.cachedMax, () => this.#covers.all());
   }
 
@@ -340,7 +348,7 @@ class Shell implements CoherenceShell {
     // Not in the turn of a reply.
     setImmediate(() => {
       this.#evicting = false;
-      if (this.#closed || this.#abandoned || this.#suspended !== null) return;
+      if (this.#closed || this.#abandoned || this.#suspension.active) return;
       this.#limit.evict(this.#state, now());
       this.#run();
     });
@@ -478,10 +486,7 @@ class Shell implements CoherenceShell {
   }
 
   #perform(effect: Effect): void {
-    if (this.#suspended !== null && (effect.do === "request" || effect.do === "unlock-token" || effect.do === "request-token")) {
-      this.#suspended.push(effect);
-      return;
-    }
+    if (this.#suspension.takes(effect)) return;
     switch (effect.do) {
       case "request":
         this.#locks.request(effect.cover, effect.mode, effect.flags);
@@ -533,37 +538,15 @@ class Shell implements CoherenceShell {
   }
 
   suspend(): void {
-    this.#suspended ??= [];
-    const { log, now, fail } = this.#options;
-    const beganMs = now();
-    const dropped = this.#invalidation.dropAll(inodesOf(this.#covers.all()).filter(({ cover }) => mayBeCached(cover)));
-    dropped
-      .then(({ inodes, waiting, absent }) =>
-        log.info({ inodes, waiting, absent, ms: Math.round(now() - beganMs) }, "all that the kernel had cached was dropped"),
-      )
-      .catch(fail);
+    this.#suspension.begin();
   }
 
   resume(answered: boolean): void {
-    const suspended = this.#suspended ?? [];
-    const inodes = answered ? inodesOf(suspended.flatMap((effect) => (effect.do === "request" ? [effect.cover] : []))) : [];
-    if (inodes.length === 0) this.#goOn();
-    else {
-      // Not for ever: a page may belong to a READ that waits for what is asked for here.
-      const dropped = inTime(this.#dropAll(inodes), RESUME_DROP_MS);
-      dropped.then(() => this.#goOn()).catch(this.#options.fail);
-    }
-  }
-
-  #goOn(): void {
-    const suspended = this.#suspended ?? [];
-    this.#suspended = null;
-    this.#state.effects.push(...suspended);
-    this.#run();
+    this.#suspension.end(answered);
   }
 
   letGo(): void {
-    this.#goOn();
+    this.#suspension.release();
     this.#abandoned = true;
     for (const cover of this.#covers.all()) refuseWaiters(this.#state, cover, errnoError(E.EIO));
     this.#run();
@@ -572,11 +555,7 @@ class Shell implements CoherenceShell {
   async abandon(): Promise<void> {
     // First, because the notifications wait for the pages of those who wait for a lock.
     this.letGo();
-    await this.#dropAll(inodesOf(this.#covers.all()));
-  }
-
-  async #dropAll(inodes: readonly Inode[]): Promise<void> {
-    const { over } = await this.#invalidation.dropAll(inodes);
+    const { over } = await this.#invalidation.dropAll(inodesOf(this.#covers.all()));
     await over;
   }
 
@@ -589,18 +568,12 @@ class Shell implements CoherenceShell {
     }
     this.#run();
     this.#locks.dropAll(this.#covers.all());
-    await this.#options.caches.settled();
+    await this.#options.caches.close();
   }
 }
 
 function unsettled(): void {
   throw new Error("settled before it waited");
-}
-
-function inodesOf(covers: Iterable<Cover>): Inode[] {
-  const inodes: Inode[] = [];
-  for (const { inode } of covers) if (inode !== null) inodes.push(inode);
-  return inodes;
 }
 
 function attach(inode: Inode): void {

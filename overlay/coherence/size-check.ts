@@ -77,6 +77,7 @@ export class SizeCheck implements KernelSizes {
   readonly #own: OwnInodes;
   readonly #threads: CallerThreads;
   readonly #state: CoherenceState;
+  readonly #lapsed: () => boolean;
   /** Of inodes with something under way. */
   readonly #gates = new Map<Cover, SizeGate>();
   /** READs and GETATTRs that wait here, by inode. */
@@ -87,7 +88,9 @@ export class SizeCheck implements KernelSizes {
   /** Own threads that look at a size, and may ask for the root on their way. */
   #looking = 0;
 
-  constructor(own: OwnInodes, threads: CallerThreads, state: CoherenceState) {
+  /** `lapsed`: answers are kept, and no thread takes what it was told. */
+  constructor(own: OwnInodes, threads: CallerThreads, state: CoherenceState, lapsed: () => boolean = () => false) {
+    this.#lapsed = lapsed;
     this.#own = own;
     this.#threads = threads;
     this.#lock = new InodeLock(own);
@@ -455,7 +458,7 @@ export class SizeCheck implements KernelSizes {
     this.#counts.sizeSettles += 1;
     while (this.unsettled(cover)) {
       await this.#gates.get(cover)?.quiet();
-      if (!mustSettle(cover) || (await this.#lock.awaitOver(inode, LATE_WAIT_MS))) continue;
+      if (!mustSettle(cover) || (await this.#lock.awaitOver(inode, LATE_WAIT_MS)) || this.#lapsed()) continue;
       this.#counts.sizesUnknown += 1;
       // Not once more in the next round.
       noteNoAskers(cover);
@@ -472,7 +475,11 @@ export class SizeCheck implements KernelSizes {
     // Its older reply might be taken after the look.
     await this.#quiet(cover);
     if (cover.late === "raises" && noteRaised(cover, await this.#seen(inode, cover.lateEnd, Number.POSITIVE_INFINITY, ROUND_MS))) return;
-    if (mustBeTaken(cover) && !(await this.#lock.awaitOver(inode, LATE_WAIT_MS))) this.#counts.sizesUnknown += 1;
+    while (mustBeTaken(cover) && !(await this.#lock.awaitOver(inode, LATE_WAIT_MS))) {
+      if (this.#lapsed()) continue;
+      this.#counts.sizesUnknown += 1;
+      return;
+    }
   }
 
   // --- requests of our own threads

@@ -299,9 +299,10 @@ class Serving {
     if (errno === E.ENODEV) log.info({}, "unmounted");
     else log.error({ errno: errnoName(errno) }, "reading /dev/fuse failed: the mount is gone");
     native.deviceStop(this.#device);
+    // What is kept for the lease is given up first: nobody is to be hurried on its account any more.
+    this.#options.disconnected?.();
     this.#interrupts.stop();
     this.#state?.coherence.letGo();
-    this.#options.disconnected?.();
     if (this.#state !== null) await endState(this.#state, lower);
     native.sync.close(this.#fd);
     this.#rejectReady(new OperatingError("the mount ended before it answered", { code: "mount-failed" }));

@@ -20,7 +20,7 @@ describe("a round for a file", () => {
     invalidateAttributes: () => answer("attributes"),
     expireNames: () => answer("names"),
     incrementEpoch: null,
-    settled: () => Promise.resolve(),
+    close: () => Promise.resolve(),
   };
   const invalidation = new Invalidation(caches, createCoherenceState(), () => false);
   const cover = createCover(id, "4.1", "file");

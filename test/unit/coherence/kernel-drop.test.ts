@@ -64,6 +64,25 @@ class PlayedKernel {
 }
 
 describe("dropping all that the kernel caches", () => {
+  it("asks a thread that was held up after its last inode what it met, when it is done", async () => {
+    const kernel = new PlayedKernel([3], (fuseNodeid, batch) => (fuseNodeid === 3 && batch === 1 ? -E.ENOENT : 0));
+    const { waiting, over } = await dropInodes(kernel.invalidateMany, inodes(3));
+    expect([waiting, kernel.dropped]).toEqual([1, [1, 2]]);
+    kernel.release();
+    // Not found late, it is looked for again; and the played kernel has it wait again.
+    for (let turns = 0; kernel.batches.length < 2; turns += 1) await new Promise((resolve) => setImmediate(resolve));
+    kernel.release();
+    await over;
+    expect(kernel.dropped).toEqual([1, 2, 3]);
+  });
+
+  it("reports what the kernel refused to such a thread", async () => {
+    const kernel = new PlayedKernel([3], (fuseNodeid) => (fuseNodeid === 3 ? -E.EINVAL : 0));
+    const { over } = await dropInodes(kernel.invalidateMany, inodes(3));
+    kernel.release();
+    await expect(over).rejects.toThrow("EINVAL");
+  });
+
   it("takes few threads for many inodes", async () => {
     const kernel = new PlayedKernel();
     const { inodes: count, waiting, absent } = await dropInodes(kernel.invalidateMany, inodes(10_000));

@@ -98,7 +98,7 @@ function shellOver(
       invalidateAttributes: nothing,
       expireNames: nothing,
       incrementEpoch: nothing,
-      settled: () => Promise.resolve(),
+      close: () => Promise.resolve(),
       ...caches,
     },
     stamps,

@@ -1,6 +1,7 @@
 /** Hazard F5: no reply tells a size which the kernel does not have (size-doubt.ts). */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
+import { Mode } from "../../../dlmd/lock/mode.ts";
 import { type Cover, createCover } from "../../../overlay/coherence/cover.ts";
 import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
 import { SizeCheck } from "../../../overlay/coherence/size-check.ts";
@@ -18,6 +19,8 @@ interface Kernel {
   truncating: (() => void) | null;
   drops: number;
   locked: boolean;
+  /** The lease does not hold. */
+  lapsed: boolean;
   /** What the next looks give instead of the size. */
   readonly noLook: number[];
 }
@@ -32,7 +35,7 @@ function bench(kernelSize: number): {
 } {
   const file = { size: 100 };
   const done: string[] = [];
-  const kernel: Kernel = { size: kernelSize, truncating: null, drops: 0, locked: false, noLook: [] };
+  const kernel: Kernel = { size: kernelSize, truncating: null, drops: 0, locked: false, lapsed: false, noLook: [] };
   const id = { ino: 4, generation: 1 };
   const inode: Inode = {
     fuseNodeid: 9,
@@ -79,6 +82,7 @@ function bench(kernelSize: number): {
     },
     { isAsleep: (tid) => tid === ASLEEP, isReading: () => true },
     createCoherenceState(),
+    () => kernel.lapsed,
   );
   return { check, inode, file, done, kernel };
 }
@@ -265,6 +269,30 @@ describe("a repair by the thread that asks", () => {
 });
 
 describe("a revoke", () => {
+  it.each([
+    ["sets", Mode.NL],
+    ["raises", Mode.PR],
+  ] as const)("waits for a reply that %s the size as long as the lease keeps it back", async (effect, target) => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    try {
+      const { check, inode, kernel } = bench(60);
+      kernel.locked = true;
+      kernel.lapsed = true;
+      kernel.noLook.push(-EAGAIN);
+      check.replied(inode, WRITER, effect);
+      let over = false;
+      const waited = (target === Mode.NL ? check.settle(inode) : check.taken(inode)).then(() => (over = true));
+      await vi.advanceTimersByTimeAsync(2000);
+      expect([over, inode.cover.late, check.counts.sizesUnknown]).toEqual([false, effect, 0]);
+      kernel.lapsed = false;
+      await vi.advanceTimersByTimeAsync(500);
+      await waited;
+      expect(check.counts.sizesUnknown).toBe(1);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
   it("waits for who may be in lseek(2), and nobody is while a request has the inode's lock", async () => {
     const { check, inode } = bench(100);
     const write = { interrupted: false, answered: false };

@@ -1,0 +1,49 @@
+/** The device is closed when no notification is being written, and none is begun afterwards (kernel-caches.ts). */
+import { describe, expect, it } from "vitest";
+import { E } from "../../../dlmd/base/errno.ts";
+import { createKernelCaches } from "../../../overlay/coherence/kernel-caches.ts";
+import type { Native } from "../../../overlay/native/index.ts";
+
+interface Written {
+  readonly what: string;
+  end(): void;
+}
+
+/** The calls that notifications make; each ends when it is told to. */
+function playedNative(): { readonly native: Native; readonly written: Written[] } {
+  const written: Written[] = [];
+  const write = <T>(what: string, result: T): Promise<T> => new Promise((resolve) => written.push({ what, end: () => resolve(result) }));
+  const native = {
+    notify: (_fd: number, messages: Buffer[]) =>
+      write(
+        "notify",
+        messages.map(() => 0),
+      ),
+    createNotifyBatch: () => ({}),
+    writeNotifyBatch: () => write("batch", 0),
+    notifyBatchBegun: () => 1,
+    notifyBatchRefused: () => [],
+  };
+  return { native: native as unknown as Native, written };
+}
+
+describe("the end of a mount", () => {
+  it("waits for what is being written, and lets nothing begin", async () => {
+    const { native, written } = playedNative();
+    const caches = createKernelCaches(native, 9, { expireEntry: true, incEpoch: true });
+    const epoch = caches.incrementEpoch?.();
+    const batch = caches.invalidateMany([5]);
+    const first = batch.write();
+    let closed = false;
+    const end = caches.close().then(() => (closed = true));
+    expect(await caches.invalidatePages(5)).toEqual([-E.ENODEV]);
+    expect(await batch.write()).toBe(0);
+    expect(await caches.invalidateMany([6]).write()).toBe(0);
+    expect(written.map(({ what }) => what)).toEqual(["notify", "batch"]);
+    written[0]?.end();
+    expect(await epoch).toEqual([0]);
+    expect(closed).toBe(false);
+    written[1]?.end();
+    expect([await first, await end]).toEqual([0, true]);
+  });
+});
