@@ -80,11 +80,12 @@ export async function dropInodes(
     left = await pass(left.filter(({ cover }) => kernelKnows(cover)));
   }
   // A thread that was held up after its last inode tells what it met when it is done.
-  const over = Promise.all(writing).then(async () => {
+  const rest = async (): Promise<void> => {
+    await Promise.all(writing);
     const found = late.flatMap((refused) => refused());
     if (found.length > 0) await (await dropInodes(invalidateMany, found)).over;
-  });
-  return { inodes: inodes.length, waiting: writing.size, absent: left.length, over };
+  };
+  return { inodes: inodes.length, waiting: writing.size, absent: left.length, over: rest() };
 }
 
 /** What was not found though the kernel was told of it, and has not given it back since. */

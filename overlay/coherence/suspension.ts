@@ -66,7 +66,8 @@ export class Suspension {
       while (this.#again && this.active) {
         this.#again = false;
         const beganMs = now();
-        const { inodes, waiting, absent } = await drop(cached());
+        const { inodes, waiting, absent, over } = await drop(cached());
+        over.catch(fail);
         log.info({ inodes, waiting, absent, ms: Math.round(now() - beganMs) }, "all that the kernel had cached was dropped");
       }
     } catch (error) {
@@ -81,15 +82,15 @@ export class Suspension {
     this.#answered ||= answered || this.#again;
     const inodes = this.#answered ? inodesOf(this.#waiting ?? []) : [];
     if (inodes.length === 0) return this.release();
+    this.#releaseAfter(inodes).catch(this.#host.fail);
+  }
+
+  async #releaseAfter(inodes: readonly Inode[]): Promise<void> {
     const lapse = this.#lapse;
     // Not for ever: a page may belong to a READ that waits for what is asked for here.
-    const dropped = inTime(this.#dropWhole(inodes), RESUME_DROP_MS);
-    dropped
-      .then(() => {
-        // If it lapsed once more meanwhile, that has an end of its own.
-        if (lapse === this.#lapse) this.release();
-      })
-      .catch(this.#host.fail);
+    await inTime(this.#dropWhole(inodes), RESUME_DROP_MS);
+    // If it lapsed once more meanwhile, that has an end of its own.
+    if (lapse === this.#lapse) this.release();
   }
 
   async #dropWhole(inodes: readonly Inode[]): Promise<void> {
