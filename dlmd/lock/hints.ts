@@ -90,7 +90,7 @@ export class Hints {
   /** A hint came for a lock that has this very grant. True: its program is to be told. */
   tells(lkb: Lkb, wanted: Mode): boolean {
     const before = this.#toldMode(lkb);
-    if (modeCovers(joinModes(lkb.bastMode, before), wanted)) return false;
+    if (modeCovers(lkb.bastMode, wanted) || modeCovers(before, wanted)) return false;
     this.#told.delete(lkb);
     this.#told.set(lkb, { grantNo: lkb.grantNo, mode: joinModes(before, wanted) });
     if (this.#told.size > hintedLocks) this.#told.delete(this.#told.keys().next().value as Lkb);
@@ -98,10 +98,9 @@ export class Hints {
     return true;
   }
 
-  /** The master says what the lock's program knows already, by a hint for this very grant and what the master had said before. */
+  /** The master says what a hint has told the lock's program already, for this very grant. */
   confirms(lkb: Lkb, wanted: Mode): boolean {
-    const hinted = this.#toldMode(lkb);
-    if (hinted === Mode.NL || !modeCovers(joinModes(lkb.bastMode, hinted), wanted)) return false;
+    if (!modeCovers(this.#toldMode(lkb), wanted)) return false;
     this.counts.confirmed++;
     return true;
   }

@@ -358,11 +358,10 @@ export class Holder {
       return this.refused(lkb, m.status);
     }
     if (lkb.granted === null || lkb.grantNo !== m.grantNo || modesCompatible(lkb.granted, m.wanted)) return;
-    const known = this.hints.confirms(lkb, m.wanted);
     lkb.bastMode = joinModes(lkb.bastMode, m.wanted);
     this.hints.makesWayFor(lkb.resource, m.asker, m.wanted);
     this.unanswered.told(lkb, m.wanted, this.#tables.nowMs);
-    if (!known) this.#tellBlocked(lkb, m.wanted);
+    if (!this.hints.confirms(lkb, m.wanted)) this.#tellBlocked(lkb, m.wanted);
   }
 
   /** From the node that asks, past the master: ignored unless the lock has that very grant (hazard H5). It changes nothing. */

@@ -9,7 +9,7 @@ import type { ClientRequest } from "../../../dlmd/node-api.ts";
 import type { HintMessage } from "../../../dlmd/wire/peer-message.ts";
 import { type Program, World } from "../../scenario/world.ts";
 
-const { NL, CR, CW, PR, PW, EX } = Mode;
+const { NL, CR, PR, PW, EX } = Mode;
 
 class Pair {
   readonly world: World = new World(3, {}, []);
@@ -23,7 +23,6 @@ class Pair {
     for (const [name, nodeid] of [
       ["a", 1],
       ["b", 2],
-      ["c", 3],
     ] as const) {
       this.world.program(name, nodeid, `owner ${name}`, false, limits[name] ?? 0);
     }
@@ -249,18 +248,6 @@ describe("a node that gets a hint", () => {
     p.hint({ wanted: PW });
     expect(p.heard("b")).toEqual(["bast PW"]);
     p.lock("a", EX);
-    expect(p.heard("b")).toEqual(["bast EX"]);
-  });
-
-  it("knows what a hint and the master have said together: PR and CW exclude what PW does", () => {
-    p.handed(EX, EX);
-    p.hint({ wanted: CW });
-    p.lock("a", PR);
-    expect(p.heard("b")).toEqual(["bast CW", "bast PR"]);
-    p.hint({ wanted: PW });
-    p.lock("c", PW);
-    expect(p.heard("b")).toEqual([]);
-    p.lock("a", EX, NOQUEUE | NOQUEUEBAST);
     expect(p.heard("b")).toEqual(["bast EX"]);
   });
 
