@@ -1,7 +1,6 @@
 /** A node's state as plain JSON data, for `coverlay status`, `nodes` and `locks`. */
 import type { ViewInfo } from "./client/api.ts";
 import { sendWindow } from "./engine/builtin/sender.ts";
-import type { HintCounts } from "./lock/hints.ts";
 import type { Lkb, Resource } from "./lock/lkb.ts";
 import { Mode, modeNames } from "./lock/mode.ts";
 import type { NodeCore } from "./node.ts";
@@ -21,8 +20,6 @@ export interface StatusAnswer extends ViewInfo {
   readonly state: string;
   readonly clients: number;
   readonly locks: number;
-  /** Between holders of locks, since this node began. */
-  readonly hints: HintCounts;
   readonly engine: EngineAnswer;
   /** To each other member of the view. */
   readonly channels: readonly ChannelAnswer[];
@@ -145,7 +142,6 @@ export function describeStatus(node: NodeCore, view: ViewInfo, nowMs: number): S
     state: node.membership.leaving ? "leaving" : node.recovery.explain(),
     clients: [...node.clients.all.values()].filter((client) => !client.gone).length,
     locks,
-    hints: { ...node.locks.holder.hints.counts },
     engine: describeEngine(node),
     channels: describeChannels(node, nowMs),
     unfenced: node.recovery.gate.open.map(describeVictim),

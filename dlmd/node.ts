@@ -379,7 +379,6 @@ export class NodeCore implements Node {
   }
 
   #enterService(): void {
-    this.locks.holder.hints.clear();
     this.recovery.drain();
     this.clients.enterService();
   }

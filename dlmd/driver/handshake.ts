@@ -18,7 +18,7 @@ import { DATAGRAM_KEY_BYTES } from "./seal.ts";
 
 const MAGIC = 0x50445643;
 /** Changes with every incompatible change of what dlmds say to each other. */
-export const PEER_PROTOCOL_VERSION = 5;
+export const PEER_PROTOCOL_VERSION = 4;
 export const NONCE_BYTES = 32;
 export const CONFIG_HASH_BYTES = 32;
 const PROOF_BYTES = 32;

@@ -5,11 +5,10 @@
 import { E } from "../base/errno.ts";
 import type { LockStatus } from "../client/api.ts";
 import type { ClientEvent, ClientRequest } from "../node-api.ts";
-import type { BastMessage, GrantMessage, HintMessage, LvbWrite, PeerMessage, Refusal, RefuseMessage } from "../wire/peer-message.ts";
+import type { BastMessage, GrantMessage, LvbWrite, PeerMessage, Refusal, RefuseMessage } from "../wire/peer-message.ts";
 import { maxLvbBytes, maxNameBytes } from "../wire/peer.ts";
 import type { Client } from "./client.ts";
 import { CANCEL, DEMOTED, FORCEUNLOCK, MAYKEEP, ORPHAN, PERSISTENT, VALBLK, wrongFlags, wrongMode } from "./flag.ts";
-import { hintFor, Hints } from "./hints.ts";
 import { type Lkb, newLkb, type Resource } from "./lkb.ts";
 import { isName, type LockTables } from "./lock-tables.ts";
 import { lvbWriteOf, readsLvb } from "./lvb.ts";
@@ -34,7 +33,6 @@ type Asked<K> = Extract<ClientRequest, { kind: K }>;
 export class Holder {
   readonly orphans: Orphans = new Orphans();
   readonly unanswered: UnansweredBasts = new UnansweredBasts();
-  readonly hints: Hints;
   readonly #tables: LockTables;
   readonly #port: LockPort;
   readonly #master: MasterPort;
@@ -42,7 +40,6 @@ export class Holder {
   #nextLkbId = 1;
 
   constructor(tables: LockTables, port: LockPort, master: MasterPort, locksPerClient: number) {
-    this.hints = new Hints(tables.nodeid);
     this.#tables = tables;
     this.#port = port;
     this.#master = master;
@@ -107,7 +104,6 @@ export class Holder {
     client.locks.set(lockId, lkb);
     if (resource.masterNodeid === tables.nodeid) return masterRequest(this.#master, resource, lkb);
     tables.heldElsewhere.set(lkb.id, lkb);
-    this.#hint(lkb, mode, flags);
     const { id: lkbId, transaction } = lkb;
     const message = {
       kind: "request",
@@ -120,14 +116,6 @@ export class Holder {
       transaction,
     } as const;
     this.#port.toPeer(resource.masterNodeid, message);
-  }
-
-  /** Before the master is asked: the holder's program hears of it a hop earlier. */
-  #hint(lkb: Lkb, mode: Mode, flags: number): void {
-    const holder = this.hints.holderFor(lkb, mode, flags, this.#tables.nowMs);
-    if (holder === null || !this.#tables.members.some(({ nodeid }) => nodeid === holder.nodeid)) return;
-    this.hints.counts.sent++;
-    this.#port.toPeer(holder.nodeid, hintFor(holder, lkb, mode));
   }
 
   #deadlineOf(request: Asked<"lock" | "convert">): number {
@@ -147,7 +135,6 @@ export class Holder {
     if (found.requested !== null) return this.fail(client, lockId, E.EBUSY, `the orphan on ${name} has a request outstanding`);
     const told = found.bastMode;
     this.orphans.adopt(found, client, lockId);
-    this.hints.adopted(found);
     found.flags = request.flags;
     found.sbFlags = 0;
     const { masterNodeid } = found.resource;
@@ -174,7 +161,6 @@ export class Holder {
     lkb.requested = mode;
     lkb.flags = kept;
     lkb.sbFlags = 0;
-    this.#hint(lkb, mode, kept);
     const { id: lkbId, transaction } = lkb;
     this.#port.toPeer(resource.masterNodeid, { kind: "convert", lkbId, mode, flags: kept, transaction });
   }
@@ -194,7 +180,7 @@ export class Holder {
     lkb.granted = mode;
     lkb.sbFlags = 0;
     lkb.bastMode = Mode.NL;
-    if (tell) this.#answered(lkb);
+    if (tell) this.unanswered.answered(lkb);
     // Before the master looks again: a blocking AST for the new mode comes after it.
     this.#ast(lkb, "granted", false);
     if (!tell) return;
@@ -224,14 +210,8 @@ export class Holder {
     this.#port.toClient(client, astEvent(lockId, "unlocked", Mode.NL));
   }
 
-  /** It made way. */
-  #answered(lkb: Lkb): void {
-    this.unanswered.answered(lkb);
-    this.hints.gaveUp(lkb, this.#tables.nowMs);
-  }
-
   #remove(lkb: Lkb, write: LvbWrite, lvb: Uint8Array | null): void {
-    this.#answered(lkb);
+    this.unanswered.answered(lkb);
     const resource = lkb.resource;
     const seq = write === "none" ? lkb.lvbSeq : lkb.lvbSeq + 1;
     if (resource.masterNodeid === this.#tables.nodeid) {
@@ -359,18 +339,7 @@ export class Holder {
     }
     if (lkb.granted === null || lkb.grantNo !== m.grantNo || modesCompatible(lkb.granted, m.wanted)) return;
     lkb.bastMode = joinModes(lkb.bastMode, m.wanted);
-    this.hints.makesWayFor(lkb.resource, m.asker, m.wanted);
-    this.unanswered.told(lkb, m.wanted, this.#tables.nowMs);
-    if (!this.hints.confirms(lkb, m.wanted)) this.#tellBlocked(lkb, m.wanted);
-  }
-
-  /** From the node that asks, past the master: ignored unless the lock has that very grant (hazard H5). It changes nothing. */
-  receiveHint(from: number, m: HintMessage): void {
-    this.hints.counts.received++;
-    const lkb = this.#tables.heldElsewhere.get(m.lkbId);
-    if (lkb === undefined || lkb.granted === null || lkb.grantNo !== m.grantNo || modesCompatible(lkb.granted, m.wanted)) return;
-    this.hints.makesWayFor(lkb.resource, { nodeid: from, ...m.asker }, m.wanted);
-    if (this.hints.tells(lkb, m.wanted)) this.#tellBlocked(lkb, m.wanted);
+    this.bast(lkb, m.wanted);
   }
 
   /** Its master took its mode away to end a conversion deadlock, and what it asked for did not come. */
@@ -395,10 +364,6 @@ export class Holder {
 
   bast(lkb: Lkb, wanted: Mode): void {
     this.unanswered.told(lkb, wanted, this.#tables.nowMs);
-    this.#tellBlocked(lkb, wanted);
-  }
-
-  #tellBlocked(lkb: Lkb, wanted: Mode): void {
     this.#port.toClient(lkb.client as Client, { kind: "bast", lockId: lkb.lockId, wanted });
   }
 

@@ -13,7 +13,6 @@ import type {
   UnlockMessage,
 } from "../wire/peer-message.ts";
 import { type DeadlockPort, Deadlocks } from "./deadlock.ts";
-import { nextGrantOf } from "./hints.ts";
 import { Holder, type LockPort } from "./holder.ts";
 import { type Lkb, newLkb } from "./lkb.ts";
 import { LockTables } from "./lock-tables.ts";
@@ -69,10 +68,10 @@ export class LockManager implements MasterPort {
     this.tables.release(lkb.resource);
   }
 
-  bast(lkb: Lkb, wanted: Mode, asker: Lkb): void {
+  bast(lkb: Lkb, wanted: Mode): void {
     if (lkb.requested === null) lkb.sinceMs = this.tables.nowMs;
     if (lkb.nodeid === this.nodeid) this.holder.bast(lkb, wanted);
-    else this.#port.toPeer(lkb.nodeid, { kind: "bast", lkbId: lkb.id, grantNo: lkb.grantNo, wanted, asker: nextGrantOf(asker) });
+    else this.#port.toPeer(lkb.nodeid, { kind: "bast", lkbId: lkb.id, grantNo: lkb.grantNo, wanted });
   }
 
   /** What is known of the dead has changed: lockspaces that need not wait any more grant what they can. */
@@ -104,9 +103,6 @@ export class LockManager implements MasterPort {
       case "refuse":
       case "bast":
         this.holder.receive(message);
-        return true;
-      case "hint":
-        this.holder.receiveHint(from, message);
         return true;
       case "probe":
         this.deadlocks.receive(message);

@@ -17,8 +17,7 @@ export interface MasterPort {
   granted(lkb: Lkb): void;
   /** Not granted; if `lkb.granted` is null the lock is gone. */
   refused(lkb: Lkb, status: Refusal): void;
-  /** `asker`: whose request it has to make way for. */
-  bast(lkb: Lkb, wanted: Mode, asker: Lkb): void;
+  bast(lkb: Lkb, wanted: Mode): void;
   /** Names a time on a queue: never the same again. */
   nextWaitNo(): number;
 }
@@ -73,17 +72,17 @@ function wait(port: MasterPort, resource: Resource, lkb: Lkb): void {
   enqueue(resource, queueOf(lkb), lkb);
 }
 
-function tell(port: MasterPort, holder: Lkb, wanted: Mode, asker: Lkb): void {
+function tell(port: MasterPort, holder: Lkb, wanted: Mode): void {
   if (modeCovers(holder.bastMode, wanted)) return;
   holder.bastMode = joinModes(holder.bastMode, wanted);
-  port.bast(holder, wanted, asker);
+  port.bast(holder, wanted);
 }
 
 /** Tells every holder that blocks `wanter` (NOQUEUEBAST: it will not be on a queue). */
 function tellBlockers(port: MasterPort, resource: Resource, wanter: Lkb, wanted: Mode): void {
   for (const queue of [resource.grantQueue, resource.convertQueue]) {
     for (const holder of queue) {
-      if (holder !== wanter && !modesCompatible(holder.granted as Mode, wanted)) tell(port, holder, wanted, wanter);
+      if (holder !== wanter && !modesCompatible(holder.granted as Mode, wanted)) tell(port, holder, wanted);
     }
   }
 }

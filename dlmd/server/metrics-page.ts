@@ -11,7 +11,6 @@ import { Counter, Gauge, Registry, collectDefaultMetrics } from "prom-client";
 import { OperatingError } from "../base/error.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metric.ts";
-import type { HintCounts } from "../lock/hints.ts";
 import type { QueryWhat } from "../node-api.ts";
 
 /** Readers at a time; a further one is sent away. */
@@ -53,7 +52,6 @@ interface StatusFigures {
   readonly configVersion?: number;
   readonly clients?: number;
   readonly locks?: number;
-  readonly hints?: HintCounts;
 }
 interface NodeFigures {
   readonly name: string;
@@ -89,9 +87,6 @@ export async function renderMetrics({ metrics, query }: MetricsSource): Promise<
     member.set({ node: name }, Number(state === "member" || (state === "this" && status.members !== undefined)));
     if (state !== "this") link.set({ node: name }, Number(tcpUp));
     if (heardAgoMs !== null) silence.set({ node: name }, heardAgoMs / 1000);
-  }
-  for (const [name, value] of Object.entries(status.hints ?? {})) {
-    new Counter({ name: `dlmd_hints_${name}_total`, help: `hints between holders of locks, ${name}`, registers: [registry] }).inc(value);
   }
   for (const [name, value] of Object.entries(metrics.snapshot())) {
     new Counter({ name: `dlmd_${name}_total`, help: name.replaceAll("_", " "), registers: [registry] }).inc(value);

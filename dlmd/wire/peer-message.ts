@@ -140,20 +140,6 @@ export interface BastMessage {
   readonly lkbId: number;
   readonly grantNo: number;
   readonly wanted: Mode;
-  /** For which grant it has to make way: that has this number when it comes (lock/hints.ts). */
-  readonly asker: LockName & { readonly grantNo: number };
-}
-/**
- * Who asks for a lock to who has it, past the master (lock/hints.ts): your lock at that grant is in the way of what I ask for. It is not
- * answered, changes nothing, and is ignored unless the lock has that grant (hazard H5).
- */
-export interface HintMessage {
-  readonly kind: "hint";
-  readonly lkbId: number;
-  readonly grantNo: number;
-  readonly wanted: Mode;
-  /** The sender's lock, and the grant that it asks for. */
-  readonly asker: { readonly lkbId: number; readonly grantNo: number };
 }
 /** Release the orphans on your node that processes of that user left behind in that lockspace; answered by "purged". */
 export interface PurgeMessage {
@@ -278,7 +264,6 @@ export type PeerMessage =
   | GrantMessage
   | RefuseMessage
   | BastMessage
-  | HintMessage
   | PurgeMessage
   | PurgedMessage
   | InspectMessage

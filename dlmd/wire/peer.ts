@@ -13,7 +13,7 @@ import { type Member, noIncarnation, readIncarnation, readViewId, type ViewId, w
 
 export type * from "./peer-message.ts";
 
-export const peerVersion = 3;
+export const peerVersion = 2;
 export const maxNameBytes = 64;
 export const maxLvbBytes = 256;
 /** A frame longer than this is refused: it bounds what a peer can make this node hold. */
@@ -235,25 +235,8 @@ const table: Table = {
   },
   bast: {
     type: 12,
-    encode: (w, m) => writeLockName(w.u64(m.lkbId).u32(m.grantNo).u8(m.wanted), m.asker).u32(m.asker.grantNo),
-    decode: (r) => ({
-      kind: "bast",
-      lkbId: r.u64(),
-      grantNo: r.u32(),
-      wanted: readMode(r),
-      asker: { ...readLockName(r), grantNo: r.u32() },
-    }),
-  },
-  hint: {
-    type: 25,
-    encode: (w, m) => w.u64(m.lkbId).u32(m.grantNo).u8(m.wanted).u64(m.asker.lkbId).u32(m.asker.grantNo),
-    decode: (r) => ({
-      kind: "hint",
-      lkbId: r.u64(),
-      grantNo: r.u32(),
-      wanted: readMode(r),
-      asker: { lkbId: r.u64(), grantNo: r.u32() },
-    }),
+    encode: (w, m) => w.u64(m.lkbId).u32(m.grantNo).u8(m.wanted),
+    decode: (r) => ({ kind: "bast", lkbId: r.u64(), grantNo: r.u32(), wanted: readMode(r) }),
   },
   rebuild: {
     type: 13,

@@ -1,15 +1,8 @@
 /** Every list of mutations. */
 import { configMutations } from "./config-mutations.ts";
 import { engineMutations } from "./engine/mutations.ts";
-import { hintMutations } from "./hint-mutations.ts";
 import { lockMutations } from "./lock-mutations.ts";
 import type { Mutation } from "./mutation.ts";
 import { plockMutations } from "./plock-mutations.ts";
 
-export const allMutations: readonly Mutation[] = [
-  ...lockMutations,
-  ...hintMutations,
-  ...plockMutations,
-  ...engineMutations,
-  ...configMutations,
-];
+export const allMutations: readonly Mutation[] = [...lockMutations, ...plockMutations, ...engineMutations, ...configMutations];

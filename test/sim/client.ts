@@ -345,12 +345,10 @@ export class SimClient {
   emitted(event: ClientEvent, later: (run: () => void) => void): void {
     switch (event.kind) {
       case "ast":
-        this.node.cluster.hintChecker.granted(this, event.lockId);
         return this.#ast(event, later);
       case "bast": {
         const lock = this.locks.get(event.lockId);
         if (lock === undefined) return this.#checker.fail(`${this.name}: bast for unknown lock ${event.lockId}`);
-        this.node.cluster.hintChecker.blocked(this, event.lockId, event.wanted);
         // PR and CW wanted together: only what goes beside both helps.
         const both = !modeCovers(lock.blocking, event.wanted) && !modeCovers(event.wanted, lock.blocking);
         lock.blocking = both ? Mode.PW : (Math.max(lock.blocking, event.wanted) as Mode);

@@ -202,16 +202,14 @@ export class SimNode {
     this.#stepping = true;
     try {
       while (this.alive) {
-        const input = this.#inputs.shift();
-        if (input === undefined) break;
-        const event = this.cluster.hintChecker.arriving(this, input);
+        const event = this.#inputs.shift();
+        if (event === undefined) break;
         this.cluster.steps++;
         this.cluster.traceEvent(this, event);
         if (event.kind === "peer-up") this.cluster.network.begins(this, event);
         for (const effect of this.core.step(event, agenda.nowMs)) this.#perform(effect);
         this.#lookAtView();
         checker.afterStep(this);
-        this.cluster.hintChecker.afterStep(this);
       }
     } finally {
       this.#stepping = false;

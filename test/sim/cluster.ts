@@ -8,7 +8,6 @@ import { type Deed, type Script, type TimedDeed, wordsOf } from "./deed.ts";
 import { EngineChecker } from "./engine/checker.ts";
 import { type FaultOptions, noFaultOptions } from "./faults.ts";
 import { SightChecker } from "./inspect-checker.ts";
-import { HintChecker } from "./hint-checker.ts";
 import { Network } from "./network.ts";
 import { PlockChecker } from "./plock-checker.ts";
 import { Agenda, type Random, Streams } from "./random.ts";
@@ -34,7 +33,6 @@ export class Cluster {
   readonly plockChecker: PlockChecker;
   readonly groupChecker: EngineChecker;
   readonly sightChecker: SightChecker;
-  readonly hintChecker: HintChecker;
   readonly nodes: readonly SimNode[];
   readonly resources: readonly string[];
   /** Some clients keep what they have until they have all that they want. */
@@ -64,7 +62,6 @@ export class Cluster {
     this.plockChecker = new PlockChecker((granting, other) => this.#inOneView(granting, other));
     this.groupChecker = new EngineChecker(this, sequenceBytes, (data) => readSequence(data).count);
     this.sightChecker = new SightChecker(this);
-    this.hintChecker = new HintChecker(this);
     this.nodes = this.configs.map(({ nodeid }) => new SimNode(this, nodeid));
     this.#every(20, () => this.network.connectAll());
     if (script.deeds.length > 0) for (const timed of script.deeds) this.#at(timed);

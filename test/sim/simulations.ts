@@ -54,13 +54,12 @@ export function runCluster(cluster: Cluster, steps: number): Outcome {
     const script: Script = { ...cluster.script, deeds: cluster.done, quietMs: cluster.quiet ? cluster.quietMs : nowMs + 1 };
     failure = { ...wordsAndStack(error), step: cluster.steps, nowMs, lastEvents: cluster.lastEvents(), script };
   }
-  const { checker, plockChecker, groupChecker, sightChecker, hintChecker, evictions } = cluster;
+  const { checker, plockChecker, groupChecker, sightChecker, evictions } = cluster;
   const counts = {
     grants: checker.grants,
     "file locks": plockChecker.grants,
     "value blocks read": checker.reads,
     deadlocks: checker.deadlocks,
-    "hints told": hintChecker.told,
     "group messages delivered": groupChecker.delivered,
     "answers to who has what": sightChecker.answers,
     "views entered": groupChecker.views,

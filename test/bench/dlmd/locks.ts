@@ -10,8 +10,6 @@ const SPACE = "test";
 const WINDOW = 256;
 /** As many operations before those that count: a dlmd runs for months, and its code is compiled while it runs. */
 const WARM_UP = 3000;
-/** Of asker.ts, which pauses at each. */
-const ASK_WARM_UP = 500;
 
 /** Names that the given node masters. */
 function* resourcesOf(nodes: number, master: number, prefix: string): Generator<string> {
@@ -84,32 +82,28 @@ export async function localRate(client: TestClient, nodes: number, operations: n
   return (operations * 1e9) / since(start);
 }
 
-type Commands = (resource: string, turns: number) => readonly (readonly string[])[];
-
 /** Two programs (player.ts), each a command in its words, hand one EX lock back and forth, `turns` each; `master` masters it. Median us of a turn. */
-export async function handoverUs(commandOf: Commands, nodes: number, master: number, turns: number): Promise<number> {
+export async function handoverUs(
+  commandOf: (resource: string, turns: number) => readonly (readonly string[])[],
+  nodes: number,
+  master: number,
+  turns: number,
+): Promise<number> {
   const name = resourcesOf(nodes, master, "turn").next().value as string;
-  const said = await saidBy(commandOf(name, WARM_UP + turns));
-  const grants = said.map((times, player) => times.map((ns) => ({ ns, player })));
-  return median(turnsOf(grants.flat()).slice(WARM_UP));
-}
-
-/** Two programs (asker.ts) ask for one EX lock in turn. Median us from the request to the grant. */
-export async function askedForUs(commandOf: Commands, nodes: number, master: number, turns: number): Promise<number> {
-  const name = resourcesOf(nodes, master, "asked").next().value as string;
-  const said = await saidBy(commandOf(name, ASK_WARM_UP + turns));
-  return median(said.flatMap((times) => times.slice(ASK_WARM_UP)).map((ns) => Number(ns) / 1000));
-}
-
-/** The numbers that each of these programs prints in the end. They begin at the same time. */
-async function saidBy(commands: readonly (readonly string[])[]): Promise<bigint[][]> {
-  const players = commands.map(([program = "", ...words]) => spawn(program, words, { stdio: ["pipe", "pipe", "inherit"] }));
+  const players = commandOf(name, WARM_UP + turns).map(([program = "", ...words]) =>
+    spawn(program, words, { stdio: ["pipe", "pipe", "inherit"] }),
+  );
   try {
     const lines = players.map(({ stdout }) => createInterface({ input: stdout })[Symbol.asyncIterator]());
     await Promise.all(lines.map((each) => each.next()));
     for (const { stdin } of players) stdin.write("go\n");
     const said = await Promise.all(lines.map((each) => each.next()));
-    return said.map(({ value }) => String(value).split(" ").map(BigInt));
+    const grants = said.map(({ value }, player) =>
+      String(value)
+        .split(" ")
+        .map((ns) => ({ ns: BigInt(ns), player })),
+    );
+    return median(turnsOf(grants.flat()).slice(WARM_UP));
   } finally {
     for (const player of players) player.kill("SIGKILL");
   }

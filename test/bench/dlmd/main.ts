@@ -11,7 +11,7 @@ import { columns } from "../report.ts";
 import { formatValue } from "../stats.ts";
 import { measureCorosync } from "./corosync.ts";
 import { measureDetection, measureViewChange } from "./failures.ts";
-import { askedForUs, bytesPerLock, freshLockUs, handoverUs, localRate } from "./locks.ts";
+import { bytesPerLock, freshLockUs, handoverUs, localRate } from "./locks.ts";
 import { measureOrdered } from "./ordered-messages.ts";
 import { placeNodes } from "./placement.ts";
 import { roundTripUs, type TripEnd } from "./programs.ts";
@@ -49,8 +49,6 @@ const QUICK: Scale = {
   soakSeconds: 60,
 };
 const MAX_FRESH = 2000;
-/** Each waits for 2 ms. */
-const MAX_ASKED = 1500;
 /** Counted with the others: the median is that of a program whose code is compiled. */
 const WARM_UP_TRIPS = 5000;
 
@@ -65,29 +63,26 @@ async function measureLocks(scale: Scale): Promise<Row[]> {
     placement.place(process.pid, 1);
     const end = (nodeid: number): TripEnd => ({ namespace: cluster.namespace(nodeid), prefix: placement.prefix(nodeid) });
     const trip = (program: string): Promise<number> => roundTripUs(program, end(2), "10.77.0.2", end(1), WARM_UP_TRIPS + scale.trips);
-    const two =
-      (program: string) =>
-      (resource: string, turns: number): string[][] =>
-        [1, 2].map((nodeid) => {
-          const socketPath = path.join(cluster.runDir(nodeid), "dlmd.sock");
-          return [...placement.prefix(nodeid), process.execPath, peer(program), socketPath, resource, String(turns)];
-        });
-    const players = two("player.js");
+    const players = (resource: string, turns: number): string[][] =>
+      [1, 2].map((nodeid) => {
+        const socketPath = path.join(cluster.runDir(nodeid), "dlmd.sock");
+        return [...placement.prefix(nodeid), process.execPath, peer("player.js"), socketPath, resource, String(turns)];
+      });
     note(placement.words);
     note("round trips");
     const tcpUs = await trip(peer("../tcp-peer.js"));
     const udpUs = await trip(peer("udp-peer.js"));
     note("locks");
     // The machine is not as fast now as a moment ago: against the round trip before it and after it.
-    const trips = async (measure: () => Promise<number>, most: number | null, name: string): Promise<Row> => {
+    const trips = async (measure: () => Promise<number>, most: number, name: string): Promise<Row> => {
       const before = await trip(peer("../tcp-peer.js"));
       const us = await measure();
       const near = (before + (await trip(peer("../tcp-peer.js")))) / 2;
       return {
         name,
         found: `${formatValue(us)} us, ${(us / near).toFixed(2)} TCP round trips`,
-        wanted: most === null ? "" : `<= ${most}`,
-        reached: most === null ? null : us / near <= most,
+        wanted: `<= ${most}`,
+        reached: us / near <= most,
       };
     };
     const rate = (perSecond: number, least: number, name: string): Row => ({
@@ -109,11 +104,6 @@ async function measureLocks(scale: Scale): Promise<Row[]> {
       await trips(() => freshLockUs(one, nodes, 2, fresh), 1.6, "remote lock on a fresh resource"),
       await trips(() => handoverUs(players, nodes, 1, scale.trips), 3, "EX handed over, mastered by one of the two"),
       await trips(() => handoverUs(players, nodes, 3, scale.trips), 3, "EX handed over, mastered by a third"),
-      await trips(
-        () => askedForUs(two("asker.js"), nodes, 3, Math.min(scale.trips, MAX_ASKED)),
-        null,
-        "EX asked for while the other keeps it, mastered by a third",
-      ),
       rate(await localRate(one, nodes, scale.operations, false), 150_000, "local conversions on the master, 256 open"),
       rate(await localRate(one, nodes, scale.operations, true), 400_000, "the same in batches of 256"),
     ];

@@ -149,8 +149,7 @@ export const peerMessages: readonly PeerMessage[] = [
       },
     ],
   },
-  { kind: "bast", lkbId: 5, grantNo: 10, wanted: Mode.CW, asker: { nodeid: 4, lkbId: 6, grantNo: 11 } },
-  { kind: "hint", lkbId: 5, grantNo: 9, wanted: Mode.EX, asker: { lkbId: 6, grantNo: 10 } },
+  { kind: "bast", lkbId: 5, grantNo: 10, wanted: Mode.CW },
   {
     kind: "rebuild",
     lkbId: 5,
