@@ -53,7 +53,9 @@ export class ClientLock implements Lock {
     const ahead = this.#endsWhenSent(mode, flags, lvb);
     // A conversion down takes effect when it is sent (hazard H2).
     if (modeCovers(this.mode, mode)) this.mode = mode;
-    encodeRequest.convert(writer, this.lockId, mode, flags, lvb ?? null, options.timeoutMs, options.transaction);
+    // What has ended can not end with "timeout".
+    const timeoutMs = ahead ? undefined : options.timeoutMs;
+    encodeRequest.convert(writer, this.lockId, mode, flags, lvb ?? null, timeoutMs, options.transaction);
     if (!ahead) return;
     this.#toldAhead++;
     queueMicrotask(() => this.#tellAhead());

@@ -135,6 +135,8 @@ export class Holder {
     if (found.requested !== null) return this.fail(client, lockId, E.EBUSY, `the orphan on ${name} has a request outstanding`);
     const told = found.bastMode;
     this.orphans.adopt(found, client, lockId);
+    // Its former owner's time was not the new one's.
+    this.unanswered.answered(found);
     found.flags = request.flags;
     found.sbFlags = 0;
     const { masterNodeid } = found.resource;

@@ -102,6 +102,18 @@ export class Rebuild {
 
   // ------------------------------------------------------------------------------------------------------ resources
 
+  /** Whoever was told before has all the time to answer in once more (hazard H13), so he is told once more. */
+  #tellAnew(resource: Resource): void {
+    if (resource.convertQueue.length === 0 && resource.waitQueue.length === 0) return;
+    for (const queue of [resource.grantQueue, resource.convertQueue]) {
+      for (const lkb of queue) {
+        if (lkb.bastMode === Mode.NL) continue;
+        lkb.bastMode = Mode.NL;
+        this.#touch(resource);
+      }
+    }
+  }
+
   #move(resource: Resource): void {
     const { tables, nodeid: self } = this.#manager;
     if (resource.round === tables.round) return;
@@ -111,7 +123,10 @@ export class Rebuild {
     const survived = this.#survivors.has(old);
     const master = survived && !this.#joins ? old : masterOf(members, resource.lockspace.name, resource.name);
     if (incremental && survived && master === old) {
-      if (old === self) this.#purge(resource);
+      if (old === self) {
+        this.#purge(resource);
+        this.#tellAnew(resource);
+      }
       if (resource.held === 0 && isIdle(resource)) this.#touch(resource);
       return;
     }
