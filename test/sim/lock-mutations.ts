@@ -206,7 +206,7 @@ export const lockMutations: readonly Mutation[] = [
     id: "dead-stay-queued",
     breaks: "the locks of dead nodes stay on queues that stay",
     file: "dlmd/recovery/rebuild.ts",
-    find: "      if (old === self) this.#purge(resource);",
+    find: "        this.#purge(resource);\n",
     replace: "",
     caughtBy: "cluster",
   },
