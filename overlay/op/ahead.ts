@@ -17,8 +17,13 @@ const AHEAD_BYTES_MAX: number = 64 * 1024;
 /** Files with something fetched ahead; beyond, the one that came first is forgotten. */
 const AHEAD_FILES_MAX = 64;
 
-/** A fetch on its way or done; null: it failed, and whoever wants it asks himself. */
-type Answer = Promise<Fetched | null>;
+/** A fetch on its way or done, of that range. */
+interface Answer {
+  readonly offset: number;
+  readonly bytes: number;
+  /** null: it failed, and whoever wants it asks himself. */
+  readonly fetched: Promise<Fetched | null>;
+}
 
 interface AheadFile {
   /** The range that was read last, through which handle, and by which thread. */
@@ -89,7 +94,7 @@ export class Ahead {
   }
 
   async #judge(inode: Inode, file: AheadFile, guess: Answer): Promise<Attr> {
-    const fetched = await guess;
+    const fetched = await guess.fetched;
     if (file.guess === guess) file.guess = null;
     const hold = this.#coherence.hold(inode);
     if (fetched === null || hold === 0 || !this.#coherence.proves(inode, fetched.stamp)) return this.#lower.getattr(inode.id);
@@ -99,7 +104,7 @@ export class Ahead {
   }
 
   async #attrOf(inode: Inode, answer: Answer): Promise<Attr> {
-    return (await answer)?.attr ?? (await this.#lower.getattr(inode.id));
+    return (await answer.fetched)?.attr ?? (await this.#lower.getattr(inode.id));
   }
 
   /** A thread that asks for the attributes, having read the same range each time before. */
@@ -112,15 +117,17 @@ export class Ahead {
   read(inode: Inode, handle: LowerHandle, offset: number, bytes: number, tid: number): Maybe<Uint8Array> {
     if (!this.#coherence.contended(inode)) return this.#lower.read(handle, offset, bytes);
     const file = this.#note(inode, handle, offset, bytes, tid);
-    if (file === null || file.answer === null || !file.dataLeft || file.hold !== this.#coherence.hold(inode)) {
+    const answer = file?.dataLeft === true && file.hold === this.#coherence.hold(inode) ? file.answer : null;
+    // What was read last when it was fetched need not be what is read now: others read in between.
+    if (file === null || answer === null || answer.offset !== offset || answer.bytes !== bytes) {
       return this.#lower.read(handle, offset, bytes);
     }
     file.dataLeft = false;
-    return this.#dataOf(file.answer, handle, offset, bytes);
+    return this.#dataOf(answer, handle, offset, bytes);
   }
 
   async #dataOf(answer: Answer, handle: LowerHandle, offset: number, bytes: number): Promise<Uint8Array> {
-    return (await answer)?.data ?? (await this.#lower.read(handle, offset, bytes));
+    return (await answer.fetched)?.data ?? (await this.#lower.read(handle, offset, bytes));
   }
 
   /** Null: too long to be fetched ahead. What was fetched of another range goes. */
@@ -166,10 +173,11 @@ export class Ahead {
       const fetched = this.#lower.fetch(inode.id, handle, offset, bytes);
       if (fetched === null) return null;
       // A copy of the data: what arrived may be a piece of something much larger.
-      return fetched.then(
+      const kept = fetched.then(
         ({ stamp, attr, data }) => ({ stamp, attr, data: Uint8Array.from(data) }),
         () => null,
       );
+      return { offset, bytes, fetched: kept };
     } catch {
       // The handle was closed.
       return null;

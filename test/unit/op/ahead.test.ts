@@ -22,14 +22,14 @@ class World {
 
   readonly lower = {
     getattr: () => this.#answer("getattr", { size: this.version } as Attr),
-    read: () => this.#answer("read", Uint8Array.of(this.version)),
-    fetch: () => {
+    read: (_handle: LowerHandle, offset: number) => this.#answer("read", Uint8Array.of(this.version, offset / BYTES)),
+    fetch: (_id: unknown, _handle: LowerHandle, offset: number) => {
       this.count += 1;
       const { version, count } = this;
       return this.#answer<Fetched>("fetch", {
         stamp: { server: 1, count },
         attr: { size: version } as Attr,
-        data: Uint8Array.of(version),
+        data: Uint8Array.of(version, offset / BYTES),
       });
     },
   } as unknown as Lower;
@@ -146,6 +146,18 @@ describe("what a reader will want next", () => {
     expect(world.asked()).toEqual(["fetch", "read"]);
     expect((await world.ahead.read(inode, handle, 0, BYTES, 1))[0]).toBe(3);
     expect(world.asked()).toEqual(["read"]);
+  });
+
+  it("of another range that is read while it is being fetched, and again, he is not given what was fetched", async () => {
+    const world = new World();
+    await world.learned();
+    world.ahead.guess(inode);
+    world.provenAbove = world.count - 1;
+    const attr = world.ahead.getattr(inode);
+    expect([...(await world.ahead.read(inode, handle, BYTES, BYTES, 2))]).toEqual([3, 1]);
+    expect(await attr).toMatchObject({ size: 3 });
+    expect([...(await world.ahead.read(inode, handle, BYTES, BYTES, 2))]).toEqual([3, 1]);
+    expect([...(await world.ahead.read(inode, handle, 0, BYTES, 1))]).toEqual([3, 0]);
   });
 
   it("that could not be fetched is asked for anew, and the error is his who asks then", async () => {
