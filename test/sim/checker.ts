@@ -80,7 +80,7 @@ export class Checker {
     const members = node.core.membership.view?.members ?? [];
     const inView = hasMember(members, holder.node.nodeid, holder.incarnation);
     if (inView && holder.alive) return "alive and in the view";
-    if (inView && other.persistent && !holder.purged) return "an orphan";
+    if (inView && other.persistent && !other.doubtful && !holder.purged) return "an orphan";
     const names = inView ? [holder.name, holder.key] : [holder.key];
     for (const member of members) {
       const at = this.#cluster.nodes.find((at) => at.nodeid === member.nodeid);

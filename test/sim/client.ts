@@ -49,6 +49,8 @@ export interface SimLock {
   /** What an adopted lock was before. */
   orphan: SimLock | null;
   adopted: boolean;
+  /** An orphan whose adopter died before he heard whether he had it: it may have gone with him. */
+  doubtful: boolean;
   blocking: Mode;
   /** Of the value block, as last read valid or written. */
   seenVersion: number;
@@ -246,6 +248,7 @@ export class SimClient {
       persistent: false,
       orphan: null,
       adopted: false,
+      doubtful: false,
       blocking: Mode.NL,
       seenVersion: 0,
       sinceMs: 0,
