@@ -198,12 +198,12 @@ export class Rebuild {
     const { tables, holder, nodeid: self } = this.#manager;
     const resource = lkb.resource;
     if (resource.moved !== tables.round) return;
+    const elsewhere = tables.heldElsewhere.delete(lkb.id);
+    // Its master may have demoted it already, and somebody else may have what it gave up: also if the conversion is being taken back.
+    if (elsewhere && lkb.granted !== null && lkb.requested !== null && (lkb.flags & CONVDEADLK) !== 0) demoteRebuilt(lkb);
     // What was being taken back is not asked for again.
     if (lkb.canceling !== null) holder.completeCancel(lkb);
     if (lkb.granted === null && lkb.requested === null) return;
-    const elsewhere = tables.heldElsewhere.delete(lkb.id);
-    // Its master may have demoted it already, and somebody else may have what it gave up.
-    if (elsewhere && lkb.granted !== null && lkb.requested !== null && (lkb.flags & CONVDEADLK) !== 0) demoteRebuilt(lkb);
     lkb.waitNo = 0;
     if (resource.masterNodeid === self) return tables.place(lkb);
     tables.heldElsewhere.set(lkb.id, lkb);

@@ -195,6 +195,14 @@ export const lockMutations: readonly Mutation[] = [
     caughtBy: "test/scenario/scenario.test.ts",
   },
   {
+    id: "demoted-canceled-high",
+    breaks: "a demoted lock whose conversion is being taken back is rebuilt at the mode that it has lost",
+    file: "dlmd/recovery/rebuild.ts",
+    find: "    const elsewhere = tables.heldElsewhere.delete(lkb.id);",
+    replace: "    const elsewhere = tables.heldElsewhere.delete(lkb.id);\n    if (lkb.canceling !== null) holder.completeCancel(lkb);",
+    caughtBy: "test/scenario/scenario.test.ts",
+  },
+  {
     id: "cancel-asked-again",
     breaks: "a cancel is asked for again after a recovery",
     file: "dlmd/recovery/rebuild.ts",
