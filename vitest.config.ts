@@ -13,6 +13,7 @@ export default defineConfig({
       {
         test: {
           name: "unit",
+          globalSetup: "test/fuse-control.ts",
           include: ["test/{unit,vector,sim,scenario,compliance,tidy}/**/*.test.ts"],
           testTimeout: 60_000,
           hookTimeout: 60_000,
@@ -35,6 +36,7 @@ export default defineConfig({
       {
         test: {
           name: "e2e",
+          globalSetup: "test/fuse-control.ts",
           include: ["test/e2e/**/*.test.ts"],
           exclude: ["test/e2e/dlmd/**"],
           testTimeout: 300_000,
