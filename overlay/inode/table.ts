@@ -49,8 +49,6 @@ export interface AppendEnd {
 export interface InodeRecord extends Inode {
   /** Operations that hold this record now. */
   useCount: number;
-  /** Open handles with a page cache. */
-  cachedOpenCount: number;
   /** READs under way that are not held back. */
   readsUnderWay: number;
   /** Called when there are none of these any more. */
@@ -62,6 +60,8 @@ export interface InodeRecord extends Inode {
   /** READs under way, and what was read since the last revoke where there are writers with a page cache (op/overlap.ts). */
   pendingReads: Set<PendingRead> | null;
   rereads: Reread[] | null;
+  /** Cover.sweeps at the last READ: if there was none since, the kernel may have pages (op/overlap.ts). -1: there was no READ. */
+  readSweep: number;
   /** The link count in the last attributes seen here: a hint, for what is worth keeping. */
   nlinkHint: number;
   /** Another record with the same inode number: an older generation that the kernel has not forgotten yet. */
@@ -125,16 +125,14 @@ export class InodeTable {
     if (record.nlookup === 0) this.#settle(record);
   }
 
-  opened(record: InodeRecord, mappable: boolean, cached: boolean): void {
+  opened(record: InodeRecord, mappable: boolean): void {
     record.openCount += 1;
-    if (cached) record.cachedOpenCount += 1;
     if (mappable) record.mappableCount += 1;
   }
 
-  closed(record: InodeRecord, mappable: boolean, cached: boolean): void {
+  closed(record: InodeRecord, mappable: boolean): void {
     assert(record.openCount > 0, `inode ${record.key} closed more often than opened`);
     record.openCount -= 1;
-    if (cached) record.cachedOpenCount -= 1;
     if (mappable) record.mappableCount -= 1;
     if (record.openCount === 0 && record.nlookup === 0) this.#settle(record);
   }
@@ -145,7 +143,6 @@ export class InodeTable {
       record.nlookup = 0;
       record.openCount = 0;
       record.mappableCount = 0;
-      record.cachedOpenCount = 0;
       this.#options.dropped(record, false);
     }
     this.#byNodeid.clear();
@@ -191,7 +188,7 @@ export class InodeTable {
       openCount: 0,
       mappableCount: 0,
       useCount: 0,
-      cachedOpenCount: 0,
+      readSweep: -1,
       readsUnderWay: 0,
       onReadsOver: null,
       attrHeld: null,

@@ -8,7 +8,7 @@ import { lastly } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
-import { answerRead, beginRead, endRead, isOutdated } from "./overlap.ts";
+import { answerRead, beginRead, endRead, isOutdated, noteRead } from "./overlap.ts";
 import { killSuidgid } from "./write.ts";
 
 const NOTHING = new Uint8Array(0);
@@ -22,6 +22,7 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
   const pin = coherence.pinData(inode, mode, true, call);
   if (waiting(pin)) await pin;
   let counted = false;
+  noteRead(inode);
   const pending = beginRead(inode, request.offset, request.size);
   try {
     // Past every end: a kernel that was given the sentinel asks there (hazard F5), and others may.
@@ -56,6 +57,7 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
       if (!waiting(found)) data = Uint8Array.from(data);
       if ((await confirmed) && !isOutdated(pending)) break;
     }
+    noteRead(inode);
     // The kernel has let go of the pages of a caller that was killed.
     if (pending !== null && !call.interrupted) answerRead(inode, pending, call.pid);
     call.data(data);

@@ -41,7 +41,7 @@ export function enterFile(
 ): OpenFile {
   const mappable = access === "cached" && (flags & O_ACCMODE) === O_RDWR;
   const file = mount.handles.add(inode, handle, access !== null, access !== "direct", access === "cached", mappable);
-  mount.inodes.opened(inode, file.mappable, file.cached);
+  mount.inodes.opened(inode, file.mappable);
   return file;
 }
 
@@ -49,7 +49,7 @@ export function enterFile(
 export function closeFile(mount: Mount, file: OpenFile): void {
   mount.lower.close(file.lowerHandle);
   if (file.writeToken) mount.coherence.closeForWrite(file.inode);
-  mount.inodes.closed(file.inode, file.mappable, file.cached);
+  mount.inodes.closed(file.inode, file.mappable);
 }
 
 /** Without O_TRUNC, which comes as a SETATTR (fuse/init.ts). */

@@ -15,6 +15,16 @@ export const REREADS_MAX = 256;
 /** A page may be locked by the WRITE itself, if it was dropped for another reason meanwhile: nobody has read it then. */
 const DROP_WAIT_MS = 2;
 
+/** A READ begins, or is being answered: it brings pages, and those outlive the handle that they came through. */
+export function noteRead(inode: InodeRecord): void {
+  inode.readSweep = inode.cover.sweeps;
+}
+
+/** The kernel may have pages of it: there was a READ since a revoke dropped them all. */
+export function mayHavePages(inode: InodeRecord): boolean {
+  return inode.readSweep === inode.cover.sweeps;
+}
+
 /** Null: there is no writer with a page cache. */
 export function beginRead(inode: InodeRecord, from: number, bytes: number): PendingRead | null {
   if (inode.cover.token === null) return null;

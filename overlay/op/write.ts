@@ -31,7 +31,7 @@ import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
 import { O_APPEND } from "./linux.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
-import { dropReread, outdateReads } from "./overlap.ts";
+import { dropReread, mayHavePages, outdateReads } from "./overlap.ts";
 
 const PAGE_BYTES = 4096;
 /** Of what lies behind a file's end: more than any file has, and sums with it are exact. */
@@ -92,7 +92,8 @@ async function writeThrough(
     return answerElsewhere(mount, call, request, file, written, hold);
   // The kernel's size becomes the true one: READs that come bring what was written.
   hold?.release();
-  if (!file.cached && file.inode.cachedOpenCount > 0) await coherence.dropPages(file.inode, written.offset, written.bytes);
+  // The kernel has dropped them before it asked; READs since then have brought them back, through handles that may be closed by now.
+  if (!file.cached && mayHavePages(file.inode)) await coherence.dropPages(file.inode, written.offset, written.bytes);
   const range = { from: written.offset, to: written.offset + written.bytes };
   let left: (() => Promise<void>) | null = null;
   if (file.cached) {

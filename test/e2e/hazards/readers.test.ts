@@ -182,7 +182,7 @@ describe("F5: readers among writers", () => {
   const shown: string[] = [];
   const notShown = (bad: readonly string[]): string[] => {
     const isShown = (what: string): boolean => /zeros from|the end at/.test(what);
-    shown.push(...bad.filter(isShown));
+    shown.push(...bad.filter(isShown).map((what) => `${expect.getState().currentTestName}: ${what}`));
     return bad.filter((what) => !isShown(what));
   };
 

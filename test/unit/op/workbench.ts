@@ -69,13 +69,13 @@ export class Workbench {
     const access = cached ? "cached" : "direct";
     if (cached) this.coherence.tokens += 1;
     const file = this.mount.handles.add(this.file, 77 as LowerHandle, true, access === "cached", access === "cached", cached);
-    this.inodes.opened(this.file, cached, cached);
+    this.inodes.opened(this.file, cached);
     return file;
   }
 
   openDirectory(): OpenFile {
     const file = this.mount.handles.add(this.inodes.root, 78 as LowerHandle, false, true, false, false);
-    this.inodes.opened(this.inodes.root, false, true);
+    this.inodes.opened(this.inodes.root, false);
     return file;
   }
 

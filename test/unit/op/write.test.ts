@@ -55,11 +55,38 @@ describe("appends", () => {
 });
 
 describe("other writes", () => {
-  it("through a direct handle, with a cached one beside it, drop what a READ may have brought back", async () => {
+  it("through a direct handle drop what a READ may have brought back, though the handle that it came through is closed", async () => {
     const bench = new Workbench();
-    bench.openFile();
-    await bench.serve(request(bench, bench.openFile(false).fh, { offset: 50 }));
+    const reader = bench.openFile();
+    const { fh } = bench.openFile(false);
+    await bench.serve(request(bench, fh, { offset: 50 }));
+    expect(drops(bench)).toEqual(["reply"]);
+    await bench.serve({ op: "read", fuseNodeid: bench.file.fuseNodeid, fh: reader.fh, offset: 0, size: 4096, flags: 0 });
+    await bench.serve({ op: "release", fuseNodeid: bench.file.fuseNodeid, fh: reader.fh });
+    bench.coherence.events.length = 0;
+    await bench.serve(request(bench, fh, { offset: 50 }));
     expect(drops(bench)).toEqual(["dropPages 20.1 50 10", "reply"]);
+    // A revoke has dropped all of them.
+    bench.file.cover.sweeps += 1;
+    bench.coherence.events.length = 0;
+    await bench.serve(request(bench, fh, { offset: 50 }));
+    expect(drops(bench)).toEqual(["reply"]);
+  });
+
+  it("through a direct handle drop the pages of a READ that is still under way", async () => {
+    const bench = new Workbench();
+    const reader = bench.openFile();
+    const { fh } = bench.openFile(false);
+    let answer = (): void => {};
+    bench.lower.read = (): Promise<Uint8Array> =>
+      new Promise((resolve) => {
+        answer = (): void => resolve(new Uint8Array(4096));
+      });
+    const read = bench.serve({ op: "read", fuseNodeid: bench.file.fuseNodeid, fh: reader.fh, offset: 0, size: 4096, flags: 0 });
+    await bench.serve(request(bench, fh, { offset: 50 }));
+    expect(drops(bench)).toEqual(["dropPages 20.1 50 10", "reply"]);
+    answer();
+    await read;
   });
 
   it("beyond 2^53: EFBIG, 1 EiB too", async () => {

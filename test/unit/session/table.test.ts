@@ -49,14 +49,14 @@ describe("inode table", () => {
     const record = inodes.remember({ ino: 5, generation: 0 }, DIRECTORY);
     expect(record.kind).toBe("directory");
     record.nlookup = 3;
-    inodes.opened(record, true, true);
+    inodes.opened(record, true);
     inodes.forget(record.fuseNodeid, 2);
     inodes.forget(record.fuseNodeid, 1);
     expect(inodes.get(record.fuseNodeid)).toBe(record);
     inodes.leave(record);
     expect(dropped).toEqual([]);
     record.nlinkHint = 0;
-    inodes.closed(record, true, true);
+    inodes.closed(record, true);
     expect(inodes.get(record.fuseNodeid)).toBeUndefined();
     expect(dropped).toEqual([{ inode: record, removed: true }]);
   });
