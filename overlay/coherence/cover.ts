@@ -141,12 +141,14 @@ export interface Cover {
   lateTid: number;
   /** What it will make of the size may not be what the size should be. */
   lateHarms: boolean;
-  /** Where it raises the size to. */
+  /** Where it raises the size to, or what it sets it to. */
   lateEnd: number;
   /** The kernel's size was seen to be what it should be, whether that reply was taken or not. */
   lateSeen: boolean;
   /** Calls that wait for the lock, and until they are answered the kernel takes no size (kernel-sizes.ts, unstable). */
   unstable: number;
+  /** Changes of the size under way that may make it smaller (kernel-sizes.ts, SizeChange). */
+  truncating: number;
   /** Threads whose replies with a size may not have been taken yet (size-asked.ts); null: none. */
   askers: Set<number> | null;
   /** The last request that came with the kernel's lock of the inode, if it is not answered. */
@@ -214,6 +216,7 @@ export function createCover(id: FileId, key: string, kind: InodeKind): Cover {
     lateTid: 0,
     sweeps: 0,
     unstable: 0,
+    truncating: 0,
     askers: null,
     lockHolder: null,
     gate: null,

@@ -26,7 +26,7 @@ export interface KernelSizes {
    * (FUSE_I_SIZE_UNSTABLE): a truncation, FALLOCATE, the target of COPY_FILE_RANGE, a WRITE of a handle with a page cache.
    */
   unstable(inode: Inode): () => void;
-  /** Such a request is about to be answered with success; `end`: where one that "raises" the size does to. */
+  /** Such a request is about to be answered with success; `end`: where one that "raises" the size does to, or what it "sets". */
   replied(inode: Inode, tid: number, effect: SizeEffect, end?: number): void;
   /** With a pin held, the kernel is told that the inode has that size. */
   told(inode: Inode, size: number): void;
@@ -69,10 +69,11 @@ export interface Asking {
 }
 
 /**
- * "holds": its caller may have pages locked in the kernel, or keep them from being written back (a truncation: fuse_set_nowrite). "drops": pages of the old end are dropped before it is answered; readers may hold
+ * "holds": its caller may have pages locked in the kernel. "truncates": the same, for it keeps them from being written back (fuse_set_nowrite); and a READ that it cuts
+ * short is answered when the kernel's size is no larger: its page would have zeros where data were. "drops": pages of the old end are dropped before it is answered; readers may hold
  * them who wait for the kernel's size to be known, so with readers about it is known before.
  */
-export type SizeChange = "holds" | "drops" | "plain";
+export type SizeChange = "holds" | "truncates" | "drops" | "plain";
 
 export interface Sized {
   readonly size: number;

@@ -29,6 +29,7 @@ import {
   judgeSize,
   judgeTold,
   mustBeTaken,
+  mayShrink,
   mustWait,
   noteLateReply,
   noteRaised,
@@ -137,14 +138,15 @@ export class SizeCheck implements KernelSizes {
   }
 
   begin(inode: Inode, change: SizeChange, waiter: Asking, read: () => Maybe<Sized>): Maybe<void> {
-    const begun = this.#gate(inode.cover).begin(change === "holds");
-    if (begun === undefined && !needsKnown(inode, change)) return undefined;
-    return this.#begin(inode, change, waiter, read, begun);
+    const begun = this.#gate(inode.cover).begin(holdsPages(change));
+    if (begun !== undefined || needsKnown(inode, change)) return this.#begin(inode, change, waiter, read, begun);
+    if (change === "truncates") inode.cover.truncating += 1;
   }
 
   async #begin(inode: Inode, change: SizeChange, waiter: Asking, read: () => Maybe<Sized>, begun: Maybe<void>): Promise<void> {
     const { cover } = inode;
     await begun;
+    if (change === "truncates") cover.truncating += 1;
     while (needsKnown(inode, change) && !waiter.interrupted) {
       this.#end(cover, change);
       await this.tell(inode, waiter, read, () => {});
@@ -157,19 +159,20 @@ export class SizeCheck implements KernelSizes {
   made(inode: Inode, change: SizeChange): void {
     // A READ whose data were read before reads again.
     inode.cover.sizeMark += 1;
-    if (change === "holds") this.#gates.get(inode.cover)?.made();
+    if (holdsPages(change)) this.#gates.get(inode.cover)?.made();
   }
 
   end(inode: Inode, change: SizeChange, sure: boolean): void {
     const { cover } = inode;
     if (!sure) doubtSize(cover);
+    if (change === "truncates") cover.truncating -= 1;
     if (cover.lockHolder?.answered === true) cover.lockHolder = null;
     this.#end(cover, change);
   }
 
   #end(cover: Cover, change: SizeChange): void {
     const gate = this.#gate(cover);
-    gate.end(change === "holds");
+    gate.end(holdsPages(change));
     this.#drop(cover, gate);
   }
 
@@ -317,7 +320,7 @@ export class SizeCheck implements KernelSizes {
 
   confirmEnd(inode: Inode, read: ShortRead, tries: number): Maybe<boolean> {
     const { sizeDoubt, sizeMark } = inode.cover;
-    const plain = !sizeDoubt && !this.#mayCut(inode.cover) && !this.#isStale(inode.cover);
+    const plain = !sizeDoubt && !mayShrink(inode.cover) && !this.#mayCut(inode.cover) && !this.#isStale(inode.cover);
     return plain ? sizeMark === read.mark : this.#confirm(inode, read, tries);
   }
 
@@ -330,8 +333,11 @@ export class SizeCheck implements KernelSizes {
       }
       // It waits for the page of this READ, and would cut what that brings.
       if (this.#isStale(cover)) return (await inTime(this.#quiet(cover), STALE_MS)) ? false : this.#refuse();
-      const right = await this.#look(inode, read, 0);
+      const shrinks = mayShrink(cover) && tries < ROUNDS_MAX;
+      const right = await this.#look(inode, read, shrinks ? ROUND_MS : 0);
       if (right === true && !this.#mayCut(cover)) return !this.#isStale(cover);
+      // Nothing else sets it meanwhile.
+      if (shrinks) return false;
       // In a revoke who makes the size unstable waits until that is over, and the revoke for the page of this READ.
       const stuck = right === null && cover.unstable > 0 && cover.phase !== "idle";
       if (tries >= (stuck ? STUCK_ROUNDS_MAX : ROUNDS_MAX)) return this.#refuse();
@@ -464,6 +470,7 @@ export class SizeCheck implements KernelSizes {
       noteNoAskers(cover);
       cover.lateHarms = cover.late !== null;
       if (cover.late === "sets") cover.late = "misplaced";
+      cover.lateEnd = Number.POSITIVE_INFINITY;
       return;
     }
   }
@@ -510,6 +517,10 @@ export class SizeCheck implements KernelSizes {
   ownLock(inode: Inode, tid: number): Promise<void> | null {
     return this.#lock.ownRequest(inode, tid);
   }
+}
+
+function holdsPages(change: SizeChange): boolean {
+  return change === "holds" || change === "truncates";
 }
 
 /** There are writers here with a page cache. */

@@ -36,6 +36,8 @@
  *    programs elsewhere may know the new one. So a lock is lowered to PR only when it has.
  * 3. Replies to SETATTR and LINK set the size whatever the version ("sets"). They hold the same lock. If one might still
  *    come, a revoke waits for it before it stores the sentinel.
+ *    And for a READ that it cuts short the kernel's size is too large until then, from the moment at which the lower has made it: the READ is answered
+ *    when the kernel's size was seen to be no larger. (The thread sets it before it waits for any page.)
  * 4. A reply with attributes that are newer than the data of the READ: its end is no longer the end. So the READ reads again if the kernel was
  *    told another size since ("mark"). This needs no doubt.
  * 5. A LOOKUP reply with the sentinel, installed late. Its version is older than that of the repair: the kernel drops it.
@@ -150,6 +152,11 @@ export function mustWait(cover: Cover, size: number): boolean {
   return cover.sizeDoubt && cover.late !== null && cover.lateHarms && cover.lateEnd > size;
 }
 
+/** A truncation is being made, or the reply to one may not be taken yet: the kernel's size may be larger than the file's for a moment more. */
+export function mayShrink(cover: Cover): boolean {
+  return cover.truncating > 0 || (cover.late === "sets" && !cover.lateSeen);
+}
+
 /**
  * May a READ be answered whose data end at `end`? `exact`: the file does there too. `seen`: the kernel's size; `mark`: cover.sizeMark when the
  * data were asked for. To be called in the turn in which the answer is written, and the look is then as good as one made now: what
@@ -157,8 +164,9 @@ export function mustWait(cover: Cover, size: number): boolean {
  */
 export function judgeSize(cover: Cover, end: number, exact: boolean, seen: number, mark: number): boolean {
   if (cover.sizeMark !== mark) return false;
-  if (!cover.sizeDoubt) return true;
+  if (!cover.sizeDoubt && !mayShrink(cover)) return true;
   if (mustWait(cover, end) || seen > end) return false;
+  if (cover.late === "sets" && cover.truncating === 0 && seen === cover.lateEnd) cover.lateSeen = true;
   // In a revoke the sentinel may be stored any moment.
   if (exact && seen === end && cover.phase === "idle") {
     cover.sizeDoubt = false;

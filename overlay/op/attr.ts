@@ -92,11 +92,11 @@ export async function setattr(mount: Mount, call: Call, request: SetattrRequest)
   const pin = change.size === undefined ? pinned() : lastly(pinned, coherence.sizes.unstable(inode));
   if (waiting(pin)) await pin;
   try {
-    await resized(mount, call, inode, change.size === undefined ? "plain" : "holds", async (made) => {
+    await resized(mount, call, inode, change.size === undefined ? "plain" : "truncates", async (made) => {
       const attr = await changed(mount, call, [inode], lower.setattr(inode.id, change, file?.lowerHandle ?? null));
       made();
       inode.nlinkHint = attr.nlink;
-      coherence.sizes.replied(inode, call.pid, "sets");
+      coherence.sizes.replied(inode, call.pid, "sets", attr.size);
       coherence.sizes.told(inode, attr.size);
       call.attr(attr, false);
     });

@@ -190,7 +190,7 @@ export async function link(mount: Mount, call: Call, request: LinkRequest): Prom
         made();
         inode.nlinkHint = attr.nlink;
         const entryValid = coherence.tellEntry(dir, request.name, inode);
-        coherence.sizes.replied(inode, call.pid, "sets");
+        coherence.sizes.replied(inode, call.pid, "sets", attr.size);
         coherence.sizes.told(inode, attr.size);
         if (call.entry(inode.fuseNodeid, attr, entryValid, false, attr.size)) inode.nlookup += 1;
       });

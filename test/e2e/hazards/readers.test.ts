@@ -205,6 +205,18 @@ describe("F5: readers among writers", () => {
     });
   });
 
+  it.each(["the owner", "a remote node"])(
+    "on %s, beside programs that append and truncate there: what is cut off is never zeros",
+    async (role) => {
+      const reads = ["steps(fd, 1 << 17)", "os.pread(fd, 1 << 16, 0)", "opened()"].map((read) => reading.replace("READ", read));
+      const mix = { before: 0, lengths: [0, 20, 300], truncates: true, alone: true, records: RECORDS_ALONE };
+      for (const { bad, turns } of await run(nodeOf(role), reads, mix)) {
+        expect(bad).toEqual([]);
+        expect(turns).toBeGreaterThan(1);
+      }
+    },
+  );
+
   describe.each(["the owner", "a remote node"])("on %s, writers on all nodes", (role) => {
     it.each(Object.keys(ways))("%s", async (way) => {
       const read = reading.replace("READ", ways[way as keyof typeof ways]);

@@ -349,6 +349,45 @@ describe("a READ that ends at the end of the file", () => {
     expect(await check.confirmEnd(inode, read, 0)).toBe(true);
   });
 
+  it("that a truncation has cut short waits until the kernel's size is no larger: before, its page would be zeros to the old end", async () => {
+    const { check, inode, kernel, done } = bench(100);
+    const answered: string[] = [];
+    await check.begin(inode, "truncates", caller, () => ({ size: 100 }));
+    // The owner has made it, and its answer is on its way.
+    const read = { end: 10, exact: true, mark: check.mark(inode) };
+    const first = Promise.resolve(check.confirmEnd(inode, read, 0)).then((right) => answered.push(`first ${right}`));
+    await soon();
+    check.made(inode, "truncates");
+    check.replied(inode, WRITER, "sets", 10);
+    check.end(inode, "truncates", true);
+    const second = Promise.resolve(check.confirmEnd(inode, { ...read, mark: check.mark(inode) }, 1)).then((right) =>
+      answered.push(`second ${right}`),
+    );
+    await soon();
+    expect(answered).toEqual([]);
+    kernel.size = 10;
+    await Promise.all([first, second]);
+    // The first has to read again: the file may have changed since.
+    expect(answered.toSorted()).toEqual(["first false", "second true"]);
+    expect(done.filter((what) => what.startsWith("repair"))).toEqual([]);
+    // What was seen need not be looked at again.
+    done.length = 0;
+    expect(check.confirmEnd(inode, { ...read, mark: check.mark(inode) }, 0)).toBe(true);
+    expect(done).toEqual([]);
+  });
+
+  it("that a truncation has cut short gets EINTR after a second, if that is not taken", async () => {
+    const { check, inode, kernel } = bench(100);
+    await check.begin(inode, "truncates", caller, () => ({ size: 100 }));
+    check.made(inode, "truncates");
+    kernel.noLook.push(100, 100);
+    const read = { end: 10, exact: true, mark: check.mark(inode) };
+    expect(await check.confirmEnd(inode, read, 49)).toBe(false);
+    await expect(check.confirmEnd(inode, read, 50)).rejects.toMatchObject({ errno: 4 });
+    check.end(inode, "truncates", true);
+    expect(check.confirmEnd(inode, read, 0)).toBe(true);
+  });
+
   it("goes on, if a truncation waits for its lock without a revoke: a repair puts the size right", async () => {
     const { check, inode } = bench(1 << 30);
     check.toldSentinel(inode);
