@@ -240,3 +240,10 @@ export function kernelKnows(cover: Cover): boolean {
 export function mayBeCached(cover: Cover): boolean {
   return kernelKnows(cover) && (cover.mode !== Mode.NL || cover.phase !== "idle");
 }
+
+/** Those that the inode table has. */
+export function inodesOf(covers: Iterable<Cover>): Inode[] {
+  const inodes: Inode[] = [];
+  for (const { inode } of covers) if (inode !== null) inodes.push(inode);
+  return inodes;
+}

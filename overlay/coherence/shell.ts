@@ -15,7 +15,7 @@ import type { Coherence, PinMode, Waiter, Want } from "./api.ts";
 import { bear, registerAll } from "./born.ts";
 import { CacheLimit } from "./cache-limit.ts";
 import type { CallerThreads } from "./caller-threads.ts";
-import { kernelKnows, mayBeCached } from "./cover.ts";
+import { inodesOf, kernelKnows, mayBeCached } from "./cover.ts";
 import type { ChildWaiter, Cover, PinWaiter } from "./cover.ts";
 import { CoverTable } from "./cover-table.ts";
 import { createCoherenceState } from "./effect.ts";
@@ -29,7 +29,7 @@ import { handleInvalidated, handleRetryTimer, handleTimer, isStillHeld } from ".
 import type { KernelSizes } from "./kernel-sizes.ts";
 import { SizeCheck, type SizeCounters } from "./size-check.ts";
 import { mustBeTaken } from "./size-doubt.ts";
-import { inodesOf, Suspension } from "./suspension.ts";
+import { Suspension } from "./suspension.ts";
 import { closeToken, openToken } from "./write-token.ts";
 
 export interface CoherenceShellOptions {

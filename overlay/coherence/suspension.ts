@@ -5,7 +5,7 @@
 import type { Log } from "../../dlmd/base/log.ts";
 import type { Inode } from "../inode/inode.ts";
 import { inTime } from "../lower/maybe.ts";
-import type { Cover } from "./cover.ts";
+import { inodesOf } from "./cover.ts";
 import type { Effect } from "./effect.ts";
 import type { Dropped } from "./kernel-drop.ts";
 
@@ -80,7 +80,9 @@ export class Suspension {
   /** The lease holds again. `answered`: answers of before have just been given. */
   end(answered: boolean): void {
     this.#answered ||= answered || this.#again;
-    const inodes = this.#answered ? inodesOf(this.#waiting ?? []) : [];
+    const inodes = this.#answered
+      ? inodesOf((this.#waiting ?? []).flatMap((effect) => (effect.do === "request" ? [effect.cover] : [])))
+      : [];
     if (inodes.length === 0) return this.release();
     this.#releaseAfter(inodes).catch(this.#host.fail);
   }
@@ -105,13 +107,4 @@ export class Suspension {
     this.#answered = false;
     this.#host.goOn(waiting);
   }
-}
-
-export function inodesOf(from: Iterable<Effect | Cover>): Inode[] {
-  const inodes: Inode[] = [];
-  for (const one of from) {
-    const cover = "do" in one ? (one.do === "request" ? one.cover : null) : one;
-    if (cover !== null && cover.inode !== null) inodes.push(cover.inode);
-  }
-  return inodes;
 }

@@ -2,15 +2,13 @@
  * The owner as the node whose dlmd stands still (hazard C4): everybody's operations wait, and can be killed; in time, all goes on and nothing is lost; else
  * the others know that the owner is gone, its mount ends, and when it mounts again they go on.
  */
-import { readFileSync } from "node:fs";
-import path from "node:path";
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import { queryOverlayStatus } from "../../overlay/cli/overlay-query.ts";
 import { type Actor, endActors, startActor, until, untilWaiting, untilWaitingOrEnded } from "./actor.ts";
 import { startLab, type TestLab } from "./lab.ts";
+import { goOn, stopDlmd } from "./stopped-dlmd.ts";
 
 let lab: TestLab;
-let stopped: number | null = null;
 
 beforeAll(async () => {
   lab = await startLab({ nodes: 3, size: "256M" });
@@ -22,16 +20,6 @@ afterEach(() => {
 afterAll(async () => {
   await lab?.end();
 });
-
-function stopDlmd(nodeid: number): void {
-  stopped = Number(readFileSync(path.join(lab.node(nodeid).runDir, "dlmd.pid"), "utf8"));
-  process.kill(stopped, "SIGSTOP");
-}
-
-function goOn(): void {
-  if (stopped !== null) process.kill(stopped, "SIGCONT");
-  stopped = null;
-}
 
 /** On a machine so busy that the others had gone on before: then nothing may be answered. */
 const lost = /Errno 5|Errno 107/;
@@ -84,7 +72,7 @@ async function lapse({ owner, own, remote }: Scene): Promise<{ readonly reads: P
     return (counters as Record<string, number>)["inodesDropped"] ?? 0;
   };
   const before = await dropped();
-  stopDlmd(owner);
+  stopDlmd(lab, owner);
   await until("the owner's lease has ended, and what was cached was dropped", async () => (await dropped()) > before);
   const reads: Promise<string> = own.run<string>(`result = os.pread(kept, 16, 0).decode()`, {}, 120_000).catch(String);
   const writes = remote.run<string>(`result = code(os.pwrite, fd, b"after!", 0)`, {}, 120_000).catch(String);

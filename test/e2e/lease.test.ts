@@ -2,15 +2,13 @@
  * A node whose dlmd stands still (hazards C4, H1): its mount stops serving at the end of the lease, although nobody tells it, and its kernel
  * answers nothing from its caches; the others go on after that; what it does when its dlmd goes on.
  */
-import { readFileSync } from "node:fs";
-import path from "node:path";
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import { queryOverlayStatus } from "../../overlay/cli/overlay-query.ts";
 import { type Actor, endActors, startActor, until, untilWaitingOrEnded } from "./actor.ts";
 import { startLab, type TestLab } from "./lab.ts";
+import { goOn, stopDlmd } from "./stopped-dlmd.ts";
 
 let lab: TestLab;
-let stopped: number | null = null;
 
 beforeAll(async () => {
   lab = await startLab({ nodes: 3, size: "256M" });
@@ -22,16 +20,6 @@ afterEach(() => {
 afterAll(async () => {
   await lab?.end();
 });
-
-function stopDlmd(nodeid: number): void {
-  stopped = Number(readFileSync(path.join(lab.node(nodeid).runDir, "dlmd.pid"), "utf8"));
-  process.kill(stopped, "SIGSTOP");
-}
-
-function goOn(): void {
-  if (stopped !== null) process.kill(stopped, "SIGCONT");
-  stopped = null;
-}
 
 /** The owner, and the others; all have the volume mounted. */
 async function places(): Promise<{ owner: number; first: number; second: number }> {
@@ -51,7 +39,7 @@ async function counters(nodeid: number): Promise<Record<string, number>> {
 /** Stops dlmd, and waits until the lease has ended and the kernel has nothing cached any more. */
 async function lapse(nodeid: number): Promise<void> {
   const { inodesDropped: before = 0 } = await counters(nodeid);
-  stopDlmd(nodeid);
+  stopDlmd(lab, nodeid);
   await until(
     "the lease has ended, and what was cached was dropped",
     async () => ((await counters(nodeid))["inodesDropped"] ?? 0) > before,
@@ -158,7 +146,7 @@ it("SIGSTOP of dlmd: no read that begins after another node's write has ended se
   await here.run(`import errno`);
   expect(await here.run<string>(`result = open("watched").read()`)).toBe("before");
   const watched = here.run<[number, string]>(watch, {}, 60_000);
-  stopDlmd(victim);
+  stopDlmd(lab, victim);
   // It needs the reader's lock: nobody gives it up, so it ends when the others have gone on.
   const write = `
 import os, time
