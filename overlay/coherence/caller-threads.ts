@@ -1,17 +1,35 @@
 /**
  * What is seen of a thread of any program, in /proc (proc(5)): a repair of the kernel's size by the thread that asks rests on it (caller-repair.ts).
  */
-import { closeSync, openSync, readFileSync, readSync } from "node:fs";
+import { closeSync, openSync, readFileSync, readlinkSync, readSync, statSync } from "node:fs";
 import { statFields } from "../../dlmd/base/proc-stat.ts";
 
 export interface CallerThreads {
   /** Does that thread sleep where a signal would wake it, or has it ended? */
   isAsleep(tid: number): boolean;
+  /** Has it ended? Then it is done with whatever it was told. */
+  hasEnded(tid: number): boolean;
   /** Is that thread, which waits for an answer, in read(2) or pread(2)? */
   isReading(tid: number): boolean;
 }
 
-export const callerThreads: CallerThreads = { isAsleep, isReading };
+export const callerThreads: CallerThreads = { isAsleep, hasEnded, isReading };
+
+/** Threads have other numbers in the /proc of another pid namespace: what is not there proves nothing then. */
+let ownProc: boolean | null = null;
+
+function isOwnProc(): boolean {
+  try {
+    ownProc ??= readlinkSync("/proc/self") === String(process.pid);
+  } catch {
+    ownProc = false;
+  }
+  return ownProc;
+}
+
+function hasEnded(tid: number): boolean {
+  return isOwnProc() && statSync(`/proc/${tid}`, { throwIfNoEntry: false }) === undefined;
+}
 
 function isAsleep(tid: number): boolean {
   try {
@@ -19,7 +37,7 @@ function isAsleep(tid: number): boolean {
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     // Ended; whatever else keeps it from being seen (EMFILE) proves nothing.
-    return code === "ENOENT" || code === "ESRCH";
+    return isOwnProc() && (code === "ENOENT" || code === "ESRCH");
   }
 }
 

@@ -215,6 +215,7 @@ export class SizeCheck implements KernelSizes {
       let repaired: Repair | null = null;
       for (let tries = 0; ; tries += 1) {
         let size: number;
+        this.#forgetEnded(cover);
         // It may wait for the page of a WRITE that waits for this pin.
         if (this.#mayCut(cover)) await inTime(this.#quiet(cover), ROUND_MS);
         const gate = this.#gate(cover);
@@ -243,6 +244,12 @@ export class SizeCheck implements KernelSizes {
         }
       }
     });
+  }
+
+  /** A thread that has ended has taken what it was answered. (One that is asleep may have been stopped before it did.) */
+  #forgetEnded(cover: Cover): void {
+    if (cover.late === null || cover.lateTid === 0 || !this.#threads.hasEnded(cover.lateTid)) return;
+    if (noteThread(this.#state, cover.lateTid) !== null) this.#lock.tellOver(cover);
   }
 
   /** May that thread put the kernel's size right itself? */
@@ -462,6 +469,7 @@ export class SizeCheck implements KernelSizes {
   async settle(inode: Inode): Promise<void> {
     const { cover } = inode;
     this.#counts.sizeSettles += 1;
+    this.#forgetEnded(cover);
     while (this.unsettled(cover)) {
       await this.#gates.get(cover)?.quiet();
       if (!mustSettle(cover) || (await this.#lock.awaitOver(inode, LATE_WAIT_MS)) || this.#lapsed()) continue;
@@ -479,6 +487,7 @@ export class SizeCheck implements KernelSizes {
   async taken(inode: Inode): Promise<void> {
     const { cover } = inode;
     this.#counts.sizeSettles += 1;
+    this.#forgetEnded(cover);
     // Its older reply might be taken after the look.
     await this.#quiet(cover);
     if (cover.late === "raises" && noteRaised(cover, await this.#seen(inode, cover.lateEnd, Number.POSITIVE_INFINITY, ROUND_MS))) return;

@@ -37,7 +37,12 @@ describe("a thread of a program", () => {
     const gone = start("true");
     await once(gone.child, "exit");
     children.pop();
-    expect([callerThreads.isAsleep(gone.pid), callerThreads.isReading(gone.pid)]).toEqual([true, false]);
+    expect([callerThreads.isAsleep(gone.pid), callerThreads.isReading(gone.pid), callerThreads.hasEnded(gone.pid)]).toEqual([
+      true,
+      false,
+      true,
+    ]);
+    expect(callerThreads.hasEnded(process.pid)).toBe(false);
   });
 
   it("is reading in read(2), and not in another call", async () => {

@@ -109,7 +109,7 @@ function shellOver(
       lock: () => Promise.resolve(0),
       isOwnThread: () => false,
     },
-    callerThreads: { isAsleep: () => false, isReading: () => false },
+    callerThreads: { isAsleep: () => false, hasEnded: () => false, isReading: () => false },
     now: () => 0,
     log: { trace() {}, debug() {}, info() {}, warn() {}, error() {}, fatal() {} } as never,
     fail: (error) => {

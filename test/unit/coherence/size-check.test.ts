@@ -12,6 +12,7 @@ const OWN_THREAD = 77;
 const WRITER = 5;
 const ASLEEP = 6;
 const READER = 8;
+const ENDED = 9;
 const caller = { interrupted: false, answered: false };
 
 interface Kernel {
@@ -80,7 +81,7 @@ function bench(kernelSize: number): {
       },
       isOwnThread: (tid) => tid === OWN_THREAD,
     },
-    { isAsleep: (tid) => tid === ASLEEP, isReading: () => true },
+    { isAsleep: (tid) => tid === ASLEEP, hasEnded: (tid) => tid === ENDED, isReading: () => true },
     createCoherenceState(),
     () => kernel.lapsed,
   );
@@ -331,6 +332,32 @@ describe("a lock that is lowered to PR", () => {
     check.heard(WRITER);
     await taken;
     expect(done).toEqual(["taken"]);
+  });
+});
+
+describe("a thread that has ended", () => {
+  it.each(["raises", "sets", "misplaced"] as const)("is not waited for, whatever it was answered (%s)", async (effect) => {
+    const { check, inode, done, kernel } = bench(100);
+    kernel.locked = true;
+    check.replied(inode, ENDED, effect, 120);
+    await check.taken(inode);
+    check.replied(inode, ENDED, effect, 120);
+    await check.settle(inode);
+    expect(done).toEqual([]);
+  });
+
+  it("does not keep a reader from putting the size right himself", async () => {
+    const { check, inode, file, done } = bench(1 << 30);
+    check.replied(inode, ENDED, "raises", 100);
+    check.toldSentinel(inode);
+    await check.tell(
+      inode,
+      caller,
+      () => ({ ...file }),
+      ({ size }) => done.push(`told ${size}`),
+      READER,
+    );
+    expect([done, check.counts.callerRepairs]).toEqual([["told 100"], 1]);
   });
 });
 
