@@ -1,8 +1,10 @@
 /**
  * READs and WRITEs of the same pages, where the kernel's page locks do not keep them apart.
  *
- * A WRITE through a page cache comes here when its pages are filled; but between the first of them and that moment, and then until the lower has its data, a
- * revoke may drop them, and a READ bring them back as they were. So what was read since the last revoke, by another thread than the writer's, is dropped
+ * A WRITE through a page cache comes here when its pages are filled; but between the first of them and that moment, and then until the lower has its data, they
+ * may be dropped, and a READ bring them back as they were. A revoke drops them, and so does the kernel by itself with any attributes that say another mtime
+ * than it knew (AUTO_INVAL_DATA; fs/fuse/inode.c, fuse_change_attributes): those of a stat beside the last write are enough. read(2) asks for attributes again
+ * after the WRITE, and finds the old page out by its mtime; a mapping and splice(2) ask nobody. So what was read since the last revoke, by another thread than the writer's, is dropped
  * before the WRITE is answered. (What the writer's own thread read it had read before it filled a page.) And a READ whose data are older than a WRITE of
  * the same pages reads again.
  */
@@ -46,7 +48,7 @@ export function endRead(inode: InodeRecord, read: PendingRead): void {
 /** To be called in the turn of the answer; `tid`: the calling thread. */
 export function answerRead(inode: InodeRecord, { from, to }: PageRange, tid: number): void {
   const { sweeps, token } = inode.cover;
-  if (sweeps === 0 || token === null || token.users === 0) return;
+  if (token === null || token.users === 0) return;
   const { rereads } = inode;
   const read = { from, to, tid, sweep: sweeps };
   if (rereads === null || rereads[0]?.sweep !== sweeps) inode.rereads = [read];
