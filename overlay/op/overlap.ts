@@ -14,8 +14,11 @@ import type { Mount } from "./mount.ts";
 
 /** Ranges that are remembered; when there are more, it is the whole file. */
 export const REREADS_MAX = 256;
-/** A page may be locked by the WRITE itself, if it was dropped for another reason meanwhile: nobody has read it then. */
+/** Its last page may be locked by the WRITE itself, if it fills a part of it and it was dropped for another reason meanwhile: nobody has read it then. */
 const DROP_WAIT_MS = 2;
+/** Where it has locked none; the page of a READ may wait for the WRITE's caller, who has the inode's lock. */
+const DROP_WAIT_UNLOCKED_MS = 250;
+export const PAGE_BYTES = 4096;
 
 /** A READ begins, or is being answered: it brings pages, and those outlive the handle that they came through. */
 export function noteRead(inode: InodeRecord): void {
@@ -71,7 +74,12 @@ export async function dropReread(mount: Mount, inode: InodeRecord, write: PageRa
   const others = rereads.filter((read) => !stale.includes(read));
   inode.rereads = others.length === 0 ? null : others;
   const dropped = dropAll(mount, inode, stale);
-  return (await inTime(dropped, DROP_WAIT_MS)) ? null : () => dropped;
+  return (await inTime(dropped, mayHoldPage(write) ? DROP_WAIT_MS : DROP_WAIT_UNLOCKED_MS)) ? null : () => dropped;
+}
+
+/** A page that a WRITE fills whole is up to date, and unlocked before it is sent (fs/fuse/file.c, fuse_fill_write_pages); it ends with one that is not. */
+function mayHoldPage({ from, to }: PageRange): boolean {
+  return to % PAGE_BYTES !== 0 || to - from < PAGE_BYTES;
 }
 
 async function dropAll(mount: Mount, inode: InodeRecord, ranges: readonly PageRange[]): Promise<void> {

@@ -31,9 +31,8 @@ import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
 import { O_APPEND } from "./linux.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
-import { dropReread, mayHavePages, outdateReads } from "./overlap.ts";
+import { dropReread, mayHavePages, outdateReads, PAGE_BYTES } from "./overlap.ts";
 
-const PAGE_BYTES = 4096;
 /** Of what lies behind a file's end: more than any file has, and sums with it are exact. */
 const BEYOND_BYTES = 2 ** 52;
 

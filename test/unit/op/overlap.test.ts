@@ -1,12 +1,12 @@
 /** READs and WRITEs of the same pages that are under way together: overlap.ts. */
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type { OpenFile } from "../../../overlay/inode/handles.ts";
 import { REREADS_MAX } from "../../../overlay/op/overlap.ts";
 import { Workbench } from "./workbench.ts";
 
-function requests(bench: Workbench, { fh }: OpenFile) {
+function requests(bench: Workbench, { fh }: OpenFile, bytes = 10) {
   const common = { fuseNodeid: bench.file.fuseNodeid, fh };
-  const data = Buffer.alloc(10);
+  const data = Buffer.alloc(bytes);
   const writing = { op: "write" as const, ...common, data, flags: 2, fromCache: false, killSuidgid: false };
   return {
     read: (offset: number, tid: number) => bench.serve({ op: "read", ...common, offset, size: 4096 }, bench.call("read", tid)),
@@ -104,6 +104,32 @@ describe("a WRITE through a page cache", () => {
     expect([ended, bench.coherence.held]).toEqual([false, 0]);
     dropped();
     await writing;
+  });
+
+  it("of whole pages has locked none: it is answered when they are dropped, and not before", async () => {
+    const bench = shared();
+    const { read, write } = requests(bench, bench.openFile(), 4096);
+    let drop = (): void => {};
+    const dropping = new Promise<void>((begun) => {
+      bench.coherence.dropPages = () =>
+        new Promise((resolve) => {
+          drop = resolve;
+          begun();
+        });
+    });
+    await read(0, READER);
+    vi.useFakeTimers();
+    try {
+      const writing = write(0, WRITER);
+      await dropping;
+      await vi.advanceTimersByTimeAsync(200);
+      expect(bench.replies).toHaveLength(1);
+      drop();
+      await writing;
+      expect(bench.replies).toHaveLength(2);
+    } finally {
+      vi.useRealTimers();
+    }
   });
 
   it("takes it for the whole file when too much was read", async () => {
