@@ -4,6 +4,7 @@
  * Messages are those of Linux fs/dlm (dlm_internal.h DLM_MSG_*, DLM_RCOM_*) where they have a namesake; departures: a conversion
  * down and an unlock have no reply (hazard H2), and a view is entered with MARK and left with the next one.
  */
+import type { MoveMessage } from "./peer-move.ts";
 import type { PlockMessage } from "./peer-plock.ts";
 import type { Mode } from "../lock/mode.ts";
 import type { Member, ViewId } from "./view-id.ts";
@@ -245,6 +246,8 @@ export interface OfferMessage {
   /** Who may have written it since, and has yet to name its lock. */
   readonly writer: Member | null;
 }
+/** Holder to master, about a lock. */
+export type HolderMessage = RequestMessage | ConvertMessage | DownMessage | UnlockMessage | CancelMessage | AdoptedMessage;
 
 export type PeerMessage =
   | MarkMessage
@@ -271,6 +274,7 @@ export type PeerMessage =
   | ProbeMessage
   | RebuildMessage
   | OfferMessage
+  | MoveMessage
   | PlockMessage;
 
 /** The other end answers at once if it can: with one of the next kind. */

@@ -6,16 +6,16 @@
  */
 import { ByteReader, ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
-import { isMode, type Mode } from "../lock/mode.ts";
+import { maxNameBytes, noMode, readLvb, readMode, readModeOrNull, readName, writeLvb } from "./peer-field.ts";
 import { type Hop, type LockName, lvbWrites, maxHops, type PeerMessage, probeSteps, refusals, type Victim } from "./peer-message.ts";
+import { moveRows } from "./peer-move.ts";
 import { plockRows } from "./peer-plock.ts";
 import { type Member, noIncarnation, readIncarnation, readViewId, type ViewId, writeIncarnation, writeViewId } from "./view-id.ts";
 
+export { maxLvbBytes, maxNameBytes } from "./peer-field.ts";
 export type * from "./peer-message.ts";
 
-export const peerVersion = 2;
-export const maxNameBytes = 64;
-export const maxLvbBytes = 256;
+export const peerVersion = 3;
 /** A frame longer than this is refused: it bounds what a peer can make this node hold. */
 export const maxFrameBytes: number = 4 * 1024 * 1024;
 /** `encodeFrames` starts another frame at this length, far below maxFrameBytes. */
@@ -32,41 +32,8 @@ interface Row<M> {
 }
 type Table = { readonly [K in PeerMessage["kind"]]: Row<Extract<PeerMessage, { kind: K }>> };
 
-function readMode(r: ByteReader): Mode {
-  const mode = r.u8();
-  if (!isMode(mode)) throw new WireError(`lock mode ${mode} at offset ${r.offset - 1}: 0 to 5 expected`);
-  return mode;
-}
-
-const noMode = 0xff;
-
-function readModeOrNull(r: ByteReader): Mode | null {
-  const mode = r.u8();
-  if (mode === noMode) return null;
-  if (!isMode(mode)) throw new WireError(`lock mode ${mode} at offset ${r.offset - 1}: 0 to 5 or 255 expected`);
-  return mode;
-}
-
-function readName(r: ByteReader): string {
-  const name = r.string(maxNameBytes);
-  if (name === "") throw new WireError(`empty name at offset ${r.offset}: 1 to ${maxNameBytes} bytes expected`);
-  return name;
-}
-
 function readClientId(r: ByteReader): number {
   return r.u32();
-}
-
-function writeLvb(w: ByteWriter, lvb: Uint8Array | null): ByteWriter {
-  return lvb === null ? w.u16(0xffff) : w.u16(lvb.byteLength).bytes(lvb);
-}
-
-/** A copy: the frame's buffer is not kept alive by a lock. */
-function readLvb(r: ByteReader): Uint8Array | null {
-  const bytes = r.u16();
-  if (bytes === 0xffff) return null;
-  if (bytes > maxLvbBytes) throw new WireError(`value block of ${bytes} bytes, at most ${maxLvbBytes} allowed`);
-  return r.bytes(bytes).slice();
 }
 
 function readWriter(r: ByteReader): Member | null {
@@ -135,6 +102,7 @@ function readOneVictim(r: ByteReader): Victim {
 
 const table: Table = {
   ...plockRows,
+  ...moveRows,
   mark: { type: 1, encode: () => {}, decode: () => ({ kind: "mark" }) },
   resume: { type: 18, encode: (w, m) => w.u64(m.received), decode: (r) => ({ kind: "resume", received: r.u64() }) },
   continue: { type: 19, encode: (w, m) => w.u64(m.first), decode: (r) => ({ kind: "continue", first: r.u64() }) },

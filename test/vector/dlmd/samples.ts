@@ -1,6 +1,7 @@
 /** One message of each kind, with every field different from its default. */
 import { Mode } from "../../../dlmd/lock/mode.ts";
 import { maxOffset, type PlockOwner } from "../../../dlmd/plock/range.ts";
+import type { MovedLock } from "../../../dlmd/wire/peer-move.ts";
 import type { PlockEdge, PlockMessage } from "../../../dlmd/wire/peer-plock.ts";
 import type { Datagram } from "../../../dlmd/wire/datagram.ts";
 import type { Hello, PeerMessage } from "../../../dlmd/wire/peer.ts";
@@ -107,6 +108,21 @@ const plockMessages: readonly PlockMessage[] = [
   { kind: "plock-verdict", caseId: 12, yes: true },
 ];
 
+const movedLock: MovedLock = {
+  nodeid: 0x1234,
+  lkbId: 0x2_0000_0005,
+  clientId: 6,
+  granted: Mode.PR,
+  requested: null,
+  flags: 0x10000008,
+  sbFlags: 1,
+  grantNo: 0xfffffffd,
+  transaction: 77,
+  bastMode: Mode.CW,
+  unordered: true,
+  waitedMs: 1000,
+};
+
 export const peerMessages: readonly PeerMessage[] = [
   { kind: "mark" },
   { kind: "resume", received: 0x2_0000_0001 },
@@ -167,6 +183,21 @@ export const peerMessages: readonly PeerMessage[] = [
     lvbValid: true,
     lvb: new Uint8Array(0),
   },
+  { kind: "displaced", lockspace: "volume", resources: ["i:1:2", "é"] },
+  { kind: "move-begin", lockspace: "volume", resource: "i:1:2", no: 0x80000003 },
+  { kind: "move-ready", lockspace: "volume", resource: "i:1:2", no: 4 },
+  {
+    kind: "move-state",
+    lockspace: "volume",
+    resource: "i:1:2",
+    lvbSeq: 0x1_0000_0009,
+    lvbValid: true,
+    lvb,
+    told: [{ nodeid: 3, by: 0x1234, no: 9 }],
+    locks: [movedLock, { ...movedLock, granted: null, requested: Mode.PW, unordered: false }],
+  },
+  { kind: "move-join", lockspace: "volume", resource: "é", told: [{ nodeid: 4, by: 2, no: 8 }], locks: [movedLock] },
+  { kind: "moved", lockspace: "volume", resource: "i:1:2", by: 0x1234, no: 9 },
   { kind: "offer", lockspace: "volume", resource: "i:1:2", lvbSeq: 9, lvbValid: true, lvb, writer: members[0] },
 ];
 
