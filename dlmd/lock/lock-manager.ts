@@ -14,10 +14,11 @@ import type {
 } from "../wire/peer-message.ts";
 import { type DeadlockPort, Deadlocks } from "./deadlock.ts";
 import { Holder, type LockPort } from "./holder.ts";
-import { type Lkb, newLkb } from "./lkb.ts";
+import type { Lkb } from "./lkb.ts";
 import { LockTables } from "./lock-tables.ts";
 import { masterCancel, masterConvert, masterDown, type MasterPort, masterRemove, masterRequest, settle, writeLvb } from "./master.ts";
 import { type Mode, modeCovers } from "./mode.ts";
+import { addRequest, adopted } from "./take-in.ts";
 
 export class LockManager implements MasterPort {
   readonly nodeid: number;
@@ -120,13 +121,7 @@ export class LockManager implements MasterPort {
       this.#port.protest(from, `request ${m.lkbId} for ${m.resource}: not mastered here, or its id is in use`);
       return tables.release(resource);
     }
-    const lkb = newLkb(resource, from, m.lkbId, null, m.clientId, 0);
-    lkb.requested = m.mode;
-    lkb.flags = m.flags;
-    lkb.transaction = m.transaction;
-    lkb.sinceMs = tables.nowMs;
-    locks.set(m.lkbId, lkb);
-    masterRequest(this, resource, lkb);
+    masterRequest(this, resource, addRequest(tables, resource, from, m));
   }
 
   #receiveAsMaster(from: number, m: ConvertMessage | DownMessage | UnlockMessage | CancelMessage | AdoptedMessage): void {
@@ -156,10 +151,4 @@ export class LockManager implements MasterPort {
     writeLvb(resource, m.lvbWrite, m.lvbSeq, m.lvb);
     masterDown(this, resource, lkb, m.mode, m.grantNo);
   }
-}
-
-/** Its transaction was that of a program which is gone. */
-export function adopted(lkb: Lkb, { clientId }: AdoptedMessage): void {
-  lkb.clientId = clientId;
-  lkb.transaction = 0;
 }

@@ -3,11 +3,11 @@
  * the next view runs. Where a master stays the master, it is as if the message had come in time; where not, what a holder
  * gave up, a writer wrote or a master granted stands (hazard H2), and requests are named anew by their holders.
  */
-import { dequeue, enqueue, type Lkb, newLkb, queueOf, type Resource } from "../lock/lkb.ts";
-import { adopted, type LockManager } from "../lock/lock-manager.ts";
-import { unqueue, writeLvb } from "../lock/master.ts";
-import { Mode } from "../lock/mode.ts";
-import type { ConvertMessage, DownMessage, PeerMessage, RequestMessage, UnlockMessage } from "../wire/peer-message.ts";
+import type { Resource } from "../lock/lkb.ts";
+import type { LockManager } from "../lock/lock-manager.ts";
+import type { LockTables } from "../lock/lock-tables.ts";
+import { addRequest, takeIn, takeInRequest } from "../lock/take-in.ts";
+import type { PeerMessage, RequestMessage } from "../wire/peer-message.ts";
 import type { PlockAnswerMessage } from "../wire/peer-plock.ts";
 import { hasMember, type Member } from "../wire/view-id.ts";
 
@@ -50,7 +50,7 @@ function applyOne(manager: LockManager, from: number, m: PeerMessage, stays: Sta
     case "bast":
       return manager.holder.receive(m);
     case "request":
-      if (stays(m.lockspace, m.resource)) touch(queueRequest(manager, from, m));
+      if (stays(m.lockspace, m.resource)) touch(queueRequest(manager.tables, from, m));
       return;
     case "convert":
     case "down":
@@ -59,17 +59,12 @@ function applyOne(manager: LockManager, from: number, m: PeerMessage, stays: Sta
     case "adopted": {
       const lkb = manager.tables.masteredFor.get(from)?.get(m.lkbId);
       if (lkb === undefined) return;
-      if (m.kind === "adopted") return adopted(lkb, m);
       const { resource } = lkb;
       const staying = stays(resource.lockspace.name, resource.name);
-      if (staying) touch(resource);
-      if (m.kind === "down") return stepDown(lkb, m);
-      if (m.kind === "unlock") return unlock(manager, lkb, m);
-      if (!staying) return;
-      if (m.kind === "convert") return queueConversion(manager, lkb, m);
-      if (lkb.requested === null) return;
-      unqueue(resource, lkb);
-      return manager.refused(lkb, "canceled");
+      if (staying && m.kind !== "adopted") touch(resource);
+      // What is named anew asks anew.
+      if (staying || (m.kind !== "convert" && m.kind !== "cancel")) takeIn(manager.tables, manager, lkb, m);
+      return;
     }
     default:
       // About clients and deadlocks: asked again in the next view.
@@ -77,43 +72,12 @@ function applyOne(manager: LockManager, from: number, m: PeerMessage, stays: Sta
   }
 }
 
-function queueRequest(manager: LockManager, from: number, m: RequestMessage): Resource {
-  const { tables } = manager;
+function queueRequest(tables: LockTables, from: number, m: RequestMessage): Resource {
   const lockspace = tables.lockspace(m.lockspace);
   const known = lockspace.resources.has(m.resource);
   const resource = tables.resource(lockspace, m.resource);
   // Nobody held a lock on it, so there is no block to be known.
   if (!known) resource.lvbKnown = true;
-  const lkb = newLkb(resource, from, m.lkbId, null, m.clientId, 0);
-  lkb.requested = m.mode;
-  lkb.flags = m.flags;
-  lkb.transaction = m.transaction;
-  lkb.sinceMs = tables.nowMs;
-  tables.mastered(from).set(m.lkbId, lkb);
-  enqueue(resource, "waitQueue", lkb);
+  takeInRequest(addRequest(tables, resource, from, m));
   return resource;
-}
-
-function queueConversion(manager: LockManager, lkb: Lkb, m: ConvertMessage): void {
-  if (lkb.granted === null || lkb.requested !== null) return;
-  dequeue(lkb.resource, "grantQueue", lkb);
-  lkb.requested = m.mode;
-  lkb.flags = m.flags;
-  lkb.sbFlags = 0;
-  lkb.transaction = m.transaction;
-  lkb.sinceMs = manager.tables.nowMs;
-  enqueue(lkb.resource, "convertQueue", lkb);
-}
-
-function stepDown(lkb: Lkb, m: DownMessage): void {
-  writeLvb(lkb.resource, m.lvbWrite, m.lvbSeq, m.lvb);
-  lkb.granted = m.mode;
-  lkb.grantNo = m.grantNo;
-  lkb.bastMode = Mode.NL;
-}
-
-function unlock(manager: LockManager, lkb: Lkb, m: UnlockMessage): void {
-  writeLvb(lkb.resource, m.lvbWrite, m.lvbSeq, m.lvb);
-  dequeue(lkb.resource, queueOf(lkb), lkb);
-  manager.tables.mastered(lkb.nodeid).delete(lkb.id);
 }

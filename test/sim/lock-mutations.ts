@@ -114,9 +114,9 @@ export const lockMutations: readonly Mutation[] = [
     id: "c6-late-adoption-lost",
     hazard: "C6",
     breaks: "an adoption of which the master hears between two views is forgotten",
-    file: "dlmd/recovery/late-messages.ts",
-    find: '      if (m.kind === "adopted") return adopted(lkb, m);',
-    replace: '      if (m.kind === "adopted") return;',
+    file: "dlmd/lock/take-in.ts",
+    find: "      return adopted(lkb, m);",
+    replace: "      return;",
     caughtBy: "test/scenario/scenario.test.ts",
   },
   {
