@@ -50,6 +50,8 @@ export interface NodeLimits {
   readonly rebuildStepsPerTurn: number;
   /** A lock of a transaction that has waited so long is looked at for a deadlock; a second by default. */
   readonly deadlockAfterMs: number;
+  /** Conversions of other nodes' locks after which a master without own ones gives the resource to one of those nodes (lock/move.ts); 0: never. */
+  readonly moveAfter: number;
 }
 
 /** What votes are counted by, and who may be heard. */

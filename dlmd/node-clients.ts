@@ -156,13 +156,14 @@ export class Clients {
   /** When a request runs out of time or has waited long; Infinity: never. What is outstanding waits for service: only its master can say. */
   get deadlineMs(): number {
     if (!this.#host.serving()) return this.#nextExpiryMs;
-    const { tables, deadlocks, holder } = this.#locks;
-    return Math.min(tables.deadlines.nextMs, deadlocks.deadlineMs, holder.unanswered.nextMs);
+    const { tables, deadlocks, holder, moves } = this.#locks;
+    return Math.min(tables.deadlines.nextMs, deadlocks.deadlineMs, holder.unanswered.nextMs, moves.deadlineMs);
   }
 
   expire(): void {
     if (this.nowMs >= this.#nextExpiryMs) this.#expireSaved();
     if (!this.#host.serving()) return;
+    this.#locks.moves.expire(this.nowMs);
     this.#locks.holder.expire();
     this.#locks.deadlocks.sweep(this.nowMs);
     for (const { client, reason } of this.#locks.holder.unanswered.hanging(this.nowMs)) this.#host.endClient(client, reason);

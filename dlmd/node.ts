@@ -40,6 +40,7 @@ export const defaultLimits: NodeLimits = {
   savedRequestsPerClient: 4096,
   savedMessagesPerPeer: 65_536,
   deadlockAfterMs: 1000,
+  moveAfter: 16,
   rebuildStepsPerTurn: 4096,
 };
 
@@ -96,7 +97,8 @@ export class NodeCore implements Node {
       configured: () => this.configuration.nodes.map(({ nodeid }) => nodeid),
       here: (wanted, limit) => inspectHere(this, wanted, limit, this.#nowMs),
     });
-    this.locks = new LockManager(boot.nodeid, host, this.limits.locksPerClient, this.limits.deadlockAfterMs);
+    const { locksPerClient, deadlockAfterMs, moveAfter } = this.limits;
+    this.locks = new LockManager(boot.nodeid, host, locksPerClient, deadlockAfterMs, moveAfter);
     this.plocks = new PlockService(boot.nodeid, host, this.limits);
     this.groups = new NodeGroups({
       ...host,

@@ -95,9 +95,9 @@ export class Deadlocks {
   // ------------------------------------------------------------------------------------------------ at the master
 
   #mastered({ nodeid, lkbId }: LockName): Lkb | null {
-    if (nodeid !== this.#tables.nodeid) return this.#tables.masteredFor.get(nodeid)?.get(lkbId) ?? null;
-    const lkb = this.#tables.waiting.get(lkbId);
-    return lkb === undefined || lkb.resource.masterNodeid !== nodeid ? null : lkb;
+    const own = nodeid === this.#tables.nodeid;
+    const lkb = own ? this.#tables.waiting.get(lkbId) : this.#tables.masteredFor.get(nodeid)?.get(lkbId);
+    return lkb === undefined || !this.#tables.masters(lkb.resource) ? null : lkb;
   }
 
   #chaseWait(probe: ProbeMessage): void {

@@ -5,9 +5,10 @@
 import { E } from "../base/errno.ts";
 import type { LockStatus } from "../client/api.ts";
 import type { ClientEvent, ClientRequest } from "../node-api.ts";
-import type { BastMessage, GrantMessage, LvbWrite, PeerMessage, Refusal, RefuseMessage } from "../wire/peer-message.ts";
+import type { BastMessage, GrantMessage, HolderMessage, LvbWrite, PeerMessage, Refusal, RefuseMessage } from "../wire/peer-message.ts";
 import { maxLvbBytes, maxNameBytes } from "../wire/peer.ts";
 import type { Client } from "./client.ts";
+import { isMoving } from "./displaced.ts";
 import { CANCEL, DEMOTED, FORCEUNLOCK, MAYKEEP, ORPHAN, PERSISTENT, VALBLK, wrongFlags, wrongMode } from "./flag.ts";
 import { type Lkb, newLkb, type Resource } from "./lkb.ts";
 import { isName, type LockTables } from "./lock-tables.ts";
@@ -102,7 +103,7 @@ export class Holder {
     tables.asked(lkb, this.#deadlineOf(request));
     resource.held++;
     client.locks.set(lockId, lkb);
-    if (resource.masterNodeid === tables.nodeid) return masterRequest(this.#master, resource, lkb);
+    if (tables.masters(resource)) return masterRequest(this.#master, resource, lkb);
     tables.heldElsewhere.set(lkb.id, lkb);
     const { id: lkbId, transaction } = lkb;
     const message = {
@@ -115,7 +116,14 @@ export class Holder {
       flags,
       transaction,
     } as const;
-    this.#port.toPeer(resource.masterNodeid, message);
+    this.#toMaster(resource, message);
+  }
+
+  /** Where there is a master just now: else it waits. */
+  #toMaster(resource: Resource, message: HolderMessage): void {
+    const displaced = this.#tables.displaced.get(resource);
+    if (displaced !== undefined && isMoving(displaced)) displaced.waiting.push(message);
+    else this.#port.toPeer(resource.masterNodeid, message);
   }
 
   #deadlineOf(request: Asked<"lock" | "convert">): number {
@@ -139,8 +147,7 @@ export class Holder {
     this.unanswered.answered(found);
     found.flags = request.flags;
     found.sbFlags = 0;
-    const { masterNodeid } = found.resource;
-    if (masterNodeid !== this.#tables.nodeid) this.#port.toPeer(masterNodeid, { kind: "adopted", lkbId: found.id, clientId: client.id });
+    if (!this.#tables.masters(found.resource)) this.#toMaster(found.resource, { kind: "adopted", lkbId: found.id, clientId: client.id });
     this.#ast(found, "granted", (request.flags & VALBLK) !== 0 && found.lvbRead);
     // Nobody heard what its former owner was told last.
     if (!modesCompatible(mode, told)) this.bast(found, told);
@@ -159,12 +166,12 @@ export class Holder {
     this.#tables.asked(lkb, this.#deadlineOf(request));
     const resource = lkb.resource;
     const kept = flags | (lkb.flags & (PERSISTENT | MAYKEEP));
-    if (resource.masterNodeid === this.#tables.nodeid) return masterConvert(this.#master, resource, lkb, mode, kept);
+    if (this.#tables.masters(resource)) return masterConvert(this.#master, resource, lkb, mode, kept);
     lkb.requested = mode;
     lkb.flags = kept;
     lkb.sbFlags = 0;
     const { id: lkbId, transaction } = lkb;
-    this.#port.toPeer(resource.masterNodeid, { kind: "convert", lkbId, mode, flags: kept, transaction });
+    this.#toMaster(resource, { kind: "convert", lkbId, mode, flags: kept, transaction });
   }
 
   /** Takes effect here and now; the master learns of it (hazard H2). */
@@ -187,12 +194,12 @@ export class Holder {
     this.#ast(lkb, "granted", false);
     if (!tell) return;
     const { grantNo, lvbSeq } = lkb;
-    if (resource.masterNodeid === this.#tables.nodeid) {
+    if (this.#tables.masters(resource)) {
       writeLvb(resource, write, lvbSeq, lvb);
       masterDown(this.#master, resource, lkb, mode, grantNo);
     } else {
       const block = write === "write" ? lvb : null;
-      this.#port.toPeer(resource.masterNodeid, { kind: "down", lkbId: lkb.id, grantNo, mode, lvbWrite: write, lvbSeq, lvb: block });
+      this.#toMaster(resource, { kind: "down", lkbId: lkb.id, grantNo, mode, lvbWrite: write, lvbSeq, lvb: block });
     }
   }
 
@@ -216,12 +223,12 @@ export class Holder {
     this.unanswered.answered(lkb);
     const resource = lkb.resource;
     const seq = write === "none" ? lkb.lvbSeq : lkb.lvbSeq + 1;
-    if (resource.masterNodeid === this.#tables.nodeid) {
+    if (this.#tables.masters(resource)) {
       writeLvb(resource, write, seq, lvb);
       masterRemove(this.#master, resource, lkb);
     } else {
       const block = write === "write" ? lvb : null;
-      this.#port.toPeer(resource.masterNodeid, { kind: "unlock", lkbId: lkb.id, lvbWrite: write, lvbSeq: seq, lvb: block });
+      this.#toMaster(resource, { kind: "unlock", lkbId: lkb.id, lvbWrite: write, lvbSeq: seq, lvb: block });
     }
     this.#tables.forget(lkb);
   }
@@ -236,9 +243,9 @@ export class Holder {
   #cancel(lkb: Lkb | undefined, status: "canceled" | "timeout"): void {
     // Its answer is under way to the client, or the client is wrong: either way there is nothing to take back.
     if (lkb === undefined || lkb.requested === null || lkb.canceling !== null) return;
-    if (lkb.resource.masterNodeid === this.#tables.nodeid) return masterCancel(this.#master, lkb.resource, lkb, status);
+    if (this.#tables.masters(lkb.resource)) return masterCancel(this.#master, lkb.resource, lkb, status);
     lkb.canceling = status;
-    this.#port.toPeer(lkb.resource.masterNodeid, { kind: "cancel", lkbId: lkb.id });
+    this.#toMaster(lkb.resource, { kind: "cancel", lkbId: lkb.id });
   }
 
   /** Requests whose time is over are taken back. */

@@ -65,6 +65,8 @@ export interface Resource {
   unordered: number;
   /** Locks of this node's clients. */
   held: number;
+  /** Master: conversions of other nodes' locks in a row while `held` was 0 (move.ts). */
+  foreign: number;
   lvb: Uint8Array | null;
   lvbSeq: number;
   lvbValid: boolean;
@@ -102,6 +104,7 @@ export function newResource(lockspace: Lockspace, name: string, masterNodeid: nu
     waitQueue: none,
     unordered: 0,
     held: 0,
+    foreign: 0,
     lvb: null,
     lvbSeq: 0,
     lvbValid: true,
@@ -146,11 +149,17 @@ export function isUnordered(lkb: Lkb): boolean {
   return (lkb.flags & (NOORDER | EXPEDITE)) !== 0;
 }
 
+/** At the end of that queue. */
+export function append(resource: Resource, queue: QueueName, lkb: Lkb): void {
+  if (resource[queue] === none) resource[queue] = [lkb];
+  else resource[queue].push(lkb);
+  if (queue === "waitQueue" && isUnordered(lkb)) resource.unordered++;
+}
+
 /** At the end of that queue, or at its head if HEADQUE says so. */
 export function enqueue(resource: Resource, queue: QueueName, lkb: Lkb): void {
-  if (resource[queue] === none) resource[queue] = [lkb];
-  else if (queue !== "grantQueue" && (lkb.flags & HEADQUE) !== 0) resource[queue].unshift(lkb);
-  else resource[queue].push(lkb);
+  if (queue === "grantQueue" || (lkb.flags & HEADQUE) === 0 || resource[queue].length === 0) return append(resource, queue, lkb);
+  resource[queue].unshift(lkb);
   if (queue === "waitQueue" && isUnordered(lkb)) resource.unordered++;
 }
 
@@ -171,7 +180,7 @@ export function clearQueues(resource: Resource): void {
 }
 
 /** The queue that a lock's state puts it on. */
-export function queueOf(lkb: Lkb): QueueName {
+export function queueOf(lkb: Pick<Lkb, "granted" | "requested">): QueueName {
   if (lkb.granted === null) return "waitQueue";
   return lkb.requested === null ? "grantQueue" : "convertQueue";
 }

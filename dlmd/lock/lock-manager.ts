@@ -2,37 +2,31 @@
  * The lock manager of one node while its lock service runs: requests of its clients (holder.ts), messages of its peers, queues of
  * what it masters (master.ts). Linux fs/dlm/lock.c. Its tables are rebuilt between views by recovery/rebuild.ts.
  */
-import type {
-  AdoptedMessage,
-  CancelMessage,
-  ConvertMessage,
-  DownMessage,
-  PeerMessage,
-  Refusal,
-  RequestMessage,
-  UnlockMessage,
-} from "../wire/peer-message.ts";
+import type { HolderMessage, PeerMessage, Refusal, RequestMessage } from "../wire/peer-message.ts";
 import { type DeadlockPort, Deadlocks } from "./deadlock.ts";
 import { Holder, type LockPort } from "./holder.ts";
 import type { Lkb } from "./lkb.ts";
 import { LockTables } from "./lock-tables.ts";
 import { masterCancel, masterConvert, masterDown, type MasterPort, masterRemove, masterRequest, settle, writeLvb } from "./master.ts";
 import { type Mode, modeCovers } from "./mode.ts";
-import { addRequest, adopted } from "./take-in.ts";
+import { Moves } from "./move.ts";
+import { addRequest, adopted, takeIn, takeInRequest } from "./take-in.ts";
 
 export class LockManager implements MasterPort {
   readonly nodeid: number;
   readonly tables: LockTables;
   readonly holder: Holder;
   readonly deadlocks: Deadlocks;
+  readonly moves: Moves;
   readonly #port: LockPort;
   #lastWaitNo = 0;
 
-  constructor(nodeid: number, port: LockPort, locksPerClient: number, deadlockAfterMs = 1000) {
+  constructor(nodeid: number, port: LockPort, locksPerClient: number, deadlockAfterMs = 1000, moveAfter = 0) {
     this.nodeid = nodeid;
     this.tables = new LockTables(nodeid);
     this.#port = port;
     this.holder = new Holder(this.tables, port, this, locksPerClient);
+    this.moves = new Moves(this.tables, port, this, moveAfter);
     const breaker: DeadlockPort = {
       send: (to, message) => port.toPeer(to, message),
       refuse: (lkb) => masterCancel(this, lkb.resource, lkb, "deadlock"),
@@ -81,7 +75,7 @@ export class LockManager implements MasterPort {
       const was = lockspace.blocked;
       lockspace.blocked = this.tables.blocks(lockspace.name);
       if (!was || lockspace.blocked) continue;
-      for (const resource of lockspace.resources.values()) if (resource.masterNodeid === this.nodeid) settle(this, resource);
+      for (const resource of lockspace.resources.values()) if (this.tables.masters(resource)) settle(this, resource);
     }
   }
 
@@ -109,7 +103,7 @@ export class LockManager implements MasterPort {
         this.deadlocks.receive(message);
         return true;
       default:
-        return false;
+        return this.moves.receive(from, message);
     }
   }
 
@@ -117,14 +111,23 @@ export class LockManager implements MasterPort {
     const tables = this.tables;
     const resource = tables.resource(tables.lockspace(m.lockspace), m.resource);
     const locks = tables.mastered(from);
-    if (resource.masterNodeid !== this.nodeid || locks.has(m.lkbId)) {
+    const masters = tables.masters(resource);
+    const displaced = masters ? undefined : tables.displaced.get(resource);
+    const takesIn = displaced !== undefined && (displaced.to !== 0 || tables.homeOf(resource) === this.nodeid);
+    if ((!masters && !takesIn) || locks.has(m.lkbId)) {
       this.#port.protest(from, `request ${m.lkbId} for ${m.resource}: not mastered here, or its id is in use`);
       return tables.release(resource);
     }
-    masterRequest(this, resource, addRequest(tables, resource, from, m));
+    const lkb = addRequest(tables, resource, from, m);
+    if (displaced !== undefined) {
+      takeInRequest(lkb);
+      return this.moves.invite(resource, displaced, from);
+    }
+    masterRequest(this, resource, lkb);
+    this.moves.requested(resource);
   }
 
-  #receiveAsMaster(from: number, m: ConvertMessage | DownMessage | UnlockMessage | CancelMessage | AdoptedMessage): void {
+  #receiveAsMaster(from: number, m: Exclude<HolderMessage, RequestMessage>): void {
     const lkb = this.tables.masteredFor.get(from)?.get(m.lkbId);
     if (lkb === undefined) {
       // A cancel may cross the refusal that ended the lock; so may an unlock that does not wait for its answer.
@@ -132,6 +135,7 @@ export class LockManager implements MasterPort {
       return;
     }
     const resource = lkb.resource;
+    if (!this.tables.masters(resource)) return takeIn(this.tables, this, lkb, m);
     if (m.kind === "adopted") return adopted(lkb, m);
     if (m.kind === "cancel") return masterCancel(this, resource, lkb, "canceled");
     if (m.kind === "unlock") {
@@ -145,7 +149,8 @@ export class LockManager implements MasterPort {
     if (m.kind === "convert") {
       lkb.sinceMs = this.tables.nowMs;
       lkb.transaction = m.transaction;
-      return masterConvert(this, resource, lkb, m.mode, m.flags);
+      masterConvert(this, resource, lkb, m.mode, m.flags);
+      return this.moves.converted(resource, from);
     }
     if (!modeCovers(lkb.granted, m.mode)) return this.#port.protest(from, `conversion down of lock ${m.lkbId} to a higher mode`);
     writeLvb(resource, m.lvbWrite, m.lvbSeq, m.lvb);

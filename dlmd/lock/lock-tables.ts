@@ -9,6 +9,7 @@ import { DeadlineQueue } from "./deadline-queue.ts";
 import { enqueue, isIdle, type Lkb, type Lockspace, newResource, queueOf, type Resource } from "./lkb.ts";
 import { masterOf } from "./mastering.ts";
 import { Mode } from "./mode.ts";
+import { type Displaced, isMoving } from "./displaced.ts";
 
 /** Whether a text is 1 to 64 bytes of UTF-8. */
 export function isName(name: string): boolean {
@@ -46,6 +47,11 @@ export class LockTables {
   /** Lockspaces in which nothing is granted. */
   blocks: (lockspace: string) => boolean = () => false;
 
+  /** Resources that are not at their homes, or on the way, as far as this node knows (move.ts). */
+  readonly displaced: Map<Resource, Displaced> = new Map();
+  /** A displaced resource that this node masters has no locks any more. */
+  idle: (resource: Resource) => void = () => {};
+
   constructor(nodeid: number) {
     this.nodeid = nodeid;
   }
@@ -71,13 +77,37 @@ export class LockTables {
     return resource;
   }
 
+  /** Who masters it unless it was given away, and knows where it is then. */
+  homeOf({ lockspace, name }: Resource): number {
+    return masterOf(this.members, lockspace.name, name);
+  }
+
+  /** This node has its queues, and may grant. */
+  masters(resource: Resource): boolean {
+    if (resource.masterNodeid !== this.nodeid) return false;
+    return this.displaced.size === 0 || !isMoving(this.displaced.get(resource));
+  }
+
   /** Forgets a resource (its value block too) that no lock needs any more. */
   release(resource: Resource): void {
     if (resource.held > 0 || this.rebuilding || !isIdle(resource)) return;
+    if (this.displaced.size > 0 && !this.#forgetsDisplaced(resource)) return;
     const lockspace = resource.lockspace;
     if (lockspace.resources.get(resource.name) !== resource) return;
     lockspace.resources.delete(resource.name);
     this.releaseLockspace(lockspace);
+  }
+
+  /** Whoever has no locks on it need not know where it is, except its home; its master gives it back first. */
+  #forgetsDisplaced(resource: Resource): boolean {
+    const displaced = this.displaced.get(resource);
+    if (displaced === undefined) return true;
+    if (isMoving(displaced) || this.homeOf(resource) === this.nodeid) return false;
+    if (resource.masterNodeid === this.nodeid) {
+      this.idle(resource);
+      return false;
+    }
+    return this.displaced.delete(resource);
   }
 
   releaseLockspace(lockspace: Lockspace): void {

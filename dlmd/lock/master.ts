@@ -238,13 +238,18 @@ export function masterCancel(port: MasterPort, resource: Resource, lkb: Lkb, sta
   settle(port, resource);
 }
 
-/**
- * After a recovery: every lock is on the queue that its state says, in no particular order. Waiters are put in the order in which they
- * asked; two conversions that wait for each other (the answer was lost) lose one of them; what may not wait is refused.
- */
+/** After a recovery: every lock is on the queue that its state says, in no particular order. Waiters are put in the order in which they asked. */
 export function settleRebuilt(port: MasterPort, resource: Resource): void {
   if (resource.waitQueue.length > 1) resource.waitQueue.sort((a, b) => a.sinceMs - b.sinceMs);
   if (resource.convertQueue.length > 1) resource.convertQueue.sort((a, b) => a.sinceMs - b.sinceMs);
+  settleQueued(port, resource);
+}
+
+/**
+ * Nobody has looked at what came on the queues: two conversions that wait for each other (the answer was lost) lose one of them; what may
+ * not wait is refused.
+ */
+export function settleQueued(port: MasterPort, resource: Resource): void {
   for (const lkb of resource.convertQueue) lkb.waitNo = port.nextWaitNo();
   for (const lkb of resource.waitQueue) lkb.waitNo = port.nextWaitNo();
   settle(port, resource);

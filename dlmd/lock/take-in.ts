@@ -2,15 +2,7 @@
  * What holders say to a master that may not answer: between two views (recovery/late-messages.ts), or while the resource is on its way to
  * another master (move.ts). The queues follow, nothing is granted, nobody is told: who settles them later does that.
  */
-import type {
-  AdoptedMessage,
-  CancelMessage,
-  ConvertMessage,
-  DownMessage,
-  HolderMessage,
-  RequestMessage,
-  UnlockMessage,
-} from "../wire/peer-message.ts";
+import type { AdoptedMessage, ConvertMessage, DownMessage, HolderMessage, RequestMessage, UnlockMessage } from "../wire/peer-message.ts";
 import { dequeue, enqueue, type Lkb, newLkb, queueOf, type Resource } from "./lkb.ts";
 import type { LockTables } from "./lock-tables.ts";
 import { type MasterPort, unqueue, writeLvb } from "./master.ts";
@@ -41,7 +33,7 @@ export function takeIn(tables: LockTables, port: MasterPort, lkb: Lkb, m: Exclud
     case "unlock":
       return takeInUnlock(tables, lkb, m);
     case "cancel":
-      return takeInCancel(port, lkb, m);
+      return takeInCancel(port, lkb);
     case "adopted":
       return adopted(lkb, m);
   }
@@ -60,20 +52,20 @@ function takeInConversion(tables: LockTables, lkb: Lkb, m: ConvertMessage): void
   enqueue(lkb.resource, "convertQueue", lkb);
 }
 
-export function takeInDown(lkb: Lkb, m: DownMessage): void {
+function takeInDown(lkb: Lkb, m: DownMessage): void {
   writeLvb(lkb.resource, m.lvbWrite, m.lvbSeq, m.lvb);
   lkb.granted = m.mode;
   lkb.grantNo = m.grantNo;
   lkb.bastMode = Mode.NL;
 }
 
-export function takeInUnlock(tables: LockTables, lkb: Lkb, m: UnlockMessage): void {
+function takeInUnlock(tables: LockTables, lkb: Lkb, m: UnlockMessage): void {
   writeLvb(lkb.resource, m.lvbWrite, m.lvbSeq, m.lvb);
   dequeue(lkb.resource, queueOf(lkb), lkb);
   tables.mastered(lkb.nodeid).delete(lkb.id);
 }
 
-function takeInCancel(port: MasterPort, lkb: Lkb, _: CancelMessage): void {
+function takeInCancel(port: MasterPort, lkb: Lkb): void {
   if (lkb.requested === null) return;
   unqueue(lkb.resource, lkb);
   port.refused(lkb, "canceled");

@@ -3,13 +3,17 @@
  * the next view runs. Where a master stays the master, it is as if the message had come in time; where not, what a holder
  * gave up, a writer wrote or a master granted stands (hazard H2), and requests are named anew by their holders.
  */
+import { VALBLK } from "../lock/flag.ts";
 import type { Resource } from "../lock/lkb.ts";
 import type { LockManager } from "../lock/lock-manager.ts";
 import type { LockTables } from "../lock/lock-tables.ts";
+import { Mode } from "../lock/mode.ts";
 import { addRequest, takeIn, takeInRequest } from "../lock/take-in.ts";
 import type { PeerMessage, RequestMessage } from "../wire/peer-message.ts";
+import type { MoveStateMessage } from "../wire/peer-move.ts";
 import type { PlockAnswerMessage } from "../wire/peer-plock.ts";
 import { hasMember, type Member } from "../wire/view-id.ts";
+import { type Change, receiveOffer } from "./rebuild.ts";
 
 interface Late {
   readonly member: Member;
@@ -32,15 +36,26 @@ export class LateMessages {
   }
 
   /** Only now is it sure that no view without this node has given away what it was granted. Frames of the dead are dropped. */
-  apply(manager: LockManager, change: { readonly members: readonly Member[] }, stays: Stays, touch: (resource: Resource) => void): void {
+  apply(manager: LockManager, change: Pick<Change, "before" | "members">, stays: Stays, touch: (resource: Resource) => void): void {
     const list = this.#list;
     this.#list = [];
     for (const { member, message } of list) {
       if (!hasMember(change.members, member.nodeid, member.incarnation)) continue;
       if (message.kind === "plock-answer") this.#plockAnswer(message);
+      else if (message.kind === "move-state") takeBlock(manager, message, change.before);
       else applyOne(manager, member.nodeid, message, stays, touch);
     }
   }
+}
+
+/** What was to move here is named anew, but the old master does not have the value block any more. */
+function takeBlock(manager: LockManager, m: MoveStateMessage, before: readonly Member[]): void {
+  const { lockspace, resource, lvbSeq, lvbValid, lvb, locks } = m;
+  const writes = locks.find(
+    ({ nodeid, granted, flags }) => nodeid !== manager.nodeid && (granted ?? Mode.NL) >= Mode.PW && (flags & VALBLK) !== 0,
+  );
+  const writer = before.find(({ nodeid }) => nodeid === writes?.nodeid) ?? null;
+  receiveOffer(manager, { kind: "offer", lockspace, resource, lvbSeq, lvbValid, lvb, writer });
 }
 
 function applyOne(manager: LockManager, from: number, m: PeerMessage, stays: Stays, touch: (resource: Resource) => void): void {

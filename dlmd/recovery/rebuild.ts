@@ -18,6 +18,7 @@ import { masterOf } from "../lock/mastering.ts";
 import { Mode } from "../lock/mode.ts";
 import type { OfferMessage, PeerMessage, RebuildMessage } from "../wire/peer-message.ts";
 import { hasMember, type Member, noIncarnation } from "../wire/view-id.ts";
+import { keepUnsentWrites } from "./displacements.ts";
 import type { LateMessages } from "./late-messages.ts";
 
 type Send = (nodeid: number, message: PeerMessage) => void;
@@ -30,6 +31,8 @@ export interface Change {
   readonly lossy: (nodeid: number) => boolean;
   /** Every member has whole tables of one and the same view: what keeps its master stays where it is. */
   readonly incremental: boolean;
+  /** Some member knows that it was not at its home, or on the way (displacements.ts). */
+  readonly displaced: (lockspace: string, name: string) => boolean;
 }
 
 export class Rebuild {
@@ -54,7 +57,8 @@ export class Rebuild {
     this.#survivors = new Set(before.filter((member) => hasMember(members, member.nodeid, member.incarnation)).map(({ nodeid }) => nodeid));
     this.#joins = members.some(({ nodeid }) => !this.#survivors.has(nodeid));
     tables.rebuilding = true;
-    // First of all, and still in the old tables: what survivors had done before they stopped.
+    // First of all, and still in the old tables: what this node and survivors had done before they stopped.
+    keepUnsentWrites(tables);
     late.apply(
       manager,
       change,
@@ -73,9 +77,9 @@ export class Rebuild {
 
   /** Whether the queues of a resource that this node masters stay here. */
   #stays(lockspace: string, name: string): boolean {
-    const { incremental, before, members } = this.#change;
+    const { incremental, before, members, displaced } = this.#change;
     const self = this.#manager.nodeid;
-    if (!incremental || masterOf(before, lockspace, name) !== self) return false;
+    if (!incremental || displaced(lockspace, name) || masterOf(before, lockspace, name) !== self) return false;
     return !this.#joins || masterOf(members, lockspace, name) === self;
   }
 
@@ -118,9 +122,9 @@ export class Rebuild {
     const { tables, nodeid: self } = this.#manager;
     if (resource.round === tables.round) return;
     resource.round = tables.round;
-    const { members, incremental } = this.#change;
+    const { members, incremental, displaced } = this.#change;
     const old = resource.masterNodeid;
-    const survived = this.#survivors.has(old);
+    const survived = this.#survivors.has(old) && !displaced(resource.lockspace.name, resource.name);
     const master = survived && !this.#joins ? old : masterOf(members, resource.lockspace.name, resource.name);
     if (incremental && survived && master === old) {
       if (old === self) {
@@ -130,6 +134,7 @@ export class Rebuild {
       if (resource.held === 0 && isIdle(resource)) this.#touch(resource);
       return;
     }
+    tables.displaced.delete(resource);
     this.#checkWriter(resource);
     this.#touch(resource, true);
     resource.moved = tables.round;

@@ -17,6 +17,7 @@ import type { View } from "../membership/membership.ts";
 import type { DoneMessage, PeerMessage, Victim } from "../wire/peer-message.ts";
 import type { PlockAnswerMessage } from "../wire/peer-plock.ts";
 import { hasMember, type Member, noView, sameView, type ViewId } from "../wire/view-id.ts";
+import { Displacements, displacedMessages } from "./displacements.ts";
 import { FenceGate, type FenceGateHost, type KeptFences } from "./fence-gate.ts";
 import { LateMessages } from "./late-messages.ts";
 import { type Pair, Pairs, type PairsHost } from "./pairs.ts";
@@ -84,6 +85,7 @@ export class Recovery {
   readonly #steps: number;
   /** Members of the latest quorate view: a view without quorum buries nobody. */
   #survivors: readonly Member[] = [];
+  readonly #displaced: Displacements = new Displacements();
   readonly #lossy: Set<number> = new Set();
   readonly #marks: Set<number> = new Set();
   /** Their connection broke in this view: what came later must not be taken for all that came. */
@@ -118,6 +120,7 @@ export class Recovery {
     this.stopped = false;
     this.#marks.clear();
     this.#cut.clear();
+    this.#displaced.clear();
     this.#done[0].clear();
     this.#done[1].clear();
     this.phase = view.quorum.quorate ? "mark" : "blocked";
@@ -181,10 +184,18 @@ export class Recovery {
   }
 
   #tellReady(): void {
+    if (!this.#done[0].has(this.#nodeid)) this.#tellDisplaced();
     const { id, whole } = this.#tables;
     const fresh = sameView(id, noView);
     const base = whole && this.#lossy.size === 0 ? id : noView;
     this.#tellDone({ kind: "done", phase: 1, base, fresh, unfenced: this.gate.open, fenced: this.gate.fenced });
+  }
+
+  #tellDisplaced(): void {
+    for (const message of displacedMessages(this.#locks.tables)) {
+      this.#displaced.add(message);
+      for (const { nodeid } of (this.view as View).members) if (nodeid !== this.#nodeid) this.send(nodeid, message);
+    }
   }
 
   #tellDone(message: DoneMessage): void {
@@ -213,7 +224,8 @@ export class Recovery {
     }
     this.#locks.reviewBlocked();
     const lossy = (nodeid: number): boolean => this.#lossy.has(nodeid);
-    const change = { before: this.#tables.members, members: view.members, lossy, incremental: this.#sameBase() };
+    const displaced = (lockspace: string, name: string): boolean => this.#displaced.has(lockspace, name);
+    const change = { before: this.#tables.members, members: view.members, lossy, incremental: this.#sameBase(), displaced };
     this.#tables = { id: view.id, members: view.members, whole: false };
     this.#named = false;
     this.#rebuild = new Rebuild(this.#locks, this.#host.clients(), change, this.#late, this.#rebuild, (to, message) =>
@@ -297,6 +309,9 @@ export class Recovery {
       case "done":
         if (message.phase === 2 && this.phase === "mark") return false;
         (this.#done[message.phase - 1] as Map<number, DoneMessage>).set(from, message);
+        return true;
+      case "displaced":
+        this.#displaced.add(message);
         return true;
       case "fenced":
         this.gate.learn([message.victim]);

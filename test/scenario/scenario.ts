@@ -116,16 +116,17 @@ export function runScenario(text: string): void {
     cancel: (name, lock) => world.ask(name, { kind: "unlock", lockId: lockId(name, lock), flags: CANCEL, lvb: null }),
   };
   const commands: Readonly<Record<string, Command>> = {
-    /** nodes 3 [saved=8] [turn=4] [late=3] [fenced] */
+    /** nodes 3 [saved=8] [turn=4] [late=3] [moves=1] [fenced]; moves: conversions after which a resource moves */
     nodes([count, ...rest]) {
       const given = (key: string): number | null => {
         const word = rest.find((each) => each.startsWith(`${key}=`));
         return word === undefined ? null : Number(word.slice(key.length + 1));
       };
-      const [saved, turn] = [given("saved"), given("turn")];
+      const [saved, turn, moveAfter] = [given("saved"), given("turn"), given("moves")];
       const limits = {
         ...(saved === null ? {} : { savedMessagesPerPeer: saved }),
         ...(turn === null ? {} : { rebuildStepsPerTurn: turn }),
+        ...(moveAfter === null ? {} : { moveAfter }),
       };
       world = new World(Number(count), limits, rest.includes("fenced") ? ["space"] : [], given("late") ?? 0);
       if (!world.pass(20 * timeoutMs, () => world.serving())) throw new Error("the nodes did not come together");
@@ -189,6 +190,11 @@ export function runScenario(text: string): void {
         failingView,
         by: "test",
       });
+    },
+    /** master r 2: node 2, and no other, has the queues of r; "nobody": it is on its way */
+    master([resource, who]) {
+      const found = world.mastersOf(names.get(resource ?? "") ?? resource ?? "").join(" ") || "nobody";
+      if (found !== who) throw new Error(`master ${who} expected, found ${found}`);
     },
     /** named r a: the master of r names program a for what is granted there */
     named([resource, ...who]) {

@@ -282,6 +282,15 @@ export class World {
     });
   }
 
+  /** Nodes that may grant it. */
+  mastersOf(name: string): number[] {
+    return [...this.nodes].flatMap(([nodeid, { core, alive }]) => {
+      const { tables } = core.locks;
+      const resource = alive ? tables.lockspaces.get("space")?.resources.get(name) : undefined;
+      return resource !== undefined && tables.masters(resource) ? [nodeid] : [];
+    });
+  }
+
   viewOf(nodeid: number): ViewId | null {
     return this.nodes.get(nodeid)?.core.membership.view?.id ?? null;
   }
