@@ -2,7 +2,14 @@
 import { configMutations } from "./config-mutations.ts";
 import { engineMutations } from "./engine/mutations.ts";
 import { lockMutations } from "./lock-mutations.ts";
+import { moveMutations } from "./move-mutations.ts";
 import type { Mutation } from "./mutation.ts";
 import { plockMutations } from "./plock-mutations.ts";
 
-export const allMutations: readonly Mutation[] = [...lockMutations, ...plockMutations, ...engineMutations, ...configMutations];
+export const allMutations: readonly Mutation[] = [
+  ...lockMutations,
+  ...moveMutations,
+  ...plockMutations,
+  ...engineMutations,
+  ...configMutations,
+];

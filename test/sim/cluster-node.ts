@@ -86,7 +86,13 @@ export class SimNode {
       lineage: this.storedLineage,
       seed: random.int(2 ** 32),
       nowMs: agenda.nowMs,
-      limits: { savedRequestsPerClient: 8, savedMessagesPerPeer: 40, deadlockAfterMs: 30, rebuildStepsPerTurn: 1 + random.int(8) },
+      limits: {
+        savedRequestsPerClient: 8,
+        savedMessagesPerPeer: 40,
+        deadlockAfterMs: 30,
+        moveAfter: 2,
+        rebuildStepsPerTurn: 1 + random.int(8),
+      },
     });
     // Looked at where the engine says it: in a step's effects the place in the order is lost.
     const { groups } = core;
@@ -211,7 +217,9 @@ export class SimNode {
         this.cluster.steps++;
         this.cluster.traceEvent(this, event);
         if (event.kind === "peer-up") this.cluster.network.begins(this, event);
+        const { arrived } = this.core.locks.moves;
         for (const effect of this.core.step(event, agenda.nowMs)) this.#perform(effect);
+        this.cluster.moves += this.core.locks.moves.arrived - arrived;
         this.#lookAtView();
         checker.afterStep(this);
       }

@@ -41,6 +41,8 @@ export class Cluster {
   readonly done: TimedDeed[] = [];
   steps = 0;
   evictions = 0;
+  /** Resources that went to another master. */
+  moves = 0;
   /** No new trouble and no new requests. */
   quiet = false;
   quietMs: number = Number.POSITIVE_INFINITY;

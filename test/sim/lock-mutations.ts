@@ -106,8 +106,8 @@ export const lockMutations: readonly Mutation[] = [
     hazard: "C6",
     breaks: "the master goes on naming the dead program for a lock that was adopted",
     file: "dlmd/lock/holder.ts",
-    find: '    if (masterNodeid !== this.#tables.nodeid) this.#port.toPeer(masterNodeid, { kind: "adopted", lkbId: found.id, clientId: client.id });',
-    replace: "",
+    find: "if (!this.#tables.masters(found.resource)) this.#toMaster(found.resource,",
+    replace: "if (found.lockId < 0) this.#toMaster(found.resource,",
     caughtBy: "test/scenario/scenario.test.ts",
   },
   {

@@ -60,6 +60,7 @@ export function runCluster(cluster: Cluster, steps: number): Outcome {
     "file locks": plockChecker.grants,
     "value blocks read": checker.reads,
     deadlocks: checker.deadlocks,
+    "resources moved": cluster.moves,
     "group messages delivered": groupChecker.delivered,
     "answers to who has what": sightChecker.answers,
     "views entered": groupChecker.views,

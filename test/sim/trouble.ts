@@ -22,7 +22,8 @@ export function scriptOf(seed: number, nodes: number, { weather }: FaultOptions)
   return {
     seed,
     nodes: nodes > 0 ? nodes : count,
-    resources: 1 + random.int(6),
+    // Of many resources most are used by few nodes, and move.
+    resources: (1 + random.int(6)) * (seed % 3 === 0 ? 4 : 1),
     transactions: random.chance(0.4),
     weather: { loss: harsh * 0.2, duplicate: harsh * 0.1, late: harsh * 0.2, maxDelayMs: 80, ...weather },
     quietMs: Number.POSITIVE_INFINITY,
