@@ -20,6 +20,8 @@ export interface StatusAnswer extends ViewInfo {
   readonly state: string;
   readonly clients: number;
   readonly locks: number;
+  /** Resources of which this node knows that their masters are not those that the hash names (lock/move.ts). */
+  readonly displaced: number;
   readonly engine: EngineAnswer;
   /** To each other member of the view. */
   readonly channels: readonly ChannelAnswer[];
@@ -142,6 +144,7 @@ export function describeStatus(node: NodeCore, view: ViewInfo, nowMs: number): S
     state: node.membership.leaving ? "leaving" : node.recovery.explain(),
     clients: [...node.clients.all.values()].filter((client) => !client.gone).length,
     locks,
+    displaced: node.locks.tables.displaced.size,
     engine: describeEngine(node),
     channels: describeChannels(node, nowMs),
     unfenced: node.recovery.gate.open.map(describeVictim),

@@ -52,6 +52,7 @@ interface StatusFigures {
   readonly configVersion?: number;
   readonly clients?: number;
   readonly locks?: number;
+  readonly displaced?: number;
 }
 interface NodeFigures {
   readonly name: string;
@@ -74,6 +75,7 @@ export async function renderMetrics({ metrics, query }: MetricsSource): Promise<
   gauge("config_version", "version of cluster.yaml", status.configVersion);
   gauge("clients", "programs connected", status.clients);
   gauge("locks", "locks of this node's programs", status.locks);
+  gauge("displaced_resources", "resources with another master than the hash names, as far as this node knows", status.displaced);
   const peers = (query("nodes") ?? []) as readonly NodeFigures[];
   const member = new Gauge({ name: "dlmd_node_member", help: "1: in the view", labelNames: ["node"], registers: [registry] });
   const link = new Gauge({ name: "dlmd_node_connected", help: "1: TCP is up", labelNames: ["node"], registers: [registry] });
