@@ -20,6 +20,7 @@
  * If somebody is not ready within `moveLimitMs` the old master stays it, and says "moved" itself. A view change ends all moves: what is
  * not at its home, as far as any node knows, is named anew to the home by all who hold locks (recovery/rebuild.ts).
  */
+import { assert } from "../base/assert.ts";
 import type { HolderMessage, PeerMessage } from "../wire/peer-message.ts";
 import {
   movableLocks,
@@ -146,6 +147,10 @@ export class Moves {
     // Who has let go of his locks may have forgotten the resource, too.
     const wanted = atHome || locks.some((lkb) => lkb.nodeid === to);
     if (!wanted || locks.length > movableLocks) return this.#enter(resource, entry, new Map());
+    assert(
+      locks.every((lkb) => lkb.nodeid !== tables.nodeid),
+      `${resource.name} leaves with a lock of this node`,
+    );
     const { lvbSeq, lvbValid, lvb } = resource;
     const told = this.#toldBy(entry);
     this.#port.toPeer(to, { kind: "move-state", ...nameOf(resource), lvbSeq, lvbValid, lvb, told, locks: this.#describe(locks) });

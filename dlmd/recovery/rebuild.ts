@@ -8,6 +8,7 @@
  *
  * The work is done in steps, so that heartbeats and clients go on meanwhile.
  */
+import { assert } from "../base/assert.ts";
 import { takeSteps } from "../base/steps.ts";
 import type { Client } from "../lock/client.ts";
 import { CONVDEADLK, DEMOTED, VALBLK } from "../lock/flag.ts";
@@ -273,6 +274,7 @@ export class Rebuild {
   *#finish(): Generator<void> {
     const { tables, nodeid: self } = this.#manager;
     tables.rebuilding = false;
+    assert(tables.displaced.size === 0, "a rebuild left resources away from their homes");
     for (const [resource, block] of this.#touched) {
       this.#touched.delete(resource);
       if (resource.masterNodeid === self) {

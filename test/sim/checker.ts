@@ -1,6 +1,7 @@
 /** What must hold after every step, as clients see it. */
+import { isMoving } from "../../dlmd/lock/displaced.ts";
 import { Mode, modeNames, modesCompatible } from "../../dlmd/lock/mode.ts";
-import { hasMember, viewName } from "../../dlmd/wire/view-id.ts";
+import { hasMember, noView, viewName } from "../../dlmd/wire/view-id.ts";
 import { Circles } from "./circles.ts";
 import type { SimLock } from "./client.ts";
 import type { Cluster } from "./cluster.ts";
@@ -9,6 +10,12 @@ import { Turns } from "./turns.ts";
 
 export class SimFailure extends Error {
   override readonly name = "SimFailure";
+}
+
+function masteredBy({ core }: SimNode, name: string): boolean {
+  const { tables } = core.locks;
+  const resource = tables.lockspaces.get("sim")?.resources.get(name);
+  return resource !== undefined && tables.masters(resource);
 }
 
 /** Who asks for a conversion has given up what the lock may lose by it. */
@@ -149,6 +156,7 @@ export class Checker {
   afterStep(stepped: SimNode): void {
     const overtaken = this.#turns.look(stepped);
     if (overtaken !== null) this.fail(overtaken);
+    this.#oneMaster(stepped);
     if (this.#cluster.transactions) this.#circles.look(this.#cluster.nodes);
     let first: SimNode | null = null;
     for (const node of this.#cluster.nodes) {
@@ -162,12 +170,38 @@ export class Checker {
     }
   }
 
+  /** What has moved here has no other master in the view. */
+  #oneMaster(stepped: SimNode): void {
+    const { core, nodeid } = stepped;
+    if (!stepped.alive || !core.recovery.serving) return;
+    const view = core.membership.view;
+    for (const resource of core.locks.tables.displaced.keys()) {
+      if (!core.locks.tables.masters(resource)) continue;
+      for (const other of this.#cluster.nodes) {
+        if (other === stepped || !other.alive || !other.core.recovery.serving) continue;
+        if (viewName(other.core.membership.view?.id ?? noView) !== viewName(view?.id ?? noView)) continue;
+        if (masteredBy(other, resource.name)) this.fail(`nodes ${nodeid} and ${other.nodeid} both master ${resource.name}`);
+      }
+    }
+  }
+
+  /** Every node that says where something is, and that it has arrived, is right. */
+  #placesAtRest(node: SimNode): void {
+    for (const [resource, displaced] of node.core.locks.tables.displaced) {
+      const { name, masterNodeid } = resource;
+      if (isMoving(displaced)) this.fail(`node ${node.nodeid}: ${name} is on its way at rest`);
+      const master = this.#cluster.nodes.find(({ nodeid }) => nodeid === masterNodeid);
+      if (master === undefined || !masteredBy(master, name)) this.fail(`node ${node.nodeid}: ${name} is not at node ${masterNodeid}`);
+    }
+  }
+
   /** Everything is healed and long quiet: nothing may wait. */
   atRest(): void {
     for (const node of this.#cluster.nodes) {
       if (!node.alive || !node.core.servesAt(this.nowMs())) {
         this.fail(`node ${node.nodeid} does not serve after everything was healed: ${node.core.recovery.explain()}`);
       }
+      this.#placesAtRest(node);
       for (const client of node.clients.values()) {
         for (const lock of client.locks.values()) {
           if (lock.asked === null) continue;
