@@ -19,10 +19,12 @@ export interface Displaced {
   readonly invited: Map<number, Invited>;
   /** Whom others have, and who is ready. */
   readonly ready: Told[];
+  /** Who may take this node for the master, because it has said so: with a lock or not. */
+  readonly users: Set<number>;
 }
 
 export function newDisplaced(): Displaced {
-  return { to: 0, told: null, waiting: [], invited: new Map(), ready: [] };
+  return { to: 0, told: null, waiting: [], invited: new Map(), ready: [], users: new Set() };
 }
 
 /** Nothing goes to its master, and nothing is granted, until it has arrived. */

@@ -36,7 +36,7 @@ import { type Displaced, isMoving, newDisplaced } from "./displaced.ts";
 import type { LockPort } from "./holder.ts";
 import { append, clearQueues, dequeue, enqueue, isIdle, type Lkb, newLkb, queueOf, type Resource } from "./lkb.ts";
 import type { LockTables } from "./lock-tables.ts";
-import { type MasterPort, settleQueued, unqueue, writeLvb } from "./master.ts";
+import { type MasterPort, masterRequest, settleQueued, unqueue, writeLvb } from "./master.ts";
 
 /** Resources of which a node knows that they are elsewhere; its own go nowhere beyond that. A recovery names them all anew. */
 const displacedLimit = 8192;
@@ -117,7 +117,9 @@ export class Moves {
     entry.to = to;
     this.#leaving.delete(resource);
     this.#leaving.set(resource, nowMs + moveLimitMs);
-    for (const nodeid of new Set([to, ...locksOf(resource).map((lkb) => lkb.nodeid)])) this.invite(resource, entry, nodeid);
+    // Whoever was refused may have asked again already.
+    const users = new Set([to, ...locksOf(resource).map((lkb) => lkb.nodeid), ...entry.users]);
+    for (const nodeid of users) this.invite(resource, entry, nodeid);
   }
 
   /** That node must wait, and be ready: what it says is taken in until then. */
@@ -206,34 +208,36 @@ export class Moves {
 
   /** As the old master had it; a lock of a client of this node as the client has it now. */
   #place(resource: Resource, m: MovedLock, own: Map<number, Lkb>): void {
-    const tables = this.#tables;
-    const lkb = m.nodeid === tables.nodeid ? tables.heldElsewhere.get(m.lkbId) : newLkb(resource, m.nodeid, m.lkbId, null, m.clientId, 0);
+    const { heldElsewhere, nodeid } = this.#tables;
+    const lkb = m.nodeid === nodeid ? heldElsewhere.get(m.lkbId) : this.#add(resource, m);
     // Given up meanwhile.
     if (lkb === undefined) return;
-    if (m.nodeid === tables.nodeid) {
-      tables.heldElsewhere.delete(lkb.id);
+    if (m.nodeid === nodeid) {
+      heldElsewhere.delete(lkb.id);
       own.set(lkb.id, lkb);
-    } else {
-      tables.mastered(m.nodeid).set(lkb.id, lkb);
-      lkb.flags = m.flags;
-      lkb.transaction = m.transaction;
-      lkb.bastMode = m.bastMode;
-      lkb.sinceMs = tables.nowMs - m.waitedMs;
-      lkb.requested = m.requested;
-    }
-    if (m.nodeid !== tables.nodeid || m.requested !== null) {
-      lkb.granted = m.granted;
-      lkb.grantNo = m.grantNo;
-      lkb.sbFlags = m.sbFlags;
+      if (m.requested !== null) follow(lkb, m);
     }
     lkb.unordered = m.unordered;
     append(resource, queueOf(m), lkb);
   }
 
+  /** A lock of another node. */
+  #add(resource: Resource, m: MovedLock): Lkb {
+    const lkb = newLkb(resource, m.nodeid, m.lkbId, null, m.clientId, 0);
+    lkb.requested = m.requested;
+    lkb.flags = m.flags;
+    lkb.transaction = m.transaction;
+    lkb.bastMode = m.bastMode;
+    lkb.sinceMs = this.#tables.nowMs - m.waitedMs;
+    follow(lkb, m);
+    this.#tables.mastered(m.nodeid).set(lkb.id, lkb);
+    return lkb;
+  }
+
   /** This node is the master, or stays it: who waits is told first of all, then what can be granted is. `own`: its clients' locks, placed. */
   #enter(resource: Resource, entry: Displaced, own: Map<number, Lkb>): void {
     const { nodeid: self } = this.#tables;
-    this.#tellMoved(resource, this.#toldBy(entry));
+    this.#tellMoved(resource, entry, this.#toldBy(entry));
     // Still on the way: what a cancel leaves empty is not given back in the middle of it.
     for (const message of entry.waiting.splice(0)) this.#takeOwn(resource, message, own);
     this.#settleDown(resource, entry, self);
@@ -242,9 +246,11 @@ export class Moves {
     this.#tables.release(resource);
   }
 
-  #tellMoved(resource: Resource, told: readonly Told[]): void {
+  #tellMoved(resource: Resource, { users }: Displaced, told: readonly Told[]): void {
     for (const { nodeid, by, no } of told) {
-      if (nodeid !== this.#tables.nodeid) this.#port.toPeer(nodeid, { kind: "moved", ...nameOf(resource), by, no });
+      if (nodeid === this.#tables.nodeid) continue;
+      users.add(nodeid);
+      this.#port.toPeer(nodeid, { kind: "moved", ...nameOf(resource), by, no });
     }
   }
 
@@ -299,6 +305,7 @@ export class Moves {
       invited.clear();
       ready.length = 0;
     }
+    if (master !== tables.nodeid) entry.users.clear();
     entry.to = 0;
     entry.told = null;
     entry.waiting = [];
@@ -339,22 +346,15 @@ export class Moves {
     if (resource === undefined || entry === undefined || resource.masterNodeid !== self) {
       return this.#port.protest(from, `${m.resource} is not mastered here`);
     }
+    if (isMoving(entry)) entry.ready.push(...m.told);
+    else this.#tellMoved(resource, entry, m.told);
     for (const lock of m.locks) {
-      const lkb = newLkb(resource, lock.nodeid, lock.lkbId, null, lock.clientId, 0);
-      lkb.requested = lock.requested;
-      lkb.flags = lock.flags;
-      lkb.transaction = lock.transaction;
-      lkb.sinceMs = this.#tables.nowMs - lock.waitedMs;
-      this.#tables.mastered(lock.nodeid).set(lkb.id, lkb);
-      enqueue(resource, "waitQueue", lkb);
+      const lkb = this.#add(resource, lock);
+      // A refusal may leave it empty, and then it is given back.
+      if (isMoving(entry)) enqueue(resource, "waitQueue", lkb);
+      else masterRequest(this.#master, resource, lkb);
     }
-    if (isMoving(entry)) {
-      entry.ready.push(...m.told);
-      return;
-    }
-    this.#tellMoved(resource, m.told);
-    settleQueued(this.#master, resource);
-    this.requested(resource);
+    if (!isMoving(entry)) this.requested(resource);
     this.#tables.release(resource);
   }
 
@@ -386,6 +386,13 @@ export class Moves {
         return false;
     }
   }
+}
+
+/** What its master has given it. */
+function follow(lkb: Lkb, { granted, grantNo, sbFlags }: MovedLock): void {
+  lkb.granted = granted;
+  lkb.grantNo = grantNo;
+  lkb.sbFlags = sbFlags;
 }
 
 function nameOf(resource: Resource): { lockspace: string; resource: string } {

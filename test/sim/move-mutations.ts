@@ -94,6 +94,14 @@ export const moveMutations: readonly Mutation[] = [
     caughtBy: scenarios,
   },
   {
+    id: "move-refused-untold",
+    breaks: "who has no lock on a resource that is given back goes on asking its old master",
+    file: "dlmd/lock/move.ts",
+    find: "      users.add(nodeid);\n",
+    replace: "",
+    caughtBy: scenarios,
+  },
+  {
     id: "move-any-begin",
     breaks: "a node waits for the word of one that it does not take for the master",
     file: "dlmd/lock/move.ts",
