@@ -65,7 +65,7 @@ export interface Resource {
   unordered: number;
   /** Locks of this node's clients. */
   held: number;
-  /** Master: conversions of other nodes' locks in a row while `held` was 0 (move.ts). */
+  /** Master: conversions of other nodes' locks in a row while `held` was 0; below 0 they do not count yet (move.ts). */
   foreign: number;
   lvb: Uint8Array | null;
   lvbSeq: number;

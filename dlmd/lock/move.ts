@@ -41,7 +41,9 @@ import { type MasterPort, masterRequest, settleQueued, unqueue, writeLvb } from 
 /** Resources of which a node knows that they are elsewhere; its own go nowhere beyond that. A recovery names them all anew. */
 const displacedLimit = 8192;
 /** A master that waits so long for somebody to be ready stays the master. */
-const moveLimitMs = 200;
+const moveLimitMs = 50;
+/** After that, so many times the usual conversions must come before it tries again: whoever stands still does so for a while. */
+const patience = 64;
 
 export class Moves {
   readonly #tables: LockTables;
@@ -69,12 +71,12 @@ export class Moves {
   requested(resource: Resource): void {
     // At home: somebody who does not know where it is would have a longer way.
     if (this.#tables.displaced.has(resource)) this.converted(resource, 0);
-    else resource.foreign = 0;
+    else resource.foreign = Math.min(resource.foreign, 0);
   }
 
   /** A lock of that node was converted, or waits to be. */
   converted(resource: Resource, from: number): void {
-    resource.foreign = resource.held > 0 ? 0 : resource.foreign + 1;
+    resource.foreign = resource.held > 0 ? Math.min(resource.foreign, 0) : resource.foreign + 1;
     if (this.#after === 0 || resource.foreign < this.#after) return;
     resource.foreign = 0;
     const { grantQueue, convertQueue, waitQueue } = resource;
@@ -100,8 +102,13 @@ export class Moves {
       this.#leaving.delete(resource);
       // Nobody waits for what has no locks.
       if (isIdle(resource) && entry.waiting.length === 0) this.#leaving.set(resource, nowMs + moveLimitMs);
-      else this.#enter(resource, entry, new Map());
+      else this.#giveUp(resource, entry);
     }
+  }
+
+  #giveUp(resource: Resource, entry: Displaced): void {
+    this.#enter(resource, entry, new Map());
+    resource.foreign = -patience * this.#after;
   }
 
   #isLeaving(resource: Resource): boolean {

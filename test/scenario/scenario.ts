@@ -191,6 +191,19 @@ export function runScenario(text: string): void {
         by: "test",
       });
     },
+    /** churn a l 70: it converts l to CR and back to NL so often, and is granted it */
+    churn([name, lock, times]) {
+      const id = lockId(name ?? "", lock ?? "");
+      for (let i = 0; i < 2 * Number(times); i++) {
+        world.ask(name ?? "", { kind: "convert", lockId: id, mode: i % 2 === 0 ? Mode.CR : Mode.NL, flags: 0, lvb: null, timeoutMs: 0 });
+        world.settle();
+        const heard = world
+          .heardOf(program(name), lock ?? "")
+          .splice(0)
+          .join(", ");
+        if (!heard.startsWith("granted")) throw new Error(`conversion ${i}: granted expected, found ${heard}`);
+      }
+    },
     /** master r 2: node 2, and no other, has the queues of r; "nobody": it is on its way */
     master([resource, who]) {
       const found = world.mastersOf(names.get(resource ?? "") ?? resource ?? "").join(" ") || "nobody";

@@ -32,8 +32,16 @@ export const moveMutations: readonly Mutation[] = [
     id: "move-waits-for-ever",
     breaks: "a move waits for whom it may concern, however long that takes",
     file: "dlmd/lock/move.ts",
-    find: "      else this.#enter(resource, entry, new Map());",
+    find: "      else this.#giveUp(resource, entry);",
     replace: "",
+    caughtBy: scenarios,
+  },
+  {
+    id: "move-impatient",
+    breaks: "a move that was given up is tried again at once",
+    file: "dlmd/lock/move.ts",
+    find: "    resource.foreign = -patience * this.#after;",
+    replace: "    resource.foreign = 0;",
     caughtBy: scenarios,
   },
   {
