@@ -177,11 +177,14 @@ export class Rebuild {
     resource.writer = lost ? null : writer;
   }
 
-  /** The other node that may be writing the block: there is one at most, since PW and EX exclude each other. */
+  /**
+   * The node that may be writing the block: there is one at most, since PW and EX exclude each other. This one, too: who is offered the block
+   * does not know its locks yet, and may never.
+   */
   #writerOf(resource: Resource): Member | null {
     for (const queue of [resource.grantQueue, resource.convertQueue]) {
       for (const lkb of queue) {
-        if (lkb.nodeid === this.#manager.nodeid || lkb.granted === null || lkb.granted < Mode.PW || (lkb.flags & VALBLK) === 0) continue;
+        if (lkb.granted === null || lkb.granted < Mode.PW || (lkb.flags & VALBLK) === 0) continue;
         const { nodeid } = lkb;
         return this.#change.before.find((member) => member.nodeid === nodeid) ?? { nodeid, incarnation: noIncarnation };
       }

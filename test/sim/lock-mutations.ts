@@ -251,6 +251,16 @@ export const lockMutations: readonly Mutation[] = [
     caughtBy: "cluster",
   },
   {
+    id: "h2-own-writer-unnamed",
+    hazard: "H2",
+    breaks: "who hands a block over does not say that a program of its own may be writing it",
+    file: "dlmd/recovery/rebuild.ts",
+    find: "        if (lkb.granted === null || lkb.granted < Mode.PW || (lkb.flags & VALBLK) === 0) continue;",
+    replace:
+      "        if (lkb.nodeid === this.#manager.nodeid || lkb.granted === null || lkb.granted < Mode.PW || (lkb.flags & VALBLK) === 0) continue;",
+    caughtBy: "test/unit/dlmd/rebuild.test.ts",
+  },
+  {
     id: "block-of-any-lock",
     breaks: "the block of a rebuilt resource is that of any lock",
     file: "dlmd/recovery/rebuild.ts",

@@ -1,10 +1,15 @@
 /** The value block of a rebuilt resource, and conversions whose order a recovery lost. */
 import { describe, expect, it } from "vitest";
+import { newClient } from "../../../dlmd/lock/client.ts";
+import { VALBLK } from "../../../dlmd/lock/flag.ts";
 import { newLkb, newResource, type Lkb, type Resource } from "../../../dlmd/lock/lkb.ts";
 import { LockManager } from "../../../dlmd/lock/lock-manager.ts";
 import { masterRemove, settleRebuilt } from "../../../dlmd/lock/master.ts";
+import { masterOf } from "../../../dlmd/lock/mastering.ts";
 import { Mode } from "../../../dlmd/lock/mode.ts";
-import { settleLvb } from "../../../dlmd/recovery/rebuild.ts";
+import { LateMessages } from "../../../dlmd/recovery/late-messages.ts";
+import { Rebuild, settleLvb } from "../../../dlmd/recovery/rebuild.ts";
+import type { PeerMessage } from "../../../dlmd/wire/peer-message.ts";
 
 const block = (n: number): Uint8Array => new Uint8Array([n]);
 
@@ -42,6 +47,28 @@ describe("value block after a recovery", () => {
     const locks = [3, 6, 5].map((n) => ({ granted: Mode.NL, lvbRead: true, lvb: block(n), lvbSeq: n }));
     const { lvb, lvbValid, lvbSeq } = rebuilt(null, ...locks);
     expect({ lvb, lvbValid, lvbSeq }).toEqual({ lvb: block(6), lvbValid: false, lvbSeq: 6 });
+  });
+});
+
+describe("a block that is handed over", () => {
+  it("names the old master itself, if a program of its own may have written it: its locks may never come", () => {
+    const sent: PeerMessage[] = [];
+    const send = (_: number, message: PeerMessage): void => void sent.push(message);
+    const manager = new LockManager(1, { toPeer: send, toClient: () => {}, protest: () => {} }, 10);
+    const [self, joiner] = [
+      { nodeid: 1, incarnation: "00000000000000aa" },
+      { nodeid: 2, incarnation: "00000000000000bb" },
+    ];
+    manager.tables.members = [self];
+    const name = Array.from({ length: 100 }, (_, i) => `r${i}`).find((name) => masterOf([self, joiner], "v", name) === 2) as string;
+    const client = newClient(1);
+    manager.holder.open(client, 1, "v");
+    manager.holder.request(client, { kind: "lock", lockspaceId: 1, lockId: 1, resource: name, mode: Mode.EX, flags: VALBLK });
+    const change = { before: [self], members: [self, joiner], lossy: () => false, incremental: true, displaced: () => false };
+    const rebuild = new Rebuild(manager, [client], change, new LateMessages(() => {}), null, send);
+    expect(rebuild.step(100)).toBe(true);
+    expect(sent.map(({ kind }) => kind)).toEqual(["offer", "rebuild"]);
+    expect(sent[0]).toMatchObject({ resource: name, lvbValid: true, writer: self });
   });
 });
 
