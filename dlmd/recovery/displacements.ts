@@ -5,6 +5,7 @@
 import type { LockTables } from "../lock/lock-tables.ts";
 import { writeLvb } from "../lock/master.ts";
 import { type DisplacedMessage, maxDisplaced } from "../wire/peer-move.ts";
+import type { Member } from "../wire/view-id.ts";
 
 export class Displacements {
   readonly #names: Map<string, Set<string>> = new Map();
@@ -46,16 +47,16 @@ export function displacedMessages(tables: LockTables): DisplacedMessage[] {
 
 /**
  * A conversion down or an unlock that waited here for a master has taken effect (hazard H2): where it wrote the block, nobody else
- * knows that. It is handed over like the block of an old master.
+ * knows that. It is handed over like the block of an old master, by who may be writing it again.
  */
-export function keepUnsentWrites({ displaced }: LockTables): void {
+export function keepUnsentWrites({ displaced, nodeid: self }: LockTables, before: readonly Member[]): void {
   for (const [resource, { waiting }] of displaced) {
     for (const m of waiting) {
       if ((m.kind !== "down" && m.kind !== "unlock") || m.lvbWrite === "none") continue;
       if (resource.lvbKnown && resource.lvbSeq >= m.lvbSeq) continue;
       writeLvb(resource, m.lvbWrite, m.lvbSeq, m.lvb);
       resource.lvbKnown = true;
-      resource.writer = null;
+      resource.writer = before.find(({ nodeid }) => nodeid === self) ?? null;
     }
   }
 }

@@ -51,9 +51,7 @@ export class LateMessages {
 /** What was to move here is named anew, but the old master does not have the value block any more. */
 function takeBlock(manager: LockManager, m: MoveStateMessage, before: readonly Member[]): void {
   const { lockspace, resource, lvbSeq, lvbValid, lvb, locks } = m;
-  const writes = locks.find(
-    ({ nodeid, granted, flags }) => nodeid !== manager.nodeid && (granted ?? Mode.NL) >= Mode.PW && (flags & VALBLK) !== 0,
-  );
+  const writes = locks.find(({ granted, flags }) => (granted ?? Mode.NL) >= Mode.PW && (flags & VALBLK) !== 0);
   const writer = before.find(({ nodeid }) => nodeid === writes?.nodeid) ?? null;
   receiveOffer(manager, { kind: "offer", lockspace, resource, lvbSeq, lvbValid, lvb, writer });
 }

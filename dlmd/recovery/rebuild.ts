@@ -59,7 +59,7 @@ export class Rebuild {
     this.#joins = members.some(({ nodeid }) => !this.#survivors.has(nodeid));
     tables.rebuilding = true;
     // First of all, and still in the old tables: what this node and survivors had done before they stopped.
-    keepUnsentWrites(tables);
+    keepUnsentWrites(tables, before);
     late.apply(
       manager,
       change,

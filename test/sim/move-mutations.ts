@@ -156,7 +156,7 @@ export const moveMutations: readonly Mutation[] = [
     hazard: "H2",
     breaks: "a value block that was written while its resource moved is lost when the view ends",
     file: "dlmd/recovery/rebuild.ts",
-    find: "    keepUnsentWrites(tables);\n",
+    find: "    keepUnsentWrites(tables, before);\n",
     replace: "",
     caughtBy: scenarios,
   },
