@@ -381,6 +381,7 @@ export class NodeCore implements Node {
   }
 
   #enterService(): void {
+    this.locks.unblock();
     this.recovery.drain();
     this.clients.enterService();
   }

@@ -13,12 +13,13 @@ import { timingSafeEqual } from "node:crypto";
 import { ByteReader, ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
 import { MAX_CONFIG_BYTES } from "../config/cluster-config.ts";
+import { peerVersion } from "../wire/peer.ts";
 import { type ClusterKey, connectionProof } from "./keyring.ts";
 import { DATAGRAM_KEY_BYTES } from "./seal.ts";
 
 const MAGIC = 0x50445643;
-/** Changes with every incompatible change of what dlmds say to each other. */
-export const PEER_PROTOCOL_VERSION = 4;
+/** Changes with every incompatible change of what dlmds say to each other: of frames, or of what comes before them. */
+export const PEER_PROTOCOL_VERSION: number = peerVersion + 2;
 export const NONCE_BYTES = 32;
 export const CONFIG_HASH_BYTES = 32;
 const PROOF_BYTES = 32;

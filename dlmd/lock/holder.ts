@@ -8,7 +8,7 @@ import type { ClientEvent, ClientRequest } from "../node-api.ts";
 import type { BastMessage, GrantMessage, HolderMessage, LvbWrite, PeerMessage, Refusal, RefuseMessage } from "../wire/peer-message.ts";
 import { maxLvbBytes, maxNameBytes } from "../wire/peer.ts";
 import type { Client } from "./client.ts";
-import { isMoving } from "./displaced.ts";
+import { type Displaced, isMoving } from "./displaced.ts";
 import { CANCEL, DEMOTED, FORCEUNLOCK, MAYKEEP, ORPHAN, PERSISTENT, VALBLK, wrongFlags, wrongMode } from "./flag.ts";
 import { type Lkb, newLkb, type Resource } from "./lkb.ts";
 import { isName, type LockTables } from "./lock-tables.ts";
@@ -122,8 +122,8 @@ export class Holder {
   /** Where there is a master just now: else it waits. */
   #toMaster(resource: Resource, message: HolderMessage): void {
     const displaced = this.#tables.displaced.get(resource);
-    if (displaced !== undefined && isMoving(displaced)) displaced.waiting.push(message);
-    else this.#port.toPeer(resource.masterNodeid, message);
+    if (displaced === undefined || !isMoving(displaced)) this.#port.toPeer(resource.masterNodeid, message);
+    else if (message.kind !== "unlock" || !takeBack(displaced, message.lkbId)) displaced.waiting.push(message);
   }
 
   #deadlineOf(request: Asked<"lock" | "convert">): number {
@@ -381,6 +381,13 @@ export class Holder {
     lkb.requested = null;
     this.refused(lkb, "canceled");
   }
+}
+
+/** A lock that was asked for and given up (FORCEUNLOCK) while there was no master: none has heard of it. */
+function takeBack(displaced: Displaced, lkbId: number): boolean {
+  const at = displaced.waiting.findLastIndex((m) => m.kind === "request" && m.lkbId === lkbId);
+  if (at >= 0) displaced.waiting = displaced.waiting.filter((m) => m.lkbId !== lkbId);
+  return at >= 0;
 }
 
 /** Granted and persistent: it outlives its client. */

@@ -69,8 +69,13 @@ export class LockManager implements MasterPort {
     else this.#port.toPeer(lkb.nodeid, { kind: "bast", lkbId: lkb.id, grantNo: lkb.grantNo, wanted });
   }
 
-  /** What is known of the dead has changed: lockspaces that need not wait any more grant what they can. */
-  reviewBlocked(): void {
+  /** A node is dead, perhaps: lockspaces that need to know wait from now on. */
+  block(): void {
+    for (const lockspace of this.tables.lockspaces.values()) lockspace.blocked ||= this.tables.blocks(lockspace.name);
+  }
+
+  /** Service runs: lockspaces that need not wait any more grant what they can. */
+  unblock(): void {
     for (const lockspace of this.tables.lockspaces.values()) {
       const was = lockspace.blocked;
       lockspace.blocked = this.tables.blocks(lockspace.name);

@@ -4,45 +4,61 @@
  */
 import type { LockTables } from "../lock/lock-tables.ts";
 import { writeLvb } from "../lock/master.ts";
-import { type DisplacedMessage, maxDisplaced } from "../wire/peer-move.ts";
+import type { DownMessage, HolderMessage, UnlockMessage } from "../wire/peer-message.ts";
+import { type DisplacedMessage, type DisplacedResource, maxDisplaced } from "../wire/peer-move.ts";
 import type { Member } from "../wire/view-id.ts";
 
 export class Displacements {
-  readonly #names: Map<string, Set<string>> = new Map();
+  /** By lockspace and name, the sequence of the block that was written and that no master has heard of; 0: none was. */
+  readonly #names: Map<string, Map<string, number>> = new Map();
 
   clear(): void {
     this.#names.clear();
   }
 
-  add({ lockspace, resources }: DisplacedMessage): void {
+  #add(lockspace: string, { name, unsentSeq }: DisplacedResource): void {
     let names = this.#names.get(lockspace);
     if (names === undefined) {
-      names = new Set();
+      names = new Map();
       this.#names.set(lockspace, names);
     }
-    for (const name of resources) names.add(name);
+    names.set(name, Math.max(unsentSeq, names.get(name) ?? 0));
+  }
+
+  add({ lockspace, resources }: DisplacedMessage): void {
+    for (const resource of resources) this.#add(lockspace, resource);
+  }
+
+  /** What this node knows of. */
+  addOwn({ displaced }: LockTables): void {
+    for (const [{ lockspace, name }, { waiting }] of displaced) {
+      this.#add(lockspace.name, { name, unsentSeq: waiting.reduce((seq, m) => (wrote(m) ? Math.max(seq, m.lvbSeq) : seq), 0) });
+    }
+  }
+
+  messages(): DisplacedMessage[] {
+    const messages: DisplacedMessage[] = [];
+    for (const [lockspace, names] of this.#names) {
+      const resources = [...names].map(([name, unsentSeq]) => ({ name, unsentSeq }));
+      for (let at = 0; at < resources.length; at += maxDisplaced) {
+        messages.push({ kind: "displaced", lockspace, resources: resources.slice(at, at + maxDisplaced) });
+      }
+    }
+    return messages;
   }
 
   has(lockspace: string, name: string): boolean {
     return this.#names.get(lockspace)?.has(name) === true;
   }
+
+  /** Any block of a lower sequence is old. */
+  unsentSeq(lockspace: string, name: string): number {
+    return this.#names.get(lockspace)?.get(name) ?? 0;
+  }
 }
 
-/** What this node knows of. */
-export function displacedMessages(tables: LockTables): DisplacedMessage[] {
-  const byLockspace = new Map<string, string[]>();
-  for (const { lockspace, name } of tables.displaced.keys()) {
-    const names = byLockspace.get(lockspace.name);
-    if (names === undefined) byLockspace.set(lockspace.name, [name]);
-    else names.push(name);
-  }
-  const messages: DisplacedMessage[] = [];
-  for (const [lockspace, names] of byLockspace) {
-    for (let at = 0; at < names.length; at += maxDisplaced) {
-      messages.push({ kind: "displaced", lockspace, resources: names.slice(at, at + maxDisplaced) });
-    }
-  }
-  return messages;
+function wrote(m: HolderMessage): m is DownMessage | UnlockMessage {
+  return (m.kind === "down" || m.kind === "unlock") && m.lvbWrite !== "none";
 }
 
 /**
@@ -52,7 +68,7 @@ export function displacedMessages(tables: LockTables): DisplacedMessage[] {
 export function keepUnsentWrites({ displaced, nodeid: self }: LockTables, before: readonly Member[]): void {
   for (const [resource, { waiting }] of displaced) {
     for (const m of waiting) {
-      if ((m.kind !== "down" && m.kind !== "unlock") || m.lvbWrite === "none") continue;
+      if (!wrote(m)) continue;
       if (resource.lvbKnown && resource.lvbSeq >= m.lvbSeq) continue;
       writeLvb(resource, m.lvbWrite, m.lvbSeq, m.lvb);
       resource.lvbKnown = true;

@@ -34,6 +34,8 @@ export interface Change {
   readonly incremental: boolean;
   /** Some member knows that it was not at its home, or on the way (displacements.ts). */
   readonly displaced: (lockspace: string, name: string) => boolean;
+  /** Any value block of a lower sequence is old: a newer one was written, and is handed over or lost. */
+  readonly unsentSeq: (lockspace: string, name: string) => number;
 }
 
 export class Rebuild {
@@ -136,6 +138,7 @@ export class Rebuild {
       return;
     }
     tables.displaced.delete(resource);
+    if (resource.lvbSeq < this.#change.unsentSeq(resource.lockspace.name, resource.name)) resource.lvbKnown = false;
     this.#checkWriter(resource);
     this.#touch(resource, true);
     resource.moved = tables.round;

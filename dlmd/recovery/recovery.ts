@@ -17,7 +17,7 @@ import type { View } from "../membership/membership.ts";
 import type { DoneMessage, PeerMessage, Victim } from "../wire/peer-message.ts";
 import type { PlockAnswerMessage } from "../wire/peer-plock.ts";
 import { hasMember, type Member, noView, sameView, type ViewId } from "../wire/view-id.ts";
-import { Displacements, displacedMessages } from "./displacements.ts";
+import { Displacements } from "./displacements.ts";
 import { FenceGate, type FenceGateHost, type KeptFences } from "./fence-gate.ts";
 import { LateMessages } from "./late-messages.ts";
 import { type Pair, Pairs, type PairsHost } from "./pairs.ts";
@@ -86,6 +86,8 @@ export class Recovery {
   /** Members of the latest quorate view: a view without quorum buries nobody. */
   #survivors: readonly Member[] = [];
   readonly #displaced: Displacements = new Displacements();
+  /** What this node has said of its resources since a view ran. */
+  readonly #said: Displacements = new Displacements();
   readonly #lossy: Set<number> = new Set();
   readonly #marks: Set<number> = new Set();
   /** Their connection broke in this view: what came later must not be taken for all that came. */
@@ -143,7 +145,7 @@ export class Recovery {
       ({ nodeid, incarnation }) => !hasMember(view.members, nodeid, incarnation) && !this.#host.leftCleanly(nodeid, incarnation),
     );
     this.gate.failed(gone.map((member) => ({ ...member, failingView: view.id })));
-    this.#locks.reviewBlocked();
+    this.#locks.block();
   }
 
   /** A node is dead for sure. "": taken, else why not. */
@@ -157,7 +159,7 @@ export class Recovery {
   }
 
   #reviewFences(): void {
-    if (this.phase === "run" || this.phase === "settle") this.#locks.reviewBlocked();
+    if (this.serving) this.#locks.unblock();
   }
 
   /** Goes on as far as possible; a rebuild, by so much as one turn may take. */
@@ -192,7 +194,9 @@ export class Recovery {
   }
 
   #tellDisplaced(): void {
-    for (const message of displacedMessages(this.#locks.tables)) {
+    // Also what was said in a view that never ran: who has an older block may not have heard it.
+    this.#said.addOwn(this.#locks.tables);
+    for (const message of this.#said.messages()) {
       this.#displaced.add(message);
       for (const { nodeid } of (this.view as View).members) if (nodeid !== this.#nodeid) this.send(nodeid, message);
     }
@@ -222,10 +226,11 @@ export class Recovery {
       this.gate.failed(unfenced);
       this.gate.learn(fenced);
     }
-    this.#locks.reviewBlocked();
+    this.#locks.block();
     const lossy = (nodeid: number): boolean => this.#lossy.has(nodeid);
     const displaced = (lockspace: string, name: string): boolean => this.#displaced.has(lockspace, name);
-    const change = { before: this.#tables.members, members: view.members, lossy, incremental: this.#sameBase(), displaced };
+    const unsentSeq = (lockspace: string, name: string): number => this.#displaced.unsentSeq(lockspace, name);
+    const change = { before: this.#tables.members, members: view.members, lossy, incremental: this.#sameBase(), displaced, unsentSeq };
     this.#tables = { id: view.id, members: view.members, whole: false };
     this.#named = false;
     this.#rebuild = new Rebuild(this.#locks, this.#host.clients(), change, this.#late, this.#rebuild, (to, message) =>
@@ -261,6 +266,7 @@ export class Recovery {
 
   #enterRun(): void {
     this.#rebuild = null;
+    this.#said.clear();
     this.phase = "run";
   }
 

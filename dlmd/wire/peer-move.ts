@@ -15,7 +15,12 @@ export const maxDisplaced = 512;
 export interface DisplacedMessage {
   readonly kind: "displaced";
   readonly lockspace: string;
-  readonly resources: readonly string[];
+  readonly resources: readonly DisplacedResource[];
+}
+export interface DisplacedResource {
+  readonly name: string;
+  /** Of a value block that a client of the sender has written and of which no master has heard; 0: none. */
+  readonly unsentSeq: number;
 }
 /** Master to who has locks on that resource: keep what you have to say about it (lock/move.ts). Answered by "move-ready". */
 export interface MoveBeginMessage {
@@ -145,12 +150,12 @@ export const moveRows: Table = {
     type: 25,
     encode: (w, m) => {
       w.string(m.lockspace).u16(m.resources.length);
-      for (const name of m.resources) w.string(name);
+      for (const { name, unsentSeq } of m.resources) w.string(name).u64(unsentSeq);
     },
     decode: (r) => ({
       kind: "displaced",
       lockspace: readName(r),
-      resources: readList(r, maxDisplaced, "resources that are not at their homes", () => readName(r)),
+      resources: readList(r, maxDisplaced, "resources that are not at their homes", () => ({ name: readName(r), unsentSeq: r.u64() })),
     }),
   },
   "move-begin": {

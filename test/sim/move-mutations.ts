@@ -169,4 +169,21 @@ export const moveMutations: readonly Mutation[] = [
     replace: "",
     caughtBy: scenarios,
   },
+  {
+    id: "move-block-old",
+    hazard: "H2",
+    breaks: "an old master offers a value block that is older than one which was written while nobody was master",
+    file: "dlmd/recovery/rebuild.ts",
+    find: "    if (resource.lvbSeq < this.#change.unsentSeq(resource.lockspace.name, resource.name)) resource.lvbKnown = false;",
+    replace: "",
+    caughtBy: "test/scenario/scenario.test.ts",
+  },
+  {
+    id: "fence-opened-between-views",
+    breaks: "what was learnt of the dead has locks granted before the view runs",
+    file: "dlmd/recovery/recovery.ts",
+    find: "      this.gate.learn(fenced);\n    }\n    this.#locks.block();",
+    replace: "      this.gate.learn(fenced);\n    }\n    this.#locks.unblock();",
+    caughtBy: "test/scenario/scenario.test.ts",
+  },
 ];

@@ -64,7 +64,14 @@ describe("a block that is handed over", () => {
     const client = newClient(1);
     manager.holder.open(client, 1, "v");
     manager.holder.request(client, { kind: "lock", lockspaceId: 1, lockId: 1, resource: name, mode: Mode.EX, flags: VALBLK });
-    const change = { before: [self], members: [self, joiner], lossy: () => false, incremental: true, displaced: () => false };
+    const change = {
+      before: [self],
+      members: [self, joiner],
+      lossy: () => false,
+      incremental: true,
+      displaced: () => false,
+      unsentSeq: () => 0,
+    };
     const rebuild = new Rebuild(manager, [client], change, new LateMessages(() => {}), null, send);
     expect(rebuild.step(100)).toBe(true);
     expect(sent.map(({ kind }) => kind)).toEqual(["offer", "rebuild"]);

@@ -183,7 +183,14 @@ export const peerMessages: readonly PeerMessage[] = [
     lvbValid: true,
     lvb: new Uint8Array(0),
   },
-  { kind: "displaced", lockspace: "volume", resources: ["i:1:2", "é"] },
+  {
+    kind: "displaced",
+    lockspace: "volume",
+    resources: [
+      { name: "i:1:2", unsentSeq: 0 },
+      { name: "é", unsentSeq: 7 },
+    ],
+  },
   { kind: "move-begin", lockspace: "volume", resource: "i:1:2", no: 0x80000003 },
   { kind: "move-ready", lockspace: "volume", resource: "i:1:2", no: 4 },
   {
