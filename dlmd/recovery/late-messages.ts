@@ -9,7 +9,7 @@ import type { LockManager } from "../lock/lock-manager.ts";
 import type { LockTables } from "../lock/lock-tables.ts";
 import { Mode } from "../lock/mode.ts";
 import { addRequest, takeIn, takeInRequest } from "../lock/take-in.ts";
-import type { PeerMessage, RequestMessage } from "../wire/peer-message.ts";
+import type { DownMessage, PeerMessage, RebuildMessage, RequestMessage, UnlockMessage } from "../wire/peer-message.ts";
 import type { MoveStateMessage } from "../wire/peer-move.ts";
 import type { PlockAnswerMessage } from "../wire/peer-plock.ts";
 import { hasMember, type Member } from "../wire/view-id.ts";
@@ -39,13 +39,28 @@ export class LateMessages {
   apply(manager: LockManager, change: Pick<Change, "before" | "members">, stays: Stays, touch: (resource: Resource) => void): void {
     const list = this.#list;
     this.#list = [];
+    const named = new Map<string, RebuildMessage>();
     for (const { member, message } of list) {
       if (!hasMember(change.members, member.nodeid, member.incarnation)) continue;
+      if (message.kind === "rebuild") named.set(`${member.nodeid}/${message.lkbId}`, message);
+      else if (message.kind === "down" || message.kind === "unlock") takeWrite(manager, member, message, named);
       if (message.kind === "plock-answer") this.#plockAnswer(message);
       else if (message.kind === "move-state") takeBlock(manager, message, change.before);
       else applyOne(manager, member.nodeid, message, stays, touch);
     }
   }
+}
+
+/**
+ * A lock that was named to this node in a view which it did not finish is named anew, and what its holder, who served already, wrote with it
+ * since is nowhere else.
+ */
+function takeWrite(manager: LockManager, member: Member, m: DownMessage | UnlockMessage, named: Map<string, RebuildMessage>): void {
+  const lock = named.get(`${member.nodeid}/${m.lkbId}`);
+  if (lock === undefined || m.lvbWrite === "none") return;
+  const { lockspace, resource } = lock;
+  const { lvbSeq, lvb } = m;
+  receiveOffer(manager, { kind: "offer", lockspace, resource, lvbSeq, lvbValid: m.lvbWrite === "write", lvb, writer: member });
 }
 
 /** What was to move here is named anew, but the old master does not have the value block any more. */

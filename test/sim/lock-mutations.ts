@@ -261,6 +261,15 @@ export const lockMutations: readonly Mutation[] = [
     caughtBy: "test/unit/dlmd/rebuild.test.ts",
   },
   {
+    id: "h2-late-write-lost",
+    hazard: "H2",
+    breaks: "what was written with a lock that was named in a view which was given up is lost",
+    file: "dlmd/recovery/late-messages.ts",
+    find: '      else if (message.kind === "down" || message.kind === "unlock") takeWrite(manager, member, message, named);\n',
+    replace: "",
+    caughtBy: "test/unit/dlmd/rebuild.test.ts",
+  },
+  {
     id: "block-of-any-lock",
     breaks: "the block of a rebuilt resource is that of any lock",
     file: "dlmd/recovery/rebuild.ts",

@@ -8,8 +8,9 @@ import { masterRemove, settleRebuilt } from "../../../dlmd/lock/master.ts";
 import { masterOf } from "../../../dlmd/lock/mastering.ts";
 import { Mode } from "../../../dlmd/lock/mode.ts";
 import { LateMessages } from "../../../dlmd/recovery/late-messages.ts";
-import { Rebuild, settleLvb } from "../../../dlmd/recovery/rebuild.ts";
+import { Rebuild, receiveOffer, settleLvb } from "../../../dlmd/recovery/rebuild.ts";
 import type { PeerMessage } from "../../../dlmd/wire/peer-message.ts";
+import type { Member } from "../../../dlmd/wire/view-id.ts";
 
 const block = (n: number): Uint8Array => new Uint8Array([n]);
 
@@ -77,6 +78,31 @@ describe("a block that is handed over", () => {
     expect(sent.map(({ kind }) => kind)).toEqual(["offer", "rebuild"]);
     expect(sent[0]).toMatchObject({ resource: name, lvbValid: true, writer: self });
   });
+});
+
+it("what a holder wrote with a lock that it had named to this node, in a view that this one did not finish, is newer than the block it was offered", () => {
+  const manager = new LockManager(1, { toPeer: () => {}, toClient: () => {}, protest: () => {} }, 10);
+  const members = [
+    { nodeid: 1, incarnation: "00000000000000aa" },
+    { nodeid: 2, incarnation: "00000000000000bb" },
+  ];
+  manager.tables.members = members;
+  manager.tables.rebuilding = true;
+  const [, holder] = members as [Member, Member];
+  const late = new LateMessages(() => {});
+  const state = { granted: Mode.PW, requested: null, flags: VALBLK, grantNo: 1, transaction: 0, waitedMs: 0 };
+  const read = { lvbSeq: 3, lvbRead: true, lvbValid: true, lvb: block(3) };
+  receiveOffer(manager, { kind: "offer", lockspace: "v", resource: "r", lvbSeq: 3, lvbValid: true, lvb: block(3), writer: holder });
+  late.add(holder, { kind: "rebuild", lkbId: 5, clientId: 1, lockspace: "v", resource: "r", ...state, ...read });
+  late.add(holder, { kind: "unlock", lkbId: 5, lvbWrite: "invalidate", lvbSeq: 4, lvb: null });
+  late.apply(
+    manager,
+    { before: members, members },
+    () => false,
+    () => {},
+  );
+  const resource = manager.tables.lockspaces.get("v")?.resources.get("r");
+  expect([resource?.lvbSeq, resource?.lvbValid]).toEqual([4, false]);
 });
 
 describe("conversions after a recovery", () => {
