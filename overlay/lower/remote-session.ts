@@ -36,6 +36,8 @@ interface PendingCall {
   readonly answered: (body: Uint8Array) => void;
   readonly failed: (error: Error) => void;
   sent: boolean;
+  /** Sent on an earlier connection, too: it may have been made then. */
+  repeated: boolean;
   /** When it was sent last, by #transmissions. */
   transmission: number;
   /** Of the reopening: made anew with each connection. */
@@ -55,6 +57,8 @@ export interface RemoteSessionHandlers {
    */
   readonly newOwner: (first: boolean) => Promise<void>;
   readonly welcome: (welcome: Welcome) => void;
+  /** All that this owner answered is on disk, and it answers no more. */
+  readonly farewell: () => void;
 }
 
 export class RemoteSession implements Stamps {
@@ -286,7 +290,21 @@ export class RemoteSession implements Stamps {
 
   /** All that were sent on an earlier connection, with the numbers they had: the owner does no change twice. */
   #sendAgain(): void {
-    for (const call of this.#calls.values()) if (call.sent) this.#transmit(call);
+    for (const call of this.#calls.values()) {
+      if (!call.sent) continue;
+      call.repeated = true;
+      this.#transmit(call);
+    }
+  }
+
+  /** What it has not answered waits for the next owner, as if it had not been sent. */
+  #receiveFarewell(): void {
+    const unmade = [...this.#calls.values()].filter((call) => call.sent && !call.repeated && !call.reopening);
+    for (const call of unmade) call.sent = false;
+    this.#outstanding -= unmade.length;
+    this.#unsent.unshift(...unmade);
+    this.#handlers.farewell();
+    this.#lostConnection("the owner ends its service");
   }
 
   #pump(): void {
@@ -333,6 +351,10 @@ export class RemoteSession implements Stamps {
   #receive(type: number, id: number, body: Uint8Array): void {
     if (type === FrameType.STAMP) {
       this.#stamp = decodeStamp(body);
+      return;
+    }
+    if (type === FrameType.FAREWELL) {
+      this.#receiveFarewell();
       return;
     }
     const call = this.#calls.get(id);
@@ -395,6 +417,7 @@ export class RemoteSession implements Stamps {
         answered,
         failed: reject,
         sent: reopening,
+        repeated: false,
         transmission: 0,
         reopening,
       };

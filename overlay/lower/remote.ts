@@ -51,6 +51,8 @@ class RemoteCore {
     this.session = new RemoteSession(options, {
       welcome: (welcome) => this.#receiveWelcome(welcome),
       newOwner: (first) => this.#enterNewOwner(first),
+      // Answers that came with it are noted after this turn.
+      farewell: () => setImmediate(() => this.unsynced.allSynced(this.unsynced.now())),
     });
   }
 

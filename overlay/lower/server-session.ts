@@ -51,6 +51,7 @@ export class ServerSession {
   readonly #writer = new ByteWriter();
   #runningBytes = 0;
   #closed = false;
+  #retired = false;
   #idle: (() => void)[] = [];
 
   constructor(id: LowerSessionId, lower: LocalLower, log: Log) {
@@ -79,11 +80,17 @@ export class ServerSession {
     for (const id of ids) this.#answers.delete(id);
   }
 
+  /** Takes no new calls any more; resolves when those that run have been answered. */
+  async retire(): Promise<void> {
+    this.#retired = true;
+    if (this.#running.size > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
+  }
+
   /** Takes no calls any more; resolves when those that run have ended and the handles are closed. */
   async close(): Promise<void> {
     this.#closed = true;
     this.sink = null;
-    if (this.#running.size > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
+    await this.retire();
     for (const handle of this.#handles.values()) this.#lower.close(handle);
     this.#handles.clear();
     this.#answers.clear();
@@ -97,7 +104,7 @@ export class ServerSession {
       this.sink?.answer(remembered.type, id, remembered.body, null, false);
       return;
     }
-    this.#start(call, id, body);
+    if (!this.#retired) this.#start(call, id, body);
   }
 
   // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- it ties the row, its request and its answer together

@@ -10,6 +10,7 @@ import type { Log } from "../../dlmd/base/log.ts";
 import type { GoneClient } from "../../dlmd/client/api.ts";
 import * as handshake from "./handshake.ts";
 import type { LocalLower } from "./local.ts";
+import { inTime } from "./maybe.ts";
 import { MAX_REMEMBERED_ANSWERS, ServerSession } from "./server-session.ts";
 import { encodeStamp, type Stamp } from "./stamp.ts";
 import { FrameBatch, FrameReader, FrameType, LOWER_WIRE_VERSION, MAX_FRAME_BYTES } from "./wire.ts";
@@ -21,6 +22,8 @@ export const MAX_SESSIONS = 1024;
 export const MAX_STRANGERS = 256;
 /** A connection that has not proved who it is after that long is closed. */
 export const HANDSHAKE_TIMEOUT_MS = 10_000;
+/** A caller that has not gone so long after the owner's last word is not waited for. */
+const FAREWELL_MS = 1000;
 /** Answers waiting in one socket: beyond, no calls are read from it. */
 const MAX_UNSENT_BYTES: number = 16 * 1024 * 1024;
 
@@ -101,6 +104,17 @@ class Connection {
     if (this.#socket.destroyed) return;
     this.#server.options.log.info({ peer: this.#socket.remoteAddress, why }, "closing a connection of another node");
     this.#socket.destroy();
+  }
+
+  /** Resolves when the caller has heard it, or after FAREWELL_MS: the word that there is another owner may otherwise be faster. */
+  async farewell(): Promise<void> {
+    if (this.#socket.destroyed) return;
+    this.#batch.add(FrameType.FAREWELL, 0, new Uint8Array(0), null);
+    this.#flush();
+    const heard = new Promise<void>((resolve) => this.#socket.once("close", () => resolve()));
+    // It is not read any more what the caller sends, but that it has gone.
+    this.#socket.resume();
+    await inTime(heard, FAREWELL_MS);
   }
 
   secretsChanged(secrets: readonly Uint8Array[]): void {
@@ -315,8 +329,23 @@ class ServerCore {
     await this.#end(this.sessions.filter((session) => clients.some((client) => isOf(session.id, client))));
   }
 
+  /** Who is connected is told what became of his calls, so that none of them ends with EIO and no fsync at the next owner does. */
+  async #leave(): Promise<void> {
+    const proved = [...this.connections].filter((connection) => connection.proved);
+    if (proved.length === 0) return;
+    await Promise.all(this.sessions.map((session) => session.retire()));
+    try {
+      await this.options.lower.syncfs();
+    } catch (error) {
+      this.options.log.warn({ error: String(error) }, "the lower could not be synced before the end: callers are told nothing");
+      return;
+    }
+    await Promise.all(proved.map((connection) => connection.farewell()));
+  }
+
   async closeAll(): Promise<void> {
     this.#closing = true;
+    await this.#leave();
     await this.#end(this.sessions);
     for (const connection of this.connections) connection.destroy("the owner stops serving");
   }

@@ -13,7 +13,7 @@ import { crc32 } from "node:zlib";
 import { WireError } from "../../dlmd/base/error.ts";
 
 /** Raised when anything below changes: peers of another version are refused, saying so. */
-export const LOWER_WIRE_VERSION = 2;
+export const LOWER_WIRE_VERSION = 3;
 
 export const FrameType = {
   HELLO: 0x70,
@@ -25,6 +25,11 @@ export const FrameType = {
   ACK: 0x75,
   /** The owner's stamp, before the first answer that comes after it was raised (stamp.ts). */
   STAMP: 0x76,
+  /**
+   * The owner's last: it ends in good order. All that it answered is on disk. A call that came first on this connection and is not answered was not made,
+   * and will not be.
+   */
+  FAREWELL: 0x77,
   /** Added to the type of a call. */
   ANSWER: 0x80,
   /** A call failed: u32 errno. */

@@ -332,6 +332,8 @@ export class MountProcess {
       }
     };
     this.#remote?.shutdown();
+    // Before the others hear that there is no owner: this one's last word counts no more then.
+    if (this.#failure === null) await step("ending the service", () => this.#owned?.server.close());
     // Without the lock manager the owner role has ended already, and only the disk is left to be given back.
     if (this.#failure === null) await step("leaving the volume", () => this.#owner?.leave());
     await step("releasing the lower", () => this.#releaseLower());

@@ -38,13 +38,13 @@ describe("the owner", () => {
     }
   }
 
-  it("hands the volume over when it unmounts; open files go on", async () => {
+  it("hands the volume over when it unmounts; open files go on, and what was not synced is on disk", async () => {
     expect(await lab.owner()).toBe(1);
     await writeFile(at(1, "handed"), "over");
     const reader = spawn("python3", [
       "-u",
       "-c",
-      "import os,sys\nfd=os.open(sys.argv[1],os.O_RDWR)\nprint('open',flush=True)\nsys.stdin.readline()\nos.pwrite(fd,b'OV',0)\nprint(os.pread(fd,10,0).decode())",
+      "import os,sys\nfd=os.open(sys.argv[1],os.O_RDWR)\nos.pwrite(fd,b'over',0)\nprint('open',flush=True)\nsys.stdin.readline()\nos.fsync(fd)\nos.pwrite(fd,b'OV',0)\nprint(os.pread(fd,10,0).decode())",
       at(3, "handed"),
     ]);
     const lines = createInterface({ input: reader.stdout });

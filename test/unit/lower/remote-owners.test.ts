@@ -165,6 +165,46 @@ it("goes on at the next owner: handles opened again, questions asked again, unkn
   lower.close(gone.handle);
 });
 
+it("loses nothing when an owner ends in good order: what runs is answered, what it has not begun is for the next, and all is on disk", async () => {
+  let released: () => void = () => undefined;
+  const gate = new Promise<void>((resolve) => {
+    released = resolve;
+  });
+  const begun: string[] = [];
+  const first = await owner(1, (lower) => ({
+    ...lower,
+    async mkdir(...args) {
+      begun.push("mkdir");
+      await gate;
+      return await lower.mkdir(...args);
+    },
+    async syncfs() {
+      begun.push("syncfs");
+      await lower.syncfs();
+    },
+  }));
+  const lower = remote();
+  await lower.connect(first.address, 1);
+  const { handle } = await lower.create(lower.root, name("written"), RDWR, 0o644, caller);
+  await lower.write(handle, Buffer.from("x"), 0, false);
+  const running = errnoOf(() => lower.mkdir(lower.root, name("running"), 0o755, caller));
+  await until(() => begun.length === 1);
+  const closing = first.server.close();
+  const { received } = first.server.counters;
+  const late = errnoOf(() => lower.mkdir(lower.root, name("late"), 0o755, caller));
+  await until(() => first.server.counters.received > received);
+  released();
+  expect(await running).toBe(0);
+  await closing;
+  expect(begun).toEqual(["mkdir", "syncfs"]);
+  lower.ownerLost();
+  await first.lower.shutdown();
+  lower.ownerFound((await owner(2)).address, 2);
+  expect(await late).toBe(0);
+  expect(await errnoOf(() => lower.fsync(handle, false))).toBe(0);
+  expect(fs.readdirSync(lab.place.path).sort()).toEqual(["late", "running", "written"]);
+});
+
 it("says ESTALE for an open file that the new owner does not find", async () => {
   const first = await owner(1);
   const lower = remote();
