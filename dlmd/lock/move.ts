@@ -21,6 +21,7 @@
  * not at its home, as far as any node knows, is named anew to the home by all who hold locks (recovery/rebuild.ts).
  */
 import { assert } from "../base/assert.ts";
+import { waitedSince } from "../wire/peer-field.ts";
 import type { HolderMessage, PeerMessage } from "../wire/peer-message.ts";
 import {
   movableLocks,
@@ -187,7 +188,7 @@ export class Moves {
       transaction: lkb.transaction,
       bastMode: lkb.bastMode,
       unordered: lkb.unordered,
-      waitedMs: Math.min(0xffffffff, Math.max(0, Math.round(this.#tables.nowMs - lkb.sinceMs))),
+      waitedMs: waitedSince(lkb.sinceMs, this.#tables.nowMs),
     }));
   }
 

@@ -9,6 +9,7 @@ import { E } from "../base/errno.ts";
 import type { Client } from "../lock/client.ts";
 import { isName } from "../lock/lock-tables.ts";
 import type { ClientEvent } from "../node-api.ts";
+import { waitedSince } from "../wire/peer-field.ts";
 import type { PlockClientRequest } from "../wire/local-plock.ts";
 import type { PlockAnswerMessage, PlockAsk, PlockConflict, PlockMessage, PlockRequestName, PlockStatus } from "../wire/peer-plock.ts";
 import { IntervalTree } from "./interval-tree.ts";
@@ -288,7 +289,7 @@ export class PlockHome {
     }
     for (const asked of this.#asked.values()) {
       const { ask, canceling } = asked;
-      const waitedMs = Math.min(0xffffffff, Math.max(0, Math.round(this.#port.nowMs() - asked.sinceMs)));
+      const waitedMs = waitedSince(asked.sinceMs, this.#port.nowMs());
       const entangled = this.#entangled(asked.owned);
       const master = this.#port.masterOf(ask.lockspace, ask.file);
       this.#port.send(master, { kind: "plock-again", ...ask, entangled, waitedMs, canceled: canceling });

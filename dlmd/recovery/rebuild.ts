@@ -17,6 +17,7 @@ import type { LockManager } from "../lock/lock-manager.ts";
 import { settleRebuilt } from "../lock/master.ts";
 import { masterOf } from "../lock/mastering.ts";
 import { Mode } from "../lock/mode.ts";
+import { waitedSince } from "../wire/peer-field.ts";
 import type { OfferMessage, PeerMessage, RebuildMessage } from "../wire/peer-message.ts";
 import { hasMember, type Member, noIncarnation } from "../wire/view-id.ts";
 import { keepUnsentWrites } from "./displacements.ts";
@@ -230,7 +231,7 @@ export class Rebuild {
       flags: lkb.flags,
       grantNo: lkb.grantNo,
       transaction: lkb.transaction,
-      waitedMs: lkb.requested === null ? 0 : Math.min(0xffffffff, Math.max(0, Math.round(tables.nowMs - lkb.sinceMs))),
+      waitedMs: lkb.requested === null ? 0 : waitedSince(lkb.sinceMs, tables.nowMs),
       lvbSeq: lkb.lvbSeq,
       lvbRead: lkb.lvbRead,
       lvbValid: lkb.lvbValid,

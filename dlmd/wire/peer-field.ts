@@ -38,3 +38,8 @@ export function readLvb(r: ByteReader): Uint8Array | null {
   if (bytes > maxLvbBytes) throw new WireError(`value block of ${bytes} bytes, at most ${maxLvbBytes} allowed`);
   return r.bytes(bytes).slice();
 }
+
+/** Milliseconds since then, whole and as wide as the field is. */
+export function waitedSince(sinceMs: number, nowMs: number): number {
+  return Math.min(0xffffffff, Math.max(0, Math.round(nowMs - sinceMs)));
+}
