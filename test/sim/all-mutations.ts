@@ -5,9 +5,11 @@ import { lockMutations } from "./lock-mutations.ts";
 import { moveMutations } from "./move-mutations.ts";
 import type { Mutation } from "./mutation.ts";
 import { plockMutations } from "./plock-mutations.ts";
+import { recoveryMutations } from "./recovery-mutations.ts";
 
 export const allMutations: readonly Mutation[] = [
   ...lockMutations,
+  ...recoveryMutations,
   ...moveMutations,
   ...plockMutations,
   ...engineMutations,
