@@ -44,6 +44,9 @@ export type InspectClientRequest = Extract<ClientRequest, { kind: "inspect" }>;
 type SavedRequest = Exclude<ClientRequest, { kind: "open" | "gone-ack" | "bast-limit" | "query" | "inspect" | GroupClientRequest["kind"] }>;
 type Timed = Extract<ClientRequest, { kind: "lock" | "convert" }>;
 
+/** Of the time-out; membership ticks three times in it. */
+const hearingShare = 0.15;
+
 export class Clients {
   readonly all: Map<number, Client> = new Map();
   readonly #self: Member;
@@ -60,18 +63,32 @@ export class Clients {
   #nextExpiryMs = Number.POSITIVE_INFINITY;
   nowMs = 0;
 
-  constructor(self: Member, locks: LockManager, plocks: PlockService, asks: GoneAsks, savedLimit: number, host: ClientsHost) {
+  constructor(
+    self: Member & { readonly timeoutMs: number },
+    locks: LockManager,
+    plocks: PlockService,
+    asks: GoneAsks,
+    savedLimit: number,
+    host: ClientsHost,
+  ) {
     this.#self = self;
     this.#locks = locks;
     this.#plocks = plocks;
     this.#asks = asks;
     this.#savedLimit = savedLimit;
     this.#host = host;
+    locks.holder.unanswered.hearingMs = hearingShare * self.timeoutMs;
     this.#purges = new Purges(self.nodeid, {
       toClient: (client, event) => host.toClient(client, event),
       send: (nodeid, message) => host.send(nodeid, message),
       release: (lockspace, pid, uid) => this.#purge(lockspace, pid, uid),
     });
+  }
+
+  /** A step begins. */
+  begin(nowMs: number): void {
+    this.#locks.holder.unanswered.passed(nowMs - this.nowMs, this.#host.serving());
+    this.nowMs = nowMs;
   }
 
   connected(clientId: number, identity: ClientIdentity = nobody): void {
@@ -217,6 +234,7 @@ export class Clients {
     const pause = client.asked === 0 && (client.saved.length > this.#savedLimit || this.#host.crowded() || this.#host.groupsWait(client));
     if (pause === client.paused || client.gone) return;
     client.paused = pause;
+    if (!pause) this.#locks.holder.unanswered.resumed(client, this.nowMs);
     this.#host.pauseClient(client.id, pause);
   }
 

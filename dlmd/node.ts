@@ -228,7 +228,7 @@ export class NodeCore implements Node {
     if (this.#ended) return [];
     this.#nowMs = nowMs;
     this.locks.tables.nowMs = nowMs;
-    this.clients.nowMs = nowMs;
+    this.clients.begin(nowMs);
     this.plocks.nowMs = nowMs;
     this.engine.begin(nowMs);
     this.#updateService();

@@ -154,6 +154,9 @@ export function runScenario(text: string): void {
     answers: ([name]) => world.answerGone(program(name)),
     start: ([nodeid]) => world.start(Number(nodeid)),
     crash: ([nodeid]) => world.crash(Number(nodeid)),
+    /** stands 1: its process stands still; runs 1: it goes on, and hears what came meanwhile */
+    stands: ([nodeid]) => world.stand(Number(nodeid)),
+    runs: ([nodeid]) => world.run(Number(nodeid)),
     hold: ([from, to]) => void world.held.set(`${from}>${to}`, []),
     flow: ([from, to]) => world.flow(Number(from), Number(to)),
     disconnect: ([a, b]) => world.disconnect(Number(a), Number(b)),

@@ -16,6 +16,8 @@ interface WorldNode {
   readonly core: NodeCore;
   readonly beater: Beater;
   alive: boolean;
+  /** What comes while it stands still; null: it runs. */
+  unheard: NodeEvent[] | null;
   /** On its disk. */
   fences: KeptFences;
 }
@@ -76,7 +78,13 @@ export class World {
     };
     const core = new NodeCore({ ...boot, limits: { deadlockAfterMs: 50, ...this.#limits }, fencedLockspaces: this.#fencedLockspaces });
     const others = [...this.nodes.keys()];
-    this.nodes.set(nodeid, { core, beater: new Beater({ nodeid, incarnation }, timeoutMs, this.nowMs), alive: true, fences: noFences });
+    this.nodes.set(nodeid, {
+      core,
+      beater: new Beater({ nodeid, incarnation }, timeoutMs, this.nowMs),
+      alive: true,
+      unheard: null,
+      fences: noFences,
+    });
     this.input(nodeid, { kind: "tick" });
     for (const other of others) this.connect(other, nodeid);
   }
@@ -84,7 +92,8 @@ export class World {
   input(nodeid: number, event: NodeEvent): void {
     this.#queue.push(() => {
       const node = this.nodes.get(nodeid);
-      if (node?.alive === true) for (const effect of node.core.step(event, this.nowMs)) this.#perform(nodeid, node, effect);
+      if (node?.alive === true && node.unheard !== null) node.unheard.push(event);
+      else if (node?.alive === true) for (const effect of node.core.step(event, this.nowMs)) this.#perform(nodeid, node, effect);
     });
   }
 
@@ -195,6 +204,18 @@ export class World {
     for (const bytes of held) this.#deliver(from, to, bytes);
   }
 
+  /** SIGSTOP: no heartbeats either. */
+  stand(nodeid: number): void {
+    (this.nodes.get(nodeid) as WorldNode).unheard = [];
+  }
+
+  run(nodeid: number): void {
+    const node = this.nodes.get(nodeid) as WorldNode;
+    const events = node.unheard ?? [];
+    node.unheard = null;
+    for (const event of events) this.input(nodeid, event);
+  }
+
   crash(nodeid: number): void {
     (this.nodes.get(nodeid) as WorldNode).alive = false;
     for (const { nodeid: other } of this.configs) if (other !== nodeid) this.disconnect(nodeid, other);
@@ -247,7 +268,7 @@ export class World {
     const endMs = this.nowMs + forMs;
     this.settle();
     while (!until() && this.nowMs < endMs) {
-      const alive = [...this.nodes].filter(([, node]) => node.alive);
+      const alive = [...this.nodes].filter(([, node]) => node.alive && node.unheard === null);
       let nextMs = endMs;
       for (const [, { core, beater }] of alive) nextMs = Math.min(nextMs, core.nextDeadline() ?? endMs, beater.nextMs);
       this.nowMs = Math.max(this.nowMs, nextMs);
@@ -262,7 +283,7 @@ export class World {
     const message = beater.beat(this.nowMs, core.membership.progress);
     if (message === null) return;
     for (const [nodeid, node] of this.nodes) {
-      const beat = nodeid === from || !node.alive ? null : node.beater.receive(message, this.nowMs);
+      const beat = nodeid === from || !node.alive || node.unheard !== null ? null : node.beater.receive(message, this.nowMs);
       if (beat !== null) this.input(nodeid, { kind: "heartbeat", beat });
     }
   }
