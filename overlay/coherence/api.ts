@@ -4,9 +4,10 @@
  *
  *     if (!coherence.tryPin(inode, Mode.PR)) await coherence.pin(inode, Mode.PR, request);
  *     try {
+ *       const since = coherence.changes;
  *       let attr = lower.getattr(inode.id);
  *       if (attr instanceof Promise) attr = await attr;
- *       request.replyAttr(attr, coherence.attrValid(inode));
+ *       request.replyAttr(attr, coherence.attrValid(inode, request.pid, since));
  *     } finally {
  *       coherence.unpin(inode, Mode.PR);
  *     }
@@ -91,8 +92,18 @@ export interface Coherence {
   /** Called with PR pinned, which it must unpin: the lock is here, and somebody is expected to read soon. null: nobody listens. */
   onExpected: ((inode: Inode) => void) | null;
 
-  /** With a pin held: may the reply about to be written carry attribute validity? False while the inode is being revoked. */
-  attrValid(inode: Inode): boolean;
+  /** Changes of attributes made here so far: a number to be given to `attrValid`. */
+  readonly changes: number;
+  /**
+   * With a pin held: may the reply to `caller` that is about to be written carry attribute validity? False while the inode is being revoked, or if they
+   * were changed since they were read. `since`: what `changes` was before that.
+   */
+  attrValid(inode: Inode, caller: number, since: number): boolean;
+  /**
+   * To be awaited when a change was made in the lower after which the kernel only marks the attributes that it has as outdated, before it is answered
+   * (told-attributes.ts). `held`: the request names the inode, and its caller waits, so it can not be the last user of it.
+   */
+  attributesChanged(inode: Inode, caller: number, held: boolean): Maybe<void>;
 
   /**
    * To be called for every reply that gives the kernel a name: LOOKUP (negative: child null), CREATE, MKDIR, MKNOD,

@@ -7,7 +7,7 @@ import type { Inode, InodeKind } from "../inode/inode.ts";
 import { fileKey } from "../lower/lower.ts";
 import type { FileId } from "../lower/lower.ts";
 import { dropUnregistered } from "./born.ts";
-import { createCover } from "./cover.ts";
+import { createCover, NO_TAKER } from "./cover.ts";
 import type { Cover } from "./cover.ts";
 import type { CoherenceState } from "./effect.ts";
 import { dropNames, forgetNames } from "./names.ts";
@@ -62,6 +62,7 @@ export class CoverTable {
     const cover = inode.cover;
     if (cover.inode === inode) cover.inode = null;
     cover.attrTold = false;
+    cover.attrTaker = NO_TAKER;
     forgetNames(cover);
     if (cover.doomed || cover.mode === Mode.NL) {
       if (!this.#drop(cover)) this.#lingering.add(cover);

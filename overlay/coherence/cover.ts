@@ -157,6 +157,10 @@ export interface Cover {
   gate: RevokeGate | null;
   /** The kernel has its attributes with validity: told so, and nothing that changes them was done since. */
   attrTold: boolean;
+  /** Who was told so and may not have taken it yet (told-attributes.ts). */
+  attrTaker: number;
+  /** Which change of the mount was the last one of its attributes; 0: none. */
+  changedAt: number;
   /** It was told as valid since the lock came: counts against the limit (cache-limit.ts). */
   cached: boolean;
   /** The first of this inode's names that were told: to be taken out when the kernel forgets it. */
@@ -170,6 +174,10 @@ export interface Cover {
   /** Its last name and last handle are gone: the lock goes as soon as the kernel forgets it. */
   doomed: boolean;
 }
+
+/** `attrTaker`, if it is not one thread. */
+export const NO_TAKER = 0;
+export const MANY_TAKERS = -1;
 
 /** Of every cover that nobody waits for. */
 export const NOBODY: readonly never[] = Object.freeze([]);
@@ -221,6 +229,8 @@ export function createCover(id: FileId, key: string, kind: InodeKind): Cover {
     lockHolder: null,
     gate: null,
     attrTold: false,
+    attrTaker: NO_TAKER,
+    changedAt: 0,
     cached: false,
     toldIn: null,
     stampMark: 0,

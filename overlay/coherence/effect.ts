@@ -50,6 +50,8 @@ export interface CoherenceState {
   readonly toldOf: Map<number, Cover>;
   /** Locks granted so far. */
   grants: number;
+  /** Changes of attributes made here so far (told-attributes.ts). */
+  changes: number;
   /** The mount's entry epoch, from 1; raised before INC_EPOCH is sent. */
   epoch: number;
   readonly limits: {
@@ -69,6 +71,7 @@ export function createCoherenceState(): CoherenceState {
     lateOf: new Map(),
     toldOf: new Map(),
     grants: 0,
+    changes: 0,
     epoch: 1,
     limits: { minHoldMs: 3, contendedMs: 100 },
   };

@@ -26,6 +26,8 @@ export interface KernelCaches {
   invalidatePagesAndSize(fuseNodeid: number): { readonly gate: RevokeGate; readonly results: Promise<number[]> };
   /** Attributes only. */
   invalidateAttributes(fuseNodeid: number): Promise<number[]>;
+  /** The same, within the turn: of an inode that somebody has in use, so that this is not its end (which may wait for a write-back). */
+  invalidateAttributesNow(fuseNodeid: number): number;
   expireNames(fuseNodeid: number, names: readonly { readonly name: Buffer; readonly drop: boolean }[]): Promise<number[]>;
   /** Every name of the mount; null: this kernel has no epochs, and then no reply may carry entry validity. */
   readonly incrementEpoch: (() => Promise<number[]>) | null;
@@ -146,6 +148,10 @@ export class Invalidation {
   async raiseSize(inode: Inode, size: number, last: number): Promise<void> {
     const results = await this.#caches.raiseSize(inode.fuseNodeid, size, last);
     this.#check(inode.cover, results);
+  }
+
+  outdateNow(inode: Inode): void {
+    this.#check(inode.cover, [this.#caches.invalidateAttributesNow(inode.fuseNodeid)]);
   }
 
   async distrust(inodes: readonly Inode[], pages: boolean): Promise<void> {

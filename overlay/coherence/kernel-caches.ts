@@ -53,6 +53,11 @@ export function createKernelCaches(native: Native, fd: number, features: NotifyF
       ];
       return { gate: { shut: () => native.shutGate(gate) }, results: notify(messages, gate, 1) };
     },
+    invalidateAttributesNow: (fuseNodeid) => {
+      if (closed) return -E.ENODEV;
+      const message = notifyInvalInode(fuseNodeid, -1n, 0n);
+      return Math.min(0, native.deviceWrite(fd, message, message.length));
+    },
     invalidateAttributes: (fuseNodeid) => notify([notifyInvalInode(fuseNodeid, -1n, 0n)]),
     expireNames: (fuseNodeid, names) =>
       notify(names.map(({ name, drop }) => notifyInvalEntry(fuseNodeid, name, !drop && features.expireEntry))),

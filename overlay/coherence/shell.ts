@@ -30,6 +30,7 @@ import type { KernelSizes } from "./kernel-sizes.ts";
 import { SizeCheck, type SizeCounters } from "./size-check.ts";
 import { mustBeTaken } from "./size-doubt.ts";
 import { Suspension } from "./suspension.ts";
+import { attributesChanged, tellAttributes } from "./told-attributes.ts";
 import { closeToken, openToken } from "./write-token.ts";
 
 export interface CoherenceShellOptions {
@@ -330,9 +331,17 @@ class Shell implements CoherenceShell {
     addWaiter(this.#state, cover, { mode: Mode.PR, passes: false, expected: true, settle }, this.#options.now());
   }
 
-  attrValid(inode: Inode): boolean {
-    if (!this.#covered(inode.cover)) return false;
-    inode.cover.attrTold = true;
+  get changes(): number {
+    return this.#state.changes;
+  }
+
+  attributesChanged(inode: Inode, caller: number, held: boolean): Maybe<void> {
+    if (!attributesChanged(this.#state, inode.cover, caller)) return undefined;
+    return held ? this.#invalidation.outdateNow(inode) : this.#invalidation.distrust([inode], false);
+  }
+
+  attrValid(inode: Inode, caller: number, since: number): boolean {
+    if (!this.#covered(inode.cover) || !tellAttributes(inode.cover, caller, since)) return false;
     if (this.#limit.told(inode.cover) && !this.#evicting) this.#evict();
     return true;
   }

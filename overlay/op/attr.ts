@@ -21,8 +21,10 @@ export function getattr(mount: Mount, call: Call, request: GetattrRequest): Mayb
   if (own === "late") throw errnoError(E.EAGAIN);
   // A caller who believes the kernel's size may have the inode's lock (size-asked.ts), for which a revoke waits: he passes during it.
   const believes = request.fh !== null && inode.kind === "file" && coherence.sizes.mayBeSeek(inode);
-  const pinned = (reader: () => boolean): Maybe<void> =>
-    chain(mount.ahead.getattr(inode), (attr) => replyAttr(mount, call, inode, attr, believes, reader));
+  const pinned = (reader: () => boolean): Maybe<void> => {
+    const since = coherence.changes;
+    return chain(mount.ahead.getattr(inode), (attr) => replyAttr(mount, call, inode, attr, since, believes, reader));
+  };
   const isReader = (): boolean => believes && mount.ahead.readsNext(inode, call.pid) && coherence.sizes.isReading(call.pid);
   const unpin = believes ? (): void => coherence.unpinData(inode, Mode.PR) : (): void => coherence.unpin(inode, Mode.PR);
   if (coherence.tryPin(inode, Mode.PR)) return lastly(() => pinned(isReader), unpin);
@@ -34,11 +36,19 @@ export function getattr(mount: Mount, call: Call, request: GetattrRequest): Mayb
 }
 
 /** `believes`: the caller is given the kernel's size, and not that of this reply. `isReader`: he is about to read. */
-function replyAttr(mount: Mount, call: Call, inode: InodeRecord, attr: Attr, believes: boolean, isReader: () => boolean): Maybe<void> {
+function replyAttr(
+  mount: Mount,
+  call: Call,
+  inode: InodeRecord,
+  attr: Attr,
+  since: number,
+  believes: boolean,
+  isReader: () => boolean,
+): Maybe<void> {
   const answer = (told: Attr): void => {
     inode.nlinkHint = told.nlink;
     mount.coherence.sizes.told(inode, told.size);
-    call.attr(told, mount.coherence.attrValid(inode));
+    call.attr(told, mount.coherence.attrValid(inode, call.pid, since));
     if (believes) mount.coherence.sizes.toldAsker(inode, call.pid);
   };
   if (mount.coherence.sizes.known(inode)) answer(attr);
@@ -67,6 +77,7 @@ function heldAttr(mount: Mount, inode: InodeRecord): Maybe<Attr> {
 function getattrForOwn(mount: Mount, call: Call, inode: InodeRecord): Promise<void> {
   const { sizes } = mount.coherence;
   return sizes.tellOwn(inode, async () => {
+    const since = mount.coherence.changes;
     const attr = heldAttr(mount, inode);
     const came = waiting(attr) ? await Promise.race([attr, sleep(OWN_GETATTR_MS, null, { ref: false })]) : attr;
     if (came === null) {
@@ -74,7 +85,7 @@ function getattrForOwn(mount: Mount, call: Call, inode: InodeRecord): Promise<vo
       return;
     }
     sizes.told(inode, came.size);
-    call.attr(came, mount.coherence.attrValid(inode));
+    call.attr(came, mount.coherence.attrValid(inode, call.pid, since));
   });
 }
 

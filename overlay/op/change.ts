@@ -10,9 +10,11 @@ import { E } from "../../dlmd/base/errno.ts";
 import type { SizeChange } from "../coherence/kernel-sizes.ts";
 import type { Inode } from "../inode/inode.ts";
 import type { Maybe } from "../lower/lower.ts";
+import { chain } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
 import { isErrno } from "./lookup.ts";
 import { type Mount, waiting } from "./mount.ts";
+import type { Victim } from "./victim.ts";
 
 /** The outcome of `made`, once nothing cached contradicts it. `inodes`: all that it changes, the directories of its names too. */
 export function changed<T>(mount: Mount, call: Call, inodes: readonly Inode[], made: Maybe<T>): Maybe<T> {
@@ -30,6 +32,23 @@ async function watch<T>(mount: Mount, call: Call, inodes: readonly Inode[], made
   }
   if (call.interrupted) await mount.coherence.distrust(inodes, true);
   return result;
+}
+
+/**
+ * To be awaited before the answer to a change of names or extended attributes: what this kernel was told of these inodes before is outdated, if it may still be
+ * about to take that (coherence/told-attributes.ts). `named`: inodes that the request names; `victims`: what stands behind its names.
+ */
+export function attributesChanged(mount: Mount, call: Call, named: readonly Inode[], victims: readonly Victim[] = []): Maybe<void> {
+  const { coherence } = mount;
+  let notified: Maybe<void> = undefined;
+  const notify = (inode: Inode, caller: number, held: boolean): void => {
+    const done = coherence.attributesChanged(inode, caller, held);
+    if (waiting(done)) notified = chain(notified, () => done);
+  };
+  for (const inode of named) notify(inode, call.pid, !call.interrupted);
+  // Of what it does not take for the victim the kernel marks nothing.
+  for (const { inode, told } of victims) if (inode !== null) notify(inode, told ? call.pid : 0, false);
+  return notified;
 }
 
 /**

@@ -6,7 +6,7 @@ import type { InodeRecord } from "../inode/table.ts";
 import type { Attr, Caller, Entry, LowerHandle, Maybe } from "../lower/lower.ts";
 import { chain, lastly, withErrors } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
-import { changed, resized } from "./change.ts";
+import { attributesChanged, changed, resized } from "./change.ts";
 import { openExisting } from "./create-existing.ts";
 import { O_ACCMODE, O_EXCL, O_RDONLY, S_ISGID } from "./linux.ts";
 import { isErrno, uncoveredSize } from "./lookup.ts";
@@ -36,7 +36,9 @@ export function symlink(mount: Mount, call: Call, request: SymlinkRequest): Mayb
 function make(mount: Mount, call: Call, fuseNodeid: number, name: Buffer, create: (dir: InodeRecord) => Maybe<Entry>): Maybe<void> {
   const dir = inodeOf(mount, fuseNodeid);
   return inChangedDirectory(mount, call, dir, () =>
-    chain(changed(mount, call, [dir], create(dir)), (entry) => answerMade(mount, call, dir, name, entry)),
+    chain(changed(mount, call, [dir], create(dir)), (entry) =>
+      chain(attributesChanged(mount, call, [dir]), () => answerMade(mount, call, dir, name, entry)),
+    ),
   );
 }
 
@@ -88,7 +90,7 @@ function withChildPinned(
   const { coherence } = mount;
   const pinned = coherence.tryPin(child, Mode.PR);
   try {
-    answer(pinned && coherence.attrValid(child), pinned ? attr.size : uncoveredSize(mount, child, attr));
+    answer(pinned && coherence.attrValid(child, call.pid, coherence.changes), pinned ? attr.size : uncoveredSize(mount, child, attr));
   } finally {
     if (pinned) coherence.unpin(child, Mode.PR);
   }
@@ -121,7 +123,10 @@ function createOnce(mount: Mount, call: Call, request: CreateRequest, dir: Inode
   const created = mount.lower.create(dir.id, request.name, request.flags, request.mode, caller);
   return chain(changed(mount, call, [dir], created), ({ entry, handle }) => {
     mount.staleOnce.settled("create", request.name, call.pid);
-    return chain(restoreSetgid(mount, entry, request), (attr) => answerCreated(mount, call, request, dir, { id: entry.id, attr }, handle));
+    const outdated = attributesChanged(mount, call, [dir]);
+    return chain(outdated, () =>
+      chain(restoreSetgid(mount, entry, request), (attr) => answerCreated(mount, call, request, dir, { id: entry.id, attr }, handle)),
+    );
   });
 }
 
@@ -188,6 +193,9 @@ export async function link(mount: Mount, call: Call, request: LinkRequest): Prom
       await resized(mount, call, inode, "plain", async (made) => {
         const attr = await changed(mount, call, [dir, inode], mount.lower.link(inode.id, dir.id, request.name));
         made();
+        // The reply sets those of the inode itself.
+        const outdated = attributesChanged(mount, call, [dir]);
+        if (waiting(outdated)) await outdated;
         inode.nlinkHint = attr.nlink;
         const entryValid = coherence.tellEntry(dir, request.name, inode);
         coherence.sizes.replied(inode, call.pid, "sets", attr.size);

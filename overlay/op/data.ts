@@ -6,7 +6,7 @@ import type { CopyFileRangeRequest, FallocateRequest, FsyncdirRequest, FsyncRequ
 import type { InodeRecord } from "../inode/table.ts";
 import { lastly } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
-import { changed, resized } from "./change.ts";
+import { attributesChanged, changed, resized } from "./change.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
 import { answerRead, beginRead, endRead, isOutdated, noteRead } from "./overlap.ts";
 import { killSuidgid } from "./write.ts";
@@ -98,6 +98,9 @@ export async function fallocate(mount: Mount, call: Call, request: FallocateRequ
     await resized(mount, call, file.inode, "plain", async (made) => {
       await changed(mount, call, [file.inode], lower.fallocate(file.lowerHandle, request.mode, request.offset, request.length));
       made();
+      // Where the size stays, the kernel only marks them.
+      const outdated = attributesChanged(mount, call, [file.inode]);
+      if (waiting(outdated)) await outdated;
       coherence.sizes.replied(file.inode, call.pid, "raises", request.offset + request.length);
       call.empty();
     });

@@ -6,7 +6,7 @@ import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Attr, DirEntry, DirPage, Entry, Listing, Lower } from "../lower/lower.ts";
 import { type Call, LISTING_BYTES_MAX } from "./call.ts";
-import { isErrno } from "./lookup.ts";
+import { isErrno, type Since, sinceNow } from "./lookup.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
 
 /** One name of the page on its way to the reply; `child` null: a plain entry, which counts as no lookup. */
@@ -56,7 +56,7 @@ function readdirplus(
 ): Promise<readonly InodeRecord[] | null> {
   const dir = file.inode;
   return underDirectory(mount, call, dir, async () => {
-    const since = mount.coherence.grants;
+    const since = sinceNow(mount);
     const page = await readPlus(mount, file, request);
     return await answerPlus(mount, call, request, dir, page, since, lastTry);
   });
@@ -126,7 +126,7 @@ async function answerPlus(
   request: ReaddirRequest,
   dir: InodeRecord,
   page: DirPage,
-  since: number,
+  since: Since,
   lastTry: boolean,
 ): Promise<readonly InodeRecord[] | null> {
   const { coherence, inodes } = mount;
@@ -136,11 +136,11 @@ async function answerPlus(
     return { entry, child: inodes.remember(found.id, found.attr.mode), attr: found.attr, pinned: false };
   });
   try {
-    const pinned = pinRows(mount, rows, since);
+    const pinned = pinRows(mount, rows, since.grants);
     if (waiting(pinned)) await pinned;
     const away = lastTry ? [] : rows.flatMap((row) => (row.child === null || row.pinned ? [] : [row.child]));
     if (away.length === 0) {
-      answerRows(mount, call, request, dir, rows);
+      answerRows(mount, call, request, dir, rows, since.changes);
       return null;
     }
     for (const child of away) inodes.use(child);
@@ -175,7 +175,7 @@ async function pinRows(mount: Mount, rows: readonly Row[], since: number): Promi
   });
 }
 
-function answerRows(mount: Mount, call: Call, request: ReaddirRequest, dir: InodeRecord, rows: readonly Row[]): void {
+function answerRows(mount: Mount, call: Call, request: ReaddirRequest, dir: InodeRecord, rows: readonly Row[], since: number): void {
   const { coherence } = mount;
   const listing = call.listing(request.size, true);
   const counted: InodeRecord[] = [];
@@ -189,7 +189,7 @@ function answerRows(mount: Mount, call: Call, request: ReaddirRequest, dir: Inod
     child.nlinkHint = attr.nlink;
     const entryValid = coherence.tellEntry(dir, name, child);
     coherence.sizes.told(child, attr.size);
-    listing.addPlus(name, type, cookie, child.fuseNodeid, 0, attr, entryValid, coherence.attrValid(child));
+    listing.addPlus(name, type, cookie, child.fuseNodeid, 0, attr, entryValid, coherence.attrValid(child, call.pid, since));
     counted.push(child);
   }
   if (call.listed(listing)) for (const child of counted) child.nlookup += 1;

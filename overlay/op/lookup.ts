@@ -9,6 +9,10 @@ import { chain, lastly } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
 
+export function sinceNow({ coherence }: Mount): Since {
+  return { grants: coherence.grants, changes: coherence.changes };
+}
+
 export function isErrno(error: unknown, errno: number): boolean {
   return error instanceof Errno && error.errno === errno;
 }
@@ -39,7 +43,7 @@ function lookupIn(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): May
     call.negativeEntry();
     return;
   }
-  const since = mount.coherence.grants;
+  const since = sinceNow(mount);
   let entry: Maybe<Entry>;
   try {
     entry = mount.lower.lookup(dir.id, name);
@@ -60,15 +64,21 @@ function replyAbsent(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, e
   call.negativeEntry();
 }
 
-/** What a LOOKUP found, and how many locks were granted before it looked. */
+/** How many locks were granted, and changes of attributes made, before something was looked up. */
+export interface Since {
+  readonly grants: number;
+  readonly changes: number;
+}
+
+/** What a LOOKUP found. */
 interface Found {
   readonly dir: InodeRecord;
   readonly name: Buffer;
   readonly child: InodeRecord;
-  readonly since: number;
+  readonly since: Since;
 }
 
-function replyFound(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, { id, attr }: Entry, since: number): Maybe<void> {
+function replyFound(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, { id, attr }: Entry, since: Since): Maybe<void> {
   const child = mount.inodes.remember(id, attr.mode);
   return lastly(
     () => chain(mount.coherence.dropElsewhere(dir, child), () => replyEntry(mount, call, { dir, name, child, since }, attr)),
@@ -79,7 +89,7 @@ function replyFound(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, { 
 /** With the directory pinned: pins the child if that needs no other node, and answers. */
 function replyEntry(mount: Mount, call: Call, found: Found, attr: Attr): Maybe<void> {
   const { child, since } = found;
-  const pin = mount.coherence.pinChild(child, since);
+  const pin = mount.coherence.pinChild(child, since.grants);
   if (waiting(pin)) return replyEntryLater(mount, call, found, attr, pin);
   if (pin.pinned ? pin.trip || !mount.coherence.sizes.known(child) : mustLook(mount, found)) {
     return replyEntryLater(mount, call, found, attr, Promise.resolve(pin));
@@ -124,7 +134,7 @@ function mayHavePages(mount: Mount, child: InodeRecord): boolean {
 
 /** Not pinned: is the size that was found the file's, and the kernel's? */
 function isTheKernels(mount: Mount, { child, since }: Found): boolean {
-  return mount.coherence.stillHeld(child, since) && mount.coherence.sizes.known(child);
+  return mount.coherence.stillHeld(child, since.grants) && mount.coherence.sizes.known(child);
 }
 
 function mustLook(mount: Mount, found: Found): boolean {
@@ -137,7 +147,7 @@ function tellChild(mount: Mount, call: Call, found: Found, attr: Attr, pinned: b
   const { dir, name, child } = found;
   child.nlinkHint = attr.nlink;
   const entryValid = coherence.tellEntry(dir, name, child, true);
-  const attrValid = pinned && coherence.attrValid(child);
+  const attrValid = pinned && coherence.attrValid(child, call.pid, found.since.changes);
   let size = seen ?? attr.size;
   if (seen === null) {
     if (!pinned && !(mayHavePages(mount, child) && isTheKernels(mount, found))) size = uncoveredSize(mount, child, attr);

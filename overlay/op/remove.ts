@@ -6,7 +6,7 @@ import type { InodeRecord } from "../inode/table.ts";
 import type { Maybe } from "../lower/lower.ts";
 import { chain, lastly, withErrors } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
-import { changed } from "./change.ts";
+import { attributesChanged, changed } from "./change.ts";
 import { isErrno } from "./lookup.ts";
 import { inodeOf, type Mount, RESTARTS_MAX, tooManyRestarts } from "./mount.ts";
 import { checkVictim, findVictim, leaveVictim, noteNameGone, type Victim } from "./victim.ts";
@@ -86,7 +86,9 @@ function removePinned(
   const { coherence, lower } = mount;
   return chain(victim.told ? undefined : checkVictim(mount, call, dir, inode, false), () => {
     const removed = request.op === "unlink" ? lower.unlink(dir.id, request.name, inode.id) : lower.rmdir(dir.id, request.name, inode.id);
-    return chain(changed(mount, call, [dir, inode], removed), () => {
+    // Those of what the kernel takes for the victim it sets itself.
+    const outdated = (): Maybe<void> => attributesChanged(mount, call, [dir], victim.told ? [] : [victim]);
+    return chain(chain(changed(mount, call, [dir, inode], removed), outdated), () => {
       noteNameGone(inode);
       // The kernel does it for a caller that is still there; what it was told since then is none of this call's business.
       if (!call.interrupted) coherence.dropEntry(dir, request.name);

@@ -6,7 +6,7 @@ import type { Inode } from "../inode/inode.ts";
 import type { RenameRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Call } from "./call.ts";
-import { changed } from "./change.ts";
+import { attributesChanged, changed } from "./change.ts";
 import { inGoneDirectory } from "./create.ts";
 import { RENAME_EXCHANGE } from "./linux.ts";
 import { isErrno } from "./lookup.ts";
@@ -87,6 +87,8 @@ async function renameOnce(renaming: Renaming, moved: Victim, inode: InodeRecord,
     const renamed = mount.lower.rename(oldDir.id, name, newDir.id, newName, flags, inode.id, replaced.inode?.id ?? null);
     const done = changed(mount, call, inodesOf(wants), renamed);
     if (waiting(done)) await done;
+    const outdated = attributesChanged(mount, call, [oldDir, newDir], [moved, replaced]);
+    if (waiting(outdated)) await outdated;
     noteRenamed(renaming, inode, replaced.inode);
     mount.staleOnce.settled(request.op, request.name, call.pid);
     call.empty();

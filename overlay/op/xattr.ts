@@ -5,7 +5,7 @@ import type { GetxattrRequest, ListxattrRequest, RemovexattrRequest, SetxattrReq
 import type { InodeRecord } from "../inode/table.ts";
 import type { Maybe } from "../lower/lower.ts";
 import type { Call } from "./call.ts";
-import { changed } from "./change.ts";
+import { attributesChanged, changed } from "./change.ts";
 import { S_IFMT, S_IFREG, S_ISGID, S_IXGRP } from "./linux.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
 
@@ -81,6 +81,8 @@ async function changeXattr(mount: Mount, call: Call, inode: InodeRecord, change:
   try {
     const done = changed(mount, call, [inode], change());
     if (waiting(done)) await done;
+    const outdated = attributesChanged(mount, call, [inode]);
+    if (waiting(outdated)) await outdated;
     call.empty();
   } finally {
     coherence.unpin(inode, Mode.EX);

@@ -80,6 +80,8 @@ export class PermissiveCoherence implements SessionCoherence {
     this.pins -= wants.length;
   }
   readonly grants = 0;
+  readonly changes = 0;
+  attributesChanged(): void {}
   onExpected: ((inode: Inode) => void) | null = null;
   hold(): number {
     return 0;

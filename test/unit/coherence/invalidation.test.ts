@@ -18,6 +18,10 @@ describe("a round for a file", () => {
     raiseSize: () => answer("raise"),
     invalidatePagesAndSize: () => ({ gate: { shut: () => false }, results: answer("pages and size") }),
     invalidateAttributes: () => answer("attributes"),
+    invalidateAttributesNow: () => {
+      asked.push("attributes now");
+      return 0;
+    },
     expireNames: () => answer("names"),
     incrementEpoch: null,
     close: () => Promise.resolve(),

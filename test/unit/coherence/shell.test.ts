@@ -96,6 +96,7 @@ function shellOver(
       raiseSize: nothing,
       invalidatePagesAndSize: () => ({ gate: { shut: () => true }, results: nothing() }),
       invalidateAttributes: nothing,
+      invalidateAttributesNow: () => 0,
       expireNames: nothing,
       incrementEpoch: nothing,
       close: () => Promise.resolve(),
@@ -150,7 +151,7 @@ describe("the shell", () => {
       const inode = inodeOf(shell, ino, "file");
       await shell.pin(inode, Mode.PR, waiter);
       if (lapsed) shell.suspend();
-      expect(shell.attrValid(inode)).toBe(true);
+      expect(shell.attrValid(inode, 0, shell.changes)).toBe(true);
       shell.unpin(inode, Mode.PR);
       // The turn after, and what is asked for and answered then.
       for (let turn = 0; turn < 3; turn += 1) await new Promise(setImmediate);
@@ -437,7 +438,7 @@ describe("the shell", () => {
       for (const inode of [dir, child]) shell.unpin(inode, Mode.EX);
       expect(shell.tellEntry(dir, name, child)).toBe(true);
       expect(shell.isTold(dir, name)).toBe(false);
-      expect(shell.attrValid(child)).toBe(true);
+      expect(shell.attrValid(child, 0, shell.changes)).toBe(true);
       expect(shell.isTold(dir, name)).toBe(true);
     };
 

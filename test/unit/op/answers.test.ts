@@ -58,6 +58,19 @@ describe("LOOKUP", () => {
     expect([attrValid(reply), size(reply)]).toEqual([true, 100]);
   });
 
+  it("attributes that were changed while they were on their way: no validity (hazard F4)", async () => {
+    const bench = new Workbench();
+    bench.lower.later = true;
+    const found = bench.serve(lookup);
+    bench.coherence.changes += 1;
+    expect([entryValid(await found), attrValid(await found)]).toEqual([true, false]);
+    const told = bench.serve({ op: "getattr", fuseNodeid: bench.file.fuseNodeid, fh: null });
+    bench.coherence.changes += 1;
+    expect((await told)?.body.readBigUInt64LE(0)).toBe(0n);
+    const later = await bench.serve({ op: "getattr", fuseNodeid: bench.file.fuseNodeid, fh: null });
+    expect(later?.body.readBigUInt64LE(0)).toBeGreaterThan(0n);
+  });
+
   it("negative: with validity, or ENOENT", async () => {
     const bench = new Workbench();
     bench.lower.errors.set("lookup", [E.ENOENT, E.ENOENT]);
@@ -167,6 +180,15 @@ describe("listings", () => {
     expect(Number(reply?.body.readBigUInt64LE(0))).toBe(0);
     expect(bench.file.nlookup).toBe(1);
     expect(bench.coherence.events.filter((event) => event.startsWith("tell"))).toEqual([]);
+  });
+
+  it("READDIRPLUS: attributes that were changed while they were on their way: no validity (hazard F4)", async () => {
+    const bench = new Workbench();
+    bench.lower.later = true;
+    const listed = bench.serve(list(bench, "readdirplus"));
+    bench.coherence.changes += 1;
+    const [entry, attr] = [(await listed)?.body.readBigUInt64LE(16), (await listed)?.body.readBigUInt64LE(24)];
+    expect([(entry ?? 0n) > 0n, attr]).toEqual([true, 0n]);
   });
 
   it("READDIRPLUS: where most names were new, the next part comes with its attributes in one trip", async () => {

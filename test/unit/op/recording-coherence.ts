@@ -135,9 +135,15 @@ export class RecordingCoherence implements Coherence {
   unpinData(inode: Inode, mode: PinMode): void {
     this.#give(inode, mode);
   }
-  attrValid(inode: Inode): boolean {
+  /** Raised by a test: attributes were changed, of whatever inode. */
+  changes = 0;
+  attrValid(inode: Inode, _caller: number, since: number): boolean {
     if (this.held === 0) this.violations.push(`attrValid of ${inode.key} without a pin`);
-    return true;
+    return this.changes <= since;
+  }
+  attributesChanged(inode: Inode, caller: number, held: boolean): Maybe<void> {
+    if (this.held === 0) this.violations.push(`attributesChanged of ${inode.key} without a pin`);
+    this.events.push(`outdated ${inode.key} but of ${caller}${held ? "" : ", not held"}`);
   }
 
   tellEntry(dir: Inode, name: Buffer, child: Inode | null): boolean {

@@ -1,0 +1,46 @@
+/** Hazard F4, on one node: attributes that were told before a change, and are taken after it. */
+import { describe, expect, it } from "vitest";
+import { createCover } from "../../../overlay/coherence/cover.ts";
+import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
+import { attributesChanged, tellAttributes } from "../../../overlay/coherence/told-attributes.ts";
+
+const ALICE = 100;
+const BOB = 200;
+
+describe("attributes told as valid", () => {
+  const state = createCoherenceState();
+  const cover = createCover({ ino: 5, generation: 1 }, "5.1", "directory");
+
+  it("are outdated by another thread's change, and not by the teller's own", () => {
+    expect(tellAttributes(cover, ALICE, state.changes)).toBe(true);
+    expect(attributesChanged(state, cover, ALICE)).toBe(false);
+    expect(tellAttributes(cover, ALICE, state.changes)).toBe(true);
+    expect(attributesChanged(state, cover, BOB)).toBe(true);
+    expect(cover.attrTold).toBe(false);
+  });
+
+  it("are outdated once", () => {
+    expect(attributesChanged(state, cover, BOB)).toBe(false);
+  });
+
+  it("of two threads, or one that is not known, are outdated by whoever changes them", () => {
+    tellAttributes(cover, ALICE, state.changes);
+    tellAttributes(cover, BOB, state.changes);
+    expect(attributesChanged(state, cover, ALICE)).toBe(true);
+    tellAttributes(cover, ALICE, state.changes);
+    tellAttributes(cover, BOB, state.changes);
+    expect(attributesChanged(state, cover, BOB)).toBe(true);
+    tellAttributes(cover, 0, state.changes);
+    expect(attributesChanged(state, cover, 0)).toBe(true);
+  });
+
+  it("that were read before a change are not told as valid after it; of another inode they are", () => {
+    const other = createCover({ ino: 6, generation: 1 }, "6.1", "file");
+    const since = state.changes;
+    attributesChanged(state, cover, BOB);
+    expect(tellAttributes(cover, ALICE, since)).toBe(false);
+    expect(cover.attrTold).toBe(false);
+    expect(tellAttributes(other, ALICE, since)).toBe(true);
+    expect(tellAttributes(cover, ALICE, state.changes)).toBe(true);
+  });
+});
