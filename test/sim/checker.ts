@@ -26,8 +26,12 @@ function worth(lock: SimLock): Mode {
 interface LastWrite {
   /** null: invalidated. */
   readonly version: number | null;
+  readonly writer: SimLock;
+  readonly atMs: number;
   /** Locks held at the write: while one of them stays, the block may not be forgotten. */
   readonly keepers: Set<SimLock>;
+  /** The one before it; of that none is kept. */
+  readonly before: LastWrite | null;
 }
 
 export class Checker {
@@ -113,20 +117,39 @@ export class Checker {
     lock.mode = mode;
     if (mode !== null) return;
     this.#locks(lock.resource).delete(lock);
-    for (const write of [this.#writes.get(lock.resource)]) write?.keepers.delete(lock);
+    const last = this.#writes.get(lock.resource);
+    for (const write of [last, last?.before]) write?.keepers.delete(lock);
   }
 
   wrote(lock: SimLock): Uint8Array {
     const version = ++this.#version;
     lock.seenVersion = version;
-    this.#writes.set(lock.resource, { version, keepers: new Set(this.#locks(lock.resource)) });
+    this.#lastWrite(lock, version);
     const block = new Uint8Array(4);
     new DataView(block.buffer).setUint32(0, version, true);
     return block;
   }
 
   invalidated(lock: SimLock): void {
-    this.#writes.set(lock.resource, { version: null, keepers: new Set(this.#locks(lock.resource)) });
+    this.#lastWrite(lock, null);
+  }
+
+  #lastWrite(writer: SimLock, version: number | null): void {
+    const keepers = new Set(this.#locks(writer.resource));
+    const last = this.#writes.get(writer.resource);
+    const before = last === undefined ? null : { ...last, before: null };
+    this.#writes.set(writer.resource, { version, writer, atMs: this.nowMs(), keepers, before });
+  }
+
+  /**
+   * Its program died, and what it asked for last was not answered: it was never done. The lock is an orphan as it was before, and who adopts
+   * it reads the block that was written before.
+   */
+  unanswered(lock: SimLock): void {
+    const write = this.#writes.get(lock.resource);
+    if (write?.writer !== lock || write.atMs !== lock.sinceMs) return;
+    if (write.before === null) this.#writes.delete(lock.resource);
+    else this.#writes.set(lock.resource, write.before);
   }
 
   read(lock: SimLock, lvb: Uint8Array | null, valid: boolean): void {

@@ -183,7 +183,10 @@ export class SimNode {
     this.#end(client);
     this.clients.delete(client.id);
     client.purged = this.purges > 0 || client.ending;
-    for (const lock of client.locks.values()) if (lock.persistent && lock.mode !== null && lock.asked !== "unlock") this.orphans.push(lock);
+    for (const lock of client.locks.values()) {
+      if (lock.persistent && (lock.asked === "down" || lock.asked === "unlock")) this.cluster.checker.unanswered(lock);
+      if (lock.persistent && lock.mode !== null && lock.asked !== "unlock") this.orphans.push(lock);
+    }
     for (const { orphan, resource, persistent } of client.locks.values()) {
       if (orphan === null || persistent) continue;
       for (const left of this.orphans) left.doubtful ||= left.client.owner === client.owner && left.resource === resource;
