@@ -37,6 +37,12 @@ export interface Want {
   readonly mode: PinMode;
 }
 
+export interface HeldPageDrop {
+  /** The WRITE can be answered. True: the page is gone; false: it is the WRITE that has it, and it goes after that. */
+  readonly gone: Promise<boolean>;
+  readonly dropped: Promise<void>;
+}
+
 export interface Coherence {
   /** The kernel's idea of how long files are (hazard F5). */
   readonly sizes: KernelSizes;
@@ -147,6 +153,12 @@ export interface Coherence {
    * in between.
    */
   dropPages(inode: Inode, offset: number, bytes: number): Promise<void>;
+
+  /**
+   * The page at `offset`, which the WRITE that is to be answered may itself have locked (held-page.ts). `readers`: threads that have been given it since
+   * the last revoke.
+   */
+  dropHeldPage(inode: Inode, offset: number, readers: readonly number[]): HeldPageDrop;
 
   /**
    * The kernel's size becomes `size` if it is less, and `last` the byte before it. For an append of which the kernel believes that it ended elsewhere; not while

@@ -11,9 +11,13 @@ export interface CallerThreads {
   hasEnded(tid: number): boolean;
   /** Is that thread, which waits for an answer, in read(2) or pread(2)? */
   isReading(tid: number): boolean;
+  /** Has it a processor, or waits for one? */
+  isRunnable(tid: number): boolean;
+  /** Does it sleep in the kernel until a page is unlocked? `tid` 0: nobody. */
+  waitsForPage(tid: number): boolean;
 }
 
-export const callerThreads: CallerThreads = { isAsleep, hasEnded, isReading };
+export const callerThreads: CallerThreads = { isAsleep, hasEnded, isReading, isRunnable, waitsForPage };
 
 /** Threads have other numbers in the /proc of another pid namespace: what is not there proves nothing then. */
 let ownProc: boolean | null = null;
@@ -52,6 +56,29 @@ const outOfService: ReadonlySet<string> = new Set("TtZXx");
 export function sleeps(stat: string, wchan: () => string): boolean {
   const [state = ""] = statFields(stat);
   return outOfService.has(state) || (state === "S" && wchan() !== "0");
+}
+
+/** The kernel tells where a thread waits only of one that is off the queue of its processor (kernel/sched/core.c, get_wchan). */
+function isRunnable(tid: number): boolean {
+  return wchanOf(tid) === "0";
+}
+
+function waitsForPage(tid: number): boolean {
+  return tid !== 0 && isPageWait(wchanOf(tid));
+}
+
+/** mm/filemap.c: folio_wait_bit_common, and what it was called before Linux 5.16. */
+export function isPageWait(wchan: string): boolean {
+  return /^(folio_wait_bit|wait_on_page_bit|__folio_lock|__lock_page)/.test(wchan);
+}
+
+/** "": none of ours, or it has ended. */
+function wchanOf(tid: number): string {
+  try {
+    return readFileSync(`/proc/${tid}/wchan`, "latin1");
+  } catch {
+    return "";
+  }
 }
 
 const beginning = Buffer.alloc(16);

@@ -18,8 +18,12 @@ export interface KernelCaches {
   invalidatePages(fuseNodeid: number): Promise<number[]>;
   /** The same of many, in this order. */
   readonly invalidateMany: (fuseNodeids: readonly number[]) => InodeBatch;
-  /** The pages of a range, and the attributes. */
-  invalidateRange(fuseNodeid: number, offset: number, bytes: number): Promise<number[]>;
+  /** The pages of a range, and the attributes. `thread`: who writes that now; 0: nobody yet, or any more. */
+  invalidateRange(
+    fuseNodeid: number,
+    offset: number,
+    bytes: number,
+  ): { readonly thread: () => number; readonly results: Promise<number[]> };
   /** The size is at least that, and this is the byte before it. */
   raiseSize(fuseNodeid: number, size: number, last: number): Promise<number[]>;
   /** Attributes and pages, then the sentinel size (hazard F5), unless the gate is shut before that: -ECANCELED. */
@@ -33,6 +37,13 @@ export interface KernelCaches {
   readonly incrementEpoch: (() => Promise<number[]>) | null;
   /** None is begun from now on (ENODEV). Resolves when none is being written: only then may the device be closed. */
   close(): Promise<void>;
+}
+
+/** Pages of an inode on their way out of the kernel. */
+export interface Dropping {
+  /** Who notifies it now; 0: nobody yet, or any more. */
+  readonly thread: () => number;
+  readonly dropped: Promise<void>;
 }
 
 /** An INVAL_ENTRY that waits so long for the directory's lock is left behind, and INC_EPOCH does its work (hazard F6). */
@@ -140,9 +151,9 @@ export class Invalidation {
     dropUnchanged(told, asked);
   }
 
-  async dropPages(inode: Inode, offset: number, bytes: number): Promise<void> {
-    const results = await this.#caches.invalidateRange(inode.fuseNodeid, offset, bytes);
-    this.#check(inode.cover, results);
+  dropPages(inode: Inode, offset: number, bytes: number): Dropping {
+    const { thread, results } = this.#caches.invalidateRange(inode.fuseNodeid, offset, bytes);
+    return { thread, dropped: results.then((all) => this.#check(inode.cover, all)) };
   }
 
   async raiseSize(inode: Inode, size: number, last: number): Promise<void> {

@@ -42,7 +42,11 @@ export function createKernelCaches(native: Native, fd: number, features: NotifyF
         refused: () => native.notifyBatchRefused(batch),
       };
     },
-    invalidateRange: (fuseNodeid, offset, bytes) => notify([notifyInvalInode(fuseNodeid, BigInt(offset), BigInt(bytes))]),
+    invalidateRange: (fuseNodeid, offset, bytes) => {
+      const gate = native.createGate();
+      const results = notify([notifyInvalInode(fuseNodeid, BigInt(offset), BigInt(bytes))], gate, 1);
+      return { thread: () => native.gateThread(gate), results };
+    },
     raiseSize: (fuseNodeid, size, last) => notify([notifyStore(fuseNodeid, BigInt(size) - 1n, Buffer.from([last]))]),
     invalidatePagesAndSize: (fuseNodeid) => {
       const gate = native.createGate();

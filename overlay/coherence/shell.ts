@@ -11,7 +11,7 @@ import type { Inode, InodeKind } from "../inode/inode.ts";
 import { compareFileIds } from "../lower/lower.ts";
 import type { FileId, Maybe } from "../lower/lower.ts";
 import type { Stamp, Stamps } from "../lower/stamp.ts";
-import type { Coherence, PinMode, Waiter, Want } from "./api.ts";
+import type { Coherence, HeldPageDrop, PinMode, Waiter, Want } from "./api.ts";
 import { bear, registerAll } from "./born.ts";
 import { CacheLimit } from "./cache-limit.ts";
 import type { CallerThreads } from "./caller-threads.ts";
@@ -20,6 +20,7 @@ import type { ChildWaiter, Cover, PinWaiter } from "./cover.ts";
 import { CoverTable } from "./cover-table.ts";
 import { createCoherenceState } from "./effect.ts";
 import type { CoherenceState, Effect, InvalidationPlan } from "./effect.ts";
+import { droppedOrHeld } from "./held-page.ts";
 import { Invalidation, type KernelCaches } from "./invalidation.ts";
 import { addWaiter, holdOf, pinChild, pump, refuseWaiters, removeWaiter, tryPin, unpin, unpinData } from "./lock-cache.ts";
 import { LockRequests } from "./lock-requests.ts";
@@ -368,7 +369,12 @@ class Shell implements CoherenceShell {
   }
 
   dropPages(inode: Inode, offset: number, bytes: number): Promise<void> {
-    return this.#invalidation.dropPages(inode, offset, bytes);
+    return this.#invalidation.dropPages(inode, offset, bytes).dropped;
+  }
+
+  dropHeldPage(inode: Inode, offset: number, readers: readonly number[]): HeldPageDrop {
+    const dropping = this.#invalidation.dropPages(inode, offset, 1);
+    return { dropped: dropping.dropped, gone: droppedOrHeld(dropping, readers, this.#options.callerThreads) };
   }
 
   raiseSize(inode: Inode, size: number, last: number): Promise<void> {

@@ -202,6 +202,8 @@ export interface Native {
   createGate(): Gate;
   /** False: the thread is through it already. */
   shutGate(gate: Gate): boolean;
+  /** The thread that writes the notifications now; 0: none. */
+  gateThread(gate: Gate): number;
   /** Of notifications of `messageBytes` each, one after the other in that buffer (copied). */
   createNotifyBatch(messages: Buffer, messageBytes: number): NotifyBatch;
   /**

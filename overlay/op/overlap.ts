@@ -14,10 +14,8 @@ import type { Mount } from "./mount.ts";
 
 /** Ranges that are remembered; when there are more, it is the whole file. */
 export const REREADS_MAX = 256;
-/** Its last page may be locked by the WRITE itself, if it fills a part of it and it was dropped for another reason meanwhile: nobody has read it then. */
-const DROP_WAIT_MS = 2;
-/** Where it has locked none; the page of a READ may wait for the WRITE's caller, who has the inode's lock. */
-const DROP_WAIT_UNLOCKED_MS = 250;
+/** The page of a READ may wait for the WRITE's caller, who has the inode's lock. */
+const DROP_WAIT_MS = 250;
 export const PAGE_BYTES = 4096;
 
 /** A READ begins, or is being answered: it brings pages, and those outlive the handle that they came through. */
@@ -73,17 +71,37 @@ export async function dropReread(mount: Mount, inode: InodeRecord, write: PageRa
   if (stale.length === 0) return null;
   const others = rereads.filter((read) => !stale.includes(read));
   inode.rereads = others.length === 0 ? null : others;
-  const dropped = dropAll(mount, inode, stale);
-  return (await inTime(dropped, mayHoldPage(write) ? DROP_WAIT_MS : DROP_WAIT_UNLOCKED_MS)) ? null : () => dropped;
+  const page = heldPage(write);
+  const outside = Promise.all(
+    stale.flatMap((read) => around(read, page)).map(({ from, to }) => mount.coherence.dropPages(inode, from, to - from)),
+  );
+  const readers = page === null ? [] : stale.filter((read) => overlap(read, page)).map((read) => read.tid);
+  const held = page === null || readers.length === 0 ? null : mount.coherence.dropHeldPage(inode, page.from, readers);
+  const gone = await Promise.all([inTime(outside, DROP_WAIT_MS), held?.gone ?? true]);
+  if (!gone.includes(false)) return null;
+  return async () => {
+    await outside;
+    await held?.dropped;
+  };
 }
 
-/** A page that a WRITE fills whole is up to date, and unlocked before it is sent (fs/fuse/file.c, fuse_fill_write_pages); it ends with one that is not. */
-function mayHoldPage({ from, to }: PageRange): boolean {
-  return to % PAGE_BYTES !== 0 || to - from < PAGE_BYTES;
+/**
+ * The page that a WRITE may have locked: its last, if it fills a part of it. Those that it fills whole are up to date, and unlocked before it is sent
+ * (fs/fuse/file.c, fuse_fill_write_pages); it ends with one that is not.
+ */
+function heldPage({ from, to }: PageRange): PageRange | null {
+  if (to % PAGE_BYTES === 0 && to - from >= PAGE_BYTES) return null;
+  const start = Math.floor((to - 1) / PAGE_BYTES) * PAGE_BYTES;
+  return { from: start, to: start + PAGE_BYTES };
 }
 
-async function dropAll(mount: Mount, inode: InodeRecord, ranges: readonly PageRange[]): Promise<void> {
-  await Promise.all(ranges.map(({ from, to }) => mount.coherence.dropPages(inode, from, to - from)));
+function around({ from, to }: PageRange, page: PageRange | null): PageRange[] {
+  if (page === null) return [{ from, to }];
+  const parts = [
+    { from, to: Math.min(to, page.from) },
+    { from: Math.max(from, page.to), to },
+  ];
+  return parts.filter((part) => part.from < part.to);
 }
 
 function overlap(a: PageRange, b: PageRange): boolean {

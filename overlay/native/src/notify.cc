@@ -2,6 +2,7 @@
 // of the kernel that only a request to this process sets free, so it never happens on the serving
 // thread, and never waits for another notification (hazard F3). Messages are copied, so that one that
 // is stuck for ever holds no memory of JavaScript.
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -22,11 +23,16 @@ namespace {
 constexpr const char* kCall = "notify";
 constexpr uint32_t kMessagesMax = 1u << 20;
 
-// Between the notifying thread and JavaScript: whoever comes first.
-using Gate = std::atomic<int>;
 constexpr int kGateOpen = 0;
 constexpr int kGatePassed = 1;
 constexpr int kGateShut = 2;
+
+// Between the notifying thread and JavaScript: whoever comes first.
+struct Gate {
+  std::atomic<int> state{kGateOpen};
+  // While the messages are being written: the thread that does it.
+  std::atomic<pid_t> thread{0};
+};
 
 class NotifyJob : public Job {
  public:
@@ -47,6 +53,20 @@ class NotifyJob : public Job {
   void fail(int error) { results_.assign(results_.size(), error); }
 
   void run() override {
+    if (gate_ != nullptr) gate_->thread = static_cast<pid_t>(::syscall(SYS_gettid));
+    writeAll();
+    if (gate_ != nullptr) gate_->thread = 0;
+  }
+
+  napi_value settle(napi_env env) override {
+    napi_value array = nullptr;
+    napi_create_array_with_length(env, results_.size(), &array);
+    for (uint32_t index = 0; index < results_.size(); index++) napi_set_element(env, array, index, makeNumber(env, results_[index]));
+    return array;
+  }
+
+ private:
+  void writeAll() {
     const uint8_t* at = bytes_.data();
     for (size_t index = 0; index < lengths_.size(); index++) {
       if (gate_ != nullptr && index == gateAt_ && !passGate()) {
@@ -59,17 +79,9 @@ class NotifyJob : public Job {
     }
   }
 
-  napi_value settle(napi_env env) override {
-    napi_value array = nullptr;
-    napi_create_array_with_length(env, results_.size(), &array);
-    for (uint32_t index = 0; index < results_.size(); index++) napi_set_element(env, array, index, makeNumber(env, results_[index]));
-    return array;
-  }
-
- private:
   bool passGate() {
     int found = kGateOpen;
-    return gate_->compare_exchange_strong(found, kGatePassed);
+    return gate_->state.compare_exchange_strong(found, kGatePassed);
   }
 
   int const fd_;
@@ -124,7 +136,7 @@ bool addGate(napi_env env, napi_callback_info info, NotifyJob* job) {
 }
 
 napi_value createGate(napi_env env, napi_callback_info) {
-  auto* gate = new std::shared_ptr<Gate>(std::make_shared<Gate>(kGateOpen));
+  auto* gate = new std::shared_ptr<Gate>(std::make_shared<Gate>());
   napi_value value = nullptr;
   auto release = [](napi_env, void* data, void*) { delete static_cast<std::shared_ptr<Gate>*>(data); };
   if (napi_create_external(env, gate, release, nullptr, &value) != napi_ok) delete gate;
@@ -136,9 +148,16 @@ napi_value shutGate(napi_env env, napi_callback_info info) {
   std::shared_ptr<Gate>* gate;
   if (!readArguments(env, info, "shutGate", 1, &value) || !readGate(env, value, "shutGate", 0, &gate)) return nullptr;
   int found = kGateOpen;
-  bool shut = (*gate)->compare_exchange_strong(found, kGateShut) || found == kGateShut;
+  bool shut = (*gate)->state.compare_exchange_strong(found, kGateShut) || found == kGateShut;
   napi_get_boolean(env, shut, &result);
   return result;
+}
+
+napi_value gateThread(napi_env env, napi_callback_info info) {
+  napi_value value;
+  std::shared_ptr<Gate>* gate;
+  if (!readArguments(env, info, "gateThread", 1, &value) || !readGate(env, value, "gateThread", 0, &gate)) return nullptr;
+  return makeNumber(env, (*gate)->thread);
 }
 
 napi_value notify(napi_env env, napi_callback_info info) {
@@ -167,6 +186,7 @@ bool exportNotify(napi_env env, napi_value exports) {
       {"notify", nullptr, notify, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
       {"createGate", nullptr, createGate, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
       {"shutGate", nullptr, shutGate, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
+      {"gateThread", nullptr, gateThread, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
   };
   return napi_define_properties(env, exports, sizeof properties / sizeof properties[0], properties) == napi_ok;
 }

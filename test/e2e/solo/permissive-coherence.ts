@@ -2,7 +2,7 @@
  * Test double: the coherence of a single node, where every lock is always here. It counts pins, so that a test can tell whether they are
  * balanced, and keeps the told names truthfully, because operations ask for them.
  */
-import type { PinMode, Waiter, Want } from "../../../overlay/coherence/api.ts";
+import type { HeldPageDrop, PinMode, Waiter, Want } from "../../../overlay/coherence/api.ts";
 import { createCover, type Cover } from "../../../overlay/coherence/cover.ts";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/lock/mode.ts";
@@ -160,6 +160,9 @@ export class PermissiveCoherence implements SessionCoherence {
 
   dropPages(): Promise<void> {
     return Promise.resolve();
+  }
+  dropHeldPage(): HeldPageDrop {
+    return { gone: Promise.resolve(true), dropped: Promise.resolve() };
   }
   openForWrite(): "cached" {
     this.tokens += 1;

@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { afterEach, describe, expect, it } from "vitest";
-import { callerThreads, isRead, sleeps } from "../../../overlay/coherence/caller-threads.ts";
+import { callerThreads, isPageWait, isRead, sleeps } from "../../../overlay/coherence/caller-threads.ts";
 
 const children: ChildProcess[] = [];
 
@@ -45,6 +45,16 @@ describe("a thread of a program", () => {
     expect(callerThreads.hasEnded(process.pid)).toBe(false);
   });
 
+  it("is runnable while it runs; where it sleeps the kernel tells for what", async () => {
+    const sleeper = start("sleep", "1000");
+    await until(() => !callerThreads.isRunnable(sleeper.pid));
+    expect(callerThreads.waitsForPage(sleeper.pid)).toBe(false);
+    const busy = start("sh", "-c", "echo go; while :; do :; done");
+    if (busy.child.stdout !== null) await once(busy.child.stdout, "data");
+    expect(Array.from({ length: 20 }, () => callerThreads.isRunnable(busy.pid))).not.toContain(false);
+    expect([callerThreads.isRunnable(0), callerThreads.waitsForPage(0)]).toEqual([false, false]);
+  });
+
   it("is reading in read(2), and not in another call", async () => {
     const reader = start("cat");
     await until(() => callerThreads.isReading(reader.pid));
@@ -55,6 +65,15 @@ describe("a thread of a program", () => {
 });
 
 describe("as /proc tells it", () => {
+  it.each([
+    ["folio_wait_bit_common", true],
+    ["wait_on_page_bit_common", true],
+    ["__lock_page", true],
+    ["request_wait_answer", false],
+    ["0", false],
+    ["", false],
+  ])("waits for a page: %s: %s", (wchan, waits) => expect(isPageWait(wchan)).toBe(waits));
+
   const stat = (state: string): string => `42 (a) S (b) ${state} 1 42 42 0 -1 4194304`;
   const asleep = (state: string, wchan: string): boolean => sleeps(stat(state), () => wchan);
 

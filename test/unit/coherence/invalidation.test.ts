@@ -14,7 +14,7 @@ describe("a round for a file", () => {
   const caches: KernelCaches = {
     invalidatePages: () => answer("pages"),
     invalidateMany: () => ({ write: () => Promise.resolve(0), begun: () => 0, refused: () => [] }),
-    invalidateRange: () => answer("range"),
+    invalidateRange: () => ({ thread: () => 0, results: answer("range") }),
     raiseSize: () => answer("raise"),
     invalidatePagesAndSize: () => ({ gate: { shut: () => false }, results: answer("pages and size") }),
     invalidateAttributes: () => answer("attributes"),

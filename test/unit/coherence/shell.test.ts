@@ -92,7 +92,7 @@ function shellOver(
     caches: {
       invalidatePages: nothing,
       invalidateMany: () => ({ write: () => Promise.resolve(0), begun: () => 0, refused: () => [] }),
-      invalidateRange: nothing,
+      invalidateRange: () => ({ thread: () => 0, results: nothing() }),
       raiseSize: nothing,
       invalidatePagesAndSize: () => ({ gate: { shut: () => true }, results: nothing() }),
       invalidateAttributes: nothing,
@@ -110,7 +110,13 @@ function shellOver(
       lock: () => Promise.resolve(0),
       isOwnThread: () => false,
     },
-    callerThreads: { isAsleep: () => false, hasEnded: () => false, isReading: () => false },
+    callerThreads: {
+      isAsleep: () => false,
+      hasEnded: () => false,
+      isReading: () => false,
+      isRunnable: () => false,
+      waitsForPage: () => false,
+    },
     now: () => 0,
     log: { trace() {}, debug() {}, info() {}, warn() {}, error() {}, fatal() {} } as never,
     fail: (error) => {

@@ -81,7 +81,13 @@ function bench(kernelSize: number): {
       },
       isOwnThread: (tid) => tid === OWN_THREAD,
     },
-    { isAsleep: (tid) => tid === ASLEEP, hasEnded: (tid) => tid === ENDED, isReading: () => true },
+    {
+      isAsleep: (tid) => tid === ASLEEP,
+      hasEnded: (tid) => tid === ENDED,
+      isReading: () => true,
+      isRunnable: () => false,
+      waitsForPage: () => false,
+    },
     createCoherenceState(),
     () => kernel.lapsed,
   );

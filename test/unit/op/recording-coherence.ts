@@ -4,7 +4,7 @@
  */
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/lock/mode.ts";
-import type { Coherence, PinMode, Waiter, Want } from "../../../overlay/coherence/api.ts";
+import type { Coherence, HeldPageDrop, PinMode, Waiter, Want } from "../../../overlay/coherence/api.ts";
 import type { Stamp } from "../../../overlay/lower/stamp.ts";
 import type { KernelSizes } from "../../../overlay/coherence/kernel-sizes.ts";
 import type { Inode } from "../../../overlay/inode/inode.ts";
@@ -198,6 +198,12 @@ export class RecordingCoherence implements Coherence {
   dropPages(inode: Inode, offset: number, bytes: number): Promise<void> {
     this.events.push(`dropPages ${inode.key} ${offset} ${bytes}`);
     return Promise.resolve();
+  }
+  /** Set by a test: what becomes of a page that the WRITE may hold. */
+  heldPage: HeldPageDrop = { gone: Promise.resolve(true), dropped: Promise.resolve() };
+  dropHeldPage(inode: Inode, offset: number, readers: readonly number[]): HeldPageDrop {
+    this.events.push(`dropHeldPage ${inode.key} ${offset} of ${readers.join(" ")}`);
+    return this.heldPage;
   }
   distrust(inodes: readonly Inode[], pages: boolean): Promise<void> {
     if (this.held === 0) this.violations.push("distrust without a pin");

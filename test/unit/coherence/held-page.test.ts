@@ -1,0 +1,73 @@
+/** A page that the WRITE which is to be answered may itself have locked: held-page.ts. */
+import { describe, expect, it } from "vitest";
+import type { CallerThreads } from "../../../overlay/coherence/caller-threads.ts";
+import { droppedOrHeld } from "../../../overlay/coherence/held-page.ts";
+
+const NOTIFIER = 7;
+const READER = 43;
+
+/** A notification whose thread waits for the page as soon as `waits` says so, beside a reader that is runnable for so many looks. */
+function scene({ waits = (): boolean => true, runnable = 0 } = {}) {
+  let drop = (): void => {};
+  const dropped = new Promise<void>((resolve) => (drop = resolve));
+  const seen = { waits: 0, runnable: 0 };
+  const threads: CallerThreads = {
+    isAsleep: () => false,
+    hasEnded: () => false,
+    isReading: () => false,
+    isRunnable: (tid) => {
+      expect(tid).toBe(READER);
+      seen.runnable += 1;
+      return seen.runnable <= runnable;
+    },
+    waitsForPage: (tid) => {
+      expect(tid).toBe(NOTIFIER);
+      seen.waits += 1;
+      return waits();
+    },
+  };
+  return { seen, drop, judge: () => droppedOrHeld({ thread: () => NOTIFIER, dropped }, [READER], threads) };
+}
+
+describe("a page that the WRITE may hold", () => {
+  it("is gone when it is dropped", async () => {
+    const { judge, drop, seen } = scene();
+    drop();
+    expect(await judge()).toBe(true);
+    expect(seen.waits).toBe(0);
+  });
+
+  it("is the WRITE's own if the notification waits for it, and whoever has read it before is done", async () => {
+    const { judge, seen } = scene();
+    expect(await judge()).toBe(false);
+    expect(seen).toEqual({ waits: 1, runnable: 1 });
+  });
+
+  it("may be anything as long as the notifying thread does not wait for it: that one has no processor", async () => {
+    let looks = 0;
+    const { judge, drop } = scene({
+      waits: () => {
+        looks += 1;
+        if (looks === 10) drop();
+        return false;
+      },
+    });
+    expect(await judge()).toBe(true);
+    expect(looks).toBe(10);
+  });
+
+  it("may be a reader's who was given it before and had no processor since; but not for ever", async () => {
+    const soon = scene({ runnable: 3 });
+    expect(await soon.judge()).toBe(false);
+    expect(soon.seen.runnable).toBe(4);
+    const never = scene({ runnable: Number.POSITIVE_INFINITY });
+    expect(await never.judge()).toBe(false);
+    expect(never.seen.runnable).toBe(20);
+  });
+
+  it("that nothing is seen of is waited for a quarter of a second", async () => {
+    const { judge, seen } = scene({ waits: () => false });
+    expect(await judge()).toBe(false);
+    expect(seen.waits).toBe(250);
+  });
+});
