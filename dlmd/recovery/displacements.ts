@@ -3,10 +3,10 @@
  * alike what is named anew, whatever each of them had heard of a move.
  */
 import type { LockTables } from "../lock/lock-tables.ts";
-import { writeLvb } from "../lock/master.ts";
 import type { DownMessage, HolderMessage, UnlockMessage } from "../wire/peer-message.ts";
 import { type DisplacedMessage, type DisplacedResource, maxDisplaced } from "../wire/peer-move.ts";
 import type { Member } from "../wire/view-id.ts";
+import { takeNewest } from "./newest-block.ts";
 
 export class Displacements {
   /** By lockspace and name, the sequence of the block that was written and that no master has heard of; 0: none was. */
@@ -66,13 +66,8 @@ function wrote(m: HolderMessage): m is DownMessage | UnlockMessage {
  * knows that. It is handed over like the block of an old master, by who may be writing it again.
  */
 export function keepUnsentWrites({ displaced, nodeid: self }: LockTables, before: readonly Member[]): void {
+  const writer = before.find(({ nodeid }) => nodeid === self) ?? null;
   for (const [resource, { waiting }] of displaced) {
-    for (const m of waiting) {
-      if (!wrote(m)) continue;
-      if (resource.lvbKnown && resource.lvbSeq >= m.lvbSeq) continue;
-      writeLvb(resource, m.lvbWrite, m.lvbSeq, m.lvb);
-      resource.lvbKnown = true;
-      resource.writer = before.find(({ nodeid }) => nodeid === self) ?? null;
-    }
+    for (const m of waiting) if (wrote(m)) takeNewest(resource, { ...m, lvbValid: m.lvbWrite === "write", writer });
   }
 }

@@ -22,6 +22,7 @@ import type { OfferMessage, PeerMessage, RebuildMessage } from "../wire/peer-mes
 import { hasMember, type Member, noIncarnation } from "../wire/view-id.ts";
 import { keepUnsentWrites } from "./displacements.ts";
 import type { LateMessages } from "./late-messages.ts";
+import { takeNewest } from "./newest-block.ts";
 
 type Send = (nodeid: number, message: PeerMessage) => void;
 
@@ -305,12 +306,7 @@ function demoteRebuilt(lkb: Lkb): void {
 /** Also for an offer of a view that was given up before it ran: its sender keeps the block no more. */
 export function receiveOffer(manager: LockManager, m: OfferMessage): Resource {
   const resource = manager.tables.resource(manager.tables.lockspace(m.lockspace), m.resource);
-  if (resource.lvbKnown && resource.lvbSeq >= m.lvbSeq) return resource;
-  resource.lvbKnown = true;
-  resource.lvb = m.lvb;
-  resource.lvbSeq = m.lvbSeq;
-  resource.lvbValid = m.lvbValid;
-  resource.writer = m.writer;
+  takeNewest(resource, m);
   return resource;
 }
 

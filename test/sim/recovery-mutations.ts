@@ -149,6 +149,23 @@ export const recoveryMutations: readonly Mutation[] = [
     caughtBy: "test/unit/dlmd/rebuild.test.ts",
   },
   {
+    id: "h2-older-block-taken",
+    hazard: "H2",
+    breaks: "of the blocks that several sides hand over the last one counts, not the newest",
+    file: "dlmd/recovery/newest-block.ts",
+    find: "  if (resource.lvbKnown && resource.lvbSeq >= block.lvbSeq) return;\n",
+    replace: "",
+    caughtBy: "test/unit/dlmd/rebuild.test.ts",
+  },
+  {
+    id: "invalidation-empties-block",
+    breaks: "a block that was marked not valid and is handed over has no contents any more",
+    file: "dlmd/recovery/newest-block.ts",
+    find: "  if (block.lvbValid || block.lvb !== null) resource.lvb = block.lvb;",
+    replace: "  resource.lvb = block.lvb;",
+    caughtBy: "test/unit/dlmd/rebuild.test.ts",
+  },
+  {
     id: "block-of-any-lock",
     breaks: "the block of a rebuilt resource is that of any lock",
     file: "dlmd/recovery/rebuild.ts",

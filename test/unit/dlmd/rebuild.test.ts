@@ -80,6 +80,16 @@ describe("a block that is handed over", () => {
   });
 });
 
+it("of blocks that several sides hand over the newest counts, whichever comes last", () => {
+  const manager = new LockManager(1, { toPeer: () => {}, toClient: () => {}, protest: () => {} }, 10);
+  manager.tables.members = [{ nodeid: 1, incarnation: "00000000000000aa" }];
+  manager.tables.rebuilding = true;
+  for (const n of [3, 5, 4]) {
+    receiveOffer(manager, { kind: "offer", lockspace: "v", resource: "r", lvbSeq: n, lvbValid: n > 3, lvb: block(n), writer: null });
+  }
+  expect(manager.tables.lockspaces.get("v")?.resources.get("r")).toMatchObject({ lvbSeq: 5, lvbValid: true, lvb: block(5) });
+});
+
 it("what a holder wrote with a lock that it had named to this node, in a view that this one did not finish, is newer than the block it was offered", () => {
   const manager = new LockManager(1, { toPeer: () => {}, toClient: () => {}, protest: () => {} }, 10);
   const members = [
@@ -102,7 +112,8 @@ it("what a holder wrote with a lock that it had named to this node, in a view th
     () => {},
   );
   const resource = manager.tables.lockspaces.get("v")?.resources.get("r");
-  expect([resource?.lvbSeq, resource?.lvbValid]).toEqual([4, false]);
+  // Its contents are those from before.
+  expect([resource?.lvbSeq, resource?.lvbValid, resource?.lvb]).toEqual([4, false, block(3)]);
 });
 
 describe("conversions after a recovery", () => {
