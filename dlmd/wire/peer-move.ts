@@ -11,6 +11,14 @@ const maxTold = 256;
 /** Names in one message; more of them are several. */
 export const maxDisplaced = 512;
 
+interface Naming<K> {
+  readonly kind: K;
+  readonly lockspace: string;
+  readonly resource: string;
+  /** Of a move-begin, among those of its sender. */
+  readonly no: number;
+}
+
 /** Recovery, before DONE 1: resources that the sender knows not to be at their homes, or on the way (lock/move.ts). */
 export interface DisplacedMessage {
   readonly kind: "displaced";
@@ -23,20 +31,9 @@ export interface DisplacedResource {
   readonly unsentSeq: number;
 }
 /** Master to who has locks on that resource: keep what you have to say about it (lock/move.ts). Answered by "move-ready". */
-export interface MoveBeginMessage {
-  readonly kind: "move-begin";
-  readonly lockspace: string;
-  readonly resource: string;
-  /** Names it, among those of its sender. */
-  readonly no: number;
-}
+export type MoveBeginMessage = Naming<"move-begin">;
 /** Nothing about that resource comes from here any more before "moved". */
-export interface MoveReadyMessage {
-  readonly kind: "move-ready";
-  readonly lockspace: string;
-  readonly resource: string;
-  readonly no: number;
-}
+export type MoveReadyMessage = Naming<"move-ready">;
 /** Who waits since which move-begin, `by` whose. */
 export interface Told {
   readonly nodeid: number;
@@ -145,6 +142,15 @@ function readLocks(r: ByteReader): MovedLock[] {
   });
 }
 
+/** Of a message that has nothing else to say. */
+function namingRow<K extends string>(kind: K, type: number): Row<Naming<K>> {
+  return {
+    type,
+    encode: (w, m) => w.string(m.lockspace).string(m.resource).u32(m.no),
+    decode: (r) => ({ kind, lockspace: readName(r), resource: readName(r), no: r.u32() }),
+  };
+}
+
 export const moveRows: Table = {
   displaced: {
     type: 25,
@@ -158,16 +164,8 @@ export const moveRows: Table = {
       resources: readList(r, maxDisplaced, "resources that are not at their homes", () => ({ name: readName(r), unsentSeq: r.u64() })),
     }),
   },
-  "move-begin": {
-    type: 26,
-    encode: (w, m) => w.string(m.lockspace).string(m.resource).u32(m.no),
-    decode: (r) => ({ kind: "move-begin", lockspace: readName(r), resource: readName(r), no: r.u32() }),
-  },
-  "move-ready": {
-    type: 27,
-    encode: (w, m) => w.string(m.lockspace).string(m.resource).u32(m.no),
-    decode: (r) => ({ kind: "move-ready", lockspace: readName(r), resource: readName(r), no: r.u32() }),
-  },
+  "move-begin": namingRow("move-begin", 26),
+  "move-ready": namingRow("move-ready", 27),
   "move-state": {
     type: 28,
     encode: (w, m) => {
