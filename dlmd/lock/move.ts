@@ -198,6 +198,7 @@ export class Moves {
     const resource = this.#find(m);
     const entry = resource === undefined ? undefined : this.#tables.displaced.get(resource);
     if (resource === undefined || entry?.told?.by !== from) return this.#port.protest(from, `${m.resource} was not to move here`);
+    if (this.#namesStranger(from, m)) return;
     // Requests that its home took in go behind what its master had.
     const asked = resource.waitQueue;
     clearQueues(resource);
@@ -354,6 +355,7 @@ export class Moves {
     if (resource === undefined || entry === undefined || resource.masterNodeid !== self) {
       return this.#port.protest(from, `${m.resource} is not mastered here`);
     }
+    if (this.#namesStranger(from, m)) return;
     if (isMoving(entry)) entry.ready.push(...m.told);
     else this.#tellMoved(resource, entry, m.told);
     for (const lock of m.locks) {
@@ -367,6 +369,15 @@ export class Moves {
   }
 
   // ------------------------------------------------------------------------------------------------------ messages
+
+  /** A node that nothing can be sent to, since it is not in the view. */
+  #namesStranger(from: number, { resource, told, locks }: MoveStateMessage | MoveJoinMessage): boolean {
+    const { members } = this.#tables;
+    const stranger = [...told, ...locks].find(({ nodeid }) => !members.some((member) => member.nodeid === nodeid));
+    if (stranger === undefined) return false;
+    this.#port.protest(from, `${resource} is used by node ${stranger.nodeid}, which is not in the view`);
+    return true;
+  }
 
   #find({ lockspace, resource }: { readonly lockspace: string; readonly resource: string }): Resource | undefined {
     return this.#tables.lockspaces.get(lockspace)?.resources.get(resource);
