@@ -99,6 +99,8 @@ export class NodeCore implements Node {
     });
     const { locksPerClient, deadlockAfterMs, moveAfter } = this.limits;
     this.locks = new LockManager(boot.nodeid, host, locksPerClient, deadlockAfterMs, moveAfter);
+    this.locks.tables.unsentLimit = this.limits.savedMessagesPerPeer;
+    this.locks.tables.crowding = () => host.crowding();
     this.plocks = new PlockService(boot.nodeid, host, this.limits);
     this.groups = new NodeGroups({
       ...host,
@@ -158,7 +160,7 @@ export class NodeCore implements Node {
       crowding: () => {
         for (const client of this.clients.all.values()) this.clients.adjustPause(client);
       },
-      crowded: () => this.recovery.pairs.crowded,
+      crowded: () => this.recovery.pairs.crowded || this.locks.tables.crowded,
       stored: () => this.membership.stored && this.#fencesUnkept === 0,
       waits: ({ nodeid, incarnation, failingView }) => {
         const fields = { nodeid, incarnation, failingView: viewName(failingView), lockspaces: boot.fencedLockspaces ?? [] };

@@ -13,7 +13,7 @@ export interface Displaced {
   to: number;
   /** Anybody else: waits since that move-begin for "moved". */
   told: Told | null;
-  /** What this node's clients have asked meanwhile, in order: no more than a few for each lock that they may have. */
+  /** What this node's clients have asked meanwhile, in order; LockTables counts it. */
   waiting: HolderMessage[];
   /** Whom this node, master or home, has sent a move-begin. */
   readonly invited: Map<number, Invited>;

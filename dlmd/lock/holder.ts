@@ -123,7 +123,14 @@ export class Holder {
   #toMaster(resource: Resource, message: HolderMessage): void {
     const displaced = this.#tables.displaced.get(resource);
     if (displaced === undefined || !isMoving(displaced)) this.#port.toPeer(resource.masterNodeid, message);
-    else if (message.kind !== "unlock" || !takeBack(displaced, message.lkbId)) displaced.waiting.push(message);
+    else if (message.kind !== "unlock" || !this.#takeBack(displaced, message.lkbId)) this.#tables.keepUnsent(displaced, message);
+  }
+
+  /** A lock that was asked for and given up (FORCEUNLOCK) while there was no master: none has heard of it. */
+  #takeBack(displaced: Displaced, lkbId: number): boolean {
+    const asked = displaced.waiting.some((m) => m.kind === "request" && m.lkbId === lkbId);
+    if (asked) this.#tables.takeUnsent(displaced, lkbId);
+    return asked;
   }
 
   #deadlineOf(request: Asked<"lock" | "convert">): number {
@@ -381,13 +388,6 @@ export class Holder {
     lkb.requested = null;
     this.refused(lkb, "canceled");
   }
-}
-
-/** A lock that was asked for and given up (FORCEUNLOCK) while there was no master: none has heard of it. */
-function takeBack(displaced: Displaced, lkbId: number): boolean {
-  const at = displaced.waiting.findLastIndex((m) => m.kind === "request" && m.lkbId === lkbId);
-  if (at >= 0) displaced.waiting = displaced.waiting.filter((m) => m.lkbId !== lkbId);
-  return at >= 0;
 }
 
 /** Granted and persistent: it outlives its client. */

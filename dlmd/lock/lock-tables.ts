@@ -3,6 +3,7 @@
  * keeps the same in ls_rsbtbl and ls_lkbidr.
  */
 import { maxNameBytes } from "../wire/peer.ts";
+import type { HolderMessage } from "../wire/peer-message.ts";
 import type { Member } from "../wire/view-id.ts";
 import type { Client } from "./client.ts";
 import { DeadlineQueue } from "./deadline-queue.ts";
@@ -51,6 +52,12 @@ export class LockTables {
   readonly displaced: Map<Resource, Displaced> = new Map();
   /** A displaced resource that this node masters has no locks any more. */
   idle: (resource: Resource) => void = () => {};
+  /** Of what clients have asked for while there was no master to be asked: so much waits, of all resources, that clients must wait (hazard H9). */
+  crowded = false;
+  /** `crowded` changed. */
+  crowding: () => void = () => {};
+  unsentLimit: number = Number.POSITIVE_INFINITY;
+  #unsent = 0;
 
   constructor(nodeid: number) {
     this.nodeid = nodeid;
@@ -108,6 +115,27 @@ export class LockTables {
       return false;
     }
     return this.displaced.delete(resource);
+  }
+
+  keepUnsent(displaced: Displaced, message: HolderMessage): void {
+    displaced.waiting.push(message);
+    this.#countUnsent(1);
+  }
+
+  /** What waits, and does not any more; of one lock only, if that is given. */
+  takeUnsent(displaced: Displaced, lkbId: number | null = null): HolderMessage[] {
+    const taken = lkbId === null ? displaced.waiting : displaced.waiting.filter((m) => m.lkbId === lkbId);
+    displaced.waiting = lkbId === null ? [] : displaced.waiting.filter((m) => m.lkbId !== lkbId);
+    this.#countUnsent(-taken.length);
+    return taken;
+  }
+
+  #countUnsent(more: number): void {
+    this.#unsent += more;
+    const crowded = this.#unsent > (this.crowded ? this.unsentLimit / 2 : this.unsentLimit);
+    if (crowded === this.crowded) return;
+    this.crowded = crowded;
+    this.crowding();
   }
 
   releaseLockspace(lockspace: Lockspace): void {

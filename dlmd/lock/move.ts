@@ -248,7 +248,7 @@ export class Moves {
     const { nodeid: self } = this.#tables;
     this.#tellMoved(resource, entry, this.#toldBy(entry));
     // Still on the way: what a cancel leaves empty is not given back in the middle of it.
-    for (const message of entry.waiting.splice(0)) this.#takeOwn(resource, message, own);
+    for (const message of this.#tables.takeUnsent(entry)) this.#takeOwn(resource, message, own);
     this.#settleDown(resource, entry, self);
     resource.foreign = 0;
     settleQueued(this.#master, resource);
@@ -307,7 +307,7 @@ export class Moves {
   /** That node is the master; what waits goes there. */
   #settleDown(resource: Resource, entry: Displaced, master: number): void {
     const tables = this.#tables;
-    const { waiting, invited, ready } = entry;
+    const { invited, ready } = entry;
     const home = tables.homeOf(resource);
     // (A home that was to become the master, and does not, goes on with whom it has invited.)
     if (entry.told === null || master === tables.nodeid) {
@@ -317,10 +317,9 @@ export class Moves {
     if (master !== tables.nodeid) entry.users.clear();
     entry.to = 0;
     entry.told = null;
-    entry.waiting = [];
     resource.masterNodeid = master;
     if (master === home) tables.displaced.delete(resource);
-    for (const message of waiting) this.#port.toPeer(master, message);
+    for (const message of tables.takeUnsent(entry)) this.#port.toPeer(master, message);
     if (master === tables.nodeid) return;
     if (home === tables.nodeid) this.#handOver(resource, entry);
     tables.release(resource);

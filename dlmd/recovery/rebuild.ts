@@ -139,6 +139,8 @@ export class Rebuild {
       if (resource.held === 0 && isIdle(resource)) this.#touch(resource);
       return;
     }
+    const entry = tables.displaced.get(resource);
+    if (entry !== undefined) tables.takeUnsent(entry);
     tables.displaced.delete(resource);
     if (resource.lvbSeq < this.#change.unsentSeq(resource.lockspace.name, resource.name)) resource.lvbKnown = false;
     this.#checkWriter(resource);
