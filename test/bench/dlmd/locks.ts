@@ -12,7 +12,7 @@ const WINDOW = 256;
 const WARM_UP = 3000;
 
 /** Names that the given node masters. */
-function* resourcesOf(nodes: number, master: number, prefix: string): Generator<string> {
+export function* resourcesOf(nodes: number, master: number, prefix: string): Generator<string> {
   const members = Array.from({ length: nodes }, (_, at) => ({ nodeid: at + 1, incarnation: "" }));
   for (let i = 0; ; i++) {
     const name = `${prefix}${i}`;
@@ -20,7 +20,7 @@ function* resourcesOf(nodes: number, master: number, prefix: string): Generator<
   }
 }
 
-function take(names: Generator<string>, count: number): string[] {
+export function take(names: Generator<string>, count: number): string[] {
   return Array.from({ length: count }, () => names.next().value as string);
 }
 

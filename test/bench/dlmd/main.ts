@@ -11,6 +11,7 @@ import { columns } from "../report.ts";
 import { formatValue } from "../stats.ts";
 import { measureCorosync } from "./corosync.ts";
 import { measureDetection, measureViewChange } from "./failures.ts";
+import { measureInvalidate } from "./invalidate.ts";
 import { bytesPerLock, freshLockUs, handoverUs, localRate } from "./locks.ts";
 import { measureOrdered } from "./ordered-messages.ts";
 import { placeNodes } from "./placement.ts";
@@ -144,6 +145,7 @@ const STEPS = {
   locks: measureLocks,
   ordered: ({ trips, messages }: Scale) => measureOrdered(trips, messages),
   corosync: measureCpg,
+  invalidate: ({ trips }: Scale) => measureInvalidate(trips),
   "view-change": ({ viewNodes, viewLocks }: Scale) => measureViewChange(viewNodes, viewLocks),
   detection: ({ kills }: Scale) => measureDetection(kills),
   soak: ({ soakSeconds }: Scale) => measureSoak(soakSeconds),
