@@ -123,6 +123,8 @@ export interface Coherence {
    * dropped where it was; bounded, because who has the old parent may wait for this very LOOKUP.
    */
   dropElsewhere(dir: Inode, child: Inode): Maybe<void>;
+  /** The kernel may still go by another name of `child` than this one, which may be no more: another node may have renamed it to this one. */
+  hasDoubtfulName(dir: Inode, name: Buffer, child: Inode): boolean;
   /**
    * The kernel has that name, and its child's attributes, and both are valid still (as far as known here: it may have dropped them
    * itself, and then asks): a listing need not tell them again.

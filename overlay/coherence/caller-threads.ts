@@ -105,6 +105,31 @@ function isReading(tid: number): boolean {
 /** Numbers of read and pread64, which in the 32-bit programs of the same machine are no lseek; elsewhere nobody is known to be reading. */
 const READ_CALLS: Readonly<Record<string, readonly string[]>> = { x64: ["0", "17"], arm64: ["63", "67"] };
 
+/**
+ * Numbers of rename, renameat and renameat2, those of the 32-bit programs of the same machine among them: no other call of the same number looks up a
+ * name.
+ */
+const RENAME_CALLS: Readonly<Record<string, readonly string[]>> = {
+  x64: ["82", "264", "316", "38", "302", "353"],
+  arm64: ["38", "276", "329", "382"],
+};
+
+/** Is that thread, which waits for an answer, in rename(2)? null: that can not be told (another machine, io_uring, a thread that does not sleep yet). */
+export function isRenaming(tid: number): boolean | null {
+  try {
+    return isRename(beginningOf(`/proc/${tid}/syscall`), process.arch);
+  } catch {
+    return null;
+  }
+}
+
+/** By /proc/TID/syscall: a number, "running", or "-1" outside of any call. */
+export function isRename(syscall: string, arch: string): boolean | null {
+  const number = /^\d+(?= )/.exec(syscall)?.[0];
+  const calls = RENAME_CALLS[arch];
+  return number === undefined || calls === undefined ? null : calls.includes(number);
+}
+
 /** By /proc/TID/syscall, which begins with the number of the call. */
 export function isRead(syscall: string, arch: string): boolean {
   return READ_CALLS[arch]?.includes(syscall.slice(0, syscall.indexOf(" "))) === true;

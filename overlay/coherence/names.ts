@@ -168,6 +168,17 @@ export function namesElsewhere(child: Cover, dir: Cover): readonly ToldName[] {
   return elsewhere ?? NOBODY;
 }
 
+/**
+ * Was the kernel told another name of that inode too, whose validity is no longer in force? Another node may have renamed it to this one since, while a
+ * rename here goes by what it was (op/rename-target.ts).
+ */
+export function hasDoubtfulName(child: Cover, dir: Cover, name: Buffer, epoch: number): boolean {
+  for (let told = child.toldIn; told !== null; told = told.next) {
+    if (told.validEpoch !== epoch && (told.dir !== dir || told.key !== nameKey(name))) return true;
+  }
+  return false;
+}
+
 /** The kernel was asked to drop a name when it stood as in `asked`, and has done so. What was told of that name since stays. */
 export function dropUnchanged(told: ToldName, asked: ToldName): void {
   const { dir, key } = told;

@@ -25,7 +25,7 @@ import { Invalidation, type KernelCaches } from "./invalidation.ts";
 import { addWaiter, holdOf, pinChild, pump, refuseWaiters, removeWaiter, tryPin, unpin, unpinData } from "./lock-cache.ts";
 import { LockRequests } from "./lock-requests.ts";
 import type { OwnInodes } from "./own-inodes.ts";
-import { dropName, exchangeNames, moveName, namesElsewhere, tellName, toldName, validName } from "./names.ts";
+import { dropName, exchangeNames, hasDoubtfulName, moveName, namesElsewhere, tellName, toldName, validName } from "./names.ts";
 import { handleInvalidated, handleRetryTimer, handleTimer, isStillHeld } from "./revoke.ts";
 import type { KernelSizes } from "./kernel-sizes.ts";
 import { SizeCheck, type SizeCounters } from "./size-check.ts";
@@ -398,6 +398,10 @@ class Shell implements CoherenceShell {
     if (child.kind !== "directory" || child.nlookup === 0) return undefined;
     const names = namesElsewhere(child.cover, dir.cover);
     return names.length === 0 ? undefined : this.#invalidation.dropNames(names, this.#options.fail);
+  }
+
+  hasDoubtfulName(dir: Inode, name: Buffer, child: Inode): boolean {
+    return hasDoubtfulName(child.cover, dir.cover, name, this.#state.epoch);
   }
 
   isTold(dir: Inode, name: Buffer): boolean {

@@ -105,6 +105,16 @@ export class InodeTable {
     return record;
   }
 
+  /**
+   * A number that stands for no inode: whatever the kernel asks of it is ESTALE. It is counted nowhere, so a FORGET of it is one of an
+   * unknown number.
+   */
+  standIn(): number {
+    const fuseNodeid = this.#nextNodeid;
+    this.#nextNodeid += 1;
+    return fuseNodeid;
+  }
+
   /** In use by an operation: it stays in the table until `leave`, whatever the kernel forgets meanwhile. */
   use(record: InodeRecord): void {
     record.useCount += 1;

@@ -8,6 +8,7 @@ import type { Attr, Entry, Maybe } from "../lower/lower.ts";
 import { chain, lastly } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
+import { type RenameTarget, renameTarget } from "./rename-target.ts";
 
 export function sinceNow({ coherence }: Mount): Since {
   return { grants: coherence.grants, changes: coherence.changes };
@@ -80,10 +81,21 @@ interface Found {
 
 function replyFound(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, { id, attr }: Entry, since: Since): Maybe<void> {
   const child = mount.inodes.remember(id, attr.mode);
+  const told = (): Maybe<void> =>
+    chain(mount.coherence.dropElsewhere(dir, child), () => replyEntry(mount, call, { dir, name, child, since }, attr));
   return lastly(
-    () => chain(mount.coherence.dropElsewhere(dir, child), () => replyEntry(mount, call, { dir, name, child, since }, attr)),
+    () =>
+      mount.coherence.hasDoubtfulName(dir, name, child)
+        ? chain(renameTarget(mount, call, name), (target) => replyTarget(mount, call, attr, target, told))
+        : told(),
     () => mount.inodes.leave(child),
   );
+}
+
+function replyTarget(mount: Mount, call: Call, attr: Attr, target: RenameTarget, told: () => Maybe<void>): Maybe<void> {
+  if (target === "itself") return told();
+  if (target === "walk again") throw errnoError(E.ESTALE);
+  call.entry(mount.inodes.standIn(), attr, false, false, attr.size);
 }
 
 /** With the directory pinned: pins the child if that needs no other node, and answers. */

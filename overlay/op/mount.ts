@@ -21,6 +21,8 @@ export interface Mount {
   dontMask: boolean;
   /** Who a calling thread is, by /proc; null: not to be seen from here. */
   readonly credentials: (pid: number) => Credentials | null;
+  /** Is that thread, which waits for an answer, in rename(2)? null: it can not be told. */
+  readonly isRenaming: (pid: number) => boolean | null;
 }
 
 /** Waits for nothing where there is nothing to wait for. */

@@ -22,6 +22,7 @@ import { type Device, MNT_DETACH, type Native } from "../native/index.ts";
 import { Ahead } from "../op/ahead.ts";
 import { REPLY_BUFFER_BYTES, type ReplyPort } from "../op/call.ts";
 import type { Mount } from "../op/mount.ts";
+import { isRenaming } from "../coherence/caller-threads.ts";
 import { credentialsOf } from "../op/permission.ts";
 import { StaleOnce } from "../op/stale-once.ts";
 import { RequestBuffers } from "./buffers.ts";
@@ -291,6 +292,7 @@ class Serving {
         const status = pid === 0 ? null : system.readStatus(pid);
         return status === null ? null : credentialsOf(status);
       },
+      isRenaming,
     };
   }
 

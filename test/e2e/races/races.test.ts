@@ -223,6 +223,40 @@ for k in range(rounds):
       expect(content).toMatch(new RegExp(`^\\d+ ${rounds - 1}$`));
     });
 
+    it("rename to one name: it is moved once, and the others find nothing", async () => {
+      const rounds = 60 * scale;
+      const { results } = await race(
+        rounds,
+        `
+result = 0
+for k in range(rounds):
+    # Half of them go by a name that their kernel has.
+    if me % 2: code(os.stat, "name%d" % k)
+    barrier.wait()
+    result += won(os.rename, "name%d" % k, ["", "moved/"][k % 2] + "taken%d" % k, loses=["ENOENT"])
+`,
+        `os.mkdir("moved")\nfor k in range(rounds): put("name%d" % k, str(k))`,
+      );
+      expect(sum(results)).toBe(rounds);
+    });
+
+    it("RENAME_EXCHANGE: each is made, and made once", async () => {
+      const rounds = 40 * scale;
+      const { results, dir } = await race(
+        rounds,
+        `
+for k in range(rounds):
+    if me % 2: code(os.stat, "left%d" % k)
+    barrier.wait()
+    if libc.renameat2(-100, b"left%d" % k, -100, b"right%d" % k, 2): raise OSError(ctypes.get_errno(), "renameat2")
+result = 1
+`,
+        `for k in range(rounds): put("left%d" % k, "even"); put("right%d" % k, "odd")`,
+      );
+      const found = await everywhere<string[]>(dir, `result = [get("left%d" % k) for k in range(${rounds})]`);
+      expect(found).toEqual(Array.from({ length: rounds }, () => (sum(results) % 2 === 0 ? "even" : "odd")));
+    });
+
     it("mkdir and rmdir of one name in turn: as many made as removed", async () => {
       const rounds = 60 * scale;
       const { results, dir } = await race(

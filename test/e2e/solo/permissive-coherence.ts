@@ -119,6 +119,9 @@ export class PermissiveCoherence implements SessionCoherence {
     return Promise.resolve();
   }
   dropElsewhere(): void {}
+  hasDoubtfulName(): boolean {
+    return false;
+  }
   isTold(): boolean {
     return false;
   }

@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { afterEach, describe, expect, it } from "vitest";
-import { callerThreads, isPageWait, isRead, sleeps } from "../../../overlay/coherence/caller-threads.ts";
+import { callerThreads, isPageWait, isRead, isRename, sleeps } from "../../../overlay/coherence/caller-threads.ts";
 
 const children: ChildProcess[] = [];
 
@@ -94,5 +94,13 @@ describe("as /proc tells it", () => {
     expect(["63 0x3", "67 0x3"].map((call) => isRead(call, "arm64"))).toEqual([true, true]);
     for (const call of ["8 0x3 0x0", "170 0x1", "-1 0x7f 0x0", "running", ""]) expect([call, isRead(call, "x64")]).toEqual([call, false]);
     expect(isRead("0 0x3", "riscv64")).toBe(false);
+  });
+
+  it("renaming is who is in rename(2), renameat(2) or renameat2(2), of 32 bits or 64; of some it can not be told", () => {
+    for (const call of ["82 0x7f", "264 0xffffff9c", "316 0xf", "353 0xf"]) expect([call, isRename(call, "x64")]).toEqual([call, true]);
+    for (const call of ["276 0xf", "38 0xf"]) expect([call, isRename(call, "arm64")]).toEqual([call, true]);
+    for (const call of ["0 0x3", "4 0x7f", "257 0xf", "8 0x2"]) expect([call, isRename(call, "x64")]).toEqual([call, false]);
+    for (const call of ["running", "-1 0x7f 0x0", ""]) expect([call, isRename(call, "x64")]).toEqual([call, null]);
+    expect(isRename("276 0xf", "riscv64")).toBeNull();
   });
 });

@@ -14,7 +14,16 @@ import {
   unpin,
   unpinData,
 } from "../../../overlay/coherence/lock-cache.ts";
-import { dropName, exchangeNames, forgetNames, moveName, planExpiry, tellName, toldName } from "../../../overlay/coherence/names.ts";
+import {
+  dropName,
+  exchangeNames,
+  forgetNames,
+  hasDoubtfulName,
+  moveName,
+  planExpiry,
+  tellName,
+  toldName,
+} from "../../../overlay/coherence/names.ts";
 import { handleInvalidated, handleRetryTimer, handleTimer, isStillHeld } from "../../../overlay/coherence/revoke.ts";
 import { closeToken, handleTokenAst, handleTokenBast, openToken } from "../../../overlay/coherence/write-token.ts";
 import type { InodeKind } from "../../../overlay/inode/inode.ts";
@@ -406,6 +415,26 @@ describe("F6 F12: the names a kernel was told", () => {
     }
     expect(tellName(dir, a, child, true, state.epoch, 600)).toBe(false);
     expect(tellName(dir, a, child, true, state.epoch, 10_501)).toBe(true);
+  });
+
+  it("knows of an inode's other names while they are told, and doubts them when their validity is gone", () => {
+    const dir = holding("directory", Mode.PR);
+    const other = holding("directory", Mode.PR);
+    const child = cover("file");
+    tellName(dir, a, child, true, 1, 0);
+    expect(hasDoubtfulName(child, dir, a, 1)).toBe(false);
+    // In force: two names of one file.
+    expect(hasDoubtfulName(child, dir, b, 1)).toBe(false);
+    planExpiry(dir, 1, 0);
+    expect([hasDoubtfulName(child, dir, a, 1), hasDoubtfulName(child, dir, b, 1), hasDoubtfulName(child, other, a, 1)]).toEqual([
+      false,
+      true,
+      true,
+    ]);
+    tellName(dir, a, child, true, 1, 0);
+    expect([hasDoubtfulName(child, dir, b, 1), hasDoubtfulName(child, dir, b, 2)]).toEqual([false, true]);
+    tellName(dir, a, null, true, 2, 0);
+    expect(hasDoubtfulName(child, dir, b, 2)).toBe(false);
   });
 
   it("follows renames, exchanges and forgets", () => {

@@ -159,6 +159,11 @@ export class RecordingCoherence implements Coherence {
     this.events.push(`elsewhere ${dir.key} ${child.key}`);
     return this.elsewhere.get(child);
   }
+  /** Set by a test: the kernel knows the file by another name, too. */
+  doubtfulName = false;
+  hasDoubtfulName(): boolean {
+    return this.doubtfulName;
+  }
   isTold(dir: Inode, name: Buffer): boolean {
     return this.valid.has(`${dir.key} ${name.toString()}`);
   }

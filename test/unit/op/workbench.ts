@@ -35,6 +35,7 @@ export class Workbench {
   /** What write(2) of a reply gives: the kernel may not want it any more. */
   writeResult = 0;
   who: Credentials | null = null;
+  renaming: boolean | null = false;
   #nextUnique = 2;
   readonly #buffer = Buffer.alloc(REPLY_BUFFER_BYTES);
 
@@ -59,6 +60,7 @@ export class Workbench {
       log,
       dontMask: true,
       credentials: () => this.who,
+      isRenaming: () => this.renaming,
     };
     this.file = this.inodes.remember(FILE, 0o100644);
     this.file.nlookup = 1;

@@ -1,0 +1,62 @@
+/** A rename whose two names were one inode for a moment must not be taken for one of two names of a file (op/rename-target.ts). */
+import { describe, expect, it } from "vitest";
+import { E } from "../../../dlmd/base/errno.ts";
+import { Workbench } from "./workbench.ts";
+
+const NODEID_AT = 0;
+const ENTRY_VALID_AT = 16;
+const ATTR_VALID_AT = 24;
+const request = { op: "lookup" as const, fuseNodeid: 1, name: Buffer.from("new") };
+
+function nodeidOf(body: Buffer | undefined): number {
+  return Number(body?.readBigUInt64LE(NODEID_AT));
+}
+
+function known(renaming: boolean | null): Workbench {
+  const bench = new Workbench();
+  bench.coherence.doubtfulName = true;
+  bench.renaming = renaming;
+  return bench;
+}
+
+describe("a LOOKUP that finds an inode which the kernel may go by under another name", () => {
+  it("shows it to a rename as another one, of which nothing is valid and nothing can be asked", async () => {
+    const bench = known(true);
+    const reply = await bench.serve(request);
+    const nodeid = nodeidOf(reply?.body);
+    expect([reply?.errno, nodeid === bench.file.fuseNodeid, nodeid === 0]).toEqual([0, false, false]);
+    expect([reply?.body.readBigUInt64LE(ENTRY_VALID_AT), reply?.body.readBigUInt64LE(ATTR_VALID_AT)]).toEqual([0n, 0n]);
+    expect(bench.coherence.told.has("2.0 new")).toBe(false);
+    expect(bench.file.nlookup).toBe(1);
+    expect((await bench.serve({ op: "getattr", fuseNodeid: nodeid, fh: null }))?.errno).toBe(E.ESTALE);
+    bench.inodes.forget(nodeid, 1);
+    // Never the same number twice.
+    expect(nodeidOf((await bench.serve(request))?.body)).not.toBe(nodeid);
+    expect([bench.coherence.held, bench.coherence.violations]).toEqual([0, []]);
+  });
+
+  it("shows it to everybody else as what it is", async () => {
+    const bench = known(false);
+    expect(nodeidOf((await bench.serve(request))?.body)).toBe(bench.file.fuseNodeid);
+  });
+
+  it("waits for a thread that does not sleep yet", async () => {
+    const bench = known(null);
+    const served = bench.serve(request);
+    bench.renaming = true;
+    expect(nodeidOf((await served)?.body)).not.toBe(bench.file.fuseNodeid);
+  });
+
+  it("lets a thread walk again, once, of which it can not be told", async () => {
+    const bench = known(null);
+    expect((await bench.serve(request, bench.call("lookup", 0)))?.errno).toBe(E.ESTALE);
+    expect(nodeidOf((await bench.serve(request, bench.call("lookup", 0)))?.body)).toBe(bench.file.fuseNodeid);
+    expect([bench.coherence.held, bench.coherence.violations]).toEqual([0, []]);
+  });
+
+  it("asks about nobody where there is no other name", async () => {
+    const bench = known(true);
+    bench.coherence.doubtfulName = false;
+    expect(nodeidOf((await bench.serve(request))?.body)).toBe(bench.file.fuseNodeid);
+  });
+});
