@@ -1,7 +1,7 @@
 /**
  * What is on a device: its file system, whether that was unmounted cleanly, and the clustered bit; without mounting it and
  * without believing the page cache (hazard M4). Superblocks and XFS's root inode are read with O_DIRECT here; ext4's attribute
- * by `debugfs -D`; XFS's log state by xfs_logprint, which is buffered, after the device's buffers were dropped.
+ * by `debugfs -c -D`; XFS's log state by xfs_logprint, which is buffered, after the device's buffers were dropped.
  */
 import { readFileSync } from "node:fs";
 import { OperatingError } from "../../dlmd/base/error.ts";
@@ -69,10 +69,11 @@ export function bitState(value: Buffer | null, where: string): BitState {
 
 function readExt4Attribute(device: string): Buffer | null {
   // In hexadecimal: "trusted.clustered (5) = 61 ff 00 0a 62". The plain form cannot be told from what stands in the value.
-  const run = runTool("debugfs", ["-D", "-R", `ea_get -x / ${BIT_XATTR}`, device], "e2fsprogs");
+  // Without the bitmaps (-c): on a volume that its owner writes to they change while they are read, and do not fit their checksums.
+  const run = runTool("debugfs", ["-c", "-D", "-R", `ea_get -x / ${BIT_XATTR}`, device], "e2fsprogs");
   const complaints = run.stderr
     .split("\n")
-    .filter((line) => line !== "" && !/^debugfs \d/.test(line))
+    .filter((line) => line !== "" && !/^debugfs \d|: catastrophic mode /.test(line))
     .join("; ");
   const value = /^[^=]*=((?: [0-9a-f]{2})*) *$/m.exec(run.stdout.toString("latin1"))?.[1];
   if (run.status === 0 && complaints === "" && value !== undefined) return Buffer.from(value.replaceAll(" ", ""), "hex");
