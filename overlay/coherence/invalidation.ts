@@ -6,6 +6,7 @@ import { setTimeout as setTimeoutPromise } from "node:timers/promises";
 import { assert } from "../../dlmd/base/assert.ts";
 import { E, errnoName } from "../../dlmd/base/errno.ts";
 import type { Inode } from "../inode/inode.ts";
+import type { Maybe } from "../lower/lower.ts";
 import { inTime } from "../lower/maybe.ts";
 import { type Cover, kernelKnows, type RevokeGate, type ToldName } from "./cover.ts";
 import type { CoherenceState, InvalidationPlan } from "./effect.ts";
@@ -161,8 +162,11 @@ export class Invalidation {
     this.#check(inode.cover, results);
   }
 
-  outdateNow(inode: Inode): void {
-    this.#check(inode.cover, [this.#caches.invalidateAttributesNow(inode.fuseNodeid)]);
+  /** Attributes alone; `held`: within the turn (invalidateAttributesNow). */
+  outdate(inode: Inode, held: boolean): Maybe<void> {
+    const { fuseNodeid, cover } = inode;
+    if (held) return this.#check(cover, [this.#caches.invalidateAttributesNow(fuseNodeid)]);
+    return this.#caches.invalidateAttributes(fuseNodeid).then((results) => this.#check(cover, results));
   }
 
   async distrust(inodes: readonly Inode[], pages: boolean): Promise<void> {

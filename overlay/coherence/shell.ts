@@ -338,7 +338,7 @@ class Shell implements CoherenceShell {
 
   attributesChanged(inode: Inode, caller: number, held: boolean): Maybe<void> {
     if (!attributesChanged(this.#state, inode.cover, caller)) return undefined;
-    return held ? this.#invalidation.outdateNow(inode) : this.#invalidation.distrust([inode], false);
+    return this.#invalidation.outdate(inode, held);
   }
 
   attrValid(inode: Inode, caller: number, since: number): boolean {

@@ -49,4 +49,16 @@ describe("a round for a file", () => {
     expect(await invalidation.round(cover, { what: "late" })).toEqual({ missed: false, cut: false });
     expect(asked).toEqual([]);
   });
+
+  it("outdates the attributes of an inode alone: at once if it is in use for sure, else by a thread that may wait; a directory's names stay", async () => {
+    const state = createCoherenceState();
+    const directory = createCover(id, "4.1", "directory");
+    const dir = { fuseNodeid: 9, id, key: "4.1", kind: "directory" as const, nlookup: 1, openCount: 0, mappableCount: 0, cover: directory };
+    const outdating = new Invalidation({ ...caches, incrementEpoch: () => answer("epoch") }, state, () => false);
+    expect(outdating.outdate(dir, true)).toBeUndefined();
+    expect(asked.splice(0)).toEqual(["attributes now"]);
+    await outdating.outdate(dir, false);
+    expect(asked.splice(0)).toEqual(["attributes"]);
+    expect(state.epoch).toBe(1);
+  });
 });
