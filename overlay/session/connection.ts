@@ -9,9 +9,10 @@ import type { Native } from "../native/index.ts";
 
 /**
  * The kernel reads that far ahead in a file that is read in order, in requests of up to as much. Its own default, 128 KiB, can be lowered at
- * INIT but not raised; measured, a file is then read at another node at half the speed.
+ * INIT but not raised; measured, a file is then read at another node at half the speed. With 4 MiB, four requests under way, it is a quarter faster there than with
+ * one, and the same on the owner.
  */
-export const READ_AHEAD_KIB = 1024;
+export const READ_AHEAD_KIB = 4096;
 
 const CONNECTIONS = "/sys/fs/fuse/connections";
 
