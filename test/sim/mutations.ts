@@ -57,10 +57,12 @@ function list(chosen: readonly Mutation[]): void {
 
 async function runAll(chosen: readonly Mutation[]): Promise<Result[]> {
   const tree = new MutationTree(path.resolve(import.meta.dirname, "../../.."), args);
-  process.once("SIGINT", () => {
-    tree.close();
-    process.exit(130);
-  });
+  for (const [signal, status] of [["SIGINT", 130] as const, ["SIGTERM", 143] as const]) {
+    process.once(signal, () => {
+      tree.close();
+      process.exit(status);
+    });
+  }
   const results: Result[] = [];
   try {
     for (const caughtBy of new Set(chosen.map((mutation) => mutation.caughtBy))) {
