@@ -4,6 +4,9 @@
  *
  * Which ones: a hand goes round over all, and nothing says what the kernel finds in its caches, so it is the order in which they came. Directories
  * stay: their names would go one by one.
+ *
+ * The hand is a place in an array, and no iterator over the covers: V8 keeps each table that a Map or Set has outgrown, and all that was in it, for an
+ * iterator that began there and rests.
  */
 import { Mode } from "../../dlmd/lock/mode.ts";
 import { type Cover, mayBeCached } from "./cover.ts";
@@ -16,6 +19,8 @@ const DROP_US = 4.5;
 const STEPS_MAX = 64;
 /** Begun with in one turn. */
 const AT_ONCE_MAX = 64;
+/** Gaps that are left as they are, however few covers there are. */
+const GAPS_MIN = 64;
 
 export function cachedInodesMax(marginMs: number): number {
   return Math.floor((marginMs * 1000) / DROP_US);
@@ -24,21 +29,20 @@ export function cachedInodesMax(marginMs: number): number {
 export class CacheLimit {
   readonly counts = { inodesEvicted: 0 };
   readonly #max: number;
-  readonly #all: () => Iterator<Cover>;
-  #hand: Iterator<Cover>;
+  /** Those that count, in the order in which they were told; null: it does not any more. */
+  #told: (Cover | null)[] = [];
   #cached = 0;
+  #hand = 0;
 
-  /** `all`: new ones at the end. */
-  constructor(max: number, all: () => Iterator<Cover>) {
+  constructor(max: number) {
     this.#max = max;
-    this.#all = all;
-    this.#hand = all();
   }
 
   /** Told to the kernel as valid. True: there are too many now. */
   told(cover: Cover): boolean {
-    if (!cover.cached) {
-      cover.cached = true;
+    if (cover.cachedAt < 0) {
+      cover.cachedAt = this.#told.length;
+      this.#told.push(cover);
       this.#cached += 1;
     }
     return this.#cached > this.#max;
@@ -46,9 +50,19 @@ export class CacheLimit {
 
   /** The kernel has forgotten it, or dropped what it had; or not: then nothing is done. */
   changed(cover: Cover): void {
-    if (!cover.cached || mayBeCached(cover)) return;
-    cover.cached = false;
+    if (cover.cachedAt < 0 || mayBeCached(cover)) return;
+    this.#told[cover.cachedAt] = null;
+    cover.cachedAt = -1;
     this.#cached -= 1;
+    if (this.#told.length > 2 * this.#cached + GAPS_MIN) this.#closeGaps();
+  }
+
+  #closeGaps(): void {
+    const passed = this.#told.slice(0, this.#hand).filter((cover) => cover !== null);
+    const ahead = this.#told.slice(this.#hand).filter((cover) => cover !== null);
+    this.#hand = passed.length;
+    this.#told = [...passed, ...ahead];
+    for (const [at, cover] of this.#told.entries()) if (cover !== null) cover.cachedAt = at;
   }
 
   /** Leaves effects in `state`. */
@@ -58,9 +72,9 @@ export class CacheLimit {
 
   #evictOne(state: CoherenceState, now: number): void {
     for (let step = 0; step < STEPS_MAX; step += 1) {
-      const { value: cover, done } = this.#hand.next();
-      if (done === true) this.#hand = this.#all();
-      else if (mayGo(cover)) {
+      const cover = this.#told[this.#hand];
+      this.#hand = cover === undefined ? 0 : this.#hand + 1;
+      if (cover !== undefined && cover !== null && mayGo(cover)) {
         this.counts.inodesEvicted += 1;
         // Nobody else has it: it does not go to and fro (revoke.ts, expectReturn).
         cover.read = false;
@@ -75,5 +89,5 @@ export class CacheLimit {
 function mayGo(cover: Cover): boolean {
   const resting = cover.phase === "idle" && cover.asking === null && cover.pins === 0 && !cover.unregistered && !cover.registering;
   const awaited = cover.waiters.length > 0 || cover.childWaiters.length > 0 || cover.wanted !== Mode.NL || (cover.token?.users ?? 0) > 0;
-  return cover.cached && resting && !awaited && cover.kind !== "directory" && cover.inode?.openCount === 0;
+  return resting && !awaited && cover.kind !== "directory" && cover.inode?.openCount === 0;
 }

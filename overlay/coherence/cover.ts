@@ -161,8 +161,8 @@ export interface Cover {
   attrTaker: number;
   /** Which change of the mount was the last one of its attributes; 0: none. */
   changedAt: number;
-  /** It was told as valid since the lock came: counts against the limit (cache-limit.ts). */
-  cached: boolean;
+  /** It was told as valid since the lock came, and counts against the limit: its place there (cache-limit.ts); -1: it does not. */
+  cachedAt: number;
   /** The first of this inode's names that were told: to be taken out when the kernel forgets it. */
   toldIn: ToldName | null;
   /** What the lower had done when EX came, and when the last operation under it ended (lower/stamp.ts). */
@@ -231,7 +231,7 @@ export function createCover(id: FileId, key: string, kind: InodeKind): Cover {
     attrTold: false,
     attrTaker: NO_TAKER,
     changedAt: 0,
-    cached: false,
+    cachedAt: -1,
     toldIn: null,
     stampMark: 0,
     stamp: null,

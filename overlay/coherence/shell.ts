@@ -142,7 +142,7 @@ class Shell implements CoherenceShell {
       fail,
     });
     this.#sizes = new SizeCheck(options.ownInodes, options.callerThreads, this.#state, () => this.#suspension.active);
-    this.#limit = new CacheLimit(options.cachedMax, () => this.#covers.all());
+    this.#limit = new CacheLimit(options.cachedMax);
   }
 
   get counters(): CoherenceCounters {

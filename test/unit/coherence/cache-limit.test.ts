@@ -31,7 +31,7 @@ function evicted(): number[] {
 beforeEach(() => {
   state = createCoherenceState();
   covers = [];
-  limit = new CacheLimit(MAX, () => covers.values());
+  limit = new CacheLimit(MAX);
 });
 
 describe("more inodes than can be dropped in time", () => {
@@ -69,6 +69,36 @@ describe("more inodes than can be dropped in time", () => {
       expect(evicted()).toEqual([ino]);
       back(ino);
     }
+  });
+
+  it("are found by the hand where they were, however many of the others go", () => {
+    limit = new CacheLimit(300);
+    const numbers = (from: number, to: number): number[] => Array.from({ length: to - from }, (_, at) => from + at);
+    const told = numbers(0, 309).map((ino) => tell(ino));
+    expect(evicted()).toEqual(numbers(0, 9));
+    const stay = numbers(0, 309).filter((ino) => ino % 3 === 2);
+    const rest = (cover: Cover): void => void Object.assign(cover, { phase: "idle", mode: Mode.PR });
+    const forget = (cover: Cover): void => {
+      cover.inode = null;
+      limit.changed(cover);
+    };
+    for (const cover of told) rest(cover);
+    for (const cover of told) if (!stay.includes(cover.id.ino)) forget(cover);
+    expect(evicted()).toEqual([]);
+    for (const ino of numbers(309, 510)) tell(ino);
+    const round = [...stay.slice(3), ...numbers(309, 510), ...stay.slice(0, 3)];
+    for (let at = 0; at < round.length; at += 4) expect(evicted()).toEqual(round.slice(at, at + 4));
+    // And go from their own places.
+    for (const cover of covers) rest(cover);
+    for (const ino of stay.slice(-10)) forget(covers[ino] as Cover);
+    for (const ino of numbers(510, 520)) tell(ino);
+    expect(evicted()).toEqual(round.slice(0, 4));
+    expect([...Array(70)].flatMap(evicted)).toEqual(
+      round
+        .slice(4)
+        .filter((ino) => !stay.slice(-10).includes(ino))
+        .slice(0, 280),
+    );
   });
 
   it("count as long as the kernel may have something of them", () => {

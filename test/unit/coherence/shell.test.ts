@@ -1,3 +1,5 @@
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { describe, expect, it } from "vitest";
 import { type Lock, LockFlag, type LockHandlers, type Lockspace } from "../../../dlmd/client/api.ts";
 import { E } from "../../../dlmd/base/errno.ts";
@@ -170,6 +172,27 @@ describe("the shell", () => {
     shell.resume(false);
     await tell(2);
     expect([unlocked(), shell.counters.inodesEvicted]).toEqual([["unlock i1.7", "unlock i2.7"], 2]);
+    await shell.close();
+  });
+
+  it("keeps nothing of what has gone, however long nothing has to be given up", async () => {
+    setFlagsFromString("--expose-gc");
+    const collect = runInNewContext("gc") as () => void;
+    const shell = shellOver(lockspaceThatGrants([]).lockspace);
+    const inodes: Inode[] = [];
+    // In a call of its own: what it had in hand is not in use afterwards.
+    const comeAndGo = (ino: number): WeakRef<object> => {
+      const inode = inodeOf(shell, ino, "file");
+      inodes.push(inode);
+      // There are some at any time: so they stand in the tables that are outgrown.
+      if (inodes.length > 8) shell.forgotten(inodes.shift() as Inode);
+      return new WeakRef(inode.cover);
+    };
+    const came = Array.from({ length: 1000 }, (_, ino) => comeAndGo(ino));
+    // A WeakRef holds what it is for until the turn ends.
+    await new Promise(setImmediate);
+    collect();
+    expect(came.filter((one) => one.deref() !== undefined).length).toBeLessThan(20);
     await shell.close();
   });
 
