@@ -32,6 +32,8 @@ interface LastWrite {
   readonly keepers: Set<SimLock>;
   /** The one before it; of that none is kept. */
   readonly before: LastWrite | null;
+  /** Its program died before it was answered: it may not have been done. */
+  doubtful: boolean;
 }
 
 export class Checker {
@@ -138,18 +140,16 @@ export class Checker {
     const keepers = new Set(this.#locks(writer.resource));
     const last = this.#writes.get(writer.resource);
     const before = last === undefined ? null : { ...last, before: null };
-    this.#writes.set(writer.resource, { version, writer, atMs: this.nowMs(), keepers, before });
+    this.#writes.set(writer.resource, { version, writer, atMs: this.nowMs(), keepers, before, doubtful: false });
   }
 
   /**
-   * Its program died, and what it asked for last was not answered: it was never done. The lock is an orphan as it was before, and who adopts
-   * it reads the block that was written before.
+   * Its program died, and what it asked for last was not answered. If there was no service it was never done: the lock is an orphan as it was
+   * before, and who adopts it reads the block that was written before.
    */
   unanswered(lock: SimLock): void {
     const write = this.#writes.get(lock.resource);
-    if (write?.writer !== lock || write.atMs !== lock.sinceMs) return;
-    if (write.before === null) this.#writes.delete(lock.resource);
-    else this.#writes.set(lock.resource, write.before);
+    if (write?.writer === lock && write.atMs === lock.sinceMs) write.doubtful = true;
   }
 
   read(lock: SimLock, lvb: Uint8Array | null, valid: boolean): void {
@@ -162,11 +162,19 @@ export class Checker {
     const write = this.#writes.get(lock.resource);
     // Beside NL and CR there may be a writer, whose write is still on its way to the master.
     if (write === undefined || (lock.mode as Mode) <= Mode.CR) return;
-    const members = lock.client.node.core.membership.view?.members ?? [];
+    const wrong = this.#misses(write, lock, version);
+    if (wrong !== null) this.fail(`${lock.client.name} read ${wrong}`);
+  }
+
+  /** How the reader of a valid block misses that write; null: he does not. */
+  #misses(write: LastWrite, lock: SimLock, read: number): string | null {
+    const { resource, client } = lock;
+    const members = client.node.core.membership.view?.members ?? [];
     const kept = [...write.keepers].some(({ client }) => client.alive && hasMember(members, client.node.nodeid, client.incarnation));
-    if (!kept) return;
-    if (write.version === null) this.fail(`${lock.client.name} read a valid block ${version} of ${lock.resource}, which was invalidated`);
-    if (version < write.version) this.fail(`${lock.client.name} read block ${version} of ${lock.resource}, ${write.version} was written`);
+    if (!kept || (write.version !== null && read >= write.version)) return null;
+    if (write.doubtful) return write.before === null ? null : this.#misses(write.before, lock, read);
+    if (write.version === null) return `a valid block ${read} of ${resource}, which was invalidated`;
+    return `block ${read} of ${resource}, ${write.version} was written`;
   }
 
   /** It was told that it waits in a circle. */
