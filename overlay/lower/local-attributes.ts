@@ -94,6 +94,8 @@ function changeSteps(context: LocalContext, fd: number, sizeFd: number | null, c
     const [mtimeSec, mtimeNsec] = timeFields(mtime);
     steps.push(() => context.metadata.utimens(fd, atimeSec, atimeNsec, mtimeSec, mtimeNsec));
   }
+  // So comes a chown that names nobody, which clears set-user-id all the same.
+  if (steps.length === 0) steps.push(() => context.metadata.chown(fd, -1, -1));
   return steps;
 }
 

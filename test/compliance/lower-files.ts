@@ -86,6 +86,8 @@ export function filesCompliance(bench: LowerBench): void {
     const attr = await bench.lower.setattr(entry.id, { size: 0, killSuidgid: true }, handle);
     // Set-group-id without group execute is mandatory locking, not a privilege.
     expect(attr.mode).toBe(0o102765);
+    fs.chmodSync(`${path}/f`, 0o6775);
+    expect((await bench.lower.setattr(entry.id, {}, null)).mode).toBe(0o100775);
     bench.lower.close(handle);
   });
 
