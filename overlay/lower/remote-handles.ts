@@ -5,15 +5,17 @@
 import { E, type Errno, errnoError } from "../../dlmd/base/errno.ts";
 import { O } from "./linux.ts";
 import type { FileId, LowerHandle } from "./lower.ts";
+import type { LossesTold } from "./unsynced.ts";
 
 /** The owner allows a session that many (server-session.ts). */
 export const MAX_REMOTE_HANDLES = 65_536;
 
-export interface RemoteHandle {
+export interface RemoteHandle extends LossesTold {
   readonly handle: LowerHandle;
   readonly id: FileId;
   readonly flags: number;
   readonly directory: boolean;
+  lossesTold: number;
   /** Calls on it end with this: it could not be opened again at the present owner (ESTALE: the file is gone). */
   error: Errno | null;
 }
@@ -35,8 +37,8 @@ export class RemoteHandles {
   }
 
   /** The owner has it open. */
-  add(handle: LowerHandle, id: FileId, flags: number, directory: boolean): LowerHandle {
-    this.#handles.set(handle, { handle, id, flags: flags & ~O.TRUNC, directory, error: null });
+  add(handle: LowerHandle, id: FileId, flags: number, directory: boolean, lossesTold: number): LowerHandle {
+    this.#handles.set(handle, { handle, id, flags: flags & ~O.TRUNC, directory, lossesTold, error: null });
     return handle;
   }
 

@@ -71,8 +71,8 @@ class RemoteCore {
 
   async #enterNewOwner(first: boolean): Promise<void> {
     if (first) return;
-    const unsynced = this.unsynced.ownerDied();
     const handles = this.handles.all();
+    const unsynced = this.unsynced.ownerDied(handles);
     this.#options.log.info({ handles: handles.length, unsynced }, "new owner: opening handles again");
     await Promise.all(handles.map((handle) => this.#reopen(handle)));
   }
@@ -115,19 +115,19 @@ class RemoteCore {
   async open(id: FileId, flags: number): Promise<LowerHandle> {
     const handle = this.handles.allocate();
     await this.call("open", { id, flags, handle });
-    return this.handles.add(handle, id, flags, false);
+    return this.handles.add(handle, id, flags, false, this.unsynced.opened(id));
   }
 
   async opendir(id: FileId): Promise<LowerHandle> {
     const handle = this.handles.allocate();
     await this.call("opendir", { id, handle });
-    return this.handles.add(handle, id, 0, true);
+    return this.handles.add(handle, id, 0, true, this.unsynced.opened(id));
   }
 
   async create(parent: FileId, name: Buffer, flags: number, mode: number, caller: Caller): Promise<{ entry: Entry; handle: LowerHandle }> {
     const handle = this.handles.allocate();
     const entry = await this.call("create", { parent, name, mode, caller, flags, handle });
-    return { entry, handle: this.handles.add(handle, entry.id, flags, false) };
+    return { entry, handle: this.handles.add(handle, entry.id, flags, false, this.unsynced.opened(entry.id)) };
   }
 
   close(handle: LowerHandle): void {
@@ -165,14 +165,14 @@ class RemoteCore {
     const since = this.unsynced.now();
     await this.with(call, file, { handle, dataOnly });
     this.unsynced.synced(file.id, since);
-    if (!this.unsynced.takeLost(file.id)) return;
+    if (!this.unsynced.takeLost(file)) return;
     this.#options.log.error({ ino: file.id.ino }, "the owner that took this file's data died before it was on disk: fsync reports EIO");
     throw errnoError(E.EIO);
   }
 
   async syncfs(): Promise<void> {
     await this.#syncAll();
-    if (this.unsynced.takeAllLost()) throw errnoError(E.EIO);
+    if (this.unsynced.takeAnyLost()) throw errnoError(E.EIO);
   }
 
   async fallocate(handle: LowerHandle, mode: number, offset: number, bytes: number): Promise<void> {

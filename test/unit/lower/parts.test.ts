@@ -8,7 +8,7 @@ import { FILE_HANDLE_BYTES, fileHandleFormat } from "../../../overlay/lower/file
 import type { FileId } from "../../../overlay/lower/lower.ts";
 import { chain, inOrder, lastly } from "../../../overlay/lower/maybe.ts";
 import { RecentInodes } from "../../../overlay/lower/recent-inodes.ts";
-import { Unsynced } from "../../../overlay/lower/unsynced.ts";
+import { type LossesTold, Unsynced } from "../../../overlay/lower/unsynced.ts";
 import { HANDLE_BUFFER_BYTES, nativeAddon, STAT } from "../../../overlay/native/index.ts";
 import { directoryPlace } from "../../compliance/lower-fixture.ts";
 
@@ -116,6 +116,8 @@ describe("answers now or later", () => {
 describe("data that an owner took", () => {
   const a = { ino: 1, generation: 1 };
   const b = { ino: 2, generation: 1 };
+  const opened = (unsynced: Unsynced, id: FileId): LossesTold => ({ id, lossesTold: unsynced.opened(id) });
+
   it("is lost with it unless a sync that began later has ended", () => {
     const unsynced = new Unsynced();
     unsynced.note(a);
@@ -123,11 +125,39 @@ describe("data that an owner took", () => {
     unsynced.note(b);
     unsynced.allSynced(since);
     unsynced.synced(b, since);
-    expect(unsynced.ownerDied()).toBe(1);
-    expect(unsynced.takeLost(a)).toBe(false);
-    expect(unsynced.takeLost(b)).toBe(true);
-    expect(unsynced.takeLost(b)).toBe(false);
-    expect(unsynced.takeAllLost()).toBe(false);
+    const [openA, openB] = [opened(unsynced, a), opened(unsynced, b)];
+    expect(unsynced.ownerDied([openA, openB])).toBe(1);
+    expect(unsynced.takeLost(openA)).toBe(false);
+    expect(unsynced.takeLost(openB)).toBe(true);
+    expect(unsynced.takeLost(openB)).toBe(false);
+  });
+
+  it("is told to each who had the file open, whoever was told before", () => {
+    const unsynced = new Unsynced();
+    const [writer, reader] = [opened(unsynced, a), opened(unsynced, a)];
+    unsynced.note(a);
+    unsynced.ownerDied([writer, reader]);
+    expect([unsynced.takeAnyLost(), unsynced.takeAnyLost()]).toEqual([true, false]);
+    expect([unsynced.takeLost(reader), unsynced.takeLost(writer)]).toEqual([true, true]);
+    expect(unsynced.takeLost(opened(unsynced, a))).toBe(false);
+  });
+
+  it("is kept for who had it open and did not ask, through another owner's death", () => {
+    const unsynced = new Unsynced();
+    const [writer, reader] = [opened(unsynced, a), opened(unsynced, a)];
+    unsynced.note(a);
+    unsynced.ownerDied([writer, reader]);
+    unsynced.takeLost(reader);
+    expect(unsynced.ownerDied([writer, reader])).toBe(0);
+    expect([unsynced.takeLost(reader), unsynced.takeLost(writer)]).toEqual([false, true]);
+  });
+
+  it("is told to who opens the file later, if nobody was told", () => {
+    const unsynced = new Unsynced();
+    unsynced.note(a);
+    unsynced.ownerDied([]);
+    const later = opened(unsynced, a);
+    expect([unsynced.takeLost(later), unsynced.takeLost(later), unsynced.takeLost(opened(unsynced, a))]).toEqual([true, false, false]);
   });
 });
 

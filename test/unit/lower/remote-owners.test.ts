@@ -230,9 +230,13 @@ it("does not say that data is on disk which died with its owner", async () => {
   await lower.write(lost.handle, Buffer.from("x"), 0, false);
   await lower.write(safe.handle, Buffer.from("x"), 0, false);
   await lower.fsync(safe.handle, true);
+  const reader = await lower.open(lost.entry.id, RDWR);
   lower.ownerLost();
   lower.ownerFound((await owner(2)).address, 2);
   expect(await errnoOf(() => lower.fsync(safe.handle, false))).toBe(0);
+  // Whoever else hears of it first.
+  expect(await errnoOf(() => lower.syncfs())).toBe(E.EIO);
+  expect(await errnoOf(() => lower.fsync(reader, false))).toBe(E.EIO);
   expect(await errnoOf(() => lower.fsync(lost.handle, false))).toBe(E.EIO);
   expect(await errnoOf(() => lower.fsync(lost.handle, false))).toBe(0);
 });
