@@ -95,7 +95,8 @@ function replyFound(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, { 
 function replyTarget(mount: Mount, call: Call, attr: Attr, target: RenameTarget, told: () => Maybe<void>): Maybe<void> {
   if (target === "itself") return told();
   if (target === "walk again") throw errnoError(E.ESTALE);
-  call.entry(mount.inodes.standIn(), attr, false, false, attr.size);
+  const fuseNodeid = mount.inodes.standIn();
+  if (call.entry(fuseNodeid, attr, false, true, attr.size)) mount.standIns.show(fuseNodeid, call.pid);
 }
 
 /** With the directory pinned: pins the child if that needs no other node, and answers. */
@@ -171,6 +172,7 @@ function tellChild(mount: Mount, call: Call, found: Found, attr: Attr, pinned: b
 /** No reply. */
 export function forget(mount: Mount, request: ForgetRequest): void {
   request.fuseNodeids.forEach((fuseNodeid, at) => {
+    mount.standIns.forget(fuseNodeid);
     mount.inodes.forget(fuseNodeid, request.nlookups[at] ?? 0);
   });
 }

@@ -7,6 +7,7 @@ import type { Log } from "../../dlmd/base/log.ts";
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import type { Ahead } from "./ahead.ts";
 import type { Credentials } from "./permission.ts";
+import type { StandIns } from "./rename-target.ts";
 import type { StaleOnce } from "./stale-once.ts";
 
 export interface Mount {
@@ -15,6 +16,7 @@ export interface Mount {
   readonly inodes: InodeTable;
   readonly handles: HandleTable;
   readonly staleOnce: StaleOnce;
+  readonly standIns: StandIns;
   readonly ahead: Ahead;
   readonly log: Log;
   /** FUSE_DONT_MASK was taken: the umask comes with the request. Else the kernel has applied it. */
@@ -30,10 +32,13 @@ export function waiting<T>(value: T | Promise<T>): value is Promise<T> {
   return value instanceof Promise;
 }
 
-/** ESTALE: the kernel names an inode that it has forgotten. */
+/** ESTALE: the kernel names an inode that it has forgotten, or one that there never was (rename-target.ts). */
 export function inodeOf(mount: Mount, fuseNodeid: number): InodeRecord {
   const inode = mount.inodes.get(fuseNodeid);
-  if (inode === undefined) throw errnoError(E.ESTALE);
+  if (inode === undefined) {
+    mount.standIns.asked(fuseNodeid);
+    throw errnoError(E.ESTALE);
+  }
   return inode;
 }
 

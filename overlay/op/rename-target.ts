@@ -5,7 +5,9 @@
  * programs were told that they had moved the same file, or an exchange was counted and not made.
  *
  * So to a thread that is in rename(2) the inode is shown as another one, with a number that stands for nothing. Its RENAME then comes here, with
- * the names, and finds the truth.
+ * the names, and finds the truth. Before that the kernel may ask for the permission to write to a directory that gets another parent: its attributes go with
+ * validity, since nobody else comes by this name without asking anew. Whatever it asks of that number is ESTALE (an ACL; a directory on the path); it then walks
+ * once more, and is shown what is there.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Maybe } from "../lower/lower.ts";
@@ -15,23 +17,52 @@ import type { Mount } from "./mount.ts";
 /** "walk again": ESTALE, once. */
 export type RenameTarget = "itself" | "another" | "walk again";
 
+/** The numbers that stand for nothing, as long as the kernel has them: each is an inode there. */
+export class StandIns {
+  readonly #shownTo = new Map<number, number>();
+  readonly #truth = new Set<number>();
+
+  show(fuseNodeid: number, tid: number): void {
+    this.#shownTo.set(fuseNodeid, tid);
+  }
+
+  /** Something was asked of that number, and is ESTALE: its thread walks again. */
+  asked(fuseNodeid: number): void {
+    const tid = this.#shownTo.get(fuseNodeid);
+    if (tid !== undefined) this.#truth.add(tid);
+  }
+
+  mustSeeTruth(tid: number): boolean {
+    return this.#truth.has(tid);
+  }
+
+  /** The RENAME of that thread came. */
+  came(tid: number): void {
+    if (this.#truth.size > 0) this.#truth.delete(tid);
+  }
+
+  forget(fuseNodeid: number): void {
+    if (this.#shownTo.size > 0) this.#shownTo.delete(fuseNodeid);
+  }
+}
+
 /** A thread that has sent its request and not gone to sleep yet is waited for so many times a millisecond. */
 const RUNNING_WAITS_MAX = 20;
 
 export function renameTarget(mount: Mount, call: Call, name: Buffer): Maybe<RenameTarget> {
   const renaming = mount.isRenaming(call.pid);
-  return renaming === null ? unsureTarget(mount, call, name) : targetOf(renaming);
+  return renaming === null ? unsureTarget(mount, call, name) : targetOf(mount, call, renaming);
 }
 
-function targetOf(renaming: boolean): RenameTarget {
-  return renaming ? "another" : "itself";
+function targetOf(mount: Mount, call: Call, renaming: boolean): RenameTarget {
+  return renaming && !mount.standIns.mustSeeTruth(call.pid) ? "another" : "itself";
 }
 
 async function unsureTarget(mount: Mount, call: Call, name: Buffer): Promise<RenameTarget> {
   for (let waits = 0; waits < RUNNING_WAITS_MAX && call.pid !== 0; waits += 1) {
     await sleep(1);
     const renaming = mount.isRenaming(call.pid);
-    if (renaming !== null) return targetOf(renaming);
+    if (renaming !== null) return targetOf(mount, call, renaming);
   }
   // A rename looks up both names anew, and is not likely to be overtaken a second time.
   return mount.staleOnce.give("lookup", name, call.pid) ? "walk again" : "itself";

@@ -22,6 +22,7 @@ interface Renaming {
 }
 
 export async function rename(mount: Mount, call: Call, request: RenameRequest): Promise<void> {
+  mount.standIns.came(call.pid);
   const oldDir = inodeOf(mount, request.fuseNodeid);
   const newDir = inodeOf(mount, request.newFuseNodeid);
   mount.inodes.use(newDir);

@@ -24,6 +24,7 @@ import { REPLY_BUFFER_BYTES, type ReplyPort } from "../op/call.ts";
 import type { Mount } from "../op/mount.ts";
 import { isRenaming } from "../coherence/caller-threads.ts";
 import { credentialsOf } from "../op/permission.ts";
+import { StandIns } from "../op/rename-target.ts";
 import { StaleOnce } from "../op/stale-once.ts";
 import { RequestBuffers } from "./buffers.ts";
 import { abortConnection, connectionNumber, setReadAhead } from "./connection.ts";
@@ -285,6 +286,7 @@ class Serving {
       }),
       handles: new HandleTable(),
       staleOnce: new StaleOnce(),
+      standIns: new StandIns(),
       ahead,
       log,
       dontMask: false,

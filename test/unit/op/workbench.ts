@@ -11,6 +11,7 @@ import { endlessLease } from "../../../overlay/lease/lease.ts";
 import { Call, REPLY_BUFFER_BYTES } from "../../../overlay/op/call.ts";
 import type { Mount } from "../../../overlay/op/mount.ts";
 import type { Credentials } from "../../../overlay/op/permission.ts";
+import { StandIns } from "../../../overlay/op/rename-target.ts";
 import { StaleOnce } from "../../../overlay/op/stale-once.ts";
 import { Errno } from "../../../dlmd/base/errno.ts";
 import { RecordingCoherence } from "./recording-coherence.ts";
@@ -56,6 +57,7 @@ export class Workbench {
       inodes: this.inodes,
       handles: new HandleTable(),
       staleOnce: new StaleOnce(),
+      standIns: new StandIns(),
       ahead: new Ahead(this.lower, coherence),
       log,
       dontMask: true,
