@@ -3,7 +3,8 @@
  * names.ts and write-token.ts are the rules over it.
  *
  * A cover outlives the inode record: the kernel forgets an inode long before the lock on it is worth giving back. There is one for
- * each inode that is cached, so its size counts: what most of them do not need is null or shared.
+ * each inode that is cached, so its size counts: what most of them do not need is null or shared. (A time that most do not have is null,
+ * not a number: V8 gives each object a box of 16 bytes for a property that in some object is no small integer.)
  */
 import type { Errno } from "../../dlmd/base/errno.ts";
 import type { Lock } from "../../dlmd/client/api.ts";
@@ -46,8 +47,8 @@ export interface ToldName {
   child: Cover | null;
   /** The mount's epoch in which validity was given with it; 0: none is in force. */
   validEpoch: number;
-  /** When it was last told while the kernel already had it; 0: told once, under the directory's lock. */
-  rearmedAt: number;
+  /** When it was last told while the kernel already had it; null: told once, under the directory's lock. */
+  rearmedAt: number | null;
   /** The next name of the same child (`toldIn`). */
   next: ToldName | null;
 }
@@ -102,7 +103,8 @@ export interface Cover {
   grantedAt: number;
   /** Which grant of the mount it was, from 1: the lock was here all the time since. */
   grant: number;
-  revokedAt: number;
+  /** null: never. */
+  revokedAt: number | null;
   /** Never changed in place, but replaced. */
   waiters: readonly PinWaiter[];
   childWaiters: readonly ChildWaiter[];
@@ -126,7 +128,7 @@ export interface Cover {
   /** How many of them are negative. */
   negatives: number;
   /** Directories fought over give no entry validity until then (hazard F6). */
-  hotUntil: number;
+  hotUntil: number | null;
   /** The kernel's size of this file may be wrong (size-doubt.ts) ... */
   sizeDoubt: boolean;
   /** Raised by whatever may make it wrong, or larger than a READ under way knows. */
@@ -200,7 +202,7 @@ export function createCover(id: FileId, key: string, kind: InodeKind): Cover {
     returns: 0,
     grantedAt: 0,
     grant: 0,
-    revokedAt: Number.NEGATIVE_INFINITY,
+    revokedAt: null,
     waiters: NOBODY,
     childWaiters: NOBODY,
     wanted: Mode.NL,
@@ -212,7 +214,7 @@ export function createCover(id: FileId, key: string, kind: InodeKind): Cover {
     timerSet: false,
     names: null,
     negatives: 0,
-    hotUntil: 0,
+    hotUntil: null,
     sizeDoubt: false,
     sizeMark: 0,
     sizeTold: -1,

@@ -222,6 +222,6 @@ export function tokenHeld(cover: Cover): boolean {
 /** A lock fought over and really in use is kept a moment, so that each turn does more than one operation. */
 function holdTimeLeft(state: CoherenceState, cover: Cover, now: number): number {
   const { minHoldMs, contendedMs } = state.limits;
-  if (cover.grantedAt - cover.revokedAt > contendedMs || cover.uses < 4) return 0;
+  if (cover.revokedAt === null || cover.grantedAt - cover.revokedAt > contendedMs || cover.uses < 4) return 0;
   return cover.grantedAt + minHoldMs - now;
 }

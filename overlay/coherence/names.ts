@@ -48,7 +48,7 @@ function setChild(told: ToldName, child: Cover | null): void {
   }
 }
 
-function addName(dir: Cover, key: string, child: Cover | null, validEpoch: number, rearmedAt: number): ToldName {
+function addName(dir: Cover, key: string, child: Cover | null, validEpoch: number, rearmedAt: number | null): ToldName {
   const told: ToldName = { dir, key, child: null, validEpoch, rearmedAt, next: null };
   dir.negatives += 1;
   dir.names ??= new Map();
@@ -72,10 +72,10 @@ export function tellName(
 ): boolean {
   const key = nameKey(name);
   let told = dir.names?.get(key);
-  let valid = mayBeValid && now >= dir.hotUntil;
+  let valid = mayBeValid && !isHot(dir, now);
   if (told === undefined) {
     if (child === null && (!valid || dir.negatives >= NEGATIVE_NAMES_MAX)) return false;
-    told = addName(dir, key, child, 0, 0);
+    told = addName(dir, key, child, 0, null);
   } else {
     // Negative dentries are never revalidated: only a name that the kernel has as a file can be re-armed.
     if (revalidated && told.child !== null && child !== null) told.rearmedAt = now;
@@ -201,7 +201,7 @@ export function planExpiry(dir: Cover, epoch: number, now: number): ExpiryPlan {
       const valid = told.validEpoch === epoch;
       told.validEpoch = 0;
       if (!valid) continue;
-      const settling = told.rearmedAt !== 0 && now - told.rearmedAt < REARM_SETTLED_MS;
+      const settling = told.rearmedAt !== null && now - told.rearmedAt < REARM_SETTLED_MS;
       if (settling && told.child?.kind === "directory") all = true;
       names.push({ name: Buffer.from(key, "latin1"), drop: settling });
       // A negative entry serves no other purpose than its validity.
@@ -216,5 +216,10 @@ export function planExpiry(dir: Cover, epoch: number, now: number): ExpiryPlan {
 
 /** Hazard F6 (c): notes a revoke that had names to expire. */
 export function noteNameRevoke(dir: Cover, now: number): void {
-  if (now - dir.revokedAt < HOT_INTERVAL_MS || now < dir.hotUntil) dir.hotUntil = now + HOT_QUIET_MS;
+  const soon = dir.revokedAt !== null && now - dir.revokedAt < HOT_INTERVAL_MS;
+  if (soon || isHot(dir, now)) dir.hotUntil = now + HOT_QUIET_MS;
+}
+
+function isHot(dir: Cover, now: number): boolean {
+  return dir.hotUntil !== null && now < dir.hotUntil;
 }

@@ -24,7 +24,8 @@ export interface FileId {
 
 /** "ino.generation" in decimal: the key of tables, and the tail of a lock's resource name. */
 export function fileKey(id: FileId): string {
-  return `${id.ino}.${id.generation}`;
+  // There are many: a template makes a string of two that point to three, and takes more than twice the memory.
+  return [id.ino, id.generation].join(".");
 }
 
 /** The one order in which several inodes are locked: inode number, then generation. */
