@@ -29,8 +29,8 @@ function overlay(): OverlayArguments {
   return { device: "/dev/x", mountPoint: "/mnt/a b", options: "ro,runDir=/r", runDir: path.join(dir, "run") };
 }
 
-test("it gets its arguments, and V8's for a small heap, and lives on in a session of its own", async () => {
-  const pid = await start(`console.log([...process.execArgv, ...process.argv.slice(2)].join("|"));
+test("it gets its arguments, V8's for a small heap and malloc's for few arenas, and lives on in a session of its own", async () => {
+  const pid = await start(`console.log([...process.execArgv, ...process.argv.slice(2), process.env.MALLOC_ARENA_MAX].join("|"));
     setInterval(() => {}, 60_000);
     say(JSON.stringify({ ready: true, pid: process.pid }) + "\\n");`);
   pids.push(pid);
@@ -39,7 +39,7 @@ test("it gets its arguments, and V8's for a small heap, and lives on in a sessio
   const log = overlayLogFile(overlay());
   expect(log).toBe(path.join(dir, "run/mount-mnt-a b.log"));
   expect(readFileSync(log, "utf8")).toBe(
-    `--heap-growing-percent=10|--max-semi-space-size=4|serve|--device|/dev/x|--mountpoint|/mnt/a b|--options|ro,runDir=/r|--run-dir|${path.join(dir, "run")}\n`,
+    `--heap-growing-percent=10|--max-semi-space-size=4|serve|--device|/dev/x|--mountpoint|/mnt/a b|--options|ro,runDir=/r|--run-dir|${path.join(dir, "run")}|2\n`,
   );
 });
 
