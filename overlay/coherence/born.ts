@@ -15,7 +15,7 @@ import { handlePublished } from "./revoke.ts";
 export function bear(state: CoherenceState, cover: Cover, now: number): void {
   if (cover.mode !== Mode.NL || cover.asking !== null || cover.phase !== "idle" || cover.token !== null) return;
   cover.mode = Mode.EX;
-  cover.grantedAt = now;
+  cover.grantedAt = Math.ceil(now);
   state.grants += 1;
   cover.grant = state.grants;
   cover.unregistered = true;

@@ -129,7 +129,7 @@ export function handleAst(state: CoherenceState, cover: Cover, status: LockStatu
     return;
   }
   if (status === "granted") {
-    cover.grantedAt = now;
+    cover.grantedAt = Math.ceil(now);
     state.grants += 1;
     cover.grant = state.grants;
     cover.uses = 0;
