@@ -172,8 +172,14 @@ const netCommand: LabCommand<NetArguments> = {
     yargs
       .positional("node", whichNodes)
       .option("loss", { type: "number", default: 0, requiresArg: true, describe: "percent of packets lost, in each direction" })
-      .option("delay", { type: "number", default: 0, requiresArg: true, describe: "milliseconds; needs the kernel's netem" })
-      .example("$0 lab net node2 --loss 5", "5% of what node2 sends and receives is lost"),
+      .option("delay", {
+        type: "number",
+        default: 0,
+        requiresArg: true,
+        describe: "milliseconds that each packet takes longer, in each direction",
+      })
+      .example("$0 lab net node2 --loss 5", "5% of what node2 sends and receives is lost")
+      .example("$0 lab net node2 --delay 0.5", "a round trip to node2 takes a millisecond more"),
   handler: (args) =>
     onNodes(args, `${args.loss}% loss, ${args.delay} ms delay`, async (lab, nodes) => {
       const { loss, delay } = args;

@@ -1,17 +1,17 @@
 /**
  * The lab's network: a bridge in a namespace of its own (the hub) and one namespace per node, joined by veth pairs.
  * What a partition or a bad cable does is done by nftables in each node's namespace: those rules are computed here as
- * a whole from the state, and replaced in one transaction.
+ * a whole from the state, and replaced in one transaction. A long cable is one more process (cable.ts).
  */
 import { existsSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { OperatingError } from "../../dlmd/base/error.ts";
+import { BRIDGE, setCableDelay } from "./cable.ts";
 import { describeRun, must, run } from "./command.ts";
 import { readMounts } from "./fuse-mounts.ts";
 import { hubName } from "./layout.ts";
 import { markedEnvironment } from "./processes.ts";
 import { type LabNode, type LabState, labNodes } from "./state.ts";
 
-const BRIDGE = "br0";
 const NETNS_DIR = "/run/netns";
 /** Says that /run/netns became a mount for a lab (ip-netns(8) does that), so that the last lab undoes it. */
 const NETNS_MARK = "/run/coverlay-lab.netns";
@@ -91,24 +91,8 @@ export async function applyNetwork(lab: LabState): Promise<void> {
         hint: "Partitions and loss need nftables (Debian: apt-get install nftables) and a kernel with nf_tables and numgen.",
       });
     }
-    await setDelay(node);
+    await setCableDelay(lab, node);
   }
-}
-
-async function setDelay(node: LabNode): Promise<void> {
-  const tc = (args: string[]): ReturnType<typeof run> => run("tc", ["-n", node.netns, "qdisc", ...args]);
-  if (node.network.delayMs === 0) {
-    // Refused where there is nothing to delete, which is how it usually is.
-    if (existsSync(`${NETNS_DIR}/${node.netns}`)) await tc(["del", "dev", "eth0", "root"]);
-    return;
-  }
-  const args = ["replace", "dev", "eth0", "root", "netem", "delay", `${node.network.delayMs}ms`];
-  const result = await tc(args);
-  if (result.status === 0) return;
-  throw new OperatingError(`this kernel cannot delay packets: ${result.stderr.trim()}`, {
-    code: "no-netem",
-    hint: "Delay needs the kernel's netem queueing discipline (modprobe sch_netem). Without it use --delay 0; --loss works.",
-  });
 }
 
 /** Removes the lab's namespaces, and with them the bridge and the cables. */

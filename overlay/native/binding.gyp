@@ -15,6 +15,7 @@
         "src/credential.cc",
         "src/device.cc",
         "src/environment.cc",
+        "src/frames.cc",
         "src/loop.cc",
         "src/mount.cc",
         "src/notify.cc",

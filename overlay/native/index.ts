@@ -235,6 +235,17 @@ export interface Native {
   /** BLKGETSIZE64; -errno where it is no block device. */
   blockDeviceBytes(fd: number): number;
 
+  /** A TAP device of that name in this network namespace, made if it is not there; it goes with its descriptor. -ENOENT: no /dev/net/tun. */
+  tapOpen(name: string): number;
+  /** A packet socket (packet(7)) of that interface: what it receives can be read, what is written is sent. -ENODEV. */
+  framesOpen(name: string): number;
+  /**
+   * Carries Ethernet frames between two descriptors of tapOpen or framesOpen, each `delayNs` nanoseconds after it came, in order, until one of
+   * them is gone: blocks this thread, for a process that does nothing else. At most 16 MiB are on the way in each direction; what comes beyond
+   * is lost, and so is what the other end does not take. Returns -errno.
+   */
+  relayFrames(one: number, other: number, delayNs: number): number;
+
   /** SO_PEERCRED of a connected local socket: pid (0: of another pid namespace), uid, gid into `result`. */
   peerCredentials(fd: number, result: Float64Array): number;
   /** A descriptor of the process that connected (SO_PEERPIDFD; before Linux 6.5 pidfd_open of SO_PEERCRED's pid). */

@@ -5,7 +5,10 @@ import { createInterface } from "node:readline";
 import { must } from "../../overlay/lab/command.ts";
 import { decodeLoadValues, type LoadValues, loadValue } from "./load.ts";
 import { median } from "./stats.ts";
-import type { Bench, ClusterNode } from "./system.ts";
+import type { Bench, Cluster, ClusterNode } from "./system.ts";
+
+/** Of each cable, in each direction: a round trip between two nodes takes 0.5 ms more, as from rack to rack. */
+const CABLE_MS = 0.125;
 
 export interface Handover {
   readonly pair: string;
@@ -28,6 +31,14 @@ export interface RoundTrip {
   readonly nodeUs: number | null;
 }
 
+/** The same over long cables. */
+export interface LongHandovers {
+  /** How much longer a packet takes from one node to another, in ms. */
+  readonly delayMs: number;
+  readonly handovers: readonly Handover[];
+  readonly roundTrip: RoundTrip;
+}
+
 interface Pair {
   readonly name: string;
   readonly apart: boolean;
@@ -35,11 +46,14 @@ interface Pair {
   readonly to: string;
 }
 
-function pairsOf(bench: Bench): Pair[] {
-  const plain = bench.systems
+function plainPairs(bench: Bench): Pair[] {
+  return bench.systems
     .filter(({ name }) => name === "native" || name === "bindfs")
     .map(({ name, dir }) => ({ name: `${name}, one node`, apart: false, from: dir, to: dir }));
-  if (bench.cluster === null) return plain;
+}
+
+function clusterPairs(bench: Bench): Pair[] {
+  if (bench.cluster === null) return [];
   const { owner, other, third } = bench.cluster;
   const pair = (name: string, from: ClusterNode, to: ClusterNode): Pair => ({
     name,
@@ -47,7 +61,7 @@ function pairsOf(bench: Bench): Pair[] {
     from: from.mount,
     to: to.mount,
   });
-  return [...plain, pair("owner to other", owner, other), pair("other to owner", other, owner), pair("other to third", other, third)];
+  return [pair("owner to other", owner, other), pair("other to owner", other, owner), pair("other to third", other, third)];
 }
 
 type Samples = Record<"writeUs" | "readUs" | "read90Us" | "totalUs", number[]> & { apart: boolean; stale: number; reads: number };
@@ -59,14 +73,37 @@ export interface HandoverMeter {
   roundTrip(): RoundTrip;
 }
 
-/** `nodePeer`: the compiled tcp-peer program; null: no round trip from Node. `program`: the load. */
-export function createHandoverMeter(bench: Bench, program: string, nodePeer: string | null): HandoverMeter {
+export interface MeterOptions {
+  /** The load. */
+  readonly program: string;
+  /** The compiled tcp-peer program; null: no round trip from Node. */
+  readonly nodePeer: string | null;
+}
+
+/** Among the nodes of the cluster, and for comparison within each plain system. */
+export function createHandoverMeter(bench: Bench, options: MeterOptions): HandoverMeter {
+  return createMeter(bench, options, [...plainPairs(bench), ...clusterPairs(bench)]);
+}
+
+/** One round with cables that make a packet from node to node take longer, and then as they were. */
+export async function measureLongHandovers(bench: Bench, cluster: Cluster, options: MeterOptions): Promise<LongHandovers> {
+  const meter = createMeter(bench, options, clusterPairs(bench));
+  await cluster.setCables(CABLE_MS);
+  try {
+    await meter.round();
+  } finally {
+    await cluster.setCables(0);
+  }
+  return { delayMs: 2 * CABLE_MS, handovers: meter.handovers(), roundTrip: meter.roundTrip() };
+}
+
+function createMeter(bench: Bench, { program, nodePeer }: MeterOptions, pairs: readonly Pair[]): HandoverMeter {
   const samples = new Map<string, Samples>();
   const trips: { c: number[]; node: number[] } = { c: [], node: [] };
   const nodes = bench.cluster;
   return {
     async round() {
-      for (const pair of pairsOf(bench)) await handOver(bench, pair, samples);
+      for (const pair of pairs) await handOver(bench, pair, samples);
       if (nodes === null) return;
       const commands = { c: { serve: [program, "tcp-serve"], ping: [program, "tcp-ping"] }, node: peerCommands(nodePeer) };
       trips.c.push(await pingUs(bench, nodes.owner, nodes.other, commands.c));

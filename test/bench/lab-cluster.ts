@@ -43,7 +43,11 @@ export async function startLabCluster(dir: string, sizeBytes: number, placement:
         },
       );
     }
-    return { owner: first, other, third, end };
+    const setCables = async (delayMs: number): Promise<void> => {
+      const names = nodes.map(({ name }) => name).join(",");
+      await lab(["net", names, "--delay", String(delayMs)], COMMAND_TIMEOUT_MS, signal);
+    };
+    return { owner: first, other, third, setCables, end };
   } catch (error) {
     await end();
     throw error;

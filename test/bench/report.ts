@@ -1,4 +1,5 @@
 /** The results as text for people and as one JSON object for programs. Pure. */
+import type { LongHandovers } from "./handover.ts";
 import type { MessageCount } from "./messages.ts";
 import type { Failure, FigureResult } from "./rounds.ts";
 import { fastest, formatValue, speedRatio } from "./stats.ts";
@@ -50,20 +51,9 @@ function figureTable(figures: readonly FigureResult[]): string {
   return columns([head, ...rows]);
 }
 
-function handoverTable({ handovers, roundTrip }: Measured): string {
+function handoverTable({ handovers, roundTrip }: Pick<Measured, "handovers" | "roundTrip">, title: string): string {
   const times = (us: number, trip: number | null): string => (trip === null ? "n/a" : (us / trip).toFixed(1));
-  const head = [
-    "write there, read here, us",
-    "write",
-    "read",
-    "90 %",
-    "both",
-    "read/C trip",
-    "read/Node trip",
-    "both/C trip",
-    "both/Node trip",
-    "stale",
-  ];
+  const head = [title, "write", "read", "90 %", "both", "read/C trip", "read/Node trip", "both/C trip", "both/Node trip", "stale"];
   const rows = handovers.map(({ pair, writeUs, readUs, read90Us, totalUs, stale, reads }) => [
     pair,
     ...[writeUs, readUs, read90Us, totalUs].map(formatValue),
@@ -72,6 +62,10 @@ function handoverTable({ handovers, roundTrip }: Measured): string {
   ]);
   const trip = `TCP round trip owner-other, 64 bytes: ${usText(roundTrip.cUs)} us in C, ${usText(roundTrip.nodeUs)} us in Node`;
   return `${columns([head, ...rows])}\n${trip}`;
+}
+
+function longHandoversTitle({ delayMs }: LongHandovers): string {
+  return `the same, ${delayMs} ms from node to node, us`;
 }
 
 function messageTable(messages: readonly MessageCount[]): string {
@@ -127,7 +121,8 @@ export function renderReport(report: Report): string {
   return [
     setting.join("\n"),
     ...(report.figures.length > 0 ? [`${figureTable(report.figures)}\n${FIGURES_NOTE}`] : []),
-    ...(report.handovers.length > 0 ? [handoverTable(report)] : []),
+    ...(report.handovers.length > 0 ? [handoverTable(report, "write there, read here, us")] : []),
+    ...(report.longHandovers === null ? [] : [handoverTable(report.longHandovers, longHandoversTitle(report.longHandovers))]),
     ...(report.messages.length > 0 ? [messageTable(report.messages)] : []),
     ...[sizeTable(report)].filter((text) => text !== ""),
     targetTable(report.targets),

@@ -1,6 +1,6 @@
 /** One run of the bench over systems that stand already. */
 import { PROGRAM_PLACE } from "./dlmd/placement.ts";
-import { createHandoverMeter } from "./handover.ts";
+import { createHandoverMeter, type LongHandovers, measureLongHandovers } from "./handover.ts";
 import { interrupted } from "./load.ts";
 import { type MessageCount, brokeSilence, countMessages } from "./messages.ts";
 import { type Failure, runRounds } from "./rounds.ts";
@@ -34,7 +34,8 @@ export async function runBench(options: RunOptions): Promise<Report> {
       return nothing;
     }
   };
-  const meter = createHandoverMeter(bench, parts.program, nodePeer);
+  const meterOptions = { program: parts.program, nodePeer };
+  const meter = createHandoverMeter(bench, meterOptions);
   const steps = STEPS.filter(({ name }) => wanted(name));
   const { placement } = bench;
   placement.place(process.pid, PROGRAM_PLACE);
@@ -48,6 +49,10 @@ export async function runBench(options: RunOptions): Promise<Report> {
   );
   placement.release();
   const { cluster } = bench;
+  const longHandovers =
+    cluster === null
+      ? null
+      : await attempt<LongHandovers | null>("long-handover", null, () => measureLongHandovers(bench, cluster, meterOptions));
   const messages = cluster === null ? [] : await attempt<MessageCount[]>("messages", [], () => countMessages(bench, cluster));
   const directories = await attempt<DirectoryResult[]>("directory", [], () => measureDirectories(bench));
   const memory = cluster === null ? [] : await attempt<MemoryResult[]>("memory", [], () => measureMemory(bench, cluster));
@@ -55,6 +60,7 @@ export async function runBench(options: RunOptions): Promise<Report> {
     figures: rounds.figures,
     handovers: meter.handovers(),
     roundTrip: meter.roundTrip(),
+    longHandovers,
     messages,
     memory,
     directories,
@@ -64,8 +70,8 @@ export async function runBench(options: RunOptions): Promise<Report> {
 }
 
 /** What no figure can make up for. */
-export function lies({ handovers, messages }: Pick<Measured, "handovers" | "messages">): Failure[] {
-  const stale = handovers
+export function lies({ handovers, longHandovers, messages }: Pick<Measured, "handovers" | "longHandovers" | "messages">): Failure[] {
+  const stale = [...handovers, ...(longHandovers?.handovers ?? [])]
     .filter((one) => one.stale > 0)
     .map(({ pair, stale: count, reads }) => ({ where: pair, message: `${count} of ${reads} reads did not see the write before them` }));
   const loud = messages

@@ -40,6 +40,8 @@ export interface Cluster {
   readonly owner: ClusterNode;
   readonly other: ClusterNode;
   readonly third: ClusterNode;
+  /** Makes each node's cable so long that a packet takes that many milliseconds more through it, in each direction. */
+  setCables(delayMs: number): Promise<void>;
   end(): Promise<void>;
 }
 

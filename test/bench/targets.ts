@@ -1,5 +1,5 @@
 /** What the bench must show, as ratios in one run. Pure. */
-import type { Handover, RoundTrip } from "./handover.ts";
+import type { Handover, LongHandovers, RoundTrip } from "./handover.ts";
 import { type MessageCount, brokeSilence } from "./messages.ts";
 import type { FigureResult } from "./rounds.ts";
 import type { DirectoryResult, MemoryResult } from "./size.ts";
@@ -18,6 +18,8 @@ export interface Measured {
   readonly figures: readonly FigureResult[];
   readonly handovers: readonly Handover[];
   readonly roundTrip: RoundTrip;
+  /** null: not measured. */
+  readonly longHandovers: LongHandovers | null;
   readonly messages: readonly MessageCount[];
   readonly memory: readonly MemoryResult[];
   readonly directories: readonly DirectoryResult[];
@@ -34,7 +36,8 @@ export function judge(measured: Measured): Target[] {
     ...["lookup", "create-unlink"].flatMap((figure) => againstBindfs(measured, figure)),
     ...["warm-stat", "read-cached"].flatMap((figure) => CACHED_SYSTEMS.map((system) => againstNative(measured, figure, system))),
     ...CACHED_SYSTEMS.flatMap((system) => ["warm stat", "cached 4 KiB read"].map((what) => silence(measured, `${what}, ${system}`))),
-    ...roundTrips(measured),
+    ...roundTrips("read of what another node wrote", measured),
+    ...(measured.longHandovers === null ? [] : roundTrips(longTitle(measured.longHandovers), measured.longHandovers)),
     ...CACHED_SYSTEMS.map((system, at) => memory(measured.memory[at], system)),
     ...CACHED_SYSTEMS.map((system) => directory(measured.directories, system)),
   ];
@@ -87,14 +90,19 @@ function silence(measured: Measured, operation: string): Target {
   return { name: `messages: ${operation}`, wanted: "0", found, reached: broke === null ? null : !broke };
 }
 
+/** Between namespaces of one machine a message costs the processors' time and nothing else; between machines, the way of it too. */
+function longTitle({ delayMs }: LongHandovers): string {
+  return `the same, ${delayMs} ms from node to node`;
+}
+
 /** The slowest pair of nodes counts, of those that do not share processors: the round trip is one between two that do not. */
-function roundTrips({ handovers, roundTrip }: Measured): Target[] {
+function roundTrips(title: string, { handovers, roundTrip }: Pick<Measured, "handovers" | "roundTrip">): Target[] {
   const between = handovers.filter(({ apart }) => apart);
   const slowest = between.reduce<Handover | null>((worst, one) => (worst === null || one.readUs > worst.readUs ? one : worst), null);
   const target = (program: string, tripUs: number | null): Target => {
     const trips = slowest === null || tripUs === null ? null : slowest.readUs / tripUs;
     return {
-      name: `read of what another node wrote (${program} round trip)`,
+      name: `${title} (${program} round trip)`,
       wanted: `<= ${ROUND_TRIPS} TCP round trips`,
       found: trips === null ? "not measured" : `${trips.toFixed(1)} (${slowest?.pair})`,
       reached: trips === null ? null : trips <= ROUND_TRIPS,

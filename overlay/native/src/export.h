@@ -9,6 +9,7 @@ bool exportNotify(napi_env env, napi_value exports);
 bool exportNotifyBatch(napi_env env, napi_value exports);
 bool exportMount(napi_env env, napi_value exports);
 bool exportLoop(napi_env env, napi_value exports);
+bool exportFrames(napi_env env, napi_value exports);
 bool exportProcess(napi_env env, napi_value exports);
 bool exportPeer(napi_env env, napi_value exports);
 bool exportShared(napi_env env, napi_value exports);

@@ -14,6 +14,7 @@ const nothing: Measured = {
   figures: [],
   handovers: [],
   roundTrip: { cUs: null, nodeUs: null },
+  longHandovers: null,
   messages: [],
   memory: [],
   directories: [],
@@ -122,6 +123,10 @@ describe("targets", () => {
     const measured = { handovers, roundTrip: { cUs: 10, nodeUs: 20 } };
     expect(target(measured, "read of what another node wrote (C round trip)")).toEqual({ found: "5.0 (other to owner)", reached: false });
     expect(target(measured, "read of what another node wrote (Node round trip)").reached).toBe(true);
+    const longHandovers = { delayMs: 0.25, handovers: [handover("owner to other", 45)], roundTrip: { cUs: 10, nodeUs: 20 } };
+    const long = "the same, 0.25 ms from node to node";
+    expect(target({ longHandovers }, `${long} (C round trip)`)).toEqual({ found: "4.5 (owner to other)", reached: false });
+    expect(target({ longHandovers }, `${long} (Node round trip)`).reached).toBe(true);
   });
 
   it("limits the overlay's memory", () => {
@@ -136,8 +141,11 @@ describe("what no figure makes up for", () => {
   it("is a stale read, or a message for what is cached", () => {
     const handovers = [{ pair: "owner to other", apart: true, writeUs: 1, readUs: 1, read90Us: 1, totalUs: 2, stale: 1, reads: 300 }];
     const messages = [silent("warm stat, other", { lower: 2 }), silent("create, other", { lower: 2, mustBeNone: false })];
-    expect(lies({ handovers, messages }).map(({ where }) => where)).toEqual(["owner to other", "warm stat, other"]);
-    expect(lies({ handovers: [], messages: [silent("warm stat, other"), silent("uncounted", { lock: null })] })).toEqual([]);
+    const longHandovers = { delayMs: 0.25, handovers: [{ ...handovers[0]!, pair: "far" }], roundTrip: nothing.roundTrip };
+    expect(lies({ handovers, longHandovers, messages }).map(({ where }) => where)).toEqual(["owner to other", "far", "warm stat, other"]);
+    expect(
+      lies({ handovers: [], longHandovers: null, messages: [silent("warm stat, other"), silent("uncounted", { lock: null })] }),
+    ).toEqual([]);
   });
 });
 

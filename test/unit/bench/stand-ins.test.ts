@@ -107,10 +107,11 @@ const quiet: Counters = {
   inodes: 7,
 };
 
-/** Three nodes that see one directory. */
-function threeNodes(counters: () => Counters): Cluster {
+/** Three nodes that see one directory, with no network between them: only what was asked of it is noted. */
+function threeNodes(counters: () => Counters, delays: number[] = []): Cluster {
   const volume = made("volume");
   return {
+    setCables: async (delayMs) => void delays.push(delayMs),
     owner: standIn("node1", volume, counters),
     other: standIn("node2", volume, counters),
     third: standIn("node3", volume, counters),
@@ -120,7 +121,8 @@ function threeNodes(counters: () => Counters): Cluster {
 
 describe("the bench over stand-ins", () => {
   it("gives every figure for every system, twice, and every section", async () => {
-    const given = parts(threeNodes(() => quiet));
+    const delays: number[] = [];
+    const given = parts(threeNodes(() => quiet, delays));
     const report = await runBench({ ...given, only: null, nodePeer: null, setting: {} });
     expect(report.failures).toEqual([]);
     for (const step of STEPS) {
@@ -140,6 +142,8 @@ describe("the bench over stand-ins", () => {
     ]);
     expect(report.handovers.every(({ stale, reads }) => stale === 0 && reads === 15)).toBe(true);
     expect(report.roundTrip.cUs).toBeGreaterThan(0);
+    expect(report.longHandovers?.handovers.map(({ pair }) => pair)).toEqual(["owner to other", "other to owner", "other to third"]);
+    expect(delays).toEqual([0.125, 0]);
     expect(report.messages.map(({ operation, lock, lower }) => [operation, lock, lower])).toHaveLength(10);
     expect(report.messages.every(({ lock, lower, fuse }) => lock === 0 && lower === 0 && fuse === 0)).toBe(true);
     expect(report.memory.map(({ node, files, inodes }) => [node, files, inodes])).toEqual([
