@@ -2,8 +2,8 @@
  * Attributes told as valid, beside a change of them on the same node.
  *
  * After SETATTR, WRITE and the like the kernel itself drops the answer to a question that was asked before (fs/fuse/inode.c, fuse_change_attributes:
- * attr_version). After a change of a directory's names, of extended attributes, or a rename, it only marks what it has as outdated (fs/fuse/dir.c,
- * fuse_dir_changed, fuse_update_ctime): an answer from before the change, taken after that, would be valid as long as the lock is here. So:
+ * attr_version). After a change of a directory's names, of extended attributes, a rename, or the write-back of a mapping, it only marks what it has as outdated
+ * (fs/fuse/dir.c, fuse_dir_changed, fuse_update_ctime; fs/fuse/file.c, fuse_writepage_end): an answer from before the change, taken after that, would be valid as long as the lock is here. So:
  *
  * - An answer that leaves after the change was made says nothing of validity if what it tells was read before.
  * - One that left before is outdated by a notification before the change is answered, unless it was given to the very thread that makes the change: it has

@@ -120,6 +120,9 @@ async function writeFromCache(mount: Mount, call: Call, request: WriteRequest, f
   }
   let written = mount.lower.write(file.lowerHandle, request.data.subarray(0, bytes), request.offset, false);
   if (waiting(written)) written = await written;
+  // The kernel only marks them when it is answered (fs/fuse/file.c, fuse_writepage_end); who made the store may have closed the file.
+  const outdated = mount.coherence.attributesChanged(file.inode, call.pid, false);
+  if (waiting(outdated)) await outdated;
   call.written(written.bytes === bytes ? wanted : written.bytes);
 }
 

@@ -136,8 +136,11 @@ result = {"old": old[:10], "turns": turns}
     "directories made and removed": `(os.rmdir if k % 2 else os.mkdir)(target + "/d")`,
     "names made and removed": `os.unlink(target + "/f") if k % 2 else put(target + "/f", b"")`,
     "names that move": `os.rename("%s/%d" % (target, k % 2), "%s/%d" % (target, 1 - k % 2))`,
+    "stores that are written back": `mapping[0] = k % 256; mapping.flush()`,
     links: `os.unlink(target + "/l") if k % 2 else os.link(target + "/0", target + "/l")`,
   };
+
+  const ofFile: ReadonlySet<string> = new Set(["blocks of a file", "stores that are written back"]);
 
   describe.each(["the owner", "a remote node"])("taken in after a change on the same node: %s", (role) => {
     it.each(Object.keys(changes))("%s", async (what) => {
@@ -145,11 +148,14 @@ result = {"old": old[:10], "turns": turns}
       const given = {
         at: createBarrier(2),
         dir: `${what} ${role}`,
-        target: `${what} ${role}${what.endsWith("file") ? "/0" : ""}`,
+        target: `${what} ${role}${ofFile.has(what) ? "/0" : ""}`,
         rounds: CHANGES,
       };
       const changer = hazard.actor(node);
-      await changer.run(`os.mkdir(dir); put(dir + "/0", b""); fd = os.open(dir + "/0", os.O_RDWR)`, given);
+      await changer.run(
+        `os.mkdir(dir); put(dir + "/0", bytes(10)); fd = os.open(dir + "/0", os.O_RDWR); mapping = mmap.mmap(fd, 10)`,
+        given,
+      );
       const lookers = [0, 1, 2].map(() => hazard.actor(node));
       await Promise.all(lookers.map((looker) => looker.run(`${lastProcessor}; os.stat(target)`, given)));
       const hog = await startHog();

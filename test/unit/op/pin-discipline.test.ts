@@ -13,7 +13,7 @@ interface Row {
   /** The locks it needs: inode key and mode; empty: none. */
   readonly pins: readonly string[];
   /**
-   * Inodes whose attributes, as they were told before, are outdated before the reply (hazard F4). Not after SETATTR, WRITE and COPY_FILE_RANGE: of those the
+   * Inodes whose attributes, as they were told before, are outdated before the reply (hazard F4). Not after SETATTR, WRITE (but for that of a mapping) and COPY_FILE_RANGE: of those the
    * kernel drops older answers itself, as it does of the target of LINK, and of what it removes.
    */
   readonly outdates?: readonly string[];
@@ -96,6 +96,7 @@ const rows: readonly Row[] = [
     request: (b) => ({ ...opened(b), offset: 0, data, flags: 2, fromCache: true, killSuidgid: false }),
     lower: "write",
     pins: [FILE_EX],
+    outdates: [`${FILE}, not held`],
   },
   { op: "fsync", request: (b) => ({ ...opened(b), dataOnly: false }), lower: "fsync", pins: [] },
   { op: "fsyncdir", request: (b) => ({ fh: b.openDirectory().fh, dataOnly: false }), lower: "fsyncdir", pins: [] },
