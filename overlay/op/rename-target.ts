@@ -17,28 +17,42 @@ import type { Mount } from "./mount.ts";
 /** "walk again": ESTALE, once. */
 export type RenameTarget = "itself" | "another" | "walk again";
 
-/** The numbers that stand for nothing, as long as the kernel has them: each is an inode there. */
+/** Threads remembered. Beyond, the oldest is forgotten: what was shown to most of them led to no RENAME. */
+const THREADS_MAX = 1024;
+
+/** The numbers that stand for nothing, as long as the kernel has them: each is an inode there. And who goes by them. */
 export class StandIns {
   readonly #shownTo = new Map<number, number>();
-  readonly #truth = new Set<number>();
+  /** Threads that were shown one and have sent no RENAME since. True: such a thread has walked once more, and sees the truth. */
+  readonly #threads = new Map<number, boolean>();
 
   show(fuseNodeid: number, tid: number): void {
     this.#shownTo.set(fuseNodeid, tid);
+    if (this.#threads.has(tid)) return;
+    this.#threads.set(tid, false);
+    if (this.#threads.size <= THREADS_MAX) return;
+    for (const oldest of this.#threads.keys()) {
+      this.#threads.delete(oldest);
+      break;
+    }
   }
 
   /** Something was asked of that number, and is ESTALE: its thread walks again. */
   asked(fuseNodeid: number): void {
     const tid = this.#shownTo.get(fuseNodeid);
-    if (tid !== undefined) this.#truth.add(tid);
+    if (tid !== undefined) this.#threads.set(tid, true);
   }
 
   mustSeeTruth(tid: number): boolean {
-    return this.#truth.has(tid);
+    return this.#threads.get(tid) === true;
   }
 
-  /** The RENAME of that thread came. */
-  came(tid: number): void {
-    if (this.#truth.size > 0) this.#truth.delete(tid);
+  /**
+   * The RENAME of that thread came. True: its kernel may go by such a number, whatever it was told of that name before: it marks nothing of the inode that is
+   * really there. And it may have walked twice.
+   */
+  came(tid: number): boolean {
+    return this.#threads.size > 0 && this.#threads.delete(tid);
   }
 
   forget(fuseNodeid: number): void {

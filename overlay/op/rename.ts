@@ -22,20 +22,20 @@ interface Renaming {
 }
 
 export async function rename(mount: Mount, call: Call, request: RenameRequest): Promise<void> {
-  mount.standIns.came(call.pid);
+  const standsIn = mount.standIns.came(call.pid);
   const oldDir = inodeOf(mount, request.fuseNodeid);
   const newDir = inodeOf(mount, request.newFuseNodeid);
   mount.inodes.use(newDir);
   try {
-    await renameWithRestarts({ mount, call, request, oldDir, newDir });
+    await renameWithRestarts({ mount, call, request, oldDir, newDir }, standsIn);
   } finally {
     mount.inodes.leave(newDir);
   }
 }
 
-async function renameWithRestarts(renaming: Renaming): Promise<void> {
+/** `fresh`: what the kernel was told of the names is not what it goes by. */
+async function renameWithRestarts(renaming: Renaming, fresh: boolean): Promise<void> {
   const { mount, call, request, oldDir, newDir } = renaming;
-  let fresh = false;
   for (let restart = 0; restart < RESTARTS_MAX; restart += 1) {
     let moved = findVictim(mount, call, oldDir, request.name, fresh);
     if (waiting(moved)) moved = await moved;

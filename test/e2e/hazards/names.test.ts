@@ -238,6 +238,28 @@ put("home/dir/file", "x")`);
     expect(await within.run(`result = [get("file"), os.path.basename(os.getcwd())]`)).toEqual(["x", "back"]);
   });
 
+  it("F4: a rename to which a file was shown as another one (op/rename-target.ts) outdates what its kernel has of it", async () => {
+    const [a, b] = [hazard.remotes[0], hazard.owner];
+    const program = hazard.actor(a);
+    await program.run(`
+os.mkdir("links"); os.chdir("links")
+for name in ("moved", "replaced"):
+    put(name, "x"); os.link(name, name + ".link"); os.stat(name + ".link")
+    globals()[name] = os.open(name, os.O_RDONLY)
+def seen(): return [os.fstat(fd).st_nlink for fd in (moved, replaced)] + [os.fstat(moved).st_ctime_ns]
+before = seen()
+`);
+    // The names are not valid any more; the locks of the files stay.
+    await hazard.actor(b).run(`put("links/other", "x")`);
+    const result = await program.run(`
+before = seen()
+os.rename("moved.link", "replaced.link")
+after = seen()
+result = [before[:2], after[:2], after[2] > before[2], [os.stat(name).st_nlink for name in ("moved", "replaced", "replaced.link")]]
+`);
+    expect(result).toEqual([[2, 2], [2, 1], true, [2, 1, 2]]);
+  });
+
   it("F13: three nodes create in one directory, rename between two in opposite directions, and list both with attributes", async () => {
     const setup = hazard.actor(hazard.owner);
     await setup.run(`os.mkdir("left"); os.mkdir("right"); put("left/ball", "x"); put("right/ball2", "x")`);

@@ -2,12 +2,14 @@
 import { describe, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
 import { forget } from "../../../overlay/op/lookup.ts";
+import { StandIns } from "../../../overlay/op/rename-target.ts";
 import { Workbench } from "./workbench.ts";
 
 const NODEID_AT = 0;
 const ENTRY_VALID_AT = 16;
 const ATTR_VALID_AT = 24;
 const request = { op: "lookup" as const, fuseNodeid: 1, name: Buffer.from("new") };
+const renaming = { op: "rename" as const, fuseNodeid: 1, name: Buffer.from("old"), newFuseNodeid: 1, newName: request.name, flags: 0 };
 
 function nodeidOf(body: Buffer | undefined): number {
   return Number(body?.readBigUInt64LE(NODEID_AT));
@@ -44,8 +46,36 @@ describe("a LOOKUP that finds an inode which the kernel may go by under another 
     expect((await bench.serve({ op: "getxattr", fuseNodeid: shown, name: request.name, size: 0 }))?.errno).toBe(E.ESTALE);
     expect(nodeidOf((await bench.serve(request))?.body)).toBe(bench.file.fuseNodeid);
     expect(nodeidOf((await bench.serve(request, bench.call("lookup", 7)))?.body)).not.toBe(bench.file.fuseNodeid);
-    await bench.serve({ op: "rename", fuseNodeid: 1, name: Buffer.from("old"), newFuseNodeid: 1, newName: request.name, flags: 0 });
+    await bench.serve(renaming);
     expect(nodeidOf((await bench.serve(request))?.body)).not.toBe(bench.file.fuseNodeid);
+  });
+
+  it("has the RENAME outdate what the kernel has of the real one, whatever it was told of the name before, and whoever was told its attributes", async () => {
+    const bench = known(true);
+    for (const name of ["old", "new"]) bench.coherence.told.set(`2.0 ${name}`, bench.file);
+    await bench.serve(request);
+    bench.coherence.events.length = 0;
+    for (const of of [0, 42]) {
+      expect((await bench.serve(renaming))?.errno).toBe(0);
+      const outdated = bench.coherence.events.splice(0).filter((event) => event.startsWith("outdated 20.1"));
+      expect(outdated).toEqual(Array.from({ length: 2 }, () => `outdated 20.1 but of ${of}, not held`));
+    }
+  });
+
+  it("is not followed by ESTALE to the RENAME, whose thread may have had one", async () => {
+    const bench = known(true);
+    for (const name of ["old", "new"]) bench.coherence.told.set(`2.0 ${name}`, bench.file);
+    await bench.serve(request);
+    for (const errno of [0, E.ESTALE]) {
+      bench.lower.errors.set("rename", [E.ESTALE]);
+      expect((await bench.serve(renaming))?.errno).toBe(errno);
+    }
+  });
+
+  it("remembers the last threads that sent no RENAME", () => {
+    const standIns = new StandIns();
+    for (let tid = 1; tid <= 1025; tid += 1) standIns.show(tid + 5000, tid);
+    expect([1, 2, 1025, 1025].map((tid) => standIns.came(tid))).toEqual([false, true, true, false]);
   });
 
   it("shows it to everybody else as what it is", async () => {
