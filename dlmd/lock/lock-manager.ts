@@ -129,7 +129,7 @@ export class LockManager implements MasterPort {
       return this.moves.invite(resource, displaced, from);
     }
     masterRequest(this, resource, lkb);
-    this.moves.requested(resource);
+    this.moves.requested(resource, from);
   }
 
   #receiveAsMaster(from: number, m: Exclude<HolderMessage, RequestMessage>): void {

@@ -1,7 +1,7 @@
 /**
  * The master of a resource moves to a node that uses it. Its *home*, found by the hash (mastering.ts), is master at first; when the locks
- * that are converted are all of other nodes (`moveAfter` conversions in a row, no new request between them, no lock of the home's own), it
- * gives the resource to the node of the last one. That one gives it back when it has no lock on it itself and others use it, or nobody
+ * that are converted are all of other nodes (`moveAfter` conversions in a row, no request of a node without a lock between them, no lock of the
+ * home's own), it gives the resource to the node of the last one. That one gives it back when it has no lock on it itself and others use it, or nobody
  * has. Only homes give away, the others only give back, so there is one move of a resource at a time. (Linux keeps a directory for
  * the same end; there the first who asks is the master for good.)
  *
@@ -45,6 +45,8 @@ const displacedLimit = 8192;
 const moveLimitMs = 50;
 /** After that, so many times the usual conversions must come before it tries again: whoever stands still does so for a while. */
 const patience = 64;
+/** A resource with more locks is not searched for those of a node at each request. */
+const searchedLocks = 64;
 
 export class Moves {
   readonly #tables: LockTables;
@@ -68,14 +70,14 @@ export class Moves {
 
   // ---------------------------------------------------------------------------------------------------------- when
 
-  /** Another node has asked for a new lock. */
-  requested(resource: Resource): void {
-    // At home: somebody who does not know where it is would have a longer way.
-    if (this.#tables.displaced.has(resource)) this.converted(resource, 0);
+  /** That node has asked for a new lock. */
+  requested(resource: Resource, from: number): void {
+    // At home: somebody who does not know where it is would have a longer way; who has a lock on it knows.
+    if (this.#tables.displaced.has(resource) || hasOther(resource, from)) this.converted(resource, from);
     else resource.foreign = Math.min(resource.foreign, 0);
   }
 
-  /** A lock of that node was converted, or waits to be. */
+  /** A lock of that node was converted, or waits to be; or it has asked for one more. */
   converted(resource: Resource, from: number): void {
     resource.foreign = resource.held > 0 ? Math.min(resource.foreign, 0) : resource.foreign + 1;
     if (this.#after === 0 || resource.foreign < this.#after) return;
@@ -363,7 +365,7 @@ export class Moves {
       if (isMoving(entry)) enqueue(resource, "waitQueue", lkb);
       else masterRequest(this.#master, resource, lkb);
     }
-    if (!isMoving(entry)) this.requested(resource);
+    if (!isMoving(entry)) this.requested(resource, from);
     this.#tables.release(resource);
   }
 
@@ -415,6 +417,14 @@ function follow(lkb: Lkb, { granted, grantNo, sbFlags }: MovedLock): void {
 
 function nameOf(resource: Resource): { lockspace: string; resource: string } {
   return { lockspace: resource.lockspace.name, resource: resource.name };
+}
+
+/** That node has a lock on it beside the one it has just asked for. */
+function hasOther({ grantQueue, convertQueue, waitQueue }: Resource, nodeid: number): boolean {
+  if (grantQueue.length + convertQueue.length + waitQueue.length > searchedLocks) return false;
+  let own = 0;
+  for (const queue of [grantQueue, convertQueue, waitQueue]) for (const lkb of queue) if (lkb.nodeid === nodeid) own += 1;
+  return own > 1;
 }
 
 function locksOf({ grantQueue, convertQueue, waitQueue }: Resource): Lkb[] {

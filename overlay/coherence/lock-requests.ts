@@ -75,6 +75,7 @@ export class LockRequests {
   }
 
   request(cover: Cover, mode: Mode, flags: number): void {
+    if (mode === Mode.NL) return this.#giveUp(cover);
     const early = this.#early.get(cover);
     this.#early.delete(cover);
     if (early !== undefined && mode === Mode.PR && flags === 0) {
@@ -88,11 +89,20 @@ export class LockRequests {
     cover.lock ??= this.#create(cover);
     const { lock } = cover;
     this.counts.lockRequests += 1;
-    // NL is to let go of it: what is asked for later is a new lock then, behind all who wait. As a conversion it would stand in the
-    // convert queue, before the conversion in place that has to come first (lock-cache.ts), and the two would wait for each other.
     const { flags: blockFlags, block } = this.#blockOf(cover, mode);
-    if (mode === Mode.NL) lock.unlock(blockFlags, block);
-    else lock.request(mode, flags | blockFlags, block);
+    lock.request(mode, flags | blockFlags, block);
+  }
+
+  /**
+   * NL is to let go of it: what is asked for later is a new lock then, behind all who wait. As a conversion it would stand in the
+   * convert queue, before the conversion in place that has to come first (lock-cache.ts), and the two would wait for each other.
+   */
+  #giveUp(cover: Cover): void {
+    const { lock } = cover;
+    assert(lock !== null, `no lock of ${cover.key} to be given up`);
+    this.counts.lockRequests += 1;
+    const { flags, block } = this.#blockOf(cover, Mode.NL);
+    lock.unlock(flags, block);
   }
 
   /**
@@ -130,8 +140,8 @@ export class LockRequests {
   }
 
   /**
-   * With NL just asked for: asks for PR in the same message, as a lock of its own, because the old one is there until dlmd has said that
-   * it is gone. The next `request` takes it over if PR is what it wants.
+   * With NL about to be asked for: asks for PR in the same message, as a lock of its own, because the old one is there until dlmd has said that
+   * it is gone. The next `request` but that takes it over if PR is what it wants.
    */
   requestEarly(cover: Cover): void {
     const lock = this.#create(cover);

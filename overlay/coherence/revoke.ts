@@ -182,8 +182,9 @@ export function passData(state: CoherenceState, cover: Cover): void {
 
 function enterConverting(state: CoherenceState, cover: Cover): void {
   cover.phase = "converting";
+  // Before it is given up: a node that is never without a lock need not ask where its master is (dlmd/lock/move.ts).
+  if (cover.target === Mode.NL && returnExpected(cover)) state.effects.push({ do: "expect", cover });
   ask(state, cover, cover.target, 0);
-  if (cover.target === Mode.NL) expectReturn(state, cover);
 }
 
 /**
@@ -197,16 +198,14 @@ export function enterConverted(cover: Cover, now: number): void {
 }
 
 /**
- * A lock that goes to and fro between a writer elsewhere and a reader here is asked for again in the message that gives it up: it then
- * comes while the write is still on its way back to its caller, and not after the reader asked. It is queued for like any other, so it costs
- * the writer nothing but, at his next write, the revoke that the reader would have cost him. Each such request is paid for by a read: one
+ * Whether a lock that is given up is to be asked for again in the same message: one that goes to and fro between a writer elsewhere and a reader
+ * here. It then comes while the write is still on its way back to its caller, and not after the reader asked. It is queued for like any other, so it
+ * costs the writer nothing but, at his next write, the revoke that the reader would have cost him. Each such request is paid for by a read: one
  * that brought a lock which nobody read under is the last until the reader has come back RETURNS_MIN times by himself.
  */
-function expectReturn(state: CoherenceState, cover: Cover): void {
+function returnExpected(cover: Cover): boolean {
   cover.returns = cover.read ? cover.returns + 1 : 0;
   cover.read = false;
   const worth = cover.returns >= RETURNS_MIN && cover.kind === "file" && !cover.doomed && kernelKnows(cover);
-  if (worth && cover.waiters.length === 0) {
-    state.effects.push({ do: "expect", cover });
-  }
+  return worth && cover.waiters.length === 0;
 }

@@ -520,7 +520,7 @@ class Shell implements CoherenceShell {
         effect.waiter(effect.result);
         return;
       case "expect":
-        this.#expect(effect.cover);
+        if (!this.#suspension.active) this.#expect(effect.cover);
         return;
       case "invalidate":
         this.#invalidate(effect.cover, effect.plan).catch(this.#options.fail);

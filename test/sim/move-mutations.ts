@@ -5,6 +5,22 @@ const scenarios = "test/scenario/scenario.test.ts";
 
 export const moveMutations: readonly Mutation[] = [
   {
+    id: "move-old-hand-is-stranger",
+    breaks: "who asks for a new lock before he unlocks the old one counts as one who does not know where it is",
+    file: "dlmd/lock/move.ts",
+    find: " || hasOther(resource, from)",
+    replace: "",
+    caughtBy: scenarios,
+  },
+  {
+    id: "move-for-strangers",
+    breaks: "who unlocks and then asks anew counts as one who knows where it is",
+    file: "dlmd/lock/move.ts",
+    find: " || hasOther(resource, from)",
+    replace: " || from > 0",
+    caughtBy: scenarios,
+  },
+  {
     id: "move-goes-on-granting",
     breaks: "a master grants while its resource is leaving",
     file: "dlmd/lock/lock-tables.ts",

@@ -10,7 +10,7 @@ import type { Inode, InodeKind } from "../../../overlay/inode/inode.ts";
 import { decodeStamp, encodeStamp, type Stamp, type Stamps, StampSource } from "../../../overlay/lower/stamp.ts";
 import { fileKey } from "../../../overlay/lower/lower.ts";
 
-/** Grants whatever is asked for, in the turn after. */
+/** Grants whatever is asked for, in the turn after; what is asked for while the client has a lock there, when that is gone: somebody else waits for it. */
 function lockspaceThatGrants(asked: string[]): {
   readonly lockspace: Lockspace;
   readonly handlers: Map<Lock, LockHandlers>;
@@ -23,6 +23,8 @@ function lockspaceThatGrants(asked: string[]): {
     if ((flags & LockFlag.IVVALBLK) !== 0) blocks.set(resource, null);
     else if ((flags & LockFlag.VALBLK) !== 0 && block !== undefined) blocks.set(resource, decodeStamp(block));
   };
+  /** By resource: what waits there until the lock is gone. */
+  const behind = new Map<string, () => void>();
   const createLock = (resource: string, of: LockHandlers): Lock => {
     const lock = {
       resource,
@@ -50,14 +52,22 @@ function lockspaceThatGrants(asked: string[]): {
           lock.lvbValid = found !== null;
         }
         asked.push(`${lock.exists ? "convert" : "lock"} ${resource} ${mode}`);
-        lock.mode = mode;
-        end("granted");
+        lock.busy = true;
+        const grant = (): void => {
+          lock.mode = mode;
+          end("granted");
+        };
+        const held = [...handlers.keys()].some((other) => other !== made && other.resource === resource && other.mode !== Mode.NL);
+        if (held) behind.set(resource, grant);
+        else grant();
       },
       unlock: (flags: number, block?: Uint8Array) => {
         leave(resource, flags, block);
         asked.push(`unlock ${resource}`);
         lock.mode = Mode.NL;
         end("unlocked");
+        behind.get(resource)?.();
+        behind.delete(resource);
       },
       cancel: () => undefined,
     });
@@ -298,7 +308,7 @@ describe("the shell", () => {
     };
     await contended(shell, inode, handlers);
     await new Promise((resolve) => setImmediate(resolve));
-    expect(asked).toEqual([`lock i12.7 ${Mode.PR}`, "unlock i12.7", `lock i12.7 ${Mode.PR}`, "unlock i12.7", `lock i12.7 ${Mode.PR}`]);
+    expect(asked).toEqual([`lock i12.7 ${Mode.PR}`, "unlock i12.7", `lock i12.7 ${Mode.PR}`, `lock i12.7 ${Mode.PR}`, "unlock i12.7"]);
     expect(expected).toEqual([inode]);
     expect(shell.tryPin(inode, Mode.PR)).toBe(true);
     shell.unpin(inode, Mode.PR);
@@ -331,13 +341,13 @@ describe("the shell", () => {
     // A writer of this node comes while the lock is being given up.
     const written = new Promise<void>((resolve, reject) => {
       asked.push = (text): number => {
-        if (text.startsWith("unlock") && asked.length === 0) shell.pin(inode, Mode.EX, waiter).then(resolve, reject);
+        if (text.startsWith("unlock") && asked.length === 1) shell.pin(inode, Mode.EX, waiter).then(resolve, reject);
         return Array.prototype.push.call(asked, text);
       };
     });
     end.bast(lock, Mode.EX);
     await written;
-    expect(asked.slice(0, 3)).toEqual(["unlock i12.7", `lock i12.7 ${Mode.PR}`, `lock i12.7 ${Mode.EX}`]);
+    expect(asked.slice(0, 3)).toEqual([`lock i12.7 ${Mode.PR}`, "unlock i12.7", `lock i12.7 ${Mode.EX}`]);
     shell.unpin(inode, Mode.EX);
     for (let turn = 0; turn < 5; turn += 1) await new Promise((resolve) => setImmediate(resolve));
     expect([...handlers.keys()].filter((one) => one.resource === "i12.7" && one.exists)).toHaveLength(1);
