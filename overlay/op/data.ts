@@ -96,7 +96,13 @@ export async function fallocate(mount: Mount, call: Call, request: FallocateRequ
   try {
     if (call.uid !== 0) await killSuidgid(mount, file);
     await resized(mount, call, file.inode, "plain", async (made) => {
-      await changed(mount, call, [file.inode], lower.fallocate(file.lowerHandle, request.mode, request.offset, request.length));
+      try {
+        await changed(mount, call, [file.inode], lower.fallocate(file.lowerHandle, request.mode, request.offset, request.length));
+      } catch (error) {
+        // The lower keeps what it made before there was no more room (fs/ext4/extents.c, ext4_alloc_file_blocks); the kernel marks nothing then.
+        await coherence.distrust([file.inode], false);
+        throw error;
+      }
       made();
       // Where the size stays, the kernel only marks them.
       const outdated = attributesChanged(mount, call, [file.inode]);

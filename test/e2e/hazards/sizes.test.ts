@@ -36,6 +36,23 @@ interface Scene {
 
 describe("F5: a file grown elsewhere", () => {
   const hazard = hazardLab();
+  it("F4: fallocate that found no room has made what there was room for (ext4), and its node sees that, too", async () => {
+    const [a, b] = [hazard.owner, hazard.remotes[0]];
+    const [program, other] = [hazard.actor(a), hazard.actor(b)];
+    const seen = `{"size": os.stat("full").st_size, "blocks": os.stat("full").st_blocks}`;
+    try {
+      const found = await program.run<{ size: number; end: number }>(`
+fd = os.open("full", os.O_CREAT | os.O_RDWR, 0o644); os.pwrite(fd, b"x" * 10, 0); os.stat("full")
+if not libc.fallocate(fd, 0, ctypes.c_long(0), ctypes.c_long(1 << 40)): raise OSError("there is a terabyte")
+result = dict(${seen}, end=os.lseek(fd, 0, os.SEEK_END))
+`);
+      expect(found).toEqual({ ...(await other.run<object>(`result = ${seen}`)), end: found.size });
+      expect(found.size).toBeGreaterThan(10);
+    } finally {
+      await program.run(`os.unlink("full"); os.close(fd); code(os.statvfs, ".")`);
+    }
+  });
+
   it.each(["the owner", "a remote node"])("a reader on %s sees nothing but records while programs append everywhere", async (role) => {
     const [a, b] = role === "the owner" ? [hazard.owner, hazard.remotes[0]] : [hazard.remotes[0], hazard.remotes[1]];
     const reader = hazard.actor(a);

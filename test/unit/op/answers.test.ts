@@ -135,6 +135,15 @@ describe("set-user-id", () => {
   });
 });
 
+it("FALLOCATE that failed may have been made in part: what the kernel has is outdated before it is told", async () => {
+  const bench = new Workbench();
+  bench.lower.errors.set("fallocate", [E.ENOSPC]);
+  const { fh } = bench.openFile();
+  const reply = await bench.serve({ op: "fallocate", fh, fuseNodeid: bench.file.fuseNodeid, offset: 0, length: 10, mode: 0 });
+  expect([reply?.errno, bench.coherence.violations]).toEqual([E.ENOSPC, []]);
+  expect(bench.coherence.events.slice(-3)).toEqual(["distrust 20.1", "unpin 20.1 EX", `error ${E.ENOSPC}`]);
+});
+
 describe("listings", () => {
   const list = (bench: Workbench, op: "readdir" | "readdirplus"): Record<string, unknown> & { op: typeof op } => ({
     op,
