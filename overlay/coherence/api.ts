@@ -158,9 +158,9 @@ export interface Coherence {
 
   /**
    * The page at `offset`, which the WRITE that is to be answered may itself have locked (held-page.ts). `readers`: threads that have been given it since
-   * the last revoke.
+   * the last revoke. `isWrittenBack`: is anything of the file, by a mapping?
    */
-  dropHeldPage(inode: Inode, offset: number, readers: readonly number[]): HeldPageDrop;
+  dropHeldPage(inode: Inode, offset: number, readers: readonly number[], isWrittenBack: () => boolean): HeldPageDrop;
 
   /**
    * The kernel's size becomes `size` if it is less, and `last` the byte before it. For an append of which the kernel believes that it ended elsewhere; not while

@@ -17,12 +17,20 @@ const RUNNING_LOOKS_MAX = 20;
 /** In any case: whoever has the page may wait for the WRITE's caller, who has the inode's lock. */
 const LOOKS_MAX = 250;
 
-/** True: it is dropped. False: it is held by the request itself. `readers`: threads that were given the page as it was before; 0: not known which. */
-export async function droppedOrHeld({ thread, dropped }: Dropping, readers: readonly number[], threads: CallerThreads): Promise<boolean> {
+/**
+ * True: it is dropped. False: it is held by the request itself. `readers`: threads that were given the page as it was before; 0: not known which.
+ * `isWrittenBack`: so may be the page, and the thread waits for that: a store has made it dirty since it was read.
+ */
+export async function droppedOrHeld(
+  { thread, dropped }: Dropping,
+  readers: readonly number[],
+  isWrittenBack: () => boolean,
+  threads: CallerThreads,
+): Promise<boolean> {
   let running = 0;
   for (let looks = 0; looks < LOOKS_MAX; looks += 1) {
     if (await inTime(dropped, LOOK_MS)) return true;
-    if (!threads.waitsForPage(thread())) continue;
+    if (!threads.waitsForPage(thread()) || isWrittenBack()) continue;
     if (!readers.some((tid) => threads.isRunnable(tid))) return false;
     running += 1;
     if (running === RUNNING_LOOKS_MAX) return false;

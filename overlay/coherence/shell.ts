@@ -372,9 +372,9 @@ class Shell implements CoherenceShell {
     return this.#invalidation.dropPages(inode, offset, bytes).dropped;
   }
 
-  dropHeldPage(inode: Inode, offset: number, readers: readonly number[]): HeldPageDrop {
+  dropHeldPage(inode: Inode, offset: number, readers: readonly number[], isWrittenBack: () => boolean): HeldPageDrop {
     const dropping = this.#invalidation.dropPages(inode, offset, 1);
-    return { dropped: dropping.dropped, gone: droppedOrHeld(dropping, readers, this.#options.callerThreads) };
+    return { dropped: dropping.dropped, gone: droppedOrHeld(dropping, readers, isWrittenBack, this.#options.callerThreads) };
   }
 
   raiseSize(inode: Inode, size: number, last: number): Promise<void> {

@@ -40,6 +40,18 @@ export interface Reread extends PageRange {
   readonly sweep: number;
 }
 
+/** WRITEs and write-backs of one file. */
+export interface WriteOrder {
+  /** WRITEs that the lower has not answered. */
+  making: number;
+  /** Write-backs that are not answered, and those of them that may be in the lower. */
+  writeBacks: number;
+  writingBack: number;
+  /** What was made, where pages from before may be left. */
+  readonly made: Set<{ readonly offset: number; readonly data: Uint8Array }>;
+  waiting: (() => void)[];
+}
+
 /** What holds READs back. `pages`: those that the READ has locked, if it has. */
 export interface AppendEnd {
   heldBack(pages: PageRange | null): Promise<void>;
@@ -60,6 +72,8 @@ export interface InodeRecord extends Inode {
   /** READs under way, and what was read since the last revoke where there are writers with a page cache (op/overlap.ts). */
   pendingReads: Set<PendingRead> | null;
   rereads: Reread[] | null;
+  /** WRITEs and write-backs of mappings (op/write-order.ts); null: there are none. */
+  writeOrder: WriteOrder | null;
   /** Cover.sweeps at the last READ: if there was none since, the kernel may have pages (op/overlap.ts). -1: there was no READ. */
   readSweep: number;
   /** The link count in the last attributes seen here: a hint, for what is worth keeping. */
@@ -205,6 +219,7 @@ export class InodeTable {
       appendEnd: null,
       pendingReads: null,
       rereads: null,
+      writeOrder: null,
       nlinkHint: 1,
       sibling: this.#byIno.get(id.ino) ?? null,
       cover,

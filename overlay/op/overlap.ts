@@ -8,9 +8,10 @@
  * before the WRITE is answered. (What the writer's own thread read it had read before it filled a page.) And a READ whose data are older than a WRITE of
  * the same pages reads again.
  */
-import type { InodeRecord, PageRange, PendingRead } from "../inode/table.ts";
+import type { InodeRecord, PageRange, PendingRead, Reread } from "../inode/table.ts";
 import { inTime } from "../lower/maybe.ts";
 import type { Mount } from "./mount.ts";
+import { isWrittenBack } from "./write-order.ts";
 
 /** Ranges that are remembered; when there are more, it is the whole file. */
 export const REREADS_MAX = 256;
@@ -50,11 +51,16 @@ export function endRead(inode: InodeRecord, read: PendingRead): void {
 export function answerRead(inode: InodeRecord, { from, to }: PageRange, tid: number): void {
   const { sweeps, token } = inode.cover;
   if (token === null || token.users === 0) return;
-  const { rereads } = inode;
   const read = { from, to, tid, sweep: sweeps };
-  if (rereads === null || rereads[0]?.sweep !== sweeps) inode.rereads = [read];
-  else if (rereads.length < REREADS_MAX) rereads.push(read);
+  const rereads = (inode.rereads = mayBeLeft(inode));
+  if (rereads.length < REREADS_MAX) rereads.push(read);
   else inode.rereads = [{ from: 0, to: Number.MAX_SAFE_INTEGER, tid: 0, sweep: sweeps }];
+}
+
+/** What was read and no revoke has dropped; one that is on its way may not have come to it yet. */
+function mayBeLeft({ rereads, cover }: InodeRecord): Reread[] {
+  if (rereads === null) return [];
+  return cover.notifying || rereads[0]?.sweep === cover.sweeps ? rereads : rereads.filter((read) => read.sweep === cover.sweeps);
 }
 
 /** To be called in the turn in which the lower has answered a WRITE. */
@@ -65,9 +71,8 @@ export function outdateReads(inode: InodeRecord, write: PageRange): void {
 
 /** Before a WRITE is answered that came through a page cache; gives what is left to wait for after that. */
 export async function dropReread(mount: Mount, inode: InodeRecord, write: PageRange, tid: number): Promise<(() => Promise<void>) | null> {
-  const { rereads } = inode;
-  if (rereads === null) return null;
-  const stale = rereads.filter((read) => read.sweep === inode.cover.sweeps && read.tid !== tid && overlap(read, write));
+  const rereads = mayBeLeft(inode);
+  const stale = rereads.filter((read) => read.tid !== tid && overlap(read, write));
   if (stale.length === 0) return null;
   const others = rereads.filter((read) => !stale.includes(read));
   inode.rereads = others.length === 0 ? null : others;
@@ -76,7 +81,8 @@ export async function dropReread(mount: Mount, inode: InodeRecord, write: PageRa
     stale.flatMap((read) => around(read, page)).map(({ from, to }) => mount.coherence.dropPages(inode, from, to - from)),
   );
   const readers = page === null ? [] : stale.filter((read) => overlap(read, page)).map((read) => read.tid);
-  const held = page === null || readers.length === 0 ? null : mount.coherence.dropHeldPage(inode, page.from, readers);
+  const held =
+    page === null || readers.length === 0 ? null : mount.coherence.dropHeldPage(inode, page.from, readers, () => isWrittenBack(inode));
   const gone = await Promise.all([inTime(outside, DROP_WAIT_MS), held?.gone ?? true]);
   if (!gone.includes(false)) return null;
   return async () => {

@@ -32,6 +32,7 @@ import { changed, resized } from "./change.ts";
 import { O_APPEND } from "./linux.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
 import { dropReread, mayHavePages, outdateReads, PAGE_BYTES } from "./overlap.ts";
+import { Overwrite, WriteBack } from "./write-order.ts";
 
 /** Of what lies behind a file's end: more than any file has, and sums with it are exact. */
 const BEYOND_BYTES = 2 ** 52;
@@ -42,29 +43,45 @@ interface Written {
 }
 
 export async function write(mount: Mount, call: Call, request: WriteRequest): Promise<void> {
-  const { coherence } = mount;
   const file = fileOf(mount, request.fh);
-  if (!request.fromCache) coherence.sizes.locked(file.inode, call);
-  const append = !request.fromCache && ((request.flags & O_APPEND) !== 0 || isSentinelOffset(request.offset));
-  if (!append && !request.fromCache && request.offset + request.data.length > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
-  const pinned = (): Maybe<void> => coherence.pinData(file.inode, Mode.EX, file.cached || request.fromCache, call);
-  const pin = file.cached && !request.fromCache ? lastly(pinned, coherence.sizes.unstable(file.inode)) : pinned();
-  if (waiting(pin)) await pin;
-  const after: (() => Promise<void>)[] = [];
+  if (!request.fromCache) return writeByCall(mount, call, request, file);
+  const { coherence } = mount;
+  const back = new WriteBack(file.inode);
   try {
-    if (request.fromCache) await writeFromCache(mount, call, request, file);
-    else {
-      await resized(mount, call, file.inode, file.cached ? "holds" : "drops", async (made) => {
-        const hold = append ? new AppendHold(file.inode) : null;
-        try {
-          const left = await writeThrough(mount, call, request, file, hold, made);
-          if (left !== null) after.push(left);
-        } finally {
-          hold?.release();
-        }
-      });
+    const pin = coherence.pinData(file.inode, Mode.EX, true, call);
+    if (waiting(pin)) await pin;
+    try {
+      await writeFromCache(mount, call, request, file, back);
+    } finally {
+      coherence.unpinData(file.inode, Mode.EX);
     }
   } finally {
+    back.over();
+  }
+}
+
+async function writeByCall(mount: Mount, call: Call, request: WriteRequest, file: OpenFile): Promise<void> {
+  const { coherence } = mount;
+  coherence.sizes.locked(file.inode, call);
+  const append = (request.flags & O_APPEND) !== 0 || isSentinelOffset(request.offset);
+  if (!append && request.offset + request.data.length > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
+  const pinned = (): Maybe<void> => coherence.pinData(file.inode, Mode.EX, file.cached, call);
+  const pin = file.cached ? lastly(pinned, coherence.sizes.unstable(file.inode)) : pinned();
+  if (waiting(pin)) await pin;
+  const after: (() => Promise<void>)[] = [];
+  const overwrite = new Overwrite(file.inode);
+  try {
+    await resized(mount, call, file.inode, file.cached ? "holds" : "drops", async (made) => {
+      const hold = append ? new AppendHold(file.inode) : null;
+      try {
+        const left = await writeThrough(mount, call, request, file, hold, overwrite, made);
+        if (left !== null) after.push(left);
+      } finally {
+        hold?.release();
+      }
+    });
+  } finally {
+    overwrite.over();
     coherence.unpinData(file.inode, Mode.EX);
     for (const drop of after) await drop();
   }
@@ -76,16 +93,20 @@ async function writeThrough(
   request: WriteRequest,
   file: OpenFile,
   hold: AppendHold | null,
+  overwrite: Overwrite,
   made: () => void,
 ): Promise<(() => Promise<void>) | null> {
   const { coherence } = mount;
   if (request.killSuidgid) await killSuidgid(mount, file);
+  const begun = overwrite.begin();
+  if (waiting(begun)) await begun;
   const written = await changed(
     mount,
     call,
     [file.inode],
     mount.lower.write(file.lowerHandle, request.data, request.offset, hold !== null),
   );
+  overwrite.made(written.offset, request.data.subarray(0, written.bytes));
   made();
   if (hold !== null && written.offset !== request.offset && written.bytes > 0)
     return answerElsewhere(mount, call, request, file, written, hold);
@@ -108,22 +129,21 @@ async function writeThrough(
  * Write-back of mapped pages never extends a file: the kernel's size, by which it cut the last page, may be the sentinel (hazard F5).
  * What lies behind the end is answered as written, as a store there is for a local file.
  */
-async function writeFromCache(mount: Mount, call: Call, request: WriteRequest, file: OpenFile): Promise<void> {
+async function writeFromCache(mount: Mount, call: Call, request: WriteRequest, file: OpenFile, back: WriteBack): Promise<void> {
   mount.coherence.noteCachedWrite(file.inode);
-  let attr = mount.lower.getattr(file.inode.id);
-  if (waiting(attr)) attr = await attr;
-  const wanted = request.data.length;
-  const bytes = Math.min(wanted, Math.max(0, attr.size - request.offset));
-  if (bytes === 0) {
-    call.written(wanted);
-    return;
-  }
-  let written = mount.lower.write(file.lowerHandle, request.data.subarray(0, bytes), request.offset, false);
-  if (waiting(written)) written = await written;
-  // The kernel only marks them when it is answered (fs/fuse/file.c, fuse_writepage_end); who made the store may have closed the file.
-  const outdated = mount.coherence.attributesChanged(file.inode, call.pid, false);
-  if (waiting(outdated)) await outdated;
-  call.written(written.bytes === bytes ? wanted : written.bytes);
+  await back.make(request.offset, request.data, async () => {
+    const attr = await mount.lower.getattr(file.inode.id);
+    const wanted = request.data.length;
+    const bytes = Math.min(wanted, Math.max(0, attr.size - request.offset));
+    if (bytes === 0) {
+      call.written(wanted);
+      return;
+    }
+    const written = await mount.lower.write(file.lowerHandle, request.data.subarray(0, bytes), request.offset, false);
+    // The kernel only marks them when it is answered (fs/fuse/file.c, fuse_writepage_end); who made the store may have closed the file.
+    await mount.coherence.attributesChanged(file.inode, call.pid, false);
+    call.written(written.bytes === bytes ? wanted : written.bytes);
+  });
 }
 
 /**

@@ -257,6 +257,37 @@ result = got
     },
   );
 
+  it.each(["the owner", "a remote node"])(
+    "F9: a write beside stores to the same page on %s is not lost while another node reads",
+    async (role) => {
+      const [a, b] = role === "the owner" ? [hazard.owner, hazard.remotes[0]] : [hazard.remotes[0], hazard.remotes[1]];
+      const [writer, storer, reader] = [hazard.actor(a), hazard.actor(a), hazard.actor(b)];
+      const given = { name: `beside stores on ${role}`, seconds: 5 * scale };
+      await writer.run(`put(name, bytes(4096))`, given);
+      const lasting = (step: string): string => `
+fd = os.open(name, os.O_RDWR)
+end = time.monotonic() + seconds
+lost, k = [], 0
+while time.monotonic() < end:
+    k += 1
+    ${step}
+result = lost
+`;
+      const others = [
+        storer.run(lasting(`mapping = mapping if k > 1 else mmap.mmap(fd, 4096); mapping[2048] = k % 256`), given),
+        reader.run(lasting(`os.pread(fd, 8, 0); time.sleep(0.003)`), given),
+      ];
+      const lost = await writer.run(
+        lasting(
+          `os.pwrite(fd, struct.pack("<q", k), 0); seen, = struct.unpack("<q", os.pread(fd, 8, 0)); lost += [k] if seen != k else []`,
+        ),
+        given,
+      );
+      await Promise.all(others);
+      expect(lost).toEqual([]);
+    },
+  );
+
   it("F9: SQLite in WAL mode on two nodes gets an error on the second, and no row is lost", async () => {
     const [a, b] = hazard.remotes;
     const first = hazard.actor(a);

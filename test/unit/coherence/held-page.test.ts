@@ -7,7 +7,7 @@ const NOTIFIER = 7;
 const READER = 43;
 
 /** A notification whose thread waits for the page as soon as `waits` says so, beside a reader that is runnable for so many looks. */
-function scene({ waits = (): boolean => true, runnable = 0 } = {}) {
+function scene({ waits = (): boolean => true, runnable = 0, writtenBack = (): boolean => false } = {}) {
   let drop = (): void => {};
   const dropped = new Promise<void>((resolve) => (drop = resolve));
   const seen = { waits: 0, runnable: 0 };
@@ -26,7 +26,7 @@ function scene({ waits = (): boolean => true, runnable = 0 } = {}) {
       return waits();
     },
   };
-  return { seen, drop, judge: () => droppedOrHeld({ thread: () => NOTIFIER, dropped }, [READER], threads) };
+  return { seen, drop, judge: () => droppedOrHeld({ thread: () => NOTIFIER, dropped }, [READER], writtenBack, threads) };
 }
 
 describe("a page that the WRITE may hold", () => {
@@ -63,6 +63,18 @@ describe("a page that the WRITE may hold", () => {
     const never = scene({ runnable: Number.POSITIVE_INFINITY });
     expect(await never.judge()).toBe(false);
     expect(never.seen.runnable).toBe(20);
+  });
+
+  it("may be written back, and the notification waits for that, as long as anything of the file is", async () => {
+    let looks = 0;
+    const { judge, seen } = scene({
+      writtenBack: () => {
+        looks += 1;
+        return looks < 5;
+      },
+    });
+    expect(await judge()).toBe(false);
+    expect(seen).toEqual({ waits: 5, runnable: 1 });
   });
 
   it("that nothing is seen of is waited for a quarter of a second", async () => {

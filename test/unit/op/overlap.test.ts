@@ -159,6 +159,25 @@ describe("a WRITE through a page cache", () => {
     expect(drops(bench)).toContain(`dropPages 20.1 4096 ${Number.MAX_SAFE_INTEGER - 4096}`);
   });
 
+  it("drops what was read before a revoke that has not come to it yet, and nothing of before one that is over", async () => {
+    const bench = shared();
+    const { cover } = bench.file;
+    const { read, write } = requests(bench, bench.openFile());
+    await read(0, READER);
+    // A round begins.
+    cover.sweeps += 1;
+    cover.notifying = true;
+    await read(4096, READER);
+    await write(0, WRITER);
+    expect(drops(bench).slice(2)).toEqual(["dropHeldPage 20.1 0 of 43", "reply"]);
+    cover.notifying = false;
+    cover.sweeps += 1;
+    await read(8192, READER);
+    await write(4096, WRITER);
+    expect(drops(bench).slice(4)).toEqual(["reply", "reply"]);
+    expect(bench.file.rereads).toHaveLength(1);
+  });
+
   it("has a READ of its pages that is under way read again", async () => {
     const bench = shared();
     bench.lower.data = Buffer.alloc(4096);

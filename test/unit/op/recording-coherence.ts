@@ -206,7 +206,10 @@ export class RecordingCoherence implements Coherence {
   }
   /** Set by a test: what becomes of a page that the WRITE may hold. */
   heldPage: HeldPageDrop = { gone: Promise.resolve(true), dropped: Promise.resolve() };
-  dropHeldPage(inode: Inode, offset: number, readers: readonly number[]): HeldPageDrop {
+  /** As the last `dropHeldPage` was given it. */
+  isWrittenBack: () => boolean = () => false;
+  dropHeldPage(inode: Inode, offset: number, readers: readonly number[], isWrittenBack: () => boolean): HeldPageDrop {
+    this.isWrittenBack = isWrittenBack;
     this.events.push(`dropHeldPage ${inode.key} ${offset} of ${readers.join(" ")}`);
     return this.heldPage;
   }

@@ -1,0 +1,120 @@
+/**
+ * WRITEs and the write-back of mappings, of the same pages.
+ *
+ * A page that was dropped while a WRITE of it was on its way, and brought back as it was (overlap.ts), may be stored to by a mapping before it is dropped
+ * again. Then it is written back, whole: what was there before would be put over what the WRITE has made. So
+ *
+ * - a WRITE and a write-back of one file are not in the lower at a time: each waits for those that have begun, and for nothing else;
+ * - until such pages are gone, what the WRITE has made is put on top of whatever is written back. (A store to the same bytes may be older or newer than
+ *   that: the write(2) has not returned, or nobody can have seen the page.)
+ */
+import type { InodeRecord, WriteOrder } from "../inode/table.ts";
+import type { Maybe } from "../lower/lower.ts";
+
+type Made = WriteOrder["made"] extends Set<infer T> ? T : never;
+
+export class Overwrite {
+  readonly #inode: InodeRecord;
+  #making = false;
+  #made: Made | null = null;
+
+  constructor(inode: InodeRecord) {
+    this.#inode = inode;
+  }
+
+  /** To be awaited before the lower is asked; then `over` has to be called. */
+  begin(): Maybe<void> {
+    const order = orderOf(this.#inode);
+    order.making += 1;
+    this.#making = true;
+    return order.writingBack === 0 ? undefined : noneIsWrittenBack(order);
+  }
+
+  /** In the turn in which the lower has answered; `data` has to stay as it is until `over`. */
+  made(offset: number, data: Uint8Array): void {
+    const order = orderOf(this.#inode);
+    this.#made = { offset, data };
+    order.made.add(this.#made);
+    this.#end(order);
+  }
+
+  /** No page from before is left, or nothing was made. */
+  over(): void {
+    const { writeOrder } = this.#inode;
+    if (writeOrder === null) return;
+    if (this.#made !== null) writeOrder.made.delete(this.#made);
+    this.#made = null;
+    this.#end(writeOrder);
+  }
+
+  #end(order: WriteOrder): void {
+    if (this.#making) order.making -= 1;
+    this.#making = false;
+    changed(this.#inode, order);
+  }
+}
+
+/** A write-back came, and may have to wait for its lock: until it is answered, whoever waits for its page waits for that. Then `over` has to be called. */
+export class WriteBack {
+  readonly #inode: InodeRecord;
+
+  constructor(inode: InodeRecord) {
+    this.#inode = inode;
+    orderOf(inode).writeBacks += 1;
+  }
+
+  /**
+   * `work` writes `data` to the lower, from `offset` on, or the beginning of it. What WRITEs have made of it since the page was read is put on top
+   * first.
+   */
+  async make(offset: number, data: Uint8Array, work: () => Promise<void>): Promise<void> {
+    const order = orderOf(this.#inode);
+    while (order.making > 0) await change(order);
+    order.writingBack += 1;
+    try {
+      for (const made of order.made) putOnTop(data, offset, made);
+      await work();
+    } finally {
+      order.writingBack -= 1;
+      changed(this.#inode, order);
+    }
+  }
+
+  over(): void {
+    const order = orderOf(this.#inode);
+    order.writeBacks -= 1;
+    changed(this.#inode, order);
+  }
+}
+
+/** So a notification may wait for that, and not for a request that holds the page. */
+export function isWrittenBack({ writeOrder }: InodeRecord): boolean {
+  return writeOrder !== null && writeOrder.writeBacks > 0;
+}
+
+function putOnTop(data: Uint8Array, offset: number, made: Made): void {
+  const from = Math.max(offset, made.offset);
+  const to = Math.min(offset + data.byteLength, made.offset + made.data.byteLength);
+  if (from < to) data.set(made.data.subarray(from - made.offset, to - made.offset), from - offset);
+}
+
+function orderOf(inode: InodeRecord): WriteOrder {
+  inode.writeOrder ??= { making: 0, writeBacks: 0, writingBack: 0, made: new Set(), waiting: [] };
+  return inode.writeOrder;
+}
+
+function change(order: WriteOrder): Promise<void> {
+  return new Promise((resolve) => order.waiting.push(resolve));
+}
+
+async function noneIsWrittenBack(order: WriteOrder): Promise<void> {
+  while (order.writingBack > 0) await change(order);
+}
+
+function changed(inode: InodeRecord, order: WriteOrder): void {
+  const { waiting } = order;
+  if (waiting.length > 0) {
+    order.waiting = [];
+    for (const wake of waiting) wake();
+  } else if (order.making === 0 && order.writeBacks === 0 && order.made.size === 0) inode.writeOrder = null;
+}
