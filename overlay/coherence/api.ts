@@ -91,6 +91,11 @@ export interface Coherence {
    * inode from the lower, after it was given, is still true.
    */
   hold(inode: Inode): number;
+  /**
+   * With a pin held: a number for this hold of its lock, in whatever mode above NL; 0 if there is none to speak of. As long as it is the same again no
+   * other node has changed the inode.
+   */
+  heldSince(inode: Inode): number;
   /** Whether what was fetched under that stamp, before PR came, was fetched after the last change that was made before PR came. */
   proves(inode: Inode, fetched: Stamp): boolean;
   /** The inode is read here and written elsewhere by turns. */
@@ -141,9 +146,9 @@ export interface Coherence {
 
   /**
    * Just created here under EX of its directory: no other node can know it, so the lock is ours without a message, unless an operation
-   * of this node found it first and asks for it.
+   * of this node found it first and asks for it. True: nobody here had any business with it before.
    */
-  born(inode: Inode): void;
+  born(inode: Inode): boolean;
   /** nlookup reached 0: the kernel knows it no more. The record may be dropped by the table; the lock stays cached for a while. */
   forgotten(inode: Inode): void;
   /** The last name and the last open handle are gone: its lock will never be wanted again. */

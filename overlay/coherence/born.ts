@@ -10,10 +10,12 @@ import { handlePublished } from "./revoke.ts";
 
 /**
  * A LOOKUP or READDIRPLUS beside the creation (by a d_revalidate, or because the creator was killed and the kernel let go of the directory)
- * may have found the inode first: then its lock is asked for, or here, in the ordinary way, and nothing is born.
+ * may have found the inode first: then its lock is asked for, or here, in the ordinary way, and nothing is born. True: nobody had any business with
+ * it before.
  */
-export function bear(state: CoherenceState, cover: Cover, now: number): void {
-  if (cover.mode !== Mode.NL || cover.asking !== null || cover.phase !== "idle" || cover.token !== null) return;
+export function bear(state: CoherenceState, cover: Cover, now: number): boolean {
+  if (cover.mode !== Mode.NL || cover.asking !== null || cover.phase !== "idle" || cover.token !== null) return false;
+  const first = cover.grant === 0;
   cover.mode = Mode.EX;
   cover.grantedAt = Math.ceil(now);
   state.grants += 1;
@@ -21,6 +23,7 @@ export function bear(state: CoherenceState, cover: Cover, now: number): void {
   cover.unregistered = true;
   cover.token = { state: "held", unregistered: true, users: 0, wanted: false, mapped: false, waiters: [] };
   state.unregistered.add(cover);
+  return first;
 }
 
 /** It is gone before anybody was told. */

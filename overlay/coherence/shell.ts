@@ -302,6 +302,10 @@ class Shell implements CoherenceShell {
     return this.#abandoned ? 0 : holdOf(inode.cover);
   }
 
+  heldSince(inode: Inode): number {
+    return this.#covered(inode.cover) ? inode.cover.grant : 0;
+  }
+
   proves(inode: Inode, fetched: Stamp): boolean {
     return this.#locks.proves(inode.cover, fetched);
   }
@@ -429,11 +433,12 @@ class Shell implements CoherenceShell {
 
   // --- birth and death
 
-  born(inode: Inode): void {
+  born(inode: Inode): boolean {
     attach(inode);
-    bear(this.#state, inode.cover, this.#options.now());
+    const first = bear(this.#state, inode.cover, this.#options.now());
     if (this.#state.unregistered.size >= UNREGISTERED_MAX) this.#register();
     else this.#registerTimer ??= setTimeout(() => this.#register(), REGISTER_DELAY_MS);
+    return first;
   }
 
   #register(): void {

@@ -205,6 +205,9 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     shutdown: () => (shutdown ??= closeAll(context)),
 
     isAbsent: (parent, name) => context.names.get(parent, name) === null,
+    // To ask the kernel costs less than to know.
+    made: () => undefined,
+    heldAttr: () => null,
     lookup: (parent, name) => names.lookup(context, parent, name),
     lookupMany: (parent, wanted) => names.lookupMany(context, parent, wanted),
     create: (parent, name, flags, mode, caller) => withRoom(context, () => names.create(context, parent, name, flags, mode, caller)),

@@ -131,8 +131,12 @@ export interface Lower {
   /** The owner's side sees ACLs on this file system (hazard F17: POSIX_ACL|DONT_MASK). */
   readonly hasAcls: boolean;
 
-  /** It is known here, without asking anybody, that there is no such name: a lookup would say ENOENT. */
-  isAbsent(parent: FileId, name: Buffer): boolean;
+  /** It is known here, without asking anybody, that there is no such name: a lookup would say ENOENT. `hold`: Coherence.heldSince of the directory. */
+  isAbsent(parent: FileId, name: Buffer, hold: number): boolean;
+  /** A directory that was just made through this Lower has come into that hold, and nobody had it before. */
+  made(id: FileId, hold: number): void;
+  /** The attributes of a directory, if they are known without asking anybody. */
+  heldAttr(id: FileId, hold: number): Attr | null;
   /** ENOENT: no such name. ESTALE: `parent` is gone. */
   lookup(parent: FileId, name: Buffer): Maybe<Entry>;
   /** One trip for many names of one directory; null where there is none. At most 1024. ESTALE: `parent` is gone. */

@@ -5,9 +5,10 @@
 import { assert } from "../../dlmd/base/assert.ts";
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import type { Welcome } from "./handshake.ts";
+import { type DirectoryChange, HeldDirectories } from "./held-directories.ts";
 import { checkName, checkWritable, isBeyondAnyFile, MAX_COPY_BYTES, MAX_GETATTR_MANY, MAX_IO_BYTES, MAX_LOOKUP_MANY } from "./limits.ts";
 import { PATH_MAX, XATTR_SIZE_MAX } from "./linux.ts";
-import type { Caller, Entry, Fetched, FileId, Lower, LowerHandle, Maybe } from "./lower.ts";
+import type { Attr, Caller, Entry, Fetched, FileId, Lower, LowerHandle, Maybe } from "./lower.ts";
 import type { OwnerAddress, RemoteCounters } from "./remote-connection.ts";
 import { type RemoteHandle, RemoteHandles } from "./remote-handles.ts";
 import { isErrno, RemoteSession, type RemoteSessionOptions } from "./remote-session.ts";
@@ -43,6 +44,7 @@ class RemoteCore {
   readonly session: RemoteSession;
   readonly handles: RemoteHandles = new RemoteHandles();
   readonly unsynced: Unsynced = new Unsynced();
+  readonly directories: HeldDirectories = new HeldDirectories();
   readonly #options: RemoteLowerOptions;
   #welcome: Welcome | null = null;
 
@@ -71,6 +73,7 @@ class RemoteCore {
 
   async #enterNewOwner(first: boolean): Promise<void> {
     if (first) return;
+    this.directories.clear();
     const handles = this.handles.all();
     const unsynced = this.unsynced.ownerDied(handles);
     this.#options.log.info({ handles: handles.length, unsynced }, "new owner: opening handles again");
@@ -126,8 +129,47 @@ class RemoteCore {
 
   async create(parent: FileId, name: Buffer, flags: number, mode: number, caller: Caller): Promise<{ entry: Entry; handle: LowerHandle }> {
     const handle = this.handles.allocate();
-    const entry = await this.call("create", { parent, name, mode, caller, flags, handle });
+    const { entry } = await this.changeNames(parent, name, (tellParent) =>
+      this.call("create", { parent, name, tellParent, mode, caller, flags, handle }),
+    );
     return { entry, handle: this.handles.add(handle, entry.id, flags, false, this.unsynced.opened(entry.id)) };
+  }
+
+  async make(parent: FileId, name: Buffer, call: (tellParent: boolean) => Promise<AnswerOf<"mkdir">>): Promise<Entry> {
+    checkName(name);
+    return (await this.changeNames(parent, name, call)).entry;
+  }
+
+  async remove(call: "unlink" | "rmdir", parent: FileId, name: Buffer, expected: FileId): Promise<void> {
+    checkName(name);
+    await this.changeNames(parent, name, (tellParent) => this.call(call, { parent, name, tellParent, expected }));
+    if (call === "rmdir") this.directories.forget(expected);
+  }
+
+  /** `call` changes the names of that directory. */
+  async changeNames<T extends { readonly parent: Attr | null }>(
+    parent: FileId,
+    name: Buffer,
+    call: (tellParent: boolean) => Promise<T>,
+  ): Promise<T> {
+    const change = this.directories.begin(parent, name);
+    if (change === null) return call(false);
+    let told: Attr | null = null;
+    try {
+      const answer = await call(change.alone);
+      told = answer.parent;
+      return answer;
+    } finally {
+      this.directories.end(change, told);
+    }
+  }
+
+  /** `call` changes something of these inodes, of which some may be directories. */
+  changing<T>(changes: readonly (DirectoryChange | null)[], call: () => Promise<T>): Promise<T> {
+    if (changes.every((change) => change === null)) return call();
+    return call().finally(() => {
+      for (const change of changes) this.directories.end(change, null);
+    });
   }
 
   close(handle: LowerHandle): void {
@@ -204,9 +246,26 @@ class RemoteCore {
 
 function namesOf(
   core: RemoteCore,
-): Pick<Lower, "isAbsent" | "lookup" | "lookupMany" | "mkdir" | "mknod" | "symlink" | "unlink" | "rmdir" | "rename" | "link" | "create"> {
+): Pick<
+  Lower,
+  | "isAbsent"
+  | "made"
+  | "heldAttr"
+  | "lookup"
+  | "lookupMany"
+  | "mkdir"
+  | "mknod"
+  | "symlink"
+  | "unlink"
+  | "rmdir"
+  | "rename"
+  | "link"
+  | "create"
+> {
   return {
-    isAbsent: () => false,
+    isAbsent: (parent, name, hold) => core.directories.isAbsent(parent, name, hold),
+    made: (id, hold) => core.directories.made(id, hold),
+    heldAttr: (id, hold) => core.directories.attr(id, hold),
     lookup(parent, name) {
       checkName(name);
       return core.call("lookup", { parent, name });
@@ -220,35 +279,32 @@ function namesOf(
       checkName(name);
       return core.create(parent, name, flags, mode, caller);
     },
-    mkdir(parent, name, mode, caller) {
-      checkName(name);
-      return core.call("mkdir", { parent, name, mode, caller });
-    },
-    mknod(parent, name, mode, rdevMajor, rdevMinor, caller) {
-      checkName(name);
-      return core.call("mknod", { parent, name, mode, caller, rdevMajor, rdevMinor });
-    },
+    mkdir: (parent, name, mode, caller) =>
+      core.make(parent, name, (tellParent) => core.call("mkdir", { parent, name, tellParent, mode, caller })),
+    mknod: (parent, name, mode, rdevMajor, rdevMinor, caller) =>
+      core.make(parent, name, (tellParent) => core.call("mknod", { parent, name, tellParent, mode, caller, rdevMajor, rdevMinor })),
     symlink(parent, name, target, caller) {
-      checkName(name);
       if (target.length >= PATH_MAX) throw errnoError(E.ENAMETOOLONG);
-      return core.call("symlink", { parent, name, target, caller });
+      return core.make(parent, name, (tellParent) => core.call("symlink", { parent, name, tellParent, target, caller }));
     },
-    unlink(parent, name, expected) {
-      checkName(name);
-      return core.call("unlink", { parent, name, expected });
-    },
-    rmdir(parent, name, expected) {
-      checkName(name);
-      return core.call("rmdir", { parent, name, expected });
-    },
+    unlink: (parent, name, expected) => core.remove("unlink", parent, name, expected),
+    rmdir: (parent, name, expected) => core.remove("rmdir", parent, name, expected),
     rename(oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew) {
       checkName(oldName);
       checkName(newName);
-      return core.call("rename", { oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew });
+      const { directories } = core;
+      const names = [directories.begin(oldParent, oldName), directories.begin(newParent, newName)];
+      const moved = [expectedOld, expectedNew].map((id) => (id === null ? null : directories.begin(id, null)));
+      return core.changing([...names, ...moved], () =>
+        core.call("rename", { oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew }),
+      );
     },
-    link(id, newParent, newName) {
+    async link(id, newParent, newName) {
       checkName(newName);
-      return core.call("link", { id, newParent, newName });
+      const { attr } = await core.changeNames(newParent, newName, (tellParent) =>
+        core.call("link", { id, newParent, newName, tellParent }),
+      );
+      return attr;
     },
   };
 }
@@ -265,7 +321,9 @@ function attributesOf(
     async setattr(id, change, handle) {
       if (change.size !== undefined) checkWritable(change.size, 0);
       const file = handle === null ? null : core.handles.get(handle);
-      const attr = await core.session.call("setattr", { id, change, handle }, file === null ? [] : [file]);
+      const attr = await core.changing([core.directories.begin(id, null)], () =>
+        core.session.call("setattr", { id, change, handle }, file === null ? [] : [file]),
+      );
       if (change.size !== undefined) core.noteChanged(id);
       return attr;
     },
@@ -273,10 +331,10 @@ function attributesOf(
     getxattr: (id, name) => core.call("getxattr", { id, name }),
     setxattr(id, name, value, flags) {
       if (value.length > XATTR_SIZE_MAX) throw errnoError(E.E2BIG);
-      return core.call("setxattr", { id, name, value, flags });
+      return core.changing([core.directories.begin(id, null)], () => core.call("setxattr", { id, name, value, flags }));
     },
     listxattr: (id) => core.call("listxattr", { id }),
-    removexattr: (id, name) => core.call("removexattr", { id, name }),
+    removexattr: (id, name) => core.changing([core.directories.begin(id, null)], () => core.call("removexattr", { id, name })),
     statfs: () => core.call("statfs", undefined),
   };
 }
@@ -330,7 +388,11 @@ export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
     copyFileRange: (inHandle, inOffset, outHandle, outOffset, bytes) => core.copyFileRange(inHandle, inOffset, outHandle, outOffset, bytes),
     readdir(handle, cookie, bytes, listing) {
       if (cookie < 0n || cookie >= 1n << 63n) throw errnoError(E.EINVAL);
-      return core.with("readdir", core.handles.get(handle), { handle, cookie, bytes, listing });
+      const directory = core.handles.get(handle);
+      // Its access time.
+      return core.changing([core.directories.begin(directory.id, null)], () =>
+        core.with("readdir", directory, { handle, cookie, bytes, listing }),
+      );
     },
     syncfs: () => core.syncfs(),
   };

@@ -9,8 +9,8 @@ import type { Log } from "../../dlmd/base/log.ts";
 import type { LowerSessionId } from "./handshake.ts";
 import { MAX_IO_BYTES } from "./limits.ts";
 import type { LocalLower } from "./local.ts";
-import type { LowerHandle, Maybe } from "./lower.ts";
-import { chain } from "./maybe.ts";
+import type { Attr, Entry, FileId, LowerHandle, Maybe } from "./lower.ts";
+import { chain, withErrors } from "./maybe.ts";
 import { FrameType } from "./wire.ts";
 import { type AnswerOf, CALLS, type CallName, type CallRow, decodeWith, type RequestOf } from "./wire-calls.ts";
 
@@ -189,8 +189,25 @@ export class ServerSession {
     const { parent, name, flags, mode, caller } = request;
     return chain(this.#lower.create(parent, name, flags, mode, caller), (made) => {
       this.#handles.set(request.handle, made.handle);
-      return made.entry;
+      return this.#withParent(request, (told) => ({ entry: made.entry, parent: told }));
     });
+  }
+
+  #made(request: { readonly parent: FileId; readonly tellParent: boolean }, made: Maybe<Entry>): Maybe<AnswerOf<"mkdir">> {
+    return chain(made, (entry) => this.#withParent(request, (parent) => ({ entry, parent })));
+  }
+
+  /** The change was made: what became of the directory is told if it can be. */
+  #withParent<T>(request: { readonly parent: FileId; readonly tellParent: boolean }, answer: (parent: Attr | null) => T): Maybe<T> {
+    if (!request.tellParent) return answer(null);
+    const attr = withErrors<Attr | null>(
+      () => this.#lower.getattr(request.parent),
+      (error) => {
+        if (error instanceof Errno) return null;
+        throw error;
+      },
+    );
+    return chain(attr, answer);
   }
 
   #fetch({ id, handle, offset, bytes }: RequestOf<"fetch">): Maybe<AnswerOf<"fetch">> {
@@ -241,26 +258,31 @@ export class ServerSession {
         return this.#create(one.request);
       case "mkdir": {
         const { parent, name, mode, caller } = one.request;
-        return lower.mkdir(parent, name, mode, caller);
+        return this.#made(one.request, lower.mkdir(parent, name, mode, caller));
       }
       case "mknod": {
         const { parent, name, mode, rdevMajor, rdevMinor, caller } = one.request;
-        return lower.mknod(parent, name, mode, rdevMajor, rdevMinor, caller);
+        return this.#made(one.request, lower.mknod(parent, name, mode, rdevMajor, rdevMinor, caller));
       }
       case "symlink": {
         const { parent, name, target, caller } = one.request;
-        return lower.symlink(parent, name, target, caller);
+        return this.#made(one.request, lower.symlink(parent, name, target, caller));
       }
       case "unlink":
-        return lower.unlink(one.request.parent, one.request.name, one.request.expected);
-      case "rmdir":
-        return lower.rmdir(one.request.parent, one.request.name, one.request.expected);
+      case "rmdir": {
+        const { parent, name, expected } = one.request;
+        return chain(lower[one.call](parent, name, expected), () => this.#withParent(one.request, (told) => ({ parent: told })));
+      }
       case "rename": {
         const { oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew } = one.request;
         return lower.rename(oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew);
       }
-      case "link":
-        return lower.link(one.request.id, one.request.newParent, one.request.newName);
+      case "link": {
+        const { id, newParent, newName, tellParent } = one.request;
+        return chain(lower.link(id, newParent, newName), (attr) =>
+          this.#withParent({ parent: newParent, tellParent }, (parent) => ({ attr, parent })),
+        );
+      }
       case "open": {
         const { id, flags, handle } = one.request;
         return this.#opened(handle, () => lower.open(id, flags));

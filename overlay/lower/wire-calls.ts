@@ -15,12 +15,24 @@ interface Name {
   readonly parent: FileId;
   readonly name: Buffer;
 }
-interface Made extends Name {
+/** A change of a directory's names. */
+interface NameChange extends Name {
+  /** Whether the answer is to bring the directory's attributes. */
+  readonly tellParent: boolean;
+}
+interface Made extends NameChange {
   readonly mode: number;
   readonly caller: Caller;
 }
-interface Removed extends Name {
+interface Removed extends NameChange {
   readonly expected: FileId;
+}
+/** The directory's attributes after the change; null: not asked for, or not to be had. */
+interface ParentTold {
+  readonly parent: Attr | null;
+}
+interface EntryMade extends ParentTold {
+  readonly entry: Entry;
 }
 interface Identified {
   readonly id: FileId;
@@ -59,14 +71,17 @@ export interface WireCalls {
   getattrMany: { request: { readonly ids: readonly FileId[] }; answer: readonly (Attr | null)[] };
   setattr: { request: Identified & { readonly change: AttrChange; readonly handle: number | null }; answer: Attr };
   readlink: { request: Identified; answer: Buffer };
-  create: { request: Made & { readonly flags: number; readonly handle: number }; answer: Entry };
-  mkdir: { request: Made; answer: Entry };
-  mknod: { request: Made & { readonly rdevMajor: number; readonly rdevMinor: number }; answer: Entry };
-  symlink: { request: Name & { readonly target: Buffer; readonly caller: Caller }; answer: Entry };
-  unlink: { request: Removed; answer: void };
-  rmdir: { request: Removed; answer: void };
+  create: { request: Made & { readonly flags: number; readonly handle: number }; answer: EntryMade };
+  mkdir: { request: Made; answer: EntryMade };
+  mknod: { request: Made & { readonly rdevMajor: number; readonly rdevMinor: number }; answer: EntryMade };
+  symlink: { request: NameChange & { readonly target: Buffer; readonly caller: Caller }; answer: EntryMade };
+  unlink: { request: Removed; answer: ParentTold };
+  rmdir: { request: Removed; answer: ParentTold };
   rename: { request: RenameRequest; answer: void };
-  link: { request: Identified & { readonly newParent: FileId; readonly newName: Buffer }; answer: Attr };
+  link: {
+    request: Identified & { readonly newParent: FileId; readonly newName: Buffer; readonly tellParent: boolean };
+    answer: ParentTold & { readonly attr: Attr };
+  };
   open: { request: Identified & Handled & { readonly flags: number }; answer: void };
   opendir: { request: Identified & Handled; answer: void };
   close: { request: Handled; answer: void };
@@ -131,21 +146,45 @@ function readName(r: ByteReader): Name {
 }
 const name: Codec<Name> = { write: writeName, read: readName };
 
-function writeMade(w: ByteWriter, q: Made): void {
+function writeChange(w: ByteWriter, q: NameChange): void {
   writeName(w, q);
+  w.bool(q.tellParent);
+}
+function readChange(r: ByteReader): NameChange {
+  return { ...readName(r), tellParent: r.bool() };
+}
+
+function writeParent(w: ByteWriter, { parent }: ParentTold): void {
+  w.bool(parent !== null);
+  if (parent !== null) v.writeAttr(w, parent);
+}
+function readParent(r: ByteReader): ParentTold {
+  return { parent: r.bool() ? v.readAttr(r) : null };
+}
+const parentTold: Codec<ParentTold> = { write: writeParent, read: readParent };
+const entryMade: Codec<EntryMade> = {
+  write: (w, made) => {
+    v.writeEntry(w, made.entry);
+    writeParent(w, made);
+  },
+  read: (r) => ({ entry: v.readEntry(r), ...readParent(r) }),
+};
+
+function writeMade(w: ByteWriter, q: Made): void {
+  writeChange(w, q);
   w.u32(q.mode);
   v.writeCaller(w, q.caller);
 }
 function readMade(r: ByteReader): Made {
-  return { ...readName(r), mode: r.u32(), caller: v.readCaller(r) };
+  return { ...readChange(r), mode: r.u32(), caller: v.readCaller(r) };
 }
 
 const removed: Codec<Removed> = {
   write: (w, q) => {
-    writeName(w, q);
+    writeChange(w, q);
     v.writeFileId(w, q.expected);
   },
-  read: (r) => ({ ...readName(r), expected: v.readFileId(r) }),
+  read: (r) => ({ ...readChange(r), expected: v.readFileId(r) }),
 };
 const handled: Codec<Handled> = { write: (w, q) => void w.u32(q.handle), read: (r) => ({ handle: r.u32() }) };
 const synced: Codec<Synced> = {
@@ -243,9 +282,9 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
       },
       read: (r) => ({ ...readMade(r), flags: r.u32(), handle: r.u32() }),
     },
-    entry,
+    entryMade,
   ),
-  mkdir: row<"mkdir">(7, true, { write: writeMade, read: readMade }, entry),
+  mkdir: row<"mkdir">(7, true, { write: writeMade, read: readMade }, entryMade),
   mknod: row<"mknod">(
     8,
     true,
@@ -256,23 +295,23 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
       },
       read: (r) => ({ ...readMade(r), rdevMajor: r.u32(), rdevMinor: r.u32() }),
     },
-    entry,
+    entryMade,
   ),
   symlink: row<"symlink">(
     9,
     true,
     {
       write: (w, q) => {
-        writeName(w, q);
+        writeChange(w, q);
         v.writeName(w, q.target);
         v.writeCaller(w, q.caller);
       },
-      read: (r) => ({ ...readName(r), target: v.readName(r), caller: v.readCaller(r) }),
+      read: (r) => ({ ...readChange(r), target: v.readName(r), caller: v.readCaller(r) }),
     },
-    entry,
+    entryMade,
   ),
-  unlink: row<"unlink">(10, true, removed, nothing),
-  rmdir: row<"rmdir">(11, true, removed, nothing),
+  unlink: row<"unlink">(10, true, removed, parentTold),
+  rmdir: row<"rmdir">(11, true, removed, parentTold),
   rename: row<"rename">(
     12,
     true,
@@ -306,15 +345,21 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
     {
       write: (w, q) => {
         v.writeFileId(w, q.id);
-        writeName(w, { parent: q.newParent, name: q.newName });
+        writeChange(w, { parent: q.newParent, name: q.newName, tellParent: q.tellParent });
       },
       read: (r) => {
         const id = v.readFileId(r);
-        const to = readName(r);
-        return { id, newParent: to.parent, newName: to.name };
+        const to = readChange(r);
+        return { id, newParent: to.parent, newName: to.name, tellParent: to.tellParent };
       },
     },
-    attr,
+    {
+      write: (w, linked) => {
+        v.writeAttr(w, linked.attr);
+        writeParent(w, linked);
+      },
+      read: (r) => ({ attr: v.readAttr(r), ...readParent(r) }),
+    },
   ),
   open: row<"open">(
     14,

@@ -13,7 +13,7 @@ import { crc32 } from "node:zlib";
 import { WireError } from "../../dlmd/base/error.ts";
 
 /** Raised when anything below changes: peers of another version are refused, saying so. */
-export const LOWER_WIRE_VERSION = 3;
+export const LOWER_WIRE_VERSION = 4;
 
 export const FrameType = {
   HELLO: 0x70,

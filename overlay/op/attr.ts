@@ -23,7 +23,8 @@ export function getattr(mount: Mount, call: Call, request: GetattrRequest): Mayb
   const believes = request.fh !== null && inode.kind === "file" && coherence.sizes.mayBeSeek(inode);
   const pinned = (reader: () => boolean): Maybe<void> => {
     const since = coherence.changes;
-    return chain(mount.ahead.getattr(inode), (attr) => replyAttr(mount, call, inode, attr, since, believes, reader));
+    const held = inode.kind === "directory" ? mount.lower.heldAttr(inode.id, coherence.heldSince(inode)) : null;
+    return chain(held ?? mount.ahead.getattr(inode), (attr) => replyAttr(mount, call, inode, attr, since, believes, reader));
   };
   const isReader = (): boolean => believes && mount.ahead.readsNext(inode, call.pid) && coherence.sizes.isReading(call.pid);
   const unpin = believes ? (): void => coherence.unpinData(inode, Mode.PR) : (): void => coherence.unpin(inode, Mode.PR);

@@ -75,7 +75,11 @@ export function inGoneDirectory(error: unknown): never {
 function bearChild(mount: Mount, entry: Entry): InodeRecord {
   const child = mount.inodes.remember(entry.id, entry.attr.mode);
   child.nlinkHint = entry.attr.nlink;
-  mount.coherence.born(child);
+  if (mount.coherence.born(child)) {
+    const hold = mount.coherence.heldSince(child);
+    if (child.kind === "directory") mount.lower.made(child.id, hold);
+    else child.uncappedHold = hold;
+  }
   return child;
 }
 

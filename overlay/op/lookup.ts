@@ -40,7 +40,7 @@ export function lookup(mount: Mount, call: Call, request: LookupRequest): Maybe<
 /** With the directory pinned. */
 function lookupIn(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): Maybe<void> {
   // Asked for before each creation; an error thrown costs more than all the rest of it.
-  if (mount.lower.isAbsent(dir.id, name) && mount.coherence.tellEntry(dir, name, null)) {
+  if (mount.lower.isAbsent(dir.id, name, mount.coherence.heldSince(dir)) && mount.coherence.tellEntry(dir, name, null)) {
     call.negativeEntry();
     return;
   }

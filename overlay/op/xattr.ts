@@ -9,9 +9,20 @@ import { attributesChanged, changed } from "./change.ts";
 import { S_IFMT, S_IFREG, S_ISGID, S_IXGRP } from "./linux.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
 
+/** File capabilities (capabilities(7)). */
+const CAPABILITY: Buffer = Buffer.from("security.capability");
+
+function isUncapped({ coherence }: Mount, inode: InodeRecord): boolean {
+  return inode.uncappedHold !== 0 && inode.uncappedHold === coherence.heldSince(inode);
+}
+
 export function getxattr(mount: Mount, call: Call, request: GetxattrRequest): Promise<void> {
   const inode = inodeOf(mount, request.fuseNodeid);
-  return readXattr(mount, call, inode, request.size, () => mount.lower.getxattr(inode.id, request.name));
+  return readXattr(mount, call, inode, request.size, () => {
+    // What the kernel asks before the first write to a file.
+    if (request.name.equals(CAPABILITY) && isUncapped(mount, inode)) throw errnoError(E.ENODATA);
+    return mount.lower.getxattr(inode.id, request.name);
+  });
 }
 
 export function listxattr(mount: Mount, call: Call, request: ListxattrRequest): Promise<void> {
@@ -49,6 +60,7 @@ async function readXattr(mount: Mount, call: Call, inode: InodeRecord, room: num
 
 export function setxattr(mount: Mount, call: Call, request: SetxattrRequest): Promise<void> {
   const inode = inodeOf(mount, request.fuseNodeid);
+  inode.uncappedHold = 0;
   return changeXattr(mount, call, inode, async () => {
     const done = mount.lower.setxattr(inode.id, request.name, request.value, request.flags);
     if (waiting(done)) await done;

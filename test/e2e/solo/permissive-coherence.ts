@@ -83,6 +83,9 @@ export class PermissiveCoherence implements SessionCoherence {
   readonly changes = 0;
   attributesChanged(): void {}
   onExpected: ((inode: Inode) => void) | null = null;
+  heldSince(): number {
+    return 0;
+  }
   hold(): number {
     return 0;
   }
@@ -145,7 +148,9 @@ export class PermissiveCoherence implements SessionCoherence {
     if (a !== undefined) this.tellEntry(newDir, newName, a);
     if (b !== undefined) this.tellEntry(oldDir, oldName, b);
   }
-  born(): void {}
+  born(): boolean {
+    return false;
+  }
   forgotten(inode: Inode): void {
     this.#names.delete(inode);
   }

@@ -296,6 +296,51 @@ describe("others", () => {
   });
 });
 
+describe("what is known of what was made here", () => {
+  const capability = { op: "getxattr" as const, name: Buffer.from("security.capability"), size: 100 };
+
+  it("a new directory is made known to the lower under its hold, unless somebody had business with it before", async () => {
+    const bench = new Workbench();
+    const made = { op: "mkdir" as const, name, mode: 0o777, umask: 0 };
+    await bench.serve(made);
+    expect(bench.lower.madeUnder).toHaveLength(1);
+    bench.coherence.bornFirst = false;
+    await bench.serve(made);
+    expect(bench.lower.madeUnder).toHaveLength(1);
+  });
+
+  it("a directory's attributes are told without a call where the lower has them, a file's are not", async () => {
+    const bench = new Workbench();
+    bench.lower.held = attrOf(bench.inodes.root.id, { mode: 0o040755, size: 4321 });
+    await bench.serve({ op: "getattr", fuseNodeid: bench.inodes.root.fuseNodeid, fh: null });
+    expect(bench.lower.calls).toEqual([]);
+    await bench.serve({ op: "getattr", fuseNodeid: bench.file.fuseNodeid, fh: null });
+    expect(bench.lower.calls).toEqual(["getattr"]);
+  });
+
+  it("a file has no capabilities as long as its hold lasts and none were set here; of anything else nothing is known", async () => {
+    const bench = new Workbench();
+    const ask = async (attribute = capability.name): Promise<number | undefined> =>
+      (await bench.serve({ ...capability, name: attribute, fuseNodeid: bench.file.fuseNodeid }))?.errno;
+    expect([await ask(), bench.lower.calls.splice(0)]).toEqual([0, ["getxattr"]]);
+    bench.file.uncappedHold = bench.coherence.heldNo;
+    expect([await ask(), bench.lower.calls.splice(0)]).toEqual([E.ENODATA, []]);
+    expect([await ask(Buffer.from("user.a")), bench.lower.calls.splice(0)]).toEqual([0, ["getxattr"]]);
+    bench.coherence.heldNo += 1;
+    expect([await ask(), bench.lower.calls.splice(0)]).toEqual([0, ["getxattr"]]);
+    bench.file.uncappedHold = bench.coherence.heldNo;
+    await bench.serve({
+      op: "setxattr",
+      fuseNodeid: bench.file.fuseNodeid,
+      name: capability.name,
+      value: name,
+      flags: 0,
+      aclKillSgid: false,
+    });
+    expect([await ask(), bench.lower.calls.splice(0)]).toEqual([0, ["setxattr", "getxattr"]]);
+  });
+});
+
 describe("permission", () => {
   const attr = attrOf(FILE, { mode: 0o100640, uid: 5, gid: 6 });
   const who = { uid: 1, gid: 1, groups: [6], capabilities: 0n };

@@ -96,6 +96,12 @@ export class RecordingCoherence implements Coherence {
   /** Set by a test: the hold of PR that is in force, and whether the inode is one to fetch ahead. */
   holdNumber = 0;
   isContended = false;
+  /** Set by a test. */
+  heldNo = 1;
+  bornFirst = true;
+  heldSince(): number {
+    return this.heldNo;
+  }
   hold(): number {
     return this.holdNumber;
   }
@@ -180,10 +186,11 @@ export class RecordingCoherence implements Coherence {
   exchangeEntries(oldDir: Inode, oldName: Buffer, newDir: Inode, newName: Buffer): void {
     this.events.push(`exchange ${oldDir.key} ${oldName.toString()} ${newDir.key} ${newName.toString()}`);
   }
-  born(inode: Inode): void {
+  born(inode: Inode): boolean {
     this.events.push(`born ${inode.key}`);
     // From now on its lock is here.
     this.locks = "here";
+    return this.bornFirst;
   }
   forgotten(inode: Inode): void {
     this.events.push(`forgotten ${inode.key}`);

@@ -81,6 +81,15 @@ export class ScriptedLower implements Lower {
   isAbsent(): boolean {
     return false;
   }
+  readonly madeUnder: { readonly ino: number; readonly hold: number }[] = [];
+  made(id: FileId, hold: number): void {
+    this.madeUnder.push({ ino: id.ino, hold });
+  }
+  /** Set by a test. */
+  held: Attr | null = null;
+  heldAttr(): Attr | null {
+    return this.held;
+  }
   lookup(): Maybe<Entry> {
     return this.#answer("lookup", { id: this.found, attr: this.#attr(this.found) });
   }

@@ -39,12 +39,18 @@ export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<
     answer: attr,
   },
   readlink: { request: { id }, answer: Buffer.from("target") },
-  create: { request: { parent: other, name, mode: 0o600, caller, flags: 2, handle: 7 }, answer: entry },
-  mkdir: { request: { parent: other, name, mode: 0o755, caller }, answer: entry },
-  mknod: { request: { parent: other, name, mode: 0o020600, caller, rdevMajor: 1, rdevMinor: 3 }, answer: entry },
-  symlink: { request: { parent: other, name, target: Buffer.from("../x"), caller }, answer: entry },
-  unlink: { request: { parent: other, name, expected: id }, answer: undefined },
-  rmdir: { request: { parent: other, name, expected: id }, answer: undefined },
+  create: { request: { parent: other, name, tellParent: true, mode: 0o600, caller, flags: 2, handle: 7 }, answer: { entry, parent: attr } },
+  mkdir: { request: { parent: other, name, tellParent: false, mode: 0o755, caller }, answer: { entry, parent: null } },
+  mknod: {
+    request: { parent: other, name, tellParent: true, mode: 0o020600, caller, rdevMajor: 1, rdevMinor: 3 },
+    answer: { entry, parent: attr },
+  },
+  symlink: {
+    request: { parent: other, name, tellParent: true, target: Buffer.from("../x"), caller },
+    answer: { entry, parent: attr },
+  },
+  unlink: { request: { parent: other, name, tellParent: true, expected: id }, answer: { parent: attr } },
+  rmdir: { request: { parent: other, name, tellParent: false, expected: id }, answer: { parent: null } },
   rename: {
     request: {
       oldParent: other,
@@ -57,7 +63,7 @@ export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<
     },
     answer: undefined,
   },
-  link: { request: { id, newParent: other, newName: name }, answer: attr },
+  link: { request: { id, newParent: other, newName: name, tellParent: true }, answer: { attr, parent: attr } },
   open: { request: { id, flags: 2, handle: 7 }, answer: undefined },
   opendir: { request: { id, handle: 8 }, answer: undefined },
   close: { request: { handle: 7 }, answer: undefined },
