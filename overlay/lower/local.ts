@@ -15,7 +15,7 @@ import { DirectoryNames } from "./directory-names.ts";
 import { Exclusive } from "./exclusive.ts";
 import { type FileHandleFormat, fileHandleFormat, fileSystemName } from "./file-handle.ts";
 import { MAX_IO_BYTES } from "./limits.ts";
-import { O } from "./linux.ts";
+import { NAME_MAX, O } from "./linux.ts";
 import * as attributes from "./local-attributes.ts";
 import type { LocalContext } from "./local-context.ts";
 import * as data from "./local-data.ts";
@@ -204,7 +204,7 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     descriptorOf: (handle) => context.handles.get(handle).fd,
     shutdown: () => (shutdown ??= closeAll(context)),
 
-    isAbsent: (parent, name) => context.names.get(parent, name) === null,
+    isAbsent: (parent, name) => name.length <= NAME_MAX && context.names.get(parent, name) === null,
     // To ask the kernel costs less than to know.
     made: () => undefined,
     heldAttr: () => null,

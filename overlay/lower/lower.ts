@@ -131,7 +131,7 @@ export interface Lower {
   /** The owner's side sees ACLs on this file system (hazard F17: POSIX_ACL|DONT_MASK). */
   readonly hasAcls: boolean;
 
-  /** It is known here, without asking anybody, that there is no such name: a lookup would say ENOENT. `hold`: Coherence.heldSince of the directory. */
+  /** It is known here, without asking anybody, that a lookup of this name would say ENOENT. `hold`: Coherence.heldSince of the directory. */
   isAbsent(parent: FileId, name: Buffer, hold: number): boolean;
   /** A directory that was just made through this Lower has come into that hold, and nobody had it before. */
   made(id: FileId, hold: number): void;

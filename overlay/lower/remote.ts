@@ -7,7 +7,7 @@ import { E, errnoError } from "../../dlmd/base/errno.ts";
 import type { Welcome } from "./handshake.ts";
 import { type DirectoryChange, HeldDirectories } from "./held-directories.ts";
 import { checkName, checkWritable, isBeyondAnyFile, MAX_COPY_BYTES, MAX_GETATTR_MANY, MAX_IO_BYTES, MAX_LOOKUP_MANY } from "./limits.ts";
-import { PATH_MAX, XATTR_SIZE_MAX } from "./linux.ts";
+import { NAME_MAX, PATH_MAX, XATTR_SIZE_MAX } from "./linux.ts";
 import type { Attr, Caller, Entry, Fetched, FileId, Lower, LowerHandle, Maybe } from "./lower.ts";
 import type { OwnerAddress, RemoteCounters } from "./remote-connection.ts";
 import { type RemoteHandle, RemoteHandles } from "./remote-handles.ts";
@@ -263,7 +263,7 @@ function namesOf(
   | "create"
 > {
   return {
-    isAbsent: (parent, name, hold) => core.directories.isAbsent(parent, name, hold),
+    isAbsent: (parent, name, hold) => name.length <= NAME_MAX && core.directories.isAbsent(parent, name, hold),
     made: (id, hold) => core.directories.made(id, hold),
     heldAttr: (id, hold) => core.directories.attr(id, hold),
     lookup(parent, name) {

@@ -39,8 +39,9 @@ export function lookup(mount: Mount, call: Call, request: LookupRequest): Maybe<
 
 /** With the directory pinned. */
 function lookupIn(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): Maybe<void> {
-  // Asked for before each creation; an error thrown costs more than all the rest of it.
-  if (mount.lower.isAbsent(dir.id, name, mount.coherence.heldSince(dir)) && mount.coherence.tellEntry(dir, name, null)) {
+  // Asked for before each creation; an error thrown costs more than all the rest of it, but less than a trip.
+  if (mount.lower.isAbsent(dir.id, name, mount.coherence.heldSince(dir))) {
+    if (!mount.coherence.tellEntry(dir, name, null)) throw errnoError(E.ENOENT);
     call.negativeEntry();
     return;
   }

@@ -22,6 +22,15 @@ export function namesCompliance(bench: LowerBench): void {
     for (const bad of ["", ".", "..", "a/b", "a\0b"]) expect(await errnoOf(() => bench.lower.lookup(dir, bytes(bad)))).toBe(E.EINVAL);
   });
 
+  it("says of no name in a directory made through it that it is absent if it is there, or too long", async () => {
+    const { dir } = await bench.place();
+    const made = await bench.lower.mkdir(dir, bytes("made"), 0o755, root);
+    bench.lower.made(made.id, 5);
+    expect(bench.lower.isAbsent(made.id, Buffer.alloc(256, 0x78), 5)).toBe(false);
+    await bench.file(made.id, "some");
+    expect(bench.lower.isAbsent(made.id, bytes("some"), 5)).toBe(false);
+  });
+
   it("removes a name only if it is what is expected", async () => {
     const { dir } = await bench.place();
     const one = await bench.file(dir, "one");

@@ -3,7 +3,7 @@
  * each; afterwards everything works on all nodes.
  */
 import { createHash } from "node:crypto";
-import { open, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { code } from "./errno-code.ts";
@@ -72,6 +72,9 @@ describe("bad input", () => {
       expect(await readFile(at(3, longest), "utf8")).toBe("x");
       expect(await code(writeFile(at(nodeid, `${longest}n`), "x"))).toBe("ENAMETOOLONG");
       expect(await code(stat(at(nodeid, `${longest}n`)))).toBe("ENAMETOOLONG");
+      // In a directory made there, of whose names all are known.
+      await mkdir(at(nodeid, `new${nodeid}`));
+      expect(await code(stat(at(nodeid, `new${nodeid}/${longest}n`)))).toBe("ENAMETOOLONG");
       const raw = Buffer.from([0xff, 0xfe, 0x80, 0x30 + nodeid]);
       await writeFile(Buffer.concat([Buffer.from(at(nodeid, "")), Buffer.from("/"), raw]), "bytes");
       const seen = await readdir(at(3), { encoding: "buffer" });
