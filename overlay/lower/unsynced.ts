@@ -1,14 +1,26 @@
 /**
- * Files whose data was taken by an owner and not yet said to be on disk. If that owner dies, the data may be lost, and
- * an fsync at the next owner would find nothing to write and succeed: so it reports EIO, as Linux does after a failed write-back (lib/errseq.c):
- * once for each file that was open then, whoever else was told; and if nobody was, to the first who opens it later. To be replaced by replay (DESIGN 7).
+ * What an owner has answered and not yet said to be on disk: data and attributes of files, names and attributes of directories. If that owner dies, it may
+ * be lost, and an fsync at the next owner would find nothing to write and succeed: so it reports EIO, as Linux does after a failed write-back (lib/errseq.c):
+ * once for each file or directory that was open then, whoever else was told; and if nobody was, to the first who opens it later. Changes of this node
+ * only: what another one has made is asked for there. To be replaced by replay (DESIGN 7).
  */
 import { type FileId, fileKey } from "./lower.ts";
 
-/** Beyond that many files the lower is synced in the background. */
-export const MAX_UNSYNCED_FILES = 65_536;
+/** With that many files and directories the lower is synced in the background. */
+export const MAX_UNSYNCED = 65_536;
+/** Losses that nobody waits for who had the file open; beyond, the oldest are told nobody. */
+export const MAX_LOST = 65_536;
 
-/** Of one file, the last time that data was lost with an owner. */
+/** "data": and the size, which fdatasync(2) brings to the disk. */
+export type Changed = "data" | "all";
+
+interface Change {
+  /** The last one. */
+  readonly at: number;
+  readonly what: Changed;
+}
+
+/** Of one file, the last time that something was lost with an owner. */
 interface Loss {
   readonly death: number;
   told: boolean;
@@ -22,7 +34,8 @@ export interface LossesTold {
 }
 
 export class Unsynced {
-  readonly #changed: Map<string, number> = new Map();
+  readonly #changed: Map<string, Change> = new Map();
+  /** The oldest first. */
   readonly #lost: Map<string, Loss> = new Map();
   #deaths = 0;
   #syncfsFails = false;
@@ -34,32 +47,45 @@ export class Unsynced {
   }
 
   /** True: it is time to sync everything. */
-  note(id: FileId): boolean {
+  note(id: FileId, what: Changed): boolean {
     this.#tick += 1;
-    this.#changed.set(fileKey(id), this.#tick);
-    return this.#changed.size === MAX_UNSYNCED_FILES;
+    const key = fileKey(id);
+    const before = this.#changed.get(key);
+    this.#changed.set(key, { at: this.#tick, what: before?.what === "all" ? "all" : what });
+    return this.#changed.size >= MAX_UNSYNCED;
   }
 
-  synced(id: FileId, since: number): void {
+  synced(id: FileId, since: number, dataOnly: boolean): void {
     const key = fileKey(id);
-    const at = this.#changed.get(key);
-    if (at !== undefined && at <= since) this.#changed.delete(key);
+    const change = this.#changed.get(key);
+    if (change === undefined || change.at > since || (dataOnly && change.what === "all")) return;
+    this.#changed.delete(key);
   }
 
   allSynced(since: number): void {
-    for (const [key, at] of this.#changed) if (at <= since) this.#changed.delete(key);
+    for (const [key, { at }] of this.#changed) if (at <= since) this.#changed.delete(key);
   }
 
-  /** The owner that had the data is gone. Gives how many files. `open`: all that are open. */
+  /** The owner that had them is gone. Gives how many. `open`: all that are open. */
   ownerDied(open: readonly LossesTold[]): number {
     const count = this.#changed.size;
     const waiting = new Set(open.filter((file) => this.#isUntold(file)).map(({ id }) => fileKey(id)));
     for (const [key, loss] of this.#lost) if (loss.told && !waiting.has(key)) this.#lost.delete(key);
     this.#deaths += 1;
-    for (const key of this.#changed.keys()) this.#lost.set(key, { death: this.#deaths, told: false });
+    for (const key of this.#changed.keys()) {
+      this.#lost.delete(key);
+      this.#lost.set(key, { death: this.#deaths, told: false });
+    }
     this.#changed.clear();
+    this.#forgetOldest(new Set(open.map(({ id }) => fileKey(id))));
     if (count > 0) this.#syncfsFails = true;
     return count;
+  }
+
+  #forgetOldest(open: ReadonlySet<string>): void {
+    if (this.#lost.size <= MAX_LOST) return;
+    const closed = [...this.#lost.keys()].filter((key) => !open.has(key));
+    for (const key of closed.slice(0, Math.max(0, closed.length - MAX_LOST))) this.#lost.delete(key);
   }
 
   /** `lossesTold` of one that is opened now. */
@@ -71,7 +97,7 @@ export class Unsynced {
     return (this.#lost.get(fileKey(id))?.death ?? 0) > lossesTold;
   }
 
-  /** True once for an open file whose data may be lost. */
+  /** True once for an open file of which something may be lost. */
   takeLost(file: LossesTold): boolean {
     const loss = this.#lost.get(fileKey(file.id));
     if (loss === undefined || loss.death <= file.lossesTold) return false;
@@ -80,7 +106,7 @@ export class Unsynced {
     return true;
   }
 
-  /** True once after data may have been lost; that is told of each file all the same. */
+  /** True once after something may have been lost; that is told of each file all the same. */
   takeAnyLost(): boolean {
     const any = this.#syncfsFails;
     this.#syncfsFails = false;

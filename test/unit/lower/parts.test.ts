@@ -8,7 +8,7 @@ import { FILE_HANDLE_BYTES, fileHandleFormat } from "../../../overlay/lower/file
 import type { FileId } from "../../../overlay/lower/lower.ts";
 import { chain, inOrder, lastly } from "../../../overlay/lower/maybe.ts";
 import { RecentInodes } from "../../../overlay/lower/recent-inodes.ts";
-import { type LossesTold, Unsynced } from "../../../overlay/lower/unsynced.ts";
+import { type LossesTold, MAX_LOST, MAX_UNSYNCED, Unsynced } from "../../../overlay/lower/unsynced.ts";
 import { HANDLE_BUFFER_BYTES, nativeAddon, STAT } from "../../../overlay/native/index.ts";
 import { directoryPlace } from "../../compliance/lower-fixture.ts";
 
@@ -113,18 +113,18 @@ describe("answers now or later", () => {
   });
 });
 
-describe("data that an owner took", () => {
+describe("what an owner took", () => {
   const a = { ino: 1, generation: 1 };
   const b = { ino: 2, generation: 1 };
   const opened = (unsynced: Unsynced, id: FileId): LossesTold => ({ id, lossesTold: unsynced.opened(id) });
 
   it("is lost with it unless a sync that began later has ended", () => {
     const unsynced = new Unsynced();
-    unsynced.note(a);
+    unsynced.note(a, "data");
     const since = unsynced.now();
-    unsynced.note(b);
+    unsynced.note(b, "data");
     unsynced.allSynced(since);
-    unsynced.synced(b, since);
+    unsynced.synced(b, since, false);
     const [openA, openB] = [opened(unsynced, a), opened(unsynced, b)];
     expect(unsynced.ownerDied([openA, openB])).toBe(1);
     expect(unsynced.takeLost(openA)).toBe(false);
@@ -135,7 +135,7 @@ describe("data that an owner took", () => {
   it("is told to each who had the file open, whoever was told before", () => {
     const unsynced = new Unsynced();
     const [writer, reader] = [opened(unsynced, a), opened(unsynced, a)];
-    unsynced.note(a);
+    unsynced.note(a, "data");
     unsynced.ownerDied([writer, reader]);
     expect([unsynced.takeAnyLost(), unsynced.takeAnyLost()]).toEqual([true, false]);
     expect([unsynced.takeLost(reader), unsynced.takeLost(writer)]).toEqual([true, true]);
@@ -145,7 +145,7 @@ describe("data that an owner took", () => {
   it("is kept for who had it open and did not ask, through another owner's death", () => {
     const unsynced = new Unsynced();
     const [writer, reader] = [opened(unsynced, a), opened(unsynced, a)];
-    unsynced.note(a);
+    unsynced.note(a, "data");
     unsynced.ownerDied([writer, reader]);
     unsynced.takeLost(reader);
     expect(unsynced.ownerDied([writer, reader])).toBe(0);
@@ -154,10 +154,42 @@ describe("data that an owner took", () => {
 
   it("is told to who opens the file later, if nobody was told", () => {
     const unsynced = new Unsynced();
-    unsynced.note(a);
+    unsynced.note(a, "data");
     unsynced.ownerDied([]);
     const later = opened(unsynced, a);
     expect([unsynced.takeLost(later), unsynced.takeLost(later), unsynced.takeLost(opened(unsynced, a))]).toEqual([true, false, false]);
+  });
+
+  it("fdatasync leaves what else was changed, even before the data", () => {
+    const unsynced = new Unsynced();
+    unsynced.note(a, "all");
+    unsynced.note(a, "data");
+    unsynced.note(b, "data");
+    for (const id of [a, b]) unsynced.synced(id, unsynced.now(), true);
+    expect(unsynced.ownerDied([])).toBe(1);
+    expect([a, b].map((id) => unsynced.takeLost(opened(unsynced, id)))).toEqual([true, false]);
+  });
+
+  it("is forgotten where nobody asks, the oldest first; not where somebody has the file open", () => {
+    const unsynced = new Unsynced();
+    const [first, second, third] = [a, b, { ino: 3, generation: 1 }] as const;
+    const patient = opened(unsynced, first);
+    for (const id of [first, second, third]) unsynced.note(id, "data");
+    unsynced.ownerDied([patient]);
+    unsynced.note(second, "data");
+    for (let ino = 10; ino < MAX_LOST + 9; ino += 1) unsynced.note({ ino, generation: 1 }, "data");
+    unsynced.ownerDied([patient]);
+    expect([third, second, first].map((id) => unsynced.takeLost(opened(unsynced, id)))).toEqual([false, true, true]);
+    expect(unsynced.takeLost(patient)).toBe(true);
+    unsynced.note({ ino: 9, generation: 1 }, "data");
+    unsynced.ownerDied([]);
+    expect(unsynced.takeLost(opened(unsynced, { ino: 10, generation: 1 }))).toBe(true);
+  });
+
+  it("is synced when it is much, and still is so while that has not helped", () => {
+    const unsynced = new Unsynced();
+    const full = Array.from({ length: MAX_UNSYNCED + 1 }, (_, ino) => unsynced.note({ ino, generation: 1 }, "data"));
+    expect([full.indexOf(true), full.lastIndexOf(false)]).toEqual([MAX_UNSYNCED - 1, MAX_UNSYNCED - 2]);
   });
 });
 

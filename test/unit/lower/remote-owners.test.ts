@@ -1,14 +1,20 @@
 /** A caller whose owner goes, and comes, or is another one. */
 import fs from "node:fs";
 import { expect, it } from "vitest";
-import { E } from "../../../dlmd/base/errno.ts";
+import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import type { OperatingError } from "../../../dlmd/base/error.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
+import type { Entry, FileId, LowerHandle } from "../../../overlay/lower/lower.ts";
 import { TEST_CALLER } from "../../compliance/lower-fixture.ts";
 import { caller, errnoOf, name, RDWR, remoteLab, until } from "./remote-lab.ts";
 
 const lab = remoteLab();
 const { owner, proxyTo, refusal, remote } = lab;
+
+interface Made {
+  readonly entry: Entry;
+  readonly handle: LowerHandle;
+}
 
 it("is refused by a new owner whose node knows that it is gone, and by it alone", async () => {
   const asked: number[] = [];
@@ -239,6 +245,76 @@ it("does not say that data is on disk which died with its owner", async () => {
   expect(await errnoOf(() => lower.fsync(reader, false))).toBe(E.EIO);
   expect(await errnoOf(() => lower.fsync(lost.handle, false))).toBe(E.EIO);
   expect(await errnoOf(() => lower.fsync(lost.handle, false))).toBe(0);
+});
+
+it("does not say that names and attributes are on disk which died with their owner", async () => {
+  const first = await owner(1);
+  const lower = remote();
+  await lower.connect(first.address, 1);
+  const { root } = lower;
+  const changes: Record<string, (dir: FileId, file: FileId) => unknown> = {
+    create: (dir) => lower.create(dir, name("new"), RDWR, 0o644, caller),
+    mkdir: (dir) => lower.mkdir(dir, name("new"), 0o755, caller),
+    mknod: (dir) => lower.mknod(dir, name("new"), 0o010644, 0, 0, caller),
+    symlink: (dir) => lower.symlink(dir, name("new"), Buffer.from("f"), caller),
+    link: (dir, file) => lower.link(file, dir, name("new")),
+    unlink: (dir, file) => lower.unlink(dir, name("f"), file),
+    rmdir: async (dir) => lower.rmdir(dir, name("sub"), (await lower.lookup(dir, name("sub"))).id),
+    "rename from": (dir, file) => lower.rename(dir, name("f"), root, name("renamed"), 0, file, null),
+    "rename to": async (dir) => lower.rename(root, name("f"), dir, name("renamed"), 0, (await lower.lookup(root, name("f"))).id, null),
+    setattr: (dir) => lower.setattr(dir, { mode: 0o700 }, null),
+    setxattr: (dir) => lower.setxattr(dir, name("user.a"), Buffer.from("b"), 0),
+    removexattr: (dir) => lower.removexattr(dir, name("user.kept")),
+    "a change that is on disk": async (dir) => {
+      await lower.mkdir(dir, name("new"), 0o755, caller);
+      const synced = await lower.opendir(dir);
+      await lower.fsyncdir(synced, false);
+      lower.close(synced);
+    },
+    "a change that failed": async (dir) => expect(await errnoOf(() => lower.mkdir(dir, name("sub"), 0o755, caller))).toBe(E.EEXIST),
+    nothing: () => undefined,
+  };
+  await lower.create(root, name("f"), RDWR, 0o644, caller);
+  const places = [];
+  for (const [what, change] of Object.entries(changes)) {
+    const { id } = await lower.mkdir(root, name(what), 0o755, caller);
+    const file = (await lower.create(id, name("f"), RDWR, 0o644, caller)).entry;
+    await lower.mkdir(id, name("sub"), 0o755, caller);
+    await lower.setxattr(id, name("user.kept"), Buffer.from("b"), 0);
+    places.push({ what, change, id, file, handles: [await lower.opendir(id), await lower.opendir(id)] });
+  }
+  await lower.syncfs();
+  for (const { change, id, file } of places) await change(id, file.id);
+  lower.ownerLost();
+  lower.ownerFound((await owner(2)).address, 2);
+  for (const { what, handles } of places) {
+    const lost = ["nothing", "a change that is on disk", "a change that failed"].includes(what) ? 0 : E.EIO;
+    for (const handle of handles) {
+      expect([what, await errnoOf(() => lower.fsyncdir(handle, false))]).toEqual([what, lost]);
+      expect([what, await errnoOf(() => lower.fsyncdir(handle, false))]).toEqual([what, 0]);
+    }
+  }
+});
+
+it("fdatasync does not say of a file's attributes that they are on disk, and fallocate may have made something though it failed", async () => {
+  const first = await owner(1, (lower) => ({ ...lower, fallocate: () => Promise.reject(errnoError(E.ENOSPC)) }));
+  const lower = remote();
+  await lower.connect(first.address, 1);
+  const files = [];
+  for (const called of ["data", "attributes", "both", "allocated"]) {
+    files.push(await lower.create(lower.root, name(called), RDWR, 0o644, caller));
+  }
+  const [data, attributes, both, allocated] = files as [Made, Made, Made, Made];
+  for (const { handle } of [data, both]) await lower.write(handle, Buffer.from("x"), 0, false);
+  for (const { entry } of [attributes, both]) await lower.setattr(entry.id, { mode: 0o600 }, null);
+  await lower.write(both.handle, Buffer.from("y"), 0, false);
+  for (const { handle } of files) await lower.fsync(handle, true);
+  expect(await errnoOf(() => lower.fallocate(allocated.handle, 0, 0, 4096))).toBe(E.ENOSPC);
+  lower.ownerLost();
+  lower.ownerFound((await owner(2)).address, 2);
+  const told = [];
+  for (const { handle } of files) told.push(await errnoOf(() => lower.fsync(handle, false)));
+  expect(told).toEqual([0, E.EIO, E.EIO, E.EIO]);
 });
 
 it("hears nothing more of an owner that was lost (C7)", async () => {
