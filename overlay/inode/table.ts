@@ -40,15 +40,16 @@ export interface Reread extends PageRange {
   readonly sweep: number;
 }
 
-/** WRITEs and write-backs of one file. */
+/** WRITEs and write-backs of one file, numbered as they came. */
 export interface WriteOrder {
-  /** WRITEs that the lower has not answered. */
-  making: number;
-  /** Write-backs that are not answered, and those of them that may be in the lower. */
+  last: number;
+  /** WRITEs that the lower has not answered; the first that came first, as in any Set. */
+  readonly making: Set<number>;
+  /** Write-backs that are not answered, and those of them that are in the lower or wait for WRITEs. */
   writeBacks: number;
-  writingBack: number;
+  readonly writingBack: Set<number>;
   /** What was made, where pages from before may be left. */
-  readonly made: Set<{ readonly offset: number; readonly data: Uint8Array }>;
+  readonly made: Set<{ readonly offset: number; readonly data: Uint8Array; readonly call: { readonly interrupted: boolean } }>;
   waiting: (() => void)[];
 }
 

@@ -4,9 +4,9 @@
  * A page that was dropped while a WRITE of it was on its way, and brought back as it was (overlap.ts), may be stored to by a mapping before it is dropped
  * again. Then it is written back, whole: what was there before would be put over what the WRITE has made. So
  *
- * - a WRITE and a write-back of one file are not in the lower at a time: each waits for those that have begun, and for nothing else;
+ * - a WRITE and a write-back of one file are not in the lower at a time: each waits for those that came before it, and for nothing else;
  * - until such pages are gone, what the WRITE has made is put on top of whatever is written back. (A store to the same bytes may be older or newer than
- *   that: the write(2) has not returned, or nobody can have seen the page.)
+ *   that: the write(2) has not returned, or nobody can have seen the page. But where its caller was killed the kernel has let others write since.)
  */
 import type { InodeRecord, WriteOrder } from "../inode/table.ts";
 import type { Maybe } from "../lower/lower.ts";
@@ -15,25 +15,27 @@ type Made = WriteOrder["made"] extends Set<infer T> ? T : never;
 
 export class Overwrite {
   readonly #inode: InodeRecord;
-  #making = false;
+  readonly #call: Made["call"];
+  /** Its number; 0: it is not being made. */
+  #no = 0;
   #made: Made | null = null;
 
-  constructor(inode: InodeRecord) {
+  constructor(inode: InodeRecord, call: Made["call"]) {
     this.#inode = inode;
+    this.#call = call;
   }
 
   /** To be awaited before the lower is asked; then `over` has to be called. */
   begin(): Maybe<void> {
     const order = orderOf(this.#inode);
-    order.making += 1;
-    this.#making = true;
-    return order.writingBack === 0 ? undefined : noneIsWrittenBack(order);
+    this.#no = enter(order, order.making);
+    return isFirst(order.writingBack, this.#no) ? undefined : turnOf(order, order.writingBack, this.#no);
   }
 
   /** In the turn in which the lower has answered; `data` has to stay as it is until `over`. */
   made(offset: number, data: Uint8Array): void {
     const order = orderOf(this.#inode);
-    this.#made = { offset, data };
+    this.#made = { offset, data, call: this.#call };
     order.made.add(this.#made);
     this.#end(order);
   }
@@ -48,8 +50,8 @@ export class Overwrite {
   }
 
   #end(order: WriteOrder): void {
-    if (this.#making) order.making -= 1;
-    this.#making = false;
+    order.making.delete(this.#no);
+    this.#no = 0;
     changed(this.#inode, order);
   }
 }
@@ -69,13 +71,13 @@ export class WriteBack {
    */
   async make(offset: number, data: Uint8Array, work: () => Promise<void>): Promise<void> {
     const order = orderOf(this.#inode);
-    while (order.making > 0) await change(order);
-    order.writingBack += 1;
+    const no = enter(order, order.writingBack);
     try {
-      for (const made of order.made) putOnTop(data, offset, made);
+      if (!isFirst(order.making, no)) await turnOf(order, order.making, no);
+      for (const made of order.made) if (!made.call.interrupted) putOnTop(data, offset, made);
       await work();
     } finally {
-      order.writingBack -= 1;
+      order.writingBack.delete(no);
       changed(this.#inode, order);
     }
   }
@@ -99,7 +101,7 @@ function putOnTop(data: Uint8Array, offset: number, made: Made): void {
 }
 
 function orderOf(inode: InodeRecord): WriteOrder {
-  inode.writeOrder ??= { making: 0, writeBacks: 0, writingBack: 0, made: new Set(), waiting: [] };
+  inode.writeOrder ??= { last: 0, making: new Set(), writeBacks: 0, writingBack: new Set(), made: new Set(), waiting: [] };
   return inode.writeOrder;
 }
 
@@ -107,8 +109,20 @@ function change(order: WriteOrder): Promise<void> {
   return new Promise((resolve) => order.waiting.push(resolve));
 }
 
-async function noneIsWrittenBack(order: WriteOrder): Promise<void> {
-  while (order.writingBack > 0) await change(order);
+function enter(order: WriteOrder, queue: Set<number>): number {
+  order.last += 1;
+  queue.add(order.last);
+  return order.last;
+}
+
+/** None of `others` came before that one. */
+function isFirst(others: ReadonlySet<number>, no: number): boolean {
+  for (const first of others) return no < first;
+  return true;
+}
+
+async function turnOf(order: WriteOrder, others: ReadonlySet<number>, no: number): Promise<void> {
+  while (!isFirst(others, no)) await change(order);
 }
 
 function changed(inode: InodeRecord, order: WriteOrder): void {
@@ -116,5 +130,5 @@ function changed(inode: InodeRecord, order: WriteOrder): void {
   if (waiting.length > 0) {
     order.waiting = [];
     for (const wake of waiting) wake();
-  } else if (order.making === 0 && order.writeBacks === 0 && order.made.size === 0) inode.writeOrder = null;
+  } else if (order.making.size === 0 && order.writeBacks === 0 && order.made.size === 0) inode.writeOrder = null;
 }

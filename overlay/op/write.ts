@@ -69,7 +69,7 @@ async function writeByCall(mount: Mount, call: Call, request: WriteRequest, file
   const pin = file.cached ? lastly(pinned, coherence.sizes.unstable(file.inode)) : pinned();
   if (waiting(pin)) await pin;
   const after: (() => Promise<void>)[] = [];
-  const overwrite = new Overwrite(file.inode);
+  const overwrite = new Overwrite(file.inode, call);
   try {
     await resized(mount, call, file.inode, file.cached ? "holds" : "drops", async (made) => {
       const hold = append ? new AppendHold(file.inode) : null;
@@ -100,6 +100,8 @@ async function writeThrough(
   if (request.killSuidgid) await killSuidgid(mount, file);
   const begun = overwrite.begin();
   if (waiting(begun)) await begun;
+  // Others may have written since.
+  if (call.interrupted) throw errnoError(E.EINTR);
   const written = await changed(
     mount,
     call,

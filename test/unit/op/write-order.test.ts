@@ -3,6 +3,8 @@ import { describe, expect, it } from "vitest";
 import { isWrittenBack, Overwrite, WriteBack } from "../../../overlay/op/write-order.ts";
 import { Workbench } from "./workbench.ts";
 
+const waits = { interrupted: false };
+
 const turns = async (): Promise<void> => {
   for (let turn = 0; turn < 5; turn += 1) await new Promise((resolve) => setImmediate(resolve));
 };
@@ -33,7 +35,7 @@ describe("a WRITE and a write-back of the same file", () => {
     const { file } = bench;
     const first = writingBack(bench);
     await turns();
-    const overwrite = new Overwrite(file);
+    const overwrite = new Overwrite(file, waits);
     let begun = false;
     const beginning = Promise.resolve(overwrite.begin()).then(() => (begun = true));
     const second = writingBack(bench);
@@ -61,7 +63,7 @@ describe("a WRITE and a write-back of the same file", () => {
         [14, "x"],
       ] as const
     ).map(([offset, text]) => {
-      const overwrite = new Overwrite(bench.file);
+      const overwrite = new Overwrite(bench.file, waits);
       expect(overwrite.begin()).toBeUndefined();
       overwrite.made(offset, Buffer.from(text));
       return overwrite;
@@ -77,9 +79,64 @@ describe("a WRITE and a write-back of the same file", () => {
     await later.end();
   });
 
+  it("wait for those that came before them only: neither is kept waiting by many of the others", async () => {
+    const { file } = new Workbench();
+    const order: string[] = [];
+    const ends = new Map<string, () => Promise<void> | void>();
+    const overwrite = (called: string): void => {
+      const one = new Overwrite(file, waits);
+      ends.set(called, () => one.over());
+      void Promise.resolve(one.begin()).then(() => order.push(called));
+    };
+    const writeBack = (called: string): void => {
+      const back = new WriteBack(file);
+      let end = (): void => {};
+      const ended = new Promise<void>((resolve) => (end = resolve));
+      const made = back.make(0, Buffer.alloc(1), async () => {
+        order.push(called);
+        await ended;
+      });
+      ends.set(called, async () => {
+        end();
+        await made;
+        back.over();
+      });
+    };
+    overwrite("write 1");
+    writeBack("back 1");
+    overwrite("write 2");
+    writeBack("back 2");
+    writeBack("back 3");
+    overwrite("write 3");
+    const begun = ["write 1", "back 1", "write 2", "back 2", "write 3"];
+    for (const called of begun) {
+      await turns();
+      expect(order.at(-1)).toBe(called === "back 2" ? "back 3" : called);
+      await ends.get(called)?.();
+      if (called === "back 2") await ends.get("back 3")?.();
+    }
+    expect(order).toEqual(["write 1", "back 1", "write 2", "back 2", "back 3", "write 3"]);
+    expect(file.writeOrder).toBeNull();
+  });
+
+  it("what a WRITE made whose caller was killed is put on top of nothing: who has the file since may have written more", async () => {
+    const bench = new Workbench();
+    const killed = { interrupted: false };
+    const overwrite = new Overwrite(bench.file, killed);
+    expect(overwrite.begin()).toBeUndefined();
+    overwrite.made(10, Buffer.from("old"));
+    killed.interrupted = true;
+    const back = writingBack(bench);
+    await turns();
+    expect(back.seen).toEqual(["...."]);
+    await back.end();
+    overwrite.over();
+    expect(bench.file.writeOrder).toBeNull();
+  });
+
   it("one that failed is waited for no more", async () => {
     const bench = new Workbench();
-    const overwrite = new Overwrite(bench.file);
+    const overwrite = new Overwrite(bench.file, waits);
     expect(overwrite.begin()).toBeUndefined();
     const back = writingBack(bench);
     await turns();
@@ -125,6 +182,22 @@ describe("served", () => {
     const later = Buffer.from("old old old");
     await bench.serve({ op: "write", ...common, offset: 0, data: later, fromCache: true });
     expect(later.toString()).toBe("old old old");
+    expect([bench.file.writeOrder, bench.coherence.held, bench.coherence.violations]).toEqual([null, 0, []]);
+  });
+
+  it("a WRITE that waited for a write-back is not made any more if its caller was killed meanwhile", async () => {
+    const bench = new Workbench();
+    const { fh } = bench.openFile();
+    const first = writingBack(bench);
+    await turns();
+    const call = bench.call("write");
+    const common = { fh, fuseNodeid: bench.file.fuseNodeid, flags: 2, lockOwner: 0n, killSuidgid: false };
+    const writing = bench.serve({ op: "write", ...common, offset: 2, data: Buffer.from("NEW"), fromCache: false }, call);
+    await turns();
+    call.interrupt();
+    await first.end();
+    await writing;
+    expect(bench.lower.calls.filter((one) => one.startsWith("write"))).toEqual([]);
     expect([bench.file.writeOrder, bench.coherence.held, bench.coherence.violations]).toEqual([null, 0, []]);
   });
 });
