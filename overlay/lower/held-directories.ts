@@ -29,11 +29,11 @@ export interface DirectoryChange {
   readonly alone: boolean;
 }
 
-export const DIRECTORIES_MAX = 1024;
+export const DIRECTORIES_MAX = 512;
 /** Names of a directory: with more they are not known any more. */
 export const HELD_NAMES_MAX = 4096;
 /** Names in all, about 60 bytes each: beyond, the directory that was made first is forgotten. */
-export const HELD_NAMES_ALL_MAX = 65_536;
+export const HELD_NAMES_ALL_MAX = 16_384;
 
 export class HeldDirectories {
   /** By inode number. */

@@ -267,6 +267,8 @@ export interface Native {
   setMaxDescriptors(count: number): number;
   /** prctl(PR_SET_IO_FLUSHER, 1) of the calling thread and those it starts later (hazard F20). -EPERM without CAP_SYS_RESOURCE. */
   setIoFlusher(): number;
+  /** malloc_trim(3), if at least so many bytes are free in malloc's arenas (mallinfo2). 1: some went back to the kernel. 0 where there is no glibc. */
+  trimMemory(leastFreeBytes: number): number;
   /** unshare(CLONE_FS) of the calling thread, so that its umask is its own. Pool threads do it themselves. */
   unshareFs(): number;
   /** Is that thread one of this process? */

@@ -1,4 +1,5 @@
 // What a server sets for itself before it serves: limits, prctl(2), threads, and what kernel it is on.
+#include <malloc.h>
 #include <sched.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -65,6 +66,27 @@ napi_value setMaxDescriptors(napi_env env, napi_callback_info info) {
 
 napi_value setIoFlusher(napi_env env, napi_callback_info) { return makeNumber(env, resultOf(prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0))); }
 
+// What malloc(3) has free, and does not give back because something small lies above it: whole pages of that go back if it is a lot.
+int64_t trim(int64_t leastBytes) {
+#ifdef __GLIBC__
+#if __GLIBC_PREREQ(2, 33)
+  const int64_t freeBytes = static_cast<int64_t>(mallinfo2().fordblks);
+  if (freeBytes < leastBytes) return 0;
+#endif
+  return malloc_trim(0);
+#else
+  (void)leastBytes;
+  return 0;
+#endif
+}
+
+napi_value trimMemory(napi_env env, napi_callback_info info) {
+  napi_value value;
+  int64_t leastBytes;
+  if (!readArguments(env, info, "trimMemory", 1, &value) || !readInteger(env, value, "trimMemory", 0, &leastBytes)) return nullptr;
+  return makeNumber(env, trim(leastBytes));
+}
+
 napi_value unshareFs(napi_env env, napi_callback_info) { return makeNumber(env, resultOf(unshare(CLONE_FS))); }
 
 // tgkill(2) with signal 0: is that thread one of this process?
@@ -96,6 +118,7 @@ bool exportProcess(napi_env env, napi_value exports) {
       {"setPoolThreads", nullptr, setPoolThreads, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
       {"setMaxDescriptors", nullptr, setMaxDescriptors, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
       {"setIoFlusher", nullptr, setIoFlusher, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
+      {"trimMemory", nullptr, trimMemory, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
       {"unshareFs", nullptr, unshareFs, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
       {"ownsThread", nullptr, ownsThread, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
       {"kernelVersion", nullptr, kernelVersion, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},

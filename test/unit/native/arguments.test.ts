@@ -46,7 +46,19 @@ describe("arguments", () => {
   it("of the other functions: TypeError", () => {
     const untyped = native as unknown as Untyped;
     const names = ["deviceStart", "deviceSetBuffer", "deviceStop", "deviceWrite", "deviceWrite2", "notify", "mount", "umount"];
-    const more = ["mountDetached", "open", "loopAttach", "loopDetach", "loopSetSizeLimit", "blockDeviceBytes", "setMaxDescriptors"];
+    const more = [
+      "mountDetached",
+      "open",
+      "loopAttach",
+      "loopDetach",
+      "loopSetSizeLimit",
+      "blockDeviceBytes",
+      "setMaxDescriptors",
+      "trimMemory",
+      "tapOpen",
+      "framesOpen",
+      "relayFrames",
+    ];
     for (const name of [...names, ...more, "setPoolThreads"]) {
       expect(() => untyped[name]?.()).toThrow(TypeError);
       expect(() => untyped[name]?.({}, {}, {}, {}, {}, {})).toThrow(TypeError);
