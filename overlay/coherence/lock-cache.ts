@@ -20,6 +20,7 @@ import { NOBODY } from "./cover.ts";
 import type { ChildWaiter, Cover, PinWaiter } from "./cover.ts";
 import type { CoherenceState } from "./effect.ts";
 import { enterConverted, enterRevoke, passData, requestInRevoke, resumeRevoke } from "./revoke.ts";
+import { doubtSize } from "./size-doubt.ts";
 import { giveUpIfWanted } from "./write-token.ts";
 
 /** Never waits, no effects: the way of nearly every operation. */
@@ -38,6 +39,21 @@ export function tryPin(cover: Cover, mode: PinMode): boolean {
  */
 export function holdOf(cover: Cover): number {
   return cover.phase === "idle" && cover.mode === Mode.PR ? cover.grant : 0;
+}
+
+/**
+ * What was read under these locks, here or by the kernel, is not true any more, though none of them has gone: each counts as granted anew. The size that
+ * the kernel has for a file may be wrong, as after a revoke.
+ */
+export function distrustCovers(state: CoherenceState, covers: readonly Cover[]): void {
+  state.grants += 1;
+  state.changes += 1;
+  for (const cover of covers) {
+    if (cover.grant > 0) cover.grant = state.grants;
+    cover.attrTold = false;
+    cover.changedAt = state.changes;
+    if (cover.kind === "file") doubtSize(cover);
+  }
 }
 
 export function addWaiter(state: CoherenceState, cover: Cover, waiter: PinWaiter, now: number): void {

@@ -22,7 +22,7 @@ import { createCoherenceState } from "./effect.ts";
 import type { CoherenceState, Effect, InvalidationPlan } from "./effect.ts";
 import { droppedOrHeld } from "./held-page.ts";
 import { Invalidation, type KernelCaches } from "./invalidation.ts";
-import { addWaiter, holdOf, pinChild, pump, refuseWaiters, removeWaiter, tryPin, unpin, unpinData } from "./lock-cache.ts";
+import { addWaiter, distrustCovers, holdOf, pinChild, pump, refuseWaiters, removeWaiter, tryPin, unpin, unpinData } from "./lock-cache.ts";
 import { LockRequests } from "./lock-requests.ts";
 import type { OwnInodes } from "./own-inodes.ts";
 import { dropName, exchangeNames, hasDoubtfulName, moveName, namesElsewhere, tellName, toldName, validName } from "./names.ts";
@@ -63,6 +63,11 @@ export interface CoherenceShell extends Coherence {
    */
   suspend(): void;
   resume(answered: boolean): void;
+  /**
+   * What was read of the lower may be gone (its owner died): none of it counts any more, whatever the locks say. Resolves when the kernel has dropped it, but for
+   * what waits for a page.
+   */
+  distrustAll(): Promise<void>;
   /** The kernel has ended the connection: nobody waits for a lock any more, and nothing is pinned from now on (EIO). */
   letGo(): void;
   /** Gives every lock back: nothing is cached by the kernel any more (the mount has ended). */
@@ -567,6 +572,21 @@ class Shell implements CoherenceShell {
 
   resume(answered: boolean): void {
     this.#suspension.end(answered);
+  }
+
+  async distrustAll(): Promise<void> {
+    if (this.#closed || this.#abandoned) return;
+    const covers = [...this.#covers.all()];
+    distrustCovers(this.#state, covers);
+    try {
+      const { inodes, waiting, absent, over } = await this.#invalidation.dropAll(
+        inodesOf(covers).filter(({ cover }) => mayBeCached(cover)),
+      );
+      over.catch(this.#options.fail);
+      this.#options.log.info({ inodes, waiting, absent }, "the owner died: all that the kernel had cached was dropped");
+    } catch (error) {
+      this.#options.fail(error as Error);
+    }
   }
 
   letGo(): void {

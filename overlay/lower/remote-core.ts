@@ -5,12 +5,16 @@ import type { Welcome } from "./handshake.ts";
 import { type DirectoryChange, HeldDirectories } from "./held-directories.ts";
 import { checkName, checkWritable, isBeyondAnyFile, MAX_COPY_BYTES, MAX_IO_BYTES } from "./limits.ts";
 import type { Attr, Caller, Entry, Fetched, FileId, LowerHandle, Maybe } from "./lower.ts";
+import { inTime } from "./maybe.ts";
 import { type RemoteHandle, RemoteHandles } from "./remote-handles.ts";
 import { isErrno, RemoteSession, type RemoteSessionOptions } from "./remote-session.ts";
 import { type Changed, Unsynced } from "./unsynced.ts";
 import type { AnswerOf, CallName, RequestOf } from "./wire-calls.ts";
 
 const EMPTY = new Uint8Array(0);
+
+/** Calls to a new owner wait so long until nobody goes on with what was read from the last one: a page of it may be held by a call that waits. */
+const FORGET_MS = 1000;
 
 export class RemoteCore {
   readonly session: RemoteSession;
@@ -20,6 +24,8 @@ export class RemoteCore {
   readonly #options: RemoteSessionOptions;
   #welcome: Welcome | null = null;
   #syncing = false;
+  /** All that the last owner answered is on disk. */
+  #synced = false;
 
   constructor(options: RemoteSessionOptions) {
     this.#options = options;
@@ -27,7 +33,10 @@ export class RemoteCore {
       welcome: (welcome) => this.#receiveWelcome(welcome),
       newOwner: (first) => this.#enterNewOwner(first),
       // Answers that came with it are noted after this turn.
-      farewell: () => setImmediate(() => this.unsynced.allSynced(this.unsynced.now())),
+      farewell: () => {
+        this.#synced = true;
+        setImmediate(() => this.unsynced.allSynced(this.unsynced.now()));
+      },
     });
   }
 
@@ -50,7 +59,22 @@ export class RemoteCore {
     const handles = this.handles.all();
     const unsynced = this.unsynced.ownerDied(handles);
     this.#options.log.info({ handles: handles.length, unsynced }, "new owner: opening handles again");
-    await Promise.all(handles.map((handle) => this.#reopen(handle)));
+    // Once more: what it had answered may have been told to somebody only after it was lost.
+    const forgotten = this.#synced ? true : inTime(this.#forget(), FORGET_MS);
+    this.#synced = false;
+    await Promise.all([forgotten, ...handles.map((handle) => this.#reopen(handle))]);
+  }
+
+  ownerLost(): void {
+    const served = this.#welcome !== null && !this.session.ownerless;
+    this.session.ownerLost();
+    // Now, and not when there is another one: programs there see at once what is left.
+    if (served && !this.#synced) void this.#forget();
+  }
+
+  /** What was read from the last owner. */
+  async #forget(): Promise<void> {
+    await this.#options.onOwnerDied?.();
   }
 
   async #reopen(one: RemoteHandle): Promise<void> {

@@ -48,6 +48,8 @@ export interface RemoteSessionOptions extends CallerIdentity {
   readonly log: Log;
   /** The owner will never serve this session: calls end with EIO from now on. */
   readonly onRefused?: (error: OperatingError) => void;
+  /** The owner died, and what it had answered may be gone with it: nobody may go on with that. Resolves when nobody does. */
+  readonly onOwnerDied?: () => Promise<unknown>;
 }
 
 export interface RemoteSessionHandlers {
@@ -116,6 +118,11 @@ export class RemoteSession implements Stamps {
 
   get running(): boolean {
     return this.#running;
+  }
+
+  /** No owner is known. */
+  get ownerless(): boolean {
+    return this.#owner === null;
   }
 
   get waitingCalls(): number {

@@ -149,7 +149,7 @@ export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
       await session.whenRunning();
     },
     ownerFound: (address, epoch) => session.ownerFound(address, epoch),
-    ownerLost: () => session.ownerLost(),
+    ownerLost: () => core.ownerLost(),
     secretsChanged: () => session.secretsChanged(),
     get disconnected(): boolean {
       return !session.running;

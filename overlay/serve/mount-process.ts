@@ -225,6 +225,7 @@ export class MountProcess {
       log: this.options.log,
       // Nothing that is cached here is worth anything then: hazard H1.
       onRefused: (error) => this.fail(error),
+      onOwnerDied: async () => this.#coherence?.distrustAll(),
     });
     this.#remote = remote;
     await remote.connect({ host: record.address, port: record.port }, record.epoch);

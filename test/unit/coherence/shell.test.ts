@@ -227,6 +227,39 @@ describe("the shell", () => {
     await shell.close();
   });
 
+  it("takes nothing for true that was read before the owner died, and has the kernel drop it, though all locks are here", async () => {
+    const dropped: number[] = [];
+    let epochs = 0;
+    const invalidateMany: KernelCaches["invalidateMany"] = (fuseNodeids) => {
+      dropped.push(...fuseNodeids);
+      return { write: () => Promise.resolve(0), begun: () => fuseNodeids.length, refused: () => [] };
+    };
+    const incrementEpoch = (): Promise<number[]> => {
+      epochs += 1;
+      return Promise.resolve([0]);
+    };
+    const shell = shellOver(lockspaceThatGrants([]).lockspace, new SilentStamps(), { invalidateMany, incrementEpoch });
+    const [dir, file, bare] = [inodeOf(shell, 1, "directory"), inodeOf(shell, 2, "file"), inodeOf(shell, 3, "file")];
+    for (const inode of [dir, file]) await shell.pin(inode, Mode.PR, { interrupted: false, onInterrupt: null });
+    const name = Buffer.from("name");
+    expect(shell.tellEntry(dir, name, file)).toBe(true);
+    file.cover.sizeDoubt = false;
+    const before = { changes: shell.changes, grants: shell.grants, hold: shell.hold(file), held: shell.heldSince(dir) };
+    expect([shell.attrValid(file, 0, before.changes), shell.isTold(dir, name), shell.sizes.known(file)]).toEqual([true, true, true]);
+    await shell.distrustAll();
+    expect([dropped.sort((a, b) => a - b), epochs]).toEqual([[1, 2], 1]);
+    expect([shell.attrValid(file, 0, before.changes), shell.isTold(dir, name), shell.sizes.known(file)]).toEqual([false, false, false]);
+    expect(shell.hold(file)).toBeGreaterThan(before.hold);
+    expect(shell.heldSince(dir)).toBeGreaterThan(before.held);
+    expect(shell.pinChild(file, before.grants)).toEqual({ pinned: true, trip: true });
+    expect(shell.attrValid(file, 0, shell.changes)).toBe(true);
+    expect(bare.cover.grant).toBe(0);
+    for (const inode of [dir, file, file]) shell.unpin(inode, Mode.PR);
+    await shell.close();
+    await shell.distrustAll();
+    expect(epochs).toBe(1);
+  });
+
   describe("a directory that the kernel was told under another parent", () => {
     const name = Buffer.from("name");
 

@@ -57,7 +57,7 @@ it("goes on through a rotation: the last step ends the connection of the old key
   const [mine, theirs]: [Ring, Ring] = [{ keys: steps.before }, { keys: steps.before }];
   await keyedOwner(theirs, async (server, address) => {
     const refusals: string[] = [];
-    const lower = remote({ secrets: () => mine.keys }, silentLog, ({ code }) => void refusals.push(code));
+    const lower = remote({ secrets: () => mine.keys }, silentLog, { onRefused: ({ code }) => void refusals.push(code) });
     await lower.connect(address, 1);
     const { handle } = await lower.create(lower.root, name("f"), RDWR, 0o644, caller);
     const write = async (text: string): Promise<void> => void (await lower.write(handle, Buffer.from(text), 0, true));
@@ -106,7 +106,7 @@ it("a mount that is a step behind when its connection breaks waits until it has 
     let tried = 0;
     const said: string[] = [];
     const log = { ...silentLog, info: () => void tried++, error: (_: unknown, message: string) => void said.push(message) };
-    const lower = remote({ secrets: () => mine.keys }, log, ({ code }) => void refusals.push(code));
+    const lower = remote({ secrets: () => mine.keys }, log, { onRefused: ({ code }) => void refusals.push(code) });
     await lower.connect(address, 1);
     expect(lower.keyTrouble).toBe(null);
     theirs.keys = steps.pruned;

@@ -6,7 +6,7 @@ import { type Log, silentLog } from "../../../dlmd/base/log.ts";
 import type { LowerSessionId } from "../../../overlay/lower/handshake.ts";
 import { createLocalLower, type LocalLower } from "../../../overlay/lower/local.ts";
 import type { CallerIdentity } from "../../../overlay/lower/remote-connection.ts";
-import { createRemoteLower, type RemoteLower } from "../../../overlay/lower/remote.ts";
+import { createRemoteLower, type RemoteLower, type RemoteLowerOptions } from "../../../overlay/lower/remote.ts";
 import type { LowerServer } from "../../../overlay/lower/server.ts";
 import { nativeAddon } from "../../../overlay/native/index.ts";
 import { directoryPlace, type Place, TEST_CALLER, testServer } from "../../compliance/lower-fixture.ts";
@@ -78,6 +78,8 @@ export async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await new Promise((resolve) => setImmediate(resolve));
 }
 
+type Hears = Pick<RemoteLowerOptions, "onRefused" | "onOwnerDied">;
+
 export interface RemoteLab {
   readonly place: Place;
   readonly owner: (
@@ -85,7 +87,7 @@ export interface RemoteLab {
     wrap?: (lower: LocalLower) => LocalLower,
     isGone?: (session: LowerSessionId) => boolean,
   ) => Promise<Owner>;
-  readonly remote: (identity?: Partial<CallerIdentity>, log?: Log, onRefused?: (error: OperatingError) => void) => RemoteLower;
+  readonly remote: (identity?: Partial<CallerIdentity>, log?: Log, hears?: Hears) => RemoteLower;
   readonly proxyTo: (target: Owner) => Promise<Proxy>;
   /** "welcome", or the code of the refusal. */
   readonly refusal: (identity: Partial<CallerIdentity>, to: Owner, epoch?: number) => Promise<string>;
@@ -123,8 +125,8 @@ export function remoteLab(): RemoteLab {
     owners.push(made);
     return made;
   }
-  function remote(identity: Partial<CallerIdentity> = {}, log: Log = silentLog, onRefused?: (error: OperatingError) => void): RemoteLower {
-    const made = createRemoteLower({ ...TEST_CALLER, ...identity, log, ...(onRefused === undefined ? {} : { onRefused }) });
+  function remote(identity: Partial<CallerIdentity> = {}, log: Log = silentLog, hears: Hears = {}): RemoteLower {
+    const made = createRemoteLower({ ...TEST_CALLER, ...identity, log, ...hears });
     callers.push(made);
     return made;
   }

@@ -42,7 +42,7 @@ it("says once that an owner will never serve it; what waits, and whatever comes 
   ];
   const refusals: string[] = [];
   const told = (error: OperatingError): void => void refusals.push(error.code);
-  const lower = remote({}, silentLog, told);
+  const lower = remote({}, silentLog, { onRefused: told });
   await lower.connect(first.address, 1);
   lower.ownerLost();
   const waiting = errnoOf(() => lower.getattr(lower.root));
@@ -61,7 +61,7 @@ it("a refusal that the next word of the owner may mend is not for ever: calls go
   const heard = new Promise<void>((resolve) => {
     refused = resolve;
   });
-  const lower = remote({}, { ...silentLog, error: () => refused() }, (error) => void refusals.push(error.code));
+  const lower = remote({}, { ...silentLog, error: () => refused() }, { onRefused: (error) => void refusals.push(error.code) });
   await lower.connect(one.address, 1);
   lower.ownerFound(one.address, 2);
   const waiting = errnoOf(() => lower.getattr(lower.root));
@@ -315,6 +315,42 @@ it("fdatasync does not say of a file's attributes that they are on disk, and fal
   const told = [];
   for (const { handle } of files) told.push(await errnoOf(() => lower.fsync(handle, false)));
   expect(told).toEqual([0, E.EIO, E.EIO, E.EIO]);
+});
+
+it("forgets what it was told when the owner dies, and once more before it asks the next one; not after a farewell, or when a connection broke", async () => {
+  const heard: string[] = [];
+  let forgotten: () => void = () => undefined;
+  const onOwnerDied = (): Promise<void> => {
+    heard.push("forget");
+    return new Promise((resolve) => {
+      forgotten = resolve;
+    });
+  };
+  const lower = remote({}, silentLog, { onOwnerDied });
+  lower.ownerLost();
+  const first = await owner(1);
+  const proxy = await proxyTo(first);
+  await lower.connect({ host: "127.0.0.1", port: proxy.port }, 1);
+  proxy.cut();
+  await lower.getattr(lower.root);
+  await first.server.close();
+  lower.ownerLost();
+  lower.ownerFound((await owner(2)).address, 2);
+  await lower.getattr(lower.root);
+  expect(heard).toEqual([]);
+  lower.ownerLost();
+  lower.ownerLost();
+  expect(heard).toEqual(["forget"]);
+  const third = await owner(3);
+  const asked = Promise.resolve(lower.getattr(lower.root)).then(() => heard.push("answered"));
+  lower.ownerFound(third.address, 3);
+  await until(() => heard.length === 2);
+  forgotten();
+  await asked;
+  expect(heard).toEqual(["forget", "forget", "answered"]);
+  lower.ownerFound((await owner(4)).address, 4);
+  await until(() => heard.length === 4);
+  forgotten();
 });
 
 it("hears nothing more of an owner that was lost (C7)", async () => {
