@@ -14,7 +14,7 @@ import type { FileId } from "./lower.ts";
 /** Names remembered of one directory. With more it is no longer known completely, and begins anew. */
 export const NAMES_OF_A_DIRECTORY_MAX = 16_384;
 /** Names remembered in all, about 120 bytes each: beyond, the directory whose first name was entered the longest ago is forgotten. */
-export const NAMES_MAX = 65_536;
+export const NAMES_MAX = 32_768;
 
 interface Directory {
   readonly generation: number;

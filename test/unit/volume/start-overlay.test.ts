@@ -39,7 +39,7 @@ test("it gets its arguments, V8's for a small heap and malloc's for few arenas, 
   const log = overlayLogFile(overlay());
   expect(log).toBe(path.join(dir, "run/mount-mnt-a b.log"));
   expect(readFileSync(log, "utf8")).toBe(
-    `--heap-growing-percent=10|--max-semi-space-size=4|serve|--device|/dev/x|--mountpoint|/mnt/a b|--options|ro,runDir=/r|--run-dir|${path.join(dir, "run")}|2\n`,
+    `--heap-growing-percent=6|--max-semi-space-size=4|serve|--device|/dev/x|--mountpoint|/mnt/a b|--options|ro,runDir=/r|--run-dir|${path.join(dir, "run")}|2\n`,
   );
 });
 
