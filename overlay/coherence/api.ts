@@ -16,6 +16,7 @@
  * (which never waits for another node).
  */
 import type { Inode } from "../inode/inode.ts";
+import type { PageRange } from "../inode/table.ts";
 import type { Mode } from "../../dlmd/lock/mode.ts";
 import type { Maybe } from "../lower/lower.ts";
 import type { Stamp } from "../lower/stamp.ts";
@@ -80,9 +81,9 @@ export interface Coherence {
   /**
    * For READ, WRITE (from the page cache or not), SETATTR, FALLOCATE, FSYNC, FLUSH, COPY_FILE_RANGE, LSEEK, whose pages the
    * kernel may have locked: during a revoke these go through under the lock still held (hazard F1). `cached`: the request may
-   * hold pages: it came through a handle with a page cache, or is a READ.
+   * hold pages: it came through a handle with a page cache, or is a READ. `pages`: those of a READ, all of which the kernel has locked for it.
    */
-  pinData(inode: Inode, mode: PinMode, cached: boolean, waiter: Waiter): Maybe<void>;
+  pinData(inode: Inode, mode: PinMode, cached: boolean, waiter: Waiter, pages?: PageRange | null): Maybe<void>;
   /** After the reply was written: also counts it as answered (hazard F1: the invalidation is then repeated). */
   unpinData(inode: Inode, mode: PinMode): void;
 

@@ -10,6 +10,7 @@ import type { Errno } from "../../dlmd/base/errno.ts";
 import type { Lock } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/lock/mode.ts";
 import type { Inode, InodeKind } from "../inode/inode.ts";
+import type { PageRange } from "../inode/table.ts";
 import type { FileId } from "../lower/lower.ts";
 import type { Stamp } from "../lower/stamp.ts";
 import type { PinMode } from "./api.ts";
@@ -29,6 +30,8 @@ export interface PinWaiter {
   readonly mode: PinMode;
   /** May pass during a revoke: the kernel may hold page locks for it. */
   readonly passes: boolean;
+  /** A READ's, all of which the kernel has locked until it is answered, with nothing in them. */
+  readonly pages?: PageRange;
   /** No operation, but the expectation of one (revoke.ts, expectReturn). */
   readonly expected?: boolean;
   /** Called once: null when pinned. */

@@ -2,16 +2,17 @@
 import type { Errno } from "../../dlmd/base/errno.ts";
 import type { Mode } from "../../dlmd/lock/mode.ts";
 import type { ChildWaiter, Cover, PinWaiter, TokenWaiter, WriteToken } from "./cover.ts";
+import type { PageRange } from "../inode/table.ts";
 import type { ExpiryPlan } from "./names.ts";
 
 /** What the kernel has to drop of an inode. */
 export type InvalidationPlan =
   /** Nothing, but what was answered must have been taken: on the way to PR. */
   | { readonly what: "late" }
-  /** Attributes and pages. */
-  | { readonly what: "pages" }
-  /** Attributes and pages, and the size becomes the sentinel (hazard F5). */
-  | { readonly what: "pages-and-size" }
+  /** Attributes, and pages but these. */
+  | { readonly what: "pages"; readonly except: readonly PageRange[] }
+  /** The same, and the size becomes the sentinel (hazard F5). */
+  | { readonly what: "pages-and-size"; readonly except: readonly PageRange[] }
   /** Names told with validity, then the directory's attributes. */
   | { readonly what: "names"; readonly expiry: ExpiryPlan };
 

@@ -6,6 +6,7 @@ import { setTimeout as setTimeoutPromise } from "node:timers/promises";
 import { assert } from "../../dlmd/base/assert.ts";
 import { E, errnoName } from "../../dlmd/base/errno.ts";
 import type { Inode } from "../inode/inode.ts";
+import type { PageRange } from "../inode/table.ts";
 import type { Maybe } from "../lower/lower.ts";
 import { inTime } from "../lower/maybe.ts";
 import { type Cover, kernelKnows, type RevokeGate, type ToldName } from "./cover.ts";
@@ -15,8 +16,8 @@ import { dropUnchanged } from "./names.ts";
 
 /** What is needed of the kernel: each writes one or more notifications and gives 0 or a negative errno for each. */
 export interface KernelCaches {
-  /** Attributes and pages of an inode. */
-  invalidatePages(fuseNodeid: number): Promise<number[]>;
+  /** Attributes of an inode, and pages but these. */
+  invalidatePages(fuseNodeid: number, except?: readonly PageRange[]): Promise<number[]>;
   /** The same of many, in this order. */
   readonly invalidateMany: (fuseNodeids: readonly number[]) => InodeBatch;
   /** The pages of a range, and the attributes. `thread`: who writes that now; 0: nobody yet, or any more. */
@@ -28,7 +29,10 @@ export interface KernelCaches {
   /** The size is at least that, and this is the byte before it. */
   raiseSize(fuseNodeid: number, size: number, last: number): Promise<number[]>;
   /** Attributes and pages, then the sentinel size (hazard F5), unless the gate is shut before that: -ECANCELED. */
-  invalidatePagesAndSize(fuseNodeid: number): { readonly gate: RevokeGate; readonly results: Promise<number[]> };
+  invalidatePagesAndSize(
+    fuseNodeid: number,
+    except: readonly PageRange[],
+  ): { readonly gate: RevokeGate; readonly results: Promise<number[]> };
   /** Attributes only. */
   invalidateAttributes(fuseNodeid: number): Promise<number[]>;
   /** The same, within the turn: of an inode that somebody has in use, so that this is not its end (which may wait for a write-back). */
@@ -78,18 +82,18 @@ export class Invalidation {
     this.counts.revokeRounds += 1;
     let results: number[] = [];
     if (inode !== null && plan.what !== "late") {
-      if (plan.what === "pages") results = await this.#caches.invalidatePages(inode.fuseNodeid);
-      else if (plan.what === "pages-and-size") results = await this.#pagesAndSize(cover, inode);
+      if (plan.what === "pages") results = await this.#caches.invalidatePages(inode.fuseNodeid, plan.except);
+      else if (plan.what === "pages-and-size") results = await this.#pagesAndSize(cover, inode, plan.except);
       else results = await this.#names(inode, plan);
     }
     this.#check(cover, results);
     return { missed: results.includes(-E.ENOENT), cut: results.includes(-E.ECANCELED) };
   }
 
-  async #pagesAndSize(cover: Cover, inode: Inode): Promise<number[]> {
+  async #pagesAndSize(cover: Cover, inode: Inode, except: readonly PageRange[]): Promise<number[]> {
     // Who has passed and is not answered yet may be about to be told the size, or to get his page.
     if (cover.pins > 0) return [...(await this.#caches.invalidatePages(inode.fuseNodeid)), -E.ECANCELED];
-    const { gate, results } = this.#caches.invalidatePagesAndSize(inode.fuseNodeid);
+    const { gate, results } = this.#caches.invalidatePagesAndSize(inode.fuseNodeid, except);
     cover.gate = gate;
     return results;
   }

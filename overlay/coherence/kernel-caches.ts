@@ -4,6 +4,7 @@
  */
 import { E } from "../../dlmd/base/errno.ts";
 import { INVAL_INODE_BYTES, notifyIncEpoch, notifyInvalEntry, notifyInvalInode, notifyInvalInodes, notifyStore } from "../fuse/notify.ts";
+import type { PageRange } from "../inode/table.ts";
 import type { Gate, Native } from "../native/index.ts";
 import { SENTINEL_SIZE } from "./sentinel.ts";
 import type { KernelCaches } from "./invalidation.ts";
@@ -20,6 +21,19 @@ export interface NotifyFeatures {
 const SENTINEL_BYTE = Buffer.alloc(1);
 const SENTINEL_AT = BigInt(SENTINEL_SIZE) - 1n;
 
+/** All pages of it but these. */
+export function invalidateBut(fuseNodeid: number, except: readonly PageRange[]): Buffer[] {
+  const messages: Buffer[] = [];
+  let done = 0;
+  for (const { from, to } of [...except].sort((a, b) => a.from - b.from)) {
+    if (from > done) messages.push(notifyInvalInode(fuseNodeid, BigInt(done), BigInt(from - done)));
+    done = Math.max(done, to);
+  }
+  // To the end of all pages.
+  messages.push(notifyInvalInode(fuseNodeid, BigInt(done), 0n));
+  return messages;
+}
+
 export function createKernelCaches(native: Native, fd: number, features: NotifyFeatures): KernelCaches {
   const writing = new Set<Promise<unknown>>();
   const noted = <T>(written: Promise<T>): Promise<T> => {
@@ -33,7 +47,7 @@ export function createKernelCaches(native: Native, fd: number, features: NotifyF
     return noted(gate === undefined ? native.notify(fd, messages) : native.notify(fd, messages, gate, gateAt));
   };
   return {
-    invalidatePages: (fuseNodeid) => notify([notifyInvalInode(fuseNodeid, 0n, 0n)]),
+    invalidatePages: (fuseNodeid, except = []) => notify(invalidateBut(fuseNodeid, except)),
     invalidateMany: (fuseNodeids): InodeBatch => {
       const batch = native.createNotifyBatch(notifyInvalInodes(fuseNodeids), INVAL_INODE_BYTES);
       return {
@@ -48,14 +62,11 @@ export function createKernelCaches(native: Native, fd: number, features: NotifyF
       return { thread: () => native.gateThread(gate), results };
     },
     raiseSize: (fuseNodeid, size, last) => notify([notifyStore(fuseNodeid, BigInt(size) - 1n, Buffer.from([last]))]),
-    invalidatePagesAndSize: (fuseNodeid) => {
+    invalidatePagesAndSize: (fuseNodeid, except) => {
       const gate = native.createGate();
-      const messages = [
-        notifyInvalInode(fuseNodeid, 0n, 0n),
-        notifyStore(fuseNodeid, SENTINEL_AT, SENTINEL_BYTE),
-        notifyInvalInode(fuseNodeid, -1n, 0n),
-      ];
-      return { gate: { shut: () => native.shutGate(gate) }, results: notify(messages, gate, 1) };
+      const pages = invalidateBut(fuseNodeid, except);
+      const messages = [...pages, notifyStore(fuseNodeid, SENTINEL_AT, SENTINEL_BYTE), notifyInvalInode(fuseNodeid, -1n, 0n)];
+      return { gate: { shut: () => native.shutGate(gate) }, results: notify(messages, gate, pages.length) };
     },
     invalidateAttributesNow: (fuseNodeid) => {
       if (closed) return -E.ENODEV;

@@ -7,10 +7,12 @@
  * INVAL_INODE may wait in the kernel for page locks of requests that we have not answered; so those requests pass at once under
  * the lock still held, and the invalidation is repeated until none was answered between its start and its end. A WRITE that
  * meets a PR in this phase does not run under it: the write token's holder converts to EX in place first (lock-cache.ts).
- * The lower mode is sent in the same turn in which the last round turns out clean.
+ * From the third round on it goes around the pages of READs that are held back. The lower mode is sent in the same turn in which the last
+ * round turns out clean.
  */
 import { assert } from "../../dlmd/base/assert.ts";
 import { Mode, modeCovers, modesCompatible } from "../../dlmd/lock/mode.ts";
+import type { PageRange } from "../inode/table.ts";
 import type { Cover, PinWaiter } from "./cover.ts";
 import { kernelKnows, NOBODY } from "./cover.ts";
 import { publishBefore } from "./born.ts";
@@ -27,6 +29,13 @@ const PASS_DELAY_MAX_MS = 8;
 const MISS_DELAY_MS = 0.2;
 /** ... up to this. */
 const MISS_DELAY_MAX_MS = 50;
+
+/** From then on a round leaves the pages alone of READs that are held back ... */
+const ROUNDS_FOR_ALL = 2;
+/** ... that it waits for so long ... */
+const GATHER_MS = 1;
+/** ... if they are not too many. */
+const HELD_BACK_MAX = 64;
 
 /** A reader that came back so often is expected (expectReturn). */
 const RETURNS_MIN = 2;
@@ -58,7 +67,12 @@ export function resumeRevoke(state: CoherenceState, cover: Cover, now: number): 
     }
     enterInvalidating(state, cover, now);
   } else if (cover.phase === "invalidating" && !cover.notifying && cover.asking === null) {
-    startRound(state, cover, now);
+    if (cover.round < ROUNDS_FOR_ALL) startRound(state, cover, now);
+    else {
+      // The next READ of who was just answered is on its way.
+      cover.notifying = true;
+      state.effects.push({ do: "timer", cover, purpose: "retry", delayMs: GATHER_MS });
+    }
   }
 }
 
@@ -102,10 +116,21 @@ function planInvalidation(state: CoherenceState, cover: Cover, now: number): Inv
   }
   // FUSE can not write-protect a mapping: where one may be written, sharing means dropping the pages. Else they are what was written through.
   if (cover.target === Mode.PR) {
-    if (tokenHeld(cover) && (cover.inode?.mappableCount ?? 0) > 0) return { what: "pages" };
+    if (tokenHeld(cover) && (cover.inode?.mappableCount ?? 0) > 0) return { what: "pages", except: heldBack(cover) };
     return mustBeTaken(cover) ? { what: "late" } : null;
   }
-  return { what: cover.kind === "file" ? "pages-and-size" : "pages" };
+  return { what: cover.kind === "file" ? "pages-and-size" : "pages", except: heldBack(cover) };
+}
+
+/**
+ * Pages that a round leaves alone: of READs that are held back. They are locked, and have nothing in them before the answer, which comes under another grant if
+ * this round is the last. A program that does nothing but read through a mapping has its next READ here before a round can begin, and would
+ * make each of them wait for that, and be in vain. (If the round takes longer than a READ is held back, that passes all the same: somebody may wait for it.)
+ */
+function heldBack({ round, waiters }: Cover): readonly PageRange[] {
+  if (round < ROUNDS_FOR_ALL) return NOBODY;
+  const pages = waiters.flatMap((waiter) => waiter.pages ?? NOBODY);
+  return pages.length > HELD_BACK_MAX ? NOBODY : pages;
 }
 
 /** The notifications of a round were written. `missed`: the kernel did not find the inode. `cut`: the gate was shut. */
@@ -128,7 +153,8 @@ export function handleInvalidated(state: CoherenceState, cover: Cover, missed: b
 export function handleRetryTimer(state: CoherenceState, cover: Cover, now: number): void {
   assert(cover.phase === "invalidating" && cover.notifying, `retry of ${cover.key} in phase ${cover.phase}`);
   cover.notifying = false;
-  startRound(state, cover, now);
+  // Who passes meanwhile, or waits for a stronger mode to pass, goes on with it when he is done (resumeRevoke).
+  if (cover.pins === 0 && cover.asking === null) startRound(state, cover, now);
 }
 
 /**

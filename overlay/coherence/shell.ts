@@ -8,6 +8,7 @@ import type { Log } from "../../dlmd/base/log.ts";
 import type { Lockspace } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/lock/mode.ts";
 import type { Inode, InodeKind } from "../inode/inode.ts";
+import type { PageRange } from "../inode/table.ts";
 import { compareFileIds } from "../lower/lower.ts";
 import type { FileId, Maybe } from "../lower/lower.ts";
 import type { Stamp, Stamps } from "../lower/stamp.ts";
@@ -178,10 +179,10 @@ class Shell implements CoherenceShell {
   }
 
   pin(inode: Inode, mode: PinMode, waiter: Waiter): Promise<void> {
-    return this.#wait(inode, mode, false, waiter);
+    return this.#wait(inode, mode, false, waiter, null);
   }
 
-  #wait(inode: Inode, mode: PinMode, passes: boolean, waiter: Waiter): Promise<void> {
+  #wait(inode: Inode, mode: PinMode, passes: boolean, waiter: Waiter, pages: PageRange | null): Promise<void> {
     attach(inode);
     const cover = inode.cover;
     if (waiter.interrupted) return Promise.reject(errnoError(E.EINTR));
@@ -190,6 +191,7 @@ class Shell implements CoherenceShell {
       const queued: PinWaiter = {
         mode,
         passes,
+        ...(pages === null ? {} : { pages }),
         settle: (error) => {
           waiter.onInterrupt = null;
           if (error === null) resolve();
@@ -291,10 +293,10 @@ class Shell implements CoherenceShell {
     }
   }
 
-  pinData(inode: Inode, mode: PinMode, cached: boolean, waiter: Waiter): Maybe<void> {
+  pinData(inode: Inode, mode: PinMode, cached: boolean, waiter: Waiter, pages: PageRange | null = null): Maybe<void> {
     attach(inode);
     if (!this.#abandoned && tryPin(inode.cover, mode)) return undefined;
-    return this.#wait(inode, mode, cached, waiter);
+    return this.#wait(inode, mode, cached, waiter, pages);
   }
 
   unpinData(inode: Inode, mode: PinMode): void {

@@ -3,12 +3,14 @@ import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/lock/mode.ts";
 import { isSentinelOffset } from "../coherence/sentinel.ts";
 import type { CopyFileRangeRequest, FallocateRequest, FsyncdirRequest, FsyncRequest, LseekRequest, ReadRequest } from "../fuse/request.ts";
-import type { InodeRecord } from "../inode/table.ts";
+import type { OpenFile } from "../inode/handles.ts";
+import type { InodeRecord, PageRange } from "../inode/table.ts";
 import { lastly } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
 import { attributesChanged, changed, resized } from "./change.ts";
+import { O_DIRECT } from "./linux.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
-import { answerRead, beginRead, endRead, isOutdated, noteRead } from "./overlap.ts";
+import { answerRead, beginRead, endRead, isOutdated, noteRead, PAGE_BYTES } from "./overlap.ts";
 import { killSuidgid } from "./write.ts";
 
 const NOTHING = new Uint8Array(0);
@@ -19,7 +21,7 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
   const { inode } = file;
   const mode = coherence.readMode(inode, file.writable);
   // Any READ may hold a page: a private mapping of a direct handle has pages like any other (fs/fuse/file.c, fuse_file_mmap).
-  const pin = coherence.pinData(inode, mode, true, call);
+  const pin = coherence.pinData(inode, mode, true, call, lockedPages(request, file));
   if (waiting(pin)) await pin;
   let counted = false;
   noteRead(inode);
@@ -66,6 +68,12 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
     if (counted) readOver(inode);
     coherence.unpinData(inode, mode);
   }
+}
+
+/** Null: the kernel has locked no pages for it, or not all of these; a READ that goes by the page cache names whole pages. */
+function lockedPages({ offset, size, flags, lockOwner }: ReadRequest, { cached }: OpenFile): PageRange | null {
+  const paged = cached && (flags & O_DIRECT) === 0 && lockOwner === 0n;
+  return paged && offset % PAGE_BYTES === 0 && size % PAGE_BYTES === 0 ? { from: offset, to: offset + size } : null;
 }
 
 function readOver(inode: InodeRecord): void {

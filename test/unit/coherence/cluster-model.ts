@@ -30,6 +30,8 @@ export interface ModelResult {
   readonly rounds: number;
   /** Fetches that came before the lock and could be used. */
   readonly proven: number;
+  /** Rounds that left the page of a READ alone. */
+  readonly heldBack: number;
   readonly steps: number;
 }
 
@@ -46,6 +48,7 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
   let unfinished = 0;
   let rounds = 0;
   let proven = 0;
+  let heldBack = 0;
   let stepsLeft = options.steps;
   const nodes: ModelNode[] = Array.from({ length: options.nodes }, (_, id) => createModelNode(id));
 
@@ -135,7 +138,8 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
         return;
       case "invalidate":
         rounds += 1;
-        free.push(() => invalidate(node));
+        // There is one page.
+        free.push(() => invalidate(node, !("except" in effect.plan) || effect.plan.except.length === 0));
         return;
       case "timer": {
         const handle = effect.purpose === "retry" ? handleRetryTimer : handleTimer;
@@ -163,12 +167,13 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
   }
 
   // INVAL_INODE: waits for the folio, drops it, and only then comes back.
-  function invalidate(node: ModelNode): void {
-    if (node.folio !== null) {
-      node.folioWaiters.push(() => free.push(() => invalidate(node)));
+  function invalidate(node: ModelNode, page: boolean): void {
+    if (page && node.folio !== null) {
+      node.folioWaiters.push(() => free.push(() => invalidate(node, page)));
       return;
     }
-    node.page = null;
+    if (page) node.page = null;
+    else heldBack += 1;
     free.push(() => {
       handleInvalidated(node.state, node.cover, false, now);
       perform(node);
@@ -182,12 +187,12 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
     for (const waiter of waiters) free.push(waiter);
   }
 
-  function pin(node: ModelNode, mode: typeof Mode.PR | typeof Mode.EX, passes: boolean, then: () => void): void {
+  function pin(node: ModelNode, mode: typeof Mode.PR | typeof Mode.EX, passes: boolean, then: () => void, isRead = false): void {
     if (tryPin(node.cover, mode)) {
       free.push(then);
       return;
     }
-    const waiter: PinWaiter = { mode, passes, settle: () => free.push(then) };
+    const waiter: PinWaiter = { mode, passes, ...(isRead ? { pages: { from: 0, to: 4096 } } : {}), settle: () => free.push(then) };
     addWaiter(node.state, node.cover, waiter, now);
     perform(node);
   }
@@ -224,26 +229,32 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
           node.guess = { count: fetches, version };
         });
       }
-      pin(node, Mode.PR, true, () => {
-        checkPins(node, Mode.PR);
-        const hold = holdOf(node.cover);
-        const { guess, proof } = node;
-        node.guess = null;
-        if (guess !== null && hold !== 0 && proof?.grant === hold && proof.block !== null && guess.count > proof.block) {
-          proven += 1;
-          if (guess.version !== version) note(`node ${node.id} has proof of version ${guess.version}, and the file has ${version}`);
-        }
-        const ahead = hold !== 0 && node.ahead?.hold === hold ? node.ahead.version : version;
-        if (ahead !== version) note(`node ${node.id} kept version ${ahead} under its hold, and the file has ${version}`);
-        const seen = ahead;
-        free.push(() => {
-          node.page = seen;
-          unpinData(node.state, node.cover, now);
-          perform(node);
-          unlockFolio(node);
-          finish(seen);
-        });
-      });
+      pin(
+        node,
+        Mode.PR,
+        true,
+        () => {
+          checkPins(node, Mode.PR);
+          const hold = holdOf(node.cover);
+          const { guess, proof } = node;
+          node.guess = null;
+          if (guess !== null && hold !== 0 && proof?.grant === hold && proof.block !== null && guess.count > proof.block) {
+            proven += 1;
+            if (guess.version !== version) note(`node ${node.id} has proof of version ${guess.version}, and the file has ${version}`);
+          }
+          const ahead = hold !== 0 && node.ahead?.hold === hold ? node.ahead.version : version;
+          if (ahead !== version) note(`node ${node.id} kept version ${ahead} under its hold, and the file has ${version}`);
+          const seen = ahead;
+          free.push(() => {
+            node.page = seen;
+            unpinData(node.state, node.cover, now);
+            perform(node);
+            unlockFolio(node);
+            finish(seen);
+          });
+        },
+        true,
+      );
     };
     attempt();
   }
@@ -377,5 +388,5 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
     }
   }
   const operations = nodes.reduce((sum, node) => sum + node.operations, 0);
-  return { violation, operations, unfinished, rounds, proven, steps };
+  return { violation, operations, unfinished, rounds, proven, heldBack, steps };
 }

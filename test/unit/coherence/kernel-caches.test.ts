@@ -1,7 +1,7 @@
 /** The device is closed when no notification is being written, and none is begun afterwards (kernel-caches.ts). */
 import { describe, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
-import { createKernelCaches } from "../../../overlay/coherence/kernel-caches.ts";
+import { createKernelCaches, invalidateBut } from "../../../overlay/coherence/kernel-caches.ts";
 import type { Native } from "../../../overlay/native/index.ts";
 
 interface Written {
@@ -46,4 +46,17 @@ describe("the end of a mount", () => {
     written[1]?.end();
     expect([await first, await end]).toEqual([0, true]);
   });
+});
+
+it("all pages but some are named by what is between them, and behind the last", () => {
+  const pages = (from: number, to: number): { from: number; to: number } => ({ from: from * 4096, to: to * 4096 });
+  const ranges = (except: readonly { from: number; to: number }[]): bigint[][] =>
+    invalidateBut(5, except).map((message) => [message.readBigInt64LE(24) / 4096n, message.readBigInt64LE(32) / 4096n]);
+  expect(ranges([])).toEqual([[0n, 0n]]);
+  expect(ranges([pages(0, 2)])).toEqual([[2n, 0n]]);
+  expect(ranges([pages(8, 9), pages(2, 4), pages(3, 5), pages(5, 6)])).toEqual([
+    [0n, 2n],
+    [6n, 2n],
+    [9n, 0n],
+  ]);
 });

@@ -226,6 +226,55 @@ describe("the revoke", () => {
     expect(effects()).toMatchObject([{ do: "settle", waiter: late }]);
   });
 
+  it("F1: from the third round on the pages of reads that are held back are left alone, and the next of them is waited for: reads do not keep a revoke from ending", () => {
+    const file = holding("file", Mode.PR);
+    const read = (from: number): PinWaiter => ({ ...waiter(Mode.PR, true), pages: { from, to: from + 4096 } });
+    handleBast(state, file, Mode.EX, 0);
+    for (const round of [1, 2]) {
+      expect(effects()).toMatchObject([{ do: "invalidate", plan: { what: "pages-and-size", except: [] } }]);
+      expect(file.round).toBe(round);
+      addWaiter(state, file, read(0), 0);
+      if (round === 2) handleTimer(state, file, 0);
+      unpinData(state, file, 0);
+      effects();
+      handleInvalidated(state, file, false, 0);
+    }
+    expect(effects()).toMatchObject([{ do: "timer", purpose: "retry", delayMs: 1 }]);
+    const held = [read(4096), { ...waiter(Mode.PR, true) }, read(0)];
+    for (const one of held) addWaiter(state, file, one, 0);
+    expect(effects()).toMatchObject([{ do: "timer", purpose: "pass", delayMs: 1 }]);
+    handleRetryTimer(state, file, 1);
+    expect(effects()).toMatchObject([{ plan: { except: [{ from: 4096 }, { from: 0 }] } }]);
+    handleInvalidated(state, file, false, 1);
+    expect(effects()).toMatchObject([{ do: "request", mode: Mode.NL }]);
+    handleTimer(state, file, 2);
+    expect([done(), file.waiters]).toEqual([[], held]);
+  });
+
+  it("F1: a round that was put off waits for who passes meanwhile, or for the stronger mode that he needs", () => {
+    const file = holding("file", Mode.PR);
+    file.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, waiters: [] };
+    handleBast(state, file, Mode.EX, 0);
+    for (const round of [1, 2]) {
+      addWaiter(state, file, waiter(Mode.PR, true), 0);
+      if (round === 2) handleTimer(state, file, 0);
+      unpinData(state, file, 0);
+      handleInvalidated(state, file, false, 0);
+    }
+    addWaiter(state, file, waiter(Mode.EX, true), 0);
+    handleTimer(state, file, 0);
+    expect(file.asking).toBe(Mode.EX);
+    effects();
+    handleRetryTimer(state, file, 1);
+    expect(done()).toEqual([]);
+    handleAst(state, file, "granted", Mode.EX, 1);
+    expect(done()).toEqual(["settle"]);
+    unpinData(state, file, 1);
+    expect(effects()).toMatchObject([{ do: "timer", purpose: "retry" }]);
+    handleRetryTimer(state, file, 2);
+    expect(done()).toEqual(["invalidate"]);
+  });
+
   it("F1: a cached WRITE that meets a shared lock in a revoke is made exclusive in place, and never runs under PR", () => {
     const file = holding("file", Mode.PR);
     file.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, waiters: [] };

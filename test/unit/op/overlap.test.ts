@@ -202,3 +202,24 @@ describe("a WRITE through a page cache", () => {
     expect(bench.lower.calls).toEqual(["read", "write 10 at 8192", "write"]);
   });
 });
+
+it("a READ is said to have its pages locked where the kernel has locked all of them: through a page cache, and none of O_DIRECT", async () => {
+  const bench = new Workbench();
+  const [cached, direct] = [bench.openFile(), bench.openFile(false)];
+  const common = {
+    op: "read" as const,
+    fuseNodeid: bench.file.fuseNodeid,
+    fh: cached.fh,
+    offset: 8192,
+    size: 4096,
+    flags: 2,
+    lockOwner: 0n,
+  };
+  const locked = async (change: object): Promise<unknown> => {
+    await bench.serve({ ...common, ...change }, bench.call("read"));
+    return bench.coherence.locked;
+  };
+  expect(await locked({})).toEqual({ from: 8192, to: 12_288 });
+  const others = [{ fh: direct.fh }, { flags: 0o040002 }, { flags: 0o200002 }, { lockOwner: 7n }, { offset: 8193 }, { size: 100 }];
+  for (const change of others) expect([change, await locked(change)]).toEqual([change, null]);
+});

@@ -8,6 +8,7 @@ import type { Coherence, HeldPageDrop, PinMode, Waiter, Want } from "../../../ov
 import type { Stamp } from "../../../overlay/lower/stamp.ts";
 import type { KernelSizes } from "../../../overlay/coherence/kernel-sizes.ts";
 import type { Inode } from "../../../overlay/inode/inode.ts";
+import type { PageRange } from "../../../overlay/inode/table.ts";
 import type { Maybe } from "../../../overlay/lower/lower.ts";
 
 import { rightSizes } from "./right-sizes.ts";
@@ -133,8 +134,11 @@ export class RecordingCoherence implements Coherence {
     if (this.comes) this.child = { pinned: true, trip: false };
     return Promise.resolve();
   }
-  pinData(inode: Inode, mode: PinMode, cached: boolean, waiter: Waiter): Maybe<void> {
+  /** What the last pinData was told that is locked. */
+  locked: PageRange | null = null;
+  pinData(inode: Inode, mode: PinMode, cached: boolean, waiter: Waiter, pages: PageRange | null = null): Maybe<void> {
     this.passing.push(cached);
+    this.locked = pages;
     if (this.locks === "here") return this.#take(inode, mode);
     return this.#wait(() => this.#take(inode, mode), waiter);
   }
