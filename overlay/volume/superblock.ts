@@ -48,6 +48,7 @@ export function decodeSuperblock(head: Uint8Array): Superblock {
 const INCOMPAT_RECOVER = 0x4;
 const INCOMPAT_JOURNAL_DEV = 0x8;
 const INCOMPAT_MMP = 0x100;
+const INCOMPAT_CASEFOLD = 0x2_0000;
 const COMPAT_HAS_JOURNAL = 0x4;
 const STATE_VALID = 0x1;
 const STATE_ERROR = 0x2;
@@ -55,6 +56,9 @@ const STATE_ERROR = 0x2;
 function decodeExt4(sb: Buffer): Superblock {
   const incompat = sb.readUInt32LE(0x60);
   if ((incompat & INCOMPAT_JOURNAL_DEV) !== 0) return { type: "other", what: "an external ext4 journal" };
+  // A kernel that caches names takes "a" and "A" for two, and would go on with the one when the other is removed.
+  if ((incompat & INCOMPAT_CASEFOLD) !== 0)
+    return { type: "other", what: "ext4 with the feature casefold: names that differ in case alone are one" };
   const state = sb.readUInt16LE(0x3a);
   return {
     type: "ext4",
@@ -67,7 +71,13 @@ function decodeExt4(sb: Buffer): Superblock {
   };
 }
 
+/** XFS_SB_VERSION_BORGBIT in sb_versionnum: `mkfs.xfs -n version=ci`. */
+const XFS_VERSION_ASCII_CI = 0x4000;
+
 function decodeXfs(sb: Buffer): Superblock {
+  if ((sb.readUInt16BE(100) & XFS_VERSION_ASCII_CI) !== 0) {
+    return { type: "other", what: "XFS that ignores case in names (version=ci)" };
+  }
   const blockLog = sb.readUInt8(120);
   const inodeLog = sb.readUInt8(122);
   const inodesPerBlockLog = sb.readUInt8(123);

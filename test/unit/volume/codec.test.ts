@@ -124,6 +124,18 @@ describe("superblocks", () => {
     expect(decodeSuperblock(ext4(1, 0))).toMatchObject({ type: "ext4", valid: true, hasErrors: false, needsRecovery: false });
     expect(decodeSuperblock(ext4(3, 0x104))).toMatchObject({ valid: true, hasErrors: true, needsRecovery: true, hasMmp: true });
     expect(decodeSuperblock(ext4(1, 8))).toMatchObject({ type: "other" });
+    expect(decodeSuperblock(ext4(1, 0x2_0002))).toMatchObject({ type: "other", what: expect.stringContaining("casefold") as string });
+  });
+
+  test("names that differ in case alone and are one: not for us", () => {
+    const xfs = (version: number): Buffer =>
+      head((bytes) => {
+        bytes.write("XFSB");
+        bytes.writeUInt16BE(version, 100);
+        [12, 9, 3, 16].forEach((log, at) => bytes.writeUInt8(log, [120, 122, 123, 124][at] ?? 0));
+      });
+    expect(decodeSuperblock(xfs(0xb4a5))).toMatchObject({ type: "xfs" });
+    expect(decodeSuperblock(xfs(0xf4a5))).toMatchObject({ type: "other", what: expect.stringContaining("case") as string });
   });
 
   test("noise gives an answer, never an exception", () => {
