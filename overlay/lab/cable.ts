@@ -24,7 +24,8 @@ export async function setCableDelay(lab: LabState, node: LabNode): Promise<void>
   const hub = hubName(lab.id);
   const wanted = `${name}=${delayMs}`;
   const running = findProcesses({ netns: new Set(), marks: [`${lab.id}:${name}=`] });
-  const same = findProcesses({ netns: new Set(), marks: [`${lab.id}:${wanted}\0`] });
+  // Each look goes through all processes of the machine: nearly always there are none.
+  const same = running.length === 0 ? [] : findProcesses({ netns: new Set(), marks: [`${lab.id}:${wanted}\0`] });
   const others = running.filter(({ pid }) => !same.some((process) => process.pid === pid));
   for (const ref of others) signalProcess(ref, "SIGKILL");
   const left = await waitGone(others, END_TIMEOUT_MS);

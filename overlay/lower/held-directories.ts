@@ -92,16 +92,14 @@ export class HeldDirectories {
   }
 
   #find(id: FileId): Directory | undefined {
-    // Of the root alone, and where nothing was made, there is nothing.
-    if (this.#directories.size === 0) return undefined;
     const found = this.#directories.get(id.ino);
     return found !== undefined && found.generation === id.generation ? found : undefined;
   }
 
-  /** The lock was elsewhere since: it is forgotten. */
+  /** If its lock was elsewhere since, it is forgotten. */
   #under(id: FileId, hold: number): Directory | undefined {
-    const found = this.#find(id);
-    if (found === undefined || hold === 0 || found.hold === hold) return hold === 0 ? undefined : found;
+    const found = hold === 0 ? undefined : this.#find(id);
+    if (found === undefined || found.hold === hold) return found;
     this.forget(id);
     return undefined;
   }
