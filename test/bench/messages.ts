@@ -97,7 +97,7 @@ function cachedCases(bench: Bench, system: System, node: ClusterNode): Case[] {
       operation: `cached 4 KiB read, ${system.name}`,
       actors: [node],
       mustBeNone: true,
-      run: async (at) => held(["read", await dataFile(bench, system), dataMib * 256, cachedReads, "cached"], at),
+      run: async (at) => held(["read", await dataFile(bench, system), dataMib * 256, cachedReads, 0, "cached"], at),
     },
     {
       operation: `uncached lookup, ${system.name}`,

@@ -126,8 +126,9 @@ async function warmList(bench: Bench, system: System): Promise<number[]> {
 
 const randomRead = (how: "cached" | "direct") => async (bench: Bench, system: System) => {
   const file = await dataFile(bench, system);
-  const count = how === "cached" ? bench.scale.cachedReads : bench.scale.directReads;
-  return [await bench.loadUs("read", file, bench.scale.dataMib * BLOCKS_PER_MIB, count, how)];
+  const { cachedReads, directReads, warmMs, dataMib } = bench.scale;
+  const [count, leastMs] = how === "cached" ? [cachedReads, warmMs] : [directReads, 0];
+  return [await bench.loadUs("read", file, dataMib * BLOCKS_PER_MIB, count, leastMs, how)];
 };
 
 async function sequential(bench: Bench, system: System): Promise<number[]> {
