@@ -20,6 +20,7 @@ import type { PageRange } from "../inode/table.ts";
 import type { Mode } from "../../dlmd/lock/mode.ts";
 import type { Maybe } from "../lower/lower.ts";
 import type { Stamp } from "../lower/stamp.ts";
+import type { KernelNames } from "./kernel-names.ts";
 import type { KernelSizes } from "./kernel-sizes.ts";
 
 export type PinMode = typeof Mode.PR | typeof Mode.EX;
@@ -47,6 +48,8 @@ export interface HeldPageDrop {
 export interface Coherence {
   /** The kernel's idea of how long files are (hazard F5). */
   readonly sizes: KernelSizes;
+  /** The names that the kernel has (hazards F6, F12). */
+  readonly names: KernelNames;
   /** Pins if the lock is here and nobody waits before us. Never waits. */
   tryPin(inode: Inode, mode: PinMode): boolean;
   /** Waits for the lock, then pins. Rejects with Errno EINTR. */
@@ -116,34 +119,6 @@ export interface Coherence {
    * (told-attributes.ts). `held`: the request names the inode, and its caller waits, so it can not be the last user of it.
    */
   attributesChanged(inode: Inode, caller: number, held: boolean): Maybe<void>;
-
-  /**
-   * To be called for every reply that gives the kernel a name: LOOKUP (negative: child null), CREATE, MKDIR, MKNOD,
-   * SYMLINK, LINK and each READDIRPLUS entry, with the directory pinned. True: the reply may carry entry validity.
-   * `revalidated`: a LOOKUP, which the kernel may install without the directory's lock (names.ts).
-   */
-  tellEntry(dir: Inode, name: Buffer, child: Inode | null, revalidated?: boolean): boolean;
-  /**
-   * To be awaited before a LOOKUP in `dir` tells of `child`. The kernel has a directory at one place only: where it must move it there itself it
-   * takes the old parent's lock without waiting, or gives ESTALE (fs/dcache.c, __d_unalias). So a directory that another node has moved is first
-   * dropped where it was; bounded, because who has the old parent may wait for this very LOOKUP.
-   */
-  dropElsewhere(dir: Inode, child: Inode): Maybe<void>;
-  /** The kernel may still go by another name of `child` than this one, which may be no more: another node may have renamed it to this one. */
-  hasDoubtfulName(dir: Inode, name: Buffer, child: Inode): boolean;
-  /**
-   * The kernel has that name, and its child's attributes, and both are valid still (as far as known here: it may have dropped them
-   * itself, and then asks): a listing need not tell them again.
-   */
-  isTold(dir: Inode, name: Buffer): boolean;
-  /** The child that this kernel was last told under that name (hazard F12); null: told negative; undefined: nothing. */
-  toldChild(dir: Inode, name: Buffer): Inode | null | undefined;
-  /** The kernel dropped the name itself: after a successful UNLINK, RMDIR, and for the old name of a RENAME. */
-  dropEntry(dir: Inode, name: Buffer): void;
-  /** After a successful RENAME: the kernel moved the dentry, with the validity that it had. */
-  moveEntry(oldDir: Inode, oldName: Buffer, newDir: Inode, newName: Buffer): void;
-  /** After a successful RENAME_EXCHANGE. */
-  exchangeEntries(oldDir: Inode, oldName: Buffer, newDir: Inode, newName: Buffer): void;
 
   /**
    * Just created here under EX of its directory: no other node can know it, so the lock is ours without a message, unless an operation

@@ -257,6 +257,12 @@ first.sizeTold = null;
 first.sizeLeast = null;
 first.grantedAt = null;
 
+/** The record of its inode that operations have in hand now: the cover outlives it. */
+export function attach(inode: Inode): void {
+  const { cover } = inode;
+  if (cover.inode !== inode) cover.inode = inode;
+}
+
 /** The kernel has, or will get from a reply already written, this inode. */
 export function kernelKnows(cover: Cover): boolean {
   return cover.inode !== null && cover.inode.nlookup > 0;

@@ -49,6 +49,8 @@ export interface CoherenceState {
   readonly lateOf: Map<number, Cover>;
   /** By calling thread: the inode of which it was told a size (size-asked.ts). */
   readonly toldOf: Map<number, Cover>;
+  /** This node does not know any more what it holds, or the kernel has ended the connection: nothing is pinned, nothing counts as covered. */
+  abandoned: boolean;
   /** Locks granted so far. */
   grants: number;
   /** Changes of attributes made here so far (told-attributes.ts). */
@@ -71,6 +73,7 @@ export function createCoherenceState(): CoherenceState {
     publishing: new Map(),
     lateOf: new Map(),
     toldOf: new Map(),
+    abandoned: false,
     grants: 0,
     changes: 0,
     epoch: 1,

@@ -33,6 +33,11 @@ export function tryPin(cover: Cover, mode: PinMode): boolean {
   return true;
 }
 
+/** What is known of the inode, and what the kernel is told of it, holds until its lock goes. */
+export function isCovered(state: CoherenceState, cover: Cover): boolean {
+  return cover.phase === "idle" && cover.mode >= Mode.PR && !state.abandoned;
+}
+
 /**
  * Which hold of PR is in force: while this number stays what it is, nothing has changed the inode, here or anywhere, because a change needs
  * EX and thereby another grant. 0: none.

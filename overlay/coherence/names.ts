@@ -72,7 +72,7 @@ export function tellName(
 ): boolean {
   const key = nameKey(name);
   let told = dir.names?.get(key);
-  let valid = mayBeValid && !isHot(dir, now);
+  const valid = mayBeValid && !isHot(dir, now);
   if (told === undefined) {
     if (child === null && (!valid || dir.negatives >= NEGATIVE_NAMES_MAX)) return false;
     told = addName(dir, key, child, 0, null);
@@ -82,8 +82,7 @@ export function tellName(
     setChild(told, child);
     if (child === null && !valid) {
       dropName(dir, name);
-      valid = false;
-      return valid;
+      return false;
     }
   }
   told.validEpoch = valid ? epoch : 0;

@@ -16,23 +16,35 @@ import type { Coherence, HeldPageDrop, PinMode, Waiter, Want } from "./api.ts";
 import { bear, registerAll } from "./born.ts";
 import { CacheLimit } from "./cache-limit.ts";
 import type { CallerThreads } from "./caller-threads.ts";
-import { inodesOf, kernelKnows, mayBeCached } from "./cover.ts";
+import { attach, inodesOf, kernelKnows, mayBeCached } from "./cover.ts";
 import type { ChildWaiter, Cover, PinWaiter } from "./cover.ts";
 import { CoverTable } from "./cover-table.ts";
 import { createCoherenceState } from "./effect.ts";
 import type { CoherenceState, Effect, InvalidationPlan } from "./effect.ts";
 import { droppedOrHeld } from "./held-page.ts";
 import { Invalidation, type KernelCaches } from "./invalidation.ts";
-import { addWaiter, distrustCovers, holdOf, pinChild, pump, refuseWaiters, removeWaiter, tryPin, unpin, unpinData } from "./lock-cache.ts";
+import {
+  addWaiter,
+  distrustCovers,
+  holdOf,
+  isCovered,
+  pinChild,
+  pump,
+  refuseWaiters,
+  removeWaiter,
+  tryPin,
+  unpin,
+  unpinData,
+} from "./lock-cache.ts";
 import { LockRequests } from "./lock-requests.ts";
 import type { OwnInodes } from "./own-inodes.ts";
-import { dropName, exchangeNames, hasDoubtfulName, moveName, namesElsewhere, tellName, toldName, validName } from "./names.ts";
 import { handleInvalidated, handleRetryTimer, handleTimer, isStillHeld } from "./revoke.ts";
 import type { KernelSizes } from "./kernel-sizes.ts";
 import { SizeCheck, type SizeCounters } from "./size-check.ts";
 import { mustBeTaken } from "./size-doubt.ts";
 import { Suspension } from "./suspension.ts";
 import { attributesChanged, tellAttributes } from "./told-attributes.ts";
+import { ToldNames } from "./told-names.ts";
 import { closeToken, openToken } from "./write-token.ts";
 
 export interface CoherenceShellOptions {
@@ -117,12 +129,12 @@ class Shell implements CoherenceShell {
   readonly #locks: LockRequests;
   readonly #invalidation: Invalidation;
   readonly #sizes: SizeCheck;
+  readonly names: ToldNames;
   readonly #limit: CacheLimit;
   #evicting = false;
   #registerTimer: NodeJS.Timeout | null = null;
   #draining = false;
   #closed = false;
-  #abandoned = false;
   readonly #suspension: Suspension;
 
   constructor(options: CoherenceShellOptions) {
@@ -136,6 +148,7 @@ class Shell implements CoherenceShell {
     this.#locks = new LockRequests({ lockspace, now, fail, told, stamps: options.stamps }, this.#state);
     this.#covers = new CoverTable(this.#state, (cover) => this.#locks.drop(cover));
     this.#invalidation = new Invalidation(options.caches, this.#state, () => this.#closed);
+    this.names = new ToldNames(this.#state, this.#invalidation, { mayBeValid: options.caches.incrementEpoch !== null, now, fail });
     this.#suspension = new Suspension({
       cached: () => inodesOf(this.#covers.all()).filter(({ cover }) => mayBeCached(cover)),
       drop: (inodes) => this.#invalidation.dropAll(inodes),
@@ -175,7 +188,7 @@ class Shell implements CoherenceShell {
 
   tryPin(inode: Inode, mode: PinMode): boolean {
     attach(inode);
-    return !this.#abandoned && tryPin(inode.cover, mode);
+    return !this.#state.abandoned && tryPin(inode.cover, mode);
   }
 
   pin(inode: Inode, mode: PinMode, waiter: Waiter): Promise<void> {
@@ -186,7 +199,7 @@ class Shell implements CoherenceShell {
     attach(inode);
     const cover = inode.cover;
     if (waiter.interrupted) return Promise.reject(errnoError(E.EINTR));
-    if (this.#abandoned) return Promise.reject(errnoError(E.EIO));
+    if (this.#state.abandoned) return Promise.reject(errnoError(E.EIO));
     return new Promise((resolve, reject) => {
       const queued: PinWaiter = {
         mode,
@@ -250,7 +263,7 @@ class Shell implements CoherenceShell {
 
   pinChild(inode: Inode, since: number): Maybe<{ readonly pinned: boolean; readonly trip: boolean }> {
     attach(inode);
-    if (this.#abandoned) return unpinnedChild;
+    if (this.#state.abandoned) return unpinnedChild;
     let settle: ChildWaiter = unsettled;
     const now = pinChild(this.#state, inode.cover, (pinned) => settle(pinned));
     if (now === true) return inode.cover.grant > since ? pinnedAnew : pinnedChild;
@@ -263,7 +276,7 @@ class Shell implements CoherenceShell {
   }
 
   stillHeld({ cover }: Inode, since: number): boolean {
-    return !this.#abandoned && isStillHeld(cover) && cover.grant <= since;
+    return !this.#state.abandoned && isStillHeld(cover) && cover.grant <= since;
   }
 
   pinChildren(inodes: readonly Inode[], since: number): Maybe<readonly { readonly pinned: boolean; readonly trip: boolean }[]> {
@@ -295,7 +308,7 @@ class Shell implements CoherenceShell {
 
   pinData(inode: Inode, mode: PinMode, cached: boolean, waiter: Waiter, pages: PageRange | null = null): Maybe<void> {
     attach(inode);
-    if (!this.#abandoned && tryPin(inode.cover, mode)) return undefined;
+    if (!this.#state.abandoned && tryPin(inode.cover, mode)) return undefined;
     return this.#wait(inode, mode, cached, waiter, pages);
   }
 
@@ -306,11 +319,11 @@ class Shell implements CoherenceShell {
   }
 
   hold(inode: Inode): number {
-    return this.#abandoned ? 0 : holdOf(inode.cover);
+    return this.#state.abandoned ? 0 : holdOf(inode.cover);
   }
 
   heldSince(inode: Inode): number {
-    return this.#covered(inode.cover) ? inode.cover.grant : 0;
+    return isCovered(this.#state, inode.cover) ? inode.cover.grant : 0;
   }
 
   proves(inode: Inode, fetched: Stamp): boolean {
@@ -329,7 +342,7 @@ class Shell implements CoherenceShell {
   #expect(cover: Cover): void {
     const { inode } = cover;
     const tell = this.onExpected;
-    if (inode === null || tell === null || this.#abandoned || this.#closed) return;
+    if (inode === null || tell === null || this.#state.abandoned || this.#closed) return;
     const settle = (error: Errno | null): void => {
       if (error !== null) return;
       if (cover.inode === inode) tell(inode);
@@ -353,7 +366,7 @@ class Shell implements CoherenceShell {
   }
 
   attrValid(inode: Inode, caller: number, since: number): boolean {
-    if (!this.#covered(inode.cover) || !tellAttributes(inode.cover, caller, since)) return false;
+    if (!isCovered(this.#state, inode.cover) || !tellAttributes(inode.cover, caller, since)) return false;
     if (this.#limit.told(inode.cover) && !this.#evicting) this.#evict();
     return true;
   }
@@ -369,14 +382,10 @@ class Shell implements CoherenceShell {
     // Not in the turn of a reply.
     setImmediate(() => {
       this.#evicting = false;
-      if (this.#closed || this.#abandoned || this.#suspension.active) return;
+      if (this.#closed || this.#state.abandoned || this.#suspension.active) return;
       this.#limit.evict(this.#state, now());
       this.#run();
     });
-  }
-
-  #covered(cover: Cover): boolean {
-    return cover.phase === "idle" && cover.mode >= Mode.PR && !this.#abandoned;
   }
 
   dropPages(inode: Inode, offset: number, bytes: number): Promise<void> {
@@ -394,48 +403,6 @@ class Shell implements CoherenceShell {
 
   distrust(inodes: readonly Inode[], pages: boolean): Promise<void> {
     return this.#invalidation.distrust(inodes, pages);
-  }
-
-  // --- names
-
-  tellEntry(dir: Inode, name: Buffer, child: Inode | null, revalidated = false): boolean {
-    attach(dir);
-    if (child !== null) attach(child);
-    const mayBeValid = this.#options.caches.incrementEpoch !== null && this.#covered(dir.cover);
-    return tellName(dir.cover, name, child === null ? null : child.cover, mayBeValid, this.#state.epoch, this.#options.now(), revalidated);
-  }
-
-  dropElsewhere(dir: Inode, child: Inode): Maybe<void> {
-    if (child.kind !== "directory" || child.nlookup === 0) return undefined;
-    const names = namesElsewhere(child.cover, dir.cover);
-    return names.length === 0 ? undefined : this.#invalidation.dropNames(names, this.#options.fail);
-  }
-
-  hasDoubtfulName(dir: Inode, name: Buffer, child: Inode): boolean {
-    return hasDoubtfulName(child.cover, dir.cover, name, this.#state.epoch);
-  }
-
-  isTold(dir: Inode, name: Buffer): boolean {
-    const child = validName(dir.cover, name, this.#state.epoch);
-    return child !== null && child.attrTold && kernelKnows(child) && this.#covered(child) && this.#covered(dir.cover);
-  }
-
-  toldChild(dir: Inode, name: Buffer): Inode | null | undefined {
-    const told = toldName(dir.cover, name);
-    if (told === null || told === undefined) return told;
-    return told.inode ?? undefined;
-  }
-
-  dropEntry(dir: Inode, name: Buffer): void {
-    dropName(dir.cover, name);
-  }
-
-  moveEntry(oldDir: Inode, oldName: Buffer, newDir: Inode, newName: Buffer): void {
-    moveName(oldDir.cover, oldName, newDir.cover, newName, this.#options.now());
-  }
-
-  exchangeEntries(oldDir: Inode, oldName: Buffer, newDir: Inode, newName: Buffer): void {
-    exchangeNames(oldDir.cover, oldName, newDir.cover, newName, this.#options.now());
   }
 
   // --- birth and death
@@ -470,7 +437,7 @@ class Shell implements CoherenceShell {
   openForWrite(inode: Inode, waiter: Waiter): Maybe<"cached" | "direct"> {
     attach(inode);
     const cover = inode.cover;
-    if (this.#abandoned) return Promise.reject(errnoError(E.EIO));
+    if (this.#state.abandoned) return Promise.reject(errnoError(E.EIO));
     let settle: (result: "cached" | "direct") => void = unsettled;
     if (openToken(this.#state, cover, (result) => settle(result))) return "cached";
     if (waiter.interrupted) waiter.onInterrupt = null;
@@ -577,7 +544,7 @@ class Shell implements CoherenceShell {
   }
 
   async distrustAll(): Promise<void> {
-    if (this.#closed || this.#abandoned) return;
+    if (this.#closed || this.#state.abandoned) return;
     const covers = [...this.#covers.all()];
     distrustCovers(this.#state, covers);
     try {
@@ -593,7 +560,7 @@ class Shell implements CoherenceShell {
 
   letGo(): void {
     this.#suspension.release();
-    this.#abandoned = true;
+    this.#state.abandoned = true;
     for (const cover of this.#covers.all()) refuseWaiters(this.#state, cover, errnoError(E.EIO));
     this.#run();
   }
@@ -620,11 +587,6 @@ class Shell implements CoherenceShell {
 
 function unsettled(): void {
   throw new Error("settled before it waited");
-}
-
-function attach(inode: Inode): void {
-  const cover = inode.cover;
-  if (cover.inode !== inode) cover.inode = inode;
 }
 
 /** In the one lock order, each inode once, in the strongest mode asked. */

@@ -66,7 +66,7 @@ async function openChild(mount: Mount, call: Call, request: CreateRequest, dir: 
       if (now.id.ino !== child.id.ino || now.id.generation !== child.id.generation) return false;
       await checkOpen(mount, call, request, dir, child, now.attr);
       const answer = (file: OpenFile, attr: Attr): void => {
-        const entryValid = coherence.tellEntry(dir, request.name, child);
+        const entryValid = coherence.names.tellEntry(dir, request.name, child);
         // The kernel installs what a CREATE says whatever it has learned since (fuse_iget without a version), and it may have this inode: hazard F4.
         coherence.sizes.told(child, attr.size);
         if (call.create(child.fuseNodeid, attr, entryValid, false, file.fh, openFlags(file))) child.nlookup += 1;

@@ -58,7 +58,7 @@ function answerMade(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, en
   const child = bearChild(mount, entry);
   try {
     withChildPinned(mount, call, child, attr, (attrValid, size) => {
-      const entryValid = mount.coherence.tellEntry(dir, name, child);
+      const entryValid = mount.coherence.names.tellEntry(dir, name, child);
       if (call.entry(child.fuseNodeid, attr, entryValid, attrValid, size)) child.nlookup += 1;
     });
   } finally {
@@ -156,7 +156,7 @@ function answerCreated(
   const answer = (access: "cached" | "direct" | null): void => {
     const file = enterFile(mount, child, handle, access, request.flags);
     withChildPinned(mount, call, child, attr, (attrValid, size) => {
-      const entryValid = coherence.tellEntry(dir, request.name, child);
+      const entryValid = coherence.names.tellEntry(dir, request.name, child);
       const told = size === attr.size ? attr : { ...attr, size };
       if (call.create(child.fuseNodeid, told, entryValid, attrValid, file.fh, openFlags(file))) child.nlookup += 1;
       else forgetFile(mount, file);
@@ -201,7 +201,7 @@ export async function link(mount: Mount, call: Call, request: LinkRequest): Prom
         const outdated = attributesChanged(mount, call, [dir]);
         if (waiting(outdated)) await outdated;
         inode.nlinkHint = attr.nlink;
-        const entryValid = coherence.tellEntry(dir, request.name, inode);
+        const entryValid = coherence.names.tellEntry(dir, request.name, inode);
         coherence.sizes.replied(inode, call.pid, "sets", attr.size);
         coherence.sizes.told(inode, attr.size);
         if (call.entry(inode.fuseNodeid, attr, entryValid, false, attr.size)) inode.nlookup += 1;

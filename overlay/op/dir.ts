@@ -83,7 +83,7 @@ async function readPlus(mount: Mount, file: OpenFile, request: ReaddirRequest): 
   const dir = file.inode;
   const atOnce = file.manyNew;
   const page = await readPage(mount, file, request, atOnce ? "entries" : "names");
-  const fresh = page.entries.filter(({ name }) => !isDots(name) && !coherence.isTold(dir, name));
+  const fresh = page.entries.filter(({ name }) => !isDots(name) && !coherence.names.isTold(dir, name));
   file.manyNew = fresh.length * 2 > page.entries.length;
   const found = atOnce ? fresh.map(({ entry }) => entry) : await lookUpNames(lower, dir, fresh);
   const behind = new Map(fresh.map((entry, at) => [entry, found[at] ?? null]));
@@ -187,7 +187,7 @@ function answerRows(mount: Mount, call: Call, request: ReaddirRequest, dir: Inod
     }
     if (!listing.fits(name.length)) break;
     child.nlinkHint = attr.nlink;
-    const entryValid = coherence.tellEntry(dir, name, child);
+    const entryValid = coherence.names.tellEntry(dir, name, child);
     coherence.sizes.told(child, attr.size);
     listing.addPlus(name, type, cookie, child.fuseNodeid, 0, attr, entryValid, coherence.attrValid(child, call.pid, since));
     counted.push(child);

@@ -41,7 +41,7 @@ export function lookup(mount: Mount, call: Call, request: LookupRequest): Maybe<
 function lookupIn(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): Maybe<void> {
   // Asked for before each creation; an error thrown costs more than all the rest of it, but less than a trip.
   if (mount.lower.isAbsent(dir.id, name, mount.coherence.heldSince(dir))) {
-    if (!mount.coherence.tellEntry(dir, name, null)) throw errnoError(E.ENOENT);
+    if (!mount.coherence.names.tellEntry(dir, name, null)) throw errnoError(E.ENOENT);
     call.negativeEntry();
     return;
   }
@@ -62,7 +62,7 @@ function lookupIn(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): May
 function replyAbsent(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, error: unknown): void {
   // A removed directory has no names (hazard F18), and they can not come back.
   if (isErrno(error, E.ESTALE)) throw errnoError(E.ENOENT);
-  if (!isErrno(error, E.ENOENT) || !mount.coherence.tellEntry(dir, name, null)) throw error;
+  if (!isErrno(error, E.ENOENT) || !mount.coherence.names.tellEntry(dir, name, null)) throw error;
   call.negativeEntry();
 }
 
@@ -83,10 +83,10 @@ interface Found {
 function replyFound(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, { id, attr }: Entry, since: Since): Maybe<void> {
   const child = mount.inodes.remember(id, attr.mode);
   const told = (): Maybe<void> =>
-    chain(mount.coherence.dropElsewhere(dir, child), () => replyEntry(mount, call, { dir, name, child, since }, attr));
+    chain(mount.coherence.names.dropElsewhere(dir, child), () => replyEntry(mount, call, { dir, name, child, since }, attr));
   return lastly(
     () =>
-      mount.coherence.hasDoubtfulName(dir, name, child)
+      mount.coherence.names.hasDoubtfulName(dir, name, child)
         ? chain(renameTarget(mount, call, name), (target) => replyTarget(mount, call, attr, target, told))
         : told(),
     () => mount.inodes.leave(child),
@@ -160,7 +160,7 @@ function tellChild(mount: Mount, call: Call, found: Found, attr: Attr, pinned: b
   const { coherence } = mount;
   const { dir, name, child } = found;
   child.nlinkHint = attr.nlink;
-  const entryValid = coherence.tellEntry(dir, name, child, true);
+  const entryValid = coherence.names.tellEntry(dir, name, child, true);
   const attrValid = pinned && coherence.attrValid(child, call.pid, found.since.changes);
   let size = seen ?? attr.size;
   if (seen === null) {

@@ -91,7 +91,7 @@ function removePinned(
     return chain(chain(changed(mount, call, [dir, inode], removed), outdated), () => {
       noteNameGone(inode);
       // The kernel does it for a caller that is still there; what it was told since then is none of this call's business.
-      if (!call.interrupted) coherence.dropEntry(dir, request.name);
+      if (!call.interrupted) coherence.names.dropEntry(dir, request.name);
       mount.staleOnce.settled(request.op, request.name, call.pid);
       call.empty();
       return "done";

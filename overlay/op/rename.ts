@@ -126,8 +126,8 @@ function noteRenamed(renaming: Renaming, inode: InodeRecord, replaced: InodeReco
   // For a caller that was killed the kernel moves nothing.
   if (call.interrupted) return;
   if (exchange) {
-    coherence.exchangeEntries(oldDir, request.name, newDir, request.newName);
+    coherence.names.exchangeEntries(oldDir, request.name, newDir, request.newName);
     return;
   }
-  coherence.moveEntry(oldDir, request.name, newDir, request.newName);
+  coherence.names.moveEntry(oldDir, request.name, newDir, request.newName);
 }

@@ -21,7 +21,7 @@ export interface Victim {
 /** `fresh`: what the kernel was told is known to be wrong. */
 export function findVictim(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, fresh: boolean): Victim | Promise<Victim> {
   if (!fresh) {
-    const told = mount.coherence.toldChild(dir, name);
+    const told = mount.coherence.names.toldChild(dir, name);
     if (told === null) return { inode: null, told: true };
     const record = told === undefined ? undefined : mount.inodes.get(told.fuseNodeid);
     if (record !== undefined) {

@@ -9,6 +9,7 @@ import { Mode } from "../../../dlmd/lock/mode.ts";
 import type { Inode, InodeKind } from "../../../overlay/inode/inode.ts";
 import { fileKey } from "../../../overlay/lower/lower.ts";
 import type { FileId, Maybe } from "../../../overlay/lower/lower.ts";
+import type { KernelNames } from "../../../overlay/coherence/kernel-names.ts";
 import type { KernelSizes } from "../../../overlay/coherence/kernel-sizes.ts";
 import type { SessionCoherence } from "../../../overlay/session/device.ts";
 import { rightSizes } from "../../unit/op/right-sizes.ts";
@@ -17,13 +18,14 @@ interface Waiting {
   readonly grant: () => void;
 }
 
-export class PermissiveCoherence implements SessionCoherence {
+export class PermissiveCoherence implements SessionCoherence, KernelNames {
   readonly sizes: KernelSizes = rightSizes;
+  readonly names: KernelNames = this;
   pins = 0;
   withheld = false;
   readonly waiting: Set<Waiting> = new Set();
   tokens = 0;
-  readonly #names = new Map<Inode, Map<string, Inode | null>>();
+  readonly #told = new Map<Inode, Map<string, Inode | null>>();
   readonly #entryValidity: boolean;
 
   constructor(entryValidity: boolean) {
@@ -113,8 +115,8 @@ export class PermissiveCoherence implements SessionCoherence {
     return true;
   }
   tellEntry(dir: Inode, name: Buffer, child: Inode | null): boolean {
-    let names = this.#names.get(dir);
-    if (names === undefined) this.#names.set(dir, (names = new Map()));
+    let names = this.#told.get(dir);
+    if (names === undefined) this.#told.set(dir, (names = new Map()));
     names.set(name.toString("latin1"), child);
     return this.#entryValidity;
   }
@@ -129,10 +131,10 @@ export class PermissiveCoherence implements SessionCoherence {
     return false;
   }
   toldChild(dir: Inode, name: Buffer): Inode | null | undefined {
-    return this.#names.get(dir)?.get(name.toString("latin1"));
+    return this.#told.get(dir)?.get(name.toString("latin1"));
   }
   dropEntry(dir: Inode, name: Buffer): void {
-    this.#names.get(dir)?.delete(name.toString("latin1"));
+    this.#told.get(dir)?.delete(name.toString("latin1"));
   }
   moveEntry(oldDir: Inode, oldName: Buffer, newDir: Inode, newName: Buffer): void {
     const child = this.toldChild(oldDir, oldName);
@@ -152,7 +154,7 @@ export class PermissiveCoherence implements SessionCoherence {
     return false;
   }
   forgotten(inode: Inode): void {
-    this.#names.delete(inode);
+    this.#told.delete(inode);
   }
   removed(): void {}
   distrust(): Promise<void> {

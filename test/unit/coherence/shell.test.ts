@@ -1,147 +1,14 @@
+/** What is asked of dlmd and of the kernel, when, and what is kept. */
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { describe, expect, it } from "vitest";
-import { type Lock, LockFlag, type LockHandlers, type Lockspace } from "../../../dlmd/client/api.ts";
+import type { Lock, LockHandlers } from "../../../dlmd/client/api.ts";
 import { E } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/lock/mode.ts";
 import type { KernelCaches } from "../../../overlay/coherence/invalidation.ts";
-import { type CoherenceShell, createCoherenceShell } from "../../../overlay/coherence/shell.ts";
-import type { Inode, InodeKind } from "../../../overlay/inode/inode.ts";
-import { decodeStamp, encodeStamp, type Stamp, type Stamps, StampSource } from "../../../overlay/lower/stamp.ts";
-import { fileKey } from "../../../overlay/lower/lower.ts";
-
-/** Grants whatever is asked for, in the turn after; what is asked for while the client has a lock there, when that is gone: somebody else waits for it. */
-function lockspaceThatGrants(asked: string[]): {
-  readonly lockspace: Lockspace;
-  readonly handlers: Map<Lock, LockHandlers>;
-  readonly blocks: Map<string, Stamp | null>;
-} {
-  const handlers = new Map<Lock, LockHandlers>();
-  /** Value blocks by resource: what EX left; null: not valid. */
-  const blocks = new Map<string, Stamp | null>();
-  const leave = (resource: string, flags: number, block: Uint8Array | undefined): void => {
-    if ((flags & LockFlag.IVVALBLK) !== 0) blocks.set(resource, null);
-    else if ((flags & LockFlag.VALBLK) !== 0 && block !== undefined) blocks.set(resource, decodeStamp(block));
-  };
-  /** By resource: what waits there until the lock is gone. */
-  const behind = new Map<string, () => void>();
-  const createLock = (resource: string, of: LockHandlers): Lock => {
-    const lock = {
-      resource,
-      mode: Mode.NL as Mode,
-      exists: false,
-      busy: false,
-      lvb: null as Uint8Array | null,
-      lvbValid: false,
-      error: null,
-    };
-    const end = (status: "granted" | "unlocked"): void => {
-      lock.busy = true;
-      queueMicrotask(() => {
-        lock.busy = false;
-        lock.exists = status === "granted";
-        of.ast(made, status);
-      });
-    };
-    const made: Lock = Object.assign(lock, {
-      request: (mode: Mode, flags: number, block?: Uint8Array) => {
-        leave(resource, flags, block);
-        const found = blocks.get(resource) ?? null;
-        if ((flags & LockFlag.VALBLK) !== 0 && block === undefined) {
-          lock.lvb = found === null ? null : encodeStamp(found);
-          lock.lvbValid = found !== null;
-        }
-        asked.push(`${lock.exists ? "convert" : "lock"} ${resource} ${mode}`);
-        lock.busy = true;
-        const grant = (): void => {
-          lock.mode = mode;
-          end("granted");
-        };
-        const held = [...handlers.keys()].some((other) => other !== made && other.resource === resource && other.mode !== Mode.NL);
-        if (held) behind.set(resource, grant);
-        else grant();
-      },
-      unlock: (flags: number, block?: Uint8Array) => {
-        leave(resource, flags, block);
-        asked.push(`unlock ${resource}`);
-        lock.mode = Mode.NL;
-        end("unlocked");
-        behind.get(resource)?.();
-        behind.delete(resource);
-      },
-      cancel: () => undefined,
-    });
-    handlers.set(made, of);
-    return made;
-  };
-  return { lockspace: { name: "test", createLock, batch: (make) => make() }, handlers, blocks };
-}
-
-/** As of an owner, or of a lower that has not answered yet. */
-class SilentStamps implements Stamps {
-  silent = false;
-  readonly #source = new StampSource(9);
-  mark(): number {
-    return 0;
-  }
-  raise(): Stamp {
-    return this.#source.raise();
-  }
-  since(): Stamp | null {
-    return this.silent ? null : this.#source.since();
-  }
-}
-
-function shellOver(
-  lockspace: Lockspace,
-  stamps: Stamps = new SilentStamps(),
-  caches: Partial<KernelCaches> = {},
-  cachedMax = Number.POSITIVE_INFINITY,
-): CoherenceShell {
-  const nothing = (): Promise<number[]> => Promise.resolve([0]);
-  return createCoherenceShell({
-    lockspace,
-    caches: {
-      invalidatePages: nothing,
-      invalidateMany: () => ({ write: () => Promise.resolve(0), begun: () => 0, refused: () => [] }),
-      invalidateRange: () => ({ thread: () => 0, results: nothing() }),
-      raiseSize: nothing,
-      invalidatePagesAndSize: () => ({ gate: { shut: () => true }, results: nothing() }),
-      invalidateAttributes: nothing,
-      invalidateAttributesNow: () => 0,
-      expireNames: nothing,
-      incrementEpoch: nothing,
-      close: () => Promise.resolve(),
-      ...caches,
-    },
-    stamps,
-    cachedMax,
-    ownInodes: {
-      look: () => Promise.resolve(0),
-      refresh: () => Promise.resolve(0),
-      lock: () => Promise.resolve(0),
-      isOwnThread: () => false,
-    },
-    callerThreads: {
-      isAsleep: () => false,
-      hasEnded: () => false,
-      isReading: () => false,
-      isRunnable: () => false,
-      waitsForPage: () => false,
-    },
-    now: () => 0,
-    log: { trace() {}, debug() {}, info() {}, warn() {}, error() {}, fatal() {} } as never,
-    fail: (error) => {
-      throw error;
-    },
-  });
-}
-
-function inodeOf(shell: CoherenceShell, ino: number, kind: InodeKind): Inode {
-  const id = { ino, generation: 7 };
-  const cover = shell.createCover(id, kind);
-  return { fuseNodeid: ino, id, key: fileKey(id), kind, nlookup: 1, openCount: 0, mappableCount: 0, cover };
-}
+import type { CoherenceShell } from "../../../overlay/coherence/shell.ts";
+import type { Inode } from "../../../overlay/inode/inode.ts";
+import { inodeOf, lockspaceThatGrants, shellOver, SilentStamps } from "./shell-lab.ts";
 
 describe("the shell", () => {
   it("lets go of a lock that is revoked, and asks for a new one: a conversion from NL would pass those who wait", async () => {
@@ -242,13 +109,17 @@ describe("the shell", () => {
     const [dir, file, bare] = [inodeOf(shell, 1, "directory"), inodeOf(shell, 2, "file"), inodeOf(shell, 3, "file")];
     for (const inode of [dir, file]) await shell.pin(inode, Mode.PR, { interrupted: false, onInterrupt: null });
     const name = Buffer.from("name");
-    expect(shell.tellEntry(dir, name, file)).toBe(true);
+    expect(shell.names.tellEntry(dir, name, file)).toBe(true);
     file.cover.sizeDoubt = false;
     const before = { changes: shell.changes, grants: shell.grants, hold: shell.hold(file), held: shell.heldSince(dir) };
-    expect([shell.attrValid(file, 0, before.changes), shell.isTold(dir, name), shell.sizes.known(file)]).toEqual([true, true, true]);
+    expect([shell.attrValid(file, 0, before.changes), shell.names.isTold(dir, name), shell.sizes.known(file)]).toEqual([true, true, true]);
     await shell.distrustAll();
     expect([dropped.sort((a, b) => a - b), epochs]).toEqual([[1, 2], 1]);
-    expect([shell.attrValid(file, 0, before.changes), shell.isTold(dir, name), shell.sizes.known(file)]).toEqual([false, false, false]);
+    expect([shell.attrValid(file, 0, before.changes), shell.names.isTold(dir, name), shell.sizes.known(file)]).toEqual([
+      false,
+      false,
+      false,
+    ]);
     expect(shell.hold(file)).toBeGreaterThan(before.hold);
     expect(shell.heldSince(dir)).toBeGreaterThan(before.held);
     expect(shell.pinChild(file, before.grants)).toEqual({ pinned: true, trip: true });
@@ -258,64 +129,6 @@ describe("the shell", () => {
     await shell.close();
     await shell.distrustAll();
     expect(epochs).toBe(1);
-  });
-
-  describe("a directory that the kernel was told under another parent", () => {
-    const name = Buffer.from("name");
-
-    function moved(expireNames: KernelCaches["expireNames"]): { shell: CoherenceShell; from: Inode; to: Inode; child: Inode } {
-      const shell = shellOver(lockspaceThatGrants([]).lockspace, new SilentStamps(), { expireNames });
-      const [from, to, child] = [inodeOf(shell, 2, "directory"), inodeOf(shell, 3, "directory"), inodeOf(shell, 4, "directory")];
-      shell.tellEntry(from, name, child);
-      return { shell, from, to, child };
-    }
-
-    it("is dropped there, once, before it is told anew", async () => {
-      const dropped: unknown[] = [];
-      const { shell, from, to, child } = moved((parent, names) => {
-        dropped.push([parent, names]);
-        child.nlookup = 0;
-        return Promise.resolve([0]);
-      });
-      expect(shell.dropElsewhere(from, child)).toBeUndefined();
-      await shell.dropElsewhere(to, child);
-      expect(dropped).toEqual([[2, [{ name, drop: true }]]]);
-      child.nlookup = 1;
-      expect(shell.toldChild(from, name)).toBeUndefined();
-      expect(shell.dropElsewhere(to, child)).toBeUndefined();
-      await shell.close();
-    });
-
-    it("is waited for a moment only, and by the next one again", async () => {
-      let drops = 0;
-      let done: (results: number[]) => void = () => {};
-      const { shell, to, child } = moved(() => {
-        drops += 1;
-        return new Promise((resolve) => {
-          done = resolve;
-        });
-      });
-      await shell.dropElsewhere(to, child);
-      const again = shell.dropElsewhere(to, child);
-      expect(drops).toBe(1);
-      child.nlookup = 0;
-      done([0]);
-      await again;
-      expect(shell.dropElsewhere(to, child)).toBeUndefined();
-      await shell.close();
-    });
-
-    it("stays known there if it was told there again meanwhile", async () => {
-      const { shell, from, to, child } = moved(() => {
-        shell.tellEntry(from, name, null);
-        shell.tellEntry(from, name, child);
-        child.nlookup = 0;
-        return Promise.resolve([0]);
-      });
-      await shell.dropElsewhere(to, child);
-      expect(shell.toldChild(from, name)).toBe(child);
-      await shell.close();
-    });
   });
 
   /** Taken away and read under again, so often that a reader is expected. */
@@ -496,43 +309,6 @@ describe("the shell", () => {
     shell.unpin(dir, Mode.EX);
     expect(shell.counters).toMatchObject({ covers: 1, locksHeld: 1 });
     expect(asked.filter((request) => request.includes("i13.7"))).toEqual([`lock i13.7 ${Mode.EX}`, "unlock i13.7"]);
-    await shell.close();
-  });
-
-  it("knows what the kernel has with its attributes: until these change, are revoked, or the name goes", async () => {
-    const { lockspace, handlers } = lockspaceThatGrants([]);
-    const shell = shellOver(lockspace);
-    const [dir, child] = [inodeOf(shell, 12, "directory"), inodeOf(shell, 13, "file")];
-    const name = Buffer.from("name");
-    const waiter = { interrupted: false, onInterrupt: null };
-    const tell = async (): Promise<void> => {
-      for (const inode of [dir, child]) await shell.pin(inode, Mode.EX, waiter);
-      for (const inode of [dir, child]) shell.unpin(inode, Mode.EX);
-      expect(shell.tellEntry(dir, name, child)).toBe(true);
-      expect(shell.isTold(dir, name)).toBe(false);
-      expect(shell.attrValid(child, 0, shell.changes)).toBe(true);
-      expect(shell.isTold(dir, name)).toBe(true);
-    };
-
-    await tell();
-    expect(shell.tryPin(child, Mode.EX)).toBe(true);
-    shell.unpin(child, Mode.EX);
-    expect(shell.isTold(dir, name)).toBe(false);
-    await tell();
-    await shell.pinData(child, Mode.PR, true, waiter);
-    shell.unpinData(child, Mode.PR);
-    expect(shell.isTold(dir, name)).toBe(false);
-    for (const revoked of [dir, child]) {
-      await tell();
-      const [lock, end] = [...handlers].findLast(([{ resource }]) => resource === `i${revoked.key}`) as [Lock, LockHandlers];
-      end.bast(lock, Mode.EX);
-      for (const inode of [dir, child]) await shell.pin(inode, Mode.EX, waiter);
-      for (const inode of [dir, child]) shell.unpin(inode, Mode.EX);
-      expect(shell.isTold(dir, name)).toBe(false);
-    }
-    await tell();
-    shell.dropEntry(dir, name);
-    expect(shell.isTold(dir, name)).toBe(false);
     await shell.close();
   });
 });

@@ -6,11 +6,11 @@ import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/lock/mode.ts";
 import type { Coherence, HeldPageDrop, PinMode, Waiter, Want } from "../../../overlay/coherence/api.ts";
 import type { Stamp } from "../../../overlay/lower/stamp.ts";
+import type { KernelNames } from "../../../overlay/coherence/kernel-names.ts";
 import type { KernelSizes } from "../../../overlay/coherence/kernel-sizes.ts";
 import type { Inode } from "../../../overlay/inode/inode.ts";
 import type { PageRange } from "../../../overlay/inode/table.ts";
 import type { Maybe } from "../../../overlay/lower/lower.ts";
-
 import { rightSizes } from "./right-sizes.ts";
 
 export type Locks = "here" | "away" | "never";
@@ -20,8 +20,9 @@ export interface ChildPin {
   readonly trip: boolean;
 }
 
-export class RecordingCoherence implements Coherence {
+export class RecordingCoherence implements Coherence, KernelNames {
   sizes: KernelSizes = rightSizes;
+  readonly names: KernelNames = this;
   readonly events: string[] = [];
   readonly violations: string[] = [];
   readonly told: Map<string, Inode | null> = new Map<string, Inode | null>();

@@ -1,0 +1,71 @@
+/** The names that this kernel was told, as the op layer deals with them (kernel-names.ts): names.ts, under the locks that are here. */
+import type { Inode } from "../inode/inode.ts";
+import type { Maybe } from "../lower/lower.ts";
+import { attach, kernelKnows } from "./cover.ts";
+import type { CoherenceState } from "./effect.ts";
+import type { Invalidation } from "./invalidation.ts";
+import type { KernelNames } from "./kernel-names.ts";
+import { isCovered } from "./lock-cache.ts";
+import { dropName, exchangeNames, hasDoubtfulName, moveName, namesElsewhere, tellName, toldName, validName } from "./names.ts";
+
+export interface ToldNamesOptions {
+  /** This kernel has epochs: names may be told with validity. */
+  readonly mayBeValid: boolean;
+  /** Milliseconds of a monotonic clock. */
+  readonly now: () => number;
+  readonly fail: (error: Error) => void;
+}
+
+export class ToldNames implements KernelNames {
+  readonly #state: CoherenceState;
+  readonly #invalidation: Invalidation;
+  readonly #options: ToldNamesOptions;
+
+  constructor(state: CoherenceState, invalidation: Invalidation, options: ToldNamesOptions) {
+    this.#state = state;
+    this.#invalidation = invalidation;
+    this.#options = options;
+  }
+
+  tellEntry(dir: Inode, name: Buffer, child: Inode | null, revalidated = false): boolean {
+    attach(dir);
+    if (child !== null) attach(child);
+    const { mayBeValid, now } = this.#options;
+    const valid = mayBeValid && isCovered(this.#state, dir.cover);
+    return tellName(dir.cover, name, child === null ? null : child.cover, valid, this.#state.epoch, now(), revalidated);
+  }
+
+  dropElsewhere(dir: Inode, child: Inode): Maybe<void> {
+    if (child.kind !== "directory" || child.nlookup === 0) return undefined;
+    const names = namesElsewhere(child.cover, dir.cover);
+    return names.length === 0 ? undefined : this.#invalidation.dropNames(names, this.#options.fail);
+  }
+
+  hasDoubtfulName(dir: Inode, name: Buffer, child: Inode): boolean {
+    return hasDoubtfulName(child.cover, dir.cover, name, this.#state.epoch);
+  }
+
+  isTold(dir: Inode, name: Buffer): boolean {
+    const state = this.#state;
+    const child = validName(dir.cover, name, state.epoch);
+    return child !== null && child.attrTold && kernelKnows(child) && isCovered(state, child) && isCovered(state, dir.cover);
+  }
+
+  toldChild(dir: Inode, name: Buffer): Inode | null | undefined {
+    const told = toldName(dir.cover, name);
+    if (told === null || told === undefined) return told;
+    return told.inode ?? undefined;
+  }
+
+  dropEntry(dir: Inode, name: Buffer): void {
+    dropName(dir.cover, name);
+  }
+
+  moveEntry(oldDir: Inode, oldName: Buffer, newDir: Inode, newName: Buffer): void {
+    moveName(oldDir.cover, oldName, newDir.cover, newName, this.#options.now());
+  }
+
+  exchangeEntries(oldDir: Inode, oldName: Buffer, newDir: Inode, newName: Buffer): void {
+    exchangeNames(oldDir.cover, oldName, newDir.cover, newName, this.#options.now());
+  }
+}

@@ -1,0 +1,141 @@
+/** Test lab: the shell of the coherence layer over a lock manager that grants whatever is asked for, and a kernel that drops all it is told to. */
+import { type Lock, LockFlag, type LockHandlers, type Lockspace } from "../../../dlmd/client/api.ts";
+import { Mode } from "../../../dlmd/lock/mode.ts";
+import type { KernelCaches } from "../../../overlay/coherence/invalidation.ts";
+import { type CoherenceShell, createCoherenceShell } from "../../../overlay/coherence/shell.ts";
+import type { Inode, InodeKind } from "../../../overlay/inode/inode.ts";
+import { decodeStamp, encodeStamp, type Stamp, type Stamps, StampSource } from "../../../overlay/lower/stamp.ts";
+import { fileKey } from "../../../overlay/lower/lower.ts";
+
+/** Grants whatever is asked for, in the turn after; what is asked for while the client has a lock there, when that is gone: somebody else waits for it. */
+export function lockspaceThatGrants(asked: string[]): {
+  readonly lockspace: Lockspace;
+  readonly handlers: Map<Lock, LockHandlers>;
+  readonly blocks: Map<string, Stamp | null>;
+} {
+  const handlers = new Map<Lock, LockHandlers>();
+  /** Value blocks by resource: what EX left; null: not valid. */
+  const blocks = new Map<string, Stamp | null>();
+  const leave = (resource: string, flags: number, block: Uint8Array | undefined): void => {
+    if ((flags & LockFlag.IVVALBLK) !== 0) blocks.set(resource, null);
+    else if ((flags & LockFlag.VALBLK) !== 0 && block !== undefined) blocks.set(resource, decodeStamp(block));
+  };
+  /** By resource: what waits there until the lock is gone. */
+  const behind = new Map<string, () => void>();
+  const createLock = (resource: string, of: LockHandlers): Lock => {
+    const lock = {
+      resource,
+      mode: Mode.NL as Mode,
+      exists: false,
+      busy: false,
+      lvb: null as Uint8Array | null,
+      lvbValid: false,
+      error: null,
+    };
+    const end = (status: "granted" | "unlocked"): void => {
+      lock.busy = true;
+      queueMicrotask(() => {
+        lock.busy = false;
+        lock.exists = status === "granted";
+        of.ast(made, status);
+      });
+    };
+    const made: Lock = Object.assign(lock, {
+      request: (mode: Mode, flags: number, block?: Uint8Array) => {
+        leave(resource, flags, block);
+        const found = blocks.get(resource) ?? null;
+        if ((flags & LockFlag.VALBLK) !== 0 && block === undefined) {
+          lock.lvb = found === null ? null : encodeStamp(found);
+          lock.lvbValid = found !== null;
+        }
+        asked.push(`${lock.exists ? "convert" : "lock"} ${resource} ${mode}`);
+        lock.busy = true;
+        const grant = (): void => {
+          lock.mode = mode;
+          end("granted");
+        };
+        const held = [...handlers.keys()].some((other) => other !== made && other.resource === resource && other.mode !== Mode.NL);
+        if (held) behind.set(resource, grant);
+        else grant();
+      },
+      unlock: (flags: number, block?: Uint8Array) => {
+        leave(resource, flags, block);
+        asked.push(`unlock ${resource}`);
+        lock.mode = Mode.NL;
+        end("unlocked");
+        behind.get(resource)?.();
+        behind.delete(resource);
+      },
+      cancel: () => undefined,
+    });
+    handlers.set(made, of);
+    return made;
+  };
+  return { lockspace: { name: "test", createLock, batch: (make) => make() }, handlers, blocks };
+}
+
+/** As of an owner, or of a lower that has not answered yet. */
+export class SilentStamps implements Stamps {
+  silent = false;
+  readonly #source = new StampSource(9);
+  mark(): number {
+    return 0;
+  }
+  raise(): Stamp {
+    return this.#source.raise();
+  }
+  since(): Stamp | null {
+    return this.silent ? null : this.#source.since();
+  }
+}
+
+export function shellOver(
+  lockspace: Lockspace,
+  stamps: Stamps = new SilentStamps(),
+  caches: Partial<KernelCaches> = {},
+  cachedMax: number = Number.POSITIVE_INFINITY,
+): CoherenceShell {
+  const nothing = (): Promise<number[]> => Promise.resolve([0]);
+  return createCoherenceShell({
+    lockspace,
+    caches: {
+      invalidatePages: nothing,
+      invalidateMany: () => ({ write: () => Promise.resolve(0), begun: () => 0, refused: () => [] }),
+      invalidateRange: () => ({ thread: () => 0, results: nothing() }),
+      raiseSize: nothing,
+      invalidatePagesAndSize: () => ({ gate: { shut: () => true }, results: nothing() }),
+      invalidateAttributes: nothing,
+      invalidateAttributesNow: () => 0,
+      expireNames: nothing,
+      incrementEpoch: nothing,
+      close: () => Promise.resolve(),
+      ...caches,
+    },
+    stamps,
+    cachedMax,
+    ownInodes: {
+      look: () => Promise.resolve(0),
+      refresh: () => Promise.resolve(0),
+      lock: () => Promise.resolve(0),
+      isOwnThread: () => false,
+    },
+    callerThreads: {
+      isAsleep: () => false,
+      hasEnded: () => false,
+      isReading: () => false,
+      isRunnable: () => false,
+      waitsForPage: () => false,
+    },
+    now: () => 0,
+    log: { trace() {}, debug() {}, info() {}, warn() {}, error() {}, fatal() {} } as never,
+    fail: (error) => {
+      throw error;
+    },
+  });
+}
+
+export function inodeOf(shell: CoherenceShell, ino: number, kind: InodeKind): Inode {
+  const id = { ino, generation: 7 };
+  const cover = shell.createCover(id, kind);
+  return { fuseNodeid: ino, id, key: fileKey(id), kind, nlookup: 1, openCount: 0, mappableCount: 0, cover };
+}

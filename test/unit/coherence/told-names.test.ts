@@ -1,0 +1,103 @@
+/** The names that this kernel was told, under the locks that are here (hazards F6, F12). */
+import { describe, expect, it } from "vitest";
+import type { Lock, LockHandlers } from "../../../dlmd/client/api.ts";
+import { Mode } from "../../../dlmd/lock/mode.ts";
+import type { KernelCaches } from "../../../overlay/coherence/invalidation.ts";
+import type { CoherenceShell } from "../../../overlay/coherence/shell.ts";
+import type { Inode } from "../../../overlay/inode/inode.ts";
+import { inodeOf, lockspaceThatGrants, shellOver, SilentStamps } from "./shell-lab.ts";
+
+describe("a directory that the kernel was told under another parent", () => {
+  const name = Buffer.from("name");
+
+  function moved(expireNames: KernelCaches["expireNames"]): { shell: CoherenceShell; from: Inode; to: Inode; child: Inode } {
+    const shell = shellOver(lockspaceThatGrants([]).lockspace, new SilentStamps(), { expireNames });
+    const [from, to, child] = [inodeOf(shell, 2, "directory"), inodeOf(shell, 3, "directory"), inodeOf(shell, 4, "directory")];
+    shell.names.tellEntry(from, name, child);
+    return { shell, from, to, child };
+  }
+
+  it("is dropped there, once, before it is told anew", async () => {
+    const dropped: unknown[] = [];
+    const { shell, from, to, child } = moved((parent, names) => {
+      dropped.push([parent, names]);
+      child.nlookup = 0;
+      return Promise.resolve([0]);
+    });
+    expect(shell.names.dropElsewhere(from, child)).toBeUndefined();
+    await shell.names.dropElsewhere(to, child);
+    expect(dropped).toEqual([[2, [{ name, drop: true }]]]);
+    child.nlookup = 1;
+    expect(shell.names.toldChild(from, name)).toBeUndefined();
+    expect(shell.names.dropElsewhere(to, child)).toBeUndefined();
+    await shell.close();
+  });
+
+  it("is waited for a moment only, and by the next one again", async () => {
+    let drops = 0;
+    let done: (results: number[]) => void = () => {};
+    const { shell, to, child } = moved(() => {
+      drops += 1;
+      return new Promise((resolve) => {
+        done = resolve;
+      });
+    });
+    await shell.names.dropElsewhere(to, child);
+    const again = shell.names.dropElsewhere(to, child);
+    expect(drops).toBe(1);
+    child.nlookup = 0;
+    done([0]);
+    await again;
+    expect(shell.names.dropElsewhere(to, child)).toBeUndefined();
+    await shell.close();
+  });
+
+  it("stays known there if it was told there again meanwhile", async () => {
+    const { shell, from, to, child } = moved(() => {
+      shell.names.tellEntry(from, name, null);
+      shell.names.tellEntry(from, name, child);
+      child.nlookup = 0;
+      return Promise.resolve([0]);
+    });
+    await shell.names.dropElsewhere(to, child);
+    expect(shell.names.toldChild(from, name)).toBe(child);
+    await shell.close();
+  });
+});
+
+it("a listing knows what the kernel has with its attributes: until these change, are revoked, or the name goes", async () => {
+  const { lockspace, handlers } = lockspaceThatGrants([]);
+  const shell = shellOver(lockspace);
+  const [dir, child] = [inodeOf(shell, 12, "directory"), inodeOf(shell, 13, "file")];
+  const name = Buffer.from("name");
+  const waiter = { interrupted: false, onInterrupt: null };
+  const tell = async (): Promise<void> => {
+    for (const inode of [dir, child]) await shell.pin(inode, Mode.EX, waiter);
+    for (const inode of [dir, child]) shell.unpin(inode, Mode.EX);
+    expect(shell.names.tellEntry(dir, name, child)).toBe(true);
+    expect(shell.names.isTold(dir, name)).toBe(false);
+    expect(shell.attrValid(child, 0, shell.changes)).toBe(true);
+    expect(shell.names.isTold(dir, name)).toBe(true);
+  };
+
+  await tell();
+  expect(shell.tryPin(child, Mode.EX)).toBe(true);
+  shell.unpin(child, Mode.EX);
+  expect(shell.names.isTold(dir, name)).toBe(false);
+  await tell();
+  await shell.pinData(child, Mode.PR, true, waiter);
+  shell.unpinData(child, Mode.PR);
+  expect(shell.names.isTold(dir, name)).toBe(false);
+  for (const revoked of [dir, child]) {
+    await tell();
+    const [lock, end] = [...handlers].findLast(([{ resource }]) => resource === `i${revoked.key}`) as [Lock, LockHandlers];
+    end.bast(lock, Mode.EX);
+    for (const inode of [dir, child]) await shell.pin(inode, Mode.EX, waiter);
+    for (const inode of [dir, child]) shell.unpin(inode, Mode.EX);
+    expect(shell.names.isTold(dir, name)).toBe(false);
+  }
+  await tell();
+  shell.names.dropEntry(dir, name);
+  expect(shell.names.isTold(dir, name)).toBe(false);
+  await shell.close();
+});
