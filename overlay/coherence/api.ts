@@ -1,5 +1,5 @@
 /**
- * What the op layer asks of the coherence layer. An operation pins what it needs, works on the lower, writes its
+ * What the op layer and the session ask of the coherence layer. An operation pins what it needs, works on the lower, writes its
  * reply while the pins are held, and unpins:
  *
  *     if (!coherence.tryPin(inode, Mode.PR)) await coherence.pin(inode, Mode.PR, request);
@@ -15,11 +15,12 @@
  * A pin is never held while waiting for another one, except through `pinAll` (which orders them) and `pinChild`
  * (which never waits for another node).
  */
-import type { Inode } from "../inode/inode.ts";
+import type { Inode, InodeKind } from "../inode/inode.ts";
 import type { PageRange } from "../inode/table.ts";
 import type { Mode } from "../../dlmd/lock/mode.ts";
-import type { Maybe } from "../lower/lower.ts";
+import type { FileId, Maybe } from "../lower/lower.ts";
 import type { Stamp } from "../lower/stamp.ts";
+import type { Cover } from "./cover.ts";
 import type { KernelNames } from "./kernel-names.ts";
 import type { KernelSizes } from "./kernel-sizes.ts";
 
@@ -125,10 +126,6 @@ export interface Coherence {
    * of this node found it first and asks for it. True: nobody here had any business with it before.
    */
   born(inode: Inode): boolean;
-  /** nlookup reached 0: the kernel knows it no more. The record may be dropped by the table; the lock stays cached for a while. */
-  forgotten(inode: Inode): void;
-  /** The last name and the last open handle are gone: its lock will never be wanted again. */
-  removed(inode: Inode): void;
 
   /**
    * Drops the kernel's pages of that range. To be awaited after a WRITE through a direct handle was executed and before it is answered, if
@@ -165,4 +162,19 @@ export interface Coherence {
   noteCachedWrite(inode: Inode): void;
   /** The mode that a READ through such a handle needs. */
   readMode(inode: Inode, writable: boolean): PinMode;
+}
+
+/** What the session asks of it for the mount as a whole. */
+export interface SessionCoherence {
+  readonly operations: Coherence;
+  /** The cover of that inode, cached from before or new: what the inode table puts into its records. */
+  createCover(id: FileId, kind: InodeKind): Cover;
+  /** nlookup reached 0: the kernel knows it no more. The record may be dropped by the table; the lock stays cached for a while. */
+  forgotten(inode: Inode): void;
+  /** The last name and the last open handle are gone: its lock will never be wanted again. */
+  removed(inode: Inode): void;
+  /** The kernel has ended the connection: nobody waits for a lock any more, and nothing is pinned from now on (EIO). */
+  letGo(): void;
+  /** The mount has ended: gives every lock back. No notification is written afterwards. */
+  close(): Promise<void>;
 }

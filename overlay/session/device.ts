@@ -6,16 +6,14 @@ import { E, errnoError, errnoName } from "../../dlmd/base/errno.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import { Mode } from "../../dlmd/lock/mode.ts";
-import type { Coherence } from "../coherence/api.ts";
-import type { Cover } from "../coherence/cover.ts";
+import type { SessionCoherence } from "../coherence/api.ts";
 import { requestBufferBytes } from "../fuse/abi.ts";
 import { type Negotiated, negotiateInit } from "../fuse/init.ts";
 import { encodeError } from "../fuse/reply.ts";
 import { decodeRequest, type InitRequest } from "../fuse/request.ts";
 import { HandleTable } from "../inode/handles.ts";
-import type { InodeKind } from "../inode/inode.ts";
 import { InodeTable } from "../inode/table.ts";
-import type { FileId, Lower } from "../lower/lower.ts";
+import type { Lower } from "../lower/lower.ts";
 import { chain } from "../lower/maybe.ts";
 import { endlessLease, type LeaseGate } from "../lease/lease.ts";
 import { type Device, MNT_DETACH, type Native } from "../native/index.ts";
@@ -35,15 +33,6 @@ import { Interrupts } from "./interrupt.ts";
 const MAX_WRITE_BYTES = 1024 * 1024;
 /** Requests read for one wake-up: promises are drained between them, timers only after them. */
 const BATCH = 16;
-
-/** The coherence layer of the mount, made once INIT has told what the kernel can do. */
-export interface SessionCoherence extends Coherence {
-  createCover(id: FileId, kind: InodeKind): Cover;
-  /** The kernel has ended the connection: whoever still waits for a lock ends with an error. */
-  letGo(): void;
-  /** The mount has ended: gives every lock back. No notification is written afterwards. */
-  close(): Promise<void>;
-}
 
 /** The system as far as the session needs it besides the addon: arguments, so that tests can play it. */
 export interface SessionSystem {
@@ -141,7 +130,7 @@ async function endState({ mount, dispatch, coherence }: State, lower: Lower): Pr
   await dispatch.drained();
   for (const file of mount.handles.takeAll()) {
     lower.close(file.lowerHandle);
-    if (file.writeToken) coherence.closeForWrite(file.inode);
+    if (file.writeToken) mount.coherence.closeForWrite(file.inode);
   }
   mount.inodes.clear();
   await coherence.close();
@@ -268,14 +257,15 @@ class Serving {
 
   #createMount(coherence: SessionCoherence): Mount {
     const { lower, system, log } = this.#options;
-    const ahead = new Ahead(lower, coherence);
-    coherence.onExpected = (inode): void => {
+    const { operations } = coherence;
+    const ahead = new Ahead(lower, operations);
+    operations.onExpected = (inode): void => {
       ahead.expected(inode);
-      void chain(coherence.sizes.anticipate(inode), () => coherence.unpin(inode, Mode.PR));
+      void chain(operations.sizes.anticipate(inode), () => operations.unpin(inode, Mode.PR));
     };
     return {
       lower,
-      coherence,
+      coherence: operations,
       inodes: new InodeTable({
         root: lower.root,
         createCover: (id, kind) => coherence.createCover(id, kind),

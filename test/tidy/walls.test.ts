@@ -58,6 +58,7 @@ const PURE = [
   "overlay/coherence/names.ts",
   "overlay/coherence/effect.ts",
   "overlay/coherence/lock-cache.ts",
+  "overlay/coherence/lock-order.ts",
   "overlay/coherence/revoke.ts",
   "overlay/coherence/size-asked.ts",
   "overlay/coherence/size-doubt.ts",

@@ -2,7 +2,7 @@
  * Test double: the coherence of a single node, where every lock is always here. It counts pins, so that a test can tell whether they are
  * balanced, and keeps the told names truthfully, because operations ask for them.
  */
-import type { HeldPageDrop, PinMode, Waiter, Want } from "../../../overlay/coherence/api.ts";
+import type { Coherence, HeldPageDrop, PinMode, SessionCoherence, Waiter, Want } from "../../../overlay/coherence/api.ts";
 import { createCover, type Cover } from "../../../overlay/coherence/cover.ts";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/lock/mode.ts";
@@ -11,14 +11,14 @@ import { fileKey } from "../../../overlay/lower/lower.ts";
 import type { FileId, Maybe } from "../../../overlay/lower/lower.ts";
 import type { KernelNames } from "../../../overlay/coherence/kernel-names.ts";
 import type { KernelSizes } from "../../../overlay/coherence/kernel-sizes.ts";
-import type { SessionCoherence } from "../../../overlay/session/device.ts";
 import { rightSizes } from "../../unit/op/right-sizes.ts";
 
 interface Waiting {
   readonly grant: () => void;
 }
 
-export class PermissiveCoherence implements SessionCoherence, KernelNames {
+export class PermissiveCoherence implements SessionCoherence, Coherence, KernelNames {
+  readonly operations: Coherence = this;
   readonly sizes: KernelSizes = rightSizes;
   readonly names: KernelNames = this;
   pins = 0;

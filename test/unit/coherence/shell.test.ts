@@ -17,13 +17,13 @@ describe("the shell", () => {
     const shell = shellOver(lockspace);
     const inode = inodeOf(shell, 12, "file");
     const waiter = { interrupted: false, onInterrupt: null };
-    await shell.pin(inode, Mode.PR, waiter);
-    shell.unpin(inode, Mode.PR);
+    await shell.operations.pin(inode, Mode.PR, waiter);
+    shell.operations.unpin(inode, Mode.PR);
     const [[lock, end]] = [...handlers] as [[Lock, LockHandlers]];
     end.bast(lock, Mode.EX);
-    await shell.pin(inode, Mode.PR, waiter);
+    await shell.operations.pin(inode, Mode.PR, waiter);
     expect(asked).toEqual([`lock i12.7 ${Mode.PR}`, "unlock i12.7", `lock i12.7 ${Mode.PR}`]);
-    shell.unpin(inode, Mode.PR);
+    shell.operations.unpin(inode, Mode.PR);
     await shell.close();
   });
 
@@ -34,10 +34,10 @@ describe("the shell", () => {
     const waiter = { interrupted: false, onInterrupt: null };
     const tell = async (ino: number, lapsed = false): Promise<void> => {
       const inode = inodeOf(shell, ino, "file");
-      await shell.pin(inode, Mode.PR, waiter);
+      await shell.operations.pin(inode, Mode.PR, waiter);
       if (lapsed) shell.suspend();
-      expect(shell.attrValid(inode, 0, shell.changes)).toBe(true);
-      shell.unpin(inode, Mode.PR);
+      expect(shell.operations.attrValid(inode, 0, shell.operations.changes)).toBe(true);
+      shell.operations.unpin(inode, Mode.PR);
       // The turn after, and what is asked for and answered then.
       for (let turn = 0; turn < 3; turn += 1) await new Promise(setImmediate);
     };
@@ -83,11 +83,11 @@ describe("the shell", () => {
     const inodes = [1, 2, 3].map((ino) => inodeOf(shell, ino, "file"));
     const [locked, forgotten, bare] = inodes as [Inode, Inode, Inode];
     for (const inode of [locked, forgotten]) {
-      await shell.pin(inode, Mode.PR, { interrupted: false, onInterrupt: null });
-      shell.unpin(inode, Mode.PR);
+      await shell.operations.pin(inode, Mode.PR, { interrupted: false, onInterrupt: null });
+      shell.operations.unpin(inode, Mode.PR);
     }
     forgotten.nlookup = 0;
-    expect(shell.tryPin(bare, Mode.PR)).toBe(false);
+    expect(shell.operations.tryPin(bare, Mode.PR)).toBe(false);
     shell.suspend();
     await new Promise(setImmediate);
     expect([dropped, shell.counters.inodesDropped]).toEqual([[locked.fuseNodeid], 1]);
@@ -107,25 +107,34 @@ describe("the shell", () => {
     };
     const shell = shellOver(lockspaceThatGrants([]).lockspace, new SilentStamps(), { invalidateMany, incrementEpoch });
     const [dir, file, bare] = [inodeOf(shell, 1, "directory"), inodeOf(shell, 2, "file"), inodeOf(shell, 3, "file")];
-    for (const inode of [dir, file]) await shell.pin(inode, Mode.PR, { interrupted: false, onInterrupt: null });
+    for (const inode of [dir, file]) await shell.operations.pin(inode, Mode.PR, { interrupted: false, onInterrupt: null });
     const name = Buffer.from("name");
-    expect(shell.names.tellEntry(dir, name, file)).toBe(true);
+    expect(shell.operations.names.tellEntry(dir, name, file)).toBe(true);
     file.cover.sizeDoubt = false;
-    const before = { changes: shell.changes, grants: shell.grants, hold: shell.hold(file), held: shell.heldSince(dir) };
-    expect([shell.attrValid(file, 0, before.changes), shell.names.isTold(dir, name), shell.sizes.known(file)]).toEqual([true, true, true]);
+    const before = {
+      changes: shell.operations.changes,
+      grants: shell.operations.grants,
+      hold: shell.operations.hold(file),
+      held: shell.operations.heldSince(dir),
+    };
+    expect([
+      shell.operations.attrValid(file, 0, before.changes),
+      shell.operations.names.isTold(dir, name),
+      shell.operations.sizes.known(file),
+    ]).toEqual([true, true, true]);
     await shell.distrustAll();
     expect([dropped.sort((a, b) => a - b), epochs]).toEqual([[1, 2], 1]);
-    expect([shell.attrValid(file, 0, before.changes), shell.names.isTold(dir, name), shell.sizes.known(file)]).toEqual([
-      false,
-      false,
-      false,
-    ]);
-    expect(shell.hold(file)).toBeGreaterThan(before.hold);
-    expect(shell.heldSince(dir)).toBeGreaterThan(before.held);
-    expect(shell.pinChild(file, before.grants)).toEqual({ pinned: true, trip: true });
-    expect(shell.attrValid(file, 0, shell.changes)).toBe(true);
+    expect([
+      shell.operations.attrValid(file, 0, before.changes),
+      shell.operations.names.isTold(dir, name),
+      shell.operations.sizes.known(file),
+    ]).toEqual([false, false, false]);
+    expect(shell.operations.hold(file)).toBeGreaterThan(before.hold);
+    expect(shell.operations.heldSince(dir)).toBeGreaterThan(before.held);
+    expect(shell.operations.pinChild(file, before.grants)).toEqual({ pinned: true, trip: true });
+    expect(shell.operations.attrValid(file, 0, shell.operations.changes)).toBe(true);
     expect(bare.cover.grant).toBe(0);
-    for (const inode of [dir, file, file]) shell.unpin(inode, Mode.PR);
+    for (const inode of [dir, file, file]) shell.operations.unpin(inode, Mode.PR);
     await shell.close();
     await shell.distrustAll();
     expect(epochs).toBe(1);
@@ -134,8 +143,8 @@ describe("the shell", () => {
   /** Taken away and read under again, so often that a reader is expected. */
   async function contended(shell: CoherenceShell, inode: Inode, handlers: Map<Lock, LockHandlers>): Promise<void> {
     for (let turn = 0; turn < 2; turn += 1) {
-      await shell.pin(inode, Mode.PR, { interrupted: false, onInterrupt: null });
-      shell.unpin(inode, Mode.PR);
+      await shell.operations.pin(inode, Mode.PR, { interrupted: false, onInterrupt: null });
+      shell.operations.unpin(inode, Mode.PR);
       const [lock, end] = [...handlers].at(-1) as [Lock, LockHandlers];
       end.bast(lock, Mode.EX);
       while (lock.mode !== Mode.NL || lock.busy) await new Promise((resolve) => setImmediate(resolve));
@@ -148,16 +157,16 @@ describe("the shell", () => {
     const shell = shellOver(lockspace);
     const inode = inodeOf(shell, 12, "file");
     const expected: Inode[] = [];
-    shell.onExpected = (one): void => {
+    shell.operations.onExpected = (one): void => {
       expected.push(one);
-      shell.unpin(one, Mode.PR);
+      shell.operations.unpin(one, Mode.PR);
     };
     await contended(shell, inode, handlers);
     await new Promise((resolve) => setImmediate(resolve));
     expect(asked).toEqual([`lock i12.7 ${Mode.PR}`, "unlock i12.7", `lock i12.7 ${Mode.PR}`, `lock i12.7 ${Mode.PR}`, "unlock i12.7"]);
     expect(expected).toEqual([inode]);
-    expect(shell.tryPin(inode, Mode.PR)).toBe(true);
-    shell.unpin(inode, Mode.PR);
+    expect(shell.operations.tryPin(inode, Mode.PR)).toBe(true);
+    shell.operations.unpin(inode, Mode.PR);
     // Nobody read under it: whoever takes it away now is not asked again.
     const again = inodeOf(shell, 13, "file");
     await contended(shell, again, handlers);
@@ -175,26 +184,26 @@ describe("the shell", () => {
     const { lockspace, handlers } = lockspaceThatGrants(asked);
     const shell = shellOver(lockspace);
     const inode = inodeOf(shell, 12, "file");
-    shell.onExpected = (one): void => shell.unpin(one, Mode.PR);
+    shell.operations.onExpected = (one): void => shell.operations.unpin(one, Mode.PR);
     const waiter = { interrupted: false, onInterrupt: null };
-    await shell.pin(inode, Mode.PR, waiter);
-    shell.unpin(inode, Mode.PR);
+    await shell.operations.pin(inode, Mode.PR, waiter);
+    shell.operations.unpin(inode, Mode.PR);
     const [lock, end] = [...handlers].at(-1) as [Lock, LockHandlers];
     end.bast(lock, Mode.EX);
-    await shell.pin(inode, Mode.PR, waiter);
-    shell.unpin(inode, Mode.PR);
+    await shell.operations.pin(inode, Mode.PR, waiter);
+    shell.operations.unpin(inode, Mode.PR);
     asked.length = 0;
     // A writer of this node comes while the lock is being given up.
     const written = new Promise<void>((resolve, reject) => {
       asked.push = (text): number => {
-        if (text.startsWith("unlock") && asked.length === 1) shell.pin(inode, Mode.EX, waiter).then(resolve, reject);
+        if (text.startsWith("unlock") && asked.length === 1) shell.operations.pin(inode, Mode.EX, waiter).then(resolve, reject);
         return Array.prototype.push.call(asked, text);
       };
     });
     end.bast(lock, Mode.EX);
     await written;
     expect(asked.slice(0, 3)).toEqual([`lock i12.7 ${Mode.PR}`, "unlock i12.7", `lock i12.7 ${Mode.EX}`]);
-    shell.unpin(inode, Mode.EX);
+    shell.operations.unpin(inode, Mode.EX);
     for (let turn = 0; turn < 5; turn += 1) await new Promise((resolve) => setImmediate(resolve));
     expect([...handlers.keys()].filter((one) => one.resource === "i12.7" && one.exists)).toHaveLength(1);
     await shell.close();
@@ -212,53 +221,32 @@ describe("the shell", () => {
       while (lock.exists || lock.busy) await new Promise((resolve) => setImmediate(resolve));
     };
     const [written, unknown] = [inodeOf(shell, 12, "file"), inodeOf(shell, 13, "file")];
-    for (const inode of [written, unknown]) await shell.pin(inode, Mode.EX, waiter);
+    for (const inode of [written, unknown]) await shell.operations.pin(inode, Mode.EX, waiter);
     const before = stamps.raise();
-    shell.unpin(written, Mode.EX);
+    shell.operations.unpin(written, Mode.EX);
     const after = stamps.raise();
     await step(written);
     expect(blocks.get("i12.7")).toEqual(before);
     // Under a lower that has answered nothing yet.
     stamps.silent = true;
-    shell.unpin(unknown, Mode.EX);
+    shell.operations.unpin(unknown, Mode.EX);
     await step(unknown);
     expect(blocks.get("i13.7")).toBeNull();
     stamps.silent = false;
 
     written.cover.returns = 1;
-    await shell.pin(written, Mode.PR, waiter);
-    expect(shell.proves(written, after)).toBe(true);
-    expect(shell.proves(written, before)).toBe(false);
-    expect(shell.proves(written, { server: 8, count: after.count })).toBe(false);
-    shell.unpin(written, Mode.PR);
+    await shell.operations.pin(written, Mode.PR, waiter);
+    expect(shell.operations.proves(written, after)).toBe(true);
+    expect(shell.operations.proves(written, before)).toBe(false);
+    expect(shell.operations.proves(written, { server: 8, count: after.count })).toBe(false);
+    shell.operations.unpin(written, Mode.PR);
     unknown.cover.returns = 1;
-    await shell.pin(unknown, Mode.PR, waiter);
-    expect(shell.proves(unknown, after)).toBe(false);
-    shell.unpin(unknown, Mode.PR);
-    await shell.pin(written, Mode.EX, waiter);
-    shell.unpin(written, Mode.EX);
-    expect(shell.proves(written, stamps.raise())).toBe(false);
-    await shell.close();
-  });
-
-  it("a child's lock that came while its attributes were read counts as a trip; one that was here before does not", async () => {
-    const shell = shellOver(lockspaceThatGrants([]).lockspace);
-    const [child, other] = [inodeOf(shell, 12, "file"), inodeOf(shell, 13, "file")];
-    const waiter = { interrupted: false, onInterrupt: null };
-    const before = shell.grants;
-    await shell.pin(child, Mode.PR, waiter);
-    shell.unpin(child, Mode.PR);
-    const between = shell.grants;
-    await shell.pin(other, Mode.PR, waiter);
-    shell.unpin(other, Mode.PR);
-    expect(shell.pinChild(child, before)).toEqual({ pinned: true, trip: true });
-    expect(shell.pinChildren([child, other], between)).toEqual([
-      { pinned: true, trip: false },
-      { pinned: true, trip: true },
-    ]);
-    shell.unpin(child, Mode.PR);
-    shell.unpin(child, Mode.PR);
-    shell.unpin(other, Mode.PR);
+    await shell.operations.pin(unknown, Mode.PR, waiter);
+    expect(shell.operations.proves(unknown, after)).toBe(false);
+    shell.operations.unpin(unknown, Mode.PR);
+    await shell.operations.pin(written, Mode.EX, waiter);
+    shell.operations.unpin(written, Mode.EX);
+    expect(shell.operations.proves(written, stamps.raise())).toBe(false);
     await shell.close();
   });
 
@@ -278,16 +266,16 @@ describe("the shell", () => {
     const shell = shellOver({ name: "silent", createLock: silent, batch: (make) => make() });
     const [file, child] = [inodeOf(shell, 12, "file"), inodeOf(shell, 13, "file")];
     const waiter = (): { interrupted: boolean; onInterrupt: null } => ({ interrupted: false, onInterrupt: null });
-    const waits = [shell.pin(file, Mode.PR, waiter()), shell.pinData(file, Mode.EX, true, waiter())];
-    const pin = shell.pinChild(child, shell.grants);
-    const token = shell.openForWrite(file, waiter());
+    const waits = [shell.operations.pin(file, Mode.PR, waiter()), shell.operations.pinData(file, Mode.EX, true, waiter())];
+    const pin = shell.operations.pinChild(child, shell.operations.grants);
+    const token = shell.operations.openForWrite(file, waiter());
     shell.letGo();
     for (const wait of waits) await expect(wait).rejects.toMatchObject({ errno: E.EIO });
     expect(await pin).toMatchObject({ pinned: false });
     expect(await token).toBe("direct");
-    expect(shell.tryPin(file, Mode.PR)).toBe(false);
-    expect(shell.pinChild(child, shell.grants)).toMatchObject({ pinned: false });
-    await expect(shell.pin(file, Mode.PR, waiter())).rejects.toMatchObject({ errno: E.EIO });
+    expect(shell.operations.tryPin(file, Mode.PR)).toBe(false);
+    expect(shell.operations.pinChild(child, shell.operations.grants)).toMatchObject({ pinned: false });
+    await expect(shell.operations.pin(file, Mode.PR, waiter())).rejects.toMatchObject({ errno: E.EIO });
     await shell.close();
   });
 
@@ -296,17 +284,17 @@ describe("the shell", () => {
     const { lockspace, handlers } = lockspaceThatGrants(asked);
     const shell = shellOver(lockspace);
     const [dir, inode] = [inodeOf(shell, 12, "directory"), inodeOf(shell, 13, "file")];
-    await shell.pin(dir, Mode.EX, { interrupted: false, onInterrupt: null });
-    shell.born(inode);
-    shell.unpin(dir, Mode.EX);
+    await shell.operations.pin(dir, Mode.EX, { interrupted: false, onInterrupt: null });
+    shell.operations.born(inode);
+    shell.operations.unpin(dir, Mode.EX);
     const [[lock, end]] = [...handlers] as [[Lock, LockHandlers]];
     // What was born is made known before the directory goes: that is under way when the file is gone.
     end.bast(lock, Mode.EX);
     inode.nlookup = 0;
     shell.removed(inode);
     shell.forgotten(inode);
-    await shell.pin(dir, Mode.EX, { interrupted: false, onInterrupt: null });
-    shell.unpin(dir, Mode.EX);
+    await shell.operations.pin(dir, Mode.EX, { interrupted: false, onInterrupt: null });
+    shell.operations.unpin(dir, Mode.EX);
     expect(shell.counters).toMatchObject({ covers: 1, locksHeld: 1 });
     expect(asked.filter((request) => request.includes("i13.7"))).toEqual([`lock i13.7 ${Mode.EX}`, "unlock i13.7"]);
     await shell.close();

@@ -13,7 +13,7 @@ describe("a directory that the kernel was told under another parent", () => {
   function moved(expireNames: KernelCaches["expireNames"]): { shell: CoherenceShell; from: Inode; to: Inode; child: Inode } {
     const shell = shellOver(lockspaceThatGrants([]).lockspace, new SilentStamps(), { expireNames });
     const [from, to, child] = [inodeOf(shell, 2, "directory"), inodeOf(shell, 3, "directory"), inodeOf(shell, 4, "directory")];
-    shell.names.tellEntry(from, name, child);
+    shell.operations.names.tellEntry(from, name, child);
     return { shell, from, to, child };
   }
 
@@ -24,12 +24,12 @@ describe("a directory that the kernel was told under another parent", () => {
       child.nlookup = 0;
       return Promise.resolve([0]);
     });
-    expect(shell.names.dropElsewhere(from, child)).toBeUndefined();
-    await shell.names.dropElsewhere(to, child);
+    expect(shell.operations.names.dropElsewhere(from, child)).toBeUndefined();
+    await shell.operations.names.dropElsewhere(to, child);
     expect(dropped).toEqual([[2, [{ name, drop: true }]]]);
     child.nlookup = 1;
-    expect(shell.names.toldChild(from, name)).toBeUndefined();
-    expect(shell.names.dropElsewhere(to, child)).toBeUndefined();
+    expect(shell.operations.names.toldChild(from, name)).toBeUndefined();
+    expect(shell.operations.names.dropElsewhere(to, child)).toBeUndefined();
     await shell.close();
   });
 
@@ -42,25 +42,25 @@ describe("a directory that the kernel was told under another parent", () => {
         done = resolve;
       });
     });
-    await shell.names.dropElsewhere(to, child);
-    const again = shell.names.dropElsewhere(to, child);
+    await shell.operations.names.dropElsewhere(to, child);
+    const again = shell.operations.names.dropElsewhere(to, child);
     expect(drops).toBe(1);
     child.nlookup = 0;
     done([0]);
     await again;
-    expect(shell.names.dropElsewhere(to, child)).toBeUndefined();
+    expect(shell.operations.names.dropElsewhere(to, child)).toBeUndefined();
     await shell.close();
   });
 
   it("stays known there if it was told there again meanwhile", async () => {
     const { shell, from, to, child } = moved(() => {
-      shell.names.tellEntry(from, name, null);
-      shell.names.tellEntry(from, name, child);
+      shell.operations.names.tellEntry(from, name, null);
+      shell.operations.names.tellEntry(from, name, child);
       child.nlookup = 0;
       return Promise.resolve([0]);
     });
-    await shell.names.dropElsewhere(to, child);
-    expect(shell.names.toldChild(from, name)).toBe(child);
+    await shell.operations.names.dropElsewhere(to, child);
+    expect(shell.operations.names.toldChild(from, name)).toBe(child);
     await shell.close();
   });
 });
@@ -72,32 +72,32 @@ it("a listing knows what the kernel has with its attributes: until these change,
   const name = Buffer.from("name");
   const waiter = { interrupted: false, onInterrupt: null };
   const tell = async (): Promise<void> => {
-    for (const inode of [dir, child]) await shell.pin(inode, Mode.EX, waiter);
-    for (const inode of [dir, child]) shell.unpin(inode, Mode.EX);
-    expect(shell.names.tellEntry(dir, name, child)).toBe(true);
-    expect(shell.names.isTold(dir, name)).toBe(false);
-    expect(shell.attrValid(child, 0, shell.changes)).toBe(true);
-    expect(shell.names.isTold(dir, name)).toBe(true);
+    for (const inode of [dir, child]) await shell.operations.pin(inode, Mode.EX, waiter);
+    for (const inode of [dir, child]) shell.operations.unpin(inode, Mode.EX);
+    expect(shell.operations.names.tellEntry(dir, name, child)).toBe(true);
+    expect(shell.operations.names.isTold(dir, name)).toBe(false);
+    expect(shell.operations.attrValid(child, 0, shell.operations.changes)).toBe(true);
+    expect(shell.operations.names.isTold(dir, name)).toBe(true);
   };
 
   await tell();
-  expect(shell.tryPin(child, Mode.EX)).toBe(true);
-  shell.unpin(child, Mode.EX);
-  expect(shell.names.isTold(dir, name)).toBe(false);
+  expect(shell.operations.tryPin(child, Mode.EX)).toBe(true);
+  shell.operations.unpin(child, Mode.EX);
+  expect(shell.operations.names.isTold(dir, name)).toBe(false);
   await tell();
-  await shell.pinData(child, Mode.PR, true, waiter);
-  shell.unpinData(child, Mode.PR);
-  expect(shell.names.isTold(dir, name)).toBe(false);
+  await shell.operations.pinData(child, Mode.PR, true, waiter);
+  shell.operations.unpinData(child, Mode.PR);
+  expect(shell.operations.names.isTold(dir, name)).toBe(false);
   for (const revoked of [dir, child]) {
     await tell();
     const [lock, end] = [...handlers].findLast(([{ resource }]) => resource === `i${revoked.key}`) as [Lock, LockHandlers];
     end.bast(lock, Mode.EX);
-    for (const inode of [dir, child]) await shell.pin(inode, Mode.EX, waiter);
-    for (const inode of [dir, child]) shell.unpin(inode, Mode.EX);
-    expect(shell.names.isTold(dir, name)).toBe(false);
+    for (const inode of [dir, child]) await shell.operations.pin(inode, Mode.EX, waiter);
+    for (const inode of [dir, child]) shell.operations.unpin(inode, Mode.EX);
+    expect(shell.operations.names.isTold(dir, name)).toBe(false);
   }
   await tell();
-  shell.names.dropEntry(dir, name);
-  expect(shell.names.isTold(dir, name)).toBe(false);
+  shell.operations.names.dropEntry(dir, name);
+  expect(shell.operations.names.isTold(dir, name)).toBe(false);
   await shell.close();
 });

@@ -1,0 +1,316 @@
+/**
+ * What operations hold and wait for (api.ts): the pure rules of this room as calls that return, give a promise, or end with an errno. Whatever a
+ * rule leaves to be done (effect.ts) is done by the host, shell.ts, before the call returns.
+ */
+import { E, Errno, errnoError } from "../../dlmd/base/errno.ts";
+import { Mode } from "../../dlmd/lock/mode.ts";
+import type { Inode } from "../inode/inode.ts";
+import type { PageRange } from "../inode/table.ts";
+import type { Maybe } from "../lower/lower.ts";
+import type { Stamp, Stamps } from "../lower/stamp.ts";
+import type { Coherence, HeldPageDrop, PinMode, Waiter, Want } from "./api.ts";
+import { bear } from "./born.ts";
+import type { CallerThreads } from "./caller-threads.ts";
+import { attach } from "./cover.ts";
+import type { ChildWaiter, Cover, PinWaiter } from "./cover.ts";
+import type { CoherenceState } from "./effect.ts";
+import { droppedOrHeld } from "./held-page.ts";
+import type { Invalidation } from "./invalidation.ts";
+import type { KernelNames } from "./kernel-names.ts";
+import type { KernelSizes } from "./kernel-sizes.ts";
+import { addWaiter, holdOf, isCovered, pinChild, removeWaiter, tryPin, unpin, unpinData } from "./lock-cache.ts";
+import { orderWants } from "./lock-order.ts";
+import type { LockRequests } from "./lock-requests.ts";
+import { isStillHeld } from "./revoke.ts";
+import { attributesChanged, tellAttributes } from "./told-attributes.ts";
+import { closeToken, openToken } from "./write-token.ts";
+
+export interface PinsHost {
+  /** Does what the rules have left to be done. */
+  run(): void;
+  /** Something was born: it is to be made known to dlmd, though not at once. */
+  noteBorn(): void;
+  /** The kernel is told attributes with validity: one more that it has cached. */
+  noteCached(cover: Cover): void;
+}
+
+export interface PinsOptions {
+  readonly host: PinsHost;
+  readonly sizes: KernelSizes;
+  readonly names: KernelNames;
+  readonly locks: LockRequests;
+  readonly invalidation: Invalidation;
+  readonly callerThreads: CallerThreads;
+  readonly stamps: Stamps;
+  /** Milliseconds of a monotonic clock. */
+  readonly now: () => number;
+}
+
+/** Bringing locks for a listing ends after this time: it is answered without what has not come. */
+const BRING_WAIT_MS = 20;
+const pinnedChild = { pinned: true, trip: false } as const;
+const pinnedAnew = { pinned: true, trip: true } as const;
+const unpinnedChild = { pinned: false, trip: false } as const;
+
+export class Pins implements Coherence {
+  onExpected: ((inode: Inode) => void) | null = null;
+  readonly sizes: KernelSizes;
+  readonly names: KernelNames;
+  readonly #state: CoherenceState;
+  readonly #host: PinsHost;
+  readonly #locks: LockRequests;
+  readonly #invalidation: Invalidation;
+  readonly #callerThreads: CallerThreads;
+  readonly #stamps: Stamps;
+  readonly #now: () => number;
+
+  constructor(state: CoherenceState, options: PinsOptions) {
+    this.#state = state;
+    this.#host = options.host;
+    this.sizes = options.sizes;
+    this.names = options.names;
+    this.#locks = options.locks;
+    this.#invalidation = options.invalidation;
+    this.#callerThreads = options.callerThreads;
+    this.#stamps = options.stamps;
+    this.#now = options.now;
+  }
+
+  // --- pins
+
+  tryPin(inode: Inode, mode: PinMode): boolean {
+    attach(inode);
+    return !this.#state.abandoned && tryPin(inode.cover, mode);
+  }
+
+  pin(inode: Inode, mode: PinMode, waiter: Waiter): Promise<void> {
+    return this.#wait(inode, mode, false, waiter, null);
+  }
+
+  #wait(inode: Inode, mode: PinMode, passes: boolean, waiter: Waiter, pages: PageRange | null): Promise<void> {
+    attach(inode);
+    const cover = inode.cover;
+    if (waiter.interrupted) return Promise.reject(errnoError(E.EINTR));
+    if (this.#state.abandoned) return Promise.reject(errnoError(E.EIO));
+    return new Promise((resolve, reject) => {
+      const queued: PinWaiter = {
+        mode,
+        passes,
+        ...(pages === null ? {} : { pages }),
+        settle: (error) => {
+          waiter.onInterrupt = null;
+          if (error === null) resolve();
+          else reject(error);
+        },
+      };
+      waiter.onInterrupt = (): void => {
+        removeWaiter(this.#state, cover, queued, this.#now());
+        this.#host.run();
+      };
+      addWaiter(this.#state, cover, queued, this.#now());
+      this.#host.run();
+    });
+  }
+
+  unpin(inode: Inode, mode: PinMode): void {
+    const cover = inode.cover;
+    if (mode === Mode.EX) this.#noteStamp(cover);
+    if (cover.phase === "idle" && cover.wanted === Mode.NL && cover.pins > 0) {
+      cover.pins -= 1;
+      return;
+    }
+    unpin(this.#state, cover, this.#now());
+    this.#host.run();
+  }
+
+  pinAll(wants: readonly Want[], waiter: Waiter): Maybe<void> {
+    const ordered = orderWants(wants);
+    for (let at = 0; at < ordered.length; at += 1) {
+      const want = ordered[at] as Want;
+      if (!this.tryPin(want.inode, want.mode)) return this.#pinRest(ordered, at, waiter);
+    }
+    return undefined;
+  }
+
+  async #pinRest(ordered: readonly Want[], from: number, waiter: Waiter): Promise<void> {
+    for (let at = from; at < ordered.length; at += 1) {
+      const want = ordered[at] as Want;
+      if (this.tryPin(want.inode, want.mode)) continue;
+      try {
+        await this.pin(want.inode, want.mode, waiter);
+      } catch (error) {
+        for (const pinned of ordered.slice(0, at)) this.unpin(pinned.inode, pinned.mode);
+        throw error;
+      }
+    }
+  }
+
+  unpinAll(wants: readonly Want[]): void {
+    for (const want of orderWants(wants)) this.unpin(want.inode, want.mode);
+  }
+
+  get grants(): number {
+    return this.#state.grants;
+  }
+
+  pinChild(inode: Inode, since: number): Maybe<{ readonly pinned: boolean; readonly trip: boolean }> {
+    attach(inode);
+    if (this.#state.abandoned) return unpinnedChild;
+    let settle: ChildWaiter = unsettled;
+    const now = pinChild(this.#state, inode.cover, (pinned) => settle(pinned));
+    if (now === true) return inode.cover.grant > since ? pinnedAnew : pinnedChild;
+    if (now === false) return unpinnedChild;
+    const promise = new Promise<{ readonly pinned: boolean; readonly trip: boolean }>((resolve) => {
+      settle = (pinned) => resolve({ pinned, trip: true });
+    });
+    this.#host.run();
+    return promise;
+  }
+
+  stillHeld({ cover }: Inode, since: number): boolean {
+    return !this.#state.abandoned && isStillHeld(cover) && cover.grant <= since;
+  }
+
+  pinChildren(inodes: readonly Inode[], since: number): Maybe<readonly { readonly pinned: boolean; readonly trip: boolean }[]> {
+    const results = inodes.map((inode) => this.pinChild(inode, since));
+    if (!results.some((result) => result instanceof Promise)) return results as { pinned: boolean; trip: boolean }[];
+    return Promise.all(results.map((result) => Promise.resolve(result)));
+  }
+
+  async bring(inodes: readonly Inode[]): Promise<void> {
+    const waiters = inodes.map((): Waiter => ({ interrupted: false, onInterrupt: null }));
+    const timer = setTimeout(() => {
+      for (const waiter of waiters) waiter.onInterrupt?.();
+    }, BRING_WAIT_MS);
+    const came = inodes.map(async (inode, at) => {
+      try {
+        await this.pin(inode, Mode.PR, waiters[at] as Waiter);
+      } catch (error) {
+        if (error instanceof Errno && error.errno === E.EINTR) return;
+        throw error;
+      }
+      this.unpin(inode, Mode.PR);
+    });
+    try {
+      await Promise.all(came);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  pinData(inode: Inode, mode: PinMode, cached: boolean, waiter: Waiter, pages: PageRange | null = null): Maybe<void> {
+    attach(inode);
+    if (!this.#state.abandoned && tryPin(inode.cover, mode)) return undefined;
+    return this.#wait(inode, mode, cached, waiter, pages);
+  }
+
+  unpinData(inode: Inode, mode: PinMode): void {
+    if (mode === Mode.EX) this.#noteStamp(inode.cover);
+    unpinData(this.#state, inode.cover, this.#now());
+    this.#host.run();
+  }
+
+  hold(inode: Inode): number {
+    return this.#state.abandoned ? 0 : holdOf(inode.cover);
+  }
+
+  heldSince(inode: Inode): number {
+    return isCovered(this.#state, inode.cover) ? inode.cover.grant : 0;
+  }
+
+  proves(inode: Inode, fetched: Stamp): boolean {
+    return this.#locks.proves(inode.cover, fetched);
+  }
+
+  /** Something may have been changed, and what changed it has ended. */
+  #noteStamp(cover: Cover): void {
+    if (cover.kind === "file") cover.stamp = this.#stamps.since(cover.stampMark);
+  }
+
+  contended(inode: Inode): boolean {
+    return inode.cover.returns > 0;
+  }
+
+  // --- what the kernel is told of attributes, and what it is to drop of pages
+
+  get changes(): number {
+    return this.#state.changes;
+  }
+
+  attributesChanged(inode: Inode, caller: number, held: boolean): Maybe<void> {
+    if (!attributesChanged(this.#state, inode.cover, caller)) return undefined;
+    return this.#invalidation.outdate(inode, held);
+  }
+
+  attrValid(inode: Inode, caller: number, since: number): boolean {
+    if (!isCovered(this.#state, inode.cover) || !tellAttributes(inode.cover, caller, since)) return false;
+    this.#host.noteCached(inode.cover);
+    return true;
+  }
+
+  dropPages(inode: Inode, offset: number, bytes: number): Promise<void> {
+    return this.#invalidation.dropPages(inode, offset, bytes).dropped;
+  }
+
+  dropHeldPage(inode: Inode, offset: number, readers: readonly number[], isWrittenBack: () => boolean): HeldPageDrop {
+    const dropping = this.#invalidation.dropPages(inode, offset, 1);
+    return { dropped: dropping.dropped, gone: droppedOrHeld(dropping, readers, isWrittenBack, this.#callerThreads) };
+  }
+
+  raiseSize(inode: Inode, size: number, last: number): Promise<void> {
+    return this.#invalidation.raiseSize(inode, size, last);
+  }
+
+  distrust(inodes: readonly Inode[], pages: boolean): Promise<void> {
+    return this.#invalidation.distrust(inodes, pages);
+  }
+
+  // --- birth
+
+  born(inode: Inode): boolean {
+    attach(inode);
+    const first = bear(this.#state, inode.cover, this.#now());
+    this.#host.noteBorn();
+    return first;
+  }
+
+  // --- write access
+
+  openForWrite(inode: Inode, waiter: Waiter): Maybe<"cached" | "direct"> {
+    attach(inode);
+    const cover = inode.cover;
+    if (this.#state.abandoned) return Promise.reject(errnoError(E.EIO));
+    let settle: (result: "cached" | "direct") => void = unsettled;
+    if (openToken(this.#state, cover, (result) => settle(result))) return "cached";
+    if (waiter.interrupted) waiter.onInterrupt = null;
+    const promise = new Promise<"cached" | "direct">((resolve, reject: (error: Errno) => void) => {
+      settle = (result) => {
+        if (waiter.interrupted) {
+          if (result === "cached") closeToken(this.#state, cover);
+          reject(errnoError(E.EINTR));
+          this.#host.run();
+        } else resolve(result);
+      };
+    });
+    this.#host.run();
+    return promise;
+  }
+
+  closeForWrite(inode: Inode): void {
+    closeToken(this.#state, inode.cover);
+    this.#host.run();
+  }
+
+  noteCachedWrite(inode: Inode): void {
+    const token = inode.cover.token;
+    if (token !== null) token.mapped = true;
+  }
+
+  readMode(inode: Inode, writable: boolean): PinMode {
+    return writable && inode.cover.token?.mapped === true ? Mode.EX : Mode.PR;
+  }
+}
+
+function unsettled(): void {
+  throw new Error("settled before it waited");
+}

@@ -1,0 +1,70 @@
+/** Pins of operations: of several inodes at once, of children, and for writers who are killed while they wait. */
+import { expect, it } from "vitest";
+import { E } from "../../../dlmd/base/errno.ts";
+import { Mode } from "../../../dlmd/lock/mode.ts";
+import type { Waiter } from "../../../overlay/coherence/api.ts";
+import { inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
+
+it("several inodes are pinned in the one lock order, each once and in the strongest mode asked", async () => {
+  const asked: string[] = [];
+  const shell = shellOver(lockspaceThatGrants(asked).lockspace);
+  const { operations } = shell;
+  const [low, middle, high] = [inodeOf(shell, 11, "directory"), inodeOf(shell, 12, "directory"), inodeOf(shell, 13, "file")];
+  const waiter = { interrupted: false, onInterrupt: null };
+  const wants = [
+    { inode: high, mode: Mode.PR },
+    { inode: low, mode: Mode.PR },
+    { inode: middle, mode: Mode.EX },
+    { inode: low, mode: Mode.EX },
+  ] as const;
+  await operations.pinAll(wants, waiter);
+  expect(asked).toEqual([`lock i11.7 ${Mode.EX}`, `lock i12.7 ${Mode.EX}`, `lock i13.7 ${Mode.PR}`]);
+  expect([low, middle, high].map(({ cover }) => cover.pins)).toEqual([1, 1, 1]);
+  operations.unpinAll(wants);
+  expect([low, middle, high].map(({ cover }) => cover.pins)).toEqual([0, 0, 0]);
+  const two = [wants[0], wants[1]];
+  expect(operations.pinAll(two, waiter)).toBeUndefined();
+  operations.unpinAll(two);
+  await shell.close();
+});
+
+it("a caller that is killed while it waits for the second of two inodes holds neither", async () => {
+  const shell = shellOver(lockspaceThatGrants([]).lockspace);
+  const { operations } = shell;
+  const [first, second] = [inodeOf(shell, 11, "directory"), inodeOf(shell, 12, "file")];
+  const waiter: Waiter = { interrupted: false, onInterrupt: null };
+  await operations.pin(first, Mode.EX, waiter);
+  operations.unpin(first, Mode.EX);
+  const pinned = operations.pinAll(
+    [
+      { inode: second, mode: Mode.PR },
+      { inode: first, mode: Mode.PR },
+    ],
+    waiter,
+  );
+  waiter.onInterrupt?.();
+  await expect(pinned).rejects.toMatchObject({ errno: E.EINTR });
+  expect([first.cover.pins, second.cover.pins]).toEqual([0, 0]);
+  await shell.close();
+});
+
+it("a child's lock that came while its attributes were read counts as a trip; one that was here before does not", async () => {
+  const shell = shellOver(lockspaceThatGrants([]).lockspace);
+  const [child, other] = [inodeOf(shell, 12, "file"), inodeOf(shell, 13, "file")];
+  const waiter = { interrupted: false, onInterrupt: null };
+  const before = shell.operations.grants;
+  await shell.operations.pin(child, Mode.PR, waiter);
+  shell.operations.unpin(child, Mode.PR);
+  const between = shell.operations.grants;
+  await shell.operations.pin(other, Mode.PR, waiter);
+  shell.operations.unpin(other, Mode.PR);
+  expect(shell.operations.pinChild(child, before)).toEqual({ pinned: true, trip: true });
+  expect(shell.operations.pinChildren([child, other], between)).toEqual([
+    { pinned: true, trip: false },
+    { pinned: true, trip: true },
+  ]);
+  shell.operations.unpin(child, Mode.PR);
+  shell.operations.unpin(child, Mode.PR);
+  shell.operations.unpin(other, Mode.PR);
+  await shell.close();
+});
