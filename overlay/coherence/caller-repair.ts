@@ -1,5 +1,5 @@
 /**
- * A repair of the kernel's size (size-check.ts) by the thread that asks for the attributes, instead of one of our own: it is told the true size, and truncates its page cache
+ * A repair of the kernel's size (size-threads.ts) by the thread that asks for the attributes, instead of one of our own: it is told the true size, and truncates its page cache
  * there before it goes on. That saves three switches of threads and a request, in the time in which a reader waits for what another node wrote.
  *
  * Only for who is expected to read next: his READ proves that the truncation is over. If it does not come, the thread has to be seen asleep: a truncation may wait

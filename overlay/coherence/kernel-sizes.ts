@@ -5,6 +5,7 @@ import type { SizeEffect } from "./size-doubt.ts";
 
 /** api.ts, Coherence.sizes. */
 export interface KernelSizes {
+  readonly own: OwnRequests;
   /** A request of that thread came. */
   heard(tid: number): void;
   /** Until no truncation by a thread of our own is under way: before there is a new writer with a page cache. */
@@ -54,12 +55,16 @@ export interface KernelSizes {
    * often that was. EINTR: the kernel's size is wrong and can not be put right, and whatever is answered would be shown with zeros behind it.
    */
   confirmEnd(inode: Inode, read: ShortRead, tries: number): Maybe<boolean>;
+}
+
+/** Requests that our own threads have the kernel make (size-threads.ts). */
+export interface OwnRequests {
   /** Is this GETATTR one of our own, that somebody waits for ("now": no lock is needed), or that nobody does ("late": refuse it)? */
-  ownGetattr(inode: Inode, tid: number): "no" | "now" | "late";
+  getattr(inode: Inode, tid: number): "no" | "now" | "late";
   /** The answer to one of our own. */
-  tellOwn(inode: Inode, work: () => Promise<void>): Promise<void>;
+  tell(inode: Inode, work: () => Promise<void>): Promise<void>;
   /** Is this REMOVEXATTR one of our own (inode-lock.ts)? Then it gets ENODATA when what is given is over; null: it is not. */
-  ownLock(inode: Inode, tid: number): Promise<void> | null;
+  lock(inode: Inode, tid: number): Promise<void> | null;
 }
 
 /** Who asks: a Call (op/call.ts), of which only this is looked at. */

@@ -1,45 +1,40 @@
 /**
- * Looks at the kernel's sizes, and puts them right, as size-doubt.ts wants it.
+ * Who waits for the kernel's size of a file to be known or right, before it is answered, and for how long, as size-doubt.ts wants it: calls that change the
+ * size, replies that tell it, READs that end at the end of the file. (A revoke: size-revoke.ts. The looks and repairs themselves: size-threads.ts.)
  *
- * The thread that makes the kernel ask us (OwnInodes.refresh) comes back only when the pages behind the new end are gone, and one of them may
- * be locked by a READ that waits here. The size is written before that. So for a READ another thread watches it, and the first one is left
- * alone, while whoever would change the file's size, or give the lock away, waits until it is back. Its GETATTR needs no lock of its own: that
- * of the READ or GETATTR waiting here covers it, in a revoke too; once none waits, it is refused.
- *
- * Such a thread, still waiting for the page of the end when the READ is answered, cuts what a writer with a page cache puts there before it; and the kernel sends
+ * A thread that repairs, still waiting for the page of the end when the READ is answered, cuts what a writer with a page cache puts there before it; and the kernel sends
  * what is in the page then: zeros would go to the disk. So where there are such writers a READ that needs a repair, or meets one, takes the inode's lock first
  * (inode-lock.ts) and keeps it until the repair is over, and nobody is told a size before. A writer that has the lock may be waiting for the page of that very READ: it then gets EINTR, as does
  * one that meets a repair older than the file's size.
  */
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import type { Inode } from "../inode/inode.ts";
-import { ROOT_FUSE_NODEID } from "../inode/table.ts";
 import type { Maybe } from "../lower/lower.ts";
 import { inTime } from "../lower/maybe.ts";
-import type { Cover } from "./cover.ts";
-import type { CoherenceState } from "./effect.ts";
-import type { Asking, KernelSizes, ShortRead, SizeChange, Sized } from "./kernel-sizes.ts";
 import { CallerRepairs } from "./caller-repair.ts";
 import type { CallerThreads } from "./caller-threads.ts";
-import type { OwnInodes } from "./own-inodes.ts";
+import type { Cover } from "./cover.ts";
+import type { CoherenceState } from "./effect.ts";
 import { InodeLock } from "./inode-lock.ts";
-import { mustSettle, noteAsker, noteNoAskers, noteTaken } from "./size-asked.ts";
+import type { Asking, KernelSizes, ShortRead, SizeChange, Sized } from "./kernel-sizes.ts";
+import type { OwnInodes } from "./own-inodes.ts";
+import { noteAsker, noteTaken } from "./size-asked.ts";
 import {
   doubtSize,
   judgeSize,
   judgeTold,
-  mustBeTaken,
   mayShrink,
   mustWait,
   noteLateReply,
-  noteRaised,
   noteThread,
   noteTold,
   type SizeEffect,
   sizeKnown,
 } from "./size-doubt.ts";
-import { SizeGate } from "./size-gate.ts";
-import { newRepair, type Repair, SizeRepairs } from "./size-repairs.ts";
+import { SizeGates } from "./size-gate.ts";
+import type { Repair } from "./size-repairs.ts";
+import { SizeRevoke } from "./size-revoke.ts";
+import { SizeThreads } from "./size-threads.ts";
 
 /** A READ waits so long for one repair, or for the end of one late reply, before it reads again ... */
 const ROUND_MS = 20;
@@ -53,8 +48,6 @@ const CUT_ROUNDS_MAX = 4;
 const STUCK_ROUNDS_MAX = 2;
 /** A reply with a size waits so long for one repair to be over, and is then given as it is. */
 const REPAIR_MS = 1000;
-/** A revoke waits so long for a reply to SETATTR or LINK, or one with a size that was asked for, to be taken. */
-const LATE_WAIT_MS = 250;
 
 export interface SizeCounters {
   /** Looks at the kernel's size, and repairs. */
@@ -74,34 +67,29 @@ export interface SizeCounters {
 }
 
 export class SizeCheck implements KernelSizes {
-  readonly #counts = { sizeLooks: 0, sizeRepairs: 0, callerRepairs: 0, sizeAsks: 0, sizeSettles: 0, readsRefused: 0, sizesUnknown: 0 };
-  readonly #own: OwnInodes;
+  readonly own: SizeThreads;
+  readonly revoke: SizeRevoke;
+  readonly #counts = { sizeAsks: 0, readsRefused: 0, sizesUnknown: 0 };
   readonly #threads: CallerThreads;
   readonly #state: CoherenceState;
-  readonly #lapsed: () => boolean;
-  /** Of inodes with something under way. */
-  readonly #gates = new Map<Cover, SizeGate>();
-  /** READs and GETATTRs that wait here, by inode. */
-  readonly #waiting = new Map<Cover, number>();
-  readonly #repairs = new SizeRepairs();
+  readonly #gates = new SizeGates();
   readonly #lock: InodeLock;
   readonly #callers: CallerRepairs;
-  /** Own threads that look at a size, and may ask for the root on their way. */
-  #looking = 0;
 
   /** `lapsed`: answers are kept, and no thread takes what it was told. */
   constructor(own: OwnInodes, threads: CallerThreads, state: CoherenceState, lapsed: () => boolean = () => false) {
-    this.#lapsed = lapsed;
-    this.#own = own;
     this.#threads = threads;
+    this.#state = state;
     this.#lock = new InodeLock(own);
     this.#callers = new CallerRepairs((tid) => threads.isAsleep(tid));
-    this.#state = state;
+    this.own = new SizeThreads({ own, threads, state, gates: this.#gates, lock: this.#lock, callers: this.#callers });
+    this.revoke = new SizeRevoke(this.#gates, this.#lock, this.own, lapsed);
   }
 
   get counts(): SizeCounters {
     const { sizeLocks, unproved } = this.#lock.counts;
-    return { ...this.#counts, sizeLocks, sizesUnknown: this.#counts.sizesUnknown + unproved + this.#callers.unproved };
+    const sizesUnknown = this.#counts.sizesUnknown + this.revoke.counts.sizesUnknown + unproved + this.#callers.unproved;
+    return { ...this.#counts, ...this.own.counts, ...this.revoke.counts, sizeLocks, sizesUnknown };
   }
 
   heard(tid: number): void {
@@ -124,34 +112,31 @@ export class SizeCheck implements KernelSizes {
 
   // --- changes
 
-  #gate(cover: Cover): SizeGate {
-    let gate = this.#gates.get(cover);
-    if (gate === undefined) {
-      gate = new SizeGate();
-      this.#gates.set(cover, gate);
-    }
-    return gate;
-  }
-
-  #drop(cover: Cover, gate: SizeGate): void {
-    if (gate.idle && this.#gates.get(cover) === gate) this.#gates.delete(cover);
-  }
-
   begin(inode: Inode, change: SizeChange, waiter: Asking, read: () => Maybe<Sized>): Maybe<void> {
-    const begun = this.#gate(inode.cover).begin(holdsPages(change));
-    if (begun !== undefined || needsKnown(inode, change)) return this.#begin(inode, change, waiter, read, begun);
-    if (change === "truncates") inode.cover.truncating += 1;
+    const entered = this.#gates.take(inode.cover).begin(holdsPages(change));
+    if (entered !== undefined) return this.#beginAfter(entered, inode, change, waiter, read);
+    return this.#begun(inode, change, waiter, read);
   }
 
-  async #begin(inode: Inode, change: SizeChange, waiter: Asking, read: () => Maybe<Sized>, begun: Maybe<void>): Promise<void> {
+  async #beginAfter(entered: Promise<void>, inode: Inode, change: SizeChange, waiter: Asking, read: () => Maybe<Sized>): Promise<void> {
+    await entered;
+    await this.#begun(inode, change, waiter, read);
+  }
+
+  /** Within the gate. */
+  #begun(inode: Inode, change: SizeChange, waiter: Asking, read: () => Maybe<Sized>): Maybe<void> {
+    if (change === "truncates") inode.cover.truncating += 1;
+    if (needsKnown(inode, change)) return this.#makeKnown(inode, change, waiter, read);
+  }
+
+  /** Out of the gate and in again, which such answers need. */
+  async #makeKnown(inode: Inode, change: SizeChange, waiter: Asking, read: () => Maybe<Sized>): Promise<void> {
     const { cover } = inode;
-    await begun;
-    if (change === "truncates") cover.truncating += 1;
     while (needsKnown(inode, change) && !waiter.interrupted) {
       this.#end(cover, change);
       await this.tell(inode, waiter, read, () => {});
       const unknown = cover.sizeDoubt;
-      await this.#gate(cover).begin(false);
+      await this.#gates.take(cover).begin(false);
       if (unknown) return;
     }
   }
@@ -171,9 +156,9 @@ export class SizeCheck implements KernelSizes {
   }
 
   #end(cover: Cover, change: SizeChange): void {
-    const gate = this.#gate(cover);
+    const gate = this.#gates.take(cover);
     gate.end(holdsPages(change));
-    this.#drop(cover, gate);
+    this.#gates.release(cover, gate);
   }
 
   replied(inode: Inode, tid: number, effect: SizeEffect, end: number = Number.POSITIVE_INFINITY): void {
@@ -211,20 +196,20 @@ export class SizeCheck implements KernelSizes {
   async tell<T extends Sized>(inode: Inode, waiter: Asking, read: () => Maybe<T>, answer: (attr: T) => void, reader = 0): Promise<void> {
     const { cover } = inode;
     this.#counts.sizeAsks += 1;
-    await this.#whileWaiting(cover, async () => {
+    await this.own.whileWaiting(cover, async () => {
       let repaired: Repair | null = null;
       for (let tries = 0; ; tries += 1) {
         let size: number;
-        this.#forgetEnded(cover);
+        this.own.forgetEnded(cover);
         // It may wait for the page of a WRITE that waits for this pin.
         if (this.#mayCut(cover)) await inTime(this.#quiet(cover), ROUND_MS);
-        const gate = this.#gate(cover);
+        const gate = this.#gates.take(cover);
         await gate.tell();
         try {
           const attr = await read();
           size = attr.size;
           if (this.#mayRepair(cover, reader) && !waiter.interrupted) {
-            this.#repairBy(cover, reader);
+            this.own.repairBy(cover, reader);
             answer(attr);
             return;
           }
@@ -234,47 +219,22 @@ export class SizeCheck implements KernelSizes {
           }
         } finally {
           gate.told();
-          this.#drop(cover, gate);
+          this.#gates.release(cover, gate);
         }
         repaired = null;
         if (mustWait(cover, size)) await this.#lock.awaitOver(inode, ROUND_MS);
         else if (cover.sizeDoubt) {
-          repaired = this.#repairs.latest(cover) ?? (await this.#repairAlone(inode, tries));
+          repaired = this.own.latest(cover) ?? (await this.#repairAlone(inode, tries));
           if (repaired !== null && !(await inTime(repaired.over, REPAIR_MS))) tries = ROUNDS_MAX;
         }
       }
     });
   }
 
-  /** A thread that has ended has taken what it was answered. (One that is asleep may have been stopped before it did.) */
-  #forgetEnded(cover: Cover): void {
-    if (cover.late === null || cover.lateTid === 0 || !this.#threads.hasEnded(cover.lateTid)) return;
-    if (noteThread(this.#state, cover.lateTid) !== null) this.#lock.tellOver(cover);
-  }
-
   /** May that thread put the kernel's size right itself? */
   #mayRepair(cover: Cover, tid: number): boolean {
-    if (!this.#callers.mayBegin(cover, tid)) return false;
-    const plain = cover.sizeDoubt && cover.late === null && cover.phase === "idle";
-    return plain && !fillsPages(cover) && this.#gates.get(cover)?.refreshing !== true;
-  }
-
-  #repairBy(cover: Cover, tid: number): void {
-    this.#counts.callerRepairs += 1;
-    const gate = this.#gate(cover);
-    gate.refresh(true);
-    const over = new Promise<void>((resolve) => {
-      this.#callers.begin(cover, tid, resolve);
-    });
-    const repair = newRepair(true, over);
-    this.#repairs.add(cover, repair);
-    void over.then(() => this.#repaired(cover, gate, repair));
-  }
-
-  #repaired(cover: Cover, gate: SizeGate, repair: Repair): void {
-    this.#repairs.remove(cover, repair);
-    gate.refreshed(repair.byCaller);
-    this.#drop(cover, gate);
+    const plain = cover.sizeDoubt && cover.late === null && cover.phase === "idle" && !fillsPages(cover);
+    return plain && this.own.mayRepair(cover, tid);
   }
 
   /**
@@ -283,11 +243,11 @@ export class SizeCheck implements KernelSizes {
    */
   async #repairAlone(inode: Inode, tries: number): Promise<Repair | null> {
     const { cover } = inode;
-    if (!fillsPages(cover) || cover.lockHolder?.answered === false || tries > STUCK_ROUNDS_MAX) return this.#startRepair(inode);
+    if (!fillsPages(cover) || cover.lockHolder?.answered === false || tries > STUCK_ROUNDS_MAX) return this.own.repair(inode);
     const release = await this.#lock.hold(inode, ROUND_MS);
     if (release === null) return null;
     // Others waited for the lock, too: one of them may have begun one.
-    const repair = this.#repairs.latest(cover) ?? this.#startRepair(inode);
+    const repair = this.own.latest(cover) ?? this.own.repair(inode);
     void repair.over.then(release);
     return repair;
   }
@@ -302,7 +262,7 @@ export class SizeCheck implements KernelSizes {
     // After a revoke it is not: that need not be looked at.
     if (tries === 0 && cover.sizeDoubt && cover.late === null && cover.phase === "idle") return false;
     // A write(2) that was answered may still have to raise it.
-    const seen = await this.#seen(inode, size, size, cover.late === "raises" && !cover.lateHarms ? ROUND_MS : 0);
+    const seen = await this.own.look(inode, size, size, cover.late === "raises" && !cover.lateHarms ? ROUND_MS : 0);
     if (seen === -E.EAGAIN) return false;
     return seen < 0 ? this.#giveUp() : judgeTold(cover, size, seen, mark);
   }
@@ -315,8 +275,8 @@ export class SizeCheck implements KernelSizes {
     const { cover } = inode;
     // Who waited for the lock, too, does it himself.
     if (cover.pins > 1) return undefined;
-    if (!cover.sizeDoubt || cover.lateHarms || fillsPages(cover) || this.#repairs.latest(cover) !== undefined) return undefined;
-    return this.#whileWaiting(cover, () => this.#startRepair(inode).over);
+    if (!cover.sizeDoubt || cover.lateHarms || fillsPages(cover) || this.own.latest(cover) !== undefined) return undefined;
+    return this.own.whileWaiting(cover, () => this.own.repair(inode).over);
   }
 
   mark(inode: Inode): number {
@@ -333,7 +293,7 @@ export class SizeCheck implements KernelSizes {
 
   async #confirm(inode: Inode, read: ShortRead, tries: number): Promise<boolean> {
     const { cover } = inode;
-    return this.#whileWaiting(cover, async () => {
+    return this.own.whileWaiting(cover, async () => {
       if (tries < ROUNDS_MAX && mustWait(cover, read.end)) {
         await this.#lock.awaitOver(inode, ROUND_MS);
         return false;
@@ -386,22 +346,10 @@ export class SizeCheck implements KernelSizes {
     return this.#gates.get(cover)?.quiet();
   }
 
-  /** With a pin held: what our own threads ask about the inode meanwhile needs none. */
-  async #whileWaiting<T>(cover: Cover, work: () => Promise<T>): Promise<T> {
-    this.#waiting.set(cover, (this.#waiting.get(cover) ?? 0) + 1);
-    try {
-      return await work();
-    } finally {
-      const left = (this.#waiting.get(cover) ?? 1) - 1;
-      if (left === 0) this.#waiting.delete(cover);
-      else this.#waiting.set(cover, left);
-    }
-  }
-
   /** True: answer; false: read again; null: the size is wrong. */
   async #look(inode: Inode, { end, exact, mark }: ShortRead, timeoutMs: number): Promise<boolean | null> {
     const { cover } = inode;
-    const seen = await this.#seen(inode, 0, end, timeoutMs);
+    const seen = await this.own.look(inode, 0, end, timeoutMs);
     // No answer about the root in time, or no thread.
     if (seen === -E.EAGAIN) return false;
     if (seen < 0) return this.#giveUp();
@@ -410,18 +358,8 @@ export class SizeCheck implements KernelSizes {
   }
 
   async seen(inode: Inode): Promise<number | null> {
-    const seen = await this.#seen(inode, 0, 0, 0);
+    const seen = await this.own.look(inode, 0, 0, 0);
     return seen < 0 ? null : seen;
-  }
-
-  async #seen(inode: Inode, atLeast: number, atMost: number, timeoutMs: number): Promise<number> {
-    this.#counts.sizeLooks += 1;
-    this.#looking += 1;
-    try {
-      return await this.#own.look(inode.fuseNodeid, atLeast, atMost, timeoutMs);
-    } finally {
-      this.#looking -= 1;
-    }
   }
 
   #giveUp(): true {
@@ -430,101 +368,11 @@ export class SizeCheck implements KernelSizes {
   }
 
   async #repair(inode: Inode, read: ShortRead): Promise<boolean> {
-    const repair = this.#repairing(inode);
+    const running = this.own.latest(inode.cover);
+    // The reply to one that was asked for was dropped, if the size is still wrong.
+    const repair = running === undefined || running.asked ? this.own.repair(inode) : running;
     const right = await this.#look(inode, read, ROUND_MS);
     return repair.failed ? this.#giveUp() : right === true;
-  }
-
-  /** One that was begun and has not asked yet, or a new one. */
-  #repairing(inode: Inode): Repair {
-    const running = this.#repairs.latest(inode.cover);
-    return running === undefined || running.asked ? this.#startRepair(inode) : running;
-  }
-
-  #startRepair(inode: Inode): Repair {
-    const repair = newRepair(false);
-    this.#counts.sizeRepairs += 1;
-    this.#repairs.add(inode.cover, repair);
-    repair.over = this.#refresh(inode, repair);
-    return repair;
-  }
-
-  async #refresh(inode: Inode, repair: Repair): Promise<void> {
-    const { cover } = inode;
-    const gate = this.#gate(cover);
-    gate.refresh();
-    const result = await this.#own.refresh(inode.fuseNodeid);
-    repair.seen = result;
-    repair.failed = result < 0 && result !== -E.EAGAIN;
-    this.#repaired(cover, gate, repair);
-  }
-
-  // --- revokes
-
-  unsettled(cover: Cover): boolean {
-    return mustSettle(cover) || this.#gates.get(cover)?.refreshing === true;
-  }
-
-  /** Before a revoke stores the sentinel: replies that set the size must have been taken, and who asked for it must be done with it. */
-  async settle(inode: Inode): Promise<void> {
-    const { cover } = inode;
-    this.#counts.sizeSettles += 1;
-    this.#forgetEnded(cover);
-    while (this.unsettled(cover)) {
-      await this.#gates.get(cover)?.quiet();
-      if (!mustSettle(cover) || (await this.#lock.awaitOver(inode, LATE_WAIT_MS)) || this.#lapsed()) continue;
-      this.#counts.sizesUnknown += 1;
-      // Not once more in the next round.
-      noteNoAskers(cover);
-      cover.lateHarms = cover.late !== null;
-      if (cover.late === "sets") cover.late = "misplaced";
-      cover.lateEnd = Number.POSITIVE_INFINITY;
-      return;
-    }
-  }
-
-  /** Before a lock is lowered to PR: what was answered under it must have been taken. */
-  async taken(inode: Inode): Promise<void> {
-    const { cover } = inode;
-    this.#counts.sizeSettles += 1;
-    this.#forgetEnded(cover);
-    // Its older reply might be taken after the look.
-    await this.#quiet(cover);
-    if (cover.late === "raises" && noteRaised(cover, await this.#seen(inode, cover.lateEnd, Number.POSITIVE_INFINITY, ROUND_MS))) return;
-    while (mustBeTaken(cover) && !(await this.#lock.awaitOver(inode, LATE_WAIT_MS))) {
-      if (this.#lapsed()) continue;
-      this.#counts.sizesUnknown += 1;
-      return;
-    }
-  }
-
-  // --- requests of our own threads
-
-  ownGetattr(inode: Inode, tid: number): "no" | "now" | "late" {
-    if (this.#looking === 0 && this.#repairs.none && this.#lock.idle && this.#waiting.size === 0) return "no";
-    if (!this.#own.isOwnThread(tid)) return "no";
-    this.#repairs.noteAsked(inode.cover);
-    // On its way to the inode the thread may need the root.
-    const root = inode.fuseNodeid === ROOT_FUSE_NODEID;
-    return root || this.#waiting.has(inode.cover) ? "now" : "late";
-  }
-
-  async tellOwn(inode: Inode, work: () => Promise<void>): Promise<void> {
-    const { cover } = inode;
-    const gate = this.#gate(cover);
-    const repair = this.#repairs.asker(cover);
-    await gate.tellRefresh();
-    try {
-      await work();
-      if (repair !== undefined && this.#repairs.asker(cover) === repair) repair.mark = cover.sizeMark;
-    } finally {
-      gate.told();
-      this.#drop(cover, gate);
-    }
-  }
-
-  ownLock(inode: Inode, tid: number): Promise<void> | null {
-    return this.#lock.ownRequest(inode, tid);
   }
 }
 

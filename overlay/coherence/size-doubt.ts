@@ -16,7 +16,7 @@
  *
  *     No reply tells a size which the kernel does not have. Where that is not known, it is looked at (statx(2) with AT_STATX_DONT_SYNC asks
  *     nothing), and if need be put right first, by a statx(2) with AT_STATX_FORCE_SYNC on a thread of our own: when that comes back the
- *     truncation is over, and nothing changes the file's size here before (size-check.ts, size-gate.ts).
+ *     truncation is over, and nothing changes the file's size here before (size-threads.ts, size-gate.ts).
  *
  *     Before a READ is answered that ends at the end of the file, the kernel's size is looked at, too, and put right if it is beyond.
  *
@@ -30,7 +30,7 @@
  * 2. A write(2) that was answered, whose thread has not run yet: the kernel then sets max(size, offset + bytes). That is the true size, but
  *    for an append that came with a sentinel's offset (or one out of date), and for any that ends after a revoke. Such a late
  *    reply "harms"; before a READ is answered it must be known to be over. Writers hold the inode's lock (i_rwsem) from before they
- *    ask until they are done, so the next request that needs this lock proves it, whoever makes it (size-check.ts makes one, if need be);
+ *    ask until they are done, so the next request that needs this lock proves it, whoever makes it (inode-lock.ts makes one, if need be);
  *    so does any request of the same thread. There is never more than one, for the same reason.
  *    One that makes the size what it should be matters where pages stay: whoever reads them sees the old end until that thread has run, when
  *    programs elsewhere may know the new one. So a lock is lowered to PR only when it has.

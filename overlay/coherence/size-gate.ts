@@ -1,6 +1,6 @@
 /**
  * What may be done to the size of one file at the same time. Calls that change it ("changes"), answers that tell it ("tellers"), and the system
- * calls of our own that have the kernel take it over ("refreshes", size-check.ts) keep out of each other's way:
+ * calls of our own that have the kernel take it over ("refreshes", size-threads.ts) keep out of each other's way:
  *
  * - A teller goes on when no change is under way; changes that come meanwhile wait for it, so it gets its turn.
  * - A change begins when the refreshes are over: the kernel truncates its page cache at their end, and would have cut what the change
@@ -9,6 +9,7 @@
  *   holds pages, when it is made, because the refresh may be what lets it hold them.
  */
 import type { Maybe } from "../lower/lower.ts";
+import type { Cover } from "./cover.ts";
 
 interface Waiting {
   readonly may: () => boolean;
@@ -138,5 +139,29 @@ export class SizeGate {
       if (one.may()) one.go();
       else this.#waiting.push(one);
     }
+  }
+}
+
+/** Those of files with something under way. */
+export class SizeGates {
+  readonly #gates = new Map<Cover, SizeGate>();
+
+  /** undefined: nothing is under way. */
+  get(cover: Cover): SizeGate | undefined {
+    return this.#gates.get(cover);
+  }
+
+  /** For whoever is about to pass it; `release` when that is over. */
+  take(cover: Cover): SizeGate {
+    let gate = this.#gates.get(cover);
+    if (gate === undefined) {
+      gate = new SizeGate();
+      this.#gates.set(cover, gate);
+    }
+    return gate;
+  }
+
+  release(cover: Cover, gate: SizeGate): void {
+    if (gate.idle && this.#gates.get(cover) === gate) this.#gates.delete(cover);
   }
 }

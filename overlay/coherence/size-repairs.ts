@@ -1,5 +1,5 @@
 /**
- * What is under way to have the kernel take over the size of a file (size-check.ts): system calls by threads of our own, or of a program (caller-repair.ts).
+ * What is under way to have the kernel take over the size of a file (size-threads.ts): system calls by threads of our own, or of a program (caller-repair.ts).
  * There may be several for one file: one whose reply the kernel has dropped waits for a page, and does not help any more. Pure.
  */
 import type { Cover } from "./cover.ts";

@@ -16,7 +16,7 @@ const OWN_GETATTR_MS = 100;
 export function getattr(mount: Mount, call: Call, request: GetattrRequest): Maybe<void> {
   const { coherence } = mount;
   const inode = inodeOf(mount, request.fuseNodeid);
-  const own = coherence.sizes.ownGetattr(inode, call.pid);
+  const own = coherence.sizes.own.getattr(inode, call.pid);
   if (own === "now") return getattrForOwn(mount, call, inode);
   if (own === "late") throw errnoError(E.EAGAIN);
   // A caller who believes the kernel's size may have the inode's lock (size-asked.ts), for which a revoke waits: he passes during it.
@@ -72,12 +72,12 @@ function heldAttr(mount: Mount, inode: InodeRecord): Maybe<Attr> {
 }
 
 /**
- * Under the pin of whoever waits for it (size-check.ts). If that is gone before the answer comes, and the lock too, then the kernel was
+ * Under the pin of whoever waits for it (size-threads.ts). If that is gone before the answer comes, and the lock too, then the kernel was
  * notified since it asked, and drops the answer.
  */
 function getattrForOwn(mount: Mount, call: Call, inode: InodeRecord): Promise<void> {
   const { sizes } = mount.coherence;
-  return sizes.tellOwn(inode, async () => {
+  return sizes.own.tell(inode, async () => {
     const since = mount.coherence.changes;
     const attr = heldAttr(mount, inode);
     const came = waiting(attr) ? await Promise.race([attr, sleep(OWN_GETATTR_MS, null, { ref: false })]) : attr;

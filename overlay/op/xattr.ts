@@ -77,7 +77,7 @@ async function killSetgid(mount: Mount, inode: InodeRecord): Promise<void> {
 
 export async function removexattr(mount: Mount, call: Call, request: RemovexattrRequest): Promise<void> {
   const inode = inodeOf(mount, request.fuseNodeid);
-  const own = mount.coherence.sizes.ownLock(inode, call.pid);
+  const own = mount.coherence.sizes.own.lock(inode, call.pid);
   if (own !== null) {
     await own;
     call.error(E.ENODATA);

@@ -21,7 +21,5 @@ export const rightSizes: KernelSizes = {
   anticipate() {},
   mark: () => 0,
   confirmEnd: () => true,
-  ownGetattr: () => "no",
-  tellOwn: (_inode, work) => work(),
-  ownLock: () => null,
+  own: { getattr: () => "no", tell: (_inode, work) => work(), lock: () => null },
 };
