@@ -12,8 +12,8 @@ import { overlayFilePath, readOverlayFile } from "../cli/overlay-query.ts";
 import { must, run } from "./command.ts";
 import { attachLoop, detachLoops, setCut } from "./disk.ts";
 import { cleanUnmount, forceUnmountUnder, mountsUnder, removeMountRecords } from "./fuse-mounts.ts";
-import { labFiles } from "./layout.ts";
-import { netnsArguments, setCable } from "./network.ts";
+import { labFiles, netnsArguments } from "./layout.ts";
+import { setCable } from "./network.ts";
 import {
   type ProcessesOf,
   findProcesses,

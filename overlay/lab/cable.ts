@@ -7,7 +7,7 @@ import { spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { must } from "./command.ts";
-import { hubName } from "./layout.ts";
+import { hubName, netnsArguments } from "./layout.ts";
 import { findProcesses, markedEnvironment, signalProcess, waitGone } from "./processes.ts";
 import type { LabNode, LabState } from "./state.ts";
 
@@ -46,8 +46,8 @@ export async function setCableDelay(lab: LabState, node: LabNode): Promise<void>
 /** Resolves once the process has both ends. */
 function startCable(lab: LabState, node: LabNode, tap: string, mark: string): Promise<void> {
   return new Promise((resolve, reject) => {
-    const args = [`--net=/run/netns/${hubName(lab.id)}`, "--", process.execPath, PROGRAM, node.port, tap, String(node.network.delayMs)];
-    const child = spawn("nsenter", args, {
+    const command = [process.execPath, PROGRAM, node.port, tap, String(node.network.delayMs)];
+    const child = spawn("nsenter", netnsArguments(hubName(lab.id), command), {
       cwd: "/",
       detached: true,
       stdio: ["ignore", "pipe", "pipe"],

@@ -3,7 +3,7 @@ import { spawn } from "node:child_process";
 import os from "node:os";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { nodeEnvironment } from "./boot.ts";
-import { netnsArguments } from "./network.ts";
+import { netnsArguments } from "./layout.ts";
 import type { LabNode, LabState } from "./state.ts";
 
 /** What a shell makes of an end by signal. */

@@ -13,6 +13,9 @@ export const MIN_IMAGE_BYTES: number = 64 * 1024 * 1024;
 /** mkfs.xfs (xfsprogs 5.19 and later) refuses less. */
 export const MIN_XFS_IMAGE_BYTES: number = 300 * 1024 * 1024;
 
+/** ip-netns(8). */
+export const NETNS_DIR = "/run/netns";
+
 const ADDRESS_PREFIX = "10.209.77";
 
 export type LowerKind = "ext4" | "xfs" | "directory";
@@ -39,13 +42,19 @@ export interface NodeLayout {
   readonly node: string;
   readonly nodeid: number;
   readonly address: string;
-  /** Name under /run/netns. */
+  /** Name under NETNS_DIR. */
   readonly netns: string;
   /** The hub's end of the node's cable. */
   readonly port: string;
   readonly nodeDir: string;
   readonly runDir: string;
   readonly mount: string;
+}
+
+/** What nsenter(1) is told to run a command in a network namespace, and only its network, not its mounts. */
+export function netnsArguments(netns: string, command: readonly string[], workingDirectory?: string): string[] {
+  const enter = workingDirectory === undefined ? [] : [`--wd=${workingDirectory}`];
+  return [`--net=${NETNS_DIR}/${netns}`, ...enter, "--", ...command];
 }
 
 export function hubName(id: string): string {

@@ -8,19 +8,12 @@ import { OperatingError } from "../../dlmd/base/error.ts";
 import { BRIDGE, setCableDelay } from "./cable.ts";
 import { describeRun, must, run } from "./command.ts";
 import { readMounts } from "./fuse-mounts.ts";
-import { hubName } from "./layout.ts";
+import { hubName, NETNS_DIR, netnsArguments } from "./layout.ts";
 import { markedEnvironment } from "./processes.ts";
 import { type LabNode, type LabState, labNodes } from "./state.ts";
 
-const NETNS_DIR = "/run/netns";
 /** Says that /run/netns became a mount for a lab (ip-netns(8) does that), so that the last lab undoes it. */
 const NETNS_MARK = "/run/coverlay-lab.netns";
-
-/** What nsenter(1) is told to run a command in a node's network, and only its network, not its mounts. */
-export function netnsArguments(netns: string, command: readonly string[], workingDirectory?: string): string[] {
-  const enter = workingDirectory === undefined ? [] : [`--wd=${workingDirectory}`];
-  return [`--net=${NETNS_DIR}/${netns}`, ...enter, "--", ...command];
-}
 
 export async function makeHub(lab: LabState, signal: AbortSignal): Promise<void> {
   if (!readMounts().some(({ mountpoint }) => mountpoint === NETNS_DIR)) writeFileSync(NETNS_MARK, "");

@@ -6,6 +6,7 @@
 import { readFileSync, readdirSync, readlinkSync, statSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { statFields } from "../../dlmd/base/proc-stat.ts";
+import { NETNS_DIR } from "./layout.ts";
 import type { ProcessRef } from "./state.ts";
 
 /** Linux has no file descriptor for the death of a process that Node could wait on. */
@@ -83,7 +84,7 @@ export interface ProcessesOf {
 
 /** Inode number of a named network namespace; null where there is none. */
 export function netnsInode(name: string): number | null {
-  return statSync(`/run/netns/${name}`, { throwIfNoEntry: false })?.ino ?? null;
+  return statSync(`${NETNS_DIR}/${name}`, { throwIfNoEntry: false })?.ino ?? null;
 }
 
 /** Every process of those namespaces or marks, without this one and its ancestors. */

@@ -5,7 +5,7 @@ import { OperatingError } from "../../dlmd/base/error.ts";
 import { askDlmd } from "../../overlay/cli/dlmd-query.ts";
 import { queryOverlayStatus } from "../../overlay/cli/overlay-query.ts";
 import { describeRun, run } from "../../overlay/lab/command.ts";
-import { netnsArguments } from "../../overlay/lab/network.ts";
+import { netnsArguments } from "../../overlay/lab/layout.ts";
 import type { NodeReport } from "../../overlay/lab/observe.ts";
 import type { Placement } from "./dlmd/placement.ts";
 import { interrupted, projectRoot } from "./load.ts";
