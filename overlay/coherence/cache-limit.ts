@@ -76,7 +76,7 @@ export class CacheLimit {
       this.#hand = cover === undefined ? 0 : this.#hand + 1;
       if (cover !== undefined && cover !== null && mayGo(cover)) {
         this.counts.inodesEvicted += 1;
-        // Nobody else has it: it does not go to and fro (revoke.ts, expectReturn).
+        // Nobody else has it: it does not go to and fro (revoke.ts, returnExpected).
         cover.read = false;
         cover.returns = 0;
         enterRevoke(state, cover, Mode.NL, now);

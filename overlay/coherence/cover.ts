@@ -32,7 +32,7 @@ export interface PinWaiter {
   readonly passes: boolean;
   /** A READ's, all of which the kernel has locked until it is answered, with nothing in them. */
   readonly pages?: PageRange;
-  /** No operation, but the expectation of one (revoke.ts, expectReturn). */
+  /** No operation, but the expectation of one (revoke.ts, returnExpected). */
   readonly expected?: boolean;
   /** Called once: null when pinned. */
   readonly settle: (error: Errno | null) => void;

@@ -37,7 +37,7 @@ const GATHER_MS = 1;
 /** ... if they are not too many. */
 const HELD_BACK_MAX = 64;
 
-/** A reader that came back so often is expected (expectReturn). */
+/** A reader that came back so often is expected (returnExpected). */
 const RETURNS_MIN = 2;
 
 export function enterRevoke(state: CoherenceState, cover: Cover, target: Mode, now: number): void {

@@ -25,7 +25,7 @@ const RECONNECT_MAX_MS = 1000;
 
 interface PendingCall {
   readonly id: number;
-  /** The how manieth call of the session, from 1. */
+  /** Calls of the session so far, this one included. */
   readonly made: number;
   readonly call: CallName;
   readonly type: number;

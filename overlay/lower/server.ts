@@ -112,7 +112,7 @@ class Connection {
     this.#batch.add(FrameType.FAREWELL, 0, new Uint8Array(0), null);
     this.#flush();
     const heard = new Promise<void>((resolve) => this.#socket.once("close", () => resolve()));
-    // It is not read any more what the caller sends, but that it has gone.
+    // What the caller still sends goes unread; that it has gone shows only where somebody reads.
     this.#socket.resume();
     await inTime(heard, FAREWELL_MS);
   }

@@ -4,7 +4,7 @@
  * magic numbers of the others as in util-linux libblkid.
  */
 
-/** How many bytes of the device `readSuperblock` wants: UFS2 has its superblock at 64 KiB. */
+/** How many bytes of the device `decodeSuperblock` wants: UFS2 has its superblock at 64 KiB. */
 export const SUPERBLOCK_BYTES: number = 128 * 1024;
 
 export interface Ext4Superblock {
