@@ -8,6 +8,7 @@ import { ByteReader, ByteWriter } from "../../dlmd/base/bytes.ts";
 import { E, Errno, errnoError } from "../../dlmd/base/errno.ts";
 import { OperatingError, WireError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
+import { Acknowledgements } from "./acknowledgements.ts";
 import type { Refused, Welcome } from "./handshake.ts";
 import { type CallerIdentity, type OwnerAddress, RemoteConnection, type RemoteCounters } from "./remote-connection.ts";
 import type { RemoteHandle } from "./remote-handles.ts";
@@ -19,7 +20,6 @@ import { type AnswerOf, CALLS, type CallName, type CallRow, decodeWith, type Req
 export const MAX_OUTSTANDING_CALLS = 512;
 /** Calls that wait; ENOMEM beyond. The kernel's own limit (max_background 65535) comes first. */
 export const MAX_WAITING_CALLS = 131_072;
-const MAX_ACKS_IN_FRAME = 4096;
 const RECONNECT_MIN_MS = 10;
 const RECONNECT_MAX_MS = 1000;
 
@@ -83,12 +83,7 @@ export class RemoteSession implements Stamps {
   /** Calls made, and the latest of them that was answered. */
   #made = 0;
   #answered = 0;
-  #acks: number[] = [];
-  /**
-   * Acknowledgements on their way. They are lost with the connection, and then sent again; they have arrived when a call is answered that was
-   * sent after them, so there are never more than the answers of that time.
-   */
-  #acksSent: { readonly ids: readonly number[]; readonly transmission: number }[] = [];
+  readonly #acks = new Acknowledgements();
   #transmissions = 0;
   #nextId = 1;
   #owner: { readonly address: OwnerAddress; readonly epoch: number } | null = null;
@@ -246,15 +241,13 @@ export class RemoteSession implements Stamps {
     this.#retryMs = RECONNECT_MIN_MS;
     this.#handlers.welcome(welcome);
     if (welcome.resumed && this.#welcomedEpoch === connection.epoch) {
-      this.#acks = [...this.#acksSent.flatMap(({ ids }) => ids), ...this.#acks];
-      this.#acksSent = [];
+      this.#acks.sendAgain();
       this.#sendAgain();
       this.#run();
       return;
     }
     const first = this.#welcomedEpoch === null;
-    this.#acks = [];
-    this.#acksSent = [];
+    this.#acks.clear();
     this.#failUnknownOutcomes();
     void this.#enterNewOwner(connection, first);
   }
@@ -346,9 +339,7 @@ export class RemoteSession implements Stamps {
   #sendAcks(): void {
     const connection = this.#connection;
     if (connection === null) return;
-    while (this.#acks.length > 0) {
-      const ids = this.#acks.splice(0, MAX_ACKS_IN_FRAME);
-      this.#acksSent.push({ ids, transmission: this.#transmissions });
+    for (let ids = this.#acks.take(this.#transmissions); ids !== null; ids = this.#acks.take(this.#transmissions)) {
       this.#writer.reset().u16(ids.length);
       for (const id of ids) this.#writer.u32(id);
       connection.send(FrameType.ACK, 0, this.#writer.view(), null);
@@ -372,19 +363,13 @@ export class RemoteSession implements Stamps {
     }
     this.counters.roundTrips += 1;
     this.#answered = Math.max(this.#answered, call.made);
-    while (this.#acksSent.length > 0 && (this.#acksSent[0]?.transmission ?? 0) < call.transmission) this.#acksSent.shift();
-    if (call.mutates) this.#acknowledge(id);
+    this.#acks.answered(call.transmission);
+    if (call.mutates && this.#acks.add(id)) this.#connection?.flush();
     this.#finish(call, () => {
       if (type === FrameType.FAILED) call.failed(errnoError(decodeErrno(body)));
       else call.answered(body);
     });
     this.#pump();
-  }
-
-  #acknowledge(id: number): void {
-    this.#acks.push(id);
-    // They travel with the next calls; many alone.
-    if (this.#acks.length >= MAX_ACKS_IN_FRAME / 4) this.#connection?.flush();
   }
 
   #create<K extends CallName>(

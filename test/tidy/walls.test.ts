@@ -52,6 +52,7 @@ const PURE = [
   "dlmd/outbox.ts",
   "overlay/fuse/",
   "overlay/lease/lease-core.ts",
+  "overlay/lower/acknowledgements.ts",
   "overlay/lower/stamp.ts",
   "overlay/coherence/cache-limit.ts",
   "overlay/coherence/cover.ts",
