@@ -42,19 +42,22 @@ export const labUpCommand: CommandModule<{ dir: string; json: boolean }, UpArgum
 };
 
 /** Ctrl-C, and what else asks a program to end: the first one takes the lab down, later ones change nothing. */
-function interruption(): { readonly signal: AbortSignal; readonly release: () => void } {
+function interruption(say: (text: string) => void): { readonly signal: AbortSignal; readonly release: () => void } {
   const controller = new AbortController();
-  const end = (): void => {
-    if (controller.signal.aborted) process.stderr.write("still taking the lab down; it leaves nothing if you let it\n");
+  let hungUp = false;
+  const end = (name: NodeJS.Signals): void => {
+    hungUp ||= name === "SIGHUP";
+    if (controller.signal.aborted) say("still taking the lab down; it leaves nothing if you let it\n");
     else controller.abort();
   };
-  // A reader of our output that goes away ends the lab too; writing to a terminal that is gone is no reason to stop teardown.
+  // A reader of our output that goes away, and a terminal that is closed, end the lab too: nothing of main.ts may end this process before it is down.
   const lostOutput = (): void => controller.abort();
   for (const name of endings) process.on(name, end);
-  process.stdout.on("error", lostOutput);
-  process.stderr.on("error", lostOutput);
+  for (const stream of [process.stdout, process.stderr]) stream.removeAllListeners("error").on("error", lostOutput);
   const release = (): void => {
     for (const name of endings) process.removeListener(name, end);
+    // Its terminal is gone, which Node.js would abort for at its end.
+    if (hungUp) process.kill(process.pid, "SIGHUP");
   };
   return { signal: controller.signal, release };
 }
@@ -69,9 +72,11 @@ async function labUp(args: UpArguments): Promise<number> {
     });
   }
   const dir = realLabDir(args.dir);
-  const { signal, release } = interruption();
+  // A program reads stderr for one JSON object, if something is wrong.
+  const say = (text: string): void => void (args.json || process.stderr.write(text));
+  const { signal, release } = interruption(say);
   try {
-    const progress = (step: string): void => void process.stderr.write(`${step} ...\n`);
+    const progress = (step: string): void => say(`${step} ...\n`);
     const lab = await bringUp({ dir, nodes: args.nodes, lower: args.lower, sizeBytes }, progress, signal);
     announce(lab, args.json);
     if (args.detach && !signal.aborted) {
@@ -82,7 +87,7 @@ async function labUp(args: UpArguments): Promise<number> {
     const { isTTY, columns } = process.stdout;
     const write = args.json ? () => undefined : (text: string) => void process.stdout.write(text);
     await showLive(dir, { isTTY: isTTY || args.json, columns: columns ?? 200, write }, signal);
-    process.stderr.write("\ntaking the lab down ...\n");
+    say("\ntaking the lab down ...\n");
     await takeDown(dir);
     return EXIT.OK;
   } finally {

@@ -8,12 +8,16 @@ import { type LabState, labNodes, readLab } from "./state.ts";
 const REDRAW_MS = 1000;
 const PLAIN_MS = 30_000;
 
-/** How this program was called, so that what it tells people to paste works. */
-export function selfCommand(argv: readonly string[] = process.argv, cwd: string = process.cwd()): string {
+/** A word as a shell reads it. */
+function shellWord(word: string): string {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+}
+
+/** How this program is called from another terminal, whose directory is another one. */
+export function selfCommand(argv: readonly string[] = process.argv, searchPath: string = process.env["PATH"] ?? ""): string {
   const script = argv[1] ?? "coverlay";
-  if (path.basename(script) === "coverlay") return "coverlay";
-  const relative = path.relative(cwd, script);
-  return `node ${relative.startsWith("..") ? script : relative}`;
+  const isFound = path.basename(script) === "coverlay" && searchPath.split(":").includes(path.dirname(script));
+  return isFound ? "coverlay" : `node ${shellWord(path.resolve(script))}`;
 }
 
 /** Three commands to paste. */
@@ -23,10 +27,10 @@ export function whatToTry(lab: LabState, self: string, defaultDir: boolean): str
   const second = nodes[1] ?? first;
   const last = nodes.at(-1);
   if (first === undefined || second === undefined || last === undefined) return "";
-  const dir = defaultDir ? "" : ` --dir ${lab.dir}`;
+  const dir = defaultDir ? "" : ` --dir ${shellWord(lab.dir)}`;
   return [
     "Try, in another terminal:",
-    `  echo hello >${first.mount}/hello && cat ${second.mount}/hello`,
+    `  echo hello >${shellWord(`${first.mount}/hello`)} && cat ${shellWord(`${second.mount}/hello`)}`,
     `  ${self} lab exec ${second.node}${dir} -- ls -l`,
     `  ${self} lab kill ${last.node}${dir}`,
     "Ctrl-C takes everything down.",
@@ -85,7 +89,8 @@ export function redraw(lines: string, drawn: number, columns: number): string {
   return `${drawn === 0 ? "" : `\x1b[${drawn}A`}${fitting.join("")}`;
 }
 
-function pause(ms: number, signal: AbortSignal): Promise<void> {
+/** Until `ms` have passed or `signal` has fired. */
+export function pause(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const end = (): void => {
       clearTimeout(timer);
@@ -94,5 +99,7 @@ function pause(ms: number, signal: AbortSignal): Promise<void> {
     };
     const timer = setTimeout(end, ms);
     signal.addEventListener("abort", end, { once: true });
+    // It may have fired while the lab was looked at.
+    if (signal.aborted) end();
   });
 }

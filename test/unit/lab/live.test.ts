@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { liveLines, redraw, selfCommand, whatToTry } from "../../../overlay/lab/live.ts";
+import { liveLines, pause, redraw, selfCommand, whatToTry } from "../../../overlay/lab/live.ts";
 import type { NodeReport } from "../../../overlay/lab/observe.ts";
 import { type LabState, WHOLE_NETWORK } from "../../../overlay/lab/state.ts";
 
@@ -40,6 +40,12 @@ describe("the live lines", () => {
   });
 });
 
+describe("the pause between two looks", () => {
+  it("ends at once when the interrupt came while the lab was looked at", async () => {
+    expect(await pause(3_600_000, AbortSignal.abort())).toBeUndefined();
+  });
+});
+
 describe("the redraw", () => {
   it("goes over the lines of the last time, none of which may wrap", () => {
     expect(redraw("abcdef\nab", 0, 5)).toBe("abcd\x1b[K\nab\x1b[K\n");
@@ -60,9 +66,13 @@ describe("what to try", () => {
     expect(whatToTry(lab, "coverlay", true)).not.toContain("--dir");
   });
 
-  it("is called the way this program was called", () => {
-    expect(selfCommand(["node", "/usr/bin/coverlay"], "/")).toBe("coverlay");
-    expect(selfCommand(["node", "/src/dist/overlay/main.js"], "/src")).toBe("node dist/overlay/main.js");
-    expect(selfCommand(["node", "/src/dist/overlay/main.js"], "/home")).toBe("node /src/dist/overlay/main.js");
+  it("can be pasted where another directory is the current one, and whatever the names are", () => {
+    expect(selfCommand(["node", "/usr/bin/coverlay"], "/bin:/usr/bin")).toBe("coverlay");
+    expect(selfCommand(["node", "/src/node_modules/.bin/coverlay"], "/bin:/usr/bin")).toBe("node /src/node_modules/.bin/coverlay");
+    expect(selfCommand(["node", "dist/overlay/main.js"], "/bin")).toBe(`node ${process.cwd()}/dist/overlay/main.js`);
+    expect(selfCommand(["node", "/my src/main.js"], "/bin")).toBe("node '/my src/main.js'");
+    const lines = whatToTry({ ...lab, dir: "/it's a lab" }, "coverlay", false).split("\n");
+    expect(lines[1]).toBe("  echo hello >'/it'\\''s a lab/node1/mnt/hello' && cat '/it'\\''s a lab/node2/mnt/hello'");
+    expect(lines[2]).toBe("  coverlay lab exec node2 --dir '/it'\\''s a lab' -- ls -l");
   });
 });
