@@ -32,7 +32,8 @@ const checkCommand: CommandModule<object, FileArguments & { readonly json: boole
   builder: (yargs) =>
     yargs
       .positional("file", { type: "string", demandOption: true, describe: "a cluster.yaml" })
-      .option("json", { type: "boolean", default: false, describe: "print JSON" }),
+      .option("json", { type: "boolean", default: false, describe: "print JSON" })
+      .example("$0 config check /etc/coverlay/cluster.yaml", "before dlmd is started with it"),
   handler: ({ file, json }) =>
     runCommand(json, async () => {
       const config = decodeClusterConfig(readText(file), file);
@@ -44,7 +45,7 @@ const checkCommand: CommandModule<object, FileArguments & { readonly json: boole
 const showCommand: CommandModule<object, NodeOptions> = {
   command: "show",
   describe: "the configuration in force, as it was written; a change that is not decided yet",
-  builder: (yargs) => nodeOptions(yargs),
+  builder: (yargs) => nodeOptions(yargs).example("$0 config show --json | jq .pending", "a change that is not decided yet"),
   handler: ({ runDir, json }) =>
     runCommand(json, async () => {
       const shown = (await askAdmin(runDir, { what: "config-show" })) as ShownConfig;
@@ -65,7 +66,7 @@ const applyCommand: CommandModule<object, FileArguments & NodeOptions> = {
   builder: (yargs) =>
     nodeOptions(
       yargs.positional("file", { type: "string", demandOption: true, describe: "the changed cluster.yaml, its version raised by one" }),
-    ),
+    ).example("$0 config apply new.yaml", "as `$0 config show` printed it, changed, its version raised by one"),
   handler: ({ file, runDir, json }) =>
     runCommand(json, async () => {
       const text = readText(file);

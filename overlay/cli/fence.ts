@@ -63,7 +63,7 @@ const nameIn =
 const showCommand: CommandModule<object, NodeOptions> = {
   command: "show",
   describe: "nodes that are not known to be dead, and what waits for that; the last ones that are",
-  builder: (yargs) => nodeOptions(yargs),
+  builder: (yargs) => nodeOptions(yargs).example("$0 fence show", "who is waited for, and what waits"),
   handler: ({ runDir, json }) =>
     runCommand(json, async () => {
       const { info, answer } = await askDlmd(runDir, "status");
@@ -91,7 +91,8 @@ const ackCommand: CommandModule<object, AckArguments> = {
   builder: (yargs) =>
     nodeOptions(yargs)
       .positional("node", { type: "string", demandOption: true, describe: "its name, or its nodeid" })
-      .option("yes", { type: "boolean", default: false, describe: "it is off, or cannot reach the disk any more: I have looked" }),
+      .option("yes", { type: "boolean", default: false, describe: "it is off, or cannot reach the disk any more: I have looked" })
+      .example("$0 fence ack node3 --yes", "node3 is off: the others may go on"),
   handler: ({ runDir, json, node, yes }) =>
     runCommand(json, async () => {
       if (!yes) {

@@ -20,15 +20,16 @@ export interface MountRequest {
   readonly tell: (line: string) => void;
 }
 
-export function requireRoot(): void {
+/** `may`: what only root may do, "mount". Exit status 1, that of mount(8) for "incorrect invocation or permissions". */
+export function requireRoot(may: string): void {
   if (process.geteuid?.() === 0) return;
-  throw new OperatingError("only root may mount", { code: "permission", hint: "Use sudo.", exitStatus: 1 });
+  throw new OperatingError(`only root may ${may}`, { code: "permission", hint: "Use sudo.", exitStatus: 1 });
 }
 
 /** Checks, starts the overlay, and returns when the mount answers. Throws OperatingError with exit status 1 or 32. */
 export async function mountClustered(request: MountRequest): Promise<void> {
   const options = parseMountOptions(request.options, request.sloppy);
-  requireRoot();
+  requireRoot("mount");
   const mountPoint = path.resolve(request.directory);
   if (options.remount) {
     if (!request.fake) remount(mountPoint, request.options, request.sloppy);

@@ -27,7 +27,7 @@ export const umountCommand: CommandModule<object, UmountArguments> = {
       .epilogue("Exit status: 0 unmounted and released; 1 wrong command line, or not root; 32 it could not be."),
   handler: ({ directory, lazy, force, verbose }) =>
     runCommand(false, async () => {
-      requireRoot();
+      requireRoot("unmount");
       const note = await unmount(directory, { lazy, force });
       if (note !== null) process.stderr.write(`coverlay: ${directory}: unmounted; ${note}\n`);
       else if (verbose) print(`${directory}: unmounted`);

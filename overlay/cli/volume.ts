@@ -8,6 +8,7 @@ import { type Bit, bitProblem } from "../volume/bit.ts";
 import { disableDevice, disableDirectory, enableDevice, enableDirectory, probeDirectory } from "../volume/bit-writer.ts";
 import { describeHolders, requireBlockDevice, tryExclusive } from "../volume/device.ts";
 import { type BitState, dirtyReason, probeDevice } from "../volume/probe.ts";
+import { requireRoot } from "./mount.ts";
 import { EXIT, print, printJson, runCommand, usageError } from "./output.ts";
 
 interface TargetArguments {
@@ -20,6 +21,8 @@ interface EnableArguments extends TargetArguments {
   readonly name: string | undefined;
   readonly uuid: string | undefined;
 }
+
+const CHANGE_BIT = "change the clustered bit";
 
 function isDirectory(target: string): boolean {
   return statSync(target, { throwIfNoEntry: false })?.isDirectory() ?? false;
@@ -121,6 +124,7 @@ const enableCommand: CommandModule<object, EnableArguments> = {
       .example("$0 volume enable /dev/sdb1 --cluster demo --name shared", "prints what to add to cluster.yaml"),
   handler: ({ target, json, cluster, name, uuid }) =>
     runCommand(json, async () => {
+      requireRoot(CHANGE_BIT);
       const bit: Bit = { cluster, volume: name ?? defaultName(target), uuid: uuid ?? randomUUID() };
       const lower = isDirectory(target) ? "directory" : "device";
       await enableVolume(target, bit);
@@ -136,6 +140,7 @@ const disableCommand: CommandModule<object, TargetArguments> = {
   builder: (yargs) => target(yargs).example("$0 volume disable /dev/sdb1", "afterwards: mount /dev/sdb1 /mnt, as before coverlay"),
   handler: ({ target, json }) =>
     runCommand(json, async () => {
+      requireRoot(CHANGE_BIT);
       const was = await disableVolume(target);
       if (json) return printJson({ target, clustered: false, was });
       print(was ? `${target}: the clustered bit is cleared; it is a plain file system again.` : `${target}: there was no clustered bit.`);
@@ -148,6 +153,7 @@ const showCommand: CommandModule<object, TargetArguments> = {
   builder: (yargs) => target(yargs).example("$0 volume show /dev/sdb1 --json", "for programs"),
   handler: ({ target, json }) =>
     runCommand(json, async () => {
+      requireRoot("read the clustered bit: others would not see one that is there");
       if (statSync(target, { throwIfNoEntry: false }) === undefined) {
         throw new OperatingError(`${target} does not exist`, {
           code: "device-missing",
@@ -170,6 +176,9 @@ export const volumeCommand: CommandModule = {
       .command(disableCommand)
       .command(showCommand)
       .demandCommand(1, "enable, disable or show is expected")
-      .strict(),
+      .strict()
+      .example("$0 volume enable /dev/sdb1 --cluster demo --name shared", "once, while it is mounted nowhere")
+      .example("$0 volume show /dev/sdb1", "whose it is")
+      .example("$0 volume disable /dev/sdb1", "plain ext4 or XFS again"),
   handler: () => {},
 };

@@ -36,15 +36,42 @@ async function coverlay(...words: string[]): Promise<number> {
   return status;
 }
 
-const labCommands = ["up", "exec", "status", "owner", "kill", "start", "stop", "cut", "uncut", "partition", "heal", "net", "down"];
-const commands = ["", "status", "nodes", "locks", "why", "keygen", "lab", ...labCommands.map((word) => `lab ${word}`)];
+/** The commands that a help text lists, in full: "lab up". */
+function listedCommands(help: string): string[] {
+  const list = /^Commands:\n((?: .*\n)+)/m.exec(help)?.[1] ?? "";
+  return [...list.matchAll(/^ {2}coverlay((?: [a-z-]+)+)/gm)].map(([, words]) => (words ?? "").trim());
+}
 
 describe("the command line", () => {
-  it.each(commands)("coverlay %s has help with examples", async (command) => {
-    expect(await coverlay(...command.split(" ").filter((word) => word !== ""), "--help")).toBe(0);
-    expect(stdout).toMatch(/Examples?:/);
-    expect(stderr).toBe("");
+  it("has help with examples for every command, at every level", async () => {
+    const seen: string[] = [];
+    for (const open = [""]; open.length > 0; ) {
+      const command = open.pop() ?? "";
+      stdout = "";
+      expect(await coverlay(...command.split(" ").filter((word) => word !== ""), "--help")).toBe(0);
+      expect(stdout, `coverlay ${command} --help`).toMatch(/^Examples?:\n {2}\S/m);
+      expect(stderr).toBe("");
+      seen.push(command);
+      open.push(...listedCommands(stdout).filter((found) => found !== command && found.startsWith(command)));
+    }
+    const topLevel = ["status", "nodes", "locks", "why", "keygen", "mount", "umount", "install-mount-helper"];
+    const below = ["volume enable", "volume disable", "volume show", "config apply", "fence ack"];
+    const lab = ["up", "exec", "status", "owner", "kill", "start", "stop", "cut", "uncut", "partition", "heal", "net", "down"];
+    expect(seen).toEqual(expect.arrayContaining([...topLevel, ...below, ...lab.map((word) => `lab ${word}`)]));
   });
+
+  it.each(["README.md", "overlay/README.md", "dlmd/README.md", "examples/cluster.yaml"])(
+    "has every command that %s names",
+    async (file) => {
+      await coverlay("--help");
+      const known = listedCommands(stdout);
+      const text = readFileSync(path.resolve(import.meta.dirname, "../../..", file), "utf8");
+      // In quotes, or indented to be pasted; the name of the program itself alone is no command.
+      const named = [...text.matchAll(/(?:`|^ +)coverlay ([a-z-]+)/gm)].map(([, word]) => word ?? "");
+      expect(named.length).toBeGreaterThan(0);
+      expect(named.filter((word) => !known.includes(word) && word !== "serve")).toEqual([]);
+    },
+  );
 
   it("says its version", async () => {
     expect(await coverlay("--version")).toBe(0);
@@ -66,6 +93,19 @@ describe("the command line", () => {
     expect(stderr).toMatch(/^coverlay: /);
     expect(stderr).toMatch(expected);
     expect(stderr).not.toContain("    at ");
+    expect(stdout).toBe("");
+  });
+
+  it.each([
+    [["volume", "enable", "DIR", "--cluster", "demo"], "change the clustered bit"],
+    [["volume", "disable", "DIR"], "change the clustered bit"],
+    [["volume", "show", "DIR"], "read the clustered bit: others would not see one that is there"],
+    [["mount", "/dev/sdb1", "DIR"], "mount"],
+    [["umount", "DIR"], "unmount"],
+  ])("%j is for root", async (words, what) => {
+    vi.spyOn(process, "geteuid").mockReturnValue(1000);
+    expect(await coverlay(...words.map((word) => (word === "DIR" ? dir : word)))).toBe(1);
+    expect(stderr).toBe(`coverlay: only root may ${what}\n  Use sudo.\n`);
     expect(stdout).toBe("");
   });
 
