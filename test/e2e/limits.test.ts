@@ -1,0 +1,111 @@
+/**
+ * What the READMEs say is not as on one machine ("What does not hold yet", the contract's exceptions): that it is so, and no worse. Whoever
+ * lifts a limit finds its sentence by the test that fails. Those of appends, sizes and mappings are in hazards/.
+ */
+import { execFileSync } from "node:child_process";
+import { copyFileSync } from "node:fs";
+import { describe, expect, it } from "vitest";
+import { mountsUnder } from "../../overlay/lab/fuse-mounts.ts";
+import { hazardLab } from "./hazards/hazard-lab.ts";
+
+describe("limits", () => {
+  const cluster = hazardLab();
+  const here = (): ReturnType<typeof cluster.actor> => cluster.actor(cluster.remotes[0]);
+  const there = (): ReturnType<typeof cluster.actor> => cluster.actor(cluster.owner);
+
+  it("file locks (fcntl, flock) are each node's own", async () => {
+    const [holder, beside, elsewhere] = [here(), here(), there()];
+    await holder.run(
+      `put("locked", "x"); fd = os.open("locked", os.O_RDWR); fcntl.lockf(fd, fcntl.LOCK_EX); fcntl.flock(fd, fcntl.LOCK_EX)`,
+    );
+    const tries = `
+fd = os.open("locked", os.O_RDWR)
+result = [code(lock, fd, fcntl.LOCK_EX | fcntl.LOCK_NB) for lock in (fcntl.lockf, fcntl.flock)]
+os.close(fd)`;
+    expect(await beside.run(tries)).toEqual(["EAGAIN", "EAGAIN"]);
+    expect(await elsewhere.run(tries)).toEqual(["ok", "ok"]);
+  });
+
+  it("inotify sees the changes of its own node only", async () => {
+    const [watcher, beside, elsewhere] = [here(), here(), there()];
+    await watcher.run(`
+os.mkdir("watched")
+IN_CREATE_OR_MODIFY = 0x102
+fd = libc.inotify_init1(os.O_NONBLOCK)
+libc.inotify_add_watch(fd, b"watched", IN_CREATE_OR_MODIFY)
+def news():
+    try: return os.read(fd, 4096)[16:].rstrip(b"\\0")
+    except BlockingIOError: return None`);
+    await elsewhere.run(`put("watched/elsewhere", "x")`);
+    expect(await watcher.run(`result = [os.listdir("watched"), news()]`)).toEqual([["elsewhere"], null]);
+    await beside.run(`os.mkdir("watched/beside")`);
+    expect(await watcher.run(`result = news()`)).toBe("beside");
+  });
+
+  it("a FIFO joins programs of one node", async () => {
+    const [reader, beside, elsewhere] = [here(), here(), there()];
+    await reader.run(`os.mkfifo("pipe"); fd = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)`);
+    const writes = `result = code(os.open, "pipe", os.O_WRONLY | os.O_NONBLOCK)`;
+    expect(await elsewhere.run(writes)).toBe("ENXIO");
+    expect(await beside.run(writes)).toBe("ok");
+  });
+
+  it("a program that runs is kept from being written to on its node only", async () => {
+    const [runner, beside, elsewhere] = [here(), here(), there()];
+    copyFileSync("/bin/sleep", `${cluster.mount(cluster.remotes[0])}/program`);
+    await runner.run(`import subprocess; os.chmod("program", 0o755); child = subprocess.Popen(["./program", "60"])`);
+    const opens = `result = code(os.open, "program", os.O_WRONLY)`;
+    expect(await beside.run(opens)).toBe("ETXTBSY");
+    expect(await elsewhere.run(opens)).toBe("ok");
+    await runner.run(`child.kill(); child.wait()`);
+  });
+
+  it("no nameless files, birth times, attributes of chattr(1), nor RWF_NOWAIT: each says so", async () => {
+    for (const program of [here(), there()]) {
+      await program.run(`
+put("plain", "x")
+fd = os.open("plain", os.O_RDONLY)
+FS_IOC_GETFLAGS = 0x80086601
+`);
+      const [nameless, flags, nowait] = await program.run<string[]>(`result = [
+  code(os.open, ".", os.O_TMPFILE | os.O_RDWR),
+  code(fcntl.ioctl, fd, FS_IOC_GETFLAGS, b"12345678"),
+  code(os.preadv, fd, [bytearray(1)], 0, os.RWF_NOWAIT)]`);
+      expect([nameless, nowait].map((code) => code?.replace("ENOTSUP", "EOPNOTSUPP"))).toEqual(["EOPNOTSUPP", "EOPNOTSUPP"]);
+      expect(flags).toMatch(/^(ENOTTY|ENOSYS|ENOTSUP|EOPNOTSUPP)$/);
+    }
+    expect(execFileSync("stat", ["-c", "%w", `${cluster.mount(cluster.owner)}/plain`], { encoding: "utf8" })).toBe("-\n");
+  });
+
+  it("the set-group-id bit of a file that its group may not execute stays when a stranger writes", async () => {
+    for (const nodeid of [cluster.owner, cluster.remotes[0]]) {
+      await cluster.actor(nodeid).run(`put("marked", "x"); os.chown("marked", 1001, 1001); os.chmod("marked", 0o2666)`);
+      await cluster.actor(nodeid, { uid: 1002, gid: 1002 }).run(`fd = os.open("marked", os.O_WRONLY); os.write(fd, b"y"); os.close(fd)`);
+      expect(await cluster.actor(nodeid).run(`result = os.stat("marked").st_mode & 0o7777`)).toBe(0o2666);
+    }
+  });
+
+  it("reads that the cache answers leave the access time as it is", async () => {
+    const program = here();
+    await program.run(`put("read", "x" * 5000); get("read"); os.utime("read", (1, 1)); before = os.stat("read").st_atime`);
+    expect(await program.run(`get("read"); get("read"); result = os.stat("read").st_atime`)).toBe(1);
+  });
+
+  it("what is mounted inside stays while another node changes a small directory, and is taken away with a change of a large one", async () => {
+    const mount = cluster.mount(cluster.remotes[0]);
+    await here().run(`os.makedirs("holder/point")`);
+    await there().run(`os.mkdir("large"); [os.mkdir("large/%d" % k) for k in range(1001)]`);
+    execFileSync("mount", ["-t", "tmpfs", "tmpfs", `${mount}/holder/point`]);
+    try {
+      await there().run(`put("holder/beside", "x")`);
+      expect(await here().run(`result = sorted(os.listdir("holder")) + os.listdir("holder/point")`)).toEqual(["beside", "point"]);
+      expect(mountsUnder(`${mount}/holder`)).toMatchObject([{ type: "tmpfs" }]);
+      await here().run(`[os.stat("large/%d" % k) for k in range(1001)]`);
+      await there().run(`os.mkdir("large/more")`);
+      expect(await here().run(`result = [os.stat("large/more").st_nlink, os.listdir("holder/point")]`)).toEqual([2, []]);
+      expect(mountsUnder(`${mount}/holder`)).toEqual([]);
+    } finally {
+      for (const { mountpoint } of mountsUnder(`${mount}/holder`)) execFileSync("umount", ["-l", mountpoint]);
+    }
+  });
+});
