@@ -6,7 +6,7 @@ export interface OperatingErrorOptions {
   /** Stable word for programs: "wrong-cluster", "no-quorum" ... */
   readonly code: string;
   /** What to do about it; a full sentence, shown on its own line. */
-  readonly hint?: string;
+  readonly hint: string;
   readonly cause?: unknown;
   /** The exit status of the command that ends with this error. */
   readonly exitStatus?: number;
@@ -15,7 +15,7 @@ export interface OperatingErrorOptions {
 export class OperatingError extends Error {
   override readonly name = "OperatingError";
   readonly code: string;
-  readonly hint: string | undefined;
+  readonly hint: string;
   readonly exitStatus: number;
 
   constructor(message: string, options: OperatingErrorOptions) {

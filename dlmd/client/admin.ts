@@ -22,7 +22,7 @@ export interface ShownConfig {
 
 export type AdminAnswer =
   | { readonly answer: unknown }
-  | { readonly error: { readonly message: string; readonly code: string; readonly hint?: string } };
+  | { readonly error: { readonly message: string; readonly code: string; readonly hint: string } };
 
 export function adminSocketPath(runDir: string): string {
   return path.join(runDir, "dlmd-admin.sock");
@@ -52,5 +52,5 @@ export async function askAdmin(runDir: string, question: AdminQuestion): Promise
   const answer = JSON.parse(said) as AdminAnswer;
   if ("answer" in answer) return answer.answer;
   const { message, code, hint } = answer.error;
-  throw new OperatingError(message, { code, ...(hint === undefined ? {} : { hint }) });
+  throw new OperatingError(message, { code, hint });
 }

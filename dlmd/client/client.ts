@@ -33,7 +33,14 @@ interface Pending {
 
 function checkLimit(limitMs: number): number {
   if (Number.isInteger(limitMs) && limitMs >= 0 && limitMs <= 0xffff_ffff) return limitMs;
-  throw new OperatingError(`a limit of whole milliseconds expected, found ${limitMs}`, { code: "bad-limit" });
+  throw new OperatingError(`a limit of whole milliseconds expected, found ${limitMs}`, {
+    code: "bad-limit",
+    hint: "Milliseconds from 0 (none) to 4294967295.",
+  });
+}
+
+function closed(how: string): OperatingError {
+  return new OperatingError(`the connection to dlmd ${how}`, { code: "closed", hint: "Connect anew." });
 }
 
 function connectError(socketPath: string, cause: NodeJS.ErrnoException): OperatingError {
@@ -133,7 +140,7 @@ class Client implements DlmClient {
   async purge(lockspace: string, nodeid: number, pid: number): Promise<number> {
     const opened = await this.#lockspaces.get(lockspace);
     if (opened === undefined) {
-      throw new OperatingError(`lockspace ${lockspace} is not open here: open it before purging in it`, { code: "not-open" });
+      throw new OperatingError(`lockspace ${lockspace} is not open here`, { code: "not-open", hint: "Open it before purging in it." });
     }
     const purgeId = this.#nextId++;
     return (await this.#ask(purgeId, { kind: "purge", purgeId, lockspaceId: opened.lockspaceId, nodeid, pid })) as number;
@@ -154,7 +161,7 @@ class Client implements DlmClient {
   }
 
   async close(): Promise<void> {
-    const reason = new OperatingError("the connection to dlmd was closed here", { code: "closed" });
+    const reason = closed("was closed here");
     this.#rejectPending(reason);
     this.#fileLocks.end(reason);
     this.#groups.end(reason, false);
@@ -162,7 +169,7 @@ class Client implements DlmClient {
   }
 
   #ask(id: number, question: ClientMessage & { readonly kind: "inspect" | "open" | "purge" | "query" }): Promise<unknown> {
-    if (this.#connection.over) return Promise.reject(new OperatingError("the connection to dlmd is over", { code: "closed" }));
+    if (this.#connection.over) return Promise.reject(closed("is over"));
     return new Promise((resolve, reject) => {
       this.#pending.set(id, { resolve, reject });
       this.#connection.send(question);
@@ -185,7 +192,10 @@ class Client implements DlmClient {
     switch (message.kind) {
       case "opened":
         if (message.error === "") this.#settle(message.lockspaceId).resolve(null);
-        else this.#settle(message.lockspaceId).reject(new OperatingError(message.error, { code: "lockspace-refused" }));
+        else
+          this.#settle(message.lockspaceId).reject(
+            new OperatingError(message.error, { code: "lockspace-refused", hint: "See the limits in dlmd/README.md." }),
+          );
         return;
       case "answer":
         this.#settle(message.queryId).resolve(JSON.parse(Buffer.from(message.json).toString()));
@@ -201,7 +211,10 @@ class Client implements DlmClient {
         return;
       case "purged":
         if (message.error === "") this.#settle(message.purgeId).resolve(message.locks);
-        else this.#settle(message.purgeId).reject(new OperatingError(message.error, { code: "purge-refused" }));
+        else
+          this.#settle(message.purgeId).reject(
+            new OperatingError(message.error, { code: "purge-refused", hint: "`coverlay nodes` shows who is in the view." }),
+          );
         return;
       case "view":
         this.view = message.view;
@@ -241,14 +254,17 @@ export const connectDlm: ConnectDlm = async (socketPath, handlers, options = {})
     let client: Client | null = null;
     let refusal: OperatingError | null = null;
     const timer = setTimeout(() => {
-      refusal = new OperatingError(`dlmd at ${socketPath} did not answer within ${CONNECT_TIMEOUT_MS} ms`, { code: "dlmd-not-answering" });
+      refusal = new OperatingError(`dlmd at ${socketPath} did not answer within ${CONNECT_TIMEOUT_MS} ms`, {
+        code: "dlmd-not-answering",
+        hint: "It hangs, or has no processor time: its log says what it is doing.",
+      });
       socket.destroy();
     }, CONNECT_TIMEOUT_MS);
     const connection = new Connection(socket, {
       message(message) {
         if (message.kind === "error") {
           const what = client === null ? "dlmd refused" : "dlmd ended the connection";
-          refusal = new OperatingError(`${what}: ${message.reason}`, { code: "dlmd-refused" });
+          refusal = new OperatingError(`${what}: ${message.reason}`, { code: "dlmd-refused", hint: "The log of dlmd says more." });
         } else if (message.kind === "welcome") {
           assert(client === null, "a second welcome");
           clearTimeout(timer);
@@ -262,7 +278,12 @@ export const connectDlm: ConnectDlm = async (socketPath, handlers, options = {})
       disconnected(reason) {
         clearTimeout(timer);
         const why =
-          refusal ?? new OperatingError(`the connection to dlmd ended: ${reason.message}`, { code: "disconnected", cause: reason });
+          refusal ??
+          new OperatingError(`the connection to dlmd ended: ${reason.message}`, {
+            code: "disconnected",
+            hint: "The log of dlmd says why it ended; start it again and connect anew.",
+            cause: reason,
+          });
         if (client === null) reject(why);
         else client.disconnected(why);
       },

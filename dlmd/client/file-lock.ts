@@ -80,7 +80,10 @@ export class FileLockRequests {
 }
 
 function refusal(what: string, errno: number): OperatingError {
-  return new OperatingError(`${what}: dlmd refused it with ${errnoName(errno)}`, { code: errnoName(errno) });
+  return new OperatingError(`${what}: dlmd refused it with ${errnoName(errno)}`, {
+    code: errnoName(errno),
+    hint: "fcntl(2) says what that means; the limits are in dlmd/README.md.",
+  });
 }
 
 export class ClientFileLocks implements FileLocks {
@@ -97,7 +100,7 @@ export class ClientFileLocks implements FileLocks {
     const { start = 0n, end = maxOffset, type } = wanted;
     if (start < 0n || start > end || end > maxOffset) {
       const message = `bytes of a file expected, 0 <= start <= end <= ${maxOffset}; found ${start} to ${end}`;
-      throw new OperatingError(message, { code: "EINVAL" });
+      throw new OperatingError(message, { code: "EINVAL", hint: "`end` is the last byte, not the one after it." });
     }
     const { kind, owner: number, pid } = owner;
     return this.#requests.ask({ lockspaceId: this.#lockspaceId, file, op, ownerKind: kind, owner: number, pid, type, start, end, wait });

@@ -190,7 +190,7 @@ export class Groups {
       case "group-ended": {
         const membership = this.#memberships.get(event.group);
         this.#memberships.delete(event.group);
-        membership?.end(new OperatingError(`group ${event.group}: ${event.reason}`, { code: "group-ended" }));
+        membership?.end(new OperatingError(`group ${event.group}: ${event.reason}`, { code: "group-ended", hint: "Join it anew." }));
         return;
       }
     }
@@ -248,5 +248,5 @@ export class Groups {
 }
 
 function refusal(what: string, result: Exclude<GroupResult, "accepted">): OperatingError {
-  return new OperatingError(`${what}: ${words[result]}`, { code: result });
+  return new OperatingError(`${what}: ${words[result]}`, { code: result, hint: "The limits of groups are in dlmd/README.md." });
 }

@@ -43,17 +43,18 @@ export interface HeldLock {
   unlock(value?: Uint8Array): Promise<void>;
 }
 
-const codes: Readonly<Record<Exclude<LockStatus, "granted" | "unlocked" | "error">, readonly [string, string]>> = {
-  again: ["lock-busy", "somebody has it, and NOQUEUE was asked for"],
-  canceled: ["lock-canceled", "the request was taken back"],
-  deadlock: ["lock-deadlock", "whoever waits for it would wait for itself; give up what you hold and begin again"],
-  timeout: ["lock-timeout", "it did not come in the time allowed"],
+/** Code, what happened, what to do. */
+const codes: Readonly<Record<Exclude<LockStatus, "granted" | "unlocked" | "error">, readonly [string, string, string]>> = {
+  again: ["lock-busy", "somebody has it, and NOQUEUE was asked for", "Try again later, or wait for it without NOQUEUE."],
+  canceled: ["lock-canceled", "the request was taken back", "Ask again."],
+  deadlock: ["lock-deadlock", "whoever waits for it would wait for itself", "Give up what you hold and begin again."],
+  timeout: ["lock-timeout", "it did not come in the time allowed", "`coverlay why` says who has it."],
 };
 
 function failure(lock: Lock, status: LockStatus): Error {
   if (status === "error" && lock.error !== null) return lock.error;
-  const [code, why] = codes[status as keyof typeof codes] ?? ["lock-failed", `it ended with "${status}"`];
-  return new OperatingError(`lock ${lock.resource}: ${why}`, { code });
+  const [code, why, hint] = codes[status as keyof typeof codes] ?? ["lock-failed", `it ended with "${status}"`, "Ask again."];
+  return new OperatingError(`lock ${lock.resource}: ${why}`, { code, hint });
 }
 
 class AwaitedLock implements HeldLock {
@@ -84,8 +85,8 @@ class AwaitedLock implements HeldLock {
 
   #request(wanted: LockStatus, signal: AbortSignal | undefined, make: () => void): Promise<void> {
     if (this.#settle !== null) {
-      const message = `lock ${this.resource}: a request is outstanding; wait for its promise before the next one`;
-      return Promise.reject(new OperatingError(message, { code: "EBUSY" }));
+      const hint = "Wait for its promise before the next one.";
+      return Promise.reject(new OperatingError(`lock ${this.resource}: a request is outstanding`, { code: "EBUSY", hint }));
     }
     if (signal?.aborted === true) return Promise.reject(failure(this.#lock, "canceled"));
     return new Promise((resolve, reject) => {

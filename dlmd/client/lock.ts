@@ -131,7 +131,10 @@ export class ClientLock implements Lock {
     if (this.#forced && errno === E.ENOENT) return this.receiveAst("unlocked", mode, 0, false, null, false);
     this.#forced = false;
     this.busy = false;
-    this.error = new OperatingError(`lock ${this.resource}: ${reason}`, { code: errnoName(errno) });
+    this.error = new OperatingError(`lock ${this.resource}: ${reason}`, {
+      code: errnoName(errno),
+      hint: "client/api.ts says what each flag and request may be, dlmd/README.md the limits.",
+    });
     this.mode = mode;
     if (!this.exists) this.#forget();
     this.#handlers.ast(this, "error");
@@ -156,5 +159,8 @@ export function checkName(what: string, name: string): void {
   if (name.length > 0 && name.length * 3 <= NAME_BYTES) return;
   const bytes = Buffer.byteLength(name);
   if (bytes > 0 && bytes <= NAME_BYTES) return;
-  throw new OperatingError(`${what} must be 1 to ${NAME_BYTES} bytes of UTF-8, found ${bytes} bytes`, { code: "bad-name" });
+  throw new OperatingError(`${what} must be 1 to ${NAME_BYTES} bytes of UTF-8, found ${bytes} bytes`, {
+    code: "bad-name",
+    hint: "Shorten it, or use a digest of it.",
+  });
 }

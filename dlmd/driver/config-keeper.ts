@@ -292,7 +292,8 @@ export class ConfigKeeper {
     this.#hash = hashOf(record);
     log.info({ version: record.version, nodes: record.nodes.map((node) => node.nodeid) }, "configuration in force");
     if (!record.nodes.some((node) => node.nodeid === nodeid)) {
-      fatal(new OperatingError(`node ${nodeid} is not in version ${record.version} of the configuration`, { code: "node-removed" }));
+      const hint = "It was removed while it was away. To have it back, put it into the next version (coverlay config apply).";
+      fatal(new OperatingError(`node ${nodeid} is not in version ${record.version} of the configuration`, { code: "node-removed", hint }));
       return;
     }
     // For people and for the next start; what counts is kept already.

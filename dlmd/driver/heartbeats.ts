@@ -43,7 +43,7 @@ export type ToHeartbeats =
 export type FromHeartbeats =
   | { readonly kind: "ready" }
   | { readonly kind: "lease-ended" }
-  | { readonly kind: "refused"; readonly message: string; readonly code: string; readonly hint: string | undefined }
+  | { readonly kind: "refused"; readonly message: string; readonly code: string; readonly hint: string }
   | { readonly kind: "heard"; readonly beat: HeardBeat; readonly viaMulticast: boolean }
   | { readonly kind: "log"; readonly fields: Readonly<Record<string, unknown>>; readonly message: string }
   | { readonly kind: "count"; readonly name: string; readonly by: number };
@@ -92,7 +92,7 @@ export async function startHeartbeats(options: HeartbeatsOptions): Promise<Heart
           return leaseEnded?.();
         case "refused": {
           const { code, hint } = message;
-          return reject(new OperatingError(message.message, hint === undefined ? { code } : { code, hint }));
+          return reject(new OperatingError(message.message, { code, hint }));
         }
         case "heard":
           if (closing) return;

@@ -30,7 +30,7 @@ export interface AdminServer {
 function describe(error: unknown): AdminAnswer {
   if (!(error instanceof OperatingError)) throw error;
   const { message, code, hint } = error;
-  return { error: { message, code, ...(hint === undefined ? {} : { hint }) } };
+  return { error: { message, code, hint } };
 }
 
 async function answerLine(line: string, answer: AdminServerOptions["answer"]): Promise<AdminAnswer> {
@@ -39,7 +39,8 @@ async function answerLine(line: string, answer: AdminServerOptions["answer"]): P
     try {
       question = JSON.parse(line);
     } catch (cause) {
-      throw new OperatingError("one line of JSON expected on this socket", { code: "bad-question", cause });
+      const hint = "Ask through `coverlay config` and `coverlay fence`.";
+      throw new OperatingError("one line of JSON expected on this socket", { code: "bad-question", hint, cause });
     }
     return { answer: await answer(question) };
   } catch (error) {
@@ -49,7 +50,8 @@ async function answerLine(line: string, answer: AdminServerOptions["answer"]): P
 
 function serve(socket: Socket, { answer, log, processes }: AdminServerOptions): void {
   const wrong = objectionTo(processes.credentialsOf(socket));
-  const refuse = (message: string) => (): Promise<never> => Promise.reject(new OperatingError(message, { code: "not-allowed" }));
+  const refuse = (message: string) => (): Promise<never> =>
+    Promise.reject(new OperatingError(message, { code: "not-allowed", hint: "Use sudo." }));
   const say = wrong === null ? answer : refuse(wrong);
   let asked = "";
   let done = false;
@@ -85,7 +87,13 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Adm
   server.maxConnections = MAX_CONNECTIONS;
   await new Promise<void>((resolve, reject) => {
     server.once("error", (cause) =>
-      reject(new OperatingError(`dlmd cannot listen on ${socketPath}: ${cause.message}`, { code: "cannot-listen", cause })),
+      reject(
+        new OperatingError(`dlmd cannot listen on ${socketPath}: ${cause.message}`, {
+          code: "cannot-listen",
+          hint: "Name another folder with --run-dir: one that may be written, and whose path is short.",
+          cause,
+        }),
+      ),
     );
     server.listen(socketPath, resolve);
   });

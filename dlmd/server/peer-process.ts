@@ -47,7 +47,8 @@ function handleOf(native: Native, pidfd: number): ProcessHandle {
   };
   const kill = async (): Promise<boolean> => {
     const sent = native.pidfdSignal(pidfd, SIGKILL);
-    if (sent < 0 && sent !== -ESRCH) throw new OperatingError(`SIGKILL was refused with errno ${-sent}`, { code: "cannot-kill" });
+    if (sent < 0 && sent !== -ESRCH)
+      throw new OperatingError(`SIGKILL was refused with errno ${-sent}`, { code: "cannot-kill", hint: "Run dlmd as root." });
     for (;;) {
       if (closed) return false;
       ended = native.pidfdEnded(pidfd) === 1;
@@ -78,7 +79,11 @@ export function peerProcesses(): PeerProcesses {
   try {
     native = nativeAddon();
   } catch (error) {
-    throw new OperatingError(`dlmd cannot tell who connects to it: ${(error as Error).message}`, { code: "no-addon", cause: error });
+    throw new OperatingError(`dlmd cannot tell who connects to it: ${(error as Error).message}`, {
+      code: "no-addon",
+      hint: "Build it: npm run build.",
+      cause: error,
+    });
   }
   if (typeof native.peerCredentials !== "function") {
     throw new OperatingError("the native addon is of an older release than this dlmd", {

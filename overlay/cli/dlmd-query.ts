@@ -72,7 +72,7 @@ export async function waitForView(
         signal?.removeEventListener("abort", aborted);
         settle();
       };
-      const aborted = (): void => end(() => reject(new OperatingError("interrupted", { code: "interrupted" })));
+      const aborted = (): void => end(() => reject(new OperatingError("interrupted", { code: "interrupted", hint: "Try again." })));
       const timer = setTimeout(() => end(() => reject(noView(runDir, client.view, timeoutMs))), timeoutMs);
       news.view = (view) => (wanted(view) ? end(() => resolve(view)) : undefined);
       news.failed = (reason) => end(() => reject(reason));

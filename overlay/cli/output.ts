@@ -23,8 +23,8 @@ export function usageError(message: string, hint: string): OperatingError {
 export function describeError(error: unknown, json: boolean): ErrorText {
   if (error instanceof OperatingError) {
     const { message, code, hint, exitStatus } = error;
-    if (json) return { text: `${JSON.stringify({ error: message, code, ...(hint === undefined ? {} : { hint }) })}\n`, exitStatus };
-    return { text: `coverlay: ${message}\n${hint === undefined ? "" : `  ${hint}\n`}`, exitStatus };
+    if (json) return { text: `${JSON.stringify({ error: message, code, hint })}\n`, exitStatus };
+    return { text: `coverlay: ${message}\n  ${hint}\n`, exitStatus };
   }
   const stack = error instanceof Error ? (error.stack ?? error.message) : String(error);
   const message = error instanceof Error ? error.message : String(error);

@@ -71,7 +71,10 @@ function parseAnswer<T>(shape: z.ZodType<T>, text: string, source: string): T {
     throw badAnswer(source, "JSON", text, error);
   }
   if (typeof value === "object" && value !== null && "error" in value) {
-    throw new OperatingError(`${source}: ${String(value.error)}`, { code: "overlay-refused" });
+    throw new OperatingError(`${source}: ${String(value.error)}`, {
+      code: "overlay-refused",
+      hint: "Is the mount served by another version of coverlay? Unmount and mount it again.",
+    });
   }
   const result = shape.safeParse(value);
   if (!result.success) throw badAnswer(source, z.prettifyError(result.error), text, result.error);

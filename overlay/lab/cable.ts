@@ -32,6 +32,7 @@ export async function setCableDelay(lab: LabState, node: LabNode): Promise<void>
   if (left.length > 0)
     throw new OperatingError(`the long cable of ${node.node} (process ${left[0]?.pid}) does not end after SIGKILL`, {
       code: "unkillable",
+      hint: `It waits in the kernel: /proc/${left[0]?.pid}/stack says where.`,
     });
   if (delayMs === 0) {
     await must("ip", ["-n", hub, "link", "set", node.port, "master", BRIDGE]);

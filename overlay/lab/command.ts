@@ -75,7 +75,9 @@ function notStarted(command: string, cause: Error): OperatingError {
   const missing = (cause as NodeJS.ErrnoException).code === "ENOENT";
   return new OperatingError(missing ? `the tool ${command} is not there` : `${command} cannot be started: ${cause.message}`, {
     code: "no-tool",
-    ...(missing ? { hint: `Install the package that has ${command}, or correct PATH.` } : {}),
+    hint: missing
+      ? `Install the package that has ${command}, or correct PATH.`
+      : "See what ulimit -u and the memory of this machine allow.",
     cause,
   });
 }
@@ -87,9 +89,17 @@ export function describeRun(command: string, args: readonly string[], result: Ru
   return `${command} ${args.join(" ")}: ${how}${words === "" ? "" : `\n  ${words}`}`;
 }
 
+/** What to do where a tool that works elsewhere fails, and its own words do not say it. */
+const NOT_ALLOWED = "In a container: it must be privileged. Elsewhere: see dmesg.";
+
+export interface MustOptions extends RunOptions {
+  /** What to do if it fails. */
+  readonly hint?: string;
+}
+
 /** Runs a tool that must succeed; gives its stdout. Throws OperatingError "tool-failed" with the tool's words. */
-export async function must(command: string, args: readonly string[], options: RunOptions = {}): Promise<string> {
+export async function must(command: string, args: readonly string[], options: MustOptions = {}): Promise<string> {
   const result = await run(command, args, options);
   if (result.status === 0) return result.stdout;
-  throw new OperatingError(describeRun(command, args, result), { code: "tool-failed" });
+  throw new OperatingError(describeRun(command, args, result), { code: "tool-failed", hint: options.hint ?? NOT_ALLOWED });
 }

@@ -28,7 +28,9 @@ export async function makeDisk(lab: LabState, signal: AbortSignal): Promise<void
   const files = labFiles(lab.dir);
   if (lab.lower === "directory") return mkdirSync(files.lowerDirectory, { mode: 0o755 });
   const options = { env: markedEnvironment(lab.id, ""), signal };
-  await must("fallocate", ["-l", String(lab.sizeBytes), files.image], options);
+  const hint =
+    "Give a smaller --size, or with --dir a folder on a file system that has the room and can preallocate (ext4, XFS, btrfs, tmpfs).";
+  await must("fallocate", ["-l", String(lab.sizeBytes), files.image], { ...options, hint });
   // No discard: it would punch the preallocation out again. Nothing left to do in the background: it would disturb measurements.
   if (lab.lower === "ext4") {
     const extended = "nodiscard,lazy_itable_init=0,lazy_journal_init=0";
@@ -131,7 +133,10 @@ export function setCut(lab: LabState, device: string, cut: boolean): void {
   try {
     const result = nativeAddon().loopSetSizeLimit(fd, cut ? CUT_BYTES : 0);
     if (result < 0) {
-      throw new OperatingError(`LOOP_SET_STATUS64 on ${device} failed: ${errnoName(-result)}`, { code: "loop-ioctl" });
+      throw new OperatingError(`LOOP_SET_STATUS64 on ${device} failed: ${errnoName(-result)}`, {
+        code: "loop-ioctl",
+        hint: "See dmesg: nothing was changed.",
+      });
     }
   } finally {
     closeSync(fd);

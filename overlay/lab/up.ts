@@ -41,7 +41,10 @@ export type Progress = (step: string) => void;
 
 function checkOptions({ nodes, lower, sizeBytes, dir }: UpOptions): void {
   if (!Number.isInteger(nodes) || nodes < 1 || nodes > MAX_LAB_NODES) {
-    throw new OperatingError(`a lab has 1 to ${MAX_LAB_NODES} nodes, found --nodes ${nodes}`, { code: "usage" });
+    throw new OperatingError(`a lab has 1 to ${MAX_LAB_NODES} nodes, found --nodes ${nodes}`, {
+      code: "usage",
+      hint: "For example --nodes 3.",
+    });
   }
   const least = lower === "xfs" ? MIN_XFS_IMAGE_BYTES : MIN_IMAGE_BYTES;
   if (lower !== "directory" && sizeBytes < least) {
@@ -54,6 +57,7 @@ function checkOptions({ nodes, lower, sizeBytes, dir }: UpOptions): void {
   if (/[,\p{Cc}]/u.test(dir)) {
     throw new OperatingError(`the directory of a lab may not have commas or control characters in its name: ${JSON.stringify(dir)}`, {
       code: "usage",
+      hint: "Name another one with --dir.",
     });
   }
 }
@@ -137,8 +141,12 @@ export async function bringUp(options: UpOptions, progress: Progress, signal: Ab
   } catch (error) {
     progress("taking down what was made");
     await takeBack(dir, error);
-    throw signal.aborted ? new OperatingError("interrupted", { code: "interrupted", cause: error }) : error;
+    throw signal.aborted ? interrupted(error) : error;
   }
+}
+
+function interrupted(cause: unknown): OperatingError {
+  return new OperatingError("interrupted", { code: "interrupted", hint: "What was made of the lab is taken down again.", cause });
 }
 
 async function takeBack(dir: string, cause: unknown): Promise<void> {

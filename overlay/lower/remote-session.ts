@@ -156,7 +156,7 @@ export class RemoteSession implements Stamps {
   close(): void {
     this.ownerLost();
     this.#failAll(errnoError(E.EIO));
-    this.#refused ??= new OperatingError("the mount has ended", { code: "closed" });
+    this.#refused ??= new OperatingError("the mount has ended", { code: "closed", hint: "Mount it again." });
     for (const waiter of this.#waiters.splice(0)) waiter.reject(this.#refused);
   }
 

@@ -360,8 +360,12 @@ async function listen(server: Server, address: string, port: number): Promise<nu
     server.listen(port, address, resolve);
   });
   const bound = server.address();
-  if (bound === null || typeof bound === "string") throw new OperatingError("the server has no port", { code: "can-not-listen" });
+  if (bound === null || typeof bound === "string") throw noPort();
   return bound.port;
+}
+
+function noPort(): OperatingError {
+  return new OperatingError("the server has no port", { code: "can-not-listen", hint: "Check the node's address in cluster.yaml." });
 }
 
 export function createLowerServer(options: LowerServerOptions): LowerServer {

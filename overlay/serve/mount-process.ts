@@ -290,7 +290,8 @@ export class MountProcess {
   #handleDisconnected(reason: Error): void {
     if (this.#ending) return;
     this.#owner?.receiveDisconnected(reason);
-    this.fail(new OperatingError(`the lock manager is gone: ${reason.message}`, { code: "dlmd-lost", cause: reason }));
+    const hint = "Start dlmd again, umount (-l), and mount again.";
+    this.fail(new OperatingError(`the lock manager is gone: ${reason.message}`, { code: "dlmd-lost", hint, cause: reason }));
   }
 
   /** This node no longer knows what it holds: its kernel's caches are dropped, then the mount is ended (hazard F7: never the abort alone). */
@@ -346,7 +347,9 @@ export class MountProcess {
   terminate(): void {
     const session = this.#session;
     if (session === null) {
-      this.fail(new OperatingError("interrupted before the mount was there", { code: "interrupted" }));
+      this.fail(
+        new OperatingError("interrupted before the mount was there", { code: "interrupted", hint: "Nothing is left of it: mount again." }),
+      );
       return;
     }
     const result = this.options.native.umount(this.options.mountpoint, MNT_DETACH);

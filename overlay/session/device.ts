@@ -103,7 +103,7 @@ export async function mountSession(options: SessionOptions): Promise<Session> {
   const connection = connectionNumber(options.mountpoint);
   try {
     const { negotiated, coherence } = await serving.ready;
-    if (connection === null) throw new OperatingError(`${options.mountpoint} vanished from /proc/self/mountinfo`, { code: "mount-failed" });
+    if (connection === null) throw endedEarly(`${options.mountpoint} vanished from /proc/self/mountinfo`);
     const slower = setReadAhead(connection);
     if (slower !== null) log.info({ connection, error: slower.message }, "the read-ahead of the mount stays at the kernel's default");
     log.info({ mountpoint: options.mountpoint, connection, minor: negotiated.minor }, "mounted");
@@ -112,6 +112,10 @@ export async function mountSession(options: SessionOptions): Promise<Session> {
     native.umount(options.mountpoint, MNT_DETACH);
     throw error;
   }
+}
+
+function endedEarly(what: string): OperatingError {
+  return new OperatingError(what, { code: "mount-failed", hint: "Somebody has unmounted it meanwhile: mount it again." });
 }
 
 interface Ready {
@@ -299,7 +303,7 @@ class Serving {
     this.#state?.coherence.letGo();
     if (this.#state !== null) await endState(this.#state, lower);
     native.sync.close(this.#fd);
-    this.#rejectReady(new OperatingError("the mount ended before it answered", { code: "mount-failed" }));
+    this.#rejectReady(endedEarly("the mount ended before it answered"));
     this.#resolveEnded();
   }
 }

@@ -48,7 +48,7 @@ export async function checkMount(sourceName: string, mountPoint: string, runDir:
 function asRefusal(error: unknown): unknown {
   if (!(error instanceof OperatingError) || error.exitStatus === MOUNT_REFUSED) return error;
   const { code, hint, cause } = error;
-  return new OperatingError(error.message, { code, cause, exitStatus: MOUNT_REFUSED, ...(hint === undefined ? {} : { hint }) });
+  return new OperatingError(error.message, { code, cause, exitStatus: MOUNT_REFUSED, hint });
 }
 
 function refuse(code: string, message: string, hint: string): OperatingError {

@@ -40,7 +40,7 @@ export class ReadyPipe {
       error: {
         code: known ? error.code : "internal",
         message: error instanceof Error ? error.message : String(error),
-        ...(known && error.hint !== undefined ? { hint: error.hint } : {}),
+        ...(known ? { hint: error.hint } : {}),
         exitStatus: 32,
       },
     });

@@ -15,6 +15,8 @@ export const NODES = 3;
 const UP_TIMEOUT_MS = 180_000;
 const COMMAND_TIMEOUT_MS = 120_000;
 
+const LOOK = "Run the bench again; if it fails anew, bring a lab up by hand (`coverlay lab up`), where its logs stay to be read.";
+
 const program = path.join(projectRoot, "dist/overlay/main.js");
 
 /** Brings a lab up in `dir`, which it may be the only one to use. */
@@ -23,7 +25,7 @@ export async function startLabCluster(dir: string, sizeBytes: number, placement:
     const args = [program, "lab", ...words, "--dir", dir];
     const result = await run(process.execPath, args, { timeoutMs, signal: abort });
     if (abort?.aborted === true) throw interrupted();
-    if (result.status !== 0) throw new OperatingError(describeRun("coverlay", args.slice(1), result), { code: "lab-failed" });
+    if (result.status !== 0) throw new OperatingError(describeRun("coverlay", args.slice(1), result), { code: "lab-failed", hint: LOOK });
     return result.stdout;
   };
   const end = async (): Promise<void> => void (await lab(["down"], COMMAND_TIMEOUT_MS));
@@ -40,6 +42,7 @@ export async function startLabCluster(dir: string, sizeBytes: number, placement:
         `a lab of ${NODES} nodes with an owner was expected, found ${nodes.length} and the owner ${JSON.stringify(owner)}`,
         {
           code: "lab-failed",
+          hint: LOOK,
         },
       );
     }
@@ -57,7 +60,7 @@ export async function startLabCluster(dir: string, sizeBytes: number, placement:
 /** `place`: its number in the placement. */
 function clusterNode(node: NodeReport, placement: Placement, place: number): ClusterNode {
   if (node.overlayPid === null) {
-    throw new OperatingError(`${node.node} should have a mount, but is: ${node.state}`, { code: "lab-failed" });
+    throw new OperatingError(`${node.node} should have a mount, but is: ${node.state}`, { code: "lab-failed", hint: LOOK });
   }
   for (const pid of [node.overlayPid, node.dlmdPid]) if (pid !== null) placement.place(pid, place);
   return {
@@ -92,7 +95,7 @@ export function lowerRoot(overlayPid: number): string {
     const descriptor = path.join(descriptors, name);
     if (linkOf(descriptor) === "/" && statfsSync(`${descriptor}/.`).type === EXT4_MAGIC) return descriptor;
   }
-  throw new OperatingError(`the owner's overlay (${overlayPid}) should have the root of an ext4 open`, { code: "lab-failed" });
+  throw new OperatingError(`the owner's overlay (${overlayPid}) should have the root of an ext4 open`, { code: "lab-failed", hint: LOOK });
 }
 
 /** null: closed meanwhile. */

@@ -62,7 +62,7 @@ export async function runLoad(program: string, words: readonly (string | number)
 }
 
 export function interrupted(): OperatingError {
-  return new OperatingError("interrupted", { code: "interrupted" });
+  return new OperatingError("interrupted", { code: "interrupted", hint: "What was measured so far is lost." });
 }
 
 /** Runs a load that stops before and after what is timed; `at` is awaited in both places. */

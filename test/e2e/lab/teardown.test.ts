@@ -157,6 +157,11 @@ describe("lab up", () => {
       const { status, stderr } = await coverlay(["lab", "up", "--detach", "--dir", dir, "--lower", "xfs", "--size", "64M"]);
       expect(status).toBe(1);
       expect(stderr).toContain("an image for xfs has at least");
+      const words = ["lab", "up", "--detach", "--json", "--dir", dir, "--size", "1000000G"];
+      const full = await coverlay(words);
+      expect(full.status).toBe(1);
+      // One object and nothing else, though it had begun.
+      expect(JSON.parse(full.stderr)).toMatchObject({ code: "tool-failed", hint: expect.stringContaining("--size") as string });
       mkdirSync(`${dir}/node2`);
       const taken = await coverlay(["lab", "up", "--detach", "--dir", dir]);
       expect(taken.status).toBe(1);
