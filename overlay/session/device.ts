@@ -65,8 +65,6 @@ export interface SessionOptions {
 }
 
 export interface Session {
-  readonly negotiated: Negotiated;
-  readonly coherence: SessionCoherence;
   readonly counters: DispatchCounters;
   /** Inodes and handles that the kernel has of us. */
   readonly inodeCount: number;
@@ -102,12 +100,12 @@ export async function mountSession(options: SessionOptions): Promise<Session> {
   const serving = new Serving(options, fd);
   const connection = connectionNumber(options.mountpoint);
   try {
-    const { negotiated, coherence } = await serving.ready;
+    const { minor } = await serving.ready;
     if (connection === null) throw endedEarly(`${options.mountpoint} vanished from /proc/self/mountinfo`);
     const slower = setReadAhead(connection);
     if (slower !== null) log.info({ connection, error: slower.message }, "the read-ahead of the mount stays at the kernel's default");
-    log.info({ mountpoint: options.mountpoint, connection, minor: negotiated.minor }, "mounted");
-    return serving.session(negotiated, coherence, connection);
+    log.info({ mountpoint: options.mountpoint, connection, minor }, "mounted");
+    return serving.session(connection);
   } catch (error) {
     native.umount(options.mountpoint, MNT_DETACH);
     throw error;
@@ -116,11 +114,6 @@ export async function mountSession(options: SessionOptions): Promise<Session> {
 
 function endedEarly(what: string): OperatingError {
   return new OperatingError(what, { code: "mount-failed", hint: "Somebody has unmounted it meanwhile: mount it again." });
-}
-
-interface Ready {
-  readonly negotiated: Negotiated;
-  readonly coherence: SessionCoherence;
 }
 
 interface State {
@@ -141,7 +134,7 @@ async function endState({ mount, dispatch, coherence }: State, lower: Lower): Pr
 }
 
 class Serving {
-  readonly ready: Promise<Ready>;
+  readonly ready: Promise<Negotiated>;
   readonly ended: Promise<void>;
   readonly #options: SessionOptions;
   readonly #fd: number;
@@ -150,7 +143,7 @@ class Serving {
   readonly #interrupts: Interrupts;
   #state: State | null = null;
   #buffers: RequestBuffers;
-  #resolveReady: (ready: Ready) => void = () => {};
+  #resolveReady: (negotiated: Negotiated) => void = () => {};
   #rejectReady: (error: unknown) => void = () => {};
   #resolveEnded: () => void = () => {};
 
@@ -184,14 +177,12 @@ class Serving {
     );
   }
 
-  session(negotiated: Negotiated, coherence: SessionCoherence, connection: number): Session {
+  session(connection: number): Session {
     const { native } = this.#options;
     const state = this.#state;
     if (state === null) throw new Error("a session before INIT");
     const { mount, dispatch } = state;
     return {
-      negotiated,
-      coherence,
       counters: dispatch.counters,
       get inodeCount(): number {
         return mount.inodes.size;
@@ -256,7 +247,7 @@ class Serving {
     this.#state = { mount, dispatch, coherence };
     const written = native.deviceWrite(this.#fd, reply, reply.length);
     if (written < 0) this.#rejectReady(errnoError(-written));
-    else this.#resolveReady({ negotiated, coherence });
+    else this.#resolveReady(negotiated);
   }
 
   #createMount(coherence: SessionCoherence): Mount {
