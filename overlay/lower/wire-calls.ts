@@ -217,6 +217,19 @@ function manyNames(r: ByteReader): Buffer[] {
   return Array.from({ length: count }, () => v.readName(r));
 }
 
+function manyOrNull<T>(one: Codec<T>): Codec<readonly (T | null)[]> {
+  return {
+    write: (w, values) => {
+      w.u16(values.length);
+      for (const value of values) {
+        w.bool(value !== null);
+        if (value !== null) one.write(w, value);
+      }
+    },
+    read: (r) => Array.from({ length: r.u16() }, () => (r.bool() ? one.read(r) : null)),
+  };
+}
+
 const LISTINGS: readonly Listing[] = ["plain", "entries", "names"];
 
 function readListing(r: ByteReader): Listing {
@@ -246,16 +259,7 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
       },
       read: (r) => ({ ids: manyIds(r) }),
     },
-    {
-      write: (w, attrs) => {
-        w.u16(attrs.length);
-        for (const one of attrs) {
-          w.bool(one !== null);
-          if (one !== null) v.writeAttr(w, one);
-        }
-      },
-      read: (r) => Array.from({ length: r.u16() }, () => (r.bool() ? v.readAttr(r) : null)),
-    },
+    manyOrNull(attr),
   ),
   setattr: row<"setattr">(
     4,
@@ -474,16 +478,7 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
       },
       read: (r) => ({ parent: v.readFileId(r), names: manyNames(r) }),
     },
-    {
-      write: (w, entries) => {
-        w.u16(entries.length);
-        for (const one of entries) {
-          w.bool(one !== null);
-          if (one !== null) v.writeEntry(w, one);
-        }
-      },
-      read: (r) => Array.from({ length: r.u16() }, () => (r.bool() ? v.readEntry(r) : null)),
-    },
+    manyOrNull(entry),
   ),
   fetch: row<"fetch">(
     32,
