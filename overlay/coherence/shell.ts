@@ -107,6 +107,8 @@ class Shell implements CoherenceShell, PinsHost {
   /** Effects are being done. */
   #running = false;
   #closed = false;
+  /** Every lock was given back. */
+  #gaveBack = false;
 
   constructor(options: CoherenceShellOptions) {
     this.#options = options;
@@ -173,6 +175,8 @@ class Shell implements CoherenceShell, PinsHost {
   }
 
   #perform(effect: Effect): void {
+    // A revoke that was on its way goes on when its notification or its timer ends: there is nothing left to be given up.
+    if (this.#gaveBack && effect.do !== "settle") return;
     if (this.#suspension.takes(effect)) return;
     switch (effect.do) {
       case "request":
@@ -338,6 +342,7 @@ class Shell implements CoherenceShell, PinsHost {
     }
     this.run();
     this.#locks.dropAll(this.#covers.all());
+    this.#gaveBack = true;
     await this.#options.caches.close();
   }
 }

@@ -94,6 +94,9 @@ export function shellOver(
   stamps: Stamps = new SilentStamps(),
   caches: Partial<KernelCaches> = {},
   cachedMax: number = Number.POSITIVE_INFINITY,
+  fail = (error: Error): void => {
+    throw error;
+  },
 ): CoherenceShell {
   const nothing = (): Promise<number[]> => Promise.resolve([0]);
   return createCoherenceShell({
@@ -128,9 +131,7 @@ export function shellOver(
     },
     now: () => 0,
     log: { trace() {}, debug() {}, info() {}, warn() {}, error() {}, fatal() {} } as never,
-    fail: (error) => {
-      throw error;
-    },
+    fail,
   });
 }
 

@@ -140,6 +140,30 @@ describe("the shell", () => {
     expect(epochs).toBe(1);
   });
 
+  it("closed in the middle of a revoke, asks the lock manager for nothing more when that goes on", async () => {
+    const asked: string[] = [];
+    const { lockspace, handlers } = lockspaceThatGrants(asked);
+    let written: (results: number[]) => void = () => undefined;
+    const invalidatePagesAndSize: KernelCaches["invalidatePagesAndSize"] = () => ({
+      gate: { shut: () => true },
+      results: new Promise((resolve) => {
+        written = resolve;
+      }),
+    });
+    const failures: Error[] = [];
+    const shell = shellOver(lockspace, new SilentStamps(), { invalidatePagesAndSize }, undefined, (error) => void failures.push(error));
+    const inode = inodeOf(shell, 12, "file");
+    await shell.operations.pin(inode, Mode.PR, { interrupted: false, onInterrupt: null });
+    shell.operations.unpin(inode, Mode.PR);
+    const [[lock, end]] = [...handlers] as [[Lock, LockHandlers]];
+    end.bast(lock, Mode.EX);
+    shell.letGo();
+    await shell.close();
+    written([0, 0, 0]);
+    await new Promise(setImmediate);
+    expect([failures, asked]).toEqual([[], [`lock i12.7 ${Mode.PR}`, "unlock i12.7"]]);
+  });
+
   /** Taken away and read under again, so often that a reader is expected. */
   async function contended(shell: CoherenceShell, inode: Inode, handlers: Map<Lock, LockHandlers>): Promise<void> {
     for (let turn = 0; turn < 2; turn += 1) {
