@@ -108,6 +108,9 @@ export interface Coherence {
   /** Called with PR pinned, which it must unpin: the lock is here, and somebody is expected to read soon. null: nobody listens. */
   onExpected: ((inode: Inode) => void) | null;
 
+  /** Times that the owner died. No lock, here or on its way, covers what was read of the lower when this number was another. */
+  readonly distrusts: number;
+
   /** Changes of attributes made here so far: a number to be given to `attrValid`. */
   readonly changes: number;
   /**

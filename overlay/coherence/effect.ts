@@ -55,6 +55,8 @@ export interface CoherenceState {
   grants: number;
   /** Changes of attributes made here so far (told-attributes.ts). */
   changes: number;
+  /** Times that all that was read before was not true any more (distrustCovers). */
+  distrusts: number;
   /** The mount's entry epoch, from 1; raised before INC_EPOCH is sent. */
   epoch: number;
   readonly limits: {
@@ -76,6 +78,7 @@ export function createCoherenceState(): CoherenceState {
     abandoned: false,
     grants: 0,
     changes: 0,
+    distrusts: 0,
     epoch: 1,
     limits: { minHoldMs: 3, contendedMs: 100 },
   };

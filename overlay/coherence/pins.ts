@@ -233,6 +233,10 @@ export class Pins implements Coherence {
 
   // --- what the kernel is told of attributes, and what it is to drop of pages
 
+  get distrusts(): number {
+    return this.#state.distrusts;
+  }
+
   get changes(): number {
     return this.#state.changes;
   }

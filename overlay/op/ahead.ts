@@ -21,6 +21,8 @@ const AHEAD_FILES_MAX = 64;
 interface Answer {
   readonly offset: number;
   readonly bytes: number;
+  /** Coherence.distrusts when it was asked for. */
+  readonly distrusts: number;
   /** null: it failed, and whoever wants it asks himself. */
   readonly fetched: Promise<Fetched | null>;
 }
@@ -97,7 +99,9 @@ export class Ahead {
     const fetched = await guess.fetched;
     if (file.guess === guess) file.guess = null;
     const hold = this.#coherence.hold(inode);
-    if (fetched === null || hold === 0 || !this.#coherence.proves(inode, fetched.stamp)) return this.#lower.getattr(inode.id);
+    // An owner's stamps say nothing of what the next one has.
+    const distrusted = guess.distrusts !== this.#coherence.distrusts;
+    if (fetched === null || hold === 0 || distrusted || !this.#coherence.proves(inode, fetched.stamp)) return this.#lower.getattr(inode.id);
     keep(file, hold, guess);
     file.attrLeft = false;
     return fetched.attr;
@@ -177,7 +181,7 @@ export class Ahead {
         ({ stamp, attr, data }) => ({ stamp, attr, data: Uint8Array.from(data) }),
         () => null,
       );
-      return { offset, bytes, fetched: kept };
+      return { offset, bytes, distrusts: this.#coherence.distrusts, fetched: kept };
     } catch {
       // The handle was closed.
       return null;

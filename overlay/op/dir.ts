@@ -140,7 +140,7 @@ async function answerPlus(
     if (waiting(pinned)) await pinned;
     const away = lastTry ? [] : rows.flatMap((row) => (row.child === null || row.pinned ? [] : [row.child]));
     if (away.length === 0) {
-      answerRows(mount, call, request, dir, rows, since.changes);
+      answerRows(mount, call, request, dir, rows, since);
       return null;
     }
     for (const child of away) inodes.use(child);
@@ -175,13 +175,16 @@ async function pinRows(mount: Mount, rows: readonly Row[], since: number): Promi
   });
 }
 
-function answerRows(mount: Mount, call: Call, request: ReaddirRequest, dir: InodeRecord, rows: readonly Row[], since: number): void {
+function answerRows(mount: Mount, call: Call, request: ReaddirRequest, dir: InodeRecord, rows: readonly Row[], since: Since): void {
   const { coherence } = mount;
+  // The owner died after it had given the names. The kernel takes those of a listing for as new as their answer (fs/fuse/readdir.c,
+  // fuse_direntplus_link), and not, as that of a LOOKUP, for as old as the question.
+  const doubtful = coherence.distrusts !== since.distrusts;
   const listing = call.listing(request.size, true);
   const counted: InodeRecord[] = [];
   for (const { entry, child, attr, pinned } of rows) {
     const { name, type, ino, cookie } = entry;
-    if (child === null || attr === null || !pinned || !coherence.sizes.known(child)) {
+    if (doubtful || child === null || attr === null || !pinned || !coherence.sizes.known(child)) {
       if (!listing.add(name, type, ino, cookie)) break;
       continue;
     }
@@ -189,7 +192,7 @@ function answerRows(mount: Mount, call: Call, request: ReaddirRequest, dir: Inod
     child.nlinkHint = attr.nlink;
     const entryValid = coherence.names.tellEntry(dir, name, child);
     coherence.sizes.told(child, attr.size);
-    listing.addPlus(name, type, cookie, child.fuseNodeid, 0, attr, entryValid, coherence.attrValid(child, call.pid, since));
+    listing.addPlus(name, type, cookie, child.fuseNodeid, 0, attr, entryValid, coherence.attrValid(child, call.pid, since.changes));
     counted.push(child);
   }
   if (call.listed(listing)) for (const child of counted) child.nlookup += 1;

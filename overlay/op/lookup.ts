@@ -11,7 +11,7 @@ import { type Mount, inodeOf, waiting } from "./mount.ts";
 import { type RenameTarget, renameTarget } from "./rename-target.ts";
 
 export function sinceNow({ coherence }: Mount): Since {
-  return { grants: coherence.grants, changes: coherence.changes };
+  return { grants: coherence.grants, changes: coherence.changes, distrusts: coherence.distrusts };
 }
 
 export function isErrno(error: unknown, errno: number): boolean {
@@ -66,10 +66,11 @@ function replyAbsent(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, e
   call.negativeEntry();
 }
 
-/** How many locks were granted, and changes of attributes made, before something was looked up. */
+/** How many locks were granted, changes of attributes made, and owners lost, before something was looked up. */
 export interface Since {
   readonly grants: number;
   readonly changes: number;
+  readonly distrusts: number;
 }
 
 /** What a LOOKUP found. */

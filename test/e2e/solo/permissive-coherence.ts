@@ -83,6 +83,7 @@ export class PermissiveCoherence implements SessionCoherence, Coherence, KernelN
   }
   readonly grants = 0;
   readonly changes = 0;
+  readonly distrusts = 0;
   attributesChanged(): void {}
   onExpected: ((inode: Inode) => void) | null = null;
   heldSince(): number {

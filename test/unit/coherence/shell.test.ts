@@ -122,7 +122,9 @@ describe("the shell", () => {
       shell.operations.names.isTold(dir, name),
       shell.operations.sizes.known(file),
     ]).toEqual([true, true, true]);
+    expect(shell.operations.distrusts).toBe(0);
     await shell.distrustAll();
+    expect(shell.operations.distrusts).toBe(1);
     expect([dropped.sort((a, b) => a - b), epochs]).toEqual([[1, 2], 1]);
     expect([
       shell.operations.attrValid(file, 0, before.changes),

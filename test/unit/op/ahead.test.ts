@@ -14,6 +14,7 @@ const BYTES = 4096;
 class World {
   version = 1;
   hold = 1;
+  distrusts = 0;
   contended = true;
   provenAbove: number = Number.POSITIVE_INFINITY;
   count = 0;
@@ -34,11 +35,15 @@ class World {
     },
   } as unknown as Lower;
 
-  readonly coherence = {
-    hold: () => this.hold,
-    contended: () => this.contended,
-    proves: (_inode: Inode, { count }: Stamp) => count > this.provenAbove,
-  } as unknown as Coherence;
+  readonly coherence: Coherence = Object.defineProperty(
+    {
+      hold: () => this.hold,
+      contended: () => this.contended,
+      proves: (_inode: Inode, { count }: Stamp) => count > this.provenAbove,
+    },
+    "distrusts",
+    { get: () => this.distrusts },
+  ) as unknown as Coherence;
 
   readonly ahead: Ahead = new Ahead(this.lower, this.coherence);
 
@@ -123,6 +128,17 @@ describe("what a reader will want next", () => {
     world.written();
     world.provenAbove = world.count;
     expect(await world.readsAll()).toEqual({ size: 5, data: 5 });
+    expect(world.asked()).toEqual(["fetch", "getattr", "read"]);
+  });
+
+  it("fetched before the lock came, from an owner that has died since, it proves nothing: it is asked for anew", async () => {
+    const world = new World();
+    await world.learned();
+    world.ahead.guess(inode);
+    world.provenAbove = world.count - 1;
+    world.version = 1;
+    world.distrusts += 1;
+    expect(await world.readsAll()).toEqual({ size: 1, data: 1 });
     expect(world.asked()).toEqual(["fetch", "getattr", "read"]);
   });
 

@@ -200,6 +200,16 @@ describe("listings", () => {
     expect([(entry ?? 0n) > 0n, attr]).toEqual([true, 0n]);
   });
 
+  it("READDIRPLUS: no name is told that an owner gave which has died since: they go as plain entries", async () => {
+    const bench = new Workbench();
+    bench.lower.later = true;
+    const listed = bench.serve(list(bench, "readdirplus"));
+    bench.coherence.distrusts += 1;
+    expect(Number((await listed)?.body.readBigUInt64LE(0))).toBe(0);
+    expect(bench.file.nlookup).toBe(1);
+    expect(bench.coherence.events.filter((event) => event.startsWith("tell"))).toEqual([]);
+  });
+
   it("READDIRPLUS: where most names were new, the next part comes with its attributes in one trip", async () => {
     const bench = new Workbench();
     const request = list(bench, "readdirplus");

@@ -148,6 +148,7 @@ export class RecordingCoherence implements Coherence, KernelNames {
   }
   /** Raised by a test: attributes were changed, of whatever inode. */
   changes = 0;
+  distrusts = 0;
   attrValid(inode: Inode, _caller: number, since: number): boolean {
     if (this.held === 0) this.violations.push(`attrValid of ${inode.key} without a pin`);
     return this.changes <= since;
