@@ -120,7 +120,7 @@ async function serve(args: ServeArguments): Promise<void> {
       metadataCalls: args.metadataCalls,
       changed: () => {
         if (statusServer !== null) statusServer.update();
-        else pipe.waiting(mount.why);
+        else if (mount.role === "waiting") pipe.waiting(mount.why);
       },
     });
     for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => mount.terminate());

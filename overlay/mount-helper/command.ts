@@ -11,10 +11,12 @@ interface InstallArguments {
   readonly directory: string;
 }
 
-const details = `Installs /sbin/mount.clustered, /sbin/mount.fuse.clustered (for -o remount) and /sbin/umount.fuse.clustered (umount then
-returns when the volume is released). Then these work:
+const details = `Installs /sbin/mount.clustered, /sbin/mount.fuse.clustered (for -o remount) and /sbin/umount.fuse.clustered. Then these work:
   mount -t clustered /dev/sdb1 /shared
   /dev/sdb1  /shared  clustered  rw,_netdev  0  0      (a line of /etc/fstab)
+  mount -o remount,ro /shared
+A umount of what has the option _netdev returns when the volume is released; another one may return when it is unmounted, because umount(8)
+does not ask then, and the release follows. \`coverlay umount\` always waits for it.
 
 \`mount -o clustered /dev/sdb1 /shared\` alone cannot: mount(8) finds ext4 on the device and gives the option to ext4, which refuses it.
 With --ext4 (and --xfs) a script /sbin/mount.ext4 (mount.xfs) is installed too, which mount(8) asks before the kernel: it takes what has

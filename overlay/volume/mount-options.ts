@@ -68,6 +68,9 @@ const effects: Readonly<Record<string, Effect>> = {
 /** For mount(8), fstab and systemd: nothing to us. `clustered` is what selects us where the wrapper is installed. */
 const ignored: readonly string[] = ["clustered", "_netdev", "nofail", "auto", "noauto", "nouser", "nousers", "noowner", "nogroup"];
 const ignoredWithValue: readonly string[] = ["comment", "uhelper", "helper"];
+/** What a FUSE mount shows among its options, and mount(8) therefore gives for a remount: none of it can be changed. */
+const shown: readonly string[] = ["default_permissions", "allow_other"];
+const shownWithValue: readonly string[] = ["user_id", "group_id", "max_read", "blksize"];
 const ownWithValue: readonly string[] = ["runDir"];
 
 /** What may stand after -o, for messages and --help. */
@@ -79,13 +82,14 @@ export const knownOptions: readonly string[] = [...Object.keys(effects), ...igno
  */
 export function parseMountOptions(text: string, sloppy = false, present = 0): MountOptions {
   let flags = present;
-  let remount = false;
   let runDir: string | null = null;
-  for (const option of splitOptions(text)) {
+  const options = splitOptions(text);
+  const remount = options.includes("remount");
+  for (const option of options) {
     const [name, value] = splitValue(option);
     const effect = value === null && Object.hasOwn(effects, name) ? effects[name] : undefined;
     if (effect !== undefined) flags = (flags & ~(effect.clear ?? 0)) | (effect.set ?? 0);
-    else if (name === "remount" && value === null) remount = true;
+    else if (option === "remount" || (remount && isShown(name, value))) continue;
     else if (name === "runDir" && value !== null) runDir = absolute(value);
     else if (!isIgnored(name, value) && !sloppy) throw unknownOption(option, name, value);
   }
@@ -102,6 +106,10 @@ function splitValue(option: string): [string, string | null] {
   const at = option.indexOf("=");
   if (at < 0) return [option, null];
   return [option.slice(0, at), option.slice(at + 1).replace(/^"(.*)"$/, "$1")];
+}
+
+function isShown(name: string, value: string | null): boolean {
+  return (value === null ? shown : shownWithValue).includes(name);
 }
 
 function isIgnored(name: string, value: string | null): boolean {

@@ -18,6 +18,7 @@ const READY_LINE_BYTES = 64 * 1024;
 /** The overlay's side: made once, told once. Without such a descriptor (started by hand) it says nothing. */
 export class ReadyPipe {
   #fd: number | null;
+  #waitingFor = "";
 
   constructor(fd: number | null) {
     this.#fd = fd;
@@ -25,7 +26,9 @@ export class ReadyPipe {
 
   /** What the mount waits for before it can answer, for the person who waits too. Any number of times, before the last word. */
   waiting(why: string): void {
-    if (this.#fd !== null) this.#write(this.#fd, { waiting: why });
+    if (this.#fd === null || why === this.#waitingFor) return;
+    this.#waitingFor = why;
+    this.#write(this.#fd, { waiting: why });
   }
 
   /** The mount answers. */

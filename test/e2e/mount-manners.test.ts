@@ -6,10 +6,12 @@ import path from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { code } from "./errno-code.ts";
-import { startLab, type TestLab } from "./lab.ts";
+import { processRef } from "../../overlay/lab/processes.ts";
+import { coverlayProgram, startLab, type TestLab } from "./lab.ts";
+import { ownSbin } from "./own-sbin.ts";
 
 const run = promisify(execFile);
-const program = path.resolve(import.meta.dirname, "../../dist/overlay/main.js");
+const program = coverlayProgram;
 
 describe("a clustered mount among others", () => {
   let lab: TestLab;
@@ -73,6 +75,27 @@ describe("a clustered mount among others", () => {
       `cd / && exec nsenter --net=/run/netns/${lab.node(2).netns} node ${program} mount ${device} ${mount} -o runDir=${runDir}`,
     ]);
     expect(await readFile(path.join(mount, "file"), "utf8")).toBe("lazily");
+  });
+
+  it("mount(8) mounts it without a word, and remounts it; umount of a mount with _netdev returns when its overlay has ended", async () => {
+    const { mount, runDir, netns } = lab.node(2);
+    const device = await deviceOf(2);
+    await run("umount", ["-i", mount]);
+    const sbin = ownSbin({ node: process.execPath, program }, []);
+    try {
+      const script = `
+        mount -t clustered ${device} ${mount} -o runDir=${runDir},_netdev && cat ${runDir}/overlay.json &&
+        mount -o remount,ro ${mount} && ! touch ${mount}/new && mount -o remount,rw ${mount} && touch ${mount}/new &&
+        umount ${mount}`;
+      const { status, stdout, stderr } = sbin.run(script, netns);
+      expect(stderr).toMatch(/^touch: .*new'?: Read-only file system\n$/);
+      expect(status).toBe(0);
+      const { pid } = JSON.parse(stdout) as { pid: number };
+      expect(processRef(pid)).toBeNull();
+      expect(await readFile(path.join(lab.node(1).mount, "new"), "utf8")).toBe("");
+    } finally {
+      sbin.end();
+    }
   });
 });
 

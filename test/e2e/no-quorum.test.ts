@@ -2,44 +2,35 @@
  * From outside, with mount(8) and signals: which mounts are refused and what is said then, and how a mount that has lost its owner and the
  * quorum ends when it is told to.
  */
-import { spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { enableVolume } from "../../overlay/cli/volume.ts";
-import { helperScripts, installHelpers } from "../../overlay/mount-helper/install.ts";
 import { type Actor, endActors, startActor, until, untilWaiting } from "./actor.ts";
 import { coverlayProgram, startLab, type TestLab } from "./lab.ts";
-import { run, withDisk } from "./volume/disk.ts";
+import { type OwnSbin, ownSbin } from "./own-sbin.ts";
+import { withDisk } from "./volume/disk.ts";
 
 describe("a node that may not mount, or no longer work", () => {
   let lab: TestLab;
-  let dir: string;
+  let sbin: OwnSbin;
+  let target: string;
 
   beforeAll(async () => {
     lab = await startLab({ nodes: 3, size: "256M" });
-    dir = mkdtempSync(path.join(os.tmpdir(), "coverlay-refusal-"));
-    for (const name of ["sbin", "target"]) mkdirSync(path.join(dir, name));
-    run("mount", "-t", "tmpfs", "tmpfs", path.join(dir, "sbin"));
-    for (const name of ["upper", "work"]) mkdirSync(path.join(dir, "sbin", name));
-    installHelpers(path.join(dir, "sbin/upper"), helperScripts({ node: process.execPath, program: coverlayProgram }, ["ext4"]));
+    target = mkdtempSync(path.join(os.tmpdir(), "coverlay-refusal-"));
+    sbin = ownSbin({ node: process.execPath, program: coverlayProgram }, []);
   });
   afterAll(async () => {
     endActors();
-    if (dir !== undefined) {
-      run("umount", path.join(dir, "sbin"));
-      rmSync(dir, { recursive: true });
-    }
+    sbin?.end();
+    if (target !== undefined) rmSync(target, { recursive: true });
     await lab?.end();
   });
 
-  /** `mount -t clustered` in a mount namespace of its own, in which /sbin has our scripts. */
   function mountClustered(device: string, nodeid: number): { status: number | null; stderr: string } {
-    const sbin = path.join(dir, "sbin");
-    const prepare = `mount -t overlay overlay -o lowerdir=/usr/sbin,upperdir=${sbin}/upper,workdir=${sbin}/work /usr/sbin`;
-    const script = `${prepare} && exec mount -t clustered ${device} ${dir}/target -o runDir=${lab.node(nodeid).runDir}`;
-    return spawnSync("unshare", ["-m", "--propagation", "private", "sh", "-c", script], { encoding: "utf8", timeout: 60_000 });
+    return sbin.run(`exec mount -t clustered ${device} ${target} -o runDir=${lab.node(nodeid).runDir}`);
   }
 
   const bit = { cluster: "another", volume: "shared", uuid: "6b1c0b5e-3f0e-4f0a-9d5c-2f8c6a0c4d11" };

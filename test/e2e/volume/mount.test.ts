@@ -1,6 +1,5 @@
 /** `coverlay mount` up to the point where the overlay starts: each refusal, and the scripts as mount(8) really calls them. */
-import { spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { describe, expect, test } from "vitest";
@@ -13,6 +12,7 @@ import type { Bit } from "../../../overlay/volume/bit.ts";
 import { MountAttr, mountDetached, releaseDetached } from "../../../overlay/volume/detached.ts";
 import { checkMount } from "../../../overlay/volume/mount-checks.ts";
 import { unmount } from "../../../overlay/volume/remount.ts";
+import { ownSbin } from "../own-sbin.ts";
 import { diskProblem, run, withDisk } from "./disk.ts";
 
 const missing = diskProblem();
@@ -112,26 +112,15 @@ function checkMountOptions(mountPoint: string): Promise<void> {
 }
 
 describe.skipIf(missing !== null)("the scripts under /sbin", () => {
-  /** In a mount namespace of its own with a writable copy of /sbin, so that this machine keeps its own. */
-  function inOwnSbin(dir: string, script: string): { status: number | null; output: string } {
-    for (const name of ["upper", "work"]) mkdirSync(path.join(dir, name), { recursive: true });
-    const prepare = `mount -t overlay overlay -o lowerdir=/usr/sbin,upperdir=${dir}/upper,workdir=${dir}/work /usr/sbin`;
-    const shell = spawnSync("unshare", ["-m", "--propagation", "private", "sh", "-c", `${prepare} && ${script}`], { encoding: "utf8" });
-    return { status: shell.status, output: shell.stdout + shell.stderr };
-  }
-
   test("mount(8) gives them what the command line takes; everything else is left to it", async () => {
     await withDisk("ext4", (disk) => {
       // Instead of node: a program that shows its words.
       const echo = path.join(disk.dir, "a 'strange' name");
       writeFileSync(echo, '#!/bin/sh\necho "CALLED $*"\nexit 32\n', { mode: 0o755 });
-      const tmpfs = path.join(disk.dir, "tmpfs");
-      mkdirSync(tmpfs);
-      run("mount", "-t", "tmpfs", "tmpfs", tmpfs);
+      const fstab = path.join(disk.dir, "fstab");
+      writeFileSync(fstab, `${disk.device} ${disk.mountPoint} clustered rw,_netdev 0 0\n`);
+      const sbin = ownSbin({ node: echo, program: "MAIN" }, ["ext4"]);
       try {
-        const scripts = helperScripts({ node: echo, program: "MAIN" }, ["ext4"]);
-        for (const dir of ["upper", "work"]) mkdirSync(path.join(tmpfs, dir));
-        installHelpers(path.join(tmpfs, "upper"), scripts);
         const { device, mountPoint } = disk;
         const cases: readonly (readonly [string, number, string])[] = [
           [`mount -t clustered ${device} ${mountPoint} -o ro,_netdev`, 32, `CALLED MAIN mount ${device} ${mountPoint} -o ro,_netdev\n`],
@@ -141,6 +130,7 @@ describe.skipIf(missing !== null)("the scripts under /sbin", () => {
             32,
             `CALLED MAIN mount ${device} ${mountPoint} -o rw,noatime,clustered\n`,
           ],
+          [`mount -T ${fstab} ${mountPoint}`, 32, `CALLED MAIN mount ${device} ${mountPoint} -o rw,_netdev\n`],
           [`mount -v -n -t clustered ${device} ${mountPoint}`, 32, `CALLED MAIN mount ${device} ${mountPoint} -n -v -o rw\n`],
           // Without the option: a plain mount, as ever; remount, read-only and unmount too.
           [
@@ -150,9 +140,12 @@ describe.skipIf(missing !== null)("the scripts under /sbin", () => {
           ],
           [`mount -t ext4 ${device} ${mountPoint} && umount ${mountPoint}`, 0, ""],
         ];
-        for (const [script, status, output] of cases) expect(inOwnSbin(tmpfs, script)).toEqual({ status, output });
+        for (const [script, status, output] of cases) {
+          const { stdout, stderr, ...ended } = sbin.run(script);
+          expect({ status: ended.status, output: stdout + stderr }).toEqual({ status, output });
+        }
       } finally {
-        run("umount", "--lazy", tmpfs);
+        sbin.end();
       }
     });
   });

@@ -47,6 +47,13 @@ describe("mount options", () => {
     });
   });
 
+  test("a remount by mount(8) names what the mount shows; nothing else may", () => {
+    const shown = "relatime,user_id=0,group_id=0,default_permissions,allow_other";
+    expect(parseMountOptions(`rw,${shown},remount,ro`)).toMatchObject({ remount: true, readOnly: true });
+    expect(refusal(shown).message).toContain("user_id=0");
+    expect(refusal("remount,user_id").message).toContain("user_id");
+  });
+
   test("unknown ones are refused, unless sloppy", () => {
     expect(refusal("noatme")).toMatchObject({ code: "bad-option", exitStatus: 1, hint: 'Did you mean "noatime"?' });
     expect(refusal("rundir=/x").hint).toBe('Did you mean "runDir"?');

@@ -27,6 +27,21 @@ test("ready, once", async () => {
   expect(pid).toBe(process.pid);
 });
 
+test("what is waited for is said once", async () => {
+  const said: string[] = [];
+  const dir = mkdtempSync(path.join(os.tmpdir(), "coverlay-ready-"));
+  try {
+    const file = path.join(dir, "pipe");
+    const pipe = new ReadyPipe(openSync(file, "w"));
+    for (const why of ["a", "a", "b", "a"]) pipe.waiting(why);
+    pipe.ready();
+    await readReady(Readable.from([readFileSync(file)]), "/log", (why) => said.push(why));
+    expect(said).toEqual(["a", "b", "a"]);
+  } finally {
+    rmSync(dir, { recursive: true });
+  }
+});
+
 test("an operating error comes through with its code, hint and the exit status of a refused mount", async () => {
   const error = new OperatingError("no quorum here", { code: "no-quorum", hint: "start more", exitStatus: 1 });
   await expect(roundTrip((pipe) => pipe.fail(error))).rejects.toMatchObject({
