@@ -44,6 +44,13 @@ function closed(how: string): OperatingError {
 }
 
 function connectError(socketPath: string, cause: NodeJS.ErrnoException): OperatingError {
+  if (cause.code === "EACCES" || cause.code === "EPERM") {
+    return new OperatingError(`dlmd at ${socketPath} may not be asked by user id ${process.geteuid?.() ?? "?"}`, {
+      code: "permission",
+      hint: "Use sudo, or be the user that runs it.",
+      cause,
+    });
+  }
   const found = cause.code === "ENOENT" ? "no socket there" : cause.code === "ECONNREFUSED" ? "nobody answers" : cause.message;
   return new OperatingError(`dlmd expected at ${socketPath}, found: ${found}`, {
     code: "dlmd-not-running",

@@ -131,6 +131,7 @@ const enableCommand: CommandModule<object, EnableArguments> = {
       if (json) return printJson({ target, ...bit });
       print(`${target}: the clustered bit is set. In every node's cluster.yaml, under volumes:`);
       print(`  - name: ${bit.volume}\n    uuid: ${bit.uuid}\n    lower: ${lower}`);
+      print("Where the cluster runs already: in a copy of the file, its version raised by one, with coverlay config apply COPY.");
     }),
 };
 

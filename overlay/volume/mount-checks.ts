@@ -33,7 +33,7 @@ export async function checkMount(sourceName: string, mountPoint: string, runDir:
     const source = resolveSource(sourceName);
     const bit = source === null ? null : requireBit(source);
     const { info, view } = await ask(runDir);
-    const volume = bit === null ? findVolume(sourceName, info) : requireKnown(sourceName, bit, info);
+    const volume = bit === null || source === null ? findVolume(sourceName, info) : requireKnown(sourceName, source.kind, bit, info);
     if (source !== null) requireKind(source, volume);
     if (!view.quorate) throw noQuorum(view);
     requireNotMounted(sourceName, source, mountPoint, runDir);
@@ -76,7 +76,7 @@ function requireBit(source: LowerSource): Bit {
   }
 }
 
-function requireKnown(name: string, bit: Bit, info: ClusterInfo): VolumeConfig {
+function requireKnown(name: string, lower: LowerSource["kind"], bit: Bit, info: ClusterInfo): VolumeConfig {
   if (bit.cluster !== info.clusterName) {
     throw refuse(
       "wrong-cluster",
@@ -89,7 +89,7 @@ function requireKnown(name: string, bit: Bit, info: ClusterInfo): VolumeConfig {
   throw refuse(
     "unknown-volume",
     `${name} is volume ${bit.volume} (${bit.uuid}), which cluster ${info.clusterName} does not know; it knows ${listVolumes(info)}`,
-    `Add it to the volumes in cluster.yaml on every node: name: ${bit.volume}, uuid: ${bit.uuid}`,
+    `Put { name: ${bit.volume}, uuid: ${bit.uuid}, lower: ${lower} } under volumes in cluster.yaml, raise its version, and run on one node: coverlay config apply cluster.yaml`,
   );
 }
 

@@ -7,6 +7,7 @@ import path from "node:path";
 import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { GoneClient } from "../../../dlmd/client/api.ts";
+import { connectDlm } from "../../../dlmd/client/client.ts";
 import { LockFlag } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/lock/mode.ts";
 import { createFrameReader } from "../../../dlmd/wire/frame.ts";
@@ -30,6 +31,14 @@ describe("one node", () => {
     expect(b.client.info.clientId).not.toBe(a.client.info.clientId);
     expect(b.client.info.overlaySecrets.map((secret) => secret.byteLength)).toEqual([32]);
     expect(a.client.view).toMatchObject({ quorate: true, members: [1], running: true });
+  });
+
+  test("tells who may not ask that it is so, and not that nobody is there", async () => {
+    const handlers = { view() {}, gone: () => Promise.resolve(), disconnected() {} };
+    process.seteuid?.(65534);
+    const asked = connectDlm(path.join(cluster.runDir(1), "dlmd.sock"), handlers);
+    process.seteuid?.(0);
+    await expect(asked).rejects.toMatchObject({ code: "permission", hint: expect.stringContaining("sudo") as string });
   });
 
   test("tells Prometheus, on a socket beside its own", async () => {
