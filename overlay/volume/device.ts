@@ -2,7 +2,7 @@
  * A block device, looked at without the page cache: a buffered reader may hold what the device said before another machine,
  * or another loop device over the same image, changed it (hazard M4).
  */
-import { closeSync, constants, openSync, readSync, statSync } from "node:fs";
+import { closeSync, constants, openSync, readFileSync, readSync, statSync } from "node:fs";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { mountsOfDevice, mountTable } from "./mount-table.ts";
 
@@ -17,6 +17,11 @@ export function deviceNumber(path: string): string {
   const major = ((rdev >> 8n) & 0xfffn) | ((rdev >> 32n) & ~0xfffn);
   const minor = (rdev & 0xffn) | ((rdev >> 12n) & ~0xffn);
   return `${major}:${minor}`;
+}
+
+/** The size of a block device. */
+export function deviceBytes(path: string): number {
+  return Number(readFileSync(`/sys/dev/block/${deviceNumber(path)}/size`, "latin1")) * 512;
 }
 
 /**

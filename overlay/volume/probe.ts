@@ -6,7 +6,7 @@
 import { readFileSync } from "node:fs";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { BIT_XATTR, type Bit, decodeBit } from "./bit.ts";
-import { describeHolders, deviceNumber, readDirect, requireBlockDevice, tryExclusive } from "./device.ts";
+import { describeHolders, deviceBytes, deviceNumber, readDirect, requireBlockDevice, tryExclusive } from "./device.ts";
 import { readAttributeByMount } from "./detached.ts";
 import { type Ext4Superblock, SUPERBLOCK_BYTES, type XfsSuperblock, decodeSuperblock } from "./superblock.ts";
 import { runTool } from "./tool.ts";
@@ -26,13 +26,14 @@ export interface Probe {
   readonly bit: BitState;
 }
 
-/** The file system on a block device. Throws "device-missing", "image-file", "not-a-device", "device-io", "ufs", "unknown-fs". */
+/** The file system on a block device. Throws "device-missing", "image-file", "not-a-device", "device-io", "device-short", "ufs", "unknown-fs". */
 export function probeSuperblock(device: string): VolumeSuperblock {
   requireBlockDevice(device);
   const superblock = decodeSuperblock(readDirect(device, 0, SUPERBLOCK_BYTES));
   switch (superblock.type) {
     case "ext4":
     case "xfs":
+      requireWhole(device, superblock);
       return superblock;
     case "ufs":
       throw new OperatingError(`${device} holds ${superblock.what}, which Linux cannot write`, {
@@ -48,6 +49,17 @@ export function probeSuperblock(device: string): VolumeSuperblock {
         exitStatus: 32,
       });
   }
+}
+
+/** The kernel would refuse it with EINVAL; what could be read offline might stand in the part that is there. */
+function requireWhole(device: string, { type, bytes }: VolumeSuperblock): void {
+  const has = deviceBytes(device);
+  if (has >= bytes) return;
+  throw new OperatingError(`${device} has ${has} bytes; its ${type} file system has ${bytes}`, {
+    code: "device-short",
+    hint: "Its end is missing: is it the right device or partition, was it or its image cut off, is its path to the disk cut?",
+    exitStatus: 32,
+  });
 }
 
 /** File system and bit. Works on a device that is mounted here or elsewhere: nothing is mounted, nothing written. */

@@ -10,6 +10,8 @@ export const SUPERBLOCK_BYTES: number = 128 * 1024;
 export interface Ext4Superblock {
   readonly type: "ext4";
   readonly uuid: string;
+  /** Of the file system: what the device must have at least. */
+  readonly bytes: number;
   /** The journal has to be replayed: mounted now (here or on another machine), or not unmounted. */
   readonly needsRecovery: boolean;
   /** EXT4_VALID_FS: unmounted cleanly. */
@@ -24,6 +26,8 @@ export interface Ext4Superblock {
 export interface XfsSuperblock {
   readonly type: "xfs";
   readonly uuid: string;
+  /** Of its data section: what the device must have at least. */
+  readonly bytes: number;
   readonly inodeBytes: number;
   /** Where the root directory's inode lies. */
   readonly rootInodeOffset: number;
@@ -47,6 +51,7 @@ export function decodeSuperblock(head: Uint8Array): Superblock {
 
 const INCOMPAT_RECOVER = 0x4;
 const INCOMPAT_JOURNAL_DEV = 0x8;
+const INCOMPAT_64BIT = 0x80;
 const INCOMPAT_MMP = 0x100;
 const INCOMPAT_CASEFOLD = 0x2_0000;
 const COMPAT_HAS_JOURNAL = 0x4;
@@ -60,9 +65,11 @@ function decodeExt4(sb: Buffer): Superblock {
   if ((incompat & INCOMPAT_CASEFOLD) !== 0)
     return { type: "other", what: "ext4 with the feature casefold: names that differ in case alone are one" };
   const state = sb.readUInt16LE(0x3a);
+  const blocks = sb.readUInt32LE(0x4) + ((incompat & INCOMPAT_64BIT) === 0 ? 0 : sb.readUInt32LE(0x150) * 2 ** 32);
   return {
     type: "ext4",
     uuid: uuidText(sb.subarray(0x68, 0x78)),
+    bytes: blocks * 1024 * 2 ** sb.readUInt32LE(0x18),
     needsRecovery: (incompat & INCOMPAT_RECOVER) !== 0,
     valid: (state & STATE_VALID) !== 0,
     hasErrors: (state & STATE_ERROR) !== 0,
@@ -94,7 +101,8 @@ function decodeXfs(sb: Buffer): Superblock {
   const offset = (block << BigInt(blockLog)) + (inBlock << BigInt(inodeLog));
   if (offset > BigInt(Number.MAX_SAFE_INTEGER))
     return { type: "other", what: "an XFS superblock with an impossible root inode (damaged?)" };
-  return { type: "xfs", uuid: uuidText(sb.subarray(32, 48)), inodeBytes: 1 << inodeLog, rootInodeOffset: Number(offset) };
+  const bytes = Number(sb.readBigUInt64BE(8)) * 2 ** blockLog;
+  return { type: "xfs", uuid: uuidText(sb.subarray(32, 48)), bytes, inodeBytes: 1 << inodeLog, rootInodeOffset: Number(offset) };
 }
 
 interface Magic {

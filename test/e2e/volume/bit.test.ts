@@ -1,7 +1,7 @@
 /** The clustered bit on real file systems: round trips, refusals, and what the page cache must not be asked (hazard M4). */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync, writeSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, readSync, rmSync, statSync, truncateSync, writeFileSync, writeSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { describe, expect, test } from "vitest";
@@ -100,6 +100,21 @@ describe.skipIf(missing !== null)(`the clustered bit${missing === null ? "" : ` 
           await enableVolume(crashed, bit);
         } finally {
           run("losetup", "--detach", crashed);
+        }
+      });
+    });
+
+    test(`${type}: one whose end is missing is refused, with both sizes`, { timeout: TIMEOUT_MS }, async () => {
+      await withDisk(type, async (disk) => {
+        await enableVolume(disk.device, bit);
+        const bytes = statSync(disk.image).size;
+        run("losetup", "--detach", disk.device);
+        truncateSync(disk.image, bytes - 8192);
+        const short = attachLoop(disk.image);
+        for (const work of [() => showVolume(short), disableVolume(short), mountLower({ kind: "device", path: short }, bit, false, 0)]) {
+          const error = await refusal(work);
+          expect([error.code, error.exitStatus]).toEqual(["device-short", 32]);
+          expect(error.message).toContain(`${bytes - 8192} bytes; its ${type} file system has ${bytes}`);
         }
       });
     });

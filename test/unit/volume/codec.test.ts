@@ -114,6 +114,19 @@ describe("superblocks", () => {
     expect(decodeSuperblock(head((bytes) => bytes.writeUInt16LE(0xaa55, 510)))).toMatchObject({ type: "other" });
   });
 
+  test("how large the file system is", () => {
+    const ext4 = (incompat: number): Buffer =>
+      head((bytes) => {
+        bytes.writeUInt16LE(0xef53, 1024 + 0x38);
+        bytes.writeUInt32LE(incompat, 1024 + 0x60);
+        bytes.writeUInt32LE(2, 1024 + 0x18);
+        bytes.writeUInt32LE(7, 1024 + 0x4);
+        bytes.writeUInt32LE(1, 1024 + 0x150);
+      });
+    expect(decodeSuperblock(ext4(0))).toMatchObject({ bytes: 7 * 4096 });
+    expect(decodeSuperblock(ext4(0x80))).toMatchObject({ bytes: (2 ** 32 + 7) * 4096 });
+  });
+
   test("ext4 states", () => {
     const ext4 = (state: number, incompat: number): Buffer =>
       head((bytes) => {
