@@ -28,7 +28,14 @@ export function adminSocketPath(runDir: string): string {
   return path.join(runDir, "dlmd-admin.sock");
 }
 
-function unreachable(runDir: string, cause: Error): OperatingError {
+function unreachable(runDir: string, cause: NodeJS.ErrnoException): OperatingError {
+  if (cause.code === "EACCES" || cause.code === "EPERM") {
+    return new OperatingError(`${adminSocketPath(runDir)} may not be asked by user id ${process.geteuid?.() ?? "?"}`, {
+      code: "permission",
+      hint: "Use sudo, or be the user that runs dlmd.",
+      cause,
+    });
+  }
   return new OperatingError(`dlmd should answer on ${adminSocketPath(runDir)}, but: ${cause.message}`, {
     code: "dlmd-not-running",
     hint: "Start dlmd, or name its run directory with --run-dir.",

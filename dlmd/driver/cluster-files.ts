@@ -55,16 +55,26 @@ export function readKeyring(file: string): Keyring {
     throw unreadable("cluster key", file, error, "Make one with `coverlay keygen`, and copy the same file to every node.");
   }
   try {
-    const mode = fstatSync(fd).mode & 0o7777;
+    const stat = fstatSync(fd);
+    if (!stat.isFile()) throw badKeys(file, stat.isDirectory() ? "a directory" : "no regular file");
+    const mode = stat.mode & 0o7777;
     if ((mode & 0o077) !== 0) {
       throw new OperatingError(`the cluster key ${file} must have mode 0600, found 0${mode.toString(8)}`, {
         code: "key-mode",
         hint: `Others on this machine may have read it. Run chmod 600 ${file}, or make a new key for all nodes.`,
       });
     }
-    return decodeKeys(readFileSync(fd, "utf8"), file);
+    return decodeKeys(readText(fd, file), file);
   } finally {
     closeSync(fd);
+  }
+}
+
+function readText(fd: number, file: string): string {
+  try {
+    return readFileSync(fd, "utf8");
+  } catch (error) {
+    throw unreadable("cluster key", file, error, "See dmesg; copy the key file from another node.");
   }
 }
 

@@ -54,6 +54,13 @@ test.each([
   expect(codeOf(() => readKeyring(file))).toBe("bad-key");
 });
 
+test("a directory is no key, whatever its mode", () => {
+  for (const mode of [0o755, 0o700]) {
+    chmodSync(dir, mode);
+    expect(codeOf(() => readKeyring(dir))).toBe("bad-key");
+  }
+});
+
 test("several keys: the first is spoken with, all are found by their ids; a replaced file stays 0600", () => {
   const file = path.join(dir, "cluster.key");
   writeClusterKey(file, Buffer.alloc(32, 1));
