@@ -11,7 +11,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { errnoName } from "../../dlmd/base/errno.ts";
 import { nativeAddon } from "../native/index.ts";
-import { describeRun, must, run } from "./command.ts";
+import { type RunOptions, describeRun, must, run } from "./command.ts";
 import { labFiles } from "./layout.ts";
 import { markedEnvironment } from "./processes.ts";
 import type { LabState } from "./state.ts";
@@ -76,7 +76,10 @@ export async function attachLoop(
     for (const directIo of ["on", "off"]) {
       const args = [`--direct-io=${directIo}`, device, image];
       const result = await run("losetup", args, options);
-      if (result.status === 0) return device;
+      if (result.status === 0) {
+        await makeWritable(device, options);
+        return device;
+      }
       last = describeRun("losetup", args, result);
       if (!loopsOver(image).includes(device)) break; // It never got the device: somebody else was faster.
       await must("losetup", ["-d", device]); // It got it, but not direct I/O: some file systems have none.
@@ -87,6 +90,13 @@ export async function attachLoop(
     code: "no-loop",
     hint: "`losetup -a` lists those in use; a container must be given /dev/loop-control and loop devices.",
   });
+}
+
+/** Who had the loop device before may have made it read-only (blockdev --setro), which stays. */
+async function makeWritable(device: string, options: RunOptions): Promise<void> {
+  if (readFileSync(`/sys/block/${device.replace(/^\/dev\//, "")}/ro`, "latin1").trim() === "1") {
+    await must("blockdev", ["--setrw", device], options);
+  }
 }
 
 async function makeDeviceNode(device: string, noteDevice: (device: string) => Promise<unknown>): Promise<void> {

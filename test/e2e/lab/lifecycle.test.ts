@@ -38,6 +38,9 @@ describe("a lab of three nodes", () => {
     const mounts = lab.nodes.map(({ mount }) => mountsUnder(mount)[0]);
     expect(mounts.map((mount) => mount?.type)).toEqual(["fuse.clustered", "fuse.clustered", "fuse.clustered"]);
     expect(new Set(mounts.map((mount) => mount?.source))).toEqual(new Set(loopsOver(`${lab.dir}/disk.img`)));
+    // Preallocated: the host's disk cannot run full under it.
+    const { size, blocks } = statSync(`${lab.dir}/disk.img`);
+    expect(blocks * 512).toBeGreaterThanOrEqual(size);
   });
 
   it("shows a file of one node on the others at once", () => {

@@ -3,6 +3,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { closeSync, existsSync, mkdirSync, readFileSync, watch, writeFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
+import { must } from "../../../overlay/lab/command.ts";
 import { mountsUnder } from "../../../overlay/lab/fuse-mounts.ts";
 import { readLab } from "../../../overlay/lab/state.ts";
 import { nativeAddon } from "../../../overlay/native/index.ts";
@@ -66,6 +67,24 @@ describe("lab down", () => {
       expect(leftovers(dir, id)).toEqual([]);
       const again = await coverlay(["lab", "down", "--dir", dir]);
       expect(again).toMatchObject({ status: 0, stdout: `there is no lab in ${dir}\n` });
+    } finally {
+      await end();
+    }
+  });
+
+  it("goes on where another one was interrupted, and nothing else can be done meanwhile", async () => {
+    const { dir, end } = watchedDirectory();
+    try {
+      const { id } = await upUntil(dir, "mount node1", "SIGKILL");
+      const first = spawn(process.execPath, [coverlayProgram, "lab", "down", "--dir", dir], { stdio: "ignore" });
+      const watcher = watch(dir, () => void (readLab(dir)?.phase === "down" && first.kill("SIGINT")));
+      expect(await once(first, "exit")).toEqual([null, "SIGINT"]);
+      watcher.close();
+      const start = await coverlay(["lab", "start", "node1", "--dir", dir]);
+      expect(start.status).toBe(1);
+      expect(start.stderr).toContain("being taken down");
+      expect(await coverlay(["lab", "down", "--dir", dir])).toMatchObject({ status: 0, stderr: "" });
+      expect(leftovers(dir, id)).toEqual([]);
     } finally {
       await end();
     }
@@ -170,6 +189,18 @@ describe("lab up", () => {
       expect(leftovers(dir, null)).toEqual([`file ${dir}/node2`]);
     } finally {
       await end(["node2"]);
+    }
+  });
+
+  it("takes a loop device that somebody left read-only", async () => {
+    const { dir, end } = watchedDirectory();
+    try {
+      const free = (await must("losetup", ["-f"])).trim();
+      await must("blockdev", ["--setro", free]);
+      expect(await coverlay(["lab", "up", "--detach", "--dir", dir, "--nodes", "1", "--size", "64M"])).toMatchObject({ status: 0 });
+      expect(readLab(dir)?.nodes[0]?.device).toBe(free);
+    } finally {
+      await end();
     }
   });
 
