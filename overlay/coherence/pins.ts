@@ -63,6 +63,8 @@ export class Pins implements Coherence {
   readonly #callerThreads: CallerThreads;
   readonly #stamps: Stamps;
   readonly #now: () => number;
+  /** Notifications that are being written for a change: who makes another one meanwhile waits for them, too. */
+  readonly #outdating = new Map<Inode, Promise<void>>();
 
   constructor(state: CoherenceState, options: PinsOptions) {
     this.#state = state;
@@ -242,8 +244,17 @@ export class Pins implements Coherence {
   }
 
   attributesChanged(inode: Inode, caller: number, held: boolean): Maybe<void> {
-    if (!attributesChanged(this.#state, inode.cover, caller)) return undefined;
-    return this.#invalidation.outdate(inode, held);
+    if (!attributesChanged(this.#state, inode.cover, caller)) return this.#outdating.get(inode);
+    const outdated = this.#invalidation.outdate(inode, held);
+    return outdated instanceof Promise ? this.#noteOutdating(inode, outdated) : undefined;
+  }
+
+  #noteOutdating(inode: Inode, outdated: Promise<void>): Promise<void> {
+    const over = outdated.finally(() => {
+      if (this.#outdating.get(inode) === over) this.#outdating.delete(inode);
+    });
+    this.#outdating.set(inode, over);
+    return over;
   }
 
   attrValid(inode: Inode, caller: number, since: number): boolean {

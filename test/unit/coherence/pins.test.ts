@@ -68,3 +68,26 @@ it("a child's lock that came while its attributes were read counts as a trip; on
   shell.operations.unpin(other, Mode.PR);
   await shell.close();
 });
+
+it("a change of attributes waits for the notification of the one before, too: what was told before both may be taken until then", async () => {
+  const written: (() => void)[] = [];
+  const invalidateAttributes = (): Promise<number[]> => new Promise((resolve) => written.push(() => resolve([0])));
+  const shell = shellOver(lockspaceThatGrants([]).lockspace, undefined, { invalidateAttributes });
+  const { operations } = shell;
+  const inode = inodeOf(shell, 12, "file");
+  await operations.pin(inode, Mode.EX, { interrupted: false, onInterrupt: null });
+  expect(operations.attrValid(inode, 100, operations.changes)).toBe(true);
+  const ended: string[] = [];
+  const changes = ["first", "second"].map(async (name, at) => {
+    await operations.attributesChanged(inode, 200 + at, false);
+    ended.push(name);
+  });
+  await new Promise(setImmediate);
+  expect([written.length, ended]).toEqual([1, []]);
+  written[0]?.();
+  await Promise.all(changes);
+  expect(ended).toEqual(["first", "second"]);
+  expect(operations.attributesChanged(inode, 300, false)).toBeUndefined();
+  operations.unpin(inode, Mode.EX);
+  await shell.close();
+});
