@@ -4,6 +4,7 @@
  */
 import { randomBytes, randomUUID } from "node:crypto";
 import { existsSync, lstatSync, mkdirSync, writeFileSync } from "node:fs";
+import path from "node:path";
 import { assert } from "../../dlmd/base/assert.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { waitForView } from "../cli/dlmd-query.ts";
@@ -62,10 +63,29 @@ function checkOptions({ nodes, lower, sizeBytes, dir }: UpOptions): void {
   }
 }
 
+/** With those above it, one by one: Node.js itself tries for ever where none can be made (/proc). True: it was not there. */
+function makeDirectory(real: string): boolean {
+  try {
+    if (existsSync(real)) {
+      if (lstatSync(real).isDirectory()) return false;
+      throw new Error("there is something else of that name");
+    }
+    if (!existsSync(path.dirname(real))) makeDirectory(path.dirname(real));
+    mkdirSync(real, { mode: 0o755 });
+    return true;
+  } catch (error) {
+    if (error instanceof OperatingError) throw error;
+    throw new OperatingError(`${real} should be a directory for the lab, but cannot be: ${(error as Error).message}`, {
+      code: "lab-dir",
+      hint: "Name one that may be written with --dir.",
+      cause: error,
+    });
+  }
+}
+
 /** Makes DIR where it is not there; refuses one that is not safe or not free. True: it was made. */
 function openDirectory(real: string, nodes: number): boolean {
-  const made = !existsSync(real);
-  if (made) mkdirSync(real, { recursive: true, mode: 0o755 });
+  const made = makeDirectory(real);
   const { uid } = lstatSync(real);
   if (uid !== process.getuid?.()) {
     throw new OperatingError(`${real} should belong to root, but belongs to user id ${uid}`, {

@@ -179,6 +179,10 @@ describe("lab up", () => {
       const words = ["lab", "up", "--detach", "--json", "--dir", dir, "--size", "1000000G"];
       const full = await coverlay(words);
       expect(full.status).toBe(1);
+      for (const wrong of [coverlayProgram, `${coverlayProgram}/lab`, "/proc/lab"]) {
+        const refused = await coverlay(["lab", "up", "--detach", "--json", "--dir", wrong], { timeoutMs: 20_000 });
+        expect(JSON.parse(refused.stderr)).toMatchObject({ code: "lab-dir", hint: expect.stringContaining("--dir") as string });
+      }
       // One object and nothing else, though it had begun.
       expect(JSON.parse(full.stderr)).toMatchObject({ code: "tool-failed", hint: expect.stringContaining("--size") as string });
       mkdirSync(`${dir}/node2`);
