@@ -22,6 +22,8 @@ export class CoverTable {
   /** Gives back what dlmd has of it. */
   readonly #unlock: (cover: Cover) => void;
   readonly #covers = new Map<string, Cover>();
+  /** Of lost inodes, whose identity one of another kind has now (inode/table.ts), but the kernel knows them, or something still goes on with their locks. */
+  readonly #replaced = new Set<Cover>();
   readonly #idle = new Set<Cover>();
   /** Forgotten, and not worth keeping, but something was still going on with their locks. */
   readonly #lingering = new Set<Cover>();
@@ -35,14 +37,22 @@ export class CoverTable {
     return this.#covers.size;
   }
 
-  all(): IterableIterator<Cover> {
-    return this.#covers.values();
+  *all(): IterableIterator<Cover> {
+    yield* this.#covers.values();
+    yield* this.#replaced;
   }
 
   /** Cached from before, or new. */
   take(id: FileId, kind: InodeKind): Cover {
     const key = fileKey(id);
     let cover = this.#covers.get(key);
+    if (cover !== undefined && cover.kind !== kind) {
+      if (!this.#drop(cover)) {
+        this.#replaced.add(cover);
+        if (cover.inode === null) this.#lingering.add(cover);
+      }
+      cover = undefined;
+    }
     if (cover === undefined) {
       cover = createCover(id, key, kind);
       this.#covers.set(key, cover);
@@ -64,7 +74,7 @@ export class CoverTable {
     cover.attrTold = false;
     cover.attrTaker = NO_TAKER;
     forgetNames(cover);
-    if (cover.doomed || cover.mode === Mode.NL) {
+    if (cover.doomed || cover.mode === Mode.NL || this.#replaced.has(cover)) {
       if (!this.#drop(cover)) this.#lingering.add(cover);
       return;
     }
@@ -91,7 +101,7 @@ export class CoverTable {
     if (cover.inode !== null || busy || tokenBusy) return false;
     this.#idle.delete(cover);
     this.#lingering.delete(cover);
-    this.#covers.delete(cover.key);
+    if (!this.#replaced.delete(cover)) this.#covers.delete(cover.key);
     dropUnregistered(this.#state, cover);
     dropNames(cover);
     this.#unlock(cover);

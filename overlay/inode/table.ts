@@ -115,9 +115,15 @@ export class InodeTable {
     return this.#byNodeid.get(fuseNodeid);
   }
 
-  /** The record of that identity, created if need be, and in use until `leave`. `mode`: its st_mode. */
+  /**
+   * The record of that identity, created if need be, and in use until `leave`. `mode`: its st_mode. One of another kind is of an inode that was lost
+   * with an owner: XFS counts generations up from what is on the disk, so that what is made instead may have the same.
+   */
   remember(id: FileId, mode: number): InodeRecord {
-    const record = this.#find(id) ?? this.#create(id, inodeKind(mode));
+    const kind = inodeKind(mode);
+    const found = this.#find(id);
+    if (found !== undefined && found.kind !== kind) this.#unlinkSibling(found);
+    const record = found?.kind === kind ? found : this.#create(id, kind);
     record.useCount += 1;
     return record;
   }
@@ -180,7 +186,8 @@ export class InodeTable {
     if (record.nlookup > 0 || record.openCount > 0 || record.useCount > 0) return;
     if (this.#byNodeid.get(record.fuseNodeid) !== record) return;
     this.#byNodeid.delete(record.fuseNodeid);
-    this.#unlinkSibling(record);
+    // Another one may have taken its identity.
+    if (this.#find(record.id) === record) this.#unlinkSibling(record);
     this.#options.dropped(record, record.nlinkHint === 0);
   }
 

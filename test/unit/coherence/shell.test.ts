@@ -325,4 +325,29 @@ describe("the shell", () => {
     expect(asked.filter((request) => request.includes("i13.7"))).toEqual([`lock i13.7 ${Mode.EX}`, "unlock i13.7"]);
     await shell.close();
   });
+
+  it("has a lock of its own for an inode of another kind that has the identity of one that was lost, and gives that one's back when the kernel forgets it", async () => {
+    const asked: string[] = [];
+    const { lockspace } = lockspaceThatGrants(asked);
+    const dropped: number[] = [];
+    const invalidateMany: KernelCaches["invalidateMany"] = (fuseNodeids) => {
+      dropped.push(...fuseNodeids);
+      return { write: () => Promise.resolve(0), begun: () => fuseNodeids.length, refused: () => [] };
+    };
+    const shell = shellOver(lockspace, undefined, { invalidateMany });
+    const lost = inodeOf(shell, 12, "file");
+    await shell.operations.pin(lost, Mode.PR, { interrupted: false, onInterrupt: null });
+    shell.operations.unpin(lost, Mode.PR);
+    const made = inodeOf(shell, 12, "directory");
+    expect([made.cover.kind, made.cover === lost.cover]).toEqual(["directory", false]);
+    await shell.distrustAll();
+    expect(dropped).toEqual([12]);
+    expect(asked).toEqual([`lock i12.7 ${Mode.PR}`]);
+    lost.nlookup = 0;
+    shell.forgotten(lost);
+    expect(asked).toEqual([`lock i12.7 ${Mode.PR}`, "unlock i12.7"]);
+    expect(shell.createCover(made.id, "directory")).toBe(made.cover);
+    expect(shell.counters.covers).toBe(1);
+    await shell.close();
+  });
 });

@@ -44,6 +44,21 @@ describe("inode table", () => {
     expect([first.fuseNodeid, next.fuseNodeid]).not.toContain(again.fuseNodeid);
   });
 
+  it("gives a record of its own to an inode of another kind that has the identity of one that was lost with its owner", () => {
+    const { inodes, dropped } = table();
+    const id = { ino: 12, generation: 5 };
+    const lost = inodes.remember(id, FILE);
+    lost.nlookup = 1;
+    inodes.leave(lost);
+    const made = inodes.remember(id, DIRECTORY);
+    expect([made.kind, made.fuseNodeid === lost.fuseNodeid]).toEqual(["directory", false]);
+    expect(inodes.get(lost.fuseNodeid)).toBe(lost);
+    expect(inodes.remember(id, DIRECTORY)).toBe(made);
+    inodes.forget(lost.fuseNodeid, 1);
+    expect(dropped.map(({ inode }) => inode)).toEqual([lost]);
+    expect(inodes.remember(id, DIRECTORY)).toBe(made);
+  });
+
   it("keeps a record while it is counted, open or in use, and drops it once", () => {
     const { inodes, dropped } = table();
     const record = inodes.remember({ ino: 5, generation: 0 }, DIRECTORY);
