@@ -69,9 +69,10 @@ async function coverlayCli(args: readonly string[]): Promise<Argv> {
     .epilogue(exitStatuses)
     .exitProcess(false)
     .fail((message: string | null, error: Error | undefined) => {
-      throw (
-        error ?? usageError(message ?? "the command line is wrong", "`coverlay --help`, or --help after a command, shows what there is.")
-      );
+      // yargs throws what it calls a YError for some mistakes, and gives a message alone for others.
+      if (error !== undefined && error !== null && error.name !== "YError") throw error;
+      const wrong = message ?? error?.message ?? "the command line is wrong";
+      throw usageError(wrong, "`coverlay --help`, or --help after a command, shows what there is.");
     });
 }
 

@@ -86,6 +86,7 @@ describe("the command line", () => {
     [["lab", "explode"], /Unknown|unknown|Did you mean/],
     [["status", "--frobnicate"], /Unknown argument: frobnicate/],
     [["lab", "up", "--lower", "ntfs"], /Invalid values[\s\S]*lower/],
+    [["lab", "up", "--dir"], /^coverlay: Not enough arguments following: dir/],
     [["lab", "up", "--size", "huge"], /--size huge is no size/],
     [["lab", "exec", "node1"], /needs a command|needs root/],
   ])("%j ends with status 1 and one error", async (words, expected) => {
