@@ -6,7 +6,7 @@
  * Cutting a node off its disk is LOOP_SET_STATUS64 with lo_sizelimit=512: every request past the first sector fails,
  * and nothing that the node still holds reaches the image, not even through its unmount.
  */
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync, statfsSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { errnoName } from "../../dlmd/base/errno.ts";
@@ -30,6 +30,15 @@ export async function makeDisk(lab: LabState, signal: AbortSignal): Promise<void
   const options = { env: markedEnvironment(lab.id, ""), signal };
   const hint =
     "Give a smaller --size, or with --dir a folder on a file system that has the room and can preallocate (ext4, XFS, btrfs, tmpfs).";
+  const { bavail, bsize } = statfsSync(lab.dir);
+  // fallocate(1) would fill the disk before it says so.
+  if (lab.sizeBytes > bavail * bsize) {
+    const room = `${Math.floor((bavail * bsize) / 2 ** 20)}M`;
+    throw new OperatingError(`an image of ${lab.sizeBytes / 2 ** 20}M does not fit in ${lab.dir}, which has ${room} left`, {
+      code: "no-room",
+      hint,
+    });
+  }
   await must("fallocate", ["-l", String(lab.sizeBytes), files.image], { ...options, hint });
   // No discard: it would punch the preallocation out again. Nothing left to do in the background: it would disturb measurements.
   if (lab.lower === "ext4") {

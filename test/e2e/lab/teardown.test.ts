@@ -184,7 +184,7 @@ describe("lab up", () => {
         expect(JSON.parse(refused.stderr)).toMatchObject({ code: "lab-dir", hint: expect.stringContaining("--dir") as string });
       }
       // One object and nothing else, though it had begun.
-      expect(JSON.parse(full.stderr)).toMatchObject({ code: "tool-failed", hint: expect.stringContaining("--size") as string });
+      expect(JSON.parse(full.stderr)).toMatchObject({ code: "no-room", hint: expect.stringContaining("--size") as string });
       mkdirSync(`${dir}/node2`);
       const taken = await coverlay(["lab", "up", "--detach", "--dir", dir]);
       expect(taken.status).toBe(1);
