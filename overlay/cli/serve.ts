@@ -10,6 +10,7 @@ import type { Log } from "../../dlmd/base/log.ts";
 import { raisePriority } from "../../dlmd/base/priority.ts";
 import { assertLittleEndian } from "../fuse/abi.ts";
 import { nativeAddon } from "../native/index.ts";
+import { largeBuffers } from "../lower/large-buffers.ts";
 import { MountProcess } from "../serve/mount-process.ts";
 import { serveStatus, type StatusServer } from "../serve/status-server.ts";
 import type { Bit } from "../volume/bit.ts";
@@ -74,7 +75,11 @@ function readyPipe(): ReadyPipe {
 /** Large buffers come and go, small objects that were made meanwhile stay, and malloc(3) keeps what is free below them: after mixed use some 25 MB. */
 function trimRegularly(): void {
   const native = nativeAddon();
-  setInterval(() => native.trimMemory(FREE_BYTES_MAX), TRIM_INTERVAL_MS).unref();
+  const trim = (): void => {
+    largeBuffers.trim();
+    native.trimMemory(FREE_BYTES_MAX);
+  };
+  setInterval(trim, TRIM_INTERVAL_MS).unref();
 }
 
 /** What a process that others wait for owes them (hazard F20); refused where the privilege is missing. */

@@ -4,6 +4,7 @@
  */
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { STAT } from "../native/index.ts";
+import { largeBuffers } from "./large-buffers.ts";
 import { checkWritable, isBeyondAnyFile, MAX_COPY_BYTES, MAX_IO_BYTES } from "./limits.ts";
 import { O, RWF, S, SEEK } from "./linux.ts";
 import { type LocalContext, ownHandle, sharedHandle } from "./local-context.ts";
@@ -50,7 +51,7 @@ export async function opendir(context: LocalContext, id: FileId): Promise<LowerH
 }
 
 async function readRest(context: LocalContext, file: OpenFile, start: Uint8Array, offset: number, bytes: number): Promise<Uint8Array> {
-  const buffer = Buffer.allocUnsafeSlow(bytes);
+  const buffer = largeBuffers.take(bytes);
   buffer.set(start);
   const calls = context.native.pool.data;
   return await context.handles.use(file, async (fd) => {

@@ -44,6 +44,9 @@ export interface ConnectionHandlers {
 /** Without an answer to the hello for that long the connection is made anew. */
 const HANDSHAKE_TIMEOUT_MS = 5_000;
 
+/** Looked for at a time: a quarter of the largest read. */
+const RECEIVE_BYTES: number = 256 * 1024;
+
 export class RemoteConnection {
   readonly epoch: number;
   readonly #identity: CallerIdentity;
@@ -72,12 +75,19 @@ export class RemoteConnection {
     const nonce = randomBytes(handshake.NONCE_BYTES);
     this.#hello = handshake.encodeHello({ version: LOWER_WIRE_VERSION, clusterName, volumeUuid, session, nonce });
     this.#timer = setTimeout(() => this.#fail(`no answer within ${HANDSHAKE_TIMEOUT_MS} ms`), HANDSHAKE_TIMEOUT_MS);
-    this.#socket = connect({ host: address.host, port: address.port, noDelay: true, keepAlive: true });
+    // One buffer for all that comes.
+    const onread = {
+      buffer: Buffer.allocUnsafeSlow(RECEIVE_BYTES),
+      callback: (bytes: number, buffer: Uint8Array): boolean => {
+        this.#receive(Buffer.from(buffer.buffer, buffer.byteOffset, bytes));
+        return true;
+      },
+    };
+    this.#socket = connect({ host: address.host, port: address.port, noDelay: true, keepAlive: true, onread });
     this.#socket.on("connect", () => {
       this.send(FrameType.HELLO, 0, this.#hello, null);
       this.flush();
     });
-    this.#socket.on("data", (chunk: Buffer) => this.#receive(chunk));
     // Always followed by "close", which tells the reason on.
     this.#socket.on("error", (error) => {
       this.#reason = error.message;
@@ -146,7 +156,7 @@ export class RemoteConnection {
   #receive(chunk: Buffer): void {
     this.#counters.bytesReceived += chunk.length;
     try {
-      this.#reader.push(chunk, (type, id, body) => this.#frame(type, id, body));
+      this.#reader.push(chunk, (type, id, body) => this.#frame(type, id, body), true);
     } catch (error) {
       if (!(error instanceof WireError)) throw error;
       this.#fail(error.message);

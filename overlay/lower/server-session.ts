@@ -7,6 +7,7 @@ import { assertNever } from "../../dlmd/base/assert.ts";
 import { E, Errno, errnoError } from "../../dlmd/base/errno.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import type { LowerSessionId } from "./handshake.ts";
+import { largeBuffers } from "./large-buffers.ts";
 import { MAX_IO_BYTES } from "./limits.ts";
 import type { LocalLower } from "./local.ts";
 import type { Attr, Entry, FileId, LowerHandle, Maybe } from "./lower.ts";
@@ -125,12 +126,15 @@ export class ServerSession {
     this.#running.set(id, body.byteLength);
     this.#runningBytes += body.byteLength;
     answer.then(
-      (value) => this.#ended(id, () => this.#succeed(row, id, value, false)),
-      (error: unknown) => this.#ended(id, () => this.#fail(row, call, id, error)),
+      (value) => this.#ended(id, call, body, () => this.#succeed(row, id, value, false)),
+      (error: unknown) => this.#ended(id, call, body, () => this.#fail(row, call, id, error)),
     );
   }
 
-  #ended(id: number, answer: () => void): void {
+  #ended(id: number, call: CallName, body: Uint8Array, answer: () => void): void {
+    // Of other calls the lower may remember a name.
+    if (call === "write") largeBuffers.giveBack(body);
+
     const wasFull = this.full;
     this.#runningBytes -= this.#running.get(id) ?? 0;
     this.#running.delete(id);

@@ -9,6 +9,7 @@ import { OperatingError, WireError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import type { GoneClient } from "../../dlmd/client/api.ts";
 import * as handshake from "./handshake.ts";
+import { LARGE_BYTES, largeBuffers } from "./large-buffers.ts";
 import type { LocalLower } from "./local.ts";
 import { inTime } from "./maybe.ts";
 import { MAX_REMEMBERED_ANSWERS, ServerSession } from "./server-session.ts";
@@ -179,7 +180,7 @@ class Connection {
     this.#server.counters.bytesSent += this.#batch.bytes;
     const parts = this.#batch.take();
     if (parts.length > 1) this.#socket.cork();
-    for (const part of parts) this.#socket.write(part);
+    for (const part of parts) writePart(this.#socket, part);
     if (parts.length > 1) this.#socket.uncork();
   }
 
@@ -247,6 +248,17 @@ class Connection {
     const { root, hasAcls } = this.#server.options.lower;
     this.#batch.add(FrameType.WELCOME, 0, handshake.encodeWelcome({ resumed, root, hasAcls }), null);
   }
+}
+
+/** What has left is not needed any more; what has not, because the connection broke, may still be looked into. */
+function writePart(socket: Socket, part: Uint8Array): void {
+  if (part.byteLength < LARGE_BYTES) {
+    socket.write(part);
+    return;
+  }
+  socket.write(part, (error) => {
+    if (error === undefined || error === null) largeBuffers.giveBack(part);
+  });
 }
 
 class ServerCore {

@@ -11,6 +11,7 @@
  */
 import { crc32 } from "node:zlib";
 import { WireError } from "../../dlmd/base/error.ts";
+import { LARGE_BUFFER_BYTES, LARGE_BYTES, largeBuffers } from "./large-buffers.ts";
 
 /** Raised when anything below changes: peers of another version are refused, saying so. */
 export const LOWER_WIRE_VERSION = 4;
@@ -40,7 +41,7 @@ const LENGTH_BYTES = 4;
 const PREFIX_BYTES = 8;
 const HEAD_BYTES = 13;
 /** A frame: 1 MiB of data, or a listing's page, and room for what stands before it. */
-export const MAX_FRAME_BYTES: number = 1024 * 1024 + 192 * 1024;
+export const MAX_FRAME_BYTES: number = LARGE_BUFFER_BYTES;
 /** Before the peer has proved who it is. */
 export const MAX_HELLO_FRAME_BYTES = 4096;
 const SLAB_BYTES = 64 * 1024;
@@ -49,7 +50,10 @@ const COPIED_DATA_BYTES = 8192;
 
 export type OnFrame = (type: number, id: number, body: Uint8Array) => void;
 
-/** Cuts a stream into frames. A frame that lies whole in a chunk is given as a view of it; another is put together once. */
+/**
+ * Cuts a stream into frames. A frame that lies whole in a chunk is given as a view of it, or as a copy if the chunk is overwritten by the next one; another
+ * is put together once. Large ones of both lie in `largeBuffers`.
+ */
 export class FrameReader {
   #limit: number;
   #head = Buffer.alloc(PREFIX_BYTES);
@@ -66,7 +70,7 @@ export class FrameReader {
   }
 
   /** Throws WireError: the stream is then of no use any more. */
-  push(chunk: Buffer, onFrame: OnFrame): void {
+  push(chunk: Buffer, onFrame: OnFrame, overwritten = false): void {
     let at = 0;
     while (at < chunk.length) {
       if (this.#frame !== null) {
@@ -75,7 +79,8 @@ export class FrameReader {
       } else if (this.#headBytes === 0 && chunk.length - at >= PREFIX_BYTES) {
         const bytes = this.#checkLength(chunk.readUInt32LE(at));
         if (chunk.length - at - PREFIX_BYTES >= bytes) {
-          deliver(chunk.subarray(at + PREFIX_BYTES, at + PREFIX_BYTES + bytes), chunk.readUInt32LE(at + LENGTH_BYTES), onFrame);
+          const frame = chunk.subarray(at + PREFIX_BYTES, at + PREFIX_BYTES + bytes);
+          deliver(overwritten ? copyOf(frame) : frame, chunk.readUInt32LE(at + LENGTH_BYTES), onFrame);
           at += PREFIX_BYTES + bytes;
         } else {
           at += this.#startHead(chunk, at);
@@ -98,7 +103,7 @@ export class FrameReader {
     chunk.copy(this.#head, this.#headBytes, at, at + taken);
     this.#headBytes += taken;
     if (this.#headBytes === PREFIX_BYTES) {
-      this.#frame = Buffer.allocUnsafeSlow(this.#checkLength(this.#head.readUInt32LE(0)));
+      this.#frame = largeBuffers.take(this.#checkLength(this.#head.readUInt32LE(0)));
       this.#have = 0;
     }
     return taken;
@@ -118,6 +123,13 @@ export class FrameReader {
     this.#headBytes = 0;
     deliver(frame, this.#head.readUInt32LE(LENGTH_BYTES), onFrame);
   }
+}
+
+function copyOf(data: Uint8Array): Buffer {
+  if (data.byteLength < LARGE_BYTES) return Buffer.from(data);
+  const copy = largeBuffers.take(data.byteLength);
+  copy.set(data);
+  return copy;
 }
 
 function deliver(frame: Buffer, crc: number, onFrame: OnFrame): void {
@@ -146,7 +158,7 @@ export function encodeFrame(type: number, id: number, body: Uint8Array): Buffer 
   return frame;
 }
 
-/** Collects frames until they are taken: small ones one behind the other in a slab, large data by reference. */
+/** Collects frames until they are taken: small ones one behind the other in a slab, large data by reference, or in `largeBuffers`. */
 export class FrameBatch {
   #slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
   #used = 0;
@@ -165,7 +177,7 @@ export class FrameBatch {
   /** `data` must stay as it is until it was sent, unless `passing`: then it is copied now. */
   add(type: number, id: number, body: Uint8Array, data: Uint8Array | null, passing = false): void {
     const dataBytes = data?.byteLength ?? 0;
-    const copied = data !== null && (passing || dataBytes <= COPIED_DATA_BYTES);
+    const copied = data !== null && (dataBytes <= COPIED_DATA_BYTES || (passing && dataBytes < LARGE_BYTES));
     this.#makeRoom(HEAD_BYTES + body.byteLength + (copied ? dataBytes : 0));
     this.#used += writeFrame(this.#slab, this.#used, type, id, body, data);
     this.#bytes += HEAD_BYTES + body.byteLength + dataBytes;
@@ -175,7 +187,7 @@ export class FrameBatch {
       this.#used += dataBytes;
     } else {
       this.#endRun();
-      this.#parts.push(data);
+      this.#parts.push(passing ? copyOf(data) : data);
     }
   }
 
@@ -192,7 +204,7 @@ export class FrameBatch {
     this.#from = this.#used;
   }
 
-  /** What was collected, to be written in this order; the batch is empty afterwards. */
+  /** What was collected, to be written in this order; the batch is empty afterwards. Who has written a part gives it back to `largeBuffers`. */
   take(): Uint8Array[] {
     this.#endRun();
     const parts = this.#parts;

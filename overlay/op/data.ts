@@ -5,6 +5,7 @@ import { isSentinelOffset } from "../coherence/sentinel.ts";
 import type { CopyFileRangeRequest, FallocateRequest, FsyncdirRequest, FsyncRequest, LseekRequest, ReadRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord, PageRange } from "../inode/table.ts";
+import { largeBuffers } from "../lower/large-buffers.ts";
 import { lastly } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
 import { attributesChanged, changed, resized } from "./change.ts";
@@ -63,6 +64,7 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
     // The kernel has let go of the pages of a caller that was killed.
     if (pending !== null && !call.interrupted) answerRead(inode, pending, call.pid);
     call.data(data);
+    largeBuffers.giveBack(data);
   } finally {
     if (pending !== null) endRead(inode, pending);
     if (counted) readOver(inode);

@@ -2,6 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
 import { SENTINEL_SIZE } from "../../../overlay/coherence/sentinel.ts";
+import { LARGE_BYTES, largeBuffers } from "../../../overlay/lower/large-buffers.ts";
 import { checkAccess, checkSticky, credentialsOf } from "../../../overlay/op/permission.ts";
 import { attrOf, FILE } from "./scripted-lower.ts";
 import { type Reply, Workbench } from "./workbench.ts";
@@ -94,6 +95,24 @@ describe("READ", () => {
     const { fh } = bench.openFile(false);
     await bench.serve({ op: "read", fh, offset: 0, size: 10, flags: 2, lockOwner: null, fuseNodeid: bench.file.fuseNodeid });
     expect(bench.coherence.passing).toEqual([true]);
+  });
+
+  it("gives memory of large data back once the kernel has it", async () => {
+    const bench = new Workbench();
+    const data = largeBuffers.take(LARGE_BYTES);
+    bench.lower.read = (): Promise<Buffer> => Promise.resolve(data.fill("x"));
+    const { fh } = bench.openFile();
+    const reply = bench.serve({
+      op: "read",
+      fh,
+      offset: 0,
+      size: LARGE_BYTES,
+      flags: 2,
+      lockOwner: null,
+      fuseNodeid: bench.file.fuseNodeid,
+    });
+    expect((await reply)?.body.byteLength).toBe(LARGE_BYTES);
+    expect(largeBuffers.take(LARGE_BYTES).buffer === data.buffer).toBe(true);
   });
 
   it("that waits until the kernel's size was looked at keeps its data, whatever is read meanwhile", async () => {
