@@ -28,6 +28,9 @@ const FAREWELL_MS = 1000;
 /** Answers waiting in one socket: beyond, no calls are read from it. */
 const MAX_UNSENT_BYTES: number = 16 * 1024 * 1024;
 
+/** Chunks of that size and larger ones are freed once their frames are out of them: as garbage they would be V8's reason to look for more (large-buffers.ts). */
+const FREED_BYTES: number = 16 * 1024;
+
 export interface LowerServerOptions {
   readonly lower: LocalLower;
   /** ClusterInfo.overlaySecrets, of now. */
@@ -39,6 +42,8 @@ export interface LowerServerOptions {
   readonly log: Log;
   /** Whether this node may serve now; while it may not, no calls are read. Then `resume`. */
   readonly mayServe?: () => boolean;
+  /** Frees memory at once; not given: it is garbage. */
+  readonly freeMemory?: (memory: ArrayBuffer) => void;
   /** A session that was declared gone before this server was made. */
   readonly isGone?: (session: handshake.LowerSessionId) => boolean;
 }
@@ -136,10 +141,13 @@ class Connection {
     }
     this.#server.counters.bytesReceived += chunk.length;
     this.#inChunk = true;
+    const memory = this.#server.options.freeMemory === undefined ? null : memoryOf(chunk);
+    const frame = (type: number, id: number, body: Uint8Array): void => {
+      if (!this.#socket.destroyed) this.#frame(type, id, body);
+    };
     try {
-      this.#reader.push(chunk, (type, id, body) => {
-        if (!this.#socket.destroyed) this.#frame(type, id, body);
-      });
+      this.#reader.push(chunk, frame, memory !== null);
+      if (memory !== null) this.#server.options.freeMemory?.(memory);
     } catch (error) {
       if (!(error instanceof WireError)) throw error;
       this.destroy(error.message);
@@ -248,6 +256,12 @@ class Connection {
     const { root, hasAcls } = this.#server.options.lower;
     this.#batch.add(FrameType.WELCOME, 0, handshake.encodeWelcome({ resumed, root, hasAcls }), null);
   }
+}
+
+/** Of a large chunk that is alone in its memory, as the socket gives them (net.Socket fills a new one of 64 KiB at each turn); null: another. */
+function memoryOf(chunk: Buffer): ArrayBuffer | null {
+  const { buffer } = chunk;
+  return chunk.length >= FREED_BYTES && buffer.byteLength === chunk.length && buffer instanceof ArrayBuffer ? buffer : null;
 }
 
 /** What has left is not needed any more; what has not, because the connection broke, may still be looked into. */

@@ -260,6 +260,8 @@ export interface Native {
    * changes the file must not cut it.
    */
   mapShared(fd: number, bytes: number): ArrayBuffer | number;
+  /** Frees the memory of an ArrayBuffer at once, and not when V8 finds that nobody has it: all views of it are empty from then on (napi_detach_arraybuffer). */
+  freeArrayBuffer(memory: ArrayBuffer): void;
   /** CLOCK_BOOTTIME in ms: counts while the machine sleeps, and is the same in all processes. */
   bootTimeMs(): number;
 

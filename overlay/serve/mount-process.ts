@@ -248,6 +248,7 @@ export class MountProcess {
         epoch: mount.epoch,
         log,
         mayServe: () => this.#lease?.holds() === true,
+        freeMemory: (memory) => native.freeArrayBuffer(memory),
         isGone: (session) => this.#gone.some((client) => isOf(session, client)),
       });
       const address = client.info.nodes.find((node) => node.nodeid === client.info.nodeid)?.address;

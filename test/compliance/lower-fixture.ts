@@ -116,7 +116,8 @@ export const TEST_VOLUME: { readonly clusterName: string; readonly volumeUuid: s
 export const TEST_CALLER: CallerIdentity = { ...TEST_VOLUME, nodeid: 2, incarnation: "i1", clientId: 5 };
 
 export function testServer(lower: LocalLower, epoch: number, isGone: (session: LowerSessionId) => boolean = () => false): LowerServer {
-  return createLowerServer({ lower, ...TEST_VOLUME, epoch, log: silentLog, isGone });
+  const freeMemory = (memory: ArrayBuffer): void => nativeAddon().freeArrayBuffer(memory);
+  return createLowerServer({ lower, ...TEST_VOLUME, epoch, log: silentLog, freeMemory, isGone });
 }
 
 export async function remoteFixture(place: Place): Promise<Fixture> {

@@ -40,6 +40,17 @@ napi_value mapShared(napi_env env, napi_callback_info info) {
   return result;
 }
 
+// Detached, an ArrayBuffer has no memory any more, and V8 counts none for it.
+napi_value freeArrayBuffer(napi_env env, napi_callback_info info) {
+  napi_value value;
+  if (!readArguments(env, info, "freeArrayBuffer", 1, &value)) return nullptr;
+  bool detachable = false;
+  if (napi_is_arraybuffer(env, value, &detachable) != napi_ok || !detachable || napi_detach_arraybuffer(env, value) != napi_ok) {
+    throwType(env, "freeArrayBuffer", 0, "an ArrayBuffer that can be detached");
+  }
+  return nullptr;
+}
+
 napi_value bootTimeMs(napi_env env, napi_callback_info) {
   timespec now;
   napi_value result;
@@ -53,6 +64,7 @@ napi_value bootTimeMs(napi_env env, napi_callback_info) {
 bool exportShared(napi_env env, napi_value exports) {
   const napi_property_descriptor properties[] = {
       {"mapShared", nullptr, mapShared, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
+      {"freeArrayBuffer", nullptr, freeArrayBuffer, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
       {"bootTimeMs", nullptr, bootTimeMs, nullptr, nullptr, nullptr, napi_default_jsproperty, nullptr},
   };
   return napi_define_properties(env, exports, sizeof properties / sizeof properties[0], properties) == napi_ok;

@@ -3,6 +3,10 @@ import fs from "node:fs";
 import { describe, expect, it } from "vitest";
 import { FREE_BUFFERS_MAX, LARGE_BUFFER_BYTES, LARGE_BYTES, LargeBuffers, largeBuffers } from "../../../overlay/lower/large-buffers.ts";
 import { encodeFrame, FrameReader, MAX_FRAME_BYTES } from "../../../overlay/lower/wire.ts";
+import { silentLog } from "../../../dlmd/base/log.ts";
+import { createLowerServer } from "../../../overlay/lower/server.ts";
+import { nativeAddon } from "../../../overlay/native/index.ts";
+import { TEST_VOLUME } from "../../compliance/lower-fixture.ts";
 import { caller, name, RDWR, remoteLab } from "./remote-lab.ts";
 
 const MIB = 2 ** 20;
@@ -92,6 +96,36 @@ describe("the data of many reads and writes at a time", () => {
       await Promise.all(reads);
     }
     expect(memory.size).toBeLessThan(2 * FREE_BUFFERS_MAX);
+  });
+
+  it("does not stay in the chunks in which it came to the owner", async () => {
+    const freed: number[] = [];
+    const native = nativeAddon();
+    const freeMemory = (memory: ArrayBuffer): void => {
+      freed.push(memory.byteLength);
+      native.freeArrayBuffer(memory);
+      expect(memory.byteLength).toBe(0);
+    };
+    const server = createLowerServer({ lower: (await lab.owner()).lower, ...TEST_VOLUME, epoch: 1, log: silentLog, freeMemory });
+    try {
+      const from = lab.remote();
+      await from.connect({ host: "127.0.0.1", port: await server.listen("127.0.0.1", 0) }, 1);
+      const { handle } = await from.create(from.root, name("f"), RDWR, 0o644, caller);
+      // Chunks hold parts of large ones, and several small ones.
+      for (let round = 0; round < 20; round++) {
+        const bytes = round % 2 === 0 ? MIB : 20_000;
+        const piece = (at: number): Buffer => content(at, round).subarray(0, bytes);
+        await Promise.all(MANY.map(async (at) => from.write(handle, piece(at), at * bytes, false)));
+        const onDisk = fs.readFileSync(`${lab.place.path}/f`);
+        for (const at of MANY) expect(piece(at).equals(onDisk.subarray(at * bytes, (at + 1) * bytes)), `${at} in ${round}`).toBe(true);
+      }
+    } finally {
+      await server.close();
+    }
+    // All but small chunks: nine tenths, and nothing twice.
+    const bytes = freed.reduce((sum, one) => sum + one, 0);
+    expect(bytes).toBeGreaterThan(0.9 * 10 * MANY.length * MIB);
+    expect(bytes).toBeLessThan(server.counters.bytesReceived + 1);
   });
 
   it("may be cut in the middle: nobody is given what another has, and the caller's reads end as they should", async () => {

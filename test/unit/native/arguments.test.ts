@@ -55,6 +55,7 @@ describe("arguments", () => {
       "blockDeviceBytes",
       "setMaxDescriptors",
       "trimMemory",
+      "freeArrayBuffer",
       "tapOpen",
       "framesOpen",
       "relayFrames",
