@@ -3,6 +3,7 @@
  * counted, never timed.
  */
 import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { loadValue } from "./load.ts";
 import { dataFile, sharedDirectory, statFiles } from "./steps.ts";
 import type { Bench, Cluster, ClusterNode, System } from "./system.ts";
@@ -35,6 +36,23 @@ async function snapshot(actors: readonly ClusterNode[], all: readonly ClusterNod
     counters,
     peerFrames: frames.some((count) => count === null) ? null : frames.reduce<number>((sum, count) => sum + (count ?? 0), 0),
   };
+}
+
+const SETTLE_TRIES = 25;
+
+/**
+ * Waits until nothing is sent any more of what earlier steps left: files that are closed, FORGETs, locks of what was removed. Where it does not end, what is
+ * counted says so.
+ */
+async function settle(actors: readonly ClusterNode[], settledMs: number): Promise<void> {
+  const look = async (): Promise<string> => JSON.stringify(await Promise.all(actors.map((node) => node.counters())));
+  let before = await look();
+  for (let tries = 0; tries < SETTLE_TRIES; tries++) {
+    await sleep(settledMs);
+    const now = await look();
+    if (now === before) return;
+    before = now;
+  }
 }
 
 /** The growth of the named counters, over all actors; null where one is not offered. */
@@ -168,7 +186,10 @@ export async function countMessages(bench: Bench, cluster: Cluster): Promise<Mes
     bench.note(`counting messages: ${operation}`);
     const seen: { before: Snapshot | null; after: Snapshot | null } = { before: null, after: null };
     const ops = await one.run({
-      ready: async () => void (seen.before = await snapshot(actors, all)),
+      ready: async () => {
+        if (mustBeNone) await settle(actors, bench.scale.settledMs);
+        seen.before = await snapshot(actors, all);
+      },
       done: async () => void (seen.after = await snapshot(actors, all)),
     });
     if (seen.before === null || seen.after === null) throw new Error(`${operation}: the load ended without having been counted`);

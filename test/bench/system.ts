@@ -65,6 +65,8 @@ export interface Scale {
   /** As warmCreates: here it is two servers and their lock managers. */
   readonly warmHandovers: number;
   readonly pings: number;
+  /** A node that has sent nothing for so long is done with what was done before. */
+  readonly settledMs: number;
   readonly treeDirectories: number;
   readonly treeFiles: number;
   readonly directoryFiles: number;
@@ -90,6 +92,7 @@ export const FULL: Scale = {
   handovers: 300,
   warmHandovers: 1500,
   pings: 5000,
+  settledMs: 200,
   treeDirectories: 100,
   treeFiles: 1000,
   directoryFiles: 10_000,

@@ -38,6 +38,7 @@ const tiny: Scale = {
   handovers: 5,
   warmHandovers: 5,
   pings: 20,
+  settledMs: 1,
   treeDirectories: 2,
   treeFiles: 10,
   directoryFiles: 50,
