@@ -18,7 +18,8 @@ import { probeDirectory } from "../volume/bit-writer.ts";
 import { noBit } from "../volume/lower-mount.ts";
 import { parseMountOptions } from "../volume/mount-options.ts";
 import { removeMountRecord, writeMountRecord } from "../volume/mount-record.ts";
-import { isReadOnlyDevice, probeDevice } from "../volume/probe.ts";
+import { isReadOnlyDevice } from "../volume/device.ts";
+import { probeDevice } from "../volume/probe.ts";
 import { READY_FD, ReadyPipe } from "../volume/ready-pipe.ts";
 import { dlmdSocketPath } from "./dlmd-query.ts";
 

@@ -11,6 +11,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { errnoName } from "../../dlmd/base/errno.ts";
 import { nativeAddon } from "../native/index.ts";
+import { isReadOnlyDevice } from "../volume/device.ts";
 import { type RunOptions, describeRun, must, run } from "./command.ts";
 import { labFiles } from "./layout.ts";
 import { markedEnvironment } from "./processes.ts";
@@ -103,9 +104,7 @@ export async function attachLoop(
 
 /** Who had the loop device before may have made it read-only (blockdev --setro), which stays. */
 async function makeWritable(device: string, options: RunOptions): Promise<void> {
-  if (readFileSync(`/sys/block/${device.replace(/^\/dev\//, "")}/ro`, "latin1").trim() === "1") {
-    await must("blockdev", ["--setrw", device], options);
-  }
+  if (isReadOnlyDevice(device)) await must("blockdev", ["--setrw", device], options);
 }
 
 async function makeDeviceNode(device: string, noteDevice: (device: string) => Promise<unknown>): Promise<void> {

@@ -134,7 +134,6 @@ export class ServerSession {
   #ended(id: number, call: CallName, body: Uint8Array, answer: () => void): void {
     // Of other calls the lower may remember a name.
     if (call === "write") largeBuffers.giveBack(body);
-
     const wasFull = this.full;
     this.#runningBytes -= this.#running.get(id) ?? 0;
     this.#running.delete(id);

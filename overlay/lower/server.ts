@@ -42,8 +42,8 @@ export interface LowerServerOptions {
   readonly log: Log;
   /** Whether this node may serve now; while it may not, no calls are read. Then `resume`. */
   readonly mayServe?: () => boolean;
-  /** Frees memory at once; not given: it is garbage. */
-  readonly freeMemory?: (memory: ArrayBuffer) => void;
+  /** Frees memory at once, which is garbage otherwise (Native.freeArrayBuffer). */
+  readonly freeMemory: (memory: ArrayBuffer) => void;
   /** A session that was declared gone before this server was made. */
   readonly isGone?: (session: handshake.LowerSessionId) => boolean;
 }
@@ -141,13 +141,13 @@ class Connection {
     }
     this.#server.counters.bytesReceived += chunk.length;
     this.#inChunk = true;
-    const memory = this.#server.options.freeMemory === undefined ? null : memoryOf(chunk);
+    const memory = memoryOf(chunk);
     const frame = (type: number, id: number, body: Uint8Array): void => {
       if (!this.#socket.destroyed) this.#frame(type, id, body);
     };
     try {
       this.#reader.push(chunk, frame, memory !== null);
-      if (memory !== null) this.#server.options.freeMemory?.(memory);
+      if (memory !== null) this.#server.options.freeMemory(memory);
     } catch (error) {
       if (!(error instanceof WireError)) throw error;
       this.destroy(error.message);

@@ -6,8 +6,8 @@ import { closeSync, constants, fsyncSync, openSync } from "node:fs";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { BIT_XATTR, type Bit, EPOCH_XATTR, encodeBit } from "./bit.ts";
 import { MountAttr, getAttribute, mountDetached, releaseDetached, removeAttribute, setAttribute } from "./detached.ts";
-import { describeHolders, tryExclusive } from "./device.ts";
-import { type BitState, type Probe, bitState, dirtyReason, isReadOnlyDevice, probeDevice } from "./probe.ts";
+import { describeHolders, tryExclusive, isReadOnlyDevice } from "./device.ts";
+import { type BitState, type Probe, bitState, dirtyReason, probeDevice } from "./probe.ts";
 
 /**
  * Sets the bit of a device; nothing happens if it is set to just that. Throws OperatingError "device-busy", "dirty", "device-read-only",

@@ -19,9 +19,19 @@ export function deviceNumber(path: string): string {
   return `${major}:${minor}`;
 }
 
+/** What the kernel says of a block device (Documentation/ABI/stable/sysfs-block). */
+function attributeOf(path: string, name: string): string {
+  return readFileSync(`/sys/dev/block/${deviceNumber(path)}/${name}`, "latin1").trim();
+}
+
 /** The size of a block device. */
 export function deviceBytes(path: string): number {
-  return Number(readFileSync(`/sys/dev/block/${deviceNumber(path)}/size`, "latin1")) * 512;
+  return Number(attributeOf(path, "size")) * 512;
+}
+
+/** The kernel refuses writes to the device: a read-only snapshot, export or loop device. */
+export function isReadOnlyDevice(path: string): boolean {
+  return attributeOf(path, "ro") === "1";
 }
 
 /**

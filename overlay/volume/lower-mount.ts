@@ -9,7 +9,8 @@ import { OperatingError } from "../../dlmd/base/error.ts";
 import { nativeAddon } from "../native/index.ts";
 import { BIT_XATTR, type Bit, EPOCH_XATTR, decodeBit } from "./bit.ts";
 import { MountAttr, getAttribute, mountDetached, releaseDetached, setAttribute } from "./detached.ts";
-import { dirtyReason, isReadOnlyDevice, probeSuperblock } from "./probe.ts";
+import { isReadOnlyDevice } from "./device.ts";
+import { dirtyReason, probeSuperblock } from "./probe.ts";
 
 export interface LowerSource {
   readonly kind: "device" | "directory";

@@ -3,10 +3,9 @@
  * without believing the page cache (hazard M4). Superblocks and XFS's root inode are read with O_DIRECT here; ext4's attribute
  * by `debugfs -c -D`; XFS's log state by xfs_logprint, which is buffered, after the device's buffers were dropped.
  */
-import { readFileSync } from "node:fs";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { BIT_XATTR, type Bit, decodeBit } from "./bit.ts";
-import { describeHolders, deviceBytes, deviceNumber, readDirect, requireBlockDevice, tryExclusive } from "./device.ts";
+import { describeHolders, deviceBytes, readDirect, requireBlockDevice, tryExclusive } from "./device.ts";
 import { readAttributeByMount } from "./detached.ts";
 import { type Ext4Superblock, SUPERBLOCK_BYTES, type XfsSuperblock, decodeSuperblock } from "./superblock.ts";
 import { runTool } from "./tool.ts";
@@ -139,9 +138,4 @@ export function dirtyReason(device: string, superblock: VolumeSuperblock): strin
   return state === "DIRTY"
     ? "its log has to be replayed"
     : `xfs_logprint cannot read its log: ${run.stderr.trim() || `exit status ${run.status}`}`;
-}
-
-/** The kernel refuses writes to the device: a read-only snapshot, export or loop device. */
-export function isReadOnlyDevice(device: string): boolean {
-  return readFileSync(`/sys/dev/block/${deviceNumber(device)}/ro`, "latin1").trim() === "1";
 }

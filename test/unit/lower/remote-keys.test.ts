@@ -19,7 +19,8 @@ interface Ring {
 
 async function keyedOwner(ring: Ring, use: (server: LowerServer, address: { host: string; port: number }) => Promise<void>): Promise<void> {
   const lower = createLocalLower({ native: nativeAddon(), rootFd: lab.place.rootFd, metadataCalls: "inline", log: silentLog });
-  const server = createLowerServer({ lower, ...TEST_VOLUME, secrets: () => ring.keys, epoch: 1, log: silentLog });
+  const freeMemory = (memory: ArrayBuffer): void => nativeAddon().freeArrayBuffer(memory);
+  const server = createLowerServer({ lower, ...TEST_VOLUME, secrets: () => ring.keys, epoch: 1, log: silentLog, freeMemory });
   try {
     await use(server, { host: "127.0.0.1", port: await server.listen("127.0.0.1", 0) });
   } finally {
