@@ -4,16 +4,26 @@ import { defineConfig } from "vitest/config";
 // .ci/run counts the tests from this file.
 const results = process.env["COVERLAY_TEST_RESULTS"];
 
+/** Real processes and real mounts. */
+const endToEnd = {
+  globalSetup: ["test/programs.ts", "test/built.ts", "test/fuse-control.ts"],
+  testTimeout: 300_000,
+  hookTimeout: 120_000,
+  pool: "forks",
+} as const;
+/** What runs alone on the machine, and what takes long; each file says so by its name. */
+const ALONE = "**/*.alone.test.ts";
+const LONG = "**/*.long.test.ts";
+
 export default defineConfig({
   test: {
-    reporters: results === undefined ? ["default"] : [["json", { outputFile: results }], "default"],
-    // Pure rooms first and in parallel; then daemons alone, of which most of the time is waiting for time-outs, two files at a time; what
-    // mounts runs one file at a time.
+    reporters: ["default", "./test/skips.ts", ...(results === undefined ? [] : [["json", { outputFile: results }] as const])],
+    // Pure rooms first and in parallel; then daemons, and mounts in labs, two files at a time; then one file at a time.
     projects: [
       {
         test: {
           name: "unit",
-          globalSetup: "test/fuse-control.ts",
+          globalSetup: ["test/programs.ts", "test/fuse-control.ts"],
           include: ["test/{unit,vector,sim,scenario,compliance,tidy}/**/*.test.ts"],
           testTimeout: 60_000,
           hookTimeout: 60_000,
@@ -24,27 +34,42 @@ export default defineConfig({
       },
       {
         test: {
+          ...endToEnd,
           name: "e2e-dlmd",
           include: ["test/e2e/dlmd/**/*.test.ts"],
-          testTimeout: 300_000,
-          hookTimeout: 120_000,
-          pool: "forks",
+          exclude: [ALONE, LONG],
           maxWorkers: 2,
           sequence: { groupOrder: 1 },
         },
       },
       {
         test: {
+          ...endToEnd,
           name: "e2e",
-          globalSetup: "test/fuse-control.ts",
           include: ["test/e2e/**/*.test.ts"],
-          exclude: ["test/e2e/dlmd/**"],
-          testTimeout: 300_000,
-          hookTimeout: 120_000,
-          pool: "forks",
+          exclude: ["test/e2e/dlmd/**", ALONE, LONG],
+          maxWorkers: 2,
+          sequence: { groupOrder: 2 },
+        },
+      },
+      {
+        test: {
+          ...endToEnd,
+          name: "alone",
+          include: [`test/e2e/${ALONE}`],
           maxWorkers: 1,
           fileParallelism: false,
-          sequence: { groupOrder: 2 },
+          sequence: { groupOrder: 3 },
+        },
+      },
+      {
+        test: {
+          ...endToEnd,
+          name: "long",
+          include: [`test/e2e/${LONG}`],
+          maxWorkers: 1,
+          fileParallelism: false,
+          sequence: { groupOrder: 4 },
         },
       },
     ],

@@ -3,7 +3,7 @@
  * dlmd, the lock manager daemon of a node: composition root. Stays in the foreground; prints `ready` on stdout when its
  * local socket listens.
  */
-import { chmodSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { rmSync, writeFileSync } from "node:fs";
 import { networkInterfaces } from "node:os";
 import path from "node:path";
 import yargs from "yargs";
@@ -18,14 +18,16 @@ import { type ClusterConfig, type NodeConfig, decodeClusterConfig } from "./conf
 import { type ConfigKeeper, readKeptConfig, startingConfig } from "./driver/config-keeper.ts";
 import { type AdminServer, startAdminServer } from "./server/admin-server.ts";
 import { nearestWord } from "./base/nearest.ts";
+import { unkept } from "./driver/atomic-file.ts";
 import { createBootClock } from "./driver/clock.ts";
 import { clusterKeyPath, minTimeoutMs, readClusterConfig, readKeyring } from "./driver/cluster-files.ts";
 import { type Driver, startDriver } from "./driver/driver.ts";
 import { type LogLevel, createPinoLog, logLevels } from "./base/pino-log.ts";
 import { watchFile } from "./driver/file-watch.ts";
-import type { Keyring } from "./driver/keyring.ts";
+import type { Keyring } from "./tls/keyring.ts";
+import { makeOwnDirectory } from "./driver/own-directory.ts";
 import { createNode } from "./node.ts";
-import { peerProcesses } from "./server/peer-process.ts";
+import { type PeerProcesses, peerProcesses } from "./server/peer-process.ts";
 import { parseMetricsAddress, serveMetrics } from "./server/metrics-page.ts";
 
 /** A heartbeat that is late for want of the processor looks like a dead node. */
@@ -63,7 +65,7 @@ async function parseArguments(): Promise<Arguments> {
     .option("run-dir", {
       type: "string",
       default: DEFAULT_RUN_DIR,
-      describe: "where the socket, the pid and the state are",
+      describe: "where the sockets, the pid and the state are: made with mode 0700, refused if others may enter it",
       requiresArg: true,
     })
     .option("state-dir", {
@@ -80,14 +82,17 @@ async function parseArguments(): Promise<Arguments> {
     .option("json-log", { type: "string", describe: "log to this file too, as JSON lines", requiresArg: true })
     .option("metrics", {
       type: "string",
-      describe: "where Prometheus reads GET /metrics: a socket's path, a loopback ADDRESS:PORT, or none [RUN-DIR/metrics.sock]",
+      describe:
+        "where Prometheus reads GET /metrics: a socket's path (no other file is replaced), a loopback ADDRESS:PORT, or none [RUN-DIR/metrics.sock]",
       requiresArg: true,
     })
     .example("$0", "this machine's node of /etc/coverlay/cluster.yaml")
     .example("$0 --config cluster.yaml --node node1 --run-dir /tmp/node1", "one of several nodes on one machine")
     .example("$0 --metrics 127.0.0.1:9177", "figures for Prometheus on a port of this machine")
     .example("$0 --log-level debug --json-log /var/log/dlmd.json", "more to read")
-    .epilogue("SIGTERM and SIGINT leave the cluster cleanly. Exit status: 0 after that, 1 if it could not start, 70 if it gave up.")
+    .epilogue(
+      "SIGTERM and SIGINT leave the cluster cleanly. Exit status: 0 after that, 1 if it could not start, 70 if it gave up, 74 if a disk cannot keep what this node must know.",
+    )
     .parserConfiguration({ "duplicate-arguments-array": false })
     .strict()
     .version(false)
@@ -118,19 +123,6 @@ function findSelf(config: ClusterConfig, name: string | undefined): NodeConfig {
     code: "unknown-node",
     hint: "Say which node this is with --node, or correct the addresses.",
   });
-}
-
-function makeRunDir(runDir: string): void {
-  try {
-    mkdirSync(runDir, { recursive: true, mode: 0o700 });
-    chmodSync(runDir, 0o700);
-  } catch (error) {
-    throw new OperatingError(`the run directory ${runDir} cannot be made: ${(error as Error).message}`, {
-      code: "no-run-dir",
-      hint: "Start dlmd as root, or name a folder of your own with --run-dir.",
-      cause: error,
-    });
-  }
 }
 
 function openLog({ logLevel, jsonLog }: Arguments): Log {
@@ -220,8 +212,32 @@ function leaveOnSignal(driver: Driver, admin: AdminServer, log: Log, pidFile: st
 }
 
 function giveUp(log: Log, error: Error): never {
+  if (error instanceof OperatingError) {
+    const { message, hint, exitStatus } = error;
+    log.error({ error: message, hint }, "dlmd ends");
+    process.exit(exitStatus === EXIT_REFUSED ? EXIT_FATAL : exitStatus);
+  }
   log.error({ error: error.message, stack: error.stack }, "dlmd gives up: it no longer knows what this node holds");
   process.exit(EXIT_FATAL);
+}
+
+async function serveAdministrators(driver: Driver, runDir: string, processes: PeerProcesses, log: Log): Promise<void> {
+  const pidFile = path.join(runDir, "dlmd.pid");
+  try {
+    writeFileSync(pidFile, `${process.pid}\n`);
+  } catch (error) {
+    throw unkept("the pid", pidFile, error);
+  }
+  const { config: keeper } = driver;
+  await keeper.keep();
+  const actions: AdminActions = { config: keeper, acknowledgeFence: (nodeid, by) => driver.acknowledgeFence(nodeid, by) };
+  const admin = await startAdminServer({
+    socketPath: adminSocketPath(runDir),
+    log,
+    processes,
+    answer: (question) => answerAdmin(actions, question),
+  });
+  leaveOnSignal(driver, admin, log, pidFile);
 }
 
 async function main(): Promise<void> {
@@ -229,11 +245,13 @@ async function main(): Promise<void> {
   const leastMs = minTimeoutMs(process.env);
   const { text } = readClusterConfig(args.config, leastMs);
   const runDir = path.resolve(args.runDir);
-  makeRunDir(runDir);
+  makeOwnDirectory("run directory", runDir, "--run-dir");
   const stateDir = path.resolve(args.stateDir ?? (runDir === DEFAULT_RUN_DIR ? DEFAULT_STATE_DIR : runDir));
-  makeRunDir(stateDir);
+  if (stateDir !== runDir) makeOwnDirectory("state directory", stateDir, "--state-dir");
   const keptFile = path.join(stateDir, "config.json");
-  const kept = startingConfig(await readKeptConfig(keptFile), text, args.config, leastMs, args.newConfig);
+  // With --new-config nothing that was kept counts, so it need not be readable either.
+  const before = args.newConfig ? null : await readKeptConfig(keptFile);
+  const kept = startingConfig(before, text, args.config, leastMs);
   const config = decodeClusterConfig(kept.committed.text, keptFile, leastMs);
   const keyFile = clusterKeyPath(args.config, config);
   const keyring = readKeyring(keyFile);
@@ -261,21 +279,15 @@ async function main(): Promise<void> {
     onView: ({ viewId, members, quorate, running, quorumReason }) => log.info({ viewId, members, quorate, running, quorumReason }, "view"),
     fatal: (error) => giveUp(log, error),
   });
-  if (metricsAddress !== null) await serveMetrics(metricsAddress, { metrics, query: (what) => driver.query(what) }, log);
-  const pidFile = path.join(runDir, "dlmd.pid");
-  writeFileSync(pidFile, `${process.pid}\n`);
-  const { config: keeper } = driver;
-  await keeper.keep();
-  const actions: AdminActions = { config: keeper, acknowledgeFence: (nodeid, by) => driver.acknowledgeFence(nodeid, by) };
-  const admin = await startAdminServer({
-    socketPath: adminSocketPath(runDir),
-    log,
-    processes,
-    answer: (question) => answerAdmin(actions, question),
-  });
-  leaveOnSignal(driver, admin, log, pidFile);
-  await followKeys(keyFile, keyring, driver, log);
-  await watchFile(args.config, () => void keeper.fileChanged(), log);
+  try {
+    if (metricsAddress !== null) await serveMetrics(metricsAddress, { metrics, query: (what) => driver.query(what) }, log);
+    await serveAdministrators(driver, runDir, processes, log);
+    await followKeys(keyFile, keyring, driver, log);
+    await watchFile(args.config, () => void driver.config.fileChanged(), log);
+  } catch (error) {
+    await driver.leave("dlmd could not start");
+    throw error;
+  }
   process.stdout.write("ready\n");
 }
 
@@ -283,7 +295,6 @@ main().catch((error: unknown) => {
   if (!(error instanceof OperatingError)) throw error;
   process.stderr.write(`dlmd: ${error.message}\n`);
   if (error.hint !== undefined) process.stderr.write(`  ${error.hint}\n`);
-  process.exitCode = EXIT_REFUSED;
   // Sockets that were opened before it failed must not keep it alive.
-  process.exit();
+  process.exit(error.exitStatus);
 });

@@ -3,32 +3,29 @@
  * out: node-api.ts. Nothing here reads a clock or does I/O.
  */
 import { assert, assertNever } from "./base/assert.ts";
-import type { ViewInfo } from "./client/api.ts";
-import { inspectHere, Inspections } from "./inspect.ts";
-import type { Client } from "./lock/client.ts";
-import { GoneAsks } from "./lock/gone.ts";
+import type { GoneClient, ViewInfo, ClientEvent, QueryWhat } from "./wire/program.ts";
+import type { QueriedNode } from "./query/queried-node.ts";
+import { inspectHere, Inspections } from "./query/inspect.ts";
+import { LifeAsks } from "./query/life-asks.ts";
+import type { EngineEvent, View } from "./engine/engine.ts";
+import type { LockPort } from "./lock/holder.ts";
+import type { LockClient } from "./lock/lkb.ts";
+import { GONE_LIMIT_MS, ClientDeathBarrier } from "./clients/death-barrier.ts";
 import { LockManager } from "./lock/lock-manager.ts";
-import { BuiltinEngine } from "./engine/builtin/engine-core.ts";
-import type { Membership, View } from "./membership/membership.ts";
-import { quorumOf, quorumReason } from "./membership/quorum.ts";
-import type {
-  ClientEvent,
-  ClientRequest,
-  Effect,
-  Node,
-  NodeBoot,
-  NodeEvent,
-  NodeLimits,
-  QueryWhat,
-  NodeConfiguration,
-} from "./node-api.ts";
-import { Clients } from "./node-clients.ts";
-import { NodeGroups } from "./node-groups.ts";
-import { describeLocks, describeNodes, describeStatus } from "./node-query.ts";
+import { BuiltinEngine, type BuiltinPort } from "./engine/builtin/engine-core.ts";
+import type { Effect, Node, NodeBoot, NodeEvent, NodeLimits } from "./node-api.ts";
+import type { NodeConfiguration } from "./engine/boot.ts";
+import { Clients, type ClientsPort } from "./clients/clients.ts";
+import { ClientGroups } from "./clients/client-groups.ts";
+import { describeLocks, describeNodes, describeStatus } from "./query/describe.ts";
+import { LockspaceGroup } from "./lockspaces/lockspace-group.ts";
 import { Outbox } from "./outbox.ts";
-import { defaultPlockLimits, PlockService } from "./plock/service.ts";
+import { defaultPlockLimits, type PlockPort, PlockService } from "./plock/service.ts";
 import { noFences } from "./recovery/fence-gate.ts";
+import { Mistrust } from "./recovery/mistrust.ts";
 import { Recovery } from "./recovery/recovery.ts";
+import type { RecoveryPort } from "./recovery/recovery-port.ts";
+import { LOCKSPACE_GROUP } from "./wire/lockspace-group.ts";
 import { maxNodes } from "./wire/order-datagram.ts";
 import type { PeerMessage } from "./wire/peer.ts";
 import { isPlockMessage } from "./wire/peer-plock.ts";
@@ -39,16 +36,17 @@ export const defaultLimits: NodeLimits = {
   ...defaultPlockLimits,
   savedRequestsPerClient: 4096,
   savedMessagesPerPeer: 65_536,
+  lateMessages: 262_144,
   deadlockAfterMs: 1000,
-  moveAfter: 16,
   rebuildStepsPerTurn: 4096,
+  goneLimitMs: GONE_LIMIT_MS,
 };
 
 export function createNode(boot: NodeBoot): Node {
   return new NodeCore(boot);
 }
 
-export class NodeCore implements Node {
+export class NodeCore implements Node, QueriedNode {
   readonly boot: NodeBoot;
   configuration: NodeConfiguration;
   readonly limits: NodeLimits;
@@ -57,198 +55,255 @@ export class NodeCore implements Node {
   readonly plocks: PlockService;
   readonly engine: BuiltinEngine;
   readonly recovery: Recovery;
-  readonly groups: NodeGroups;
+  readonly groups: ClientGroups;
+  readonly lockspaces: LockspaceGroup;
+  readonly deaths: ClientDeathBarrier;
   readonly #inspections: Inspections;
+  readonly #lifeAsks: LifeAsks;
   readonly #outbox = new Outbox();
-  readonly #asks: GoneAsks;
+  readonly #mistrusted: Mistrust = new Mistrust();
   /** Members of the last quorate view: who of them is missing in the next one is gone. */
   #known: readonly Member[] = [];
-  #leaseEndMs = Number.NEGATIVE_INFINITY;
-  #nowMs: number;
+  /** Of the step, or of the last one. All cores read it. */
+  readonly #time: { nowMs: number };
   #ended = false;
-  /** Writes of who is not known to be dead that are under way. */
-  #fencesUnkept = 0;
   #announced = "";
+  #settled = "";
 
   constructor(boot: NodeBoot) {
     assert(isIncarnation(boot.incarnation), `incarnation of 16 hex digits expected, found ${boot.incarnation}`);
     assert(boot.nodes.length <= maxNodes, `${boot.nodes.length} nodes configured, at most ${maxNodes} allowed`);
     assert(
-      boot.nodes.some((node) => node.nodeid === boot.nodeid),
+      // Of a change that removes it the outcome is open.
+      [...boot.nodes, ...(boot.former ?? [])].some((node) => node.nodeid === boot.nodeid),
       `node ${boot.nodeid} is not among the configured ones`,
     );
+    const { nodeid, nodes, quorum, former } = boot;
     this.boot = boot;
     this.configuration = {
       version: boot.configVersion,
-      nodes: boot.nodes,
-      ...(boot.quorum === undefined ? {} : { quorum: boot.quorum }),
-      ...(boot.former === undefined ? {} : { former: boot.former }),
+      nodes,
+      ...(quorum === undefined ? {} : { quorum }),
+      ...(former === undefined ? {} : { former }),
     };
     this.limits = { ...defaultLimits, ...boot.limits };
-    this.#nowMs = boot.nowMs;
-    const host = this.#host();
-    this.#asks = new GoneAsks((client, event) => {
-      this.#toClient(client, event);
-      this.clients.adjustPause(client);
+    const time = (this.#time = { nowMs: boot.nowMs });
+    this.engine = new BuiltinEngine(boot, this.#enginePort());
+    this.lockspaces = new LockspaceGroup(boot, {
+      command: (command) => this.engine.command(command),
+      usable: (lockspace) => this.clients.usable(lockspace),
+      protest: this.#protest,
     });
-    this.#inspections = new Inspections(boot.nodeid, {
-      ...host,
+    this.deaths = new ClientDeathBarrier(this.limits.goneLimitMs, {
+      tell: (client, event) => {
+        this.#toClient(client, event);
+        this.clients.adjustPause(client);
+      },
+      end: this.#endClient,
+      // Its blocking ASTs were not waited for meanwhile.
+      believed: (client) => this.locks.holder.unanswered.review(client, time.nowMs),
+    });
+    const lockPort = this.#lockPort();
+    this.locks = new LockManager(nodeid, time, lockPort, this.limits);
+    this.plocks = new PlockService(nodeid, time, lockPort, this.limits);
+    this.recovery = new Recovery(
+      nodeid,
+      time,
+      { engine: this.engine, locks: this.locks, files: this.plocks, deaths: this.deaths },
+      this.#recoveryPort(),
+      {
+        heldLimit: this.limits.savedMessagesPerPeer,
+        lateLimit: this.limits.lateMessages,
+        stepsPerTurn: this.limits.rebuildStepsPerTurn,
+        fencedLockspaces: boot.fencedLockspaces ?? [],
+        fences: boot.fences ?? noFences,
+      },
+    );
+    const parts = { locks: this.locks, plocks: this.plocks, deaths: this.deaths, service: this.recovery };
+    this.clients = new Clients(boot, time, parts, this.#clientsPort(), this.limits.savedRequestsPerClient);
+    const asking = {
       members: () => this.recovery.view?.members ?? [],
-      configured: () => this.configuration.nodes.map(({ nodeid }) => nodeid),
-      here: (wanted, limit) => inspectHere(this, wanted, limit, this.#nowMs),
+      send: (to: number, message: PeerMessage) => this.recovery.send(to, message),
+      toClient: this.#toClient,
+    };
+    this.#inspections = new Inspections(nodeid, {
+      ...asking,
+      protest: this.#protest,
+      viewInfo: () => this.viewInfo(),
+      configured: () => this.configuration.nodes.map((node) => node.nodeid),
+      here: (wanted, limit) => inspectHere(this, wanted, limit, time.nowMs),
     });
-    const { locksPerClient, deadlockAfterMs, moveAfter } = this.limits;
-    this.locks = new LockManager(boot.nodeid, host, locksPerClient, deadlockAfterMs, moveAfter);
-    this.locks.tables.unsentLimit = this.limits.savedMessagesPerPeer;
-    this.locks.tables.crowding = () => host.crowding();
-    this.plocks = new PlockService(boot.nodeid, host, this.limits);
-    this.groups = new NodeGroups({
-      ...host,
-      nodeid: () => boot.nodeid,
+    this.#lifeAsks = new LifeAsks(nodeid, {
+      ...asking,
+      look: (lookId, wanted) => this.#outbox.push({ kind: "look-at-life", lookId, wanted }),
+    });
+    this.groups = new ClientGroups({
+      nodeid,
+      protest: this.#protest,
+      toClient: this.#toClient,
       command: (command) => this.engine.command(command),
       client: (clientId) => this.clients.all.get(clientId),
       adjustPause: (client) => this.clients.adjustPause(client),
     });
-    this.engine = new BuiltinEngine(boot, host);
-    this.clients = new Clients(boot, this.locks, this.plocks, this.#asks, this.limits.savedRequestsPerClient, host);
-    this.recovery = new Recovery(boot.nodeid, this.locks, host, {
-      heldLimit: this.limits.savedMessagesPerPeer,
-      stepsPerTurn: this.limits.rebuildStepsPerTurn,
-      fencedLockspaces: boot.fencedLockspaces ?? [],
-      fences: boot.fences ?? noFences,
-    });
   }
 
-  get membership(): Membership {
-    return this.engine.membership;
-  }
+  // ------------------------------------------------------------------------------------------------------ the ports
 
-  // ------------------------------------------------------------------------------------------------------ the seams
-
-  #host(): import("./engine/builtin/engine-core.ts").EngineHost &
-    import("./recovery/recovery.ts").RecoveryHost &
-    import("./lock/holder.ts").LockPort &
-    import("./node-clients.ts").ClientsHost {
-    const log = (level: "debug" | "info" | "warn" | "error", message: string, fields: Readonly<Record<string, unknown>>): void =>
-      this.#outbox.push({ kind: "log", level, message, fields });
-    const protest = (nodeid: number, message: string): void =>
-      log("error", "a peer sent what it cannot have meant", { nodeid, found: message });
-    const send = (nodeid: number, message: PeerMessage): void => this.recovery.send(nodeid, message);
-    const { boot } = this;
+  #enginePort(): BuiltinPort {
     return {
       datagram: (to, message) => {
         if (message.kind !== "heartbeat") this.#outbox.push({ kind: "datagram", to, message });
       },
       beat: (content, now) => this.#outbox.push({ kind: "beat", content, now }),
-      event: (event) => {
-        this.#outbox.engine(event);
-        this.groups.event(event);
-      },
       persist: (promisedEpoch, lineage) => this.#outbox.push({ kind: "persist", promisedEpoch, lineage }),
+      event: (event) => this.#engineEvent(event),
       stop: () => this.#stop(),
       install: (view) => this.#install(view),
       evicted: (reason) => this.#end({ kind: "evicted", reason }),
       left: () => this.#end({ kind: "left" }),
-      log,
-      send,
-      toPeer: send,
-      toClient: (client, event) => this.#toClient(client, event),
-      protest,
-      pausePeer: (nodeid, pause) => this.#outbox.push({ kind: pause ? "pause-peer" : "resume-peer", nodeid }),
-      transmit: (nodeid, view, message) => this.#outbox.peer(nodeid, view, message),
-      incarnation: (nodeid) => this.membership.peers.get(nodeid)?.incarnation ?? null,
-      crowding: () => {
-        for (const client of this.clients.all.values()) this.clients.adjustPause(client);
-      },
-      crowded: () => this.recovery.pairs.crowded || this.locks.tables.crowded,
-      stored: () => this.membership.stored && this.#fencesUnkept === 0,
-      waits: ({ nodeid, incarnation, failingView }) => {
-        const fields = { nodeid, incarnation, failingView: viewName(failingView), lockspaces: boot.fencedLockspaces ?? [] };
-        log(
-          "warn",
-          "node went without a word: its lockspaces wait until it is known to be dead (no fence device: coverlay fence ack)",
-          fields,
-        );
-      },
-      known: ({ nodeid, incarnation, failingView }) =>
-        log("info", "node is known to be dead", { nodeid, incarnation, failingView: viewName(failingView) }),
-      keep: (fences) => {
-        this.#fencesUnkept++;
-        this.#outbox.push({ kind: "keep-fences", fences });
-      },
-      clientsBusy: () => this.#asks.recoveryBusy,
-      clients: () => this.clients.all.values(),
-      leftCleanly: (nodeid, incarnation) => this.membership.peers.get(nodeid)?.left === incarnation,
-      rebuildFiles: (members) => this.plocks.startRebuild(members),
-      nameFiles: (budget) => this.plocks.name(budget),
-      settleFiles: (budget) => this.plocks.settle(budget),
-      receive: (from, message) => {
-        if (message.kind === "inspect" || message.kind === "inspected") this.#inspections.receive(from, message);
-        else if (isPlockMessage(message)) this.plocks.receive(from, message);
-        else assert(this.clients.receive(from, message), `message ${message.kind} was not handled`);
-      },
-      receiveLate: (message) => this.plocks.receiveLate(message),
-      leased: () => this.#nowMs < this.#leaseEndMs && !this.membership.leaving,
-      broken: (why) => this.#broken(why),
-      pauseClient: (clientId, pause) => this.#outbox.push({ kind: pause ? "pause-client" : "resume-client", clientId }),
-      serving: () => this.recovery.serving,
-      stopped: () => this.recovery.stopped,
-      view: () => this.recovery.view,
-      viewInfo: () => this.viewInfo(),
-      query: (what) => this.query(what, this.#nowMs),
-      group: (client, request) => this.groups.request(client, request),
-      groupsWait: (client) => this.groups.waits(client),
-      endClient: (client, reason) => {
-        const { id: clientId, pid, program } = client;
-        log("error", "a program hangs and has to end", { clientId, pid, program, reason });
-        this.#outbox.push({ kind: "end-client", clientId, reason });
-      },
-      inspect: (client, request) => this.#inspections.ask(client, request, this.#nowMs),
+      log: this.#log,
+      protest: this.#protest,
     };
   }
 
-  #toClient(client: Client, event: ClientEvent): void {
+  #engineEvent(event: EngineEvent): void {
+    if ("group" in event && event.group === LOCKSPACE_GROUP) return this.lockspaces.event(event);
+    // First: what the dead had open is looked at when the view is installed.
+    if (!("group" in event)) this.lockspaces.event(event);
+    this.#outbox.engine(event);
+    this.groups.event(event);
+  }
+
+  #lockPort(): LockPort & PlockPort {
+    return {
+      toPeer: (nodeid, message) => this.recovery.send(nodeid, message),
+      toClient: this.#toClient,
+      protest: (nodeid, message) => this.#mistrust(nodeid, message),
+      blocks: (lockspace) => this.recovery.blocks(lockspace),
+      opensLockspace: (lockspace) => this.lockspaces.open(lockspace),
+      closesLockspace: (lockspace) => this.lockspaces.close(lockspace),
+    };
+  }
+
+  #recoveryPort(): RecoveryPort {
+    return {
+      transmit: (nodeid, view, message) => this.#outbox.peer(nodeid, view, message),
+      pausePeer: (nodeid, pause) => this.#outbox.push({ kind: pause ? "pause-peer" : "resume-peer", nodeid }),
+      crowding: () => this.#crowding(),
+      keep: (fences) => this.#outbox.push({ kind: "keep-fences", fences }),
+      clients: () => this.clients.all.values(),
+      openedBy: (member) => this.lockspaces.openedBy(member),
+      receive: (from, message) => {
+        if (message.kind === "inspect" || message.kind === "inspected") this.#inspections.receive(from, message);
+        else if (message.kind === "ask-life" || message.kind === "life-seen") this.#lifeAsks.receive(from, message);
+        else if (message.kind === "lockspaces-known") this.#lockspacesKnown(from, message.no);
+        else if (isPlockMessage(message)) this.plocks.receive(from, message);
+        else assert(this.clients.receive(from, message), `message ${message.kind} was not handled`);
+      },
+      protest: (nodeid, message) => this.#mistrust(nodeid, message),
+      log: this.#log,
+    };
+  }
+
+  #clientsPort(): ClientsPort {
+    return {
+      toClient: this.#toClient,
+      pauseClient: (clientId, pause) => this.#outbox.push({ kind: pause ? "pause-client" : "resume-client", clientId }),
+      viewInfo: () => this.viewInfo(),
+      query: (what) => this.query(what, this.#time.nowMs),
+      inspect: (client, request) => this.#inspections.ask(client, request, this.#time.nowMs),
+      askLife: (client, request) => this.#lifeAsks.ask(client, request, this.#time.nowMs),
+      group: (client, request) => this.groups.request(client, request),
+      groupsWait: (client) => this.groups.waits(client),
+      endClient: this.#endClient,
+      isUsable: (lockspace) => this.lockspaces.isUsable(lockspace),
+    };
+  }
+
+  #lockspacesKnown(from: number, no: number): void {
+    const { incarnation } = this.recovery.channels.get(from).channel;
+    if (incarnation !== null) this.lockspaces.receiveKnown({ nodeid: from, incarnation }, no);
+  }
+
+  readonly #log = (level: "debug" | "info" | "warn" | "error", message: string, fields: Readonly<Record<string, unknown>>): void =>
+    this.#outbox.push({ kind: "log", level, message, fields });
+
+  readonly #toClient = (client: LockClient, event: ClientEvent): void => {
     if (!client.gone) this.#outbox.client(client.id, event);
+  };
+
+  readonly #endClient = ({ id: clientId, pid, program }: LockClient, reason: string): void => {
+    this.#log("error", "a program hangs and has to end", { clientId, pid, program, reason });
+    this.#outbox.push({ kind: "end-client", clientId, reason });
+  };
+
+  #crowding(): void {
+    for (const client of this.clients.all.values()) this.clients.adjustPause(client);
   }
 
   #end(effect: Effect): void {
     this.#ended = true;
-    this.recovery.serving = false;
+    this.recovery.end();
     this.#outbox.push(effect);
   }
 
-  #broken(why: string): void {
-    if (this.membership.broken) return;
-    this.membership.broken = true;
-    const view = viewName(this.recovery.view?.id ?? noView);
-    this.#outbox.push({ kind: "log", level: "warn", message: "the view is rebuilt", fields: { view, why } });
+  /** Of what nobody waits for: it is dropped. */
+  readonly #protest = (nodeid: number, found: string): void =>
+    this.#log("error", "a peer sent what it cannot have meant", { nodeid, found });
+
+  /** Its sender may wait for an answer: everything is named anew, or without that peer. */
+  #mistrust(nodeid: number, found: string): void {
+    this.recovery.mistrust(nodeid);
+    if (this.engine.broken) return;
+    const incarnation = this.engine.peers.get(nodeid)?.incarnation ?? null;
+    if (this.#mistrusted.seen(nodeid, incarnation, this.#time.nowMs) === "rebuild") {
+      this.#protest(nodeid, found);
+      return this.engine.rebuildView(`node ${nodeid} sent what it cannot have meant`);
+    }
+    if (!this.engine.distrust(nodeid)) return;
+    this.#protest(nodeid, `${found}: once too often, so it is left out, or this node is`);
   }
 
   // --------------------------------------------------------------------------------------------------------- steps
 
   step(event: NodeEvent, nowMs: number): Effect[] {
     if (this.#ended) return [];
-    this.#nowMs = nowMs;
-    this.locks.tables.nowMs = nowMs;
-    this.clients.begin(nowMs);
-    this.plocks.nowMs = nowMs;
+    this.#time.nowMs = nowMs;
+    this.clients.begin();
     this.engine.begin(nowMs);
     this.#updateService();
     this.#dispatch(event);
     this.clients.expire();
+    if (this.deaths.changed()) this.recovery.goneChanged();
     this.#inspections.expire(nowMs);
-    if (!this.#ended && (event.kind !== "client-requests" || this.groups.touched)) {
+    this.#lifeAsks.expire(nowMs);
+    if (!this.#ended && (event.kind !== "client-requests" || this.groups.touched || this.lockspaces.touched)) {
       this.#endEngine();
-      this.#leaseEndMs = this.engine.leaseEndMs;
-      this.recovery.advance(nowMs);
+      for (const { nodeid, no } of this.lockspaces.takeAcknowledgements(this.recovery.view?.members ?? []))
+        this.recovery.send(nodeid, { kind: "lockspaces-known", no });
+      this.recovery.advance();
       this.#updateService();
+      this.#tellSettled();
     }
     return this.#outbox.take();
   }
 
+  #tellSettled(): void {
+    const view = this.engine.membership.settledView(this.#time.nowMs);
+    const { version } = this.configuration;
+    const settled = view === null ? "" : `${viewName(view.id)} ${version}`;
+    if (settled === this.#settled) return;
+    this.#settled = settled;
+    if (view !== null) this.#outbox.push({ kind: "view-settled", viewId: viewName(view.id), version });
+  }
+
   #endEngine(): void {
     this.groups.touched = false;
-    this.engine.end();
+    do {
+      this.lockspaces.touched = false;
+      this.engine.end();
+      // What it delivered may have asked for more.
+    } while (this.lockspaces.touched && !this.#ended);
     while (this.groups.roomy && !this.#ended) {
       this.groups.drain();
       this.engine.end();
@@ -257,23 +312,24 @@ export class NodeCore implements Node {
 
   nextDeadline(): number | null {
     if (this.#ended) return null;
-    let deadline = Math.min(this.engine.nextDeadline(), this.clients.deadlineMs, this.#inspections.deadlineMs);
-    if (this.recovery.busy) return this.#nowMs;
-    if (this.recovery.serving) deadline = Math.min(deadline, this.#leaseEndMs);
+    const asked = Math.min(this.#inspections.deadlineMs, this.#lifeAsks.deadlineMs);
+    let deadline = Math.min(this.engine.nextDeadline(), this.clients.deadlineMs, asked);
+    if (this.recovery.busy) return this.#time.nowMs;
+    if (this.recovery.serving) deadline = Math.min(deadline, this.engine.leaseEndMs);
     const serveFromMs = this.recovery.view?.serveFromMs ?? 0;
-    if (this.recovery.phase === "wait" && serveFromMs > this.#nowMs) deadline = Math.min(deadline, serveFromMs);
+    if (this.recovery.phase === "wait" && serveFromMs > this.#time.nowMs) deadline = Math.min(deadline, serveFromMs);
     return deadline;
   }
 
   /** Whether a request would be served at that time. */
   servesAt(nowMs: number): boolean {
-    return this.recovery.serving && nowMs < this.#leaseEndMs;
+    return this.recovery.serving && nowMs < this.engine.leaseEndMs;
   }
 
   #dispatch(event: NodeEvent): void {
     switch (event.kind) {
       case "client-requests":
-        return this.#clientRequests(event.clientId, event.requests);
+        return this.clients.requests(event.clientId, event.requests);
       case "peer-frame":
         return this.#peerFrame(event.nodeid, event.view, event.messages);
       case "datagram":
@@ -283,35 +339,37 @@ export class NodeCore implements Node {
       case "engine-commands":
         return this.#outbox.push({ kind: "engine-results", results: event.commands.map((command) => this.engine.command(command)) });
       case "tick":
-        this.recovery.pairs.acknowledge();
-        return this.membership.tick(this.#nowMs);
+        this.recovery.channels.acknowledge();
+        return this.engine.tick();
       case "peer-up":
-        if (this.membership.linkUp(event.nodeid, event.incarnation)) this.recovery.pairs.linkUp(event.nodeid, event.incarnation);
+        if (this.engine.linkUp(event.nodeid, event.incarnation)) this.recovery.channels.linkUp(event.nodeid, event.incarnation);
         return;
+      case "peer-refused":
+        return this.engine.linkRefused(event.nodeid, event.reason);
       case "peer-down":
-        if (this.membership.peers.get(event.nodeid)?.link !== event.incarnation) return;
-        this.membership.linkDown(event.nodeid);
-        return this.recovery.pairs.linkDown(event.nodeid, event.incarnation);
+        if (this.engine.linkDown(event.nodeid, event.incarnation)) this.recovery.channels.linkDown(event.nodeid, event.incarnation);
+        return;
       case "configuration":
         this.configuration = event.configuration;
-        return this.membership.configure(event.configuration);
+        return this.engine.configure(event.configuration);
       case "fences-kept":
-        this.#fencesUnkept--;
-        return;
+        return this.recovery.fencesKept();
       case "persisted":
-        return this.membership.persisted(event.promisedEpoch, this.#nowMs);
+        return this.engine.persisted(event.promisedEpoch);
       case "client-connected":
         return this.clients.connected(event.clientId, event.identity);
       case "client-slow":
         return this.#clientSlow(event.clientId, event.unreadBytes);
       case "client-gone":
         return this.#clientGone(event.clientId);
+      case "life-seen":
+        return this.#lifeAsks.seen(event.lookId, event.seen);
       case "fence-result":
         return this.#fenceResult(event);
       case "leave":
-        this.membership.leave(this.#nowMs);
+        this.engine.leave();
         this.#updateService();
-        return this.membership.tick(this.#nowMs);
+        return this.engine.tick();
       default:
         assertNever(event, "event");
     }
@@ -333,12 +391,12 @@ export class NodeCore implements Node {
     const refused = this.recovery.fenced({ nodeid, incarnation, failingView });
     const fields = { nodeid, incarnation, view: viewName(failingView), by };
     this.#outbox.push({ kind: "fence-answer", refused });
-    if (refused === "") this.#outbox.push({ kind: "log", level: "info", message: "fence result taken", fields });
-    else this.#outbox.push({ kind: "log", level: "warn", message: `fence result refused: ${refused}`, fields });
+    if (refused === "") this.#log("info", "fence result taken", fields);
+    else this.#log("warn", `fence result refused: ${refused}`, fields);
   }
 
   #peerFrame(nodeid: number, view: ViewId, messages: readonly PeerMessage[]): void {
-    const link = this.membership.peers.get(nodeid)?.link;
+    const link = this.engine.peers.get(nodeid)?.link;
     if (link != null) this.recovery.receiveFrame(nodeid, link, view, messages);
   }
 
@@ -356,55 +414,48 @@ export class NodeCore implements Node {
   }
 
   #install(view: View): void {
-    this.#leaseEndMs = this.membership.leaseEndMs();
     if (view.quorum.quorate) {
       const gone = this.#known.filter((member) => !hasMember(view.members, member.nodeid, member.incarnation));
       this.#known = view.members;
       const clients = gone.map(({ nodeid, incarnation }) => ({ nodeid, incarnation, clientId: null }));
-      if (clients.length > 0) this.#asks.ask(this.clients.all.values(), clients, true, () => {});
+      if (clients.length > 0) this.#askAbout(clients);
     }
     this.recovery.enterView(view);
     this.#inspections.viewChanged();
+    this.#lifeAsks.viewChanged();
     this.#updateService();
+  }
+
+  #askAbout(gone: readonly GoneClient[]): void {
+    const clients = this.clients.all.values();
+    const opened = gone.map((member) => this.lockspaces.openedBy(member));
+    const concerns = (lockspace: string): boolean => opened.some((names) => names === null || names.has(lockspace));
+    this.deaths.ask(clients, { gone, concerns, ofNode: true, done: () => {} }, this.#time.nowMs);
   }
 
   /** Starts and ends the service as phase, promise and lease say, and tells everybody. */
   #updateService(): void {
-    const recovery = this.recovery;
-    const may = recovery.phase === "run" && !recovery.stopped && !this.membership.leaving && this.#nowMs < this.#leaseEndMs;
-    if (may === recovery.serving) {
-      if (!may) this.#announce();
-      return;
-    }
-    recovery.serving = may;
-    this.membership.running = may;
-    this.#announce();
-    if (may) this.#enterService();
+    const changed = this.recovery.updateService();
+    const { serving } = this.recovery;
+    if (changed || !serving) this.#announce();
+    if (changed && serving) this.#enterService();
   }
 
   #enterService(): void {
-    this.locks.unblock();
+    this.recovery.reviewGates();
     this.recovery.drain();
     this.clients.enterService();
   }
 
-  #clientRequests(clientId: number, requests: readonly ClientRequest[]): void {
-    this.clients.requests(clientId, requests);
-    if (!this.#asks.changed()) return;
-    this.recovery.advance(this.#nowMs);
-    this.#updateService();
-  }
-
   viewInfo(): ViewInfo {
     const view = this.recovery.view;
-    const { basis, electorate } = this.membership;
-    const counted = view?.quorum ?? quorumOf(basis, [], false, electorate);
-    const quorum = counted.quorate ? { ...counted, electorate } : counted;
+    const { quorum } = this.engine;
     return {
       viewId: viewName(view?.id ?? noView),
       quorate: quorum.quorate && view !== null,
       members: (view?.members ?? []).map((member) => member.nodeid),
-      quorumReason: quorumReason(quorum),
+      incarnations: (view?.members ?? []).map((member) => member.incarnation),
+      quorumReason: quorum.reason,
       running: this.recovery.serving,
     };
   }

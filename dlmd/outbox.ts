@@ -1,6 +1,8 @@
 /** Gathers the effects of one step: what goes to one client, or in one view to one peer, is one effect, in order. */
 import type { EngineEvent } from "./engine/engine.ts";
-import type { ClientEvent, Effect, ViewId } from "./node-api.ts";
+import type { Effect } from "./node-api.ts";
+import type { ViewId } from "./wire/view-id.ts";
+import type { ClientEvent } from "./wire/program.ts";
 import type { PeerMessage } from "./wire/peer.ts";
 
 export class Outbox {

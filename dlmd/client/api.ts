@@ -5,9 +5,16 @@
  * Callbacks run synchronously, one by one, in the order in which dlmd sent them: a `bast` that follows
  * a grant is never seen before it. A callback must not throw.
  */
-import type { Mode } from "../lock/mode.ts";
+import type { Mode } from "../wire/mode.ts";
 import type { FileLocks } from "./file-lock-api.ts";
 import type { Group, GroupHandlers } from "./group-api.ts";
+import type { LockStatus } from "../wire/local-batch.ts";
+import type { LifeAnswer, ProcessLife } from "../wire/peer-life.ts";
+import type { ClusterInfo, GoneClient, InspectRequest, QueryWhat, ViewInfo } from "../wire/program.ts";
+
+export type { LockStatus } from "../wire/local-batch.ts";
+export type { LifeAnswer, LifeSeen, ProcessLife } from "../wire/peer-life.ts";
+export type { ClusterInfo, GoneClient, InspectRequest, ViewInfo, VolumeConfig } from "../wire/program.ts";
 
 /** Bits of a request, with the numbers of dlmconstants.h (DLM_LKF_*). What does not go together ends with error EINVAL. */
 export const LockFlag = {
@@ -17,7 +24,10 @@ export const LockFlag = {
   CANCEL: 0x2,
   /** Said of a conversion; a new lock with it is an error. */
   CONVERT: 0x4,
-  /** The value block takes part in this request. */
+  /**
+   * The value block takes part in this request. Whoever has PW or EX counts as a writer, with this flag or without: if its program or node
+   * dies, the block is not valid.
+   */
   VALBLK: 0x8,
   /** A conversion waits its turn behind those that wait, even if it could be granted in place. */
   QUECVT: 0x10,
@@ -46,14 +56,14 @@ export const LockFlag = {
   ALTPR: 0x8000,
   /** As ALTPR, with CW. */
   ALTCW: 0x10000,
-  /** With `unlock`: also while a request is outstanding, which then ends with "canceled", or with what it got if that was faster. */
+  /**
+   * With `unlock`: also while a request is outstanding, which then ends with "canceled", or with what it got if that was faster.
+   * VALBLK and IVVALBLK count by the mode that the lock had before that request. With CONVDEADLK that is NL: no block is written.
+   */
   FORCEUNLOCK: 0x20000,
   /** This lock may be kept for as long as the program likes, though it promised to answer blocking ASTs (`bastLimitMs`). */
   MAYKEEP: 0x10000000,
 } as const;
-
-/** How a request ended. */
-export type LockStatus = "granted" | "again" | "canceled" | "deadlock" | "unlocked" | "error" | "timeout";
 
 export interface RequestOptions {
   /** The request ends with "timeout" after that time, or when lock service runs again after it. 0: never. */
@@ -114,74 +124,17 @@ export interface Lockspace {
   batch(make: () => void): void;
 }
 
-export interface NodeInfo {
-  readonly nodeid: number;
-  readonly name: string;
-  readonly address: string;
-}
-
-export interface VolumeConfig {
-  readonly name: string;
-  readonly uuid: string;
-  readonly lower: "device" | "directory";
-}
-
-export interface ClusterInfo {
-  readonly clusterName: string;
-  readonly nodeid: number;
-  /** Changes whenever this dlmd starts anew. */
-  readonly incarnation: string;
-  /** This connection: with nodeid and incarnation it names a client of the cluster (hazard C7). */
-  readonly clientId: number;
-  readonly nodes: readonly NodeInfo[];
-  readonly volumes: readonly VolumeConfig[];
-  /**
-   * Secrets shared by the overlays of the cluster, derived from the cluster's keys, 32 bytes each: the first is to speak with, all are to be
-   * accepted.
-   */
-  readonly overlaySecrets: readonly Uint8Array[];
-}
-
-export interface ViewInfo {
-  /** "epoch.proposer.incarnation" */
-  readonly viewId: string;
-  readonly quorate: boolean;
-  readonly members: readonly number[];
-  /** "2 of 3 votes, quorate because 2 >= 2" */
-  readonly quorumReason: string;
-  /** False while recovery runs or there is no quorum: requests wait. */
-  readonly running: boolean;
-}
-
-/** Clients that will never be heard of again: of a node that left the view, or one that disconnected. */
-export interface GoneClient {
-  readonly nodeid: number;
-  readonly incarnation: string;
-  /** null: all clients of that incarnation of the node. */
-  readonly clientId: number | null;
-}
-
-/** Which locks of the cluster `inspect` asks about. */
-export interface InspectRequest {
-  /** "": of every lockspace. */
-  readonly lockspace: string;
-  /** "": every resource. */
-  readonly resource: string;
-  /** Only resources on which a program of that node has or wants a lock; 0: of any. */
-  readonly nodeid: number;
-  /** Only resources on which somebody has waited so long; null: whether or not somebody waits. */
-  readonly waitingMs: number | null;
-}
-
 export interface DlmClientHandlers {
   readonly view: (view: ViewInfo) => void;
   /**
    * Called before the locks of those clients are given to others: stop serving them, wait for what of them is
-   * running, then resolve (hazard C7). The locks of the dead stay held until every client has answered.
+   * running, then resolve (hazard C7). The locks of the dead stay held until every client has answered that has a lockspace open in
+   * which the dead one was. A program that has not resolved this 30 s after it was asked is killed (SIGKILL) by its dlmd, whatever
+   * its `bastLimitMs`; a program that is stopped, too. A program that has none of those lockspaces open is not asked.
    */
   readonly gone: (clients: readonly GoneClient[]) => Promise<void>;
-  /** The cluster's keys were replaced: `info.overlaySecrets` are others now. */
-  readonly secretsChanged?: () => void;
+  /** The cluster's keys were replaced: `info.overlayKeys` are others now. */
+  readonly overlayKeysChanged?: () => void;
   /** The connection to dlmd ended; locks are no longer kept by anybody. */
   readonly disconnected: (reason: Error) => void;
 }
@@ -199,12 +152,17 @@ export interface DlmClient {
    */
   join(group: string, handlers: GroupHandlers): Promise<Group>;
   /** dlmd's own state as plain data, for `coverlay status`, `nodes`, `locks`. */
-  query(what: "status" | "nodes" | "locks"): Promise<unknown>;
+  query(what: QueryWhat): Promise<unknown>;
   /**
    * Who has and who waits for locks, in the whole cluster: every member of the view is asked, in whatever state lock service is. Resolves
    * within some seconds; of who did not answer it says why. As plain data, for `coverlay why` and `locks`.
    */
   inspect(request: InspectRequest): Promise<unknown>;
+  /**
+   * Whether a process of a node runs still, and whether anything there has its device. The dlmd of that node looks; in whatever state lock
+   * service is. Resolves within some seconds, with what was seen or why nothing was.
+   */
+  askLife(life: ProcessLife): Promise<LifeAnswer>;
   /**
    * Releases the orphans that a dead process (0: any) left behind on that node in a lockspace that is open here: those of this program's
    * own user, of every user if that is root. Resolves to how many are being released: as with a client that died, everybody is asked to let

@@ -4,7 +4,9 @@
 import { type Socket, createConnection } from "node:net";
 import { assert } from "../base/assert.ts";
 import { OperatingError } from "../base/error.ts";
-import { type ClientMessage, LOCAL_VERSION, type QueryWhat, type ServerMessage } from "../wire/local.ts";
+import { type ClientMessage, LOCAL_VERSION, type ServerMessage } from "../wire/local.ts";
+import type { QueryWhat } from "../wire/program.ts";
+import { MAX_DEVICE_BYTES, type LifeAnswer, type ProcessLife } from "../wire/peer-life.ts";
 import type {
   ClusterInfo,
   ConnectDlm,
@@ -63,11 +65,8 @@ function openSocket(socketPath: string): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const socket = createConnection(socketPath);
     const fail = (error: NodeJS.ErrnoException): void => reject(connectError(socketPath, error));
-    socket.once("error", fail);
-    socket.once("connect", () => {
-      socket.off("error", fail);
-      resolve(socket);
-    });
+    socket.on("error", fail);
+    socket.once("connect", () => resolve(socket));
   });
 }
 
@@ -167,6 +166,15 @@ class Client implements DlmClient {
     return this.#ask(queryId, { kind: "inspect", queryId, ...request });
   }
 
+  async askLife(life: ProcessLife): Promise<LifeAnswer> {
+    const { nodeid, pid, startTime, device } = life;
+    const bytes = Buffer.byteLength(device);
+    if (bytes > MAX_DEVICE_BYTES)
+      return { missing: `the device has a name of ${bytes} bytes, at most ${MAX_DEVICE_BYTES} can be asked for` };
+    const queryId = this.#nextId++;
+    return (await this.#ask(queryId, { kind: "ask-life", queryId, nodeid, pid, startTime, device })) as LifeAnswer;
+  }
+
   async close(): Promise<void> {
     const reason = closed("was closed here");
     this.#rejectPending(reason);
@@ -175,7 +183,7 @@ class Client implements DlmClient {
     await this.#connection.end();
   }
 
-  #ask(id: number, question: ClientMessage & { readonly kind: "inspect" | "open" | "purge" | "query" }): Promise<unknown> {
+  #ask(id: number, question: ClientMessage & { readonly kind: "ask-life" | "inspect" | "open" | "purge" | "query" }): Promise<unknown> {
     if (this.#connection.over) return Promise.reject(closed("is over"));
     return new Promise((resolve, reject) => {
       this.#pending.set(id, { resolve, reject });
@@ -201,7 +209,7 @@ class Client implements DlmClient {
         if (message.error === "") this.#settle(message.lockspaceId).resolve(null);
         else
           this.#settle(message.lockspaceId).reject(
-            new OperatingError(message.error, { code: "lockspace-refused", hint: "See the limits in dlmd/README.md." }),
+            new OperatingError(message.error, { code: "lockspace-refused", hint: "See the limits in dlmd/LIMITS.md." }),
           );
         return;
       case "answer":
@@ -227,9 +235,9 @@ class Client implements DlmClient {
         this.view = message.view;
         this.#handlers.view(message.view);
         return;
-      case "secrets":
-        this.info = { ...this.info, overlaySecrets: message.secrets };
-        this.#handlers.secretsChanged?.();
+      case "overlay-keys":
+        this.info = { ...this.info, overlayKeys: message.keys };
+        this.#handlers.overlayKeysChanged?.();
         return;
       case "gone":
         // No catch: a handler that fails has not stopped serving the dead, so their locks must stay held.

@@ -6,15 +6,21 @@ import type { Socket } from "node:net";
 import { assert } from "../base/assert.ts";
 import type { ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
-import type { Mode } from "../lock/mode.ts";
+import type { Mode } from "../wire/mode.ts";
 import { FrameGatherer, createFrameReader } from "../wire/frame.ts";
 import { LOCAL_BATCH_BYTES, LOCAL_FRAME_BYTES, type ResultSink, beginRequests, decodeResults } from "../wire/local-batch.ts";
 import { type ClientMessage, type ServerMessage, decodeServerMessage, encodeClientMessage } from "../wire/local.ts";
 import type { LockStatus } from "./api.ts";
-import type { ClientLock } from "./lock.ts";
 
 /** What one turn of the event loop may ask for. */
 const MAX_UNSENT_BYTES: number = 256 * 1024 * 1024;
+
+/** What comes for one lock. */
+export interface LockResults {
+  receiveAst(status: LockStatus, mode: Mode, sbFlags: number, lvbRead: boolean, lvb: Uint8Array | null, lvbValid: boolean): void;
+  receiveBast(wanted: Mode): void;
+  receiveRefused(mode: Mode, errno: number, reason: string): void;
+}
 
 export interface ConnectionHandlers {
   readonly message: (message: Exclude<ServerMessage, { kind: "results" }>) => void;
@@ -27,7 +33,7 @@ export class Connection implements ResultSink {
   readonly #socket: Socket;
   readonly #handlers: ConnectionHandlers;
   readonly #gatherer: FrameGatherer = new FrameGatherer(MAX_UNSENT_BYTES, LOCAL_BATCH_BYTES, beginRequests);
-  readonly #locks: (ClientLock | null)[] = [];
+  readonly #locks: (LockResults | null)[] = [];
   readonly #freeLockIds: number[] = [];
   readonly #flush: () => void;
   #flushScheduled = false;
@@ -90,7 +96,7 @@ export class Connection implements ResultSink {
     setImmediate(this.#flush);
   }
 
-  register(lock: ClientLock): number {
+  register(lock: LockResults): number {
     const lockId = this.#freeLockIds.pop() ?? this.#locks.length;
     this.#locks[lockId] = lock;
     return lockId;

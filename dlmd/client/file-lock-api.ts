@@ -11,7 +11,7 @@
  * Locks go when they are unlocked or released, when the connection to dlmd ends, and when the node dies; the last two only after every
  * client of the cluster has answered "gone". While there is no quorum requests wait.
  */
-import type { OwnerKind, PlockOwner, PlockType } from "../plock/range.ts";
+import type { OwnerKind, PlockOwner, PlockType } from "../wire/plock-range.ts";
 
 /** Whose a lock is, within this connection: locks of one owner never exclude each other. */
 export interface FileLockOwner {
@@ -56,6 +56,12 @@ export interface FileLockConflict {
   readonly owner: PlockOwner;
 }
 
+/** What a request ended with. `conflict`: of a "test". */
+export interface FileLockResult {
+  readonly status: FileLockStatus;
+  readonly conflict: FileLockConflict | null;
+}
+
 export interface FileLocks {
   /**
    * Gives those bytes that type, whatever the owner had there; neighbours of one type become one lock (fcntl(2) F_SETLK, F_SETLKW). Requests
@@ -67,6 +73,19 @@ export interface FileLocks {
   unlock(file: string, owner: FileLockOwner, range?: FileLockRange): Promise<void>;
   /** The first lock by offset that `lock` would have to wait for; null: none (F_GETLK). Not for flock. */
   test(file: string, owner: FileLockOwner, wanted: FileLockWanted): Promise<FileLockConflict | null>;
+  /**
+   * Any of these by callback, for programs that keep account of their locks: `ended` runs synchronously, in the order in which the service acted, which
+   * that of promises need not be. An error: as `done` of FileLockRequest rejects. Gives the request's number. `begun`: this flock is converted
+   * since before, so what its owner has now it keeps while this waits.
+   */
+  start(
+    op: "lock" | "unlock" | "test",
+    file: string,
+    owner: FileLockOwner,
+    wanted: FileLockWanted,
+    options: { readonly wait: boolean; readonly begun?: boolean },
+    ended: (result: FileLockResult | Error) => void,
+  ): number;
   /** By the number of a request; as its `cancel`. */
   cancel(requestId: number): void;
   /**

@@ -2,13 +2,14 @@
 import { assert } from "../base/assert.ts";
 import { E, errnoName } from "../base/errno.ts";
 import { OperatingError } from "../base/error.ts";
-import { maxOffset } from "../plock/range.ts";
+import { maxOffset } from "../wire/plock-range.ts";
 import type { PlockClientRequest, PlockResult } from "../wire/local-plock.ts";
 import type {
   FileLockConflict,
   FileLockOwner,
   FileLockRange,
   FileLockRequest,
+  FileLockResult,
   FileLocks,
   FileLockStatus,
   FileLockWanted,
@@ -44,16 +45,24 @@ export class FileLockRequests {
   }
 
   ask(ask: Ask): { readonly id: number; readonly result: Promise<PlockResult> } {
+    let id = 0;
+    const result = new Promise<PlockResult>((done, failed) => {
+      id = this.start(ask, done, failed);
+    });
+    return { id, result };
+  }
+
+  /** `done` or `failed` is called once, in the turn in which the answer came. */
+  start(ask: Ask, done: (result: PlockResult) => void, failed: (reason: Error) => void): number {
     do this.#lastId = (this.#lastId + 1) >>> 0;
     while (this.#pending.has(this.#lastId));
     const id = this.#lastId;
-    const what = `${ask.op} of file ${ask.file}, bytes ${ask.start} to ${ask.end}`;
-    const result = new Promise<PlockResult>((resolve, reject) => {
-      if (this.#over !== null) return reject(this.#over);
-      this.#pending.set(id, { what, done: resolve, failed: reject });
+    if (this.#over !== null) failed(this.#over);
+    else {
+      this.#pending.set(id, { what: `${ask.op} of file ${ask.file}, bytes ${ask.start} to ${ask.end}`, done, failed });
       this.#send({ kind: "plock", requestId: id, ...ask });
-    });
-    return { id, result };
+    }
+    return id;
   }
 
   cancel(requestId: number): void {
@@ -82,7 +91,7 @@ export class FileLockRequests {
 function refusal(what: string, errno: number): OperatingError {
   return new OperatingError(`${what}: dlmd refused it with ${errnoName(errno)}`, {
     code: errnoName(errno),
-    hint: "fcntl(2) says what that means; the limits are in dlmd/README.md.",
+    hint: "fcntl(2) says what that means; the limits are in dlmd/LIMITS.md.",
   });
 }
 
@@ -95,7 +104,7 @@ export class ClientFileLocks implements FileLocks {
     this.#lockspaceId = lockspaceId;
   }
 
-  #ask(file: string, owner: FileLockOwner, wanted: FileLockWanted, op: Ask["op"], wait: boolean): ReturnType<FileLockRequests["ask"]> {
+  #checked(file: string, owner: FileLockOwner, wanted: FileLockWanted, op: Ask["op"], wait: boolean, begun = false): Ask {
     checkName("a file's name", file);
     const { start = 0n, end = maxOffset, type } = wanted;
     if (start < 0n || start > end || end > maxOffset) {
@@ -103,7 +112,23 @@ export class ClientFileLocks implements FileLocks {
       throw new OperatingError(message, { code: "EINVAL", hint: "`end` is the last byte, not the one after it." });
     }
     const { kind, owner: number, pid } = owner;
-    return this.#requests.ask({ lockspaceId: this.#lockspaceId, file, op, ownerKind: kind, owner: number, pid, type, start, end, wait });
+    return { lockspaceId: this.#lockspaceId, file, op, ownerKind: kind, owner: number, pid, type, start, end, wait, begun };
+  }
+
+  #ask(file: string, owner: FileLockOwner, wanted: FileLockWanted, op: Ask["op"], wait: boolean): ReturnType<FileLockRequests["ask"]> {
+    return this.#requests.ask(this.#checked(file, owner, wanted, op, wait));
+  }
+
+  start(
+    op: Ask["op"],
+    file: string,
+    owner: FileLockOwner,
+    wanted: FileLockWanted,
+    { wait, begun = false }: { readonly wait: boolean; readonly begun?: boolean },
+    ended: (result: FileLockResult | Error) => void,
+  ): number {
+    const done = ({ errno, conflict }: PlockResult): void => ended({ status: statuses.get(errno) as FileLockStatus, conflict });
+    return this.#requests.start(this.#checked(file, owner, wanted, op, wait, begun), done, ended);
   }
 
   lock(file: string, owner: FileLockOwner, wanted: FileLockWanted, { wait = true }: { readonly wait?: boolean } = {}): FileLockRequest {

@@ -248,5 +248,5 @@ export class Groups {
 }
 
 function refusal(what: string, result: Exclude<GroupResult, "accepted">): OperatingError {
-  return new OperatingError(`${what}: ${words[result]}`, { code: result, hint: "The limits of groups are in dlmd/README.md." });
+  return new OperatingError(`${what}: ${words[result]}`, { code: result, hint: "The limits of groups are in dlmd/LIMITS.md." });
 }

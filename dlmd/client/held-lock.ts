@@ -9,7 +9,7 @@
  *     await lock.unlock();
  */
 import { OperatingError } from "../base/error.ts";
-import type { Mode } from "../lock/mode.ts";
+import type { Mode } from "../wire/mode.ts";
 import { type Lock, LockFlag, type LockStatus, type Lockspace, type RequestOptions } from "./api.ts";
 
 export interface TakeOptions extends RequestOptions {

@@ -16,12 +16,14 @@ export type {
   FileLockOwner,
   FileLockRange,
   FileLockRequest,
+  FileLockResult,
   FileLocks,
   FileLockStatus,
   FileLockWanted,
 } from "./file-lock-api.ts";
 export type { Group, GroupChange, GroupHandlers, GroupMember, GroupMessage } from "./group-api.ts";
+export type { DeviceState, LifeAnswer, LifeSeen, ProcessLife, ProcessState } from "../wire/peer-life.ts";
 export { LockFlag } from "./api.ts";
 export { connectDlm } from "./client.ts";
 export { type ConvertOptions, type HeldLock, type TakeOptions, takeLock } from "./held-lock.ts";
-export { Mode } from "../lock/mode.ts";
+export { Mode } from "../wire/mode.ts";

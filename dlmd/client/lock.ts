@@ -4,16 +4,16 @@
 import { assert } from "../base/assert.ts";
 import { E, errnoName } from "../base/errno.ts";
 import { OperatingError } from "../base/error.ts";
-import { ALTMODE, DEMOTED, wrongFlags } from "../lock/flag.ts";
-import { readsLvb } from "../lock/lvb.ts";
-import { Mode, modeCovers, modesCompatible } from "../lock/mode.ts";
+import { ALTMODE, DEMOTED, wrongFlags } from "../wire/flag.ts";
+import { readsLvb } from "../wire/lvb.ts";
+import { Mode, modeCovers, modesCompatible } from "../wire/mode.ts";
 import { LVB_BYTES, NAME_BYTES, encodeRequest } from "../wire/local-batch.ts";
 import { type Lock, LockFlag, type LockHandlers, type LockStatus, type RequestOptions } from "./api.ts";
-import type { Connection } from "./connection.ts";
+import type { Connection, LockResults } from "./connection.ts";
 
 const noOptions: RequestOptions = {};
 
-export class ClientLock implements Lock {
+export class ClientLock implements Lock, LockResults {
   readonly resource: string;
   mode: Mode = Mode.NL;
   busy = false;
@@ -133,7 +133,7 @@ export class ClientLock implements Lock {
     this.busy = false;
     this.error = new OperatingError(`lock ${this.resource}: ${reason}`, {
       code: errnoName(errno),
-      hint: "client/api.ts says what each flag and request may be, dlmd/README.md the limits.",
+      hint: "client/api.ts says what each flag and request may be, dlmd/LIMITS.md the limits.",
     });
     this.mode = mode;
     if (!this.exists) this.#forget();

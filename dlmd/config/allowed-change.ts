@@ -6,10 +6,15 @@ import type { ClusterConfig, NodeConfig } from "./cluster-config.ts";
 
 const fixed = ["cluster", "keyFile", "multicast", "peerPort", "timeoutMs", "fencedLockspaces"] as const;
 
+/** What differs and cannot be changed while a dlmd runs: it keeps these for its life. Null: nothing does. */
+export function fixedDifference(from: ClusterConfig, to: ClusterConfig): string | null {
+  return fixed.find((key) => JSON.stringify(from[key]) !== JSON.stringify(to[key])) ?? null;
+}
+
 /** Why that change is not allowed with those members; null: it is. One node and one vote at a time is config/change.ts's to say. */
 export function changeObjection(from: ClusterConfig, to: ClusterConfig, members: readonly number[]): string | null {
-  const different = fixed.find((key) => JSON.stringify(from[key]) !== JSON.stringify(to[key]));
-  if (different !== undefined) {
+  const different = fixedDifference(from, to);
+  if (different !== null) {
     return `${different} cannot be changed while the cluster runs: stop dlmd on every node, put the same new file on each, and start each with --new-config`;
   }
   const before = new Map(from.nodes.map((node) => [node.nodeid, node]));

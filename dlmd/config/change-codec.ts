@@ -4,23 +4,31 @@
  */
 import * as z from "zod";
 import { OperatingError, WireError } from "../base/error.ts";
-import type { ConfigMessage, ConfigRecord, KeptConfig } from "./change.ts";
-import { MAX_CONFIG_BYTES, canonicalConfig, decodeClusterConfig } from "./cluster-config.ts";
+import type { ConfigMessage } from "./change.ts";
+import type { ConfigRecord, KeptConfig } from "./record.ts";
+import { MAX_CONFIG_BYTES, MAX_NODES, canonicalConfig, decodeClusterConfig } from "./cluster-config.ts";
+
+/** JSON may write a sign of the text with six. */
+const MAX_FINGERPRINT_CHARS = 6 * MAX_CONFIG_BYTES;
+/** Nodes of which a node remembers that they had its configuration in force: as many as a view can have, before and after a change. */
+export const MAX_AGREED: number = 2 * MAX_NODES;
 
 const whole = z.int().min(0);
 const word = z.string().max(128);
 const recordShape = z.strictObject({ version: whole, text: z.string().max(MAX_CONFIG_BYTES) });
-const pendingShape = z.strictObject({ record: recordShape, epoch: whole }).nullable();
+// Files of version 0.1.0 name no view, and do not say who agreed.
+const pendingShape = z.strictObject({ record: recordShape, epoch: whole, view: word.default("") }).nullable();
+const agreedShape = z.array(z.int().min(1).max(65_535)).max(MAX_AGREED).default([]);
 const inView = { epoch: whole, view: word };
 const messageShape = z.discriminatedUnion("kind", [
   z.strictObject({ ...inView, kind: z.literal("report"), committed: recordShape, pending: pendingShape }),
   z.strictObject({ ...inView, kind: z.literal("propose"), record: recordShape }),
-  z.strictObject({ ...inView, kind: z.literal("stored"), version: whole, fingerprint: z.string().max(MAX_CONFIG_BYTES) }),
+  z.strictObject({ ...inView, kind: z.literal("stored"), version: whole, fingerprint: z.string().max(MAX_FINGERPRINT_CHARS) }),
   z.strictObject({ ...inView, kind: z.literal("commit"), record: recordShape }),
   z.strictObject({ ...inView, kind: z.literal("request"), requestId: whole, record: recordShape }),
   z.strictObject({ ...inView, kind: z.literal("refuse"), requestId: whole, reason: z.string().max(4096) }),
 ]);
-const keptShape = z.strictObject({ committed: recordShape, pending: pendingShape });
+const keptShape = z.strictObject({ committed: recordShape, agreedBy: agreedShape, pending: pendingShape });
 
 /** Least time-out that is accepted from a peer: what it may be was checked where it was applied. */
 const ANY_TIMEOUT_MS = 1;
@@ -46,7 +54,7 @@ function recordFrom({ version, text }: z.infer<typeof recordShape>): ConfigRecor
 }
 
 function pendingFrom(pending: z.infer<typeof pendingShape>): KeptConfig["pending"] {
-  return pending === null ? null : { record: recordFrom(pending.record), epoch: pending.epoch };
+  return pending === null ? null : { ...pending, record: recordFrom(pending.record) };
 }
 
 function parse<T>(bytes: string, shape: z.ZodType<T>): T {
@@ -88,6 +96,6 @@ export function encodeKeptConfig(kept: KeptConfig): string {
 
 /** Throws WireError or OperatingError. */
 export function decodeKeptConfig(text: string): KeptConfig {
-  const { committed, pending } = parse(text, keptShape);
-  return { committed: recordFrom(committed), pending: pendingFrom(pending) };
+  const { committed, agreedBy, pending } = parse(text, keptShape);
+  return { committed: recordFrom(committed), agreedBy, pending: pendingFrom(pending) };
 }

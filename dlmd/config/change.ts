@@ -9,38 +9,24 @@
  *     COMMIT      when all members of the view have it, and they are a majority of the old and of the new votes
  *
  * A proposal is never withdrawn. A change moves one node by one vote, so any majority of before meets any majority of after, and two
- * proposals that were made apart cannot both win. Needed of the channel: in order to each member while a connection lasts. After another one
+ * proposals that were made apart cannot both win. Majorities of two versions that do not follow each other need not meet, and a lease
+ * outlives the view that gave it: so a new change waits until no lease runs by a version before the one in force ("settled"). Needed of the channel: in order to each member while a connection lasts. After another one
  * was made both ends say again what may have been lost. All messages name their view, and those of another one are not heard.
  *
  * The order is that of the versions: each is decided on the ground of the one before, so all nodes see the same ones in one order, and the
  * ordered channel of the engine (whose delivery would not mean that anything is kept) is not needed. Without quorum it orders nothing, but who
  * is behind is to be given what is in force.
  */
-export interface ConfigVotes {
-  readonly nodeid: number;
-  readonly votes: number;
-}
-
-export interface ConfigRecord {
-  readonly version: number;
-  /** Of the whole: equal for configurations that mean the same. */
-  readonly fingerprint: string;
-  readonly text: string;
-  readonly nodes: readonly ConfigVotes[];
-}
-
-export interface PendingConfig {
-  readonly record: ConfigRecord;
-  /** Epoch of the view in which it was proposed last. */
-  readonly epoch: number;
-}
-
-/** What a node keeps on disk. */
-export interface KeptConfig {
-  readonly committed: ConfigRecord;
-  /** Its version is that of `committed` plus one. */
-  readonly pending: PendingConfig | null;
-}
+import {
+  type ConfigRecord,
+  isMajority,
+  type KeptConfig,
+  laterPending,
+  offerObjection,
+  type OfferedConfig,
+  type PendingConfig,
+  votesObjection,
+} from "./record.ts";
 
 export interface ConfigView {
   readonly epoch: number;
@@ -63,15 +49,18 @@ export type ConfigMessage = InView &
 
 export type ConfigEvent =
   | { readonly kind: "view"; readonly view: ConfigView }
+  /** A new life of this node begins, and is in no view: what was under way in the last one is not known here any more. */
+  | { readonly kind: "no-view" }
   | { readonly kind: "message"; readonly from: number; readonly message: ConfigMessage }
+  /** No lease runs that was given by a configuration before that version, by which that view was counted. */
+  | { readonly kind: "settled"; readonly view: string; readonly version: number }
   /** That "persist" is on stable storage. */
   | { readonly kind: "persisted"; readonly serial: number }
   /** Somebody on this node wants that configuration. Answered by one "applied" or "refused". */
   | { readonly kind: "apply"; readonly requestId: number; readonly record: ConfigRecord }
   /** Another connection to that node was made; what was said on the one before may be lost. */
   | { readonly kind: "connected"; readonly nodeid: number }
-  /** A configuration that is in force elsewhere, from a peer that refused us because ours is older. */
-  | { readonly kind: "offered"; readonly record: ConfigRecord };
+  | ({ readonly kind: "offered" } & OfferedConfig);
 
 export type ConfigEffect =
   | { readonly kind: "send"; readonly to: number; readonly message: ConfigMessage }
@@ -81,44 +70,19 @@ export type ConfigEffect =
   | { readonly kind: "count"; readonly record: ConfigRecord; readonly former: ConfigRecord | null }
   /** That configuration is in force here. */
   | { readonly kind: "inForce"; readonly record: ConfigRecord }
+  /** An offered one is not taken. */
+  | { readonly kind: "declined"; readonly reason: string }
   | { readonly kind: "applied"; readonly requestId: number; readonly record: ConfigRecord }
   | { readonly kind: "refused"; readonly requestId: number; readonly reason: string };
 
 /** Why that change is not allowed, besides votes; null: it is. */
 export type ConfigObjection = (from: ConfigRecord, to: ConfigRecord, members: readonly number[]) => string | null;
 
-/** Requests of this node that wait for their answer; more are refused. */
+/** Requests of one node that wait for their answer, at that node and at the coordinator; more are refused. */
 export const MAX_REQUESTS = 8;
+const tooMany = `${MAX_REQUESTS} requests wait for an answer already`;
 /** Messages of a newer view that wait for it to come here; the oldest goes first, and its view will be followed by another. */
-const MAX_EARLY = 256;
-
-function votesIn(nodes: readonly ConfigVotes[], members: Iterable<number>): number {
-  const there = new Set(members);
-  return nodes.reduce((sum, { nodeid, votes }) => sum + (there.has(nodeid) ? votes : 0), 0);
-}
-
-/** Those members are more than half of all votes. */
-export function isMajority(nodes: readonly ConfigVotes[], members: Iterable<number>): boolean {
-  const all = nodes.reduce((sum, { votes }) => sum + votes, 0);
-  return votesIn(nodes, members) * 2 > all;
-}
-
-/** One node at a time, and by one vote: then majorities of before and after always meet. */
-function votesObjection(from: ConfigRecord, to: ConfigRecord, members: readonly number[]): string | null {
-  const before = new Map(from.nodes.map(({ nodeid, votes }) => [nodeid, votes]));
-  const after = new Map(to.nodes.map(({ nodeid, votes }) => [nodeid, votes]));
-  const changed = [...new Set([...before.keys(), ...after.keys()])].filter((nodeid) => before.get(nodeid) !== after.get(nodeid));
-  const [nodeid] = changed;
-  if (nodeid === undefined) return null;
-  if (changed.length > 1) return `one node at a time: nodes ${changed.join(", ")} are added, removed or given other votes at once`;
-  const step = Math.abs((after.get(nodeid) ?? 0) - (before.get(nodeid) ?? 0));
-  if (step > 1) return `one vote at a time: node ${nodeid} has ${before.get(nodeid) ?? 0} votes, and would have ${after.get(nodeid) ?? 0}`;
-  if (!after.has(nodeid) && members.includes(nodeid)) return `node ${nodeid} runs: stop its dlmd before it is removed`;
-  if (!isMajority(to.nodes, members)) {
-    return `the members of the view (${members.join(", ")}) would be no majority by the new votes: start more nodes first`;
-  }
-  return null;
-}
+export const MAX_EARLY = 256;
 
 interface Proposal {
   readonly record: ConfigRecord;
@@ -137,7 +101,9 @@ export class ConfigChange {
   #reports: Map<number, { committed: ConfigRecord; pending: PendingConfig | null }> | null = null;
   #proposal: Proposal | null = null;
   #early: { from: number; message: ConfigMessage }[] = [];
-  /** Requests that came before all reports. */
+  /** What the last "settled" said. */
+  #settled: { readonly view: string; readonly version: number } | null = null;
+  /** Requests that came before all reports, or before the version in force has settled. */
   #waiting: { from: number; requestId: number; record: ConfigRecord }[] = [];
   /** Our own, until answered. */
   readonly #requests = new Map<number, ConfigRecord>();
@@ -157,8 +123,15 @@ export class ConfigChange {
       case "view":
         this.#enterView(event.view);
         break;
+      case "no-view":
+        this.#leaveView();
+        break;
       case "message":
         this.#receive(event.from, event.message);
+        break;
+      case "settled":
+        this.#settled = event;
+        if (this.#reports === null && this.#view !== null) this.#takeWaiting(this.#view);
         break;
       case "persisted": {
         const then = this.#onPersisted.get(event.serial);
@@ -173,7 +146,7 @@ export class ConfigChange {
         this.#sayAgain(event.nodeid);
         break;
       case "offered":
-        this.#adopt(event.record, null);
+        this.#receiveOffer(event);
     }
     const effects = this.#effects;
     this.#effects = [];
@@ -187,16 +160,38 @@ export class ConfigChange {
   }
 
   #enterView(view: ConfigView): void {
-    // The same view is told again when its service starts or ends.
-    if (this.#view !== null && view.epoch <= this.#view.epoch) return;
+    // The same view is told again when its service starts or ends. The views of a node ascend by epoch.
+    if (this.#view !== null && (view.id === this.#view.id || view.epoch < this.#view.epoch)) return;
     this.#view = view;
     this.#proposal = null;
     this.#waiting = [];
     this.#reports = this.#coordinator(view) === this.#self ? new Map() : null;
+    if (view.quorate) this.#agree(view.members);
     this.#report(view);
     const early = this.#early;
     this.#early = [];
     for (const { from, message } of early) this.#receive(from, message);
+  }
+
+  #leaveView(): void {
+    this.#view = null;
+    this.#proposal = null;
+    this.#reports = null;
+    this.#settled = null;
+    this.#waiting = [];
+  }
+
+  /** All members of a view have the same in force, or are about to: nobody is let in otherwise. */
+  #agree(members: readonly number[]): void {
+    const agreedBy = [...new Set([...this.#kept.agreedBy, ...members])].sort((a, b) => a - b);
+    if (agreedBy.length > this.#kept.agreedBy.length) this.#persist({ ...this.#kept, agreedBy }, () => {});
+  }
+
+  #receiveOffer({ record, agreedBy }: OfferedConfig): void {
+    if (record.version <= this.#kept.committed.version) return;
+    const reason = offerObjection(this.#kept, { record, agreedBy }, this.#view?.quorate === true);
+    if (reason === null) this.#adopt(record, agreedBy, null);
+    else this.#effects.push({ kind: "declined", reason });
   }
 
   /** To the coordinator: what is kept here, and what is wanted. */
@@ -250,7 +245,7 @@ export class ConfigChange {
         this.#proposal.stored.add(from);
         return this.#checkProposal(view);
       case "commit":
-        return fromCoordinator ? this.#adopt(message.record, null) : undefined;
+        return fromCoordinator ? this.#adopt(message.record, view.members, null) : undefined;
       case "request":
         return this.#receiveRequest(view, from, message.requestId, message.record);
       case "refuse":
@@ -268,11 +263,11 @@ export class ConfigChange {
   }
 
   /** A configuration that is decided. */
-  #adopt(record: ConfigRecord, then: (() => void) | null): void {
+  #adopt(record: ConfigRecord, agreedBy: readonly number[], then: (() => void) | null): void {
     const { committed, pending } = this.#kept;
     if (record.version <= committed.version) return then?.();
     const open = pending !== null && pending.record.version > record.version ? pending : null;
-    this.#persist({ committed: record, pending: open }, () => {
+    this.#persist({ committed: record, agreedBy: agreedBy.toSorted((a, b) => a - b), pending: open }, () => {
       this.#count();
       this.#effects.push({ kind: "inForce", record });
       for (const [requestId, wanted] of this.#requests) {
@@ -295,8 +290,8 @@ export class ConfigChange {
   #receivePropose(view: ConfigView, record: ConfigRecord): void {
     // Whoever proposes has given us the one in force before.
     if (record.version !== this.#kept.committed.version + 1) return;
-    const pending = { record, epoch: view.epoch };
-    this.#persist({ committed: this.#kept.committed, pending }, () => {
+    const pending = { record, epoch: view.epoch, view: view.id };
+    this.#persist({ ...this.#kept, pending }, () => {
       this.#count();
       if (this.#view !== view) return;
       this.#send(view, this.#coordinator(view), { kind: "stored", version: record.version, fingerprint: record.fingerprint });
@@ -305,7 +300,7 @@ export class ConfigChange {
 
   #apply(requestId: number, record: ConfigRecord): void {
     if (this.#requests.size >= MAX_REQUESTS) {
-      this.#effects.push({ kind: "refused", requestId, reason: `${MAX_REQUESTS} requests wait for an answer already` });
+      this.#effects.push({ kind: "refused", requestId, reason: tooMany });
       return;
     }
     this.#requests.set(requestId, record);
@@ -335,7 +330,7 @@ export class ConfigChange {
     if (reports === null || reports.size < view.members.length) return;
     const all = [...reports];
     const latest = all.reduce((a, [, { committed }]) => (committed.version > a.version ? committed : a), this.#kept.committed);
-    this.#adopt(latest, () => {
+    this.#adopt(latest, view.members, () => {
       if (this.#view !== view) return;
       this.#reports = null;
       for (const [nodeid, { committed }] of all) {
@@ -343,26 +338,35 @@ export class ConfigChange {
       }
       const open = all.flatMap(([, { pending }]) => (pending !== null && pending.record.version === latest.version + 1 ? [pending] : []));
       const [first] = open;
-      if (first !== undefined && view.quorate) this.#propose(view, open.reduce((a, b) => (b.epoch > a.epoch ? b : a), first).record);
-      const waiting = this.#waiting;
-      this.#waiting = [];
-      for (const { from, requestId, record } of waiting) this.#receiveRequest(view, from, requestId, record);
+      if (first !== undefined && view.quorate) this.#propose(view, open.reduce(laterPending, first).record);
+      this.#takeWaiting(view);
     });
+  }
+
+  #takeWaiting(view: ConfigView): void {
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const { from, requestId, record } of waiting) this.#receiveRequest(view, from, requestId, record);
+  }
+
+  #wait(view: ConfigView, from: number, requestId: number, record: ConfigRecord): void {
+    const known = this.#waiting.filter((waiting) => waiting.from === from);
+    if (known.some((waiting) => waiting.requestId === requestId)) return;
+    if (known.length < MAX_REQUESTS) this.#waiting.push({ from, requestId, record });
+    else this.#send(view, from, { kind: "refuse", requestId, reason: tooMany });
   }
 
   #receiveRequest(view: ConfigView, from: number, requestId: number, record: ConfigRecord): void {
     if (this.#coordinator(view) !== this.#self) return;
-    if (this.#reports !== null) {
-      const known = this.#waiting.some((waiting) => waiting.from === from && waiting.requestId === requestId);
-      if (!known) this.#waiting.push({ from, requestId, record });
-      return;
-    }
+    if (this.#reports !== null) return this.#wait(view, from, requestId, record);
     // Asked again in a new view: its answer comes with COMMIT.
     const known = [this.#proposal?.record.fingerprint, this.#kept.committed.fingerprint];
     if (known.includes(record.fingerprint)) return;
     const reason = this.#requestObjection(view, record);
-    if (reason === null) this.#propose(view, record);
-    else this.#send(view, from, { kind: "refuse", requestId, reason });
+    if (reason !== null) return this.#send(view, from, { kind: "refuse", requestId, reason });
+    const isSettled = this.#settled?.view === view.id && this.#settled.version === this.#kept.committed.version;
+    if (isSettled) this.#propose(view, record);
+    else this.#wait(view, from, requestId, record);
   }
 
   #requestObjection(view: ConfigView, record: ConfigRecord): string | null {
@@ -373,6 +377,10 @@ export class ConfigChange {
     }
     if (record.version !== committed.version + 1) {
       return `version ${committed.version + 1} expected, because ${committed.version} is in force; found ${record.version}`;
+    }
+    // By a tie or last_man_standing: it would not be decided, and until then the majority of before counts as well.
+    if (!isMajority(committed.nodes, view.members)) {
+      return `the members of the view (${view.members.join(", ")}) are not more than half of the votes: start more nodes first`;
     }
     return votesObjection(committed, record, view.members) ?? this.#objection(committed, record, view.members);
   }
@@ -388,7 +396,7 @@ export class ConfigChange {
     const { record, stored } = proposal;
     if (!isMajority(this.#kept.committed.nodes, stored) || !isMajority(record.nodes, stored)) return;
     this.#proposal = null;
-    this.#adopt(record, () => {
+    this.#adopt(record, view.members, () => {
       if (this.#view !== view) return;
       for (const nodeid of view.members) if (nodeid !== this.#self) this.#send(view, nodeid, { kind: "commit", record });
     });

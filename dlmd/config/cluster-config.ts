@@ -14,7 +14,7 @@ export const MAX_TIMEOUT_MS = 600_000;
 export const MAX_NODES = 31;
 export const MAX_VOLUMES = 256;
 export const MAX_VOTES = 255;
-/** The text of a cluster.yaml. */
+/** The text of a cluster.yaml: more is refused, by its own node too, since no message and no file would carry it. */
 export const MAX_CONFIG_BYTES: number = 256 * 1024;
 
 const ipv4 = /^(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}$/;
@@ -106,7 +106,7 @@ export interface NodeConfig {
 
 /** How votes are counted beyond "more than half": the options of votequorum(5). */
 export interface QuorumConfig {
-  /** Of two nodes one is enough: the fence alone decides. */
+  /** Of two nodes one is enough: the fence alone decides. Refused as long as a node has no fence device. */
   readonly two_node: boolean;
   /** After a start nothing is quorate before all nodes were seen once. True with two_node. */
   readonly wait_for_all: boolean;
@@ -210,12 +210,25 @@ function duplicates<T>(rows: readonly T[], where: string, key: keyof T & string)
   });
 }
 
+/**
+ * Why two_node cannot be used: with it both halves of a partition are quorate, and only a fence keeps the second one from the disk.
+ * null: every node has a fence device. No key names one yet, so `fenced`, the nodes that have one, is empty.
+ */
+export function twoNodeObjection(nodes: readonly NodeConfig[], fenced: ReadonlySet<number> = new Set()): string | null {
+  const unfenced = nodes.filter(({ nodeid }) => !fenced.has(nodeid));
+  if (unfenced.length === 0) return null;
+  const names = unfenced.map(({ name }) => name).join(" and ");
+  return `false, because no fence device is configured for ${names}: cut off from each other, both would write to the disk (add a third node, which needs no disk, or set auto_tie_breaker: lowest)`;
+}
+
 /** What no single key shows to be wrong. */
 function quorumProblems(quorum: z.infer<z.ZodObject<typeof quorumShape>>, nodes: readonly NodeConfig[]): ConfigProblem[] {
   const problems: ConfigProblem[] = [];
   const wrong = (key: keyof QuorumConfig, expected: string, found: string): void =>
     void problems.push({ path: `quorum.${key}`, expected, found });
   const breaker = quorum.auto_tie_breaker;
+  const objection = quorum.two_node ? twoNodeObjection(nodes) : null;
+  if (objection !== null) wrong("two_node", objection, "true");
   if (quorum.two_node && nodes.length !== 2) wrong("two_node", "it only with exactly two nodes", `${nodes.length} nodes`);
   if (quorum.two_node && nodes.some(({ votes }) => votes !== 1)) wrong("two_node", "one vote for each of the two", "other votes");
   if (quorum.two_node && breaker !== "none") wrong("auto_tie_breaker", "none with two_node", JSON.stringify(breaker));
@@ -270,6 +283,10 @@ function parseYaml(source: string, yaml: string): unknown {
  * every problem. `minTimeoutMs`: lower than MIN_TIMEOUT_MS in tests only.
  */
 export function decodeClusterConfig(yaml: string, source: string, minTimeoutMs: number = MIN_TIMEOUT_MS): ClusterConfig {
+  const { byteLength } = new TextEncoder().encode(yaml);
+  if (byteLength > MAX_CONFIG_BYTES) {
+    throw refuse(source, [{ path: "", expected: `at most ${MAX_CONFIG_BYTES} bytes`, found: `${byteLength}` }]);
+  }
   const value = parseYaml(source, yaml);
   const result = z.strictObject(clusterShape(minTimeoutMs), { error: objectExpected }).safeParse(value);
   if (!result.success) throw refuse(source, problemsOf(result.error, value));

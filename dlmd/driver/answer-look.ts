@@ -1,7 +1,7 @@
 /**
  * While the answer of a peer is awaited, or its next message, the event loop turns without sleeping, for a moment: a processor that went to
  * sleep takes some 30 us to wake in a virtual machine, more than all else between a request and its answer. As the overlay's thread does on its
- * device (overlay/native/src/device.cc), and the kernel when it idles (haltpoll): only while it pays. A look in vain is not repeated soon.
+ * device (native/src/device.cc), and the kernel when it idles (haltpoll): only while it pays. A look in vain is not repeated soon.
  */
 
 /** A look in vain takes that long; an answer within that time would have been worth one. */

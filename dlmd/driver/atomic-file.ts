@@ -1,21 +1,58 @@
 /** Files that are whole or not there: written beside, synced, renamed over, and the folder synced. */
-import { open, rename } from "node:fs/promises";
+import { open, rename, rm } from "node:fs/promises";
 import path from "node:path";
+import { OperatingError } from "../base/error.ts";
 
-/** Resolves when it is on stable storage. `beside`: where it is written first; one name will do where there is only one writer. */
+/** The exit status of a dlmd that cannot keep what it must (EX_IOERR). */
+export const EXIT_UNKEPT = 74;
+
+/** `what` cannot be kept in `file`, in the words for an administrator. */
+export function unkept(what: string, file: string, error: unknown): OperatingError {
+  const { code = "", message } = error as NodeJS.ErrnoException;
+  const isFull = code === "ENOSPC" || code === "EDQUOT";
+  return new OperatingError(`${what} cannot be kept in ${file}: ${message}`, {
+    code: "unkept",
+    hint: isFull
+      ? `Make room on that disk (df ${path.dirname(file)}), and start dlmd again.`
+      : `See that ${path.dirname(file)} is there and may be written, and what the kernel log says of its disk. Then start dlmd again.`,
+    cause: error,
+    exitStatus: EXIT_UNKEPT,
+  });
+}
+
+/** Resolves when it is on stable storage; when it rejects, the file is as it was, or as it should be but perhaps not on stable storage; nothing lies beside it. `beside`: where it is written first; one name will do where there is only one writer. */
 export async function writeAtomic(file: string, text: string, mode: number, beside: string = `${file}.${process.pid}.new`): Promise<void> {
-  const written = await open(beside, "w", mode);
+  try {
+    await writeSynced(beside, text, mode);
+    await rename(beside, file);
+  } catch (error) {
+    await rm(beside, { force: true });
+    throw error;
+  }
+  const folder = await open(path.dirname(file), "r");
+  try {
+    await folder.sync();
+  } finally {
+    await folder.close();
+  }
+}
+
+async function writeSynced(file: string, text: string, mode: number): Promise<void> {
+  const written = await open(file, "w", mode);
   try {
     await written.writeFile(text);
     await written.sync();
   } finally {
     await written.close();
   }
-  await rename(beside, file);
-  const folder = await open(path.dirname(file), "r");
+}
+
+/** Whether that could be written as `file` now. Rejects as writeAtomic would; leaves nothing behind. */
+export async function tryWriting(file: string, text: string, mode: number): Promise<void> {
+  const beside = `${file}.${process.pid}.try`;
   try {
-    await folder.sync();
+    await writeSynced(beside, text, mode);
   } finally {
-    await folder.close();
+    await rm(beside, { force: true });
   }
 }

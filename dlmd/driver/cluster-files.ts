@@ -1,13 +1,13 @@
 /**
- * The files of a cluster: cluster.yaml and the key file. A key is 32 random bytes in base64 on a line; the first is spoken with, all
- * are accepted (keyring.ts). The file may be read by its owner only: whoever has a key is a member.
+ * The files of a cluster: cluster.yaml and the key file. A key is 32 random bytes in base64 on a line, with a number behind it if it
+ * was added to others: the highest is the newest. The first is spoken with, all are accepted (tls/keyring.ts). The file may be read by its owner only: whoever has a key is a member.
  */
 import { randomBytes } from "node:crypto";
 import { closeSync, fstatSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, writeSync } from "node:fs";
 import path from "node:path";
 import { OperatingError } from "../base/error.ts";
 import { type ClusterConfig, MIN_TIMEOUT_MS, decodeClusterConfig } from "../config/cluster-config.ts";
-import { type Keyring, createKeyring } from "./keyring.ts";
+import { type Keyring, clusterKeyId, createKeyring } from "../tls/keyring.ts";
 
 export const CLUSTER_KEY_BYTES = 32;
 /** In one file: more than the old, the new and one that was forgotten is a mistake. */
@@ -46,8 +46,21 @@ export function clusterKeyPath(configFile: string, config: ClusterConfig): strin
   return path.resolve(path.dirname(configFile), config.keyFile);
 }
 
-/** Reads a key file. Throws OperatingError when it is not there, open to others, or holds something else than keys. */
+/** A key as its file has it. */
+export interface StoredKey {
+  readonly bytes: Uint8Array;
+  /** Which of the keys that the file ever had; 0: it says nothing, so it is the first one. */
+  readonly serial: number;
+}
+
+/** The keys to work with. Throws as readKeys. */
 export function readKeyring(file: string): Keyring {
+  const [first, ...others] = readKeys(file).map(({ bytes }) => bytes);
+  return createKeyring([first as Uint8Array, ...others]);
+}
+
+/** Reads a key file: at least one key. Throws OperatingError when it is not there, open to others, or holds something else than keys. */
+export function readKeys(file: string): StoredKey[] {
   let fd: number;
   try {
     fd = openSync(file, "r");
@@ -85,21 +98,20 @@ function badKeys(file: string, found: string): OperatingError {
   );
 }
 
-function decodeKeys(text: string, file: string): Keyring {
+function decodeKeys(text: string, file: string): StoredKey[] {
   const lines = text.trimEnd().split("\n");
   const keys = lines.map((line, at) => {
-    const key = Buffer.from(line, "base64");
+    const [, word = "", serial = "0"] = /^(\S+)(?: (\d{1,9}))?$/.exec(line) ?? [];
+    const bytes = Buffer.from(word, "base64");
     // Never the line itself: it may be a key with a slip in it.
-    if (key.length !== CLUSTER_KEY_BYTES || key.toString("base64") !== line) {
+    if (bytes.length !== CLUSTER_KEY_BYTES || bytes.toString("base64") !== word) {
       throw badKeys(file, `${line.length} characters of something else on line ${at + 1}`);
     }
-    return key;
+    return { bytes, serial: Number(serial) };
   });
-  const [first, ...others] = keys;
-  if (first === undefined || keys.length > MAX_CLUSTER_KEYS) throw badKeys(file, `${keys.length} lines`);
-  const keyring = createKeyring([first, ...others]);
-  if (new Set(keyring.all.map(({ id }) => id)).size < keys.length) throw badKeys(file, "a key that is there twice");
-  return keyring;
+  if (keys.length > MAX_CLUSTER_KEYS) throw badKeys(file, `${keys.length} lines`);
+  if (new Set(keys.map(({ bytes }) => clusterKeyId(bytes))).size < keys.length) throw badKeys(file, "a key that is there twice");
+  return keys;
 }
 
 /** A new cluster key: 32 bytes. */
@@ -107,8 +119,8 @@ export function generateClusterKey(): Buffer {
   return randomBytes(CLUSTER_KEY_BYTES);
 }
 
-function encodeKeys(keys: readonly Uint8Array[]): string {
-  return keys.map((key) => `${Buffer.from(key).toString("base64")}\n`).join("");
+function encodeKeys(keys: readonly StoredKey[]): string {
+  return keys.map(({ bytes, serial }) => `${Buffer.from(bytes).toString("base64")}${serial === 0 ? "" : ` ${serial}`}\n`).join("");
 }
 
 /** Writes a key file that must not exist yet, with mode 0600. Throws OperatingError. */
@@ -127,7 +139,7 @@ export function writeClusterKey(file: string, key: Uint8Array = generateClusterK
     throw unwritable(file, error as Error);
   }
   try {
-    writeSync(fd, encodeKeys([key]));
+    writeSync(fd, encodeKeys([{ bytes: key, serial: 0 }]));
     fsyncSync(fd);
   } finally {
     closeSync(fd);
@@ -143,7 +155,7 @@ function unwritable(file: string, error: Error): OperatingError {
 }
 
 /** Puts other keys into a key file: whole or not at all, so that a dlmd that reads it meanwhile finds the old or the new ones. */
-export function replaceKeys(file: string, keys: readonly Uint8Array[]): void {
+export function replaceKeys(file: string, keys: readonly StoredKey[]): void {
   const beside = `${file}.new`;
   try {
     rmSync(beside, { force: true });

@@ -5,20 +5,28 @@
  */
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
+import { setTimeout as sleep } from "node:timers/promises";
 import { assertNever } from "../base/assert.ts";
 import { OperatingError } from "../base/error.ts";
 import type { Log } from "../base/log.ts";
-import { changeObjection } from "../config/allowed-change.ts";
+import { createLimitedWarn, type LimitedWarn } from "../base/log-limiter.ts";
+import { changeObjection, fixedDifference } from "../config/allowed-change.ts";
 import { configRecordOf, decodeConfigMessage, decodeKeptConfig, encodeConfigMessage, encodeKeptConfig } from "../config/change-codec.ts";
-import { ConfigChange, type ConfigEffect, type ConfigEvent, type ConfigRecord, type KeptConfig } from "../config/change.ts";
+import { ConfigChange, type ConfigEffect, type ConfigEvent } from "../config/change.ts";
+import type { ConfigRecord, KeptConfig } from "../config/record.ts";
 import { type ClusterConfig, type NodeConfig, decodeClusterConfig } from "../config/cluster-config.ts";
-import type { ViewInfo } from "../client/api.ts";
-import type { NodeConfiguration } from "../node-api.ts";
-import { writeAtomic } from "./atomic-file.ts";
+import type { ViewInfo } from "../wire/program.ts";
+import type { NodeConfiguration } from "../engine/boot.ts";
+import { tryWriting, unkept, writeAtomic } from "./atomic-file.ts";
 import type { ConfigOffer } from "./handshake.ts";
 
 /** A request that the cluster did not decide in that time is left to it; the asker hears that. */
-const APPLY_TIMEOUT_MS = 30_000;
+export const APPLY_TIMEOUT_MS = 30_000;
+/** A disk that could not keep a configuration is tried again after that; the change waits meanwhile, as for a slow disk. */
+export const REWRITE_PAUSE_MS = 2000;
+
+/** The same refusal of what peers offer, or of a disk, is not logged more often, and less often while it goes on (base/log-limiter.ts). */
+const LOG_INTERVAL_MS = 10_000;
 
 export interface ConfigKeeperOptions {
   readonly nodeid: number;
@@ -39,7 +47,10 @@ function decode(record: ConfigRecord): ClusterConfig {
 }
 
 /** By what a node counts that keeps that. */
-export function countedBy(record: ConfigRecord, former: ConfigRecord | null): NodeConfiguration {
+export function countedBy(
+  record: ConfigRecord,
+  former: ConfigRecord | null,
+): Required<Pick<NodeConfiguration, "quorum">> & NodeConfiguration {
   const { version, nodes, quorum } = decode(record);
   const { two_node: twoNode, wait_for_all: waitForAll, auto_tie_breaker: autoTieBreaker } = quorum;
   const lastManStandingMs = quorum.last_man_standing ? quorum.last_man_standing_window_ms : null;
@@ -59,6 +70,13 @@ export async function readKeptConfig(file: string): Promise<KeptConfig | null> {
   try {
     return decodeKeptConfig(text);
   } catch (error) {
+    if (error instanceof OperatingError && error.code === "bad-config") {
+      throw new OperatingError(`the configuration kept in ${file} is refused by this version of dlmd: ${error.message}`, {
+        code: "bad-config",
+        hint: "Stop dlmd on every node, correct cluster.yaml on each, and start each with --new-config.",
+        cause: error,
+      });
+    }
     throw new OperatingError(`the configuration kept in ${file} is damaged: ${(error as Error).message}`, {
       code: "bad-state",
       hint: "It is written as a whole: look for a failing disk. With dlmd stopped on every node it may be removed.",
@@ -68,19 +86,12 @@ export async function readKeptConfig(file: string): Promise<KeptConfig | null> {
 }
 
 /**
- * What a node starts with: what it kept, unless it never ran, or a person says that the file is new (`newConfig`). A file that was
- * edited here alone must not be able to make a quorum of its own (hazard C8).
+ * What a node starts with: what it kept. `kept` null: it never ran, or a person says that the file is new (--new-config). A file that
+ * was edited here alone must not be able to make a quorum of its own (hazard C8).
  */
-export function startingConfig(
-  kept: KeptConfig | null,
-  text: string,
-  source: string,
-  minTimeoutMs: number,
-  newConfig: boolean,
-): KeptConfig {
+export function startingConfig(kept: KeptConfig | null, text: string, source: string, minTimeoutMs: number): KeptConfig {
   const found = configRecordOf(text, source, minTimeoutMs);
-  const fresh = { committed: found, pending: null };
-  if (kept === null || newConfig) return fresh;
+  if (kept === null) return { committed: found, agreedBy: [], pending: null };
   const { committed } = kept;
   const [before, now] = [decode(committed), decode(found)];
   const refuse = (message: string, hint: string): OperatingError => new OperatingError(message, { code: "config-version", hint });
@@ -113,14 +124,22 @@ interface Waiting {
 export class ConfigKeeper {
   readonly #options: ConfigKeeperOptions;
   readonly #core: ConfigChange;
+  readonly #warn: LimitedWarn;
+  readonly #error: LimitedWarn;
   readonly #waiting = new Map<number, Waiting>();
   #config: ClusterConfig;
   #hash: Uint8Array;
   #requests = 0;
   #writing: Promise<void> = Promise.resolve();
+  #isClosed = false;
+  #endWaiting: () => void = () => {};
+  readonly #closed: Promise<void> = new Promise((resolve) => (this.#endWaiting = resolve));
 
   constructor(options: ConfigKeeperOptions) {
     this.#options = options;
+    const nowMs = (): number => performance.now();
+    this.#warn = createLimitedWarn(options.log, LOG_INTERVAL_MS, nowMs);
+    this.#error = createLimitedWarn(options.log, LOG_INTERVAL_MS, nowMs, "error");
     const { committed } = options.kept;
     this.#core = new ConfigChange(options.nodeid, options.kept, (from, to, members) => changeObjection(decode(from), decode(to), members));
     this.#config = decode(committed);
@@ -134,8 +153,10 @@ export class ConfigKeeper {
   get kept(): KeptConfig {
     return this.#core.kept;
   }
-  get text(): string {
-    return this.#core.kept.committed.text;
+  /** What a node with an older one is offered; null: the cluster never agreed on ours. */
+  get offer(): ConfigOffer | null {
+    const { committed, agreedBy } = this.#core.kept;
+    return agreedBy.length === 0 ? null : { version: committed.version, text: committed.text, agreedBy };
   }
   get hash(): Uint8Array {
     return this.#hash;
@@ -154,7 +175,12 @@ export class ConfigKeeper {
 
   view({ viewId, members, quorate }: ViewInfo): void {
     const epoch = Number.parseInt(viewId, 10);
-    if (epoch > 0) this.#step({ kind: "view", view: { epoch, id: viewId, members, quorate } });
+    // A life begins in no view. It is not bound by the last view of the life before, from which it may have been evicted.
+    this.#step(epoch > 0 ? { kind: "view", view: { epoch, id: viewId, members, quorate } } : { kind: "no-view" });
+  }
+
+  settled(viewId: string, version: number): void {
+    this.#step({ kind: "settled", view: viewId, version });
   }
 
   /** Throws WireError. */
@@ -171,16 +197,26 @@ export class ConfigKeeper {
   offered(offer: ConfigOffer): void {
     try {
       const record = configRecordOf(offer.text, "a configuration of a peer");
-      if (decode(record).cluster === this.#config.cluster) this.#step({ kind: "offered", record });
+      const config = decode(record);
+      if (config.cluster !== this.#config.cluster) return;
+      const different = fixedDifference(this.#config, config);
+      if (different === null) return this.#step({ kind: "offered", record, agreedBy: offer.agreedBy });
+      const hint = "Stop this dlmd, put the cluster.yaml of the others here, and start it with --new-config.";
+      this.#error(
+        `different ${different}`,
+        { version: record.version, different, hint },
+        "a peer's configuration needs a new start of this dlmd",
+      );
     } catch (error) {
       if (!(error instanceof OperatingError)) throw error;
-      this.#options.log.error({ error: error.message }, "a peer's configuration cannot be used");
+      this.#error("unusable", { error: error.message }, "a peer's configuration cannot be used");
     }
   }
 
   /** Proposes it to the cluster. Resolves with its version when it is in force here; rejects with OperatingError. */
   async apply(text: string, source: string): Promise<number> {
     const record = configRecordOf(text, source, this.#options.minTimeoutMs);
+    await this.#checkRoom(record);
     const requestId = ++this.#requests;
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
@@ -188,7 +224,7 @@ export class ConfigKeeper {
         reject(
           new OperatingError(`the cluster did not decide about version ${record.version} within ${APPLY_TIMEOUT_MS / 1000} s`, {
             code: "config-undecided",
-            hint: "It may still do so: `coverlay config show` tells.",
+            hint: "It may still do so: `coverlay config show` tells. A node may be unable to keep it: see the logs of all.",
           }),
         );
       }, APPLY_TIMEOUT_MS);
@@ -236,10 +272,25 @@ export class ConfigKeeper {
     const write = async (): Promise<void> => {
       await earlier;
       // What came meanwhile was written by `earlier` or will be: both are what is kept now.
-      await writeAtomic(this.#options.file, encodeKeptConfig(this.#core.kept), 0o600);
+      const { file } = this.#options;
+      try {
+        await writeAtomic(file, encodeKeptConfig(this.#core.kept), 0o600);
+      } catch (error) {
+        throw unkept("the configuration", file, error);
+      }
     };
     this.#writing = write();
     await this.#writing;
+  }
+
+  /** Throws OperatingError if that disk does not take what this node starts with. */
+  async tryKeeping(): Promise<void> {
+    const { file } = this.#options;
+    try {
+      await tryWriting(file, encodeKeptConfig(this.#core.kept), 0o600);
+    } catch (error) {
+      throw unkept("the configuration", file, error);
+    }
   }
 
   #step(event: ConfigEvent): void {
@@ -257,6 +308,10 @@ export class ConfigKeeper {
         return count(countedBy(effect.record, effect.former));
       case "inForce":
         return this.#inForce(effect.record);
+      case "declined":
+        // A peer chooses the numbers in it.
+        this.#warn(effect.reason.replace(/\d+/g, "N"), { reason: effect.reason }, "a peer's configuration is not taken");
+        return;
       case "applied":
         this.#waiting.get(effect.requestId)?.resolve(effect.record.version);
         this.#waiting.delete(effect.requestId);
@@ -280,10 +335,39 @@ export class ConfigKeeper {
     const earlier = this.#writing;
     const write = async (): Promise<void> => {
       await earlier;
-      await writeAtomic(this.#options.file, encodeKeptConfig(kept), 0o600);
-      this.#step({ kind: "persisted", serial });
+      if (await this.#writeUntilKept(encodeKeptConfig(kept))) this.#step({ kind: "persisted", serial });
     };
     this.#writing = write().catch((error: unknown) => this.#options.fatal(error as Error));
+  }
+
+  /** A full disk holds a change up, and nothing else: what was kept before counts. False: dlmd ends. */
+  async #writeUntilKept(text: string): Promise<boolean> {
+    const { file } = this.#options;
+    for (;;) {
+      try {
+        await writeAtomic(file, text, 0o600);
+        return true;
+      } catch (error) {
+        this.#error("unkept", { file, error: (error as Error).message }, "the configuration cannot be kept: a change of it waits for that");
+      }
+      await Promise.race([sleep(REWRITE_PAUSE_MS, undefined, { ref: false }), this.#closed]);
+      if (this.#isClosed) return false;
+    }
+  }
+
+  /** Nothing is proposed that this node could not keep itself. */
+  async #checkRoom(record: ConfigRecord): Promise<void> {
+    const { file } = this.#options;
+    const pending = { record, epoch: 0, view: "" };
+    try {
+      await tryWriting(file, encodeKeptConfig({ ...this.#core.kept, pending }), 0o600);
+    } catch (cause) {
+      throw new OperatingError(`this node could not keep version ${record.version} in ${file}: ${(cause as Error).message}`, {
+        code: "config-unkept",
+        hint: "Nothing was changed. See that there is room on that disk (df), and apply it again.",
+        cause,
+      });
+    }
   }
 
   #inForce(record: ConfigRecord): void {
@@ -304,6 +388,8 @@ export class ConfigKeeper {
 
   /** What is being written is on disk. */
   async close(): Promise<void> {
+    this.#isClosed = true;
+    this.#endWaiting();
     await this.#writing;
   }
 }

@@ -13,8 +13,8 @@ import { decodeUnsealed } from "../wire/bundle.ts";
 import { type Datagram, decodeDatagram, encodeDatagram } from "../wire/datagram.ts";
 import { DatagramBundler, type Destination } from "./datagram-bundler.ts";
 import { openDiscovery, sealDiscovery } from "./discovery.ts";
-import type { Keyring } from "./keyring.ts";
-import { createLimitedWarn } from "./log-limiter.ts";
+import type { Keyring } from "../tls/keyring.ts";
+import { createLimitedWarn } from "../base/log-limiter.ts";
 import { DatagramOpener, type DatagramSealer } from "./seal.ts";
 
 const LOG_INTERVAL_MS = 1000;
@@ -66,10 +66,14 @@ export interface DatagramChannel {
   close(): Promise<void>;
 }
 
-function bind(socket: Socket, address: string, port: number): Promise<void> {
+/** `failed` hears each error of the socket after it is bound. */
+function bind(socket: Socket, address: string, port: number, failed: (error: Error) => void): Promise<void> {
   return new Promise((resolve, reject) => {
-    const failed = (error: Error): void => {
-      socket.close();
+    let state: "binding" | "bound" | "failed" = "binding";
+    socket.on("error", (error) => {
+      if (state === "bound") return failed(error);
+      if (state === "binding") socket.close();
+      state = "failed";
       reject(
         new OperatingError(`datagrams cannot be received on ${address} port ${port}: ${error.message}`, {
           code: "cannot-listen",
@@ -77,10 +81,9 @@ function bind(socket: Socket, address: string, port: number): Promise<void> {
           cause: error,
         }),
       );
-    };
-    socket.once("error", failed);
+    });
     socket.bind({ address, port, exclusive: true }, () => {
-      socket.off("error", failed);
+      state = "bound";
       resolve();
     });
   });
@@ -90,10 +93,11 @@ function closed(socket: Socket): Promise<void> {
   return new Promise((resolve) => socket.close(() => resolve()));
 }
 
-async function openMulticast({ multicast, self, openSocket = createSocket }: DatagramChannelOptions): Promise<Socket | null> {
+async function openMulticast(options: DatagramChannelOptions, failed: (error: Error) => void): Promise<Socket | null> {
+  const { multicast, self, openSocket = createSocket } = options;
   if (multicast.group === "none") return null;
   const socket = openSocket({ type: "udp4", reuseAddr: true, recvBufferSize: SOCKET_BYTES, lookup });
-  await bind(socket, multicast.group, multicast.port);
+  await bind(socket, multicast.group, multicast.port, failed);
   try {
     socket.addMembership(multicast.group, self.address);
   } catch (error) {
@@ -123,10 +127,11 @@ export async function openDatagramChannel(options: DatagramChannelOptions): Prom
   let over = false;
 
   const unicast = openSocket({ type: "udp4", recvBufferSize: SOCKET_BYTES, sendBufferSize: SOCKET_BYTES, lookup });
-  await bind(unicast, self.address, multicast.port);
+  const failed = (error: Error): void => warn("socket", { error: error.message }, "datagram socket failed");
+  await bind(unicast, self.address, multicast.port, failed);
   let group: Socket | null;
   try {
-    group = await openMulticast(options);
+    group = await openMulticast(options, failed);
     if (group !== null) {
       unicast.setMulticastInterface(self.address);
       // Who is on this machine too hears none of it, so is sent unicast; to hear oneself costs as much as to be heard.
@@ -214,9 +219,6 @@ export async function openDatagramChannel(options: DatagramChannelOptions): Prom
 
   unicast.on("message", (datagram, from) => receive(datagram, from.address, false));
   group?.on("message", (datagram, from) => receive(datagram, from.address, true));
-  for (const socket of [unicast, group]) {
-    socket?.on("error", (error) => warn("socket", { error: error.message }, "datagram socket failed"));
-  }
 
   const gather = (to: Destination, message: Datagram): void => {
     if (!over) bundler.gather(to, encodeDatagram(message));

@@ -6,7 +6,7 @@
  *     magic u32 "CVDG" | format u8 | kind u8 = 2 | nodeid u16 | key id 4 bytes | salt 16 bytes | sealed: cluster name | tag 16 bytes
  */
 import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
-import { type ClusterKey, type Keyring, deriveKey } from "./keyring.ts";
+import { type ClusterKey, type Keyring, deriveKey } from "../tls/keyring.ts";
 import { SEAL_FORMAT, SEAL_MAGIC, SealKind } from "./seal.ts";
 
 const SALT_BYTES = 16;

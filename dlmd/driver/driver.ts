@@ -9,24 +9,27 @@
  */
 import path from "node:path";
 import { assertNever } from "../base/assert.ts";
+import type { OperatingError } from "../base/error.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metric.ts";
-import type { ClusterInfo, ViewInfo } from "../client/api.ts";
-import type { KeptConfig } from "../config/change.ts";
+import type { ClusterInfo, OverlayKey, ViewInfo, QueryWhat, ClientIdentity } from "../wire/program.ts";
+import type { KeptConfig } from "../config/record.ts";
 import type { NodeConfig } from "../config/cluster-config.ts";
-import type { ClientIdentity } from "../lock/client.ts";
 import { LEASE_FILE } from "../wire/lease-page.ts";
 import { isAnswer, isQuestion } from "../wire/peer-message.ts";
-import type { Effect, Node, NodeBoot, NodeConfiguration, NodeEvent, QueryWhat } from "../node-api.ts";
-import type { StatusAnswer } from "../node-query.ts";
+import type { Effect, Node, NodeBoot, NodeEvent } from "../node-api.ts";
+import type { NodeConfiguration } from "../engine/boot.ts";
+import type { StatusAnswer } from "../query/answer.ts";
 import type { PeerProcesses } from "../server/peer-process.ts";
 import { type LocalServer, startServer } from "../server/server.ts";
 import { acknowledgeFence, type FencedNode } from "./fence-acknowledgement.ts";
 import { AnswerLook, type AnswerLookHost } from "./answer-look.ts";
 import { ConfigKeeper } from "./config-keeper.ts";
-import { type Keyring, overlaySecretOf } from "./keyring.ts";
+import { type Keyring, overlayKeyOf } from "../tls/keyring.ts";
 import { beginLife, type Life, type LifeHost } from "./life.ts";
-import { readState, type StoredState, writeState } from "./state-file.ts";
+import { createLifeLook } from "./life-look.ts";
+import type { StoredState } from "./state-file.ts";
+import { StateKeeper } from "./state-keeper.ts";
 
 export interface DriverOptions {
   /** What this node keeps of the configuration, where it keeps it, and cluster.yaml. */
@@ -51,8 +54,8 @@ export interface DriverOptions {
 }
 
 export interface Driver {
-  /** Leaves the cluster: resolves when the others know, and everything is closed. */
-  leave(): Promise<void>;
+  /** Leaves the cluster: resolves when the others know, and everything is closed. `reason`: for the programs of this node. */
+  leave(reason?: string): Promise<void>;
   /** The key file changed. */
   setKeyring(keyring: Keyring): void;
   /** That node is dead for sure, a person says. Gives which life of it; throws OperatingError if nothing waits for it, or it is a member. */
@@ -68,7 +71,7 @@ export function socketPathOf(runDir: string): string {
 
 class NodeDriver implements Driver {
   readonly #options: DriverOptions;
-  readonly #stateFile: string;
+  readonly #state: StateKeeper;
   readonly #clients = new Map<number, ClientIdentity>();
   #keyring: Keyring;
   readonly config: ConfigKeeper;
@@ -87,11 +90,14 @@ class NodeDriver implements Driver {
   /** For what this node submitted to come back ordered. */
   readonly #orderLook: AnswerLook;
   #toldClient = false;
-  #persisting: Promise<void> = Promise.resolve();
-  /** As it is written, or about to be. */
-  #stored: StoredState = { promisedEpoch: 0 };
+  readonly #lifeLook = createLifeLook();
   #fenceAnswer: string | null = null;
   #left: (() => void) | null = null;
+  #leaving: Promise<void> | null = null;
+  /** The next life, where one begins. */
+  #rebirth: Promise<void> = Promise.resolve();
+  /** The end of the last life. */
+  #closing: Promise<void> = Promise.resolve();
   readonly #flush = (): void => this.flush();
   #prepareScheduled = false;
   readonly #prepare = (): void => {
@@ -110,6 +116,7 @@ class NodeDriver implements Driver {
     },
     heartbeat: (beat) => this.step({ kind: "heartbeat", beat }),
     peerUp: (nodeid, incarnation) => this.step({ kind: "peer-up", nodeid, incarnation }),
+    peerRefused: (nodeid, reason) => this.step({ kind: "peer-refused", nodeid, reason }),
     peerDown: (nodeid, incarnation) => this.step({ kind: "peer-down", nodeid, incarnation }),
     frame: (nodeid, view, messages) => {
       this.#reading = true;
@@ -132,7 +139,6 @@ class NodeDriver implements Driver {
     this.#orderLook = new AnswerLook(loop);
     this.#options = options;
     this.#keyring = options.keyring;
-    this.#stateFile = path.join(options.stateDir, "state.json");
     this.config = new ConfigKeeper({
       nodeid: options.self.nodeid,
       kept: options.kept,
@@ -144,10 +150,20 @@ class NodeDriver implements Driver {
       count: (configuration) => this.#count(configuration),
       fatal: options.fatal,
     });
+    this.#state = new StateKeeper({
+      file: path.join(options.stateDir, "state.json"),
+      timeoutMs: () => this.config.config.timeoutMs,
+      nowMs: options.nowMs,
+      log: options.log,
+      failed: (error) => void this.#leaveFor(error),
+    });
   }
 
   async start(): Promise<void> {
     const { runDir, log, metrics } = this.#options;
+    // A node that can keep nothing joins nobody: it would hold up their views, and leave.
+    await this.#state.tryKeeping();
+    await this.config.tryKeeping();
     // The socket first: whoever has it is the dlmd of this run directory.
     this.#server = await startServer({
       socketPath: socketPathOf(runDir),
@@ -187,20 +203,19 @@ class NodeDriver implements Driver {
       incarnation: this.#life?.incarnation ?? "",
       nodes: config.nodes,
       volumes: config.volumes,
-      overlaySecrets: this.#overlaySecrets(),
+      overlayKeys: this.#overlayKeys(),
     };
   }
 
-  #overlaySecrets(): Buffer[] {
-    return this.#keyring.all.map((key) => overlaySecretOf(key, this.config.config.cluster));
+  #overlayKeys(): OverlayKey[] {
+    return this.#keyring.all.map((key) => overlayKeyOf(key, this.config.config.cluster));
   }
 
   /** A new incarnation: its sockets, its core. */
   async #begin(): Promise<void> {
     const { self, runDir, createNode, nowMs, log, metrics, fatal } = this.#options;
     const { cluster } = this.config.config;
-    const stored = await readState(this.#stateFile);
-    this.#stored = stored;
+    const stored = await this.#state.read();
     const leaseFile = path.join(runDir, LEASE_FILE);
     const shared = { self, keyring: this.#keyring, config: this.config, nowMs, log, metrics, fatal };
     const life = await beginLife({ ...shared, leaseFile, stored, createNode }, this.#host);
@@ -292,13 +307,13 @@ class NodeDriver implements Driver {
         // The daemon itself is in no group; what its programs are told is in "client-events".
         return;
       case "persist":
-        this.#persist({ promisedEpoch: effect.promisedEpoch, lineage: effect.lineage }, life, {
+        void this.#persist({ promisedEpoch: effect.promisedEpoch, lineage: effect.lineage }, life, {
           kind: "persisted",
           promisedEpoch: effect.promisedEpoch,
         });
         return;
       case "keep-fences":
-        this.#persist({ fences: effect.fences }, life, { kind: "fences-kept" });
+        void this.#persist({ fences: effect.fences }, life, { kind: "fences-kept" });
         return;
       case "fence-answer":
         this.#fenceAnswer = effect.refused;
@@ -310,6 +325,9 @@ class NodeDriver implements Driver {
       case "end-client":
         this.#server?.kill(effect.clientId, effect.reason);
         return;
+      case "look-at-life":
+        void this.#lookAtLife(effect, life);
+        return;
       case "pause-peer":
       case "resume-peer":
         life.peers.setPaused(effect.nodeid, effect.kind === "pause-peer");
@@ -317,6 +335,9 @@ class NodeDriver implements Driver {
       case "view":
         this.#options.onView(effect.view);
         this.config.view(effect.view);
+        return;
+      case "view-settled":
+        this.config.settled(effect.viewId, effect.version);
         return;
       case "evicted":
         this.#evicted(effect.reason);
@@ -332,16 +353,22 @@ class NodeDriver implements Driver {
     }
   }
 
-  #persist(change: Partial<StoredState>, life: Life, done: NodeEvent): void {
-    const state = { ...this.#stored, ...change };
-    this.#stored = state;
-    const earlier = this.#persisting;
-    const persist = async (): Promise<void> => {
-      await earlier;
-      await writeState(this.#stateFile, state);
-      if (this.#life === life) this.step(done);
-    };
-    this.#persisting = persist().catch((error: unknown) => this.#options.fatal(error as Error));
+  async #lookAtLife({ lookId, wanted }: Extract<Effect, { kind: "look-at-life" }>, life: Life): Promise<void> {
+    const seen = await this.#lifeLook.look(wanted);
+    if (this.#life === life) this.step({ kind: "life-seen", lookId, seen });
+  }
+
+  async #persist(change: Partial<StoredState>, life: Life, done: NodeEvent): Promise<void> {
+    const isKept = await this.#state.keep(change, () => this.#life === life);
+    if (isKept && this.#life === life) this.step(done);
+  }
+
+  /** What this node must keep it cannot: the others go on at once, as after any leaving, and dlmd ends with that error. */
+  async #leaveFor(error: OperatingError): Promise<void> {
+    const { log, fatal } = this.#options;
+    log.error({ error: error.message }, "leaving the cluster");
+    await this.leave(error.message);
+    fatal(error);
   }
 
   /** Everything this incarnation held is void; the clients hear it by losing their connections. */
@@ -350,7 +377,9 @@ class NodeDriver implements Driver {
     log.error({ reason }, "evicted");
     const ended = this.#end();
     this.#server?.dropClients(`the cluster went on without this node: ${reason}`);
-    ended.then(() => this.#begin()).catch((error: unknown) => fatal(error as Error));
+    // One that leaves has left: there is nobody to tell.
+    const next = ended.then(() => (this.#leaving === null ? this.#begin() : this.#left?.()));
+    this.#rebirth = next.catch((error: unknown) => fatal(error as Error));
   }
 
   /** Ends the life: from here on no event reaches its core. */
@@ -363,15 +392,16 @@ class NodeDriver implements Driver {
     this.#timer = null;
     this.#timerAt = Number.POSITIVE_INFINITY;
     if (life === null) return;
-    await life.close();
-    await this.#persisting;
+    this.#closing = life.close();
+    await this.#closing;
+    await this.#state.settle();
   }
 
   setKeyring(keyring: Keyring): void {
     this.#keyring = keyring;
     this.#life?.datagrams.setKeyring(keyring);
     this.#life?.peers.setKeyring(keyring);
-    this.#server?.tellSecrets(this.#overlaySecrets());
+    this.#server?.tellOverlayKeys(this.#overlayKeys());
   }
 
   acknowledgeFence(nodeid: number, by: string): FencedNode {
@@ -386,17 +416,23 @@ class NodeDriver implements Driver {
     return this.#life?.node.query(what, this.#options.nowMs()) ?? null;
   }
 
-  async leave(): Promise<void> {
-    await this.#server?.close("dlmd stops");
+  leave(reason = "dlmd stops"): Promise<void> {
+    this.#leaving ??= this.#leave(reason);
+    return this.#leaving;
+  }
+
+  async #leave(reason: string): Promise<void> {
+    const left = new Promise<void>((resolve) => (this.#left = resolve));
+    await this.#server?.close(reason);
+    await this.#rebirth;
     if (this.#life !== null) {
-      // Nobody waits for the lease of a node that leaves.
-      await this.#life.heartbeats.endLease();
-      await new Promise<void>((resolve) => {
-        this.#left = resolve;
-        this.step({ kind: "leave" });
-      });
+      // Nobody waits for the lease of a node that leaves; if it is evicted meanwhile, nobody says that it has ended.
+      await Promise.race([this.#life.heartbeats.endLease(), left]);
+      this.step({ kind: "leave" });
+      await left;
     }
     await this.#end();
+    await this.#closing;
     await this.config.close();
   }
 }

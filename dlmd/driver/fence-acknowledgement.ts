@@ -1,7 +1,7 @@
 /** A person says that a node is dead for sure: found among those that are waited for, and given to the core (recovery/fence-gate.ts). */
 import { OperatingError } from "../base/error.ts";
 import type { NodeEvent } from "../node-api.ts";
-import type { StatusAnswer } from "../node-query.ts";
+import type { StatusAnswer } from "../query/answer.ts";
 import { parseViewName } from "../wire/view-id.ts";
 
 export type FencedNode = StatusAnswer["unfenced"][number];

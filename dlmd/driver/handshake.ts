@@ -1,5 +1,5 @@
 /**
- * The first frames inside the TLS connection (peer-tls.ts) of two dlmds: each says who it is, and proves once more, inside, that it has
+ * The first frames inside the TLS connection (tls/secure-connection.ts) of two dlmds: each says who it is, and proves once more, inside, that it has
  * the cluster key, before anything else is believed (hazard H7).
  *
  *     both:  HELLO  who I am, a nonce, the key of my datagrams and their counter (seal.ts)
@@ -12,20 +12,21 @@
 import { timingSafeEqual } from "node:crypto";
 import { ByteReader, ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
+import { MAX_AGREED } from "../config/change-codec.ts";
 import { MAX_CONFIG_BYTES } from "../config/cluster-config.ts";
 import { peerVersion } from "../wire/peer.ts";
-import { type ClusterKey, connectionProof } from "./keyring.ts";
+import { type ClusterKey, connectionProof } from "../tls/keyring.ts";
 import { DATAGRAM_KEY_BYTES } from "./seal.ts";
 
 const MAGIC = 0x50445643;
 /** Changes with every incompatible change of what dlmds say to each other: of frames, or of what comes before them. */
-export const PEER_PROTOCOL_VERSION: number = peerVersion + 2;
+export const PEER_PROTOCOL_VERSION: number = peerVersion + 3;
 export const NONCE_BYTES = 32;
 export const CONFIG_HASH_BYTES = 32;
 const PROOF_BYTES = 32;
-const MAX_REASON_BYTES = 1024;
+const MAX_REASON_BYTES = 2048;
 /** The largest frame of a handshake. */
-export const HANDSHAKE_FRAME_BYTES: number = MAX_CONFIG_BYTES + 2048;
+export const HANDSHAKE_FRAME_BYTES: number = MAX_CONFIG_BYTES + 4096;
 
 const Kind = { HELLO: 1, PROOF: 2, REFUSE: 3 } as const;
 
@@ -59,14 +60,16 @@ export interface HandshakeOptions {
   /** Why that configured node is not wanted just now; null: it is. */
   readonly objection: (peer: Identity) => string | null;
   readonly isKnownNode: (nodeid: number) => boolean;
-  /** The text of our configuration, for a peer that has an older one. */
-  readonly config: () => string;
+  /** Our configuration, for a peer that has an older one; null: it comes from a file, and the cluster never agreed on it. */
+  readonly offer: () => ConfigOffer | null;
 }
 
 /** A configuration that a peer offers with its refusal, because ours is older. */
 export interface ConfigOffer {
   readonly version: number;
   readonly text: string;
+  /** Nodes that had it in force in a quorate view: at least one. */
+  readonly agreedBy: readonly number[];
 }
 
 export type HandshakeStep =
@@ -110,15 +113,22 @@ function decodeHello(reader: ByteReader): Identity {
 function encodeRefuse(reason: string, offer: ConfigOffer | null): Uint8Array {
   const writer = new ByteWriter(256, HANDSHAKE_FRAME_BYTES).u8(Kind.REFUSE).string(reason.slice(0, MAX_REASON_BYTES / 4));
   writer.u32(offer?.version ?? 0);
-  return writer.block(new TextEncoder().encode(offer?.text ?? "")).copy();
+  writer.block(new TextEncoder().encode(offer?.text ?? ""));
+  const agreedBy = offer?.agreedBy ?? [];
+  writer.u16(agreedBy.length);
+  for (const nodeid of agreedBy) writer.u16(nodeid);
+  return writer.copy();
 }
 
 function decodeRefuse(reader: ByteReader): HandshakeStep {
   const reason = `refused by the peer: ${reader.string(MAX_REASON_BYTES)}`;
   const version = reader.u32();
   const text = new TextDecoder().decode(reader.block(MAX_CONFIG_BYTES));
+  const count = reader.u16();
+  if (count > MAX_AGREED) throw new WireError(`a configuration that ${count} nodes agreed on`);
+  const agreedBy = Array.from({ length: count }, () => reader.u16());
   reader.end();
-  return { kind: "refused", send: null, reason, offer: version === 0 ? null : { version, text } };
+  return { kind: "refused", send: null, reason, offer: version === 0 ? null : { version, text, agreedBy } };
 }
 
 /** Why that peer may not talk to us, or null. Written so that it makes sense in the log of either side. */
@@ -138,6 +148,12 @@ function objection(peer: Identity, options: HandshakeOptions): string | null {
     return `other configuration: nodes ${self.nodeid} and ${peer.nodeid} both have version ${self.configVersion}, but not the same one; copy the right file to the other node`;
   }
   return options.objection(peer);
+}
+
+/** What a person is to do at a node that was started with a file of its own. */
+function neverAgreed(self: Identity, peer: Identity): string {
+  const version = `version ${self.configVersion} of node ${self.nodeid}`;
+  return `${version} comes from its file, and the cluster never agreed on it: put the cluster's file there (\`coverlay config show\` on node ${peer.nodeid}), start dlmd again, and make changes with \`coverlay config apply\``;
 }
 
 export function createHandshake(options: HandshakeOptions): Handshake {
@@ -166,8 +182,9 @@ export function createHandshake(options: HandshakeOptions): Handshake {
     if (found.cluster !== options.self.cluster || found.protocolVersion !== options.self.protocolVersion) return refuse(reason);
     // The newer one refuses and offers its configuration: the older one waits for it.
     if (found.configVersion > options.self.configVersion) return { kind: "more", send: null };
-    const older = found.configVersion < options.self.configVersion;
-    return refuse(reason, older ? { version: options.self.configVersion, text: options.config() } : null);
+    if (found.configVersion === options.self.configVersion) return refuse(reason);
+    const offer = options.offer();
+    return offer === null ? refuse(`${reason}; ${neverAgreed(options.self, found)}`) : refuse(reason, offer);
   };
   const receiveProof = (reader: ByteReader): HandshakeStep => {
     if (peer === null) return refuse("a PROOF before the HELLO");

@@ -1,13 +1,13 @@
 /** The thread of the heartbeats: sockets, beater and timer. What it is told and tells: heartbeats.ts. */
 import { parentPort, workerData } from "node:worker_threads";
 import { OperatingError } from "../base/error.ts";
-import { Beater } from "../membership/beater.ts";
+import { Beater } from "../membership/heartbeater.ts";
 import { createBootClock } from "./clock.ts";
 import { type DatagramChannel, openDatagramChannel } from "./datagram-channel.ts";
 import { leaseMarginMs } from "../membership/lease.ts";
 import { type FromHeartbeats, type HeartbeatStart, Shared, type ToHeartbeats } from "./heartbeats.ts";
 import { LeaseFile } from "./lease-file.ts";
-import { createKeyring } from "./keyring.ts";
+import { createKeyring } from "../tls/keyring.ts";
 import { DatagramSealer } from "./seal.ts";
 
 const start = workerData as HeartbeatStart;
@@ -89,6 +89,6 @@ async function run(): Promise<void> {
 
 run().catch((error: unknown) => {
   if (!(error instanceof OperatingError)) throw error;
-  post({ kind: "refused", message: error.message, code: error.code, hint: error.hint });
+  post({ kind: "refused", message: error.message, code: error.code, hint: error.hint, exitStatus: error.exitStatus });
   parentPort?.close();
 });

@@ -1,5 +1,5 @@
 /**
- * The beater (membership/beater.ts) in a thread of its own, with its own sockets: UDP on the number of the peer port. A main thread that is
+ * The beater (membership/heartbeater.ts) in a thread of its own, with its own sockets: UDP on the number of the peer port. A main thread that is
  * busy, or collecting garbage, misses no heartbeat for that. What must be known there at once is in shared memory: the main thread's
  * progress, and that it promised a later view, after which nothing is acked any more (hazard C4).
  */
@@ -8,7 +8,7 @@ import { OperatingError } from "../base/error.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metric.ts";
 import type { NodeConfig } from "../config/cluster-config.ts";
-import type { BeatContent, HeardBeat } from "../membership/beater.ts";
+import type { BeatContent, HeardBeat } from "../membership/heartbeater.ts";
 import type { Member } from "../wire/view-id.ts";
 
 /** Places in the shared cell. */
@@ -43,7 +43,7 @@ export type ToHeartbeats =
 export type FromHeartbeats =
   | { readonly kind: "ready" }
   | { readonly kind: "lease-ended" }
-  | { readonly kind: "refused"; readonly message: string; readonly code: string; readonly hint: string }
+  | { readonly kind: "refused"; readonly message: string; readonly code: string; readonly hint: string; readonly exitStatus: number }
   | { readonly kind: "heard"; readonly beat: HeardBeat; readonly viaMulticast: boolean }
   | { readonly kind: "log"; readonly fields: Readonly<Record<string, unknown>>; readonly message: string }
   | { readonly kind: "count"; readonly name: string; readonly by: number };
@@ -77,22 +77,23 @@ export async function startHeartbeats(options: HeartbeatsOptions): Promise<Heart
   const cell = new Int32Array(new SharedArrayBuffer(8));
   const workerData: HeartbeatStart = { ...start, cell, nowMs: nowMs(), monotonicMs: Number(process.hrtime.bigint()) / 1e6 };
   const worker = new Worker(new URL("./heartbeat-thread.js", import.meta.url), { workerData, name: "heartbeats" });
+  let ready = false;
   let closing = false;
   let leaseEnded: (() => void) | null = null;
   const exited = new Promise<void>((resolve) => worker.once("exit", () => resolve()));
   const post = (message: ToHeartbeats): void => worker.postMessage(message, []);
   await new Promise<void>((resolve, reject) => {
-    worker.once("error", reject);
+    worker.on("error", (error) => (ready ? fatal(error) : reject(error)));
     worker.on("message", (message: FromHeartbeats) => {
       switch (message.kind) {
         case "ready":
-          worker.off("error", reject);
+          ready = true;
           return resolve();
         case "lease-ended":
           return leaseEnded?.();
         case "refused": {
-          const { code, hint } = message;
-          return reject(new OperatingError(message.message, { code, hint }));
+          const { code, hint, exitStatus } = message;
+          return reject(new OperatingError(message.message, { code, hint, exitStatus }));
         }
         case "heard":
           if (closing) return;
@@ -105,7 +106,6 @@ export async function startHeartbeats(options: HeartbeatsOptions): Promise<Heart
       }
     });
   });
-  worker.on("error", fatal);
   worker.on("exit", () => {
     if (!closing) fatal(new Error("the thread of the heartbeats ended by itself"));
   });

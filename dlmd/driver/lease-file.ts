@@ -3,6 +3,7 @@
  * run directory makes the page late, so that programs stop too early, and never too late. A page is never cut short: programs have it mapped.
  */
 import { type FileHandle, open, rename } from "node:fs/promises";
+import { unkept } from "./atomic-file.ts";
 import { encodeLeasePage, LEASE_ENDS_AT } from "../wire/lease-page.ts";
 
 export class LeaseFile {
@@ -15,14 +16,17 @@ export class LeaseFile {
     this.#handle = handle;
   }
 
-  /** Ends the lease of the life before, whose programs may still look at its page, and puts a page of its own in its place. */
+  /**
+   * Ends the lease of the life before, whose programs may still look at its page, and puts a page of its own in its place. Throws OperatingError
+   * if that disk does not take it.
+   */
   static async create(file: string, incarnation: string, marginMs: number): Promise<LeaseFile> {
-    await endFormer(file);
-    const beside = `${file}.new`;
-    const handle = await open(beside, "w", 0o600);
-    await handle.write(encodeLeasePage({ incarnation, endMs: Number.NEGATIVE_INFINITY, marginMs }), 0, null, 0);
-    await rename(beside, file);
-    return new LeaseFile(handle);
+    try {
+      await endFormer(file);
+      return new LeaseFile(await putPage(file, encodeLeasePage({ incarnation, endMs: Number.NEGATIVE_INFINITY, marginMs })));
+    } catch (error) {
+      throw unkept("the lease of this node", file, error);
+    }
   }
 
   /** Until when, CLOCK_BOOTTIME in ms. */
@@ -49,6 +53,19 @@ export class LeaseFile {
   async close(): Promise<void> {
     await this.end();
     await this.#handle.close();
+  }
+}
+
+async function putPage(file: string, page: Uint8Array): Promise<FileHandle> {
+  const beside = `${file}.new`;
+  const handle = await open(beside, "w", 0o600);
+  try {
+    await handle.write(page, 0, null, 0);
+    await rename(beside, file);
+    return handle;
+  } catch (error) {
+    await handle.close();
+    throw error;
   }
 }
 

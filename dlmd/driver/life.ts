@@ -3,10 +3,11 @@
  * nodes is told to the host (driver.ts), which steps the core.
  */
 import { randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metric.ts";
 import type { NodeConfig } from "../config/cluster-config.ts";
-import type { HeardBeat } from "../membership/beater.ts";
+import type { HeardBeat } from "../membership/heartbeater.ts";
 import type { Node, NodeBoot } from "../node-api.ts";
 import type { Datagram } from "../wire/datagram.ts";
 import type { PeerMessage } from "../wire/peer-message.ts";
@@ -15,7 +16,7 @@ import type { ConfigKeeper } from "./config-keeper.ts";
 import { type DatagramChannel, openDatagramChannel } from "./datagram-channel.ts";
 import { NONCE_BYTES, PEER_PROTOCOL_VERSION } from "./handshake.ts";
 import { type Heartbeats, startHeartbeats } from "./heartbeats.ts";
-import type { Keyring } from "./keyring.ts";
+import type { Keyring } from "../tls/keyring.ts";
 import { openPeerNetwork, type PeerNetwork } from "./peer-network.ts";
 import { createCounterCell, DATAGRAM_KEY_BYTES, DatagramSealer } from "./seal.ts";
 import type { StoredState } from "./state-file.ts";
@@ -41,6 +42,7 @@ export interface LifeHost {
   datagram(message: Datagram, more: boolean): void;
   heartbeat(beat: HeardBeat): void;
   peerUp(nodeid: number, incarnation: string): void;
+  peerRefused(nodeid: number, reason: string): void;
   peerDown(nodeid: number, incarnation: string): void;
   frame(nodeid: number, view: ViewId, messages: readonly PeerMessage[]): void;
   /** After the frames of one read. */
@@ -123,6 +125,7 @@ export async function beginLife(options: LifeOptions, host: LifeHost): Promise<L
     ...counted,
     ...stored,
     fencedLockspaces: config.fencedLockspaces,
+    programOf,
     seed: randomBytes(4).readUInt32LE(0),
     nowMs: nowMs(),
   });
@@ -143,6 +146,15 @@ export async function beginLife(options: LifeOptions, host: LifeHost): Promise<L
       await Promise.all([peers.close(), datagrams.close(), heartbeats.close()]);
     },
   };
+}
+
+/** comm of /proc/PID: the program's name, cut at 15 bytes. */
+function programOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/comm`, "utf8").trim();
+  } catch {
+    return ""; // It has ended.
+  }
 }
 
 function openDatagrams(options: LifeOptions, host: LifeHost, { sealer }: Birth, reach: Reach): Promise<DatagramChannel> {
@@ -231,7 +243,7 @@ async function openPeers(
         datagramKey,
         datagramCounter: sealer.counter,
       }),
-      configText: () => keeper.text,
+      configOffer: () => keeper.offer,
       heardLately: (nodeid) => reach.heardLately(nodeid, timeoutMs),
       drawNonce: () => randomBytes(NONCE_BYTES),
       up: (peer) => {
@@ -241,6 +253,7 @@ async function openPeers(
         host.peerUp(peer.nodeid, peer.incarnation);
         keeper.connected(peer.nodeid);
       },
+      refused: (nodeid, reason) => host.peerRefused(nodeid, reason),
       down: (nodeid, wasIncarnation) => {
         reach.await();
         host.peerDown(nodeid, wasIncarnation);

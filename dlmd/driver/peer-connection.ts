@@ -1,5 +1,5 @@
 /**
- * One TLS connection to another dlmd (peer-tls.ts): handshake (handshake.ts), then frames (wire/frame.ts) whose first byte names a
+ * One TLS connection to another dlmd (tls/secure-connection.ts): handshake (handshake.ts), then frames (wire/frame.ts) whose first byte names a
  * channel: the locks' messages (wire/peer.ts), proofs of keys, the configuration. Messages gathered between two flushes leave in one
  * write; a damaged frame ends the connection. TLS guards the bytes, so frames have no checksum of their own.
  */
@@ -10,8 +10,8 @@ import { createFrameReader, frameHeadBytes } from "../wire/frame.ts";
 import { type PeerMessage, decodeFrame, encodeFrames, maxFrameBytes } from "../wire/peer.ts";
 import { type ViewId, sameView } from "../wire/view-id.ts";
 import { type ConfigOffer, HANDSHAKE_FRAME_BYTES, type Handshake, type HandshakeStep, type Identity, type Role } from "./handshake.ts";
-import { type Keyring, connectionProof } from "./keyring.ts";
-import type { SecureConnection } from "./peer-tls.ts";
+import { type Keyring, connectionProof } from "../tls/keyring.ts";
+import type { SecureConnection } from "../tls/secure-connection.ts";
 
 /** More than that unsent: the peer takes nothing, and the connection ends. */
 export const PEER_UNSENT_BYTES: number = 64 * 1024 * 1024;
@@ -95,7 +95,6 @@ export class PeerConnection {
     this.#handlers = handlers;
     this.#nowMs = nowMs;
     this.#receivedAt = nowMs();
-    socket.setNoDelay(true);
     const frames = createFrameReader({ maxBytes: maxFrameBytes + 1, crc32: null });
     const onFrame = (body: Uint8Array): void => this.#receive(body);
     socket.on("data", (chunk: Buffer) => {

@@ -57,15 +57,18 @@ export class PeerDialer {
     this.#dialedAt = nowMs();
     const socket = createConnection({ host: node.address, port, localAddress });
     const timer = setTimeout(() => socket.destroy(new Error("no answer")), timeoutMs);
+    let over = false;
     const failed = (error: Error): void => {
+      if (over) return;
+      over = true;
       clearTimeout(timer);
       unreached(error);
       this.#again();
     };
-    socket.once("error", failed);
+    socket.on("error", failed);
     socket.once("connect", () => {
       clearTimeout(timer);
-      socket.off("error", failed);
+      over = true;
       if (this.#over) socket.destroy();
       else connected(socket, () => this.#again());
     });

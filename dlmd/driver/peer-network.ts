@@ -1,5 +1,5 @@
 /**
- * One connection for each pair of nodes, in TLS (peer-tls.ts). The node with the lower nodeid connects, the other accepts, so that two
+ * One connection for each pair of nodes, in TLS (tls/secure-connection.ts). The node with the lower nodeid connects, the other accepts, so that two
  * connections never cross; it tries again and again, at once when the peer was discovered. The driver of each end
  * says so now and then when nothing else is said, and a peer that is silent for the time-out is connected to anew, or for four while its heartbeats go on: after
  * a partition that is faster than waiting for TCP to repeat itself.
@@ -10,22 +10,19 @@
 import { type Server, type Socket, createServer } from "node:net";
 import { OperatingError } from "../base/error.ts";
 import type { Log } from "../base/log.ts";
+import { startListening } from "../base/listening.ts";
 import type { Metrics } from "../base/metric.ts";
 import type { NodeConfig } from "../config/cluster-config.ts";
 import type { PeerMessage } from "../wire/peer.ts";
 import type { ViewId } from "../wire/view-id.ts";
 import { type ConfigOffer, type Identity, type Role, createHandshake } from "./handshake.ts";
-import type { Keyring } from "./keyring.ts";
-import { createLimitedWarn } from "./log-limiter.ts";
+import type { Keyring } from "../tls/keyring.ts";
+import { createLimitedWarn } from "../base/log-limiter.ts";
 import { PeerConnection } from "./peer-connection.ts";
 import { PeerDialer } from "./peer-dialer.ts";
-import { type SecureConnection, createSecureAcceptor, secureInitiator } from "./peer-tls.ts";
+import { type SecureConnection, createSecureAcceptor, secureInitiator } from "../tls/secure-connection.ts";
+import { HANDSHAKE_TIMEOUT_MS, UnprovedConnections } from "../tls/unproved.ts";
 
-/** From the first SYN to the end of the handshake: also for those who say one byte now and then. */
-export const HANDSHAKE_TIMEOUT_MS = 2000;
-/** Connections that have not proved who they are, from one address and, where that is no configured node's, from all together. */
-export const MAX_UNPROVED_OF_NODE = 8;
-export const MAX_UNPROVED_OF_STRANGERS = 32;
 const LOG_INTERVAL_MS = 10_000;
 /** Time-outs after which the connection to a peer is taken for broken although its heartbeats are heard: its main thread may be busy. */
 const SILENT_SHARE = 4;
@@ -37,7 +34,7 @@ export interface PeerNetworkOptions {
   /** Of now: configuration and counter go on. */
   readonly identity: () => Identity;
   /** The text of the configuration, for peers that have an older one. */
-  readonly configText: () => string;
+  readonly configOffer: () => ConfigOffer | null;
   readonly self: NodeConfig;
   readonly nodes: readonly NodeConfig[];
   readonly port: number;
@@ -50,6 +47,8 @@ export interface PeerNetworkOptions {
   readonly log: Log;
   readonly metrics: Metrics;
   readonly up: (peer: Identity) => void;
+  /** A connection to or from the address of that node came to nothing. */
+  readonly refused: (nodeid: number, reason: string) => void;
   readonly down: (nodeid: number, incarnation: string) => void;
   readonly frame: (nodeid: number, view: ViewId, messages: readonly PeerMessage[]) => void;
   /** After the frames of one read: a moment to flush. */
@@ -78,27 +77,23 @@ export interface PeerNetwork {
   close(): Promise<void>;
 }
 
-function listen(server: Server, address: string, port: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once("error", (error) =>
-      reject(
-        new OperatingError(`dlmd cannot listen on ${address} port ${port}: ${error.message}`, {
-          code: "cannot-listen",
-          hint: "Check that the node's address in cluster.yaml is one of this machine, and that no other dlmd runs there.",
-          cause: error,
-        }),
-      ),
-    );
-    server.listen(port, address, resolve);
-  });
+async function listen(server: Server, address: string, port: number, failed: (error: Error) => void): Promise<void> {
+  try {
+    await startListening(server, (listening) => server.listen(port, address, listening), failed);
+  } catch (error) {
+    throw new OperatingError(`dlmd cannot listen on ${address} port ${port}: ${(error as Error).message}`, {
+      code: "cannot-listen",
+      hint: "Check that the node's address in cluster.yaml is one of this machine, and that no other dlmd runs there.",
+      cause: error,
+    });
+  }
 }
 
 class TlsPeerNetwork implements PeerNetwork {
   readonly #options: PeerNetworkOptions;
   readonly #warn: ReturnType<typeof createLimitedWarn>;
   readonly #connections = new Map<number, PeerConnection>();
-  /** Connections on which nobody has proved who he is, by the address they came from. */
-  readonly #unproved = new Map<Socket, string>();
+  readonly #unproved: UnprovedConnections;
   readonly #shaking = new Set<PeerConnection>();
   readonly #dirty = new Set<PeerConnection>();
   readonly #dialers = new Map<number, PeerDialer>();
@@ -114,14 +109,18 @@ class TlsPeerNetwork implements PeerNetwork {
     this.#options = options;
     this.#keyring = options.keyring;
     this.#warn = createLimitedWarn(options.log, LOG_INTERVAL_MS, options.nowMs);
+    this.#unproved = new UnprovedConnections({
+      isNode: (address) => this.#nodes.some((node) => node.address === address),
+    });
     this.#server = createServer((socket) => this.#begin(socket, "acceptor", null, () => {}));
   }
 
   async start(): Promise<void> {
-    const { self, port, log, nodes, timeoutMs, nowMs } = this.#options;
+    const { self, port, nodes, timeoutMs, nowMs } = this.#options;
     this.#pingedMs = nowMs();
-    await listen(this.#server, self.address, port);
-    this.#server.on("error", (error) => log.error({ error: error.message }, "peer socket failed"));
+    await listen(this.#server, self.address, port, (error) =>
+      this.#warn("accept", { error: error.message }, "a peer's connection could not be taken"),
+    );
     this.setNodes(nodes);
     this.#pings = setInterval(() => this.#pingAll(), timeoutMs / 4);
   }
@@ -140,46 +139,29 @@ class TlsPeerNetwork implements PeerNetwork {
 
   // ------------------------------------------------------------------------------------------ becoming a connection
 
-  #isNode(address: string): boolean {
-    return this.#nodes.some((node) => node.address === address);
-  }
-
-  /** There is no room for one more that has not proved who it is. */
-  #full(address: string): boolean {
-    const ofNode = this.#isNode(address);
-    let count = 0;
-    for (const other of this.#unproved.values()) if (ofNode ? other === address : !this.#isNode(other)) count++;
-    return count >= (ofNode ? MAX_UNPROVED_OF_NODE : MAX_UNPROVED_OF_STRANGERS);
-  }
-
   /** From a TCP connection to one that is secure; `ended` is called once, when all is over. */
   #begin(raw: Socket, role: Role, expectedNodeid: number | null, ended: () => void): void {
     const address = raw.remoteAddress ?? "?";
     // What went wrong is told by TLS or by the end of the socket.
     raw.on("error", () => undefined);
     raw.once("close", ended);
-    if (role === "acceptor" && (this.#over || this.#full(address))) {
+    if (role === "acceptor" && (this.#over || !this.#unproved.makeRoom(address))) {
       this.#options.metrics.count("peers_too_many_unproved");
       this.#warn("unproved", { address }, "too many connections without a handshake: closed");
       raw.resetAndDestroy();
       return;
     }
-    this.#unproved.set(raw, address);
-    raw.once("close", () => this.#unproved.delete(raw));
-    const timer = setTimeout(() => {
-      this.#refused(address, `no handshake within ${HANDSHAKE_TIMEOUT_MS} ms`);
-      raw.destroy();
-    }, HANDSHAKE_TIMEOUT_MS);
-    const proved = (): void => {
-      clearTimeout(timer);
-      this.#unproved.delete(raw);
+    let late = false;
+    const ends = (reason: string): void => {
+      late = true;
+      this.#refused(address, reason);
     };
-    raw.once("close", () => clearTimeout(timer));
+    const proved = role === "acceptor" ? this.#unproved.add(raw, address, ends) : this.#unproved.addOwn(raw, ends);
     const handlers = {
       secured: (secure: SecureConnection) => this.#shake(secure, role, expectedNodeid, address, proved),
       failed: (reason: string) => {
         raw.destroy();
-        if (!this.#over) this.#refused(address, reason);
+        if (!this.#over && !late) this.#refused(address, reason);
       },
     };
     if (role === "initiator") secureInitiator(raw, this.#keyring, handlers);
@@ -188,11 +170,13 @@ class TlsPeerNetwork implements PeerNetwork {
 
   #refused(address: string, reason: string): void {
     this.#options.metrics.count("peers_refused");
-    this.#warn(`${address} ${reason}`, { address, reason }, "peer refused");
+    this.#warn(this.#unproved.refusalKey(address, reason), { address, reason }, "peer refused");
+    const node = this.#nodes.find((each) => each.address === address);
+    if (node !== undefined) this.#options.refused(node.nodeid, reason);
   }
 
   #shake(secure: SecureConnection, role: Role, expectedNodeid: number | null, address: string, proved: () => void): void {
-    const { identity, configText, drawNonce, nowMs, metrics } = this.#options;
+    const { identity, configOffer, drawNonce, nowMs, metrics } = this.#options;
     if (this.#over) return void secure.socket.destroy();
     const handshake = createHandshake({
       key: secure.key,
@@ -203,7 +187,7 @@ class TlsPeerNetwork implements PeerNetwork {
       expectedNodeid,
       isKnownNode: (nodeid) => this.#nodes.some((node) => node.nodeid === nodeid),
       objection: (peer) => this.#objection(peer, role),
-      config: configText,
+      offer: configOffer,
     });
     const connection = new PeerConnection({
       secure,
@@ -333,7 +317,7 @@ class TlsPeerNetwork implements PeerNetwork {
     for (const dialer of this.#dialers.values()) dialer.close();
     const stopped = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     for (const connection of [...this.#connections.values(), ...this.#shaking]) connection.close("dlmd stops");
-    for (const raw of this.#unproved.keys()) raw.destroy();
+    this.#unproved.destroyAll();
     await stopped;
   }
 }

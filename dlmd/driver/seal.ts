@@ -10,7 +10,7 @@
  */
 import { type CipherGCM, type DecipherGCM, createCipheriv, createDecipheriv } from "node:crypto";
 import { assert } from "../base/assert.ts";
-import { deriveKey } from "./keyring.ts";
+import { deriveKey } from "../tls/keyring.ts";
 
 export const SEAL_MAGIC = 0x47445643;
 export const SEAL_FORMAT = 2;

@@ -28,8 +28,10 @@ const lineageShape = z.strictObject({
   // Files of versions without last_man_standing have none.
   electorate: z.strictObject({ nodeids, former: nodeids.nullable() }).nullable().default(null),
 });
-const victims = z.array(z.strictObject({ nodeid: number, incarnation: z.string(), failingView: viewShape }));
-const fencesShape = z.strictObject({ open: victims, fenced: victims });
+const victim = z.strictObject({ nodeid: number, incarnation: z.string(), failingView: viewShape });
+// Files of versions that did not know what a node had open have no lockspaces: it counts as having been in all.
+const openVictim = victim.extend({ lockspaces: z.array(z.string()).nullable().default(null) });
+const fencesShape = z.strictObject({ open: z.array(openVictim), fenced: z.array(victim) });
 const shape = z.strictObject({ promisedEpoch: number, lineage: lineageShape.optional(), fences: fencesShape.optional() });
 
 /** Epoch 0 where there is no file yet. Throws OperatingError for one that cannot be read. */
@@ -58,5 +60,9 @@ export async function readState(file: string): Promise<StoredState> {
 
 /** Resolves when it is on stable storage. */
 export function writeState(file: string, state: StoredState): Promise<void> {
-  return writeAtomic(file, `${JSON.stringify(state)}\n`, 0o600, `${file}.new`);
+  return writeAtomic(file, stateText(state), 0o600, `${file}.new`);
+}
+
+export function stateText(state: StoredState): string {
+  return `${JSON.stringify(state)}\n`;
 }

@@ -12,25 +12,10 @@
  * - Without quorum nothing is delivered, and nobody leaves: "blocked" until the next quorate view.
  * "Agreed" is not "safe": a node that is then cut off may have seen the last messages alone. It is evicted when it comes back.
  */
+import type { CommandResult, GroupMember, LeaveReason } from "../wire/group.ts";
 import type { QuorumCount } from "../wire/quorum-count.ts";
 import type { Member, ViewId } from "../wire/view-id.ts";
-
-/** Bytes of one message; libcpg carries 1,047,552. */
-export const maxMessageBytes = 1_047_552;
-export const maxGroupNameBytes = 64;
-
-/** Who is in a group: a program of a node, in one of the node's lives. `clientId` 0 is the engine's host itself. */
-export interface GroupMember extends Member {
-  readonly clientId: number;
-}
-
-export type LeaveReason =
-  /** It wanted to. */
-  | "left"
-  /** The program is gone, its node is not. */
-  | "client-died"
-  /** Its node is not in the view any more. */
-  | "node-gone";
+import type { NodeConfiguration } from "./boot.ts";
 
 export type EngineCommand =
   | { readonly kind: "join"; readonly group: string; readonly clientId: number }
@@ -38,18 +23,12 @@ export type EngineCommand =
   /** Only of a client that has joined; the join need not be delivered yet. */
   | { readonly kind: "multicast"; readonly group: string; readonly clientId: number; readonly data: Uint8Array };
 
-/**
- * "full": more waits than may; the same command again after "room". "not-joined", "joined-already", "too-large" and "bad-name": the caller's
- * mistake. "limit": too many memberships of this node.
- */
-export type CommandResult = "accepted" | "full" | "not-joined" | "joined-already" | "too-large" | "bad-name" | "limit";
-
 export interface EngineView {
   readonly id: ViewId;
   /** Ascending by nodeid. */
   readonly members: readonly Member[];
   readonly quorum: QuorumCount;
-  /** Nodeids of the members that saw the same events as this node until this view: all others are new to it. Empty without quorum. */
+  /** Nodeids of the members that saw the same events until this view; all others were in no quorate view in this life. Empty without quorum. */
   readonly together: readonly number[];
 }
 
@@ -80,3 +59,72 @@ export type EngineEvent =
   | { readonly kind: "join-refused"; readonly group: string; readonly clientId: number }
   /** After "full": commands are accepted again. */
   | { readonly kind: "room" };
+
+/** A view as the node that serves locks in it sees it. */
+export interface View {
+  readonly id: ViewId;
+  /** Ascending by nodeid. */
+  readonly members: readonly Member[];
+  readonly quorum: QuorumCount;
+  readonly installedMs: number;
+  /** No service before: until then nodes outside may serve under their leases (hazard C4). */
+  readonly serveFromMs: number;
+}
+
+/** Another node of the configuration. Each of its lives is an incarnation. */
+export interface EnginePeer {
+  /** The life that was heard last; null: none was. */
+  readonly incarnation: string | null;
+  /** The life at the other end of the connection; null: there is none. */
+  readonly link: string | null;
+  /** The life that said that it leaves. */
+  readonly left: string | null;
+  /** The life that was told that it is evicted. */
+  readonly evicted: string | null;
+  /** Why a connection was refused last, in words. */
+  readonly refused: { readonly reason: string; readonly atMs: number } | null;
+  readonly lastHeardMs: number;
+  readonly heartbeat: { readonly configVersion: number } | null;
+}
+
+/** What an engine tells its node beside datagrams and disk, within a step and in order. */
+export interface EnginePort {
+  event(event: EngineEvent): void;
+  /** A later view was promised: all service stops now. */
+  stop(): void;
+  install(view: View): void;
+  /** A quorate view went on without this life of the node. */
+  evicted(reason: string): void;
+  /** `leave` is done. */
+  left(): void;
+  log(level: "debug" | "info" | "warn", message: string, fields: Readonly<Record<string, unknown>>): void;
+  protest(nodeid: number, message: string): void;
+}
+
+/** What recovery, the lease and the node take from an engine. Time is that of the step. */
+export interface Engine {
+  readonly peers: ReadonlyMap<number, EnginePeer>;
+  /** Until when this node may serve in its view, by what a quorum of it acknowledged (hazard C4). */
+  readonly leaseEndMs: number;
+  readonly leaving: boolean;
+  /** All that a restart must know of the present view is on disk. */
+  readonly stable: boolean;
+  /** Another view is asked for, because what members know of each other does not agree. Ends with the next view. */
+  readonly broken: boolean;
+  readonly quorum: { readonly quorate: boolean; readonly reason: string };
+  command(command: EngineCommand): CommandResult;
+  /** Asks for such a view. */
+  rebuildView(why: string): void;
+  /** This life of that node is believed no more, and does not stay in a view with this one. False: that is so already. */
+  distrust(nodeid: number): boolean;
+  /** Whether lock service runs here: the others hear of it. */
+  setServing(serving: boolean): void;
+  /** A connection was made. False: not a configured node. */
+  linkUp(nodeid: number, incarnation: string): boolean;
+  /** False: it is not the one that there is. */
+  linkDown(nodeid: number, incarnation: string): boolean;
+  /** A connection came to nothing. */
+  linkRefused(nodeid: number, reason: string): void;
+  configure(configuration: NodeConfiguration): void;
+  leave(): void;
+}

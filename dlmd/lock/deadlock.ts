@@ -1,18 +1,13 @@
 /**
- * Circles of waiting locks over all resources and nodes: edge chasing (Chandy, Misra, Haas, "Distributed deadlock detection", ACM TOCS 1983,
- * AND model), between transactions that programs declare. A probe starts at a lock that has waited for a while, goes to the master of
- * its resource, from there to the homes of those that block it, and on to what their transactions wait for.
- *
- * A probe that comes back has seen every edge once, not all of them at one time. So it goes round a second time and looks whether each
- * edge is still the one it was (waitNo and grantNo never come again): then all of them existed when the first round ended, and the
- * deadlock was real. Only the lock with the highest id of a circle may be its victim, so a circle has one.
+ * Circles of waiting locks over all resources and nodes, between transactions that programs declare: edge chasing (Chandy, Misra, Haas,
+ * "Distributed deadlock detection", ACM TOCS 1983, AND model), gone round twice. Why that is sound: dlmd/lock/README.md, "Deadlocks between
+ * resources".
  */
 import { type Hop, type LockName, maxHops, type ProbeMessage } from "../wire/peer-message.ts";
-import type { Client } from "./client.ts";
-import { NODLCKWT, NOORDER } from "./flag.ts";
-import { isUnordered, type Lkb } from "./lkb.ts";
+import { NODLCKWT, NOORDER } from "../wire/flag.ts";
+import { isUnordered, type Lkb, type LockClient } from "./lkb.ts";
 import type { LockTables } from "./lock-tables.ts";
-import { type Mode, modesCompatible } from "./mode.ts";
+import { type Mode, modesCompatible } from "../wire/mode.ts";
 
 /** Blockers that one probe goes on to; the next probe takes others. */
 const fanOut = 64;
@@ -146,7 +141,7 @@ export class Deadlocks {
     const lkb = this.#tables.heldElsewhere.get(hop.blocker.lkbId);
     if (lkb === undefined || lkb.canceling !== null) return null;
     const holds = hop.queued ? lkb.requested !== null : lkb.granted !== null && lkb.grantNo === hop.blocker.no;
-    return holds ? (lkb.client as Client).id : null;
+    return holds ? (lkb.client as LockClient).id : null;
   }
 
   /** Locks for which that transaction waits. */

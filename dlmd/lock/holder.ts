@@ -3,28 +3,27 @@
  * convert_lock, unlock_lock, cancel_lock and their replies). Where holder and master are one node there is one lkb and no message.
  */
 import { E } from "../base/errno.ts";
-import type { LockStatus } from "../client/api.ts";
-import type { ClientEvent, ClientRequest } from "../node-api.ts";
+import type { LockStatus } from "../wire/local-batch.ts";
+import type { ClientEvent, ClientRequest } from "../wire/program.ts";
 import type { BastMessage, GrantMessage, HolderMessage, LvbWrite, PeerMessage, Refusal, RefuseMessage } from "../wire/peer-message.ts";
+import { lockspacesPerClient } from "../wire/peer-gone.ts";
 import { maxLvbBytes, maxNameBytes } from "../wire/peer.ts";
-import type { Client } from "./client.ts";
-import { type Displaced, isMoving } from "./displaced.ts";
-import { CANCEL, DEMOTED, FORCEUNLOCK, MAYKEEP, ORPHAN, PERSISTENT, VALBLK, wrongFlags, wrongMode } from "./flag.ts";
-import { type Lkb, newLkb, type Resource } from "./lkb.ts";
-import { isName, type LockTables } from "./lock-tables.ts";
-import { lvbWriteOf, readsLvb } from "./lvb.ts";
+import { CANCEL, DEMOTED, FORCEUNLOCK, MAYKEEP, ORPHAN, PERSISTENT, VALBLK, wrongFlags, wrongMode } from "../wire/flag.ts";
+import { type Lkb, newLkb, type Resource, type LockClient } from "./lkb.ts";
+import { isName, type LockTables, type TablesPort } from "./lock-tables.ts";
+import { lvbWriteOf, readsLvb, unlockWriteOf } from "../wire/lvb.ts";
 import { masterCancel, masterConvert, masterDown, type MasterPort, masterRemove, masterRequest, writeLvb } from "./master.ts";
-import { joinModes, Mode, modeCovers, modesCompatible } from "./mode.ts";
+import { joinModes, Mode, modeCovers, modesCompatible } from "../wire/mode.ts";
 import { Orphans } from "./orphans.ts";
-import { UnansweredBasts } from "./unanswered.ts";
+import { BastWatchdog } from "./bast-watchdog.ts";
 
-/** Lockspaces that one client may have open; the next "open" is refused. */
-export const lockspacesPerClient = 64;
-
-export interface LockPort {
+export interface LockPort extends TablesPort {
   toPeer(nodeid: number, message: PeerMessage): void;
-  toClient(client: Client, event: ClientEvent): void;
-  /** A peer said what it cannot have meant. */
+  toClient(client: LockClient, event: ClientEvent): void;
+  /** The first client of this node opens it, the last one is gone and so are its locks. False: too many are open. */
+  opensLockspace(name: string): boolean;
+  closesLockspace(name: string): void;
+  /** A peer said what it cannot have meant, and may wait for an answer: the view is rebuilt. */
   protest(nodeid: number, message: string): void;
 }
 
@@ -33,7 +32,7 @@ type Asked<K> = Extract<ClientRequest, { kind: K }>;
 
 export class Holder {
   readonly orphans: Orphans = new Orphans();
-  readonly unanswered: UnansweredBasts = new UnansweredBasts();
+  readonly unanswered: BastWatchdog = new BastWatchdog();
   readonly #tables: LockTables;
   readonly #port: LockPort;
   readonly #master: MasterPort;
@@ -49,22 +48,30 @@ export class Holder {
 
   // ------------------------------------------------------------------------------------------------------- requests
 
-  open(client: Client, lockspaceId: number, name: string): void {
+  open(client: LockClient, lockspaceId: number, name: string): void {
     const known = client.lockspaces.get(lockspaceId);
     let error = "";
     if (!isName(name)) error = `lockspace names have 1 to ${maxNameBytes} bytes of UTF-8`;
     else if (known !== undefined && known.name !== name) error = `lockspace id ${lockspaceId} is in use for ${known.name}`;
     else if (known === undefined && client.lockspaces.size >= lockspacesPerClient)
       error = `more than ${lockspacesPerClient} lockspaces open`;
-    else if (known === undefined) {
-      const lockspace = this.#tables.lockspace(name);
-      lockspace.opens++;
-      client.lockspaces.set(lockspaceId, lockspace);
-    }
+    else if (known === undefined) error = this.#openAnother(client, lockspaceId, name);
     this.#port.toClient(client, { kind: "opened", lockspaceId, error });
   }
 
-  request(client: Client, request: LockRequest): void {
+  /** "": it is open, else why not. */
+  #openAnother(client: LockClient, lockspaceId: number, name: string): string {
+    const lockspace = this.#tables.lockspace(name);
+    if (lockspace.opens === 0 && !this.#port.opensLockspace(name)) {
+      this.#tables.releaseLockspace(lockspace);
+      return "this node has as many lockspaces open as it may";
+    }
+    lockspace.opens++;
+    client.lockspaces.set(lockspaceId, lockspace);
+    return "";
+  }
+
+  request(client: LockClient, request: LockRequest): void {
     switch (request.kind) {
       case "lock":
         return (request.flags & ORPHAN) === 0 ? this.#lock(client, request) : this.#adopt(client, request);
@@ -78,7 +85,7 @@ export class Holder {
   }
 
   /** Null: nothing is wrong with it so far. */
-  #wrongLock(client: Client, request: Asked<"lock">): [number, string] | null {
+  #wrongLock(client: LockClient, request: Asked<"lock">): [number, string] | null {
     const { lockId, mode, flags, resource } = request;
     if (client.locks.has(lockId)) return [E.EEXIST, `lock id ${lockId} is in use`];
     if (!client.lockspaces.has(request.lockspaceId)) return [E.ENOENT, `lockspace ${request.lockspaceId} is not open`];
@@ -89,7 +96,7 @@ export class Holder {
     return [E.ENOLCK, `the client has ${client.locks.size} locks, its limit`];
   }
 
-  #lock(client: Client, request: Asked<"lock">): void {
+  #lock(client: LockClient, request: Asked<"lock">): void {
     const { lockId, mode, flags, resource: name } = request;
     const wrong = this.#wrongLock(client, request);
     if (wrong !== null) return this.fail(client, lockId, ...wrong);
@@ -119,18 +126,8 @@ export class Holder {
     this.#toMaster(resource, message);
   }
 
-  /** Where there is a master just now: else it waits. */
   #toMaster(resource: Resource, message: HolderMessage): void {
-    const displaced = this.#tables.displaced.get(resource);
-    if (displaced === undefined || !isMoving(displaced)) this.#port.toPeer(resource.masterNodeid, message);
-    else if (message.kind !== "unlock" || !this.#takeBack(displaced, message.lkbId)) this.#tables.keepUnsent(displaced, message);
-  }
-
-  /** A lock that was asked for and given up (FORCEUNLOCK) while there was no master: none has heard of it. */
-  #takeBack(displaced: Displaced, lkbId: number): boolean {
-    const asked = displaced.waiting.some((m) => m.kind === "request" && m.lkbId === lkbId);
-    if (asked) this.#tables.takeUnsent(displaced, lkbId);
-    return asked;
+    this.#port.toPeer(resource.masterNodeid, message);
   }
 
   #deadlineOf(request: Asked<"lock" | "convert">): number {
@@ -139,7 +136,7 @@ export class Holder {
   }
 
   /** A lock that a connection of the same owner left behind is this client's from now on (hazard C6). */
-  #adopt(client: Client, request: Asked<"lock">): void {
+  #adopt(client: LockClient, request: Asked<"lock">): void {
     const { lockId, mode, resource: name } = request;
     const wrong = this.#wrongLock(client, request);
     if (wrong !== null) return this.fail(client, lockId, ...wrong);
@@ -150,7 +147,7 @@ export class Holder {
     if (found.requested !== null) return this.fail(client, lockId, E.EBUSY, `the orphan on ${name} has a request outstanding`);
     const told = found.bastMode;
     this.orphans.adopt(found, client, lockId);
-    // Its former owner's time was not the new one's.
+    // The new owner's time to answer starts now.
     this.unanswered.answered(found);
     found.flags = request.flags;
     found.sbFlags = 0;
@@ -160,7 +157,7 @@ export class Holder {
     if (!modesCompatible(mode, told)) this.bast(found, told);
   }
 
-  #convert(client: Client, request: Asked<"convert">): void {
+  #convert(client: LockClient, request: Asked<"convert">): void {
     const { lockId, mode, flags, lvb } = request;
     const lkb = client.locks.get(lockId);
     if (lkb === undefined) return this.fail(client, lockId, E.ENOENT, `no lock ${lockId}`);
@@ -210,7 +207,7 @@ export class Holder {
     }
   }
 
-  #unlock(client: Client, request: Asked<"unlock">): void {
+  #unlock(client: LockClient, request: Asked<"unlock">): void {
     const { lockId, flags, lvb } = request;
     const lkb = client.locks.get(lockId);
     if (lkb === undefined) return this.fail(client, lockId, E.ENOENT, `no lock ${lockId}`);
@@ -222,7 +219,7 @@ export class Holder {
     }
     // Each request has its answer: that which is cut short too.
     if (outstanding) this.#ast(lkb, "canceled", false);
-    this.#remove(lkb, lkb.granted === null || outstanding ? "none" : lvbWriteOf(lkb.granted, null, flags, lvb), lvb);
+    this.#remove(lkb, unlockWriteOf(lkb, flags, lvb), lvb);
     this.#port.toClient(client, astEvent(lockId, "unlocked", Mode.NL));
   }
 
@@ -240,7 +237,7 @@ export class Holder {
     this.#tables.forget(lkb);
   }
 
-  #cancelByUnlock(client: Client, { lockId, flags }: Asked<"unlock">): void {
+  #cancelByUnlock(client: LockClient, { lockId, flags }: Asked<"unlock">): void {
     const lkb = client.locks.get(lockId);
     const wrong = lkb === undefined ? null : wrongFlags("unlock", lkb.granted, Mode.NL, flags);
     if (wrong !== null) return this.fail(client, lockId, E.EINVAL, wrong);
@@ -267,31 +264,31 @@ export class Holder {
   // -------------------------------------------------------------------------------------------------- gone clients
 
   /** Some of its locks are nobody's once every client has let go of it (hazard C7): others stay as orphans (hazard C6). */
-  mustRelease(client: Client): boolean {
+  mustRelease(client: LockClient): boolean {
     if (client.locks.size === 0) return true;
     for (const lkb of client.locks.values()) if (client.ending || !staysBehind(lkb)) return true;
     return false;
   }
 
   /** Its persistent locks are orphans from now on, unless this node killed it. */
-  abandon(client: Client): void {
+  abandon(client: LockClient): void {
     if (client.ending) client.purged = new Set([...client.locks.values()].map((lkb) => lkb.resource.lockspace));
     for (const lkb of client.locks.values()) if (staysBehind(lkb)) this.orphans.add(lkb);
   }
 
   /** What orphans had asked for is taken back. */
-  cancelOrphans(client: Client): void {
+  cancelOrphans(client: LockClient): void {
     for (const lkb of client.locks.values()) if (staysBehind(lkb)) this.#cancel(lkb, "canceled");
   }
 
   /** Locks of a client that nobody serves any more (hazard C7) go, waiting ones too; orphans only in purged lockspaces. */
-  releaseClient(client: Client): number {
+  releaseClient(client: LockClient): number {
     let released = 0;
     for (const lkb of client.locks.values()) {
       if (staysBehind(lkb) && client.purged?.has(lkb.resource.lockspace) !== true) continue;
       released++;
       // As a dead holder's: what it would have written is not known.
-      const writer = lkb.granted !== null && lkb.granted >= Mode.PW && (lkb.flags & VALBLK) !== 0;
+      const writer = lkb.granted !== null && lkb.granted >= Mode.PW;
       this.orphans.delete(lkb);
       this.#remove(lkb, writer ? "invalidate" : "none", null);
     }
@@ -299,9 +296,10 @@ export class Holder {
     return released;
   }
 
-  closeLockspaces(client: Client): void {
+  closeLockspaces(client: LockClient): void {
     for (const lockspace of client.lockspaces.values()) {
       lockspace.opens--;
+      if (lockspace.opens === 0) this.#port.closesLockspace(lockspace.name);
       this.#tables.releaseLockspace(lockspace);
     }
     client.lockspaces.clear();
@@ -309,13 +307,13 @@ export class Holder {
 
   // -------------------------------------------------------------------------------------------------------- answers
 
-  fail(client: Client, lockId: number, errno: number, message: string): void {
+  fail(client: LockClient, lockId: number, errno: number, message: string): void {
     const mode = client.locks.get(lockId)?.granted ?? Mode.NL;
     this.#port.toClient(client, { ...astEvent(lockId, "error", mode), error: { errno, message } });
   }
 
   #ast(lkb: Lkb, status: LockStatus, lvbRead: boolean): void {
-    this.#port.toClient(lkb.client as Client, {
+    this.#port.toClient(lkb.client as LockClient, {
       kind: "ast",
       lockId: lkb.lockId,
       status,
@@ -380,7 +378,7 @@ export class Holder {
 
   bast(lkb: Lkb, wanted: Mode): void {
     this.unanswered.told(lkb, wanted, this.#tables.nowMs);
-    this.#port.toClient(lkb.client as Client, { kind: "bast", lockId: lkb.lockId, wanted });
+    this.#port.toClient(lkb.client as LockClient, { kind: "bast", lockId: lkb.lockId, wanted });
   }
 
   /** Puts a client's lock back after `canceling` when its master is gone. */

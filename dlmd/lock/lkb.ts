@@ -5,9 +5,8 @@
  */
 import { assert } from "../base/assert.ts";
 import type { Member } from "../wire/view-id.ts";
-import type { Client } from "./client.ts";
-import { EXPEDITE, HEADQUE, NOORDER } from "./flag.ts";
-import { Mode } from "./mode.ts";
+import { EXPEDITE, HEADQUE, NOORDER } from "../wire/flag.ts";
+import { Mode } from "../wire/mode.ts";
 
 export interface Lkb {
   /** Holder's nodeid; with `id` it names the lock. */
@@ -16,7 +15,7 @@ export interface Lkb {
   readonly id: number;
   readonly resource: Resource;
   /** The holder's side only; another one when an orphan is adopted. */
-  client: Client | null;
+  client: LockClient | null;
   clientId: number;
   /** The client's name for it; 0 at the master. */
   lockId: number;
@@ -65,8 +64,6 @@ export interface Resource {
   unordered: number;
   /** Locks of this node's clients. */
   held: number;
-  /** Master: conversions of other nodes' locks in a row while `held` was 0; below 0 they do not count yet (move.ts). */
-  foreign: number;
   lvb: Uint8Array | null;
   lvbSeq: number;
   lvbValid: boolean;
@@ -80,6 +77,29 @@ export interface Resource {
   /** Of the last rebuild that has looked at it, and of the last one that gave it another master. */
   round: number;
   moved: number;
+}
+
+/** A program of this node, as far as its locks are concerned. */
+export interface LockClient {
+  readonly id: number;
+  /** It keeps its orphans by (uid, owner). */
+  readonly uid: number;
+  readonly owner: string;
+  /** For people. */
+  readonly pid: number;
+  readonly program: string;
+  /** ConnectOptions.bastLimitMs. */
+  bastLimitMs: number;
+  readonly lockspaces: Map<number, Lockspace>;
+  readonly locks: Map<number, Lkb>;
+  /** Its socket is not read: too much waits. */
+  paused: boolean;
+  /** Its socket closed: no events go to it. */
+  gone: boolean;
+  /** It hangs and is being killed: nothing of it stays behind. */
+  ending: boolean;
+  /** Lockspaces in which its orphans go too. */
+  purged: Set<Lockspace> | null;
 }
 
 export interface Lockspace {
@@ -104,7 +124,6 @@ export function newResource(lockspace: Lockspace, name: string, masterNodeid: nu
     waitQueue: none,
     unordered: 0,
     held: 0,
-    foreign: 0,
     lvb: null,
     lvbSeq: 0,
     lvbValid: true,
@@ -115,7 +134,7 @@ export function newResource(lockspace: Lockspace, name: string, masterNodeid: nu
   };
 }
 
-export function newLkb(resource: Resource, nodeid: number, id: number, client: Client | null, clientId: number, lockId: number): Lkb {
+export function newLkb(resource: Resource, nodeid: number, id: number, client: LockClient | null, clientId: number, lockId: number): Lkb {
   return {
     nodeid,
     id,

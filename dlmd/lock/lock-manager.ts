@@ -2,36 +2,43 @@
  * The lock manager of one node while its lock service runs: requests of its clients (holder.ts), messages of its peers, queues of
  * what it masters (master.ts). Linux fs/dlm/lock.c. Its tables are rebuilt between views by recovery/rebuild.ts.
  */
-import type { HolderMessage, PeerMessage, Refusal, RequestMessage } from "../wire/peer-message.ts";
+import type { StepTime } from "../base/step-time.ts";
+import type { AdoptedMessage, HolderMessage, PeerMessage, Refusal, RequestMessage } from "../wire/peer-message.ts";
 import { type DeadlockPort, Deadlocks } from "./deadlock.ts";
 import { Holder, type LockPort } from "./holder.ts";
-import type { Lkb } from "./lkb.ts";
+import { type Lkb, newLkb, type Resource } from "./lkb.ts";
 import { LockTables } from "./lock-tables.ts";
 import { masterCancel, masterConvert, masterDown, type MasterPort, masterRemove, masterRequest, settle, writeLvb } from "./master.ts";
-import { type Mode, modeCovers } from "./mode.ts";
-import { Moves } from "./move.ts";
-import { addRequest, adopted, takeIn, takeInRequest } from "./take-in.ts";
+import { type Mode, modeCovers } from "../wire/mode.ts";
+
+/** Each with what happens at it. */
+export interface LockLimits {
+  /** A client's lock beyond this ends with error ENOLCK. */
+  readonly locksPerClient: number;
+  /** Messages of one peer that wait for a newer view or the end of recovery; beyond: `pause-peer` until they are used. */
+  readonly savedMessagesPerPeer: number;
+  /** A lock of a transaction that has waited so long is looked at for a deadlock; a second by default. */
+  readonly deadlockAfterMs: number;
+}
 
 export class LockManager implements MasterPort {
   readonly nodeid: number;
   readonly tables: LockTables;
   readonly holder: Holder;
   readonly deadlocks: Deadlocks;
-  readonly moves: Moves;
   readonly #port: LockPort;
   #lastWaitNo = 0;
 
-  constructor(nodeid: number, port: LockPort, locksPerClient: number, deadlockAfterMs = 1000, moveAfter = 0) {
+  constructor(nodeid: number, time: StepTime, port: LockPort, limits: LockLimits) {
     this.nodeid = nodeid;
-    this.tables = new LockTables(nodeid);
+    this.tables = new LockTables(nodeid, time, port);
     this.#port = port;
-    this.holder = new Holder(this.tables, port, this, locksPerClient);
-    this.moves = new Moves(this.tables, port, this, moveAfter);
+    this.holder = new Holder(this.tables, port, this, limits.locksPerClient);
     const breaker: DeadlockPort = {
       send: (to, message) => port.toPeer(to, message),
       refuse: (lkb) => masterCancel(this, lkb.resource, lkb, "deadlock"),
     };
-    this.deadlocks = new Deadlocks(this.tables, breaker, deadlockAfterMs);
+    this.deadlocks = new Deadlocks(this.tables, breaker, limits.deadlockAfterMs);
   }
 
   // ------------------------------------------------------------------------------------------- MasterPort: to holders
@@ -108,7 +115,7 @@ export class LockManager implements MasterPort {
         this.deadlocks.receive(message);
         return true;
       default:
-        return this.moves.receive(from, message);
+        return false;
     }
   }
 
@@ -116,20 +123,28 @@ export class LockManager implements MasterPort {
     const tables = this.tables;
     const resource = tables.resource(tables.lockspace(m.lockspace), m.resource);
     const locks = tables.mastered(from);
-    const masters = tables.masters(resource);
-    const displaced = masters ? undefined : tables.displaced.get(resource);
-    const takesIn = displaced !== undefined && (displaced.to !== 0 || tables.homeOf(resource) === this.nodeid);
-    if ((!masters && !takesIn) || locks.has(m.lkbId)) {
+    if (!tables.masters(resource) || locks.has(m.lkbId)) {
       this.#port.protest(from, `request ${m.lkbId} for ${m.resource}: not mastered here, or its id is in use`);
       return tables.release(resource);
     }
-    const lkb = addRequest(tables, resource, from, m);
-    if (displaced !== undefined) {
-      takeInRequest(lkb);
-      return this.moves.invite(resource, displaced, from);
-    }
-    masterRequest(this, resource, lkb);
-    this.moves.requested(resource, from);
+    masterRequest(this, resource, this.addRequest(resource, from, m));
+  }
+
+  /** A new lock of another node, on no queue yet. Its id is not in use there. */
+  addRequest(resource: Resource, from: number, m: RequestMessage): Lkb {
+    const lkb = newLkb(resource, from, m.lkbId, null, m.clientId, 0);
+    lkb.requested = m.mode;
+    lkb.flags = m.flags;
+    lkb.transaction = m.transaction;
+    lkb.sinceMs = this.tables.nowMs;
+    this.tables.mastered(from).set(m.lkbId, lkb);
+    return lkb;
+  }
+
+  /** Its transaction was that of a program which is gone. */
+  adopted(lkb: Lkb, { clientId }: AdoptedMessage): void {
+    lkb.clientId = clientId;
+    lkb.transaction = 0;
   }
 
   #receiveAsMaster(from: number, m: Exclude<HolderMessage, RequestMessage>): void {
@@ -140,8 +155,7 @@ export class LockManager implements MasterPort {
       return;
     }
     const resource = lkb.resource;
-    if (!this.tables.masters(resource)) return takeIn(this.tables, this, lkb, m);
-    if (m.kind === "adopted") return adopted(lkb, m);
+    if (m.kind === "adopted") return this.adopted(lkb, m);
     if (m.kind === "cancel") return masterCancel(this, resource, lkb, "canceled");
     if (m.kind === "unlock") {
       writeLvb(resource, m.lvbWrite, m.lvbSeq, m.lvb);
@@ -154,8 +168,7 @@ export class LockManager implements MasterPort {
     if (m.kind === "convert") {
       lkb.sinceMs = this.tables.nowMs;
       lkb.transaction = m.transaction;
-      masterConvert(this, resource, lkb, m.mode, m.flags);
-      return this.moves.converted(resource, from);
+      return masterConvert(this, resource, lkb, m.mode, m.flags);
     }
     if (!modeCovers(lkb.granted, m.mode)) return this.#port.protest(from, `conversion down of lock ${m.lkbId} to a higher mode`);
     writeLvb(resource, m.lvbWrite, m.lvbSeq, m.lvb);

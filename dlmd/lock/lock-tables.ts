@@ -2,15 +2,13 @@
  * What a node knows of locks: resources by lockspace, its own locks that others master, others' locks that it masters. Linux fs/dlm
  * keeps the same in ls_rsbtbl and ls_lkbidr.
  */
+import type { StepTime } from "../base/step-time.ts";
 import { maxNameBytes } from "../wire/peer.ts";
-import type { HolderMessage } from "../wire/peer-message.ts";
 import type { Member } from "../wire/view-id.ts";
-import type { Client } from "./client.ts";
 import { DeadlineQueue } from "./deadline-queue.ts";
-import { enqueue, isIdle, type Lkb, type Lockspace, newResource, queueOf, type Resource } from "./lkb.ts";
+import { enqueue, isIdle, type Lkb, type Lockspace, newResource, queueOf, type Resource, type LockClient } from "./lkb.ts";
 import { masterOf } from "./mastering.ts";
-import { Mode } from "./mode.ts";
-import { type Displaced, isMoving } from "./displaced.ts";
+import { Mode } from "../wire/mode.ts";
 
 /** Whether a text is 1 to 64 bytes of UTF-8. */
 export function isName(name: string): boolean {
@@ -26,6 +24,11 @@ export function isName(name: string): boolean {
 
 const nothing: ReadonlySet<Lkb> = new Set();
 
+export interface TablesPort {
+  /** Nothing is granted in that lockspace: it waits until a node is known to be dead, or for clients. */
+  blocks(lockspace: string): boolean;
+}
+
 export class LockTables {
   readonly nodeid: number;
   readonly lockspaces: Map<string, Lockspace> = new Map();
@@ -40,27 +43,26 @@ export class LockTables {
   readonly deadlines: DeadlineQueue = new DeadlineQueue();
   /** Members of the view whose tables these are, in ascending order. */
   members: readonly Member[] = [];
-  nowMs = 0;
   /** Between the first and the last step of a rebuild: resources without locks are kept, new ones have no known block. */
   rebuilding = false;
   /** Counts rebuilds. */
   round = 0;
-  /** Lockspaces in which nothing is granted. */
-  blocks: (lockspace: string) => boolean = () => false;
+  readonly #time: StepTime;
+  readonly #port: TablesPort;
 
-  /** Resources that are not at their homes, or on the way, as far as this node knows (move.ts). */
-  readonly displaced: Map<Resource, Displaced> = new Map();
-  /** A displaced resource that this node masters has no locks any more. */
-  idle: (resource: Resource) => void = () => {};
-  /** Of what clients have asked for while there was no master to be asked: so much waits, of all resources, that clients must wait (hazard H9). */
-  crowded = false;
-  /** `crowded` changed. */
-  crowding: () => void = () => {};
-  unsentLimit: number = Number.POSITIVE_INFINITY;
-  #unsent = 0;
-
-  constructor(nodeid: number) {
+  constructor(nodeid: number, time: StepTime, port: TablesPort) {
     this.nodeid = nodeid;
+    this.#time = time;
+    this.#port = port;
+  }
+
+  get nowMs(): number {
+    return this.#time.nowMs;
+  }
+
+  /** Nothing is granted in that lockspace. */
+  blocks(lockspace: string): boolean {
+    return this.#port.blocks(lockspace);
   }
 
   lockspace(name: string): Lockspace {
@@ -84,58 +86,18 @@ export class LockTables {
     return resource;
   }
 
-  /** Who masters it unless it was given away, and knows where it is then. */
-  homeOf({ lockspace, name }: Resource): number {
-    return masterOf(this.members, lockspace.name, name);
-  }
-
   /** This node has its queues, and may grant. */
   masters(resource: Resource): boolean {
-    if (resource.masterNodeid !== this.nodeid) return false;
-    return this.displaced.size === 0 || !isMoving(this.displaced.get(resource));
+    return resource.masterNodeid === this.nodeid;
   }
 
   /** Forgets a resource (its value block too) that no lock needs any more. */
   release(resource: Resource): void {
     if (resource.held > 0 || this.rebuilding || !isIdle(resource)) return;
-    if (this.displaced.size > 0 && !this.#forgetsDisplaced(resource)) return;
     const lockspace = resource.lockspace;
     if (lockspace.resources.get(resource.name) !== resource) return;
     lockspace.resources.delete(resource.name);
     this.releaseLockspace(lockspace);
-  }
-
-  /** Whoever has no locks on it need not know where it is, except its home; its master gives it back first. */
-  #forgetsDisplaced(resource: Resource): boolean {
-    const displaced = this.displaced.get(resource);
-    if (displaced === undefined) return true;
-    if (isMoving(displaced) || this.homeOf(resource) === this.nodeid) return false;
-    if (resource.masterNodeid === this.nodeid) {
-      this.idle(resource);
-      return false;
-    }
-    return this.displaced.delete(resource);
-  }
-
-  keepUnsent(displaced: Displaced, message: HolderMessage): void {
-    displaced.waiting.push(message);
-    this.#countUnsent(1);
-  }
-
-  /** What waits, and does not any more; of one lock only, if that is given. */
-  takeUnsent(displaced: Displaced, lkbId: number | null = null): HolderMessage[] {
-    const taken = lkbId === null ? displaced.waiting : displaced.waiting.filter((m) => m.lkbId === lkbId);
-    displaced.waiting = lkbId === null ? [] : displaced.waiting.filter((m) => m.lkbId !== lkbId);
-    this.#countUnsent(-taken.length);
-    return taken;
-  }
-
-  #countUnsent(more: number): void {
-    this.#unsent += more;
-    const crowded = this.#unsent > (this.crowded ? this.unsentLimit / 2 : this.unsentLimit);
-    if (crowded === this.crowded) return;
-    this.crowded = crowded;
-    this.crowding();
   }
 
   releaseLockspace(lockspace: Lockspace): void {
@@ -153,7 +115,7 @@ export class LockTables {
 
   /** Ends a client's lock: its id is free again. */
   forget(lkb: Lkb): void {
-    const client = lkb.client as Client;
+    const client = lkb.client as LockClient;
     client.locks.delete(lkb.lockId);
     this.answered(lkb);
     this.heldElsewhere.delete(lkb.id);

@@ -7,9 +7,9 @@
  */
 import { dequeue, enqueue, isUnordered, type Lkb, queueOf, type Resource } from "./lkb.ts";
 import type { LvbWrite, Refusal } from "../wire/peer-message.ts";
-import { ALTMODE, alternativeOf, CONVDEADLK, DEMOTED, NODLCKWT, NOORDER, NOQUEUE, NOQUEUEBAST, QUECVT } from "./flag.ts";
-import { readsLvb } from "./lvb.ts";
-import { joinModes, Mode, modeCovers, modesCompatible } from "./mode.ts";
+import { ALTMODE, alternativeOf, CONVDEADLK, DEMOTED, NODLCKWT, NOORDER, NOQUEUE, NOQUEUEBAST, QUECVT } from "../wire/flag.ts";
+import { readsLvb } from "../wire/lvb.ts";
+import { joinModes, Mode, modeCovers, modesCompatible } from "../wire/mode.ts";
 
 /** How holders are told; for a lock of this node or by message. */
 export interface MasterPort {
@@ -204,7 +204,10 @@ export function writeLvb(resource: Resource, write: LvbWrite, seq: number, lvb: 
   if (write === "none") return;
   resource.lvbSeq = seq;
   resource.lvbValid = write === "write";
-  if (write === "write") resource.lvb = lvb;
+  if (write !== "write") return;
+  resource.lvb = lvb;
+  // Also if it is written before a recovery has settled it.
+  resource.lvbKnown = true;
 }
 
 /** The holder stepped down already (hazard H2); the block was written by then. */
@@ -238,18 +241,14 @@ export function masterCancel(port: MasterPort, resource: Resource, lkb: Lkb, sta
   settle(port, resource);
 }
 
-/** After a recovery: every lock is on the queue that its state says, in no particular order. Waiters are put in the order in which they asked. */
+/**
+ * After a recovery: every lock is on the queue that its state says, in no particular order. Waiters are put in the order in which they asked.
+ * Then come the checks that `masterRequest` and `masterConvert` make of a request when it comes: one of two conversions that wait for each
+ * other is refused, and so is a request that may not wait.
+ */
 export function settleRebuilt(port: MasterPort, resource: Resource): void {
   if (resource.waitQueue.length > 1) resource.waitQueue.sort((a, b) => a.sinceMs - b.sinceMs);
   if (resource.convertQueue.length > 1) resource.convertQueue.sort((a, b) => a.sinceMs - b.sinceMs);
-  settleQueued(port, resource);
-}
-
-/**
- * Nobody has looked at what came on the queues: two conversions that wait for each other (the answer was lost) lose one of them; what may
- * not wait is refused.
- */
-export function settleQueued(port: MasterPort, resource: Resource): void {
   for (const lkb of resource.convertQueue) lkb.waitNo = port.nextWaitNo();
   for (const lkb of resource.waitQueue) lkb.waitNo = port.nextWaitNo();
   settle(port, resource);

@@ -2,9 +2,8 @@
  * Locks that outlived their client (PERSISTENT; Linux ls_orphans, dlm_user_adopt_orphan): they stay held until a client of the same
  * owner adopts them or somebody purges them (hazard C6). An owner is a user id and a key that the program declared when it connected.
  */
-import type { Client } from "./client.ts";
-import type { Lkb, Resource } from "./lkb.ts";
-import type { Mode } from "./mode.ts";
+import type { Lkb, Resource, LockClient } from "./lkb.ts";
+import type { Mode } from "../wire/mode.ts";
 
 export class Orphans {
   readonly #byResource: Map<Resource, Lkb[]> = new Map();
@@ -29,19 +28,19 @@ export class Orphans {
     else locks.splice(at, 1);
   }
 
-  find(client: Client, resource: Resource | undefined, mode: Mode): Lkb | "none" | "other-mode" {
+  find(client: LockClient, resource: Resource | undefined, mode: Mode): Lkb | "none" | "other-mode" {
     let found: "none" | "other-mode" = "none";
     for (const lkb of (resource === undefined ? null : this.#byResource.get(resource)) ?? []) {
-      if (!sameOwner(lkb.client as Client, client)) continue;
+      if (!sameOwner(lkb.client as LockClient, client)) continue;
       if (lkb.granted === mode) return lkb;
       found = "other-mode";
     }
     return found;
   }
 
-  adopt(lkb: Lkb, client: Client, lockId: number): void {
+  adopt(lkb: Lkb, client: LockClient, lockId: number): void {
     this.delete(lkb);
-    (lkb.client as Client).locks.delete(lkb.lockId);
+    (lkb.client as LockClient).locks.delete(lkb.lockId);
     lkb.client = client;
     lkb.clientId = client.id;
     lkb.lockId = lockId;
@@ -50,7 +49,7 @@ export class Orphans {
   }
 }
 
-/** Who declared no key owns nothing that outlives him. */
-function sameOwner(dead: Client, client: Client): boolean {
+/** A client without an owner key cannot adopt. */
+function sameOwner(dead: LockClient, client: LockClient): boolean {
   return client.owner !== "" && dead.owner === client.owner && dead.uid === client.uid;
 }

@@ -3,23 +3,17 @@
  * first), the flush that of corosync's totemsrp.c, recovery state, reduced to one former view: before a quorate view begins, all
  * who come from the last one have the same ordered messages. Hazards H4, C4, C8, M3. Whether to propose, and whom: membership.ts.
  */
-import type { NodeBoot } from "../node-api.ts";
+import type { EngineBoot } from "../engine/boot.ts";
+import type { View } from "../engine/engine.ts";
 import type { Datagram, Install, Propose, StateAnswer } from "../wire/datagram.ts";
 import type { Flush, Flushed, OrderStart, OrderState } from "../wire/order-datagram.ts";
-import { hasMember, type Lineage, type Member, noLineage, noView, sameView, type ViewId, viewName } from "../wire/view-id.ts";
-import { planFlush } from "./cut.ts";
+import { compareViews, hasMember, type Lineage, type Member, noLineage, noView, sameView, type ViewId, viewName } from "../wire/view-id.ts";
+import { planFlush } from "./flush-plan.ts";
 import { leaseWaitShare } from "./lease.ts";
 import type { Peer } from "./peer-table.ts";
 import { nextElectorate, type QuorumBasis, type Quorum, quorumOf, settledElectorate } from "./quorum.ts";
 
-export interface View {
-  readonly id: ViewId;
-  /** Ascending by nodeid. */
-  readonly members: readonly Member[];
-  readonly quorum: Quorum;
-  readonly installedMs: number;
-  /** No service before. */
-  readonly serveFromMs: number;
+export interface InstalledView extends View {
   /** Of the ordered channel; null: not quorate. */
   readonly start: OrderStart | null;
 }
@@ -30,7 +24,7 @@ export interface AgreementHost {
   persist(promisedEpoch: number, lineage: Lineage): void;
   /** A later view was promised: all service stops now. */
   stop(): void;
-  install(view: View): void;
+  install(view: InstalledView): void;
   evicted(reason: string): void;
   /** That incarnation holds state of before a quorate view that went on without it. */
   evict(peer: Peer, targetIncarnation: string, lineage: ViewId): void;
@@ -61,7 +55,7 @@ export interface Proposal {
 }
 
 export class Agreement {
-  view: View | null = null;
+  view: InstalledView | null = null;
   /** The latest quorate view that this node installed in this life: what it holds, it holds since then. */
   lineage: ViewId = noView;
   promised: Promised | null = null;
@@ -70,13 +64,13 @@ export class Agreement {
   highestEpoch: number;
   /** As `lineage`, in any of its lives. */
   seen: Lineage;
-  readonly #boot: NodeBoot;
+  readonly #boot: EngineBoot;
   readonly #host: AgreementHost;
   readonly #self: Member;
   #persisting = 0;
   #lastInstall: { message: Install; untilMs: number } | null = null;
 
-  constructor(boot: NodeBoot, host: AgreementHost) {
+  constructor(boot: EngineBoot, host: AgreementHost) {
     this.#boot = boot;
     this.#host = host;
     this.#self = { nodeid: boot.nodeid, incarnation: boot.incarnation };
@@ -121,6 +115,7 @@ export class Agreement {
       if (this.promised.stored) this.#answer(view, nowMs);
       return;
     }
+    // By the epoch: of several proposals with one epoch a node promises the first, so the views that it installs ascend by epoch.
     if (view.epoch <= this.promisedEpoch) return;
     this.proposal = null;
     this.#promise(view, nowMs);
@@ -186,7 +181,7 @@ export class Agreement {
   #allAnswered(proposal: Proposal, nowMs: number): void {
     const answers = [...proposal.answers.values()];
     const latest = answers.map(({ seen }) => seen).reduce(laterLineage);
-    const outdated = answers.filter(({ lineage }) => lineage.epoch > 0 && lineage.epoch < latest.id.epoch);
+    const outdated = answers.filter(({ lineage }) => lineage.epoch > 0 && compareViews(lineage, latest.id) < 0);
     const excluded = outdated.filter((state) => !hasMember(latest.members, state.from, state.incarnation));
     if (excluded.length > 0) return this.#refuseOutdated(excluded, latest.id);
     const basis = this.#host.basis();
@@ -213,8 +208,8 @@ export class Agreement {
   }
 
   #enterFlush(proposal: Proposal, answers: readonly StateAnswer[], nowMs: number): void {
-    const epochOf = (state: StateAnswer): number => state.order.started?.id.epoch ?? 0;
-    const last = answers.reduce((a, b) => (epochOf(b) > epochOf(a) ? b : a)).order.started;
+    const startedIn = (state: StateAnswer): ViewId => state.order.started?.id ?? noView;
+    const last = answers.reduce((a, b) => (compareViews(startedIn(b), startedIn(a)) > 0 ? b : a)).order.started;
     const from = last === null ? [] : answers.filter(({ order }) => order.started !== null && sameView(order.started.id, last.id));
     const { cut, sources } = planFlush(from.map((state) => ({ nodeid: state.from, order: state.order })));
     proposal.flush = { kind: "flush", ...this.#head(), view: proposal.view, last, cut, sources };
@@ -293,7 +288,7 @@ export class Agreement {
   #install(message: Install, nowMs: number): void {
     const { view: id, quorum, start, waitMs } = message;
     const members = [...message.members].sort((a, b) => a.nodeid - b.nodeid);
-    const view: View = { id, members, quorum, installedMs: nowMs, serveFromMs: nowMs + waitMs, start };
+    const view: InstalledView = { id, members, quorum, installedMs: nowMs, serveFromMs: nowMs + waitMs, start };
     this.view = view;
     this.promised = null;
     if (quorum.quorate) {
@@ -326,13 +321,14 @@ export class Agreement {
   }
 }
 
-/** Of one view, what is known by who knows that everybody has it on disk. */
+/** Of two records of one view the one whose electorate is settled: every member has stored it. */
 function laterLineage(a: Lineage, b: Lineage): Lineage {
-  if (a.id.epoch !== b.id.epoch) return b.id.epoch > a.id.epoch ? b : a;
+  const order = compareViews(b.id, a.id);
+  if (order !== 0) return order > 0 ? b : a;
   return b.electorate === null || b.electorate.former === null ? b : a;
 }
 
-/** All who come together have delivered the same, so any of them knows what of whom. */
+/** All members that go on together have delivered the same packets, so the `lasts` of any of them will do. */
 function startOf(flush: Flush, flushed: readonly Flushed[]): OrderStart {
   const together = flushed.filter((answer) => answer.together);
   return {

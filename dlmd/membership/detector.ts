@@ -1,29 +1,23 @@
 /**
- * Who is heard, and whose word counts: what a node knows of the others from their heartbeats, and what its own heartbeats say (beater.ts).
+ * Who is heard, and whose word counts: what a node knows of the others from their heartbeats, and what its own heartbeats say (heartbeater.ts).
  * Suspicion is by silence; also of a main loop that stands still while its heartbeats go on, and of two nodes that hear each other and have no
  * connection: locks go over that (hazard H13).
  */
-import type { NodeBoot, NodeConfig } from "../node-api.ts";
+import type { EngineBoot, NodeConfig } from "../engine/boot.ts";
+import type { NodeState } from "../wire/datagram.ts";
 import { hasMember, type Member, noView, sameView, type ViewId } from "../wire/view-id.ts";
-import type { BeatContent, HeardBeat } from "./beater.ts";
+import type { BeatContent, HeardBeat } from "./heartbeater.ts";
 import type { LeaseBasis } from "./lease.ts";
 import { nextMembers } from "./clique.ts";
-import { admitIncarnation, hears, newPeer, type Peer } from "./peer-table.ts";
+import { admitIncarnation, hears, isLinked, newPeer, type Peer } from "./peer-table.ts";
 
 /** Time-outs for which a main loop may stand still: it may be a long garbage collection, and its heartbeats go on. */
 const standstillShare = 4;
 /** Time-outs for which two members may be without a connection: it may break and come back. */
 const unlinkedShare = 1;
 
-export interface OwnState {
+export interface OwnState extends Omit<NodeState, "view"> {
   readonly view: { readonly id: ViewId; readonly members: readonly Member[] } | null;
-  readonly lineage: ViewId;
-  readonly promisedEpoch: number;
-  readonly configVersion: number;
-  readonly running: boolean;
-  readonly stopped: boolean;
-  readonly broken: boolean;
-  readonly stored: boolean;
   readonly lease: LeaseBasis | null;
 }
 
@@ -36,7 +30,7 @@ export class Detector {
   /** Acks of heartbeats sent before then do not count: this process stood still after it (hazard M1). */
   #ackFloorMs = Number.NEGATIVE_INFINITY;
 
-  constructor(boot: NodeBoot) {
+  constructor(boot: EngineBoot) {
     this.#self = { nodeid: boot.nodeid, incarnation: boot.incarnation };
     this.#timeoutMs = boot.timeoutMs;
     this.#connections = boot.connections ?? true;
@@ -77,7 +71,7 @@ export class Detector {
 
   #noteLinks(peer: Peer, nowMs: number): void {
     const heard = peer.heartbeat?.heard ?? [];
-    if (peer.link === peer.incarnation) peer.unlinkedMs = null;
+    if (isLinked(peer)) peer.unlinkedMs = null;
     else peer.unlinkedMs ??= nowMs;
     for (const { nodeid, tcpUp } of heard) {
       if (tcpUp) peer.cutOff.delete(nodeid);
@@ -118,7 +112,8 @@ export class Detector {
     peer.dead.delete(incarnation);
     admitIncarnation(peer, incarnation);
     peer.link = incarnation;
-    peer.unlinkedMs = null;
+    if (isLinked(peer)) peer.unlinkedMs = null;
+    peer.refused = null;
     return true;
   }
 
@@ -127,30 +122,26 @@ export class Detector {
     if (peer !== undefined) peer.link = null;
   }
 
+  /** From now on as if there were no connection to this life of it, so that the two do not stay together; the others hear of it. */
+  distrust(nodeid: number, nowMs: number): void {
+    const peer = this.peers.get(nodeid);
+    if (peer === undefined) return;
+    peer.distrusted = peer.incarnation;
+    peer.unlinkedMs ??= nowMs;
+  }
+
   /** What heartbeats shall say from now on; null: what they say already. */
   content(own: OwnState): BeatContent | null {
     const former = this.#told;
-    const { lineage, promisedEpoch, configVersion, running, stopped, broken, stored } = own;
-    const view = own.view?.id ?? noView;
-    const { lease } = own;
-    const state = { running, stopped, broken, stored, lease };
-    const content: BeatContent = { view, promisedEpoch, lineage, configVersion, ...state, peers: this.#told?.peers ?? [] };
-    const same =
-      former !== null &&
-      !this.#peersChanged() &&
-      sameView(former.view, view) &&
-      sameView(former.lineage, lineage) &&
-      former.promisedEpoch === promisedEpoch &&
-      former.configVersion === configVersion &&
-      former.running === running &&
-      former.stopped === stopped &&
-      former.broken === broken &&
-      former.stored === stored &&
-      former.lease === lease;
+    const content: BeatContent = { ...own, view: own.view?.id ?? noView, peers: former?.peers ?? [] };
+    const isSame = (key: keyof OwnState): boolean =>
+      key === "view" || key === "lineage" ? sameView(content[key], (former as BeatContent)[key]) : content[key] === former?.[key];
+    const same = former !== null && !this.#peersChanged() && (Object.keys(own) as (keyof OwnState)[]).every(isSame);
     if (same) return null;
     const peers = [];
-    for (const { config, incarnation, link } of this.peers.values()) {
-      if (incarnation !== null) peers.push({ nodeid: config.nodeid, incarnation, tcpUp: link === incarnation });
+    for (const peer of this.peers.values()) {
+      const { config, incarnation } = peer;
+      if (incarnation !== null) peers.push({ nodeid: config.nodeid, incarnation, tcpUp: isLinked(peer) });
     }
     this.#told = { ...content, peers };
     return this.#told;
@@ -159,10 +150,11 @@ export class Detector {
   #peersChanged(): boolean {
     const told = this.#told?.peers ?? [];
     let known = 0;
-    for (const { config, incarnation, link } of this.peers.values()) {
+    for (const peer of this.peers.values()) {
+      const { config, incarnation } = peer;
       if (incarnation === null) continue;
       const before = told[known++];
-      if (before?.nodeid !== config.nodeid || before.incarnation !== incarnation || before.tcpUp !== (link === incarnation)) return true;
+      if (before?.nodeid !== config.nodeid || before.incarnation !== incarnation || before.tcpUp !== isLinked(peer)) return true;
     }
     return known !== told.length;
   }

@@ -6,7 +6,7 @@
  * dlmd's own lock service stops at that moment (`leaseEnd`). Programs act on locks that they were granted long before, so the same moment is
  * published for them, by the thread of the heartbeats (`PublishedLease`): it goes on when the main thread is busy, and stops when the process does.
  */
-import type { NodeConfig } from "../node-api.ts";
+import type { NodeConfig } from "../engine/boot.ts";
 import { hasMember, type Member, noView, sameView, type ViewId } from "../wire/view-id.ts";
 import type { LeaseGround } from "./quorum.ts";
 

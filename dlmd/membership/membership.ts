@@ -5,18 +5,26 @@
  * A view here says who moves on together. Whether locks are served in it is up to quorum, recovery and the lease.
  */
 import { assertNever } from "../base/assert.ts";
-import type { NodeBoot, NodeConfiguration } from "../node-api.ts";
+import type { EngineBoot, NodeConfiguration } from "../engine/boot.ts";
 import type { Datagram, Evict, Heartbeat } from "../wire/datagram.ts";
 import type { Flush, Flushed, OrderDatagram, OrderState } from "../wire/order-datagram.ts";
-import { type Electorate, hasMember, type Lineage, type Member, noView, sameView, type ViewId, viewName } from "../wire/view-id.ts";
-import { Agreement, type Proposal, type View } from "./agreement.ts";
-import type { BeatContent, HeardBeat } from "./beater.ts";
+import {
+  compareViews,
+  type Electorate,
+  hasMember,
+  type Lineage,
+  type Member,
+  noView,
+  sameView,
+  type ViewId,
+  viewName,
+} from "../wire/view-id.ts";
+import { Agreement, type Proposal, type InstalledView } from "./agreement.ts";
+import type { BeatContent, HeardBeat } from "./heartbeater.ts";
 import { Detector, type OwnState } from "./detector.ts";
-import { type LeaseBasis, leaseEnd } from "./lease.ts";
+import { type LeaseBasis, leaseEnd, leaseWaitShare } from "./lease.ts";
 import { admitIncarnation, type Peer } from "./peer-table.ts";
 import { leaseGrounds, nextElectorate, plainQuorum, type QuorumBasis } from "./quorum.ts";
-
-export type { View } from "./agreement.ts";
 
 export interface MembershipHost {
   datagram(to: number | "all", message: Datagram): void;
@@ -25,7 +33,7 @@ export interface MembershipHost {
   persist(promisedEpoch: number, lineage: Lineage): void;
   /** A later view was promised: all service stops now. */
   stop(): void;
-  install(view: View): void;
+  install(view: InstalledView): void;
   orderState(): OrderState;
   flush(flush: Flush, nowMs: number): void;
   evicted(reason: string): void;
@@ -48,11 +56,11 @@ const unansweredLimit = 2;
 
 export class Membership {
   /** Frames between members of this view were lost; said in heartbeats, ends with the next view. */
-  broken = false;
-  running = false;
+  #broken = false;
+  #running = false;
   progress = 0;
   leaving = false;
-  readonly #boot: NodeBoot;
+  readonly #boot: EngineBoot;
   readonly #host: MembershipHost;
   readonly #self: Member;
   readonly #detector: Detector;
@@ -63,9 +71,9 @@ export class Membership {
   #backoffUntilMs = Number.NEGATIVE_INFINITY;
   #nextTickMs: number;
   #random: number;
-  #lease: { view: View; electorate: Electorate | null; counted: QuorumBasis; basis: LeaseBasis } | null = null;
+  #lease: { view: InstalledView; electorate: Electorate | null; counted: QuorumBasis; basis: LeaseBasis } | null = null;
 
-  constructor(boot: NodeBoot, host: MembershipHost) {
+  constructor(boot: EngineBoot, host: MembershipHost) {
     this.#boot = boot;
     this.#host = host;
     this.#self = { nodeid: boot.nodeid, incarnation: boot.incarnation };
@@ -84,7 +92,11 @@ export class Membership {
       lasting: (nowMs) => this.#lasting(nowMs),
       orderState: () => host.orderState(),
       flush: (flush, nowMs) => host.flush(flush, nowMs),
-      givenUp: (nowMs) => this.#backOff(nowMs),
+      givenUp: (nowMs) => {
+        // The member with the later configuration comes first, and its promise to this node keeps it back until then.
+        this.#wantSinceMs = nowMs + promiseShare * boot.timeoutMs;
+        this.#backOff(nowMs);
+      },
       log: (level, message, fields) => host.log(level, message, fields),
     });
     this.#nextTickMs = boot.nowMs;
@@ -94,7 +106,7 @@ export class Membership {
   get peers(): Map<number, Peer> {
     return this.#detector.peers;
   }
-  get view(): View | null {
+  get view(): InstalledView | null {
     return this.#agreement.view;
   }
   get lineage(): ViewId {
@@ -109,6 +121,10 @@ export class Membership {
   get basis(): QuorumBasis {
     return this.#basis;
   }
+  /** The latest quorate view that this node has been in, in any of its lives. */
+  get seen(): Lineage {
+    return this.#agreement.seen;
+  }
   /** Whose votes count; null: those of all nodes. */
   get electorate(): Electorate | null {
     return this.#agreement.seen.electorate;
@@ -117,9 +133,23 @@ export class Membership {
   get stopped(): boolean {
     return this.#agreement.promised !== null;
   }
+  get broken(): boolean {
+    return this.#broken;
+  }
   /** All that a restart must know is on disk. */
   get stored(): boolean {
     return this.#agreement.stored;
+  }
+
+  /**
+   * The present view, if it was counted by the votes that count now, all of them decided, and has lasted so long that every lease
+   * of the views before it is over; null: not so (hazard C8).
+   */
+  settledView(nowMs: number): InstalledView | null {
+    const { view } = this;
+    if (view === null || !view.quorum.quorate || this.stopped || this.#basis.former !== undefined) return null;
+    if (view.quorum.configVersion !== this.#basis.version) return null;
+    return nowMs - view.installedMs < leaseWaitShare * this.#boot.timeoutMs ? null : view;
   }
 
   /** Until when this node may serve in its view. */
@@ -137,8 +167,8 @@ export class Membership {
   }
 
   /** The same object as long as nothing of it changes. */
-  #leaseBasis(view: View): LeaseBasis {
-    const electorate = view.quorum.quorate ? this.electorate : view.quorum.electorate;
+  #leaseBasis(view: InstalledView): LeaseBasis {
+    const { electorate } = this;
     const counted = this.#basis;
     const known = this.#lease;
     if (known !== null && known.view === view && known.electorate === electorate && known.counted === counted) return known.basis;
@@ -184,9 +214,19 @@ export class Membership {
   }
 
   #own(): OwnState {
-    const { view, lineage, promisedEpoch, running, stopped, broken, stored } = this;
+    const { view, lineage, promisedEpoch, stopped, stored } = this;
     const lease = view === null ? null : this.#leaseBasis(view);
-    return { view, lineage, promisedEpoch, configVersion: this.#basis.version, running, stopped, broken, stored, lease };
+    return {
+      view,
+      lineage,
+      promisedEpoch,
+      configVersion: this.#basis.version,
+      running: this.#running,
+      stopped,
+      broken: this.#broken,
+      stored,
+      lease,
+    };
   }
 
   /** This process stood still that long (hazard M1): what it serves must be acknowledged anew, and it proposes nothing for a while. */
@@ -203,12 +243,29 @@ export class Membership {
     this.tell(true);
   }
 
+  setRunning(running: boolean): void {
+    this.#running = running;
+  }
+
+  setBroken(): void {
+    this.#broken = true;
+  }
+
   linkUp(nodeid: number, incarnation: string): boolean {
     return this.#detector.linkUp(nodeid, incarnation);
   }
 
   linkDown(nodeid: number): void {
     this.#detector.linkDown(nodeid);
+  }
+
+  /** Its messages are believed no more: this life of it and this node do not stay together. False: that is so already. */
+  distrust(nodeid: number, nowMs: number): boolean {
+    const peer = this.peers.get(nodeid);
+    if (peer === undefined || peer.distrusted === peer.incarnation) return false;
+    this.#detector.distrust(nodeid, nowMs);
+    this.tell(true);
+    return true;
   }
 
   /** It takes part in nothing, though it is heard: left out for two time-outs (hazard H13). */
@@ -287,9 +344,9 @@ export class Membership {
     this.#nextTickMs = nowMs;
   }
 
-  #installed(view: View): void {
+  #installed(view: InstalledView): void {
     this.#wantSinceMs = null;
-    this.broken = false;
+    this.#broken = false;
     this.#host.install(view);
     this.tell(true);
   }
@@ -299,7 +356,7 @@ export class Membership {
   /** It holds state of before a quorate view that went on without it. */
   #outdated(heartbeat: Heartbeat): boolean {
     const { id, members } = this.#agreement.seen;
-    const older = heartbeat.lineage.epoch > 0 && heartbeat.lineage.epoch < id.epoch;
+    const older = heartbeat.lineage.epoch > 0 && compareViews(heartbeat.lineage, id) < 0;
     return older && !hasMember(members, heartbeat.from, heartbeat.incarnation);
   }
 
@@ -313,7 +370,7 @@ export class Membership {
   #receiveEvict(message: Evict): void {
     if (message.nodeid !== this.#self.nodeid || message.targetIncarnation !== this.#self.incarnation) return;
     // A late one, or for state that this node does not hold.
-    if (this.lineage.epoch === 0 || message.lineage.epoch <= this.lineage.epoch) return;
+    if (this.lineage.epoch === 0 || compareViews(message.lineage, this.lineage) <= 0) return;
     this.#host.evicted(
       `node ${message.from} was in view ${viewName(message.lineage)}, which went on without this node (last view ${viewName(this.lineage)})`,
     );
@@ -322,8 +379,11 @@ export class Membership {
   #tellLeaving(nowMs: number): void {
     const view = this.view;
     const others = [...this.peers.values()].filter((peer) => this.#detector.alive(peer, nowMs));
-    const seen = others.some((peer) => (peer.heartbeat?.view.epoch ?? 0) > (view?.id.epoch ?? 0));
-    if (view === null || others.length === 0 || seen || nowMs - this.#leaveSinceMs >= this.#boot.timeoutMs) return this.#host.left();
+    // A member of this view: that others, who never were in it, have a later one says nothing.
+    const wentOn = ({ config, heartbeat }: Peer): boolean =>
+      heartbeat !== null && compareViews(heartbeat.view, view?.id ?? noView) > 0 && isMember(view, config.nodeid);
+    if (view === null || others.length === 0 || others.some(wentOn) || nowMs - this.#leaveSinceMs >= this.#boot.timeoutMs)
+      return this.#host.left();
     this.#host.datagram("all", { kind: "leave", from: this.#self.nodeid, incarnation: this.#self.incarnation, view: view.id });
   }
 
@@ -359,7 +419,7 @@ export class Membership {
       if (here && heartbeat.broken && age > brokenShare * timeoutMs) return { why: `node ${member.nodeid} lost frames`, delayMs: 0 };
       if ((!here || heartbeat.stopped) && age > strayShare * timeoutMs) return { why: `node ${member.nodeid} is astray`, delayMs: 0 };
     }
-    if (this.broken && age > brokenShare * timeoutMs) return { why: "frames were lost", delayMs: 0 };
+    if (this.#broken && age > brokenShare * timeoutMs) return { why: "frames were lost", delayMs: 0 };
     if (view.quorum.quorate && age > brokenShare * timeoutMs && this.#keptByAll()) {
       const next = nextElectorate(this.#basis, this.electorate, view.members, this.#lasting(nowMs));
       if (next !== null) return { why: `last_man_standing: votes of nodes ${next.nodeids.join(" ")} count`, delayMs: 0 };
@@ -444,4 +504,8 @@ export class Membership {
     t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
     return ((t ^ (t >>> 14)) >>> 0) / 0x1_0000_0000;
   }
+}
+
+function isMember(view: InstalledView | null, nodeid: number): boolean {
+  return view !== null && view.members.some((member) => member.nodeid === nodeid);
 }

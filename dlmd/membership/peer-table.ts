@@ -1,5 +1,5 @@
 /** What this node knows of the other configured nodes: lives, last words, links. */
-import type { NodeConfig } from "../node-api.ts";
+import type { NodeConfig } from "../engine/boot.ts";
 import type { Heartbeat } from "../wire/datagram.ts";
 
 /** Former incarnations of a node that are remembered, to ignore what of them is still under way; the oldest goes first. */
@@ -13,10 +13,14 @@ export interface Peer {
   heartbeat: Heartbeat | null;
   /** Incarnation at the other end of the TCP connection. */
   link: string | null;
+  /** Incarnation of which no message is believed any more: it counts as one without a connection. */
+  distrusted: string | null;
   /** Since when there is none to its living incarnation, as far as its heartbeats show; null: there is one (hazard H13). */
   unlinkedMs: number | null;
   /** Other nodes to which it says that it has no connection, and since when. */
   readonly cutOff: Map<number, number>;
+  /** Why a connection to or from its address was refused last, in words; null: one was made since. */
+  refused: { readonly reason: string; readonly atMs: number } | null;
   /** Incarnation that said LEAVE. */
   left: string | null;
   /** Incarnation that was told EVICT. */
@@ -39,8 +43,10 @@ export function newPeer(config: NodeConfig): Peer {
     lastHeardMs: Number.NEGATIVE_INFINITY,
     heartbeat: null,
     link: null,
+    distrusted: null,
     unlinkedMs: null,
     cutOff: new Map(),
+    refused: null,
     left: null,
     evicted: null,
     unanswered: 0,
@@ -69,6 +75,11 @@ export function admitIncarnation(peer: Peer, incarnation: string): boolean {
 function buryIncarnation(peer: Peer, incarnation: string): void {
   if (peer.dead.size >= deadRemembered) peer.dead.delete(peer.dead.values().next().value as string);
   peer.dead.add(incarnation);
+}
+
+/** There is a connection to its living incarnation, and what comes over it is believed. */
+export function isLinked({ link, incarnation, distrusted }: Peer): boolean {
+  return link === incarnation && distrusted !== incarnation;
 }
 
 /** That peer's last heartbeat says that it hears this incarnation. */

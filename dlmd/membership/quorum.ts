@@ -8,22 +8,11 @@
  * change their shape can then give two quorums. Here the *set* of nodes that count (`Electorate`) goes with the last quorate view, as in
  * Jajodia and Mutchler, "Dynamic voting", 1987, and a change counts only when every member of the view that makes it has it on disk.
  */
-import type { NodeConfig } from "../node-api.ts";
+import type { NodeConfig, QuorumOptions } from "../engine/boot.ts";
 import type { QuorumCount } from "../wire/quorum-count.ts";
 import type { Electorate, Member } from "../wire/view-id.ts";
 
 export type Quorum = QuorumCount;
-
-export interface QuorumOptions {
-  /** One of two nodes is enough: which of them, the fence decides. */
-  readonly twoNode: boolean;
-  /** Nothing is quorate before all nodes were in one view since they started, or one was in a quorate view. */
-  readonly waitForAll: boolean;
-  /** Who wins exactly half: the half with the lowest or highest nodeid, or with the first of a list that is configured. */
-  readonly autoTieBreaker: "none" | "lowest" | "highest" | readonly number[];
-  /** last_man_standing: nodes that are missing from a quorate view for so long do not count any more; null or not given: they do. */
-  readonly lastManStandingMs?: number | null;
-}
 
 export const plainQuorum: QuorumOptions = { twoNode: false, waitForAll: false, autoTieBreaker: "none" };
 
@@ -128,23 +117,26 @@ export interface LeaseGround {
 
 /**
  * Votes that must have acknowledged a node of the view before it serves, of those nodes: in two_node a silent peer ends the lease (hazard
- * C4). `electorate`: as it is now; with both, the one of before must have acknowledged it as well.
+ * C4). `electorate`: as it is now; with both, the one of before must have acknowledged it as well. Votes and what is needed of them are of one
+ * configuration: the view may have been counted by the one before (hazard C8).
  */
-export function leaseGrounds(
-  { nodes, options }: Pick<QuorumBasis, "nodes" | "options">,
-  members: Members,
-  quorum: Quorum,
-  electorate: Electorate | null,
-): LeaseGround[] {
+export function leaseGrounds(basis: QuorumBasis, members: Members, quorum: Quorum, electorate: Electorate | null): LeaseGround[] {
+  const { version, nodes, options, former } = basis;
+  // All members together are no quorum then: others may be one, and serve.
+  if (!quorum.quorate) return [{ nodes, needed: Number.POSITIVE_INFINITY }];
+  // Counted by votes that this node does not know yet: all members together are a quorum by them.
+  if (version < quorum.configVersion) return [{ nodes: members.map(({ nodeid }) => ({ nodeid, votes: 1 })), needed: members.length }];
   if (quorum.rule === "two-node") return [{ nodes, needed: count(nodes, members).votes }];
-  if (electorate === null) return [{ nodes, needed: quorum.rule === "tie-won" ? quorum.votes : quorum.needed }];
-  const sets = electorate.former === null ? [electorate.nodeids] : [electorate.nodeids, electorate.former];
-  return sets.map((nodeids) => {
+  const sets = electorate === null ? [null] : [electorate.nodeids, ...(electorate.former === null ? [] : [electorate.former])];
+  const grounds = sets.map((nodeids) => {
     const voters = within(nodes, nodeids);
     const { votes, needed, rule } = judge(voters, members, options.autoTieBreaker);
     // A tie that was won stands as long as all of that half are heard.
     return { nodes: voters, needed: rule === "tie-won" ? votes : needed };
   });
+  if (former === undefined) return grounds;
+  const before = within(former, electorate?.nodeids ?? null);
+  return [...grounds, { nodes: before, needed: count(before, members).needed }];
 }
 
 /** "2 of 3 votes, quorate because 2 >= 2" */

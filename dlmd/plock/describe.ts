@@ -1,7 +1,7 @@
-/** File locks at their master as plain data, for `coverlay why` and `locks` (inspect.ts): JSON has no numbers of 64 bits, so offsets are text. */
-import type { InspectRequest } from "../client/api.ts";
+/** File locks at their master as plain data, for `coverlay why` and `locks` (query/inspect.ts): JSON has no numbers of 64 bits, so offsets are text. */
+import type { InspectRequest } from "../wire/program.ts";
 import type { PlockFile, PlockMaster } from "./master.ts";
-import { maxOffset, type PlockOwner, type Range } from "./range.ts";
+import { maxOffset, type PlockOwner, type Range } from "../wire/plock-range.ts";
 import { blockingOwner, type Holder, isWaiter, type PlockTable, type Waiter } from "./table.ts";
 
 /** Bytes of a file, and whose. */
@@ -30,6 +30,25 @@ export interface FileAnswer {
   readonly masterNodeid: number;
   readonly held: readonly FileRangeAnswer[];
   readonly waiting: readonly FileWaitAnswer[];
+}
+
+/** A process of the node that answers. The pid is what its client said. */
+export interface ProcessAnswer {
+  readonly pid: number;
+  /** "": it has ended, or is not to be seen from here. */
+  readonly program: string;
+}
+
+/** Processes that a node names in one answer; of the others the pid alone is known. */
+export const maxProcesses = 500;
+
+export function describeProcesses(pids: Iterable<number>, programOf: (pid: number) => string): ProcessAnswer[] {
+  const named = new Map<number, string>();
+  for (const pid of pids) {
+    if (named.size >= maxProcesses) break;
+    if (!named.has(pid)) named.set(pid, programOf(pid));
+  }
+  return [...named].map(([pid, program]) => ({ pid, program }));
 }
 
 export interface FilesSeen {

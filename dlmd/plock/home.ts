@@ -5,20 +5,30 @@
  * not named to a new master (hazard H2): until its answer an unlock stays among the requests, also one that no client waits for, else a
  * master's death at that moment would keep the lock for ever (hazard M5).
  */
+import type { LockClient } from "../lock/lkb.ts";
 import { E } from "../base/errno.ts";
-import type { Client } from "../lock/client.ts";
 import { isName } from "../lock/lock-tables.ts";
-import type { ClientEvent } from "../node-api.ts";
+import type { ClientEvent } from "../wire/program.ts";
 import { waitedSince } from "../wire/peer-field.ts";
 import type { PlockClientRequest } from "../wire/local-plock.ts";
-import type { PlockAnswerMessage, PlockAsk, PlockConflict, PlockMessage, PlockRequestName, PlockStatus } from "../wire/peer-plock.ts";
+import type {
+  PlockAnswerMessage,
+  PlockAsk,
+  PlockConflict,
+  PlockMessage,
+  PlockOp,
+  PlockRequestName,
+  PlockStatus,
+} from "../wire/peer-plock.ts";
 import { IntervalTree } from "./interval-tree.ts";
 import type { PlockLimits } from "./master.ts";
 import { changeOwned, type Held, mostAdded } from "./owned.ts";
-import { maxOffset, type OwnerKind, ownerKey, type PlockOwner, type PlockType } from "./range.ts";
+import { maxOffset, type OwnerKind, ownerKey, type PlockOwner, type PlockType } from "../wire/plock-range.ts";
 
 /** Ranges in one message of a rebuild. */
 const rangesPerMessage = 1024;
+/** Requests for which one owner waits that a search for deadlocks hears of; more come into view as these go. */
+export const maxOwnerWaits = 256;
 
 /** An owner on one file. */
 interface Owned {
@@ -37,11 +47,13 @@ interface Asked {
   /** The client's number for it; null: nobody waits for the answer. */
   readonly clientRequestId: number | null;
   readonly sinceMs: number;
+  /** As PlockAsk.begun, by now. */
+  begun: boolean;
   canceling: boolean;
 }
 
 interface HomeClient {
-  readonly client: Client;
+  readonly client: LockClient;
   readonly owned: Map<string, Owned>;
   /** By the client's numbers. */
   readonly asked: Map<number, Asked>;
@@ -55,7 +67,7 @@ export interface HomePort {
   nowMs(): number;
   masterOf(lockspace: string, file: string): number;
   send(nodeid: number, message: PlockMessage): void;
-  toClient(client: Client, event: ClientEvent): void;
+  toClient(client: LockClient, event: ClientEvent): void;
 }
 
 const errnos: Record<Exclude<PlockStatus, "removed">, number> = {
@@ -85,7 +97,7 @@ export class PlockHome {
 
   readonly #nextRank = (): number => ++this.#rank;
 
-  #client(client: Client): HomeClient {
+  #client(client: LockClient): HomeClient {
     let home = this.#clients.get(client.id);
     if (home === undefined) {
       home = { client, owned: new Map(), asked: new Map(), ranges: 0, outstanding: 0 };
@@ -117,9 +129,20 @@ export class PlockHome {
     if (owned.client.owned.size === 0) this.#clients.delete(owned.client.client.id);
   }
 
+  /** Processes of this node that have or want locks: those of one file, or of all ("" stands for any). */
+  *pids(lockspace: string, file: string): Generator<number> {
+    for (const { owned } of this.#clients.values()) {
+      for (const one of owned.values()) {
+        if ((lockspace !== "" && lockspace !== one.lockspace) || (file !== "" && file !== one.file)) continue;
+        for (const { pid } of one.ranges.overlapping(0n, maxOffset)) yield pid;
+        for (const { ask } of one.asked.values()) yield ask.pid;
+      }
+    }
+  }
+
   // --------------------------------------------------------------------------------------------------- client requests
 
-  request(client: Client, request: PlockClientRequest): void {
+  request(client: LockClient, request: PlockClientRequest): void {
     switch (request.kind) {
       case "plock":
         return this.#request(client, request);
@@ -133,8 +156,8 @@ export class PlockHome {
     }
   }
 
-  #request(client: Client, request: Extract<PlockClientRequest, { kind: "plock" }>): void {
-    const { requestId, file, op, ownerKind, owner, wait } = request;
+  #request(client: LockClient, request: Extract<PlockClientRequest, { kind: "plock" }>): void {
+    const { requestId, file, op, ownerKind, owner, wait, begun } = request;
     const lockspace = client.lockspaces.get(request.lockspaceId);
     const home = this.#client(client);
     const whole = ownerKind === "flock" && op !== "test";
@@ -145,30 +168,35 @@ export class PlockHome {
     else if (lockspace === undefined) errno = E.ENOENT;
     else if (!isName(file) || (ownerKind === "flock" && op === "test")) errno = E.EINVAL;
     else if (range.start < 0n || range.start > range.end || range.end > maxOffset) errno = E.EINVAL;
-    else if (op !== "test" && this.#full(owned, op === "lock" ? range.type : null, range.start, range.end)) errno = E.ENOLCK;
-    if (errno === 0) this.#ask(owned, { ...range, op, wait: wait && op === "lock" }, requestId);
+    else if (this.#full(owned, op, range.start, range.end)) errno = E.ENOLCK;
+    if (errno === 0) this.#ask(owned, { ...range, op, wait: wait && op === "lock", begun: begun && ownerKind === "flock" }, requestId);
     else this.#tell(client, requestId, errno, null);
     this.#release(owned);
   }
 
-  /** Whether a client has so much that this might be more than its limit. An unlock is refused only if it splits. */
-  #full(owned: Owned, type: PlockType | null, start: bigint, end: bigint): boolean {
+  /** Whether a client has so much that this might be more than its limit. An unlock is refused only if it splits; a test adds no range. */
+  #full(owned: Owned, op: PlockOp, start: bigint, end: bigint): boolean {
     const { ranges, outstanding } = owned.client;
+    if (op === "test") return outstanding >= this.#limits.fileLocksPerClient;
     if (ranges + outstanding + mostAdded <= this.#limits.fileLocksPerClient) return false;
-    return type !== null || owned.ranges.first(start, end, (held) => held.start < start && held.end > end) !== null;
+    return op === "lock" || owned.ranges.first(start, end, (held) => held.start < start && held.end > end) !== null;
   }
 
   #entangled(owned: Owned): boolean {
     return owned.ranges.size > 0 || owned.asked.size > 1 || (this.#files.get(ownerKey(owned.owner)) ?? 0) > 1;
   }
 
-  #ask(owned: Owned, what: Pick<PlockAsk, "op" | "wait" | "type" | "start" | "end" | "pid">, clientRequestId: number | null): void {
+  #ask(
+    owned: Owned,
+    what: Pick<PlockAsk, "op" | "wait" | "begun" | "type" | "start" | "end" | "pid">,
+    clientRequestId: number | null,
+  ): void {
     const { lockspace, file, owner } = owned;
     const requestId = this.#nextRequestId++;
     const names = { requestId, lockspace, file, clientId: owner.clientId, ownerKind: owner.kind, owner: owner.owner };
     const entangled = owned.asked.size > 0 || this.#entangled(owned);
     const ask: PlockAsk = { ...what, ...names, entangled };
-    const asked: Asked = { ask, owned, clientRequestId, sinceMs: this.#port.nowMs(), canceling: false };
+    const asked: Asked = { ask, owned, clientRequestId, sinceMs: this.#port.nowMs(), begun: ask.begun, canceling: false };
     this.#asked.set(requestId, asked);
     owned.asked.set(requestId, asked);
     owned.client.outstanding++;
@@ -198,7 +226,7 @@ export class PlockHome {
   }
 
   /** On one file: the owner's locks. Everywhere: its waiting requests too, because the owner is no more. */
-  #releaseOwner(client: Client, request: Extract<PlockClientRequest, { kind: "plock-release" }>): void {
+  #releaseOwner(client: LockClient, request: Extract<PlockClientRequest, { kind: "plock-release" }>): void {
     const { ownerKind, owner, file } = request;
     const lockspace = client.lockspaces.get(request.lockspaceId)?.name;
     for (const owned of this.#clients.get(client.id)?.owned.values() ?? []) {
@@ -211,19 +239,19 @@ export class PlockHome {
     const locks = [...owned.asked.values()].filter(({ ask }) => ask.op === "lock");
     if (cancel) for (const asked of locks) this.#cancel(asked);
     if (owned.ranges.size === 0 && locks.length === 0) return;
-    this.#ask(owned, { op: "unlock", wait: false, type: "read", start: 0n, end: maxOffset, pid: 0 }, null);
+    this.#ask(owned, { op: "unlock", wait: false, begun: false, type: "read", start: 0n, end: maxOffset, pid: 0 }, null);
   }
 
-  has(client: Client): boolean {
+  has(client: LockClient): boolean {
     return this.#clients.has(client.id);
   }
 
   /** A client that nobody serves any more (hazard C7). */
-  releaseClient(client: Client): void {
+  releaseClient(client: LockClient): void {
     for (const owned of this.#clients.get(client.id)?.owned.values() ?? []) this.#giveUp(owned, true);
   }
 
-  #tell(client: Client, requestId: number, errno: number, conflict: PlockConflict | null): void {
+  #tell(client: LockClient, requestId: number, errno: number, conflict: PlockConflict | null): void {
     this.#port.toClient(client, { kind: "plock-result", requestId, errno, conflict });
   }
 
@@ -237,22 +265,26 @@ export class PlockHome {
     const asked = this.#asked.get(requestId);
     if (asked === undefined) return;
     const { ask, owned, clientRequestId } = asked;
-    if (status === "removed") return this.#change(owned, ask, null);
+    if (status === "removed") {
+      asked.begun = true;
+      return this.#change(owned, ask, null);
+    }
     this.#asked.delete(requestId);
     owned.asked.delete(requestId);
     owned.client.outstanding--;
     if (clientRequestId !== null) owned.client.asked.delete(clientRequestId);
     if (ask.wait) this.#forgetWait(asked);
-    if (ask.op === "unlock") this.#change(owned, ask, null);
+    if (ask.op === "unlock" && status === "ok") this.#change(owned, ask, null);
     else if (ask.op === "lock" && status === "ok") this.#granted(owned, ask, late);
     // A conversion that failed: what it had was removed first.
-    else if (status === "again" && ask.ownerKind === "flock") this.#change(owned, ask, null);
+    else if (status === "again" && ask.ownerKind === "flock" && !asked.begun) this.#change(owned, ask, null);
     if (clientRequestId !== null) this.#tell(owned.client.client, clientRequestId, errnos[status], conflict);
     this.#release(owned);
   }
 
   #granted(owned: Owned, ask: PlockAsk, late: boolean): void {
     this.#change(owned, ask, ask.type);
+    if (ask.ownerKind === "flock") noteBegun(owned, ask.requestId);
     if (late) return;
     // Others may have come to wait for this owner since its other requests were looked at.
     for (const { ask } of this.#waits.get(ownerKey(owned.owner)) ?? []) {
@@ -267,12 +299,15 @@ export class PlockHome {
     if (waits?.size === 0) this.#waits.delete(key);
   }
 
-  /** What an owner of ours may be waiting for. */
+  /** What an owner of ours may be waiting for: the oldest of it. */
   waits(owner: PlockOwner): { masterNodeid: number; request: PlockRequestName }[] {
-    return [...(this.#waits.get(ownerKey(owner)) ?? [])].map(({ ask }) => ({
-      masterNodeid: this.#port.masterOf(ask.lockspace, ask.file),
-      request: { nodeid: this.#port.nodeid, requestId: ask.requestId },
-    }));
+    const waits: { masterNodeid: number; request: PlockRequestName }[] = [];
+    for (const { ask } of this.#waits.get(ownerKey(owner)) ?? []) {
+      if (waits.length >= maxOwnerWaits) break;
+      const request = { nodeid: this.#port.nodeid, requestId: ask.requestId };
+      waits.push({ masterNodeid: this.#port.masterOf(ask.lockspace, ask.file), request });
+    }
+    return waits;
   }
 
   /** What clients of this node hold, as far as it was answered. */
@@ -284,15 +319,17 @@ export class PlockHome {
 
   /** Names everything to the masters of the new view, a message at each step. Nothing else happens here meanwhile. */
   *rebuild(): Generator<void> {
+    // One time for all, however many turns this takes: the master takes an owner's requests in the order of their ages.
+    const nowMs = this.#port.nowMs();
     for (const client of this.#clients.values()) {
       for (const owned of client.owned.values()) yield* this.#name(owned);
     }
     for (const asked of this.#asked.values()) {
-      const { ask, canceling } = asked;
-      const waitedMs = waitedSince(asked.sinceMs, this.#port.nowMs());
+      const { ask, begun, canceling } = asked;
+      const waitedMs = waitedSince(asked.sinceMs, nowMs);
       const entangled = this.#entangled(asked.owned);
       const master = this.#port.masterOf(ask.lockspace, ask.file);
-      this.#port.send(master, { kind: "plock-again", ...ask, entangled, waitedMs, canceled: canceling });
+      this.#port.send(master, { kind: "plock-again", ...ask, begun, entangled, waitedMs, canceled: canceling });
       yield;
     }
   }
@@ -309,6 +346,11 @@ export class PlockHome {
       yield;
     }
   }
+}
+
+/** A master takes the requests of an owner in order: of those that wait it has begun with all before the one that it granted. */
+function noteBegun(owned: Owned, grantedId: number): void {
+  for (const asked of owned.asked.values()) if (asked.ask.requestId < grantedId) asked.begun = true;
 }
 
 function ownedKey(lockspace: string, file: string, owner: PlockOwner): string {

@@ -2,7 +2,6 @@
  * The files whose locks this node masters: requests of all nodes in, exactly one answer out for each. Between views it is
  * emptied and filled again with what the homes say (home.ts): `claim`, `again`, then `settle`.
  */
-import type { NodeLimits } from "../node-api.ts";
 import type {
   PlockAgainMessage,
   PlockAsk,
@@ -12,12 +11,21 @@ import type {
   PlockRequestName,
   PlockStatus,
 } from "../wire/peer-plock.ts";
-import { ownerKey, type PlockOwner, type Range, spaceOf } from "./range.ts";
+import { GatedRequests } from "./gated.ts";
+import { ownerKey, type PlockOwner, type Range, spaceOf } from "../wire/plock-range.ts";
 import { blockingOwner, type Holder, isWaiter, PlockTable, type TableSink, type Waiter } from "./table.ts";
 import { mostAdded } from "./owned.ts";
 
-/** What happens at them: node-api.ts. */
-export type PlockLimits = Pick<NodeLimits, "fileLocksPerFile" | "fileLocksPerClient">;
+/** Each with what happens at it. */
+export interface PlockLimits {
+  /** Held ranges and waiting requests of one file: a lock beyond it ends with ENOLCK. An unlock may split beyond it. */
+  readonly fileLocksPerFile: number;
+  /**
+   * Held ranges and unanswered file-lock requests of one client: beyond, a lock, or an unlock that splits, ends with ENOLCK; a test where so
+   * many are unanswered. Of its requests that wait for a lockspace (gated.ts) a lock or a test beyond it.
+   */
+  readonly fileLocksPerClient: number;
+}
 
 /** Blockers of one request that a search for deadlocks looks at; more come into view as these go. */
 export const edgesPerRequest = 256;
@@ -27,6 +35,8 @@ export interface MasterPort {
   nowMs(): number;
   /** To that node's part of the service, this one's too. */
   send(nodeid: number, message: PlockMessage): void;
+  /** Nothing is granted in that lockspace. */
+  blocks(lockspace: string): boolean;
   protest(nodeid: number, message: string): void;
   /** A request waits for somebody for whom it did not wait before: there may be a deadlock. */
   blocked(waiter: Waiter): void;
@@ -46,11 +56,13 @@ export class PlockMaster implements TableSink {
   /** Requests that wait: nodeid -> request id. */
   readonly #waiters: Map<number, Map<number, Waiter>> = new Map();
   #agains: { readonly from: number; readonly message: PlockAgainMessage }[] = [];
+  readonly #gated: GatedRequests;
   #counter = 0;
 
   constructor(port: MasterPort, limits: PlockLimits) {
     this.#port = port;
     this.#limits = limits;
+    this.#gated = new GatedRequests(limits.fileLocksPerClient);
   }
 
   readonly #next = (): number => ++this.#counter;
@@ -87,8 +99,14 @@ export class PlockMaster implements TableSink {
   // --------------------------------------------------------------------------------------------------------- requests
 
   request(from: number, m: PlockAsk, waitedMs = 0): void {
-    if (this.waiter({ nodeid: from, requestId: m.requestId }) !== null)
+    if (this.waiter({ nodeid: from, requestId: m.requestId }) !== null || this.#gated.has(from, m.requestId))
       return this.#port.protest(from, `file-lock request ${m.requestId} twice`);
+    // Free by now, but not reviewed yet (`unblock`): an unlock must not go before the lock that it follows.
+    const gated = this.#port.blocks(m.lockspace) || this.#gated.hasOfOwner(from, m);
+    const taken = gated ? this.#gated.take(from, m, this.#port.nowMs() - waitedMs) : "passes";
+    if (taken === "full") return this.#answer(from, m.requestId, "limit");
+    if (taken === "waits") return;
+    if (taken === "crowded") this.#endGated(from, m.clientId);
     const table = this.#table(m);
     const holder = table.holder(ownerOf(from, m));
     if (m.op === "test") {
@@ -101,6 +119,14 @@ export class PlockMaster implements TableSink {
       table.change(holder, m.start, m.end, null, m.pid);
     } else this.#lock(from, table, holder, m, waitedMs);
     this.#release(table, holder);
+  }
+
+  /** Nothing of a client waits for its lockspace any more: no unlock is lost, so its locks and tests end. */
+  #endGated(from: number, clientId: number): void {
+    for (const { message } of this.#gated.removeClient(from, clientId)) {
+      if (message.op === "unlock") this.request(from, message);
+      else this.#answer(from, message.requestId, "limit");
+    }
   }
 
   #lock(from: number, table: PlockTable, holder: Holder, m: PlockAsk, waitedMs: number): void {
@@ -116,7 +142,7 @@ export class PlockMaster implements TableSink {
       if (m.entangled) this.#port.blocked(waiter);
     } else this.#answer(from, m.requestId, "again");
     // flock(2): "the existing lock is first removed, and then a new lock is established".
-    if (m.ownerKind === "flock" && holder.ranges.size > 0) this.#removeFirst(from, table, holder, m);
+    if (m.ownerKind === "flock" && !m.begun && holder.ranges.size > 0) this.#removeFirst(from, table, holder, m);
   }
 
   #removeFirst(from: number, table: PlockTable, holder: Holder, m: PlockAsk): void {
@@ -124,7 +150,16 @@ export class PlockMaster implements TableSink {
     table.change(holder, m.start, m.end, null, m.pid);
   }
 
+  /** Some lockspaces are not blocked any more. */
+  unblock(): void {
+    for (const { from, message, sinceMs } of this.#gated.release((lockspace) => this.#port.blocks(lockspace))) {
+      // Its owner may have come to hold something since it asked, and its home has found nothing here to be looked at again.
+      this.request(from, { ...message, entangled: true }, this.#port.nowMs() - sinceMs);
+    }
+  }
+
   cancel(from: number, requestId: number): void {
+    if (this.#gated.cancel(from, requestId)) return this.#answer(from, requestId, "canceled");
     const waiter = this.waiter({ nodeid: from, requestId });
     // Its answer is under way.
     if (waiter !== null) this.#end(waiter, "canceled");
@@ -206,6 +241,7 @@ export class PlockMaster implements TableSink {
   clear(): void {
     this.files.clear();
     this.#waiters.clear();
+    this.#gated.clear();
     this.#agains = [];
   }
 
@@ -242,6 +278,7 @@ export class PlockMaster implements TableSink {
     agains.forEach(({ from, message: m }, at) => {
       if (m.op !== "lock") return;
       const flock = m.ownerKind === "flock";
+      if (flock && m.begun) return;
       const table = this.#table(m);
       const holder = table.holder(ownerOf(from, m));
       const claimed = holder.ranges.overlapping(m.start, m.end).filter((held) => flock || held.type === "write");

@@ -3,7 +3,7 @@
  * posix_lock_inode). Master and holder both keep it, by the same rule, so that either can say what is held.
  */
 import { IntervalTree } from "./interval-tree.ts";
-import { maxOffset, type PlockType, type Range } from "./range.ts";
+import { maxOffset, type PlockType, type Range } from "../wire/plock-range.ts";
 
 export interface Held<H> extends Range {
   readonly rank: number;

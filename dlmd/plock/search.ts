@@ -1,24 +1,30 @@
 /**
- * Looks for deadlocks among owners of file locks, across files, masters and nodes. Who waits for whom is a graph: an edge goes from an owner
- * with a waiting request to every owner that holds what excludes it, and to the one whose earlier request it stands behind ("soft").
- *
- * The edge that completes a cycle begins a search at its master, which asks homes what owners wait for, and masters for whom these requests
- * wait, until it knows everything that can be reached (Chandy, Misra and Haas, "Distributed deadlock detection", 1983, with the walk at one
- * place, so that nothing is visited twice). All other edges of the cycle are there by then, so none is missed. What was seen
- * at different times need not have been true at one time: the judge (judge.ts) looks at all edges once more before anything is done.
- *
- * A cycle of POSIX owners and hard edges ends the request with EDEADLK. One with a soft edge exists only because of the order of coming: that
- * request may overtake. Other cycles with OFD and flock owners are left alone, as Linux does (fs/locks.c posix_locks_deadlock):
- * an open file is not a process, another may unlock it.
+ * Looks for deadlocks among owners of file locks, across files, masters and nodes (Chandy, Misra and Haas, "Distributed deadlock detection",
+ * 1983, with the walk at one place). What an edge is, and which cycles end a request: dlmd/plock/README.md, "Deadlocks". Cycles
+ * through open files are left alone, as in Linux (fs/locks.c, posix_locks_deadlock).
  */
-import type { PlockEdge, PlockMessage, PlockProbeReplyMessage, PlockRequestName } from "../wire/peer-plock.ts";
-import { ownerKey, type PlockOwner } from "./range.ts";
+import {
+  maxProbeOwners,
+  maxProbeRequests,
+  type PlockEdge,
+  type PlockMessage,
+  type PlockProbeReplyMessage,
+  type PlockRequestName,
+} from "../wire/peer-plock.ts";
+import { ownerKey, type PlockOwner } from "../wire/plock-range.ts";
+import { maxOwnerWaits } from "./home.ts";
+import { edgesPerRequest } from "./master.ts";
 import type { Waiter } from "./table.ts";
 
 /** Searches at one time; more wait for their turn, one for each waiting request at most. */
 export const searchesAtOnce = 256;
 /** Owners that one search looks at: a cycle beyond them is not found. (Linux looks at ten.) */
 export const ownersPerSearch = 4096;
+/** Requests that one search asks about, and edges that it keeps: a cycle beyond them is not found. */
+export const maxSearchRequests = 4096;
+export const maxSearchEdges = 131_072;
+/** Edges that all searches keep, with the rows of replies to come: beyond, only the oldest search asks on, and the others wait. */
+export const maxSearchRows = 262_144;
 
 export interface SearchPort {
   readonly nodeid: number;
@@ -28,15 +34,24 @@ export interface SearchPort {
   waits(waiter: Waiter): boolean;
 }
 
+/** What is to be asked of a node, as home and as master. */
+interface Questions {
+  owners: PlockOwner[];
+  requests: PlockRequestName[];
+}
+
 interface Search {
   readonly id: number;
   readonly waiter: Waiter;
   readonly owners: Set<string>;
   readonly requests: Set<string>;
-  /** By the owner from which they go. */
-  readonly edges: Map<string, PlockEdge[]>;
-  /** Replies that are still to come. */
-  missing: number;
+  readonly edges: PlockEdge[];
+  /** One of them leads back to the owner with which it began: without that there is no cycle. */
+  returns: boolean;
+  /** By node. */
+  readonly unasked: Map<number, Questions>;
+  /** Nodes with a probe under way, one for each, and the rows that its reply has at most. */
+  readonly asked: Map<number, number>;
   again: boolean;
 }
 
@@ -46,6 +61,8 @@ export class DeadlockSearch {
   readonly #byWaiter: Map<Waiter, Search> = new Map();
   readonly #queue: Set<Waiter> = new Set();
   #nextId = 1;
+  /** Kept edges, and the most that replies to come will have. */
+  #rows = 0;
 
   constructor(port: SearchPort) {
     this.#port = port;
@@ -65,6 +82,7 @@ export class DeadlockSearch {
     this.#searches.clear();
     this.#byWaiter.clear();
     this.#queue.clear();
+    this.#rows = 0;
   }
 
   #startNext(): void {
@@ -77,63 +95,88 @@ export class DeadlockSearch {
         waiter,
         owners: new Set([waiter.holder.key]),
         requests: new Set(),
-        edges: new Map(),
-        missing: 0,
+        edges: [],
+        returns: false,
+        unasked: new Map(),
+        asked: new Map(),
         again: false,
       };
       this.#searches.set(search.id, search);
       this.#byWaiter.set(waiter, search);
       this.#follow(search, this.#port.edges(waiter));
+      this.#askOn(search);
     }
   }
 
-  /** Asks about the owners to whom these edges lead. */
+  /** Keeps these edges; the owners to whom they lead are to be asked about. */
   #follow(search: Search, edges: readonly PlockEdge[]): void {
-    const homes = new Map<number, PlockOwner[]>();
-    for (const edge of edges) {
-      listAt(search.edges, ownerKey(edge.from)).push(edge);
+    const kept = edges.slice(0, maxSearchEdges - search.edges.length);
+    this.#rows += kept.length;
+    for (const edge of kept) {
+      search.edges.push(edge);
       const key = ownerKey(edge.to);
+      if (key === search.waiter.holder.key) search.returns = true;
       if (search.owners.has(key) || search.owners.size >= ownersPerSearch) continue;
       search.owners.add(key);
-      listAt(homes, edge.to.nodeid).push(edge.to);
+      questionsTo(search, edge.to.nodeid).owners.push(edge.to);
     }
-    for (const [nodeid, owners] of homes) this.#ask(search, nodeid, owners, []);
-    if (search.missing === 0) this.#conclude(search);
+    if (search.edges.length >= maxSearchEdges) search.unasked.clear();
   }
 
-  #ask(search: Search, nodeid: number, owners: readonly PlockOwner[], requests: readonly PlockRequestName[]): void {
-    search.missing++;
-    this.#port.send(nodeid, { kind: "plock-probe", searchId: search.id, owners, requests });
+  /** Asks each node the next of its questions, as far as there is room for the replies. Nothing left to ask, nothing missing: concludes. */
+  #askOn(search: Search): void {
+    const [oldest] = this.#searches.values();
+    for (const [nodeid, unasked] of search.unasked) {
+      if (search.asked.has(nodeid)) continue;
+      const owners = unasked.owners.slice(0, maxProbeOwners);
+      const requests = unasked.requests.slice(0, maxProbeRequests);
+      const rows = owners.length * maxOwnerWaits + requests.length * (edgesPerRequest + 1);
+      if (this.#rows + rows > maxSearchRows && search !== oldest) return;
+      unasked.owners = unasked.owners.slice(owners.length);
+      unasked.requests = unasked.requests.slice(requests.length);
+      if (unasked.owners.length + unasked.requests.length === 0) search.unasked.delete(nodeid);
+      search.asked.set(nodeid, rows);
+      this.#rows += rows;
+      this.#port.send(nodeid, { kind: "plock-probe", searchId: search.id, owners, requests });
+    }
+    if (search.asked.size === 0) this.#conclude(search);
   }
 
-  reply(message: PlockProbeReplyMessage): void {
-    const search = this.#searches.get(message.searchId);
+  reply(from: number, { searchId, waits, edges }: PlockProbeReplyMessage): void {
+    const search = this.#searches.get(searchId);
     if (search === undefined) return;
-    search.missing--;
-    const masters = new Map<number, PlockRequestName[]>();
-    for (const { masterNodeid, request } of message.waits) {
+    this.#rows -= search.asked.get(from) ?? 0;
+    search.asked.delete(from);
+    for (const { masterNodeid, request } of waits) {
       const key = `${request.nodeid}/${request.requestId}`;
-      if (search.requests.has(key)) continue;
+      if (search.requests.has(key) || search.requests.size >= maxSearchRequests) continue;
       search.requests.add(key);
-      listAt(masters, masterNodeid).push(request);
+      questionsTo(search, masterNodeid).requests.push(request);
     }
-    for (const [nodeid, requests] of masters) this.#ask(search, nodeid, [], requests);
-    this.#follow(search, message.edges);
+    this.#follow(search, edges);
+    this.#askOn(search);
+    this.#resume();
+  }
+
+  /** There may be room for the questions of those that wait for it. None of them concludes here. */
+  #resume(): void {
+    for (const search of this.#searches.values()) if (search.unasked.size > 0) this.#askOn(search);
   }
 
   /** Everything that can be reached from the request is known. */
   #conclude(search: Search): void {
+    if (!search.returns) return this.#finish(search);
     const root = search.waiter.holder.key;
-    const all = [...search.edges.values()].flat();
+    const all = search.edges;
     const hard = path(all.filter(isHard), root, root);
     if (hard !== null) return this.#accuse(search, hard, 0, "deadlock");
-    for (const edge of all) {
-      if (!edge.soft) continue;
-      const there = ownerKey(edge.from) === root ? [] : path(all, root, ownerKey(edge.from));
-      const back = ownerKey(edge.to) === root ? [] : path(all, ownerKey(edge.to), root);
-      if (there !== null && back !== null) return this.#accuse(search, [...there, edge, ...back], there.length, "overtake");
-    }
-    this.#finish(search);
+    const ahead = reachable(all, root, "from", "to");
+    const behind = reachable(all, root, "to", "from");
+    const soft = all.find((edge) => edge.soft && ahead.has(ownerKey(edge.from)) && behind.has(ownerKey(edge.to)));
+    if (soft === undefined) return this.#finish(search);
+    const there = ownerKey(soft.from) === root ? [] : (path(all, root, ownerKey(soft.from)) as PlockEdge[]);
+    const back = ownerKey(soft.to) === root ? [] : (path(all, ownerKey(soft.to), root) as PlockEdge[]);
+    this.#accuse(search, [...there, soft, ...back], there.length, "overtake");
   }
 
   #accuse(search: Search, edges: readonly PlockEdge[], at: number, sentence: "deadlock" | "overtake"): void {
@@ -150,8 +193,10 @@ export class DeadlockSearch {
 
   #finish(search: Search): void {
     this.#searches.delete(search.id);
+    this.#rows -= search.edges.length;
     this.#byWaiter.delete(search.waiter);
     if (search.again) this.#queue.add(search.waiter);
+    this.#resume();
     this.#startNext();
   }
 }
@@ -178,6 +223,15 @@ function path(edges: readonly PlockEdge[], from: string, to: string): PlockEdge[
   return null;
 }
 
+/** Owners to which one comes from there, over any number of edges. */
+function reachable(edges: readonly PlockEdge[], start: string, tail: "from" | "to", head: "from" | "to"): Set<string> {
+  const next = new Map<string, string[]>();
+  for (const edge of edges) listAt(next, ownerKey(edge[tail])).push(ownerKey(edge[head]));
+  const found = new Set([start]);
+  for (const at of found) for (const key of next.get(at) ?? []) found.add(key);
+  return found;
+}
+
 function walk(cameBy: ReadonlyMap<string, PlockEdge>, from: string, to: string): PlockEdge[] {
   const way: PlockEdge[] = [];
   let at = to;
@@ -187,6 +241,15 @@ function walk(cameBy: ReadonlyMap<string, PlockEdge>, from: string, to: string):
     at = ownerKey(edge.from);
   } while (at !== from);
   return way;
+}
+
+function questionsTo(search: Search, nodeid: number): Questions {
+  let unasked = search.unasked.get(nodeid);
+  if (unasked === undefined) {
+    unasked = { owners: [], requests: [] };
+    search.unasked.set(nodeid, unasked);
+  }
+  return unasked;
 }
 
 function listAt<K, V>(map: Map<K, V[]>, key: K): V[] {

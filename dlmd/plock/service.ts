@@ -2,10 +2,11 @@
  * The file-lock service of one node: home of its clients' locks (home.ts), master of some files (master.ts), and its part in finding
  * deadlocks (search.ts, judge.ts). What it says to itself takes the same way as what it says to others, in order, one at a time.
  */
+import type { LockClient } from "../lock/lkb.ts";
+import type { StepTime } from "../base/step-time.ts";
 import { takeSteps } from "../base/steps.ts";
 import { masterOf } from "../lock/mastering.ts";
-import type { Client } from "../lock/client.ts";
-import type { ClientEvent } from "../node-api.ts";
+import type { ClientEvent } from "../wire/program.ts";
 import type { PlockClientRequest } from "../wire/local-plock.ts";
 import type { PlockMessage, PlockProbeMessage } from "../wire/peer-plock.ts";
 import type { Member } from "../wire/view-id.ts";
@@ -18,15 +19,16 @@ export const defaultPlockLimits: PlockLimits = { fileLocksPerFile: 100_000, file
 
 export interface PlockPort {
   toPeer(nodeid: number, message: PlockMessage): void;
-  toClient(client: Client, event: ClientEvent): void;
-  /** A peer said what it cannot have meant. */
+  toClient(client: LockClient, event: ClientEvent): void;
+  /** Nothing is granted in that lockspace. */
+  blocks(lockspace: string): boolean;
+  /** A peer said what it cannot have meant, and may wait for an answer: the view is rebuilt. */
   protest(nodeid: number, message: string): void;
 }
 
 export class PlockService {
   readonly home: PlockHome;
   readonly master: PlockMaster;
-  nowMs = 0;
   readonly #nodeid: number;
   readonly #port: PlockPort;
   readonly #search: DeadlockSearch;
@@ -37,12 +39,12 @@ export class PlockService {
   #naming: Iterator<void> | null = null;
   #settling: Iterator<void> | null = null;
 
-  constructor(nodeid: number, port: PlockPort, limits: PlockLimits = defaultPlockLimits) {
+  constructor(nodeid: number, time: StepTime, port: PlockPort, limits: PlockLimits = defaultPlockLimits) {
     this.#nodeid = nodeid;
     this.#port = port;
     const shared = {
       nodeid,
-      nowMs: () => this.nowMs,
+      nowMs: () => time.nowMs,
       send: (to: number, message: PlockMessage) => this.#send(to, message),
     };
     this.home = new PlockHome(
@@ -57,6 +59,7 @@ export class PlockService {
       {
         ...shared,
         protest: (from, message) => port.protest(from, message),
+        blocks: (lockspace) => port.blocks(lockspace),
         blocked: (waiter) => this.#search.start(waiter),
       },
       limits,
@@ -76,22 +79,32 @@ export class PlockService {
   }
 
   #settleSelf(): void {
-    for (let at = 0; at < this.#toSelf.length; at++) this.#handle(this.#nodeid, this.#toSelf[at] as PlockMessage);
-    this.#toSelf = [];
+    // What is handled goes: of a search these are many edges.
+    while (this.#toSelf.length > 0) {
+      const messages = this.#toSelf;
+      this.#toSelf = [];
+      for (const message of messages) this.#handle(this.#nodeid, message);
+    }
   }
 
-  request(client: Client, request: PlockClientRequest): void {
+  request(client: LockClient, request: PlockClientRequest): void {
     this.home.request(client, request);
     this.#settleSelf();
   }
 
+  /** Some lockspaces in which nothing was granted go on. */
+  unblock(): void {
+    this.master.unblock();
+    this.#settleSelf();
+  }
+
   /** Whether a client has locks, or requests without an answer. */
-  has(client: Client): boolean {
+  has(client: LockClient): boolean {
     return this.home.has(client);
   }
 
   /** All of a client that nobody serves any more (hazard C7): locks, and requests that wait. */
-  releaseClient(client: Client): void {
+  releaseClient(client: LockClient): void {
     this.home.releaseClient(client);
     this.#settleSelf();
   }
@@ -121,7 +134,7 @@ export class PlockService {
       case "plock-probe":
         return this.#probe(from, m);
       case "plock-probe-reply":
-        return this.#search.reply(m);
+        return this.#search.reply(from, m);
       case "plock-cycle":
         return this.#judge.accused(from, m);
       case "plock-judged":

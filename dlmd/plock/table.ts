@@ -1,18 +1,11 @@
 /**
- * The locks of one file in one space (byte ranges, or flock) at its master: who holds what, who waits for what, in order.
- *
- * Requests that wait are served in the order in which they came: one that conflicts with an earlier one waits behind it, even if nobody
- * holds what it wants, so that readers who come and go do not starve a writer. (Linux lets it overtake.) Two exceptions, without which that
- * rule would make deadlocks of its own: nobody waits behind a request that waits for a lock of his, and `overtake` ends it for one
- * request (search.ts finds when). What does not wait, F_SETLK, is judged by held locks alone.
- *
- * Each waiting request knows one blocker, and is looked at again when that one no longer blocks it: the latest request
- * before it that it conflicts with, else a holder. So a thousand that wait for one range are a chain, and a release moves one of them.
+ * The locks of one file in one space (byte ranges, or flock) at its master: who holds what, who waits for what, in order. Which
+ * request waits behind which: dlmd/plock/README.md, "The order of requests".
  */
 import { assert } from "../base/assert.ts";
 import { IntervalTree } from "./interval-tree.ts";
 import { changeOwned, type Held } from "./owned.ts";
-import { overlaps, ownerKey, type PlockOwner, type PlockType, type Range, typesConflict } from "./range.ts";
+import { overlaps, ownerKey, type PlockOwner, type PlockType, type Range, typesConflict } from "../wire/plock-range.ts";
 
 /** An owner that holds or waits for something on this file. */
 export interface Holder {

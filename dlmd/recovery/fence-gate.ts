@@ -3,10 +3,10 @@
  * from outside: a fence device's result, or, where there is no device, a person's acknowledgement. A result is bound to
  * (nodeid, incarnation) and to the view that went on without that node (hazard M2); it is refused for a member (hazard C11).
  *
- * Which lockspaces need it is configuration; those that do not go on at once, on the lease alone (hazards C4, M1). A dead node is taken
- * to have been in every lockspace that needs fencing. Who waits and what is known is on disk: a restart forgets neither.
+ * Which lockspaces need it is configuration; those that do not go on at once, on the lease alone (hazards C4, M1), and so do those that the dead
+ * node had not open (hazard M6). Who waits and what is known is on disk: a restart forgets neither.
  */
-import type { Victim } from "../wire/peer-message.ts";
+import { MAX_VICTIM_LOCKSPACES, type OpenVictim, type Victim } from "../wire/peer-message.ts";
 import { hasMember, type Member, sameView, viewName } from "../wire/view-id.ts";
 
 /** Results that are remembered, so that a node which has not heard yet can be told; the oldest goes first. */
@@ -15,7 +15,7 @@ const rememberedResults = 64;
 /** What is kept on disk. */
 export interface KeptFences {
   /** Not yet known to be dead; at most one life of a node, the last. */
-  readonly open: readonly Victim[];
+  readonly open: readonly OpenVictim[];
   readonly fenced: readonly Victim[];
 }
 
@@ -23,22 +23,35 @@ export const noFences: KeptFences = { open: [], fenced: [] };
 
 export interface FenceGateHost {
   /** A lockspace waits for that from now on. */
-  waits(victim: Victim): void;
+  waits(victim: OpenVictim): void;
   /** Known to be dead. */
   known(victim: Victim): void;
   keep(fences: KeptFences): void;
 }
 
-/** A node that is dead in one life is dead in those before it. */
+/** A node that is dead in one life is dead in those before it. Of two views with one epoch neither is known to be the earlier one. */
 function covers(result: Victim, victim: Victim): boolean {
   if (result.nodeid !== victim.nodeid) return false;
   return result.incarnation === victim.incarnation || result.failingView.epoch > victim.failingView.epoch;
 }
 
+function isSameLife(a: Victim, b: Victim): boolean {
+  return a.nodeid === b.nodeid && a.incarnation === b.incarnation;
+}
+
+/** Of one node there is one entry, for its last life, with what was open in any of them. */
+export function withVictim(victims: readonly OpenVictim[], victim: OpenVictim): readonly OpenVictim[] {
+  const before = victims.find(({ nodeid }) => nodeid === victim.nodeid);
+  const isAll = before?.lockspaces === null || victim.lockspaces === null;
+  const both = [...new Set([...(before?.lockspaces ?? []), ...(victim.lockspaces ?? [])])];
+  const lockspaces = isAll || both.length > MAX_VICTIM_LOCKSPACES ? null : both;
+  return [...victims.filter((one) => one !== before), { ...victim, lockspaces }];
+}
+
 export class FenceGate {
   readonly lockspaces: ReadonlySet<string>;
   readonly #host: FenceGateHost;
-  #open: readonly Victim[];
+  #open: readonly OpenVictim[];
   #fenced: readonly Victim[];
 
   constructor(lockspaces: readonly string[], { open, fenced }: KeptFences, host: FenceGateHost) {
@@ -49,7 +62,7 @@ export class FenceGate {
   }
 
   /** Nodes that are not yet known to be dead. */
-  get open(): readonly Victim[] {
+  get open(): readonly OpenVictim[] {
     return this.#open;
   }
 
@@ -57,19 +70,47 @@ export class FenceGate {
     return this.#fenced;
   }
 
-  blocks(lockspace: string): boolean {
-    return this.#open.length > 0 && this.lockspaces.has(lockspace);
+  /** In words, for people; "": nobody is waited for. */
+  explain(): string {
+    const waits = this.#open.map(
+      (victim) => `lockspaces ${this.lockspacesOf(victim).join(" ")} wait until node ${victim.nodeid} is known to be dead`,
+    );
+    return waits.length === 0 ? "" : `${waits.join("; ")} (no fence device: coverlay fence ack)`;
   }
 
-  /** Left without having said so, or were reported by another member. */
-  failed(victims: readonly Victim[]): void {
-    if (this.lockspaces.size === 0) return;
+  /** What waits for that one. */
+  lockspacesOf({ lockspaces }: OpenVictim): readonly string[] {
+    return lockspaces ?? [...this.lockspaces];
+  }
+
+  blocks(lockspace: string): boolean {
+    if (!this.lockspaces.has(lockspace)) return false;
+    return this.#open.some(({ lockspaces }) => lockspaces === null || lockspaces.includes(lockspace));
+  }
+
+  /** Of what a node had open, what needs fencing; null: all does. */
+  guarded(opened: ReadonlySet<string> | null): readonly string[] | null {
+    const found = opened === null ? null : [...this.lockspaces].filter((lockspace) => opened.has(lockspace));
+    return found === null || found.length > MAX_VICTIM_LOCKSPACES ? null : found;
+  }
+
+  /** Left without having said so. One that had none of our lockspaces open is nobody to wait for. */
+  failed(victims: readonly OpenVictim[]): void {
     for (const victim of victims) {
+      const lockspaces = victim.lockspaces === null ? null : victim.lockspaces.filter((lockspace) => this.lockspaces.has(lockspace));
+      if (this.lockspaces.size === 0 || lockspaces?.length === 0) continue;
       if (this.#open.some((one) => covers(one, victim)) || this.#fenced.some((one) => covers(one, victim))) continue;
-      this.#open = [...this.#open.filter((one) => one.nodeid !== victim.nodeid), victim];
-      this.#host.waits(victim);
+      this.#open = withVictim(this.#open, { ...victim, lockspaces });
+      this.#host.waits(this.#open.at(-1) as OpenVictim);
       this.#keep();
     }
+  }
+
+  /** What all members of a view say of those that failed: one that knows what a node had open is believed by those that do not. */
+  agree(said: readonly OpenVictim[]): void {
+    const known = said.filter(({ lockspaces }) => lockspaces !== null);
+    this.failed(known);
+    this.failed(said.filter((victim) => victim.lockspaces === null && !known.some((one) => isSameLife(one, victim))));
   }
 
   /** What another member knows to be dead. */
@@ -81,7 +122,7 @@ export class FenceGate {
   result(victim: Victim, members: readonly Member[]): string {
     const name = `node ${victim.nodeid} of incarnation ${victim.incarnation}`;
     if (hasMember(members, victim.nodeid, victim.incarnation)) return `${name} is a member of the view: fence it before saying so`;
-    const open = this.#open.find((one) => one.nodeid === victim.nodeid && one.incarnation === victim.incarnation);
+    const open = this.#open.find((one) => isSameLife(one, victim));
     if (open === undefined) return `nobody waits for ${name} to be fenced`;
     if (!sameView(open.failingView, victim.failingView)) {
       return `${name} failed in view ${viewName(open.failingView)}, the result is for ${viewName(victim.failingView)}`;
@@ -92,10 +133,11 @@ export class FenceGate {
 
   #close(victim: Victim): void {
     const open = this.#open.filter((one) => !covers(victim, one));
-    const isKnown = this.#fenced.some((one) => one.nodeid === victim.nodeid && one.incarnation === victim.incarnation);
+    const isKnown = this.#fenced.some((one) => isSameLife(one, victim));
     if (isKnown && open.length === this.#open.length) return;
     this.#open = open;
-    if (!isKnown) this.#fenced = [...this.#fenced, victim].slice(-rememberedResults);
+    const { nodeid, incarnation, failingView } = victim;
+    if (!isKnown) this.#fenced = [...this.#fenced, { nodeid, incarnation, failingView }].slice(-rememberedResults);
     this.#host.known(victim);
     this.#keep();
   }

@@ -3,17 +3,23 @@
  * the next view runs. Where a master stays the master, it is as if the message had come in time; where not, what a holder
  * gave up, a writer wrote or a master granted stands (hazard H2), and requests are named anew by their holders.
  */
-import { VALBLK } from "../lock/flag.ts";
-import type { Resource } from "../lock/lkb.ts";
+import { dequeue, enqueue, type Lkb, queueOf, type Resource } from "../lock/lkb.ts";
 import type { LockManager } from "../lock/lock-manager.ts";
 import type { LockTables } from "../lock/lock-tables.ts";
-import { Mode } from "../lock/mode.ts";
-import { addRequest, takeIn, takeInRequest } from "../lock/take-in.ts";
-import type { DownMessage, PeerMessage, RebuildMessage, RequestMessage, UnlockMessage } from "../wire/peer-message.ts";
-import type { MoveStateMessage } from "../wire/peer-move.ts";
+import { Mode } from "../wire/mode.ts";
+import { unqueue, writeLvb } from "../lock/master.ts";
+import type {
+  ConvertMessage,
+  DownMessage,
+  HolderMessage,
+  PeerMessage,
+  RebuildMessage,
+  RequestMessage,
+  UnlockMessage,
+} from "../wire/peer-message.ts";
 import type { PlockAnswerMessage } from "../wire/peer-plock.ts";
 import { hasMember, type Member } from "../wire/view-id.ts";
-import { type Change, receiveOffer } from "./rebuild.ts";
+import { receiveOffer } from "./newest-block.ts";
 
 interface Late {
   readonly member: Member;
@@ -25,27 +31,31 @@ export type Stays = (lockspace: string, name: string) => boolean;
 
 export class LateMessages {
   readonly #plockAnswer: (message: PlockAnswerMessage) => void;
+  readonly #limit: number;
   #list: Late[] = [];
 
-  constructor(plockAnswer: (message: PlockAnswerMessage) => void) {
+  constructor(limit: number, plockAnswer: (message: PlockAnswerMessage) => void) {
+    this.#limit = limit;
     this.#plockAnswer = plockAnswer;
   }
 
-  add(member: Member, message: PeerMessage): void {
+  /** False: there are too many. It is lost, and so is all that comes after it. */
+  add(member: Member, message: PeerMessage): boolean {
+    if (this.#list.length >= this.#limit) return false;
     this.#list.push({ member, message });
+    return true;
   }
 
   /** Only now is it sure that no view without this node has given away what it was granted. Frames of the dead are dropped. */
-  apply(manager: LockManager, change: Pick<Change, "before" | "members">, stays: Stays, touch: (resource: Resource) => void): void {
+  apply(manager: LockManager, members: readonly Member[], stays: Stays, touch: (resource: Resource) => void): void {
     const list = this.#list;
     this.#list = [];
     const named = new Map<string, RebuildMessage>();
     for (const { member, message } of list) {
-      if (!hasMember(change.members, member.nodeid, member.incarnation)) continue;
+      if (!hasMember(members, member.nodeid, member.incarnation)) continue;
       if (message.kind === "rebuild") named.set(`${member.nodeid}/${message.lkbId}`, message);
       else if (message.kind === "down" || message.kind === "unlock") takeWrite(manager, member, message, named);
       if (message.kind === "plock-answer") this.#plockAnswer(message);
-      else if (message.kind === "move-state") takeBlock(manager, message, change.before);
       else applyOne(manager, member.nodeid, message, stays, touch);
     }
   }
@@ -63,14 +73,6 @@ function takeWrite(manager: LockManager, member: Member, m: DownMessage | Unlock
   receiveOffer(manager, { kind: "offer", lockspace, resource, lvbSeq, lvbValid: m.lvbWrite === "write", lvb, writer: member });
 }
 
-/** What was to move here is named anew, but the old master does not have the value block any more. */
-function takeBlock(manager: LockManager, m: MoveStateMessage, before: readonly Member[]): void {
-  const { lockspace, resource, lvbSeq, lvbValid, lvb, locks } = m;
-  const writes = locks.find(({ granted, flags }) => (granted ?? Mode.NL) >= Mode.PW && (flags & VALBLK) !== 0);
-  const writer = before.find(({ nodeid }) => nodeid === writes?.nodeid) ?? null;
-  receiveOffer(manager, { kind: "offer", lockspace, resource, lvbSeq, lvbValid, lvb, writer });
-}
-
 function applyOne(manager: LockManager, from: number, m: PeerMessage, stays: Stays, touch: (resource: Resource) => void): void {
   switch (m.kind) {
     case "grant":
@@ -78,7 +80,7 @@ function applyOne(manager: LockManager, from: number, m: PeerMessage, stays: Sta
     case "bast":
       return manager.holder.receive(m);
     case "request":
-      if (stays(m.lockspace, m.resource)) touch(queueRequest(manager.tables, from, m));
+      if (stays(m.lockspace, m.resource)) touch(queueRequest(manager, from, m));
       return;
     case "convert":
     case "down":
@@ -90,8 +92,8 @@ function applyOne(manager: LockManager, from: number, m: PeerMessage, stays: Sta
       const { resource } = lkb;
       const staying = stays(resource.lockspace.name, resource.name);
       if (staying && m.kind !== "adopted") touch(resource);
-      // What is named anew asks anew.
-      if (staying || (m.kind !== "convert" && m.kind !== "cancel")) takeIn(manager.tables, manager, lkb, m);
+      // A lock that is rebuilt at a new master repeats its own request.
+      if (staying || (m.kind !== "convert" && m.kind !== "cancel")) takeIn(manager, lkb, m);
       return;
     }
     default:
@@ -100,12 +102,71 @@ function applyOne(manager: LockManager, from: number, m: PeerMessage, stays: Sta
   }
 }
 
-function queueRequest(tables: LockTables, from: number, m: RequestMessage): Resource {
+function queueRequest(manager: LockManager, from: number, m: RequestMessage): Resource {
+  const { tables } = manager;
   const lockspace = tables.lockspace(m.lockspace);
   const known = lockspace.resources.has(m.resource);
   const resource = tables.resource(lockspace, m.resource);
   // Nobody held a lock on it, so there is no block to be known.
   if (!known) resource.lvbKnown = true;
-  takeInRequest(addRequest(tables, resource, from, m));
+  enqueue(resource, "waitQueue", manager.addRequest(resource, from, m));
   return resource;
+}
+
+/**
+ * About a lock that is on a queue here: the queues follow, nothing is granted. A request that is taken back is refused at once: its holder may
+ * hear that at any time.
+ */
+function takeIn(manager: LockManager, lkb: Lkb, m: Exclude<HolderMessage, RequestMessage>): void {
+  switch (m.kind) {
+    case "convert":
+      return takeInConversion(manager.tables, lkb, m);
+    case "down":
+      return takeInDown(lkb, m);
+    case "unlock":
+      return takeInUnlock(manager.tables, lkb, m);
+    case "cancel":
+      return takeInCancel(manager, lkb);
+    case "adopted":
+      return manager.adopted(lkb, m);
+  }
+}
+
+function takeInConversion(tables: LockTables, lkb: Lkb, m: ConvertMessage): void {
+  if (lkb.granted === null || lkb.requested !== null) return;
+  dequeue(lkb.resource, "grantQueue", lkb);
+  lkb.requested = m.mode;
+  lkb.flags = m.flags;
+  lkb.sbFlags = 0;
+  lkb.transaction = m.transaction;
+  lkb.sinceMs = tables.nowMs;
+  // Nobody has looked whether it could be granted in place, or what it would wait for.
+  lkb.unordered = true;
+  enqueue(lkb.resource, "convertQueue", lkb);
+}
+
+function takeInDown(lkb: Lkb, m: DownMessage): void {
+  writeLvb(lkb.resource, m.lvbWrite, m.lvbSeq, m.lvb);
+  // If the block of a rebuilt resource is yet to be settled, it is that of this lock.
+  if (m.lvbWrite !== "none") {
+    lkb.lvbSeq = m.lvbSeq;
+    lkb.lvbRead = true;
+    lkb.lvbValid = m.lvbWrite === "write";
+    if (m.lvbWrite === "write") lkb.lvb = m.lvb;
+  }
+  lkb.granted = m.mode;
+  lkb.grantNo = m.grantNo;
+  lkb.bastMode = Mode.NL;
+}
+
+function takeInUnlock(tables: LockTables, lkb: Lkb, m: UnlockMessage): void {
+  writeLvb(lkb.resource, m.lvbWrite, m.lvbSeq, m.lvb);
+  dequeue(lkb.resource, queueOf(lkb), lkb);
+  tables.mastered(lkb.nodeid).delete(lkb.id);
+}
+
+function takeInCancel(port: LockManager, lkb: Lkb): void {
+  if (lkb.requested === null) return;
+  unqueue(lkb.resource, lkb);
+  port.refused(lkb, "canceled");
 }

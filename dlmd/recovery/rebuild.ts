@@ -8,21 +8,18 @@
  *
  * The work is done in steps, so that heartbeats and clients go on meanwhile.
  */
-import { assert } from "../base/assert.ts";
 import { takeSteps } from "../base/steps.ts";
-import type { Client } from "../lock/client.ts";
-import { CONVDEADLK, DEMOTED, VALBLK } from "../lock/flag.ts";
-import { clearQueues, dequeue, isIdle, type Lkb, newLkb, queueOf, type Resource } from "../lock/lkb.ts";
+import { CONVDEADLK, DEMOTED } from "../wire/flag.ts";
+import { clearQueues, dequeue, isIdle, type Lkb, newLkb, queueOf, type Resource, type LockClient } from "../lock/lkb.ts";
 import type { LockManager } from "../lock/lock-manager.ts";
 import { settleRebuilt } from "../lock/master.ts";
 import { masterOf } from "../lock/mastering.ts";
-import { Mode } from "../lock/mode.ts";
+import { Mode } from "../wire/mode.ts";
 import { waitedSince } from "../wire/peer-field.ts";
 import type { OfferMessage, PeerMessage, RebuildMessage } from "../wire/peer-message.ts";
 import { hasMember, type Member, noIncarnation } from "../wire/view-id.ts";
-import { keepUnsentWrites } from "./displacements.ts";
 import type { LateMessages } from "./late-messages.ts";
-import { takeNewest } from "./newest-block.ts";
+import { receiveOffer } from "./newest-block.ts";
 
 type Send = (nodeid: number, message: PeerMessage) => void;
 
@@ -30,14 +27,10 @@ export interface Change {
   /** Members of the view whose tables the manager has. */
   readonly before: readonly Member[];
   readonly members: readonly Member[];
-  /** Messages of that member were lost. */
-  readonly lossy: (nodeid: number) => boolean;
+  /** Messages of these members were lost, as of now: copied, since blocks are looked at in later turns. */
+  readonly lossy: ReadonlySet<number>;
   /** Every member has whole tables of one and the same view: what keeps its master stays where it is. */
   readonly incremental: boolean;
-  /** Some member knows that it was not at its home, or on the way (displacements.ts). */
-  readonly displaced: (lockspace: string, name: string) => boolean;
-  /** Any value block of a lower sequence is old: a newer one was written, and is handed over or lost. */
-  readonly unsentSeq: (lockspace: string, name: string) => number;
 }
 
 export class Rebuild {
@@ -47,12 +40,21 @@ export class Rebuild {
   readonly #steps: Iterator<void>;
   readonly #survivors: ReadonlySet<number>;
   readonly #joins: boolean;
+  /** What these wrote may be unknown here, as of now and as of a rebuild that was given up before it had looked at every block. */
+  readonly #unread: Set<number>;
   /** Resources of which something changed and that are not settled; true: their value block too. */
   readonly #touched: Map<Resource, boolean>;
   #settling: Iterator<void> | null = null;
 
   /** `unsettled`: the last rebuild, if it was given up; whole or not, what it has changed is yet to be settled. */
-  constructor(manager: LockManager, clients: Iterable<Client>, change: Change, late: LateMessages, unsettled: Rebuild | null, send: Send) {
+  constructor(
+    manager: LockManager,
+    clients: Iterable<LockClient>,
+    change: Change,
+    late: LateMessages,
+    unsettled: Rebuild | null,
+    send: Send,
+  ) {
     this.#manager = manager;
     this.#change = change;
     this.#send = send;
@@ -60,13 +62,14 @@ export class Rebuild {
     const { before, members } = change;
     const tables = manager.tables;
     this.#survivors = new Set(before.filter((member) => hasMember(members, member.nodeid, member.incarnation)).map(({ nodeid }) => nodeid));
+    this.#unread = new Set([...(unsettled === null ? [] : unsettled.#unread), ...change.lossy]);
+    for (const { nodeid } of before) if (!this.#survivors.has(nodeid)) this.#unread.add(nodeid);
     this.#joins = members.some(({ nodeid }) => !this.#survivors.has(nodeid));
     tables.rebuilding = true;
     // First of all, and still in the old tables: what this node and survivors had done before they stopped.
-    keepUnsentWrites(tables, before);
     late.apply(
       manager,
-      change,
+      members,
       (lockspace, name) => this.#stays(lockspace, name),
       (resource) => this.#touch(resource),
     );
@@ -82,9 +85,9 @@ export class Rebuild {
 
   /** Whether the queues of a resource that this node masters stay here. */
   #stays(lockspace: string, name: string): boolean {
-    const { incremental, before, members, displaced } = this.#change;
+    const { incremental, before, members } = this.#change;
     const self = this.#manager.nodeid;
-    if (!incremental || displaced(lockspace, name) || masterOf(before, lockspace, name) !== self) return false;
+    if (!incremental || masterOf(before, lockspace, name) !== self) return false;
     return !this.#joins || masterOf(members, lockspace, name) === self;
   }
 
@@ -93,13 +96,14 @@ export class Rebuild {
     return takeSteps(this.#steps, budget);
   }
 
-  *#work(clients: Iterable<Client>): Generator<void> {
+  *#work(clients: Iterable<LockClient>): Generator<void> {
     for (const lockspace of this.#manager.tables.lockspaces.values()) {
       for (const resource of lockspace.resources.values()) {
         this.#move(resource);
         yield;
       }
     }
+    this.#unread.clear();
     for (const client of clients) {
       // (Deleting the entry just visited is safe in a Map.)
       for (const lkb of client.locks.values()) {
@@ -111,7 +115,7 @@ export class Rebuild {
 
   // ------------------------------------------------------------------------------------------------------ resources
 
-  /** Whoever was told before has all the time to answer in once more (hazard H13), so he is told once more. */
+  /** Blocking ASTs are sent again after a recovery: the time to answer them begins anew (hazard H13). */
   #tellAnew(resource: Resource): void {
     if (resource.convertQueue.length === 0 && resource.waitQueue.length === 0) return;
     for (const queue of [resource.grantQueue, resource.convertQueue]) {
@@ -127,10 +131,12 @@ export class Rebuild {
     const { tables, nodeid: self } = this.#manager;
     if (resource.round === tables.round) return;
     resource.round = tables.round;
-    const { members, incremental, displaced } = this.#change;
+    const { members, incremental } = this.#change;
     const old = resource.masterNodeid;
-    const survived = this.#survivors.has(old) && !displaced(resource.lockspace.name, resource.name);
-    const master = survived && !this.#joins ? old : masterOf(members, resource.lockspace.name, resource.name);
+    const survived = this.#survivors.has(old);
+    // A rebuild that was given up has looked at some resources only: then nodes agree on the new master alone.
+    const stays = incremental && survived && !this.#joins;
+    const master = stays ? old : masterOf(members, resource.lockspace.name, resource.name);
     if (incremental && survived && master === old) {
       if (old === self) {
         this.#purge(resource);
@@ -139,10 +145,6 @@ export class Rebuild {
       if (resource.held === 0 && isIdle(resource)) this.#touch(resource);
       return;
     }
-    const entry = tables.displaced.get(resource);
-    if (entry !== undefined) tables.takeUnsent(entry);
-    tables.displaced.delete(resource);
-    if (resource.lvbSeq < this.#change.unsentSeq(resource.lockspace.name, resource.name)) resource.lvbKnown = false;
     this.#checkWriter(resource);
     this.#touch(resource, true);
     resource.moved = tables.round;
@@ -172,11 +174,11 @@ export class Rebuild {
     }
   }
 
-  /** Whoever may have written the block since it was known here is dead: then it is not valid. */
+  /** Whoever may have written the block since it was known here is dead, or messages of its were lost: then it is not valid. */
   #checkWriter(resource: Resource): void {
-    const { members, lossy } = this.#change;
+    const { members } = this.#change;
     const writer = resource.lvbKnown ? (this.#writerOf(resource) ?? resource.writer) : null;
-    const lost = writer !== null && (lossy(writer.nodeid) || !hasMember(members, writer.nodeid, writer.incarnation));
+    const lost = writer !== null && (this.#unread.has(writer.nodeid) || !hasMember(members, writer.nodeid, writer.incarnation));
     if (lost) {
       resource.lvbValid = false;
       resource.lvbSeq++;
@@ -185,13 +187,14 @@ export class Rebuild {
   }
 
   /**
-   * The node that may be writing the block: there is one at most, since PW and EX exclude each other. This one, too: who is offered the block
+   * The node that may be writing the block: there is one at most, since PW and EX exclude each other. The flags are those of its
+   * last request, and say nothing of the next. This node, too: who is offered the block
    * does not know its locks yet, and may never.
    */
   #writerOf(resource: Resource): Member | null {
     for (const queue of [resource.grantQueue, resource.convertQueue]) {
       for (const lkb of queue) {
-        if (lkb.granted === null || lkb.granted < Mode.PW || (lkb.flags & VALBLK) === 0) continue;
+        if (lkb.granted === null || lkb.granted < Mode.PW) continue;
         const { nodeid } = lkb;
         return this.#change.before.find((member) => member.nodeid === nodeid) ?? { nodeid, incarnation: noIncarnation };
       }
@@ -284,7 +287,6 @@ export class Rebuild {
   *#finish(): Generator<void> {
     const { tables, nodeid: self } = this.#manager;
     tables.rebuilding = false;
-    assert(tables.displaced.size === 0, "a rebuild left resources away from their homes");
     for (const [resource, block] of this.#touched) {
       this.#touched.delete(resource);
       if (resource.masterNodeid === self) {
@@ -303,13 +305,6 @@ function demoteRebuilt(lkb: Lkb): void {
   lkb.granted = Mode.NL;
   lkb.sbFlags |= DEMOTED;
   lkb.grantNo = (lkb.grantNo + 1) >>> 0;
-}
-
-/** Also for an offer of a view that was given up before it ran: its sender keeps the block no more. */
-export function receiveOffer(manager: LockManager, m: OfferMessage): Resource {
-  const resource = manager.tables.resource(manager.tables.lockspace(m.lockspace), m.resource);
-  takeNewest(resource, m);
-  return resource;
 }
 
 /**

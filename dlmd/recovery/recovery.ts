@@ -3,52 +3,27 @@
  *
  *   blocked   not quorate: nothing happens, the tables of the last view are kept
  *   mark      MARK to and from every member: all that survivors had sent before has arrived (hazard H3);
- *             our clients have let go of clients that are gone (hazard C7), the view is on disk; then DONE 1
+ *             the view is on disk; then which lockspaces wait for our clients (gone-gate.ts, hazard C7), and DONE 1
  *   rebuild   all DONE 1 are in, and a quorum of the view was heard of late: what moves is named to its new master (rebuild.ts); then DONE 2
  *   wait      all DONE 2 are in: until no node outside the view can be serving under a lease, and this one may (hazard C4)
- *   settle    value blocks are settled, what can be granted is granted; in lockspaces that need it not before the dead are fenced
+ *   settle    value blocks are settled, what can be granted is granted; not in lockspaces that wait for a fence, or for clients
  *   run       what was held back is replayed
  *
  * A newer view starts again from any of them. Frames are sorted here: of the view, of a newer one (they wait), of the last one.
  */
-import type { Client } from "../lock/client.ts";
+import type { StepTime } from "../base/step-time.ts";
+import type { Engine, View } from "../engine/engine.ts";
 import type { LockManager } from "../lock/lock-manager.ts";
-import type { View } from "../membership/membership.ts";
-import type { DoneMessage, PeerMessage, Victim } from "../wire/peer-message.ts";
-import type { PlockAnswerMessage } from "../wire/peer-plock.ts";
-import { hasMember, type Member, noView, sameView, type ViewId } from "../wire/view-id.ts";
-import { Displacements } from "./displacements.ts";
-import { FenceGate, type FenceGateHost, type KeptFences } from "./fence-gate.ts";
+import { type DoneMessage, isOfNoView, type OpenVictim, type PeerMessage, type Victim } from "../wire/peer-message.ts";
+import { hasMember, type Member, noView, sameView, type ViewId, viewName } from "../wire/view-id.ts";
+import { FenceGate, withVictim } from "./fence-gate.ts";
+import { GoneGate } from "./gone-gate.ts";
 import { LateMessages } from "./late-messages.ts";
-import { type Pair, Pairs, type PairsHost } from "./pairs.ts";
-import { Rebuild, receiveOffer } from "./rebuild.ts";
-
-export type Phase = "none" | "blocked" | "mark" | "rebuild" | "wait" | "settle" | "run";
-
-export interface RecoveryHost extends PairsHost, FenceGateHost {
-  /** The latest known of that node. */
-  incarnation(nodeid: number): string | null;
-  /** Our clients have not yet answered about clients that are gone. */
-  clientsBusy(): boolean;
-  /** That this node was in the view, and who is not known to be dead, is on disk. */
-  stored(): boolean;
-  clients(): Iterable<Client>;
-  /** That incarnation said that it leaves. */
-  leftCleanly(nodeid: number, incarnation: string): boolean;
-  /** File locks are to be named to their masters of that view. */
-  rebuildFiles(members: readonly Member[]): void;
-  /** So many of them. True: all are. */
-  nameFiles(budget: number): boolean;
-  /** Everything was named by everybody: of the file locks that can be granted so many are. True: all are. */
-  settleFiles(budget: number): boolean;
-  /** A message of a running view that is not about locks, or of the rebuild of file locks; in any phase "inspect", "inspected". */
-  receive(from: number, message: PeerMessage): void;
-  /** An answer of the last view to a file-lock request of this node. */
-  receiveLate(message: PlockAnswerMessage): void;
-  /** A quorum of the view was heard of late (hazard C4). */
-  leased(): boolean;
-  protest(nodeid: number, message: string): void;
-}
+import { type Pair, PeerChannels } from "../transport/peer-channels.ts";
+import { explainRecovery } from "./explain.ts";
+import { receiveOffer } from "./newest-block.ts";
+import { Rebuild } from "./rebuild.ts";
+import type { Phase, RebuiltFiles, RecoveryOptions, RecoveryParts, RecoveryPort } from "./recovery-port.ts";
 
 interface Tables {
   readonly id: ViewId;
@@ -56,26 +31,20 @@ interface Tables {
   readonly whole: boolean;
 }
 
-export interface RecoveryOptions {
-  /** Messages of one peer that wait. */
-  readonly heldLimit: number;
-  /** Resources and locks that one turn rebuilds. */
-  readonly stepsPerTurn: number;
-  readonly fencedLockspaces: readonly string[];
-  readonly fences: KeptFences;
-}
-
 export class Recovery {
   phase: Phase = "none";
   view: View | null = null;
-  /** Lock service is allowed at this moment: phase run, no later view promised, lease not over. Set by the node. */
-  serving = false;
+  #serving = false;
   stopped = false;
   readonly #nodeid: number;
-  readonly #host: RecoveryHost;
+  readonly #time: StepTime;
+  readonly #engine: Engine;
   readonly #locks: LockManager;
-  readonly pairs: Pairs;
+  readonly #files: RebuiltFiles;
+  readonly #port: RecoveryPort;
+  readonly channels: PeerChannels;
   readonly gate: FenceGate;
+  readonly goneGate: GoneGate;
   /** The view whose locks the manager's tables describe; `whole`: every lock of its members is named. */
   #tables: Tables = { id: noView, members: [], whole: false };
   readonly #late: LateMessages;
@@ -85,24 +54,85 @@ export class Recovery {
   readonly #steps: number;
   /** Members of the latest quorate view: a view without quorum buries nobody. */
   #survivors: readonly Member[] = [];
-  readonly #displaced: Displacements = new Displacements();
-  /** What this node has said of its resources since a view ran. */
-  readonly #said: Displacements = new Displacements();
+  /** Those that failed since members agreed last on what the dead had open. */
+  #failures: readonly OpenVictim[] = [];
   readonly #lossy: Set<number> = new Set();
   readonly #marks: Set<number> = new Set();
   /** Their connection broke in this view: what came later must not be taken for all that came. */
   readonly #cut: Set<number> = new Set();
   readonly #done: readonly [Map<number, DoneMessage>, Map<number, DoneMessage>] = [new Map(), new Map()];
 
-  constructor(nodeid: number, locks: LockManager, host: RecoveryHost, options: RecoveryOptions) {
+  /** Writes of who is not known to be dead that are under way. */
+  #fencesUnkept = 0;
+
+  constructor(nodeid: number, time: StepTime, parts: RecoveryParts, port: RecoveryPort, options: RecoveryOptions) {
     this.#nodeid = nodeid;
-    this.#locks = locks;
-    this.#host = host;
-    this.pairs = new Pairs(host, options.heldLimit);
+    this.#time = time;
+    this.#engine = parts.engine;
+    this.#locks = parts.locks;
+    this.#files = parts.files;
+    this.#port = port;
+    const broken = (why: string): void => this.#engine.rebuildView(why);
+    this.channels = new PeerChannels(time, { ...port, broken }, options.heldLimit);
     this.#steps = options.stepsPerTurn;
-    this.#late = new LateMessages((message) => host.receiveLate(message));
-    this.gate = new FenceGate(options.fencedLockspaces, options.fences, host);
-    locks.tables.blocks = (lockspace) => this.gate.blocks(lockspace);
+    this.#late = new LateMessages(options.lateLimit, (message) => this.#files.receiveLate(message));
+    this.gate = new FenceGate(options.fencedLockspaces, options.fences, {
+      waits: (victim) =>
+        port.log(
+          "warn",
+          "node went without a word: its lockspaces wait until it is known to be dead (no fence device: coverlay fence ack)",
+          { ...describeVictim(victim), lockspaces: this.gate.lockspacesOf(victim) },
+        ),
+      known: (victim) => port.log("info", "node is known to be dead", describeVictim(victim)),
+      keep: (fences) => {
+        this.#fencesUnkept++;
+        port.keep(fences);
+      },
+    });
+    this.goneGate = new GoneGate(nodeid, () => parts.deaths.ofNodes());
+  }
+
+  /** Lock service is allowed at this moment, as of the last look. */
+  get serving(): boolean {
+    return this.#serving;
+  }
+
+  /** So much is on its way to other nodes, or waits for a master, that clients must wait. */
+  get crowded(): boolean {
+    return this.channels.crowded;
+  }
+
+  /** Looks whether lock service is allowed now: phase run, no later view promised, lease not over. True: that has changed. */
+  updateService(): boolean {
+    const may = this.phase === "run" && !this.stopped && this.#leased();
+    if (may === this.#serving) return false;
+    this.#serving = may;
+    this.#engine.setServing(may);
+    return true;
+  }
+
+  /** This life of the node is over. */
+  end(): void {
+    this.#serving = false;
+  }
+
+  /** A quorum of the view was heard of late (hazard C4). */
+  #leased(): boolean {
+    return this.#time.nowMs < this.#engine.leaseEndMs && !this.#engine.leaving;
+  }
+
+  /** That this node was in the view, and who is not known to be dead, is on disk. */
+  #stable(): boolean {
+    return this.#engine.stable && this.#fencesUnkept === 0;
+  }
+
+  fencesKept(): void {
+    this.#fencesUnkept--;
+  }
+
+  /** Nothing is granted in that lockspace: a node that is gone is not known to be dead, or not everybody has let go of it. */
+  blocks(lockspace: string): boolean {
+    return this.gate.blocks(lockspace) || this.goneGate.blocks(lockspace);
   }
 
   // ---------------------------------------------------------------------------------------------------------- views
@@ -111,7 +141,7 @@ export class Recovery {
   stop(): void {
     this.stopped = true;
     const id = this.view?.id ?? noView;
-    this.pairs.review((nodeid, pair, entry) => {
+    this.channels.review((nodeid, pair, entry) => {
       if (sameView(entry.view, id)) this.#receiveLate(nodeid, entry.view, entry.message);
       else pair.held.push(entry);
     });
@@ -122,9 +152,9 @@ export class Recovery {
     this.stopped = false;
     this.#marks.clear();
     this.#cut.clear();
-    this.#displaced.clear();
     this.#done[0].clear();
     this.#done[1].clear();
+    this.goneGate.enterView();
     this.phase = view.quorum.quorate ? "mark" : "blocked";
     if (view.quorum.quorate) {
       this.#failed(view);
@@ -132,19 +162,22 @@ export class Recovery {
     }
     if (this.phase === "mark") this.#enterMark(view);
     this.drain();
-    this.advance(view.installedMs);
+    this.advance();
   }
 
   #enterMark(view: View): void {
-    this.pairs.enterView(view.members);
+    this.channels.enterView(view.members);
     for (const { nodeid } of view.members) if (nodeid !== this.#nodeid) this.send(nodeid, { kind: "mark" });
   }
 
   #failed(view: View): void {
     const gone = this.#survivors.filter(
-      ({ nodeid, incarnation }) => !hasMember(view.members, nodeid, incarnation) && !this.#host.leftCleanly(nodeid, incarnation),
+      ({ nodeid, incarnation }) => !hasMember(view.members, nodeid, incarnation) && this.#engine.peers.get(nodeid)?.left !== incarnation,
     );
-    this.gate.failed(gone.map((member) => ({ ...member, failingView: view.id })));
+    const failed = gone.map((member) => ({ ...member, failingView: view.id, lockspaces: this.gate.guarded(this.#port.openedBy(member)) }));
+    if (this.gate.lockspaces.size > 0) for (const victim of failed) this.#failures = withVictim(this.#failures, victim);
+    // Of the others another member may know more.
+    this.gate.failed(failed.filter(({ lockspaces }) => lockspaces !== null));
     this.#locks.block();
   }
 
@@ -154,31 +187,46 @@ export class Recovery {
     const refused = this.gate.result(victim, members);
     if (refused !== "") return refused;
     for (const { nodeid } of members) if (nodeid !== this.#nodeid) this.send(nodeid, { kind: "fenced", victim });
-    this.#reviewFences();
+    this.reviewGates();
     return "";
   }
 
-  #reviewFences(): void {
-    if (this.serving) this.#locks.unblock();
+  /** While service runs: lockspaces that need not wait any more go on. */
+  reviewGates(): void {
+    if (!this.#serving) return;
+    this.#locks.unblock();
+    this.#files.unblock();
+  }
+
+  /** Clients of this node have let go of nodes that are gone, or are to. */
+  goneChanged(): void {
+    this.goneGate.review();
+    if (this.#done[0].has(this.#nodeid) && !this.stopped) this.#tellGoneWaits();
+    this.reviewGates();
+  }
+
+  #tellGoneWaits(): void {
+    const news = this.goneGate.news(this.#time.nowMs);
+    if (news === null) return;
+    for (const { nodeid } of (this.view as View).members) if (nodeid !== this.#nodeid) this.send(nodeid, news);
   }
 
   /** Goes on as far as possible; a rebuild, by so much as one turn may take. */
-  advance(nowMs: number): void {
-    this.pairs.nowMs = nowMs;
+  advance(): void {
     const view = this.view;
     if (view === null || this.stopped) return;
-    if (this.phase === "mark" && this.#all(this.#marks) && !this.#host.clientsBusy() && this.#host.stored()) this.#tellReady();
-    if (this.phase === "mark" && this.#done[0].size === view.members.length && this.#host.leased()) this.#enterRebuild(view);
+    if (this.phase === "mark" && this.#all(this.#marks) && this.#stable()) this.#tellReady();
+    if (this.phase === "mark" && this.#done[0].size === view.members.length && this.#leased()) this.#enterRebuild(view);
     if (this.phase === "rebuild" && this.#busyNaming()) this.#nameSome();
     if (this.phase === "rebuild" && this.#named && this.#done[1].size === view.members.length) this.#enterWait();
-    if (this.phase === "wait" && nowMs >= view.serveFromMs && this.#host.leased()) this.#enterSettle();
-    if (this.phase === "settle" && this.#host.leased() && this.#settleSome()) this.#enterRun();
+    if (this.phase === "wait" && this.#time.nowMs >= view.serveFromMs && this.#leased() && this.#stable()) this.#enterSettle();
+    if (this.phase === "settle" && this.#leased() && this.#settleSome()) this.#enterRun();
   }
 
   /** There is work for another turn, now. */
   get busy(): boolean {
     if (this.stopped) return false;
-    return (this.phase === "rebuild" && this.#busyNaming()) || (this.phase === "settle" && this.#host.leased());
+    return (this.phase === "rebuild" && this.#busyNaming()) || (this.phase === "settle" && this.#leased());
   }
 
   #all(others: ReadonlySet<number>): boolean {
@@ -186,20 +234,14 @@ export class Recovery {
   }
 
   #tellReady(): void {
-    if (!this.#done[0].has(this.#nodeid)) this.#tellDisplaced();
+    if (this.#done[0].has(this.#nodeid)) return;
+    this.#tellGoneWaits();
     const { id, whole } = this.#tables;
     const fresh = sameView(id, noView);
     const base = whole && this.#lossy.size === 0 ? id : noView;
-    this.#tellDone({ kind: "done", phase: 1, base, fresh, unfenced: this.gate.open, fenced: this.gate.fenced });
-  }
-
-  #tellDisplaced(): void {
-    // Also what was said in a view that never ran: who has an older block may not have heard it.
-    this.#said.addOwn(this.#locks.tables);
-    for (const message of this.#said.messages()) {
-      this.#displaced.add(message);
-      for (const { nodeid } of (this.view as View).members) if (nodeid !== this.#nodeid) this.send(nodeid, message);
-    }
+    const { open, fenced } = this.gate;
+    const others = this.#failures.filter(({ nodeid, incarnation }) => !hasMember(open, nodeid, incarnation));
+    this.#tellDone({ kind: "done", phase: 1, base, fresh, unfenced: [...open, ...others], fenced });
   }
 
   #tellDone(message: DoneMessage): void {
@@ -222,31 +264,28 @@ export class Recovery {
 
   #enterRebuild(view: View): void {
     this.phase = "rebuild";
-    for (const { unfenced, fenced } of this.#done[0].values()) {
-      this.gate.failed(unfenced);
-      this.gate.learn(fenced);
-    }
+    this.gate.agree([...this.#done[0].values()].flatMap(({ unfenced }) => unfenced));
+    this.#failures = [];
+    for (const { fenced } of this.#done[0].values()) this.gate.learn(fenced);
     this.#locks.block();
-    const lossy = (nodeid: number): boolean => this.#lossy.has(nodeid);
-    const displaced = (lockspace: string, name: string): boolean => this.#displaced.has(lockspace, name);
-    const unsentSeq = (lockspace: string, name: string): number => this.#displaced.unsentSeq(lockspace, name);
-    const change = { before: this.#tables.members, members: view.members, lossy, incremental: this.#sameBase(), displaced, unsentSeq };
+    const { members } = view;
+    const change = { before: this.#tables.members, members, lossy: this.#lossy, incremental: this.#sameBase() };
     this.#tables = { id: view.id, members: view.members, whole: false };
     this.#named = false;
-    this.#rebuild = new Rebuild(this.#locks, this.#host.clients(), change, this.#late, this.#rebuild, (to, message) =>
+    this.#rebuild = new Rebuild(this.#locks, this.#port.clients(), change, this.#late, this.#rebuild, (to, message) =>
       this.send(to, message),
     );
-    this.#host.rebuildFiles(view.members);
+    this.#files.startRebuild(view.members);
     this.#lossy.clear();
     this.drain();
   }
 
   #busyNaming(): boolean {
-    return !this.#named && !this.pairs.crowded;
+    return !this.#named && !this.channels.crowded;
   }
 
   #nameSome(): void {
-    if (!(this.#rebuild as Rebuild).step(this.#steps) || !this.#host.nameFiles(this.#steps)) return;
+    if (!(this.#rebuild as Rebuild).step(this.#steps) || !this.#files.name(this.#steps)) return;
     this.#named = true;
     this.#tellDone({ kind: "done", phase: 2, base: noView, fresh: false, unfenced: [], fenced: [] });
   }
@@ -261,12 +300,11 @@ export class Recovery {
   }
 
   #settleSome(): boolean {
-    return (this.#rebuild as Rebuild).settle(this.#steps) && this.#host.settleFiles(this.#steps);
+    return (this.#rebuild as Rebuild).settle(this.#steps) && this.#files.settle(this.#steps);
   }
 
   #enterRun(): void {
     this.#rebuild = null;
-    this.#said.clear();
     this.phase = "run";
   }
 
@@ -277,12 +315,12 @@ export class Recovery {
     const view = this.view as View;
     const member = view.members.find((member) => member.nodeid === nodeid) as Member;
     // If it died meanwhile, the next view will say so.
-    if (this.#host.incarnation(nodeid) === member.incarnation) this.pairs.send(member, view.id, message);
+    if (this.#engine.peers.get(nodeid)?.incarnation === member.incarnation) this.channels.send(member, view.id, message);
   }
 
   /** `incarnation`: at the other end of the connection on which it came. */
   receiveFrame(from: number, incarnation: string, view: ViewId, messages: readonly PeerMessage[]): void {
-    this.pairs.receive(from, incarnation, messages, (pair, arrival, message) => {
+    this.channels.receive(from, incarnation, messages, (pair, arrival, message) => {
       if (arrival === "message") this.#route(from, pair, view, message);
       else if (arrival === "lost") this.#lose(from);
     });
@@ -292,15 +330,21 @@ export class Recovery {
   #lose(from: number): void {
     this.#lossy.add(from);
     this.#cut.add(from);
-    this.#host.broken(`messages of node ${from} were lost`);
+    this.#engine.rebuildView(`messages of node ${from} were lost`);
+  }
+
+  /** It sent what it cannot have meant: our tables do not agree with its own, and everything is to be named anew (mistrust.ts). */
+  mistrust(from: number): void {
+    this.#lossy.add(from);
   }
 
   #route(from: number, pair: Pair, view: ViewId, message: PeerMessage): void {
-    // A question of a person, and its answer: they belong to no view, and are wanted most while a recovery hangs.
-    if (message.kind === "inspect" || message.kind === "inspected") return this.#host.receive(from, message);
+    // Questions that change nothing, and their answers: they belong to no view, and are wanted most while a recovery hangs.
+    if (isOfNoView(message)) return this.#port.receive(from, message);
     const id = this.view?.id ?? noView;
     const current = sameView(view, id);
     if (current && this.#cut.has(from)) return;
+    // The views of a node ascend by epoch, so another one with this epoch will not come: it is no later one.
     if (!current && view.epoch <= id.epoch) return this.#receiveLate(from, view, message);
     if (current && this.stopped && pair.held.length === 0) return this.#receiveLate(from, view, message);
     if (!current || pair.held.length > 0 || !this.#receiveNow(from, message)) pair.held.push({ view, message });
@@ -316,17 +360,18 @@ export class Recovery {
         if (message.phase === 2 && this.phase === "mark") return false;
         (this.#done[message.phase - 1] as Map<number, DoneMessage>).set(from, message);
         return true;
-      case "displaced":
-        this.#displaced.add(message);
-        return true;
       case "fenced":
         this.gate.learn([message.victim]);
-        this.#reviewFences();
+        this.reviewGates();
+        return true;
+      case "gone-waits":
+        this.goneGate.receive(from, message, this.#time.nowMs);
+        this.reviewGates();
         return true;
       case "rebuild":
         if (this.#rebuild === null || this.phase !== "rebuild") return false;
         if (!this.#rebuild.receiveLock(from, message))
-          this.#host.protest(from, `lock ${message.lkbId} named to the wrong master, or twice`);
+          this.#port.protest(from, `lock ${message.lkbId} named to the wrong master, or twice`);
         return true;
       case "offer":
         if (this.#rebuild === null || this.phase !== "rebuild") return false;
@@ -334,17 +379,17 @@ export class Recovery {
         return true;
       case "refuse":
         // A master that stays told of a cancel that came late: before its DONE 2, which must not wait behind it.
-        if (this.phase === "mark" || (this.phase === "run" && !this.serving)) return false;
+        if (this.phase === "mark" || (this.phase === "run" && !this.#serving)) return false;
         this.#locks.receive(from, message);
         return true;
       case "plock-held":
       case "plock-again":
         if (this.phase !== "rebuild") return false;
-        this.#host.receive(from, message);
+        this.#port.receive(from, message);
         return true;
       default:
-        if (!this.serving) return false;
-        if (!this.#locks.receive(from, message)) this.#host.receive(from, message);
+        if (!this.#serving) return false;
+        if (!this.#locks.receive(from, message)) this.#port.receive(from, message);
         return true;
     }
   }
@@ -352,49 +397,28 @@ export class Recovery {
   /** A message of the last view, from a survivor of it, before its MARK (late-messages.ts). */
   #receiveLate(from: number, view: ViewId, message: PeerMessage): void {
     // Not the present connection: the message may have come on one that is gone.
-    const { incarnation } = this.pairs.get(from).channel;
+    const { incarnation } = this.channels.get(from).channel;
     if (incarnation === null || !hasMember(this.#survivors, from, incarnation)) return;
     if (message.kind === "offer" && (sameView(view, this.#tables.id) || view.epoch > this.#tables.id.epoch)) {
       receiveOffer(this.#locks, message);
-    } else if (sameView(view, this.#tables.id)) this.#late.add({ nodeid: from, incarnation }, message);
+    } else if (sameView(view, this.#tables.id) && !this.#late.add({ nodeid: from, incarnation }, message)) this.#lose(from);
   }
 
   /** Looks again at what waits, in order. */
   drain(): void {
-    this.pairs.review((nodeid, pair, { view, message }) => this.#route(nodeid, pair, view, message));
+    this.channels.review((nodeid, pair, { view, message }) => this.#route(nodeid, pair, view, message));
   }
 
   /** What recovery waits for, in words. */
-  explain(): string {
-    const view = this.view;
-    const missing = (have: { has(nodeid: number): boolean }): string =>
-      (view?.members ?? [])
-        .map((member) => member.nodeid)
-        .filter((nodeid) => nodeid !== this.#nodeid && !have.has(nodeid))
-        .join(" ");
-    if (this.stopped) return "a view change is under way";
-    switch (this.phase) {
-      case "none":
-        return "waiting for a first view";
-      case "blocked":
-        return "waiting for quorum";
-      case "mark":
-        if (!this.#all(this.#marks)) return `recovering: waiting for MARK of nodes ${missing(this.#marks)}`;
-        if (this.#host.clientsBusy()) return "recovering: waiting for local clients to let go of clients that are gone";
-        if (!this.#host.stored()) return "recovering: waiting for the disk that keeps this node's state";
-        return `recovering: waiting for nodes ${missing(this.#done[0])} to be ready`;
-      case "rebuild":
-        return `recovering: waiting for the locks of nodes ${missing(this.#done[1])}`;
-      case "wait":
-        return "recovering: waiting until no node outside the view can be serving";
-      case "settle":
-        return "recovering: granting what can be granted";
-      case "run":
-        if (this.serving && this.gate.open.length > 0) {
-          const [nodes, spaces] = [this.gate.open.map(({ nodeid }) => nodeid).join(" "), [...this.gate.lockspaces].join(" ")];
-          return `running; lockspaces ${spaces} wait until nodes ${nodes} are known to be dead (no fence device: coverlay fence ack)`;
-        }
-        return this.serving ? "running" : "waiting: too long since a quorum of the view was heard";
-    }
+  explain(nowMs: number): string {
+    const { phase, stopped, view, gate, goneGate } = this;
+    const done = [new Set(this.#done[0].keys()), new Set(this.#done[1].keys())] as const;
+    const others = (view?.members ?? []).map(({ nodeid }) => nodeid).filter((nodeid) => nodeid !== this.#nodeid);
+    const state = { phase, stopped, others, marks: this.#marks, done, stable: this.#stable(), serving: this.#serving };
+    return explainRecovery(state, () => [gate.explain(), goneGate.explain(nowMs)]);
   }
+}
+
+function describeVictim({ nodeid, incarnation, failingView }: Victim): Record<string, unknown> {
+  return { nodeid, incarnation, failingView: viewName(failingView) };
 }

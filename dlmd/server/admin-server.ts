@@ -2,11 +2,12 @@
  * The administrator's socket of a dlmd: one JSON line asks, one JSON line answers. Apart from the socket of the locks, because what is
  * asked here changes the cluster, and is rare.
  */
-import { chmodSync, rmSync } from "node:fs";
 import { type Server, type Socket, createServer } from "node:net";
+import { logNotTaken } from "../base/listening.ts";
 import { OperatingError } from "../base/error.ts";
 import type { Log } from "../base/log.ts";
 import { type AdminAnswer, MAX_ADMIN_LINE_BYTES } from "../client/admin.ts";
+import { listenOnOwnSocket } from "./own-socket.ts";
 import { objectionTo, type PeerProcesses } from "./peer-process.ts";
 
 /** Connections at one time; more are closed. */
@@ -77,7 +78,6 @@ function serve(socket: Socket, { answer, log, processes }: AdminServerOptions): 
 
 export async function startAdminServer(options: AdminServerOptions): Promise<AdminServer> {
   const { socketPath, log } = options;
-  rmSync(socketPath, { force: true });
   const open = new Set<Socket>();
   const server: Server = createServer((socket) => {
     open.add(socket);
@@ -85,20 +85,8 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Adm
     serve(socket, options);
   });
   server.maxConnections = MAX_CONNECTIONS;
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", (cause) =>
-      reject(
-        new OperatingError(`dlmd cannot listen on ${socketPath}: ${cause.message}`, {
-          code: "cannot-listen",
-          hint: "Name another folder with --run-dir: one that may be written, and whose path is short.",
-          cause,
-        }),
-      ),
-    );
-    server.listen(socketPath, resolve);
-  });
-  chmodSync(socketPath, 0o600);
-  server.on("error", (error) => log.error({ error: error.message }, "administrator's socket failed"));
+  const failed = logNotTaken(log, "an administrator's connection");
+  await listenOnOwnSocket(server, { path: socketPath, other: "another dlmd", code: "cannot-listen", option: "--run-dir", failed });
   return {
     async close() {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));

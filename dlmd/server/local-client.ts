@@ -4,9 +4,8 @@
 import type { Socket } from "node:net";
 import { assert, assertNever } from "../base/assert.ts";
 import { WireError } from "../base/error.ts";
-import type { ClusterInfo } from "../client/api.ts";
-import type { Mode } from "../lock/mode.ts";
-import type { ClientEvent, ClientRequest } from "../node-api.ts";
+import type { ClusterInfo, OverlayKey, ClientEvent, ClientRequest } from "../wire/program.ts";
+import type { Mode } from "../wire/mode.ts";
 import { FrameGatherer, createFrameReader } from "../wire/frame.ts";
 import { LOCAL_BATCH_BYTES, LOCAL_FRAME_BYTES, type RequestSink, beginResults, decodeRequests, encodeResult } from "../wire/local-batch.ts";
 import { type ClientMessage, LOCAL_VERSION, type ServerMessage, decodeClientMessage, encodeServerMessage } from "../wire/local.ts";
@@ -170,8 +169,8 @@ export class LocalClient implements RequestSink {
   }
 
   /** The cluster's keys were replaced. Who is not welcomed yet is told then. */
-  tellSecrets(secrets: readonly Uint8Array[]): void {
-    if (this.#welcomed && !this.#over) this.#message({ kind: "secrets", secrets });
+  tellOverlayKeys(keys: readonly OverlayKey[]): void {
+    if (this.#welcomed && !this.#over) this.#message({ kind: "overlay-keys", keys });
   }
 
   flush(): void {

@@ -4,18 +4,21 @@
  *
  * dlmd's own registry is made anew for each reading: what is shown is what the core says then, and nothing is kept twice.
  */
-import { chmodSync, rmSync } from "node:fs";
-import { type IncomingMessage, type ServerResponse, createServer } from "node:http";
+import { type IncomingMessage, type Server, type ServerResponse, createServer } from "node:http";
 import { isIPv4, isIPv6 } from "node:net";
 import { Counter, Gauge, Registry, collectDefaultMetrics } from "prom-client";
 import { OperatingError } from "../base/error.ts";
+import { logNotTaken, startListening } from "../base/listening.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metric.ts";
-import type { QueryWhat } from "../node-api.ts";
+import type { QueryWhat } from "../wire/program.ts";
+import { listenOnOwnSocket } from "./own-socket.ts";
 
 /** Readers at a time; a further one is sent away. */
 const MAX_CONNECTIONS = 16;
 const REQUEST_TIMEOUT_MS = 5000;
+/** Node.js looks for requests that are over time so often; by default every 30 s only. */
+const CHECK_EVERY_MS = 1000;
 
 /** A path beginning with "/", or a loopback address and port. */
 export type MetricsAddress = { readonly path: string } | { readonly host: string; readonly port: number };
@@ -52,7 +55,7 @@ interface StatusFigures {
   readonly configVersion?: number;
   readonly clients?: number;
   readonly locks?: number;
-  readonly displaced?: number;
+  readonly goneWaits?: readonly unknown[];
 }
 interface NodeFigures {
   readonly name: string;
@@ -75,7 +78,7 @@ export async function renderMetrics({ metrics, query }: MetricsSource): Promise<
   gauge("config_version", "version of cluster.yaml", status.configVersion);
   gauge("clients", "programs connected", status.clients);
   gauge("locks", "locks of this node's programs", status.locks);
-  gauge("displaced_resources", "resources with another master than the hash names, as far as this node knows", status.displaced);
+  gauge("gone_waits", "programs that lockspaces wait for until they have let go of nodes that are gone", status.goneWaits?.length);
   const peers = (query("nodes") ?? []) as readonly NodeFigures[];
   const member = new Gauge({ name: "dlmd_node_member", help: "1: in the view", labelNames: ["node"], registers: [registry] });
   const link = new Gauge({ name: "dlmd_node_connected", help: "1: TCP is up", labelNames: ["node"], registers: [registry] });
@@ -111,41 +114,45 @@ async function answer(request: IncomingMessage, response: ServerResponse, source
 }
 
 /** Rejects with OperatingError "metrics-unavailable" if it cannot listen there. */
-export function serveMetrics(address: MetricsAddress, source: MetricsSource, log: Log): Promise<MetricsServer> {
+export async function serveMetrics(address: MetricsAddress, source: MetricsSource, log: Log): Promise<MetricsServer> {
   // The process's own (memory, event loop, collections) are watched all the time: made once.
   const own = new Registry();
   collectDefaultMetrics({ register: own });
-  const server = createServer({ requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS }, (request, response) => {
+  const limits = { requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS, connectionsCheckingInterval: CHECK_EVERY_MS };
+  const server = createServer(limits, (request, response) => {
     answer(request, response, source, own).catch((error: unknown) => {
       log.error({ error: (error as Error).message }, "metrics could not be shown");
       response.destroy();
     });
   });
   server.maxConnections = MAX_CONNECTIONS;
-  // Whoever listens on dlmd's own socket in this run directory owns what is beside it.
-  if ("path" in address) rmSync(address.path, { force: true });
-  return new Promise((resolve, reject) => {
-    server.once("error", (error: NodeJS.ErrnoException) =>
-      reject(
-        new OperatingError(
-          `metrics: cannot listen on ${"path" in address ? address.path : `${address.host}:${address.port}`}: ${error.message}`,
-          {
-            code: "metrics-unavailable",
-            hint: "Name another place with --metrics, or none with --metrics none.",
-            cause: error,
-          },
-        ),
-      ),
-    );
-    server.listen(address, () => {
-      if ("path" in address) chmodSync(address.path, 0o600);
-      resolve({
-        close: () =>
-          new Promise((closed) => {
-            server.close(() => closed());
-            server.closeAllConnections();
-          }),
-      });
+  const failed = logNotTaken(log, "a connection for the metrics");
+  await ("path" in address ? listenOnPath(server, address.path, failed) : listenOnPort(server, address, failed));
+  return {
+    close: () =>
+      new Promise((closed) => {
+        server.close(() => closed());
+        server.closeAllConnections();
+      }),
+  };
+}
+
+function listenOnPath(server: Server, path: string, failed: (error: Error) => void): Promise<void> {
+  return listenOnOwnSocket(server, { path, other: "another program", code: "metrics-unavailable", option: "--metrics", failed });
+}
+
+async function listenOnPort(
+  server: Server,
+  address: { readonly host: string; readonly port: number },
+  failed: (error: Error) => void,
+): Promise<void> {
+  try {
+    await startListening(server, (listening) => server.listen(address, listening), failed);
+  } catch (error) {
+    throw new OperatingError(`metrics: cannot listen on ${address.host}:${address.port}: ${(error as Error).message}`, {
+      code: "metrics-unavailable",
+      hint: "Name another place with --metrics, or none with --metrics none.",
+      cause: error,
     });
-  });
+  }
 }

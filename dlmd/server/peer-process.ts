@@ -1,11 +1,11 @@
 /**
  * The process at the other end of a local connection, as the kernel knows it (unix(7) SO_PEERCRED, pidfd_open(2)): what a program says of itself
- * is for people only. Node.js has none of these calls, so this is the one file of dlmd that uses the system calls of overlay/native.
+ * is for people only. Node.js has none of these calls, so this is the one file of dlmd that uses the system calls of native.
  */
 import type { Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { OperatingError } from "../base/error.ts";
-import { type Native, nativeAddon } from "../../overlay/native/index.ts";
+import { type Native, nativeAddon } from "../../native/index.ts";
 
 const SIGKILL = 9;
 const ESRCH = 3;

@@ -3,23 +3,21 @@
  * core's. A client that sends damaged frames is told why and closed, nothing else is disturbed. A client is never
  * disconnected for being slow: it is not read until it has caught up (hazard C6).
  */
-import { chmodSync, lstatSync, mkdirSync, unlinkSync } from "node:fs";
-import { type Server, type Socket, createConnection, createServer } from "node:net";
+import { mkdirSync } from "node:fs";
+import { type Socket, createServer } from "node:net";
 import path from "node:path";
+import { logNotTaken } from "../base/listening.ts";
 import { assert } from "../base/assert.ts";
-import { OperatingError, WireError } from "../base/error.ts";
+import { WireError } from "../base/error.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metric.ts";
-import type { ClusterInfo } from "../client/api.ts";
-import type { ClientIdentity } from "../lock/client.ts";
-import type { ClientEvent, ClientRequest } from "../node-api.ts";
+import type { ClusterInfo, OverlayKey, ClientEvent, ClientRequest, ClientIdentity } from "../wire/program.ts";
 import { LocalClient } from "./local-client.ts";
+import { listenOnOwnSocket } from "./own-socket.ts";
 import { objectionTo, type PeerProcesses, type ProcessHandle } from "./peer-process.ts";
 
 /** Connections at one time; more are refused. */
 export const MAX_CLIENTS = 4096;
-/** What an earlier dlmd left behind is found out within that time. */
-const STALE_SOCKET_TIMEOUT_MS = 1000;
 
 export interface ServerOptions {
   readonly socketPath: string;
@@ -43,68 +41,12 @@ export interface LocalServer {
   setPaused(clientId: number, paused: boolean): void;
   /** Kills its process: it hangs. `gone` follows when that has ended. */
   kill(clientId: number, reason: string): void;
-  /** ClusterInfo.overlaySecrets are these from now on. */
-  tellSecrets(secrets: readonly Uint8Array[]): void;
+  /** ClusterInfo.overlayKeys are these from now on. */
+  tellOverlayKeys(keys: readonly OverlayKey[]): void;
   /** Closes every connection, with that reason. New ones may come. */
   dropClients(reason: string): void;
   /** No new connections; then as dropClients; removes the socket. */
   close(reason: string): Promise<void>;
-}
-
-function nobodyAnswers(socketPath: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const probe = createConnection(socketPath);
-    const settle = (stale: boolean): void => {
-      clearTimeout(timer);
-      probe.destroy();
-      resolve(stale);
-    };
-    const timer = setTimeout(() => settle(false), STALE_SOCKET_TIMEOUT_MS);
-    probe.once("connect", () => settle(false));
-    probe.once("error", (error: NodeJS.ErrnoException) => settle(error.code === "ECONNREFUSED"));
-  });
-}
-
-function listenOnce(server: Server, socketPath: string): Promise<NodeJS.ErrnoException | null> {
-  return new Promise((resolve) => {
-    const failed = (error: NodeJS.ErrnoException): void => resolve(error);
-    server.once("error", failed);
-    server.listen(socketPath, () => {
-      server.off("error", failed);
-      resolve(null);
-    });
-  });
-}
-
-/** Listens; a socket that an earlier dlmd left behind is removed only if nobody answers on it. */
-async function listen(server: Server, socketPath: string): Promise<void> {
-  mkdirSync(path.dirname(socketPath), { recursive: true, mode: 0o700 });
-  chmodSync(path.dirname(socketPath), 0o700);
-  let error = await listenOnce(server, socketPath);
-  if (error?.code === "EADDRINUSE") {
-    if (!lstatSync(socketPath).isSocket()) {
-      throw new OperatingError(`a socket expected at ${socketPath}, found something else`, {
-        code: "cannot-listen",
-        hint: "Look what it is and move it away, or name another --run-dir.",
-      });
-    }
-    if (!(await nobodyAnswers(socketPath))) {
-      throw new OperatingError(`another dlmd answers on ${socketPath}`, {
-        code: "already-running",
-        hint: "One dlmd runs for each node. Stop that one first, or name another --run-dir for another node.",
-      });
-    }
-    unlinkSync(socketPath);
-    error = await listenOnce(server, socketPath);
-  }
-  if (error !== null) {
-    throw new OperatingError(`dlmd cannot listen on ${socketPath}: ${error.message}`, {
-      code: "cannot-listen",
-      hint: "The path must be shorter than 108 bytes, in a folder that root may write.",
-      cause: error,
-    });
-  }
-  chmodSync(socketPath, 0o600);
 }
 
 /** A program whose process is known, and what becomes of it. */
@@ -144,6 +86,8 @@ export async function startServer(options: ServerOptions): Promise<LocalServer> 
     metrics.count("clients_killed");
     guest.killed = guest.process.kill().catch((error: unknown) => {
       log.error({ clientId, error: (error as Error).message }, "a program that hangs cannot be killed: its locks stay held");
+      // It may be believed again, and hang again.
+      guest.killed = null;
       return true;
     });
     // If it could not be killed it may go on; if it ended, somebody else may have its connection.
@@ -189,8 +133,9 @@ export async function startServer(options: ServerOptions): Promise<LocalServer> 
   };
 
   const server = createServer(accept);
-  await listen(server, options.socketPath);
-  server.on("error", (error) => log.error({ error: error.message }, "local socket failed"));
+  mkdirSync(path.dirname(options.socketPath), { recursive: true, mode: 0o700 });
+  const failed = logNotTaken(log, "a program's connection");
+  await listenOnOwnSocket(server, { path: options.socketPath, other: "another dlmd", code: "cannot-listen", option: "--run-dir", failed });
 
   return {
     send(clientId, events) {
@@ -203,9 +148,9 @@ export async function startServer(options: ServerOptions): Promise<LocalServer> 
       for (const client of dirty) client.flush();
       dirty.clear();
     },
-    tellSecrets(secrets) {
+    tellOverlayKeys(keys) {
       for (const client of clients.values()) {
-        client.tellSecrets(secrets);
+        client.tellOverlayKeys(keys);
         client.flush();
       }
     },

@@ -5,25 +5,23 @@
  */
 import { ByteReader, ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
+import { type Field, flag, list, maybe, record, type Row, type Rows, row, rowsByType, u32, u64, u8 } from "./field.ts";
 import {
   maxNodes,
+  members,
   type OrderDatagram,
   type OrderStart,
   type OrderState,
   orderRows,
-  readList,
-  readMember,
-  readNodeid,
-  readOrderStart,
-  readOrderState,
-  writeMembers,
-  writeOrderStart,
-  writeOrderState,
+  orderStart,
+  orderState,
+  sender,
 } from "./order-datagram.ts";
-import { type QuorumCount, readElectorate, readQuorum, writeElectorate, writeQuorum } from "./quorum-count.ts";
-import { type Lineage, type Member, readIncarnation, readViewId, type ViewId, writeIncarnation, writeViewId } from "./view-id.ts";
+import { incarnation, nodeid, viewId } from "./peer-field.ts";
+import { electorate, type QuorumCount, quorumCount } from "./quorum-count.ts";
+import type { Lineage, Member, ViewId } from "./view-id.ts";
 
-export const datagramVersion = 3;
+export const datagramVersion = 4;
 /** What a heartbeat is padded to now and then: the largest datagram that must get through (hazard H13). */
 export const largestHeartbeatBytes = 1380;
 
@@ -42,11 +40,8 @@ export interface Heard {
   readonly tcpUp: boolean;
 }
 
-/** Sent to all every tenth of the time-out, and at once after an installation. */
-export interface Heartbeat extends Sender {
-  readonly kind: "heartbeat";
-  /** Counts up from 1 in an incarnation; never wraps in its life. */
-  readonly seq: number;
+/** What a node says of itself. */
+export interface NodeState {
   /** Installed view; noView before the first. */
   readonly view: ViewId;
   readonly promisedEpoch: number;
@@ -61,6 +56,13 @@ export interface Heartbeat extends Sender {
   readonly broken: boolean;
   /** What a restart must know of `view` is on disk. */
   readonly stored: boolean;
+}
+
+/** Sent to all every tenth of the time-out, and at once after an installation. */
+export interface Heartbeat extends Sender, NodeState {
+  readonly kind: "heartbeat";
+  /** Counts up from 1 in an incarnation; never wraps in its life. */
+  readonly seq: number;
   /** Steps of the main loop (hazard H13); modulo 2^32. */
   readonly progress: number;
   /** Zero bytes after the rest, so that a path which carries small datagrams only is found out (hazard H13). */
@@ -123,137 +125,55 @@ export interface Evict extends Sender {
 
 export type Datagram = Heartbeat | Propose | StateAnswer | Install | Leave | Evict | OrderDatagram;
 
-interface Row<M> {
-  readonly type: number;
-  readonly encode: (w: ByteWriter, m: M) => void;
-  readonly decode: (r: ByteReader, sender: Sender) => M;
-}
-type Table = { readonly [K in Datagram["kind"]]: Row<Extract<Datagram, { kind: K }>> };
-
-const flagRunning = 1;
-const flagStopped = 2;
-const flagBroken = 4;
-const flagStored = 8;
-
-const table: Table = {
-  heartbeat: {
-    type: 1,
-    encode: (w, m) => {
-      writeViewId(w.u32(m.seq), m.view);
-      writeViewId(w.u64(m.promisedEpoch), m.lineage);
-      const state = (m.running ? flagRunning : 0) | (m.stopped ? flagStopped : 0);
-      w.u32(m.configVersion).u8(state | (m.broken ? flagBroken : 0) | (m.stored ? flagStored : 0));
-      w.u32(m.progress).u8(m.heard.length);
-      for (const h of m.heard) writeIncarnation(w.u16(h.nodeid), h.incarnation).u32(h.seq).bool(h.tcpUp);
-      w.u16(m.padding).bytes(new Uint8Array(m.padding));
-    },
-    decode: (r, sender) => {
-      const seq = r.u32();
-      const view = readViewId(r);
-      const promisedEpoch = r.u64();
-      const lineage = readViewId(r);
-      const configVersion = r.u32();
-      const flags = r.u8();
-      if (flags > 15) throw new WireError(`heartbeat with unknown flags ${flags}`);
-      const progress = r.u32();
-      const heard = readList(r, "nodes heard", maxNodes, (r) => ({
-        nodeid: readNodeid(r),
-        incarnation: readIncarnation(r),
-        seq: r.u32(),
-        tcpUp: r.bool(),
-      }));
-      const padding = r.u16();
-      r.skip(padding);
-      const running = (flags & flagRunning) !== 0;
-      const stopped = (flags & flagStopped) !== 0;
-      const broken = (flags & flagBroken) !== 0;
-      const stored = (flags & flagStored) !== 0;
-      return {
-        kind: "heartbeat",
-        ...sender,
-        seq,
-        view,
-        promisedEpoch,
-        lineage,
-        configVersion,
-        running,
-        stopped,
-        broken,
-        stored,
-        progress,
-        padding,
-        heard,
-      };
-    },
-  },
-  propose: {
-    type: 2,
-    encode: (w, m) => writeMembers(writeViewId(w, m.view), m.members),
-    decode: (r, sender) => ({ kind: "propose", ...sender, view: readViewId(r), members: readList(r, "members", maxNodes, readMember) }),
-  },
-  state: {
-    type: 3,
-    encode: (w, m) => {
-      writeViewId(writeViewId(w, m.view).u32(m.configVersion), m.lineage);
-      writeMembers(writeViewId(w, m.seen.id), m.seen.members);
-      writeElectorate(w, m.seen.electorate);
-      w.u8(m.ackedAgo.length);
-      for (const ago of m.ackedAgo) w.u16(ago.nodeid).f64(ago.ms);
-      writeOrderState(w, m.order);
-    },
-    decode: (r, sender) => ({
-      kind: "state",
-      ...sender,
-      view: readViewId(r),
-      configVersion: r.u32(),
-      lineage: readViewId(r),
-      seen: { id: readViewId(r), members: readList(r, "members seen", maxNodes, readMember), electorate: readElectorate(r) },
-      ackedAgo: readList(r, "nodes acked", maxNodes, (r) => ({ nodeid: readNodeid(r), ms: readMs(r) })),
-      order: readOrderState(r),
-    }),
-  },
-  install: {
-    type: 4,
-    encode: (w, m) => {
-      writeMembers(writeViewId(w, m.view), m.members);
-      writeQuorum(w.f64(m.waitMs), m.quorum);
-      if (m.start !== null) writeOrderStart(w, m.start);
-    },
-    decode: (r, sender) => {
-      const view = readViewId(r);
-      const members = readList(r, "members", maxNodes, readMember);
-      const waitMs = readMs(r);
-      const quorum = readQuorum(r);
-      return { kind: "install", ...sender, view, members, waitMs, quorum, start: quorum.quorate ? readOrderStart(r) : null };
-    },
-  },
-  leave: {
-    type: 5,
-    encode: (w, m) => writeViewId(w, m.view),
-    decode: (r, sender) => ({ kind: "leave", ...sender, view: readViewId(r) }),
-  },
-  ...orderRows,
-  evict: {
-    type: 6,
-    encode: (w, m) => writeViewId(writeIncarnation(w.u16(m.nodeid), m.targetIncarnation), m.lineage),
-    decode: (r, sender) => ({
-      kind: "evict",
-      ...sender,
-      nodeid: readNodeid(r),
-      targetIncarnation: readIncarnation(r),
-      lineage: readViewId(r),
-    }),
+/** A duration: finite, not negative; a lying one could start service too early or never. */
+const ms: Field<number> = {
+  write: (w, value) => w.f64(value),
+  read: (r) => {
+    const value = r.f64();
+    if (!(value >= 0 && value <= 1e12)) throw new WireError(`duration ${value} ms at offset ${r.offset - 8}: 0 to 1e12 expected`);
+    return value;
   },
 };
+/** So many zero bytes after their number. */
+const padding: Field<number> = {
+  write: (w, bytes) => w.u16(bytes).bytes(new Uint8Array(bytes)),
+  read: (r) => {
+    const bytes = r.u16();
+    r.skip(bytes);
+    return bytes;
+  },
+};
+const heard = list(u8, record<Heard>({ nodeid, incarnation, seq: u32, tcpUp: flag }), maxNodes, "nodes heard");
+const ackedAgo = list(u8, record<StateAnswer["ackedAgo"][number]>({ nodeid, ms }), maxNodes, "nodes acked");
+const seen: Field<Lineage> = record({ id: viewId, members, electorate });
 
-/** A duration: finite, not negative; a lying one could start service too early or never. */
-function readMs(r: ByteReader): number {
-  const ms = r.f64();
-  if (!(ms >= 0 && ms <= 1e12)) throw new WireError(`duration ${ms} ms at offset ${r.offset - 8}: 0 to 1e12 expected`);
-  return ms;
-}
+const table: Rows<Datagram> = {
+  heartbeat: row("heartbeat", 1, {
+    ...sender,
+    seq: u32,
+    view: viewId,
+    promisedEpoch: u64,
+    lineage: viewId,
+    configVersion: u32,
+    running: flag,
+    stopped: flag,
+    broken: flag,
+    stored: flag,
+    progress: u32,
+    heard,
+    padding,
+  }),
+  propose: row("propose", 2, { ...sender, view: viewId, members }),
+  state: row("state", 3, { ...sender, view: viewId, configVersion: u32, lineage: viewId, seen, ackedAgo, order: orderState }),
+  install: row("install", 4, { ...sender, view: viewId, members, waitMs: ms, quorum: quorumCount, start: maybe(orderStart) }, (m) => {
+    if (m.quorum.quorate !== (m.start !== null)) throw new WireError("a view starts an ordered channel if it is quorate");
+  }),
+  leave: row("leave", 5, { ...sender, view: viewId }),
+  ...orderRows,
+  evict: row("evict", 6, { ...sender, nodeid, targetIncarnation: incarnation, lineage: viewId }),
+};
 
-const byType = new Map<number, Row<Datagram>>(Object.values(table).map((row) => [row.type, row as Row<Datagram>]));
+const byType = rowsByType(table);
 
 /** Room for all but the body of a packet: so the bytes of one need not be moved. */
 const packetHeadBytes = 96;
@@ -263,8 +183,7 @@ export function encodeDatagram(message: Datagram): Uint8Array {
   const row = table[message.kind] as Row<Datagram>;
   const bytes = "body" in message ? packetHeadBytes + message.body.byteLength : 256;
   const w = new ByteWriter(bytes, 65_507).u8(0x63).u8(0x44).u8(datagramVersion).u8(row.type);
-  writeIncarnation(w.u16(message.from), message.incarnation);
-  row.encode(w, message);
+  row.write(w, message);
   return w.view();
 }
 
@@ -277,7 +196,7 @@ export function decodeDatagram(bytes: Uint8Array): Datagram {
   const type = r.u8();
   const row = byType.get(type);
   if (row === undefined) throw new WireError(`datagram of unknown type ${type}`);
-  const message = row.decode(r, { from: readNodeid(r), incarnation: readIncarnation(r) });
+  const message = row.read(r);
   r.end();
   return message;
 }

@@ -6,9 +6,8 @@
 import { assert } from "../base/assert.ts";
 import { type ByteReader, type ByteWriter, decodeText } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
-import type { LockStatus } from "../client/api.ts";
-import { ALTMODE, DEMOTED } from "../lock/flag.ts";
-import { type Mode, isMode } from "../lock/mode.ts";
+import { ALTMODE, DEMOTED } from "./flag.ts";
+import { type Mode, isMode } from "./mode.ts";
 
 export const REQUESTS_KIND = 3;
 export const RESULTS_KIND = 131;
@@ -22,8 +21,9 @@ export const REASON_BYTES = 4096;
 /** Longer time-outs are cut to that: 49 days. */
 const MAX_TIMEOUT_MS = 0xffffffff;
 
-/** In the order of their numbers on the wire. */
-const statuses: readonly LockStatus[] = ["granted", "again", "canceled", "deadlock", "unlocked", "error", "timeout"];
+/** How a request ended, in the order of the numbers on the wire. */
+const statuses = ["granted", "again", "canceled", "deadlock", "unlocked", "error", "timeout"] as const;
+export type LockStatus = (typeof statuses)[number];
 
 export function readName(reader: ByteReader): string {
   const bytes = reader.u16();

@@ -1,8 +1,8 @@
 /** Groups on the local socket (local.ts): what programs ask and what they are told, as types and codec. */
 import { ByteReader, type ByteWriter } from "../base/bytes.ts";
-import { WireError } from "../base/error.ts";
-import { type CommandResult, type GroupMember, type LeaveReason, maxGroupNameBytes, maxMessageBytes } from "../engine/engine.ts";
-import { readIncarnation, writeIncarnation } from "./view-id.ts";
+import { block, copy, type Field, list, oneOf, record, type Rows, row, text, u16, u32, u64 } from "./field.ts";
+import { type CommandResult, type GroupMember, type LeaveReason, maxGroupNameBytes, maxMessageBytes } from "./group.ts";
+import { incarnation } from "./peer-field.ts";
 
 /** In front of every message of a program: its number, u48, and how many more follow it in one, u16. */
 export const sequenceBytes = 8;
@@ -52,32 +52,11 @@ export type GroupResult = Exclude<CommandResult, "full">;
 const results: readonly GroupResult[] = ["accepted", "not-joined", "joined-already", "too-large", "bad-name", "limit"];
 const reasons: readonly LeaveReason[] = ["left", "client-died", "node-gone"];
 
-const JOIN = 24;
-const LEAVE = 25;
-const SEND = 26;
-const RESULT = 152;
-const MEMBERS = 153;
-const MESSAGE = 154;
-const ENDED = 155;
-
-export function encodeGroupRequest(w: ByteWriter, m: GroupClientRequest): void {
-  const kind = m.kind === "group-join" ? JOIN : m.kind === "group-leave" ? LEAVE : SEND;
-  w.u8(kind).u32(m.requestId).string(m.group);
-  if (m.kind === "group-send") w.u16(m.count - 1).block(m.data);
-}
-
 /** The messages of "group-send" or "group-message" one by one, as views. Throws WireError. */
 export function readBatch(count: number, data: Uint8Array, each: (message: Uint8Array) => void): void {
   if (count === 1) return each(data);
   const r = new ByteReader(data);
   for (let left = count; left > 0; left--) each(r.bytes(r.u32()));
-  r.end();
-}
-
-function checkBatch(count: number, data: Uint8Array): void {
-  if (count === 1) return;
-  const r = new ByteReader(data);
-  for (let left = count; left > 0; left--) r.skip(r.u32());
   r.end();
 }
 
@@ -94,91 +73,30 @@ export function readSequence(data: Uint8Array): { seq: number; count: number } {
   return { seq: r.u32() + r.u16() * 0x1_0000_0000, count: r.u16() + 1 };
 }
 
-/** The kind is read already; null: none of these. Throws WireError. */
-export function readGroupRequest(kind: number, r: ByteReader): GroupClientRequest | null {
-  if (kind !== JOIN && kind !== LEAVE && kind !== SEND) return null;
-  const named = { requestId: r.u32(), group: r.string(maxGroupNameBytes) };
-  if (kind === JOIN) return { kind: "group-join", ...named };
-  if (kind === LEAVE) return { kind: "group-leave", ...named };
-  const count = r.u16() + 1;
-  // A copy, because it is kept. One byte beyond the limit is let in, so that the engine can say "too-large".
-  const data = new Uint8Array(r.block(maxMessageBytes + 1));
-  checkBatch(count, data);
-  return { kind: "group-send", ...named, count, data };
-}
+const group = text(maxGroupNameBytes);
+/** 1 and up. */
+const count: Field<number> = { write: (w, value) => w.u16(value - 1), read: (r) => r.u16() + 1 };
+// One byte beyond the limit is let in, so that the engine can say "too-large".
+const sent = copy(maxMessageBytes + 1);
+const member: Field<GroupMember> = record({ nodeid: u16, incarnation, clientId: u32 });
+const members = list(u32, member, MAX_MEMBERS, "members of a group");
+const left = list(
+  u32,
+  record<Extract<GroupEvent, { kind: "group-members" }>["left"][number]>({ member, reason: oneOf(reasons, "reason to leave a group") }),
+  MAX_MEMBERS,
+  "members of a group",
+);
 
-function writeMember(w: ByteWriter, { nodeid, incarnation, clientId }: GroupMember): ByteWriter {
-  return writeIncarnation(w.u16(nodeid), incarnation).u32(clientId);
-}
+export const groupRequestRows: Rows<GroupClientRequest> = {
+  "group-join": row("group-join", 24, { requestId: u32, group }),
+  "group-leave": row("group-leave", 25, { requestId: u32, group }),
+  "group-send": row("group-send", 26, { requestId: u32, group, count, data: sent }, ({ count, data }) => readBatch(count, data, () => {})),
+};
 
-function readMember(r: ByteReader): GroupMember {
-  return { nodeid: r.u16(), incarnation: readIncarnation(r), clientId: r.u32() };
-}
-
-function writeMembers(w: ByteWriter, members: readonly GroupMember[]): void {
-  w.u32(members.length);
-  for (const member of members) writeMember(w, member);
-}
-
-function readList<T>(r: ByteReader, row: () => T): T[] {
-  const rows = r.u32();
-  if (rows > MAX_MEMBERS) throw new WireError(`${rows} members of a group, at most ${MAX_MEMBERS} expected`);
-  const list: T[] = [];
-  for (let at = 0; at < rows; at++) list.push(row());
-  return list;
-}
-
-function readOne<T>(r: ByteReader, values: readonly T[], what: string): T {
-  const value = values[r.u8()];
-  if (value === undefined) throw new WireError(`unknown ${what} of a group at offset ${r.offset - 1}`);
-  return value;
-}
-
-export function encodeGroupEvent(w: ByteWriter, m: GroupEvent): void {
-  switch (m.kind) {
-    case "group-result":
-      w.u8(RESULT).u32(m.requestId).u8(results.indexOf(m.result));
-      return;
-    case "group-members":
-      writeMembers(w.u8(MEMBERS).string(m.group), m.members);
-      writeMembers(w, m.joined);
-      w.u32(m.left.length);
-      for (const { member, reason } of m.left) writeMember(w, member).u8(reasons.indexOf(reason));
-      return;
-    case "group-message":
-      writeMember(w.u8(MESSAGE).string(m.group), m.from)
-        .u64(m.seq)
-        .u16(m.count - 1)
-        .block(m.data);
-      return;
-    case "group-ended":
-      w.u8(ENDED).string(m.group).string(m.reason);
-      return;
-  }
-}
-
-/** The kind is read already; null: none of these. Throws WireError. `data` is a view: who keeps it copies it. */
-export function readGroupEvent(kind: number, r: ByteReader): GroupEvent | null {
-  switch (kind) {
-    case RESULT:
-      return { kind: "group-result", requestId: r.u32(), result: readOne(r, results, "result") };
-    case MEMBERS: {
-      const group = r.string(maxGroupNameBytes);
-      const members = readList(r, () => readMember(r));
-      const joined = readList(r, () => readMember(r));
-      return { kind: "group-members", group, members, joined, left: readList(r, () => readLeft(r)) };
-    }
-    case MESSAGE: {
-      const group = r.string(maxGroupNameBytes);
-      return { kind: "group-message", group, from: readMember(r), seq: r.u64(), count: r.u16() + 1, data: r.block(maxMessageBytes) };
-    }
-    case ENDED:
-      return { kind: "group-ended", group: r.string(maxGroupNameBytes), reason: r.string(REASON_BYTES) };
-    default:
-      return null;
-  }
-}
-
-function readLeft(r: ByteReader): { member: GroupMember; reason: LeaveReason } {
-  return { member: readMember(r), reason: readOne(r, reasons, "reason to leave") };
-}
+/** `data` is a view: who keeps it copies it. */
+export const groupEventRows: Rows<GroupEvent> = {
+  "group-result": row("group-result", 152, { requestId: u32, result: oneOf(results, "result of a group") }),
+  "group-members": row("group-members", 153, { group, members, joined: members, left }),
+  "group-message": row("group-message", 154, { group, from: member, seq: u64, count, data: block(maxMessageBytes) }),
+  "group-ended": row("group-ended", 155, { group, reason: text(REASON_BYTES) }),
+};

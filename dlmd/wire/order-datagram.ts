@@ -3,10 +3,11 @@
  * view change. The protocol: a fixed sequencer as in Amoeba (Kaashoek and Tanenbaum, "Group communication in the Amoeba distributed
  * operating system", 1991), with the recovery of Totem (Amir et al., 1995) reduced to one old view. Rows for the table of datagram.ts.
  */
-import type { ByteReader, ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
-import { type QuorumCount, readQuorum, writeQuorum } from "./quorum-count.ts";
-import { type Member, readIncarnation, readViewId, type ViewId, writeIncarnation, writeViewId } from "./view-id.ts";
+import { block, type Field, type Fields, flag, list, maybe, record, type Rows, row, u64, u8 } from "./field.ts";
+import { incarnation, member, nodeid, viewId } from "./peer-field.ts";
+import { type QuorumCount, quorumCount } from "./quorum-count.ts";
+import type { Member, ViewId } from "./view-id.ts";
 
 /** Members of a view and nodes of a configuration, at most; more in a message is refused. */
 export const maxNodes = 31;
@@ -130,170 +131,45 @@ export interface Flushed extends Sender {
 
 export type OrderDatagram = Submit | Ordered | Nack | Ask | OrderStatus | Flush | Flushed;
 
-interface Row<M> {
-  readonly type: number;
-  readonly encode: (w: ByteWriter, m: M) => void;
-  readonly decode: (r: ByteReader, sender: Sender) => M;
-}
-
-export function readList<T>(r: ByteReader, what: string, limit: number, one: (r: ByteReader) => T): T[] {
-  const found = r.u8();
-  if (found > limit) throw new WireError(`${found} ${what}, at most ${limit} allowed`);
-  const list: T[] = [];
-  for (let left = found; left > 0; left--) list.push(one(r));
-  return list;
-}
-
-export function readNodeid(r: ByteReader): number {
-  const nodeid = r.u16();
-  if (nodeid === 0) throw new WireError(`nodeid 0 at offset ${r.offset - 2}: 1 to 65535 expected`);
-  return nodeid;
-}
-
-export function readMember(r: ByteReader): Member {
-  return { nodeid: readNodeid(r), incarnation: readIncarnation(r) };
-}
-
-export function writeMembers(w: ByteWriter, members: readonly Member[]): void {
-  w.u8(members.length);
-  for (const member of members) writeIncarnation(w.u16(member.nodeid), member.incarnation);
-}
+/** First in each datagram. */
+export const sender: Fields<Sender> = { from: nodeid, incarnation };
+export const members: Field<readonly Member[]> = list(u8, member, maxNodes, "members");
 
 /** Such numbers count packets: 1 and up; a range is not empty and no longer than the window. */
-function readRange(r: ByteReader): Range {
-  const from = r.u64();
-  const to = from + r.u16();
-  if (from === 0 || to - from >= 4 * orderWindow) throw new WireError(`range ${from} to ${to} at offset ${r.offset}`);
-  return { from, to };
-}
-
-function writeRange(w: ByteWriter, range: Range): void {
-  w.u64(range.from).u16(range.to - range.from);
-}
-
-function readCounter(r: ByteReader): number {
-  const counter = r.u64();
-  if (counter === 0) throw new WireError(`packet 0 at offset ${r.offset - 8}: 1 and up expected`);
-  return counter;
-}
-
-function writeLasts(w: ByteWriter, lasts: readonly Last[]): void {
-  w.u8(lasts.length);
-  for (const last of lasts) writeIncarnation(w.u16(last.nodeid), last.incarnation).u64(last.n);
-}
-
-function readLasts(r: ByteReader): Last[] {
-  return readList(r, "senders", maxNodes, (r) => ({ ...readMember(r), n: r.u64() }));
-}
-
-export function writeOrderState(w: ByteWriter, state: OrderState): void {
-  writeStarted(w, state.started);
-  w.u64(state.received).block(state.held);
-}
-
-export function readOrderState(r: ByteReader): OrderState {
-  return { started: readStarted(r), received: r.u64(), held: r.block(orderWindow / 8) };
-}
-
-export function writeOrderStart(w: ByteWriter, start: OrderStart): void {
-  writeViewId(w, start.previous).u64(start.cut).u8(start.together.length);
-  for (const { nodeid, synced } of start.together) w.u16(nodeid).bool(synced);
-  writeLasts(w, start.lasts);
-}
-
-export function readOrderStart(r: ByteReader): OrderStart {
-  const previous = readViewId(r);
-  const cut = r.u64();
-  const together = readList(r, "members together", maxNodes, (r) => ({ nodeid: readNodeid(r), synced: r.bool() }));
-  return { previous, cut, together, lasts: readLasts(r) };
-}
-
-function writeStarted(w: ByteWriter, view: StartedView | null): void {
-  w.bool(view !== null);
-  if (view === null) return;
-  writeMembers(writeViewId(w, view.id), view.members);
-  writeQuorum(w, view.quorum);
-  writeOrderStart(w, view.start);
-}
-
-function readStarted(r: ByteReader): StartedView | null {
-  if (!r.bool()) return null;
-  return { id: readViewId(r), members: readList(r, "members", maxNodes, readMember), quorum: readQuorum(r), start: readOrderStart(r) };
-}
-
-type Table = { readonly [K in OrderDatagram["kind"]]: Row<Extract<OrderDatagram, { kind: K }>> };
-
-export const orderRows: Table = {
-  submit: {
-    type: 7,
-    encode: (w, m) => writeViewId(w, m.view).u64(m.n).u64(m.received).block(m.body),
-    decode: (r, sender) => ({
-      kind: "submit",
-      ...sender,
-      view: readViewId(r),
-      n: readCounter(r),
-      received: r.u64(),
-      body: r.block(maxPacketBytes),
-    }),
+const range: Field<Range> = {
+  write: (w, { from, to }) => w.u64(from).u16(to - from),
+  read: (r) => {
+    const from = r.u64();
+    const to = from + r.u16();
+    if (from === 0 || to - from >= 4 * orderWindow) throw new WireError(`range ${from} to ${to} at offset ${r.offset}`);
+    return { from, to };
   },
-  ordered: {
-    type: 8,
-    encode: (w, m) => writeViewId(w, m.view).u64(m.seq).u16(m.origin).u64(m.n).u64(m.stable).block(m.body),
-    decode: (r, sender) => ({
-      kind: "ordered",
-      ...sender,
-      view: readViewId(r),
-      seq: readCounter(r),
-      origin: readNodeid(r),
-      n: readCounter(r),
-      stable: r.u64(),
-      body: r.block(maxPacketBytes),
-    }),
+};
+const source: Field<Flush["sources"][number]> = {
+  write: (w, each) => range.write(w.u16(each.nodeid), each),
+  read: (r) => ({ nodeid: nodeid.read(r), ...range.read(r) }),
+};
+const counter: Field<number> = {
+  write: u64.write,
+  read: (r) => {
+    const value = r.u64();
+    if (value === 0) throw new WireError(`packet 0 at offset ${r.offset - 8}: 1 and up expected`);
+    return value;
   },
-  nack: {
-    type: 9,
-    encode: (w, m) => {
-      writeViewId(w, m.view).u8(m.ranges.length);
-      for (const range of m.ranges) writeRange(w, range);
-    },
-    decode: (r, sender) => ({ kind: "nack", ...sender, view: readViewId(r), ranges: readList(r, "ranges", maxRanges, readRange) }),
-  },
-  ask: {
-    type: 10,
-    encode: (w, m) => writeRange(writeViewId(w, m.view), m.range),
-    decode: (r, sender) => ({ kind: "ask", ...sender, view: readViewId(r), range: readRange(r) }),
-  },
-  "order-status": {
-    type: 11,
-    encode: (w, m) => writeViewId(w, m.view).u64(m.received).u64(m.highest).u64(m.stable),
-    decode: (r, sender) => ({ kind: "order-status", ...sender, view: readViewId(r), received: r.u64(), highest: r.u64(), stable: r.u64() }),
-  },
-  flush: {
-    type: 12,
-    encode: (w, m) => {
-      writeStarted(writeViewId(w, m.view), m.last);
-      w.u64(m.cut).u8(m.sources.length);
-      for (const source of m.sources) writeRange(w.u16(source.nodeid), source);
-    },
-    decode: (r, sender) => ({
-      kind: "flush",
-      ...sender,
-      view: readViewId(r),
-      last: readStarted(r),
-      cut: r.u64(),
-      sources: readList(r, "sources", maxRanges, (r) => ({ nodeid: readNodeid(r), ...readRange(r) })),
-    }),
-  },
-  flushed: {
-    type: 13,
-    encode: (w, m) => writeLasts(writeViewId(w, m.view).bool(m.together).bool(m.synced), m.lasts),
-    decode: (r, sender) => ({
-      kind: "flushed",
-      ...sender,
-      view: readViewId(r),
-      together: r.bool(),
-      synced: r.bool(),
-      lasts: readLasts(r),
-    }),
-  },
+};
+const body = block(maxPacketBytes);
+const lasts = list(u8, record<Last>({ nodeid, incarnation, n: u64 }), maxNodes, "senders");
+const together = list(u8, record<OrderStart["together"][number]>({ nodeid, synced: flag }), maxNodes, "members together");
+export const orderStart: Field<OrderStart> = record({ previous: viewId, cut: u64, together, lasts });
+const started = maybe(record<StartedView>({ id: viewId, members, quorum: quorumCount, start: orderStart }));
+export const orderState: Field<OrderState> = record({ started, received: u64, held: block(orderWindow / 8) });
+
+export const orderRows: Rows<OrderDatagram> = {
+  submit: row("submit", 7, { ...sender, view: viewId, n: counter, received: u64, body }),
+  ordered: row("ordered", 8, { ...sender, view: viewId, seq: counter, origin: nodeid, n: counter, stable: u64, body }),
+  nack: row("nack", 9, { ...sender, view: viewId, ranges: list(u8, range, maxRanges, "ranges") }),
+  ask: row("ask", 10, { ...sender, view: viewId, range }),
+  "order-status": row("order-status", 11, { ...sender, view: viewId, received: u64, highest: u64, stable: u64 }),
+  flush: row("flush", 12, { ...sender, view: viewId, last: started, cut: u64, sources: list(u8, source, maxRanges, "sources") }),
+  flushed: row("flushed", 13, { ...sender, view: viewId, together: flag, synced: flag, lasts }),
 };

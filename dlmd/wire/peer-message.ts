@@ -4,9 +4,11 @@
  * Messages are those of Linux fs/dlm (dlm_internal.h DLM_MSG_*, DLM_RCOM_*) where they have a namesake; departures: a conversion
  * down and an unlock have no reply (hazard H2), and a view is entered with MARK and left with the next one.
  */
-import type { MoveMessage } from "./peer-move.ts";
+import type { GoneMessage } from "./peer-gone.ts";
+import type { LifeMessage } from "./peer-life.ts";
+import type { LockspacesKnownMessage } from "./lockspace-group.ts";
 import type { PlockMessage } from "./peer-plock.ts";
-import type { Mode } from "../lock/mode.ts";
+import type { Mode } from "./mode.ts";
 import type { Member, ViewId } from "./view-id.ts";
 
 /** What happens to the value block at a write point. */
@@ -43,26 +45,23 @@ export interface DoneMessage {
   /** Phase 1: its tables are empty, because it has just begun. */
   readonly fresh: boolean;
   /** Phase 1: nodes that are not yet known to be dead, and nodes that are. */
-  readonly unfenced: readonly Victim[];
+  readonly unfenced: readonly OpenVictim[];
   readonly fenced: readonly Victim[];
 }
 /** A node that went without a word: `failingView` is the first quorate view without it. */
 export interface Victim extends Member {
   readonly failingView: ViewId;
 }
+/** Beyond, a dead node counts as having been in all. */
+export const MAX_VICTIM_LOCKSPACES = 64;
+export interface OpenVictim extends Victim {
+  /** Of those that need fencing, what it had open: none of them, if empty. null: not known, which counts as all. */
+  readonly lockspaces: readonly string[] | null;
+}
 /** That node is dead for sure: its fence said so, or a person. */
 export interface FencedMessage {
   readonly kind: "fenced";
   readonly victim: Victim;
-}
-/** A client of the sender is gone: ask yours to stop serving it (hazard C7). */
-export interface ClientGoneMessage {
-  readonly kind: "client-gone";
-  readonly clientId: number;
-}
-export interface ClientGoneAckMessage {
-  readonly kind: "client-gone-ack";
-  readonly clientId: number;
 }
 /** Holder to master: a new lock. lkbId names it for its life (with the sender's nodeid); never used again. */
 export interface RequestMessage {
@@ -159,7 +158,7 @@ export interface PurgedMessage {
   readonly locks: number;
 }
 /**
- * What do you know of locks (inspect.ts)? Answered by "inspected" in every phase: it changes nothing, so it waits for no view. lockspace and
+ * What do you know of locks (query/inspect.ts)? Answered by "inspected" in every phase: it changes nothing, so it waits for no view. lockspace and
  * resource "": of every one; nodeid 0: of every holder; waitingMs null: whether or not somebody waits.
  */
 export interface InspectMessage {
@@ -256,8 +255,7 @@ export type PeerMessage =
   | AckMessage
   | DoneMessage
   | FencedMessage
-  | ClientGoneMessage
-  | ClientGoneAckMessage
+  | GoneMessage
   | RequestMessage
   | ConvertMessage
   | DownMessage
@@ -274,8 +272,16 @@ export type PeerMessage =
   | ProbeMessage
   | RebuildMessage
   | OfferMessage
-  | MoveMessage
+  | LifeMessage
+  | LockspacesKnownMessage
   | PlockMessage;
+
+const ofNoView: ReadonlySet<PeerMessage["kind"]> = new Set(["inspect", "inspected", "ask-life", "life-seen", "lockspaces-known"]);
+
+/** About two lives of nodes, whatever the view; or a question that changes nothing, or its answer. It passes in every phase of a recovery. */
+export function isOfNoView({ kind }: PeerMessage): boolean {
+  return ofNoView.has(kind);
+}
 
 /** The other end answers at once if it can: with one of the next kind. */
 export function isQuestion({ kind }: PeerMessage): boolean {

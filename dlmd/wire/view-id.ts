@@ -46,6 +46,16 @@ export function sameView(a: ViewId, b: ViewId): boolean {
   return a === b || (a.epoch === b.epoch && a.proposer === b.proposer && a.incarnation === b.incarnation);
 }
 
+/**
+ * Negative: `a` is before `b`. Of two views with one epoch that of the higher proposer counts as the later one, everywhere alike: if both
+ * were quorate, one side is told that it was left behind, instead of both merging what each did.
+ */
+export function compareViews(a: ViewId, b: ViewId): number {
+  if (a.epoch !== b.epoch) return a.epoch - b.epoch;
+  if (a.proposer !== b.proposer) return a.proposer - b.proposer;
+  return a.incarnation === b.incarnation ? 0 : a.incarnation < b.incarnation ? -1 : 1;
+}
+
 /** "epoch.proposer.incarnation" */
 export function viewName(view: ViewId): string {
   return `${view.epoch}.${view.proposer}.${view.incarnation}`;

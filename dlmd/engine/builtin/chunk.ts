@@ -4,7 +4,7 @@
  */
 import { ByteReader, type ByteWriter } from "../../base/bytes.ts";
 import { WireError } from "../../base/error.ts";
-import { maxGroupNameBytes, maxMessageBytes } from "../engine.ts";
+import { maxGroupNameBytes, maxMessageBytes } from "../../wire/group.ts";
 
 export type ChunkKind = "data" | "join" | "leave" | "died" | "groups";
 const kinds: readonly ChunkKind[] = ["data", "join", "leave", "died", "groups"];

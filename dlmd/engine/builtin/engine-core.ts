@@ -2,31 +2,34 @@
  * The builtin engine of a node as a pure core: membership, ordered channel and groups put together behind engine.ts. Calls come in with
  * the time, everything goes out through the host, in order.
  */
-import { Membership, type MembershipHost, type View } from "../../membership/membership.ts";
-import type { HeardBeat } from "../../membership/beater.ts";
-import type { NodeBoot } from "../../node-api.ts";
+import type { InstalledView } from "../../membership/agreement.ts";
+import type { HeardBeat } from "../../membership/heartbeater.ts";
+import { Membership, type MembershipHost } from "../../membership/membership.ts";
+import { quorumOf, quorumReason } from "../../membership/quorum.ts";
 import type { Datagram, Heartbeat } from "../../wire/datagram.ts";
 import type { StartedView } from "../../wire/order-datagram.ts";
-import type { Member } from "../../wire/view-id.ts";
-import type { CommandResult, EngineCommand, EngineEvent } from "../engine.ts";
+import { type Member, noView, viewName } from "../../wire/view-id.ts";
+import type { CommandResult } from "../../wire/group.ts";
+import type { EngineBoot, NodeConfiguration } from "../boot.ts";
+import type { Engine, EngineCommand, EnginePeer, EnginePort } from "../engine.ts";
 import { Groups } from "./groups.ts";
 import { Ordering } from "./ordering.ts";
 
-export interface EngineHost extends Omit<MembershipHost, "orderState" | "flush" | "datagram"> {
+/** With what goes out of this engine alone. */
+export interface BuiltinPort extends EnginePort, Pick<MembershipHost, "beat" | "persist"> {
   datagram(to: number | "all" | readonly number[], message: Datagram): void;
-  event(event: EngineEvent): void;
-  protest(nodeid: number, message: string): void;
+  install(view: InstalledView): void;
 }
 
 /** Time-outs after which a member that receives no ordered messages, although it is heard, is taken out. */
 const stuckShare = 1;
 
-export class BuiltinEngine {
+export class BuiltinEngine implements Engine {
   readonly membership: Membership;
   readonly ordering: Ordering;
   readonly groups: Groups;
   readonly #self: Member;
-  readonly #host: EngineHost;
+  readonly #host: BuiltinPort;
   readonly #timeoutMs: number;
   #nowMs: number;
   #leaseEndMs = Number.NEGATIVE_INFINITY;
@@ -35,7 +38,7 @@ export class BuiltinEngine {
   #blocked = true;
   #leaseChanged = true;
 
-  constructor(boot: NodeBoot, host: EngineHost) {
+  constructor(boot: EngineBoot, host: BuiltinPort) {
     this.#self = { nodeid: boot.nodeid, incarnation: boot.incarnation };
     this.#host = host;
     this.#nowMs = boot.nowMs;
@@ -72,9 +75,69 @@ export class BuiltinEngine {
     });
   }
 
-  /** Until when this node may serve in its view. */
+  // ------------------------------------------------------------------------------------------------- the node's side
+
+  get peers(): ReadonlyMap<number, EnginePeer> {
+    return this.membership.peers;
+  }
+
   get leaseEndMs(): number {
     return this.#leaseEndMs;
+  }
+
+  get leaving(): boolean {
+    return this.membership.leaving;
+  }
+
+  get stable(): boolean {
+    return this.membership.stored;
+  }
+
+  get broken(): boolean {
+    return this.membership.broken;
+  }
+
+  get quorum(): { readonly quorate: boolean; readonly reason: string } {
+    const { basis, electorate, view } = this.membership;
+    const counted = view?.quorum ?? quorumOf(basis, [], false, electorate);
+    return { quorate: counted.quorate, reason: quorumReason(counted.quorate ? { ...counted, electorate } : counted) };
+  }
+
+  rebuildView(why: string): void {
+    if (this.membership.broken) return;
+    this.membership.setBroken();
+    this.#host.log("warn", "the view is rebuilt", { view: viewName(this.membership.view?.id ?? noView), why });
+  }
+
+  distrust(nodeid: number): boolean {
+    return this.membership.distrust(nodeid, this.#nowMs);
+  }
+
+  setServing(serving: boolean): void {
+    this.membership.setRunning(serving);
+  }
+
+  linkUp(nodeid: number, incarnation: string): boolean {
+    return this.membership.linkUp(nodeid, incarnation);
+  }
+
+  linkDown(nodeid: number, incarnation: string): boolean {
+    if (this.membership.peers.get(nodeid)?.link !== incarnation) return false;
+    this.membership.linkDown(nodeid);
+    return true;
+  }
+
+  linkRefused(nodeid: number, reason: string): void {
+    const peer = this.membership.peers.get(nodeid);
+    if (peer !== undefined) peer.refused = { reason, atMs: this.#nowMs };
+  }
+
+  configure(configuration: NodeConfiguration): void {
+    this.membership.configure(configuration);
+  }
+
+  leave(): void {
+    this.membership.leave(this.#nowMs);
   }
 
   // ---------------------------------------------------------------------------------------------------------- events
@@ -104,6 +167,10 @@ export class BuiltinEngine {
   heartbeat(beat: HeardBeat): void {
     this.#leaseChanged = true;
     this.membership.heartbeat(beat, this.#nowMs);
+  }
+
+  persisted(promisedEpoch: number): void {
+    this.membership.persisted(promisedEpoch, this.#nowMs);
   }
 
   tick(): void {
@@ -151,7 +218,7 @@ export class BuiltinEngine {
     this.#host.stop();
   }
 
-  #install(view: View): void {
+  #install(view: InstalledView): void {
     const { id, members, quorum, start } = view;
     this.#leaseEndMs = this.membership.leaseEndMs();
     if (start === null) {

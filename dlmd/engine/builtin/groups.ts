@@ -8,8 +8,8 @@ import { ByteReader, ByteWriter } from "../../base/bytes.ts";
 import { WireError } from "../../base/error.ts";
 import type { StartedView } from "../../wire/order-datagram.ts";
 import { hasMember, type Member, readIncarnation, writeIncarnation } from "../../wire/view-id.ts";
-import type { CommandResult, EngineCommand, EngineEvent, GroupMember, LeaveReason } from "../engine.ts";
-import { maxGroupNameBytes, maxMessageBytes } from "../engine.ts";
+import type { EngineCommand, EngineEvent } from "../engine.ts";
+import { type CommandResult, type GroupMember, type LeaveReason, maxGroupNameBytes, maxMessageBytes } from "../../wire/group.ts";
 import { Assembler, type Message } from "./chunk.ts";
 
 /** Memberships of the cluster: the whole table fits in one message. A join beyond is refused, everywhere alike. */
@@ -153,7 +153,8 @@ export class Groups {
 
   #join(name: string, member: GroupMember): void {
     const mine = member.nodeid === this.#self.nodeid;
-    if (this.#memberships >= membershipLimit) {
+    // Those of the daemons, one for each node, come in always.
+    if (this.#memberships >= membershipLimit && member.clientId !== 0) {
       if (mine) {
         this.#asked.delete(`${member.clientId}/${name}`);
         this.#host.event({ kind: "join-refused", group: name, clientId: member.clientId });

@@ -1,6 +1,6 @@
 /**
  * The ordered channel of a node: sender, receiver, and on the lowest nodeid of the view the sequencer; from view to view with a flush
- * between, so that all who go together have delivered the same packets. Facts and figures: README, "Ordered messages".
+ * between, so that all who go together have delivered the same packets. Facts and figures: dlmd/engine/README.md, "Ordered messages".
  */
 import { assert, assertNever } from "../../base/assert.ts";
 import type { Datagram } from "../../wire/datagram.ts";

@@ -1,0 +1,35 @@
+/** A program connected to this node's dlmd. */
+import type { LockClient } from "../lock/lkb.ts";
+import type { ClientIdentity, ClientRequest } from "../wire/program.ts";
+
+export interface Client extends LockClient {
+  /** Requests that wait for lock service, in order. */
+  saved: ClientRequest[];
+  /** Lockspaces that it has opened, and of which not every member knows that this node has them open: its requests wait. */
+  readonly opening: Set<string>;
+  /** "gone" asks that it has not answered: until then its socket must be read, whatever is saved. */
+  asked: number;
+  /** While gone: members of the view whose clients have not yet answered (hazard C7); null: not asked in this view. */
+  awaited: Set<number> | null;
+}
+
+export const nobody: ClientIdentity = { uid: 0, pid: 0, owner: "" };
+
+export function newClient(id: number, { uid, pid, owner, program = "", bastLimitMs = 0 }: ClientIdentity = nobody): Client {
+  const locks = new Map();
+  const lockspaces = new Map();
+  const who = { id, uid, pid, owner, program, bastLimitMs };
+  return {
+    ...who,
+    lockspaces,
+    locks,
+    opening: new Set<string>(),
+    saved: [],
+    paused: false,
+    asked: 0,
+    gone: false,
+    ending: false,
+    awaited: null,
+    purged: null,
+  };
+}

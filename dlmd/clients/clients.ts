@@ -1,0 +1,413 @@
+/**
+ * The programs connected to a node: their requests while lock service runs and while it does not, and what becomes of their locks
+ * when they are gone (hazards C6, C7).
+ */
+import { assert } from "../base/assert.ts";
+import { E } from "../base/errno.ts";
+import type { GoneClient, ViewInfo, ClientEvent, ClientRequest, QueryWhat, ClientIdentity } from "../wire/program.ts";
+import { type Client, newClient, nobody } from "./client.ts";
+import type { LockClient } from "../lock/lkb.ts";
+import { ORPHAN } from "../wire/flag.ts";
+import type { ClientDeathBarrier } from "./death-barrier.ts";
+import { astEvent } from "../lock/holder.ts";
+import type { LockManager } from "../lock/lock-manager.ts";
+import { Mode } from "../wire/mode.ts";
+import type { StepTime } from "../base/step-time.ts";
+import type { ProgramTime } from "../base/program-time.ts";
+import { Purges } from "./purges.ts";
+import type { View } from "../engine/engine.ts";
+import type { PlockService } from "../plock/service.ts";
+import type { ClientGoneMessage } from "../wire/peer-gone.ts";
+import type { PeerMessage } from "../wire/peer-message.ts";
+import type { GroupClientRequest } from "../wire/local-group.ts";
+import { isPlockRequest } from "../wire/local-plock.ts";
+import type { Member } from "../wire/view-id.ts";
+
+/** What clients see of recovery. */
+export interface LockService {
+  readonly serving: boolean;
+  /** A later view was promised. */
+  readonly stopped: boolean;
+  readonly view: View | null;
+  /** Too much is on its way to other nodes. */
+  readonly crowded: boolean;
+  send(nodeid: number, message: PeerMessage): void;
+}
+
+export interface ClientsParts {
+  readonly locks: LockManager;
+  readonly plocks: PlockService;
+  readonly deaths: ClientDeathBarrier;
+  readonly service: LockService;
+}
+
+export interface ClientsPort {
+  toClient(client: Client, event: ClientEvent): void;
+  pauseClient(clientId: number, pause: boolean): void;
+  viewInfo(): ViewInfo;
+  query(what: QueryWhat): unknown;
+  inspect(client: Client, request: InspectClientRequest): void;
+  askLife(client: Client, request: AskLifeClientRequest): void;
+  group(client: Client, request: GroupClientRequest): void;
+  /** Requests of that client wait for room in the engine. */
+  groupsWait(client: Client): boolean;
+  /** It hangs: its process has to end (hazard H13). */
+  endClient(client: LockClient, reason: string): void;
+  /** Every member knows that this node has that lockspace open. */
+  isUsable(lockspace: string): boolean;
+}
+
+export type InspectClientRequest = Extract<ClientRequest, { kind: "inspect" }>;
+export type AskLifeClientRequest = Extract<ClientRequest, { kind: "ask-life" }>;
+
+type SavedRequest = Exclude<
+  ClientRequest,
+  { kind: "open" | "gone-ack" | "bast-limit" | "query" | "inspect" | "ask-life" | GroupClientRequest["kind"] }
+>;
+type Timed = Extract<ClientRequest, { kind: "lock" | "convert" }>;
+
+/** A client that is read only because it owes an answer to "gone" is ended when it has saved so many times the usual limit. */
+export const MAX_SAVED_SHARE = 64;
+/** Clients that are gone and whose locks are not released yet: beyond, no lockspace is opened until some are. */
+export const MAX_LEAVING_CLIENTS = 4096;
+/** Of the time-out; membership ticks three times in it. */
+const hearingShare = 0.15;
+
+export class Clients {
+  readonly all: Map<number, Client> = new Map();
+  readonly #self: Member;
+  readonly #locks: LockManager;
+  readonly #plocks: PlockService;
+  readonly #deaths: ClientDeathBarrier;
+  readonly #service: LockService;
+  readonly #time: StepTime;
+  readonly #port: ClientsPort;
+  readonly #savedLimit: number;
+  readonly #purges: Purges;
+  /** Clients that are gone and still hold locks that are to go. */
+  readonly #leaving: Set<Client> = new Set();
+  /** Saved requests that run out of time, in no order. */
+  readonly #timed: Map<Timed, Client> = new Map();
+  #nextExpiryMs = Number.POSITIVE_INFINITY;
+  #lastMs = 0;
+
+  constructor(self: Member & { readonly timeoutMs: number }, time: StepTime, parts: ClientsParts, port: ClientsPort, savedLimit: number) {
+    this.#self = self;
+    this.#time = time;
+    this.#locks = parts.locks;
+    this.#plocks = parts.plocks;
+    this.#deaths = parts.deaths;
+    this.#service = parts.service;
+    this.#port = port;
+    this.#savedLimit = savedLimit;
+    for (const time of this.#times()) time.hearingMs = hearingShare * self.timeoutMs;
+    this.#purges = new Purges(self.nodeid, {
+      toClient: (client, event) => port.toClient(client, event),
+      send: (nodeid, message) => this.#service.send(nodeid, message),
+      release: (lockspace, pid, uid) => this.#purge(lockspace, pid, uid),
+    });
+  }
+
+  /** A step begins. */
+  begin(): void {
+    const passedMs = this.#time.nowMs - this.#lastMs;
+    this.#locks.holder.unanswered.time.passed(passedMs, this.#service.serving);
+    this.#deaths.time.passed(passedMs, true);
+    this.#lastMs = this.#time.nowMs;
+  }
+
+  #times(): ProgramTime[] {
+    return [this.#locks.holder.unanswered.time, this.#deaths.time];
+  }
+
+  connected(clientId: number, identity: ClientIdentity = nobody): void {
+    assert(!this.all.has(clientId), `client id ${clientId} used twice`);
+    const client = newClient(clientId, identity);
+    this.all.set(clientId, client);
+    this.#port.toClient(client, { kind: "view", view: this.#port.viewInfo() });
+  }
+
+  requests(clientId: number, requests: readonly ClientRequest[]): void {
+    const client = this.all.get(clientId);
+    if (client === undefined || client.gone) return;
+    for (const request of requests) {
+      switch (request.kind) {
+        case "open":
+          if (this.#leaving.size < MAX_LEAVING_CLIENTS) this.#open(client, request);
+          else this.#refuseOpen(client, request.lockspaceId);
+          break;
+        case "gone-ack":
+          this.#deaths.answered(client, request.goneId);
+          break;
+        case "bast-limit":
+          client.bastLimitMs = request.limitMs;
+          this.#locks.holder.unanswered.review(client, this.#time.nowMs);
+          break;
+        case "query":
+          this.#port.toClient(client, { kind: "answer", queryId: request.queryId, data: this.#port.query(request.what) });
+          break;
+        case "inspect":
+          this.#port.inspect(client, request);
+          break;
+        case "ask-life":
+          this.#port.askLife(client, request);
+          break;
+        case "group-join":
+        case "group-leave":
+        case "group-send":
+          this.#port.group(client, request);
+          break;
+        default:
+          if (this.#service.serving && client.opening.size === 0) this.#serve(client, request);
+          else this.#save(client, request);
+      }
+    }
+    if (client.saved.length > 0) this.adjustPause(client);
+  }
+
+  #open(client: Client, { lockspaceId, name }: Extract<ClientRequest, { kind: "open" }>): void {
+    this.#locks.holder.open(client, lockspaceId, name);
+    const lockspace = client.lockspaces.get(lockspaceId)?.name;
+    if (lockspace !== undefined && !this.#port.isUsable(lockspace)) client.opening.add(lockspace);
+  }
+
+  /** Every member knows that this node has it open (hazard M6). */
+  usable(lockspace: string): void {
+    for (const client of this.all.values()) {
+      if (client.opening.delete(lockspace) && this.#service.serving) this.#replay(client);
+    }
+  }
+
+  #serve(client: Client, request: SavedRequest): void {
+    if (isPlockRequest(request)) return this.#plocks.request(client, request);
+    if (request.kind !== "purge") {
+      this.#locks.holder.request(client, request);
+      if (request.kind !== "lock" || (request.flags & ORPHAN) === 0) return;
+      for (const other of this.all.values()) this.forgetEmpty(other);
+      return;
+    }
+    const members = (this.#service.view as View).members;
+    this.#purges.ask(client, request, members);
+  }
+
+  // ---------------------------------------------------------------------------------------------- without service
+
+  #save(client: Client, request: SavedRequest): void {
+    if (client.saved.length >= MAX_SAVED_SHARE * this.#savedLimit) return this.#endFlood(client);
+    if (request.kind === "plock-cancel" && this.#cancelSaved(client, request.requestId)) return;
+    const timeoutMs = (request.kind === "lock" || request.kind === "convert" ? request.timeoutMs : undefined) ?? 0;
+    if (timeoutMs === 0) {
+      client.saved.push(request);
+      return;
+    }
+    const timed: Timed = { ...(request as Timed), deadlineMs: this.#time.nowMs + timeoutMs };
+    client.saved.push(timed);
+    this.#timed.set(timed, client);
+    this.#nextExpiryMs = Math.min(this.#nextExpiryMs, this.#time.nowMs + timeoutMs);
+  }
+
+  #endFlood(client: Client): void {
+    if (client.ending) return;
+    client.ending = true;
+    this.#port.endClient(
+      client,
+      `it has sent ${client.saved.length} requests and not answered that it has let go of clients that are gone`,
+    );
+  }
+
+  #refuseOpen(client: Client, lockspaceId: number): void {
+    const error = `${this.#leaving.size} programs of this node ended and their locks are not released yet: try again later`;
+    this.#port.toClient(client, { kind: "opened", lockspaceId, error });
+  }
+
+  /** A file-lock request that no master has seen ends at once. */
+  #cancelSaved(client: Client, requestId: number): boolean {
+    const at = client.saved.findIndex(
+      (saved) => saved.kind === "plock" && saved.requestId === requestId && saved.op === "lock" && saved.wait,
+    );
+    if (at < 0) return false;
+    client.saved.splice(at, 1);
+    this.#port.toClient(client, { kind: "plock-result", requestId, errno: E.EINTR, conflict: null });
+    return true;
+  }
+
+  /** When a request runs out of time or has waited long; Infinity: never. What is outstanding waits for service: only its master can say. */
+  get deadlineMs(): number {
+    const alwaysMs = this.#deaths.nextMs;
+    const savedMs = Math.min(alwaysMs, this.#nextExpiryMs);
+    if (!this.#service.serving) return savedMs;
+    const { tables, deadlocks, holder } = this.#locks;
+    return Math.min(savedMs, tables.deadlines.nextMs, deadlocks.deadlineMs, holder.unanswered.nextMs);
+  }
+
+  expire(): void {
+    this.#deaths.expire(this.#time.nowMs);
+    if (this.#time.nowMs >= this.#nextExpiryMs) this.#expireSaved();
+    if (!this.#service.serving) return;
+    this.#locks.holder.expire();
+    this.#locks.deadlocks.sweep(this.#time.nowMs);
+    for (const { client, reason } of this.#locks.holder.unanswered.hanging(this.#time.nowMs)) this.#port.endClient(client, reason);
+  }
+
+  #expireSaved(): void {
+    this.#nextExpiryMs = Number.POSITIVE_INFINITY;
+    for (const [request, client] of this.#timed) {
+      const deadlineMs = request.deadlineMs as number;
+      const at = client.saved.indexOf(request);
+      if (at < 0) this.#timed.delete(request);
+      else if (deadlineMs > this.#time.nowMs) this.#nextExpiryMs = Math.min(this.#nextExpiryMs, deadlineMs);
+      else {
+        this.#timed.delete(request);
+        client.saved.splice(at, 1);
+        const mode = client.locks.get(request.lockId)?.granted ?? Mode.NL;
+        this.#port.toClient(client, astEvent(request.lockId, "timeout", mode));
+        this.adjustPause(client);
+      }
+    }
+  }
+
+  /** Service begins: what was saved is done, the dead are asked about anew. */
+  enterService(): void {
+    for (const client of this.all.values()) this.#replay(client);
+    for (const client of this.#leaving) {
+      if (client.awaited === null) this.#askAll(client);
+      else this.#releaseIfAnswered(client);
+    }
+    for (const client of this.all.values()) if (client.gone) this.#locks.holder.cancelOrphans(client);
+  }
+
+  /** A later view was promised. */
+  stop(): void {
+    for (const client of this.#leaving) client.awaited = null;
+    this.#deaths.stop();
+    this.#purges.stop();
+    this.#locks.holder.unanswered.clear();
+  }
+
+  #replay(client: Client): void {
+    if (client.opening.size > 0) return;
+    const saved = client.saved;
+    client.saved = [];
+    for (const request of saved) {
+      if (this.#timed.size > 0) this.#timed.delete(request as Timed);
+      this.#serve(client, request as SavedRequest);
+    }
+    if (this.#timed.size === 0) this.#nextExpiryMs = Number.POSITIVE_INFINITY;
+    this.adjustPause(client);
+  }
+
+  /** Its answer to "gone" comes behind its requests, so a client that is asked is read in any case. */
+  adjustPause(client: Client): void {
+    const pause = client.asked === 0 && (client.saved.length > this.#savedLimit || this.#service.crowded || this.#port.groupsWait(client));
+    if (pause === client.paused || client.gone) return;
+    client.paused = pause;
+    if (!pause) this.#locks.holder.unanswered.resumed(client, this.#time.nowMs);
+    this.#port.pauseClient(client.id, pause);
+  }
+
+  // -------------------------------------------------------------------------------------------------- gone clients
+
+  gone(clientId: number): void {
+    const client = this.all.get(clientId);
+    if (client === undefined || client.gone) return;
+    client.gone = true;
+    client.saved = [];
+    this.#deaths.forgetClient(client);
+    this.#purges.forget(client);
+    const { holder } = this.#locks;
+    if (client.lockspaces.size === 0) {
+      this.all.delete(clientId);
+      return;
+    }
+    holder.abandon(client);
+    if (holder.mustRelease(client) || this.#plocks.has(client)) this.#askAboutLater(client);
+    if (this.#service.serving) holder.cancelOrphans(client);
+  }
+
+  #askAboutLater(client: Client): void {
+    this.#leaving.add(client);
+    client.awaited = null;
+    if (this.#service.serving) this.#askAll(client);
+  }
+
+  /** Every client of the cluster in its lockspaces is asked to let go of that one; then its locks go (hazard C7). */
+  #askAll(client: Client): void {
+    const { members, id } = this.#service.view as View;
+    const { nodeid: self, incarnation } = this.#self;
+    client.awaited = new Set(members.map((member) => member.nodeid));
+    const lockspaces = [...new Set([...client.lockspaces.values()].map(({ name }) => name))];
+    for (const { nodeid } of members)
+      if (nodeid !== self) this.#service.send(nodeid, { kind: "client-gone", clientId: client.id, lockspaces });
+    this.#askHere({ nodeid: self, incarnation, clientId: client.id }, lockspaces, () => {
+      if (this.#service.view?.id === id) this.#answeredBy(client, self);
+    });
+  }
+
+  #askHere(gone: GoneClient, lockspaces: readonly string[], done: () => void): void {
+    const concerns = (lockspace: string): boolean => lockspaces.includes(lockspace);
+    this.#deaths.ask(this.all.values(), { gone: [gone], concerns, ofNode: false, done }, this.#time.nowMs);
+  }
+
+  #answeredBy(client: Client, nodeid: number): void {
+    client.awaited?.delete(nodeid);
+    this.#releaseIfAnswered(client);
+  }
+
+  #releaseIfAnswered(client: Client): void {
+    if (client.awaited === null || client.awaited.size > 0 || !this.#service.serving) return;
+    this.#leaving.delete(client);
+    this.#plocks.releaseClient(client);
+    this.#locks.holder.releaseClient(client);
+    this.forgetEmpty(client);
+  }
+
+  /** A gone client without locks is nobody any more. */
+  forgetEmpty(client: Client): void {
+    if (!client.gone || client.locks.size > 0 || this.#leaving.has(client)) return;
+    this.#locks.holder.closeLockspaces(client);
+    this.all.delete(client.id);
+  }
+
+  /** Releases orphans as if their client had died just now; returns how many. */
+  #purge(lockspace: string, pid: number, uid: number): number {
+    let locks = 0;
+    for (const client of this.all.values()) {
+      if (!client.gone || (pid !== 0 && client.pid !== pid) || (uid !== 0 && client.uid !== uid)) continue;
+      const found = [...client.locks.values()].filter((lkb) => lkb.resource.lockspace.name === lockspace);
+      if (found.length === 0) continue;
+      locks += found.length;
+      client.purged ??= new Set();
+      for (const lkb of found) client.purged.add(lkb.resource.lockspace);
+      this.#askAboutLater(client);
+    }
+    return locks;
+  }
+
+  /** A message of a running view about clients. False: it is none. */
+  receive(from: number, message: PeerMessage): boolean {
+    switch (message.kind) {
+      case "client-gone-ack": {
+        const client = this.all.get(message.clientId);
+        if (client?.gone === true) this.#answeredBy(client, from);
+        return true;
+      }
+      case "client-gone":
+        this.#askLocals(from, message);
+        return true;
+      case "purge":
+      case "purged":
+        this.#purges.receive(from, message);
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  #askLocals(from: number, { clientId, lockspaces }: ClientGoneMessage): void {
+    const { members, id } = this.#service.view as View;
+    const { incarnation } = members.find((member) => member.nodeid === from) as Member;
+    this.#askHere({ nodeid: from, incarnation, clientId }, lockspaces, () => {
+      if (this.#service.view?.id === id && !this.#service.stopped) this.#service.send(from, { kind: "client-gone-ack", clientId });
+    });
+  }
+}

@@ -1,0 +1,161 @@
+/** What a node answers to people, as plain JSON data: `coverlay status`, `nodes`, `locks` and `why`. */
+import type { FileAnswer, ProcessAnswer } from "../plock/describe.ts";
+import type { ViewInfo } from "../wire/program.ts";
+
+export interface StatusAnswer extends ViewInfo {
+  readonly nodeid: number;
+  readonly incarnation: string;
+  readonly configVersion: number;
+  readonly promisedEpoch: number;
+  readonly phase: string;
+  /** What lock service waits for, in words; "running" if for nothing. */
+  readonly state: string;
+  readonly clients: number;
+  readonly locks: number;
+  readonly engine: EngineAnswer;
+  /** To each other member of the view. */
+  readonly channels: readonly ChannelAnswer[];
+  /** Nodes whose connections are refused, and why. */
+  readonly refused: readonly { readonly nodeid: number; readonly reason: string }[];
+  /** Nodes that went without a word and are not yet known to be dead; empty if no lockspace needs fencing. */
+  readonly unfenced: readonly {
+    readonly nodeid: number;
+    readonly incarnation: string;
+    readonly failingView: string;
+    /** Those that wait for it. */
+    readonly lockspaces: readonly string[];
+  }[];
+  /** Nothing is granted in these while a node that had them open is unfenced. */
+  readonly fencedLockspaces: readonly string[];
+  /** The last results, the latest at the end. */
+  readonly fenced: readonly { readonly nodeid: number; readonly incarnation: string; readonly failingView: string }[];
+  /** Programs that have not let go of the dead (clients/death-barrier.ts); of other nodes' programs as said last. */
+  readonly goneWaits: readonly GoneWaitAnswer[];
+  /** Those that any member of the view has open, as agreed (lockspaces/README.md). */
+  readonly lockspaces: readonly LockspaceAnswer[];
+  /** Members of which it is not known here what they have open: each counts as having all. */
+  readonly lockspacesUnknown: readonly number[];
+}
+
+export interface LockspaceAnswer {
+  readonly lockspace: string;
+  /** Ascending. */
+  readonly nodeids: readonly number[];
+}
+
+export interface GoneWaitAnswer {
+  readonly nodeid: number;
+  readonly clientId: number;
+  readonly pid: number;
+  readonly program: string;
+  /** Of a node that is gone: nothing is granted in these lockspaces. Of a client that is gone: its locks in these stay held. */
+  readonly of: "node" | "client";
+  readonly lockspaces: readonly string[];
+  readonly waitingMs: number;
+  /** It was killed, and has not ended yet. */
+  readonly ending: boolean;
+}
+
+export interface EngineAnswer {
+  /** Nothing is ordered: a view change is under way, or there is no quorum. */
+  readonly stopped: boolean;
+  /** Of the last quorate view; 0: none yet. */
+  readonly sequencerNodeid: number;
+  /** Packets of this node that have not come back ordered, of so many that may be under way. */
+  readonly underWay: number;
+  readonly window: number;
+  /** Messages of this node that are not delivered yet. */
+  readonly waiting: number;
+  /** More than may wait: who sends to a group has to wait. */
+  readonly full: boolean;
+  /** Ordered packets received in this view, and delivered; kept: not yet known to be everywhere. */
+  readonly received: number;
+  readonly delivered: number;
+  readonly kept: number;
+  readonly groups: number;
+}
+
+export interface ChannelAnswer {
+  readonly nodeid: number;
+  /** Since when the connection is down; null: it is up. */
+  readonly downMs: number | null;
+  /** Sent and not acknowledged. */
+  readonly unacked: number;
+  /** Received for a newer view, or for when lock service runs. */
+  readonly held: number;
+  /** Too much of it is held: its connection is not read. */
+  readonly paused: boolean;
+}
+
+export interface NodeAnswer {
+  readonly nodeid: number;
+  readonly name: string;
+  readonly address: string;
+  readonly votes: number;
+  readonly incarnation: string | null;
+  readonly state: "this" | "member" | "heard" | "silent" | "left" | "evicted" | "other-config";
+  /** ms since its last heartbeat; null: never heard. */
+  readonly heardAgoMs: number | null;
+  readonly tcpUp: boolean;
+  /** Why it is not connected, in words; null: it is, or nothing is known. */
+  readonly refused: string | null;
+}
+
+export interface LockAnswer {
+  readonly nodeid: number;
+  readonly clientId: number;
+  readonly lockId: number | null;
+  readonly granted: string | null;
+  readonly requested: string | null;
+  readonly waitingMs: number | null;
+  /** Its client is gone; somebody of the same owner may adopt it. Known at the holder. */
+  readonly orphan: boolean;
+  /** What it was asked to make way for, with its present mode (a blocking AST); null: nothing. Known at the master. */
+  readonly asked: string | null;
+  /** Since when; null: not asked, or not known. */
+  readonly askedMs: number | null;
+  /** It was requested with MAYKEEP: no answer to a blocking AST is expected. */
+  readonly mayKeep: boolean;
+}
+
+/** At the master the queues; elsewhere the locks of this node's own programs alone. */
+export interface ResourceAnswer {
+  readonly lockspace: string;
+  readonly resource: string;
+  readonly masterNodeid: number;
+  readonly lvb: { readonly bytes: number; readonly seq: number; readonly valid: boolean } | null;
+  readonly grantQueue: readonly LockAnswer[];
+  readonly convertQueue: readonly LockAnswer[];
+  readonly waitQueue: readonly LockAnswer[];
+}
+
+export interface InspectedClient {
+  readonly clientId: number;
+  /** What the program said; 0: nothing. */
+  readonly pid: number;
+  readonly program: string;
+}
+
+export interface NodeInspected {
+  readonly serving: boolean;
+  /** What lock service waits for, in words. */
+  readonly state: string;
+  /** Those that it masters; if one resource was asked for, its own locks on that one too. */
+  readonly resources: readonly ResourceAnswer[];
+  /** Those whose file locks it masters. */
+  readonly files: readonly FileAnswer[];
+  readonly clients: readonly InspectedClient[];
+  /** Processes of this node that have or want file locks, wherever these have their master. */
+  readonly processes: readonly ProcessAnswer[];
+  /** Which nodes have the lockspaces of all these open. */
+  readonly lockspaces: readonly LockspaceAnswer[];
+  readonly truncated: boolean;
+}
+
+/** One of the nodes of the configuration: what it said, or why it said nothing. */
+export type InspectAnswerRow = { readonly nodeid: number } & ({ readonly answer: NodeInspected } | { readonly missing: string });
+
+export interface InspectAnswer {
+  readonly view: ViewInfo;
+  readonly nodes: readonly InspectAnswerRow[];
+}

@@ -1,0 +1,192 @@
+/** A node's state as plain JSON data, for `coverlay status`, `nodes` and `locks`. */
+import type { ViewInfo } from "../wire/program.ts";
+import { sendWindow } from "../engine/builtin/sender.ts";
+import { MAYKEEP } from "../wire/flag.ts";
+import type { Lkb, Resource } from "../lock/lkb.ts";
+import { Mode, modeNames } from "../wire/mode.ts";
+import type {
+  ChannelAnswer,
+  EngineAnswer,
+  GoneWaitAnswer,
+  LockAnswer,
+  LockspaceAnswer,
+  NodeAnswer,
+  ResourceAnswer,
+  StatusAnswer,
+} from "./answer.ts";
+import type { QueriedNode } from "./queried-node.ts";
+import type { EnginePeer } from "../engine/engine.ts";
+import { rowOf } from "../recovery/gone-gate.ts";
+import type { Victim } from "../wire/peer-message.ts";
+import { DAEMON_GROUP_PREFIX } from "../wire/lockspace-group.ts";
+import { viewName } from "../wire/view-id.ts";
+
+/** Resources shown; `truncated` says that there are more. */
+export const shownResources = 10_000;
+/** Lockspaces shown. */
+const shownLockspaces = 256;
+
+/** A node that is refused is called again within seconds; what was said longer ago may not be so any more. */
+export const REFUSAL_SHOWN_MS = 30_000;
+
+function describeEngine({ engine: { ordering, groups } }: QueriedNode): EngineAnswer {
+  const { stopped, sequencerNodeid, sender, received, delivered, kept } = ordering;
+  const { underWay, waiting, full } = sender;
+  return {
+    stopped,
+    sequencerNodeid,
+    underWay,
+    window: sendWindow,
+    waiting,
+    full,
+    received,
+    delivered,
+    kept,
+    groups: groups.table().filter(({ group }) => !group.startsWith(DAEMON_GROUP_PREFIX)).length,
+  };
+}
+
+function describeChannels(node: QueriedNode, nowMs: number): ChannelAnswer[] {
+  const others = (node.recovery.view?.members ?? []).filter(({ nodeid }) => nodeid !== node.boot.nodeid);
+  return others.map(({ nodeid }) => {
+    const { channel, held, paused } = node.recovery.channels.get(nodeid);
+    const downMs = channel.downSinceMs === null ? null : Math.max(0, Math.round(nowMs - channel.downSinceMs));
+    return { nodeid, downMs, unacked: channel.unacked, held: held.length, paused };
+  });
+}
+
+function describeVictim({ nodeid, incarnation, failingView }: Victim): StatusAnswer["fenced"][number] {
+  return { nodeid, incarnation, failingView: viewName(failingView) };
+}
+
+/** Which nodes have them open; of all, or of those that are wanted. */
+export function describeLockspaces({ lockspaces }: QueriedNode, wanted?: ReadonlySet<string>): LockspaceAnswer[] {
+  const found = [...lockspaces.table()].filter(([lockspace]) => wanted?.has(lockspace) !== false);
+  return found.slice(0, shownLockspaces).map(([lockspace, nodeids]) => ({ lockspace, nodeids }));
+}
+
+function describeGoneWaits({ deaths, recovery, boot: { nodeid } }: QueriedNode, nowMs: number): GoneWaitAnswer[] {
+  const since = (sinceMs: number): number => Math.max(0, Math.round(nowMs - sinceMs));
+  return [
+    ...recovery.goneGate.waiters().map(({ sinceMs, ...row }) => ({ ...row, of: "node" as const, waitingMs: since(sinceMs) })),
+    ...deaths.ofClients().map((wait) => {
+      const { sinceMs, ...row } = rowOf(wait);
+      return { ...row, nodeid, of: "client" as const, waitingMs: since(sinceMs) };
+    }),
+  ];
+}
+
+export function describeStatus(node: QueriedNode, view: ViewInfo, nowMs: number): StatusAnswer {
+  let locks = 0;
+  for (const client of node.clients.all.values()) locks += client.locks.size;
+  return {
+    ...view,
+    nodeid: node.boot.nodeid,
+    incarnation: node.boot.incarnation,
+    configVersion: node.configuration.version,
+    promisedEpoch: node.engine.membership.promisedEpoch,
+    phase: node.recovery.phase,
+    state: node.engine.leaving ? "leaving" : node.recovery.explain(nowMs),
+    clients: [...node.clients.all.values()].filter((client) => !client.gone).length,
+    locks,
+    engine: describeEngine(node),
+    channels: describeChannels(node, nowMs),
+    refused: describeNodes(node, nowMs).flatMap(({ nodeid, refused }) => (refused === null ? [] : [{ nodeid, reason: refused }])),
+    unfenced: node.recovery.gate.open.map((victim) => ({
+      ...describeVictim(victim),
+      lockspaces: node.recovery.gate.lockspacesOf(victim),
+    })),
+    fencedLockspaces: [...node.recovery.gate.lockspaces],
+    fenced: node.recovery.gate.fenced.map(describeVictim),
+    goneWaits: describeGoneWaits(node, nowMs),
+    lockspaces: describeLockspaces(node),
+    lockspacesUnknown: node.lockspaces.unknown(),
+  };
+}
+
+export function describeNodes(node: QueriedNode, nowMs: number): NodeAnswer[] {
+  return node.configuration.nodes.map(({ nodeid, name, address, votes }) => {
+    const base = { nodeid, name, address, votes };
+    if (nodeid === node.boot.nodeid)
+      return { ...base, incarnation: node.boot.incarnation, state: "this", heardAgoMs: 0, tcpUp: true, refused: null };
+    const peer = node.engine.peers.get(nodeid);
+    const heard = peer !== undefined && peer.heartbeat !== null;
+    const heardAgoMs = heard ? Math.max(0, nowMs - peer.lastHeardMs) : null;
+    return {
+      ...base,
+      incarnation: peer?.incarnation ?? null,
+      state: stateOf(node, nodeid, heardAgoMs),
+      heardAgoMs,
+      tcpUp: peer?.link != null,
+      refused: refusalOf(peer, nowMs),
+    };
+  });
+}
+
+function refusalOf(peer: EnginePeer | undefined, nowMs: number): string | null {
+  const refused = peer?.refused ?? null;
+  return refused === null || nowMs - refused.atMs >= REFUSAL_SHOWN_MS ? null : refused.reason;
+}
+
+function stateOf(node: QueriedNode, nodeid: number, heardAgoMs: number | null): NodeAnswer["state"] {
+  const peer = node.engine.peers.get(nodeid);
+  if (peer === undefined || peer.incarnation === null) return "silent";
+  if (peer.left === peer.incarnation) return "left";
+  if (peer.evicted === peer.incarnation) return "evicted";
+  if (heardAgoMs === null || heardAgoMs >= node.boot.timeoutMs) return "silent";
+  if (peer.heartbeat?.configVersion !== node.configuration.version) return "other-config";
+  const member = node.recovery.view?.members.some((member) => member.nodeid === nodeid && member.incarnation === peer.incarnation);
+  return member === true ? "member" : "heard";
+}
+
+/** Queues are at the master: resources mastered elsewhere show this node's own locks only. */
+export function describeLocks(node: QueriedNode, nowMs: number): { resources: ResourceAnswer[]; truncated: boolean } {
+  const resources: ResourceAnswer[] = [];
+  let truncated = false;
+  for (const lockspace of node.locks.tables.lockspaces.values()) {
+    for (const resource of lockspace.resources.values()) {
+      if (resources.length < shownResources) resources.push(describeResource(node, resource, nowMs));
+      else truncated = true;
+      if (truncated) break;
+    }
+  }
+  // One pass over what is held elsewhere, so that showing stays linear.
+  const shown = new Map(resources.map((answer) => [`${answer.lockspace}\0${answer.resource}`, answer]));
+  for (const lkb of node.locks.tables.heldElsewhere.values()) {
+    const answer = shown.get(`${lkb.resource.lockspace.name}\0${lkb.resource.name}`);
+    if (answer === undefined) continue;
+    const queue = lkb.granted === null ? answer.waitQueue : lkb.requested === null ? answer.grantQueue : answer.convertQueue;
+    (queue as LockAnswer[]).push(describeLock(lkb, nowMs));
+  }
+  return { resources, truncated };
+}
+
+function describeResource(node: QueriedNode, resource: Resource, nowMs: number): ResourceAnswer {
+  const mine = resource.masterNodeid === node.boot.nodeid;
+  const list = (queue: readonly Lkb[]): LockAnswer[] => queue.map((lkb) => describeLock(lkb, nowMs));
+  return {
+    lockspace: resource.lockspace.name,
+    resource: resource.name,
+    masterNodeid: resource.masterNodeid,
+    lvb: mine && resource.lvbSeq > 0 ? { bytes: resource.lvb?.byteLength ?? 0, seq: resource.lvbSeq, valid: resource.lvbValid } : null,
+    grantQueue: list(resource.grantQueue),
+    convertQueue: list(resource.convertQueue),
+    waitQueue: list(resource.waitQueue),
+  };
+}
+
+export function describeLock(lkb: Lkb, nowMs: number): LockAnswer {
+  const asked = lkb.granted !== null && lkb.bastMode !== Mode.NL;
+  return {
+    nodeid: lkb.nodeid,
+    clientId: lkb.clientId,
+    lockId: lkb.client === null ? null : lkb.lockId,
+    granted: lkb.granted === null ? null : modeNames[lkb.granted],
+    requested: lkb.requested === null ? null : modeNames[lkb.requested],
+    waitingMs: lkb.requested === null ? null : Math.max(0, Math.round(nowMs - lkb.sinceMs)),
+    orphan: lkb.client?.gone === true,
+    asked: asked ? modeNames[lkb.bastMode] : null,
+    askedMs: asked && lkb.requested === null ? Math.max(0, Math.round(nowMs - lkb.sinceMs)) : null,
+    mayKeep: (lkb.flags & MAYKEEP) !== 0,
+  };
+}

@@ -1,0 +1,22 @@
+/** The parts of a node that queries look at. They change none of them. */
+import type { Clients } from "../clients/clients.ts";
+import type { ClientDeathBarrier } from "../clients/death-barrier.ts";
+import type { NodeConfiguration } from "../engine/boot.ts";
+import type { BuiltinEngine } from "../engine/builtin/engine-core.ts";
+import type { LockManager } from "../lock/lock-manager.ts";
+import type { LockspaceGroup } from "../lockspaces/lockspace-group.ts";
+import type { NodeBoot } from "../node-api.ts";
+import type { PlockService } from "../plock/service.ts";
+import type { Recovery } from "../recovery/recovery.ts";
+
+export interface QueriedNode {
+  readonly boot: NodeBoot;
+  readonly configuration: NodeConfiguration;
+  readonly clients: Clients;
+  readonly locks: LockManager;
+  readonly plocks: PlockService;
+  readonly engine: BuiltinEngine;
+  readonly recovery: Recovery;
+  readonly deaths: ClientDeathBarrier;
+  readonly lockspaces: LockspaceGroup;
+}

@@ -1,0 +1,88 @@
+// Where a file lies on its device (FIEMAP), its flags (chattr), and whole blocks read and written without the page cache.
+#include <fcntl.h>
+#include <linux/fiemap.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+
+#include "call.h"
+
+namespace coverlay {
+
+namespace {
+
+// What every device and file system accepts for O_DIRECT.
+constexpr size_t kDirectAlign = 4096;
+// Blocks of a few sectors are meant, not data.
+constexpr size_t kDirectBytesMax = 1u << 20;
+
+int fd(const Call& call) { return static_cast<int>(call.number[0]); }
+
+int64_t fileFlags(const Call& call) {
+  // The kernel reads and writes an int, whatever the name of the ioctl says.
+  int flags = 0;
+  return ::ioctl(fd(call), FS_IOC_GETFLAGS, &flags) != 0 ? -errno : flags;
+}
+
+int64_t setFileFlags(const Call& call) {
+  int flags = static_cast<int>(call.number[1]);
+  return resultOf(::ioctl(fd(call), FS_IOC_SETFLAGS, &flags));
+}
+
+// struct fiemap and as many struct fiemap_extent as fit, into the buffer as the kernel writes them.
+int64_t extents(const Call& call) {
+  if (call.dataBytes < sizeof(fiemap) + sizeof(fiemap_extent)) return -EINVAL;
+  std::unique_ptr<uint64_t[]> room(new uint64_t[call.dataBytes / 8 + 1]());
+  auto* map = reinterpret_cast<fiemap*>(room.get());
+  map->fm_length = FIEMAP_MAX_OFFSET;
+  map->fm_flags = FIEMAP_FLAG_SYNC;
+  map->fm_extent_count = static_cast<uint32_t>((call.dataBytes - sizeof(fiemap)) / sizeof(fiemap_extent));
+  if (::ioctl(fd(call), FS_IOC_FIEMAP, map) != 0) return -errno;
+  memcpy(call.data, map, call.dataBytes);
+  return map->fm_mapped_extents;
+}
+
+struct Free {
+  void operator()(void* memory) const { ::free(memory); }
+};
+
+std::unique_ptr<void, Free> alignedRoom(size_t bytes) {
+  void* memory = nullptr;
+  if (bytes == 0 || bytes > kDirectBytesMax || ::posix_memalign(&memory, kDirectAlign, bytes) != 0) return nullptr;
+  return std::unique_ptr<void, Free>(memory);
+}
+
+int64_t readDirect(const Call& call) {
+  auto room = alignedRoom(call.dataBytes);
+  if (room == nullptr) return -EINVAL;
+  ssize_t bytes = ::pread(fd(call), room.get(), call.dataBytes, call.number[1]);
+  if (bytes < 0) return -errno;
+  memcpy(call.data, room.get(), static_cast<size_t>(bytes));
+  return bytes;
+}
+
+int64_t writeDirect(const Call& call) {
+  auto room = alignedRoom(call.dataBytes);
+  if (room == nullptr) return -EINVAL;
+  memcpy(room.get(), call.data, call.dataBytes);
+  return resultOf(::pwrite(fd(call), room.get(), call.dataBytes, call.number[1]));
+}
+
+const CallRow kRows[] = {
+    {"fileFlags", "d", fileFlags},
+    {"setFileFlags", "di", setFileFlags},
+    {"extents", "db", extents},
+    {"readDirect", "dbo", readDirect},
+    {"writeDirect", "dbz", writeDirect},
+};
+
+}  // namespace
+
+CallRows extentCalls() { return {kRows, sizeof kRows / sizeof kRows[0]}; }
+
+}  // namespace coverlay

@@ -1,0 +1,130 @@
+// Calls on an inode of this process's own mount (overlay/coherence/own-inodes.ts). The mount is reached by its path each time, so that
+// nothing pins it; the inode by a file handle as fs/fuse/inode.c (fuse_encode_fh) makes them: the kernel finds it without asking the server
+// as long as it is in use.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+#include "argument.h"
+#include "call.h"
+
+namespace coverlay {
+
+namespace {
+
+// include/linux/exportfs.h: a 64-bit inode number, then a 32-bit generation.
+constexpr int kFileidIno64Gen = 0x81;
+constexpr unsigned kHandleWords = 3;
+// As told to the kernel with every inode.
+constexpr uint32_t kGeneration = 0;
+
+constexpr long kPollFirstNs = 10 * 1000;
+constexpr long kPollMaxNs = 1000 * 1000;
+
+// Whose request comes from it never has that attribute: the server says so, or refuses.
+constexpr const char* kBarrierName = "trusted.coverlay.barrier";
+
+// On a thread with a working directory of its own (Pool::entry): a mount of which no directory is open can be named to
+// open_by_handle_at(2) only as the working directory. Going there may ask the server for the root's attributes.
+class OwnInode {
+ public:
+  // Arguments of every call here: n mount point, i minor number of its device, i nodeid.
+  explicit OwnInode(const Call& call) {
+    int mount = ::open(call.name[0], O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (mount < 0) {
+      error_ = -errno;
+      return;
+    }
+    struct statx st;
+    if (::statx(mount, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &st) != 0) {
+      error_ = -errno;
+    } else if (st.stx_dev_major != 0 || st.stx_dev_minor != static_cast<uint32_t>(call.number[0])) {
+      error_ = -EXDEV;
+    } else if (fchdir(mount) != 0) {
+      error_ = -errno;
+    } else {
+      open(static_cast<uint64_t>(call.number[1]));
+      if (chdir("/") != 0) error_ = -errno;
+    }
+    ::close(mount);
+  }
+  ~OwnInode() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  OwnInode(const OwnInode&) = delete;
+  OwnInode& operator=(const OwnInode&) = delete;
+
+  int error() const { return error_; }
+  int fd() const { return fd_; }
+
+  // AT_STATX_DONT_SYNC: as the kernel has it; FORCE_SYNC: after asking the server.
+  int64_t size(int flags) const {
+    struct statx st;
+    if (::statx(fd_, "", AT_EMPTY_PATH | flags, STATX_SIZE, &st) != 0) return -errno;
+    return static_cast<int64_t>(st.stx_size);
+  }
+
+ private:
+  void open(uint64_t nodeid) {
+    alignas(file_handle) uint8_t bytes[sizeof(file_handle) + kHandleWords * sizeof(uint32_t)];
+    auto* handle = reinterpret_cast<file_handle*>(bytes);
+    const uint32_t words[kHandleWords] = {static_cast<uint32_t>(nodeid >> 32), static_cast<uint32_t>(nodeid), kGeneration};
+    handle->handle_bytes = sizeof words;
+    handle->handle_type = kFileidIno64Gen;
+    memcpy(handle->f_handle, words, sizeof words);
+    fd_ = open_by_handle_at(AT_FDCWD, handle, O_PATH | O_CLOEXEC);
+    if (fd_ < 0) error_ = -errno;
+  }
+
+  int fd_ = -1;
+  int error_ = 0;
+};
+
+// The size as the kernel has it, once it is number[2] to number[3], or after number[4] milliseconds.
+int64_t lookOwnSize(const Call& call) {
+  OwnInode inode(call);
+  if (inode.error() != 0) return inode.error();
+  int64_t leftNs = call.number[4] * 1000 * 1000;
+  for (long pauseNs = kPollFirstNs;; pauseNs = pauseNs * 2 < kPollMaxNs ? pauseNs * 2 : kPollMaxNs) {
+    int64_t size = inode.size(AT_STATX_DONT_SYNC);
+    if (size < 0 || (size >= call.number[2] && size <= call.number[3]) || leftNs <= 0) return size;
+    timespec pause = {0, pauseNs};
+    nanosleep(&pause, nullptr);
+    leftNs -= pauseNs;
+  }
+}
+
+// The size as the kernel has it when it has asked: what it was told, unless it dropped that.
+int64_t refreshOwnSize(const Call& call) {
+  OwnInode inode(call);
+  if (inode.error() != 0) return inode.error();
+  int64_t told = inode.size(AT_STATX_FORCE_SYNC);
+  return told < 0 ? told : inode.size(AT_STATX_DONT_SYNC);
+}
+
+// removexattr(2) takes the inode's lock before it asks the server, so the request is the proof that whoever had the lock before is done.
+int64_t lockOwn(const Call& call) {
+  OwnInode inode(call);
+  if (inode.error() != 0) return inode.error();
+  char path[64];
+  snprintf(path, sizeof path, "/proc/thread-self/fd/%d", inode.fd());
+  return resultOf(::removexattr(path, kBarrierName));
+}
+
+const CallRow kRows[] = {
+    {"lookOwnSize", "niiiii", lookOwnSize},
+    {"refreshOwnSize", "nii", refreshOwnSize},
+    {"lockOwn", "nii", lockOwn},
+};
+
+}  // namespace
+
+CallRows ownCalls() { return {kRows, sizeof kRows / sizeof kRows[0]}; }
+
+}  // namespace coverlay
