@@ -66,7 +66,7 @@ const applyCommand: CommandModule<object, FileArguments & NodeOptions> = {
   builder: (yargs) =>
     nodeOptions(
       yargs.positional("file", { type: "string", demandOption: true, describe: "the changed cluster.yaml, its version raised by one" }),
-    ).example("$0 config apply new.yaml", "as `$0 config show` printed it, changed, its version raised by one"),
+    ).example("$0 config apply new.yaml", "as `coverlay config show` printed it, changed, its version raised by one"),
   handler: ({ file, runDir, json }) =>
     runCommand(json, async () => {
       const text = readText(file);

@@ -8,7 +8,7 @@ import * as z from "zod";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { askAdmin } from "../../dlmd/client/admin.ts";
 import type { ClusterInfo } from "../../dlmd/client/api.ts";
-import { askDlmd } from "./dlmd-query.ts";
+import { askDlmd } from "../query/dlmd-query.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
 import { print, printJson, runCommand, usageError } from "./output.ts";
 
@@ -17,17 +17,21 @@ interface Victim {
   readonly incarnation: string;
   readonly failingView: string;
 }
+interface OpenVictim extends Victim {
+  /** Those that wait for it. */
+  readonly lockspaces: readonly string[];
+}
 export interface Fences {
-  readonly unfenced: readonly Victim[];
+  readonly unfenced: readonly OpenVictim[];
   readonly fenced: readonly Victim[];
   readonly fencedLockspaces: readonly string[];
 }
-const victims: z.ZodType<readonly Victim[]> = z.array(
-  z.looseObject({ nodeid: z.number(), incarnation: z.string(), failingView: z.string() }),
-);
+const victim = { nodeid: z.number(), incarnation: z.string(), failingView: z.string() };
+const victims: z.ZodType<readonly Victim[]> = z.array(z.looseObject(victim));
+const openVictims: z.ZodType<readonly OpenVictim[]> = z.array(z.looseObject({ ...victim, lockspaces: z.array(z.string()) }));
 /** Of dlmd's answer to the query "status". */
 export const fencesShape: z.ZodType<Fences> = z.looseObject({
-  unfenced: victims,
+  unfenced: openVictims,
   fenced: victims,
   fencedLockspaces: z.array(z.string()),
 });
@@ -35,11 +39,10 @@ export const fencesShape: z.ZodType<Fences> = z.looseObject({
 type Name = (nodeid: number) => string;
 
 /** Lines for people; none if nothing waits. */
-export function describeWaits({ unfenced, fencedLockspaces }: Fences, name: Name): string[] {
-  const spaces = fencedLockspaces.join(", ");
+export function describeWaits({ unfenced }: Fences, name: Name): string[] {
   return unfenced.map(
-    ({ nodeid, incarnation, failingView }) =>
-      `${name(nodeid)} (incarnation ${incarnation}) went without a word before view ${failingView} and is not known to be dead: nothing is granted in ${spaces}. No fence device: when it is off for sure, \`coverlay fence ack ${name(nodeid)} --yes\``,
+    ({ nodeid, incarnation, failingView, lockspaces }) =>
+      `${name(nodeid)} (incarnation ${incarnation}) went without a word before view ${failingView} and is not known to be dead: nothing is granted in ${lockspaces.join(", ")}. No fence device: when it is off for sure, \`coverlay fence ack ${name(nodeid)} --yes\``,
   );
 }
 

@@ -5,7 +5,16 @@
  */
 import type { CommandModule } from "yargs";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { MAX_CLUSTER_KEYS, generateClusterKey, readKeyring, replaceKeys, writeClusterKey } from "../../dlmd/driver/cluster-files.ts";
+import {
+  MAX_CLUSTER_KEYS,
+  type StoredKey,
+  generateClusterKey,
+  readKeyring,
+  readKeys,
+  replaceKeys,
+  writeClusterKey,
+} from "../../dlmd/driver/cluster-files.ts";
+import { clusterKeyId } from "../../dlmd/tls/keyring.ts";
 import { print, printJson, runCommand } from "./output.ts";
 
 interface KeygenArguments {
@@ -23,29 +32,58 @@ const rotation = `A new key for a running cluster; wait after each step until ev
   3. there         coverlay keygen --prune FILE     the old key is worth nothing; copy FILE to every node
 dlmd reads the file again by itself, or at SIGHUP. Nothing stops meanwhile.`;
 
-/** What is to be done with an existing file, in the words of the next step. */
-function change(file: string, { add, promote, prune }: KeygenArguments): string {
-  const { all } = readKeyring(file);
-  const keys = all.map(({ bytes }) => bytes);
-  if (add === true) {
-    if (keys.length >= MAX_CLUSTER_KEYS) {
-      throw new OperatingError(`${file} has ${keys.length} keys already, at most ${MAX_CLUSTER_KEYS} are allowed`, {
-        code: "too-many-keys",
-        hint: "Finish the last change first: --promote, then --prune.",
-      });
-    }
-    replaceKeys(file, [...keys, generateClusterKey()]);
-    return "a new key is in it, and accepted. Copy it to every node; then --promote.";
+/** The one that was added last; null: the file does not say which. */
+function newestOf(keys: readonly StoredKey[]): StoredKey | null {
+  const serial = Math.max(...keys.map((key) => key.serial));
+  const newest = keys.filter((key) => key.serial === serial);
+  return newest.length === 1 ? (newest[0] as StoredKey) : null;
+}
+
+const idOf = (key: StoredKey): string => clusterKeyId(key.bytes);
+
+function addKey(file: string, keys: readonly StoredKey[]): string {
+  if (keys.length >= MAX_CLUSTER_KEYS) {
+    throw new OperatingError(`${file} has ${keys.length} keys already, at most ${MAX_CLUSTER_KEYS} are allowed`, {
+      code: "too-many-keys",
+      hint: "Finish the last change first: --promote, then --prune.",
+    });
   }
-  if (promote === true) {
-    const newest = keys.at(-1) as Uint8Array;
-    if (keys.length < 2) {
-      throw new OperatingError(`${file} has one key only: there is none to promote`, { code: "one-key", hint: "Use --add first." });
-    }
-    replaceKeys(file, [newest, ...keys.slice(0, -1)]);
-    return "the newest key is spoken with now. Copy it to every node; then --prune.";
+  const serial = Math.max(...keys.map((key) => key.serial)) + 1;
+  replaceKeys(file, [...keys, { bytes: generateClusterKey(), serial }]);
+  return "a new key is in it, and accepted. Copy it to every node; then --promote.";
+}
+
+function promoteKey(file: string, keys: readonly StoredKey[]): string {
+  const newest = newestOf(keys);
+  if (keys.length < 2) {
+    throw new OperatingError(`${file} has one key only: there is none to promote`, { code: "one-key", hint: "Use --add first." });
   }
-  if (prune === true) replaceKeys(file, keys.slice(0, 1));
+  if (newest === null) {
+    throw new OperatingError(`${file} does not say which of its keys (${keys.map(idOf).join(", ")}) is the newest`, {
+      code: "no-newest-key",
+      hint: "It was written by version 0.1.0. Put the line of the key to speak with first, with an editor.",
+    });
+  }
+  if (newest === keys[0]) {
+    throw new OperatingError(`the newest key of ${file}, ${idOf(newest)}, is spoken with already`, {
+      code: "promoted-already",
+      hint: "Copy the file to every node; then --prune. Promoting another one would bring an old key back.",
+    });
+  }
+  replaceKeys(file, [newest, ...keys.filter((key) => key !== newest)]);
+  return "the newest key is spoken with now. Copy it to every node; then --prune.";
+}
+
+function pruneKeys(file: string, keys: readonly StoredKey[]): string {
+  const newest = newestOf(keys);
+  const first = keys[0] as StoredKey;
+  if (newest !== null && newest !== first) {
+    throw new OperatingError(`--prune would remove the newest key of ${file}, ${idOf(newest)}, and leave ${idOf(first)}`, {
+      code: "not-promoted",
+      hint: "--promote comes first. To give the newest key up, remove its line with an editor.",
+    });
+  }
+  replaceKeys(file, [first]);
   return "only the first key is left. Copy it to every node.";
 }
 
@@ -56,7 +94,7 @@ export const keygenCommand: CommandModule<object, KeygenArguments> = {
     yargs
       .positional("file", { type: "string", demandOption: true, describe: "the key file; without options it must not exist yet" })
       .option("add", { type: "boolean", describe: "put a new key at the end of the file: accepted, not spoken with" })
-      .option("promote", { type: "boolean", describe: "put the last key first: it is spoken with" })
+      .option("promote", { type: "boolean", describe: "put the newest key first: it is spoken with; refused if it is first already" })
       .option("prune", { type: "boolean", describe: "remove all keys but the first" })
       .option("show", { type: "boolean", describe: "print the ids of the keys, which are no secret" })
       .option("json", { type: "boolean", default: false, describe: "print JSON" })
@@ -64,11 +102,12 @@ export const keygenCommand: CommandModule<object, KeygenArguments> = {
       .example("$0 keygen /etc/coverlay/cluster.key", "a key for a new cluster")
       .example("scp /etc/coverlay/cluster.key node2:/etc/coverlay/", "every node has the same one")
       .epilogue(rotation),
-  handler: (args) =>
-    runCommand(args.json, async () => {
-      const { file, add, promote, prune, show, json } = args;
+  handler: ({ file, add, promote, prune, show, json }) =>
+    runCommand(json, async () => {
       let said = "a new cluster key. Copy it to every node, mode 0600, and tell nobody else.";
-      if (add === true || promote === true || prune === true) said = change(file, args);
+      if (add === true) said = addKey(file, readKeys(file));
+      else if (promote === true) said = promoteKey(file, readKeys(file));
+      else if (prune === true) said = pruneKeys(file, readKeys(file));
       else if (show !== true) writeClusterKey(file);
       const ids = readKeyring(file).all.map(({ id }) => id);
       if (json) printJson({ file, keys: ids });

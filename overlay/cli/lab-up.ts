@@ -30,7 +30,7 @@ export const labUpCommand: CommandModule<{ dir: string; json: boolean }, UpArgum
       .option("lower", {
         choices: ["ext4", "xfs", "directory"] as const,
         default: "ext4" as const,
-        describe: "file system below; directory: no disk, one directory",
+        describe: "file system below; directory: no disk, one directory (a tmpfs)",
       })
       .option("size", { type: "string", default: "2G", requiresArg: true, describe: "size of the image" })
       .option("engine", { choices: ["builtin", "corosync"] as const, default: "builtin" as const, describe: "how dlmds agree on views" })

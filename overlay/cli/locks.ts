@@ -1,15 +1,26 @@
 /** `coverlay locks`: the locks of the cluster, by resource, as their masters have them. */
 import type { CommandModule } from "yargs";
-import { type ClusterLocks, decodeClusterLocks, fileRangeWords, type FileRow, type LockRow, longestWaitMs } from "./cluster-locks.ts";
-import { askCluster } from "./dlmd-query.ts";
+import type { ClusterInfo } from "../../dlmd/client/api.ts";
+import {
+  type ClusterLocks,
+  decodeClusterLocks,
+  fileRangeWords,
+  type FileRow,
+  type LockRow,
+  longestWaitMs,
+} from "../query/cluster-locks.ts";
+import { askCluster, nodeName } from "../query/dlmd-query.ts";
+import { pathsHere, reportFiles } from "./file-locks.ts";
+import { gatherLocks } from "../query/gather-locks.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
 import { print, printJson, runCommand, usageError } from "./output.ts";
-import { describeService } from "./why.ts";
+import { describeService, describeWhy, NOBODY } from "./why-words.ts";
 
 interface LocksArguments extends NodeOptions {
   readonly resource: string | undefined;
   readonly node: string | undefined;
   readonly waiting: string | undefined;
+  readonly files: boolean;
 }
 
 /** Longest waiting first. */
@@ -53,6 +64,15 @@ export function waitingMsOf(waiting: string | undefined): number | null {
   throw usageError(`--waiting ${waiting}: milliseconds expected`, "Say --waiting, or for example --waiting 5000.");
 }
 
+/** File locks alone, with what is known here of their files. */
+function showFiles(runDir: string, all: ClusterLocks, info: ClusterInfo, json: boolean): void {
+  const locks = { ...all, resources: [] };
+  const pathOf = pathsHere(runDir, info, locks);
+  if (json) return printJson({ ...locks, files: reportFiles(locks, info, pathOf) });
+  const words = describeWhy(locks, nodeName(info), pathOf);
+  print(locks.files.length === 0 ? words.replace(NOBODY, "no file locks") : words);
+}
+
 export const locksCommand: CommandModule<object, LocksArguments> = {
   command: "locks [resource]",
   describe: "the locks of the whole cluster, by resource",
@@ -60,24 +80,33 @@ export const locksCommand: CommandModule<object, LocksArguments> = {
     nodeOptions(yargs)
       .positional("resource", { type: "string", describe: "only this resource" })
       .option("node", { type: "string", requiresArg: true, describe: "only resources on which a program of that node has or wants a lock" })
+      .option("files", { type: "boolean", default: false, describe: "only file locks: node, process, program, file and bytes of each" })
       .option("waiting", { type: "string", describe: "only resources on which somebody waits (so many ms), the longest first" })
       .example("$0 locks", "all of them; a long answer says that it is not whole")
       .example("$0 locks --node node2", "those that node2 has to do with")
-      .example("$0 locks --waiting 5000", "where somebody has waited for 5 s; then `$0 why` says what for")
+      .example("$0 locks --waiting 5000", "where a program has waited for 5 s; then `coverlay why` says what for")
+      .example("$0 locks --files", "fcntl, OFD and flock locks of all nodes; `coverlay why PATH` explains those of one file")
       .example("$0 locks --json | jq '.resources[].resource'", "for programs"),
-  handler: ({ runDir, json, resource = "", node, waiting }) =>
+  handler: ({ runDir, json, resource = "", node, waiting, files }) =>
     runCommand(json, async () => {
       const waitingMs = waitingMsOf(waiting);
-      const { answer, info } = await askCluster(runDir, ({ nodes }) => {
-        const found = nodes.find(({ name }) => name === node);
-        if (node !== undefined && found === undefined) {
-          throw usageError(`--node ${node}: a node of the cluster expected`, `Its nodes are: ${nodes.map(({ name }) => name).join(", ")}.`);
-        }
-        return { lockspace: "", resource, nodeid: found?.nodeid ?? 0, waitingMs };
-      });
+      const ask = (): ReturnType<typeof askCluster> =>
+        askCluster(runDir, ({ nodes }) => {
+          const found = nodes.find(({ name }) => name === node);
+          if (node !== undefined && found === undefined) {
+            throw usageError(
+              `--node ${node}: a node of the cluster expected`,
+              `Its nodes are: ${nodes.map(({ name }) => name).join(", ")}.`,
+            );
+          }
+          return { lockspace: "", resource, nodeid: found?.nodeid ?? 0, waitingMs };
+        });
+      let { answer, info } = await ask();
+      if (files && (await gatherLocks(runDir, decodeClusterLocks(answer)))) ({ answer, info } = await ask());
       const all = decodeClusterLocks(answer);
       const shown = waitingMs === null ? all : byWaiting(all);
+      if (files) return showFiles(runDir, shown, info, json);
       if (json) printJson(shown);
-      else print(describeLocks(shown, (nodeid) => info.nodes.find((one) => one.nodeid === nodeid)?.name ?? String(nodeid)));
+      else print(describeLocks(shown, nodeName(info)));
     }),
 };

@@ -6,7 +6,7 @@ import { checkMount } from "../volume/mount-checks.ts";
 import { knownOptions, parseMountOptions } from "../volume/mount-options.ts";
 import { remount } from "../volume/remount.ts";
 import { startOverlay } from "../volume/start-overlay.ts";
-import { askDlmd, defaultRunDir } from "./dlmd-query.ts";
+import { askDlmd, defaultRunDir } from "../query/dlmd-query.ts";
 import { print, runCommand, usageError } from "./output.ts";
 
 export interface MountRequest {
@@ -41,6 +41,7 @@ export async function mountClustered(request: MountRequest): Promise<void> {
   if (plan.source === null) throw notReached(plan.volume.name);
   if (request.fake) return;
   const pid = await startOverlay({ device: request.device, mountPoint, options: request.options, runDir });
+  if (options.localFlocks) print(localFlocksWords(mountPoint));
   request.tell(`${mountPoint}: mounted, served by process ${pid}`);
 }
 
@@ -50,6 +51,11 @@ function notReached(volume: string): OperatingError {
     hint: "Name the device with its path: this version mounts a volume only on nodes that reach it.",
     exitStatus: 32,
   });
+}
+
+/** Said without -v, too: programs on two nodes may hold the same lock. */
+function localFlocksWords(mountPoint: string): string {
+  return `${mountPoint}: file locks are local to this node (localflocks): other nodes neither see nor obey them`;
 }
 
 interface MountArguments {
@@ -62,6 +68,7 @@ interface MountArguments {
 }
 
 const details = `Options of -o: ${knownOptions.join(", ")}, x-*.
+  localflocks   file locks (fcntl, flock) stay in this node: other nodes neither see nor obey them
   runDir=PATH   where the dlmd of this node has its socket [/run/coverlay]
 Other ways to the same: mount -t clustered DEVICE DIRECTORY (after \`coverlay install-mount-helper\`); in fstab:
   /dev/sdb1  /shared  clustered  rw,_netdev  0  0

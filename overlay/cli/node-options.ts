@@ -1,6 +1,6 @@
 /** The options of commands that look at one node. */
 import type { Argv } from "yargs";
-import { defaultRunDir } from "./dlmd-query.ts";
+import { defaultRunDir } from "../query/dlmd-query.ts";
 
 export interface NodeOptions {
   readonly runDir: string;

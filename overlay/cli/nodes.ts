@@ -2,7 +2,7 @@
 import type { CommandModule } from "yargs";
 import * as z from "zod";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { askDlmd } from "./dlmd-query.ts";
+import { askDlmd } from "../query/dlmd-query.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
 import { print, printJson, runCommand, table } from "./output.ts";
 
@@ -14,6 +14,8 @@ export interface NodeRow {
   readonly votes: number;
   readonly state: string;
   readonly heardAgoMs: number | null;
+  /** Why it is not connected; dlmd of before version 0.2 does not say. */
+  readonly refused?: string | null | undefined;
 }
 
 const answerShape: z.ZodType<readonly NodeRow[]> = z.array(
@@ -24,6 +26,7 @@ const answerShape: z.ZodType<readonly NodeRow[]> = z.array(
     votes: z.number(),
     state: z.string(),
     heardAgoMs: z.number().nullable(),
+    refused: z.string().nullable().optional(),
   }),
 );
 
@@ -46,7 +49,8 @@ export function describeNodes(nodes: readonly NodeRow[]): string {
     state,
     heardAgoMs === null ? "never" : state === "this" ? "-" : `${Math.round(heardAgoMs)} ms ago`,
   ]);
-  return table([["NODEID", "NAME", "ADDRESS", "VOTES", "STATE", "HEARD"], ...rows]);
+  const refusals = nodes.flatMap(({ name, refused }) => (typeof refused === "string" ? [`${name} is not connected: ${refused}`] : []));
+  return [table([["NODEID", "NAME", "ADDRESS", "VOTES", "STATE", "HEARD"], ...rows]), ...refusals].join("\n");
 }
 
 export const nodesCommand: CommandModule<object, NodeOptions> = {

@@ -47,8 +47,16 @@ export async function runCommand(json: boolean, command: () => Promise<number | 
   }
 }
 
+/** Names that other nodes and programs chose must not command the terminal. `keep`: line ends of our own. */
+function visible(text: string, keep: "" | "\n"): string {
+  // oxlint-disable-next-line no-control-regex
+  return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, (sign) =>
+    sign === keep ? sign : `\\x${sign.charCodeAt(0).toString(16).padStart(2, "0")}`,
+  );
+}
+
 export function print(line: string): void {
-  process.stdout.write(`${line}\n`);
+  process.stdout.write(`${visible(line, "\n")}\n`);
 }
 
 export function printJson(value: unknown): void {
@@ -56,8 +64,9 @@ export function printJson(value: unknown): void {
 }
 
 /** Left-aligned columns, two spaces apart; the last one is not padded. */
-export function table(rows: readonly (readonly string[])[]): string {
+export function table(cells: readonly (readonly string[])[]): string {
   const widths: number[] = [];
+  const rows = cells.map((row) => row.map((cell) => visible(cell, "")));
   for (const row of rows) row.forEach((cell, at) => (widths[at] = Math.max(widths[at] ?? 0, cell.length)));
   return rows.map((row) => row.map((cell, at) => (at === row.length - 1 ? cell : cell.padEnd(widths[at] ?? 0))).join("  ")).join("\n");
 }

@@ -9,11 +9,12 @@ import { createPinoLog, logLevels, type LogLevel } from "../../dlmd/base/pino-lo
 import type { Log } from "../../dlmd/base/log.ts";
 import { raisePriority } from "../../dlmd/base/priority.ts";
 import { assertLittleEndian } from "../fuse/abi.ts";
-import { nativeAddon } from "../native/index.ts";
+import { nativeAddon } from "../../native/index.ts";
 import { largeBuffers } from "../lower/large-buffers.ts";
+import { BAST_LIMIT_MS } from "../serve/answer-limit.ts";
 import { MountProcess } from "../serve/mount-process.ts";
 import { serveStatus, type StatusServer } from "../serve/status-server.ts";
-import type { Bit } from "../volume/bit.ts";
+import type { StoredBit } from "../volume/bit.ts";
 import { probeDirectory } from "../volume/bit-writer.ts";
 import { noBit } from "../volume/lower-mount.ts";
 import { parseMountOptions } from "../volume/mount-options.ts";
@@ -21,7 +22,7 @@ import { removeMountRecord, writeMountRecord } from "../volume/mount-record.ts";
 import { isReadOnlyDevice } from "../volume/device.ts";
 import { probeDevice } from "../volume/probe.ts";
 import { READY_FD, ReadyPipe } from "../volume/ready-pipe.ts";
-import { dlmdSocketPath } from "./dlmd-query.ts";
+import { dlmdSocketPath } from "../query/dlmd-query.ts";
 
 interface ServeArguments {
   readonly device: string;
@@ -30,6 +31,7 @@ interface ServeArguments {
   readonly runDir: string;
   readonly logLevel: LogLevel;
   readonly metadataCalls: "inline" | "pool";
+  readonly bastLimitMs: number;
 }
 
 /** Open files of all nodes are open here on the owner. */
@@ -42,6 +44,11 @@ const EXIT_FATAL = 70;
 const FREE_BYTES_MAX: number = 8 * 1024 * 1024;
 const TRIM_INTERVAL_MS = 5000;
 
+/** Only tests set the variable: it passes through mount(8), where an option of `serve` does not. */
+function bastLimitMs(): number {
+  return Number(process.env["COVERLAY_BAST_LIMIT_MS"] ?? BAST_LIMIT_MS);
+}
+
 export const serveCommand: CommandModule<object, ServeArguments> = {
   command: "serve",
   describe: false,
@@ -52,11 +59,16 @@ export const serveCommand: CommandModule<object, ServeArguments> = {
     "run-dir": { type: "string", demandOption: true },
     "log-level": { choices: logLevels, default: "info" as const },
     "metadata-calls": { choices: ["inline", "pool"] as const, default: "inline" as const, describe: "where the owner changes names" },
+    "bast-limit-ms": {
+      type: "number",
+      default: bastLimitMs(),
+      describe: "a lock not given up after so long: this mount hangs (for tests)",
+    },
   },
   handler: async (args) => serve(args),
 };
 
-function readBit(source: string): { bit: Bit; directory: boolean } {
+function readBit(source: string): { bit: StoredBit; directory: boolean } {
   const directory = statSync(source).isDirectory();
   const state = directory ? probeDirectory(source) : probeDevice(source).bit;
   if (state.kind === "bad") throw state.error;
@@ -124,6 +136,8 @@ async function serve(args: ServeArguments): Promise<void> {
       // -o ro is this node's own affair; the lower is read-only for all nodes, and so only where the device is.
       readOnly: mountOptions.readOnly && !directory && isReadOnlyDevice(args.device),
       metadataCalls: args.metadataCalls,
+      bastLimitMs: args.bastLimitMs,
+      localFlocks: mountOptions.localFlocks,
       changed: () => {
         if (statusServer !== null) statusServer.update();
         else if (mount.role === "waiting") pipe.waiting(mount.why);
@@ -134,13 +148,15 @@ async function serve(args: ServeArguments): Promise<void> {
     process.on("uncaughtException", (error) => mount.fail(error));
     process.on("unhandledRejection", (reason) => mount.fail(reason instanceof Error ? reason : new Error(String(reason))));
     await mount.start();
-    const device = `0:${mount.connection}`;
-    writeMountRecord(device, { source: args.device, mountPoint: args.mountpoint, runDir: args.runDir });
-    statusServer = await serveStatus(
-      args.runDir,
-      () => mount.summary(),
-      () => mount.status(),
-    );
+    const connection = mount.connection ?? 0;
+    const device = `0:${connection}`;
+    writeMountRecord(device, {
+      source: args.device,
+      mountPoint: args.mountpoint,
+      runDir: args.runDir,
+      localFlocks: mountOptions.localFlocks,
+    });
+    statusServer = await serveStatus(args.runDir, connection, mount, log);
     pipe.ready();
     const failure = await mount.ended;
     statusServer.close();

@@ -1,22 +1,11 @@
-/** `coverlay status`: this node's dlmd, its view of the cluster, and its mount. */
+/** `coverlay status`: this node's dlmd, its view of the cluster, and its mounts. */
 import type { CommandModule } from "yargs";
 import * as z from "zod";
-import { OperatingError } from "../../dlmd/base/error.ts";
-import { type DlmdAnswer, askDlmd } from "./dlmd-query.ts";
+import { type DlmdAnswer, askDlmd } from "../query/dlmd-query.ts";
 import { describeWaits, fencesShape } from "./fence.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
 import { EXIT, print, printJson, runCommand } from "./output.ts";
-import { type OverlayStatus, queryOverlayStatus } from "./overlay-query.ts";
-
-/** The overlay of this node; null where nothing is mounted. */
-async function overlayOrNone(runDir: string): Promise<OverlayStatus | null> {
-  try {
-    return await queryOverlayStatus(runDir);
-  } catch (error) {
-    if (error instanceof OperatingError && error.code === "no-overlay") return null;
-    throw error;
-  }
-}
+import { type OverlayStatus, queryOverlays } from "../query/overlay-query.ts";
 
 type Name = (nodeid: number) => string;
 
@@ -33,6 +22,9 @@ const statusShape = z.looseObject({
     kept: z.number(),
     groups: z.number(),
   }),
+  refused: z.array(z.looseObject({ nodeid: z.number(), reason: z.string() })).optional(),
+  lockspaces: z.array(z.looseObject({ lockspace: z.string(), nodeids: z.array(z.number()) })).optional(),
+  lockspacesUnknown: z.array(z.number()).optional(),
   channels: z.array(
     z.looseObject({ nodeid: z.number(), downMs: z.number().nullable(), unacked: z.number(), held: z.number(), paused: z.boolean() }),
   ),
@@ -57,8 +49,27 @@ function channelWords({ nodeid, downMs, unacked, held, paused }: DlmdStatus["cha
   return `${name(nodeid)} ${up}, ${unacked} unacknowledged${wait}`;
 }
 
+function lockspaceLines({ lockspaces = [], lockspacesUnknown = [] }: DlmdStatus, name: Name): string[] {
+  const unknown = lockspacesUnknown.map((nodeid) => `what ${name(nodeid)} has open is not known yet: it counts as all`);
+  const known = lockspaces.map(({ lockspace, nodeids }) => `${lockspace} is open on ${nodeids.map(name).join(", ")}`);
+  return [...known, ...unknown].map((line, at) => `${at === 0 ? "open    " : "        "} ${line}`);
+}
+
+function describeMount(mount: OverlayStatus): string[] {
+  const { mountpoint, volume, device, role, pid, why, disk, ownerWait, problem, fileLocks, ops, locks } = mount;
+  return [
+    `mount    ${mountpoint}: volume ${volume} on ${device}, ${role}, process ${pid}`,
+    ...(role === "waiting" && why !== undefined ? [`         ${why}`] : []),
+    ...(ownerWait == null ? [] : [`         ${ownerWait}`]),
+    ...(disk == null ? [] : [`         disk: ${disk}`]),
+    ...(problem === undefined ? [] : [`         ${problem}`]),
+    ...(fileLocks === "local" ? ["         file locks are local to this node (localflocks)"] : []),
+    ...(ops === undefined ? [] : [`         ${ops} operations, ${locks ?? "?"} locks`]),
+  ];
+}
+
 /** For people: a few lines. */
-export function describeStatus({ info, view, answer }: DlmdAnswer, overlay: OverlayStatus | null): string {
+export function describeStatus({ info, view, answer }: DlmdAnswer, mounts: readonly OverlayStatus[]): string {
   const { data: status } = statusShape.safeParse(answer);
   const { data: fences } = fencesShape.safeParse(answer);
   const name: Name = (nodeid) => info.nodes.find((node) => node.nodeid === nodeid)?.name ?? String(nodeid);
@@ -67,32 +78,33 @@ export function describeStatus({ info, view, answer }: DlmdAnswer, overlay: Over
     `cluster  ${info.clusterName}`,
     `node     ${name(info.nodeid)} (nodeid ${info.nodeid})`,
     `view     ${view.members.map(name).join(", ")}${away.length === 0 ? "" : `; away: ${away.join(", ")}`}`,
+    ...(status?.refused ?? []).map(({ nodeid, reason }) => `         ${name(nodeid)} is not connected: ${reason}`),
     `quorum   ${view.quorumReason}`,
     `locks    ${view.running ? "granted" : "requests wait (recovery, or no quorum)"}${status === undefined || status.state === "running" ? "" : `: ${status.state}`}`,
+    ...(status === undefined ? [] : lockspaceLines(status, name)),
     ...(fences === undefined ? [] : describeWaits(fences, name).map((line) => `fencing  ${line}`)),
     ...(status === undefined ? [] : [`engine   ${engineWords(status.engine, name)}`]),
     ...(status?.channels ?? []).map((channel, at) => `${at === 0 ? "channels" : "        "} ${channelWords(channel, name)}`),
-    overlay === null
-      ? "mount    none"
-      : `mount    ${overlay.mountpoint}: volume ${overlay.volume} on ${overlay.device}, ${overlay.role}, process ${overlay.pid}`,
-    ...(overlay?.ops === undefined ? [] : [`         ${overlay.ops} operations, ${overlay.locks ?? "?"} locks`]),
+    ...(mounts.length === 0 ? ["mount    none"] : mounts.flatMap(describeMount)),
   ].join("\n");
 }
 
 export const statusCommand: CommandModule<object, NodeOptions> = {
   command: "status",
-  describe: "this node: its view of the cluster, quorum, its mount; exit status 1 without quorum",
+  describe: "this node: its view of the cluster, quorum, its mounts; exit status 1 without quorum",
   builder: (yargs) =>
     nodeOptions(yargs)
       .example("$0 status", "this node, and the cluster as it sees it")
-      .example("$0 status --json | jq .view.members", "for programs"),
+      .example("$0 status --json | jq .view.members", "for programs")
+      .example("$0 status --json | jq '.overlays[] | {mountpoint, role}'", "each mount of this node"),
   handler: ({ runDir, json }) =>
     runCommand(json, async () => {
       const asked = await askDlmd(runDir, "status");
-      const overlay = await overlayOrNone(runDir);
-      const { overlaySecrets: _, ...info } = asked.info;
-      if (json) printJson({ cluster: info, view: asked.view, dlmd: asked.answer, overlay });
-      else print(describeStatus(asked, overlay));
+      const overlays = await queryOverlays(runDir);
+      const { overlayKeys: _, ...info } = asked.info;
+      // `overlay` is the first of `overlays`, for programs that know of one mount.
+      if (json) printJson({ cluster: info, view: asked.view, dlmd: asked.answer, overlay: overlays[0] ?? null, overlays });
+      else print(describeStatus(asked, overlays));
       return asked.view.quorate ? EXIT.OK : EXIT.FAILURE;
     }),
 };

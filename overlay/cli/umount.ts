@@ -1,6 +1,6 @@
 /** `coverlay umount`: what /sbin/umount.fuse.clustered runs; returns when the volume is released, not just unmounted. */
 import type { CommandModule } from "yargs";
-import { unmount } from "../volume/remount.ts";
+import { RELEASE_LIMIT_MS, unmount } from "../volume/remount.ts";
 import { requireRoot } from "./mount.ts";
 import { print, runCommand } from "./output.ts";
 
@@ -10,6 +10,9 @@ interface UmountArguments {
   readonly force: boolean;
   readonly verbose: boolean;
 }
+
+const details = `It waits until the volume is released, for ${RELEASE_LIMIT_MS / 1000} s. If other mount namespaces (containers, services) hold it up, it names their processes.
+Exit status: 0 unmounted and released; 1 wrong command line, or not root; 32 it could not be.`;
 
 export const umountCommand: CommandModule<object, UmountArguments> = {
   command: "umount <directory>",
@@ -24,11 +27,11 @@ export const umountCommand: CommandModule<object, UmountArguments> = {
       .option("type", { alias: "t", type: "string", describe: "for umount(8): nothing to us" })
       .option("verbose", { alias: "v", type: "boolean", default: false, describe: "say what is done" })
       .example("$0 umount /shared", "the owner hands the volume over to the other nodes")
-      .epilogue("Exit status: 0 unmounted and released; 1 wrong command line, or not root; 32 it could not be."),
+      .epilogue(details),
   handler: ({ directory, lazy, force, verbose }) =>
     runCommand(false, async () => {
       requireRoot("unmount");
-      const note = await unmount(directory, { lazy, force });
+      const note = await unmount(directory, { lazy, force, tell: (line) => process.stderr.write(`coverlay: ${line}\n`) });
       if (note !== null) process.stderr.write(`coverlay: ${directory}: unmounted; ${note}\n`);
       else if (verbose) print(`${directory}: unmounted`);
     }),

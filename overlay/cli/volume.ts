@@ -1,14 +1,20 @@
-/** `coverlay volume enable|disable|show`: the clustered bit of a device or directory. */
+/** `coverlay volume enable|disable|show|release`: the clustered bit of a device or directory, and a device's owner's block. */
 import { randomUUID } from "node:crypto";
 import { statSync } from "node:fs";
 import path from "node:path";
 import type { Argv, CommandModule } from "yargs";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { type Bit, bitProblem } from "../volume/bit.ts";
+import { type Bit, bitProblem, requireOwnerBlock } from "../volume/bit.ts";
 import { disableDevice, disableDirectory, enableDevice, enableDirectory, probeDirectory } from "../volume/bit-writer.ts";
-import { describeHolders, requireBlockDevice, tryExclusive } from "../volume/device.ts";
-import { type BitState, dirtyReason, probeDevice } from "../volume/probe.ts";
+import { describeHolders, readDirect, requireBlockDevice, tryExclusive } from "../volume/device.ts";
+import { parseOwnerBlock } from "../volume/direct-block.ts";
+import { MMP_BYTES, decodeMmp } from "../volume/mmp.ts";
+import { releaseByWord } from "../volume/operator-release.ts";
+import { OWNER_BLOCK_BYTES } from "../volume/owner-block.ts";
+import { type BitState, type Probe, dirtyReason, probeDevice } from "../volume/probe.ts";
+import { askDlmd } from "../query/dlmd-query.ts";
 import { requireRoot } from "./mount.ts";
+import { nodeOptions } from "./node-options.ts";
 import { EXIT, print, printJson, runCommand, usageError } from "./output.ts";
 
 interface TargetArguments {
@@ -66,6 +72,29 @@ export interface VolumeReport {
   readonly inUse?: string;
   /** Why its file system is not clean; absent: it is, or it is in use. */
   readonly dirty?: string;
+  /** What the owner's block says; absent: there is none, or `problem` says why it cannot be read. */
+  readonly owner?: OwnerReport;
+  /** ext4's multiple-mount protection; absent: it is off, or the file system has none. */
+  readonly mmp?: MmpReport;
+}
+
+export interface OwnerReport {
+  /** `owned`: by the life that is named; `released`: by the last one. */
+  readonly state: "owned" | "released";
+  readonly epoch: number;
+  /** When the block was written, by that machine's clock, as ISO 8601. */
+  readonly since: string;
+  readonly nodeid?: number;
+  readonly hostName?: string;
+  readonly device?: string;
+  readonly pid?: number;
+}
+
+export interface MmpReport {
+  readonly state: "clean" | "in-use" | "fsck";
+  readonly intervalS: number;
+  readonly hostName: string;
+  readonly device: string;
 }
 
 function reportBit(state: BitState): Pick<VolumeReport, "clustered" | "cluster" | "volume" | "uuid" | "problem"> {
@@ -74,9 +103,32 @@ function reportBit(state: BitState): Pick<VolumeReport, "clustered" | "cluster" 
       return { clustered: false };
     case "bad":
       return { clustered: true, problem: state.error.message };
-    case "set":
-      return { clustered: true, ...state.bit };
+    case "set": {
+      const { cluster, volume, uuid } = state.bit;
+      return { clustered: true, cluster, volume, uuid };
+    }
   }
+}
+
+function reportOwner(device: string, state: BitState): Pick<VolumeReport, "owner" | "problem"> {
+  if (state.kind !== "set") return {};
+  try {
+    const offset = requireOwnerBlock(state.bit, device);
+    const block = parseOwnerBlock(readDirect(device, offset, OWNER_BLOCK_BYTES), device, offset, state.bit.uuid);
+    const { life } = block;
+    const named = life === null ? {} : { nodeid: life.nodeid, hostName: life.hostName, device: life.device, pid: life.pid };
+    return { owner: { state: block.state, epoch: block.epoch, since: new Date(block.atMs).toISOString(), ...named } };
+  } catch (error) {
+    if (error instanceof OperatingError) return { problem: `${error.message}. ${error.hint}` };
+    throw error;
+  }
+}
+
+function reportMmp({ device, superblock }: Probe): Pick<VolumeReport, "mmp"> {
+  if (superblock.type !== "ext4" || !superblock.hasMmp) return {};
+  const mmp = decodeMmp(readDirect(device, superblock.mmpOffset, MMP_BYTES));
+  if (mmp === null) return {};
+  return { mmp: { state: mmp.state, intervalS: superblock.mmpIntervalS, hostName: mmp.hostName, device: mmp.deviceName } };
 }
 
 export function showVolume(target: string): VolumeReport {
@@ -90,18 +142,37 @@ export function showVolume(target: string): VolumeReport {
     lower: "device",
     type: probe.superblock.type,
     ...reportBit(probe.bit),
+    ...reportOwner(target, probe.bit),
+    ...reportMmp(probe),
     ...(inUse === undefined ? {} : { inUse }),
     ...(dirty === null ? {} : { dirty }),
   };
 }
 
+function describeVolume(report: VolumeReport, kind: string): string {
+  return `${report.target} (${kind}): volume ${report.volume} of cluster ${report.cluster}, uuid ${report.uuid}`;
+}
+
+function describeOwner(owner: OwnerReport): string {
+  if (owner.nodeid === undefined) return "none so far";
+  const life = `node ${owner.nodeid} (process ${owner.pid} on ${owner.hostName}, ${owner.device})`;
+  return owner.state === "owned"
+    ? `${life}, since ${owner.since}, epoch ${owner.epoch}`
+    : `none; released by ${life} at ${owner.since}, epoch ${owner.epoch}`;
+}
+
+function describeMmp(mmp: MmpReport): string {
+  if (mmp.state === "clean") return `on, every ${mmp.intervalS} s; not mounted`;
+  const holder = `${mmp.device} on ${mmp.hostName}`;
+  return mmp.state === "fsck" ? `e2fsck runs, or was interrupted: ${holder}` : `on, every ${mmp.intervalS} s; mounted as ${holder}`;
+}
+
 function describeReport(report: VolumeReport): string {
   const kind = report.lower === "directory" ? "directory" : report.type;
-  const lines = [
-    report.clustered
-      ? (report.problem ?? `${report.target} (${kind}): volume ${report.volume} of cluster ${report.cluster}, uuid ${report.uuid}`)
-      : `${report.target} (${kind}): no clustered bit`,
-  ];
+  const lines = [report.clustered ? (report.problem ?? describeVolume(report, kind)) : `${report.target} (${kind}): no clustered bit`];
+  if (report.clustered && report.problem !== undefined && report.volume !== undefined) lines.unshift(describeVolume(report, kind));
+  if (report.owner !== undefined) lines.push(`  owner: ${describeOwner(report.owner)}`);
+  if (report.mmp !== undefined) lines.push(`  MMP: ${describeMmp(report.mmp)}`);
   if (report.inUse !== undefined) lines.push(`  in use: ${report.inUse}`);
   if (report.dirty !== undefined) lines.push(`  not clean: ${report.dirty}`);
   return lines.join("\n");
@@ -150,7 +221,7 @@ const disableCommand: CommandModule<object, TargetArguments> = {
 
 const showCommand: CommandModule<object, TargetArguments> = {
   command: "show <target>",
-  describe: "what the clustered bit says; exit status 1 if there is none or it is damaged",
+  describe: "what the clustered bit and the owner's block say; exit status 1 if there is none or one is damaged",
   builder: (yargs) => target(yargs).example("$0 volume show /dev/sdb1 --json", "for programs"),
   handler: ({ target, json }) =>
     runCommand(json, async () => {
@@ -168,15 +239,53 @@ const showCommand: CommandModule<object, TargetArguments> = {
     }),
 };
 
+interface ReleaseArguments extends TargetArguments {
+  readonly owner: string;
+  readonly yes: boolean;
+  readonly runDir: string;
+}
+
+const releaseCommand: CommandModule<object, ReleaseArguments> = {
+  command: "release <target>",
+  describe: "say that the owner that the volume names is gone for good",
+  builder: (yargs) =>
+    nodeOptions(target(yargs))
+      .option("owner", { type: "string", demandOption: true, describe: "the node that the owner's block names" })
+      .option("yes", { type: "boolean", default: false, describe: "its machine is powered off for good, or cannot reach the disk" })
+      .example("coverlay volume release /dev/sdb1 --owner node3 --yes", "only after node3's machine is powered off for good")
+      .epilogue(RELEASE_DETAILS),
+  handler: ({ target, json, owner, yes, runDir }) =>
+    runCommand(json, async () => {
+      requireRoot("write the owner's block");
+      if (!yes) {
+        throw usageError(
+          `if ${owner} still runs, this destroys the file system on ${target}`,
+          `Power its machine off, for good, then give --yes.`,
+        );
+      }
+      requireBlockDevice(target);
+      const life = await releaseByWord(target, owner, await askDlmd(runDir, null));
+      if (json) return printJson({ target, released: { nodeid: life.nodeid, epoch: life.epoch, pid: life.pid, hostName: life.hostName } });
+      print(`${target}: node ${life.nodeid} (process ${life.pid} on ${life.hostName}) does not count as its owner any more.`);
+    }),
+};
+
+const RELEASE_DETAILS = `A volume names the node that has it mounted. When that node is lost, another one mounts the volume only with a proof: the
+node itself tells that its process has ended or that its machine was started anew, or it was fenced. A machine that is gone for good gives
+none, nor does one without a lasting /etc/machine-id. Then this command takes your word for it. It is refused while the device is in use here, or
+the node is in the cluster; but the node itself may say it of another boot, or of the machine that had its place.
+On ext4 the kernel then waits for up to 22 seconds at the next mount, to see whether another machine writes.`;
+
 export const volumeCommand: CommandModule = {
   command: "volume <command>",
-  describe: "the clustered bit of a device or directory: enable, disable, show",
+  describe: "the clustered bit of a device or directory: enable, disable, show, release",
   builder: (yargs) =>
     yargs
       .command(enableCommand)
       .command(disableCommand)
       .command(showCommand)
-      .demandCommand(1, "enable, disable or show is expected")
+      .command(releaseCommand)
+      .demandCommand(1, "enable, disable, show or release is expected")
       .strict()
       .example("$0 volume enable /dev/sdb1 --cluster demo --name shared", "once, while it is mounted nowhere")
       .example("$0 volume show /dev/sdb1", "whose it is")

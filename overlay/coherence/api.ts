@@ -16,13 +16,13 @@
  * (which never waits for another node).
  */
 import type { Inode, InodeKind } from "../inode/inode.ts";
-import type { PageRange } from "../inode/table.ts";
-import type { Mode } from "../../dlmd/lock/mode.ts";
+import type { PagePart, PageRange } from "../inode/table.ts";
+import type { Mode } from "../../dlmd/wire/mode.ts";
 import type { FileId, Maybe } from "../lower/lower.ts";
 import type { Stamp } from "../lower/stamp.ts";
 import type { Cover } from "./cover.ts";
 import type { KernelNames } from "./kernel-names.ts";
-import type { KernelSizes } from "./kernel-sizes.ts";
+import type { KernelSizes } from "./size/kernel-sizes.ts";
 
 export type PinMode = typeof Mode.PR | typeof Mode.EX;
 
@@ -40,8 +40,19 @@ export interface Want {
   readonly mode: PinMode;
 }
 
+/** What goes on with a page. */
+export interface PageUsers {
+  /** Anything of the file is, by a mapping. */
+  readonly isWrittenBack: () => boolean;
+  /**
+   * It may be locked until the WRITE is answered: a READ has it, and brings what was written; or the WRITE's caller was killed, others have the
+   * inode's lock since, and a truncation holds write-backs up that itself waits for this WRITE (fuse_set_nowrite).
+   */
+  readonly mayLast: () => boolean;
+}
+
 export interface HeldPageDrop {
-  /** The WRITE can be answered. True: the page is gone; false: it is the WRITE that has it, and it goes after that. */
+  /** The WRITE can be answered. True: the page is gone; false: it has what was written, or it is the WRITE that has it. It goes after that. */
   readonly gone: Promise<boolean>;
   readonly dropped: Promise<void>;
 }
@@ -138,10 +149,10 @@ export interface Coherence {
   dropPages(inode: Inode, offset: number, bytes: number): Promise<void>;
 
   /**
-   * The page at `offset`, which the WRITE that is to be answered may itself have locked (held-page.ts). `readers`: threads that have been given it since
-   * the last revoke. `isWrittenBack`: is anything of the file, by a mapping?
+   * The page of `made`, which the WRITE that is to be answered may itself have locked (held-page.ts). `readers`: threads that have been given it since
+   * the last revoke.
    */
-  dropHeldPage(inode: Inode, offset: number, readers: readonly number[], isWrittenBack: () => boolean): HeldPageDrop;
+  dropHeldPage(inode: Inode, made: PagePart, readers: readonly number[], users: PageUsers): HeldPageDrop;
 
   /**
    * The kernel's size becomes `size` if it is less, and `last` the byte before it. For an append of which the kernel believes that it ended elsewhere; not while
@@ -176,6 +187,8 @@ export interface SessionCoherence {
   forgotten(inode: Inode): void;
   /** The last name and the last open handle are gone: its lock will never be wanted again. */
   removed(inode: Inode): void;
+  /** The kernel has answered what was asked of its page cache under that number. */
+  retrieved(unique: number, data: Uint8Array): void;
   /** The kernel has ended the connection: nobody waits for a lock any more, and nothing is pinned from now on (EIO). */
   letGo(): void;
   /** The mount has ended: gives every lock back. No notification is written afterwards. */

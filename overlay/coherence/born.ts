@@ -3,7 +3,7 @@
  * given up. So before a directory's lock goes, everything born until then is made known to dlmd. Much of what is created is gone
  * again by then (temporary files, lock files) and never costs a message. Pure.
  */
-import { Mode } from "../../dlmd/lock/mode.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
 import type { Cover, WriteToken } from "./cover.ts";
 import type { CoherenceState } from "./effect.ts";
 import { handlePublished } from "./revoke.ts";

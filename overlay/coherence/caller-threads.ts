@@ -1,5 +1,5 @@
 /**
- * What is seen of a thread of any program, in /proc (proc(5)): a repair of the kernel's size by the thread that asks rests on it (caller-repair.ts).
+ * What is seen of a thread of any program, in /proc (proc(5)): a repair of the kernel's size by the thread that asks rests on it (size/caller-repair.ts).
  */
 import { closeSync, openSync, readFileSync, readlinkSync, readSync, statSync } from "node:fs";
 import { statFields } from "../../dlmd/base/proc-stat.ts";

@@ -2,7 +2,7 @@
  * All covers of a mount, and when one goes: a lock outlives the kernel's knowledge of its inode for as long as there is room, because the
  * inode may be looked up again.
  */
-import { Mode } from "../../dlmd/lock/mode.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
 import type { Inode, InodeKind } from "../inode/inode.ts";
 import { fileKey } from "../lower/lower.ts";
 import type { FileId } from "../lower/lower.ts";
@@ -35,6 +35,10 @@ export class CoverTable {
 
   get size(): number {
     return this.#covers.size;
+  }
+
+  find(id: FileId): Cover | undefined {
+    return this.#covers.get(fileKey(id));
   }
 
   *all(): IterableIterator<Cover> {

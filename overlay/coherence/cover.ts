@@ -8,13 +8,13 @@
  */
 import type { Errno } from "../../dlmd/base/errno.ts";
 import type { Lock } from "../../dlmd/client/api.ts";
-import { Mode } from "../../dlmd/lock/mode.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
 import type { Inode, InodeKind } from "../inode/inode.ts";
 import type { PageRange } from "../inode/table.ts";
 import type { FileId } from "../lower/lower.ts";
 import type { Stamp } from "../lower/stamp.ts";
 import type { PinMode } from "./api.ts";
-import type { SizeEffect } from "./size-doubt.ts";
+import type { SizeEffect } from "./size/doubt.ts";
 
 /**
  * idle: pins are given as the mode allows.
@@ -133,7 +133,7 @@ export interface Cover {
   negatives: number;
   /** Directories fought over give no entry validity until then (hazard F6). */
   hotUntil: number | null;
-  /** The kernel's size of this file may be wrong (size-doubt.ts) ... */
+  /** The kernel's size of this file may be wrong (size/doubt.ts) ... */
   sizeDoubt: boolean;
   /** Raised by whatever may make it wrong, or larger than a READ under way knows. */
   sizeMark: number;
@@ -151,11 +151,11 @@ export interface Cover {
   lateEnd: number;
   /** The kernel's size was seen to be what it should be, whether that reply was taken or not. */
   lateSeen: boolean;
-  /** Calls that wait for the lock, and until they are answered the kernel takes no size (kernel-sizes.ts, unstable). */
+  /** Calls that wait for the lock, and until they are answered the kernel takes no size (size/kernel-sizes.ts, unstable). */
   unstable: number;
-  /** Changes of the size under way that may make it smaller (kernel-sizes.ts, SizeChange). */
+  /** Changes of the size under way that may make it smaller (size/kernel-sizes.ts, SizeChange). */
   truncating: number;
-  /** Threads whose replies with a size may not have been taken yet (size-asked.ts); null: none. */
+  /** Threads whose replies with a size may not have been taken yet (size/asked.ts); null: none. */
   askers: Set<number> | null;
   /** The last request that came with the kernel's lock of the inode, if it is not answered. */
   lockHolder: { readonly answered: boolean } | null;

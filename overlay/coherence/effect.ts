@@ -1,6 +1,6 @@
 /** What the pure rules of this room want done; shell.ts does it, in this order. */
 import type { Errno } from "../../dlmd/base/errno.ts";
-import type { Mode } from "../../dlmd/lock/mode.ts";
+import type { Mode } from "../../dlmd/wire/mode.ts";
 import type { ChildWaiter, Cover, PinWaiter, TokenWaiter, WriteToken } from "./cover.ts";
 import type { PageRange } from "../inode/table.ts";
 import type { ExpiryPlan } from "./names.ts";
@@ -45,9 +45,9 @@ export interface CoherenceState {
   readonly registering: Set<Cover | WriteToken>;
   /** Directories in "publishing", with what they still wait for. */
   readonly publishing: Map<Cover, Set<Cover | WriteToken>>;
-  /** By calling thread: the inode of which it has a late reply (size-doubt.ts). */
+  /** By calling thread: the inode of which it has a late reply (size/doubt.ts). */
   readonly lateOf: Map<number, Cover>;
-  /** By calling thread: the inode of which it was told a size (size-asked.ts). */
+  /** By calling thread: the inode of which it was told a size (size/asked.ts). */
   readonly toldOf: Map<number, Cover>;
   /** This node does not know any more what it holds, or the kernel has ended the connection: nothing is pinned, nothing counts as covered. */
   abandoned: boolean;

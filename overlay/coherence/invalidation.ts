@@ -6,7 +6,7 @@ import { setTimeout as setTimeoutPromise } from "node:timers/promises";
 import { assert } from "../../dlmd/base/assert.ts";
 import { E, errnoName } from "../../dlmd/base/errno.ts";
 import type { Inode } from "../inode/inode.ts";
-import type { PageRange } from "../inode/table.ts";
+import { PAGE_BYTES, type PagePart, type PageRange } from "../inode/table.ts";
 import type { Maybe } from "../lower/lower.ts";
 import { inTime } from "../lower/maybe.ts";
 import { type Cover, kernelKnows, type RevokeGate, type ToldName } from "./cover.ts";
@@ -26,6 +26,13 @@ export interface KernelCaches {
     offset: number,
     bytes: number,
   ): { readonly thread: () => number; readonly results: Promise<number[]> };
+  /**
+   * What the page cache has of the inode from there on, whoever has it locked: fewer bytes where there is no page, or the kernel's size ends, or, with
+   * newer kernels, where a page is not up to date. Asked in this turn. null: the kernel does not say (it does not know the inode, or the mount is going away).
+   */
+  retrieve(fuseNodeid: number, offset: number, bytes: number): Promise<Uint8Array | null>;
+  /** That has come, by the number that it was asked with. */
+  retrieved(unique: number, data: Uint8Array): void;
   /** The size is at least that, and this is the byte before it. */
   raiseSize(fuseNodeid: number, size: number, last: number): Promise<number[]>;
   /** Attributes and pages, then the sentinel size (hazard F5), unless the gate is shut before that: -ECANCELED. */
@@ -159,6 +166,23 @@ export class Invalidation {
   dropPages(inode: Inode, offset: number, bytes: number): Dropping {
     const { thread, results } = this.#caches.invalidateRange(inode.fuseNodeid, offset, bytes);
     return { thread, dropped: results.then((all) => this.#check(inode.cover, all)) };
+  }
+
+  /**
+   * Has the page cache something else than `data` at `offset`, all in one page? null: not as far as the kernel says, which may be nothing at all. Asked in
+   * this turn; may never be answered once the connection is gone.
+   */
+  async hasOther(inode: Inode, { offset, data }: PagePart): Promise<boolean | null> {
+    const before = offset % PAGE_BYTES;
+    const found = await this.#caches.retrieve(inode.fuseNodeid, offset - before, before + data.byteLength);
+    if (found === null) return null;
+    const there = found.subarray(before);
+    if (Buffer.compare(there, data.subarray(0, there.byteLength)) !== 0) return true;
+    return there.byteLength < data.byteLength ? null : false;
+  }
+
+  retrieved(unique: number, data: Uint8Array): void {
+    this.#caches.retrieved(unique, data);
   }
 
   async raiseSize(inode: Inode, size: number, last: number): Promise<void> {

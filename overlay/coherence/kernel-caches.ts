@@ -3,10 +3,18 @@
  * for a request that this process must answer). Source: fs/fuse/dev.c, fuse_notify; fs/fuse/inode.c, fuse_reverse_inval_inode.
  */
 import { E } from "../../dlmd/base/errno.ts";
-import { INVAL_INODE_BYTES, notifyIncEpoch, notifyInvalEntry, notifyInvalInode, notifyInvalInodes, notifyStore } from "../fuse/notify.ts";
+import {
+  INVAL_INODE_BYTES,
+  notifyIncEpoch,
+  notifyInvalEntry,
+  notifyInvalInode,
+  notifyInvalInodes,
+  notifyRetrieve,
+  notifyStore,
+} from "../fuse/notify.ts";
 import type { PageRange } from "../inode/table.ts";
-import type { Gate, Native } from "../native/index.ts";
-import { SENTINEL_SIZE } from "./sentinel.ts";
+import type { Gate, Native } from "../../native/index.ts";
+import { SENTINEL_SIZE } from "./size/sentinel.ts";
 import type { KernelCaches } from "./invalidation.ts";
 import type { InodeBatch } from "./kernel-drop.ts";
 
@@ -20,6 +28,9 @@ export interface NotifyFeatures {
 
 const SENTINEL_BYTE = Buffer.alloc(1);
 const SENTINEL_AT = BigInt(SENTINEL_SIZE) - 1n;
+
+/** Numbers of what is asked of the page cache are greater: a request of the kernel never has one of them. */
+const RETRIEVE_NUMBERS = 2 ** 52;
 
 /** All pages of it but these. */
 export function invalidateBut(fuseNodeid: number, except: readonly PageRange[]): Buffer[] {
@@ -42,6 +53,9 @@ export function createKernelCaches(native: Native, fd: number, features: NotifyF
     return written;
   };
   let closed = false;
+  /** By number: who waits for what the page cache has. One for each WRITE at most. */
+  const asked = new Map<number, (data: Uint8Array | null) => void>();
+  let retrievals = RETRIEVE_NUMBERS;
   const notify = (messages: Buffer[], gate?: Gate, gateAt = 0): Promise<number[]> => {
     if (closed) return Promise.resolve(messages.map(() => -E.ENODEV));
     return noted(gate === undefined ? native.notify(fd, messages) : native.notify(fd, messages, gate, gateAt));
@@ -61,6 +75,17 @@ export function createKernelCaches(native: Native, fd: number, features: NotifyF
       const results = notify([notifyInvalInode(fuseNodeid, BigInt(offset), BigInt(bytes))], gate, 1);
       return { thread: () => native.gateThread(gate), results };
     },
+    retrieve: (fuseNodeid, offset, bytes) =>
+      new Promise((resolve) => {
+        retrievals += 1;
+        const message = notifyRetrieve(retrievals, fuseNodeid, BigInt(offset), bytes);
+        if (closed || native.deviceWrite(fd, message, message.length) < 0) resolve(null);
+        else asked.set(retrievals, resolve);
+      }),
+    retrieved: (unique, data) => {
+      asked.get(unique)?.(data);
+      asked.delete(unique);
+    },
     raiseSize: (fuseNodeid, size, last) => notify([notifyStore(fuseNodeid, BigInt(size) - 1n, Buffer.from([last]))]),
     invalidatePagesAndSize: (fuseNodeid, except) => {
       const gate = native.createGate();
@@ -78,6 +103,8 @@ export function createKernelCaches(native: Native, fd: number, features: NotifyF
       notify(names.map(({ name, drop }) => notifyInvalEntry(fuseNodeid, name, !drop && features.expireEntry))),
     close: async () => {
       closed = true;
+      for (const resolve of asked.values()) resolve(null);
+      asked.clear();
       while (writing.size > 0) await Promise.allSettled(writing);
     },
     incrementEpoch: features.incEpoch ? (): Promise<number[]> => notify([notifyIncEpoch()]) : null,

@@ -39,7 +39,7 @@ const WRITERS_MAX = 2048;
 const STALL_MS = 5;
 /** An inode that was not found is looked for again so often: after 1 ms, and then twice as long each time. */
 const ABSENT_TRIES = 7;
-/** Inodes of one pass: fewer than a batch may have (overlay/native, kMessagesMax). */
+/** Inodes of one pass: fewer than a batch may have (native, kMessagesMax). */
 const PASS_MAX = 500_000;
 
 /** The mount is going away, and its caches with it. */

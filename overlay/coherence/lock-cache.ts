@@ -13,14 +13,14 @@ import { E, errnoError } from "../../dlmd/base/errno.ts";
 import type { Errno } from "../../dlmd/base/errno.ts";
 import { LockFlag } from "../../dlmd/client/api.ts";
 import type { LockStatus } from "../../dlmd/client/api.ts";
-import { Mode, modeCovers, modesCompatible } from "../../dlmd/lock/mode.ts";
+import { Mode, modeCovers, modesCompatible } from "../../dlmd/wire/mode.ts";
 import type { PinMode } from "./api.ts";
 import { handleRegistered } from "./born.ts";
 import { NOBODY } from "./cover.ts";
 import type { ChildWaiter, Cover, PinWaiter } from "./cover.ts";
 import type { CoherenceState } from "./effect.ts";
 import { enterConverted, enterRevoke, passData, requestInRevoke, resumeRevoke } from "./revoke.ts";
-import { doubtSize } from "./size-doubt.ts";
+import { doubtSize } from "./size/doubt.ts";
 import { giveUpIfWanted } from "./write-token.ts";
 
 /** Never waits, no effects: the way of nearly every operation. */

@@ -5,7 +5,7 @@
 import { assert } from "../../dlmd/base/assert.ts";
 import { LockFlag } from "../../dlmd/client/api.ts";
 import type { Lock, LockHandlers, LockStatus, Lockspace } from "../../dlmd/client/api.ts";
-import { Mode } from "../../dlmd/lock/mode.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
 import { decodeStamp, encodeStamp, isAfter, type Stamp, type Stamps } from "../lower/stamp.ts";
 import type { Cover, WriteToken } from "./cover.ts";
 import type { CoherenceState } from "./effect.ts";
@@ -207,7 +207,8 @@ export class LockRequests {
     this.counts.lockRequests += 1;
     // What was born here can not be held elsewhere: it is not taken back.
     if (!this.#state.registering.has(token)) timer = setTimeout(() => lock.cancel(), TOKEN_WAIT_MS);
-    lock.request(Mode.PW, 0);
+    // It is kept while the file is open here: a blocking AST may find no answer for hours (hazard H13).
+    lock.request(Mode.PW, LockFlag.MAYKEEP);
   }
 
   unlockToken(cover: Cover): void {

@@ -3,12 +3,12 @@
  * rule leaves to be done (effect.ts) is done by the host, shell.ts, before the call returns.
  */
 import { E, Errno, errnoError } from "../../dlmd/base/errno.ts";
-import { Mode } from "../../dlmd/lock/mode.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
 import type { Inode } from "../inode/inode.ts";
-import type { PageRange } from "../inode/table.ts";
+import type { PagePart, PageRange } from "../inode/table.ts";
 import type { Maybe } from "../lower/lower.ts";
 import type { Stamp, Stamps } from "../lower/stamp.ts";
-import type { Coherence, HeldPageDrop, PinMode, Waiter, Want } from "./api.ts";
+import type { Coherence, HeldPageDrop, PageUsers, PinMode, Waiter, Want } from "./api.ts";
 import { bear } from "./born.ts";
 import type { CallerThreads } from "./caller-threads.ts";
 import { attach } from "./cover.ts";
@@ -17,7 +17,7 @@ import type { CoherenceState } from "./effect.ts";
 import { droppedOrHeld } from "./held-page.ts";
 import type { Invalidation } from "./invalidation.ts";
 import type { KernelNames } from "./kernel-names.ts";
-import type { KernelSizes } from "./kernel-sizes.ts";
+import type { KernelSizes } from "./size/kernel-sizes.ts";
 import { addWaiter, holdOf, isCovered, pinChild, removeWaiter, tryPin, unpin, unpinData } from "./lock-cache.ts";
 import { orderWants } from "./lock-order.ts";
 import type { LockRequests } from "./lock-requests.ts";
@@ -267,9 +267,10 @@ export class Pins implements Coherence {
     return this.#invalidation.dropPages(inode, offset, bytes).dropped;
   }
 
-  dropHeldPage(inode: Inode, offset: number, readers: readonly number[], isWrittenBack: () => boolean): HeldPageDrop {
-    const dropping = this.#invalidation.dropPages(inode, offset, 1);
-    return { dropped: dropping.dropped, gone: droppedOrHeld(dropping, readers, isWrittenBack, this.#callerThreads) };
+  dropHeldPage(inode: Inode, made: PagePart, readers: readonly number[], users: PageUsers): HeldPageDrop {
+    const hasOther = this.#invalidation.hasOther(inode, made);
+    const dropping = this.#invalidation.dropPages(inode, made.offset, 1);
+    return { dropped: dropping.dropped, gone: droppedOrHeld(dropping, hasOther, readers, users, this.#callerThreads) };
   }
 
   raiseSize(inode: Inode, size: number, last: number): Promise<void> {

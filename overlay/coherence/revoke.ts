@@ -11,7 +11,7 @@
  * round turns out clean.
  */
 import { assert } from "../../dlmd/base/assert.ts";
-import { Mode, modeCovers, modesCompatible } from "../../dlmd/lock/mode.ts";
+import { Mode, modeCovers, modesCompatible } from "../../dlmd/wire/mode.ts";
 import type { PageRange } from "../inode/table.ts";
 import type { Cover, PinWaiter } from "./cover.ts";
 import { kernelKnows, NOBODY } from "./cover.ts";
@@ -19,7 +19,7 @@ import { publishBefore } from "./born.ts";
 import type { CoherenceState, InvalidationPlan } from "./effect.ts";
 import { ask, pump, tokenHeld } from "./lock-cache.ts";
 import { noteNameRevoke, planExpiry } from "./names.ts";
-import { doubtSize, mustBeTaken } from "./size-doubt.ts";
+import { doubtSize, mustBeTaken } from "./size/doubt.ts";
 
 /** From the second round on, data requests are held back this long times two per round, so that a round can end ... */
 const PASS_DELAY_MS = 1;
@@ -183,7 +183,7 @@ export function handleTimer(state: CoherenceState, cover: Cover, now: number): v
  * Lets the queued data requests pass that the held mode allows; raises the mode in place for writes of the token's holder.
  *
  * Who passes is answered, and its reader may still be about to look at the page and at the size when the round ends. So the sentinel must not be
- * stored in that round (size-doubt.ts); and if that is going on just now, which takes some microseconds and waits for no page, they stay
+ * stored in that round (size/doubt.ts); and if that is going on just now, which takes some microseconds and waits for no page, they stay
  * where they are until the next round, or until the lock is here again.
  */
 export function passData(state: CoherenceState, cover: Cover): void {
@@ -208,7 +208,7 @@ export function passData(state: CoherenceState, cover: Cover): void {
 
 function enterConverting(state: CoherenceState, cover: Cover): void {
   cover.phase = "converting";
-  // Before it is given up: a node that is never without a lock need not ask where its master is (dlmd/lock/move.ts).
+  // Before it is given up, so that both are in one message.
   if (cover.target === Mode.NL && returnExpected(cover)) state.effects.push({ do: "expect", cover });
   ask(state, cover, cover.target, 0);
 }

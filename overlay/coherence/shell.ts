@@ -7,7 +7,7 @@ import { assertNever } from "../../dlmd/base/assert.ts";
 import { E, type Errno, errnoError } from "../../dlmd/base/errno.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import type { Lockspace } from "../../dlmd/client/api.ts";
-import { Mode } from "../../dlmd/lock/mode.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
 import type { Inode, InodeKind } from "../inode/inode.ts";
 import type { FileId } from "../lower/lower.ts";
 import type { Stamps } from "../lower/stamp.ts";
@@ -19,13 +19,13 @@ import { type Cover, inodesOf, mayBeCached } from "./cover.ts";
 import { CoverTable } from "./cover-table.ts";
 import { type CoherenceState, createCoherenceState, type Effect, type InvalidationPlan } from "./effect.ts";
 import { Invalidation, type KernelCaches } from "./invalidation.ts";
-import { addWaiter, distrustCovers, pump, refuseWaiters } from "./lock-cache.ts";
+import { addWaiter, distrustCovers, isCovered, pump, refuseWaiters } from "./lock-cache.ts";
 import { LockRequests } from "./lock-requests.ts";
-import type { OwnInodes } from "./own-inodes.ts";
+import type { OwnInodes } from "./size/own-inodes.ts";
 import { Pins, type PinsHost } from "./pins.ts";
 import { handleInvalidated, handleRetryTimer, handleTimer } from "./revoke.ts";
-import { SizeCheck, type SizeCounters } from "./size-check.ts";
-import { mustBeTaken } from "./size-doubt.ts";
+import { SizeCheck, type SizeCounters } from "./size/check.ts";
+import { mustBeTaken } from "./size/doubt.ts";
 import { Suspension } from "./suspension.ts";
 import { ToldNames } from "./told-names.ts";
 
@@ -61,6 +61,8 @@ export interface CoherenceShell extends SessionCoherence {
    * what waits for a page.
    */
   distrustAll(): Promise<void>;
+  /** Coherence.heldSince, by identity: 0 also for an inode without a lock here. */
+  heldSince(id: FileId): number;
   readonly counters: CoherenceCounters;
 }
 
@@ -145,6 +147,11 @@ class Shell implements CoherenceShell, PinsHost {
       stamps,
       now,
     });
+  }
+
+  heldSince(id: FileId): number {
+    const cover = this.#covers.find(id);
+    return cover !== undefined && isCovered(this.#state, cover) ? cover.grant : 0;
   }
 
   get counters(): CoherenceCounters {
@@ -331,6 +338,10 @@ class Shell implements CoherenceShell, PinsHost {
     this.letGo();
     const { over } = await this.#invalidation.dropAll(inodesOf(this.#covers.all()));
     await over;
+  }
+
+  retrieved(unique: number, data: Uint8Array): void {
+    this.#invalidation.retrieved(unique, data);
   }
 
   async close(): Promise<void> {

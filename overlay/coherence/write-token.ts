@@ -5,11 +5,11 @@
  * is what makes the revoke of hazard F1 free of stale reads.
  *
  * The token is queued for, a few milliseconds: an idle holder gives it up at once, a busy one does not, and then the open is
- * direct. Pure.
+ * direct. A busy holder may keep it for as long as it likes (MAYKEEP): dlmd expects no answer to that blocking AST. Pure.
  */
 import { assert } from "../../dlmd/base/assert.ts";
 import type { LockStatus } from "../../dlmd/client/api.ts";
-import { Mode } from "../../dlmd/lock/mode.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
 import { handleRegistered } from "./born.ts";
 import type { Cover, TokenWaiter, WriteToken } from "./cover.ts";
 import type { CoherenceState } from "./effect.ts";

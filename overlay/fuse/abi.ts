@@ -164,6 +164,9 @@ export const NOTIFY = {
   FUSE_NOTIFY_PRUNE: 9,
 } as const;
 
+/** fuse_file_lock.type: F_RDLCK, F_WRLCK, F_UNLCK of fcntl(2), the same on x86-64 and arm64. */
+export const LOCK_TYPE = { F_RDLCK: 0, F_WRLCK: 1, F_UNLCK: 2 } as const;
+
 /** fuse_notify_inval_entry_out.flags. */
 export const FUSE_EXPIRE_ONLY = 1;
 
@@ -186,6 +189,9 @@ export const STATFS_OUT_BYTES = 80;
 export const XATTR_OUT_BYTES = 8;
 export const LSEEK_OUT_BYTES = 8;
 export const DIRENT_BYTES = 24;
+/** fuse_lk_in, fuse_lk_out. */
+export const LK_IN_BYTES = 48;
+export const LK_OUT_BYTES = 24;
 
 /**
  * Bytes that a read of /dev/fuse must offer: the kernel refuses a smaller one with EINVAL (fuse_dev_do_read), whatever the request

@@ -3,9 +3,9 @@
  * decode.ts: fixed fields are there, the rest is checked.
  */
 import { WireError } from "../../dlmd/base/error.ts";
-import { REQUEST_FLAG, WRITE_IN_BYTES } from "./abi.ts";
+import { LOCK_TYPE, REQUEST_FLAG, WRITE_IN_BYTES } from "./abi.ts";
 import { readI64, readSize, readU64 } from "./bytes.ts";
-import { BODY, GID, NO_GIDS, PID, UID, lastName, supplementaryGids } from "./fields.ts";
+import { BODY, GID, NO_GIDS, PID, UID, copy, lastName, supplementaryGids } from "./fields.ts";
 import type * as R from "./request.ts";
 
 export function open(b: Buffer, _end: number, _bytes: number, unique: number, fuseNodeid: number): R.OpenRequest {
@@ -139,6 +139,53 @@ export function flush(b: Buffer, _end: number, _bytes: number, unique: number, f
   };
 }
 
+/** The last byte that a file can have: OFFSET_MAX of the kernel. */
+const OFFSET_MAX = 0x7fff_ffff_ffff_ffffn;
+const LOCK_TYPES = new Map<number, R.SetlkRequest["type"]>([
+  [LOCK_TYPE.F_RDLCK, "read"],
+  [LOCK_TYPE.F_WRLCK, "write"],
+  [LOCK_TYPE.F_UNLCK, "unlock"],
+]);
+
+// struct fuse_lk_in: fh, owner (u64), lk{start, end (u64), type, pid (u32)}, lk_flags, padding (u32).
+function anySetlk(b: Buffer, unique: number, fuseNodeid: number, wait: boolean): R.SetlkRequest {
+  const start = b.readBigUInt64LE(BODY + 16);
+  const end = b.readBigUInt64LE(BODY + 24);
+  const type = LOCK_TYPES.get(b.readUInt32LE(BODY + 32));
+  if (type === undefined) throw new WireError(`a lock of type ${b.readUInt32LE(BODY + 32)}: 0, 1 or 2 expected`);
+  if (start > end || end > OFFSET_MAX) throw new WireError(`a lock of bytes ${start} to ${end}`);
+  return {
+    op: "setlk",
+    unique,
+    fuseNodeid,
+    uid: b.readUInt32LE(UID),
+    gid: b.readUInt32LE(GID),
+    pid: b.readUInt32LE(PID),
+    fh: readU64(b, BODY),
+    owner: b.readBigUInt64LE(BODY + 8),
+    start,
+    end,
+    type,
+    lockPid: b.readUInt32LE(BODY + 36),
+    flock: (b.readUInt32LE(BODY + 40) & REQUEST_FLAG.FUSE_LK_FLOCK) !== 0,
+    wait,
+  };
+}
+
+export function setlk(b: Buffer, _end: number, _bytes: number, unique: number, fuseNodeid: number): R.SetlkRequest {
+  return anySetlk(b, unique, fuseNodeid, false);
+}
+
+export function setlkw(b: Buffer, _end: number, _bytes: number, unique: number, fuseNodeid: number): R.SetlkRequest {
+  return anySetlk(b, unique, fuseNodeid, true);
+}
+
+export function getlk(b: Buffer, _end: number, _bytes: number, unique: number, fuseNodeid: number): R.GetlkRequest {
+  const { uid, gid, pid, fh, owner, start, end, type } = anySetlk(b, unique, fuseNodeid, false);
+  if (type === "unlock") throw new WireError("FUSE_GETLK of an unlock");
+  return { op: "getlk", unique, fuseNodeid, uid, gid, pid, fh, owner, start, end, type };
+}
+
 export function fsync(b: Buffer, _end: number, _bytes: number, unique: number, fuseNodeid: number): R.FsyncRequest {
   return {
     op: "fsync",
@@ -202,6 +249,22 @@ export function interrupt(b: Buffer, _end: number, _bytes: number, unique: numbe
     gid: b.readUInt32LE(GID),
     pid: b.readUInt32LE(PID),
     targetUnique: readU64(b, BODY),
+  };
+}
+
+// struct fuse_notify_retrieve_in: dummy1 0, offset 8, size 16, dummy2 20, dummy3 24, dummy4 32; then the data.
+export function notifyReply(b: Buffer, end: number, _bytes: number, unique: number, fuseNodeid: number): R.NotifyReplyRequest {
+  const at = BODY + 40;
+  const size = b.readUInt32LE(BODY + 16);
+  if (size !== end - at) throw new WireError(`FUSE_NOTIFY_REPLY: ${size} bytes of data expected, ${end - at} found`);
+  return {
+    op: "notifyReply",
+    unique,
+    fuseNodeid,
+    uid: b.readUInt32LE(UID),
+    gid: b.readUInt32LE(GID),
+    pid: b.readUInt32LE(PID),
+    data: copy(b, at, end),
   };
 }
 

@@ -55,14 +55,16 @@ const WANTED: bigint =
  */
 const WANTED_WITH_ACLS: bigint = F.FUSE_POSIX_ACL | F.FUSE_DONT_MASK | F.FUSE_SETXATTR_EXT;
 
+/** fcntl(2) and flock(2) locks come here: both, because one without the other would be local in silence. Not with -o localflocks. */
+const WANTED_WITH_FILE_LOCKS: bigint = F.FUSE_POSIX_LOCKS | F.FUSE_FLOCK_LOCKS;
+
 /**
  * Never, and not by chance:
  *
  * ATOMIC_O_TRUNC: the kernel would make its size 0, and drop its pages, some time after the reply to OPEN, without the inode's lock: over what others
  * have written since (fs/fuse/file.c, fuse_open). Without it OPEN is followed by a SETATTR, which comes and ends under that lock.
  * WRITEBACK_CACHE dirties pages without asking, and its idea of the size wins over ours. EXPLICIT_INVAL_DATA excludes AUTO_INVAL_DATA.
- * DIRECT_IO_ALLOW_MMAP gives direct opens a page cache (hazard F8). POSIX_LOCKS and FLOCK_LOCKS: file locks are local to
- * the kernel for now. NO_OPEN_SUPPORT, NO_OPENDIR_SUPPORT: opens are counted. EXPORT_SUPPORT: "." and ".." are not looked up. SPLICE_*: the
+ * DIRECT_IO_ALLOW_MMAP gives direct opens a page cache (hazard F8). NO_OPEN_SUPPORT, NO_OPENDIR_SUPPORT: opens are counted. EXPORT_SUPPORT: "." and ".." are not looked up. SPLICE_*: the
  * device is read with read(2). PASSTHROUGH: not yet. ALLOW_IDMAP: ids are those of the caller. HAS_RESEND: a session does not outlive its
  * process.
  */
@@ -71,8 +73,6 @@ const NEVER: bigint =
   F.FUSE_WRITEBACK_CACHE |
   F.FUSE_EXPLICIT_INVAL_DATA |
   F.FUSE_DIRECT_IO_ALLOW_MMAP |
-  F.FUSE_POSIX_LOCKS |
-  F.FUSE_FLOCK_LOCKS |
   F.FUSE_NO_OPEN_SUPPORT |
   F.FUSE_NO_OPENDIR_SUPPORT |
   F.FUSE_EXPORT_SUPPORT;
@@ -80,6 +80,8 @@ const NEVER: bigint =
 export interface InitOptions {
   /** Lower.hasAcls. */
   readonly hasAcls: boolean;
+  /** File locks are asked for here; else the kernel keeps them to itself. */
+  readonly fileLocks: boolean;
   /** Largest WRITE, in bytes: a multiple of the page size, 1 MiB is what kernels take at most by default. */
   readonly maxWriteBytes: number;
   /** Of this machine's kernel; 4096 if absent. */
@@ -112,6 +114,8 @@ export interface Negotiated {
   readonly autoInvalData: boolean;
   readonly parallelDirops: boolean;
   readonly cacheSymlinks: boolean;
+  /** File locks come here. */
+  readonly fileLocks: boolean;
 }
 
 /**
@@ -125,7 +129,8 @@ export function negotiateInit(kernel: InitRequest, options: InitOptions): { repl
       { code: "kernel-too-old", hint: "Use Linux 5.10 or newer on this node." },
     );
   }
-  const wanted = (options.hasAcls ? WANTED | WANTED_WITH_ACLS : WANTED) & ~NEVER & ~(options.without ?? 0n);
+  const asked = WANTED | (options.hasAcls ? WANTED_WITH_ACLS : 0n) | (options.fileLocks ? WANTED_WITH_FILE_LOCKS : 0n);
+  const wanted = asked & ~NEVER & ~(options.without ?? 0n);
   const flags = wanted & kernel.flags;
   const has = (flag: bigint): boolean => (flags & flag) !== 0n;
   const minor = Math.min(kernel.minor, FUSE_KERNEL_MINOR_VERSION);
@@ -149,6 +154,7 @@ export function negotiateInit(kernel: InitRequest, options: InitOptions): { repl
     autoInvalData: has(F.FUSE_AUTO_INVAL_DATA),
     parallelDirops: has(F.FUSE_PARALLEL_DIROPS),
     cacheSymlinks: has(F.FUSE_CACHE_SYMLINKS),
+    fileLocks: has(F.FUSE_POSIX_LOCKS) && has(F.FUSE_FLOCK_LOCKS),
   };
   return { reply: encodeInit(kernel.unique, negotiated), negotiated };
 }

@@ -63,6 +63,20 @@ export function notifyInvalEntry(parentFuseNodeid: number, name: Buffer, expireO
   return buffer;
 }
 
+/**
+ * Asks for what the page cache has from `offset` on, whoever has it locked: it comes as NOTIFY_REPLY with this number, in order with the
+ * requests. Newer kernels end it before a page that is not up to date (fs/fuse/dev.c, fuse_retrieve). Waits for nothing but, where the kernel lets
+ * go of the inode with it, for that: so only of an inode that somebody has in use.
+ */
+export function notifyRetrieve(unique: number, fuseNodeid: number, offset: bigint, bytes: number): Buffer {
+  const buffer = message(NOTIFY.FUSE_NOTIFY_RETRIEVE, 32);
+  write64(buffer, OUT_HEADER_BYTES, unique);
+  write64(buffer, OUT_HEADER_BYTES + 8, fuseNodeid);
+  buffer.writeBigUInt64LE(offset, OUT_HEADER_BYTES + 16);
+  buffer.writeUInt32LE(bytes, OUT_HEADER_BYTES + 24);
+  return buffer;
+}
+
 /** Puts `data` into the page cache at `offset`, and makes the file at least that long in the kernel's eyes (hazard F5). */
 export function notifyStore(fuseNodeid: number, offset: bigint, data: Uint8Array): Buffer {
   const buffer = message(NOTIFY.FUSE_NOTIFY_STORE, 24 + data.byteLength);

@@ -3,7 +3,7 @@
  * served is answered with the row's errno on purpose; the comment says what the kernel (fs/fuse of Linux 6.18) makes of it.
  */
 import { E } from "../../dlmd/base/errno.ts";
-import { COMPAT_INIT_IN_BYTES, OPCODE as O, WRITE_IN_BYTES } from "./abi.ts";
+import { COMPAT_INIT_IN_BYTES, LK_IN_BYTES, OPCODE as O, WRITE_IN_BYTES } from "./abi.ts";
 import * as decode from "./decode.ts";
 import * as file from "./decode-file.ts";
 import type { Decode } from "./fields.ts";
@@ -60,10 +60,10 @@ export const opcodeTable: readonly OpcodeRow[] = [
   served(O.FUSE_READDIR, "FUSE_READDIR", 40, file.readdir),
   served(O.FUSE_RELEASEDIR, "FUSE_RELEASEDIR", 24, file.releasedir),
   served(O.FUSE_FSYNCDIR, "FUSE_FSYNCDIR", 16, file.fsyncdir),
-  // Without POSIX_LOCKS and FLOCK_LOCKS in INIT the kernel keeps file locks to itself and never asks.
-  refused(O.FUSE_GETLK, "FUSE_GETLK", E.ENOSYS, "file locks stay in the kernel"),
-  refused(O.FUSE_SETLK, "FUSE_SETLK", E.ENOSYS, "file locks stay in the kernel"),
-  refused(O.FUSE_SETLKW, "FUSE_SETLKW", E.ENOSYS, "file locks stay in the kernel"),
+  // Without POSIX_LOCKS and FLOCK_LOCKS in INIT (-o localflocks) the kernel keeps file locks to itself and never asks.
+  served(O.FUSE_GETLK, "FUSE_GETLK", LK_IN_BYTES, file.getlk),
+  served(O.FUSE_SETLK, "FUSE_SETLK", LK_IN_BYTES, file.setlk),
+  served(O.FUSE_SETLKW, "FUSE_SETLKW", LK_IN_BYTES, file.setlkw),
   // ENOSYS: remembered as "always allowed". Never sent with default_permissions.
   refused(O.FUSE_ACCESS, "FUSE_ACCESS", E.ENOSYS, "the kernel checks (default_permissions)"),
   served(O.FUSE_CREATE, "FUSE_CREATE", 16, file.create),
@@ -75,7 +75,7 @@ export const opcodeTable: readonly OpcodeRow[] = [
   refused(O.FUSE_IOCTL, "FUSE_IOCTL", E.ENOTTY, "no ioctls"),
   // ENOSYS: remembered as "always ready", which is what regular files are.
   refused(O.FUSE_POLL, "FUSE_POLL", E.ENOSYS, "always ready"),
-  refused(O.FUSE_NOTIFY_REPLY, "FUSE_NOTIFY_REPLY", E.ENOSYS, "NOTIFY_RETRIEVE is never sent"),
+  served(O.FUSE_NOTIFY_REPLY, "FUSE_NOTIFY_REPLY", 40, file.notifyReply),
   served(O.FUSE_BATCH_FORGET, "FUSE_BATCH_FORGET", 8, decode.batchForget),
   served(O.FUSE_FALLOCATE, "FUSE_FALLOCATE", 32, file.fallocate),
   served(O.FUSE_READDIRPLUS, "FUSE_READDIRPLUS", 40, file.readdirplus),

@@ -11,6 +11,8 @@ import {
   ATTR_OUT_BYTES,
   DIRENT_BYTES,
   ENTRY_OUT_BYTES,
+  LK_OUT_BYTES,
+  LOCK_TYPE,
   LSEEK_OUT_BYTES,
   OPEN_OUT_BYTES,
   OUT_HEADER_BYTES,
@@ -173,6 +175,24 @@ export function encodeXattrSize(buffer: Buffer, unique: number, bytes: number): 
 export function encodeLseek(buffer: Buffer, unique: number, offset: number): number {
   write64(buffer, OUT_HEADER_BYTES, offset);
   return head(buffer, unique, OUT_HEADER_BYTES + LSEEK_OUT_BYTES, 0);
+}
+
+/** A lock that is in the way, as GETLK shows it. `pid` 0: its process is not one of this machine. */
+export interface LockFound {
+  readonly type: "read" | "write";
+  readonly start: bigint;
+  readonly end: bigint;
+  readonly pid: number;
+}
+
+/** GETLK; null: nothing is in the way, and of the rest the kernel takes nothing then. */
+export function encodeLk(buffer: Buffer, unique: number, found: LockFound | null): number {
+  const at = OUT_HEADER_BYTES;
+  buffer.writeBigUInt64LE(found?.start ?? 0n, at);
+  buffer.writeBigUInt64LE(found?.end ?? 0n, at + 8);
+  write32(buffer, at + 16, found === null ? LOCK_TYPE.F_UNLCK : found.type === "read" ? LOCK_TYPE.F_RDLCK : LOCK_TYPE.F_WRLCK);
+  write32(buffer, at + 20, found?.pid ?? 0);
+  return head(buffer, unique, at + LK_OUT_BYTES, 0);
 }
 
 export function encodeStatfs(buffer: Buffer, unique: number, s: StatFs): number {

@@ -20,7 +20,7 @@ import { readU64 } from "./bytes.ts";
 
 /** What every request carries. */
 export interface RequestHead {
-  /** The kernel's number of this request; a reply repeats it. Even, but for INTERRUPT: its target's plus 1. */
+  /** The kernel's number of this request; a reply repeats it. Even, but for INTERRUPT (its target's plus 1) and NOTIFY_REPLY. */
   readonly unique: number;
   /** The inode that the request is about (FUSE_ROOT_ID: the root); 0 where there is none. */
   readonly fuseNodeid: number;
@@ -190,6 +190,33 @@ export interface FlushRequest extends RequestHead {
   readonly lockOwner: bigint;
 }
 
+/** Bytes `start` to `end`, both included: at most 2^63-1, which stands for the end of the file. */
+interface LockRequestFields {
+  readonly fh: number;
+  /** The open file of an OFD lock and of flock(2), else the process: a number that means nothing elsewhere. */
+  readonly owner: bigint;
+  readonly start: bigint;
+  readonly end: bigint;
+}
+
+/** fcntl(2) F_GETLK and F_OFD_GETLK. */
+export interface GetlkRequest extends RequestHead, LockRequestFields {
+  readonly op: "getlk";
+  readonly type: "read" | "write";
+}
+
+/** SETLK and SETLKW: fcntl(2), flock(2). */
+export interface SetlkRequest extends RequestHead, LockRequestFields {
+  readonly op: "setlk";
+  readonly type: "read" | "write" | "unlock";
+  /** The process, as the mount's PID namespace knows it; 0 with an unlock. */
+  readonly lockPid: number;
+  /** FUSE_LK_FLOCK: flock(2), which has owners and locks of its own; always the whole file. */
+  readonly flock: boolean;
+  /** SETLKW. */
+  readonly wait: boolean;
+}
+
 export interface FsyncRequest extends RequestHead {
   readonly op: "fsync";
   readonly fh: number;
@@ -266,6 +293,13 @@ export interface InterruptRequest extends RequestHead {
   readonly targetUnique: number;
 }
 
+/** Never answered: it is itself the answer to NOTIFY_RETRIEVE, and `unique` is the number that was given with that. */
+export interface NotifyReplyRequest extends RequestHead {
+  readonly op: "notifyReply";
+  /** From where it was asked for; ends where the page cache has no page, or the kernel's size of the file is reached. */
+  readonly data: Buffer;
+}
+
 export interface DestroyRequest extends RequestHead {
   readonly op: "destroy";
 }
@@ -335,6 +369,8 @@ export type Request =
   | ReleaseRequest
   | ReleasedirRequest
   | FlushRequest
+  | GetlkRequest
+  | SetlkRequest
   | FsyncRequest
   | FsyncdirRequest
   | SetxattrRequest
@@ -344,6 +380,7 @@ export type Request =
   | ReaddirRequest
   | CreateRequest
   | InterruptRequest
+  | NotifyReplyRequest
   | DestroyRequest
   | FallocateRequest
   | LseekRequest

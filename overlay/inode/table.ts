@@ -23,13 +23,23 @@ export function inodeKind(mode: number): InodeKind {
   return type === S_IFREG ? "file" : type === S_IFDIR ? "directory" : "other";
 }
 
+export const PAGE_BYTES = 4096;
+
 /** Bytes of a file, from and up to. */
 export interface PageRange {
   readonly from: number;
   readonly to: number;
 }
 
+/** What was written to one page. */
+export interface PagePart {
+  readonly offset: number;
+  readonly data: Uint8Array;
+}
+
 export interface PendingRead extends PageRange {
+  /** Whose call it is, if the kernel has pages of it locked until it is answered: by a cached handle, or a private mapping of any. */
+  readonly locks: { readonly interrupted: boolean } | null;
   /** Its pages were written since its data were read. */
   outdated: boolean;
 }
@@ -113,6 +123,13 @@ export class InodeTable {
   /** The record behind the number that a request names; undefined: the kernel was never told it, or forgot it. */
   get(fuseNodeid: number): InodeRecord | undefined {
     return this.#byNodeid.get(fuseNodeid);
+  }
+
+  /** All records of that inode number: of several generations, if the kernel has not forgotten the older ones. */
+  withIno(ino: number): InodeRecord[] {
+    const found: InodeRecord[] = [];
+    for (let record = this.#byIno.get(ino) ?? null; record !== null; record = record.sibling) found.push(record);
+    return found;
   }
 
   /**

@@ -3,12 +3,12 @@
  * the programs that a user runs; the lab has no way of its own into them.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, existsSync, openSync, readFileSync, rmSync, statSync, watch } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync, statSync, watch } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { waitForView } from "../cli/dlmd-query.ts";
+import { waitForView } from "../query/dlmd-query.ts";
 import { EXIT } from "../cli/output.ts";
-import { overlayFilePath, readOverlayFile } from "../cli/overlay-query.ts";
+import { readOverlayFile, removeGoneOverlays } from "../query/overlay-query.ts";
 import { must, run } from "./command.ts";
 import { attachLoop, detachLoops, setCut } from "./disk.ts";
 import { cleanUnmount, forceUnmountUnder, mountsUnder, removeMountRecords } from "./fuse-mounts.ts";
@@ -62,9 +62,9 @@ export function nodeProcesses(lab: LabState, node: LabNode): ProcessRef[] {
 
 /** The process that serves the node's mount; null where none is alive. */
 export function overlayProcess(lab: LabState, node: LabNode): ProcessRef | null {
-  const file = readOverlayFile(node.runDir);
+  const file = readOverlayFile(node.runDir, node.mount);
   if (file === null) return null;
-  // overlay.json may be left over and its pid taken by another: it must be one of this node's.
+  // A file may be left over and its pid taken by another: it must be one of this node's.
   return nodeProcesses(lab, node).find(({ pid }) => pid === file.pid) ?? null;
 }
 
@@ -73,7 +73,7 @@ export function overlayProcess(lab: LabState, node: LabNode): ProcessRef | null 
 /** Starts the node's dlmd and waits until its socket listens. */
 export async function startDlmd(lab: LabState, node: LabNode, signal?: AbortSignal): Promise<void> {
   const logFile = `${node.nodeDir}/dlmd.log`;
-  const log = openSync(logFile, "a", 0o644);
+  const log = openSync(logFile, "a", 0o600);
   const from = statSync(logFile).size;
   const args = [programs.dlmd, "--config", labFiles(lab.dir).config, "--node", node.node, "--run-dir", node.runDir];
   const child = spawn("nsenter", netnsArguments(node.netns, [process.execPath, ...args]), {
@@ -101,7 +101,7 @@ function dlmdReady(child: ChildProcess, logFile: string, from: number, signal: A
       clearTimeout(timer);
       watcher.close();
       signal?.removeEventListener("abort", interrupted);
-      child.removeListener("exit", ended).removeListener("error", notStarted);
+      child.removeListener("exit", ended);
       if (problem === null) return resolve();
       const hint = `Its log is ${logFile}.`;
       reject(new OperatingError(`dlmd did not start: ${problem}${lastLines(text())}`, { code: "dlmd-start", hint }));
@@ -130,7 +130,7 @@ export async function mountNode(lab: LabState, node: LabNode, signal?: AbortSign
   if (node.device === null) throw new OperatingError(`${node.node} has no disk`, { code: "no-device", hint: "Start the node first." });
   const logFile = `${node.nodeDir}/mount.log`;
   // A file and no pipe: the process that goes on serving keeps what it was given.
-  const log = openSync(logFile, "a", 0o644);
+  const log = openSync(logFile, "a", 0o600);
   const from = statSync(logFile).size;
   const args = [process.execPath, programs.coverlay, "mount", node.device, node.mount, "-o", `runDir=${node.runDir}`];
   const options = { cwd: "/", detached: true, stdio: ["ignore", log, log] as ["ignore", number, number], env: nodeEnvironment(lab, node) };
@@ -211,7 +211,7 @@ export async function bootNodes(lab: LabState, names: readonly string[]): Promis
     if (served) continue;
     await forceUnmountUnder(node.nodeDir);
     removeMountRecords(node.nodeDir);
-    rmSync(overlayFilePath(node.runDir), { force: true });
+    removeGoneOverlays(node.runDir);
     const joined = await waitForView(
       node.runDir,
       (view) => view.quorate && view.running && view.members.includes(node.nodeid),

@@ -1,6 +1,6 @@
 /** The program behind a long cable (cable.ts): PORT TAP MILLISECONDS. Runs in the hub until it is killed, or one of its ends goes. */
 import { getSystemErrorName } from "node:util";
-import { nativeAddon } from "../native/index.ts";
+import { nativeAddon } from "../../native/index.ts";
 
 function must(result: number, what: string): number {
   if (result >= 0) return result;

@@ -63,7 +63,7 @@ function startCable(lab: LabState, node: LabNode, tap: string, mark: string): Pr
         }),
       );
     child.stderr.on("data", (chunk: Buffer) => (said += chunk.toString("utf8")));
-    child.once("error", (error) => fail(error.message));
+    child.on("error", (error) => fail(error.message));
     child.once("close", () => fail(said.trim() === "" ? "its process ended" : said.trim()));
     child.stdout.once("data", () => {
       child.stdout.destroy();

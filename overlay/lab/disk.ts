@@ -10,7 +10,7 @@ import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, 
 import { setTimeout as sleep } from "node:timers/promises";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { errnoName } from "../../dlmd/base/errno.ts";
-import { nativeAddon } from "../native/index.ts";
+import { nativeAddon } from "../../native/index.ts";
 import { isReadOnlyDevice } from "../volume/device.ts";
 import { type RunOptions, describeRun, must, run } from "./command.ts";
 import { labFiles } from "./layout.ts";
@@ -27,8 +27,14 @@ const POLL_MS = 20;
 /** The lower file system, empty. */
 export async function makeDisk(lab: LabState, signal: AbortSignal): Promise<void> {
   const files = labFiles(lab.dir);
-  if (lab.lower === "directory") return mkdirSync(files.lowerDirectory, { mode: 0o755 });
   const options = { env: markedEnvironment(lab.id, ""), signal };
+  if (lab.lower === "directory") {
+    mkdirSync(files.lowerDirectory, { mode: 0o755 });
+    // A lower directory is the root of its file system.
+    const mount = ["-t", "tmpfs", "-o", `size=${lab.sizeBytes},mode=0755`, "coverlay-lab", files.lowerDirectory];
+    await must("mount", mount, options);
+    return;
+  }
   const hint =
     "Give a smaller --size, or with --dir a folder on a file system that has the room and can preallocate (ext4, XFS, btrfs, tmpfs).";
   const { bavail, bsize } = statfsSync(lab.dir);
@@ -40,6 +46,8 @@ export async function makeDisk(lab: LabState, signal: AbortSignal): Promise<void
       hint,
     });
   }
+  // Whoever can read the image reads every file of the volume, whatever its mode says.
+  closeSync(openSync(files.image, "wx", 0o600));
   await must("fallocate", ["-l", String(lab.sizeBytes), files.image], { ...options, hint });
   // No discard: it would punch the preallocation out again. Nothing left to do in the background: it would disturb measurements.
   if (lab.lower === "ext4") {

@@ -7,7 +7,7 @@ import { existsSync, readdirSync, rmSync, rmdirSync } from "node:fs";
 import path from "node:path";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { killAll, overlayProcess } from "./boot.ts";
-import { readOverlayFile } from "../cli/overlay-query.ts";
+import { readOverlayFile } from "../query/overlay-query.ts";
 import { detachLoops, removeDeviceNodes } from "./disk.ts";
 import { cleanUnmount, forceUnmountUnder, mountsUnder, removeMountRecords } from "./fuse-mounts.ts";
 import { hubName, labFiles } from "./layout.ts";
@@ -63,13 +63,14 @@ async function dismantleAlone(dir: string): Promise<void> {
   await killAll({ netns: netnsInodes(lab, nodes), marks: [`${lab.id}:`] }, `the lab in ${lab.dir}`);
   await forceUnmountAll(nodes);
   for (const { nodeDir } of nodes) removeMountRecords(nodeDir);
-  if (lab.lower !== "directory") await detachLoops(labFiles(lab.dir).image);
+  if (lab.lower === "directory") await forceUnmountUnder(labFiles(lab.dir).lowerDirectory);
+  else await detachLoops(labFiles(lab.dir).image);
   removeDeviceNodes(lab.madeDevices);
   await removeNetworks(lab);
   removeFiles(lab, nodes);
 }
 
-/** Only in the nodes' own folders: DIR may have other mounts, or be one. */
+/** Only in the lab's own folders: DIR may have other mounts, or be one. */
 async function forceUnmountAll(nodes: readonly LabNode[]): Promise<void> {
   for (const { nodeDir } of nodes) await forceUnmountUnder(nodeDir);
 }
@@ -83,7 +84,7 @@ function netnsInodes(lab: LabState, nodes: readonly LabNode[]): Set<number> {
 async function leaveInOrder(lab: LabState, nodes: readonly LabNode[]): Promise<void> {
   const isOwner = (node: LabNode): boolean => {
     try {
-      return readOverlayFile(node.runDir)?.role === "owner";
+      return readOverlayFile(node.runDir, node.mount)?.role === "owner";
     } catch {
       return false; // A damaged file must not stop the lab from going down; it is removed with the rest.
     }
@@ -108,7 +109,7 @@ function overlayProcessOrNull(lab: LabState, node: LabNode): ReturnType<typeof o
   try {
     return overlayProcess(lab, node);
   } catch {
-    return null; // A damaged overlay.json: the process is found by its namespace when it is killed.
+    return null; // A damaged file: the process is found by its namespace when it is killed.
   }
 }
 
@@ -117,7 +118,7 @@ function removeFiles(lab: LabState, nodes: readonly LabNode[]): void {
   const left = [...nodes.map(({ nodeDir }) => nodeDir), labFiles(lab.dir).lowerDirectory].flatMap(mountsUnder);
   if (left.length > 0) {
     throw new OperatingError(
-      `nothing should be mounted under ${lab.dir} any more, found: ${left.map(({ mountpoint }) => mountpoint).join(", ")}`,
+      `nothing should be mounted under ${lab.dir} any more, found: ${left.map(({ mountPoint }) => mountPoint).join(", ")}`,
       {
         code: "still-mounted",
         hint: "Unmount it, then run `coverlay lab down` again.",

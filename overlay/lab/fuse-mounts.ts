@@ -3,10 +3,11 @@
  * hang whoever touches it. A hung FUSE mount is freed by aborting its connection (Documentation/filesystems/fuse.rst,
  * "Control filesystem"); its number is the minor of the mount's device number.
  */
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, rmdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, rmSync, rmdirSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { OperatingError } from "../../dlmd/base/error.ts";
+import { type MountEntry, minorOf, mountTable } from "../../dlmd/base/mount-table.ts";
 import { RECORD_DIR, readMountRecord } from "../volume/mount-record.ts";
 import { describeRun, must, run } from "./command.ts";
 
@@ -14,44 +15,10 @@ import { describeRun, must, run } from "./command.ts";
 const MAX_UNMOUNTS = 64;
 const UNMOUNT_TIMEOUT_MS = 10_000;
 
-export interface MountEntry {
-  readonly deviceMinor: number;
-  readonly mountpoint: string;
-  readonly type: string;
-  readonly source: string;
-}
-
-/** The four characters that mountinfo writes in octal (proc(5)). */
-function unescape(text: string): string {
-  return text.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)));
-}
-
-/** Lines of proc_pid_mountinfo(5), in order: a later mount on the same place hides an earlier one. */
-export function decodeMountinfo(text: string): MountEntry[] {
-  return text
-    .split("\n")
-    .filter((line) => line !== "")
-    .map((line) => {
-      const [before = "", after = ""] = line.split(" - ");
-      const fields = before.split(" ");
-      const [type = "", source = ""] = after.split(" ");
-      return {
-        deviceMinor: Number((fields[2] ?? "").split(":")[1]),
-        mountpoint: unescape(fields[4] ?? ""),
-        type: unescape(type),
-        source: unescape(source),
-      };
-    });
-}
-
-export function readMounts(): MountEntry[] {
-  return decodeMountinfo(readFileSync("/proc/self/mountinfo", "utf8"));
-}
-
 /** Mounts at `dir` or below it, the deepest and latest first. */
 export function mountsUnder(dir: string): MountEntry[] {
-  return readMounts()
-    .filter(({ mountpoint }) => mountpoint === dir || mountpoint.startsWith(`${dir}/`))
+  return mountTable()
+    .filter(({ mountPoint }) => mountPoint === dir || mountPoint.startsWith(`${dir}/`))
     .toReversed();
 }
 
@@ -63,7 +30,7 @@ function isFuse({ type }: MountEntry): boolean {
 async function abortConnection(minor: number): Promise<void> {
   const usual = "/sys/fs/fuse/connections";
   if (existsSync(`${usual}/${minor}/abort`)) return writeAbort(`${usual}/${minor}/abort`);
-  if (readMounts().some(({ type, mountpoint }) => type === "fusectl" && mountpoint === usual)) return;
+  if (mountTable().some(({ type, mountPoint }) => type === "fusectl" && mountPoint === usual)) return;
   const own = mkdtempSync(path.join(os.tmpdir(), "coverlay-fusectl-"));
   await must("mount", ["-t", "fusectl", "fusectl", own]);
   try {
@@ -90,14 +57,14 @@ export async function forceUnmountUnder(dir: string): Promise<void> {
   for (let tries = 0; tries < MAX_UNMOUNTS; tries++) {
     const mount = mountsUnder(dir)[0];
     if (mount === undefined) return;
-    if (isFuse(mount)) await abortConnection(mount.deviceMinor);
+    if (isFuse(mount)) await abortConnection(minorOf(mount));
     // -c, -i: no look at the mountpoint, which may hang; no helper of the type.
-    const args = ["-c", "-i", "-l", mount.mountpoint];
+    const args = ["-c", "-i", "-l", mount.mountPoint];
     const result = await run("umount", args, { timeoutMs: UNMOUNT_TIMEOUT_MS });
-    if (result.status !== 0 && mountsUnder(dir)[0]?.mountpoint === mount.mountpoint) {
+    if (result.status !== 0 && mountsUnder(dir)[0]?.mountPoint === mount.mountPoint) {
       throw new OperatingError(describeRun("umount", args, result), {
         code: "still-mounted",
-        hint: `Unmount ${mount.mountpoint} by hand, then run \`coverlay lab down\` again.`,
+        hint: `Unmount ${mount.mountPoint} by hand, then run \`coverlay lab down\` again.`,
       });
     }
   }

@@ -5,21 +5,23 @@
  */
 import { existsSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { OperatingError } from "../../dlmd/base/error.ts";
+import { mountTable } from "../../dlmd/base/mount-table.ts";
 import { BRIDGE, setCableDelay } from "./cable.ts";
 import { describeRun, must, run } from "./command.ts";
-import { readMounts } from "./fuse-mounts.ts";
 import { hubName, NETNS_DIR, netnsArguments } from "./layout.ts";
 import { markedEnvironment } from "./processes.ts";
-import { type LabNode, type LabState, labNodes } from "./state.ts";
+import { type LabNode, type LabState, labNodes, withLabLock } from "./state.ts";
 
 /** Says that /run/netns became a mount for a lab (ip-netns(8) does that), so that the last lab undoes it. */
 const NETNS_MARK = "/run/coverlay-lab.netns";
 
 export async function makeHub(lab: LabState, signal: AbortSignal): Promise<void> {
-  if (!readMounts().some(({ mountpoint }) => mountpoint === NETNS_DIR)) writeFileSync(NETNS_MARK, "");
   const hub = hubName(lab.id);
   const options = { env: markedEnvironment(lab.id, ""), signal };
-  await must("ip", ["netns", "add", hub], options);
+  await withNetnsDir(async () => {
+    if (!mountTable().some(({ mountPoint }) => mountPoint === NETNS_DIR)) writeFileSync(NETNS_MARK, "");
+    await must("ip", ["netns", "add", hub], options);
+  });
   // Without snooping multicast reaches every port; with it a querier would be needed.
   await must("ip", ["-n", hub, "link", "add", BRIDGE, "type", "bridge", "stp_state", "0", "mcast_snooping", "0"], options);
   await must("ip", ["-n", hub, "link", "set", BRIDGE, "up"], options);
@@ -93,7 +95,12 @@ export async function removeNetworks(lab: LabState): Promise<void> {
   for (const name of [...labNodes(lab).map(({ netns }) => netns), hubName(lab.id)]) {
     if (existsSync(`${NETNS_DIR}/${name}`)) await removeNetns(name);
   }
-  await undoNetnsMount();
+  await withNetnsDir(undoNetnsMount);
+}
+
+/** The last lab may take the mount away while another makes its first namespace there: one of them at a time. */
+function withNetnsDir(use: () => Promise<void>): Promise<void> {
+  return withLabLock(NETNS_DIR, use);
 }
 
 async function removeNetns(name: string): Promise<void> {
@@ -105,7 +112,7 @@ async function removeNetns(name: string): Promise<void> {
 
 async function undoNetnsMount(): Promise<void> {
   if (!existsSync(NETNS_MARK) || readdirSync(NETNS_DIR).length > 0) return;
-  // Busy: another lab is making a namespace now, and will be the last one in turn.
+  // Busy: a program that is no lab is making a namespace now.
   const result = await run("umount", [NETNS_DIR]);
   if (result.status === 0) rmSync(NETNS_MARK, { force: true });
 }

@@ -1,6 +1,6 @@
 /** What a lab looks like now, from what runs, without touching a mount. */
-import { askDlmd } from "../cli/dlmd-query.ts";
-import { readOverlayFile, queryOverlayStatus } from "../cli/overlay-query.ts";
+import { askDlmd } from "../query/dlmd-query.ts";
+import { readOverlayFile, queryOverlayStatus } from "../query/overlay-query.ts";
 import type { ViewInfo } from "../../dlmd/client/api.ts";
 import { overlayProcess } from "./boot.ts";
 import { mountsUnder } from "./fuse-mounts.ts";
@@ -53,7 +53,7 @@ export function nodeLine(lab: LabState, node: LabNode): NodeLine {
 async function observeNode(lab: LabState, node: LabNode, withView: boolean): Promise<NodeReport> {
   const line = nodeLine(lab, node);
   // Whoever does not answer in time is what the report is about, so the reason is not an error here.
-  const status = line.overlayPid === null ? null : await queryOverlayStatus(node.runDir, LOOK_TIMEOUT_MS).catch(() => null);
+  const status = line.overlayPid === null ? null : await queryOverlayStatus(node.runDir, LOOK_TIMEOUT_MS, node.mount).catch(() => null);
   const view =
     withView && line.dlmdPid !== null
       ? await askDlmd(node.runDir, null).then(
@@ -65,7 +65,7 @@ async function observeNode(lab: LabState, node: LabNode, withView: boolean): Pro
   return {
     ...line,
     state: stateWord(node, line, mounted, status !== null),
-    role: status?.role ?? (line.overlayPid === null ? null : (readOverlayFile(node.runDir)?.role ?? null)),
+    role: status?.role ?? (line.overlayPid === null ? null : (readOverlayFile(node.runDir, node.mount)?.role ?? null)),
     address: node.address,
     device: node.device,
     cut: node.cut,
@@ -91,6 +91,8 @@ export function observe(lab: LabState, withView: boolean): Promise<NodeReport[]>
 
 /** The name of the node whose overlay has the lower mounted; null where no living overlay says so. */
 export function ownerOf(lab: LabState): string | null {
-  const owner = labNodes(lab).find((node) => overlayProcess(lab, node) !== null && readOverlayFile(node.runDir)?.role === "owner");
+  const owner = labNodes(lab).find(
+    (node) => overlayProcess(lab, node) !== null && readOverlayFile(node.runDir, node.mount)?.role === "owner",
+  );
   return owner?.node ?? null;
 }

@@ -7,7 +7,7 @@ import { existsSync, lstatSync, mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { assert } from "../../dlmd/base/assert.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { waitForView } from "../cli/dlmd-query.ts";
+import { waitForView } from "../query/dlmd-query.ts";
 import { writeClusterKey } from "../../dlmd/driver/cluster-files.ts";
 import { VIEW_TIMEOUT_MS, checkPrograms, enableVolume, mountNode, noteDeviceNode, startDlmd } from "./boot.ts";
 import { attachLoop, makeDisk } from "./disk.ts";

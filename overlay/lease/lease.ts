@@ -12,7 +12,7 @@ import { OperatingError, WireError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import { decodeLeasePage, LEASE_ENDS_AT, LEASE_FILE, LEASE_PAGE_BYTES, type LeasePage } from "../../dlmd/wire/lease-page.ts";
 import type { Waiter } from "../coherence/api.ts";
-import type { Native } from "../native/index.ts";
+import type { Native } from "../../native/index.ts";
 import { LeaseCore } from "./lease-core.ts";
 
 /** An answer that waits for the lease. */

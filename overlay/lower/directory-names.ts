@@ -1,9 +1,9 @@
 /**
- * What names in the lower stand for, as far as this process knows. While it has the lower it is the only one that changes it, and
- * every change of a name goes through local-names.ts; so what was found, or made, stays true until it is changed here. Two things
- * follow for which the kernel would have to be asked otherwise, and perhaps the disk:
+ * What names in the lower stand for, as far as this process knows, for as long as it is the only one that changes them: on the owner
+ * while it has the lower (local/names.ts).
+ * What was found, or made, then stays true until it is changed here. Two things follow for which somebody would have to be asked otherwise:
  *
- *   - the inode behind a name: its generation costs three system calls more than its attributes;
+ *   - the inode behind a name: its generation costs the owner three system calls more than its attributes;
  *   - in a directory made here, all of whose names are therefore known, that there is no such name. A file is looked for before it is
  *     created, and the kernel's own cache does not know a name that never was.
  *
@@ -95,6 +95,11 @@ export class DirectoryNames {
     if (found === undefined) return;
     this.#count -= found.names.size;
     this.#directories.delete(directory.ino);
+  }
+
+  clear(): void {
+    this.#directories.clear();
+    this.#count = 0;
   }
 
   #enter(directory: FileId, complete: boolean): Directory {

@@ -118,6 +118,14 @@ export interface StatFs {
 /** An open file or directory of the lower; a small number, meaningful to this Lower only. */
 export type LowerHandle = number & { readonly __lowerHandle: unique symbol };
 
+/** An open file or directory, with what it takes to open it at another owner. */
+export interface OpenFile {
+  readonly handle: LowerHandle;
+  readonly id: FileId;
+  readonly flags: number;
+  readonly directory: boolean;
+}
+
 /** What `fetch` gives: attributes and data as they were at some time after the fetch began, under `stamp`. */
 export interface Fetched {
   readonly stamp: Stamp;
@@ -131,19 +139,17 @@ export interface Lower {
   /** The owner's side sees ACLs on this file system (hazard F17: POSIX_ACL|DONT_MASK). */
   readonly hasAcls: boolean;
 
-  /** It is known here, without asking anybody, that a lookup of this name would say ENOENT. `hold`: Coherence.heldSince of the directory. */
-  isAbsent(parent: FileId, name: Buffer, hold: number): boolean;
-  /** A directory that was just made through this Lower has come into that hold, and nobody had it before. */
-  made(id: FileId, hold: number): void;
-  /** The attributes of a directory, if they are known without asking anybody. */
-  heldAttr(id: FileId, hold: number): Attr | null;
+  /** It is known here, without asking anybody, that a lookup of this name would say ENOENT. */
+  isAbsent(parent: FileId, name: Buffer): boolean;
+  /** A directory was just made through this Lower, its lock is here, and nobody had it before. */
+  made(id: FileId): void;
   /** ENOENT: no such name. ESTALE: `parent` is gone. */
   lookup(parent: FileId, name: Buffer): Maybe<Entry>;
-  /** One trip for many names of one directory; null where there is none. At most 1024. ESTALE: `parent` is gone. */
+  /** One trip for many names of one directory; null where there is none, or where its inode cannot be read. At most 1024. ESTALE: `parent` is gone. */
   lookupMany(parent: FileId, names: readonly Buffer[]): Maybe<readonly (Entry | null)[]>;
   /** ESTALE: gone. */
   getattr(id: FileId): Maybe<Attr>;
-  /** One trip for many; null where an inode is gone. At most 1024. */
+  /** One trip for many; null where an inode is gone or cannot be read. At most 1024. */
   getattrMany(ids: readonly FileId[]): Maybe<readonly (Attr | null)[]>;
   setattr(id: FileId, change: AttrChange, handle: LowerHandle | null): Maybe<Attr>;
   readlink(id: FileId): Maybe<Buffer>;

@@ -1,5 +1,5 @@
 /**
- * Stamps: how a node knows that what it fetched from the owner before it had a lock is what the lock covers.
+ * Stamps (hazard F8): how a node knows that what it fetched from the owner before it had a lock is what the lock covers.
  *
  * The owner counts the fetches that it begins. Each of its answers tells how far that count was, so whoever changed
  * something knows a stamp that is not smaller than the count was when the change was done, and leaves it in the lock's value block when he

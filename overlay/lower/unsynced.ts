@@ -1,5 +1,5 @@
 /**
- * What an owner has answered and not yet said to be on disk: data and attributes of files, names and attributes of directories. If that owner dies, it may
+ * What an owner has answered and not yet said to be on disk (hazard F10): data and attributes of files, names and attributes of directories. If that owner dies, it may
  * be lost, and an fsync at the next owner would find nothing to write and succeed: so it reports EIO, as Linux does after a failed write-back (lib/errseq.c):
  * once for each file or directory that was open then, whoever else was told; and if nobody was, to the first who opens it later. Changes of this node
  * only: what another one has made is asked for there. To be replaced by replay (DESIGN 7).
@@ -44,6 +44,11 @@ export class Unsynced {
   /** Now; what is noted later is not covered by a sync that starts now. */
   now(): number {
     return this.#tick;
+  }
+
+  /** Files and directories that are not known to be on disk. */
+  get size(): number {
+    return this.#changed.size;
   }
 
   /** True: it is time to sync everything. */

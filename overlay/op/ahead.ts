@@ -3,7 +3,7 @@
  * before, in one trip. For files that are read here and written elsewhere by turns (Coherence.contended), whose attributes and pages this
  * kernel loses at each turn, and asks for one after the other.
  *
- * Two ways to know that what was fetched is true, and nothing is told to anybody without one of them. Fetched under PR: the hold of it under
+ * Two ways to know that what was fetched is true (hazard F8), and nothing is told to anybody without one of them. Fetched under PR: the hold of it under
  * which it was asked for is the one in force when it is wanted (Coherence.hold), so nothing can have changed it. Fetched while PR was still on
  * its way: the fetch began after the last change that was made before PR came (Coherence.proves), and the hold is that which came.
  * What is here is told once; the kernel keeps it from then on.

@@ -2,14 +2,14 @@
  * An append, and the READs of its file.
  *
  * Where the kernel believes the end to be behind the true one (the sentinel), the answer makes its size too large, and whoever finds a page then
- * that a short READ has filled, with zeros behind the end, takes them for data (coherence/size-doubt.ts). So there must be no such page: from
+ * that a short READ has filled, with zeros behind the end, takes them for data (coherence/size/doubt.ts). So there must be no such page: from
  * before the data are written until the answer is out, READs are held back; those under way are let out first; and the pages that
  * they and others have left are dropped.
  *
  * Dropping waits for pages that are locked. Those of a READ that is held back are, and hold nothing yet, so they are left out. If one of them is
  * met all the same (a READ that came while pages were being dropped), all that are held back are let go, and it is done again.
  *
- * A READ that waits until the kernel's size is known (size-check.ts) may be waiting for the end of this very append, since repairs and changes of the
+ * A READ that waits until the kernel's size is known (size/check.ts) may be waiting for the end of this very append, since repairs and changes of the
  * size keep out of each other's way. So it asks here before each attempt.
  */
 import type { AppendEnd, InodeRecord, PageRange } from "../inode/table.ts";

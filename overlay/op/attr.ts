@@ -1,7 +1,7 @@
 /** GETATTR, SETATTR, READLINK, STATFS, SYNCFS. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { E, errnoError } from "../../dlmd/base/errno.ts";
-import { Mode } from "../../dlmd/lock/mode.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
 import type { GetattrRequest, ReadlinkRequest, SetattrRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Attr, Maybe } from "../lower/lower.ts";
@@ -19,12 +19,11 @@ export function getattr(mount: Mount, call: Call, request: GetattrRequest): Mayb
   const own = coherence.sizes.own.getattr(inode, call.pid);
   if (own === "now") return getattrForOwn(mount, call, inode);
   if (own === "late") throw errnoError(E.EAGAIN);
-  // A caller who believes the kernel's size may have the inode's lock (size-asked.ts), for which a revoke waits: he passes during it.
+  // A caller who believes the kernel's size may have the inode's lock (size/asked.ts), for which a revoke waits: he passes during it.
   const believes = request.fh !== null && inode.kind === "file" && coherence.sizes.mayBeSeek(inode);
   const pinned = (reader: () => boolean): Maybe<void> => {
     const since = coherence.changes;
-    const held = inode.kind === "directory" ? mount.lower.heldAttr(inode.id, coherence.heldSince(inode)) : null;
-    return chain(held ?? mount.ahead.getattr(inode), (attr) => replyAttr(mount, call, inode, attr, since, believes, reader));
+    return chain(mount.ahead.getattr(inode), (attr) => replyAttr(mount, call, inode, attr, since, believes, reader));
   };
   const isReader = (): boolean => believes && mount.ahead.readsNext(inode, call.pid) && coherence.sizes.isReading(call.pid);
   const unpin = believes ? (): void => coherence.unpinData(inode, Mode.PR) : (): void => coherence.unpin(inode, Mode.PR);
@@ -72,7 +71,7 @@ function heldAttr(mount: Mount, inode: InodeRecord): Maybe<Attr> {
 }
 
 /**
- * Under the pin of whoever waits for it (size-threads.ts). If that is gone before the answer comes, and the lock too, then the kernel was
+ * Under the pin of whoever waits for it (size/threads.ts). If that is gone before the answer comes, and the lock too, then the kernel was
  * notified since it asked, and drops the answer.
  */
 function getattrForOwn(mount: Mount, call: Call, inode: InodeRecord): Promise<void> {

@@ -44,6 +44,8 @@ export class Call implements Waiter, KeptAnswer {
   /** The caller is being killed; it has been told EINTR. */
   interrupted = false;
   onInterrupt: (() => void) | null = null;
+  /** What any signal of the caller does, not only a deadly one: a wait for a file lock. Null: it waits on. */
+  onSignal: (() => void) | null = null;
   /** Called when the reply leaves. */
   onAnswered: (() => void) | null = null;
   /** It was not answered in the turn in which it came. */
@@ -139,6 +141,10 @@ export class Call implements Waiter, KeptAnswer {
 
   lseek(offset: number): boolean {
     return this.#open() && this.#send(encode.encodeLseek(this.#port.buffer, this.unique, offset));
+  }
+
+  lock(found: encode.LockFound | null): boolean {
+    return this.#open() && this.#send(encode.encodeLk(this.#port.buffer, this.unique, found));
   }
 
   statfs(statfs: StatFs): boolean {

@@ -7,7 +7,7 @@
  * the pins, when the change has ended.
  */
 import { E } from "../../dlmd/base/errno.ts";
-import type { SizeChange } from "../coherence/kernel-sizes.ts";
+import type { SizeChange } from "../coherence/size/kernel-sizes.ts";
 import type { Inode } from "../inode/inode.ts";
 import type { Maybe } from "../lower/lower.ts";
 import { chain } from "../lower/maybe.ts";

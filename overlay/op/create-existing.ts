@@ -3,7 +3,7 @@
  * checks that the kernel did not make, because for it the file is new (fs/namei.c, do_open: none of them for FMODE_CREATED).
  */
 import { E, errnoError } from "../../dlmd/base/errno.ts";
-import { Mode } from "../../dlmd/lock/mode.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
 import type { CreateRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
@@ -69,7 +69,7 @@ async function openChild(mount: Mount, call: Call, request: CreateRequest, dir: 
         const entryValid = coherence.names.tellEntry(dir, request.name, child);
         // The kernel installs what a CREATE says whatever it has learned since (fuse_iget without a version), and it may have this inode: hazard F4.
         coherence.sizes.told(child, attr.size);
-        if (call.create(child.fuseNodeid, attr, entryValid, false, file.fh, openFlags(file))) child.nlookup += 1;
+        if (call.create(child.fuseNodeid, attr, entryValid, false, file.fh, openFlags(mount, file))) child.nlookup += 1;
         else forgetFile(mount, file);
       };
       const open = async (): Promise<OpenFile> => {

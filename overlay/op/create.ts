@@ -1,6 +1,6 @@
 /** MKDIR, MKNOD, SYMLINK, CREATE, LINK: new names. */
 import { E, errnoError } from "../../dlmd/base/errno.ts";
-import { Mode } from "../../dlmd/lock/mode.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
 import type { CreateRequest, LinkRequest, MkdirRequest, MknodRequest, SymlinkRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Attr, Caller, Entry, LowerHandle, Maybe } from "../lower/lower.ts";
@@ -76,9 +76,8 @@ function bearChild(mount: Mount, entry: Entry): InodeRecord {
   const child = mount.inodes.remember(entry.id, entry.attr.mode);
   child.nlinkHint = entry.attr.nlink;
   if (mount.coherence.born(child)) {
-    const hold = mount.coherence.heldSince(child);
-    if (child.kind === "directory") mount.lower.made(child.id, hold);
-    else child.uncappedHold = hold;
+    if (child.kind === "directory") mount.lower.made(child.id);
+    else child.uncappedHold = mount.coherence.heldSince(child);
   }
   return child;
 }
@@ -158,7 +157,7 @@ function answerCreated(
     withChildPinned(mount, call, child, attr, (attrValid, size) => {
       const entryValid = coherence.names.tellEntry(dir, request.name, child);
       const told = size === attr.size ? attr : { ...attr, size };
-      if (call.create(child.fuseNodeid, told, entryValid, attrValid, file.fh, openFlags(file))) child.nlookup += 1;
+      if (call.create(child.fuseNodeid, told, entryValid, attrValid, file.fh, openFlags(mount, file))) child.nlookup += 1;
       else forgetFile(mount, file);
     });
   };

@@ -1,17 +1,17 @@
 /** READ, FSYNC, FALLOCATE, LSEEK, COPY_FILE_RANGE. WRITE has a file of its own. */
 import { E, errnoError } from "../../dlmd/base/errno.ts";
-import { Mode } from "../../dlmd/lock/mode.ts";
-import { isSentinelOffset } from "../coherence/sentinel.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
+import { isSentinelOffset } from "../coherence/size/sentinel.ts";
 import type { CopyFileRangeRequest, FallocateRequest, FsyncdirRequest, FsyncRequest, LseekRequest, ReadRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
-import type { InodeRecord, PageRange } from "../inode/table.ts";
+import { type InodeRecord, PAGE_BYTES, type PageRange } from "../inode/table.ts";
 import { largeBuffers } from "../lower/large-buffers.ts";
 import { lastly } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
 import { attributesChanged, changed, resized } from "./change.ts";
 import { O_DIRECT } from "./linux.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
-import { answerRead, beginRead, endRead, isOutdated, noteRead, PAGE_BYTES } from "./overlap.ts";
+import { answerRead, beginRead, endRead, isOutdated, noteRead } from "./overlap.ts";
 import { killSuidgid } from "./write.ts";
 
 const NOTHING = new Uint8Array(0);
@@ -22,11 +22,18 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
   const { inode } = file;
   const mode = coherence.readMode(inode, file.writable);
   // Any READ may hold a page: a private mapping of a direct handle has pages like any other (fs/fuse/file.c, fuse_file_mmap).
-  const pin = coherence.pinData(inode, mode, true, call, lockedPages(request, file));
-  if (waiting(pin)) await pin;
+  const locked = lockedPages(request, file);
+  // One that goes by the page cache has no lock owner (fs/fuse/file.c, fuse_send_read).
+  const pending = beginRead(inode, request.offset, request.size, request.lockOwner === 0n ? call : null);
+  try {
+    const pin = coherence.pinData(inode, mode, true, call, locked);
+    if (waiting(pin)) await pin;
+  } catch (error) {
+    if (pending !== null) endRead(inode, pending);
+    throw error;
+  }
   let counted = false;
   noteRead(inode);
-  const pending = beginRead(inode, request.offset, request.size);
   try {
     // Past every end: a kernel that was given the sentinel asks there (hazard F5), and others may.
     if (isSentinelOffset(request.offset) || request.offset > Number.MAX_SAFE_INTEGER) {

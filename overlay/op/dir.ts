@@ -1,6 +1,6 @@
 /** READDIR, READDIRPLUS. */
 import { E } from "../../dlmd/base/errno.ts";
-import { Mode } from "../../dlmd/lock/mode.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
 import type { ReaddirRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";

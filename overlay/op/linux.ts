@@ -12,6 +12,5 @@ export const S_IFMT = 0o170000;
 export const S_IFREG = 0o100000;
 export const S_IFDIR = 0o040000;
 export const S_ISGID = 0o2000;
-export const S_IXGRP = 0o010;
 
 export const RENAME_EXCHANGE = 2;

@@ -1,7 +1,7 @@
 /** LOOKUP, FORGET: from a name to an inode, and back to nothing. */
 import { E, Errno, errnoError } from "../../dlmd/base/errno.ts";
-import { Mode } from "../../dlmd/lock/mode.ts";
-import { SENTINEL_SIZE } from "../coherence/sentinel.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
+import { SENTINEL_SIZE } from "../coherence/size/sentinel.ts";
 import type { ForgetRequest, LookupRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Attr, Entry, Maybe } from "../lower/lower.ts";
@@ -40,7 +40,7 @@ export function lookup(mount: Mount, call: Call, request: LookupRequest): Maybe<
 /** With the directory pinned. */
 function lookupIn(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): Maybe<void> {
   // Asked for before each creation; an error thrown costs more than all the rest of it, but less than a trip.
-  if (mount.lower.isAbsent(dir.id, name, mount.coherence.heldSince(dir))) {
+  if (mount.lower.isAbsent(dir.id, name)) {
     if (!mount.coherence.names.tellEntry(dir, name, null)) throw errnoError(E.ENOENT);
     call.negativeEntry();
     return;

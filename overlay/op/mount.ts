@@ -1,5 +1,6 @@
 /** What the operations of one mount work with. */
 import type { Coherence } from "../coherence/api.ts";
+import type { FileLocking } from "../file-lock/api.ts";
 import type { HandleTable, OpenFile } from "../inode/handles.ts";
 import type { InodeRecord, InodeTable } from "../inode/table.ts";
 import type { Lower } from "../lower/lower.ts";
@@ -25,6 +26,8 @@ export interface Mount {
   readonly credentials: (pid: number) => Credentials | null;
   /** Is that thread, which waits for an answer, in rename(2)? null: it can not be told. */
   readonly isRenaming: (pid: number) => boolean | null;
+  /** File locks of the cluster; null: each kernel keeps them to itself (-o localflocks). */
+  readonly fileLocks: FileLocking | null;
 }
 
 /** Waits for nothing where there is nothing to wait for. */

@@ -1,4 +1,5 @@
 /** OPEN, RELEASE, FLUSH, OPENDIR, RELEASEDIR: handles. */
+import { lockFile } from "../file-lock/api.ts";
 import { FOPEN } from "../fuse/abi.ts";
 import type { FlushRequest, OpendirRequest, OpenRequest, ReleasedirRequest, ReleaseRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
@@ -10,14 +11,12 @@ import { O_ACCMODE, O_APPEND, O_RDONLY, O_RDWR, O_TRUNC } from "./linux.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
 
 /**
- * KEEP_CACHE: pages that are there at an open are covered by the lock, because a revoke leaves none. NOFLUSH (5.16): nothing is held back
- * here, so close(2) has nothing to tell; dirty mapped pages go at munmap as ever.
+ * KEEP_CACHE: pages that are there at an open are covered by the lock, because a revoke leaves none. NOFLUSH (5.16), where file locks stay in the
+ * kernel: nothing else is held back here, so close(2) has nothing to tell. Of file locks it has: a process loses all that it has on a file when it closes it.
  */
-const CACHED = FOPEN.FOPEN_KEEP_CACHE | FOPEN.FOPEN_NOFLUSH;
-const DIRECT = FOPEN.FOPEN_DIRECT_IO | FOPEN.FOPEN_NOFLUSH;
-
-export function openFlags(file: OpenFile): number {
-  return file.cached ? CACHED : DIRECT;
+export function openFlags(mount: Mount, file: OpenFile): number {
+  const how = file.cached ? FOPEN.FOPEN_KEEP_CACHE : FOPEN.FOPEN_DIRECT_IO;
+  return mount.fileLocks === null ? how | FOPEN.FOPEN_NOFLUSH : how;
 }
 
 /**
@@ -67,7 +66,7 @@ export async function open(mount: Mount, call: Call, request: OpenRequest): Prom
     const handle = waiting(opening) ? await opening : opening;
     const file = enterFile(mount, inode, handle, access, request.flags);
     entered = true;
-    if (!call.open(file.fh, openFlags(file))) forgetFile(mount, file);
+    if (!call.open(file.fh, openFlags(mount, file))) forgetFile(mount, file);
   } finally {
     if (!entered && access === "cached") coherence.closeForWrite(inode);
   }
@@ -80,12 +79,18 @@ export function forgetFile(mount: Mount, file: OpenFile): void {
 
 export function release(mount: Mount, call: Call, request: ReleaseRequest | ReleasedirRequest): void {
   const file = mount.handles.take(request.fh);
-  if (file !== undefined) closeFile(mount, file);
+  if (file !== undefined) {
+    if (!file.directory) mount.fileLocks?.released(lockFile(file.inode), file.fh);
+    closeFile(mount, file);
+  }
   call.empty();
 }
 
-/** From kernels without NOFLUSH. */
-export function flush(_mount: Mount, call: Call, _request: FlushRequest): void {
+/** Waits for the end of the process's file locks, a moment (CLOSE_WAIT_MS), and for nothing else (hazard F11). */
+export function flush(mount: Mount, call: Call, request: FlushRequest): Promise<void> | void {
+  const file = mount.handles.get(request.fh);
+  const given = file === undefined ? undefined : mount.fileLocks?.closed(lockFile(file.inode), request.lockOwner);
+  if (given instanceof Promise) return given.then(() => void call.empty());
   call.empty();
 }
 

@@ -1,23 +1,15 @@
 /**
- * READs and WRITEs of the same pages, where the kernel's page locks do not keep them apart.
- *
- * A WRITE through a page cache comes here when its pages are filled; but between the first of them and that moment, and then until the lower has its data, they
- * may be dropped, and a READ bring them back as they were. A revoke drops them, and so does the kernel by itself with any attributes that say another mtime
- * than it knew (AUTO_INVAL_DATA; fs/fuse/inode.c, fuse_change_attributes): those of a stat beside the last write are enough. read(2) asks for attributes again
- * after the WRITE, and finds the old page out by its mtime; a mapping and splice(2) ask nobody. So what was read since the last revoke, by another thread than the writer's, is dropped
- * before the WRITE is answered. (What the writer's own thread read it had read before it filled a page.) And a READ whose data are older than a WRITE of
- * the same pages reads again.
+ * READs and WRITEs of the same pages, where the kernel's page locks do not keep them apart (AUTO_INVAL_DATA; fs/fuse/inode.c,
+ * fuse_change_attributes). Why a WRITE drops what others have read: overlay/op/README.md, "READs, WRITEs and mappings of the same pages".
  */
-import type { InodeRecord, PageRange, PendingRead, Reread } from "../inode/table.ts";
-import { inTime } from "../lower/maybe.ts";
+import { type InodeRecord, PAGE_BYTES, type PagePart, type PageRange, type PendingRead, type Reread } from "../inode/table.ts";
+import { isGone } from "../coherence/held-page.ts";
+import type { Call } from "./call.ts";
 import type { Mount } from "./mount.ts";
 import { isWrittenBack } from "./write-order.ts";
 
 /** Ranges that are remembered; when there are more, it is the whole file. */
 export const REREADS_MAX = 256;
-/** The page of a READ may wait for the WRITE's caller, who has the inode's lock. */
-const DROP_WAIT_MS = 250;
-export const PAGE_BYTES = 4096;
 
 /** A READ begins, or is being answered: it brings pages, and those outlive the handle that they came through. */
 export function noteRead(inode: InodeRecord): void {
@@ -29,10 +21,10 @@ export function mayHavePages(inode: InodeRecord): boolean {
   return inode.readSweep === inode.cover.sweeps;
 }
 
-/** Null: there is no writer with a page cache. */
-export function beginRead(inode: InodeRecord, from: number, bytes: number): PendingRead | null {
-  if (inode.cover.token === null) return null;
-  const read = { from, to: from + bytes, outdated: false };
+/** To be called before its lock is waited for. Null: it locks no pages, and there is no writer with a page cache. */
+export function beginRead(inode: InodeRecord, from: number, bytes: number, locks: PendingRead["locks"]): PendingRead | null {
+  if (inode.cover.token === null && locks === null) return null;
+  const read = { from, to: from + bytes, locks, outdated: false };
   inode.pendingReads ??= new Set();
   inode.pendingReads.add(read);
   return read;
@@ -69,24 +61,34 @@ export function outdateReads(inode: InodeRecord, write: PageRange): void {
   for (const read of inode.pendingReads) read.outdated ||= overlap(read, write);
 }
 
-/** Before a WRITE is answered that came through a page cache; gives what is left to wait for after that. */
-export async function dropReread(mount: Mount, inode: InodeRecord, write: PageRange, tid: number): Promise<(() => Promise<void>) | null> {
+/** Before a WRITE of `made` is answered that came through a page cache; gives what is left to wait for after that. */
+export async function dropReread(mount: Mount, inode: InodeRecord, made: PagePart, call: Call): Promise<(() => Promise<void>) | null> {
+  const write = { from: made.offset, to: made.offset + made.data.byteLength };
   const rereads = mayBeLeft(inode);
-  const stale = rereads.filter((read) => read.tid !== tid && overlap(read, write));
+  const stale = rereads.filter((read) => read.tid !== call.pid && overlap(read, write));
   if (stale.length === 0) return null;
   const others = rereads.filter((read) => !stale.includes(read));
   inode.rereads = others.length === 0 ? null : others;
-  const page = heldPage(write);
-  const outside = Promise.all(
-    stale.flatMap((read) => around(read, page)).map(({ from, to }) => mount.coherence.dropPages(inode, from, to - from)),
-  );
+  // The kernel has let go of the page of a caller that was killed, and maybe of the inode: it must not be asked for in this thread.
+  const page = call.interrupted ? null : heldPage(write);
+  const outside = stale
+    .flatMap((read) => around(read, page))
+    .map((part) => ({ part, dropped: mount.coherence.dropPages(inode, part.from, part.to - part.from) }));
   const readers = page === null ? [] : stale.filter((read) => overlap(read, page)).map((read) => read.tid);
   const held =
-    page === null || readers.length === 0 ? null : mount.coherence.dropHeldPage(inode, page.from, readers, () => isWrittenBack(inode));
-  const gone = await Promise.all([inTime(outside, DROP_WAIT_MS), held?.gone ?? true]);
+    page === null || readers.length === 0
+      ? null
+      : mount.coherence.dropHeldPage(inode, within(page, made), readers, {
+          isWrittenBack: () => isWrittenBack(inode),
+          mayLast: () => call.interrupted || isBeingRead(inode, page),
+        });
+  // The WRITE has none of these locked. All else but a READ ends by itself; and a write-back may not have been read from the device.
+  const mayLast = (part: PageRange): boolean => call.interrupted || (isBeingRead(inode, part) && !isWrittenBack(inode));
+  const outsideGone = outside.map(({ part, dropped }) => isGone(dropped, () => mayLast(part)));
+  const gone = await Promise.all([...outsideGone, held?.gone ?? true]);
   if (!gone.includes(false)) return null;
   return async () => {
-    await outside;
+    await Promise.all(outside.map(({ dropped }) => dropped));
     await held?.dropped;
   };
 }
@@ -99,6 +101,17 @@ function heldPage({ from, to }: PageRange): PageRange | null {
   if (to % PAGE_BYTES === 0 && to - from >= PAGE_BYTES) return null;
   const start = Math.floor((to - 1) / PAGE_BYTES) * PAGE_BYTES;
   return { from: start, to: start + PAGE_BYTES };
+}
+
+/** A READ has pages of that range locked, and its caller was not killed: the kernel lets go of them then. It began before the WRITE was made, and brings what that has made; or after it. */
+function isBeingRead({ pendingReads }: InodeRecord, range: PageRange): boolean {
+  for (const read of pendingReads ?? []) if (read.locks?.interrupted === false && overlap(read, range)) return true;
+  return false;
+}
+
+function within(page: PageRange, { offset, data }: PagePart): PagePart {
+  const from = Math.max(page.from, offset);
+  return { offset: from, data: data.subarray(from - offset) };
 }
 
 function around({ from, to }: PageRange, page: PageRange | null): PageRange[] {

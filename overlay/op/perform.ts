@@ -1,11 +1,12 @@
 /** A decoded request to its handler: the one total switch. What concerns the session itself (INIT, INTERRUPT, DESTROY) is not for here. */
 import { assertNever } from "../../dlmd/base/assert.ts";
-import type { DestroyRequest, ForgetRequest, InitRequest, InterruptRequest, Request } from "../fuse/request.ts";
+import type { DestroyRequest, ForgetRequest, InitRequest, InterruptRequest, NotifyReplyRequest, Request } from "../fuse/request.ts";
 import { getattr, readlink, setattr, statfs, syncfs } from "./attr.ts";
 import type { Call } from "./call.ts";
 import { create, link, mkdir, mknod, symlink } from "./create.ts";
 import { copyFileRange, fallocate, fsync, lseek, read } from "./data.ts";
 import { readdir } from "./dir.ts";
+import { getlk, setlk } from "./lock.ts";
 import { lookup } from "./lookup.ts";
 import type { Mount } from "./mount.ts";
 import { flush, open, opendir, release } from "./open.ts";
@@ -16,7 +17,7 @@ import { write } from "./write.ts";
 import { getxattr, listxattr, removexattr, setxattr } from "./xattr.ts";
 
 /** What is answered, and by an operation. */
-export type Operation = Exclude<Request, InitRequest | ForgetRequest | InterruptRequest | DestroyRequest>;
+export type Operation = Exclude<Request, InitRequest | ForgetRequest | InterruptRequest | NotifyReplyRequest | DestroyRequest>;
 
 /** Answers `call`, exactly once, or fails: the Errno to answer with, or a bug. May throw at once or reject. */
 export function perform(mount: Mount, call: Call, request: Operation): Promise<void> | void {
@@ -57,6 +58,10 @@ export function perform(mount: Mount, call: Call, request: Operation): Promise<v
       return release(mount, call, request);
     case "flush":
       return flush(mount, call, request);
+    case "getlk":
+      return getlk(mount, call, request);
+    case "setlk":
+      return setlk(mount, call, request);
     case "fsync":
     case "fsyncdir":
       return fsync(mount, call, request);

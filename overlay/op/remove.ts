@@ -1,6 +1,6 @@
 /** UNLINK, RMDIR. */
 import { E, errnoError } from "../../dlmd/base/errno.ts";
-import { Mode } from "../../dlmd/lock/mode.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
 import type { RmdirRequest, UnlinkRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Maybe } from "../lower/lower.ts";

@@ -1,13 +1,7 @@
 /**
- * What a LOOKUP says of an inode that the kernel knows by another name, too. A rename looks up the old name, or takes it from the cache, and then
- * the new one; if both are the same inode they are two names of one file, and it is done: it succeeds without asking anybody (fs/namei.c,
- * vfs_rename). But another node may have renamed the one to the other in between: a directory's lock does not stay here from one lookup to the next. Then two
- * programs were told that they had moved the same file, or an exchange was counted and not made.
- *
- * So to a thread that is in rename(2) the inode is shown as another one, with a number that stands for nothing. Its RENAME then comes here, with
- * the names, and finds the truth. Before that the kernel may ask for the permission to write to a directory that gets another parent: its attributes go with
- * validity, since nobody else comes by this name without asking anew. Whatever it asks of that number is ESTALE (an ACL; a directory on the path); it then walks
- * once more, and is shown what is there.
+ * What a LOOKUP says of an inode that the kernel knows by another name, too: a rename between two names of one inode succeeds in the kernel
+ * without a request (fs/namei.c, vfs_rename). Why a thread in rename(2) is shown a stand-in: overlay/op/README.md, "Names that changed
+ * meanwhile".
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Maybe } from "../lower/lower.ts";

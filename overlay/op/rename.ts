@@ -1,6 +1,6 @@
 /** RENAME, with RENAME_NOREPLACE and RENAME_EXCHANGE. */
 import { E, errnoError } from "../../dlmd/base/errno.ts";
-import { Mode } from "../../dlmd/lock/mode.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
 import type { Want } from "../coherence/api.ts";
 import type { Inode } from "../inode/inode.ts";
 import type { RenameRequest } from "../fuse/request.ts";

@@ -1,12 +1,6 @@
 /**
- * WRITEs and the write-back of mappings, of the same pages.
- *
- * A page that was dropped while a WRITE of it was on its way, and brought back as it was (overlap.ts), may be stored to by a mapping before it is dropped
- * again. Then it is written back, whole: what was there before would be put over what the WRITE has made. So
- *
- * - a WRITE and a write-back of one file are not in the lower at a time: each waits for those that came before it, and for nothing else;
- * - until such pages are gone, what the WRITE has made is put on top of whatever is written back. (A store to the same bytes may be older or newer than
- *   that: the write(2) has not returned, or nobody can have seen the page. But where its caller was killed the kernel has let others write since.)
+ * WRITEs and the write-back of mappings, of the same pages: not in the lower at a time, and the WRITE on top. Why:
+ * overlay/op/README.md, "READs, WRITEs and mappings of the same pages".
  */
 import type { InodeRecord, WriteOrder } from "../inode/table.ts";
 import type { Maybe } from "../lower/lower.ts";

@@ -13,17 +13,18 @@
  *    last page are dropped before the answer, and the whole range once more after it, because that last page may have been up to date
  *    before, and is then not locked and not dropped.
  *
- * The kernel's size is wrong after such a write (coherence/size-doubt.ts), so READs are held back meanwhile: append-end.ts.
+ * The kernel's size is wrong after such a write (coherence/size/doubt.ts), so READs are held back meanwhile: append-end.ts.
  *
  * What was read of its pages while it was on its way is dropped, too: overlap.ts.
  *
  * Before the answer means with the pin held: the READs whose pages INVAL_INODE waits for pass under it, in a revoke too.
  */
 import { E, errnoError } from "../../dlmd/base/errno.ts";
-import { Mode } from "../../dlmd/lock/mode.ts";
-import { isSentinelOffset, SENTINEL_SIZE } from "../coherence/sentinel.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
+import { isSentinelOffset, SENTINEL_SIZE } from "../coherence/size/sentinel.ts";
 import type { WriteRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
+import { PAGE_BYTES } from "../inode/table.ts";
 import type { Maybe } from "../lower/lower.ts";
 import { lastly } from "../lower/maybe.ts";
 import { AppendHold } from "./append-end.ts";
@@ -31,7 +32,7 @@ import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
 import { O_APPEND } from "./linux.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
-import { dropReread, mayHavePages, outdateReads, PAGE_BYTES } from "./overlap.ts";
+import { dropReread, mayHavePages, outdateReads } from "./overlap.ts";
 import { Overwrite, WriteBack } from "./write-order.ts";
 
 /** Of what lies behind a file's end: more than any file has, and sums with it are exact. */
@@ -108,7 +109,8 @@ async function writeThrough(
     [file.inode],
     mount.lower.write(file.lowerHandle, request.data, request.offset, hold !== null),
   );
-  overwrite.made(written.offset, request.data.subarray(0, written.bytes));
+  const data = request.data.subarray(0, written.bytes);
+  overwrite.made(written.offset, data);
   made();
   if (hold !== null && written.offset !== request.offset && written.bytes > 0)
     return answerElsewhere(mount, call, request, file, written, hold);
@@ -120,7 +122,7 @@ async function writeThrough(
   let left: (() => Promise<void>) | null = null;
   if (file.cached) {
     outdateReads(file.inode, range);
-    if (file.inode.rereads !== null) left = await dropReread(mount, file.inode, range, call.pid);
+    if (file.inode.rereads !== null) left = await dropReread(mount, file.inode, { offset: written.offset, data }, call);
   }
   coherence.sizes.replied(file.inode, call.pid, "raises", written.offset + written.bytes);
   call.written(written.bytes);

@@ -1,16 +1,17 @@
 /** GETXATTR, SETXATTR, LISTXATTR, REMOVEXATTR. The kernel caches none of them but the ACLs, which INVAL_INODE drops. */
 import { E, errnoError } from "../../dlmd/base/errno.ts";
-import { Mode } from "../../dlmd/lock/mode.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
 import type { GetxattrRequest, ListxattrRequest, RemovexattrRequest, SetxattrRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Maybe } from "../lower/lower.ts";
 import type { Call } from "./call.ts";
 import { attributesChanged, changed } from "./change.ts";
-import { S_IFMT, S_IFREG, S_ISGID, S_IXGRP } from "./linux.ts";
+import { S_ISGID } from "./linux.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
 
 /** File capabilities (capabilities(7)). */
 const CAPABILITY: Buffer = Buffer.from("security.capability");
+const ACCESS_ACL: Buffer = Buffer.from("system.posix_acl_access");
 
 function isUncapped({ coherence }: Mount, inode: InodeRecord): boolean {
   return inode.uncappedHold !== 0 && inode.uncappedHold === coherence.heldSince(inode);
@@ -64,15 +65,17 @@ export function setxattr(mount: Mount, call: Call, request: SetxattrRequest): Pr
   return changeXattr(mount, call, inode, async () => {
     const done = mount.lower.setxattr(inode.id, request.name, request.value, request.flags);
     if (waiting(done)) await done;
-    if (request.aclKillSgid) await killSetgid(mount, inode);
+    if (request.aclKillSgid && request.name.equals(ACCESS_ACL)) await killSetgid(mount, inode);
   });
 }
 
-/** What posix_acl_update_mode does for a caller outside of the owning group: the lower saw root. */
+/**
+ * What posix_acl_update_mode (fs/posix_acl.c) does for a caller outside of the owning group, whatever the inode and its mode: the lower saw
+ * root. A default ACL changes no mode.
+ */
 async function killSetgid(mount: Mount, inode: InodeRecord): Promise<void> {
   const attr = await mount.lower.getattr(inode.id);
-  const setgid = (attr.mode & S_IFMT) === S_IFREG ? (attr.mode & (S_ISGID | S_IXGRP)) === (S_ISGID | S_IXGRP) : false;
-  if (setgid) await mount.lower.setattr(inode.id, { mode: attr.mode & 0o7777 & ~S_ISGID }, null);
+  if ((attr.mode & S_ISGID) !== 0) await mount.lower.setattr(inode.id, { mode: attr.mode & 0o7777 & ~S_ISGID }, null);
 }
 
 export async function removexattr(mount: Mount, call: Call, request: RemovexattrRequest): Promise<void> {

@@ -5,32 +5,44 @@
  * A mount that becomes the owner later (a clean hand-over) keeps its remote lower and reaches its own server through it: what it has open
  * stays as it is.
  */
-import { setTimeout as sleep } from "node:timers/promises";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
-import type { DlmClient, GoneClient, VolumeConfig } from "../../dlmd/client/api.ts";
+import type { DlmClient, GoneClient, Lockspace, VolumeConfig } from "../../dlmd/client/api.ts";
 import { connectDlm } from "../../dlmd/client/client.ts";
+import { keyringOf } from "../../dlmd/tls/keyring.ts";
 import { cachedInodesMax } from "../coherence/cache-limit.ts";
 import { callerThreads } from "../coherence/caller-threads.ts";
 import { createKernelCaches } from "../coherence/kernel-caches.ts";
-import { createOwnInodes } from "../coherence/own-inodes.ts";
+import { createOwnInodes } from "../coherence/size/own-inodes.ts";
 import { type CoherenceShell, createCoherenceShell } from "../coherence/shell.ts";
+import { type FileLocksSeen, VolumeFileLocks } from "../file-lock/file-locks.ts";
 import { Lease, openLeasePage } from "../lease/lease.ts";
-import { createLocalLower, type LocalLower } from "../lower/local.ts";
+import type { DiskGuard } from "../lower/server/disk-guard.ts";
+import { createLocalLower, type LocalLower } from "../lower/local/local.ts";
 import type { Lower } from "../lower/lower.ts";
-import { createRemoteLower, type RemoteLower } from "../lower/remote.ts";
-import { createLowerServer, isOf, type LowerServer } from "../lower/server.ts";
-import { MNT_DETACH, type Native } from "../native/index.ts";
+import { type OwnerWait, ownerWaitWords, waitOfMount } from "../lower/owner-wait.ts";
+import type { Holds } from "../lower/remote/known.ts";
+import { createRemoteLower, type RemoteLower } from "../lower/remote/remote.ts";
+import type { OwnerAddress } from "../lower/remote/connection.ts";
+import { createLowerServer, isOf, type LowerServer } from "../lower/server/server.ts";
+import { MNT_DETACH, type Native } from "../../native/index.ts";
 import { connectionNumber } from "../session/connection.ts";
-import { mountSession, type Session } from "../session/device.ts";
+import { mountSession, type Session } from "../session/mount-session.ts";
 import { runningSystem } from "../session/system.ts";
-import type { Bit } from "../volume/bit.ts";
+import { type Bit, type StoredBit, requireOwnerBlock } from "../volume/bit.ts";
+import { readOwnerBlock } from "../volume/direct-block.ts";
+import { DiskSteps } from "../volume/disk-steps.ts";
 import { type LowerMount, type LowerSource, mountLower } from "../volume/lower-mount.ts";
 import { type ServedLower, VolumeOwner, volumeLockspace } from "../volume/owner.ts";
+import type { OwnerBlock } from "../volume/owner-block.ts";
+import type { Claim } from "../volume/owner-event.ts";
 import type { OwnerRecord } from "../volume/owner-record.ts";
-
-/** While there is an owner, a mount that has not given up a lock in that time hangs, and its dlmd ends it (hazard H13). */
-const BAST_LIMIT_MS = 60_000;
+import { createProveGoneAnywhere } from "../volume/prove-elsewhere.ts";
+import { createProveGone } from "../volume/prove-gone.ts";
+import { dropAndAbort } from "./abandon.ts";
+import { AnswerLimit } from "./answer-limit.ts";
+import { type OwnedLower, serveMounted } from "./owned-lower.ts";
+import { Withdrawals } from "./withdrawal.ts";
 
 export interface MountProcessOptions {
   readonly native: Native;
@@ -38,7 +50,7 @@ export interface MountProcessOptions {
   /** dlmd's local socket. */
   readonly dlmdSocket: string;
   /** What the device says that it is. */
-  readonly bit: Bit;
+  readonly bit: StoredBit;
   readonly lower: LowerSource;
   /** This node has the device or directory. */
   readonly reachesLower: boolean;
@@ -47,15 +59,12 @@ export interface MountProcessOptions {
   readonly mountFlags: number;
   readonly readOnly: boolean;
   readonly metadataCalls: "inline" | "pool";
+  /** BAST_LIMIT_MS, but in tests. */
+  readonly bastLimitMs: number;
+  /** File locks stay in this node's kernel (-o localflocks). */
+  readonly localFlocks: boolean;
   /** Something that is shown changed: role, owner. */
   readonly changed: () => void;
-}
-
-/** The part of the owner that is mounted here, while it is. */
-interface Owned {
-  readonly mount: LowerMount;
-  readonly local: LocalLower;
-  readonly server: LowerServer;
 }
 
 export class MountProcess {
@@ -65,13 +74,20 @@ export class MountProcess {
   #resolveEnded: (error: Error | null) => void = () => {};
   #client: DlmClient | null = null;
   #lease: Lease | null = null;
+  #answerLimit: AnswerLimit | null = null;
   #volume: VolumeConfig | null = null;
   #owner: VolumeOwner | null = null;
-  #owned: Owned | null = null;
+  #owned: OwnedLower | null = null;
   #releasing: Promise<void> | null = null;
   #remote: RemoteLower | null = null;
+  readonly #withdrawals: Withdrawals;
+  readonly #disk: DiskSteps;
+  /** That of the lower which this mount began with, as its owner. */
+  #ownGuard: DiskGuard | null = null;
+  #ownEpoch = 0;
   #session: Session | null = null;
   #coherence: CoherenceShell | null = null;
+  #fileLocks: VolumeFileLocks | null = null;
   /** For servers that are made later: hazard C7 holds for them too. One entry for each client that went away. */
   readonly #gone: GoneClient[] = [];
   /** SIGTERM came. */
@@ -82,6 +98,8 @@ export class MountProcess {
 
   constructor(options: MountProcessOptions) {
     this.options = options;
+    this.#withdrawals = new Withdrawals(options.log);
+    this.#disk = new DiskSteps(options.lower.path);
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
     });
@@ -95,21 +113,29 @@ export class MountProcess {
         view: (view) => {
           log.info({ view: view.viewId, quorate: view.quorate, running: view.running, reason: view.quorumReason }, "view");
           this.#endWaiting();
+          this.#owner?.receiveView();
         },
         gone: (clients) => this.#handleGone(clients),
-        secretsChanged: () => {
-          this.#owned?.server.secretsChanged();
-          this.#remote?.secretsChanged();
+        overlayKeysChanged: () => {
+          this.#owned?.server.keysChanged();
+          this.#remote?.keysChanged();
         },
         disconnected: (reason) => this.#handleDisconnected(reason),
       });
       this.#client = client;
+      this.#answerLimit = new AnswerLimit({
+        limitMs: this.options.bastLimitMs,
+        ownerWait: () => this.#wait,
+        log: this.options.log,
+        setLimitMs: (ms) => client.setBastLimitMs(ms),
+      });
       const page = openLeasePage(native, this.options.dlmdSocket, client.info.incarnation);
       this.#lease = this.#openLease(page.endMs);
       const volume = findVolume(client, this.options.bit);
       this.#volume = volume;
       const lockspace = await client.lockspace(volumeLockspace(volume.uuid));
       const record = await this.#joinVolume(client, lockspace);
+      const fileLocks = this.options.localFlocks ? null : await this.#createFileLocks(client, lockspace);
       const lower = await this.#chooseLower(client, record);
       this.#session = await mountSession({
         native,
@@ -117,6 +143,7 @@ export class MountProcess {
         system: runningSystem,
         log,
         lease: this.#lease,
+        ...(fileLocks === null ? {} : { fileLocks }),
         source: this.options.lower.path,
         mountpoint: this.options.mountpoint,
         mountFlags: this.options.mountFlags,
@@ -137,6 +164,7 @@ export class MountProcess {
         disconnected: () => {
           this.#lease?.end();
           this.#remote?.shutdown();
+          this.#ownGuard?.end();
         },
         fail: (error) => this.fail(error),
       });
@@ -146,6 +174,14 @@ export class MountProcess {
     }
     void this.#session.ended.then(() => this.#end());
     this.options.changed();
+  }
+
+  async #createFileLocks(client: DlmClient, lockspace: Lockspace): Promise<VolumeFileLocks> {
+    const { nodeid, clientId } = client.info;
+    const service = await client.fileLocks(lockspace.name);
+    const now = (): number => performance.now();
+    this.#fileLocks = new VolumeFileLocks({ lockspace, service, nodeid, clientId, now, fail: (error) => this.fail(error) });
+    return this.#fileLocks;
   }
 
   #openLease(endMs: () => number): Lease {
@@ -170,34 +206,45 @@ export class MountProcess {
     const known = new Promise<OwnerRecord>((resolve, reject) => {
       this.#ownerKnown = { resolve, reject };
     });
+    const proveHere = createProveGone({ nodeid: client.info.nodeid, pid: process.pid, device: this.options.lower.path });
     this.#owner = new VolumeOwner({
       info: client.info,
       lockspace,
       reachesLower: this.options.reachesLower,
       log: this.options.log,
       callbacks: {
-        mountLower: (epochAbove) => this.#mountLower(epochAbove),
+        readOwnerBlock: () => this.#readOwnerBlock(),
+        proveGone: createProveGoneAnywhere({
+          nodeid: client.info.nodeid,
+          nameOf: (nodeid) => client.info.nodes.find((node) => node.nodeid === nodeid)?.name ?? `node ${nodeid}`,
+          askLife: (life) => client.askLife(life),
+          here: (life) => this.#disk.ask("looking whether it is in use", () => proveHere(life)),
+        }),
+        mountLower: (epochAbove, claim) => this.#mountLower(epochAbove, claim),
         releaseLower: () => {
-          client.setBastLimitMs(0);
+          this.#answerLimit?.ownerLost();
           return this.#releaseLower();
         },
+        withdrawalSeen: () => this.#withdrawals.seen(),
         ownerFound: (record) => {
-          client.setBastLimitMs(BAST_LIMIT_MS);
-          this.#remote?.ownerFound({ host: record.address, port: record.port }, record.epoch);
+          this.#answerLimit?.ownerFound();
+          this.#goOnElsewhere(client);
+          this.#remote?.ownerFound(addressOf(record), record.epoch);
           this.#ownerKnown?.resolve(record);
           this.options.changed();
         },
         ownerLost: (reason) => {
           this.options.log.warn({ reason }, "owner lost: operations wait");
-          client.setBastLimitMs(0);
+          this.#answerLimit?.ownerLost();
           this.#remote?.ownerLost();
           this.#endWaiting();
           this.options.changed();
         },
         becomeOwner: (record) => {
-          client.setBastLimitMs(BAST_LIMIT_MS);
-          // A mount that was remote until now goes on through its own server.
-          this.#remote?.ownerFound({ host: record.address, port: record.port }, record.epoch);
+          this.#answerLimit?.ownerFound();
+          // A mount that was remote until now, or had withdrawn, goes on through its own server.
+          this.#goOnElsewhere(client);
+          this.#remote?.ownerFound(addressOf(record), record.epoch);
           this.#ownerKnown?.resolve(record);
           this.options.changed();
         },
@@ -213,10 +260,37 @@ export class MountProcess {
   }
 
   async #chooseLower(client: DlmClient, record: OwnerRecord): Promise<Lower> {
-    if (this.#owned !== null) return this.#owned.local;
+    if (this.#owned !== null) {
+      this.#ownGuard = this.#owned.disk?.guard ?? null;
+      this.#ownEpoch = this.#owned.mount.epoch;
+      return this.#ownGuard?.own ?? this.#owned.local;
+    }
+    // Another one may have come since: it was reported while there was no remote lower to hear of it.
+    const owner = this.#owner?.owner ?? record;
+    const remote = this.#createRemote(client);
+    await remote.connect(addressOf(owner), owner.epoch);
+    return remote;
+  }
+
+  /** The owner that this mount was has withdrawn, and there is another one. */
+  #goOnElsewhere(client: DlmClient): void {
+    if (this.#ownGuard?.why == null || this.#remote !== null) return;
+    const remote = this.#createRemote(client);
+    const { handles, unsynced } = this.#ownGuard;
+    remote.adopt({ handles, unsynced, epoch: this.#ownEpoch });
+    this.#ownGuard.goOn(remote);
+  }
+
+  /** The lower is there before the coherence layer. */
+  readonly #holds: Holds = {
+    grants: () => this.#coherence?.operations.grants ?? 0,
+    of: (id) => this.#coherence?.heldSince(id) ?? 0,
+  };
+
+  #createRemote(client: DlmClient): RemoteLower {
     const { clusterName, nodeid, incarnation, clientId } = client.info;
     const remote = createRemoteLower({
-      secrets: () => client.info.overlaySecrets,
+      keyring: () => keyringOf(client.info.overlayKeys),
       clusterName,
       volumeUuid: this.options.bit.uuid,
       nodeid,
@@ -226,42 +300,76 @@ export class MountProcess {
       // Nothing that is cached here is worth anything then: hazard H1.
       onRefused: (error) => this.fail(error),
       onOwnerDied: async () => this.#coherence?.distrustAll(),
+      holds: this.#holds,
     });
     this.#remote = remote;
-    await remote.connect({ host: record.address, port: record.port }, record.epoch);
     return remote;
   }
 
-  async #mountLower(epochAbove: number): Promise<ServedLower> {
+  async #readOwnerBlock(): Promise<OwnerBlock | null> {
+    const { lower, bit } = this.options;
+    if (lower.kind === "directory") return null;
+    const offset = requireOwnerBlock(bit, lower.path);
+    return this.#disk.ask("reading the owner's block", () => readOwnerBlock(lower.path, offset, bit.uuid));
+  }
+
+  async #mountLower(epochAbove: number, claim: Claim): Promise<ServedLower> {
     const { native, log, lower, bit, readOnly, metadataCalls } = this.options;
     const client = this.#client;
     if (client === null) throw new Error("the lower is mounted before dlmd was reached");
-    const mount = await mountLower(lower, bit, readOnly, epochAbove);
-    let local: LocalLower | null = null;
-    try {
-      local = createLocalLower({ native, rootFd: mount.rootFd, metadataCalls, log });
-      const server = createLowerServer({
-        lower: local,
-        secrets: () => client.info.overlaySecrets,
-        clusterName: client.info.clusterName,
-        volumeUuid: bit.uuid,
-        epoch: mount.epoch,
-        log,
-        mayServe: () => this.#lease?.holds() === true,
-        freeMemory: (memory) => native.freeArrayBuffer(memory),
-        isGone: (session) => this.#gone.some((client) => isOf(session, client)),
-      });
-      const address = client.info.nodes.find((node) => node.nodeid === client.info.nodeid)?.address;
-      if (address === undefined) throw new Error(`node ${client.info.nodeid} is not in its own configuration`);
-      const port = await server.listen(address, 0);
-      this.#owned = { mount, local, server };
-      log.info({ epoch: mount.epoch, address, port, type: mount.type }, "lower mounted");
-      return { epoch: mount.epoch, address, port };
-    } catch (error) {
-      await local?.shutdown();
-      await mount.release();
+    const address = client.info.nodes.find((node) => node.nodeid === client.info.nodeid)?.address;
+    if (address === undefined) throw new Error(`node ${client.info.nodeid} is not in its own configuration`);
+    const mount = await mountLower(lower, bit, readOnly, epochAbove, {
+      self: client.info,
+      claim,
+      mayMount: () => this.#lease?.holds() === true,
+      disk: this.#disk,
+    }).catch((error: unknown) => {
+      this.#failIfNamed(error);
       throw error;
-    }
+    });
+    const owned = await serveMounted(mount, {
+      createLocal: () => createLocalLower({ native, rootFd: mount.rootFd, metadataCalls, log }),
+      guard: (local) => {
+        if (lower.kind !== "device") return null;
+        const watched = { device: lower.path, type: mount.type, readOnly, rootFd: mount.rootFd, confirm: () => mount.confirm() };
+        return this.#withdrawals.guard(local, watched, (why) => this.#withdraw(why));
+      },
+      createServer: (served) => this.#createServer(client, mount, served),
+      address,
+      notReleased: (error) => this.fail(error),
+    });
+    this.#owned = owned;
+    const { epoch, type, cleanAfter, dirty } = mount;
+    const { port } = owned;
+    log.info({ epoch, address, port, type, cleanAfter }, "lower mounted");
+    if (dirty !== null) log.warn({ dirty }, "the disk was not clean: what the owner before had not written to it is lost");
+    return { epoch, address, port };
+  }
+
+  #createServer(client: DlmClient, mount: LowerMount, served: LocalLower): LowerServer {
+    const { native, log, bit } = this.options;
+    const { clusterName, nodeid, incarnation, clientId } = client.info;
+    return createLowerServer({
+      lower: served,
+      keyring: () => keyringOf(client.info.overlayKeys),
+      clusterName,
+      volumeUuid: bit.uuid,
+      owner: { nodeid, incarnation, clientId, epoch: mount.epoch },
+      cleanAfter: mount.cleanAfter,
+      letGoAfter: mount.letGoAfter,
+      nodeAddresses: () => client.info.nodes.map((node) => node.address),
+      log,
+      mayServe: () => this.#lease?.holds() === true,
+      freeMemory: (memory) => native.freeArrayBuffer(memory),
+      isMember: (nodeid, incarnation) => client.view.incarnations[client.view.members.indexOf(nodeid)] === incarnation,
+      isGone: (session) => this.#gone.some((client) => isOf(session, client)),
+    });
+  }
+
+  /** The owner's block may name this process, which does not have the device: only its end lets others go on. */
+  #failIfNamed(error: unknown): void {
+    if (error instanceof OperatingError && ["lease-lapsed", "not-given-back"].includes(error.code)) this.fail(error);
   }
 
   /** Asked for by the owner role and by the end of the mount, perhaps both at a time. */
@@ -277,9 +385,21 @@ export class MountProcess {
     if (owned === null) return;
     await owned.server.close();
     await owned.local.shutdown();
-    await owned.mount.release();
+    owned.disk?.end();
+    // Once, whether it goes well or not: the numbers of its descriptors are soon those of others.
     this.#owned = null;
+    await owned.mount.release();
     this.options.log.info({}, "lower released");
+  }
+
+  /** The disk has failed: no call is answered from here on (lower/server/disk-guard.ts). */
+  #withdraw(why: string): void {
+    const { disk, server } = this.#owned ?? {};
+    this.#answerLimit?.ownerLost();
+    void server?.abandon();
+    disk?.guard.dropServed();
+    this.#owner?.withdraw(why);
+    this.options.changed();
   }
 
   async #handleGone(clients: readonly GoneClient[]): Promise<void> {
@@ -311,19 +431,18 @@ export class MountProcess {
 
   async #abandon(session: Session): Promise<void> {
     this.#lease?.end();
-    try {
-      // A notification may wait for a page whose READ will never be answered: the abort must come all the same.
-      await Promise.race([this.#coherence?.abandon(), sleep(ABANDON_LIMIT_MS, undefined, { ref: false })]);
-    } catch (error) {
-      this.options.log.error({ error: String(error) }, "dropping the kernel's caches failed");
-    }
-    session.abort();
+    await dropAndAbort(
+      () => this.#coherence?.abandon(),
+      () => session.abort(),
+      this.options.log,
+    );
   }
 
   async #end(): Promise<void> {
     if (this.#ending) return;
     this.#ending = true;
     this.#lease?.end();
+    this.#answerLimit?.close();
     const { log } = this.options;
     let failure = this.#failure;
     const step = async (what: string, work: () => Promise<unknown> | undefined): Promise<void> => {
@@ -334,7 +453,9 @@ export class MountProcess {
         log.error({ error: String(error), what }, "taking the mount down");
       }
     };
+    this.#fileLocks?.end();
     this.#remote?.shutdown();
+    this.#ownGuard?.end();
     // Before the others hear that there is no owner: this one's last word counts no more then.
     if (this.#failure === null) await step("ending the service", () => this.#owned?.server.close());
     // Without the lock manager the owner role has ended already, and only the disk is left to be given back.
@@ -366,6 +487,7 @@ export class MountProcess {
     if (this.#owner?.owner !== null && this.#client?.view.quorate === true && this.#lease?.state === "holds") return;
     this.options.log.warn({ why: this.why }, "told to end, without owner, quorum or lease: what waits ends with EIO");
     this.#remote?.shutdown();
+    this.#ownGuard?.end();
     void this.#abandon(session);
   }
 
@@ -375,23 +497,70 @@ export class MountProcess {
     const trouble =
       this.#lease?.state === "lapsed"
         ? "waiting: the lease of this node has ended, its dlmd does not run or is cut off"
-        : this.#remote?.keyTrouble;
-    return trouble == null ? why : `${why}; ${trouble}`;
+        : (this.#remote?.keyTrouble ?? this.#ownerWait);
+    return [why, trouble, this.#disk.silence].filter((words) => words != null).join("; ");
+  }
+
+  /** For what calls to the owner wait, in words; null: nothing that lasts, or there is no owner, which says it all. */
+  get #ownerWait(): string | null {
+    const wait = this.role === "waiting" ? null : this.#wait;
+    return wait === null ? null : ownerWaitWords(wait);
+  }
+
+  get #wait(): OwnerWait | null {
+    return waitOfMount(this.#owned?.disk?.guard ?? null, this.#remote);
   }
 
   get role(): "owner" | "remote" | "waiting" {
     return this.#owner?.role ?? "waiting";
   }
 
-  /** For overlay.json. */
+  /** For overlay-N.json. */
   summary(): Record<string, unknown> {
-    const { mountpoint, bit, lower } = this.options;
-    return { pid: process.pid, role: this.role, mountpoint, volume: this.#volume?.name ?? bit.uuid, device: lower.path };
+    const { mountpoint, bit, lower, localFlocks } = this.options;
+    return {
+      pid: process.pid,
+      role: this.role,
+      mountpoint,
+      volume: this.#volume?.name ?? bit.uuid,
+      device: lower.path,
+      fileLocks: localFlocks ? "local" : "cluster",
+    };
   }
 
   /** N of /sys/fs/fuse/connections/N; null before the mount. */
   get connection(): number | null {
     return this.#session?.connection ?? null;
+  }
+
+  /** For {"query":"requests"}: what callers wait for. */
+  requests(): Record<string, unknown> {
+    return { ...this.#dlm(), ...(this.#session?.underWay.list() ?? { requests: [], count: 0 }) };
+  }
+
+  /** For {"query":"file-locks"}: file locks of this node's programs, and whether other nodes use the file. */
+  fileLocks(): FileLocksSeen {
+    return this.#fileLocks?.describe() ?? { files: [], truncated: false };
+  }
+
+  /** For {"query":"gather"}: dlmd shows all file locks of those files after it, if the lockspace is that of this mount. */
+  async gather(lockspace: string, files: readonly string[]): Promise<Record<string, unknown>> {
+    const isMine = lockspace === volumeLockspace(this.options.bit.uuid) && this.#lease?.state === "holds" && !this.#ending;
+    if (isMine) await this.#fileLocks?.gather(files);
+    return { gathered: isMine && this.#fileLocks !== null };
+  }
+
+  /** For {"query":"inode","ino":N}: its keys, one for each generation that this mount knows. */
+  inode(ino: number): Record<string, unknown> {
+    const inodes = this.#session?.withIno(ino) ?? [];
+    return { ...this.#dlm(), keys: inodes.map(({ key }) => key) };
+  }
+
+  /** Who this mount is to the lock manager. */
+  #dlm(): Record<string, unknown> {
+    const client = this.#client?.info;
+    const lockspace = volumeLockspace(this.options.bit.uuid);
+    return { nodeid: client?.nodeid ?? 0, clientId: client?.clientId ?? 0, lockspace, mountpoint: this.options.mountpoint };
   }
 
   /** For {"query":"status"}: plain data. */
@@ -403,6 +572,8 @@ export class MountProcess {
       ...this.summary(),
       uuid: this.options.bit.uuid,
       why: this.why,
+      disk: this.#withdrawals.trouble ?? this.#disk.silence,
+      ownerWait: this.#ownerWait,
       owner: this.#owner?.owner ?? null,
       view: client?.view ?? null,
       lease: this.#lease?.state ?? null,
@@ -410,6 +581,7 @@ export class MountProcess {
       inodes: session?.inodeCount ?? 0,
       handles: session?.handleCount ?? 0,
       ops: session?.counters.requests ?? 0,
+      underWay: session?.underWay.byOperation() ?? {},
       locks: coherence?.locksHeld ?? 0,
       counters: {
         fuseRequests: session?.counters.requests ?? 0,
@@ -421,17 +593,21 @@ export class MountProcess {
         lowerMessagesSent: this.#remote?.counters.messagesSent ?? 0,
         lowerMessagesReceived: this.#remote?.counters.messagesReceived ?? 0,
         lowerRoundTrips: this.#remote?.counters.roundTrips ?? 0,
+        lowerTripsAwaited: this.#remote?.counters.awaited ?? 0,
         servedMessagesReceived: this.#owned?.server.counters.received ?? 0,
         leaseLapses: this.#lease?.lapses ?? 0,
         ...coherence,
+        ...this.#fileLocks?.counters,
       },
       memory: process.memoryUsage(),
     };
   }
 }
 
-/** How long a failing node tries to drop its kernel's caches before it ends the connection. */
-const ABANDON_LIMIT_MS = 1000;
+function addressOf(record: OwnerRecord): OwnerAddress {
+  const { address: host, port, nodeid, incarnation, clientId } = record;
+  return { host, port, nodeid, incarnation, clientId };
+}
 
 function findVolume(client: DlmClient, bit: Bit): VolumeConfig {
   const volume = client.info.volumes.find((one) => one.uuid === bit.uuid);

@@ -1,33 +1,49 @@
 /**
- * How the overlay process tells about itself (the other side: cli/overlay-query.ts): `<runDir>/overlay.json`, replaced whole at each change,
- * and `<runDir>/overlay.sock`, mode 0600: one JSON line {"query":"status"} in, one JSON line out.
+ * How the overlay process tells about itself (the other side: query/overlay-query.ts): `<runDir>/overlay-N.json`, replaced whole at each
+ * change, and `<runDir>/overlay-N.sock`, mode 0600: one JSON line {"query":"status"} in, one JSON line out ("requests",
+ * "inode", "file-locks" and "gather" are other queries). N is the mount's FUSE connection.
  */
 import { chmodSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
-import { overlayFilePath, overlaySocketPath } from "../cli/overlay-query.ts";
+import { overlayFilePath, overlaySocketPath, removeGoneOverlays } from "../query/overlay-query.ts";
+import type { Log } from "../../dlmd/base/log.ts";
+import { logNotTaken, startListening } from "../../dlmd/base/listening.ts";
+import { startTimeOf } from "../../dlmd/base/process.ts";
 
 /** A question longer than this is not one. */
 const MAX_QUESTION_BYTES = 4096;
 
 export interface StatusServer {
-  /** Writes overlay.json anew. */
+  /** Writes overlay-N.json anew. */
   update(): void;
   close(): void;
 }
 
-/** `summary`: what overlay.json says; `status`: the answer to {"query":"status"}. */
-export async function serveStatus(runDir: string, summary: () => object, status: () => object): Promise<StatusServer> {
-  const file = overlayFilePath(runDir);
-  const socketPath = overlaySocketPath(runDir);
+export interface StatusAnswers {
+  /** What overlay-N.json says. */
+  summary(): object;
+  status(): object;
+  requests(): object;
+  inode(ino: number): object;
+  fileLocks(): object;
+  gather(lockspace: string, files: readonly string[]): Promise<object>;
+}
+
+export async function serveStatus(runDir: string, connection: number, answers: StatusAnswers, log: Log): Promise<StatusServer> {
+  removeGoneOverlays(runDir);
+  const file = overlayFilePath(runDir, connection);
+  const socketPath = overlaySocketPath(runDir, connection);
+  const startTime = startTimeOf(process.pid) ?? undefined;
   rmSync(socketPath, { force: true });
-  const server: Server = createServer((socket) => answer(socket, status));
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(socketPath, () => resolve());
-  });
+  const server: Server = createServer((socket) => answer(socket, answers));
+  await startListening(
+    server,
+    (listening) => server.listen(socketPath, listening),
+    logNotTaken(log, "a connection that asks for the status"),
+  );
   chmodSync(socketPath, 0o600);
   const update = (): void => {
-    writeFileSync(`${file}.new`, `${JSON.stringify(summary())}\n`, { mode: 0o600 });
+    writeFileSync(`${file}.new`, `${JSON.stringify({ ...answers.summary(), startTime })}\n`, { mode: 0o600 });
     renameSync(`${file}.new`, file);
   };
   update();
@@ -41,23 +57,35 @@ export async function serveStatus(runDir: string, summary: () => object, status:
   };
 }
 
-function answer(socket: Socket, status: () => object): void {
+function answer(socket: Socket, answers: StatusAnswers): void {
   let question = "";
   socket.on("error", () => socket.destroy());
   socket.on("data", (chunk: Buffer) => {
     question += chunk.toString("utf8");
     const end = question.indexOf("\n");
     if (end < 0 && question.length <= MAX_QUESTION_BYTES) return;
-    socket.end(`${JSON.stringify(reply(question.slice(0, Math.max(end, 0)), status))}\n`);
+    socket.pause();
+    void reply(question.slice(0, Math.max(end, 0)), answers).then((found) => socket.end(`${JSON.stringify(found)}\n`));
   });
 }
 
-function reply(line: string, status: () => object): object {
+async function reply(line: string, answers: StatusAnswers): Promise<object> {
+  let question: { readonly query?: unknown; readonly ino?: unknown; readonly lockspace?: unknown; readonly files?: unknown } = {};
   try {
     const parsed: unknown = JSON.parse(line);
-    if (typeof parsed === "object" && parsed !== null && "query" in parsed && parsed.query === "status") return status();
+    if (typeof parsed === "object" && parsed !== null) question = parsed;
   } catch {
     // Not JSON: answered like any other question that is not understood.
   }
+  const { query, ino, lockspace, files } = question;
+  if (query === "status") return answers.status();
+  if (query === "requests") return answers.requests();
+  if (query === "file-locks") return answers.fileLocks();
+  if (query === "inode" && typeof ino === "number" && Number.isSafeInteger(ino)) return answers.inode(ino);
+  if (query === "gather" && typeof lockspace === "string" && isNames(files)) return answers.gather(lockspace, files);
   return { error: `expected {"query":"status"}, found ${JSON.stringify(line.slice(0, 100))}` };
+}
+
+function isNames(value: unknown): value is readonly string[] {
+  return Array.isArray(value) && value.every((one) => typeof one === "string" && /^f\d{1,20}\.\d{1,10}$/.test(one));
 }

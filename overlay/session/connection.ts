@@ -3,9 +3,10 @@
  * (Documentation/filesystems/fuse.rst). Writing to its `abort` ends a connection whose server hangs: the last means of a supervisor,
  * because a process that waits for its own mount survives SIGKILL.
  */
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import type { Native } from "../native/index.ts";
+import { type MountEntry, minorOf, mountAt, mountTable } from "../../dlmd/base/mount-table.ts";
+import type { Native } from "../../native/index.ts";
 
 /**
  * The kernel reads that far ahead in a file that is read in order, in requests of up to as much. Its own default, 128 KiB, can be lowered at
@@ -16,23 +17,10 @@ export const READ_AHEAD_KIB = 4096;
 
 const CONNECTIONS = "/sys/fs/fuse/connections";
 
-/** proc(5): space, tab, newline and backslash in mountinfo are octal. */
-function unescapePath(path: string): string {
-  return path.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
-}
-
-/** N of the topmost mount at that path, by /proc/self/mountinfo: asking the mount itself could wait for ever. Null: nothing is mounted. */
-export function connectionNumber(mountpoint: string, mountinfo: string = readFileSync("/proc/self/mountinfo", "latin1")): number | null {
-  let found: number | null = null;
-  const wanted = Buffer.from(mountpoint).toString("latin1");
-  for (const line of mountinfo.split("\n")) {
-    const fields = line.split(" ");
-    const device = fields[2];
-    const path = fields[4];
-    if (device === undefined || path === undefined || unescapePath(path) !== wanted) continue;
-    found = Number(device.split(":")[1]);
-  }
-  return found;
+/** N of the topmost mount at that path, by the mount table: asking the mount itself could wait for ever. Null: nothing is mounted. */
+export function connectionNumber(mountpoint: string, table: readonly MountEntry[] = mountTable()): number | null {
+  const mount = mountAt(mountpoint, table);
+  return mount === null ? null : minorOf(mount);
 }
 
 /** Where read-ahead of that connection's mount is set (Documentation/ABI/testing/sysfs-class-bdi). */

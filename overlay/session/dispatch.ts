@@ -8,13 +8,16 @@ import { WireError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import { encodeError } from "../fuse/reply.ts";
 import { damagedUnique, decodeRequest } from "../fuse/request.ts";
-import type { InitRequest } from "../fuse/request.ts";
+import type { InitRequest, NotifyReplyRequest } from "../fuse/request.ts";
+import type { InodeRecord } from "../inode/table.ts";
 import { Call, type ReplyPort } from "../op/call.ts";
 import { forget } from "../op/lookup.ts";
 import type { Mount } from "../op/mount.ts";
 import { type Operation, perform } from "../op/perform.ts";
+import { WriteBack } from "../op/write-order.ts";
 import { COPY_BYTES_MAX, type RequestBuffers } from "./buffers.ts";
 import type { Interrupts } from "./interrupt.ts";
+import { RequestsUnderWay } from "./under-way.ts";
 
 /** What touches neither the lower nor a lock, and whose callers can not be killed: served without a lease. */
 function needsLease(request: Operation): boolean {
@@ -29,6 +32,8 @@ export interface DispatchOptions {
   readonly log: Log;
   /** Answers INIT itself. */
   readonly init: (request: InitRequest) => void;
+  /** What was asked of the page cache. */
+  readonly retrieved: (reply: NotifyReplyRequest) => void;
   /** A broken invariant: this process no longer knows what it holds, and must stop serving. */
   readonly fail: (error: Error) => void;
 }
@@ -48,6 +53,8 @@ function interruptible(request: Operation): boolean {
 
 export class Dispatch {
   readonly counters: DispatchCounters = { requests: 0, atOnce: 0, interrupted: 0, bugs: 0 };
+  /** Those that were not answered in the turn in which they came. */
+  readonly underWay: RequestsUnderWay = new RequestsUnderWay(() => performance.now());
   readonly #options: DispatchOptions;
   /** Handlers that have not ended; the session waits for them before it gives up what they use. */
   #running = 0;
@@ -91,6 +98,9 @@ export class Dispatch {
       case "interrupt":
         interrupts.receive(request.targetUnique);
         return;
+      case "notifyReply":
+        this.#options.retrieved(request);
+        return;
       case "destroy":
         log.debug({}, "DESTROY");
         new Call(request, this.#options.port).empty();
@@ -112,10 +122,12 @@ export class Dispatch {
       lend = payload.length > COPY_BYTES_MAX && buffers.mayLend();
       if (!lend) keepPayload(request, payload);
     }
+    // Until its handler says otherwise.
+    if (request.op === "setlk" && request.wait) call.onSignal = (): void => call.interrupt();
     let work: Promise<void> | void = undefined;
     try {
       if (port.lease.holds() || !needsLease(request)) work = perform(mount, call, request);
-      else work = port.lease.again(call).then(() => perform(mount, call, request));
+      else work = this.#whenLeased(call, request, node);
     } catch (error) {
       this.#failed(call, error);
     }
@@ -133,7 +145,9 @@ export class Dispatch {
     }
     const lent = lend && !call.answered ? buffers.lend() : null;
     this.#running += 1;
+    const over = this.underWay.begin(call, request, node?.key ?? null);
     const settle = (): void => {
+      over();
       this.#ended(call);
       if (node !== undefined) mount.inodes.leave(node);
       if (lent !== null) buffers.giveBack(lent);
@@ -147,6 +161,18 @@ export class Dispatch {
       this.#failed(call, error);
       settle();
     });
+  }
+
+  async #whenLeased(call: Call, request: Operation, node: InodeRecord | undefined): Promise<void> {
+    const { mount, port } = this.#options;
+    // WRITEs that are under way have to know of it: its page is locked by now.
+    const back = request.op === "write" && request.fromCache && node !== undefined ? new WriteBack(node) : null;
+    try {
+      await port.lease.again(call);
+      await perform(mount, call, request);
+    } finally {
+      back?.over();
+    }
   }
 
   #failed(call: Call, error: unknown): void {

@@ -1,7 +1,7 @@
 /**
  * INTERRUPT (hazard F11). The kernel sends one per request, for the first signal that its caller gets; whatever comes later,
  * SIGKILL too, is not told. So a first INTERRUPT starts a watch on the caller: once SIGKILL is pending there, the request is
- * given up. For any other signal the caller waits on, as it does for a local disk.
+ * given up. For any other signal the caller waits on, as it does for a local disk; but a wait for a file lock ends with any signal, as everywhere.
  * Source: fs/fuse/dev.c (request_wait_answer, queue_interrupt); kernel/signal.c (complete_signal: a deadly signal, not only SIGKILL
  * itself, puts SIGKILL into the private pending set of every thread, which is what /proc/TID/status shows as SigPnd).
  */
@@ -18,6 +18,8 @@ export interface Interruptible {
   readonly unique: number;
   /** The calling thread; 0: none, or not visible from here. */
   readonly pid: number;
+  /** A signal came, deadly or not: ends a wait that any signal ends. Null: it has none. */
+  readonly onSignal?: (() => void) | null;
   /** Answers EINTR at once and ends what the handler waits for. */
   interrupt(): void;
 }
@@ -87,6 +89,9 @@ export class Interrupts {
   }
 
   #watch(call: Interruptible): void {
+    call.onSignal?.();
+    // That may have answered it.
+    if (!this.#inFlight.has(call.unique)) return;
     if (call.pid === 0 || this.#look(call)) return;
     this.#watched.add(call);
     this.#stopWatch ??= this.#ports.every(WATCH_INTERVAL_MS, () => {

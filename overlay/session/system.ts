@@ -1,6 +1,6 @@
-/** The running system as the session needs it (device.ts takes it as an argument). */
+/** The running system as the session needs it (mount-session.ts takes it as an argument). */
 import { readFileSync } from "node:fs";
-import type { SessionSystem } from "./device.ts";
+import type { SessionSystem } from "./mount-session.ts";
 
 export const runningSystem: SessionSystem = {
   readStatus(pid) {

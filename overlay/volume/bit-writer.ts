@@ -1,47 +1,114 @@
 /**
  * Sets and clears the clustered bit. On a device: by a mount that is in no namespace (hazard C2), only when nobody has the device
- * and it is clean, and the result is read back from the disk. On a directory: at once.
+ * and it is clean, and the result is read back from the disk; with the owner's block and, on ext4, MMP. On a directory: at once.
  */
 import { closeSync, constants, fsyncSync, openSync } from "node:fs";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { BIT_XATTR, type Bit, EPOCH_XATTR, encodeBit } from "./bit.ts";
+import { BIT_XATTR, type Bit, EPOCH_XATTR, type StoredBit, encodeBit } from "./bit.ts";
 import { MountAttr, getAttribute, mountDetached, releaseDetached, removeAttribute, setAttribute } from "./detached.ts";
-import { describeHolders, tryExclusive, isReadOnlyDevice } from "./device.ts";
-import { type BitState, type Probe, bitState, dirtyReason, probeDevice } from "./probe.ts";
+import { requireFileSystemRoot } from "./file-system-root.ts";
+import { describeHolders, isReadOnlyDevice, readDirect, tryExclusive } from "./device.ts";
+import { readOwnerBlock } from "./direct-block.ts";
+import { MMP_BYTES, decodeMmp, setMmp } from "./mmp.ts";
+import { type OwnerBlock, encodeOwnerBlock } from "./owner-block.ts";
+import { stillOwned } from "./owner-claim.ts";
+import { checkOwnerFile, createOwnerFile, removeOwnerFile } from "./owner-file.ts";
+import { type BitState, type Probe, bitState, dirtyReason, probeDevice, requireJournal } from "./probe.ts";
+import { thisMachine } from "./prove-gone.ts";
 
 /**
- * Sets the bit of a device; nothing happens if it is set to just that. Throws OperatingError "device-busy", "dirty", "device-read-only",
- * "other-bit", "bad-bit", and what probeDevice throws.
+ * Sets the bit of a device, and makes its owner's block. Where the bit is set to just that already, only what is missing or damaged
+ * is made: a block for a bit of format 1, MMP. Throws OperatingError "no-journal", "device-busy", "dirty", "device-read-only", "other-bit",
+ * "bad-bit", "still-owned", "name-taken", "owner-file", "mmp", and what probeDevice throws.
  */
 export async function enableDevice(device: string, bit: Bit): Promise<void> {
-  const value = encodeBit(bit);
+  encodeBit(bit); // Words that may not stand in it.
   const probe = probeDevice(device);
+  requireJournal(device, probe.superblock);
   requireIdle(probe, "enable");
-  if (refuseOtherBit(device, probe.bit, bit)) return;
-  await changeRoot(probe, (rootFd) => setAttribute(rootFd, BIT_XATTR, value, device));
+  const stored = refuseOtherBit(device, probe.bit, bit);
+  const mmp = probe.superblock.type === "ext4" && (stored?.mmp === true || !probe.superblock.hasMmp);
+  if (stored === null || !(await hasOwnerBlock(probe, stored))) {
+    let offset = 0;
+    await changeRoot(probe, (rootFd) => {
+      offset = createOwnerFile(rootFd, encodeOwnerBlock(firstBlock(bit, epochOf(rootFd, device))), device);
+      setAttribute(rootFd, BIT_XATTR, encodeBit(bit, { ownerBlock: offset, mmp }), device);
+    });
+    await readOwnerBlock(device, offset, bit.uuid);
+  }
+  if (mmp && probe.superblock.type === "ext4" && !probe.superblock.hasMmp) setMmp(device, true);
   const after = probeDevice(device).bit;
-  if (after.kind !== "set" || after.bit.uuid !== bit.uuid) throw notOnDisk(device, "set");
+  if (after.kind !== "set" || after.bit.uuid !== bit.uuid || after.bit.ownerBlock === null) throw notOnDisk(device, "set");
 }
 
-/** Clears the bit, whatever it says. True: there was one. Throws as enableDevice. */
+/** Clears the bit, whatever it says, and all that came with it. True: there was one. Throws as enableDevice. */
 export async function disableDevice(device: string): Promise<boolean> {
   const probe = probeDevice(device);
   if (probe.bit.kind === "none") return false;
   requireIdle(probe, "disable");
+  const stored = probe.bit.kind === "set" ? probe.bit.bit : null;
+  if (stored !== null) await hasOwnerBlock(probe, stored);
+  if (stored?.mmp === true && probe.superblock.type === "ext4" && probe.superblock.hasMmp) setMmp(device, false);
   await changeRoot(probe, (rootFd) => {
     removeAttribute(rootFd, BIT_XATTR, device);
     removeAttribute(rootFd, EPOCH_XATTR, device);
+    removeOwnerFile(rootFd, device);
   });
   if (probeDevice(device).bit.kind !== "none") throw notOnDisk(device, "cleared");
   return true;
 }
 
-async function changeRoot(probe: Probe, change: (rootFd: number) => void): Promise<void> {
+function firstBlock({ uuid }: Bit, epoch: number): OwnerBlock {
+  return { volumeUuid: uuid, sequence: 0, epoch, atMs: Date.now(), state: "released", life: null };
+}
+
+/** The epochs of owners go on where they were. */
+function epochOf(rootFd: number, device: string): number {
+  const epoch = Number(getAttribute(rootFd, EPOCH_XATTR, device)?.toString("latin1") ?? "0");
+  return Number.isSafeInteger(epoch) && epoch > 0 ? epoch : 0;
+}
+
+/**
+ * False: it has to be made anew; its file system is clean and unused, so its owner, if there is one, is none any more, or the command's
+ * user did not unmount it elsewhere as the refusal of a damaged block says. Throws "still-owned" if it names a life that may go on.
+ */
+async function hasOwnerBlock(probe: Probe, stored: StoredBit): Promise<boolean> {
+  const { device } = probe;
+  if (stored.ownerBlock === null) return false;
+  let block: OwnerBlock;
+  try {
+    block = await readOwnerBlock(device, stored.ownerBlock, stored.uuid);
+  } catch (error) {
+    if (error instanceof OperatingError && error.code === "owner-block-damaged") return false;
+    throw error;
+  }
+  if (block.state === "owned" && !endedHere(block.life)) {
+    throw stillOwned(block.life, block.atMs, `node ${block.life.nodeid}`, "its machine or its boot is another one, or the process runs");
+  }
+  const offset = stored.ownerBlock;
+  let inPlace = true;
+  await changeRoot(probe, async (rootFd) => {
+    try {
+      await checkOwnerFile(rootFd, offset, device);
+    } catch (error) {
+      if (!(error instanceof OperatingError)) throw error;
+      inPlace = false;
+    }
+  });
+  return inPlace;
+}
+
+/** Its machine is this one, in this boot, and the process is gone; the device is free, as was looked at before. */
+function endedHere(life: { readonly bootId: string; readonly pid: number; readonly startTime: bigint }): boolean {
+  return life.bootId === thisMachine.bootId() && thisMachine.startTimeOf(life.pid) !== life.startTime;
+}
+
+async function changeRoot(probe: Probe, change: (rootFd: number) => void | Promise<void>): Promise<void> {
   const attributes = MountAttr.NODEV | MountAttr.NOEXEC | MountAttr.NOSUID;
-  const mount = mountDetached(probe.device, probe.superblock.type, [], attributes);
+  const mount = await mountDetached(probe.device, probe.superblock.type, [], attributes);
   let failure: unknown;
   try {
-    change(mount.rootFd);
+    await change(mount.rootFd);
   } catch (error) {
     failure = error;
   }
@@ -65,6 +132,7 @@ function requireIdle(probe: Probe, verb: "enable" | "disable"): void {
       exitStatus: 32,
     });
   }
+  requireMmpClean(probe);
   const dirty = dirtyReason(device, probe.superblock);
   if (dirty === null) return;
   const fsck = probe.superblock.type === "ext4" ? `e2fsck -f ${device}` : `mount it once, unmount it, and xfs_repair -n ${device}`;
@@ -75,12 +143,23 @@ function requireIdle(probe: Probe, verb: "enable" | "disable"): void {
   });
 }
 
-/** True: it is set to just that. */
-function refuseOtherBit(where: string, state: BitState, wanted: Bit): boolean {
-  if (state.kind === "none") return false;
+function requireMmpClean({ device, superblock }: Probe): void {
+  if (superblock.type !== "ext4" || !superblock.hasMmp) return;
+  const mmp = decodeMmp(readDirect(device, superblock.mmpOffset, MMP_BYTES));
+  if (mmp === null || mmp.state === "clean") return;
+  throw new OperatingError(`${device}: ext4's MMP says that ${mmp.hostName} has it in use, as ${mmp.deviceName}`, {
+    code: "dirty",
+    hint: `Unmount it there. If that machine went down with it: e2fsck -f ${device}`,
+    exitStatus: 32,
+  });
+}
+
+/** The bit that is there, if it is set to just that. */
+function refuseOtherBit(where: string, state: BitState, wanted: Bit): StoredBit | null {
+  if (state.kind === "none") return null;
   if (state.kind === "bad") throw state.error;
   const found = state.bit;
-  if (found.cluster === wanted.cluster && found.uuid === wanted.uuid && found.volume === wanted.volume) return true;
+  if (found.cluster === wanted.cluster && found.uuid === wanted.uuid && found.volume === wanted.volume) return found;
   throw new OperatingError(`${where} belongs already to cluster ${found.cluster} as volume ${found.volume} (${found.uuid})`, {
     code: "other-bit",
     hint: `If that cluster does not use it any more: coverlay volume disable ${where}`,
@@ -105,7 +184,8 @@ export function probeDirectory(directory: string): BitState {
 export function enableDirectory(directory: string, bit: Bit): void {
   const value = encodeBit(bit);
   withDirectory(directory, (fd) => {
-    if (refuseOtherBit(directory, bitState(getAttribute(fd, BIT_XATTR, directory), directory), bit)) return;
+    requireFileSystemRoot(fd, directory);
+    if (refuseOtherBit(directory, bitState(getAttribute(fd, BIT_XATTR, directory), directory), bit) !== null) return;
     setAttribute(fd, BIT_XATTR, value, directory);
     fsyncSync(fd);
   });

@@ -4,10 +4,10 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { constants } from "node:fs";
-import { errnoName } from "../../dlmd/base/errno.ts";
+import { E, errnoName } from "../../dlmd/base/errno.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { nativeAddon } from "../native/index.ts";
-import { describeHolders, tryExclusive } from "./device.ts";
+import { nativeAddon } from "../../native/index.ts";
+import { describeHolders, tryExclusive, tryExclusiveInPool } from "./device.ts";
 
 /** linux/mount.h */
 export const MountAttr = { RDONLY: 0x1, NOSUID: 0x2, NODEV: 0x4, NOEXEC: 0x8 } as const;
@@ -30,18 +30,25 @@ export interface DetachedMount {
  * Throws OperatingError "mount-failed" with the kernel's words, or "device-busy": a second mount of the same device would not fail in
  * the kernel but share the first one's superblock.
  */
-export function mountDetached(device: string, type: string, options: readonly string[], attributes: number): DetachedMount {
+export async function mountDetached(device: string, type: string, options: readonly string[], attributes: number): Promise<DetachedMount> {
   const native = nativeAddon();
   const log: string[] = [];
-  if (tryExclusive(device) === "busy") throw deviceBusy(device);
-  const mountFd = native.mountDetached(type, device, options, attributes, log);
-  if (mountFd < 0) throw mountFailed(device, type, -mountFd, log);
-  const rootFd = native.sync.openat2(mountFd, Buffer.from("."), constants.O_RDONLY | constants.O_DIRECTORY, 0, 0);
-  if (rootFd < 0) {
-    native.sync.close(mountFd);
-    throw mountFailed(device, type, -rootFd, ["its root directory cannot be opened"]);
-  }
-  return { mountFd, rootFd };
+  await requireFree(device);
+  const mountFd = await native.mountDetachedInPool(type, device, options, attributes, log);
+  if (mountFd < 0) throw await mountFailed(device, type, -mountFd, log);
+  const rootFd = await native.pool.sync.openat2(mountFd, ROOT, ROOT_FLAGS, 0, 0);
+  if (rootFd >= 0) return { mountFd, rootFd };
+  await native.pool.sync.close(mountFd);
+  throw await mountFailed(device, type, -rootFd, NO_ROOT);
+}
+
+const ROOT: Buffer = Buffer.from(".");
+const ROOT_FLAGS: number = constants.O_RDONLY | constants.O_DIRECTORY;
+const NO_ROOT: readonly string[] = ["its root directory cannot be opened"];
+
+/** Throws OperatingError "device-busy" if a superblock of this machine is on it. */
+export async function requireFree(device: string): Promise<void> {
+  if ((await tryExclusiveInPool(device)) === "busy") throw deviceBusy(device);
 }
 
 function deviceBusy(device: string): OperatingError {
@@ -52,10 +59,23 @@ function deviceBusy(device: string): OperatingError {
   });
 }
 
-function mountFailed(device: string, type: string, errno: number, log: readonly string[]): OperatingError {
+/** ext4's MMP: nothing here has it, and the kernel saw another machine's sign of life. */
+function mountedElsewhere(device: string): OperatingError {
+  return new OperatingError(`${device} is mounted on another machine, outside of the cluster: ext4's MMP sees it write`, {
+    code: "mounted-elsewhere",
+    hint: `Unmount it there. dmesg and e2mmpstatus -i ${device} name the machine.`,
+    exitStatus: 32,
+  });
+}
+
+async function mountFailed(device: string, type: string, errno: number, log: readonly string[]): Promise<OperatingError> {
+  if (errno !== E.EBUSY) return kernelRefused(device, type, errno, log);
+  return (await tryExclusiveInPool(device)) === "busy" ? deviceBusy(device) : mountedElsewhere(device);
+}
+
+function kernelRefused(device: string, type: string, errno: number, log: readonly string[]): OperatingError {
   const code = errnoName(errno);
   const words = log.length === 0 ? "" : `: ${log.join("; ")}`;
-  if (code === "EBUSY") return deviceBusy(device);
   return new OperatingError(`${device}: the ${type} file system cannot be mounted: ${code}${words}`, {
     code: "mount-failed",
     hint: `See dmesg; check the file system with fsck while it is not mounted anywhere.`,
@@ -65,22 +85,31 @@ function mountFailed(device: string, type: string, errno: number, log: readonly 
 
 /**
  * Flushes, closes, and waits until the superblock is gone. Every other descriptor of that file system must be closed before. Throws
- * OperatingError "not-released": the device must then not be given to anybody else.
+ * OperatingError "not-released": the device must then not be given to anybody else; "let-go": it is gone, but not all is on the disk.
  */
 export async function releaseDetached(mount: DetachedMount, device: string): Promise<void> {
   const native = nativeAddon();
-  const synced = native.sync.syncfs(mount.rootFd);
+  const synced = await native.pool.sync.syncfs(mount.rootFd);
   native.sync.close(mount.rootFd);
-  native.sync.close(mount.mountFd);
+  await native.pool.sync.close(mount.mountFd);
   await proveReleased(device);
-  if (synced < 0) throw notReleased(device, `its last write-back failed with ${errnoName(-synced)}`);
+  if (synced < 0) throw letGo(device, `its last write-back failed with ${errnoName(-synced)}`);
+}
+
+/** The superblock is gone, so nothing of this mount can reach the device any more. */
+export function letGo(device: string, why: string): OperatingError {
+  return new OperatingError(`${device} is let go of, but not all is on it: ${why}`, {
+    code: "let-go",
+    hint: "See dmesg. The disk or its path failed while it was mounted; what was not synced may be lost.",
+    exitStatus: 32,
+  });
 }
 
 /** Resolves once open(O_EXCL) succeeds. Throws "not-released" after a minute, or when the device is gone. */
 export async function proveReleased(device: string): Promise<void> {
   const deadline = performance.now() + RELEASE_LIMIT_MS;
   for (;;) {
-    const state = tryExclusive(device);
+    const state = await tryExclusiveInPool(device);
     if (state === "free") return;
     if (state === "gone") throw notReleased(device, "the device is gone, so nobody can tell what was still to be written");
     if (performance.now() > deadline)
@@ -100,7 +129,16 @@ function notReleased(device: string, why: string): OperatingError {
 /** An attribute of the open directory or file; null if there is none. Throws OperatingError "xattr-failed". */
 export function getAttribute(fd: number, name: string, where: string): Buffer | null {
   const value = Buffer.allocUnsafe(XATTR_BYTES);
-  const bytes = nativeAddon().sync.getxattr(fd, Buffer.from(name), value);
+  return attributeOf(value, nativeAddon().sync.getxattr(fd, Buffer.from(name), value), name, where);
+}
+
+/** The same on a thread of a pool. */
+export async function getAttributeInPool(fd: number, name: string, where: string): Promise<Buffer | null> {
+  const value = Buffer.allocUnsafe(XATTR_BYTES);
+  return attributeOf(value, await nativeAddon().pool.sync.getxattr(fd, Buffer.from(name), value), name, where);
+}
+
+function attributeOf(value: Buffer, bytes: number, name: string, where: string): Buffer | null {
   if (bytes >= 0) return Buffer.from(value.subarray(0, bytes));
   if (bytes === -ENODATA) return null;
   throw attributeFailed(where, `reading ${name}`, -bytes);
@@ -108,6 +146,12 @@ export function getAttribute(fd: number, name: string, where: string): Buffer | 
 
 export function setAttribute(fd: number, name: string, value: Buffer, where: string): void {
   const result = nativeAddon().sync.setxattr(fd, Buffer.from(name), value, 0);
+  if (result < 0) throw attributeFailed(where, `setting ${name}`, -result);
+}
+
+/** The same on a thread of a pool. */
+export async function setAttributeInPool(fd: number, name: string, value: Buffer, where: string): Promise<void> {
+  const result = await nativeAddon().pool.sync.setxattr(fd, Buffer.from(name), value, 0);
   if (result < 0) throw attributeFailed(where, `setting ${name}`, -result);
 }
 
@@ -132,14 +176,20 @@ function attributeFailed(where: string, what: string, errno: number): OperatingE
   });
 }
 
-/** Reads one attribute of the root directory through a detached mount, for as long as that takes. */
+/** For commands: reads one attribute of the root directory through a detached mount, for as long as that takes. */
 export function readAttributeByMount(device: string, type: string, options: readonly string[], name: string): Buffer | null {
   const native = nativeAddon();
-  const mount = mountDetached(device, type, options, MountAttr.RDONLY);
+  const { sync } = native;
+  if (tryExclusive(device) === "busy") throw deviceBusy(device);
+  const log: string[] = [];
+  const mountFd = native.mountDetached(type, device, options, MountAttr.RDONLY, log);
+  if (mountFd < 0) throw kernelRefused(device, type, -mountFd, log);
+  const rootFd = sync.openat2(mountFd, ROOT, ROOT_FLAGS, 0, 0);
   try {
-    return getAttribute(mount.rootFd, name, device);
+    if (rootFd < 0) throw kernelRefused(device, type, -rootFd, NO_ROOT);
+    return getAttribute(rootFd, name, device);
   } finally {
-    native.sync.close(mount.rootFd);
-    native.sync.close(mount.mountFd);
+    if (rootFd >= 0) sync.close(rootFd);
+    sync.close(mountFd);
   }
 }

@@ -3,11 +3,15 @@
  * or another loop device over the same image, changed it (hazard M4).
  */
 import { closeSync, constants, openSync, readFileSync, readSync, statSync } from "node:fs";
+import { errnoError, errnoName } from "../../dlmd/base/errno.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { mountsOfDevice, mountTable } from "./mount-table.ts";
+import { nativeAddon } from "../../native/index.ts";
+import { mountsOfDevice, mountTable } from "../../dlmd/base/mount-table.ts";
 
 /** Alignment that every device accepts for O_DIRECT. */
 const DIRECT_ALIGN = 4096;
+/** linux/fcntl.h: a path is looked for from the working directory. */
+export const AT_FDCWD = -100;
 /** Allocations of V8 are aligned to at least this. */
 const BUFFER_ALIGN = 8;
 
@@ -115,13 +119,25 @@ export function tryExclusive(path: string): Exclusive {
   try {
     fd = openSync(path, constants.O_RDONLY | constants.O_EXCL);
   } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    if (code === "EBUSY") return "busy";
-    if (code === "ENOENT" || code === "ENXIO" || code === "ENODEV" || code === "ENOMEDIUM") return "gone";
-    throw error;
+    return exclusiveOf((error as NodeJS.ErrnoException).code, error);
   }
   closeSync(fd);
   return "free";
+}
+
+/** The same, on a thread of a pool: an open, and the last close of a device, may wait for a disk that hangs. */
+export async function tryExclusiveInPool(path: string): Promise<Exclusive> {
+  const pool = nativeAddon().pool.sync;
+  const fd = await pool.openat2(AT_FDCWD, Buffer.from(path), constants.O_RDONLY | constants.O_EXCL, 0, 0);
+  if (fd < 0) return exclusiveOf(errnoName(-fd), errnoError(-fd));
+  await pool.close(fd);
+  return "free";
+}
+
+function exclusiveOf(code: string | undefined, error: unknown): Exclusive {
+  if (code === "EBUSY") return "busy";
+  if (code === "ENOENT" || code === "ENXIO" || code === "ENODEV" || code === "ENOMEDIUM") return "gone";
+  throw error;
 }
 
 /** Who has it, in words for a message: mount points of all namespaces, clustered mounts, other holders. */

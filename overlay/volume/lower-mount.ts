@@ -1,16 +1,30 @@
 /**
  * Mounting the lower of a volume on its owner: a device in a mount that is in no namespace (hazard C2), a directory as it is.
  * The bit is checked again after mounting, because what was read before may have changed, and each mount of an owner raises
- * the epoch that is kept on the volume itself: no two owners, ever, have the same one.
+ * the epoch that is kept on the volume itself: no two owners, ever, have the same one. The owner's block names this life before the
+ * device is touched, and is given back after the unmount was proved (taking.ts).
  */
 import { closeSync, constants, openSync } from "node:fs";
 import { errnoName } from "../../dlmd/base/errno.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { nativeAddon } from "../native/index.ts";
-import { BIT_XATTR, type Bit, EPOCH_XATTR, decodeBit } from "./bit.ts";
-import { MountAttr, getAttribute, mountDetached, releaseDetached, setAttribute } from "./detached.ts";
+import { nativeAddon } from "../../native/index.ts";
+import { BIT_XATTR, type Bit, EPOCH_XATTR, type StoredBit, decodeBit, requireOwnerBlock } from "./bit.ts";
+import { cleanAfter, letGoAfter } from "./clean-after.ts";
+import {
+  type DetachedMount,
+  MountAttr,
+  getAttributeInPool,
+  letGo,
+  mountDetached,
+  releaseDetached,
+  requireFree,
+  setAttributeInPool,
+} from "./detached.ts";
 import { isReadOnlyDevice } from "./device.ts";
-import { dirtyReason, probeSuperblock } from "./probe.ts";
+import { requireFileSystemRoot } from "./file-system-root.ts";
+import { checkOwnerFile } from "./owner-file.ts";
+import { dirtyReasonInBackground, probeSuperblockInPool, requireJournal } from "./probe.ts";
+import { type Taken, type Taking, takeDevice, undo } from "./taking.ts";
 
 export interface LowerSource {
   readonly kind: "device" | "directory";
@@ -27,28 +41,52 @@ export interface LowerMount {
   readonly readOnly: boolean;
   /** This owner's: higher than that of every owner before. */
   readonly epoch: number;
+  /** Epoch of the owner before, if all that it had executed is on the disk; 0: not known (clean-after.ts). */
+  readonly cleanAfter: number;
+  /** Epoch of the owner before, if it let go of a failed disk: what it did not answer is made again; else 0. */
+  readonly letGoAfter: number;
+  /** Why the disk was not clean before it was mounted, in words; null: it was. */
+  readonly dirty: string | null;
+  /** The owner's block still names this life. Throws what Taken.confirm does, and "device-silent". */
+  confirm(): Promise<void>;
   /**
    * Writes back, unmounts, and resolves once that is proved. All other descriptors of the file system must be closed before. Throws
-   * OperatingError "not-released": then nobody else may be told that the volume is free.
+   * OperatingError "not-released": then nobody else may be told that the volume is free. "let-go": it is free, and not clean.
    */
   release(): Promise<void>;
 }
 
 /**
- * `expected`: cluster and uuid that the volume must have. `epochAbove`: the highest epoch heard of so far. Throws
- * OperatingError: "device-missing", "device-busy", "mount-failed", "device-read-only", "no-bit", "other-bit", "bad-bit" ...
+ * `expected`: cluster and uuid that the volume must have, and where its owner's block lies. `epochAbove`: the highest epoch heard of so
+ * far. Throws OperatingError: "device-missing", "no-journal", "device-busy", "mount-failed", "device-read-only", "no-bit", "other-bit",
+ * "bad-bit" ..., and what takeDevice and checkOwnerFile throw.
  */
-export async function mountLower(source: LowerSource, expected: Bit, readOnly: boolean, epochAbove: number): Promise<LowerMount> {
+export async function mountLower(
+  source: LowerSource,
+  expected: StoredBit,
+  readOnly: boolean,
+  epochAbove: number,
+  taking: Taking,
+): Promise<LowerMount> {
   return source.kind === "device"
-    ? mountDevice(source, expected, readOnly, epochAbove)
+    ? mountDevice(source, expected, readOnly, epochAbove, taking)
     : openDirectory(source, expected, readOnly, epochAbove);
 }
 
 const MAX_EPOCH = 2 ** 48;
 
-async function mountDevice(source: LowerSource, expected: Bit, readOnly: boolean, epochAbove: number): Promise<LowerMount> {
+async function mountDevice(
+  source: LowerSource,
+  expected: StoredBit,
+  readOnly: boolean,
+  epochAbove: number,
+  taking: Taking,
+): Promise<LowerMount> {
   const device = source.path;
-  const superblock = probeSuperblock(device);
+  const offset = requireOwnerBlock(expected, device);
+  const { disk } = taking;
+  const superblock = await disk.ask("reading its superblock", () => probeSuperblockInPool(device));
+  requireJournal(device, superblock);
   if (!readOnly && isReadOnlyDevice(device)) {
     throw new OperatingError(`${device} is a read-only device`, {
       code: "device-read-only",
@@ -56,53 +94,81 @@ async function mountDevice(source: LowerSource, expected: Bit, readOnly: boolean
       exitStatus: 32,
     });
   }
+  // Busy on this machine: nothing of it may be changed, the block neither.
+  await disk.ask("looking whether it is in use", () => requireFree(device));
+  const dirty = await disk.carryOut("looking whether it is clean", () => dirtyReasonInBackground(device, superblock));
+  const taken = await takeDevice({ device, offset, volumeUuid: expected.uuid, superblock, readOnly, epoch: epochAbove + 1, taking });
   const options = [...(readOnly ? ["ro"] : []), ...(superblock.type === "ext4" ? ["errors=remount-ro"] : [])];
   const attributes = MountAttr.NODEV | MountAttr.NOEXEC | (readOnly ? MountAttr.RDONLY : 0);
-  const mount = mountDetached(device, superblock.type, options, attributes);
+  let mount: DetachedMount;
   try {
-    requireBit(mount.rootFd, expected, device);
-    const epoch = raiseEpoch(mount.rootFd, epochAbove, readOnly, device);
+    mount = await disk.carryOut("mounting it", () => mountDetached(device, superblock.type, options, attributes));
+  } catch (error) {
+    return undo(device, error, () => taken.giveBack());
+  }
+  const release = (): Promise<void> => disk.carryOut("releasing it", () => releaseDevice(mount, device, readOnly, taken));
+  try {
+    const epoch = await disk.carryOut("looking at its bit and block", async () => {
+      // A write that was late may have covered the block since: then others may not know that this node has the device.
+      await taken.confirm();
+      await requireSameBit(mount.rootFd, expected, device);
+      await checkOwnerFile(mount.rootFd, offset, device);
+      // Not below that of the block, so that a record of this owner is never older than its life.
+      return raiseEpoch(mount.rootFd, Math.max(epochAbove, taken.epoch - 1), readOnly, device);
+    });
     return {
       source,
       rootFd: mount.rootFd,
       type: superblock.type,
       readOnly,
       epoch,
-      release: async () => {
-        await releaseDetached(mount, device);
-        if (!readOnly) requireClean(device);
-      },
+      cleanAfter: cleanAfter(taking.claim, dirty),
+      letGoAfter: letGoAfter(taking.claim),
+      dirty,
+      confirm: () => disk.ask("reading the owner's block", () => taken.confirm()),
+      release,
     };
   } catch (error) {
-    await releaseDetached(mount, device);
-    throw error;
+    return undo(device, error, release);
   }
 }
 
-/** Hazard C3: a file system that aborted its journal unmounts too; only a clean one was really released. */
-function requireClean(device: string): void {
-  const dirty = dirtyReason(device, probeSuperblock(device));
-  if (dirty === null) return;
-  throw new OperatingError(`${device} was unmounted, but is not clean: ${dirty}`, {
-    code: "not-released",
-    hint: "The disk or its path failed while it was mounted: see dmesg, and check the file system with fsck.",
-    exitStatus: 32,
-  });
+/** The block names this life until nothing of it can reach the disk any more: a release that is not proved is not written. */
+async function releaseDevice(mount: DetachedMount, device: string, readOnly: boolean, taken: Taken): Promise<void> {
+  await releaseDetached(mount, device);
+  try {
+    if (!readOnly) await requireClean(device);
+    await taken.giveBack();
+  } catch (error) {
+    if (error instanceof OperatingError && error.code === "owner-changed") throw error;
+    throw letGo(device, error instanceof Error ? error.message : String(error));
+  }
+}
+
+/** Hazard C3: a file system that aborted its journal unmounts too; only of a clean one is all on the disk. */
+async function requireClean(device: string): Promise<void> {
+  const dirty = await dirtyReasonInBackground(device, await probeSuperblockInPool(device));
+  if (dirty !== null) throw letGo(device, dirty);
 }
 
 async function openDirectory(source: LowerSource, expected: Bit, readOnly: boolean, epochAbove: number): Promise<LowerMount> {
   const rootFd = openSync(source.path, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
-    requireBit(rootFd, expected, source.path);
-    const epoch = raiseEpoch(rootFd, epochAbove, readOnly, source.path);
+    requireFileSystemRoot(rootFd, source.path);
+    await requireBit(rootFd, expected, source.path);
+    const epoch = await raiseEpoch(rootFd, epochAbove, readOnly, source.path);
     return {
       source,
       rootFd,
       type: "directory",
       readOnly,
       epoch,
+      cleanAfter: 0,
+      letGoAfter: 0,
+      dirty: null,
+      confirm: async () => {},
       release: async () => {
-        const synced = nativeAddon().sync.syncfs(rootFd);
+        const synced = await nativeAddon().pool.sync.syncfs(rootFd);
         closeSync(rootFd);
         if (synced < 0) throw syncFailed(source.path, -synced);
       },
@@ -121,12 +187,22 @@ function syncFailed(where: string, errno: number): OperatingError {
   });
 }
 
+async function requireSameBit(rootFd: number, expected: StoredBit, device: string): Promise<void> {
+  const bit = await requireBit(rootFd, expected, device);
+  if (bit.ownerBlock === expected.ownerBlock) return;
+  throw new OperatingError(`${device}: the owner's block is at byte ${bit.ownerBlock} now, ${expected.ownerBlock} expected`, {
+    code: "owner-block-moved",
+    hint: "The clustered bit was set anew meanwhile: mount again.",
+    exitStatus: 32,
+  });
+}
+
 /** What was mounted is what was meant. */
-function requireBit(rootFd: number, expected: Bit, where: string): void {
-  const value = getAttribute(rootFd, BIT_XATTR, where);
+async function requireBit(rootFd: number, expected: Bit, where: string): Promise<StoredBit> {
+  const value = await getAttributeInPool(rootFd, BIT_XATTR, where);
   if (value === null) throw noBit(where);
   const bit = decodeBit(value, where);
-  if (bit.uuid === expected.uuid && bit.cluster === expected.cluster) return;
+  if (bit.uuid === expected.uuid && bit.cluster === expected.cluster) return bit;
   throw new OperatingError(
     `${where} is volume ${bit.volume} (${bit.uuid}) of cluster ${bit.cluster}; ${expected.uuid} of cluster ${expected.cluster} is expected`,
     { code: "other-bit", hint: "Another disk has this name now: look at lsblk -f, and mount by /dev/disk/by-uuid.", exitStatus: 32 },
@@ -142,8 +218,8 @@ export function noBit(where: string): OperatingError {
 }
 
 /** Reads, raises and stores the volume's epoch; it is on disk before anybody hears of it. A read-only volume only counts in memory. */
-function raiseEpoch(rootFd: number, epochAbove: number, readOnly: boolean, where: string): number {
-  const stored = getAttribute(rootFd, EPOCH_XATTR, where);
+async function raiseEpoch(rootFd: number, epochAbove: number, readOnly: boolean, where: string): Promise<number> {
+  const stored = await getAttributeInPool(rootFd, EPOCH_XATTR, where);
   const before = stored === null ? 0 : Number(stored.toString("latin1"));
   if (!Number.isInteger(before) || before < 0 || before >= MAX_EPOCH) {
     throw new OperatingError(`${where}: ${EPOCH_XATTR} is damaged: a count is expected`, {
@@ -154,8 +230,8 @@ function raiseEpoch(rootFd: number, epochAbove: number, readOnly: boolean, where
   }
   const epoch = Math.max(before, epochAbove) + 1;
   if (readOnly) return epoch;
-  setAttribute(rootFd, EPOCH_XATTR, Buffer.from(String(epoch)), where);
-  const synced = nativeAddon().sync.syncfs(rootFd);
+  await setAttributeInPool(rootFd, EPOCH_XATTR, Buffer.from(String(epoch)), where);
+  const synced = await nativeAddon().pool.sync.syncfs(rootFd);
   if (synced < 0) throw syncFailed(where, -synced);
   return epoch;
 }

@@ -5,12 +5,12 @@
 import { statSync } from "node:fs";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { ClusterInfo, ViewInfo, VolumeConfig } from "../../dlmd/client/api.ts";
-import type { Bit } from "./bit.ts";
+import { type Bit, requireOwnerBlock } from "./bit.ts";
 import { clusteredMountsOf, describeHolders, requireBlockDevice, tryExclusive } from "./device.ts";
 import { type LowerSource, noBit } from "./lower-mount.ts";
 import { isServing, readMountRecord } from "./mount-record.ts";
-import { mountAt, mountTable } from "./mount-table.ts";
-import { type BitState, probeDevice } from "./probe.ts";
+import { mountAt, mountTable } from "../../dlmd/base/mount-table.ts";
+import { type BitState, probeDevice, requireJournal } from "./probe.ts";
 import { probeDirectory } from "./bit-writer.ts";
 
 export const MOUNT_REFUSED = 32;
@@ -64,10 +64,18 @@ function resolveSource(name: string): LowerSource | null {
   return { kind: "device", path: name };
 }
 
+function readBit(source: LowerSource): BitState {
+  if (source.kind === "directory") return probeDirectory(source.path);
+  const { superblock, bit } = probeDevice(source.path);
+  requireJournal(source.path, superblock);
+  return bit;
+}
+
 function requireBit(source: LowerSource): Bit {
-  const state: BitState = source.kind === "device" ? probeDevice(source.path).bit : probeDirectory(source.path);
+  const state = readBit(source);
   switch (state.kind) {
     case "set":
+      if (source.kind === "device") requireOwnerBlock(state.bit, source.path);
       return state.bit;
     case "none":
       throw noBit(source.path);

@@ -27,6 +27,8 @@ export interface MountOptions {
   readonly flags: number;
   /** Where dlmd's socket is, and the logs of overlays go; null: the default. */
   readonly runDir: string | null;
+  /** File locks (fcntl(2), flock(2)) stay in this node's kernel: other nodes see nothing of them. */
+  readonly localFlocks: boolean;
 }
 
 /** What an option does to the flags: sets or clears bits. */
@@ -72,9 +74,17 @@ const ignoredWithValue: readonly string[] = ["comment", "uhelper", "helper"];
 const shown: readonly string[] = ["default_permissions", "allow_other"];
 const shownWithValue: readonly string[] = ["user_id", "group_id", "max_read", "blksize"];
 const ownWithValue: readonly string[] = ["runDir"];
+const own: readonly string[] = ["localflocks"];
 
 /** What may stand after -o, for messages and --help. */
-export const knownOptions: readonly string[] = [...Object.keys(effects), ...ignored, ...ignoredWithValue, ...ownWithValue, "remount"];
+export const knownOptions: readonly string[] = [
+  ...Object.keys(effects),
+  ...ignored,
+  ...ignoredWithValue,
+  ...own,
+  ...ownWithValue,
+  "remount",
+];
 
 /**
  * `text`: comma-separated, later ones win. `sloppy` (mount -s): unknown options are ignored. `present`: flags to start from, those of the
@@ -83,6 +93,7 @@ export const knownOptions: readonly string[] = [...Object.keys(effects), ...igno
 export function parseMountOptions(text: string, sloppy = false, present = 0): MountOptions {
   let flags = present;
   let runDir: string | null = null;
+  let localFlocks = false;
   const options = splitOptions(text);
   const remount = options.includes("remount");
   for (const option of options) {
@@ -90,10 +101,11 @@ export function parseMountOptions(text: string, sloppy = false, present = 0): Mo
     const effect = value === null && Object.hasOwn(effects, name) ? effects[name] : undefined;
     if (effect !== undefined) flags = (flags & ~(effect.clear ?? 0)) | (effect.set ?? 0);
     else if (option === "remount" || (remount && isShown(name, value))) continue;
+    else if (name === "localflocks" && value === null) localFlocks = true;
     else if (name === "runDir" && value !== null) runDir = absolute(value);
     else if (!isIgnored(name, value) && !sloppy) throw unknownOption(option, name, value);
   }
-  return { readOnly: (flags & RDONLY) !== 0, remount, flags, runDir };
+  return { readOnly: (flags & RDONLY) !== 0, remount, flags, runDir, localFlocks };
 }
 
 /** Commas inside double quotes belong to the value, as mount(8) reads them. */

@@ -5,7 +5,7 @@
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { statFields } from "../../dlmd/base/proc-stat.ts";
+import { startTimeOf } from "../../dlmd/base/process.ts";
 
 export const RECORD_DIR = "/run/coverlay-mounts";
 
@@ -16,20 +16,8 @@ export interface MountRecord {
   readonly source: string;
   readonly mountPoint: string;
   readonly runDir: string;
-}
-
-/** Start time of a process that runs, or null: it ended, or is a zombie, which holds nothing any more. */
-function startTimeOf(pid: number): string | null {
-  let stat: string;
-  try {
-    stat = readFileSync(`/proc/${pid}/stat`, "latin1");
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    if (code === "ENOENT" || code === "ESRCH") return null;
-    throw error;
-  }
-  const fields = statFields(stat);
-  return fields[0] === "Z" || fields[0] === "X" ? null : (fields[19] ?? null);
+  /** -o localflocks; not in records of 0.1.0. */
+  readonly localFlocks?: boolean;
 }
 
 function fileOf(device: string): string {
@@ -37,7 +25,7 @@ function fileOf(device: string): string {
 }
 
 /** `device`: "major:minor" of the FUSE mount, from mountinfo. Called by the overlay before it says that it is ready. */
-export function writeMountRecord(device: string, mount: Pick<MountRecord, "source" | "mountPoint" | "runDir">): void {
+export function writeMountRecord(device: string, mount: Pick<MountRecord, "source" | "mountPoint" | "runDir" | "localFlocks">): void {
   const record: MountRecord = { pid: process.pid, startTime: startTimeOf(process.pid) ?? "", ...mount };
   mkdirSync(RECORD_DIR, { recursive: true, mode: 0o755 });
   const temporary = `${fileOf(device)}.${process.pid}`;
@@ -60,7 +48,7 @@ export function readMountRecord(device: string): MountRecord | null {
   }
 }
 
-export function isServing(record: MountRecord): boolean {
+export function isServing(record: Pick<MountRecord, "pid" | "startTime">): boolean {
   return startTimeOf(record.pid) === record.startTime;
 }
 

@@ -1,30 +1,26 @@
 /**
- * Who mounts the lower of a volume: a pure state machine, one for each mount of the volume. It works with four locks:
- *
- *   owner       Its value block is the owner's record (owner-record.ts). The owner holds PW, everybody else CR. Whoever is about to
- *               change the record converts to EX; the blocking AST is how all others learn that, so they give their CR up
- *               and ask for it again behind the EX. What they then read is the new record.
- *   next        EX is the right to change the record: the owner holds it for as long as it is the owner, the others wait
- *               in line. Only its holder ever asks for EX on `owner`, so there is never a second one.
- *   mounter.N   EX is held by node N while it mounts the volume and reaches the device: how the lowest nodeid is found.
- *
- *   anchor      NL on the resource of `owner`, for as long as the mount lives: a resource without locks forgets its value block, and
- *               while everybody steps down there would be none.
- *
- * An owner announces itself (`mounting`) before it touches the device, and writes `released` only after the unmount was proved
- * (hazard C2). So after a death the record names who may still write, and only that node may go on (no fencing yet): the others wait.
- * That an owner died shows in three ways, whichever comes first: the lock manager says that the client is gone; `next` is
- * granted although the record was not changed; the record comes back marked not valid.
+ * Who mounts the lower of a volume: a pure state machine, one for each mount of the volume, over four locks of dlmd. An owner announces
+ * itself before it touches the device, and writes `released` only after the unmount was proved (hazard C2). The locks, and how an owner's
+ * death shows: overlay/volume/README.md, "The election".
  */
 import { assert, assertNever } from "../../dlmd/base/assert.ts";
 import { WireError } from "../../dlmd/base/error.ts";
 import type { GoneClient } from "../../dlmd/client/api.ts";
-import { Mode } from "../../dlmd/lock/mode.ts";
-import type { OwnerEffect, OwnerEvent, OwnerIdentity, OwnerLock, OwnerRole } from "./owner-event.ts";
-import { type OwnerRecord, compareOwnerRecords, decodeOwnerRecord, encodeOwnerRecord } from "./owner-record.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
+import type { Proof } from "./life.ts";
+import type { OwnerBlock } from "./owner-block.ts";
+import { judgeBlock, stillOwned } from "./owner-claim.ts";
+import type { Claim, OwnerEffect, OwnerEvent, OwnerIdentity, OwnerLock, OwnerRole } from "./owner-event.ts";
+import { type OwnerRecord, compareOwnerRecords, decodeOwnerRecord, encodeOwnerRecord, isOver } from "./owner-record.ts";
 
 /** How often the front of the line is left to a lower nodeid that ought to be in the line, before going on without it. */
 export const MAX_YIELDS = 16;
+/** How often a first mount asks for a proof before it fails: a process that was just killed leaves its device a moment later. */
+export const MAX_FIRST_QUESTIONS = 3;
+
+/** What a person can do about a withdrawn owner. */
+const WITHDRAWN_HINT =
+  "If it stays so: end the overlay of this node (SIGTERM; coverlay status there names its process); then a node that reaches the disk goes on.";
 
 type Phase =
   /** No lock on `owner`. */
@@ -47,6 +43,14 @@ type Phase =
   | "publishing"
   /** PW held, serving. */
   | "owning"
+  /** PW -> EX, before the record is changed to `withdrawn`. */
+  | "retreating"
+  /** EX -> PW with `withdrawn`. */
+  | "admitting"
+  /** PW held, the lower of a failed disk is being released. */
+  | "withdrawing"
+  /** PW held: that could not be proved, and no other node may mount the device. */
+  | "withdrawn"
   /** PW -> EX, before the lower is released. */
   | "closing"
   /** EX held, the lower is being released. */
@@ -63,20 +67,38 @@ export class OwnerCore {
   readonly #self: OwnerIdentity;
   #phase: Phase = "idle";
   #next: "none" | "requested" | "held" | "unlocking" = "none";
-  #mounterHeld = false;
+  #mounter: "none" | "requested" | "held" | "unlocking" = "none";
   #reaches: boolean;
+  /** How often the device could not be had since it was mounted here last. */
+  #failures = 0;
   /** The latest record heard of, and whether its owner may still be there. */
   #last: OwnerRecord | null = null;
   #lastAlive = false;
   /** The owner that the mount was told of last. */
   #found: OwnerRecord | null = null;
   #wasServed = false;
-  #probing = false;
+  /** With `next` held: the answer that is waited for. */
+  #awaited: "mounters" | "owner-block" | "proof" | null = null;
+  /** The block as it was read under this hold of `next`. */
+  #block: OwnerBlock | null = null;
+  /** Why there is no proof that the life in the block is over; nobody asks before something changes. */
+  #unproved: string | null = null;
+  #asks = true;
+  #questions = 0;
+  #proof: Claim["proof"] = null;
   #yields = 0;
   #lowerMounted = false;
   #leaving = false;
   #mountError: Error | null = null;
   #error: Error | null = null;
+  /** Why the disk is given up, in words; "": it is not. */
+  #withdrawal = "";
+  /** The disk failed while it was being mounted: this owner withdraws as soon as it is one. */
+  #withdrawsAs: string | null = null;
+  /** Why the disk could not be proved released. */
+  #unreleased: Error | null = null;
+  /** It was let go of, but not all is on it. */
+  #letGo = false;
   #effects: OwnerEffect[] = [];
 
   constructor(self: OwnerIdentity) {
@@ -100,21 +122,25 @@ export class OwnerCore {
       case "owning":
         return "this node has the volume mounted";
       case "watching":
-        if (this.#found !== null) return `through ${name}`;
-        if (this.#verdict() === "dead") return `owner ${name} is gone: operations go on when ${name} mounts the volume again`;
-        if (this.#verdict() === "following") return `${name} is mounting the volume`;
-        return this.#next === "none" ? "no node that mounts the volume reaches its device" : "waiting for its turn to mount the volume";
+        return `${this.#found === null ? this.#whyWatching(name) : `through ${name}`}${this.#whyUnreached()}`;
       case "claiming":
       case "announcing":
       case "mounting":
       case "raising":
       case "publishing":
         return "mounting the volume";
+      case "retreating":
+      case "admitting":
+      case "withdrawing":
+        return `withdrawing: ${this.#withdrawal}; calls wait until the disk is released`;
+      case "withdrawn":
+        return `withdrawn: ${this.#withdrawal}; the disk could not be proved released: ${this.#unreleased?.message ?? "?"}. Calls wait on every node. ${WITHDRAWN_HINT}`;
       case "closing":
       case "releasing":
       case "passing-on":
       case "retiring":
-        return "releasing the volume";
+        if (this.#withdrawal === "") return "releasing the volume";
+        return `withdrawing: ${this.#withdrawal}; the disk is ${this.#letGo ? "let go of" : "released"}`;
       case "idle":
       case "reading":
       case "stepping-down":
@@ -124,6 +150,25 @@ export class OwnerCore {
       default:
         return assertNever(this.#phase, "phase");
     }
+  }
+
+  #whyWatching(name: string): string {
+    const verdict = this.#verdict();
+    if (verdict === "following" && this.#last?.state === "withdrawn") {
+      return `owner ${name} has withdrawn: its disk has failed. Calls wait until the disk is released (coverlay status on ${name} says why). ${WITHDRAWN_HINT.replace("this node", name)}`;
+    }
+    if (verdict === "following") return `${name} is mounting the volume`;
+    const unproved = this.#unproved === null ? "" : `; no other node may: ${this.#unproved}`;
+    if (verdict === "dead") return `owner ${name} is gone: operations go on when ${name} mounts the volume again${unproved}`;
+    if (this.#unproved !== null && this.#block?.life != null) {
+      return `${this.#nameOf(this.#block.life.nodeid)} may have the volume mounted still: ${this.#unproved}`;
+    }
+    return this.#next === "none" ? "no node that mounts the volume reaches its device" : "waiting for its turn to mount the volume";
+  }
+
+  #whyUnreached(): string {
+    if (this.#reaches || this.#mountError === null) return "";
+    return `; this node does not reach the device, and looks again: ${this.#mountError.message}`;
   }
 
   /** The effects are to be performed in order; their answers come as events, never from inside. */
@@ -138,7 +183,7 @@ export class OwnerCore {
       case "start":
         assert(this.#phase === "idle", "started once");
         this.#emit({ kind: "request", lock: "anchor", mode: Mode.NL });
-        if (this.#reaches) this.#emit({ kind: "request", lock: "mounter", mode: Mode.EX });
+        this.#requestMounter();
         return this.#enterReading();
       case "granted":
         return this.#receiveGrant(event.lock, event.lvb, event.lvbValid);
@@ -149,6 +194,16 @@ export class OwnerCore {
         return;
       case "mounters":
         return this.#receiveMounters(event.nodeids);
+      case "owner-block":
+        return this.#receiveOwnerBlock(event.block);
+      case "owner-block-failed":
+        return this.#receiveOwnerBlockFailed(event.error);
+      case "proved":
+        return this.#receiveProof(event.proof);
+      case "reached":
+        return this.#receiveReached(event.error);
+      case "ask-again":
+        return this.#askAgain();
       case "mounted":
         return this.#receiveMounted(event.epoch, event.address, event.port);
       case "mount-failed":
@@ -156,11 +211,14 @@ export class OwnerCore {
       case "released":
         this.#lowerMounted = false;
         if (this.#error !== null) return this.#enterLeft(this.#error);
+        if (this.#phase === "withdrawing") return this.#enterClosing();
         return this.#enterPassingOn();
       case "release-failed":
-        return this.#receiveReleaseFailed(event.error);
+        return this.#receiveReleaseFailed(event.error, event.letGo);
       case "gone":
         return this.#receiveGone(event.clients);
+      case "withdraw":
+        return this.#receiveWithdraw(event.why);
       case "leave":
         return this.#receiveLeave();
       case "broken":
@@ -178,7 +236,7 @@ export class OwnerCore {
     if (this.#error !== null) return; // Broken: only the lower is still to be released.
     if (lock === "anchor") return;
     if (lock === "mounter") {
-      this.#mounterHeld = true;
+      this.#mounter = "held";
       if (!this.#reaches) this.#dropMounter();
       return this.#decide();
     }
@@ -197,7 +255,12 @@ export class OwnerCore {
       case "announcing":
         if (this.#leaving) return this.#enterClosing();
         this.#phase = "mounting";
-        this.#emit({ kind: "mount-lower", epochAbove: this.#knownEpoch() - 1 });
+        this.#withdrawsAs = null;
+        this.#emit({
+          kind: "mount-lower",
+          epochAbove: this.#knownEpoch() - 1,
+          claim: { block: this.#block, proof: this.#proof },
+        });
         return;
       case "raising":
         this.#phase = "publishing";
@@ -207,7 +270,15 @@ export class OwnerCore {
         this.#wasServed = true;
         this.#emit({ kind: "become-owner", owner: this.#mustLast() });
         if (this.#leaving) this.#enterClosing();
+        else if (this.#withdrawsAs !== null) this.#receiveWithdraw(this.#withdrawsAs);
         return;
+      case "retreating":
+        this.#phase = "admitting";
+        this.#announce({ state: "withdrawn", epoch: this.#knownEpoch(), address: "", port: 0 });
+        return this.#emit({ kind: "request", lock: "owner", mode: Mode.PW, lvb: encodeOwnerRecord(this.#mustLast()) });
+      case "admitting":
+        this.#phase = "withdrawing";
+        return this.#emit({ kind: "release-lower" });
       case "closing":
         this.#phase = "releasing";
         if (this.#lowerMounted) return this.#emit({ kind: "release-lower" });
@@ -218,7 +289,11 @@ export class OwnerCore {
   }
 
   #receiveUnlocked(lock: OwnerLock): void {
-    if (lock === "mounter" || lock === "anchor") return;
+    if (lock === "anchor") return;
+    if (lock === "mounter") {
+      this.#mounter = "none";
+      return this.#requestMounter();
+    }
     if (lock === "next") {
       this.#next = "none";
       if (this.#phase === "passing-on") return this.#enterRetiring();
@@ -226,8 +301,10 @@ export class OwnerCore {
     }
     if (this.#phase === "stepping-down") return this.#enterReading();
     assert(this.#phase === "retiring", `an unlock of "owner" while ${this.#phase}`);
-    if (this.#leaving || this.#error !== null) return this.#enterLeft(this.#error);
+    if (this.#leaving || this.#error !== null) return this.#enterLeft(this.#error ?? this.#unreleased);
+    this.#unreleased = null;
     if (this.#mountError !== null && !this.#wasServed) return this.#enterLeft(this.#mountError);
+    this.#withdrawal = "";
     this.#enterReading();
   }
 
@@ -242,6 +319,7 @@ export class OwnerCore {
     }
     const order = record === null ? -1 : this.#last === null ? 1 : compareOwnerRecords(record, this.#last);
     if (order > 0) {
+      if (record?.state === "withdrawn" || record?.state === "let-go") this.#emit({ kind: "withdrawal-seen" });
       this.#last = record;
       this.#lastAlive = lvbValid;
     } else if (order < 0 || !lvbValid) {
@@ -251,28 +329,30 @@ export class OwnerCore {
 
   #verdict(): Verdict {
     const last = this.#last;
-    if (last === null || last.state === "released") return "vacant";
+    if (last === null || isOver(last)) return "vacant";
     if (last.nodeid === this.#self.nodeid) return "mine";
     return this.#lastAlive ? "following" : "dead";
   }
 
   /** With CR held: what the record and the place in the line ask for. */
   #decide(): void {
-    if (this.#phase !== "watching" || this.#probing) return;
+    if (this.#phase !== "watching" || this.#awaited !== null) return;
     // `next` comes to us only from a holder that changed the record first (then we would not hold CR), or that died.
     if (this.#next === "held" && this.#verdict() === "following") this.#lastAlive = false;
     const verdict = this.#verdict();
     this.#tellOwner(verdict);
+    if (verdict === "following") this.#forgetUnproved();
     switch (this.#next) {
       case "none":
-        if (this.#mounterHeld && verdict !== "dead") {
+        if (this.#mounter === "held" && this.#asks) {
           this.#next = "requested";
           this.#emit({ kind: "request", lock: "next", mode: Mode.EX });
         }
         return;
       case "held":
-        if (verdict === "dead" || !this.#mounterHeld) return this.#dropNext();
-        if (verdict === "mine") return this.#enterClaiming();
+        if (this.#mounter !== "held" || !this.#asks) return this.#dropNext();
+        // After a death nobody makes way for a lower nodeid, which may have asked in vain: the first with a proof goes on.
+        if (verdict === "mine" || verdict === "dead") return this.#enterReadingBlock();
         return this.#enterProbing();
       case "requested":
       case "unlocking":
@@ -305,10 +385,36 @@ export class OwnerCore {
     this.#emit({ kind: "unlock", lock: "next" });
   }
 
+  /** Not while it is being given up: then it is asked for when that is done. */
+  #requestMounter(): void {
+    if (!this.#reaches || this.#mounter !== "none") return;
+    this.#mounter = "requested";
+    this.#emit({ kind: "request", lock: "mounter", mode: Mode.EX });
+  }
+
   #dropMounter(): void {
-    if (!this.#mounterHeld) return;
-    this.#mounterHeld = false;
+    if (this.#mounter !== "held") return;
+    this.#mounter = "unlocking";
     this.#emit({ kind: "unlock", lock: "mounter" });
+  }
+
+  /** Out of the election, until the device can be read again. */
+  #loseDevice(after: "failure" | "withdrawal", error: Error): void {
+    this.#mountError = error;
+    this.#reaches = false;
+    if (after === "failure") this.#failures += 1;
+    this.#dropMounter();
+    this.#emit({ kind: "reach-later", after, failures: this.#failures });
+  }
+
+  #receiveReached(error: Error | null): void {
+    if (this.#error !== null || this.#reaches) return;
+    // A disk that is being given up, or could not be, is nobody's: not even this node's.
+    const failed = error ?? (this.#withdrawal === "" ? null : this.#mountError);
+    if (failed !== null) return this.#loseDevice(error === null ? "withdrawal" : "failure", failed);
+    this.#mountError = null;
+    this.#reaches = true;
+    this.#requestMounter();
   }
 
   #enterReading(): void {
@@ -325,30 +431,104 @@ export class OwnerCore {
   /** The lowest nodeid that reaches the device goes first. */
   #enterProbing(): void {
     const lower = this.#self.nodes.map((node) => node.nodeid).filter((nodeid) => nodeid < this.#self.nodeid);
-    if (lower.length === 0 || this.#yields >= MAX_YIELDS) return this.#enterClaiming();
-    this.#probing = true;
+    if (lower.length === 0 || this.#yields >= MAX_YIELDS) return this.#enterReadingBlock();
+    this.#awaited = "mounters";
     this.#emit({ kind: "probe-mounters", nodeids: lower });
   }
 
   #receiveMounters(nodeids: readonly number[]): void {
-    this.#probing = false;
-    if (this.#phase !== "watching" || this.#next !== "held" || this.#verdict() !== "vacant") return this.#decide();
-    if (nodeids.length === 0) return this.#enterClaiming();
+    this.#awaited = null;
+    if (!this.#mayClaim()) return this.#decide();
+    if (nodeids.length === 0) return this.#enterReadingBlock();
     // To the end of the line: it is asked for again as soon as it was given up.
     this.#yields += 1;
     this.#dropNext();
   }
 
+  /** Nothing changed while an answer was on its way. */
+  #mayClaim(): boolean {
+    return this.#phase === "watching" && this.#next === "held" && this.#mounter === "held" && this.#verdict() !== "following";
+  }
+
+  #enterReadingBlock(): void {
+    this.#awaited = "owner-block";
+    this.#emit({ kind: "read-owner-block" });
+  }
+
+  #receiveOwnerBlock(block: OwnerBlock | null): void {
+    this.#awaited = null;
+    if (!this.#mayClaim()) return this.#decide();
+    this.#block = block;
+    this.#proof = null;
+    if (block === null && this.#verdict() === "dead") return this.#enterUnproved("only that node has the directory");
+    const verdict = judgeBlock(block, this.#last);
+    switch (verdict.kind) {
+      case "free":
+        return this.#enterClaiming();
+      case "proved":
+        this.#proof = verdict.proof;
+        return this.#enterClaiming();
+      case "refuse":
+        return this.#enterUnproved(verdict.why);
+      case "prove":
+        this.#awaited = "proof";
+        return this.#emit({ kind: "prove-gone", life: verdict.life });
+      default:
+        return assertNever(verdict, "claim verdict");
+    }
+  }
+
+  /** As a mount that failed: a first one ends, another one leaves it to the others. */
+  #receiveOwnerBlockFailed(error: Error): void {
+    this.#awaited = null;
+    if (this.#error !== null) return;
+    if (!this.#wasServed) return this.#enterLeft(error);
+    this.#loseDevice("failure", error);
+    if (this.#phase === "watching" && this.#next === "held") this.#dropNext();
+  }
+
+  #receiveProof(proof: Proof): void {
+    this.#awaited = null;
+    if (!this.#mayClaim()) return this.#decide();
+    if (proof.kind === "none") return this.#enterUnproved(proof.why);
+    this.#proof = proof;
+    this.#enterClaiming();
+  }
+
+  /** The life in the block may still write. The line is left to others: the node that it names may come back. */
+  #enterUnproved(why: string): void {
+    this.#questions += 1;
+    const { life = null, atMs = 0 } = this.#block ?? {};
+    if (!this.#wasServed && this.#verdict() !== "dead" && this.#questions >= MAX_FIRST_QUESTIONS && life !== null) {
+      return this.#enterLeft(stillOwned(life, atMs, this.#nameOf(life.nodeid), why));
+    }
+    this.#unproved = why;
+    this.#asks = false;
+    this.#emit({ kind: "ask-later" });
+    this.#dropNext();
+  }
+
+  #forgetUnproved(): void {
+    this.#unproved = null;
+    this.#asks = true;
+    this.#questions = 0;
+  }
+
+  #askAgain(): void {
+    this.#asks = true;
+    this.#decide();
+  }
+
   #enterClaiming(): void {
     this.#phase = "claiming";
     this.#yields = 0;
+    this.#forgetUnproved();
     this.#emit({ kind: "request", lock: "owner", mode: Mode.EX });
   }
 
   /** EX on the record: nobody can read it, so nobody follows anybody. */
   #enterAnnouncing(): void {
-    const verdict = this.#verdict();
-    assert(verdict === "vacant" || verdict === "mine", `the record changed under its only writer: ${verdict}`);
+    assert(this.#verdict() !== "following", "the record changed under its only writer");
     this.#phase = "announcing";
     this.#announce({ state: "mounting", epoch: this.#knownEpoch() + 1, address: "", port: 0 });
     this.#emit({ kind: "request", lock: "owner", mode: Mode.PW, lvb: encodeOwnerRecord(this.#mustLast()) });
@@ -364,6 +544,7 @@ export class OwnerCore {
     assert(this.#phase === "mounting", `mounted while ${this.#phase}`);
     assert(epoch >= this.#knownEpoch(), `epoch ${epoch} after ${this.#knownEpoch()}`);
     this.#lowerMounted = true;
+    this.#failures = 0;
     if (this.#error !== null) return this.#emit({ kind: "release-lower" });
     this.#announce({ state: "ready", epoch, address, port });
     this.#phase = "raising";
@@ -372,9 +553,7 @@ export class OwnerCore {
 
   #receiveMountFailed(error: Error): void {
     if (this.#error !== null) return this.#enterLeft(this.#error);
-    this.#mountError = error;
-    this.#reaches = false;
-    this.#dropMounter();
+    this.#loseDevice("failure", error);
     this.#enterClosing();
   }
 
@@ -391,12 +570,22 @@ export class OwnerCore {
   /** The last step, so that whoever reads `released` finds `next` free. */
   #enterRetiring(): void {
     this.#phase = "retiring";
-    this.#announce({ state: "released", epoch: this.#knownEpoch(), address: "", port: 0 });
+    this.#announce({ state: this.#letGo ? "let-go" : "released", epoch: this.#knownEpoch(), address: "", port: 0 });
+    this.#letGo = false;
     this.#emit({ kind: "unlock", lock: "owner", lvb: encodeOwnerRecord(this.#mustLast()) });
   }
 
   /** What could not be proved released must not be given away: the record is marked not valid and still names us (hazard C3). */
-  #receiveReleaseFailed(error: Error): void {
+  #receiveReleaseFailed(error: Error, letGo: boolean): void {
+    this.#lowerMounted = false; // Not known: nothing can be done about it here any more.
+    if (this.#phase === "withdrawing" && this.#error === null) {
+      this.#letGo = letGo;
+      this.#unreleased = error;
+      if (letGo) return this.#enterClosing();
+      this.#phase = "withdrawn";
+      if (this.#leaving) this.#enterLeft(error);
+      return;
+    }
     this.#error ??= error;
     if (this.#phase !== "releasing") return this.#enterLeft(this.#error);
     this.#phase = "retiring";
@@ -405,14 +594,29 @@ export class OwnerCore {
 
   #receiveGone(clients: readonly GoneClient[]): void {
     const last = this.#last;
-    if (last === null || last.state === "released" || !clients.some((client) => isSameClient(client, last))) return;
+    if (last === null || isOver(last) || !clients.some((client) => isSameClient(client, last))) return;
     this.#lastAlive = false;
-    this.#decide();
+    this.#askAgain();
+  }
+
+  /** Nobody is told of the failed disk: the record says so, the lower is released, and another node may mount it if that is proved. */
+  #receiveWithdraw(why: string): void {
+    if (this.#phase === "mounting" || this.#phase === "raising" || this.#phase === "publishing") this.#withdrawsAs = why;
+    if (this.#phase !== "owning") return; // On its way out already, or once it is the owner.
+    this.#withdrawal = why;
+    this.#loseDevice("withdrawal", new Error(`it was given up: ${why}`));
+    this.#phase = "retreating";
+    this.#emit({ kind: "withdrawal-seen" });
+    this.#emit({ kind: "owner-lost", reason: `this node withdraws: ${why}` });
+    this.#emit({ kind: "request", lock: "owner", mode: Mode.EX });
   }
 
   #receiveLeave(): void {
     this.#leaving = true;
     switch (this.#phase) {
+      // The record goes on naming this node: the next owner needs a proof that it has ended.
+      case "withdrawn":
+        return this.#enterLeft(this.#unreleased);
       case "idle":
       case "reading":
       case "watching":
@@ -431,7 +635,7 @@ export class OwnerCore {
     if (this.#error !== null) return;
     this.#error = error;
     this.#loseOwner(error.message);
-    if (this.#phase === "mounting" || this.#phase === "releasing") return; // Its answer ends it.
+    if (["mounting", "releasing", "withdrawing"].includes(this.#phase)) return; // Its answer ends it.
     if (this.#lowerMounted) return this.#emit({ kind: "release-lower" });
     this.#enterLeft(error);
   }
@@ -444,7 +648,7 @@ export class OwnerCore {
   }
 
   #knownEpoch(): number {
-    return this.#last?.epoch ?? 0;
+    return Math.max(this.#last?.epoch ?? 0, this.#block?.epoch ?? 0);
   }
 
   #mustLast(): OwnerRecord {

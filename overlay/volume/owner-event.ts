@@ -1,6 +1,8 @@
 /** The events and effects of the owner's state machine (owner-core.ts), and who it is. */
 import type { GoneClient } from "../../dlmd/client/api.ts";
-import type { Mode } from "../../dlmd/lock/mode.ts";
+import type { Mode } from "../../dlmd/wire/mode.ts";
+import type { Life, Proof } from "./life.ts";
+import type { OwnerBlock } from "./owner-block.ts";
 import type { OwnerRecord } from "./owner-record.ts";
 
 /** `anchor` is a second lock, at NL, on the resource `owner`. */
@@ -13,11 +15,23 @@ export type OwnerEvent =
   | { readonly kind: "bast"; readonly lock: OwnerLock }
   /** Answer to probe-mounters: those of them that mount the volume and reach the device. */
   | { readonly kind: "mounters"; readonly nodeids: readonly number[] }
+  /** Answers to read-owner-block; null: the lower has none, a directory. */
+  | { readonly kind: "owner-block"; readonly block: OwnerBlock | null }
+  | { readonly kind: "owner-block-failed"; readonly error: Error }
+  /** Answer to prove-gone. */
+  | { readonly kind: "proved"; readonly proof: Proof }
+  /** Answer to reach-later; error: why the device is still not reached. */
+  | { readonly kind: "reached"; readonly error: Error | null }
+  /** Something changed that a proof may come from: another view, or the time of ask-later. */
+  | { readonly kind: "ask-again" }
   | { readonly kind: "mounted"; readonly epoch: number; readonly address: string; readonly port: number }
   | { readonly kind: "mount-failed"; readonly error: Error }
   | { readonly kind: "released" }
-  | { readonly kind: "release-failed"; readonly error: Error }
+  /** `letGo`: nothing of this mount can reach the device any more, but not all that was executed is on it. */
+  | { readonly kind: "release-failed"; readonly error: Error; readonly letGo: boolean }
   | { readonly kind: "gone"; readonly clients: readonly GoneClient[] }
+  /** The disk has failed (lower/server/disk-guard.ts): give the volume up. */
+  | { readonly kind: "withdraw"; readonly why: string }
   | { readonly kind: "leave" }
   /** The lock manager is lost, or refused a request: nothing is certain any more. */
   | { readonly kind: "broken"; readonly error: Error };
@@ -27,15 +41,33 @@ export type OwnerEffect =
   | { readonly kind: "request"; readonly lock: OwnerLock; readonly mode: Mode; readonly lvb?: Uint8Array }
   | { readonly kind: "unlock"; readonly lock: OwnerLock; readonly lvb?: Uint8Array; readonly invalidate?: true }
   | { readonly kind: "probe-mounters"; readonly nodeids: readonly number[] }
+  /** Answer: owner-block or owner-block-failed. */
+  | { readonly kind: "read-owner-block" }
+  /** Answer: proved. */
+  | { readonly kind: "prove-gone"; readonly life: Life }
+  /** There is no proof yet; answer: ask-again, after a while. */
+  | { readonly kind: "ask-later" }
+  /** The device could not be read or mounted, so often since it was mounted last, or was given up. After a while: look at it; answer: reached. */
+  | { readonly kind: "reach-later"; readonly after: "failure" | "withdrawal"; readonly failures: number }
   /** Mount the lower and start serving it; answer: mounted or mount-failed. */
-  | { readonly kind: "mount-lower"; readonly epochAbove: number }
+  | { readonly kind: "mount-lower"; readonly epochAbove: number; readonly claim: Claim }
   /** Finish what runs, stop serving, unmount, prove it; answer: released or release-failed. */
   | { readonly kind: "release-lower" }
+  /** An owner of the volume has withdrawn, now. */
+  | { readonly kind: "withdrawal-seen" }
   | { readonly kind: "owner-found"; readonly owner: OwnerRecord }
   | { readonly kind: "owner-lost"; readonly reason: string }
   | { readonly kind: "become-owner"; readonly owner: OwnerRecord }
   /** The end: nothing is held any more that matters. `error`: why, unless it was asked to leave. */
   | { readonly kind: "left"; readonly error: Error | null };
+
+/** What a mount of the lower rests on. */
+export interface Claim {
+  /** As it was read: if it reads otherwise when it is to be written, somebody else was faster. */
+  readonly block: OwnerBlock | null;
+  /** That the life in the block is over; null: it named nobody. */
+  readonly proof: Exclude<Proof, { readonly kind: "none" }> | null;
+}
 
 export interface OwnerIdentity {
   readonly nodeid: number;

@@ -9,10 +9,11 @@ import { ByteReader, ByteWriter } from "../../dlmd/base/bytes.ts";
 import { WireError } from "../../dlmd/base/error.ts";
 
 /**
- * `mounting`: announced before the device is touched; `ready`: it serves; `released`: unmounted, and that was proved, so that
- * anybody may be the next.
+ * `mounting`: announced before the device is touched; `ready`: it serves; `withdrawn`: its disk has failed, it serves nobody, and may have the device
+ * mounted still; `released`: unmounted, and that was proved, so that any node may be the next; `let-go`: the same after a withdrawal, but not all
+ * that was executed is on the disk, and its block may go on naming this owner.
  */
-export type OwnerState = "mounting" | "ready" | "released";
+export type OwnerState = "mounting" | "ready" | "withdrawn" | "released" | "let-go";
 
 export interface OwnerRecord {
   readonly state: OwnerState;
@@ -28,10 +29,15 @@ export interface OwnerRecord {
 }
 
 const MAGIC = 0x4f77;
-const VERSION = 1;
-const states: readonly OwnerState[] = ["mounting", "ready", "released"];
+const VERSION = 2;
+const states: readonly OwnerState[] = ["mounting", "ready", "withdrawn", "released", "let-go"];
 const MAX_INCARNATION_BYTES = 64;
 const MAX_ADDRESS_BYTES = 64;
+
+/** Nothing of that owner can reach the device any more. */
+export function isOver({ state }: OwnerRecord): boolean {
+  return state === "released" || state === "let-go";
+}
 
 export function encodeOwnerRecord(record: OwnerRecord): Uint8Array {
   const writer = new ByteWriter(128, 256)

@@ -5,10 +5,19 @@
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import { type ClusterInfo, type GoneClient, type Lock, LockFlag, type LockStatus, type Lockspace } from "../../dlmd/client/api.ts";
-import { Mode } from "../../dlmd/lock/mode.ts";
+import { WITHDRAW_AGAIN_MS } from "../lower/server/disk-fault.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
+import type { Life, Proof } from "./life.ts";
+import type { OwnerBlock } from "./owner-block.ts";
 import { OwnerCore } from "./owner-core.ts";
-import type { OwnerEffect, OwnerEvent, OwnerLock, OwnerRole } from "./owner-event.ts";
+import type { Claim, OwnerEffect, OwnerEvent, OwnerLock, OwnerRole } from "./owner-event.ts";
 import type { OwnerRecord } from "./owner-record.ts";
+
+/** When a mount that has no proof asks for one again, if nothing changes before: an ended process leaves its device a moment later. */
+export const PROOF_RETRY_MS = 500;
+/** When a node that could not read or mount the device looks at it again: at first, and at most; the time doubles. */
+export const REACH_AGAIN_MIN_MS = 1000;
+export const REACH_AGAIN_MAX_MS = 60_000;
 
 /** The lockspace of a volume: its inodes' locks and the owner's. */
 export function volumeLockspace(uuid: string): string {
@@ -24,10 +33,16 @@ export interface ServedLower {
 }
 
 export interface OwnerCallbacks {
+  /** What the volume says of its owner, read from the device; null: a directory, which has no block. */
+  readonly readOwnerBlock: () => Promise<OwnerBlock | null>;
+  /** ProveGone (life.ts). */
+  readonly proveGone: (life: Life) => Promise<Proof>;
   /** Mount the lower (mountLower) and start its server. A failure: another node may try, so everything must be undone. */
-  readonly mountLower: (epochAbove: number) => Promise<ServedLower>;
+  readonly mountLower: (epochAbove: number, claim: Claim) => Promise<ServedLower>;
   /** Finish what runs, stop the server, close every descriptor, LowerMount.release(). A failure keeps the volume from everybody else. */
   readonly releaseLower: () => Promise<void>;
+  /** An owner of the volume has withdrawn, now. */
+  readonly withdrawalSeen?: () => void;
   /** This node goes through that owner from now on. */
   readonly ownerFound: (owner: OwnerRecord) => void;
   /** Operations wait from now on; what was sent and not answered is repeated to the next owner. */
@@ -56,6 +71,8 @@ export class VolumeOwner {
   #handling = false;
   #leaveDone: (() => void)[] = [];
   #hasLeft = false;
+  #retry: NodeJS.Timeout | undefined;
+  #reach: NodeJS.Timeout | undefined;
 
   constructor(options: VolumeOwnerOptions) {
     const { nodeid, incarnation, clientId, nodes } = options.info;
@@ -83,6 +100,16 @@ export class VolumeOwner {
   /** From DlmClientHandlers.gone, after the lower server has closed the sessions of those clients. */
   receiveGone(clients: readonly GoneClient[]): void {
     this.#step({ kind: "gone", clients });
+  }
+
+  /** From DlmClientHandlers.view: a node that came or went may make a proof. */
+  receiveView(): void {
+    this.#step({ kind: "ask-again" });
+  }
+
+  /** The disk has failed: gives the volume up (DiskGuardOptions.withdraw). */
+  withdraw(why: string): void {
+    this.#step({ kind: "withdraw", why });
   }
 
   /** From DlmClientHandlers.disconnected. */
@@ -133,8 +160,28 @@ export class VolumeOwner {
         return;
       case "probe-mounters":
         return this.#probeMounters(effect.nodeids);
+      case "read-owner-block":
+        callbacks.readOwnerBlock().then(
+          (block) => this.#step({ kind: "owner-block", block }),
+          (error: unknown) => this.#step({ kind: "owner-block-failed", error: asError(error) }),
+        );
+        return;
+      case "prove-gone":
+        callbacks.proveGone(effect.life).then(
+          (proof) => this.#step({ kind: "proved", proof }),
+          (error: unknown) => this.#step({ kind: "proved", proof: { kind: "none", why: asError(error).message } }),
+        );
+        return;
+      case "ask-later":
+        clearTimeout(this.#retry);
+        this.#retry = setTimeout(() => this.#step({ kind: "ask-again" }), PROOF_RETRY_MS);
+        return;
+      case "reach-later":
+        clearTimeout(this.#reach);
+        this.#reach = setTimeout(() => this.#look(), effect.after === "withdrawal" ? WITHDRAW_AGAIN_MS : reachAgainMs(effect.failures));
+        return;
       case "mount-lower":
-        callbacks.mountLower(effect.epochAbove).then(
+        callbacks.mountLower(effect.epochAbove, effect.claim).then(
           (served) => this.#step({ kind: "mounted", ...served }),
           (error: unknown) => this.#step({ kind: "mount-failed", error: asError(error) }),
         );
@@ -142,9 +189,11 @@ export class VolumeOwner {
       case "release-lower":
         callbacks.releaseLower().then(
           () => this.#step({ kind: "released" }),
-          (error: unknown) => this.#step({ kind: "release-failed", error: asError(error) }),
+          (error: unknown) => this.#receiveReleaseFailed(asError(error)),
         );
         return;
+      case "withdrawal-seen":
+        return callbacks.withdrawalSeen?.();
       case "owner-found":
         return callbacks.ownerFound(effect.owner);
       case "owner-lost":
@@ -153,11 +202,27 @@ export class VolumeOwner {
         return callbacks.becomeOwner(effect.owner);
       case "left":
         this.#hasLeft = true;
+        clearTimeout(this.#retry);
+        clearTimeout(this.#reach);
         callbacks.left(effect.error);
         for (const done of this.#leaveDone) done();
         this.#leaveDone = [];
         return;
     }
+  }
+
+  #receiveReleaseFailed(error: Error): void {
+    const letGo = error instanceof OperatingError && error.code === "let-go";
+    this.#options.log.error({ error: error.message, letGo }, letGo ? "the disk is let go of, and not clean" : "the disk is not released");
+    this.#step({ kind: "release-failed", error, letGo });
+  }
+
+  /** Whether the device is reached: its owner's block can be read. */
+  #look(): void {
+    this.#options.callbacks.readOwnerBlock().then(
+      () => this.#step({ kind: "reached", error: null }),
+      (error: unknown) => this.#step({ kind: "reached", error: asError(error) }),
+    );
   }
 
   #lock(name: OwnerLock): Lock {
@@ -211,6 +276,11 @@ export class VolumeOwner {
       }
     });
   }
+}
+
+/** Exported for tests. `failures`: from 1 on. */
+export function reachAgainMs(failures: number): number {
+  return Math.min(REACH_AGAIN_MAX_MS, REACH_AGAIN_MIN_MS * 2 ** Math.min(failures - 1, 30));
 }
 
 function mounterResource(nodeid: number): string {

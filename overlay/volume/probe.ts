@@ -4,17 +4,19 @@
  * by `debugfs -c -D`; XFS's log state by xfs_logprint, which is buffered, after the device's buffers were dropped.
  */
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { BIT_XATTR, type Bit, decodeBit } from "./bit.ts";
+import { BIT_XATTR, type StoredBit, decodeBit } from "./bit.ts";
 import { describeHolders, deviceBytes, readDirect, requireBlockDevice, tryExclusive } from "./device.ts";
 import { readAttributeByMount } from "./detached.ts";
+import { readDeviceBlock } from "./direct-block.ts";
+import { mountTable } from "../../dlmd/base/mount-table.ts";
 import { type Ext4Superblock, SUPERBLOCK_BYTES, type XfsSuperblock, decodeSuperblock } from "./superblock.ts";
-import { runTool } from "./tool.ts";
+import { type ToolResult, runTool, runToolInBackground } from "./tool.ts";
 import { findXfsTrusted } from "./xfs-inode.ts";
 
 export type VolumeSuperblock = Ext4Superblock | XfsSuperblock;
 
 export type BitState =
-  | { readonly kind: "set"; readonly bit: Bit }
+  | { readonly kind: "set"; readonly bit: StoredBit }
   | { readonly kind: "none" }
   /** There is a value, but not one that can be read. */
   | { readonly kind: "bad"; readonly error: OperatingError };
@@ -28,7 +30,17 @@ export interface Probe {
 /** The file system on a block device. Throws "device-missing", "image-file", "not-a-device", "device-io", "device-short", "ufs", "unknown-fs". */
 export function probeSuperblock(device: string): VolumeSuperblock {
   requireBlockDevice(device);
-  const superblock = decodeSuperblock(readDirect(device, 0, SUPERBLOCK_BYTES));
+  return volumeSuperblock(device, readDirect(device, 0, SUPERBLOCK_BYTES));
+}
+
+/** The same, read by a thread of a pool. */
+export async function probeSuperblockInPool(device: string): Promise<VolumeSuperblock> {
+  requireBlockDevice(device);
+  return volumeSuperblock(device, await readDeviceBlock(device, 0, SUPERBLOCK_BYTES));
+}
+
+function volumeSuperblock(device: string, head: Uint8Array): VolumeSuperblock {
+  const superblock = decodeSuperblock(head);
   switch (superblock.type) {
     case "ext4":
     case "xfs":
@@ -76,6 +88,19 @@ export function bitState(value: Buffer | null, where: string): BitState {
     if (error instanceof OperatingError) return { kind: "bad", error };
     throw error;
   }
+}
+
+/**
+ * A volume goes on when its owner dies, so its file system must be whole after a crash. Throws "no-journal" for ext2, and for ext4
+ * without a journal. `volume show` and `disable` do not ask: such a volume can still be looked at, and made plain again.
+ */
+export function requireJournal(device: string, superblock: VolumeSuperblock): void {
+  if (superblock.type === "xfs" || superblock.hasJournal) return;
+  throw new OperatingError(`${device} holds ext2, or ext4 without a journal: after a crash of its owner it could not be recovered`, {
+    code: "no-journal",
+    hint: `Add a journal while it is mounted nowhere: tune2fs -j ${device}, then e2fsck -f ${device}`,
+    exitStatus: 32,
+  });
 }
 
 function readExt4Attribute(device: string): Buffer | null {
@@ -126,16 +151,46 @@ function unreadable(device: string, why: string): OperatingError {
  * dirty. A mount on another machine shows here too (an XFS that has not written since it was mounted there excepted).
  */
 export function dirtyReason(device: string, superblock: VolumeSuperblock): string | null {
-  if (superblock.type === "ext4") {
-    if (superblock.hasErrors) return "its superblock says that the kernel found errors";
-    if (superblock.needsRecovery) return "its journal has to be replayed";
-    return superblock.valid ? null : "it was not unmounted";
-  }
+  if (superblock.type === "ext4") return dirtyExt4(superblock);
   runTool("blockdev", ["--flushbufs", device], "util-linux");
-  const run = runTool("xfs_logprint", ["-t", device], "xfsprogs");
+  const [tool, words, from] = xfsLogprint(device);
+  return dirtyXfs(runTool(tool, words, from));
+}
+
+/** The same, by processes that this one does not wait for. */
+export async function dirtyReasonInBackground(device: string, superblock: VolumeSuperblock): Promise<string | null> {
+  if (superblock.type === "ext4") return dirtyExt4(superblock);
+  await runToolInBackground("blockdev", ["--flushbufs", device], "util-linux");
+  const [tool, words, from] = xfsLogprint(device);
+  return dirtyXfs(await runToolInBackground(tool, words, from));
+}
+
+function dirtyExt4({ hasErrors, needsRecovery, valid }: Ext4Superblock): string | null {
+  if (hasErrors) return "its superblock says that the kernel found errors";
+  if (needsRecovery) return "its journal has to be replayed";
+  return valid ? null : "it was not unmounted";
+}
+
+function dirtyXfs(run: ToolResult): string | null {
   const state = /state: <(\w+)>/.exec(run.stdout.toString("latin1"))?.[1];
   if (run.status === 0 && state === "CLEAN") return null;
   return state === "DIRTY"
     ? "its log has to be replayed"
     : `xfs_logprint cannot read its log: ${run.stderr.trim() || `exit status ${run.status}`}`;
+}
+
+/** Out of a mount namespace, the mount points that are named, and then the tool; nothing of it is seen outside. */
+const WITHOUT_MOUNTS = 'device=$1; shift; for point; do umount -i -l -c "$point"; done; exec xfs_logprint -t "$device"';
+
+/**
+ * xfs_logprint asks each mount of its namespace for attributes, and waits where one waits for its owner: for ever, if that waits for
+ * us. So it does not see clustered mounts. Gives what runTool takes.
+ */
+function xfsLogprint(device: string): Parameters<typeof runTool> {
+  const points = mountTable()
+    .filter(({ type }) => type === "fuse.clustered")
+    .map(({ mountPoint }) => mountPoint);
+  if (points.length === 0) return ["xfs_logprint", ["-t", device], "xfsprogs"];
+  const words = ["--mount", "--propagation", "private", "sh", "-c", WITHOUT_MOUNTS, "sh", device, ...points];
+  return ["unshare", words, "util-linux"];
 }

@@ -3,15 +3,18 @@ import { realpathSync } from "node:fs";
 import path from "node:path";
 import { errnoName } from "../../dlmd/base/errno.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { MNT_DETACH, nativeAddon } from "../native/index.ts";
+import { MNT_DETACH, nativeAddon } from "../../native/index.ts";
 import { MountFlag, flagsOfMount, parseMountOptions } from "./mount-options.ts";
-import { readMountRecord, waitForExit } from "./mount-record.ts";
-import { type MountEntry, mountAt, mountTable } from "./mount-table.ts";
+import { holderWords, namespaceHolders } from "./mount-holders.ts";
+import { type MountRecord, readMountRecord, waitForExit } from "./mount-record.ts";
+import { type MountEntry, mountAt, mountTable } from "../../dlmd/base/mount-table.ts";
 
 const MNT_FORCE = 1;
 
-/** An owner writes back everything that is dirty, and hands over to the others. */
-const RELEASE_LIMIT_MS = 300_000;
+/** An owner writes back everything that is dirty, and hands over to the others. What takes longer is an error that says what it waits for. */
+export const RELEASE_LIMIT_MS = 300_000;
+/** An overlay that has not ended by then is perhaps not its own master: other mount namespaces are looked at. */
+export const HOLDERS_AFTER_MS = 1000;
 
 /** The mount at that path, found without touching it: its server may hang. Throws "not-mounted" or "not-clustered". */
 export function clusteredMountAt(directory: string): MountEntry {
@@ -45,7 +48,8 @@ function resolveParent(absolute: string): string {
 /** Changes the flags of a mount: those that it has, and what `options` says. */
 export function remount(directory: string, options: string, sloppy: boolean): void {
   const entry = clusteredMountAt(directory);
-  const { flags } = parseMountOptions(options, sloppy, flagsOfMount(entry.options));
+  const { flags, localFlocks } = parseMountOptions(options, sloppy, flagsOfMount(entry.options));
+  if (localFlocks && readMountRecord(entry.device)?.localFlocks !== true) throw mountedWithout(entry.mountPoint);
   const result = nativeAddon().mount(entry.source, entry.mountPoint, "fuse", flags | MountFlag.REMOUNT, "");
   if (result >= 0) return;
   const code = errnoName(-result);
@@ -56,13 +60,27 @@ export function remount(directory: string, options: string, sloppy: boolean): vo
   });
 }
 
+/** The kernel asks once, when it is mounted, where file locks are kept. */
+function mountedWithout(mountPoint: string): OperatingError {
+  return new OperatingError(`${mountPoint} is mounted without localflocks, and a remount can not change that`, {
+    code: "remount-failed",
+    hint: "Unmount it, and mount it with localflocks.",
+    exitStatus: 32,
+  });
+}
+
 export interface UnmountOptions {
   readonly lazy: boolean;
   readonly force: boolean;
+  /** Hears what the release waits for, in words. */
+  readonly tell: (line: string) => void;
+  readonly releaseLimitMs?: number;
+  readonly holdersAfterMs?: number;
 }
 
 /**
- * Takes the mount away and, unless lazy, waits until its overlay has ended: then the lower is released. Gives a note for the user, or null.
+ * Takes the mount away and, unless lazy, waits until its overlay has ended: then the lower is released. If it has not after
+ * HOLDERS_AFTER_MS, the processes are named that keep it mounted in other namespaces. Gives a note for the user, or null.
  * Throws OperatingError "umount-failed" or "still-releasing".
  */
 export async function unmount(directory: string, options: UnmountOptions): Promise<string | null> {
@@ -74,15 +92,26 @@ export async function unmount(directory: string, options: UnmountOptions): Promi
   const left = mountTable().filter((other) => other.device === entry.device);
   if (left.length > 0) return `it is still mounted at ${left.map((other) => other.mountPoint).join(", ")}`;
   if (record === null) return "which process served it is not known: it may still be releasing the volume";
-  if (await waitForExit(record, RELEASE_LIMIT_MS)) return null;
-  throw new OperatingError(
-    `${entry.mountPoint} is unmounted, but its overlay (process ${record.pid}) has not released ${record.source} yet`,
-    {
-      code: "still-releasing",
-      hint: `It writes back, or waits for the other nodes: coverlay status --run-dir ${record.runDir}`,
-      exitStatus: 32,
-    },
-  );
+  const { releaseLimitMs = RELEASE_LIMIT_MS, holdersAfterMs = HOLDERS_AFTER_MS } = options;
+  if (await waitForExit(record, holdersAfterMs)) return null;
+  const holders = namespaceHolders(entry.device);
+  if (holders.length > 0) options.tell(`${entry.mountPoint} is unmounted here, but not everywhere: ${holderWords(holders)}`);
+  if (await waitForExit(record, releaseLimitMs - holdersAfterMs)) return null;
+  throw stillReleasing(entry, record);
+}
+
+function stillReleasing({ mountPoint, device }: MountEntry, { pid, source, runDir }: MountRecord): OperatingError {
+  const holders = namespaceHolders(device);
+  const message = `${mountPoint} is unmounted, but its overlay (process ${pid}) has not released ${source} yet`;
+  const held = `${message}: it is mounted elsewhere, by ${holderWords(holders)}`;
+  return new OperatingError(holders.length > 0 ? held : message, {
+    code: "still-releasing",
+    hint:
+      holders.length > 0
+        ? `End these processes, or run in their namespace: nsenter -t ${holders[0]?.pid} -m umount ${holders[0]?.mountPoint}`
+        : `It writes back, or waits for the other nodes: coverlay status --run-dir ${runDir}`,
+    exitStatus: 32,
+  });
 }
 
 function unmountFailed(mountPoint: string, code: string): OperatingError {

@@ -50,7 +50,7 @@ export function overlayLogFile(args: OverlayArguments): string {
  */
 export async function startOverlay(args: OverlayArguments, program: string = coverlayProgram()): Promise<number> {
   const logFile = overlayLogFile(args);
-  mkdirSync(args.runDir, { recursive: true, mode: 0o755 });
+  mkdirSync(args.runDir, { recursive: true, mode: 0o700 });
   const log = openSync(logFile, "a", 0o640);
   let child: ChildProcess;
   try {
@@ -71,7 +71,7 @@ export async function startOverlay(args: OverlayArguments, program: string = cov
 async function waitForOverlay(child: ChildProcess, logFile: string): Promise<number> {
   const ended = new Promise<void>((resolve) => {
     child.once("exit", () => resolve());
-    child.once("error", () => resolve());
+    child.on("error", () => resolve());
   });
   let killing: NodeJS.Timeout | undefined;
   const interrupt = (): void => {

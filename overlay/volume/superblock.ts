@@ -21,6 +21,9 @@ export interface Ext4Superblock {
   readonly hasJournal: boolean;
   /** Multiple-mount protection is on. */
   readonly hasMmp: boolean;
+  /** Where its block lies, in bytes. */
+  readonly mmpOffset: number;
+  readonly mmpIntervalS: number;
 }
 
 export interface XfsSuperblock {
@@ -75,6 +78,8 @@ function decodeExt4(sb: Buffer): Superblock {
     hasErrors: (state & STATE_ERROR) !== 0,
     hasJournal: (sb.readUInt32LE(0x5c) & COMPAT_HAS_JOURNAL) !== 0,
     hasMmp: (incompat & INCOMPAT_MMP) !== 0,
+    mmpOffset: Number(sb.readBigUInt64LE(0x168)) * 1024 * 2 ** sb.readUInt32LE(0x18),
+    mmpIntervalS: sb.readUInt16LE(0x166),
   };
 }
 

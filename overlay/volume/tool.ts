@@ -1,5 +1,5 @@
 /** Runs the small tools of the file systems (e2fsprogs, xfsprogs, util-linux), in the C locale and with a time limit. */
-import { spawnSync } from "node:child_process";
+import { execFile, spawnSync } from "node:child_process";
 import { OperatingError } from "../../dlmd/base/error.ts";
 
 const TOOL_TIMEOUT_MS = 60_000;
@@ -13,25 +13,62 @@ export interface ToolResult {
   readonly stderr: string;
 }
 
+const environment = (): NodeJS.ProcessEnv => ({
+  ...process.env,
+  LC_ALL: "C",
+  PATH: `${process.env["PATH"] ?? ""}:${TOOL_PATH}`,
+  DEBUGFS_PAGER: "cat",
+});
+
 /** `debianPackage` is named where the tool is missing. Any exit status is a result. Throws OperatingError "tool-missing", "tool-failed". */
 export function runTool(tool: string, args: readonly string[], debianPackage: string): ToolResult {
-  const env = { ...process.env, LC_ALL: "C", PATH: `${process.env["PATH"] ?? ""}:${TOOL_PATH}`, DEBUGFS_PAGER: "cat" };
-  const run = spawnSync(tool, args, { env, timeout: TOOL_TIMEOUT_MS, maxBuffer: TOOL_OUTPUT_BYTES, stdio: ["ignore", "pipe", "pipe"] });
-  if (run.error !== undefined && (run.error as NodeJS.ErrnoException).code === "ENOENT") {
-    throw new OperatingError(`${tool} is not installed`, {
-      code: "tool-missing",
-      hint: `Install it: apt-get install ${debianPackage}`,
-      exitStatus: 32,
-    });
-  }
+  const run = spawnSync(tool, args, {
+    env: environment(),
+    timeout: TOOL_TIMEOUT_MS,
+    maxBuffer: TOOL_OUTPUT_BYTES,
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  if (run.error !== undefined && (run.error as NodeJS.ErrnoException).code === "ENOENT") throw missing(tool, debianPackage);
   if (run.error !== undefined || run.status === null) {
-    const why = run.error?.message ?? `ended by ${run.signal}`;
-    throw new OperatingError(`${tool} ${args.join(" ")} did not finish: ${why}`, {
-      code: "tool-failed",
-      hint: "If the device does not answer, look at its path (dmesg).",
-      cause: run.error,
-      exitStatus: 32,
-    });
+    throw unfinished(tool, args, run.error?.message ?? `ended by ${run.signal}`, run.error);
   }
   return { status: run.status, stdout: run.stdout, stderr: run.stderr.toString("utf8") };
+}
+
+/** The same, while this process goes on with its work. It does not wait for the end of a killed tool: a hung disk may hold it. */
+export function runToolInBackground(tool: string, args: readonly string[], debianPackage: string): Promise<ToolResult> {
+  const options = { env: environment(), maxBuffer: TOOL_OUTPUT_BYTES, encoding: "buffer" } as const;
+  return new Promise((resolve, reject) => {
+    const child = execFile(tool, args, options, (error, stdout, stderr) => {
+      clearTimeout(timer);
+      if (error !== null && error.code === "ENOENT") return reject(missing(tool, debianPackage));
+      if (error !== null && typeof error.code !== "number") return reject(unfinished(tool, args, error.message, error));
+      resolve({ status: error === null ? 0 : Number(error.code), stdout, stderr: stderr.toString("utf8") });
+    });
+    const timer = setTimeout(() => {
+      child.kill("SIGKILL");
+      child.stdout?.destroy();
+      child.stderr?.destroy();
+      child.unref();
+      reject(unfinished(tool, args, `no end after ${TOOL_TIMEOUT_MS / 1000} s`, undefined));
+    }, TOOL_TIMEOUT_MS);
+    child.stdin?.end();
+  });
+}
+
+function missing(tool: string, debianPackage: string): OperatingError {
+  return new OperatingError(`${tool} is not installed`, {
+    code: "tool-missing",
+    hint: `Install it: apt-get install ${debianPackage}`,
+    exitStatus: 32,
+  });
+}
+
+function unfinished(tool: string, args: readonly string[], why: string, cause: unknown): OperatingError {
+  return new OperatingError(`${tool} ${args.join(" ")} did not finish: ${why}`, {
+    code: "tool-failed",
+    hint: "If the device does not answer, look at its path (dmesg).",
+    cause,
+    exitStatus: 32,
+  });
 }

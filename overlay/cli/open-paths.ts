@@ -1,0 +1,49 @@
+/**
+ * Which path a process of this machine has open for an inode of a mount: from /proc/PID/fdinfo (proc_pid_fdinfo(5), "ino" since Linux 5.14), which
+ * asks nothing of the file system. The mount may be what hangs.
+ */
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import type { MountEntry } from "../../dlmd/base/mount-table.ts";
+
+/** Descriptors of one process that are looked at; a path among the others is not found. */
+export const MAX_DESCRIPTORS_LOOKED_AT = 4096;
+
+/** `ino`: the inode number in decimal. null: it has none open, or is not to be seen. */
+export function openPath(
+  pid: number,
+  ino: string,
+  mounts: readonly MountEntry[],
+  limit: number = MAX_DESCRIPTORS_LOOKED_AT,
+): string | null {
+  const mountIds = new Set(mounts.map(({ mountId }) => mountId));
+  try {
+    for (const fd of readdirSync(`/proc/${pid}/fd`).slice(0, limit)) {
+      const info = readFileSync(`/proc/${pid}/fdinfo/${fd}`, "utf8");
+      if (/^ino:\s*(\d+)$/m.exec(info)?.[1] !== ino) continue;
+      if (mountIds.has(Number(/^mnt_id:\s*(\d+)$/m.exec(info)?.[1]))) return readlinkSync(`/proc/${pid}/fd/${fd}`);
+    }
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    // ENOENT, ESRCH: it ended or closed it meanwhile. EACCES, EPERM: not ours to look at.
+    if (code !== "ENOENT" && code !== "ESRCH" && code !== "EACCES" && code !== "EPERM") throw error;
+  }
+  return null;
+}
+
+/** Name of a process, "" if it has ended. */
+export function programOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/comm`, "utf8").trim();
+  } catch {
+    return "";
+  }
+}
+
+/** Its threads; the pid alone if it has ended. A thread's own number gives that thread. */
+export function threadsOf(pid: number): number[] {
+  try {
+    return readdirSync(`/proc/${pid}/task`).map(Number);
+  } catch {
+    return [pid];
+  }
+}

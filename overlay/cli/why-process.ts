@@ -1,0 +1,90 @@
+/**
+ * `coverlay why PID`: what a process of this node waits for in a clustered mount, and which file locks it has. Its requests come from the overlays
+ * of this node, whose they are from the lock managers.
+ */
+import type { ClusterInfo } from "../../dlmd/client/api.ts";
+import { type ClusterLocks, decodeClusterLocks, joinClusterLocks } from "../query/cluster-locks.ts";
+import { askCluster, askClusterAll, nodeName } from "../query/dlmd-query.ts";
+import { mountsOf, reportFiles } from "./file-locks.ts";
+import { gatherLocks } from "../query/gather-locks.ts";
+import { inodeLock, lockNamesOf, parseKey, volumeName } from "../query/lock-names.ts";
+import { openPath, programOf, threadsOf } from "./open-paths.ts";
+import { EXIT, print, printJson } from "./output.ts";
+import { listOverlays } from "../query/overlay-query.ts";
+import { type OverlayRequest, type OverlayRequests, queryOverlayRequests } from "../query/overlay-requests.ts";
+import { describeWhy, NOBODY, type PathOf, seconds } from "./why-words.ts";
+
+interface Waiting extends OverlayRequest {
+  readonly lockspace: string;
+  readonly mountpoint: string;
+}
+
+interface ProcessReport {
+  readonly pid: number;
+  readonly program: string;
+  readonly info: ClusterInfo;
+  readonly waiting: readonly Waiting[];
+  /** The locks of the files that it waits for, or has file locks on. */
+  readonly locks: ClusterLocks;
+  readonly pathOf: PathOf;
+}
+
+async function requestsOf(runDir: string): Promise<OverlayRequests[]> {
+  const living = listOverlays(runDir).filter(({ alive }) => alive);
+  return Promise.all(living.map(({ connection }) => queryOverlayRequests(runDir, connection)));
+}
+
+export async function explainProcess(runDir: string, pid: number): Promise<ProcessReport> {
+  const threads = new Set([pid, ...threadsOf(pid)]);
+  const mounts = await requestsOf(runDir);
+  const waiting = mounts.flatMap(({ requests, lockspace, mountpoint }) =>
+    requests.filter((request) => threads.has(request.pid)).map((request): Waiting => ({ ...request, lockspace, mountpoint })),
+  );
+  // Of all files on which programs of this node have or want locks those that are its own.
+  const ask = (): ReturnType<typeof askCluster> =>
+    askCluster(runDir, ({ nodeid }) => ({ lockspace: "", resource: "", nodeid, waitingMs: null }));
+  let { info, answer } = await ask();
+  if (await gatherLocks(runDir, decodeClusterLocks(answer))) ({ info, answer } = await ask());
+  const all = decodeClusterLocks(answer);
+  const own = all.files.filter(({ held, waiting: asked }) =>
+    [...held, ...asked].some((row) => row.nodeid === info.nodeid && row.pid === pid),
+  );
+  const wanted = new Map(own.map(({ lockspace, file }) => [`${lockspace} ${file}`, { lockspace, resource: file }]));
+  for (const { lockspace, key, fileLock } of waiting) {
+    const names = key === null ? [] : fileLock === null ? lockNamesOf(key) : [`f${key}`];
+    for (const resource of names) wanted.set(`${lockspace} ${resource}`, { lockspace, resource });
+  }
+  const questions = [...wanted.values()].map((one) => ({ ...one, nodeid: 0, waitingMs: null }));
+  const { answers } = await askClusterAll(runDir, questions);
+  const locks = joinClusterLocks(answers.map((one) => decodeClusterLocks(one)));
+  const pathOf: PathOf = (lockspace, resource) => {
+    const lock = inodeLock(lockspace, resource);
+    return lock === null ? null : openPath(pid, lock.ino, mountsOf(runDir, info, lockspace));
+  };
+  return { pid, program: programOf(pid), info, waiting, locks, pathOf };
+}
+
+function requestWords({ op, key, sinceMs, fileLock, lockspace, mountpoint }: Waiting, info: ClusterInfo, pathOf: PathOf): string {
+  const ino = parseKey(key ?? "")?.ino;
+  const path = key === null ? null : pathOf(lockspace, `i${key}`);
+  const file = ino === undefined ? mountpoint : (path ?? `inode ${ino} of volume ${volumeName(lockspace, info.volumes)} at ${mountpoint}`);
+  const range = fileLock === null ? "" : ` (${fileLock.type} on bytes ${fileLock.start} to ${fileLock.end})`;
+  return `  waits since ${seconds(sinceMs)}: ${fileLock === null ? op : "file lock"}${range} of ${file}`;
+}
+
+export function printProcess({ pid, program, info, waiting, locks, pathOf }: ProcessReport, json: boolean): void {
+  const node = nodeName(info)(info.nodeid);
+  if (json) return printJson({ nodeid: info.nodeid, pid, program, requests: waiting, ...locks, files: reportFiles(locks, info, pathOf) });
+  const rows = waiting.map((request) => requestWords(request, info, pathOf));
+  print(`process ${pid} (${program === "" ? "it has ended" : program}) on ${node}`);
+  print(rows.length === 0 ? "  waits for nothing in a clustered mount of this node" : rows.join("\n"));
+  const words = describeWhy(locks, nodeName(info), pathOf);
+  if (words !== NOBODY) print(words);
+}
+
+/** Exit status 0: it waits for something, or has file locks. */
+export async function whyProcess(runDir: string, pid: number, json: boolean): Promise<number> {
+  const report = await explainProcess(runDir, pid);
+  printProcess(report, json);
+  return report.waiting.length + report.locks.files.length > 0 ? EXIT.OK : EXIT.FAILURE;
+}

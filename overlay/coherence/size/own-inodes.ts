@@ -1,0 +1,30 @@
+/**
+ * The inodes of our own mount as any program sees them: by system calls on a descriptor that is opened for each call, through the mount's path
+ * and a file handle. Nothing is kept open, so nothing keeps the mount from being unmounted.
+ *
+ * Where the mount can not be reached by its path (lazily unmounted, moved, something mounted over it) every call gives an error.
+ */
+import type { Native } from "../../../native/index.ts";
+
+export interface OwnInodes {
+  /** The kernel's size of it, once it is from `atLeast` to `atMost`, or after so many milliseconds; negative errno. The kernel asks nothing. */
+  look(fuseNodeid: number, atLeast: number, atMost: number, timeoutMs: number): Promise<number>;
+  /** Has the kernel send a GETATTR, and resolves when that was answered and its reply taken: the kernel's size then, or a negative errno. */
+  refresh(fuseNodeid: number): Promise<number>;
+  /** Has the kernel take the inode's lock and send a REMOVEXATTR under it. */
+  lock(fuseNodeid: number): Promise<number>;
+  /** Does that request come from one of our own threads? */
+  isOwnThread(tid: number): boolean;
+}
+
+/** `minor`: that of the mount's device (connectionNumber). */
+export function createOwnInodes(native: Native, mountpoint: string, minor: number): OwnInodes {
+  const path = Buffer.from(mountpoint);
+  const { own } = native.pool;
+  return {
+    look: (fuseNodeid, atLeast, atMost, timeoutMs) => own.lookOwnSize(path, minor, fuseNodeid, atLeast, atMost, timeoutMs),
+    refresh: (fuseNodeid) => own.refreshOwnSize(path, minor, fuseNodeid),
+    lock: (fuseNodeid) => own.lockOwn(path, minor, fuseNodeid),
+    isOwnThread: (tid) => native.ownsThread(tid),
+  };
+}

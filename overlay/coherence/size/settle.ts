@@ -1,0 +1,70 @@
+/** What a revoke waits for of replies that change the kernel's size of a file, or tell it: that they were taken (doubt.ts, asked.ts). */
+import type { Inode } from "../../inode/inode.ts";
+import type { Cover } from "../cover.ts";
+import type { InodeLock } from "./inode-lock.ts";
+import { mustSettle, noteNoAskers } from "./asked.ts";
+import { mustBeTaken, noteRaised } from "./doubt.ts";
+import type { SizeGates } from "./gate.ts";
+import type { SizeThreads } from "./threads.ts";
+
+/** So long for a reply to SETATTR or LINK, or one with a size that was asked for, to be taken ... */
+const LATE_WAIT_MS = 250;
+/** ... and, before that, for the kernel's size to be what a write(2) raises it to. */
+const RAISED_WAIT_MS = 20;
+
+export class Settling {
+  /** `sizesUnknown`: revokes that went on although a reply may not have been taken. */
+  readonly counts = { sizeSettles: 0, sizesUnknown: 0 };
+  readonly #gates: SizeGates;
+  readonly #lock: InodeLock;
+  readonly #threads: SizeThreads;
+  readonly #lapsed: () => boolean;
+
+  /** `lapsed`: answers are kept, and no thread takes what it was told. */
+  constructor(gates: SizeGates, lock: InodeLock, threads: SizeThreads, lapsed: () => boolean) {
+    this.#gates = gates;
+    this.#lock = lock;
+    this.#threads = threads;
+    this.#lapsed = lapsed;
+  }
+
+  unsettled(cover: Cover): boolean {
+    return mustSettle(cover) || this.#gates.get(cover)?.refreshing === true;
+  }
+
+  /** Before a revoke stores the sentinel: replies that set the size must have been taken, and who asked for it must be done with it. */
+  async settle(inode: Inode): Promise<void> {
+    const { cover } = inode;
+    this.counts.sizeSettles += 1;
+    this.#threads.forgetEnded(cover);
+    while (this.unsettled(cover)) {
+      await this.#gates.get(cover)?.quiet();
+      if (!mustSettle(cover) || (await this.#lock.awaitOver(inode, LATE_WAIT_MS)) || this.#lapsed()) continue;
+      this.counts.sizesUnknown += 1;
+      // Not once more in the next round.
+      noteNoAskers(cover);
+      cover.lateHarms = cover.late !== null;
+      if (cover.late === "sets") cover.late = "misplaced";
+      cover.lateEnd = Number.POSITIVE_INFINITY;
+      return;
+    }
+  }
+
+  /** Before a lock is lowered to PR: what was answered under it must have been taken. */
+  async taken(inode: Inode): Promise<void> {
+    const { cover } = inode;
+    this.counts.sizeSettles += 1;
+    this.#threads.forgetEnded(cover);
+    // Its older reply might be taken after the look.
+    await this.#gates.get(cover)?.quiet();
+    if (cover.late === "raises") {
+      const seen = await this.#threads.look(inode, cover.lateEnd, Number.POSITIVE_INFINITY, RAISED_WAIT_MS);
+      if (noteRaised(cover, seen)) return;
+    }
+    while (mustBeTaken(cover) && !(await this.#lock.awaitOver(inode, LATE_WAIT_MS))) {
+      if (this.#lapsed()) continue;
+      this.counts.sizesUnknown += 1;
+      return;
+    }
+  }
+}

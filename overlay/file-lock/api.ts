@@ -1,0 +1,55 @@
+/**
+ * File locks of the cluster (fcntl(2), OFD locks, flock(2)) as the operations of a mount ask for them. A file is named by `lockFile`.
+ *
+ * An owner is the kernel's number of a process (its files_struct: POSIX locks), or of an open file (OFD locks, flock). The kernel does not say
+ * whether a range lock is POSIX or OFD: both are "posix" here. So a circle of OFD locks ends with EDEADLK, too.
+ */
+import type { FileLockStatus } from "../../dlmd/client/file-lock-api.ts";
+import type { LockFound } from "../fuse/reply.ts";
+import type { Inode } from "../inode/inode.ts";
+import type { Maybe } from "../lower/lower.ts";
+
+export interface LockOwner {
+  /** "flock" has a space of its own. */
+  readonly kind: "posix" | "flock";
+  readonly owner: bigint;
+}
+
+/** Bytes `start` to `end`, both included. */
+export interface LockRange {
+  readonly type: "read" | "write";
+  readonly start: bigint;
+  readonly end: bigint;
+}
+
+export interface LockWanted extends LockRange {
+  /** The process that asks. */
+  readonly pid: number;
+}
+
+export interface LockRequest {
+  /** Rejects with EIO when the mount is taken out. */
+  readonly done: Maybe<FileLockStatus>;
+  /** Ends the wait: `done` is "canceled", or what it got if that was faster. */
+  cancel(): void;
+}
+
+export interface FileLocking {
+  /** `fh`: through which open file. */
+  lock(file: string, fh: number, owner: LockOwner, wanted: LockWanted, wait: boolean): LockRequest;
+  /** When it is over every node sees it. "limit": it would split a lock, and there are too many. */
+  unlock(file: string, owner: LockOwner, start: bigint, end: bigint): Maybe<"granted" | "limit">;
+  /** The first lock in the way, by offset. */
+  test(file: string, owner: LockOwner, wanted: LockRange): Maybe<LockFound | null>;
+  /** FLUSH: the process has closed the file, and all that it has on it goes, through whatever open file it came. */
+  closed(file: string, owner: bigint): Maybe<void>;
+  /** RELEASE: what was locked through that open file, and has not gone before, goes. */
+  released(file: string, fh: number): void;
+  /** The kernel knows the file no more. */
+  forgotten(file: string): void;
+}
+
+/** The file's name, as a resource of dlmd and as a file of its file-lock service. */
+export function lockFile({ key }: Inode): string {
+  return `f${key}`;
+}

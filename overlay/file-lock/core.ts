@@ -1,0 +1,433 @@
+/**
+ * Where the locks of each file are kept: in this node's memory, while no other node uses them, or in dlmd's file-lock service. Pure: what happens comes
+ * in, what is to be done goes out through the port, at once and in order. overlay/file-lock/README.md, "Where the locks of a file are", says why it is right.
+ *
+ *     none --a request--> asking --EX--> local --it is wanted, and all is unlocked--> none
+ *                           |              \--LOCAL_WAIT_MS of a wait, here or elsewhere--> pushing --> shared
+ *                           |                                 \--no room there--> returning --> local, for PUSH_AGAIN_MS
+ *                           \--CW--> shared --all is unlocked, for SHARED_MIN_MS--> none
+ *                                        \--RETURN_AFTER_MS, and EX is to be had--> returning --> local
+ *
+ * EX of the file's resource: all its locks in the cluster are in this node's tables. CW: all are in the service, and what this node's owners
+ * have is in the tables as well.
+ */
+import { assert } from "../../dlmd/base/assert.ts";
+import type { FileLockStatus } from "../../dlmd/client/file-lock-api.ts";
+import { mostAdded } from "../../dlmd/plock/owned.ts";
+import { maxOffset } from "../../dlmd/wire/plock-range.ts";
+import { type Holder, PlockTable, type TableSink, type Waiter } from "../../dlmd/plock/table.ts";
+import type { LockFound } from "../fuse/reply.ts";
+import type { LockOwner } from "./api.ts";
+import type { FileLockAnswer, FileLockAsk, FileLockPort } from "./core-port.ts";
+import { ownerName, sameOwner } from "./lock-users.ts";
+import { foundBy, heldOn, keyOf, type LockedFile, mayAdd, noteOvertaken, plockOwner, type Request, tableOf } from "./locked-file.ts";
+
+/** So long a request waits for a lock of this node, or another node for this file, before dlmd's service is told of all its locks. */
+export const LOCAL_WAIT_MS = 50;
+/** A file that came to be shared stays so for that time at least, so that nodes that use it by turns do not ask for its state at each turn. */
+export const SHARED_MIN_MS = 100;
+/** After that time a file that is shared, and has locks, is taken back if no other node uses it; and again after that time. */
+export const RETURN_AFTER_MS = 1000;
+/** The service had no room for what is locked here: it is told again after that time. Until then all is kept here, and other nodes wait. */
+export const PUSH_AGAIN_MS = 1000;
+/** Files without locks whose state is kept here; of more, that which was not used for longest is given up. */
+export const MAX_IDLE_FILES = 4096;
+/** As dlmd has them (dlmd/plock/README.md, "File locks"): what is locked here has room in its service. */
+export const MAX_LOCKS_PER_FILE = 100_000;
+export const MAX_LOCKS = 100_000;
+
+export interface FileLockLimits {
+  readonly locksPerFile: number;
+  readonly locks: number;
+  readonly idleFiles: number;
+}
+
+const defaultLimits: FileLockLimits = { locksPerFile: MAX_LOCKS_PER_FILE, locks: MAX_LOCKS, idleFiles: MAX_IDLE_FILES };
+
+const granted: FileLockAnswer = { status: "granted", found: null };
+
+export class FileLockCore {
+  readonly files: ReadonlyMap<string, LockedFile>;
+  readonly #files = new Map<string, LockedFile>();
+  readonly #port: FileLockPort;
+  readonly #limits: FileLockLimits;
+  /** Files without locks whose state is here; the one that was not used for longest first. */
+  readonly #idle = new Set<LockedFile>();
+  /** Where each request without an answer is. */
+  readonly #fileOf = new Map<number, LockedFile>();
+  readonly #sink: TableSink;
+  #nextId = 1;
+  #counter = 0;
+  /** In all tables. */
+  #locks = 0;
+  /** Without an answer, but for pushes: those are of locks that are in the tables. */
+  #requests = 0;
+
+  constructor(port: FileLockPort, limits: Partial<FileLockLimits> = {}) {
+    this.files = this.#files;
+    this.#port = port;
+    this.#limits = { ...defaultLimits, ...limits };
+    this.#sink = { granted: (waiter) => this.#granted(waiter), blocked: () => undefined };
+  }
+
+  get locks(): number {
+    return this.#locks;
+  }
+
+  readonly #next = (): number => ++this.#counter;
+
+  #file(name: string): LockedFile {
+    let file = this.#files.get(name);
+    if (file === undefined) {
+      file = {
+        name,
+        state: "none",
+        ranges: new PlockTable(name, this.#sink, this.#next),
+        flock: new PlockTable(name, this.#sink, this.#next),
+        queue: [],
+        waiting: new Map(),
+        asked: new Map(),
+        wantedMs: null,
+        sharedMs: 0,
+        triedMs: 0,
+        pushAfterMs: 0,
+      };
+      this.#files.set(name, file);
+    }
+    return file;
+  }
+
+  // --------------------------------------------------------------------------------------------------------- requests
+
+  /** Gives its number; the answer may come before. */
+  request(ask: FileLockAsk): number {
+    const id = this.#nextId++;
+    const request: Request = { ...ask, id, own: null, begun: false, overtaken: false };
+    const known = this.#files.get(ask.file);
+    if (ask.op === "unlock" && (known === undefined || !this.#concerns(known, ask.owner))) {
+      this.#answer(request, granted);
+      return id;
+    }
+    const file = known ?? this.#file(ask.file);
+    this.#note(file, request);
+    this.#serve(file, request);
+    this.#review(file);
+    return id;
+  }
+
+  /** Whether the owner has a lock on the file, or a request that may become one. */
+  #concerns(file: LockedFile, owner: LockOwner): boolean {
+    if (tableOf(file, owner).holders.has(keyOf(owner))) return true;
+    if (file.queue.some((one) => sameOwner(one.owner, owner))) return true;
+    for (const one of file.asked.values()) if (sameOwner(one.owner, owner)) return true;
+    return false;
+  }
+
+  #serve(file: LockedFile, request: Request): void {
+    switch (file.state) {
+      case "none":
+        file.queue.push(request);
+        file.state = "asking";
+        this.#port.askState(file.name);
+        return;
+      case "asking":
+      case "pushing":
+      case "returning":
+        file.queue.push(request);
+        return;
+      case "local":
+        // Another node waits: whoever has nothing here waits for his turn, so that it comes to an end.
+        if (file.wantedMs !== null && !tableOf(file, request.owner).holders.has(keyOf(request.owner))) file.queue.push(request);
+        else this.#serveHere(file, request);
+        return;
+      case "shared":
+        if (mayAdd(file, request) && this.#crowded()) return this.#answer(request, { status: "limit", found: null });
+        file.asked.set(request.id, request);
+        this.#port.ask(request.id, request);
+    }
+  }
+
+  cancel(id: number): void {
+    const file = this.#fileOf.get(id);
+    if (file === undefined) return;
+    const queued = file.queue.findIndex((one) => one.id === id);
+    if (queued >= 0) {
+      const [request] = file.queue.splice(queued, 1) as [Request];
+      this.#answer(request, { status: "canceled", found: null });
+    } else if (file.asked.has(id)) this.#port.cancel(id);
+    else {
+      const found = file.waiting.get(id);
+      assert(found !== undefined, `file-lock request ${id} is nowhere`);
+      file.waiting.delete(id);
+      this.#count(found.waiter.table, () => found.waiter.table.cancel(found.waiter));
+      this.#answer(found.request, { status: "canceled", found: null });
+    }
+    this.#review(file);
+  }
+
+  #note(file: LockedFile, { id, own }: Request): void {
+    this.#fileOf.set(id, file);
+    if (own !== "push") this.#requests += 1;
+  }
+
+  #answer(request: Request, answer: FileLockAnswer): void {
+    if (this.#fileOf.delete(request.id) && request.own !== "push") this.#requests -= 1;
+    if (request.own === null) this.#port.answer(request.id, answer);
+  }
+
+  // ------------------------------------------------------------------------------------------------------- local locks
+
+  /** Ranges and requests in the tables are counted, whatever is done to one. */
+  #count<T>(table: PlockTable, work: () => T): T {
+    const before = table.size;
+    const result = work();
+    this.#locks += table.size - before;
+    return result;
+  }
+
+  /** There is room for one more, here and later in the service, which is told of them one by one. */
+  #full(table: PlockTable): boolean {
+    return table.size + 2 * mostAdded > this.#limits.locksPerFile || this.#crowded();
+  }
+
+  #crowded(): boolean {
+    return this.#locks + mostAdded * (this.#requests + 2) > this.#limits.locks;
+  }
+
+  #serveHere(file: LockedFile, request: Request): void {
+    const table = tableOf(file, request.owner);
+    const holder = table.holder(plockOwner(request.owner));
+    this.#count(table, () => {
+      if (request.op === "test") this.#answer(request, { status: "granted", found: foundBy(table, holder, request.range) });
+      else if (request.op === "unlock") this.#unlockHere(file, table, holder, request);
+      else this.#lockHere(file, table, holder, request);
+      table.release(holder);
+    });
+  }
+
+  #unlockHere(file: LockedFile, table: PlockTable, holder: Holder, request: Request): void {
+    const { start, end } = request.range;
+    if (mayAdd(file, request) && this.#full(table)) return this.#answer(request, { status: "limit", found: null });
+    this.#answer(request, granted);
+    table.change(holder, start, end, null, 0);
+  }
+
+  /** As dlmd does it (dlmd/plock/master.ts). */
+  #lockHere(file: LockedFile, table: PlockTable, holder: Holder, request: Request): void {
+    const { range, pid, wait, owner } = request;
+    if (this.#full(table)) return this.#answer(request, { status: "limit", found: null });
+    const blocker = wait ? table.blocker(holder, range, Number.POSITIVE_INFINITY) : (table.conflict(holder, range)?.holder ?? null);
+    if (blocker === null) {
+      this.#answer(request, granted);
+      return table.change(holder, range.start, range.end, range.type, pid);
+    }
+    if (wait) {
+      const name = { nodeid: 0, requestId: request.id, sinceMs: this.#port.nowMs() };
+      const waiter = table.wait(holder, { ...range, pid }, blocker, name);
+      file.waiting.set(request.id, { request, waiter });
+    } else this.#answer(request, { status: "again", found: null });
+    // flock(2): "the existing lock is first removed, and then a new lock is established". Once: overlay/file-lock/README.md,
+    // "Two threads on one open file".
+    if (owner.kind === "flock" && !request.begun && holder.ranges.size > 0) table.change(holder, 0n, maxOffset, null, 0);
+    request.begun = true;
+  }
+
+  #granted(waiter: Waiter): void {
+    const file = this.#fileOf.get(waiter.requestId);
+    const found = file?.waiting.get(waiter.requestId);
+    assert(file !== undefined && found !== undefined, `a lock was granted to request ${waiter.requestId}, which does not wait`);
+    file.waiting.delete(waiter.requestId);
+    this.#answer(found.request, granted);
+  }
+
+  // ------------------------------------------------------------------------------------------------------- the service
+
+  /** What the service did. `found`: of a test. */
+  serviceAnswered(id: number, status: FileLockStatus, found: LockFound | null): void {
+    const file = this.#fileOf.get(id);
+    const request = file?.asked.get(id);
+    assert(file !== undefined && request !== undefined, `an answer to file-lock request ${id}, which was not made`);
+    if (request.own === null) this.#follow(file, request, status);
+    else if (request.own === "push" && status === "limit") file.pushAfterMs = Number.POSITIVE_INFINITY;
+    else assert(status === "granted", `${request.own} of locks of ${file.name}: ${status}`);
+    file.asked.delete(id);
+    this.#answer(request, { status, found });
+    if (file.state === "pushing" && file.asked.size === 0) this.#pushed(file);
+    else if (file.state === "returning" && file.asked.size === 0) this.#enterLocal(file);
+    this.#review(file);
+  }
+
+  /** The tables follow the service. */
+  #follow(file: LockedFile, request: Request, status: FileLockStatus): void {
+    if (request.op === "test") return;
+    const { owner, range, pid } = request;
+    const table = tableOf(file, owner);
+    const holder = table.holder(plockOwner(owner));
+    this.#count(table, () => {
+      if (status === "granted" && request.op === "lock") {
+        table.claim(holder, { ...range, pid });
+        noteOvertaken(file, request);
+      } else if (status === "granted") table.change(holder, range.start, range.end, null, 0);
+      else if (owner.kind === "flock" && status !== "limit" && !request.begun && !request.overtaken && holder.ranges.size > 0) {
+        // Its conversion began by giving up what it had; if it had not begun, that is made good.
+        table.change(holder, 0n, maxOffset, null, 0);
+        if (status !== "again") this.#send(file, { ...request, op: "unlock", wait: false }, "release");
+      }
+      table.release(holder);
+    });
+  }
+
+  #send(file: LockedFile, ask: FileLockAsk, own: "push" | "release"): void {
+    const request: Request = { ...ask, id: this.#nextId++, own, begun: false, overtaken: false };
+    this.#note(file, request);
+    file.asked.set(request.id, request);
+    this.#port.ask(request.id, request);
+  }
+
+  // ------------------------------------------------------------------------------------------------- the file's state
+
+  /** What `askState` or `takeBackState` led to. */
+  stateGranted(name: string, state: "local" | "shared"): void {
+    const file = this.#files.get(name);
+    assert(file !== undefined && (file.state === "asking" || file.state === "returning"), `the state of ${name} came unasked`);
+    if (state === "shared") this.#enterShared(file);
+    else if (file.state === "asking") this.#enterLocal(file);
+    else this.#takeOut(file);
+    this.#review(file);
+  }
+
+  /** Another node wants the file. Of CW it is content with CW, and has it as soon as anything is granted. */
+  stateWanted(name: string): void {
+    const file = this.#files.get(name);
+    // Given up meanwhile.
+    if (file === undefined) return;
+    if (file.state !== "none" && file.state !== "asking" && file.state !== "shared") file.wantedMs ??= this.#port.nowMs();
+    this.#review(file);
+  }
+
+  #enterLocal(file: LockedFile): void {
+    file.state = "local";
+    const { queue } = file;
+    file.queue = [];
+    for (const request of queue) this.#serve(file, request);
+  }
+
+  /**
+   * All that is held here is told to the service, which nobody else has asked about this file: it can refuse it for its limits only. (What it has of a
+   * client that ended is about to go: so these requests wait.)
+   */
+  #enterPushing(file: LockedFile): void {
+    file.state = "pushing";
+    const waiting = [...file.waiting.values()];
+    file.waiting.clear();
+    // From the last: nobody who waits is left to be served by it.
+    for (const { waiter } of waiting.toReversed()) this.#count(waiter.table, () => waiter.table.cancel(waiter));
+    file.queue = [...waiting.map(({ request }) => request), ...file.queue];
+    for (const { owner, range, pid } of heldOn(file))
+      this.#send(file, { file: file.name, op: "lock", owner, range, pid, wait: true }, "push");
+    if (file.asked.size === 0) this.#pushed(file);
+  }
+
+  /** `#crowded` leaves room for them. But dlmd counts what it is to forget, of this node or of one that ended, until it has. */
+  #pushed(file: LockedFile): void {
+    if (file.pushAfterMs !== Number.POSITIVE_INFINITY) return this.#enterShared(file);
+    file.pushAfterMs = this.#port.nowMs() + PUSH_AGAIN_MS;
+    file.state = "returning";
+    this.#takeOut(file);
+  }
+
+  #enterShared(file: LockedFile): void {
+    const now = this.#port.nowMs();
+    if (file.state === "pushing") this.#port.shareState(file.name);
+    if (file.state !== "returning") file.sharedMs = now;
+    file.triedMs = now;
+    file.state = "shared";
+    file.wantedMs = null;
+    const { queue } = file;
+    file.queue = [];
+    for (const request of queue) this.#serve(file, request);
+  }
+
+  /** EX is here: nobody else has locks. What this node has in the service is taken out of it before anything is granted here. */
+  #takeOut(file: LockedFile): void {
+    const owners = new Map(heldOn(file).map((held) => [ownerName(held.owner), held.owner]));
+    const range = { type: "read", start: 0n, end: maxOffset } as const;
+    for (const owner of owners.values()) this.#send(file, { file: file.name, op: "unlock", owner, range, pid: 0, wait: false }, "release");
+    if (file.asked.size === 0) this.#enterLocal(file);
+  }
+
+  handleTimer(name: string): void {
+    const file = this.#files.get(name);
+    if (file !== undefined) this.#review(file);
+  }
+
+  /** Whatever happened to the file: does it go into another state now, or at what time? */
+  #review(file: LockedFile): void {
+    const now = this.#port.nowMs();
+    const isEmpty = file.ranges.size + file.flock.size === 0;
+    if (file.state === "local") this.#reviewLocal(file, isEmpty, now);
+    else if (file.state === "shared" && file.asked.size === 0) this.#reviewShared(file, isEmpty, now);
+    this.#noteIdle(file);
+  }
+
+  #reviewLocal(file: LockedFile, isEmpty: boolean, now: number): void {
+    if (isEmpty) {
+      if (file.wantedMs !== null) this.#giveUp(file);
+      return;
+    }
+    const [first] = file.waiting.values();
+    const sinceMs = Math.min(file.wantedMs ?? Number.POSITIVE_INFINITY, first?.waiter.sinceMs ?? Number.POSITIVE_INFINITY);
+    if (sinceMs === Number.POSITIVE_INFINITY) return;
+    const atMs = Math.max(sinceMs + LOCAL_WAIT_MS, file.pushAfterMs);
+    if (now >= atMs) this.#enterPushing(file);
+    else this.#port.setTimer(file.name, atMs - now);
+  }
+
+  #reviewShared(file: LockedFile, isEmpty: boolean, now: number): void {
+    if (isEmpty) {
+      const untilMs = file.sharedMs + SHARED_MIN_MS;
+      if (now >= untilMs) this.#giveUp(file);
+      else this.#port.setTimer(file.name, untilMs - now);
+    } else if (now >= file.triedMs + RETURN_AFTER_MS) {
+      file.state = "returning";
+      file.triedMs = now;
+      this.#port.takeBackState(file.name);
+    }
+  }
+
+  #giveUp(file: LockedFile): void {
+    assert(file.waiting.size === 0 && file.asked.size === 0, `${file.name} is given up while requests wait`);
+    this.#port.giveUpState(file.name);
+    file.state = "none";
+    file.wantedMs = null;
+    const { queue } = file;
+    file.queue = [];
+    for (const request of queue) this.#serve(file, request);
+  }
+
+  #noteIdle(file: LockedFile): void {
+    this.#idle.delete(file);
+    if (file.state === "none") this.#files.delete(file.name);
+    if (file.state !== "local" || file.ranges.size + file.flock.size > 0) return;
+    this.#idle.add(file);
+    if (this.#idle.size <= this.#limits.idleFiles) return;
+    for (const oldest of this.#idle) {
+      this.forget(oldest.name);
+      break;
+    }
+  }
+
+  /** All that is held here is told to the service now, for those who want to see it. */
+  share(name: string): void {
+    const file = this.#files.get(name);
+    if (file?.state === "local" && file.ranges.size + file.flock.size > 0) this.#enterPushing(file);
+  }
+
+  /** The kernel knows the file no more. */
+  forget(name: string): void {
+    const file = this.#files.get(name);
+    if (file === undefined || !this.#idle.has(file)) return;
+    this.#giveUp(file);
+    this.#noteIdle(file);
+  }
+}

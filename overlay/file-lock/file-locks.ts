@@ -1,0 +1,319 @@
+/** File locks of a mount: the core's rules (core.ts) joined to dlmd, its lock of each file's state and its file-lock service. */
+import { E, errnoError } from "../../dlmd/base/errno.ts";
+import { assert } from "../../dlmd/base/assert.ts";
+import { type Lock, LockFlag, type LockStatus, type Lockspace } from "../../dlmd/client/api.ts";
+import type { FileLockConflict, FileLocks } from "../../dlmd/client/file-lock-api.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
+import { maxOffset } from "../../dlmd/wire/plock-range.ts";
+import type { LockFound } from "../fuse/reply.ts";
+import type { Maybe } from "../lower/lower.ts";
+import { inTime } from "../lower/maybe.ts";
+import type { FileLocking, LockOwner, LockRange, LockRequest, LockWanted } from "./api.ts";
+import { FileLockCore } from "./core.ts";
+import type { FileLockAnswer, FileLockAsk, FileLockPort, ServiceAsk } from "./core-port.ts";
+import { type FileState, heldOn } from "./locked-file.ts";
+import { LockUsers } from "./lock-users.ts";
+
+/**
+ * close(2) waits so long until every node sees that the locks are gone: who closes can not be killed. Without lock service they are given up later, and
+ * nobody is given any meanwhile.
+ */
+export const CLOSE_WAIT_MS = 1000;
+
+export interface FileLocksOptions {
+  readonly lockspace: Lockspace;
+  readonly service: FileLocks;
+  /** This client of dlmd: whose locks are of this machine. */
+  readonly nodeid: number;
+  readonly clientId: number;
+  /** Milliseconds of a monotonic clock. */
+  readonly now: () => number;
+  /** dlmd broke a promise. */
+  readonly fail: (error: Error) => void;
+}
+
+/** A file with locks of this node, for people. Offsets are text: JSON has no numbers of 64 bits. */
+export interface FileLocksHere {
+  /** "f" and the inode's number and generation. */
+  readonly file: string;
+  /** Where all its locks are: in this node's memory, or in dlmd's file-lock service. */
+  readonly kept: "here" | "cluster" | "changing";
+  readonly held: readonly {
+    readonly kind: LockOwner["kind"];
+    readonly owner: string;
+    readonly pid: number;
+    readonly type: LockRange["type"];
+    readonly start: string;
+    /** null: to the end of the file. */
+    readonly end: string | null;
+  }[];
+  /** Requests of this node that have not ended. */
+  readonly waiting: number;
+}
+
+export interface FileLocksSeen {
+  readonly files: readonly FileLocksHere[];
+  readonly truncated: boolean;
+}
+
+export interface FileLockCounters {
+  /** Files whose state this node has, and those of them that no other node uses. */
+  readonly lockedFiles: number;
+  readonly lockedFilesHere: number;
+  /** Ranges that are held. */
+  readonly fileLocks: number;
+  /** Asked of the file-lock service. */
+  readonly fileLockMessages: number;
+}
+
+/** Another node has LOCAL_WAIT_MS for its part; whoever has not answered by then shows less. */
+export const GATHER_LIMIT_MS = 1000;
+/** An owner that never holds anything. */
+const NOBODY: LockOwner = { kind: "posix", owner: 0n };
+
+/** At most so many files are shown. */
+export const FILES_SHOWN = 1000;
+
+interface StateLock {
+  readonly lock: Lock;
+  /** What it was asked for last. */
+  asked: "state" | "back" | "share" | null;
+}
+
+interface Timer {
+  readonly handle: NodeJS.Timeout;
+  readonly atMs: number;
+}
+
+const kept: Record<FileState, FileLocksHere["kept"]> = {
+  none: "changing",
+  asking: "changing",
+  local: "here",
+  pushing: "changing",
+  shared: "cluster",
+  returning: "changing",
+};
+
+export class VolumeFileLocks implements FileLocking, FileLockPort {
+  readonly #options: FileLocksOptions;
+  readonly #core = new FileLockCore(this);
+  readonly #users = new LockUsers();
+  readonly #states = new Map<string, StateLock>();
+  /** Requests of the service by those of the core. */
+  readonly #service = new Map<number, number>();
+  readonly #timers = new Map<string, Timer>();
+  /** Who waits for an answer; of what is answered at once, the answer, until `#ask` takes it. */
+  readonly #callers = new Map<number, (answer: FileLockAnswer) => void>();
+  readonly #early = new Map<number, FileLockAnswer>();
+  #asking = false;
+  #asked = 0;
+  #over = false;
+
+  constructor(options: FileLocksOptions) {
+    this.#options = options;
+  }
+
+  get counters(): FileLockCounters {
+    const files = [...this.#core.files.values()];
+    const here = files.filter(({ state }) => state === "local").length;
+    return { lockedFiles: files.length, lockedFilesHere: here, fileLocks: this.#core.locks, fileLockMessages: this.#asked };
+  }
+
+  /** For `coverlay locks` and `why`. */
+  describe(): FileLocksSeen {
+    const files: FileLocksHere[] = [];
+    for (const file of this.#core.files.values()) {
+      const held = heldOn(file).map(({ owner, range, pid }) => ({
+        kind: owner.kind,
+        owner: owner.owner.toString(),
+        pid,
+        type: range.type,
+        start: range.start.toString(),
+        end: range.end === maxOffset ? null : range.end.toString(),
+      }));
+      const waiting = file.queue.length + file.waiting.size + file.asked.size;
+      if (held.length + waiting === 0) continue;
+      if (files.length >= FILES_SHOWN) return { files, truncated: true };
+      files.push({ file: file.name, kept: kept[file.state], held, waiting });
+    }
+    return { files, truncated: false };
+  }
+
+  /**
+   * Brings the locks of these files to the service, those of other nodes too, so that dlmd shows them all: a node keeps to itself what no other node asks
+   * about. For GATHER_LIMIT_MS at most.
+   */
+  async gather(files: readonly string[]): Promise<void> {
+    const work = files.map(async (file) => {
+      this.#guard(() => this.#core.share(file));
+      return this.test(file, NOBODY, { type: "write", start: 0n, end: maxOffset });
+    });
+    await inTime(Promise.all(work), GATHER_LIMIT_MS);
+  }
+
+  // --- what operations ask
+
+  #ask(ask: FileLockAsk): { readonly id: number; readonly answer: Maybe<FileLockAnswer> } {
+    if (this.#over) throw errnoError(E.EIO);
+    this.#asking = true;
+    const id = this.#core.request(ask);
+    this.#asking = false;
+    const answer = this.#early.get(id);
+    this.#early.clear();
+    if (answer !== undefined) return { id, answer };
+    return { id, answer: new Promise((resolve) => this.#callers.set(id, resolve)) };
+  }
+
+  lock(file: string, fh: number, owner: LockOwner, { type, start, end, pid }: LockWanted, wait: boolean): LockRequest {
+    this.#users.used(file, fh, owner);
+    const { id, answer } = this.#ask({ file, op: "lock", owner, range: { type, start, end }, pid, wait });
+    const done = answer instanceof Promise ? answer.then(({ status }) => status) : answer.status;
+    return { done, cancel: () => this.#core.cancel(id) };
+  }
+
+  unlock(file: string, owner: LockOwner, start: bigint, end: bigint): Maybe<"granted" | "limit"> {
+    const { answer } = this.#ask({ file, op: "unlock", owner, range: { type: "read", start, end }, pid: 0, wait: false });
+    const status = (one: FileLockAnswer): "granted" | "limit" => (one.status === "limit" ? "limit" : "granted");
+    return answer instanceof Promise ? answer.then(status) : status(answer);
+  }
+
+  test(file: string, owner: LockOwner, { type, start, end }: LockRange): Maybe<LockFound | null> {
+    const { answer } = this.#ask({ file, op: "test", owner, range: { type, start, end }, pid: 0, wait: false });
+    return answer instanceof Promise ? answer.then(({ found }) => found) : answer.found;
+  }
+
+  closed(file: string, owner: bigint): Maybe<void> {
+    this.#users.closed(file, owner);
+    if (this.#over) return;
+    // Whether or not it was recorded: a request that waited through an earlier FLUSH may have been granted since. Of no lock the core asks nobody.
+    const unlocked = this.unlock(file, { kind: "posix", owner }, 0n, maxOffset);
+    if (unlocked instanceof Promise) return inTime(unlocked, CLOSE_WAIT_MS).then(() => undefined);
+  }
+
+  released(file: string, fh: number): void {
+    for (const owner of this.#users.released(file, fh)) if (!this.#over) void this.unlock(file, owner, 0n, maxOffset);
+  }
+
+  forgotten(file: string): void {
+    if (!this.#over) this.#core.forget(file);
+  }
+
+  /** The mount has ended: who holds something loses it with the connection to dlmd. */
+  end(): void {
+    this.#over = true;
+    for (const { handle } of this.#timers.values()) clearTimeout(handle);
+    this.#timers.clear();
+  }
+
+  // --- FileLockPort
+
+  nowMs(): number {
+    return this.#options.now();
+  }
+
+  answer(id: number, answer: FileLockAnswer): void {
+    const caller = this.#callers.get(id);
+    if (caller !== undefined) {
+      this.#callers.delete(id);
+      caller(answer);
+    } else if (this.#asking) this.#early.set(id, answer);
+  }
+
+  setTimer(file: string, delayMs: number): void {
+    const atMs = this.nowMs() + delayMs;
+    const timer = this.#timers.get(file);
+    // It comes sooner, and the core looks at what is left then.
+    if (timer !== undefined && timer.atMs <= atMs) return;
+    if (timer !== undefined) clearTimeout(timer.handle);
+    const handle = setTimeout(() => {
+      this.#timers.delete(file);
+      this.#guard(() => this.#core.handleTimer(file));
+    }, Math.ceil(delayMs));
+    this.#timers.set(file, { handle, atMs });
+  }
+
+  /** A broken invariant: this node does not know any more what it holds. */
+  #guard(work: () => void): void {
+    if (this.#over) return;
+    try {
+      work();
+    } catch (error) {
+      this.#options.fail(error as Error);
+    }
+  }
+
+  // --- FileLockPort: the file's state
+
+  askState(file: string): void {
+    const lock = this.#options.lockspace.createLock(file, {
+      ast: (of, status) => this.#guard(() => this.#handleAst(file, of, status)),
+      bast: (of) => {
+        if (this.#states.get(file)?.lock === of) this.#guard(() => this.#core.stateWanted(file));
+      },
+    });
+    this.#states.set(file, { lock, asked: "state" });
+    // MAYKEEP: behind a fence gate the service takes no locks, for as long as that is shut, and the file can not be given up before it has.
+    lock.request(Mode.EX, LockFlag.ALTCW | LockFlag.MAYKEEP);
+  }
+
+  #state(file: string): StateLock {
+    const state = this.#states.get(file);
+    assert(state !== undefined, `no lock of the state of ${file}`);
+    return state;
+  }
+
+  #handleAst(file: string, lock: Lock, status: LockStatus): void {
+    if (status === "error") throw lock.error ?? new Error(`dlmd refused a request for ${lock.resource}`);
+    const state = this.#states.get(file);
+    if (state?.lock !== lock) return;
+    const { asked } = state;
+    state.asked = null;
+    if (asked === "state" || asked === "back") this.#core.stateGranted(file, lock.mode === Mode.EX ? "local" : "shared");
+  }
+
+  shareState(file: string): void {
+    const state = this.#state(file);
+    state.asked = "share";
+    state.lock.request(Mode.CW, LockFlag.CONVERT);
+  }
+
+  takeBackState(file: string): void {
+    const state = this.#state(file);
+    if (state.lock.busy) return queueMicrotask(() => this.#guard(() => this.#core.stateGranted(file, "shared")));
+    state.asked = "back";
+    state.lock.request(Mode.EX, LockFlag.CONVERT | LockFlag.NOQUEUE);
+  }
+
+  giveUpState(file: string): void {
+    const { lock } = this.#state(file);
+    this.#states.delete(file);
+    lock.unlock(lock.busy ? LockFlag.FORCEUNLOCK : 0);
+  }
+
+  // --- FileLockPort: the service
+
+  ask(id: number, { file, op, owner, range, pid, wait, begun }: ServiceAsk): void {
+    this.#asked += 1;
+    const requestId = this.#options.service.start(op, file, { ...owner, pid }, range, { wait, begun }, (result) => {
+      this.#service.delete(id);
+      this.#guard(() => {
+        // The connection to dlmd has ended, or it refused the request as such: the mount is taken out.
+        if (result instanceof Error) throw result;
+        this.#core.serviceAnswered(id, result.status, this.#shown(result.conflict));
+      });
+    });
+    this.#service.set(id, requestId);
+  }
+
+  #shown(conflict: FileLockConflict | null): LockFound | null {
+    if (conflict === null) return null;
+    const { type, start, end, owner, pid } = conflict;
+    const here = owner.nodeid === this.#options.nodeid && owner.clientId === this.#options.clientId;
+    return { type, start, end, pid: here ? pid : 0 };
+  }
+
+  cancel(id: number): void {
+    const requestId = this.#service.get(id);
+    if (requestId !== undefined) this.#options.service.cancel(requestId);
+  }
+}

@@ -1,0 +1,64 @@
+/**
+ * Through which open files an owner has locked a file: what RELEASE gives up. Pure.
+ *
+ * The kernel says of a process (FLUSH) that it has closed the file, and of flock(2) at RELEASE. It says nothing at the end of an open file with
+ * OFD locks (fs/fuse/file.c, fuse_setlk: FL_CLOSE_POSIX; fuse_release_common). But an OFD owner is one open file, and so has one handle; and each
+ * process that used a handle has closed it (FLUSH) before its RELEASE, unless its request was answered after that. So at a RELEASE all goes that was locked
+ * through this handle by an owner that was not heard of since. What a process locked anew through another handle, after a FLUSH, stays.
+ */
+import type { LockOwner } from "./api.ts";
+
+interface User {
+  readonly owner: LockOwner;
+  readonly handles: Set<number>;
+}
+
+export function ownerName({ kind, owner }: LockOwner): string {
+  return `${kind}/${owner}`;
+}
+
+export function sameOwner(a: LockOwner, b: LockOwner): boolean {
+  return a.kind === b.kind && a.owner === b.owner;
+}
+
+export class LockUsers {
+  /** By file and owner. */
+  readonly #files = new Map<string, Map<string, User>>();
+
+  get files(): number {
+    return this.#files.size;
+  }
+
+  used(file: string, fh: number, owner: LockOwner): void {
+    let users = this.#files.get(file);
+    if (users === undefined) {
+      users = new Map();
+      this.#files.set(file, users);
+    }
+    const name = ownerName(owner);
+    const user = users.get(name);
+    if (user === undefined) users.set(name, { owner, handles: new Set([fh]) });
+    else user.handles.add(fh);
+  }
+
+  /** FLUSH: all POSIX locks of the process on the file go, and RELEASE has none left to give up. */
+  closed(file: string, owner: bigint): void {
+    const users = this.#files.get(file);
+    users?.delete(ownerName({ kind: "posix", owner }));
+    if (users?.size === 0) this.#files.delete(file);
+  }
+
+  /** Owners that used that handle and were not heard of since. */
+  released(file: string, fh: number): readonly LockOwner[] {
+    const users = this.#files.get(file);
+    if (users === undefined) return [];
+    const gone: LockOwner[] = [];
+    for (const [name, { owner, handles }] of users) {
+      if (!handles.has(fh)) continue;
+      users.delete(name);
+      gone.push(owner);
+    }
+    if (users.size === 0) this.#files.delete(file);
+    return gone;
+  }
+}

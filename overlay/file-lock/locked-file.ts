@@ -1,0 +1,93 @@
+/** A file with locks as this node knows it: the state of its locks, and what this node's owners hold and want. */
+import { maxOffset, type PlockOwner } from "../../dlmd/wire/plock-range.ts";
+import type { Holder, PlockTable, Waiter } from "../../dlmd/plock/table.ts";
+import type { LockFound } from "../fuse/reply.ts";
+import type { LockOwner, LockRange } from "./api.ts";
+import type { FileLockAsk } from "./core-port.ts";
+import { ownerName, sameOwner } from "./lock-users.ts";
+
+/** Where its locks are kept: core.ts draws it. */
+export type FileState = "none" | "asking" | "local" | "pushing" | "shared" | "returning";
+
+export interface Request extends FileLockAsk {
+  readonly id: number;
+  /** Nobody waits for its answer. */
+  readonly own: "push" | "release" | null;
+  /** flock: it waited here, so what its owner had before it has given up (flock(2)). */
+  begun: boolean;
+  /** flock: what its owner has now it was given after this conversion had begun, by a request of another thread. */
+  overtaken: boolean;
+}
+
+export interface LockedFile {
+  readonly name: string;
+  state: FileState;
+  ranges: PlockTable;
+  flock: PlockTable;
+  /** Requests that wait for another state, in their order. */
+  queue: Request[];
+  /** Of this node: they wait in the tables. */
+  readonly waiting: Map<number, { readonly request: Request; readonly waiter: Waiter }>;
+  /** In the service, without an answer: in the order in which it was told. */
+  readonly asked: Map<number, Request>;
+  /** Another node wants it, since then. */
+  wantedMs: number | null;
+  /** Since when it is shared. */
+  sharedMs: number;
+  /** When it was to be taken back last, or came to be shared. */
+  triedMs: number;
+  /** Not before that time is the service told again. Infinite: it has refused something of what it is being told. */
+  pushAfterMs: number;
+}
+
+export function plockOwner({ kind, owner }: LockOwner): PlockOwner {
+  return { nodeid: 0, clientId: 0, kind, owner };
+}
+
+export function keyOf(owner: LockOwner): string {
+  return `0/0/${ownerName(owner)}`;
+}
+
+export function tableOf(file: LockedFile, { kind }: LockOwner): PlockTable {
+  return kind === "flock" ? file.flock : file.ranges;
+}
+
+export interface HeldHere {
+  readonly owner: LockOwner;
+  readonly range: LockRange;
+  readonly pid: number;
+}
+
+/** What owners of this node hold on the file. */
+export function heldOn({ ranges, flock }: Pick<LockedFile, "ranges" | "flock">): HeldHere[] {
+  return [ranges, flock].flatMap((table) =>
+    [...table.holders.values()].flatMap(({ owner, ranges: held }) =>
+      held.overlapping(0n, maxOffset).map(({ type, start, end, pid }) => ({
+        owner: { kind: owner.kind === "flock" ? "flock" : "posix", owner: owner.owner } as const,
+        range: { type, start, end },
+        pid,
+      })),
+    ),
+  );
+}
+
+export function foundBy(table: PlockTable, holder: Holder, range: LockRange): LockFound | null {
+  const held = table.conflict(holder, range);
+  return held && { type: held.type, start: held.start, end: held.end, pid: held.pid };
+}
+
+/** Whether there may be more locks after it: a lock, or an unlock of what is in the middle of one. */
+export function mayAdd(file: LockedFile, { op, owner, range: { start, end } }: FileLockAsk): boolean {
+  if (op !== "unlock") return op === "lock";
+  const held = tableOf(file, owner).holders.get(keyOf(owner))?.ranges;
+  return held !== undefined && held.first(start, end, (one) => one.start < start && one.end > end) !== null;
+}
+
+/** It was granted: the service has begun with all that it was told of before. */
+export function noteOvertaken(file: LockedFile, granted: Request): void {
+  if (granted.owner.kind !== "flock") return;
+  for (const one of file.asked.values()) {
+    if (one === granted) return;
+    if (sameOwner(one.owner, granted.owner)) one.overtaken = true;
+  }
+}

@@ -1,0 +1,23 @@
+/** What getdents64(2) writes: struct linux_dirent64. */
+import type { DirEntry } from "../lower.ts";
+
+/** Before the name: d_ino, d_off, d_reclen, d_type. */
+const GETDENTS_HEAD_BYTES = 19;
+
+/** Names are views of `bytes`. */
+export function parseEntries(bytes: Buffer): DirEntry[] {
+  const entries: DirEntry[] = [];
+  let at = 0;
+  while (at < bytes.length) {
+    const recordBytes = bytes.readUInt16LE(at + 16);
+    const end = bytes.indexOf(0, at + GETDENTS_HEAD_BYTES);
+    entries.push({
+      ino: bytes.readUInt32LE(at + 4) * 0x1_0000_0000 + bytes.readUInt32LE(at),
+      cookie: bytes.readBigInt64LE(at + 8),
+      type: bytes[at + 18] as number,
+      name: bytes.subarray(at + GETDENTS_HEAD_BYTES, end),
+    });
+    at += recordBytes;
+  }
+  return entries;
+}

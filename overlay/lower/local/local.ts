@@ -1,0 +1,248 @@
+/**
+ * The lower on this node: system calls on a file system that is mounted here, reached through the descriptor of its
+ * root (a detached mount, hazard C2, or a plain directory). Inodes are opened by handle, so nothing is remembered
+ * about them but a few descriptors.
+ *
+ * The serving thread never waits for a disk (DESIGN 4): each call is tried without waiting, or goes to a pool.
+ */
+import { randomBytes } from "node:crypto";
+import { E, Errno } from "../../../dlmd/base/errno.ts";
+import { OperatingError } from "../../../dlmd/base/error.ts";
+import type { Log } from "../../../dlmd/base/log.ts";
+import { type Calls, HANDLE_BUFFER_BYTES, type Native, STAT, STATFS } from "../../../native/index.ts";
+import { DirectoryDescriptors } from "./directory-descriptors.ts";
+import { DirectoryNames } from "../directory-names.ts";
+import { Exclusive } from "./exclusive.ts";
+import { type FileHandleFormat, fileHandleFormat, fileSystemName } from "./file-handle.ts";
+import { MAX_IO_BYTES } from "../limits.ts";
+import { NAME_MAX, O } from "../linux.ts";
+import * as attributes from "./attributes.ts";
+import type { LocalContext } from "./context.ts";
+import * as data from "./data.ts";
+import * as directory from "./directory.ts";
+import * as names from "./names.ts";
+import type { FileId, Lower, LowerHandle, Maybe, StatFs } from "../lower.ts";
+import { chain, checked } from "../maybe.ts";
+import { OpenHandles } from "./open-handles.ts";
+import { RecentInodes } from "./recent-inodes.ts";
+import { RemovedInodes } from "./removed-inodes.ts";
+import { type Stamp, StampSource } from "../stamp.ts";
+import { WarmUp } from "./warm-up.ts";
+
+export interface LocalLowerOptions {
+  readonly native: Native;
+  /** The root directory, O_PATH or not (fsmount gives O_PATH); stays the caller's, who closes it after `shutdown`. */
+  readonly rootFd: number;
+  /** Where changes of names and attributes run: on the calling thread ("inline") or in the metadata pool. */
+  readonly metadataCalls: "inline" | "pool";
+  readonly log: Log;
+}
+
+export interface LocalLower extends Lower {
+  /** "ext4", "xfs", "tmpfs" ... */
+  readonly fileSystem: string;
+  readonly openHandles: number;
+  /** A fetch for another node begins. */
+  raiseStamp(): Stamp;
+  /** The descriptor of an open handle (FUSE_PASSTHROUGH). Errno EBADF. */
+  descriptorOf(handle: LowerHandle): number;
+  /**
+   * Closes every descriptor of the volume but the caller's root, and resolves when they are closed: then it can be unmounted. Asked again
+   * it does nothing: the numbers may belong to somebody else by then.
+   */
+  shutdown(): Promise<void>;
+}
+
+function fail(code: string, message: string, hint: string): never {
+  throw new OperatingError(message, { code, hint });
+}
+
+function identifyRoot(native: Native, rootFd: number, fileSystem: string): { format: FileHandleFormat; root: FileId; mode: number } {
+  const handle = Buffer.alloc(HANDLE_BUFFER_BYTES);
+  const result = native.sync.handleOf(rootFd, handle);
+  if (result < 0) {
+    fail(
+      "unsupported-lower",
+      `the lower file system (${fileSystem}) gives no file handles: name_to_handle_at failed with errno ${-result}`,
+      "Use ext4 or XFS as the lower file system.",
+    );
+  }
+  const format = fileHandleFormat(handle, fileSystem);
+  const stat = new Float64Array(STAT.FIELDS);
+  const opened = native.sync.statHandle(rootFd, handle, stat);
+  if (opened < 0) {
+    const permission = opened === -E.EPERM || opened === -E.EACCES;
+    fail(
+      permission ? "no-permission" : "unsupported-lower",
+      `the root of the lower file system (${fileSystem}) can not be opened by its handle: errno ${-opened}`,
+      permission ? "Run as root: open_by_handle_at needs CAP_DAC_READ_SEARCH." : "Use ext4 or XFS as the lower file system.",
+    );
+  }
+  return { format, root: format.decode(handle), mode: stat[STAT.MODE] as number };
+}
+
+function createContext(options: LocalLowerOptions, fileSystem: string): LocalContext {
+  const { native } = options;
+  // open_by_handle_at and syncfs want a real descriptor.
+  const rootFd = checked(native.sync.openat2(options.rootFd, Buffer.from("."), O.RDONLY | O.DIRECTORY, 0, 0));
+  try {
+    return contextOf(options, rootFd, fileSystem);
+  } catch (error) {
+    native.sync.close(rootFd);
+    throw error;
+  }
+}
+
+function contextOf(options: LocalLowerOptions, rootFd: number, fileSystem: string): LocalContext {
+  const { native, log } = options;
+  const { format, root, mode } = identifyRoot(native, rootFd, fileSystem);
+  const stat = new Float64Array(STAT.FIELDS);
+  checked(native.sync.stat(rootFd, stat));
+  const recent = new RecentInodes();
+  recent.note(root, mode);
+  const [major, minor] = native.kernelVersion();
+  const directories = new DirectoryDescriptors({ native, root, rootFd, format, recent });
+  const metadata: Calls<Maybe<number>> = options.metadataCalls === "inline" ? native.sync : native.pool.metadata;
+  return {
+    native,
+    log,
+    root,
+    rootFd,
+    devMajor: stat[STAT.DEV_MAJOR] as number,
+    devMinor: stat[STAT.DEV_MINOR] as number,
+    format,
+    sync: native.sync,
+    metadata,
+    cachedLookups: major > 5 || (major === 5 && minor >= 12),
+    recent,
+    directories,
+    removed: new RemovedInodes({ native }),
+    names: new DirectoryNames(),
+    warmUp: new WarmUp(native, directories, log),
+    handles: new OpenHandles(native),
+    turns: new Exclusive(),
+    stat,
+    handle: Buffer.alloc(HANDLE_BUFFER_BYTES),
+    scratch: Buffer.alloc(MAX_IO_BYTES),
+  };
+}
+
+/** ACLs are there unless the file system, or its mount options, know none. */
+function findAcls(context: LocalContext): boolean {
+  const result = context.sync.getxattr(context.rootFd, Buffer.from("system.posix_acl_access"), context.scratch);
+  return result >= 0 || result === -E.ENODATA;
+}
+
+/** The space of what was removed counts as free. */
+function statfs(context: LocalContext): Maybe<StatFs> {
+  return chain(context.removed.releaseAll(), () => statfsNow(context));
+}
+
+function statfsNow(context: LocalContext): StatFs {
+  const fields = new Float64Array(STATFS.FIELDS);
+  checked(context.sync.statfs(context.rootFd, fields));
+  const field = (at: number): number => fields[at] as number;
+  return {
+    blocks: field(STATFS.BLOCKS),
+    bfree: field(STATFS.BFREE),
+    bavail: field(STATFS.BAVAIL),
+    files: field(STATFS.FILES),
+    ffree: field(STATFS.FFREE),
+    bsize: field(STATFS.BSIZE),
+    frsize: field(STATFS.FRSIZE),
+    namelen: field(STATFS.NAMELEN),
+  };
+}
+
+async function syncfs(context: LocalContext): Promise<void> {
+  await context.removed.releaseAll();
+  checked(await context.native.pool.sync.syncfs(context.rootFd));
+}
+
+/** A call is told that there is no room only when the space of what was removed a moment ago has been given back, and it was tried again. */
+function withRoom<T>(context: LocalContext, work: () => Maybe<T>): Maybe<T> {
+  const again = (error: unknown): Maybe<T> => {
+    const noRoom = error instanceof Errno && (error.errno === E.ENOSPC || error.errno === E.EDQUOT);
+    const released = noRoom ? context.removed.releaseAll() : undefined;
+    if (released === undefined) throw error;
+    return chain(released, work);
+  };
+  try {
+    const result = work();
+    return result instanceof Promise ? result.catch(again) : result;
+  } catch (error) {
+    return again(error);
+  }
+}
+
+async function closeAll(context: LocalContext): Promise<void> {
+  await context.warmUp.stop();
+  await context.handles.closeAll();
+  await context.removed.releaseAll();
+  context.directories.dropAll();
+  context.sync.close(context.rootFd);
+}
+
+/** OperatingError "unsupported-lower" (the file system has no handles that we understand) or "no-permission". */
+export function createLocalLower(options: LocalLowerOptions): LocalLower {
+  const fields = new Float64Array(STATFS.FIELDS);
+  checked(options.native.sync.statfs(options.rootFd, fields));
+  const fileSystem = fileSystemName(fields[STATFS.TYPE] as number);
+  const context = createContext(options, fileSystem);
+  const stamps = new StampSource(randomBytes(4).readUInt32LE(0));
+  let shutdown: Promise<void> | null = null;
+  return {
+    root: context.root,
+    hasAcls: findAcls(context),
+    fileSystem,
+    get openHandles(): number {
+      return context.handles.count;
+    },
+    stamps,
+    raiseStamp: () => stamps.raise(),
+    fetch: () => null,
+    descriptorOf: (handle) => context.handles.get(handle).fd,
+    shutdown: () => (shutdown ??= closeAll(context)),
+
+    isAbsent: (parent, name) => name.length <= NAME_MAX && context.names.get(parent, name) === null,
+    // To ask the kernel costs less than to know.
+    made: () => undefined,
+    lookup: (parent, name) => names.lookup(context, parent, name),
+    lookupMany: (parent, wanted) => names.lookupMany(context, parent, wanted),
+    create: (parent, name, flags, mode, caller) => withRoom(context, () => names.create(context, parent, name, flags, mode, caller)),
+    mkdir: (parent, name, mode, caller) => withRoom(context, () => names.mkdir(context, parent, name, mode, caller)),
+    mknod: (parent, name, mode, major, minor, caller) =>
+      withRoom(context, () => names.mknod(context, parent, name, mode, major, minor, caller)),
+    symlink: (parent, name, target, caller) => withRoom(context, () => names.symlink(context, parent, name, target, caller)),
+    unlink: (parent, name, expected) => names.unlink(context, parent, name, expected),
+    rmdir: (parent, name, expected) => names.rmdir(context, parent, name, expected),
+    rename: (oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew) =>
+      withRoom(context, () => names.rename(context, oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew)),
+    link: (id, newParent, newName) => withRoom(context, () => names.link(context, id, newParent, newName)),
+
+    getattr: (id) => attributes.getattr(context, id),
+    getattrMany: (ids) => attributes.getattrMany(context, ids),
+    setattr: (id, change, handle) => withRoom(context, () => attributes.setattr(context, id, change, handle)),
+    readlink: (id) => attributes.readlink(context, id),
+    getxattr: (id, name) => attributes.getxattr(context, id, name),
+    setxattr: (id, name, value, flags) => withRoom(context, () => attributes.setxattr(context, id, name, value, flags)),
+    listxattr: (id) => attributes.listxattr(context, id),
+    removexattr: (id, name) => attributes.removexattr(context, id, name),
+
+    open: (id, flags) => data.open(context, id, flags),
+    opendir: (id) => data.opendir(context, id),
+    close: (handle) => context.handles.close(handle),
+    read: (handle, offset, bytes) => data.read(context, handle, offset, bytes),
+    write: (handle, bytes, offset, append) => withRoom(context, () => data.write(context, handle, bytes, offset, append)),
+    fsync: (handle, dataOnly) => data.fsync(context, handle, dataOnly),
+    fsyncdir: (handle, dataOnly) => data.fsync(context, handle, dataOnly),
+    fallocate: (handle, mode, offset, bytes) => withRoom(context, () => data.fallocate(context, handle, mode, offset, bytes)),
+    lseek: (handle, offset, whence) => data.lseek(context, handle, offset, whence),
+    copyFileRange: (inHandle, inOffset, outHandle, outOffset, bytes) =>
+      withRoom(context, () => data.copyFileRange(context, inHandle, inOffset, outHandle, outOffset, bytes)),
+    readdir: (handle, cookie, bytes, listing) => directory.readdir(context, handle, cookie, bytes, listing),
+
+    statfs: () => statfs(context),
+    syncfs: () => syncfs(context),
+  };
+}

@@ -1,0 +1,376 @@
+/**
+ * The local lower: names. Changes check what the name stands for right before they act (hazard F12); the caller's EX
+ * lock on the directory keeps other nodes away between the two, and `turns` the other calls of this process.
+ */
+import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
+import { HANDLE_BUFFER_BYTES, STAT } from "../../../native/index.ts";
+import { AT_REMOVEDIR, O, S } from "../linux.ts";
+import { checkName, LARGE_FILE_BLOCKS, MAX_LOOKUP_MANY } from "../limits.ts";
+import { attrOf, attrOfFd, entryOf, type LocalContext, sameId, sharedHandle, withInode } from "./context.ts";
+import type { Attr, Caller, Entry, FileId, LowerHandle, Maybe } from "../lower.ts";
+import { chain, checked } from "../maybe.ts";
+import { isReservedName } from "../reserved-names.ts";
+import { warmNames } from "./warm-up.ts";
+
+function isReserved(context: LocalContext, parent: FileId, name: Buffer): boolean {
+  return isReservedName(name) && sameId(parent, context.root);
+}
+
+/** A name that is given to something. EPERM: it belongs to coverlay. */
+function checkNewName(context: LocalContext, parent: FileId, name: Buffer): void {
+  checkName(name);
+  if (isReserved(context, parent, name)) throw errnoError(E.EPERM);
+}
+
+/** A name that something has. ENOENT: what belongs to coverlay is not there for others. */
+function checkOldName(context: LocalContext, parent: FileId, name: Buffer): void {
+  checkName(name);
+  if (isReserved(context, parent, name)) throw errnoError(E.ENOENT);
+}
+
+async function lookupCold(context: LocalContext, dirfd: number, name: Buffer): Promise<Entry> {
+  const stat = new Float64Array(STAT.FIELDS);
+  const handle = Buffer.alloc(HANDLE_BUFFER_BYTES);
+  checked(await context.native.pool.metadata.lookup(dirfd, name, false, stat, handle));
+  return entryOf(context, stat, handle);
+}
+
+/**
+ * A name whose inode is known: one system call for its attributes. On this thread where the inode was in use a moment ago, as for an inode
+ * that is asked for by itself (recent-inodes.ts). undefined: it has to be looked up.
+ */
+function lookupKnown(context: LocalContext, dirfd: number, name: Buffer, id: FileId | null | undefined): Entry | undefined {
+  if (id === null || id === undefined || !context.recent.has(id)) return undefined;
+  const { stat } = context;
+  if (context.sync.statName(dirfd, name, stat) < 0 || stat[STAT.INO] !== id.ino) return undefined;
+  if (stat[STAT.DEV_MAJOR] !== context.devMajor || stat[STAT.DEV_MINOR] !== context.devMinor) return undefined;
+  const attr = attrOf(stat);
+  context.recent.note(id, attr.mode);
+  return { id, attr };
+}
+
+/** Without waiting; undefined: it would have to. */
+function lookupCached(context: LocalContext, dirfd: number, name: Buffer): Entry | undefined {
+  if (!context.cachedLookups) return undefined;
+  const result = context.sync.lookup(dirfd, name, true, context.stat, context.handle);
+  if (result >= 0) return entryOf(context, context.stat, context.handle);
+  if (result !== -E.EAGAIN) throw errnoError(-result);
+  return undefined;
+}
+
+function lookupIn(context: LocalContext, dirfd: number, name: Buffer): Maybe<Entry> {
+  return lookupCached(context, dirfd, name) ?? lookupCold(context, dirfd, name);
+}
+
+async function lookupAhead(context: LocalContext, parent: FileId, dirfd: number, name: Buffer): Promise<Entry> {
+  const entry = await lookupCold(context, dirfd, name);
+  context.warmUp.noteCold(parent);
+  return entry;
+}
+
+/** Without waiting. ENOENT; undefined: it would have to. */
+function lookupAtOnce(
+  context: LocalContext,
+  parent: FileId,
+  dirfd: number,
+  name: Buffer,
+  id: FileId | null | undefined,
+): Entry | undefined {
+  const known = lookupKnown(context, dirfd, name, id);
+  if (known !== undefined) return known;
+  const found = lookupCached(context, dirfd, name);
+  // Only what is found within one turn is noted: a change that is made meanwhile would not be seen.
+  if (found !== undefined) context.names.is(parent, name, found.id);
+  return found;
+}
+
+export function lookup(context: LocalContext, parent: FileId, name: Buffer): Maybe<Entry> {
+  checkOldName(context, parent, name);
+  const known = context.names.get(parent, name);
+  if (known === null) throw errnoError(E.ENOENT);
+  const open = context.directories.peek(parent);
+  const cached = open === undefined ? undefined : lookupAtOnce(context, parent, open, name, known);
+  if (cached !== undefined) return cached;
+  return context.directories.use(parent, (dirfd) => {
+    // Known or not: the directory had to be opened, and meanwhile the name may have become another.
+    const found = open === undefined ? lookupAtOnce(context, parent, dirfd, name, context.names.get(parent, name)) : undefined;
+    return found ?? lookupAhead(context, parent, dirfd, name);
+  });
+}
+
+/**
+ * Removed meanwhile, another file system is mounted there, or its inode is damaged (EUCLEAN, EBADMSG, EIO): that name's affair alone. A
+ * listing shows it without attributes, as that of a local file system, and a lookup of it ends with its own error.
+ */
+function absentFromListing(error: unknown): null {
+  if (error instanceof Errno) return null;
+  throw error;
+}
+
+export function lookupMany(context: LocalContext, parent: FileId, wanted: readonly Buffer[]): Maybe<readonly (Entry | null)[]> {
+  if (wanted.length > MAX_LOOKUP_MANY) throw errnoError(E.E2BIG);
+  for (const name of wanted) checkName(name);
+  return context.directories.use(parent, (dirfd) => {
+    const found = wanted.map((name) => (isReserved(context, parent, name) ? null : tryCached(context, dirfd, name)));
+    return found.includes(undefined) ? lookupRest(context, dirfd, wanted, found) : (found as (Entry | null)[]);
+  });
+}
+
+/** null: there is none; undefined: to know it, it would have to wait. */
+function tryCached(context: LocalContext, dirfd: number, name: Buffer): Entry | null | undefined {
+  try {
+    return lookupCached(context, dirfd, name);
+  } catch (error) {
+    return absentFromListing(error);
+  }
+}
+
+/** Has what is cold looked at by the pool, many names to a call, and then looks again. */
+async function lookupRest(
+  context: LocalContext,
+  dirfd: number,
+  wanted: readonly Buffer[],
+  found: readonly (Entry | null | undefined)[],
+): Promise<(Entry | null)[]> {
+  if (context.cachedLookups) {
+    await warmNames(
+      context.native,
+      dirfd,
+      wanted.filter((_, at) => found[at] === undefined),
+    );
+  }
+  return await Promise.all(
+    wanted.map(async (name, at) => {
+      const known = found[at] === undefined ? tryCached(context, dirfd, name) : found[at];
+      return known === undefined ? await lookupCold(context, dirfd, name).catch(absentFromListing) : known;
+    }),
+  );
+}
+
+/** null where there is no such name. */
+function lookupOrNull(context: LocalContext, dirfd: number, name: Buffer): Maybe<Entry | null> {
+  const absent = (error: unknown): null => {
+    if (error instanceof Errno && error.errno === E.ENOENT) return null;
+    throw error;
+  };
+  try {
+    const entry = lookupIn(context, dirfd, name);
+    return entry instanceof Promise ? entry.catch(absent) : entry;
+  } catch (error) {
+    return absent(error);
+  }
+}
+
+/** One change of one directory, alone. */
+function inDirectory<T>(context: LocalContext, parent: FileId, work: (dirfd: number) => Maybe<T>): Maybe<T> {
+  return context.turns.run([parent.ino], () => context.directories.use(parent, work));
+}
+
+export function create(
+  context: LocalContext,
+  parent: FileId,
+  name: Buffer,
+  flags: number,
+  mode: number,
+  caller: Caller,
+): Maybe<{ entry: Entry; handle: LowerHandle }> {
+  checkNewName(context, parent, name);
+  context.handles.checkRoom();
+  const openFlags = (flags & (O.ACCMODE | O.SYNC | O.DSYNC)) | O.NOATIME;
+  // A call in the pool needs a place of its own for what it finds.
+  const inline = context.metadata === context.sync;
+  const stat = inline ? context.stat : new Float64Array(STAT.FIELDS);
+  const handle = inline ? context.handle : Buffer.alloc(HANDLE_BUFFER_BYTES);
+  const { umask, uid, gid } = caller;
+  return inDirectory(context, parent, (dirfd) => {
+    context.names.changing(parent, name);
+    return chain(context.metadata.create(dirfd, name, openFlags, mode & 0o7777, umask, uid, gid, stat, handle), (result) => {
+      const fd = checked(result);
+      try {
+        const entry = entryOf(context, stat, handle);
+        const opened = context.handles.add(fd, entry.id, flags, false);
+        context.names.is(parent, name, entry.id);
+        return { entry, handle: opened };
+      } catch (error) {
+        context.sync.close(fd);
+        throw error;
+      }
+    });
+  });
+}
+
+/** `make` gives the name to a new inode, which is then looked up. */
+function make(context: LocalContext, parent: FileId, name: Buffer, call: (dirfd: number) => Maybe<number>): Maybe<Entry> {
+  return inDirectory(context, parent, (dirfd) => {
+    context.names.changing(parent, name);
+    return chain(call(dirfd), (value) => {
+      checked(value);
+      return chain(lookupIn(context, dirfd, name), (entry) => {
+        context.names.is(parent, name, entry.id);
+        return entry;
+      });
+    });
+  });
+}
+
+export function mkdir(context: LocalContext, parent: FileId, name: Buffer, mode: number, caller: Caller): Maybe<Entry> {
+  checkNewName(context, parent, name);
+  const entry = make(context, parent, name, (dirfd) =>
+    context.metadata.mkdir(dirfd, name, mode & 0o7777, caller.umask, caller.uid, caller.gid),
+  );
+  // It is empty for certain only if nobody could have found it in between.
+  if (!(entry instanceof Promise)) context.names.made(entry.id);
+  return entry;
+}
+
+export function mknod(
+  context: LocalContext,
+  parent: FileId,
+  name: Buffer,
+  mode: number,
+  rdevMajor: number,
+  rdevMinor: number,
+  caller: Caller,
+): Maybe<Entry> {
+  checkNewName(context, parent, name);
+  return make(context, parent, name, (dirfd) =>
+    context.metadata.mknod(dirfd, name, mode, caller.umask, rdevMajor, rdevMinor, caller.uid, caller.gid),
+  );
+}
+
+export function symlink(context: LocalContext, parent: FileId, name: Buffer, target: Buffer, caller: Caller): Maybe<Entry> {
+  checkNewName(context, parent, name);
+  if (target.length === 0) throw errnoError(E.ENOENT);
+  if (target.includes(0)) throw errnoError(E.EINVAL);
+  return make(context, parent, name, (dirfd) => context.metadata.symlink(target, dirfd, name, caller.uid, caller.gid));
+}
+
+/** The calls for a change that takes the name of `removed` away: freeing a large file waits for the disk. */
+function removingCalls(context: LocalContext, removed: Entry | null): LocalContext["metadata"] {
+  const large =
+    removed !== null && (removed.attr.mode & S.IFMT) === S.IFREG && removed.attr.nlink === 1 && removed.attr.blocks > LARGE_FILE_BLOCKS;
+  return large ? context.native.pool.metadata : context.metadata;
+}
+
+const NOT_HELD = -1;
+
+/** Makes sure that it outlives the removal of its last name (removed-inodes.ts), if that is what is about to go. It was just looked up: no disk. */
+function hold(context: LocalContext, going: Entry): number {
+  const directory = (going.attr.mode & S.IFMT) === S.IFDIR;
+  if (!directory && going.attr.nlink !== 1) return NOT_HELD;
+  return context.sync.openByHandle(context.rootFd, sharedHandle(context, going.id), O.PATH);
+}
+
+function noteRemoved(context: LocalContext, removed: Entry, held: number): void {
+  const { id, attr } = removed;
+  const directory = (attr.mode & S.IFMT) === S.IFDIR;
+  if (directory) {
+    context.directories.drop(id);
+    context.names.forget(id);
+  }
+  if (!directory && attr.nlink !== 1) return;
+  context.recent.forget(id);
+  context.removed.keep(held, id, attr, attr.blocks > LARGE_FILE_BLOCKS);
+}
+
+/** With `going` held: `act`, and what follows from its result. */
+function removing(context: LocalContext, going: Entry | null, act: () => Maybe<number>): Maybe<void> {
+  if (going === null) return chain(act(), (result) => void checked(result));
+  const held = hold(context, going);
+  return chain(act(), (result) => {
+    if (result < 0 && held >= 0) context.sync.close(held);
+    checked(result);
+    noteRemoved(context, going, held);
+  });
+}
+
+function remove(context: LocalContext, parent: FileId, name: Buffer, expected: FileId, flags: number): Maybe<void> {
+  checkOldName(context, parent, name);
+  return inDirectory(context, parent, (dirfd) => {
+    const known = lookupKnown(context, dirfd, name, context.names.get(parent, name));
+    return chain(known ?? lookupIn(context, dirfd, name), (entry) => {
+      if (!sameId(entry.id, expected)) throw errnoError(E.ESTALE);
+      context.names.changing(parent, name);
+      const removed = removing(context, entry, () => removingCalls(context, entry).unlink(dirfd, name, flags));
+      return chain(removed, () => context.names.gone(parent, name));
+    });
+  });
+}
+
+export function unlink(context: LocalContext, parent: FileId, name: Buffer, expected: FileId): Maybe<void> {
+  return remove(context, parent, name, expected, 0);
+}
+
+export function rmdir(context: LocalContext, parent: FileId, name: Buffer, expected: FileId): Maybe<void> {
+  return remove(context, parent, name, expected, AT_REMOVEDIR);
+}
+
+const RENAME_NOREPLACE = 1;
+const RENAME_EXCHANGE = 2;
+
+interface RenamedNames {
+  readonly oldParent: FileId;
+  readonly oldName: Buffer;
+  readonly newParent: FileId;
+  readonly newName: Buffer;
+}
+
+/** After a rename(2) that went well. */
+function noteRenamed(context: LocalContext, at: RenamedNames, flags: number, moved: FileId, replaced: FileId | null): void {
+  const { names } = context;
+  // Whatever other flags do is not known here.
+  if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) !== 0) return;
+  names.is(at.newParent, at.newName, moved);
+  if ((flags & RENAME_EXCHANGE) !== 0 && replaced !== null) names.is(at.oldParent, at.oldName, replaced);
+  // Two names of one inode: rename(2) has left both.
+  else if (replaced !== null && sameId(replaced, moved)) names.is(at.oldParent, at.oldName, moved);
+  else names.gone(at.oldParent, at.oldName);
+}
+
+export function rename(
+  context: LocalContext,
+  oldParent: FileId,
+  oldName: Buffer,
+  newParent: FileId,
+  newName: Buffer,
+  flags: number,
+  expectedOld: FileId,
+  expectedNew: FileId | null,
+): Maybe<void> {
+  checkOldName(context, oldParent, oldName);
+  checkNewName(context, newParent, newName);
+  const act = (oldFd: number, newFd: number): Maybe<void> =>
+    chain(lookupIn(context, oldFd, oldName), (moved) =>
+      chain(lookupOrNull(context, newFd, newName), (replaced) => {
+        if (!sameId(moved.id, expectedOld)) throw errnoError(E.ESTALE);
+        if (replaced === null ? expectedNew !== null : expectedNew === null || !sameId(replaced.id, expectedNew)) {
+          throw errnoError(E.ESTALE);
+        }
+        // Two names of one inode: rename(2) does nothing.
+        const going = (flags & RENAME_EXCHANGE) !== 0 || (replaced !== null && sameId(replaced.id, moved.id)) ? null : replaced;
+        context.names.changing(oldParent, oldName);
+        context.names.changing(newParent, newName);
+        const renamed = removing(context, going, () => removingCalls(context, going).rename(oldFd, oldName, newFd, newName, flags));
+        return chain(renamed, () =>
+          noteRenamed(context, { oldParent, oldName, newParent, newName }, flags, moved.id, replaced?.id ?? null),
+        );
+      }),
+    );
+  return context.turns.run([oldParent.ino, newParent.ino], () =>
+    context.directories.use(oldParent, (oldFd) => context.directories.use(newParent, (newFd) => act(oldFd, newFd))),
+  );
+}
+
+export function link(context: LocalContext, id: FileId, newParent: FileId, newName: Buffer): Maybe<Attr> {
+  checkNewName(context, newParent, newName);
+  return inDirectory(context, newParent, (dirfd) =>
+    withInode(context, id, (fd) => {
+      context.names.changing(newParent, newName);
+      return chain(context.metadata.link(fd, dirfd, newName), (result) => {
+        checked(result);
+        context.names.is(newParent, newName, id);
+        return attrOfFd(context, fd);
+      });
+    }),
+  );
+}

@@ -1,0 +1,152 @@
+/**
+ * Open files and directories of the local lower: a small number -> descriptor. A file that is open here stays alive
+ * by its descriptor, which is how a file without a name goes on to be readable (DESIGN 5.4).
+ */
+import { E, errnoError } from "../../../dlmd/base/errno.ts";
+import { STAT, type Native } from "../../../native/index.ts";
+import { O } from "../linux.ts";
+import type { FileId, LowerHandle, Maybe } from "../lower.ts";
+import { Exclusive } from "./exclusive.ts";
+import { LARGE_FILE_BLOCKS } from "../limits.ts";
+import { lastly } from "../maybe.ts";
+
+/** More open files than that: ENFILE. */
+export const MAX_OPEN_HANDLES = 262_144;
+
+export interface OpenFile {
+  readonly handle: LowerHandle;
+  readonly fd: number;
+  readonly id: FileId;
+  readonly directory: boolean;
+  readonly writable: boolean;
+  readonly readable: boolean;
+  users: number;
+  closed: boolean;
+  /** Data or size were changed through it: its close may have to write out. */
+  changed: boolean;
+  /** Directories: where the descriptor stands, so that a listing that goes on needs no seek. */
+  position: bigint;
+  /** Directories: listings through one descriptor share its position. */
+  readonly turn: Exclusive | null;
+}
+
+export class OpenHandles {
+  readonly #native: Native;
+  readonly #files: (OpenFile | undefined)[] = [];
+  readonly #free: number[] = [];
+  readonly #stat = new Float64Array(STAT.FIELDS);
+  readonly #closing: Set<Promise<number>> = new Set();
+  readonly #waiters: (() => void)[] = [];
+  #count = 0;
+
+  constructor(native: Native) {
+    this.#native = native;
+  }
+
+  get count(): number {
+    return this.#count;
+  }
+
+  /** ENFILE when there is room for no other one: to be called before the file is opened or made. */
+  checkRoom(): void {
+    if (this.#count >= MAX_OPEN_HANDLES) throw errnoError(E.ENFILE);
+  }
+
+  /** Takes over `fd`. */
+  add(fd: number, id: FileId, flags: number, directory: boolean): LowerHandle {
+    const at = this.#free.pop() ?? this.#files.length;
+    const mode = flags & O.ACCMODE;
+    this.#files[at] = {
+      // 0 is left out: it reads like "none".
+      handle: (at + 1) as LowerHandle,
+      fd,
+      id,
+      directory,
+      writable: !directory && mode !== O.RDONLY,
+      readable: mode !== O.WRONLY,
+      users: 0,
+      closed: false,
+      changed: !directory && (flags & O.TRUNC) !== 0,
+      position: 0n,
+      turn: directory ? new Exclusive() : null,
+    };
+    this.#count += 1;
+    return (at + 1) as LowerHandle;
+  }
+
+  /** EBADF: not open. */
+  get(handle: LowerHandle): OpenFile {
+    const file = this.#files[handle - 1];
+    if (file === undefined || file.closed) throw errnoError(E.EBADF);
+    return file;
+  }
+
+  getFile(handle: LowerHandle): OpenFile {
+    const file = this.get(handle);
+    if (file.directory) throw errnoError(E.EISDIR);
+    return file;
+  }
+
+  getDirectory(handle: LowerHandle): OpenFile {
+    const file = this.get(handle);
+    if (!file.directory) throw errnoError(E.ENOTDIR);
+    return file;
+  }
+
+  /** The descriptor stays open until `work` has ended. */
+  use<T>(file: OpenFile, work: (fd: number) => Maybe<T>): Maybe<T> {
+    file.users += 1;
+    return lastly(
+      () => work(file.fd),
+      () => {
+        file.users -= 1;
+        if (file.closed && file.users === 0) this.#release(file);
+      },
+    );
+  }
+
+  close(handle: LowerHandle): void {
+    const file = this.#files[handle - 1];
+    if (file === undefined || file.closed) return;
+    file.closed = true;
+    if (file.users === 0) this.#release(file);
+  }
+
+  #release(file: OpenFile): void {
+    this.#files[file.handle - 1] = undefined;
+    this.#free.push(file.handle - 1);
+    this.#count -= 1;
+    if (!file.changed && this.#closesQuickly(file.fd)) {
+      this.#native.sync.close(file.fd);
+      this.#tellIfClosed();
+      return;
+    }
+    const closing = this.#native.pool.data.close(file.fd);
+    this.#closing.add(closing);
+    void closing.finally(() => {
+      this.#closing.delete(closing);
+      this.#tellIfClosed();
+    });
+  }
+
+  /**
+   * The last close of a file without a name frees its blocks, ext4 may write out at the close of a file that was truncated, and XFS gives
+   * back blocks past the end: these can wait for the disk. A small file's blocks are as soon freed as its name was taken away.
+   */
+  #closesQuickly(fd: number): boolean {
+    if (this.#native.sync.stat(fd, this.#stat) !== 0) return false;
+    return this.#stat[STAT.NLINK] !== 0 || (this.#stat[STAT.BLOCKS] as number) <= LARGE_FILE_BLOCKS;
+  }
+
+  #tellIfClosed(): void {
+    if (this.#count > 0 || this.#closing.size > 0) return;
+    for (const tell of this.#waiters.splice(0)) tell();
+  }
+
+  /** Closes every handle and resolves when every descriptor is closed, those that calls still use included. */
+  async closeAll(): Promise<void> {
+    for (const file of this.#files) if (file !== undefined) this.close(file.handle);
+    if (this.#count === 0 && this.#closing.size === 0) return;
+    await new Promise<void>((resolve) => this.#waiters.push(resolve));
+  }
+}

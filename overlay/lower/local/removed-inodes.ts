@@ -1,0 +1,138 @@
+/**
+ * Inodes whose last name was taken away a moment ago. On a local file system whoever has walked a path to a file goes on with that
+ * file, though its name is gone by the time of the open. The kernel above names it to us by number, so it has to be there still: a
+ * descriptor (O_PATH) of each keeps it for a while, and then open_by_handle_at(2) finds it as before.
+ *
+ * Bounded in time and number, and given up early by whoever needs the room. What it was like is remembered longer: somebody may have it as
+ * working directory, and ask.
+ */
+import type { Native } from "../../../native/index.ts";
+import type { Attr, FileId, Maybe } from "../lower.ts";
+
+/** That many are kept; one more, and the oldest goes. */
+export const REMOVED_KEPT_MAX = 1024;
+/** So long after the removal. The time between a kernel's walk and its open is far below, unless a lock has to be waited for. */
+export const REMOVED_KEPT_MS = 2000;
+/** Attributes of that many, the youngest. */
+export const REMOVED_REMEMBERED_MAX = 4096;
+
+interface Removed {
+  readonly fd: number;
+  readonly until: number;
+  /** Freeing it waits for the disk. */
+  readonly large: boolean;
+}
+
+interface Remembered {
+  readonly generation: number;
+  readonly attr: Attr;
+}
+
+export interface RemovedInodesOptions {
+  readonly native: Pick<Native, "sync" | "pool">;
+  readonly now?: () => number;
+  readonly limit?: number;
+  readonly keepMs?: number;
+}
+
+export class RemovedInodes {
+  readonly #options: RemovedInodesOptions;
+  readonly #now: () => number;
+  readonly #limit: number;
+  readonly #keepMs: number;
+  // In the order of their removal.
+  readonly #kept: Set<Removed> = new Set();
+  readonly #remembered: Map<number, Remembered> = new Map();
+  readonly #closing: Set<Promise<number>> = new Set();
+  #timer: NodeJS.Timeout | null = null;
+
+  constructor(options: RemovedInodesOptions) {
+    this.#options = options;
+    this.#now = options.now ?? ((): number => performance.now());
+    this.#limit = options.limit ?? REMOVED_KEPT_MAX;
+    this.#keepMs = options.keepMs ?? REMOVED_KEPT_MS;
+  }
+
+  get count(): number {
+    return this.#kept.size;
+  }
+
+  /** Takes over `fd` (negative: none could be had); `attr`: as it was before its last name went. */
+  keep(fd: number, id: FileId, attr: Attr, large: boolean): void {
+    this.#remember(id, attr);
+    if (fd < 0) return;
+    this.#kept.add({ fd, until: this.#now() + this.#keepMs, large });
+    if (this.#kept.size > this.#limit) this.#closeOldest();
+    this.#timer ??= this.#startTimer(this.#keepMs);
+  }
+
+  #remember(id: FileId, attr: Attr): void {
+    this.#remembered.delete(id.ino);
+    this.#remembered.set(id.ino, { generation: id.generation, attr: { ...attr, nlink: 0 } });
+    if (this.#remembered.size <= REMOVED_REMEMBERED_MAX) return;
+    for (const oldest of this.#remembered.keys()) {
+      this.#remembered.delete(oldest);
+      break;
+    }
+  }
+
+  /** What it was like when its last name went. */
+  attrOf(id: FileId): Attr | undefined {
+    const remembered = this.#remembered.get(id.ino);
+    return remembered !== undefined && remembered.generation === id.generation ? remembered.attr : undefined;
+  }
+
+  #startTimer(delayMs: number): NodeJS.Timeout {
+    const timer = setTimeout(() => {
+      this.#timer = null;
+      void this.#closeOutdated();
+    }, delayMs);
+    timer.unref();
+    return timer;
+  }
+
+  /** One after the other in the pool: an inode is freed by its last close. */
+  async #closeOutdated(): Promise<void> {
+    for (const one of this.#kept) {
+      const left = one.until - this.#now();
+      if (left > 0) {
+        this.#timer ??= this.#startTimer(left);
+        return;
+      }
+      this.#kept.delete(one);
+      await this.#closeLater(one);
+    }
+  }
+
+  #closeOldest(): void {
+    for (const oldest of this.#kept) {
+      this.#kept.delete(oldest);
+      // On this thread, as the removal itself would have freed it.
+      if (oldest.large) void this.#closeLater(oldest);
+      else this.#options.native.sync.close(oldest.fd);
+      return;
+    }
+  }
+
+  async #closeLater(one: Removed): Promise<void> {
+    const closing = this.#options.native.pool.data.close(one.fd);
+    this.#closing.add(closing);
+    await closing;
+    this.#closing.delete(closing);
+  }
+
+  /** Gives up all that is kept; resolves when their space is free. */
+  releaseAll(): Maybe<void> {
+    if (this.#kept.size === 0 && this.#closing.size === 0) return undefined;
+    const all = [...this.#kept];
+    this.#kept.clear();
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+    for (const one of all) void this.#closeLater(one);
+    return this.#settled();
+  }
+
+  async #settled(): Promise<void> {
+    await Promise.all(this.#closing);
+  }
+}

@@ -1,0 +1,360 @@
+/** What the remote lower is made of (remote.ts): the session, the open files, and what is remembered of changes. */
+import { assert } from "../../../dlmd/base/assert.ts";
+import { E, errnoError } from "../../../dlmd/base/errno.ts";
+import type { Welcome } from "../wire/handshake.ts";
+import { type Change, type Holds, KnownInodes, NO_HOLDS } from "./known.ts";
+import { checkName, checkWritable, isBeyondAnyFile, MAX_COPY_BYTES, MAX_IO_BYTES } from "../limits.ts";
+import { O } from "../linux.ts";
+import type { Attr, Caller, Entry, Fetched, FileId, LowerHandle, Maybe, OpenFile } from "../lower.ts";
+import { inTime } from "../maybe.ts";
+import { type RemoteHandle, RemoteHandles } from "./handles.ts";
+import { isErrno, RemoteSession, type RemoteSessionOptions } from "./session.ts";
+import { type Changed, Unsynced } from "../unsynced.ts";
+import type { AnswerOf, CallName, RequestOf } from "../wire/calls.ts";
+
+const EMPTY = new Uint8Array(0);
+
+const made = ({ entry }: { readonly entry: Entry }): FileId => entry.id;
+const gone = (): null => null;
+
+/** Calls to a new owner wait so long until nobody goes on with what was read from the last one: a page of it may be held by a call that waits. */
+const FORGET_MS = 1000;
+
+export interface RemoteCoreOptions extends RemoteSessionOptions {
+  /** Under which locks something may be known without asking; absent: none. */
+  readonly holds?: Holds;
+}
+
+/** What a mount has had at an owner in its own process that withdrew. */
+export interface Adopted {
+  readonly handles: readonly OpenFile[];
+  readonly unsynced: Unsynced;
+  readonly epoch: number;
+}
+
+export class RemoteCore {
+  readonly session: RemoteSession;
+  readonly handles: RemoteHandles = new RemoteHandles();
+  #unsynced: Unsynced = new Unsynced();
+  readonly known: KnownInodes;
+  readonly #options: RemoteSessionOptions;
+  #welcome: Welcome | null = null;
+  #syncing = false;
+  /** All that the last owner answered is on disk. */
+  #synced = false;
+
+  constructor(options: RemoteCoreOptions) {
+    this.#options = options;
+    this.known = new KnownInodes(options.holds ?? NO_HOLDS);
+    this.session = new RemoteSession(options, {
+      welcome: (welcome) => this.#receiveWelcome(welcome),
+      newOwner: (first, kept) => this.#enterNewOwner(first, kept),
+      // Answers that came with it are noted after this turn.
+      farewell: () => {
+        this.#synced = true;
+        setImmediate(() => this.unsynced.allSynced(this.unsynced.now()));
+      },
+    });
+  }
+
+  get unsynced(): Unsynced {
+    return this.#unsynced;
+  }
+
+  /** What was open and changed at an owner in this process, before anything else. */
+  adopt({ handles, unsynced, epoch }: Adopted): void {
+    for (const handle of handles) this.handles.adopt(handle);
+    this.#unsynced = unsynced;
+    this.session.continueFrom(epoch);
+  }
+
+  get welcome(): Welcome {
+    assert(this.#welcome !== null, "the remote lower is asked about the volume before it was connected");
+    return this.#welcome;
+  }
+
+  #receiveWelcome(welcome: Welcome): void {
+    const before = this.#welcome;
+    this.#welcome ??= welcome;
+    if (before === null) return;
+    const same = before.root.ino === welcome.root.ino && before.root.generation === welcome.root.generation;
+    assert(same, `the volume's root was inode ${before.root.ino}, the new owner has ${welcome.root.ino}: another file system`);
+  }
+
+  /** `kept`: all that the last owner had executed is on the disk. */
+  async #enterNewOwner(first: boolean, kept: boolean): Promise<void> {
+    if (first) {
+      await Promise.all(this.handles.all().map((handle) => this.#reopen(handle)));
+      return;
+    }
+    this.known.clear();
+    if (kept) this.unsynced.allSynced(this.unsynced.now());
+    const handles = this.handles.all();
+    const unsynced = this.unsynced.ownerDied(handles);
+    this.#options.log.info({ handles: handles.length, unsynced, kept }, "new owner: opening handles again");
+    // Once more: what it had answered may have been told to somebody only after it was lost.
+    const forgotten = this.#synced ? true : inTime(this.#forget(), FORGET_MS);
+    this.#synced = false;
+    await Promise.all([forgotten, ...handles.map((handle) => this.#reopen(handle))]);
+  }
+
+  ownerLost(): void {
+    const served = this.#welcome !== null && !this.session.ownerless;
+    this.session.ownerLost();
+    this.known.clear();
+    // Now, and not when there is another one: programs there see at once what is left.
+    if (served && !this.#synced) void this.#forget();
+  }
+
+  /** What was read from the last owner. */
+  async #forget(): Promise<void> {
+    await this.#options.onOwnerDied?.();
+  }
+
+  async #reopen(one: RemoteHandle): Promise<void> {
+    one.error = null;
+    try {
+      const { id, flags, handle } = one;
+      if (one.directory) await this.session.callFirst("opendir", { id, handle });
+      else await this.session.callFirst("open", { id, flags, handle });
+    } catch (error) {
+      // ECANCELED: the connection broke; with the next one all are opened again.
+      if (!isErrno(error) || error.errno === E.ECANCELED) throw error;
+      one.error = error;
+      this.#options.log.warn({ ino: one.id.ino, errno: error.code }, "an open file could not be opened at the new owner");
+    }
+  }
+
+  call<K extends CallName>(call: K, request: RequestOf<K>): Promise<AnswerOf<K>> {
+    return this.session.call(call, request, []);
+  }
+
+  /** A call through an open handle. */
+  with<K extends CallName>(call: K, handle: RemoteHandle, request: RequestOf<K>): Promise<AnswerOf<K>> {
+    return this.session.call(call, request, [handle]);
+  }
+
+  /** A change was made, and may not be on disk. */
+  noteChanged(id: FileId, what: Changed): void {
+    if (this.unsynced.note(id, what) && !this.#syncing) void this.#syncInBackground();
+  }
+
+  async #syncInBackground(): Promise<void> {
+    this.#syncing = true;
+    try {
+      await this.#syncAll();
+    } catch (error) {
+      this.#options.log.warn({ error: String(error) }, "background sync of the lower failed");
+    } finally {
+      this.#syncing = false;
+    }
+  }
+
+  async #syncAll(): Promise<void> {
+    const since = this.unsynced.now();
+    await this.call("syncfs", undefined);
+    this.unsynced.allSynced(since);
+  }
+
+  lookup(parent: FileId, name: Buffer): Maybe<Entry> {
+    const known = this.known.entry(parent, name);
+    if (known === null) throw errnoError(E.ENOENT);
+    return known ?? this.#lookUp(parent, name);
+  }
+
+  async #lookUp(parent: FileId, name: Buffer): Promise<Entry> {
+    const reading = this.known.reading();
+    try {
+      const entry = await this.call("lookup", { parent, name });
+      this.known.readName(reading, parent, name, entry.id);
+      this.known.read(reading, entry.id, entry.attr);
+      return entry;
+    } catch (error) {
+      if (isErrno(error) && error.errno === E.ENOENT) this.known.readName(reading, parent, name, null);
+      throw error;
+    }
+  }
+
+  getattr(id: FileId): Maybe<Attr> {
+    return this.known.attr(id) ?? this.#getattr(id);
+  }
+
+  async #getattr(id: FileId): Promise<Attr> {
+    const reading = this.known.reading();
+    const attr = await this.call("getattr", { id });
+    this.known.read(reading, id, attr);
+    return attr;
+  }
+
+  async open(id: FileId, flags: number): Promise<LowerHandle> {
+    const handle = this.handles.allocate();
+    const open = (): Promise<void> => this.call("open", { id, flags, handle });
+    await ((flags & O.TRUNC) === 0 ? open() : this.changing([this.known.begin(id, null)], open));
+    return this.handles.add(handle, id, flags, false, this.unsynced.opened(id));
+  }
+
+  async opendir(id: FileId): Promise<LowerHandle> {
+    const handle = this.handles.allocate();
+    await this.call("opendir", { id, handle });
+    return this.handles.add(handle, id, 0, true, this.unsynced.opened(id));
+  }
+
+  async create(parent: FileId, name: Buffer, flags: number, mode: number, caller: Caller): Promise<{ entry: Entry; handle: LowerHandle }> {
+    const handle = this.handles.allocate();
+    const { entry } = await this.changeNames<AnswerOf<"create">>(parent, name, made, (tellParent) =>
+      this.call("create", { parent, name, tellParent, mode, caller, flags, handle }),
+    );
+    return { entry, handle: this.handles.add(handle, entry.id, flags, false, this.unsynced.opened(entry.id)) };
+  }
+
+  async make(parent: FileId, name: Buffer, call: (tellParent: boolean) => Promise<AnswerOf<"mkdir">>): Promise<Entry> {
+    checkName(name);
+    return (await this.changeNames<AnswerOf<"mkdir">>(parent, name, made, call)).entry;
+  }
+
+  async remove(call: "unlink" | "rmdir", parent: FileId, name: Buffer, expected: FileId): Promise<void> {
+    checkName(name);
+    await this.changing([this.known.begin(expected, null)], () =>
+      this.changeNames(parent, name, gone, (tellParent) => this.call(call, { parent, name, tellParent, expected })),
+    );
+    if (call === "rmdir") this.known.forget(expected);
+  }
+
+  /** `call` changes the names of that directory; `named`: whose `name` is then. */
+  async changeNames<T extends { readonly parent: Attr | null }>(
+    parent: FileId,
+    name: Buffer,
+    named: (answer: T) => FileId | null,
+    call: (tellParent: boolean) => Promise<T>,
+  ): Promise<T> {
+    const change = this.known.begin(parent, name);
+    let told: Attr | null = null;
+    let id: FileId | null | undefined;
+    try {
+      const answer = await call(this.known.wantsAttr(change));
+      this.noteChanged(parent, "all");
+      told = answer.parent;
+      id = named(answer);
+      return answer;
+    } finally {
+      this.known.end(change, told, id);
+    }
+  }
+
+  /** `call` changes something of these inodes. */
+  async changing<T>(changes: readonly Change[], call: () => Promise<T>): Promise<T> {
+    try {
+      return await call();
+    } finally {
+      for (const change of changes) this.known.end(change, null);
+    }
+  }
+
+  /** `call` changes that inode; `attrOf` what its answer says of it. */
+  async changingOne<T>(id: FileId, call: (change: Change) => Promise<T>, attrOf: (answer: T) => Attr | null): Promise<T> {
+    const change = this.known.begin(id, null);
+    let attr: Attr | null = null;
+    try {
+      const answer = await call(change);
+      attr = attrOf(answer);
+      return answer;
+    } finally {
+      this.known.end(change, attr);
+    }
+  }
+
+  close(handle: LowerHandle): void {
+    if (!this.handles.remove(handle)) return;
+    // Its answer matters to nobody: an owner that is gone has closed it already.
+    this.call("close", { handle }).catch((error: unknown) => {
+      if (!isErrno(error)) throw error;
+    });
+  }
+
+  async write(handle: LowerHandle, data: Uint8Array, offset: number, append: boolean): Promise<{ offset: number; bytes: number }> {
+    const file = this.handles.get(handle);
+    if (data.byteLength > MAX_IO_BYTES) throw errnoError(E.EINVAL);
+    if (!append) checkWritable(offset, data.byteLength);
+    const { id } = file;
+    const answer = await this.changingOne(
+      id,
+      (change) => {
+        const tell = this.known.wantsAttr(change) ? id : null;
+        return this.with("write", file, { handle, offset: append ? 0 : offset, append, tell, data });
+      },
+      ({ attr }) => attr,
+    );
+    this.noteChanged(id, "data");
+    return { offset: answer.offset, bytes: answer.bytes };
+  }
+
+  read(handle: LowerHandle, offset: number, bytes: number): Maybe<Uint8Array> {
+    const file = this.handles.get(handle);
+    if (offset < 0 || bytes < 0 || bytes > MAX_IO_BYTES) throw errnoError(E.EINVAL);
+    if (isBeyondAnyFile(offset, bytes)) return EMPTY;
+    return this.with("read", file, { handle, offset, bytes });
+  }
+
+  fetch(id: FileId, handle: LowerHandle, offset: number, bytes: number): Promise<Fetched> | null {
+    const file = this.handles.get(handle);
+    if (offset < 0 || bytes < 0 || bytes > MAX_IO_BYTES || isBeyondAnyFile(offset, bytes)) return null;
+    return this.#fetch(file, { id, handle, offset, bytes });
+  }
+
+  async #fetch(file: RemoteHandle, request: RequestOf<"fetch">): Promise<Fetched> {
+    const reading = this.known.reading();
+    const fetched = await this.with("fetch", file, request);
+    this.known.read(reading, request.id, fetched.attr);
+    return fetched;
+  }
+
+  async fsync(call: "fsync" | "fsyncdir", handle: LowerHandle, dataOnly: boolean): Promise<void> {
+    const file = this.handles.get(handle);
+    const since = this.unsynced.now();
+    await this.with(call, file, { handle, dataOnly });
+    this.unsynced.synced(file.id, since, dataOnly);
+    if (!this.unsynced.takeLost(file)) return;
+    this.#options.log.error(
+      { ino: file.id.ino },
+      "the owner that took changes of this file or directory died before they were on disk: fsync reports EIO",
+    );
+    throw errnoError(E.EIO);
+  }
+
+  async syncfs(): Promise<void> {
+    await this.#syncAll();
+    if (this.unsynced.takeAnyLost()) throw errnoError(E.EIO);
+  }
+
+  async fallocate(handle: LowerHandle, mode: number, offset: number, bytes: number): Promise<void> {
+    const file = this.handles.get(handle);
+    checkWritable(offset, bytes);
+    try {
+      await this.changing([this.known.begin(file.id, null)], () => this.with("fallocate", file, { handle, mode, offset, bytes }));
+    } finally {
+      // What it made before there was no more room stays.
+      this.noteChanged(file.id, "data");
+    }
+  }
+
+  lseek(handle: LowerHandle, offset: number, whence: number): Promise<number> {
+    const file = this.handles.get(handle);
+    if (offset < 0 || isBeyondAnyFile(offset, 0)) throw errnoError(E.ENXIO);
+    return this.with("lseek", file, { handle, offset, whence });
+  }
+
+  async copyFileRange(inHandle: LowerHandle, inOffset: number, outHandle: LowerHandle, outOffset: number, bytes: number): Promise<number> {
+    const source = this.handles.get(inHandle);
+    const target = this.handles.get(outHandle);
+    const length = Math.min(bytes, MAX_COPY_BYTES);
+    if (isBeyondAnyFile(inOffset, length)) return 0;
+    checkWritable(inOffset, length);
+    checkWritable(outOffset, length);
+    const request = { inHandle, inOffset, outHandle, outOffset, bytes: length };
+    const copied = await this.changing([this.known.begin(target.id, null)], () =>
+      this.session.call("copyFileRange", request, [source, target]),
+    );
+    this.noteChanged(target.id, "data");
+    return copied;
+  }
+}

@@ -1,0 +1,189 @@
+/**
+ * The lower at another node: every call is one message to the volume's owner and one back. While there is no owner
+ * calls wait (session: session.ts).
+ */
+import { E, errnoError } from "../../../dlmd/base/errno.ts";
+import { checkName, checkWritable, MAX_GETATTR_MANY, MAX_LOOKUP_MANY } from "../limits.ts";
+import { NAME_MAX, PATH_MAX, XATTR_SIZE_MAX } from "../linux.ts";
+import type { Attr, FileId, Lower } from "../lower.ts";
+import type { AnswerOf } from "../wire/calls.ts";
+import { type Adopted, RemoteCore, type RemoteCoreOptions } from "./core.ts";
+import type { OwnerAddress, RemoteCounters } from "./connection.ts";
+import type { OwnerWait } from "../owner-wait.ts";
+
+export type RemoteLowerOptions = RemoteCoreOptions;
+
+export interface RemoteLower extends Lower {
+  /** Files that were open at another owner: to be opened at the next one, under the same numbers. Before anything else. */
+  adopt(before: Adopted): void;
+  /** `ownerFound`, and resolves when calls reach the owner. Rejects with OperatingError (code: the refusal). */
+  connect(address: OwnerAddress, epoch: number): Promise<void>;
+  /** There is an owner. The same again does nothing; a higher epoch is another owner. */
+  ownerFound(address: OwnerAddress, epoch: number): void;
+  /** The owner died or gave the volume up: calls wait from now on. */
+  ownerLost(): void;
+  /** `keyring` is another: an owner that proved a key which is not in it any more has to prove another. */
+  keysChanged(): void;
+  /** No owner answers now. */
+  readonly disconnected: boolean;
+  /** Calls that are not answered yet. */
+  readonly waitingCalls: number;
+  /** For what its calls wait; null: none waits. */
+  readonly ownerWait: OwnerWait | null;
+  /** The owner does not take this node's cluster key, in words; null: it does. Calls wait meanwhile. */
+  readonly keyTrouble: string | null;
+  readonly openHandles: number;
+  readonly counters: RemoteCounters;
+  /** Ends the session: calls that wait fail with EIO. */
+  shutdown(): void;
+}
+
+function namesOf(
+  core: RemoteCore,
+): Pick<
+  Lower,
+  "isAbsent" | "made" | "lookup" | "lookupMany" | "mkdir" | "mknod" | "symlink" | "unlink" | "rmdir" | "rename" | "link" | "create"
+> {
+  return {
+    isAbsent: (parent, name) => name.length <= NAME_MAX && core.known.isAbsent(parent, name),
+    made: (id) => core.known.made(id),
+    lookup(parent, name) {
+      checkName(name);
+      return core.lookup(parent, name);
+    },
+    lookupMany(parent, names) {
+      if (names.length > MAX_LOOKUP_MANY) throw errnoError(E.E2BIG);
+      for (const name of names) checkName(name);
+      return core.call("lookupMany", { parent, names });
+    },
+    create(parent, name, flags, mode, caller) {
+      checkName(name);
+      return core.create(parent, name, flags, mode, caller);
+    },
+    mkdir: (parent, name, mode, caller) =>
+      core.make(parent, name, (tellParent) => core.call("mkdir", { parent, name, tellParent, mode, caller })),
+    mknod: (parent, name, mode, rdevMajor, rdevMinor, caller) =>
+      core.make(parent, name, (tellParent) => core.call("mknod", { parent, name, tellParent, mode, caller, rdevMajor, rdevMinor })),
+    symlink(parent, name, target, caller) {
+      if (target.length >= PATH_MAX) throw errnoError(E.ENAMETOOLONG);
+      return core.make(parent, name, (tellParent) => core.call("symlink", { parent, name, tellParent, target, caller }));
+    },
+    unlink: (parent, name, expected) => core.remove("unlink", parent, name, expected),
+    rmdir: (parent, name, expected) => core.remove("rmdir", parent, name, expected),
+    async rename(oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew) {
+      checkName(oldName);
+      checkName(newName);
+      const { known } = core;
+      const names = [known.begin(oldParent, oldName), known.begin(newParent, newName)];
+      const moved = [expectedOld, expectedNew].flatMap((id) => (id === null ? [] : [known.begin(id, null)]));
+      await core.changing([...names, ...moved], () =>
+        core.call("rename", { oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew }),
+      );
+      for (const id of [oldParent, newParent]) core.noteChanged(id, "all");
+    },
+    async link(id, newParent, newName) {
+      checkName(newName);
+      const linked = (): Promise<AnswerOf<"link">> =>
+        core.changeNames(
+          newParent,
+          newName,
+          () => id,
+          (tellParent) => core.call("link", { id, newParent, newName, tellParent }),
+        );
+      return (await core.changingOne(id, linked, ({ attr }) => attr)).attr;
+    },
+  };
+}
+
+function attributesOf(
+  core: RemoteCore,
+): Pick<Lower, "getattr" | "getattrMany" | "setattr" | "readlink" | "getxattr" | "setxattr" | "listxattr" | "removexattr" | "statfs"> {
+  return {
+    getattr: (id) => core.getattr(id),
+    getattrMany(ids) {
+      if (ids.length > MAX_GETATTR_MANY) throw errnoError(E.E2BIG);
+      return core.call("getattrMany", { ids });
+    },
+    async setattr(id, change, handle) {
+      if (change.size !== undefined) checkWritable(change.size, 0);
+      const file = handle === null ? null : core.handles.get(handle);
+      const set = (): Promise<Attr> => core.session.call("setattr", { id, change, handle }, file === null ? [] : [file]);
+      const attr = await core.changingOne(id, set, (answer) => answer);
+      core.noteChanged(id, "all");
+      return attr;
+    },
+    readlink: (id) => core.call("readlink", { id }),
+    getxattr: (id, name) => core.call("getxattr", { id, name }),
+    async setxattr(id, name, value, flags) {
+      if (value.length > XATTR_SIZE_MAX) throw errnoError(E.E2BIG);
+      await core.changing([core.known.begin(id, null)], () => core.call("setxattr", { id, name, value, flags }));
+      core.noteChanged(id, "all");
+    },
+    listxattr: (id) => core.call("listxattr", { id }),
+    async removexattr(id, name) {
+      await core.changing([core.known.begin(id, null)], () => core.call("removexattr", { id, name }));
+      core.noteChanged(id, "all");
+    },
+    statfs: () => core.call("statfs", undefined),
+  };
+}
+
+/** Not connected yet: `root` and `hasAcls` are known from the first `connect` on. */
+export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
+  const core = new RemoteCore(options);
+  const { session } = core;
+  return {
+    get root(): FileId {
+      return core.welcome.root;
+    },
+    get hasAcls(): boolean {
+      return core.welcome.hasAcls;
+    },
+    async connect(address, epoch) {
+      session.ownerFound(address, epoch);
+      await session.whenRunning();
+    },
+    adopt: (before) => core.adopt(before),
+    ownerFound: (address, epoch) => session.ownerFound(address, epoch),
+    ownerLost: () => core.ownerLost(),
+    keysChanged: () => session.keysChanged(),
+    get disconnected(): boolean {
+      return !session.running;
+    },
+    get keyTrouble(): string | null {
+      return session.keyTrouble;
+    },
+    get waitingCalls(): number {
+      return session.waitingCalls;
+    },
+    get ownerWait(): OwnerWait | null {
+      return session.ownerWait;
+    },
+    get openHandles(): number {
+      return core.handles.count;
+    },
+    counters: session.counters,
+    shutdown: () => session.close(),
+
+    ...namesOf(core),
+    ...attributesOf(core),
+    open: (id, flags) => core.open(id, flags),
+    opendir: (id) => core.opendir(id),
+    close: (handle) => core.close(handle),
+    stamps: session,
+    fetch: (id, handle, offset, bytes) => core.fetch(id, handle, offset, bytes),
+    read: (handle, offset, bytes) => core.read(handle, offset, bytes),
+    write: (handle, data, offset, append) => core.write(handle, data, offset, append),
+    fsync: (handle, dataOnly) => core.fsync("fsync", handle, dataOnly),
+    fsyncdir: (handle, dataOnly) => core.fsync("fsyncdir", handle, dataOnly),
+    fallocate: (handle, mode, offset, bytes) => core.fallocate(handle, mode, offset, bytes),
+    lseek: (handle, offset, whence) => core.lseek(handle, offset, whence),
+    copyFileRange: (inHandle, inOffset, outHandle, outOffset, bytes) => core.copyFileRange(inHandle, inOffset, outHandle, outOffset, bytes),
+    readdir(handle, cookie, bytes, listing) {
+      if (cookie < 0n || cookie >= 1n << 63n) throw errnoError(E.EINVAL);
+      const directory = core.handles.get(handle);
+      return core.with("readdir", directory, { handle, cookie, bytes, listing });
+    },
+    syncfs: () => core.syncfs(),
+  };
+}

@@ -1,0 +1,374 @@
+/**
+ * Between an owner and its disk (disk-fault.ts): an error that says that the disk has failed is told to nobody. From the first one on
+ * every call waits: those of other nodes until their sessions are closed, those of this node's own mount until there is another owner
+ * (`goOn`). A call that had failed is made again there, and wire/repeat.ts says which answer that leaves open.
+ *
+ * One guard for each time that this node has the disk mounted. A directory has no disk that could be given up, and no guard.
+ */
+import { assert } from "../../../dlmd/base/assert.ts";
+import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
+import type { Log } from "../../../dlmd/base/log.ts";
+import { type FaultyVolume, judgeError } from "./disk-fault.ts";
+import type { LocalLower } from "../local/local.ts";
+import { DiskWait } from "./disk-wait.ts";
+import { O } from "../linux.ts";
+import type { Lower, LowerHandle, Maybe, OpenFile } from "../lower.ts";
+import type { OwnerWait } from "../owner-wait.ts";
+import { type Repeat, repeatOf } from "../wire/repeat.ts";
+import { OwnChanges } from "./own-changes.ts";
+import type { Unsynced } from "../unsynced.ts";
+import type { Stamps } from "../stamp.ts";
+import type { CallName, RequestOf } from "../wire/calls.ts";
+
+/** Calls of this node's mount that wait; ENOMEM beyond. The kernel's own limit (max_background 65535) comes first. */
+export const MAX_PARKED_CALLS = 131_072;
+
+export interface DiskGuardOptions extends FaultyVolume {
+  readonly local: LocalLower;
+  /** A read of the disk past every cache; true: its path is well. Never rejects. */
+  readonly probe: () => Promise<boolean>;
+  /** Not if an owner of the volume has withdrawn a moment ago: then the error is told. */
+  readonly mayWithdraw: () => boolean;
+  /** Called once: give the volume up. */
+  readonly withdraw: (why: string) => void;
+  readonly log: Log;
+}
+
+const READS = [
+  "lookup",
+  "lookupMany",
+  "getattr",
+  "getattrMany",
+  "readlink",
+  "open",
+  "opendir",
+  "read",
+  "lseek",
+  "readdir",
+  "statfs",
+  "getxattr",
+  "listxattr",
+] as const;
+const CHANGES = [
+  "setattr",
+  "create",
+  "mkdir",
+  "mknod",
+  "symlink",
+  "unlink",
+  "rmdir",
+  "rename",
+  "link",
+  "write",
+  "fsync",
+  "fsyncdir",
+  "fallocate",
+  "copyFileRange",
+  "setxattr",
+  "removexattr",
+  "syncfs",
+] as const;
+type Method = (typeof READS)[number] | (typeof CHANGES)[number];
+type Work = (lower: Lower) => Maybe<unknown>;
+
+interface Parked {
+  readonly work: Work;
+  /** It was made, and failed with the disk; null: it was not made. */
+  readonly repeat: Repeat | null;
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: Error) => void;
+}
+
+/** The calls of one kind of caller, those of other nodes or those of this one. */
+class Side {
+  parked: Parked[] = [];
+  /** null: they have ended, and what comes later ends with EIO. */
+  target: Lower | null;
+
+  constructor(target: Lower) {
+    this.target = target;
+  }
+
+  take(): Parked[] {
+    const { parked } = this;
+    this.parked = [];
+    return parked;
+  }
+
+  end(): void {
+    this.target = null;
+    for (const { reject } of this.take()) reject(errnoError(E.EIO));
+  }
+}
+
+export class DiskGuard {
+  /** For the server of other nodes' calls. */
+  readonly served: LocalLower;
+  /** For this node's own mount; goes on with the next owner. */
+  readonly own: Lower;
+  readonly #options: DiskGuardOptions;
+  readonly #served: Side;
+  readonly #own: Side;
+  readonly #wait = new DiskWait(() => performance.now());
+  readonly #handles: Map<LowerHandle, OpenFile> = new Map();
+  readonly #changes: OwnChanges;
+  #why: string | null = null;
+  /** Errors are told: said once. */
+  #broken = false;
+  /** One at a time: a bad area of a disk may be read by many. */
+  #probing: Promise<boolean> | null = null;
+
+  constructor(options: DiskGuardOptions) {
+    const { local } = options;
+    this.#options = options;
+    this.#served = new Side(local);
+    this.#own = new Side(local);
+    this.#changes = new OwnChanges(
+      (handle) => this.#handles.get(handle)?.id,
+      () => this.#own.target === local,
+      () => this.#syncInBackground(),
+    );
+    this.served = this.#servedLower(local);
+    this.own = this.#ownLower(local);
+  }
+
+  /** Why it was given up, in words; null: it was not. */
+  get why(): string | null {
+    return this.#why;
+  }
+
+  /** The disk is another owner's: nothing of this one may be answered, however lately it was given up before. */
+  yieldTo(why: string): void {
+    this.#giveUp(why);
+  }
+
+  /** The disk has failed. From now on every call waits. False: errors are told, because it was given up by another owner just now. */
+  withdraw(why: string): boolean {
+    if (this.#why !== null) return true;
+    if (!this.#options.mayWithdraw()) {
+      if (this.#broken) return false;
+      this.#broken = true;
+      this.#options.log.error({ why }, "the disk failed again right after an owner gave it up: it is broken, and its errors are told");
+      return false;
+    }
+    this.#giveUp(why);
+    return true;
+  }
+
+  #giveUp(why: string): void {
+    if (this.#why !== null) return;
+    this.#why = why;
+    this.#options.log.error({ why }, "withdrawing from the volume: calls wait");
+    this.#options.withdraw(why);
+  }
+
+  /** For what this node's own mount waits; null: for nothing. */
+  get ownWait(): OwnerWait | null {
+    return this.#wait.oldest;
+  }
+
+  /** The sessions of other nodes are closed: what they waited for goes nowhere. */
+  dropServed(): void {
+    this.#served.end();
+  }
+
+  /** Files that this node's mount has open. */
+  get handles(): OpenFile[] {
+    return [...this.#handles.values()];
+  }
+
+  /** What this node's mount has changed here, and not synced. */
+  get unsynced(): Unsynced {
+    return this.#changes.unsynced;
+  }
+
+  /** There is another owner, reached through that lower, which has the handles. */
+  goOn(next: Lower): void {
+    if (this.#own.target === null) return;
+    this.#own.target = next;
+    this.#handles.clear();
+    for (const { work, repeat, resolve, reject } of this.#own.take()) {
+      const judge = (error: unknown): void => reject(judgeRepeated(error, repeat));
+      if (repeat?.again === false) {
+        reject(errnoError(E.EIO));
+        continue;
+      }
+      void settle(() => work(next)).then(resolve, judge);
+    }
+  }
+
+  /** The mount ends: what waits ends with EIO. */
+  end(): void {
+    this.#own.end();
+  }
+
+  async #syncInBackground(): Promise<void> {
+    try {
+      await this.own.syncfs();
+    } catch (error) {
+      this.#options.log.warn({ error: String(error) }, "background sync of the lower failed");
+    }
+  }
+
+  /* How a call is made ------------------------------------------------------------------------------------------- */
+
+  #make(side: Side, name: Method, changes: boolean, repeat: () => Repeat, work: Work): Maybe<unknown> {
+    const { target } = side;
+    if (target === null) throw errnoError(E.EIO);
+    if (target !== this.#options.local) return work(target);
+    if (this.#why !== null) return this.#park(side, null, work);
+    const failed = (error: unknown): Maybe<unknown> => this.#failed(side, changes, repeat, work, error);
+    let result: Maybe<unknown>;
+    try {
+      result = work(target);
+    } catch (error) {
+      return failed(error);
+    }
+    if (!(result instanceof Promise)) return result;
+    return (side === this.#own ? this.#wait.until(name, result) : result).catch(failed);
+  }
+
+  #failed(side: Side, changes: boolean, repeat: () => Repeat, work: Work, error: unknown): Maybe<unknown> {
+    if (!(error instanceof Errno)) throw error;
+    const fault = judgeError(error.errno, changes, this.#options);
+    if (fault === "none") throw error;
+    if (this.#why !== null) return this.#park(side, repeat(), work);
+    if (fault === "withdraw") {
+      if (!this.withdraw(`${error.code} of a ${changes ? "change" : "read"}`)) throw error;
+      return this.#park(side, repeat(), work);
+    }
+    return this.#probe(side, changes, repeat, work, error);
+  }
+
+  async #probe(side: Side, changes: boolean, repeat: () => Repeat, work: Work, error: Errno): Promise<unknown> {
+    this.#probing ??= this.#options.probe().finally(() => {
+      this.#probing = null;
+    });
+    const well = await this.#probing;
+    if (well && this.#why === null) throw error;
+    if (!this.withdraw(`${error.code} of a ${changes ? "change" : "read"}, and the superblock cannot be read either`)) throw error;
+    return await this.#park(side, repeat(), work);
+  }
+
+  #park(side: Side, repeat: Repeat | null, work: Work): Promise<unknown> {
+    if (side.target === null) return Promise.reject(errnoError(E.EIO));
+    // Asked again where it goes on, if that has begun meanwhile.
+    if (side.target !== this.#options.local) {
+      const { target } = side;
+      if (repeat?.again === false) return Promise.reject(errnoError(E.EIO));
+      return settle(() => work(target)).catch((error: unknown) => Promise.reject(judgeRepeated(error, repeat)));
+    }
+    if (side.parked.length >= MAX_PARKED_CALLS) return Promise.reject(errnoError(E.ENOMEM));
+    return new Promise((resolve, reject) => side.parked.push({ work, repeat, resolve, reject }));
+  }
+
+  #guarded<K extends Method>(side: Side, name: K): Lower[K] {
+    const changes = (CHANGES as readonly string[]).includes(name);
+    const call = (...args: unknown[]): Maybe<unknown> =>
+      this.#make(
+        side,
+        name,
+        changes,
+        () => repeatOfArguments(name, args),
+        (lower) => (lower[name] as (...given: unknown[]) => Maybe<unknown>)(...args),
+      );
+    return call as unknown as Lower[K];
+  }
+
+  #methods(side: Side): Pick<Lower, Method> {
+    const methods: Partial<Record<Method, unknown>> = {};
+    for (const name of [...READS, ...CHANGES]) methods[name] = this.#guarded(side, name);
+    return methods as Pick<Lower, Method>;
+  }
+
+  /* The two sides ------------------------------------------------------------------------------------------------ */
+
+  #servedLower(local: LocalLower): LocalLower {
+    return {
+      ...this.#methods(this.#served),
+      root: local.root,
+      hasAcls: local.hasAcls,
+      fileSystem: local.fileSystem,
+      get openHandles(): number {
+        return local.openHandles;
+      },
+      stamps: local.stamps,
+      raiseStamp: () => local.raiseStamp(),
+      descriptorOf: (handle) => local.descriptorOf(handle),
+      shutdown: () => local.shutdown(),
+      isAbsent: (parent, name) => local.isAbsent(parent, name),
+      made: (id) => local.made(id),
+      close: (handle) => local.close(handle),
+      fetch: (id, handle, offset, bytes) => local.fetch(id, handle, offset, bytes),
+    };
+  }
+
+  #ownLower(local: LocalLower): Lower {
+    const side = this.#own;
+    const methods = { ...this.#methods(side) };
+    for (const name of CHANGES)
+      methods[name] = this.#changes.noting(name, methods[name] as (...args: readonly unknown[]) => Maybe<unknown>) as never;
+    const now = (): Lower => side.target ?? local;
+    const noted = <T>(opened: Maybe<T>, handleOf: (value: T) => OpenFile): Maybe<T> => {
+      const note = (value: T): T => {
+        if (side.target === local) {
+          const handle = handleOf(value);
+          this.#handles.set(handle.handle, handle);
+        }
+        return value;
+      };
+      return opened instanceof Promise ? opened.then(note) : note(opened);
+    };
+    const stamps: Stamps = { mark: () => now().stamps.mark(), since: (mark) => now().stamps.since(mark) };
+    return {
+      ...methods,
+      root: local.root,
+      hasAcls: local.hasAcls,
+      stamps,
+      isAbsent: (parent, name) => this.#why === null && now().isAbsent(parent, name),
+      made: (id) => now().made(id),
+      fetch: (id, handle, offset, bytes) => now().fetch(id, handle, offset, bytes),
+      open: (id, flags) => noted(methods.open(id, flags), (handle) => ({ handle, id, flags: flags & ~O.TRUNC, directory: false })),
+      opendir: (id) => noted(methods.opendir(id), (handle) => ({ handle, id, flags: 0, directory: true })),
+      create: (parent, name, flags, mode, caller) =>
+        noted(methods.create(parent, name, flags, mode, caller), ({ entry, handle }) => ({
+          handle,
+          id: entry.id,
+          flags: flags & ~O.TRUNC,
+          directory: false,
+        })),
+      close: (handle) => {
+        this.#handles.delete(handle);
+        now().close(handle);
+      },
+    };
+  }
+}
+
+/** A rejection, whether now or later. */
+async function settle(work: () => Maybe<unknown>): Promise<unknown> {
+  return await work();
+}
+
+function judgeRepeated(error: unknown, repeat: Repeat | null): Error {
+  assert(error instanceof Error, "a failure is an Error");
+  const doubtful = repeat?.again === true ? repeat.doubtful : [];
+  return error instanceof Errno && doubtful.includes(error.errno) ? errnoError(E.EIO) : error;
+}
+
+/** `repeatOf` of the calls for which it matters what they are asked for. */
+function repeatOfArguments(name: Method, args: readonly unknown[]): Repeat {
+  const of = <K extends CallName>(call: K, request: Partial<RequestOf<K>>): Repeat => repeatOf(call, request as RequestOf<K>);
+  switch (name) {
+    case "create":
+      return of("create", { flags: args[2] as number, mode: args[3] as number, caller: args[4] as RequestOf<"create">["caller"] });
+    case "write":
+      return of("write", { append: args[3] as boolean });
+    case "fallocate":
+      return of("fallocate", { mode: args[1] as number });
+    case "setxattr":
+      return of("setxattr", { flags: args[3] as number });
+    default:
+      return repeatOf<CallName>(name, undefined);
+  }
+}

@@ -1,0 +1,88 @@
+/**
+ * What the owner's own mount has changed and not synced: if the owner lets go of a failed disk, fsync(2) must say so at the next owner, as
+ * it does on other nodes (hazards F10 and R6, lower/unsynced.ts).
+ */
+import type { FileId, Lower, LowerHandle, Maybe } from "../lower.ts";
+import { chain } from "../maybe.ts";
+import { type Changed, Unsynced } from "../unsynced.ts";
+
+type Call = (...args: readonly unknown[]) => Maybe<unknown>;
+type Of<K extends keyof Lower> = Lower[K] extends (...args: infer A) => unknown ? A : never;
+
+export class OwnChanges {
+  readonly unsynced: Unsynced = new Unsynced();
+  readonly #idOf: (handle: LowerHandle) => FileId | undefined;
+  /** The lower is this node's still: else its remote lower notes what it does. */
+  readonly #isHere: () => boolean;
+  /** Many files wait for a sync: never rejects. */
+  readonly #sync: () => Promise<void>;
+  #syncing = false;
+
+  constructor(idOf: (handle: LowerHandle) => FileId | undefined, isHere: () => boolean, sync: () => Promise<void>) {
+    this.#idOf = idOf;
+    this.#isHere = isHere;
+    this.#sync = sync;
+  }
+
+  /** The call, noted when it is done: one that is not is made again. */
+  noting(name: keyof Lower, call: Call): Call {
+    if (name === "syncfs" || name === "fsync" || name === "fsyncdir") return this.#syncs(name, call);
+    return (...args) =>
+      chain(call(...args), (result) => {
+        if (this.#isHere()) this.#note(name, args);
+        return result;
+      });
+  }
+
+  #syncs(name: "syncfs" | "fsync" | "fsyncdir", call: Call): Call {
+    return (...args) => {
+      const since = this.unsynced.now();
+      return chain(call(...args), (result) => {
+        if (!this.#isHere()) return result;
+        if (name === "syncfs") this.unsynced.allSynced(since);
+        else {
+          const [handle, dataOnly] = args as Of<"fsync">;
+          const id = this.#idOf(handle);
+          if (id !== undefined) this.unsynced.synced(id, since, dataOnly);
+        }
+        return result;
+      });
+    };
+  }
+
+  #note(name: keyof Lower, args: readonly unknown[]): void {
+    switch (name) {
+      case "create":
+      case "mkdir":
+      case "mknod":
+      case "symlink":
+      case "unlink":
+      case "rmdir":
+      case "setattr":
+      case "setxattr":
+      case "removexattr":
+        return this.#changed(args[0] as FileId, "all");
+      case "link":
+        return this.#changed((args as Of<"link">)[1], "all");
+      case "rename": {
+        const [from, , to] = args as Of<"rename">;
+        this.#changed(from, "all");
+        return this.#changed(to, "all");
+      }
+      case "write":
+      case "fallocate":
+        return this.#changed(this.#idOf(args[0] as LowerHandle), "data");
+      case "copyFileRange":
+        return this.#changed(this.#idOf((args as Of<"copyFileRange">)[2]), "data");
+      default:
+    }
+  }
+
+  #changed(id: FileId | undefined, what: Changed): void {
+    if (id === undefined || !this.unsynced.note(id, what) || this.#syncing) return;
+    this.#syncing = true;
+    void this.#sync().finally(() => {
+      this.#syncing = false;
+    });
+  }
+}

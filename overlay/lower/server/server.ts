@@ -1,0 +1,300 @@
+/**
+ * The owner's end of the wire: other nodes' calls, done on the local lower. It plays no part in locking (DESIGN 3); it
+ * makes sure only that a session which was declared gone is served no more (hazard C7).
+ */
+import { createServer, type Server, type Socket } from "node:net";
+import { OperatingError } from "../../../dlmd/base/error.ts";
+import type { Log } from "../../../dlmd/base/log.ts";
+import { startListening } from "../../../dlmd/base/listening.ts";
+import { createLimitedWarn, type LimitedWarn } from "../../../dlmd/base/log-limiter.ts";
+import type { GoneClient } from "../../../dlmd/client/api.ts";
+import type { Keyring } from "../../../dlmd/tls/keyring.ts";
+import { createSecureAcceptor, type SecureAcceptor } from "../../../dlmd/tls/secure-connection.ts";
+import { UnprovedConnections } from "../../../dlmd/tls/unproved.ts";
+import * as handshake from "../wire/handshake.ts";
+import type { LocalLower } from "../local/local.ts";
+import { type ConnectionHost, type LowerServerCounters, ServerConnection } from "./connection.ts";
+import { ServerSession } from "./session.ts";
+import type { Stamp } from "../stamp.ts";
+
+/** Sessions at a time; further ones are refused. */
+export const MAX_SESSIONS = 1024;
+/**
+ * Connections that the kernel takes for an owner that hangs. Beyond, it leaves SYNs unanswered, and callers take the host for gone.
+ * net.core.somaxconn may make it less; it is 4096 since Linux 5.4.
+ */
+export const ACCEPT_BACKLOG_MAX = 4096;
+/** Each kind of refusal of an address is logged once in that time, and less often while it goes on. */
+const LOG_INTERVAL_MS = 10_000;
+
+export interface LowerServerOptions {
+  readonly lower: LocalLower;
+  /** Of ClusterInfo.overlayKeys, of now. */
+  readonly keyring: () => Keyring;
+  readonly clusterName: string;
+  readonly volumeUuid: string;
+  /** The client of the lock manager that this owner is, and its epoch: sessions of another are refused. */
+  readonly owner: handshake.OwnerId;
+  /** Epoch of the owner before, if all that it had executed is on the disk; 0: not known. */
+  readonly cleanAfter?: number;
+  /** Epoch of the owner before, if it let go of a failed disk; 0: it did not. */
+  readonly letGoAfter?: number;
+  /** Addresses of the configured nodes: each has room of its own for connections that have proved nothing. */
+  readonly nodeAddresses: () => readonly string[];
+  readonly log: Log;
+  /** Whether this node may serve now; while it may not, no calls are read. Then `resume`. */
+  readonly mayServe?: () => boolean;
+  /** Frees memory at once, which is garbage otherwise (Native.freeArrayBuffer). */
+  readonly freeMemory: (memory: ArrayBuffer) => void;
+  /** That life of the node is in the present view. A node that was evicted, has left or was removed from the configuration is not. */
+  readonly isMember: (nodeid: number, incarnation: string) => boolean;
+  /** A session that was declared gone before this server was made. */
+  readonly isGone?: (session: handshake.LowerSessionId) => boolean;
+}
+
+export interface LowerServer {
+  /** Port 0: any. Gives the port. OperatingError "can-not-listen". */
+  listen(address: string, port: number): Promise<number>;
+  /** Ends these clients' sessions for ever; resolves when their running calls have ended and their handles are closed. */
+  closeSessions(clients: readonly GoneClient[]): Promise<void>;
+  /** This node may serve again. */
+  resume(): void;
+  /** `keyring` is another: a connection whose caller proved a key that is not in it any more ends; its session may go on in another. */
+  keysChanged(): void;
+  /**
+   * Ends all sessions at once, without a word: the disk has failed, and nothing may be answered any more. Resolves when their calls have
+   * ended; `close` is still to be called.
+   */
+  abandon(): Promise<void>;
+  /** Ends all sessions and the listening; resolves when nothing runs any more. */
+  close(): Promise<void>;
+  readonly sessions: readonly ServerSession[];
+  readonly counters: LowerServerCounters;
+}
+
+/** A session of that client, or of that node if it is the node that is gone. */
+export function isOf(session: handshake.LowerSessionId, client: GoneClient): boolean {
+  const sameNode = session.nodeid === client.nodeid && session.incarnation === client.incarnation;
+  return sameNode && (client.clientId === null || session.clientId === client.clientId);
+}
+
+class ServerCore implements ConnectionHost {
+  readonly options: LowerServerOptions;
+  readonly connections: Set<ServerConnection> = new Set();
+  readonly counters: LowerServerCounters = { received: 0, sent: 0, bytesReceived: 0, bytesSent: 0, refused: 0 };
+  readonly #sessions: Map<string, ServerSession> = new Map();
+  readonly #connectionOf: Map<ServerSession, ServerConnection> = new Map();
+  // One entry for each client that went away under this owner: a few bytes a mount or a node's death.
+  readonly #gone: GoneClient[] = [];
+  readonly #unproved: UnprovedConnections;
+  readonly #acceptor: SecureAcceptor;
+  readonly #warn: LimitedWarn;
+  #closing = false;
+  #abandoned = false;
+
+  constructor(options: LowerServerOptions) {
+    this.options = options;
+    this.#acceptor = createSecureAcceptor(options.keyring);
+    this.#warn = createLimitedWarn(options.log, LOG_INTERVAL_MS, () => performance.now());
+    this.#unproved = new UnprovedConnections({
+      isNode: (address) => options.nodeAddresses().includes(address),
+    });
+  }
+
+  get owner(): handshake.OwnerId {
+    return this.options.owner;
+  }
+
+  get freeMemory(): (memory: ArrayBuffer) => void {
+    return this.options.freeMemory;
+  }
+
+  stamp(): Stamp | null {
+    return this.options.lower.stamps.since(0);
+  }
+
+  welcome(): Omit<handshake.Welcome, "resumed"> {
+    const { owner, cleanAfter = 0, letGoAfter = 0, lower } = this.options;
+    return { owner, cleanAfter, letGoAfter, root: lower.root, hasAcls: lower.hasAcls };
+  }
+
+  get mayServe(): boolean {
+    return this.options.mayServe?.() ?? true;
+  }
+
+  get closing(): boolean {
+    return this.#closing;
+  }
+
+  get sessions(): ServerSession[] {
+    return [...this.#sessions.values()];
+  }
+
+  accept(raw: Socket): void {
+    const address = raw.remoteAddress ?? "?";
+    // The end of the socket tells what went wrong.
+    raw.on("error", () => undefined);
+    if (this.#closing) return void raw.destroy();
+    if (!this.#unproved.makeRoom(address)) {
+      this.refused(address, "too many connections without a handshake");
+      return void raw.resetAndDestroy();
+    }
+    let late = false;
+    const proved = this.#unproved.add(raw, address, (reason) => {
+      late = true;
+      this.refused(address, reason);
+    });
+    this.#acceptor.accept(raw, {
+      secured: (secure) => {
+        if (this.#closing) return void secure.socket.destroy();
+        this.connections.add(new ServerConnection(this, secure, proved));
+      },
+      failed: (reason) => {
+        raw.destroy();
+        if (!this.#closing && !late) this.refused(address, reason);
+      },
+    });
+  }
+
+  /** Such as ENFILE: the next connection may be taken again. */
+  acceptFailed(error: Error): void {
+    this.#warn("accept", { error: error.message }, "a connection to the volume's owner could not be taken");
+  }
+
+  refused(address: string, reason: string): void {
+    this.counters.refused += 1;
+    this.#warn(this.#unproved.refusalKey(address, reason), { peer: address, reason }, "connection to the volume's owner refused");
+  }
+
+  ended(connection: ServerConnection, address: string, why: string): void {
+    this.connections.delete(connection);
+    if (connection.served) this.options.log.info({ peer: address, why }, "connection of another node ended");
+  }
+
+  check(hello: handshake.Hello): Omit<handshake.Refused, "owner"> | null {
+    const { clusterName, volumeUuid, owner } = this.options;
+    const { session } = hello;
+    const other = (reason: handshake.Refusal, what: string, expected: string | number, found: string | number) => ({
+      reason,
+      text: `${what} ${expected} expected, found ${found}`,
+    });
+    if (hello.clusterName !== clusterName) return other("other-cluster", "cluster", clusterName, hello.clusterName);
+    if (hello.volumeUuid !== volumeUuid) return other("other-volume", "volume", volumeUuid, hello.volumeUuid);
+    if (session.ownerEpoch !== owner.epoch) return other("other-epoch", "owner epoch", owner.epoch, session.ownerEpoch);
+    if (this.#gone.some((client) => isOf(session, client)) || this.options.isGone?.(session) === true) {
+      return { reason: "gone", text: `client ${session.clientId} of node ${session.nodeid} was declared gone` };
+    }
+    if (!this.options.isMember(session.nodeid, session.incarnation)) {
+      return { reason: "not-a-member", text: `node ${session.nodeid} (incarnation ${session.incarnation}) is not in the view` };
+    }
+    if (!this.#sessions.has(handshake.sessionKey(session)) && this.#sessions.size >= MAX_SESSIONS) {
+      return { reason: "too-many", text: `${MAX_SESSIONS} sessions are open` };
+    }
+    return null;
+  }
+
+  attach(id: handshake.LowerSessionId, connection: ServerConnection): { session: ServerSession; resumed: boolean } {
+    const key = handshake.sessionKey(id);
+    const known = this.#sessions.get(key);
+    const session = known ?? new ServerSession(id, this.options.lower, this.options.log);
+    this.#sessions.set(key, session);
+    const before = this.#connectionOf.get(session);
+    this.#connectionOf.set(session, connection);
+    session.sink = connection;
+    before?.destroy("the caller has connected again");
+    return { session, resumed: known !== undefined };
+  }
+
+  async #end(sessions: readonly ServerSession[]): Promise<void> {
+    await Promise.all(
+      sessions.map(async (session) => {
+        this.#connectionOf.get(session)?.destroy("its session has ended");
+        this.#connectionOf.delete(session);
+        await session.close();
+        this.#sessions.delete(handshake.sessionKey(session.id));
+      }),
+    );
+  }
+
+  async closeSessions(clients: readonly GoneClient[]): Promise<void> {
+    this.#gone.push(...clients);
+    await this.#end(this.sessions.filter((session) => clients.some((client) => isOf(session.id, client))));
+  }
+
+  /** Who is connected is told what became of his calls, so that none of them ends with EIO and no fsync at the next owner does. */
+  async #leave(): Promise<void> {
+    const served = (): ServerConnection[] => [...this.connections].filter((connection) => connection.served);
+    if (served().length === 0) return;
+    await Promise.all(this.sessions.map((session) => session.retire()));
+    if (this.#abandoned) return;
+    try {
+      await this.options.lower.syncfs();
+    } catch (error) {
+      this.options.log.warn({ error: String(error) }, "the lower could not be synced before the end: callers are told nothing");
+      return;
+    }
+    await Promise.all(served().map((connection) => connection.farewell()));
+  }
+
+  async abandon(): Promise<void> {
+    this.#closing = true;
+    this.#abandoned = true;
+    const ended = this.#end(this.sessions);
+    for (const connection of this.connections) connection.destroy("the owner withdraws from its disk");
+    await ended;
+  }
+
+  async closeAll(): Promise<void> {
+    this.#closing = true;
+    if (!this.#abandoned) await this.#leave();
+    await this.#end(this.sessions);
+    for (const connection of this.connections) connection.destroy("the owner stops serving");
+    this.#unproved.destroyAll();
+  }
+}
+
+async function listen(server: Server, address: string, port: number, failedLater: (error: Error) => void): Promise<number> {
+  try {
+    await startListening(
+      server,
+      (listening) => server.listen({ port, host: address, backlog: ACCEPT_BACKLOG_MAX }, listening),
+      failedLater,
+    );
+  } catch (error) {
+    const hint = "Check the node's address in cluster.yaml, and that no other program has the port.";
+    const cause = error as Error;
+    throw new OperatingError(`can not listen on ${address} port ${port}: ${cause.message}`, { code: "can-not-listen", hint, cause });
+  }
+  const bound = server.address();
+  if (bound === null || typeof bound === "string") throw noPort();
+  return bound.port;
+}
+
+function noPort(): OperatingError {
+  return new OperatingError("the server has no port", { code: "can-not-listen", hint: "Check the node's address in cluster.yaml." });
+}
+
+export function createLowerServer(options: LowerServerOptions): LowerServer {
+  const core = new ServerCore(options);
+  const server = createServer((socket) => core.accept(socket));
+  return {
+    listen: (address, port) => listen(server, address, port, (error) => core.acceptFailed(error)),
+    closeSessions: (clients) => core.closeSessions(clients),
+    resume() {
+      for (const connection of core.connections) connection.resume();
+    },
+    keysChanged() {
+      const keyring = options.keyring();
+      for (const connection of core.connections) connection.keysChanged(keyring);
+    },
+    abandon: () => core.abandon(),
+    async close() {
+      await core.closeAll();
+      if (server.listening) await new Promise<void>((resolve) => server.close(() => resolve()));
+    },
+    get sessions(): readonly ServerSession[] {
+      return core.sessions;
+    },
+    counters: core.counters,
+  };
+}

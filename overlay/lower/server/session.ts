@@ -1,0 +1,356 @@
+/**
+ * One caller's session at the owner: its open handles, its running calls, and the answers it may not have seen. It
+ * outlives connections: a caller that connects again finds its handles open and its changes made once.
+ */
+import { ByteWriter } from "../../../dlmd/base/bytes.ts";
+import { assertNever } from "../../../dlmd/base/assert.ts";
+import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
+import type { Log } from "../../../dlmd/base/log.ts";
+import type { LowerSessionId } from "../wire/handshake.ts";
+import { largeBuffers } from "../large-buffers.ts";
+import { MAX_IO_BYTES } from "../limits.ts";
+import type { LocalLower } from "../local/local.ts";
+import type { Attr, Entry, FileId, LowerHandle, Maybe } from "../lower.ts";
+import { chain, withErrors } from "../maybe.ts";
+import { FrameType } from "../wire/frame.ts";
+import { type AnswerOf, CALLS, type CallName, type CallRow, decodeWith, type RequestOf } from "../wire/calls.ts";
+
+/** Open handles of one session; ENFILE beyond. */
+export const MAX_SESSION_HANDLES = 65_536;
+/** Calls of one session that run at a time: beyond, its connection is not read. */
+export const MAX_RUNNING_CALLS = 1024;
+/** Their data. */
+export const MAX_RUNNING_BYTES: number = 32 * 1024 * 1024;
+/** Answers of changes and syncs that the caller has not acknowledged; a caller with more is not one of ours. */
+export const MAX_REMEMBERED_ANSWERS: number = 8 * MAX_RUNNING_CALLS;
+
+/** Where answers go: the session's present connection. */
+export interface AnswerSink {
+  /** `data` must stay as it is until sent, unless `passing`: then it is copied now. */
+  answer(type: number, id: number, body: Uint8Array, data: Uint8Array | null, passing: boolean): void;
+  /** There is room for more calls again. */
+  resume(): void;
+}
+
+/** Of a change or a sync: none of them has data. */
+interface Answer {
+  readonly type: number;
+  readonly body: Uint8Array;
+}
+
+export class ServerSession {
+  readonly id: LowerSessionId;
+  sink: AnswerSink | null = null;
+  readonly #lower: LocalLower;
+  readonly #log: Log;
+  readonly #handles: Map<number, LowerHandle> = new Map();
+  /** A caller whose connection broke while it opened its files asks for the same again, under another number of call. */
+  readonly #opening: Map<number, Promise<void>> = new Map();
+  /** Bytes of each running call's frame, by its id. */
+  readonly #running: Map<number, number> = new Map();
+  readonly #answers: Map<number, Answer> = new Map();
+  readonly #writer = new ByteWriter();
+  #runningBytes = 0;
+  #closed = false;
+  #retired = false;
+  #idle: (() => void)[] = [];
+
+  constructor(id: LowerSessionId, lower: LocalLower, log: Log) {
+    this.id = id;
+    this.#lower = lower;
+    this.#log = log;
+  }
+
+  get full(): boolean {
+    return this.#running.size >= MAX_RUNNING_CALLS || this.#runningBytes >= MAX_RUNNING_BYTES;
+  }
+
+  get runningCalls(): number {
+    return this.#running.size;
+  }
+
+  get openHandles(): number {
+    return this.#handles.size;
+  }
+
+  get rememberedAnswers(): number {
+    return this.#answers.size;
+  }
+
+  acknowledge(ids: readonly number[]): void {
+    for (const id of ids) this.#answers.delete(id);
+  }
+
+  /** Takes no new calls any more; resolves when those that run have been answered. */
+  async retire(): Promise<void> {
+    this.#retired = true;
+    if (this.#running.size > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
+  }
+
+  /** Takes no calls any more; resolves when those that run have ended and the handles are closed. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.sink = null;
+    await this.retire();
+    for (const handle of this.#handles.values()) this.#lower.close(handle);
+    this.#handles.clear();
+    this.#answers.clear();
+  }
+
+  /** Runs a call, unless it is one that came before. Throws WireError for one that does not decode. */
+  receive(call: CallName, id: number, body: Uint8Array): void {
+    if (this.#closed || this.#running.has(id)) return;
+    const remembered = this.#answers.get(id);
+    if (remembered !== undefined) {
+      this.sink?.answer(remembered.type, id, remembered.body, null, false);
+      return;
+    }
+    if (!this.#retired) this.#start(call, id, body);
+  }
+
+  // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- it ties the row, its request and its answer together
+  #start<K extends CallName>(call: K, id: number, body: Uint8Array): void {
+    const row: CallRow<K> = CALLS[call];
+    const request = decodeWith(row.request, body);
+    let answer: Maybe<AnswerOf<K>>;
+    try {
+      answer = this.#execute(call, request);
+    } catch (error) {
+      this.#fail(row, call, id, error);
+      return;
+    }
+    if (!(answer instanceof Promise)) {
+      this.#succeed(row, id, answer, true);
+      return;
+    }
+    this.#running.set(id, body.byteLength);
+    this.#runningBytes += body.byteLength;
+    answer.then(
+      (value) => this.#ended(id, call, body, () => this.#succeed(row, id, value, false)),
+      (error: unknown) => this.#ended(id, call, body, () => this.#fail(row, call, id, error)),
+    );
+  }
+
+  #ended(id: number, call: CallName, body: Uint8Array, answer: () => void): void {
+    // Of other calls the lower may remember a name.
+    if (call === "write") largeBuffers.giveBack(body);
+    const wasFull = this.full;
+    this.#runningBytes -= this.#running.get(id) ?? 0;
+    this.#running.delete(id);
+    answer();
+    if (wasFull && !this.full) this.sink?.resume();
+    if (this.#running.size === 0) for (const tell of this.#idle.splice(0)) tell();
+  }
+
+  #succeed<K extends CallName>(row: CallRow<K>, id: number, value: AnswerOf<K>, shared: boolean): void {
+    this.#writer.reset();
+    row.answer.write(this.#writer, value);
+    this.#answer(row, id, row.type | FrameType.ANSWER, row.answer.data?.(value) ?? null, shared);
+  }
+
+  #fail<K extends CallName>(row: CallRow<K>, call: CallName, id: number, error: unknown): void {
+    // Anything but the answer of a system call is a fault of this program: an assertion goes up and takes the node out.
+    if (!(error instanceof Errno)) {
+      this.#log.error({ call, error: String(error) }, "a call of another node ended with an error that is no errno");
+      throw error;
+    }
+    this.#writer.reset().u32(error.errno);
+    this.#answer(row, id, FrameType.FAILED, null, false);
+  }
+
+  /** With the body that was just written. `shared`: a view of the lower's own buffer, which the next call overwrites. */
+  #answer<K extends CallName>(row: CallRow<K>, id: number, type: number, data: Uint8Array | null, shared: boolean): void {
+    if (this.#closed) return;
+    if (row.remembered) this.#answers.set(id, { type, body: this.#writer.copy() });
+    this.sink?.answer(type, id, this.#writer.view(), data, shared);
+  }
+
+  #handle(handle: number): LowerHandle {
+    const found = this.#handles.get(handle);
+    if (found === undefined) throw errnoError(E.EBADF);
+    return found;
+  }
+
+  #opened(handle: number, open: () => Maybe<LowerHandle>): Maybe<void> {
+    // The answer to the first one was lost with its connection.
+    if (this.#handles.has(handle)) return;
+    const pending = this.#opening.get(handle);
+    if (pending !== undefined) return pending;
+    if (this.#handles.size >= MAX_SESSION_HANDLES) throw errnoError(E.ENFILE);
+    const done = chain(open(), (opened) => {
+      this.#handles.set(handle, opened);
+    });
+    if (!(done instanceof Promise)) return;
+    const opening = done.finally(() => this.#opening.delete(handle));
+    this.#opening.set(handle, opening);
+    return opening;
+  }
+
+  #create(request: RequestOf<"create">): Maybe<AnswerOf<"create">> {
+    if (this.#handles.has(request.handle)) throw errnoError(E.EBADF);
+    if (this.#handles.size >= MAX_SESSION_HANDLES) throw errnoError(E.ENFILE);
+    const { parent, name, flags, mode, caller } = request;
+    return chain(this.#lower.create(parent, name, flags, mode, caller), (made) => {
+      this.#handles.set(request.handle, made.handle);
+      return this.#withParent(request, (told) => ({ entry: made.entry, parent: told }));
+    });
+  }
+
+  #made(request: { readonly parent: FileId; readonly tellParent: boolean }, made: Maybe<Entry>): Maybe<AnswerOf<"mkdir">> {
+    return chain(made, (entry) => this.#withParent(request, (parent) => ({ entry, parent })));
+  }
+
+  #withParent<T>(
+    { parent, tellParent }: { readonly parent: FileId; readonly tellParent: boolean },
+    answer: (parent: Attr | null) => T,
+  ): Maybe<T> {
+    return this.#withAttr(tellParent ? parent : null, answer);
+  }
+
+  /** The change was made: what became of the inode is told if it can be. */
+  #withAttr<T>(id: FileId | null, answer: (attr: Attr | null) => T): Maybe<T> {
+    if (id === null) return answer(null);
+    const attr = withErrors<Attr | null>(
+      () => this.#lower.getattr(id),
+      (error) => {
+        if (error instanceof Errno) return null;
+        throw error;
+      },
+    );
+    return chain(attr, answer);
+  }
+
+  #fetch({ id, handle, offset, bytes }: RequestOf<"fetch">): Maybe<AnswerOf<"fetch">> {
+    const lower = this.#lower;
+    const open = this.#handle(handle);
+    const stamp = lower.raiseStamp();
+    const attributes = lower.getattr(id);
+    const later = attributes instanceof Promise;
+    return chain(attributes, (attr) =>
+      chain(lower.read(open, offset, Math.min(bytes, MAX_IO_BYTES)), (data) => {
+        // The lower's own buffer, and this is not the turn in which it is sent. (A Buffer's slice() would be no copy.)
+        return { stamp, attr, data: later ? Uint8Array.from(data) : data };
+      }),
+    );
+  }
+
+  #close(handle: number): void {
+    const found = this.#handles.get(handle);
+    if (found === undefined) return;
+    this.#handles.delete(handle);
+    this.#lower.close(found);
+  }
+
+  #execute<K extends CallName>(call: K, request: RequestOf<K>): Maybe<AnswerOf<K>> {
+    // One row, so one call and its own answer: which TypeScript does not follow through a union.
+    const answer: Maybe<unknown> = this.#run({ call, request } as AnyCall);
+    return answer as Maybe<AnswerOf<K>>;
+  }
+
+  #run(one: AnyCall): Maybe<AnswerOf<CallName>> {
+    const lower = this.#lower;
+    switch (one.call) {
+      case "lookup":
+        return lower.lookup(one.request.parent, one.request.name);
+      case "lookupMany":
+        return lower.lookupMany(one.request.parent, one.request.names);
+      case "getattr":
+        return lower.getattr(one.request.id);
+      case "getattrMany":
+        return lower.getattrMany(one.request.ids);
+      case "setattr": {
+        const { id, change, handle } = one.request;
+        return lower.setattr(id, change, handle === null ? null : this.#handle(handle));
+      }
+      case "readlink":
+        return lower.readlink(one.request.id);
+      case "create":
+        return this.#create(one.request);
+      case "mkdir": {
+        const { parent, name, mode, caller } = one.request;
+        return this.#made(one.request, lower.mkdir(parent, name, mode, caller));
+      }
+      case "mknod": {
+        const { parent, name, mode, rdevMajor, rdevMinor, caller } = one.request;
+        return this.#made(one.request, lower.mknod(parent, name, mode, rdevMajor, rdevMinor, caller));
+      }
+      case "symlink": {
+        const { parent, name, target, caller } = one.request;
+        return this.#made(one.request, lower.symlink(parent, name, target, caller));
+      }
+      case "unlink":
+      case "rmdir": {
+        const { parent, name, expected } = one.request;
+        return chain(lower[one.call](parent, name, expected), () => this.#withParent(one.request, (told) => ({ parent: told })));
+      }
+      case "rename": {
+        const { oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew } = one.request;
+        return lower.rename(oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew);
+      }
+      case "link": {
+        const { id, newParent, newName, tellParent } = one.request;
+        return chain(lower.link(id, newParent, newName), (attr) =>
+          this.#withParent({ parent: newParent, tellParent }, (parent) => ({ attr, parent })),
+        );
+      }
+      case "open": {
+        const { id, flags, handle } = one.request;
+        return this.#opened(handle, () => lower.open(id, flags));
+      }
+      case "opendir": {
+        const { id, handle } = one.request;
+        return this.#opened(handle, () => lower.opendir(id));
+      }
+      case "close":
+        return this.#close(one.request.handle);
+      case "read": {
+        const { handle, offset, bytes } = one.request;
+        return lower.read(this.#handle(handle), offset, Math.min(bytes, MAX_IO_BYTES));
+      }
+      case "fetch":
+        return this.#fetch(one.request);
+      case "write": {
+        const { handle, data, offset, append, tell } = one.request;
+        return chain(lower.write(this.#handle(handle), data, offset, append), (written) =>
+          this.#withAttr(tell, (attr) => ({ ...written, attr })),
+        );
+      }
+      case "fsync":
+        return lower.fsync(this.#handle(one.request.handle), one.request.dataOnly);
+      case "fsyncdir":
+        return lower.fsyncdir(this.#handle(one.request.handle), one.request.dataOnly);
+      case "fallocate": {
+        const { handle, mode, offset, bytes } = one.request;
+        return lower.fallocate(this.#handle(handle), mode, offset, bytes);
+      }
+      case "lseek":
+        return lower.lseek(this.#handle(one.request.handle), one.request.offset, one.request.whence);
+      case "copyFileRange": {
+        const { inHandle, inOffset, outHandle, outOffset, bytes } = one.request;
+        return lower.copyFileRange(this.#handle(inHandle), inOffset, this.#handle(outHandle), outOffset, bytes);
+      }
+      case "readdir": {
+        const { handle, cookie, bytes, listing } = one.request;
+        return lower.readdir(this.#handle(handle), cookie, Math.min(bytes, MAX_IO_BYTES), listing);
+      }
+      case "statfs":
+        return lower.statfs();
+      case "getxattr":
+        return lower.getxattr(one.request.id, one.request.name);
+      case "setxattr": {
+        const { id, name, value, flags } = one.request;
+        return lower.setxattr(id, name, value, flags);
+      }
+      case "listxattr":
+        return lower.listxattr(one.request.id);
+      case "removexattr":
+        return lower.removexattr(one.request.id, one.request.name);
+      case "syncfs":
+        return lower.syncfs();
+      default:
+        return assertNever(one, "call");
+    }
+  }
+}
+
+type AnyCall = { [K in CallName]: { readonly call: K; readonly request: RequestOf<K> } }[CallName];

@@ -1,0 +1,126 @@
+/**
+ * Asks the dlmd of a node over its local socket. Connections are short: a client that stays takes part in the recovery of
+ * the cluster (hazard C7), and one that only looks must never hold it up.
+ */
+import path from "node:path";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import type { ClusterInfo, DlmClient, InspectRequest, ViewInfo } from "../../dlmd/client/api.ts";
+import { connectDlm } from "../../dlmd/client/client.ts";
+
+/** dlmd answers from memory. */
+const ANSWER_TIMEOUT_MS = 5000;
+
+export const DEFAULT_RUN_DIR = "/run/coverlay";
+
+/** The run directory of this node: --run-dir, or what a lab puts in the environment, or the default. */
+export function defaultRunDir(): string {
+  return process.env["COVERLAY_RUN_DIR"] ?? DEFAULT_RUN_DIR;
+}
+
+export function dlmdSocketPath(runDir: string): string {
+  return path.join(runDir, "dlmd.sock");
+}
+
+export interface DlmdAnswer {
+  readonly info: ClusterInfo;
+  readonly view: ViewInfo;
+  /** The answer to `what`; null where nothing was asked. */
+  readonly answer: unknown;
+}
+
+/** Connects, asks, and leaves. Throws OperatingError ("dlmd-not-running", "dlmd-silent" ...). */
+export async function askDlmd(runDir: string, what: "status" | "nodes" | "locks" | null): Promise<DlmdAnswer> {
+  return askClient(runDir, (client) => (what === null ? Promise.resolve(null) : client.query(what)));
+}
+
+/** Asks the dlmds of the whole cluster about locks; `wanted` may need the names of the nodes. Throws OperatingError. */
+export async function askCluster(runDir: string, wanted: (info: ClusterInfo) => InspectRequest): Promise<DlmdAnswer> {
+  return askClient(runDir, async (client) => client.inspect(wanted(client.info)));
+}
+
+/** The name of a node; its nodeid where the configuration has none. */
+export function nodeName({ nodes }: ClusterInfo): (nodeid: number) => string {
+  return (nodeid) => nodes.find((node) => node.nodeid === nodeid)?.name ?? String(nodeid);
+}
+
+/** One question after the other, over one connection. */
+export async function askClusterAll(
+  runDir: string,
+  wanted: readonly InspectRequest[],
+): Promise<{ readonly info: ClusterInfo; readonly answers: readonly unknown[] }> {
+  const { info, answer } = await askClient(runDir, async (client) => {
+    const answers: unknown[] = [];
+    for (const one of wanted) answers.push(await client.inspect(one));
+    return answers;
+  });
+  return { info, answers: answer as unknown[] };
+}
+
+async function askClient(runDir: string, ask: (client: DlmClient) => Promise<unknown>): Promise<DlmdAnswer> {
+  const client = await connect(
+    runDir,
+    () => undefined,
+    () => undefined,
+  );
+  try {
+    const answer = await inTime(ask(client), runDir);
+    return { info: client.info, view: client.view, answer };
+  } finally {
+    await client.close();
+  }
+}
+
+/** Waits for a view of the node's dlmd that `wanted` accepts. Throws OperatingError "no-view" after `timeoutMs`. */
+export async function waitForView(
+  runDir: string,
+  wanted: (view: ViewInfo) => boolean,
+  timeoutMs: number,
+  signal?: AbortSignal,
+): Promise<ViewInfo> {
+  const news: { view: (view: ViewInfo) => void; failed: (reason: Error) => void } = { view() {}, failed() {} };
+  const client = await connect(
+    runDir,
+    (view) => news.view(view),
+    (reason) => news.failed(reason),
+  );
+  try {
+    return await new Promise<ViewInfo>((resolve, reject) => {
+      const end = (settle: () => void): void => {
+        clearTimeout(timer);
+        signal?.removeEventListener("abort", aborted);
+        settle();
+      };
+      const aborted = (): void => end(() => reject(new OperatingError("interrupted", { code: "interrupted", hint: "Try again." })));
+      const timer = setTimeout(() => end(() => reject(noView(runDir, client.view, timeoutMs))), timeoutMs);
+      news.view = (view) => (wanted(view) ? end(() => resolve(view)) : undefined);
+      news.failed = (reason) => end(() => reject(reason));
+      signal?.addEventListener("abort", aborted, { once: true });
+      if (signal?.aborted === true) aborted();
+      else news.view(client.view);
+    });
+  } finally {
+    await client.close();
+  }
+}
+
+function noView(runDir: string, last: ViewInfo, timeoutMs: number): OperatingError {
+  const found = `members ${last.members.join(", ")}; ${last.quorumReason}; ${last.running ? "running" : "locks are being recovered"}`;
+  return new OperatingError(`the cluster did not come together within ${timeoutMs / 1000} s, found: ${found}`, {
+    code: "no-view",
+    hint: `The log of dlmd says what it hears; its run directory is ${runDir}.`,
+  });
+}
+
+async function connect(runDir: string, view: (view: ViewInfo) => void, disconnected: (reason: Error) => void): Promise<DlmClient> {
+  return connectDlm(dlmdSocketPath(runDir), { view, gone: async () => undefined, disconnected });
+}
+
+function inTime<T>(promise: Promise<T>, runDir: string): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => {
+      const hint = "Its log says what it is doing.";
+      reject(new OperatingError(`dlmd in ${runDir} does not answer within ${ANSWER_TIMEOUT_MS} ms`, { code: "dlmd-silent", hint }));
+    }, ANSWER_TIMEOUT_MS);
+    promise.then(resolve, reject).finally(() => clearTimeout(timer));
+  });
+}

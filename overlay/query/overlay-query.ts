@@ -1,0 +1,264 @@
+/**
+ * Asks the overlays of this node about themselves, one for each mount. The overlay of FUSE connection N keeps `<runDir>/overlay-N.json`,
+ * replaced whole at each change of role, and listens on `<runDir>/overlay-N.sock`: one JSON line {"query":"status"} in, one JSON line out.
+ */
+import { createConnection } from "node:net";
+import { readdirSync, readFileSync, rmSync } from "node:fs";
+import path from "node:path";
+import * as z from "zod";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import { isServing } from "../volume/mount-record.ts";
+import { mountTable } from "../../dlmd/base/mount-table.ts";
+
+/** An overlay answers from memory; one that takes longer is stuck, and the caller wants to say so. */
+const QUERY_TIMEOUT_MS = 5000;
+/** An answer longer than this is not one. */
+const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
+
+const overlayFile = z.looseObject({
+  pid: z.int().positive(),
+  startTime: z.string().optional(),
+  role: z.string(),
+  mountpoint: z.string(),
+  volume: z.string(),
+  device: z.string(),
+  fileLocks: z.enum(["cluster", "local"]).optional(),
+});
+
+/** What overlay-N.json says; the overlay may add to it. */
+export interface OverlayFile {
+  readonly pid: number;
+  /** Field 22 of /proc/PID/stat: the file may outlive its overlay, and the pid be another's. */
+  readonly startTime?: string | undefined;
+  /** "owner", or what the overlay is instead ("remote" ...). */
+  readonly role: string;
+  readonly mountpoint: string;
+  readonly volume: string;
+  readonly device: string;
+  /** Whether file locks count in the whole cluster, or, with -o localflocks, on this node. */
+  readonly fileLocks?: "cluster" | "local" | undefined;
+}
+
+/** What {"query":"status"} answers: at least what is in overlay-N.json. */
+export interface OverlayStatus extends OverlayFile {
+  /** Requests of the kernel served since the mount. */
+  readonly ops?: number | undefined;
+  /** What the mount is, or waits for, in words. */
+  readonly why?: string | undefined;
+  /** What is wrong with the disk that this node has, or had, mounted as the owner; null: nothing that is known. */
+  readonly disk?: string | null | undefined;
+  /** For what calls to the owner wait, in words; null: for nothing that lasts. */
+  readonly ownerWait?: string | null | undefined;
+  /** Cluster locks held or cached now. */
+  readonly locks?: number | undefined;
+  /** Why it does not answer, in words. */
+  readonly problem?: string | undefined;
+  readonly [more: string]: unknown;
+}
+
+const overlayStatus = overlayFile.extend({
+  ops: z.number().optional(),
+  locks: z.number().optional(),
+  why: z.string().optional(),
+  disk: z.string().nullable().optional(),
+  ownerWait: z.string().nullable().optional(),
+});
+
+/** `connection`: N of /sys/fs/fuse/connections/N, which names one mount of this machine. */
+export function overlayFilePath(runDir: string, connection: number): string {
+  return path.join(runDir, `overlay-${connection}.json`);
+}
+
+export function overlaySocketPath(runDir: string, connection: number): string {
+  return path.join(runDir, `overlay-${connection}.sock`);
+}
+
+/** One mount of this node. */
+export interface OverlayEntry {
+  readonly connection: number;
+  readonly file: OverlayFile;
+  /** False: its process is gone, and it could not remove its files. */
+  readonly alive: boolean;
+}
+
+/** The mounts that overlays of that run directory have written of. Throws OperatingError "overlay-bad-answer" for a damaged file. */
+export function listOverlays(runDir: string): OverlayEntry[] {
+  return overlayConnections(runDir).flatMap((connection) => {
+    const file = readFile(runDir, connection);
+    return file === null ? [] : [{ connection, file, alive: isAlive(file) }];
+  });
+}
+
+function isAlive({ pid, startTime }: OverlayFile): boolean {
+  return startTime === undefined || isServing({ pid, startTime });
+}
+
+function overlayConnections(runDir: string): number[] {
+  let names: string[];
+  try {
+    names = readdirSync(runDir);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+    throw error;
+  }
+  const found = names.map((name) => /^overlay-(\d+)\.json$/.exec(name)?.[1]);
+  return found.flatMap((digits) => (digits === undefined ? [] : [Number(digits)])).toSorted((a, b) => a - b);
+}
+
+/** null: it went meanwhile. */
+function readFile(runDir: string, connection: number): OverlayFile | null {
+  const file = overlayFilePath(runDir, connection);
+  try {
+    return parseAnswer(overlayFile, readFileSync(file, "utf8"), file);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
+    throw error;
+  }
+}
+
+/** Removes what overlays left that are gone, and files that are damaged: before a new mount writes its own. */
+export function removeGoneOverlays(runDir: string): void {
+  for (const connection of overlayConnections(runDir)) {
+    if (isKept(runDir, connection)) continue;
+    rmSync(overlayFilePath(runDir, connection), { force: true });
+    rmSync(overlaySocketPath(runDir, connection), { force: true });
+  }
+}
+
+function isKept(runDir: string, connection: number): boolean {
+  try {
+    const file = readFile(runDir, connection);
+    return file !== null && isAlive(file);
+  } catch (error) {
+    if (error instanceof OperatingError) return false;
+    throw error;
+  }
+}
+
+/** The living overlay of that mount point, or the only one; null: there is none. Throws OperatingError "several-mounts". */
+export function findOverlay(runDir: string, mountpoint: string | null): OverlayEntry | null {
+  const living = listOverlays(runDir).filter(({ alive }) => alive);
+  if (mountpoint !== null) return living.find(({ file }) => file.mountpoint === mountpoint) ?? null;
+  if (living.length <= 1) return living[0] ?? null;
+  throw new OperatingError(`this node has several mounts: ${living.map(({ file }) => file.mountpoint).join(", ")}`, {
+    code: "several-mounts",
+    hint: "Name one of them.",
+  });
+}
+
+/** What the overlay of that mount point last wrote of itself, or that of the only one; null: there is none. */
+export function readOverlayFile(runDir: string, mountpoint: string | null = null): OverlayFile | null {
+  return findOverlay(runDir, mountpoint)?.file ?? null;
+}
+
+function parseAnswer<T>(shape: z.ZodType<T>, text: string, source: string): T {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw badAnswer(source, "JSON", text, error);
+  }
+  if (typeof value === "object" && value !== null && "error" in value) {
+    throw new OperatingError(`${source}: ${String(value.error)}`, {
+      code: "overlay-refused",
+      hint: "Is the mount served by another version of coverlay? Unmount and mount it again.",
+    });
+  }
+  const result = shape.safeParse(value);
+  if (!result.success) throw badAnswer(source, z.prettifyError(result.error), text, result.error);
+  return result.data;
+}
+
+function badAnswer(source: string, expected: string, text: string, cause: unknown): OperatingError {
+  return new OperatingError(`${source}: expected ${expected}, found ${JSON.stringify(text.slice(0, 200))}`, {
+    code: "overlay-bad-answer",
+    hint: "Is the mount served by another version of coverlay? Unmount and mount it again.",
+    cause,
+  });
+}
+
+/** One question to the overlay of that connection. Throws OperatingError "no-overlay", "overlay-silent" or "overlay-bad-answer". */
+export async function askOverlay<T>(
+  runDir: string,
+  connection: number,
+  question: object,
+  shape: z.ZodType<T>,
+  timeoutMs: number = QUERY_TIMEOUT_MS,
+): Promise<T> {
+  const socketPath = overlaySocketPath(runDir, connection);
+  return parseAnswer(shape, await askSocket(socketPath, question, timeoutMs), socketPath);
+}
+
+function askSocket(socketPath: string, question: object, timeoutMs: number): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const socket = createConnection(socketPath);
+    const chunks: Buffer[] = [];
+    let bytes = 0;
+    const end = (error: OperatingError | null, answer = ""): void => {
+      clearTimeout(timer);
+      socket.destroy();
+      if (error === null) resolve(answer);
+      else reject(error);
+    };
+    const silent = (found: string): OperatingError =>
+      new OperatingError(`the overlay behind ${socketPath} does not answer: ${found}`, {
+        code: "overlay-silent",
+        hint: "Its log says what it is doing; a mount that hangs for good is ended with umount -l.",
+      });
+    const timer = setTimeout(() => end(silent(`no answer within ${timeoutMs} ms`)), timeoutMs);
+    socket.on("connect", () => socket.write(`${JSON.stringify(question)}\n`));
+    socket.on("data", (chunk: Buffer) => {
+      bytes += chunk.length;
+      if (bytes > MAX_ANSWER_BYTES) return end(silent(`more than ${MAX_ANSWER_BYTES} bytes without a line end`));
+      chunks.push(chunk);
+      if (chunk.includes(0x0a)) end(null, Buffer.concat(chunks).toString("utf8").split("\n")[0]);
+    });
+    socket.on("end", () => end(silent("it closed the connection")));
+    socket.on("error", (cause) => end(noOverlay(socketPath, cause)));
+  });
+}
+
+function noOverlay(where: string, cause?: Error): OperatingError {
+  const why = cause === undefined ? "" : `: ${(cause as NodeJS.ErrnoException).code ?? cause.message}`;
+  return new OperatingError(`no overlay listens on ${where}${why}`, {
+    code: "no-overlay",
+    hint: "Nothing is mounted on this node, or its run directory is another one: name it with --run-dir.",
+    cause,
+  });
+}
+
+/** The status of the overlay of that mount point, or of the only one of that run directory. */
+export async function queryOverlayStatus(
+  runDir: string,
+  timeoutMs: number = QUERY_TIMEOUT_MS,
+  mountpoint: string | null = null,
+): Promise<OverlayStatus> {
+  const found = findOverlay(runDir, mountpoint);
+  if (found === null) throw noOverlay(mountpoint ?? runDir);
+  return askStatus(runDir, found.connection, timeoutMs);
+}
+
+function askStatus(runDir: string, connection: number, timeoutMs: number): Promise<OverlayStatus> {
+  return askOverlay(runDir, connection, { query: "status" }, overlayStatus, timeoutMs);
+}
+
+/** Every mount of that run directory: what its overlay answers, or what it last wrote, and why it does not answer. */
+export async function queryOverlays(runDir: string, timeoutMs: number = QUERY_TIMEOUT_MS): Promise<OverlayStatus[]> {
+  const table = mountTable();
+  const reports = listOverlays(runDir).map(async ({ connection, file, alive }): Promise<OverlayStatus[]> => {
+    const mounted = table.some(({ type, device }) => type === "fuse.clustered" && device === `0:${connection}`);
+    if (!alive) return mounted ? [{ ...file, role: "gone", problem: goneWords(file) }] : [];
+    try {
+      return [await askStatus(runDir, connection, timeoutMs)];
+    } catch (error) {
+      if (!(error instanceof OperatingError)) throw error;
+      // It ended while it was asked.
+      return error.code === "no-overlay" && !mounted ? [] : [{ ...file, problem: error.message }];
+    }
+  });
+  return (await Promise.all(reports)).flat();
+}
+
+function goneWords({ pid, mountpoint }: OverlayFile): string {
+  return `its process ${pid} is gone, and every call there fails: umount ${mountpoint}, and mount it again`;
+}

@@ -1,0 +1,16 @@
+/** The end of a mount that no longer knows what it holds (hazard F7): its kernel's caches are dropped, then its connection is aborted. */
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Log } from "../../dlmd/base/log.ts";
+
+/** How long a failing node tries to drop its kernel's caches before it ends the connection. */
+const ABANDON_LIMIT_MS = 1000;
+
+/** `dropCaches` may never end: a notification may wait for a page whose READ will never be answered. The abort comes all the same. */
+export async function dropAndAbort(dropCaches: () => Promise<void> | undefined, abort: () => void, log: Log): Promise<void> {
+  try {
+    await Promise.race([dropCaches(), sleep(ABANDON_LIMIT_MS, undefined, { ref: false })]);
+  } catch (error) {
+    log.error({ error: String(error) }, "dropping the kernel's caches failed");
+  }
+  abort();
+}

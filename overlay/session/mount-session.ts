@@ -1,0 +1,314 @@
+/**
+ * The life of a mount: open /dev/fuse, mount(2), INIT, requests, and the end, which comes from the kernel: ENODEV when the last user
+ * of the mount is gone. Started by `mountSession`; ended by umount(2), by whoever does it, or by `abort`.
+ */
+import { E, errnoError, errnoName } from "../../dlmd/base/errno.ts";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import type { Log } from "../../dlmd/base/log.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
+import type { SessionCoherence } from "../coherence/api.ts";
+import { type FileLocking, lockFile } from "../file-lock/api.ts";
+import { requestBufferBytes } from "../fuse/abi.ts";
+import { type Negotiated, negotiateInit } from "../fuse/init.ts";
+import { encodeError } from "../fuse/reply.ts";
+import { decodeRequest, type InitRequest } from "../fuse/request.ts";
+import { HandleTable } from "../inode/handles.ts";
+import type { Inode } from "../inode/inode.ts";
+import { InodeTable } from "../inode/table.ts";
+import type { Lower } from "../lower/lower.ts";
+import { chain } from "../lower/maybe.ts";
+import { endlessLease, type LeaseGate } from "../lease/lease.ts";
+import { type Device, MNT_DETACH, type Native } from "../../native/index.ts";
+import { Ahead } from "../op/ahead.ts";
+import { REPLY_BUFFER_BYTES, type ReplyPort } from "../op/call.ts";
+import type { Mount } from "../op/mount.ts";
+import { isRenaming } from "../coherence/caller-threads.ts";
+import { credentialsOf } from "../op/permission.ts";
+import { StandIns } from "../op/rename-target.ts";
+import { StaleOnce } from "../op/stale-once.ts";
+import { RequestBuffers } from "./buffers.ts";
+import { abortConnection, connectionNumber, setReadAhead } from "./connection.ts";
+import { Dispatch, type DispatchCounters } from "./dispatch.ts";
+import { Interrupts } from "./interrupt.ts";
+import type { RequestsUnderWay } from "./under-way.ts";
+
+/** What the kernel takes at most by default (fs.fuse.max_pages_limit). */
+const MAX_WRITE_BYTES = 1024 * 1024;
+/** Requests read for one wake-up: promises are drained between them, timers only after them. */
+const BATCH = 16;
+
+/** The system as far as the session needs it besides the addon: arguments, so that tests can play it. */
+export interface SessionSystem {
+  /** /proc/PID/status of a thread; null: none. */
+  readonly readStatus: (pid: number) => string | null;
+  readonly every: (intervalMs: number, tick: () => void) => () => void;
+}
+
+export interface SessionOptions {
+  readonly native: Native;
+  readonly lower: Lower;
+  readonly system: SessionSystem;
+  readonly log: Log;
+  /** Shown as the source of the mount: the device. */
+  readonly source: string;
+  /** Absolute, without symbolic links. */
+  readonly mountpoint: string;
+  /** MS_* of mount(2). */
+  readonly mountFlags: number;
+  /** Called once, within INIT: `fd` is /dev/fuse, for notifications. */
+  readonly createCoherence: (fd: number, negotiated: Negotiated) => SessionCoherence;
+  /** The kernel has ended the connection: what operations still wait for elsewhere (an owner) must end now. */
+  readonly disconnected?: () => void;
+  /** File locks of the cluster; not given: each kernel keeps them to itself. */
+  readonly fileLocks?: FileLocking;
+  /** Not given: this node serves as long as it lives. */
+  readonly lease?: LeaseGate;
+  /** A broken invariant; the composition root takes the node out. */
+  readonly fail: (error: Error) => void;
+  /** INIT flags not to take although offered: to test what older kernels do. */
+  readonly without?: bigint;
+}
+
+export interface Session {
+  readonly counters: DispatchCounters;
+  /** Inodes and handles that the kernel has of us. */
+  readonly inodeCount: number;
+  readonly handleCount: number;
+  /** N of /sys/fs/fuse/connections/N. */
+  readonly connection: number;
+  readonly underWay: RequestsUnderWay;
+  /** The inodes of that number that this mount knows. */
+  withIno(ino: number): readonly Inode[];
+  /** Resolves when the kernel has ended the connection and every operation has ended; handles are closed by then. */
+  readonly ended: Promise<void>;
+  /** Ends the connection at once (/sys/fs/fuse): waiting callers get an error; `umount -l` is still to be done. */
+  abort(): void;
+}
+
+/** Mounts and serves. OperatingError: the kernel is too old, the mount failed. Resolves when the mount answers. */
+export async function mountSession(options: SessionOptions): Promise<Session> {
+  const { native, log } = options;
+  const fd = native.fuseOpen();
+  if (fd < 0) {
+    throw new OperatingError(`/dev/fuse can not be opened: ${errnoName(-fd)}`, {
+      code: "no-fuse",
+      hint: "Run as root, on a kernel with FUSE (modprobe fuse).",
+    });
+  }
+  const data = `fd=${fd},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other`;
+  const mounted = native.mount(options.source, options.mountpoint, "fuse.clustered", options.mountFlags, data);
+  if (mounted < 0) {
+    native.sync.close(fd);
+    throw new OperatingError(`mount(2) of fuse.clustered on ${options.mountpoint} failed: ${errnoName(-mounted)}`, {
+      code: "mount-failed",
+      hint: "The mount point must be an existing directory, and the caller root.",
+    });
+  }
+  // Not before: the kernel answers for /dev/fuse only when there is a mount. It asks for INIT by itself and waits for nothing.
+  const serving = new Serving(options, fd);
+  const connection = connectionNumber(options.mountpoint);
+  try {
+    const { minor } = await serving.ready;
+    if (connection === null) throw endedEarly(`${options.mountpoint} vanished from /proc/self/mountinfo`);
+    const slower = setReadAhead(connection);
+    if (slower !== null) log.info({ connection, error: slower.message }, "the read-ahead of the mount stays at the kernel's default");
+    log.info({ mountpoint: options.mountpoint, connection, minor }, "mounted");
+    return serving.session(connection);
+  } catch (error) {
+    native.umount(options.mountpoint, MNT_DETACH);
+    throw error;
+  }
+}
+
+function endedEarly(what: string): OperatingError {
+  return new OperatingError(what, { code: "mount-failed", hint: "Somebody has unmounted it meanwhile: mount it again." });
+}
+
+interface State {
+  readonly mount: Mount;
+  readonly dispatch: Dispatch;
+  readonly coherence: SessionCoherence;
+}
+
+/** In the reverse order of what uses what. */
+async function endState({ mount, dispatch, coherence }: State, lower: Lower): Promise<void> {
+  await dispatch.drained();
+  for (const file of mount.handles.takeAll()) {
+    lower.close(file.lowerHandle);
+    if (file.writeToken) mount.coherence.closeForWrite(file.inode);
+  }
+  mount.inodes.clear();
+  await coherence.close();
+}
+
+class Serving {
+  readonly ready: Promise<Negotiated>;
+  readonly ended: Promise<void>;
+  readonly #options: SessionOptions;
+  readonly #fd: number;
+  readonly #device: Device;
+  readonly #port: ReplyPort;
+  readonly #interrupts: Interrupts;
+  #state: State | null = null;
+  #buffers: RequestBuffers;
+  #resolveReady: (negotiated: Negotiated) => void = () => {};
+  #rejectReady: (error: unknown) => void = () => {};
+  #resolveEnded: () => void = () => {};
+
+  constructor(options: SessionOptions, fd: number) {
+    const { native, system, log } = options;
+    this.#options = options;
+    this.#fd = fd;
+    this.ready = new Promise((resolve, reject) => {
+      this.#resolveReady = resolve;
+      this.#rejectReady = reject;
+    });
+    this.ended = new Promise((resolve) => {
+      this.#resolveEnded = resolve;
+    });
+    const buffer = Buffer.allocUnsafeSlow(REPLY_BUFFER_BYTES);
+    this.#port = {
+      buffer,
+      write: (bytes) => native.deviceWrite(fd, buffer, bytes),
+      writeWithBody: (headBytes, body, at, bytes) => native.deviceWrite2(fd, buffer, headBytes, body, at, bytes),
+      log,
+      lease: options.lease ?? endlessLease,
+    };
+    this.#interrupts = new Interrupts(system);
+    this.#buffers = new RequestBuffers(requestBufferBytes(MAX_WRITE_BYTES), (next) => native.deviceSetBuffer(this.#device, next));
+    this.#device = native.deviceStart(
+      fd,
+      this.#buffers.current,
+      BATCH,
+      (bytes) => this.#receive(bytes),
+      (errno) => void this.#end(errno),
+    );
+  }
+
+  session(connection: number): Session {
+    const { native } = this.#options;
+    const state = this.#state;
+    if (state === null) throw new Error("a session before INIT");
+    const { mount, dispatch } = state;
+    return {
+      counters: dispatch.counters,
+      get inodeCount(): number {
+        return mount.inodes.size;
+      },
+      get handleCount(): number {
+        return mount.handles.size;
+      },
+      connection,
+      underWay: dispatch.underWay,
+      withIno: (ino) => mount.inodes.withIno(ino),
+      ended: this.ended,
+      abort: () => abortConnection(native, connection),
+    };
+  }
+
+  #receive(bytes: number): void {
+    try {
+      if (this.#state !== null) this.#state.dispatch.receive(bytes);
+      else this.#firstRequest(bytes);
+    } catch (error) {
+      this.#options.fail(error instanceof Error ? error : new Error(String(error)));
+    }
+  }
+
+  /** INIT is always the first one; whatever depends on its outcome is made when it is answered. */
+  #firstRequest(bytes: number): void {
+    const request = decodeRequest(this.#buffers.current, bytes);
+    if (request.op === "init") {
+      this.#init(request);
+      return;
+    }
+    this.#options.log.error({ op: request.op }, "INIT expected as the first request: EIO");
+    this.#port.write(encodeError(this.#port.buffer, request.unique, E.EIO));
+  }
+
+  #init(request: InitRequest): void {
+    const { native, lower, without, log } = this.#options;
+    let answer: ReturnType<typeof negotiateInit>;
+    try {
+      answer = negotiateInit(request, {
+        hasAcls: lower.hasAcls,
+        fileLocks: this.#options.fileLocks !== undefined,
+        maxWriteBytes: MAX_WRITE_BYTES,
+        ...(without === undefined ? {} : { without }),
+      });
+    } catch (error) {
+      log.error({ error: String(error) }, "INIT refused");
+      this.#port.write(encodeError(this.#port.buffer, request.unique, E.EPROTO));
+      this.#rejectReady(error);
+      return;
+    }
+    const { negotiated, reply } = answer;
+    const coherence = this.#options.createCoherence(this.#fd, negotiated);
+    const mount = this.#createMount(coherence, negotiated.fileLocks);
+    mount.dontMask = negotiated.posixAcl;
+    const dispatch = new Dispatch({
+      mount,
+      port: this.#port,
+      buffers: this.#buffers,
+      interrupts: this.#interrupts,
+      log,
+      init: () => log.error({}, "a second INIT"),
+      retrieved: ({ unique, data }) => coherence.retrieved(unique, data),
+      fail: this.#options.fail,
+    });
+    this.#state = { mount, dispatch, coherence };
+    const written = native.deviceWrite(this.#fd, reply, reply.length);
+    if (written < 0) this.#rejectReady(errnoError(-written));
+    else this.#resolveReady(negotiated);
+  }
+
+  #createMount(coherence: SessionCoherence, hasFileLocks: boolean): Mount {
+    const { lower, system, log, fileLocks } = this.#options;
+    const { operations } = coherence;
+    const ahead = new Ahead(lower, operations);
+    operations.onExpected = (inode): void => {
+      ahead.expected(inode);
+      void chain(operations.sizes.anticipate(inode), () => operations.unpin(inode, Mode.PR));
+    };
+    return {
+      lower,
+      coherence: operations,
+      inodes: new InodeTable({
+        root: lower.root,
+        createCover: (id, kind) => coherence.createCover(id, kind),
+        dropped: (inode, removed) => {
+          if (removed) coherence.removed(inode);
+          if (inode.kind === "file") fileLocks?.forgotten(lockFile(inode));
+          coherence.forgotten(inode);
+        },
+      }),
+      handles: new HandleTable(),
+      staleOnce: new StaleOnce(),
+      standIns: new StandIns(),
+      ahead,
+      log,
+      dontMask: false,
+      credentials: (pid) => {
+        const status = pid === 0 ? null : system.readStatus(pid);
+        return status === null ? null : credentialsOf(status);
+      },
+      isRenaming,
+      fileLocks: hasFileLocks ? (fileLocks ?? null) : null,
+    };
+  }
+
+  async #end(errno: number): Promise<void> {
+    const { native, log, lower } = this.#options;
+    if (errno === E.ENODEV) log.info({}, "unmounted");
+    else log.error({ errno: errnoName(errno) }, "reading /dev/fuse failed: the mount is gone");
+    native.deviceStop(this.#device);
+    // What is kept for the lease is given up first: nobody is to be hurried on its account any more.
+    this.#options.disconnected?.();
+    this.#interrupts.stop();
+    this.#state?.coherence.letGo();
+    if (this.#state !== null) await endState(this.#state, lower);
+    native.sync.close(this.#fd);
+    this.#rejectReady(endedEarly("the mount ended before it answered"));
+    this.#resolveEnded();
+  }
+}

@@ -1,0 +1,64 @@
+/** Requests that wait for something, as plain data: what `coverlay why PID` starts from. */
+import type { Operation } from "../op/perform.ts";
+
+export interface UnderWay {
+  readonly op: string;
+  /** The calling thread; 0: none, or in a pid namespace that is not seen from here. */
+  readonly pid: number;
+  /** Inode number and generation (fileKey) of what it was asked of; null: unknown to this mount. */
+  readonly key: string | null;
+  readonly sinceMs: number;
+  /** A file lock that is asked for. */
+  readonly fileLock: { readonly type: string; readonly start: string; readonly end: string } | null;
+}
+
+/** Those that have run longest; the others are only counted. */
+export const MAX_UNDER_WAY_SHOWN = 1000;
+
+interface Entry {
+  readonly call: { readonly answered: boolean };
+  readonly request: Operation;
+  readonly key: string | null;
+  readonly sinceMs: number;
+}
+
+export class RequestsUnderWay {
+  readonly #nowMs: () => number;
+  readonly #entries: Set<Entry> = new Set();
+
+  constructor(nowMs: () => number) {
+    this.#nowMs = nowMs;
+  }
+
+  /** Gives the function that ends it. */
+  begin(call: Entry["call"], request: Operation, key: string | null): () => void {
+    const entry = { call, request, key, sinceMs: this.#nowMs() };
+    this.#entries.add(entry);
+    return () => this.#entries.delete(entry);
+  }
+
+  /** The oldest first. `count`: of all. */
+  list(): { readonly requests: readonly UnderWay[]; readonly count: number } {
+    const now = this.#nowMs();
+    // One that is answered only tidies up.
+    const waiting = [...this.#entries].filter(({ call }) => !call.answered);
+    const requests = waiting.slice(0, MAX_UNDER_WAY_SHOWN).map(({ request, key, sinceMs }): UnderWay => {
+      const { op, pid } = request;
+      return { op, pid, key, sinceMs: Math.max(0, Math.round(now - sinceMs)), fileLock: fileLockOf(request) };
+    });
+    return { requests, count: waiting.length };
+  }
+
+  /** How many of each operation. */
+  byOperation(): Readonly<Record<string, number>> {
+    const counts: Record<string, number> = {};
+    for (const { call, request } of this.#entries) if (!call.answered) counts[request.op] = (counts[request.op] ?? 0) + 1;
+    return counts;
+  }
+}
+
+function fileLockOf(request: Operation): UnderWay["fileLock"] {
+  if (!("type" in request) || !("start" in request) || !("end" in request)) return null;
+  const { type, start, end } = request as { type: unknown; start: unknown; end: unknown };
+  return { type: String(type), start: String(start), end: String(end) };
+}

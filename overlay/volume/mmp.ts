@@ -1,0 +1,94 @@
+/**
+ * ext4's multiple-mount protection, the second line behind the owner's block: a plain mount on a machine that is not of the cluster is
+ * refused by the kernel while the owner has the volume mounted. Source: fs/ext4/mmp.c (struct mmp_struct in ext4.h).
+ *
+ * After a death the kernel would wait for 11 to 22 s. With the proof that the life in the owner's block is over, and only if MMP's
+ * block names just that machine and device, it is cleared instead (hazard C11); otherwise the kernel waits.
+ */
+import { hostname } from "node:os";
+import path from "node:path";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import { readDeviceBlock } from "./direct-block.ts";
+import type { Life } from "./life.ts";
+import type { Ext4Superblock } from "./superblock.ts";
+import { runTool, runToolInBackground } from "./tool.ts";
+
+/** The kernel looks at least every 5 s and waits for 2 x 5 + 1 before it believes that a holder is dead; 1 is the least that can be set. */
+export const MMP_UPDATE_INTERVAL_S = 1;
+
+export const MMP_BYTES = 4096;
+const MAGIC = 0x004d4d50;
+const SEQ_CLEAN = 0xff4d4d50;
+const SEQ_FSCK = 0xe24d4d50;
+const NODE_NAME_BYTES = 64;
+
+export interface Mmp {
+  readonly state: "clean" | "in-use" | "fsck";
+  /** Of the machine, not of a UTS namespace; cut to 63 or 64 bytes. */
+  readonly hostName: string;
+  /** As the kernel calls it: sdb1, dm-0. */
+  readonly deviceName: string;
+  readonly atS: number;
+}
+
+/** Null: not a block of MMP. */
+export function decodeMmp(block: Uint8Array): Mmp | null {
+  const bytes = Buffer.from(block.buffer, block.byteOffset, block.byteLength);
+  if (bytes.length < 116 || bytes.readUInt32LE(0) !== MAGIC) return null;
+  const sequence = bytes.readUInt32LE(4);
+  return {
+    state: sequence === SEQ_CLEAN ? "clean" : sequence === SEQ_FSCK ? "fsck" : "in-use",
+    atS: Number(bytes.readBigUInt64LE(8)),
+    hostName: text(bytes.subarray(16, 16 + NODE_NAME_BYTES)),
+    deviceName: text(bytes.subarray(80, 112)),
+  };
+}
+
+function text(bytes: Buffer): string {
+  const end = bytes.indexOf(0);
+  return bytes.toString("utf8", 0, end < 0 ? bytes.length : end);
+}
+
+/** Null: it is off, or its block is damaged. */
+export async function readMmp(device: string, superblock: Ext4Superblock): Promise<Mmp | null> {
+  if (!superblock.hasMmp) return null;
+  return decodeMmp(await readDeviceBlock(device, superblock.mmpOffset, MMP_BYTES));
+}
+
+/** The machine's name as the kernel writes it, as far as this UTS namespace shows it (hazard R12): if it does not, the kernel's wait applies. */
+export function machineName(): string {
+  return Buffer.from(hostname()).subarray(0, NODE_NAME_BYTES).toString("utf8");
+}
+
+/** MMP names that life, and nobody else's mount. */
+export function isHeldBy(mmp: Mmp, life: Life): boolean {
+  return mmp.state === "in-use" && mmp.hostName === life.hostName && mmp.deviceName === path.basename(life.device);
+}
+
+/** Only with the proof that its holder is over: it also replays the journal, so it writes. */
+export async function clearMmp(device: string): Promise<void> {
+  // What the page cache has of the device may be older than what the dead node wrote (hazard M4).
+  await runToolInBackground("blockdev", ["--flushbufs", device], "util-linux");
+  await mustInBackground(device, ["-f", "-E", "clear_mmp"]);
+}
+
+async function mustInBackground(device: string, args: readonly string[]): Promise<void> {
+  const run = await runToolInBackground("tune2fs", [...args, device], "e2fsprogs");
+  if (run.status !== 0) throw tuneFailed(device, args, run.stderr);
+}
+
+/** On a device that is not mounted: MMP is clean, as was read before, and -f keeps tune2fs from waiting for another holder's sign of life. */
+export function setMmp(device: string, on: boolean): void {
+  const args = on ? ["-O", "mmp", "-E", `mmp_update_interval=${MMP_UPDATE_INTERVAL_S}`] : ["-f", "-O", "^mmp"];
+  runTool("blockdev", ["--flushbufs", device], "util-linux");
+  const run = runTool("tune2fs", [...args, device], "e2fsprogs");
+  if (run.status !== 0) throw tuneFailed(device, args, run.stderr);
+}
+
+function tuneFailed(device: string, args: readonly string[], words: string): OperatingError {
+  return new OperatingError(`tune2fs ${args.join(" ")} ${device} failed: ${words.trim().split("\n").at(-1) ?? ""}`, {
+    code: "mmp",
+    hint: "Check the file system (e2fsck -f) while it is mounted nowhere, then run the command again.",
+    exitStatus: 32,
+  });
+}

@@ -1,0 +1,149 @@
+/**
+ * Taking a device for a mount: the owner's block must be what the claim rests on, names this life before anything else is written, and
+ * is given back after the device was released.
+ *
+ * The block cannot be compared and written in one step. So it is read again right before the write and read back right after it, and
+ * the lease of this node must hold before and after: a node that was stopped in between finds that the others may have gone on,
+ * and does not mount.
+ */
+import { OperatingError } from "../../dlmd/base/error.ts";
+import { forgetOldErrors, kernelName, readOwnerBlock, writeOwnerBlock } from "./direct-block.ts";
+import type { DiskSteps } from "./disk-steps.ts";
+import type { Life } from "./life.ts";
+import { clearMmp, isHeldBy, machineName, readMmp } from "./mmp.ts";
+import type { OwnerBlock } from "./owner-block.ts";
+import type { Claim } from "./owner-event.ts";
+import type { VolumeSuperblock } from "./probe.ts";
+import { thisMachine } from "./prove-gone.ts";
+
+export interface Taking {
+  /** The client of the lock manager that mounts. */
+  readonly self: Pick<Life, "nodeid" | "incarnation" | "clientId">;
+  readonly claim: Claim;
+  /** The lease of this node holds. */
+  readonly mayMount: () => boolean;
+  readonly disk: DiskSteps;
+}
+
+interface Device {
+  readonly device: string;
+  readonly offset: number;
+  readonly volumeUuid: string;
+  readonly superblock: VolumeSuperblock;
+  /** Nothing can be written: two read-only mounts harm nobody. The rule for reading stays, because an owner elsewhere may write. */
+  readonly readOnly: boolean;
+  readonly epoch: number;
+  readonly taking: Taking;
+}
+
+export interface Taken {
+  /** Of the life that the block names now. */
+  readonly epoch: number;
+  /** The block still names this life: nobody has written it since. Throws "owner-changed", "device-io". */
+  confirm(): Promise<void>;
+  /** After nothing of this mount can reach the device any more. Throws "device-io", "owner-changed". */
+  giveBack(): Promise<void>;
+}
+
+/** Throws OperatingError "owner-changed", "lease-lapsed", "owner-block-damaged", "device-io", "mmp". */
+export async function takeDevice(at: Device): Promise<Taken> {
+  const { device, offset, volumeUuid, superblock, taking } = at;
+  const { claim } = taking;
+  requireLease(at);
+  const { disk } = taking;
+  const found = await disk.ask("reading the owner's block", () => readOwnerBlock(device, offset, volumeUuid));
+  requireSame(device, found, claim.block);
+  const epoch = Math.max(at.epoch, found.epoch + 1);
+  if (at.readOnly) return { epoch: at.epoch, confirm: async () => {}, giveBack: async () => {} };
+  const owned: OwnerBlock = {
+    volumeUuid,
+    sequence: found.sequence + 1,
+    epoch,
+    atMs: Date.now(),
+    state: "owned",
+    life: ownLife(taking.self, epoch, device),
+  };
+  await disk.ask("looking whether it answers", () => forgetOldErrors(device));
+  // A write that failed may have reached the disk all the same.
+  await disk
+    .carryOut("writing the owner's block", () => writeOwnerBlock(device, offset, owned))
+    .catch((error: unknown) => Promise.reject(notGivenBack(device, error, error)));
+  requireLease(at);
+  const confirm = async (): Promise<void> => requireSame(device, await readOwnerBlock(device, offset, volumeUuid), owned);
+  const giveBack = async (): Promise<void> => {
+    await confirm();
+    await writeOwnerBlock(device, offset, { ...owned, state: "released", sequence: owned.sequence + 1, atMs: Date.now() });
+  };
+  try {
+    if (superblock.type === "ext4" && claim.proof !== null && found.state === "owned") {
+      const mmp = await disk.ask("reading MMP's block", () => readMmp(device, superblock));
+      if (mmp !== null && isHeldBy(mmp, found.life)) await disk.carryOut("clearing MMP", () => clearMmp(device));
+    }
+  } catch (error) {
+    return undo(device, error, giveBack);
+  }
+  return { epoch, confirm, giveBack };
+}
+
+/** Throws `error`; or "not-given-back", if the block may go on naming this process, whose end alone lets others go on then. */
+export async function undo(device: string, error: unknown, giveBack: () => Promise<void>): Promise<never> {
+  await giveBack().catch((failure: unknown) => Promise.reject(notGivenBack(device, error, failure)));
+  throw error;
+}
+
+function notGivenBack(device: string, error: unknown, failure: unknown): OperatingError {
+  const words = (one: unknown): string => (one instanceof Error ? one.message : String(one));
+  const why = failure === error ? "" : ` (${words(failure)})`;
+  return new OperatingError(`${words(error)}; the owner's block of ${device} may name this mount now${why}`, {
+    code: "not-given-back",
+    hint: "This mount ends, which lets another node go on. See dmesg, and mount again when the disk is well.",
+    exitStatus: 32,
+    cause: error,
+  });
+}
+
+function ownLife(self: Taking["self"], epoch: number, device: string): Life {
+  const { nodeid, incarnation, clientId } = self;
+  return {
+    nodeid,
+    incarnation,
+    clientId,
+    epoch,
+    bootId: thisMachine.bootId(),
+    machineId: thisMachine.machineId(),
+    pid: process.pid,
+    startTime: thisMachine.startTimeOf(process.pid) ?? 0n,
+    device: kernelName(device),
+    hostName: machineName(),
+  };
+}
+
+function requireSame(device: string, found: OwnerBlock, expected: OwnerBlock | null): void {
+  if (expected !== null && found.sequence === expected.sequence && found.state === expected.state && isSameLife(found.life, expected.life))
+    return;
+  const { life } = found;
+  const who = life === null ? "nobody" : `process ${life.pid} of node ${life.nodeid} on ${life.hostName}`;
+  throw new OperatingError(
+    `${device}: the owner's block was written by another node meanwhile: it names ${who} (${found.state}, epoch ${found.epoch})`,
+    {
+      code: "owner-changed",
+      hint: "This node was stopped for long, or cut off: mount again when it is back in the cluster. Or another cluster has the disk, too.",
+      exitStatus: 32,
+    },
+  );
+}
+
+function isSameLife(a: Life | null, b: Life | null): boolean {
+  if (a === null || b === null) return a === b;
+  const sameClient = a.nodeid === b.nodeid && a.incarnation === b.incarnation && a.clientId === b.clientId;
+  return sameClient && a.bootId === b.bootId && a.machineId === b.machineId && a.pid === b.pid && a.startTime === b.startTime;
+}
+
+function requireLease({ device, taking }: Device): void {
+  if (taking.mayMount()) return;
+  throw new OperatingError(`${device} is not mounted: the lease of this node ended, so other nodes may have gone on without it`, {
+    code: "lease-lapsed",
+    hint: "This node was stopped for long, or cut off: mount again when it is back in the cluster.",
+    exitStatus: 32,
+  });
+}
