@@ -9,7 +9,7 @@
  */
 import { connectDlm } from "../dlmd/client/client.ts";
 import { takeLock } from "../dlmd/client/held-lock.ts";
-import { Mode } from "../dlmd/lock/mode.ts";
+import { Mode } from "../dlmd/wire/mode.ts";
 
 const [socketPath = "/run/coverlay/dlmd.sock", turns = "1"] = process.argv.slice(2);
 const client = await connectDlm(socketPath, {

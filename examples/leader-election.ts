@@ -9,7 +9,7 @@
  */
 import { LockFlag, type Lock, type Lockspace } from "../dlmd/client/api.ts";
 import { connectDlm } from "../dlmd/client/client.ts";
-import { Mode } from "../dlmd/lock/mode.ts";
+import { Mode } from "../dlmd/wire/mode.ts";
 
 const [socketPath = "/run/coverlay/dlmd.sock", name = `pid ${process.pid}`] = process.argv.slice(2);
 

@@ -15,7 +15,7 @@ import { createInterface } from "node:readline";
 import type { Lockspace } from "../dlmd/client/api.ts";
 import { connectDlm } from "../dlmd/client/client.ts";
 import { type HeldLock, takeLock } from "../dlmd/client/held-lock.ts";
-import { Mode } from "../dlmd/lock/mode.ts";
+import { Mode } from "../dlmd/wire/mode.ts";
 
 class Cache {
   readonly #space: Lockspace;

@@ -2,8 +2,8 @@
 import { readdirSync, readlinkSync, statfsSync } from "node:fs";
 import path from "node:path";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { askDlmd } from "../../overlay/cli/dlmd-query.ts";
-import { queryOverlayStatus } from "../../overlay/cli/overlay-query.ts";
+import { askDlmd } from "../../overlay/query/dlmd-query.ts";
+import { queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
 import { describeRun, run } from "../../overlay/lab/command.ts";
 import { netnsArguments } from "../../overlay/lab/layout.ts";
 import type { NodeReport } from "../../overlay/lab/observe.ts";

@@ -305,6 +305,49 @@ static void op_handover(char **args) {
   printf("read90Ns %.0f\n", reads[count * 9 / 10]);
 }
 
+static void set_lock(int fd, short type, const char *file) {
+  struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
+  if (fcntl(fd, F_OFD_SETLKW, &lock) != 0) die("lock %s", file);
+}
+
+static int open_to_lock(const char *file) {
+  int fd = open(file, O_RDWR | O_CLOEXEC);
+  if (fd < 0) die("open %s", file);
+  return fd;
+}
+
+/* lock FILE COUNT: a write lock of its first byte, and its unlock. */
+static void op_lock(char **args) {
+  long count = number(args[1]);
+  int fd = open_to_lock(args[0]);
+  set_lock(fd, F_WRLCK, args[0]);
+  set_lock(fd, F_UNLCK, args[0]);
+  hold_at("ready");
+  double start = now_ns();
+  for (long at = 0; at < count; at++) {
+    set_lock(fd, F_WRLCK, args[0]);
+    set_lock(fd, F_UNLCK, args[0]);
+  }
+  report(now_ns() - start, (double)count);
+}
+
+/* lock-handover FILE_A FILE_B COUNT: the same file, by two paths. A locks and unlocks it, then B: the median of B's lock. */
+static void op_lock_handover(char **args) {
+  long count = number(args[2]);
+  double *locks = take((size_t)(count + 1) * sizeof(double));
+  int a = open_to_lock(args[0]), b = open_to_lock(args[1]);
+  if (count < 1) wrong("expected a count of at least 1");
+  for (long at = 0; at < count; at++) {
+    set_lock(a, F_WRLCK, args[0]);
+    set_lock(a, F_UNLCK, args[0]);
+    double start = now_ns();
+    set_lock(b, F_WRLCK, args[1]);
+    locks[at] = now_ns() - start;
+    set_lock(b, F_UNLCK, args[1]);
+  }
+  printf("medianNs %.0f\nops %ld\n", median(locks, count), 2 * count);
+}
+
 static void tree_name(char *buffer, size_t bytes, const char *root, long at) {
   snprintf(buffer, bytes, "%s/d%ld", root, at);
 }
@@ -405,7 +448,7 @@ static const struct {
     {"create-unlink", 2, op_create_unlink}, {"list", 3, op_list},   {"read", 5, op_read},
     {"write-big", 2, op_write_big}, {"read-big", 2, op_read_big},   {"handover", 3, op_handover},
     {"tree-make", 3, op_tree_make}, {"tree-stat", 3, op_tree_stat}, {"tcp-serve", 1, op_tcp_serve},
-    {"tcp-ping", 3, op_tcp_ping},
+    {"tcp-ping", 3, op_tcp_ping},   {"lock", 2, op_lock},           {"lock-handover", 3, op_lock_handover},
 };
 
 int main(int argc, char **argv) {

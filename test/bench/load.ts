@@ -65,14 +65,20 @@ export function interrupted(): OperatingError {
   return new OperatingError("interrupted", { code: "interrupted", hint: "What was measured so far is lost." });
 }
 
+/** What is awaited before and after what is timed. */
+export interface HeldAt {
+  readonly ready: () => Promise<void>;
+  readonly done: () => Promise<void>;
+}
+
 /** Runs a load that stops before and after what is timed; `at` is awaited in both places. */
-export async function runHeldLoad(
-  program: string,
-  words: readonly (string | number)[],
-  at: { readonly ready: () => Promise<void>; readonly done: () => Promise<void> },
-  signal?: AbortSignal,
-): Promise<LoadValues> {
-  const child = spawn(program, ["hold", ...words.map(String)], { detached: true, stdio: ["pipe", "pipe", "pipe"] });
+export function runHeldLoad(program: string, words: readonly (string | number)[], at: HeldAt, signal?: AbortSignal): Promise<LoadValues> {
+  return runHeld(program, ["hold", ...words.map(String)], at, signal);
+}
+
+/** Any program that says "ready 1" and "done 1", and goes on with a line of its input. */
+export async function runHeld(program: string, words: readonly string[], at: HeldAt, signal?: AbortSignal): Promise<LoadValues> {
+  const child = spawn(program, words, { detached: true, stdio: ["pipe", "pipe", "pipe"] });
   const ended = new Promise<number | null>((resolve, reject) => child.on("error", reject).on("close", resolve));
   let complaint = "";
   child.stderr.on("data", (chunk: Buffer) => (complaint += chunk.toString("utf8")));
@@ -91,7 +97,7 @@ export async function runHeldLoad(
     }
     const status = await ended;
     if (signal?.aborted === true) throw interrupted();
-    if (status !== 0) throw new Error(`load hold ${words.join(" ")}: ${complaint.trim() || `exit status ${status}`}`);
+    if (status !== 0) throw new Error(`load ${words.join(" ")}: ${complaint.trim() || `exit status ${status}`}`);
   } finally {
     signal?.removeEventListener("abort", kill);
     kill();

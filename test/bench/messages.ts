@@ -4,6 +4,7 @@
  */
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { JOURNAL_MODES, sqliteByTurns } from "./file-locks.ts";
 import { loadValue } from "./load.ts";
 import { dataFile, sharedDirectory, statFiles } from "./steps.ts";
 import type { Bench, Cluster, ClusterNode, System } from "./system.ts";
@@ -20,6 +21,8 @@ export interface MessageCount {
   readonly revokes: number | null;
   /** Frames between dlmds, in the whole cluster, heartbeats not counted. */
   readonly peer: number | null;
+  /** The median time of one; null: not measured. */
+  readonly us: number | null;
   /** Lock and lower messages must be 0. */
   readonly mustBeNone: boolean;
 }
@@ -68,7 +71,7 @@ function growth(before: Snapshot, after: Snapshot, names: readonly string[]): nu
   return sum;
 }
 
-function counted(operation: string, ops: number, before: Snapshot, after: Snapshot, mustBeNone: boolean): MessageCount {
+function counted(operation: string, { ops, us }: Done, before: Snapshot, after: Snapshot, mustBeNone: boolean): MessageCount {
   const each = (names: readonly string[]): number | null => {
     const found = growth(before, after, names);
     return found === null ? null : found / ops;
@@ -82,8 +85,23 @@ function counted(operation: string, ops: number, before: Snapshot, after: Snapsh
     lower: each(["lowerMessagesSent", "lowerMessagesReceived"]),
     revokes: each(["revokes"]),
     peer,
+    us,
     mustBeNone,
   };
+}
+
+/**
+ * How fast an operation would be if it took nothing but its round trips, one after the other; null: it takes none, or one is not known. A
+ * message between dlmds, or to the owner, is half a round trip; those of a node's overlay to its own dlmd stay on the node.
+ */
+export function speedByTrips(
+  { lower, peer, us }: MessageCount,
+  tripUs: number | null,
+): { trips: number; allowedUs: number; ratio: number } | null {
+  if (lower === null || peer === null || us === null || tripUs === null) return null;
+  const trips = (lower + peer) / 2;
+  const allowedUs = trips * tripUs;
+  return trips === 0 ? null : { trips, allowedUs, ratio: allowedUs / us };
 }
 
 /** True where something was sent that must not be; null where it was not counted. */
@@ -92,12 +110,17 @@ export function brokeSilence({ lock, lower, mustBeNone }: MessageCount): boolean
   return lock === null || lower === null ? null : lock + lower !== 0;
 }
 
+interface Done {
+  readonly ops: number;
+  readonly us: number | null;
+}
+
 interface Case {
   readonly operation: string;
   readonly actors: readonly ClusterNode[];
   readonly mustBeNone?: boolean;
-  /** Counts between `ready` and `done`; gives the number of operations. */
-  run(at: { ready: () => Promise<void>; done: () => Promise<void> }): Promise<number>;
+  /** Counts between `ready` and `done`; gives the number of operations, or that and the time of one. */
+  run(at: { ready: () => Promise<void>; done: () => Promise<void> }): Promise<number | Done>;
 }
 
 function cachedCases(bench: Bench, system: System, node: ClusterNode): Case[] {
@@ -116,6 +139,17 @@ function cachedCases(bench: Bench, system: System, node: ClusterNode): Case[] {
       actors: [node],
       mustBeNone: true,
       run: async (at) => held(["read", await dataFile(bench, system), dataMib * 256, cachedReads, 0, "cached"], at),
+    },
+    {
+      operation: `lock and unlock, ${system.name}`,
+      actors: [node],
+      mustBeNone: true,
+      run: async (at) => {
+        const dir = path.join(system.dir, bench.fresh("counted"));
+        await bench.load("mkdir", dir);
+        await bench.load("make", dir, 1, 1);
+        return held(["lock", path.join(dir, "f0"), bench.scale.creates], at);
+      },
     },
     {
       operation: `uncached lookup, ${system.name}`,
@@ -142,7 +176,7 @@ function cachedCases(bench: Bench, system: System, node: ClusterNode): Case[] {
 }
 
 function betweenCases(bench: Bench, cluster: Cluster): Case[] {
-  const { owner, other } = cluster;
+  const { owner, other, third } = cluster;
   return [
     {
       operation: "first stat on other, made on owner",
@@ -156,6 +190,31 @@ function betweenCases(bench: Bench, cluster: Cluster): Case[] {
         return loadValue(values, "ops");
       },
     },
+    {
+      operation: "lock by turns, owner and other",
+      actors: [owner, other],
+      run: async (at) => {
+        const dir = bench.fresh("counted");
+        await bench.load("mkdir", path.join(owner.mount, dir));
+        await bench.load("make", path.join(owner.mount, dir), 1, 1);
+        const words = ["lock-handover", path.join(owner.mount, dir, "f0"), path.join(other.mount, dir, "f0")];
+        await bench.load(...words, 5);
+        await at.ready();
+        const values = await bench.load(...words, bench.scale.handovers);
+        await at.done();
+        return loadValue(values, "ops");
+      },
+    },
+    ...[[owner], [other], [owner, other], [owner, other, third]].flatMap((nodes): Case[] => {
+      const names = nodes.map((node) => (node === owner ? "owner" : node === other ? "other" : "third"));
+      // Alone the modes differ by what they do to the journal; by turns the locks make the difference.
+      const modes = nodes.length === 1 ? JOURNAL_MODES : (["delete"] as const);
+      return modes.map((mode) => ({
+        operation: `SQLite transaction, ${mode}, ${names.join(" ")}`,
+        actors: nodes,
+        run: (at) => sqliteByTurns(bench, nodes, bench.scale.transactions, at, mode),
+      }));
+    }),
     {
       operation: "write on owner, read on other",
       actors: [owner, other],
@@ -185,7 +244,7 @@ export async function countMessages(bench: Bench, cluster: Cluster): Promise<Mes
     const { operation, actors, mustBeNone = false } = one;
     bench.note(`counting messages: ${operation}`);
     const seen: { before: Snapshot | null; after: Snapshot | null } = { before: null, after: null };
-    const ops = await one.run({
+    const found = await one.run({
       ready: async () => {
         if (mustBeNone) await settle(actors, bench.scale.settledMs);
         seen.before = await snapshot(actors, all);
@@ -193,7 +252,8 @@ export async function countMessages(bench: Bench, cluster: Cluster): Promise<Mes
       done: async () => void (seen.after = await snapshot(actors, all)),
     });
     if (seen.before === null || seen.after === null) throw new Error(`${operation}: the load ended without having been counted`);
-    counts.push(counted(operation, ops, seen.before, seen.after, mustBeNone));
+    const done = typeof found === "number" ? { ops: found, us: null } : found;
+    counts.push(counted(operation, done, seen.before, seen.after, mustBeNone));
   }
   return counts;
 }

@@ -62,7 +62,7 @@ export async function startPlainSystems(
   const servers: ChildProcess[] = [];
   const { image } = labFiles(dir);
   const end = async (): Promise<void> => {
-    for (const { mountpoint } of mountsUnder(dir)) await cleanUnmount(mountpoint, UNMOUNT_TIMEOUT_MS);
+    for (const { mountPoint } of mountsUnder(dir)) await cleanUnmount(mountPoint, UNMOUNT_TIMEOUT_MS);
     await forceUnmountUnder(dir);
     for (const server of servers) server.kill("SIGKILL");
     await detachLoops(image);

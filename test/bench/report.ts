@@ -1,10 +1,12 @@
 /** The results as text for people and as one JSON object for programs. Pure. */
 import type { LongHandovers } from "./handover.ts";
-import type { MessageCount } from "./messages.ts";
+import { type MessageCount, speedByTrips } from "./messages.ts";
 import type { Failure, FigureResult } from "./rounds.ts";
+import { shareOfTrips, tripsByClock } from "./sqlite-trips.ts";
 import { fastest, formatValue, speedRatio } from "./stats.ts";
 import { SYSTEM_NAMES, type SystemName } from "./system.ts";
 import type { Measured, Target } from "./targets.ts";
+import type { TlsCost } from "./tls.ts";
 
 export interface Report extends Measured {
   readonly version: 1;
@@ -78,6 +80,33 @@ function messageTable(messages: readonly MessageCount[]): string {
   return columns([head, ...rows]);
 }
 
+/** Whether what takes round trips goes as fast as they allow. */
+function tripsTable({ messages, roundTrip }: Pick<Measured, "messages" | "roundTrip">): string {
+  const head = ["speed by round trips", "us each", "each second", "round trips", "one, us", "they allow each second", "of that"];
+  const perSecond = (us: number): string => (1e6 / us).toFixed(0);
+  const rows = messages.flatMap((one) => {
+    if (one.us === null) return [];
+    const speed = speedByTrips(one, roundTrip.nodeUs);
+    const trips =
+      speed === null
+        ? ["0", "-", "-", "-"]
+        : [speed.trips.toFixed(1), usText(roundTrip.nodeUs), perSecond(speed.allowedUs), ratioText(speed.ratio)];
+    return [[one.operation, formatValue(one.us), perSecond(one.us), ...trips]];
+  });
+  return rows.length === 0 ? "" : columns([head, ...rows]);
+}
+
+function sqliteTable({ sqliteTrips }: Measured): string {
+  const head = ["SQLite over long cables", "trip ms", "us each", "trips to owner", "trips of locks", "of the time", "by the clock"];
+  const rows = sqliteTrips.map((one) => {
+    const [share, byClock] = [shareOfTrips(one), tripsByClock(one, sqliteTrips)];
+    const counts = [one.ownerTrips, one.lockTrips].map((trips) => (trips === null ? "n/a" : trips.toFixed(1)));
+    const words = [share === null ? "-" : `${(share * 100).toFixed(0)} %`, byClock === null ? "-" : byClock.toFixed(1)];
+    return [one.who, String(one.tripMs), formatValue(one.us), ...counts, ...words];
+  });
+  return rows.length === 0 ? "" : columns([head, ...rows]);
+}
+
 function sizeTable({ memory, directories }: Measured): string {
   const parts: string[] = [];
   if (memory.length > 0) {
@@ -98,6 +127,12 @@ function sizeTable({ memory, directories }: Measured): string {
     parts.push(columns([head, ...rows]));
   }
   return parts.join("\n\n");
+}
+
+function tlsTable(tls: readonly TlsCost[]): string {
+  const head = ["between two processes", "64 bytes, us", "CPU us", "1 MiB, MiB/s", "CPU us each MiB"];
+  const rows = tls.map((one) => [one.kind, ...[one.roundTripUs, one.roundTripCpuUs, one.mibPerSecond, one.mibCpuUs].map(formatValue)]);
+  return columns([head, ...rows]);
 }
 
 const FIGURES_NOTE = `medians; ratios: how many times as fast; bindfs in ratios: the faster of its mounts
@@ -124,7 +159,8 @@ export function renderReport(report: Report): string {
     ...(report.handovers.length > 0 ? [handoverTable(report, "write there, read here, us")] : []),
     ...(report.longHandovers === null ? [] : [handoverTable(report.longHandovers, longHandoversTitle(report.longHandovers))]),
     ...(report.messages.length > 0 ? [messageTable(report.messages)] : []),
-    ...[sizeTable(report)].filter((text) => text !== ""),
+    ...[tripsTable(report), sqliteTable(report), sizeTable(report)].filter((text) => text !== ""),
+    ...(report.tls.length > 0 ? [tlsTable(report.tls)] : []),
     targetTable(report.targets),
     ...(failures.length > 0 ? [failures.join("\n")] : []),
   ].join("\n\n");

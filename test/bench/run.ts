@@ -1,14 +1,17 @@
 /** One run of the bench over systems that stand already. */
+import path from "node:path";
 import { PROGRAM_PLACE } from "./dlmd/placement.ts";
 import { createHandoverMeter, type LongHandovers, measureLongHandovers } from "./handover.ts";
 import { interrupted } from "./load.ts";
 import { type MessageCount, brokeSilence, countMessages } from "./messages.ts";
 import { type Failure, runRounds } from "./rounds.ts";
 import { type DirectoryResult, type MemoryResult, measureDirectories, measureMemory } from "./size.ts";
+import { measureSqliteTrips, type SqliteTrips } from "./sqlite-trips.ts";
 import { STEPS } from "./steps.ts";
 import { type BenchParts, createBench } from "./system.ts";
 import { type Measured, judge } from "./targets.ts";
 import type { Report } from "./report.ts";
+import { measureTls, type TlsCost } from "./tls.ts";
 
 export interface RunOptions extends BenchParts {
   readonly only: ReadonlySet<string> | null;
@@ -54,16 +57,21 @@ export async function runBench(options: RunOptions): Promise<Report> {
       ? null
       : await attempt<LongHandovers | null>("long-handover", null, () => measureLongHandovers(bench, cluster, meterOptions));
   const messages = cluster === null ? [] : await attempt<MessageCount[]>("messages", [], () => countMessages(bench, cluster));
+  const sqliteTrips = cluster === null ? [] : await attempt<SqliteTrips[]>("long-sqlite", [], () => measureSqliteTrips(bench, cluster));
   const directories = await attempt<DirectoryResult[]>("directory", [], () => measureDirectories(bench));
   const memory = cluster === null ? [] : await attempt<MemoryResult[]>("memory", [], () => measureMemory(bench, cluster));
+  const tls =
+    nodePeer === null ? [] : await attempt<TlsCost[]>("tls", [], () => measureTls(path.join(path.dirname(nodePeer), "tls-peer.js")));
   const measured: Measured = {
     figures: rounds.figures,
     handovers: meter.handovers(),
     roundTrip: meter.roundTrip(),
     longHandovers,
     messages,
+    sqliteTrips,
     memory,
     directories,
+    tls,
   };
   const wrong = [...rounds.failures, ...failures, ...lies(measured)];
   return { version: 1, setting, ...measured, targets: judge(measured), failures: wrong };

@@ -11,7 +11,7 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { nativeAddon } from "../../overlay/native/index.ts";
+import { nativeAddon } from "../../native/index.ts";
 
 const ROUNDS = 5;
 const MNT_DETACH = 2;

@@ -4,6 +4,7 @@
  */
 import path from "node:path";
 import { must } from "../../overlay/lab/command.ts";
+import { fileLocks, sqlite } from "./file-locks.ts";
 import { clonedRepository, packedFiles, quietGit } from "./sources.ts";
 import type { Unit } from "./stats.ts";
 import { type Bench, type Cluster, SYSTEM_NAMES, type System, type SystemName } from "./system.ts";
@@ -30,6 +31,9 @@ const COVERLAY: readonly SystemName[] = ["owner", "other"];
 const SERVED: readonly SystemName[] = ["bindfs", "bindfs-uncached", "owner", "other"];
 /** bindfs clears O_DIRECT unless told to forward it, which its uncached mount is. */
 const DIRECT: readonly SystemName[] = ["native", "bindfs-uncached", "owner", "other"];
+
+/** bindfs keeps no file locks of its own: they would be those of native. */
+const LOCKING: readonly SystemName[] = ["native", "owner", "other"];
 
 const us = (name: string, title: string): Figure => ({ name, title, unit: "us" });
 
@@ -189,6 +193,18 @@ export const STEPS: readonly Step[] = [
     systems: CACHED,
     long: true,
     run: sequential,
+  },
+  {
+    name: "file-locks",
+    figures: [us("lock-unlock", "lock + unlock, last used here"), us("lock-handover", "lock, last used elsewhere")],
+    systems: LOCKING,
+    run: fileLocks,
+  },
+  {
+    name: "sqlite",
+    figures: [us("sqlite-own", "SQLite transaction, alone"), us("sqlite-turns", "SQLite transaction, by turns")],
+    systems: LOCKING,
+    run: sqlite,
   },
   { name: "untar", figures: [{ name: "untar", title: "untar", unit: "s" }], systems: CACHED, long: true, run: untar },
   { name: "clone", figures: [{ name: "clone", title: "git clone", unit: "s" }], systems: CACHED, long: true, run: clone },

@@ -3,7 +3,7 @@ import { writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { Placement } from "./dlmd/placement.ts";
-import { type LoadValues, loadValue, runHeldLoad, runLoad } from "./load.ts";
+import { type HeldAt, type LoadValues, loadValue, runHeldLoad, runLoad } from "./load.ts";
 
 export const SYSTEM_NAMES = ["native", "bindfs", "bindfs-uncached", "owner", "other"] as const;
 export type SystemName = (typeof SYSTEM_NAMES)[number];
@@ -64,6 +64,10 @@ export interface Scale {
   readonly handovers: number;
   /** As warmCreates: here it is two servers and their lock managers. */
   readonly warmHandovers: number;
+  /** Of SQLite, each with its fsyncs. */
+  readonly transactions: number;
+  /** The same, over long cables. */
+  readonly longTransactions: number;
   readonly pings: number;
   /** A node that has sent nothing for so long is done with what was done before. */
   readonly settledMs: number;
@@ -91,6 +95,8 @@ export const FULL: Scale = {
   cloneFiles: 2000,
   handovers: 300,
   warmHandovers: 1500,
+  transactions: 100,
+  longTransactions: 60,
   pings: 5000,
   settledMs: 200,
   treeDirectories: 100,
@@ -111,6 +117,7 @@ export const QUICK: Scale = {
   untarFiles: 600,
   cloneFiles: 400,
   handovers: 100,
+  longTransactions: 30,
   pings: 1000,
   treeDirectories: 20,
   diskBytes: 1024 * MIB,
@@ -142,7 +149,7 @@ export interface Bench {
   readonly placement: Placement;
   readonly signal: AbortSignal;
   load(...words: (string | number)[]): Promise<LoadValues>;
-  heldLoad(words: readonly (string | number)[], at: { ready: () => Promise<void>; done: () => Promise<void> }): Promise<LoadValues>;
+  heldLoad(words: readonly (string | number)[], at: HeldAt): Promise<LoadValues>;
   /** Microseconds of one operation. */
   loadUs(...words: (string | number)[]): Promise<number>;
   dropCaches(what: 1 | 2): Promise<void>;

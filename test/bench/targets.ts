@@ -3,8 +3,10 @@ import type { Handover, LongHandovers, RoundTrip } from "./handover.ts";
 import { type MessageCount, brokeSilence } from "./messages.ts";
 import type { FigureResult } from "./rounds.ts";
 import type { DirectoryResult, MemoryResult } from "./size.ts";
+import { type SqliteTrips, shareOfTrips } from "./sqlite-trips.ts";
 import { speedRatio } from "./stats.ts";
 import type { SystemName } from "./system.ts";
+import type { TlsCost } from "./tls.ts";
 
 export interface Target {
   readonly name: string;
@@ -21,13 +23,19 @@ export interface Measured {
   /** null: not measured. */
   readonly longHandovers: LongHandovers | null;
   readonly messages: readonly MessageCount[];
+  /** SQLite over long cables; empty: not measured. */
+  readonly sqliteTrips: readonly SqliteTrips[];
   readonly memory: readonly MemoryResult[];
   readonly directories: readonly DirectoryResult[];
+  /** Plain TCP and TLS; empty: not measured. */
+  readonly tls: readonly TlsCost[];
 }
 
 const BINDFS_RATIO = 1.5;
 const NATIVE_RATIO = 0.9;
 const ROUND_TRIPS = 4;
+const LOCK_ROUND_TRIPS = 3;
+const TRIPS_SHARE = 0.7;
 
 const CACHED_SYSTEMS = ["owner", "other"] as const;
 
@@ -35,9 +43,13 @@ export function judge(measured: Measured): Target[] {
   return [
     ...["lookup", "create-unlink"].flatMap((figure) => againstBindfs(measured, figure)),
     ...["warm-stat", "read-cached"].flatMap((figure) => CACHED_SYSTEMS.map((system) => againstNative(measured, figure, system))),
-    ...CACHED_SYSTEMS.flatMap((system) => ["warm stat", "cached 4 KiB read"].map((what) => silence(measured, `${what}, ${system}`))),
+    ...CACHED_SYSTEMS.flatMap((system) =>
+      ["warm stat", "cached 4 KiB read", "lock and unlock"].map((what) => silence(measured, `${what}, ${system}`)),
+    ),
+    ...CACHED_SYSTEMS.map((system) => lockHandover(measured, system)),
     ...roundTrips("read of what another node wrote", measured),
     ...(measured.longHandovers === null ? [] : roundTrips(longTitle(measured.longHandovers), measured.longHandovers)),
+    ...measured.sqliteTrips.filter(({ tripMs }) => tripMs > 0).map(sqliteByTrips),
     ...CACHED_SYSTEMS.map((system, at) => memory(measured.memory[at], system)),
     ...CACHED_SYSTEMS.map((system) => directory(measured.directories, system)),
   ];
@@ -109,6 +121,29 @@ function roundTrips(title: string, { handovers, roundTrip }: Pick<Measured, "han
     };
   };
   return [target("Node", roundTrip.nodeUs), target("C", roundTrip.cUs)];
+}
+
+function lockHandover(measured: Measured, system: SystemName): Target {
+  const us = figureNamed(measured, "lock-handover")?.median[system];
+  const tripUs = measured.roundTrip.nodeUs;
+  const trips = us === undefined || tripUs === null ? null : us / tripUs;
+  return {
+    name: `file lock that another node used last, ${system} (Node round trip)`,
+    wanted: `<= ${LOCK_ROUND_TRIPS} TCP round trips`,
+    found: trips === null ? "not measured" : trips.toFixed(1),
+    reached: trips === null ? null : trips <= LOCK_ROUND_TRIPS,
+  };
+}
+
+/** What is no trip is the processors' time of this machine, which has all nodes: over the longest cables it is to be little. */
+function sqliteByTrips(one: SqliteTrips): Target {
+  const share = shareOfTrips(one);
+  return {
+    name: `SQLite, round trips of ${one.tripMs} ms, ${one.who}`,
+    wanted: `round trips take >= ${TRIPS_SHARE * 100} %`,
+    found: share === null ? "not counted" : `${(share * 100).toFixed(0)} %`,
+    reached: share === null ? null : share >= TRIPS_SHARE,
+  };
 }
 
 const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(0)} MB`;

@@ -2,10 +2,10 @@
 import { createSocket, type Socket } from "node:dgram";
 import { BuiltinEngine } from "../../dlmd/engine/builtin/engine-core.ts";
 import type { EngineEvent } from "../../dlmd/engine/engine.ts";
-import { Beater } from "../../dlmd/membership/beater.ts";
-import type { Lineage, NodeConfig } from "../../dlmd/node-api.ts";
+import { Beater } from "../../dlmd/membership/heartbeater.ts";
+import type { NodeConfig } from "../../dlmd/engine/boot.ts";
 import { type Datagram, decodeDatagram, encodeDatagram, type Heartbeat } from "../../dlmd/wire/datagram.ts";
-import { noLineage } from "../../dlmd/wire/view-id.ts";
+import { noLineage, type Lineage } from "../../dlmd/wire/view-id.ts";
 import type { EngineLab } from "./engine.ts";
 
 /** Short, for the tests' sake, and long enough for a busy machine. */

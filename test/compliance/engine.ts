@@ -1,6 +1,7 @@
 /** What every engine must do (dlmd/engine/engine.ts), whatever it is made of. An implementation brings an EngineLab. */
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { type CommandResult, type EngineCommand, type EngineEvent, maxMessageBytes } from "../../dlmd/engine/engine.ts";
+import { type EngineCommand, type EngineEvent } from "../../dlmd/engine/engine.ts";
+import { type CommandResult, maxMessageBytes } from "../../dlmd/wire/group.ts";
 
 /** A cluster of engines. `events`: of the node's present life. */
 export interface EngineLab {

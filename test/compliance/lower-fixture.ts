@@ -4,13 +4,15 @@ import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync } from "node:fs
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { silentLog } from "../../dlmd/base/log.ts";
-import { createLocalLower, type LocalLower } from "../../overlay/lower/local.ts";
+import { createLocalLower, type LocalLower } from "../../overlay/lower/local/local.ts";
 import type { Lower } from "../../overlay/lower/lower.ts";
-import type { CallerIdentity } from "../../overlay/lower/remote-connection.ts";
-import { createRemoteLower } from "../../overlay/lower/remote.ts";
-import type { LowerSessionId } from "../../overlay/lower/handshake.ts";
-import { createLowerServer, type LowerServer } from "../../overlay/lower/server.ts";
-import { nativeAddon } from "../../overlay/native/index.ts";
+import { createKeyring, type Keyring } from "../../dlmd/tls/keyring.ts";
+import type { CallerIdentity, OwnerAddress } from "../../overlay/lower/remote/connection.ts";
+import { type Holds, NO_HOLDS } from "../../overlay/lower/remote/known.ts";
+import { createRemoteLower } from "../../overlay/lower/remote/remote.ts";
+import type { LowerSessionId, OwnerId } from "../../overlay/lower/wire/handshake.ts";
+import { createLowerServer, type LowerServer, type LowerServerOptions } from "../../overlay/lower/server/server.ts";
+import { nativeAddon } from "../../native/index.ts";
 
 const O_DIRECTORY = process.arch === "arm64" ? 0o40000 : 0o200000;
 
@@ -107,25 +109,52 @@ export function localFixture(place: Place, metadataCalls: "inline" | "pool" = "i
   };
 }
 
-const TEST_SECRET: Uint8Array = new Uint8Array(32).fill(7);
-export const TEST_VOLUME: { readonly clusterName: string; readonly volumeUuid: string; readonly secrets: () => readonly Uint8Array[] } = {
+const TEST_KEYRING: Keyring = createKeyring([new Uint8Array(32).fill(7)]);
+export const TEST_VOLUME: { readonly clusterName: string; readonly volumeUuid: string; readonly keyring: () => Keyring } = {
   clusterName: "test",
   volumeUuid: "0b9f5f1e-7f5c-4f0e-9a47-5d4f0f6a1c11",
-  secrets: () => [TEST_SECRET],
+  keyring: () => TEST_KEYRING,
 };
 export const TEST_CALLER: CallerIdentity = { ...TEST_VOLUME, nodeid: 2, incarnation: "i1", clientId: 5 };
+/** The client of the lock manager that the owner is. */
+export const TEST_OWNER: Omit<OwnerId, "epoch"> = { nodeid: 1, incarnation: "i0", clientId: 1 };
+export const LOOPBACK = "127.0.0.1";
 
-export function testServer(lower: LocalLower, epoch: number, isGone: (session: LowerSessionId) => boolean = () => false): LowerServer {
+/** What all owners of these tests have in common. */
+export function testServerOptions(lower: LocalLower, epoch: number): LowerServerOptions {
   const freeMemory = (memory: ArrayBuffer): void => nativeAddon().freeArrayBuffer(memory);
-  return createLowerServer({ lower, ...TEST_VOLUME, epoch, log: silentLog, freeMemory, isGone });
+  const nodeAddresses = (): string[] => [LOOPBACK];
+  const isMember = (): boolean => true;
+  return { lower, ...TEST_VOLUME, owner: { ...TEST_OWNER, epoch }, nodeAddresses, isMember, log: silentLog, freeMemory };
 }
 
-export async function remoteFixture(place: Place): Promise<Fixture> {
+export function testServer(
+  lower: LocalLower,
+  epoch: number,
+  isGone: (session: LowerSessionId) => boolean = () => false,
+  after: Pick<LowerServerOptions, "cleanAfter" | "letGoAfter"> = {},
+): LowerServer {
+  return createLowerServer({ ...testServerOptions(lower, epoch), isGone, ...after });
+}
+
+/** That server listens. */
+export async function listenOn(server: LowerServer): Promise<OwnerAddress> {
+  return { host: LOOPBACK, port: await server.listen(LOOPBACK, 0), ...TEST_OWNER };
+}
+
+/** A node that has every lock from the beginning, and keeps it: what it knows must never differ from what the owner would answer. */
+const EVERY_LOCK: Holds = { grants: () => 1, of: () => 1 };
+
+export function lockedRemoteFixture(place: Place): Promise<Fixture> {
+  return remoteFixture(place, EVERY_LOCK);
+}
+
+export async function remoteFixture(place: Place, holds: Holds = NO_HOLDS): Promise<Fixture> {
   const local = createLocalLower({ native: nativeAddon(), rootFd: place.rootFd, metadataCalls: "inline", log: silentLog });
   const server = testServer(local, 1);
-  const port = await server.listen("127.0.0.1", 0);
-  const lower = createRemoteLower({ ...TEST_CALLER, log: silentLog });
-  await lower.connect({ host: "127.0.0.1", port }, 1);
+  const address = await listenOn(server);
+  const lower = createRemoteLower({ ...TEST_CALLER, log: silentLog, holds });
+  await lower.connect(address, 1);
   return {
     alone: place.alone,
     lower,

@@ -1,6 +1,15 @@
 import fs from "node:fs";
 import { describe } from "vitest";
-import { directoryPlace, type Fixture, type Image, localFixture, makeImage, type Place, remoteFixture } from "./lower-fixture.ts";
+import {
+  directoryPlace,
+  type Fixture,
+  type Image,
+  localFixture,
+  lockedRemoteFixture,
+  makeImage,
+  type Place,
+  remoteFixture,
+} from "./lower-fixture.ts";
 import { fullDiskCompliance, lowerCompliance, readOnlyCompliance } from "./lower.ts";
 
 /** The image goes with its fixture. */
@@ -38,6 +47,8 @@ describe("lower", () => {
   lowerCompliance("local on a detached ext4", async () => await onImage(makeImage("ext4", 256), localFixture));
   lowerCompliance("local on a detached XFS", async () => await onImage(makeImage("xfs", 320), localFixture));
   lowerCompliance("remote on a directory", async () => await remoteFixture(directoryPlace()));
+  lowerCompliance("remote on a directory, with every lock", async () => await lockedRemoteFixture(directoryPlace()));
+  lowerCompliance("remote on a detached XFS, with every lock", async () => await onImage(makeImage("xfs", 320), lockedRemoteFixture));
   lowerCompliance("remote on a detached XFS", async () => await onImage(makeImage("xfs", 320), remoteFixture));
 
   fullDiskCompliance("local on ext4", async () => await onImage(makeImage("ext4", 16), localFixture));

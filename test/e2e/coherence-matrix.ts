@@ -21,7 +21,7 @@ import {
 } from "node:fs/promises";
 import { chmod, chown, stat, writeFile } from "node:fs/promises";
 import path from "node:path";
-import { nativeAddon } from "../../overlay/native/index.ts";
+import { nativeAddon } from "../../native/index.ts";
 import { code } from "./errno-code.ts";
 
 /** One round of one row: `a` changes, `b` looks. Directories of the same place through two mounts. */

@@ -3,8 +3,8 @@
  * whatever happens: the test passes, fails, or its process is killed (then by a watchdog, which lives in a process of
  * its own and sees the end of its input). After it is down, what it left behind is an error.
  */
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, readdirSync, realpathSync, rmSync, statSync } from "node:fs";
+import { type ChildProcess, spawn } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, readdirSync, realpathSync, rmSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { type RunOptions, type RunResult, run } from "../../overlay/lab/command.ts";
@@ -15,41 +15,16 @@ import type { NodeLine, NodeReport } from "../../overlay/lab/observe.ts";
 import { findProcesses } from "../../overlay/lab/processes.ts";
 import { readLab } from "../../overlay/lab/state.ts";
 import { RECORD_DIR } from "../../overlay/volume/mount-record.ts";
+import { dist } from "../built.ts";
 
-const root = path.resolve(import.meta.dirname, "../..");
 const UP_TIMEOUT_MS = 180_000;
 const COMMAND_TIMEOUT_MS = 120_000;
-
-/** The compiled tree; another one while somebody works on this one. */
-const dist = process.env["COVERLAY_TEST_DIST"] ?? path.join(root, "dist");
 
 /** The compiled program, as a user runs it. */
 export const coverlayProgram: string = path.join(dist, "overlay/main.js");
 
-let built = false;
-
-/** Compiles if a source is newer than the compiled tree: a test must never run what was there yesterday. */
-export function ensureBuilt(): void {
-  if (built) return;
-  const compiled = statSync(coverlayProgram, { throwIfNoEntry: false })?.mtimeMs ?? 0;
-  const newest = ["overlay", "dlmd"]
-    .flatMap((folder) =>
-      readdirSync(path.join(root, folder), { recursive: true, encoding: "utf8" }).map((file) => path.join(root, folder, file)),
-    )
-    .filter((file) => file.endsWith(".ts"))
-    .reduce((time, file) => Math.max(time, statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? 0), 0);
-  if (newest > compiled) {
-    const result = spawnSync(path.join(root, "node_modules/.bin/tsc"), ["-p", path.join(root, "tsconfig.json"), "--outDir", dist], {
-      encoding: "utf8",
-    });
-    if (!existsSync(coverlayProgram)) throw new Error(`the build failed:\n${result.stdout}${result.stderr}`);
-  }
-  built = true;
-}
-
 /** Runs the compiled coverlay to its end. */
 export function coverlay(words: readonly string[], options: RunOptions = {}): Promise<RunResult> {
-  ensureBuilt();
   return run(process.execPath, [coverlayProgram, ...words], { timeoutMs: COMMAND_TIMEOUT_MS, ...options });
 }
 
@@ -57,6 +32,8 @@ export interface LabOptions {
   readonly nodes?: number;
   readonly lower?: LowerKind;
   readonly size?: string;
+  /** More of the environment of its programs. */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 export interface TestLab {
@@ -87,7 +64,7 @@ function mustSucceed(what: string, result: RunResult): string {
 
 /** What of a lab is still there; empty: nothing. `id`: null where `up` never got as far as having one. */
 export function leftovers(dir: string, id: string | null): string[] {
-  const found: string[] = mountsUnder(dir).map(({ mountpoint }) => `mount ${mountpoint}`);
+  const found: string[] = mountsUnder(dir).map(({ mountPoint }) => `mount ${mountPoint}`);
   found.push(...loopsOver(labFiles(dir).image).map((device) => `loop device ${device}`));
   const records = existsSync(RECORD_DIR) ? readdirSync(RECORD_DIR) : [];
   found.push(
@@ -136,7 +113,6 @@ export interface WatchedDirectory {
 
 /** Makes a directory for a lab and watches over it. */
 export function watchedDirectory(): WatchedDirectory {
-  ensureBuilt();
   const dir = realpathSync(mkdtempSync(path.join(os.tmpdir(), "coverlay-test-")));
   const watchdog = startWatchdog(dir);
   let ended = false;
@@ -156,10 +132,10 @@ export function watchedDirectory(): WatchedDirectory {
 /** Brings a lab up; whoever calls it calls `end` in a hook. Prefer withLab where one test is all. */
 export async function startLab(options: LabOptions = {}): Promise<TestLab> {
   const { dir, end } = watchedDirectory();
-  const { nodes = 3, lower = "ext4", size = "512M" } = options;
+  const { nodes = 3, lower = "ext4", size = "512M", env = {} } = options;
   const words = ["lab", "up", "--detach", "--json", "--dir", dir, "--nodes", String(nodes), "--lower", lower, "--size", size];
   try {
-    const stdout = mustSucceed("lab up", await coverlay(words, { timeoutMs: UP_TIMEOUT_MS }));
+    const stdout = mustSucceed("lab up", await coverlay(words, { timeoutMs: UP_TIMEOUT_MS, env: { ...process.env, ...env } }));
     const lines = stdout.trim().split("\n");
     if (lines.pop() !== "ready") throw new Error(`lab up should end with the line ready, found:\n${stdout}`);
     return testLab(

@@ -3,7 +3,7 @@
  * the others know that the owner is gone, its mount ends, and when it mounts again they go on.
  */
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
-import { queryOverlayStatus } from "../../overlay/cli/overlay-query.ts";
+import { queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
 import { type Actor, endActors, startActor, until, untilWaiting, untilWaitingOrEnded } from "./actor.ts";
 import { startLab, type TestLab } from "./lab.ts";
 import { goOn, stopDlmd } from "./stopped-dlmd.ts";
@@ -108,7 +108,10 @@ it("stands still for too long: the others wait for it, killable; its mount ends;
   for (const nodeid of others) {
     await until(`node${nodeid} knows that the owner is gone`, async () => {
       const { role, why } = await queryOverlayStatus(lab.node(nodeid).runDir);
-      return role === "waiting" && String(why) === `owner node${owner} is gone: operations go on when node${owner} mounts the volume again`;
+      return (
+        role === "waiting" &&
+        String(why).startsWith(`owner node${owner} is gone: operations go on when node${owner} mounts the volume again`)
+      );
     });
   }
   expect((await queryOverlayStatus(lab.node(owner).runDir))["why"]).toMatch(/waiting: the lease of this node has ended/);

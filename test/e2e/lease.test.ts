@@ -3,7 +3,7 @@
  * answers nothing from its caches; the others go on after that; what it does when its dlmd goes on.
  */
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
-import { queryOverlayStatus } from "../../overlay/cli/overlay-query.ts";
+import { queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
 import { type Actor, endActors, startActor, until, untilWaitingOrEnded } from "./actor.ts";
 import { startLab, type TestLab } from "./lab.ts";
 import { goOn, stopDlmd } from "./stopped-dlmd.ts";

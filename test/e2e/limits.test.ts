@@ -13,19 +13,6 @@ describe("limits", () => {
   const here = (): ReturnType<typeof cluster.actor> => cluster.actor(cluster.remotes[0]);
   const there = (): ReturnType<typeof cluster.actor> => cluster.actor(cluster.owner);
 
-  it("file locks (fcntl, flock) are each node's own", async () => {
-    const [holder, beside, elsewhere] = [here(), here(), there()];
-    await holder.run(
-      `put("locked", "x"); fd = os.open("locked", os.O_RDWR); fcntl.lockf(fd, fcntl.LOCK_EX); fcntl.flock(fd, fcntl.LOCK_EX)`,
-    );
-    const tries = `
-fd = os.open("locked", os.O_RDWR)
-result = [code(lock, fd, fcntl.LOCK_EX | fcntl.LOCK_NB) for lock in (fcntl.lockf, fcntl.flock)]
-os.close(fd)`;
-    expect(await beside.run(tries)).toEqual(["EAGAIN", "EAGAIN"]);
-    expect(await elsewhere.run(tries)).toEqual(["ok", "ok"]);
-  });
-
   it("inotify sees the changes of its own node only", async () => {
     const [watcher, beside, elsewhere] = [here(), here(), there()];
     await watcher.run(`
@@ -85,6 +72,15 @@ FS_IOC_GETFLAGS = 0x80086601
     }
   });
 
+  it("a directory can not be renamed into one below it that another node has removed: EINVAL", async () => {
+    await here().run(`os.makedirs("outer/inner")`);
+    const program = here();
+    await program.run(`fd = os.open("outer/inner", os.O_RDONLY)`);
+    await there().run(`os.rmdir("outer/inner"); put("beside", "x")`);
+    const codes = `result = [code(os.rename, name, "x", dst_dir_fd=fd) for name in ("beside", "outer")]`;
+    expect(await program.run(codes)).toEqual(["ENOENT", "EINVAL"]);
+  });
+
   it("reads that the cache answers leave the access time as it is", async () => {
     const program = here();
     await program.run(`put("read", "x" * 5000); get("read"); os.utime("read", (1, 1)); before = os.stat("read").st_atime`);
@@ -105,7 +101,7 @@ FS_IOC_GETFLAGS = 0x80086601
       expect(await here().run(`result = [os.stat("large/more").st_nlink, os.listdir("holder/point")]`)).toEqual([2, []]);
       expect(mountsUnder(`${mount}/holder`)).toEqual([]);
     } finally {
-      for (const { mountpoint } of mountsUnder(`${mount}/holder`)) execFileSync("umount", ["-l", mountpoint]);
+      for (const { mountPoint } of mountsUnder(`${mount}/holder`)) execFileSync("umount", ["-l", mountPoint]);
     }
   });
 });

@@ -84,7 +84,7 @@ describe("a clustered mount among others", () => {
     const sbin = ownSbin({ node: process.execPath, program }, []);
     try {
       const script = `
-        mount -t clustered ${device} ${mount} -o runDir=${runDir},_netdev && cat ${runDir}/overlay.json &&
+        mount -t clustered ${device} ${mount} -o runDir=${runDir},_netdev && cat ${runDir}/overlay-*.json &&
         mount -o remount,ro ${mount} && ! touch ${mount}/new && mount -o remount,rw ${mount} && touch ${mount}/new &&
         umount ${mount}`;
       const { status, stdout, stderr } = sbin.run(script, netns);

@@ -19,7 +19,9 @@ export function ownSbin(programs: HelperPrograms, wrapped: readonly LocalType[])
   run("mount", "-t", "tmpfs", "tmpfs", dir);
   for (const name of ["upper", "work"]) mkdirSync(path.join(dir, name));
   installHelpers(path.join(dir, "upper"), helperScripts(programs, wrapped));
-  const prepare = `mount -t overlay overlay -o lowerdir=/usr/sbin,upperdir=${dir}/upper,workdir=${dir}/work /usr/sbin`;
+  // The copies of the mounts of other labs would keep their overlays after they have unmounted: -c, because a look at one may hang.
+  const leave = "findmnt --noheadings --raw --types fuse.clustered --output TARGET | xargs --no-run-if-empty umount -c -i -l";
+  const prepare = `${leave} && mount -t overlay overlay -o lowerdir=/usr/sbin,upperdir=${dir}/upper,workdir=${dir}/work /usr/sbin`;
   return {
     run(script, netns) {
       const words = ["unshare", "-m", "--propagation", "private", "sh", "-c", `${prepare} && ${script}`];

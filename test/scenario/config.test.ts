@@ -1,13 +1,7 @@
 /** Hazard C8 in small: single moments of a change of the configuration (dlmd/config/change.ts), which the simulation meets seldom. */
 import { expect, it } from "vitest";
-import {
-  type ConfigEffect,
-  type ConfigEvent,
-  type ConfigMessage,
-  type ConfigRecord,
-  ConfigChange,
-  type KeptConfig,
-} from "../../dlmd/config/change.ts";
+import { type ConfigEffect, type ConfigEvent, type ConfigMessage, ConfigChange } from "../../dlmd/config/change.ts";
+import type { ConfigRecord, KeptConfig } from "../../dlmd/config/record.ts";
 
 /** "1:1 2:1 3:1": votes by node. */
 function record(version: number, votes: string): ConfigRecord {
@@ -28,10 +22,14 @@ class ConfigWorld {
   readonly #cores: Map<number, ConfigChange> = new Map();
   readonly #wires: Map<string, ConfigMessage[]> = new Map();
   readonly #writes: Map<number, { serial: number; kept: KeptConfig }[]> = new Map();
+  /** Of each node, the view that it is in. */
+  readonly #views: Map<number, string> = new Map();
+  /** Views have lasted when something is asked for. */
+  lasting = true;
 
   constructor(first: ConfigRecord) {
     for (const { nodeid } of first.nodes) {
-      this.disks.set(nodeid, { committed: first, pending: null });
+      this.disks.set(nodeid, { committed: first, agreedBy: [], pending: null });
       this.boot(nodeid);
     }
   }
@@ -56,6 +54,7 @@ class ConfigWorld {
     else if (effect.kind === "persist") this.#writes.get(nodeid)?.push(effect);
     else if (effect.kind === "inForce") this.told.push(`${nodeid} in force ${effect.record.text}`);
     else if (effect.kind === "applied") this.applied.push(`${nodeid} applied ${effect.record.text}`);
+    else if (effect.kind === "declined") this.told.push(`${nodeid} declined: ${effect.reason}`);
     else if (effect.kind === "refused") this.told.push(`${nodeid} refused: ${effect.reason}`);
   }
 
@@ -67,10 +66,27 @@ class ConfigWorld {
   }
 
   view(epoch: number, members: readonly number[], quorate = true): void {
-    for (const nodeid of members) this.step(nodeid, { kind: "view", view: { epoch, id: `view ${epoch}`, members, quorate } });
+    for (const nodeid of members) {
+      this.step(nodeid, { kind: "view", view: { epoch, id: `view ${epoch}`, members, quorate } });
+      this.#views.set(nodeid, `view ${epoch}`);
+    }
+    if (this.lasting) this.last();
+  }
+
+  /** As membership says it of a view that was counted by what is in force, and has lasted. */
+  last(): void {
+    for (const [nodeid, core] of this.#cores) {
+      this.step(nodeid, { kind: "settled", view: this.#views.get(nodeid) ?? "", version: core.kept.committed.version });
+    }
+  }
+
+  offer(to: number, record: ConfigRecord, agreedBy: readonly number[]): void {
+    this.step(to, { kind: "offered", record, agreedBy });
+    this.sync(to);
   }
 
   apply(nodeid: number, wanted: ConfigRecord): void {
+    if (this.lasting) this.last();
     this.step(nodeid, { kind: "apply", requestId: wanted.version * 100 + nodeid, record: wanted });
   }
 
@@ -280,4 +296,166 @@ it.each([
   world.apply(1, record(2, votes));
   world.settle(...members);
   expect(world.told).toEqual([`1 refused: ${words}`]);
+});
+
+it("refused: by a half that won a tie, which would lose its quorum as long as the change is open", () => {
+  const four = record(1, "1:1 2:1 3:1 4:1");
+  const world = new ConfigWorld(four);
+  world.view(1, [1, 2]);
+  world.settle(1, 2);
+  world.apply(1, record(2, "1:1 2:1 3:1"));
+  world.settle(1, 2);
+  expect(world.told).toEqual(["1 refused: the members of the view (1, 2) are not more than half of the votes: start more nodes first"]);
+  expect([1, 2].map((nodeid) => world.kept(nodeid))).toEqual(["1", "1"]);
+});
+
+it("a member of a quorate view takes no offer, but of what it has stored itself", () => {
+  const world = new ConfigWorld(three);
+  world.view(1, [1, 2, 3]);
+  world.settle(1, 2, 3);
+  const other = record(9, "1:1 2:1 3:1 4:1");
+  world.offer(2, other, [1, 2, 3]);
+  expect(world.kept(2)).toBe("1");
+  expect(world.told).toEqual(["2 declined: this node is in a quorate view, in which version 1 is in force"]);
+  // Node 2 has stored a proposal, and hears of its end only by the offer that answers its next connection.
+  const next = record(2, "1:1 2:1 3:2");
+  world.apply(1, next);
+  world.deliver(1, 2);
+  world.sync(2);
+  expect(world.kept(2)).toBe("1 open 1:1 2:1 3:2");
+  world.offer(2, next, [1, 2, 3]);
+  expect(world.kept(2)).toBe("2");
+});
+
+it("a node that was evicted takes what was agreed on without it, though its last view was quorate", () => {
+  const world = new ConfigWorld(three);
+  world.view(1, [1, 2, 3]);
+  world.settle(1, 2, 3);
+  world.view(2, [1, 3]);
+  const next = record(2, "1:1 2:1 3:2");
+  world.apply(1, next);
+  world.settle(1, 3);
+  expect(world.kept(3)).toBe("2");
+  world.offer(2, next, [1, 3]);
+  expect(world.kept(2)).toBe("1");
+  world.step(2, { kind: "no-view" });
+  world.offer(2, next, [1, 3]);
+  expect(world.kept(2)).toBe("2");
+});
+
+it("an offer is taken if a majority of our own votes had it in force: a node alone may be quorate by a file of its own", () => {
+  const world = new ConfigWorld(three);
+  world.view(1, [1, 2, 3]);
+  world.settle(1, 2, 3);
+  world.crash(2);
+  world.boot(2);
+  world.offer(2, record(9, "3:1"), [3]);
+  expect(world.kept(2)).toBe("1");
+  expect(world.told).toEqual(["2 declined: version 9 was in force at nodes 3 alone, which is no majority of the votes of version 1"]);
+  world.offer(2, record(9, "1:1 3:1"), [1, 3]);
+  expect(world.kept(2)).toBe("9");
+  expect(world.disks.get(2)?.agreedBy).toEqual([1, 3]);
+});
+
+it("a file is agreed on when a quorate view has it in force, by those who were in one", () => {
+  const world = new ConfigWorld(three);
+  expect(world.disks.get(1)?.agreedBy).toEqual([]);
+  world.view(1, [3], false);
+  world.settle(3);
+  expect(world.disks.get(3)?.agreedBy).toEqual([]);
+  world.view(2, [1, 3]);
+  world.settle(1, 3);
+  expect(world.disks.get(3)?.agreedBy).toEqual([1, 3]);
+  world.view(3, [1, 2, 3]);
+  world.settle(1, 2, 3);
+  expect([1, 2, 3].map((nodeid) => world.disks.get(nodeid)?.agreedBy)).toEqual([
+    [1, 2, 3],
+    [1, 2, 3],
+    [1, 2, 3],
+  ]);
+});
+
+it("H4: of two open proposals of views with one epoch every coordinator takes up the same one", () => {
+  const decided = [1, 2].map((lowest) => {
+    const world = new ConfigWorld(three);
+    const open = (nodeid: number, view: string, votes: string): void => {
+      const [committed, agreedBy] = [three, [1, 2, 3]];
+      world.disks.set(nodeid, { committed, agreedBy, pending: { record: record(2, votes), epoch: 7, view } });
+      world.boot(nodeid);
+    };
+    open(lowest, "7.1", "1:2 2:1 3:1");
+    open(3 - lowest, "7.2", "1:1 2:2 3:1");
+    world.view(8, [1, 2, 3]);
+    world.settle(1, 2, 3);
+    return [1, 2, 3].map((nodeid) => world.disks.get(nodeid)?.committed.text);
+  });
+  expect(decided).toEqual([Array(3).fill("1:1 2:2 3:1"), Array(3).fill("1:1 2:2 3:1")]);
+});
+
+it("C8: a change waits until no lease runs by a version before the one in force; its view said that of this very version", () => {
+  const world = new ConfigWorld(three);
+  world.lasting = false;
+  world.view(1, [1, 2, 3]);
+  world.settle(1, 2, 3);
+  world.apply(2, record(2, "1:1 2:1 3:2"));
+  world.settle(1, 2, 3);
+  expect([1, 2, 3].map((nodeid) => world.kept(nodeid))).toEqual(["1", "1", "1"]);
+  world.last();
+  world.settle(1, 2, 3);
+  expect(world.applied).toEqual(["2 applied 1:1 2:1 3:2"]);
+  // What was said of version 1 says nothing of version 2.
+  world.apply(2, record(3, "1:2 2:1 3:2"));
+  world.settle(1, 2, 3);
+  world.view(2, [1, 2, 3]);
+  world.settle(1, 2, 3);
+  expect([1, 2, 3].map((nodeid) => world.kept(nodeid))).toEqual(["2", "2", "2"]);
+  // What can never be is refused at once.
+  world.apply(3, record(3, "1:9 2:1 3:2"));
+  world.settle(1, 2, 3);
+  expect(world.told.at(-1)).toBe("3 refused: one vote at a time: node 1 has 1 votes, and would have 9");
+  world.last();
+  world.settle(1, 2, 3);
+  expect([1, 2, 3].map((nodeid) => world.kept(nodeid))).toEqual(["3", "3", "3"]);
+});
+
+it("requests that wait for an answer have a limit: the next one is refused", () => {
+  const world = new ConfigWorld(three);
+  // In no view yet: nobody answers.
+  for (let requestId = 1; requestId <= 8; requestId++) {
+    world.step(1, { kind: "apply", requestId, record: record(2, `1:1 2:1 3:1 ${requestId + 3}:1`) });
+  }
+  expect(world.told).toEqual([]);
+  world.step(1, { kind: "apply", requestId: 99, record: record(2, "1:1 2:1 3:2") });
+  expect(world.told).toEqual(["1 refused: 8 requests wait for an answer already"]);
+});
+
+it.each([
+  [255, ["1 in force 1:1 2:1 3:2"]],
+  [256, []],
+])(
+  "messages of a view that is not here yet wait: after %i more the first one is lost, and its sender says it in the next view",
+  (more, told) => {
+    const world = new ConfigWorld(three);
+    const inView = { epoch: 1, view: "view 1" } as const;
+    world.step(1, { kind: "message", from: 2, message: { ...inView, kind: "request", requestId: 1, record: record(2, "1:1 2:1 3:2") } });
+    for (let n = 0; n < more; n++) {
+      world.step(1, { kind: "message", from: 3, message: { ...inView, kind: "stored", version: 7, fingerprint: "" } });
+    }
+    world.view(1, [1, 2, 3]);
+    world.settle(1, 2, 3);
+    expect(world.told.filter((line) => line.startsWith("1 "))).toEqual(told);
+  },
+);
+
+it("a coordinator keeps 8 requests of each member; one more is refused, one that is said again is not", () => {
+  const first = record(1, "1:1 2:1 3:1");
+  const core = new ConfigChange(1, { committed: first, agreedBy: [], pending: null }, () => null);
+  core.step({ kind: "view", view: { epoch: 1, id: "v", members: [1, 2, 3], quorate: true } });
+  const ask = (from: number, requestId: number): ConfigEffect[] => {
+    const message = { epoch: 1, view: "v", kind: "request", requestId, record: record(2, "1:1 2:1 3:2") } as const;
+    return core.step({ kind: "message", from, message });
+  };
+  for (let requestId = 1; requestId <= 8; requestId++) expect(ask(2, requestId)).toEqual([]);
+  expect([ask(2, 8), ask(3, 9)]).toEqual([[], []]);
+  expect(ask(2, 9)).toMatchObject([{ kind: "send", to: 2, message: { kind: "refuse", requestId: 9 } }]);
 });

@@ -2,10 +2,10 @@
  * Scenario files: one command a line, `#` begins a comment. The commands are those of `commands` below; a lock is named by a word that its
  * program chooses. `expect` takes what a lock was told next; everything must have been expected in the end.
  */
-import { CANCEL } from "../../dlmd/lock/flag.ts";
-import * as flagBits from "../../dlmd/lock/flag.ts";
-import { Mode } from "../../dlmd/lock/mode.ts";
-import { maxOffset, type OwnerKind } from "../../dlmd/plock/range.ts";
+import { CANCEL } from "../../dlmd/wire/flag.ts";
+import * as flagBits from "../../dlmd/wire/flag.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
+import { maxOffset, type OwnerKind } from "../../dlmd/wire/plock-range.ts";
 import { viewName } from "../../dlmd/wire/view-id.ts";
 import { incarnationOf, type Program, timeoutMs, World } from "./world.ts";
 
@@ -77,6 +77,7 @@ export function runScenario(text: string): void {
       start: BigInt(start ?? 0),
       end: end === undefined || end === "end" ? maxOffset : BigInt(end),
       wait: op === "lock" && !rest.includes("now"),
+      begun: false,
     });
   };
   const requests: Readonly<Record<string, (name: string, lock: string, words: readonly string[]) => void>> = {
@@ -116,27 +117,28 @@ export function runScenario(text: string): void {
     cancel: (name, lock) => world.ask(name, { kind: "unlock", lockId: lockId(name, lock), flags: CANCEL, lvb: null }),
   };
   const commands: Readonly<Record<string, Command>> = {
-    /** nodes 3 [saved=8] [turn=4] [late=3] [moves=1] [fenced]; moves: conversions after which a resource moves */
+    /** nodes 3 [saved=8] [lates=2] [turn=4] [late=3] [fenced] */
     nodes([count, ...rest]) {
       const given = (key: string): number | null => {
         const word = rest.find((each) => each.startsWith(`${key}=`));
         return word === undefined ? null : Number(word.slice(key.length + 1));
       };
-      const [saved, turn, moveAfter] = [given("saved"), given("turn"), given("moves")];
+      const [saved, lates, turn] = [given("saved"), given("lates"), given("turn")];
       const limits = {
         ...(saved === null ? {} : { savedMessagesPerPeer: saved }),
+        ...(lates === null ? {} : { lateMessages: lates }),
         ...(turn === null ? {} : { rebuildStepsPerTurn: turn }),
-        ...(moveAfter === null ? {} : { moveAfter }),
       };
       world = new World(Number(count), limits, rest.includes("fenced") ? ["space"] : [], given("late") ?? 0);
       if (!world.pass(20 * timeoutMs, () => world.serving())) throw new Error("the nodes did not come together");
     },
     /** name x 2 [3]: "x" is a resource that node 2 masters, and node 3 when that is gone */
     name: ([word, nodeid, next]) => void names.set(word ?? "", world.nameFor(Number(nodeid), next === undefined ? null : Number(next))),
-    /** client a 1 [owner=key] [slow] [answers-within=1000] */
+    /** client a 1 [owner=key] [slow] [answers-within=1000] [space=other] */
     client([name, nodeid, ...rest]) {
       const given = (key: string): string => rest.find((word) => word.startsWith(`${key}=`))?.slice(key.length + 1) ?? "";
-      world.program(name ?? "", Number(nodeid), given("owner"), rest.includes("slow"), Number(given("answers-within")));
+      const space = given("space") === "" ? "space" : given("space");
+      world.program(name ?? "", Number(nodeid), given("owner"), rest.includes("slow"), Number(given("answers-within")), space);
     },
     /** hangs a: its node has its process ended */
     hangs: ([name]) => {
@@ -145,9 +147,31 @@ export function runScenario(text: string): void {
     "hangs-not": ([name]) => {
       if (program(name).ending) throw new Error(`${name} is taken to hang`);
     },
+    /** waits 1 a node space: node 1 says that lockspace "space" waits until a has let go of a node; waits 1 nobody */
+    waits: ([nodeid, name, ...rest]) => {
+      const found = world.waitedFor(Number(nodeid));
+      const wanted = name === "nobody" ? [] : [`${program(name).nodeid}/${program(name).clientId} ${rest.join(" ")}`];
+      if (found.join(", ") !== wanted.join(", ")) throw new Error(`"${wanted.join(", ")}" expected, found "${found.join(", ")}"`);
+    },
+    /** asked a: it was asked about the dead, and has not answered */
+    asked: ([name]) => {
+      if (program(name).asked.length === 0) throw new Error(`${name} is not asked`);
+    },
+    "asked-not": ([name]) => {
+      if (program(name).asked.length > 0) throw new Error(`${name} is asked`);
+    },
+    /** open-in 1 space 2 3: node 1 knows that nodes 2 and 3 have lockspace "space" open */
+    "open-in": ([nodeid, space, ...members]) => {
+      const found =
+        world.nodes
+          .get(Number(nodeid))
+          ?.core.lockspaces.table()
+          .get(space ?? "") ?? [];
+      if (found.join(" ") !== members.join(" ")) throw new Error(`nodes ${members.join(" ")} expected, found ${found.join(" ")}`);
+    },
     /** members 1 1 3: node 1 is in a view of nodes 1 and 3 */
     members: ([nodeid, ...members]) => {
-      const found = world.nodes.get(Number(nodeid))?.core.membership.view?.members.map((member) => member.nodeid) ?? [];
+      const found = world.nodes.get(Number(nodeid))?.core.engine.membership.view?.members.map((member) => member.nodeid) ?? [];
       if (found.join(" ") !== members.join(" ")) throw new Error(`members ${members.join(" ")} expected, found ${found.join(" ")}`);
     },
     dies: ([name]) => world.die(name ?? ""),
@@ -157,6 +181,8 @@ export function runScenario(text: string): void {
     /** stands 1: its process stands still; runs 1: it goes on, and hears what came meanwhile */
     stands: ([nodeid]) => world.stand(Number(nodeid)),
     runs: ([nodeid]) => world.run(Number(nodeid)),
+    /** garble 1 2: what is held between them is about locks that are nowhere */
+    garble: ([from, to]) => world.garble(Number(from), Number(to)),
     hold: ([from, to]) => void world.held.set(`${from}>${to}`, []),
     flow: ([from, to]) => world.flow(Number(from), Number(to)),
     disconnect: ([a, b]) => world.disconnect(Number(a), Number(b)),

@@ -3,9 +3,12 @@
  * connection. Time passes when it is told to. For scenario files (scenario.ts).
  */
 import { masterOf } from "../../dlmd/lock/mastering.ts";
-import { Beater } from "../../dlmd/membership/beater.ts";
+import { Beater } from "../../dlmd/membership/heartbeater.ts";
 import { NodeCore } from "../../dlmd/node.ts";
-import type { ClientEvent, ClientRequest, Effect, NodeConfig, NodeEvent, NodeLimits } from "../../dlmd/node-api.ts";
+import type { Effect, NodeEvent, NodeLimits } from "../../dlmd/node-api.ts";
+import type { NodeConfig } from "../../dlmd/engine/boot.ts";
+import type { ClientEvent, ClientRequest } from "../../dlmd/wire/program.ts";
+import type { StatusAnswer } from "../../dlmd/query/answer.ts";
 import { decodeFrame, encodeFrames } from "../../dlmd/wire/peer.ts";
 import { type KeptFences, noFences } from "../../dlmd/recovery/fence-gate.ts";
 import type { ViewId } from "../../dlmd/wire/view-id.ts";
@@ -38,6 +41,8 @@ export interface Program {
   /** Its node says that it hangs. */
   ending: boolean;
 }
+
+const expectedErrors: ReadonlySet<string> = new Set(["a program hangs and has to end", "a peer sent what it cannot have meant"]);
 
 const modes = ["NL", "CR", "CW", "PR", "PW", "EX"];
 
@@ -130,7 +135,7 @@ export class World {
         for (const program of this.programs.values()) if (program.clientId === effect.clientId) program.ending = true;
         return;
       case "log":
-        if (effect.level === "error" && effect.message !== "a program hangs and has to end")
+        if (effect.level === "error" && !expectedErrors.has(effect.message))
           throw new Error(`node ${from}: ${effect.message} ${JSON.stringify(effect.fields)}`);
         return;
       default:
@@ -204,6 +209,16 @@ export class World {
     for (const bytes of held) this.#deliver(from, to, bytes);
   }
 
+  /** What is held on that way is about locks that are nowhere. */
+  garble(from: number, to: number): void {
+    const frames = (this.held.get(`${from}>${to}`) ?? []).map((bytes) => {
+      const { view, messages } = decodeFrame(bytes);
+      const garbled = messages.map((m) => ("lkbId" in m ? { ...m, lkbId: m.lkbId + 1_000_000 } : m));
+      return (encodeFrames(view, garbled)[0] as Uint8Array).slice();
+    });
+    this.held.set(`${from}>${to}`, frames);
+  }
+
   /** SIGSTOP: no heartbeats either. */
   stand(nodeid: number): void {
     (this.nodes.get(nodeid) as WorldNode).unheard = [];
@@ -223,12 +238,12 @@ export class World {
 
   // ------------------------------------------------------------------------------------------------------- programs
 
-  program(name: string, nodeid: number, owner: string, slow: boolean, bastLimitMs = 0): void {
+  program(name: string, nodeid: number, owner: string, slow: boolean, bastLimitMs = 0, space = "space"): void {
     const clientId = this.#nextClientId++;
     const empty = { locks: new Map(), asks: new Map(), heard: new Map(), asked: [] };
     this.programs.set(name, { nodeid, clientId, slow, ...empty, paused: false, alive: true, ending: false });
     this.input(nodeid, { kind: "client-connected", clientId, identity: { uid: 0, pid: clientId, owner, bastLimitMs } });
-    this.ask(name, { kind: "open", lockspaceId: 1, name: "space" });
+    this.ask(name, { kind: "open", lockspaceId: 1, name: space });
   }
 
   ask(name: string, request: ClientRequest): void {
@@ -237,6 +252,8 @@ export class World {
   }
 
   answerGone(program: Program): void {
+    // If it is ended again, that is said again.
+    program.ending = false;
     const requests = program.asked.splice(0).map((goneId) => ({ kind: "gone-ack", goneId }) as const);
     if (program.alive) this.input(program.nodeid, { kind: "client-requests", clientId: program.clientId, requests });
   }
@@ -280,7 +297,7 @@ export class World {
   }
 
   #beat(from: number, { core, beater }: WorldNode): void {
-    const message = beater.beat(this.nowMs, core.membership.progress);
+    const message = beater.beat(this.nowMs, core.engine.membership.progress);
     if (message === null) return;
     for (const [nodeid, node] of this.nodes) {
       const beat = nodeid === from || !node.alive || node.unheard !== null ? null : node.beater.receive(message, this.nowMs);
@@ -291,7 +308,7 @@ export class World {
   /** Everybody who lives serves, in one view of all who live. */
   serving(): boolean {
     const alive = [...this.nodes.values()].filter((node) => node.alive);
-    return alive.every(({ core }) => core.servesAt(this.nowMs) && core.membership.view?.members.length === alive.length);
+    return alive.every(({ core }) => core.servesAt(this.nowMs) && core.engine.membership.view?.members.length === alive.length);
   }
 
   /** "node/client" of what is granted there, as the master knows it. */
@@ -312,8 +329,14 @@ export class World {
     });
   }
 
+  /** Clients, as "node/client", that lockspaces wait for, as that node says. */
+  waitedFor(nodeid: number): string[] {
+    const status = this.nodes.get(nodeid)?.core.query("status", this.nowMs) as StatusAnswer | undefined;
+    return (status?.goneWaits ?? []).map((wait) => `${wait.nodeid}/${wait.clientId} ${wait.of} ${wait.lockspaces.join(" ")}`);
+  }
+
   viewOf(nodeid: number): ViewId | null {
-    return this.nodes.get(nodeid)?.core.membership.view?.id ?? null;
+    return this.nodes.get(nodeid)?.core.engine.membership.view?.id ?? null;
   }
 }
 

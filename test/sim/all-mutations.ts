@@ -1,17 +1,27 @@
 /** Every list of mutations. */
 import { configMutations } from "./config-mutations.ts";
 import { engineMutations } from "./engine/mutations.ts";
+import { leaseMutations } from "./lease-mutations.ts";
 import { lockMutations } from "./lock-mutations.ts";
-import { moveMutations } from "./move-mutations.ts";
+import { lockspaceMutations } from "./lockspace-mutations.ts";
 import type { Mutation } from "./mutation.ts";
+import { overlayCacheMutations } from "./overlay-cache-mutations.ts";
+import { overlayLockMutations } from "./overlay-lock-mutations.ts";
+import { overlayLowerMutations } from "./overlay-lower-mutations.ts";
+import { overlayOpMutations } from "./overlay-op-mutations.ts";
 import { plockMutations } from "./plock-mutations.ts";
 import { recoveryMutations } from "./recovery-mutations.ts";
 
 export const allMutations: readonly Mutation[] = [
   ...lockMutations,
   ...recoveryMutations,
-  ...moveMutations,
+  ...lockspaceMutations,
   ...plockMutations,
   ...engineMutations,
   ...configMutations,
+  ...leaseMutations,
+  ...overlayLockMutations,
+  ...overlayCacheMutations,
+  ...overlayOpMutations,
+  ...overlayLowerMutations,
 ];

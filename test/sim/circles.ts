@@ -3,7 +3,7 @@
  * waits for whom is written out here once more.
  */
 import type { Lkb, Resource } from "../../dlmd/lock/lkb.ts";
-import { type Mode, modesCompatible } from "../../dlmd/lock/mode.ts";
+import { type Mode, modesCompatible } from "../../dlmd/wire/mode.ts";
 import type { SimLock } from "./client.ts";
 import type { SimNode } from "./cluster-node.ts";
 

@@ -20,9 +20,9 @@ import {
   QUECVT,
   VALBLK,
   worthWhileConverting,
-} from "../../dlmd/lock/flag.ts";
-import { Mode, modeCovers, modesCompatible } from "../../dlmd/lock/mode.ts";
-import type { ClientEvent, ClientRequest } from "../../dlmd/node-api.ts";
+} from "../../dlmd/wire/flag.ts";
+import { Mode, modeCovers, modesCompatible } from "../../dlmd/wire/mode.ts";
+import type { ClientEvent, ClientRequest } from "../../dlmd/wire/program.ts";
 import type { Checker } from "./checker.ts";
 import type { SimNode } from "./cluster-node.ts";
 import { SimGroupClient } from "./group-client.ts";
@@ -57,6 +57,8 @@ export interface SimLock {
   sinceMs: number;
 }
 
+const secondPrefix = "second-";
+
 export class SimClient {
   readonly node: SimNode;
   /** Of the node, when this client connected. */
@@ -84,6 +86,12 @@ export class SimClient {
   /** Taken to hang by its node, when it has not answered a blocking AST for that long; 0: never (hazard H13). */
   readonly bastLimitMs: number;
   ending = false;
+  /** Its process stands still until then: it hears nothing, answers nothing. */
+  hangsUntilMs = 0;
+  /** How often it did. */
+  hangs = 0;
+  /** The lockspace that it has open. Resources of the second have names of their own. */
+  readonly space: "sim" | "second";
   readonly random: Random;
   readonly groups: SimGroupClient;
   readonly #checker: Checker;
@@ -99,7 +107,13 @@ export class SimClient {
     this.owner = `owner${random.int(2)}`;
     this.transactional = node.cluster.transactions && random.chance(0.6);
     this.bastLimitMs = !this.transactional && random.chance(0.2) ? 900 : 0;
+    const { streams, script } = node.cluster;
+    const only = script.apart ? streams.of(`spaces of ${node.nodeid}`).pick(["sim", "second", null] as const) : null;
+    const drawn = script.lockspaces > 1 && streams.of(`space ${node.nodeid}/${id}`).chance(script.fenced ? 0.6 : 0.3) ? "second" : "sim";
+    this.space = script.lockspaces > 1 && only !== null ? only : drawn;
+    node.cluster.lockspaceChecker.opens(this);
     this.plocks = new SimPlockClient({
+      prefix: this.space === "sim" ? "" : secondPrefix,
       nodeid: node.nodeid,
       clientId: id,
       lockspaceId: 7,
@@ -109,7 +123,17 @@ export class SimClient {
       send: (request) => send([request]),
     });
     this.groups = new SimGroupClient(this, (request) => send([request]));
-    send([{ kind: "open", lockspaceId: 7, name: "sim" }]);
+    send([{ kind: "open", lockspaceId: 7, name: this.space }]);
+  }
+
+  get stands(): boolean {
+    return this.#checker.nowMs() < this.hangsUntilMs;
+  }
+
+  /** Its process stands still for that long. */
+  hang(ms: number): void {
+    this.hangs++;
+    this.hangsUntilMs = this.#checker.nowMs() + ms;
   }
 
   get name(): string {
@@ -122,8 +146,10 @@ export class SimClient {
   }
 
   /** One random thing to do, under that seed. */
-  act(resources: readonly string[], seed: number): void {
+  act(names: readonly string[], seed: number): void {
     const { random } = this;
+    if (this.stands) return;
+    const resources = this.space === "sim" ? names : names.map((name) => `${secondPrefix}${name}`);
     random.reseed(seed);
     // Under every other seed there is little else than locks.
     const what = this.node.cluster.script.seed % 2 === 0 && random.chance(0.7) ? 1 : random.next();
@@ -135,7 +161,7 @@ export class SimClient {
     const busy = [...this.locks.values()].filter((lock) => lock.asked !== null);
     if (busy.length > 0 && random.chance(0.1)) return this.#cancel(random.pick(busy));
     if (busy.length > 0 && random.chance(0.03)) return this.#force(random.pick(busy));
-    const orphans = this.node.orphans.filter(({ client }) => client.owner === this.owner && !client.purged);
+    const orphans = this.node.orphans.filter(({ client }) => client.owner === this.owner && client.space === this.space && !client.purged);
     if (orphans.length > 0 && random.chance(0.2)) return this.#adopt(random.pick(orphans));
     if (random.chance(0.003)) return this.purge(1 + random.int(5));
     if (idle.length === 0 || (this.locks.size < 6 && random.chance(0.4))) {
@@ -226,7 +252,7 @@ export class SimClient {
     const node = this.node.cluster.nodes.find((node) => node.nodeid === nodeid);
     if (node === undefined) return;
     // Released when all have let go of them, from now on: those too that are left behind before it is answered.
-    for (const { client } of node.orphans) client.purged = true;
+    for (const { client } of node.orphans) if (client.space === this.space) client.purged = true;
     node.purges++;
     this.#purging.push(node);
     this.#send([{ kind: "purge", purgeId: 1, lockspaceId: 7, nodeid, pid: 0 }]);
@@ -359,6 +385,7 @@ export class SimClient {
       }
       case "gone": {
         const names = event.clients.map((gone) => `${gone.nodeid}.${gone.incarnation}${gone.clientId === null ? "" : `/${gone.clientId}`}`);
+        if (event.clients.some(({ clientId }) => clientId === null)) this.node.cluster.lockspaceChecker.goneAsked(this, event.clients);
         this.goneAsked.set(event.goneId, names);
         return later(() => {
           if (!this.alive || !this.goneAsked.delete(event.goneId)) return;
@@ -423,6 +450,7 @@ export class SimClient {
     if (event.status === "granted") {
       // Who still waits for the new mode to go is told of anew.
       if (asked !== "down") lock.blocking = Mode.NL;
+      if (asked !== "down") this.node.cluster.lockspaceChecker.granted(this);
       if (asked !== "down") this.#checker.granted(lock, event.mode);
       if (lock.mode !== event.mode) return this.#checker.fail(`${this.name}: lock ${lock.id} is ${event.mode}, ${lock.mode} expected`);
       if (event.lvbRead) this.#checker.read(lock, event.lvb, event.lvbValid);

@@ -1,27 +1,55 @@
 /** A node of the simulated cluster: the very core that ships, what it keeps on disk, its programs, and when it stands still or is only busy. */
 import type { BuiltinEngine } from "../../dlmd/engine/builtin/engine-core.ts";
-import type { View } from "../../dlmd/membership/membership.ts";
-import { Beater } from "../../dlmd/membership/beater.ts";
+import type { View } from "../../dlmd/engine/engine.ts";
+import type { ConfigEvent } from "../../dlmd/config/change.ts";
+import { Beater } from "../../dlmd/membership/heartbeater.ts";
 import { NodeCore } from "../../dlmd/node.ts";
-import type { ClientRequest, Effect, Lineage, NodeEvent } from "../../dlmd/node-api.ts";
+import type { Effect, NodeEvent } from "../../dlmd/node-api.ts";
+import type { NodeConfiguration } from "../../dlmd/engine/boot.ts";
+import type { ClientRequest } from "../../dlmd/wire/program.ts";
+import { type KeptFences, noFences } from "../../dlmd/recovery/fence-gate.ts";
 import type { Datagram } from "../../dlmd/wire/datagram.ts";
-import { noLineage } from "../../dlmd/wire/view-id.ts";
+import { noLineage, type Lineage } from "../../dlmd/wire/view-id.ts";
 import { SimFailure } from "./checker.ts";
 import { SimClient, type SimLock } from "./client.ts";
 import { type Cluster, timeoutMs } from "./cluster.ts";
+import { ConfigPart } from "./config-part.ts";
 import type { Random } from "./random.ts";
+
+/** Of a program that does not answer "gone"; it answers within 60 ms, if it does not stand still. */
+const goneLimitMs = 250;
+
+/** What the shell gives to the keeper of the configuration, in its place among the rest. */
+interface ConfigInput {
+  readonly kind: "config";
+  readonly event: ConfigEvent;
+}
 
 export class SimNode {
   readonly cluster: Cluster;
   readonly nodeid: number;
   core: NodeCore;
+  readonly config: ConfigPart;
+  /** Nodes of the configurations that it counted by in this life. */
+  readonly configured: Set<string> = new Set();
   /** In a thread of its own: a main thread that is busy does not stop it. */
   beater: Beater;
+  /** The oldest configuration whose votes have acknowledged the lease of its programs. */
+  leaseVersion = 0;
+  #leaseSeenMs = Number.NEGATIVE_INFINITY;
   incarnation = "";
   alive = false;
   /** What fsync kept. */
   storedEpoch = 0;
   storedLineage: Lineage = noLineage;
+  storedFences: KeptFences = noFences;
+  /** Members, as "nodeid.incarnation", of quorate views that it was in in this life. */
+  readonly met: Set<string> = new Set();
+  /** Lives, as "nodeid.incarnation", of whose datagrams it has the key: it came over a connection (driver/seal.ts). */
+  readonly unsealed: Set<string> = new Set();
+  /** Its disk keeps nothing before. */
+  diskUntilMs = 0;
+  readonly #clockRate: number;
   readonly clients: Map<number, SimClient> = new Map();
   /** Persistent locks of its dead clients. */
   orphans: SimLock[] = [];
@@ -35,7 +63,7 @@ export class SimNode {
   #beatAtMs = Number.POSITIVE_INFINITY;
   #nextClientId = 1;
   #storedAtMs = 0;
-  #inputs: NodeEvent[] = [];
+  #inputs: (NodeEvent | ConfigInput)[] = [];
   #stepping = false;
   #wakeAtMs = Number.POSITIVE_INFINITY;
   #view: View | null = null;
@@ -47,27 +75,57 @@ export class SimNode {
     this.cluster = cluster;
     this.nodeid = nodeid;
     this.#random = cluster.streams.of(`node ${nodeid}`);
+    const drift = cluster.script.weather.drift ?? 0;
+    this.#clockRate = 1 + cluster.streams.of(`clock ${nodeid}`).between(-drift, drift);
+    this.config = new ConfigPart(this, cluster.history);
     this.core = this.#boot();
     this.beater = this.#newBeater();
     this.alive = false;
   }
 
   #newBeater(): Beater {
-    return new Beater({ nodeid: this.nodeid, incarnation: this.incarnation }, timeoutMs, this.cluster.agenda.nowMs);
+    return new Beater({ nodeid: this.nodeid, incarnation: this.incarnation }, timeoutMs, this.#nowMs);
   }
 
   get key(): string {
     return `${this.nodeid}.${this.incarnation}`;
   }
   get leaseEndMs(): number {
-    return this.beater.leaseEndMs;
+    return this.#globalMs(this.beater.leaseEndMs);
   }
+
+  #lookAtLease(): void {
+    const { leaseEndMs } = this.beater;
+    // Without end: it is given anew by whatever configuration counts.
+    if (leaseEndMs === this.#leaseSeenMs && leaseEndMs !== Number.POSITIVE_INFINITY) return;
+    const { version, former } = this.core.configuration;
+    this.#leaseSeenMs = leaseEndMs;
+    this.leaseVersion = former === undefined ? version : version - 1;
+  }
+
+  /** What its clock shows then. */
+  localMs(nowMs: number): number {
+    return nowMs * this.#clockRate;
+  }
+
+  /** When its clock has shown that; not a rounding error sooner. */
+  #globalMs(localMs: number): number {
+    return this.#clockRate === 1 ? localMs : localMs / this.#clockRate + 0.001;
+  }
+
+  get #nowMs(): number {
+    return this.localMs(this.cluster.agenda.nowMs);
+  }
+
   get engine(): BuiltinEngine {
     return this.core.engine;
   }
 
   #boot(): NodeCore {
-    const { agenda, configs } = this.cluster;
+    const { script } = this.cluster;
+    const { version: configVersion, ...counted } = this.config.counted;
+    this.configured.clear();
+    this.#countsBy(counted.nodes);
     const random = this.#random;
     this.#life++;
     this.incarnation =
@@ -79,23 +137,31 @@ export class SimNode {
     const core = new NodeCore({
       nodeid: this.nodeid,
       incarnation: this.incarnation,
-      configVersion: 1,
-      nodes: configs,
+      configVersion,
+      ...counted,
       timeoutMs,
       promisedEpoch: this.storedEpoch,
       lineage: this.storedLineage,
       seed: random.int(2 ** 32),
-      nowMs: agenda.nowMs,
+      nowMs: this.#nowMs,
+      fencedLockspaces: script.fenced ? ["second"] : [],
+      fences: this.storedFences,
       limits: {
+        goneLimitMs,
         savedRequestsPerClient: 8,
         savedMessagesPerPeer: 40,
+        lateMessages: 25,
         deadlockAfterMs: 30,
-        moveAfter: 2,
         rebuildStepsPerTurn: 1 + random.int(8),
       },
     });
     // Looked at where the engine says it: in a step's effects the place in the order is lost.
-    const { groups } = core;
+    const { groups, lockspaces } = core;
+    const enter = lockspaces.event.bind(lockspaces);
+    lockspaces.event = (event) => {
+      enter(event);
+      if (event.kind === "view" && event.view.quorum.quorate) this.cluster.lockspaceChecker.entered(this, event.view);
+    };
     const hear = groups.event.bind(groups);
     groups.event = (event) => {
       this.cluster.groupChecker.told(this, event);
@@ -105,15 +171,17 @@ export class SimNode {
   }
 
   start(): void {
-    if (this.alive) return;
+    if (this.alive || !this.config.begin()) return;
     this.core = this.#boot();
     this.beater = this.#newBeater();
     this.alive = true;
+    this.met.clear();
+    this.unsealed.clear();
     this.pausedUntilMs = 0;
     this.busyUntilMs = 0;
     this.#heard = [];
     this.#beatAtMs = Number.POSITIVE_INFINITY;
-    this.#inputs = [];
+    this.#inputs = this.#inputs.filter(({ kind }) => kind === "config");
     this.#wakeAtMs = Number.POSITIVE_INFINITY;
     this.cluster.trace(`node ${this.nodeid} starts as ${this.incarnation}`);
     this.cluster.groupChecker.started(this);
@@ -123,9 +191,16 @@ export class SimNode {
 
   /** A power-off: everything of it ends, nobody is told. */
   crash(): void {
+    this.#endLife();
+    this.config.end();
+    this.#inputs = [];
+  }
+
+  #endLife(): void {
     if (!this.alive) return;
     this.cluster.trace(`node ${this.nodeid} dies`);
     this.alive = false;
+    this.cluster.history.changed = true;
     for (const client of this.clients.values()) this.#end(client);
     this.clients.clear();
     this.orphans = [];
@@ -134,8 +209,19 @@ export class SimNode {
     this.cluster.network.breakAllOf(this);
   }
 
+  /** A power-off, and another disk. */
+  forget(): void {
+    if (!this.alive || !this.cluster.mayForget) return;
+    this.crash();
+    this.storedEpoch = 0;
+    this.storedLineage = noLineage;
+    this.config.forget();
+  }
+
   leave(): void {
     if (!this.alive) return;
+    this.cluster.left.add(this.key);
+    // (The shell closes their connections, whether they stand still or not.)
     for (const client of this.clients.values()) this.killClient(client);
     this.input({ kind: "leave" });
   }
@@ -165,6 +251,15 @@ export class SimNode {
       clientId,
       identity: { uid: 0, pid: clientId, owner: client.owner, bastLimitMs: client.bastLimitMs },
     });
+  }
+
+  #countsBy(nodes: NodeConfiguration["nodes"]): void {
+    this.configured.add(nodes.map(({ nodeid }) => nodeid).join());
+  }
+
+  counts(configuration: NodeConfiguration): void {
+    this.#countsBy(configuration.nodes);
+    this.#take({ kind: "configuration", configuration });
   }
 
   forgetOrphan(lock: SimLock): void {
@@ -208,6 +303,19 @@ export class SimNode {
     if (!this.#stepping) this.#run();
   }
 
+  /** Between two lives of one process there is no core, but the configuration's goes on. */
+  inputConfig(event: ConfigEvent): void {
+    if (!this.alive) return this.config.step(event);
+    this.#inputs.push({ kind: "config", event });
+    if (!this.#stepping) this.#run();
+  }
+
+  #take(event: NodeEvent): void {
+    if (!this.alive) return;
+    if (event.kind === "peer-up") this.cluster.network.begins(this, event);
+    for (const effect of this.core.step(event, this.#nowMs)) this.#perform(effect);
+  }
+
   #run(): void {
     const { agenda, checker } = this.cluster;
     const idleUntilMs = Math.max(this.pausedUntilMs, this.busyUntilMs);
@@ -218,24 +326,30 @@ export class SimNode {
         const event = this.#inputs.shift();
         if (event === undefined) break;
         this.cluster.steps++;
-        this.cluster.traceEvent(this, event);
-        if (event.kind === "peer-up") this.cluster.network.begins(this, event);
-        const { arrived } = this.core.locks.moves;
-        for (const effect of this.core.step(event, agenda.nowMs)) this.#perform(effect);
-        this.cluster.moves += this.core.locks.moves.arrived - arrived;
+        if (event.kind === "config") this.config.step(event.event);
+        else {
+          this.cluster.traceEvent(this, event);
+          this.#take(event);
+        }
         this.#lookAtView();
+        for (const victim of this.core.recovery.gate.open) {
+          this.cluster.lockspaceChecker.waits(this, victim);
+          this.cluster.fence(this, victim);
+        }
         checker.afterStep(this);
+        this.cluster.history.look();
       }
     } finally {
       this.#stepping = false;
     }
     const deadline = this.alive ? this.core.nextDeadline() : null;
-    if (deadline !== null) this.#wake(deadline);
+    if (deadline !== null) this.#wake(this.#globalMs(deadline));
   }
 
   #lookAtView(): void {
-    const { view } = this.core.membership;
+    const { view } = this.core.engine.membership;
     if (view !== null && view !== this.#view) this.cluster.groupChecker.installed(this, view);
+    if (view !== this.#view) this.cluster.history.changed = true;
     this.#view = view;
     this.cluster.groupChecker.stepped();
   }
@@ -263,12 +377,13 @@ export class SimNode {
     const { agenda, network } = this.cluster;
     if (agenda.nowMs < this.pausedUntilMs) return this.#beatLater(this.pausedUntilMs);
     for (const message of this.#heard.splice(0)) {
-      const beat = message.kind === "heartbeat" ? this.beater.receive(message, agenda.nowMs) : null;
+      const beat = message.kind === "heartbeat" ? this.beater.receive(message, this.#nowMs) : null;
       if (beat !== null) this.input({ kind: "heartbeat", beat });
     }
-    const message = this.beater.beat(agenda.nowMs, this.core.membership.progress);
+    this.#lookAtLease();
+    const message = this.beater.beat(this.#nowMs, this.core.engine.membership.progress);
     if (message !== null) network.sendDatagram(this, "all", message);
-    this.#beatLater(this.beater.nextMs);
+    this.#beatLater(this.#globalMs(this.beater.nextMs));
   }
 
   #beatLater(atMs: number): void {
@@ -282,6 +397,21 @@ export class SimNode {
     });
   }
 
+  #isSmall(members: readonly number[]): boolean {
+    const { nodes } = this.core.configuration;
+    const votes = nodes.reduce((sum, node) => sum + (members.includes(node.nodeid) ? 2 : 0) * node.votes - node.votes, 0);
+    return votes <= 0;
+  }
+
+  /** What a program does then, or as soon as it does not stand still any more. */
+  #atClient(client: SimClient, atMs: number, run: () => void): void {
+    this.cluster.agenda.at(atMs, () => {
+      if (!client.alive || !this.alive) return;
+      if (client.stands) this.#atClient(client, client.hangsUntilMs, run);
+      else run();
+    });
+  }
+
   #perform(effect: Effect): void {
     const { network, agenda } = this.cluster;
     const random = this.#random;
@@ -291,6 +421,7 @@ export class SimNode {
         return network.sendDatagram(this, effect.to, effect.message);
       case "beat":
         this.beater.tell(effect.content, effect.now);
+        this.#lookAtLease();
         return this.#beat();
       case "engine-events":
       case "engine-results":
@@ -299,18 +430,21 @@ export class SimNode {
         return network.sendFrame(this, effect.nodeid, effect.view, effect.messages);
       case "persist": {
         const life = this.#life;
-        this.#storedAtMs = Math.max(this.#storedAtMs, agenda.nowMs + random.between(0, 3));
+        this.#storedAtMs = Math.max(this.#storedAtMs, this.diskUntilMs, agenda.nowMs + random.between(0, 3));
         return agenda.at(this.#storedAtMs, () => {
           if (life !== this.#life || !this.alive) return;
           this.storedEpoch = effect.promisedEpoch;
           this.storedLineage = effect.lineage;
+          this.cluster.history.changed = true;
           this.input({ kind: "persisted", promisedEpoch: effect.promisedEpoch });
         });
       }
       case "keep-fences": {
         const life = this.#life;
-        return agenda.at(agenda.nowMs + random.between(0, 3), () => {
+        this.#storedAtMs = Math.max(this.#storedAtMs, this.diskUntilMs, agenda.nowMs + random.between(0, 3));
+        return agenda.at(this.#storedAtMs, () => {
           if (life !== this.#life || !this.alive) return;
+          this.storedFences = effect.fences;
           this.input({ kind: "fences-kept" });
         });
       }
@@ -319,9 +453,8 @@ export class SimNode {
         if (client === undefined) return;
         for (const event of effect.events) {
           client.emitted(event, (run) => {
-            agenda.at(agenda.nowMs + client.random.between(0, client.random.chance(0.1) ? 60 : 3), () => {
-              if (client.alive && this.alive) run();
-            });
+            const atMs = agenda.nowMs + client.random.between(0, client.random.chance(0.1) ? 60 : 3);
+            this.#atClient(client, atMs, run);
           });
         }
         return;
@@ -338,31 +471,48 @@ export class SimNode {
       case "end-client": {
         const client = this.clients.get(effect.clientId);
         if (client === undefined || client.ending) return;
+        if (client.hangs === 0) throw new SimFailure(`node ${this.nodeid}: client ${client.name} never stood still: ${effect.reason}`);
         client.ending = true;
-        // A signal takes its time.
-        return agenda.at(agenda.nowMs + client.random.between(0, 50), () => {
+        this.cluster.ended++;
+        // A signal takes its time; who waits for a disk does not hear it.
+        return agenda.at(agenda.nowMs + client.random.between(0, client.random.chance(0.1) ? 2000 : 50), () => {
           if (client.alive && this.alive) this.killClient(client);
         });
       }
+      case "look-at-life":
+        return this.input({
+          kind: "life-seen",
+          lookId: effect.lookId,
+          seen: { bootId: "", machineId: "", process: "unknown", device: "failed" },
+        });
       case "pause-peer":
       case "resume-peer":
         return network.pause(this, effect.nodeid, effect.kind === "pause-peer");
-      case "view":
-        if (!effect.view.quorate) return;
-        for (const member of this.core.membership.view?.members ?? []) {
+      case "view": {
+        const { viewId, members, quorate } = effect.view;
+        const epoch = Number.parseInt(viewId, 10);
+        this.config.step(epoch > 0 ? { kind: "view", view: { epoch, id: viewId, members, quorate } } : { kind: "no-view" });
+        if (!quorate) return;
+        if (effect.view.running && this.#isSmall(members)) this.cluster.smallViews++;
+        for (const member of this.core.engine.membership.view?.members ?? []) {
           const key = `${member.nodeid}.${member.incarnation}`;
+          this.met.add(key);
           for (const client of this.clients.values()) if (!client.metMembers.has(key)) client.metMembers.set(key, agenda.nowMs);
         }
         return;
+      }
+      case "view-settled":
+        return this.config.step({ kind: "settled", view: effect.viewId, version: effect.version });
       case "evicted":
         this.cluster.evictions++;
-        this.crash();
+        this.#endLife();
         return agenda.at(agenda.nowMs + random.between(1, 50), () => this.start());
       case "left":
         this.crash();
         return agenda.at(agenda.nowMs + random.between(50, 600), () => this.start());
       case "log":
-        if (effect.level === "error") throw new SimFailure(`node ${this.nodeid}: ${effect.message} ${JSON.stringify(effect.fields)}`);
+        if (effect.level === "error" && effect.message !== "a program hangs and has to end")
+          throw new SimFailure(`node ${this.nodeid}: ${effect.message} ${JSON.stringify(effect.fields)}`);
         return;
     }
   }

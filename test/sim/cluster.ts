@@ -1,13 +1,16 @@
 /** A whole cluster of node cores in one process under one script: what is done to it is drawn from a seed (trouble.ts) or was kept (deed.ts). */
-import type { Effect, NodeConfig, NodeEvent } from "../../dlmd/node-api.ts";
+import type { Effect, NodeEvent } from "../../dlmd/node-api.ts";
 import { readSequence, sequenceBytes } from "../../dlmd/wire/local-group.ts";
-import { hasMember } from "../../dlmd/wire/view-id.ts";
+import type { Victim } from "../../dlmd/wire/peer-message.ts";
+import { hasMember, type Member } from "../../dlmd/wire/view-id.ts";
 import { Checker, SimFailure } from "./checker.ts";
 import { SimNode } from "./cluster-node.ts";
-import { type Deed, type Script, type TimedDeed, wordsOf } from "./deed.ts";
+import { ConfigHistory } from "./config-history.ts";
+import { type Deed, quorumKinds, type Script, type TimedDeed, wordsOf } from "./deed.ts";
 import { EngineChecker } from "./engine/checker.ts";
 import { type FaultOptions, noFaultOptions } from "./faults.ts";
 import { SightChecker } from "./inspect-checker.ts";
+import { LockspaceChecker } from "./lockspace-checker.ts";
 import { Network } from "./network.ts";
 import { PlockChecker } from "./plock-checker.ts";
 import { Agenda, type Random, Streams } from "./random.ts";
@@ -27,12 +30,13 @@ export class Cluster {
   readonly agenda: Agenda = new Agenda();
   readonly script: Script;
   readonly streams: Streams;
-  readonly configs: readonly NodeConfig[];
+  readonly history: ConfigHistory;
   readonly network: Network;
   readonly checker: Checker;
   readonly plockChecker: PlockChecker;
   readonly groupChecker: EngineChecker;
   readonly sightChecker: SightChecker;
+  readonly lockspaceChecker: LockspaceChecker;
   readonly nodes: readonly SimNode[];
   readonly resources: readonly string[];
   /** Some clients keep what they have until they have all that they want. */
@@ -41,8 +45,20 @@ export class Cluster {
   readonly done: TimedDeed[] = [];
   steps = 0;
   evictions = 0;
+  /** Nodes, as "nodeid.incarnation", that said that they leave. */
+  readonly left: Set<string> = new Set();
+  /** Of each node the last life that is known to be dead. */
+  readonly #fenced: Map<number, number> = new Map();
+  readonly #fencing: Set<string> = new Set();
+  fences = 0;
+  slowDisks = 0;
+  forgotten = 0;
+  /** Quorate views with half of the votes or less: a tie-breaker or last_man_standing. */
+  smallViews = 0;
+  /** Programs that stood still, and those that their nodes ended for that. */
+  hangs = 0;
+  ended = 0;
   /** Resources that went to another master. */
-  moves = 0;
   /** No new trouble and no new requests. */
   quiet = false;
   quietMs: number = Number.POSITIVE_INFINITY;
@@ -55,7 +71,7 @@ export class Cluster {
     this.script = script;
     this.streams = new Streams(script.seed);
     this.#timer = this.streams.of("timer");
-    this.configs = Array.from({ length: script.nodes }, (_, i) => ({ nodeid: i + 1, name: `node${i + 1}`, address: "", votes: 1 }));
+    this.history = new ConfigHistory(this, quorumKinds[script.quorum]?.options ?? {});
     this.transactions = script.transactions;
     this.resources = Array.from({ length: script.resources }, (_, i) => `r${i}`);
     this.network = new Network(this);
@@ -64,7 +80,8 @@ export class Cluster {
     this.plockChecker = new PlockChecker((granting, other) => this.#inOneView(granting, other));
     this.groupChecker = new EngineChecker(this, sequenceBytes, (data) => readSequence(data).count);
     this.sightChecker = new SightChecker(this);
-    this.nodes = this.configs.map(({ nodeid }) => new SimNode(this, nodeid));
+    this.lockspaceChecker = new LockspaceChecker(this);
+    this.nodes = Array.from({ length: script.nodes }, (_, i) => new SimNode(this, i + 1));
     this.#every(20, () => this.network.connectAll());
     if (script.deeds.length > 0) for (const timed of script.deeds) this.#at(timed);
     else this.#drawFrom(new Trouble(script, faults));
@@ -72,6 +89,12 @@ export class Cluster {
 
   static drawn({ seed, nodes = 0, faults = noFaultOptions }: ClusterOptions): Cluster {
     return new Cluster(scriptOf(seed, nodes, faults), faults);
+  }
+
+  /** A fence that is forgotten, or which nodes count (last_man_standing), is lost for good. */
+  get mayForget(): boolean {
+    const reduced = this.nodes.some(({ storedLineage, core }) => (storedLineage.electorate ?? core.engine.membership.electorate) !== null);
+    return !this.script.fenced && !reduced;
   }
 
   fail(message: string): never {
@@ -112,6 +135,23 @@ export class Cluster {
         return this.#node(deed.node)?.standStill(deed.kind, deed.ms);
       case "act":
         return this.#node(deed.node)?.clientAt(deed.client)?.act(this.resources, deed.seed);
+      case "slow-disk": {
+        const node = this.#node(deed.node);
+        if (node?.alive !== true) return;
+        this.slowDisks++;
+        node.diskUntilMs = this.agenda.nowMs + deed.ms;
+        return;
+      }
+      case "forget":
+        if (this.#node(deed.node)?.alive === true && this.mayForget) this.forgotten++;
+        return this.#node(deed.node)?.forget();
+      case "configure":
+        return this.#node(deed.node)?.config.proposeDrawn(deed.seed);
+      case "hang": {
+        const client = this.#node(deed.node)?.clientAt(deed.client);
+        if (client !== undefined) this.hangs++;
+        return client?.hang(deed.ms);
+      }
       case "client-death": {
         const node = this.#node(deed.node);
         const client = node?.clientAt(deed.client);
@@ -131,6 +171,34 @@ export class Cluster {
       case "heal":
         this.network.cut.clear();
     }
+  }
+
+  /** A fence device: the victim loses its power, and then that is said to the node that waits. */
+  fence(reporter: SimNode, victim: Victim): void {
+    const key = `${reporter.key} ${victim.nodeid}.${victim.incarnation}`;
+    if (this.#fencing.has(key)) return;
+    this.#fencing.add(key);
+    this.agenda.at(this.agenda.nowMs + this.streams.of("fences").between(100, 1500), () => {
+      this.#fencing.delete(key);
+      const node = this.#node(victim.nodeid);
+      if (node?.alive === true && node.incarnation === victim.incarnation) {
+        node.crash();
+        this.agenda.at(this.agenda.nowMs + 100, () => node.start());
+      }
+      this.#fenced.set(victim.nodeid, Math.max(lifeOf(victim.incarnation), this.#fenced.get(victim.nodeid) ?? 0));
+      this.fences++;
+      reporter.input({ kind: "fence-result", ...victim, by: "device" });
+    });
+  }
+
+  /** Some member was in a quorate view with that node, which did not leave and is not known to be dead. */
+  isUnfenced(key: string, members: readonly Member[]): boolean {
+    const [nodeid = "", incarnation = ""] = key.split(".");
+    if (!this.script.fenced || this.left.has(key) || (this.#fenced.get(Number(nodeid)) ?? 0) >= lifeOf(incarnation)) return false;
+    return members.some((member) => {
+      const node = this.#node(member.nodeid);
+      return node?.incarnation === member.incarnation && node.met.has(key);
+    });
   }
 
   #node(nodeid: number): SimNode | undefined {
@@ -155,13 +223,17 @@ export class Cluster {
     this.network.cut.clear();
     this.trace("quiet");
     this.network.weather = { loss: 0, duplicate: 0, late: 0, maxDelayMs: 1 };
+    for (const node of this.nodes) for (const client of node.clients.values()) client.hangsUntilMs = 0;
     for (const node of this.nodes) node.start();
     this.#every(100, () => {
-      for (const node of this.nodes) [...node.clients.values()][0]?.purge(node.nodeid);
+      this.#purgeAll();
+      this.history.restore();
       for (const node of this.nodes) for (const client of node.clients.values()) client.finish();
     });
     this.#until(this.agenda.nowMs + timeoutMs * 30);
+    this.history.atRest();
     this.checker.atRest();
+    this.lockspaceChecker.atRest();
     this.#plocksAtRest();
     this.groupChecker.atRest();
     for (const node of this.nodes) for (const client of node.clients.values()) client.atRest();
@@ -170,13 +242,22 @@ export class Cluster {
     this.sightChecker.atRest();
   }
 
+  /** What dead programs left behind, in each lockspace, on all nodes. */
+  #purgeAll(): void {
+    const clients = this.nodes.flatMap((node) => [...node.clients.values()]);
+    for (const space of ["sim", "second"]) {
+      const client = clients.find((one) => one.space === space);
+      for (const { nodeid } of this.nodes) client?.purge(nodeid);
+    }
+  }
+
   #until(untilMs: number): void {
     while (this.agenda.nowMs < untilMs && this.agenda.step());
   }
 
   #inOneView(granting: number, other: number): boolean {
     const incarnation = this.nodes.find(({ nodeid }) => nodeid === other)?.incarnation ?? "";
-    const members = this.nodes.find(({ nodeid }) => nodeid === granting)?.core.membership.view?.members ?? [];
+    const members = this.nodes.find(({ nodeid }) => nodeid === granting)?.core.engine.membership.view?.members ?? [];
     return hasMember(members, other, incarnation);
   }
 
@@ -213,6 +294,11 @@ export class Cluster {
     const last = this.#trace.slice(-kept);
     return last.map(([ms, text, value]) => `${ms.toFixed(2)} ${text}${value === undefined ? "" : ` ${show(value)}`}`).join("\n");
   }
+}
+
+/** SimNode counts them in its incarnations. */
+function lifeOf(incarnation: string): number {
+  return (Number.parseInt(incarnation.slice(0, 8), 16) >>> 8) & 0xffff;
 }
 
 function show(value: unknown): string {

@@ -7,16 +7,8 @@
  * And the order in which configurations are distributed, though they do not go through the ordered channel: every node sees those in force in
  * one order, each once, whoever applies what at the same time; an apply has one answer, and "applied" means that this very one is in force there.
  */
-import {
-  type ConfigEffect,
-  type ConfigEvent,
-  type ConfigMessage,
-  type ConfigRecord,
-  type ConfigView,
-  ConfigChange,
-  type KeptConfig,
-  isMajority,
-} from "../../dlmd/config/change.ts";
+import { type ConfigEffect, type ConfigEvent, type ConfigMessage, type ConfigView, ConfigChange } from "../../dlmd/config/change.ts";
+import { type ConfigRecord, type KeptConfig, isMajority } from "../../dlmd/config/record.ts";
 import { plainQuorum, quorumOf } from "../../dlmd/membership/quorum.ts";
 import { Random } from "./random.ts";
 
@@ -36,6 +28,8 @@ interface SimNode {
   persists: { serial: number; kept: KeptConfig }[];
   promised: number;
   install: ConfigView | null;
+  /** The quorate view that it is in. */
+  view: ConfigView | null;
   /** In force here in this life, in order. */
   seen: ConfigRecord[];
   /** Asked for here in this life, and not answered. */
@@ -53,6 +47,7 @@ interface Rates {
   readonly offer: number;
   readonly duel: number;
   readonly connect: number;
+  readonly settled: number;
 }
 
 function recordOf(version: number, nodes: ReadonlyMap<number, number>): ConfigRecord {
@@ -87,6 +82,8 @@ export class ConfigSim {
   /** Somebody counts by something else than when it was looked at last. */
   #changed = true;
   #epoch = 0;
+  /** By epoch of a view: the version that its votes were counted by. */
+  readonly #counted = new Map<number, number>();
   #requests = 0;
   readonly story: string[] = [];
   steps = 0;
@@ -105,6 +102,7 @@ export class ConfigSim {
       offer: 0.005,
       duel: random.between(0, 0.02),
       connect: random.between(0.01, 0.05),
+      settled: random.between(0.02, 0.2),
     };
     this.#there = random.between(0.4, 0.9);
     const first = recordOf(1, new Map([1, 2, 3].map((nodeid) => [nodeid, 1])));
@@ -112,11 +110,12 @@ export class ConfigSim {
     this.#nodes = Array.from({ length: UNIVERSE }, (_, at) => ({
       nodeid: at + 1,
       core: null,
-      disk: at < 3 ? { committed: first, pending: null } : null,
+      disk: at < 3 ? { committed: first, agreedBy: [], pending: null } : null,
       basis: null,
       persists: [],
       promised: 0,
       install: null,
+      view: null,
       seen: [],
       asked: new Map(),
     }));
@@ -142,9 +141,9 @@ export class ConfigSim {
   // ---------------------------------------------------------------------------------------------------------- steps
 
   #one(): void {
-    const { deliver, sync, install, form, apply, crash, boot, offer, duel, connect } = this.#rates;
+    const { deliver, sync, install, form, apply, crash, boot, offer, duel, connect, settled } = this.#rates;
     const node = this.#random.pick(this.#nodes);
-    let roll = this.#random.next() * (deliver + sync + install + form + apply + crash + boot + offer + duel + connect);
+    let roll = this.#random.next() * (deliver + sync + install + form + apply + crash + boot + offer + duel + connect + settled);
     const falls = (rate: number): boolean => {
       roll -= rate;
       return roll < 0;
@@ -157,6 +156,7 @@ export class ConfigSim {
     else if (falls(crash)) this.#crash(node);
     else if (falls(boot)) this.#boot(node);
     else if (falls(duel)) this.#duel();
+    else if (falls(settled)) this.#settled(node);
     else if (falls(connect)) for (const pair of this.#broken) this.#connect(pair);
     else this.#offer(node);
   }
@@ -167,7 +167,7 @@ export class ConfigSim {
       // A new machine gets the file that names it.
       const latest = this.#latest();
       if (!latest.nodes.some(({ nodeid }) => nodeid === node.nodeid)) return;
-      node.disk = { committed: latest, pending: null };
+      node.disk = { committed: latest, agreedBy: [], pending: null };
     }
     node.core = new ConfigChange(node.nodeid, node.disk, () => null);
     node.basis = basisOf(node.disk);
@@ -183,7 +183,7 @@ export class ConfigSim {
     const written = this.#random.int(node.persists.length + 1);
     for (const write of node.persists.slice(0, written)) this.#wrote(node, write.kept);
     this.#changed = true;
-    Object.assign(node, { core: null, basis: null, persists: [], install: null });
+    Object.assign(node, { core: null, basis: null, persists: [], install: null, view: null });
     for (const wire of this.#wires.keys()) if (wire.split(" ").includes(String(node.nodeid))) this.#wires.delete(wire);
     this.story.push(`crash ${node.nodeid}`);
   }
@@ -208,12 +208,27 @@ export class ConfigSim {
   #install(node: SimNode): void {
     const view = node.install;
     node.install = null;
-    if (view !== null && view.epoch === node.promised) this.#step(node, { kind: "view", view });
+    if (view === null || view.epoch !== node.promised) return;
+    node.view = view.quorate ? view : null;
+    this.#step(node, { kind: "view", view });
+  }
+
+  /** Its view has lasted, and was counted by what counts now, as membership says it. */
+  #settled(node: SimNode): void {
+    const { view, basis, promised } = node;
+    if (view === null || basis === null || basis.former !== null || promised !== view.epoch) return;
+    const { version } = basis.record;
+    if (this.#counted.get(view.epoch) === version) this.#step(node, { kind: "settled", view: view.id, version });
   }
 
   #offer(node: SimNode): void {
     const other = this.#random.pick(this.#nodes);
-    if (other.disk !== null && node.core !== null) this.#step(node, { kind: "offered", record: other.disk.committed });
+    if (other.disk !== null && node.core !== null) this.#offerOf(other.disk, node);
+  }
+
+  /** What was never agreed on is never offered. */
+  #offerOf({ committed: record, agreedBy }: KeptConfig, to: SimNode): void {
+    if (agreedBy.length > 0) this.#step(to, { kind: "offered", record, agreedBy });
   }
 
   /** At several nodes different changes of the same version at the same moment. */
@@ -270,6 +285,7 @@ export class ConfigSim {
     const nodeids = members.map(({ nodeid }) => nodeid);
     const epoch = ++this.#epoch;
     const view: ConfigView = { epoch, id: `view ${epoch}`, members: nodeids, quorate: quorateBy(basis as Basis, nodeids) };
+    this.#counted.set(epoch, highest);
     if (view.quorate) this.#bothMajorities(members, nodeids);
     for (const member of members) {
       member.promised = epoch;
@@ -312,6 +328,9 @@ export class ConfigSim {
         this.story.push(`in force at ${node.nodeid}: ${fingerprint}`);
         return;
       }
+      case "declined":
+        this.story.push(`declined at ${node.nodeid}: ${effect.reason}`);
+        return;
       case "applied":
       case "refused":
         this.story.push(`${effect.kind} ${effect.requestId} at ${node.nodeid}`);
@@ -394,7 +413,7 @@ export class ConfigSim {
     for (let round = 0; round < 6; round++) {
       for (const node of this.#nodes) {
         this.#boot(node);
-        this.#step(node, { kind: "offered", record: this.#latest() });
+        for (const { disk } of this.#nodes) if (disk !== null) this.#offerOf(disk, node);
       }
       this.#formView(this.#nodes);
       for (const node of this.#nodes) this.#install(node);
@@ -403,6 +422,7 @@ export class ConfigSim {
         busy = [...this.#wires.values()].some((messages) => messages.length > 0) || this.#nodes.some(({ persists }) => persists.length > 0);
         this.#deliver();
         for (const node of this.#nodes) this.#sync(node);
+        for (const node of this.#nodes) this.#settled(node);
         this.#check();
         if (busy) continue;
         busy = this.#broken.size > 0;

@@ -5,12 +5,15 @@ import type { Weather } from "./network.ts";
 export const faultKinds = {
   crash: "nodes that lose their power, and start again",
   "client-death": "programs that die",
+  hang: "programs that stand still",
   cut: "links that carry nothing, both ways or one way",
   heal: "all links carry everything again",
   break: "TCP connections that break",
   pause: "nodes that stand still",
   busy: "nodes whose main thread stands still, while its heartbeats go on",
   leave: "nodes that leave, and come back",
+  "slow-disk": "disks that keep nothing for a while",
+  forget: "nodes that lose their power and all that they had stored",
 } as const;
 export type FaultKind = keyof typeof faultKinds;
 export type FaultRates = Readonly<Record<FaultKind, number>>;
@@ -20,6 +23,7 @@ export const weatherKinds = {
   duplicate: "share of datagrams that come twice",
   late: "share of datagrams that come late, after others",
   "max-delay": "how late, in ms",
+  drift: "how much faster or slower than others a clock may run, at most; cluster only",
 } as const;
 
 /** What the command line sets; what it does not, the seed says. */

@@ -1,5 +1,5 @@
 /** A program on a simulated node that joins groups, sends and leaves at random; what it is told must fit (client/group-api.ts). The order itself: engine/checker.ts. */
-import type { GroupMember } from "../../dlmd/engine/engine.ts";
+import type { GroupMember } from "../../dlmd/wire/group.ts";
 import type { GroupClientRequest, GroupEvent } from "../../dlmd/wire/local-group.ts";
 import type { SimClient } from "./client.ts";
 

@@ -1,6 +1,6 @@
 /** A copy of the compiled tree in which one rule at a time is broken, so that nothing else sees it; and what the tests there say. */
 import { spawn } from "node:child_process";
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { transformWithEsbuild } from "vite";
@@ -59,6 +59,8 @@ export class MutationTree {
     cpSync(path.join(root, "test"), path.join(this.#dir, "dist/test"), { recursive: true, filter: data });
     writeFileSync(path.join(this.#dir, "package.json"), '{ "type": "module" }\n');
     symlinkSync(path.join(root, "node_modules"), path.join(this.#dir, "node_modules"));
+    mkdirSync(path.join(this.#dir, "native"), { recursive: true });
+    symlinkSync(path.join(root, "native/build"), path.join(this.#dir, "native/build"));
   }
 
   /** Whatever still runs in it ends. */

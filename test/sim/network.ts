@@ -1,4 +1,5 @@
 /** Datagrams that get lost, late, doubled and out of order, and TCP connections that break, between simulated nodes. */
+import type { ConfigEvent } from "../../dlmd/config/change.ts";
 import type { Datagram } from "../../dlmd/wire/datagram.ts";
 import { decodeDatagram, encodeDatagram } from "../../dlmd/wire/datagram.ts";
 import { decodeFrame, encodeFrames, type PeerMessage } from "../../dlmd/wire/peer.ts";
@@ -6,6 +7,7 @@ import type { NodeEvent } from "../../dlmd/node-api.ts";
 import type { ViewId } from "../../dlmd/wire/view-id.ts";
 import type { Cluster } from "./cluster.ts";
 import type { SimNode } from "./cluster-node.ts";
+import { ConfigPart } from "./config-part.ts";
 
 export interface Weather {
   loss: number;
@@ -13,6 +15,8 @@ export interface Weather {
   /** Share of datagrams that take up to maxDelayMs. */
   late: number;
   maxDelayMs: number;
+  /** Clocks run by up to that share faster or slower. */
+  drift?: number;
 }
 
 /** One TCP connection; sides by index: lower nodeid first. */
@@ -43,16 +47,18 @@ export class Network {
 
   sendDatagram(from: SimNode, to: number | "all" | readonly number[], message: Datagram): void {
     const bytes = encodeDatagram(message);
+    const { key } = from;
     const { streams, agenda } = this.#cluster;
     for (const node of this.#cluster.nodes) {
       if (node === from || (typeof to === "number" && node.nodeid !== to)) continue;
       if (typeof to === "object" && !to.includes(node.nodeid)) continue;
+      if (!from.config.knows(node.nodeid) || !node.config.knows(from.nodeid)) continue;
       const random = streams.of(`datagram ${from.nodeid}>${node.nodeid}`);
       for (let copies = random.chance(this.weather.duplicate) ? 2 : 1; copies > 0; copies--) {
         if (random.chance(this.weather.loss)) continue;
         const delayMs = random.chance(this.weather.late) ? random.between(0, this.weather.maxDelayMs) : random.between(0.05, 1);
         agenda.at(agenda.nowMs + delayMs, () => {
-          if (!this.cut.has(`${from.nodeid}>${node.nodeid}`)) node.arrive(decodeDatagram(bytes));
+          if (!this.cut.has(`${from.nodeid}>${node.nodeid}`) && node.unsealed.has(key)) node.arrive(decodeDatagram(bytes));
         });
       }
     }
@@ -73,7 +79,7 @@ export class Network {
       for (const b of nodes) {
         if (a.nodeid >= b.nodeid || !a.alive || !b.alive || this.#isCut(a, b)) continue;
         const key = this.#key(a, b);
-        if (this.#connections.get(key)?.open === true) continue;
+        if (this.#connections.get(key)?.open === true || this.#isRefused(a, b)) continue;
         const connection: Connection = {
           ends: [a, b],
           incarnations: [a.incarnation, b.incarnation],
@@ -94,14 +100,23 @@ export class Network {
     }
   }
 
+  #isRefused(a: SimNode, b: SimNode): boolean {
+    const objection = ConfigPart.objection(a, b);
+    if (objection === null) return false;
+    if (objection !== "refused") objection.to.inputConfig(objection.event);
+    return true;
+  }
+
   #comeUp(connection: Connection, side: 0 | 1): void {
     const node = connection.ends[side];
     if (!connection.open || !node.alive || node.incarnation !== connection.incarnations[side]) return;
     connection.up[side] = true;
     const peer = side === 0 ? 1 : 0;
+    node.unsealed.add(`${connection.ends[peer].nodeid}.${connection.incarnations[peer]}`);
     const event: NodeEvent = { kind: "peer-up", nodeid: connection.ends[peer].nodeid, incarnation: connection.incarnations[peer] };
     this.#beginnings.set(event, connection);
     node.input(event);
+    node.inputConfig({ kind: "connected", nodeid: event.nodeid });
   }
 
   /** Breaks a connection: what is in flight is lost, each side learns of it at its own time. */
@@ -123,25 +138,33 @@ export class Network {
   }
 
   sendFrame(from: SimNode, to: number, view: ViewId, messages: readonly PeerMessage[]): void {
+    for (const bytes of encodeFrames(view, messages)) {
+      const copy = bytes.slice();
+      this.#send(from, to, "frame", (node) => node.input({ kind: "peer-frame", nodeid: from.nodeid, ...decodeFrame(copy) }));
+    }
+  }
+
+  /** On the same connection. */
+  sendConfig(from: SimNode, to: number, event: () => ConfigEvent): void {
+    this.#send(from, to, "config frame", (node) => node.inputConfig(event()));
+  }
+
+  #send(from: SimNode, to: number, what: string, receive: (node: SimNode) => void): void {
     const { nodes, streams, agenda } = this.#cluster;
-    const random = streams.of(`frame ${from.nodeid}>${to}`);
     const node = nodes.find((node) => node.nodeid === to) as SimNode;
     const connection = this.#connections.get(this.#key(from, node));
     if (connection?.open !== true) return;
     const side = connection.ends[0] === node ? 0 : 1;
     if (!connection.begun[side === 0 ? 1 : 0]) return;
-    for (const bytes of encodeFrames(view, messages)) {
-      const copy = bytes.slice();
-      const delayMs = random.chance(0.05) ? random.between(0, 20) : random.between(0.05, 0.5);
-      const atMs = Math.max(connection.lastArrivalMs[side], agenda.nowMs + delayMs);
-      connection.lastArrivalMs[side] = atMs;
-      agenda.at(atMs, () => this.#arrive(connection, side, from.nodeid, copy));
-    }
+    const random = streams.of(`${what} ${from.nodeid}>${to}`);
+    const delayMs = random.chance(0.05) ? random.between(0, 20) : random.between(0.05, 0.5);
+    const atMs = Math.max(connection.lastArrivalMs[side], agenda.nowMs + delayMs);
+    connection.lastArrivalMs[side] = atMs;
+    agenda.at(atMs, () => this.#arrive(connection, side, () => receive(node)));
   }
 
-  #arrive(connection: Connection, side: 0 | 1, from: number, bytes: Uint8Array): void {
+  #arrive(connection: Connection, side: 0 | 1, deliver: () => void): void {
     if (!connection.open) return;
-    const deliver = (): void => connection.ends[side].input({ kind: "peer-frame", nodeid: from, ...decodeFrame(bytes) });
     if (this.#isCut(...connection.ends)) return this.break(...connection.ends);
     if (connection.paused[side]) connection.waiting[side].push(deliver);
     else deliver();

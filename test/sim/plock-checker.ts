@@ -3,7 +3,7 @@
  * what it may be answered, EDEADLK only for a request that was on a cycle, one for each cycle, and at rest nothing waits in vain.
  */
 import { E } from "../../dlmd/base/errno.ts";
-import { ownerKey, type PlockOwner, type PlockType, spaceOf, typesConflict } from "../../dlmd/plock/range.ts";
+import { ownerKey, type PlockOwner, type PlockType, spaceOf, typesConflict } from "../../dlmd/wire/plock-range.ts";
 import type { PlockService } from "../../dlmd/plock/service.ts";
 import type { Holder, PlockTable, Waiter } from "../../dlmd/plock/table.ts";
 import type { PlockClientRequest, PlockResult } from "../../dlmd/wire/local-plock.ts";

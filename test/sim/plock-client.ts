@@ -1,5 +1,5 @@
 /** A program on a simulated node that uses file locks at random: several owners of each kind, now and then two requests of one at a time. */
-import { maxOffset, type OwnerKind, type PlockOwner } from "../../dlmd/plock/range.ts";
+import { maxOffset, type OwnerKind, type PlockOwner } from "../../dlmd/wire/plock-range.ts";
 import type { PlockClientRequest, PlockResult } from "../../dlmd/wire/local-plock.ts";
 import { type Asked, cells, type PlockChecker, show } from "./plock-checker.ts";
 import type { Random } from "./random.ts";
@@ -15,6 +15,8 @@ export interface PlockClientOptions {
   readonly send: (request: PlockClientRequest) => void;
   /** Share of requests that wait for whole files, POSIX only: many deadlocks. */
   readonly deadly: number;
+  /** "": of the lockspace that all have. */
+  readonly prefix?: string;
 }
 
 export class SimPlockClient {
@@ -30,13 +32,17 @@ export class SimPlockClient {
     return { nodeid: this.#options.nodeid, clientId: this.#options.clientId, kind, owner };
   }
 
+  #file(): string {
+    return `${this.#options.prefix ?? ""}${this.#options.random.pick(plockFiles)}`;
+  }
+
   /** One random thing to do. */
   act(): void {
     const { random, deadly } = this.#options;
     const what = random.next();
     if (what < 0.12 && this.asked.size > 0) return this.#cancel(random.pick([...this.asked.values()]));
     const owner = this.#owner(random.chance(deadly) ? "posix" : random.pick(["posix", "ofd", "flock"] as const), BigInt(random.int(2)));
-    if (what < 0.17) return this.#release(owner, random.chance(0.2) ? null : random.pick(plockFiles));
+    if (what < 0.17) return this.#release(owner, random.chance(0.2) ? null : this.#file());
     const busy = [...this.asked.values()].filter((asked) => asked.owner.kind === owner.kind && asked.owner.owner === owner.owner).length;
     if (busy > 0 && !random.chance(busy === 1 ? 0.15 : 0.02)) return;
     this.#ask(owner, random.chance(deadly));
@@ -51,7 +57,7 @@ export class SimPlockClient {
       kind: "plock",
       lockspaceId,
       requestId: this.#nextRequestId++,
-      file: random.pick(plockFiles),
+      file: this.#file(),
       op,
       ownerKind: owner.kind,
       owner: owner.owner,
@@ -60,6 +66,7 @@ export class SimPlockClient {
       start: all ? 0n : BigInt(places[0]),
       end: all || places[1] === cells - 1 ? maxOffset : BigInt(places[1]),
       wait: op === "lock" && random.chance(0.7),
+      begun: false,
     } as const;
     const asked: Asked = { request, owner, canceled: false, released: false };
     this.asked.set(request.requestId, asked);

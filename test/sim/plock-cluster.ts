@@ -3,7 +3,7 @@
  * and come, channels that lose their tail, and views that change at any moment, also while another one is being rebuilt. Membership and
  * recovery are not here (cluster.ts has them): a view change is what they promise of one.
  */
-import { type Client, newClient } from "../../dlmd/lock/client.ts";
+import { type Client, newClient } from "../../dlmd/clients/client.ts";
 import { PlockService } from "../../dlmd/plock/service.ts";
 import type { PlockMessage } from "../../dlmd/wire/peer-plock.ts";
 import { PlockChecker } from "./plock-checker.ts";
@@ -61,6 +61,7 @@ export class PlockCluster {
       nodeid,
       service: new PlockService(
         nodeid,
+        { nowMs: 0 },
         {
           toPeer: (to, message) => this.#channel(nodeid, to).push(message),
           toClient: (client, event) => {
@@ -69,6 +70,7 @@ export class PlockCluster {
             if (!client.gone) node.programs.get(client.id)?.sim.result(event);
           },
           protest: (from, message) => checker.fail(`node ${nodeid} of node ${from}: ${message}`),
+          blocks: () => false,
         },
         limits,
       ),

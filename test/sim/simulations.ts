@@ -4,7 +4,7 @@ import { ConfigSim } from "./config-change.ts";
 import type { Script } from "./deed.ts";
 import { EngineTrouble } from "./engine/trouble.ts";
 import type { FaultOptions } from "./faults.ts";
-import type { QuorumOptions } from "../../dlmd/membership/quorum.ts";
+import type { QuorumOptions } from "../../dlmd/engine/boot.ts";
 import { PlockCluster } from "./plock-cluster.ts";
 
 export interface RunOptions {
@@ -54,17 +54,47 @@ export function runCluster(cluster: Cluster, steps: number): Outcome {
     const script: Script = { ...cluster.script, deeds: cluster.done, quietMs: cluster.quiet ? cluster.quietMs : nowMs + 1 };
     failure = { ...wordsAndStack(error), step: cluster.steps, nowMs, lastEvents: cluster.lastEvents(), script };
   }
-  const { checker, plockChecker, groupChecker, sightChecker, evictions } = cluster;
+  const {
+    checker,
+    plockChecker,
+    groupChecker,
+    sightChecker,
+    lockspaceChecker,
+    evictions,
+    hangs,
+    ended,
+    fences,
+    slowDisks,
+    forgotten,
+    smallViews,
+    script,
+    history,
+  } = cluster;
   const counts = {
     grants: checker.grants,
     "file locks": plockChecker.grants,
     "value blocks read": checker.reads,
     deadlocks: checker.deadlocks,
-    "resources moved": cluster.moves,
     "group messages delivered": groupChecker.delivered,
     "answers to who has what": sightChecker.answers,
+    "programs asked about a dead node": lockspaceChecker.asked,
+    "of which it was not known what it had open": lockspaceChecker.askedUnknown,
+    "programs that a death did not concern": lockspaceChecker.spared,
     "views entered": groupChecker.views,
     evictions,
+    "fenced nodes": fences,
+    "slow disks": slowDisks,
+    "disks that forgot": forgotten,
+    "views by half of the votes or less": smallViews,
+    "configurations in force": history.changes,
+    "of these while locks were held": history.underLocks,
+    "configurations refused": history.refused,
+    "configurations that were forgotten": history.forgotten,
+    "nodes with a file of their own": history.strays,
+    "seeds with drifting clocks": (script.weather.drift ?? 0) > 0 ? 1 : 0,
+    "programs that stood still": hangs,
+    "programs ended for that": ended,
+    ...Object.fromEntries(history.beside),
   };
   return { failure, counts };
 }

@@ -1,9 +1,9 @@
 /**
  * Fairness, as the master's queues show it: in a view that serves, nobody is granted before somebody who waited for the same resource
- * already, unless a flag of his request says so (README, "What happens to a lock").
+ * already, unless a flag of his request says so (dlmd/lock/README.md, "What happens to a lock").
  */
 import { type Lkb, isUnordered, type Resource } from "../../dlmd/lock/lkb.ts";
-import { HEADQUE } from "../../dlmd/lock/flag.ts";
+import { HEADQUE } from "../../dlmd/wire/flag.ts";
 import { viewName } from "../../dlmd/wire/view-id.ts";
 import type { SimNode } from "./cluster-node.ts";
 
@@ -25,7 +25,7 @@ export class Turns {
   look(node: SimNode): string | null {
     const before = this.#seen.get(node);
     const { core } = node;
-    const id = core.membership.view?.id;
+    const id = core.engine.membership.view?.id;
     if (!node.alive || id === undefined || !core.recovery.serving) {
       this.#seen.delete(node);
       return null;

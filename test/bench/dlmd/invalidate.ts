@@ -3,7 +3,7 @@
  * sent a blocking AST of its own. All of it is processor time of the master's dlmd; on one machine the readers' own times say nothing.
  */
 import { readFileSync } from "node:fs";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { Lock } from "../../../dlmd/client/api.ts";
 import type { TestClient } from "../../e2e/dlmd/cluster.ts";
 import { formatValue, median } from "../stats.ts";

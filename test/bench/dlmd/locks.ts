@@ -2,7 +2,7 @@
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { masterOf } from "../../../dlmd/lock/mastering.ts";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { TestClient } from "../../e2e/dlmd/cluster.ts";
 import { median } from "../stats.ts";
 

@@ -4,7 +4,7 @@
  */
 import { createInterface } from "node:readline";
 import { connectDlm } from "../../../dlmd/client/client.ts";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 
 const [, , socketPath = "", resource = "", grants] = process.argv;
 const times: bigint[] = [];

@@ -5,7 +5,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { availableParallelism, loadavg } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import { type TestClient, type TestCluster, TIMEOUT_MS } from "../../e2e/dlmd/cluster.ts";
 import { note, type Row, withCluster } from "./row.ts";
 

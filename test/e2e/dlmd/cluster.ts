@@ -10,8 +10,7 @@ import { createInterface } from "node:readline";
 import type { DlmClient, DlmClientHandlers, Lock, LockStatus, Lockspace, ViewInfo } from "../../../dlmd/client/api.ts";
 import { connectDlm } from "../../../dlmd/client/client.ts";
 import { writeClusterKey } from "../../../dlmd/driver/cluster-files.ts";
-import type { Mode } from "../../../dlmd/lock/mode.ts";
-import { ensureBuilt } from "../lab.ts";
+import type { Mode } from "../../../dlmd/wire/mode.ts";
 
 const root = path.resolve(import.meta.dirname, "../../..");
 export const dlmdProgram: string = path.join(root, "dist/dlmd/main.js");
@@ -20,6 +19,8 @@ export const TIMEOUT_MS = 3000;
 
 /** Each process that runs test files has ports of its own, below those that the kernel gives to connections. */
 const PORTS_EACH = 6_000;
+/** Far above any step on a loaded machine, and below a test's own limit, which does not say for what it waited. */
+const LONGEST_WAIT_MS = 120_000;
 let nextPorts = 20_000 + (Number(process.env["VITEST_POOL_ID"] ?? 0) % 2) * PORTS_EACH + ((process.pid * 8) % (PORTS_EACH - 400));
 
 export interface ClusterOptions {
@@ -49,7 +50,7 @@ export interface TestCluster {
   namespace(nodeid: number): string;
   /** The JSON log of that node, parsed. */
   log(nodeid: number): Record<string, unknown>[];
-  start(nodeid: number, options?: { readonly configFile?: string }): Promise<RunningNode>;
+  start(nodeid: number, options?: { readonly configFile?: string; readonly stateDir?: string }): Promise<RunningNode>;
   /** Starts all and connects a client to each; resolves when every one sees all of them running. */
   startAll(): Promise<TestClient[]>;
   connect(nodeid: number, handlers?: Partial<DlmClientHandlers>): Promise<TestClient>;
@@ -69,8 +70,22 @@ export class Happenings {
     for (const resolve of this.#waiting.splice(0)) resolve();
   }
 
+  /** Rejects with the condition's text after two minutes: a test that hangs says for what it waits. */
   async until(condition: () => boolean): Promise<void> {
-    while (!condition()) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    const here = new Error(`not reached within ${LONGEST_WAIT_MS} ms: ${String(condition)}`);
+    let failed: Error | null = null;
+    const limit = setTimeout(() => {
+      failed = here;
+      this.happened();
+    }, LONGEST_WAIT_MS);
+    try {
+      while (!condition()) {
+        if (failed !== null) throw failed as Error;
+        await new Promise<void>((resolve) => this.#waiting.push(resolve));
+      }
+    } finally {
+      clearTimeout(limit);
+    }
   }
 }
 
@@ -202,7 +217,6 @@ function untilReady(child: ChildProcess): Promise<void> {
 
 /** Writes what a cluster needs; starts nothing yet. */
 export function createCluster({ nodes, namespaces = false, more = [], program: given }: ClusterOptions): TestCluster {
-  if (given === undefined) ensureBuilt();
   const dir = mkdtempSync(path.join(tmpdir(), "coverlay-dlmd-"));
   const configFile = writeCluster(dir, nodes, namespaces, more);
   const namespaceNames = namespaces ? Array.from({ length: nodes }, (_, at) => `cvy-${process.pid}-${nextPorts}-${at + 1}`) : [];
@@ -222,12 +236,13 @@ export function createCluster({ nodes, namespaces = false, more = [], program: g
   const runningNode = (nodeid: number): RunningNode => {
     const node = running.get(nodeid);
     if (node === undefined) throw new Error(`node ${nodeid} was not started`);
-    // `ip netns exec` replaces itself with the program, so its pid is dlmd's own.
+    // nsenter replaces itself with the program, so its pid is dlmd's own.
     return node;
   };
   const start: TestCluster["start"] = async (nodeid, options = {}) => {
-    mkdirSync(runDir(nodeid), { recursive: true });
-    const inside = namespaces ? ["ip", "netns", "exec", namespaceNames[nodeid - 1] as string] : [];
+    mkdirSync(runDir(nodeid), { recursive: true, mode: 0o700 });
+    // Not `ip netns exec`: its mount namespace would keep what others have mounted, and unmount meanwhile.
+    const inside = namespaces ? ["nsenter", `--net=/run/netns/${namespaceNames[nodeid - 1]}`] : [];
     const [program, ...words] = [
       ...inside,
       process.execPath,
@@ -236,6 +251,7 @@ export function createCluster({ nodes, namespaces = false, more = [], program: g
       `--config=${options.configFile ?? configFile}`,
       `--node=node${nodeid}`,
       `--run-dir=${runDir(nodeid)}`,
+      ...(options.stateDir === undefined ? [] : [`--state-dir=${options.stateDir}`]),
       "--log-level=debug",
       `--json-log=${path.join(runDir(nodeid), "log.json")}`,
     ];

@@ -1,9 +1,10 @@
 /** The configuration of a running cluster is changed with `coverlay config apply`, each node with files of its own. */
 import { execFile, execFileSync } from "node:child_process";
-import { cpSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { promisify } from "node:util";
 import { afterEach, expect, test } from "vitest";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import { type RunningNode, type TestCluster, createCluster, dlmdProgram } from "./cluster.ts";
 
 const coverlay = path.resolve(import.meta.dirname, "../../../dist/overlay/main.js");
@@ -125,6 +126,12 @@ test("cluster.yaml is watched: the next version is proposed; a file that only on
   writeFileSync(fileOf(2), second.replace("127.0.0.3", "nowhere"));
   const told = (nodeid: number, text: string): boolean => cluster.log(nodeid).some((line) => String(line["msg"]).includes(text));
   while (!told(2, "cannot be used")) await client.client.query("status");
+  // Two nodes of which one is enough would both write to the disk when they do not hear each other.
+  const lone = changed(first, (lines) => [...lines, "quorum: { two_node: true }"]);
+  expect(await apply(1, lone)).toMatchObject({ status: 1, said: expect.stringContaining("no fence device is configured") as string });
+  writeFileSync(fileOf(1), lone);
+  while (!told(1, "cannot be used")) await client.client.query("status");
+  writeFileSync(fileOf(1), first);
   writeFileSync(fileOf(2), second);
   while (![1, 2].every((nodeid) => inForce(nodeid, 2))) await client.client.query("status");
   const shown = execFileSync(process.execPath, [coverlay, "config", "show", "--run-dir", cluster.runDir(1)]).toString();
@@ -140,4 +147,69 @@ test("cluster.yaml is watched: the next version is proposed; a file that only on
     code: 1,
     stderr: expect.stringContaining("has version 3, but the cluster agreed on version 2") as string,
   });
+});
+
+test("a node that lost its state and was given a file of its own does not impose that on the others", async () => {
+  cluster = createCluster({ nodes: 3 });
+  const first = readFileSync(cluster.configFile, "utf8");
+  for (const nodeid of [1, 2, 3]) giveFiles(nodeid, first);
+  await Promise.all([1, 2, 3].map(start));
+  const client = await cluster.connect(1);
+  await client.seen([1, 2, 3]);
+  const restartWith = async (text: string): Promise<void> => {
+    await cluster.kill(3, "SIGKILL");
+    await client.seen([1, 2]);
+    rmSync(cluster.runDir(3), { recursive: true });
+    giveFiles(3, text);
+    await start(3);
+  };
+  const said = (nodeid: number, message: string, reason: RegExp): boolean =>
+    cluster.log(nodeid).some((line) => line["msg"] === message && reason.test(String(line["reason"])));
+
+  await restartWith(first.replace("version: 1", "version: 7"));
+  for (const nodeid of [1, 3]) {
+    while (!said(nodeid, "peer refused", /version 7 of node 3 comes from its file, and the cluster never agreed on it/)) {
+      await client.client.query("status");
+    }
+  }
+  // By this file node 3 is quorate alone, and has it in force.
+  const lone = first.replace("version: 1", "version: 9").split("\n");
+  await restartWith(lone.filter((line) => !/nodeid: [12],/.test(line)).join("\n"));
+  await (await cluster.connect(3)).seen([3]);
+  while (!said(1, "a peer's configuration is not taken", /in a quorate view/)) await client.client.query("status");
+  // Not in a quorate view when it starts.
+  await cluster.kill(2, "SIGTERM");
+  await start(2);
+  const second = await cluster.connect(2);
+  await second.seen([1, 2]);
+  expect([1, 2].map((nodeid) => [versionOf(nodeid), inForce(nodeid, 7), inForce(nodeid, 9)])).toEqual([
+    [1, false, false],
+    [1, false, false],
+  ]);
+});
+
+test("config apply on a node with a full disk is refused, that node goes on, and applies it when there is room", async () => {
+  cluster = createCluster({ nodes: 2 });
+  const first = readFileSync(cluster.configFile, "utf8");
+  for (const nodeid of [1, 2]) giveFiles(nodeid, first);
+  mkdirSync(cluster.runDir(2), { mode: 0o700 });
+  execFileSync("mount", ["-t", "tmpfs", "-o", "size=4m,mode=700", "none", cluster.runDir(2)]);
+  try {
+    await Promise.all([1, 2].map(start));
+    const client = await cluster.connect(2);
+    await client.seen([1, 2]);
+    // The log of that node is on the full disk, too.
+    const filler = path.join(cluster.runDir(2), "filler");
+    expect(() => writeFileSync(filler, Buffer.alloc(8 * 2 ** 20))).toThrow(/ENOSPC/);
+    const second = changed(first, (lines) => [...lines, row(3)]);
+    const refused = await apply(2, second);
+    expect(refused).toMatchObject({ status: 1, said: expect.stringMatching(/could not keep version 2 in .*: ENOSPC/) as string });
+    expect(client.client.view.members).toEqual([1, 2]);
+    expect(await (await client.lock("after")).request(Mode.EX)).toBe("granted");
+    rmSync(filler);
+    expect(await apply(2, second)).toEqual({ status: 0, said: "version 2 is in force\n" });
+  } finally {
+    await cluster.kill(2, "SIGKILL");
+    execFileSync("umount", [cluster.runDir(2)]);
+  }
 });

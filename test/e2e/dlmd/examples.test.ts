@@ -3,10 +3,10 @@ import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { mkdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { createInterface } from "node:readline";
-import { afterEach, expect, test } from "vitest";
+import { afterEach, expect, onTestFailed, test } from "vitest";
 import { OperatingError } from "../../../dlmd/base/error.ts";
 import { takeLock } from "../../../dlmd/client/held-lock.ts";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import { Happenings, type TestCluster, createCluster } from "./cluster.ts";
 
 let cluster: TestCluster | null = null;
@@ -87,6 +87,10 @@ test("the ordered log: three programs on three nodes print the same lines, and o
   await made.startAll();
   const logs: Program[] = [];
   // Each waits for its own join, so the first has seen all three.
+  onTestFailed(() => {
+    const said = logs.map((log) => `${log.said.length} lines: ${[...log.said.slice(0, 4), "...", ...log.said.slice(-4)].join(" | ")}`);
+    console.error([...said, made.story()].join("\n"));
+  });
   for (const nodeid of [1, 2, 3]) {
     const log = example("ordered-log", path.join(made.runDir(nodeid), "dlmd.sock"));
     await log.line(0);
@@ -140,8 +144,8 @@ test("locks for await: taken, converted, refused, taken back, timed out", async 
   expect(await code(takeLock(mine, "", Mode.PR))).toBe("bad-name");
 });
 
-test("the package's own name for all this: coverlay/dlm, as dlmd/README.md shows it", async () => {
-  const readme = readFileSync(path.resolve(import.meta.dirname, "../../../dlmd/README.md"), "utf8");
+test("the package's own name for all this: coverlay/dlm, as dlmd/client/README.md shows it", async () => {
+  const readme = readFileSync(path.resolve(import.meta.dirname, "../../../dlmd/client/README.md"), "utf8");
   const line = readme.match(/import \{ ([^}]+) \} from "(coverlay\/[a-z]+)"/);
   const names = line?.[1]?.split(", ") ?? [];
   const script = `console.log(JSON.stringify(Object.keys(await import(${JSON.stringify(line?.[2])}))))`;

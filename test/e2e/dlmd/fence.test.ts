@@ -1,6 +1,6 @@
 /** "No device: wait for the acknowledgement", with real nodes: what waits, what is shown, what a restart remembers, what a person says. */
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import { coverlay } from "../lab.ts";
 import { type TestClient, type TestCluster, TestLock, createCluster } from "./cluster.ts";
 
@@ -16,7 +16,9 @@ const guarded = async (client: TestClient): Promise<TestLock> => new TestLock(aw
 const ask = (nodeid: number, ...words: string[]) => coverlay([...words, "--run-dir", cluster.runDir(nodeid)]);
 
 test("M2, C11: after a death a guarded lockspace waits until a person says that the node is dead; a restart does not forget that", async () => {
-  const [a, b] = clients as [TestClient, TestClient];
+  const [a, b, c] = clients as [TestClient, TestClient, TestClient];
+  // Else its death is no matter of that lockspace.
+  await guarded(c);
   const first = await guarded(a);
   expect(await first.request(Mode.PR)).toBe("granted");
   const refused = await ask(1, "fence", "ack", "node3", "--yes");

@@ -1,7 +1,7 @@
 /** File locks among three dlmds over their real sockets, through the client library. */
 import { afterEach, expect, it } from "vitest";
 import type { FileLockOwner, FileLocks } from "../../../dlmd/client/file-lock-api.ts";
-import { maxOffset } from "../../../dlmd/plock/range.ts";
+import { maxOffset } from "../../../dlmd/wire/plock-range.ts";
 import { createCluster, type TestClient, type TestCluster } from "./cluster.ts";
 
 let cluster: TestCluster | null = null;

@@ -137,7 +137,7 @@ test("a network that takes no parts of long datagrams any more costs a moment: a
   const receiver = await new Scribe().join(two);
   const { viewId } = one.client.view;
   const nft = (...words: string[]): string =>
-    execFileSync("ip", ["netns", "exec", made.namespace(2), "nft", ...words], { encoding: "utf8", stdio: "pipe" });
+    execFileSync("nsenter", [`--net=/run/netns/${made.namespace(2)}`, "nft", ...words], { encoding: "utf8", stdio: "pipe" });
   nft("add table ip parts { chain pre { type filter hook prerouting priority -500; }; }");
   nft("add rule ip parts pre ip frag-off & 0x3fff != 0 counter");
   const parts = (): number => Number(/packets (\d+)/.exec(nft("list chain ip parts pre"))?.[1]);

@@ -2,7 +2,7 @@
 import { execFileSync } from "node:child_process";
 import { afterEach, expect, test } from "vitest";
 import { LockFlag } from "../../../dlmd/client/api.ts";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import { type TestClient, type TestCluster, createCluster } from "./cluster.ts";
 
 let cluster: TestCluster;

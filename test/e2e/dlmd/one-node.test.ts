@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { GoneClient } from "../../../dlmd/client/api.ts";
 import { connectDlm } from "../../../dlmd/client/client.ts";
 import { LockFlag } from "../../../dlmd/client/api.ts";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import { createFrameReader } from "../../../dlmd/wire/frame.ts";
 import { decodeServerMessage } from "../../../dlmd/wire/local.ts";
 import { Happenings, type TestClient, type TestCluster, createCluster, dlmdProgram } from "./cluster.ts";
@@ -29,7 +29,7 @@ describe("one node", () => {
     expect(a.client.info).toMatchObject({ clusterName: "test", nodeid: 1, nodes: [{ nodeid: 1, name: "node1", address: "127.0.0.1" }] });
     expect(a.client.info.incarnation).toMatch(/^[0-9a-f]{16}$/);
     expect(b.client.info.clientId).not.toBe(a.client.info.clientId);
-    expect(b.client.info.overlaySecrets.map((secret) => secret.byteLength)).toEqual([32]);
+    expect(b.client.info.overlayKeys.map(({ bytes }) => bytes.byteLength)).toEqual([32]);
     expect(a.client.view).toMatchObject({ quorate: true, members: [1], running: true });
   });
 
@@ -145,6 +145,8 @@ describe("one node", () => {
         return new Promise((resolve) => (stopServing = resolve));
       },
     });
+    // It is waited for because it has that lockspace open, too.
+    await watcher.lock("watched");
     const dying = await cluster.connect(1);
     const { clientId } = dying.client.info;
     const held = await dying.lock("dead");

@@ -4,7 +4,7 @@ import path from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type DlmClient, LockFlag } from "../../../dlmd/client/api.ts";
 import { connectDlm } from "../../../dlmd/client/client.ts";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import { type TestClient, type TestCluster, TestLock, createCluster, dlmdProgram } from "./cluster.ts";
 
 let cluster: TestCluster;

@@ -1,7 +1,7 @@
 /** last_man_standing as it is seen from outside: who counts, in the words of `coverlay status`, and that service goes on. */
 import { readFileSync, watch } from "node:fs";
 import { afterEach, expect, test } from "vitest";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import { coverlay } from "../lab.ts";
 import { Happenings, type TestClient, type TestCluster, createCluster } from "./cluster.ts";
 

@@ -4,7 +4,7 @@ import { cpSync, mkdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { afterEach, expect, test } from "vitest";
 import { readKeyring, writeClusterKey } from "../../../dlmd/driver/cluster-files.ts";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import { type TestCluster, createCluster } from "./cluster.ts";
 
 const coverlay = path.resolve(import.meta.dirname, "../../../dist/overlay/main.js");

@@ -5,8 +5,7 @@ import { createInterface } from "node:readline";
 import { afterEach, expect, test } from "vitest";
 import { type GoneClient, LockFlag } from "../../../dlmd/client/api.ts";
 import { writeClusterKey } from "../../../dlmd/driver/cluster-files.ts";
-import { Mode } from "../../../dlmd/lock/mode.ts";
-import { ensureBuilt } from "../lab.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import { Happenings, type TestClient, type TestCluster, createCluster } from "./cluster.ts";
 
 let cluster: TestCluster;
@@ -63,19 +62,20 @@ test("multicast in network namespaces: views form, locks move, a node leaves", a
   await handAround(clients.slice(0, 2));
 });
 
-test("a killed node's locks go after the time-out, once every client has stopped serving it", async () => {
+test("a killed node's locks go after the time-out, once every client of its lockspaces has stopped serving it", async () => {
   cluster = createCluster({ nodes: 3 });
   const [first, , third] = (await cluster.startAll()) as Three;
   const named: GoneClient[] = [];
   const happenings = new Happenings();
   let stopServing = (): void => {};
-  await cluster.connect(2, {
+  const serving = await cluster.connect(2, {
     gone(clients) {
       named.push(...clients);
       happenings.happened();
       return new Promise((resolve) => (stopServing = resolve));
     },
   });
+  await serving.client.lockspace("test");
   const held = await Promise.all(resources.map((resource) => third.lock(resource)));
   await Promise.all(held.map((lock) => lock.request(Mode.EX)));
   const waiting = await Promise.all(resources.map((resource) => first.lock(resource)));
@@ -192,7 +192,6 @@ test("who may not join is told why, in both logs", async () => {
 });
 
 test("the leader election of the examples: one leads, another takes over when it ends", async () => {
-  ensureBuilt();
   cluster = createCluster({ nodes: 3 });
   await cluster.startAll();
   const program = path.resolve(import.meta.dirname, "../../../dist/examples/leader-election.js");

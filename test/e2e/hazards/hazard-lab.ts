@@ -5,7 +5,7 @@
 import { readFileSync, readdirSync } from "node:fs";
 import path from "node:path";
 import { afterAll, afterEach, beforeAll } from "vitest";
-import { queryOverlayStatus } from "../../../overlay/cli/overlay-query.ts";
+import { queryOverlayStatus } from "../../../overlay/query/overlay-query.ts";
 import { type Actor, type ActorOptions, endActors, startActor, until } from "../actor.ts";
 import { type TestLab, startLab } from "../lab.ts";
 
@@ -28,6 +28,10 @@ export interface HazardLab {
   /** Requests of the node's kernel that are not answered, as the kernel counts them. */
   waiting(nodeid: number): number;
   untilWaiting(nodeid: number, requests: number): Promise<void>;
+  /** The same by operation, as the node's overlay counts them. */
+  underWay(nodeid: number): Promise<Readonly<Record<string, number>>>;
+  /** So many of each at least are under way at once. */
+  untilUnderWay(nodeid: number, wanted: Readonly<Record<string, number>>): Promise<void>;
   counters(nodeid: number): Promise<Record<string, number>>;
   readonly lab: TestLab;
 }
@@ -41,8 +45,18 @@ function logs(runDir: string): string {
   return files.map((file) => `${file}:\n${readFileSync(file, "utf8").split("\n").slice(-LOG_LINES).join("\n")}`).join("\n");
 }
 
-function threadStates(pid: number): string[] {
-  return readdirSync(`/proc/${pid}/task`).map((tid) => /\) (\S)/.exec(readFileSync(`/proc/${pid}/task/${tid}/stat`, "latin1"))?.[1] ?? "?");
+/**
+ * The threads of a stopped overlay that may still go on, each with its state and where in the kernel it is. One that waits for an answer
+ * of its own mount (a look at what its kernel has) cannot stop there, and cannot go on either: the one to answer stands still.
+ */
+function threadsGoingOn(pid: number): string[] {
+  return readdirSync(`/proc/${pid}/task`).flatMap((tid) => {
+    const dir = `/proc/${pid}/task/${tid}`;
+    const [, name = "?", state = "?"] = /\((.*)\) (\S)/s.exec(readFileSync(`${dir}/stat`, "latin1")) ?? [];
+    if (state === "T") return [];
+    const stack = readFileSync(`${dir}/stack`, "latin1");
+    return state === "D" && stack.includes("request_wait_answer") ? [] : [`${tid} (${name}) ${state}\n${stack}`];
+  });
 }
 
 /** Brings a lab up before the tests of the file, and takes it down after them, whatever they left. */
@@ -69,6 +83,9 @@ export function hazardLab(): HazardLab {
     return found;
   };
   const waiting = (nodeid: number): number => Number(readFileSync(`/sys/fs/fuse/connections/${connection(nodeid)}/waiting`, "utf8"));
+
+  const underWay = async (nodeid: number): Promise<Readonly<Record<string, number>>> =>
+    (await queryOverlayStatus(here().node(nodeid).runDir))["underWay"] as Record<string, number>;
 
   beforeAll(async () => {
     lab = await startLab({ nodes: 3 });
@@ -114,7 +131,11 @@ export function hazardLab(): HazardLab {
       const pid = overlayPid(nodeid);
       held.add(nodeid);
       process.kill(pid, "SIGSTOP");
-      await until(`the overlay of node ${nodeid} stands still`, () => threadStates(pid).every((state) => state === "T"));
+      await until(
+        `the overlay of node ${nodeid} stands still`,
+        () => threadsGoingOn(pid).length === 0,
+        () => threadsGoingOn(pid).join("\n"),
+      );
     },
     letGo,
     waiting,
@@ -124,6 +145,18 @@ export function hazardLab(): HazardLab {
         () => waiting(nodeid) >= requests,
         () => `${waiting(nodeid)} wait`,
       ),
+    underWay,
+    untilUnderWay: async (nodeid, wanted) => {
+      let seen: Readonly<Record<string, number>> = {};
+      await until(
+        `under way on node ${nodeid}: ${JSON.stringify(wanted)}`,
+        async () => {
+          seen = await underWay(nodeid);
+          return Object.entries(wanted).every(([op, count]) => (seen[op] ?? 0) >= count);
+        },
+        () => `under way: ${JSON.stringify(seen)}`,
+      );
+    },
     counters: async (nodeid) => (await queryOverlayStatus(here().node(nodeid).runDir))["counters"] as Record<string, number>,
   };
 }

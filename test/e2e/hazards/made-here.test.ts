@@ -97,18 +97,21 @@ describe("made here", () => {
     }
   });
 
-  it("a file is made in a directory made here without looking for it, or asking for the directory's attributes, before", async () => {
+  it("a file is made without asking for the directory's attributes before, in a directory made here without looking for it either", async () => {
     const [maker, second] = hazard.remotes;
     const here = hazard.actor(maker);
     await here.run(`os.mkdir("made here")`);
     await hazard.actor(second).run(`os.mkdir("made there")`);
     const files = 50;
     const trips = async (dir: string): Promise<number> => {
-      const before = (await hazard.counters(maker))["lowerRoundTrips"] ?? Number.NaN;
+      const before = (await hazard.counters(maker))["lowerTripsAwaited"] ?? Number.NaN;
       const work = `for k in range(files): put("%d" % k, b"text", os.O_WRONLY | os.O_CREAT | os.O_EXCL)`;
       await here.run(`os.chdir(dir)\n${work}\nos.chdir("..")`, { files, dir });
-      return (((await hazard.counters(maker))["lowerRoundTrips"] ?? Number.NaN) - before) / files;
+      return (((await hazard.counters(maker))["lowerTripsAwaited"] ?? Number.NaN) - before) / files;
     };
-    expect((await trips("made there")) - (await trips("made here"))).toBeGreaterThan(1.9);
+    const [there, own] = [await trips("made there"), await trips("made here")];
+    // The creation and the write; a few more of the directory itself.
+    expect([own >= 2, own < 2.2, there < 3.2]).toEqual([true, true, true]);
+    expect(there - own).toBeGreaterThan(0.9);
   });
 });

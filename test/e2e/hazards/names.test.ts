@@ -1,9 +1,9 @@
 /**
- * Hazards F6, F12 and F13: names that the kernel keeps, what is expired with them, what a name is by the time that an operation on it
- * runs, and the order of locks on directories.
+ * Hazards F6 and F12: names that the kernel keeps, what is expired with them, and what a name is by the time that an operation on it
+ * runs.
  */
 import { describe, expect, it } from "vitest";
-import { createBarrier, untilWaiting } from "../actor.ts";
+import { createBarrier } from "../actor.ts";
 import { hazardLab, scale } from "./hazard-lab.ts";
 
 const ROUNDS = 150 * scale;
@@ -29,17 +29,21 @@ def warm():
     for k in range(files): get("pages/%d" % k)
     get("pages/other/file")
 warm()
-assert pages("pages/0") == 2
+def all_pages(): return {name: pages(name) for name in ["pages/%d" % k for k in range(files)] + ["pages/other/file"]}
+warmed = all_pages()
+assert sum(warmed.values()) > 2 * files - 10, warmed
 `,
       { files },
     );
     const before = await hazard.counters(a);
     await hazard.actor(b).run(`put("pages/absent", "now")`);
+    // Compared with what was there: memory may be short, and the kernel then drops a page of its own accord.
     const result = await program.run(`
 seen = get("pages/absent")
-result = [seen, sum(pages("pages/%d" % k) for k in range(files)), pages("pages/other/file")]
+left = all_pages()
+result = [seen, [[name, warmed[name], left[name]] for name in warmed if left[name] < warmed[name]]]
 `);
-    expect(result).toEqual(["now", 2 * files, 2]);
+    expect(result).toEqual(["now", []]);
     const after = await hazard.counters(a);
     expect(after["namesExpired"]).toBeGreaterThan(before["namesExpired"] ?? 0);
     expect(after["epochs"]).toBe(before["epochs"]);
@@ -69,23 +73,27 @@ os.rename("many/8", "many/9")
   it("F6: a directory is revoked while an operation in it waits for a third node", async () => {
     const [a, b, c] = [hazard.remotes[0], hazard.owner, hazard.remotes[1]];
     const program = hazard.actor(a);
-    // The file's inode number is the lower one: its lock comes before the directory's, so the directory is not in use while it waits.
-    await program.run(`
-put("stuck", "x"); os.mkdir("busy"); os.rename("stuck", "busy/stuck")
-assert os.stat("busy/stuck").st_ino < os.stat("busy").st_ino
-for k in range(10): put("busy/%d" % k, "x")
-`);
     const other = hazard.actor(b);
     const holder = hazard.actor(c);
-    await other.run(`os.stat("busy")`);
-    await holder.run(`fd = os.open("busy/stuck", os.O_RDWR)`);
-    // The third node gives the directory's lock back, and takes the file's.
-    await program.run(`put("busy/last", "x")\nfor name in os.listdir("busy"): os.stat("busy/" + name)`);
+    // The file's inode number is the lower one: its lock comes before the directory's, so the directory is not in use while it waits.
+    await program.run(`
+put("stuck", "x"); os.mkdir("busy")
+assert os.stat("stuck").st_ino < os.stat("busy").st_ino
+for k in range(10): put("busy/%d" % k, "x")
+`);
+    await holder.run(`fd = os.open("stuck", os.O_RDWR)`);
+    // The directory's lock has never left this node, so that its names are told with validity.
+    await program.run(`os.rename("stuck", "busy/stuck"); put("busy/last", "x")\nfor name in os.listdir("busy"): os.stat("busy/" + name)`);
+    // The third node takes the file's lock.
     await holder.run(`os.pwrite(fd, b"held", 0)`);
     await hazard.hold(c);
+    const before = await hazard.counters(a);
     const removed = program.run(`os.unlink("busy/stuck")`);
-    await untilWaiting(program);
+    await hazard.untilUnderWay(a, { unlink: 1 });
     await other.run(`put("busy/new", "y")`, {}, 20_000);
+    // The operation waits still, and keeps its directory's lock in the kernel: so all names were expired at once.
+    expect(await hazard.underWay(a)).toMatchObject({ unlink: 1 });
+    expect((await hazard.counters(a))["epochs"]).toBeGreaterThan(before["epochs"] ?? 0);
     hazard.letGo(c);
     await removed;
     expect(await program.run(`result = sorted(os.listdir("busy"))`)).toEqual([
@@ -166,6 +174,8 @@ for k in range(rounds):
     expect(Object.keys(seen).filter((outcome) => outcome !== "created" && outcome !== "EACCES")).toEqual([]);
     expect((seen["created"] ?? 0) + created).toBe(ROUNDS);
     expect(seen["EACCES"] ?? 0).toBe(created);
+    // Each of the two was the first sometimes.
+    expect(Math.min(seen["created"] ?? 0, created)).toBeGreaterThan(0);
   });
 
   it("F12: in a sticky directory nobody removes the file of another, whatever the name was a moment ago", async () => {
@@ -205,7 +215,10 @@ for k in range(rounds):
       { path: barrier, rounds: ROUNDS },
       120_000,
     );
-    expect(Object.keys(await outcomes).filter((outcome) => !["ok", "EPERM", "EACCES"].includes(outcome))).toEqual([]);
+    const { ok = 0, EPERM = 0, EACCES = 0, ...others } = await outcomes;
+    expect(others).toEqual({});
+    // Each of the two was the first sometimes.
+    expect(Math.min(ok, EPERM + EACCES)).toBeGreaterThan(0);
   });
 
   /**
@@ -258,56 +271,5 @@ after = seen()
 result = [before[:2], after[:2], after[2] > before[2], [os.stat(name).st_nlink for name in ("moved", "replaced", "replaced.link")]]
 `);
     expect(result).toEqual([[2, 2], [2, 1], true, [2, 1, 2]]);
-  });
-
-  it("F13: three nodes create in one directory, rename between two in opposite directions, and list both with attributes", async () => {
-    const setup = hazard.actor(hazard.owner);
-    await setup.run(`os.mkdir("left"); os.mkdir("right"); put("left/ball", "x"); put("right/ball2", "x")`);
-    const rounds = 40 * scale;
-    const work = hazard.all.flatMap((nodeid) => [
-      hazard
-        .actor(nodeid)
-        .run(`for k in range(rounds): put("%s/n%d-%d" % (("left", "right")[k % 2], node, k), str(k))`, { rounds, node: nodeid }),
-      hazard.actor(nodeid).run(
-        `
-for k in range(rounds):
-    for one, other in (("left", "right"), ("right", "left")):
-        for name in ("ball", "ball2"):
-            got = code(os.rename, "%s/%s" % (one, name), "%s/%s" % (other, name))
-            assert got in ("ok", "ENOENT"), got
-`,
-        { rounds },
-      ),
-      hazard.actor(nodeid).run(
-        `
-for k in range(rounds):
-    for dir in ("left", "right"):
-        for entry in list(os.scandir(dir)):
-            try: entry.stat()
-            except FileNotFoundError: assert entry.name.startswith("ball"), entry.name
-`,
-        { rounds },
-      ),
-      hazard.actor(nodeid).run(
-        `
-for k in range(rounds):
-    for dir in ("left", "right"):
-        for name in os.listdir(dir)[:5]:
-            got = code(os.chmod, dir + "/" + name, 0o600 + k % 8)
-            assert got == "ok" or (got == "ENOENT" and name.startswith("ball")), got
-`,
-        { rounds },
-      ),
-    ]);
-    await Promise.all(work);
-    const listings = await Promise.all(
-      hazard.all.map((nodeid) =>
-        hazard.actor(nodeid).run<string[][]>(`result = [sorted(os.listdir("left")), sorted(os.listdir("right"))]`),
-      ),
-    );
-    expect(new Set(listings.map((listing) => JSON.stringify(listing))).size).toBe(1);
-    const names = (listings[0] ?? []).flat();
-    expect(names.length).toBe(3 * rounds + 2);
-    expect(names.filter((name) => name.startsWith("ball")).sort()).toEqual(["ball", "ball2"]);
   });
 });

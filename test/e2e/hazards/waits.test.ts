@@ -4,7 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { waitForView } from "../../../overlay/cli/dlmd-query.ts";
+import { waitForView } from "../../../overlay/query/dlmd-query.ts";
 import { type Actor, untilWaiting, until } from "../actor.ts";
 import { type HazardLab, hazardLab } from "./hazard-lab.ts";
 
@@ -23,20 +23,34 @@ alarms = []
 signal.signal(signal.SIGALRM, lambda *of: alarms.append(1))
 `;
 
-/** What waits, after what was opened before. Each in a directory of its own, in which the holder has the lock of "file". */
+/** What waits, as which operation (the first that the call sends), after what was opened before. Each in a directory of its own, in which the holder has the lock of "file". */
 const calls = [
-  { name: "read", open: `fd = os.open("file", os.O_RDONLY)`, call: `result = os.pread(fd, 10, 0)`, gives: "new" },
-  { name: "stat", open: `fd = os.open("file", os.O_RDONLY)`, call: `result = os.fstat(fd).st_size`, gives: 3 },
-  { name: "write", open: `fd = os.open("file", os.O_RDWR)`, call: `result = os.pwrite(fd, b"mine", 0)`, gives: 4 },
-  { name: "append", open: `fd = os.open("file", os.O_WRONLY | os.O_APPEND)`, call: `result = os.write(fd, b"mine")`, gives: 4 },
-  { name: "truncate", open: `fd = os.open("file", os.O_RDWR)`, call: `result = code(os.ftruncate, fd, 2)`, gives: "ok" },
-  { name: "chmod", open: `fd = os.open("file", os.O_RDONLY)`, call: `result = code(os.fchmod, fd, 0o600)`, gives: "ok" },
-  { name: "unlink", open: `os.stat("file")`, call: `result = code(os.unlink, "file")`, gives: "ok" },
-  { name: "rename", open: `os.stat("file")`, call: `result = code(os.rename, "file", "moved")`, gives: "ok" },
+  { name: "read", waits: "getattr", open: `fd = os.open("file", os.O_RDONLY)`, call: `result = os.pread(fd, 10, 0)`, gives: "new" },
+  { name: "stat", waits: "getattr", open: `fd = os.open("file", os.O_RDONLY)`, call: `result = os.fstat(fd).st_size`, gives: 3 },
+  { name: "write", waits: "write", open: `fd = os.open("file", os.O_RDWR)`, call: `result = os.pwrite(fd, b"mine", 0)`, gives: 4 },
+  {
+    name: "append",
+    waits: "write",
+    open: `fd = os.open("file", os.O_WRONLY | os.O_APPEND)`,
+    call: `result = os.write(fd, b"mine")`,
+    gives: 4,
+  },
+  { name: "truncate", waits: "getxattr", open: `fd = os.open("file", os.O_RDWR)`, call: `result = code(os.ftruncate, fd, 2)`, gives: "ok" },
+  { name: "chmod", waits: "setattr", open: `fd = os.open("file", os.O_RDONLY)`, call: `result = code(os.fchmod, fd, 0o600)`, gives: "ok" },
+  { name: "unlink", waits: "unlink", open: `os.stat("file")`, call: `result = code(os.unlink, "file")`, gives: "ok" },
+  { name: "rename", waits: "rename", open: `os.stat("file")`, call: `result = code(os.rename, "file", "moved")`, gives: "ok" },
   {
     name: "page fault",
+    waits: "read",
     open: `fd = os.open("file", os.O_RDONLY); at = map_shared(fd, 4096, 1)`,
     call: `result = ctypes.string_at(at, 3)`,
+    gives: "new",
+  },
+  {
+    name: "read through a direct handle",
+    waits: "read",
+    open: `fd = os.open("file", os.O_RDWR)`,
+    call: `result = os.pread(fd, 10, 0)`,
     gives: "new",
   },
 ] as const;
@@ -60,12 +74,12 @@ describe("F11: waiting programs and signals", () => {
     return { programs, c };
   }
 
-  it.each(calls)("$name: SIGALRM does not end the wait, and the call ends as it should", async ({ name, open, call, gives }) => {
+  it.each(calls)("$name: SIGALRM does not end the wait, and the call ends as it should", async ({ name, waits, open, call, gives }) => {
     const { programs, c } = await scene(name, open, 1);
     const [program] = programs as [Actor];
     await hazard.hold(c);
     const result = program.run(call);
-    await untilWaiting(program);
+    await hazard.untilUnderWay(hazard.owner, { [waits]: 1 });
     program.signal("SIGALRM");
     await until("the signal is pending", () => alarmPending(program.pid));
     // It has been told to the overlay when a question asked later was answered.
@@ -77,12 +91,13 @@ describe("F11: waiting programs and signals", () => {
     expect(await program.run(`result = len(alarms)`)).toBe(1);
   });
 
-  it.each(calls)("$name: SIGKILL ends the wait, with and without a SIGALRM before", async ({ name, open, call }) => {
+  it.each(calls)("$name: SIGKILL ends the wait, with and without a SIGALRM before", async ({ name, waits, open, call }) => {
     const { programs, c } = await scene(name, open, 2);
     await hazard.hold(c);
     for (const [at, program] of programs.entries()) {
       const result = program.run(call).catch((error: unknown) => String(error));
       await untilWaiting(program);
+      await hazard.untilUnderWay(hazard.owner, { [waits]: 1 });
       if (at === 1) {
         program.signal("SIGALRM");
         await until("the signal is pending", () => alarmPending(program.pid));

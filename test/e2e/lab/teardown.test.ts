@@ -3,73 +3,18 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { closeSync, existsSync, mkdirSync, readFileSync, watch, writeFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { must } from "../../../overlay/lab/command.ts";
 import { mountsUnder } from "../../../overlay/lab/fuse-mounts.ts";
 import { readLab } from "../../../overlay/lab/state.ts";
-import { nativeAddon } from "../../../overlay/native/index.ts";
+import { nativeAddon } from "../../../native/index.ts";
 import { coverlay, coverlayProgram, leftovers, watchedDirectory } from "../lab.ts";
+import { killedAt, upUntil } from "./up-until.ts";
 
-interface Killed {
-  readonly id: string;
-  /** The step at which it really was when it died. */
-  readonly step: string;
-}
-
-/** Starts `lab up` and sends it `signal` as soon as lab.json says that it has begun `step`. */
-async function upUntil(dir: string, step: string, signal: NodeJS.Signals, words: readonly string[] = []): Promise<Killed> {
-  const args = [coverlayProgram, "lab", "up", "--detach", "--dir", dir, "--nodes", "2", "--size", "64M", ...words];
-  const child = spawn(process.execPath, args, { stdio: ["ignore", "ignore", "pipe"] });
-  let stderr = "";
-  child.stderr.on("data", (chunk: Buffer) => (stderr += chunk.toString()));
-  let reached = false;
-  const look = (): void => {
-    const lab = readLab(dir);
-    if (reached || lab?.step !== step) return;
-    reached = true;
-    child.kill(signal);
-  };
-  const watcher = watch(dir, look);
-  try {
-    look();
-    await once(child, "exit");
-  } finally {
-    watcher.close();
-    child.kill("SIGKILL");
-  }
-  if (!reached) throw new Error(`lab up ended before its step ${step}:\n${stderr}`);
-  const lab = readLab(dir);
-  return { id: lab?.id ?? "", step: lab?.step ?? "gone" };
-}
-
-const steps = [
-  "begin",
-  "files",
-  "disk",
-  "network",
-  "device of node1",
-  "clustered bit",
-  "device of node2",
-  "dlmd",
-  "view",
-  "mount node1",
-  "mount node2",
-  "up",
-];
+/** One before anything that the kernel has, one amid starting programs, one at the end. The others are in teardown.long.test.ts. */
+const steps = ["files", "dlmd", "up"] as const;
 
 describe("lab down", () => {
   it.each(steps)("leaves nothing after lab up was killed at: %s", async (step) => {
-    const { dir, end } = watchedDirectory();
-    try {
-      const { id } = await upUntil(dir, step, "SIGKILL");
-      expect(id).toMatch(/^[0-9a-f]{6}$/);
-      const down = await coverlay(["lab", "down", "--dir", dir]);
-      expect(down).toMatchObject({ status: 0, stderr: "" });
-      expect(leftovers(dir, id)).toEqual([]);
-      const again = await coverlay(["lab", "down", "--dir", dir]);
-      expect(again).toMatchObject({ status: 0, stdout: `there is no lab in ${dir}\n` });
-    } finally {
-      await end();
-    }
+    expect(await killedAt(step)).toEqual([]);
   });
 
   it("goes on where another one was interrupted, and nothing else can be done meanwhile", async () => {
@@ -196,18 +141,6 @@ describe("lab up", () => {
     }
   });
 
-  it("takes a loop device that somebody left read-only", async () => {
-    const { dir, end } = watchedDirectory();
-    try {
-      const free = (await must("losetup", ["-f"])).trim();
-      await must("blockdev", ["--setro", free]);
-      expect(await coverlay(["lab", "up", "--detach", "--dir", dir, "--nodes", "1", "--size", "64M"])).toMatchObject({ status: 0 });
-      expect(readLab(dir)?.nodes[0]?.device).toBe(free);
-    } finally {
-      await end();
-    }
-  });
-
   it("refuses a directory that has a lab already", async () => {
     const { dir, end } = watchedDirectory();
     try {
@@ -237,19 +170,6 @@ describe("lab up", () => {
     } finally {
       await one.end();
       await other.end();
-    }
-  });
-
-  it("leaves /run/netns a plain directory if it was one", async () => {
-    const { dir, end } = watchedDirectory();
-    try {
-      const before = mountsUnder("/run/netns").length;
-      await upUntil(dir, "device of node1", "SIGKILL");
-      expect(mountsUnder("/run/netns").length).toBeGreaterThan(before);
-      expect((await coverlay(["lab", "down", "--dir", dir])).status).toBe(0);
-      expect(mountsUnder("/run/netns")).toHaveLength(before);
-    } finally {
-      await end();
     }
   });
 });

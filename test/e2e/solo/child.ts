@@ -31,7 +31,7 @@ export async function python(source: string, cwd: string, timeoutMs?: number): P
 }
 
 export async function shell(source: string, cwd: string, timeoutMs?: number): Promise<string> {
-  const { status, signal, output } = await runChild("bash", ["-euc", source], cwd, timeoutMs);
+  const { status, signal, output } = await runChild("bash", ["--norc", "-euc", source], cwd, timeoutMs);
   if (status !== 0) throw new Error(`bash ended with ${status ?? signal}:\n${output}`);
   return output.trim();
 }

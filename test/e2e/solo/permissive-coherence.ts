@@ -5,12 +5,12 @@
 import type { Coherence, HeldPageDrop, PinMode, SessionCoherence, Waiter, Want } from "../../../overlay/coherence/api.ts";
 import { createCover, type Cover } from "../../../overlay/coherence/cover.ts";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { Inode, InodeKind } from "../../../overlay/inode/inode.ts";
 import { fileKey } from "../../../overlay/lower/lower.ts";
 import type { FileId, Maybe } from "../../../overlay/lower/lower.ts";
 import type { KernelNames } from "../../../overlay/coherence/kernel-names.ts";
-import type { KernelSizes } from "../../../overlay/coherence/kernel-sizes.ts";
+import type { KernelSizes } from "../../../overlay/coherence/size/kernel-sizes.ts";
 import { rightSizes } from "../../unit/op/right-sizes.ts";
 
 interface Waiting {
@@ -175,6 +175,7 @@ export class PermissiveCoherence implements SessionCoherence, Coherence, KernelN
   dropHeldPage(): HeldPageDrop {
     return { gone: Promise.resolve(true), dropped: Promise.resolve() };
   }
+  retrieved(): void {}
   openForWrite(): "cached" {
     this.tokens += 1;
     return "cached";

@@ -6,9 +6,9 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { silentLog, type Log } from "../../../dlmd/base/log.ts";
-import { createLocalLower, type LocalLower } from "../../../overlay/lower/local.ts";
-import { nativeAddon } from "../../../overlay/native/index.ts";
-import { mountSession, type Session } from "../../../overlay/session/device.ts";
+import { createLocalLower, type LocalLower } from "../../../overlay/lower/local/local.ts";
+import { nativeAddon } from "../../../native/index.ts";
+import { mountSession, type Session } from "../../../overlay/session/mount-session.ts";
 import { runningSystem } from "../../../overlay/session/system.ts";
 import { PermissiveCoherence } from "./permissive-coherence.ts";
 

@@ -3,6 +3,7 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
+import { isReadOnlyDevice } from "../../../overlay/volume/device.ts";
 
 export type Mkfs = "ext4" | "xfs" | "none";
 
@@ -21,16 +22,10 @@ export function run(command: string, ...args: string[]): string {
 }
 
 export function attachLoop(image: string): string {
-  return run("losetup", "--find", "--show", "--direct-io=on", image).trim();
-}
-
-/** What is missing to run these tests here, or null. */
-export function diskProblem(): string | null {
-  if (process.getuid?.() !== 0) return "root is needed";
-  for (const tool of ["losetup", "mkfs.ext4", "mkfs.xfs", "debugfs", "xfs_logprint"]) {
-    if (spawnSync("sh", ["-c", `command -v ${tool}`]).status !== 0) return `${tool} is not installed`;
-  }
-  return null;
+  const device = run("losetup", "--find", "--show", "--direct-io=on", image).trim();
+  // A test that had the device before, or that runs beside this one, may have made it read-only: that stays with the device.
+  if (isReadOnlyDevice(device)) run("blockdev", "--setrw", device);
+  return device;
 }
 
 export async function withDisk<T>(mkfs: Mkfs, use: (disk: Disk) => T | Promise<T>): Promise<T> {

@@ -4,8 +4,9 @@
  * sender's messages in its order, each once; one view at a time in which anything is ordered.
  */
 import type { BuiltinEngine } from "../../../dlmd/engine/builtin/engine-core.ts";
-import type { EngineEvent, GroupMember } from "../../../dlmd/engine/engine.ts";
-import type { View } from "../../../dlmd/membership/membership.ts";
+import type { EngineEvent } from "../../../dlmd/engine/engine.ts";
+import type { GroupMember } from "../../../dlmd/wire/group.ts";
+import type { InstalledView } from "../../../dlmd/membership/agreement.ts";
 import { type Member, noView, type ViewId, viewName } from "../../../dlmd/wire/view-id.ts";
 import { Row } from "./row.ts";
 
@@ -18,6 +19,8 @@ export interface CheckedNode {
   readonly engine: BuiltinEngine;
   /** Until when its programs act on the locks that they hold (dlmd/membership/lease.ts). */
   readonly leaseEndMs: number;
+  /** What its clock shows then, if that is another one. */
+  localMs?(nowMs: number): number;
 }
 
 export interface CheckedCluster {
@@ -91,7 +94,7 @@ export class EngineChecker {
     accepted.set(seat, (accepted.get(seat) ?? 0) + 1);
   }
 
-  installed(_node: CheckedNode, view: View): void {
+  installed(_node: CheckedNode, view: InstalledView): void {
     if (!view.quorum.quorate) return;
     this.views++;
     if (view.quorum.electorate !== null) this.reduced++;
@@ -207,14 +210,20 @@ export class EngineChecker {
   /** Two views in which messages are ordered at one moment. */
   stepped(): void {
     let ordering: string | null = null;
-    for (const { alive, engine } of this.#sim.nodes) {
+    for (const node of this.#sim.nodes) {
+      const { alive, engine } = node;
       const { ordering: order } = engine;
-      if (!alive || order.view === null || order.stopped || !engine.mayOrder(this.#sim.agenda.nowMs)) continue;
+      if (!alive || order.view === null || order.stopped || !this.#mayOrder(node)) continue;
       const name = viewName(order.view.id);
       if (ordering !== null && ordering !== name) this.#sim.fail(`messages are ordered in views ${ordering} and ${name}`);
       ordering = name;
       this.#leasesAreOver(order.view.id, order.view.members);
     }
+  }
+
+  #mayOrder(node: CheckedNode): boolean {
+    const { nowMs } = this.#sim.agenda;
+    return node.engine.mayOrder(node.localMs?.(nowMs) ?? nowMs);
   }
 
   /** Nobody serves without a node whose programs still act on their locks (hazard C4). */
@@ -237,7 +246,7 @@ export class EngineChecker {
     for (const node of this.#sim.nodes) {
       const { engine } = node;
       const { sender } = engine.ordering;
-      if (!node.alive || !engine.mayOrder(this.#sim.agenda.nowMs)) this.#sim.fail(`node ${node.nodeid} may not order at rest`);
+      if (!node.alive || !this.#mayOrder(node)) this.#sim.fail(`node ${node.nodeid} may not order at rest`);
       if (node.leaseEndMs <= this.#sim.agenda.nowMs)
         this.#sim.fail(`the programs of node ${node.nodeid} may not act on their locks at rest`);
       if (sender.waiting > 0) this.#sim.fail(`node ${node.nodeid} has ${sender.waiting} messages that wait at rest`);

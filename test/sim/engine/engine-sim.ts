@@ -1,8 +1,9 @@
 /** A cluster of builtin engines in one process under one seed: agenda, network, and what goes wrong. The checks: checker.ts. */
 import type { EngineEvent } from "../../../dlmd/engine/engine.ts";
-import type { View } from "../../../dlmd/membership/membership.ts";
-import { plainQuorum, type QuorumOptions } from "../../../dlmd/membership/quorum.ts";
-import type { NodeConfig } from "../../../dlmd/node-api.ts";
+import type { InstalledView } from "../../../dlmd/membership/agreement.ts";
+import { plainQuorum } from "../../../dlmd/membership/quorum.ts";
+import type { QuorumOptions } from "../../../dlmd/engine/boot.ts";
+import type { NodeConfig } from "../../../dlmd/engine/boot.ts";
 import { type Datagram, decodeDatagram, encodeDatagram } from "../../../dlmd/wire/datagram.ts";
 import type { Weather } from "../network.ts";
 import { Agenda, Random } from "../random.ts";
@@ -25,6 +26,8 @@ export interface EngineSimOptions {
   readonly votes?: readonly number[];
   /** False: messages are not those that checker.ts knows. */
   readonly checked?: boolean;
+  /** Two sides of a partition are meant to serve at one time. */
+  readonly twoQuorums?: boolean;
   /** Heartbeats are not lost, so that all hear each other from the same moment on. */
   readonly steady?: boolean;
 }
@@ -48,10 +51,12 @@ export class EngineSim {
   #stepsNow = 0;
   readonly #checked: boolean;
   readonly #steady: boolean;
+  readonly #twoQuorums: boolean;
   // Put into words only when they are wanted.
   readonly #trace: (() => string)[] = [];
 
-  constructor({ seed, nodes, timeoutMs = 300, quorum = plainQuorum, votes, checked = true, steady = false }: EngineSimOptions) {
+  constructor(options: EngineSimOptions) {
+    const { seed, nodes, timeoutMs = 300, quorum = plainQuorum, votes, checked = true, steady = false } = options;
     this.random = new Random(seed);
     this.timeoutMs = timeoutMs;
     this.quorum = quorum;
@@ -63,6 +68,7 @@ export class EngineSim {
     }));
     this.#checked = checked;
     this.#steady = steady;
+    this.#twoQuorums = options.twoQuorums ?? false;
     this.checker = new EngineChecker(this, 4);
     this.nodes = this.configs.map(({ nodeid }) => new EngineSimNode(this, nodeid));
   }
@@ -97,7 +103,7 @@ export class EngineSim {
   started(node: EngineSimNode): void {
     this.checker.started(node);
   }
-  installed(node: EngineSimNode, view: View): void {
+  installed(node: EngineSimNode, view: InstalledView): void {
     this.checker.installed(node, view);
   }
   told(node: EngineSimNode, event: EngineEvent): void {
@@ -108,7 +114,7 @@ export class EngineSim {
     this.#stepsNow = this.agenda.nowMs === this.#nowMs ? this.#stepsNow + 1 : 0;
     this.#nowMs = this.agenda.nowMs;
     if (this.#stepsNow > 20_000) this.fail("a node asks to be woken at once again and again");
-    this.checker.stepped();
+    if (!this.#twoQuorums) this.checker.stepped();
   }
 
   fail(message: string): never {

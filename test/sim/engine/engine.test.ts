@@ -1,6 +1,7 @@
 /** A short run of the engine's simulation; a long one: `npm run sim -- --of engine`. */
 import { expect, it } from "vitest";
-import { plainQuorum, type QuorumOptions } from "../../../dlmd/membership/quorum.ts";
+import { plainQuorum } from "../../../dlmd/membership/quorum.ts";
+import type { QuorumOptions } from "../../../dlmd/engine/boot.ts";
 import { EngineTrouble } from "./trouble.ts";
 
 function run(seed: number, steps: number, quorum: QuorumOptions): EngineTrouble {

@@ -1,6 +1,7 @@
 /** Single faults in a simulated cluster of engines, each named after the hazard or rule that it shows. */
 import { describe, expect, it } from "vitest";
-import { leaseGrounds, quorumOf, quorumReason, type QuorumOptions } from "../../../dlmd/membership/quorum.ts";
+import { leaseGrounds, quorumOf, quorumReason } from "../../../dlmd/membership/quorum.ts";
+import type { QuorumOptions } from "../../../dlmd/engine/boot.ts";
 import { cluster, groupOf, heard, join, lastView, members, say, together, until } from "./scenes.ts";
 import type { EngineSimNode } from "./sim-node.ts";
 
@@ -261,6 +262,48 @@ describe("quorum", () => {
     sim.node(2).start();
     together(sim, 1, 2);
     expect(lastView(sim.node(1))?.quorum.quorate).toBe(true);
+  });
+
+  it("H4: two quorate views with one epoch are two: the side of the lower proposer was left behind, and they never merge", () => {
+    const sim = cluster(2, { quorum: quorum({ twoNode: true, waitForAll: true }), twoQuorums: true });
+    together(sim, 1, 2);
+    sim.run(100);
+    sim.partition([[1], [2]]);
+    together(sim, 1);
+    together(sim, 2);
+    const views = [1, 2].map((nodeid) => lastView(sim.node(nodeid)));
+    expect(views.map((view) => view?.quorum.quorate)).toEqual([true, true]);
+    expect(new Set(views.map((view) => view?.id.epoch)).size).toBe(1);
+    sim.heal();
+    together(sim, 1, 2);
+    expect(sim.nodes.map(({ evictions }) => evictions)).toEqual([1, 0]);
+    expect(lastView(sim.node(2))?.together).toEqual([2]);
+  });
+
+  it("a node that leaves tells the members of its view, also when it hears another view with a higher epoch", () => {
+    const sim = cluster(3);
+    sim.partition([[1, 2], [3]]);
+    together(sim, 1, 2);
+    const epoch = (nodeid: number): number => sim.node(nodeid).engine.membership.view?.id.epoch ?? 0;
+    together(sim, 3);
+    while (epoch(3) <= epoch(1)) {
+      sim.node(3).crash();
+      sim.node(3).start();
+      together(sim, 3);
+    }
+    // Heard by node 1 and not by node 2, it stays outside.
+    sim.heal();
+    for (const way of ["2>3", "3>2"]) sim.cut.add(way);
+    const heard = sim.node(1).engine.membership.peers;
+    until(sim, "node 1 hears of it", () => (heard.get(3)?.heartbeat?.view.epoch ?? 0) > epoch(1));
+    let told = 0;
+    sim.lost = (message, from, to) => {
+      if (message.kind === "leave" && from === 1 && to === 2) told++;
+      return false;
+    };
+    sim.node(1).engine.membership.leave(sim.agenda.nowMs);
+    until(sim, "node 1 is away", () => members(sim.node(2)) === "2");
+    expect(told).toBeGreaterThan(0);
   });
 
   it("C4: in two_node the lease ends when the peer is silent", () => {

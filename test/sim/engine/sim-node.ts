@@ -1,10 +1,10 @@
 /** One simulated node with nothing but the builtin engine: what it keeps, when it stands still, when it is only busy. */
 import { BuiltinEngine } from "../../../dlmd/engine/builtin/engine-core.ts";
-import type { CommandResult, EngineCommand, EngineEvent } from "../../../dlmd/engine/engine.ts";
-import { Beater } from "../../../dlmd/membership/beater.ts";
-import type { Lineage } from "../../../dlmd/node-api.ts";
+import type { EngineCommand, EngineEvent } from "../../../dlmd/engine/engine.ts";
+import type { CommandResult } from "../../../dlmd/wire/group.ts";
+import { Beater } from "../../../dlmd/membership/heartbeater.ts";
 import type { Datagram, Heartbeat } from "../../../dlmd/wire/datagram.ts";
-import { noLineage } from "../../../dlmd/wire/view-id.ts";
+import { noLineage, type Lineage } from "../../../dlmd/wire/view-id.ts";
 import type { EngineSim } from "./engine-sim.ts";
 
 type Input = () => void;

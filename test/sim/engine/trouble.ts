@@ -1,6 +1,7 @@
 /** Random programs that join, send and leave, and random faults, on an EngineSim; then rest, and what must hold at rest. */
 import type { EngineCommand } from "../../../dlmd/engine/engine.ts";
-import { plainQuorum, type QuorumOptions } from "../../../dlmd/membership/quorum.ts";
+import { plainQuorum } from "../../../dlmd/membership/quorum.ts";
+import type { QuorumOptions } from "../../../dlmd/engine/boot.ts";
 import { type FaultKind, type FaultOptions, type FaultRates, noFaultOptions } from "../faults.ts";
 import { EngineSim, type EngineSimOptions } from "./engine-sim.ts";
 import type { EngineSimNode } from "./sim-node.ts";
@@ -8,7 +9,19 @@ import type { EngineSimNode } from "./sim-node.ts";
 const groups = ["alpha", "beta", "gamma"];
 
 /** There are no programs to die, and no TCP to break. */
-const usualRates: FaultRates = { crash: 0.75, "client-death": 0, cut: 1.25, heal: 1.5, break: 0, pause: 0.5, busy: 0.65, leave: 0.35 };
+const usualRates: FaultRates = {
+  crash: 0.75,
+  "client-death": 0,
+  hang: 0,
+  cut: 1.25,
+  heal: 1.5,
+  break: 0,
+  pause: 0.5,
+  busy: 0.65,
+  leave: 0.35,
+  "slow-disk": 0,
+  forget: 0,
+};
 const troubleEveryMs = 60;
 
 export interface TroubleOptions {
@@ -142,6 +155,9 @@ export class EngineTrouble {
         if (node.alive) node.leave();
         return sim.trace(`${node.nodeid} leaves`);
       case "client-death":
+      case "hang":
+      case "slow-disk":
+      case "forget":
       case "break":
         return;
     }

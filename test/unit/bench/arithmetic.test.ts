@@ -1,12 +1,13 @@
 /** The bench's arithmetic, its command line, its judgement and its tables, on made-up figures. */
 import { describe, expect, it } from "vitest";
 import { decodeLoadValues } from "../../bench/load.ts";
-import type { MessageCount } from "../../bench/messages.ts";
+import { type MessageCount, speedByTrips } from "../../bench/messages.ts";
 import { parseOptions } from "../../bench/options.ts";
 import { type Report, columns, ratiosOf, renderReport, reportJson } from "../../bench/report.ts";
 import type { FigureResult } from "../../bench/rounds.ts";
 import { lies } from "../../bench/run.ts";
 import { decodeRss } from "../../bench/size.ts";
+import { shareOfTrips, tripsByClock } from "../../bench/sqlite-trips.ts";
 import { fastest, median, rotated, speedRatio } from "../../bench/stats.ts";
 import { type Measured, judge } from "../../bench/targets.ts";
 
@@ -16,16 +17,37 @@ const nothing: Measured = {
   roundTrip: { cUs: null, nodeUs: null },
   longHandovers: null,
   messages: [],
+  sqliteTrips: [],
   memory: [],
   directories: [],
+  tls: [],
 };
 
 function figure(name: string, values: FigureResult["median"], unit: FigureResult["unit"] = "us"): FigureResult {
   return { name, title: name, unit, samples: {}, median: values };
 }
 
+it("compares an operation with its round trips, one after the other", () => {
+  const one = silent("SQLite transaction", { lower: 6, peer: 4, us: 2000 });
+  expect(speedByTrips(one, 100)).toEqual({ trips: 5, allowedUs: 500, ratio: 0.25 });
+  expect(speedByTrips(one, null)).toBeNull();
+  expect(speedByTrips({ ...one, lower: 0, peer: 0 }, 100)).toBeNull();
+  expect(speedByTrips({ ...one, us: null }, 100)).toBeNull();
+});
+
+it("says what share of a transaction's time its round trips take, and how many of them the clock has", () => {
+  const one = { who: "other", tripMs: 10, us: 250_000, ownerTrips: 20, lockTrips: 4 };
+  expect(shareOfTrips(one)).toBe(0.96);
+  expect([shareOfTrips({ ...one, tripMs: 0 }), shareOfTrips({ ...one, ownerTrips: null })]).toEqual([null, null]);
+  const all = [{ ...one, tripMs: 0, us: 10_000 }, { ...one, who: "third", tripMs: 0, us: 1 }, one];
+  expect([tripsByClock(one, all), tripsByClock(one, [one])]).toEqual([24, null]);
+  const name = "SQLite, round trips of 10 ms, other";
+  expect(target({ sqliteTrips: all }, name)).toEqual({ found: "96 %", reached: true });
+  expect(target({ sqliteTrips: [{ ...one, us: 500_000 }] }, name).reached).toBe(false);
+});
+
 function silent(operation: string, change: Partial<MessageCount> = {}): MessageCount {
-  return { operation, ops: 1000, fuse: 0, lock: 0, lower: 0, revokes: 0, peer: null, mustBeNone: true, ...change };
+  return { operation, ops: 1000, fuse: 0, lock: 0, lower: 0, revokes: 0, peer: null, us: null, mustBeNone: true, ...change };
 }
 
 function target(measured: Partial<Measured>, name: string): { found: string; reached: boolean | null } {
@@ -127,6 +149,14 @@ describe("targets", () => {
     const long = "the same, 0.25 ms from node to node";
     expect(target({ longHandovers }, `${long} (C round trip)`)).toEqual({ found: "4.5 (owner to other)", reached: false });
     expect(target({ longHandovers }, `${long} (Node round trip)`).reached).toBe(true);
+  });
+
+  it("measures a file lock that another node used last in round trips", () => {
+    const measured = { figures: [figure("lock-handover", { owner: 30, other: 31 })], roundTrip: { cUs: 1, nodeUs: 10 } };
+    const name = (system: string): string => `file lock that another node used last, ${system} (Node round trip)`;
+    expect(target(measured, name("owner"))).toEqual({ found: "3.0", reached: true });
+    expect(target(measured, name("other")).reached).toBe(false);
+    expect(target({ ...measured, roundTrip: { cUs: 1, nodeUs: null } }, name("owner")).reached).toBeNull();
   });
 
   it("limits the overlay's memory", () => {

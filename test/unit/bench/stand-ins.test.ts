@@ -37,6 +37,8 @@ const tiny: Scale = {
   cloneFiles: 20,
   handovers: 5,
   warmHandovers: 5,
+  transactions: 4,
+  longTransactions: 2,
   pings: 20,
   settledMs: 1,
   treeDirectories: 2,
@@ -144,8 +146,9 @@ describe("the bench over stand-ins", () => {
     expect(report.handovers.every(({ stale, reads }) => stale === 0 && reads === 15)).toBe(true);
     expect(report.roundTrip.cUs).toBeGreaterThan(0);
     expect(report.longHandovers?.handovers.map(({ pair }) => pair)).toEqual(["owner to other", "other to owner", "other to third"]);
-    expect(delays).toEqual([0.125, 0]);
-    expect(report.messages.map(({ operation, lock, lower }) => [operation, lock, lower])).toHaveLength(10);
+    expect(delays).toEqual([0.125, 0, 0, 0.5, 2.5, 0]);
+    expect(report.sqliteTrips.map(({ tripMs, us }) => [tripMs, us > 0])).toEqual([0, 0, 0, 2, 2, 2, 10, 10, 10].map((ms) => [ms, true]));
+    expect(report.messages.map(({ operation, lock, lower }) => [operation, lock, lower])).toHaveLength(21);
     expect(report.messages.every(({ lock, lower, fuse }) => lock === 0 && lower === 0 && fuse === 0)).toBe(true);
     expect(report.memory.map(({ node, files, inodes }) => [node, files, inodes])).toEqual([
       ["node1", 20, 7],
@@ -172,8 +175,10 @@ describe("the bench over stand-ins", () => {
     expect(report.failures.map(({ where }) => where)).toEqual([
       "warm stat, owner",
       "cached 4 KiB read, owner",
+      "lock and unlock, owner",
       "warm stat, other",
       "cached 4 KiB read, other",
+      "lock and unlock, other",
     ]);
   });
 
@@ -183,6 +188,8 @@ describe("the bench over stand-ins", () => {
     expect(report.failures).toEqual([]);
     expect(report.messages.every(({ lock, revokes }) => lock === null && revokes === null)).toBe(true);
     expect(report.targets.filter(({ name }) => name.startsWith("messages")).map(({ reached }) => reached)).toEqual([
+      null,
+      null,
       null,
       null,
       null,

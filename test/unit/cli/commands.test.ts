@@ -1,14 +1,15 @@
-import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import type { DlmdAnswer } from "../../../overlay/cli/dlmd-query.ts";
-import { decodeClusterLocks } from "../../../overlay/cli/cluster-locks.ts";
+import { readKeyring } from "../../../dlmd/driver/cluster-files.ts";
+import type { DlmdAnswer } from "../../../overlay/query/dlmd-query.ts";
+import { decodeClusterLocks } from "../../../overlay/query/cluster-locks.ts";
 import { byWaiting, describeLocks, waitingMsOf } from "../../../overlay/cli/locks.ts";
 import { decodeNodes, describeNodes } from "../../../overlay/cli/nodes.ts";
 import { packageVersion, runCli } from "../../../overlay/cli/root.ts";
 import { describeStatus } from "../../../overlay/cli/status.ts";
-import { describeWhy } from "../../../overlay/cli/why.ts";
+import { describeWhy } from "../../../overlay/cli/why-words.ts";
 
 let dir: string;
 let stdout = "";
@@ -50,6 +51,10 @@ describe("the command line", () => {
       stdout = "";
       expect(await coverlay(...command.split(" ").filter((word) => word !== ""), "--help")).toBe(0);
       expect(stdout, `coverlay ${command} --help`).toMatch(/^Examples?:\n {2}\S/m);
+      // yargs puts the program's name in its place in a usage and an example, but not in what describes one.
+      expect(stdout, `coverlay ${command} --help`).not.toContain("$0");
+      // yargs puts the program's name in its place in a usage and an example, but not in what describes one.
+      expect(stdout, `coverlay ${command} --help`).not.toContain("$0");
       expect(stderr).toBe("");
       seen.push(command);
       open.push(...listedCommands(stdout).filter((found) => found !== command && found.startsWith(command)));
@@ -60,18 +65,22 @@ describe("the command line", () => {
     expect(seen).toEqual(expect.arrayContaining([...topLevel, ...below, ...lab.map((word) => `lab ${word}`)]));
   });
 
-  it.each(["README.md", "overlay/README.md", "dlmd/README.md", "examples/cluster.yaml"])(
-    "has every command that %s names",
-    async (file) => {
-      await coverlay("--help");
-      const known = listedCommands(stdout);
-      const text = readFileSync(path.resolve(import.meta.dirname, "../../..", file), "utf8");
-      // In quotes, or indented to be pasted; the name of the program itself alone is no command.
-      const named = [...text.matchAll(/(?:`|^ +)coverlay ([a-z-]+)/gm)].map(([, word]) => word ?? "");
-      expect(named.length).toBeGreaterThan(0);
-      expect(named.filter((word) => !known.includes(word) && word !== "serve")).toEqual([]);
-    },
-  );
+  it.each([
+    "README.md",
+    "overlay/README.md",
+    "overlay/volume/README.md",
+    "dlmd/OPERATING.md",
+    "dlmd/recovery/README.md",
+    "examples/cluster.yaml",
+  ])("has every command that %s names", async (file) => {
+    await coverlay("--help");
+    const known = listedCommands(stdout);
+    const text = readFileSync(path.resolve(import.meta.dirname, "../../..", file), "utf8");
+    // In quotes, or indented to be pasted; the name of the program itself alone is no command.
+    const named = [...text.matchAll(/(?:`|^ +)coverlay ([a-z-]+)/gm)].map(([, word]) => word ?? "");
+    expect(named.length).toBeGreaterThan(0);
+    expect(named.filter((word) => !known.includes(word) && word !== "serve")).toEqual([]);
+  });
 
   it("says its version", async () => {
     expect(await coverlay("--version")).toBe(0);
@@ -135,6 +144,38 @@ describe("keygen", () => {
     expect(stderr).toContain("there already");
     expect(readFileSync(file, "utf8")).toBe(before);
   });
+
+  it("promotes and prunes once: done twice, or one step too early, no old key comes back", async () => {
+    const file = path.join(dir, "cluster.key");
+    const ids = (): string[] => readKeyring(file).all.map(({ id }) => id);
+    const refused = async (step: string, words: string): Promise<void> => {
+      const before = readFileSync(file, "utf8");
+      stderr = "";
+      expect(await coverlay("keygen", step, file)).toBe(1);
+      expect(stderr).toContain(words);
+      expect(readFileSync(file, "utf8")).toBe(before);
+    };
+    expect(await coverlay("keygen", file)).toBe(0);
+    await refused("--promote", "has one key only");
+    for (let round = 0; round < 2; round += 1) {
+      const [old] = ids();
+      expect(await coverlay("keygen", "--add", file)).toBe(0);
+      const [, added] = ids();
+      await refused("--prune", `would remove the newest key of ${file}, ${added}`);
+      expect(await coverlay("keygen", "--promote", file)).toBe(0);
+      expect(ids()).toEqual([added, old]);
+      await refused("--promote", `${added}, is spoken with already`);
+      expect(await coverlay("keygen", "--prune", file)).toBe(0);
+      expect(ids()).toEqual([added]);
+    }
+  });
+
+  it("does not guess which of the keys that version 0.1.0 wrote is the newest", async () => {
+    const file = path.join(dir, "cluster.key");
+    writeFileSync(file, [1, 2].map((fill) => `${Buffer.alloc(32, fill).toString("base64")}\n`).join(""), { mode: 0o600 });
+    expect(await coverlay("keygen", "--promote", file)).toBe(1);
+    expect(stderr).toContain("does not say which of its keys");
+  });
 });
 
 const answer: DlmdAnswer = {
@@ -145,28 +186,34 @@ const answer: DlmdAnswer = {
     clientId: 1,
     nodes: [1, 2, 3].map((nodeid) => ({ nodeid, name: `node${nodeid}`, address: `10.0.0.${nodeid}` })),
     volumes: [],
-    overlaySecrets: [new Uint8Array(32)],
+    overlayKeys: [{ id: "00000000", bytes: new Uint8Array(32) }],
   },
-  view: { viewId: "4.2.x", quorate: true, members: [1, 2], quorumReason: "2 of 3 votes, quorate because 2 >= 2", running: true },
+  view: {
+    viewId: "4.2.x",
+    quorate: true,
+    members: [1, 2],
+    incarnations: ["aa", "bb"],
+    quorumReason: "2 of 3 votes, quorate because 2 >= 2",
+    running: true,
+  },
   answer: null,
 };
 
 describe("status and nodes", () => {
   it("say who is there, who is away, why there is quorum, and what is mounted", () => {
-    const text = describeStatus(answer, {
-      pid: 9,
-      role: "remote",
-      mountpoint: "/shared",
-      volume: "v",
-      device: "/dev/sdb1",
-      ops: 5,
-      locks: 2,
-    });
+    const mount = { pid: 9, role: "remote", mountpoint: "/shared", volume: "v", device: "/dev/sdb1", ops: 5, locks: 2 };
+    const silent = { ...mount, pid: 10, mountpoint: "/other", volume: "w", ops: undefined, problem: "it does not answer" };
+    const text = describeStatus(answer, [mount, silent]);
     expect(text).toContain("node     node2 (nodeid 2)");
     expect(text).toContain("view     node1, node2; away: node3");
     expect(text).toContain("quorum   2 of 3 votes, quorate because 2 >= 2");
-    expect(text).toContain("/shared: volume v on /dev/sdb1, remote, process 9");
-    expect(describeStatus({ ...answer, view: { ...answer.view, running: false } }, null)).toMatch(/requests wait[\s\S]*mount {4}none/);
+    expect(text.split("\n").slice(-4)).toEqual([
+      "mount    /shared: volume v on /dev/sdb1, remote, process 9",
+      "         5 operations, 2 locks",
+      "mount    /other: volume w on /dev/sdb1, remote, process 10",
+      "         it does not answer",
+    ]);
+    expect(describeStatus({ ...answer, view: { ...answer.view, running: false } }, [])).toMatch(/requests wait[\s\S]*mount {4}none/);
   });
 
   it("say what recovery waits for, what the engine has under way, and how the channels to the others are", () => {
@@ -178,7 +225,7 @@ describe("status and nodes", () => {
         { nodeid: 3, downMs: null, unacked: 0, held: 0, paused: false },
       ],
     };
-    const lines = describeStatus({ ...answer, view: { ...answer.view, running: false }, answer: status }, null).split("\n");
+    const lines = describeStatus({ ...answer, view: { ...answer.view, running: false }, answer: status }, []).split("\n");
     expect(lines.slice(4, 8)).toEqual([
       "locks    requests wait (recovery, or no quorum): recovering: waiting for MARK of nodes 1",
       "engine   sequencer node1; 3 of 64 packets under way, 9 messages wait (full: senders wait); 2 packets not yet known to be everywhere; 1 groups",
@@ -204,6 +251,12 @@ describe("status and nodes", () => {
       "2       node2  10.0.0.2  1      this    -",
       "3       node3  10.0.0.3  1      silent  never",
     ]);
+    const refused = { ...node(3, "silent", null), refused: "wrong key: the peer speaks with cluster key 1b08123b, this node has 30116dc4" };
+    expect(
+      describeNodes(decodeNodes([refused]))
+        .split("\n")
+        .at(-1),
+    ).toBe(`node3 is not connected: ${refused.refused}`);
     expect(() => decodeNodes({})).toThrow(/should be a list of nodes/);
   });
 });

@@ -39,4 +39,9 @@ describe("a table", () => {
       ]),
     ).toBe("a     bbb  c\naaaa  b    cc");
   });
+
+  it("shows what would command a terminal, and makes no lines of a cell", () => {
+    const escape = String.fromCharCode(27);
+    expect(table([["a\nb", `${escape}[2J`]])).toBe("a\\x0ab  \\x1b[2J");
+  });
 });

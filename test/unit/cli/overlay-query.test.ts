@@ -1,9 +1,17 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { type Server, type Socket, createServer } from "node:net";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { queryOverlayStatus, readOverlayFile } from "../../../overlay/cli/overlay-query.ts";
+import {
+  listOverlays,
+  queryOverlays,
+  queryOverlayStatus,
+  readOverlayFile,
+  removeGoneOverlays,
+} from "../../../overlay/query/overlay-query.ts";
+import { startTimeOf } from "../../../dlmd/base/process.ts";
 
 const status = { pid: 7, role: "owner", mountpoint: "/mnt", volume: "lab", device: "/dev/loop0", ops: 12, locks: 3, more: { kept: true } };
 
@@ -12,6 +20,10 @@ let server: Server | null = null;
 beforeEach(() => {
   runDir = mkdtempSync(path.join(os.tmpdir(), "overlay-query-"));
 });
+/** As the overlay of that connection writes it. */
+function writeOverlay(connection: number, change: object = {}): void {
+  writeFileSync(`${runDir}/overlay-${connection}.json`, JSON.stringify({ ...status, ...change }));
+}
 afterEach(async () => {
   await new Promise<void>((resolve) => (server === null ? resolve() : server.close(() => resolve())));
   server = null;
@@ -19,11 +31,12 @@ afterEach(async () => {
 });
 
 function serve(answer: (socket: Socket, question: string) => void): Promise<void> {
+  writeOverlay(57);
   server = createServer((socket) => {
     socket.on("error", () => undefined); // The other side may leave first.
     socket.on("data", (data: Buffer) => answer(socket, data.toString()));
   });
-  return new Promise((resolve) => server?.listen(`${runDir}/overlay.sock`, resolve));
+  return new Promise((resolve) => server?.listen(`${runDir}/overlay-57.sock`, resolve));
 }
 
 describe("a question to the overlay", () => {
@@ -52,18 +65,59 @@ describe("a question to the overlay", () => {
 
   it("finds no overlay where none listens", async () => {
     await expect(queryOverlayStatus(runDir)).rejects.toMatchObject({ code: "no-overlay" });
+    writeOverlay(57);
+    await expect(queryOverlayStatus(runDir)).rejects.toMatchObject({ code: "no-overlay" });
+    expect(await queryOverlays(path.join(runDir, "missing"))).toEqual([]);
   });
 });
 
-describe("overlay.json", () => {
+/** A process that has ended. */
+function endedPid(): number {
+  return spawnSync("true").pid;
+}
+
+describe("overlay-N.json", () => {
   it("is read, or null", () => {
     expect(readOverlayFile(runDir)).toBeNull();
-    writeFileSync(`${runDir}/overlay.json`, JSON.stringify(status));
+    writeOverlay(57);
     expect(readOverlayFile(runDir)).toMatchObject({ pid: 7, role: "owner" });
   });
 
-  it("is refused when damaged", () => {
-    writeFileSync(`${runDir}/overlay.json`, "{");
+  it("is refused when damaged, and makes way for a new mount", () => {
+    writeFileSync(`${runDir}/overlay-57.json`, "{");
     expect(() => readOverlayFile(runDir)).toThrow(/expected JSON/);
+    removeGoneOverlays(runDir);
+    expect(readdirSync(runDir)).toEqual([]);
+  });
+
+  it("is one for each mount: all are listed, and one is chosen by its mount point", async () => {
+    await serve((socket) => socket.write(`${JSON.stringify(status)}\n`));
+    writeOverlay(9, { mountpoint: "/other", volume: "second" });
+    expect(listOverlays(runDir).map(({ connection, file }) => [connection, file.mountpoint])).toEqual([
+      [9, "/other"],
+      [57, "/mnt"],
+    ]);
+    expect(() => readOverlayFile(runDir)).toThrow(/this node has several mounts: \/other, \/mnt/);
+    expect(readOverlayFile(runDir, "/other")).toMatchObject({ volume: "second" });
+    expect(readOverlayFile(runDir, "/third")).toBeNull();
+    expect(await queryOverlayStatus(runDir, 1000, "/mnt")).toEqual(status);
+    await expect(queryOverlayStatus(runDir, 1000, "/third")).rejects.toMatchObject({ code: "no-overlay" });
+  });
+
+  it("of a process that is gone is not believed, and is removed when another mount begins", async () => {
+    writeOverlay(57, { pid: process.pid, startTime: startTimeOf(process.pid) });
+    writeOverlay(58, { pid: endedPid(), startTime: "1" });
+    writeOverlay(59, { pid: process.pid, startTime: "1" });
+    expect(listOverlays(runDir).map(({ alive }) => alive)).toEqual([true, false, false]);
+    expect(readOverlayFile(runDir)).toMatchObject({ pid: process.pid });
+    removeGoneOverlays(runDir);
+    expect(readdirSync(runDir)).toEqual(["overlay-57.json"]);
+  });
+
+  it("stands for its overlay while that does not answer", async () => {
+    await serve(() => undefined);
+    const [silent, ...more] = await queryOverlays(runDir, 100);
+    expect(silent).toMatchObject({ mountpoint: "/mnt", problem: expect.stringContaining("no answer within 100 ms") as string });
+    expect(more).toEqual([]);
   });
 });

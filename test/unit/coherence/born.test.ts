@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import { bear, registerAll } from "../../../overlay/coherence/born.ts";
 import { type Cover, createCover } from "../../../overlay/coherence/cover.ts";
 import { createCoherenceState } from "../../../overlay/coherence/effect.ts";

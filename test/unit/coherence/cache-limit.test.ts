@@ -1,6 +1,6 @@
 /** Hazard H1: no more inodes are cached than can be dropped before others may take their locks. */
 import { beforeEach, describe, expect, it } from "vitest";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import { CacheLimit, cachedInodesMax } from "../../../overlay/coherence/cache-limit.ts";
 import { type Cover, createCover } from "../../../overlay/coherence/cover.ts";
 import { type CoherenceState, createCoherenceState } from "../../../overlay/coherence/effect.ts";

@@ -1,4 +1,4 @@
-/** What is seen of a thread of any program (proc(5)), with real processes and with made-up ones: coherence/caller-repair.ts rests on it. */
+/** What is seen of a thread of any program (proc(5)), with real processes and with made-up ones: coherence/size/caller-repair.ts rests on it. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { afterEach, describe, expect, it } from "vitest";

@@ -8,7 +8,7 @@ import type { Effect } from "../../../overlay/coherence/effect.ts";
 import { addWaiter, handleAst, handleBast, holdOf, tryPin, unpin, unpinData } from "../../../overlay/coherence/lock-cache.ts";
 import { handleInvalidated, handleRetryTimer, handleTimer } from "../../../overlay/coherence/revoke.ts";
 import { closeToken, handleTokenAst, handleTokenBast, openToken } from "../../../overlay/coherence/write-token.ts";
-import { Mode, modeCovers, modesCompatible } from "../../../dlmd/lock/mode.ts";
+import { Mode, modeCovers, modesCompatible } from "../../../dlmd/wire/mode.ts";
 import type { Inode } from "../../../overlay/inode/inode.ts";
 import { createModelNode, type ModelNode } from "./model-node.ts";
 import { ModelResource } from "./model-resource.ts";

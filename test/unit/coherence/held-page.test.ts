@@ -1,5 +1,6 @@
 /** A page that the WRITE which is to be answered may itself have locked: held-page.ts. */
-import { describe, expect, it } from "vitest";
+import { setTimeout as sleep } from "node:timers/promises";
+import { describe, expect, it, vi } from "vitest";
 import type { CallerThreads } from "../../../overlay/coherence/caller-threads.ts";
 import { droppedOrHeld } from "../../../overlay/coherence/held-page.ts";
 
@@ -7,7 +8,13 @@ const NOTIFIER = 7;
 const READER = 43;
 
 /** A notification whose thread waits for the page as soon as `waits` says so, beside a reader that is runnable for so many looks. */
-function scene({ waits = (): boolean => true, runnable = 0, writtenBack = (): boolean => false } = {}) {
+function scene({
+  waits = (): boolean => true,
+  runnable = 0,
+  writtenBack = (): boolean => false,
+  mayLast = (): boolean => false,
+  other = null as Promise<boolean> | boolean | null,
+} = {}) {
   let drop = (): void => {};
   const dropped = new Promise<void>((resolve) => (drop = resolve));
   const seen = { waits: 0, runnable: 0 };
@@ -26,7 +33,18 @@ function scene({ waits = (): boolean => true, runnable = 0, writtenBack = (): bo
       return waits();
     },
   };
-  return { seen, drop, judge: () => droppedOrHeld({ thread: () => NOTIFIER, dropped }, [READER], writtenBack, threads) };
+  return {
+    seen,
+    drop,
+    judge: () =>
+      droppedOrHeld(
+        { thread: () => NOTIFIER, dropped },
+        Promise.resolve(other),
+        [READER],
+        { isWrittenBack: writtenBack, mayLast },
+        threads,
+      ),
+  };
 }
 
 describe("a page that the WRITE may hold", () => {
@@ -75,6 +93,47 @@ describe("a page that the WRITE may hold", () => {
     });
     expect(await judge()).toBe(false);
     expect(seen).toEqual({ waits: 5, runnable: 1 });
+  });
+
+  it("is not the WRITE's own if it has something else: whoever has it, even unseen, it is waited for until it is dropped", async () => {
+    // The write-back of a revoke has locked it, and its request was not read yet.
+    const { judge, drop, seen } = scene({ other: true });
+    let judged: boolean | null = null;
+    const judging = judge().then((gone) => (judged = gone));
+    await sleep(10);
+    expect(judged).toBeNull();
+    drop();
+    expect(await judging).toBe(true);
+    expect(seen).toEqual({ waits: 0, runnable: 0 });
+  });
+
+  it("with something else in it is waited for as long as it takes, but not for a READ that has it locked after a quarter of a second", async () => {
+    vi.useFakeTimers();
+    try {
+      let read = false;
+      const { judge } = scene({ other: true, mayLast: () => read });
+      let judged: boolean | null = null;
+      void judge().then((gone) => (judged = gone));
+      await vi.advanceTimersByTimeAsync(900);
+      expect(judged).toBeNull();
+      read = true;
+      await vi.advanceTimersByTimeAsync(100);
+      expect(judged).toBe(false);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it("that has what was written is not waited for", async () => {
+    const { judge, seen } = scene({ other: false });
+    expect(await judge()).toBe(false);
+    expect(seen).toEqual({ waits: 0, runnable: 0 });
+  });
+
+  it("is dropped though the kernel says nothing more of it", async () => {
+    const { judge, drop } = scene({ other: new Promise(() => undefined) });
+    drop();
+    expect(await judge()).toBe(true);
   });
 
   it("that nothing is seen of is waited for a quarter of a second", async () => {

@@ -1,12 +1,16 @@
-/** Hazards F1 and F5: what one round of a revoke has the kernel drop. */
+/** Hazards F1, F5 and F6: what one round of a revoke has the kernel drop. */
 import { describe, expect, it } from "vitest";
+import type { CallerThreads } from "../../../overlay/coherence/caller-threads.ts";
 import { createCover } from "../../../overlay/coherence/cover.ts";
 import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
+import { droppedOrHeld } from "../../../overlay/coherence/held-page.ts";
 import { Invalidation, type KernelCaches } from "../../../overlay/coherence/invalidation.ts";
+import { tellName, validName } from "../../../overlay/coherence/names.ts";
 
 describe("a round for a file", () => {
   const id = { ino: 4, generation: 1 };
   const asked: string[] = [];
+  let inPageCache: Buffer | null = null;
   const answer = (what: string): Promise<number[]> => {
     asked.push(what);
     return Promise.resolve([0]);
@@ -15,6 +19,11 @@ describe("a round for a file", () => {
     invalidatePages: () => answer("pages"),
     invalidateMany: () => ({ write: () => Promise.resolve(0), begun: () => 0, refused: () => [] }),
     invalidateRange: () => ({ thread: () => 0, results: answer("range") }),
+    retrieve: (_fuseNodeid, offset, bytes) => {
+      asked.push(`${bytes} bytes from ${offset}`);
+      return Promise.resolve(inPageCache);
+    },
+    retrieved: () => undefined,
     raiseSize: () => answer("raise"),
     invalidatePagesAndSize: () => ({ gate: { shut: () => false }, results: answer("pages and size") }),
     invalidateAttributes: () => answer("attributes"),
@@ -45,6 +54,43 @@ describe("a round for a file", () => {
     cover.pins = 0;
   });
 
+  it("sees whether a page has what was written: not if it is not there, or the kernel's size cuts it", async () => {
+    const inode = cover.inode;
+    if (inode === null) throw new Error("no inode");
+    const hasOther = async (page: Buffer | null): Promise<boolean | null> => {
+      inPageCache = page;
+      return invalidation.hasOther(inode, { offset: 8192 + 3, data: Buffer.from("new") });
+    };
+    expect(await hasOther(Buffer.from("...new"))).toBe(false);
+    expect(await hasOther(Buffer.from("...old"))).toBe(true);
+    expect(await hasOther(Buffer.from("new..."))).toBe(true);
+    expect(await hasOther(Buffer.from("...ne"))).toBeNull();
+    expect(await hasOther(Buffer.from("...n."))).toBe(true);
+    expect(await hasOther(Buffer.from("..."))).toBeNull();
+    expect(await hasOther(Buffer.alloc(0))).toBeNull();
+    expect(await hasOther(null)).toBeNull();
+    expect(new Set(asked.splice(0))).toEqual(new Set(["6 bytes from 8192"]));
+  });
+
+  it("own page: nothing shown, as it is not up to date: then what threads do tells that the WRITE has it", async () => {
+    const inode = cover.inode;
+    if (inode === null) throw new Error("no inode");
+    inPageCache = Buffer.alloc(0);
+    const other = invalidation.hasOther(inode, { offset: 8192 + 3, data: Buffer.from("new") });
+    const never = new Promise<void>(() => undefined);
+    const users = { isWrittenBack: () => false, mayLast: () => false };
+    const looked: number[] = [];
+    const threads: CallerThreads = {
+      isAsleep: () => false,
+      hasEnded: () => false,
+      isReading: () => false,
+      isRunnable: () => false,
+      waitsForPage: (tid) => looked.push(tid) > 0,
+    };
+    expect(await droppedOrHeld({ thread: () => 7, dropped: never }, other, [], users, threads)).toBe(false);
+    expect([looked, asked.splice(0)]).toEqual([[7], ["6 bytes from 8192"]]);
+  });
+
   it("drops nothing where only what was answered has to be taken", async () => {
     expect(await invalidation.round(cover, { what: "late" })).toEqual({ missed: false, cut: false });
     expect(asked).toEqual([]);
@@ -60,5 +106,52 @@ describe("a round for a file", () => {
     await outdating.outdate(dir, false);
     expect(asked.splice(0)).toEqual(["attributes"]);
     expect(state.epoch).toBe(1);
+  });
+});
+
+describe("hazard F6: a round for a directory", () => {
+  const id = { ino: 4, generation: 1 };
+  const names = [{ name: Buffer.from("a"), drop: false }];
+
+  function scene(expired: Promise<number[]>) {
+    const asked: string[] = [];
+    const answer = (what: string): Promise<number[]> => {
+      asked.push(what);
+      return Promise.resolve([0]);
+    };
+    const state = createCoherenceState();
+    const cover = createCover(id, "4.1", "directory");
+    cover.inode = { fuseNodeid: 9, id, key: "4.1", kind: "directory", nlookup: 1, openCount: 0, mappableCount: 0, cover };
+    const caches = {
+      expireNames: () => {
+        asked.push("names");
+        return expired;
+      },
+      incrementEpoch: () => answer("epoch"),
+      invalidateAttributes: () => answer("attributes"),
+    } as unknown as KernelCaches;
+    const invalidation = new Invalidation(caches, state, () => false);
+    return { asked, state, cover, round: () => invalidation.round(cover, { what: "names", expiry: { epoch: false, names } }) };
+  }
+
+  it("expires its names one by one, and leaves all others as they are", async () => {
+    const { asked, state, round } = scene(Promise.resolve([0]));
+    expect(await round()).toEqual({ missed: false, cut: false });
+    expect([asked, state.epoch]).toEqual([["names", "attributes"], 1]);
+  });
+
+  it("that waits for an operation on it is overtaken by the epoch: what was told before counts no more", async () => {
+    const { asked, state, cover, round } = scene(new Promise(() => undefined));
+    const child = createCover({ ino: 5, generation: 1 }, "5.1", "file");
+    expect(tellName(cover, Buffer.from("a"), child, true, state.epoch, 0)).toBe(true);
+    expect(validName(cover, Buffer.from("a"), state.epoch)).toBe(child);
+    expect(await round()).toEqual({ missed: false, cut: false });
+    expect(asked).toEqual(["names", "epoch", "attributes"]);
+    expect(validName(cover, Buffer.from("a"), state.epoch)).toBeNull();
+  });
+
+  it("whose expiry the kernel refuses is no clean one", async () => {
+    const { round } = scene(Promise.resolve([-22]));
+    await expect(round()).rejects.toThrow("EINVAL");
   });
 });

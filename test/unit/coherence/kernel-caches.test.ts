@@ -2,7 +2,8 @@
 import { describe, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
 import { createKernelCaches, invalidateBut } from "../../../overlay/coherence/kernel-caches.ts";
-import type { Native } from "../../../overlay/native/index.ts";
+import { notifyRetrieve } from "../../../overlay/fuse/notify.ts";
+import type { Native } from "../../../native/index.ts";
 
 interface Written {
   readonly what: string;
@@ -45,6 +46,41 @@ describe("the end of a mount", () => {
     expect(closed).toBe(false);
     written[1]?.end();
     expect([await first, await end]).toEqual([0, true]);
+  });
+});
+
+describe("what the page cache has", () => {
+  const asked: Buffer[] = [];
+  let result = 0;
+  const native = {
+    deviceWrite: (_fd: number, message: Buffer) => {
+      asked.push(Buffer.from(message));
+      return result;
+    },
+  };
+  const caches = createKernelCaches(native as unknown as Native, 9, { expireEntry: true, incEpoch: true });
+
+  it("is asked for within the turn, and comes by the number that it was asked with", async () => {
+    const [first, second] = [caches.retrieve(5, 4096, 10), caches.retrieve(6, 8192, 20)];
+    const numbers = asked.map((message) => Number(message.readBigUInt64LE(16)));
+    expect(asked.splice(0)).toEqual([notifyRetrieve(numbers[0] ?? 0, 5, 4096n, 10), notifyRetrieve(numbers[1] ?? 0, 6, 8192n, 20)]);
+    caches.retrieved(numbers[1] ?? 0, Buffer.from("second"));
+    caches.retrieved(numbers[0] ?? 0, Buffer.from("first"));
+    caches.retrieved(numbers[0] ?? 0, Buffer.from("once more"));
+    expect([await first, await second].map(String)).toEqual(["first", "second"]);
+    // No request of the kernel has such a number.
+    expect(Math.min(...numbers)).toBeGreaterThan(2 ** 52);
+  });
+
+  it("is not known where the kernel refuses, or the mount ends before it has said", async () => {
+    result = -E.ENOENT;
+    expect(await caches.retrieve(5, 0, 10)).toBeNull();
+    result = 0;
+    const asking = caches.retrieve(5, 0, 10);
+    await caches.close();
+    expect(await asking).toBeNull();
+    asked.length = 0;
+    expect([await caches.retrieve(5, 0, 10), asked]).toEqual([null, []]);
   });
 });
 

@@ -1,4 +1,4 @@
-/** Hazard H1: at the end of the lease the kernel drops what it caches, whatever some of it waits for. */
+/** Hazards H1, F7: at the end of the lease the kernel drops what it caches, whatever some of it waits for. */
 import { describe, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
 import { createCover } from "../../../overlay/coherence/cover.ts";

@@ -1,7 +1,7 @@
 /** A model of the lock manager of one resource, of which each node has one lock: the rules of Linux fs/dlm/lock.c that matter here. */
 import { LockFlag } from "../../../dlmd/client/api.ts";
 import type { LockStatus } from "../../../dlmd/client/api.ts";
-import { Mode, modeCovers, modesCompatible } from "../../../dlmd/lock/mode.ts";
+import { Mode, modeCovers, modesCompatible } from "../../../dlmd/wire/mode.ts";
 
 interface ModelLock {
   granted: Mode;

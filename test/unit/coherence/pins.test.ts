@@ -1,7 +1,7 @@
 /** Pins of operations: of several inodes at once, of children, and for writers who are killed while they wait. */
 import { expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { Waiter } from "../../../overlay/coherence/api.ts";
 import { inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
 

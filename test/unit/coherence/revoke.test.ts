@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import { LockFlag } from "../../../dlmd/client/api.ts";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import { bear, registerAll } from "../../../overlay/coherence/born.ts";
 import { createCover, type Cover, type PinWaiter } from "../../../overlay/coherence/cover.ts";
 import { createCoherenceState, type CoherenceState, type Effect } from "../../../overlay/coherence/effect.ts";
@@ -305,6 +305,50 @@ describe("the revoke", () => {
     if (file.inode !== null) file.inode.nlookup = 0;
     handleRetryTimer(state, file, 0);
     expect(effects()).toMatchObject([{ do: "request", mode: Mode.NL }]);
+  });
+
+  it("F4: waits for such an inode twice as long each time, up to MISS_DELAY_MAX_MS", () => {
+    const file = holding("file", Mode.PR);
+    handleBast(state, file, Mode.EX, 0);
+    effects();
+    const delays = Array.from({ length: 10 }, () => {
+      handleInvalidated(state, file, true, 0);
+      const [timer] = effects();
+      handleRetryTimer(state, file, 0);
+      effects();
+      return timer?.do === "timer" ? timer.delayMs : null;
+    });
+    expect(delays).toEqual([0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 50, 50]);
+  });
+
+  it("F1: holds data requests back twice as long in each round, up to PASS_DELAY_MAX_MS", () => {
+    const delays = [2, 3, 4, 5, 6, 7].map((round) => {
+      const file = holding("file", Mode.PR);
+      handleBast(state, file, Mode.EX, 0);
+      file.round = round;
+      effects();
+      addWaiter(state, file, waiter(Mode.PR, true), 0);
+      const [timer] = effects();
+      return timer?.do === "timer" ? timer.delayMs : null;
+    });
+    expect(delays).toEqual([1, 2, 4, 8, 8, 8]);
+  });
+
+  it.each([
+    [64, 64],
+    [65, 0],
+  ])("F1: goes around the pages of HELD_BACK_MAX READs at most: of %i, around %i", (reads, pages) => {
+    const file = holding("file", Mode.PR);
+    handleBast(state, file, Mode.EX, 0);
+    file.round = 2;
+    for (let at = 0; at < reads; at += 1) {
+      addWaiter(state, file, { ...waiter(Mode.PR, true), pages: { from: at * 4096, to: (at + 1) * 4096 } }, 0);
+    }
+    effects();
+    handleRetryTimer(state, file, 0);
+    const [round] = effects();
+    const plan = round?.do === "invalidate" ? round.plan : null;
+    expect(plan?.what === "pages-and-size" ? plan.except.length : null).toBe(pages);
   });
 
   it("F5: a lock that is being given up is still held until the lower mode was sent, and to PR until that is confirmed", () => {

@@ -1,10 +1,10 @@
 /** Test lab: the shell of the coherence layer over a lock manager that grants whatever is asked for, and a kernel that drops all it is told to. */
 import { type Lock, LockFlag, type LockHandlers, type Lockspace } from "../../../dlmd/client/api.ts";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { KernelCaches } from "../../../overlay/coherence/invalidation.ts";
 import { type CoherenceShell, createCoherenceShell } from "../../../overlay/coherence/shell.ts";
 import type { Inode, InodeKind } from "../../../overlay/inode/inode.ts";
-import { decodeStamp, encodeStamp, type Stamp, type Stamps, StampSource } from "../../../overlay/lower/stamp.ts";
+import { decodeStamp, type Stamp, type Stamps, StampSource } from "../../../overlay/lower/stamp.ts";
 import { fileKey } from "../../../overlay/lower/lower.ts";
 
 /** Grants whatever is asked for, in the turn after; what is asked for while the client has a lock there, when that is gone: somebody else waits for it. */
@@ -12,13 +12,21 @@ export function lockspaceThatGrants(asked: string[]): {
   readonly lockspace: Lockspace;
   readonly handlers: Map<Lock, LockHandlers>;
   readonly blocks: Map<string, Stamp | null>;
+  /** Flags of the last request for a lock on that resource. */
+  readonly flags: Map<string, number>;
 } {
   const handlers = new Map<Lock, LockHandlers>();
   /** Value blocks by resource: what EX left; null: not valid. */
   const blocks = new Map<string, Stamp | null>();
+  /** What is in them, valid or not: dlmd marks a block and leaves its bytes as they were. */
+  const bytes = new Map<string, Uint8Array>();
+  const flagsOf = new Map<string, number>();
   const leave = (resource: string, flags: number, block: Uint8Array | undefined): void => {
     if ((flags & LockFlag.IVVALBLK) !== 0) blocks.set(resource, null);
-    else if ((flags & LockFlag.VALBLK) !== 0 && block !== undefined) blocks.set(resource, decodeStamp(block));
+    else if ((flags & LockFlag.VALBLK) !== 0 && block !== undefined) {
+      blocks.set(resource, decodeStamp(block));
+      bytes.set(resource, block);
+    }
   };
   /** By resource: what waits there until the lock is gone. */
   const behind = new Map<string, () => void>();
@@ -42,11 +50,11 @@ export function lockspaceThatGrants(asked: string[]): {
     };
     const made: Lock = Object.assign(lock, {
       request: (mode: Mode, flags: number, block?: Uint8Array) => {
+        flagsOf.set(resource, flags);
         leave(resource, flags, block);
-        const found = blocks.get(resource) ?? null;
         if ((flags & LockFlag.VALBLK) !== 0 && block === undefined) {
-          lock.lvb = found === null ? null : encodeStamp(found);
-          lock.lvbValid = found !== null;
+          lock.lvb = bytes.get(resource) ?? null;
+          lock.lvbValid = (blocks.get(resource) ?? null) !== null;
         }
         asked.push(`${lock.exists ? "convert" : "lock"} ${resource} ${mode}`);
         lock.busy = true;
@@ -71,7 +79,7 @@ export function lockspaceThatGrants(asked: string[]): {
     handlers.set(made, of);
     return made;
   };
-  return { lockspace: { name: "test", createLock, batch: (make) => make() }, handlers, blocks };
+  return { lockspace: { name: "test", createLock, batch: (make) => make() }, handlers, blocks, flags: flagsOf };
 }
 
 /** As of an owner, or of a lower that has not answered yet. */
@@ -105,6 +113,8 @@ export function shellOver(
       invalidatePages: nothing,
       invalidateMany: () => ({ write: () => Promise.resolve(0), begun: () => 0, refused: () => [] }),
       invalidateRange: () => ({ thread: () => 0, results: nothing() }),
+      retrieve: () => Promise.resolve(null),
+      retrieved: () => undefined,
       raiseSize: nothing,
       invalidatePagesAndSize: () => ({ gate: { shut: () => true }, results: nothing() }),
       invalidateAttributes: nothing,

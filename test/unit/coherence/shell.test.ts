@@ -4,7 +4,7 @@ import { runInNewContext } from "node:vm";
 import { describe, expect, it } from "vitest";
 import type { Lock, LockHandlers } from "../../../dlmd/client/api.ts";
 import { E } from "../../../dlmd/base/errno.ts";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { KernelCaches } from "../../../overlay/coherence/invalidation.ts";
 import type { CoherenceShell } from "../../../overlay/coherence/shell.ts";
 import type { Inode } from "../../../overlay/inode/inode.ts";
@@ -250,10 +250,12 @@ describe("the shell", () => {
     for (const inode of [written, unknown]) await shell.operations.pin(inode, Mode.EX, waiter);
     const before = stamps.raise();
     shell.operations.unpin(written, Mode.EX);
+    shell.operations.unpin(unknown, Mode.EX);
     const after = stamps.raise();
-    await step(written);
-    expect(blocks.get("i12.7")).toEqual(before);
-    // Under a lower that has answered nothing yet.
+    for (const inode of [written, unknown]) await step(inode);
+    expect(["i12.7", "i13.7"].map((resource) => blocks.get(resource))).toEqual([before, before]);
+    // Under a lower that has answered nothing yet: the bytes of the last change are still in the block.
+    await shell.operations.pin(unknown, Mode.EX, waiter);
     stamps.silent = true;
     shell.operations.unpin(unknown, Mode.EX);
     await step(unknown);

@@ -1,7 +1,7 @@
 /** Hazards C4, H1: what waits while the lease does not hold, and what is dropped when. */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import { type Cover, createCover } from "../../../overlay/coherence/cover.ts";
 import type { Effect } from "../../../overlay/coherence/effect.ts";
 import type { Dropped } from "../../../overlay/coherence/kernel-drop.ts";

@@ -1,7 +1,7 @@
 /** The names that this kernel was told, under the locks that are here (hazards F6, F12). */
 import { describe, expect, it } from "vitest";
 import type { Lock, LockHandlers } from "../../../dlmd/client/api.ts";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { KernelCaches } from "../../../overlay/coherence/invalidation.ts";
 import type { CoherenceShell } from "../../../overlay/coherence/shell.ts";
 import type { Inode } from "../../../overlay/inode/inode.ts";

@@ -6,7 +6,7 @@ import { createMetrics, type Metrics } from "../../../dlmd/base/metric.ts";
 import type { NodeConfig } from "../../../dlmd/config/cluster-config.ts";
 import { DatagramBundler, type Destination } from "../../../dlmd/driver/datagram-bundler.ts";
 import { type DatagramChannel, openDatagramChannel } from "../../../dlmd/driver/datagram-channel.ts";
-import { createKeyring } from "../../../dlmd/driver/keyring.ts";
+import { createKeyring } from "../../../dlmd/tls/keyring.ts";
 import { DatagramSealer } from "../../../dlmd/driver/seal.ts";
 import { decodeUnsealed, encodeBundle, encodeProbe, encodeProbed, frameBundleBytes, maxBundleBytes } from "../../../dlmd/wire/bundle.ts";
 import { type Datagram, encodeDatagram } from "../../../dlmd/wire/datagram.ts";

@@ -47,6 +47,7 @@ test.each([
   ["two lines", `${Buffer.alloc(32).toString("base64")}\nmore\n`],
   ["twice the same", `${Buffer.alloc(32).toString("base64")}\n${Buffer.alloc(32).toString("base64")}\n`],
   ["five keys", [1, 2, 3, 4, 5].map((fill) => `${Buffer.alloc(32, fill).toString("base64")}\n`).join("")],
+  ["a number that is too long", `${Buffer.alloc(32).toString("base64")} 1234567890\n`],
   ["hex", Buffer.alloc(32).toString("hex")],
 ])("%s is no key", (_name, text) => {
   const file = path.join(dir, "cluster.key");
@@ -64,7 +65,10 @@ test("a directory is no key, whatever its mode", () => {
 test("several keys: the first is spoken with, all are found by their ids; a replaced file stays 0600", () => {
   const file = path.join(dir, "cluster.key");
   writeClusterKey(file, Buffer.alloc(32, 1));
-  replaceKeys(file, [Buffer.alloc(32, 2), Buffer.alloc(32, 1)]);
+  replaceKeys(file, [
+    { bytes: Buffer.alloc(32, 2), serial: 1 },
+    { bytes: Buffer.alloc(32, 1), serial: 0 },
+  ]);
   expect(statSync(file).mode & 0o7777).toBe(0o600);
   const keyring = readKeyring(file);
   expect(keyring.first.bytes).toEqual(Buffer.alloc(32, 2));

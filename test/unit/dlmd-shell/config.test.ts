@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { OperatingError } from "../../../dlmd/base/error.ts";
-import { decodeClusterConfig } from "../../../dlmd/config/cluster-config.ts";
+import { MAX_NODES, MAX_VOLUMES, decodeClusterConfig, twoNodeObjection } from "../../../dlmd/config/cluster-config.ts";
 import { nearestWord } from "../../../dlmd/base/nearest.ts";
 
 const good = readFileSync(new URL("../../../examples/cluster.yaml", import.meta.url), "utf8");
@@ -124,6 +124,39 @@ describe("cluster.yaml", () => {
     const text = good.replace(from, to);
     expect(text).not.toBe(good);
     expect(refusal(text)).toContain(expected);
+  });
+
+  test("two_node is refused as long as a node has no fence device: each half of a partition would write to the disk", () => {
+    const two = good.replace(/ {2}- \{ nodeid: 3.*\n/, "").replace("two_node: false\n  wait_for_all: false", "two_node: true");
+    const words =
+      "quorum.two_node: expected false, because no fence device is configured for node1 and node2: cut off from each other, both would write to the disk (add a third node, which needs no disk, or set auto_tie_breaker: lowest), found true";
+    expect(refusal(two).split("\n  ")).toEqual(["cluster.yaml cannot be used:", words]);
+    const { nodes } = decodeClusterConfig(two.replace("two_node: true", "two_node: false"), "x");
+    expect(twoNodeObjection(nodes, new Set([1]))).toContain("for node2: cut off");
+    expect(twoNodeObjection(nodes, new Set([1, 2]))).toBeNull();
+  });
+
+  test("a text of 256 KiB is taken, and one byte more is refused, before it could be kept or sent", () => {
+    const padded = (bytes: number): string => `${good}#${"é".repeat((bytes - good.length - 2) / 2)}`.padEnd(bytes, "x");
+    const text = (bytes: number): string => {
+      const long = padded(bytes);
+      return long.slice(0, long.length - (Buffer.byteLength(long) - bytes));
+    };
+    expect(decodeClusterConfig(text(262_144), "x").cluster).toBe("lab");
+    expect(refusal(text(262_145))).toContain("(file): expected at most 262144 bytes, found 262145");
+  });
+
+  test("31 nodes and 256 volumes are taken, and one more of each is refused", () => {
+    const nodes = (count: number): string =>
+      Array.from({ length: count }, (_, at) => `  - { nodeid: ${at + 1}, name: n${at + 1}, address: 10.0.0.${at + 1} }\n`).join("");
+    const volume = (at: number): string =>
+      `  - { name: v${at}, uuid: 6b1c0b5e-3f0e-4f0a-9d5c-${String(at).padStart(12, "0")}, lower: device }\n`;
+    const volumes = (count: number): string => Array.from({ length: count }, (_, at) => volume(at)).join("");
+    const of = (nodeCount: number, volumeCount: number): string =>
+      `cluster: lab\nversion: 1\nnodes:\n${nodes(nodeCount)}volumes:\n${volumes(volumeCount)}`;
+    expect(decodeClusterConfig(of(MAX_NODES, MAX_VOLUMES), "x").nodes).toHaveLength(31);
+    expect(refusal(of(MAX_NODES + 1, 1))).toContain("nodes: expected a list of 1 to 31 nodes");
+    expect(refusal(of(1, MAX_VOLUMES + 1))).toContain("volumes: expected a list of 0 to 256 volumes");
   });
 
   test("every problem is told at once", () => {

@@ -17,9 +17,9 @@ import type { NodeConfig } from "../../../dlmd/config/cluster-config.ts";
 import { openDatagramChannel } from "../../../dlmd/driver/datagram-channel.ts";
 import { openDiscovery, sealDiscovery } from "../../../dlmd/driver/discovery.ts";
 import { createHandshake, type HandshakeOptions } from "../../../dlmd/driver/handshake.ts";
-import { createKeyring } from "../../../dlmd/driver/keyring.ts";
+import { createKeyring } from "../../../dlmd/tls/keyring.ts";
 import { openPeerNetwork } from "../../../dlmd/driver/peer-network.ts";
-import { secureInitiator, type SecureConnection } from "../../../dlmd/driver/peer-tls.ts";
+import { secureInitiator, type SecureConnection } from "../../../dlmd/tls/secure-connection.ts";
 import { DatagramOpener, DatagramSealer } from "../../../dlmd/driver/seal.ts";
 import { decodeUnsealed, encodeBundle, encodeProbe, encodeProbed } from "../../../dlmd/wire/bundle.ts";
 import { decodeDatagram, encodeDatagram } from "../../../dlmd/wire/datagram.ts";
@@ -85,7 +85,7 @@ const record = {
   nodes: [],
 };
 const configCorpus = [
-  encodeConfigMessage({ epoch: 1, view: "1.1.a", kind: "report", committed: record, pending: { record, epoch: 1 } }),
+  encodeConfigMessage({ epoch: 1, view: "1.1.a", kind: "report", committed: record, pending: { record, epoch: 1, view: "1.1.a" } }),
   encodeConfigMessage({ epoch: 1, view: "1.1.a", kind: "propose", record }),
   encodeConfigMessage({ epoch: 1, view: "1.1.a", kind: "stored", version: 2, fingerprint: "[]" }),
   encodeConfigMessage({ epoch: 1, view: "1.1.a", kind: "request", requestId: 3, record }),
@@ -204,7 +204,7 @@ const handshakeOf = (nodeid: number, role: "initiator" | "acceptor"): HandshakeO
   expectedNodeid: null,
   objection: () => null,
   isKnownNode: () => true,
-  config: () => "text",
+  offer: () => null,
 });
 
 test(
@@ -277,7 +277,8 @@ test(
     const network = await openPeerNetwork({
       keyring,
       identity: () => handshakeOf(2, "acceptor").self,
-      configText: () => "",
+      refused: () => {},
+      configOffer: () => null,
       self: nodes[1] as NodeConfig,
       nodes,
       port,

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { type Handshake, type HandshakeStep, type Identity, createHandshake } from "../../../dlmd/driver/handshake.ts";
-import { type ClusterKey, createKeyring } from "../../../dlmd/driver/keyring.ts";
+import { MAX_AGREED } from "../../../dlmd/config/change-codec.ts";
+import { type ClusterKey, createKeyring } from "../../../dlmd/tls/keyring.ts";
 
 const keyOf = (fill: number): ClusterKey => createKeyring([Buffer.alloc(32, fill)]).first;
 const binding = Buffer.alloc(32, 9);
@@ -25,19 +26,23 @@ interface Side {
   readonly self?: Partial<Identity>;
   readonly expectedNodeid?: number;
   readonly known?: readonly number[];
+  /** False: its configuration comes from a file. */
+  readonly agreed?: boolean;
+  readonly agreedBy?: readonly number[];
 }
 
 function side(
   role: "initiator" | "acceptor",
   nodeid: number,
-  { self = {}, expectedNodeid, known = [1, 2, 3], ...change }: Side,
+  { self = {}, expectedNodeid, known = [1, 2, 3], agreed = true, agreedBy, ...change }: Side,
 ): Handshake {
   return createHandshake({
     key: change.key ?? keyOf(7),
     binding: change.binding ?? binding,
     self: { ...identity(nodeid), ...self },
     objection: () => change.objection ?? null,
-    config: () => `configuration of node ${nodeid}`,
+    offer: () =>
+      agreed ? { version: self.configVersion ?? 4, text: `configuration of node ${nodeid}`, agreedBy: agreedBy ?? [1, 2, 3] } : null,
     nonce: Buffer.alloc(32, 100 + nodeid),
     role,
     expectedNodeid: expectedNodeid ?? null,
@@ -91,9 +96,25 @@ test.each(refusals)("%s: both sides know why", (_name, initiator, acceptor, reas
 test("a node with an older configuration is offered the newer one, and nothing is offered to others", () => {
   const offers = (initiator: Side): unknown[] =>
     run(side("initiator", 2, initiator), side("acceptor", 1, {})).map((end) => end.kind === "refused" && end.offer);
-  expect(offers({ self: { configVersion: 3 } })).toEqual([{ version: 4, text: "configuration of node 1" }, null]);
-  expect(offers({ self: { configVersion: 5 } })).toEqual([null, { version: 5, text: "configuration of node 2" }]);
+  expect(offers({ self: { configVersion: 3 } })).toEqual([{ version: 4, text: "configuration of node 1", agreedBy: [1, 2, 3] }, null]);
+  expect(offers({ self: { configVersion: 5 } })).toEqual([null, { version: 5, text: "configuration of node 2", agreedBy: [1, 2, 3] }]);
   expect(offers({ self: { configVersion: 3, cluster: "other" } })).toEqual([null, null]);
+});
+
+test("what the cluster never agreed on is never offered, and both sides know what to do", () => {
+  const ends = run(side("initiator", 2, { self: { configVersion: 5 }, agreed: false }), side("acceptor", 1, {}));
+  for (const end of ends) {
+    expect(end).toMatchObject({ kind: "refused", offer: null });
+    expect(end.kind === "refused" && end.reason).toContain("version 5 of node 2 comes from its file, and the cluster never agreed on it");
+    expect(end.kind === "refused" && end.reason).toContain("`coverlay config show` on node 1");
+  }
+});
+
+test("an offer that more nodes agreed on than there can be is refused", () => {
+  const offers = (count: number): unknown =>
+    run(side("initiator", 2, { self: { configVersion: 5 }, agreedBy: Array(count).fill(7) }), side("acceptor", 1, {}))[1];
+  expect(offers(MAX_AGREED)).toMatchObject({ offer: { agreedBy: Array(MAX_AGREED).fill(7) as number[] } });
+  expect(offers(MAX_AGREED + 1)).toMatchObject({ offer: null, reason: "damaged handshake: a configuration that 63 nodes agreed on" });
 });
 
 test("a proof sent back to its author is no proof", () => {
@@ -114,7 +135,7 @@ test("a recorded proof is no proof for another nonce", () => {
     binding,
     self: identity(1),
     objection: () => null,
-    config: () => "",
+    offer: () => null,
     nonce: Buffer.alloc(32, 55),
     role: "acceptor",
     expectedNodeid: null,

@@ -3,8 +3,8 @@ import path from "node:path";
 import { expect, test } from "vitest";
 import { type GoneClient, LockFlag, type LockStatus } from "../../../dlmd/client/api.ts";
 import { connectDlm } from "../../../dlmd/client/client.ts";
-import { Mode } from "../../../dlmd/lock/mode.ts";
-import type { ClientEvent } from "../../../dlmd/node-api.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
+import type { ClientEvent } from "../../../dlmd/wire/program.ts";
 import { granted, info, localSocketLab, view } from "./local-socket-lab.ts";
 
 const current = localSocketLab();

@@ -13,22 +13,28 @@ import { silentLog } from "../../../dlmd/base/log.ts";
 import { createMetrics } from "../../../dlmd/base/metric.ts";
 import type { ClusterInfo, DlmClient, DlmClientHandlers, ViewInfo } from "../../../dlmd/client/api.ts";
 import { connectDlm } from "../../../dlmd/client/client.ts";
-import type { ClientIdentity } from "../../../dlmd/lock/client.ts";
-import type { Mode } from "../../../dlmd/lock/mode.ts";
-import type { ClientEvent, ClientRequest } from "../../../dlmd/node-api.ts";
-import { peerProcesses } from "../../../dlmd/server/peer-process.ts";
+import type { Mode } from "../../../dlmd/wire/mode.ts";
+import type { ClientEvent, ClientRequest, ClientIdentity } from "../../../dlmd/wire/program.ts";
+import { type PeerProcesses, peerProcesses } from "../../../dlmd/server/peer-process.ts";
 import { type LocalServer, startServer } from "../../../dlmd/server/server.ts";
 import { createFrameReader } from "../../../dlmd/wire/frame.ts";
 import { LOCAL_VERSION, decodeServerMessage, encodeClientMessage } from "../../../dlmd/wire/local.ts";
 
-export const view: ViewInfo = { viewId: "1.1.aa", quorate: true, members: [1], quorumReason: "1 of 1", running: true };
+export const view: ViewInfo = {
+  viewId: "1.1.aa",
+  quorate: true,
+  members: [1],
+  incarnations: ["aa"],
+  quorumReason: "1 of 1",
+  running: true,
+};
 export const info: Omit<ClusterInfo, "clientId"> = {
   clusterName: "lab",
   nodeid: 1,
   incarnation: "aa",
   nodes: [{ nodeid: 1, name: "node1", address: "127.0.0.1" }],
   volumes: [],
-  overlaySecrets: [new Uint8Array(32)],
+  overlayKeys: [{ id: "00000000", bytes: new Uint8Array(32) }],
 };
 
 export const granted = (lockId: number, mode: Mode): ClientEvent => ({
@@ -63,6 +69,7 @@ export class LocalSocketLab {
   readonly gone: number[] = [];
   readonly slow: { clientId: number; unreadBytes: number }[] = [];
   readonly connected: ClientIdentity[] = [];
+  readonly processes: PeerProcesses = peerProcesses();
   readonly #clients: DlmClient[] = [];
   readonly #children: ChildProcess[] = [];
   readonly #sockets: Socket[] = [];
@@ -94,7 +101,7 @@ export class LocalSocketLab {
       socketPath: this.socketPath,
       log: silentLog,
       metrics: createMetrics(),
-      processes: peerProcesses(),
+      processes: this.processes,
       info: () => info,
       connected: (clientId, identity) => {
         this.connected.push(identity);

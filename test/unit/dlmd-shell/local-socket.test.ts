@@ -54,6 +54,22 @@ test("H13: a program that hangs is killed, and is gone when it has ended", async
   expect(lab.gone).toEqual([1]);
 });
 
+test("a program that could not be killed is killed when it hangs again", async () => {
+  const lab = current();
+  let kills = 0;
+  const refused = (): Promise<boolean> => {
+    kills++;
+    return Promise.reject(new Error("EPERM"));
+  };
+  lab.processes.open = () => ({ kill: refused, ended: false, close: () => {} });
+  await lab.connect();
+  lab.server.kill(1, "it hangs");
+  lab.server.kill(1, "it hangs");
+  await new Promise<void>((resolve) => setImmediate(resolve));
+  lab.server.kill(1, "it hangs");
+  expect(kills).toBe(2);
+});
+
 test("a second dlmd is told; the first goes on", async () => {
   const lab = current();
   await expect(lab.start()).rejects.toMatchObject({ code: "already-running" });

@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { ByteReader, ByteWriter } from "../../../dlmd/base/bytes.ts";
 import { WireError } from "../../../dlmd/base/error.ts";
 import type { LockStatus, ViewInfo } from "../../../dlmd/client/api.ts";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import { FrameGatherer, createFrameReader } from "../../../dlmd/wire/frame.ts";
 import {
   LOCAL_FRAME_BYTES,
@@ -26,18 +26,29 @@ import {
   encodeServerMessage,
 } from "../../../dlmd/wire/local.ts";
 
-const view: ViewInfo = { viewId: "7.1.00ff", quorate: true, members: [1, 3], quorumReason: "2 of 3 votes", running: false };
+const view: ViewInfo = {
+  viewId: "7.1.00ff",
+  quorate: true,
+  members: [1, 3],
+  incarnations: ["aa", "cc"],
+  quorumReason: "2 of 3 votes",
+  running: false,
+};
 
 const fromClient: [message: Exclude<ClientMessage, { kind: "requests" }>, hex: string][] = [
   [
     { kind: "hello", version: LOCAL_VERSION, pid: 4711, program: "ls", owner: "me", bastLimitMs: 1000 },
-    "0143564c4404006712000002006c7302006d65e8030000",
+    "0143564c4408006712000002006c7302006d65e8030000",
   ],
   [{ kind: "bast-limit", limitMs: 60_000 }, "0860ea0000"],
   [{ kind: "open", lockspaceId: 2, name: "data" }, "0202000000040064617461"],
   [{ kind: "gone-ack", goneId: 9 }, "0409000000"],
   [{ kind: "query", queryId: 5, what: "nodes" }, "050500000001"],
   [{ kind: "inspect", queryId: 9, lockspace: "v", resource: "i:1", nodeid: 3, waitingMs: null }, "07090000000100760300693a310300ffffffff"],
+  [
+    { kind: "ask-life", queryId: 9, nodeid: 3, pid: 4711, startTime: 0x1_0000_0009, device: "/dev/sdb1" },
+    "0909000000030067120000090000000100000009002f6465762f73646231",
+  ],
   [{ kind: "purge", purgeId: 5, lockspaceId: 2, nodeid: 3, pid: 4711 }, "060500000002000000030067120000"],
   [{ kind: "group-join", requestId: 4, group: "g" }, "1804000000010067"],
   [{ kind: "group-leave", requestId: 4, group: "g" }, "1904000000010067"],
@@ -61,14 +72,17 @@ const fromServer: [message: Exclude<ServerMessage, { kind: "results" }>, hex: st
         clientId: 3,
         nodes: [{ nodeid: 1, name: "n", address: "::" }],
         volumes: [{ name: "v", uuid: "u", lower: "device" }],
-        overlaySecrets: [Uint8Array.of(1, 2), Uint8Array.of(3)],
+        overlayKeys: [
+          { id: "aa", bytes: Uint8Array.of(1, 2) },
+          { id: "bb", bytes: Uint8Array.of(3) },
+        ],
       },
       view,
     },
-    "8103006c61620100020061620300000001000000010001006e02003a3a01000000010076010075010202000000010201000000030800372e312e3030666601000c0032206f66203320766f746573020001000300",
+    "8103006c61620100020061620300000001000000010001006e02003a3a010000000100760100750002020061610200000001020200626201000000030800372e312e3030666601000c0032206f66203320766f7465730200000001000300020000000200616102006363",
   ],
   [{ kind: "opened", lockspaceId: 2, error: "no" }, "820200000002006e6f"],
-  [{ kind: "view", view }, "840800372e312e3030666601000c0032206f66203320766f746573020001000300"],
+  [{ kind: "view", view }, "840800372e312e3030666601000c0032206f66203320766f7465730200000001000300020000000200616102006363"],
   [
     {
       kind: "gone",
@@ -78,12 +92,12 @@ const fromServer: [message: Exclude<ServerMessage, { kind: "results" }>, hex: st
         { nodeid: 2, incarnation: "cd", clientId: 4 },
       ],
     },
-    "85060000000200000002000200636400000000000200020063640104000000",
+    "850600000002000000020002006364000200020063640104000000",
   ],
   [{ kind: "answer", queryId: 5, json: new TextEncoder().encode("{}") }, "8605000000020000007b7d"],
   [{ kind: "error", reason: "no" }, "8702006e6f"],
   [{ kind: "purged", purgeId: 5, locks: 6, error: "no" }, "88050000000600000002006e6f"],
-  [{ kind: "secrets", secrets: [Uint8Array.of(1, 2)] }, "8901020000000102"],
+  [{ kind: "overlay-keys", keys: [{ id: "aa", bytes: Uint8Array.of(1, 2) }] }, "890102006161020000000102"],
   [{ kind: "group-result", requestId: 4, result: "too-large" }, "980400000003"],
   [
     { kind: "group-members", group: "g", members: [member], joined: [member], left: [{ member, reason: "node-gone" }] },

@@ -5,7 +5,7 @@ import { silentLog } from "../../../dlmd/base/log.ts";
 import { createMetrics, type Metrics } from "../../../dlmd/base/metric.ts";
 import type { NodeConfig } from "../../../dlmd/config/cluster-config.ts";
 import { type DatagramChannel, openDatagramChannel } from "../../../dlmd/driver/datagram-channel.ts";
-import { createKeyring } from "../../../dlmd/driver/keyring.ts";
+import { createKeyring } from "../../../dlmd/tls/keyring.ts";
 import { DatagramSealer } from "../../../dlmd/driver/seal.ts";
 import { noView } from "../../../dlmd/wire/view-id.ts";
 

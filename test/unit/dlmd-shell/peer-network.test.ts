@@ -7,15 +7,10 @@ import type { Log } from "../../../dlmd/base/log.ts";
 import { type Metrics, createMetrics } from "../../../dlmd/base/metric.ts";
 import type { NodeConfig } from "../../../dlmd/config/cluster-config.ts";
 import { type DatagramChannel, MAX_QUEUED_BYTES, openDatagramChannel } from "../../../dlmd/driver/datagram-channel.ts";
-import { createKeyring } from "../../../dlmd/driver/keyring.ts";
+import { createKeyring } from "../../../dlmd/tls/keyring.ts";
+import { HANDSHAKE_TIMEOUT_MS, MAX_UNPROVED_OF_STRANGERS } from "../../../dlmd/tls/unproved.ts";
 import { PEER_UNSENT_BYTES } from "../../../dlmd/driver/peer-connection.ts";
-import {
-  HANDSHAKE_TIMEOUT_MS,
-  MAX_UNPROVED_OF_STRANGERS,
-  type PeerNetwork,
-  type PeerNetworkOptions,
-  openPeerNetwork,
-} from "../../../dlmd/driver/peer-network.ts";
+import { type PeerNetwork, type PeerNetworkOptions, openPeerNetwork } from "../../../dlmd/driver/peer-network.ts";
 import { DatagramSealer } from "../../../dlmd/driver/seal.ts";
 import type { Datagram } from "../../../dlmd/wire/datagram.ts";
 import type { PeerMessage } from "../../../dlmd/wire/peer.ts";
@@ -36,6 +31,7 @@ interface Side {
   readonly network: PeerNetwork;
   readonly events: unknown[];
   readonly said: string[];
+  readonly refusals: string[];
   readonly metrics: Metrics;
 }
 const open: (PeerNetwork | DatagramChannel | Socket)[] = [];
@@ -61,6 +57,7 @@ async function side(
 ): Promise<Side> {
   const events: unknown[] = [];
   const said: string[] = [];
+  const refusals: string[] = [];
   const note = (event: unknown): void => {
     events.push(event);
     happened();
@@ -85,7 +82,7 @@ async function side(
       datagramKey: datagramKeyOf(nodeid),
       datagramCounter: 0,
     }),
-    configText: () => "",
+    configOffer: () => null,
     self: nodes[nodeid - 1] as NodeConfig,
     nodes,
     port,
@@ -95,6 +92,7 @@ async function side(
     log: logInto(said),
     metrics,
     up: (peer) => note(["up", peer.nodeid, peer.incarnation]),
+    refused: (from, reason) => void refusals.push(`${from} ${reason}`),
     down: (from, incarnation) => note(["down", from, incarnation]),
     frame: (from, _view, messages) => note(["frame", from, ...messages]),
     config: (from, body) => note(["config", from, Buffer.from(body).toString()]),
@@ -102,7 +100,7 @@ async function side(
     ...change,
   });
   open.push(network);
-  return { network, events, said, metrics };
+  return { network, events, said, refusals, metrics };
 }
 
 afterEach(async () => {
@@ -189,6 +187,9 @@ test.each<[name: string, change: Parameters<typeof side>[1], reason: string]>([
   const [a, b] = [await side(1), await side(2, change)];
   const told = ({ said }: Side): boolean => said.some((line) => line.startsWith("peer refused") && line.includes(reason));
   await until(() => told(a) && told(b));
+  // For `coverlay nodes`, by the node whose address it is.
+  expect(a.refusals.find((line) => line.includes(reason))).toMatch(/^2 /);
+  expect(b.refusals.some((line) => line.startsWith("1 ") && line.includes(reason))).toBe(reason !== "unknown node");
   expect([...a.events, ...b.events]).toEqual([]);
 });
 

@@ -1,7 +1,7 @@
 import { array, assert, integer, property } from "fast-check";
 import { expect, test } from "vitest";
 import { openDiscovery, sealDiscovery } from "../../../dlmd/driver/discovery.ts";
-import { createKeyring, overlaySecretOf } from "../../../dlmd/driver/keyring.ts";
+import { createKeyring, overlayKeyOf } from "../../../dlmd/tls/keyring.ts";
 import { DatagramOpener, DatagramSealer, REPLAY_WINDOW, SEAL_BYTES, createCounterCell } from "../../../dlmd/driver/seal.ts";
 
 const key = Buffer.alloc(32, 7);
@@ -23,7 +23,10 @@ test("golden vectors: fixed key, salt and counter", () => {
   expect(sealDiscovery(keyring, "lab", 1, Buffer.alloc(16, 3)).toString("hex")).toBe(
     "4356444702020100df82bf1803030303030303030303030303030303395261913574b41f2bf41a40046c3b4f3d07cc",
   );
-  expect(overlaySecretOf(keyring.first, "lab").toString("hex")).toBe("cb24e76c1df5b59aef4c7387ba31e1f7c4b80e588a1fed8facea2e008a095abd");
+  expect(overlayKeyOf(keyring.first, "lab").id).toBe(keyring.first.id);
+  expect(Buffer.from(overlayKeyOf(keyring.first, "lab").bytes).toString("hex")).toBe(
+    "cb24e76c1df5b59aef4c7387ba31e1f7c4b80e588a1fed8facea2e008a095abd",
+  );
 });
 
 test("what was sealed opens, once", () => {

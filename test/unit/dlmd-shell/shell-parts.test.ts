@@ -6,7 +6,7 @@ import { silentLog } from "../../../dlmd/base/log.ts";
 import { createMetrics } from "../../../dlmd/base/metric.ts";
 import { seededRandom } from "../../../dlmd/base/random.ts";
 import { createBootClock } from "../../../dlmd/driver/clock.ts";
-import { createLimitedWarn } from "../../../dlmd/driver/log-limiter.ts";
+import { createLimitedWarn, MAX_LOG_INTERVAL_MS } from "../../../dlmd/base/log-limiter.ts";
 import { readableLine } from "../../../dlmd/base/pino-log.ts";
 import { readState, writeState } from "../../../dlmd/driver/state-file.ts";
 
@@ -83,6 +83,25 @@ test("a warning once in the interval for each key, with the number left out", ()
   ]);
 });
 
+test("a warning that goes on is logged ever less often, down to once an hour; after a pause it is new", () => {
+  const said: number[] = [];
+  let now = 0;
+  const warn = createLimitedWarn({ ...silentLog, warn: () => said.push(now) }, 1000, () => now);
+  for (; now <= 4 * MAX_LOG_INTERVAL_MS; now += 500) warn("a", {}, "dropped");
+  expect(said.slice(0, 5)).toEqual([0, 1000, 3000, 7000, 15_000]);
+  const [before = 0, last = 0] = said.slice(-2);
+  expect(last - before).toBe(MAX_LOG_INTERVAL_MS);
+  expect(said.length).toBeLessThan(20);
+  now = last + MAX_LOG_INTERVAL_MS;
+  warn("a", {}, "dropped");
+  now += MAX_LOG_INTERVAL_MS;
+  for (const at of [0, 500, 1000]) {
+    now += at;
+    warn("a", {}, "dropped");
+  }
+  expect(said.slice(-2)).toEqual([now - 1500, now]);
+});
+
 test("the promised epoch is read back; a damaged file is refused", async () => {
   const dir = mkdtempSync(path.join(tmpdir(), "coverlay-state-"));
   try {
@@ -101,9 +120,13 @@ test("the promised epoch is read back; a damaged file is refused", async () => {
     writeFileSync(file, JSON.stringify({ promisedEpoch: 8, lineage: older }));
     expect(await readState(file)).toEqual({ promisedEpoch: 8, lineage: { ...older, electorate: null } });
     const victim = { nodeid: 3, incarnation: "00000000000000cc", failingView: lineage.id };
-    const fences = { open: [victim], fenced: [{ ...victim, nodeid: 2 }] };
+    const fences = { open: [{ ...victim, lockspaces: ["guarded"] }], fenced: [{ ...victim, nodeid: 2 }] };
     await writeState(file, { promisedEpoch: 8, lineage, fences });
     expect(await readState(file)).toEqual({ promisedEpoch: 8, lineage, fences });
+    // Of a version that did not know what a node had open: all.
+    writeFileSync(file, JSON.stringify({ promisedEpoch: 8, fences: { open: [victim], fenced: [] } }));
+    expect(await readState(file)).toEqual({ promisedEpoch: 8, fences: { open: [{ ...victim, lockspaces: null }], fenced: [] } });
+    await writeState(file, { promisedEpoch: 8, lineage, fences });
     expect(readdirSync(dir)).toEqual(["state.json"]);
     writeFileSync(file, `{"promisedEpoch":-1}`);
     await expect(readState(file)).rejects.toMatchObject({ code: "bad-state" });

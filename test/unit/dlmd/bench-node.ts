@@ -1,10 +1,10 @@
 /** One node alone in its cluster, which serves at once: lock rules without a network. */
 import type { LockStatus } from "../../../dlmd/client/api.ts";
-import type { ClientIdentity } from "../../../dlmd/lock/client.ts";
-import { ALTMODE, DEMOTED } from "../../../dlmd/lock/flag.ts";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import { ALTMODE, DEMOTED } from "../../../dlmd/wire/flag.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import { createNode } from "../../../dlmd/node.ts";
-import type { ClientEvent, ClientRequest, Effect, Node, NodeLimits } from "../../../dlmd/node-api.ts";
+import type { Effect, Node, NodeLimits } from "../../../dlmd/node-api.ts";
+import type { ClientEvent, ClientRequest, ClientIdentity } from "../../../dlmd/wire/program.ts";
 
 export interface Bench {
   readonly node: Node;

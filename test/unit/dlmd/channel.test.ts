@@ -1,6 +1,6 @@
 /** The channel of a pair over broken connections: in order, nothing twice, nothing lost (hazards H3, H9). */
 import { describe, expect, it } from "vitest";
-import { Channel } from "../../../dlmd/recovery/channel.ts";
+import { Channel } from "../../../dlmd/transport/channel.ts";
 import type { PeerMessage } from "../../../dlmd/wire/peer-message.ts";
 import { noView } from "../../../dlmd/wire/view-id.ts";
 
@@ -43,7 +43,8 @@ function pair(limit = 1000) {
       ends[0].linkDown(nowMs);
       ends[1].linkDown(nowMs);
     },
-    send: (from: 0 | 1, clientId: number) => ends[from].send(names[1 - from] as string, noView, { kind: "client-gone", clientId }),
+    send: (from: 0 | 1, clientId: number) =>
+      ends[from].send(names[1 - from] as string, noView, { kind: "client-gone", lockspaces: [], clientId }),
     names,
   };
 }
@@ -130,6 +131,34 @@ describe("the channel of a pair", () => {
     p.flow();
     expect([p.got[1], p.lost]).toEqual([[1, 2, 3, 4, 5, 6, 9], [1]]);
   });
+
+  it.each([true, false])(
+    "both sides count alike after that: nothing is sent twice, nothing stays unacknowledged (connection up: %s)",
+    (isUp) => {
+      const p = pair(5);
+      p.up();
+      p.flow();
+      if (!isUp) p.cut();
+      for (let n = 1; n <= 8; n++) p.send(0, n);
+      expect(p.ends[0].overflowed).toBe(true);
+      p.ends[0].reopen();
+      p.send(0, 9);
+      if (!isUp) p.up();
+      p.flow();
+      expect(p.lost).toEqual([1]);
+      p.ends[1].acknowledge();
+      p.flow();
+      expect(p.ends[0].unacked).toBe(0);
+      const before = [...p.got[1]];
+      p.cut();
+      p.send(0, 10);
+      p.up();
+      p.flow();
+      p.ends[1].acknowledge();
+      p.flow();
+      expect([p.got[1], p.lost, p.ends[0].unacked]).toEqual([[...before, 10], [1], 0]);
+    },
+  );
 
   it("a new life of the peer begins at nothing", () => {
     const p = pair();

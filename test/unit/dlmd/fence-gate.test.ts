@@ -2,13 +2,18 @@
 import { expect, it } from "vitest";
 import { createNode } from "../../../dlmd/node.ts";
 import { FenceGate, type KeptFences, noFences } from "../../../dlmd/recovery/fence-gate.ts";
-import type { Victim } from "../../../dlmd/wire/peer-message.ts";
+import type { OpenVictim, Victim } from "../../../dlmd/wire/peer-message.ts";
 
-const victim = (nodeid: number, life: number, epoch: number): Victim => ({
+const victim = (nodeid: number, life: number, epoch: number, lockspaces: readonly string[] | null = null): OpenVictim => ({
   nodeid,
   incarnation: `000000000000000${life}`,
   failingView: { epoch, proposer: 1, incarnation: "00000000000000aa" },
+  lockspaces,
 });
+const dead = (nodeid: number, life: number, epoch: number): Victim => {
+  const { lockspaces: _, ...rest } = victim(nodeid, life, epoch);
+  return rest;
+};
 
 function gate(kept: KeptFences = noFences, lockspaces = ["guarded"]) {
   const disk: KeptFences[] = [];
@@ -58,7 +63,41 @@ it("of one node there is one wait, for its last life; that it is dead in that on
   one.learn([victim(3, 2, 9)]);
   one.failed([victim(3, 1, 7)]);
   expect(one.open).toEqual([victim(2, 1, 9)]);
-  expect(disk.at(-1)).toEqual({ open: [victim(2, 1, 9)], fenced: [victim(3, 1, 7), victim(3, 2, 9)] });
+  expect(disk.at(-1)).toEqual({ open: [victim(2, 1, 9)], fenced: [dead(3, 1, 7), dead(3, 2, 9)] });
+});
+
+it("M6: it waits for nodes that had a guarded lockspace open, and those that nobody knows of count as having had all", () => {
+  const { gate: one, told } = gate(noFences, ["guarded", "safe"]);
+  expect(one.guarded(new Set(["free", "safe"]))).toEqual(["safe"]);
+  expect(one.guarded(null)).toBeNull();
+  one.failed([victim(2, 1, 7, []), victim(3, 1, 7, ["free"])]);
+  expect([one.open, told]).toEqual([[], []]);
+  one.failed([victim(4, 1, 7, ["free", "safe"])]);
+  expect([one.blocks("guarded"), one.blocks("safe"), one.blocks("free")]).toEqual([false, true, false]);
+  // Its next life had the other one open; that it is dead in that life opens both.
+  one.failed([victim(4, 2, 8, ["guarded"])]);
+  expect([one.open, one.blocks("guarded")]).toEqual([[victim(4, 2, 8, ["safe", "guarded"])], true]);
+  expect(one.result(victim(4, 2, 8), [])).toBe("");
+  // One member knows, another does not: what is known counts. Of the last nobody knows.
+  one.agree([victim(5, 1, 9), victim(6, 1, 9), victim(5, 1, 9, [])]);
+  expect(one.open).toEqual([victim(6, 1, 9)]);
+  expect([one.blocks("guarded"), one.blocks("safe"), one.explain()]).toEqual([
+    true,
+    true,
+    "lockspaces guarded safe wait until node 6 is known to be dead (no fence device: coverlay fence ack)",
+  ]);
+});
+
+it("more lockspaces than a message names: all", () => {
+  const many = Array.from({ length: 65 }, (_, at) => `space${at}`);
+  const { gate: one } = gate(noFences, many);
+  expect(one.guarded(new Set(many.slice(1)))).toEqual(many.slice(1));
+  expect(one.guarded(new Set(many))).toBeNull();
+  // Of two lives together, too.
+  one.failed([victim(3, 1, 7, many.slice(0, 40)), victim(3, 2, 8, many.slice(24, 64))]);
+  expect(one.open[0]?.lockspaces).toHaveLength(64);
+  one.failed([victim(3, 3, 9, many.slice(64))]);
+  expect(one.open).toEqual([victim(3, 3, 9, null)]);
 });
 
 it("where no lockspace needs fencing nothing waits", () => {
@@ -79,7 +118,7 @@ it("a node that starts again shows what it had kept", () => {
     seed: 1,
     nowMs: 0,
   };
-  const node = createNode({ ...boot, fencedLockspaces: ["guarded"], fences: { open: [victim(3, 1, 7)], fenced: [victim(2, 1, 6)] } });
+  const node = createNode({ ...boot, fencedLockspaces: ["guarded"], fences: { open: [victim(3, 1, 7)], fenced: [dead(2, 1, 6)] } });
   expect(node.query("status", 0)).toMatchObject({
     unfenced: [{ nodeid: 3, incarnation: "0000000000000001", failingView: "7.1.00000000000000aa" }],
     fenced: [{ nodeid: 2 }],
@@ -90,5 +129,5 @@ it("a node that starts again shows what it had kept", () => {
     1,
   );
   expect(effects).toContainEqual({ kind: "fence-answer", refused: "" });
-  expect(effects).toContainEqual({ kind: "keep-fences", fences: { open: [], fenced: [victim(2, 1, 6), victim(3, 1, 7)] } });
+  expect(effects).toContainEqual({ kind: "keep-fences", fences: { open: [], fenced: [dead(2, 1, 6), dead(3, 1, 7)] } });
 });

@@ -1,8 +1,8 @@
 /** Every flag of a request, and what does not go together (Linux fs/dlm/lock.c). */
 import { describe, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
-import * as F from "../../../dlmd/lock/flag.ts";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import * as F from "../../../dlmd/wire/flag.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import { createBench } from "./bench-node.ts";
 
 const { NL, CR, CW, PR, PW, EX } = Mode;
@@ -174,6 +174,26 @@ describe("ends", () => {
     expect(b.told()).toEqual(["1:1 canceled PR", "1:1 unlocked NL"]);
     b.unlock(3, 1, F.FORCEUNLOCK);
     expect(b.told()).toEqual(["3:1 unlocked NL"]);
+  });
+
+  it.each([
+    ["PW with VALBLK", PW, 0, F.VALBLK, [7], true],
+    ["PW with IVVALBLK", PW, 0, F.IVVALBLK, [1], false],
+    ["PW without a flag", PW, 0, 0, [1], true],
+    ["PR, which may not write", PR, 0, F.VALBLK, [1], true],
+    ["PW that CONVDEADLK may have given away", PW, F.CONVDEADLK, F.VALBLK, [1], true],
+  ] as const)("FORCEUNLOCK writes the block as its mode says: %s", (_, mode, converting, unlocking, block, valid) => {
+    const b = createBench([1, 2, 3]);
+    b.lock(2, 1, CR);
+    b.lock(1, 1, PW);
+    b.convert(1, 1, mode, F.VALBLK, Uint8Array.of(1));
+    b.convert(1, 1, EX, converting);
+    b.told();
+    b.unlock(1, 1, F.FORCEUNLOCK | unlocking, Uint8Array.of(7));
+    expect(b.told().at(-1)).toBe("1:1 unlocked NL");
+    b.lock(3, 1, PR, F.VALBLK);
+    const { lvb, lvbValid } = b.last(3, 1);
+    expect([[...(lvb ?? [])], lvbValid]).toEqual([block, valid]);
   });
 
   it("a time-out takes the request back, and only that", () => {

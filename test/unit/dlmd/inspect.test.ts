@@ -1,11 +1,23 @@
 /** Questions about locks to all nodes: each ends, with what was said and with why others said nothing. */
 import { expect, it } from "vitest";
-import { type InspectAnswer, inspectLimitMs, Inspections, type NodeInspected } from "../../../dlmd/inspect.ts";
-import { newClient } from "../../../dlmd/lock/client.ts";
+import { WireError } from "../../../dlmd/base/error.ts";
+import { decodeInspected } from "../../../dlmd/query/inspected.ts";
+import { inspectLimitMs, Inspections } from "../../../dlmd/query/inspect.ts";
+import type { InspectAnswer, NodeInspected } from "../../../dlmd/query/answer.ts";
+import { newClient } from "../../../dlmd/clients/client.ts";
 import type { PeerMessage } from "../../../dlmd/wire/peer-message.ts";
 import type { Member } from "../../../dlmd/wire/view-id.ts";
 
-const here: NodeInspected = { serving: true, state: "running", resources: [], files: [], clients: [], truncated: false };
+const here: NodeInspected = {
+  serving: true,
+  state: "running",
+  resources: [],
+  files: [],
+  clients: [],
+  processes: [],
+  lockspaces: [],
+  truncated: false,
+};
 const member = (nodeid: number, incarnation = "00000000000000aa"): Member => ({ nodeid, incarnation });
 const bytes = (value: unknown): Uint8Array => new TextEncoder().encode(JSON.stringify(value));
 
@@ -23,7 +35,14 @@ function bench(): {
   const inspections = new Inspections(1, {
     members: () => state.members,
     configured: () => [1, 2, 3, 4],
-    viewInfo: () => ({ viewId: "1.1.aa", quorate: true, members: [1, 2, 3], quorumReason: "", running: true }),
+    viewInfo: () => ({
+      viewId: "1.1.aa",
+      quorate: true,
+      members: [1, 2, 3],
+      incarnations: ["aa", "bb", "cc"],
+      quorumReason: "",
+      running: true,
+    }),
     here: () => here,
     send: (nodeid, message) => void state.sent.push([nodeid, message]),
     toClient: (_, { data }) => void state.answers.push((data as InspectAnswer).nodes),
@@ -75,6 +94,76 @@ it("ends with a reason when a node leaves, restarts, is silent or says nonsense"
   expect(b.answers).toHaveLength(1);
   b.inspections.expire(100 + inspectLimitMs);
   expect(b.answers[1]?.slice(1, 3)).toEqual([2, 3].map((nodeid) => ({ nodeid, missing: "it did not answer within 2 s" })));
+});
+
+const lock = {
+  nodeid: 2,
+  clientId: 7,
+  lockId: null,
+  granted: "PR",
+  requested: null,
+  waitingMs: null,
+  orphan: false,
+  asked: null,
+  askedMs: null,
+  mayKeep: false,
+};
+const range = { nodeid: 2, clientId: 7, kind: "posix", owner: "18446744073709551615", pid: 5, type: "write", start: "0", end: null };
+const full = {
+  ...here,
+  resources: [
+    {
+      lockspace: "v",
+      resource: "job",
+      masterNodeid: 2,
+      lvb: { bytes: 4, seq: 9, valid: true },
+      grantQueue: [lock],
+      convertQueue: [],
+      waitQueue: [],
+    },
+  ],
+  files: [
+    {
+      lockspace: "v",
+      file: "f",
+      masterNodeid: 2,
+      held: [range],
+      waiting: [{ ...range, waitingMs: 3, blocker: { nodeid: 2, clientId: 7, kind: "ofd", owner: "1", behind: false } }],
+    },
+  ],
+  clients: [{ clientId: 7, pid: 5, program: "mount" }],
+  processes: [{ pid: 5, program: "mount" }],
+};
+
+it("takes over what a peer says of locks, as far as it is known here", () => {
+  expect(decodeInspected(bytes(full))).toEqual(full);
+  expect(decodeInspected(bytes({ ...full, more: "of another version", clients: [{ ...full.clients[0], more: 1 }] }))).toEqual(full);
+  // JSON.parse takes it, and JSON.stringify would end the dlmd that hands it on.
+  const deep = `${JSON.stringify(here).slice(0, -1)},"deep":${"[".repeat(200_000)}${"]".repeat(200_000)}}`;
+  expect(decodeInspected(new TextEncoder().encode(deep))).toEqual(here);
+});
+
+/** Every value of it, with something else in its place. */
+function damaged(value: unknown, rebuild: (value: unknown) => unknown): unknown[] {
+  const inside =
+    typeof value === "object" && value !== null
+      ? Object.entries(value).flatMap(([key, each]) =>
+          damaged(each, (other) => rebuild(Array.isArray(value) ? value.with(Number(key), other) : { ...value, [key]: other })),
+        )
+      : [];
+  return [rebuild(undefined), rebuild({}), rebuild(typeof value === "boolean" ? "none" : true), ...inside];
+}
+
+it("refuses every answer that has something else in one place, and ends no dlmd", () => {
+  const answers = damaged(full, (value) => value);
+  expect(answers.length).toBeGreaterThan(100);
+  for (const answer of answers) expect(() => decodeInspected(bytes(answer ?? null))).toThrow(WireError);
+  const b = bench();
+  b.ask();
+  b.inspections.receive(3, { kind: "inspected", askId: 1, json: bytes({ ...here, resources: [{}] }) });
+  b.inspections.receive(2, { kind: "inspected", askId: 1, json: bytes(here) });
+  expect(b.answers[0]?.[2]).toEqual({ nodeid: 3, missing: "its answer cannot be read" });
+  expect(b.protests).toEqual(["answer about locks that cannot be read: text expected at resources[0].lockspace"]);
 });
 
 it("has a limit of questions, and of bytes", () => {

@@ -1,8 +1,10 @@
 /** Queues, conversions, blocking ASTs, cancel and value blocks at a master, through a node that is alone in its cluster. */
 import { describe, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
-import { IVVALBLK, NOQUEUE, NOQUEUEBAST, VALBLK } from "../../../dlmd/lock/flag.ts";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import { IVVALBLK, MAYKEEP, NOQUEUE, NOQUEUEBAST, VALBLK } from "../../../dlmd/wire/flag.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
+import { shownResources } from "../../../dlmd/query/describe.ts";
+import { lockspacesPerClient } from "../../../dlmd/wire/peer-gone.ts";
 import { createBench } from "./bench-node.ts";
 
 const { NL, CR, CW, PR, PW, EX } = Mode;
@@ -200,6 +202,18 @@ describe("value block", () => {
     expect(b.last(1, 1).lvbValid).toBe(false);
   });
 
+  it("a client that dies as a writer leaves it not valid, also if its last request was refused and not about the block", () => {
+    const b = createBench([1, 2]);
+    b.lock(1, 1, CR);
+    b.lock(2, 1, PW, VALBLK);
+    b.convert(2, 1, EX, NOQUEUE);
+    expect(b.last(2, 1)).toMatchObject({ status: "again", mode: PW });
+    b.gone(2);
+    b.request(1, { kind: "gone-ack", goneId: 1 });
+    b.convert(1, 1, PR, VALBLK);
+    expect(b.last(1, 1).lvbValid).toBe(false);
+  });
+
   it("is forgotten with the last lock", () => {
     const b = createBench([1]);
     b.lock(1, 1, EX, VALBLK);
@@ -273,6 +287,33 @@ describe("clients", () => {
     expect(b.last(2, 1).status).toBe("unlocked");
   });
 
+  it("a client opens 64 lockspaces, and not one more", () => {
+    const b = createBench([1]);
+    const opened = (lockspaceId: number): unknown => {
+      b.request(1, { kind: "open", lockspaceId, name: `space ${lockspaceId}` });
+      return b.effects.flatMap((effect) => (effect.kind === "client-events" ? effect.events : []));
+    };
+    for (let lockspaceId = 2; lockspaceId <= lockspacesPerClient; lockspaceId++) {
+      expect(opened(lockspaceId)).toEqual([{ kind: "opened", lockspaceId, error: "" }]);
+    }
+    const error = `more than ${lockspacesPerClient} lockspaces open`;
+    expect(opened(lockspacesPerClient + 1)).toEqual([{ kind: "opened", lockspaceId: lockspacesPerClient + 1, error }]);
+  });
+
+  it("the query for locks shows 10,000 resources, and says when there are more", () => {
+    const b = createBench([1]);
+    const lock = (lockId: number): void =>
+      b.request(1, { kind: "lock", lockspaceId: 1, lockId, resource: `r${lockId}`, mode: PR, flags: 0 });
+    for (let lockId = 1; lockId <= shownResources; lockId++) lock(lockId);
+    const shown = (): unknown => {
+      const { resources, truncated } = b.node.query("locks", 1) as { resources: unknown[]; truncated: boolean };
+      return [resources.length, truncated];
+    };
+    expect(shown()).toEqual([shownResources, false]);
+    lock(shownResources + 1);
+    expect(shown()).toEqual([shownResources, true]);
+  });
+
   it("PW beside CR, CW beside CW", () => {
     const b = createBench([1, 2, 3]);
     b.lock(1, 1, PW);
@@ -283,7 +324,7 @@ describe("clients", () => {
 
   it("locks can be seen", () => {
     const b = createBench([1, 2]);
-    b.lock(1, 1, PR);
+    b.lock(1, 1, PR, MAYKEEP);
     b.lock(2, 1, EX);
     expect(b.node.query("locks", 11)).toEqual({
       truncated: false,
@@ -294,11 +335,33 @@ describe("clients", () => {
           masterNodeid: 1,
           lvb: null,
           grantQueue: [
-            { nodeid: 1, clientId: 1, lockId: 1, granted: "PR", requested: null, waitingMs: null, orphan: false, asked: "EX", askedMs: 10 },
+            {
+              nodeid: 1,
+              clientId: 1,
+              lockId: 1,
+              granted: "PR",
+              requested: null,
+              waitingMs: null,
+              orphan: false,
+              asked: "EX",
+              askedMs: 10,
+              mayKeep: true,
+            },
           ],
           convertQueue: [],
           waitQueue: [
-            { nodeid: 1, clientId: 2, lockId: 1, granted: null, requested: "EX", waitingMs: 10, orphan: false, asked: null, askedMs: null },
+            {
+              nodeid: 1,
+              clientId: 2,
+              lockId: 1,
+              granted: null,
+              requested: "EX",
+              waitingMs: 10,
+              orphan: false,
+              asked: null,
+              askedMs: null,
+              mayKeep: false,
+            },
           ],
         },
       ],

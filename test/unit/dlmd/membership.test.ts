@@ -3,9 +3,10 @@ import { describe, expect, it } from "vitest";
 import { masterOf } from "../../../dlmd/lock/mastering.ts";
 import { largestClique, nextMembers } from "../../../dlmd/membership/clique.ts";
 import { leaseEnd, newSendTimes, noteSent, sentAt } from "../../../dlmd/membership/lease.ts";
-import { plainQuorum, type QuorumBasis, quorumOf, quorumReason } from "../../../dlmd/membership/quorum.ts";
+import { leaseGrounds, plainQuorum, type QuorumBasis, quorumOf, quorumReason } from "../../../dlmd/membership/quorum.ts";
 import { createNode } from "../../../dlmd/node.ts";
-import type { NodeConfig } from "../../../dlmd/node-api.ts";
+import type { NodeConfig } from "../../../dlmd/engine/boot.ts";
+import type { NodeAnswer } from "../../../dlmd/query/answer.ts";
 import { noLineage } from "../../../dlmd/wire/view-id.ts";
 
 const nodes = (count: number): NodeConfig[] =>
@@ -28,6 +29,55 @@ describe("quorum", () => {
   it("says why", () => {
     expect(quorumReason(quorumOf(basis(3), members(1, 2), false))).toBe("2 of 3 votes, quorate because 2 >= 2");
     expect(quorumReason(quorumOf(basis(3), members(2), false))).toBe("1 of 3 votes, not quorate because 1 < 2");
+  });
+});
+
+describe("C8: a lease while votes change", () => {
+  const of = members(1, 2);
+  const quorum = quorumOf(basis(3), of, true);
+  const [one, two, three] = nodes(3) as [NodeConfig, NodeConfig, NodeConfig];
+  const later: QuorumBasis = { version: 2, nodes: [one, { ...two, votes: 2 }, three], options: plainQuorum };
+  const endOf = (counted: QuorumBasis, self: number, acked: readonly (readonly [number, number])[]): number =>
+    Math.min(...leaseGrounds(counted, of, quorum, null).map((ground) => leaseEnd(ground.nodes, self, ground.needed, new Map(acked), 1000)));
+
+  it("new votes are not held against what the view needed by the old ones", () => {
+    expect(endOf(later, 2, [])).toBe(Number.NEGATIVE_INFINITY);
+    expect(endOf(later, 2, [[1, 100]])).toBe(700);
+  });
+
+  it("the votes of before must have acknowledged it as well, until the change is decided", () => {
+    const alone: QuorumBasis = { version: 2, nodes: [{ ...two, votes: 2 }, one], options: plainQuorum, former: nodes(3) };
+    expect(leaseGrounds({ ...alone, former: undefined }, of, quorum, null)).toHaveLength(1);
+    expect(endOf({ ...alone, former: undefined }, 2, [])).toBe(Number.POSITIVE_INFINITY);
+    expect(endOf(alone, 2, [])).toBe(Number.NEGATIVE_INFINITY);
+    expect(endOf(alone, 2, [[1, 100]])).toBe(700);
+  });
+
+  it("C4: of a half that won a tie every node must have acknowledged it", () => {
+    const half: QuorumBasis = { ...basis(4), options: { ...plainQuorum, autoTieBreaker: "lowest" } };
+    const won = quorumOf(half, of, true);
+    expect(won.rule).toBe("tie-won");
+    const [ground] = leaseGrounds(half, of, won, null);
+    expect(ground?.needed).toBe(2);
+  });
+
+  it("of a view that was counted by votes not known here, every member must have acknowledged it", () => {
+    const known: QuorumBasis = { ...basis(3), version: 0, nodes: [{ ...two, votes: 3 }, one, three] };
+    expect(endOf(known, 2, [])).toBe(Number.NEGATIVE_INFINITY);
+    expect(endOf(known, 2, [[1, 100]])).toBe(700);
+  });
+
+  it("a view that is not quorate gives none, whoever acknowledges and whatever votes are known", () => {
+    const tie = { ...plainQuorum, autoTieBreaker: "highest" } as const;
+    const inForce: QuorumBasis = { version: 3, nodes: [one, two, { ...three, votes: 2 }], options: tie };
+    const open: QuorumBasis = { version: 4, nodes: [one, two, { ...three, votes: 3 }], options: tie, former: inForce.nodes };
+    const lost = quorumOf(open, of, true);
+    expect(lost).toMatchObject({ quorate: false, rule: "old-votes", configVersion: 4 });
+    const equal: QuorumBasis = { version: 5, nodes: nodes(3), options: tie };
+    for (const counted of [inForce, open, equal]) {
+      const grounds = leaseGrounds(counted, of, lost, null);
+      for (const { nodes, needed } of grounds) expect(leaseEnd(nodes, 2, needed, new Map([[1, 100]]), 1000)).toBe(Number.NEGATIVE_INFINITY);
+    }
   });
 });
 
@@ -124,6 +174,30 @@ describe("a node", () => {
       quorumReason: "1 of 3 votes, not quorate because 1 < 2",
       state: "waiting for quorum",
     });
+  });
+
+  it("starts while a change that removes it is open", () => {
+    const removed = { nodes: nodes(3).slice(1), former: nodes(3) };
+    const node = createNode({ ...boot, ...removed });
+    node.step({ kind: "tick" }, 0);
+    expect(node.query("status", 10)).toMatchObject({ running: false });
+    expect(() => createNode({ ...boot, nodes: removed.nodes })).toThrow("node 1 is not among the configured ones");
+  });
+
+  it("shows why a node is not connected, until it is, or for half a minute", () => {
+    const node = createNode({ ...boot, nodes: nodes(3), limits: {} });
+    const reason = "wrong key: the peer speaks with cluster key 1b08123b, this node has 30116dc4";
+    const shown = (nowMs: number): unknown =>
+      (node.query("nodes", nowMs) as NodeAnswer[]).flatMap(({ nodeid, refused }) => (refused === null ? [] : [`${nodeid} ${refused}`]));
+    node.step({ kind: "peer-refused", nodeid: 2, reason }, 10);
+    node.step({ kind: "peer-refused", nodeid: 9, reason }, 10);
+    expect(shown(30_009)).toEqual([`2 ${reason}`]);
+    expect(node.query("status", 20)).toMatchObject({ refused: [{ nodeid: 2, reason }] });
+    expect(shown(30_010)).toEqual([]);
+    node.step({ kind: "peer-refused", nodeid: 2, reason }, 40_000);
+    expect(shown(40_001)).toEqual([`2 ${reason}`]);
+    node.step({ kind: "peer-up", nodeid: 2, incarnation: "00000000000000bb" }, 40_002);
+    expect(shown(40_003)).toEqual([]);
   });
 
   it("H4: answers no proposal before its promise is on disk", () => {

@@ -1,9 +1,9 @@
 /** The mode matrix and the value block table against those of Linux fs/dlm/lock.c, written out here once more by hand. */
 import { describe, expect, it } from "vitest";
 import { LockFlag } from "../../../dlmd/client/api.ts";
-import * as flags from "../../../dlmd/lock/flag.ts";
-import { lvbAction, lvbWriteOf, readsLvb } from "../../../dlmd/lock/lvb.ts";
-import { Mode, modeCovers, modeNames, modesCompatible } from "../../../dlmd/lock/mode.ts";
+import * as flags from "../../../dlmd/wire/flag.ts";
+import { lvbAction, lvbWriteOf, readsLvb } from "../../../dlmd/wire/lvb.ts";
+import { Mode, modeCovers, modeNames, modesCompatible } from "../../../dlmd/wire/mode.ts";
 
 const { IVVALBLK, VALBLK } = flags;
 

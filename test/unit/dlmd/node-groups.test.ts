@@ -1,12 +1,13 @@
 /** Groups of a node's programs, against an engine that is told what to answer. */
 import { expect, it } from "vitest";
-import type { CommandResult, EngineCommand, GroupMember } from "../../../dlmd/engine/engine.ts";
-import { type Client, newClient } from "../../../dlmd/lock/client.ts";
-import { NodeGroups } from "../../../dlmd/node-groups.ts";
+import type { EngineCommand } from "../../../dlmd/engine/engine.ts";
+import type { CommandResult, GroupMember } from "../../../dlmd/wire/group.ts";
+import { type Client, newClient } from "../../../dlmd/clients/client.ts";
+import { ClientGroups } from "../../../dlmd/clients/client-groups.ts";
 import { ByteWriter } from "../../../dlmd/base/bytes.ts";
 
 function bench(): {
-  groups: NodeGroups;
+  groups: ClientGroups;
   a: Client;
   b: Client;
   commands: string[];
@@ -20,8 +21,8 @@ function bench(): {
   let told: string[] = [];
   const state = { answer: "accepted" as CommandResult };
   const paused = new Set<number>();
-  const groups: NodeGroups = new NodeGroups({
-    nodeid: () => 7,
+  const groups: ClientGroups = new ClientGroups({
+    nodeid: 7,
     command: (command: EngineCommand) => {
       if (state.answer === "accepted")
         commands.push(`${command.kind} ${command.clientId}${command.kind === "leave" ? ` ${command.reason}` : ""}`);

@@ -1,8 +1,8 @@
 /** C6: a persistent lock outlives its client, is adopted by its owner, stolen by nobody, and can be purged. */
 import { describe, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
-import { ORPHAN, PERSISTENT, VALBLK } from "../../../dlmd/lock/flag.ts";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import { ORPHAN, PERSISTENT, VALBLK } from "../../../dlmd/wire/flag.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import { type Bench, createBench } from "./bench-node.ts";
 
 const { NL, PR, EX } = Mode;

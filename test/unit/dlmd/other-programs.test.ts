@@ -1,8 +1,8 @@
 /** A program can neither name nor read nor change the locks of another one on its node, whoever it is: locks are those of a connection. */
 import { describe, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
-import { ORPHAN, VALBLK } from "../../../dlmd/lock/flag.ts";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import { ORPHAN, VALBLK } from "../../../dlmd/wire/flag.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import { type Bench, createBench } from "./bench-node.ts";
 
 const { NL, PR, EX } = Mode;

@@ -1,16 +1,17 @@
 /** The value block of a rebuilt resource, and conversions whose order a recovery lost. */
 import { describe, expect, it } from "vitest";
-import { newClient } from "../../../dlmd/lock/client.ts";
-import { VALBLK } from "../../../dlmd/lock/flag.ts";
+import { newClient } from "../../../dlmd/clients/client.ts";
+import { VALBLK } from "../../../dlmd/wire/flag.ts";
 import { newLkb, newResource, type Lkb, type Resource } from "../../../dlmd/lock/lkb.ts";
-import { LockManager } from "../../../dlmd/lock/lock-manager.ts";
 import { masterRemove, settleRebuilt } from "../../../dlmd/lock/master.ts";
 import { masterOf } from "../../../dlmd/lock/mastering.ts";
-import { Mode } from "../../../dlmd/lock/mode.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import { LateMessages } from "../../../dlmd/recovery/late-messages.ts";
-import { Rebuild, receiveOffer, settleLvb } from "../../../dlmd/recovery/rebuild.ts";
+import { receiveOffer } from "../../../dlmd/recovery/newest-block.ts";
+import { Rebuild, settleLvb } from "../../../dlmd/recovery/rebuild.ts";
 import type { PeerMessage } from "../../../dlmd/wire/peer-message.ts";
 import type { Member } from "../../../dlmd/wire/view-id.ts";
+import { loneLocks } from "./lone-locks.ts";
 
 const block = (n: number): Uint8Array => new Uint8Array([n]);
 
@@ -55,7 +56,7 @@ describe("a block that is handed over", () => {
   it("names the old master itself, if a program of its own may have written it: its locks may never come", () => {
     const sent: PeerMessage[] = [];
     const send = (_: number, message: PeerMessage): void => void sent.push(message);
-    const manager = new LockManager(1, { toPeer: send, toClient: () => {}, protest: () => {} }, 10);
+    const { manager } = loneLocks({ toPeer: send });
     const [self, joiner] = [
       { nodeid: 1, incarnation: "00000000000000aa" },
       { nodeid: 2, incarnation: "00000000000000bb" },
@@ -68,20 +69,62 @@ describe("a block that is handed over", () => {
     const change = {
       before: [self],
       members: [self, joiner],
-      lossy: () => false,
+      lossy: new Set<number>(),
       incremental: true,
-      displaced: () => false,
-      unsentSeq: () => 0,
     };
-    const rebuild = new Rebuild(manager, [client], change, new LateMessages(() => {}), null, send);
+    const rebuild = new Rebuild(manager, [client], change, new LateMessages(1000, () => {}), null, send);
     expect(rebuild.step(100)).toBe(true);
     expect(sent.map(({ kind }) => kind)).toEqual(["offer", "rebuild"]);
     expect(sent[0]).toMatchObject({ resource: name, lvbValid: true, writer: self });
   });
 });
 
+describe("a rebuild that was given up before it had looked at a block", () => {
+  const self = { nodeid: 1, incarnation: "00000000000000aa" };
+  const writer = { nodeid: 2, incarnation: "00000000000000bb" };
+  const again = { nodeid: 2, incarnation: "00000000000000cc" };
+
+  /** Node 2 may be writing the block of a resource that node 1 masters. Two rebuilds; the first one may take so many steps. */
+  function rebuiltTwice(first: { members: Member[]; lossy: number[]; steps: number }, flags = VALBLK): Resource {
+    const { manager } = loneLocks();
+    const { tables } = manager;
+    tables.members = [self, writer];
+    const name = Array.from({ length: 100 }, (_, i) => `r${i}`).find((name) => masterOf([self, writer], "v", name) === 1) as string;
+    const resource = tables.resource(tables.lockspace("v"), name);
+    Object.assign(resource, { lvbKnown: true, lvb: block(1), lvbSeq: 1 });
+    tables.place(Object.assign(newLkb(resource, 2, 1, null, 1, 0), { granted: Mode.EX, flags }));
+    const common = { incremental: false };
+    const late = new LateMessages(1000, () => {});
+    const rebuild = (before: Member[], members: Member[], lossy: number[], last: Rebuild | null): Rebuild =>
+      new Rebuild(manager, [], { ...common, before, members, lossy: new Set(lossy) }, late, last, () => {});
+    const givenUp = rebuild([self, writer], first.members, first.lossy, null);
+    if (givenUp.step(first.steps)) {
+      receiveOffer(manager, { kind: "offer", lockspace: "v", resource: name, lvbSeq: 5, lvbValid: true, lvb: block(5), writer });
+    }
+    expect(rebuild(first.members, first.members, [], givenUp).step(100)).toBe(true);
+    return resource;
+  }
+
+  it("leaves to the next one whose messages were lost: what that node may have written is not valid", () => {
+    expect(rebuiltTwice({ members: [self, writer], lossy: [2], steps: 0 })).toMatchObject({ lvbValid: false, lvbSeq: 2 });
+  });
+
+  it("leaves to the next one which nodes died, also if they are back in another life", () => {
+    expect(rebuiltTwice({ members: [self, again], lossy: [], steps: 0 })).toMatchObject({ lvbValid: false, lvbSeq: 2 });
+  });
+
+  it("counts a writer whose last request was not about the block", () => {
+    expect(rebuiltTwice({ members: [self, writer], lossy: [2], steps: 0 }, 0)).toMatchObject({ lvbValid: false, lvbSeq: 2 });
+  });
+
+  it("leaves nothing if it has looked at all, and a block that nothing is missing of stays valid", () => {
+    expect(rebuiltTwice({ members: [self, writer], lossy: [2], steps: 100 })).toMatchObject({ lvbValid: true, lvbSeq: 5 });
+    expect(rebuiltTwice({ members: [self, writer], lossy: [], steps: 0 })).toMatchObject({ lvbValid: true, lvbSeq: 1 });
+  });
+});
+
 it("of blocks that several sides hand over the newest counts, whichever comes last", () => {
-  const manager = new LockManager(1, { toPeer: () => {}, toClient: () => {}, protest: () => {} }, 10);
+  const { manager } = loneLocks();
   manager.tables.members = [{ nodeid: 1, incarnation: "00000000000000aa" }];
   manager.tables.rebuilding = true;
   for (const n of [3, 5, 4]) {
@@ -91,7 +134,7 @@ it("of blocks that several sides hand over the newest counts, whichever comes la
 });
 
 it("what a holder wrote with a lock that it had named to this node, in a view that this one did not finish, is newer than the block it was offered", () => {
-  const manager = new LockManager(1, { toPeer: () => {}, toClient: () => {}, protest: () => {} }, 10);
+  const { manager } = loneLocks();
   const members = [
     { nodeid: 1, incarnation: "00000000000000aa" },
     { nodeid: 2, incarnation: "00000000000000bb" },
@@ -99,7 +142,7 @@ it("what a holder wrote with a lock that it had named to this node, in a view th
   manager.tables.members = members;
   manager.tables.rebuilding = true;
   const [, holder] = members as [Member, Member];
-  const late = new LateMessages(() => {});
+  const late = new LateMessages(1000, () => {});
   const state = { granted: Mode.PW, requested: null, flags: VALBLK, grantNo: 1, transaction: 0, waitedMs: 0 };
   const read = { lvbSeq: 3, lvbRead: true, lvbValid: true, lvb: block(3) };
   receiveOffer(manager, { kind: "offer", lockspace: "v", resource: "r", lvbSeq: 3, lvbValid: true, lvb: block(3), writer: holder });
@@ -107,13 +150,81 @@ it("what a holder wrote with a lock that it had named to this node, in a view th
   late.add(holder, { kind: "unlock", lkbId: 5, lvbWrite: "invalidate", lvbSeq: 4, lvb: null });
   late.apply(
     manager,
-    { before: members, members },
+    members,
     () => false,
     () => {},
   );
   const resource = manager.tables.lockspaces.get("v")?.resources.get("r");
   // Its contents are those from before.
   expect([resource?.lvbSeq, resource?.lvbValid, resource?.lvb]).toEqual([4, false, block(3)]);
+});
+
+describe("a write that comes while the new master waits", () => {
+  const members = [
+    { nodeid: 1, incarnation: "00000000000000aa" },
+    { nodeid: 2, incarnation: "00000000000000bb" },
+    { nodeid: 3, incarnation: "00000000000000cc" },
+  ] as const;
+  const [self, holder, dead] = members;
+
+  /** Node 2 names its EX to this node, which has no block; the next view comes before the block is settled, and after that message. */
+  function takenIn(message: PeerMessage): Resource {
+    const { manager } = loneLocks();
+    manager.tables.members = [...members];
+    const names = Array.from({ length: 100 }, (_, i) => `r${i}`);
+    const name = names.find((each) => masterOf(members, "v", each) === 3 && masterOf([self, holder], "v", each) === 1) as string;
+    const late = new LateMessages(1000, () => {});
+    const change = { members: [self, holder], lossy: new Set<number>(), incremental: true };
+    const first = new Rebuild(manager, [], { ...change, before: [self, holder, dead] }, late, null, () => {});
+    const state = { granted: Mode.EX, requested: null, flags: VALBLK, grantNo: 1, transaction: 0, waitedMs: 0 };
+    const read = { lvbSeq: 3, lvbRead: true, lvbValid: true, lvb: block(3) };
+    const named = { kind: "rebuild", lkbId: 5, clientId: 1, lockspace: "v", resource: name, ...state, ...read } as const;
+    expect(first.receiveLock(2, named)).toBe(true);
+    expect(first.receiveLock(2, { ...named, lkbId: 6, granted: Mode.NL, lvbSeq: 2, lvb: block(2) })).toBe(true);
+    expect(first.step(100)).toBe(true);
+    late.add(holder, message);
+    const second = new Rebuild(manager, [], { ...change, before: [self, holder] }, late, first, () => {});
+    expect(second.step(100)).toBe(true);
+    expect(second.settle(100)).toBe(true);
+    return manager.tables.lockspaces.get("v")?.resources.get(name) as Resource;
+  }
+
+  it("of a conversion down is not undone by what that lock had read", () => {
+    const written = takenIn({ kind: "down", lkbId: 5, grantNo: 2, mode: Mode.PR, lvbWrite: "write", lvbSeq: 4, lvb: block(4) });
+    expect(written).toMatchObject({ lvbSeq: 4, lvbValid: true, lvb: block(4) });
+    const marked = takenIn({ kind: "down", lkbId: 5, grantNo: 2, mode: Mode.PR, lvbWrite: "invalidate", lvbSeq: 4, lvb: null });
+    expect(marked).toMatchObject({ lvbSeq: 4, lvbValid: false, lvb: block(3) });
+  });
+
+  it("of an unlock is known, and valid", () => {
+    const written = takenIn({ kind: "unlock", lkbId: 5, lvbWrite: "write", lvbSeq: 4, lvb: block(4) });
+    expect(written).toMatchObject({ lvbSeq: 4, lvbValid: true, lvb: block(4) });
+  });
+});
+
+describe("the master after a rebuild that was given up", () => {
+  const members = [1, 2, 3, 4].map((nodeid) => ({ nodeid, incarnation: `000000000000000${nodeid}` }));
+  const of = (...nodeids: number[]): Member[] => members.filter(({ nodeid }) => nodeids.includes(nodeid));
+
+  it("is one for the node that had looked at the resource and for the one that had not", () => {
+    const names = Array.from({ length: 500 }, (_, i) => `r${i}`);
+    const name = names.find((each) => masterOf(of(1, 2, 3), "v", each) === 2 && masterOf(of(1, 2, 3, 4), "v", each) === 4) as string;
+    const masters = [100, 0].map((steps) => {
+      const { manager } = loneLocks();
+      manager.tables.members = of(1, 2, 3);
+      const resource = manager.tables.resource(manager.tables.lockspace("v"), name);
+      resource.held = 1;
+      const late = new LateMessages(1000, () => {});
+      const rebuild = (before: Member[], after: Member[], incremental: boolean, last: Rebuild | null): Rebuild =>
+        new Rebuild(manager, [], { before, members: after, lossy: new Set(), incremental }, late, last, () => {});
+      // Node 4 joins; then node 3 dies before everybody had named what moved.
+      const givenUp = rebuild(of(1, 2, 3), of(1, 2, 3, 4), true, null);
+      givenUp.step(steps);
+      expect(rebuild(of(1, 2, 3, 4), of(1, 2, 4), false, givenUp).step(100)).toBe(true);
+      return resource.masterNodeid;
+    });
+    expect(masters).toEqual([4, 4]);
+  });
 });
 
 describe("conversions after a recovery", () => {
@@ -147,11 +258,7 @@ describe("conversions after a recovery", () => {
 
   it("two that wait for each other lose one", () => {
     const told: string[] = [];
-    const manager = new LockManager(
-      1,
-      { toPeer: (_, m) => void told.push(`${m.kind} ${JSON.stringify(m)}`), toClient: () => {}, protest: () => {} },
-      10,
-    );
+    const { manager } = loneLocks({ toPeer: (_, m) => void told.push(`${m.kind} ${JSON.stringify(m)}`) });
     manager.tables.members = [{ nodeid: 1, incarnation: "00000000000000aa" }];
     const resource = manager.tables.resource(manager.tables.lockspace("v"), "r");
     for (const id of [1, 2]) {

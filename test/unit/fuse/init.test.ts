@@ -22,7 +22,7 @@ function kernel(changes: Partial<InitRequest> = {}): InitRequest {
   };
 }
 
-const options = { hasAcls: true, maxWriteBytes: 1024 * 1024 };
+const options = { hasAcls: true, fileLocks: true, maxWriteBytes: 1024 * 1024 };
 
 describe("INIT", () => {
   test("what must never be taken is not, though offered", () => {
@@ -32,8 +32,6 @@ describe("INIT", () => {
       writeback: F.FUSE_WRITEBACK_CACHE,
       explicitInval: F.FUSE_EXPLICIT_INVAL_DATA,
       directMmap: F.FUSE_DIRECT_IO_ALLOW_MMAP,
-      posixLocks: F.FUSE_POSIX_LOCKS,
-      flock: F.FUSE_FLOCK_LOCKS,
       noOpen: F.FUSE_NO_OPEN_SUPPORT,
       noOpendir: F.FUSE_NO_OPENDIR_SUPPORT,
       export: F.FUSE_EXPORT_SUPPORT,
@@ -66,6 +64,7 @@ describe("INIT", () => {
       autoInvalData: false,
       parallelDirops: false,
       cacheSymlinks: false,
+      fileLocks: false,
     });
     expect(reply.readUInt32LE(16 + 4)).toBe(31);
     expect(reply.readUInt32LE(16 + 32)).toBe(0);
@@ -91,6 +90,14 @@ describe("INIT", () => {
     const acl = F.FUSE_POSIX_ACL | F.FUSE_DONT_MASK | F.FUSE_SETXATTR_EXT;
     expect(negotiateInit(kernel(), options).negotiated.flags & acl).toBe(acl);
     expect(negotiateInit(kernel(), { ...options, hasAcls: false }).negotiated.flags & acl).toBe(0n);
+  });
+
+  test("file locks come here, all kinds or none; not with -o localflocks", () => {
+    const both = F.FUSE_POSIX_LOCKS | F.FUSE_FLOCK_LOCKS;
+    const of = (offered: bigint, fileLocks: boolean) => negotiateInit(kernel({ flags: offered }), { ...options, fileLocks }).negotiated;
+    expect([of(ALL, true).flags & both, of(ALL, true).fileLocks]).toEqual([both, true]);
+    expect([of(ALL, false).flags & both, of(ALL, false).fileLocks]).toEqual([0n, false]);
+    expect(of(ALL & ~F.FUSE_FLOCK_LOCKS, true).fileLocks).toBe(false);
   });
 
   test("pages are this machine's, and readahead is bounded", () => {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { SENTINEL_SIZE } from "../../../overlay/coherence/sentinel.ts";
+import { SENTINEL_SIZE } from "../../../overlay/coherence/size/sentinel.ts";
 import type { Attr } from "../../../overlay/lower/lower.ts";
 import {
   DirEncoder,
@@ -37,10 +37,12 @@ describe("replies", () => {
   test("every fixed reply fits MAX_REPLY_BYTES", () => {
     const buffer = Buffer.alloc(MAX_REPLY_BYTES);
     expect(encodeCreate(buffer, 2, 3, 4, attr, true, true, 5, 0)).toBe(MAX_REPLY_BYTES);
-    expect(buffer.readUInt32LE(0)).toBe(MAX_REPLY_BYTES);
+    expect(buffer.readUInt32LE(0)).toBe(16 + 128 + 16);
   });
 
   test("a buffer that is too small is an assertion", () => {
+    const short = Buffer.alloc(MAX_REPLY_BYTES - 1);
+    expect(() => encodeCreate(short, 2, 3, 4, attr, true, true, 5, 0)).toThrow(`buffer of ${MAX_REPLY_BYTES - 1}`);
     expect(() => encodeEntry(Buffer.alloc(16 + 127), 2, 3, 4, attr, true, true)).toThrow("buffer of 143");
   });
 

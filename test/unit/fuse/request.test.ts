@@ -52,6 +52,12 @@ describe("requests that an ordinary mount of this kernel does not send", () => {
     expect(decode(packet(OPCODE.FUSE_SYNCFS, longs(0n)))).toEqual({ op: "syncfs", ...head });
   });
 
+  test("NOTIFY_REPLY, with exactly the data that it says", () => {
+    const reply = (size: number): Buffer => Buffer.concat([longs(0n, 4096n), words(size, 0), longs(0n, 0n), Buffer.from("in the page")]);
+    expect(decode(packet(OPCODE.FUSE_NOTIFY_REPLY, reply(11)))).toEqual({ op: "notifyReply", ...head, data: Buffer.from("in the page") });
+    for (const size of [10, 12]) expect(() => decode(packet(OPCODE.FUSE_NOTIFY_REPLY, reply(size)))).toThrow(WireError);
+  });
+
   test("INIT of kernels before 5.17, with 16 bytes", () => {
     expect(decode(packet(OPCODE.FUSE_INIT, words(7, 32, 131072, 0x1234)))).toEqual({
       op: "init",
@@ -178,6 +184,24 @@ describe("damage", () => {
         expect(() => decodeRequest(cut, length), `opcode ${bytes.readUInt32LE(4)} at ${length}`).toThrow(WireError);
       }
     }
+  });
+
+  test("locks of no known type, of no bytes, or beyond the last byte that a file can have", () => {
+    const lk = (start: bigint, end: bigint, type: number): Buffer => Buffer.concat([longs(5n, -1n, start, end), words(type, 77, 1, 0)]);
+    const max = (1n << 63n) - 1n;
+    const whole = { ...head, fh: 5, owner: (1n << 64n) - 1n, start: 0n, end: max };
+    expect(decode(packet(OPCODE.FUSE_SETLKW, lk(0n, max, 1)))).toEqual({
+      op: "setlk",
+      ...whole,
+      type: "write",
+      lockPid: 77,
+      flock: true,
+      wait: true,
+    });
+    expect(decode(packet(OPCODE.FUSE_GETLK, lk(0n, max, 0)))).toEqual({ op: "getlk", ...whole, type: "read" });
+    for (const body of [lk(0n, max, 3), lk(5n, 4n, 1), lk(0n, max + 1n, 1), lk(-1n, -1n, 1)])
+      expect(() => decode(packet(OPCODE.FUSE_SETLK, body))).toThrow(WireError);
+    expect(() => decode(packet(OPCODE.FUSE_GETLK, lk(0n, max, 2)))).toThrow(WireError);
   });
 
   test("names without an end, empty, or followed by something", () => {

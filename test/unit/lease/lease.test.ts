@@ -62,6 +62,23 @@ describe("what dlmd publishes", () => {
     expect(lease.endMs).toBe(5600);
   });
 
+  it("C8: while a change is open the votes of before and after must both have acknowledged it", () => {
+    const lease = new PublishedLease(member(1), 1000);
+    const after = [
+      { nodeid: 1, votes: 1 },
+      { nodeid: 2, votes: 2 },
+    ];
+    const grounds = [
+      { nodes: after, needed: 2 },
+      { nodes, needed: 3 },
+    ];
+    lease.tell(viewOf(1), { ...three, grounds });
+    lease.acked(from(2), 5000);
+    expect(lease.endMs).toBe(never);
+    lease.acked(from(3), 4000);
+    expect(lease.endMs).toBe(4600);
+  });
+
   it("who is a quorum alone needs no acknowledgement, and keeps nothing of that in a larger view", () => {
     const lease = new PublishedLease(member(1), 1000);
     lease.tell(viewOf(1), { members: [member(1)], grounds: [{ nodes, needed: 1 }] });

@@ -4,9 +4,9 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import { LeaseFile } from "../../../dlmd/driver/lease-file.ts";
-import { decodeLeasePage, LEASE_FILE } from "../../../dlmd/wire/lease-page.ts";
+import { decodeLeasePage, LEASE_ENDS_AT, LEASE_FILE } from "../../../dlmd/wire/lease-page.ts";
 import { openLeasePage } from "../../../overlay/lease/lease.ts";
-import { nativeAddon } from "../../../overlay/native/index.ts";
+import { nativeAddon } from "../../../native/index.ts";
 
 const never = Number.NEGATIVE_INFINITY;
 const incarnationOf = (nodeid: number): string => String(nodeid).padStart(16, "0");
@@ -38,6 +38,25 @@ describe("the page, mapped", () => {
     await second.close();
     expect(ends()).toBe(never);
     await first.close();
+  });
+
+  it("ends when the earlier of its two copies says so: one of them may be half written", async () => {
+    const { file, socket } = page();
+    const made = await LeaseFile.create(file, incarnationOf(1), 600);
+    const { endMs } = openLeasePage(nativeAddon(), socket, incarnationOf(1));
+    made.publish(3000);
+    await expect.poll(() => endMs(), { timeout: 10_000 }).toBe(3000);
+    const bytes = readFileSync(file);
+    for (const [first, second] of [
+      [9000, 3000],
+      [3000, 9000],
+    ] as const) {
+      bytes.writeDoubleLE(first, LEASE_ENDS_AT);
+      bytes.writeDoubleLE(second, LEASE_ENDS_AT + 8);
+      writeFileSync(file, bytes, { flag: "r+" });
+      expect(endMs()).toBe(3000);
+    }
+    await made.close();
   });
 
   it("no page, one of another life, one that is too short: refused with what to do", async () => {

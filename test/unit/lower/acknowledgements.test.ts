@@ -1,6 +1,6 @@
 /** Acknowledgements reach an owner that is still there, and are kept no longer than until that is certain. */
 import { expect, it } from "vitest";
-import { Acknowledgements, MAX_ACKS_IN_FRAME } from "../../../overlay/lower/acknowledgements.ts";
+import { Acknowledgements, MAX_ACKS_IN_FRAME } from "../../../overlay/lower/remote/acknowledgements.ts";
 
 function all(acks: Acknowledgements, after: number): number[] {
   const taken: number[] = [];

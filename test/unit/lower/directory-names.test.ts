@@ -33,6 +33,11 @@ describe("names of a directory", () => {
     expect(names.get(dir, name("f"))).toBeUndefined();
     // The change failed, and perhaps not: nobody knows.
     expect(names.get(dir, name("g"))).toBeNull();
+    // Where not all of them are known, the name is not known after it, either.
+    const found = id(3);
+    names.is(found, name("f"), id(13));
+    names.changing(found, name("f"));
+    expect([names.get(found, name("f")), names.get(found, name("g"))]).toEqual([undefined, undefined]);
   });
 
   it("are another's where the inode number is used again, and gone with the directory", () => {

@@ -2,11 +2,10 @@
 import fs from "node:fs";
 import { describe, expect, it } from "vitest";
 import { FREE_BUFFERS_MAX, LARGE_BUFFER_BYTES, LARGE_BYTES, LargeBuffers, largeBuffers } from "../../../overlay/lower/large-buffers.ts";
-import { encodeFrame, FrameReader, MAX_FRAME_BYTES } from "../../../overlay/lower/wire.ts";
-import { silentLog } from "../../../dlmd/base/log.ts";
-import { createLowerServer } from "../../../overlay/lower/server.ts";
-import { nativeAddon } from "../../../overlay/native/index.ts";
-import { TEST_VOLUME } from "../../compliance/lower-fixture.ts";
+import { encodeFrame, FrameReader, MAX_FRAME_BYTES } from "../../../overlay/lower/wire/frame.ts";
+import { createLowerServer } from "../../../overlay/lower/server/server.ts";
+import { nativeAddon } from "../../../native/index.ts";
+import { listenOn, testServerOptions } from "../../compliance/lower-fixture.ts";
 import { caller, name, RDWR, remoteLab } from "./remote-lab.ts";
 
 const MIB = 2 ** 20;
@@ -106,10 +105,10 @@ describe("the data of many reads and writes at a time", () => {
       native.freeArrayBuffer(memory);
       expect(memory.byteLength).toBe(0);
     };
-    const server = createLowerServer({ lower: (await lab.owner()).lower, ...TEST_VOLUME, epoch: 1, log: silentLog, freeMemory });
+    const server = createLowerServer({ ...testServerOptions((await lab.owner()).lower, 1), freeMemory });
     try {
       const from = lab.remote();
-      await from.connect({ host: "127.0.0.1", port: await server.listen("127.0.0.1", 0) }, 1);
+      await from.connect(await listenOn(server), 1);
       const { handle } = await from.create(from.root, name("f"), RDWR, 0o644, caller);
       // Chunks hold parts of large ones, and several small ones.
       for (let round = 0; round < 20; round++) {
@@ -132,7 +131,7 @@ describe("the data of many reads and writes at a time", () => {
     const to = await lab.owner();
     const proxy = await lab.proxyTo(to);
     const from = lab.remote();
-    await from.connect({ host: "127.0.0.1", port: proxy.port }, 1);
+    await from.connect(proxy.address, 1);
     const { handle } = await from.create(from.root, name("f"), RDWR, 0o644, caller);
     for (let round = 0; round < 4; round++) {
       const writes = MANY.map(async (at) => from.write(handle, content(at, round), at * MIB, false));

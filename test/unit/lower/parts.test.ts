@@ -2,14 +2,14 @@ import fs from "node:fs";
 import { describe, expect, it } from "vitest";
 import { E, Errno } from "../../../dlmd/base/errno.ts";
 import { OperatingError } from "../../../dlmd/base/error.ts";
-import { DirectoryDescriptors } from "../../../overlay/lower/directory-descriptors.ts";
-import { Exclusive } from "../../../overlay/lower/exclusive.ts";
-import { FILE_HANDLE_BYTES, fileHandleFormat } from "../../../overlay/lower/file-handle.ts";
+import { DirectoryDescriptors } from "../../../overlay/lower/local/directory-descriptors.ts";
+import { Exclusive } from "../../../overlay/lower/local/exclusive.ts";
+import { FILE_HANDLE_BYTES, fileHandleFormat } from "../../../overlay/lower/local/file-handle.ts";
 import type { FileId } from "../../../overlay/lower/lower.ts";
 import { chain, inOrder, lastly } from "../../../overlay/lower/maybe.ts";
-import { RecentInodes } from "../../../overlay/lower/recent-inodes.ts";
+import { RecentInodes } from "../../../overlay/lower/local/recent-inodes.ts";
 import { type LossesTold, MAX_LOST, MAX_UNSYNCED, Unsynced } from "../../../overlay/lower/unsynced.ts";
-import { HANDLE_BUFFER_BYTES, nativeAddon, STAT } from "../../../overlay/native/index.ts";
+import { HANDLE_BUFFER_BYTES, nativeAddon, STAT } from "../../../native/index.ts";
 import { directoryPlace } from "../../compliance/lower-fixture.ts";
 
 describe("file handles", () => {
@@ -113,7 +113,7 @@ describe("answers now or later", () => {
   });
 });
 
-describe("what an owner took", () => {
+describe("what an owner took (hazard F10)", () => {
   const a = { ino: 1, generation: 1 };
   const b = { ino: 2, generation: 1 };
   const opened = (unsynced: Unsynced, id: FileId): LossesTold => ({ id, lossesTold: unsynced.opened(id) });

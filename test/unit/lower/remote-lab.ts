@@ -3,20 +3,20 @@ import { connect, createServer, type Server, type Socket } from "node:net";
 import { afterEach, beforeEach } from "vitest";
 import type { OperatingError } from "../../../dlmd/base/error.ts";
 import { type Log, silentLog } from "../../../dlmd/base/log.ts";
-import type { LowerSessionId } from "../../../overlay/lower/handshake.ts";
-import { createLocalLower, type LocalLower } from "../../../overlay/lower/local.ts";
-import type { CallerIdentity } from "../../../overlay/lower/remote-connection.ts";
-import { createRemoteLower, type RemoteLower, type RemoteLowerOptions } from "../../../overlay/lower/remote.ts";
-import type { LowerServer } from "../../../overlay/lower/server.ts";
-import { nativeAddon } from "../../../overlay/native/index.ts";
-import { directoryPlace, type Place, TEST_CALLER, testServer } from "../../compliance/lower-fixture.ts";
+import type { LowerSessionId } from "../../../overlay/lower/wire/handshake.ts";
+import { createLocalLower, type LocalLower } from "../../../overlay/lower/local/local.ts";
+import type { CallerIdentity, OwnerAddress } from "../../../overlay/lower/remote/connection.ts";
+import { createRemoteLower, type RemoteLower, type RemoteLowerOptions } from "../../../overlay/lower/remote/remote.ts";
+import type { LowerServer, LowerServerOptions } from "../../../overlay/lower/server/server.ts";
+import { nativeAddon } from "../../../native/index.ts";
+import { directoryPlace, listenOn, type Place, TEST_CALLER, TEST_OWNER, testServer } from "../../compliance/lower-fixture.ts";
 
 export { bytes as name, errnoOf, RDWR, root as caller } from "../../compliance/lower-bench.ts";
 
 export interface Owner {
   readonly lower: LocalLower;
   readonly server: LowerServer;
-  readonly address: { host: string; port: number };
+  readonly address: OwnerAddress;
   readonly epoch: number;
 }
 
@@ -29,6 +29,10 @@ export class Proxy {
   /** Bytes that came from the caller since holdAnswers was set. */
   onRequest: (() => void) | null = null;
   port = 0;
+
+  get address(): OwnerAddress {
+    return { host: "127.0.0.1", port: this.port, ...TEST_OWNER };
+  }
 
   constructor(target: () => number) {
     this.#server = createServer((near) => {
@@ -78,7 +82,9 @@ export async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await new Promise((resolve) => setImmediate(resolve));
 }
 
-type Hears = Pick<RemoteLowerOptions, "onRefused" | "onOwnerDied">;
+/** What the owner knows of the one before. */
+type OwnerBefore = Pick<LowerServerOptions, "cleanAfter" | "letGoAfter">;
+type Hears = Pick<RemoteLowerOptions, "onRefused" | "onOwnerDied" | "holds">;
 
 export interface RemoteLab {
   readonly place: Place;
@@ -86,6 +92,7 @@ export interface RemoteLab {
     epoch?: number,
     wrap?: (lower: LocalLower) => LocalLower,
     isGone?: (session: LowerSessionId) => boolean,
+    after?: OwnerBefore,
   ) => Promise<Owner>;
   readonly remote: (identity?: Partial<CallerIdentity>, log?: Log, hears?: Hears) => RemoteLower;
   readonly proxyTo: (target: Owner) => Promise<Proxy>;
@@ -117,11 +124,11 @@ export function remoteLab(): RemoteLab {
     epoch = 1,
     wrap: (lower: LocalLower) => LocalLower = (lower) => lower,
     isGone: (session: LowerSessionId) => boolean = () => false,
+    after: OwnerBefore = {},
   ): Promise<Owner> {
     const lower = createLocalLower({ native: nativeAddon(), rootFd: place.rootFd, metadataCalls: "inline", log: silentLog });
-    const server = testServer(wrap(lower), epoch, isGone);
-    const port = await server.listen("127.0.0.1", 0);
-    const made = { lower, server, epoch, address: { host: "127.0.0.1", port } };
+    const server = testServer(wrap(lower), epoch, isGone, after);
+    const made = { lower, server, epoch, address: await listenOn(server) };
     owners.push(made);
     return made;
   }

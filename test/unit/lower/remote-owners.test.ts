@@ -5,8 +5,10 @@ import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import type { OperatingError } from "../../../dlmd/base/error.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import type { Entry, FileId, LowerHandle } from "../../../overlay/lower/lower.ts";
-import { TEST_CALLER } from "../../compliance/lower-fixture.ts";
-import { caller, errnoOf, name, RDWR, remoteLab, until } from "./remote-lab.ts";
+import type { OwnerAddress } from "../../../overlay/lower/remote/connection.ts";
+import { createLowerServer } from "../../../overlay/lower/server/server.ts";
+import { listenOn, TEST_CALLER, TEST_OWNER, testServerOptions } from "../../compliance/lower-fixture.ts";
+import { caller, errnoOf, name, type Owner, RDWR, remoteLab, until } from "./remote-lab.ts";
 
 const lab = remoteLab();
 const { owner, proxyTo, refusal, remote } = lab;
@@ -54,21 +56,80 @@ it("says once that an owner will never serve it; what waits, and whatever comes 
   expect(refusals).toEqual(["gone"]);
 });
 
-it("a refusal that the next word of the owner may mend is not for ever: calls go on waiting", async () => {
+it.each<[string, (one: Owner) => readonly [OwnerAddress, number]]>([
+  ["of another epoch", ({ address }) => [address, 2]],
+  ["on another node", ({ address }) => [{ ...address, nodeid: 3 }, 1]],
+  ["of an earlier life of its node", ({ address }) => [{ ...address, incarnation: "i9" }, 1]],
+  ["that is another program", ({ address }) => [{ ...address, clientId: 7 }, 1]],
+])("an owner %s than the one that it was told of counts for nothing: calls wait for the next word", async (_, wrong) => {
   const one = await owner(1);
   const refusals: string[] = [];
-  let refused = (): void => {};
-  const heard = new Promise<void>((resolve) => {
-    refused = resolve;
-  });
-  const lower = remote({}, { ...silentLog, error: () => refused() }, { onRefused: (error) => void refusals.push(error.code) });
+  let heard: (reason: unknown) => void = () => {};
+  const reason = new Promise((resolve) => (heard = resolve));
+  const log = { ...silentLog, warn: (fields: Readonly<Record<string, unknown>>) => heard(fields["reason"]) };
+  const lower = remote({}, log, { onRefused: (error) => void refusals.push(error.code) });
   await lower.connect(one.address, 1);
-  lower.ownerFound(one.address, 2);
+  lower.ownerLost();
+  lower.ownerFound(...wrong(one));
   const waiting = errnoOf(() => lower.getattr(lower.root));
-  await heard;
+  expect(await reason).toMatch(/^another owner answers: client/);
+  expect(lower.waitingCalls).toBe(1);
   lower.ownerFound(one.address, 1);
   expect(await waiting).toBe(0);
   expect(refusals).toEqual([]);
+});
+
+it("a life of a node that is not in the view gets no session, and is served once it is; another life of that node is not", async () => {
+  const one = await owner(1);
+  const view = new Set<string>();
+  const isMember = (nodeid: number, incarnation: string): boolean => view.has(`${nodeid} ${incarnation}`);
+  const server = createLowerServer({ ...testServerOptions(one.lower, 1), isMember });
+  try {
+    const address = await listenOn(server);
+    const refusals: string[] = [];
+    const said: unknown[] = [];
+    const log = { ...silentLog, warn: (fields: Readonly<Record<string, unknown>>) => void said.push(fields["reason"]) };
+    const lower = remote({}, log, { onRefused: (error) => void refusals.push(error.code) });
+    const connected = lower.connect(address, 1);
+    await until(() => server.counters.refused > 1);
+    expect([server.sessions.length, said[0]]).toEqual([0, "node 2 (incarnation i1) is not in the view"]);
+    view.add("2 i1");
+    await connected;
+    expect((await lower.getattr(lower.root)).nlink).toBeGreaterThan(0);
+    // The view changes: a connection that is there ends with the word that its client is gone, another one does not begin.
+    view.delete("2 i1");
+    view.add("2 i2");
+    await server.closeSessions([{ nodeid: 2, incarnation: "i1", clientId: null }]);
+    const evicted = errnoOf(() => lower.getattr(lower.root));
+    expect(await evicted).toBe(E.EIO);
+    expect(refusals).toEqual(["gone"]);
+    const restarted = remote({ incarnation: "i2" });
+    await restarted.connect(address, 1);
+    expect(server.sessions.map(({ id }) => id.incarnation)).toEqual(["i2"]);
+  } finally {
+    await server.close();
+  }
+});
+
+it("the server of another volume that has the owner's port by now ends no mount, though it refuses", async () => {
+  const one = await owner(1);
+  const other = createLowerServer({
+    ...testServerOptions(one.lower, 1),
+    volumeUuid: "another",
+    owner: { ...TEST_OWNER, clientId: 77, epoch: 1 },
+  });
+  try {
+    const lower = remote();
+    await lower.connect(one.address, 1);
+    lower.ownerLost();
+    lower.ownerFound({ ...(await listenOn(other)), ...TEST_OWNER }, 1);
+    const waiting = errnoOf(() => lower.getattr(lower.root));
+    await until(() => other.counters.refused > 1);
+    lower.ownerFound(one.address, 1);
+    expect(await waiting).toBe(0);
+  } finally {
+    await other.close();
+  }
 });
 
 it("waits while there is no owner, and goes on when there is one", async () => {
@@ -105,11 +166,11 @@ it("opens a file once at the next owner, though the connection broke while it di
     },
   }));
   const proxy = await proxyTo(second);
-  lower.ownerFound({ host: "127.0.0.1", port: proxy.port }, 2);
-  // Hello, proof and the open, and all of them again.
-  await until(() => second.server.counters.received === 3);
+  lower.ownerFound(proxy.address, 2);
+  // The hello and the open, and both again.
+  await until(() => second.server.counters.received === 2);
   proxy.cut();
-  await until(() => second.server.counters.received === 6);
+  await until(() => second.server.counters.received === 4);
   release();
   expect(Buffer.from(await lower.read(handle, 0, 100)).toString()).toBe("content");
   expect(second.lower.openHandles).toBe(1);
@@ -330,7 +391,7 @@ it("forgets what it was told when the owner dies, and once more before it asks t
   lower.ownerLost();
   const first = await owner(1);
   const proxy = await proxyTo(first);
-  await lower.connect({ host: "127.0.0.1", port: proxy.port }, 1);
+  await lower.connect(proxy.address, 1);
   proxy.cut();
   await lower.getattr(lower.root);
   await first.server.close();
@@ -397,7 +458,7 @@ it("opens again at the new owner though the connection breaks in the middle of i
     },
   }));
   const proxy = await proxyTo(second);
-  lower.ownerFound({ host: "127.0.0.1", port: proxy.port }, 2);
+  lower.ownerFound(proxy.address, 2);
   expect(Buffer.from(await lower.read(handle, 0, 10)).toString()).toBe("data");
   expect(second.server.sessions[0]?.openHandles).toBe(1);
   expect(second.lower.openHandles).toBe(1);

@@ -1,7 +1,7 @@
 /** What is kept of removed inodes, for how long, and who gives it up: no file system, a clock of its own. */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { Attr, FileId } from "../../../overlay/lower/lower.ts";
-import { RemovedInodes, type RemovedInodesOptions } from "../../../overlay/lower/removed-inodes.ts";
+import { RemovedInodes, type RemovedInodesOptions } from "../../../overlay/lower/local/removed-inodes.ts";
 
 const id = (ino: number, generation = 1): FileId => ({ ino, generation });
 const attr = { mode: 0o100644, nlink: 1, size: 7 } as Attr;

@@ -1,8 +1,8 @@
 /** Reading ahead in a directory: when it starts, what it looks at, and that it stops. */
 import { describe, expect, it } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
-import { COLD_LOOKUPS_MIN, WARM_NAMES_MAX, WarmUp } from "../../../overlay/lower/warm-up.ts";
-import type { Native } from "../../../overlay/native/index.ts";
+import { COLD_LOOKUPS_MIN, WARM_NAMES_MAX, WarmUp } from "../../../overlay/lower/local/warm-up.ts";
+import type { Native } from "../../../native/index.ts";
 
 const directory = { ino: 12, generation: 7 };
 const LISTED_AT_ONCE = 200;

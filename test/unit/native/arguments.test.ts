@@ -1,6 +1,6 @@
 /** Wrong arguments throw, from every call of the table, and never reach the kernel or end the process. */
 import { describe, expect, it } from "vitest";
-import { STAT } from "../../../overlay/native/index.ts";
+import { STAT } from "../../../native/index.ts";
 import { bytes, native } from "./scratch.ts";
 
 /** The addon as it is without types. */
@@ -20,7 +20,7 @@ describe("arguments", () => {
       }
     }
     expect(Object.keys(sync)).toEqual(Object.keys(pool));
-    expect(Object.keys(sync)).toHaveLength(37);
+    expect(Object.keys(sync)).toHaveLength(42);
   });
 
   it("of the wrong type: TypeError", () => {
@@ -48,6 +48,7 @@ describe("arguments", () => {
     const names = ["deviceStart", "deviceSetBuffer", "deviceStop", "deviceWrite", "deviceWrite2", "notify", "mount", "umount"];
     const more = [
       "mountDetached",
+      "mountDetachedInPool",
       "open",
       "loopAttach",
       "loopDetach",

@@ -2,7 +2,7 @@
 import { existsSync, mkdirSync, readdirSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
-import { STAT } from "../../../overlay/native/index.ts";
+import { STAT } from "../../../native/index.ts";
 import { AT_REMOVEDIR, bytes, errno, field, isRoot, native, newHandle, newStat, O_PATH, opened, useScratch } from "./scratch.ts";
 
 const RENAME_NOREPLACE = 1;

@@ -2,7 +2,7 @@
 import { mkdirSync, statSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
-import { STAT, STATFS } from "../../../overlay/native/index.ts";
+import { STAT, STATFS } from "../../../native/index.ts";
 import { bytes, errno, field, isRoot, native, newHandle, newStat, O_PATH, opened, useScratch } from "./scratch.ts";
 
 const RESOLVE_BENEATH = 0x08;

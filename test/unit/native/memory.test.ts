@@ -3,7 +3,7 @@ import { execFileSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { expect, it } from "vitest";
 
-const addon = fileURLToPath(new URL("../../../overlay/native/build/Release/coverlay.node", import.meta.url));
+const addon = fileURLToPath(new URL("../../../native/build/Release/coverlay.node", import.meta.url));
 
 /** In a process of its own, which collects when it is told to. Large ones are below malloc's threshold for a mapping of their own. */
 const script = `

@@ -98,6 +98,17 @@ describe.runIf(isRoot)("disks and mounts", () => {
     expect(native.mountDetached("ext4", path.join(scratch.dir, "none"), [], 0, log)).toBe(-errno.ENOENT);
   });
 
+  it("mounts on a thread of the pool too, with the same words", async () => {
+    const disk = attach(scratch, ext4Image(scratch));
+    const log = ["kept"];
+    expect(await native.mountDetachedInPool("ext4", disk.path, ["ro", "no_such_option=1"], 0, log)).toBe(-errno.EINVAL);
+    expect([log[0], log[1]]).toEqual(["kept", expect.stringMatching(/^e .*no_such_option/)]);
+    const mount = await native.mountDetachedInPool("ext4", disk.path, [], 0, log);
+    expect([mount > 0, log.length]).toEqual([true, 2]);
+    await native.pool.sync.close(mount);
+    opened(scratch, native.open(disk.path, O_RDWR | O_EXCL, 0));
+  });
+
   it("a disk that is cut off keeps nothing any more", () => {
     const disk = attach(scratch, ext4Image(scratch));
     const mount = native.mountDetached("ext4", disk.path, [], 0, []);
@@ -132,7 +143,7 @@ describe.runIf(isRoot)("the process", () => {
       const hard = line()[1]; const results = [n.setMaxDescriptors(500), n.setMaxDescriptors(0), n.setMaxDescriptors(2 ** 60)];
       console.log(JSON.stringify([results, line()[1] >= hard, line()[0] === results[2]]));
       console.log(JSON.stringify([n.setIoFlusher(), n.unshareFs()]));`;
-    const addon = path.join(import.meta.dirname, "../../../overlay/native/build/Release/coverlay.node");
+    const addon = path.join(import.meta.dirname, "../../../native/build/Release/coverlay.node");
     const [limits, rest] = execFileSync(process.execPath, ["-e", script, addon], { encoding: "utf8" }).split("\n");
     const [results, kept, reached] = JSON.parse(limits ?? "") as [number[], boolean, boolean];
     expect(results.slice(0, 2)).toEqual([500, -errno.EINVAL]);

@@ -4,10 +4,10 @@ import { writeFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
-import { STATFS } from "../../../overlay/native/index.ts";
+import { STATFS } from "../../../native/index.ts";
 import { bytes, errno, isRoot, native, newHandle, newStat, opened, type Scratch, useScratch } from "./scratch.ts";
 
-const addon = fileURLToPath(new URL("../../../overlay/native/build/Release/coverlay.node", import.meta.url));
+const addon = fileURLToPath(new URL("../../../native/build/Release/coverlay.node", import.meta.url));
 const O_RDWR = 2;
 const O_NONBLOCK = 0o4000;
 const S_IFIFO = 0o010000;

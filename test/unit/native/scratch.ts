@@ -6,7 +6,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { constants, tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach } from "vitest";
-import { HANDLE_BUFFER_BYTES, nativeAddon, type Native, STAT } from "../../../overlay/native/index.ts";
+import { HANDLE_BUFFER_BYTES, nativeAddon, type Native, STAT } from "../../../native/index.ts";
 
 export const native: Native = nativeAddon();
 export const errno: typeof constants.errno = constants.errno;

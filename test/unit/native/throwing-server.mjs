@@ -6,7 +6,7 @@ import { mkdirSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import { createRequire } from "node:module";
 
-const native = createRequire(import.meta.url)("../../../overlay/native/build/Release/coverlay.node");
+const native = createRequire(import.meta.url)("../../../native/build/Release/coverlay.node");
 const mountPoint = `${process.argv[2]}/throwing`;
 mkdirSync(mountPoint);
 const fd = native.fuseOpen();

@@ -4,7 +4,7 @@
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import type { Device } from "../../../overlay/native/index.ts";
+import type { Device } from "../../../native/index.ts";
 import { errno, MNT_DETACH, native, type Scratch } from "./scratch.ts";
 
 export const OPCODE = { LOOKUP: 1, FORGET: 2, GETATTR: 3, OPEN: 14, READ: 15, RELEASE: 18, INIT: 26, BATCH_FORGET: 42 } as const;

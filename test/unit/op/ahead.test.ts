@@ -185,4 +185,27 @@ describe("what a reader will want next", () => {
     world.failing = false;
     expect(await world.readsAll()).toEqual({ size: 3, data: 3 });
   });
+
+  it.each([
+    [65_536, "fetch"],
+    [65_537, "getattr"],
+  ])("of %i bytes: it is fetched ahead up to AHEAD_BYTES_MAX", async (bytes, call) => {
+    const world = new World();
+    for (let times = 0; times < 2; times++) await world.ahead.read(inode, handle, 0, bytes, 1);
+    world.asked();
+    await world.ahead.getattr(inode);
+    expect(world.asked()).toEqual([call]);
+  });
+
+  it.each([
+    [63, "fetch"],
+    [64, "getattr"],
+  ])("is remembered among AHEAD_FILES_MAX files: with %i others read since", async (others, call) => {
+    const world = new World();
+    for (let times = 0; times < 2; times++) await world.ahead.read(inode, handle, 0, BYTES, 1);
+    for (let at = 0; at < others; at++) await world.ahead.read({ id: { ino: 100 + at, generation: 1 } } as Inode, handle, 0, BYTES, 1);
+    world.asked();
+    await world.ahead.getattr(inode);
+    expect(world.asked()).toEqual([call]);
+  });
 });

@@ -1,7 +1,7 @@
 /** What single replies carry. */
 import { describe, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
-import { SENTINEL_SIZE } from "../../../overlay/coherence/sentinel.ts";
+import { SENTINEL_SIZE } from "../../../overlay/coherence/size/sentinel.ts";
 import { LARGE_BYTES, largeBuffers } from "../../../overlay/lower/large-buffers.ts";
 import { checkAccess, checkSticky, credentialsOf } from "../../../overlay/op/permission.ts";
 import { attrOf, FILE } from "./scripted-lower.ts";
@@ -328,23 +328,14 @@ describe("others", () => {
 describe("what is known of what was made here", () => {
   const capability = { op: "getxattr" as const, name: Buffer.from("security.capability"), size: 100 };
 
-  it("a new directory is made known to the lower under its hold, unless somebody had business with it before", async () => {
+  it("a new directory is made known to the lower, unless somebody had business with it before", async () => {
     const bench = new Workbench();
     const made = { op: "mkdir" as const, name, mode: 0o777, umask: 0 };
     await bench.serve(made);
-    expect(bench.lower.madeUnder).toHaveLength(1);
+    expect(bench.lower.madeHere).toHaveLength(1);
     bench.coherence.bornFirst = false;
     await bench.serve(made);
-    expect(bench.lower.madeUnder).toHaveLength(1);
-  });
-
-  it("a directory's attributes are told without a call where the lower has them, a file's are not", async () => {
-    const bench = new Workbench();
-    bench.lower.held = attrOf(bench.inodes.root.id, { mode: 0o040755, size: 4321 });
-    await bench.serve({ op: "getattr", fuseNodeid: bench.inodes.root.fuseNodeid, fh: null });
-    expect(bench.lower.calls).toEqual([]);
-    await bench.serve({ op: "getattr", fuseNodeid: bench.file.fuseNodeid, fh: null });
-    expect(bench.lower.calls).toEqual(["getattr"]);
+    expect(bench.lower.madeHere).toHaveLength(1);
   });
 
   it("a file has no capabilities as long as its hold lasts and none were set here; of anything else nothing is known", async () => {
@@ -368,6 +359,14 @@ describe("what is known of what was made here", () => {
     });
     expect([await ask(), bench.lower.calls.splice(0)]).toEqual([0, ["setxattr", "getxattr"]]);
   });
+});
+
+it.each(["mkdir", "mknod", "symlink"] as const)("F18: %s in a directory that was removed elsewhere ends with ENOENT", async (op) => {
+  const bench = new Workbench();
+  bench.lower.errors.set(op, [E.ESTALE]);
+  const given = { name, mode: 0o755, umask: 0, rdevMajor: 0, rdevMinor: 0, target: name };
+  expect((await bench.serve({ op, ...given }))?.errno).toBe(E.ENOENT);
+  expect(bench.coherence.held).toBe(0);
 });
 
 describe("permission", () => {

@@ -1,5 +1,5 @@
 /** An append and the READs of its file: append-end.ts. */
-import { describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Inode } from "../../../overlay/inode/inode.ts";
 import { AppendHold } from "../../../overlay/op/append-end.ts";
 import { Workbench } from "./workbench.ts";
@@ -122,5 +122,44 @@ describe("READ", () => {
     expect(bench.file.readsUnderWay).toBe(2);
     await Promise.all(served);
     expect(told).toBe(1);
+  });
+});
+
+describe("the times of an append", () => {
+  afterEach(() => void vi.useRealTimers());
+
+  it("READs under way are let out for ROUNDS_MAX rounds of DRAIN_MS: then the answer goes out", async () => {
+    vi.useFakeTimers();
+    const bench = new Bench();
+    const hold = new AppendHold(bench.file);
+    bench.file.readsUnderWay = 1;
+    let cleared = false;
+    const clear = async (): Promise<void> => {
+      await hold.clear(bench.mount, { from: 0, to: 4096 });
+      cleared = true;
+    };
+    void clear();
+    await vi.advanceTimersByTimeAsync(50 * 20 - 1);
+    expect(cleared).toBe(false);
+    await vi.advanceTimersByTimeAsync(1);
+    expect([cleared, bench.done]).toEqual([true, []]);
+    hold.release();
+  });
+
+  it("a READ whose page is being dropped is let go after STUCK_MS", async () => {
+    vi.useFakeTimers();
+    const bench = new Bench();
+    const hold = new AppendHold(bench.file);
+    bench.locked = true;
+    const cleared = hold.clear(bench.mount, { from: 0, to: 4096 });
+    await vi.advanceTimersByTimeAsync(0);
+    // It came while the pages were being dropped.
+    const read = bench.read(hold, 0, 4096);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(bench.done).toEqual(["drop 0 to 4096"]);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(bench.done.slice(0, 2)).toEqual(["drop 0 to 4096", "read 0"]);
+    await Promise.all([read, cleared]);
+    hold.release();
   });
 });

@@ -1,7 +1,7 @@
 /** Hazards F12 and F5: CREATE of a name that is there, when the caller comes back after ESTALE: create-existing.ts. */
 import { describe, expect, it } from "vitest";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
-import type { KernelSizes } from "../../../overlay/coherence/kernel-sizes.ts";
+import type { KernelSizes } from "../../../overlay/coherence/size/kernel-sizes.ts";
 import { rightSizes } from "./right-sizes.ts";
 import { OTHER } from "./scripted-lower.ts";
 import { type Reply, Workbench } from "./workbench.ts";

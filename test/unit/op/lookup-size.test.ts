@@ -1,6 +1,6 @@
 /** Hazard F5: the size that a LOOKUP tells of an inode whose lock is being given up. */
 import { describe, expect, it } from "vitest";
-import { SENTINEL_SIZE } from "../../../overlay/coherence/sentinel.ts";
+import { SENTINEL_SIZE } from "../../../overlay/coherence/size/sentinel.ts";
 import { rightSizes } from "./right-sizes.ts";
 import { Workbench } from "./workbench.ts";
 

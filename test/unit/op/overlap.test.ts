@@ -1,16 +1,20 @@
 /** READs and WRITEs of the same pages that are under way together: overlap.ts. */
 import { describe, expect, it, vi } from "vitest";
+import { E, Errno } from "../../../dlmd/base/errno.ts";
 import type { OpenFile } from "../../../overlay/inode/handles.ts";
-import { REREADS_MAX } from "../../../overlay/op/overlap.ts";
+import { O_DIRECT } from "../../../overlay/op/linux.ts";
+import { beginRead, dropReread, endRead, REREADS_MAX } from "../../../overlay/op/overlap.ts";
+import { WriteBack } from "../../../overlay/op/write-order.ts";
 import { Workbench } from "./workbench.ts";
 
 function requests(bench: Workbench, { fh }: OpenFile, bytes = 10) {
-  const common = { fuseNodeid: bench.file.fuseNodeid, fh };
+  const common = { fuseNodeid: bench.file.fuseNodeid, fh, lockOwner: 0n };
   const data = Buffer.alloc(bytes);
   const writing = { op: "write" as const, ...common, data, flags: 2, fromCache: false, killSuidgid: false };
   return {
-    read: (offset: number, tid: number) => bench.serve({ op: "read", ...common, offset, size: 4096 }, bench.call("read", tid)),
-    write: (offset: number, tid: number) => bench.serve({ ...writing, offset }, bench.call("write", tid)),
+    read: (offset: number, tid: number, change: object = {}, call = bench.call("read", tid)) =>
+      bench.serve({ op: "read", ...common, offset, size: 4096, flags: 2, ...change }, call),
+    write: (offset: number, tid: number, call = bench.call("write", tid)) => bench.serve({ ...writing, offset }, call),
   };
 }
 
@@ -25,6 +29,29 @@ function shared(): Workbench {
 
 const WRITER = 42;
 const READER = 43;
+const live = { interrupted: false };
+/** A READ that does not go by the page cache. */
+const OWNED = { lockOwner: 7n };
+
+/** A WRITE of one whole page whose old page is dropped when `drop` is called; vi.useRealTimers has to be called. */
+async function droppingWhole() {
+  const bench = shared();
+  const { read, write } = requests(bench, bench.openFile(), 4096);
+  let drop = (): void => {};
+  const dropping = new Promise<void>((begun) => {
+    bench.coherence.dropPages = () =>
+      new Promise((resolve) => {
+        drop = resolve;
+        begun();
+      });
+  });
+  await read(0, READER);
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  const call = bench.call("write", WRITER);
+  const writing = write(0, WRITER, call);
+  await dropping;
+  return { bench, inode: bench.file, call, writing, drop };
+}
 
 describe("a WRITE through a page cache", () => {
   it("drops what others have read of its pages since the last revoke, once", async () => {
@@ -76,7 +103,7 @@ describe("a WRITE through a page cache", () => {
     expect(drops(bench)).toEqual(["reply", "reply"]);
     bench.file.cover.token = null;
     bench.lower.later = true;
-    const reading = read(0, READER);
+    const reading = read(0, READER, OWNED);
     expect(bench.file.pendingReads).toBeNull();
     await reading;
   });
@@ -112,6 +139,7 @@ describe("a WRITE through a page cache", () => {
     for (const offset of [0, 4096, 8192]) await read(offset, READER);
     await write(4096, WRITER);
     expect(drops(bench).slice(3)).toEqual(["dropPages 20.1 4096 4096", "dropHeldPage 20.1 8192 of 43", "reply"]);
+    expect(bench.coherence.madeInPage).toBe("904 at 8192");
     const whole = shared();
     const ofWhole = requests(whole, whole.openFile(), 10);
     for (let at = 0; at <= REREADS_MAX; at += 1) await ofWhole.read(at * 4096, READER);
@@ -148,6 +176,148 @@ describe("a WRITE through a page cache", () => {
     } finally {
       vi.useRealTimers();
     }
+  });
+
+  it("of whole pages waits for more than DROP_WAIT_MS: what has locked one may be a write-back that was not read from the device", async () => {
+    const { bench, writing, drop } = await droppingWhole();
+    try {
+      await vi.advanceTimersByTimeAsync(1000);
+      expect(bench.replies).toHaveLength(1);
+      drop();
+      await writing;
+      expect(bench.replies).toHaveLength(2);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it("goes on after DROP_WAIT_MS, if a READ has such a page locked: it may wait for the WRITE's caller", async () => {
+    const { bench, inode, writing, drop } = await droppingWhole();
+    try {
+      const elsewhere = beginRead(inode, 4096, 4096, live);
+      await vi.advanceTimersByTimeAsync(250);
+      expect(bench.replies).toHaveLength(1);
+      const pending = beginRead(inode, 0, 4096, live);
+      await vi.advanceTimersByTimeAsync(249);
+      expect(bench.replies).toHaveLength(1);
+      await vi.advanceTimersByTimeAsync(1);
+      expect(bench.replies).toHaveLength(2);
+      drop();
+      await writing;
+      for (const read of [elsewhere, pending]) if (read !== null) endRead(inode, read);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it("waits for longer while anything of the file is written back: that page is let go of when it is made", async () => {
+    const { bench, inode, writing, drop } = await droppingWhole();
+    try {
+      const back = new WriteBack(inode);
+      const pending = beginRead(inode, 0, 4096, live);
+      await vi.advanceTimersByTimeAsync(1000);
+      expect(bench.replies).toHaveLength(1);
+      drop();
+      back.over();
+      await writing;
+      if (pending !== null) endRead(inode, pending);
+      expect(bench.replies).toHaveLength(2);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it("whose caller is killed meanwhile goes on after DROP_WAIT_MS: a truncation may wait for it and hold the write-back up", async () => {
+    const { bench, inode, call, writing, drop } = await droppingWhole();
+    try {
+      let ended = false;
+      vi.spyOn(bench.coherence.sizes, "end").mockImplementation(() => (ended = true));
+      const back = new WriteBack(inode);
+      await vi.advanceTimersByTimeAsync(900);
+      call.interrupt();
+      await vi.advanceTimersByTimeAsync(99);
+      expect(ended).toBe(false);
+      await vi.advanceTimersByTimeAsync(1);
+      expect(ended).toBe(true);
+      drop();
+      await writing;
+      back.over();
+    } finally {
+      vi.restoreAllMocks();
+      vi.useRealTimers();
+    }
+  });
+
+  it("says of its last page that it may be kept once its caller was killed, and asks for none if that was before", async () => {
+    const bench = shared();
+    const { read, write } = requests(bench, bench.openFile());
+    await read(0, READER);
+    const call = bench.call("write", WRITER);
+    let gone = (_dropped: boolean): void => {};
+    bench.coherence.heldPage = { gone: new Promise((resolve) => (gone = resolve)), dropped: Promise.resolve() };
+    const writing = write(0, WRITER, call);
+    while (drops(bench).length < 2) await new Promise((resolve) => setImmediate(resolve));
+    const { mayLast } = bench.coherence.pageUsers;
+    expect(mayLast()).toBe(false);
+    call.interrupt();
+    expect(mayLast()).toBe(true);
+    gone(false);
+    await writing;
+    await read(0, READER);
+    const before = drops(bench).length;
+    const killed = bench.call("write", WRITER);
+    killed.interrupt();
+    await dropReread(bench.mount, bench.file, { offset: 0, data: Buffer.alloc(10) }, killed);
+    expect(drops(bench).slice(before)).toEqual(["dropPages 20.1 0 4096"]);
+  });
+
+  it("sees a READ that waits for its lock, or came before there was a writer: it has its pages locked", async () => {
+    const bench = shared();
+    const { read, write } = requests(bench, bench.openFile());
+    await read(0, READER);
+    await write(0, WRITER);
+    const { mayLast } = bench.coherence.pageUsers;
+    const pinData = bench.coherence.pinData.bind(bench.coherence);
+    let pin = (): void => {};
+    const granted = new Promise<void>((resolve) => (pin = resolve));
+    bench.coherence.pinData = async (...asked) => {
+      await granted;
+      await pinData(...asked);
+    };
+    bench.file.cover.token = null;
+    const reading = read(0, READER);
+    expect(mayLast()).toBe(true);
+    pin();
+    await reading;
+    expect(mayLast()).toBe(false);
+    bench.coherence.pinData = () => Promise.reject(new Errno(E.EINTR));
+    await read(0, READER);
+    expect(bench.file.pendingReads).toBeNull();
+  });
+
+  it("says of its last page whether a READ has it locked: one that goes by the page cache, or fills a private mapping, as long as it is not answered, nor its caller killed", async () => {
+    const bench = shared();
+    const { read, write } = requests(bench, bench.openFile());
+    await read(0, READER);
+    await write(0, WRITER);
+    const { mayLast } = bench.coherence.pageUsers;
+    expect(mayLast()).toBe(false);
+    bench.lower.later = true;
+    const others = [read(4096, READER), read(0, READER, OWNED)];
+    expect(mayLast()).toBe(false);
+    for (const change of [{}, { fh: bench.openFile(false).fh }, { flags: O_DIRECT }]) {
+      const reading = read(0, READER, change);
+      expect(mayLast()).toBe(true);
+      await reading;
+      expect(mayLast()).toBe(false);
+    }
+    await Promise.all(others);
+    const call = bench.call("read", READER);
+    const killed = read(0, READER, {}, call);
+    expect(mayLast()).toBe(true);
+    call.interrupt();
+    expect(mayLast()).toBe(false);
+    await killed;
   });
 
   it("takes it for the whole file when too much was read", async () => {

@@ -207,7 +207,9 @@ describe.each(rows)("$op ($lower)", (row) => {
     });
   });
 
-  it.runIf(row.pins.length > 0)("the caller is killed while it waits", async () => {
+  // An operation that pins nothing waits for no lock.
+  if (row.pins.length === 0) return;
+  it("the caller is killed while it waits", async () => {
     const { bench, request } = prepare(row);
     bench.coherence.locks = "never";
     const call = bench.call(row.op);

@@ -3,13 +3,13 @@
  * it goes: what is unpinned was pinned, and nothing is held while something else is waited for.
  */
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
-import { Mode } from "../../../dlmd/lock/mode.ts";
-import type { Coherence, HeldPageDrop, PinMode, Waiter, Want } from "../../../overlay/coherence/api.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
+import type { Coherence, HeldPageDrop, PageUsers, PinMode, Waiter, Want } from "../../../overlay/coherence/api.ts";
 import type { Stamp } from "../../../overlay/lower/stamp.ts";
 import type { KernelNames } from "../../../overlay/coherence/kernel-names.ts";
-import type { KernelSizes } from "../../../overlay/coherence/kernel-sizes.ts";
+import type { KernelSizes } from "../../../overlay/coherence/size/kernel-sizes.ts";
 import type { Inode } from "../../../overlay/inode/inode.ts";
-import type { PageRange } from "../../../overlay/inode/table.ts";
+import { PAGE_BYTES, type PagePart, type PageRange } from "../../../overlay/inode/table.ts";
 import type { Maybe } from "../../../overlay/lower/lower.ts";
 import { rightSizes } from "./right-sizes.ts";
 
@@ -220,10 +220,13 @@ export class RecordingCoherence implements Coherence, KernelNames {
   /** Set by a test: what becomes of a page that the WRITE may hold. */
   heldPage: HeldPageDrop = { gone: Promise.resolve(true), dropped: Promise.resolve() };
   /** As the last `dropHeldPage` was given it. */
-  isWrittenBack: () => boolean = () => false;
-  dropHeldPage(inode: Inode, offset: number, readers: readonly number[], isWrittenBack: () => boolean): HeldPageDrop {
-    this.isWrittenBack = isWrittenBack;
-    this.events.push(`dropHeldPage ${inode.key} ${offset} of ${readers.join(" ")}`);
+  pageUsers: PageUsers = { isWrittenBack: () => false, mayLast: () => false };
+  /** As the last `dropHeldPage` was given it. */
+  madeInPage = "";
+  dropHeldPage(inode: Inode, { offset, data }: PagePart, readers: readonly number[], users: PageUsers): HeldPageDrop {
+    this.pageUsers = users;
+    this.madeInPage = `${data.byteLength} at ${offset}`;
+    this.events.push(`dropHeldPage ${inode.key} ${offset - (offset % PAGE_BYTES)} of ${readers.join(" ")}`);
     return this.heldPage;
   }
   distrust(inodes: readonly Inode[], pages: boolean): Promise<void> {

@@ -1,5 +1,5 @@
 /** Test double: a kernel whose sizes are always right, and which has taken every reply. */
-import type { KernelSizes } from "../../../overlay/coherence/kernel-sizes.ts";
+import type { KernelSizes } from "../../../overlay/coherence/size/kernel-sizes.ts";
 
 export const rightSizes: KernelSizes = {
   heard() {},

@@ -81,14 +81,9 @@ export class ScriptedLower implements Lower {
   isAbsent(): boolean {
     return false;
   }
-  readonly madeUnder: { readonly ino: number; readonly hold: number }[] = [];
-  made(id: FileId, hold: number): void {
-    this.madeUnder.push({ ino: id.ino, hold });
-  }
-  /** Set by a test. */
-  held: Attr | null = null;
-  heldAttr(): Attr | null {
-    return this.held;
+  readonly madeHere: number[] = [];
+  made(id: FileId): void {
+    this.madeHere.push(id.ino);
   }
   lookup(): Maybe<Entry> {
     return this.#answer("lookup", { id: this.found, attr: this.#attr(this.found) });
@@ -150,7 +145,7 @@ export class ScriptedLower implements Lower {
   }
   read(_handle: LowerHandle, _offset: number, bytes: number): Maybe<Uint8Array> {
     if (this.data === null) return this.#answer("read", new Uint8Array(bytes));
-    // As lower/local-data.ts: a view of one buffer, which the next call overwrites.
+    // As lower/local/data.ts: a view of one buffer, which the next call overwrites.
     this.data.fill(this.calls.length);
     return this.#answer("read", this.data.subarray(0, Math.min(bytes, this.size)));
   }

@@ -47,6 +47,20 @@ describe("CREATE over an existing file", () => {
     expect(bench.coherence.violations).toEqual([]);
   });
 
+  it("and refused in a sticky directory that others may write to, if it is neither the caller's nor the directory's owner's", async () => {
+    const outcome = async (dirMode: number, fileUid: number): Promise<number | undefined> => {
+      const bench = new Workbench();
+      bench.lower.errors.set("create", [E.EEXIST, E.EEXIST]);
+      Object.assign(bench.lower, { dirMode, fileMode: 0o100666, fileUid });
+      await bench.serve(create);
+      const reply = await bench.serve(create);
+      expect(bench.lower.calls.includes("open")).toBe(reply?.errno === 0);
+      return reply?.errno;
+    };
+    expect(await outcome(0o041777, 2000)).toBe(E.EACCES);
+    expect([await outcome(0o041777, 1000), await outcome(0o041777, 0), await outcome(0o040777, 2000)]).toEqual([0, 0, 0]);
+  });
+
   it("another process has a walk of its own", async () => {
     const bench = new Workbench();
     bench.lower.errors.set("create", [E.EEXIST, E.EEXIST]);
@@ -140,6 +154,20 @@ describe("RENAME", () => {
     bench.lower.errors.set("rename", [E.ESTALE, E.ESTALE, 0]);
     expect((await bench.serve(rename))?.errno).toBe(E.ESTALE);
     expect((await bench.serve({ ...rename, fuseNodeid: other.fuseNodeid }))?.errno).toBe(0);
+  });
+
+  it("but not out of a sticky directory, if the file that is there by now is not the caller's", async () => {
+    const bench = new Workbench();
+    bench.lower.dirMode = 0o041777;
+    bench.lower.fileUid = 0;
+    bench.who = { uid: 1000, gid: 1000, groups: [], capabilities: 0n };
+    bench.lower.errors.set("lookup", [0, E.ENOENT]);
+    expect((await bench.serve(rename))?.errno).toBe(E.EPERM);
+    expect(bench.lower.calls).not.toContain("rename");
+    expect(bench.coherence.held).toBe(0);
+    bench.lower.fileUid = 1000;
+    bench.lower.errors.set("lookup", [0, E.ENOENT]);
+    expect((await bench.serve(rename))?.errno).toBe(0);
   });
 
   it("EXCHANGE swaps what was told", async () => {

@@ -63,6 +63,7 @@ export class Workbench {
       dontMask: true,
       credentials: () => this.who,
       isRenaming: () => this.renaming,
+      fileLocks: null,
     };
     this.file = this.inodes.remember(FILE, 0o100644);
     this.file.nlookup = 1;

@@ -172,9 +172,9 @@ describe("served", () => {
     const writing = bench.serve({ op: "write", ...common, offset: 2, data: Buffer.from("NEW"), fromCache: false });
     while (!bench.coherence.events.some((event) => event.startsWith("dropHeldPage"))) await turns();
     const page = Buffer.from("old old old");
-    expect(bench.coherence.isWrittenBack()).toBe(false);
+    expect(bench.coherence.pageUsers.isWrittenBack()).toBe(false);
     const back = bench.serve({ op: "write", ...common, offset: 0, data: page, fromCache: true });
-    expect(bench.coherence.isWrittenBack()).toBe(true);
+    expect(bench.coherence.pageUsers.isWrittenBack()).toBe(true);
     await back;
     expect(page.toString()).toBe("olNEWld old");
     gone(true);

@@ -1,7 +1,7 @@
 /** Hazard F5: where a write goes, and what the kernel must drop when that is not where it believes. */
 import { describe, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
-import { SENTINEL_SIZE } from "../../../overlay/coherence/sentinel.ts";
+import { SENTINEL_SIZE } from "../../../overlay/coherence/size/sentinel.ts";
 import { Workbench } from "./workbench.ts";
 
 const O_APPEND = 0o2000;

@@ -1,8 +1,8 @@
 /** File locks as people are shown them: who has what, who waits for what and for whom, and how long an answer may be. */
 import { expect, it } from "vitest";
 import type { InspectRequest } from "../../../dlmd/client/api.ts";
-import { describeFiles, type FilesSeen } from "../../../dlmd/plock/describe.ts";
-import { maxOffset } from "../../../dlmd/plock/range.ts";
+import { describeFiles, describeProcesses, type FilesSeen } from "../../../dlmd/plock/describe.ts";
+import { maxOffset } from "../../../dlmd/wire/plock-range.ts";
 import { LoneService } from "./lone-service.ts";
 
 const all: InspectRequest = { lockspace: "", resource: "", nodeid: 0, waitingMs: null };
@@ -64,4 +64,22 @@ it("an answer that would be too long says so", () => {
     truncated: true,
     files: [{ file: "a" }],
   });
+});
+
+it("each process with locks or requests is named once, with its program; so many of them", () => {
+  const { home } = service().service;
+  const programs = new Map([
+    [41, "sqlite3"],
+    [42, "python3"],
+  ]);
+  const programOf = (pid: number): string => programs.get(pid) ?? "";
+  expect(describeProcesses(home.pids("", ""), programOf)).toEqual([
+    { pid: 41, program: "sqlite3" },
+    { pid: 42, program: "python3" },
+    { pid: 43, program: "" },
+  ]);
+  expect(describeProcesses(home.pids("test", "b"), programOf)).toEqual([{ pid: 41, program: "sqlite3" }]);
+  expect(describeProcesses(home.pids("other", ""), programOf)).toEqual([]);
+  const many = Array.from({ length: 501 }, (_, pid) => pid);
+  expect(describeProcesses(many, programOf)).toHaveLength(500);
 });

@@ -11,7 +11,7 @@ import path from "node:path";
 import { createInterface } from "node:readline";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
-import { maxOffset, type OwnerKind, overlaps, type PlockType, typesConflict } from "../../../dlmd/plock/range.ts";
+import { maxOffset, type OwnerKind, overlaps, type PlockType, typesConflict } from "../../../dlmd/wire/plock-range.ts";
 import { Random } from "../../sim/random.ts";
 import { LoneService, type Who } from "./lone-service.ts";
 

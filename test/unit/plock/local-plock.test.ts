@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { ByteWriter } from "../../../dlmd/base/bytes.ts";
 import { WireError } from "../../../dlmd/base/error.ts";
-import { maxOffset } from "../../../dlmd/plock/range.ts";
+import { maxOffset } from "../../../dlmd/wire/plock-range.ts";
 import { decodeClientMessage, decodeServerMessage, encodeClientMessage, encodeServerMessage } from "../../../dlmd/wire/local.ts";
 import type { PlockClientRequest, PlockResult } from "../../../dlmd/wire/local-plock.ts";
 
@@ -17,12 +17,13 @@ const requests: readonly [PlockClientRequest, string][] = [
       ownerKind: "flock",
       owner: 0xfedcba9876543210n,
       wait: true,
+      begun: true,
       type: "write",
       start: 1n,
       end: maxOffset,
       pid: 4711,
     },
-    "1402000000feffffff0300693a3101021032547698badcfe01010100000000000000ffffffffffffff7f67120000",
+    "1402000000feffffff0300693a3101021032547698badcfe0101010100000000000000ffffffffffffff7f67120000",
   ],
   [{ kind: "plock-cancel", requestId: 7 }, "1507000000"],
   [{ kind: "plock-release", lockspaceId: 2, file: null, ownerKind: "ofd", owner: 1n }, "16020000000000010100000000000000"],

@@ -1,14 +1,15 @@
 /** The file-lock service of a cluster of one node, for tests of what locks mean: requests in, results out. */
-import { type Client, newClient } from "../../../dlmd/lock/client.ts";
-import type { ClientEvent } from "../../../dlmd/node-api.ts";
+import { type Client, newClient } from "../../../dlmd/clients/client.ts";
+import type { ClientEvent } from "../../../dlmd/wire/program.ts";
 import type { PlockClientRequest } from "../../../dlmd/wire/local-plock.ts";
 import type { PlockLimits } from "../../../dlmd/plock/master.ts";
-import { maxOffset, type OwnerKind, type PlockType } from "../../../dlmd/plock/range.ts";
+import { maxOffset, type OwnerKind, type PlockType } from "../../../dlmd/wire/plock-range.ts";
 import { defaultPlockLimits, PlockService } from "../../../dlmd/plock/service.ts";
 import type { PlockTable } from "../../../dlmd/plock/table.ts";
 
 export type Result = Extract<ClientEvent, { kind: "plock-result" }>;
-export type Ask = Omit<Extract<PlockClientRequest, { kind: "plock" }>, "kind" | "lockspaceId" | "requestId">;
+type Plock = Extract<PlockClientRequest, { kind: "plock" }>;
+export type Ask = Omit<Plock, "kind" | "lockspaceId" | "requestId" | "begun"> & Partial<Pick<Plock, "begun">>;
 
 export interface Who {
   readonly kind: OwnerKind;
@@ -25,6 +26,7 @@ export class LoneService {
   constructor(limits: Partial<PlockLimits> = {}) {
     this.service = new PlockService(
       1,
+      { nowMs: 0 },
       {
         toPeer: (nodeid) => {
           throw new Error(`a message to node ${nodeid}`);
@@ -37,6 +39,7 @@ export class LoneService {
         protest: (_, message) => {
           throw new Error(message);
         },
+        blocks: () => false,
       },
       { ...defaultPlockLimits, ...limits },
     );
@@ -54,7 +57,7 @@ export class LoneService {
 
   ask(ask: Ask, client: Client = this.client): number {
     const requestId = this.#nextRequestId++;
-    this.service.request(client, { kind: "plock", lockspaceId: 7, requestId, ...ask });
+    this.service.request(client, { kind: "plock", lockspaceId: 7, requestId, begun: false, ...ask });
     return requestId;
   }
 

@@ -1,7 +1,7 @@
 /** What a master makes of what homes name after its predecessor died, and when an edge between owners is the same as before. */
 import { expect, it } from "vitest";
 import { PlockMaster } from "../../../dlmd/plock/master.ts";
-import { maxOffset } from "../../../dlmd/plock/range.ts";
+import { maxOffset } from "../../../dlmd/wire/plock-range.ts";
 import { defaultPlockLimits } from "../../../dlmd/plock/service.ts";
 import type { PlockEdge, PlockMessage } from "../../../dlmd/wire/peer-plock.ts";
 import { LoneService, ofd } from "./lone-service.ts";
@@ -16,6 +16,7 @@ it("a request for less that the dead master had granted is granted, with what wa
       protest: (_, message) => {
         throw new Error(message);
       },
+      blocks: () => false,
       blocked: () => {},
     },
     defaultPlockLimits,
@@ -27,7 +28,7 @@ it("a request for less that the dead master had granted is granted, with what wa
   claim(1, "write", 0n, 10n);
   claim(2, "read", 5n, 6n);
   claim(3, "write", 12n, 13n);
-  const again = { kind: "plock-again", ...file, pid: 1, wait: false, entangled: true, waitedMs: 5, canceled: false } as const;
+  const again = { kind: "plock-again", ...file, pid: 1, wait: false, entangled: true, begun: false, waitedMs: 5, canceled: false } as const;
   master.again(1, { ...again, requestId: 7, op: "lock", type: "read", start: 5n, end: 15n });
   master.again(1, { ...again, requestId: 8, op: "unlock", type: "read", start: 11n, end: 15n });
   for (const _ of master.settle());

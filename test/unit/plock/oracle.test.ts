@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
-import { maxOffset, type PlockType, typesConflict } from "../../../dlmd/plock/range.ts";
+import { maxOffset, type PlockType, typesConflict } from "../../../dlmd/wire/plock-range.ts";
 import { Random } from "../../sim/random.ts";
 import { LoneService, ofd, posix, type Who } from "./lone-service.ts";
 

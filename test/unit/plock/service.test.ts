@@ -1,7 +1,7 @@
 /** What file locks promise, case by case, on one node. */
 import { describe, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
-import { maxOffset } from "../../../dlmd/plock/range.ts";
+import { maxOffset } from "../../../dlmd/wire/plock-range.ts";
 import { flock, LoneService, ofd, posix } from "./lone-service.ts";
 
 describe("waiting", () => {
@@ -37,6 +37,20 @@ describe("waiting", () => {
     expect(lone.errno(lone.lock("b", posix(1), "read", 0n))).toBe(0);
     expect([lone.errno(writer), lone.errno(third)]).toEqual([null, null]);
   });
+
+  it.each(["write", "read"] as const)(
+    "many that wait to %s separate ranges of one lock are each served by the unlock of theirs",
+    (type) => {
+      // More than a holder is asked about one by one (table.ts, #attachedTo).
+      const lone = new LoneService();
+      lone.lock("f", posix(99), "write", 0n, 999n);
+      const waits = Array.from({ length: 40 }, (_, at) => lone.lock("f", posix(at), type, BigInt(at * 10), BigInt(at * 10 + 9)));
+      lone.unlock("f", posix(99), 100n, 109n);
+      expect(waits.map((id) => lone.errno(id))).toEqual(waits.map((_, at) => (at === 10 ? 0 : null)));
+      lone.unlock("f", posix(99));
+      expect(waits.map((id) => lone.errno(id))).toEqual(waits.map(() => 0));
+    },
+  );
 
   it("a canceled request ends with EINTR once, and lets those behind it go", () => {
     const lone = new LoneService();

@@ -1,16 +1,17 @@
 import { expect, it } from "vitest";
+import { parseMountinfo } from "../../../dlmd/base/mount-table.ts";
 import { connectionNumber, setReadAhead } from "../../../overlay/session/connection.ts";
 
-const MOUNTINFO = `22 27 0:21 / /proc rw - proc proc rw
+const table = parseMountinfo(`22 27 0:21 / /proc rw - proc proc rw
 40 27 0:38 / /mnt/a rw - fuse.clustered /dev/sda rw
 41 27 0:39 / /mnt/a\\040b rw - fuse.clustered /dev/sdb rw
 42 27 0:40 / /mnt/a rw - fuse.clustered /dev/sdc rw
-`;
+`);
 
 it("finds the topmost mount, and paths with spaces", () => {
-  expect(connectionNumber("/mnt/a", MOUNTINFO)).toBe(40);
-  expect(connectionNumber("/mnt/a b", MOUNTINFO)).toBe(39);
-  expect(connectionNumber("/mnt/c", MOUNTINFO)).toBeNull();
+  expect(connectionNumber("/mnt/a", table)).toBe(40);
+  expect(connectionNumber("/mnt/a b", table)).toBe(39);
+  expect(connectionNumber("/mnt/c", table)).toBeNull();
 });
 
 it("goes on where the read-ahead can not be set, and says why", () => {

@@ -84,6 +84,21 @@ describe("interrupts", () => {
     expect(system.ticks).toEqual([]);
   });
 
+  it("a wait that any signal ends is told of the first, whoever sent it; what it answers ends the watch", () => {
+    const system = new FakeSystem();
+    system.statuses.set(7, QUIET);
+    const interrupts = new Interrupts(system);
+    let signals = 0;
+    const waits = { ...call(16, 7), onSignal: () => void (signals += 1) };
+    interrupts.add(waits);
+    interrupts.receive(16);
+    expect([signals, interrupts.watching]).toEqual([1, 1]);
+    interrupts.receive(18);
+    const early = { ...call(18, 0), onSignal: () => interrupts.remove(early) };
+    interrupts.add(early);
+    expect(interrupts.watching).toBe(1);
+  });
+
   it("INTERRUPT may come before its request", () => {
     const system = new FakeSystem();
     system.statuses.set(7, QUIET);

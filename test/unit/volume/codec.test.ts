@@ -2,8 +2,8 @@
 import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { OperatingError, WireError } from "../../../dlmd/base/error.ts";
-import { type Bit, decodeBit, encodeBit, isBitXattr } from "../../../overlay/volume/bit.ts";
-import { parseMountinfo } from "../../../overlay/volume/mount-table.ts";
+import { type Bit, decodeBit, encodeBit, isBitXattr, requireOwnerBlock } from "../../../overlay/volume/bit.ts";
+import { parseMountinfo } from "../../../dlmd/base/mount-table.ts";
 import { compareOwnerRecords, decodeOwnerRecord, encodeOwnerRecord } from "../../../overlay/volume/owner-record.ts";
 import { SUPERBLOCK_BYTES, decodeSuperblock } from "../../../overlay/volume/superblock.ts";
 import { findXfsTrusted } from "../../../overlay/volume/xfs-inode.ts";
@@ -37,21 +37,29 @@ describe("the bit", () => {
     const value = encodeBit(bit).toString("latin1");
     expect(value.slice(0, -8)).toBe(vector);
     expect(value.slice(-8)).toBe("a99858e7");
-    expect(decodeBit(encodeBit(bit), "here")).toEqual(bit);
+    expect(decodeBit(encodeBit(bit), "here")).toEqual({ ...bit, ownerBlock: null, mmp: false });
+    const place = { ownerBlock: 1_052_672, mmp: true };
+    const second = encodeBit(bit, place).toString("latin1");
+    expect(second).toBe(`${vector.replace("coverlay-1", "coverlay-2").replace(";crc=", ";block=1052672;mmp=1;crc=")}d70b1da5`);
+    expect(decodeBit(encodeBit(bit, place), "here")).toEqual({ ...bit, ...place });
+    expect(decodeBit(encodeBit(bit, { ...place, mmp: false }), "here")).toEqual({ ...bit, ...place, mmp: false });
+    expect(requireOwnerBlock(decodeBit(encodeBit(bit, place), "here"), "here")).toBe(1_052_672);
+    expect(code(() => requireOwnerBlock(decodeBit(encodeBit(bit), "here"), "here"))).toBe("bit-version");
   });
 
   test("every truncation and every changed byte is found", () => {
-    const value = encodeBit(bit);
-    for (let bytes = 0; bytes < value.length; bytes++) expect(code(() => decodeBit(value.subarray(0, bytes), "here"))).toBe("bad-bit");
-    for (let at = 0; at < value.length; at++) {
-      const changed = Buffer.from(value);
-      changed[at] = (changed[at] as number) ^ 1;
-      expect(["bad-bit", "bit-version"]).toContain(code(() => decodeBit(changed, "here")));
+    for (const value of [encodeBit(bit), encodeBit(bit, { ownerBlock: 4096, mmp: true })]) {
+      for (let bytes = 0; bytes < value.length; bytes++) expect(code(() => decodeBit(value.subarray(0, bytes), "here"))).toBe("bad-bit");
+      for (let at = 0; at < value.length; at++) {
+        const changed = Buffer.from(value);
+        changed[at] = (changed[at] as number) ^ 1;
+        expect(["bad-bit", "bit-version"]).toContain(code(() => decodeBit(changed, "here")));
+      }
     }
   });
 
   test("a later format, foreign words, long values", () => {
-    expect(code(() => decodeBit(Buffer.from("coverlay-2;anything"), "here"))).toBe("bit-version");
+    expect(code(() => decodeBit(Buffer.from("coverlay-3;anything"), "here"))).toBe("bit-version");
     expect(code(() => decodeBit(Buffer.alloc(257, "c"), "here"))).toBe("bad-bit");
     expect(code(() => encodeBit({ ...bit, cluster: "De;mo" }))).toBe("usage");
     expect(code(() => encodeBit({ ...bit, volume: "" }))).toBe("usage");
@@ -67,7 +75,7 @@ describe("the owner's record", () => {
 
   test("golden vector", () => {
     expect(Buffer.from(encodeOwnerRecord(record)).toString("hex")).toBe(
-      "774f01010200581b090000000000000007000000040061316232080031302e302e302e3283fe0aa8",
+      "774f02010200581b090000000000000007000000040061316232080031302e302e302e32d90d8cc5",
     );
     expect(decodeOwnerRecord(encodeOwnerRecord(record))).toEqual(record);
   });
@@ -136,6 +144,10 @@ describe("superblocks", () => {
       });
     expect(decodeSuperblock(ext4(1, 0))).toMatchObject({ type: "ext4", valid: true, hasErrors: false, needsRecovery: false });
     expect(decodeSuperblock(ext4(3, 0x104))).toMatchObject({ valid: true, hasErrors: true, needsRecovery: true, hasMmp: true });
+    const withMmp = ext4(1, 0x100);
+    withMmp.writeUInt16LE(7, 1024 + 0x166);
+    withMmp.writeBigUInt64LE(4385n, 1024 + 0x168);
+    expect(decodeSuperblock(withMmp)).toMatchObject({ mmpOffset: 4385 * 1024, mmpIntervalS: 7 });
     expect(decodeSuperblock(ext4(1, 8))).toMatchObject({ type: "other" });
     expect(decodeSuperblock(ext4(1, 0x2_0002))).toMatchObject({ type: "other", what: expect.stringContaining("casefold") as string });
   });
@@ -205,7 +217,7 @@ describe("an XFS inode's short-form attributes", () => {
 test("the mount table: optional fields, escapes, sources with spaces", () => {
   const text = [
     "36 35 98:0 / /mnt\\040two rw,noatime shared:1 master:2 - fuse.clustered /dev/my\\040disk rw,user_id=0",
-    "37 35 0:45 / /plain rw - tmpfs tmpfs rw",
+    "37 35 0:45 /a\\040dir /plain rw - tmpfs tmpfs rw",
     "half a line",
     "",
   ].join("\n");
@@ -213,12 +225,22 @@ test("the mount table: optional fields, escapes, sources with spaces", () => {
     {
       mountId: 36,
       device: "98:0",
+      root: "/",
       mountPoint: "/mnt two",
       options: ["rw", "noatime"],
       type: "fuse.clustered",
       source: "/dev/my disk",
       superOptions: ["rw", "user_id=0"],
     },
-    { mountId: 37, device: "0:45", mountPoint: "/plain", options: ["rw"], type: "tmpfs", source: "tmpfs", superOptions: ["rw"] },
+    {
+      mountId: 37,
+      device: "0:45",
+      root: "/a dir",
+      mountPoint: "/plain",
+      options: ["rw"],
+      type: "tmpfs",
+      source: "tmpfs",
+      superOptions: ["rw"],
+    },
   ]);
 });

@@ -15,7 +15,7 @@ function refusal(text: string): OperatingError {
 
 describe("mount options", () => {
   test("nothing, and what mount(8) and systemd keep to themselves", () => {
-    const plain = { readOnly: false, remount: false, flags: 0, runDir: null };
+    const plain = { readOnly: false, remount: false, flags: 0, runDir: null, localFlocks: false };
     expect(parseMountOptions("")).toEqual(plain);
     expect(parseMountOptions("rw,_netdev,nofail,noauto,auto,clustered,x-systemd.automount,X-mount.mkdir=0755,,comment=a b")).toEqual(plain);
   });
@@ -36,6 +36,12 @@ describe("mount options", () => {
     expect(parseMountOptions('runDir="/run/with,comma"').runDir).toBe("/run/with,comma");
     expect(refusal("runDir=here").message).toContain("absolute path");
     expect(refusal("runDir").message).toBe('mount option "runDir" needs a value');
+  });
+
+  test("localflocks", () => {
+    expect(parseMountOptions("rw,localflocks").localFlocks).toBe(true);
+    expect(refusal("localflocks=1").message).toBe('mount option "localflocks=1" takes no value');
+    expect(refusal("localflock").hint).toBe('Did you mean "localflocks"?');
   });
 
   test("a remount starts from the flags that the mount has", () => {

@@ -3,9 +3,11 @@
  * every message on its own slow way (in order only for one client and one resource). A step delivers one message, chosen by the seed.
  */
 import type { GoneClient } from "../../../dlmd/client/api.ts";
-import { Mode, modeCovers, modesCompatible } from "../../../dlmd/lock/mode.ts";
+import { Mode, modeCovers, modesCompatible } from "../../../dlmd/wire/mode.ts";
+import type { Life, Proof } from "../../../overlay/volume/life.ts";
+import type { OwnerBlock } from "../../../overlay/volume/owner-block.ts";
 import { OwnerCore } from "../../../overlay/volume/owner-core.ts";
-import type { OwnerEffect, OwnerEvent, OwnerLock } from "../../../overlay/volume/owner-event.ts";
+import type { Claim, OwnerEffect, OwnerEvent, OwnerLock } from "../../../overlay/volume/owner-event.ts";
 
 type Grant = { held: Mode; wanted: Mode; readonly client: Client; readonly lock: OwnerLock };
 
@@ -30,9 +32,19 @@ export class Client {
   left: { error: Error | null } | null = null;
   mountFails = false;
   releaseFails = false;
+  /** Its disk is free after a withdrawal, and not clean. */
+  letsGo = false;
   /** The lower is mounted, or being mounted. */
   touching = false;
   readonly told: OwnerEffect[] = [];
+  /** It waits for ask-again. */
+  asksLater = false;
+  /** It waits until it reaches the device again. */
+  reachesLater = false;
+  /** Locks of which a request or an unlock is not answered yet: another one gives EBUSY. */
+  readonly busy: Set<OwnerLock> = new Set();
+  /** What its proofs came to. */
+  readonly proofs: string[] = [];
 
   constructor(nodeid: number, clientId: number, nodes: readonly { nodeid: number; name: string }[], reachesLower: boolean) {
     this.nodeid = nodeid;
@@ -57,9 +69,17 @@ const resourceOf = (client: Client, lock: OwnerLock): string =>
 export class OwnerCluster {
   readonly clients: Client[] = [];
   readonly nodes: readonly { nodeid: number; name: string }[];
-  /** Nodes whose overlay died with the lower mounted: they may still write. */
+  /** Nodes whose overlay died with the lower mounted: they may still write, for all that the others know. */
   readonly zombies: Set<number> = new Set();
+  /** Those of them that can be proved over. */
+  readonly proved: Set<number> = new Set();
+  /** The owner's block on the disk. */
+  block: OwnerBlock = { volumeUuid: "u", sequence: 0, epoch: 0, atMs: 0, state: "released", life: null };
+  blockFails = false;
+  noBlock = false;
   steps = 0;
+  /** What its mounts rested on. */
+  readonly claims: Claim[] = [];
   readonly #resources = new Map<string, Resource>();
   #messages: Message[] = [];
   readonly #random: (below: number) => number;
@@ -85,10 +105,36 @@ export class OwnerCluster {
     this.#deliver(client, { kind: "leave" });
   }
 
+  /** Its disk fails. */
+  withdraw(client: Client): void {
+    this.#deliver(client, { kind: "withdraw", why: "EIO of a change" });
+  }
+
   kill(client: Client): void {
     client.dead = true;
     if (client.touching) this.zombies.add(client.nodeid);
     this.#forget(client);
+  }
+
+  /** From now on a proof can be had that the node does not write any more. */
+  fence(nodeid: number): void {
+    this.zombies.delete(nodeid);
+    this.proved.add(nodeid);
+  }
+
+  askAgain(): void {
+    for (const client of this.liveClients().filter((one) => one.asksLater)) {
+      client.asksLater = false;
+      this.#deliver(client, { kind: "ask-again" });
+    }
+  }
+
+  /** The time of reach-later is over. */
+  reachAgain(): void {
+    for (const client of this.liveClients().filter((one) => one.reachesLater)) {
+      client.reachesLater = false;
+      this.#deliver(client, { kind: "reached", error: this.blockFails ? new Error("damaged") : null });
+    }
   }
 
   /** Delivers messages until none is left. */
@@ -123,10 +169,15 @@ export class OwnerCluster {
 
   #deliver(client: Client, event: OwnerEvent): void {
     if (!client.live) return;
+    if (event.kind === "granted" || event.kind === "unlocked") client.busy.delete(event.lock);
     for (const effect of client.core.step(event)) this.#perform(client, effect);
   }
 
   #perform(client: Client, effect: OwnerEffect): void {
+    if (effect.kind === "request" || effect.kind === "unlock") {
+      if (client.busy.has(effect.lock)) throw new Error(`EBUSY: client ${client.clientId}, ${effect.kind} of ${effect.lock}`);
+      client.busy.add(effect.lock);
+    }
     switch (effect.kind) {
       case "request": {
         const name = resourceOf(client, effect.lock);
@@ -144,13 +195,35 @@ export class OwnerCluster {
           this.#post(`probe>${client.clientId}`, () => this.#deliver(client, { kind: "mounters", nodeids: held }));
         });
         return;
+      case "read-owner-block":
+        this.#post(`${client.clientId}>disk`, () => {
+          if (this.blockFails) this.#deliver(client, { kind: "owner-block-failed", error: new Error("damaged") });
+          else this.#deliver(client, { kind: "owner-block", block: this.noBlock ? null : this.block });
+        });
+        return;
+      case "prove-gone":
+        this.#post(`${client.clientId}>proof`, () => {
+          const proof = this.#prove(client, effect.life);
+          client.proofs.push(proof.kind);
+          this.#deliver(client, { kind: "proved", proof });
+        });
+        return;
+      case "ask-later":
+        client.asksLater = true;
+        return;
+      case "reach-later":
+        client.reachesLater = true;
+        return;
       case "mount-lower":
-        return this.#mount(client, effect.epochAbove);
+        return this.#mount(client, effect.epochAbove, effect.claim);
       case "release-lower":
         this.#post(`${client.clientId}>disk`, () => {
           if (client.dead) return;
-          if (client.releaseFails) return this.#deliver(client, { kind: "release-failed", error: new Error("EIO") });
+          if (client.releaseFails) return this.#deliver(client, { kind: "release-failed", error: new Error("EIO"), letGo: false });
           client.touching = false;
+          // The block names it still.
+          if (client.letsGo) return this.#deliver(client, { kind: "release-failed", error: new Error("not clean"), letGo: true });
+          this.#write({ state: "released" });
           this.#deliver(client, { kind: "released" });
         });
         return;
@@ -159,6 +232,7 @@ export class OwnerCluster {
         if (client.touching) this.zombies.add(client.nodeid);
         this.#forget(client);
         return;
+      case "withdrawal-seen":
       case "owner-found":
       case "owner-lost":
       case "become-owner":
@@ -167,15 +241,35 @@ export class OwnerCluster {
     }
   }
 
-  #mount(client: Client, epochAbove: number): void {
+  #prove(client: Client, life: Life): Proof {
+    // Its own node's: start() has seen that process go.
+    if (life.nodeid === client.nodeid) return { kind: "ended" };
+    if (this.proved.has(life.nodeid)) return { kind: "fenced" };
+    return { kind: "none", why: `node ${life.nodeid} does not answer` };
+  }
+
+  #write(change: { readonly state: "released" } | { readonly state: "owned"; readonly epoch: number; readonly life: Life }): void {
+    const { volumeUuid, sequence, atMs } = this.block;
+    this.block = { ...this.block, ...change, volumeUuid, sequence: sequence + 1, atMs };
+  }
+
+  #mount(client: Client, epochAbove: number, claim: Claim): void {
     const others = this.clients.filter((other) => other !== client && other.live && other.touching).map((other) => other.nodeid);
     const suspects = [...others, ...this.zombies];
     if (suspects.length > 0) throw new Error(`node ${client.nodeid} mounts while node ${suspects.join(", ")} may write`);
+    if (!this.noBlock && claim.block?.sequence !== this.block.sequence) throw new Error("the block was changed since it was read");
+    if (!this.noBlock && this.block.state === "owned" && claim.proof === null) throw new Error("the life in the block was not proved over");
+    const epoch = epochAbove + 1;
+    if (epoch <= this.block.epoch) throw new Error(`epoch ${epoch} after ${this.block.epoch}`);
+    this.claims.push(claim);
+    this.proved.delete(client.nodeid);
+    this.#write({ state: "owned", epoch, life: lifeOf(client, epoch) });
     client.touching = true;
     this.#post(`${client.clientId}>disk`, () => {
       if (client.dead) return;
       if (client.mountFails) {
         client.touching = false;
+        this.#write({ state: "released" });
         return this.#deliver(client, { kind: "mount-failed", error: new Error("no such device") });
       }
       this.#epochOnDisk = Math.max(this.#epochOnDisk, epochAbove) + 1;
@@ -280,8 +374,22 @@ export class OwnerCluster {
   #settleResource(name: string, resource: Resource): void {
     this.#grant(name, resource);
     if (!resource.free) return;
-    this.#resources.delete(name);
-    // Nobody is left who knows: the next first mounter may own it (this is what fencing will close).
-    if (name === "owner") this.zombies.clear();
+    this.#resources.delete(name); // And the record with it: only the block still knows.
   }
+}
+
+function lifeOf(client: Client, epoch: number): Life {
+  const { nodeid, clientId } = client;
+  return {
+    nodeid,
+    incarnation: `i${nodeid}`,
+    clientId,
+    epoch,
+    bootId: "b",
+    machineId: "m",
+    pid: clientId,
+    startTime: 1n,
+    device: "/dev/d",
+    hostName: "h",
+  };
 }

@@ -1,6 +1,9 @@
 /** Who mounts the lower: scenarios by name, then many seeds. The cluster throws as soon as two nodes could write. */
 import { describe, expect, test } from "vitest";
+import type { OperatingError } from "../../../dlmd/base/error.ts";
+import { MAX_FIRST_QUESTIONS } from "../../../overlay/volume/owner-core.ts";
 import type { OwnerEffect } from "../../../overlay/volume/owner-event.ts";
+import { reachAgainMs } from "../../../overlay/volume/owner.ts";
 import { type Client, OwnerCluster } from "./owner-cluster.ts";
 
 /** mulberry32 */
@@ -19,6 +22,14 @@ function cluster(seed = 1, nodes = 4): OwnerCluster {
 }
 
 const kinds = (client: Client): string[] => client.told.map((effect: OwnerEffect) => effect.kind);
+
+/** Mounts there, and is the owner when all is quiet. */
+function own(lab: OwnerCluster, nodeid: number): Client {
+  const client = lab.start(nodeid);
+  lab.settle();
+  expect(lab.owner()).toBe(client);
+  return client;
+}
 
 /** Quiet, and no owner died: one owner, and everybody else goes through it. */
 function expectServed(lab: OwnerCluster): Client {
@@ -162,6 +173,243 @@ describe("the owner of a volume", () => {
     }
   });
 
+  test("R5: the only mounter is cut off and lives: a first mount of another node is refused, with words", () => {
+    for (let seed = 0; seed < 200; seed++) {
+      const lab = cluster(seed);
+      lab.kill(own(lab, 1));
+      lab.settle(); // Its locks are purged, and the record is forgotten.
+      const next = lab.start(2);
+      for (let asked = 1; asked < MAX_FIRST_QUESTIONS; asked++) {
+        lab.settle();
+        expect([next.core.role, next.proofs.length, next.asksLater]).toEqual(["waiting", asked, true]);
+        expect(next.core.why).toBe("node1 may have the volume mounted still: node 1 does not answer");
+        lab.askAgain();
+      }
+      lab.settle();
+      const error = next.left?.error as OperatingError;
+      expect([error.code, error.exitStatus]).toEqual(["still-owned", 32]);
+      expect(error.message).toMatch(/^node1 has the volume mounted as \/dev\/d since 1970-01-01T00:00:00.000Z .*node 1 does not answer$/);
+      expect(error.hint).toContain("coverlay volume release DEVICE --owner node1 --yes");
+      // Its own node needs nobody's word.
+      expect(own(lab, 1).proofs).toEqual(["ended"]);
+      expect(expectServed(lab).core.owner?.epoch).toBe(2);
+    }
+  });
+
+  test("a proof lets another node take over from a dead owner; without one it asks again when something changes", () => {
+    for (let seed = 0; seed < 300; seed++) {
+      const lab = cluster(seed);
+      const owner = own(lab, 1);
+      const others = [lab.start(3), lab.start(2)];
+      lab.settle();
+      lab.kill(owner);
+      lab.settle();
+      for (const other of others) {
+        expect(other.core.why).toBe(
+          "owner node1 is gone: operations go on when node1 mounts the volume again; no other node may: node 1 does not answer",
+        );
+      }
+      lab.fence(1);
+      lab.settle();
+      expect(lab.owner()).toBeNull();
+      lab.askAgain();
+      lab.settle();
+      const { nodeid } = expectServed(lab);
+      expect(lab.owner()?.core.owner?.epoch).toBe(2);
+      expect(lab.block).toMatchObject({ state: "owned", epoch: 2, life: { nodeid } });
+    }
+  });
+
+  test("an owner that died after its device was released needs no proof", () => {
+    for (let seed = 0; seed < 200; seed++) {
+      const lab = cluster(seed);
+      const owner = own(lab, 1);
+      const other = lab.start(2);
+      lab.settle();
+      lab.leave(owner);
+      while (owner.touching) lab.stepOnce();
+      if (owner.live) lab.kill(owner);
+      lab.settle();
+      expect(expectServed(lab)).toBe(other);
+      expect(other.proofs).toEqual([]);
+    }
+  });
+
+  test("the record says released, the block names a life: a mount that was served waits, and says for what", () => {
+    const lab = cluster();
+    const owner = own(lab, 3);
+    const other = lab.start(2);
+    lab.settle();
+    expect(other.core.role).toBe("remote");
+    const life = { ...(lab.block.life as NonNullable<typeof lab.block.life>), nodeid: 4, epoch: 5 };
+    lab.leave(owner);
+    while (lab.block.state !== "released") lab.stepOnce();
+    lab.block = { ...lab.block, state: "owned", epoch: 5, life };
+    for (let asked = 1; asked < 2 * MAX_FIRST_QUESTIONS; asked++) {
+      lab.settle();
+      expect([other.core.role, other.proofs.length]).toEqual(["waiting", asked]);
+      expect(other.core.why).toBe("node4 may have the volume mounted still: node 4 does not answer");
+      lab.askAgain();
+    }
+    lab.fence(4);
+    lab.askAgain();
+    lab.settle();
+    expect(expectServed(lab)).toBe(other);
+    // Above that of the life in the block, of which no record told.
+    expect(other.core.owner?.epoch).toBe(6);
+  });
+
+  test("a block that is older than the record of a ready owner names the wrong life: no proof of it counts", () => {
+    const lab = cluster();
+    const owner = own(lab, 1);
+    const other = lab.start(2);
+    lab.settle();
+    lab.leave(owner);
+    lab.settle();
+    const third = lab.start(3);
+    lab.settle();
+    lab.block = {
+      ...lab.block,
+      state: "owned",
+      epoch: 1,
+      life: { ...(lab.block.life as NonNullable<typeof lab.block.life>), nodeid: 4, epoch: 1 },
+    };
+    lab.kill(other);
+    lab.fence(4);
+    lab.settle();
+    expect([third.core.role, third.proofs]).toEqual(["waiting", []]);
+    expect(third.core.why).toContain("its owner's block names an owner before node 2 (epoch 1, 2 expected)");
+  });
+
+  test("a block that cannot be read for a while: the node is out of the election, says so, and takes part again", () => {
+    for (let seed = 0; seed < 200; seed++) {
+      const lab = cluster(seed);
+      const owner = own(lab, 3);
+      const other = lab.start(1);
+      lab.settle();
+      lab.blockFails = true;
+      lab.leave(owner);
+      lab.settle();
+      expect(other.core.why).toContain("; this node does not reach the device, and looks again: damaged");
+      // Still not: it looks again later.
+      lab.reachAgain();
+      lab.settle();
+      expect([other.reachesLater, other.core.role]).toEqual([true, "waiting"]);
+      lab.blockFails = false;
+      lab.reachAgain();
+      lab.settle();
+      expect(expectServed(lab)).toBe(other);
+      expect(other.core.why).toBe("this node has the volume mounted");
+    }
+  });
+
+  test("a node whose mount failed goes through another one, says so, and is an owner again when the device is well", () => {
+    for (let seed = 0; seed < 200; seed++) {
+      const lab = cluster(seed);
+      const owner = own(lab, 3);
+      const first = lab.start(1);
+      const second = lab.start(2);
+      lab.settle();
+      first.mountFails = true;
+      lab.leave(owner);
+      lab.settle();
+      expect(expectServed(lab)).toBe(second);
+      expect(first.core.why).toBe("through node2; this node does not reach the device, and looks again: no such device");
+      first.mountFails = false;
+      lab.reachAgain();
+      // At any moment: the lock that says that it reaches the device may still be on its way.
+      for (let steps = seed % 5; steps > 0; steps--) lab.stepOnce();
+      lab.settle();
+      expect(first.core.why).toBe("through node2");
+      lab.leave(second);
+      lab.settle();
+      expect(expectServed(lab)).toBe(first);
+    }
+  });
+
+  test("the device is reached again before the lock that said so has been given up: it is asked for after that", () => {
+    for (let seed = 0; seed < 200; seed++) {
+      const lab = cluster(seed);
+      const owner = own(lab, 3);
+      const other = lab.start(1);
+      lab.settle();
+      lab.blockFails = true;
+      lab.leave(owner);
+      while (!other.reachesLater) expect(lab.stepOnce()).toBe(true);
+      lab.blockFails = false;
+      lab.reachAgain();
+      lab.settle();
+      expect(expectServed(lab)).toBe(other);
+    }
+  });
+
+  test("failures are counted until the device is mounted: the time until it is looked at again grows with them", () => {
+    const lab = cluster();
+    const owner = own(lab, 3);
+    const other = lab.start(1);
+    lab.settle();
+    const counts: number[] = [];
+    const step = other.core.step.bind(other.core);
+    other.core.step = (event) => {
+      const effects = step(event);
+      for (const effect of effects) if (effect.kind === "reach-later") counts.push(effect.failures);
+      return effects;
+    };
+    const fail = (): void => {
+      other.mountFails = true;
+      lab.reachAgain();
+      lab.settle();
+    };
+    other.mountFails = true;
+    lab.leave(owner);
+    lab.settle();
+    fail();
+    fail();
+    expect(counts).toEqual([1, 2, 3]);
+    other.mountFails = false;
+    lab.reachAgain();
+    lab.settle();
+    expect(expectServed(lab)).toBe(other);
+    expect([1, 2, 3, 7, 1000].map(reachAgainMs)).toEqual([1000, 2000, 4000, 60_000, 60_000]);
+  });
+
+  test("a block that cannot be read: a first mount fails, a mount that was served leaves the volume to others", () => {
+    const lab = cluster();
+    const owner = own(lab, 3);
+    const other = lab.start(1);
+    lab.settle();
+    lab.blockFails = true;
+    lab.leave(owner);
+    lab.settle();
+    expect(other.core.role).toBe("waiting");
+    expect(other.core.why).toBe(
+      "no node that mounts the volume reaches its device; this node does not reach the device, and looks again: damaged",
+    );
+    const first = lab.start(2);
+    lab.settle();
+    expect(first.left?.error?.message).toBe("damaged");
+    lab.blockFails = false;
+    const third = lab.start(3);
+    lab.settle();
+    expect(expectServed(lab)).toBe(third);
+    expect(other.core.role).toBe("remote");
+  });
+
+  test("a directory has no block: after a death the record alone counts, as one node has it", () => {
+    const lab = cluster();
+    lab.noBlock = true;
+    const owner = own(lab, 1);
+    const other = lab.start(2);
+    lab.settle();
+    lab.kill(owner);
+    lab.settle();
+    lab.askAgain();
+    lab.settle();
+    expect(other.core.why).toContain("only that node has the directory");
+    own(lab, 1);
+    expect(expectServed(lab).nodeid).toBe(1);
+  });
+
   test("losing the lock manager releases the lower and ends the mount", () => {
     const lab = cluster();
     const owner = lab.start(1);
@@ -191,11 +439,20 @@ describe("the owner of a volume", () => {
         const nodeid = 1 + random(4);
         const running = lab.liveClients().find((client) => client.nodeid === nodeid);
         const fate = random(4);
+        if (random(4) === 0) for (const zombie of lab.zombies) lab.fence(zombie);
+        if (random(4) === 0) lab.askAgain();
+        if (random(4) === 0) lab.reachAgain();
+        lab.blockFails = random(6) === 0;
+        if (running !== undefined) running.mountFails = random(6) === 0;
         if (running === undefined) lab.start(nodeid, random(5) > 0);
         else if (fate < 2) lab.leave(running);
         else if (fate === 2) lab.kill(running);
         for (let count = random(40); count > 0 && lab.stepOnce(); count--) lab.owner();
       }
+      lab.settle();
+      lab.blockFails = false;
+      for (const client of lab.clients) client.mountFails = false;
+      lab.reachAgain();
       lab.settle();
       // Whoever died as the owner comes back, and everybody reaches the device.
       for (const client of lab.liveClients()) if (!client.reachesLower) lab.leave(client);
@@ -204,6 +461,12 @@ describe("the owner of a volume", () => {
         if (!lab.liveClients().some((client) => client.nodeid === nodeid)) lab.start(nodeid);
       }
       lab.settle();
+      for (const zombie of lab.zombies) lab.fence(zombie);
+      lab.askAgain();
+      lab.settle();
+      // A first mount may have been refused meanwhile.
+      const failures = lab.clients.flatMap(({ left }) => (left?.error == null ? [] : [(left.error as OperatingError).code]));
+      expect(failures.filter((code) => code !== "still-owned" && code !== undefined)).toEqual([]);
       handovers += (expectServed(lab).core.owner?.epoch ?? 0) - 1;
     }
     expect(handovers).toBeGreaterThan(1000);

@@ -1,9 +1,11 @@
 /** The owner's shell over a lock client in memory: what it asks for, with which flags, and in which order callbacks run. */
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
+import type { OperatingError } from "../../../dlmd/base/error.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { type ClusterInfo, type Lock, LockFlag, type LockHandlers, type LockStatus, type Lockspace } from "../../../dlmd/client/api.ts";
-import { Mode } from "../../../dlmd/lock/mode.ts";
-import { VolumeOwner, volumeLockspace } from "../../../overlay/volume/owner.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
+import type { OwnerBlock } from "../../../overlay/volume/owner-block.ts";
+import { PROOF_RETRY_MS, REACH_AGAIN_MIN_MS, VolumeOwner, volumeLockspace } from "../../../overlay/volume/owner.ts";
 import { decodeOwnerRecord, encodeOwnerRecord } from "../../../overlay/volume/owner-record.ts";
 
 interface FakeLock extends Lock {
@@ -67,7 +69,7 @@ const info: ClusterInfo = {
   clientId: 5,
   nodes: [1, 2].map((nodeid) => ({ nodeid, name: `node${nodeid}`, address: `10.0.0.${nodeid}` })),
   volumes: [],
-  overlaySecrets: [new Uint8Array(32)],
+  overlayKeys: [{ id: "00000000", bytes: new Uint8Array(32) }],
 };
 
 function newest(locks: readonly FakeLock[], resource: string): FakeLock {
@@ -89,6 +91,8 @@ test("a first mounter asks, mounts, publishes, and hands over in order", async (
     reachesLower: true,
     log: silentLog,
     callbacks: {
+      readOwnerBlock: async () => null,
+      proveGone: () => Promise.reject(new Error("must not ask")),
       mountLower: async (epochAbove) => ({ epoch: epochAbove + 3, address: "10.0.0.2", port: 7 }),
       releaseLower: () => new Promise((resolve) => (release = resolve)),
       ownerFound: () => told.push("found"),
@@ -113,6 +117,7 @@ test("a first mounter asks, mounts, publishes, and hands over in order", async (
   probe.end("granted");
   expect(record.asked.length).toBe(1);
   probe.end("unlocked");
+  await new Promise((resolve) => setImmediate(resolve));
   expect(record.asked.at(-1)).toBe(`${Mode.EX}/${kept | LockFlag.VALBLK}`);
   record.end("granted");
   expect(decodeOwnerRecord(record.written[0] as Uint8Array)).toMatchObject({ state: "mounting", nodeid: 2, epoch: 1 });
@@ -148,6 +153,8 @@ test("a blocking AST makes a remote step down and ask again", () => {
     reachesLower: false,
     log: silentLog,
     callbacks: {
+      readOwnerBlock: () => Promise.reject(new Error("must not read")),
+      proveGone: () => Promise.reject(new Error("must not ask")),
       mountLower: () => Promise.reject(new Error("must not mount")),
       releaseLower: () => Promise.reject(new Error("must not release")),
       ownerFound: (found) => told.push(`found ${found.nodeid} ${found.port}`),
@@ -173,4 +180,128 @@ test("a blocking AST makes a remote step down and ask again", () => {
   expect(owner.why).toBe("owner node1 is gone: operations go on when node1 mounts the volume again");
   owner.receiveDisconnected(new Error("dlmd ended"));
   expect(told).toEqual(["found 1 70", "lost: the owner is changing", "found 1 71", "lost: owner node1 is gone", "left: dlmd ended"]);
+});
+
+test("without a proof: the line is left, and it asks again after PROOF_RETRY_MS, or at once with another view", async () => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  try {
+    const locks: FakeLock[] = [];
+    const asked: number[] = [];
+    const told: string[] = [];
+    const life = {
+      nodeid: 1,
+      incarnation: "x",
+      clientId: 9,
+      epoch: 4,
+      bootId: "b",
+      machineId: "m",
+      pid: 1,
+      startTime: 1n,
+      device: "/dev/d",
+      hostName: "h",
+    };
+    const block: OwnerBlock = { state: "owned", volumeUuid: "u", sequence: 1, epoch: 4, atMs: 0, life };
+    const owner = new VolumeOwner({
+      info,
+      lockspace: fakeLockspace(locks),
+      reachesLower: true,
+      log: silentLog,
+      callbacks: {
+        readOwnerBlock: async () => block,
+        proveGone: async ({ nodeid }) => {
+          if (asked.push(nodeid) === 2) throw new Error("the question failed");
+          return { kind: "none", why: "it does not answer" };
+        },
+        mountLower: () => Promise.reject(new Error("must not mount")),
+        releaseLower: () => Promise.reject(new Error("must not release")),
+        ownerFound: () => told.push("found"),
+        ownerLost: () => told.push("lost"),
+        becomeOwner: () => told.push("owner"),
+        left: (error) => told.push(`left: ${(error as OperatingError).code}`),
+      },
+    });
+    owner.start();
+    newest(locks, "mounter.2").end("granted");
+    newest(locks, "owner").end("granted");
+    /** `next` is had, the lower nodeid is not in the line, the block is read, the proof asked for, `next` given up. */
+    const turn = async (): Promise<void> => {
+      newest(locks, "next").end("granted");
+      const probe = newest(locks, "mounter.1");
+      probe.end("granted");
+      probe.end("unlocked");
+      for (let tick = 0; tick < 4; tick++) await Promise.resolve();
+    };
+    await turn();
+    expect([asked, newest(locks, "next").asked.at(-1)]).toEqual([[1], "unlock/0"]);
+    newest(locks, "next").end("unlocked");
+    expect(owner.why).toBe("node1 may have the volume mounted still: it does not answer");
+    const before = locks.length;
+    vi.advanceTimersByTime(PROOF_RETRY_MS - 1);
+    expect(locks.length).toBe(before);
+    vi.advanceTimersByTime(1);
+    expect(newest(locks, "next").asked).toEqual([`${Mode.EX}/${kept}`]);
+    await turn();
+    newest(locks, "next").end("unlocked");
+    expect(owner.why).toBe("node1 may have the volume mounted still: the question failed");
+    owner.receiveView();
+    await turn();
+    expect([asked, told]).toEqual([[1, 1, 1], ["left: still-owned"]]);
+    expect(vi.getTimerCount()).toBe(0);
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
+test("a device that could not be read is looked at again after REACH_AGAIN_MIN_MS, and the lock that says so is asked for again", async () => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  try {
+    const locks: FakeLock[] = [];
+    let reads = 0;
+    let broken = true;
+    const owner = new VolumeOwner({
+      info,
+      lockspace: fakeLockspace(locks),
+      reachesLower: true,
+      log: silentLog,
+      callbacks: {
+        readOwnerBlock: async () => {
+          reads += 1;
+          if (broken) throw new Error("EIO");
+          return null;
+        },
+        proveGone: () => Promise.reject(new Error("must not ask")),
+        mountLower: () => Promise.reject(new Error("must not mount")),
+        releaseLower: () => Promise.reject(new Error("must not release")),
+        ownerFound: () => {},
+        ownerLost: () => {},
+        becomeOwner: () => {},
+        left: () => {},
+      },
+    });
+    const turns = async (): Promise<void> => {
+      for (let tick = 0; tick < 6; tick++) await Promise.resolve();
+    };
+    owner.start();
+    newest(locks, "mounter.2").end("granted");
+    const ready = { state: "ready", nodeid: 1, incarnation: "x", clientId: 9, address: "10.0.0.1", port: 70, epoch: 4 } as const;
+    newest(locks, "owner").end("granted", encodeOwnerRecord(ready));
+    owner.receiveGone([{ nodeid: 1, incarnation: "x", clientId: 9 }]);
+    newest(locks, "next").end("granted");
+    await turns();
+    const given = newest(locks, "mounter.2");
+    expect([reads, given.asked.at(-1)]).toEqual([1, "unlock/0"]);
+    expect(owner.why).toContain("this node does not reach the device, and looks again: EIO");
+    broken = false;
+    vi.advanceTimersByTime(REACH_AGAIN_MIN_MS - 1);
+    expect(reads).toBe(1);
+    vi.advanceTimersByTime(1);
+    await turns();
+    // The unlock is still on its way.
+    expect([reads, newest(locks, "mounter.2")]).toEqual([2, given]);
+    given.end("unlocked");
+    expect(newest(locks, "mounter.2").asked).toEqual([`${Mode.EX}/${kept}`]);
+    expect(owner.why).not.toContain("does not reach");
+  } finally {
+    vi.useRealTimers();
+  }
 });

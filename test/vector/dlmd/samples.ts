@@ -1,10 +1,10 @@
 /** One message of each kind, with every field different from its default. */
-import { Mode } from "../../../dlmd/lock/mode.ts";
-import { maxOffset, type PlockOwner } from "../../../dlmd/plock/range.ts";
-import type { MovedLock } from "../../../dlmd/wire/peer-move.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
+import { maxOffset, type PlockOwner } from "../../../dlmd/wire/plock-range.ts";
 import type { PlockEdge, PlockMessage } from "../../../dlmd/wire/peer-plock.ts";
 import type { Datagram } from "../../../dlmd/wire/datagram.ts";
-import type { Hello, PeerMessage } from "../../../dlmd/wire/peer.ts";
+import type { LockspaceMessage } from "../../../dlmd/wire/lockspace-group.ts";
+import type { PeerMessage } from "../../../dlmd/wire/peer.ts";
 import type { Member, ViewId } from "../../../dlmd/wire/view-id.ts";
 
 export const view: ViewId = { epoch: 0x1_0000_0007, proposer: 0x1234, incarnation: "0123456789abcdef" };
@@ -81,6 +81,7 @@ const ask = {
   op: "unlock",
   wait: true,
   entangled: false,
+  begun: true,
   ...range,
 } as const;
 const edge: PlockEdge = {
@@ -108,31 +109,33 @@ const plockMessages: readonly PlockMessage[] = [
   { kind: "plock-verdict", caseId: 12, yes: true },
 ];
 
-const movedLock: MovedLock = {
-  nodeid: 0x1234,
-  lkbId: 0x2_0000_0005,
-  clientId: 6,
-  granted: Mode.PR,
-  requested: null,
-  flags: 0x10000008,
-  sbFlags: 1,
-  grantNo: 0xfffffffd,
-  transaction: 77,
-  bastMode: Mode.CW,
-  unordered: true,
-  waitedMs: 1000,
-};
-
 export const peerMessages: readonly PeerMessage[] = [
   { kind: "mark" },
   { kind: "resume", received: 0x2_0000_0001 },
   { kind: "continue", first: 0x2_0000_0002 },
   { kind: "ack", received: 0x2_0000_0003 },
   ...plockMessages,
-  { kind: "done", phase: 2, base: view, fresh: true, unfenced: [{ ...members[0], failingView: lineage }], fenced: [] },
+  {
+    kind: "done",
+    phase: 2,
+    base: view,
+    fresh: true,
+    unfenced: [
+      { ...members[0], failingView: lineage, lockspaces: ["volume", "ä"] },
+      { ...members[1], failingView: lineage, lockspaces: null },
+    ],
+    fenced: [],
+  },
   { kind: "fenced", victim: { ...members[1], failingView: view } },
-  { kind: "client-gone", clientId: 0xfffffffe },
+  { kind: "client-gone", clientId: 0xfffffffe, lockspaces: ["volume", "ä"] },
   { kind: "client-gone-ack", clientId: 17 },
+  { kind: "lockspaces-known", no: 0x1_0000_0002 },
+  {
+    kind: "gone-waits",
+    all: false,
+    lockspaces: ["volume", "other"],
+    clients: [{ clientId: 3, pid: 4711, program: "/usr/bin/coverlay", waitedMs: 2500, ending: true, lockspaces: ["volume"] }],
+  },
   { kind: "request", lkbId: 5, clientId: 6, lockspace: "volume", resource: "i:1:2", mode: Mode.PR, flags: 5, transaction: 0x80000001 },
   { kind: "convert", lkbId: 5, mode: Mode.EX, flags: 4, transaction: 9 },
   { kind: "down", lkbId: 5, grantNo: 9, mode: Mode.CR, lvbWrite: "write", lvbSeq: 3, lvb },
@@ -145,6 +148,8 @@ export const peerMessages: readonly PeerMessage[] = [
   { kind: "purged", purgeId: 3, locks: 12 },
   { kind: "inspect", askId: 5, lockspace: "volume", resource: "i:7", nodeid: 2, waitingMs: 1500, limit: 4000 },
   { kind: "inspected", askId: 5, json: new TextEncoder().encode("{}") },
+  { kind: "ask-life", askId: 6, pid: 4711, startTime: 0x1_0000_0009, device: "/dev/sdb1" },
+  { kind: "life-seen", askId: 6, bootId: "c0ffee", machineId: "decaf", process: "gone", device: "busy" },
   {
     kind: "probe",
     initiator: { nodeid: 3, lkbId: 9 },
@@ -183,35 +188,12 @@ export const peerMessages: readonly PeerMessage[] = [
     lvbValid: true,
     lvb: new Uint8Array(0),
   },
-  {
-    kind: "displaced",
-    lockspace: "volume",
-    resources: [
-      { name: "i:1:2", unsentSeq: 0 },
-      { name: "é", unsentSeq: 7 },
-    ],
-  },
-  { kind: "move-begin", lockspace: "volume", resource: "i:1:2", no: 0x80000003 },
-  { kind: "move-ready", lockspace: "volume", resource: "i:1:2", no: 4 },
-  {
-    kind: "move-state",
-    lockspace: "volume",
-    resource: "i:1:2",
-    lvbSeq: 0x1_0000_0009,
-    lvbValid: true,
-    lvb,
-    told: [{ nodeid: 3, by: 0x1234, no: 9 }],
-    locks: [movedLock, { ...movedLock, granted: null, requested: Mode.PW, unordered: false }],
-  },
-  { kind: "move-join", lockspace: "volume", resource: "é", told: [{ nodeid: 4, by: 2, no: 8 }], locks: [movedLock] },
-  { kind: "moved", lockspace: "volume", resource: "i:1:2", by: 0x1234, no: 9 },
   { kind: "offer", lockspace: "volume", resource: "i:1:2", lvbSeq: 9, lvbValid: true, lvb, writer: members[0] },
 ];
 
-export const hello: Hello = {
-  clusterName: "lab",
-  nodeid: 3,
-  incarnation: "fedcba9876543210",
-  configVersion: 4,
-  nonce: new Uint8Array(16).map((_, i) => i),
-};
+/** Ordered, in the group of the daemons. */
+export const lockspaceMessages: readonly LockspaceMessage[] = [
+  { kind: "lockspace-opened", no: 0x1_0000_0003, lockspace: "volume" },
+  { kind: "lockspace-closed", lockspace: "ä" },
+  { kind: "lockspace-list", no: 4, lockspaces: ["volume", "ä"] },
+];

@@ -7,8 +7,9 @@ import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { WireError } from "../../../dlmd/base/error.ts";
 import { decodeDatagram, encodeDatagram } from "../../../dlmd/wire/datagram.ts";
-import { decodeFrame, decodeHello, encodeFrames, encodeHello, type PeerMessage } from "../../../dlmd/wire/peer.ts";
-import { datagrams, hello, peerMessages, view } from "./samples.ts";
+import { decodeLockspaceMessage, encodeLockspaceMessage } from "../../../dlmd/wire/lockspace-group.ts";
+import { decodeFrame, encodeFrames, type PeerMessage } from "../../../dlmd/wire/peer.ts";
+import { datagrams, lockspaceMessages, peerMessages, view } from "./samples.ts";
 
 const path = fileURLToPath(new URL("messages.json", import.meta.url));
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex");
@@ -27,7 +28,12 @@ const rows: [string, Uint8Array, (bytes: Uint8Array) => unknown, unknown][] = [
     decodeFrame,
     { view, messages: [m] },
   ]),
-  ["peer hello", encodeHello(hello), decodeHello, hello],
+  ...lockspaceMessages.map((m): [string, Uint8Array, (bytes: Uint8Array) => unknown, unknown] => [
+    `ordered ${m.kind}`,
+    encodeLockspaceMessage(m),
+    decodeLockspaceMessage,
+    m,
+  ]),
 ];
 
 if (process.env["COVERLAY_WRITE_VECTORS"] === "1") {

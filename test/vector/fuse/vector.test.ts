@@ -24,7 +24,7 @@ describe("what Linux 6.18 sent", () => {
   test("every opcode that is served was seen, but those that an ordinary mount never sends", () => {
     const seen = new Set(vectors.requests.map((v) => Buffer.from(v.hex, "hex").readUInt32LE(4)));
     const unseen = opcodeTable.filter((row) => row.served && !seen.has(row.opcode)).map((row) => row.opcode);
-    expect(unseen).toEqual([OPCODE.FUSE_DESTROY, OPCODE.FUSE_SYNCFS]);
+    expect(unseen).toEqual([OPCODE.FUSE_DESTROY, OPCODE.FUSE_NOTIFY_REPLY, OPCODE.FUSE_SYNCFS]);
   });
 });
 
@@ -63,6 +63,8 @@ function encode(spec: ReplySpec, vector: RequestVector, buffer: Buffer): number 
       return reply.encodeWrite(buffer, unique, spec.bytes);
     case "xattrSize":
       return reply.encodeXattrSize(buffer, unique, spec.bytes);
+    case "lk":
+      return reply.encodeLk(buffer, unique, spec.found);
     case "lseek":
       return reply.encodeLseek(buffer, unique, spec.offset);
     case "statfs":
@@ -83,6 +85,7 @@ function encode(spec: ReplySpec, vector: RequestVector, buffer: Buffer): number 
       const without = spec.options === "old" ? killpriv | INIT_FLAG.FUSE_DO_READDIRPLUS | INIT_FLAG.FUSE_READDIRPLUS_AUTO : 0n;
       const { reply: bytes } = negotiateInit(decodeHex(vector.hex) as InitRequest, {
         hasAcls: spec.options === "acls",
+        fileLocks: spec.options === "locks",
         maxWriteBytes: 1024 * 1024,
         without,
       });

@@ -3,6 +3,7 @@
  * replies that the kernel took.
  */
 import { readFileSync } from "node:fs";
+import type { LockFound } from "../../../overlay/fuse/reply.ts";
 import type { Attr, StatFs } from "../../../overlay/lower/lower.ts";
 
 interface DirRecord {
@@ -32,10 +33,11 @@ export type ReplySpec = { readonly hex: string } & (
   | { readonly kind: "attr"; readonly attr: Attr; readonly attrValid: boolean }
   | { readonly kind: "open"; readonly fh: number; readonly openFlags: number }
   | { readonly kind: "write" | "xattrSize"; readonly bytes: number }
+  | { readonly kind: "lk"; readonly found: LockFound | null }
   | { readonly kind: "lseek"; readonly offset: number }
   | { readonly kind: "statfs"; readonly statfs: StatFs }
   | { readonly kind: "readdir"; readonly plus: boolean; readonly size: number; readonly entries: readonly DirRecord[] }
-  | { readonly kind: "init"; readonly want: bigint; readonly options: "plain" | "old" | "acls" }
+  | { readonly kind: "init"; readonly want: bigint; readonly options: "plain" | "old" | "acls" | "locks" }
 );
 
 export interface RequestVector {

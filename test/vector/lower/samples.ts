@@ -1,6 +1,6 @@
 /** One value of each call and answer between overlays, and of each handshake message. */
 import type { Attr, Entry } from "../../../overlay/lower/lower.ts";
-import type { AnswerOf, CallName, RequestOf } from "../../../overlay/lower/wire-calls.ts";
+import type { AnswerOf, CallName, RequestOf } from "../../../overlay/lower/wire/calls.ts";
 
 const id = { ino: 0x1_2345_6789, generation: 0xfedc_ba98 };
 const other = { ino: 12, generation: 0 };
@@ -72,7 +72,10 @@ export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<
     answer: { stamp: { server: 0xfedcba98, count: 2 ** 53 - 1 }, attr, data: Buffer.from("data") },
   },
   read: { request: { handle: 7, offset: 2 ** 53 - 4096, bytes: 4096 }, answer: Buffer.from("data") },
-  write: { request: { handle: 7, offset: 4096, append: false, data: Buffer.from("data") }, answer: { offset: 4096, bytes: 4 } },
+  write: {
+    request: { handle: 7, offset: 4096, append: false, tell: id, data: Buffer.from("data") },
+    answer: { offset: 4096, bytes: 4, attr },
+  },
   fsync: { request: { handle: 7, dataOnly: true }, answer: undefined },
   fsyncdir: { request: { handle: 8, dataOnly: false }, answer: undefined },
   fallocate: { request: { handle: 7, mode: 3, offset: 4096, bytes: 8192 }, answer: undefined },

@@ -19,6 +19,7 @@ BITS = dict(async_read=0, big_writes=5, dont_mask=6, readdirplus=13, readdirplus
             max_pages=22, cache_symlinks=23, auto_inval=12, killpriv_v2=28, setxattr_ext=29, init_ext=30, supp_group=34, expire_only=35)
 PLAIN = sum(1 << bit for name, bit in BITS.items() if name not in ("dont_mask", "posix_acl", "setxattr_ext"))
 WITH_ACLS = sum(1 << bit for bit in BITS.values())
+WITH_LOCKS = PLAIN | 1 << 1 | 1 << 10
 OLD = PLAIN & ~(1 << BITS["killpriv_v2"]) & ~(1 << BITS["readdirplus"]) & ~(1 << BITS["readdirplus_auto"])
 
 PRELUDE = """
@@ -110,6 +111,18 @@ ACL_STEPS = [
     ("an ACL by a stranger to the group", ["setxattr"], "import struct; acl = struct.pack('<I', 2) + b''.join(struct.pack('<HHI', t, 7, i) for t, i in ((1, 0xffffffff), (2, 5), (4, 0xffffffff), (16, 0xffffffff), (32, 0xffffffff)))\n"
      "os.setresgid(1000, 1000, 1000); os.setresuid(1000, 1000, 1000); os.setxattr(M + 'setgid', 'system.posix_acl_access', acl)"),
     ("create with the umask left to the server", ["create"], "os.umask(0o027); os.close(os.open(M + 'masked', os.O_CREAT | os.O_WRONLY, 0o666))"),
+]
+
+LOCK_STEPS = [
+    ("lock of some bytes", ["setlk"], "fd = os.open(M + 'free', os.O_RDWR); fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 100); os._exit(0)"),
+    ("a lock in the way", ["getlk"], "import struct; fd = os.open(M + 'free', os.O_RDWR); r = fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack('hhqqi4x', fcntl.F_RDLCK, 0, 0, 0, 0))\n"
+     "kind, _, start, length, pid = struct.unpack('hhqqi4x', r); assert (kind, start, length) == (fcntl.F_WRLCK, 100, 10), (kind, start, length)"),
+    ("a lock that waits and is interrupted", ["setlk", "interrupt"], "signal.signal(signal.SIGALRM, lambda *a: (_ for _ in ()).throw(InterruptedError())); signal.setitimer(signal.ITIMER_REAL, 0.1)\n"
+     "fd = os.open(M + 'free', os.O_RDWR)\ntry: fcntl.lockf(fd, fcntl.LOCK_EX); assert False\nexcept InterruptedError: pass"),
+    ("an unlock to the end of the file", ["setlk"], "fd = os.open(M + 'free', os.O_RDWR); fcntl.lockf(fd, fcntl.LOCK_UN)"),
+    ("no lock in the way", ["getlk"], "import struct; fd = os.open(M + 'free', os.O_RDWR); r = fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 5, 0, 0))\n"
+     "assert struct.unpack('hhqqi4x', r)[0] == fcntl.F_UNLCK"),
+    ("flock, unlocked by close", ["setlk", "flush", "release"], "fd = os.open(M + 'free', os.O_RDWR); fcntl.flock(fd, fcntl.LOCK_SH)"),
 ]
 
 # Steps that ask twice and must lead to one request: the validity was taken as it was meant.
@@ -207,6 +220,7 @@ def main():
         notes = run(mountpoint, PLAIN, "plain", STEPS, vectors)
         run(mountpoint, OLD, "old", OLD_STEPS, vectors)
         run(mountpoint, WITH_ACLS, "acls", ACL_STEPS, vectors)
+        run(mountpoint, WITH_LOCKS, "locks", LOCK_STEPS, vectors)
     finally:
         os.rmdir(mountpoint)
     head = dict(kernel=platform.release().split("-")[0], machine=platform.machine(), capturedBy="test/vector/fuse/capture/capture.py")

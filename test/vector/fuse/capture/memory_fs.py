@@ -18,12 +18,12 @@ FH_BASE = 1 << 33
 OPS = {
     1: "lookup", 2: "forget", 3: "getattr", 4: "setattr", 5: "readlink", 6: "symlink", 8: "mknod", 9: "mkdir", 10: "unlink", 11: "rmdir",
     12: "rename", 13: "link", 14: "open", 15: "read", 16: "write", 17: "statfs", 18: "release", 20: "fsync", 21: "setxattr", 22: "getxattr",
-    23: "listxattr", 24: "removexattr", 25: "flush", 26: "init", 27: "opendir", 28: "readdir", 29: "releasedir", 30: "fsyncdir", 35: "create",
+    23: "listxattr", 24: "removexattr", 25: "flush", 26: "init", 27: "opendir", 28: "readdir", 29: "releasedir", 30: "fsyncdir", 31: "getlk", 32: "setlk", 33: "setlkw", 35: "create",
     36: "interrupt", 38: "destroy", 42: "batch_forget", 43: "fallocate", 44: "readdirplus", 45: "rename2", 46: "lseek",
     47: "copy_file_range", 50: "syncfs",
 }
 REFUSED = {39: errno.ENOTTY}
-REFUSED_NAMES = {31: "GETLK", 32: "SETLK", 33: "SETLKW", 34: "ACCESS", 37: "BMAP", 39: "IOCTL", 40: "POLL", 48: "SETUPMAPPING", 51: "TMPFILE",
+REFUSED_NAMES = {34: "ACCESS", 37: "BMAP", 39: "IOCTL", 40: "POLL", 48: "SETUPMAPPING", 51: "TMPFILE",
                  52: "STATX", 53: "COPY_FILE_RANGE_64"}
 
 
@@ -136,6 +136,12 @@ def decode(packet, setxattr_ext):
     elif op == "flush":
         fh, _, _, owner = struct.unpack_from("<QIIQ", body)
         f = dict(fh=fh, lockOwner=big(owner))
+    elif op in ("getlk", "setlk", "setlkw"):
+        fh, owner, start, end, kind, pid, bits = struct.unpack_from("<QQQQIII", body)
+        f = dict(fh=fh, owner=big(owner), start=big(start), end=big(end), type=("read", "write", "unlock")[kind])
+        if op != "getlk":
+            f.update(lockPid=pid, flock=bool(bits & 1), wait=op == "setlkw")
+            op = "setlk"
     elif op in ("fsync", "fsyncdir"):
         fh, bits = struct.unpack_from("<QI", body)
         f = dict(fh=fh, dataOnly=bool(bits & 1))
@@ -202,6 +208,7 @@ class Server:
         self.nodes = {1: Node(1, 0o040777)}
         self.next = 1
         self.held_read = None
+        self.lock = None
         self.entry_valid = True
         self.fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
         options = f"fd={self.fd},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other"
@@ -389,6 +396,19 @@ class Server:
             if r["mode"] == 0:
                 node.data.extend(bytes(max(0, r["offset"] + r["length"] - len(node.data))))
             return empty
+        if op == "setlk":
+            # One that waits is held until it is interrupted, where others lock what it wants.
+            if r["wait"] and r["type"] != "unlock" and self.lock is not None:
+                self.held_read = r
+                return None, None, None
+            self.lock = None if r["type"] == "unlock" else (r["type"], int(r["start"]["$big"]), int(r["end"]["$big"]), r["lockPid"])
+            return empty
+        if op == "getlk":
+            if self.lock is None:
+                return dict(kind="lk", found=None), struct.pack("<QQII", 0, 0, 2, 0), 0
+            kind, start, end, pid = self.lock
+            found = dict(type=kind, start=big(start), end=big(end), pid=pid)
+            return dict(kind="lk", found=found), struct.pack("<QQII", start, end, ("read", "write").index(kind), pid), 0
         assert op in ("flush", "release", "releasedir", "fsync", "fsyncdir", "destroy", "syncfs"), op
         return empty
 

@@ -1,0 +1,26 @@
+/**
+ * The compiled tree, which end-to-end tests run. It is compiled before the first of them if a source is newer: a test must never run what
+ * was there yesterday. Once, and not by the files of tests: two of them run at a time, and one would find the other's tree half written.
+ */
+import { spawnSync } from "node:child_process";
+import { existsSync, readdirSync, statSync } from "node:fs";
+import path from "node:path";
+
+const root = path.resolve(import.meta.dirname, "..");
+/** Another one while somebody works on this one. */
+export const dist: string = process.env["COVERLAY_TEST_DIST"] ?? path.join(root, "dist");
+
+export default function setup(): void {
+  const program = path.join(dist, "overlay/main.js");
+  const compiled = statSync(program, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  const newest = ["overlay", "dlmd", "native", "examples"]
+    .flatMap((folder) =>
+      readdirSync(path.join(root, folder), { recursive: true, encoding: "utf8" }).map((file) => path.join(root, folder, file)),
+    )
+    .filter((file) => file.endsWith(".ts"))
+    .reduce((time, file) => Math.max(time, statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? 0), 0);
+  if (newest <= compiled) return;
+  const args = ["-p", path.join(root, "tsconfig.json"), "--outDir", dist];
+  const result = spawnSync(path.join(root, "node_modules/.bin/tsc"), args, { encoding: "utf8" });
+  if (!existsSync(program)) throw new Error(`the build failed:\n${result.stdout}${result.stderr}`);
+}

@@ -1,0 +1,110 @@
+/** A disk under the state of a node that takes nothing any more: no view hangs on it, and no stack is all that is said. */
+import { execFileSync, spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readdirSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { Mode } from "../../../dlmd/wire/mode.ts";
+import { createCluster, dlmdProgram, TIMEOUT_MS, type TestCluster } from "./cluster.ts";
+
+/** EX_IOERR. */
+const UNKEPT = 74;
+let cluster: TestCluster;
+let disk: string;
+beforeEach(() => {
+  cluster = createCluster({ nodes: 4 });
+  disk = mkdtempSync(path.join(tmpdir(), "coverlay-disk-"));
+  execFileSync("mount", ["-t", "tmpfs", "-o", "size=256k,mode=0700", "tmpfs", disk]);
+});
+afterEach(async () => {
+  await cluster.close().finally(() => {
+    execFileSync("umount", [disk]);
+    rmdirSync(disk);
+  });
+});
+
+function fill(): void {
+  expect(() => writeFileSync(path.join(disk, "filler"), new Uint8Array(1024 * 1024))).toThrow("ENOSPC");
+}
+const makeRoom = (): void => rmSync(path.join(disk, "filler"));
+
+/** Starts a node that is to fail, in a run directory of its own; what it said. */
+function refusal(nodeid: number, ...words: string[]): string {
+  const args = [
+    dlmdProgram,
+    "--config",
+    cluster.configFile,
+    "--node",
+    `node${nodeid}`,
+    "--metrics",
+    "none",
+    "--log-level",
+    "error",
+    ...words,
+  ];
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: "utf8", timeout: 60_000 });
+  expect([stdout, status]).toEqual(["", UNKEPT]);
+  return stderr;
+}
+
+test("a node that cannot keep its state leaves with words; the others go on without it, and it comes back when there is room", async () => {
+  const places = [1, 2, 3].map((nodeid) => cluster.start(nodeid, nodeid === 1 ? { stateDir: disk } : {}));
+  const [first] = await Promise.all(places);
+  const [here, there] = await Promise.all([cluster.connect(1), cluster.connect(2)]);
+  await Promise.all([here.seen([1, 2, 3]), there.seen([1, 2, 3])]);
+  const lock = await here.lock("r");
+  expect(await lock.request(Mode.EX)).toBe("granted");
+
+  fill();
+  // Nothing has to be stored in a view that stays.
+  expect(await lock.request(Mode.NL)).toBe("granted");
+  expect(await lock.request(Mode.EX)).toBe("granted");
+  const joins = cluster.start(4);
+  expect((await here.disconnected()).message).toContain(`this node's state cannot be kept in ${disk}/state.json: ENOSPC`);
+  expect(await first?.exited).toBe(UNKEPT);
+  await joins;
+  await there.seen([2, 3, 4]);
+  const taken = await there.lock("r");
+  expect(await taken.request(Mode.EX)).toBe("granted");
+  const last = cluster.log(1).at(-1);
+  expect(last).toMatchObject({ level: "error", msg: "dlmd ends" });
+  expect(last?.["hint"]).toBe(`Make room on that disk (df ${disk}), and start dlmd again.`);
+  expect(readdirSync(disk).sort()).toEqual(["config.json", "filler", "state.json"]);
+
+  expect(refusal(1, "--run-dir", cluster.runDir(1), "--state-dir", disk)).toBe(
+    `dlmd: this node's state cannot be kept in ${disk}/state.json: ENOSPC: no space left on device, write\n` +
+      `  Make room on that disk (df ${disk}), and start dlmd again.\n`,
+  );
+  makeRoom();
+  await cluster.start(1, { stateDir: disk });
+  await there.seen([1, 2, 3, 4]);
+}, 90_000);
+
+test("room that comes back in time is enough", async () => {
+  await Promise.all([1, 2, 3].map((nodeid) => cluster.start(nodeid, nodeid === 1 ? { stateDir: disk } : {})));
+  const here = await cluster.connect(1);
+  await here.seen([1, 2, 3]);
+  fill();
+  const joins = cluster.start(4);
+  const said = (words: string): boolean => cluster.log(1).some(({ msg }) => msg === words);
+  await expect
+    .poll(() => said("a view waits for the disk, and then this node leaves"), { timeout: TIMEOUT_MS * 5, interval: 20 })
+    .toBe(true);
+  makeRoom();
+  await joins;
+  await here.seen([1, 2, 3, 4]);
+  expect(said("this node's state is kept again")).toBe(true);
+  expect(here.ended.reason).toBeNull();
+}, 60_000);
+
+test("a start in a full run directory says what could not be written", () => {
+  mkdirSync(path.join(disk, "run"), { mode: 0o700 });
+  mkdirSync(path.join(disk, "state"), { mode: 0o700 });
+  fill();
+  const dirs = ["--run-dir", path.join(disk, "run"), "--state-dir", cluster.dir];
+  execFileSync("chmod", ["700", cluster.dir]);
+  expect(refusal(1, ...dirs)).toMatch(
+    /^dlmd: the lease of this node cannot be kept in .*\/run\/lease: ENOSPC.*\n {2}Make room on that disk/m,
+  );
+  expect(refusal(1, "--run-dir", path.join(disk, "run"), "--state-dir", path.join(disk, "state"))).not.toMatch(/^ +at /m);
+});

@@ -1,0 +1,153 @@
+/** Programs that rely on file locks, from several nodes at a time: what they count must be right, and a lock that nobody else wants costs nothing. */
+import path from "node:path";
+import { describe, expect, it } from "vitest";
+import * as z from "zod";
+import { askOverlay, queryOverlayStatus } from "../../../overlay/query/overlay-query.ts";
+import { until, untilWaiting } from "../actor.ts";
+import { coverlay } from "../lab.ts";
+import { hazardLab } from "../hazards/hazard-lab.ts";
+import { countingSuite, opened } from "./counting-suite.ts";
+
+const cluster = hazardLab();
+const kinds = ["posix", "ofd", "flock"] as const;
+
+countingSuite(cluster, { pingPong: [[3, ["-rw"]]], counters: ["posix"], journals: ["delete"] });
+
+describe("SQLite", () => {
+  it("in WAL mode is refused on a second node, with an error", async () => {
+    const [a, b] = [cluster.actor(1), cluster.actor(2)];
+    await a.run(`
+db = sqlite3.connect("wal.db", isolation_level=None, timeout=1)
+db.execute("pragma journal_mode=wal")
+db.execute("create table t (v)")
+db.execute("insert into t values (1)")`);
+    const refused = await b.run<string>(`
+try:
+    db = sqlite3.connect("wal.db", isolation_level=None, timeout=1)
+    db.execute("insert into t values (2)")
+    result = "inserted"
+except sqlite3.Error as error: result = type(error).__name__`);
+    expect(refused).toMatch(/Error$/);
+    expect(await a.run(`db.execute("insert into t values (3)"); result = [v for v, in db.execute("select v from t order by v")]`)).toEqual([
+      1, 3,
+    ]);
+  });
+});
+
+describe("what it costs", () => {
+  const sums = async (nodeid: number): Promise<number[]> => {
+    const counters = await cluster.counters(nodeid);
+    return ["lockMessagesSent", "lockMessagesReceived", "fileLockMessages"].map((name) => counters[name] ?? Number.NaN);
+  };
+
+  it.each(kinds)("%s: a lock and an unlock of a file that this node used last costs no message", async (kind) => {
+    const a = await opened(cluster, 2, `free-${kind}`);
+    await a.run(`lock(fd, kind, "write", 0, 5); lock(fd, kind, "unlock", 0, 5)`, { kind });
+    // What the making of the file left to be said is said.
+    let before: number[] = [];
+    await until("no messages of before", async () => {
+      const now = await sums(2);
+      const same = now.join() === before.join();
+      before = now;
+      if (!same) await new Promise((resolve) => setTimeout(resolve, 100));
+      return same;
+    });
+    await a.run(`for _ in range(500): result = [lock(fd, kind, "write", 0, 5), lock(fd, kind, "unlock", 0, 5)]`, { kind });
+    expect(await sums(2)).toEqual(before);
+    // Closed and opened again, too.
+    await a.run(`os.close(fd); fd = os.open(name, os.O_RDWR); lock(fd, kind, "write")`, { kind });
+    expect((await sums(2))[2]).toBe(before[2]);
+    const { lockedFilesHere } = await cluster.counters(2);
+    expect(lockedFilesHere).toBeGreaterThan(0);
+  });
+
+  const transaction = `
+def transaction():
+    db.execute("begin immediate")
+    db.execute("update t set v = v + 1")
+    db.execute("commit")`;
+  const connect = `db = sqlite3.connect(name, isolation_level=None, timeout=100)\ndb.execute("pragma journal_mode=" + mode)${transaction}`;
+  const trips = async (nodeid: number): Promise<number> => (await cluster.counters(nodeid))["lowerTripsAwaited"] ?? Number.NaN;
+
+  // What SQLite changes, syncs and opens, and one read of what it has written. Of closes there are two more, for which nobody waits.
+  it.each([
+    ["delete", 21],
+    ["truncate", 22],
+    ["persist", 24],
+  ] as const)("a SQLite transaction in %s mode, on another node than the owner and alone there: %i trips", async (mode, calls) => {
+    const [nodeid] = cluster.remotes;
+    const a = cluster.actor(nodeid);
+    const given = { name: `alone-${mode}.db`, mode };
+    await a.run(`${connect}\ndb.execute("create table t (v integer)")\ndb.execute("insert into t values (0)")\ntransaction()`, given);
+    const before = await trips(nodeid);
+    const rounds = 20;
+    await a.run(`for _ in range(rounds): transaction()`, { rounds });
+    expect(((await trips(nodeid)) - before) / rounds).toBeLessThanOrEqual(calls);
+  });
+
+  it("a SQLite transaction that follows one of another node: 29 trips to the owner", async () => {
+    const actors = cluster.remotes.map((nodeid) => cluster.actor(nodeid));
+    const [a] = actors;
+    const given = { name: "turns.db", mode: "delete" };
+    await a?.run(`${connect}\ndb.execute("create table t (v integer)")\ndb.execute("insert into t values (0)")`, given);
+    for (const actor of actors) await actor.run(`${connect}\ntransaction()`, given);
+    const sum = async (): Promise<number> => (await Promise.all(cluster.remotes.map(trips))).reduce((all, one) => all + one, 0);
+    const before = await sum();
+    const rounds = 10;
+    for (let round = 0; round < rounds; round += 1) for (const actor of actors) await actor.run(`transaction()`);
+    expect(((await sum()) - before) / (2 * rounds)).toBeLessThanOrEqual(29);
+  });
+});
+
+const listShape = z.looseObject({
+  files: z.array(
+    z.looseObject({ file: z.string(), kept: z.string(), held: z.array(z.record(z.string(), z.unknown())), waiting: z.number() }),
+  ),
+});
+
+describe("who holds a lock, for people", () => {
+  it("the overlay lists the locks of its node: process, range, kind, and whether other nodes share the file", async () => {
+    const [a, b] = [await opened(cluster, 2, "listed"), await opened(cluster, 3, "listed")];
+    await a.run(`lock(fd, "posix", "write", 10, 5); lock(fd, "flock", "read"); result = os.fstat(fd).st_ino`);
+    const ino = await a.run<number>(`result = os.fstat(fd).st_ino`);
+    const { runDir } = cluster.lab.node(2);
+    const listed = async (): Promise<z.infer<typeof listShape>["files"][number] | undefined> => {
+      const { connection } = await queryOverlayStatus(runDir);
+      const { files } = await askOverlay(runDir, Number(connection), { query: "file-locks" }, listShape);
+      return files.find(({ file }) => file.startsWith(`f${ino}.`));
+    };
+    expect(await listed()).toMatchObject({
+      kept: "here",
+      held: [
+        { kind: "posix", pid: a.pid, type: "write", start: "10", end: "14" },
+        { kind: "flock", pid: a.pid, type: "read", start: "0", end: null },
+      ],
+      waiting: 0,
+    });
+    const waits = b.run(`result = lock(fd, "posix", "write", wait=True)`);
+    await untilWaiting(b);
+    await until("the file is shared", async () => (await listed())?.kept === "cluster");
+    expect((await listed())?.held.length).toBe(2);
+    await a.run(`os.close(fd)`);
+    await waits;
+    await until("nothing is listed", async () => (await listed()) === undefined);
+  });
+
+  it("`locks --files` and `why PATH` show the locks that a node keeps to itself: of this node and of another", async () => {
+    const [a, b] = [await opened(cluster, 2, "apart-2"), await opened(cluster, 3, "apart-3")];
+    await a.run(`lock(fd, "posix", "write", 10, 5)`);
+    await b.run(`lock(fd, "flock", "read")`);
+    const { runDir } = cluster.lab.node(2);
+    const pids = async (words: readonly string[]): Promise<number[]> => {
+      const { stdout } = await coverlay([...words, "--json", "--run-dir", runDir]);
+      const { files } = JSON.parse(stdout) as { files: { held: { pid: number }[] }[] };
+      return files.flatMap(({ held }) => held.map(({ pid }) => pid));
+    };
+    const all = await pids(["locks", "--files"]);
+    expect([all.includes(a.pid), all.includes(b.pid)]).toEqual([true, true]);
+    await a.run(`lock(fd, "posix", "unlock")`);
+    await a.run(`lock(fd, "posix", "read")`);
+    expect(await pids(["why", path.join(cluster.mount(2), "apart-2")])).toEqual([a.pid]);
+    expect(await pids(["why", path.join(cluster.mount(2), "apart-3")])).toEqual([b.pid]);
+  });
+});

@@ -1,0 +1,135 @@
+/** What a person sees of a file lock that somebody waits for, from both nodes; and of a lookup that does not come back. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { writeFileSync } from "node:fs";
+import path from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { coverlay, startLab, type TestLab } from "../lab.ts";
+
+const LOCKER = `
+import fcntl, sys
+file = open(sys.argv[1], "r+b")
+print("open", flush=True)
+sys.stdin.readline()
+fcntl.lockf(file, fcntl.LOCK_EX, 10, 5, 0)
+print("locked", flush=True)
+sys.stdin.readline()
+`;
+
+describe("a file lock that another node waits for", () => {
+  let lab: TestLab;
+  const lockers: ChildProcess[] = [];
+  beforeAll(async () => {
+    lab = await startLab({ nodes: 2 });
+  });
+  afterAll(async () => {
+    for (const locker of lockers) locker.kill("SIGKILL");
+    await lab?.end();
+  });
+
+  const at = (nodeid: number, name: string): string => path.join(lab.node(nodeid).mount, name);
+
+  async function startLocker(nodeid: number): Promise<ChildProcess> {
+    const locker = spawn("python3", ["-c", LOCKER, at(nodeid, "file")], { stdio: ["pipe", "pipe", "inherit"] });
+    lockers.push(locker);
+    await once(locker.stdout as NodeJS.ReadableStream, "data");
+    return locker;
+  }
+
+  async function said(nodeid: number, ...words: string[]): Promise<string> {
+    const { status, stdout, stderr } = await coverlay([...words, "--run-dir", lab.node(nodeid).runDir]);
+    expect(`${status} ${stderr}`).toBe("0 ");
+    return stdout;
+  }
+
+  /** Until the waiter stands in the queue. */
+  async function waits(pid: number): Promise<void> {
+    for (;;) {
+      const { files } = JSON.parse(await said(1, "locks", "--files", "--json")) as { files: { waiting: { pid: number }[] }[] };
+      if (files.some(({ waiting }) => waiting.some((row) => row.pid === pid))) return;
+    }
+  }
+
+  it("is explained by path, by process and in the list, on the holder's node and on the waiter's", async () => {
+    writeFileSync(at(1, "file"), "x".repeat(100));
+    const [holder, waiter] = [await startLocker(1), await startLocker(2)];
+    const locked = once(holder.stdout as NodeJS.ReadableStream, "data");
+    holder.stdin?.write("\n");
+    await locked;
+    // Nobody else uses the file yet.
+    expect(await said(2, "locks", "--files")).toMatch(new RegExp(`\\(pid ${holder.pid}, python3\\) has write on bytes 5 to 14`));
+    waiter.stdin?.write("\n");
+    await waits(waiter.pid ?? 0);
+
+    const has = `node1/client \\d+ \\(pid ${holder.pid}, python3\\) has write on bytes 5 to 14`;
+    const wants = `node2/client \\d+ \\(pid ${waiter.pid}, python3\\) waits for write on bytes 5 to 14 since [0-9.]+ s, because node1/client \\d+ \\(pid ${holder.pid}, python3\\) has what excludes it`;
+    for (const nodeid of [1, 2]) {
+      const file = at(nodeid, "file");
+      const title = `f\\d+\\.\\d+  file locks of inode \\d+ \\(${file}\\), master node[12]`;
+      const both = new RegExp(`${title}\n  ${has}\n  ${wants}\n`);
+      expect(await said(nodeid, "locks", "--files")).toMatch(both);
+      const byPath = await said(nodeid, "why", file);
+      expect(byPath).toMatch(new RegExp(`^${file}: inode \\d+ of volume lab\n`));
+      expect(byPath).toMatch(both);
+      const locker = nodeid === 1 ? holder : waiter;
+      const byPid = await said(nodeid, "why", String(locker.pid));
+      expect(byPid).toMatch(both);
+      expect(byPid).toMatch(
+        nodeid === 1
+          ? /^process \d+ \(python3\) on node1\n {2}waits for nothing in a clustered mount of this node\n/
+          : new RegExp(
+              `^process \\d+ \\(python3\\) on node2\n  waits since [0-9.]+ s: file lock \\(write on bytes 5 to 14\\) of ${file}\n`,
+            ),
+      );
+    }
+
+    const json = JSON.parse(await said(2, "why", String(waiter.pid), "--json")) as object;
+    expect(json).toMatchObject({
+      nodeid: 2,
+      pid: waiter.pid,
+      program: "python3",
+      requests: [{ op: "setlk", pid: waiter.pid, fileLock: { type: "write", start: "5", end: "14" } }],
+      files: [
+        {
+          volume: "lab",
+          path: at(2, "file"),
+          held: [{ nodeid: 1, pid: holder.pid, program: "python3", type: "write", start: "5", end: "14" }],
+          waiting: [{ nodeid: 2, pid: waiter.pid, program: "python3" }],
+        },
+      ],
+    });
+
+    const got = once(waiter.stdout as NodeJS.ReadableStream, "data");
+    holder.stdin?.end("\n");
+    await got;
+    expect(await said(1, "why", at(1, "file"))).toMatch(new RegExp(`node2/client \\d+ \\(pid ${waiter.pid}, python3\\) has write`));
+    waiter.stdin?.end("\n");
+    await once(waiter, "exit");
+    expect((await coverlay(["why", String(waiter.pid), "--run-dir", lab.node(2).runDir])).status).toBe(1);
+  });
+
+  it("a path outside of every mount, and one that does not exist, are errors in words", async () => {
+    const outside = await coverlay(["why", lab.dir, "--run-dir", lab.node(1).runDir]);
+    expect([outside.status, outside.stderr.split("\n")[0]]).toEqual([1, `coverlay: ${lab.dir} is not in a clustered mount of this node`]);
+    const absent = await coverlay(["why", at(1, "absent"), "--run-dir", lab.node(1).runDir]);
+    expect(absent.status).toBe(1);
+    expect(absent.stderr).toContain("No such file or directory");
+  });
+
+  it("a lookup that does not come back is explained by itself: whose lock it waits for", async () => {
+    await lab.mustExec(2, ["sh", "-c", "mkdir held && touch held/file"]);
+    expect(await lab.owner()).toBe(1);
+    const overlayPid = (await lab.status()).find(({ nodeid }) => nodeid === 2)?.overlayPid ?? 0;
+    process.kill(overlayPid, "SIGSTOP");
+    try {
+      const words = await said(1, "why", at(1, "held/file"));
+      expect(words).toMatch(new RegExp(`^${at(1, "held/file")}: a lookup of it does not come back. It waits itself, as process \\d+:\n`));
+      expect(words).toMatch(/process \d+ \(stat\) on node1\n {2}waits since [0-9.]+ s: \w+ of inode \d+ of volume lab at /);
+      expect(words).toMatch(
+        /node2\/client \d+ \(pid \d+, [^)]*\) has EX; a blocking AST \(\w+ is wanted\) was sent [0-9.]+ s ago and is not/,
+      );
+    } finally {
+      process.kill(overlayPid, "SIGCONT");
+    }
+  });
+});

@@ -1,0 +1,18 @@
+/** What a node is to the volume: its owner, one that asks the owner, or one that waits for one. */
+import type { TestLab } from "./lab.ts";
+
+const STATE_TIMEOUT_MS = 60_000;
+const POLL_MS = 100;
+
+/** Resolves when the lab says that the node is in that role. */
+export async function untilRole(lab: TestLab, nodeid: number, role: string): Promise<void> {
+  const deadline = performance.now() + STATE_TIMEOUT_MS;
+  for (;;) {
+    const node = (await lab.status()).find((one) => one.nodeid === nodeid);
+    if (node?.role === role) return;
+    if (performance.now() > deadline) throw new Error(`node${nodeid} should be ${role}, is ${node?.role} (${node?.state})`);
+    await new Promise((resolve) => {
+      setTimeout(resolve, POLL_MS);
+    });
+  }
+}

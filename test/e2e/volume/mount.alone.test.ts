@@ -1,0 +1,173 @@
+/** `coverlay mount` up to the point where the overlay starts: each refusal, and the scripts as mount(8) really calls them. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { describe, expect, test } from "vitest";
+import { OperatingError } from "../../../dlmd/base/error.ts";
+import type { ClusterInfo, ViewInfo } from "../../../dlmd/client/api.ts";
+import { mountClustered } from "../../../overlay/cli/mount.ts";
+import { enableVolume } from "../../../overlay/cli/volume.ts";
+import { helperScripts, installHelpers, uninstallHelpers } from "../../../overlay/mount-helper/install.ts";
+import type { Bit } from "../../../overlay/volume/bit.ts";
+import { MountAttr, mountDetached, releaseDetached } from "../../../overlay/volume/detached.ts";
+import { checkMount } from "../../../overlay/volume/mount-checks.ts";
+import { unmount } from "../../../overlay/volume/remount.ts";
+import { ownSbin } from "../own-sbin.ts";
+import { run, withDisk } from "./disk.ts";
+
+const bit: Bit = { cluster: "demo", volume: "shared", uuid: "6b1c0b5e-3f0e-4f0a-9d5c-2f8c6a0c4d11" };
+
+const info: ClusterInfo = {
+  clusterName: "demo",
+  nodeid: 1,
+  incarnation: "a",
+  clientId: 1,
+  nodes: [{ nodeid: 1, name: "node1", address: "127.0.0.1" }],
+  volumes: [{ name: "shared", uuid: bit.uuid, lower: "device" }],
+  overlayKeys: [{ id: "00000000", bytes: new Uint8Array(32) }],
+};
+const view: ViewInfo = { viewId: "1.1.a", quorate: true, members: [1], incarnations: ["aa"], quorumReason: "1 of 1 votes", running: true };
+const cluster = async (): Promise<{ info: ClusterInfo; view: ViewInfo }> => ({ info, view });
+
+async function refusal(work: Promise<unknown>): Promise<[string, number]> {
+  try {
+    await work;
+  } catch (error) {
+    if (!(error instanceof OperatingError)) throw error;
+    if (error.hint === undefined) throw new Error(`without a hint: ${error.message}`, { cause: error });
+    return [error.code, error.exitStatus];
+  }
+  throw new Error("it was not refused");
+}
+
+describe("refusals of a clustered mount", () => {
+  test("before the cluster is asked: no device, an image, no file system, no bit, no dlmd", async () => {
+    const mount = (device: string, directory: string, options: string): Promise<void> =>
+      mountClustered({ device, directory, options, sloppy: false, fake: false, tell: () => {} });
+    await withDisk("ext4", async (disk) => {
+      const options = `runDir=${disk.dir}`;
+      expect(await refusal(mount("/dev/not-there", disk.mountPoint, options))).toEqual(["device-missing", 32]);
+      expect(await refusal(mount(disk.image, disk.mountPoint, options))).toEqual(["image-file", 32]);
+      expect(await refusal(mount("/dev/null", disk.mountPoint, options))).toEqual(["not-a-device", 32]);
+      expect(await refusal(mount(disk.device, disk.mountPoint, options))).toEqual(["no-bit", 32]);
+      expect(await refusal(mount(disk.device, disk.mountPoint, "errors=panic"))).toEqual(["bad-option", 1]);
+      await enableVolume(disk.device, bit);
+      expect(await refusal(mount(disk.device, disk.mountPoint, options))).toEqual(["dlmd-not-running", 32]);
+      expect(await refusal(mount(disk.dir, disk.mountPoint, options))).toEqual(["no-bit", 32]);
+    });
+    await withDisk("none", async (disk) => {
+      expect(await refusal(mount(disk.device, disk.mountPoint, `runDir=${disk.dir}`))).toEqual(["unknown-fs", 32]);
+    });
+  });
+
+  test("what the cluster says: another cluster, an unknown volume, no quorum", async () => {
+    await withDisk("ext4", async (disk) => {
+      await enableVolume(disk.device, bit);
+      const check = (changed: Partial<ClusterInfo>, changedView: Partial<ViewInfo> = {}): Promise<unknown> =>
+        checkMount(disk.device, disk.mountPoint, disk.dir, async () => ({
+          info: { ...info, ...changed },
+          view: { ...view, ...changedView },
+        }));
+      expect(await refusal(check({ clusterName: "other" }))).toEqual(["wrong-cluster", 32]);
+      expect(await refusal(check({ volumes: [] }))).toEqual(["unknown-volume", 32]);
+      expect(await refusal(check({}, { quorate: false, members: [] }))).toEqual(["no-quorum", 32]);
+      expect(await refusal(check({ volumes: [{ name: "shared", uuid: bit.uuid, lower: "directory" }] }))).toEqual(["wrong-lower", 32]);
+      expect(await check({})).toMatchObject({ source: { kind: "device", path: disk.device }, volume: info.volumes[0], bit, info });
+      expect(await checkMount("shared", disk.mountPoint, disk.dir, cluster)).toMatchObject({ source: null, bit });
+      expect(await refusal(checkMount("shered", disk.mountPoint, disk.dir, cluster))).toEqual(["unknown-volume", 32]);
+    });
+  });
+
+  test("a device that is in use plainly, and mount points that are none", async () => {
+    await withDisk("ext4", async (disk) => {
+      await enableVolume(disk.device, bit);
+      const file = path.join(disk.dir, "file");
+      writeFileSync(file, "");
+      expect(await refusal(checkMount(disk.device, file, disk.dir, cluster))).toEqual(["bad-mount-point", 32]);
+      expect(await refusal(checkMount(disk.device, path.join(disk.dir, "nothing"), disk.dir, cluster))).toEqual(["bad-mount-point", 32]);
+      run("mount", "-o", "ro", disk.device, disk.mountPoint);
+      expect(await refusal(checkMount(disk.device, disk.dir, disk.dir, cluster))).toEqual(["device-busy", 32]);
+      run("umount", disk.mountPoint);
+      const detached = await mountDetached(disk.device, "ext4", [], MountAttr.RDONLY);
+      expect(await refusal(checkMount(disk.device, disk.mountPoint, disk.dir, cluster))).toEqual(["device-busy", 32]);
+      await releaseDetached(detached, disk.device);
+      await checkMount(disk.device, disk.mountPoint, disk.dir, cluster);
+    });
+  });
+
+  test("unmounting what is not mounted, or not ours", async () => {
+    await withDisk("ext4", async (disk) => {
+      const plain = { lazy: false, force: false, tell: (): void => {} };
+      expect(await refusal(unmount(disk.mountPoint, plain))).toEqual(["not-mounted", 32]);
+      run("mount", disk.device, disk.mountPoint);
+      expect(await refusal(unmount(disk.mountPoint, plain))).toEqual(["not-clustered", 32]);
+      expect(await refusal(checkMountOptions(disk.mountPoint))).toEqual(["not-clustered", 32]);
+    });
+  });
+});
+
+function checkMountOptions(mountPoint: string): Promise<void> {
+  return mountClustered({ device: mountPoint, directory: mountPoint, options: "remount,ro", sloppy: false, fake: false, tell: () => {} });
+}
+
+describe("the scripts under /sbin", () => {
+  test("mount(8) gives them what the command line takes; everything else is left to it", async () => {
+    await withDisk("ext4", (disk) => {
+      // Instead of node: a program that shows its words.
+      const echo = path.join(disk.dir, "a 'strange' name");
+      writeFileSync(echo, '#!/bin/sh\necho "CALLED $*"\nexit 32\n', { mode: 0o755 });
+      const fstab = path.join(disk.dir, "fstab");
+      writeFileSync(fstab, `${disk.device} ${disk.mountPoint} clustered rw,_netdev 0 0\n`);
+      const sbin = ownSbin({ node: echo, program: "MAIN" }, ["ext4"]);
+      try {
+        const { device, mountPoint } = disk;
+        const cases: readonly (readonly [string, number, string])[] = [
+          [`mount -t clustered ${device} ${mountPoint} -o ro,_netdev`, 32, `CALLED MAIN mount ${device} ${mountPoint} -o ro,_netdev\n`],
+          [`mount -o clustered ${device} ${mountPoint}`, 32, `CALLED MAIN mount ${device} ${mountPoint} -o rw,clustered\n`],
+          [
+            `mount -t ext4 -o noatime,clustered ${device} ${mountPoint}`,
+            32,
+            `CALLED MAIN mount ${device} ${mountPoint} -o rw,noatime,clustered\n`,
+          ],
+          [`mount -T ${fstab} ${mountPoint}`, 32, `CALLED MAIN mount ${device} ${mountPoint} -o rw,_netdev\n`],
+          [`mount -v -n -t clustered ${device} ${mountPoint}`, 32, `CALLED MAIN mount ${device} ${mountPoint} -n -v -o rw\n`],
+          // Without the option: a plain mount, as ever; remount, read-only and unmount too.
+          [
+            `mount -o noatime ${device} ${mountPoint} && mount -o remount,ro ${mountPoint} && grep -c '${mountPoint} ext4 ro,noatime' /proc/mounts && umount ${mountPoint}`,
+            0,
+            "1\n",
+          ],
+          [`mount -t ext4 ${device} ${mountPoint} && umount ${mountPoint}`, 0, ""],
+        ];
+        for (const [script, status, output] of cases) {
+          const { stdout, stderr, ...ended } = sbin.run(script);
+          expect({ status: ended.status, output: stdout + stderr }).toEqual({ status, output });
+        }
+      } finally {
+        sbin.end();
+      }
+    });
+  });
+
+  test("installing and removing touches only what is ours", () => {
+    const dir = mkdtempSync(path.join(os.tmpdir(), "coverlay-sbin-"));
+    try {
+      const scripts = helperScripts({ node: "/usr/bin/node", program: "/main.js" }, ["xfs"]);
+      expect(installHelpers(dir, scripts).map((file) => path.basename(file))).toEqual([
+        "mount.clustered",
+        "mount.fuse.clustered",
+        "umount.fuse.clustered",
+        "mount.xfs",
+      ]);
+      installHelpers(dir, scripts);
+      expect(uninstallHelpers(dir).length).toBe(4);
+      const foreign = path.join(dir, "mount.xfs");
+      writeFileSync(foreign, "#!/bin/sh\n");
+      expect(() => installHelpers(dir, scripts)).toThrow("not from coverlay");
+      expect(uninstallHelpers(dir)).toEqual([]);
+      expect(readFileSync(foreign, "utf8")).toBe("#!/bin/sh\n");
+    } finally {
+      rmSync(dir, { recursive: true });
+    }
+  });
+});

@@ -1,0 +1,78 @@
+/** How views go with the version of the configuration that their votes are counted by (hazard C8). */
+import { expect, it } from "vitest";
+import { plainQuorum } from "../../../dlmd/membership/quorum.ts";
+import type { EngineSim } from "./engine-sim.ts";
+import { cluster, lastView, together, until } from "./scenes.ts";
+
+/** Every node hears that it has a connection to every other. */
+function link(sim: EngineSim): void {
+  for (const a of sim.nodes) for (const b of sim.nodes) if (a !== b) a.linked(b);
+}
+
+function settled(sim: EngineSim, nodeid: number): boolean {
+  return sim.node(nodeid).engine.membership.settledView(sim.agenda.nowMs) !== null;
+}
+
+it("a view has settled when it was counted by the votes in force, none of them open, and has lasted for 0.8 time-outs", () => {
+  const sim = cluster(3);
+  together(sim, 1, 2, 3);
+  const view = lastView(sim.node(1))?.id;
+  sim.run(0.7 * sim.timeoutMs);
+  expect(settled(sim, 1)).toBe(false);
+  sim.run(0.15 * sim.timeoutMs);
+  expect(settled(sim, 1)).toBe(true);
+  link(sim);
+  const next = sim.configs.map((node) => ({ ...node, votes: node.nodeid === 3 ? 2 : 1 }));
+  // Open at all: counted by what is proposed and by what was before, it has not settled.
+  for (const node of sim.nodes) node.engine.membership.configure({ version: 2, nodes: next, former: sim.configs });
+  expect(settled(sim, 1)).toBe(false);
+  until(sim, "they count by it", () => lastView(sim.node(1))?.quorum.configVersion === 2);
+  sim.run(sim.timeoutMs);
+  expect(settled(sim, 1)).toBe(false);
+  for (const node of sim.nodes) node.engine.membership.configure({ version: 2, nodes: next });
+  expect(settled(sim, 1)).toBe(true);
+  // Decided, but the view is of the votes before.
+  for (const node of sim.nodes) node.engine.membership.configure({ version: 3, nodes: sim.configs });
+  expect(settled(sim, 1)).toBe(false);
+  until(sim, "they count by version 3", () => lastView(sim.node(1))?.quorum.configVersion === 3);
+  expect(settled(sim, 1)).toBe(false);
+  sim.run(0.85 * sim.timeoutMs);
+  expect(settled(sim, 1)).toBe(true);
+  expect(lastView(sim.node(1))?.id.epoch).toBeGreaterThan(view?.epoch ?? 0);
+  // Who is alone is in no view that settles.
+  sim.partition([[1], [2, 3]]);
+  together(sim, 1);
+  sim.run(sim.timeoutMs);
+  expect(settled(sim, 1)).toBe(false);
+});
+
+it("lock service ends by both counts: a node that would be a quorum alone by a change that is open needs the others still", () => {
+  const sim = cluster(3);
+  together(sim, 1, 2, 3);
+  sim.run(sim.timeoutMs);
+  const { membership } = sim.node(1).engine;
+  const nodes = sim.configs.map((node) => ({ ...node, votes: node.nodeid === 1 ? 9 : 1 }));
+  membership.configure({ version: 2, nodes, former: sim.configs });
+  expect(membership.leaseEndMs()).toBeLessThan(sim.agenda.nowMs + sim.timeoutMs);
+  membership.configure({ version: 2, nodes });
+  expect(membership.leaseEndMs()).toBe(Number.POSITIVE_INFINITY);
+});
+
+it("a view that is not quorate by votes that a member does not know gives it no lease: others may serve", () => {
+  const sim = cluster(3);
+  together(sim, 1, 2, 3);
+  link(sim);
+  const quorum = { ...plainQuorum, autoTieBreaker: "highest" } as const;
+  const votes = (third: number) => sim.configs.map((node) => ({ ...node, votes: node.nodeid === 3 ? third : 1 }));
+  for (const { engine } of sim.nodes) engine.membership.configure({ version: 2, nodes: votes(2), quorum });
+  until(sim, "they count by it", () => sim.nodes.every((node) => lastView(node)?.quorum.configVersion === 2));
+  // Only node 1 has the next change on disk, and it is open.
+  sim.node(1).engine.membership.configure({ version: 3, nodes: votes(3), quorum, former: votes(2) });
+  sim.partition([[1, 2], [3]]);
+  until(sim, "node 3 serves by the tie", () => lastView(sim.node(3))?.members.length === 1);
+  expect(lastView(sim.node(3))?.quorum).toMatchObject({ quorate: true, rule: "tie-won" });
+  together(sim, 1, 2);
+  expect(lastView(sim.node(2))?.quorum).toMatchObject({ quorate: false, rule: "old-votes", configVersion: 3 });
+  sim.run(2 * sim.timeoutMs);
+  expect(sim.node(2).leaseEndMs).toBeLessThan(sim.agenda.nowMs);
+});

@@ -1,0 +1,57 @@
+/** Whether a simulated cluster could have two quorums, by what its nodes know: of the living in memory, of the others on disk (hazard C8). */
+import { quorumOf, type QuorumBasis } from "../../dlmd/membership/quorum.ts";
+import { compareViews, type Lineage } from "../../dlmd/wire/view-id.ts";
+import type { SimNode } from "./cluster-node.ts";
+
+interface Knowing {
+  readonly nodeid: number;
+  readonly basis: QuorumBasis;
+  readonly lineage: Lineage;
+  /** It has been in a quorate view since it started. */
+  readonly continued: boolean;
+}
+
+function knowing({ nodeid, alive, core, config, storedLineage }: SimNode): Knowing {
+  if (alive) {
+    const { basis, seen, lineage } = core.engine.membership;
+    return { nodeid, basis, lineage: seen, continued: lineage.epoch > 0 };
+  }
+  const { version, nodes, quorum, former } = config.counted;
+  return { nodeid, basis: { version, nodes, options: quorum, former }, lineage: storedLineage, continued: false };
+}
+
+function later(a: Lineage, b: Lineage): Lineage {
+  const order = compareViews(b.id, a.id);
+  if (order !== 0) return order > 0 ? b : a;
+  return b.electorate === null || b.electorate.former === null ? b : a;
+}
+
+function knows({ nodes, former }: QuorumBasis, nodeid: number): boolean {
+  return [...nodes, ...(former ?? [])].some((node) => node.nodeid === nodeid);
+}
+
+/** As a member counts that proposes a view of exactly those: the latest configuration of them, the latest view of them. */
+function couldBeQuorate(members: readonly Knowing[]): boolean {
+  const highest = Math.max(...members.map(({ basis }) => basis.version));
+  const { electorate } = members.map(({ lineage }) => lineage).reduce(later);
+  const continued = members.some((member) => member.continued);
+  return members.some(({ basis }) => {
+    if (basis.version !== highest || !members.every(({ nodeid }) => knows(basis, nodeid))) return false;
+    return quorumOf(basis, members, continued, electorate).quorate;
+  });
+}
+
+/** Two sets without a common node of which each could make a quorate view now; null: there are none. */
+export function quorateHalves(nodes: readonly SimNode[]): readonly [readonly number[], readonly number[]] | null {
+  // With a file of its own a node is refused by all others.
+  const all = nodes.filter(({ config }) => !config.isStray).map(knowing);
+  const membersOf = (set: number): Knowing[] => all.filter((_, at) => (set & (1 << at)) !== 0);
+  const quorate: number[] = [];
+  for (let set = 1; set < 1 << all.length; set++) {
+    if (!couldBeQuorate(membersOf(set))) continue;
+    const other = quorate.find((former) => (former & set) === 0);
+    if (other !== undefined) return [membersOf(other).map(({ nodeid }) => nodeid), membersOf(set).map(({ nodeid }) => nodeid)];
+    quorate.push(set);
+  }
+  return null;
+}

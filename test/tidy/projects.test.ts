@@ -1,0 +1,56 @@
+/** Each file of tests runs, once: in the project that its name says (vitest.config.ts), as vitest itself lists them. */
+import { execFileSync } from "node:child_process";
+import { readdirSync, readFileSync } from "node:fs";
+import path from "node:path";
+import { expect, it } from "vitest";
+
+const root = path.resolve(import.meta.dirname, "../..");
+
+interface Listed {
+  readonly file: string;
+  readonly projectName: string;
+}
+
+function listed(): Listed[] {
+  const vitest = path.join(root, "node_modules/vitest/vitest.mjs");
+  const output = execFileSync(process.execPath, [vitest, "list", "--filesOnly", "--json"], { cwd: root, encoding: "utf8" });
+  return (JSON.parse(output) as Listed[]).map(({ file, projectName }) => ({ file: path.relative(root, file), projectName }));
+}
+
+function projectOf(file: string): string {
+  if (!file.startsWith("test/e2e/")) return "unit";
+  if (file.endsWith(".alone.test.ts")) return "alone";
+  if (file.endsWith(".long.test.ts")) return "long";
+  return file.startsWith("test/e2e/dlmd/") ? "e2e-dlmd" : "e2e";
+}
+
+it("each file of tests is in one project", () => {
+  const files = readdirSync(path.join(root, "test"), { recursive: true, encoding: "utf8" })
+    .filter((file) => file.endsWith(".test.ts"))
+    .map((file) => `test/${file}`);
+  const wanted = files.map((file) => `${projectOf(file)} ${file}`);
+  expect(
+    listed()
+      .map(({ file, projectName }) => `${projectName} ${file}`)
+      .toSorted(),
+  ).toEqual(wanted.toSorted());
+});
+
+it("what runs beside another lab touches nothing that labs share (test/README.md)", () => {
+  // own-sbin.ts leaves the copies of other mounts before it does anything else.
+  const shared =
+    /\bunshare\b|netns", "exec|\b(?:run|must|execFileSync|spawn)\("mount", (?!\[?"-t", "tmpfs")|\bos\.sync\(\)|drop_caches|sched_setaffinity/;
+  const beside = readdirSync(path.join(root, "test/e2e"), { recursive: true, encoding: "utf8" })
+    .filter((file) => file.endsWith(".ts") && !/\.(alone|long)\.test\.ts$/.test(file) && file !== "own-sbin.ts")
+    .filter((file) => shared.test(readFileSync(path.join(root, "test/e2e", file), "utf8")));
+  expect(beside).toEqual([]);
+});
+
+it("npm test and npm run test:long run all that .ci/run does", () => {
+  const { scripts } = JSON.parse(readFileSync(path.join(root, "package.json"), "utf8")) as { scripts: Record<string, string> };
+  const all = scripts["test:all"] ?? "";
+  expect(scripts["test"]).toBe(`${all} --project '!long'`);
+  expect(scripts["test:long"]).toBe("vitest run --project long");
+  expect(all).toMatch(/&& vitest run$/);
+  expect(readFileSync(path.join(root, ".ci/run"), "utf8")).toContain('COVERLAY_TEST_RESULTS="$results" npm run test:all');
+});

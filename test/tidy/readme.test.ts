@@ -1,0 +1,118 @@
+/** The README claims nothing that no test shows: each row and each point of "What holds", with the tests (file and part of the title). */
+import { existsSync, readFileSync } from "node:fs";
+import path from "node:path";
+import { describe, expect, it } from "vitest";
+
+const root = path.resolve(import.meta.dirname, "../..");
+const LINE_COLUMNS = 100;
+const SENTENCE_WORDS = 25;
+
+const races = "test/e2e/races/races-suite.ts";
+const limits = "test/e2e/limits.test.ts";
+const pages = "test/e2e/hazards/page-locks.test.ts";
+const permissions = "test/e2e/hazards/permissions.test.ts";
+const sizes = "test/e2e/hazards/sizes-suite.ts";
+const locks = "test/e2e/file-locks/meaning.test.ts";
+
+type Shown = readonly (readonly [file: string, title: string])[];
+
+/** By the first cell of a row, the number of an exception, the bold words of a point. */
+const claims: Readonly<Record<string, Shown>> = {
+  "read, write, truncate, stat": [["test/e2e/coherence.test.ts", "was looked at thousands of times"]],
+  "lookup, readdir": [
+    ["test/e2e/coherence.test.ts", "was looked at thousands of times"],
+    [races, "one directory filled by all: the same listing everywhere"],
+  ],
+  "open with O_EXCL, mkdir": [
+    [races, "O_EXCL: each name is created once"],
+    [races, "mkdir, mknod, symlink and link: each name is made once"],
+  ],
+  "write with O_APPEND": [[races, "O_APPEND: every record is there once, whole"]],
+  "rename, link, unlink": [
+    [races, "rename: each name is moved once"],
+    [races, "unlink: each name is removed once"],
+    [races, "mkdir, mknod, symlink and link: each name is made once"],
+  ],
+  "chmod, chown, setxattr, ACLs": [
+    [permissions, "F17: the mask of an ACL is obeyed on every node"],
+    ["test/e2e/coherence.test.ts", "was looked at thousands of times"],
+  ],
+  "fcntl, lockf, flock": [
+    [locks, "exclude each other between nodes"],
+    [locks, "go with close(2), with exit(2), and with SIGKILL"],
+  ],
+  "mmap, shared and writable": [[pages, "its dirty mapped page still comes out"]],
+  "fsync, fdatasync": [[permissions, "F16: after fsync data is on the disk"]],
+  "1": [[limits, "reads that the cache answers leave the access time as it is"]],
+  "2": [["test/e2e/hazards/readers.long.test.ts", "one of all these reads at most was shown a wrong end"]],
+  "3": [["test/e2e/hazards/readers.long.test.ts", "one of all these reads at most was shown a wrong end"]],
+  "4": [["test/e2e/hazards/names.test.ts", "a directory that another node moved, with a program in it"]],
+  "5": [[sizes, "cut elsewhere: an append goes to the new end"]],
+  "6": [[limits, "no nameless files"]],
+  "7": [
+    [locks, "GETLK shows the lock in the way"],
+    [locks, "leaves file locks to each kernel, and mount, status and remount say so"],
+  ],
+  "8": [[sizes, "is refused without a page cache"]],
+  "9": [
+    [permissions, "syncfs returns"],
+    ["test/e2e/lab/machine.alone.test.ts", "F16: sync(2) returns"],
+  ],
+  "What is cached costs no message": [[permissions, "F19: a stat after a cached read costs no lock message"]],
+  SQLite: [
+    ["test/e2e/file-locks/counting-suite.ts", "every acknowledged transaction is there, and nothing is damaged"],
+    [pages, "F9: SQLite in WAL mode on two nodes gets an error on the second"],
+  ],
+  Locks: [["test/sim/sim.test.ts", "nothing wrong in"]],
+  Owner: [["test/e2e/owner-block.long.test.ts", "the only mounter is cut off and lives: another mount is refused, with words"]],
+  "Plain mounts": [["test/e2e/owner-block.long.test.ts", "by a machine outside of the cluster is refused by the kernel"]],
+  Network: [
+    ["test/unit/lower/remote-attacks.test.ts", "sees neither names nor data"],
+    ["test/unit/dlmd-shell/seal.test.ts", "a datagram with any bit changed is not heard"],
+    ["test/e2e/bad-input.test.ts", "strangers' bytes on every port and socket are dropped"],
+    ["test/e2e/dlmd/rotation.test.ts", "the old key is worth nothing after it"],
+  ],
+  Configuration: [["test/e2e/dlmd/config-change.test.ts", "nodes are added and removed while it runs"]],
+  "A damaged inode": [["test/e2e/damaged-inode.alone.test.ts", "all other names are listed"]],
+};
+
+const readme = readFileSync(path.join(root, "README.md"), "utf8");
+
+function section(title: string): string {
+  const from = readme.indexOf(`## ${title}\n`);
+  const to = readme.indexOf("\n## ", from + 1);
+  if (from < 0) throw new Error(`README.md has no section "${title}"`);
+  return readme.slice(from, to < 0 ? undefined : to);
+}
+
+describe("the README", () => {
+  it("has a test for each claim of What holds, and no test for a claim that it does not make", () => {
+    const holds = section("What holds");
+    const rows = [...holds.matchAll(/^\| (?!call |---)([^|]+?) \|/gm)].map(([, cell]) => cell ?? "");
+    const exceptions = [...holds.matchAll(/^(\d+)\. /gm)].map(([, number]) => number ?? "");
+    const points = [...holds.matchAll(/^\* (?:\*\*([^*]+)\*\*)?/gm)].map(([, words]) => (words ?? "").replace(/\.$/, ""));
+    expect([...rows, ...exceptions, ...points].toSorted((a, b) => a.localeCompare(b))).toEqual(
+      Object.keys(claims).toSorted((a, b) => a.localeCompare(b)),
+    );
+    const numbers = new Set([...holds.matchAll(/\| ([\d ]+) \|$/gm)].flatMap(([, cell]) => (cell ?? "").trim().split(" ")));
+    expect([...numbers].toSorted((a, b) => Number(a) - Number(b))).toEqual(exceptions);
+  });
+
+  it.each(Object.entries(claims))("%s: its tests are there", (_, shown) => {
+    for (const [file, title] of shown) {
+      expect(existsSync(path.join(root, file)) ? file : `${file} is missing`).toBe(file);
+      expect(readFileSync(path.join(root, file), "utf8")).toContain(title);
+    }
+  });
+
+  it("has short lines, and short sentences where it promises something", () => {
+    expect(readme.split("\n").filter((line) => line.length > LINE_COLUMNS)).toEqual([]);
+    const prose = ["What holds", "What does not hold yet"]
+      .map((title) => section(title))
+      .join("\n")
+      .replace(/^(#|\|).*$/gm, "")
+      .replace(/^(\* |\d+\. )/gm, "\n");
+    const sentences = prose.split(/\n\s*\n|(?<=[.:])\s+(?=[A-Z`*])/).map((sentence) => sentence.replaceAll(/\s+/g, " ").trim());
+    expect(sentences.filter((sentence) => sentence.split(" ").length > SENTENCE_WORDS)).toEqual([]);
+  });
+});

@@ -1,0 +1,88 @@
+/** Limits of questions between the command and an overlay: at them all is well, one beyond it what their comments say happens. */
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createConnection, createServer, type Server, type Socket } from "node:net";
+import os from "node:os";
+import path from "node:path";
+import { afterEach, beforeEach, expect, it, vi } from "vitest";
+import { silentLog } from "../../../dlmd/base/log.ts";
+import { type OverlayStatus, overlaySocketPath, queryOverlayStatus } from "../../../overlay/query/overlay-query.ts";
+import { serveStatus, type StatusAnswers } from "../../../overlay/serve/status-server.ts";
+
+const status = { pid: 7, role: "owner", mountpoint: "/mnt", volume: "lab", device: "/dev/loop0" };
+const CONNECTION = 57;
+
+let runDir: string;
+let server: Server | null;
+beforeEach(() => {
+  runDir = mkdtempSync(path.join(os.tmpdir(), "overlay-limits-"));
+  server = null;
+});
+afterEach(async () => {
+  vi.useRealTimers();
+  await new Promise<void>((resolve) => (server === null ? resolve() : server.close(() => resolve())));
+  rmSync(runDir, { recursive: true, force: true });
+});
+
+async function overlayThat(answers: (socket: Socket) => void): Promise<void> {
+  writeFileSync(`${runDir}/overlay-${CONNECTION}.json`, JSON.stringify(status));
+  const listening = createServer((socket) => {
+    socket.on("error", () => undefined);
+    socket.once("data", () => answers(socket));
+  });
+  server = listening;
+  await new Promise<void>((resolve) => listening.listen(overlaySocketPath(runDir, CONNECTION), resolve));
+}
+
+it("an overlay that has not answered within QUERY_TIMEOUT_MS is said to be silent", async () => {
+  let asked: () => void = () => undefined;
+  const question = new Promise<void>((resolve) => {
+    asked = resolve;
+  });
+  await overlayThat(() => asked());
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  let error: unknown = null;
+  const ask = async (): Promise<void> => {
+    error = await queryOverlayStatus(runDir).catch((reason: unknown) => reason);
+  };
+  const asking = ask();
+  await question;
+  await vi.advanceTimersByTimeAsync(4999);
+  expect(error).toBeNull();
+  await vi.advanceTimersByTimeAsync(1);
+  await asking;
+  expect(error).toMatchObject({ code: "overlay-silent" });
+});
+
+it("an answer of more than MAX_ANSWER_BYTES is not read to its end", async () => {
+  const limit = 64 * 1024 * 1024;
+  const answer = (bytes: number): Promise<OverlayStatus> => {
+    const text = Buffer.alloc(bytes, " ");
+    text.write(JSON.stringify(status));
+    text.write("\n", bytes - 1);
+    server?.close();
+    rmSync(overlaySocketPath(runDir, CONNECTION), { force: true });
+    return overlayThat((socket) => void socket.write(text)).then(() => queryOverlayStatus(runDir, 60_000));
+  };
+  expect(await answer(limit)).toEqual(status);
+  await expect(answer(limit + 1)).rejects.toMatchObject({ code: "overlay-silent" });
+});
+
+it("a question of more than MAX_QUESTION_BYTES without a line end is not waited for", async () => {
+  const answers = { summary: () => status, status: () => status } as Partial<StatusAnswers> as StatusAnswers;
+  const overlay = await serveStatus(runDir, CONNECTION, answers, silentLog);
+  const ask = (pieces: readonly string[]): Promise<object> =>
+    new Promise((resolve, reject) => {
+      const socket = createConnection(overlaySocketPath(runDir, CONNECTION), () => {
+        for (const piece of pieces) socket.write(piece);
+      });
+      socket.on("error", reject);
+      socket.on("data", (chunk: Buffer) => {
+        socket.destroy();
+        resolve(JSON.parse(chunk.toString()) as object);
+      });
+    });
+  const question = '{"query":"status"}';
+  expect(await ask([question.padEnd(4096), "\n"])).toEqual(status);
+  expect(await ask(["x".repeat(4097)])).toHaveProperty("error");
+  overlay.close();
+});

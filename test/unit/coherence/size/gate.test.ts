@@ -1,0 +1,105 @@
+/** Hazard F5: changes of a file's size, answers that tell it, and our own repairs of it keep out of each other's way. */
+import { describe, expect, it } from "vitest";
+import { SizeGate } from "../../../../overlay/coherence/size/gate.ts";
+import type { Maybe } from "../../../../overlay/lower/lower.ts";
+
+/** What came through, by name, in order. */
+function through(entered: Record<string, Maybe<void>>): { readonly names: string[]; settled(): Promise<string[]> } {
+  const names: string[] = [];
+  for (const [name, when] of Object.entries(entered)) {
+    if (when === undefined) names.push(name);
+    else void when.then(() => names.push(name));
+  }
+  return { names, settled: () => new Promise((resolve) => setImmediate(() => resolve([...names]))) };
+}
+
+describe("the gate of a file's size", () => {
+  it("lets a teller in when no change is under way, and the next change after it", async () => {
+    const gate = new SizeGate();
+    expect(gate.begin(false)).toBeUndefined();
+    const came = through({ teller: gate.tell(), change: gate.begin(false), holding: gate.begin(true) });
+    expect(await came.settled()).toEqual([]);
+    gate.end(false);
+    expect(await came.settled()).toEqual(["teller"]);
+    gate.told();
+    expect(await came.settled()).toEqual(["teller", "change", "holding"]);
+  });
+
+  it("lets a truncation in before a teller that waits: it holds up write-backs that a killed WRITE waits for", async () => {
+    const gate = new SizeGate();
+    await gate.begin(true);
+    const came = through({ teller: gate.tell(), truncation: gate.begin(true, true), change: gate.begin(true) });
+    expect(came.names).toEqual(["truncation"]);
+    for (let changes = 0; changes < 2; changes += 1) {
+      expect(await came.settled()).toEqual(["truncation"]);
+      gate.made();
+      gate.end(true);
+    }
+    const later = through({ truncation: gate.begin(true, true) });
+    expect(await came.settled()).toEqual(["truncation", "teller"]);
+    expect(await later.settled()).toEqual([]);
+    gate.told();
+    expect(await came.settled()).toEqual(["truncation", "teller", "change"]);
+    expect(await later.settled()).toEqual(["truncation"]);
+  });
+
+  it("keeps a change out until the truncation of a repair is over, but not one that may hold the pages it waits for", async () => {
+    const gate = new SizeGate();
+    gate.refresh();
+    const came = through({ change: gate.begin(false), holding: gate.begin(true), quiet: gate.quiet() });
+    expect(await came.settled()).toEqual(["holding"]);
+    gate.made();
+    gate.end(true);
+    gate.refreshed();
+    expect(await came.settled()).toEqual(["holding", "change", "quiet"]);
+  });
+
+  it("holds the answer to a repair back while a change drops pages of the old end, or is being made", async () => {
+    for (const holdsPages of [false, true]) {
+      const gate = new SizeGate();
+      await gate.begin(holdsPages);
+      gate.refresh();
+      const came = through({ answer: gate.tellRefresh() });
+      expect(await came.settled()).toEqual([]);
+      if (holdsPages) gate.made();
+      else gate.end(false);
+      expect(await came.settled()).toEqual(["answer"]);
+      expect(gate.idle).toBe(false);
+      gate.told();
+      gate.refreshed();
+      if (holdsPages) gate.end(true);
+      expect(gate.idle).toBe(true);
+    }
+  });
+
+  it("knows a refresh that is older than the file's size, until it is over", () => {
+    const gate = new SizeGate();
+    void gate.begin(true);
+    gate.made();
+    gate.end(true);
+    gate.refresh();
+    expect(gate.stale).toBe(false);
+    void gate.begin(true);
+    expect(gate.stale).toBe(false);
+    gate.made();
+    expect(gate.stale).toBe(true);
+    gate.end(true);
+    expect(gate.stale).toBe(true);
+    gate.refreshed();
+    expect(gate.stale).toBe(false);
+  });
+
+  it("a refresh by a caller cuts nothing that a change put there: it makes nothing stale", () => {
+    const gate = new SizeGate();
+    gate.refresh(true);
+    expect(gate.begin(true)).toBeUndefined();
+    gate.made();
+    expect([gate.stale, gate.refreshing]).toEqual([false, true]);
+    gate.refresh();
+    gate.made();
+    expect(gate.stale).toBe(true);
+    gate.refreshed(true);
+    gate.refreshed();
+    expect([gate.stale, gate.refreshing]).toEqual([false, false]);
+  });
+});

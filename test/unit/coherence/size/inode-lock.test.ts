@@ -1,0 +1,91 @@
+/** The kernel's lock of an inode, taken by threads of our own: size/inode-lock.ts. */
+import { describe, expect, it } from "vitest";
+import { createCover } from "../../../../overlay/coherence/cover.ts";
+import { InodeLock } from "../../../../overlay/coherence/size/inode-lock.ts";
+import type { Inode } from "../../../../overlay/inode/inode.ts";
+
+const OWN_THREAD = 77;
+const soon = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+/** A lock that is free unless `held`; what our own threads do with it. */
+function bench(): {
+  readonly lock: InodeLock;
+  readonly inode: Inode;
+  readonly done: string[];
+  readonly kernel: { held: Promise<void> | null };
+} {
+  const done: string[] = [];
+  const kernel: { held: Promise<void> | null } = { held: null };
+  const id = { ino: 4, generation: 1 };
+  const cover = createCover(id, "4.1", "file");
+  const inode: Inode = { fuseNodeid: 9, id, key: "4.1", kind: "file", nlookup: 1, openCount: 1, mappableCount: 0, cover };
+  const lock: InodeLock = new InodeLock({
+    look: () => Promise.resolve(0),
+    refresh: () => Promise.resolve(0),
+    lock: async () => {
+      await Promise.resolve();
+      await kernel.held;
+      const over = lock.ownRequest(inode, OWN_THREAD);
+      done.push("taken");
+      await over;
+      done.push("answered");
+      return -61;
+    },
+    isOwnThread: (tid) => tid === OWN_THREAD,
+  });
+  return { lock, inode, done, kernel };
+}
+
+describe("the inode's lock", () => {
+  it("is ours until all who hold it here have let go", async () => {
+    const { lock, inode, done } = bench();
+    const [first, second] = await Promise.all([lock.hold(inode, 1000), lock.hold(inode, 1000)]);
+    expect(done).toEqual(["taken"]);
+    expect([first, second]).not.toContain(null);
+    first?.();
+    await soon();
+    expect(done).toEqual(["taken"]);
+    second?.();
+    await soon();
+    expect(done).toEqual(["taken", "answered"]);
+    expect(lock.idle).toBe(true);
+  });
+
+  it("is not to be had while somebody else has it, and is not kept when it comes too late", async () => {
+    const { lock, inode, done, kernel } = bench();
+    let free = (): void => {};
+    kernel.held = new Promise((resolve) => {
+      free = resolve;
+    });
+    expect(await lock.hold(inode, 1)).toBeNull();
+    free();
+    await soon();
+    expect(done).toEqual(["taken", "answered"]);
+  });
+
+  it("is waited for by one thread, however many want it in vain", async () => {
+    const { lock, inode, kernel } = bench();
+    kernel.held = new Promise(() => {});
+    for (let round = 0; round < 5; round += 1) expect(await lock.hold(inode, 1)).toBeNull();
+    expect(await lock.awaitOver(inode, 1)).toBe(false);
+    expect(lock.counts.sizeLocks).toBe(1);
+  });
+
+  it("proves by coming that a late reply is over, held or not", async () => {
+    const { lock, inode } = bench();
+    inode.cover.late = "misplaced";
+    expect(await lock.awaitOver(inode, 1000)).toBe(true);
+    expect(inode.cover.late).toBeNull();
+    inode.cover.late = "misplaced";
+    const release = await lock.hold(inode, 1000);
+    expect(inode.cover.late).toBeNull();
+    release?.();
+  });
+
+  it("is asked for by nobody else: their requests are not ours", () => {
+    const { lock, inode } = bench();
+    expect(lock.ownRequest(inode, OWN_THREAD)).toBeNull();
+    void lock.hold(inode, 1000).then((release) => release?.());
+    expect(lock.ownRequest(inode, 5)).toBeNull();
+  });
+});

@@ -1,0 +1,99 @@
+/** What a revoke waits for of replies that tell or change a size (hazard F5). */
+import { describe, expect, it, vi } from "vitest";
+import { E } from "../../../../dlmd/base/errno.ts";
+import { Mode } from "../../../../dlmd/wire/mode.ts";
+import { bench, caller, ENDED, READER, soon, WRITER } from "./size-lab.ts";
+
+const { EAGAIN } = E;
+
+describe("a revoke", () => {
+  it.each([
+    ["sets", Mode.NL],
+    ["raises", Mode.PR],
+  ] as const)("waits for a reply that %s the size as long as the lease keeps it back", async (effect, target) => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    try {
+      const { check, inode, kernel } = bench(60);
+      kernel.locked = true;
+      kernel.lapsed = true;
+      kernel.noLook.push(-EAGAIN);
+      check.replied(inode, WRITER, effect);
+      let over = false;
+      const waited = (target === Mode.NL ? check.revoke.settle(inode) : check.revoke.taken(inode)).then(() => (over = true));
+      await vi.advanceTimersByTimeAsync(2000);
+      expect([over, inode.cover.late, check.counts.sizesUnknown]).toEqual([false, effect, 0]);
+      kernel.lapsed = false;
+      await vi.advanceTimersByTimeAsync(500);
+      await waited;
+      expect(check.counts.sizesUnknown).toBe(1);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it("waits for who may be in lseek(2), and nobody is while a request has the inode's lock", async () => {
+    const { check, inode } = bench(100);
+    const write = { interrupted: false, answered: false };
+    check.locked(inode, write);
+    check.toldAsker(inode, 41);
+    expect([check.mayBeSeek(inode), check.revoke.unsettled(inode.cover)]).toEqual([false, false]);
+    write.answered = true;
+    check.toldAsker(inode, 42);
+    expect([check.mayBeSeek(inode), check.revoke.unsettled(inode.cover)]).toEqual([true, true]);
+    const settled = check.revoke.settle(inode);
+    check.heard(42);
+    await settled;
+    expect(check.revoke.unsettled(inode.cover)).toBe(false);
+  });
+});
+
+describe("a lock that is lowered to PR", () => {
+  it("waits until the kernel has the size of a write that was answered", async () => {
+    const { check, inode, done, kernel } = bench(100);
+    check.replied(inode, WRITER, "raises", 120);
+    const taken = check.revoke.taken(inode).then(() => done.push("taken"));
+    await soon();
+    expect(done).toEqual([]);
+    kernel.size = 120;
+    await taken;
+    expect(done).toEqual(["look 120", "taken"]);
+  });
+
+  it("waits until a truncation was taken", async () => {
+    const { check, inode, done, kernel } = bench(100);
+    kernel.locked = true;
+    check.replied(inode, WRITER, "sets");
+    const taken = check.revoke.taken(inode).then(() => done.push("taken"));
+    await soon();
+    expect(done).toEqual([]);
+    check.heard(WRITER);
+    await taken;
+    expect(done).toEqual(["taken"]);
+  });
+});
+
+describe("a thread that has ended", () => {
+  it.each(["raises", "sets", "misplaced"] as const)("is not waited for, whatever it was answered (%s)", async (effect) => {
+    const { check, inode, done, kernel } = bench(100);
+    kernel.locked = true;
+    check.replied(inode, ENDED, effect, 120);
+    await check.revoke.taken(inode);
+    check.replied(inode, ENDED, effect, 120);
+    await check.revoke.settle(inode);
+    expect(done).toEqual([]);
+  });
+
+  it("does not keep a reader from putting the size right himself", async () => {
+    const { check, inode, file, done } = bench(1 << 30);
+    check.replied(inode, ENDED, "raises", 100);
+    check.toldSentinel(inode);
+    await check.tell(
+      inode,
+      caller,
+      () => ({ ...file }),
+      ({ size }) => done.push(`told ${size}`),
+      READER,
+    );
+    expect([done, check.counts.callerRepairs]).toEqual([["told 100"], 1]);
+  });
+});

@@ -1,0 +1,146 @@
+/** The write token as programs' opens see it, and as dlmd is asked for it. */
+import { describe, expect, it, vi } from "vitest";
+import { type Lock, LockFlag, type LockHandlers } from "../../../dlmd/client/api.ts";
+import { E } from "../../../dlmd/base/errno.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
+import type { PinMode, Waiter } from "../../../overlay/coherence/api.ts";
+import { createCover } from "../../../overlay/coherence/cover.ts";
+import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
+import { handleAst } from "../../../overlay/coherence/lock-cache.ts";
+import { closeToken, handleTokenAst, handleTokenBast, openToken, TOKEN_WAIT_MS } from "../../../overlay/coherence/write-token.ts";
+import { inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
+
+const waiter = (): { interrupted: boolean; onInterrupt: Waiter["onInterrupt"] } => ({ interrupted: false, onInterrupt: null });
+
+function heldOf(handlers: Map<Lock, LockHandlers>, resource: string): readonly [Lock, LockHandlers] {
+  const found = [...handlers].find(([lock]) => lock.resource === resource);
+  if (found === undefined) throw new Error(`no lock on ${resource} was asked for`);
+  return found;
+}
+
+describe("the write token", () => {
+  it("may be kept for as long as the file is open (hazard H13), whether it was asked for or born here; no lock of an inode may", async () => {
+    const asked: string[] = [];
+    const { lockspace, flags } = lockspaceThatGrants(asked);
+    const shell = shellOver(lockspace);
+    const [dir, made, opened] = [inodeOf(shell, 12, "directory"), inodeOf(shell, 13, "file"), inodeOf(shell, 14, "file")];
+    await shell.operations.pin(dir, Mode.EX, waiter());
+    shell.operations.born(made);
+    shell.operations.unpin(dir, Mode.EX);
+    await shell.operations.pin(opened, Mode.PR, waiter());
+    shell.operations.unpin(opened, Mode.PR);
+    expect(await shell.operations.openForWrite(made, waiter())).toBe("cached");
+    expect(await shell.operations.openForWrite(opened, waiter())).toBe("cached");
+    // What was born is made known when a moment has passed.
+    await expect.poll(() => asked.filter((request) => request.startsWith("lock "))).toHaveLength(5);
+    const kept = (resource: string): boolean => ((flags.get(resource) ?? 0) & LockFlag.MAYKEEP) !== 0;
+    expect(Object.fromEntries([...flags.keys()].map((resource) => [resource, kept(resource)]))).toEqual({
+      "i12.7": false,
+      "i13.7": false,
+      "i14.7": false,
+      "w13.7": true,
+      "w14.7": true,
+    });
+    await shell.close();
+  });
+
+  it("is kept while the file is open here, however often it is wanted, and given up with the last close", async () => {
+    const asked: string[] = [];
+    const { lockspace, handlers } = lockspaceThatGrants(asked);
+    const shell = shellOver(lockspace);
+    const file = inodeOf(shell, 12, "file");
+    for (let opens = 0; opens < 2; opens += 1) expect(await shell.operations.openForWrite(file, waiter())).toBe("cached");
+    const [lock, told] = heldOf(handlers, "w12.7");
+    told.bast(lock, Mode.PW);
+    told.bast(lock, Mode.PW);
+    shell.operations.closeForWrite(file);
+    expect(asked).toEqual([`lock w12.7 ${Mode.PW}`]);
+    shell.operations.closeForWrite(file);
+    expect(asked).toEqual([`lock w12.7 ${Mode.PW}`, "unlock w12.7"]);
+    await shell.close();
+  });
+
+  it("is not kept by an open that is killed while it waits", async () => {
+    const asked: string[] = [];
+    const { lockspace, handlers } = lockspaceThatGrants(asked);
+    const shell = shellOver(lockspace);
+    const file = inodeOf(shell, 12, "file");
+    const [killed, other] = [waiter(), waiter()];
+    const opens = [shell.operations.openForWrite(file, killed), shell.operations.openForWrite(file, other)];
+    killed.interrupted = true;
+    await expect(opens[0]).rejects.toMatchObject({ errno: E.EINTR });
+    expect(await opens[1]).toBe("cached");
+    const [lock, told] = heldOf(handlers, "w12.7");
+    told.bast(lock, Mode.PW);
+    expect(asked).toEqual([`lock w12.7 ${Mode.PW}`]);
+    shell.operations.closeForWrite(file);
+    expect(asked).toEqual([`lock w12.7 ${Mode.PW}`, "unlock w12.7"]);
+    await shell.close();
+  });
+
+  it("hazard F9: after a store to a mapping, reads of writable handles need EX until the last close", async () => {
+    const shell = shellOver(lockspaceThatGrants([]).lockspace);
+    const file = inodeOf(shell, 12, "file");
+    const modes = (): PinMode[] => [true, false].map((writable) => shell.operations.readMode(file, writable));
+    for (let opens = 0; opens < 2; opens += 1) expect(await shell.operations.openForWrite(file, waiter())).toBe("cached");
+    expect(modes()).toEqual([Mode.PR, Mode.PR]);
+    shell.operations.noteCachedWrite(file);
+    expect(modes()).toEqual([Mode.EX, Mode.PR]);
+    shell.operations.closeForWrite(file);
+    expect(modes()).toEqual([Mode.EX, Mode.PR]);
+    shell.operations.closeForWrite(file);
+    expect(modes()).toEqual([Mode.PR, Mode.PR]);
+    await shell.close();
+  });
+
+  it("hazard F13: stays while its holder converts in place, so that the next holder does not begin another conversion", () => {
+    const state = createCoherenceState();
+    const cover = createCover({ ino: 12, generation: 7 }, "12.7", "file");
+    openToken(state, cover, () => undefined);
+    const { token } = cover;
+    if (token === null) throw new Error("no token was asked for");
+    handleTokenAst(state, cover, token, "granted", 0);
+    cover.mode = Mode.PR;
+    cover.asking = Mode.EX;
+    closeToken(state, cover);
+    state.effects.length = 0;
+    handleTokenBast(state, cover, token);
+    expect(state.effects).toEqual([]);
+    handleAst(state, cover, "granted", Mode.EX, 0);
+    expect(state.effects).toMatchObject([{ do: "unlock-token", cover }]);
+  });
+
+  it("is waited for 20 ms: a busy holder keeps it, and the open is direct", async () => {
+    vi.useFakeTimers();
+    try {
+      const asked: string[] = [];
+      const locks: LockHandlers[] = [];
+      const lock = {
+        resource: "w12.7",
+        mode: Mode.NL,
+        exists: false,
+        busy: true,
+        lvb: null,
+        lvbValid: false,
+        error: null,
+        request: () => asked.push("request"),
+        unlock: () => asked.push("unlock"),
+        cancel: () => asked.push("cancel"),
+      } as unknown as Lock;
+      const createLock = (_resource: string, handlers: LockHandlers): Lock => {
+        locks.push(handlers);
+        return lock;
+      };
+      const shell = shellOver({ name: "busy", createLock, batch: (make) => make() });
+      const opened = shell.operations.openForWrite(inodeOf(shell, 12, "file"), waiter());
+      vi.advanceTimersByTime(TOKEN_WAIT_MS - 1);
+      expect(asked).toEqual(["request"]);
+      vi.advanceTimersByTime(1);
+      expect(asked).toEqual(["request", "cancel"]);
+      locks[0]?.ast(lock, "canceled");
+      expect(await opened).toBe("direct");
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+});

@@ -1,0 +1,122 @@
+/** A node that is put out of the cluster while it leaves has left: it begins no other life (driver/driver.ts). */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { silentLog } from "../../../dlmd/base/log.ts";
+import { createMetrics } from "../../../dlmd/base/metric.ts";
+import { startingConfig } from "../../../dlmd/driver/config-keeper.ts";
+import { type Driver, startDriver } from "../../../dlmd/driver/driver.ts";
+import type { Life, LifeHost } from "../../../dlmd/driver/life.ts";
+import type { Effect, NodeEvent } from "../../../dlmd/node-api.ts";
+import { peerProcesses } from "../../../dlmd/server/peer-process.ts";
+import { createKeyring } from "../../../dlmd/tls/keyring.ts";
+
+interface PlayedLife {
+  readonly host: LifeHost;
+  readonly steps: string[];
+  closed: boolean;
+}
+const lives: PlayedLife[] = [];
+let endLease: () => Promise<void>;
+let onBegin: () => Promise<void>;
+let onClose: () => Promise<void>;
+let onStep: (event: NodeEvent) => Effect[];
+
+vi.mock("../../../dlmd/driver/life.ts", () => ({
+  async beginLife(_: unknown, host: LifeHost): Promise<Life> {
+    const played: PlayedLife = { host, steps: [], closed: false };
+    lives.push(played);
+    await onBegin();
+    const step = (event: NodeEvent): Effect[] => {
+      played.steps.push(event.kind);
+      return onStep(event);
+    };
+    return {
+      incarnation: String(lives.length),
+      node: { step, nextDeadline: () => null, query: () => null },
+      datagrams: { flush: () => {} },
+      heartbeats: { progressed: () => {}, endLease: () => endLease() },
+      peers: { flush: () => {} },
+      setNodes: () => {},
+      close: () => onClose().then(() => void (played.closed = true)),
+    } as unknown as Life;
+  },
+}));
+
+const text = "cluster: lab\nversion: 1\nnodes:\n  - { nodeid: 1, name: node1, address: 127.0.0.1 }\n";
+let dir: string;
+let driver: Driver;
+beforeEach(async () => {
+  dir = mkdtempSync(path.join(tmpdir(), "coverlay-driver-"));
+  lives.length = 0;
+  endLease = onBegin = onClose = () => Promise.resolve();
+  // Nobody hears it leave; another node that has gone is the news that the cluster went on without this one.
+  onStep = ({ kind }) => (kind === "peer-down" ? [{ kind: "evicted", reason: "played" }] : []);
+  driver = await startDriver({
+    kept: startingConfig(null, text, "cluster.yaml", 1500),
+    keptFile: path.join(dir, "config.json"),
+    configFile: path.join(dir, "cluster.yaml"),
+    minTimeoutMs: 1500,
+    self: { nodeid: 1, name: "node1", address: "127.0.0.1", votes: 1 },
+    keyring: createKeyring([new Uint8Array(32)]),
+    runDir: dir,
+    stateDir: dir,
+    createNode: () => expect.fail("the life is played"),
+    nowMs: () => 0,
+    log: silentLog,
+    metrics: createMetrics(),
+    processes: peerProcesses(),
+    onView: () => {},
+    fatal: (error) => expect.fail(error.message),
+  });
+});
+afterEach(() => rmSync(dir, { recursive: true }));
+
+/** Far longer than the rest of a leaving takes here. */
+const slow = (): Promise<void> => sleep(100);
+const evict = (): void => lives[0]?.host.peerDown(2, "aa");
+
+test("while it waits for the others to know", async () => {
+  const asked = new Promise<void>((resolve) => {
+    const before = onStep;
+    onStep = (event) => {
+      if (event.kind === "leave") resolve();
+      return before(event);
+    };
+  });
+  const left = driver.leave();
+  await asked;
+  evict();
+  await left;
+  expect(lives).toMatchObject([{ closed: true }]);
+});
+
+test("while its lease ends", async () => {
+  endLease = () => {
+    evict();
+    return new Promise(() => {});
+  };
+  await driver.leave();
+  expect(lives).toMatchObject([{ closed: true }]);
+  expect(lives[0]?.steps).not.toContain("leave");
+});
+
+test("while its programs are told", async () => {
+  onClose = slow;
+  const left = driver.leave();
+  evict();
+  await left;
+  expect(lives).toMatchObject([{ closed: true }]);
+});
+
+test("one that leaves between two lives leaves in the next", async () => {
+  onBegin = slow;
+  onStep = ({ kind }) => (kind === "leave" ? [{ kind: "left" }] : kind === "peer-down" ? [{ kind: "evicted", reason: "played" }] : []);
+  evict();
+  await vi.waitUntil(() => lives.length === 2);
+  await driver.leave();
+  expect(lives).toMatchObject([{ closed: true }, { closed: true }]);
+  expect(lives[1]?.steps).toContain("leave");
+});

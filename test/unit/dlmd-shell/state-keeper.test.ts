@@ -1,0 +1,102 @@
+/** A state that its disk does not take: written again for a while, then the node has to leave (driver/state-keeper.ts). */
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import type { OperatingError } from "../../../dlmd/base/error.ts";
+import { silentLog } from "../../../dlmd/base/log.ts";
+import { EXIT_UNKEPT } from "../../../dlmd/driver/atomic-file.ts";
+import { KEEP_PAUSE_MS, keepShare, StateKeeper } from "../../../dlmd/driver/state-keeper.ts";
+
+const TIMEOUT_MS = 3000;
+let dir: string;
+let file: string;
+let now: number;
+let failed: OperatingError[];
+let said: string[];
+let onSaid: (message: string) => void;
+beforeEach(() => {
+  dir = mkdtempSync(path.join(tmpdir(), "coverlay-state-"));
+  file = path.join(dir, "state/state.json");
+  [now, failed, said, onSaid] = [0, [], [], () => {}];
+});
+afterEach(() => rmSync(dir, { recursive: true }));
+
+function keeper(): StateKeeper {
+  const say = (_: unknown, message: string): void => {
+    said.push(message);
+    onSaid(message);
+  };
+  const log = { ...silentLog, info: say, error: say };
+  return new StateKeeper({ file, timeoutMs: () => TIMEOUT_MS, nowMs: () => now, log, failed: (error) => failed.push(error) });
+}
+const kept = (): unknown => JSON.parse(readFileSync(file, "utf8"));
+
+test("a state is written again until the disk takes it; those that come meanwhile follow, each with what is before it", async () => {
+  const state = keeper();
+  const waits = new Promise<void>((resolve) => (onSaid = () => resolve()));
+  const first = state.keep({ promisedEpoch: 7 }, () => true);
+  const second = state.keep({ fences: { open: [], fenced: [] } }, () => true);
+  await waits;
+  mkdirSync(path.dirname(file));
+  const from = performance.now();
+  expect(await Promise.all([first, second])).toEqual([true, true]);
+  expect(performance.now() - from).toBeLessThan(20 * KEEP_PAUSE_MS);
+  expect(kept()).toEqual({ promisedEpoch: 7, fences: { open: [], fenced: [] } });
+  expect(said).toEqual(["a view waits for the disk, and then this node leaves", "this node's state is kept again"]);
+  expect(failed).toEqual([]);
+});
+
+test("at its limit it has failed for good: it says so once, with what to do, and acts upon nothing after that", async () => {
+  const state = keeper();
+  onSaid = () => (now += keepShare * TIMEOUT_MS - 1);
+  const first = state.keep({ promisedEpoch: 7 }, () => true);
+  const before = new Promise<void>((resolve) => setTimeout(resolve, 2 * KEEP_PAUSE_MS));
+  await before;
+  expect(failed).toEqual([]);
+  now += 1;
+  expect(await first).toBe(false);
+  mkdirSync(path.dirname(file));
+  expect(await state.keep({ promisedEpoch: 8 }, () => true)).toBe(false);
+  await state.settle();
+  expect(failed).toMatchObject([{ code: "unkept", exitStatus: EXIT_UNKEPT, hint: expect.stringContaining(path.dirname(file)) as string }]);
+  expect(readdirSync(path.dirname(file))).toEqual([]);
+});
+
+test("what a life asked for that has ended is given up, and the next life begins with what was stored", async () => {
+  const state = keeper();
+  let isLife = true;
+  onSaid = () => (isLife = false);
+  expect(await state.keep({ promisedEpoch: 7 }, () => isLife)).toBe(false);
+  expect(await state.read()).toEqual({ promisedEpoch: 0 });
+  expect(failed).toEqual([]);
+});
+
+test("what waits behind another writing when its life ends is stored all the same, once", async () => {
+  mkdirSync(path.dirname(file));
+  const state = keeper();
+  const fences = {
+    open: [{ nodeid: 3, incarnation: "aa", failingView: { epoch: 2, proposer: 1, incarnation: "bb" }, lockspaces: null }],
+    fenced: [],
+  };
+  let isLife = true;
+  const first = state.keep({ promisedEpoch: 7 }, () => isLife);
+  const second = state.keep({ fences }, () => isLife);
+  isLife = false;
+  expect(await Promise.all([first, second])).toEqual([true, true]);
+  await state.settle();
+  expect(await keeper().read()).toEqual({ promisedEpoch: 7, fences });
+});
+
+test("a damaged state is called that, not a disk that takes nothing", async () => {
+  mkdirSync(path.dirname(file));
+  writeFileSync(file, "{");
+  await expect(keeper().tryKeeping()).rejects.toMatchObject({ code: "bad-state" });
+});
+
+test("a node that has never run makes sure that its disk takes something, and leaves nothing behind", async () => {
+  await expect(keeper().tryKeeping()).rejects.toMatchObject({ code: "unkept", exitStatus: EXIT_UNKEPT });
+  mkdirSync(path.dirname(file));
+  await keeper().tryKeeping();
+  expect(readdirSync(path.dirname(file))).toEqual([]);
+});

@@ -1,0 +1,130 @@
+/** Limits of messages from outside: with as many rows or bytes as allowed it is understood, with one more it is refused. */
+import { describe, expect, test } from "vitest";
+import { ByteReader, ByteWriter } from "../../../dlmd/base/bytes.ts";
+import { WireError } from "../../../dlmd/base/error.ts";
+import type { ConfigMessage } from "../../../dlmd/config/change.ts";
+import { decodeConfigMessage, encodeConfigMessage } from "../../../dlmd/config/change-codec.ts";
+import { MAX_CONFIG_BYTES } from "../../../dlmd/config/cluster-config.ts";
+import { maxOwnerWaits } from "../../../dlmd/plock/home.ts";
+import { edgesPerRequest } from "../../../dlmd/plock/master.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
+import { type Datagram, decodeDatagram, encodeDatagram } from "../../../dlmd/wire/datagram.ts";
+import { type RequestSink, decodeRequests, encodeRequest } from "../../../dlmd/wire/local-batch.ts";
+import { type ServerMessage, decodeServerMessage, encodeServerMessage } from "../../../dlmd/wire/local.ts";
+import { type PeerMessage, decodeFrame, encodeFrames } from "../../../dlmd/wire/peer.ts";
+import { maxProbeOwners, maxProbeRequests } from "../../../dlmd/wire/peer-plock.ts";
+import { datagrams, peerMessages, view } from "../../vector/dlmd/samples.ts";
+
+/** The codecs do not look at the values of a row that a list of them is made of. */
+const times = <T>(count: number, row: T): T[] => Array.from({ length: count }, () => row);
+
+function peer<K extends PeerMessage["kind"]>(kind: K, change: Partial<Extract<PeerMessage, { kind: K }>>): () => unknown {
+  const message = { ...(peerMessages.find((each) => each.kind === kind) as PeerMessage), ...change } as PeerMessage;
+  const [body] = encodeFrames(view, [message]);
+  return () => decodeFrame(body as Uint8Array);
+}
+
+function datagram<K extends Datagram["kind"]>(kind: K, change: Partial<Extract<Datagram, { kind: K }>>): () => unknown {
+  const message = { ...(datagrams.find((each) => each.kind === kind) as Datagram), ...change } as Datagram;
+  const bytes = encodeDatagram(message);
+  return () => decodeDatagram(bytes);
+}
+
+function fromServer(message: Exclude<ServerMessage, { kind: "results" }>): () => unknown {
+  const w = new ByteWriter();
+  encodeServerMessage(w, message);
+  return () => decodeServerMessage(w.copy());
+}
+
+const rowOf = <K extends PeerMessage["kind"]>(kind: K): Extract<PeerMessage, { kind: K }> =>
+  peerMessages.find((each) => each.kind === kind) as Extract<PeerMessage, { kind: K }>;
+const victim = rowOf("fenced").victim;
+const [range] = rowOf("plock-held").ranges;
+const [hop] = rowOf("probe").path;
+const [owner] = rowOf("plock-probe").owners;
+const [asked] = rowOf("plock-probe").requests;
+const [wait] = rowOf("plock-probe-reply").waits;
+const [edge] = rowOf("plock-probe-reply").edges;
+const member = { nodeid: 3, incarnation: "fedcba9876543210" };
+const groupMember = { ...member, clientId: 9 };
+const heard = { ...member, seq: 5, tcpUp: true };
+const ordered = datagrams.find((each) => each.kind === "state")?.order;
+const nodeids = (count: number): number[] => Array.from({ length: count }, (_, at) => at + 1);
+
+function config(message: ConfigMessage): () => unknown {
+  const bytes = encodeConfigMessage(message);
+  return () => decodeConfigMessage(bytes);
+}
+
+const limits: [name: string, most: number, make: (count: number) => () => unknown][] = [
+  ["bytes of a resource's name", 64, (count) => peer("offer", { resource: "r".repeat(count) })],
+  ["bytes of a value block", 256, (count) => peer("unlock", { lvb: new Uint8Array(count) })],
+  ["hops of a probe", 32, (count) => peer("probe", { path: times(count, hop as NonNullable<typeof hop>) })],
+  ["fenced nodes", 1024, (count) => peer("done", { fenced: times(count, victim) })],
+  ["bytes of an answer about locks", 3 * 1024 * 1024, (count) => peer("inspected", { json: new Uint8Array(count) })],
+  ["rows of file locks", 65_536, (count) => peer("plock-held", { ranges: times(count, range as NonNullable<typeof range>) })],
+  ["owners in a probe", 64, (count) => peer("plock-probe", { owners: times(count, owner as NonNullable<typeof owner>) })],
+  ["requests in a probe", 64, (count) => peer("plock-probe", { requests: times(count, asked as NonNullable<typeof asked>) })],
+  ["bytes of a device's path", 1024, (count) => peer("ask-life", { device: "d".repeat(count) })],
+  ["nodes heard", 31, (count) => datagram("heartbeat", { heard: times(count, heard) })],
+  ["members", 31, (count) => datagram("propose", { members: times(count, member) })],
+  ["voters", 31, (count) => datagram("state", { seen: { id: view, members: [], electorate: { nodeids: nodeids(count), former: null } } })],
+  ["ranges of a NACK", 32, (count) => datagram("nack", { ranges: times(count, { from: 1, to: 2 }) })],
+  ["sources of a flush", 32, (count) => datagram("flush", { sources: times(count, { nodeid: 3, from: 1, to: 2 }) })],
+  ["packets of one range", 4 * 256, (count) => datagram("ask", { range: { from: 1, to: count } })],
+  ["packets held, in bytes of 8", 256 / 8, (count) => datagram("state", { order: { ...ordered, held: new Uint8Array(count) } as never })],
+  [
+    "members of a group",
+    8192,
+    (count) => fromServer({ kind: "group-members", group: "g", members: times(count, groupMember), joined: [], left: [] }),
+  ],
+  [
+    "characters of a configuration's fingerprint",
+    6 * MAX_CONFIG_BYTES,
+    (count) => config({ kind: "stored", epoch: 1, view: "v", version: 2, fingerprint: "f".repeat(count) }),
+  ],
+];
+
+describe("one more than allowed is refused", () => {
+  test.each(limits)("%s: %i", (_, most, make) => {
+    expect(make(most)).not.toThrow();
+    expect(make(most + 1)).toThrow(WireError);
+  });
+});
+
+test("a configuration of a peer may have a time-out of ANY_TIMEOUT_MS, though a file of ours may not", () => {
+  const propose = (timeoutMs: number): (() => unknown) => {
+    const nodes = [{ nodeid: 1, name: "n1", address: "10.0.0.1" }];
+    const text = JSON.stringify({ cluster: "lab", version: 2, timeoutMs, nodes });
+    return config({ kind: "propose", epoch: 1, view: "v", record: { version: 2, text, fingerprint: "", nodes: [] } });
+  };
+  expect(propose(1)()).toMatchObject({ kind: "propose", record: { version: 2 } });
+  expect(propose(0)).toThrow(/timeoutMs: expected a whole number from 1 to/);
+  expect(propose(0)).toThrow(WireError);
+});
+
+test("a message that fits into no frame is never sent: the frame would end the connection", () => {
+  const frame = 4 * 1024 * 1024;
+  const body = (bytes: number): number => {
+    const inspected: PeerMessage = { kind: "inspected", askId: 5, json: new Uint8Array(bytes) };
+    return encodeFrames(view, [inspected])[0]?.byteLength ?? 0;
+  };
+  const head = body(1000) - 1000;
+  expect(body(frame - head)).toBe(frame);
+  expect(() => body(frame - head + 1)).toThrow(`message of ${frame + 1} bytes, at most ${frame} allowed`);
+});
+
+test("the longest reply to a probe of file locks is read", () => {
+  const waits = times(maxProbeOwners * maxOwnerWaits, wait as NonNullable<typeof wait>);
+  const edges = times(maxProbeRequests * (edgesPerRequest + 1), edge as NonNullable<typeof edge>);
+  expect(peer("plock-probe-reply", { waits, edges })).not.toThrow();
+});
+
+test("a longer time-out of a request is cut to what its field can carry, 49 days", () => {
+  const found: number[] = [];
+  const sink = { lock: (...[, , , , , timeoutMs]: Parameters<RequestSink["lock"]>) => found.push(timeoutMs) };
+  const w = new ByteWriter();
+  for (const timeoutMs of [0xffff_ffff, 0x1_0000_0000, 1e15]) encodeRequest.lock(w, 1, 1, "r", Mode.EX, 0, timeoutMs);
+  decodeRequests(new ByteReader(w.view()), sink as unknown as RequestSink);
+  expect(found).toEqual([0xffff_ffff, 0xffff_ffff, 0xffff_ffff]);
+});

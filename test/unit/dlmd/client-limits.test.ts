@@ -1,0 +1,64 @@
+/** What programs of a node may leave behind, or send, while nothing can be done for them. */
+import { expect, it } from "vitest";
+import { NodeCore } from "../../../dlmd/node.ts";
+import type { Effect } from "../../../dlmd/node-api.ts";
+import type { ClientEvent, ClientRequest } from "../../../dlmd/wire/program.ts";
+import { MAX_LEAVING_CLIENTS, MAX_SAVED_SHARE } from "../../../dlmd/clients/clients.ts";
+
+/** One of two nodes, alone: without quorum, so nothing is served. */
+function loneNode(savedRequestsPerClient = 8): NodeCore {
+  const config = (nodeid: number) => ({ nodeid, name: `node${nodeid}`, address: "", votes: 1 });
+  return new NodeCore({
+    nodeid: 1,
+    incarnation: "00000000000000a1",
+    configVersion: 1,
+    nodes: [config(1), config(2)],
+    timeoutMs: 300,
+    promisedEpoch: 0,
+    seed: 1,
+    nowMs: 0,
+    limits: { savedRequestsPerClient },
+  });
+}
+
+const events = (effects: readonly Effect[], clientId: number): readonly ClientEvent[] =>
+  effects.flatMap((effect) => (effect.kind === "client-events" && effect.clientId === clientId ? effect.events : []));
+const open: ClientRequest = { kind: "open", lockspaceId: 1, name: "space" };
+
+it(`beyond ${MAX_LEAVING_CLIENTS} programs that ended and are not released no lockspace is opened`, () => {
+  const node = loneNode();
+  const start = (clientId: number): readonly ClientEvent[] => {
+    node.step({ kind: "client-connected", clientId }, clientId);
+    return events(node.step({ kind: "client-requests", clientId, requests: [open] }, clientId), clientId);
+  };
+  for (let clientId = 1; clientId <= MAX_LEAVING_CLIENTS; clientId++) {
+    expect(start(clientId)).toMatchObject([{ kind: "opened", error: "" }]);
+    node.step({ kind: "client-gone", clientId }, clientId);
+  }
+  const refused = start(MAX_LEAVING_CLIENTS + 1);
+  expect(refused).toMatchObject([{ kind: "opened", error: expect.stringContaining("their locks are not released yet") as string }]);
+});
+
+it('a program that is read for its answer to "gone" alone, and sends something else without end, is ended', () => {
+  const savedLimit = 8;
+  const node = loneNode(savedLimit);
+  node.step({ kind: "client-connected", clientId: 1 }, 0);
+  node.step({ kind: "client-requests", clientId: 1, requests: [open] }, 0);
+  const client = node.clients.all.get(1);
+  node.deaths.ask(
+    node.clients.all.values(),
+    { gone: [{ nodeid: 2, incarnation: "00000000000000a2", clientId: null }], concerns: () => true, ofNode: true, done: () => {} },
+    0,
+  );
+  const send = (lockId: number): Effect[] =>
+    node.step(
+      { kind: "client-requests", clientId: 1, requests: [{ kind: "lock", lockspaceId: 1, lockId, resource: "r", mode: 0, flags: 0 }] },
+      1,
+    );
+  const most = MAX_SAVED_SHARE * savedLimit;
+  const kinds = Array.from({ length: most }, (_, at) => send(at + 1)).flat();
+  expect(kinds.filter(({ kind }) => kind === "pause-client" || kind === "end-client")).toEqual([]);
+  expect(send(most + 1)).toContainEqual(expect.objectContaining({ kind: "end-client", clientId: 1 }));
+  for (let at = 0; at < 100; at++) expect(send(most + 2 + at).filter(({ kind }) => kind === "end-client")).toEqual([]);
+  expect(client?.saved).toHaveLength(most);
+});

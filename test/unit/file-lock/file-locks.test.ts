@@ -1,0 +1,204 @@
+/** File locks joined to dlmd: what operations are told, and when. */
+import { afterEach, expect, it, vi } from "vitest";
+import { type Lock, LockFlag, type LockHandlers, type Lockspace } from "../../../dlmd/client/api.ts";
+import type { FileLockResult, FileLocks } from "../../../dlmd/client/file-lock-api.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
+import { maxOffset } from "../../../dlmd/wire/plock-range.ts";
+import { CLOSE_WAIT_MS, FILES_SHOWN, GATHER_LIMIT_MS, VolumeFileLocks } from "../../../overlay/file-lock/file-locks.ts";
+
+afterEach(() => void vi.useRealTimers());
+
+/** dlmd, which grants EX at once, or as told; its service answers when told. */
+function bench(grants: Mode = Mode.EX) {
+  const asked: { op: string; ended: (result: FileLockResult | Error) => void }[] = [];
+  const failures: Error[] = [];
+  const states = new Map<string, { lock: { mode: Mode }; handlers: LockHandlers; did: string[] }>();
+  let firstFlags = 0;
+  const createLock = (resource: string, handlers: LockHandlers): Lock => {
+    const did: string[] = [];
+    const lock = { resource, mode: Mode.NL as Mode, exists: true, busy: false };
+    states.set(resource, { lock, handlers, did });
+    const whole = lock as unknown as Lock;
+    return Object.assign(lock, {
+      request: (mode: Mode, flags: number) => {
+        did.push(`request ${mode}`);
+        if (did.length === 1) firstFlags = flags;
+        lock.mode = mode === Mode.EX ? grants : mode;
+        if (mode === Mode.EX) handlers.ast(whole, "granted");
+      },
+      unlock: () => did.push("unlock"),
+      cancel: () => undefined,
+    }) as unknown as Lock;
+  };
+  const service = {
+    start: (
+      op: string,
+      _file: string,
+      _owner: unknown,
+      _wanted: unknown,
+      _wait: boolean,
+      ended: (result: FileLockResult | Error) => void,
+    ) => asked.push({ op, ended }),
+    cancel: () => undefined,
+  };
+  const locks = new VolumeFileLocks({
+    lockspace: { createLock } as unknown as Lockspace,
+    service: service as unknown as FileLocks,
+    nodeid: 1,
+    clientId: 7,
+    now: () => Date.now(),
+    fail: (error) => failures.push(error),
+  });
+  return { locks, asked, failures, states, firstFlags: () => firstFlags };
+}
+
+const me = { kind: "posix", owner: 1n } as const;
+const other = { kind: "posix", owner: 2n } as const;
+const whole = { type: "write", start: 0n, end: maxOffset, pid: 42 } as const;
+const ok: FileLockResult = { status: "granted", conflict: null };
+
+it("what is kept here is answered at once", () => {
+  const { locks, asked, firstFlags } = bench();
+  expect(locks.lock("f", 1, me, whole, true).done).toBe("granted");
+  expect(locks.lock("f", 2, other, whole, false).done).toBe("again");
+  expect(locks.test("f", other, whole)).toEqual({ type: "write", start: 0n, end: maxOffset, pid: 42 });
+  // One request for both states; and nobody is to wait for an answer to a blocking AST that a fence gate may hold up.
+  expect(firstFlags()).toBe(LockFlag.ALTCW | LockFlag.MAYKEEP);
+  expect(locks.unlock("f", me, 0n, maxOffset)).toBe("granted");
+  expect(asked).toEqual([]);
+  expect(locks.counters).toEqual({ lockedFiles: 1, lockedFilesHere: 1, fileLocks: 0, fileLockMessages: 0 });
+});
+
+it("GETLK: the process of a lock of this node, 0 for one of another node or another program", async () => {
+  const { locks, asked } = bench(Mode.CW);
+  for (const [nodeid, clientId, pid] of [
+    [1, 7, 42],
+    [2, 7, 0],
+    [1, 8, 0],
+  ] as const) {
+    const found = locks.test("f", other, whole);
+    const conflict = { ...whole, owner: { nodeid, clientId, ...me } };
+    asked.at(-1)?.ended({ status: "granted", conflict });
+    expect(await found).toEqual({ type: "write", start: 0n, end: maxOffset, pid });
+  }
+});
+
+it("close(2) waits for the end of the process's locks, CLOSE_WAIT_MS and no longer", async () => {
+  vi.useFakeTimers();
+  const { locks, asked } = bench(Mode.CW);
+  const { done } = locks.lock("f", 1, me, whole, true);
+  asked.at(-1)?.ended(ok);
+  expect(await done).toBe("granted");
+  let closed = false;
+  void Promise.resolve(locks.closed("f", 1n)).then(() => (closed = true));
+  expect(asked.at(-1)?.op).toBe("unlock");
+  await vi.advanceTimersByTimeAsync(CLOSE_WAIT_MS - 1);
+  expect(closed).toBe(false);
+  await vi.advanceTimersByTimeAsync(1);
+  expect(closed).toBe(true);
+  // It takes effect all the same.
+  asked.at(-1)?.ended(ok);
+  expect(locks.counters.fileLocks).toBe(0);
+  expect(locks.closed("f", 1n)).toBe(undefined);
+});
+
+it.each(["here", "cluster"] as const)(
+  "a lock granted after a close that came while it was waited for goes at the next close (%s)",
+  async (where) => {
+    const { locks, asked } = bench(where === "here" ? Mode.EX : Mode.CW);
+    /** Of the service, which answers when told. */
+    const answer = (at: number): void => asked[at]?.ended(ok);
+    void locks.lock("f", 1, me, whole, true);
+    answer(0);
+    const { done } = locks.lock("f", 5, other, whole, true);
+    expect(done).toBeInstanceOf(Promise);
+    const first = locks.closed("f", 2n);
+    answer(2);
+    await first;
+    void locks.unlock("f", me, 0n, maxOffset);
+    answer(3);
+    answer(1);
+    expect(await done).toBe("granted");
+    expect(locks.counters.fileLocks).toBe(1);
+    const last = locks.closed("f", 2n);
+    answer(4);
+    await last;
+    locks.released("f", 5);
+    expect([asked.length, locks.counters.fileLocks]).toEqual([where === "here" ? 0 : 5, 0]);
+  },
+);
+
+it("a close by a process without locks on the file asks nobody, and is over at once", () => {
+  const { locks, asked, states } = bench(Mode.CW);
+  expect(locks.closed("f", 2n)).toBe(undefined);
+  expect(states.size).toBe(0);
+  void locks.lock("f", 1, me, whole, true);
+  asked[0]?.ended(ok);
+  void locks.lock("f", 1, me, whole, true);
+  expect(locks.closed("f", 2n)).toBe(undefined);
+  expect([asked.length, states.get("f")?.did]).toEqual([2, [`request ${Mode.EX}`]]);
+});
+
+it("the end of an open file gives up what was locked through it, and asks for nothing if that is nothing", () => {
+  const { locks } = bench();
+  const flock = { kind: "flock", owner: 9n } as const;
+  expect(locks.lock("f", 5, flock, whole, true).done).toBe("granted");
+  locks.released("f", 4);
+  expect(locks.counters.fileLocks).toBe(1);
+  locks.released("f", 5);
+  expect(locks.counters.fileLocks).toBe(0);
+});
+
+it("a file that the kernel knows no more is given up, if nothing of it is locked", () => {
+  const { locks, states } = bench();
+  void locks.lock("f", 1, me, whole, true);
+  locks.forgotten("f");
+  expect(states.get("f")?.did).toEqual([`request ${Mode.EX}`]);
+  void locks.unlock("f", me, 0n, maxOffset);
+  locks.forgotten("f");
+  expect(states.get("f")?.did).toEqual([`request ${Mode.EX}`, "unlock"]);
+  // A blocking AST that was on its way.
+  states.get("f")?.handlers.bast({} as Lock, Mode.EX);
+  expect(locks.counters.lockedFiles).toBe(0);
+});
+
+it("the list for people shows FILES_SHOWN files, and says that there are more", () => {
+  const { locks } = bench();
+  for (let at = 0; at < FILES_SHOWN; at++) void locks.lock(`f${at}`, 1, me, { ...whole, start: 5n }, true);
+  expect(locks.describe().truncated).toBe(false);
+  void locks.lock("one more", 1, me, whole, true);
+  const { files, truncated } = locks.describe();
+  expect([files.length, truncated]).toEqual([FILES_SHOWN, true]);
+  expect(files[0]).toEqual({
+    file: "f0",
+    kept: "here",
+    held: [{ kind: "posix", owner: "1", pid: 42, type: "write", start: "5", end: null }],
+    waiting: 0,
+  });
+});
+
+it("to be seen, locks are brought to the service: for GATHER_LIMIT_MS at most", async () => {
+  vi.useFakeTimers();
+  const { locks, asked, states } = bench();
+  void locks.lock("f1.1", 1, me, whole, true);
+  let gathered = false;
+  void locks.gather(["f1.1"]).then(() => (gathered = true));
+  expect(asked.map(({ op }) => op)).toEqual(["lock"]);
+  await vi.advanceTimersByTimeAsync(GATHER_LIMIT_MS - 1);
+  expect(gathered).toBe(false);
+  await vi.advanceTimersByTimeAsync(1);
+  expect(gathered).toBe(true);
+  asked.at(-1)?.ended(ok);
+  expect(states.get("f1.1")?.did).toEqual([`request ${Mode.EX}`, `request ${Mode.CW}`]);
+  expect(locks.describe().files[0]?.kept).toBe("cluster");
+});
+
+it("the end of the connection to dlmd takes the mount out; after the end of the mount nothing is asked any more", () => {
+  const { locks, asked, failures } = bench(Mode.CW);
+  void locks.lock("f", 1, me, whole, true);
+  asked.at(-1)?.ended(new Error("the connection to dlmd ended"));
+  expect(failures.map(({ message }) => message)).toEqual(["the connection to dlmd ended"]);
+  locks.end();
+  expect(() => locks.lock("f", 1, me, whole, true)).toThrow("EIO");
+  expect(locks.closed("f", 1n)).toBe(undefined);
+});

@@ -1,0 +1,298 @@
+/**
+ * Nodes with the real rules of file locks (overlay/file-lock/core.ts), the real master of dlmd's service (dlmd/plock/master.ts), a model of the
+ * lock manager for the state of each file, and a network between them that delays each channel as it likes. What is held is judged from outside.
+ */
+import { PlockMaster } from "../../../dlmd/plock/master.ts";
+import { changeOwned, type Held } from "../../../dlmd/plock/owned.ts";
+import { IntervalTree } from "../../../dlmd/plock/interval-tree.ts";
+import { maxOffset, typesConflict } from "../../../dlmd/wire/plock-range.ts";
+import type { PlockAsk, PlockMessage } from "../../../dlmd/wire/peer-plock.ts";
+import type { FileLockStatus } from "../../../dlmd/client/file-lock-api.ts";
+import type { LockFound } from "../../../overlay/fuse/reply.ts";
+import { FileLockCore, type FileLockLimits } from "../../../overlay/file-lock/core.ts";
+import type { FileLockAnswer, FileLockAsk, FileLockPort } from "../../../overlay/file-lock/core-port.ts";
+import type { LockOwner } from "../../../overlay/file-lock/api.ts";
+
+const statuses: Record<string, FileLockStatus> = {
+  ok: "granted",
+  again: "again",
+  deadlock: "deadlock",
+  canceled: "canceled",
+  limit: "limit",
+};
+
+/** The lock of a file's state at dlmd: EX, or CW beside CW; in the order of coming. */
+class StateResource {
+  readonly held = new Map<number, "EX" | "CW">();
+  readonly #queue: number[] = [];
+  readonly #told = new Set<number>();
+  readonly #send: (node: number, message: StateMessage) => void;
+
+  constructor(send: (node: number, message: StateMessage) => void) {
+    this.#send = send;
+  }
+
+  receive(node: number, what: "ask" | "share" | "back" | "give-up"): void {
+    if (what === "ask") this.#queue.push(node);
+    else if (what === "give-up") this.held.delete(node);
+    else if (what === "share") this.held.set(node, "CW");
+    else {
+      if (this.held.size === 1) this.held.set(node, "EX");
+      this.#send(node, this.held.get(node) as "EX" | "CW");
+    }
+    if (what !== "ask") this.#told.delete(node);
+    this.#settle();
+  }
+
+  #settle(): void {
+    for (;;) {
+      const [node] = this.#queue;
+      if (node === undefined) return;
+      const modes = [...this.held.values()];
+      const mode = modes.length === 0 ? "EX" : modes.every((one) => one === "CW") ? "CW" : null;
+      if (mode === null) {
+        for (const holder of this.held.keys()) {
+          if (!this.#told.has(holder)) this.#send(holder, "wanted");
+          this.#told.add(holder);
+        }
+        return;
+      }
+      this.#queue.shift();
+      this.held.set(node, mode);
+      this.#send(node, mode);
+    }
+  }
+}
+
+type StateMessage = "EX" | "CW" | "wanted";
+
+interface Owned {
+  readonly tree: IntervalTree<Held<string>>;
+}
+
+/** A file, an owner of a node, and its request without an answer. */
+export interface Caller {
+  readonly node: number;
+  readonly owner: LockOwner;
+  pending: { readonly ask: FileLockAsk; readonly id: number; readonly sinceMs: number } | null;
+}
+
+export class LockCluster {
+  nowMs = 0;
+  /** Sent to the lock manager and to the service. */
+  messages = 0;
+  readonly nodes: FileLockCore[] = [];
+  readonly answers: { readonly node: number; readonly ask: FileLockAsk; readonly answer: FileLockAnswer }[] = [];
+  readonly #events: { readonly atMs: number; readonly no: number; readonly run: () => void }[] = [];
+  readonly #channels = new Map<string, number>();
+  readonly #states = new Map<string, StateResource>();
+  readonly #master: PlockMaster;
+  readonly #callers: Map<number, Caller>[] = [];
+  /** What an owner holds for certain: not what it is giving up. By file and owner. */
+  readonly #certain = new Map<string, Map<string, Owned>>();
+  readonly #delayMs: (channel: string) => number;
+  #no = 0;
+  #rank = 0;
+
+  constructor(nodes: number, delayMs: (channel: string) => number, limits: Partial<FileLockLimits> = {}, serviceLimit = 100_000) {
+    this.#delayMs = delayMs;
+    this.#master = new PlockMaster(
+      {
+        nodeid: 0,
+        nowMs: () => this.nowMs,
+        send: (node, message) => this.#deliver(`service ${node}`, () => this.#serviceAnswered(node, message)),
+        protest: (node, message) => {
+          throw new Error(`node ${node}: ${message}`);
+        },
+        blocks: () => false,
+        blocked: () => undefined,
+      },
+      { fileLocksPerFile: serviceLimit, fileLocksPerClient: serviceLimit },
+    );
+    for (let node = 0; node < nodes; node++) {
+      this.#callers.push(new Map());
+      this.nodes.push(new FileLockCore(this.#port(node), limits));
+    }
+  }
+
+  #at(atMs: number, run: () => void): void {
+    this.#events.push({ atMs, no: this.#no++, run });
+  }
+
+  /** In order, on each channel. */
+  #deliver(channel: string, run: () => void): void {
+    const atMs = Math.max(this.#channels.get(channel) ?? 0, this.nowMs + this.#delayMs(channel));
+    this.#channels.set(channel, atMs);
+    this.#at(atMs, run);
+  }
+
+  /** The next event; false: there is none, up to that time. */
+  step(untilMs: number = Number.POSITIVE_INFINITY): boolean {
+    let next = 0;
+    const events = this.#events;
+    for (let at = 1; at < events.length; at++) {
+      const [a, b] = [events[at] as (typeof events)[0], events[next] as (typeof events)[0]];
+      if (a.atMs < b.atMs || (a.atMs === b.atMs && a.no < b.no)) next = at;
+    }
+    if ((events[next]?.atMs ?? 0) > untilMs) return false;
+    const [event] = events.splice(next, 1);
+    if (event === undefined) return false;
+    this.nowMs = Math.max(this.nowMs, event.atMs);
+    event.run();
+    return true;
+  }
+
+  settle(): void {
+    for (let steps = 0; this.step(); steps++) if (steps > 100_000) throw new Error("it never comes to rest");
+  }
+
+  #state(file: string): StateResource {
+    let state = this.#states.get(file);
+    if (state === undefined) {
+      state = new StateResource((node, message) =>
+        this.#deliver(`dlm ${node}`, () => {
+          const core = this.nodes[node] as FileLockCore;
+          if (message === "wanted") core.stateWanted(file);
+          else core.stateGranted(file, message === "EX" ? "local" : "shared");
+        }),
+      );
+      this.#states.set(file, state);
+    }
+    return state;
+  }
+
+  #port(node: number): FileLockPort {
+    const state = (file: string, what: "ask" | "share" | "back" | "give-up"): void => {
+      this.messages++;
+      this.#deliver(`${node} dlm`, () => this.#state(file).receive(node, what));
+    };
+    return {
+      nowMs: () => this.nowMs,
+      askState: (file) => state(file, "ask"),
+      shareState: (file) => state(file, "share"),
+      takeBackState: (file) => state(file, "back"),
+      giveUpState: (file) => state(file, "give-up"),
+      ask: (id, ask) => {
+        this.messages++;
+        const { file, op, owner, range, pid, wait, begun } = ask;
+        const kind = { ownerKind: owner.kind, owner: owner.owner } as const;
+        const message: PlockAsk = {
+          requestId: id,
+          lockspace: "v",
+          file,
+          clientId: node,
+          ...kind,
+          op,
+          ...range,
+          pid,
+          wait: wait && op === "lock",
+          entangled: false,
+          begun,
+        };
+        this.#deliver(`${node} service`, () => this.#master.request(node, message));
+      },
+      cancel: (id) => this.#deliver(`${node} service`, () => this.#master.cancel(node, id)),
+      answer: (id, answer) => this.#answered(node, id, answer),
+      setTimer: (file, delayMs) => this.#at(this.nowMs + delayMs, () => (this.nodes[node] as FileLockCore).handleTimer(file)),
+    };
+  }
+
+  #serviceAnswered(node: number, message: PlockMessage): void {
+    if (message.kind !== "plock-answer" || message.status === "removed") return;
+    const { conflict } = message;
+    const found: LockFound | null = conflict && { type: conflict.type, start: conflict.start, end: conflict.end, pid: conflict.pid };
+    (this.nodes[node] as FileLockCore).serviceAnswered(message.requestId, statuses[message.status] as FileLockStatus, found);
+  }
+
+  // --- programs
+
+  ask(caller: Caller, ask: Omit<FileLockAsk, "owner">): void {
+    const { node, owner } = caller;
+    if (caller.pending !== null) throw new Error("one request of an owner at a time");
+    const whole = { ...ask, owner };
+    this.#giveUpFirst(node, whole);
+    const core = this.nodes[node] as FileLockCore;
+    let early: FileLockAnswer | null = null;
+    this.#early = (answer) => (early = answer);
+    const id = core.request(whole);
+    this.#early = null;
+    if (early !== null) return this.#judge(node, whole, early, this.nowMs);
+    caller.pending = { ask: whole, id, sinceMs: this.nowMs };
+    this.#callers[node]?.set(id, caller);
+  }
+
+  #early: ((answer: FileLockAnswer) => void) | null = null;
+
+  #answered(node: number, id: number, answer: FileLockAnswer): void {
+    const caller = this.#callers[node]?.get(id);
+    if (caller === undefined) return this.#early?.(answer);
+    this.#callers[node]?.delete(id);
+    const { pending } = caller;
+    caller.pending = null;
+    if (pending !== null) this.#judge(node, pending.ask, answer, pending.sinceMs);
+  }
+
+  // --- the judge
+
+  #certainOf(file: string, node: number, { kind, owner }: LockOwner): Owned {
+    const space = `${file} ${kind}`;
+    let owners = this.#certain.get(space);
+    if (owners === undefined) {
+      owners = new Map();
+      this.#certain.set(space, owners);
+    }
+    const name = `${node}/${owner}`;
+    let owned = owners.get(name);
+    if (owned === undefined) {
+      owned = { tree: new IntervalTree() };
+      owners.set(name, owned);
+    }
+    return owned;
+  }
+
+  #change(file: string, node: number, owner: LockOwner, start: bigint, end: bigint, type: "read" | "write" | null): void {
+    const { tree } = this.#certainOf(file, node, owner);
+    changeOwned(tree, `${node}/${owner.owner}`, start, end, type, 0, () => ++this.#rank);
+  }
+
+  /** From when it asks for less it may have less. */
+  #giveUpFirst(node: number, { file, op, owner, range }: FileLockAsk): void {
+    if (op === "unlock" || (op === "lock" && owner.kind === "flock")) return this.#change(file, node, owner, range.start, range.end, null);
+    if (op !== "lock" || range.type !== "read") return;
+    for (const held of this.#certainOf(file, node, owner).tree.overlapping(range.start, range.end)) {
+      const start = held.start > range.start ? held.start : range.start;
+      const end = held.end < range.end ? held.end : range.end;
+      this.#change(file, node, owner, start, end, "read");
+    }
+  }
+
+  #judge(node: number, ask: FileLockAsk, answer: FileLockAnswer, _sinceMs: number): void {
+    this.answers.push({ node, ask, answer });
+    const { file, op, owner, range } = ask;
+    if (op !== "lock" || answer.status !== "granted") return;
+    this.#change(file, node, owner, range.start, range.end, range.type);
+    const me = `${node}/${owner.owner}`;
+    for (const [name, { tree }] of this.#certain.get(`${file} ${owner.kind}`) ?? []) {
+      if (name === me) continue;
+      const other = tree.first(range.start, range.end, (held) => typesConflict(held.type, range.type));
+      if (other !== null)
+        throw new Error(
+          `${file}: ${me} was granted ${range.type} ${range.start}-${range.end}, ${name} has ${other.type} ${other.start}-${other.end}`,
+        );
+    }
+  }
+
+  /** Modes of the file's state at the lock manager, by node. */
+  modes(file: string): Record<number, string> {
+    return Object.fromEntries(this.#states.get(file)?.held ?? []);
+  }
+
+  /** Locks and requests that the service has. */
+  inService(): number {
+    return [...this.#master.files.values()].reduce((sum, { ranges, flock }) => sum + ranges.size + flock.size, 0);
+  }
+
+  release(caller: Caller, file: string): void {
+    this.ask(caller, { file, op: "unlock", range: { type: "read", start: 0n, end: maxOffset }, pid: 0, wait: false });
+  }
+}

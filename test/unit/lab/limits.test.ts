@@ -1,0 +1,24 @@
+/** Limits of a lab's options. A directory with a comma is refused after them, so that nothing is made here. */
+import { expect, it } from "vitest";
+import { MAX_LAB_NODES, MIN_IMAGE_BYTES, MIN_XFS_IMAGE_BYTES } from "../../../overlay/lab/layout.ts";
+import { bringUp, type UpOptions } from "../../../overlay/lab/up.ts";
+
+const COMMA = /commas/;
+
+function up(change: Partial<UpOptions>): Promise<unknown> {
+  const options: UpOptions = { dir: "/tmp/a,b", nodes: 3, lower: "ext4", sizeBytes: MIN_IMAGE_BYTES, ...change };
+  return bringUp(options, () => undefined, new AbortController().signal);
+}
+
+it("more than MAX_LAB_NODES nodes are refused", async () => {
+  await expect(up({ nodes: MAX_LAB_NODES })).rejects.toThrow(COMMA);
+  await expect(up({ nodes: MAX_LAB_NODES + 1 })).rejects.toThrow(/1 to 16 nodes/);
+});
+
+it.each([
+  ["ext4", MIN_IMAGE_BYTES],
+  ["xfs", MIN_XFS_IMAGE_BYTES],
+] as const)("a smaller image for %s than %i bytes is refused", async (lower, sizeBytes) => {
+  await expect(up({ lower, sizeBytes })).rejects.toThrow(COMMA);
+  await expect(up({ lower, sizeBytes: sizeBytes - 1 })).rejects.toThrow(/an image for/);
+});

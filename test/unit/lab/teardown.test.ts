@@ -1,0 +1,223 @@
+/** How long taking a lab down waits for what is to leave: with a clock of the test's own, and processes that are played. */
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { killProgram } from "../../../overlay/lab/boot.ts";
+import { setCableDelay } from "../../../overlay/lab/cable.ts";
+import { detachLoops } from "../../../overlay/lab/disk.ts";
+import { takeDown } from "../../../overlay/lab/down.ts";
+import type * as processes from "../../../overlay/lab/processes.ts";
+import { type LabNode, type LabState, labNode, type ProcessRef, WHOLE_NETWORK, writeLab } from "../../../overlay/lab/state.ts";
+
+const played = vi.hoisted(() => ({
+  alive: new Set<number>(),
+  found: [] as ProcessRef[],
+  sent: [] as string[],
+  looks: 0,
+  waits: 0,
+  loops: [] as string[],
+  mountinfo: "",
+}));
+// Its own functions are not played by fake timers.
+vi.mock("node:timers/promises", () => ({ setTimeout: (ms: number) => new Promise((resolve) => setTimeout(resolve, ms)) }));
+vi.mock("../../../overlay/lab/processes.ts", async (importOriginal) => {
+  const isAlive = ({ pid }: ProcessRef): boolean => played.alive.has(pid);
+  return {
+    ...(await importOriginal<typeof processes>()),
+    isAlive,
+    findProcesses: () => played.found,
+    signalProcess: (ref: ProcessRef, signal: string) => {
+      played.sent.push(`${signal} ${ref.pid}`);
+      return isAlive(ref);
+    },
+    waitGone: async (refs: readonly ProcessRef[], timeoutMs: number) => {
+      if (refs.some(isAlive)) played.waits += 1;
+      if (refs.some(isAlive)) await new Promise((resolve) => setTimeout(resolve, timeoutMs));
+      return refs.filter(isAlive);
+    },
+  };
+});
+vi.mock("../../../overlay/lab/network.ts", () => ({ removeNetworks: () => Promise.resolve(), setCable: () => Promise.resolve() }));
+vi.mock("node:fs", async (importOriginal) => {
+  const fs = await importOriginal<typeof import("node:fs")>();
+  const readdirSync = (dir: string): string[] => {
+    if (dir !== "/sys/block") return fs.readdirSync(dir);
+    played.looks += 1;
+    return played.loops;
+  };
+  const readFileSync = (file: string, options: BufferEncoding): string =>
+    file.startsWith("/sys/block/") ? "/image\n" : file === "/proc/self/mountinfo" ? played.mountinfo : fs.readFileSync(file, options);
+  const isAbort = (file: string): boolean => file === "/sys/fs/fuse/connections/65535/abort";
+  const existsSync = (file: string): boolean => isAbort(file) || fs.existsSync(file);
+  const writeFileSync: typeof fs.writeFileSync = (file, data, options) => {
+    if (!isAbort(String(file))) return fs.writeFileSync(file, data, options);
+    played.sent.push("abort");
+    played.mountinfo = "";
+  };
+  return { ...fs, existsSync, readdirSync, readFileSync, writeFileSync };
+});
+
+let dir: string;
+beforeEach(() => {
+  dir = mkdtempSync(path.join(os.tmpdir(), "lab-teardown-"));
+  mkdirSync(`${dir}/node1/run`, { recursive: true });
+  Object.assign(played, { alive: new Set(), found: [], sent: [], looks: 0, waits: 0, loops: [], mountinfo: "" });
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
+});
+afterEach(() => {
+  vi.useRealTimers();
+  rmSync(dir, { recursive: true, force: true });
+});
+
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+function processOf(pid: number): ProcessRef {
+  played.alive.add(pid);
+  return { pid, startTicks: "1" };
+}
+
+function lab(change: Partial<LabState> = {}, dlmd: ProcessRef | null = null): LabState {
+  const nodes = [{ nodeid: 1, power: "on" as const, device: null, cut: false, network: WHOLE_NETWORK, dlmd }];
+  const volumeUuid = "6b1c0b5e-3f0e-4f0a-9d5c-2f8c6a0c4d11";
+  const made = { format: 1 as const, id: "0a1b2c", dir, madeDir: false, lower: "directory" as const, sizeBytes: 1, volumeUuid };
+  return writeLab({ ...made, phase: "up", step: "up", up: null, workers: [], madeDevices: [], nodes, ...change });
+}
+
+/** The first of the timers that are waited for: whether it is there before its last millisecond, and gone after it. */
+async function waitsFor(timeMs: number): Promise<void> {
+  while (vi.getTimerCount() === 0) await turn();
+  const sent = played.sent.length;
+  await vi.advanceTimersByTimeAsync(timeMs - 1);
+  for (let turns = 0; turns < 20; turns += 1) await turn();
+  expect(vi.getTimerCount()).toBe(1);
+  expect(played.sent).toHaveLength(sent);
+}
+
+it("a foreground `up` is killed after UP_LEAVES_TIMEOUT_MS", async () => {
+  const up = processOf(1001);
+  lab({ up });
+  const down = takeDown(dir);
+  await waitsFor(60_000);
+  expect(played.sent).toEqual(["SIGTERM 1001"]);
+  await vi.advanceTimersByTimeAsync(1);
+  expect(played.sent).toEqual(["SIGTERM 1001", "SIGKILL 1001"]);
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect(await down).toBe(true);
+});
+
+it("commands at work that were killed are waited for WORKERS_LEAVE_TIMEOUT_MS", async () => {
+  const worker = processOf(1002);
+  lab({ workers: [worker], phase: "making" });
+  const down = takeDown(dir);
+  let over = false;
+  void down.then(() => (over = true));
+  await waitsFor(10_000);
+  expect([over, played.sent]).toEqual([false, ["SIGKILL 1002"]]);
+  await vi.advanceTimersByTimeAsync(1);
+  expect(await down).toBe(true);
+});
+
+it("dlmd has DLMD_LEAVES_TIMEOUT_MS, and KILL_TIMEOUT_MS when it is killed alone", async () => {
+  const dlmd = processOf(1003);
+  const made = lab({}, dlmd);
+  const killed = killProgram(made, labNode(made, "node1"), "dlmd");
+  await waitsFor(15_000);
+  await vi.advanceTimersByTimeAsync(1);
+  await killed;
+  const down = takeDown(dir);
+  let over = false;
+  void down.then(() => (over = true));
+  await waitsFor(1000);
+  expect([over, played.sent]).toEqual([false, ["SIGKILL 1003", "SIGTERM 1003"]]);
+  await vi.advanceTimersByTimeAsync(1);
+  expect(await down).toBe(true);
+});
+
+it("the process of a long cable has END_TIMEOUT_MS to end", async () => {
+  played.found = [processOf(1004)];
+  // Of another length.
+  const made = lab();
+  const node = labNode(made, "node1");
+  let looks = 0;
+  Object.defineProperty(played, "found", { configurable: true, get: () => (looks++ === 0 ? [{ pid: 1004, startTicks: "1" }] : []) });
+  const set = setCableDelay(made, node);
+  let error: unknown = null;
+  set.catch((reason: unknown) => (error = reason));
+  await waitsFor(10_000);
+  expect(error).toBeNull();
+  await vi.advanceTimersByTimeAsync(1);
+  await turn();
+  expect(error).toMatchObject({ code: "unkillable" });
+  Object.defineProperty(played, "found", { configurable: true, writable: true, value: [] });
+});
+
+it("loop devices are looked at every POLL_MS, and those in use are named after DETACH_TIMEOUT_MS", async () => {
+  played.loops = ["loop65535"];
+  const bin = `${dir}/bin`;
+  mkdirSync(bin);
+  writeFileSync(`${bin}/losetup`, "#!/bin/sh\nexit 0\n", { mode: 0o755 });
+  const searchPath = process.env["PATH"];
+  process.env["PATH"] = `${bin}:${searchPath}`;
+  try {
+    let error: unknown = null;
+    const detached = detachLoops("/image");
+    detached.catch((reason: unknown) => (error = reason));
+    // Before that: all of them, those to be detached.
+    while (played.looks < 3 || vi.getTimerCount() === 0) await turn();
+    const looks = played.looks;
+    await vi.advanceTimersByTimeAsync(19);
+    expect(played.looks).toBe(looks);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(played.looks).toBe(looks + 1);
+    await vi.advanceTimersByTimeAsync(20_000 - 21);
+    expect(error).toBeNull();
+    await vi.advanceTimersByTimeAsync(1);
+    expect(error).toMatchObject({ code: "loop-busy" });
+  } finally {
+    process.env["PATH"] = searchPath;
+  }
+});
+
+describe("a mount", () => {
+  /** A lab with one; umount(8) is that script. */
+  function mounted(umount: string): LabNode {
+    const node = labNode(lab(), "node1");
+    mkdirSync(`${dir}/bin`);
+    writeFileSync(`${dir}/bin/umount`, `#!/bin/sh\n${umount}\n`, { mode: 0o755 });
+    vi.stubEnv("PATH", `${dir}/bin:${process.env["PATH"]}`);
+    played.mountinfo = `91 27 0:65535 / ${node.mount} rw - fuse.clustered /dev/x rw\n`;
+    return node;
+  }
+  afterEach(() => vi.unstubAllEnvs());
+
+  it("that is not unmounted within CLEAN_UNMOUNT_TIMEOUT_MS is aborted", async () => {
+    mounted("exec sleep 600");
+    const down = takeDown(dir);
+    await waitsFor(5000);
+    await vi.advanceTimersByTimeAsync(1);
+    while (played.sent.length === 0) await turn();
+    expect(played.sent).toEqual(["abort"]);
+    while (vi.getTimerCount() === 0) await turn();
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(await down).toBe(true);
+  });
+
+  it("that was unmounted, but whose overlay has not ended within CLEAN_UNMOUNT_TIMEOUT_MS: that is killed", async () => {
+    const { mount } = mounted("exit 0");
+    played.found = [processOf(1005)];
+    const file = { pid: 1005, role: "owner", mountpoint: mount, volume: "lab", device: "/dev/x" };
+    writeFileSync(`${dir}/node1/run/overlay-65535.json`, JSON.stringify(file));
+    const down = takeDown(dir);
+    while (played.waits === 0) await turn();
+    played.mountinfo = "";
+    await waitsFor(5000);
+    expect(played.sent).toEqual([]);
+    await vi.advanceTimersByTimeAsync(1);
+    while (played.sent.length === 0) await turn();
+    expect(played.sent).toEqual(["SIGKILL 1005"]);
+    Object.assign(played, { alive: new Set(), found: [] });
+    await vi.advanceTimersByTimeAsync(15_000);
+    expect(await down).toBe(true);
+  });
+});

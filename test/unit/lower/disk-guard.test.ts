@@ -1,0 +1,343 @@
+/** An owner whose disk fails tells nobody: its calls wait, and go on at the next owner. */
+import { describe, expect, it } from "vitest";
+import { E, errnoError } from "../../../dlmd/base/errno.ts";
+import { silentLog } from "../../../dlmd/base/log.ts";
+import { DiskGuard } from "../../../overlay/lower/server/disk-guard.ts";
+import { type OwnerWait, ownerWaitWords, waitOfMount } from "../../../overlay/lower/owner-wait.ts";
+import { judgeError, mayWithdraw, WITHDRAW_AGAIN_MS } from "../../../overlay/lower/server/disk-fault.ts";
+import type { LocalLower } from "../../../overlay/lower/local/local.ts";
+import type { LowerHandle } from "../../../overlay/lower/lower.ts";
+import { MAX_UNSYNCED } from "../../../overlay/lower/unsynced.ts";
+import { caller, errnoOf, name, type Owner, RDWR, remoteLab, until } from "./remote-lab.ts";
+
+const plain = { readOnly: false, isDamaged: (): boolean => false };
+
+describe("the rule", () => {
+  it("an error of a change or a sync that says that the disk failed is told to nobody", () => {
+    for (const errno of [E.EIO, E.EROFS, E.ESHUTDOWN, E.EUCLEAN]) expect(judgeError(errno, true, plain)).toBe("withdraw");
+  });
+
+  it("of a read, the path is looked at first: a bad block is told", () => {
+    expect([E.EIO, E.EUCLEAN].map((errno) => judgeError(errno, false, plain))).toEqual(["probe", "probe"]);
+    expect([E.EROFS, E.ESHUTDOWN].map((errno) => judgeError(errno, false, plain))).toEqual(["withdraw", "withdraw"]);
+  });
+
+  it("so it is of other errors that a lost path may come as", () => {
+    for (const errno of [E.ENOMEM, E.ENOLINK, E.ETIMEDOUT, E.EREMOTEIO, E.EBADE]) {
+      for (const changes of [false, true]) expect(judgeError(errno, changes, plain)).toBe("probe");
+    }
+  });
+
+  it("what any file system answers is told, and EROFS of a volume that is mounted read-only", () => {
+    for (const errno of [E.ENOSPC, E.EDQUOT, E.ENOENT, E.EEXIST, E.ESTALE, E.EINVAL]) expect(judgeError(errno, true, plain)).toBe("none");
+    expect(judgeError(E.EROFS, true, { ...plain, readOnly: true })).toBe("none");
+    expect(judgeError(E.EIO, true, { ...plain, readOnly: true })).toBe("withdraw");
+  });
+
+  it("are told where the kernel found the file system damaged, but for those of the disk itself", () => {
+    const damaged = { readOnly: false, isDamaged: (): boolean => true };
+    for (const changes of [false, true]) {
+      expect([E.EROFS, E.EUCLEAN].map((errno) => judgeError(errno, changes, damaged))).toEqual(["none", "none"]);
+    }
+    expect([E.EIO, E.ESHUTDOWN].map((errno) => judgeError(errno, true, damaged))).toEqual(["withdraw", "withdraw"]);
+  });
+
+  it("no second withdrawal within a minute", () => {
+    expect(mayWithdraw(null, 5)).toBe(true);
+    expect(mayWithdraw(1000, 999 + WITHDRAW_AGAIN_MS)).toBe(false);
+    expect(mayWithdraw(1000, 1000 + WITHDRAW_AGAIN_MS)).toBe(true);
+  });
+});
+
+const lab = remoteLab();
+
+describe("a disk that hangs", () => {
+  it("is what the oldest call of the owner's own mount waits for, and of no other node's", async () => {
+    const answers: (() => void)[] = [];
+    const hangs = (): Promise<unknown> => new Promise((resolve) => answers.push(() => resolve(0)));
+    const guard = new DiskGuard({
+      ...plain,
+      local: { write: hangs, fsync: hangs, statfs: () => 0 } as unknown as LocalLower,
+      probe: () => Promise.resolve(true),
+      mayWithdraw: () => true,
+      withdraw: () => undefined,
+      log: silentLog,
+    });
+    const handle = 7 as never;
+    const served = guard.served.fsync(handle, false);
+    void guard.own.statfs();
+    expect(guard.ownWait).toBeNull();
+    const write = guard.own.write(handle, new Uint8Array(1), 0, false);
+    const first = guard.ownWait;
+    const fsync = guard.own.fsync(handle, false);
+    expect(first).toMatchObject({ call: "write", calls: 1, inOwnersHands: true });
+    expect(guard.ownWait).toMatchObject({ id: first?.id, call: "write", calls: 2 });
+    expect(ownerWaitWords({ ...(guard.ownWait as OwnerWait), waitedMs: 61_000 })).toBe(
+      "the disk has not answered: 2 calls wait, a write for 61.0 s",
+    );
+    answers[1]?.();
+    await write;
+    expect(guard.ownWait).toMatchObject({ call: "fsync", calls: 1 });
+    expect(guard.ownWait?.id).not.toBe(first?.id);
+    for (const answer of answers) answer();
+    await Promise.all([fsync, served]);
+    expect(guard.ownWait).toBeNull();
+  });
+
+  it("is what a mount waits for that was remote until it became the owner: it calls its own server", async () => {
+    let answer = (): void => undefined;
+    const answered = new Promise<void>((resolve) => (answer = resolve));
+    let guard: DiskGuard | null = null;
+    const owner = await lab.owner(2, (local) => {
+      guard = new DiskGuard({
+        ...plain,
+        local: { ...local, syncfs: () => answered },
+        probe: () => Promise.resolve(true),
+        mayWithdraw: () => true,
+        withdraw: () => undefined,
+        log: silentLog,
+      });
+      return guard.served;
+    });
+    const remote = lab.remote();
+    await remote.connect((await lab.owner(1)).address, 1);
+    remote.ownerFound(owner.address, 2);
+    const synced = Promise.resolve(remote.syncfs());
+    await until(() => remote.ownerWait?.inOwnersHands === true);
+    const wait = waitOfMount(guard, remote);
+    answer();
+    await synced;
+    expect(wait).toMatchObject({ call: "syncfs", calls: 1, trouble: null });
+    expect(waitOfMount(guard, remote)).toBeNull();
+  });
+});
+
+interface Bench {
+  readonly guard: DiskGuard;
+  readonly withdrawals: string[];
+  /** Errno of every call that changes something; 0: none. */
+  failing: number;
+  /** And of reads. */
+  failingReads: number;
+  pathIsWell: boolean;
+  withdrawnJustNow: boolean;
+  probes: number;
+  errorsLogged: number;
+}
+
+/** An owner's local lower with a disk that can fail. */
+async function bench(): Promise<Bench & { readonly first: Owner }> {
+  const first = await lab.owner(1);
+  const withdrawals: string[] = [];
+  const state = { failing: 0, failingReads: 0, pathIsWell: true, withdrawnJustNow: false, probes: 0, errorsLogged: 0 };
+  const fault = (errno: number): void => {
+    if (errno !== 0) throw errnoError(errno);
+  };
+  const local: LocalLower = {
+    ...first.lower,
+    mkdir: (...args) => {
+      if (state.failing !== 0 && args[1].toString() === "half") void first.lower.mkdir(...args);
+      fault(state.failing);
+      return first.lower.mkdir(...args);
+    },
+    write: async (...args) => {
+      fault(state.failing);
+      return await first.lower.write(...args);
+    },
+    read: (...args) => {
+      fault(state.failingReads);
+      return first.lower.read(...args);
+    },
+  };
+  const guard = new DiskGuard({
+    local,
+    readOnly: false,
+    isDamaged: () => false,
+    probe: async () => {
+      state.probes += 1;
+      await turns();
+      return state.pathIsWell;
+    },
+    mayWithdraw: () => !state.withdrawnJustNow,
+    withdraw: (why) => void withdrawals.push(why),
+    log: { ...silentLog, error: () => void (state.errorsLogged += 1) },
+  });
+  return Object.assign(state, { guard, withdrawals, first });
+}
+
+async function turns(): Promise<void> {
+  for (let turn = 0; turn < 10; turn++) await new Promise((resolve) => setImmediate(resolve));
+}
+
+it("keeps what failed and what comes later, and makes all of it at the next owner, through the files that were open", async () => {
+  const b = await bench();
+  const { own } = b.guard;
+  const { handle } = await own.create(own.root, name("f"), RDWR, 0o644, caller);
+  await own.write(handle, Buffer.from("before"), 0, false);
+  const answers: (string | number)[] = [];
+  b.failing = E.EIO;
+  const all = [
+    errnoOf(() => own.write(handle, Buffer.from("AFTER"), 0, false)).then((errno) => answers.push(errno)),
+    errnoOf(() => own.mkdir(own.root, name("d"), 0o755, caller)).then((errno) => answers.push(errno)),
+    errnoOf(() => own.getattr(own.root)).then((errno) => answers.push(errno)),
+  ];
+  await turns();
+  expect(answers).toEqual([]);
+  expect(b.withdrawals).toEqual(["EIO of a change"]);
+  expect(b.guard.why).toBe("EIO of a change");
+  expect(b.guard.handles).toMatchObject([{ handle, directory: false, flags: RDWR }]);
+  const next = lab.remote();
+  next.adopt({ handles: b.guard.handles, unsynced: b.guard.unsynced, epoch: 1 });
+  b.guard.goOn(next);
+  await turns();
+  expect(answers).toEqual([]);
+  next.ownerFound((await lab.owner(2)).address, 2);
+  await Promise.all(all);
+  expect(answers).toEqual([0, 0, 0]);
+  expect(Buffer.from(await own.read(handle, 0, 100)).toString()).toBe("AFTERe");
+  own.close(handle);
+  expect(await errnoOf(() => own.read(handle, 0, 1))).toBe(E.EBADF);
+});
+
+it("says EIO of what may have been made before its disk failed, and of an append", async () => {
+  const b = await bench();
+  const { own } = b.guard;
+  const { handle } = await own.create(own.root, name("f"), RDWR, 0o644, caller);
+  b.failing = E.EROFS;
+  const half = errnoOf(() => own.mkdir(own.root, name("half"), 0o755, caller));
+  await turns();
+  b.failing = 0;
+  // It waits already, and was never made.
+  const append = errnoOf(() => own.write(handle, Buffer.from("x"), 0, true));
+  const next = lab.remote();
+  next.adopt({ handles: b.guard.handles, unsynced: b.guard.unsynced, epoch: 1 });
+  b.guard.goOn(next);
+  next.ownerFound((await lab.owner(2)).address, 2);
+  expect(await half).toBe(E.EIO);
+  expect(await append).toBe(0);
+  const c = await bench();
+  const opened = await c.guard.own.open((await c.guard.own.lookup(c.guard.own.root, name("f"))).id, RDWR);
+  c.failing = E.EIO;
+  const failed = errnoOf(() => c.guard.own.write(opened, Buffer.from("x"), 0, true));
+  await turns();
+  c.guard.goOn(next);
+  expect(await failed).toBe(E.EIO);
+});
+
+it("tells an error of a read while the path to the disk is well, and withdraws when it is not", async () => {
+  const b = await bench();
+  const { own } = b.guard;
+  const { handle } = await own.create(own.root, name("f"), RDWR, 0o644, caller);
+  b.failingReads = E.EIO;
+  expect(await errnoOf(() => own.read(handle, 0, 1))).toBe(E.EIO);
+  expect(b.withdrawals).toEqual([]);
+  // Many at a time look once.
+  b.probes = 0;
+  await Promise.all([0, 1, 2].map((offset) => errnoOf(() => own.read(handle, offset, 1))));
+  expect(b.probes).toBe(1);
+  b.pathIsWell = false;
+  let told = false;
+  const waiting = errnoOf(() => own.read(handle, 0, 1)).finally(() => (told = true));
+  while (b.withdrawals.length === 0) await turns();
+  expect(b.withdrawals).toEqual(["EIO of a read, and the superblock cannot be read either"]);
+  expect(told).toBe(false);
+  b.guard.end();
+  expect(await waiting).toBe(E.EIO);
+  expect(await errnoOf(() => own.getattr(own.root))).toBe(E.EIO);
+});
+
+it("looks at the path for an error of a change that says little of the disk", async () => {
+  const b = await bench();
+  b.failing = E.ENOMEM;
+  expect(await errnoOf(() => b.guard.own.mkdir(b.guard.own.root, name("d"), 0o755, caller))).toBe(E.ENOMEM);
+  b.pathIsWell = false;
+  void errnoOf(() => b.guard.own.mkdir(b.guard.own.root, name("d"), 0o755, caller));
+  while (b.withdrawals.length === 0) await turns();
+  expect(b.withdrawals).toEqual(["ENOMEM of a change, and the superblock cannot be read either"]);
+  b.guard.end();
+});
+
+it("tells the error where another owner has withdrawn a moment ago", async () => {
+  const b = await bench();
+  b.withdrawnJustNow = true;
+  b.failing = E.EIO;
+  expect(await errnoOf(() => b.guard.own.mkdir(b.guard.own.root, name("d"), 0o755, caller))).toBe(E.EIO);
+  expect(await errnoOf(() => b.guard.own.mkdir(b.guard.own.root, name("d"), 0o755, caller))).toBe(E.EIO);
+  expect(b.withdrawals).toEqual([]);
+  expect(b.guard.why).toBe(null);
+  expect(b.errorsLogged).toBe(1);
+});
+
+it("lets go of other nodes' calls when their sessions are closed, and of them alone", async () => {
+  const b = await bench();
+  const { own, served } = b.guard;
+  b.failing = E.EIO;
+  const theirs = errnoOf(() => served.mkdir(served.root, name("d"), 0o755, caller));
+  let told = false;
+  const ours = errnoOf(() => own.mkdir(own.root, name("e"), 0o755, caller)).finally(() => (told = true));
+  await turns();
+  b.guard.dropServed();
+  expect(await theirs).toBe(E.EIO);
+  await turns();
+  expect(told).toBe(false);
+  b.guard.end();
+  expect(await ours).toBe(E.EIO);
+});
+
+describe("what this node's own mount had changed when the disk was let go of", () => {
+  /** The errors of fsync at the next owner: of a file that was changed, one that was synced since, one that was only read, and of the root. */
+  async function fsyncs(after: { readonly cleanAfter?: number; readonly letGoAfter?: number }): Promise<number[]> {
+    const b = await bench();
+    const { own } = b.guard;
+    const make = async (file: string): Promise<LowerHandle> => (await own.create(own.root, name(file), RDWR, 0o644, caller)).handle;
+    const [changed, synced, read] = [await make("changed"), await make("synced"), await make("read")];
+    const root = await own.opendir(own.root);
+    if (changed === undefined || synced === undefined || read === undefined) throw new Error("three were made");
+    for (const handle of [changed, synced]) await own.write(handle, Buffer.from("x"), 0, false);
+    await own.fsync(synced, false);
+    b.guard.yieldTo("a test");
+    const next = lab.remote();
+    next.adopt({ handles: b.guard.handles, unsynced: b.guard.unsynced, epoch: 1 });
+    b.guard.goOn(next);
+    next.ownerFound(
+      (
+        await lab.owner(
+          2,
+          (lower) => lower,
+          () => false,
+          after,
+        )
+      ).address,
+      2,
+    );
+    const errors: number[] = [];
+    for (const handle of [changed, synced, read]) errors.push(await errnoOf(() => own.fsync(handle, false)));
+    errors.push(await errnoOf(() => own.fsyncdir(root, false)));
+    // Once.
+    expect(await errnoOf(() => own.fsync(changed, false))).toBe(0);
+    return errors;
+  }
+
+  it("is reported by fsync, once for each file, unless all of it is on the disk", async () => {
+    expect(await fsyncs({ letGoAfter: 1 })).toEqual([E.EIO, 0, 0, E.EIO]);
+  });
+
+  it("is not reported after a clean release", async () => {
+    expect(await fsyncs({ cleanAfter: 1 })).toEqual([0, 0, 0, 0]);
+  });
+
+  it("is synced in the background when there is much of it", async () => {
+    const b = await bench();
+    const { own } = b.guard;
+    const { entry } = await own.create(own.root, name("f"), RDWR, 0o644, caller);
+    for (let ino = 0; ino < MAX_UNSYNCED - 2; ino += 1) b.guard.unsynced.note({ ino: 1_000_000 + ino, generation: 0 }, "data");
+    const before = b.guard.unsynced.size;
+    await own.setattr(entry.id, { mode: 0o600 }, null);
+    await turns();
+    await new Promise((resolve) => {
+      const look = (): void => void (b.guard.unsynced.size < before ? resolve(null) : setTimeout(look, 5));
+      look();
+    });
+    expect(b.guard.unsynced.size).toBe(0);
+  });
+});

@@ -1,0 +1,291 @@
+/** What is known without asking: never a name that is missing and may be there, never attributes that may be others (hazard F21). */
+import * as fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import type { Attr, FileId } from "../../../overlay/lower/lower.ts";
+import {
+  type Change,
+  type Holds,
+  KNOWN_INODES_MAX,
+  KNOWN_NAMES_ALL_MAX,
+  KNOWN_NAMES_MAX,
+  KnownInodes,
+  NO_HOLDS,
+  type Reading,
+} from "../../../overlay/lower/remote/known.ts";
+import { attrOf } from "../op/scripted-lower.ts";
+
+const dir: FileId = { ino: 12, generation: 7 };
+const child: FileId = { ino: 13, generation: 1 };
+const bytes = (name: string): Buffer => Buffer.from(name, "latin1");
+const attr = attrOf(dir, { mode: 0o040755 });
+const childAttr = attrOf(child);
+
+/** The locks of a node, as a test sets them: all inodes alike. */
+class Locks implements Holds {
+  count = 3;
+  held = 3;
+  grants(): number {
+    return this.count;
+  }
+  of(): number {
+    return this.held;
+  }
+  /** It left, and came back. */
+  comeAgain(): void {
+    this.count += 1;
+    this.held = this.count;
+  }
+}
+
+function create(): { locks: Locks; known: KnownInodes } {
+  const locks = new Locks();
+  return { locks, known: new KnownInodes(locks) };
+}
+
+describe("what was read", () => {
+  it("is known while the lock that was here before it was asked for has not left", () => {
+    const { locks, known } = create();
+    expect([known.attr(dir), known.entry(dir, bytes("a"))]).toEqual([null, undefined]);
+    const reading = known.reading();
+    known.read(reading, dir, attr);
+    known.read(reading, child, childAttr);
+    known.readName(reading, dir, bytes("a"), child);
+    known.readName(reading, dir, bytes("\xe4"), null);
+    expect(known.attr(dir)).toBe(attr);
+    expect(known.entry(dir, bytes("a"))).toEqual({ id: child, attr: childAttr });
+    expect([known.entry(dir, bytes("\xe4")), known.isAbsent(dir, bytes("\xe4"))]).toEqual([null, true]);
+    expect([known.entry(dir, bytes("b")), known.isAbsent(dir, bytes("b"))]).toEqual([undefined, false]);
+    // Nor of an older one with the same number.
+    expect(known.attr({ ino: dir.ino, generation: 6 })).toBeNull();
+    locks.held = 0;
+    expect([known.attr(dir), known.entry(dir, bytes("a"))]).toEqual([null, undefined]);
+    locks.held = 3;
+    expect(known.attr(dir)).toBe(attr);
+    locks.comeAgain();
+    expect([known.attr(dir), known.entry(dir, bytes("a")), known.isAbsent(dir, bytes("\xe4"))]).toEqual([null, undefined, false]);
+  });
+
+  it("is not known if the lock came, or came again, after it was asked for", () => {
+    const { locks, known } = create();
+    const reading = known.reading();
+    locks.comeAgain();
+    known.read(reading, dir, attr);
+    known.readName(reading, dir, bytes("a"), null);
+    expect([known.attr(dir), known.isAbsent(dir, bytes("a"))]).toEqual([null, false]);
+  });
+
+  it("is not known if a change was under way when it was asked for, or began since", () => {
+    const { known } = create();
+    const change = known.begin(dir, bytes("a"));
+    const beside = known.reading();
+    known.read(beside, dir, attr);
+    known.end(change, null);
+    known.read(beside, dir, attr);
+    expect(known.attr(dir)).toBeNull();
+    const before = known.reading();
+    known.end(known.begin(dir, null), null);
+    known.read(before, dir, attr);
+    known.readName(before, dir, bytes("a"), null);
+    expect([known.attr(dir), known.isAbsent(dir, bytes("a"))]).toEqual([null, false]);
+    known.read(known.reading(), dir, attr);
+    expect(known.attr(dir)).toBe(attr);
+  });
+
+  it("is nothing where there are no locks", () => {
+    const known = new KnownInodes(NO_HOLDS);
+    known.read(known.reading(), dir, attr);
+    known.made(dir);
+    expect([known.attr(dir), known.isAbsent(dir, bytes("a")), known.wantsAttr(known.begin(dir, null))]).toEqual([null, false, false]);
+  });
+});
+
+describe("what was changed here", () => {
+  it("is known by the answer, if nothing was changed beside it", () => {
+    const { locks, known } = create();
+    const one = known.begin(dir, bytes("a"));
+    expect(known.wantsAttr(one)).toBe(true);
+    known.end(one, attr, child);
+    expect(known.attr(dir)).toBe(attr);
+    known.read(known.reading(), child, childAttr);
+    expect(known.entry(dir, bytes("a"))).toEqual({ id: child, attr: childAttr });
+    const two = known.begin(dir, bytes("a"));
+    expect([known.attr(dir), known.entry(dir, bytes("a"))]).toEqual([null, undefined]);
+    known.end(two, attr, null);
+    expect(known.entry(dir, bytes("a"))).toBeNull();
+    known.end(known.begin(dir, bytes("a")), null);
+    expect([known.attr(dir), known.entry(dir, bytes("a"))]).toEqual([null, undefined]);
+    const three = known.begin(dir, bytes("a"));
+    locks.comeAgain();
+    known.end(three, attr, null);
+    expect([known.attr(dir), known.isAbsent(dir, bytes("a"))]).toEqual([null, false]);
+  });
+
+  it("is not known if another change began before that one ended", () => {
+    const { known } = create();
+    const [one, two] = [known.begin(dir, bytes("a")), known.begin(dir, null)];
+    expect([known.wantsAttr(one), known.wantsAttr(two)]).toEqual([true, false]);
+    known.end(one, attr, null);
+    known.end(two, attr);
+    expect([known.attr(dir), known.isAbsent(dir, bytes("a"))]).toEqual([null, false]);
+    const three = known.begin(dir, null);
+    known.end(three, attr);
+    expect(known.attr(dir)).toBe(attr);
+  });
+});
+
+describe("a directory that was made here", () => {
+  it("has no names but those that were given", () => {
+    const { locks, known } = create();
+    known.made(dir);
+    expect(known.isAbsent(dir, bytes("a"))).toBe(true);
+    const change = known.begin(dir, bytes("a"));
+    expect([known.isAbsent(dir, bytes("a")), known.isAbsent(dir, bytes("b"))]).toEqual([false, true]);
+    known.end(change, null);
+    expect(known.isAbsent(dir, bytes("a"))).toBe(false);
+    locks.comeAgain();
+    expect(known.isAbsent(dir, bytes("b"))).toBe(false);
+    known.made(dir);
+    known.forget(dir);
+    expect(known.isAbsent(dir, bytes("b"))).toBe(false);
+  });
+});
+
+it("another owner begins with nothing known, and what was under way at the last one is still under way", () => {
+  const { known } = create();
+  known.made(child);
+  const before = known.reading();
+  known.read(before, dir, attr);
+  known.readName(before, dir, bytes("c"), null);
+  const change = known.begin(dir, bytes("a"));
+  known.clear();
+  expect([known.attr(dir), known.isAbsent(dir, bytes("c")), known.isAbsent(child, bytes("b"))]).toEqual([null, false, false]);
+  const beside = known.reading();
+  known.read(before, child, childAttr);
+  known.read(beside, dir, attr);
+  expect([known.attr(child), known.attr(dir)]).toEqual([null, null]);
+  known.end(change, null);
+  known.read(beside, dir, attr);
+  expect(known.attr(dir)).toBeNull();
+});
+
+describe("limits", () => {
+  const at = (ino: number): FileId => ({ ino, generation: 1 });
+
+  it("of inodes: the one that was read or changed longest ago goes, but none with a change under way", () => {
+    const { known } = create();
+    const change = known.begin(at(1), null);
+    for (let ino = 2; ino <= KNOWN_INODES_MAX; ino += 1) known.read(known.reading(), at(ino), attr);
+    known.read(known.reading(), at(2), attr);
+    const old = known.reading();
+    known.read(known.reading(), at(0), attr);
+    known.read(known.reading(), at(KNOWN_INODES_MAX + 1), attr);
+    expect([known.attr(at(2)), known.attr(at(3))]).toEqual([attr, null]);
+    known.read(old, at(1), attr);
+    expect(known.attr(at(1))).toBeNull();
+    known.end(change, attr);
+    expect(known.attr(at(1))).toBe(attr);
+  });
+
+  it("of inodes: a change that was forgotten still counts against what was asked for before it", () => {
+    const { known } = create();
+    const old = known.reading();
+    known.end(known.begin(at(1), null), null);
+    for (let ino = 2; ino <= KNOWN_INODES_MAX + 1; ino += 1) known.read(known.reading(), at(ino), attr);
+    known.read(old, at(1), attr);
+    expect(known.attr(at(1))).toBeNull();
+    known.read(known.reading(), at(1), attr);
+    expect(known.attr(at(1))).toBe(attr);
+  });
+
+  it("of changes under way: with more than there is room for, none is forgotten", () => {
+    const { known } = create();
+    const changes = Array.from({ length: KNOWN_INODES_MAX + 70 }, (_, ino) => known.begin(at(ino), null));
+    for (const [ino] of changes.entries()) known.read(known.reading(), at(ino), attr);
+    for (const [ino, change] of changes.entries()) {
+      expect(known.attr(at(ino))).toBeNull();
+      known.end(change, null);
+    }
+  });
+
+  it("of names: of one directory, and in all", () => {
+    const { known } = create();
+    known.made(dir);
+    for (let no = 0; no <= KNOWN_NAMES_MAX; no += 1) known.begin(dir, bytes(`n${no}`));
+    expect(known.isAbsent(dir, bytes("none"))).toBe(false);
+    const full = KNOWN_NAMES_ALL_MAX / KNOWN_NAMES_MAX;
+    for (let ino = 100; ino <= 100 + full; ino += 1) {
+      known.made(at(ino));
+      for (let no = 0; no < KNOWN_NAMES_MAX; no += 1) known.begin(at(ino), bytes(`n${no}`));
+    }
+    expect([known.isAbsent(at(100), bytes("none")), known.isAbsent(at(100 + full), bytes("none"))]).toEqual([false, true]);
+  });
+});
+
+/**
+ * A directory and a file at the owner, calls whose requests and answers arrive in any order, and a lock that leaves between calls: another node changes
+ * both while it is away.
+ */
+it("says nothing false, whatever the order in which the owner does things and answers", () => {
+  const step = fc.oneof(
+    fc.record({ do: fc.constant("change" as const), name: fc.integer({ min: 0, max: 2 }), adds: fc.boolean() }),
+    fc.record({ do: fc.constant("read" as const), name: fc.integer({ min: 0, max: 2 }) }),
+    fc.record({ do: fc.constant("execute" as const), which: fc.nat() }),
+    fc.record({ do: fc.constant("answer" as const), which: fc.nat() }),
+    fc.record({ do: fc.constant("lose" as const), which: fc.nat() }),
+    fc.record({ do: fc.constant("elsewhere" as const), name: fc.integer({ min: 0, max: 2 }) }),
+  );
+  interface Sent {
+    readonly change: Change | null;
+    readonly reading: Reading;
+    readonly name: number;
+    readonly adds: boolean;
+  }
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 80 }), (steps) => {
+      const { locks, known } = create();
+      const names = new Set<number>();
+      let mtime = 0;
+      const now = (): Attr => ({ ...attr, mtimeSec: mtime });
+      const sent: Sent[] = [];
+      const executed: (Sent & { attr: Attr; there: boolean })[] = [];
+      known.read(known.reading(), child, childAttr);
+      for (const one of steps) {
+        if (one.do === "change" || one.do === "read") {
+          const change = one.do === "change" ? known.begin(dir, bytes(`${one.name}`)) : null;
+          sent.push({ change, reading: known.reading(), name: one.name, adds: one.do === "change" && one.adds });
+        } else if (one.do === "execute") {
+          const [call] = sent.splice(one.which % Math.max(1, sent.length), 1);
+          if (call === undefined) continue;
+          if (call.change !== null) {
+            mtime += 1;
+            if (call.adds) names.add(call.name);
+            else names.delete(call.name);
+          }
+          executed.push({ ...call, attr: now(), there: names.has(call.name) });
+        } else if (one.do === "elsewhere") {
+          // A change keeps its lock here until it is answered; what reads without one may be on its way.
+          if ([...sent, ...executed].some(({ change }) => change !== null)) continue;
+          mtime += 1;
+          if (!names.delete(one.name)) names.add(one.name);
+          locks.comeAgain();
+          known.read(known.reading(), child, childAttr);
+        } else {
+          const [call] = executed.splice(one.which % Math.max(1, executed.length), 1);
+          if (call === undefined) continue;
+          const lost = one.do === "lose";
+          if (call.change !== null) known.end(call.change, lost ? null : call.attr, lost ? undefined : call.there ? child : null);
+          else if (!lost) {
+            known.read(call.reading, dir, call.attr);
+            known.readName(call.reading, dir, bytes(`${call.name}`), call.there ? child : null);
+          }
+        }
+        for (const name of [0, 1, 2]) {
+          const entry = known.entry(dir, bytes(`${name}`));
+          expect([name, entry === undefined || (entry !== null) === names.has(name)]).toEqual([name, true]);
+        }
+        expect([null, mtime]).toContain(known.attr(dir)?.mtimeSec ?? null);
+      }
+    }),
+    { numRuns: 1000 },
+  );
+});

@@ -1,0 +1,74 @@
+/** The owner's server at its ends: an error of its listening, and callers that come while it says farewell. */
+import { connect, Server, type Socket } from "node:net";
+import { afterEach, expect, it, vi } from "vitest";
+import { silentLog } from "../../../dlmd/base/log.ts";
+import { secureInitiator } from "../../../dlmd/tls/secure-connection.ts";
+import { encodeFrame, FrameType, LOWER_WIRE_VERSION } from "../../../overlay/lower/wire/frame.ts";
+import { encodeHello } from "../../../overlay/lower/wire/handshake.ts";
+import { createLowerServer } from "../../../overlay/lower/server/server.ts";
+import { listenOn, LOOPBACK, TEST_VOLUME, testServerOptions } from "../../compliance/lower-fixture.ts";
+import { remoteLab, until } from "./remote-lab.ts";
+
+const lab = remoteLab();
+afterEach(() => void vi.restoreAllMocks());
+
+it("says when connections cannot be taken, once for many, and goes on", async () => {
+  const said: unknown[] = [];
+  const listen = vi.spyOn(Server.prototype, "listen");
+  const options = testServerOptions((await lab.owner()).lower, 1);
+  const server = createLowerServer({ ...options, log: { ...silentLog, warn: (fields) => void said.push(fields) } });
+  const address = await listenOn(server);
+  const listening = listen.mock.contexts.at(-1);
+  if (!(listening instanceof Server)) throw new Error("it listens");
+  for (let at = 0; at < 3; at++) listening.emit("error", new Error("accept ENFILE"));
+  expect(said).toEqual([{ error: "accept ENFILE" }]);
+  await lab.remote().connect(address, 1);
+  expect(server.sessions.length).toBe(1);
+  await server.close();
+});
+
+it("gives nobody a session while it says farewell", async () => {
+  let release: () => void = () => undefined;
+  const gate = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  let begin: () => void = () => undefined;
+  const begun = new Promise<void>((resolve) => {
+    begin = resolve;
+  });
+  const { server, address } = await lab.owner(1, (lower) => ({
+    ...lower,
+    async syncfs() {
+      begin();
+      await gate;
+      await lower.syncfs();
+    },
+  }));
+  await lab.remote().connect(address, 1);
+  // Has proved its key, and ends its HELLO once the owner ends its service.
+  const raw = connect({ port: address.port, host: LOOPBACK });
+  await new Promise<void>((resolve) => raw.once("connect", resolve));
+  const late = await new Promise<Socket>((resolve, reject) =>
+    secureInitiator(raw, TEST_VOLUME.keyring(), {
+      secured: ({ socket }) => resolve(socket),
+      failed: (reason) => reject(new Error(reason)),
+    }),
+  );
+  const ended = new Promise<string>((resolve) => late.once("close", () => resolve("ended")));
+  const welcomed = new Promise<string>((resolve) => late.once("data", () => resolve("welcome")));
+  const session = { nodeid: 9, incarnation: "late", clientId: 1, ownerEpoch: 1 };
+  const hello = encodeFrame(FrameType.HELLO, 0, encodeHello({ version: LOWER_WIRE_VERSION, ...TEST_VOLUME, session }));
+  const before = server.counters.bytesReceived;
+  late.write(hello.subarray(0, 1));
+  await until(() => server.counters.bytesReceived > before);
+  const closing = server.close();
+  await begun;
+  late.write(hello.subarray(1));
+  try {
+    expect(await Promise.race([ended, welcomed])).toBe("ended");
+    expect(server.sessions.length).toBe(1);
+  } finally {
+    release();
+    await closing;
+  }
+});

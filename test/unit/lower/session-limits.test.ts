@@ -1,0 +1,265 @@
+/** Limits and times of a session between a caller and its owner: at the limit it goes on, one beyond it what the comment says happens. */
+import { Duplex } from "node:stream";
+import { createServer } from "node:net";
+import type { TLSSocket } from "node:tls";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { ByteWriter } from "../../../dlmd/base/bytes.ts";
+import { E } from "../../../dlmd/base/errno.ts";
+import { silentLog } from "../../../dlmd/base/log.ts";
+import type { SecureConnection } from "../../../dlmd/tls/secure-connection.ts";
+import { encodeHello } from "../../../overlay/lower/wire/handshake.ts";
+import type { LocalLower } from "../../../overlay/lower/local/local.ts";
+import { WELCOME_TIMEOUT_MS } from "../../../overlay/lower/remote/connection.ts";
+import { MAX_OUTSTANDING_CALLS, MAX_WAITING_CALLS } from "../../../overlay/lower/remote/session.ts";
+import { type ConnectionHost, ServerConnection } from "../../../overlay/lower/server/connection.ts";
+import {
+  MAX_REMEMBERED_ANSWERS,
+  MAX_RUNNING_BYTES,
+  MAX_RUNNING_CALLS,
+  MAX_SESSION_HANDLES,
+  ServerSession,
+} from "../../../overlay/lower/server/session.ts";
+import { encodeFrame, FrameType, LOWER_WIRE_VERSION, MAX_FRAME_BYTES } from "../../../overlay/lower/wire/frame.ts";
+import { CALLS, type CallName, type RequestOf } from "../../../overlay/lower/wire/calls.ts";
+import { TEST_OWNER, TEST_VOLUME } from "../../compliance/lower-fixture.ts";
+import { caller, errnoOf, name, RDWR, remoteLab, until } from "./remote-lab.ts";
+
+const lab = remoteLab();
+const inode = { ino: 12, generation: 1 };
+const sessionId = { nodeid: 1, incarnation: "i1", clientId: 3, ownerEpoch: 1 };
+const never = (): Promise<never> => new Promise(() => undefined);
+
+afterEach(() => {
+  vi.useRealTimers();
+  vi.restoreAllMocks();
+});
+
+function bodyOf<K extends CallName>(call: K, request: RequestOf<K>): Uint8Array {
+  const writer = new ByteWriter();
+  CALLS[call].request.write(writer, request);
+  return writer.copy();
+}
+
+describe("a session at the owner", () => {
+  /** With the types of its answers. */
+  function sessionOf(lower: Partial<LocalLower>): { session: ServerSession; answers: number[] } {
+    const session = new ServerSession(sessionId, lower as LocalLower, silentLog);
+    const answers: number[] = [];
+    session.sink = { answer: (type) => void answers.push(type), resume: () => undefined };
+    return { session, answers };
+  }
+
+  it("has at most MAX_SESSION_HANDLES open files: then open and create fail", () => {
+    const { session, answers } = sessionOf({ open: () => 7 as never });
+    const open = (handle: number): void => session.receive("open", handle, bodyOf("open", { id: inode, flags: RDWR, handle }));
+    for (let handle = 1; handle <= MAX_SESSION_HANDLES; handle++) open(handle);
+    expect([session.openHandles, answers.includes(FrameType.FAILED)]).toEqual([MAX_SESSION_HANDLES, false]);
+    open(MAX_SESSION_HANDLES + 1);
+    expect([session.openHandles, answers.at(-1)]).toEqual([MAX_SESSION_HANDLES, FrameType.FAILED]);
+    const handle = MAX_SESSION_HANDLES + 2;
+    const create = bodyOf("create", { parent: inode, name: name("f"), handle, flags: RDWR, mode: 0o644, caller, tellParent: false });
+    answers.length = 0;
+    session.receive("create", handle, create);
+    expect(answers).toEqual([FrameType.FAILED]);
+  });
+
+  it("is full with MAX_RUNNING_CALLS calls", () => {
+    const { session } = sessionOf({ statfs: never });
+    for (let id = 1; id < MAX_RUNNING_CALLS; id++) session.receive("statfs", id, new Uint8Array(0));
+    expect(session.full).toBe(false);
+    session.receive("statfs", MAX_RUNNING_CALLS, new Uint8Array(0));
+    expect(session.full).toBe(true);
+  });
+
+  it("is full with calls of MAX_RUNNING_BYTES", () => {
+    const { session } = sessionOf({ open: () => 7 as never, write: never });
+    session.receive("open", 1, bodyOf("open", { id: inode, flags: RDWR, handle: 1 }));
+    const head = bodyOf("write", { handle: 1, data: new Uint8Array(0), offset: 0, append: false, tell: null });
+    const body = Buffer.concat([head], 1024 * 1024);
+    const calls = MAX_RUNNING_BYTES / body.length;
+    for (let id = 2; id < calls + 1; id++) session.receive("write", id, body);
+    expect([session.runningCalls, session.full]).toEqual([calls - 1, false]);
+    session.receive("write", calls + 1, body);
+    expect([session.runningCalls, session.full]).toEqual([calls, true]);
+  });
+});
+
+/** The socket of a caller whose bytes are pushed into it, and which reads nothing if it is stuck. */
+class FakeSocket extends Duplex {
+  remoteAddress = "127.0.0.1";
+  stuck = false;
+
+  override _read(): void {
+    // Pushed by the test.
+  }
+
+  override _write(_chunk: Buffer, _encoding: string, done: () => void): void {
+    if (!this.stuck) done();
+  }
+}
+
+describe("a connection at the owner", () => {
+  const hello = encodeHello({ version: LOWER_WIRE_VERSION, ...TEST_VOLUME, session: sessionId });
+  const statfs = encodeFrame(CALLS.statfs.type, 1, new Uint8Array(0));
+
+  function connected(session: Partial<ServerSession>): { connection: ServerConnection; socket: FakeSocket; whys: string[] } {
+    const whys: string[] = [];
+    const host: ConnectionHost = {
+      owner: { ...TEST_OWNER, epoch: 1 },
+      mayServe: true,
+      closing: false,
+      counters: { received: 0, sent: 0, bytesReceived: 0, bytesSent: 0, refused: 0 },
+      freeMemory: () => undefined,
+      stamp: () => null,
+      check: () => null,
+      attach: () => ({ session: session as ServerSession, resumed: false }),
+      welcome: () => ({ owner: { ...TEST_OWNER, epoch: 1 }, cleanAfter: 0, letGoAfter: 0, root: inode, hasAcls: false }),
+      refused: () => undefined,
+      ended: (_connection, _address, why) => void whys.push(why),
+    };
+    const socket = new FakeSocket();
+    const secure = { socket: socket as unknown as TLSSocket, key: { id: "k" } } as unknown as SecureConnection;
+    const connection = new ServerConnection(host, secure, () => undefined);
+    socket.emit("data", encodeFrame(FrameType.HELLO, 0, hello));
+    return { connection, socket, whys };
+  }
+
+  it("ends when its caller has not acknowledged MAX_REMEMBERED_ANSWERS", () => {
+    const calls: string[] = [];
+    const session = { full: false, rememberedAnswers: MAX_REMEMBERED_ANSWERS, receive: (call: string) => void calls.push(call) };
+    const { socket } = connected(session);
+    socket.emit("data", statfs);
+    expect([calls, socket.destroyed]).toEqual([["statfs"], false]);
+    session.rememberedAnswers += 1;
+    socket.emit("data", statfs);
+    expect([calls, socket.destroyed]).toEqual([["statfs"], true]);
+  });
+
+  it("ends when its caller begins a frame of more than MAX_FRAME_BYTES", () => {
+    const begun = (bytes: number): boolean => {
+      const { socket } = connected({ full: false, rememberedAnswers: 0 });
+      const length = Buffer.alloc(4);
+      length.writeUInt32LE(bytes);
+      socket.emit("data", length);
+      return !socket.destroyed;
+    };
+    expect([begun(MAX_FRAME_BYTES), begun(MAX_FRAME_BYTES + 1)]).toEqual([true, false]);
+  });
+
+  it("is not read while more than MAX_UNSENT_BYTES of answers wait in it", () => {
+    const { connection, socket } = connected({ full: false, rememberedAnswers: 0, receive: () => undefined });
+    socket.stuck = true;
+    const fill = (bytes: number): void => void socket.write(Buffer.alloc(bytes));
+    fill(16 * 1024 * 1024);
+    socket.emit("data", statfs);
+    expect(socket.isPaused()).toBe(false);
+    fill(1);
+    socket.emit("data", statfs);
+    expect(socket.isPaused()).toBe(true);
+    connection.resume();
+    expect(socket.isPaused()).toBe(true);
+  });
+
+  it("waits FAREWELL_MS for a caller that does not go", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    const { connection } = connected({});
+    let left = false;
+    const leave = async (): Promise<void> => {
+      await connection.farewell();
+      left = true;
+    };
+    void leave();
+    await vi.advanceTimersByTimeAsync(999);
+    expect(left).toBe(false);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(left).toBe(true);
+  });
+});
+
+describe("a caller", () => {
+  it("sends at most MAX_OUTSTANDING_CALLS at a time, and the others when those are answered", async () => {
+    let release: () => void = () => undefined;
+    const gate = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    const owner = await lab.owner(1, (lower) => ({
+      ...lower,
+      async statfs() {
+        await gate;
+        return await lower.statfs();
+      },
+    }));
+    const lower = lab.remote();
+    await lower.connect(owner.address, 1);
+    const before = lower.counters.messagesSent;
+    const calls = Array.from({ length: MAX_OUTSTANDING_CALLS + 1 }, async () => await lower.statfs());
+    expect(lower.counters.messagesSent - before).toBe(MAX_OUTSTANDING_CALLS);
+    release();
+    await Promise.all(calls);
+    expect(lower.counters.messagesSent - before).toBe(MAX_OUTSTANDING_CALLS + 1);
+  });
+
+  it("has at most MAX_WAITING_CALLS that wait: then ENOMEM", async () => {
+    const owner = await lab.owner();
+    const lower = lab.remote();
+    await lower.connect(owner.address, 1);
+    const { root } = lower;
+    lower.ownerLost();
+    const ends = Array.from({ length: MAX_WAITING_CALLS }, async () => await errnoOf(() => lower.getattr(root)));
+    expect(await errnoOf(() => lower.getattr(root))).toBe(E.ENOMEM);
+    lower.shutdown();
+    expect(new Set(await Promise.all(ends))).toEqual(new Set([E.EIO]));
+  });
+
+  it("tries again after RECONNECT_MIN_MS, doubling up to RECONNECT_MAX_MS, and logs it once in LOG_INTERVAL_MS", async () => {
+    const owner = await lab.owner();
+    const logged: unknown[] = [];
+    const lower = lab.remote({}, { ...silentLog, warn: (fields) => void logged.push(fields["retryMs"]) });
+    // A port at which nobody listens.
+    const server = createServer();
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const { port } = server.address() as { port: number };
+    await new Promise((resolve) => server.close(resolve));
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance"] });
+    const timers = vi.spyOn(globalThis, "setTimeout");
+    const delays = (): number[] => timers.mock.calls.map(([, delay]) => delay ?? 0).filter((delay) => delay !== WELCOME_TIMEOUT_MS);
+    void Promise.resolve(lower.connect({ ...owner.address, port }, 1)).catch(() => undefined);
+    for (let tries = 1; tries <= 9; tries++) {
+      await until(() => delays().length === tries);
+      vi.advanceTimersByTime(delays().at(-1) ?? 0);
+    }
+    expect(delays()).toEqual([10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+    expect(logged).toEqual([10]);
+    // The ninth failure was 2.27 s after the first, the sixteenth was 9.27 s after it.
+    for (let tries = 10; tries <= 16; tries++) {
+      await until(() => delays().length === tries);
+      expect(logged).toEqual([10]);
+      vi.advanceTimersByTime(1000);
+    }
+    await until(() => delays().length === 17);
+    expect(logged).toEqual([10, 1000]);
+    lower.shutdown();
+  });
+
+  it("waits FORGET_MS for what was read from an owner that died, before it asks the next one", async () => {
+    const lower = lab.remote({}, silentLog, { onOwnerDied: never });
+    await lower.connect((await lab.owner(1)).address, 1);
+    lower.ownerLost();
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    const timers = vi.spyOn(globalThis, "setTimeout");
+    const second = await lab.owner(2);
+    lower.ownerFound(second.address, 2);
+    let answered = false;
+    const ask = async (): Promise<void> => {
+      await lower.getattr(lower.root);
+      answered = true;
+    };
+    const answer = ask();
+    await until(() => timers.mock.calls.some(([, delay]) => delay === 1000));
+    await vi.advanceTimersByTimeAsync(999);
+    expect([answered, second.server.counters.received]).toEqual([false, 1]);
+    vi.advanceTimersByTime(1);
+    await answer;
+    expect(answered).toBe(true);
+  });
+});

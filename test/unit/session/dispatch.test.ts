@@ -1,0 +1,71 @@
+/** From a request's bytes to its handler: what waits for the lease. */
+import { expect, it } from "vitest";
+import { errnoError, E } from "../../../dlmd/base/errno.ts";
+import { silentLog } from "../../../dlmd/base/log.ts";
+import { OPCODE } from "../../../overlay/fuse/abi.ts";
+import { endlessLease } from "../../../overlay/lease/lease.ts";
+import { REPLY_BUFFER_BYTES } from "../../../overlay/op/call.ts";
+import { isWrittenBack } from "../../../overlay/op/write-order.ts";
+import { RequestBuffers } from "../../../overlay/session/buffers.ts";
+import { Dispatch } from "../../../overlay/session/dispatch.ts";
+import { Interrupts } from "../../../overlay/session/interrupt.ts";
+import { Workbench } from "../op/workbench.ts";
+
+const HEAD_BYTES = 40;
+const WRITE_CACHE = 1;
+
+/** A WRITE of ten bytes at 0, as it is read from the device. */
+function writePacket(fuseNodeid: number, fh: number, writeFlags: number): Buffer {
+  const packet = Buffer.alloc(HEAD_BYTES + 40 + 10);
+  packet.writeUInt32LE(packet.length, 0);
+  packet.writeUInt32LE(OPCODE.FUSE_WRITE, 4);
+  packet.writeBigUInt64LE(6n, 8);
+  packet.writeBigUInt64LE(BigInt(fuseNodeid), 16);
+  // fuse_write_in: fh, offset, size, write_flags, lock_owner, flags, padding.
+  packet.writeBigUInt64LE(BigInt(fh), HEAD_BYTES);
+  packet.writeUInt32LE(10, HEAD_BYTES + 16);
+  packet.writeUInt32LE(writeFlags, HEAD_BYTES + 20);
+  return packet;
+}
+
+it.each([
+  ["holds again", false],
+  ["is over", true],
+])("a write-back that waits for the lease counts from when it came, until the lease %s and it is answered", async (_lease, over) => {
+  const bench = new Workbench();
+  const { fh } = bench.openFile();
+  let end = (): void => {};
+  const again = new Promise<void>((resolve, reject) => (end = over ? () => reject(errnoError(E.EIO)) : resolve));
+  let held = false;
+  const buffers = new RequestBuffers(64 * 1024, () => undefined);
+  const dispatch = new Dispatch({
+    mount: bench.mount,
+    port: {
+      buffer: Buffer.alloc(REPLY_BUFFER_BYTES),
+      write: () => 0,
+      writeWithBody: () => 0,
+      log: silentLog,
+      lease: { ...endlessLease, holds: () => held, again: () => again },
+    },
+    buffers,
+    interrupts: new Interrupts({ readStatus: () => null } as never),
+    log: silentLog,
+    init: () => undefined,
+    retrieved: () => undefined,
+    fail: (error) => expect.fail(error.message),
+  });
+  const receive = (writeFlags: number): void => {
+    const packet = writePacket(bench.file.fuseNodeid, fh, writeFlags);
+    packet.copy(buffers.current);
+    dispatch.receive(packet.length);
+  };
+  receive(0);
+  expect(isWrittenBack(bench.file)).toBe(false);
+  receive(WRITE_CACHE);
+  expect(isWrittenBack(bench.file)).toBe(true);
+  held = true;
+  end();
+  await dispatch.drained();
+  expect(isWrittenBack(bench.file)).toBe(false);
+  expect([dispatch.counters.bugs, bench.file.writeOrder]).toEqual([0, null]);
+});

@@ -1,0 +1,38 @@
+/** Requests that wait, as they are shown. */
+import { expect, it } from "vitest";
+import type { Operation } from "../../../overlay/op/perform.ts";
+import { MAX_UNDER_WAY_SHOWN, RequestsUnderWay } from "../../../overlay/session/under-way.ts";
+
+const request = (op: string, pid: number, more: object = {}): Operation => ({ op, pid, ...more }) as unknown as Operation;
+
+it("shows the oldest first, with what a lock request asks for, until they are answered or over", () => {
+  let now = 100;
+  const underWay = new RequestsUnderWay(() => now);
+  const call = { answered: false };
+  const over = underWay.begin(call, request("lookup", 41), "12.7");
+  now = 150;
+  const locks = { answered: false };
+  underWay.begin(locks, request("setlk", 42, { type: "write", start: 0n, end: 9n }), null);
+  expect(underWay.list()).toEqual({
+    count: 2,
+    requests: [
+      { op: "lookup", pid: 41, key: "12.7", sinceMs: 50, fileLock: null },
+      { op: "setlk", pid: 42, key: null, sinceMs: 0, fileLock: { type: "write", start: "0", end: "9" } },
+    ],
+  });
+  underWay.begin(locks, request("setlk", 43), null);
+  expect(underWay.byOperation()).toEqual({ lookup: 1, setlk: 2 });
+  over();
+  expect(underWay.list().count).toBe(2);
+  expect(underWay.byOperation()).toEqual({ setlk: 2 });
+  locks.answered = true;
+  expect(underWay.byOperation()).toEqual({});
+  expect(underWay.list()).toEqual({ count: 0, requests: [] });
+});
+
+it("shows so many, and counts all", () => {
+  const underWay = new RequestsUnderWay(() => 0);
+  for (let at = 0; at <= MAX_UNDER_WAY_SHOWN; at++) underWay.begin({ answered: false }, request("read", at), null);
+  const { requests, count } = underWay.list();
+  expect([requests.length, count]).toEqual([MAX_UNDER_WAY_SHOWN, MAX_UNDER_WAY_SHOWN + 1]);
+});
