@@ -151,7 +151,9 @@ export class TestClient {
   /** Waits for a view of exactly these members; `running`: that serves locks. */
   async seen(members: readonly number[], running = true): Promise<ViewInfo> {
     const wanted = members.join();
-    await this.views.until(() => this.client.view.members.join() === wanted && this.client.view.running === running);
+    const isSeen = (): boolean => this.client.view.members.join() === wanted && this.client.view.running === running;
+    await this.views.until(() => this.ended.reason !== null || isSeen());
+    if (!isSeen()) throw new Error(`the client waited for the view ${wanted}; its dlmd ended the connection`, { cause: this.ended.reason });
     return this.client.view;
   }
 
@@ -306,7 +308,11 @@ export function createCluster({ nodes, namespaces = false, more = [], program: g
       const nodeids = Array.from({ length: nodes }, (_, at) => at + 1);
       await Promise.all(nodeids.map((nodeid) => start(nodeid)));
       const connected = await Promise.all(nodeids.map((nodeid) => connect(nodeid)));
-      await Promise.all(connected.map((client) => client.seen(nodeids)));
+      try {
+        await Promise.all(connected.map((client) => client.seen(nodeids)));
+      } catch (error) {
+        throw new Error(`the nodes did not form one view:\n${this.story()}`, { cause: error });
+      }
       return connected;
     },
     connect,
