@@ -34,6 +34,8 @@ export interface LabOptions {
   readonly size?: string;
   /** More of the environment of its programs. */
   readonly env?: Readonly<Record<string, string>>;
+  /** Where its directory is made; in memory, if the tests have enough of it (vitest.config.ts). */
+  readonly parent?: string;
 }
 
 export interface TestLab {
@@ -112,8 +114,8 @@ export interface WatchedDirectory {
 }
 
 /** Makes a directory for a lab and watches over it. */
-export function watchedDirectory(): WatchedDirectory {
-  const dir = realpathSync(mkdtempSync(path.join(os.tmpdir(), "coverlay-test-")));
+export function watchedDirectory(parent: string = os.tmpdir()): WatchedDirectory {
+  const dir = realpathSync(mkdtempSync(path.join(parent, "coverlay-test-")));
   const watchdog = startWatchdog(dir);
   let ended = false;
   const end = async (keeping: readonly string[] = []): Promise<void> => {
@@ -131,7 +133,7 @@ export function watchedDirectory(): WatchedDirectory {
 
 /** Brings a lab up; whoever calls it calls `end` in a hook. Prefer withLab where one test is all. */
 export async function startLab(options: LabOptions = {}): Promise<TestLab> {
-  const { dir, end } = watchedDirectory();
+  const { dir, end } = watchedDirectory(options.parent);
   const { nodes = 3, lower = "ext4", size = "512M", env = {} } = options;
   const words = ["lab", "up", "--detach", "--json", "--dir", dir, "--nodes", String(nodes), "--lower", lower, "--size", size];
   try {
