@@ -9,7 +9,7 @@ const SENTENCE_WORDS = 25;
 
 const races = "test/e2e/races/races-suite.ts";
 const limits = "test/e2e/limits.test.ts";
-const pages = "test/e2e/hazards/page-locks.test.ts";
+const pages = "test/e2e/hazards/page-locks.long.test.ts";
 const permissions = "test/e2e/hazards/permissions.test.ts";
 const sizes = "test/e2e/hazards/sizes-suite.ts";
 const locks = "test/e2e/file-locks/meaning.test.ts";
@@ -18,9 +18,9 @@ type Shown = readonly (readonly [file: string, title: string])[];
 
 /** By the first cell of a row, the number of an exception, the bold words of a point. */
 const claims: Readonly<Record<string, Shown>> = {
-  "read, write, truncate, stat": [["test/e2e/coherence.test.ts", "was looked at thousands of times"]],
+  "read, write, truncate, stat": [["test/e2e/coherence-suite.ts", "was looked at as often as that"]],
   "lookup, readdir": [
-    ["test/e2e/coherence.test.ts", "was looked at thousands of times"],
+    ["test/e2e/coherence-suite.ts", "was looked at as often as that"],
     [races, "one directory filled by all: the same listing everywhere"],
   ],
   "open with O_EXCL, mkdir": [
@@ -35,7 +35,7 @@ const claims: Readonly<Record<string, Shown>> = {
   ],
   "chmod, chown, setxattr, ACLs": [
     [permissions, "F17: the mask of an ACL is obeyed on every node"],
-    ["test/e2e/coherence.test.ts", "was looked at thousands of times"],
+    ["test/e2e/coherence-suite.ts", "was looked at as often as that"],
   ],
   "fcntl, lockf, flock": [
     [locks, "exclude each other between nodes"],
@@ -72,7 +72,7 @@ const claims: Readonly<Record<string, Shown>> = {
     ["test/e2e/bad-input.test.ts", "strangers' bytes on every port and socket are dropped"],
     ["test/e2e/dlmd/rotation.test.ts", "the old key is worth nothing after it"],
   ],
-  Configuration: [["test/e2e/dlmd/config-change.test.ts", "nodes are added and removed while it runs"]],
+  Configuration: [["test/e2e/dlmd/config-change.long.test.ts", "nodes are added and removed while it runs"]],
   "A damaged inode": [["test/e2e/damaged-inode.alone.test.ts", "all other names are listed"]],
 };
 
