@@ -48,7 +48,7 @@ export async function fileLocks(bench: Bench, system: System): Promise<number[]>
   await bench.load("make", dir, 1, 1);
   const own = await bench.loadUs("lock", path.join(dir, "f0"), bench.scale.creates);
   const other = path.join(elsewhere(bench, system), name, "f0");
-  const handedOver = await bench.load("lock-handover", other, path.join(dir, "f0"), bench.scale.handovers);
+  const handedOver = await bench.load("lock-handover", "ofd", other, path.join(dir, "f0"), bench.scale.handovers);
   await bench.load("remove", dir, 1);
   await bench.load("rmdir", dir);
   return [own, loadValue(handedOver, "medianNs") / 1000];

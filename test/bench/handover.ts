@@ -105,9 +105,10 @@ function createMeter(bench: Bench, { program, nodePeer }: MeterOptions, pairs: r
     async round() {
       for (const pair of pairs) await handOver(bench, pair, samples);
       if (nodes === null) return;
-      const commands = { c: { serve: [program, "tcp-serve"], ping: [program, "tcp-ping"] }, node: peerCommands(nodePeer) };
-      trips.c.push(await pingUs(bench, nodes.owner, nodes.other, commands.c));
-      if (commands.node !== null) trips.node.push(await pingUs(bench, nodes.owner, nodes.other, commands.node));
+      const { pings } = bench.scale;
+      trips.c.push(await pingUs(bench, nodes, { serve: [program, "tcp-serve"], ping: [program, "tcp-ping"] }, pings));
+      const nodeUs = await nodeTripUs(bench, nodes, nodePeer, pings);
+      if (nodeUs !== null) trips.node.push(nodeUs);
     },
     handovers: () =>
       [...samples].map(([pair, { apart, writeUs, readUs, read90Us, totalUs, stale, reads }]) => ({
@@ -154,19 +155,26 @@ interface PingCommands {
   readonly ping: readonly string[];
 }
 
-function peerCommands(nodePeer: string | null): PingCommands | null {
-  return nodePeer === null ? null : { serve: [process.execPath, nodePeer, "serve"], ping: [process.execPath, nodePeer, "ping"] };
+/** The median round trip of two Node programs, on the owner and on the other node; null: it is not to be measured. */
+export async function nodeTripUs(bench: Bench, cluster: Cluster, nodePeer: string | null, pings: number): Promise<number | null> {
+  if (nodePeer === null) return null;
+  return pingUs(bench, cluster, { serve: [process.execPath, nodePeer, "serve"], ping: [process.execPath, nodePeer, "ping"] }, pings);
 }
 
-/** A server on `server`, a client on `client`: the median round trip. */
-async function pingUs(bench: Bench, server: ClusterNode, client: ClusterNode, { serve, ping }: PingCommands): Promise<number> {
+/** A server on the owner, a client on the other node: the median round trip. */
+async function pingUs(
+  bench: Bench,
+  { owner: server, other: client }: Cluster,
+  { serve, ping }: PingCommands,
+  pings: number,
+): Promise<number> {
   const [command = "", ...args] = server.enter([...serve, server.address]);
   const child = spawn(command, args, { detached: true, stdio: ["ignore", "pipe", "inherit"] });
   const ended = new Promise<void>((resolve, reject) => child.on("error", reject).on("close", () => resolve()));
   try {
     const [first] = await Promise.race([firstLine(child.stdout), ended.then(() => [""])]);
     const port = loadValue(decodeLoadValues(first ?? ""), "port");
-    const [program = "", ...words] = client.enter([...ping, server.address, String(port), String(bench.scale.pings)]);
+    const [program = "", ...words] = client.enter([...ping, server.address, String(port), String(pings)]);
     return loadValue(decodeLoadValues(await must(program, words, { signal: bench.signal })), "medianNs") / 1000;
   } finally {
     child.kill("SIGKILL");

@@ -1,9 +1,11 @@
 /** Three nodes of a lab as the bench needs them, through the lab's command line as any outside program uses it. */
-import { readdirSync, readlinkSync, statfsSync } from "node:fs";
+import { readdirSync, readlinkSync, statSync, statfsSync } from "node:fs";
 import path from "node:path";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { askDlmd } from "../../overlay/query/dlmd-query.ts";
-import { queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
+import { decodeClusterLocks } from "../../overlay/query/cluster-locks.ts";
+import { askClusterAll, askDlmd } from "../../overlay/query/dlmd-query.ts";
+import { listOverlays, queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
+import { queryOverlayInode } from "../../overlay/query/overlay-requests.ts";
 import { describeRun, run } from "../../overlay/lab/command.ts";
 import { netnsArguments } from "../../overlay/lab/layout.ts";
 import type { NodeReport } from "../../overlay/lab/observe.ts";
@@ -50,7 +52,11 @@ export async function startLabCluster(dir: string, sizeBytes: number, placement:
       const names = nodes.map(({ name }) => name).join(",");
       await lab(["net", names, "--delay", String(delayMs)], COMMAND_TIMEOUT_MS, signal);
     };
-    return { owner: first, other, third, setCables, end };
+    const lockMaster = async (file: string): Promise<ClusterNode | null> => {
+      const masterNodeid = await lockMasterOf(ordered[1]?.runDir ?? "", statSync(file).ino);
+      return nodes[ordered.findIndex(({ nodeid }) => nodeid === masterNodeid)] ?? null;
+    };
+    return { owner: first, other, third, setCables, lockMaster, end };
   } catch (error) {
     await end();
     throw error;
@@ -80,6 +86,16 @@ function clusterNode(node: NodeReport, placement: Placement, place: number): Clu
       return numbersOf(counters ?? {})["peer_frames_received"] ?? null;
     },
   };
+}
+
+/** The nodeid; null: the node has no lock for file locks of that inode. */
+async function lockMasterOf(runDir: string, ino: number): Promise<number | null> {
+  const overlay = listOverlays(runDir).find(({ alive }) => alive);
+  if (overlay === undefined) return null;
+  const { keys, lockspace } = await queryOverlayInode(runDir, overlay.connection, ino);
+  const wanted = keys.map((key) => ({ lockspace, resource: `f${key}`, nodeid: 0, waitingMs: null }));
+  const { answers } = await askClusterAll(runDir, wanted);
+  return answers.flatMap((answer) => decodeClusterLocks(answer).resources)[0]?.masterNodeid ?? null;
 }
 
 function numbersOf(value: object): Counters {

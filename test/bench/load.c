@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -305,9 +306,23 @@ static void op_handover(char **args) {
   printf("read90Ns %.0f\n", reads[count * 9 / 10]);
 }
 
-static void set_lock(int fd, short type, const char *file) {
+enum lock_kind { OFD, POSIX, FLOCK };
+
+/* The first byte; with flock(2), the file. */
+static void set_lock_of(enum lock_kind kind, int fd, short type, const char *file) {
   struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
-  if (fcntl(fd, F_OFD_SETLKW, &lock) != 0) die("lock %s", file);
+  int failed = kind == FLOCK ? flock(fd, type == F_UNLCK ? LOCK_UN : LOCK_EX) : fcntl(fd, kind == OFD ? F_OFD_SETLKW : F_SETLKW, &lock);
+  if (failed != 0) die("lock %s", file);
+}
+
+static void set_lock(int fd, short type, const char *file) { set_lock_of(OFD, fd, type, file); }
+
+static enum lock_kind lock_kind(const char *name) {
+  if (strcmp(name, "ofd") == 0) return OFD;
+  if (strcmp(name, "posix") == 0) return POSIX;
+  if (strcmp(name, "flock") == 0) return FLOCK;
+  wrong("expected ofd, posix or flock");
+  return OFD;
 }
 
 static int open_to_lock(const char *file) {
@@ -331,19 +346,20 @@ static void op_lock(char **args) {
   report(now_ns() - start, (double)count);
 }
 
-/* lock-handover FILE_A FILE_B COUNT: the same file, by two paths. A locks and unlocks it, then B: the median of B's lock. */
+/* lock-handover KIND FILE_A FILE_B COUNT: the same file, by two paths. A locks and unlocks it, then B: the median of B's lock. */
 static void op_lock_handover(char **args) {
-  long count = number(args[2]);
+  enum lock_kind kind = lock_kind(args[0]);
+  long count = number(args[3]);
   double *locks = take((size_t)(count + 1) * sizeof(double));
-  int a = open_to_lock(args[0]), b = open_to_lock(args[1]);
+  int a = open_to_lock(args[1]), b = open_to_lock(args[2]);
   if (count < 1) wrong("expected a count of at least 1");
   for (long at = 0; at < count; at++) {
-    set_lock(a, F_WRLCK, args[0]);
-    set_lock(a, F_UNLCK, args[0]);
+    set_lock_of(kind, a, F_WRLCK, args[1]);
+    set_lock_of(kind, a, F_UNLCK, args[1]);
     double start = now_ns();
-    set_lock(b, F_WRLCK, args[1]);
+    set_lock_of(kind, b, F_WRLCK, args[2]);
     locks[at] = now_ns() - start;
-    set_lock(b, F_UNLCK, args[1]);
+    set_lock_of(kind, b, F_UNLCK, args[2]);
   }
   printf("medianNs %.0f\nops %ld\n", median(locks, count), 2 * count);
 }
@@ -448,7 +464,7 @@ static const struct {
     {"create-unlink", 2, op_create_unlink}, {"list", 3, op_list},   {"read", 5, op_read},
     {"write-big", 2, op_write_big}, {"read-big", 2, op_read_big},   {"handover", 3, op_handover},
     {"tree-make", 3, op_tree_make}, {"tree-stat", 3, op_tree_stat}, {"tcp-serve", 1, op_tcp_serve},
-    {"tcp-ping", 3, op_tcp_ping},   {"lock", 2, op_lock},           {"lock-handover", 3, op_lock_handover},
+    {"tcp-ping", 3, op_tcp_ping},   {"lock", 2, op_lock},           {"lock-handover", 4, op_lock_handover},
 };
 
 int main(int argc, char **argv) {

@@ -197,7 +197,7 @@ function betweenCases(bench: Bench, cluster: Cluster): Case[] {
         const dir = bench.fresh("counted");
         await bench.load("mkdir", path.join(owner.mount, dir));
         await bench.load("make", path.join(owner.mount, dir), 1, 1);
-        const words = ["lock-handover", path.join(owner.mount, dir, "f0"), path.join(other.mount, dir, "f0")];
+        const words = ["lock-handover", "ofd", path.join(owner.mount, dir, "f0"), path.join(other.mount, dir, "f0")];
         await bench.load(...words, 5);
         await at.ready();
         const values = await bench.load(...words, bench.scale.handovers);

@@ -1,5 +1,6 @@
 /** The results as text for people and as one JSON object for programs. Pure. */
 import type { LongHandovers } from "./handover.ts";
+import { tripsByCables, tripsOfLock } from "./long-locks.ts";
 import { type MessageCount, speedByTrips } from "./messages.ts";
 import type { Failure, FigureResult } from "./rounds.ts";
 import { shareOfTrips, tripsByClock } from "./sqlite-trips.ts";
@@ -96,6 +97,24 @@ function tripsTable({ messages, roundTrip }: Pick<Measured, "messages" | "roundT
   return rows.length === 0 ? "" : columns([head, ...rows]);
 }
 
+function longLocksTable({ longLocks }: Measured): string {
+  const head = [
+    "file lock that another node used last",
+    "the lock's master",
+    "trip ms",
+    "us",
+    "Node trip us",
+    "Node trips",
+    "by longer cables",
+  ];
+  const rows = longLocks.map((one) => {
+    const trips = [tripsOfLock(one), tripsByCables(one, longLocks)].map((count) => (count === null ? "-" : count.toFixed(2)));
+    const times = [formatValue(one.us), usText(one.nodeTripUs), ...trips];
+    return [one.kind, one.master, String(one.tripMs), ...times];
+  });
+  return rows.length === 0 ? "" : columns([head, ...rows]);
+}
+
 function sqliteTable({ sqliteTrips }: Measured): string {
   const head = ["SQLite over long cables", "trip ms", "us each", "trips to owner", "trips of locks", "of the time", "by the clock"];
   const rows = sqliteTrips.map((one) => {
@@ -159,7 +178,7 @@ export function renderReport(report: Report): string {
     ...(report.handovers.length > 0 ? [handoverTable(report, "write there, read here, us")] : []),
     ...(report.longHandovers === null ? [] : [handoverTable(report.longHandovers, longHandoversTitle(report.longHandovers))]),
     ...(report.messages.length > 0 ? [messageTable(report.messages)] : []),
-    ...[tripsTable(report), sqliteTable(report), sizeTable(report)].filter((text) => text !== ""),
+    ...[longLocksTable(report), tripsTable(report), sqliteTable(report), sizeTable(report)].filter((text) => text !== ""),
     ...(report.tls.length > 0 ? [tlsTable(report.tls)] : []),
     targetTable(report.targets),
     ...(failures.length > 0 ? [failures.join("\n")] : []),

@@ -3,6 +3,7 @@ import path from "node:path";
 import { PROGRAM_PLACE } from "./dlmd/placement.ts";
 import { createHandoverMeter, type LongHandovers, measureLongHandovers } from "./handover.ts";
 import { interrupted } from "./load.ts";
+import { type LockHandover, measureLongLocks } from "./long-locks.ts";
 import { type MessageCount, brokeSilence, countMessages } from "./messages.ts";
 import { type Failure, runRounds } from "./rounds.ts";
 import { type DirectoryResult, type MemoryResult, measureDirectories, measureMemory } from "./size.ts";
@@ -56,6 +57,8 @@ export async function runBench(options: RunOptions): Promise<Report> {
     cluster === null
       ? null
       : await attempt<LongHandovers | null>("long-handover", null, () => measureLongHandovers(bench, cluster, meterOptions));
+  const longLocks =
+    cluster === null ? [] : await attempt<LockHandover[]>("long-handover", [], () => measureLongLocks(bench, cluster, nodePeer));
   const messages = cluster === null ? [] : await attempt<MessageCount[]>("messages", [], () => countMessages(bench, cluster));
   const sqliteTrips = cluster === null ? [] : await attempt<SqliteTrips[]>("long-sqlite", [], () => measureSqliteTrips(bench, cluster));
   const directories = await attempt<DirectoryResult[]>("directory", [], () => measureDirectories(bench));
@@ -67,6 +70,7 @@ export async function runBench(options: RunOptions): Promise<Report> {
     handovers: meter.handovers(),
     roundTrip: meter.roundTrip(),
     longHandovers,
+    longLocks,
     messages,
     sqliteTrips,
     memory,

@@ -42,6 +42,8 @@ export interface Cluster {
   readonly third: ClusterNode;
   /** Makes each node's cable so long that a packet takes that many milliseconds more through it, in each direction. */
   setCables(delayMs: number): Promise<void>;
+  /** The master of the lock under which a node keeps the file locks of that file, a path of the other node; null: there is no such lock. */
+  lockMaster(file: string): Promise<ClusterNode | null>;
   end(): Promise<void>;
 }
 
@@ -64,6 +66,8 @@ export interface Scale {
   readonly handovers: number;
   /** As warmCreates: here it is two servers and their lock managers. */
   readonly warmHandovers: number;
+  /** Over long cables. */
+  readonly longHandovers: number;
   /** Of SQLite, each with its fsyncs. */
   readonly transactions: number;
   /** The same, over long cables. */
@@ -95,6 +99,7 @@ export const FULL: Scale = {
   cloneFiles: 2000,
   handovers: 300,
   warmHandovers: 1500,
+  longHandovers: 100,
   transactions: 100,
   longTransactions: 60,
   pings: 5000,
@@ -117,6 +122,7 @@ export const QUICK: Scale = {
   untarFiles: 600,
   cloneFiles: 400,
   handovers: 100,
+  longHandovers: 50,
   longTransactions: 30,
   pings: 1000,
   treeDirectories: 20,

@@ -1,5 +1,6 @@
 /** What the bench must show, as ratios in one run. Pure. */
 import type { Handover, LongHandovers, RoundTrip } from "./handover.ts";
+import { type LockHandover, tripsOfLock } from "./long-locks.ts";
 import { type MessageCount, brokeSilence } from "./messages.ts";
 import type { FigureResult } from "./rounds.ts";
 import type { DirectoryResult, MemoryResult } from "./size.ts";
@@ -22,6 +23,8 @@ export interface Measured {
   readonly roundTrip: RoundTrip;
   /** null: not measured. */
   readonly longHandovers: LongHandovers | null;
+  /** File locks over long cables; empty: not measured. */
+  readonly longLocks: readonly LockHandover[];
   readonly messages: readonly MessageCount[];
   /** SQLite over long cables; empty: not measured. */
   readonly sqliteTrips: readonly SqliteTrips[];
@@ -49,6 +52,7 @@ export function judge(measured: Measured): Target[] {
     ...CACHED_SYSTEMS.map((system) => lockHandover(measured, system)),
     ...roundTrips("read of what another node wrote", measured),
     ...(measured.longHandovers === null ? [] : roundTrips(longTitle(measured.longHandovers), measured.longHandovers)),
+    ...measured.longLocks.map(longLock),
     ...measured.sqliteTrips.filter(({ tripMs }) => tripMs > 0).map(sqliteByTrips),
     ...CACHED_SYSTEMS.map((system, at) => memory(measured.memory[at], system)),
     ...CACHED_SYSTEMS.map((system) => directory(measured.directories, system)),
@@ -129,6 +133,16 @@ function lockHandover(measured: Measured, system: SystemName): Target {
   const trips = us === undefined || tripUs === null ? null : us / tripUs;
   return {
     name: `file lock that another node used last, ${system} (Node round trip)`,
+    wanted: `<= ${LOCK_ROUND_TRIPS} TCP round trips`,
+    found: trips === null ? "not measured" : trips.toFixed(1),
+    reached: trips === null ? null : trips <= LOCK_ROUND_TRIPS,
+  };
+}
+
+function longLock(one: LockHandover): Target {
+  const trips = tripsOfLock(one);
+  return {
+    name: `${one.kind} lock, round trips of ${one.tripMs} ms, master: ${one.master}`,
     wanted: `<= ${LOCK_ROUND_TRIPS} TCP round trips`,
     found: trips === null ? "not measured" : trips.toFixed(1),
     reached: trips === null ? null : trips <= LOCK_ROUND_TRIPS,

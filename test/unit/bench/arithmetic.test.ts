@@ -1,6 +1,7 @@
 /** The bench's arithmetic, its command line, its judgement and its tables, on made-up figures. */
 import { describe, expect, it } from "vitest";
 import { decodeLoadValues } from "../../bench/load.ts";
+import { tripsByCables, tripsOfLock } from "../../bench/long-locks.ts";
 import { type MessageCount, speedByTrips } from "../../bench/messages.ts";
 import { parseOptions } from "../../bench/options.ts";
 import { type Report, columns, ratiosOf, renderReport, reportJson } from "../../bench/report.ts";
@@ -16,6 +17,7 @@ const nothing: Measured = {
   handovers: [],
   roundTrip: { cUs: null, nodeUs: null },
   longHandovers: null,
+  longLocks: [],
   messages: [],
   sqliteTrips: [],
   memory: [],
@@ -157,6 +159,18 @@ describe("targets", () => {
     expect(target(measured, name("owner"))).toEqual({ found: "3.0", reached: true });
     expect(target(measured, name("other")).reached).toBe(false);
     expect(target({ ...measured, roundTrip: { cUs: 1, nodeUs: null } }, name("owner")).reached).toBeNull();
+  });
+
+  it("measures file locks over long cables in round trips of these cables", () => {
+    const one = { kind: "posix", master: "asker", tripMs: 10, us: 30_600, nodeTripUs: 10_200 } as const;
+    const longLocks = [one, { ...one, master: "last user", us: 30_601 } as const, { ...one, kind: "flock", nodeTripUs: null } as const];
+    const name = (kind: string, master: string): string => `${kind} lock, round trips of 10 ms, master: ${master}`;
+    expect(target({ longLocks }, name("posix", "asker"))).toEqual({ found: "3.0", reached: true });
+    expect(target({ longLocks }, name("posix", "last user")).reached).toBe(false);
+    expect(target({ longLocks }, name("flock", "asker")).reached).toBeNull();
+    expect(longLocks.map(tripsOfLock)).toEqual([3, 30_601 / 10_200, null]);
+    const all = [{ ...one, tripMs: 0.5, us: 2_600, nodeTripUs: 700 } as const, ...longLocks];
+    expect(all.map((each) => tripsByCables(each, all))).toEqual([null, 28_000 / 9_500, null, null]);
   });
 
   it("limits the overlay's memory", () => {

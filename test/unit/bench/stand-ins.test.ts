@@ -37,6 +37,7 @@ const tiny: Scale = {
   cloneFiles: 20,
   handovers: 5,
   warmHandovers: 5,
+  longHandovers: 5,
   transactions: 4,
   longTransactions: 2,
   pings: 20,
@@ -113,11 +114,18 @@ const quiet: Counters = {
 /** Three nodes that see one directory, with no network between them: only what was asked of it is noted. */
 function threeNodes(counters: () => Counters, delays: number[] = []): Cluster {
   const volume = made("volume");
+  const [owner, other, third] = [1, 2, 3].map((nodeid) => standIn(`node${nodeid}`, volume, counters)) as [
+    ClusterNode,
+    ClusterNode,
+    ClusterNode,
+  ];
+  let asked = 0;
   return {
     setCables: async (delayMs) => void delays.push(delayMs),
-    owner: standIn("node1", volume, counters),
-    other: standIn("node2", volume, counters),
-    third: standIn("node3", volume, counters),
+    lockMaster: async () => [null, owner, owner, third, other][asked++] ?? null,
+    owner,
+    other,
+    third,
     end: async () => undefined,
   };
 }
@@ -146,7 +154,16 @@ describe("the bench over stand-ins", () => {
     expect(report.handovers.every(({ stale, reads }) => stale === 0 && reads === 15)).toBe(true);
     expect(report.roundTrip.cUs).toBeGreaterThan(0);
     expect(report.longHandovers?.handovers.map(({ pair }) => pair)).toEqual(["owner to other", "other to owner", "other to third"]);
-    expect(delays).toEqual([0.125, 0, 0, 0.5, 2.5, 0]);
+    expect(report.longLocks.map(({ tripMs, us }) => [tripMs, us > 0])).toEqual(
+      [0.5, 2, 10].flatMap((ms) => Array.from({ length: 6 }, () => [ms, true])),
+    );
+    expect(report.longLocks.slice(0, 4).map(({ kind, master }) => `${kind} ${master}`)).toEqual([
+      "posix last user",
+      "posix third node",
+      "posix asker",
+      "flock last user",
+    ]);
+    expect(delays).toEqual([0.125, 0, 0.125, 0.5, 2.5, 0, 0, 0.5, 2.5, 0]);
     expect(report.sqliteTrips.map(({ tripMs, us }) => [tripMs, us > 0])).toEqual([0, 0, 0, 2, 2, 2, 10, 10, 10].map((ms) => [ms, true]));
     expect(report.messages.map(({ operation, lock, lower }) => [operation, lock, lower])).toHaveLength(21);
     expect(report.messages.every(({ lock, lower, fuse }) => lock === 0 && lower === 0 && fuse === 0)).toBe(true);
