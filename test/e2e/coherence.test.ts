@@ -2,4 +2,6 @@
 import { describe } from "vitest";
 import { coherenceSuite } from "./coherence-suite.ts";
 
-describe("every kind of change is seen at once", () => coherenceSuite(6));
+describe("every kind of change is seen at once", () => {
+  coherenceSuite(6);
+});
