@@ -94,3 +94,7 @@ export function errnoError(errno: number): Errno {
   }
   return error;
 }
+
+export function isErrno(error: unknown, errno: number): boolean {
+  return error instanceof Errno && error.errno === errno;
+}

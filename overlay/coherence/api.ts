@@ -15,16 +15,12 @@
  * A pin is never held while waiting for another one, except through `pinAll` (which orders them) and `pinChild`
  * (which never waits for another node).
  */
-import type { Inode, InodeKind } from "../inode/inode.ts";
-import type { PagePart, PageRange } from "../inode/table.ts";
-import type { Mode } from "../../dlmd/wire/mode.ts";
+import type { Cover, Inode, InodeKind, PinMode } from "./cover.ts";
+import type { PagePart, PageRange } from "../inode/pages.ts";
 import type { FileId, Maybe } from "../lower/lower.ts";
 import type { Stamp } from "../lower/stamp.ts";
-import type { Cover } from "./cover.ts";
 import type { KernelNames } from "./kernel-names.ts";
 import type { KernelSizes } from "./size/kernel-sizes.ts";
-
-export type PinMode = typeof Mode.PR | typeof Mode.EX;
 
 /**
  * A request that may wait. The session calls `onInterrupt` once, when the caller is being killed (hazard F11); the

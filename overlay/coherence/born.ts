@@ -4,9 +4,8 @@
  * again by then (temporary files, lock files) and never costs a message. Pure.
  */
 import { Mode } from "../../dlmd/wire/mode.ts";
-import type { Cover, WriteToken } from "./cover.ts";
+import type { Cover } from "./cover.ts";
 import type { CoherenceState } from "./effect.ts";
-import { handlePublished } from "./revoke.ts";
 
 /**
  * A LOOKUP or READDIRPLUS beside the creation (by a d_revalidate, or because the creator was killed and the kernel let go of the directory)
@@ -65,20 +64,10 @@ function isAtRest(cover: Cover): boolean {
   return cover.pins === 0 && cover.waiters.length === 0 && (cover.token?.users ?? 0) === 0;
 }
 
-/** True: nothing is left to be known; false: `handlePublished` follows when all is. */
+/** True: nothing is left to be known; false: `handleRegistered` (revoke.ts) goes on when all is. */
 export function publishBefore(state: CoherenceState, directory: Cover): boolean {
   registerAll(state, directory.target === Mode.PR);
   if (state.registering.size === 0) return true;
   state.publishing.set(directory, new Set(state.registering));
   return false;
-}
-
-export function handleRegistered(state: CoherenceState, what: Cover | WriteToken, now: number): void {
-  state.registering.delete(what);
-  for (const [directory, awaited] of state.publishing) {
-    awaited.delete(what);
-    if (awaited.size > 0) continue;
-    state.publishing.delete(directory);
-    handlePublished(state, directory, now);
-  }
 }

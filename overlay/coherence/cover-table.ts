@@ -3,12 +3,9 @@
  * inode may be looked up again.
  */
 import { Mode } from "../../dlmd/wire/mode.ts";
-import type { Inode, InodeKind } from "../inode/inode.ts";
-import { fileKey } from "../lower/lower.ts";
-import type { FileId } from "../lower/lower.ts";
+import { type Cover, createCover, type Inode, type InodeKind, NO_TAKER } from "./cover.ts";
+import { type FileId, fileKey } from "../lower/lower.ts";
 import { dropUnregistered } from "./born.ts";
-import { createCover, NO_TAKER } from "./cover.ts";
-import type { Cover } from "./cover.ts";
 import type { CoherenceState } from "./effect.ts";
 import { dropNames, forgetNames } from "./names.ts";
 

@@ -9,12 +9,38 @@
 import type { Errno } from "../../dlmd/base/errno.ts";
 import type { Lock } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
-import type { Inode, InodeKind } from "../inode/inode.ts";
-import type { PageRange } from "../inode/table.ts";
+import type { PageRange } from "../inode/pages.ts";
 import type { FileId } from "../lower/lower.ts";
 import type { Stamp } from "../lower/stamp.ts";
-import type { PinMode } from "./api.ts";
-import type { SizeEffect } from "./size/doubt.ts";
+
+export type InodeKind = "file" | "directory" | "other";
+
+/**
+ * An inode that this mount's kernel knows, as this room sees it; inode/table.ts has the record. `fuseNodeid` is a number of our own that is
+ * never used twice, so a reused inode number can not be taken for the old file.
+ */
+export interface Inode {
+  readonly fuseNodeid: number;
+  readonly id: FileId;
+  /** fileKey(id). */
+  readonly key: string;
+  readonly kind: InodeKind;
+  /** The kernel's lookup count (0: it has forgotten the inode). The root counts 1 for ever. */
+  nlookup: number;
+  /** Open handles of this mount. */
+  openCount: number;
+  /** Those of them through which a shared mapping may be written: O_RDWR, with a page cache. */
+  mappableCount: number;
+  readonly cover: Cover;
+}
+
+export type PinMode = typeof Mode.PR | typeof Mode.EX;
+
+/**
+ * What the end of a call that was answered does to the kernel's size (size/doubt.ts). "raises": to the end of what was written. "misplaced": the same,
+ * but that is not the file's true end. "sets": whatever the reply said.
+ */
+export type SizeEffect = "raises" | "misplaced" | "sets";
 
 /**
  * idle: pins are given as the mode allows.
@@ -261,6 +287,10 @@ first.grantedAt = null;
 export function attach(inode: Inode): void {
   const { cover } = inode;
   if (cover.inode !== inode) cover.inode = inode;
+}
+
+export function tokenHeld({ token }: Cover): boolean {
+  return token !== null && token.state === "held";
 }
 
 /** The kernel has, or will get from a reply already written, this inode. */

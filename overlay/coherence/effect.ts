@@ -1,8 +1,9 @@
 /** What the pure rules of this room want done; shell.ts does it, in this order. */
+import { assert } from "../../dlmd/base/assert.ts";
 import type { Errno } from "../../dlmd/base/errno.ts";
 import type { Mode } from "../../dlmd/wire/mode.ts";
 import type { ChildWaiter, Cover, PinWaiter, TokenWaiter, WriteToken } from "./cover.ts";
-import type { PageRange } from "../inode/table.ts";
+import type { PageRange } from "../inode/pages.ts";
 import type { ExpiryPlan } from "./names.ts";
 
 /** What the kernel has to drop of an inode. */
@@ -82,4 +83,11 @@ export function createCoherenceState(): CoherenceState {
     epoch: 1,
     limits: { minHoldMs: 3, contendedMs: 100 },
   };
+}
+
+/** Has dlmd asked for that mode: one request at a time. */
+export function ask(state: CoherenceState, cover: Cover, mode: Mode, flags: number): void {
+  assert(cover.asking === null && !cover.registering, `second request for ${cover.key}`);
+  cover.asking = mode;
+  state.effects.push({ do: "request", cover, mode, flags });
 }

@@ -5,11 +5,10 @@
 import { setTimeout as setTimeoutPromise } from "node:timers/promises";
 import { assert } from "../../dlmd/base/assert.ts";
 import { E, errnoName } from "../../dlmd/base/errno.ts";
-import type { Inode } from "../inode/inode.ts";
-import { PAGE_BYTES, type PagePart, type PageRange } from "../inode/table.ts";
+import { type Cover, type Inode, kernelKnows, type RevokeGate, type ToldName } from "./cover.ts";
+import { PAGE_BYTES, type PagePart, type PageRange } from "../inode/pages.ts";
 import type { Maybe } from "../lower/lower.ts";
 import { inTime } from "../lower/maybe.ts";
-import { type Cover, kernelKnows, type RevokeGate, type ToldName } from "./cover.ts";
 import type { CoherenceState, InvalidationPlan } from "./effect.ts";
 import { type Dropped, dropInodes, type InodeBatch } from "./kernel-drop.ts";
 import { dropUnchanged } from "./names.ts";

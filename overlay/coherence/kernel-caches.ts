@@ -12,7 +12,7 @@ import {
   notifyRetrieve,
   notifyStore,
 } from "../fuse/notify.ts";
-import type { PageRange } from "../inode/table.ts";
+import type { PageRange } from "../inode/pages.ts";
 import type { Gate, Native } from "../../native/index.ts";
 import { SENTINEL_SIZE } from "./size/sentinel.ts";
 import type { KernelCaches } from "./invalidation.ts";

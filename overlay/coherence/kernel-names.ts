@@ -1,5 +1,5 @@
 /** What the op layer tells and asks about the names that the kernel has (hazards F6, F12); told-names.ts does it, names.ts has the rules. */
-import type { Inode } from "../inode/inode.ts";
+import type { Inode } from "./cover.ts";
 import type { Maybe } from "../lower/lower.ts";
 
 /** api.ts, Coherence.names. */

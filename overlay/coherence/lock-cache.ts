@@ -9,17 +9,12 @@
  * meet, because the token is held by one node; so neither can wait for the other, and no write ever runs under PR.
  */
 import { assert } from "../../dlmd/base/assert.ts";
-import { E, errnoError } from "../../dlmd/base/errno.ts";
-import type { Errno } from "../../dlmd/base/errno.ts";
-import { LockFlag } from "../../dlmd/client/api.ts";
-import type { LockStatus } from "../../dlmd/client/api.ts";
+import { E, type Errno, errnoError } from "../../dlmd/base/errno.ts";
+import { LockFlag, type LockStatus } from "../../dlmd/client/api.ts";
 import { Mode, modeCovers, modesCompatible } from "../../dlmd/wire/mode.ts";
-import type { PinMode } from "./api.ts";
-import { handleRegistered } from "./born.ts";
-import { NOBODY } from "./cover.ts";
-import type { ChildWaiter, Cover, PinWaiter } from "./cover.ts";
-import type { CoherenceState } from "./effect.ts";
-import { enterConverted, enterRevoke, passData, requestInRevoke, resumeRevoke } from "./revoke.ts";
+import { type ChildWaiter, type Cover, NOBODY, type PinMode, type PinWaiter, tokenHeld } from "./cover.ts";
+import { ask, type CoherenceState } from "./effect.ts";
+import { enterConverted, enterRevoke, handleRegistered, passData, requestInRevoke, resumeRevoke } from "./revoke.ts";
 import { doubtSize } from "./size/doubt.ts";
 import { giveUpIfWanted } from "./write-token.ts";
 
@@ -124,12 +119,6 @@ export function pinChild(state: CoherenceState, cover: Cover, waiter: ChildWaite
   }
   cover.childWaiters = [...cover.childWaiters, waiter];
   return null;
-}
-
-export function ask(state: CoherenceState, cover: Cover, mode: Mode, flags: number): void {
-  assert(cover.asking === null && !cover.registering, `second request for ${cover.key}`);
-  cover.asking = mode;
-  state.effects.push({ do: "request", cover, mode, flags });
 }
 
 /** dlmd answered. `granted` is the mode now held. */
@@ -237,13 +226,16 @@ function upgradeFlags(cover: Cover): number {
   return cover.mode === Mode.PR && !tokenHeld(cover) ? LockFlag.NOQUEUE : 0;
 }
 
-export function tokenHeld(cover: Cover): boolean {
-  return cover.token !== null && cover.token.state === "held";
-}
-
 /** A lock fought over and really in use is kept a moment, so that each turn does more than one operation. */
 function holdTimeLeft(state: CoherenceState, cover: Cover, now: number): number {
   const { minHoldMs, contendedMs } = state.limits;
   if (cover.revokedAt === null || cover.grantedAt - cover.revokedAt > contendedMs || cover.uses < 4) return 0;
   return cover.grantedAt + minHoldMs - now;
+}
+
+/** A "hold" or "pass" timer ran out: there is one of them at a time for a cover. */
+export function handleTimer(state: CoherenceState, cover: Cover, now: number): void {
+  cover.timerSet = false;
+  if (cover.phase === "draining" || cover.phase === "invalidating") passData(state, cover);
+  else pump(state, cover, now);
 }

@@ -4,15 +4,13 @@
  */
 import { E, Errno, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
-import type { Inode } from "../inode/inode.ts";
-import type { PagePart, PageRange } from "../inode/table.ts";
+import { attach, type ChildWaiter, type Cover, type Inode, type PinMode, type PinWaiter } from "./cover.ts";
+import type { PagePart, PageRange } from "../inode/pages.ts";
 import type { Maybe } from "../lower/lower.ts";
 import type { Stamp, Stamps } from "../lower/stamp.ts";
-import type { Coherence, HeldPageDrop, PageUsers, PinMode, Waiter, Want } from "./api.ts";
+import type { Coherence, HeldPageDrop, PageUsers, Waiter, Want } from "./api.ts";
 import { bear } from "./born.ts";
 import type { CallerThreads } from "./caller-threads.ts";
-import { attach } from "./cover.ts";
-import type { ChildWaiter, Cover, PinWaiter } from "./cover.ts";
 import type { CoherenceState } from "./effect.ts";
 import { droppedOrHeld } from "./held-page.ts";
 import type { Invalidation } from "./invalidation.ts";

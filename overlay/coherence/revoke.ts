@@ -12,12 +12,10 @@
  */
 import { assert } from "../../dlmd/base/assert.ts";
 import { Mode, modeCovers, modesCompatible } from "../../dlmd/wire/mode.ts";
-import type { PageRange } from "../inode/table.ts";
-import type { Cover, PinWaiter } from "./cover.ts";
-import { kernelKnows, NOBODY } from "./cover.ts";
+import type { PageRange } from "../inode/pages.ts";
 import { publishBefore } from "./born.ts";
-import type { CoherenceState, InvalidationPlan } from "./effect.ts";
-import { ask, pump, tokenHeld } from "./lock-cache.ts";
+import { type Cover, kernelKnows, NOBODY, type PinWaiter, tokenHeld, type WriteToken } from "./cover.ts";
+import { ask, type CoherenceState, type InvalidationPlan } from "./effect.ts";
 import { noteNameRevoke, planExpiry } from "./names.ts";
 import { doubtSize, mustBeTaken } from "./size/doubt.ts";
 
@@ -76,9 +74,15 @@ export function resumeRevoke(state: CoherenceState, cover: Cover, now: number): 
   }
 }
 
-/** Everything born before this directory's revoke is known to dlmd now. */
-export function handlePublished(state: CoherenceState, directory: Cover, now: number): void {
-  enterInvalidating(state, directory, now);
+/** The lock or the token of what was born here is known to dlmd now. Directories whose revoke waited for the last of these go on. */
+export function handleRegistered(state: CoherenceState, what: Cover | WriteToken, now: number): void {
+  state.registering.delete(what);
+  for (const [directory, awaited] of state.publishing) {
+    awaited.delete(what);
+    if (awaited.size > 0) continue;
+    state.publishing.delete(directory);
+    enterInvalidating(state, directory, now);
+  }
 }
 
 function enterInvalidating(state: CoherenceState, cover: Cover, now: number): void {
@@ -170,13 +174,6 @@ export function requestInRevoke(state: CoherenceState, cover: Cover): void {
   cover.timerSet = true;
   const delayMs = Math.min(PASS_DELAY_MS * 2 ** Math.max(0, cover.round - 2), PASS_DELAY_MAX_MS);
   state.effects.push({ do: "timer", cover, purpose: "pass", delayMs });
-}
-
-/** A "hold" or "pass" timer ran out: there is one of them at a time for a cover. */
-export function handleTimer(state: CoherenceState, cover: Cover, now: number): void {
-  cover.timerSet = false;
-  if (cover.phase === "draining" || cover.phase === "invalidating") passData(state, cover);
-  else pump(state, cover, now);
 }
 
 /**

@@ -3,9 +3,8 @@
  * back. What it is to be asked waits until the lease holds again.
  */
 import type { Log } from "../../dlmd/base/log.ts";
-import type { Inode } from "../inode/inode.ts";
+import { type Inode, inodesOf } from "./cover.ts";
 import { inTime } from "../lower/maybe.ts";
-import { inodesOf } from "./cover.ts";
 import type { Effect } from "./effect.ts";
 import type { Dropped } from "./kernel-drop.ts";
 

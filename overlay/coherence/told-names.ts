@@ -1,7 +1,6 @@
 /** The names that this kernel was told, as the op layer deals with them (kernel-names.ts): names.ts, under the locks that are here. */
-import type { Inode } from "../inode/inode.ts";
+import { attach, type Inode, kernelKnows } from "./cover.ts";
 import type { Maybe } from "../lower/lower.ts";
-import { attach, kernelKnows } from "./cover.ts";
 import type { CoherenceState } from "./effect.ts";
 import type { Invalidation } from "./invalidation.ts";
 import type { KernelNames } from "./kernel-names.ts";

@@ -10,7 +10,7 @@
 import { assert } from "../../dlmd/base/assert.ts";
 import type { LockStatus } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
-import { handleRegistered } from "./born.ts";
+import { handleRegistered } from "./revoke.ts";
 import type { Cover, TokenWaiter, WriteToken } from "./cover.ts";
 import type { CoherenceState } from "./effect.ts";
 

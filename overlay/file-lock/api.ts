@@ -6,7 +6,7 @@
  */
 import type { FileLockStatus } from "../../dlmd/client/file-lock-api.ts";
 import type { LockFound } from "../fuse/reply.ts";
-import type { Inode } from "../inode/inode.ts";
+import type { Inode } from "../coherence/cover.ts";
 import type { Maybe } from "../lower/lower.ts";
 
 export interface LockOwner {

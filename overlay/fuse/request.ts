@@ -13,10 +13,6 @@
  * FUSE speaks the host's byte order. Only little-endian hosts are served: see assertLittleEndian in abi.ts.
  */
 import type { AttrChange } from "../lower/lower.ts";
-import { WireError } from "../../dlmd/base/error.ts";
-import { IN_HEADER_BYTES } from "./abi.ts";
-import { opcodeRow } from "./opcode.ts";
-import { readU64 } from "./bytes.ts";
 
 /** What every request carries. */
 export interface RequestHead {
@@ -389,30 +385,3 @@ export type Request =
   | UnservedRequest;
 
 export type RequestOp = Request["op"];
-
-/**
- * Decodes the request in buffer[0..bytes). WireError: damaged, and nothing else is ever thrown. A request whose header could
- * be read must still be answered or its caller hangs: damagedUnique() gives the number to answer with EIO.
- */
-export function decodeRequest(buffer: Buffer, bytes: number): Request {
-  if (bytes < IN_HEADER_BYTES || bytes > buffer.length) {
-    throw new WireError(`FUSE request of ${bytes} bytes: at least ${IN_HEADER_BYTES} and at most ${buffer.length} expected`);
-  }
-  const length = buffer.readUInt32LE(0);
-  if (length !== bytes) throw new WireError(`FUSE request says that it has ${length} bytes, ${bytes} were read`);
-  const end = bytes - buffer.readUInt16LE(36) * 8;
-  const opcode = buffer.readUInt32LE(4);
-  const unique = readU64(buffer, 8);
-  const row = opcodeRow(opcode);
-  if (end < IN_HEADER_BYTES + row.bodyBytes) {
-    throw new WireError(`${row.name}: body of ${end - IN_HEADER_BYTES} bytes, at least ${row.bodyBytes} expected`);
-  }
-  return row.decode(buffer, end, bytes, unique, readU64(buffer, 16), opcode);
-}
-
-/** The `unique` of a request that decodeRequest refused, or null if not even that can be read. */
-export function damagedUnique(buffer: Buffer, bytes: number): number | null {
-  if (bytes < IN_HEADER_BYTES || bytes > buffer.length) return null;
-  const unique = buffer.readUInt32LE(12) * 0x1_0000_0000 + buffer.readUInt32LE(8);
-  return Number.isSafeInteger(unique) ? unique : null;
-}

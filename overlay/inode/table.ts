@@ -8,9 +8,9 @@
  * key and two table rows, about 400 bytes; how many there are is the kernel's choice (it forgets when memory is short).
  */
 import { assert } from "../../dlmd/base/assert.ts";
-import type { Cover } from "../coherence/cover.ts";
+import type { Cover, Inode, InodeKind } from "../coherence/cover.ts";
 import type { Attr, FileId } from "../lower/lower.ts";
-import type { Inode, InodeKind } from "./inode.ts";
+import type { AppendEnd, PendingRead, Reread, WriteOrder } from "./pages.ts";
 
 export const ROOT_FUSE_NODEID = 1;
 
@@ -21,51 +21,6 @@ const S_IFDIR = 0o040000;
 export function inodeKind(mode: number): InodeKind {
   const type = mode & S_IFMT;
   return type === S_IFREG ? "file" : type === S_IFDIR ? "directory" : "other";
-}
-
-export const PAGE_BYTES = 4096;
-
-/** Bytes of a file, from and up to. */
-export interface PageRange {
-  readonly from: number;
-  readonly to: number;
-}
-
-/** What was written to one page. */
-export interface PagePart {
-  readonly offset: number;
-  readonly data: Uint8Array;
-}
-
-export interface PendingRead extends PageRange {
-  /** Whose call it is, if the kernel has pages of it locked until it is answered: by a cached handle, or a private mapping of any. */
-  readonly locks: { readonly interrupted: boolean } | null;
-  /** Its pages were written since its data were read. */
-  outdated: boolean;
-}
-
-/** What a READ brought, after how many sweeps of the inode's pages (Cover.sweeps), and to which thread. */
-export interface Reread extends PageRange {
-  readonly tid: number;
-  readonly sweep: number;
-}
-
-/** WRITEs and write-backs of one file, numbered as they came. */
-export interface WriteOrder {
-  last: number;
-  /** WRITEs that the lower has not answered; the first that came first, as in any Set. */
-  readonly making: Set<number>;
-  /** Write-backs that are not answered, and those of them that are in the lower or wait for WRITEs. */
-  writeBacks: number;
-  readonly writingBack: Set<number>;
-  /** What was made, where pages from before may be left. */
-  readonly made: Set<{ readonly offset: number; readonly data: Uint8Array; readonly call: { readonly interrupted: boolean } }>;
-  waiting: (() => void)[];
-}
-
-/** What holds READs back. `pages`: those that the READ has locked, if it has. */
-export interface AppendEnd {
-  heldBack(pages: PageRange | null): Promise<void>;
 }
 
 /** The table's own record; the coherence layer sees the Inode in it. */

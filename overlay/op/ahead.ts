@@ -9,7 +9,7 @@
  * What is here is told once; the kernel keeps it from then on.
  */
 import type { Coherence } from "../coherence/api.ts";
-import type { Inode } from "../inode/inode.ts";
+import type { Inode } from "../coherence/cover.ts";
 import type { Attr, Fetched, Lower, LowerHandle, Maybe } from "../lower/lower.ts";
 
 /** A longer range is not fetched ahead. */

@@ -12,7 +12,8 @@
  * A READ that waits until the kernel's size is known (size/check.ts) may be waiting for the end of this very append, since repairs and changes of the
  * size keep out of each other's way. So it asks here before each attempt.
  */
-import type { AppendEnd, InodeRecord, PageRange } from "../inode/table.ts";
+import type { AppendEnd, PageRange } from "../inode/pages.ts";
+import type { InodeRecord } from "../inode/table.ts";
 import { inTime } from "../lower/maybe.ts";
 import type { Mount } from "./mount.ts";
 

@@ -6,13 +6,12 @@
  * the EINTR (fs/fuse/dir.c, fuse_unlink: fuse_invalidate_entry). So everything that it may have cached of these inodes is dropped, under
  * the pins, when the change has ended.
  */
-import { E } from "../../dlmd/base/errno.ts";
+import { E, isErrno } from "../../dlmd/base/errno.ts";
 import type { SizeChange } from "../coherence/size/kernel-sizes.ts";
-import type { Inode } from "../inode/inode.ts";
+import type { Inode } from "../coherence/cover.ts";
 import type { Maybe } from "../lower/lower.ts";
 import { chain } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
-import { isErrno } from "./lookup.ts";
 import { type Mount, waiting } from "./mount.ts";
 import type { Victim } from "./victim.ts";
 

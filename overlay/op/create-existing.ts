@@ -2,16 +2,16 @@
  * CREATE without O_EXCL that found the name taken for the second time within one call (hazard F12): opens what is there, after the
  * checks that the kernel did not make, because for it the file is new (fs/namei.c, do_open: none of them for FMODE_CREATED).
  */
-import { E, errnoError } from "../../dlmd/base/errno.ts";
+import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { CreateRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
-import type { Attr, Entry, Maybe } from "../lower/lower.ts";
+import type { Attr, Maybe } from "../lower/lower.ts";
 import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
 import { O_ACCMODE, O_RDONLY, O_TRUNC, S_IFMT, S_IFREG } from "./linux.ts";
-import { isErrno } from "./lookup.ts";
+import { lookupPinned } from "./lookup.ts";
 import { type Mount, RESTARTS_MAX, tooManyRestarts, waiting } from "./mount.ts";
 import { enterFile, forgetFile, openFlags, writeAccess } from "./open.ts";
 import { killSuidgid } from "./write.ts";
@@ -32,19 +32,6 @@ export async function openExisting(mount: Mount, call: Call, request: CreateRequ
     }
   }
   tooManyRestarts(mount, request.op);
-}
-
-/** ENOENT where the name went away again: true at that moment, though an O_CREAT had better create. */
-export async function lookupPinned(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): Promise<Entry> {
-  const { coherence } = mount;
-  if (!coherence.tryPin(dir, Mode.PR)) await coherence.pin(dir, Mode.PR, call);
-  try {
-    return await mount.lower.lookup(dir.id, name);
-  } catch (error) {
-    throw isErrno(error, E.ESTALE) ? errnoError(E.ENOENT) : error;
-  } finally {
-    coherence.unpin(dir, Mode.PR);
-  }
 }
 
 /** False: the name is another file by now. */

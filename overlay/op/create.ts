@@ -1,5 +1,5 @@
 /** MKDIR, MKNOD, SYMLINK, CREATE, LINK: new names. */
-import { E, errnoError } from "../../dlmd/base/errno.ts";
+import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { CreateRequest, LinkRequest, MkdirRequest, MknodRequest, SymlinkRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
@@ -9,7 +9,7 @@ import type { Call } from "./call.ts";
 import { attributesChanged, changed, resized } from "./change.ts";
 import { openExisting } from "./create-existing.ts";
 import { O_ACCMODE, O_EXCL, O_RDONLY, S_ISGID } from "./linux.ts";
-import { isErrno, uncoveredSize } from "./lookup.ts";
+import { uncoveredSize } from "./lookup.ts";
 import { inodeOf, type Mount, waiting } from "./mount.ts";
 import { enterFile, forgetFile, openFlags, writeAccess } from "./open.ts";
 

@@ -1,12 +1,12 @@
 /** READDIR, READDIRPLUS. */
-import { E } from "../../dlmd/base/errno.ts";
+import { E, isErrno } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { ReaddirRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Attr, DirEntry, DirPage, Entry, Listing, Lower } from "../lower/lower.ts";
 import { type Call, LISTING_BYTES_MAX } from "./call.ts";
-import { isErrno, type Since, sinceNow } from "./lookup.ts";
+import { type Since, sinceNow } from "./lookup.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
 
 /** One name of the page on its way to the reply; `child` null: a plain entry, which counts as no lookup. */

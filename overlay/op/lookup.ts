@@ -1,5 +1,5 @@
 /** LOOKUP, FORGET: from a name to an inode, and back to nothing. */
-import { E, Errno, errnoError } from "../../dlmd/base/errno.ts";
+import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import { SENTINEL_SIZE } from "../coherence/size/sentinel.ts";
 import type { ForgetRequest, LookupRequest } from "../fuse/request.ts";
@@ -12,10 +12,6 @@ import { type RenameTarget, renameTarget } from "./rename-target.ts";
 
 export function sinceNow({ coherence }: Mount): Since {
   return { grants: coherence.grants, changes: coherence.changes, distrusts: coherence.distrusts };
-}
-
-export function isErrno(error: unknown, errno: number): boolean {
-  return error instanceof Errno && error.errno === errno;
 }
 
 /** What the kernel is told as size of an inode whose lock is elsewhere (hazard F5). */
@@ -35,6 +31,19 @@ export function lookup(mount: Mount, call: Call, request: LookupRequest): Maybe<
       () => coherence.unpin(dir, Mode.PR),
     );
   return coherence.tryPin(dir, Mode.PR) ? pinned() : coherence.pin(dir, Mode.PR, call).then(pinned);
+}
+
+/** ENOENT where the name went away again: true at that moment, though an O_CREAT had better create. */
+export async function lookupPinned(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): Promise<Entry> {
+  const { coherence } = mount;
+  if (!coherence.tryPin(dir, Mode.PR)) await coherence.pin(dir, Mode.PR, call);
+  try {
+    return await mount.lower.lookup(dir.id, name);
+  } catch (error) {
+    throw isErrno(error, E.ESTALE) ? errnoError(E.ENOENT) : error;
+  } finally {
+    coherence.unpin(dir, Mode.PR);
+  }
 }
 
 /** With the directory pinned. */

@@ -2,7 +2,8 @@
  * READs and WRITEs of the same pages, where the kernel's page locks do not keep them apart (AUTO_INVAL_DATA; fs/fuse/inode.c,
  * fuse_change_attributes). Why a WRITE drops what others have read: overlay/op/README.md, "READs, WRITEs and mappings of the same pages".
  */
-import { type InodeRecord, PAGE_BYTES, type PagePart, type PageRange, type PendingRead, type Reread } from "../inode/table.ts";
+import { PAGE_BYTES, type PagePart, type PageRange, type PendingRead, type Reread } from "../inode/pages.ts";
+import type { InodeRecord } from "../inode/table.ts";
 import { isGone } from "../coherence/held-page.ts";
 import type { Call } from "./call.ts";
 import type { Mount } from "./mount.ts";

@@ -12,7 +12,6 @@ import type { Mount } from "./mount.ts";
 import { flush, open, opendir, release } from "./open.ts";
 import { remove } from "./remove.ts";
 import { rename } from "./rename.ts";
-import { onInode } from "./stale-once.ts";
 import { write } from "./write.ts";
 import { getxattr, listxattr, removexattr, setxattr } from "./xattr.ts";
 
@@ -27,7 +26,7 @@ export function perform(mount: Mount, call: Call, request: Operation): Promise<v
     case "getattr":
       return getattr(mount, call, request);
     case "setattr":
-      return onInode(mount, call, () => setattr(mount, call, request));
+      return mount.staleOnce.onInode(call, () => setattr(mount, call, request));
     case "readlink":
       return readlink(mount, call, request);
     case "symlink":
@@ -44,9 +43,9 @@ export function perform(mount: Mount, call: Call, request: Operation): Promise<v
     case "link":
       return link(mount, call, request);
     case "open":
-      return onInode(mount, call, () => open(mount, call, request));
+      return mount.staleOnce.onInode(call, () => open(mount, call, request));
     case "opendir":
-      return onInode(mount, call, () => opendir(mount, call, request));
+      return mount.staleOnce.onInode(call, () => opendir(mount, call, request));
     case "read":
       return read(mount, call, request);
     case "write":
@@ -66,13 +65,13 @@ export function perform(mount: Mount, call: Call, request: Operation): Promise<v
     case "fsyncdir":
       return fsync(mount, call, request);
     case "setxattr":
-      return onInode(mount, call, () => setxattr(mount, call, request));
+      return mount.staleOnce.onInode(call, () => setxattr(mount, call, request));
     case "getxattr":
-      return onInode(mount, call, () => getxattr(mount, call, request));
+      return mount.staleOnce.onInode(call, () => getxattr(mount, call, request));
     case "listxattr":
-      return onInode(mount, call, () => listxattr(mount, call, request));
+      return mount.staleOnce.onInode(call, () => listxattr(mount, call, request));
     case "removexattr":
-      return onInode(mount, call, () => removexattr(mount, call, request));
+      return mount.staleOnce.onInode(call, () => removexattr(mount, call, request));
     case "readdir":
     case "readdirplus":
       return readdir(mount, call, request);

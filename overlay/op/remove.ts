@@ -1,5 +1,5 @@
 /** UNLINK, RMDIR. */
-import { E, errnoError } from "../../dlmd/base/errno.ts";
+import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { RmdirRequest, UnlinkRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
@@ -7,7 +7,6 @@ import type { Maybe } from "../lower/lower.ts";
 import { chain, lastly, withErrors } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
 import { attributesChanged, changed } from "./change.ts";
-import { isErrno } from "./lookup.ts";
 import { inodeOf, type Mount, RESTARTS_MAX, tooManyRestarts } from "./mount.ts";
 import { checkVictim, findVictim, leaveVictim, noteNameGone, type Victim } from "./victim.ts";
 

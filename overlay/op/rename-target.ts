@@ -6,7 +6,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Maybe } from "../lower/lower.ts";
 import type { Call } from "./call.ts";
-import type { Mount } from "./mount.ts";
+import type { StaleOnce } from "./stale-once.ts";
 
 /** "walk again": ESTALE, once. */
 export type RenameTarget = "itself" | "another" | "walk again";
@@ -54,24 +54,31 @@ export class StandIns {
   }
 }
 
+/** What it is judged by (mount.ts). */
+interface Renames {
+  readonly standIns: StandIns;
+  readonly staleOnce: StaleOnce;
+  readonly isRenaming: (tid: number) => boolean | null;
+}
+
 /** A thread that has sent its request and not gone to sleep yet is waited for so many times a millisecond. */
 const RUNNING_WAITS_MAX = 20;
 
-export function renameTarget(mount: Mount, call: Call, name: Buffer): Maybe<RenameTarget> {
-  const renaming = mount.isRenaming(call.pid);
-  return renaming === null ? unsureTarget(mount, call, name) : targetOf(mount, call, renaming);
+export function renameTarget(renames: Renames, call: Call, name: Buffer): Maybe<RenameTarget> {
+  const renaming = renames.isRenaming(call.pid);
+  return renaming === null ? unsureTarget(renames, call, name) : targetOf(renames, call, renaming);
 }
 
-function targetOf(mount: Mount, call: Call, renaming: boolean): RenameTarget {
-  return renaming && !mount.standIns.mustSeeTruth(call.pid) ? "another" : "itself";
+function targetOf(renames: Renames, call: Call, renaming: boolean): RenameTarget {
+  return renaming && !renames.standIns.mustSeeTruth(call.pid) ? "another" : "itself";
 }
 
-async function unsureTarget(mount: Mount, call: Call, name: Buffer): Promise<RenameTarget> {
+async function unsureTarget(renames: Renames, call: Call, name: Buffer): Promise<RenameTarget> {
   for (let waits = 0; waits < RUNNING_WAITS_MAX && call.pid !== 0; waits += 1) {
     await sleep(1);
-    const renaming = mount.isRenaming(call.pid);
-    if (renaming !== null) return targetOf(mount, call, renaming);
+    const renaming = renames.isRenaming(call.pid);
+    if (renaming !== null) return targetOf(renames, call, renaming);
   }
   // A rename looks up both names anew, and is not likely to be overtaken a second time.
-  return mount.staleOnce.give("lookup", name, call.pid) ? "walk again" : "itself";
+  return renames.staleOnce.give("lookup", name, call.pid) ? "walk again" : "itself";
 }

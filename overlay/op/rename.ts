@@ -1,15 +1,14 @@
 /** RENAME, with RENAME_NOREPLACE and RENAME_EXCHANGE. */
-import { E, errnoError } from "../../dlmd/base/errno.ts";
+import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { Want } from "../coherence/api.ts";
-import type { Inode } from "../inode/inode.ts";
+import type { Inode } from "../coherence/cover.ts";
 import type { RenameRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Call } from "./call.ts";
 import { attributesChanged, changed } from "./change.ts";
 import { inGoneDirectory } from "./create.ts";
 import { RENAME_EXCHANGE } from "./linux.ts";
-import { isErrno } from "./lookup.ts";
 import { inodeOf, type Mount, RESTARTS_MAX, tooManyRestarts, waiting } from "./mount.ts";
 import { checkVictim, findVictim, leaveVictim, noteNameGone, type Victim } from "./victim.ts";
 

@@ -6,15 +6,15 @@
  * The directory is no part of it: the second walk may end in another one, when a directory on the path was replaced meanwhile. A thread is in
  * one system call at a time, so the worst that a call left behind can do is that a later one is checked here instead of by the kernel.
  */
-import { E, errnoError } from "../../dlmd/base/errno.ts";
+import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
 import type { Maybe } from "../lower/lower.ts";
 import { chain, withErrors } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
-import { isErrno } from "./lookup.ts";
-import type { Mount } from "./mount.ts";
 
 /** Calls remembered. Beyond, the oldest is forgotten: it may get a second ESTALE. */
 export const STALE_CALLS_MAX = 1024;
+
+const NO_NAME = Buffer.alloc(0);
 
 function callKey(operation: string, name: Buffer, pid: number): string {
   return `${operation} ${pid} ${name.toString("latin1")}`;
@@ -41,19 +41,16 @@ export class StaleOnce {
     }
     return true;
   }
-}
 
-const NO_NAME = Buffer.alloc(0);
-
-/**
- * `work` on an inode that may be gone for good. ESTALE once, as above: the path may lead to another by now. Then ENOENT, to whoever did not come by
- * a path that could: by his working directory, or an O_PATH descriptor.
- */
-export function onInode(mount: Mount, call: Call, work: () => Maybe<void>): Maybe<void> {
-  const { staleOnce } = mount;
-  const gone = (error: unknown): never => {
-    const again = isErrno(error, E.ESTALE) && !staleOnce.give(call.op, NO_NAME, call.pid);
-    throw again ? errnoError(E.ENOENT) : error;
-  };
-  return chain(withErrors(work, gone), () => staleOnce.settled(call.op, NO_NAME, call.pid));
+  /**
+   * `work` on an inode that may be gone for good. ESTALE once, as above: the path may lead to another by now. Then ENOENT, to a caller that did not come
+   * by a path that could: by its working directory, or an O_PATH descriptor.
+   */
+  onInode({ op, pid }: Call, work: () => Maybe<void>): Maybe<void> {
+    const gone = (error: unknown): never => {
+      const again = isErrno(error, E.ESTALE) && !this.give(op, NO_NAME, pid);
+      throw again ? errnoError(E.ENOENT) : error;
+    };
+    return chain(withErrors(work, gone), () => this.settled(op, NO_NAME, pid));
+  }
 }

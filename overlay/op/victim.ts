@@ -2,12 +2,11 @@
  * Which inode an UNLINK, RMDIR or RENAME is about (hazard F12). The kernel checked its permissions on the child that it was last told;
  * the lock on that child has to be taken before the operation, so it must be known before.
  */
-import { E } from "../../dlmd/base/errno.ts";
+import { E, isErrno } from "../../dlmd/base/errno.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Call } from "./call.ts";
-import { lookupPinned } from "./create-existing.ts";
 import { S_IFDIR, S_IFMT } from "./linux.ts";
-import { isErrno } from "./lookup.ts";
+import { lookupPinned } from "./lookup.ts";
 import type { Mount } from "./mount.ts";
 import { checkAccess, checkSticky, MAY_WRITE, unknownCredentials } from "./permission.ts";
 

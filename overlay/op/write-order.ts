@@ -2,7 +2,8 @@
  * WRITEs and the write-back of mappings, of the same pages: not in the lower at a time, and the WRITE on top. Why:
  * overlay/op/README.md, "READs, WRITEs and mappings of the same pages".
  */
-import type { InodeRecord, WriteOrder } from "../inode/table.ts";
+import type { WriteOrder } from "../inode/pages.ts";
+import type { InodeRecord } from "../inode/table.ts";
 import type { Maybe } from "../lower/lower.ts";
 
 type Made = WriteOrder["made"] extends Set<infer T> ? T : never;

@@ -24,7 +24,7 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 import { isSentinelOffset, SENTINEL_SIZE } from "../coherence/size/sentinel.ts";
 import type { WriteRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
-import { PAGE_BYTES } from "../inode/table.ts";
+import { PAGE_BYTES } from "../inode/pages.ts";
 import type { Maybe } from "../lower/lower.ts";
 import { lastly } from "../lower/maybe.ts";
 import { AppendHold } from "./append-end.ts";

@@ -7,7 +7,7 @@ import { E, Errno } from "../../dlmd/base/errno.ts";
 import { WireError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import { encodeError } from "../fuse/reply.ts";
-import { damagedUnique, decodeRequest } from "../fuse/request.ts";
+import { damagedUnique, decodeRequest } from "../fuse/decode-request.ts";
 import type { InitRequest, NotifyReplyRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import { Call, type ReplyPort } from "../op/call.ts";

@@ -8,29 +8,17 @@
  * one that meets a repair older than the file's size.
  */
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
-import type { Inode } from "../../inode/inode.ts";
+import type { Cover, Inode, SizeEffect } from "../cover.ts";
 import type { Maybe } from "../../lower/lower.ts";
 import { inTime } from "../../lower/maybe.ts";
 import { CallerRepairs } from "./caller-repair.ts";
 import type { CallerThreads } from "../caller-threads.ts";
-import type { Cover } from "../cover.ts";
 import type { CoherenceState } from "../effect.ts";
 import { InodeLock } from "./inode-lock.ts";
 import type { Asking, KernelSizes, ShortRead, SizeChange, Sized } from "./kernel-sizes.ts";
 import type { OwnInodes } from "./own-inodes.ts";
 import { noteAsker, noteTaken } from "./asked.ts";
-import {
-  doubtSize,
-  judgeSize,
-  judgeTold,
-  mayShrink,
-  mustWait,
-  noteLateReply,
-  noteThread,
-  noteTold,
-  type SizeEffect,
-  sizeKnown,
-} from "./doubt.ts";
+import { doubtSize, judgeSize, judgeTold, mayShrink, mustWait, noteLateReply, noteThread, noteTold, sizeKnown } from "./doubt.ts";
 import { SizeGates } from "./gate.ts";
 import type { Repair } from "./repairs.ts";
 import { Settling } from "./settle.ts";

@@ -42,14 +42,8 @@
  *    told another size since ("mark"). This needs no doubt.
  * 5. A LOOKUP reply with the sentinel, installed late. Its version is older than that of the repair: the kernel drops it.
  */
-import type { Cover } from "../cover.ts";
+import type { Cover, SizeEffect } from "../cover.ts";
 import type { CoherenceState } from "../effect.ts";
-
-/**
- * What the end of a call that was answered does to the kernel's size. "raises": to the end of what was written. "misplaced": the same, but
- * that is not the file's true end. "sets": whatever the reply said.
- */
-export type SizeEffect = "raises" | "misplaced" | "sets";
 
 /** Threads with a late reply that are remembered; beyond, the oldest is: its next request then proves nothing. */
 export const LATE_THREADS_MAX = 4096;

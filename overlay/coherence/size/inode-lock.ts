@@ -5,9 +5,8 @@
  * That the request came proves that whoever had the lock before is done. And for as long as it is not answered the lock is ours.
  */
 import { E } from "../../../dlmd/base/errno.ts";
-import type { Inode } from "../../inode/inode.ts";
+import type { Cover, Inode } from "../cover.ts";
 import { inTime } from "../../lower/maybe.ts";
-import type { Cover } from "../cover.ts";
 import type { OwnInodes } from "./own-inodes.ts";
 import { noteNoAskers } from "./asked.ts";
 import { noteKernelLock } from "./doubt.ts";

@@ -1,7 +1,6 @@
 /** What the op layer tells and asks about the size that the kernel has for a file (hazard F5); check.ts does it, doubt.ts says why. */
-import type { Inode } from "../../inode/inode.ts";
+import type { Inode, SizeEffect } from "../cover.ts";
 import type { Maybe } from "../../lower/lower.ts";
-import type { SizeEffect } from "./doubt.ts";
 
 /** api.ts, Coherence.sizes. */
 export interface KernelSizes {

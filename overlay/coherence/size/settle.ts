@@ -1,6 +1,5 @@
 /** What a revoke waits for of replies that change the kernel's size of a file, or tell it: that they were taken (doubt.ts, asked.ts). */
-import type { Inode } from "../../inode/inode.ts";
-import type { Cover } from "../cover.ts";
+import type { Cover, Inode } from "../cover.ts";
 import type { InodeLock } from "./inode-lock.ts";
 import { mustSettle, noteNoAskers } from "./asked.ts";
 import { mustBeTaken, noteRaised } from "./doubt.ts";

@@ -8,11 +8,10 @@
  * of the READ or GETATTR waiting here covers it, in a revoke too; once none waits, it is refused.
  */
 import { E } from "../../../dlmd/base/errno.ts";
-import type { Inode } from "../../inode/inode.ts";
+import type { Cover, Inode } from "../cover.ts";
 import { ROOT_FUSE_NODEID } from "../../inode/table.ts";
 import type { CallerRepairs } from "./caller-repair.ts";
 import type { CallerThreads } from "../caller-threads.ts";
-import type { Cover } from "../cover.ts";
 import type { CoherenceState } from "../effect.ts";
 import type { InodeLock } from "./inode-lock.ts";
 import type { OwnRequests } from "./kernel-sizes.ts";

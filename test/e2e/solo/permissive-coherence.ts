@@ -2,13 +2,11 @@
  * Test double: the coherence of a single node, where every lock is always here. It counts pins, so that a test can tell whether they are
  * balanced, and keeps the told names truthfully, because operations ask for them.
  */
-import type { Coherence, HeldPageDrop, PinMode, SessionCoherence, Waiter, Want } from "../../../overlay/coherence/api.ts";
-import { createCover, type Cover } from "../../../overlay/coherence/cover.ts";
+import { type Cover, createCover, type Inode, type InodeKind, type PinMode } from "../../../overlay/coherence/cover.ts";
+import type { Coherence, HeldPageDrop, SessionCoherence, Waiter, Want } from "../../../overlay/coherence/api.ts";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import type { Inode, InodeKind } from "../../../overlay/inode/inode.ts";
-import { fileKey } from "../../../overlay/lower/lower.ts";
-import type { FileId, Maybe } from "../../../overlay/lower/lower.ts";
+import { type FileId, fileKey, type Maybe } from "../../../overlay/lower/lower.ts";
 import type { KernelNames } from "../../../overlay/coherence/kernel-names.ts";
 import type { KernelSizes } from "../../../overlay/coherence/size/kernel-sizes.ts";
 import { rightSizes } from "../../unit/op/right-sizes.ts";

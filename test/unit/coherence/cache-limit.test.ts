@@ -2,9 +2,8 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { CacheLimit, cachedInodesMax } from "../../../overlay/coherence/cache-limit.ts";
-import { type Cover, createCover } from "../../../overlay/coherence/cover.ts";
+import { type Cover, createCover, type InodeKind } from "../../../overlay/coherence/cover.ts";
 import { type CoherenceState, createCoherenceState } from "../../../overlay/coherence/effect.ts";
-import type { InodeKind } from "../../../overlay/inode/inode.ts";
 
 const MAX = 3;
 let state: CoherenceState;

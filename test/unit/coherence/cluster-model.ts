@@ -3,13 +3,12 @@
  * FIFO channels: model-resource.ts), each node's kernel (model-node.ts: a page with its lock, INVAL_INODE that waits for it) and the lower file (a version).
  * Everything that may happen next is a step; the seed picks which.
  */
-import type { PinWaiter } from "../../../overlay/coherence/cover.ts";
+import type { Inode, PinWaiter } from "../../../overlay/coherence/cover.ts";
 import type { Effect } from "../../../overlay/coherence/effect.ts";
-import { addWaiter, handleAst, handleBast, holdOf, tryPin, unpin, unpinData } from "../../../overlay/coherence/lock-cache.ts";
-import { handleInvalidated, handleRetryTimer, handleTimer } from "../../../overlay/coherence/revoke.ts";
+import { addWaiter, handleAst, handleBast, handleTimer, holdOf, tryPin, unpin, unpinData } from "../../../overlay/coherence/lock-cache.ts";
+import { handleInvalidated, handleRetryTimer } from "../../../overlay/coherence/revoke.ts";
 import { closeToken, handleTokenAst, handleTokenBast, openToken } from "../../../overlay/coherence/write-token.ts";
 import { Mode, modeCovers, modesCompatible } from "../../../dlmd/wire/mode.ts";
-import type { Inode } from "../../../overlay/inode/inode.ts";
 import { createModelNode, type ModelNode } from "./model-node.ts";
 import { ModelResource } from "./model-resource.ts";
 import { seeded } from "./seeded.ts";

@@ -1,11 +1,10 @@
 /** Hazards H1, F7: at the end of the lease the kernel drops what it caches, whatever some of it waits for. */
 import { describe, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
-import { createCover } from "../../../overlay/coherence/cover.ts";
+import { createCover, type Inode, type InodeKind } from "../../../overlay/coherence/cover.ts";
 import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
 import { Invalidation, type KernelCaches } from "../../../overlay/coherence/invalidation.ts";
 import { dropInodes, type InodeBatch } from "../../../overlay/coherence/kernel-drop.ts";
-import type { Inode, InodeKind } from "../../../overlay/inode/inode.ts";
 
 function inodeOf(ino: number, kind: InodeKind = "file", openCount = 0): Inode {
   const id = { ino, generation: 1 };

@@ -3,11 +3,10 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { CacheLimit } from "../../../overlay/coherence/cache-limit.ts";
 import { CallerRepairs } from "../../../overlay/coherence/size/caller-repair.ts";
-import { type Cover, createCover } from "../../../overlay/coherence/cover.ts";
+import { type Cover, createCover, type Inode, type InodeKind } from "../../../overlay/coherence/cover.ts";
 import { CoverTable } from "../../../overlay/coherence/cover-table.ts";
 import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
 import { EXPIRE_NAMES_MAX, NEGATIVE_NAMES_MAX, noteNameRevoke, planExpiry, tellName } from "../../../overlay/coherence/names.ts";
-import type { Inode, InodeKind } from "../../../overlay/inode/inode.ts";
 
 function coverOf(ino: number, kind: InodeKind = "file"): Cover {
   return createCover({ ino, generation: 1 }, `${ino}.1`, kind);

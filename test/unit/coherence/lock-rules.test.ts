@@ -1,12 +1,11 @@
 /** Rules of the lock cache and the revoke, one by one, each as `npm run mutations` breaks it. */
 import { beforeEach, describe, expect, it } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { type Cover, createCover, type PinWaiter } from "../../../overlay/coherence/cover.ts";
+import { type Cover, createCover, type Inode, type PinWaiter } from "../../../overlay/coherence/cover.ts";
 import { type CoherenceState, createCoherenceState, type Effect } from "../../../overlay/coherence/effect.ts";
-import { addWaiter, handleAst, handleBast, holdOf, tryPin, unpin, unpinData } from "../../../overlay/coherence/lock-cache.ts";
+import { addWaiter, handleAst, handleBast, handleTimer, holdOf, tryPin, unpin, unpinData } from "../../../overlay/coherence/lock-cache.ts";
 import { orderWants } from "../../../overlay/coherence/lock-order.ts";
-import { handleInvalidated, handleTimer } from "../../../overlay/coherence/revoke.ts";
-import type { Inode } from "../../../overlay/inode/inode.ts";
+import { handleInvalidated } from "../../../overlay/coherence/revoke.ts";
 
 let state: CoherenceState;
 

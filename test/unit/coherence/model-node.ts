@@ -1,7 +1,6 @@
 /** A node of the model: its coherence rules' state for the one file, and its kernel: a page, whose folio requests lock. */
-import { type Cover, createCover } from "../../../overlay/coherence/cover.ts";
+import { type Cover, createCover, type Inode } from "../../../overlay/coherence/cover.ts";
 import { type CoherenceState, createCoherenceState } from "../../../overlay/coherence/effect.ts";
-import type { Inode } from "../../../overlay/inode/inode.ts";
 
 interface PageRequest {
   readonly write: boolean;

@@ -2,7 +2,7 @@ import { beforeEach, describe, expect, it } from "vitest";
 import { LockFlag } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { bear, registerAll } from "../../../overlay/coherence/born.ts";
-import { createCover, type Cover, type PinWaiter } from "../../../overlay/coherence/cover.ts";
+import { type Cover, createCover, type InodeKind, type PinWaiter } from "../../../overlay/coherence/cover.ts";
 import { createCoherenceState, type CoherenceState, type Effect } from "../../../overlay/coherence/effect.ts";
 import {
   addWaiter,
@@ -13,6 +13,7 @@ import {
   tryPin,
   unpin,
   unpinData,
+  handleTimer,
 } from "../../../overlay/coherence/lock-cache.ts";
 import {
   dropName,
@@ -24,9 +25,8 @@ import {
   tellName,
   toldName,
 } from "../../../overlay/coherence/names.ts";
-import { handleInvalidated, handleRetryTimer, handleTimer, isStillHeld } from "../../../overlay/coherence/revoke.ts";
+import { handleInvalidated, handleRetryTimer, isStillHeld } from "../../../overlay/coherence/revoke.ts";
 import { closeToken, handleTokenAst, handleTokenBast, openToken } from "../../../overlay/coherence/write-token.ts";
-import type { InodeKind } from "../../../overlay/inode/inode.ts";
 
 let state: CoherenceState;
 let nextIno = 11;

@@ -3,7 +3,7 @@ import { type Lock, LockFlag, type LockHandlers, type Lockspace } from "../../..
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { KernelCaches } from "../../../overlay/coherence/invalidation.ts";
 import { type CoherenceShell, createCoherenceShell } from "../../../overlay/coherence/shell.ts";
-import type { Inode, InodeKind } from "../../../overlay/inode/inode.ts";
+import type { Inode, InodeKind } from "../../../overlay/coherence/cover.ts";
 import { decodeStamp, type Stamp, type Stamps, StampSource } from "../../../overlay/lower/stamp.ts";
 import { fileKey } from "../../../overlay/lower/lower.ts";
 

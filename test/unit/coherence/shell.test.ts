@@ -7,7 +7,7 @@ import { E } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { KernelCaches } from "../../../overlay/coherence/invalidation.ts";
 import type { CoherenceShell } from "../../../overlay/coherence/shell.ts";
-import type { Inode } from "../../../overlay/inode/inode.ts";
+import type { Inode } from "../../../overlay/coherence/cover.ts";
 import { inodeOf, lockspaceThatGrants, shellOver, SilentStamps } from "./shell-lab.ts";
 
 describe("the shell", () => {

@@ -2,11 +2,10 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { type Cover, createCover } from "../../../overlay/coherence/cover.ts";
+import { type Cover, createCover, type Inode } from "../../../overlay/coherence/cover.ts";
 import type { Effect } from "../../../overlay/coherence/effect.ts";
 import type { Dropped } from "../../../overlay/coherence/kernel-drop.ts";
 import { Suspension } from "../../../overlay/coherence/suspension.ts";
-import type { Inode } from "../../../overlay/inode/inode.ts";
 
 function coverOf(ino: number): Cover {
   const id = { ino, generation: 1 };

@@ -2,12 +2,11 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { type Cover, createCover } from "../../../overlay/coherence/cover.ts";
+import { type Cover, createCover, type Inode, type InodeKind } from "../../../overlay/coherence/cover.ts";
 import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
 import { Invalidation, type KernelCaches } from "../../../overlay/coherence/invalidation.ts";
 import { dropInodes, type InodeBatch } from "../../../overlay/coherence/kernel-drop.ts";
 import { namesElsewhere, tellName, toldName } from "../../../overlay/coherence/names.ts";
-import type { Inode, InodeKind } from "../../../overlay/inode/inode.ts";
 import { inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
 import { bench, caller, soon, tell, WRITER } from "./size/size-lab.ts";
 

@@ -4,7 +4,7 @@ import type { Lock, LockHandlers } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { KernelCaches } from "../../../overlay/coherence/invalidation.ts";
 import type { CoherenceShell } from "../../../overlay/coherence/shell.ts";
-import type { Inode } from "../../../overlay/inode/inode.ts";
+import type { Inode } from "../../../overlay/coherence/cover.ts";
 import { inodeOf, lockspaceThatGrants, shellOver, SilentStamps } from "./shell-lab.ts";
 
 describe("a directory that the kernel was told under another parent", () => {

@@ -3,7 +3,7 @@ import { expect, it } from "vitest";
 import type { Lock, LockHandlers } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { CoherenceShell } from "../../../overlay/coherence/shell.ts";
-import type { Inode } from "../../../overlay/inode/inode.ts";
+import type { Inode } from "../../../overlay/coherence/cover.ts";
 import type { Stamp } from "../../../overlay/lower/stamp.ts";
 import { inodeOf, lockspaceThatGrants, shellOver, SilentStamps } from "./shell-lab.ts";
 

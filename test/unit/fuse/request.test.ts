@@ -3,7 +3,8 @@ import { describe, expect, test } from "vitest";
 import { WireError } from "../../../dlmd/base/error.ts";
 import { OPCODE } from "../../../overlay/fuse/abi.ts";
 import { opcodeRow, opcodeTable } from "../../../overlay/fuse/opcode.ts";
-import { type Request, damagedUnique, decodeRequest } from "../../../overlay/fuse/request.ts";
+import { damagedUnique, decodeRequest } from "../../../overlay/fuse/decode-request.ts";
+import type { Request } from "../../../overlay/fuse/request.ts";
 import { vectors } from "../../vector/fuse/vectors.ts";
 
 const packets: Buffer[] = vectors.requests.map((v) => Buffer.from(v.hex, "hex"));

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import type { Coherence } from "../../../overlay/coherence/api.ts";
-import type { Inode } from "../../../overlay/inode/inode.ts";
+import type { Inode } from "../../../overlay/coherence/cover.ts";
 import type { Attr, Fetched, Lower, LowerHandle } from "../../../overlay/lower/lower.ts";
 import type { Stamp } from "../../../overlay/lower/stamp.ts";
 import { Ahead } from "../../../overlay/op/ahead.ts";

@@ -1,6 +1,6 @@
 /** An append and the READs of its file: append-end.ts. */
 import { afterEach, describe, expect, it, vi } from "vitest";
-import type { Inode } from "../../../overlay/inode/inode.ts";
+import type { Inode } from "../../../overlay/coherence/cover.ts";
 import { AppendHold } from "../../../overlay/op/append-end.ts";
 import { Workbench } from "./workbench.ts";
 

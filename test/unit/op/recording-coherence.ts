@@ -4,12 +4,12 @@
  */
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import type { Coherence, HeldPageDrop, PageUsers, PinMode, Waiter, Want } from "../../../overlay/coherence/api.ts";
+import type { Inode, PinMode } from "../../../overlay/coherence/cover.ts";
+import type { Coherence, HeldPageDrop, PageUsers, Waiter, Want } from "../../../overlay/coherence/api.ts";
 import type { Stamp } from "../../../overlay/lower/stamp.ts";
 import type { KernelNames } from "../../../overlay/coherence/kernel-names.ts";
 import type { KernelSizes } from "../../../overlay/coherence/size/kernel-sizes.ts";
-import type { Inode } from "../../../overlay/inode/inode.ts";
-import { PAGE_BYTES, type PagePart, type PageRange } from "../../../overlay/inode/table.ts";
+import { PAGE_BYTES, type PagePart, type PageRange } from "../../../overlay/inode/pages.ts";
 import type { Maybe } from "../../../overlay/lower/lower.ts";
 import { rightSizes } from "./right-sizes.ts";
 

@@ -1,9 +1,8 @@
 /** Limits of a session: at them all is well, one byte beyond it what their comments say happens. */
 import { expect, it } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
-import { createCover } from "../../../overlay/coherence/cover.ts";
+import { createCover, type InodeKind } from "../../../overlay/coherence/cover.ts";
 import { OPCODE } from "../../../overlay/fuse/abi.ts";
-import type { InodeKind } from "../../../overlay/inode/inode.ts";
 import { endlessLease } from "../../../overlay/lease/lease.ts";
 import { type FileId, fileKey } from "../../../overlay/lower/lower.ts";
 import type { Native } from "../../../native/index.ts";

@@ -1,7 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { createCover } from "../../../overlay/coherence/cover.ts";
+import { createCover, type Inode } from "../../../overlay/coherence/cover.ts";
 import { HandleTable } from "../../../overlay/inode/handles.ts";
-import type { Inode } from "../../../overlay/inode/inode.ts";
 import { InodeTable, ROOT_FUSE_NODEID } from "../../../overlay/inode/table.ts";
 import { fileKey, type LowerHandle } from "../../../overlay/lower/lower.ts";
 

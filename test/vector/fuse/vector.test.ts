@@ -5,7 +5,8 @@ import { negotiateInit } from "../../../overlay/fuse/init.ts";
 import { notifyDelete, notifyIncEpoch, notifyInvalEntry, notifyInvalInode, notifyStore } from "../../../overlay/fuse/notify.ts";
 import { opcodeTable } from "../../../overlay/fuse/opcode.ts";
 import * as reply from "../../../overlay/fuse/reply.ts";
-import { type InitRequest, decodeRequest } from "../../../overlay/fuse/request.ts";
+import { decodeRequest } from "../../../overlay/fuse/decode-request.ts";
+import type { InitRequest } from "../../../overlay/fuse/request.ts";
 import { type NotificationVector, type ReplySpec, type RequestVector, vectors } from "./vectors.ts";
 
 // Requests come in a buffer that is larger than they are and full of what was there before.

@@ -1,8 +1,7 @@
 /** The kernel's lock of an inode, taken by threads of our own: size/inode-lock.ts. */
 import { describe, expect, it } from "vitest";
-import { createCover } from "../../../../overlay/coherence/cover.ts";
+import { createCover, type Inode } from "../../../../overlay/coherence/cover.ts";
 import { InodeLock } from "../../../../overlay/coherence/size/inode-lock.ts";
-import type { Inode } from "../../../../overlay/inode/inode.ts";
 
 const OWN_THREAD = 77;
 const soon = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));

@@ -1,9 +1,8 @@
 /** Test lab: a file, the kernel's size of it, and the check over both. */
-import { createCover } from "../../../../overlay/coherence/cover.ts";
+import { createCover, type Inode } from "../../../../overlay/coherence/cover.ts";
 import { createCoherenceState } from "../../../../overlay/coherence/effect.ts";
 import type { Asking } from "../../../../overlay/coherence/size/kernel-sizes.ts";
 import { SizeCheck } from "../../../../overlay/coherence/size/check.ts";
-import type { Inode } from "../../../../overlay/inode/inode.ts";
 
 export const OWN_THREAD = 77;
 export const WRITER = 5;

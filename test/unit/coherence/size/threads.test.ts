@@ -1,8 +1,7 @@
 /** Repairs of the kernel's size, by a program's thread and by our own. */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import type { Cover } from "../../../../overlay/coherence/cover.ts";
+import type { Cover, Inode } from "../../../../overlay/coherence/cover.ts";
 import type { SizeCheck } from "../../../../overlay/coherence/size/check.ts";
-import type { Inode } from "../../../../overlay/inode/inode.ts";
 import { ASLEEP, bench, caller, READER, soon, WRITER } from "./size-lab.ts";
 
 describe("a repair by the thread that asks", () => {
