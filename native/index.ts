@@ -141,6 +141,11 @@ export interface Calls<R> {
   readDirect(fd: number, buffer: Buffer, offset: number): R;
   writeDirect(fd: number, buffer: Buffer, offset: number): R;
   /**
+   * EXT4_IOC_SHUTDOWN or XFS_IOC_GOINGDOWN, without writing the log, of the file system of an open directory or file: nothing that is dirty is
+   * written any more, and every call on it fails (overlay/volume/README.md says what ext4 writes all the same).
+   */
+  shutDown(fd: number): R;
+  /**
    * In `pool.own` only, whose threads have a working directory and descriptors of their own: on an inode of this process's own mount
    * (overlay/coherence/size/own-inodes.ts), which is looked for at `mountpoint`; -EXDEV: another device than 0:`minor` is there.
    * This one gives the size as the kernel has it, once it is from `atLeast` to `atMost`, or after so many milliseconds; the server is not asked.

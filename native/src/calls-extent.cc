@@ -1,4 +1,5 @@
-// Where a file lies on its device (FIEMAP), its flags (chattr), and whole blocks read and written without the page cache.
+// Where a file lies on its device (FIEMAP), its flags (chattr), whole blocks read and written without the page cache, and the end of a
+// mounted file system that must not write any more.
 #include <fcntl.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
@@ -20,6 +21,10 @@ namespace {
 constexpr size_t kDirectAlign = 4096;
 // Blocks of a few sectors are meant, not data.
 constexpr size_t kDirectBytesMax = 1u << 20;
+// EXT4_IOC_SHUTDOWN (fs/ext4/ext4.h) and XFS_IOC_GOINGDOWN (fs/xfs/libxfs/xfs_fs.h) are one number, and so are their flags: without
+// writing the log.
+constexpr unsigned long kShutDown = _IOR('X', 125, uint32_t);
+constexpr uint32_t kNoLogFlush = 2;
 
 int fd(const Call& call) { return static_cast<int>(call.number[0]); }
 
@@ -73,12 +78,18 @@ int64_t writeDirect(const Call& call) {
   return resultOf(::pwrite(fd(call), room.get(), call.dataBytes, call.number[1]));
 }
 
+int64_t shutDown(const Call& call) {
+  uint32_t how = kNoLogFlush;
+  return resultOf(::ioctl(fd(call), kShutDown, &how));
+}
+
 const CallRow kRows[] = {
     {"fileFlags", "d", fileFlags},
     {"setFileFlags", "di", setFileFlags},
     {"extents", "db", extents},
     {"readDirect", "dbo", readDirect},
     {"writeDirect", "dbz", writeDirect},
+    {"shutDown", "d", shutDown},
 };
 
 }  // namespace

@@ -332,7 +332,9 @@ export class MountProcess {
       createLocal: () => createLocalLower({ native, rootFd: mount.rootFd, metadataCalls, log }),
       guard: (local) => {
         if (lower.kind !== "device") return null;
-        const watched = { device: lower.path, type: mount.type, readOnly, rootFd: mount.rootFd, confirm: () => mount.confirm() };
+        const { type, rootFd } = mount;
+        const [confirm, stopWriting] = [() => mount.confirm(), () => mount.stopWriting()];
+        const watched = { device: lower.path, type, readOnly, rootFd, confirm, stopWriting };
         return this.#withdrawals.guard(local, watched, (why) => this.#withdraw(why));
       },
       createServer: (served) => this.#createServer(client, mount, served),

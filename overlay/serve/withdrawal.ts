@@ -2,13 +2,13 @@
  * What a mount does when the disk under its lower fails (hazard R6): watches it, and gives the volume up once. One for each mount, through
  * all the times that it is the owner.
  */
-import { OperatingError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import { DiskGuard } from "../lower/server/disk-guard.ts";
 import { mayWithdraw } from "../lower/server/disk-fault.ts";
 import type { LocalLower } from "../lower/local/local.ts";
 import { pathIsWell } from "../volume/disk-probe.ts";
 import { createKernelErrors, KERNEL_ERRORS_EVERY_MS } from "../volume/kernel-errors.ts";
+import { isAnothers } from "../volume/taking.ts";
 
 /** How often an owner reads its block again: another life there is another owner, by a late write or of another cluster. */
 export const OWNER_BLOCK_EVERY_MS = 10_000;
@@ -22,6 +22,8 @@ export interface WatchedDisk {
   readonly rootFd: number;
   /** LowerMount.confirm */
   readonly confirm: () => Promise<void>;
+  /** LowerMount.stopWriting */
+  readonly stopWriting: () => Promise<void>;
 }
 
 export interface GuardedDisk {
@@ -91,16 +93,30 @@ export class Withdrawals {
   }
 
   /** A block that cannot be read is trouble that may pass: what it means for the disk, the next call finds out. */
-  #watchBlock(guard: DiskGuard, { confirm }: WatchedDisk): { readonly trouble: () => string | null; readonly end: () => void } {
+  #watchBlock(
+    guard: DiskGuard,
+    { confirm, stopWriting }: WatchedDisk,
+  ): { readonly trouble: () => string | null; readonly end: () => void } {
     let trouble: string | null = null;
     let looking = false;
     let ended = false;
+    const stop = async (): Promise<void> => {
+      try {
+        await stopWriting();
+      } catch (error) {
+        this.#log.error({ error: String(error) }, "the disk of another owner may be written to");
+      }
+    };
     const judge = (error: unknown): void => {
       // This node gives the block back itself at the end.
       if (ended) return;
       const words = error instanceof Error ? error.message : String(error);
-      const isAnothers = error instanceof OperatingError && ["owner-changed", "owner-block-damaged"].includes(error.code);
-      if (isAnothers) return guard.yieldTo(words);
+      if (isAnothers(error)) {
+        // Hazard C3. First, so that no call is told what the end of the file system does to it.
+        guard.yieldTo(words);
+        void stop();
+        return;
+      }
       if (trouble === null) this.#log.warn({ error: words }, "the owner's block could not be read again");
       trouble = words;
     };

@@ -13,18 +13,20 @@ import { cleanAfter, letGoAfter } from "./clean-after.ts";
 import {
   type DetachedMount,
   MountAttr,
+  dropDetached,
   getAttributeInPool,
   letGo,
   mountDetached,
   releaseDetached,
   requireFree,
   setAttributeInPool,
+  shutDownDetached,
 } from "./detached.ts";
 import { isReadOnlyDevice } from "./device.ts";
 import { requireFileSystemRoot } from "./file-system-root.ts";
 import { checkOwnerFile } from "./owner-file.ts";
 import { dirtyReasonInBackground, probeSuperblockInPool, requireJournal } from "./probe.ts";
-import { type Taken, type Taking, takeDevice, undo } from "./taking.ts";
+import { type Taken, type Taking, isAnothers, takeDevice, undo } from "./taking.ts";
 
 export interface LowerSource {
   readonly kind: "device" | "directory";
@@ -49,9 +51,12 @@ export interface LowerMount {
   readonly dirty: string | null;
   /** The owner's block still names this life. Throws what Taken.confirm does, and "device-silent". */
   confirm(): Promise<void>;
+  /** The block names another life, so the disk is another's: nothing more is written to it. Throws "not-shut-down". */
+  stopWriting(): Promise<void>;
   /**
    * Writes back, unmounts, and resolves once that is proved. All other descriptors of the file system must be closed before. Throws
    * OperatingError "not-released": then nobody else may be told that the volume is free. "let-go": it is free, and not clean.
+   * What Taken.confirm throws: the disk is another's, so nothing was written back, and it is free.
    */
   release(): Promise<void>;
 }
@@ -126,6 +131,7 @@ async function mountDevice(
       letGoAfter: letGoAfter(taking.claim),
       dirty,
       confirm: () => disk.ask("reading the owner's block", () => taken.confirm()),
+      stopWriting: () => disk.carryOut("shutting it down", () => shutDownDetached(mount, device)),
       release,
     };
   } catch (error) {
@@ -135,14 +141,34 @@ async function mountDevice(
 
 /** The block names this life until nothing of it can reach the disk any more: a release that is not proved is not written. */
 async function releaseDevice(mount: DetachedMount, device: string, readOnly: boolean, taken: Taken): Promise<void> {
+  const anothers = await findAnothers(taken);
+  if (anothers !== null) {
+    const shutDown = await shutDownDetached(mount, device).then(() => null, asError);
+    await dropDetached(mount, device);
+    throw shutDown ?? anothers;
+  }
   await releaseDetached(mount, device);
   try {
     if (!readOnly) await requireClean(device);
     await taken.giveBack();
   } catch (error) {
-    if (error instanceof OperatingError && error.code === "owner-changed") throw error;
-    throw letGo(device, error instanceof Error ? error.message : String(error));
+    if (isAnothers(error)) throw error;
+    throw letGo(device, asError(error).message);
   }
+}
+
+/** Why the disk is another's, before anything is written back to it; null: it is not, or does not say. */
+async function findAnothers(taken: Taken): Promise<Error | null> {
+  try {
+    await taken.confirm();
+    return null;
+  } catch (error) {
+    return isAnothers(error) ? asError(error) : null;
+  }
+}
+
+function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error));
 }
 
 /** Hazard C3: a file system that aborted its journal unmounts too; only of a clean one is all on the disk. */
@@ -167,6 +193,7 @@ async function openDirectory(source: LowerSource, expected: Bit, readOnly: boole
       letGoAfter: 0,
       dirty: null,
       confirm: async () => {},
+      stopWriting: async () => {},
       release: async () => {
         const synced = await nativeAddon().pool.sync.syncfs(rootFd);
         closeSync(rootFd);

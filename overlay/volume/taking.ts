@@ -39,7 +39,7 @@ interface Device {
 export interface Taken {
   /** Of the life that the block names now. */
   readonly epoch: number;
-  /** The block still names this life: nobody has written it since. Throws "owner-changed", "device-io". */
+  /** The block still names this life: nobody has written it since. Throws "owner-changed", "owner-block-damaged", "device-io". */
   confirm(): Promise<void>;
   /** After nothing of this mount can reach the device any more. Throws "device-io", "owner-changed". */
   giveBack(): Promise<void>;
@@ -69,7 +69,16 @@ export async function takeDevice(at: Device): Promise<Taken> {
     .carryOut("writing the owner's block", () => writeOwnerBlock(device, offset, owned))
     .catch((error: unknown) => Promise.reject(notGivenBack(device, error, error)));
   requireLease(at);
-  const confirm = async (): Promise<void> => requireSame(device, await readOwnerBlock(device, offset, volumeUuid), owned);
+  const look = async (): Promise<void> => requireSame(device, await readOwnerBlock(device, offset, volumeUuid), owned);
+  // Once it is another's it stays so, also if it cannot be read any more.
+  let lost: unknown = null;
+  const confirm = async (): Promise<void> => {
+    if (lost !== null) throw lost;
+    await look().catch((error: unknown) => {
+      if (isAnothers(error)) lost = error;
+      throw error;
+    });
+  };
   const giveBack = async (): Promise<void> => {
     await confirm();
     await writeOwnerBlock(device, offset, { ...owned, state: "released", sequence: owned.sequence + 1, atMs: Date.now() });
@@ -83,6 +92,11 @@ export async function takeDevice(at: Device): Promise<Taken> {
     return undo(device, error, giveBack);
   }
   return { epoch, confirm, giveBack };
+}
+
+/** What Taken.confirm has thrown says that the disk is another's, or may be. */
+export function isAnothers(error: unknown): boolean {
+  return error instanceof OperatingError && ["owner-changed", "owner-block-damaged"].includes(error.code);
 }
 
 /** Throws `error`; or "not-given-back", if the block may go on naming this process, whose end alone lets others go on then. */

@@ -6,11 +6,16 @@ import { writeFile } from "node:fs/promises";
 import path from "node:path";
 import { createInterface } from "node:readline";
 import { afterEach, expect, it } from "vitest";
+import { labFiles } from "../../overlay/lab/layout.ts";
 import { WITHDRAW_AGAIN_MS } from "../../overlay/lower/server/disk-fault.ts";
 import { queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
+import { tryExclusive } from "../../overlay/volume/device.ts";
+import { readOwnerBlock, writeOwnerBlock } from "../../overlay/volume/direct-block.ts";
+import type { Life } from "../../overlay/volume/life.ts";
 import { type Actor, endActors, startActor, until, untilWaiting } from "./actor.ts";
 import { coverlay, type TestLab, withLab } from "./lab.ts";
 import { hasSuperblock, lowerDirectory } from "./owner-lower.ts";
+import { storedBit } from "./volume/take.ts";
 
 const STATE_TIMEOUT_MS = 60_000;
 const POLL_MS = 100;
@@ -182,6 +187,25 @@ it("a file system that the kernel finds damaged stays with its owner: changes en
     const made = python("import os,sys\nos.mkdir(sys.argv[1])", path.join(lab.node(2).mount, "d"));
     expect(await made.ended).not.toBe(0);
     expect(await lab.owner()).toBe(1);
+  });
+});
+
+it("another life in the owner's block: the owner withdraws, and what it had in memory does not come to the disk", async () => {
+  await withLab({ nodes: 2, lower: "xfs" }, async (lab) => {
+    const device = (await lab.status()).find((one) => one.nodeid === 1)?.device ?? "";
+    const program = startActor({ cwd: lab.node(1).mount });
+    await program.run(`put("synced", "kept"); fd = os.open("synced", os.O_RDWR); os.fsync(fd); os.fsync(os.open(".", os.O_RDONLY))`);
+    await program.run(`put("lost", "in memory only, " * 1000)`);
+    const { ownerBlock, uuid } = storedBit(device);
+    const block = await readOwnerBlock(device, ownerBlock ?? 0, uuid);
+    const life = { ...(block.life as Life), bootId: "another-boot", hostName: "another" };
+    await writeOwnerBlock(device, ownerBlock ?? 0, { ...block, sequence: block.sequence + 1, life });
+    expect((await says(lab, 1, /^withdrawn: .*written by another node meanwhile: it names process \d+ of node 1 on another/)).role).toBe(
+      "waiting",
+    );
+    expect(tryExclusive(device)).toBe("free");
+    expect(await readOwnerBlock(device, ownerBlock ?? 0, uuid)).toMatchObject({ state: "owned", life });
+    expect(readFileSync(labFiles(lab.dir).image).includes("in memory only, in memory")).toBe(false);
   });
 });
 

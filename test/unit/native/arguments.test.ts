@@ -20,7 +20,7 @@ describe("arguments", () => {
       }
     }
     expect(Object.keys(sync)).toEqual(Object.keys(pool));
-    expect(Object.keys(sync)).toHaveLength(42);
+    expect(Object.keys(sync)).toHaveLength(43);
   });
 
   it("of the wrong type: TypeError", () => {

@@ -43,13 +43,21 @@ vi.mock("../../../overlay/volume/kernel-errors.ts", async (importOriginal) => {
 });
 
 beforeEach(() => {
+  stopped.length = 0;
   played.looks = 0;
   played.kernelLooks = 0;
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "setInterval", "clearInterval", "performance"] });
 });
 afterEach(() => void vi.useRealTimers());
 
-const disk = { device: "/dev/x", type: "ext4", readOnly: false, rootFd: -1 } as const;
+const stopped: string[] = [];
+const disk = {
+  device: "/dev/x",
+  type: "ext4",
+  readOnly: false,
+  rootFd: -1,
+  stopWriting: async () => void stopped.push("writing"),
+} as const;
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 describe("a tool", () => {
@@ -117,7 +125,7 @@ describe("the owner's block", () => {
     expect([reads, watched.trouble]).toEqual([2, null]);
     answer = new OperatingError("it names node 9", { code: "owner-changed", hint: "" });
     await vi.advanceTimersByTimeAsync(OWNER_BLOCK_EVERY_MS);
-    expect([watched.trouble, withdrawn]).toEqual(["it names node 9", ["it names node 9"]]);
+    expect([watched.trouble, withdrawn, stopped]).toEqual(["it names node 9", ["it names node 9"], ["writing"]]);
     watched.end();
     expect(vi.getTimerCount()).toBe(0);
   });
@@ -131,7 +139,7 @@ describe("the owner's block", () => {
     watched.end();
     fail(new OperatingError("it names nobody", { code: "owner-changed", hint: "" }));
     await vi.advanceTimersByTimeAsync(0);
-    expect(withdrawn).toEqual([]);
+    expect([withdrawn, stopped]).toEqual([[], []]);
   });
 });
 
