@@ -2,7 +2,8 @@
  * What may change while the cluster runs: nodes and votes (config/change.ts says how), volumes, and, with every node there, how votes are
  * counted. The rest needs all nodes to be stopped, because nodes that differ in it would not hear each other. Pure.
  */
-import type { ClusterConfig, NodeConfig } from "./cluster-config.ts";
+import type { ClusterConfig } from "./cluster-config.ts";
+import type { NodeConfig } from "./votes.ts";
 
 const fixed = ["cluster", "keyFile", "multicast", "peerPort", "timeoutMs", "fencedLockspaces"] as const;
 

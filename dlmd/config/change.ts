@@ -19,7 +19,6 @@
  */
 import {
   type ConfigRecord,
-  isMajority,
   type KeptConfig,
   laterPending,
   offerObjection,
@@ -27,6 +26,7 @@ import {
   type PendingConfig,
   votesObjection,
 } from "./record.ts";
+import { isMajority } from "./votes.ts";
 
 export interface ConfigView {
   readonly epoch: number;
@@ -379,7 +379,7 @@ export class ConfigChange {
       return `version ${committed.version + 1} expected, because ${committed.version} is in force; found ${record.version}`;
     }
     // By a tie or last_man_standing: it would not be decided, and until then the majority of before counts as well.
-    if (!isMajority(committed.nodes, view.members)) {
+    if (!isMajority([committed.nodes], view.members)) {
       return `the members of the view (${view.members.join(", ")}) are not more than half of the votes: start more nodes first`;
     }
     return votesObjection(committed, record, view.members) ?? this.#objection(committed, record, view.members);
@@ -394,7 +394,7 @@ export class ConfigChange {
     const proposal = this.#proposal;
     if (proposal === null || proposal.stored.size < view.members.length) return;
     const { record, stored } = proposal;
-    if (!isMajority(this.#kept.committed.nodes, stored) || !isMajority(record.nodes, stored)) return;
+    if (!isMajority([this.#kept.committed.nodes, record.nodes], stored)) return;
     this.#proposal = null;
     this.#adopt(record, view.members, () => {
       if (this.#view !== view) return;

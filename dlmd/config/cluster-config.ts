@@ -6,6 +6,7 @@ import { Lexer, LineCounter, Parser, parseDocument } from "yaml";
 import * as z from "zod";
 import { OperatingError } from "../base/error.ts";
 import { nearestWord } from "../base/nearest.ts";
+import type { NodeConfig } from "./votes.ts";
 
 /** Survivors must tell a dead node from a busy one; below this a garbage collection looks like a death. */
 export const MIN_TIMEOUT_MS = 1500;
@@ -94,15 +95,6 @@ const knownKeys: Readonly<Record<string, readonly string[]>> = {
   nodes: Object.keys(nodeShape),
   volumes: Object.keys(volumeShape),
 };
-
-export interface NodeConfig {
-  readonly nodeid: number;
-  readonly name: string;
-  /** IPv4 address on which the node is heard, by datagram and by TCP. */
-  readonly address: string;
-  /** 0 to 255; 1 where it is not said. */
-  readonly votes: number;
-}
 
 /** How votes are counted beyond "more than half": the options of votequorum(5). */
 export interface QuorumConfig {

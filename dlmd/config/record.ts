@@ -1,15 +1,12 @@
 /** A configuration as the change protocol (change.ts) sees it, what a node keeps of it, and how its votes are counted. Pure. */
-export interface ConfigVotes {
-  readonly nodeid: number;
-  readonly votes: number;
-}
+import { isMajority, type Voter } from "./votes.ts";
 
 export interface ConfigRecord {
   readonly version: number;
   /** Of the whole: equal for configurations that mean the same. */
   readonly fingerprint: string;
   readonly text: string;
-  readonly nodes: readonly ConfigVotes[];
+  readonly nodes: readonly Voter[];
 }
 
 export interface PendingConfig {
@@ -34,22 +31,11 @@ export interface KeptConfig {
   readonly pending: PendingConfig | null;
 }
 
-function votesIn(nodes: readonly ConfigVotes[], members: Iterable<number>): number {
-  const there = new Set(members);
-  return nodes.reduce((sum, { nodeid, votes }) => sum + (there.has(nodeid) ? votes : 0), 0);
-}
-
 /** A configuration that is in force elsewhere, from a peer that refused us because ours is older. */
 export interface OfferedConfig {
   readonly record: ConfigRecord;
   /** As in KeptConfig. */
   readonly agreedBy: readonly number[];
-}
-
-/** Those members are more than half of all votes. */
-export function isMajority(nodes: readonly ConfigVotes[], members: Iterable<number>): boolean {
-  const all = nodes.reduce((sum, { votes }) => sum + votes, 0);
-  return votesIn(nodes, members) * 2 > all;
 }
 
 /**
@@ -60,7 +46,7 @@ export function offerObjection({ committed, pending }: KeptConfig, { record, agr
   // Stored here, and decided while the connection to its coordinator was away.
   const isStored = pending?.record.fingerprint === record.fingerprint;
   if (isQuorate && !isStored) return `this node is in a quorate view, in which version ${committed.version} is in force`;
-  if (isMajority(committed.nodes, agreedBy)) return null;
+  if (isMajority([committed.nodes], agreedBy)) return null;
   const by = agreedBy.length === 0 ? "no node" : `nodes ${agreedBy.join(", ")} alone`;
   return `version ${record.version} was in force at ${by}, which is no majority of the votes of version ${committed.version}`;
 }
@@ -76,7 +62,7 @@ export function votesObjection(from: ConfigRecord, to: ConfigRecord, members: re
   const step = Math.abs((after.get(nodeid) ?? 0) - (before.get(nodeid) ?? 0));
   if (step > 1) return `one vote at a time: node ${nodeid} has ${before.get(nodeid) ?? 0} votes, and would have ${after.get(nodeid) ?? 0}`;
   if (!after.has(nodeid) && members.includes(nodeid)) return `node ${nodeid} runs: stop its dlmd before it is removed`;
-  if (!isMajority(to.nodes, members)) {
+  if (!isMajority([to.nodes], members)) {
     return `the members of the view (${members.join(", ")}) would be no majority by the new votes: start more nodes first`;
   }
   return null;

@@ -8,7 +8,7 @@ import { type Socket, type SocketOptions, createSocket } from "node:dgram";
 import { OperatingError, WireError } from "../base/error.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metric.ts";
-import type { NodeConfig } from "../config/cluster-config.ts";
+import type { NodeConfig } from "../config/votes.ts";
 import { decodeUnsealed } from "../wire/bundle.ts";
 import { type Datagram, decodeDatagram, encodeDatagram } from "../wire/datagram.ts";
 import { DatagramBundler, type Destination } from "./datagram-bundler.ts";

@@ -14,7 +14,7 @@ import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metric.ts";
 import type { ClusterInfo, OverlayKey, ViewInfo, QueryWhat, ClientIdentity } from "../wire/program.ts";
 import type { KeptConfig } from "../config/record.ts";
-import type { NodeConfig } from "../config/cluster-config.ts";
+import type { NodeConfig } from "../config/votes.ts";
 import { LEASE_FILE } from "../wire/lease-page.ts";
 import { isAnswer, isQuestion } from "../wire/peer-message.ts";
 import type { Effect, Node, NodeBoot, NodeEvent } from "../node-api.ts";

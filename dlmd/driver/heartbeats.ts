@@ -7,7 +7,7 @@ import { Worker } from "node:worker_threads";
 import { OperatingError } from "../base/error.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metric.ts";
-import type { NodeConfig } from "../config/cluster-config.ts";
+import type { NodeConfig } from "../config/votes.ts";
 import type { BeatContent, HeardBeat } from "../membership/heartbeater.ts";
 import type { Member } from "../wire/view-id.ts";
 

@@ -6,7 +6,7 @@ import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metric.ts";
-import type { NodeConfig } from "../config/cluster-config.ts";
+import type { NodeConfig } from "../config/votes.ts";
 import type { HeardBeat } from "../membership/heartbeater.ts";
 import type { Node, NodeBoot } from "../node-api.ts";
 import type { Datagram } from "../wire/datagram.ts";

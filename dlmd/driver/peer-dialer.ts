@@ -2,7 +2,7 @@
  * Dials one peer whenever there is no connection to it: again and again with a growing pause, and at once when it was heard.
  */
 import { type Socket, createConnection } from "node:net";
-import type { NodeConfig } from "../config/cluster-config.ts";
+import type { NodeConfig } from "../config/votes.ts";
 
 const FIRST_BACKOFF_MS = 50;
 const MAX_BACKOFF_MS = 1000;

@@ -12,7 +12,7 @@ import { OperatingError } from "../base/error.ts";
 import type { Log } from "../base/log.ts";
 import { startListening } from "../base/listening.ts";
 import type { Metrics } from "../base/metric.ts";
-import type { NodeConfig } from "../config/cluster-config.ts";
+import type { NodeConfig } from "../config/votes.ts";
 import type { PeerMessage } from "../wire/peer.ts";
 import type { ViewId } from "../wire/view-id.ts";
 import { type ConfigOffer, type Identity, type Role, createHandshake } from "./handshake.ts";

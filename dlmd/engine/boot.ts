@@ -1,15 +1,6 @@
 /** What an engine of a node starts with: the node itself, the configuration, and what it has stored in former lives. */
+import type { NodeConfig } from "../config/votes.ts";
 import type { Lineage } from "../wire/view-id.ts";
-
-/** A node of the configuration. */
-export interface NodeConfig {
-  /** 1..65535 */
-  readonly nodeid: number;
-  readonly name: string;
-  /** Shown only; the driver knows how to reach it. */
-  readonly address: string;
-  readonly votes: number;
-}
 
 export interface QuorumOptions {
   /** One of two nodes is enough: which of them, the fence decides. */

@@ -3,7 +3,8 @@
  * Suspicion is by silence; also of a main loop that stands still while its heartbeats go on, and of two nodes that hear each other and have no
  * connection: locks go over that (hazard H13).
  */
-import type { EngineBoot, NodeConfig } from "../engine/boot.ts";
+import type { NodeConfig } from "../config/votes.ts";
+import type { EngineBoot } from "../engine/boot.ts";
 import type { NodeState } from "../wire/datagram.ts";
 import { hasMember, type Member, noView, sameView, type ViewId } from "../wire/view-id.ts";
 import type { BeatContent, HeardBeat } from "./heartbeater.ts";

@@ -6,7 +6,7 @@
  * dlmd's own lock service stops at that moment (`leaseEnd`). Programs act on locks that they were granted long before, so the same moment is
  * published for them, by the thread of the heartbeats (`PublishedLease`): it goes on when the main thread is busy, and stops when the process does.
  */
-import type { NodeConfig } from "../engine/boot.ts";
+import type { Voter } from "../config/votes.ts";
 import { hasMember, type Member, noView, sameView, type ViewId } from "../wire/view-id.ts";
 import type { LeaseGround } from "./quorum.ts";
 
@@ -45,7 +45,7 @@ export function sentAt(sent: SendTimes, seq: number): number | null {
  * node is a quorum by itself.
  */
 export function leaseEnd(
-  nodes: readonly Pick<NodeConfig, "nodeid" | "votes">[],
+  nodes: readonly Voter[],
   self: number,
   needed: number,
   acked: ReadonlyMap<number, number>,
@@ -66,6 +66,16 @@ export interface LeaseBasis {
   readonly members: readonly Member[];
   /** All of them must hold. */
   readonly grounds: readonly LeaseGround[];
+}
+
+/** As `leaseEnd`, by all grounds. */
+export function leaseEndByAll(
+  grounds: readonly LeaseGround[],
+  self: number,
+  acked: ReadonlyMap<number, number>,
+  timeoutMs: number,
+): number {
+  return Math.min(...grounds.map(({ nodes, needed }) => leaseEnd(nodes, self, needed, acked, timeoutMs)));
 }
 
 /**
@@ -111,9 +121,7 @@ export class PublishedLease {
 
   #extend(): void {
     if (this.#basis === null) return;
-    const { nodeid } = this.#self;
-    const ends = this.#basis.grounds.map(({ nodes, needed }) => leaseEnd(nodes, nodeid, needed, this.#acked, this.#timeoutMs));
-    const endMs = Math.min(...ends);
+    const endMs = leaseEndByAll(this.#basis.grounds, this.#self.nodeid, this.#acked, this.#timeoutMs);
     this.#alone = endMs === Number.POSITIVE_INFINITY;
     if (!this.#alone) this.#acknowledgedMs = Math.max(this.#acknowledgedMs, endMs);
   }

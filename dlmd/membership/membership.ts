@@ -22,7 +22,7 @@ import {
 import { Agreement, type Proposal, type InstalledView } from "./agreement.ts";
 import type { BeatContent, HeardBeat } from "./heartbeater.ts";
 import { Detector, type OwnState } from "./detector.ts";
-import { type LeaseBasis, leaseEnd, leaseWaitShare } from "./lease.ts";
+import { type LeaseBasis, leaseEndByAll, leaseWaitShare } from "./lease.ts";
 import { admitIncarnation, type Peer } from "./peer-table.ts";
 import { leaseGrounds, nextElectorate, plainQuorum, type QuorumBasis } from "./quorum.ts";
 
@@ -161,9 +161,7 @@ export class Membership {
       const peer = this.peers.get(member.nodeid);
       if (peer !== undefined) acked.set(member.nodeid, peer.ackedMs);
     }
-    const { grounds } = this.#leaseBasis(view);
-    const { timeoutMs } = this.#boot;
-    return Math.min(...grounds.map(({ nodes, needed }) => leaseEnd(nodes, this.#self.nodeid, needed, acked, timeoutMs)));
+    return leaseEndByAll(this.#leaseBasis(view).grounds, this.#self.nodeid, acked, this.#boot.timeoutMs);
   }
 
   /** The same object as long as nothing of it changes. */

@@ -1,5 +1,5 @@
 /** What this node knows of the other configured nodes: lives, last words, links. */
-import type { NodeConfig } from "../engine/boot.ts";
+import type { NodeConfig } from "../config/votes.ts";
 import type { Heartbeat } from "../wire/datagram.ts";
 
 /** Former incarnations of a node that are remembered, to ignore what of them is still under way; the oldest goes first. */

@@ -1,15 +1,14 @@
 /**
  * Quorum by votes: votequorum(5), its options included. The proposer of a view counts, by the latest configuration of its members (hazard C8), and
- * INSTALL says the result.
- *
- *     needed = max(floor((expected + 2) / 2), floor((votes + 2) / 2))
+ * INSTALL says the result. What a majority is: ../config/votes.ts.
  *
  * last_man_standing departs from corosync's votequorum.c, whose nodes count by a number of votes that each has for itself: partitions that
  * change their shape can then give two quorums. Here the *set* of nodes that count (`Electorate`) goes with the last quorate view, as in
  * Jajodia and Mutchler, "Dynamic voting", 1987, and a change counts only when every member of the view that makes it has it on disk.
  */
-import type { NodeConfig, QuorumOptions } from "../engine/boot.ts";
-import type { QuorumCount } from "../wire/quorum-count.ts";
+import { type Tally, tally, type Voter } from "../config/votes.ts";
+import type { QuorumOptions } from "../engine/boot.ts";
+import type { QuorumCount, QuorumRule } from "../wire/quorum-count.ts";
 import type { Electorate, Member } from "../wire/view-id.ts";
 
 export type Quorum = QuorumCount;
@@ -19,67 +18,72 @@ export const plainQuorum: QuorumOptions = { twoNode: false, waitForAll: false, a
 /** What votes are counted by. */
 export interface QuorumBasis {
   readonly version: number;
-  readonly nodes: readonly Pick<NodeConfig, "nodeid" | "votes">[];
+  readonly nodes: readonly Voter[];
   readonly options: QuorumOptions;
   /** While a change of the votes is not kept by a majority of both: the votes of before, which must be enough as well (hazard C8). */
-  readonly former?: readonly Pick<NodeConfig, "nodeid" | "votes">[] | undefined;
+  readonly former?: readonly Voter[] | undefined;
 }
 
-type Votes = QuorumBasis["nodes"];
+type TieBreaking = QuorumOptions["autoTieBreaker"];
 type Members = readonly Pick<Member, "nodeid">[];
-type Count = Pick<Quorum, "votes" | "expected" | "needed" | "quorate" | "rule">;
+type Count = Tally & Pick<Quorum, "quorate" | "rule">;
 
-function within(nodes: Votes, nodeids: readonly number[] | null): Votes {
-  return nodeids === null ? nodes : nodes.filter((node) => nodeids.includes(node.nodeid));
+/** Nodes of which a majority is needed. */
+interface Ballot {
+  readonly voters: readonly Voter[];
+  readonly breaking: TieBreaking;
+  /** What is said when they are no majority. */
+  readonly lost: QuorumRule;
 }
 
-function count(nodes: Votes, members: Members): { votes: number; expected: number; needed: number } {
-  let votes = 0;
-  let expected = 0;
-  for (const node of nodes) {
-    expected += node.votes;
-    if (members.some((member) => member.nodeid === node.nodeid)) votes += node.votes;
-  }
-  const needed = Math.max(Math.floor((expected + 2) / 2), Math.floor((votes + 2) / 2));
-  return { votes, expected, needed };
+/**
+ * A quorum and a lease need a majority of each of these. The first is how it is now. While the configuration changes, or who counts, there is
+ * one more, as it was before: dlmd/membership/README.md, "Majorities of before and after".
+ */
+function ballots({ nodes, former, options }: QuorumBasis, electorate: Electorate | null): Ballot[] {
+  const within = (voters: readonly Voter[], nodeids = electorate?.nodeids): readonly Voter[] =>
+    nodeids === undefined ? voters : voters.filter(({ nodeid }) => nodeids.includes(nodeid));
+  const breaking = options.autoTieBreaker;
+  const lists: Ballot[] = [{ voters: within(nodes), breaking, lost: "votes" }];
+  // Who decided a tie before the change is not known here. By the rule of now both halves could win one.
+  if (former !== undefined) lists.push({ voters: within(former), breaking: "none", lost: "old-votes" });
+  const before = electorate?.former ?? null;
+  if (before !== null) lists.push({ voters: within(nodes, before), breaking, lost: "old-voters" });
+  return lists;
 }
 
 /** The node whose half wins; null: none does. */
-function tieBreaker(nodes: Votes, rule: QuorumOptions["autoTieBreaker"]): number | null {
-  const voters = nodes.filter((node) => node.votes > 0).map((node) => node.nodeid);
-  if (rule === "none" || voters.length === 0) return null;
-  if (rule === "lowest") return Math.min(...voters);
-  if (rule === "highest") return Math.max(...voters);
-  return rule.find((nodeid) => voters.includes(nodeid)) ?? null;
+function tieBreaker({ voters, breaking }: Ballot): number | null {
+  const nodeids = voters.filter(({ votes }) => votes > 0).map(({ nodeid }) => nodeid);
+  if (breaking === "none" || nodeids.length === 0) return null;
+  if (breaking === "lowest") return Math.min(...nodeids);
+  if (breaking === "highest") return Math.max(...nodeids);
+  return breaking.find((nodeid) => nodeids.includes(nodeid)) ?? null;
 }
 
-function judge(nodes: Votes, members: Members, breaking: QuorumOptions["autoTieBreaker"]): Count {
-  const { votes, expected, needed } = count(nodes, members);
-  if (votes * 2 === expected && votes > 0) {
-    const breaker = tieBreaker(nodes, breaking);
-    if (breaker !== null) {
-      const won = members.some((member) => member.nodeid === breaker);
-      return { votes, expected, needed, quorate: won, rule: won ? "tie-won" : "tie-lost" };
-    }
-  }
-  return { votes, expected, needed, quorate: votes >= needed, rule: "votes" };
+function judge(ballot: Ballot, members: Members): Count {
+  const counted = tally(
+    ballot.voters,
+    members.map(({ nodeid }) => nodeid),
+  );
+  const { votes, expected, needed } = counted;
+  const breaker = votes * 2 === expected && votes > 0 ? tieBreaker(ballot) : null;
+  if (breaker === null) return { ...counted, quorate: votes >= needed, rule: "votes" };
+  const won = members.some((member) => member.nodeid === breaker);
+  return { ...counted, quorate: won, rule: won ? "tie-won" : "tie-lost" };
 }
 
 /** `continued`: a member has been in a quorate view since it started. `electorate`: as the last quorate view left it. */
 export function quorumOf(basis: QuorumBasis, members: Members, continued: boolean, electorate: Electorate | null = null): Quorum {
-  const { nodes, options, version: configVersion, former } = basis;
-  const voters = electorate?.nodeids ?? null;
-  const now = judge(within(nodes, voters), members, options.autoTieBreaker);
+  const { nodes, options, version: configVersion } = basis;
+  const [first, ...former] = ballots(basis, electorate);
+  const now = judge(first as Ballot, members);
   const rest = { configVersion, electorate };
   const all = nodes.every((node) => node.votes === 0 || members.some((member) => member.nodeid === node.nodeid));
   if ((options.waitForAll || options.twoNode) && !continued && !all) return { ...now, ...rest, quorate: false, rule: "wait-for-all" };
-  if (former !== undefined) {
-    const before = count(within(former, voters), members);
-    if (before.votes < before.needed) return { ...before, ...rest, quorate: false, rule: "old-votes" };
-  }
-  if (electorate !== null && electorate.former !== null) {
-    const before = judge(within(nodes, electorate.former), members, options.autoTieBreaker);
-    if (!before.quorate) return { ...before, ...rest, quorate: false, rule: "old-voters" };
+  for (const ballot of former) {
+    const before = judge(ballot, members);
+    if (!before.quorate) return { ...before, ...rest, rule: ballot.lost };
   }
   if (options.twoNode) return { ...now, ...rest, needed: 1, quorate: now.votes >= 1, rule: "two-node" };
   return { ...now, ...rest };
@@ -111,32 +115,26 @@ export function settledElectorate({ nodes }: Pick<QuorumBasis, "nodes">, { nodei
 }
 
 export interface LeaseGround {
-  readonly nodes: Votes;
+  readonly nodes: readonly Voter[];
   readonly needed: number;
 }
 
 /**
  * Votes that must have acknowledged a node of the view before it serves, of those nodes: in two_node a silent peer ends the lease (hazard
- * C4). `electorate`: as it is now; with both, the one of before must have acknowledged it as well. Votes and what is needed of them are of one
- * configuration: the view may have been counted by the one before (hazard C8).
+ * C4). `electorate`: as it is now. Votes and what is needed of them are of one configuration: the view may have been counted by the one before
+ * (hazard C8).
  */
 export function leaseGrounds(basis: QuorumBasis, members: Members, quorum: Quorum, electorate: Electorate | null): LeaseGround[] {
-  const { version, nodes, options, former } = basis;
+  const { version, nodes } = basis;
   // All members together are no quorum then: others may be one, and serve.
   if (!quorum.quorate) return [{ nodes, needed: Number.POSITIVE_INFINITY }];
   // Counted by votes that this node does not know yet: all members together are a quorum by them.
   if (version < quorum.configVersion) return [{ nodes: members.map(({ nodeid }) => ({ nodeid, votes: 1 })), needed: members.length }];
-  if (quorum.rule === "two-node") return [{ nodes, needed: count(nodes, members).votes }];
-  const sets = electorate === null ? [null] : [electorate.nodeids, ...(electorate.former === null ? [] : [electorate.former])];
-  const grounds = sets.map((nodeids) => {
-    const voters = within(nodes, nodeids);
-    const { votes, needed, rule } = judge(voters, members, options.autoTieBreaker);
-    // A tie that was won stands as long as all of that half are heard.
-    return { nodes: voters, needed: rule === "tie-won" ? votes : needed };
+  return ballots(basis, electorate).map((ballot) => {
+    const { votes, needed, rule } = judge(ballot, members);
+    // A tie that was won stands as long as all of that half are heard, and so does what two_node won.
+    return { nodes: ballot.voters, needed: rule === "tie-won" || quorum.rule === "two-node" ? votes : needed };
   });
-  if (former === undefined) return grounds;
-  const before = within(former, electorate?.nodeids ?? null);
-  return [...grounds, { nodes: before, needed: count(before, members).needed }];
 }
 
 /** "2 of 3 votes, quorate because 2 >= 2" */

@@ -3,7 +3,7 @@ import { createSocket, type Socket } from "node:dgram";
 import { BuiltinEngine } from "../../dlmd/engine/builtin/engine-core.ts";
 import type { EngineEvent } from "../../dlmd/engine/engine.ts";
 import { Beater } from "../../dlmd/membership/heartbeater.ts";
-import type { NodeConfig } from "../../dlmd/engine/boot.ts";
+import type { NodeConfig } from "../../dlmd/config/votes.ts";
 import { type Datagram, decodeDatagram, encodeDatagram, type Heartbeat } from "../../dlmd/wire/datagram.ts";
 import { noLineage, type Lineage } from "../../dlmd/wire/view-id.ts";
 import type { EngineLab } from "./engine.ts";

@@ -6,7 +6,7 @@ import { masterOf } from "../../dlmd/lock/mastering.ts";
 import { Beater } from "../../dlmd/membership/heartbeater.ts";
 import { NodeCore } from "../../dlmd/node.ts";
 import type { Effect, NodeEvent, NodeLimits } from "../../dlmd/node-api.ts";
-import type { NodeConfig } from "../../dlmd/engine/boot.ts";
+import type { NodeConfig } from "../../dlmd/config/votes.ts";
 import type { ClientEvent, ClientRequest } from "../../dlmd/wire/program.ts";
 import type { StatusAnswer } from "../../dlmd/query/answer.ts";
 import { decodeFrame, encodeFrames } from "../../dlmd/wire/peer.ts";

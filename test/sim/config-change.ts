@@ -8,7 +8,7 @@
  * one order, each once, whoever applies what at the same time; an apply has one answer, and "applied" means that this very one is in force there.
  */
 import { type ConfigEffect, type ConfigEvent, type ConfigMessage, type ConfigView, ConfigChange } from "../../dlmd/config/change.ts";
-import { type ConfigRecord, type KeptConfig, isMajority } from "../../dlmd/config/record.ts";
+import type { ConfigRecord, KeptConfig } from "../../dlmd/config/record.ts";
 import { plainQuorum, quorumOf } from "../../dlmd/membership/quorum.ts";
 import { Random } from "./random.ts";
 
@@ -447,6 +447,12 @@ export class ConfigSim {
 
 function pairOf(a: number, b: number): string {
   return a < b ? `${a} ${b}` : `${b} ${a}`;
+}
+
+/** Of its own, so that it does not believe what it judges. */
+function isMajority(nodes: ConfigRecord["nodes"], members: readonly number[]): boolean {
+  const votesOf = (those: ConfigRecord["nodes"]): number => those.reduce((sum, { votes }) => sum + votes, 0);
+  return votesOf(nodes.filter(({ nodeid }) => members.includes(nodeid))) * 2 > votesOf(nodes);
 }
 
 function configuredBy({ record, former }: Basis): Set<number> {

@@ -3,7 +3,7 @@ import type { EngineEvent } from "../../../dlmd/engine/engine.ts";
 import type { InstalledView } from "../../../dlmd/membership/agreement.ts";
 import { plainQuorum } from "../../../dlmd/membership/quorum.ts";
 import type { QuorumOptions } from "../../../dlmd/engine/boot.ts";
-import type { NodeConfig } from "../../../dlmd/engine/boot.ts";
+import type { NodeConfig } from "../../../dlmd/config/votes.ts";
 import { type Datagram, decodeDatagram, encodeDatagram } from "../../../dlmd/wire/datagram.ts";
 import type { Weather } from "../network.ts";
 import { Agenda, Random } from "../random.ts";

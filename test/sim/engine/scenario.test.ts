@@ -255,6 +255,7 @@ describe("quorum", () => {
     sim.node(2).crash();
     together(sim, 1);
     expect(lastView(sim.node(1))?.quorum).toMatchObject({ quorate: true, rule: "two-node" });
+    until(sim, "it serves", () => sim.node(1).engine.mayOrder(sim.agenda.nowMs));
     sim.node(1).crash();
     sim.node(1).start();
     together(sim, 1);

@@ -3,7 +3,7 @@ import { afterEach, expect, test } from "vitest";
 import { WireError } from "../../../dlmd/base/error.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { createMetrics, type Metrics } from "../../../dlmd/base/metric.ts";
-import type { NodeConfig } from "../../../dlmd/config/cluster-config.ts";
+import type { NodeConfig } from "../../../dlmd/config/votes.ts";
 import { DatagramBundler, type Destination } from "../../../dlmd/driver/datagram-bundler.ts";
 import { type DatagramChannel, openDatagramChannel } from "../../../dlmd/driver/datagram-channel.ts";
 import { createKeyring } from "../../../dlmd/tls/keyring.ts";

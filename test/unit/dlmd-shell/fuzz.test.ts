@@ -13,7 +13,7 @@ import { createMetrics, type Metrics } from "../../../dlmd/base/metric.ts";
 import { seededRandom } from "../../../dlmd/base/random.ts";
 import { ByteWriter } from "../../../dlmd/base/bytes.ts";
 import { decodeConfigMessage, encodeConfigMessage } from "../../../dlmd/config/change-codec.ts";
-import type { NodeConfig } from "../../../dlmd/config/cluster-config.ts";
+import type { NodeConfig } from "../../../dlmd/config/votes.ts";
 import { openDatagramChannel } from "../../../dlmd/driver/datagram-channel.ts";
 import { openDiscovery, sealDiscovery } from "../../../dlmd/driver/discovery.ts";
 import { createHandshake, type HandshakeOptions } from "../../../dlmd/driver/handshake.ts";

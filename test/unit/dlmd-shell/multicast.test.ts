@@ -3,7 +3,7 @@ import { createSocket, type Socket, type SocketOptions } from "node:dgram";
 import { afterEach, expect, test } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { createMetrics, type Metrics } from "../../../dlmd/base/metric.ts";
-import type { NodeConfig } from "../../../dlmd/config/cluster-config.ts";
+import type { NodeConfig } from "../../../dlmd/config/votes.ts";
 import { type DatagramChannel, openDatagramChannel } from "../../../dlmd/driver/datagram-channel.ts";
 import { createKeyring } from "../../../dlmd/tls/keyring.ts";
 import { DatagramSealer } from "../../../dlmd/driver/seal.ts";

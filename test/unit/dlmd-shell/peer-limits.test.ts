@@ -7,7 +7,7 @@ import type { TLSSocket } from "node:tls";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import type { Log } from "../../../dlmd/base/log.ts";
 import { type Metrics, createMetrics } from "../../../dlmd/base/metric.ts";
-import type { NodeConfig } from "../../../dlmd/config/cluster-config.ts";
+import type { NodeConfig } from "../../../dlmd/config/votes.ts";
 import { type DatagramChannel, openDatagramChannel } from "../../../dlmd/driver/datagram-channel.ts";
 import { sealDiscovery } from "../../../dlmd/driver/discovery.ts";
 import type { HandshakeStep, Identity } from "../../../dlmd/driver/handshake.ts";

@@ -5,7 +5,7 @@ import { type Socket, createConnection } from "node:net";
 import { afterEach, expect, test } from "vitest";
 import type { Log } from "../../../dlmd/base/log.ts";
 import { type Metrics, createMetrics } from "../../../dlmd/base/metric.ts";
-import type { NodeConfig } from "../../../dlmd/config/cluster-config.ts";
+import type { NodeConfig } from "../../../dlmd/config/votes.ts";
 import { type DatagramChannel, MAX_QUEUED_BYTES, openDatagramChannel } from "../../../dlmd/driver/datagram-channel.ts";
 import { createKeyring } from "../../../dlmd/tls/keyring.ts";
 import { HANDSHAKE_TIMEOUT_MS, MAX_UNPROVED_OF_STRANGERS } from "../../../dlmd/tls/unproved.ts";

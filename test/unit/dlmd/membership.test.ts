@@ -5,7 +5,7 @@ import { largestClique, nextMembers } from "../../../dlmd/membership/clique.ts";
 import { leaseEnd, newSendTimes, noteSent, sentAt } from "../../../dlmd/membership/lease.ts";
 import { leaseGrounds, plainQuorum, type QuorumBasis, quorumOf, quorumReason } from "../../../dlmd/membership/quorum.ts";
 import { createNode } from "../../../dlmd/node.ts";
-import type { NodeConfig } from "../../../dlmd/engine/boot.ts";
+import type { NodeConfig } from "../../../dlmd/config/votes.ts";
 import type { NodeAnswer } from "../../../dlmd/query/answer.ts";
 import { noLineage } from "../../../dlmd/wire/view-id.ts";
 
