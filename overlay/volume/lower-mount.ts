@@ -26,6 +26,7 @@ import { isReadOnlyDevice } from "./device.ts";
 import { requireFileSystemRoot } from "./file-system-root.ts";
 import { checkOwnerFile } from "./owner-file.ts";
 import { dirtyReasonInBackground, probeSuperblockInPool, requireJournal } from "./probe.ts";
+import { ShutDown } from "./shut-down.ts";
 import { type Taken, type Taking, isAnothers, takeDevice, undo } from "./taking.ts";
 
 export interface LowerSource {
@@ -111,7 +112,8 @@ async function mountDevice(
   } catch (error) {
     return undo(device, error, () => taken.giveBack());
   }
-  const release = (): Promise<void> => disk.carryOut("releasing it", () => releaseDevice(mount, device, readOnly, taken));
+  const shutDown = new ShutDown(() => shutDownDetached(mount, device));
+  const release = (): Promise<void> => disk.carryOut("releasing it", () => releaseDevice(mount, shutDown, device, readOnly, taken));
   try {
     const epoch = await disk.carryOut("looking at its bit and block", async () => {
       // A write that was late may have covered the block since: then others may not know that this node has the device.
@@ -131,7 +133,7 @@ async function mountDevice(
       letGoAfter: letGoAfter(taking.claim),
       dirty,
       confirm: () => disk.ask("reading the owner's block", () => taken.confirm()),
-      stopWriting: () => disk.carryOut("shutting it down", () => shutDownDetached(mount, device)),
+      stopWriting: () => disk.carryOut("shutting it down", () => shutDown.run()),
       release,
     };
   } catch (error) {
@@ -140,13 +142,14 @@ async function mountDevice(
 }
 
 /** The block names this life until nothing of it can reach the disk any more: a release that is not proved is not written. */
-async function releaseDevice(mount: DetachedMount, device: string, readOnly: boolean, taken: Taken): Promise<void> {
+async function releaseDevice(mount: DetachedMount, shutDown: ShutDown, device: string, readOnly: boolean, taken: Taken): Promise<void> {
   const anothers = await findAnothers(taken);
   if (anothers !== null) {
-    const shutDown = await shutDownDetached(mount, device).then(() => null, asError);
+    const failed = await shutDown.run().then(() => null, asError);
     await dropDetached(mount, device);
-    throw shutDown ?? anothers;
+    throw failed ?? anothers;
   }
+  shutDown.forbid();
   await releaseDetached(mount, device);
   try {
     if (!readOnly) await requireClean(device);
