@@ -1,5 +1,6 @@
-/** Limits of messages from outside: with as many rows or bytes as allowed it is understood, with one more it is refused. */
+/** Limits of messages: with as many rows or bytes as allowed one is understood; with one more it is refused, and lists are not even written. */
 import { describe, expect, test } from "vitest";
+import { AssertionError } from "../../../dlmd/base/assert.ts";
 import { ByteReader, ByteWriter } from "../../../dlmd/base/bytes.ts";
 import { WireError } from "../../../dlmd/base/error.ts";
 import type { ConfigMessage } from "../../../dlmd/config/change.ts";
@@ -18,22 +19,26 @@ import { datagrams, peerMessages, view } from "../../vector/dlmd/samples.ts";
 /** The codecs do not look at the values of a row that a list of them is made of. */
 const times = <T>(count: number, row: T): T[] => Array.from({ length: count }, () => row);
 
-function peer<K extends PeerMessage["kind"]>(kind: K, change: Partial<Extract<PeerMessage, { kind: K }>>): () => unknown {
+interface Encoded {
+  readonly bytes: Uint8Array;
+  readonly decode: (bytes: Uint8Array) => unknown;
+}
+
+function peer<K extends PeerMessage["kind"]>(kind: K, change: Partial<Extract<PeerMessage, { kind: K }>>): Encoded {
   const message = { ...(peerMessages.find((each) => each.kind === kind) as PeerMessage), ...change } as PeerMessage;
   const [body] = encodeFrames(view, [message]);
-  return () => decodeFrame(body as Uint8Array);
+  return { bytes: body as Uint8Array, decode: decodeFrame };
 }
 
-function datagram<K extends Datagram["kind"]>(kind: K, change: Partial<Extract<Datagram, { kind: K }>>): () => unknown {
+function datagram<K extends Datagram["kind"]>(kind: K, change: Partial<Extract<Datagram, { kind: K }>>): Encoded {
   const message = { ...(datagrams.find((each) => each.kind === kind) as Datagram), ...change } as Datagram;
-  const bytes = encodeDatagram(message);
-  return () => decodeDatagram(bytes);
+  return { bytes: encodeDatagram(message), decode: decodeDatagram };
 }
 
-function fromServer(message: Exclude<ServerMessage, { kind: "results" }>): () => unknown {
+function fromServer(message: Exclude<ServerMessage, { kind: "results" }>): Encoded {
   const w = new ByteWriter();
   encodeServerMessage(w, message);
-  return () => decodeServerMessage(w.copy());
+  return { bytes: w.copy(), decode: decodeServerMessage };
 }
 
 const rowOf = <K extends PeerMessage["kind"]>(kind: K): Extract<PeerMessage, { kind: K }> =>
@@ -51,33 +56,55 @@ const heard = { ...member, seq: 5, tcpUp: true };
 const ordered = datagrams.find((each) => each.kind === "state")?.order;
 const nodeids = (count: number): number[] => Array.from({ length: count }, (_, at) => at + 1);
 
-function config(message: ConfigMessage): () => unknown {
-  const bytes = encodeConfigMessage(message);
-  return () => decodeConfigMessage(bytes);
+function config(message: ConfigMessage): Encoded {
+  return { bytes: encodeConfigMessage(message), decode: decodeConfigMessage };
 }
 
-const limits: [name: string, most: number, make: (count: number) => () => unknown][] = [
-  ["bytes of a resource's name", 64, (count) => peer("offer", { resource: "r".repeat(count) })],
-  ["bytes of a value block", 256, (count) => peer("unlock", { lvb: new Uint8Array(count) })],
+const understood =
+  ({ bytes, decode }: Encoded) =>
+  (): unknown =>
+    decode(bytes);
+
+/** A message that says that it has one row more than `most` has: the first byte in which `most` and `fewer` differ is the lowest of that number. */
+function oneMore(fewer: Encoded, most: Encoded): Encoded {
+  const bytes = most.bytes.slice();
+  let at = bytes.findIndex((byte, index) => byte !== fewer.bytes[index]);
+  for (; bytes[at] === 0xff; at++) bytes[at] = 0;
+  bytes[at] = (bytes[at] as number) + 1;
+  return { bytes, decode: most.decode };
+}
+
+type Limit = [name: string, most: number, make: (count: number) => Encoded];
+
+/** Those whose writers refuse them too. */
+const lists: Limit[] = [
   ["hops of a probe", 32, (count) => peer("probe", { path: times(count, hop as NonNullable<typeof hop>) })],
   ["fenced nodes", 1024, (count) => peer("done", { fenced: times(count, victim) })],
-  ["bytes of an answer about locks", 3 * 1024 * 1024, (count) => peer("inspected", { json: new Uint8Array(count) })],
   ["rows of file locks", 65_536, (count) => peer("plock-held", { ranges: times(count, range as NonNullable<typeof range>) })],
   ["owners in a probe", 64, (count) => peer("plock-probe", { owners: times(count, owner as NonNullable<typeof owner>) })],
   ["requests in a probe", 64, (count) => peer("plock-probe", { requests: times(count, asked as NonNullable<typeof asked>) })],
-  ["bytes of a device's path", 1024, (count) => peer("ask-life", { device: "d".repeat(count) })],
   ["nodes heard", 31, (count) => datagram("heartbeat", { heard: times(count, heard) })],
   ["members", 31, (count) => datagram("propose", { members: times(count, member) })],
   ["voters", 31, (count) => datagram("state", { seen: { id: view, members: [], electorate: { nodeids: nodeids(count), former: null } } })],
   ["ranges of a NACK", 32, (count) => datagram("nack", { ranges: times(count, { from: 1, to: 2 }) })],
   ["sources of a flush", 32, (count) => datagram("flush", { sources: times(count, { nodeid: 3, from: 1, to: 2 }) })],
-  ["packets of one range", 4 * 256, (count) => datagram("ask", { range: { from: 1, to: count } })],
-  ["packets held, in bytes of 8", 256 / 8, (count) => datagram("state", { order: { ...ordered, held: new Uint8Array(count) } as never })],
   [
     "members of a group",
     8192,
     (count) => fromServer({ kind: "group-members", group: "g", members: times(count, groupMember), joined: [], left: [] }),
   ],
+  ["lockspaces of a client", 64, (count) => peer("client-gone", { lockspaces: times(count, "l") })],
+  ["lockspaces that wait", 4096, (count) => peer("gone-waits", { lockspaces: times(count, "l") })],
+];
+
+/** Their values are looked at before. */
+const others: Limit[] = [
+  ["packets held, in bytes of 8", 256 / 8, (count) => datagram("state", { order: { ...ordered, held: new Uint8Array(count) } as never })],
+  ["bytes of an answer about locks", 3 * 1024 * 1024, (count) => peer("inspected", { json: new Uint8Array(count) })],
+  ["bytes of a resource's name", 64, (count) => peer("offer", { resource: "r".repeat(count) })],
+  ["bytes of a value block", 256, (count) => peer("unlock", { lvb: new Uint8Array(count) })],
+  ["bytes of a device's path", 1024, (count) => peer("ask-life", { device: "d".repeat(count) })],
+  ["packets of one range", 4 * 256, (count) => datagram("ask", { range: { from: 1, to: count } })],
   [
     "characters of a configuration's fingerprint",
     6 * MAX_CONFIG_BYTES,
@@ -86,9 +113,19 @@ const limits: [name: string, most: number, make: (count: number) => () => unknow
 ];
 
 describe("one more than allowed is refused", () => {
-  test.each(limits)("%s: %i", (_, most, make) => {
-    expect(make(most)).not.toThrow();
-    expect(make(most + 1)).toThrow(WireError);
+  test.each([...lists, ...others])("%s: %i are understood", (_, most, make) => {
+    expect(understood(make(most))).not.toThrow();
+  });
+
+  test.each(lists)("%s: more than %i are not understood, nor written", (_, most, make) => {
+    expect(understood(oneMore(make(most - 1), make(most)))).toThrow(WireError);
+    expect(understood(oneMore(make(most - 1), make(most)))).toThrow(`at most ${most} allowed`);
+    expect(() => make(most + 1)).toThrow(AssertionError);
+    expect(() => make(most + 1)).toThrow(`at most ${most} allowed`);
+  });
+
+  test.each(others)("%s: more than %i are not understood", (_, most, make) => {
+    expect(understood(make(most + 1))).toThrow(WireError);
   });
 });
 
@@ -96,7 +133,7 @@ test("a configuration of a peer may have a time-out of ANY_TIMEOUT_MS, though a 
   const propose = (timeoutMs: number): (() => unknown) => {
     const nodes = [{ nodeid: 1, name: "n1", address: "10.0.0.1" }];
     const text = JSON.stringify({ cluster: "lab", version: 2, timeoutMs, nodes });
-    return config({ kind: "propose", epoch: 1, view: "v", record: { version: 2, text, fingerprint: "", nodes: [] } });
+    return understood(config({ kind: "propose", epoch: 1, view: "v", record: { version: 2, text, fingerprint: "", nodes: [] } }));
   };
   expect(propose(1)()).toMatchObject({ kind: "propose", record: { version: 2 } });
   expect(propose(0)).toThrow(/timeoutMs: expected a whole number from 1 to/);
@@ -105,19 +142,20 @@ test("a configuration of a peer may have a time-out of ANY_TIMEOUT_MS, though a 
 
 test("a message that fits into no frame is never sent: the frame would end the connection", () => {
   const frame = 4 * 1024 * 1024;
-  const body = (bytes: number): number => {
-    const inspected: PeerMessage = { kind: "inspected", askId: 5, json: new Uint8Array(bytes) };
-    return encodeFrames(view, [inspected])[0]?.byteLength ?? 0;
-  };
-  const head = body(1000) - 1000;
-  expect(body(frame - head)).toBe(frame);
-  expect(() => body(frame - head + 1)).toThrow(`message of ${frame + 1} bytes, at most ${frame} allowed`);
+  const lockspaces = times(64, "l".repeat(64));
+  const done = (count: number): Encoded => peer("done", { unfenced: times(count, { ...victim, lockspaces }) });
+  const head = done(0).bytes.byteLength;
+  const each = done(1).bytes.byteLength - head;
+  const most = Math.floor((frame - head) / each);
+  expect(done(most).bytes.byteLength).toBeLessThanOrEqual(frame);
+  expect(() => done(most + 1)).toThrow(`message of `);
+  expect(() => done(most + 1)).toThrow(`at most ${frame} allowed`);
 });
 
 test("the longest reply to a probe of file locks is read", () => {
   const waits = times(maxProbeOwners * maxOwnerWaits, wait as NonNullable<typeof wait>);
   const edges = times(maxProbeRequests * (edgesPerRequest + 1), edge as NonNullable<typeof edge>);
-  expect(peer("plock-probe-reply", { waits, edges })).not.toThrow();
+  expect(understood(peer("plock-probe-reply", { waits, edges }))).not.toThrow();
 });
 
 test("a longer time-out of a request is cut to what its field can carry, 49 days", () => {
