@@ -74,8 +74,11 @@ export type NodeEvent =
   | { readonly kind: "peer-up"; readonly nodeid: number; readonly incarnation: string }
   /** A connection to or from that node's address came to nothing. For people: what it says was proved by nobody. */
   | { readonly kind: "peer-refused"; readonly nodeid: number; readonly reason: string }
-  /** That connection ended; what was in flight on it may be lost. */
-  | { readonly kind: "peer-down"; readonly nodeid: number; readonly incarnation: string }
+  /**
+   * That connection ended; what was in flight on it may be lost. `unreadable`: the peer, which is what it says it is, sent bytes that cannot
+   * be read, and why not; null: it ended otherwise.
+   */
+  | { readonly kind: "peer-down"; readonly nodeid: number; readonly incarnation: string; readonly unreadable: string | null }
   /** One frame from that peer (wire/peer.ts `decodeFrame`), in the order of the connection. */
   | {
       readonly kind: "peer-frame";

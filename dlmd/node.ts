@@ -258,10 +258,19 @@ export class NodeCore implements Node, QueriedNode {
     const incarnation = this.engine.peers.get(nodeid)?.incarnation ?? null;
     if (this.#mistrusted.seen(nodeid, incarnation, this.#time.nowMs) === "rebuild") {
       this.#protest(nodeid, found);
+      // Of another node nothing is in the tables.
+      if (incarnation === null || !hasMember(this.recovery.view?.members ?? [], nodeid, incarnation)) return;
       return this.engine.rebuildView(`node ${nodeid} sent what it cannot have meant`);
     }
     if (!this.engine.distrust(nodeid)) return;
     this.#protest(nodeid, `${found}: once too often, so it is left out, or this node is`);
+  }
+
+  /** It sends on the next connection what it sent on this one: no time heals what cannot be read (hazard H13). */
+  #peerDown(nodeid: number, incarnation: string, unreadable: string | null): void {
+    if (!this.engine.linkDown(nodeid, incarnation)) return;
+    this.recovery.channels.linkDown(nodeid, incarnation);
+    if (unreadable !== null) this.#mistrust(nodeid, `bytes that cannot be read: ${unreadable}`);
   }
 
   // --------------------------------------------------------------------------------------------------------- steps
@@ -347,8 +356,7 @@ export class NodeCore implements Node, QueriedNode {
       case "peer-refused":
         return this.engine.linkRefused(event.nodeid, event.reason);
       case "peer-down":
-        if (this.engine.linkDown(event.nodeid, event.incarnation)) this.recovery.channels.linkDown(event.nodeid, event.incarnation);
-        return;
+        return this.#peerDown(event.nodeid, event.incarnation, event.unreadable);
       case "configuration":
         this.configuration = event.configuration;
         return this.engine.configure(event.configuration);

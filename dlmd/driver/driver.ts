@@ -117,7 +117,7 @@ class NodeDriver implements Driver {
     heartbeat: (beat) => this.step({ kind: "heartbeat", beat }),
     peerUp: (nodeid, incarnation) => this.step({ kind: "peer-up", nodeid, incarnation }),
     peerRefused: (nodeid, reason) => this.step({ kind: "peer-refused", nodeid, reason }),
-    peerDown: (nodeid, incarnation) => this.step({ kind: "peer-down", nodeid, incarnation }),
+    peerDown: (nodeid, incarnation, unreadable) => this.step({ kind: "peer-down", nodeid, incarnation, unreadable }),
     frame: (nodeid, view, messages) => {
       this.#reading = true;
       for (const message of messages) if (isAnswer(message)) this.#answerLook.answered();

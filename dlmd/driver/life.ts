@@ -43,7 +43,7 @@ export interface LifeHost {
   heartbeat(beat: HeardBeat): void;
   peerUp(nodeid: number, incarnation: string): void;
   peerRefused(nodeid: number, reason: string): void;
-  peerDown(nodeid: number, incarnation: string): void;
+  peerDown(nodeid: number, incarnation: string, unreadable: string | null): void;
   frame(nodeid: number, view: ViewId, messages: readonly PeerMessage[]): void;
   /** After the frames of one read. */
   read(): void;
@@ -254,9 +254,9 @@ async function openPeers(
         keeper.connected(peer.nodeid);
       },
       refused: (nodeid, reason) => host.peerRefused(nodeid, reason),
-      down: (nodeid, wasIncarnation) => {
+      down: (nodeid, wasIncarnation, unreadable) => {
         reach.await();
-        host.peerDown(nodeid, wasIncarnation);
+        host.peerDown(nodeid, wasIncarnation, unreadable);
       },
       frame: (nodeid, view, messages) => host.frame(nodeid, view, messages),
       read: () => host.read(),

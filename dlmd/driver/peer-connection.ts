@@ -36,8 +36,8 @@ export interface PeerConnectionHandlers {
   readonly read: () => void;
   /** A frame on the channel of the configuration; valid during the call. */
   readonly config: (connection: PeerConnection, body: Uint8Array) => void;
-  /** Once. `established`: it had been called. */
-  readonly closed: (connection: PeerConnection, reason: string, established: boolean) => void;
+  /** Once. `unreadable`: it was established, and then the peer sent what cannot be read. */
+  readonly closed: (connection: PeerConnection, reason: string, unreadable: boolean) => void;
 }
 
 export interface PeerConnectionOptions {
@@ -103,7 +103,7 @@ export class PeerConnection {
         frames.push(chunk, onFrame);
       } catch (error) {
         if (!(error instanceof WireError)) throw error;
-        this.close(error.message);
+        this.#close(error.message, this.#peer !== null);
       }
       handlers.read();
     });
@@ -247,6 +247,10 @@ export class PeerConnection {
   }
 
   close(reason: string): void {
+    this.#close(reason, false);
+  }
+
+  #close(reason: string, unreadable: boolean): void {
     if (this.#over) return;
     this.#over = true;
     if (this.#peer === null && !this.#socket.destroyed) {
@@ -258,6 +262,6 @@ export class PeerConnection {
     } else {
       this.#socket.destroy();
     }
-    this.#handlers.closed(this, reason, this.#peer !== null);
+    this.#handlers.closed(this, reason, unreadable);
   }
 }

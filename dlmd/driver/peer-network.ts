@@ -49,7 +49,8 @@ export interface PeerNetworkOptions {
   readonly up: (peer: Identity) => void;
   /** A connection to or from the address of that node came to nothing. */
   readonly refused: (nodeid: number, reason: string) => void;
-  readonly down: (nodeid: number, incarnation: string) => void;
+  /** `unreadable`: it sent what cannot be read, and why not; null: the connection ended otherwise. */
+  readonly down: (nodeid: number, incarnation: string, unreadable: string | null) => void;
   readonly frame: (nodeid: number, view: ViewId, messages: readonly PeerMessage[]) => void;
   /** After the frames of one read: a moment to flush. */
   readonly read?: () => void;
@@ -210,7 +211,7 @@ class TlsPeerNetwork implements PeerNetwork {
         },
         read: () => this.#options.read?.(),
         config: (_, body) => this.#options.config(connection.nodeid as number, body),
-        closed: (_, reason) => this.#closed(connection, reason),
+        closed: (_, reason, unreadable) => this.#closed(connection, reason, unreadable),
       },
     });
     this.#shaking.add(connection);
@@ -230,7 +231,6 @@ class TlsPeerNetwork implements PeerNetwork {
     this.#shaking.delete(connection);
     this.#connections.get(peer.nodeid)?.close("replaced by a new connection");
     this.#connections.set(peer.nodeid, connection);
-    this.#dialers.get(peer.nodeid)?.reset();
     // They may have changed during the handshake.
     connection.setKeyring(this.#keyring);
     if (this.#connections.get(peer.nodeid) !== connection) return;
@@ -238,15 +238,22 @@ class TlsPeerNetwork implements PeerNetwork {
     this.#options.up(peer);
   }
 
-  #closed(connection: PeerConnection, reason: string): void {
+  #closed(connection: PeerConnection, reason: string, unreadable: boolean): void {
     this.#shaking.delete(connection);
     this.#dirty.delete(connection);
     const { nodeid } = connection;
     if (this.#over || nodeid === null || this.#connections.get(nodeid) !== connection) return;
     this.#connections.delete(nodeid);
     this.#options.metrics.count("peer_disconnects");
-    this.#options.log.warn({ nodeid, reason }, "peer disconnected");
-    this.#options.down(nodeid, connection.incarnation);
+    if (unreadable) {
+      // It will send that again on the next connection, which is not to come at once (hazard H13).
+      this.#options.metrics.count("peer_unreadable");
+      this.#warn(`unreadable ${nodeid}`, { nodeid, reason }, "peer disconnected: it sent what cannot be read");
+    } else {
+      this.#dialers.get(nodeid)?.reset();
+      this.#options.log.warn({ nodeid, reason }, "peer disconnected");
+    }
+    this.#options.down(nodeid, connection.incarnation, unreadable ? reason : null);
   }
 
   // ------------------------------------------------------------------------------------------------------- the seam

@@ -183,6 +183,10 @@ export function runScenario(text: string): void {
     runs: ([nodeid]) => world.run(Number(nodeid)),
     /** garble 1 2: what is held between them is about locks that are nowhere */
     garble: ([from, to]) => world.garble(Number(from), Number(to)),
+    /** spoil 1 2: from now on node 2 cannot read what node 1 sends, and the connection ends each time */
+    spoil: ([from, to]) => world.spoil(Number(from), Number(to), false),
+    /** spoil-all 1 2: not even the first words of a connection */
+    "spoil-all": ([from, to]) => world.spoil(Number(from), Number(to), true),
     hold: ([from, to]) => void world.held.set(`${from}>${to}`, []),
     flow: ([from, to]) => world.flow(Number(from), Number(to)),
     disconnect: ([a, b]) => world.disconnect(Number(a), Number(b)),

@@ -44,6 +44,8 @@ export interface Program {
 
 const expectedErrors: ReadonlySet<string> = new Set(["a program hangs and has to end", "a peer sent what it cannot have meant"]);
 
+const ofChannel: ReadonlySet<string> = new Set(["resume", "continue", "ack"]);
+
 const modes = ["NL", "CR", "CW", "PR", "PW", "EX"];
 
 export class World {
@@ -54,6 +56,10 @@ export class World {
   /** "1>2": frames from 1 to 2 wait. */
   readonly held: Map<string, Uint8Array[]> = new Map();
   readonly #down: Set<string> = new Set();
+  /** "1>2": messages from 1 to 2 cannot be read; but for those of the channel itself, unless true. */
+  readonly #spoiled: Map<string, boolean> = new Map();
+  /** Ways on which such a message came: the connection is about to end for it, and comes back at once. */
+  readonly #unread: Map<string, readonly [number, number]> = new Map();
   readonly #queue: (() => void)[] = [];
   #nextClientId = 1;
   #names = 0;
@@ -150,7 +156,22 @@ export class World {
   }
 
   #deliver(from: number, to: number, bytes: Uint8Array): void {
-    if (!this.#down.has(key(from, to))) this.input(to, { kind: "peer-frame", nodeid: from, ...decodeFrame(bytes) });
+    const way = `${from}>${to}`;
+    if (this.#down.has(key(from, to)) || this.#unread.has(way)) return;
+    const frame = decodeFrame(bytes);
+    const all = this.#spoiled.get(way);
+    if (all !== undefined && (all || frame.messages.some(({ kind }) => !ofChannel.has(kind)))) this.#unread.set(way, [from, to]);
+    else this.input(to, { kind: "peer-frame", nodeid: from, ...frame });
+  }
+
+  #endUnread(): void {
+    const unread = [...this.#unread.values()];
+    this.#unread.clear();
+    for (const [from, to] of unread) {
+      this.input(to, { kind: "peer-down", nodeid: from, incarnation: incarnationOf(from), unreadable: "spoiled" });
+      this.input(from, { kind: "peer-down", nodeid: to, incarnation: incarnationOf(to), unreadable: null });
+      this.connect(from, to);
+    }
   }
 
   #hear(program: Program, event: ClientEvent): void {
@@ -199,8 +220,13 @@ export class World {
     this.#down.add(key(a, b));
     this.held.delete(`${a}>${b}`);
     this.held.delete(`${b}>${a}`);
-    this.input(a, { kind: "peer-down", nodeid: b, incarnation: incarnationOf(b) });
-    this.input(b, { kind: "peer-down", nodeid: a, incarnation: incarnationOf(a) });
+    this.input(a, { kind: "peer-down", nodeid: b, incarnation: incarnationOf(b), unreadable: null });
+    this.input(b, { kind: "peer-down", nodeid: a, incarnation: incarnationOf(a), unreadable: null });
+  }
+
+  /** From now on, on every connection. */
+  spoil(from: number, to: number, all: boolean): void {
+    this.#spoiled.set(`${from}>${to}`, all);
   }
 
   flow(from: number, to: number): void {
@@ -290,6 +316,7 @@ export class World {
       for (const [, { core, beater }] of alive) nextMs = Math.min(nextMs, core.nextDeadline() ?? endMs, beater.nextMs);
       this.nowMs = Math.max(this.nowMs, nextMs);
       for (const [nodeid, node] of alive) this.#beat(nodeid, node);
+      this.#endUnread();
       for (const [nodeid, { core }] of alive) if ((core.nextDeadline() ?? endMs) <= this.nowMs) this.input(nodeid, { kind: "tick" });
       this.settle();
     }

@@ -129,7 +129,7 @@ export class Network {
       const peer = side === 0 ? 1 : 0;
       connection.waiting[side] = [];
       if (!connection.up[side] || !node.alive || node.incarnation !== connection.incarnations[side]) continue;
-      node.input({ kind: "peer-down", nodeid: connection.ends[peer].nodeid, incarnation: connection.incarnations[peer] });
+      node.input({ kind: "peer-down", nodeid: connection.ends[peer].nodeid, incarnation: connection.incarnations[peer], unreadable: null });
     }
   }
 

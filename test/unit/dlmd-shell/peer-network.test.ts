@@ -2,7 +2,8 @@
 import { randomBytes } from "node:crypto";
 import { createSocket } from "node:dgram";
 import { type Socket, createConnection } from "node:net";
-import { afterEach, expect, test } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
+import { WireError } from "../../../dlmd/base/error.ts";
 import type { Log } from "../../../dlmd/base/log.ts";
 import { type Metrics, createMetrics } from "../../../dlmd/base/metric.ts";
 import type { NodeConfig } from "../../../dlmd/config/votes.ts";
@@ -10,6 +11,7 @@ import { type DatagramChannel, MAX_QUEUED_BYTES, openDatagramChannel } from "../
 import { createKeyring } from "../../../dlmd/tls/keyring.ts";
 import { HANDSHAKE_TIMEOUT_MS, MAX_UNPROVED_OF_STRANGERS } from "../../../dlmd/tls/unproved.ts";
 import { PEER_UNSENT_BYTES } from "../../../dlmd/driver/peer-connection.ts";
+import { PeerDialer } from "../../../dlmd/driver/peer-dialer.ts";
 import { type PeerNetwork, type PeerNetworkOptions, openPeerNetwork } from "../../../dlmd/driver/peer-network.ts";
 import { DatagramSealer } from "../../../dlmd/driver/seal.ts";
 import type { Datagram } from "../../../dlmd/wire/datagram.ts";
@@ -93,7 +95,7 @@ async function side(
     metrics,
     up: (peer) => note(["up", peer.nodeid, peer.incarnation]),
     refused: (from, reason) => void refusals.push(`${from} ${reason}`),
-    down: (from, incarnation) => note(["down", from, incarnation]),
+    down: (from, incarnation, unreadable) => note(["down", from, incarnation, ...(unreadable === null ? [] : [unreadable])]),
     frame: (from, _view, messages) => note(["frame", from, ...messages]),
     config: (from, body) => note(["config", from, Buffer.from(body).toString()]),
     offered: (offer) => note(["offered", offer.version]),
@@ -104,6 +106,7 @@ async function side(
 }
 
 afterEach(async () => {
+  vi.restoreAllMocks();
   waiting = [];
   for (const each of open.splice(0)) {
     if ("destroy" in each) each.destroy();
@@ -142,6 +145,31 @@ test("the lower nodeid tries until the other is there, and again when it went", 
     ["down", 2, "life-2"],
     ["up", 2, "life-2"],
   ]);
+});
+
+test("what a peer sends and cannot be read is told with the end of the connection, and the next one comes after a growing pause", async () => {
+  const reset = vi.spyOn(PeerDialer.prototype, "reset");
+  const unreadable = (): void => {
+    throw new WireError("no such word");
+  };
+  const [a, b] = [await side(1, { config: unreadable }), await side(2)];
+  for (let times = 1; times <= 3; times++) {
+    await until(() => a.events.length === 2 * times - 1 && b.events.length === 2 * times - 1);
+    b.network.sendConfig(1, Buffer.from("?"));
+    await until(() => a.events.length === 2 * times);
+    expect(a.events.at(-1)).toEqual(["down", 2, "life-2", "no such word"]);
+    await until(() => b.events.length === 2 * times);
+    expect(b.events.at(-1)).toEqual(["down", 1, "life-1"]);
+  }
+  expect(reset).not.toHaveBeenCalled();
+  expect(a.metrics.snapshot()).toMatchObject({ peer_unreadable: 3, peer_disconnects: 3 });
+  // Said once in a while, however often it happens.
+  expect(a.said.filter((line) => line.includes("cannot be read"))).toHaveLength(1);
+  await until(() => a.events.length === 7);
+  await b.network.close();
+  await until(() => a.events.length === 8);
+  expect(a.events.at(-1)).toEqual(["down", 2, "life-2"]);
+  expect(reset).toHaveBeenCalledOnce();
 });
 
 test("a paused peer is not read, then goes on where it was", async () => {
