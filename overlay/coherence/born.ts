@@ -4,7 +4,7 @@
  * again by then (temporary files, lock files) and never costs a message. Pure.
  */
 import { Mode } from "../../dlmd/wire/mode.ts";
-import type { Cover } from "./cover.ts";
+import { type Cover, WriteToken } from "./cover.ts";
 import type { CoherenceState } from "./effect.ts";
 
 /**
@@ -20,7 +20,7 @@ export function bear(state: CoherenceState, cover: Cover, now: number): boolean 
   state.grants += 1;
   cover.grant = state.grants;
   cover.unregistered = true;
-  cover.token = { state: "held", unregistered: true, users: 0, wanted: false, mapped: false, waiters: [] };
+  cover.token = new WriteToken(true);
   state.unregistered.add(cover);
   return first;
 }

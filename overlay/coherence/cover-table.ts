@@ -3,7 +3,7 @@
  * inode may be looked up again.
  */
 import { Mode } from "../../dlmd/wire/mode.ts";
-import { type Cover, createCover, type Inode, type InodeKind, NO_TAKER } from "./cover.ts";
+import { Cover, type Inode, type InodeKind, NO_TAKER } from "./cover.ts";
 import { type FileId, fileKey } from "../lower/lower.ts";
 import { dropUnregistered } from "./born.ts";
 import type { CoherenceState } from "./effect.ts";
@@ -55,7 +55,7 @@ export class CoverTable {
       cover = undefined;
     }
     if (cover === undefined) {
-      cover = createCover(id, key, kind);
+      cover = new Cover(id, key, kind);
       this.#covers.set(key, cover);
     }
     this.#idle.delete(cover);

@@ -88,123 +88,26 @@ export type TokenWaiter = (result: "cached" | "direct") => void;
 export type TokenState = "none" | "asking" | "held";
 
 /** The right to have a page cache with write access: at most one node per file (write-token.ts). */
-export interface WriteToken {
+export class WriteToken {
   state: TokenState;
   /** Held, but dlmd does not know yet: the file was created here (born.ts). */
   unregistered: boolean;
-  users: number;
-  wanted: boolean;
+  users = 0;
+  wanted = false;
   /** A WRITE from a shared mapping was seen since the last close (hazard F9). */
-  mapped: boolean;
-  waiters: TokenWaiter[];
+  mapped = false;
+  waiters: TokenWaiter[] = [];
+
+  constructor(born = false) {
+    this.state = born ? "held" : "none";
+    this.unregistered = born;
+  }
 }
 
 /** Between the notifications of a revoke, and the data requests that pass during it. */
 export interface RevokeGate {
   /** The sentinel will not be stored in this round. False: it is being stored just now. */
   shut(): boolean;
-}
-
-export interface Cover {
-  readonly id: FileId;
-  readonly key: string;
-  readonly kind: InodeKind;
-  /** The record of the inode while the kernel knows it. */
-  inode: Inode | null;
-  /** Granted mode: NL, PR or EX. */
-  mode: Mode;
-  /** The mode of the request that dlmd has of us now. */
-  asking: Mode | null;
-  /** The outstanding request is for a child (NOQUEUE). */
-  askingForChild: boolean;
-  /** EX, but dlmd does not know yet: nobody else can know the inode. */
-  unregistered: boolean;
-  /** The request that makes it known is under way. */
-  registering: boolean;
-  phase: Phase;
-  pins: number;
-  /** Pins since the grant: a lock that was used much is worth a minimum hold time. */
-  uses: number;
-  /** Somebody here read under it since it was last taken away. */
-  read: boolean;
-  /** Times in a row that it was taken away and then read under again. */
-  returns: number;
-  /** A whole number. */
-  grantedAt: number;
-  /** Which grant of the mount it was, from 1: the lock was here all the time since. */
-  grant: number;
-  /** null: never. */
-  revokedAt: number | null;
-  /** Never changed in place, but replaced. */
-  waiters: readonly PinWaiter[];
-  childWaiters: readonly ChildWaiter[];
-  /** The strongest mode that another node waits for; NL: none. */
-  wanted: Mode;
-  /** Where the revoke under way ends. */
-  target: Mode;
-  /** Invalidation rounds of this revoke, and data requests answered during the present one. */
-  round: number;
-  answered: number;
-  /** How often pages of it were dropped by a revoke. */
-  sweeps: number;
-  /** A notification of this revoke is being written. */
-  notifying: boolean;
-  /** Times that the kernel did not find an inode that it must still get (hazard F4). */
-  misses: number;
-  /** A timer is set for this cover, so that no second one is. */
-  timerSet: boolean;
-  /** Directories: names told to the kernel, by latin1 spelling. */
-  names: Map<string, ToldName> | null;
-  /** How many of them are negative. */
-  negatives: number;
-  /** Directories fought over give no entry validity until then (hazard F6). */
-  hotUntil: number | null;
-  /** The kernel's size of this file may be wrong (size/doubt.ts) ... */
-  sizeDoubt: boolean;
-  /** Raised by whatever may make it wrong, or larger than a READ under way knows. */
-  sizeMark: number;
-  /** The size that the kernel was last told; -1: none. */
-  sizeTold: number;
-  /** While the kernel's size is known, it is at least that; -1: not known to be anything. */
-  sizeLeast: number;
-  /** ... and a reply of that effect on it may not have been taken yet; null: none. */
-  late: SizeEffect | null;
-  /** Whose it is; 0: of a thread that can not be seen from here. */
-  lateTid: number;
-  /** What it will make of the size may not be what the size should be. */
-  lateHarms: boolean;
-  /** Where it raises the size to, or what it sets it to. */
-  lateEnd: number;
-  /** The kernel's size was seen to be what it should be, whether that reply was taken or not. */
-  lateSeen: boolean;
-  /** Calls that wait for the lock, and until they are answered the kernel takes no size (size/kernel-sizes.ts, unstable). */
-  unstable: number;
-  /** Changes of the size under way that may make it smaller (size/kernel-sizes.ts, SizeChange). */
-  truncating: number;
-  /** Threads whose replies with a size may not have been taken yet (size/asked.ts); null: none. */
-  askers: Set<number> | null;
-  /** The last request that came with the kernel's lock of the inode, if it is not answered. */
-  lockHolder: { readonly answered: boolean } | null;
-  /** What cuts the notifications of a revoke short before the sentinel; null: none are being written. */
-  gate: RevokeGate | null;
-  /** The kernel has its attributes with validity: told so, and nothing that changes them was done since. */
-  attrTold: boolean;
-  /** Who was told so and may not have taken it yet (told-attributes.ts). */
-  attrTaker: number;
-  /** Which change of the mount was the last one of its attributes; 0: none. */
-  changedAt: number;
-  /** It was told as valid since the lock came, and counts against the limit: its place there (cache-limit.ts); -1: it does not. */
-  cachedAt: number;
-  /** The first of this inode's names that were told: to be taken out when the kernel forgets it. */
-  toldIn: ToldName | null;
-  /** What the lower had done when EX came, and when the last operation under it ended (lower/stamp.ts). */
-  stampMark: number;
-  stamp: Stamp | null;
-  token: WriteToken | null;
-  /** What the shell asks dlmd with; null: it never did. */
-  lock: Lock | null;
-  /** Its last name and last handle are gone: the lock goes as soon as the kernel forgets it. */
-  doomed: boolean;
 }
 
 /** `attrTaker`, if it is not one thread. */
@@ -214,74 +117,125 @@ export const MANY_TAKERS = -1;
 /** Of every cover that nobody waits for. */
 export const NOBODY: readonly never[] = Object.freeze([]);
 
-export function createCover(id: FileId, key: string, kind: InodeKind): Cover {
-  return {
-    id,
-    key,
-    kind,
-    inode: null,
-    mode: Mode.NL,
-    asking: null,
-    askingForChild: false,
-    unregistered: false,
-    registering: false,
-    phase: "idle",
-    pins: 0,
-    uses: 0,
-    read: false,
-    returns: 0,
-    grantedAt: 0,
-    grant: 0,
-    revokedAt: null,
-    waiters: NOBODY,
-    childWaiters: NOBODY,
-    wanted: Mode.NL,
-    target: Mode.NL,
-    round: 0,
-    answered: 0,
-    notifying: false,
-    misses: 0,
-    timerSet: false,
-    names: null,
-    negatives: 0,
-    hotUntil: null,
-    sizeDoubt: false,
-    sizeMark: 0,
-    sizeTold: -1,
-    sizeLeast: -1,
-    late: null,
-    lateHarms: false,
-    lateEnd: 0,
-    lateSeen: false,
-    lateTid: 0,
-    sweeps: 0,
-    unstable: 0,
-    truncating: 0,
-    askers: null,
-    lockHolder: null,
-    gate: null,
-    attrTold: false,
-    attrTaker: NO_TAKER,
-    changedAt: 0,
-    cachedAt: -1,
-    toldIn: null,
-    stampMark: 0,
-    stamp: null,
-    token: null,
-    lock: null,
-    doomed: false,
-  };
-}
+export class Cover {
+  readonly id: FileId;
+  readonly key: string;
+  readonly kind: InodeKind;
+  /** The record of the inode while the kernel knows it. */
+  inode: Inode | null = null;
+  /** Granted mode: NL, PR or EX. */
+  mode: Mode = Mode.NL;
+  /** The mode of the request that dlmd has of us now. */
+  asking: Mode | null = null;
+  /** The outstanding request is for a child (NOQUEUE). */
+  askingForChild = false;
+  /** EX, but dlmd does not know yet: nobody else can know the inode. */
+  unregistered = false;
+  /** The request that makes it known is under way. */
+  registering = false;
+  phase: Phase = "idle";
+  pins = 0;
+  /** Pins since the grant: a lock that was used much is worth a minimum hold time. */
+  uses = 0;
+  /** Somebody here read under it since it was last taken away. */
+  read = false;
+  /** Times in a row that it was taken away and then read under again. */
+  returns = 0;
+  /** A whole number. */
+  grantedAt = 0;
+  /** Which grant of the mount it was, from 1: the lock was here all the time since. */
+  grant = 0;
+  /** null: never. */
+  revokedAt: number | null = null;
+  /** Never changed in place, but replaced. */
+  waiters: readonly PinWaiter[] = NOBODY;
+  childWaiters: readonly ChildWaiter[] = NOBODY;
+  /** The strongest mode that another node waits for; NL: none. */
+  wanted: Mode = Mode.NL;
+  /** Where the revoke under way ends. */
+  target: Mode = Mode.NL;
+  /** Invalidation rounds of this revoke, and data requests answered during the present one. */
+  round = 0;
+  answered = 0;
+  /** How often pages of it were dropped by a revoke. */
+  sweeps = 0;
+  /** A notification of this revoke is being written. */
+  notifying = false;
+  /** Times that the kernel did not find an inode that it must still get (hazard F4). */
+  misses = 0;
+  /** A timer is set for this cover, so that no second one is. */
+  timerSet = false;
+  /** Directories: names told to the kernel, by latin1 spelling. */
+  names: Map<string, ToldName> | null = null;
+  /** How many of them are negative. */
+  negatives = 0;
+  /** Directories fought over give no entry validity until then (hazard F6). */
+  hotUntil: number | null = null;
+  /** The kernel's size of this file may be wrong (size/doubt.ts) ... */
+  sizeDoubt = false;
+  /** Raised by whatever may make it wrong, or larger than a READ under way knows. */
+  sizeMark = 0;
+  /** The size that the kernel was last told; -1: none. */
+  sizeTold = -1;
+  /** While the kernel's size is known, it is at least that; -1: not known to be anything. */
+  sizeLeast = -1;
+  /** ... and a reply of that effect on it may not have been taken yet; null: none. */
+  late: SizeEffect | null = null;
+  /** Whose it is; 0: of a thread that can not be seen from here. */
+  lateTid = 0;
+  /** What it will make of the size may not be what the size should be. */
+  lateHarms = false;
+  /** Where it raises the size to, or what it sets it to. */
+  lateEnd = 0;
+  /** The kernel's size was seen to be what it should be, whether that reply was taken or not. */
+  lateSeen = false;
+  /** Calls that wait for the lock, and until they are answered the kernel takes no size (size/kernel-sizes.ts, unstable). */
+  unstable = 0;
+  /** Changes of the size under way that may make it smaller (size/kernel-sizes.ts, SizeChange). */
+  truncating = 0;
+  /** Threads whose replies with a size may not have been taken yet (size/asked.ts); null: none. */
+  askers: Set<number> | null = null;
+  /** The last request that came with the kernel's lock of the inode, if it is not answered. */
+  lockHolder: { readonly answered: boolean } | null = null;
+  /** What cuts the notifications of a revoke short before the sentinel; null: none are being written. */
+  gate: RevokeGate | null = null;
+  /** The kernel has its attributes with validity: told so, and nothing that changes them was done since. */
+  attrTold = false;
+  /** Who was told so and may not have taken it yet (told-attributes.ts). */
+  attrTaker: number = NO_TAKER;
+  /** Which change of the mount was the last one of its attributes; 0: none. */
+  changedAt = 0;
+  /** It was told as valid since the lock came, and counts against the limit: its place there (cache-limit.ts); -1: it does not. */
+  cachedAt = -1;
+  /** The first of this inode's names that were told: to be taken out when the kernel forgets it. */
+  toldIn: ToldName | null = null;
+  /** What the lower had done when EX came, and when the last operation under it ended (lower/stamp.ts). */
+  stampMark = 0;
+  stamp: Stamp | null = null;
+  token: WriteToken | null = null;
+  /** What the shell asks dlmd with; null: it never did. */
+  lock: Lock | null = null;
+  /** Its last name and last handle are gone: the lock goes as soon as the kernel forgets it. */
+  doomed = false;
 
-/**
- * V8 gives each object a box of 16 bytes for a property that in one of them was a number and no small integer; but only where it is one if there was null in
- * it before. A size may be large: so the first of all covers, which stands for nothing, has null there (64 bytes less for each other one).
- */
-const first: Record<"lateEnd" | "sizeTold" | "sizeLeast" | "grantedAt", number | null> = createCover({ ino: 0, generation: 0 }, "", "file");
-first.lateEnd = null;
-first.sizeTold = null;
-first.sizeLeast = null;
-first.grantedAt = null;
+  /**
+   * V8 gives each object a box of 16 bytes for a property that in one of them was a number and no small integer; but only where it is one if there was
+   * null in it before. A size may be large: so the first of all covers, which stands for nothing, has null there (64 bytes less for each other one).
+   * It is kept, because its shape would go with it.
+   */
+  static readonly first: unknown = Object.assign(new Cover({ ino: 0, generation: 0 }, "", "file"), {
+    lateEnd: null,
+    sizeTold: null,
+    sizeLeast: null,
+    grantedAt: null,
+  });
+
+  constructor(id: FileId, key: string, kind: InodeKind) {
+    this.id = id;
+    this.key = key;
+    this.kind = kind;
+  }
+}
 
 /** The record of its inode that operations have in hand now: the cover outlives it. */
 export function attach(inode: Inode): void {

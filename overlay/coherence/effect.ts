@@ -38,51 +38,30 @@ export type Effect =
   | { readonly do: "settle-token"; readonly waiter: TokenWaiter; readonly result: "cached" | "direct" };
 
 /** State shared by all covers of a mount. */
-export interface CoherenceState {
-  readonly effects: Effect[];
+export class CoherenceState {
+  readonly effects: Effect[] = [];
   /** Covers whose lock or token dlmd does not know yet (born here). */
-  readonly unregistered: Set<Cover>;
+  readonly unregistered: Set<Cover> = new Set();
   /** Locks and tokens whose first request is under way. */
-  readonly registering: Set<Cover | WriteToken>;
+  readonly registering: Set<Cover | WriteToken> = new Set();
   /** Directories in "publishing", with what they still wait for. */
-  readonly publishing: Map<Cover, Set<Cover | WriteToken>>;
+  readonly publishing: Map<Cover, Set<Cover | WriteToken>> = new Map();
   /** By calling thread: the inode of which it has a late reply (size/doubt.ts). */
-  readonly lateOf: Map<number, Cover>;
+  readonly lateOf: Map<number, Cover> = new Map();
   /** By calling thread: the inode of which it was told a size (size/asked.ts). */
-  readonly toldOf: Map<number, Cover>;
+  readonly toldOf: Map<number, Cover> = new Map();
   /** This node does not know any more what it holds, or the kernel has ended the connection: nothing is pinned, nothing counts as covered. */
-  abandoned: boolean;
+  abandoned = false;
   /** Locks granted so far. */
-  grants: number;
+  grants = 0;
   /** Changes of attributes made here so far (told-attributes.ts). */
-  changes: number;
+  changes = 0;
   /** Times that all that was read before was not true any more (distrustCovers). */
-  distrusts: number;
+  distrusts = 0;
   /** The mount's entry epoch, from 1; raised before INC_EPOCH is sent. */
-  epoch: number;
-  readonly limits: {
-    /** A contended lock that is in use is kept at least so long. */
-    readonly minHoldMs: number;
-    /** Contended: revoked within this time before. */
-    readonly contendedMs: number;
-  };
-}
-
-export function createCoherenceState(): CoherenceState {
-  return {
-    effects: [],
-    unregistered: new Set(),
-    registering: new Set(),
-    publishing: new Map(),
-    lateOf: new Map(),
-    toldOf: new Map(),
-    abandoned: false,
-    grants: 0,
-    changes: 0,
-    distrusts: 0,
-    epoch: 1,
-    limits: { minHoldMs: 3, contendedMs: 100 },
-  };
+  epoch = 1;
+  /** A contended lock that is in use is kept at least so long; contended: revoked within that time before. */
+  readonly limits: { readonly minHoldMs: number; readonly contendedMs: number } = { minHoldMs: 3, contendedMs: 100 };
 }
 
 /** Has dlmd asked for that mode: one request at a time. */

@@ -16,7 +16,7 @@ import { registerAll } from "./born.ts";
 import { CacheLimit } from "./cache-limit.ts";
 import type { CallerThreads } from "./caller-threads.ts";
 import { CoverTable } from "./cover-table.ts";
-import { type CoherenceState, createCoherenceState, type Effect, type InvalidationPlan } from "./effect.ts";
+import { CoherenceState, type Effect, type InvalidationPlan } from "./effect.ts";
 import { Invalidation, type KernelCaches } from "./invalidation.ts";
 import { addWaiter, distrustCovers, handleTimer, isCovered, pump, refuseWaiters } from "./lock-cache.ts";
 import { LockRequests } from "./lock-requests.ts";
@@ -96,7 +96,7 @@ export function createCoherenceShell(options: CoherenceShellOptions): CoherenceS
 class Shell implements CoherenceShell, PinsHost {
   readonly operations: Pins;
   readonly #options: CoherenceShellOptions;
-  readonly #state: CoherenceState = createCoherenceState();
+  readonly #state: CoherenceState = new CoherenceState();
   readonly #covers: CoverTable;
   readonly #locks: LockRequests;
   readonly #invalidation: Invalidation;

@@ -11,7 +11,7 @@ import { assert } from "../../dlmd/base/assert.ts";
 import type { LockStatus } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import { handleRegistered } from "./revoke.ts";
-import type { Cover, TokenWaiter, WriteToken } from "./cover.ts";
+import { type Cover, type TokenWaiter, WriteToken } from "./cover.ts";
 import type { CoherenceState } from "./effect.ts";
 
 /** How long an open waits for an idle holder elsewhere. */
@@ -19,7 +19,7 @@ export const TOKEN_WAIT_MS = 20;
 
 /** True: the token is here; else `waiter` is told. */
 export function openToken(state: CoherenceState, cover: Cover, waiter: TokenWaiter): boolean {
-  cover.token ??= { state: "none", unregistered: false, users: 0, wanted: false, mapped: false, waiters: [] };
+  cover.token ??= new WriteToken();
   const token = cover.token;
   if (token.state === "held") {
     token.users += 1;

@@ -2,7 +2,7 @@
  * Test double: the coherence of a single node, where every lock is always here. It counts pins, so that a test can tell whether they are
  * balanced, and keeps the told names truthfully, because operations ask for them.
  */
-import { type Cover, createCover, type Inode, type InodeKind, type PinMode } from "../../../overlay/coherence/cover.ts";
+import { Cover, type Inode, type InodeKind, type PinMode } from "../../../overlay/coherence/cover.ts";
 import type { Coherence, HeldPageDrop, SessionCoherence, Waiter, Want } from "../../../overlay/coherence/api.ts";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
@@ -31,7 +31,7 @@ export class PermissiveCoherence implements SessionCoherence, Coherence, KernelN
   }
 
   createCover(id: FileId, kind: InodeKind): Cover {
-    return createCover(id, fileKey(id), kind);
+    return new Cover(id, fileKey(id), kind);
   }
   letGo(): void {}
   close(): Promise<void> {

@@ -1,14 +1,14 @@
 import { expect, it } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { bear, registerAll } from "../../../overlay/coherence/born.ts";
-import { type Cover, createCover } from "../../../overlay/coherence/cover.ts";
-import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
+import { Cover } from "../../../overlay/coherence/cover.ts";
+import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 import { openToken } from "../../../overlay/coherence/write-token.ts";
 import { handleAst, handleBast, pinChild, tryPin, unpin } from "../../../overlay/coherence/lock-cache.ts";
 
 it("an inode that a LOOKUP beside its CREATE found first is not born: its lock is asked for already", () => {
-  const state = createCoherenceState();
-  const cover = createCover({ ino: 12, generation: 7 }, "12.7", "file");
+  const state = new CoherenceState();
+  const cover = new Cover({ ino: 12, generation: 7 }, "12.7", "file");
   let pinned: boolean | null = null;
   const found = pinChild(state, cover, (granted) => {
     pinned = granted;
@@ -26,7 +26,7 @@ it("an inode that a LOOKUP beside its CREATE found first is not born: its lock i
 });
 
 it("what was born in a directory that is about to be read elsewhere is shared with it, but for what is in use here", () => {
-  const state = createCoherenceState();
+  const state = new CoherenceState();
   const [directory, idle, pinned, open] = (
     [
       ["directory", 12],
@@ -34,7 +34,7 @@ it("what was born in a directory that is about to be read elsewhere is shared wi
       ["file", 14],
       ["file", 15],
     ] as const
-  ).map(([kind, ino]) => createCover({ ino, generation: 7 }, `${ino}.7`, kind)) as [Cover, Cover, Cover, Cover];
+  ).map(([kind, ino]) => new Cover({ ino, generation: 7 }, `${ino}.7`, kind)) as [Cover, Cover, Cover, Cover];
   directory.mode = Mode.EX;
   const modes = (): [string, Mode][] =>
     state.effects.splice(0).flatMap((effect) => (effect.do === "request" ? [[effect.cover.key, effect.mode] as [string, Mode]] : []));
@@ -51,8 +51,8 @@ it("what was born in a directory that is about to be read elsewhere is shared wi
   handleAst(state, idle, "granted", Mode.PR, 2);
   expect([idle.mode, idle.registering]).toEqual([Mode.PR, false]);
   // For somebody who writes there, or by the clock, it stays what it was.
-  const [other, later] = [16, 17].map((ino) => createCover({ ino, generation: 7 }, `${ino}.7`, "file")) as [Cover, Cover];
-  const written = createCover({ ino: 18, generation: 7 }, "18.7", "directory");
+  const [other, later] = [16, 17].map((ino) => new Cover({ ino, generation: 7 }, `${ino}.7`, "file")) as [Cover, Cover];
+  const written = new Cover({ ino: 18, generation: 7 }, "18.7", "directory");
   written.mode = Mode.EX;
   bear(state, other, 3);
   handleBast(state, written, Mode.EX, 3);

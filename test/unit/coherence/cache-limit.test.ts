@@ -2,8 +2,8 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { CacheLimit, cachedInodesMax } from "../../../overlay/coherence/cache-limit.ts";
-import { type Cover, createCover, type InodeKind } from "../../../overlay/coherence/cover.ts";
-import { type CoherenceState, createCoherenceState } from "../../../overlay/coherence/effect.ts";
+import { Cover, type InodeKind } from "../../../overlay/coherence/cover.ts";
+import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 
 const MAX = 3;
 let state: CoherenceState;
@@ -12,7 +12,7 @@ let limit: CacheLimit;
 
 function tell(ino: number, kind: InodeKind = "file", openCount = 0): Cover {
   const id = { ino, generation: 1 };
-  const cover = createCover(id, `${ino}.1`, kind);
+  const cover = new Cover(id, `${ino}.1`, kind);
   cover.inode = { fuseNodeid: ino, id, key: cover.key, kind, nlookup: 1, openCount, mappableCount: 0, cover };
   cover.mode = Mode.PR;
   covers.push(cover);
@@ -28,7 +28,7 @@ function evicted(): number[] {
 }
 
 beforeEach(() => {
-  state = createCoherenceState();
+  state = new CoherenceState();
   covers = [];
   limit = new CacheLimit(MAX);
 });

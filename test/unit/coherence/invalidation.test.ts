@@ -1,8 +1,8 @@
 /** Hazards F1, F5 and F6: what one round of a revoke has the kernel drop. */
 import { describe, expect, it } from "vitest";
 import type { CallerThreads } from "../../../overlay/coherence/caller-threads.ts";
-import { createCover } from "../../../overlay/coherence/cover.ts";
-import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
+import { Cover } from "../../../overlay/coherence/cover.ts";
+import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 import { droppedOrHeld } from "../../../overlay/coherence/held-page.ts";
 import { Invalidation, type KernelCaches } from "../../../overlay/coherence/invalidation.ts";
 import { tellName, validName } from "../../../overlay/coherence/names.ts";
@@ -35,8 +35,8 @@ describe("a round for a file", () => {
     incrementEpoch: null,
     close: () => Promise.resolve(),
   };
-  const invalidation = new Invalidation(caches, createCoherenceState(), () => false);
-  const cover = createCover(id, "4.1", "file");
+  const invalidation = new Invalidation(caches, new CoherenceState(), () => false);
+  const cover = new Cover(id, "4.1", "file");
   cover.inode = { fuseNodeid: 9, id, key: "4.1", kind: "file", nlookup: 1, openCount: 1, mappableCount: 0, cover };
 
   it("stores the sentinel behind the pages where nobody has passed", async () => {
@@ -97,8 +97,8 @@ describe("a round for a file", () => {
   });
 
   it("outdates the attributes of an inode alone: at once if it is in use for sure, else by a thread that may wait; a directory's names stay", async () => {
-    const state = createCoherenceState();
-    const directory = createCover(id, "4.1", "directory");
+    const state = new CoherenceState();
+    const directory = new Cover(id, "4.1", "directory");
     const dir = { fuseNodeid: 9, id, key: "4.1", kind: "directory" as const, nlookup: 1, openCount: 0, mappableCount: 0, cover: directory };
     const outdating = new Invalidation({ ...caches, incrementEpoch: () => answer("epoch") }, state, () => false);
     expect(outdating.outdate(dir, true)).toBeUndefined();
@@ -119,8 +119,8 @@ describe("hazard F6: a round for a directory", () => {
       asked.push(what);
       return Promise.resolve([0]);
     };
-    const state = createCoherenceState();
-    const cover = createCover(id, "4.1", "directory");
+    const state = new CoherenceState();
+    const cover = new Cover(id, "4.1", "directory");
     cover.inode = { fuseNodeid: 9, id, key: "4.1", kind: "directory", nlookup: 1, openCount: 0, mappableCount: 0, cover };
     const caches = {
       expireNames: () => {
@@ -142,7 +142,7 @@ describe("hazard F6: a round for a directory", () => {
 
   it("that waits for an operation on it is overtaken by the epoch: what was told before counts no more", async () => {
     const { asked, state, cover, round } = scene(new Promise(() => undefined));
-    const child = createCover({ ino: 5, generation: 1 }, "5.1", "file");
+    const child = new Cover({ ino: 5, generation: 1 }, "5.1", "file");
     expect(tellName(cover, Buffer.from("a"), child, true, state.epoch, 0)).toBe(true);
     expect(validName(cover, Buffer.from("a"), state.epoch)).toBe(child);
     expect(await round()).toEqual({ missed: false, cut: false });

@@ -1,14 +1,14 @@
 /** Hazards H1, F7: at the end of the lease the kernel drops what it caches, whatever some of it waits for. */
 import { describe, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
-import { createCover, type Inode, type InodeKind } from "../../../overlay/coherence/cover.ts";
-import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
+import { Cover, type Inode, type InodeKind } from "../../../overlay/coherence/cover.ts";
+import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 import { Invalidation, type KernelCaches } from "../../../overlay/coherence/invalidation.ts";
 import { dropInodes, type InodeBatch } from "../../../overlay/coherence/kernel-drop.ts";
 
 function inodeOf(ino: number, kind: InodeKind = "file", openCount = 0): Inode {
   const id = { ino, generation: 1 };
-  const cover = createCover(id, `${ino}.1`, kind);
+  const cover = new Cover(id, `${ino}.1`, kind);
   const inode: Inode = { fuseNodeid: ino, id, key: `${ino}.1`, kind, nlookup: 1, openCount, mappableCount: 0, cover };
   cover.inode = inode;
   return inode;
@@ -140,7 +140,7 @@ describe("names", () => {
   const invalidation = (kernel: PlayedKernel, epoch: () => Promise<number[]>): Invalidation =>
     new Invalidation(
       { invalidateMany: kernel.invalidateMany, incrementEpoch: epoch } as Partial<KernelCaches> as KernelCaches,
-      createCoherenceState(),
+      new CoherenceState(),
       () => false,
     );
 

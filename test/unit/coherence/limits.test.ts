@@ -3,13 +3,13 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { CacheLimit } from "../../../overlay/coherence/cache-limit.ts";
 import { CallerRepairs } from "../../../overlay/coherence/size/caller-repair.ts";
-import { type Cover, createCover, type Inode, type InodeKind } from "../../../overlay/coherence/cover.ts";
+import { Cover, type Inode, type InodeKind } from "../../../overlay/coherence/cover.ts";
 import { CoverTable } from "../../../overlay/coherence/cover-table.ts";
-import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
+import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 import { EXPIRE_NAMES_MAX, NEGATIVE_NAMES_MAX, noteNameRevoke, planExpiry, tellName } from "../../../overlay/coherence/names.ts";
 
 function coverOf(ino: number, kind: InodeKind = "file"): Cover {
-  return createCover({ ino, generation: 1 }, `${ino}.1`, kind);
+  return new Cover({ ino, generation: 1 }, `${ino}.1`, kind);
 }
 
 function inodeWith(cover: Cover, openCount = 0): Inode {
@@ -66,7 +66,7 @@ describe("names of a directory", () => {
 describe("more cached inodes than may be", () => {
   const evicted = (limit: CacheLimit): number => {
     const before = limit.counts.inodesEvicted;
-    limit.evict(createCoherenceState(), 0);
+    limit.evict(new CoherenceState(), 0);
     return limit.counts.inodesEvicted - before;
   };
   const tell = (limit: CacheLimit, ino: number, openCount = 0): void => {
@@ -147,7 +147,7 @@ describe("a repair by the thread that asks for the attributes", () => {
 describe("locks of inodes that the kernel has forgotten", () => {
   it("are kept up to IDLE_COVERS_MAX; with one more the 256 that rested longest are given back", () => {
     const given: number[] = [];
-    const table = new CoverTable(createCoherenceState(), (cover) => void given.push(cover.id.ino));
+    const table = new CoverTable(new CoherenceState(), (cover) => void given.push(cover.id.ino));
     const forget = (ino: number): void => {
       const cover = table.take({ ino, generation: 1 }, "file");
       cover.mode = Mode.PR;

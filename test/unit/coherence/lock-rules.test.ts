@@ -1,8 +1,8 @@
 /** Rules of the lock cache and the revoke, one by one, each as `npm run mutations` breaks it. */
 import { beforeEach, describe, expect, it } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { type Cover, createCover, type Inode, type PinWaiter } from "../../../overlay/coherence/cover.ts";
-import { type CoherenceState, createCoherenceState, type Effect } from "../../../overlay/coherence/effect.ts";
+import { Cover, type Inode, type PinWaiter } from "../../../overlay/coherence/cover.ts";
+import { CoherenceState, type Effect } from "../../../overlay/coherence/effect.ts";
 import { addWaiter, handleAst, handleBast, handleTimer, holdOf, tryPin, unpin, unpinData } from "../../../overlay/coherence/lock-cache.ts";
 import { orderWants } from "../../../overlay/coherence/lock-order.ts";
 import { handleInvalidated } from "../../../overlay/coherence/revoke.ts";
@@ -10,7 +10,7 @@ import { handleInvalidated } from "../../../overlay/coherence/revoke.ts";
 let state: CoherenceState;
 
 beforeEach(() => {
-  state = createCoherenceState();
+  state = new CoherenceState();
 });
 
 function effects(): Effect[] {
@@ -19,7 +19,7 @@ function effects(): Effect[] {
 
 /** A file that the kernel knows, whose lock is here. */
 function holding(mode: typeof Mode.PR | typeof Mode.EX): Cover {
-  const made = createCover({ ino: 12, generation: 7 }, "12.7", "file");
+  const made = new Cover({ ino: 12, generation: 7 }, "12.7", "file");
   made.inode = { fuseNodeid: 12, id: made.id, key: made.key, kind: "file", nlookup: 1, openCount: 0, mappableCount: 0, cover: made };
   made.mode = mode;
   made.grant = 1;
@@ -104,7 +104,7 @@ it("hazard F5: after the sentinel was stored the kernel's size is in doubt; wher
 });
 
 it("hazard F13: two locks are taken in the one order, whichever the caller names first", () => {
-  const [first, second] = [holding(Mode.PR), createCover({ ino: 13, generation: 7 }, "13.7", "file")];
+  const [first, second] = [holding(Mode.PR), new Cover({ ino: 13, generation: 7 }, "13.7", "file")];
   const inode = { ...(first.inode as Inode), fuseNodeid: 13, id: second.id, key: second.key, cover: second };
   const wants = [
     { inode: first.inode as Inode, mode: Mode.PR },

@@ -1,6 +1,6 @@
 /** A node of the model: its coherence rules' state for the one file, and its kernel: a page, whose folio requests lock. */
-import { type Cover, createCover, type Inode } from "../../../overlay/coherence/cover.ts";
-import { type CoherenceState, createCoherenceState } from "../../../overlay/coherence/effect.ts";
+import { Cover, type Inode } from "../../../overlay/coherence/cover.ts";
+import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 
 interface PageRequest {
   readonly write: boolean;
@@ -29,7 +29,7 @@ export interface ModelNode {
 }
 
 export function createModelNode(id: number): ModelNode {
-  const cover = createCover({ ino: 12, generation: 1 }, "12.1", "file");
+  const cover = new Cover({ ino: 12, generation: 1 }, "12.1", "file");
   const inode: Inode = {
     fuseNodeid: 2,
     id: cover.id,
@@ -43,7 +43,7 @@ export function createModelNode(id: number): ModelNode {
   cover.inode = inode;
   return {
     id,
-    state: createCoherenceState(),
+    state: new CoherenceState(),
     cover,
     page: null,
     folio: null,

@@ -2,8 +2,8 @@ import { beforeEach, describe, expect, it } from "vitest";
 import { LockFlag } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { bear, registerAll } from "../../../overlay/coherence/born.ts";
-import { type Cover, createCover, type InodeKind, type PinWaiter } from "../../../overlay/coherence/cover.ts";
-import { createCoherenceState, type CoherenceState, type Effect } from "../../../overlay/coherence/effect.ts";
+import { Cover, type InodeKind, type PinWaiter } from "../../../overlay/coherence/cover.ts";
+import { CoherenceState, type Effect } from "../../../overlay/coherence/effect.ts";
 import {
   addWaiter,
   handleAst,
@@ -33,7 +33,7 @@ let nextIno = 11;
 
 function cover(kind: InodeKind, known = true): Cover {
   nextIno += 1;
-  const made = createCover({ ino: nextIno, generation: 7 }, `${nextIno}.7`, kind);
+  const made = new Cover({ ino: nextIno, generation: 7 }, `${nextIno}.7`, kind);
   if (known) {
     made.inode = { fuseNodeid: nextIno, id: made.id, key: made.key, kind, nlookup: 1, openCount: 0, mappableCount: 0, cover: made };
   }
@@ -60,7 +60,7 @@ function holding(kind: InodeKind, mode: typeof Mode.PR | typeof Mode.EX): Cover 
 }
 
 beforeEach(() => {
-  state = createCoherenceState();
+  state = new CoherenceState();
 });
 
 describe("pins and requests", () => {
@@ -502,7 +502,7 @@ describe("F6 F12: the names a kernel was told", () => {
       handleBast(state, dir, Mode.EX, now);
       handleInvalidated(state, dir, false, now);
       handleAst(state, dir, "granted", Mode.NL, now);
-      handleAst(state, { ...dir, asking: null }, "granted", Mode.PR, now);
+      handleAst(state, Object.assign(new Cover(dir.id, dir.key, dir.kind), dir, { asking: null }), "granted", Mode.PR, now);
       dir.mode = Mode.PR;
       effects();
     }

@@ -2,14 +2,14 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { type Cover, createCover, type Inode } from "../../../overlay/coherence/cover.ts";
+import { Cover, type Inode } from "../../../overlay/coherence/cover.ts";
 import type { Effect } from "../../../overlay/coherence/effect.ts";
 import type { Dropped } from "../../../overlay/coherence/kernel-drop.ts";
 import { Suspension } from "../../../overlay/coherence/suspension.ts";
 
 function coverOf(ino: number): Cover {
   const id = { ino, generation: 1 };
-  const cover = createCover(id, `${ino}.1`, "file");
+  const cover = new Cover(id, `${ino}.1`, "file");
   const inode: Inode = { fuseNodeid: ino, id, key: cover.key, kind: "file", nlookup: 1, openCount: 0, mappableCount: 0, cover };
   cover.inode = inode;
   return cover;

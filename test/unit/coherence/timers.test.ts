@@ -2,8 +2,8 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { type Cover, createCover, type Inode, type InodeKind } from "../../../overlay/coherence/cover.ts";
-import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
+import { Cover, type Inode, type InodeKind } from "../../../overlay/coherence/cover.ts";
+import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 import { Invalidation, type KernelCaches } from "../../../overlay/coherence/invalidation.ts";
 import { dropInodes, type InodeBatch } from "../../../overlay/coherence/kernel-drop.ts";
 import { namesElsewhere, tellName, toldName } from "../../../overlay/coherence/names.ts";
@@ -34,7 +34,7 @@ const never = (): Promise<number[]> => new Promise(() => undefined);
 
 function knownCover(ino: number, kind: InodeKind): Cover {
   const id = { ino, generation: 1 };
-  const cover = createCover(id, `${ino}.1`, kind);
+  const cover = new Cover(id, `${ino}.1`, kind);
   cover.inode = { fuseNodeid: ino, id, key: `${ino}.1`, kind, nlookup: 1, openCount: 0, mappableCount: 0, cover };
   return cover;
 }
@@ -42,7 +42,7 @@ function knownCover(ino: number, kind: InodeKind): Cover {
 describe("names that the kernel is to drop", () => {
   function scene(expireNames: () => Promise<number[]>) {
     let epochs = 0;
-    const state = createCoherenceState();
+    const state = new CoherenceState();
     const answer = (): Promise<number[]> => Promise.resolve([0]);
     const incrementEpoch = (): Promise<number[]> => {
       epochs += 1;

@@ -1,15 +1,15 @@
 /** Hazard F4, on one node: attributes that were told before a change, and are taken after it. */
 import { describe, expect, it } from "vitest";
-import { createCover } from "../../../overlay/coherence/cover.ts";
-import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
+import { Cover } from "../../../overlay/coherence/cover.ts";
+import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 import { attributesChanged, tellAttributes } from "../../../overlay/coherence/told-attributes.ts";
 
 const ALICE = 100;
 const BOB = 200;
 
 describe("attributes told as valid", () => {
-  const state = createCoherenceState();
-  const cover = createCover({ ino: 5, generation: 1 }, "5.1", "directory");
+  const state = new CoherenceState();
+  const cover = new Cover({ ino: 5, generation: 1 }, "5.1", "directory");
 
   it("are outdated by another thread's change, and not by the teller's own", () => {
     expect(tellAttributes(cover, ALICE, state.changes)).toBe(true);
@@ -35,7 +35,7 @@ describe("attributes told as valid", () => {
   });
 
   it("that were read before a change are not told as valid after it; of another inode they are", () => {
-    const other = createCover({ ino: 6, generation: 1 }, "6.1", "file");
+    const other = new Cover({ ino: 6, generation: 1 }, "6.1", "file");
     const since = state.changes;
     attributesChanged(state, cover, BOB);
     expect(tellAttributes(cover, ALICE, since)).toBe(false);

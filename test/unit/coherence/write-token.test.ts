@@ -3,9 +3,9 @@ import { describe, expect, it, vi } from "vitest";
 import { type Lock, LockFlag, type LockHandlers } from "../../../dlmd/client/api.ts";
 import { E } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { createCover, type PinMode } from "../../../overlay/coherence/cover.ts";
+import { Cover, type PinMode } from "../../../overlay/coherence/cover.ts";
 import type { Waiter } from "../../../overlay/coherence/api.ts";
-import { createCoherenceState } from "../../../overlay/coherence/effect.ts";
+import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 import { handleAst } from "../../../overlay/coherence/lock-cache.ts";
 import { closeToken, handleTokenAst, handleTokenBast, openToken, TOKEN_WAIT_MS } from "../../../overlay/coherence/write-token.ts";
 import { inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
@@ -94,8 +94,8 @@ describe("the write token", () => {
   });
 
   it("hazard F13: stays while its holder converts in place, so that the next holder does not begin another conversion", () => {
-    const state = createCoherenceState();
-    const cover = createCover({ ino: 12, generation: 7 }, "12.7", "file");
+    const state = new CoherenceState();
+    const cover = new Cover({ ino: 12, generation: 7 }, "12.7", "file");
     openToken(state, cover, () => undefined);
     const { token } = cover;
     if (token === null) throw new Error("no token was asked for");

@@ -1,7 +1,7 @@
 /** A mount of doubles, served by the real dispatch: requests go in as the kernel would send them decoded, replies are collected. */
 import { Ahead } from "../../../overlay/op/ahead.ts";
 import { type Log, silentLog } from "../../../dlmd/base/log.ts";
-import { createCover } from "../../../overlay/coherence/cover.ts";
+import { Cover } from "../../../overlay/coherence/cover.ts";
 import type { Operation } from "../../../overlay/op/perform.ts";
 import { perform } from "../../../overlay/op/perform.ts";
 import { HandleTable, type OpenFile } from "../../../overlay/inode/handles.ts";
@@ -44,7 +44,7 @@ export class Workbench {
     const { coherence } = this;
     this.inodes = new InodeTable({
       root: this.lower.root,
-      createCover: (id, kind) => createCover(id, fileKey(id), kind),
+      createCover: (id, kind) => new Cover(id, fileKey(id), kind),
       dropped: (inode, removed) => {
         if (removed) coherence.removed(inode);
         coherence.forgotten(inode);

@@ -1,7 +1,7 @@
 /** Limits of a session: at them all is well, one byte beyond it what their comments say happens. */
 import { expect, it } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
-import { createCover, type InodeKind } from "../../../overlay/coherence/cover.ts";
+import { Cover, type InodeKind } from "../../../overlay/coherence/cover.ts";
 import { OPCODE } from "../../../overlay/fuse/abi.ts";
 import { endlessLease } from "../../../overlay/lease/lease.ts";
 import { type FileId, fileKey } from "../../../overlay/lower/lower.ts";
@@ -85,7 +85,7 @@ it("the kernel is told to send no WRITE of more than MAX_WRITE_BYTES, for which 
     log: silentLog,
     createCoherence: () => ({
       operations: mount.coherence,
-      createCover: (id: FileId, kind: InodeKind) => createCover(id, fileKey(id), kind),
+      createCover: (id: FileId, kind: InodeKind) => new Cover(id, fileKey(id), kind),
     }),
     fail: (error: Error) => expect.fail(error.message),
   } as unknown as SessionOptions;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { createCover, type Inode } from "../../../overlay/coherence/cover.ts";
+import { Cover, type Inode } from "../../../overlay/coherence/cover.ts";
 import { HandleTable } from "../../../overlay/inode/handles.ts";
 import { InodeTable, ROOT_FUSE_NODEID } from "../../../overlay/inode/table.ts";
 import { fileKey, type LowerHandle } from "../../../overlay/lower/lower.ts";
@@ -11,7 +11,7 @@ function table(): { inodes: InodeTable; dropped: { inode: Inode; removed: boolea
   const dropped: { inode: Inode; removed: boolean }[] = [];
   const inodes = new InodeTable({
     root: { ino: 2, generation: 0 },
-    createCover: (id, kind) => createCover(id, fileKey(id), kind),
+    createCover: (id, kind) => new Cover(id, fileKey(id), kind),
     dropped: (inode, removed) => dropped.push({ inode, removed }),
   });
   return { inodes, dropped };

@@ -1,7 +1,7 @@
 /** Hazard F5: no READ may be answered while the kernel's size would show its reader zeros. */
 import { describe, expect, it } from "vitest";
-import { type Cover, createCover } from "../../../../overlay/coherence/cover.ts";
-import { createCoherenceState } from "../../../../overlay/coherence/effect.ts";
+import { Cover } from "../../../../overlay/coherence/cover.ts";
+import { CoherenceState } from "../../../../overlay/coherence/effect.ts";
 import {
   doubtSize,
   judgeSize,
@@ -21,7 +21,7 @@ import { SizeModel, type SizeModelOptions } from "./size-model.ts";
 const SEEDS = 300;
 
 function coverOf(ino = 1): Cover {
-  return createCover({ ino, generation: 1 }, `${ino}.1`, "file");
+  return new Cover({ ino, generation: 1 }, `${ino}.1`, "file");
 }
 
 describe("a model of the kernel's size", () => {
@@ -99,7 +99,7 @@ describe("doubt", () => {
 
 describe("a late reply", () => {
   it("harms if it was misplaced, or if a revoke came before its end was proved", () => {
-    const state = createCoherenceState();
+    const state = new CoherenceState();
     const [misplaced, overtaken, plain] = [coverOf(1), coverOf(2), coverOf(3)];
     noteLateReply(state, misplaced, 7, "misplaced", Number.POSITIVE_INFINITY);
     expect(mustWait(misplaced, 50)).toBe(true);
@@ -114,7 +114,7 @@ describe("a late reply", () => {
   });
 
   it("need not be waited for if it raises the size to no more than the kernel is known to have", () => {
-    const state = createCoherenceState();
+    const state = new CoherenceState();
     const cover = coverOf();
     // What is told is not proof: the kernel drops a reply that is older than its last change.
     noteTold(cover, 100);
@@ -143,7 +143,7 @@ describe("a late reply", () => {
     ["a larger size", 200],
     ["no size", null],
   ])("that sets the size leaves nothing known until a look, and tells %s", (_what, told) => {
-    const state = createCoherenceState();
+    const state = new CoherenceState();
     const cover = coverOf();
     noteLateReply(state, cover, 7, "raises", 100);
     expect(noteRaised(cover, 100)).toBe(true);
@@ -155,7 +155,7 @@ describe("a late reply", () => {
   });
 
   it("is over when its thread, or anybody who has the inode's lock, asks for something", () => {
-    const state = createCoherenceState();
+    const state = new CoherenceState();
     const [byThread, byLock] = [coverOf(1), coverOf(2)];
     noteLateReply(state, byThread, 7, "misplaced", Number.POSITIVE_INFINITY);
     noteLateReply(state, byLock, 8, "misplaced", Number.POSITIVE_INFINITY);
@@ -167,7 +167,7 @@ describe("a late reply", () => {
   });
 
   it("that harmed is over, and what was seen before counts for nothing", () => {
-    const state = createCoherenceState();
+    const state = new CoherenceState();
     const cover = coverOf();
     noteLateReply(state, cover, 7, "misplaced", Number.POSITIVE_INFINITY);
     const mark = cover.sizeMark;
@@ -178,7 +178,7 @@ describe("a late reply", () => {
   });
 
   it("is not proved over by the thread that had one before", () => {
-    const state = createCoherenceState();
+    const state = new CoherenceState();
     const cover = coverOf();
     noteLateReply(state, cover, 7, "raises", 100);
     noteLateReply(state, cover, 8, "misplaced", Number.POSITIVE_INFINITY);
@@ -189,7 +189,7 @@ describe("a late reply", () => {
   });
 
   it("of a thread that was forgotten among many is proved by the inode's lock only", () => {
-    const state = createCoherenceState();
+    const state = new CoherenceState();
     const cover = coverOf();
     noteLateReply(state, cover, 1, "misplaced", Number.POSITIVE_INFINITY);
     for (let tid = 2; tid <= LATE_THREADS_MAX + 1; tid += 1) noteLateReply(state, coverOf(tid), tid, "raises", 70);

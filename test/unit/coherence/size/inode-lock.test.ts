@@ -1,6 +1,6 @@
 /** The kernel's lock of an inode, taken by threads of our own: size/inode-lock.ts. */
 import { describe, expect, it } from "vitest";
-import { createCover, type Inode } from "../../../../overlay/coherence/cover.ts";
+import { Cover, type Inode } from "../../../../overlay/coherence/cover.ts";
 import { InodeLock } from "../../../../overlay/coherence/size/inode-lock.ts";
 
 const OWN_THREAD = 77;
@@ -16,7 +16,7 @@ function bench(): {
   const done: string[] = [];
   const kernel: { held: Promise<void> | null } = { held: null };
   const id = { ino: 4, generation: 1 };
-  const cover = createCover(id, "4.1", "file");
+  const cover = new Cover(id, "4.1", "file");
   const inode: Inode = { fuseNodeid: 9, id, key: "4.1", kind: "file", nlookup: 1, openCount: 1, mappableCount: 0, cover };
   const lock: InodeLock = new InodeLock({
     look: () => Promise.resolve(0),

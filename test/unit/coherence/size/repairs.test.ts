@@ -1,9 +1,9 @@
 /** Several repairs of one file's size at once (size/repairs.ts). */
 import { describe, expect, it } from "vitest";
-import { createCover } from "../../../../overlay/coherence/cover.ts";
+import { Cover } from "../../../../overlay/coherence/cover.ts";
 import { newRepair, SizeRepairs } from "../../../../overlay/coherence/size/repairs.ts";
 
-const file = createCover({ ino: 4, generation: 1 }, "4.1", "file");
+const file = new Cover({ ino: 4, generation: 1 }, "4.1", "file");
 
 describe("repairs under way", () => {
   it("are all remembered, whichever ends first", () => {

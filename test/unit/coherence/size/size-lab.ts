@@ -1,6 +1,6 @@
 /** Test lab: a file, the kernel's size of it, and the check over both. */
-import { createCover, type Inode } from "../../../../overlay/coherence/cover.ts";
-import { createCoherenceState } from "../../../../overlay/coherence/effect.ts";
+import { Cover, type Inode } from "../../../../overlay/coherence/cover.ts";
+import { CoherenceState } from "../../../../overlay/coherence/effect.ts";
 import type { Asking } from "../../../../overlay/coherence/size/kernel-sizes.ts";
 import { SizeCheck } from "../../../../overlay/coherence/size/check.ts";
 
@@ -44,7 +44,7 @@ export function bench(kernelSize: number): {
     nlookup: 1,
     openCount: 2,
     mappableCount: 0,
-    cover: createCover(id, "4.1", "file"),
+    cover: new Cover(id, "4.1", "file"),
   };
   const check: SizeCheck = new SizeCheck(
     {
@@ -88,7 +88,7 @@ export function bench(kernelSize: number): {
       isRunnable: () => false,
       waitsForPage: () => false,
     },
-    createCoherenceState(),
+    new CoherenceState(),
     () => kernel.lapsed,
   );
   return { check, inode, file, done, kernel };

@@ -7,8 +7,8 @@
  *
  * Left out, because nothing can be done about it: a reader that is stopped between finding its page and looking at the size.
  */
-import { createCover } from "../../../../overlay/coherence/cover.ts";
-import { createCoherenceState } from "../../../../overlay/coherence/effect.ts";
+import { Cover } from "../../../../overlay/coherence/cover.ts";
+import { CoherenceState } from "../../../../overlay/coherence/effect.ts";
 import {
   doubtSize,
   judgeSize,
@@ -84,8 +84,8 @@ export class SizeModel {
   #completed = 0;
   #held = true;
   // The server.
-  readonly #state = createCoherenceState();
-  readonly #cover = createCover({ ino: 1, generation: 1 }, "1.1", "file");
+  readonly #state = new CoherenceState();
+  readonly #cover = new Cover({ ino: 1, generation: 1 }, "1.1", "file");
   #read: { readonly version: number; look: { end: number; seen: number; mark: number } | null } | null = null;
   #refresh: { at: "asked" | "answered" | "truncating"; version: number; told: number; truncation: Truncation | null } | null = null;
   /** A GETATTR that is being answered with care: nothing changes the size meanwhile. */
