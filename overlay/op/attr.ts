@@ -9,6 +9,7 @@ import { chain, lastly } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
+import { pinnedData } from "./pinned.ts";
 
 /** The kernel keeps the mount busy while one of our own threads waits: not for as long as an owner is away. */
 const OWN_GETATTR_MS = 100;
@@ -90,51 +91,41 @@ function getattrForOwn(mount: Mount, call: Call, inode: InodeRecord): Promise<vo
 }
 
 /** The reply never carries validity: it may be installed after a revoke (hazard F4). */
-export async function setattr(mount: Mount, call: Call, request: SetattrRequest): Promise<void> {
+export function setattr(mount: Mount, call: Call, request: SetattrRequest): Maybe<void> {
   const { coherence, lower } = mount;
   const inode = inodeOf(mount, request.fuseNodeid);
   const { change } = request;
+  const truncates = change.size !== undefined;
   coherence.sizes.locked(inode, call);
   if (change.size !== undefined && change.size > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
   const file = request.fh === null ? undefined : mount.handles.get(request.fh);
   // A truncate stops the kernel's own write-back of the inode until it is answered, whatever handle it came through (hazard F1).
-  const cached = change.size !== undefined || file?.cached === true;
-  const pinned = (): Maybe<void> => coherence.pinData(inode, Mode.EX, cached, call);
-  const pin = change.size === undefined ? pinned() : lastly(pinned, coherence.sizes.unstable(inode));
-  if (waiting(pin)) await pin;
-  try {
-    await resized(mount, call, inode, change.size === undefined ? "plain" : "truncates", async (made) => {
+  const cached = truncates || file?.cached === true;
+  return pinnedData(mount, call, { inode, mode: Mode.EX, cached, unstable: truncates }, () =>
+    resized(mount, call, inode, truncates ? "truncates" : "plain", async (made) => {
       const attr = await changed(mount, call, [inode], lower.setattr(inode.id, change, file?.lowerHandle ?? null));
       made();
       inode.nlinkHint = attr.nlink;
       coherence.sizes.replied(inode, call.pid, "sets", attr.size);
       coherence.sizes.told(inode, attr.size);
       call.attr(attr, false);
-    });
-  } finally {
-    coherence.unpinData(inode, Mode.EX);
-  }
+    }),
+  );
 }
 
 /**
  * Without a lock: what a symbolic link says never changes. And it must not wait for one: the kernel keeps the answer in a page, which is
  * locked meanwhile, and for which a revoke would wait (hazard F1; fs/fuse/dir.c, fuse_symlink_read_folio).
  */
-export async function readlink(mount: Mount, call: Call, request: ReadlinkRequest): Promise<void> {
-  let target = mount.lower.readlink(inodeOf(mount, request.fuseNodeid).id);
-  if (waiting(target)) target = await target;
-  call.data(target);
+export function readlink(mount: Mount, call: Call, request: ReadlinkRequest): Maybe<void> {
+  return chain(mount.lower.readlink(inodeOf(mount, request.fuseNodeid).id), (target) => void call.data(target));
 }
 
 /** No lock: nothing of it is cached anywhere. */
-export async function statfs(mount: Mount, call: Call): Promise<void> {
-  let fields = mount.lower.statfs();
-  if (waiting(fields)) fields = await fields;
-  call.statfs(fields);
+export function statfs(mount: Mount, call: Call): Maybe<void> {
+  return chain(mount.lower.statfs(), (fields) => void call.statfs(fields));
 }
 
-export async function syncfs(mount: Mount, call: Call): Promise<void> {
-  const done = mount.lower.syncfs();
-  if (waiting(done)) await done;
-  call.empty();
+export function syncfs(mount: Mount, call: Call): Maybe<void> {
+  return chain(mount.lower.syncfs(), () => void call.empty());
 }

@@ -50,6 +50,18 @@ export function attributesChanged(mount: Mount, call: Call, named: readonly Inod
   return notified;
 }
 
+export interface NamesChange {
+  /** All that it changes, and whose attributes are outdated. */
+  readonly inodes: readonly Inode[];
+  readonly named: readonly Inode[];
+  readonly victims?: readonly Victim[];
+}
+
+/** A change of names or extended attributes: `made`, once nothing cached contradicts it. */
+export function changedNames<T>(mount: Mount, call: Call, { inodes, named, victims }: NamesChange, made: Maybe<T>): Maybe<T> {
+  return chain(changed(mount, call, inodes, made), (result) => chain(attributesChanged(mount, call, named, victims), () => result));
+}
+
 /**
  * A change of the file's size, or what may be one, from before it is made until it is answered; nobody tells the kernel a size meanwhile. `work` calls
  * `made` when the lower has answered, and answers; what it gives is given.

@@ -12,26 +12,26 @@ import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
 import { O_ACCMODE, O_RDONLY, O_TRUNC, S_IFMT, S_IFREG } from "./linux.ts";
 import { lookupPinned } from "./lookup.ts";
-import { type Mount, RESTARTS_MAX, tooManyRestarts, waiting } from "./mount.ts";
+import { type Mount, withRestarts } from "./mount.ts";
 import { enterFile, forgetFile, openFlags, writeAccess } from "./open.ts";
-import { killSuidgid } from "./write.ts";
 import { checkAccess, checkCreateInSticky, MAY_READ, MAY_WRITE, unknownCredentials } from "./permission.ts";
+import { pinnedAll } from "./pinned.ts";
+import { killSuidgid } from "./write.ts";
 
 const ACCESS_ACL = Buffer.from("system.posix_acl_access");
 
-export async function openExisting(mount: Mount, call: Call, request: CreateRequest, dir: InodeRecord): Promise<void> {
-  for (let restart = 0; restart < RESTARTS_MAX; restart += 1) {
+export function openExisting(mount: Mount, call: Call, request: CreateRequest, dir: InodeRecord): Maybe<void> {
+  return withRestarts(mount, request.op, async () => {
     const { id, attr } = await lookupPinned(mount, call, dir, request.name);
     // Only a regular file can be the answer to a CREATE.
     if ((attr.mode & S_IFMT) !== S_IFREG) throw errnoError(E.EEXIST);
     const child = mount.inodes.remember(id, attr.mode);
     try {
-      if (await openChild(mount, call, request, dir, child)) return;
+      return await openChild(mount, call, request, dir, child);
     } finally {
       mount.inodes.leave(child);
     }
-  }
-  tooManyRestarts(mount, request.op);
+  });
 }
 
 /** False: the name is another file by now. */
@@ -41,35 +41,31 @@ async function openChild(mount: Mount, call: Call, request: CreateRequest, dir: 
   const truncates = (request.flags & O_TRUNC) !== 0;
   const access = writes ? await writeAccess(mount, call, child, request.flags) : null;
   let entered = false;
+  const wants = [
+    { inode: dir, mode: Mode.PR },
+    { inode: child, mode: truncates ? Mode.EX : Mode.PR },
+  ];
+  const answer = (file: OpenFile, attr: Attr): void => {
+    const entryValid = coherence.names.tellEntry(dir, request.name, child);
+    // The kernel installs what a CREATE says whatever it has learned since (fuse_iget without a version), and it may have this inode: hazard F4.
+    coherence.sizes.told(child, attr.size);
+    if (call.create(child.fuseNodeid, attr, entryValid, false, file.fh, openFlags(mount, file))) child.nlookup += 1;
+    else forgetFile(mount, file);
+  };
+  const open = async (): Promise<OpenFile> => {
+    const handle = await changed(mount, call, truncates ? [child] : [], mount.lower.open(child.id, request.flags));
+    entered = true;
+    return enterFile(mount, child, handle, access, request.flags);
+  };
   try {
-    const wants = [
-      { inode: dir, mode: Mode.PR },
-      { inode: child, mode: truncates ? Mode.EX : Mode.PR },
-    ];
-    const pin = coherence.pinAll(wants, call);
-    if (waiting(pin)) await pin;
-    try {
+    return await pinnedAll(mount, call, { wants }, async () => {
       const now = await mount.lower.lookup(dir.id, request.name);
       if (now.id.ino !== child.id.ino || now.id.generation !== child.id.generation) return false;
       await checkOpen(mount, call, request, dir, child, now.attr);
-      const answer = (file: OpenFile, attr: Attr): void => {
-        const entryValid = coherence.names.tellEntry(dir, request.name, child);
-        // The kernel installs what a CREATE says whatever it has learned since (fuse_iget without a version), and it may have this inode: hazard F4.
-        coherence.sizes.told(child, attr.size);
-        if (call.create(child.fuseNodeid, attr, entryValid, false, file.fh, openFlags(mount, file))) child.nlookup += 1;
-        else forgetFile(mount, file);
-      };
-      const open = async (): Promise<OpenFile> => {
-        const handle = await changed(mount, call, truncates ? [child] : [], mount.lower.open(child.id, request.flags));
-        entered = true;
-        return enterFile(mount, child, handle, access, request.flags);
-      };
       const file = truncates ? await openCut(mount, call, child, request, open) : await open();
       await tellSize(mount, call, child, file, (attr) => answer(file, attr));
       return true;
-    } finally {
-      coherence.unpinAll(wants);
-    }
+    });
   } finally {
     if (!entered && access === "cached") coherence.closeForWrite(child);
   }

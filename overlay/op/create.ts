@@ -6,12 +6,13 @@ import type { InodeRecord } from "../inode/table.ts";
 import type { Attr, Caller, Entry, LowerHandle, Maybe } from "../lower/lower.ts";
 import { chain, lastly, withErrors } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
-import { attributesChanged, changed, resized } from "./change.ts";
+import { attributesChanged, changed, changedNames, resized } from "./change.ts";
 import { openExisting } from "./create-existing.ts";
 import { O_ACCMODE, O_EXCL, O_RDONLY, S_ISGID } from "./linux.ts";
 import { uncoveredSize } from "./lookup.ts";
-import { inodeOf, type Mount, waiting } from "./mount.ts";
+import { inodeOf, type Mount } from "./mount.ts";
 import { enterFile, forgetFile, openFlags, writeAccess } from "./open.ts";
+import { pinned, pinnedAll } from "./pinned.ts";
 
 function callerOf(mount: Mount, call: Call, umask: number): Caller {
   return { uid: call.uid, gid: call.gid, umask: mount.dontMask ? umask : 0 };
@@ -36,21 +37,12 @@ export function symlink(mount: Mount, call: Call, request: SymlinkRequest): Mayb
 function make(mount: Mount, call: Call, fuseNodeid: number, name: Buffer, create: (dir: InodeRecord) => Maybe<Entry>): Maybe<void> {
   const dir = inodeOf(mount, fuseNodeid);
   return inChangedDirectory(mount, call, dir, () =>
-    chain(changed(mount, call, [dir], create(dir)), (entry) =>
-      chain(attributesChanged(mount, call, [dir]), () => answerMade(mount, call, dir, name, entry)),
-    ),
+    chain(changedNames(mount, call, { inodes: [dir], named: [dir] }, create(dir)), (entry) => answerMade(mount, call, dir, name, entry)),
   );
 }
 
-/** `work` with the directory pinned, within the turn if nothing has to wait. */
 function inChangedDirectory<T>(mount: Mount, call: Call, dir: InodeRecord, work: () => Maybe<T>): Maybe<T> {
-  const { coherence } = mount;
-  const pinned = (): Maybe<T> =>
-    lastly(
-      () => withErrors(work, inGoneDirectory),
-      () => coherence.unpin(dir, Mode.EX),
-    );
-  return coherence.tryPin(dir, Mode.EX) ? pinned() : coherence.pin(dir, Mode.EX, call).then(pinned);
+  return pinned(mount, call, dir, Mode.EX, () => withErrors(work, inGoneDirectory));
 }
 
 function answerMade(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, entry: Entry): void {
@@ -111,9 +103,7 @@ export function create(mount: Mount, call: Call, request: CreateRequest): Maybe<
       () => chain(createOnce(mount, call, request, dir), () => "done"),
       (error) => {
         if (!isErrno(error, E.EEXIST) || (request.flags & O_EXCL) !== 0) throw error;
-        if (!mount.staleOnce.give("create", request.name, call.pid)) return "exists";
-        call.error(E.ESTALE);
-        return "done";
+        return mount.staleOnce.answer(call, request.name, true) ? "done" : "exists";
       },
     ),
   );
@@ -124,12 +114,10 @@ export function create(mount: Mount, call: Call, request: CreateRequest): Maybe<
 function createOnce(mount: Mount, call: Call, request: CreateRequest, dir: InodeRecord): Maybe<void> {
   const caller = callerOf(mount, call, request.umask);
   const created = mount.lower.create(dir.id, request.name, request.flags, request.mode, caller);
-  return chain(changed(mount, call, [dir], created), ({ entry, handle }) => {
-    mount.staleOnce.settled("create", request.name, call.pid);
-    const outdated = attributesChanged(mount, call, [dir]);
-    return chain(outdated, () =>
-      chain(restoreSetgid(mount, entry, request), (attr) => answerCreated(mount, call, request, dir, { id: entry.id, attr }, handle)),
-    );
+  return chain(changedNames(mount, call, { inodes: [dir], named: [dir] }, created), ({ entry, handle }) => {
+    mount.staleOnce.settled(call, request.name);
+    const restored = restoreSetgid(mount, entry, request);
+    return chain(restored, (attr) => answerCreated(mount, call, request, dir, { id: entry.id, attr }, handle));
   });
 }
 
@@ -185,32 +173,33 @@ export async function link(mount: Mount, call: Call, request: LinkRequest): Prom
   const inode = inodeOf(mount, request.targetFuseNodeid);
   coherence.sizes.locked(inode, call);
   inodes.use(inode);
+  const wants = [dir, inode].map((one) => ({ inode: one, mode: Mode.EX }));
+  const pinnedLink = (made: () => void): Promise<void> => linkPinned(mount, call, request, dir, inode, made);
   try {
-    const wants = [
-      { inode: dir, mode: Mode.EX },
-      { inode, mode: Mode.EX },
-    ];
-    const pin = coherence.pinAll(wants, call);
-    if (waiting(pin)) await pin;
-    try {
-      await resized(mount, call, inode, "plain", async (made) => {
-        const attr = await changed(mount, call, [dir, inode], mount.lower.link(inode.id, dir.id, request.name));
-        made();
-        // The reply sets those of the inode itself.
-        const outdated = attributesChanged(mount, call, [dir]);
-        if (waiting(outdated)) await outdated;
-        inode.nlinkHint = attr.nlink;
-        const entryValid = coherence.names.tellEntry(dir, request.name, inode);
-        coherence.sizes.replied(inode, call.pid, "sets", attr.size);
-        coherence.sizes.told(inode, attr.size);
-        if (call.entry(inode.fuseNodeid, attr, entryValid, false, attr.size)) inode.nlookup += 1;
-      });
-    } finally {
-      coherence.unpinAll(wants);
-    }
+    await pinnedAll(mount, call, { wants }, () => resized(mount, call, inode, "plain", pinnedLink));
   } catch (error) {
     inGoneDirectory(error);
   } finally {
     inodes.leave(inode);
   }
+}
+
+async function linkPinned(
+  mount: Mount,
+  call: Call,
+  request: LinkRequest,
+  dir: InodeRecord,
+  inode: InodeRecord,
+  made: () => void,
+): Promise<void> {
+  const { sizes, names } = mount.coherence;
+  const attr = await changed(mount, call, [dir, inode], mount.lower.link(inode.id, dir.id, request.name));
+  made();
+  // The reply sets those of the inode itself.
+  await attributesChanged(mount, call, [dir]);
+  inode.nlinkHint = attr.nlink;
+  const entryValid = names.tellEntry(dir, request.name, inode);
+  sizes.replied(inode, call.pid, "sets", attr.size);
+  sizes.told(inode, attr.size);
+  if (call.entry(inode.fuseNodeid, attr, entryValid, false, attr.size)) inode.nlookup += 1;
 }

@@ -7,12 +7,14 @@ import type { OpenFile } from "../inode/handles.ts";
 import { PAGE_BYTES, type PageRange } from "../inode/pages.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import { largeBuffers } from "../lower/large-buffers.ts";
-import { lastly } from "../lower/maybe.ts";
+import type { Maybe } from "../lower/lower.ts";
+import { chain } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
 import { attributesChanged, changed, resized } from "./change.ts";
 import { O_DIRECT } from "./linux.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
 import { answerRead, beginRead, endRead, isOutdated, noteRead } from "./overlap.ts";
+import { pinnedAll, pinnedData } from "./pinned.ts";
 import { killSuidgid } from "./write.ts";
 
 const NOTHING = new Uint8Array(0);
@@ -95,64 +97,52 @@ function readOver(inode: InodeRecord): void {
  * Without a lock: what a caller may ask to be on disk was written through to the lower before, on whatever node, so no lock has to be
  * brought here first; and an fsync may then never wait for a revoke (hazard F1).
  */
-export async function fsync(mount: Mount, call: Call, request: FsyncRequest | FsyncdirRequest): Promise<void> {
-  const file = fileOf(mount, request.fh);
+export function fsync(mount: Mount, call: Call, request: FsyncRequest | FsyncdirRequest): Maybe<void> {
+  const { directory, lowerHandle } = fileOf(mount, request.fh);
   const { lower } = mount;
-  const done = file.directory ? lower.fsyncdir(file.lowerHandle, request.dataOnly) : lower.fsync(file.lowerHandle, request.dataOnly);
-  if (waiting(done)) await done;
-  call.empty();
+  const done = directory ? lower.fsyncdir(lowerHandle, request.dataOnly) : lower.fsync(lowerHandle, request.dataOnly);
+  return chain(done, () => void call.empty());
 }
 
 /** The kernel leaves the clearing of set-user-id to us (HANDLE_KILLPRIV_V2), and unlike for WRITE does not say when: for all but root. */
-export async function fallocate(mount: Mount, call: Call, request: FallocateRequest): Promise<void> {
+export function fallocate(mount: Mount, call: Call, request: FallocateRequest): Maybe<void> {
   const { coherence, lower } = mount;
   const file = fileOf(mount, request.fh);
-  coherence.sizes.locked(file.inode, call);
+  const { inode, cached } = file;
+  coherence.sizes.locked(inode, call);
   if (request.offset + request.length > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
-  const pin = lastly(() => coherence.pinData(file.inode, Mode.EX, file.cached, call), coherence.sizes.unstable(file.inode));
-  if (waiting(pin)) await pin;
-  try {
+  return pinnedData(mount, call, { inode, mode: Mode.EX, cached, unstable: true }, async () => {
     if (call.uid !== 0) await killSuidgid(mount, file);
-    await resized(mount, call, file.inode, "plain", async (made) => {
+    await resized(mount, call, inode, "plain", async (made) => {
       try {
-        await changed(mount, call, [file.inode], lower.fallocate(file.lowerHandle, request.mode, request.offset, request.length));
+        await changed(mount, call, [inode], lower.fallocate(file.lowerHandle, request.mode, request.offset, request.length));
       } catch (error) {
         // The lower keeps what it made before there was no more room (fs/ext4/extents.c, ext4_alloc_file_blocks); the kernel marks nothing then.
-        await coherence.distrust([file.inode], false);
+        await coherence.distrust([inode], false);
         throw error;
       }
       made();
       // Where the size stays, the kernel only marks them.
-      const outdated = attributesChanged(mount, call, [file.inode]);
-      if (waiting(outdated)) await outdated;
-      coherence.sizes.replied(file.inode, call.pid, "raises", request.offset + request.length);
+      await attributesChanged(mount, call, [inode]);
+      coherence.sizes.replied(inode, call.pid, "raises", request.offset + request.length);
       call.empty();
     });
-  } finally {
-    coherence.unpinData(file.inode, Mode.EX);
-  }
+  });
 }
 
 /** SEEK_DATA and SEEK_HOLE; the lower refuses others. */
-export async function lseek(mount: Mount, call: Call, request: LseekRequest): Promise<void> {
-  const { coherence, lower } = mount;
-  const file = fileOf(mount, request.fh);
-  const pin = coherence.pinData(file.inode, Mode.PR, file.cached, call);
-  if (waiting(pin)) await pin;
-  try {
-    let offset = lower.lseek(file.lowerHandle, request.offset, request.whence);
-    if (waiting(offset)) offset = await offset;
-    call.lseek(offset);
-  } finally {
-    coherence.unpinData(file.inode, Mode.PR);
-  }
+export function lseek(mount: Mount, call: Call, request: LseekRequest): Maybe<void> {
+  const { inode, cached, lowerHandle } = fileOf(mount, request.fh);
+  return pinnedData(mount, call, { inode, mode: Mode.PR, cached }, () =>
+    chain(mount.lower.lseek(lowerHandle, request.offset, request.whence), (offset) => void call.lseek(offset)),
+  );
 }
 
 /**
  * Two inodes, so the pins come in order through pinAll and not through pinData. That is free of hazard F1: the kernel writes back
  * before it asks, holds no page while it waits, and drops the target's pages after the answer (fs/fuse/file.c, __fuse_copy_file_range).
  */
-export async function copyFileRange(mount: Mount, call: Call, request: CopyFileRangeRequest): Promise<void> {
+export function copyFileRange(mount: Mount, call: Call, request: CopyFileRangeRequest): Maybe<void> {
   const { coherence, lower } = mount;
   const source = fileOf(mount, request.fh);
   const target = fileOf(mount, request.outFh);
@@ -163,9 +153,8 @@ export async function copyFileRange(mount: Mount, call: Call, request: CopyFileR
     { inode: source.inode, mode: Mode.PR },
     { inode: target.inode, mode: Mode.EX },
   ];
-  const pin = lastly(() => coherence.pinAll(wants, call), coherence.sizes.unstable(target.inode));
-  if (waiting(pin)) await pin;
-  try {
+  const pin = { wants, unstable: target.inode };
+  return pinnedAll(mount, call, pin, async () => {
     if (request.offset > Number.MAX_SAFE_INTEGER) {
       call.written(0);
       return;
@@ -178,7 +167,5 @@ export async function copyFileRange(mount: Mount, call: Call, request: CopyFileR
       coherence.sizes.replied(target.inode, call.pid, "raises", request.outOffset + bytes);
       call.written(bytes);
     });
-  } finally {
-    coherence.unpinAll(wants);
-  }
+  });
 }

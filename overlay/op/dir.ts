@@ -4,10 +4,11 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 import type { ReaddirRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
-import type { Attr, DirEntry, DirPage, Entry, Listing, Lower } from "../lower/lower.ts";
+import type { Attr, DirEntry, DirPage, Entry, Listing, Lower, Maybe } from "../lower/lower.ts";
 import { type Call, LISTING_BYTES_MAX } from "./call.ts";
 import { type Since, sinceNow } from "./lookup.ts";
-import { fileOf, type Mount, waiting } from "./mount.ts";
+import { fileOf, type Mount } from "./mount.ts";
+import { pinned } from "./pinned.ts";
 
 /** One name of the page on its way to the reply; `child` null: a plain entry, which counts as no lookup. */
 interface Row {
@@ -20,7 +21,7 @@ interface Row {
 export async function readdir(mount: Mount, call: Call, request: ReaddirRequest): Promise<void> {
   const file = fileOf(mount, request.fh);
   if (request.op === "readdir") {
-    await underDirectory(mount, call, file.inode, async () => answerPlain(call, request, await readPage(mount, file, request, "plain")));
+    await pinned(mount, call, file.inode, Mode.PR, async () => answerPlain(call, request, await readPage(mount, file, request, "plain")));
     return;
   }
   const away = await readdirplus(mount, call, request, file, false);
@@ -33,16 +34,6 @@ export async function readdir(mount: Mount, call: Call, request: ReaddirRequest)
   await readdirplus(mount, call, request, file, true);
 }
 
-async function underDirectory<T>(mount: Mount, call: Call, dir: InodeRecord, work: () => Promise<T>): Promise<T> {
-  const { coherence } = mount;
-  if (!coherence.tryPin(dir, Mode.PR)) await coherence.pin(dir, Mode.PR, call);
-  try {
-    return await work();
-  } finally {
-    coherence.unpin(dir, Mode.PR);
-  }
-}
-
 /**
  * Answers and gives null; or, unless it is the last try, gives the children whose locks are elsewhere, in use until left: under the
  * directory's lock nothing may wait for them (hazard F13), and looking them up one by one would cost a trip each.
@@ -53,9 +44,9 @@ function readdirplus(
   request: ReaddirRequest,
   file: OpenFile,
   lastTry: boolean,
-): Promise<readonly InodeRecord[] | null> {
+): Maybe<readonly InodeRecord[] | null> {
   const dir = file.inode;
-  return underDirectory(mount, call, dir, async () => {
+  return pinned(mount, call, dir, Mode.PR, async () => {
     const since = sinceNow(mount);
     const page = await readPlus(mount, file, request);
     return await answerPlus(mount, call, request, dir, page, since, lastTry);
@@ -136,8 +127,7 @@ async function answerPlus(
     return { entry, child: inodes.remember(found.id, found.attr.mode), attr: found.attr, pinned: false };
   });
   try {
-    const pinned = pinRows(mount, rows, since.grants);
-    if (waiting(pinned)) await pinned;
+    await pinRows(mount, rows, since.grants);
     const away = lastTry ? [] : rows.flatMap((row) => (row.child === null || row.pinned ? [] : [row.child]));
     if (away.length === 0) {
       answerRows(mount, call, request, dir, rows, since);
@@ -157,11 +147,10 @@ async function answerPlus(
 /** Pins what can be had without waiting for other nodes, all in one message, and reads those anew whose lock took a trip. */
 async function pinRows(mount: Mount, rows: readonly Row[], since: number): Promise<void> {
   const wanted = rows.filter((row): row is Row & { child: InodeRecord } => row.child !== null);
-  let pins = mount.coherence.pinChildren(
+  const pins = await mount.coherence.pinChildren(
     wanted.map((row) => row.child),
     since,
   );
-  if (waiting(pins)) pins = await pins;
   const outdated: (Row & { child: InodeRecord })[] = [];
   wanted.forEach((row, at) => {
     const pin = pins[at];

@@ -8,6 +8,7 @@ import type { Attr, Entry, Maybe } from "../lower/lower.ts";
 import { chain, lastly } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
+import { pinned } from "./pinned.ts";
 import { type RenameTarget, renameTarget } from "./rename-target.ts";
 
 export function sinceNow({ coherence }: Mount): Since {
@@ -23,26 +24,16 @@ export function uncoveredSize(mount: Mount, inode: InodeRecord, attr: Attr): num
 
 /** Answered within the turn wherever nothing has to wait: so are nearly all. */
 export function lookup(mount: Mount, call: Call, request: LookupRequest): Maybe<void> {
-  const { coherence } = mount;
   const dir = inodeOf(mount, request.fuseNodeid);
-  const pinned = (): Maybe<void> =>
-    lastly(
-      () => lookupIn(mount, call, dir, request.name),
-      () => coherence.unpin(dir, Mode.PR),
-    );
-  return coherence.tryPin(dir, Mode.PR) ? pinned() : coherence.pin(dir, Mode.PR, call).then(pinned);
+  return pinned(mount, call, dir, Mode.PR, () => lookupIn(mount, call, dir, request.name));
 }
 
 /** ENOENT where the name went away again: true at that moment, though an O_CREAT had better create. */
 export async function lookupPinned(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): Promise<Entry> {
-  const { coherence } = mount;
-  if (!coherence.tryPin(dir, Mode.PR)) await coherence.pin(dir, Mode.PR, call);
   try {
-    return await mount.lower.lookup(dir.id, name);
+    return await pinned(mount, call, dir, Mode.PR, () => mount.lower.lookup(dir.id, name));
   } catch (error) {
     throw isErrno(error, E.ESTALE) ? errnoError(E.ENOENT) : error;
-  } finally {
-    coherence.unpin(dir, Mode.PR);
   }
 }
 

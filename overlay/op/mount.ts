@@ -3,7 +3,8 @@ import type { Coherence } from "../coherence/api.ts";
 import type { FileLocking } from "../file-lock/api.ts";
 import type { HandleTable, OpenFile } from "../inode/handles.ts";
 import type { InodeRecord, InodeTable } from "../inode/table.ts";
-import type { Lower } from "../lower/lower.ts";
+import type { Lower, Maybe } from "../lower/lower.ts";
+import { chain } from "../lower/maybe.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import type { Ahead } from "./ahead.ts";
@@ -53,9 +54,13 @@ export function fileOf(mount: Mount, fh: number): OpenFile {
 }
 
 /** Times that a name may turn into another file within one call before the call ends with EBUSY. */
-export const RESTARTS_MAX = 64;
+const RESTARTS_MAX = 64;
 
-export function tooManyRestarts(mount: Mount, op: string): never {
-  mount.log.warn({ op, restarts: RESTARTS_MAX }, "the name turned into another file each time: EBUSY");
-  throw errnoError(E.EBUSY);
+/** `attempt`, until it gives true. False: a name has become another file meanwhile, and is looked at again. */
+export function withRestarts(mount: Mount, op: string, attempt: (restart: number) => Maybe<boolean>, restart = 0): Maybe<void> {
+  if (restart === RESTARTS_MAX) {
+    mount.log.warn({ op, restarts: RESTARTS_MAX }, "the name turned into another file each time: EBUSY");
+    throw errnoError(E.EBUSY);
+  }
+  return chain(attempt(restart), (done) => (done ? undefined : withRestarts(mount, op, attempt, restart + 1)));
 }

@@ -5,10 +5,10 @@ import type { FlushRequest, OpendirRequest, OpenRequest, ReleasedirRequest, Rele
 import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { LowerHandle, Maybe } from "../lower/lower.ts";
-import { chain } from "../lower/maybe.ts";
+import { chain, withErrors } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
 import { O_ACCMODE, O_APPEND, O_RDONLY, O_RDWR, O_TRUNC } from "./linux.ts";
-import { type Mount, inodeOf, waiting } from "./mount.ts";
+import { type Mount, inodeOf } from "./mount.ts";
 
 /**
  * KEEP_CACHE: pages that are there at an open are covered by the lock, because a revoke leaves none. NOFLUSH (5.16), where file locks stay in the
@@ -52,24 +52,22 @@ export function closeFile(mount: Mount, file: OpenFile): void {
 }
 
 /** Without O_TRUNC, which comes as a SETATTR (fuse/init.ts). */
-export async function open(mount: Mount, call: Call, request: OpenRequest): Promise<void> {
-  const { coherence } = mount;
+export function open(mount: Mount, call: Call, request: OpenRequest): Maybe<void> {
   const inode = inodeOf(mount, request.fuseNodeid);
-  let access: "cached" | "direct" | null = null;
-  if ((request.flags & O_ACCMODE) !== O_RDONLY) {
-    const token = writeAccess(mount, call, inode, request.flags);
-    access = waiting(token) ? await token : token;
-  }
-  let entered = false;
-  try {
-    const opening = mount.lower.open(inode.id, request.flags & ~O_TRUNC);
-    const handle = waiting(opening) ? await opening : opening;
-    const file = enterFile(mount, inode, handle, access, request.flags);
-    entered = true;
-    if (!call.open(file.fh, openFlags(mount, file))) forgetFile(mount, file);
-  } finally {
-    if (!entered && access === "cached") coherence.closeForWrite(inode);
-  }
+  const writes = (request.flags & O_ACCMODE) !== O_RDONLY;
+  return chain(writes ? writeAccess(mount, call, inode, request.flags) : null, (access) => {
+    const opening = withErrors(
+      () => mount.lower.open(inode.id, request.flags & ~O_TRUNC),
+      (error) => {
+        if (access === "cached") mount.coherence.closeForWrite(inode);
+        throw error;
+      },
+    );
+    return chain(opening, (handle) => {
+      const file = enterFile(mount, inode, handle, access, request.flags);
+      if (!call.open(file.fh, openFlags(mount, file))) forgetFile(mount, file);
+    });
+  });
 }
 
 /** The kernel was not told of it. */
@@ -87,18 +85,17 @@ export function release(mount: Mount, call: Call, request: ReleaseRequest | Rele
 }
 
 /** Waits for the end of the process's file locks, a moment (CLOSE_WAIT_MS), and for nothing else (hazard F11). */
-export function flush(mount: Mount, call: Call, request: FlushRequest): Promise<void> | void {
+export function flush(mount: Mount, call: Call, request: FlushRequest): Maybe<void> {
   const file = mount.handles.get(request.fh);
   const given = file === undefined ? undefined : mount.fileLocks?.closed(lockFile(file.inode), request.lockOwner);
-  if (given instanceof Promise) return given.then(() => void call.empty());
-  call.empty();
+  return chain(given, () => void call.empty());
 }
 
 /** No FOPEN_CACHE_DIR: a listing that the kernel kept could be installed after a revoke (hazard F4). */
-export async function opendir(mount: Mount, call: Call, request: OpendirRequest): Promise<void> {
+export function opendir(mount: Mount, call: Call, request: OpendirRequest): Maybe<void> {
   const inode = inodeOf(mount, request.fuseNodeid);
-  let handle = mount.lower.opendir(inode.id);
-  if (waiting(handle)) handle = await handle;
-  const file = enterFile(mount, inode, handle, null, O_RDONLY);
-  if (!call.open(file.fh, 0)) forgetFile(mount, file);
+  return chain(mount.lower.opendir(inode.id), (handle) => {
+    const file = enterFile(mount, inode, handle, null, O_RDONLY);
+    if (!call.open(file.fh, 0)) forgetFile(mount, file);
+  });
 }

@@ -80,5 +80,5 @@ async function unsureTarget(renames: Renames, call: Call, name: Buffer): Promise
     if (renaming !== null) return targetOf(renames, call, renaming);
   }
   // A rename looks up both names anew, and is not likely to be overtaken a second time.
-  return renames.staleOnce.give("lookup", name, call.pid) ? "walk again" : "itself";
+  return renames.staleOnce.give(call, name) ? "walk again" : "itself";
 }

@@ -16,21 +16,23 @@ export const STALE_CALLS_MAX = 1024;
 
 const NO_NAME = Buffer.alloc(0);
 
-function callKey(operation: string, name: Buffer, pid: number): string {
-  return `${operation} ${pid} ${name.toString("latin1")}`;
+type Caller = Pick<Call, "op" | "pid">;
+
+function callKey({ op, pid }: Caller, name: Buffer): string {
+  return `${op} ${pid} ${name.toString("latin1")}`;
 }
 
 export class StaleOnce {
   readonly #calls = new Set<string>();
 
   /** The call went well after all. */
-  settled(operation: string, name: Buffer, pid: number): void {
-    if (this.#calls.size > 0) this.#calls.delete(callKey(operation, name, pid));
+  settled(caller: Caller, name: Buffer): void {
+    if (this.#calls.size > 0) this.#calls.delete(callKey(caller, name));
   }
 
   /** True: answer ESTALE, this call has not had it. False: it has; the next one of the same kind starts anew. */
-  give(operation: string, name: Buffer, pid: number): boolean {
-    const call = callKey(operation, name, pid);
+  give(caller: Caller, name: Buffer): boolean {
+    const call = callKey(caller, name);
     if (this.#calls.delete(call)) return false;
     this.#calls.add(call);
     if (this.#calls.size > STALE_CALLS_MAX) {
@@ -43,14 +45,24 @@ export class StaleOnce {
   }
 
   /**
+   * What was `told` under that name has become another file. True: `call` was answered, the kernel may walk again once, and then checks that one. False:
+   * look again here.
+   */
+  answer(call: Call, name: Buffer, told: boolean): boolean {
+    if (!told || !this.give(call, name)) return false;
+    call.error(E.ESTALE);
+    return true;
+  }
+
+  /**
    * `work` on an inode that may be gone for good. ESTALE once, as above: the path may lead to another by now. Then ENOENT, to a caller that did not come
    * by a path that could: by its working directory, or an O_PATH descriptor.
    */
-  onInode({ op, pid }: Call, work: () => Maybe<void>): Maybe<void> {
+  onInode(call: Call, work: () => Maybe<void>): Maybe<void> {
     const gone = (error: unknown): never => {
-      const again = isErrno(error, E.ESTALE) && !this.give(op, NO_NAME, pid);
+      const again = isErrno(error, E.ESTALE) && !this.give(call, NO_NAME);
       throw again ? errnoError(E.ENOENT) : error;
     };
-    return chain(withErrors(work, gone), () => this.settled(op, NO_NAME, pid));
+    return chain(withErrors(work, gone), () => this.settled(call, NO_NAME));
   }
 }

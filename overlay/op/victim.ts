@@ -4,6 +4,8 @@
  */
 import { E, isErrno } from "../../dlmd/base/errno.ts";
 import type { InodeRecord } from "../inode/table.ts";
+import type { Maybe } from "../lower/lower.ts";
+import { lastly } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
 import { S_IFDIR, S_IFMT } from "./linux.ts";
 import { lookupPinned } from "./lookup.ts";
@@ -11,24 +13,38 @@ import type { Mount } from "./mount.ts";
 import { checkAccess, checkSticky, MAY_WRITE, unknownCredentials } from "./permission.ts";
 
 export interface Victim {
-  /** null: no such name. In use until `leaveVictim`. */
+  /** null: no such name. In use while it is worked with. */
   readonly inode: InodeRecord | null;
   /** The kernel knows as much, and checked permissions on it. */
   readonly told: boolean;
 }
 
-/** `fresh`: what the kernel was told is known to be wrong. */
-export function findVictim(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, fresh: boolean): Victim | Promise<Victim> {
+/** `work` with what stands behind that name. `fresh`: what the kernel was told is known to be wrong. */
+export function withVictim<T>(
+  mount: Mount,
+  call: Call,
+  dir: InodeRecord,
+  name: Buffer,
+  fresh: boolean,
+  work: (victim: Victim) => Maybe<T>,
+): Maybe<T> {
+  const found = (victim: Victim): Maybe<T> =>
+    lastly(
+      () => work(victim),
+      () => {
+        if (victim.inode !== null) mount.inodes.leave(victim.inode);
+      },
+    );
   if (!fresh) {
     const told = mount.coherence.names.toldChild(dir, name);
-    if (told === null) return { inode: null, told: true };
+    if (told === null) return found({ inode: null, told: true });
     const record = told === undefined ? undefined : mount.inodes.get(told.fuseNodeid);
     if (record !== undefined) {
       mount.inodes.use(record);
-      return { inode: record, told: true };
+      return found({ inode: record, told: true });
     }
   }
-  return lookUpVictim(mount, call, dir, name);
+  return lookUpVictim(mount, call, dir, name).then(found);
 }
 
 async function lookUpVictim(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): Promise<Victim> {
@@ -39,10 +55,6 @@ async function lookUpVictim(mount: Mount, call: Call, dir: InodeRecord, name: Bu
     if (isErrno(error, E.ENOENT)) return { inode: null, told: false };
     throw error;
   }
-}
-
-export function leaveVictim(mount: Mount, victim: Victim): void {
-  if (victim.inode !== null) mount.inodes.leave(victim.inode);
 }
 
 /** One name of it is gone. */

@@ -25,7 +25,6 @@ import { isSentinelOffset, SENTINEL_SIZE } from "../coherence/size/sentinel.ts";
 import type { WriteRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import { PAGE_BYTES } from "../inode/pages.ts";
-import type { Maybe } from "../lower/lower.ts";
 import { lastly } from "../lower/maybe.ts";
 import { AppendHold } from "./append-end.ts";
 import type { Call } from "./call.ts";
@@ -33,10 +32,14 @@ import { changed, resized } from "./change.ts";
 import { O_APPEND } from "./linux.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
 import { dropReread, mayHavePages, outdateReads } from "./overlap.ts";
+import { pinnedData } from "./pinned.ts";
 import { Overwrite, WriteBack } from "./write-order.ts";
 
 /** Of what lies behind a file's end: more than any file has, and sums with it are exact. */
 const BEYOND_BYTES = 2 ** 52;
+
+/** What has to be done after the answer, and the pin; null: nothing. */
+type Left = (() => Promise<void>) | null;
 
 interface Written {
   readonly offset: number;
@@ -46,46 +49,33 @@ interface Written {
 export async function write(mount: Mount, call: Call, request: WriteRequest): Promise<void> {
   const file = fileOf(mount, request.fh);
   if (!request.fromCache) return writeByCall(mount, call, request, file);
-  const { coherence } = mount;
   const back = new WriteBack(file.inode);
   try {
-    const pin = coherence.pinData(file.inode, Mode.EX, true, call);
-    if (waiting(pin)) await pin;
-    try {
-      await writeFromCache(mount, call, request, file, back);
-    } finally {
-      coherence.unpinData(file.inode, Mode.EX);
-    }
+    await pinnedData(mount, call, { inode: file.inode, mode: Mode.EX, cached: true }, () =>
+      writeFromCache(mount, call, request, file, back),
+    );
   } finally {
     back.over();
   }
 }
 
 async function writeByCall(mount: Mount, call: Call, request: WriteRequest, file: OpenFile): Promise<void> {
-  const { coherence } = mount;
-  coherence.sizes.locked(file.inode, call);
+  const { inode, cached } = file;
+  mount.coherence.sizes.locked(inode, call);
   const append = (request.flags & O_APPEND) !== 0 || isSentinelOffset(request.offset);
   if (!append && request.offset + request.data.length > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
-  const pinned = (): Maybe<void> => coherence.pinData(file.inode, Mode.EX, file.cached, call);
-  const pin = file.cached ? lastly(pinned, coherence.sizes.unstable(file.inode)) : pinned();
-  if (waiting(pin)) await pin;
-  const after: (() => Promise<void>)[] = [];
-  const overwrite = new Overwrite(file.inode, call);
-  try {
-    await resized(mount, call, file.inode, file.cached ? "holds" : "drops", async (made) => {
-      const hold = append ? new AppendHold(file.inode) : null;
-      try {
-        const left = await writeThrough(mount, call, request, file, hold, overwrite, made);
-        if (left !== null) after.push(left);
-      } finally {
-        hold?.release();
-      }
-    });
-  } finally {
-    overwrite.over();
-    coherence.unpinData(file.inode, Mode.EX);
-    for (const drop of after) await drop();
-  }
+  const overwrite = new Overwrite(inode, call);
+  const make = (made: () => void): Promise<Left> => {
+    const hold = append ? new AppendHold(inode) : null;
+    return writeThrough(mount, call, request, file, hold, overwrite, made).finally(() => hold?.release());
+  };
+  const left = await pinnedData(mount, call, { inode, mode: Mode.EX, cached, unstable: cached }, () =>
+    lastly(
+      () => resized(mount, call, inode, cached ? "holds" : "drops", make),
+      () => overwrite.over(),
+    ),
+  );
+  await left?.();
 }
 
 async function writeThrough(
@@ -96,11 +86,10 @@ async function writeThrough(
   hold: AppendHold | null,
   overwrite: Overwrite,
   made: () => void,
-): Promise<(() => Promise<void>) | null> {
+): Promise<Left> {
   const { coherence } = mount;
   if (request.killSuidgid) await killSuidgid(mount, file);
-  const begun = overwrite.begin();
-  if (waiting(begun)) await begun;
+  await overwrite.begin();
   // Others may have written since.
   if (call.interrupted) throw errnoError(E.EINTR);
   const written = await changed(
@@ -119,7 +108,7 @@ async function writeThrough(
   // The kernel has dropped them before it asked; READs since then have brought them back, through handles that may be closed by now.
   if (!file.cached && mayHavePages(file.inode)) await coherence.dropPages(file.inode, written.offset, written.bytes);
   const range = { from: written.offset, to: written.offset + written.bytes };
-  let left: (() => Promise<void>) | null = null;
+  let left: Left = null;
   if (file.cached) {
     outdateReads(file.inode, range);
     if (file.inode.rereads !== null) left = await dropReread(mount, file.inode, { offset: written.offset, data }, call);
@@ -162,7 +151,6 @@ export async function killSuidgid(mount: Mount, file: OpenFile): Promise<void> {
   await mount.coherence.distrust([file.inode], false);
 }
 
-/** Gives what has to be done after the answer, and the pin; null: nothing. */
 async function answerElsewhere(
   mount: Mount,
   call: Call,
@@ -170,7 +158,7 @@ async function answerElsewhere(
   file: OpenFile,
   written: Written,
   hold: AppendHold,
-): Promise<(() => Promise<void>) | null> {
+): Promise<Left> {
   const { coherence } = mount;
   const { inode } = file;
   const believed = { offset: request.offset, bytes: request.data.length };

@@ -4,10 +4,12 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 import type { GetxattrRequest, ListxattrRequest, RemovexattrRequest, SetxattrRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import type { Maybe } from "../lower/lower.ts";
+import { chain } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
-import { attributesChanged, changed } from "./change.ts";
+import { changedNames } from "./change.ts";
 import { S_ISGID } from "./linux.ts";
-import { type Mount, inodeOf, waiting } from "./mount.ts";
+import { type Mount, inodeOf } from "./mount.ts";
+import { pinned, pinnedData } from "./pinned.ts";
 
 /** File capabilities (capabilities(7)). */
 const CAPABILITY: Buffer = Buffer.from("security.capability");
@@ -17,7 +19,7 @@ function isUncapped({ coherence }: Mount, inode: InodeRecord): boolean {
   return inode.uncappedHold !== 0 && inode.uncappedHold === coherence.heldSince(inode);
 }
 
-export function getxattr(mount: Mount, call: Call, request: GetxattrRequest): Promise<void> {
+export function getxattr(mount: Mount, call: Call, request: GetxattrRequest): Maybe<void> {
   const inode = inodeOf(mount, request.fuseNodeid);
   return readXattr(mount, call, inode, request.size, () => {
     // What the kernel asks before the first write to a file.
@@ -26,12 +28,13 @@ export function getxattr(mount: Mount, call: Call, request: GetxattrRequest): Pr
   });
 }
 
-export function listxattr(mount: Mount, call: Call, request: ListxattrRequest): Promise<void> {
+export function listxattr(mount: Mount, call: Call, request: ListxattrRequest): Maybe<void> {
   const inode = inodeOf(mount, request.fuseNodeid);
-  return readXattr(mount, call, inode, request.size, async () => {
-    const list = await mount.lower.listxattr(inode.id);
-    return request.uid === 0 ? list : withoutTrusted(list);
-  });
+  return readXattr(mount, call, inode, request.size, () =>
+    chain(mount.lower.listxattr(inode.id), (list) => {
+      return request.uid === 0 ? list : withoutTrusted(list);
+    }),
+  );
 }
 
 /** The lower, which sees root, lists names that it would not show to others (fs/ext4/xattr_trusted.c). The kernel has no hand in it. */
@@ -44,27 +47,21 @@ function withoutTrusted(list: Buffer): Buffer {
 }
 
 /** A write(2) that asks whether there are capabilities to be cleared has the inode's lock (mm/filemap.c, file_remove_privs), so it passes a revoke. */
-async function readXattr(mount: Mount, call: Call, inode: InodeRecord, room: number, read: () => Maybe<Buffer>): Promise<void> {
-  const { coherence } = mount;
-  const pin = coherence.pinData(inode, Mode.PR, inode.kind === "file", call);
-  if (waiting(pin)) await pin;
-  try {
-    let value = read();
-    if (waiting(value)) value = await value;
-    if (room === 0) call.xattrSize(value.length);
-    else if (value.length > room) throw errnoError(E.ERANGE);
-    else call.data(value);
-  } finally {
-    coherence.unpinData(inode, Mode.PR);
-  }
+function readXattr(mount: Mount, call: Call, inode: InodeRecord, room: number, read: () => Maybe<Buffer>): Maybe<void> {
+  return pinnedData(mount, call, { inode, mode: Mode.PR, cached: inode.kind === "file" }, () =>
+    chain(read(), (value) => {
+      if (room === 0) call.xattrSize(value.length);
+      else if (value.length > room) throw errnoError(E.ERANGE);
+      else call.data(value);
+    }),
+  );
 }
 
-export function setxattr(mount: Mount, call: Call, request: SetxattrRequest): Promise<void> {
+export function setxattr(mount: Mount, call: Call, request: SetxattrRequest): Maybe<void> {
   const inode = inodeOf(mount, request.fuseNodeid);
   inode.uncappedHold = 0;
   return changeXattr(mount, call, inode, async () => {
-    const done = mount.lower.setxattr(inode.id, request.name, request.value, request.flags);
-    if (waiting(done)) await done;
+    await mount.lower.setxattr(inode.id, request.name, request.value, request.flags);
     if (request.aclKillSgid && request.name.equals(ACCESS_ACL)) await killSetgid(mount, inode);
   });
 }
@@ -89,17 +86,9 @@ export async function removexattr(mount: Mount, call: Call, request: Removexattr
   await changeXattr(mount, call, inode, () => mount.lower.removexattr(inode.id, request.name));
 }
 
-async function changeXattr(mount: Mount, call: Call, inode: InodeRecord, change: () => Maybe<void>): Promise<void> {
-  const { coherence } = mount;
-  coherence.sizes.locked(inode, call);
-  if (!coherence.tryPin(inode, Mode.EX)) await coherence.pin(inode, Mode.EX, call);
-  try {
-    const done = changed(mount, call, [inode], change());
-    if (waiting(done)) await done;
-    const outdated = attributesChanged(mount, call, [inode]);
-    if (waiting(outdated)) await outdated;
-    call.empty();
-  } finally {
-    coherence.unpin(inode, Mode.EX);
-  }
+function changeXattr(mount: Mount, call: Call, inode: InodeRecord, change: () => Maybe<void>): Maybe<void> {
+  mount.coherence.sizes.locked(inode, call);
+  return pinned(mount, call, inode, Mode.EX, () =>
+    chain(changedNames(mount, call, { inodes: [inode], named: [inode] }, change()), () => void call.empty()),
+  );
 }

@@ -202,12 +202,12 @@ describe("an inode that is gone for good", () => {
 describe("StaleOnce", () => {
   it("gives it once, forgets what went well, and is bounded", () => {
     const once = new StaleOnce();
-    expect(once.give("unlink", name, 1)).toBe(true);
-    once.settled("unlink", name, 1);
-    expect(once.give("unlink", name, 1)).toBe(true);
-    expect(once.give("unlink", name, 1)).toBe(false);
-    expect(once.give("unlink", name, 0)).toBe(true);
-    for (let pid = 1; pid <= STALE_CALLS_MAX; pid += 1) once.give("unlink", name, pid);
-    expect(once.give("unlink", name, 0)).toBe(true);
+    expect(once.give({ op: "unlink", pid: 1 }, name)).toBe(true);
+    once.settled({ op: "unlink", pid: 1 }, name);
+    expect(once.give({ op: "unlink", pid: 1 }, name)).toBe(true);
+    expect(once.give({ op: "unlink", pid: 1 }, name)).toBe(false);
+    expect(once.give({ op: "unlink", pid: 0 }, name)).toBe(true);
+    for (let pid = 1; pid <= STALE_CALLS_MAX; pid += 1) once.give({ op: "unlink", pid }, name);
+    expect(once.give({ op: "unlink", pid: 0 }, name)).toBe(true);
   });
 });
