@@ -98,6 +98,8 @@ export type NodeEvent =
   | { readonly kind: "client-requests"; readonly clientId: number; readonly requests: readonly ClientRequest[] }
   /** So much is sent to it and not read that it has to leave its groups; nothing else becomes of it. */
   | { readonly kind: "client-slow"; readonly clientId: number; readonly unreadBytes: number }
+  /** An "end-client" was not carried out: its process waits in the kernel, as for a disk that hangs. All that it owes has its time anew. */
+  | { readonly kind: "client-spared"; readonly clientId: number }
   /** Its socket closed. Its locks go when every client of the cluster has answered "gone" (hazard C7). */
   | { readonly kind: "client-gone"; readonly clientId: number }
   /**
@@ -150,7 +152,7 @@ export type Effect =
   | { readonly kind: "client-events"; readonly clientId: number; readonly events: readonly ClientEvent[] }
   /** Stop / go on reading that client's socket. Never a reason to disconnect (hazard C6). */
   | { readonly kind: "pause-client" | "resume-client"; readonly clientId: number }
-  /** That program hangs: end its process; then, when that has ended, "client-gone" (hazard H13). */
+  /** That program hangs: end its process; then, when that has ended, "client-gone" (hazard H13). Or "client-spared". */
   | { readonly kind: "end-client"; readonly clientId: number; readonly reason: string }
   /** What does the kernel of this node say of that process and that device? Answered by one "life-seen" with that lookId. */
   | { readonly kind: "look-at-life"; readonly lookId: number; readonly wanted: Omit<ProcessLife, "nodeid"> }

@@ -368,6 +368,8 @@ export class NodeCore implements Node, QueriedNode {
         return this.clients.connected(event.clientId, event.identity);
       case "client-slow":
         return this.#clientSlow(event.clientId, event.unreadBytes);
+      case "client-spared":
+        return this.clients.spared(event.clientId);
       case "client-gone":
         return this.#clientGone(event.clientId);
       case "life-seen":

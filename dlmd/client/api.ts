@@ -184,8 +184,8 @@ export interface ConnectOptions {
   readonly owner?: string;
   /**
    * This program answers every blocking AST, by a conversion down or an unlock, within that time while lock service runs. If once it does not,
-   * it hangs: dlmd kills its process (SIGKILL), and gives its locks, PERSISTENT ones too, to others when it has ended (hazard H13). Not
-   * given, or 0: it may keep what it has for as long as it likes.
+   * it hangs: dlmd kills its process (SIGKILL), and gives its locks, PERSISTENT ones too, to others when it has ended (hazard H13). A program
+   * whose first thread waits in the kernel, as for a disk that hangs, is not killed: its time begins anew. Not given, or 0: it may keep what it has for as long as it likes.
    */
   readonly bastLimitMs?: number;
 }

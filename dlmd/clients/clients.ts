@@ -324,6 +324,15 @@ export class Clients {
     if (this.#service.serving) holder.cancelOrphans(client);
   }
 
+  /** Its process was to end and cannot: it waits in the kernel. It has its time anew. */
+  spared(clientId: number): void {
+    const client = this.all.get(clientId);
+    if (client === undefined || client.gone || !client.ending) return;
+    if (!this.#deaths.spared(client, this.#time.nowMs)) return this.#port.endClient(client, "it owes too many answers to be asked more");
+    client.ending = false;
+    this.#locks.holder.unanswered.review(client, this.#time.nowMs);
+  }
+
   #askAboutLater(client: Client): void {
     this.#leaving.add(client);
     client.awaited = null;

@@ -4,8 +4,8 @@
  * (recovery/gone-gate.ts); all others go on.
  *
  * A client that does not answer within GONE_LIMIT_MS hangs. Its process is ended, and the end of it is its answer to all that it was asked.
- * Some processes cannot be ended: one that waits for a disk, one that dlmd does not see. They are asked on, and once such a client has
- * answered everything it is a client as any other again.
+ * Some processes cannot be ended: one that waits for a disk (`spared`), one that dlmd does not see. They are asked on, and once such a client
+ * has answered everything it is a client as any other again.
  */
 import type { GoneClient, ClientEvent } from "../wire/program.ts";
 import type { Client } from "./client.ts";
@@ -136,6 +136,14 @@ export class ClientDeathBarrier {
     if (ask.waiting.size > 0) return;
     this.#asks.delete(goneId);
     ask.done();
+  }
+
+  /** It cannot be ended now: after as long again it is to end, if it has not answered by then. False: it was not told all, so only its end counts. */
+  spared(client: Client, nowMs: number): boolean {
+    if (this.#untold.has(client)) return false;
+    if (this.#ended.delete(client)) this.#changed = true;
+    if (client.asked > 0) this.#nextMs = Math.min(this.#nextMs, this.time.until(nowMs + this.#limitMs));
+    return true;
   }
 
   /** It will answer no more, and serves nobody. */

@@ -185,6 +185,7 @@ class NodeDriver implements Driver {
         this.#clients.delete(clientId);
         this.step({ kind: "client-gone", clientId });
       },
+      spared: (clientId) => this.step({ kind: "client-spared", clientId }),
     });
     try {
       await this.#begin();

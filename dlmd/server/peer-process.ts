@@ -6,6 +6,7 @@ import type { Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { OperatingError } from "../base/error.ts";
 import { type Native, nativeAddon } from "../../native/index.ts";
+import { waitsInKernel } from "./kernel-wait.ts";
 
 const SIGKILL = 9;
 const ESRCH = 3;
@@ -22,6 +23,8 @@ export interface Credentials {
 export interface ProcessHandle {
   /** SIGKILL; resolves when it has ended, with true, or at once with false if `close` was called meanwhile. Rejects if it may not be killed. */
   kill(): Promise<boolean>;
+  /** It waits in the kernel, and a signal would not end it (kernel-wait.ts). Takes a while where it may be so. */
+  waitsInKernel(): Promise<boolean>;
   readonly ended: boolean;
   close(): void;
 }
@@ -38,7 +41,7 @@ function descriptorOf(socket: Socket): number {
   return handle?.fd ?? -1;
 }
 
-function handleOf(native: Native, pidfd: number): ProcessHandle {
+function handleOf(native: Native, pidfd: number, pid: number): ProcessHandle {
   let closed = false;
   let ended = false;
   const close = (): void => {
@@ -58,6 +61,7 @@ function handleOf(native: Native, pidfd: number): ProcessHandle {
   };
   return {
     kill,
+    waitsInKernel: () => waitsInKernel(pid),
     close,
     get ended() {
       return ended;
@@ -91,16 +95,17 @@ export function peerProcesses(): PeerProcesses {
       hint: "Build it anew: npm run build.",
     });
   }
+  const credentialsOf = (socket: Socket): Credentials => {
+    const found = new Float64Array(3);
+    const code = native.peerCredentials(descriptorOf(socket), found);
+    // It has closed the connection already: nobody is let in as that.
+    return code < 0 ? { pid: 0, uid: -1 } : { pid: found[0] ?? 0, uid: found[1] ?? -1 };
+  };
   return {
-    credentialsOf(socket) {
-      const found = new Float64Array(3);
-      const code = native.peerCredentials(descriptorOf(socket), found);
-      // It has closed the connection already: nobody is let in as that.
-      return code < 0 ? { pid: 0, uid: -1 } : { pid: found[0] ?? 0, uid: found[1] ?? -1 };
-    },
+    credentialsOf,
     open(socket) {
       const pidfd = native.peerPidfd(descriptorOf(socket));
-      return pidfd < 0 ? null : handleOf(native, pidfd);
+      return pidfd < 0 ? null : handleOf(native, pidfd, credentialsOf(socket).pid);
     },
   };
 }

@@ -31,6 +31,8 @@ export interface ServerOptions {
   /** It leaves so much unread. */
   readonly slow: (clientId: number, unreadBytes: number) => void;
   readonly gone: (clientId: number) => void;
+  /** It was to be killed and was not: it waits in the kernel, as for a disk that hangs. */
+  readonly spared: (clientId: number) => void;
 }
 
 export interface LocalServer {
@@ -39,7 +41,7 @@ export interface LocalServer {
   /** Writes what was gathered for that client. */
   flush(): void;
   setPaused(clientId: number, paused: boolean): void;
-  /** Kills its process: it hangs. `gone` follows when that has ended. */
+  /** Kills its process: it hangs. `gone` follows when that has ended; or `spared`, if it waits in the kernel. */
   kill(clientId: number, reason: string): void;
   /** ClusterInfo.overlayKeys are these from now on. */
   tellOverlayKeys(keys: readonly OverlayKey[]): void;
@@ -55,6 +57,8 @@ interface Guest {
   readonly process: ProcessHandle | null;
   /** It is being killed: resolves with false if nobody waits for its end any more. */
   killed: Promise<boolean> | null;
+  /** Whether it waits in the kernel is being looked at. */
+  looking: boolean;
 }
 
 /** Listens on the local socket. Rejects with OperatingError ("already-running", "cannot-listen"). */
@@ -75,9 +79,22 @@ export async function startServer(options: ServerOptions): Promise<LocalServer> 
     options.gone(clientId);
   };
 
+  /** It has gone if that is no guest any more. */
+  const spare = async (clientId: number, guest: Guest, reason: string): Promise<boolean> => {
+    guest.looking = true;
+    const waits = (await guest.process?.waitsInKernel()) === true;
+    guest.looking = false;
+    if (guests.get(clientId) !== guest) return true;
+    if (!waits) return false;
+    log.warn({ clientId, reason }, "a program that hangs waits in the kernel, as for a disk: it is not killed, and has its time anew");
+    options.spared(clientId);
+    return true;
+  };
+
   const kill = async (clientId: number, reason: string): Promise<void> => {
     const guest = guests.get(clientId);
-    if (guest === undefined || guest.killed !== null) return;
+    if (guest === undefined || guest.killed !== null || guest.looking) return;
+    if (await spare(clientId, guest, reason)) return;
     if (guest.process === null) {
       log.error({ clientId, reason }, "a program that hangs cannot be killed, since its process is not to be seen: its locks stay held");
       return;
@@ -102,7 +119,7 @@ export async function startServer(options: ServerOptions): Promise<LocalServer> 
       hello({ pid: saidPid, program, owner, bastLimitMs }) {
         const pid = credentials.pid === 0 ? saidPid : credentials.pid;
         log.info({ clientId, pid, uid: credentials.uid, program }, "client connected");
-        guests.set(clientId, { client, process: options.processes.open(socket), killed: null });
+        guests.set(clientId, { client, process: options.processes.open(socket), killed: null, looking: false });
         options.connected(clientId, { uid: credentials.uid, pid, owner, program, bastLimitMs });
       },
       requests: (requests) => options.requests(clientId, requests),

@@ -2,7 +2,8 @@
  * The connection between two overlays is cut without a word (hazard H13): packets of the owner's port are dropped in a node's namespace, and the lock
  * managers go on. What waits goes on when the cut ends; while it lasts, others are not kept waiting; a disk that hangs is no cut.
  */
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
+import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import { run } from "../../overlay/lab/command.ts";
@@ -116,6 +117,30 @@ it(
   },
   HANG_MS + 120_000,
 );
+
+it("an owner whose serving thread waits for its disk is waited for, though another node wants a lock of it for longer than the limit", async () => {
+  const [own, wanting] = [on(owner), on(far)];
+  await own.run(`os.mkdir("own"); os.mkdir("own/before")`);
+  const pid = lab.node(owner).overlayPid;
+  const root = lowerRoot(lab, owner);
+  frozen.push(root);
+  await freeze("--freeze", root);
+  const began = performance.now();
+  // By the serving thread itself: it answers nobody from now on.
+  const made = own.run<string>(`result = code(os.mkdir, "own/during")`, {}, 180_000);
+  await until("the serving thread waits for the disk", () => /^State:\s+D/m.test(readFileSync(`/proc/${pid}/status`, "latin1")));
+  const wanted = wanting.run<string[]>(`result = sorted(os.listdir("own"))`, {}, 180_000);
+  await untilWaiting(wanting);
+  const spared = (): boolean => /waits in the kernel/.test(readFileSync(path.join(lab.node(owner).runDir, "../dlmd.log"), "utf8"));
+  await until("its dlmd has looked at it", spared);
+  expect(performance.now() - began).toBeGreaterThan(LIMIT_MS);
+  await freeze("--unfreeze", root);
+  frozen.pop();
+  expect(await made).toBe("ok");
+  expect(await wanted).toEqual(["before", "during"]);
+  expect([await lab.owner(), lab.node(owner).overlayPid]).toEqual([owner, pid]);
+  expect(await own.run(`result = code(os.mkdir, "own/after")`)).toBe("ok");
+});
 
 it("a node that can not reach the owner keeps others from nothing: it is ended for a lock that they want", async () => {
   const [cutOff, wanting] = [on(near), on(far)];

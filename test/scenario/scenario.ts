@@ -174,6 +174,8 @@ export function runScenario(text: string): void {
       const found = world.nodes.get(Number(nodeid))?.core.engine.membership.view?.members.map((member) => member.nodeid) ?? [];
       if (found.join(" ") !== members.join(" ")) throw new Error(`members ${members.join(" ")} expected, found ${found.join(" ")}`);
     },
+    /** spares a: its process waits in the kernel, and is not ended */
+    spares: ([name]) => world.spare(name ?? ""),
     dies: ([name]) => world.die(name ?? ""),
     answers: ([name]) => world.answerGone(program(name)),
     start: ([nodeid]) => world.start(Number(nodeid)),

@@ -284,6 +284,12 @@ export class World {
     if (program.alive) this.input(program.nodeid, { kind: "client-requests", clientId: program.clientId, requests });
   }
 
+  spare(name: string): void {
+    const program = this.programs.get(name) as Program;
+    program.ending = false;
+    this.input(program.nodeid, { kind: "client-spared", clientId: program.clientId });
+  }
+
   die(name: string): void {
     const program = this.programs.get(name) as Program;
     program.alive = false;

@@ -273,6 +273,15 @@ export class SimNode {
     else this.input({ kind: "client-requests", clientId: client.id, requests });
   }
 
+  #spare(client: SimClient, clientId: number): void {
+    this.cluster.notEnded++;
+    this.cluster.agenda.at(this.cluster.agenda.nowMs + client.random.between(0, 1500), () => {
+      if (!client.alive || !this.alive) return;
+      client.ending = false;
+      this.input({ kind: "client-spared", clientId });
+    });
+  }
+
   killClient(client: SimClient): void {
     this.cluster.trace(`client ${client.name} dies`);
     this.#end(client);
@@ -473,6 +482,8 @@ export class SimNode {
         if (client === undefined || client.ending) return;
         if (client.hangs === 0) throw new SimFailure(`node ${this.nodeid}: client ${client.name} never stood still: ${effect.reason}`);
         client.ending = true;
+        // It waits in the kernel, which takes a while to see.
+        if (client.random.chance(0.2)) return this.#spare(client, effect.clientId);
         this.cluster.ended++;
         // A signal takes its time; who waits for a disk does not hear it.
         return agenda.at(agenda.nowMs + client.random.between(0, client.random.chance(0.1) ? 2000 : 50), () => {

@@ -57,6 +57,7 @@ export class Cluster {
   smallViews = 0;
   /** Programs that stood still, and those that their nodes ended for that. */
   hangs = 0;
+  notEnded = 0;
   ended = 0;
   /** Resources that went to another master. */
   /** No new trouble and no new requests. */

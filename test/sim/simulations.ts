@@ -63,6 +63,7 @@ export function runCluster(cluster: Cluster, steps: number): Outcome {
     evictions,
     hangs,
     ended,
+    notEnded,
     fences,
     slowDisks,
     forgotten,
@@ -94,6 +95,7 @@ export function runCluster(cluster: Cluster, steps: number): Outcome {
     "seeds with drifting clocks": (script.weather.drift ?? 0) > 0 ? 1 : 0,
     "programs that stood still": hangs,
     "programs ended for that": ended,
+    "programs that wait in the kernel, not ended": notEnded,
     ...Object.fromEntries(history.beside),
   };
   return { failure, counts };

@@ -329,6 +329,7 @@ describe("programs", () => {
       requests() {},
       slow() {},
       gone() {},
+      spared() {},
     });
     closers.push(() => server.close("the test is over"));
     const come = (): { socket: Duplex; heard: () => string } => {

@@ -67,6 +67,7 @@ export class LocalSocketLab {
   readonly socketPath: string = path.join(this.dir, "run", "dlmd.sock");
   readonly reads: { clientId: number; requests: readonly ClientRequest[] }[] = [];
   readonly gone: number[] = [];
+  readonly spared: number[] = [];
   readonly slow: { clientId: number; unreadBytes: number }[] = [];
   readonly connected: ClientIdentity[] = [];
   readonly processes: PeerProcesses = peerProcesses();
@@ -118,6 +119,10 @@ export class LocalSocketLab {
       },
       gone: (clientId) => {
         this.gone.push(clientId);
+        this.happened();
+      },
+      spared: (clientId) => {
+        this.spared.push(clientId);
         this.happened();
       },
     });

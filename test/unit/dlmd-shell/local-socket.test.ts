@@ -54,6 +54,34 @@ test("H13: a program that hangs is killed, and is gone when it has ended", async
   expect(lab.gone).toEqual([1]);
 });
 
+test("H13: a program that hangs and waits in the kernel is spared, once for each time that it was to be killed, and killed when it does not", async () => {
+  const lab = current();
+  let kills = 0;
+  let looks = 0;
+  let waits = true;
+  const waitsInKernel = async (): Promise<boolean> => {
+    looks++;
+    return waits;
+  };
+  const kill = (): Promise<boolean> => {
+    kills++;
+    lab.happened();
+    return new Promise(() => {});
+  };
+  lab.processes.open = () => ({ kill, waitsInKernel, ended: false, close: () => {} });
+  await lab.connect();
+  lab.server.kill(1, "it hangs");
+  lab.server.kill(1, "it hangs");
+  await lab.until(() => lab.spared.length > 0);
+  expect([looks, kills, lab.spared]).toEqual([1, 0, [1]]);
+  lab.server.kill(1, "it hangs");
+  await lab.until(() => lab.spared.length > 1);
+  waits = false;
+  lab.server.kill(1, "it hangs");
+  await lab.until(() => kills > 0);
+  expect([looks, kills, lab.spared]).toEqual([3, 1, [1, 1]]);
+});
+
 test("a program that could not be killed is killed when it hangs again", async () => {
   const lab = current();
   let kills = 0;
@@ -61,12 +89,13 @@ test("a program that could not be killed is killed when it hangs again", async (
     kills++;
     return Promise.reject(new Error("EPERM"));
   };
-  lab.processes.open = () => ({ kill: refused, ended: false, close: () => {} });
+  lab.processes.open = () => ({ kill: refused, waitsInKernel: async () => false, ended: false, close: () => {} });
   await lab.connect();
   lab.server.kill(1, "it hangs");
   lab.server.kill(1, "it hangs");
   await new Promise<void>((resolve) => setImmediate(resolve));
   lab.server.kill(1, "it hangs");
+  await new Promise<void>((resolve) => setImmediate(resolve));
   expect(kills).toBe(2);
 });
 

@@ -65,6 +65,31 @@ it("a client that could not be ended is asked on, believed when it has answered 
   expect([ended, client.ending]).toEqual([[1, 1], true]);
 });
 
+it("a client that waits for its disk is spared: it has its time anew, and is believed when it answers; not if it was not told all", () => {
+  const { asks: made, ask, ended } = asks();
+  const client = clientWith(1, "a");
+  ask([client], 0);
+  made.expire(GONE_LIMIT_MS);
+  client.ending = false;
+  expect([made.spared(client, GONE_LIMIT_MS + 5), made.changed()]).toEqual([true, true]);
+  expect(made.nextMs).toBe(2 * GONE_LIMIT_MS + 5);
+  made.expire(2 * GONE_LIMIT_MS + 4);
+  expect(ended).toEqual([1]);
+  made.expire(2 * GONE_LIMIT_MS + 5);
+  expect([ended, client.ending]).toEqual([[1, 1], true]);
+  client.ending = false;
+  made.spared(client, 2 * GONE_LIMIT_MS + 5);
+  made.answered(client, 1);
+  expect([made.ofNodes(), client.ending]).toEqual([[], false]);
+  made.expire(10 * GONE_LIMIT_MS);
+  expect(ended).toEqual([1, 1]);
+
+  for (let i = 0; i <= 65_536; i++) ask([client], 0);
+  made.expire(0);
+  ask([client], 1);
+  expect(made.spared(client, 1)).toBe(false);
+});
+
 it("a new life of a client that was ended owes nothing of the one before", () => {
   const { asks: made, ask, ended } = asks();
   const [before, after] = [clientWith(1, "a"), clientWith(2, "a")];

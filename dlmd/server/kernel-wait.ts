@@ -1,0 +1,41 @@
+/**
+ * Whether a program that does not answer waits in the kernel, where no signal ends it: mostly for a disk that hangs (hazard H13). To kill it frees
+ * nothing before the disk answers, and then it would answer itself. By proc(5); what cannot be seen proves nothing.
+ */
+import { readFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { statFields } from "../base/proc-stat.ts";
+
+/** The thread must not have run for so long. A disk that is well answers sooner. */
+export const KERNEL_WAIT_MS = 1000;
+
+/** Of a process's first thread, which is the one that answers. */
+export interface ThreadSeen {
+  readonly state: string;
+  /** How often it was taken off a processor. */
+  readonly switches: string;
+  readonly wchan: string;
+}
+
+export async function waitsInKernel(pid: number, look: (pid: number) => ThreadSeen | null = lookAt): Promise<boolean> {
+  const before = look(pid);
+  if (before === null || !isHeld(before)) return false;
+  await sleep(KERNEL_WAIT_MS);
+  const after = look(pid);
+  return after !== null && isHeld(after) && after.switches === before.switches;
+}
+
+/** A wait for a FUSE server looks the same, but a SIGKILL ends it (fs/fuse/dev.c): that may be a mount that waits for itself. */
+function isHeld({ state, wchan }: ThreadSeen): boolean {
+  return state === "D" && !wchan.includes("request_wait_answer");
+}
+
+function lookAt(pid: number): ThreadSeen | null {
+  try {
+    const [state = ""] = statFields(readFileSync(`/proc/${pid}/stat`, "latin1"));
+    const switches = /^voluntary_ctxt_switches:\s+(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, "latin1"))?.[1];
+    return switches === undefined ? null : { state, switches, wchan: readFileSync(`/proc/${pid}/wchan`, "latin1") };
+  } catch {
+    return null; // It has ended, or is not to be seen from here.
+  }
+}
