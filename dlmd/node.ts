@@ -17,7 +17,7 @@ import type { Effect, Node, NodeBoot, NodeEvent, NodeLimits } from "./node-api.t
 import type { NodeConfiguration } from "./engine/boot.ts";
 import { Clients, type ClientsPort } from "./clients/clients.ts";
 import { ClientGroups } from "./clients/client-groups.ts";
-import { describeLocks, describeNodes, describeStatus } from "./query/describe.ts";
+import { describeNodes, describeStatus } from "./query/describe.ts";
 import { LockspaceGroup } from "./lockspaces/lockspace-group.ts";
 import { Outbox } from "./outbox.ts";
 import { defaultPlockLimits, type PlockPort, PlockService } from "./plock/service.ts";
@@ -411,8 +411,7 @@ export class NodeCore implements Node, QueriedNode {
   }
 
   query(what: QueryWhat, nowMs: number): unknown {
-    if (what === "status") return describeStatus(this, this.viewInfo(), nowMs);
-    return what === "nodes" ? describeNodes(this, nowMs) : describeLocks(this, nowMs);
+    return what === "status" ? describeStatus(this, this.viewInfo(), nowMs) : describeNodes(this, nowMs);
   }
 
   // -------------------------------------------------------------------------------------------------- lock service

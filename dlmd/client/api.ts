@@ -151,7 +151,7 @@ export interface DlmClient {
    * "joined-already", "bad-name" or "limit".
    */
   join(group: string, handlers: GroupHandlers): Promise<Group>;
-  /** dlmd's own state as plain data, for `coverlay status`, `nodes`, `locks`. */
+  /** dlmd's own state as plain data, for `coverlay status` and `nodes`. */
   query(what: QueryWhat): Promise<unknown>;
   /**
    * Who has and who waits for locks, in the whole cluster: every member of the view is asked, in whatever state lock service is. Resolves

@@ -1,43 +1,9 @@
-/** File locks at their master as plain data, for `coverlay why` and `locks` (query/inspect.ts): JSON has no numbers of 64 bits, so offsets are text. */
+/** File locks at their master as plain data, for `coverlay why` and `locks` (query/inspect.ts). */
+import type { FileAnswer, FileRangeAnswer, FileWaitAnswer, ProcessAnswer } from "../wire/inspect-answer.ts";
 import type { InspectRequest } from "../wire/program.ts";
 import type { PlockFile, PlockMaster } from "./master.ts";
 import { maxOffset, type PlockOwner, type Range } from "../wire/plock-range.ts";
 import { blockingOwner, type Holder, isWaiter, type PlockTable, type Waiter } from "./table.ts";
-
-/** Bytes of a file, and whose. */
-export interface FileRangeAnswer {
-  readonly nodeid: number;
-  readonly clientId: number;
-  readonly kind: PlockOwner["kind"];
-  readonly owner: string;
-  /** As the program said. */
-  readonly pid: number;
-  readonly type: Range["type"];
-  readonly start: string;
-  /** null: to the end of the file. */
-  readonly end: string | null;
-}
-
-export interface FileWaitAnswer extends FileRangeAnswer {
-  readonly waitingMs: number;
-  /** Whom it waits for now: somebody who holds what excludes it, or (`behind`) whose earlier request it stands behind. */
-  readonly blocker: (Pick<FileRangeAnswer, "nodeid" | "clientId" | "kind" | "owner"> & { readonly behind: boolean }) | null;
-}
-
-export interface FileAnswer {
-  readonly lockspace: string;
-  readonly file: string;
-  readonly masterNodeid: number;
-  readonly held: readonly FileRangeAnswer[];
-  readonly waiting: readonly FileWaitAnswer[];
-}
-
-/** A process of the node that answers. The pid is what its client said. */
-export interface ProcessAnswer {
-  readonly pid: number;
-  /** "": it has ended, or is not to be seen from here. */
-  readonly program: string;
-}
 
 /** Processes that a node names in one answer; of the others the pid alone is known. */
 export const maxProcesses = 500;

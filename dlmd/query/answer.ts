@@ -1,5 +1,5 @@
-/** What a node answers to people, as plain JSON data: `coverlay status`, `nodes`, `locks` and `why`. */
-import type { FileAnswer, ProcessAnswer } from "../plock/describe.ts";
+/** What a node answers to people, as plain JSON data: `coverlay status` and `nodes`. Of locks: wire/inspect-answer.ts. */
+import type { LockspaceAnswer } from "../wire/inspect-answer.ts";
 import type { ViewInfo } from "../wire/program.ts";
 
 export interface StatusAnswer extends ViewInfo {
@@ -35,12 +35,6 @@ export interface StatusAnswer extends ViewInfo {
   readonly lockspaces: readonly LockspaceAnswer[];
   /** Members of which it is not known here what they have open: each counts as having all. */
   readonly lockspacesUnknown: readonly number[];
-}
-
-export interface LockspaceAnswer {
-  readonly lockspace: string;
-  /** Ascending. */
-  readonly nodeids: readonly number[];
 }
 
 export interface GoneWaitAnswer {
@@ -99,63 +93,4 @@ export interface NodeAnswer {
   readonly tcpUp: boolean;
   /** Why it is not connected, in words; null: it is, or nothing is known. */
   readonly refused: string | null;
-}
-
-export interface LockAnswer {
-  readonly nodeid: number;
-  readonly clientId: number;
-  readonly lockId: number | null;
-  readonly granted: string | null;
-  readonly requested: string | null;
-  readonly waitingMs: number | null;
-  /** Its client is gone; somebody of the same owner may adopt it. Known at the holder. */
-  readonly orphan: boolean;
-  /** What it was asked to make way for, with its present mode (a blocking AST); null: nothing. Known at the master. */
-  readonly asked: string | null;
-  /** Since when; null: not asked, or not known. */
-  readonly askedMs: number | null;
-  /** It was requested with MAYKEEP: no answer to a blocking AST is expected. */
-  readonly mayKeep: boolean;
-}
-
-/** At the master the queues; elsewhere the locks of this node's own programs alone. */
-export interface ResourceAnswer {
-  readonly lockspace: string;
-  readonly resource: string;
-  readonly masterNodeid: number;
-  readonly lvb: { readonly bytes: number; readonly seq: number; readonly valid: boolean } | null;
-  readonly grantQueue: readonly LockAnswer[];
-  readonly convertQueue: readonly LockAnswer[];
-  readonly waitQueue: readonly LockAnswer[];
-}
-
-export interface InspectedClient {
-  readonly clientId: number;
-  /** What the program said; 0: nothing. */
-  readonly pid: number;
-  readonly program: string;
-}
-
-export interface NodeInspected {
-  readonly serving: boolean;
-  /** What lock service waits for, in words. */
-  readonly state: string;
-  /** Those that it masters; if one resource was asked for, its own locks on that one too. */
-  readonly resources: readonly ResourceAnswer[];
-  /** Those whose file locks it masters. */
-  readonly files: readonly FileAnswer[];
-  readonly clients: readonly InspectedClient[];
-  /** Processes of this node that have or want file locks, wherever these have their master. */
-  readonly processes: readonly ProcessAnswer[];
-  /** Which nodes have the lockspaces of all these open. */
-  readonly lockspaces: readonly LockspaceAnswer[];
-  readonly truncated: boolean;
-}
-
-/** One of the nodes of the configuration: what it said, or why it said nothing. */
-export type InspectAnswerRow = { readonly nodeid: number } & ({ readonly answer: NodeInspected } | { readonly missing: string });
-
-export interface InspectAnswer {
-  readonly view: ViewInfo;
-  readonly nodes: readonly InspectAnswerRow[];
 }

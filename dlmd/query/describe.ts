@@ -1,19 +1,11 @@
-/** A node's state as plain JSON data, for `coverlay status`, `nodes` and `locks`. */
+/** A node's state as plain JSON data (answer.ts), and a lock's (wire/inspect-answer.ts). */
 import type { ViewInfo } from "../wire/program.ts";
 import { sendWindow } from "../engine/builtin/sender.ts";
 import { MAYKEEP } from "../wire/flag.ts";
-import type { Lkb, Resource } from "../lock/lkb.ts";
+import type { Lkb } from "../lock/lkb.ts";
+import type { LockAnswer, LockspaceAnswer } from "../wire/inspect-answer.ts";
 import { Mode, modeNames } from "../wire/mode.ts";
-import type {
-  ChannelAnswer,
-  EngineAnswer,
-  GoneWaitAnswer,
-  LockAnswer,
-  LockspaceAnswer,
-  NodeAnswer,
-  ResourceAnswer,
-  StatusAnswer,
-} from "./answer.ts";
+import type { ChannelAnswer, EngineAnswer, GoneWaitAnswer, NodeAnswer, StatusAnswer } from "./answer.ts";
 import type { QueriedNode } from "./queried-node.ts";
 import type { EnginePeer } from "../engine/engine.ts";
 import { rowOf } from "../recovery/gone-gate.ts";
@@ -21,8 +13,6 @@ import type { Victim } from "../wire/peer-message.ts";
 import { DAEMON_GROUP_PREFIX } from "../wire/lockspace-group.ts";
 import { viewName } from "../wire/view-id.ts";
 
-/** Resources shown; `truncated` says that there are more. */
-export const shownResources = 10_000;
 /** Lockspaces shown. */
 const shownLockspaces = 256;
 
@@ -137,42 +127,6 @@ function stateOf(node: QueriedNode, nodeid: number, heardAgoMs: number | null): 
   if (peer.heartbeat?.configVersion !== node.configuration.version) return "other-config";
   const member = node.recovery.view?.members.some((member) => member.nodeid === nodeid && member.incarnation === peer.incarnation);
   return member === true ? "member" : "heard";
-}
-
-/** Queues are at the master: resources mastered elsewhere show this node's own locks only. */
-export function describeLocks(node: QueriedNode, nowMs: number): { resources: ResourceAnswer[]; truncated: boolean } {
-  const resources: ResourceAnswer[] = [];
-  let truncated = false;
-  for (const lockspace of node.locks.tables.lockspaces.values()) {
-    for (const resource of lockspace.resources.values()) {
-      if (resources.length < shownResources) resources.push(describeResource(node, resource, nowMs));
-      else truncated = true;
-      if (truncated) break;
-    }
-  }
-  // One pass over what is held elsewhere, so that showing stays linear.
-  const shown = new Map(resources.map((answer) => [`${answer.lockspace}\0${answer.resource}`, answer]));
-  for (const lkb of node.locks.tables.heldElsewhere.values()) {
-    const answer = shown.get(`${lkb.resource.lockspace.name}\0${lkb.resource.name}`);
-    if (answer === undefined) continue;
-    const queue = lkb.granted === null ? answer.waitQueue : lkb.requested === null ? answer.grantQueue : answer.convertQueue;
-    (queue as LockAnswer[]).push(describeLock(lkb, nowMs));
-  }
-  return { resources, truncated };
-}
-
-function describeResource(node: QueriedNode, resource: Resource, nowMs: number): ResourceAnswer {
-  const mine = resource.masterNodeid === node.boot.nodeid;
-  const list = (queue: readonly Lkb[]): LockAnswer[] => queue.map((lkb) => describeLock(lkb, nowMs));
-  return {
-    lockspace: resource.lockspace.name,
-    resource: resource.name,
-    masterNodeid: resource.masterNodeid,
-    lvb: mine && resource.lvbSeq > 0 ? { bytes: resource.lvb?.byteLength ?? 0, seq: resource.lvbSeq, valid: resource.lvbValid } : null,
-    grantQueue: list(resource.grantQueue),
-    convertQueue: list(resource.convertQueue),
-    waitQueue: list(resource.waitQueue),
-  };
 }
 
 export function describeLock(lkb: Lkb, nowMs: number): LockAnswer {

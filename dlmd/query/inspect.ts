@@ -5,14 +5,22 @@
  */
 import type { InspectRequest, ViewInfo } from "../wire/program.ts";
 import { WireError } from "../base/error.ts";
-import { decodeInspected } from "./inspected.ts";
 import type { Client } from "../clients/client.ts";
 import type { Lkb, Resource } from "../lock/lkb.ts";
 import type { InspectClientRequest } from "../clients/clients.ts";
 import { describeLock, describeLockspaces } from "./describe.ts";
-import type { InspectAnswer, InspectAnswerRow, InspectedClient, LockAnswer, NodeInspected, ResourceAnswer } from "./answer.ts";
 import type { QueriedNode } from "./queried-node.ts";
-import { describeFiles, describeProcesses, type FileAnswer } from "../plock/describe.ts";
+import { describeFiles, describeProcesses } from "../plock/describe.ts";
+import {
+  decodeInspected,
+  type FileAnswer,
+  type InspectAnswer,
+  type InspectAnswerRow,
+  type InspectedClient,
+  type LockAnswer,
+  type NodeInspected,
+  type ResourceAnswer,
+} from "../wire/inspect-answer.ts";
 import type { InspectedMessage, InspectMessage, PeerMessage } from "../wire/peer-message.ts";
 import { maxInspectedBytes } from "../wire/peer.ts";
 import type { Member } from "../wire/view-id.ts";

@@ -86,7 +86,7 @@ export interface InspectRequest {
   readonly waitingMs: number | null;
 }
 
-export const queries = ["status", "nodes", "locks"] as const;
+export const queries = ["status", "nodes"] as const;
 export type QueryWhat = (typeof queries)[number];
 
 /** What a client asks. Lock ids and lockspace ids are the client's, u32, unique while in use. */

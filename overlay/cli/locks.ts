@@ -1,14 +1,8 @@
 /** `coverlay locks`: the locks of the cluster, by resource, as their masters have them. */
 import type { CommandModule } from "yargs";
 import type { ClusterInfo } from "../../dlmd/client/api.ts";
-import {
-  type ClusterLocks,
-  decodeClusterLocks,
-  fileRangeWords,
-  type FileRow,
-  type LockRow,
-  longestWaitMs,
-} from "../query/cluster-locks.ts";
+import type { FileRangeAnswer, LockAnswer } from "../../dlmd/wire/inspect-answer.ts";
+import { type ClusterLocks, decodeClusterLocks, fileRangeWords, longestWaitMs } from "../query/cluster-locks.ts";
 import { askCluster, nodeName } from "../query/dlmd-query.ts";
 import { pathsHere, reportFiles } from "./file-locks.ts";
 import { gatherLocks } from "../query/gather-locks.ts";
@@ -35,16 +29,16 @@ export function byWaiting(locks: ClusterLocks): ClusterLocks {
 
 /** For people: a resource, its master, and below it who has what and who waits for what. `name`: of a nodeid. */
 export function describeLocks(locks: ClusterLocks, name: (nodeid: number) => string): string {
-  const queue = (title: string, rows: readonly LockRow[], words: (row: LockRow) => string): string[] =>
+  const queue = (title: string, rows: readonly LockAnswer[], words: (row: LockAnswer) => string): string[] =>
     rows.length === 0 ? [] : [`  ${title} ${rows.map((row) => `${name(row.nodeid)}/${row.clientId} ${words(row)}`).join(", ")}`];
-  const wait = ({ waitingMs }: LockRow): string => (waitingMs === null ? "" : ` for ${waitingMs} ms`);
+  const wait = ({ waitingMs }: LockAnswer): string => (waitingMs === null ? "" : ` for ${waitingMs} ms`);
   const lines = locks.resources.flatMap(({ lockspace, resource, masterNodeid, grantQueue, convertQueue, waitQueue }) => [
     `${lockspace} ${resource}  master ${name(masterNodeid)}`,
     ...queue("granted   ", grantQueue, ({ granted }) => granted ?? "-"),
     ...queue("converting", convertQueue, (row) => `${row.granted ?? "-"} to ${row.requested ?? "-"}${wait(row)}`),
     ...queue("waiting   ", waitQueue, (row) => `${row.requested ?? "-"}${wait(row)}`),
   ]);
-  const who = ({ nodeid, clientId, pid, ...row }: FileRow): string =>
+  const who = ({ nodeid, clientId, pid, ...row }: FileRangeAnswer): string =>
     `${name(nodeid)}/${clientId} (pid ${pid}) ${fileRangeWords({ nodeid, clientId, pid, ...row })}`;
   for (const { lockspace, file, masterNodeid, held, waiting } of locks.files) {
     lines.push(`${lockspace} ${file}  file locks, master ${name(masterNodeid)}`);

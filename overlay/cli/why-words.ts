@@ -1,13 +1,7 @@
 /** Who has a lock, who waits for it, since when, and what for, in words: what `coverlay why` and `coverlay locks --files` say. */
 import { type Mode, modeNames, modesCompatible } from "../../dlmd/wire/mode.ts";
-import {
-  type ClusterLocks,
-  fileRangeWords,
-  type FileLocksRow,
-  type FileRow,
-  type LockRow,
-  type ResourceRow,
-} from "../query/cluster-locks.ts";
+import type { FileAnswer, FileRangeAnswer, LockAnswer, ResourceAnswer } from "../../dlmd/wire/inspect-answer.ts";
+import { type ClusterLocks, fileRangeWords } from "../query/cluster-locks.ts";
 import { electionWords, type LockWords } from "../query/election-words.ts";
 import { fileStateWords, inodeLock, lockTitle } from "../query/lock-names.ts";
 
@@ -24,7 +18,7 @@ const modeOf = (name: string): Mode => modeNames.indexOf(name as (typeof modeNam
 const clashes = (a: string, b: string): boolean => !modesCompatible(modeOf(a), modeOf(b));
 
 /** What is wanted of a lock that is held: "" if nothing. */
-function asked({ asked: mode, askedMs, mayKeep }: LockRow): string {
+function asked({ asked: mode, askedMs, mayKeep }: LockAnswer): string {
   if (mode === null) return "";
   const ago = askedMs === null ? "" : ` ${seconds(askedMs)} ago`;
   // A write token of the overlay, or a lock of the owner's election.
@@ -46,19 +40,19 @@ class Words {
     this.#programs = new Map(locks.programs.map(({ nodeid, clientId, ...program }) => [`${nodeid}/${clientId}`, program]));
   }
 
-  who({ nodeid, clientId, orphan }: LockRow): string {
+  who({ nodeid, clientId, orphan }: LockAnswer): string {
     const known = this.#programs.get(`${nodeid}/${clientId}`);
     const program = known === undefined || known.program === "" ? "" : `, ${known.program.split("/").at(-1) ?? ""}`;
     const pid = known === undefined || known.pid === 0 ? "" : ` (pid ${known.pid}${program})`;
     return `${this.#name(nodeid)}/client ${clientId}${pid}${orphan ? " (an orphan: its program is gone)" : ""}`;
   }
 
-  has(row: LockRow, election: LockWords | null = null): string {
+  has(row: LockAnswer, election: LockWords | null = null): string {
     if (election !== null) return `${this.who(row)} ${election.has(row)}`;
     return `${this.who(row)} has ${row.granted}${asked(row)}`;
   }
 
-  waits(row: LockRow, resource: ResourceRow & { readonly fromMaster: boolean }, election: LockWords | null): string {
+  waits(row: LockAnswer, resource: ResourceAnswer & { readonly fromMaster: boolean }, election: LockWords | null): string {
     if (election !== null) {
       const since = row.waitingMs === null ? "" : `, since ${seconds(row.waitingMs)}`;
       return `${this.who(row)} ${election.waits(row, resource)}${since}`;
@@ -68,7 +62,7 @@ class Words {
     return `${this.who(row)} waits for ${what}${since}, ${this.#because(row, resource)}`;
   }
 
-  #whose({ nodeid, clientId, pid }: Pick<FileRow, "nodeid" | "clientId" | "pid">): string {
+  #whose({ nodeid, clientId, pid }: Pick<FileRangeAnswer, "nodeid" | "clientId" | "pid">): string {
     const program = this.#processes.get(`${nodeid}/${pid}`) ?? "";
     return `${this.#name(nodeid)}/client ${clientId} (pid ${pid}${program === "" ? "" : `, ${program}`})`;
   }
@@ -82,13 +76,13 @@ class Words {
   }
 
   /** Of a file: who has what, who waits for what and for whom. */
-  file({ lockspace, file, masterNodeid, held, waiting }: FileLocksRow): string[] {
+  file({ lockspace, file, masterNodeid, held, waiting }: FileAnswer): string[] {
     return [
       `${lockspace} ${file}  ${this.title(lockspace, file) || "file locks"}, master ${this.#name(masterNodeid)}`,
       ...held.map((row) => `  ${this.#whose(row)} has ${fileRangeWords(row)}`),
       ...waiting.map((row) => {
         const { blocker } = row;
-        const its = (one: FileRow): boolean =>
+        const its = (one: FileRangeAnswer): boolean =>
           blocker !== null &&
           [one.nodeid, one.clientId, one.kind, one.owner].join() === [blocker.nodeid, blocker.clientId, blocker.kind, blocker.owner].join();
         const found = held.find(its) ?? waiting.find(its);
@@ -99,7 +93,7 @@ class Words {
     ];
   }
 
-  #because(row: LockRow, resource: ResourceRow & { readonly fromMaster: boolean }): string {
+  #because(row: LockAnswer, resource: ResourceAnswer & { readonly fromMaster: boolean }): string {
     const { grantQueue, convertQueue, waitQueue, masterNodeid } = resource;
     if (!resource.fromMaster) return `and ${this.#name(masterNodeid)}, its master, does not say why`;
     const wanted = row.requested ?? "NL";
@@ -138,7 +132,7 @@ export function describeWhy(locks: ClusterLocks, name: (nodeid: number) => strin
   const some = (lines: readonly string[]): string[] =>
     lines.length <= TOLD ? [...lines] : [...lines.slice(0, TOLD), `  (and ${lines.length - TOLD} more: --json shows them)`];
   // Where the locks of a file are is of interest only as long as they are not seen themselves.
-  const isSeen = ({ lockspace, resource, waitQueue }: ResourceRow): boolean =>
+  const isSeen = ({ lockspace, resource, waitQueue }: ResourceAnswer): boolean =>
     waitQueue.length === 0 && locks.files.some((row) => row.lockspace === lockspace && row.file === resource);
   const shown = locks.resources.filter((row) => fileStateWords(row.lockspace, row.resource) === null || !isSeen(row));
   const lines = shown.flatMap((resource) => {

@@ -1,72 +1,32 @@
 /** What the nodes of the cluster say of a lock or of many, put together: queues from the masters, programs from their own nodes. */
-import * as z from "zod";
-import { OperatingError } from "../../dlmd/base/error.ts";
+import { OperatingError, WireError } from "../../dlmd/base/error.ts";
+import {
+  decodeInspectAnswer,
+  type FileAnswer,
+  type FileRangeAnswer,
+  type InspectAnswerRow,
+  type InspectedClient,
+  type LockspaceAnswer,
+  type ProcessAnswer,
+  type ResourceAnswer,
+} from "../../dlmd/wire/inspect-answer.ts";
 
-export interface LockRow {
+export interface ProgramRow extends InspectedClient {
   readonly nodeid: number;
-  readonly clientId: number;
-  readonly granted: string | null;
-  readonly requested: string | null;
-  readonly waitingMs: number | null;
-  readonly orphan: boolean;
-  /** The mode that it was asked to make way for, and when. */
-  readonly asked: string | null;
-  readonly askedMs: number | null;
-  /** It need not answer; undefined: a dlmd that does not say. */
-  readonly mayKeep?: boolean | undefined;
 }
-export interface ResourceRow {
-  readonly lockspace: string;
-  readonly resource: string;
-  readonly masterNodeid: number;
-  readonly grantQueue: readonly LockRow[];
-  readonly convertQueue: readonly LockRow[];
-  readonly waitQueue: readonly LockRow[];
-}
-/** Bytes of a file that somebody has a file lock on, or wants. */
-export interface FileRow {
+export interface ProcessRow extends ProcessAnswer {
   readonly nodeid: number;
-  readonly clientId: number;
-  readonly kind: string;
-  readonly owner: string;
-  readonly pid: number;
-  readonly type: string;
-  readonly start: string;
-  readonly end: string | null;
-}
-export interface FileWaitRow extends FileRow {
-  readonly waitingMs: number;
-  readonly blocker: (Pick<FileRow, "nodeid" | "clientId" | "kind" | "owner"> & { readonly behind: boolean }) | null;
-}
-export interface FileLocksRow {
-  readonly lockspace: string;
-  readonly file: string;
-  readonly masterNodeid: number;
-  readonly held: readonly FileRow[];
-  readonly waiting: readonly FileWaitRow[];
-}
-export interface ProgramRow {
-  readonly nodeid: number;
-  readonly clientId: number;
-  readonly pid: number;
-  readonly program: string;
-}
-export interface ProcessRow {
-  readonly nodeid: number;
-  readonly pid: number;
-  /** "": it has ended, or is not to be seen from its node. */
-  readonly program: string;
 }
 export interface ClusterLocks {
   /** By lockspace and name. */
-  readonly resources: readonly (ResourceRow & { readonly fromMaster: boolean })[];
+  readonly resources: readonly (ResourceAnswer & { readonly fromMaster: boolean })[];
   /** Files with POSIX, open-file or flock locks, from their masters. */
-  readonly files: readonly FileLocksRow[];
+  readonly files: readonly FileAnswer[];
   readonly programs: readonly ProgramRow[];
   /** Processes with file locks, each from its own node. */
   readonly processes: readonly ProcessRow[];
   /** Which nodes have the lockspaces of all these open. */
-  readonly lockspaces: readonly { readonly lockspace: string; readonly nodeids: readonly number[] }[];
+  readonly lockspaces: readonly LockspaceAnswer[];
   /** Nodes whose lock service does not run, and why. */
   readonly notServing: readonly { readonly nodeid: number; readonly state: string }[];
   /** Nodes whose lock service runs, but not in all lockspaces, and what those wait for. */
@@ -76,67 +36,11 @@ export interface ClusterLocks {
   readonly truncated: boolean;
 }
 
-const lockShape: z.ZodType<LockRow> = z.looseObject({
-  nodeid: z.number(),
-  clientId: z.number(),
-  granted: z.string().nullable(),
-  requested: z.string().nullable(),
-  waitingMs: z.number().nullable(),
-  orphan: z.boolean(),
-  asked: z.string().nullable(),
-  askedMs: z.number().nullable(),
-  mayKeep: z.boolean().optional(),
-});
-const queueShape: z.ZodType<readonly LockRow[]> = z.array(lockShape);
-const resourceShape: z.ZodType<ResourceRow> = z.looseObject({
-  lockspace: z.string(),
-  resource: z.string(),
-  masterNodeid: z.number(),
-  grantQueue: queueShape,
-  convertQueue: queueShape,
-  waitQueue: queueShape,
-});
-const ownerShape = { nodeid: z.number(), clientId: z.number(), kind: z.string(), owner: z.string() };
-const rangeShape = { ...ownerShape, pid: z.number(), type: z.string(), start: z.string(), end: z.string().nullable() };
-const heldShape: z.ZodType<FileRow> = z.looseObject(rangeShape);
-const fileWaitShape: z.ZodType<FileWaitRow> = z.looseObject({
-  ...rangeShape,
-  waitingMs: z.number(),
-  blocker: z.looseObject({ ...ownerShape, behind: z.boolean() }).nullable(),
-});
-const filesShape: z.ZodType<readonly FileLocksRow[]> = z.array(
-  z.looseObject({
-    lockspace: z.string(),
-    file: z.string(),
-    masterNodeid: z.number(),
-    held: z.array(heldShape),
-    waiting: z.array(fileWaitShape),
-  }),
-);
-const saidShape = z.looseObject({
-  serving: z.boolean(),
-  state: z.string(),
-  resources: z.array(resourceShape),
-  files: filesShape,
-  clients: z.array(z.looseObject({ clientId: z.number(), pid: z.number(), program: z.string() })),
-  processes: z.array(z.looseObject({ pid: z.number(), program: z.string() })).optional(),
-  lockspaces: z.array(z.looseObject({ lockspace: z.string(), nodeids: z.array(z.number()) })).optional(),
-  truncated: z.boolean(),
-});
-const answerShape = z.looseObject({
-  nodes: z.array(z.looseObject({ nodeid: z.number(), answer: saidShape.optional(), missing: z.string().optional() })),
-});
-
 /** Checks what dlmd answered, and puts it together. Throws OperatingError "dlmd-bad-answer". */
 export function decodeClusterLocks(answer: unknown): ClusterLocks {
-  const result = answerShape.safeParse(answer);
-  if (!result.success) {
-    const message = `dlmd's answer about locks should be what each node says of its resources and their queues, found: ${z.prettifyError(result.error)}`;
-    throw new OperatingError(message, { code: "dlmd-bad-answer", hint: "Is a dlmd of another version? Restart it after an upgrade." });
-  }
-  const { nodes } = result.data;
-  const said = nodes.flatMap(({ nodeid, answer: one }) => (one === undefined ? [] : [{ nodeid, ...one }]));
-  const resources = new Map<string, ResourceRow & { readonly fromMaster: boolean }>();
+  const nodes = checkedRows(answer);
+  const said = nodes.flatMap((row) => ("answer" in row ? [{ nodeid: row.nodeid, ...row.answer }] : []));
+  const resources = new Map<string, ResourceAnswer & { readonly fromMaster: boolean }>();
   for (const { nodeid, resources: rows } of said) {
     for (const row of rows) {
       const key = `${row.lockspace}\0${row.resource}`;
@@ -149,14 +53,24 @@ export function decodeClusterLocks(answer: unknown): ClusterLocks {
   return {
     resources: [...resources.values()],
     files: said.flatMap(({ files }) => files),
-    programs: said.flatMap(({ nodeid, clients }) => clients.map(({ clientId, pid, program }) => ({ nodeid, clientId, pid, program }))),
-    processes: said.flatMap(({ nodeid, processes = [] }) => processes.map(({ pid, program }) => ({ nodeid, pid, program }))),
-    lockspaces: once(said.flatMap(({ lockspaces = [] }) => lockspaces.map(({ lockspace, nodeids }) => ({ lockspace, nodeids })))),
+    programs: said.flatMap(({ nodeid, clients }) => clients.map((client) => ({ nodeid, ...client }))),
+    processes: said.flatMap(({ nodeid, processes }) => processes.map((process) => ({ nodeid, ...process }))),
+    lockspaces: once(said.flatMap(({ lockspaces }) => lockspaces)),
     notServing: said.filter(({ serving }) => !serving).map(({ nodeid, state }) => ({ nodeid, state })),
     waiting: said.filter(({ serving, state }) => serving && state !== "running").map(({ nodeid, state }) => ({ nodeid, state })),
-    missing: nodes.flatMap(({ nodeid, missing }) => (missing === undefined ? [] : [{ nodeid, reason: missing }])),
+    missing: nodes.flatMap((row) => ("missing" in row ? [{ nodeid: row.nodeid, reason: row.missing }] : [])),
     truncated: said.some(({ truncated }) => truncated),
   };
+}
+
+function checkedRows(answer: unknown): readonly InspectAnswerRow[] {
+  try {
+    return decodeInspectAnswer(answer);
+  } catch (error) {
+    if (!(error instanceof WireError)) throw error;
+    const message = `dlmd's answer about locks should be what each node says of its resources and their queues, found: ${error.message}`;
+    throw new OperatingError(message, { code: "dlmd-bad-answer", hint: "Is a dlmd of another version? Restart it after an upgrade." });
+  }
 }
 
 function once<T>(rows: readonly T[]): T[] {
@@ -178,7 +92,7 @@ export function joinClusterLocks(all: readonly ClusterLocks[]): ClusterLocks {
 }
 
 /** Two nodes' own locks on a resource whose master says nothing of it. */
-function joined(a: ResourceRow, b: ResourceRow): ResourceRow {
+function joined(a: ResourceAnswer, b: ResourceAnswer): ResourceAnswer {
   return {
     ...a,
     grantQueue: [...a.grantQueue, ...b.grantQueue],
@@ -188,12 +102,12 @@ function joined(a: ResourceRow, b: ResourceRow): ResourceRow {
 }
 
 /** "write on bytes 0 to 99" */
-export function fileRangeWords({ kind, type, start, end }: FileRow): string {
+export function fileRangeWords({ kind, type, start, end }: FileRangeAnswer): string {
   if (kind === "flock") return `${type === "write" ? "LOCK_EX" : "LOCK_SH"} (flock)`;
   return `${type} on bytes ${start} to ${end ?? "the end"}`;
 }
 
 /** The longest that anybody waits for it; -1: nobody does. */
-export function longestWaitMs({ convertQueue, waitQueue }: ResourceRow): number {
+export function longestWaitMs({ convertQueue, waitQueue }: ResourceAnswer): number {
   return Math.max(-1, ...[...convertQueue, ...waitQueue].map(({ waitingMs }) => waitingMs ?? -1));
 }

@@ -29,7 +29,7 @@ export interface DlmdAnswer {
 }
 
 /** Connects, asks, and leaves. Throws OperatingError ("dlmd-not-running", "dlmd-silent" ...). */
-export async function askDlmd(runDir: string, what: "status" | "nodes" | "locks" | null): Promise<DlmdAnswer> {
+export async function askDlmd(runDir: string, what: "status" | "nodes" | null): Promise<DlmdAnswer> {
   return askClient(runDir, (client) => (what === null ? Promise.resolve(null) : client.query(what)));
 }
 

@@ -3,15 +3,15 @@
  * so neither a lock that is kept nor a wait of hours means that a program hangs.
  */
 import { volumeLockspace } from "../volume/owner.ts";
-import type { LockRow, ResourceRow } from "./cluster-locks.ts";
+import type { LockAnswer, ResourceAnswer } from "../../dlmd/wire/inspect-answer.ts";
 
 export interface LockWords {
   /** Of the resource. */
   readonly title: string;
   /** "is the owner" */
-  readonly has: (row: LockRow) => string;
+  readonly has: (row: LockAnswer) => string;
   /** "is the next heir" */
-  readonly waits: (row: LockRow, resource: ResourceRow) => string;
+  readonly waits: (row: LockAnswer, resource: ResourceAnswer) => string;
 }
 
 const holdsRecord: Readonly<Record<string, string>> = {
@@ -20,7 +20,7 @@ const holdsRecord: Readonly<Record<string, string>> = {
   CR: "reads the owner's record: it goes through the owner",
 };
 
-function placeInLine(row: LockRow, { waitQueue }: ResourceRow): string {
+function placeInLine(row: LockAnswer, { waitQueue }: ResourceAnswer): string {
   const at = waitQueue.indexOf(row);
   const place = at === 0 ? "is the next heir" : `is heir number ${at + 1}`;
   return `${place}: it waits in line until the owner goes, for as long as it is mounted`;

@@ -2,7 +2,7 @@
  * What "who has this lock?" must say (dlmd/query/inspect.ts), asked of simulated nodes in the midst of trouble: one answer to each question, with a
  * row for each configured node; what a master that serves says it granted goes together; and at rest it says what programs hold.
  */
-import type { InspectAnswer, ResourceAnswer } from "../../dlmd/query/answer.ts";
+import type { InspectAnswer, ResourceAnswer } from "../../dlmd/wire/inspect-answer.ts";
 import { Mode, modeNames, modesCompatible } from "../../dlmd/wire/mode.ts";
 import type { SimClient } from "./client.ts";
 import type { Cluster } from "./cluster.ts";

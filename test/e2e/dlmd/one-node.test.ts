@@ -171,7 +171,8 @@ describe("one node", () => {
     await lock.request(Mode.PW);
     expect(JSON.stringify(await a.client.query("status"))).toContain("quor");
     expect(JSON.stringify(await a.client.query("nodes"))).toContain("node1");
-    expect(JSON.stringify(await a.client.query("locks"))).toContain("query");
+    const all = { lockspace: "", resource: "", nodeid: 0, waitingMs: null };
+    expect(JSON.stringify(await a.client.inspect(all))).toContain("query");
     await lock.unlock();
   });
 

@@ -267,6 +267,8 @@ const said = (resources: readonly object[], change: object = {}): object => ({
   resources,
   files: [],
   clients: [],
+  processes: [],
+  lockspaces: [],
   truncated: false,
   ...change,
 });
@@ -280,6 +282,7 @@ const lock = (nodeid: number, granted: string | null, requested: string | null, 
   orphan: false,
   asked: null,
   askedMs: null,
+  mayKeep: false,
   ...change,
 });
 const resource = (name: string, change: object): object => ({

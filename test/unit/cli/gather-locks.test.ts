@@ -8,10 +8,24 @@ const row = (resource: string, granted: string, space = lockspace) => ({
   lockspace: space,
   resource,
   masterNodeid: 1,
+  lvb: null,
   fromMaster: true,
   convertQueue: [],
   waitQueue: [],
-  grantQueue: [{ nodeid: 1, clientId: 1, granted, requested: null, waitingMs: null, orphan: false, asked: null, askedMs: null }],
+  grantQueue: [
+    {
+      nodeid: 1,
+      clientId: 1,
+      lockId: 1,
+      granted,
+      requested: null,
+      waitingMs: null,
+      orphan: false,
+      asked: null,
+      askedMs: null,
+      mayKeep: false,
+    },
+  ],
 });
 
 it("of those whose locks one node keeps to itself, in each volume", () => {

@@ -37,7 +37,7 @@ describe("answers to several questions", () => {
   const answer = (file: string, pid: number): object => {
     const held = [{ nodeid: 1, clientId: 3, kind: "posix", owner: "9", pid, type: "write", start: "0", end: null }];
     const files = [{ lockspace, file, masterNodeid: 1, held, waiting: [] }];
-    const said = { serving: true, state: "running", resources: [], files, clients: [], truncated: false };
+    const said = { serving: true, state: "running", resources: [], files, clients: [], lockspaces: [], truncated: false };
     return { nodes: [{ nodeid: 1, answer: { ...said, processes: [{ pid: 41, program: "sqlite3" }] } }] };
   };
 
@@ -57,8 +57,9 @@ describe("answers to several questions", () => {
     ]);
 
     // Where the locks are is of interest only as long as they are not seen.
-    const place = { nodeid: 1, clientId: 3, granted: "EX", requested: null, waitingMs: null, orphan: false, asked: null, askedMs: null };
-    const queues = { masterNodeid: 1, grantQueue: [place], convertQueue: [], waitQueue: [], fromMaster: true };
+    const idle = { requested: null, waitingMs: null, orphan: false, asked: null, askedMs: null, mayKeep: false };
+    const place = { nodeid: 1, clientId: 3, lockId: 1, granted: "EX", ...idle };
+    const queues = { masterNodeid: 1, lvb: null, grantQueue: [place], convertQueue: [], waitQueue: [], fromMaster: true };
     const resources = ["f12.7", "f14.7"].map((resource) => ({ lockspace, resource, ...queues }));
     expect(
       describeWhy({ ...joined, resources }, (nodeid) => `node${nodeid}`)

@@ -9,19 +9,39 @@ const HOUR_MS = 3_600_000;
 const lock = (nodeid: number, granted: string | null, requested: string | null, change = {}): object => ({
   nodeid,
   clientId: 5,
+  lockId: null,
   granted,
   requested,
   waitingMs: requested === null ? null : HOUR_MS,
   orphan: false,
   asked: null,
   askedMs: null,
+  mayKeep: false,
   ...change,
 });
 
 function why(name: string, queues: object): string[] {
-  const resource = { lockspace: volume, resource: name, masterNodeid: 2, grantQueue: [], convertQueue: [], waitQueue: [], ...queues };
+  const resource = {
+    lockspace: volume,
+    resource: name,
+    masterNodeid: 2,
+    lvb: null,
+    grantQueue: [],
+    convertQueue: [],
+    waitQueue: [],
+    ...queues,
+  };
   const clients = [{ clientId: 5, pid: 99, program: "/usr/bin/node" }];
-  const answer = { serving: true, state: "running", resources: [resource], files: [], clients, truncated: false };
+  const answer = {
+    serving: true,
+    state: "running",
+    resources: [resource],
+    files: [],
+    clients,
+    processes: [],
+    lockspaces: [],
+    truncated: false,
+  };
   return describeWhy(decodeClusterLocks({ nodes: [{ nodeid: 2, answer }] }), (nodeid) => `node${nodeid}`).split("\n");
 }
 

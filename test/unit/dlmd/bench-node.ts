@@ -2,7 +2,9 @@
 import type { LockStatus } from "../../../dlmd/client/api.ts";
 import { ALTMODE, DEMOTED } from "../../../dlmd/wire/flag.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { createNode } from "../../../dlmd/node.ts";
+import { NodeCore } from "../../../dlmd/node.ts";
+import { inspectedLocks, inspectHere } from "../../../dlmd/query/inspect.ts";
+import type { NodeInspected } from "../../../dlmd/wire/inspect-answer.ts";
 import type { Effect, Node, NodeLimits } from "../../../dlmd/node-api.ts";
 import type { ClientEvent, ClientRequest, ClientIdentity } from "../../../dlmd/wire/program.ts";
 
@@ -21,12 +23,14 @@ export interface Bench {
   unlock(clientId: number, lockId: number, flags?: number, lvb?: Uint8Array | null): void;
   cancel(clientId: number, lockId: number): void;
   gone(clientId: number): void;
+  /** What the node says of all locks at that time. */
+  inspected(nowMs?: number): NodeInspected;
   /** Effects of the last step. */
   effects: readonly Effect[];
 }
 
 export function createBench(clients: readonly number[], limits: Partial<NodeLimits> = {}): Bench {
-  const node = createNode({
+  const node = new NodeCore({
     nodeid: 1,
     incarnation: "00000000000000aa",
     configVersion: 1,
@@ -76,6 +80,7 @@ export function createBench(clients: readonly number[], limits: Partial<NodeLimi
     convert: (clientId, lockId, mode, flags = 0, lvb = null) => request(clientId, { kind: "convert", lockId, mode, flags, lvb }),
     unlock: (clientId, lockId, flags = 0, lvb = null) => request(clientId, { kind: "unlock", lockId, flags, lvb }),
     cancel: (clientId, lockId) => request(clientId, { kind: "cancel", lockId }),
+    inspected: (atMs = nowMs) => inspectHere(node, { lockspace: "", resource: "", nodeid: 0, waitingMs: null }, inspectedLocks, atMs),
     gone: (clientId) => step({ kind: "client-gone", clientId }),
   };
   step({ kind: "tick" });

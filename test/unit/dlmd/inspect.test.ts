@@ -1,9 +1,8 @@
 /** Questions about locks to all nodes: each ends, with what was said and with why others said nothing. */
 import { expect, it } from "vitest";
 import { WireError } from "../../../dlmd/base/error.ts";
-import { decodeInspected } from "../../../dlmd/query/inspected.ts";
 import { inspectLimitMs, Inspections } from "../../../dlmd/query/inspect.ts";
-import type { InspectAnswer, NodeInspected } from "../../../dlmd/query/answer.ts";
+import { decodeInspected, type InspectAnswer, type NodeInspected } from "../../../dlmd/wire/inspect-answer.ts";
 import { newClient } from "../../../dlmd/clients/client.ts";
 import type { PeerMessage } from "../../../dlmd/wire/peer-message.ts";
 import type { Member } from "../../../dlmd/wire/view-id.ts";

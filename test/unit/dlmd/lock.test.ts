@@ -3,7 +3,6 @@ import { describe, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
 import { IVVALBLK, MAYKEEP, NOQUEUE, NOQUEUEBAST, VALBLK } from "../../../dlmd/wire/flag.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { shownResources } from "../../../dlmd/query/describe.ts";
 import { lockspacesPerClient } from "../../../dlmd/wire/peer-gone.ts";
 import { createBench } from "./bench-node.ts";
 
@@ -300,20 +299,6 @@ describe("clients", () => {
     expect(opened(lockspacesPerClient + 1)).toEqual([{ kind: "opened", lockspaceId: lockspacesPerClient + 1, error }]);
   });
 
-  it("the query for locks shows 10,000 resources, and says when there are more", () => {
-    const b = createBench([1]);
-    const lock = (lockId: number): void =>
-      b.request(1, { kind: "lock", lockspaceId: 1, lockId, resource: `r${lockId}`, mode: PR, flags: 0 });
-    for (let lockId = 1; lockId <= shownResources; lockId++) lock(lockId);
-    const shown = (): unknown => {
-      const { resources, truncated } = b.node.query("locks", 1) as { resources: unknown[]; truncated: boolean };
-      return [resources.length, truncated];
-    };
-    expect(shown()).toEqual([shownResources, false]);
-    lock(shownResources + 1);
-    expect(shown()).toEqual([shownResources, true]);
-  });
-
   it("PW beside CR, CW beside CW", () => {
     const b = createBench([1, 2, 3]);
     b.lock(1, 1, PW);
@@ -326,7 +311,7 @@ describe("clients", () => {
     const b = createBench([1, 2]);
     b.lock(1, 1, PR, MAYKEEP);
     b.lock(2, 1, EX);
-    expect(b.node.query("locks", 11)).toEqual({
+    expect(b.inspected(11)).toMatchObject({
       truncated: false,
       resources: [
         {

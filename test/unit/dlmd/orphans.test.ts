@@ -22,8 +22,10 @@ function left(): Bench {
 }
 
 function orphans(b: Bench): unknown[] {
-  const { resources } = b.node.query("locks", 1) as { resources: { grantQueue: { orphan: boolean }[] }[] };
-  return resources.flatMap(({ grantQueue }) => grantQueue).filter(({ orphan }) => orphan);
+  return b
+    .inspected()
+    .resources.flatMap(({ grantQueue }) => grantQueue)
+    .filter(({ orphan }) => orphan);
 }
 
 describe("an orphan", () => {

@@ -22,8 +22,7 @@ function held(): Bench {
 
 /** Still lock 5 of client 1, and nobody else's. */
 function untouched(b: Bench): void {
-  const { resources } = b.node.query("locks", 1) as { resources: { resource: string; grantQueue: unknown[] }[] };
-  expect(resources.flatMap(({ grantQueue }) => grantQueue)).toMatchObject([{ clientId: 1, lockId: 5, granted: "EX" }]);
+  expect(b.inspected().resources.flatMap(({ grantQueue }) => grantQueue)).toMatchObject([{ clientId: 1, lockId: 5, granted: "EX" }]);
   expect(b.told().filter((word) => word.startsWith("1:"))).toEqual([]);
 }
 
