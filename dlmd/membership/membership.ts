@@ -66,6 +66,7 @@ export class Membership {
   readonly #detector: Detector;
   readonly #agreement: Agreement;
   #basis: QuorumBasis;
+  #configuredMs = Number.NEGATIVE_INFINITY;
   #leaveSinceMs = 0;
   #wantSinceMs: number | null = null;
   #backoffUntilMs = Number.NEGATIVE_INFINITY;
@@ -142,14 +143,14 @@ export class Membership {
   }
 
   /**
-   * The present view, if it was counted by the votes that count now, all of them decided, and has lasted so long that every lease
-   * of the views before it is over; null: not so (hazard C8).
+   * The present view, if it was counted by the votes that count now, all of them decided, and both have lasted so long that every lease of
+   * a view before it, or by another proposal, is over; null: not so (hazard C8).
    */
   settledView(nowMs: number): InstalledView | null {
     const { view } = this;
     if (view === null || !view.quorum.quorate || this.stopped || this.#basis.former !== undefined) return null;
     if (view.quorum.configVersion !== this.#basis.version) return null;
-    return nowMs - view.installedMs < leaseWaitShare * this.#boot.timeoutMs ? null : view;
+    return nowMs - Math.max(view.installedMs, this.#configuredMs) < leaseWaitShare * this.#boot.timeoutMs ? null : view;
   }
 
   /** Until when this node may serve in its view. */
@@ -235,7 +236,8 @@ export class Membership {
   }
 
   /** Another configuration counts here. The view is counted anew by the next one, which `#need` asks for. */
-  configure({ version, nodes, quorum, former }: NodeConfiguration): void {
+  configure({ version, nodes, quorum, former }: NodeConfiguration, nowMs: number): void {
+    this.#configuredMs = nowMs;
     this.#basis = { version, nodes, options: quorum ?? plainQuorum, former };
     this.#detector.setNodes([...(former ?? []), ...nodes], this.view?.members ?? []);
     this.tell(true);

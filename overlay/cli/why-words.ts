@@ -22,7 +22,7 @@ function asked({ asked: mode, askedMs, mayKeep }: LockAnswer): string {
   if (mode === null) return "";
   const ago = askedMs === null ? "" : ` ${seconds(askedMs)} ago`;
   // A write token of the overlay, or a lock of the owner's election.
-  if (mayKeep === true) return `; ${mode} was asked for${ago}, and it may keep what it has: it gives it up when it is done`;
+  if (mayKeep) return `; ${mode} was asked for${ago}, and it may keep what it has: it gives it up when it is done`;
   const hangs = askedMs !== null && askedMs >= HANGS_MS ? `: longer than ${HANGS_MS / 1000} s, so the program hangs, or ignores it` : "";
   return `; a blocking AST (${mode} is wanted) was sent${ago} and is not answered${hangs}`;
 }

@@ -106,8 +106,17 @@ export const leaseMutations: readonly Mutation[] = [
     hazard: "C8",
     breaks: "a view has settled when it is installed, while leases of the view before it run",
     file: membership,
-    find: "return nowMs - view.installedMs < leaseWaitShare * this.#boot.timeoutMs ? null : view;",
+    find: "return nowMs - Math.max(view.installedMs, this.#configuredMs) < leaseWaitShare * this.#boot.timeoutMs ? null : view;",
     replace: "return view;",
+    caughtBy: votesTest,
+  },
+  {
+    id: "c8-settled-when-decided",
+    hazard: "C8",
+    breaks: "a version has settled when it is decided, while leases by another proposal of it run",
+    file: membership,
+    find: "nowMs - Math.max(view.installedMs, this.#configuredMs) <",
+    replace: "nowMs - view.installedMs <",
     caughtBy: votesTest,
   },
   {

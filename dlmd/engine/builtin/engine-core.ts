@@ -133,7 +133,7 @@ export class BuiltinEngine implements Engine {
   }
 
   configure(configuration: NodeConfiguration): void {
-    this.membership.configure(configuration);
+    this.membership.configure(configuration, this.#nowMs);
   }
 
   leave(): void {
