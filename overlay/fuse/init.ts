@@ -126,7 +126,7 @@ export function negotiateInit(kernel: InitRequest, options: InitOptions): { repl
   if (kernel.major !== FUSE_KERNEL_VERSION || kernel.minor < OLDEST_MINOR) {
     throw new OperatingError(
       `FUSE protocol ${FUSE_KERNEL_VERSION}.${OLDEST_MINOR} or a newer 7.x expected, this kernel speaks ${kernel.major}.${kernel.minor}`,
-      { code: "kernel-too-old", hint: "Use Linux 5.10 or newer on this node." },
+      { code: "kernel-too-old", hint: "Use Linux 5.4 or newer on this node; cached names need 6.16." },
     );
   }
   const asked = WANTED | (options.hasAcls ? WANTED_WITH_ACLS : 0n) | (options.fileLocks ? WANTED_WITH_FILE_LOCKS : 0n);

@@ -70,6 +70,17 @@ describe("INIT", () => {
     expect(reply.readUInt32LE(16 + 32)).toBe(0);
   });
 
+  test("a kernel before Linux 5.4 (protocol 7.31), or of another major protocol, is refused with words", () => {
+    for (const [major, minor] of [
+      [7, 30],
+      [6, 45],
+      [8, 0],
+    ] as const) {
+      expect(() => negotiateInit(kernel({ major, minor }), options)).toThrow(`this kernel speaks ${major}.${minor}`);
+    }
+    expect(negotiateInit(kernel({ minor: 31 }), options).negotiated.minor).toBe(31);
+  });
+
   test("hazard F2: background requests are not held back", () => {
     const { reply } = negotiateInit(kernel(), options);
     expect([reply.readUInt16LE(16 + 16), reply.readUInt16LE(16 + 18)]).toEqual([65535, 49151]);
