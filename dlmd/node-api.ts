@@ -10,13 +10,11 @@
  * - an AssertionError out of `step` means that the node does not know what it holds: take it out (exit), do not go on.
  */
 import type { EngineBoot, NodeConfiguration } from "./engine/boot.ts";
-import type { EngineCommand, EngineEvent } from "./engine/engine.ts";
 import type { BeatContent, HeardBeat } from "./membership/heartbeater.ts";
 import type { LockLimits } from "./lock/lock-manager.ts";
 import type { PlockLimits } from "./plock/master.ts";
 import type { KeptFences } from "./recovery/fence-gate.ts";
 import type { Datagram, Heartbeat } from "./wire/datagram.ts";
-import type { CommandResult } from "./wire/group.ts";
 import type { LifeSeen, ProcessLife } from "./wire/peer-life.ts";
 import type { PeerMessage } from "./wire/peer.ts";
 import type { ClientEvent, ClientIdentity, ClientRequest, QueryWhat, ViewInfo } from "./wire/program.ts";
@@ -61,11 +59,6 @@ export type NodeEvent =
   | { readonly kind: "datagram"; readonly message: Exclude<Datagram, Heartbeat> }
   /** A heartbeat that came, as membership/heartbeater.ts `receive` gives it. */
   | { readonly kind: "heartbeat"; readonly beat: HeardBeat }
-  /**
-   * What this node's programs and the daemon itself (clientId 0) ask of the engine (engine/engine.ts). Answered by one "engine-results" in
-   * the effects of the same step, result by result.
-   */
-  | { readonly kind: "engine-commands"; readonly commands: readonly EngineCommand[] }
   /**
    * The one TCP connection to that peer is up: both sides said who they are. The driver keeps at most one per pair (the lower nodeid
    * connects, the higher accepts), connects to every configured node, again and again. A new connection to the same
@@ -125,9 +118,6 @@ export type Effect =
   | { readonly kind: "datagram"; readonly to: number | "all" | readonly number[]; readonly message: Exclude<Datagram, Heartbeat> }
   /** For the beater (membership/heartbeater.ts): what heartbeats say from now on; null: none go out any more. `now`: one is due at once. */
   | { readonly kind: "beat"; readonly content: BeatContent | null; readonly now: boolean }
-  /** What the engine says, in order; to whom of this node is in the events. */
-  | { readonly kind: "engine-events"; readonly events: readonly EngineEvent[] }
-  | { readonly kind: "engine-results"; readonly results: readonly CommandResult[] }
   /**
    * One frame on the TCP connection to that peer; only between its "peer-up" and "peer-down". The driver may put the messages of
    * several such effects of the same view into one frame.

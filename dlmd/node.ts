@@ -170,7 +170,6 @@ export class NodeCore implements Node, QueriedNode {
     if ("group" in event && event.group === LOCKSPACE_GROUP) return this.lockspaces.event(event);
     // First: what the dead had open is looked at when the view is installed.
     if (!("group" in event)) this.lockspaces.event(event);
-    this.#outbox.engine(event);
     this.groups.event(event);
   }
 
@@ -345,8 +344,6 @@ export class NodeCore implements Node, QueriedNode {
         return this.engine.datagram(event.message);
       case "heartbeat":
         return this.engine.heartbeat(event.beat);
-      case "engine-commands":
-        return this.#outbox.push({ kind: "engine-results", results: event.commands.map((command) => this.engine.command(command)) });
       case "tick":
         this.recovery.channels.acknowledge();
         return this.engine.tick();

@@ -1,5 +1,4 @@
 /** Gathers the effects of one step: what goes to one client, or in one view to one peer, is one effect, in order. */
-import type { EngineEvent } from "./engine/engine.ts";
 import type { Effect } from "./node-api.ts";
 import type { ViewId } from "./wire/view-id.ts";
 import type { ClientEvent } from "./wire/program.ts";
@@ -12,15 +11,6 @@ export class Outbox {
   // The commonest step by far answers one client: no search for it.
   #lastClientId = 0;
   #lastEvents: ClientEvent[] | null = null;
-  #engine: EngineEvent[] | null = null;
-
-  engine(event: EngineEvent): void {
-    if (this.#engine === null) {
-      this.#engine = [];
-      this.#effects.push({ kind: "engine-events", events: this.#engine });
-    }
-    this.#engine.push(event);
-  }
 
   push(effect: Effect): void {
     this.#effects.push(effect);
@@ -60,7 +50,6 @@ export class Outbox {
     if (this.#clients.size > 0) this.#clients.clear();
     if (this.#peers.size > 0) this.#peers.clear();
     this.#lastEvents = null;
-    this.#engine = null;
     return effects;
   }
 }

@@ -1,5 +1,5 @@
 /** Files that are whole or not there: written beside, synced, renamed over, and the folder synced. */
-import { open, rename, rm } from "node:fs/promises";
+import { open, rename, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { OperatingError } from "../base/error.ts";
 
@@ -37,14 +37,8 @@ export async function writeAtomic(file: string, text: string, mode: number, besi
   }
 }
 
-async function writeSynced(file: string, text: string, mode: number): Promise<void> {
-  const written = await open(file, "w", mode);
-  try {
-    await written.writeFile(text);
-    await written.sync();
-  } finally {
-    await written.close();
-  }
+function writeSynced(file: string, text: string, mode: number): Promise<void> {
+  return writeFile(file, text, { mode, flush: true });
 }
 
 /** Whether that could be written as `file` now. Rejects as writeAtomic would; leaves nothing behind. */

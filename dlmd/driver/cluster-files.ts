@@ -3,7 +3,7 @@
  * was added to others: the highest is the newest. The first is spoken with, all are accepted (tls/keyring.ts). The file may be read by its owner only: whoever has a key is a member.
  */
 import { randomBytes } from "node:crypto";
-import { closeSync, fstatSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, writeSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { OperatingError } from "../base/error.ts";
 import { type ClusterConfig, MIN_TIMEOUT_MS, decodeClusterConfig } from "../config/cluster-config.ts";
@@ -119,15 +119,10 @@ export function generateClusterKey(): Buffer {
   return randomBytes(CLUSTER_KEY_BYTES);
 }
 
-function encodeKeys(keys: readonly StoredKey[]): string {
-  return keys.map(({ bytes, serial }) => `${Buffer.from(bytes).toString("base64")}${serial === 0 ? "" : ` ${serial}`}\n`).join("");
-}
-
 /** Writes a key file that must not exist yet, with mode 0600. Throws OperatingError. */
 export function writeClusterKey(file: string, key: Uint8Array = generateClusterKey()): void {
-  let fd: number;
   try {
-    fd = openSync(file, "wx", 0o600);
+    writeKeys(file, [{ bytes: key, serial: 0 }]);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "EEXIST") {
       throw new OperatingError(`${file} is there already`, {
@@ -138,12 +133,12 @@ export function writeClusterKey(file: string, key: Uint8Array = generateClusterK
     }
     throw unwritable(file, error as Error);
   }
-  try {
-    writeSync(fd, encodeKeys([{ bytes: key, serial: 0 }]));
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
+}
+
+/** To a file that is not there yet. */
+function writeKeys(file: string, keys: readonly StoredKey[]): void {
+  const text = keys.map(({ bytes, serial }) => `${Buffer.from(bytes).toString("base64")}${serial === 0 ? "" : ` ${serial}`}\n`).join("");
+  writeFileSync(file, text, { flag: "wx", mode: 0o600, flush: true });
 }
 
 function unwritable(file: string, error: Error): OperatingError {
@@ -159,13 +154,7 @@ export function replaceKeys(file: string, keys: readonly StoredKey[]): void {
   const beside = `${file}.new`;
   try {
     rmSync(beside, { force: true });
-    const fd = openSync(beside, "wx", 0o600);
-    try {
-      writeSync(fd, encodeKeys(keys));
-      fsyncSync(fd);
-    } finally {
-      closeSync(fd);
-    }
+    writeKeys(beside, keys);
     renameSync(beside, file);
   } catch (error) {
     rmSync(beside, { force: true });

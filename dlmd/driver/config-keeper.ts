@@ -219,29 +219,19 @@ export class ConfigKeeper {
     const record = configRecordOf(text, source, this.#options.minTimeoutMs);
     await this.#checkRoom(record);
     const requestId = ++this.#requests;
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.#waiting.delete(requestId);
-        reject(
-          new OperatingError(`the cluster did not decide about version ${record.version} within ${APPLY_TIMEOUT_MS / 1000} s`, {
-            code: "config-undecided",
-            hint: "It may still do so: `coverlay config show` tells. A node may be unable to keep it: see the logs of all.",
-          }),
-        );
-      }, APPLY_TIMEOUT_MS);
-      const ended = (): void => clearTimeout(timer);
-      this.#waiting.set(requestId, {
-        resolve: (version) => {
-          ended();
-          resolve(version);
-        },
-        reject: (error) => {
-          ended();
-          reject(error);
-        },
-      });
+    const decided = new Promise<number>((resolve, reject) => this.#waiting.set(requestId, { resolve, reject }));
+    const late = setTimeout(() => {
+      const message = `the cluster did not decide about version ${record.version} within ${APPLY_TIMEOUT_MS / 1000} s`;
+      const hint = "It may still do so: `coverlay config show` tells. A node may be unable to keep it: see the logs of all.";
+      this.#waiting.get(requestId)?.reject(new OperatingError(message, { code: "config-undecided", hint }));
+    }, APPLY_TIMEOUT_MS);
+    try {
       this.#step({ kind: "apply", requestId, record });
-    });
+      return await decided;
+    } finally {
+      clearTimeout(late);
+      this.#waiting.delete(requestId);
+    }
   }
 
   /** cluster.yaml changed: by this class, or by a person. */
@@ -311,22 +301,17 @@ export class ConfigKeeper {
         return this.#inForce(effect.record);
       case "declined":
         // A peer chooses the numbers in it.
-        this.#warn(effect.reason.replace(/\d+/g, "N"), { reason: effect.reason }, "a peer's configuration is not taken");
-        return;
+        return this.#warn(effect.reason.replace(/\d+/g, "N"), { reason: effect.reason }, "a peer's configuration is not taken");
       case "applied":
-        this.#waiting.get(effect.requestId)?.resolve(effect.record.version);
-        this.#waiting.delete(effect.requestId);
-        return;
+        return this.#waiting.get(effect.requestId)?.resolve(effect.record.version);
       case "refused":
         log.warn({ reason: effect.reason }, "configuration refused");
-        this.#waiting.get(effect.requestId)?.reject(
+        return this.#waiting.get(effect.requestId)?.reject(
           new OperatingError(`the configuration was refused: ${effect.reason}`, {
             code: "config-refused",
             hint: "`coverlay config show` prints what is in force; change that, and raise its version by one.",
           }),
         );
-        this.#waiting.delete(effect.requestId);
-        return;
       default:
         assertNever(effect, "effect");
     }

@@ -114,10 +114,7 @@ class NodeDriver implements Driver {
       if (message.kind === "ordered" && message.origin === this.#options.self.nodeid) this.#orderLook.answered();
       this.step({ kind: "datagram", message });
     },
-    heartbeat: (beat) => this.step({ kind: "heartbeat", beat }),
-    peerUp: (nodeid, incarnation) => this.step({ kind: "peer-up", nodeid, incarnation }),
-    peerRefused: (nodeid, reason) => this.step({ kind: "peer-refused", nodeid, reason }),
-    peerDown: (nodeid, incarnation, unreadable) => this.step({ kind: "peer-down", nodeid, incarnation, unreadable }),
+    step: (event) => this.step(event),
     frame: (nodeid, view, messages) => {
       this.#reading = true;
       for (const message of messages) if (isAnswer(message)) this.#answerLook.answered();
@@ -302,10 +299,6 @@ class NodeDriver implements Driver {
         return;
       case "beat":
         life.heartbeats.tell(effect.content, effect.now);
-        return;
-      case "engine-events":
-      case "engine-results":
-        // The daemon itself is in no group; what its programs are told is in "client-events".
         return;
       case "persist":
         void this.#persist({ promisedEpoch: effect.promisedEpoch, lineage: effect.lineage }, life, {

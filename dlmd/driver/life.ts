@@ -8,7 +8,7 @@ import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metric.ts";
 import type { NodeConfig } from "../config/votes.ts";
 import type { HeardBeat } from "../membership/heartbeater.ts";
-import type { Node, NodeBoot } from "../node-api.ts";
+import type { Node, NodeBoot, NodeEvent } from "../node-api.ts";
 import type { Datagram } from "../wire/datagram.ts";
 import type { PeerMessage } from "../wire/peer-message.ts";
 import type { ViewId } from "../wire/view-id.ts";
@@ -40,10 +40,8 @@ export interface LifeOptions {
 export interface LifeHost {
   /** `more`: others came in the same datagram. */
   datagram(message: Datagram, more: boolean): void;
-  heartbeat(beat: HeardBeat): void;
-  peerUp(nodeid: number, incarnation: string): void;
-  peerRefused(nodeid: number, reason: string): void;
-  peerDown(nodeid: number, incarnation: string, unreadable: string | null): void;
+  /** Of heartbeats and connections. */
+  step(event: NodeEvent): void;
   frame(nodeid: number, view: ViewId, messages: readonly PeerMessage[]): void;
   /** After the frames of one read. */
   read(): void;
@@ -202,7 +200,7 @@ async function beginHeartbeats(
       metrics,
       heard: (beat) => {
         reach.heard(beat);
-        host.heartbeat(beat);
+        host.step({ kind: "heartbeat", beat });
       },
       heardMulticast: (nodeid) => datagrams.heardMulticast(nodeid),
       fatal,
@@ -250,13 +248,13 @@ async function openPeers(
         reach.awaited.delete(peer.nodeid);
         datagrams.confirm(peer.nodeid, peer.datagramKey, peer.datagramCounter);
         heartbeats.confirm(peer.nodeid, peer.datagramKey, peer.datagramCounter);
-        host.peerUp(peer.nodeid, peer.incarnation);
+        host.step({ kind: "peer-up", nodeid: peer.nodeid, incarnation: peer.incarnation });
         keeper.connected(peer.nodeid);
       },
-      refused: (nodeid, reason) => host.peerRefused(nodeid, reason),
-      down: (nodeid, wasIncarnation, unreadable) => {
+      refused: (nodeid, reason) => host.step({ kind: "peer-refused", nodeid, reason }),
+      down: (nodeid, incarnation, unreadable) => {
         reach.await();
-        host.peerDown(nodeid, wasIncarnation, unreadable);
+        host.step({ kind: "peer-down", nodeid, incarnation, unreadable });
       },
       frame: (nodeid, view, messages) => host.frame(nodeid, view, messages),
       read: () => host.read(),

@@ -7,7 +7,7 @@
 import { assertNever } from "../base/assert.ts";
 import type { EngineBoot, NodeConfiguration } from "../engine/boot.ts";
 import type { Datagram, Evict, Heartbeat } from "../wire/datagram.ts";
-import type { Flush, Flushed, OrderDatagram, OrderState } from "../wire/order-datagram.ts";
+import type { Flush, Flushed, OrderDatagram } from "../wire/order-datagram.ts";
 import {
   compareViews,
   type Electorate,
@@ -19,26 +19,19 @@ import {
   type ViewId,
   viewName,
 } from "../wire/view-id.ts";
-import { Agreement, type Proposal, type InstalledView } from "./agreement.ts";
+import { Agreement, type AgreementHost, type Proposal, type InstalledView } from "./agreement.ts";
 import type { BeatContent, HeardBeat } from "./heartbeater.ts";
 import { Detector, type OwnState } from "./detector.ts";
 import { type LeaseBasis, leaseEndByAll, leaseWaitShare } from "./lease.ts";
 import { admitIncarnation, type Peer } from "./peer-table.ts";
 import { leaseGrounds, nextElectorate, plainQuorum, type QuorumBasis } from "./quorum.ts";
 
-export interface MembershipHost {
-  datagram(to: number | "all", message: Datagram): void;
+export interface MembershipHost
+  extends Pick<AgreementHost, "datagram" | "persist" | "stop" | "install" | "orderState" | "flush" | "evicted" | "log"> {
   /** What heartbeats say from now on, null: there are none any more; `now`: one is due at once. */
   beat(content: BeatContent | null, now: boolean): void;
-  persist(promisedEpoch: number, lineage: Lineage): void;
-  /** A later view was promised: all service stops now. */
-  stop(): void;
-  install(view: InstalledView): void;
-  orderState(): OrderState;
-  flush(flush: Flush, nowMs: number): void;
-  evicted(reason: string): void;
+  /** `leave` is done. */
   left(): void;
-  log(level: "debug" | "info" | "warn", message: string, fields: Readonly<Record<string, unknown>>): void;
 }
 
 /** Shares of the time-out. */
@@ -82,23 +75,17 @@ export class Membership {
     const { configVersion: version, nodes, quorum, former } = boot;
     this.#basis = { version, nodes, options: quorum ?? plainQuorum, former };
     this.#agreement = new Agreement(boot, {
+      ...host,
       peers: this.#detector.peers,
-      datagram: (to, message) => host.datagram(to, message),
-      persist: (epoch, lineage) => host.persist(epoch, lineage),
-      stop: () => host.stop(),
       install: (view) => this.#installed(view),
-      evicted: (reason) => host.evicted(reason),
       evict: (peer, incarnation, lineage) => this.#evict(peer, incarnation, lineage),
       basis: () => this.#basis,
       lasting: (nowMs) => this.#lasting(nowMs),
-      orderState: () => host.orderState(),
-      flush: (flush, nowMs) => host.flush(flush, nowMs),
       givenUp: (nowMs) => {
         // The member with the later configuration comes first, and its promise to this node keeps it back until then.
         this.#wantSinceMs = nowMs + promiseShare * boot.timeoutMs;
         this.#backOff(nowMs);
       },
-      log: (level, message, fields) => host.log(level, message, fields),
     });
     this.#nextTickMs = boot.nowMs;
     this.#random = boot.seed >>> 0;

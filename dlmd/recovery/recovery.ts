@@ -167,7 +167,7 @@ export class Recovery {
 
   #enterMark(view: View): void {
     this.channels.enterView(view.members);
-    for (const { nodeid } of view.members) if (nodeid !== this.#nodeid) this.send(nodeid, { kind: "mark" });
+    this.#tellOthers({ kind: "mark" });
   }
 
   #failed(view: View): void {
@@ -183,10 +183,9 @@ export class Recovery {
 
   /** A node is dead for sure. "": taken, else why not. */
   fenced(victim: Victim): string {
-    const members = this.view?.members ?? [];
-    const refused = this.gate.result(victim, members);
+    const refused = this.gate.result(victim, this.view?.members ?? []);
     if (refused !== "") return refused;
-    for (const { nodeid } of members) if (nodeid !== this.#nodeid) this.send(nodeid, { kind: "fenced", victim });
+    this.#tellOthers({ kind: "fenced", victim });
     this.reviewGates();
     return "";
   }
@@ -207,8 +206,7 @@ export class Recovery {
 
   #tellGoneWaits(): void {
     const news = this.goneGate.news(this.#time.nowMs);
-    if (news === null) return;
-    for (const { nodeid } of (this.view as View).members) if (nodeid !== this.#nodeid) this.send(nodeid, news);
+    if (news !== null) this.#tellOthers(news);
   }
 
   /** Goes on as far as possible; a rebuild, by so much as one turn may take. */
@@ -248,7 +246,7 @@ export class Recovery {
     const done = this.#done[message.phase - 1] as Map<number, DoneMessage>;
     if (done.has(this.#nodeid)) return;
     done.set(this.#nodeid, message);
-    for (const { nodeid } of (this.view as View).members) if (nodeid !== this.#nodeid) this.send(nodeid, message);
+    this.#tellOthers(message);
   }
 
   /** Every member that has any locks has all locks of one and the same view. */
@@ -316,6 +314,10 @@ export class Recovery {
     const member = view.members.find((member) => member.nodeid === nodeid) as Member;
     // If it died meanwhile, the next view will say so.
     if (this.#engine.peers.get(nodeid)?.incarnation === member.incarnation) this.channels.send(member, view.id, message);
+  }
+
+  #tellOthers(message: PeerMessage): void {
+    for (const { nodeid } of this.view?.members ?? []) if (nodeid !== this.#nodeid) this.send(nodeid, message);
   }
 
   /** `incarnation`: at the other end of the connection on which it came. */

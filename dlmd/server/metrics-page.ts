@@ -12,6 +12,7 @@ import { logNotTaken, startListening } from "../base/listening.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metric.ts";
 import type { QueryWhat } from "../wire/program.ts";
+import type { NodeAnswer, StatusAnswer } from "../query/answer.ts";
 import { listenOnOwnSocket } from "./own-socket.ts";
 
 /** Readers at a time; a further one is sent away. */
@@ -46,31 +47,13 @@ export interface MetricsSource {
   readonly query: (what: QueryWhat) => unknown;
 }
 
-interface StatusFigures {
-  readonly nodeid?: number;
-  readonly quorate?: boolean;
-  readonly running?: boolean;
-  readonly members?: readonly number[];
-  readonly promisedEpoch?: number;
-  readonly configVersion?: number;
-  readonly clients?: number;
-  readonly locks?: number;
-  readonly goneWaits?: readonly unknown[];
-}
-interface NodeFigures {
-  readonly name: string;
-  readonly state: string;
-  readonly heardAgoMs: number | null;
-  readonly tcpUp: boolean;
-}
-
 /** dlmd's part of the page. */
 export async function renderMetrics({ metrics, query }: MetricsSource): Promise<string> {
   const registry = new Registry();
   const gauge = (name: string, help: string, value: number | boolean | undefined): void => {
     if (value !== undefined) new Gauge({ name: `dlmd_${name}`, help, registers: [registry] }).set(Number(value));
   };
-  const status = (query("status") ?? {}) as StatusFigures;
+  const status = (query("status") ?? {}) as Partial<StatusAnswer>;
   gauge("quorate", "1: the node's view has quorum", status.quorate);
   gauge("running", "1: the lock service runs", status.running);
   gauge("view_members", "nodes in the view", status.members?.length);
@@ -79,7 +62,7 @@ export async function renderMetrics({ metrics, query }: MetricsSource): Promise<
   gauge("clients", "programs connected", status.clients);
   gauge("locks", "locks of this node's programs", status.locks);
   gauge("gone_waits", "programs that lockspaces wait for until they have let go of nodes that are gone", status.goneWaits?.length);
-  const peers = (query("nodes") ?? []) as readonly NodeFigures[];
+  const peers = (query("nodes") ?? []) as readonly NodeAnswer[];
   const member = new Gauge({ name: "dlmd_node_member", help: "1: in the view", labelNames: ["node"], registers: [registry] });
   const link = new Gauge({ name: "dlmd_node_connected", help: "1: TCP is up", labelNames: ["node"], registers: [registry] });
   const silence = new Gauge({

@@ -432,9 +432,6 @@ export class SimNode {
         this.beater.tell(effect.content, effect.now);
         this.#lookAtLease();
         return this.#beat();
-      case "engine-events":
-      case "engine-results":
-        return;
       case "peer-frame":
         return network.sendFrame(this, effect.nodeid, effect.view, effect.messages);
       case "persist": {

@@ -62,16 +62,11 @@ export class BuiltinEngine implements Engine {
       },
     });
     this.membership = new Membership(boot, {
-      datagram: (to, message) => host.datagram(to, message),
-      beat: (content, now) => host.beat(content, now),
-      persist: (epoch, lineage) => host.persist(epoch, lineage),
+      ...host,
       stop: () => this.#stop(),
       install: (view) => this.#install(view),
       orderState: () => this.ordering.state(),
       flush: (flush, nowMs) => this.ordering.flush(flush, nowMs),
-      evicted: (reason) => host.evicted(reason),
-      left: () => host.left(),
-      log: (level, message, fields) => host.log(level, message, fields),
     });
   }
 

@@ -76,7 +76,7 @@ afterEach(() => rmSync(dir, { recursive: true }));
 
 /** Far longer than the rest of a leaving takes here. */
 const slow = (): Promise<void> => sleep(100);
-const evict = (): void => lives[0]?.host.peerDown(2, "aa", null);
+const evict = (): void => lives[0]?.host.step({ kind: "peer-down", nodeid: 2, incarnation: "aa", unreadable: null });
 
 test("while it waits for the others to know", async () => {
   const asked = new Promise<void>((resolve) => {
