@@ -18,7 +18,6 @@
 import type { Cover, Inode, InodeKind, PinMode } from "./cover.ts";
 import type { PagePart, PageRange } from "../inode/pages.ts";
 import type { FileId, Maybe } from "../lower/lower.ts";
-import type { Stamp } from "../lower/stamp.ts";
 import type { KernelNames } from "./kernel-names.ts";
 import type { KernelSizes } from "./size/kernel-sizes.ts";
 
@@ -108,8 +107,6 @@ export interface Coherence {
    * other node has changed the inode.
    */
   heldSince(inode: Inode): number;
-  /** Whether what was fetched under that stamp, before PR came, was fetched after the last change that was made before PR came. */
-  proves(inode: Inode, fetched: Stamp): boolean;
   /** The inode is read here and written elsewhere by turns. */
   contended(inode: Inode): boolean;
   /** Called with PR pinned, which it must unpin: the lock is here, and somebody is expected to read soon. null: nobody listens. */

@@ -11,7 +11,6 @@ import type { Lock } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { PageRange } from "../inode/pages.ts";
 import type { FileId } from "../lower/lower.ts";
-import type { Stamp } from "../lower/stamp.ts";
 
 export type InodeKind = "file" | "directory" | "other";
 
@@ -209,9 +208,6 @@ export class Cover {
   cachedAt = -1;
   /** The first of this inode's names that were told: to be taken out when the kernel forgets it. */
   toldIn: ToldName | null = null;
-  /** What the lower had done when EX came, and when the last operation under it ended (lower/stamp.ts). */
-  stampMark = 0;
-  stamp: Stamp | null = null;
   token: WriteToken | null = null;
   /** What the shell asks dlmd with; null: it never did. */
   lock: Lock | null = null;

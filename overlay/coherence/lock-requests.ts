@@ -6,15 +6,13 @@ import { assert } from "../../dlmd/base/assert.ts";
 import { LockFlag } from "../../dlmd/client/api.ts";
 import type { Lock, LockHandlers, LockStatus, Lockspace } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
-import { decodeStamp, encodeStamp, isAfter, type Stamp, type Stamps } from "../lower/stamp.ts";
 import type { Cover, WriteToken } from "./cover.ts";
 import type { CoherenceState } from "./effect.ts";
-import { handleAst, handleBast, holdOf } from "./lock-cache.ts";
+import { handleAst, handleBast } from "./lock-cache.ts";
 import { handleTokenAst, handleTokenBast, TOKEN_WAIT_MS } from "./write-token.ts";
 
 export interface LockRequestsOptions {
   readonly lockspace: Lockspace;
-  readonly stamps: Stamps;
   /** Milliseconds of a monotonic clock. */
   readonly now: () => number;
   /** dlmd broke a promise. */
@@ -55,10 +53,6 @@ export class LockRequests {
   readonly #tokenLocks = new Map<Cover, { readonly lock: Lock; readonly token: WriteToken }>();
   /** New locks asked for (PR) while the old one of the inode is still being given up. */
   readonly #early = new Map<Cover, Lock>();
-  /** Whose outstanding request for PR reads the value block. */
-  readonly #reading = new Set<Cover>();
-  /** The stamp that came with PR, of the inodes that are read here and written elsewhere by turns, and with which grant. */
-  readonly #blocks = new Map<Cover, { readonly grant: number; readonly stamp: Stamp }>();
   readonly #lockEvents: LockEvents = {
     ast: (cover, lock, status) => this.#handleAst(cover, lock, status),
     bast: (cover, lock, wanted) => this.#handleBast(cover, lock, wanted),
@@ -80,17 +74,14 @@ export class LockRequests {
     this.#early.delete(cover);
     if (early !== undefined && mode === Mode.PR && flags === 0) {
       cover.lock = early;
-      this.#reading.add(cover);
       return;
     }
     // Not what is wanted after all: it is taken back, or given back as soon as it comes (handleAst).
     early?.cancel();
     if (cover.lock === null) this.#locks += 1;
     cover.lock ??= this.#create(cover);
-    const { lock } = cover;
     this.counts.lockRequests += 1;
-    const { flags: blockFlags, block } = this.#blockOf(cover, mode);
-    lock.request(mode, flags | blockFlags, block);
+    cover.lock.request(mode, flags);
   }
 
   /**
@@ -101,42 +92,7 @@ export class LockRequests {
     const { lock } = cover;
     assert(lock !== null, `no lock of ${cover.key} to be given up`);
     this.counts.lockRequests += 1;
-    const { flags, block } = this.#blockOf(cover, Mode.NL);
-    lock.unlock(flags, block);
-  }
-
-  /**
-   * The value block's part in a request: with EX goes the stamp of the last change that was made under it, or word that there is none. EX itself
-   * is asked for with it, so that dlmd knows what the death of its holder means.
-   */
-  #blockOf(cover: Cover, mode: Mode): { readonly flags: number; readonly block?: Uint8Array } {
-    if (cover.kind !== "file") return { flags: 0 };
-    // The first request of what was born here: there is no block yet.
-    if (cover.registering) return { flags: mode === Mode.EX ? LockFlag.VALBLK : 0 };
-    if (cover.mode === Mode.EX && mode !== Mode.EX) {
-      if (cover.stamp === null) return { flags: LockFlag.IVVALBLK };
-      return { flags: LockFlag.VALBLK, block: encodeStamp(cover.stamp) };
-    }
-    if (mode === Mode.EX) return { flags: LockFlag.VALBLK };
-    if (mode !== Mode.PR || cover.returns === 0) return { flags: 0 };
-    this.#reading.add(cover);
-    return { flags: LockFlag.VALBLK };
-  }
-
-  proves(cover: Cover, fetched: Stamp): boolean {
-    const block = this.#blocks.get(cover);
-    return block !== undefined && block.grant === holdOf(cover) && isAfter(fetched, block.stamp);
-  }
-
-  /** PR or EX was granted; the rules count it next. */
-  #noteGrant(cover: Cover, lock: Lock): void {
-    if (lock.mode === Mode.EX) {
-      cover.stampMark = this.#options.stamps.mark();
-      cover.stamp = null;
-    }
-    this.#blocks.delete(cover);
-    if (!this.#reading.delete(cover) || lock.mode !== Mode.PR || !lock.lvbValid || lock.lvb === null || lock.lvb.byteLength === 0) return;
-    this.#blocks.set(cover, { grant: this.#state.grants + 1, stamp: decodeStamp(lock.lvb) });
+    lock.unlock(0);
   }
 
   /**
@@ -147,7 +103,7 @@ export class LockRequests {
     const lock = this.#create(cover);
     this.#early.set(cover, lock);
     this.counts.lockRequests += 1;
-    lock.request(Mode.PR, LockFlag.VALBLK);
+    lock.request(Mode.PR, 0);
   }
 
   #create(cover: Cover): Lock {
@@ -169,8 +125,6 @@ export class LockRequests {
     }
     const givenUp = status === "unlocked";
     if (givenUp && cover.asking !== Mode.NL) return;
-    if (status === "granted") this.#noteGrant(cover, lock);
-    else if (!givenUp) this.#reading.delete(cover);
     handleAst(this.#state, cover, givenUp ? "granted" : status, lock.mode, this.#options.now());
     this.#options.told(cover);
   }
@@ -225,11 +179,8 @@ export class LockRequests {
   }
 
   #unlockIdle(cover: Cover): void {
-    this.#reading.delete(cover);
-    this.#blocks.delete(cover);
     if (cover.lock === null) return;
-    const { flags, block } = this.#blockOf(cover, Mode.NL);
-    unlockIdle(cover.lock, flags, block);
+    unlockIdle(cover.lock);
     cover.lock = null;
     this.#locks -= 1;
   }
@@ -242,6 +193,6 @@ export class LockRequests {
 }
 
 /** A lock that was never granted is not known to dlmd; one with a request outstanding goes with the connection. */
-function unlockIdle(lock: Lock | undefined, flags = 0, block?: Uint8Array): void {
-  if (lock !== undefined && lock.exists && !lock.busy) lock.unlock(flags, block);
+function unlockIdle(lock: Lock | undefined): void {
+  if (lock !== undefined && lock.exists && !lock.busy) lock.unlock(0);
 }

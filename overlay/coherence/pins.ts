@@ -7,7 +7,6 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 import { attach, type ChildWaiter, type Cover, type Inode, type PinMode, type PinWaiter } from "./cover.ts";
 import type { PagePart, PageRange } from "../inode/pages.ts";
 import type { Maybe } from "../lower/lower.ts";
-import type { Stamp, Stamps } from "../lower/stamp.ts";
 import type { Coherence, HeldPageDrop, PageUsers, Waiter, Want } from "./api.ts";
 import { bear } from "./born.ts";
 import type { CallerThreads } from "./caller-threads.ts";
@@ -18,7 +17,6 @@ import type { KernelNames } from "./kernel-names.ts";
 import type { KernelSizes } from "./size/kernel-sizes.ts";
 import { addWaiter, holdOf, isCovered, pinChild, removeWaiter, tryPin, unpin, unpinData } from "./lock-cache.ts";
 import { orderWants } from "./lock-order.ts";
-import type { LockRequests } from "./lock-requests.ts";
 import { isStillHeld } from "./revoke.ts";
 import { attributesChanged, tellAttributes } from "./told-attributes.ts";
 import { closeToken, openToken } from "./write-token.ts";
@@ -36,10 +34,8 @@ export interface PinsOptions {
   readonly host: PinsHost;
   readonly sizes: KernelSizes;
   readonly names: KernelNames;
-  readonly locks: LockRequests;
   readonly invalidation: Invalidation;
   readonly callerThreads: CallerThreads;
-  readonly stamps: Stamps;
   /** Milliseconds of a monotonic clock. */
   readonly now: () => number;
 }
@@ -56,10 +52,8 @@ export class Pins implements Coherence {
   readonly names: KernelNames;
   readonly #state: CoherenceState;
   readonly #host: PinsHost;
-  readonly #locks: LockRequests;
   readonly #invalidation: Invalidation;
   readonly #callerThreads: CallerThreads;
-  readonly #stamps: Stamps;
   readonly #now: () => number;
   /** Notifications that are being written for a change: who makes another one meanwhile waits for them, too. */
   readonly #outdating = new Map<Inode, Promise<void>>();
@@ -69,10 +63,8 @@ export class Pins implements Coherence {
     this.#host = options.host;
     this.sizes = options.sizes;
     this.names = options.names;
-    this.#locks = options.locks;
     this.#invalidation = options.invalidation;
     this.#callerThreads = options.callerThreads;
-    this.#stamps = options.stamps;
     this.#now = options.now;
   }
 
@@ -112,9 +104,8 @@ export class Pins implements Coherence {
     });
   }
 
-  unpin(inode: Inode, mode: PinMode): void {
+  unpin(inode: Inode): void {
     const cover = inode.cover;
-    if (mode === Mode.EX) this.#noteStamp(cover);
     if (cover.phase === "idle" && cover.wanted === Mode.NL && cover.pins > 0) {
       cover.pins -= 1;
       return;
@@ -139,14 +130,14 @@ export class Pins implements Coherence {
       try {
         await this.pin(want.inode, want.mode, waiter);
       } catch (error) {
-        for (const pinned of ordered.slice(0, at)) this.unpin(pinned.inode, pinned.mode);
+        for (const pinned of ordered.slice(0, at)) this.unpin(pinned.inode);
         throw error;
       }
     }
   }
 
   unpinAll(wants: readonly Want[]): void {
-    for (const want of orderWants(wants)) this.unpin(want.inode, want.mode);
+    for (const want of orderWants(wants)) this.unpin(want.inode);
   }
 
   get grants(): number {
@@ -189,7 +180,7 @@ export class Pins implements Coherence {
         if (error instanceof Errno && error.errno === E.EINTR) return;
         throw error;
       }
-      this.unpin(inode, Mode.PR);
+      this.unpin(inode);
     });
     try {
       await Promise.all(came);
@@ -204,8 +195,7 @@ export class Pins implements Coherence {
     return this.#wait(inode, mode, cached, waiter, pages);
   }
 
-  unpinData(inode: Inode, mode: PinMode): void {
-    if (mode === Mode.EX) this.#noteStamp(inode.cover);
+  unpinData(inode: Inode): void {
     unpinData(this.#state, inode.cover, this.#now());
     this.#host.run();
   }
@@ -216,15 +206,6 @@ export class Pins implements Coherence {
 
   heldSince(inode: Inode): number {
     return isCovered(this.#state, inode.cover) ? inode.cover.grant : 0;
-  }
-
-  proves(inode: Inode, fetched: Stamp): boolean {
-    return this.#locks.proves(inode.cover, fetched);
-  }
-
-  /** Something may have been changed, and what changed it has ended. */
-  #noteStamp(cover: Cover): void {
-    if (cover.kind === "file") cover.stamp = this.#stamps.since(cover.stampMark);
   }
 
   contended(inode: Inode): boolean {

@@ -10,7 +10,6 @@ import type { Lockspace } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import { type Cover, type Inode, type InodeKind, inodesOf, mayBeCached } from "./cover.ts";
 import type { FileId } from "../lower/lower.ts";
-import type { Stamps } from "../lower/stamp.ts";
 import type { SessionCoherence } from "./api.ts";
 import { registerAll } from "./born.ts";
 import { CacheLimit } from "./cache-limit.ts";
@@ -31,7 +30,6 @@ import { ToldNames } from "./told-names.ts";
 export interface CoherenceShellOptions {
   readonly lockspace: Lockspace;
   readonly caches: KernelCaches;
-  readonly stamps: Stamps;
   readonly ownInodes: OwnInodes;
   readonly callerThreads: CallerThreads;
   /** Inodes that the kernel may have cached at a time (cache-limit.ts). */
@@ -113,14 +111,14 @@ class Shell implements CoherenceShell, PinsHost {
 
   constructor(options: CoherenceShellOptions) {
     this.#options = options;
-    const { lockspace, caches, stamps, callerThreads, now, log, fail } = options;
+    const { lockspace, caches, callerThreads, now, log, fail } = options;
     const state = this.#state;
     const told = (cover: Cover): void => {
       this.run();
       this.#limit.changed(cover);
       this.#covers.ended(cover);
     };
-    this.#locks = new LockRequests({ lockspace, now, fail, told, stamps }, state);
+    this.#locks = new LockRequests({ lockspace, now, fail, told }, state);
     this.#covers = new CoverTable(state, (cover) => this.#locks.drop(cover));
     this.#invalidation = new Invalidation(caches, state, () => this.#closed);
     this.#suspension = new Suspension({
@@ -140,10 +138,8 @@ class Shell implements CoherenceShell, PinsHost {
       host: this,
       sizes: this.#sizes,
       names: new ToldNames(state, this.#invalidation, { mayBeValid: caches.incrementEpoch !== null, now, fail }),
-      locks: this.#locks,
       invalidation: this.#invalidation,
       callerThreads,
-      stamps,
       now,
     });
   }
@@ -243,7 +239,7 @@ class Shell implements CoherenceShell, PinsHost {
       if (cover.inode === inode) tell(inode);
       else {
         // Forgotten meanwhile.
-        this.operations.unpin(inode, Mode.PR);
+        this.operations.unpin(inode);
         this.#covers.ended(cover);
       }
     };

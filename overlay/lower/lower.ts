@@ -12,7 +12,6 @@
  * locks of DESIGN 5.2 held. Permission checks of the caller were made by the kernel (default_permissions);
  * `Caller` only says who owns what is created.
  */
-import type { Stamp, Stamps } from "./stamp.ts";
 
 export type Maybe<T> = T | Promise<T>;
 
@@ -126,9 +125,8 @@ export interface OpenFile {
   readonly directory: boolean;
 }
 
-/** What `fetch` gives: attributes and data as they were at some time after the fetch began, under `stamp`. */
+/** What `fetch` gives: attributes and data as they were at some time after the fetch began. */
 export interface Fetched {
-  readonly stamp: Stamp;
   readonly attr: Attr;
   readonly data: Uint8Array;
 }
@@ -182,9 +180,8 @@ export interface Lower {
   opendir(id: FileId): Maybe<LowerHandle>;
   /** Never fails and never waits: the handle is gone at once, the descriptor soon. */
   close(handle: LowerHandle): void;
-  /** `getattr` and `read` in one trip, with the stamp under which the owner did them; null on the owner itself, where nothing is gained. */
+  /** `getattr` and `read` in one trip; null on the owner itself, where nothing is gained. */
   fetch(id: FileId, handle: LowerHandle, offset: number, bytes: number): Promise<Fetched> | null;
-  readonly stamps: Stamps;
   /**
    * At most `bytes` from `offset`; shorter only at the end of the file. A synchronous answer is a view that
    * stays valid until the next call into this Lower.

@@ -29,7 +29,6 @@ export function getattr(mount: Mount, call: Call, request: GetattrRequest): Mayb
   const isReader = (): boolean => believes && mount.ahead.readsNext(inode, call.pid) && coherence.sizes.isReading(call.pid);
   const unpin = believes ? (): void => coherence.unpinData(inode, Mode.PR) : (): void => coherence.unpin(inode, Mode.PR);
   if (coherence.tryPin(inode, Mode.PR)) return lastly(() => pinned(isReader), unpin);
-  mount.ahead.guess(inode);
   const pin = believes ? coherence.pinData(inode, Mode.PR, true, call) : coherence.pin(inode, Mode.PR, call);
   // While the lock is on its way there is time to look.
   const reader = isReader();

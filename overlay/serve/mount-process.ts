@@ -154,7 +154,6 @@ export class MountProcess {
             callerThreads,
             caches: createKernelCaches(native, fd, { expireEntry: negotiated.entryExpire, incEpoch: negotiated.incEpoch }),
             cachedMax: cachedInodesMax(page.marginMs),
-            stamps: lower.stamps,
             now: () => performance.now(),
             log,
             fail: (error) => this.fail(error),

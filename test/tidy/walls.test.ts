@@ -64,7 +64,6 @@ const PURE = [
   "overlay/lab/layout.ts",
   "overlay/lease/lease-core.ts",
   "overlay/lower/remote/acknowledgements.ts",
-  "overlay/lower/stamp.ts",
   "overlay/coherence/cache-limit.ts",
   "overlay/coherence/cover.ts",
   "overlay/coherence/names.ts",

@@ -5,7 +5,6 @@
  *
  * The serving thread never waits for a disk (DESIGN 4): each call is tried without waiting, or goes to a pool.
  */
-import { randomBytes } from "node:crypto";
 import { E, Errno } from "../../../dlmd/base/errno.ts";
 import { OperatingError } from "../../../dlmd/base/error.ts";
 import type { Log } from "../../../dlmd/base/log.ts";
@@ -26,7 +25,6 @@ import { chain, checked } from "../maybe.ts";
 import { OpenHandles } from "./open-handles.ts";
 import { RecentInodes } from "./recent-inodes.ts";
 import { RemovedInodes } from "./removed-inodes.ts";
-import { type Stamp, StampSource } from "../stamp.ts";
 import { WarmUp } from "./warm-up.ts";
 
 export interface LocalLowerOptions {
@@ -42,8 +40,6 @@ export interface LocalLower extends Lower {
   /** "ext4", "xfs", "tmpfs" ... */
   readonly fileSystem: string;
   readonly openHandles: number;
-  /** A fetch for another node begins. */
-  raiseStamp(): Stamp;
   /** The descriptor of an open handle (FUSE_PASSTHROUGH). Errno EBADF. */
   descriptorOf(handle: LowerHandle): number;
   /**
@@ -189,7 +185,6 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
   checked(options.native.sync.statfs(options.rootFd, fields));
   const fileSystem = fileSystemName(fields[STATFS.TYPE] as number);
   const context = createContext(options, fileSystem);
-  const stamps = new StampSource(randomBytes(4).readUInt32LE(0));
   let shutdown: Promise<void> | null = null;
   return {
     root: context.root,
@@ -198,8 +193,6 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     get openHandles(): number {
       return context.handles.count;
     },
-    stamps,
-    raiseStamp: () => stamps.raise(),
     fetch: () => null,
     descriptorOf: (handle) => context.handles.get(handle).fd,
     shutdown: () => (shutdown ??= closeAll(context)),

@@ -8,8 +8,6 @@ import type { RemoteHandle } from "./handles.ts";
 
 export interface PendingCall {
   readonly id: number;
-  /** Calls of the session so far, this one included. */
-  readonly made: number;
   readonly madeMs: number;
   readonly call: CallName;
   readonly type: number;
@@ -38,7 +36,7 @@ export function createPendingCall<K extends CallName>(
   writer: ByteWriter,
   call: K,
   request: RequestOf<K>,
-  { id, made, handles, reopening }: Pick<PendingCall, "id" | "made" | "handles" | "reopening">,
+  { id, handles, reopening }: Pick<PendingCall, "id" | "handles" | "reopening">,
   resolve: (answer: AnswerOf<K>) => void,
   reject: (error: Error) => void,
 ): PendingCall {
@@ -47,7 +45,6 @@ export function createPendingCall<K extends CallName>(
   row.request.write(writer, request);
   return {
     id,
-    made,
     madeMs: performance.now(),
     call,
     type: row.type,

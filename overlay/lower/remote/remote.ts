@@ -170,7 +170,6 @@ export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
     open: (id, flags) => core.open(id, flags),
     opendir: (id) => core.opendir(id),
     close: (handle) => core.close(handle),
-    stamps: session,
     fetch: (id, handle, offset, bytes) => core.fetch(id, handle, offset, bytes),
     read: (handle, offset, bytes) => core.read(handle, offset, bytes),
     write: (handle, data, offset, append) => core.write(handle, data, offset, append),

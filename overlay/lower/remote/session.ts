@@ -25,7 +25,6 @@ import {
 import type { RemoteHandle } from "./handles.ts";
 import type { OwnerWait } from "../owner-wait.ts";
 import { createPendingCall, decodeErrno, type PendingCall } from "./pending-call.ts";
-import { decodeStamp, type Stamp, type Stamps } from "../stamp.ts";
 import { FrameType } from "../wire/frame.ts";
 import type { AnswerOf, CallName, RequestOf } from "../wire/calls.ts";
 
@@ -58,7 +57,7 @@ export interface RemoteSessionHandlers {
   readonly farewell: () => void;
 }
 
-export class RemoteSession implements Stamps {
+export class RemoteSession {
   readonly counters: RemoteCounters = {
     roundTrips: 0,
     awaited: 0,
@@ -76,10 +75,6 @@ export class RemoteSession implements Stamps {
   readonly #calls: Map<number, PendingCall> = new Map();
   readonly #unsent: PendingCall[] = [];
   #outstanding = 0;
-  #stamp: Stamp | null = null;
-  /** Calls made, and the latest of them that was answered. */
-  #made = 0;
-  #answered = 0;
   readonly #acks = new Acknowledgements();
   #transmissions = 0;
   #nextId = 1;
@@ -105,14 +100,6 @@ export class RemoteSession implements Stamps {
     this.#options = options;
     this.#warn = createLimitedWarn(options.log, LOG_INTERVAL_MS, () => performance.now());
     this.#handlers = handlers;
-  }
-
-  mark(): number {
-    return this.#made;
-  }
-
-  since(mark: number): Stamp | null {
-    return this.#answered > mark ? this.#stamp : null;
   }
 
   get running(): boolean {
@@ -389,10 +376,6 @@ export class RemoteSession implements Stamps {
   }
 
   #receive(type: number, id: number, body: Uint8Array): void {
-    if (type === FrameType.STAMP) {
-      this.#stamp = decodeStamp(body);
-      return;
-    }
     if (type === FrameType.FAREWELL) {
       this.#receiveFarewell();
       return;
@@ -406,7 +389,6 @@ export class RemoteSession implements Stamps {
     this.counters.roundTrips += 1;
     if (call.call !== "close") this.counters.awaited += 1;
     this.#retryMs = RECONNECT_MIN_MS;
-    this.#answered = Math.max(this.#answered, call.made);
     this.#acks.answered(call.transmission);
     if (call.remembered && this.#acks.add(id)) this.#connection?.flush();
     this.#finish(call, () => {
@@ -432,9 +414,7 @@ export class RemoteSession implements Stamps {
     return new Promise((resolve, reject) => {
       const id = this.#nextId;
       assert(!this.#calls.has(id), "a call is outstanding since 2^32 calls");
-      const made = this.#made + 1;
-      const pending = createPendingCall(this.#writer, call, request, { id, made, handles, reopening }, resolve, reject);
-      this.#made = made;
+      const pending = createPendingCall(this.#writer, call, request, { id, handles, reopening }, resolve, reject);
       this.#nextId = id === 0xffff_ffff ? 1 : id + 1;
       this.#calls.set(id, pending);
       send(pending);

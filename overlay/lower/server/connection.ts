@@ -12,7 +12,6 @@ import * as handshake from "../wire/handshake.ts";
 import { LARGE_BYTES, largeBuffers } from "../large-buffers.ts";
 import { inTime } from "../maybe.ts";
 import { MAX_REMEMBERED_ANSWERS, type ServerSession } from "./session.ts";
-import { encodeStamp, type Stamp } from "../stamp.ts";
 import { FrameBatch, FrameReader, FrameType, LOWER_WIRE_VERSION, MAX_FRAME_BYTES } from "../wire/frame.ts";
 import { DEAD_MS, decodeAlive, encodeAlive, Heartbeat } from "../wire/heartbeat.ts";
 import { callOfType } from "../wire/calls.ts";
@@ -44,8 +43,6 @@ export interface ConnectionHost {
   readonly closing: boolean;
   readonly counters: LowerServerCounters;
   readonly freeMemory: (memory: ArrayBuffer) => void;
-  /** LocalLower.stamps.since(0) */
-  stamp(): Stamp | null;
   /** Why that caller gets no session; null: it does. */
   check(hello: handshake.Hello): Omit<handshake.Refused, "owner"> | null;
   /** The session's connection is this one from now on. */
@@ -68,7 +65,6 @@ export class ServerConnection {
   #refused = false;
   #why = "closed by the caller";
   #inChunk = false;
-  #stampTold: Stamp | null = null;
   #flushAsked = false;
   #heartbeat: Heartbeat | null = null;
 
@@ -169,11 +165,6 @@ export class ServerConnection {
 
   answer(type: number, id: number, body: Uint8Array, data: Uint8Array | null, passing: boolean): void {
     this.#server.counters.sent += 1;
-    const stamp = this.#server.stamp();
-    if (stamp !== null && stamp !== this.#stampTold) {
-      this.#stampTold = stamp;
-      this.#batch.add(FrameType.STAMP, 0, encodeStamp(stamp), null);
-    }
     this.#batch.add(type, id, body, data, passing);
     if (this.#inChunk || this.#flushAsked) return;
     // Answers that the pools gave together leave together: after the promises of this callback, before the next one.

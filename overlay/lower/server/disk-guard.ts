@@ -17,7 +17,6 @@ import type { OwnerWait } from "../owner-wait.ts";
 import { type Repeat, repeatOf } from "../wire/repeat.ts";
 import { OwnChanges } from "./own-changes.ts";
 import type { Unsynced } from "../unsynced.ts";
-import type { Stamps } from "../stamp.ts";
 import type { CallName, RequestOf } from "../wire/calls.ts";
 
 /** Calls of this node's mount that wait; ENOMEM beyond. The kernel's own limit (max_background 65535) comes first. */
@@ -292,8 +291,6 @@ export class DiskGuard {
       get openHandles(): number {
         return local.openHandles;
       },
-      stamps: local.stamps,
-      raiseStamp: () => local.raiseStamp(),
       descriptorOf: (handle) => local.descriptorOf(handle),
       shutdown: () => local.shutdown(),
       isAbsent: (parent, name) => local.isAbsent(parent, name),
@@ -319,12 +316,10 @@ export class DiskGuard {
       };
       return opened instanceof Promise ? opened.then(note) : note(opened);
     };
-    const stamps: Stamps = { mark: () => now().stamps.mark(), since: (mark) => now().stamps.since(mark) };
     return {
       ...methods,
       root: local.root,
       hasAcls: local.hasAcls,
-      stamps,
       isAbsent: (parent, name) => this.#why === null && now().isAbsent(parent, name),
       made: (id) => now().made(id),
       fetch: (id, handle, offset, bytes) => now().fetch(id, handle, offset, bytes),

@@ -15,7 +15,6 @@ import * as handshake from "../wire/handshake.ts";
 import type { LocalLower } from "../local/local.ts";
 import { type ConnectionHost, type LowerServerCounters, ServerConnection } from "./connection.ts";
 import { ServerSession } from "./session.ts";
-import type { Stamp } from "../stamp.ts";
 
 /** Sessions at a time; further ones are refused. */
 export const MAX_SESSIONS = 1024;
@@ -107,10 +106,6 @@ class ServerCore implements ConnectionHost {
 
   get freeMemory(): (memory: ArrayBuffer) => void {
     return this.options.freeMemory;
-  }
-
-  stamp(): Stamp | null {
-    return this.options.lower.stamps.since(0);
   }
 
   welcome(): Omit<handshake.Welcome, "resumed"> {

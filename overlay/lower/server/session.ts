@@ -223,13 +223,12 @@ export class ServerSession {
   #fetch({ id, handle, offset, bytes }: RequestOf<"fetch">): Maybe<AnswerOf<"fetch">> {
     const lower = this.#lower;
     const open = this.#handle(handle);
-    const stamp = lower.raiseStamp();
     const attributes = lower.getattr(id);
     const later = attributes instanceof Promise;
     return chain(attributes, (attr) =>
       chain(lower.read(open, offset, Math.min(bytes, MAX_IO_BYTES)), (data) => {
         // The lower's own buffer, and this is not the turn in which it is sent. (A Buffer's slice() would be no copy.)
-        return { stamp, attr, data: later ? Uint8Array.from(data) : data };
+        return { attr, data: later ? Uint8Array.from(data) : data };
       }),
     );
   }

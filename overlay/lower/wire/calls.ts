@@ -8,7 +8,6 @@ import { ByteReader, type ByteWriter } from "../../../dlmd/base/bytes.ts";
 import { WireError } from "../../../dlmd/base/error.ts";
 import { MAX_GETATTR_MANY, MAX_IO_BYTES, MAX_LOOKUP_MANY } from "../limits.ts";
 import type { Attr, AttrChange, Caller, DirPage, Entry, Fetched, FileId, Listing, StatFs } from "../lower.ts";
-import { decodeStamp, encodeStamp, STAMP_BYTES } from "../stamp.ts";
 import * as v from "./values.ts";
 
 interface Name {
@@ -508,11 +507,8 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
       read: (r) => ({ id: v.readFileId(r), handle: r.u32(), offset: r.u64(), bytes: r.u32() }),
     },
     {
-      write: (w, answer) => {
-        w.bytes(encodeStamp(answer.stamp));
-        v.writeAttr(w, answer.attr);
-      },
-      read: (r) => ({ stamp: decodeStamp(r.bytes(STAMP_BYTES)), attr: v.readAttr(r), data: tail(r) }),
+      write: (w, answer) => v.writeAttr(w, answer.attr),
+      read: (r) => ({ attr: v.readAttr(r), data: tail(r) }),
       data: (answer) => answer.data,
     },
   ),

@@ -12,7 +12,7 @@ import { WireError } from "../../../dlmd/base/error.ts";
 import { LARGE_BUFFER_BYTES, LARGE_BYTES, largeBuffers } from "../large-buffers.ts";
 
 /** Raised when anything below changes: peers of another version are refused, saying so. */
-export const LOWER_WIRE_VERSION = 9;
+export const LOWER_WIRE_VERSION = 10;
 
 export const FrameType = {
   HELLO: 0x70,
@@ -20,8 +20,6 @@ export const FrameType = {
   REFUSED: 0x74,
   /** The caller has these answers: they need not be remembered any longer. */
   ACK: 0x75,
-  /** The owner's stamp, before the first answer that comes after it was raised (stamp.ts). */
-  STAMP: 0x76,
   /**
    * The owner's last: it ends in good order. All that it answered is on disk. A call that came first on this connection and is not answered was not made,
    * and will not be.

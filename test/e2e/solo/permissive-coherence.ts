@@ -93,9 +93,6 @@ export class PermissiveCoherence implements SessionCoherence, Coherence, KernelN
   contended(): boolean {
     return false;
   }
-  proves(): boolean {
-    return false;
-  }
   pinChild(_inode: Inode): { readonly pinned: boolean; readonly trip: boolean } {
     this.pins += 1;
     return { pinned: true, trip: false };

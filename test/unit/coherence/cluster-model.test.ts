@@ -15,19 +15,16 @@ describe("F1 F9 F13: nodes that read and write one file through their page cache
   for (const shape of shapes) {
     it(`never reads what was overwritten, and everything ends: ${JSON.stringify(shape)}`, () => {
       let operations = 0;
-      let proven = 0;
       let heldBack = 0;
       for (let seed = 1; seed <= SEEDS; seed += 1) {
         const result = runModel(seed, { ...shape, steps: STEPS });
         expect(result.violation, `seed ${seed}`).toBeNull();
         expect(result.unfinished, `operations unfinished, seed ${seed} after ${result.steps} steps`).toBe(0);
         operations += result.operations;
-        proven += result.proven;
         heldBack += result.heldBack;
       }
       expect(operations).toBeGreaterThan(SEEDS * 20);
       expect(heldBack > 0).toBe(shape.writersPerNode > 0);
-      expect(proven > 0).toBe(shape.writersPerNode > 0);
     });
   }
 });

@@ -27,8 +27,6 @@ export interface ModelResult {
   readonly operations: number;
   readonly unfinished: number;
   readonly rounds: number;
-  /** Fetches that came before the lock and could be used. */
-  readonly proven: number;
   /** Rounds that left the page of a READ alone. */
   readonly heldBack: number;
   readonly steps: number;
@@ -41,12 +39,9 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
   let now = 0;
   let version = 0;
   let committed = 0;
-  /** Fetches that the owner has begun. */
-  let fetches = 0;
   let violation: string | null = null;
   let unfinished = 0;
   let rounds = 0;
-  let proven = 0;
   let heldBack = 0;
   let stepsLeft = options.steps;
   const nodes: ModelNode[] = Array.from({ length: options.nodes }, (_, id) => createModelNode(id));
@@ -69,13 +64,9 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
   const inodeLock = new ModelResource((node, message) => {
     const to = toNode[node] as (step: () => void) => void;
     to(() => {
-      const model = nodes[node] as ModelNode;
-      const { state, cover } = model;
-      if ("status" in message) {
-        if (message.status === "granted" && message.mode === Mode.EX) model.stamp = null;
-        model.proof = message.status === "granted" && cover.asking === Mode.PR ? { grant: state.grants + 1, block: message.block } : null;
-        handleAst(state, cover, message.status, message.mode, now);
-      } else handleBast(state, cover, message.wanted, now);
+      const { state, cover } = nodes[node] as ModelNode;
+      if ("status" in message) handleAst(state, cover, message.status, message.mode, now);
+      else handleBast(state, cover, message.wanted, now);
       perform(nodes[node] as ModelNode);
     });
   });
@@ -107,13 +98,8 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
       case "request": {
         const { mode, flags } = effect;
         // A conversion down takes effect at the holder when it is sent (hazard H2).
-        const writes = node.cover.mode === Mode.EX && mode < Mode.EX;
-        const block = node.stamp;
         if (mode < node.cover.mode) node.cover.mode = mode;
-        send(() => {
-          if (writes) inodeLock.block = block;
-          inodeLock.request(node.id, mode, flags);
-        });
+        send(() => inodeLock.request(node.id, mode, flags));
         return;
       }
       case "request-token":
@@ -222,12 +208,6 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
         return;
       }
       node.folio = { write: false, cached: true };
-      if (holdOf(node.cover) === 0 && node.guess === null) {
-        free.push(() => {
-          fetches += 1;
-          node.guess = { count: fetches, version };
-        });
-      }
       pin(
         node,
         Mode.PR,
@@ -235,12 +215,6 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
         () => {
           checkPins(node, Mode.PR);
           const hold = holdOf(node.cover);
-          const { guess, proof } = node;
-          node.guess = null;
-          if (guess !== null && hold !== 0 && proof?.grant === hold && proof.block !== null && guess.count > proof.block) {
-            proven += 1;
-            if (guess.version !== version) note(`node ${node.id} has proof of version ${guess.version}, and the file has ${version}`);
-          }
           const ahead = hold !== 0 && node.ahead?.hold === hold ? node.ahead.version : version;
           if (ahead !== version) note(`node ${node.id} kept version ${ahead} under its hold, and the file has ${version}`);
           const seen = ahead;
@@ -268,7 +242,6 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
     pin(node, Mode.EX, true, () => {
       checkPins(node, Mode.EX);
       version += 1;
-      node.stamp = fetches;
       const mine = version;
       free.push(() => {
         node.page = mine;
@@ -287,7 +260,6 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
     pin(node, Mode.EX, false, () => {
       checkPins(node, Mode.EX);
       version += 1;
-      node.stamp = fetches;
       const mine = version;
       const drop = (): void => {
         if (node.folio !== null) {
@@ -387,5 +359,5 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
     }
   }
   const operations = nodes.reduce((sum, node) => sum + node.operations, 0);
-  return { violation, operations, unfinished, rounds, proven, heldBack, steps };
+  return { violation, operations, unfinished, rounds, heldBack, steps };
 }

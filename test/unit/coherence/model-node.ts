@@ -19,11 +19,6 @@ export interface ModelNode {
   folioWaiters: (() => void)[];
   /** What was fetched before anybody asked, and the hold of PR then. */
   ahead: { readonly hold: number; readonly version: number } | null;
-  /** Fetched while PR was on its way, and what came with PR to prove it by. */
-  guess: { readonly count: number; readonly version: number } | null;
-  proof: { readonly grant: number; readonly block: number | null } | null;
-  /** How far the owner's count was when the last change under this EX was done; null: none was. */
-  stamp: number | null;
   operations: number;
   performing: boolean;
 }
@@ -49,9 +44,6 @@ export function createModelNode(id: number): ModelNode {
     folio: null,
     folioWaiters: [],
     ahead: null,
-    guess: null,
-    proof: null,
-    stamp: null,
     operations: 0,
     performing: false,
   };

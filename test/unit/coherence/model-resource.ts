@@ -13,9 +13,7 @@ export class ModelResource {
   readonly locks: ModelLock[] = [];
   readonly converting: ModelLock[] = [];
   readonly waiting: ModelLock[] = [];
-  readonly send: (node: number, message: { status: LockStatus; mode: Mode; block: number | null } | { wanted: Mode }) => void;
-  /** The value block: what the last writer left (lower/stamp.ts); null: not valid. */
-  block: number | null = null;
+  readonly send: (node: number, message: { status: LockStatus; mode: Mode } | { wanted: Mode }) => void;
 
   constructor(send: ModelResource["send"]) {
     this.send = send;
@@ -33,14 +31,14 @@ export class ModelResource {
     const down = modeCovers(lock.granted, mode);
     if (down || (free && (queue === this.converting || this.waiting.length === 0))) {
       lock.granted = mode;
-      this.send(node, { status: "granted", mode, block: this.block });
+      this.send(node, { status: "granted", mode });
       this.grant();
       return;
     }
     const blockers = others.filter((one) => !modesCompatible(one.granted, mode));
     if ((flags & LockFlag.NOQUEUE) !== 0) {
       if ((flags & LockFlag.NOQUEUEBAST) !== 0) for (const one of blockers) this.send(one.node, { wanted: mode });
-      this.send(node, { status: "again", mode: lock.granted, block: null });
+      this.send(node, { status: "again", mode: lock.granted });
       return;
     }
     lock.requested = mode;
@@ -54,7 +52,7 @@ export class ModelResource {
       if (at < 0) continue;
       const [lock] = queue.splice(at, 1) as [ModelLock];
       lock.requested = null;
-      this.send(node, { status: "canceled", mode: lock.granted, block: null });
+      this.send(node, { status: "canceled", mode: lock.granted });
       this.grant();
       return;
     }
@@ -75,7 +73,7 @@ export class ModelResource {
         queue.shift();
         head.granted = wanted;
         head.requested = null;
-        this.send(head.node, { status: "granted", mode: wanted, block: this.block });
+        this.send(head.node, { status: "granted", mode: wanted });
       }
       if (queue.length > 0) break;
     }

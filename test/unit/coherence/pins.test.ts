@@ -72,7 +72,7 @@ it("a child's lock that came while its attributes were read counts as a trip; on
 it("a change of attributes waits for the notification of the one before, too: what was told before both may be taken until then", async () => {
   const written: (() => void)[] = [];
   const invalidateAttributes = (): Promise<number[]> => new Promise((resolve) => written.push(() => resolve([0])));
-  const shell = shellOver(lockspaceThatGrants([]).lockspace, undefined, { invalidateAttributes });
+  const shell = shellOver(lockspaceThatGrants([]).lockspace, { invalidateAttributes });
   const { operations } = shell;
   const inode = inodeOf(shell, 12, "file");
   await operations.pin(inode, Mode.EX, { interrupted: false, onInterrupt: null });

@@ -1,33 +1,20 @@
 /** Test lab: the shell of the coherence layer over a lock manager that grants whatever is asked for, and a kernel that drops all it is told to. */
-import { type Lock, LockFlag, type LockHandlers, type Lockspace } from "../../../dlmd/client/api.ts";
+import { type Lock, type LockHandlers, type Lockspace } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { KernelCaches } from "../../../overlay/coherence/invalidation.ts";
 import { type CoherenceShell, createCoherenceShell } from "../../../overlay/coherence/shell.ts";
 import type { Inode, InodeKind } from "../../../overlay/coherence/cover.ts";
-import { decodeStamp, type Stamp, type Stamps, StampSource } from "../../../overlay/lower/stamp.ts";
 import { fileKey } from "../../../overlay/lower/lower.ts";
 
 /** Grants whatever is asked for, in the turn after; what is asked for while the client has a lock there, when that is gone: somebody else waits for it. */
 export function lockspaceThatGrants(asked: string[]): {
   readonly lockspace: Lockspace;
   readonly handlers: Map<Lock, LockHandlers>;
-  readonly blocks: Map<string, Stamp | null>;
   /** Flags of the last request for a lock on that resource. */
   readonly flags: Map<string, number>;
 } {
   const handlers = new Map<Lock, LockHandlers>();
-  /** Value blocks by resource: what EX left; null: not valid. */
-  const blocks = new Map<string, Stamp | null>();
-  /** What is in them, valid or not: dlmd marks a block and leaves its bytes as they were. */
-  const bytes = new Map<string, Uint8Array>();
   const flagsOf = new Map<string, number>();
-  const leave = (resource: string, flags: number, block: Uint8Array | undefined): void => {
-    if ((flags & LockFlag.IVVALBLK) !== 0) blocks.set(resource, null);
-    else if ((flags & LockFlag.VALBLK) !== 0 && block !== undefined) {
-      blocks.set(resource, decodeStamp(block));
-      bytes.set(resource, block);
-    }
-  };
   /** By resource: what waits there until the lock is gone. */
   const behind = new Map<string, () => void>();
   const createLock = (resource: string, of: LockHandlers): Lock => {
@@ -49,13 +36,8 @@ export function lockspaceThatGrants(asked: string[]): {
       });
     };
     const made: Lock = Object.assign(lock, {
-      request: (mode: Mode, flags: number, block?: Uint8Array) => {
+      request: (mode: Mode, flags: number) => {
         flagsOf.set(resource, flags);
-        leave(resource, flags, block);
-        if ((flags & LockFlag.VALBLK) !== 0 && block === undefined) {
-          lock.lvb = bytes.get(resource) ?? null;
-          lock.lvbValid = (blocks.get(resource) ?? null) !== null;
-        }
         asked.push(`${lock.exists ? "convert" : "lock"} ${resource} ${mode}`);
         lock.busy = true;
         const grant = (): void => {
@@ -66,8 +48,7 @@ export function lockspaceThatGrants(asked: string[]): {
         if (held) behind.set(resource, grant);
         else grant();
       },
-      unlock: (flags: number, block?: Uint8Array) => {
-        leave(resource, flags, block);
+      unlock: () => {
         asked.push(`unlock ${resource}`);
         lock.mode = Mode.NL;
         end("unlocked");
@@ -79,27 +60,11 @@ export function lockspaceThatGrants(asked: string[]): {
     handlers.set(made, of);
     return made;
   };
-  return { lockspace: { name: "test", createLock, batch: (make) => make() }, handlers, blocks, flags: flagsOf };
-}
-
-/** As of an owner, or of a lower that has not answered yet. */
-export class SilentStamps implements Stamps {
-  silent = false;
-  readonly #source = new StampSource(9);
-  mark(): number {
-    return 0;
-  }
-  raise(): Stamp {
-    return this.#source.raise();
-  }
-  since(): Stamp | null {
-    return this.silent ? null : this.#source.since();
-  }
+  return { lockspace: { name: "test", createLock, batch: (make) => make() }, handlers, flags: flagsOf };
 }
 
 export function shellOver(
   lockspace: Lockspace,
-  stamps: Stamps = new SilentStamps(),
   caches: Partial<KernelCaches> = {},
   cachedMax: number = Number.POSITIVE_INFINITY,
   fail = (error: Error): void => {
@@ -124,7 +89,6 @@ export function shellOver(
       close: () => Promise.resolve(),
       ...caches,
     },
-    stamps,
     cachedMax,
     ownInodes: {
       look: () => Promise.resolve(0),

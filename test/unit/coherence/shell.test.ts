@@ -8,7 +8,7 @@ import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { KernelCaches } from "../../../overlay/coherence/invalidation.ts";
 import type { CoherenceShell } from "../../../overlay/coherence/shell.ts";
 import type { Inode } from "../../../overlay/coherence/cover.ts";
-import { inodeOf, lockspaceThatGrants, shellOver, SilentStamps } from "./shell-lab.ts";
+import { inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
 
 describe("the shell", () => {
   it("lets go of a lock that is revoked, and asks for a new one: a conversion from NL would pass those who wait", async () => {
@@ -30,7 +30,7 @@ describe("the shell", () => {
   it("gives up locks when more is cached than could be dropped at the end of the lease (hazard H1), and not while that has ended", async () => {
     const asked: string[] = [];
     const { lockspace } = lockspaceThatGrants(asked);
-    const shell = shellOver(lockspace, new SilentStamps(), {}, 2);
+    const shell = shellOver(lockspace, {}, 2);
     const waiter = { interrupted: false, onInterrupt: null };
     const tell = async (ino: number, lapsed = false): Promise<void> => {
       const inode = inodeOf(shell, ino, "file");
@@ -79,7 +79,7 @@ describe("the shell", () => {
       dropped.push(...fuseNodeids);
       return { write: () => Promise.resolve(0), begun: () => fuseNodeids.length, refused: () => [] };
     };
-    const shell = shellOver(lockspaceThatGrants([]).lockspace, new SilentStamps(), { invalidateMany });
+    const shell = shellOver(lockspaceThatGrants([]).lockspace, { invalidateMany });
     const inodes = [1, 2, 3].map((ino) => inodeOf(shell, ino, "file"));
     const [locked, forgotten, bare] = inodes as [Inode, Inode, Inode];
     for (const inode of [locked, forgotten]) {
@@ -105,7 +105,7 @@ describe("the shell", () => {
       epochs += 1;
       return Promise.resolve([0]);
     };
-    const shell = shellOver(lockspaceThatGrants([]).lockspace, new SilentStamps(), { invalidateMany, incrementEpoch });
+    const shell = shellOver(lockspaceThatGrants([]).lockspace, { invalidateMany, incrementEpoch });
     const [dir, file, bare] = [inodeOf(shell, 1, "directory"), inodeOf(shell, 2, "file"), inodeOf(shell, 3, "file")];
     for (const inode of [dir, file]) await shell.operations.pin(inode, Mode.PR, { interrupted: false, onInterrupt: null });
     const name = Buffer.from("name");
@@ -153,7 +153,7 @@ describe("the shell", () => {
       }),
     });
     const failures: Error[] = [];
-    const shell = shellOver(lockspace, new SilentStamps(), { invalidatePagesAndSize }, undefined, (error) => void failures.push(error));
+    const shell = shellOver(lockspace, { invalidatePagesAndSize }, undefined, (error) => void failures.push(error));
     const inode = inodeOf(shell, 12, "file");
     await shell.operations.pin(inode, Mode.PR, { interrupted: false, onInterrupt: null });
     shell.operations.unpin(inode, Mode.PR);
@@ -235,49 +235,6 @@ describe("the shell", () => {
     await shell.close();
   });
 
-  it("leaves with EX what its last change was done by, or word that nobody can know; and a fetch from after it is proven by that", async () => {
-    const asked: string[] = [];
-    const { lockspace, handlers, blocks } = lockspaceThatGrants(asked);
-    const stamps = new SilentStamps();
-    const shell = shellOver(lockspace, stamps);
-    const waiter = { interrupted: false, onInterrupt: null };
-    const step = async (inode: Inode): Promise<void> => {
-      const [lock, end] = [...handlers].findLast(([{ resource }]) => resource === `i${inode.key}`) as [Lock, LockHandlers];
-      end.bast(lock, Mode.EX);
-      while (lock.exists || lock.busy) await new Promise((resolve) => setImmediate(resolve));
-    };
-    const [written, unknown] = [inodeOf(shell, 12, "file"), inodeOf(shell, 13, "file")];
-    for (const inode of [written, unknown]) await shell.operations.pin(inode, Mode.EX, waiter);
-    const before = stamps.raise();
-    shell.operations.unpin(written, Mode.EX);
-    shell.operations.unpin(unknown, Mode.EX);
-    const after = stamps.raise();
-    for (const inode of [written, unknown]) await step(inode);
-    expect(["i12.7", "i13.7"].map((resource) => blocks.get(resource))).toEqual([before, before]);
-    // Under a lower that has answered nothing yet: the bytes of the last change are still in the block.
-    await shell.operations.pin(unknown, Mode.EX, waiter);
-    stamps.silent = true;
-    shell.operations.unpin(unknown, Mode.EX);
-    await step(unknown);
-    expect(blocks.get("i13.7")).toBeNull();
-    stamps.silent = false;
-
-    written.cover.returns = 1;
-    await shell.operations.pin(written, Mode.PR, waiter);
-    expect(shell.operations.proves(written, after)).toBe(true);
-    expect(shell.operations.proves(written, before)).toBe(false);
-    expect(shell.operations.proves(written, { server: 8, count: after.count })).toBe(false);
-    shell.operations.unpin(written, Mode.PR);
-    unknown.cover.returns = 1;
-    await shell.operations.pin(unknown, Mode.PR, waiter);
-    expect(shell.operations.proves(unknown, after)).toBe(false);
-    shell.operations.unpin(unknown, Mode.PR);
-    await shell.operations.pin(written, Mode.EX, waiter);
-    shell.operations.unpin(written, Mode.EX);
-    expect(shell.operations.proves(written, stamps.raise())).toBe(false);
-    await shell.close();
-  });
-
   it("lets go of everybody who waits when the connection has ended, and pins nothing from then on", async () => {
     const silent = (resource: string): Lock => ({
       resource,
@@ -336,7 +293,7 @@ describe("the shell", () => {
       dropped.push(...fuseNodeids);
       return { write: () => Promise.resolve(0), begun: () => fuseNodeids.length, refused: () => [] };
     };
-    const shell = shellOver(lockspace, undefined, { invalidateMany });
+    const shell = shellOver(lockspace, { invalidateMany });
     const lost = inodeOf(shell, 12, "file");
     await shell.operations.pin(lost, Mode.PR, { interrupted: false, onInterrupt: null });
     shell.operations.unpin(lost, Mode.PR);

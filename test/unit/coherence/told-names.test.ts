@@ -5,13 +5,13 @@ import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { KernelCaches } from "../../../overlay/coherence/invalidation.ts";
 import type { CoherenceShell } from "../../../overlay/coherence/shell.ts";
 import type { Inode } from "../../../overlay/coherence/cover.ts";
-import { inodeOf, lockspaceThatGrants, shellOver, SilentStamps } from "./shell-lab.ts";
+import { inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
 
 describe("a directory that the kernel was told under another parent", () => {
   const name = Buffer.from("name");
 
   function moved(expireNames: KernelCaches["expireNames"]): { shell: CoherenceShell; from: Inode; to: Inode; child: Inode } {
-    const shell = shellOver(lockspaceThatGrants([]).lockspace, new SilentStamps(), { expireNames });
+    const shell = shellOver(lockspaceThatGrants([]).lockspace, { expireNames });
     const [from, to, child] = [inodeOf(shell, 2, "directory"), inodeOf(shell, 3, "directory"), inodeOf(shell, 4, "directory")];
     shell.operations.names.tellEntry(from, name, child);
     return { shell, from, to, child };

@@ -110,7 +110,6 @@ describe("a connection at the owner", () => {
       closing: false,
       counters: { received: 0, sent: 0, bytesReceived: 0, bytesSent: 0, refused: 0 },
       freeMemory: () => undefined,
-      stamp: () => null,
       check: () => null,
       attach: () => ({ session: session as ServerSession, resumed: false }),
       welcome: () => ({ owner: { ...TEST_OWNER, epoch: 1 }, cleanAfter: 0, letGoAfter: 0, root: inode, hasAcls: false }),

@@ -6,7 +6,6 @@ import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { Inode, PinMode } from "../../../overlay/coherence/cover.ts";
 import type { Coherence, HeldPageDrop, PageUsers, Waiter, Want } from "../../../overlay/coherence/api.ts";
-import type { Stamp } from "../../../overlay/lower/stamp.ts";
 import type { KernelNames } from "../../../overlay/coherence/kernel-names.ts";
 import type { KernelSizes } from "../../../overlay/coherence/size/kernel-sizes.ts";
 import { PAGE_BYTES, type PagePart, type PageRange } from "../../../overlay/inode/pages.ts";
@@ -109,11 +108,6 @@ export class RecordingCoherence implements Coherence, KernelNames {
   }
   contended(): boolean {
     return this.isContended;
-  }
-  /** Set by a test: the count above which a fetch is proven. */
-  provenAbove: number = Number.POSITIVE_INFINITY;
-  proves(_inode: Inode, fetched: Stamp): boolean {
-    return fetched.count > this.provenAbove;
   }
   /** Raised by a test: a lock was granted. */
   grants = 0;

@@ -1,7 +1,6 @@
 /** Test double: a lower that answers every call with a fixed value, at once or later, or with an errno; and writes down what it was asked. */
 import { errnoError } from "../../../dlmd/base/errno.ts";
 import type { Attr, Entry, Fetched, FileId, Listing, Lower, LowerHandle, Maybe } from "../../../overlay/lower/lower.ts";
-import { StampSource, type Stamps } from "../../../overlay/lower/stamp.ts";
 
 export const ROOT: FileId = { ino: 2, generation: 0 };
 export const FILE: FileId = { ino: 20, generation: 1 };
@@ -76,7 +75,6 @@ export class ScriptedLower implements Lower {
     const { fetched } = this;
     return fetched === null ? null : Promise.resolve(this.#answer("fetch", fetched));
   }
-  readonly stamps: Stamps = new StampSource(1);
 
   isAbsent(): boolean {
     return false;

@@ -69,7 +69,7 @@ export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<
   close: { request: { handle: 7 }, answer: undefined },
   fetch: {
     request: { id, handle: 7, offset: 2 ** 53 - 4096, bytes: 4096 },
-    answer: { stamp: { server: 0xfedcba98, count: 2 ** 53 - 1 }, attr, data: Buffer.from("data") },
+    answer: { attr, data: Buffer.from("data") },
   },
   read: { request: { handle: 7, offset: 2 ** 53 - 4096, bytes: 4096 }, answer: Buffer.from("data") },
   write: {
