@@ -26,6 +26,8 @@ export interface NodeLimits extends LockLimits, PlockLimits {
   readonly savedRequestsPerClient: number;
   /** Resources and locks that a recovery rebuilds in one turn; the rest in the next, so that heartbeats and clients go on. */
   readonly rebuildStepsPerTurn: number;
+  /** Rows that searches for deadlocks of file locks look at in one turn; the rest in the next. */
+  readonly searchStepsPerTurn: number;
   /** Messages of the last view that wait for the next one to run; beyond: lost, everything is named anew, blocks that were lost are not valid. */
   readonly lateMessages: number;
   /** A program that has not answered "gone" for so long is ended (clients/death-barrier.ts). */

@@ -39,6 +39,7 @@ export const defaultLimits: NodeLimits = {
   lateMessages: 262_144,
   deadlockAfterMs: 1000,
   rebuildStepsPerTurn: 4096,
+  searchStepsPerTurn: 4096,
   goneLimitMs: GONE_LIMIT_MS,
 };
 
@@ -282,6 +283,7 @@ export class NodeCore implements Node, QueriedNode {
     this.#updateService();
     this.#dispatch(event);
     this.clients.expire();
+    if (this.recovery.serving) this.plocks.search(this.limits.searchStepsPerTurn);
     if (this.deaths.changed()) this.recovery.goneChanged();
     this.#inspections.expire(nowMs);
     this.#lifeAsks.expire(nowMs);
@@ -322,7 +324,7 @@ export class NodeCore implements Node, QueriedNode {
     if (this.#ended) return null;
     const asked = Math.min(this.#inspections.deadlineMs, this.#lifeAsks.deadlineMs);
     let deadline = Math.min(this.engine.nextDeadline(), this.clients.deadlineMs, asked);
-    if (this.recovery.busy) return this.#time.nowMs;
+    if (this.recovery.busy || (this.recovery.serving && this.plocks.searching)) return this.#time.nowMs;
     if (this.recovery.serving) deadline = Math.min(deadline, this.engine.leaseEndMs);
     const serveFromMs = this.recovery.view?.serveFromMs ?? 0;
     if (this.recovery.phase === "wait" && serveFromMs > this.#time.nowMs) deadline = Math.min(deadline, serveFromMs);

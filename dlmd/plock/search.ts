@@ -29,6 +29,8 @@ export const maxSearchRows = 262_144;
 export interface SearchPort {
   readonly nodeid: number;
   send(nodeid: number, message: PlockMessage): void;
+  /** Work for another turn (search-work.ts). */
+  later(piece: () => Iterator<void>): void;
   judge(): number;
   edges(waiter: Waiter): PlockEdge[];
   waits(waiter: Waiter): boolean;
@@ -103,24 +105,21 @@ export class DeadlockSearch {
       };
       this.#searches.set(search.id, search);
       this.#byWaiter.set(waiter, search);
-      this.#follow(search, this.#port.edges(waiter));
+      const edges = this.#port.edges(waiter);
+      this.#rows += edges.length;
+      for (const edge of edges) this.#follow(search, edge);
       this.#askOn(search);
     }
   }
 
-  /** Keeps these edges; the owners to whom they lead are to be asked about. */
-  #follow(search: Search, edges: readonly PlockEdge[]): void {
-    const kept = edges.slice(0, maxSearchEdges - search.edges.length);
-    this.#rows += kept.length;
-    for (const edge of kept) {
-      search.edges.push(edge);
-      const key = ownerKey(edge.to);
-      if (key === search.waiter.holder.key) search.returns = true;
-      if (search.owners.has(key) || search.owners.size >= ownersPerSearch) continue;
-      search.owners.add(key);
-      questionsTo(search, edge.to.nodeid).owners.push(edge.to);
-    }
-    if (search.edges.length >= maxSearchEdges) search.unasked.clear();
+  /** Keeps this edge; the owner to whom it leads is to be asked about. */
+  #follow(search: Search, edge: PlockEdge): void {
+    search.edges.push(edge);
+    const key = ownerKey(edge.to);
+    if (key === search.waiter.holder.key) search.returns = true;
+    if (search.owners.has(key) || search.owners.size >= ownersPerSearch) return;
+    search.owners.add(key);
+    questionsTo(search, edge.to.nodeid).owners.push(edge.to);
   }
 
   /** Asks each node the next of its questions, as far as there is room for the replies. Nothing left to ask, nothing missing: concludes. */
@@ -139,21 +138,28 @@ export class DeadlockSearch {
       this.#rows += rows;
       this.#port.send(nodeid, { kind: "plock-probe", searchId: search.id, owners, requests });
     }
-    if (search.asked.size === 0) this.#conclude(search);
+    if (search.asked.size === 0) this.#port.later(() => this.#conclude(search));
   }
 
-  reply(from: number, { searchId, waits, edges }: PlockProbeReplyMessage): void {
+  /** A row at each step. Only one reply is looked at at one time. */
+  *reply(from: number, { searchId, waits, edges }: PlockProbeReplyMessage): Generator<void> {
     const search = this.#searches.get(searchId);
     if (search === undefined) return;
-    this.#rows -= search.asked.get(from) ?? 0;
+    const kept = edges.slice(0, maxSearchEdges - search.edges.length);
+    this.#rows += kept.length - (search.asked.get(from) ?? 0);
     search.asked.delete(from);
     for (const { masterNodeid, request } of waits) {
+      yield;
       const key = `${request.nodeid}/${request.requestId}`;
       if (search.requests.has(key) || search.requests.size >= maxSearchRequests) continue;
       search.requests.add(key);
       questionsTo(search, masterNodeid).requests.push(request);
     }
-    this.#follow(search, edges);
+    for (const edge of kept) {
+      yield;
+      this.#follow(search, edge);
+    }
+    if (search.edges.length >= maxSearchEdges) search.unasked.clear();
     this.#askOn(search);
     this.#resume();
   }
@@ -164,18 +170,20 @@ export class DeadlockSearch {
   }
 
   /** Everything that can be reached from the request is known. */
-  #conclude(search: Search): void {
+  *#conclude(search: Search): Generator<void> {
+    // A peer may have said that it is judged, or replied twice.
+    if (this.#searches.get(search.id) !== search) return;
     if (!search.returns) return this.#finish(search);
     const root = search.waiter.holder.key;
     const all = search.edges;
-    const hard = path(all.filter(isHard), root, root);
+    const hard = yield* path(all, isHard, root, root);
     if (hard !== null) return this.#accuse(search, hard, 0, "deadlock");
-    const ahead = reachable(all, root, "from", "to");
-    const behind = reachable(all, root, "to", "from");
-    const soft = all.find((edge) => edge.soft && ahead.has(ownerKey(edge.from)) && behind.has(ownerKey(edge.to)));
-    if (soft === undefined) return this.#finish(search);
-    const there = ownerKey(soft.from) === root ? [] : (path(all, root, ownerKey(soft.from)) as PlockEdge[]);
-    const back = ownerKey(soft.to) === root ? [] : (path(all, ownerKey(soft.to), root) as PlockEdge[]);
+    const ahead = yield* reachable(all, root, "from", "to");
+    const behind = yield* reachable(all, root, "to", "from");
+    const soft = yield* firstEdge(all, (edge) => edge.soft && ahead.has(ownerKey(edge.from)) && behind.has(ownerKey(edge.to)));
+    if (soft === null) return this.#finish(search);
+    const there = ownerKey(soft.from) === root ? [] : ((yield* path(all, isAny, root, ownerKey(soft.from))) as PlockEdge[]);
+    const back = ownerKey(soft.to) === root ? [] : ((yield* path(all, isAny, ownerKey(soft.to), root)) as PlockEdge[]);
     this.#accuse(search, [...there, soft, ...back], there.length, "overtake");
   }
 
@@ -205,14 +213,36 @@ function isHard({ soft, from, to }: PlockEdge): boolean {
   return !soft && from.kind === "posix" && to.kind === "posix";
 }
 
+function isAny(): boolean {
+  return true;
+}
+
+/** An edge at each step, as in those below; null: there is none. */
+function* firstEdge(edges: readonly PlockEdge[], isWanted: (edge: PlockEdge) => boolean): Generator<void, PlockEdge | null> {
+  for (const edge of edges) {
+    yield;
+    if (isWanted(edge)) return edge;
+  }
+  return null;
+}
+
 /** The shortest way along at least one edge; null: there is none. */
-function path(edges: readonly PlockEdge[], from: string, to: string): PlockEdge[] | null {
+function* path(
+  edges: readonly PlockEdge[],
+  isWanted: (edge: PlockEdge) => boolean,
+  from: string,
+  to: string,
+): Generator<void, PlockEdge[] | null> {
   const out = new Map<string, PlockEdge[]>();
-  for (const edge of edges) listAt(out, ownerKey(edge.from)).push(edge);
+  for (const edge of edges) {
+    yield;
+    if (isWanted(edge)) listAt(out, ownerKey(edge.from)).push(edge);
+  }
   const cameBy = new Map<string, PlockEdge>();
   const queue = [from];
   for (const at of queue) {
     for (const edge of out.get(at) ?? []) {
+      yield;
       const next = ownerKey(edge.to);
       if (cameBy.has(next)) continue;
       cameBy.set(next, edge);
@@ -224,11 +254,19 @@ function path(edges: readonly PlockEdge[], from: string, to: string): PlockEdge[
 }
 
 /** Owners to which one comes from there, over any number of edges. */
-function reachable(edges: readonly PlockEdge[], start: string, tail: "from" | "to", head: "from" | "to"): Set<string> {
+function* reachable(edges: readonly PlockEdge[], start: string, tail: "from" | "to", head: "from" | "to"): Generator<void, Set<string>> {
   const next = new Map<string, string[]>();
-  for (const edge of edges) listAt(next, ownerKey(edge[tail])).push(ownerKey(edge[head]));
+  for (const edge of edges) {
+    yield;
+    listAt(next, ownerKey(edge[tail])).push(ownerKey(edge[head]));
+  }
   const found = new Set([start]);
-  for (const at of found) for (const key of next.get(at) ?? []) found.add(key);
+  for (const at of found) {
+    for (const key of next.get(at) ?? []) {
+      yield;
+      found.add(key);
+    }
+  }
   return found;
 }
 

@@ -1,6 +1,7 @@
 /**
  * The file-lock service of one node: home of its clients' locks (home.ts), master of some files (master.ts), and its part in finding
- * deadlocks (search.ts, judge.ts). What it says to itself takes the same way as what it says to others, in order, one at a time.
+ * deadlocks (search.ts, judge.ts). What it says to itself takes the same way as what it says to others, in order, one at a time. What searches
+ * say, to itself and to others, waits for a turn (search-work.ts): it may come late, as if it had been on its way.
  */
 import type { LockClient } from "../lock/lkb.ts";
 import type { StepTime } from "../base/step-time.ts";
@@ -8,12 +9,13 @@ import { takeSteps } from "../base/steps.ts";
 import { masterOf } from "../lock/mastering.ts";
 import type { ClientEvent } from "../wire/program.ts";
 import type { PlockClientRequest } from "../wire/local-plock.ts";
-import type { PlockMessage, PlockProbeMessage } from "../wire/peer-plock.ts";
+import type { PlockEdge, PlockMessage, PlockProbeMessage, PlockProbeReplyMessage } from "../wire/peer-plock.ts";
 import type { Member } from "../wire/view-id.ts";
 import { PlockHome } from "./home.ts";
 import { Judge } from "./judge.ts";
 import { PlockMaster, type PlockLimits } from "./master.ts";
 import { DeadlockSearch } from "./search.ts";
+import { SearchWork } from "./search-work.ts";
 
 export const defaultPlockLimits: PlockLimits = { fileLocksPerFile: 100_000, fileLocksPerClient: 100_000 };
 
@@ -26,6 +28,22 @@ export interface PlockPort {
   protest(nodeid: number, message: string): void;
 }
 
+const searchKinds = [
+  "plock-probe",
+  "plock-probe-reply",
+  "plock-cycle",
+  "plock-judged",
+  "plock-verify",
+  "plock-sentence",
+  "plock-verdict",
+] as const;
+type SearchMessage = Extract<PlockMessage, { kind: (typeof searchKinds)[number] }>;
+const ofSearch: ReadonlySet<string> = new Set(searchKinds);
+
+function isOfSearch(message: PlockMessage): message is SearchMessage {
+  return ofSearch.has(message.kind);
+}
+
 export class PlockService {
   readonly home: PlockHome;
   readonly master: PlockMaster;
@@ -33,6 +51,7 @@ export class PlockService {
   readonly #port: PlockPort;
   readonly #search: DeadlockSearch;
   readonly #judge: Judge;
+  readonly #work: SearchWork = new SearchWork();
   #members: readonly Member[] = [];
   #toSelf: PlockMessage[] = [];
   /** What is left of a rebuild's two parts. */
@@ -66,6 +85,7 @@ export class PlockService {
     );
     this.#search = new DeadlockSearch({
       ...shared,
+      later: (piece) => this.#work.add(piece),
       judge: () => this.#members[0]?.nodeid ?? nodeid,
       edges: (waiter) => this.master.edges(waiter),
       waits: (waiter) => this.master.waiter(waiter) === waiter,
@@ -74,12 +94,12 @@ export class PlockService {
   }
 
   #send(nodeid: number, message: PlockMessage): void {
-    if (nodeid === this.#nodeid) this.#toSelf.push(message);
+    if (nodeid === this.#nodeid && isOfSearch(message)) this.#work.add(() => this.#seek(nodeid, message));
+    else if (nodeid === this.#nodeid) this.#toSelf.push(message);
     else this.#port.toPeer(nodeid, message);
   }
 
   #settleSelf(): void {
-    // What is handled goes: of a search these are many edges.
     while (this.#toSelf.length > 0) {
       const messages = this.#toSelf;
       this.#toSelf = [];
@@ -114,7 +134,21 @@ export class PlockService {
     this.#settleSelf();
   }
 
+  /** There is work of searches for another turn, now. */
+  get searching(): boolean {
+    return this.#work.waits;
+  }
+
+  /** So many rows of what searches look at. */
+  search(budget: number): void {
+    this.#work.take(budget);
+  }
+
   #handle(from: number, m: PlockMessage): void {
+    if (isOfSearch(m)) {
+      if (!this.#work.addMessage(from, () => this.#seek(from, m))) this.#port.protest(from, `more of ${m.kind} than searches can say`);
+      return;
+    }
     switch (m.kind) {
       case "plock-request":
         return this.master.request(from, m);
@@ -131,10 +165,25 @@ export class PlockService {
         return this.master.claim(from, m);
       case "plock-again":
         return this.master.again(from, m);
+    }
+  }
+
+  *#seek(from: number, m: SearchMessage): Generator<void> {
+    switch (m.kind) {
       case "plock-probe":
-        return this.#probe(from, m);
+        yield* this.#probe(from, m);
+        break;
       case "plock-probe-reply":
-        return this.#search.reply(from, m);
+        yield* this.#search.reply(from, m);
+        break;
+      default:
+        this.#conduct(from, m);
+    }
+    this.#settleSelf();
+  }
+
+  #conduct(from: number, m: Exclude<SearchMessage, PlockProbeMessage | PlockProbeReplyMessage>): void {
+    switch (m.kind) {
       case "plock-cycle":
         return this.#judge.accused(from, m);
       case "plock-judged":
@@ -148,12 +197,24 @@ export class PlockService {
     }
   }
 
-  #probe(from: number, { searchId, owners, requests }: PlockProbeMessage): void {
-    const waits = owners.flatMap((owner) => this.home.waits(owner));
-    const edges = requests.flatMap((name) => {
+  /** A row at each step; those of one owner, or request, as of one moment. */
+  *#probe(from: number, { searchId, owners, requests }: PlockProbeMessage): Generator<void> {
+    const waits: PlockProbeReplyMessage["waits"][number][] = [];
+    const edges: PlockEdge[] = [];
+    for (const owner of owners) {
+      for (const wait of this.home.waits(owner)) {
+        yield;
+        waits.push(wait);
+      }
+    }
+    for (const name of requests) {
       const waiter = this.master.waiter(name);
-      return waiter === null ? [] : this.master.edges(waiter);
-    });
+      if (waiter === null) continue;
+      for (const edge of this.master.edges(waiter)) {
+        yield;
+        edges.push(edge);
+      }
+    }
     this.#send(from, { kind: "plock-probe-reply", searchId, waits, edges });
   }
 
@@ -171,6 +232,7 @@ export class PlockService {
     this.master.clear();
     this.#search.reset();
     this.#judge.reset();
+    this.#work.clear();
     this.#naming = this.home.rebuild();
     this.#settling = null;
   }

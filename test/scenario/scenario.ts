@@ -117,17 +117,18 @@ export function runScenario(text: string): void {
     cancel: (name, lock) => world.ask(name, { kind: "unlock", lockId: lockId(name, lock), flags: CANCEL, lvb: null }),
   };
   const commands: Readonly<Record<string, Command>> = {
-    /** nodes 3 [saved=8] [lates=2] [turn=4] [late=3] [fenced] */
+    /** nodes 3 [saved=8] [lates=2] [turn=4] [search=4] [late=3] [fenced] */
     nodes([count, ...rest]) {
       const given = (key: string): number | null => {
         const word = rest.find((each) => each.startsWith(`${key}=`));
         return word === undefined ? null : Number(word.slice(key.length + 1));
       };
-      const [saved, lates, turn] = [given("saved"), given("lates"), given("turn")];
+      const [saved, lates, turn, search] = [given("saved"), given("lates"), given("turn"), given("search")];
       const limits = {
         ...(saved === null ? {} : { savedMessagesPerPeer: saved }),
         ...(lates === null ? {} : { lateMessages: lates }),
         ...(turn === null ? {} : { rebuildStepsPerTurn: turn }),
+        ...(search === null ? {} : { searchStepsPerTurn: search }),
       };
       world = new World(Number(count), limits, rest.includes("fenced") ? ["space"] : [], given("late") ?? 0);
       if (!world.pass(20 * timeoutMs, () => world.serving())) throw new Error("the nodes did not come together");

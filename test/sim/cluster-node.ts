@@ -153,6 +153,7 @@ export class SimNode {
         lateMessages: 25,
         deadlockAfterMs: 30,
         rebuildStepsPerTurn: 1 + random.int(8),
+        searchStepsPerTurn: 1 + random.int(8),
       },
     });
     // Looked at where the engine says it: in a step's effects the place in the order is lost.

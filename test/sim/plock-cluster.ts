@@ -36,6 +36,8 @@ export class PlockCluster {
   readonly #calm: boolean;
   /** Messages of a rebuild that a node sends in one turn, at most. */
   readonly #turn: number;
+  /** Searches have what they look at in one turn, at once; else a turn comes at some time and looks at so many rows. */
+  readonly #eager: boolean;
   readonly #trace: string[] = [];
   #nextClientId = 1;
   #incarnation = 1;
@@ -49,6 +51,7 @@ export class PlockCluster {
     // Without view changes, which would hide what a running view must do by itself.
     this.#calm = this.random.chance(0.4);
     this.#turn = this.random.pick([2, 16, 16, 64]);
+    this.#eager = this.random.chance(0.5);
     const drawn = this.random.pick([1, 2, 3, 3, 4]);
     const count = nodes > 0 ? nodes : drawn;
     for (let nodeid = 1; nodeid <= count; nodeid++) this.#boot(nodeid);
@@ -123,7 +126,9 @@ export class PlockCluster {
     const { random } = this;
     if (!this.#calm && random.chance(0.003)) this.#trouble();
     else if ([...this.nodes.values()].some((node) => !node.serving) && random.chance(0.9)) this.#recover();
+    else if (!this.#eager && random.chance(0.2)) this.#search(1 + random.int(this.#turn));
     else if (random.chance(0.6) || !this.#act()) this.#deliver(true);
+    if (this.#eager) while (this.#search(Number.POSITIVE_INFINITY));
     this.checker.look([...this.nodes.values()].filter((node) => node.serving));
   }
 
@@ -163,6 +168,16 @@ export class PlockCluster {
     const message = channel.shift() as PlockMessage;
     this.#note(`${from} -> ${to}`, message);
     this.#node(to).service.receive(Number(from), message);
+    return true;
+  }
+
+  /** A turn of a node that serves. False: there is no work for one. */
+  #search(budget: number): boolean {
+    const searching = [...this.nodes.values()].filter(({ serving, service }) => serving && service.searching);
+    if (searching.length === 0) return false;
+    const node = this.random.pick(searching);
+    this.#note(`${node.nodeid} searches`, budget);
+    node.service.search(budget);
     return true;
   }
 
@@ -231,7 +246,7 @@ export class PlockCluster {
   #settle(): void {
     for (;;) {
       if ([...this.nodes.values()].some((node) => !node.serving)) this.#recover();
-      else if (!this.#deliver(true)) return;
+      else if (!this.#deliver(true) && !this.#search(1 + this.random.int(this.#turn))) return;
       this.checker.look([...this.nodes.values()].filter((node) => node.serving));
     }
   }

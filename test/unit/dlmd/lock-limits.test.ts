@@ -5,6 +5,7 @@ import { DeadlineQueue } from "../../../dlmd/lock/deadline-queue.ts";
 import { type Lkb, newLkb, newResource } from "../../../dlmd/lock/lkb.ts";
 import { masterOf } from "../../../dlmd/lock/mastering.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
+import { SearchWork } from "../../../dlmd/plock/search-work.ts";
 import { DeadlockSearch } from "../../../dlmd/plock/search.ts";
 import type { Waiter } from "../../../dlmd/plock/table.ts";
 import { Channel } from "../../../dlmd/transport/channel.ts";
@@ -99,8 +100,10 @@ it("256 searches for deadlocks of file locks run at one time; the next one begin
     soft: false,
     stamp: 1,
   });
+  const work = new SearchWork();
   const search = new DeadlockSearch({
     nodeid: 1,
+    later: (piece) => work.add(piece),
     send: (_, message) => void (message.kind === "plock-probe" && asked.push(message.searchId)),
     judge: () => 1,
     edges: (waiter) => [edgeOf(waiter)],
@@ -108,7 +111,8 @@ it("256 searches for deadlocks of file locks run at one time; the next one begin
   });
   for (let at = 1; at <= 257; at++) search.start(waiterOf(at));
   expect(asked).toHaveLength(256);
-  search.reply(2, { kind: "plock-probe-reply", searchId: asked[0] as number, waits: [], edges: [] });
+  work.add(() => search.reply(2, { kind: "plock-probe-reply", searchId: asked[0] as number, waits: [], edges: [] }));
+  work.take(Number.POSITIVE_INFINITY);
   expect(asked).toHaveLength(257);
 });
 

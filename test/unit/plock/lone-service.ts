@@ -58,6 +58,7 @@ export class LoneService {
   ask(ask: Ask, client: Client = this.client): number {
     const requestId = this.#nextRequestId++;
     this.service.request(client, { kind: "plock", lockspaceId: 7, requestId, begun: false, ...ask });
+    this.service.search(Number.POSITIVE_INFINITY);
     return requestId;
   }
 
@@ -81,6 +82,7 @@ export class LoneService {
 
   cancel(requestId: number): void {
     this.service.request(this.client, { kind: "plock-cancel", requestId });
+    this.service.search(Number.POSITIVE_INFINITY);
   }
 
   table(file: string, space: "ranges" | "flock" = "ranges"): PlockTable | undefined {

@@ -6,6 +6,7 @@ import { masterOf } from "../../../dlmd/lock/mastering.ts";
 import { maxOwnerWaits } from "../../../dlmd/plock/home.ts";
 import { edgesPerRequest } from "../../../dlmd/plock/master.ts";
 import { DeadlockSearch, maxSearchEdges, maxSearchRequests, maxSearchRows } from "../../../dlmd/plock/search.ts";
+import { maxSearchMessages, SearchWork } from "../../../dlmd/plock/search-work.ts";
 import { defaultPlockLimits, PlockService } from "../../../dlmd/plock/service.ts";
 import type { Waiter } from "../../../dlmd/plock/table.ts";
 import { decodeFrame, encodeFrames } from "../../../dlmd/wire/peer.ts";
@@ -63,22 +64,36 @@ class Pair {
     );
   }
 
-  /** Until no message is under way. */
+  /** Until no message is under way, and no search has work left. */
   settle(): void {
-    for (let next = this.#wire.shift(); next !== undefined; next = this.#wire.shift()) {
-      const [to, from, bytes] = next;
+    while (this.turn(Number.POSITIVE_INFINITY));
+  }
+
+  /** Each node looks at so many rows, and what is on the way arrives. False: nothing is left. */
+  turn(budget: number): boolean {
+    for (const service of this.#services) service.search(budget);
+    const wire = this.#wire;
+    this.#wire = [];
+    for (const [to, from, bytes] of wire) {
       for (const message of decodeFrame(bytes).messages) {
         if (isPlockMessage(message)) this.#services[to - 1]?.receive(from, message);
       }
     }
+    return this.#wire.length > 0 || this.#services.some(({ searching }) => searching);
   }
 
   lock(file: string, owner: number, type: PlockType, start = 0, end = 999): number {
+    const requestId = this.ask(file, owner, type, start, end);
+    this.settle();
+    return requestId;
+  }
+
+  /** The same, and nobody has searched yet. */
+  ask(file: string, owner: number, type: PlockType, start = 0, end = 999): number {
     const requestId = this.#nextRequestId++;
     const what = { op: "lock", type, start: BigInt(start), end: BigInt(end), pid: owner, wait: true, begun: false } as const;
     const names = { lockspaceId: 7, requestId, file, ownerKind: "posix", owner: BigInt(owner) } as const;
     this.#services[0]?.request(this.client, { kind: "plock", ...names, ...what });
-    this.settle();
     return requestId;
   }
 }
@@ -106,6 +121,34 @@ describe("between two nodes", () => {
     expect(replies.reduce((sum, { edges }) => sum + edges.length, 0)).toBeGreaterThan(65_536);
   });
 
+  it("so many rows are looked at in a turn, and what comes meanwhile is granted at once", () => {
+    const pair = new Pair();
+    for (const owner of many) pair.lock(a, owner, "read");
+    for (const owner of many) pair.lock(b, 2000 + owner, "read");
+    for (const owner of many) pair.lock(b, owner, "write", owner, owner);
+    pair.lock(b, 1000, "read", 2000, 2999);
+    pair.lock(b, 1, "write", 2000, 2999);
+    pair.sent.length = 0;
+    const request = pair.ask(a, 1000, "write");
+    const rowsAtOnce = 64;
+    let turns = 0;
+    const replied = (): number =>
+      pair.sent.reduce((sum, m) => sum + (m.kind === "plock-probe-reply" ? m.edges.length + m.waits.length : 0), 0);
+    let most = 0;
+    let meanwhile: unknown[] = [];
+    while (pair.turn(rowsAtOnce)) {
+      turns++;
+      // What node 2 looks at, for replies, and what node 1 looks at, of replies.
+      most = Math.max(most, replied() / turns);
+      if (turns === 100) meanwhile = [pair.ask(fileOf(1, "other"), 3000, "write"), request].map((id) => pair.errnos.get(id));
+    }
+    expect(meanwhile).toEqual([0, undefined]);
+    expect(pair.errnos.get(request)).toBe(E.EDEADLK);
+    expect(replied()).toBeGreaterThan(65_536);
+    expect(most).toBeLessThanOrEqual(rowsAtOnce);
+    expect(turns).toBeGreaterThan(replied() / rowsAtOnce);
+  });
+
   it("of an owner with more than 256 waiting requests a search hears of 256", () => {
     const pair = new Pair();
     pair.lock(a, 1, "write");
@@ -131,6 +174,7 @@ const edgeTo = (at: number): PlockEdge => ({
 
 interface Lone {
   readonly search: DeadlockSearch;
+  readonly work: SearchWork;
   readonly probes: PlockProbeMessage[];
   /** Searches whose cycle is with the judge. */
   readonly accused: number[];
@@ -143,8 +187,10 @@ function lone(): Lone {
   const probes: PlockProbeMessage[] = [];
   const accused: number[] = [];
   const owners = new Map<Waiter, number>();
+  const work = new SearchWork();
   const search = new DeadlockSearch({
     nodeid: 1,
+    later: (piece) => work.add(piece),
     send: (_, message) => {
       if (message.kind === "plock-probe") probes.push(message);
       if (message.kind === "plock-cycle") accused.push(message.searchId);
@@ -158,13 +204,61 @@ function lone(): Lone {
     owners.set(waiter, count);
     search.start(waiter);
   };
-  const reply: Lone["reply"] = (probe, change) =>
-    search.reply(2, { kind: "plock-probe-reply", searchId: (probe as PlockProbeMessage).searchId, waits: [], edges: [], ...change });
-  return { search, probes, accused, start, reply };
+  const reply: Lone["reply"] = (probe, change) => {
+    const { searchId } = probe as PlockProbeMessage;
+    work.add(() => search.reply(2, { kind: "plock-probe-reply", searchId, waits: [], edges: [], ...change }));
+    work.take(Number.POSITIVE_INFINITY);
+  };
+  return { search, work, probes, accused, start, reply };
 }
 const waitsOf = (first: number, count: number): { masterNodeid: number; request: PlockRequestName }[] =>
   Array.from({ length: count }, (_, at) => ({ masterNodeid: 2, request: { nodeid: 2, requestId: first + at } }));
 const edgesOf = (count: number): PlockEdge[] => Array.from({ length: count }, () => edgeTo(0));
+
+it("of another node 1024 messages of searches may wait; with one more it is not believed, as the limit is far above what searches can say", () => {
+  const protests: string[] = [];
+  const port = {
+    toPeer() {},
+    toClient() {},
+    blocks: () => false,
+    protest: (from: number, what: string) => void protests.push(`${from} ${what}`),
+  };
+  const service = new PlockService(1, { nowMs: 0 }, port, defaultPlockLimits);
+  const say = (): void => service.receive(2, { kind: "plock-judged", searchId: 1 });
+  for (let at = 0; at < maxSearchMessages; at++) say();
+  expect(protests).toEqual([]);
+  say();
+  expect(protests).toEqual(["2 more of plock-judged than searches can say"]);
+  service.receive(3, { kind: "plock-judged", searchId: 1 });
+  expect(protests).toHaveLength(1);
+  // One that was looked at does not wait.
+  service.search(1);
+  say();
+  expect(protests).toHaveLength(1);
+});
+
+it("a turn takes so many steps, whatever they belong to, and none after its work was cleared", () => {
+  const work = new SearchWork();
+  const done: string[] = [];
+  const piece = (name: string, rows: number): (() => Iterator<void>) =>
+    function* () {
+      for (let row = 1; row <= rows; row++) {
+        done.push(`${name}${row}`);
+        yield;
+      }
+    };
+  work.add(piece("a", 3));
+  work.add(piece("b", 3));
+  work.take(2);
+  expect(done).toEqual(["a1", "a2"]);
+  // Its end is a step, too.
+  work.take(3);
+  expect(done).toEqual(["a1", "a2", "a3", "b1"]);
+  expect(work.waits).toBe(true);
+  work.clear();
+  work.take(10);
+  expect([done.length, work.waits]).toEqual([4, false]);
+});
 
 describe("one search", () => {
   it("asks a node about 64 owners and 64 requests, and on when the reply is there", () => {
@@ -179,6 +273,19 @@ describe("one search", () => {
       [1, maxProbeRequests],
       [0, 1],
     ]);
+  });
+
+  it("takes a step for each row of a reply, and for each edge when it concludes", () => {
+    const { search, work, probes, accused, start } = lone();
+    start(1, 1);
+    const root = { nodeid: 1, clientId: 1, kind: "posix", owner: 1n } as const;
+    const edges = [...edgesOf(500), { ...edgeTo(0), from: ownerOf(0), to: root }];
+    const searchId = probes[0]?.searchId as number;
+    expect([...search.reply(2, { kind: "plock-probe-reply", searchId, waits: waitsOf(1, 3), edges })]).toHaveLength(edges.length + 3);
+    expect([...search.reply(2, { kind: "plock-probe-reply", searchId, waits: [], edges: [] })]).toEqual([]);
+    let steps = 0;
+    for (; accused.length === 0; steps++) work.take(1);
+    expect(steps).toBeGreaterThan(edges.length);
   });
 
   it("asks about 4096 requests", () => {
