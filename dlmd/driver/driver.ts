@@ -8,6 +8,7 @@
  * busy machine showed no difference beyond their scatter; the number of writes was not counted.
  */
 import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { assertNever } from "../base/assert.ts";
 import type { OperatingError } from "../base/error.ts";
 import type { Log } from "../base/log.ts";
@@ -30,6 +31,9 @@ import { beginLife, type Life, type LifeHost } from "./life.ts";
 import { createLifeLook } from "./life-look.ts";
 import type { StoredState } from "./state-file.ts";
 import { StateKeeper } from "./state-keeper.ts";
+
+/** A node whose disk keeps nothing has so long to leave; then dlmd ends all the same. */
+const leaveShare = 2;
 
 export interface DriverOptions {
   /** What this node keeps of the configuration, where it keeps it, and cluster.yaml. */
@@ -358,11 +362,13 @@ class NodeDriver implements Driver {
   }
 
   /** What this node must keep it cannot: the others go on at once, as after any leaving, and dlmd ends with that error. */
-  async #leaveFor(error: OperatingError): Promise<void> {
+  async #leaveFor(unable: OperatingError): Promise<void> {
     const { log, fatal } = this.#options;
-    log.error({ error: error.message }, "leaving the cluster");
-    await this.leave(error.message);
-    fatal(error);
+    log.error({ error: unable.message }, "leaving the cluster");
+    // What is written at the end may wait for that very disk. Silence makes the others go on, too.
+    const limitMs = leaveShare * this.config.config.timeoutMs;
+    await Promise.race([this.leave(unable.message), sleep(limitMs, undefined, { ref: false })]);
+    fatal(unable);
   }
 
   /** Everything this incarnation held is void; the clients hear it by losing their connections. */

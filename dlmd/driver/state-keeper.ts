@@ -1,6 +1,7 @@
 /**
  * Keeps state.json as the core asks for it, one writing after the other. A state that cannot be stored is never acted upon. It is written
- * again for a while, as for a slow disk, then the node has to leave: until it has stored it, it holds up the views of all.
+ * again for a while, as for a slow disk, then the node has to leave: until it has stored it, it holds up the views of all. So it has, too, when its
+ * disk takes the state and says nothing. What such a disk does later is a state of a life that has ended: no promise in it was ever told.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { OperatingError } from "../base/error.ts";
@@ -12,6 +13,10 @@ import { readState, type StoredState, stateText, writeState } from "./state-file
 export const KEEP_PAUSE_MS = 200;
 /** A node that could not write its state for so long leaves. A member that is silent is left out after the same time. */
 export const keepShare = 1;
+/** A disk that has said nothing for so long is named in the log. */
+export const silenceShare = 0.5;
+
+class SilentDisk extends Error {}
 
 export interface StateKeeperOptions {
   readonly file: string;
@@ -20,6 +25,8 @@ export interface StateKeeperOptions {
   readonly log: Log;
   /** Said once: the node has to leave. */
   readonly failed: (error: OperatingError) => void;
+  /** `writeState`, but in tests. */
+  readonly write?: (file: string, state: StoredState) => Promise<void>;
 }
 
 export class StateKeeper {
@@ -40,9 +47,10 @@ export class StateKeeper {
 
   /** Throws OperatingError if that disk takes nothing now. */
   async tryKeeping(): Promise<void> {
-    const { file } = this.#options;
+    const { file, nowMs } = this.#options;
     try {
-      await tryWriting(file, stateText(await this.read()), 0o600);
+      const state = stateText(await this.read());
+      await this.#within(nowMs() + this.#limitMs, tryWriting(file, state, 0o600));
     } catch (error) {
       // A damaged one says so itself.
       throw error instanceof OperatingError ? error : unkept("this node's state", file, error);
@@ -67,18 +75,48 @@ export class StateKeeper {
     await this.#writing;
   }
 
+  get #limitMs(): number {
+    return keepShare * this.#options.timeoutMs();
+  }
+
+  /**
+   * Rejects at that time if the disk has not answered by then, but leaves it the time of a silence at least: the last of several tries may begin
+   * late. The work then ends unheard.
+   */
+  async #within<T>(untilMs: number, work: Promise<T>): Promise<T> {
+    const { file, timeoutMs, nowMs, log } = this.#options;
+    const fromMs = nowMs();
+    const silenceMs = silenceShare * timeoutMs();
+    const silent = setTimeout(
+      () => log.error({ file, silenceMs }, "the disk does not answer: a view waits for it, and then this node leaves"),
+      silenceMs,
+    );
+    let over: NodeJS.Timeout | undefined;
+    const limit = new Promise<never>((_, reject) => {
+      const words = (): string => `its disk has not answered for ${Math.round(nowMs() - fromMs)} ms`;
+      over = setTimeout(() => reject(new SilentDisk(words())), Math.max(silenceMs, untilMs - fromMs));
+    });
+    try {
+      return await Promise.race([work, limit]);
+    } finally {
+      clearTimeout(silent);
+      clearTimeout(over);
+    }
+  }
+
   async #write(state: StoredState, isWanted: () => boolean): Promise<boolean> {
-    const { file, timeoutMs, nowMs, log, failed } = this.#options;
-    const untilMs = nowMs() + keepShare * timeoutMs();
+    const { file, nowMs, log, failed, write = writeState } = this.#options;
+    const untilMs = nowMs() + this.#limitMs;
     for (let tries = 1; !this.#hasFailed && (tries === 1 || isWanted()); tries++) {
       try {
-        await writeState(file, state);
+        await this.#within(untilMs, write(file, state));
         if (tries > 1) log.info({ file, tries }, "this node's state is kept again");
         return true;
       } catch (error) {
         const unable = unkept("this node's state", file, error);
         if (tries === 1) log.error({ error: unable.message, hint: unable.hint }, "a view waits for the disk, and then this node leaves");
-        if (nowMs() >= untilMs) {
+        // It may still write: no other writing begins beside it.
+        if (error instanceof SilentDisk || nowMs() >= untilMs) {
           this.#hasFailed = true;
           failed(unable);
           return false;

@@ -48,31 +48,38 @@ vi.mock("../../../dlmd/driver/life.ts", () => ({
 const text = "cluster: lab\nversion: 1\nnodes:\n  - { nodeid: 1, name: node1, address: 127.0.0.1 }\n";
 let dir: string;
 let driver: Driver;
+const begin = (leastMs: number, configuration: string, nowMs: () => number, fatal: (error: Error) => void): Promise<Driver> =>
+  startDriver({
+    kept: startingConfig(null, configuration, "cluster.yaml", leastMs),
+    keptFile: path.join(dir, "config.json"),
+    configFile: path.join(dir, "cluster.yaml"),
+    minTimeoutMs: leastMs,
+    self: { nodeid: 1, name: "node1", address: "127.0.0.1", votes: 1 },
+    keyring: createKeyring([new Uint8Array(32)]),
+    runDir: dir,
+    stateDir: dir,
+    createNode: () => expect.fail("the life is played"),
+    nowMs,
+    log: silentLog,
+    metrics: createMetrics(),
+    processes: peerProcesses(),
+    onView: () => {},
+    fatal,
+  });
 beforeEach(async () => {
   dir = mkdtempSync(path.join(tmpdir(), "coverlay-driver-"));
   lives.length = 0;
   endLease = onBegin = onClose = () => Promise.resolve();
   // Nobody hears it leave; another node that has gone is the news that the cluster went on without this one.
   onStep = ({ kind }) => (kind === "peer-down" ? [{ kind: "evicted", reason: "played" }] : []);
-  driver = await startDriver({
-    kept: startingConfig(null, text, "cluster.yaml", 1500),
-    keptFile: path.join(dir, "config.json"),
-    configFile: path.join(dir, "cluster.yaml"),
-    minTimeoutMs: 1500,
-    self: { nodeid: 1, name: "node1", address: "127.0.0.1", votes: 1 },
-    keyring: createKeyring([new Uint8Array(32)]),
-    runDir: dir,
-    stateDir: dir,
-    createNode: () => expect.fail("the life is played"),
-    nowMs: () => 0,
-    log: silentLog,
-    metrics: createMetrics(),
-    processes: peerProcesses(),
-    onView: () => {},
-    fatal: (error) => expect.fail(error.message),
-  });
+  driver = await begin(
+    1500,
+    text,
+    () => 0,
+    (error) => expect.fail(error.message),
+  );
 });
-afterEach(() => rmSync(dir, { recursive: true }));
+afterEach(() => rmSync(dir, { recursive: true, force: true }));
 
 /** Far longer than the rest of a leaving takes here. */
 const slow = (): Promise<void> => sleep(100);
@@ -119,4 +126,21 @@ test("one that leaves between two lives leaves in the next", async () => {
   await driver.leave();
   expect(lives).toMatchObject([{ closed: true }, { closed: true }]);
   expect(lives[1]?.steps).toContain("leave");
+});
+
+test("a node that can keep nothing, and whose lease cannot be ended on that disk either, ends all the same", async () => {
+  onStep = ({ kind }) => (kind === "leave" ? [{ kind: "left" }] : []);
+  await driver.leave();
+  lives.length = 0;
+  const timeoutMs = 200;
+  let end: (error: Error) => void = () => {};
+  const ended = new Promise<Error>((resolve) => (end = resolve));
+  await begin(timeoutMs, `${text}timeoutMs: ${timeoutMs}\n`, () => performance.now(), end);
+  endLease = () => new Promise(() => {});
+  const lineage = { id: { epoch: 0, proposer: 0, incarnation: "" }, members: [], electorate: null };
+  onStep = ({ kind }) => (kind === "peer-down" ? [{ kind: "persist", promisedEpoch: 7, lineage }] : []);
+  rmSync(dir, { recursive: true });
+  evict();
+  expect((await ended).message).toContain("this node's state cannot be kept in");
+  expect(lives[0]?.steps).not.toContain("leave");
 });

@@ -2,11 +2,15 @@
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import type { OperatingError } from "../../../dlmd/base/error.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { EXIT_UNKEPT } from "../../../dlmd/driver/atomic-file.ts";
-import { KEEP_PAUSE_MS, keepShare, StateKeeper } from "../../../dlmd/driver/state-keeper.ts";
+import type { StoredState } from "../../../dlmd/driver/state-file.ts";
+import { KEEP_PAUSE_MS, keepShare, silenceShare, StateKeeper } from "../../../dlmd/driver/state-keeper.ts";
+
+// Its own function is not played by fake timers.
+vi.mock("node:timers/promises", () => ({ setTimeout: (ms: number) => new Promise((resolve) => setTimeout(resolve, ms)) }));
 
 const TIMEOUT_MS = 3000;
 let dir: string;
@@ -22,13 +26,14 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(dir, { recursive: true }));
 
-function keeper(): StateKeeper {
+function keeper(write?: (file: string, state: StoredState) => Promise<void>): StateKeeper {
   const say = (_: unknown, message: string): void => {
     said.push(message);
     onSaid(message);
   };
   const log = { ...silentLog, info: say, error: say };
-  return new StateKeeper({ file, timeoutMs: () => TIMEOUT_MS, nowMs: () => now, log, failed: (error) => failed.push(error) });
+  const options = { file, timeoutMs: () => TIMEOUT_MS, nowMs: () => now, log, failed: (error: OperatingError) => failed.push(error) };
+  return new StateKeeper(write === undefined ? options : { ...options, write });
 }
 const kept = (): unknown => JSON.parse(readFileSync(file, "utf8"));
 
@@ -86,6 +91,70 @@ test("what waits behind another writing when its life ends is stored all the sam
   expect(await Promise.all([first, second])).toEqual([true, true]);
   await state.settle();
   expect(await keeper().read()).toEqual({ promisedEpoch: 7, fences });
+});
+
+describe("a disk that hangs: a stand-in for it, whose writing never ends, and a clock of the test's own", () => {
+  const DISK_SILENT = "the disk does not answer: a view waits for it, and then this node leaves";
+  beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] }));
+  afterEach(() => void vi.useRealTimers());
+  const pass = async (ms: number): Promise<void> => {
+    now += ms;
+    await vi.advanceTimersByTimeAsync(ms);
+  };
+
+  test("is named after half of the time-out; after all of it the node has to leave, and nothing is written any more", async () => {
+    let writes = 0;
+    const state = keeper(() => {
+      writes++;
+      return new Promise(() => {});
+    });
+    const results: boolean[] = [];
+    const keep = (promisedEpoch: number): void => void state.keep({ promisedEpoch }, () => true).then((kept) => results.push(kept));
+    keep(7);
+    keep(8);
+    await pass(0);
+    await pass(silenceShare * TIMEOUT_MS - 1);
+    expect([said, failed]).toEqual([[], []]);
+    await pass(1);
+    expect([said, failed]).toEqual([[DISK_SILENT], []]);
+    await pass((keepShare - silenceShare) * TIMEOUT_MS - 1);
+    expect([failed, results]).toEqual([[], []]);
+    await pass(1);
+    expect(failed).toMatchObject([{ code: "unkept", exitStatus: EXIT_UNKEPT }]);
+    expect(failed[0]?.message).toBe(`this node's state cannot be kept in ${file}: its disk has not answered for ${TIMEOUT_MS} ms`);
+    expect([results, writes]).toEqual([[false, false], 1]);
+    // The end of the life waits for it.
+    await state.settle();
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  test("after it was full has its time all the same", async () => {
+    const full = Object.assign(new Error("no room"), { code: "ENOSPC" });
+    let tries = 0;
+    const state = keeper(() => (++tries === 1 ? Promise.reject(full) : new Promise(() => {})));
+    const kept = state.keep({ promisedEpoch: 7 }, () => true);
+    await pass(0);
+    // The next try comes at the last moment.
+    now += keepShare * TIMEOUT_MS - KEEP_PAUSE_MS - 1;
+    await pass(KEEP_PAUSE_MS);
+    await pass(silenceShare * TIMEOUT_MS - 1);
+    expect([tries, failed]).toEqual([2, []]);
+    await pass(1);
+    expect(await kept).toBe(false);
+    expect(failed).toHaveLength(1);
+  });
+
+  test("that answers in time is a slow one", async () => {
+    let answer = (): void => {};
+    const state = keeper(() => new Promise((resolve) => (answer = resolve)));
+    const kept = state.keep({ promisedEpoch: 7 }, () => true);
+    await pass(0);
+    await pass(keepShare * TIMEOUT_MS - 1);
+    answer();
+    expect(await kept).toBe(true);
+    await pass(TIMEOUT_MS);
+    expect([said, failed]).toEqual([[DISK_SILENT], []]);
+  });
 });
 
 test("a damaged state is called that, not a disk that takes nothing", async () => {
