@@ -21,27 +21,22 @@ export interface LockRequestsOptions {
   readonly told: (cover: Cover) => void;
 }
 
-interface LockEvents {
-  readonly ast: (cover: Cover, lock: Lock, status: LockStatus) => void;
-  readonly bast: (cover: Cover, lock: Lock, wanted: Mode) => void;
-}
-
 /** The handlers of one inode's lock: an object and no closures, because there is one for each cached inode. */
 class CoverLock implements LockHandlers {
   readonly #cover: Cover;
-  readonly #events: LockEvents;
+  readonly #requests: LockRequests;
 
-  constructor(cover: Cover, events: LockEvents) {
+  constructor(cover: Cover, requests: LockRequests) {
     this.#cover = cover;
-    this.#events = events;
+    this.#requests = requests;
   }
 
   ast(lock: Lock, status: LockStatus): void {
-    this.#events.ast(this.#cover, lock, status);
+    this.#requests.handleAst(this.#cover, lock, status);
   }
 
   bast(lock: Lock, wanted: Mode): void {
-    this.#events.bast(this.#cover, lock, wanted);
+    this.#requests.handleBast(this.#cover, lock, wanted);
   }
 }
 
@@ -53,11 +48,6 @@ export class LockRequests {
   readonly #tokenLocks = new Map<Cover, { readonly lock: Lock; readonly token: WriteToken }>();
   /** New locks asked for (PR) while the old one of the inode is still being given up. */
   readonly #early = new Map<Cover, Lock>();
-  readonly #lockEvents: LockEvents = {
-    ast: (cover, lock, status) => this.#handleAst(cover, lock, status),
-    bast: (cover, lock, wanted) => this.#handleBast(cover, lock, wanted),
-  };
-
   constructor(options: LockRequestsOptions, state: CoherenceState) {
     this.#options = options;
     this.#state = state;
@@ -107,10 +97,10 @@ export class LockRequests {
   }
 
   #create(cover: Cover): Lock {
-    return this.#options.lockspace.createLock(`i${cover.key}`, new CoverLock(cover, this.#lockEvents));
+    return this.#options.lockspace.createLock(`i${cover.key}`, new CoverLock(cover, this));
   }
 
-  #handleAst(cover: Cover, lock: Lock, status: LockStatus): void {
+  handleAst(cover: Cover, lock: Lock, status: LockStatus): void {
     if (status === "error") {
       this.#options.fail(lock.error ?? new Error(`dlmd refused a request for ${lock.resource}`));
       return;
@@ -129,7 +119,7 @@ export class LockRequests {
     this.#options.told(cover);
   }
 
-  #handleBast(cover: Cover, lock: Lock, wanted: Mode): void {
+  handleBast(cover: Cover, lock: Lock, wanted: Mode): void {
     if (lock !== cover.lock) return;
     this.counts.bastsReceived += 1;
     handleBast(this.#state, cover, wanted, this.#options.now());

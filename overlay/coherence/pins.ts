@@ -51,21 +51,15 @@ export class Pins implements Coherence {
   readonly sizes: KernelSizes;
   readonly names: KernelNames;
   readonly #state: CoherenceState;
-  readonly #host: PinsHost;
-  readonly #invalidation: Invalidation;
-  readonly #callerThreads: CallerThreads;
-  readonly #now: () => number;
+  readonly #options: PinsOptions;
   /** Notifications that are being written for a change: who makes another one meanwhile waits for them, too. */
   readonly #outdating = new Map<Inode, Promise<void>>();
 
   constructor(state: CoherenceState, options: PinsOptions) {
     this.#state = state;
-    this.#host = options.host;
+    this.#options = options;
     this.sizes = options.sizes;
     this.names = options.names;
-    this.#invalidation = options.invalidation;
-    this.#callerThreads = options.callerThreads;
-    this.#now = options.now;
   }
 
   // --- pins
@@ -96,11 +90,11 @@ export class Pins implements Coherence {
         },
       };
       waiter.onInterrupt = (): void => {
-        removeWaiter(this.#state, cover, queued, this.#now());
-        this.#host.run();
+        removeWaiter(this.#state, cover, queued, this.#options.now());
+        this.#options.host.run();
       };
-      addWaiter(this.#state, cover, queued, this.#now());
-      this.#host.run();
+      addWaiter(this.#state, cover, queued, this.#options.now());
+      this.#options.host.run();
     });
   }
 
@@ -110,8 +104,8 @@ export class Pins implements Coherence {
       cover.pins -= 1;
       return;
     }
-    unpin(this.#state, cover, this.#now());
-    this.#host.run();
+    unpin(this.#state, cover, this.#options.now());
+    this.#options.host.run();
   }
 
   pinAll(wants: readonly Want[], waiter: Waiter): Maybe<void> {
@@ -154,7 +148,7 @@ export class Pins implements Coherence {
     const promise = new Promise<{ readonly pinned: boolean; readonly trip: boolean }>((resolve) => {
       settle = (pinned) => resolve({ pinned, trip: true });
     });
-    this.#host.run();
+    this.#options.host.run();
     return promise;
   }
 
@@ -196,8 +190,8 @@ export class Pins implements Coherence {
   }
 
   unpinData(inode: Inode): void {
-    unpinData(this.#state, inode.cover, this.#now());
-    this.#host.run();
+    unpinData(this.#state, inode.cover, this.#options.now());
+    this.#options.host.run();
   }
 
   hold(inode: Inode): number {
@@ -224,7 +218,7 @@ export class Pins implements Coherence {
 
   attributesChanged(inode: Inode, caller: number, held: boolean): Maybe<void> {
     if (!attributesChanged(this.#state, inode.cover, caller)) return this.#outdating.get(inode);
-    const outdated = this.#invalidation.outdate(inode, held);
+    const outdated = this.#options.invalidation.outdate(inode, held);
     return outdated instanceof Promise ? this.#noteOutdating(inode, outdated) : undefined;
   }
 
@@ -238,34 +232,34 @@ export class Pins implements Coherence {
 
   attrValid(inode: Inode, caller: number, since: number): boolean {
     if (!isCovered(this.#state, inode.cover) || !tellAttributes(inode.cover, caller, since)) return false;
-    this.#host.noteCached(inode.cover);
+    this.#options.host.noteCached(inode.cover);
     return true;
   }
 
   dropPages(inode: Inode, offset: number, bytes: number): Promise<void> {
-    return this.#invalidation.dropPages(inode, offset, bytes).dropped;
+    return this.#options.invalidation.dropPages(inode, offset, bytes).dropped;
   }
 
   dropHeldPage(inode: Inode, made: PagePart, readers: readonly number[], users: PageUsers): HeldPageDrop {
-    const hasOther = this.#invalidation.hasOther(inode, made);
-    const dropping = this.#invalidation.dropPages(inode, made.offset, 1);
-    return { dropped: dropping.dropped, gone: droppedOrHeld(dropping, hasOther, readers, users, this.#callerThreads) };
+    const hasOther = this.#options.invalidation.hasOther(inode, made);
+    const dropping = this.#options.invalidation.dropPages(inode, made.offset, 1);
+    return { dropped: dropping.dropped, gone: droppedOrHeld(dropping, hasOther, readers, users, this.#options.callerThreads) };
   }
 
   raiseSize(inode: Inode, size: number, last: number): Promise<void> {
-    return this.#invalidation.raiseSize(inode, size, last);
+    return this.#options.invalidation.raiseSize(inode, size, last);
   }
 
   distrust(inodes: readonly Inode[], pages: boolean): Promise<void> {
-    return this.#invalidation.distrust(inodes, pages);
+    return this.#options.invalidation.distrust(inodes, pages);
   }
 
   // --- birth
 
   born(inode: Inode): boolean {
     attach(inode);
-    const first = bear(this.#state, inode.cover, this.#now());
-    this.#host.noteBorn();
+    const first = bear(this.#state, inode.cover, this.#options.now());
+    this.#options.host.noteBorn();
     return first;
   }
 
@@ -283,17 +277,17 @@ export class Pins implements Coherence {
         if (waiter.interrupted) {
           if (result === "cached") closeToken(this.#state, cover);
           reject(errnoError(E.EINTR));
-          this.#host.run();
+          this.#options.host.run();
         } else resolve(result);
       };
     });
-    this.#host.run();
+    this.#options.host.run();
     return promise;
   }
 
   closeForWrite(inode: Inode): void {
     closeToken(this.#state, inode.cover);
-    this.#host.run();
+    this.#options.host.run();
   }
 
   noteCachedWrite(inode: Inode): void {

@@ -10,7 +10,7 @@ import type { Lockspace } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import { type Cover, type Inode, type InodeKind, inodesOf, mayBeCached } from "./cover.ts";
 import type { FileId } from "../lower/lower.ts";
-import type { SessionCoherence } from "./api.ts";
+import type { Coherence, SessionCoherence } from "./api.ts";
 import { registerAll } from "./born.ts";
 import { CacheLimit } from "./cache-limit.ts";
 import type { CallerThreads } from "./caller-threads.ts";
@@ -41,28 +41,6 @@ export interface CoherenceShellOptions {
   readonly fail: (error: Error) => void;
 }
 
-export interface CoherenceShell extends SessionCoherence {
-  /**
-   * This node does not know any more what it holds: drops everything that its kernel caches, whatever the locks say (hazards F7, H1).
-   * Nothing is pinned from now on.
-   */
-  abandon(): Promise<void>;
-  /**
-   * The lease of this node ended (hazards C4, H1): all that its kernel caches is dropped, and no lock is asked for or given up before `resume`. Twice in
-   * a row drops it once more, when that is done. `answered`: answers of before have just been given, so what is given up next is dropped once more.
-   */
-  suspend(): void;
-  resume(answered: boolean): void;
-  /**
-   * What was read of the lower may be gone (its owner died): none of it counts any more, whatever the locks say. Resolves when the kernel has dropped it, but for
-   * what waits for a page.
-   */
-  distrustAll(): Promise<void>;
-  /** Coherence.heldSince, by identity: 0 also for an inode without a lock here. */
-  heldSince(id: FileId): number;
-  readonly counters: CoherenceCounters;
-}
-
 export interface CoherenceCounters extends Readonly<SizeCounters> {
   /** Locks that dlmd has of this mount, write tokens included. */
   readonly locksHeld: number;
@@ -87,12 +65,8 @@ const REGISTER_DELAY_MS = 25;
 /** More unregistered locks than this are registered at once. */
 const UNREGISTERED_MAX = 4096;
 
-export function createCoherenceShell(options: CoherenceShellOptions): CoherenceShell {
-  return new Shell(options);
-}
-
-class Shell implements CoherenceShell, PinsHost {
-  readonly operations: Pins;
+export class CoherenceShell implements SessionCoherence, PinsHost {
+  readonly operations: Coherence;
   readonly #options: CoherenceShellOptions;
   readonly #state: CoherenceState = new CoherenceState();
   readonly #covers: CoverTable;
@@ -144,6 +118,7 @@ class Shell implements CoherenceShell, PinsHost {
     });
   }
 
+  /** Coherence.heldSince, by identity: 0 also for an inode without a lock here. */
   heldSince(id: FileId): number {
     const cover = this.#covers.find(id);
     return cover !== undefined && isCovered(this.#state, cover) ? cover.grant : 0;
@@ -239,7 +214,7 @@ class Shell implements CoherenceShell, PinsHost {
       if (cover.inode === inode) tell(inode);
       else {
         // Forgotten meanwhile.
-        this.operations.unpin(inode);
+        this.operations.unpin(inode, Mode.PR);
         this.#covers.ended(cover);
       }
     };
@@ -298,6 +273,10 @@ class Shell implements CoherenceShell, PinsHost {
     this.#limit.changed(inode.cover);
   }
 
+  /**
+   * The lease of this node ended (hazards C4, H1): all that its kernel caches is dropped, and no lock is asked for or given up before `resume`. Twice in
+   * a row drops it once more, when that is done. `answered`: answers of before have just been given, so what is given up next is dropped once more.
+   */
   suspend(): void {
     this.#suspension.begin();
   }
@@ -306,6 +285,10 @@ class Shell implements CoherenceShell, PinsHost {
     this.#suspension.end(answered);
   }
 
+  /**
+   * What was read of the lower may be gone (its owner died): none of it counts any more, whatever the locks say. Resolves when the kernel has dropped it, but for
+   * what waits for a page.
+   */
   async distrustAll(): Promise<void> {
     if (this.#closed || this.#state.abandoned) return;
     const covers = [...this.#covers.all()];
@@ -328,6 +311,10 @@ class Shell implements CoherenceShell, PinsHost {
     this.run();
   }
 
+  /**
+   * This node does not know any more what it holds: drops everything that its kernel caches, whatever the locks say (hazards F7, H1).
+   * Nothing is pinned from now on.
+   */
   async abandon(): Promise<void> {
     // First, because the notifications wait for the pages of those who wait for a lock.
     this.letGo();

@@ -7,6 +7,23 @@ export interface PageRange {
   readonly to: number;
 }
 
+export function overlap(a: PageRange, b: PageRange): boolean {
+  return a.from < b.to && b.from < a.to;
+}
+
+/** What of a range is in none of `others`. */
+export function without(range: PageRange, others: Iterable<PageRange>): PageRange[] {
+  let left = [range];
+  for (const { from, to } of others) {
+    left = left.flatMap((part) => [
+      { from: part.from, to: Math.min(part.to, from) },
+      { from: Math.max(part.from, to), to: part.to },
+    ]);
+    left = left.filter((part) => part.from < part.to);
+  }
+  return left;
+}
+
 /** What was written to one page. */
 export interface PagePart {
   readonly offset: number;

@@ -6,6 +6,7 @@
  * It is told under one condition (hazard F8): the hold of PR under which it was asked for is the one in force when it is wanted (Coherence.hold), so
  * nothing can have changed it. It is told once; the kernel keeps it from then on.
  */
+import { keepNewest } from "../../dlmd/base/keep-newest.ts";
 import type { Coherence } from "../coherence/api.ts";
 import type { Inode } from "../coherence/cover.ts";
 import type { Attr, Fetched, Lower, LowerHandle, Maybe } from "../lower/lower.ts";
@@ -100,10 +101,7 @@ export class Ahead {
     }
     const file = { handle, tid, offset, bytes, repeated: false, hold: 0, fetched: nothing, attrLeft: false, dataLeft: false };
     this.#files.set(inode, file);
-    if (this.#files.size > AHEAD_FILES_MAX) {
-      const [oldest] = this.#files.keys();
-      if (oldest !== undefined) this.#files.delete(oldest);
-    }
+    keepNewest(this.#files, AHEAD_FILES_MAX);
     return file;
   }
 

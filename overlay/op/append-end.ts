@@ -12,7 +12,7 @@
  * A READ that waits until the kernel's size is known (size/check.ts) may be waiting for the end of this very append, since repairs and changes of the
  * size keep out of each other's way. So it asks here before each attempt.
  */
-import type { AppendEnd, PageRange } from "../inode/pages.ts";
+import { type AppendEnd, type PageRange, without } from "../inode/pages.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import { inTime } from "../lower/maybe.ts";
 import type { Mount } from "./mount.ts";
@@ -91,17 +91,4 @@ export class AppendHold implements AppendEnd {
     inode.onReadsOver = null;
     return ended;
   }
-}
-
-/** What of a range is in none of `held`. */
-function without(range: PageRange, held: Iterable<PageRange>): PageRange[] {
-  let left = [range];
-  for (const { from, to } of held) {
-    left = left.flatMap((part) => [
-      { from: part.from, to: Math.min(part.to, from) },
-      { from: Math.max(part.from, to), to: part.to },
-    ]);
-    left = left.filter((part) => part.from < part.to);
-  }
-  return left;
 }

@@ -45,17 +45,12 @@ function inChangedDirectory<T>(mount: Mount, call: Call, dir: InodeRecord, work:
   return pinned(mount, call, dir, Mode.EX, () => withErrors(work, inGoneDirectory));
 }
 
-function answerMade(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, entry: Entry): void {
-  const { attr } = entry;
-  const child = bearChild(mount, entry);
-  try {
-    withChildPinned(mount, call, child, attr, (attrValid, size) => {
-      const entryValid = mount.coherence.names.tellEntry(dir, name, child);
-      if (call.entry(child.fuseNodeid, attr, entryValid, attrValid, size)) child.nlookup += 1;
-    });
-  } finally {
-    mount.inodes.leave(child);
-  }
+function answerMade(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, entry: Entry): Maybe<void> {
+  return withBorn(mount, entry, (child) =>
+    tellBorn(mount, call, dir, name, child, entry.attr, (entryValid, attrValid, size) => {
+      if (call.entry(child.fuseNodeid, entry.attr, entryValid, attrValid, size)) child.nlookup += 1;
+    }),
+  );
 }
 
 /** Hazard F18: a directory that was removed elsewhere, while somebody works in it, has no names and takes none: ENOENT, as on any file system. */
@@ -63,29 +58,36 @@ export function inGoneDirectory(error: unknown): never {
   throw isErrno(error, E.ESTALE) ? errnoError(E.ENOENT) : error;
 }
 
-/** Under EX of its directory: no other node can know it, so its lock is here without a message. In use until `leave`. */
-function bearChild(mount: Mount, entry: Entry): InodeRecord {
-  const child = mount.inodes.remember(entry.id, entry.attr.mode);
-  child.nlinkHint = entry.attr.nlink;
+/** Under EX of its directory: no other node can know it, so its lock is here without a message. */
+function withBorn(mount: Mount, { id, attr }: Entry, work: (child: InodeRecord) => Maybe<void>): Maybe<void> {
+  const child = mount.inodes.remember(id, attr.mode);
+  child.nlinkHint = attr.nlink;
   if (mount.coherence.born(child)) {
     if (child.kind === "directory") mount.lower.made(child.id);
     else child.uncappedHold = mount.coherence.heldSince(child);
   }
-  return child;
+  return lastly(
+    () => work(child),
+    () => mount.inodes.leave(child),
+  );
 }
 
-/** Not pinned where a LOOKUP beside this call has found it first, and its lock is on the way. */
-function withChildPinned(
+/** It is not pinned where a LOOKUP beside this call has found it first, and its lock is on the way. */
+function tellBorn(
   mount: Mount,
   call: Call,
+  dir: InodeRecord,
+  name: Buffer,
   child: InodeRecord,
   attr: Attr,
-  answer: (attrValid: boolean, size: number) => void,
+  answer: (entryValid: boolean, attrValid: boolean, size: number) => void,
 ): void {
   const { coherence } = mount;
   const pinned = coherence.tryPin(child, Mode.PR);
   try {
-    answer(pinned && coherence.attrValid(child, call.pid, coherence.changes), pinned ? attr.size : uncoveredSize(mount, child, attr));
+    const attrValid = pinned && coherence.attrValid(child, call.pid, coherence.changes);
+    const size = pinned ? attr.size : uncoveredSize(mount, child, attr);
+    answer(coherence.names.tellEntry(dir, name, child), attrValid, size);
   } finally {
     if (pinned) coherence.unpin(child, Mode.PR);
   }
@@ -138,21 +140,17 @@ function answerCreated(
   { id, attr }: Entry,
   handle: LowerHandle,
 ): Maybe<void> {
-  const { coherence } = mount;
-  const child = bearChild(mount, { id, attr });
-  const answer = (access: "cached" | "direct" | null): void => {
-    const file = enterFile(mount, child, handle, access, request.flags);
-    withChildPinned(mount, call, child, attr, (attrValid, size) => {
-      const entryValid = coherence.names.tellEntry(dir, request.name, child);
-      const told = size === attr.size ? attr : { ...attr, size };
-      if (call.create(child.fuseNodeid, told, entryValid, attrValid, file.fh, openFlags(mount, file))) child.nlookup += 1;
-      else forgetFile(mount, file);
+  return withBorn(mount, { id, attr }, (child) => {
+    const token = (request.flags & O_ACCMODE) === O_RDONLY ? null : tokenOf(mount, call, child, handle, request.flags);
+    return chain(token, (access) => {
+      const file = enterFile(mount, child, handle, access, request.flags);
+      tellBorn(mount, call, dir, request.name, child, attr, (entryValid, attrValid, size) => {
+        const told = size === attr.size ? attr : { ...attr, size };
+        if (call.create(child.fuseNodeid, told, entryValid, attrValid, file.fh, openFlags(mount, file))) child.nlookup += 1;
+        else forgetFile(mount, file);
+      });
     });
-  };
-  return lastly(
-    () => chain((request.flags & O_ACCMODE) === O_RDONLY ? null : tokenOf(mount, call, child, handle, request.flags), answer),
-    () => mount.inodes.leave(child),
-  );
+  });
 }
 
 /** At once, but where the inode was found before it was born. */

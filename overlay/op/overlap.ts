@@ -2,7 +2,7 @@
  * READs and WRITEs of the same pages, where the kernel's page locks do not keep them apart (AUTO_INVAL_DATA; fs/fuse/inode.c,
  * fuse_change_attributes). Why a WRITE drops what others have read: overlay/op/README.md, "READs, WRITEs and mappings of the same pages".
  */
-import { PAGE_BYTES, type PagePart, type PageRange, type PendingRead, type Reread } from "../inode/pages.ts";
+import { overlap, PAGE_BYTES, type PagePart, type PageRange, type PendingRead, type Reread, without } from "../inode/pages.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import { isGone } from "../coherence/held-page.ts";
 import type { Call } from "./call.ts";
@@ -73,7 +73,7 @@ export async function dropReread(mount: Mount, inode: InodeRecord, made: PagePar
   // The kernel has let go of the page of a caller that was killed, and maybe of the inode: it must not be asked for in this thread.
   const page = call.interrupted ? null : heldPage(write);
   const outside = stale
-    .flatMap((read) => around(read, page))
+    .flatMap((read) => without(read, page === null ? [] : [page]))
     .map((part) => ({ part, dropped: mount.coherence.dropPages(inode, part.from, part.to - part.from) }));
   const readers = page === null ? [] : stale.filter((read) => overlap(read, page)).map((read) => read.tid);
   const held =
@@ -113,17 +113,4 @@ function isBeingRead({ pendingReads }: InodeRecord, range: PageRange): boolean {
 function within(page: PageRange, { offset, data }: PagePart): PagePart {
   const from = Math.max(page.from, offset);
   return { offset: from, data: data.subarray(from - offset) };
-}
-
-function around({ from, to }: PageRange, page: PageRange | null): PageRange[] {
-  if (page === null) return [{ from, to }];
-  const parts = [
-    { from, to: Math.min(to, page.from) },
-    { from: Math.max(from, page.to), to },
-  ];
-  return parts.filter((part) => part.from < part.to);
-}
-
-function overlap(a: PageRange, b: PageRange): boolean {
-  return a.from < b.to && b.from < a.to;
 }

@@ -4,6 +4,7 @@
  * meanwhile".
  */
 import { setTimeout as sleep } from "node:timers/promises";
+import { keepNewest } from "../../dlmd/base/keep-newest.ts";
 import type { Maybe } from "../lower/lower.ts";
 import type { Call } from "./call.ts";
 import type { StaleOnce } from "./stale-once.ts";
@@ -24,11 +25,7 @@ export class StandIns {
     this.#shownTo.set(fuseNodeid, tid);
     if (this.#threads.has(tid)) return;
     this.#threads.set(tid, false);
-    if (this.#threads.size <= THREADS_MAX) return;
-    for (const oldest of this.#threads.keys()) {
-      this.#threads.delete(oldest);
-      break;
-    }
+    keepNewest(this.#threads, THREADS_MAX);
   }
 
   /** Something was asked of that number, and is ESTALE: its thread walks again. */

@@ -7,6 +7,7 @@
  * one system call at a time, so the worst that a call left behind can do is that a later one is checked here instead of by the kernel.
  */
 import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
+import { keepNewest } from "../../dlmd/base/keep-newest.ts";
 import type { Maybe } from "../lower/lower.ts";
 import { chain, withErrors } from "../lower/maybe.ts";
 import type { Call } from "./call.ts";
@@ -35,12 +36,7 @@ export class StaleOnce {
     const call = callKey(caller, name);
     if (this.#calls.delete(call)) return false;
     this.#calls.add(call);
-    if (this.#calls.size > STALE_CALLS_MAX) {
-      for (const oldest of this.#calls) {
-        this.#calls.delete(oldest);
-        break;
-      }
-    }
+    keepNewest(this.#calls, STALE_CALLS_MAX);
     return true;
   }
 

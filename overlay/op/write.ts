@@ -24,7 +24,7 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 import { isSentinelOffset, SENTINEL_SIZE } from "../coherence/size/sentinel.ts";
 import type { WriteRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
-import { PAGE_BYTES } from "../inode/pages.ts";
+import { PAGE_BYTES, without } from "../inode/pages.ts";
 import { lastly } from "../lower/maybe.ts";
 import { AppendHold } from "./append-end.ts";
 import type { Call } from "./call.ts";
@@ -196,10 +196,8 @@ async function answerElsewhere(
 }
 
 /** Drops a range but for the one page at `lockedFrom`, which this very WRITE may hold. */
-async function dropOutside(mount: Mount, file: OpenFile, range: Written, lockedFrom: number): Promise<void> {
-  const end = range.offset + range.bytes;
-  const before = Math.min(end, lockedFrom) - range.offset;
-  if (before > 0) await mount.coherence.dropPages(file.inode, range.offset, before);
-  const from = Math.max(range.offset, lockedFrom + PAGE_BYTES);
-  if (end > from) await mount.coherence.dropPages(file.inode, from, end - from);
+async function dropOutside(mount: Mount, { inode }: OpenFile, { offset, bytes }: Written, lockedFrom: number): Promise<void> {
+  const locked = { from: lockedFrom, to: lockedFrom + PAGE_BYTES };
+  const parts = without({ from: offset, to: offset + bytes }, [locked]);
+  for (const { from, to } of parts) await mount.coherence.dropPages(inode, from, to - from);
 }

@@ -14,7 +14,7 @@ import { cachedInodesMax } from "../coherence/cache-limit.ts";
 import { callerThreads } from "../coherence/caller-threads.ts";
 import { createKernelCaches } from "../coherence/kernel-caches.ts";
 import { createOwnInodes } from "../coherence/size/own-inodes.ts";
-import { type CoherenceShell, createCoherenceShell } from "../coherence/shell.ts";
+import { CoherenceShell } from "../coherence/shell.ts";
 import { type FileLocksSeen, VolumeFileLocks } from "../file-lock/file-locks.ts";
 import { Lease, openLeasePage } from "../lease/lease.ts";
 import type { DiskGuard } from "../lower/server/disk-guard.ts";
@@ -148,7 +148,7 @@ export class MountProcess {
         mountpoint: this.options.mountpoint,
         mountFlags: this.options.mountFlags,
         createCoherence: (fd, negotiated) => {
-          this.#coherence = createCoherenceShell({
+          this.#coherence = new CoherenceShell({
             lockspace,
             ownInodes: createOwnInodes(native, this.options.mountpoint, connectionNumber(this.options.mountpoint) ?? 0),
             callerThreads,
@@ -201,7 +201,7 @@ export class MountProcess {
   }
 
   /** Takes part in the owner's election; resolves when there is an owner to work with. */
-  #joinVolume(client: DlmClient, lockspace: Parameters<typeof createCoherenceShell>[0]["lockspace"]): Promise<OwnerRecord> {
+  #joinVolume(client: DlmClient, lockspace: ConstructorParameters<typeof CoherenceShell>[0]["lockspace"]): Promise<OwnerRecord> {
     const known = new Promise<OwnerRecord>((resolve, reject) => {
       this.#ownerKnown = { resolve, reject };
     });

@@ -5,6 +5,7 @@
  * Source: fs/fuse/dev.c (request_wait_answer, queue_interrupt); kernel/signal.c (complete_signal: a deadly signal, not only SIGKILL
  * itself, puts SIGKILL into the private pending set of every thread, which is what /proc/TID/status shows as SigPnd).
  */
+import { keepNewest } from "../../dlmd/base/keep-newest.ts";
 
 /** INTERRUPTs for requests not seen yet. Beyond, the oldest is forgotten: its request then waits as if there had been none. */
 export const EARLY_INTERRUPTS_MAX = 1024;
@@ -73,11 +74,7 @@ export class Interrupts {
       return;
     }
     this.#early.add(targetUnique);
-    if (this.#early.size <= EARLY_INTERRUPTS_MAX) return;
-    for (const oldest of this.#early) {
-      this.#early.delete(oldest);
-      break;
-    }
+    keepNewest(this.#early, EARLY_INTERRUPTS_MAX);
   }
 
   /** The mount is gone, and with it every caller: whatever waits is given up. */

@@ -35,6 +35,7 @@ const PURE = [
   "dlmd/base/bytes.ts",
   "dlmd/base/errno.ts",
   "dlmd/base/error.ts",
+  "dlmd/base/keep-newest.ts",
   "dlmd/base/proc-stat.ts",
   "dlmd/base/program-time.ts",
   "dlmd/base/step-time.ts",

@@ -9,6 +9,7 @@
  *
  * What remains: a thread that stops between finding its attributes valid and looking at the size, some instructions, for as long as a whole revoke.
  */
+import { keepNewest } from "../../../dlmd/base/keep-newest.ts";
 import type { Cover } from "../cover.ts";
 import type { CoherenceState } from "../effect.ts";
 
@@ -21,11 +22,7 @@ export function noteAsker(state: CoherenceState, cover: Cover, tid: number): voi
   cover.askers.add(tid);
   if (tid === 0) return;
   state.toldOf.set(tid, cover);
-  if (state.toldOf.size <= TOLD_THREADS_MAX) return;
-  for (const oldest of state.toldOf.keys()) {
-    state.toldOf.delete(oldest);
-    return;
-  }
+  keepNewest(state.toldOf, TOLD_THREADS_MAX);
 }
 
 /** Any request of that thread: it has taken what it was told before. The inode whose last asker that was, or null. */

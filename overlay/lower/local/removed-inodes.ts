@@ -6,6 +6,7 @@
  * Bounded in time and number, and given up early by whoever needs the room. What it was like is remembered longer: somebody may have it as
  * working directory, and ask.
  */
+import { keepNewest } from "../../../dlmd/base/keep-newest.ts";
 import type { Native } from "../../../native/index.ts";
 import type { Attr, FileId, Maybe } from "../lower.ts";
 
@@ -69,11 +70,7 @@ export class RemovedInodes {
   #remember(id: FileId, attr: Attr): void {
     this.#remembered.delete(id.ino);
     this.#remembered.set(id.ino, { generation: id.generation, attr: { ...attr, nlink: 0 } });
-    if (this.#remembered.size <= REMOVED_REMEMBERED_MAX) return;
-    for (const oldest of this.#remembered.keys()) {
-      this.#remembered.delete(oldest);
-      break;
-    }
+    keepNewest(this.#remembered, REMOVED_REMEMBERED_MAX);
   }
 
   /** What it was like when its last name went. */

@@ -4,6 +4,7 @@
  * may not do it itself, because it might wait for the disk. So after a few of them the pool looks at the names that follow in the
  * directory, and the lookups to come find them cached.
  */
+import { keepNewest } from "../../../dlmd/base/keep-newest.ts";
 import type { Log } from "../../../dlmd/base/log.ts";
 import type { Native } from "../../../native/index.ts";
 import { parseEntries } from "./dirents.ts";
@@ -64,12 +65,7 @@ export class WarmUp {
   noteCold(directory: FileId): void {
     let account = this.#accounts.get(directory.ino);
     if (account === undefined) {
-      if (this.#accounts.size >= DIRECTORIES_MAX) {
-        for (const oldest of this.#accounts.keys()) {
-          this.#accounts.delete(oldest);
-          break;
-        }
-      }
+      keepNewest(this.#accounts, DIRECTORIES_MAX - 1);
       account = { coldLookups: 0, due: COLD_LOOKUPS_MIN, running: false };
       this.#accounts.set(directory.ino, account);
     }

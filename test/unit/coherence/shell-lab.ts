@@ -2,7 +2,7 @@
 import { type Lock, type LockHandlers, type Lockspace } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { KernelCaches } from "../../../overlay/coherence/invalidation.ts";
-import { type CoherenceShell, createCoherenceShell } from "../../../overlay/coherence/shell.ts";
+import { CoherenceShell } from "../../../overlay/coherence/shell.ts";
 import type { Inode, InodeKind } from "../../../overlay/coherence/cover.ts";
 import { fileKey } from "../../../overlay/lower/lower.ts";
 
@@ -72,7 +72,7 @@ export function shellOver(
   },
 ): CoherenceShell {
   const nothing = (): Promise<number[]> => Promise.resolve([0]);
-  return createCoherenceShell({
+  return new CoherenceShell({
     lockspace,
     caches: {
       invalidatePages: nothing,
