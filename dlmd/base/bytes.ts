@@ -54,14 +54,8 @@ export class ByteReader {
   u32(): number {
     return this.#view.getUint32(this.#take(4), true);
   }
-  i32(): number {
-    return this.#view.getInt32(this.#take(4), true);
-  }
   bigU64(): bigint {
     return this.#view.getBigUint64(this.#take(8), true);
-  }
-  bigI64(): bigint {
-    return this.#view.getBigInt64(this.#take(8), true);
   }
   f64(): number {
     return this.#view.getFloat64(this.#take(8), true);
@@ -149,19 +143,9 @@ export class ByteWriter {
     this.#view.setUint32(at, value, true);
     return this;
   }
-  i32(value: number): this {
-    const at = this.#room(4);
-    this.#view.setInt32(at, value, true);
-    return this;
-  }
   bigU64(value: bigint): this {
     const at = this.#room(8);
     this.#view.setBigUint64(at, value, true);
-    return this;
-  }
-  bigI64(value: bigint): this {
-    const at = this.#room(8);
-    this.#view.setBigInt64(at, value, true);
     return this;
   }
   f64(value: number): this {

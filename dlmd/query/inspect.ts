@@ -6,7 +6,7 @@
 import type { InspectRequest, ViewInfo } from "../wire/program.ts";
 import { WireError } from "../base/error.ts";
 import type { Client } from "../clients/client.ts";
-import type { Lkb, Resource } from "../lock/lkb.ts";
+import { type Lkb, type QueueName, queueOf, type Resource } from "../lock/lkb.ts";
 import type { InspectClientRequest } from "../clients/clients.ts";
 import { describeLock, describeLockspaces } from "./describe.ts";
 import type { QueriedNode } from "./queried-node.ts";
@@ -82,38 +82,30 @@ class Sight {
   }
 
   #see(resource: Resource): void {
-    const { nodeid } = this.#node.boot;
-    const mine = resource.masterNodeid === nodeid;
+    const { tables } = this.#node.locks;
+    const mine = tables.masters(resource);
     if (!mine && this.#wanted.resource === "") return;
-    const elsewhere = mine ? [] : [...this.#node.locks.tables.heldElsewhere.values()].filter((lkb) => lkb.resource === resource);
-    const queues = [
-      mine ? resource.grantQueue : elsewhere.filter((lkb) => lkb.granted !== null && lkb.requested === null),
-      mine ? resource.convertQueue : elsewhere.filter((lkb) => lkb.granted !== null && lkb.requested !== null),
-      mine ? resource.waitQueue : elsewhere.filter((lkb) => lkb.granted === null),
-    ] as const;
-    if (!this.#isWanted(queues)) return;
-    const [grantQueue, convertQueue, waitQueue] = queues.map((queue) => this.#describe(queue));
-    const lvb =
-      mine && resource.lvbSeq > 0 ? { bytes: resource.lvb?.byteLength ?? 0, seq: resource.lvbSeq, valid: resource.lvbValid } : null;
-    // A resource costs something too.
-    this.#left--;
+    const elsewhere = mine ? [] : [...tables.heldElsewhere.values()].filter((lkb) => lkb.resource === resource);
+    const locksOn = (name: QueueName): readonly Lkb[] => (mine ? resource[name] : elsewhere.filter((lkb) => queueOf(lkb) === name));
+    const [granted, converting, waiting] = [locksOn("grantQueue"), locksOn("convertQueue"), locksOn("waitQueue")];
+    if (!this.#isWanted(granted, [...converting, ...waiting])) return;
     this.resources.push({
       lockspace: resource.lockspace.name,
       resource: resource.name,
       masterNodeid: resource.masterNodeid,
-      lvb,
-      grantQueue: grantQueue ?? [],
-      convertQueue: convertQueue ?? [],
-      waitQueue: waitQueue ?? [],
+      lvb: mine && resource.lvbSeq > 0 ? { bytes: resource.lvb?.byteLength ?? 0, seq: resource.lvbSeq, valid: resource.lvbValid } : null,
+      grantQueue: this.#describe(granted),
+      convertQueue: this.#describe(converting),
+      waitQueue: this.#describe(waiting),
     });
+    // A resource costs something too.
+    this.#left--;
   }
 
-  #isWanted([granted, converting, waiting]: readonly [readonly Lkb[], readonly Lkb[], readonly Lkb[]]): boolean {
+  #isWanted(granted: readonly Lkb[], requested: readonly Lkb[]): boolean {
     const { waitingMs, nodeid } = this.#wanted;
-    const waits = (lkb: Lkb): boolean => this.#nowMs - lkb.sinceMs >= (waitingMs ?? 0);
-    if (waitingMs !== null && !converting.some(waits) && !waiting.some(waits)) return false;
-    const its = (lkb: Lkb): boolean => lkb.nodeid === nodeid;
-    return nodeid === 0 || granted.some(its) || converting.some(its) || waiting.some(its);
+    if (waitingMs !== null && !requested.some((lkb) => this.#nowMs - lkb.sinceMs >= waitingMs)) return false;
+    return nodeid === 0 || [...granted, ...requested].some((lkb) => lkb.nodeid === nodeid);
   }
 
   #describe(queue: readonly Lkb[]): LockAnswer[] {
@@ -126,15 +118,11 @@ class Sight {
   /** This node's programs; of a single resource those that have to do with it. */
   name(limit: number): void {
     const one = this.#wanted.resource !== "";
-    const concerned = new Set<number>();
-    for (const { grantQueue, convertQueue, waitQueue } of this.resources) {
-      for (const { nodeid, clientId } of [...grantQueue, ...convertQueue, ...waitQueue]) {
-        if (nodeid === this.#node.boot.nodeid) concerned.add(clientId);
-      }
-    }
-    for (const { held, waiting } of this.files) {
-      for (const { nodeid, clientId } of [...held, ...waiting]) if (nodeid === this.#node.boot.nodeid) concerned.add(clientId);
-    }
+    const rows = [
+      ...this.resources.flatMap(({ grantQueue, convertQueue, waitQueue }) => [...grantQueue, ...convertQueue, ...waitQueue]),
+      ...this.files.flatMap(({ held, waiting }) => [...held, ...waiting]),
+    ];
+    const concerned = new Set(rows.filter(({ nodeid }) => nodeid === this.#node.boot.nodeid).map(({ clientId }) => clientId));
     for (const { id, pid, program } of this.#node.clients.all.values()) {
       if (one && !concerned.has(id)) continue;
       if (this.clients.size >= limit) return;

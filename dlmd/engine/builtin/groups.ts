@@ -85,12 +85,6 @@ export class Groups {
     }
   }
 
-  /** Groups that the client asked to join and not to leave. */
-  joinedBy(clientId: number): string[] {
-    const prefix = `${clientId}/`;
-    return [...this.#asked.keys()].filter((key) => key.startsWith(prefix)).map((key) => key.slice(prefix.length));
-  }
-
   // --------------------------------------------------------------------------------------------------------- delivery
 
   deliver(origin: Member, body: Uint8Array): void {

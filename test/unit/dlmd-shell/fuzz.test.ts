@@ -10,7 +10,7 @@ import { afterEach, expect, test } from "vitest";
 import { WireError } from "../../../dlmd/base/error.ts";
 import type { Log } from "../../../dlmd/base/log.ts";
 import { createMetrics, type Metrics } from "../../../dlmd/base/metric.ts";
-import { seededRandom } from "../../../dlmd/base/random.ts";
+import { seededRandom } from "../../seeded-random.ts";
 import { ByteWriter } from "../../../dlmd/base/bytes.ts";
 import { decodeConfigMessage, encodeConfigMessage } from "../../../dlmd/config/change-codec.ts";
 import type { NodeConfig } from "../../../dlmd/config/votes.ts";

@@ -1,5 +1,5 @@
 /** Damage that keeps the shape of a message: bits, bytes that matter, lengths, cuts, tails, pieces of other messages. Seeded. */
-import type { Random } from "../../../dlmd/base/random.ts";
+import type { Random } from "../../seeded-random.ts";
 
 const telling = [0, 1, 2, 6, 31, 32, 0x7f, 0x80, 0xff];
 

@@ -4,7 +4,7 @@ import path from "node:path";
 import { expect, test } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { createMetrics } from "../../../dlmd/base/metric.ts";
-import { seededRandom } from "../../../dlmd/base/random.ts";
+import { seededRandom } from "../../seeded-random.ts";
 import { createBootClock } from "../../../dlmd/driver/clock.ts";
 import { createLimitedWarn, MAX_LOG_INTERVAL_MS } from "../../../dlmd/base/log-limiter.ts";
 import { readableLine } from "../../../dlmd/base/pino-log.ts";

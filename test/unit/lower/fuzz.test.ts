@@ -10,7 +10,7 @@ import { ByteWriter } from "../../../dlmd/base/bytes.ts";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { WireError } from "../../../dlmd/base/error.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
-import { type Random, seededRandom } from "../../../dlmd/base/random.ts";
+import { type Random, seededRandom } from "../../seeded-random.ts";
 import { createSecureAcceptor, secureInitiator } from "../../../dlmd/tls/secure-connection.ts";
 import * as handshake from "../../../overlay/lower/wire/handshake.ts";
 import type { LocalLower } from "../../../overlay/lower/local/local.ts";

@@ -1,6 +1,4 @@
-/**
- * Randomness comes in as an argument: the composition root gives the system's, a simulation a seeded one.
- */
+/** Random numbers that are the same in each run. */
 export interface Random {
   /** A whole number from 0 to below - 1. `below`: 1..2^32. */
   below(below: number): number;
