@@ -120,7 +120,14 @@ it(
 
 it("an owner whose serving thread waits for its disk is waited for, though another node wants a lock of it for longer than the limit", async () => {
   const [own, wanting] = [on(owner), on(far)];
-  await own.run(`os.mkdir("own"); os.mkdir("own/before")`);
+  await own.run(`os.mkdir("own")`);
+  // Locks that do not concern the owner's mount.
+  const others = [on(near), on(far)];
+  for (const other of others)
+    await other.run(`fd = os.open("others", os.O_RDWR | os.O_CREAT); fcntl.lockf(fd, fcntl.LOCK_EX); fcntl.lockf(fd, fcntl.LOCK_UN)`);
+  // The name is known there, and of what is in the directory the owner's mount has the lock.
+  await wanting.run(`os.listdir("own")`);
+  await own.run(`os.mkdir("own/before")`);
   const pid = lab.node(owner).overlayPid;
   const root = lowerRoot(lab, owner);
   frozen.push(root);
@@ -134,6 +141,7 @@ it("an owner whose serving thread waits for its disk is waited for, though anoth
   const spared = (): boolean => /waits in the kernel/.test(readFileSync(path.join(lab.node(owner).runDir, "../dlmd.log"), "utf8"));
   await until("its dlmd has looked at it", spared);
   expect(performance.now() - began).toBeGreaterThan(LIMIT_MS);
+  for (const other of [...others, ...others]) await other.run(`fcntl.lockf(fd, fcntl.LOCK_EX); fcntl.lockf(fd, fcntl.LOCK_UN)`);
   await freeze("--unfreeze", root);
   frozen.pop();
   expect(await made).toBe("ok");
