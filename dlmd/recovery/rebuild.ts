@@ -37,6 +37,11 @@ export class Rebuild {
   readonly #manager: LockManager;
   readonly #change: Change;
   readonly #send: Send;
+  /**
+   * One time for all that is named by this node and to it, however many turns that takes, and however long a message waits for its reader:
+   * waiters are put in the order of their ages.
+   */
+  readonly #startedMs: number;
   readonly #steps: Iterator<void>;
   readonly #survivors: ReadonlySet<number>;
   readonly #joins: boolean;
@@ -61,6 +66,7 @@ export class Rebuild {
     this.#touched = new Map(unsettled === null ? [] : unsettled.#touched);
     const { before, members } = change;
     const tables = manager.tables;
+    this.#startedMs = tables.nowMs;
     this.#survivors = new Set(before.filter((member) => hasMember(members, member.nodeid, member.incarnation)).map(({ nodeid }) => nodeid));
     this.#unread = new Set([...(unsettled === null ? [] : unsettled.#unread), ...change.lossy]);
     for (const { nodeid } of before) if (!this.#survivors.has(nodeid)) this.#unread.add(nodeid);
@@ -237,7 +243,7 @@ export class Rebuild {
       flags: lkb.flags,
       grantNo: lkb.grantNo,
       transaction: lkb.transaction,
-      waitedMs: lkb.requested === null ? 0 : waitedSince(lkb.sinceMs, tables.nowMs),
+      waitedMs: lkb.requested === null ? 0 : waitedSince(lkb.sinceMs, this.#startedMs),
       lvbSeq: lkb.lvbSeq,
       lvbRead: lkb.lvbRead,
       lvbValid: lkb.lvbValid,
@@ -260,7 +266,7 @@ export class Rebuild {
     lkb.flags = m.flags;
     lkb.grantNo = m.grantNo;
     lkb.transaction = m.transaction;
-    lkb.sinceMs = tables.nowMs - m.waitedMs;
+    lkb.sinceMs = this.#startedMs - m.waitedMs;
     lkb.lvbSeq = m.lvbSeq;
     lkb.lvbRead = m.lvbRead;
     lkb.lvbValid = m.lvbValid;

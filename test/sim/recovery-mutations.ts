@@ -84,6 +84,22 @@ export const recoveryMutations: readonly Mutation[] = [
     caughtBy: "test/scenario/scenario.test.ts",
   },
   {
+    id: "rebuild-ages-by-turn",
+    breaks: "a lock that is named in a later turn of a rebuild has waited longer",
+    file: "dlmd/recovery/rebuild.ts",
+    find: "waitedSince(lkb.sinceMs, this.#startedMs)",
+    replace: "waitedSince(lkb.sinceMs, tables.nowMs)",
+    caughtBy: "test/unit/dlmd/rebuild.test.ts",
+  },
+  {
+    id: "rebuild-ages-by-arrival",
+    breaks: "a lock whose name is read later in a rebuild has waited less",
+    file: "dlmd/recovery/rebuild.ts",
+    find: "lkb.sinceMs = this.#startedMs - m.waitedMs;",
+    replace: "lkb.sinceMs = tables.nowMs - m.waitedMs;",
+    caughtBy: "test/unit/dlmd/rebuild.test.ts",
+  },
+  {
     id: "mistrust-nothing-rebuilt",
     breaks: "who sent what cannot be meant waits for ever",
     file: "dlmd/node.ts",

@@ -1,8 +1,9 @@
 /** The value block of a rebuilt resource, and conversions whose order a recovery lost. */
 import { describe, expect, it } from "vitest";
-import { newClient } from "../../../dlmd/clients/client.ts";
+import { type Client, newClient } from "../../../dlmd/clients/client.ts";
 import { VALBLK } from "../../../dlmd/wire/flag.ts";
 import { newLkb, newResource, type Lkb, type Resource } from "../../../dlmd/lock/lkb.ts";
+import type { LockManager } from "../../../dlmd/lock/lock-manager.ts";
 import { masterRemove, settleRebuilt } from "../../../dlmd/lock/master.ts";
 import { masterOf } from "../../../dlmd/lock/mastering.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
@@ -199,6 +200,60 @@ describe("a write that comes while the new master waits", () => {
   it("of an unlock is known, and valid", () => {
     const written = takenIn({ kind: "unlock", lkbId: 5, lvbWrite: "write", lvbSeq: 4, lvb: block(4) });
     expect(written).toMatchObject({ lvbSeq: 4, lvbValid: true, lvb: block(4) });
+  });
+});
+
+describe("who waits is named in many turns, and read at any time", () => {
+  const members = [1, 2].map((nodeid) => ({ nodeid, incarnation: `000000000000000${nodeid}` }));
+  const names = Array.from({ length: 100 }, (_, i) => `r${i}`);
+  const start = (manager: LockManager, clients: readonly Client[], send: (message: PeerMessage) => void): Rebuild => {
+    const change = { before: members, members, lossy: new Set<number>(), incremental: false };
+    return new Rebuild(manager, clients, change, new LateMessages(1000, () => {}), null, (_, message) => send(message));
+  };
+
+  it("all with their ages of one moment", () => {
+    const { manager, time } = loneLocks();
+    manager.tables.members = members;
+    const elsewhere = names.find((each) => masterOf(members, "v", each) === 2) as string;
+    const resource = manager.tables.resource(manager.tables.lockspace("v"), elsewhere);
+    const client = newClient(1);
+    for (const id of [1, 2, 3]) {
+      const lkb = newLkb(resource, 1, id, client, 1, id);
+      client.locks.set(id, Object.assign(lkb, { requested: Mode.EX, sinceMs: 10 * id }));
+    }
+    time.nowMs = 100;
+    const sent: PeerMessage[] = [];
+    const rebuild = start(manager, [client], (message) => void sent.push(message));
+    do time.nowMs += 50;
+    while (!rebuild.step(1));
+    expect(sent.map((message) => message.kind === "rebuild" && message.waitedMs)).toEqual([90, 80, 70]);
+  });
+
+  it("so none has waited less because its message was read late, and the order is theirs", () => {
+    const { manager, time } = loneLocks();
+    manager.tables.members = members;
+    const here = names.find((each) => masterOf(members, "v", each) === 1) as string;
+    time.nowMs = 1000;
+    const rebuild = start(manager, [], () => {});
+    const state = { granted: null, requested: Mode.EX, flags: 0, grantNo: 0, transaction: 0 };
+    const unread = { lvbSeq: 0, lvbRead: false, lvbValid: false, lvb: null };
+    for (const [lkbId, waitedMs] of [
+      [1, 90],
+      [2, 95],
+      [3, 70],
+    ] as const) {
+      time.nowMs += 100;
+      const lock = { lkbId, clientId: 1, lockspace: "v", resource: here, ...state, waitedMs, ...unread };
+      expect(rebuild.receiveLock(2, { kind: "rebuild", ...lock })).toBe(true);
+    }
+    while (!rebuild.step(100));
+    while (!rebuild.settle(100));
+    const resource = manager.tables.resource(manager.tables.lockspace("v"), here);
+    expect(resource.grantQueue.map(({ id }) => id)).toEqual([2]);
+    expect(resource.waitQueue.map(({ id, sinceMs }) => [id, sinceMs])).toEqual([
+      [1, 910],
+      [3, 930],
+    ]);
   });
 });
 
