@@ -166,6 +166,22 @@ export const plockMutations: readonly Mutation[] = [
     caughtBy: "test/unit/plock/service.test.ts",
   },
   {
+    id: "given-up-files-settle-on",
+    breaks: "file locks are settled by what was named in a rebuild that was given up",
+    file: "dlmd/plock/service.ts",
+    find: "    this.#naming = this.home.rebuild();\n    this.#settling = null;\n",
+    replace: "    this.#naming = this.home.rebuild();\n",
+    caughtBy: "test/sim/plock.test.ts",
+  },
+  {
+    id: "given-up-requests-stay",
+    breaks: "requests that were named in a rebuild that was given up are asked again by the next one, too",
+    file: "dlmd/plock/master.ts",
+    find: "    this.#gated.clear();\n    this.#agains = [];\n",
+    replace: "    this.#gated.clear();\n",
+    caughtBy: "test/sim/plock.test.ts",
+  },
+  {
     id: "search-in-one-turn",
     breaks: "a turn takes all work of all searches at once",
     file: "dlmd/plock/search-work.ts",
