@@ -30,6 +30,12 @@ export interface Waiter {
   onInterrupt: (() => void) | null;
 }
 
+/** Of a child. `trip`: the lock was not here all the time since its attributes were read. */
+export interface ChildPin {
+  readonly pinned: boolean;
+  readonly trip: boolean;
+}
+
 export interface Want {
   readonly inode: Inode;
   readonly mode: PinMode;
@@ -73,14 +79,14 @@ export interface Coherence {
    * SENTINEL_SIZE, validity 0). Attributes read while the lock was not here all the time must be read again after the pin: `trip` tells.
    * `since`: what `grants` was before they were read.
    */
-  pinChild(inode: Inode, since: number): Maybe<{ readonly pinned: boolean; readonly trip: boolean }>;
+  pinChild(inode: Inode, since: number): Maybe<ChildPin>;
   /**
    * Not pinned, because it is being given up: is it still here, and was since, so that attributes read since are true in this turn? What the kernel
    * caches under it may be there still, and must not be given another size.
    */
   stillHeld(inode: Inode, since: number): boolean;
   /** `pinChild` for many, in one message to dlmd. */
-  pinChildren(inodes: readonly Inode[], since: number): Maybe<readonly { readonly pinned: boolean; readonly trip: boolean }[]>;
+  pinChildren(inodes: readonly Inode[], since: number): Maybe<readonly ChildPin[]>;
 
   /**
    * With nothing pinned: asks for PR on inodes whose lock another node has, all in one message, and waits until they came or a moment has

@@ -7,7 +7,7 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 import { attach, type ChildWaiter, type Cover, type Inode, type PinMode, type PinWaiter } from "./cover.ts";
 import type { PagePart, PageRange } from "../inode/pages.ts";
 import type { Maybe } from "../lower/lower.ts";
-import type { Coherence, HeldPageDrop, PageUsers, Waiter, Want } from "./api.ts";
+import type { ChildPin, Coherence, HeldPageDrop, PageUsers, Waiter, Want } from "./api.ts";
 import { bear } from "./born.ts";
 import type { CallerThreads } from "./caller-threads.ts";
 import type { CoherenceState } from "./effect.ts";
@@ -42,9 +42,9 @@ export interface PinsOptions {
 
 /** Bringing locks for a listing ends after this time: it is answered without what has not come. */
 const BRING_WAIT_MS = 20;
-const pinnedChild = { pinned: true, trip: false } as const;
-const pinnedAnew = { pinned: true, trip: true } as const;
-const unpinnedChild = { pinned: false, trip: false } as const;
+const pinnedChild: ChildPin = { pinned: true, trip: false };
+const pinnedAnew: ChildPin = { pinned: true, trip: true };
+const unpinnedChild: ChildPin = { pinned: false, trip: false };
 
 export class Pins implements Coherence {
   onExpected: ((inode: Inode) => void) | null = null;
@@ -138,14 +138,14 @@ export class Pins implements Coherence {
     return this.#state.grants;
   }
 
-  pinChild(inode: Inode, since: number): Maybe<{ readonly pinned: boolean; readonly trip: boolean }> {
+  pinChild(inode: Inode, since: number): Maybe<ChildPin> {
     attach(inode);
     if (this.#state.abandoned) return unpinnedChild;
     let settle: ChildWaiter = unsettled;
     const now = pinChild(this.#state, inode.cover, (pinned) => settle(pinned));
     if (now === true) return inode.cover.grant > since ? pinnedAnew : pinnedChild;
     if (now === false) return unpinnedChild;
-    const promise = new Promise<{ readonly pinned: boolean; readonly trip: boolean }>((resolve) => {
+    const promise = new Promise<ChildPin>((resolve) => {
       settle = (pinned) => resolve({ pinned, trip: true });
     });
     this.#options.host.run();
@@ -156,9 +156,9 @@ export class Pins implements Coherence {
     return !this.#state.abandoned && isStillHeld(cover) && cover.grant <= since;
   }
 
-  pinChildren(inodes: readonly Inode[], since: number): Maybe<readonly { readonly pinned: boolean; readonly trip: boolean }[]> {
+  pinChildren(inodes: readonly Inode[], since: number): Maybe<readonly ChildPin[]> {
     const results = inodes.map((inode) => this.pinChild(inode, since));
-    if (!results.some((result) => result instanceof Promise)) return results as { pinned: boolean; trip: boolean }[];
+    if (!results.some((result) => result instanceof Promise)) return results as ChildPin[];
     return Promise.all(results.map((result) => Promise.resolve(result)));
   }
 

@@ -1,6 +1,7 @@
 /** LOOKUP, FORGET: from a name to an inode, and back to nothing. */
 import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
+import type { ChildPin } from "../coherence/api.ts";
 import { SENTINEL_SIZE } from "../coherence/size/sentinel.ts";
 import type { ForgetRequest, LookupRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
@@ -105,10 +106,8 @@ function replyTarget(mount: Mount, call: Call, attr: Attr, target: RenameTarget,
 function replyEntry(mount: Mount, call: Call, found: Found, attr: Attr): Maybe<void> {
   const { child, since } = found;
   const pin = mount.coherence.pinChild(child, since.grants);
-  if (waiting(pin)) return replyEntryLater(mount, call, found, attr, pin);
-  if (pin.pinned ? pin.trip || !mount.coherence.sizes.known(child) : mustLook(mount, found)) {
-    return replyEntryLater(mount, call, found, attr, Promise.resolve(pin));
-  }
+  const later = waiting(pin) || (pin.pinned ? pin.trip || !mount.coherence.sizes.known(child) : mustLook(mount, found));
+  if (later) return replyEntryLater(mount, call, found, attr, pin);
   try {
     tellChild(mount, call, found, attr, pin.pinned, null);
   } finally {
@@ -116,15 +115,9 @@ function replyEntry(mount: Mount, call: Call, found: Found, attr: Attr): Maybe<v
   }
 }
 
-async function replyEntryLater(
-  mount: Mount,
-  call: Call,
-  found: Found,
-  early: Attr,
-  pending: Promise<{ readonly pinned: boolean; readonly trip: boolean }>,
-): Promise<void> {
+async function replyEntryLater(mount: Mount, call: Call, found: Found, early: Attr, pin: Maybe<ChildPin>): Promise<void> {
   const { child } = found;
-  const { pinned, trip } = await pending;
+  const { pinned, trip } = await pin;
   try {
     const { sizes } = mount.coherence;
     const read = (): Maybe<Attr> => mount.lower.getattr(child.id);

@@ -3,7 +3,7 @@
  * balanced, and keeps the told names truthfully, because operations ask for them.
  */
 import { Cover, type Inode, type InodeKind, type PinMode } from "../../../overlay/coherence/cover.ts";
-import type { Coherence, HeldPageDrop, SessionCoherence, Waiter, Want } from "../../../overlay/coherence/api.ts";
+import type { ChildPin, Coherence, HeldPageDrop, SessionCoherence, Waiter, Want } from "../../../overlay/coherence/api.ts";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { type FileId, fileKey, type Maybe } from "../../../overlay/lower/lower.ts";
@@ -93,11 +93,11 @@ export class PermissiveCoherence implements SessionCoherence, Coherence, KernelN
   contended(): boolean {
     return false;
   }
-  pinChild(_inode: Inode): { readonly pinned: boolean; readonly trip: boolean } {
+  pinChild(_inode: Inode): ChildPin {
     this.pins += 1;
     return { pinned: true, trip: false };
   }
-  pinChildren(inodes: readonly Inode[]): readonly { readonly pinned: boolean; readonly trip: boolean }[] {
+  pinChildren(inodes: readonly Inode[]): readonly ChildPin[] {
     return inodes.map((inode) => this.pinChild(inode));
   }
   pinData(_inode: Inode, _mode: PinMode, _cached: boolean, waiter: Waiter): Maybe<void> {

@@ -5,7 +5,7 @@
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { Inode, PinMode } from "../../../overlay/coherence/cover.ts";
-import type { Coherence, HeldPageDrop, PageUsers, Waiter, Want } from "../../../overlay/coherence/api.ts";
+import type { ChildPin, Coherence, HeldPageDrop, PageUsers, Waiter, Want } from "../../../overlay/coherence/api.ts";
 import type { KernelNames } from "../../../overlay/coherence/kernel-names.ts";
 import type { KernelSizes } from "../../../overlay/coherence/size/kernel-sizes.ts";
 import { PAGE_BYTES, type PagePart, type PageRange } from "../../../overlay/inode/pages.ts";
@@ -13,11 +13,6 @@ import type { Maybe } from "../../../overlay/lower/lower.ts";
 import { rightSizes } from "./right-sizes.ts";
 
 export type Locks = "here" | "away" | "never";
-
-export interface ChildPin {
-  readonly pinned: boolean;
-  readonly trip: boolean;
-}
 
 export class RecordingCoherence implements Coherence, KernelNames {
   sizes: KernelSizes = rightSizes;
