@@ -24,6 +24,7 @@ import type { BeatContent, HeardBeat } from "./heartbeater.ts";
 import { Detector, type OwnState } from "./detector.ts";
 import { type LeaseBasis, leaseEndByAll, leaseWaitShare } from "./lease.ts";
 import { admitIncarnation, type Peer } from "./peer-table.ts";
+import { isExcluded, membersWanted, needOf, rankOf, type Situation } from "./next-view.ts";
 import { leaseGrounds, nextElectorate, plainQuorum, type QuorumBasis } from "./quorum.ts";
 
 export interface MembershipHost
@@ -36,12 +37,8 @@ export interface MembershipHost
 
 /** Shares of the time-out. */
 const tickShare = 0.05;
-const firstViewShare = 0.3;
-const joinShare = 0.1;
 const proposalShare = 0.5;
 const promiseShare = 0.6;
-const strayShare = 0.5;
-const brokenShare = 0.25;
 /** After standing still: three heartbeats each way. */
 const stoodStillShare = 0.3;
 /** Unanswered proposals in a row after which a node is left out for two time-outs (hazard H13). */
@@ -376,83 +373,32 @@ export class Membership {
 
   // --------------------------------------------------------------------------------------------- whether to propose
 
-  #eligible(peer: Peer, nowMs: number): boolean {
-    const { heartbeat, incarnation } = peer;
-    if (heartbeat === null || incarnation === null || !this.#detector.alive(peer, nowMs) || nowMs < peer.shunnedUntilMs) return false;
-    if (peer.left === incarnation || peer.evicted === incarnation) return false;
-    // A change of configuration reaches the members one after the other; who is not a member needs the same to become one.
-    const member = hasMember(this.view?.members ?? [], peer.config.nodeid, incarnation);
-    if (member || heartbeat.configVersion === this.#basis.version) return true;
-    // In the midst of a change: it counts by the one before or after, and its dlmd and ours have let each other in (hazard C8).
-    return Math.abs(heartbeat.configVersion - this.#basis.version) === 1 && peer.link === incarnation;
-  }
-
-  /** Why the present view will not do, and for how long to hear more before proposing another; null: it will. */
-  #need(desired: readonly Member[], nowMs: number): { why: string; delayMs: number } | null {
-    const view = this.view;
-    const timeoutMs = this.#boot.timeoutMs;
-    const all = desired.length === this.#basis.nodes.length;
-    if (view === null) return { why: "first view", delayMs: all ? 0 : firstViewShare * timeoutMs };
-    const lost = view.members.filter((member) => !hasMember(desired, member.nodeid, member.incarnation));
-    if (lost.length > 0) return { why: `lost ${lost.map((member) => this.#lostWords(member, nowMs)).join(", ")}`, delayMs: 0 };
-    if (desired.length > view.members.length) return { why: "nodes join", delayMs: all ? 0 : joinShare * timeoutMs };
-    if (this.stopped) return { why: "a promised view did not come", delayMs: 0 };
-    const age = nowMs - view.installedMs;
-    if (view.quorum.configVersion < this.#basis.version && age > brokenShare * timeoutMs) return { why: "votes changed", delayMs: 0 };
-    for (const member of view.members) {
-      const heartbeat = this.peers.get(member.nodeid)?.heartbeat ?? null;
-      if (heartbeat === null) continue;
-      const here = sameView(heartbeat.view, view.id);
-      if (here && heartbeat.broken && age > brokenShare * timeoutMs) return { why: `node ${member.nodeid} lost frames`, delayMs: 0 };
-      if ((!here || heartbeat.stopped) && age > strayShare * timeoutMs) return { why: `node ${member.nodeid} is astray`, delayMs: 0 };
-    }
-    if (this.#broken && age > brokenShare * timeoutMs) return { why: "frames were lost", delayMs: 0 };
-    if (view.quorum.quorate && age > brokenShare * timeoutMs && this.#keptByAll()) {
-      const next = nextElectorate(this.#basis, this.electorate, view.members, this.#lasting(nowMs));
-      if (next !== null) return { why: `last_man_standing: votes of nodes ${next.nodeids.join(" ")} count`, delayMs: 0 };
-    }
-    return null;
-  }
-
-  #lostWords({ nodeid }: Member, nowMs: number): string {
-    const peer = this.peers.get(nodeid);
-    if (peer === undefined || !this.#detector.alive(peer, nowMs)) return `node ${nodeid}`;
-    const others = (this.view?.members ?? []).filter((member) => member.nodeid !== nodeid);
-    const cut = others.filter((member) => this.#detector.unlinkedForMs(member.nodeid, nodeid, nowMs) >= this.#boot.timeoutMs);
-    return cut.length === 0
-      ? `node ${nodeid}`
-      : `node ${nodeid}, which has no connection to ${cut.map((member) => member.nodeid).join(" ")}`;
-  }
-
-  /**
-   * Somebody who should be in the next view is in a quorate one without this node, and hears a node that this one would leave out, maybe a
-   * member of it: then those members say who joins them. Who does not hear one of them would tear it apart again and again (hazard H14).
-   */
-  #excluded(desired: readonly Member[]): boolean {
-    return desired.some(({ nodeid }) => {
-      const heartbeat = this.peers.get(nodeid)?.heartbeat ?? null;
-      if (heartbeat === null || heartbeat.view.epoch === 0) return false;
-      if (!sameView(heartbeat.view, heartbeat.lineage) || sameView(heartbeat.view, this.view?.id ?? noView)) return false;
-      return heartbeat.heard.some((heard) => !hasMember(desired, heard.nodeid, heard.incarnation));
-    });
-  }
-
-  /** In which order the members propose: the lowest first, but whose configuration is the latest (hazard C8). */
-  #rank(desired: readonly Member[]): number {
-    const versionOf = (nodeid: number): number => this.peers.get(nodeid)?.heartbeat?.configVersion ?? this.#basis.version;
-    const byVersion = [...desired].sort((a, b) => versionOf(b.nodeid) - versionOf(a.nodeid) || a.nodeid - b.nodeid);
-    return byVersion.findIndex((member) => member.nodeid === this.#self.nodeid);
+  /** Who counts from the next view on, if that is another set than now, and every member of this one has what counts now on disk. */
+  #nextElectorate(nowMs: number): Electorate | null {
+    const { view } = this;
+    if (view === null || !this.#keptByAll()) return null;
+    return nextElectorate(this.#basis, this.electorate, view.members, this.#lasting(nowMs));
   }
 
   #evaluate(nowMs: number): void {
     if (this.leaving) return;
     const agreement = this.#agreement;
-    const desired = this.#detector.desired(this.view?.members ?? [], (peer) => this.#eligible(peer, nowMs), nowMs);
-    const rank = this.#rank(desired);
+    const situation: Situation = {
+      self: this.#self,
+      timeoutMs: this.#boot.timeoutMs,
+      detector: this.#detector,
+      basis: this.#basis,
+      view: this.view,
+      stopped: this.stopped,
+      broken: this.#broken,
+      nextElectorate: () => this.#nextElectorate(nowMs),
+    };
+    const desired = membersWanted(situation, nowMs);
+    const rank = rankOf(situation, desired);
     const proposal = agreement.proposal;
     if (proposal !== null && nowMs - proposal.sinceMs >= proposalShare * this.#boot.timeoutMs) this.#giveUp(proposal, desired, nowMs);
     if (agreement.proposal !== null || nowMs < this.#backoffUntilMs) return;
-    const need = rank < 0 || this.#excluded(desired) ? null : this.#need(desired, nowMs);
+    const need = rank < 0 || isExcluded(situation, desired) ? null : needOf(situation, desired, nowMs);
     if (need === null) {
       this.#wantSinceMs = null;
       return;

@@ -440,7 +440,7 @@ export const engineMutations: readonly Mutation[] = [
     hazard: "H14",
     breaks: "an excluded node does not wait, but proposes a view without those whom it does not hear",
     file: "dlmd/membership/membership.ts",
-    find: "rank < 0 || this.#excluded(desired) ? null",
+    find: "rank < 0 || isExcluded(situation, desired) ? null",
     replace: "rank < 0 ? null",
     caughtBy: "test/sim/engine/one-way.test.ts",
   },

@@ -1,0 +1,97 @@
+/**
+ * Whether the present view will do, who should be in the next one, and in which order its members propose it: what a node judges by what it hears.
+ * That it then proposes, and backs off, is up to membership.ts. Hazards C8, H13, H14.
+ */
+import { type Electorate, hasMember, type Member, noView, sameView } from "../wire/view-id.ts";
+import type { InstalledView } from "./agreement.ts";
+import type { Detector } from "./detector.ts";
+import type { Peer } from "./peer-table.ts";
+import type { QuorumBasis } from "./quorum.ts";
+
+/** Shares of the time-out. */
+const firstViewShare = 0.3;
+const joinShare = 0.1;
+const strayShare = 0.5;
+const brokenShare = 0.25;
+
+export interface Situation {
+  readonly self: Member;
+  readonly timeoutMs: number;
+  readonly detector: Detector;
+  readonly basis: QuorumBasis;
+  readonly view: InstalledView | null;
+  /** A later view was promised. */
+  readonly stopped: boolean;
+  /** Frames between members of this view were lost. */
+  readonly broken: boolean;
+  /** last_man_standing: who is to count from the next view on; null: those who count now. */
+  readonly nextElectorate: () => Electorate | null;
+}
+
+function isEligible({ view, basis, detector }: Situation, peer: Peer, nowMs: number): boolean {
+  const { heartbeat, incarnation } = peer;
+  if (heartbeat === null || incarnation === null || !detector.alive(peer, nowMs) || nowMs < peer.shunnedUntilMs) return false;
+  if (peer.left === incarnation || peer.evicted === incarnation) return false;
+  // A change of configuration reaches the members one after the other; who is not a member needs the same to become one.
+  const member = hasMember(view?.members ?? [], peer.config.nodeid, incarnation);
+  if (member || heartbeat.configVersion === basis.version) return true;
+  // In the midst of a change: it counts by the one before or after, and its dlmd and ours have let each other in (hazard C8).
+  return Math.abs(heartbeat.configVersion - basis.version) === 1 && peer.link === incarnation;
+}
+
+export function membersWanted(situation: Situation, nowMs: number): Member[] {
+  const { detector, view } = situation;
+  return detector.desired(view?.members ?? [], (peer) => isEligible(situation, peer, nowMs), nowMs);
+}
+
+/** Why the present view will not do, and for how long to hear more before proposing another; null: it will. */
+export function needOf(situation: Situation, desired: readonly Member[], nowMs: number): { why: string; delayMs: number } | null {
+  const { view, timeoutMs, basis, detector } = situation;
+  const all = desired.length === basis.nodes.length;
+  if (view === null) return { why: "first view", delayMs: all ? 0 : firstViewShare * timeoutMs };
+  const lost = view.members.filter((member) => !hasMember(desired, member.nodeid, member.incarnation));
+  if (lost.length > 0) return { why: `lost ${lost.map((member) => lostWords(situation, member, nowMs)).join(", ")}`, delayMs: 0 };
+  if (desired.length > view.members.length) return { why: "nodes join", delayMs: all ? 0 : joinShare * timeoutMs };
+  if (situation.stopped) return { why: "a promised view did not come", delayMs: 0 };
+  const age = nowMs - view.installedMs;
+  if (view.quorum.configVersion < basis.version && age > brokenShare * timeoutMs) return { why: "votes changed", delayMs: 0 };
+  for (const member of view.members) {
+    const heartbeat = detector.peers.get(member.nodeid)?.heartbeat ?? null;
+    if (heartbeat === null) continue;
+    const here = sameView(heartbeat.view, view.id);
+    if (here && heartbeat.broken && age > brokenShare * timeoutMs) return { why: `node ${member.nodeid} lost frames`, delayMs: 0 };
+    if ((!here || heartbeat.stopped) && age > strayShare * timeoutMs) return { why: `node ${member.nodeid} is astray`, delayMs: 0 };
+  }
+  if (situation.broken && age > brokenShare * timeoutMs) return { why: "frames were lost", delayMs: 0 };
+  if (!view.quorum.quorate || age <= brokenShare * timeoutMs) return null;
+  const next = situation.nextElectorate();
+  return next === null ? null : { why: `last_man_standing: votes of nodes ${next.nodeids.join(" ")} count`, delayMs: 0 };
+}
+
+function lostWords({ view, detector, timeoutMs }: Situation, { nodeid }: Member, nowMs: number): string {
+  const peer = detector.peers.get(nodeid);
+  if (peer === undefined || !detector.alive(peer, nowMs)) return `node ${nodeid}`;
+  const others = (view?.members ?? []).filter((member) => member.nodeid !== nodeid);
+  const cut = others.filter((member) => detector.unlinkedForMs(member.nodeid, nodeid, nowMs) >= timeoutMs);
+  return cut.length === 0 ? `node ${nodeid}` : `node ${nodeid}, which has no connection to ${cut.map((member) => member.nodeid).join(" ")}`;
+}
+
+/**
+ * Somebody who should be in the next view is in a quorate one without this node, and hears a node that this one would leave out, maybe a
+ * member of it: then those members say who joins them. Who does not hear one of them would tear it apart again and again (hazard H14).
+ */
+export function isExcluded({ view, detector }: Situation, desired: readonly Member[]): boolean {
+  return desired.some(({ nodeid }) => {
+    const heartbeat = detector.peers.get(nodeid)?.heartbeat ?? null;
+    if (heartbeat === null || heartbeat.view.epoch === 0) return false;
+    if (!sameView(heartbeat.view, heartbeat.lineage) || sameView(heartbeat.view, view?.id ?? noView)) return false;
+    return heartbeat.heard.some((heard) => !hasMember(desired, heard.nodeid, heard.incarnation));
+  });
+}
+
+/** In which order the members propose: the lowest first, but whose configuration is the latest (hazard C8). -1: this node is not wanted. */
+export function rankOf({ self, basis, detector }: Situation, desired: readonly Member[]): number {
+  const versionOf = (nodeid: number): number => detector.peers.get(nodeid)?.heartbeat?.configVersion ?? basis.version;
+  const byVersion = [...desired].sort((a, b) => versionOf(b.nodeid) - versionOf(a.nodeid) || a.nodeid - b.nodeid);
+  return byVersion.findIndex((member) => member.nodeid === self.nodeid);
+}
