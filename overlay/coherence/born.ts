@@ -5,7 +5,7 @@
  */
 import { Mode } from "../../dlmd/wire/mode.ts";
 import { type Cover, WriteToken } from "./cover.ts";
-import type { CoherenceState } from "./effect.ts";
+import { type CoherenceState, noteGranted } from "./effect.ts";
 
 /**
  * A LOOKUP or READDIRPLUS beside the creation (by a d_revalidate, or because the creator was killed and the kernel let go of the directory)
@@ -16,9 +16,7 @@ export function bear(state: CoherenceState, cover: Cover, now: number): boolean 
   if (cover.mode !== Mode.NL || cover.asking !== null || cover.phase !== "idle" || cover.token !== null) return false;
   const first = cover.grant === 0;
   cover.mode = Mode.EX;
-  cover.grantedAt = Math.ceil(now);
-  state.grants += 1;
-  cover.grant = state.grants;
+  noteGranted(state, cover, now);
   cover.unregistered = true;
   cover.token = new WriteToken(true);
   state.unregistered.add(cover);

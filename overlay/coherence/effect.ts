@@ -70,3 +70,10 @@ export function ask(state: CoherenceState, cover: Cover, mode: Mode, flags: numb
   cover.asking = mode;
   state.effects.push({ do: "request", cover, mode, flags });
 }
+
+/** Its lock came, or it was born here. */
+export function noteGranted(state: CoherenceState, cover: Cover, now: number): void {
+  cover.grantedAt = Math.ceil(now);
+  state.grants += 1;
+  cover.grant = state.grants;
+}

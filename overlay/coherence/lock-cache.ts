@@ -13,18 +13,23 @@ import { E, type Errno, errnoError } from "../../dlmd/base/errno.ts";
 import { LockFlag, type LockStatus } from "../../dlmd/client/api.ts";
 import { Mode, modeCovers, modesCompatible } from "../../dlmd/wire/mode.ts";
 import { type ChildWaiter, type Cover, NOBODY, type PinMode, type PinWaiter, tokenHeld } from "./cover.ts";
-import { ask, type CoherenceState } from "./effect.ts";
+import { ask, type CoherenceState, noteGranted } from "./effect.ts";
 import { enterConverted, enterRevoke, handleRegistered, passData, requestInRevoke, resumeRevoke } from "./revoke.ts";
 import { doubtSize } from "./size/doubt.ts";
 import { giveUpIfWanted } from "./write-token.ts";
 
-/** Never waits, no effects: the way of nearly every operation. */
-export function tryPin(cover: Cover, mode: PinMode): boolean {
-  if (cover.phase !== "idle" || cover.waiters.length > 0 || !modeCovers(cover.mode, mode)) return false;
+/** `expected`: no operation, but the expectation of one. */
+function take(cover: Cover, mode: PinMode, expected = false): void {
   cover.pins += 1;
   cover.uses += 1;
   if (mode === Mode.EX) cover.attrTold = false;
-  else cover.read = true;
+  else if (!expected) cover.read = true;
+}
+
+/** Never waits, no effects: the way of nearly every operation. */
+export function tryPin(cover: Cover, mode: PinMode): boolean {
+  if (cover.phase !== "idle" || cover.waiters.length > 0 || !modeCovers(cover.mode, mode)) return false;
+  take(cover, mode);
   return true;
 }
 
@@ -106,9 +111,7 @@ export function refuseWaiters(state: CoherenceState, cover: Cover, error: Errno)
 export function pinChild(state: CoherenceState, cover: Cover, waiter: ChildWaiter): boolean | null {
   if (cover.phase !== "idle") return false;
   if (modeCovers(cover.mode, Mode.PR)) {
-    cover.pins += 1;
-    cover.uses += 1;
-    cover.read = true;
+    take(cover, Mode.PR);
     return true;
   }
   if (cover.asking !== null) {
@@ -140,9 +143,7 @@ export function handleAst(state: CoherenceState, cover: Cover, status: LockStatu
     return;
   }
   if (status === "granted") {
-    cover.grantedAt = Math.ceil(now);
-    state.grants += 1;
-    cover.grant = state.grants;
+    noteGranted(state, cover, now);
     cover.uses = 0;
   }
   settleChildren(state, cover, status === "granted");
@@ -161,11 +162,7 @@ function settleChildren(state: CoherenceState, cover: Cover, granted: boolean): 
   cover.askingForChild = false;
   if (cover.childWaiters.length === 0) return;
   for (const waiter of cover.childWaiters) {
-    if (granted) {
-      cover.pins += 1;
-      cover.uses += 1;
-      cover.read = true;
-    }
+    if (granted) take(cover, Mode.PR);
     state.effects.push({ do: "settle-child", waiter, pinned: granted });
   }
   cover.childWaiters = NOBODY;
@@ -209,10 +206,7 @@ function pinWaiters(state: CoherenceState, cover: Cover): void {
   for (const waiter of cover.waiters) {
     if (!modeCovers(cover.mode, waiter.mode)) break;
     taken += 1;
-    cover.pins += 1;
-    cover.uses += 1;
-    if (waiter.mode === Mode.EX) cover.attrTold = false;
-    else if (waiter.expected !== true) cover.read = true;
+    take(cover, waiter.mode, waiter.expected);
     state.effects.push({ do: "settle", waiter, error: null });
   }
   if (taken > 0) cover.waiters = taken === cover.waiters.length ? NOBODY : cover.waiters.slice(taken);
