@@ -17,12 +17,16 @@ export interface ThreadSeen {
   readonly wchan: string;
 }
 
-export async function waitsInKernel(pid: number, look: (pid: number) => ThreadSeen | null = lookAt): Promise<boolean> {
+/** "over": it was held at the first look and has run since, so what it owes may be on its way. "none" also if it has ended. */
+export type KernelWait = "held" | "over" | "none";
+
+export async function kernelWaitOf(pid: number, look: (pid: number) => ThreadSeen | null = lookAt): Promise<KernelWait> {
   const before = look(pid);
-  if (before === null || !isHeld(before)) return false;
+  if (before === null || !isHeld(before)) return "none";
   await sleep(KERNEL_WAIT_MS);
   const after = look(pid);
-  return after !== null && isHeld(after) && after.switches === before.switches;
+  if (after === null) return "none";
+  return isHeld(after) && after.switches === before.switches ? "held" : "over";
 }
 
 /** A wait for a FUSE server looks the same, but a SIGKILL ends it (fs/fuse/dev.c): that may be a mount that waits for itself. */

@@ -6,7 +6,7 @@ import type { Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { OperatingError } from "../base/error.ts";
 import { type Native, nativeAddon } from "../../native/index.ts";
-import { waitsInKernel } from "./kernel-wait.ts";
+import { type KernelWait, kernelWaitOf } from "./kernel-wait.ts";
 
 const SIGKILL = 9;
 const ESRCH = 3;
@@ -23,8 +23,8 @@ export interface Credentials {
 export interface ProcessHandle {
   /** SIGKILL; resolves when it has ended, with true, or at once with false if `close` was called meanwhile. Rejects if it may not be killed. */
   kill(): Promise<boolean>;
-  /** It waits in the kernel, and a signal would not end it (kernel-wait.ts). Takes a while where it may be so. */
-  waitsInKernel(): Promise<boolean>;
+  /** Whether it waits in the kernel, where a signal would not end it (kernel-wait.ts). Takes a while where it may be so. */
+  kernelWait(): Promise<KernelWait>;
   readonly ended: boolean;
   close(): void;
 }
@@ -61,7 +61,8 @@ function handleOf(native: Native, pidfd: number, pid: number): ProcessHandle {
   };
   return {
     kill,
-    waitsInKernel: () => waitsInKernel(pid),
+    // Another process may have its number: one that has ended waits for nothing.
+    kernelWait: async () => (native.pidfdEnded(pidfd) === 1 ? "none" : kernelWaitOf(pid)),
     close,
     get ended() {
       return ended;

@@ -31,7 +31,7 @@ export interface ServerOptions {
   /** It leaves so much unread. */
   readonly slow: (clientId: number, unreadBytes: number) => void;
   readonly gone: (clientId: number) => void;
-  /** It was to be killed and was not: it waits in the kernel, as for a disk that hangs. */
+  /** It was to be killed and was not: it waits in the kernel, as for a disk that hangs, or did so until just now. */
   readonly spared: (clientId: number) => void;
 }
 
@@ -82,11 +82,12 @@ export async function startServer(options: ServerOptions): Promise<LocalServer> 
   /** It has gone if that is no guest any more. */
   const spare = async (clientId: number, guest: Guest, reason: string): Promise<boolean> => {
     guest.looking = true;
-    const waits = (await guest.process?.waitsInKernel()) === true;
+    const wait = (await guest.process?.kernelWait()) ?? "none";
     guest.looking = false;
     if (guests.get(clientId) !== guest) return true;
-    if (!waits) return false;
-    log.warn({ clientId, reason }, "a program that hangs waits in the kernel, as for a disk: it is not killed, and has its time anew");
+    if (wait === "none") return false;
+    const found = wait === "held" ? "that hangs waits in the kernel, as for a disk" : "that hung has waited in the kernel, and goes on";
+    log.warn({ clientId, reason }, `a program ${found}: it is not killed, and has its time anew`);
     options.spared(clientId);
     return true;
   };

@@ -290,6 +290,15 @@ export const lockMutations: readonly Mutation[] = [
     caughtBy: "test/unit/dlmd-shell/local-socket.test.ts",
   },
   {
+    id: "h13-answered-disk-ended",
+    hazard: "H13",
+    breaks: "a program whose disk answers while it is looked at is ended",
+    file: "dlmd/server/server.ts",
+    find: '    if (wait === "none") return false;\n',
+    replace: '    if (wait !== "held") return false;\n',
+    caughtBy: "test/unit/dlmd-shell/local-socket.test.ts",
+  },
+  {
     id: "h13-may-keep-judged",
     hazard: "H13",
     breaks: "a program that keeps a lock which it may keep is ended",
