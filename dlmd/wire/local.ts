@@ -41,7 +41,7 @@ import {
 
 /** "CVLD" */
 const MAGIC = 0x444c5643;
-export const LOCAL_VERSION = 8;
+export const LOCAL_VERSION = 9;
 const TEXT_BYTES = 256;
 const LIST_ROWS = 65536;
 const OVERLAY_KEYS = 16;

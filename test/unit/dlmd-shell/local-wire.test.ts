@@ -25,6 +25,7 @@ import {
   encodeClientMessage,
   encodeServerMessage,
 } from "../../../dlmd/wire/local.ts";
+import { queries } from "../../../dlmd/wire/program.ts";
 
 const view: ViewInfo = {
   viewId: "7.1.00ff",
@@ -310,6 +311,11 @@ describe("batches", () => {
       { numRuns: 3000 },
     );
   });
+});
+
+test("a question that is asked no more, or anew, makes another version", () => {
+  // Else a program of an older release is told that its frame is damaged, not to run programs of this release.
+  expect([LOCAL_VERSION, queries]).toEqual([9, ["status", "nodes"]]);
 });
 
 test("a gatherer closes a batch before another message, and when it has grown too long", () => {
