@@ -13,6 +13,8 @@ vi.mock("../../../native/index.ts", () => ({
     sync: { close: () => 0 },
   }),
 }));
+// Another process has got its number, and waits.
+vi.mock("../../../dlmd/server/kernel-wait.ts", () => ({ kernelWaitOf: async () => "held" }));
 vi.mock("node:timers/promises", () => ({
   setTimeout: (ms: number) => {
     kernel.slept.push(ms);
@@ -35,4 +37,11 @@ test("a process of which nobody waits for the end any more is not looked at agai
   handle?.close();
   expect(await killed).toBe(false);
   expect([kernel.looks, handle?.ended]).toEqual([1, false]);
+});
+
+test("a process that has ended waits in the kernel for nothing, though another one has its number", async () => {
+  kernel.endsAtLook = 2;
+  const handle = peerProcesses().open({} as Socket);
+  expect(await handle?.kernelWait()).toBe("held");
+  expect(await handle?.kernelWait()).toBe("none");
 });
