@@ -42,7 +42,7 @@ import { createProveGone } from "../volume/prove-gone.ts";
 import { dropAndAbort } from "./abandon.ts";
 import { AnswerLimit } from "./answer-limit.ts";
 import { type OwnedLower, serveMounted } from "./owned-lower.ts";
-import { Withdrawals } from "./withdrawal.ts";
+import { type GuardedDisk, Withdrawals } from "./withdrawal.ts";
 
 export interface MountProcessOptions {
   readonly native: Native;
@@ -336,7 +336,7 @@ export class MountProcess {
         const watched = { device: lower.path, type, readOnly, rootFd, confirm, stopWriting };
         return this.#withdrawals.guard(local, watched, (why) => this.#withdraw(why));
       },
-      createServer: (served) => this.#createServer(client, mount, served),
+      createServer: (served, disk) => this.#createServer(client, mount, served, disk),
       address,
       notReleased: (error) => this.fail(error),
     });
@@ -348,7 +348,7 @@ export class MountProcess {
     return { epoch, address, port };
   }
 
-  #createServer(client: DlmClient, mount: LowerMount, served: LocalLower): LowerServer {
+  #createServer(client: DlmClient, mount: LowerMount, served: LocalLower, disk: GuardedDisk | null): LowerServer {
     const { native, log, bit } = this.options;
     const { clusterName, nodeid, incarnation, clientId } = client.info;
     return createLowerServer({
@@ -361,6 +361,7 @@ export class MountProcess {
       letGoAfter: mount.letGoAfter,
       nodeAddresses: () => client.info.nodes.map((node) => node.address),
       log,
+      ...(disk === null ? {} : { hasDisk: () => disk.hasDisk() }),
       mayServe: () => this.#lease?.holds() === true,
       freeMemory: (memory) => native.freeArrayBuffer(memory),
       isMember: (nodeid, incarnation) => client.view.incarnations[client.view.members.indexOf(nodeid)] === incarnation,

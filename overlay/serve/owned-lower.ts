@@ -20,7 +20,7 @@ export interface OwnedLower {
 export interface OwnedLowerParts {
   readonly createLocal: () => LocalLower;
   readonly guard: (local: LocalLower) => GuardedDisk | null;
-  readonly createServer: (served: LocalLower) => LowerServer;
+  readonly createServer: (served: LocalLower, disk: GuardedDisk | null) => LowerServer;
   /** Where the server listens. */
   readonly address: string;
   /** The mount could not be given back: only the end of this process lets others go on. */
@@ -35,7 +35,7 @@ export async function serveMounted(mount: LowerMount, parts: OwnedLowerParts): P
   try {
     local = parts.createLocal();
     disk = parts.guard(local);
-    server = parts.createServer(disk?.guard.served ?? local);
+    server = parts.createServer(disk?.guard.served ?? local, disk);
     const port = await server.listen(parts.address, 0);
     if (disk !== null && disk.guard.why !== null) throw new Error(`the disk failed as it was mounted: ${disk.guard.why}`);
     return { mount, local, server, disk, port };

@@ -30,6 +30,8 @@ export interface GuardedDisk {
   readonly guard: DiskGuard;
   /** In words; null: it is well, as far as is known. */
   readonly trouble: string | null;
+  /** Looks at the owner's block now. False: the disk was given up; if it is another's, its file system is shut down by then. Never rejects. */
+  hasDisk(): Promise<boolean>;
   /** It is not looked at any more. */
   end(): void;
 }
@@ -84,6 +86,7 @@ export class Withdrawals {
       get trouble(): string | null {
         return guard.why ?? trouble ?? block.trouble();
       },
+      hasDisk: () => block.hasDisk(),
       end: () => {
         clearInterval(timer);
         block.end();
@@ -96,8 +99,9 @@ export class Withdrawals {
   #watchBlock(
     guard: DiskGuard,
     { confirm, stopWriting }: WatchedDisk,
-  ): { readonly trouble: () => string | null; readonly end: () => void } {
+  ): { readonly trouble: () => string | null; readonly hasDisk: () => Promise<boolean>; readonly end: () => void } {
     let trouble: string | null = null;
+    let stopped: Promise<void> | null = null;
     let looking = false;
     let ended = false;
     const stop = async (): Promise<void> => {
@@ -114,23 +118,26 @@ export class Withdrawals {
       if (isAnothers(error)) {
         // Hazard C3. First, so that no call is told what the end of the file system does to it.
         guard.yieldTo(words);
-        void stop();
+        stopped ??= stop();
         return;
       }
       if (trouble === null) this.#log.warn({ error: words }, "the owner's block could not be read again");
       trouble = words;
     };
-    const look = async (): Promise<void> => {
-      looking = true;
-      await confirm().then(() => (trouble = null), judge);
-      looking = false;
-    };
+    const look = (): Promise<unknown> => confirm().then(() => (trouble = null), judge);
     const timer = setInterval(() => {
-      if (!looking) void look();
+      if (looking) return;
+      looking = true;
+      void look().finally(() => (looking = false));
     }, OWNER_BLOCK_EVERY_MS);
     timer.unref();
     return {
       trouble: () => trouble,
+      hasDisk: async () => {
+        await look();
+        await stopped;
+        return guard.why === null;
+      },
       end: () => {
         ended = true;
         clearInterval(timer);

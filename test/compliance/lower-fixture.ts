@@ -132,7 +132,7 @@ export function testServer(
   lower: LocalLower,
   epoch: number,
   isGone: (session: LowerSessionId) => boolean = () => false,
-  after: Pick<LowerServerOptions, "cleanAfter" | "letGoAfter"> = {},
+  after: Pick<LowerServerOptions, "cleanAfter" | "letGoAfter" | "hasDisk"> = {},
 ): LowerServer {
   return createLowerServer({ ...testServerOptions(lower, epoch), isGone, ...after });
 }

@@ -12,6 +12,7 @@ import { queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
 import { tryExclusive } from "../../overlay/volume/device.ts";
 import { readOwnerBlock, writeOwnerBlock } from "../../overlay/volume/direct-block.ts";
 import type { Life } from "../../overlay/volume/life.ts";
+import type { OwnerBlock } from "../../overlay/volume/owner-block.ts";
 import { type Actor, endActors, startActor, until, untilWaiting } from "./actor.ts";
 import { coverlay, type TestLab, withLab } from "./lab.ts";
 import { hasSuperblock, lowerDirectory } from "./owner-lower.ts";
@@ -190,22 +191,46 @@ it("a file system that the kernel finds damaged stays with its owner: changes en
   });
 });
 
+/** Another machine has the disk, from now on. */
+async function nameAnother(device: string): Promise<{ readonly life: Life; readonly read: () => Promise<OwnerBlock> }> {
+  const { ownerBlock, uuid } = storedBit(device);
+  const read = (): Promise<OwnerBlock> => readOwnerBlock(device, ownerBlock ?? 0, uuid);
+  const block = await read();
+  const life = { ...(block.life as Life), nodeid: 9, bootId: "another-boot", hostName: "another" };
+  await writeOwnerBlock(device, ownerBlock ?? 0, { ...block, sequence: block.sequence + 1, life });
+  return { life, read };
+}
+
 it("another life in the owner's block: the owner withdraws, and what it had in memory does not come to the disk", async () => {
   await withLab({ nodes: 2, lower: "xfs" }, async (lab) => {
     const device = (await lab.status()).find((one) => one.nodeid === 1)?.device ?? "";
     const program = startActor({ cwd: lab.node(1).mount });
     await program.run(`put("synced", "kept"); fd = os.open("synced", os.O_RDWR); os.fsync(fd); os.fsync(os.open(".", os.O_RDONLY))`);
     await program.run(`put("lost", "in memory only, " * 1000)`);
-    const { ownerBlock, uuid } = storedBit(device);
-    const block = await readOwnerBlock(device, ownerBlock ?? 0, uuid);
-    const life = { ...(block.life as Life), bootId: "another-boot", hostName: "another" };
-    await writeOwnerBlock(device, ownerBlock ?? 0, { ...block, sequence: block.sequence + 1, life });
-    expect((await says(lab, 1, /^withdrawn: .*written by another node meanwhile: it names process \d+ of node 1 on another/)).role).toBe(
+    const { life, read } = await nameAnother(device);
+    expect((await says(lab, 1, /^withdrawn: .*written by another node meanwhile: it names process \d+ of node 9 on another/)).role).toBe(
       "waiting",
     );
     expect(tryExclusive(device)).toBe("free");
-    expect(await readOwnerBlock(device, ownerBlock ?? 0, uuid)).toMatchObject({ state: "owned", life });
+    expect(await read()).toMatchObject({ state: "owned", life });
     expect(readFileSync(labFiles(lab.dir).image).includes("in memory only, in memory")).toBe(false);
+  });
+});
+
+it("another life in the owner's block, and the owner is unmounted before it looks: what other nodes wrote does not come to the disk either", async () => {
+  await withLab({ nodes: 2, lower: "xfs" }, async (lab) => {
+    const device = (await lab.status()).find((one) => one.nodeid === 1)?.device ?? "";
+    const program = startActor({ cwd: lab.node(2).mount });
+    await program.run(`put("lost", "in memory only, " * 1000); fd = os.open("lost", os.O_RDWR)`);
+    const { life, read } = await nameAnother(device);
+    await coverlay(["umount", lab.node(1).mount]);
+    await until("the device is free", () => tryExclusive(device) === "free");
+    expect(logOf(lab, 1)).toMatch(/withdrawing from the volume: calls wait .*written by another node meanwhile/);
+    expect(await read()).toMatchObject({ state: "owned", life });
+    expect(readFileSync(labFiles(lab.dir).image).includes("in memory only, in memory")).toBe(false);
+    // Nobody can say whether it is on the disk until there is an owner.
+    void program.run(`os.fsync(fd)`).catch(() => undefined);
+    await untilWaiting(program);
   });
 });
 

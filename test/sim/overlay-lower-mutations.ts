@@ -331,6 +331,15 @@ export const overlayLowerMutations: readonly Mutation[] = [
     caughtBy: "test/unit/volume/timers.test.ts",
   },
   {
+    id: "c3-farewell-unread",
+    hazard: "C3",
+    breaks: "an owner that ends its service syncs what callers wrote, without a look at the owner's block",
+    file: "overlay/lower/server/server.ts",
+    find: "    if (!(await this.#hasDisk()) || served().length === 0) return;\n",
+    replace: "    if (served().length === 0) return;\n",
+    caughtBy: "test/unit/lower/server.test.ts",
+  },
+  {
     id: "device-lost-for-ever",
     breaks: "a node that could not read its device once takes part in no election any more",
     file: "overlay/volume/owner-core.ts",

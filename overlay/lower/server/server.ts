@@ -41,6 +41,11 @@ export interface LowerServerOptions {
   /** Addresses of the configured nodes: each has room of its own for connections that have proved nothing. */
   readonly nodeAddresses: () => readonly string[];
   readonly log: Log;
+  /**
+   * False: the disk was given up, or is another owner's (hazard C3): nothing more may be written to it, and nothing said of it. Asked at the end,
+   * before the last sync and after it. Never rejects.
+   */
+  readonly hasDisk?: () => Promise<boolean>;
   /** Whether this node may serve now; while it may not, no calls are read. Then `resume`. */
   readonly mayServe?: () => boolean;
   /** Frees memory at once, which is garbage otherwise (Native.freeArrayBuffer). */
@@ -219,16 +224,23 @@ class ServerCore implements ConnectionHost {
   /** Who is connected is told what became of his calls, so that none of them ends with EIO and no fsync at the next owner does. */
   async #leave(): Promise<void> {
     const served = (): ServerConnection[] => [...this.connections].filter((connection) => connection.served);
-    if (served().length === 0) return;
     await Promise.all(this.sessions.map((session) => session.retire()));
-    if (this.#abandoned) return;
+    // Also where nobody is to be told: the handles that are closed next may write.
+    if (!(await this.#hasDisk()) || served().length === 0) return;
     try {
       await this.options.lower.syncfs();
     } catch (error) {
       this.options.log.warn({ error: String(error) }, "the lower could not be synced before the end: callers are told nothing");
       return;
     }
+    // A sync that a shutdown overlapped may have said that all is well.
+    if (!(await this.#hasDisk())) return;
     await Promise.all(served().map((connection) => connection.farewell()));
+  }
+
+  async #hasDisk(): Promise<boolean> {
+    if (this.#abandoned) return false;
+    return ((await this.options.hasDisk?.()) ?? true) && !this.#abandoned;
   }
 
   async abandon(): Promise<void> {

@@ -82,8 +82,8 @@ export async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await new Promise((resolve) => setImmediate(resolve));
 }
 
-/** What the owner knows of the one before. */
-type OwnerBefore = Pick<LowerServerOptions, "cleanAfter" | "letGoAfter">;
+/** What the owner knows of the one before, and of its disk. */
+type OwnerBefore = Pick<LowerServerOptions, "cleanAfter" | "letGoAfter" | "hasDisk">;
 type Hears = Pick<RemoteLowerOptions, "onRefused" | "onOwnerDied" | "holds">;
 
 export interface RemoteLab {

@@ -1,13 +1,15 @@
 /** The owner's server at its ends: an error of its listening, and callers that come while it says farewell. */
 import { connect, Server, type Socket } from "node:net";
 import { afterEach, expect, it, vi } from "vitest";
+import { E } from "../../../dlmd/base/errno.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { secureInitiator } from "../../../dlmd/tls/secure-connection.ts";
+import type { LocalLower } from "../../../overlay/lower/local/local.ts";
 import { encodeFrame, FrameType, LOWER_WIRE_VERSION } from "../../../overlay/lower/wire/frame.ts";
 import { encodeHello } from "../../../overlay/lower/wire/handshake.ts";
 import { createLowerServer } from "../../../overlay/lower/server/server.ts";
 import { listenOn, LOOPBACK, TEST_VOLUME, testServerOptions } from "../../compliance/lower-fixture.ts";
-import { remoteLab, until } from "./remote-lab.ts";
+import { caller, errnoOf, name, RDWR, remoteLab, until } from "./remote-lab.ts";
 
 const lab = remoteLab();
 afterEach(() => void vi.restoreAllMocks());
@@ -71,4 +73,37 @@ it("gives nobody a session while it says farewell", async () => {
     release();
     await closing;
   }
+});
+
+/** What a caller hears of an owner's end, and how often the disk was synced; `has`: the owner's disk, each time that it is asked for. */
+async function endWith(has: readonly boolean[]): Promise<{ readonly syncs: number; readonly asked: number; readonly unsynced: number }> {
+  let [syncs, asked] = [0, 0];
+  const wrap = (lower: LocalLower): LocalLower => ({
+    ...lower,
+    syncfs: () => {
+      syncs += 1;
+      return lower.syncfs();
+    },
+  });
+  const hasDisk = (): Promise<boolean> => Promise.resolve(has[asked++] ?? true);
+  const { server, address } = await lab.owner(1, wrap, () => false, { hasDisk });
+  const remote = lab.remote();
+  await remote.connect(address, 1);
+  const { handle } = await remote.create(remote.root, name(`f${has.join("-")}`), RDWR, 0o644, caller);
+  await remote.write(handle, Buffer.from("not synced"), 0, false);
+  await server.close();
+  const next = await lab.owner(
+    2,
+    (lower) => lower,
+    () => false,
+    { letGoAfter: 1 },
+  );
+  remote.ownerFound(next.address, 2);
+  return { syncs, asked, unsynced: await errnoOf(() => remote.fsync(handle, false)) };
+}
+
+it("that ends syncs and says farewell only while it has its disk: else callers know that what they have not synced may be lost", async () => {
+  expect(await endWith([true, true])).toEqual({ syncs: 1, asked: 2, unsynced: 0 });
+  expect(await endWith([false])).toEqual({ syncs: 0, asked: 1, unsynced: E.EIO });
+  expect(await endWith([true, false])).toEqual({ syncs: 1, asked: 2, unsynced: E.EIO });
 });

@@ -130,6 +130,26 @@ describe("the owner's block", () => {
     expect(vi.getTimerCount()).toBe(0);
   });
 
+  it("is read when the service ends: of a disk that is another's the file system is shut down before the answer", async () => {
+    const withdrawn: string[] = [];
+    let answer: Error | null = null;
+    const confirm = (): Promise<void> => (answer === null ? Promise.resolve() : Promise.reject(answer));
+    let down: () => void = () => {};
+    const stopWriting = (): Promise<void> => new Promise((resolve) => (down = resolve));
+    const watched = new Withdrawals(silentLog).guard({} as LocalLower, { ...disk, confirm, stopWriting }, (why) => withdrawn.push(why));
+    expect(await watched.hasDisk()).toBe(true);
+    answer = new Error("EIO");
+    expect([await watched.hasDisk(), watched.trouble]).toEqual([true, "EIO"]);
+    answer = new OperatingError("it names node 9", { code: "owner-changed", hint: "" });
+    let told: boolean | null = null;
+    const asked = watched.hasDisk().then((has) => (told = has));
+    await vi.advanceTimersByTimeAsync(0);
+    expect([told, withdrawn]).toEqual([null, ["it names node 9"]]);
+    down();
+    expect(await asked).toBe(false);
+    watched.end();
+  });
+
   it("that this node gives back itself, while it is being read, is not another's", async () => {
     const withdrawn: string[] = [];
     let fail: (error: Error) => void = () => {};
