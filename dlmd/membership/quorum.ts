@@ -37,8 +37,8 @@ interface Ballot {
 }
 
 /**
- * A quorum and a lease need a majority of each of these. The first is how it is now. While the configuration changes, or who counts, there is
- * one more, as it was before: dlmd/membership/README.md, "Majorities of before and after".
+ * A quorum and a lease need a majority of each of these. The first is how it is now. While the configuration changes, or who counts, there are
+ * more, as it was before: dlmd/membership/README.md, "Majorities of before and after".
  */
 function ballots({ nodes, former, options }: QuorumBasis, electorate: Electorate | null): Ballot[] {
   const within = (voters: readonly Voter[], nodeids = electorate?.nodeids): readonly Voter[] =>
@@ -49,6 +49,8 @@ function ballots({ nodes, former, options }: QuorumBasis, electorate: Electorate
   if (former !== undefined) lists.push({ voters: within(former), breaking: "none", lost: "old-votes" });
   const before = electorate?.former ?? null;
   if (before !== null) lists.push({ voters: within(nodes, before), breaking, lost: "old-voters" });
+  // Those who know of neither change count by this one alone.
+  if (former !== undefined && before !== null) lists.push({ voters: within(former, before), breaking: "none", lost: "old-votes" });
   return lists;
 }
 

@@ -307,6 +307,15 @@ export const engineMutations: readonly Mutation[] = [
     caughtBy: "test/sim/engine/scenario.test.ts",
   },
   {
+    id: "c8-before-both-not-needed",
+    hazard: "C8",
+    breaks: "last_man_standing: with a change of the votes open as well, the old votes of the nodes that counted before are not asked",
+    file: "dlmd/membership/quorum.ts",
+    find: "if (former !== undefined && before !== null) lists.push(",
+    replace: "if (lists.length > 4) lists.push(",
+    caughtBy: "test/unit/dlmd/quorum-changes.test.ts",
+  },
+  {
     id: "lms-lease-by-one",
     breaks: "last_man_standing: one majority is enough for the lease",
     file: "dlmd/membership/quorum.ts",

@@ -1,0 +1,88 @@
+/** Quorum while two things change: the votes, and which nodes count (last_man_standing). All states of a small cluster, hazard C8. */
+import { describe, expect, it } from "vitest";
+import type { Voter } from "../../../dlmd/config/votes.ts";
+import { leaseGrounds, nextElectorate, plainQuorum, type QuorumBasis, quorumOf } from "../../../dlmd/membership/quorum.ts";
+import type { Electorate } from "../../../dlmd/wire/view-id.ts";
+
+/** What is a quorum without it is one with it. */
+const options = { ...plainQuorum, autoTieBreaker: "lowest" } as const;
+
+/** All sets of nodes 1 to `count`; that at place p has node n if bit n - 1 of p is set. */
+function setsOf(count: number): { readonly nodeid: number }[][] {
+  const nodeids = Array.from({ length: count }, (_, at) => at + 1);
+  return Array.from({ length: 1 << count }, (_, set) =>
+    nodeids.filter((nodeid) => (set & (1 << (nodeid - 1))) !== 0).map((nodeid) => ({ nodeid })),
+  );
+}
+
+const idsOf = (nodes: readonly { readonly nodeid: number }[]): number[] => nodes.map(({ nodeid }) => nodeid);
+
+interface Scene {
+  readonly former: readonly Voter[];
+  readonly nodes: readonly Voter[];
+  readonly electorate: Electorate;
+}
+
+/** Each node has one vote, one of them gets or loses one; and each next electorate of each one that can be. */
+function scenesOf(count: number): Scene[] {
+  const sets = setsOf(count);
+  const former = (sets.at(-1) ?? []).map(({ nodeid }) => ({ nodeid, votes: 1 }));
+  const changes = former.flatMap(({ nodeid }) =>
+    [0, 2].map((votes) => former.map((voter) => (voter.nodeid === nodeid ? { nodeid, votes } : voter))),
+  );
+  const formers = sets.filter(({ length }) => length > 0).map((set) => ({ nodeids: idsOf(set), former: null }));
+  return changes.flatMap((nodes) =>
+    formers.flatMap((before) => {
+      // Members of a view that has lasted, and the same ones once more.
+      const next = sets.map((members) => nextElectorate({ nodes }, before, members, idsOf(members)));
+      const different = new Map(next.filter((each) => each !== null).map((each) => [each.nodeids.join(), each.nodeids]));
+      return [...different.values()].map((nodeids) => ({ former, nodes, electorate: { nodeids, former: before.nodeids } }));
+    }),
+  );
+}
+
+/** What the best informed of a set can know, while neither change is kept: of each it may have heard, or not. */
+function quorumsOf({ former, nodes, electorate }: Scene, sets: ReturnType<typeof setsOf>): boolean[] {
+  const bases: QuorumBasis[] = [
+    { version: 1, nodes: former, options },
+    { version: 2, nodes, former, options },
+  ];
+  const electorates = [{ nodeids: electorate.former ?? [], former: null }, electorate];
+  return sets.map((members) => bases.some((basis) => electorates.some((electorate) => quorumOf(basis, members, true, electorate).quorate)));
+}
+
+describe("C8: the votes change, and who counts", () => {
+  it.each([3, 4, 5])("of %i nodes no two sets that have no node in common are quorate", (count) => {
+    const sets = setsOf(count);
+    const wrong: string[] = [];
+    for (const scene of scenesOf(count)) {
+      const quorate = quorumsOf(scene, sets);
+      const quorums = [...sets.keys()].filter((set) => quorate[set] === true);
+      for (const a of quorums) {
+        for (const b of quorums) {
+          if (b < a || (a & b) !== 0) continue;
+          const { nodes, electorate } = scene;
+          const votes = nodes.map((node) => node.votes).join(" ");
+          const [one, other] = [sets[a], sets[b]].map((set) => idsOf(set ?? []).join(" "));
+          wrong.push(`${one} and ${other}: votes ${votes}, ${electorate.nodeids.join(" ")} after ${electorate.former?.join(" ")}`);
+        }
+      }
+    }
+    expect(wrong).toEqual([]);
+  });
+
+  it("a lease needs the old votes of the nodes that counted before as well", () => {
+    const former = [1, 2, 3, 4, 5].map((nodeid) => ({ nodeid, votes: 1 }));
+    const nodes = former.map((voter) => (voter.nodeid === 4 ? { ...voter, votes: 0 } : voter));
+    const basis = { version: 2, nodes, former, options };
+    const electorate = { nodeids: [1, 2, 3], former: [1, 2, 3, 4, 5] };
+    const members = [1, 2, 3].map((nodeid) => ({ nodeid, incarnation: "00000000000000aa" }));
+    const grounds = leaseGrounds(basis, members, quorumOf(basis, members, true, electorate), electorate);
+    expect(grounds.map(({ nodes, needed }) => [nodes.length, needed])).toEqual([
+      [3, 2],
+      [3, 2],
+      [5, 3],
+      [5, 3],
+    ]);
+  });
+});
