@@ -9,6 +9,8 @@ export interface Client extends LockClient {
   readonly opening: Set<string>;
   /** "gone" asks that it has not answered: until then its socket must be read, whatever is saved. */
   asked: number;
+  /** It sent so much that a request of it was dropped: it is to end, and only its end counts. */
+  flooded: boolean;
   /** While gone: members of the view whose clients have not yet answered (hazard C7); null: not asked in this view. */
   awaited: Set<number> | null;
 }
@@ -27,6 +29,7 @@ export function newClient(id: number, { uid, pid, owner, program = "", bastLimit
     saved: [],
     paused: false,
     asked: 0,
+    flooded: false,
     gone: false,
     ending: false,
     awaited: null,

@@ -206,7 +206,9 @@ export class Clients {
     this.#nextExpiryMs = Math.min(this.#nextExpiryMs, this.#time.nowMs + timeoutMs);
   }
 
+  /** A request is lost, so it is not believed again, though its process may not end for now. */
   #endFlood(client: Client): void {
+    client.flooded = true;
     if (client.ending) return;
     client.ending = true;
     this.#port.endClient(
@@ -328,7 +330,7 @@ export class Clients {
   spared(clientId: number): void {
     const client = this.all.get(clientId);
     if (client === undefined || client.gone || !client.ending) return;
-    if (!this.#deaths.spared(client, this.#time.nowMs)) return this.#port.endClient(client, "it owes too many answers to be asked more");
+    if (!this.#deaths.spared(client, this.#time.nowMs)) return;
     client.ending = false;
     this.#locks.holder.unanswered.review(client, this.#time.nowMs);
   }

@@ -72,6 +72,8 @@ export class ClientDeathBarrier {
   /** Those whose processes were to end because they did not answer. */
   readonly #ended: Set<Client> = new Set();
   readonly #untold: Map<Client, Untold> = new Map();
+  /** Those that could not be ended, each until it is to be ended again, in time that counts. */
+  readonly #spared: Map<Client, number> = new Map();
   #nextGoneId = 1;
   #nextMs = Number.POSITIVE_INFINITY;
   #changed = false;
@@ -123,7 +125,7 @@ export class ClientDeathBarrier {
   answered(client: Client, goneId: number): void {
     const ask = this.#asks.get(goneId);
     if (ask !== undefined) this.#settle(client, goneId, ask);
-    if (client.asked > 0 || this.#untold.has(client) || !this.#ended.delete(client)) return;
+    if (client.asked > 0 || this.#mustEnd(client) || !this.#ended.delete(client)) return;
     client.ending = false;
     this.#changed = true;
     this.#port.believed(client);
@@ -132,23 +134,35 @@ export class ClientDeathBarrier {
   #settle(client: Client, goneId: number, ask: Ask): void {
     if (!ask.waiting.delete(client)) return;
     client.asked = Math.max(0, client.asked - 1);
+    if (client.asked === 0 && !this.#mustEnd(client)) this.#spared.delete(client);
     this.#changed ||= ask.ofNode;
     if (ask.waiting.size > 0) return;
     this.#asks.delete(goneId);
     ask.done();
   }
 
-  /** It cannot be ended now: after as long again it is to end, if it has not answered by then. False: it was not told all, so only its end counts. */
+  /** Not all was told it, or not all was heard that it asked for: answers are not enough any more. */
+  #mustEnd(client: Client): boolean {
+    return client.flooded || client.asked > MAX_UNANSWERED_GONE || this.#untold.has(client);
+  }
+
+  /** It cannot be ended now: after as long again it is to end, if it has not answered by then. False: only its end counts. */
   spared(client: Client, nowMs: number): boolean {
-    if (this.#untold.has(client)) return false;
+    const mustEnd = this.#mustEnd(client);
+    if (client.asked > 0 || mustEnd) {
+      const untilMs = this.time.until(nowMs + this.#limitMs);
+      this.#spared.set(client, untilMs);
+      this.#nextMs = Math.min(this.#nextMs, untilMs);
+    }
+    if (mustEnd) return false;
     if (this.#ended.delete(client)) this.#changed = true;
-    if (client.asked > 0) this.#nextMs = Math.min(this.#nextMs, this.time.until(nowMs + this.#limitMs));
     return true;
   }
 
   /** It will answer no more, and serves nobody. */
   forgetClient(client: Client): void {
     this.#ended.delete(client);
+    this.#spared.delete(client);
     if (this.#untold.delete(client)) this.#changed = true;
     for (const [goneId, ask] of this.#asks) this.#settle(client, goneId, ask);
   }
@@ -171,14 +185,25 @@ export class ClientDeathBarrier {
   expire(nowMs: number): void {
     if (!this.time.isOver(this.#nextMs, nowMs)) return;
     this.#nextMs = Number.POSITIVE_INFINITY;
+    for (const [client, untilMs] of this.#spared) this.#expireSpared(client, untilMs, nowMs);
     for (const ask of this.#asks.values()) {
       const isOver = this.time.isOver(ask.untilMs, nowMs);
       for (const client of ask.waiting.keys()) {
-        if (client.ending) continue;
+        if (client.ending || this.#spared.has(client)) continue;
         if (isOver || client.asked > MAX_UNANSWERED_GONE) this.#end(client, ask);
         else this.#nextMs = Math.min(this.#nextMs, ask.untilMs);
       }
     }
+  }
+
+  #expireSpared(client: Client, untilMs: number, nowMs: number): void {
+    if (!this.time.isOver(untilMs, nowMs)) {
+      this.#nextMs = Math.min(this.#nextMs, untilMs);
+      return;
+    }
+    this.#spared.delete(client);
+    if (client.ending && this.#mustEnd(client))
+      this.#port.end(client, "it could not be ended before, and its answers are not enough any more");
   }
 
   #end(client: Client, { waiting }: Ask): void {

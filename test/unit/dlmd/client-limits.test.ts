@@ -3,6 +3,7 @@ import { expect, it } from "vitest";
 import { NodeCore } from "../../../dlmd/node.ts";
 import type { Effect } from "../../../dlmd/node-api.ts";
 import type { ClientEvent, ClientRequest } from "../../../dlmd/wire/program.ts";
+import { GONE_LIMIT_MS } from "../../../dlmd/clients/death-barrier.ts";
 import { MAX_LEAVING_CLIENTS, MAX_SAVED_SHARE } from "../../../dlmd/clients/clients.ts";
 
 /** One of two nodes, alone: without quorum, so nothing is served. */
@@ -61,4 +62,13 @@ it('a program that is read for its answer to "gone" alone, and sends something e
   expect(send(most + 1)).toContainEqual(expect.objectContaining({ kind: "end-client", clientId: 1 }));
   for (let at = 0; at < 100; at++) expect(send(most + 2 + at).filter(({ kind }) => kind === "end-client")).toEqual([]);
   expect(client?.saved).toHaveLength(most);
+  // Its process waits for a disk. Requests of it are lost, so it is not served again, and is ended when it can be.
+  expect(node.step({ kind: "client-spared", clientId: 1 }, 2).filter(({ kind }) => kind === "end-client")).toEqual([]);
+  expect(client?.ending).toBe(true);
+  const ends: number[] = [];
+  // A longer pause would be a standstill, and not count.
+  for (let nowMs = 20; nowMs < 40_000; nowMs += 20)
+    if (node.step({ kind: "tick" }, nowMs).some(({ kind }) => kind === "end-client")) ends.push(nowMs);
+  expect(ends).toHaveLength(1);
+  expect(ends[0]).toBeGreaterThan(GONE_LIMIT_MS);
 });

@@ -87,7 +87,62 @@ it("a client that waits for its disk is spared: it has its time anew, and is bel
   for (let i = 0; i <= 65_536; i++) ask([client], 0);
   made.expire(0);
   ask([client], 1);
+  // It is ended again, but no more often than others are.
+  client.ending = true;
   expect(made.spared(client, 1)).toBe(false);
+  expect(made.nextMs).toBe(1 + GONE_LIMIT_MS);
+  made.expire(GONE_LIMIT_MS);
+  expect(ended).toEqual([1, 1, 1]);
+  made.expire(1 + GONE_LIMIT_MS);
+  expect(ended).toEqual([1, 1, 1, 1]);
+  made.forgetClient(client);
+  expect(made.nextMs).toBe(Number.POSITIVE_INFINITY);
+});
+
+it("a client that is spared has all its time anew, though another one's is over before", () => {
+  const { asks: made, ask, ended } = asks();
+  const [held, other] = [clientWith(1, "a"), clientWith(2, "a")];
+  ask([held], 0);
+  ask([other], 5000);
+  made.expire(GONE_LIMIT_MS);
+  held.ending = false;
+  made.spared(held, 31_000);
+  made.expire(5000 + GONE_LIMIT_MS);
+  expect([ended, made.nextMs]).toEqual([[1, 2], 61_000]);
+  // A death of which it is told meanwhile does not lengthen it.
+  ask([held], 60_000);
+  made.expire(60_999);
+  expect(ended).toEqual([1, 2]);
+  made.expire(61_000);
+  expect(ended).toEqual([1, 2, 1]);
+});
+
+it("a client that answers after it was spared has its usual time for what it is asked then", () => {
+  const { asks: made, ask, ended } = asks();
+  const client = clientWith(1, "a");
+  ask([client], 0);
+  made.expire(GONE_LIMIT_MS);
+  client.ending = false;
+  made.spared(client, GONE_LIMIT_MS);
+  made.answered(client, 1);
+  ask([client], GONE_LIMIT_MS + 10);
+  made.expire(2 * GONE_LIMIT_MS + 9);
+  expect(ended).toEqual([1]);
+  made.expire(2 * GONE_LIMIT_MS + 10);
+  expect(ended).toEqual([1, 1]);
+});
+
+it("a client of which a request was dropped is not believed again, whatever it answers", () => {
+  const { asks: made, ask, ended } = asks();
+  const client = clientWith(1, "a");
+  ask([client], 0);
+  made.expire(GONE_LIMIT_MS);
+  client.flooded = true;
+  expect(made.spared(client, GONE_LIMIT_MS)).toBe(false);
+  made.answered(client, 1);
+  expect([client.ending, made.ofNodes()]).toEqual([true, []]);
+  made.expire(2 * GONE_LIMIT_MS);
+  expect(ended).toEqual([1, 1]);
 });
 
 it("a new life of a client that was ended owes nothing of the one before", () => {
