@@ -4,7 +4,7 @@
  * the epoch that is kept on the volume itself: no two owners, ever, have the same one. The owner's block names this life before the
  * device is touched, and is given back after the unmount was proved (taking.ts).
  */
-import { closeSync, constants, openSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync } from "node:fs";
 import { errnoName } from "../../dlmd/base/errno.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { nativeAddon } from "../../native/index.ts";
@@ -57,7 +57,8 @@ export interface LowerMount {
   /**
    * Writes back, unmounts, and resolves once that is proved. All other descriptors of the file system must be closed before. Throws
    * OperatingError "not-released": then nobody else may be told that the volume is free. "let-go": it is free, and not clean.
-   * What Taken.confirm throws: the disk is another's, so nothing was written back, and it is free.
+   * What Taken.confirm throws of a disk that is another's: it was unmounted, nothing was written back, and the block goes on naming the other.
+   * That proves nothing to other nodes, so this one stays withdrawn. "not-shut-down": the same, but the unmount wrote back.
    */
   release(): Promise<void>;
 }
@@ -115,6 +116,7 @@ async function mountDevice(
   const shutDown = new ShutDown(() => shutDownDetached(mount, device));
   const release = (): Promise<void> => disk.carryOut("releasing it", () => releaseDevice(mount, shutDown, device, readOnly, taken));
   try {
+    taken.mountedOn(fstatSync(mount.rootFd).dev);
     const epoch = await disk.carryOut("looking at its bit and block", async () => {
       // A write that was late may have covered the block since: then others may not know that this node has the device.
       await taken.confirm();

@@ -6,6 +6,8 @@
  * the lease of this node must hold before and after: a node that was stopped in between finds that the others may have gone on,
  * and does not mount.
  */
+import { statSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { forgetOldErrors, kernelName, readOwnerBlock, writeOwnerBlock } from "./direct-block.ts";
 import type { DiskSteps } from "./disk-steps.ts";
@@ -15,6 +17,9 @@ import type { OwnerBlock } from "./owner-block.ts";
 import type { Claim } from "./owner-event.ts";
 import type { VolumeSuperblock } from "./probe.ts";
 import { thisMachine } from "./prove-gone.ts";
+
+/** A damaged block is read again after that, before the disk counts as another's. */
+const DAMAGED_AGAIN_MS = 500;
 
 export interface Taking {
   /** The client of the lock manager that mounts. */
@@ -39,9 +44,14 @@ interface Device {
 export interface Taken {
   /** Of the life that the block names now. */
   readonly epoch: number;
-  /** The block still names this life: nobody has written it since. Throws "owner-changed", "owner-block-damaged", "device-io". */
+  /** The mounted file system is on the device of that number (stat.dev): a look at another one says nothing from now on. */
+  mountedOn(number: number): void;
+  /**
+   * The block still names this life: nobody has written it since. Throws "owner-changed", "owner-block-damaged", "device-io",
+   * "device-moved".
+   */
   confirm(): Promise<void>;
-  /** After nothing of this mount can reach the device any more. Throws "device-io", "owner-changed". */
+  /** After nothing of this mount can reach the device any more. Throws what confirm does, and "owner-block-not-on-disk". */
   giveBack(): Promise<void>;
 }
 
@@ -54,7 +64,7 @@ export async function takeDevice(at: Device): Promise<Taken> {
   const found = await disk.ask("reading the owner's block", () => readOwnerBlock(device, offset, volumeUuid));
   requireSame(device, found, claim.block);
   const epoch = Math.max(at.epoch, found.epoch + 1);
-  if (at.readOnly) return { epoch: at.epoch, confirm: async () => {}, giveBack: async () => {} };
+  if (at.readOnly) return { epoch: at.epoch, confirm: async () => {}, giveBack: async () => {}, mountedOn: () => {} };
   const owned: OwnerBlock = {
     volumeUuid,
     sequence: found.sequence + 1,
@@ -69,12 +79,25 @@ export async function takeDevice(at: Device): Promise<Taken> {
     .carryOut("writing the owner's block", () => writeOwnerBlock(device, offset, owned))
     .catch((error: unknown) => Promise.reject(notGivenBack(device, error, error)));
   requireLease(at);
-  const look = async (): Promise<void> => requireSame(device, await readOwnerBlock(device, offset, volumeUuid), owned);
+  let mounted: number | null = null;
+  const look = async (): Promise<void> => {
+    const read = readOwnerBlock(device, offset, volumeUuid).then((block) => requireSame(device, block, owned));
+    const found = await read.then(() => null, asUnknown);
+    if (found === null || isAnothers(found.error)) requireDevice(device, mounted);
+    if (found !== null) throw found.error;
+  };
+  /** What is thrown away for a damaged block does not come back, so one read is not enough. */
+  const lookTwice = (): Promise<void> =>
+    look().catch(async (error: unknown) => {
+      if (!isDamaged(error)) throw error;
+      await sleep(DAMAGED_AGAIN_MS);
+      return look();
+    });
   // Once it is another's it stays so, also if it cannot be read any more.
   let lost: unknown = null;
   const confirm = async (): Promise<void> => {
     if (lost !== null) throw lost;
-    await look().catch((error: unknown) => {
+    await lookTwice().catch((error: unknown) => {
       if (isAnothers(error)) lost = error;
       throw error;
     });
@@ -91,7 +114,24 @@ export async function takeDevice(at: Device): Promise<Taken> {
   } catch (error) {
     return undo(device, error, giveBack);
   }
-  return { epoch, confirm, giveBack };
+  return { epoch, confirm, giveBack, mountedOn: (number) => void (mounted = number) };
+}
+
+const asUnknown = (error: unknown): { readonly error: unknown } => ({ error });
+const isDamaged = (error: unknown): boolean => error instanceof OperatingError && error.code === "owner-block-damaged";
+
+/** A link such as those in /dev/disk may lead to another disk since the mount, to a copy with the same uuid, say. */
+function requireDevice(device: string, mounted: number | null): void {
+  const number = statSync(device, { throwIfNoEntry: false })?.rdev;
+  if (mounted === null || number === mounted) return;
+  throw new OperatingError(
+    `${device} is not the disk any more that is mounted: it ${number === undefined ? "is gone" : "leads to another"}`,
+    {
+      code: "device-moved",
+      hint: "Two disks may have the same uuid, such as a copy: look at lsblk -f, and take the copy away.",
+      exitStatus: 32,
+    },
+  );
 }
 
 /** What Taken.confirm has thrown says that the disk is another's, or may be. */

@@ -125,6 +125,7 @@ export class DiskGuard {
     this.#changes = new OwnChanges(
       (handle) => this.#handles.get(handle)?.id,
       () => this.#own.target === local,
+      () => this.#why === null,
       () => this.#syncInBackground(),
     );
     this.served = this.#servedLower(local);

@@ -318,6 +318,32 @@ describe("what this node's own mount had changed when the disk was let go of", (
     return errors;
   }
 
+  it.each([
+    [false, 0],
+    [true, 1],
+  ])("counts as synced only by a sync that ended before that: given up meanwhile %s, %d left", async (givenUp, left) => {
+    for (const name of ["fsync", "syncfs"] as const) {
+      let end = (): void => undefined;
+      const sync = (): Promise<void> => new Promise((resolve) => (end = resolve));
+      const handle = 7 as unknown as LowerHandle;
+      const guard = new DiskGuard({
+        ...plain,
+        local: { open: () => handle, write: () => 1, fsync: sync, syncfs: sync } as unknown as LocalLower,
+        probe: () => Promise.resolve(true),
+        mayWithdraw: () => true,
+        withdraw: () => undefined,
+        log: silentLog,
+      });
+      void guard.own.open({ ino: 12, generation: 0 }, RDWR);
+      void guard.own.write(handle, new Uint8Array(1), 0, false);
+      const synced = name === "fsync" ? guard.own.fsync(handle, false) : guard.own.syncfs();
+      if (givenUp) guard.yieldTo("another's");
+      end();
+      await synced;
+      expect(guard.unsynced.size).toBe(left);
+    }
+  });
+
   it("is reported by fsync, once for each file, unless all of it is on the disk", async () => {
     expect(await fsyncs({ letGoAfter: 1 })).toEqual([E.EIO, 0, 0, E.EIO]);
   });
