@@ -115,11 +115,23 @@ export function create(mount: Mount, call: Call, request: CreateRequest): Maybe<
 /** EEXIST. */
 function createOnce(mount: Mount, call: Call, request: CreateRequest, dir: InodeRecord): Maybe<void> {
   const caller = callerOf(mount, call, request.umask);
-  const created = mount.lower.create(dir.id, request.name, request.flags, request.mode, caller);
-  return chain(changedNames(mount, call, { inodes: [dir], named: [dir] }, created), ({ entry, handle }) => {
-    mount.staleOnce.settled(call, request.name);
-    const restored = restoreSetgid(mount, entry, request);
-    return chain(restored, (attr) => answerCreated(mount, call, request, dir, { id: entry.id, attr }, handle));
+  /** Open, and nobody's yet. */
+  let opened: LowerHandle | null = null;
+  const created = chain(mount.lower.create(dir.id, request.name, request.flags, request.mode, caller), (made) => {
+    opened = made.handle;
+    return made;
+  });
+  const work = (): Maybe<void> =>
+    chain(changedNames(mount, call, { inodes: [dir], named: [dir] }, created), ({ entry, handle }) => {
+      mount.staleOnce.settled(call, request.name);
+      return chain(restoreSetgid(mount, entry, request), (attr) => {
+        opened = null;
+        return answerCreated(mount, call, request, dir, { id: entry.id, attr }, handle);
+      });
+    });
+  return withErrors(work, (error) => {
+    if (opened !== null) mount.lower.close(opened);
+    throw error;
   });
 }
 

@@ -73,3 +73,18 @@ describe("a page cache for writing", () => {
     expect([tokens, bench.coherence.tokens]).toEqual([[], 0]);
   });
 });
+
+describe("CREATE of a new file", () => {
+  // What attrOf says of the group.
+  const setgid = { ...created, mode: 0o2755, flags: O_CREAT | O_RDWR, supplementaryGids: [0] };
+
+  it.each([false, true])("leaves nothing open if its set-group-id bit cannot be set again: the lower answers later %s", async (later) => {
+    const bench = new Workbench();
+    bench.lower.later = later;
+    bench.lower.errors.set("setattr", [E.EIO]);
+    expect((await bench.serve(setgid))?.errno).toBe(E.EIO);
+    expect([bench.lower.calls.includes("setattr"), bench.lower.closed]).toEqual([true, [1]]);
+    expect((await bench.serve(setgid))?.errno).toBe(0);
+    expect(bench.lower.closed).toEqual([1]);
+  });
+});
