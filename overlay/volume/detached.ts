@@ -101,7 +101,8 @@ export async function releaseDetached(mount: DetachedMount, device: string): Pro
  * README.md.
  */
 export async function shutDownDetached(mount: DetachedMount, device: string): Promise<void> {
-  const result = await nativeAddon().pool.sync.shutDown(mount.rootFd);
+  // Not behind the syncs of callers, which are what it is to stop.
+  const result = await nativeAddon().pool.metadata.shutDown(mount.rootFd);
   // XFS and ext4 say that of one that is shut down already.
   if (result >= 0 || result === -E.EIO || result === -E.ESHUTDOWN) return;
   throw new OperatingError(`${device}: the file system cannot be shut down: ${errnoName(-result)}`, {

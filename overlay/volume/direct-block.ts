@@ -1,6 +1,7 @@
 /**
  * The owner's block on its device: opened, read and written with O_DIRECT by threads of a pool, because a disk that hangs must not stop
- * the serving thread. Each write is on the disk (O_DSYNC), and read back, before it counts.
+ * the serving thread: not that of the syncs, behind which a look would come late. Each write is on the
+ * disk (O_DSYNC), and read back, before it counts.
  */
 import { constants, realpathSync } from "node:fs";
 import { errnoName } from "../../dlmd/base/errno.ts";
@@ -12,7 +13,7 @@ import { MAX_DEVICE_BYTES, OWNER_BLOCK_BYTES, type OwnerBlock, decodeOwnerBlock,
 /** Bytes of a device, without the page cache. Throws OperatingError "device-io". */
 export async function readDeviceBlock(device: string, offset: number, bytes: number): Promise<Buffer> {
   const buffer = Buffer.alloc(bytes);
-  const got = await withDevice(device, constants.O_RDONLY, (fd) => nativeAddon().pool.sync.readDirect(fd, buffer, offset));
+  const got = await withDevice(device, constants.O_RDONLY, (fd) => nativeAddon().pool.metadata.readDirect(fd, buffer, offset));
   if (got !== bytes) throw deviceIo(device, "reading", offset, got < 0 ? errnoName(-got) : `${got} bytes of ${bytes}`);
   return buffer;
 }
@@ -43,7 +44,7 @@ export function parseOwnerBlock(bytes: Uint8Array, device: string, offset: numbe
 export async function writeOwnerBlock(device: string, offset: number, block: OwnerBlock): Promise<void> {
   const bytes = Buffer.from(encodeOwnerBlock(block));
   const written = await withDevice(device, constants.O_RDWR | constants.O_DSYNC, (fd) =>
-    nativeAddon().pool.sync.writeDirect(fd, bytes, offset),
+    nativeAddon().pool.metadata.writeDirect(fd, bytes, offset),
   );
   if (written !== bytes.length) throw deviceIo(device, "writing", offset, written < 0 ? errnoName(-written) : `${written} bytes`);
   if ((await readDeviceBlock(device, offset, bytes.length)).equals(bytes)) return;
@@ -63,7 +64,7 @@ export async function forgetOldErrors(device: string): Promise<void> {
 }
 
 async function withDevice(device: string, flags: number, use: (fd: number) => Promise<number>): Promise<number> {
-  const pool = nativeAddon().pool.sync;
+  const pool = nativeAddon().pool.metadata;
   const fd = await pool.openat2(AT_FDCWD, Buffer.from(device), flags | constants.O_DIRECT, 0, 0);
   if (fd < 0) return fd;
   try {
