@@ -46,7 +46,7 @@ export interface GoneWaitAnswer {
   readonly of: "node" | "client";
   readonly lockspaces: readonly string[];
   readonly waitingMs: number;
-  /** It was killed, and has not ended yet. */
+  /** Its process is to end, and has not yet. */
   readonly ending: boolean;
 }
 

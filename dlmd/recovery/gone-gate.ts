@@ -93,7 +93,7 @@ export class GoneGate {
     const more = waiters.length > 1 ? `, and for ${waiters.length - 1} more` : "";
     const since = `since ${(Math.max(0, nowMs - sinceMs) / 1000).toFixed(1)} s`;
     const who = `client ${clientId} of node ${nodeid} (pid ${pid}${name})`;
-    const killed = ending ? " (it was killed, and has not ended yet)" : "";
+    const killed = ending ? " (its process is to end, and has not yet)" : "";
     return `lockspaces ${lockspaces.join(" ")} wait ${since} until ${who} has let go of nodes that are gone${killed}${more}`;
   }
 }

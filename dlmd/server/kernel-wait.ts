@@ -9,6 +9,12 @@ import { statFields } from "../base/proc-stat.ts";
 /** The thread must not have run for so long. A disk that is well answers sooner. */
 export const KERNEL_WAIT_MS = 1000;
 
+/**
+ * A program of which nothing is heard is spared so often, and killed the next time: it may be a wait that a signal ends after all. For an overlay
+ * that is half an hour at least.
+ */
+export const MAX_SPARED = 60;
+
 /** Of a process's first thread, which is the one that answers. */
 export interface ThreadSeen {
   readonly state: string;
@@ -29,9 +35,15 @@ export async function kernelWaitOf(pid: number, look: (pid: number) => ThreadSee
   return isHeld(after) && after.switches === before.switches ? "held" : "over";
 }
 
-/** A wait for a FUSE server looks the same, but a SIGKILL ends it (fs/fuse/dev.c): that may be a mount that waits for itself. */
+/**
+ * Waits that look the same, and that a SIGKILL ends: for a FUSE server (fs/fuse/dev.c), which may be a mount that waits for itself, for NFS, for
+ * a child of vfork. Not all have such a name, hence MAX_SPARED.
+ */
+const killable = /killable|vfork|fuse|request_wait_answer|nfs|rpc/;
+
+/** "0" or nothing: it is not to be seen where it waits. */
 function isHeld({ state, wchan }: ThreadSeen): boolean {
-  return state === "D" && !wchan.includes("request_wait_answer");
+  return state === "D" && wchan !== "" && wchan !== "0" && !killable.test(wchan);
 }
 
 function lookAt(pid: number): ThreadSeen | null {

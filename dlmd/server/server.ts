@@ -12,6 +12,7 @@ import { WireError } from "../base/error.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metric.ts";
 import type { ClusterInfo, OverlayKey, ClientEvent, ClientRequest, ClientIdentity } from "../wire/program.ts";
+import { MAX_SPARED } from "./kernel-wait.ts";
 import { LocalClient } from "./local-client.ts";
 import { listenOnOwnSocket } from "./own-socket.ts";
 import { objectionTo, type PeerProcesses, type ProcessHandle } from "./peer-process.ts";
@@ -59,6 +60,8 @@ interface Guest {
   killed: Promise<boolean> | null;
   /** Whether it waits in the kernel is being looked at. */
   looking: boolean;
+  /** How often it was spared and nothing was heard of it. */
+  spared: number;
 }
 
 /** Listens on the local socket. Rejects with OperatingError ("already-running", "cannot-listen"). */
@@ -86,6 +89,10 @@ export async function startServer(options: ServerOptions): Promise<LocalServer> 
     guest.looking = false;
     if (guests.get(clientId) !== guest) return true;
     if (wait === "none") return false;
+    if (++guest.spared > MAX_SPARED) {
+      log.error({ clientId, reason, spared: MAX_SPARED }, "a program that hangs was spared too often and has said nothing");
+      return false;
+    }
     const found = wait === "held" ? "that hangs waits in the kernel, as for a disk" : "that hung has waited in the kernel, and goes on";
     log.warn({ clientId, reason }, `a program ${found}: it is not killed, and has its time anew`);
     options.spared(clientId);
@@ -120,10 +127,14 @@ export async function startServer(options: ServerOptions): Promise<LocalServer> 
       hello({ pid: saidPid, program, owner, bastLimitMs }) {
         const pid = credentials.pid === 0 ? saidPid : credentials.pid;
         log.info({ clientId, pid, uid: credentials.uid, program }, "client connected");
-        guests.set(clientId, { client, process: options.processes.open(socket), killed: null, looking: false });
+        guests.set(clientId, { client, process: options.processes.open(socket), killed: null, looking: false, spared: 0 });
         options.connected(clientId, { uid: credentials.uid, pid, owner, program, bastLimitMs });
       },
-      requests: (requests) => options.requests(clientId, requests),
+      requests(requests) {
+        const guest = guests.get(clientId);
+        if (guest !== undefined) guest.spared = 0;
+        options.requests(clientId, requests);
+      },
       slow(unreadBytes) {
         log.warn({ clientId, unreadBytes }, "client does not read");
         // Not within the flush in which it is noticed.

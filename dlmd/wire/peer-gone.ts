@@ -26,7 +26,7 @@ export interface GoneWaitRow {
   readonly pid: number;
   readonly program: string;
   readonly waitedMs: number;
-  /** Its process was killed, and has not ended yet. */
+  /** Its process is to end, and has not yet. */
   readonly ending: boolean;
   readonly lockspaces: readonly string[];
 }

@@ -39,8 +39,20 @@ test("one whose disk has answered between the looks did so until then: it may ha
   expect(await found(held, { ...held, state: "S", switches: "9", wchan: "ep_poll" })).toEqual(["over", 2]);
 });
 
-test("one that waits for a FUSE server can be killed: it may wait for itself", async () => {
-  expect(await found({ ...held, wchan: "request_wait_answer" })).toEqual(["none", 1]);
+test.each([
+  "request_wait_answer",
+  "__fuse_simulate_request",
+  "rpc_wait_bit_killable",
+  "nfs4_run_state_manager",
+  "folio_lock_killable",
+  "wait_for_vfork_done",
+])("one that waits in %s can be killed", async (wchan) => {
+  expect(await found({ ...held, wchan })).toEqual(["none", 1]);
+});
+
+test("one that may not be looked at proves nothing", async () => {
+  expect(await found({ ...held, wchan: "0" })).toEqual(["none", 1]);
+  expect(await found({ ...held, wchan: "" })).toEqual(["none", 1]);
 });
 
 test("this process, and one that is not there, wait for no disk", async () => {

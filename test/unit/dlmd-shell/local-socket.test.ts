@@ -5,7 +5,7 @@ import path from "node:path";
 import { expect, test } from "vitest";
 import { OperatingError } from "../../../dlmd/base/error.ts";
 import { SLOW_BYTES, UNREAD_PAUSE_BYTES } from "../../../dlmd/server/local-client.ts";
-import type { KernelWait } from "../../../dlmd/server/kernel-wait.ts";
+import { type KernelWait, MAX_SPARED } from "../../../dlmd/server/kernel-wait.ts";
 import { LOCAL_VERSION } from "../../../dlmd/wire/local.ts";
 import { frame, hello, localSocketLab } from "./local-socket-lab.ts";
 
@@ -88,6 +88,29 @@ test("H13: a program that hangs and waits in the kernel is spared, once for each
   lab.server.kill(1, "it hangs");
   await lab.until(() => kills > 0);
   expect([looks, kills, lab.spared]).toEqual([4, 1, [1, 1, 1]]);
+});
+
+test(`H13: a program that was spared ${MAX_SPARED} times, and said nothing in between, is killed`, async () => {
+  const lab = current();
+  let kills = 0;
+  const kill = (): Promise<boolean> => {
+    kills++;
+    lab.happened();
+    return new Promise(() => {});
+  };
+  lab.processes.open = () => ({ kill, kernelWait: async () => "held", ended: false, close: () => {} });
+  const client = await lab.connect();
+  const spare = async (): Promise<void> => {
+    const before = lab.spared.length;
+    lab.server.kill(1, "it hangs");
+    await lab.until(() => lab.spared.length > before || kills > 0);
+  };
+  await spare();
+  await client.query("status");
+  for (let i = 0; i < MAX_SPARED; i++) await spare();
+  expect([lab.spared.length, kills]).toEqual([1 + MAX_SPARED, 0]);
+  await spare();
+  expect([lab.spared.length, kills]).toEqual([1 + MAX_SPARED, 1]);
 });
 
 test("a program that could not be killed is killed when it hangs again", async () => {
