@@ -1,5 +1,6 @@
 /**
- * Dials one peer whenever there is no connection to it: again and again with a growing pause, and at once when it was heard.
+ * Dials one peer whenever there is no connection to it: again and again with a growing pause, and at once when it was heard. After a connection
+ * that lasted for less than a time-out it keeps to the pause: an end of one that cannot read the other comes again each time (hazard H13).
  */
 import { type Socket, createConnection } from "node:net";
 import type { NodeConfig } from "../config/votes.ts";
@@ -12,6 +13,8 @@ export interface DialerOptions {
   readonly port: number;
   readonly localAddress: string;
   readonly timeoutMs: number;
+  /** A connection that lasted for so long was a good one. */
+  readonly lastingMs: number;
   readonly nowMs: () => number;
   readonly isConnected: () => boolean;
   /** TCP is up; `ended` is to be called when the attempt, or the connection, is over. */
@@ -25,6 +28,9 @@ export class PeerDialer {
   #timer: NodeJS.Timeout | null = null;
   #dialing = false;
   #dialedAt = Number.NEGATIVE_INFINITY;
+  #establishedAt = Number.NEGATIVE_INFINITY;
+  /** The last connection was none that lasted, and the peer is there. */
+  #brief = false;
   #over = false;
 
   constructor(options: DialerOptions) {
@@ -34,14 +40,21 @@ export class PeerDialer {
 
   /** The peer was heard: not at the next time, but now. */
   hurry(): void {
-    if (this.#timer === null || this.#options.nowMs() - this.#dialedAt < FIRST_BACKOFF_MS) return;
+    if (this.#timer === null || this.#brief || this.#options.nowMs() - this.#dialedAt < FIRST_BACKOFF_MS) return;
     clearTimeout(this.#timer);
     this.#dial();
   }
 
-  /** The peer is there: the next attempts are quick again. */
-  reset(): void {
-    this.#backoffMs = FIRST_BACKOFF_MS;
+  /** The handshake is done. */
+  established(): void {
+    this.#establishedAt = this.#options.nowMs();
+  }
+
+  /** That connection is over: after one that lasted the next attempts are quick again. */
+  ended(unreadable: boolean): void {
+    const brief = unreadable || this.#options.nowMs() - this.#establishedAt < this.#options.lastingMs;
+    if (!brief || !this.#brief) this.#backoffMs = FIRST_BACKOFF_MS;
+    this.#brief = brief;
   }
 
   close(): void {
@@ -62,6 +75,7 @@ export class PeerDialer {
       if (over) return;
       over = true;
       clearTimeout(timer);
+      this.#brief = false;
       unreached(error);
       this.#again();
     };

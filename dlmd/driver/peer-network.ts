@@ -231,6 +231,7 @@ class TlsPeerNetwork implements PeerNetwork {
     this.#shaking.delete(connection);
     this.#connections.get(peer.nodeid)?.close("replaced by a new connection");
     this.#connections.set(peer.nodeid, connection);
+    this.#dialers.get(peer.nodeid)?.established();
     // They may have changed during the handshake.
     connection.setKeyring(this.#keyring);
     if (this.#connections.get(peer.nodeid) !== connection) return;
@@ -245,12 +246,12 @@ class TlsPeerNetwork implements PeerNetwork {
     if (this.#over || nodeid === null || this.#connections.get(nodeid) !== connection) return;
     this.#connections.delete(nodeid);
     this.#options.metrics.count("peer_disconnects");
+    // It will send that again on the next connection, which is not to come at once (hazard H13).
+    this.#dialers.get(nodeid)?.ended(unreadable);
     if (unreadable) {
-      // It will send that again on the next connection, which is not to come at once (hazard H13).
       this.#options.metrics.count("peer_unreadable");
       this.#warn(`unreadable ${nodeid}`, { nodeid, reason }, "peer disconnected: it sent what cannot be read");
     } else {
-      this.#dialers.get(nodeid)?.reset();
       this.#options.log.warn({ nodeid, reason }, "peer disconnected");
     }
     this.#options.down(nodeid, connection.incarnation, unreadable ? reason : null);
@@ -259,7 +260,7 @@ class TlsPeerNetwork implements PeerNetwork {
   // ------------------------------------------------------------------------------------------------------- the seam
 
   setNodes(nodes: readonly NodeConfig[]): void {
-    const { self, port, nowMs, log } = this.#options;
+    const { self, port, timeoutMs, nowMs, log } = this.#options;
     const before = new Map(this.#nodes.map((node) => [node.nodeid, node.address]));
     this.#nodes = nodes;
     for (const [nodeid, address] of before) {
@@ -276,6 +277,7 @@ class TlsPeerNetwork implements PeerNetwork {
         port,
         localAddress: self.address,
         timeoutMs: HANDSHAKE_TIMEOUT_MS,
+        lastingMs: timeoutMs,
         nowMs,
         isConnected: () => this.#connections.has(nodeid),
         connected: (socket, ended) => this.#begin(socket, "initiator", nodeid, ended),

@@ -64,6 +64,7 @@ test("a peer that is not there is dialled again after 50 ms, then after pauses t
     port: 1,
     localAddress: one.address,
     timeoutMs: 1e9,
+    lastingMs: 1000,
     nowMs: () => 0,
     isConnected: () => false,
     connected: () => undefined,

@@ -1,7 +1,7 @@
 /** TCP and datagrams between two shells on the loopback device, without cores. */
 import { randomBytes } from "node:crypto";
 import { createSocket } from "node:dgram";
-import { type Socket, createConnection } from "node:net";
+import { type Socket, createConnection, createServer } from "node:net";
 import { afterEach, expect, test, vi } from "vitest";
 import { WireError } from "../../../dlmd/base/error.ts";
 import type { Log } from "../../../dlmd/base/log.ts";
@@ -148,7 +148,7 @@ test("the lower nodeid tries until the other is there, and again when it went", 
 });
 
 test("what a peer sends and cannot be read is told with the end of the connection, and the next one comes after a growing pause", async () => {
-  const reset = vi.spyOn(PeerDialer.prototype, "reset");
+  const ended = vi.spyOn(PeerDialer.prototype, "ended");
   const unreadable = (): void => {
     throw new WireError("no such word");
   };
@@ -161,7 +161,7 @@ test("what a peer sends and cannot be read is told with the end of the connectio
     await until(() => b.events.length === 2 * times);
     expect(b.events.at(-1)).toEqual(["down", 1, "life-1"]);
   }
-  expect(reset).not.toHaveBeenCalled();
+  expect(ended.mock.calls).toEqual([[true], [true], [true]]);
   expect(a.metrics.snapshot()).toMatchObject({ peer_unreadable: 3, peer_disconnects: 3 });
   // Said once in a while, however often it happens.
   expect(a.said.filter((line) => line.includes("cannot be read"))).toHaveLength(1);
@@ -169,7 +169,69 @@ test("what a peer sends and cannot be read is told with the end of the connectio
   await b.network.close();
   await until(() => a.events.length === 8);
   expect(a.events.at(-1)).toEqual(["down", 2, "life-2"]);
-  expect(reset).toHaveBeenCalledOnce();
+  expect(ended.mock.calls.at(-1)).toEqual([false]);
+});
+
+test("after connections that did not last the pause grows, whichever end could not read, and discovery does not undercut it", async () => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  const server = createServer().listen(port, "127.0.0.1");
+  let nowMs = 0;
+  let connections: (() => void)[] = [];
+  // Asked before each attempt.
+  const isConnected = vi.fn<() => boolean>(() => connections.length > 0);
+  const dialer = new PeerDialer({
+    node: { ...(nodes[0] as NodeConfig), address: "127.0.0.1" },
+    port,
+    localAddress: "127.0.0.1",
+    timeoutMs: 2000,
+    lastingMs: 1000,
+    nowMs: () => nowMs,
+    isConnected,
+    connected: (socket, ended) => {
+      const over = (): void => {
+        socket.destroy();
+        ended();
+      };
+      connections = [over];
+      happened();
+    },
+    unreached: happened,
+  });
+  const end = async (afterMs: number, unreadable: boolean): Promise<void> => {
+    await until(() => connections.length > 0);
+    dialer.established();
+    nowMs += afterMs;
+    dialer.ended(unreadable);
+    connections.splice(0)[0]?.();
+  };
+  const waits = (pauseMs: number): void => {
+    vi.advanceTimersByTime(pauseMs - 1);
+    nowMs += pauseMs - 1;
+    const before = isConnected.mock.calls.length;
+    dialer.hurry();
+    expect(isConnected).toHaveBeenCalledTimes(before);
+    vi.advanceTimersByTime(1);
+    expect(isConnected).toHaveBeenCalledTimes(before + 1);
+  };
+  try {
+    await end(999, false);
+    waits(50);
+    await end(0, true);
+    waits(100);
+    await end(999, false);
+    waits(200);
+    await end(5000, true);
+    waits(400);
+    // One that lasted: at once when the peer is heard.
+    await end(1000, false);
+    dialer.hurry();
+    await end(0, false);
+    waits(50);
+  } finally {
+    dialer.close();
+    server.close();
+    vi.useRealTimers();
+  }
 });
 
 test("a paused peer is not read, then goes on where it was", async () => {
