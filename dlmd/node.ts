@@ -252,11 +252,11 @@ export class NodeCore implements Node, QueriedNode {
     this.#log("error", "a peer sent what it cannot have meant", { nodeid, found });
 
   /** Its sender may wait for an answer: everything is named anew, or without that peer. */
-  #mistrust(nodeid: number, found: string): void {
+  #mistrust(nodeid: number, found: string, unreadable = false): void {
     this.recovery.mistrust(nodeid);
     if (this.engine.broken) return;
     const incarnation = this.engine.peers.get(nodeid)?.incarnation ?? null;
-    if (this.#mistrusted.seen(nodeid, incarnation, this.#time.nowMs) === "rebuild") {
+    if (this.#mistrusted.seen(nodeid, incarnation, unreadable, this.#time.nowMs) === "rebuild") {
       this.#protest(nodeid, found);
       // Of another node nothing is in the tables.
       if (incarnation === null || !hasMember(this.recovery.view?.members ?? [], nodeid, incarnation)) return;
@@ -270,7 +270,7 @@ export class NodeCore implements Node, QueriedNode {
   #peerDown(nodeid: number, incarnation: string, unreadable: string | null): void {
     if (!this.engine.linkDown(nodeid, incarnation)) return;
     this.recovery.channels.linkDown(nodeid, incarnation);
-    if (unreadable !== null) this.#mistrust(nodeid, `bytes that cannot be read: ${unreadable}`);
+    if (unreadable !== null) this.#mistrust(nodeid, `bytes that cannot be read: ${unreadable}`, true);
   }
 
   // --------------------------------------------------------------------------------------------------------- steps

@@ -218,9 +218,17 @@ export const recoveryMutations: readonly Mutation[] = [
     id: "mistrust-for-ever",
     breaks: "a peer makes views without end by messages that cannot be meant",
     file: "dlmd/recovery/mistrust.ts",
-    find: '    return times.length > MAX_MISTRUST_VIEWS ? "leave-out" : "rebuild";',
+    find: '    return untilMs.length > MAX_MISTRUST_VIEWS ? "leave-out" : "rebuild";',
     replace: '    return "rebuild";',
     caughtBy: "test/scenario/scenario.test.ts",
+  },
+  {
+    id: "unreadable-forgotten",
+    breaks: "where views are slow, bytes that cannot be read make views without end",
+    file: "dlmd/recovery/mistrust.ts",
+    find: "const endMs = unreadable ? Number.POSITIVE_INFINITY : ",
+    replace: "const endMs = ",
+    caughtBy: "test/unit/dlmd/mistrust.test.ts",
   },
   {
     id: "mistrust-stays",
