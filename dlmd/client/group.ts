@@ -46,7 +46,7 @@ const words: Readonly<Record<Exclude<GroupResult, "accepted">, string>> = {
   limit: "this node has as many memberships as it may have",
 };
 
-class Membership implements Group {
+class JoinedGroup implements Group {
   readonly name: string;
   readonly self: GroupMember;
   readonly handlers: GroupHandlers;
@@ -58,7 +58,7 @@ class Membership implements Group {
   over: Error | null = null;
   readonly #groups: Groups;
 
-  constructor(groups: Groups, name: string, self: GroupMember, handlers: GroupHandlers, joined: NonNullable<Membership["joined"]>) {
+  constructor(groups: Groups, name: string, self: GroupMember, handlers: GroupHandlers, joined: NonNullable<JoinedGroup["joined"]>) {
     this.#groups = groups;
     this.name = name;
     this.self = self;
@@ -97,7 +97,7 @@ type Ask = Omit<Extract<GroupClientRequest, { kind: "group-join" | "group-leave"
 export class Groups {
   readonly #sender: GroupSender;
   readonly #self: GroupMember;
-  readonly #memberships: Map<string, Membership> = new Map();
+  readonly #memberships: Map<string, JoinedGroup> = new Map();
   readonly #pending: Map<number, Pending> = new Map();
   #lastId = 0;
   #unaccepted = 0;
@@ -114,7 +114,7 @@ export class Groups {
     if (this.#over !== null) return Promise.reject(this.#over);
     if (this.#memberships.has(name)) return Promise.reject(refusal(`join of group ${name}`, "joined-already"));
     return new Promise((done, failed) => {
-      const membership = new Membership(this, name, this.#self, handlers, { done, failed });
+      const membership = new JoinedGroup(this, name, this.#self, handlers, { done, failed });
       this.#memberships.set(name, membership);
       this.ask({ kind: "group-join", group: name }).catch((reason: unknown) => {
         if (this.#memberships.get(name) === membership) this.#memberships.delete(name);

@@ -1,7 +1,7 @@
 /** The thread of the heartbeats: sockets, beater and timer. What it is told and tells: heartbeats.ts. */
 import { parentPort, workerData } from "node:worker_threads";
 import { OperatingError } from "../base/error.ts";
-import { Beater } from "../membership/heartbeater.ts";
+import { Heartbeater } from "../membership/heartbeater.ts";
 import { createBootClock } from "./clock.ts";
 import { type DatagramChannel, openDatagramChannel } from "./datagram-channel.ts";
 import { leaseMarginMs } from "../membership/lease.ts";
@@ -27,7 +27,7 @@ function sharedClock(): () => number {
 async function run(): Promise<void> {
   const { self, cell, nodes, timeoutMs } = start;
   const nowMs = sharedClock();
-  const beater = new Beater(self, timeoutMs, nowMs());
+  const beater = new Heartbeater(self, timeoutMs, nowMs());
   const lease = await LeaseFile.create(start.leaseFile, self.incarnation, leaseMarginMs(timeoutMs));
   const publish = (): void => lease.publish(beater.leaseEndMs);
   const warn = (fields: Readonly<Record<string, unknown>>, message: string): void => post({ kind: "log", fields, message });

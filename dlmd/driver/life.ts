@@ -60,21 +60,21 @@ export interface Life {
 }
 
 /** What makes it another than the life before. */
-interface Birth {
+interface Identity {
   readonly incarnation: string;
   readonly datagramKey: Uint8Array;
   readonly counter: BigInt64Array;
   readonly sealer: DatagramSealer;
 }
 
-function bear(nodeid: number): Birth {
+function newIdentity(nodeid: number): Identity {
   const datagramKey = randomBytes(DATAGRAM_KEY_BYTES);
   const counter = createCounterCell();
   return { incarnation: randomBytes(8).toString("hex"), datagramKey, counter, sealer: new DatagramSealer(nodeid, datagramKey, counter) };
 }
 
 /** Who is heard, and who is not reached. */
-class Reach {
+class Reachability {
   /** Lower nodes, which connect to us and have not: to these we say that we are here. */
   readonly awaited = new Set<number>();
   peers: PeerNetwork | null = null;
@@ -105,9 +105,9 @@ class Reach {
 export async function beginLife(options: LifeOptions, host: LifeHost): Promise<Life> {
   const { self, config: keeper, stored, nowMs } = options;
   const { config, counted } = keeper;
-  const birth = bear(self.nodeid);
+  const birth = newIdentity(self.nodeid);
   const { incarnation } = birth;
-  const reach = new Reach(options);
+  const reach = new Reachability(options);
   const datagrams = await openDatagrams(options, host, birth, reach);
   const heartbeats = await beginHeartbeats(options, host, birth, reach, datagrams);
   const peers = await openPeers(options, host, birth, reach, datagrams, heartbeats);
@@ -155,7 +155,7 @@ function programOf(pid: number): string {
   }
 }
 
-function openDatagrams(options: LifeOptions, host: LifeHost, { sealer }: Birth, reach: Reach): Promise<DatagramChannel> {
+function openDatagrams(options: LifeOptions, host: LifeHost, { sealer }: Identity, reach: Reachability): Promise<DatagramChannel> {
   const { self, keyring, config: keeper, nowMs, log, metrics } = options;
   const { cluster, multicast, timeoutMs } = keeper.config;
   return openDatagramChannel({
@@ -177,8 +177,8 @@ function openDatagrams(options: LifeOptions, host: LifeHost, { sealer }: Birth, 
 async function beginHeartbeats(
   options: LifeOptions,
   host: LifeHost,
-  { incarnation, datagramKey, counter }: Birth,
-  reach: Reach,
+  { incarnation, datagramKey, counter }: Identity,
+  reach: Reachability,
   datagrams: DatagramChannel,
 ): Promise<Heartbeats> {
   const { self, keyring, config: keeper, leaseFile, nowMs, log, metrics, fatal } = options;
@@ -214,8 +214,8 @@ async function beginHeartbeats(
 async function openPeers(
   options: LifeOptions,
   host: LifeHost,
-  { incarnation, datagramKey, sealer }: Birth,
-  reach: Reach,
+  { incarnation, datagramKey, sealer }: Identity,
+  reach: Reachability,
   datagrams: DatagramChannel,
   heartbeats: Heartbeats,
 ): Promise<PeerNetwork> {

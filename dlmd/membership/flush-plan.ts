@@ -1,7 +1,7 @@
 /** How far the ordered messages of a view go that ended, and from whom to fetch what: the longest row of which every piece is held by somebody. */
 import { maxRanges, orderWindow, type OrderState, type Range } from "../wire/order-datagram.ts";
 
-export interface Holder {
+export interface PacketHolder {
   readonly nodeid: number;
   readonly order: OrderState;
 }
@@ -18,7 +18,7 @@ function holds({ received, held }: OrderState, seq: number): boolean {
   return ((held[bit >> 3] ?? 0) & (1 << (bit & 7))) !== 0;
 }
 
-export function planFlush(holders: readonly Holder[]): FlushPlan {
+export function planFlush(holders: readonly PacketHolder[]): FlushPlan {
   const first = holders[0];
   if (first === undefined) return { cut: 0, sources: [] };
   const most = holders.reduce((a, b) => (b.order.received > a.order.received ? b : a));

@@ -36,7 +36,7 @@ interface Source {
   heardMs: number;
 }
 
-export class Beater {
+export class Heartbeater {
   nextMs: number;
   readonly #self: Member;
   readonly #timeoutMs: number;

@@ -3,7 +3,7 @@ import type { FileAnswer, FileRangeAnswer, FileWaitAnswer, ProcessAnswer } from 
 import type { InspectRequest } from "../wire/program.ts";
 import type { PlockFile, PlockMaster } from "./master.ts";
 import { maxOffset, type PlockOwner, type Range } from "../wire/plock-range.ts";
-import { blockingOwner, type Holder, isWaiter, type PlockTable, type Waiter } from "./table.ts";
+import { blockingOwner, type FileLockHolder, isWaiter, type PlockTable, type Waiter } from "./table.ts";
 
 /** Processes that a node names in one answer; of the others the pid alone is known. */
 export const maxProcesses = 500;
@@ -26,7 +26,7 @@ function nameOf({ nodeid, clientId, kind, owner }: PlockOwner): Pick<FileRangeAn
   return { nodeid, clientId, kind, owner: owner.toString() };
 }
 
-function describeRange({ owner }: Holder, { type, start, end, pid }: Range): FileRangeAnswer {
+function describeRange({ owner }: FileLockHolder, { type, start, end, pid }: Range): FileRangeAnswer {
   return { ...nameOf(owner), pid, type, start: start.toString(), end: end === maxOffset ? null : end.toString() };
 }
 
@@ -36,7 +36,7 @@ function describeWaiter(waiter: Waiter, nowMs: number): FileWaitAnswer {
   return { ...describeRange(waiter.holder, waiter), waitingMs: Math.max(0, Math.round(nowMs - waiter.sinceMs)), blocker: by };
 }
 
-function isWanted(holders: readonly Holder[], { nodeid, waitingMs }: InspectRequest, nowMs: number): boolean {
+function isWanted(holders: readonly FileLockHolder[], { nodeid, waitingMs }: InspectRequest, nowMs: number): boolean {
   if (nodeid !== 0 && !holders.some(({ owner }) => owner.nodeid === nodeid)) return false;
   return waitingMs === null || holders.some(({ waiting }) => [...waiting].some(({ sinceMs }) => nowMs - sinceMs >= waitingMs));
 }

@@ -13,7 +13,7 @@ import type {
 } from "../wire/peer-plock.ts";
 import { GatedRequests } from "./gated.ts";
 import { ownerKey, type PlockOwner, type Range, spaceOf } from "../wire/plock-range.ts";
-import { blockingOwner, type Holder, isWaiter, PlockTable, type TableSink, type Waiter } from "./table.ts";
+import { blockingOwner, type FileLockHolder, isWaiter, PlockTable, type TableSink, type Waiter } from "./table.ts";
 import { mostAdded } from "./owned.ts";
 
 /** Each with what happens at it. */
@@ -30,7 +30,7 @@ export interface PlockLimits {
 /** Blockers of one request that a search for deadlocks looks at; more come into view as these go. */
 export const edgesPerRequest = 256;
 
-export interface MasterPort {
+export interface FileLockPort {
   readonly nodeid: number;
   nowMs(): number;
   /** To that node's part of the service, this one's too. */
@@ -51,7 +51,7 @@ export interface PlockFile {
 
 export class PlockMaster implements TableSink {
   readonly files: Map<string, PlockFile> = new Map();
-  readonly #port: MasterPort;
+  readonly #port: FileLockPort;
   readonly #limits: PlockLimits;
   /** Requests that wait: nodeid -> request id. */
   readonly #waiters: Map<number, Map<number, Waiter>> = new Map();
@@ -59,7 +59,7 @@ export class PlockMaster implements TableSink {
   readonly #gated: GatedRequests;
   #counter = 0;
 
-  constructor(port: MasterPort, limits: PlockLimits) {
+  constructor(port: FileLockPort, limits: PlockLimits) {
     this.#port = port;
     this.#limits = limits;
     this.#gated = new GatedRequests(limits.fileLocksPerClient);
@@ -82,7 +82,7 @@ export class PlockMaster implements TableSink {
   }
 
   /** Forgets an owner, and a file, that nobody needs any more. */
-  #release(table: PlockTable, holder: Holder): void {
+  #release(table: PlockTable, holder: FileLockHolder): void {
     table.release(holder);
     const file = this.files.get(table.fileKey);
     if (file !== undefined && file.ranges.holders.size + file.flock.holders.size === 0) this.files.delete(table.fileKey);
@@ -129,7 +129,7 @@ export class PlockMaster implements TableSink {
     }
   }
 
-  #lock(from: number, table: PlockTable, holder: Holder, m: PlockAsk, waitedMs: number): void {
+  #lock(from: number, table: PlockTable, holder: FileLockHolder, m: PlockAsk, waitedMs: number): void {
     const blocker = m.wait ? table.blocker(holder, m, Number.POSITIVE_INFINITY) : (table.conflict(holder, m)?.holder ?? null);
     if (table.size + mostAdded > this.#limits.fileLocksPerFile) return this.#answer(from, m.requestId, "limit");
     if (blocker === null) {
@@ -145,7 +145,7 @@ export class PlockMaster implements TableSink {
     if (m.ownerKind === "flock" && !m.begun && holder.ranges.size > 0) this.#removeFirst(from, table, holder, m);
   }
 
-  #removeFirst(from: number, table: PlockTable, holder: Holder, m: PlockAsk): void {
+  #removeFirst(from: number, table: PlockTable, holder: FileLockHolder, m: PlockAsk): void {
     if (m.wait) this.#answer(from, m.requestId, "removed");
     table.change(holder, m.start, m.end, null, m.pid);
   }
@@ -298,7 +298,7 @@ export class PlockMaster implements TableSink {
   /** What an owner gave up after that, it still has given up. */
   #giveUpAgain(
     table: PlockTable,
-    holder: Holder,
+    holder: FileLockHolder,
     from: number,
     later: { readonly from: number; readonly message: PlockAgainMessage },
   ): void {

@@ -8,10 +8,10 @@ import { changeOwned, type Held } from "./owned.ts";
 import { overlaps, ownerKey, type PlockOwner, type PlockType, type Range, typesConflict } from "../wire/plock-range.ts";
 
 /** An owner that holds or waits for something on this file. */
-export interface Holder {
+export interface FileLockHolder {
   readonly owner: PlockOwner;
   readonly key: string;
-  readonly ranges: IntervalTree<Held<Holder>>;
+  readonly ranges: IntervalTree<Held<FileLockHolder>>;
   /** Another number whenever something of it is given up: what it blocked under the same stamp, it blocked all the time. */
   stamp: number;
   /** Requests whose blocker it is. */
@@ -24,7 +24,7 @@ export interface Waiter {
   readonly nodeid: number;
   readonly requestId: number;
   readonly table: PlockTable;
-  readonly holder: Holder;
+  readonly holder: FileLockHolder;
   readonly type: PlockType;
   readonly start: bigint;
   readonly end: bigint;
@@ -34,7 +34,7 @@ export interface Waiter {
   readonly sinceMs: number;
   /** It need not wait behind others any more, only for holders. */
   overtake: boolean;
-  blocker: Holder | Waiter | null;
+  blocker: FileLockHolder | Waiter | null;
   readonly attached: Set<Waiter>;
 }
 
@@ -48,21 +48,21 @@ export interface TableSink {
   blocked(waiter: Waiter): void;
 }
 
-export function isWaiter(blocker: Holder | Waiter): blocker is Waiter {
+export function isWaiter(blocker: FileLockHolder | Waiter): blocker is Waiter {
   return "table" in blocker;
 }
 
-export function blockingOwner(blocker: Holder | Waiter): Holder {
+export function blockingOwner(blocker: FileLockHolder | Waiter): FileLockHolder {
   return isWaiter(blocker) ? blocker.holder : blocker;
 }
 
 export class PlockTable {
   /** Of the file in the master's table of files. */
   readonly fileKey: string;
-  readonly holders: Map<string, Holder> = new Map();
+  readonly holders: Map<string, FileLockHolder> = new Map();
   readonly #sink: TableSink;
   readonly #next: () => number;
-  readonly #held: Record<PlockType, IntervalTree<Held<Holder>>> = { read: new IntervalTree(), write: new IntervalTree() };
+  readonly #held: Record<PlockType, IntervalTree<Held<FileLockHolder>>> = { read: new IntervalTree(), write: new IntervalTree() };
   readonly #waiting: Record<PlockType, IntervalTree<Waiter>> = { read: new IntervalTree(), write: new IntervalTree() };
 
   /** `next` numbers ranges, requests and stamps: the same for all tables of a node, so that no number comes twice. */
@@ -81,7 +81,7 @@ export class PlockTable {
     return this.#waiting.read.size + this.#waiting.write.size;
   }
 
-  holder(owner: PlockOwner): Holder {
+  holder(owner: PlockOwner): FileLockHolder {
     const key = ownerKey(owner);
     let holder = this.holders.get(key);
     if (holder === undefined) {
@@ -92,7 +92,7 @@ export class PlockTable {
   }
 
   /** Forgets an owner that holds nothing and waits for nothing. */
-  release(holder: Holder): void {
+  release(holder: FileLockHolder): void {
     if (holder.ranges.size > 0 || holder.waiting.size > 0) return;
     assert(holder.attached.size === 0, `${holder.key} holds nothing and blocks somebody`);
     this.holders.delete(holder.key);
@@ -101,8 +101,8 @@ export class PlockTable {
   // -------------------------------------------------------------------------------------------------------- questions
 
   /** The first lock of somebody else, by offset, that excludes this one. */
-  conflict(holder: Holder, { type, start, end }: Wanted): Held<Holder> | null {
-    const other = (held: Held<Holder>): boolean => held.holder !== holder;
+  conflict(holder: FileLockHolder, { type, start, end }: Wanted): Held<FileLockHolder> | null {
+    const other = (held: Held<FileLockHolder>): boolean => held.holder !== holder;
     const write = this.#held.write.first(start, end, other);
     if (type === "read") return write;
     const read = this.#held.read.first(start, end, other);
@@ -111,9 +111,9 @@ export class PlockTable {
   }
 
   /** Owners of all locks that exclude this one, at most that many. */
-  conflicting(waiter: Waiter, limit: number): Holder[] {
-    const holders = new Set<Holder>();
-    const visit = (held: Held<Holder>): boolean => {
+  conflicting(waiter: Waiter, limit: number): FileLockHolder[] {
+    const holders = new Set<FileLockHolder>();
+    const visit = (held: Held<FileLockHolder>): boolean => {
       if (held.holder !== waiter.holder) holders.add(held.holder);
       return holders.size >= limit;
     };
@@ -123,7 +123,7 @@ export class PlockTable {
   }
 
   /** Whom a request must wait for; null: nobody. `before`: its place in the order. */
-  blocker(holder: Holder, wanted: Wanted, before: number): Holder | Waiter | null {
+  blocker(holder: FileLockHolder, wanted: Wanted, before: number): FileLockHolder | Waiter | null {
     const { type, start, end } = wanted;
     const accept = (earlier: Waiter): boolean => earlier.holder !== holder && !holds(holder, earlier);
     const write = this.#waiting.write.latest(start, end, before, accept);
@@ -135,18 +135,23 @@ export class PlockTable {
   // ---------------------------------------------------------------------------------------------------------- changes
 
   /** Gives or takes (type null) those bytes, whoever else has them, and serves who waited for them. */
-  change(holder: Holder, start: bigint, end: bigint, type: PlockType | null, pid: number): void {
+  change(holder: FileLockHolder, start: bigint, end: bigint, type: PlockType | null, pid: number): void {
     const recheck = new Set<Waiter>();
     this.#apply(holder, start, end, type, pid, recheck);
     this.#serve(recheck);
   }
 
   /** Without serving anybody: while a view is rebuilt. */
-  claim(holder: Holder, range: Range): void {
+  claim(holder: FileLockHolder, range: Range): void {
     this.#apply(holder, range.start, range.end, range.type, range.pid, new Set());
   }
 
-  wait(holder: Holder, wanted: Range, blocker: Holder | Waiter, name: Pick<Waiter, "nodeid" | "requestId" | "sinceMs">): Waiter {
+  wait(
+    holder: FileLockHolder,
+    wanted: Range,
+    blocker: FileLockHolder | Waiter,
+    name: Pick<Waiter, "nodeid" | "requestId" | "sinceMs">,
+  ): Waiter {
     const { type, start, end, pid } = wanted;
     const { nodeid, requestId, sinceMs } = name;
     const rank = this.#next();
@@ -171,7 +176,7 @@ export class PlockTable {
     this.#serve(new Set([waiter]));
   }
 
-  #apply(holder: Holder, start: bigint, end: bigint, type: PlockType | null, pid: number, recheck: Set<Waiter>): void {
+  #apply(holder: FileLockHolder, start: bigint, end: bigint, type: PlockType | null, pid: number, recheck: Set<Waiter>): void {
     const { removed, added, weakened } = changeOwned(holder.ranges, holder, start, end, type, pid, this.#next);
     for (const held of removed) this.#held[held.type].remove(held);
     for (const held of added) this.#held[held.type].insert(held);
@@ -182,7 +187,7 @@ export class PlockTable {
     for (const waiter of this.#attachedTo(holder, start, end)) recheck.add(waiter);
   }
 
-  #attachedTo(holder: Holder, start: bigint, end: bigint): Waiter[] {
+  #attachedTo(holder: FileLockHolder, start: bigint, end: bigint): Waiter[] {
     if (holder.attached.size <= 16) return [...holder.attached].filter((waiter) => overlaps(waiter, { start, end }));
     const all = [...this.#waiting.read.overlapping(start, end), ...this.#waiting.write.overlapping(start, end)];
     return all.filter((waiter) => waiter.blocker === holder);
@@ -233,7 +238,7 @@ export class PlockTable {
     waiter.blocker = null;
   }
 
-  #attach(waiter: Waiter, blocker: Holder | Waiter): void {
+  #attach(waiter: Waiter, blocker: FileLockHolder | Waiter): void {
     this.#detach(waiter);
     waiter.blocker = blocker;
     blocker.attached.add(waiter);
@@ -241,7 +246,7 @@ export class PlockTable {
 }
 
 /** Whether the owner has a lock that this request waits for. */
-function holds(holder: Holder, waiter: Waiter): boolean {
+function holds(holder: FileLockHolder, waiter: Waiter): boolean {
   if (holder.ranges.size === 0) return false;
   return holder.ranges.first(waiter.start, waiter.end, (held) => typesConflict(held.type, waiter.type)) !== null;
 }

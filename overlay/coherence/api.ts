@@ -17,9 +17,10 @@
  */
 import type { Cover, Inode, InodeKind, PinMode } from "./cover.ts";
 import type { PagePart, PageRange } from "../inode/pages.ts";
-import type { FileId, Maybe } from "../lower/lower.ts";
+import type { FileId } from "../lower/lower.ts";
 import type { KernelNames } from "./kernel-names.ts";
 import type { KernelSizes } from "./size/kernel-sizes.ts";
+import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 
 /**
  * A request that may wait. The session calls `onInterrupt` once, when the caller is being killed (hazard F11); the
@@ -69,7 +70,7 @@ export interface Coherence {
   pin(inode: Inode, mode: PinMode, waiter: Waiter): Promise<void>;
   unpin(inode: Inode, mode: PinMode): void;
   /** Pins all or none, in the one lock order; the same inode twice is pinned once in the stronger mode. Undo with unpinAll. */
-  pinAll(wants: readonly Want[], waiter: Waiter): Maybe<void>;
+  pinAll(wants: readonly Want[], waiter: Waiter): MaybePromise<void>;
   unpinAll(wants: readonly Want[]): void;
   /** Locks granted so far: a number to be given to `pinChild`. */
   readonly grants: number;
@@ -79,27 +80,27 @@ export interface Coherence {
    * SENTINEL_SIZE, validity 0). Attributes read while the lock was not here all the time must be read again after the pin: `trip` tells.
    * `since`: what `grants` was before they were read.
    */
-  pinChild(inode: Inode, since: number): Maybe<ChildPin>;
+  pinChild(inode: Inode, since: number): MaybePromise<ChildPin>;
   /**
    * Not pinned, because it is being given up: is it still here, and was since, so that attributes read since are true in this turn? What the kernel
    * caches under it may be there still, and must not be given another size.
    */
   stillHeld(inode: Inode, since: number): boolean;
   /** `pinChild` for many, in one message to dlmd. */
-  pinChildren(inodes: readonly Inode[], since: number): Maybe<readonly ChildPin[]>;
+  pinChildren(inodes: readonly Inode[], since: number): MaybePromise<readonly ChildPin[]>;
 
   /**
    * With nothing pinned: asks for PR on inodes whose lock another node has, all in one message, and waits until they came or a moment has
    * passed (BRING_WAIT_MS). Nothing is pinned afterwards: a caller that pins children then finds most locks here.
    */
-  bring(inodes: readonly Inode[]): Promise<void>;
+  fetchLocks(inodes: readonly Inode[]): Promise<void>;
 
   /**
    * For READ, WRITE (from the page cache or not), SETATTR, FALLOCATE, FSYNC, FLUSH, COPY_FILE_RANGE, LSEEK, whose pages the
    * kernel may have locked: during a revoke these go through under the lock still held (hazard F1). `cached`: the request may
    * hold pages: it came through a handle with a page cache, or is a READ. `pages`: those of a READ, all of which the kernel has locked for it.
    */
-  pinData(inode: Inode, mode: PinMode, cached: boolean, waiter: Waiter, pages?: PageRange | null): Maybe<void>;
+  pinData(inode: Inode, mode: PinMode, cached: boolean, waiter: Waiter, pages?: PageRange | null): MaybePromise<void>;
   /** After the reply was written: also counts it as answered (hazard F1: the invalidation is then repeated). */
   unpinData(inode: Inode, mode: PinMode): void;
 
@@ -112,14 +113,14 @@ export interface Coherence {
    * With a pin held: a number for this hold of its lock, in whatever mode above NL; 0 if there is none to speak of. As long as it is the same again no
    * other node has changed the inode.
    */
-  heldSince(inode: Inode): number;
+  grantId(inode: Inode): number;
   /** The inode is read here and written elsewhere by turns. */
   contended(inode: Inode): boolean;
   /** Called with PR pinned, which it must unpin: the lock is here, and somebody is expected to read soon. null: nobody listens. */
   onExpected: ((inode: Inode) => void) | null;
 
   /** Times that the owner died. No lock, here or on its way, covers what was read of the lower when this number was another. */
-  readonly distrusts: number;
+  readonly ownerDeaths: number;
 
   /** Changes of attributes made here so far: a number to be given to `attrValid`. */
   readonly changes: number;
@@ -132,13 +133,13 @@ export interface Coherence {
    * To be awaited when a change was made in the lower after which the kernel only marks the attributes that it has as outdated, before it is answered
    * (told-attributes.ts). `held`: the request names the inode, and its caller waits, so it can not be the last user of it.
    */
-  attributesChanged(inode: Inode, caller: number, held: boolean): Maybe<void>;
+  attributesChanged(inode: Inode, caller: number, held: boolean): MaybePromise<void>;
 
   /**
    * Just created here under EX of its directory: no other node can know it, so the lock is ours without a message, unless an operation
    * of this node found it first and asks for it. True: nobody here had any business with it before.
    */
-  born(inode: Inode): boolean;
+  enterNew(inode: Inode): boolean;
 
   /**
    * Drops the kernel's pages of that range. To be awaited after a WRITE through a direct handle was executed and before it is answered, if
@@ -163,13 +164,13 @@ export interface Coherence {
    * What this kernel caches of these inodes is no longer known to be true, whatever the locks say: their attributes go, the pages of files
    * if `pages`, and where there is a directory among them every name of the mount. To be awaited with the pins held.
    */
-  distrust(inodes: readonly Inode[], pages: boolean): Promise<void>;
+  dropKernelCaches(inodes: readonly Inode[], pages: boolean): Promise<void>;
 
   /**
    * At an open that may write. "cached": this node alone has a page cache with write access to the file (a token of its own,
    * taken without waiting); "direct": another node has it, so this handle must be FOPEN_DIRECT_IO. Undo "cached" with closeForWrite.
    */
-  openForWrite(inode: Inode, waiter: Waiter): Maybe<"cached" | "direct">;
+  openForWrite(inode: Inode, waiter: Waiter): MaybePromise<"cached" | "direct">;
   closeForWrite(inode: Inode): void;
   /** A WRITE with FUSE_WRITE_CACHE came: from now until its last close, reads of writable handles need EX (hazard F9). */
   noteCachedWrite(inode: Inode): void;
@@ -189,7 +190,7 @@ export interface SessionCoherence {
   /** The kernel has answered what was asked of its page cache under that number. */
   retrieved(unique: number, data: Uint8Array): void;
   /** The kernel has ended the connection: nobody waits for a lock any more, and nothing is pinned from now on (EIO). */
-  letGo(): void;
+  failWaiters(): void;
   /** The mount has ended: gives every lock back. No notification is written afterwards. */
   close(): Promise<void>;
 }

@@ -5,7 +5,7 @@
 import { Mode } from "../../dlmd/wire/mode.ts";
 import { Cover, type Inode, type InodeKind, NO_TAKER } from "./cover.ts";
 import { type FileId, fileKey } from "../lower/lower.ts";
-import { dropUnregistered } from "./born.ts";
+import { dropUnregistered } from "./new-inodes.ts";
 import type { CoherenceState } from "./effect.ts";
 import { dropNames, forgetNames } from "./names.ts";
 

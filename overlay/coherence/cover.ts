@@ -89,7 +89,7 @@ export type TokenState = "none" | "asking" | "held";
 /** The right to have a page cache with write access: at most one node per file (write-token.ts). */
 export class WriteToken {
   state: TokenState;
-  /** Held, but dlmd does not know yet: the file was created here (born.ts). */
+  /** Held, but dlmd does not know yet: the file was created here (new-inodes.ts). */
   unregistered: boolean;
   users = 0;
   wanted = false;

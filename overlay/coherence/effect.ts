@@ -57,7 +57,7 @@ export class CoherenceState {
   /** Changes of attributes made here so far (told-attributes.ts). */
   changes = 0;
   /** Times that all that was read before was not true any more (distrustCovers). */
-  distrusts = 0;
+  ownerDeaths = 0;
   /** The mount's entry epoch, from 1; raised before INC_EPOCH is sent. */
   epoch = 1;
   /** A contended lock that is in use is kept at least so long; contended: revoked within that time before. */

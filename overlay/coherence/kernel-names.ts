@@ -1,6 +1,6 @@
 /** What the op layer tells and asks about the names that the kernel has (hazards F6, F12); told-names.ts does it, names.ts has the rules. */
 import type { Inode } from "./cover.ts";
-import type { Maybe } from "../lower/lower.ts";
+import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 
 /** api.ts, Coherence.names. */
 export interface KernelNames {
@@ -15,7 +15,7 @@ export interface KernelNames {
    * takes the old parent's lock without waiting, or gives ESTALE (fs/dcache.c, __d_unalias). So a directory that another node has moved is first
    * dropped where it was; bounded, because who has the old parent may wait for this very LOOKUP.
    */
-  dropElsewhere(dir: Inode, child: Inode): Maybe<void>;
+  dropElsewhere(dir: Inode, child: Inode): MaybePromise<void>;
   /** The kernel may still go by another name of `child` than this one, which may be no more: another node may have renamed it to this one. */
   hasDoubtfulName(dir: Inode, name: Buffer, child: Inode): boolean;
   /**

@@ -53,7 +53,7 @@ export function holdOf(cover: Cover): number {
 export function distrustCovers(state: CoherenceState, covers: readonly Cover[]): void {
   state.grants += 1;
   state.changes += 1;
-  state.distrusts += 1;
+  state.ownerDeaths += 1;
   for (const cover of covers) {
     if (cover.grant > 0) cover.grant = state.grants;
     cover.attrTold = false;

@@ -169,7 +169,7 @@ export function namesElsewhere(child: Cover, dir: Cover): readonly ToldName[] {
 
 /**
  * Was the kernel told another name of that inode too, whose validity is no longer in force? Another node may have renamed it to this one since, while a
- * rename here goes by what it was (op/rename-target.ts).
+ * rename here goes by what it was (op/placeholder-inodes.ts).
  */
 export function hasDoubtfulName(child: Cover, dir: Cover, name: Buffer, epoch: number): boolean {
   for (let told = child.toldIn; told !== null; told = told.next) {

@@ -6,13 +6,13 @@ import { E, Errno, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import { attach, type ChildWaiter, type Cover, type Inode, type PinMode, type PinWaiter } from "./cover.ts";
 import type { PagePart, PageRange } from "../inode/pages.ts";
-import type { Maybe } from "../lower/lower.ts";
+import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { ChildPin, Coherence, HeldPageDrop, PageUsers, Waiter, Want } from "./api.ts";
-import { bear } from "./born.ts";
-import type { CallerThreads } from "./caller-threads.ts";
+import { enterUnregistered } from "./new-inodes.ts";
+import type { CallerThreads } from "../caller/threads.ts";
 import type { CoherenceState } from "./effect.ts";
 import { droppedOrHeld } from "./held-page.ts";
-import type { Invalidation } from "./invalidation.ts";
+import type { Invalidation } from "./revoke-round.ts";
 import type { KernelNames } from "./kernel-names.ts";
 import type { KernelSizes } from "./size/kernel-sizes.ts";
 import { addWaiter, holdOf, isCovered, pinChild, removeWaiter, tryPin, unpin, unpinData } from "./lock-cache.ts";
@@ -108,7 +108,7 @@ export class Pins implements Coherence {
     this.#options.host.run();
   }
 
-  pinAll(wants: readonly Want[], waiter: Waiter): Maybe<void> {
+  pinAll(wants: readonly Want[], waiter: Waiter): MaybePromise<void> {
     const ordered = orderWants(wants);
     for (let at = 0; at < ordered.length; at += 1) {
       const want = ordered[at] as Want;
@@ -138,7 +138,7 @@ export class Pins implements Coherence {
     return this.#state.grants;
   }
 
-  pinChild(inode: Inode, since: number): Maybe<ChildPin> {
+  pinChild(inode: Inode, since: number): MaybePromise<ChildPin> {
     attach(inode);
     if (this.#state.abandoned) return unpinnedChild;
     let settle: ChildWaiter = unsettled;
@@ -156,13 +156,13 @@ export class Pins implements Coherence {
     return !this.#state.abandoned && isStillHeld(cover) && cover.grant <= since;
   }
 
-  pinChildren(inodes: readonly Inode[], since: number): Maybe<readonly ChildPin[]> {
+  pinChildren(inodes: readonly Inode[], since: number): MaybePromise<readonly ChildPin[]> {
     const results = inodes.map((inode) => this.pinChild(inode, since));
     if (!results.some((result) => result instanceof Promise)) return results as ChildPin[];
     return Promise.all(results.map((result) => Promise.resolve(result)));
   }
 
-  async bring(inodes: readonly Inode[]): Promise<void> {
+  async fetchLocks(inodes: readonly Inode[]): Promise<void> {
     const waiters = inodes.map((): Waiter => ({ interrupted: false, onInterrupt: null }));
     const timer = setTimeout(() => {
       for (const waiter of waiters) waiter.onInterrupt?.();
@@ -183,7 +183,7 @@ export class Pins implements Coherence {
     }
   }
 
-  pinData(inode: Inode, mode: PinMode, cached: boolean, waiter: Waiter, pages: PageRange | null = null): Maybe<void> {
+  pinData(inode: Inode, mode: PinMode, cached: boolean, waiter: Waiter, pages: PageRange | null = null): MaybePromise<void> {
     attach(inode);
     if (!this.#state.abandoned && tryPin(inode.cover, mode)) return undefined;
     return this.#wait(inode, mode, cached, waiter, pages);
@@ -198,7 +198,7 @@ export class Pins implements Coherence {
     return this.#state.abandoned ? 0 : holdOf(inode.cover);
   }
 
-  heldSince(inode: Inode): number {
+  grantId(inode: Inode): number {
     return isCovered(this.#state, inode.cover) ? inode.cover.grant : 0;
   }
 
@@ -208,15 +208,15 @@ export class Pins implements Coherence {
 
   // --- what the kernel is told of attributes, and what it is to drop of pages
 
-  get distrusts(): number {
-    return this.#state.distrusts;
+  get ownerDeaths(): number {
+    return this.#state.ownerDeaths;
   }
 
   get changes(): number {
     return this.#state.changes;
   }
 
-  attributesChanged(inode: Inode, caller: number, held: boolean): Maybe<void> {
+  attributesChanged(inode: Inode, caller: number, held: boolean): MaybePromise<void> {
     if (!attributesChanged(this.#state, inode.cover, caller)) return this.#outdating.get(inode);
     const outdated = this.#options.invalidation.outdate(inode, held);
     return outdated instanceof Promise ? this.#noteOutdating(inode, outdated) : undefined;
@@ -250,22 +250,22 @@ export class Pins implements Coherence {
     return this.#options.invalidation.raiseSize(inode, size, last);
   }
 
-  distrust(inodes: readonly Inode[], pages: boolean): Promise<void> {
-    return this.#options.invalidation.distrust(inodes, pages);
+  dropKernelCaches(inodes: readonly Inode[], pages: boolean): Promise<void> {
+    return this.#options.invalidation.dropKernelCaches(inodes, pages);
   }
 
   // --- birth
 
-  born(inode: Inode): boolean {
+  enterNew(inode: Inode): boolean {
     attach(inode);
-    const first = bear(this.#state, inode.cover, this.#options.now());
+    const first = enterUnregistered(this.#state, inode.cover, this.#options.now());
     this.#options.host.noteBorn();
     return first;
   }
 
   // --- write access
 
-  openForWrite(inode: Inode, waiter: Waiter): Maybe<"cached" | "direct"> {
+  openForWrite(inode: Inode, waiter: Waiter): MaybePromise<"cached" | "direct"> {
     attach(inode);
     const cover = inode.cover;
     if (this.#state.abandoned) return Promise.reject(errnoError(E.EIO));

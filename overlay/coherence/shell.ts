@@ -1,6 +1,6 @@
 /**
  * What the pure rules of this room want done (effect.ts), in the order and the turn in which it arises: requests to the lock manager
- * (lock-requests.ts), notifications of the kernel (invalidation.ts), timers, answers to those who wait. And what concerns all locks of the mount: the lease,
+ * (lock-requests.ts), notifications of the kernel (revoke-round.ts), timers, answers to those who wait. And what concerns all locks of the mount: the lease,
  * the owner's death, the end. Operations see pins.ts.
  */
 import { assertNever } from "../../dlmd/base/assert.ts";
@@ -11,12 +11,12 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 import { type Cover, type Inode, type InodeKind, inodesOf, mayBeCached } from "./cover.ts";
 import type { FileId } from "../lower/lower.ts";
 import type { Coherence, SessionCoherence } from "./api.ts";
-import { registerAll } from "./born.ts";
+import { registerAll } from "./new-inodes.ts";
 import { CacheLimit } from "./cache-limit.ts";
-import type { CallerThreads } from "./caller-threads.ts";
+import type { CallerThreads } from "../caller/threads.ts";
 import { CoverTable } from "./cover-table.ts";
 import { CoherenceState, type Effect, type InvalidationPlan } from "./effect.ts";
-import { Invalidation, type KernelCaches } from "./invalidation.ts";
+import { Invalidation, type KernelCaches } from "./revoke-round.ts";
 import { addWaiter, distrustCovers, handleTimer, isCovered, pump, refuseWaiters } from "./lock-cache.ts";
 import { LockRequests } from "./lock-requests.ts";
 import type { OwnInodes } from "./size/own-inodes.ts";
@@ -118,8 +118,8 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
     });
   }
 
-  /** Coherence.heldSince, by identity: 0 also for an inode without a lock here. */
-  heldSince(id: FileId): number {
+  /** Coherence.grantId, by identity: 0 also for an inode without a lock here. */
+  grantId(id: FileId): number {
     const cover = this.#covers.find(id);
     return cover !== undefined && isCovered(this.#state, cover) ? cover.grant : 0;
   }
@@ -304,7 +304,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
     }
   }
 
-  letGo(): void {
+  failWaiters(): void {
     this.#suspension.release();
     this.#state.abandoned = true;
     for (const cover of this.#covers.all()) refuseWaiters(this.#state, cover, errnoError(E.EIO));
@@ -317,7 +317,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
    */
   async abandon(): Promise<void> {
     // First, because the notifications wait for the pages of those who wait for a lock.
-    this.letGo();
+    this.failWaiters();
     const { over } = await this.#invalidation.dropAll(inodesOf(this.#covers.all()));
     await over;
   }

@@ -1,8 +1,8 @@
 /** The names that this kernel was told, as the op layer deals with them (kernel-names.ts): names.ts, under the locks that are here. */
 import { attach, type Inode, kernelKnows } from "./cover.ts";
-import type { Maybe } from "../lower/lower.ts";
+import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { CoherenceState } from "./effect.ts";
-import type { Invalidation } from "./invalidation.ts";
+import type { Invalidation } from "./revoke-round.ts";
 import type { KernelNames } from "./kernel-names.ts";
 import { isCovered } from "./lock-cache.ts";
 import { dropName, exchangeNames, hasDoubtfulName, moveName, namesElsewhere, tellName, toldName, validName } from "./names.ts";
@@ -34,7 +34,7 @@ export class ToldNames implements KernelNames {
     return tellName(dir.cover, name, child === null ? null : child.cover, valid, this.#state.epoch, now(), revalidated);
   }
 
-  dropElsewhere(dir: Inode, child: Inode): Maybe<void> {
+  dropElsewhere(dir: Inode, child: Inode): MaybePromise<void> {
     if (child.kind !== "directory" || child.nlookup === 0) return undefined;
     const names = namesElsewhere(child.cover, dir.cover);
     return names.length === 0 ? undefined : this.#invalidation.dropNames(names, this.#options.fail);

@@ -7,7 +7,7 @@
 import type { FileLockStatus } from "../../dlmd/client/file-lock-api.ts";
 import type { LockFound } from "../fuse/reply.ts";
 import type { Inode } from "../coherence/cover.ts";
-import type { Maybe } from "../lower/lower.ts";
+import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 
 export interface LockOwner {
   /** "flock" has a space of its own. */
@@ -29,7 +29,7 @@ export interface LockWanted extends LockRange {
 
 export interface LockRequest {
   /** Rejects with EIO when the mount is taken out. */
-  readonly done: Maybe<FileLockStatus>;
+  readonly done: MaybePromise<FileLockStatus>;
   /** Ends the wait: `done` is "canceled", or what it got if that was faster. */
   cancel(): void;
 }
@@ -38,11 +38,11 @@ export interface FileLocking {
   /** `fh`: through which open file. */
   lock(file: string, fh: number, owner: LockOwner, wanted: LockWanted, wait: boolean): LockRequest;
   /** When it is over every node sees it. "limit": it would split a lock, and there are too many. */
-  unlock(file: string, owner: LockOwner, start: bigint, end: bigint): Maybe<"granted" | "limit">;
+  unlock(file: string, owner: LockOwner, start: bigint, end: bigint): MaybePromise<"granted" | "limit">;
   /** The first lock in the way, by offset. */
-  test(file: string, owner: LockOwner, wanted: LockRange): Maybe<LockFound | null>;
+  test(file: string, owner: LockOwner, wanted: LockRange): MaybePromise<LockFound | null>;
   /** FLUSH: the process has closed the file, and all that it has on it goes, through whatever open file it came. */
-  closed(file: string, owner: bigint): Maybe<void>;
+  closed(file: string, owner: bigint): MaybePromise<void>;
   /** RELEASE: what was locked through that open file, and has not gone before, goes. */
   released(file: string, fh: number): void;
   /** The kernel knows the file no more. */

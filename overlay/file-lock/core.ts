@@ -15,7 +15,7 @@ import { assert } from "../../dlmd/base/assert.ts";
 import type { FileLockStatus } from "../../dlmd/client/file-lock-api.ts";
 import { mostAdded } from "../../dlmd/plock/owned.ts";
 import { maxOffset } from "../../dlmd/wire/plock-range.ts";
-import { type Holder, PlockTable, type TableSink, type Waiter } from "../../dlmd/plock/table.ts";
+import { type FileLockHolder, PlockTable, type TableSink, type Waiter } from "../../dlmd/plock/table.ts";
 import type { LockFound } from "../fuse/reply.ts";
 import type { LockOwner } from "./api.ts";
 import type { FileLockAnswer, FileLockAsk, FileLockPort } from "./core-port.ts";
@@ -205,7 +205,7 @@ export class FileLockCore {
     });
   }
 
-  #unlockHere(file: LockedFile, table: PlockTable, holder: Holder, request: Request): void {
+  #unlockHere(file: LockedFile, table: PlockTable, holder: FileLockHolder, request: Request): void {
     const { start, end } = request.range;
     if (mayAdd(file, request) && this.#full(table)) return this.#answer(request, { status: "limit", found: null });
     this.#answer(request, granted);
@@ -213,7 +213,7 @@ export class FileLockCore {
   }
 
   /** As dlmd does it (dlmd/plock/master.ts). */
-  #lockHere(file: LockedFile, table: PlockTable, holder: Holder, request: Request): void {
+  #lockHere(file: LockedFile, table: PlockTable, holder: FileLockHolder, request: Request): void {
     const { range, pid, wait, owner } = request;
     if (this.#full(table)) return this.#answer(request, { status: "limit", found: null });
     const blocker = wait ? table.blocker(holder, range, Number.POSITIVE_INFINITY) : (table.conflict(holder, range)?.holder ?? null);

@@ -6,8 +6,7 @@ import type { FileLockConflict, FileLocks } from "../../dlmd/client/file-lock-ap
 import { Mode } from "../../dlmd/wire/mode.ts";
 import { maxOffset } from "../../dlmd/wire/plock-range.ts";
 import type { LockFound } from "../fuse/reply.ts";
-import type { Maybe } from "../lower/lower.ts";
-import { inTime } from "../lower/maybe.ts";
+import { inTime, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { FileLocking, LockOwner, LockRange, LockRequest, LockWanted } from "./api.ts";
 import { FileLockCore } from "./core.ts";
 import type { FileLockAnswer, FileLockAsk, FileLockPort, ServiceAsk } from "./core-port.ts";
@@ -153,7 +152,7 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
 
   // --- what operations ask
 
-  #ask(ask: FileLockAsk): { readonly id: number; readonly answer: Maybe<FileLockAnswer> } {
+  #ask(ask: FileLockAsk): { readonly id: number; readonly answer: MaybePromise<FileLockAnswer> } {
     if (this.#over) throw errnoError(E.EIO);
     this.#asking = true;
     const id = this.#core.request(ask);
@@ -171,18 +170,18 @@ export class VolumeFileLocks implements FileLocking, FileLockPort {
     return { done, cancel: () => this.#core.cancel(id) };
   }
 
-  unlock(file: string, owner: LockOwner, start: bigint, end: bigint): Maybe<"granted" | "limit"> {
+  unlock(file: string, owner: LockOwner, start: bigint, end: bigint): MaybePromise<"granted" | "limit"> {
     const { answer } = this.#ask({ file, op: "unlock", owner, range: { type: "read", start, end }, pid: 0, wait: false });
     const status = (one: FileLockAnswer): "granted" | "limit" => (one.status === "limit" ? "limit" : "granted");
     return answer instanceof Promise ? answer.then(status) : status(answer);
   }
 
-  test(file: string, owner: LockOwner, { type, start, end }: LockRange): Maybe<LockFound | null> {
+  test(file: string, owner: LockOwner, { type, start, end }: LockRange): MaybePromise<LockFound | null> {
     const { answer } = this.#ask({ file, op: "test", owner, range: { type, start, end }, pid: 0, wait: false });
     return answer instanceof Promise ? answer.then(({ found }) => found) : answer.found;
   }
 
-  closed(file: string, owner: bigint): Maybe<void> {
+  closed(file: string, owner: bigint): MaybePromise<void> {
     this.#users.closed(file, owner);
     if (this.#over) return;
     // Whether or not it was recorded: a request that waited through an earlier FLUSH may have been granted since. Of no lock the core asks nobody.

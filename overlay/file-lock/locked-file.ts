@@ -1,6 +1,6 @@
 /** A file with locks as this node knows it: the state of its locks, and what this node's owners hold and want. */
 import { maxOffset, type PlockOwner } from "../../dlmd/wire/plock-range.ts";
-import type { Holder, PlockTable, Waiter } from "../../dlmd/plock/table.ts";
+import type { FileLockHolder, PlockTable, Waiter } from "../../dlmd/plock/table.ts";
 import type { LockFound } from "../fuse/reply.ts";
 import type { LockOwner, LockRange } from "./api.ts";
 import type { FileLockAsk } from "./core-port.ts";
@@ -71,7 +71,7 @@ export function heldOn({ ranges, flock }: Pick<LockedFile, "ranges" | "flock">):
   );
 }
 
-export function foundBy(table: PlockTable, holder: Holder, range: LockRange): LockFound | null {
+export function foundBy(table: PlockTable, holder: FileLockHolder, range: LockRange): LockFound | null {
   const held = table.conflict(holder, range);
   return held && { type: held.type, start: held.start, end: held.end, pid: held.pid };
 }

@@ -42,7 +42,7 @@ export interface InodeRecord extends Inode {
   writeOrder: WriteOrder | null;
   /** Cover.sweeps at the last READ: if there was none since, the kernel may have pages (op/overlap.ts). -1: there was no READ. */
   readSweep: number;
-  /** Coherence.heldSince when it was made here: a file that was just made has no capabilities. 0: it may have. */
+  /** Coherence.grantId when it was made here: a file that was just made has no capabilities. 0: it may have. */
   uncappedHold: number;
   /** The link count in the last attributes seen here: a hint, for what is worth keeping. */
   nlinkHint: number;

@@ -2,7 +2,7 @@
  * The file system under the overlay, as the op layer sees it: the same on the owner (`local`, system
  * calls) and elsewhere (`remote`, the owner does the same calls). A real seam: two implementations.
  *
- * Answers: a value at once where nothing had to wait, else a promise (`Maybe`). Failures are thrown
+ * Answers: a value at once where nothing had to wait, else a promise (`MaybePromise`). Failures are thrown
  * (or the promise rejects) as shared `Errno` instances. A caller does:
  *
  *     let attr = lower.getattr(id);
@@ -12,8 +12,7 @@
  * locks of DESIGN 5.2 held. Permission checks of the caller were made by the kernel (default_permissions);
  * `Caller` only says who owns what is created.
  */
-
-export type Maybe<T> = T | Promise<T>;
+import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 
 /** Durable identity: inode number and generation. Numbers are reused, pairs are not. */
 export interface FileId {
@@ -142,24 +141,24 @@ export interface Lower {
   /** A directory was just made through this Lower, its lock is here, and nobody had it before. */
   made(id: FileId): void;
   /** ENOENT: no such name. ESTALE: `parent` is gone. */
-  lookup(parent: FileId, name: Buffer): Maybe<Entry>;
+  lookup(parent: FileId, name: Buffer): MaybePromise<Entry>;
   /** One trip for many names of one directory; null where there is none, or where its inode cannot be read. At most 1024. ESTALE: `parent` is gone. */
-  lookupMany(parent: FileId, names: readonly Buffer[]): Maybe<readonly (Entry | null)[]>;
+  lookupMany(parent: FileId, names: readonly Buffer[]): MaybePromise<readonly (Entry | null)[]>;
   /** ESTALE: gone. */
-  getattr(id: FileId): Maybe<Attr>;
+  getattr(id: FileId): MaybePromise<Attr>;
   /** One trip for many; null where an inode is gone or cannot be read. At most 1024. */
-  getattrMany(ids: readonly FileId[]): Maybe<readonly (Attr | null)[]>;
-  setattr(id: FileId, change: AttrChange, handle: LowerHandle | null): Maybe<Attr>;
-  readlink(id: FileId): Maybe<Buffer>;
+  getattrMany(ids: readonly FileId[]): MaybePromise<readonly (Attr | null)[]>;
+  setattr(id: FileId, change: AttrChange, handle: LowerHandle | null): MaybePromise<Attr>;
+  readlink(id: FileId): MaybePromise<Buffer>;
 
   /** Always O_EXCL (hazard F12): EEXIST if the name is there. `flags` are the caller's open flags. */
-  create(parent: FileId, name: Buffer, flags: number, mode: number, caller: Caller): Maybe<{ entry: Entry; handle: LowerHandle }>;
-  mkdir(parent: FileId, name: Buffer, mode: number, caller: Caller): Maybe<Entry>;
-  mknod(parent: FileId, name: Buffer, mode: number, rdevMajor: number, rdevMinor: number, caller: Caller): Maybe<Entry>;
-  symlink(parent: FileId, name: Buffer, target: Buffer, caller: Caller): Maybe<Entry>;
+  create(parent: FileId, name: Buffer, flags: number, mode: number, caller: Caller): MaybePromise<{ entry: Entry; handle: LowerHandle }>;
+  mkdir(parent: FileId, name: Buffer, mode: number, caller: Caller): MaybePromise<Entry>;
+  mknod(parent: FileId, name: Buffer, mode: number, rdevMajor: number, rdevMinor: number, caller: Caller): MaybePromise<Entry>;
+  symlink(parent: FileId, name: Buffer, target: Buffer, caller: Caller): MaybePromise<Entry>;
   /** ESTALE if the name is not `expected` (hazard F12), ENOENT if there is none. */
-  unlink(parent: FileId, name: Buffer, expected: FileId): Maybe<void>;
-  rmdir(parent: FileId, name: Buffer, expected: FileId): Maybe<void>;
+  unlink(parent: FileId, name: Buffer, expected: FileId): MaybePromise<void>;
+  rmdir(parent: FileId, name: Buffer, expected: FileId): MaybePromise<void>;
   /**
    * renameat2(2). ESTALE if the old name is not `expectedOld`, or the new name is not `expectedNew`
    * (null: there is none).
@@ -172,12 +171,12 @@ export interface Lower {
     flags: number,
     expectedOld: FileId,
     expectedNew: FileId | null,
-  ): Maybe<void>;
-  link(id: FileId, newParent: FileId, newName: Buffer): Maybe<Attr>;
+  ): MaybePromise<void>;
+  link(id: FileId, newParent: FileId, newName: Buffer): MaybePromise<Attr>;
 
   /** Regular files only. `flags`: access mode, O_TRUNC, O_DIRECT, O_SYNC/O_DSYNC, O_NOATIME. O_APPEND and O_CREAT are never passed. */
-  open(id: FileId, flags: number): Maybe<LowerHandle>;
-  opendir(id: FileId): Maybe<LowerHandle>;
+  open(id: FileId, flags: number): MaybePromise<LowerHandle>;
+  opendir(id: FileId): MaybePromise<LowerHandle>;
   /** Never fails and never waits: the handle is gone at once, the descriptor soon. */
   close(handle: LowerHandle): void;
   /** `getattr` and `read` in one trip; null on the owner itself, where nothing is gained. */
@@ -186,29 +185,29 @@ export interface Lower {
    * At most `bytes` from `offset`; shorter only at the end of the file. A synchronous answer is a view that
    * stays valid until the next call into this Lower.
    */
-  read(handle: LowerHandle, offset: number, bytes: number): Maybe<Uint8Array>;
+  read(handle: LowerHandle, offset: number, bytes: number): MaybePromise<Uint8Array>;
   /**
    * All of `data` or an error; a short count only where the lower gave one (disk full). With `append` the
    * offset is ignored and the data goes to the true end. `data` must stay as it is until the answer.
    * Gives the offset it was written at and the count.
    */
-  write(handle: LowerHandle, data: Uint8Array, offset: number, append: boolean): Maybe<{ offset: number; bytes: number }>;
-  fsync(handle: LowerHandle, dataOnly: boolean): Maybe<void>;
-  fsyncdir(handle: LowerHandle, dataOnly: boolean): Maybe<void>;
-  fallocate(handle: LowerHandle, mode: number, offset: number, bytes: number): Maybe<void>;
+  write(handle: LowerHandle, data: Uint8Array, offset: number, append: boolean): MaybePromise<{ offset: number; bytes: number }>;
+  fsync(handle: LowerHandle, dataOnly: boolean): MaybePromise<void>;
+  fsyncdir(handle: LowerHandle, dataOnly: boolean): MaybePromise<void>;
+  fallocate(handle: LowerHandle, mode: number, offset: number, bytes: number): MaybePromise<void>;
   /** SEEK_DATA and SEEK_HOLE. */
-  lseek(handle: LowerHandle, offset: number, whence: number): Maybe<number>;
+  lseek(handle: LowerHandle, offset: number, whence: number): MaybePromise<number>;
   /** Copies at most `bytes`; gives how many. */
-  copyFileRange(inHandle: LowerHandle, inOffset: number, outHandle: LowerHandle, outOffset: number, bytes: number): Maybe<number>;
+  copyFileRange(inHandle: LowerHandle, inOffset: number, outHandle: LowerHandle, outOffset: number, bytes: number): MaybePromise<number>;
   /** From `cookie` (0: the beginning), as many entries as fit `bytes` bytes of a FUSE reply. */
-  readdir(handle: LowerHandle, cookie: bigint, bytes: number, listing: Listing): Maybe<DirPage>;
+  readdir(handle: LowerHandle, cookie: bigint, bytes: number, listing: Listing): MaybePromise<DirPage>;
 
-  statfs(): Maybe<StatFs>;
+  statfs(): MaybePromise<StatFs>;
   /** ENODATA: none. The whole value; the op layer compares sizes. */
-  getxattr(id: FileId, name: Buffer): Maybe<Buffer>;
-  setxattr(id: FileId, name: Buffer, value: Buffer, flags: number): Maybe<void>;
-  listxattr(id: FileId): Maybe<Buffer>;
-  removexattr(id: FileId, name: Buffer): Maybe<void>;
+  getxattr(id: FileId, name: Buffer): MaybePromise<Buffer>;
+  setxattr(id: FileId, name: Buffer, value: Buffer, flags: number): MaybePromise<void>;
+  listxattr(id: FileId): MaybePromise<Buffer>;
+  removexattr(id: FileId, name: Buffer): MaybePromise<void>;
   /** Everything that was executed before is on disk. */
-  syncfs(): Maybe<void>;
+  syncfs(): MaybePromise<void>;
 }

@@ -14,7 +14,7 @@
  */
 import { type AppendEnd, type PageRange, without } from "../inode/pages.ts";
 import type { InodeRecord } from "../inode/table.ts";
-import { inTime } from "../lower/maybe.ts";
+import { inTime } from "../../dlmd/base/maybe-promise.ts";
 import type { Mount } from "./mount.ts";
 
 /** READs under way are let out, and pages dropped, so often: a second at most, as each waits DRAIN_MS. Then the answer goes out. */

@@ -4,8 +4,8 @@ import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { GetattrRequest, ReadlinkRequest, SetattrRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
-import type { Attr, Maybe } from "../lower/lower.ts";
-import { chain, lastly } from "../lower/maybe.ts";
+import type { Attr } from "../lower/lower.ts";
+import { andThen, finallyDo, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
@@ -14,7 +14,7 @@ import { pinnedData } from "./pinned.ts";
 /** The kernel keeps the mount busy while one of our own threads waits: not for as long as an owner is away. */
 const OWN_GETATTR_MS = 100;
 
-export function getattr(mount: Mount, call: Call, request: GetattrRequest): Maybe<void> {
+export function getattr(mount: Mount, call: Call, request: GetattrRequest): MaybePromise<void> {
   const { coherence } = mount;
   const inode = inodeOf(mount, request.fuseNodeid);
   const own = coherence.sizes.own.getattr(inode, call.pid);
@@ -22,17 +22,17 @@ export function getattr(mount: Mount, call: Call, request: GetattrRequest): Mayb
   if (own === "late") throw errnoError(E.EAGAIN);
   // A caller who believes the kernel's size may have the inode's lock (size/asked.ts), for which a revoke waits: he passes during it.
   const believes = request.fh !== null && inode.kind === "file" && coherence.sizes.mayBeSeek(inode);
-  const pinned = (reader: () => boolean): Maybe<void> => {
+  const pinned = (reader: () => boolean): MaybePromise<void> => {
     const since = coherence.changes;
-    return chain(mount.ahead.getattr(inode), (attr) => replyAttr(mount, call, inode, attr, since, believes, reader));
+    return andThen(mount.ahead.getattr(inode), (attr) => replyAttr(mount, call, inode, attr, since, believes, reader));
   };
   const isReader = (): boolean => believes && mount.ahead.readsNext(inode, call.pid) && coherence.sizes.isReading(call.pid);
   const unpin = believes ? (): void => coherence.unpinData(inode, Mode.PR) : (): void => coherence.unpin(inode, Mode.PR);
-  if (coherence.tryPin(inode, Mode.PR)) return lastly(() => pinned(isReader), unpin);
+  if (coherence.tryPin(inode, Mode.PR)) return finallyDo(() => pinned(isReader), unpin);
   const pin = believes ? coherence.pinData(inode, Mode.PR, true, call) : coherence.pin(inode, Mode.PR, call);
   // While the lock is on its way there is time to look.
   const reader = isReader();
-  return chain(pin, () => lastly(() => pinned(() => reader), unpin));
+  return andThen(pin, () => finallyDo(() => pinned(() => reader), unpin));
 }
 
 /** `believes`: the caller is given the kernel's size, and not that of this reply. `isReader`: he is about to read. */
@@ -44,7 +44,7 @@ function replyAttr(
   since: number,
   believes: boolean,
   isReader: () => boolean,
-): Maybe<void> {
+): MaybePromise<void> {
   const answer = (told: Attr): void => {
     inode.nlinkHint = told.nlink;
     mount.coherence.sizes.told(inode, told.size);
@@ -55,7 +55,7 @@ function replyAttr(
   else {
     const hold = mount.coherence.hold(inode);
     if (hold !== 0) inode.attrHeld = { hold, attr };
-    return lastly(
+    return finallyDo(
       () => mount.coherence.sizes.tell(inode, call, () => heldAttr(mount, inode), answer, isReader() ? call.pid : 0),
       () => (inode.attrHeld = null),
     );
@@ -63,11 +63,11 @@ function replyAttr(
 }
 
 /** With a pin held: without a trip to the owner if they were read, or fetched, under this hold of PR. */
-function heldAttr(mount: Mount, inode: InodeRecord): Maybe<Attr> {
+function heldAttr(mount: Mount, inode: InodeRecord): MaybePromise<Attr> {
   const hold = mount.coherence.hold(inode);
   if (hold === 0) return mount.lower.getattr(inode.id);
   if (inode.attrHeld?.hold === hold) return inode.attrHeld.attr;
-  return mount.ahead.peek(inode) ?? mount.lower.getattr(inode.id);
+  return mount.ahead.attr(inode) ?? mount.lower.getattr(inode.id);
 }
 
 /**
@@ -90,7 +90,7 @@ function getattrForOwn(mount: Mount, call: Call, inode: InodeRecord): Promise<vo
 }
 
 /** The reply never carries validity: it may be installed after a revoke (hazard F4). */
-export function setattr(mount: Mount, call: Call, request: SetattrRequest): Maybe<void> {
+export function setattr(mount: Mount, call: Call, request: SetattrRequest): MaybePromise<void> {
   const { coherence, lower } = mount;
   const inode = inodeOf(mount, request.fuseNodeid);
   const { change } = request;
@@ -116,15 +116,15 @@ export function setattr(mount: Mount, call: Call, request: SetattrRequest): Mayb
  * Without a lock: what a symbolic link says never changes. And it must not wait for one: the kernel keeps the answer in a page, which is
  * locked meanwhile, and for which a revoke would wait (hazard F1; fs/fuse/dir.c, fuse_symlink_read_folio).
  */
-export function readlink(mount: Mount, call: Call, request: ReadlinkRequest): Maybe<void> {
-  return chain(mount.lower.readlink(inodeOf(mount, request.fuseNodeid).id), (target) => void call.data(target));
+export function readlink(mount: Mount, call: Call, request: ReadlinkRequest): MaybePromise<void> {
+  return andThen(mount.lower.readlink(inodeOf(mount, request.fuseNodeid).id), (target) => void call.data(target));
 }
 
 /** No lock: nothing of it is cached anywhere. */
-export function statfs(mount: Mount, call: Call): Maybe<void> {
-  return chain(mount.lower.statfs(), (fields) => void call.statfs(fields));
+export function statfs(mount: Mount, call: Call): MaybePromise<void> {
+  return andThen(mount.lower.statfs(), (fields) => void call.statfs(fields));
 }
 
-export function syncfs(mount: Mount, call: Call): Maybe<void> {
-  return chain(mount.lower.syncfs(), () => void call.empty());
+export function syncfs(mount: Mount, call: Call): MaybePromise<void> {
+  return andThen(mount.lower.syncfs(), () => void call.empty());
 }

@@ -9,14 +9,13 @@
 import { E, isErrno } from "../../dlmd/base/errno.ts";
 import type { SizeChange } from "../coherence/size/kernel-sizes.ts";
 import type { Inode } from "../coherence/cover.ts";
-import type { Maybe } from "../lower/lower.ts";
-import { chain } from "../lower/maybe.ts";
+import { andThen, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { type Mount, waiting } from "./mount.ts";
 import type { Victim } from "./victim.ts";
 
 /** The outcome of `made`, once nothing cached contradicts it. `inodes`: all that it changes, the directories of its names too. */
-export function changed<T>(mount: Mount, call: Call, inodes: readonly Inode[], made: Maybe<T>): Maybe<T> {
+export function changed<T>(mount: Mount, call: Call, inodes: readonly Inode[], made: MaybePromise<T>): MaybePromise<T> {
   return waiting(made) ? watch(mount, call, inodes, made) : made;
 }
 
@@ -26,10 +25,10 @@ async function watch<T>(mount: Mount, call: Call, inodes: readonly Inode[], made
     result = await made;
   } catch (error) {
     // A caller that is still there may hold the pages of its own WRITE: the kernel itself gives those up at an error.
-    if (call.interrupted || isErrno(error, E.EIO)) await mount.coherence.distrust(inodes, call.interrupted);
+    if (call.interrupted || isErrno(error, E.EIO)) await mount.coherence.dropKernelCaches(inodes, call.interrupted);
     throw error;
   }
-  if (call.interrupted) await mount.coherence.distrust(inodes, true);
+  if (call.interrupted) await mount.coherence.dropKernelCaches(inodes, true);
   return result;
 }
 
@@ -37,12 +36,12 @@ async function watch<T>(mount: Mount, call: Call, inodes: readonly Inode[], made
  * To be awaited before the answer to a change of names or extended attributes: what this kernel was told of these inodes before is outdated, if it may still be
  * about to take that (coherence/told-attributes.ts). `named`: inodes that the request names; `victims`: what stands behind its names.
  */
-export function attributesChanged(mount: Mount, call: Call, named: readonly Inode[], victims: readonly Victim[] = []): Maybe<void> {
+export function attributesChanged(mount: Mount, call: Call, named: readonly Inode[], victims: readonly Victim[] = []): MaybePromise<void> {
   const { coherence } = mount;
-  let notified: Maybe<void> = undefined;
+  let notified: MaybePromise<void> = undefined;
   const notify = (inode: Inode, caller: number, held: boolean): void => {
     const done = coherence.attributesChanged(inode, caller, held);
-    if (waiting(done)) notified = chain(notified, () => done);
+    if (waiting(done)) notified = andThen(notified, () => done);
   };
   for (const inode of named) notify(inode, call.pid, !call.interrupted);
   // Of what it does not take for the victim the kernel marks nothing.
@@ -58,8 +57,8 @@ export interface NamesChange {
 }
 
 /** A change of names or extended attributes: `made`, once nothing cached contradicts it. */
-export function changedNames<T>(mount: Mount, call: Call, { inodes, named, victims }: NamesChange, made: Maybe<T>): Maybe<T> {
-  return chain(changed(mount, call, inodes, made), (result) => chain(attributesChanged(mount, call, named, victims), () => result));
+export function changedNames<T>(mount: Mount, call: Call, { inodes, named, victims }: NamesChange, made: MaybePromise<T>): MaybePromise<T> {
+  return andThen(changed(mount, call, inodes, made), (result) => andThen(attributesChanged(mount, call, named, victims), () => result));
 }
 
 /**

@@ -7,7 +7,7 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 import type { CreateRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
-import type { Attr, Maybe } from "../lower/lower.ts";
+import type { Attr } from "../lower/lower.ts";
 import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
 import { O_ACCMODE, O_RDONLY, O_TRUNC, S_IFMT, S_IFREG } from "./linux.ts";
@@ -17,10 +17,11 @@ import { enterFile, forgetFile, openFlags, writeAccess } from "./open.ts";
 import { checkAccess, checkCreateInSticky, MAY_READ, MAY_WRITE, unknownCredentials } from "./permission.ts";
 import { pinnedAll } from "./pinned.ts";
 import { killSuidgid } from "./write.ts";
+import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 
 const ACCESS_ACL = Buffer.from("system.posix_acl_access");
 
-export function openExisting(mount: Mount, call: Call, request: CreateRequest, dir: InodeRecord): Maybe<void> {
+export function openExisting(mount: Mount, call: Call, request: CreateRequest, dir: InodeRecord): MaybePromise<void> {
   return withRestarts(mount, request.op, async () => {
     const { id, attr } = await lookupPinned(mount, call, dir, request.name);
     // Only a regular file can be the answer to a CREATE.
@@ -91,7 +92,7 @@ function openCut(mount: Mount, call: Call, child: InodeRecord, request: CreateRe
 async function tellSize(mount: Mount, call: Call, child: InodeRecord, file: OpenFile, answer: (attr: Attr) => void): Promise<void> {
   const { sizes } = mount.coherence;
   try {
-    const read = (): Maybe<Attr> => mount.lower.getattr(child.id);
+    const read = (): MaybePromise<Attr> => mount.lower.getattr(child.id);
     if (child.nlookup === 0) answer(await read());
     else await sizes.tell(child, call, read, answer);
   } catch (error) {

@@ -3,8 +3,8 @@ import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { CreateRequest, LinkRequest, MkdirRequest, MknodRequest, SymlinkRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
-import type { Attr, Caller, Entry, LowerHandle, Maybe } from "../lower/lower.ts";
-import { chain, lastly, withErrors } from "../lower/maybe.ts";
+import type { Attr, Caller, Entry, LowerHandle } from "../lower/lower.ts";
+import { andThen, finallyDo, withErrors, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { attributesChanged, changed, changedNames, resized } from "./change.ts";
 import { openExisting } from "./create-existing.ts";
@@ -18,34 +18,40 @@ function callerOf(mount: Mount, call: Call, umask: number): Caller {
   return { uid: call.uid, gid: call.gid, umask: mount.dontMask ? umask : 0 };
 }
 
-export function mkdir(mount: Mount, call: Call, request: MkdirRequest): Maybe<void> {
+export function mkdir(mount: Mount, call: Call, request: MkdirRequest): MaybePromise<void> {
   const caller = callerOf(mount, call, request.umask);
   return make(mount, call, request.fuseNodeid, request.name, (dir) => mount.lower.mkdir(dir.id, request.name, request.mode, caller));
 }
 
-export function mknod(mount: Mount, call: Call, request: MknodRequest): Maybe<void> {
+export function mknod(mount: Mount, call: Call, request: MknodRequest): MaybePromise<void> {
   const { name, mode, rdevMajor, rdevMinor } = request;
   const caller = callerOf(mount, call, request.umask);
   return make(mount, call, request.fuseNodeid, name, (dir) => mount.lower.mknod(dir.id, name, mode, rdevMajor, rdevMinor, caller));
 }
 
-export function symlink(mount: Mount, call: Call, request: SymlinkRequest): Maybe<void> {
+export function symlink(mount: Mount, call: Call, request: SymlinkRequest): MaybePromise<void> {
   const caller = callerOf(mount, call, 0);
   return make(mount, call, request.fuseNodeid, request.name, (dir) => mount.lower.symlink(dir.id, request.name, request.target, caller));
 }
 
-function make(mount: Mount, call: Call, fuseNodeid: number, name: Buffer, create: (dir: InodeRecord) => Maybe<Entry>): Maybe<void> {
+function make(
+  mount: Mount,
+  call: Call,
+  fuseNodeid: number,
+  name: Buffer,
+  create: (dir: InodeRecord) => MaybePromise<Entry>,
+): MaybePromise<void> {
   const dir = inodeOf(mount, fuseNodeid);
   return inChangedDirectory(mount, call, dir, () =>
-    chain(changedNames(mount, call, { inodes: [dir], named: [dir] }, create(dir)), (entry) => answerMade(mount, call, dir, name, entry)),
+    andThen(changedNames(mount, call, { inodes: [dir], named: [dir] }, create(dir)), (entry) => answerMade(mount, call, dir, name, entry)),
   );
 }
 
-function inChangedDirectory<T>(mount: Mount, call: Call, dir: InodeRecord, work: () => Maybe<T>): Maybe<T> {
+function inChangedDirectory<T>(mount: Mount, call: Call, dir: InodeRecord, work: () => MaybePromise<T>): MaybePromise<T> {
   return pinned(mount, call, dir, Mode.EX, () => withErrors(work, inGoneDirectory));
 }
 
-function answerMade(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, entry: Entry): Maybe<void> {
+function answerMade(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, entry: Entry): MaybePromise<void> {
   return withBorn(mount, entry, (child) =>
     tellBorn(mount, call, dir, name, child, entry.attr, (entryValid, attrValid, size) => {
       if (call.entry(child.fuseNodeid, entry.attr, entryValid, attrValid, size)) child.nlookup += 1;
@@ -59,14 +65,14 @@ export function inGoneDirectory(error: unknown): never {
 }
 
 /** Under EX of its directory: no other node can know it, so its lock is here without a message. */
-function withBorn(mount: Mount, { id, attr }: Entry, work: (child: InodeRecord) => Maybe<void>): Maybe<void> {
+function withBorn(mount: Mount, { id, attr }: Entry, work: (child: InodeRecord) => MaybePromise<void>): MaybePromise<void> {
   const child = mount.inodes.remember(id, attr.mode);
   child.nlinkHint = attr.nlink;
-  if (mount.coherence.born(child)) {
+  if (mount.coherence.enterNew(child)) {
     if (child.kind === "directory") mount.lower.made(child.id);
-    else child.uncappedHold = mount.coherence.heldSince(child);
+    else child.uncappedHold = mount.coherence.grantId(child);
   }
-  return lastly(
+  return finallyDo(
     () => work(child),
     () => mount.inodes.leave(child),
   );
@@ -98,33 +104,33 @@ function tellBorn(
  * permission to open it was never checked. So ESTALE, once: the kernel walks again, finds the file and checks. The same call coming back
  * is answered here, under a check of our own.
  */
-export function create(mount: Mount, call: Call, request: CreateRequest): Maybe<void> {
+export function create(mount: Mount, call: Call, request: CreateRequest): MaybePromise<void> {
   const dir = inodeOf(mount, request.fuseNodeid);
   const outcome = inChangedDirectory(mount, call, dir, () =>
     withErrors<"done" | "exists">(
-      () => chain(createOnce(mount, call, request, dir), () => "done"),
+      () => andThen(createOnce(mount, call, request, dir), () => "done"),
       (error) => {
         if (!isErrno(error, E.EEXIST) || (request.flags & O_EXCL) !== 0) throw error;
         return mount.staleOnce.answer(call, request.name, true) ? "done" : "exists";
       },
     ),
   );
-  return chain(outcome, (found) => (found === "done" ? undefined : openExisting(mount, call, request, dir)));
+  return andThen(outcome, (found) => (found === "done" ? undefined : openExisting(mount, call, request, dir)));
 }
 
 /** EEXIST. */
-function createOnce(mount: Mount, call: Call, request: CreateRequest, dir: InodeRecord): Maybe<void> {
+function createOnce(mount: Mount, call: Call, request: CreateRequest, dir: InodeRecord): MaybePromise<void> {
   const caller = callerOf(mount, call, request.umask);
   /** Open, and nobody's yet. */
   let opened: LowerHandle | null = null;
-  const created = chain(mount.lower.create(dir.id, request.name, request.flags, request.mode, caller), (made) => {
+  const created = andThen(mount.lower.create(dir.id, request.name, request.flags, request.mode, caller), (made) => {
     opened = made.handle;
     return made;
   });
-  const work = (): Maybe<void> =>
-    chain(changedNames(mount, call, { inodes: [dir], named: [dir] }, created), ({ entry, handle }) => {
+  const work = (): MaybePromise<void> =>
+    andThen(changedNames(mount, call, { inodes: [dir], named: [dir] }, created), ({ entry, handle }) => {
       mount.staleOnce.settled(call, request.name);
-      return chain(restoreSetgid(mount, entry, request), (attr) => {
+      return andThen(restoreSetgid(mount, entry, request), (attr) => {
         opened = null;
         return answerCreated(mount, call, request, dir, { id: entry.id, attr }, handle);
       });
@@ -139,7 +145,7 @@ function createOnce(mount: Mount, call: Call, request: CreateRequest, dir: Inode
  * Hazard F15: the lower makes the file under the caller's first group alone, and takes the set-group-id bit from one who is not of the
  * directory's. The kernel says when the caller is (CREATE_SUPP_GROUP): then the bit that was asked for is set again.
  */
-function restoreSetgid(mount: Mount, { id, attr }: Entry, request: CreateRequest): Maybe<Attr> {
+function restoreSetgid(mount: Mount, { id, attr }: Entry, request: CreateRequest): MaybePromise<Attr> {
   const lost = (request.mode & S_ISGID) !== 0 && (attr.mode & S_ISGID) === 0 && request.supplementaryGids.includes(attr.gid);
   return lost ? mount.lower.setattr(id, { mode: (attr.mode & 0o7777) | S_ISGID }, null) : attr;
 }
@@ -151,10 +157,10 @@ function answerCreated(
   dir: InodeRecord,
   { id, attr }: Entry,
   handle: LowerHandle,
-): Maybe<void> {
+): MaybePromise<void> {
   return withBorn(mount, { id, attr }, (child) => {
     const token = (request.flags & O_ACCMODE) === O_RDONLY ? null : tokenOf(mount, call, child, handle, request.flags);
-    return chain(token, (access) => {
+    return andThen(token, (access) => {
       const file = enterFile(mount, child, handle, access, request.flags);
       tellBorn(mount, call, dir, request.name, child, attr, (entryValid, attrValid, size) => {
         const told = size === attr.size ? attr : { ...attr, size };
@@ -166,7 +172,7 @@ function answerCreated(
 }
 
 /** At once, but where the inode was found before it was born. */
-function tokenOf(mount: Mount, call: Call, child: InodeRecord, handle: LowerHandle, flags: number): Maybe<"cached" | "direct"> {
+function tokenOf(mount: Mount, call: Call, child: InodeRecord, handle: LowerHandle, flags: number): MaybePromise<"cached" | "direct"> {
   return withErrors(
     () => writeAccess(mount, call, child, flags),
     (error) => {

@@ -7,8 +7,7 @@ import type { OpenFile } from "../inode/handles.ts";
 import { PAGE_BYTES, type PageRange } from "../inode/pages.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import { largeBuffers } from "../lower/large-buffers.ts";
-import type { Maybe } from "../lower/lower.ts";
-import { chain } from "../lower/maybe.ts";
+import { andThen, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { attributesChanged, changed, resized } from "./change.ts";
 import { O_DIRECT } from "./linux.ts";
@@ -97,15 +96,15 @@ function readOver(inode: InodeRecord): void {
  * Without a lock: what a caller may ask to be on disk was written through to the lower before, on whatever node, so no lock has to be
  * brought here first; and an fsync may then never wait for a revoke (hazard F1).
  */
-export function fsync(mount: Mount, call: Call, request: FsyncRequest | FsyncdirRequest): Maybe<void> {
+export function fsync(mount: Mount, call: Call, request: FsyncRequest | FsyncdirRequest): MaybePromise<void> {
   const { directory, lowerHandle } = fileOf(mount, request.fh);
   const { lower } = mount;
   const done = directory ? lower.fsyncdir(lowerHandle, request.dataOnly) : lower.fsync(lowerHandle, request.dataOnly);
-  return chain(done, () => void call.empty());
+  return andThen(done, () => void call.empty());
 }
 
 /** The kernel leaves the clearing of set-user-id to us (HANDLE_KILLPRIV_V2), and unlike for WRITE does not say when: for all but root. */
-export function fallocate(mount: Mount, call: Call, request: FallocateRequest): Maybe<void> {
+export function fallocate(mount: Mount, call: Call, request: FallocateRequest): MaybePromise<void> {
   const { coherence, lower } = mount;
   const file = fileOf(mount, request.fh);
   const { inode, cached } = file;
@@ -118,7 +117,7 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest): 
         await changed(mount, call, [inode], lower.fallocate(file.lowerHandle, request.mode, request.offset, request.length));
       } catch (error) {
         // The lower keeps what it made before there was no more room (fs/ext4/extents.c, ext4_alloc_file_blocks); the kernel marks nothing then.
-        await coherence.distrust([inode], false);
+        await coherence.dropKernelCaches([inode], false);
         throw error;
       }
       made();
@@ -131,10 +130,10 @@ export function fallocate(mount: Mount, call: Call, request: FallocateRequest): 
 }
 
 /** SEEK_DATA and SEEK_HOLE; the lower refuses others. */
-export function lseek(mount: Mount, call: Call, request: LseekRequest): Maybe<void> {
+export function lseek(mount: Mount, call: Call, request: LseekRequest): MaybePromise<void> {
   const { inode, cached, lowerHandle } = fileOf(mount, request.fh);
   return pinnedData(mount, call, { inode, mode: Mode.PR, cached }, () =>
-    chain(mount.lower.lseek(lowerHandle, request.offset, request.whence), (offset) => void call.lseek(offset)),
+    andThen(mount.lower.lseek(lowerHandle, request.offset, request.whence), (offset) => void call.lseek(offset)),
   );
 }
 
@@ -142,7 +141,7 @@ export function lseek(mount: Mount, call: Call, request: LseekRequest): Maybe<vo
  * Two inodes, so the pins come in order through pinAll and not through pinData. That is free of hazard F1: the kernel writes back
  * before it asks, holds no page while it waits, and drops the target's pages after the answer (fs/fuse/file.c, __fuse_copy_file_range).
  */
-export function copyFileRange(mount: Mount, call: Call, request: CopyFileRangeRequest): Maybe<void> {
+export function copyFileRange(mount: Mount, call: Call, request: CopyFileRangeRequest): MaybePromise<void> {
   const { coherence, lower } = mount;
   const source = fileOf(mount, request.fh);
   const target = fileOf(mount, request.outFh);

@@ -4,11 +4,12 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 import type { ReaddirRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
-import type { Attr, DirEntry, DirPage, Entry, Listing, Lower, Maybe } from "../lower/lower.ts";
+import type { Attr, DirEntry, DirPage, Entry, Listing, Lower } from "../lower/lower.ts";
 import { type Call, LISTING_BYTES_MAX } from "./call.ts";
 import { type Since, sinceNow } from "./lookup.ts";
 import { fileOf, type Mount } from "./mount.ts";
 import { pinned } from "./pinned.ts";
+import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 
 /** One name of the page on its way to the reply; `child` null: a plain entry, which counts as no lookup. */
 interface Row {
@@ -27,7 +28,7 @@ export async function readdir(mount: Mount, call: Call, request: ReaddirRequest)
   const away = await readdirplus(mount, call, request, file, false);
   if (away === null) return;
   try {
-    await mount.coherence.bring(away);
+    await mount.coherence.fetchLocks(away);
   } finally {
     for (const child of away) mount.inodes.leave(child);
   }
@@ -44,7 +45,7 @@ function readdirplus(
   request: ReaddirRequest,
   file: OpenFile,
   lastTry: boolean,
-): Maybe<readonly InodeRecord[] | null> {
+): MaybePromise<readonly InodeRecord[] | null> {
   const dir = file.inode;
   return pinned(mount, call, dir, Mode.PR, async () => {
     const since = sinceNow(mount);
@@ -168,7 +169,7 @@ function answerRows(mount: Mount, call: Call, request: ReaddirRequest, dir: Inod
   const { coherence } = mount;
   // The owner died after it had given the names. The kernel takes those of a listing for as new as their answer (fs/fuse/readdir.c,
   // fuse_direntplus_link), and not, as that of a LOOKUP, for as old as the question.
-  const doubtful = coherence.distrusts !== since.distrusts;
+  const doubtful = coherence.ownerDeaths !== since.ownerDeaths;
   const listing = call.listing(request.size, true);
   const counted: InodeRecord[] = [];
   for (const { entry, child, attr, pinned } of rows) {

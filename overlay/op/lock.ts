@@ -3,7 +3,7 @@ import { E, errnoError } from "../../dlmd/base/errno.ts";
 import type { FileLockStatus } from "../../dlmd/client/file-lock-api.ts";
 import { type FileLocking, lockFile } from "../file-lock/api.ts";
 import type { GetlkRequest, SetlkRequest } from "../fuse/request.ts";
-import type { Maybe } from "../lower/lower.ts";
+import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
 
@@ -48,7 +48,7 @@ export async function setlk(mount: Mount, call: Call, request: SetlkRequest): Pr
   // What waited for the lease may be signalled no more.
   call.onSignal = null;
   if (type === "unlock") {
-    const unlocked: Maybe<FileLockStatus> = locks.unlock(lockFile(inode), owner, start, end);
+    const unlocked: MaybePromise<FileLockStatus> = locks.unlock(lockFile(inode), owner, start, end);
     return answer(call, waiting(unlocked) ? await unlessKilled(call, unlocked) : unlocked);
   }
   const asked = locks.lock(lockFile(inode), fh, owner, { type, start, end, pid }, wait);

@@ -5,15 +5,15 @@ import type { ChildPin } from "../coherence/api.ts";
 import { SENTINEL_SIZE } from "../coherence/size/sentinel.ts";
 import type { ForgetRequest, LookupRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
-import type { Attr, Entry, Maybe } from "../lower/lower.ts";
-import { chain, lastly } from "../lower/maybe.ts";
+import type { Attr, Entry } from "../lower/lower.ts";
+import { andThen, finallyDo, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
 import { pinned } from "./pinned.ts";
-import { type RenameTarget, renameTarget } from "./rename-target.ts";
+import { type RenameTarget, renameTarget } from "./placeholder-inodes.ts";
 
 export function sinceNow({ coherence }: Mount): Since {
-  return { grants: coherence.grants, changes: coherence.changes, distrusts: coherence.distrusts };
+  return { grants: coherence.grants, changes: coherence.changes, ownerDeaths: coherence.ownerDeaths };
 }
 
 /** What the kernel is told as size of an inode whose lock is elsewhere (hazard F5). */
@@ -24,7 +24,7 @@ export function uncoveredSize(mount: Mount, inode: InodeRecord, attr: Attr): num
 }
 
 /** Answered within the turn wherever nothing has to wait: so are nearly all. */
-export function lookup(mount: Mount, call: Call, request: LookupRequest): Maybe<void> {
+export function lookup(mount: Mount, call: Call, request: LookupRequest): MaybePromise<void> {
   const dir = inodeOf(mount, request.fuseNodeid);
   return pinned(mount, call, dir, Mode.PR, () => lookupIn(mount, call, dir, request.name));
 }
@@ -39,7 +39,7 @@ export async function lookupPinned(mount: Mount, call: Call, dir: InodeRecord, n
 }
 
 /** With the directory pinned. */
-function lookupIn(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): Maybe<void> {
+function lookupIn(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): MaybePromise<void> {
   // Asked for before each creation; an error thrown costs more than all the rest of it, but less than a trip.
   if (mount.lower.isAbsent(dir.id, name)) {
     if (!mount.coherence.names.tellEntry(dir, name, null)) throw errnoError(E.ENOENT);
@@ -47,7 +47,7 @@ function lookupIn(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): May
     return;
   }
   const since = sinceNow(mount);
-  let entry: Maybe<Entry>;
+  let entry: MaybePromise<Entry>;
   try {
     entry = mount.lower.lookup(dir.id, name);
   } catch (error) {
@@ -71,7 +71,7 @@ function replyAbsent(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, e
 export interface Since {
   readonly grants: number;
   readonly changes: number;
-  readonly distrusts: number;
+  readonly ownerDeaths: number;
 }
 
 /** What a LOOKUP found. */
@@ -82,20 +82,20 @@ interface Found {
   readonly since: Since;
 }
 
-function replyFound(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, { id, attr }: Entry, since: Since): Maybe<void> {
+function replyFound(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, { id, attr }: Entry, since: Since): MaybePromise<void> {
   const child = mount.inodes.remember(id, attr.mode);
-  const told = (): Maybe<void> =>
-    chain(mount.coherence.names.dropElsewhere(dir, child), () => replyEntry(mount, call, { dir, name, child, since }, attr));
-  return lastly(
+  const told = (): MaybePromise<void> =>
+    andThen(mount.coherence.names.dropElsewhere(dir, child), () => replyEntry(mount, call, { dir, name, child, since }, attr));
+  return finallyDo(
     () =>
       mount.coherence.names.hasDoubtfulName(dir, name, child)
-        ? chain(renameTarget(mount, call, name), (target) => replyTarget(mount, call, attr, target, told))
+        ? andThen(renameTarget(mount, call, name), (target) => replyTarget(mount, call, attr, target, told))
         : told(),
     () => mount.inodes.leave(child),
   );
 }
 
-function replyTarget(mount: Mount, call: Call, attr: Attr, target: RenameTarget, told: () => Maybe<void>): Maybe<void> {
+function replyTarget(mount: Mount, call: Call, attr: Attr, target: RenameTarget, told: () => MaybePromise<void>): MaybePromise<void> {
   if (target === "itself") return told();
   if (target === "walk again") throw errnoError(E.ESTALE);
   const fuseNodeid = mount.inodes.standIn();
@@ -103,7 +103,7 @@ function replyTarget(mount: Mount, call: Call, attr: Attr, target: RenameTarget,
 }
 
 /** With the directory pinned: pins the child if that needs no other node, and answers. */
-function replyEntry(mount: Mount, call: Call, found: Found, attr: Attr): Maybe<void> {
+function replyEntry(mount: Mount, call: Call, found: Found, attr: Attr): MaybePromise<void> {
   const { child, since } = found;
   const pin = mount.coherence.pinChild(child, since.grants);
   const later = waiting(pin) || (pin.pinned ? pin.trip || !mount.coherence.sizes.known(child) : mustLook(mount, found));
@@ -115,12 +115,12 @@ function replyEntry(mount: Mount, call: Call, found: Found, attr: Attr): Maybe<v
   }
 }
 
-async function replyEntryLater(mount: Mount, call: Call, found: Found, early: Attr, pin: Maybe<ChildPin>): Promise<void> {
+async function replyEntryLater(mount: Mount, call: Call, found: Found, early: Attr, pin: MaybePromise<ChildPin>): Promise<void> {
   const { child } = found;
   const { pinned, trip } = await pin;
   try {
     const { sizes } = mount.coherence;
-    const read = (): Maybe<Attr> => mount.lower.getattr(child.id);
+    const read = (): MaybePromise<Attr> => mount.lower.getattr(child.id);
     const answer = (attr: Attr): void => tellChild(mount, call, found, attr, pinned, null);
     if (!pinned) {
       const seen = mustLook(mount, found) ? await sizes.seen(child) : null;

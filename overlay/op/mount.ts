@@ -3,23 +3,23 @@ import type { Coherence } from "../coherence/api.ts";
 import type { FileLocking } from "../file-lock/api.ts";
 import type { HandleTable, OpenFile } from "../inode/handles.ts";
 import type { InodeRecord, InodeTable } from "../inode/table.ts";
-import type { Lower, Maybe } from "../lower/lower.ts";
-import { chain } from "../lower/maybe.ts";
+import type { Lower } from "../lower/lower.ts";
+import { andThen, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import { E, errnoError } from "../../dlmd/base/errno.ts";
-import type { Ahead } from "./ahead.ts";
-import type { Credentials } from "./permission.ts";
-import type { StandIns } from "./rename-target.ts";
-import type { StaleOnce } from "./stale-once.ts";
+import type { Prefetch } from "./prefetch.ts";
+import type { Credentials } from "../caller/status.ts";
+import type { PlaceholderInodes } from "./placeholder-inodes.ts";
+import type { EstaleRetry } from "./estale-retry.ts";
 
 export interface Mount {
   readonly lower: Lower;
   readonly coherence: Coherence;
   readonly inodes: InodeTable;
   readonly handles: HandleTable;
-  readonly staleOnce: StaleOnce;
-  readonly standIns: StandIns;
-  readonly ahead: Ahead;
+  readonly staleOnce: EstaleRetry;
+  readonly standIns: PlaceholderInodes;
+  readonly ahead: Prefetch;
   readonly log: Log;
   /** FUSE_DONT_MASK was taken: the umask comes with the request. Else the kernel has applied it. */
   dontMask: boolean;
@@ -36,7 +36,7 @@ export function waiting<T>(value: T | Promise<T>): value is Promise<T> {
   return value instanceof Promise;
 }
 
-/** ESTALE: the kernel names an inode that it has forgotten, or one that there never was (rename-target.ts). */
+/** ESTALE: the kernel names an inode that it has forgotten, or one that there never was (placeholder-inodes.ts). */
 export function inodeOf(mount: Mount, fuseNodeid: number): InodeRecord {
   const inode = mount.inodes.get(fuseNodeid);
   if (inode === undefined) {
@@ -57,10 +57,15 @@ export function fileOf(mount: Mount, fh: number): OpenFile {
 const RESTARTS_MAX = 64;
 
 /** `attempt`, until it gives true. False: a name has become another file meanwhile, and is looked at again. */
-export function withRestarts(mount: Mount, op: string, attempt: (restart: number) => Maybe<boolean>, restart = 0): Maybe<void> {
+export function withRestarts(
+  mount: Mount,
+  op: string,
+  attempt: (restart: number) => MaybePromise<boolean>,
+  restart = 0,
+): MaybePromise<void> {
   if (restart === RESTARTS_MAX) {
     mount.log.warn({ op, restarts: RESTARTS_MAX }, "the name turned into another file each time: EBUSY");
     throw errnoError(E.EBUSY);
   }
-  return chain(attempt(restart), (done) => (done ? undefined : withRestarts(mount, op, attempt, restart + 1)));
+  return andThen(attempt(restart), (done) => (done ? undefined : withRestarts(mount, op, attempt, restart + 1)));
 }

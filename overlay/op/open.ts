@@ -4,8 +4,8 @@ import { FOPEN } from "../fuse/abi.ts";
 import type { FlushRequest, OpendirRequest, OpenRequest, ReleasedirRequest, ReleaseRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import type { InodeRecord } from "../inode/table.ts";
-import type { LowerHandle, Maybe } from "../lower/lower.ts";
-import { chain, withErrors } from "../lower/maybe.ts";
+import type { LowerHandle } from "../lower/lower.ts";
+import { andThen, withErrors, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { O_ACCMODE, O_APPEND, O_RDONLY, O_RDWR, O_TRUNC } from "./linux.ts";
 import { type Mount, inodeOf } from "./mount.ts";
@@ -23,10 +23,10 @@ export function openFlags(mount: Mount, file: OpenFile): number {
  * Whether a handle that may write has a page cache. One that appends never has: while a file grows elsewhere the kernel does not know
  * where its end is (hazard F5), and would keep what is appended under the wrong offset.
  */
-export function writeAccess(mount: Mount, call: Call, inode: InodeRecord, flags: number): Maybe<"cached" | "direct"> {
+export function writeAccess(mount: Mount, call: Call, inode: InodeRecord, flags: number): MaybePromise<"cached" | "direct"> {
   if ((flags & O_APPEND) !== 0) return "direct";
-  return chain(mount.coherence.openForWrite(inode, call), (access) =>
-    access === "cached" ? chain(mount.coherence.sizes.settled(inode), () => access) : access,
+  return andThen(mount.coherence.openForWrite(inode, call), (access) =>
+    access === "cached" ? andThen(mount.coherence.sizes.settled(inode), () => access) : access,
   );
 }
 
@@ -52,10 +52,10 @@ export function closeFile(mount: Mount, file: OpenFile): void {
 }
 
 /** Without O_TRUNC, which comes as a SETATTR (fuse/init.ts). */
-export function open(mount: Mount, call: Call, request: OpenRequest): Maybe<void> {
+export function open(mount: Mount, call: Call, request: OpenRequest): MaybePromise<void> {
   const inode = inodeOf(mount, request.fuseNodeid);
   const writes = (request.flags & O_ACCMODE) !== O_RDONLY;
-  return chain(writes ? writeAccess(mount, call, inode, request.flags) : null, (access) => {
+  return andThen(writes ? writeAccess(mount, call, inode, request.flags) : null, (access) => {
     const opening = withErrors(
       () => mount.lower.open(inode.id, request.flags & ~O_TRUNC),
       (error) => {
@@ -63,7 +63,7 @@ export function open(mount: Mount, call: Call, request: OpenRequest): Maybe<void
         throw error;
       },
     );
-    return chain(opening, (handle) => {
+    return andThen(opening, (handle) => {
       const file = enterFile(mount, inode, handle, access, request.flags);
       if (!call.open(file.fh, openFlags(mount, file))) forgetFile(mount, file);
     });
@@ -85,16 +85,16 @@ export function release(mount: Mount, call: Call, request: ReleaseRequest | Rele
 }
 
 /** Waits for the end of the process's file locks, a moment (CLOSE_WAIT_MS), and for nothing else (hazard F11). */
-export function flush(mount: Mount, call: Call, request: FlushRequest): Maybe<void> {
+export function flush(mount: Mount, call: Call, request: FlushRequest): MaybePromise<void> {
   const file = mount.handles.get(request.fh);
   const given = file === undefined ? undefined : mount.fileLocks?.closed(lockFile(file.inode), request.lockOwner);
-  return chain(given, () => void call.empty());
+  return andThen(given, () => void call.empty());
 }
 
 /** No FOPEN_CACHE_DIR: a listing that the kernel kept could be installed after a revoke (hazard F4). */
-export function opendir(mount: Mount, call: Call, request: OpendirRequest): Maybe<void> {
+export function opendir(mount: Mount, call: Call, request: OpendirRequest): MaybePromise<void> {
   const inode = inodeOf(mount, request.fuseNodeid);
-  return chain(mount.lower.opendir(inode.id), (handle) => {
+  return andThen(mount.lower.opendir(inode.id), (handle) => {
     const file = enterFile(mount, inode, handle, null, O_RDONLY);
     if (!call.open(file.fh, 0)) forgetFile(mount, file);
   });

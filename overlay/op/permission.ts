@@ -4,6 +4,7 @@
  * the kernel's walk and the operation, twice. Where this file can not know (an ACL), it refuses.
  */
 import { E, errnoError } from "../../dlmd/base/errno.ts";
+import type { Credentials } from "../caller/status.ts";
 import type { Attr } from "../lower/lower.ts";
 import { S_IFDIR, S_IFMT } from "./linux.ts";
 
@@ -15,31 +16,6 @@ const CAP_FOWNER = 1n << 3n;
 export const MAY_READ = 4;
 export const MAY_WRITE = 2;
 const MAY_EXEC = 1;
-
-/** A caller as the kernel's checks see it. */
-export interface Credentials {
-  /** fsuid and fsgid. */
-  readonly uid: number;
-  readonly gid: number;
-  readonly groups: readonly number[];
-  /** Effective capabilities, a bit each. */
-  readonly capabilities: bigint;
-}
-
-/** From /proc/PID/status; null if it does not look like one. */
-export function credentialsOf(status: string): Credentials | null {
-  const fields = new Map<string, string>();
-  for (const line of status.split("\n")) {
-    const colon = line.indexOf(":");
-    if (colon > 0) fields.set(line.slice(0, colon), line.slice(colon + 1).trim());
-  }
-  const uid = fields.get("Uid")?.split(/\s+/)[3];
-  const gid = fields.get("Gid")?.split(/\s+/)[3];
-  const capabilities = fields.get("CapEff");
-  if (uid === undefined || gid === undefined || capabilities === undefined) return null;
-  const groups = (fields.get("Groups") ?? "").split(/\s+/).filter((group) => group !== "");
-  return { uid: Number(uid), gid: Number(gid), groups: groups.map(Number), capabilities: BigInt(`0x${capabilities}`) };
-}
 
 /** Nobody in particular: what a caller that can not be seen may do. */
 export function unknownCredentials(uid: number, gid: number): Credentials {

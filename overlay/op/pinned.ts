@@ -4,13 +4,12 @@
  */
 import type { Want } from "../coherence/api.ts";
 import type { Inode, PinMode } from "../coherence/cover.ts";
-import type { Maybe } from "../lower/lower.ts";
-import { chain, lastly } from "../lower/maybe.ts";
+import { andThen, finallyDo, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import type { Mount } from "./mount.ts";
 
-export function pinned<T>({ coherence }: Mount, call: Call, inode: Inode, mode: PinMode, work: () => Maybe<T>): Maybe<T> {
-  const held = (): Maybe<T> => lastly(work, () => coherence.unpin(inode, mode));
+export function pinned<T>({ coherence }: Mount, call: Call, inode: Inode, mode: PinMode, work: () => MaybePromise<T>): MaybePromise<T> {
+  const held = (): MaybePromise<T> => finallyDo(work, () => coherence.unpin(inode, mode));
   return coherence.tryPin(inode, mode) ? held() : coherence.pin(inode, mode, call).then(held);
 }
 
@@ -21,10 +20,10 @@ export interface Pins {
   readonly unstable?: Inode;
 }
 
-export function pinnedAll<T>({ coherence }: Mount, call: Call, { wants, unstable }: Pins, work: () => Maybe<T>): Maybe<T> {
-  const come = (): Maybe<void> => coherence.pinAll(wants, call);
-  const came = unstable === undefined ? come() : lastly(come, coherence.sizes.unstable(unstable));
-  return chain(came, () => lastly(work, () => coherence.unpinAll(wants)));
+export function pinnedAll<T>({ coherence }: Mount, call: Call, { wants, unstable }: Pins, work: () => MaybePromise<T>): MaybePromise<T> {
+  const come = (): MaybePromise<void> => coherence.pinAll(wants, call);
+  const came = unstable === undefined ? come() : finallyDo(come, coherence.sizes.unstable(unstable));
+  return andThen(came, () => finallyDo(work, () => coherence.unpinAll(wants)));
 }
 
 export interface DataPin extends Want {
@@ -34,9 +33,9 @@ export interface DataPin extends Want {
   readonly unstable?: boolean;
 }
 
-export function pinnedData<T>({ coherence }: Mount, call: Call, pin: DataPin, work: () => Maybe<T>): Maybe<T> {
+export function pinnedData<T>({ coherence }: Mount, call: Call, pin: DataPin, work: () => MaybePromise<T>): MaybePromise<T> {
   const { inode, mode, cached, unstable = false } = pin;
-  const come = (): Maybe<void> => coherence.pinData(inode, mode, cached, call);
-  const came = unstable ? lastly(come, coherence.sizes.unstable(inode)) : come();
-  return chain(came, () => lastly(work, () => coherence.unpinData(inode, mode)));
+  const come = (): MaybePromise<void> => coherence.pinData(inode, mode, cached, call);
+  const came = unstable ? finallyDo(come, coherence.sizes.unstable(inode)) : come();
+  return andThen(came, () => finallyDo(work, () => coherence.unpinData(inode, mode)));
 }

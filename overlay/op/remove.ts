@@ -3,8 +3,7 @@ import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { RmdirRequest, UnlinkRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
-import type { Maybe } from "../lower/lower.ts";
-import { chain, withErrors } from "../lower/maybe.ts";
+import { andThen, withErrors, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { changedNames } from "./change.ts";
 import { inodeOf, type Mount, withRestarts } from "./mount.ts";
@@ -12,7 +11,7 @@ import { pinnedAll } from "./pinned.ts";
 import { checkVictim, noteNameGone, type Victim, withVictim } from "./victim.ts";
 
 /** Answered within the turn wherever nothing has to wait. */
-export function remove(mount: Mount, call: Call, request: UnlinkRequest | RmdirRequest): Maybe<void> {
+export function remove(mount: Mount, call: Call, request: UnlinkRequest | RmdirRequest): MaybePromise<void> {
   const dir = inodeOf(mount, request.fuseNodeid);
   return withRestarts(mount, request.op, (restart) =>
     withVictim(mount, call, dir, request.name, restart > 0, (victim) => {
@@ -32,7 +31,7 @@ function removeOnce(
   dir: InodeRecord,
   victim: Victim,
   inode: InodeRecord,
-): Maybe<boolean> {
+): MaybePromise<boolean> {
   const wants = [
     { inode: dir, mode: Mode.EX },
     { inode, mode: Mode.EX },
@@ -55,13 +54,13 @@ function removePinned(
   dir: InodeRecord,
   victim: Victim,
   inode: InodeRecord,
-): Maybe<true> {
+): MaybePromise<true> {
   const { coherence, lower } = mount;
-  return chain(victim.told ? undefined : checkVictim(mount, call, dir, inode, false), () => {
+  return andThen(victim.told ? undefined : checkVictim(mount, call, dir, inode, false), () => {
     const removed = request.op === "unlink" ? lower.unlink(dir.id, request.name, inode.id) : lower.rmdir(dir.id, request.name, inode.id);
     // The attributes of what the kernel takes for the victim it sets itself.
     const outdated = { inodes: [dir, inode], named: [dir], victims: victim.told ? [] : [victim] };
-    return chain(changedNames(mount, call, outdated, removed), () => {
+    return andThen(changedNames(mount, call, outdated, removed), () => {
       noteNameGone(inode);
       // The kernel does it for a caller that is still there; what it was told since then is none of this call's business.
       if (!call.interrupted) coherence.names.dropEntry(dir, request.name);

@@ -3,8 +3,7 @@ import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { RenameRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
-import type { Maybe } from "../lower/lower.ts";
-import { chain, lastly } from "../lower/maybe.ts";
+import { andThen, finallyDo, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { changedNames } from "./change.ts";
 import { inGoneDirectory } from "./create.ts";
@@ -21,24 +20,24 @@ interface Renaming {
   readonly newDir: InodeRecord;
 }
 
-export function rename(mount: Mount, call: Call, request: RenameRequest): Maybe<void> {
+export function rename(mount: Mount, call: Call, request: RenameRequest): MaybePromise<void> {
   // Then what the kernel was told of the names is not what it goes by.
   const standsIn = mount.standIns.came(call.pid);
   const oldDir = inodeOf(mount, request.fuseNodeid);
   const newDir = inodeOf(mount, request.newFuseNodeid);
   const renaming = { mount, call, request, oldDir, newDir };
   mount.inodes.use(newDir);
-  return lastly(
+  return finallyDo(
     () =>
       withRestarts(mount, request.op, (restart) =>
-        chain(attempt(renaming, standsIn || restart > 0), (done) => done || requireDirectories(renaming)),
+        andThen(attempt(renaming, standsIn || restart > 0), (done) => done || requireDirectories(renaming)),
       ),
     () => mount.inodes.leave(newDir),
   );
 }
 
 /** `fresh`: look at the names. */
-function attempt(renaming: Renaming, fresh: boolean): Maybe<boolean> {
+function attempt(renaming: Renaming, fresh: boolean): MaybePromise<boolean> {
   const { mount, call, request, oldDir, newDir } = renaming;
   return withVictim(mount, call, oldDir, request.name, fresh, (moved) =>
     withVictim(mount, call, newDir, request.newName, fresh, (replaced) => {
@@ -62,7 +61,7 @@ async function requireDirectories({ mount, oldDir, newDir }: Renaming): Promise<
 }
 
 /** False: a name has become another file; look again. */
-function renameOnce(renaming: Renaming, moved: Victim, inode: InodeRecord, replaced: Victim): Maybe<boolean> {
+function renameOnce(renaming: Renaming, moved: Victim, inode: InodeRecord, replaced: Victim): MaybePromise<boolean> {
   const { mount, call, request, oldDir, newDir } = renaming;
   // Every directory whose entries or link count change, and every inode whose ctime, link count or ".." does.
   const inodes = [oldDir, newDir, inode, ...(replaced.inode === null ? [] : [replaced.inode])];

@@ -4,8 +4,7 @@
  */
 import { E, isErrno } from "../../dlmd/base/errno.ts";
 import type { InodeRecord } from "../inode/table.ts";
-import type { Maybe } from "../lower/lower.ts";
-import { lastly } from "../lower/maybe.ts";
+import { finallyDo, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { S_IFDIR, S_IFMT } from "./linux.ts";
 import { lookupPinned } from "./lookup.ts";
@@ -26,10 +25,10 @@ export function withVictim<T>(
   dir: InodeRecord,
   name: Buffer,
   fresh: boolean,
-  work: (victim: Victim) => Maybe<T>,
-): Maybe<T> {
-  const found = (victim: Victim): Maybe<T> =>
-    lastly(
+  work: (victim: Victim) => MaybePromise<T>,
+): MaybePromise<T> {
+  const found = (victim: Victim): MaybePromise<T> =>
+    finallyDo(
       () => work(victim),
       () => {
         if (victim.inode !== null) mount.inodes.leave(victim.inode);

@@ -4,7 +4,7 @@
  */
 import type { WriteOrder } from "../inode/pages.ts";
 import type { InodeRecord } from "../inode/table.ts";
-import type { Maybe } from "../lower/lower.ts";
+import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 
 type Made = WriteOrder["made"] extends Set<infer T> ? T : never;
 
@@ -21,7 +21,7 @@ export class Overwrite {
   }
 
   /** To be awaited before the lower is asked; then `over` has to be called. */
-  begin(): Maybe<void> {
+  begin(): MaybePromise<void> {
     const order = orderOf(this.#inode);
     this.#no = enter(order, order.making);
     return isFirst(order.writingBack, this.#no) ? undefined : turnOf(order, order.writingBack, this.#no);

@@ -25,7 +25,7 @@ import { isSentinelOffset, SENTINEL_SIZE } from "../coherence/size/sentinel.ts";
 import type { WriteRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import { PAGE_BYTES, without } from "../inode/pages.ts";
-import { lastly } from "../lower/maybe.ts";
+import { finallyDo } from "../../dlmd/base/maybe-promise.ts";
 import { AppendHold } from "./append-end.ts";
 import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
@@ -70,7 +70,7 @@ async function writeByCall(mount: Mount, call: Call, request: WriteRequest, file
     return writeThrough(mount, call, request, file, hold, overwrite, made).finally(() => hold?.release());
   };
   const left = await pinnedData(mount, call, { inode, mode: Mode.EX, cached, unstable: cached }, () =>
-    lastly(
+    finallyDo(
       () => resized(mount, call, inode, cached ? "holds" : "drops", make),
       () => overwrite.over(),
     ),
@@ -148,7 +148,7 @@ export async function killSuidgid(mount: Mount, file: OpenFile): Promise<void> {
   if (waiting(attr)) attr = await attr;
   if ((attr.mode & 0o6000) === 0) return;
   await mount.lower.setattr(file.inode.id, { killSuidgid: true }, file.lowerHandle);
-  await mount.coherence.distrust([file.inode], false);
+  await mount.coherence.dropKernelCaches([file.inode], false);
 }
 
 async function answerElsewhere(

@@ -3,8 +3,7 @@ import { E, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { GetxattrRequest, ListxattrRequest, RemovexattrRequest, SetxattrRequest } from "../fuse/request.ts";
 import type { InodeRecord } from "../inode/table.ts";
-import type { Maybe } from "../lower/lower.ts";
-import { chain } from "../lower/maybe.ts";
+import { andThen, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { changedNames } from "./change.ts";
 import { S_ISGID } from "./linux.ts";
@@ -16,10 +15,10 @@ const CAPABILITY: Buffer = Buffer.from("security.capability");
 const ACCESS_ACL: Buffer = Buffer.from("system.posix_acl_access");
 
 function isUncapped({ coherence }: Mount, inode: InodeRecord): boolean {
-  return inode.uncappedHold !== 0 && inode.uncappedHold === coherence.heldSince(inode);
+  return inode.uncappedHold !== 0 && inode.uncappedHold === coherence.grantId(inode);
 }
 
-export function getxattr(mount: Mount, call: Call, request: GetxattrRequest): Maybe<void> {
+export function getxattr(mount: Mount, call: Call, request: GetxattrRequest): MaybePromise<void> {
   const inode = inodeOf(mount, request.fuseNodeid);
   return readXattr(mount, call, inode, request.size, () => {
     // What the kernel asks before the first write to a file.
@@ -28,10 +27,10 @@ export function getxattr(mount: Mount, call: Call, request: GetxattrRequest): Ma
   });
 }
 
-export function listxattr(mount: Mount, call: Call, request: ListxattrRequest): Maybe<void> {
+export function listxattr(mount: Mount, call: Call, request: ListxattrRequest): MaybePromise<void> {
   const inode = inodeOf(mount, request.fuseNodeid);
   return readXattr(mount, call, inode, request.size, () =>
-    chain(mount.lower.listxattr(inode.id), (list) => {
+    andThen(mount.lower.listxattr(inode.id), (list) => {
       return request.uid === 0 ? list : withoutTrusted(list);
     }),
   );
@@ -47,9 +46,9 @@ function withoutTrusted(list: Buffer): Buffer {
 }
 
 /** A write(2) that asks whether there are capabilities to be cleared has the inode's lock (mm/filemap.c, file_remove_privs), so it passes a revoke. */
-function readXattr(mount: Mount, call: Call, inode: InodeRecord, room: number, read: () => Maybe<Buffer>): Maybe<void> {
+function readXattr(mount: Mount, call: Call, inode: InodeRecord, room: number, read: () => MaybePromise<Buffer>): MaybePromise<void> {
   return pinnedData(mount, call, { inode, mode: Mode.PR, cached: inode.kind === "file" }, () =>
-    chain(read(), (value) => {
+    andThen(read(), (value) => {
       if (room === 0) call.xattrSize(value.length);
       else if (value.length > room) throw errnoError(E.ERANGE);
       else call.data(value);
@@ -57,7 +56,7 @@ function readXattr(mount: Mount, call: Call, inode: InodeRecord, room: number, r
   );
 }
 
-export function setxattr(mount: Mount, call: Call, request: SetxattrRequest): Maybe<void> {
+export function setxattr(mount: Mount, call: Call, request: SetxattrRequest): MaybePromise<void> {
   const inode = inodeOf(mount, request.fuseNodeid);
   inode.uncappedHold = 0;
   return changeXattr(mount, call, inode, async () => {
@@ -86,9 +85,9 @@ export async function removexattr(mount: Mount, call: Call, request: Removexattr
   await changeXattr(mount, call, inode, () => mount.lower.removexattr(inode.id, request.name));
 }
 
-function changeXattr(mount: Mount, call: Call, inode: InodeRecord, change: () => Maybe<void>): Maybe<void> {
+function changeXattr(mount: Mount, call: Call, inode: InodeRecord, change: () => MaybePromise<void>): MaybePromise<void> {
   mount.coherence.sizes.locked(inode, call);
   return pinned(mount, call, inode, Mode.EX, () =>
-    chain(changedNames(mount, call, { inodes: [inode], named: [inode] }, change()), () => void call.empty()),
+    andThen(changedNames(mount, call, { inodes: [inode], named: [inode] }, change()), () => void call.empty()),
   );
 }

@@ -11,8 +11,8 @@ import type { DlmClient, GoneClient, Lockspace, VolumeConfig } from "../../dlmd/
 import { connectDlm } from "../../dlmd/client/client.ts";
 import { keyringOf } from "../../dlmd/tls/keyring.ts";
 import { cachedInodesMax } from "../coherence/cache-limit.ts";
-import { callerThreads } from "../coherence/caller-threads.ts";
-import { createKernelCaches } from "../coherence/kernel-caches.ts";
+import { callerThreads } from "../caller/threads.ts";
+import { createKernelCaches } from "../coherence/notifications.ts";
 import { createOwnInodes } from "../coherence/size/own-inodes.ts";
 import { CoherenceShell } from "../coherence/shell.ts";
 import { type FileLocksSeen, VolumeFileLocks } from "../file-lock/file-locks.ts";
@@ -283,7 +283,7 @@ export class MountProcess {
   /** The lower is there before the coherence layer. */
   readonly #holds: Holds = {
     grants: () => this.#coherence?.operations.grants ?? 0,
-    of: (id) => this.#coherence?.heldSince(id) ?? 0,
+    of: (id) => this.#coherence?.grantId(id) ?? 0,
   };
 
   #createRemote(client: DlmClient): RemoteLower {

@@ -5,14 +5,13 @@
  * Source: fs/fuse/dev.c (request_wait_answer, queue_interrupt); kernel/signal.c (complete_signal: a deadly signal, not only SIGKILL
  * itself, puts SIGKILL into the private pending set of every thread, which is what /proc/TID/status shows as SigPnd).
  */
+import { sigkillPending } from "../caller/status.ts";
 import { keepNewest } from "../../dlmd/base/keep-newest.ts";
 
 /** INTERRUPTs for requests not seen yet. Beyond, the oldest is forgotten: its request then waits as if there had been none. */
 export const EARLY_INTERRUPTS_MAX = 1024;
 /** How often the callers under watch are looked at. */
 export const WATCH_INTERVAL_MS = 100;
-
-const SIGKILL_BIT = 0x100n;
 
 /** A request in flight, as far as this file is concerned. */
 export interface Interruptible {
@@ -30,13 +29,6 @@ export interface InterruptPorts {
   readonly readStatus: (pid: number) => string | null;
   /** Calls `tick` every `intervalMs` until the function it returned is called. */
   readonly every: (intervalMs: number, tick: () => void) => () => void;
-}
-
-/** Is SIGKILL pending for the thread with that /proc/PID/status, or for its process? */
-export function sigkillPending(status: string): boolean {
-  let pending = 0n;
-  for (const match of status.matchAll(/^(?:SigPnd|ShdPnd):\s*([0-9a-f]+)$/gm)) pending |= BigInt(`0x${match[1]}`);
-  return (pending & SIGKILL_BIT) !== 0n;
 }
 
 export class Interrupts {

@@ -17,16 +17,16 @@ import { HandleTable } from "../inode/handles.ts";
 import type { Inode } from "../coherence/cover.ts";
 import { InodeTable } from "../inode/table.ts";
 import type { Lower } from "../lower/lower.ts";
-import { chain } from "../lower/maybe.ts";
+import { andThen } from "../../dlmd/base/maybe-promise.ts";
 import { endlessLease, type LeaseGate } from "../lease/lease.ts";
 import { type Device, MNT_DETACH, type Native } from "../../native/index.ts";
-import { Ahead } from "../op/ahead.ts";
+import { Prefetch } from "../op/prefetch.ts";
 import { REPLY_BUFFER_BYTES, type ReplyPort } from "../op/call.ts";
 import type { Mount } from "../op/mount.ts";
-import { isRenaming } from "../coherence/caller-threads.ts";
-import { credentialsOf } from "../op/permission.ts";
-import { StandIns } from "../op/rename-target.ts";
-import { StaleOnce } from "../op/stale-once.ts";
+import { isRenaming } from "../caller/threads.ts";
+import { credentialsOf } from "../caller/status.ts";
+import { PlaceholderInodes } from "../op/placeholder-inodes.ts";
+import { EstaleRetry } from "../op/estale-retry.ts";
 import { RequestBuffers } from "./buffers.ts";
 import { abortConnection, connectionNumber, setReadAhead } from "./connection.ts";
 import { Dispatch, type DispatchCounters } from "./dispatch.ts";
@@ -266,10 +266,10 @@ class Serving {
   #createMount(coherence: SessionCoherence, hasFileLocks: boolean): Mount {
     const { lower, system, log, fileLocks } = this.#options;
     const { operations } = coherence;
-    const ahead = new Ahead(lower, operations);
+    const ahead = new Prefetch(lower, operations);
     operations.onExpected = (inode): void => {
-      ahead.expected(inode);
-      void chain(operations.sizes.anticipate(inode), () => operations.unpin(inode, Mode.PR));
+      ahead.startUnderLock(inode);
+      void andThen(operations.sizes.anticipate(inode), () => operations.unpin(inode, Mode.PR));
     };
     return {
       lower,
@@ -284,8 +284,8 @@ class Serving {
         },
       }),
       handles: new HandleTable(),
-      staleOnce: new StaleOnce(),
-      standIns: new StandIns(),
+      staleOnce: new EstaleRetry(),
+      standIns: new PlaceholderInodes(),
       ahead,
       log,
       dontMask: false,
@@ -306,7 +306,7 @@ class Serving {
     // What is kept for the lease is given up first: nobody is to be hurried on its account any more.
     this.#options.disconnected?.();
     this.#interrupts.stop();
-    this.#state?.coherence.letGo();
+    this.#state?.coherence.failWaiters();
     if (this.#state !== null) await endState(this.#state, lower);
     native.sync.close(this.#fd);
     this.#rejectReady(endedEarly("the mount ended before it answered"));

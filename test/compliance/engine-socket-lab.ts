@@ -2,7 +2,7 @@
 import { createSocket, type Socket } from "node:dgram";
 import { BuiltinEngine } from "../../dlmd/engine/builtin/engine-core.ts";
 import type { EngineEvent } from "../../dlmd/engine/engine.ts";
-import { Beater } from "../../dlmd/membership/heartbeater.ts";
+import { Heartbeater } from "../../dlmd/membership/heartbeater.ts";
 import type { NodeConfig } from "../../dlmd/config/votes.ts";
 import { type Datagram, decodeDatagram, encodeDatagram, type Heartbeat } from "../../dlmd/wire/datagram.ts";
 import { noLineage, type Lineage } from "../../dlmd/wire/view-id.ts";
@@ -19,7 +19,7 @@ class SocketNode {
   engine: BuiltinEngine | null = null;
   readonly #nodeid: number;
   readonly #lab: SocketLab;
-  #beater: Beater | null = null;
+  #beater: Heartbeater | null = null;
   #socket: Socket | null = null;
   #timers: NodeJS.Timeout[] = [];
   #kept: { epoch: number; lineage: Lineage } = { epoch: 0, lineage: noLineage };
@@ -50,7 +50,7 @@ class SocketNode {
       nowMs: now(),
     };
     const send = (to: number | "all" | readonly number[], message: Datagram): void => this.#lab.send(socket, this.#nodeid, to, message);
-    const beater = new Beater(self, timeoutMs, now());
+    const beater = new Heartbeater(self, timeoutMs, now());
     this.#beater = beater;
     const engine = new BuiltinEngine(boot, {
       datagram: send,

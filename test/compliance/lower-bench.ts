@@ -2,8 +2,9 @@
 import fs from "node:fs";
 import { expect } from "vitest";
 import { E, Errno } from "../../dlmd/base/errno.ts";
-import type { Attr, Caller, DirEntry, Entry, FileId, Listing, Lower, LowerHandle, Maybe } from "../../overlay/lower/lower.ts";
+import type { Attr, Caller, DirEntry, Entry, FileId, Listing, Lower, LowerHandle } from "../../overlay/lower/lower.ts";
 import type { Fixture } from "./lower-fixture.ts";
+import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 
 export const root: Caller = { uid: 0, gid: 0, umask: 0o022 };
 export const nobody: Caller = { uid: 65_534, gid: 65_533, umask: 0o027 };
@@ -14,7 +15,7 @@ export const XFS = 0x58465342;
 export const bytes = (text: string): Buffer => Buffer.from(text);
 
 /** The errno that `call` ends with, thrown at once or later; 0 if it succeeds. */
-export async function errnoOf(call: () => Maybe<unknown>): Promise<number> {
+export async function errnoOf(call: () => MaybePromise<unknown>): Promise<number> {
   try {
     await call();
     return 0;

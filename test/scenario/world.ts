@@ -3,7 +3,7 @@
  * connection. Time passes when it is told to. For scenario files (scenario.ts).
  */
 import { masterOf } from "../../dlmd/lock/mastering.ts";
-import { Beater } from "../../dlmd/membership/heartbeater.ts";
+import { Heartbeater } from "../../dlmd/membership/heartbeater.ts";
 import { NodeCore } from "../../dlmd/node.ts";
 import type { Effect, NodeEvent, NodeLimits } from "../../dlmd/node-api.ts";
 import type { NodeConfig } from "../../dlmd/config/votes.ts";
@@ -17,7 +17,7 @@ export const timeoutMs = 300;
 
 interface WorldNode {
   readonly core: NodeCore;
-  readonly beater: Beater;
+  readonly beater: Heartbeater;
   alive: boolean;
   /** What comes while it stands still; null: it runs. */
   unheard: NodeEvent[] | null;
@@ -91,7 +91,7 @@ export class World {
     const others = [...this.nodes.keys()];
     this.nodes.set(nodeid, {
       core,
-      beater: new Beater({ nodeid, incarnation }, timeoutMs, this.nowMs),
+      beater: new Heartbeater({ nodeid, incarnation }, timeoutMs, this.nowMs),
       alive: true,
       unheard: null,
       fences: noFences,

@@ -2,7 +2,7 @@
 import type { BuiltinEngine } from "../../dlmd/engine/builtin/engine-core.ts";
 import type { View } from "../../dlmd/engine/engine.ts";
 import type { ConfigEvent } from "../../dlmd/config/change.ts";
-import { Beater } from "../../dlmd/membership/heartbeater.ts";
+import { Heartbeater } from "../../dlmd/membership/heartbeater.ts";
 import { NodeCore } from "../../dlmd/node.ts";
 import type { Effect, NodeEvent } from "../../dlmd/node-api.ts";
 import type { NodeConfiguration } from "../../dlmd/engine/boot.ts";
@@ -33,7 +33,7 @@ export class SimNode {
   /** Nodes of the configurations that it counted by in this life. */
   readonly configured: Set<string> = new Set();
   /** In a thread of its own: a main thread that is busy does not stop it. */
-  beater: Beater;
+  beater: Heartbeater;
   /** The oldest configuration whose votes have acknowledged the lease of its programs. */
   leaseVersion = 0;
   #leaseSeenMs = Number.NEGATIVE_INFINITY;
@@ -83,8 +83,8 @@ export class SimNode {
     this.alive = false;
   }
 
-  #newBeater(): Beater {
-    return new Beater({ nodeid: this.nodeid, incarnation: this.incarnation }, timeoutMs, this.#nowMs);
+  #newBeater(): Heartbeater {
+    return new Heartbeater({ nodeid: this.nodeid, incarnation: this.incarnation }, timeoutMs, this.#nowMs);
   }
 
   get key(): string {

@@ -332,7 +332,7 @@ export const overlayLockMutations: readonly Mutation[] = [
   {
     id: "born-found-before",
     breaks: "an inode that another operation knew before it was created counts as born here",
-    file: "overlay/coherence/born.ts",
+    file: "overlay/coherence/new-inodes.ts",
     find: ' || cover.asking !== null || cover.phase !== "idle" || cover.token !== null) return false;',
     replace: ' || cover.phase !== "idle" || cover.token !== null) return false;',
     caughtBy: "test/unit/coherence/born.test.ts",
@@ -340,7 +340,7 @@ export const overlayLockMutations: readonly Mutation[] = [
   {
     id: "born-not-published",
     breaks: "a directory's lock goes before what was born in it is known",
-    file: "overlay/coherence/born.ts",
+    file: "overlay/coherence/new-inodes.ts",
     find: "  if (state.registering.size === 0) return true;\n",
     replace: "  return true;\n",
     caughtBy: "test/unit/coherence/revoke.test.ts",
@@ -348,7 +348,7 @@ export const overlayLockMutations: readonly Mutation[] = [
   {
     id: "born-in-use-shared",
     breaks: "what was born here and is in use is given away as shared",
-    file: "overlay/coherence/born.ts",
+    file: "overlay/coherence/new-inodes.ts",
     find: "const mode = shared && isAtRest(cover) ? Mode.PR : Mode.EX;",
     replace: "const mode = shared ? Mode.PR : Mode.EX;",
     caughtBy: "test/unit/coherence/born.test.ts",

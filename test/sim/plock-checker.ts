@@ -5,7 +5,7 @@
 import { E } from "../../dlmd/base/errno.ts";
 import { ownerKey, type PlockOwner, type PlockType, spaceOf, typesConflict } from "../../dlmd/wire/plock-range.ts";
 import type { PlockService } from "../../dlmd/plock/service.ts";
-import type { Holder, PlockTable, Waiter } from "../../dlmd/plock/table.ts";
+import type { FileLockHolder, PlockTable, Waiter } from "../../dlmd/plock/table.ts";
 import type { PlockClientRequest, PlockResult } from "../../dlmd/wire/local-plock.ts";
 import { SimFailure } from "./checker.ts";
 
@@ -228,7 +228,7 @@ export class PlockChecker {
   }
 
   /** Within one file: good enough to see that the order makes nobody wait for himself. */
-  #reaches(from: Holder, to: Holder, seen: Set<Holder>): boolean {
+  #reaches(from: FileLockHolder, to: FileLockHolder, seen: Set<FileLockHolder>): boolean {
     if (from === to) return true;
     if (seen.has(from)) return false;
     seen.add(from);
@@ -241,7 +241,7 @@ function nameOf({ nodeid, requestId }: Pick<Waiter, "nodeid" | "requestId">): st
 }
 
 /** By looking at every range of everybody. */
-function excluding(waiter: Waiter): Holder[] {
+function excluding(waiter: Waiter): FileLockHolder[] {
   return [...waiter.table.holders.values()].filter(
     (holder) =>
       holder !== waiter.holder && holder.ranges.overlapping(waiter.start, waiter.end).some((held) => typesConflict(held.type, waiter.type)),
@@ -254,7 +254,7 @@ function waitsBehind(waiter: Waiter, earlier: Waiter): boolean {
 }
 
 function rangesOf(
-  ranges: Holder["ranges"] | { overlapping(start: bigint, end: bigint): readonly { type: string; start: bigint; end: bigint }[] },
+  ranges: FileLockHolder["ranges"] | { overlapping(start: bigint, end: bigint): readonly { type: string; start: bigint; end: bigint }[] },
 ): string {
   return ranges
     .overlapping(0n, 1n << 63n)

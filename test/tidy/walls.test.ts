@@ -75,7 +75,7 @@ const PURE = [
   "overlay/coherence/size/asked.ts",
   "overlay/coherence/size/doubt.ts",
   "overlay/coherence/size/repairs.ts",
-  "overlay/coherence/born.ts",
+  "overlay/coherence/new-inodes.ts",
   "overlay/coherence/write-token.ts",
 ];
 

@@ -4,17 +4,16 @@
  *
  * A thread that repairs, still waiting for the page of the end when the READ is answered, cuts what a writer with a page cache puts there before it; and the kernel sends
  * what is in the page then: zeros would go to the disk. So where there are such writers a READ that needs a repair, or meets one, takes the inode's lock first
- * (inode-lock.ts) and keeps it until the repair is over, and nobody is told a size before. A writer that has the lock may be waiting for the page of that very READ: it then gets EINTR, as does
+ * (kernel-rwsem.ts) and keeps it until the repair is over, and nobody is told a size before. A writer that has the lock may be waiting for the page of that very READ: it then gets EINTR, as does
  * one that meets a repair older than the file's size.
  */
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import type { Cover, Inode, SizeEffect } from "../cover.ts";
-import type { Maybe } from "../../lower/lower.ts";
-import { inTime } from "../../lower/maybe.ts";
+import { inTime, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { CallerRepairs } from "./caller-repair.ts";
-import type { CallerThreads } from "../caller-threads.ts";
+import type { CallerThreads } from "../../caller/threads.ts";
 import type { CoherenceState } from "../effect.ts";
-import { InodeLock } from "./inode-lock.ts";
+import { KernelRwsem } from "./kernel-rwsem.ts";
 import type { Asking, KernelSizes, ShortRead, SizeChange, Sized } from "./kernel-sizes.ts";
 import type { OwnInodes } from "./own-inodes.ts";
 import { noteAsker, noteTaken } from "./asked.ts";
@@ -61,14 +60,14 @@ export class SizeCheck implements KernelSizes {
   readonly #threads: CallerThreads;
   readonly #state: CoherenceState;
   readonly #gates = new SizeGates();
-  readonly #lock: InodeLock;
+  readonly #lock: KernelRwsem;
   readonly #callers: CallerRepairs;
 
   /** `lapsed`: answers are kept, and no thread takes what it was told. */
   constructor(own: OwnInodes, threads: CallerThreads, state: CoherenceState, lapsed: () => boolean = () => false) {
     this.#threads = threads;
     this.#state = state;
-    this.#lock = new InodeLock(own);
+    this.#lock = new KernelRwsem(own);
     this.#callers = new CallerRepairs((tid) => threads.isAsleep(tid));
     this.own = new SizeThreads({ own, threads, state, gates: this.#gates, lock: this.#lock, callers: this.#callers });
     this.revoke = new Settling(this.#gates, this.#lock, this.own, lapsed);
@@ -100,25 +99,31 @@ export class SizeCheck implements KernelSizes {
 
   // --- changes
 
-  begin(inode: Inode, change: SizeChange, waiter: Asking, read: () => Maybe<Sized>): Maybe<void> {
+  begin(inode: Inode, change: SizeChange, waiter: Asking, read: () => MaybePromise<Sized>): MaybePromise<void> {
     const entered = this.#gates.take(inode.cover).begin(holdsPages(change), change === "truncates");
     if (entered !== undefined) return this.#beginAfter(entered, inode, change, waiter, read);
     return this.#begun(inode, change, waiter, read);
   }
 
-  async #beginAfter(entered: Promise<void>, inode: Inode, change: SizeChange, waiter: Asking, read: () => Maybe<Sized>): Promise<void> {
+  async #beginAfter(
+    entered: Promise<void>,
+    inode: Inode,
+    change: SizeChange,
+    waiter: Asking,
+    read: () => MaybePromise<Sized>,
+  ): Promise<void> {
     await entered;
     await this.#begun(inode, change, waiter, read);
   }
 
   /** Within the gate. */
-  #begun(inode: Inode, change: SizeChange, waiter: Asking, read: () => Maybe<Sized>): Maybe<void> {
+  #begun(inode: Inode, change: SizeChange, waiter: Asking, read: () => MaybePromise<Sized>): MaybePromise<void> {
     if (change === "truncates") inode.cover.truncating += 1;
     if (needsKnown(inode, change)) return this.#makeKnown(inode, change, waiter, read);
   }
 
   /** Out of the gate and in again, which such answers need. */
-  async #makeKnown(inode: Inode, change: SizeChange, waiter: Asking, read: () => Maybe<Sized>): Promise<void> {
+  async #makeKnown(inode: Inode, change: SizeChange, waiter: Asking, read: () => MaybePromise<Sized>): Promise<void> {
     const { cover } = inode;
     while (needsKnown(inode, change) && !waiter.interrupted) {
       this.#end(cover, change);
@@ -181,7 +186,13 @@ export class SizeCheck implements KernelSizes {
     return this.#threads.isReading(tid);
   }
 
-  async tell<T extends Sized>(inode: Inode, waiter: Asking, read: () => Maybe<T>, answer: (attr: T) => void, reader = 0): Promise<void> {
+  async tell<T extends Sized>(
+    inode: Inode,
+    waiter: Asking,
+    read: () => MaybePromise<T>,
+    answer: (attr: T) => void,
+    reader = 0,
+  ): Promise<void> {
     const { cover } = inode;
     this.#counts.sizeAsks += 1;
     await this.own.whileWaiting(cover, async () => {
@@ -259,7 +270,7 @@ export class SizeCheck implements KernelSizes {
     if (this.mayBeSeek(inode)) noteAsker(this.#state, inode.cover, tid);
   }
 
-  anticipate(inode: Inode): Maybe<void> {
+  anticipate(inode: Inode): MaybePromise<void> {
     const { cover } = inode;
     // Who waited for the lock, too, does it himself.
     if (cover.pins > 1) return undefined;
@@ -273,7 +284,7 @@ export class SizeCheck implements KernelSizes {
 
   // --- READs
 
-  confirmEnd(inode: Inode, read: ShortRead, tries: number): Maybe<boolean> {
+  confirmEnd(inode: Inode, read: ShortRead, tries: number): MaybePromise<boolean> {
     const { sizeDoubt, sizeMark } = inode.cover;
     const plain = !sizeDoubt && !mayShrink(inode.cover) && !this.#mayCut(inode.cover) && !this.#isStale(inode.cover);
     return plain ? sizeMark === read.mark : this.#confirm(inode, read, tries);
@@ -330,7 +341,7 @@ export class SizeCheck implements KernelSizes {
     await this.#gates.get(cover)?.quiet();
   }
 
-  settled({ cover }: Inode): Maybe<void> {
+  settled({ cover }: Inode): MaybePromise<void> {
     return this.#gates.get(cover)?.quiet();
   }
 

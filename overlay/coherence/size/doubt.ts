@@ -30,7 +30,7 @@
  * 2. A write(2) that was answered, whose thread has not run yet: the kernel then sets max(size, offset + bytes). That is the true size, but
  *    for an append that came with a sentinel's offset (or one out of date), and for any that ends after a revoke. Such a late
  *    reply "harms"; before a READ is answered it must be known to be over. Writers hold the inode's lock (i_rwsem) from before they
- *    ask until they are done, so the next request that needs this lock proves it, whoever makes it (inode-lock.ts makes one, if need be);
+ *    ask until they are done, so the next request that needs this lock proves it, whoever makes it (kernel-rwsem.ts makes one, if need be);
  *    so does any request of the same thread. There is never more than one, for the same reason.
  *    One that makes the size what it should be matters where pages stay: whoever reads them sees the old end until that thread has run, when
  *    programs elsewhere may know the new one. So a lock is lowered to PR only when it has.

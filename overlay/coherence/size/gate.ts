@@ -9,7 +9,7 @@
  * - The answer to a refresh goes out when no change is under way, because pages of the old end may not be dropped yet; or, of one that
  *   holds pages, when it is made, because the refresh may be what lets it hold them.
  */
-import type { Maybe } from "../../lower/lower.ts";
+import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import type { Cover } from "../cover.ts";
 
 interface Waiting {
@@ -48,7 +48,7 @@ export class SizeGate {
     return this.#direct + this.#holding + this.#telling + this.#refreshing + this.#waiting.length === 0;
   }
 
-  begin(holdsPages: boolean, truncates = false): Maybe<void> {
+  begin(holdsPages: boolean, truncates = false): MaybePromise<void> {
     const may = (): boolean => this.#telling === 0 && (truncates || this.#toTell === 0) && (holdsPages || this.#refreshing === 0);
     return this.#enter(may, () => {
       if (!holdsPages) this.#direct += 1;
@@ -72,7 +72,7 @@ export class SizeGate {
     this.#goOn();
   }
 
-  tell(): Maybe<void> {
+  tell(): MaybePromise<void> {
     this.#toTell += 1;
     return this.#enter(
       () => !this.changing,
@@ -84,7 +84,7 @@ export class SizeGate {
   }
 
   /** For the answer to a refresh. */
-  tellRefresh(): Maybe<void> {
+  tellRefresh(): MaybePromise<void> {
     return this.#enter(
       () => this.#direct + this.#making === 0,
       () => (this.#telling += 1),
@@ -109,14 +109,14 @@ export class SizeGate {
   }
 
   /** Until no refresh is under way. */
-  quiet(): Maybe<void> {
+  quiet(): MaybePromise<void> {
     return this.#enter(
       () => this.#refreshing === 0,
       () => {},
     );
   }
 
-  #enter(may: () => boolean, enter: () => void): Maybe<void> {
+  #enter(may: () => boolean, enter: () => void): MaybePromise<void> {
     if (may()) {
       enter();
       return undefined;

@@ -1,6 +1,6 @@
 /** What the op layer tells and asks about the size that the kernel has for a file (hazard F5); check.ts does it, doubt.ts says why. */
 import type { Inode, SizeEffect } from "../cover.ts";
-import type { Maybe } from "../../lower/lower.ts";
+import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 
 /** api.ts, Coherence.sizes. */
 export interface KernelSizes {
@@ -8,7 +8,7 @@ export interface KernelSizes {
   /** A request of that thread came. */
   heard(tid: number): void;
   /** Until no truncation by a thread of our own is under way: before there is a new writer with a page cache. */
-  settled(inode: Inode): Maybe<void>;
+  settled(inode: Inode): MaybePromise<void>;
   /** A request came for which the kernel holds the inode's lock: WRITE (not from the page cache), SETATTR, FALLOCATE, LINK ... */
   locked(inode: Inode, call: Asking): void;
   /** May a GETATTR with a file handle be one of lseek(2), which has the inode's lock? Not while a request has it that is not answered. */
@@ -17,7 +17,7 @@ export interface KernelSizes {
    * With EX pinned, before a call of the lower that may change the size. To be followed by `made` when the lower has answered, and by `end` in
    * the turn of the reply.
    */
-  begin(inode: Inode, change: SizeChange, waiter: Asking, read: () => Maybe<Sized>): Maybe<void>;
+  begin(inode: Inode, change: SizeChange, waiter: Asking, read: () => MaybePromise<Sized>): MaybePromise<void>;
   made(inode: Inode, change: SizeChange): void;
   /** `sure`: what the call did to the size is known, and `replied` or `told`. */
   end(inode: Inode, change: SizeChange, sure: boolean): void;
@@ -40,20 +40,26 @@ export interface KernelSizes {
    * With a pin held: calls `answer` with what `read` gives, in a turn in which the kernel has that very size. `reader`: a thread that is reading, and may be told
    * another (caller-repair.ts); 0: none.
    */
-  tell<T extends Sized>(inode: Inode, waiter: Asking, read: () => Maybe<T>, answer: (attr: T) => void, reader?: number): Promise<void>;
+  tell<T extends Sized>(
+    inode: Inode,
+    waiter: Asking,
+    read: () => MaybePromise<T>,
+    answer: (attr: T) => void,
+    reader?: number,
+  ): Promise<void>;
   /** The kernel's own size, whatever it is; null: it can not be seen. */
   seen(inode: Inode): Promise<number | null>;
   /** A GETATTR is answered whose caller will believe the kernel's size (asked.ts). */
   toldAsker(inode: Inode, tid: number): void;
   /** With a pin held: has the kernel's size put right before somebody asks. */
-  anticipate(inode: Inode): Maybe<void>;
+  anticipate(inode: Inode): MaybePromise<void>;
   /** To be taken before the data of a READ are. */
   mark(inode: Inode): number;
   /**
    * With a pin held, a READ is about to be answered that was cut short. True: answer, in this turn. False: read and ask again; `tries`: how
    * often that was. EINTR: the kernel's size is wrong and can not be put right, and whatever is answered would be shown with zeros behind it.
    */
-  confirmEnd(inode: Inode, read: ShortRead, tries: number): Maybe<boolean>;
+  confirmEnd(inode: Inode, read: ShortRead, tries: number): MaybePromise<boolean>;
 }
 
 /** Requests that our own threads have the kernel make (threads.ts). */
@@ -62,7 +68,7 @@ export interface OwnRequests {
   getattr(inode: Inode, tid: number): "no" | "now" | "late";
   /** The answer to one of our own. */
   tell(inode: Inode, work: () => Promise<void>): Promise<void>;
-  /** Is this REMOVEXATTR one of our own (inode-lock.ts)? Then it gets ENODATA when what is given is over; null: it is not. */
+  /** Is this REMOVEXATTR one of our own (kernel-rwsem.ts)? Then it gets ENODATA when what is given is over; null: it is not. */
   lock(inode: Inode, tid: number): Promise<void> | null;
 }
 

@@ -1,6 +1,6 @@
 /** What a revoke waits for of replies that change the kernel's size of a file, or tell it: that they were taken (doubt.ts, asked.ts). */
 import type { Cover, Inode } from "../cover.ts";
-import type { InodeLock } from "./inode-lock.ts";
+import type { KernelRwsem } from "./kernel-rwsem.ts";
 import { mustSettle, noteNoAskers } from "./asked.ts";
 import { mustBeTaken, noteRaised } from "./doubt.ts";
 import type { SizeGates } from "./gate.ts";
@@ -15,12 +15,12 @@ export class Settling {
   /** `sizesUnknown`: revokes that went on although a reply may not have been taken. */
   readonly counts = { sizeSettles: 0, sizesUnknown: 0 };
   readonly #gates: SizeGates;
-  readonly #lock: InodeLock;
+  readonly #lock: KernelRwsem;
   readonly #threads: SizeThreads;
   readonly #lapsed: () => boolean;
 
   /** `lapsed`: answers are kept, and no thread takes what it was told. */
-  constructor(gates: SizeGates, lock: InodeLock, threads: SizeThreads, lapsed: () => boolean) {
+  constructor(gates: SizeGates, lock: KernelRwsem, threads: SizeThreads, lapsed: () => boolean) {
     this.#gates = gates;
     this.#lock = lock;
     this.#threads = threads;

@@ -11,9 +11,9 @@ import { E } from "../../../dlmd/base/errno.ts";
 import type { Cover, Inode } from "../cover.ts";
 import { ROOT_FUSE_NODEID } from "../../inode/table.ts";
 import type { CallerRepairs } from "./caller-repair.ts";
-import type { CallerThreads } from "../caller-threads.ts";
+import type { CallerThreads } from "../../caller/threads.ts";
 import type { CoherenceState } from "../effect.ts";
-import type { InodeLock } from "./inode-lock.ts";
+import type { KernelRwsem } from "./kernel-rwsem.ts";
 import type { OwnRequests } from "./kernel-sizes.ts";
 import type { OwnInodes } from "./own-inodes.ts";
 import { noteThread } from "./doubt.ts";
@@ -25,7 +25,7 @@ export interface SizeThreadsOptions {
   readonly threads: CallerThreads;
   readonly state: CoherenceState;
   readonly gates: SizeGates;
-  readonly lock: InodeLock;
+  readonly lock: KernelRwsem;
   readonly callers: CallerRepairs;
 }
 
@@ -35,7 +35,7 @@ export class SizeThreads implements OwnRequests {
   readonly #threads: CallerThreads;
   readonly #state: CoherenceState;
   readonly #gates: SizeGates;
-  readonly #lock: InodeLock;
+  readonly #lock: KernelRwsem;
   readonly #callers: CallerRepairs;
   readonly #repairs = new SizeRepairs();
   /** READs and GETATTRs that wait for such threads, by inode. */

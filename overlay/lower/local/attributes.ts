@@ -4,8 +4,8 @@ import { STAT } from "../../../native/index.ts";
 import { checkWritable, MAX_GETATTR_MANY } from "../limits.ts";
 import { O, PATH_MAX, S, UTIME_NOW, UTIME_OMIT, XATTR_LIST_MAX, XATTR_SIZE_MAX } from "../linux.ts";
 import { attrOf, attrOfFd, type LocalContext, ownHandle, sameId, sharedHandle, withInode } from "./context.ts";
-import type { Attr, AttrChange, FileId, LowerHandle, Maybe, Time } from "../lower.ts";
-import { chain, checked, checkedMaybe, inOrder, lastly } from "../maybe.ts";
+import type { Attr, AttrChange, FileId, LowerHandle, Time } from "../lower.ts";
+import { andThen, checked, checkedMaybe, inOrder, finallyDo, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 
 function noted(context: LocalContext, id: FileId, stat: Float64Array): Attr {
   const attr = attrOf(stat);
@@ -26,7 +26,7 @@ function ofRemoved(context: LocalContext, id: FileId, result: number): Attr {
   return attr;
 }
 
-export function getattr(context: LocalContext, id: FileId): Maybe<Attr> {
+export function getattr(context: LocalContext, id: FileId): MaybePromise<Attr> {
   const dirfd = context.directories.peek(id);
   if (dirfd !== undefined) return attrOfFd(context, dirfd);
   if (!context.recent.has(id)) return getattrCold(context, id);
@@ -44,10 +44,10 @@ function absentIfUnreadable(error: unknown): null {
   throw error;
 }
 
-export function getattrMany(context: LocalContext, ids: readonly FileId[]): Maybe<readonly (Attr | null)[]> {
+export function getattrMany(context: LocalContext, ids: readonly FileId[]): MaybePromise<readonly (Attr | null)[]> {
   if (ids.length > MAX_GETATTR_MANY) throw errnoError(E.E2BIG);
   let waiting = false;
-  const attrs = ids.map((id): Maybe<Attr | null> => {
+  const attrs = ids.map((id): MaybePromise<Attr | null> => {
     try {
       const attr = getattr(context, id);
       if (!(attr instanceof Promise)) return attr;
@@ -75,8 +75,8 @@ function killedMode(mode: number): number {
  * The order matters: the size first (it may fail, and clears nothing else), the owner before the mode (chown clears
  * set-user-id), times last (each of the others sets some).
  */
-function changeSteps(context: LocalContext, fd: number, sizeFd: number | null, change: AttrChange): (() => Maybe<number>)[] {
-  const steps: (() => Maybe<number>)[] = [];
+function changeSteps(context: LocalContext, fd: number, sizeFd: number | null, change: AttrChange): (() => MaybePromise<number>)[] {
+  const steps: (() => MaybePromise<number>)[] = [];
   const { size, uid, gid, mode, atime, mtime } = change;
   if (size !== undefined && sizeFd !== null) steps.push(() => context.native.pool.data.ftruncate(sizeFd, size));
   if (uid !== undefined || gid !== undefined) steps.push(() => context.metadata.chown(fd, uid ?? -1, gid ?? -1));
@@ -101,15 +101,15 @@ function changeSteps(context: LocalContext, fd: number, sizeFd: number | null, c
 }
 
 /** A descriptor that may truncate `id`, closed after `work`. Only for regular files: the open of another kind has effects. */
-function withTruncatable<T>(context: LocalContext, id: FileId, work: (fd: number) => Maybe<T>): Maybe<T> {
-  return chain(getattr(context, id), (attr): Maybe<T> => {
+function withTruncatable<T>(context: LocalContext, id: FileId, work: (fd: number) => MaybePromise<T>): MaybePromise<T> {
+  return andThen(getattr(context, id), (attr): MaybePromise<T> => {
     const type = attr.mode & S.IFMT;
     if (type !== S.IFREG) throw errnoError(type === S.IFDIR ? E.EISDIR : E.EINVAL);
     // In the pool: a write open may have to wait for a journal, its close for a write-out.
     const opened = context.native.pool.data.openByHandle(context.rootFd, ownHandle(context, id), O.WRONLY | O.NOATIME);
-    return chain(opened, (result) => {
+    return andThen(opened, (result) => {
       const fd = checked(result);
-      return lastly(
+      return finallyDo(
         () => work(fd),
         () => {
           void context.native.pool.data.close(fd);
@@ -119,11 +119,11 @@ function withTruncatable<T>(context: LocalContext, id: FileId, work: (fd: number
   });
 }
 
-export function setattr(context: LocalContext, id: FileId, change: AttrChange, handle: LowerHandle | null): Maybe<Attr> {
+export function setattr(context: LocalContext, id: FileId, change: AttrChange, handle: LowerHandle | null): MaybePromise<Attr> {
   const { size } = change;
   if (size !== undefined) checkWritable(size, 0);
-  const apply = (fd: number, sizeFd: number | null): Maybe<Attr> =>
-    chain(inOrder(changeSteps(context, fd, sizeFd, change)), () => attrOfFd(context, fd));
+  const apply = (fd: number, sizeFd: number | null): MaybePromise<Attr> =>
+    andThen(inOrder(changeSteps(context, fd, sizeFd, change)), () => attrOfFd(context, fd));
   if (handle !== null) {
     const file = context.handles.get(handle);
     const usable = sameId(file.id, id) && (size === undefined || file.writable);
@@ -134,7 +134,7 @@ export function setattr(context: LocalContext, id: FileId, change: AttrChange, h
   return withInode(context, id, (fd) => apply(fd, null));
 }
 
-export function readlink(context: LocalContext, id: FileId): Maybe<Buffer> {
+export function readlink(context: LocalContext, id: FileId): MaybePromise<Buffer> {
   return withInode(context, id, (fd) => {
     const target = Buffer.allocUnsafe(PATH_MAX);
     // A target longer than the inode has room for is in a block of its own, which may be cold.
@@ -153,18 +153,18 @@ function isHidden(context: LocalContext, id: FileId, name: Buffer): boolean {
   return name.length === CLUSTERED.length || name[CLUSTERED.length] === DOT;
 }
 
-export function getxattr(context: LocalContext, id: FileId, name: Buffer): Maybe<Buffer> {
+export function getxattr(context: LocalContext, id: FileId, name: Buffer): MaybePromise<Buffer> {
   if (isHidden(context, id, name)) throw errnoError(E.ENODATA);
   return withInode(context, id, (fd) => {
     const value = context.metadata === context.sync ? context.scratch : Buffer.allocUnsafe(XATTR_SIZE_MAX);
-    return chain(context.metadata.getxattr(fd, name, value), (length) => Buffer.from(value.subarray(0, checked(length))));
+    return andThen(context.metadata.getxattr(fd, name, value), (length) => Buffer.from(value.subarray(0, checked(length))));
   });
 }
 
-export function setxattr(context: LocalContext, id: FileId, name: Buffer, value: Buffer, flags: number): Maybe<void> {
+export function setxattr(context: LocalContext, id: FileId, name: Buffer, value: Buffer, flags: number): MaybePromise<void> {
   if (isHidden(context, id, name)) throw errnoError(E.EPERM);
   if (value.length > XATTR_SIZE_MAX) throw errnoError(E.E2BIG);
-  return withInode(context, id, (fd) => chain(checkedMaybe(context.metadata.setxattr(fd, name, value, flags)), () => undefined));
+  return withInode(context, id, (fd) => andThen(checkedMaybe(context.metadata.setxattr(fd, name, value, flags)), () => undefined));
 }
 
 function withoutHidden(context: LocalContext, id: FileId, list: Buffer): Buffer {
@@ -181,14 +181,14 @@ function withoutHidden(context: LocalContext, id: FileId, list: Buffer): Buffer 
   return Buffer.concat(names);
 }
 
-export function listxattr(context: LocalContext, id: FileId): Maybe<Buffer> {
+export function listxattr(context: LocalContext, id: FileId): MaybePromise<Buffer> {
   return withInode(context, id, (fd) => {
     const list = context.metadata === context.sync ? context.scratch : Buffer.allocUnsafe(XATTR_LIST_MAX);
-    return chain(context.metadata.listxattr(fd, list), (length) => withoutHidden(context, id, list.subarray(0, checked(length))));
+    return andThen(context.metadata.listxattr(fd, list), (length) => withoutHidden(context, id, list.subarray(0, checked(length))));
   });
 }
 
-export function removexattr(context: LocalContext, id: FileId, name: Buffer): Maybe<void> {
+export function removexattr(context: LocalContext, id: FileId, name: Buffer): MaybePromise<void> {
   if (isHidden(context, id, name)) throw errnoError(E.EPERM);
-  return withInode(context, id, (fd) => chain(checkedMaybe(context.metadata.removexattr(fd, name)), () => undefined));
+  return withInode(context, id, (fd) => andThen(checkedMaybe(context.metadata.removexattr(fd, name)), () => undefined));
 }

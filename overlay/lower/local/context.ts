@@ -8,8 +8,8 @@ import type { DirectoryDescriptors } from "./directory-descriptors.ts";
 import type { Exclusive } from "./exclusive.ts";
 import { FILE_HANDLE_BYTES, type FileHandleFormat } from "./file-handle.ts";
 import { O } from "../linux.ts";
-import type { Attr, Entry, FileId, Maybe } from "../lower.ts";
-import { chain, checked, lastly } from "../maybe.ts";
+import type { Attr, Entry, FileId } from "../lower.ts";
+import { andThen, checked, finallyDo, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import type { OpenHandles } from "./open-handles.ts";
 import type { RecentInodes } from "./recent-inodes.ts";
 import type { RemovedInodes } from "./removed-inodes.ts";
@@ -26,7 +26,7 @@ export interface LocalContext {
   readonly format: FileHandleFormat;
   readonly sync: Calls<number>;
   /** Calls that change names and attributes: on this thread or in the metadata pool, as configured. */
-  readonly metadata: Calls<Maybe<number>>;
+  readonly metadata: Calls<MaybePromise<number>>;
   /** openat2 knows RESOLVE_CACHED (Linux 5.12). */
   readonly cachedLookups: boolean;
   readonly recent: RecentInodes;
@@ -97,14 +97,14 @@ export function sameId(a: FileId, b: FileId): boolean {
 }
 
 /** Runs `work` with an O_PATH descriptor of any kind of inode (hazard F18: never a real one of a device or FIFO). ESTALE: gone. */
-export function withInode<T>(context: LocalContext, id: FileId, work: (fd: number) => Maybe<T>): Maybe<T> {
+export function withInode<T>(context: LocalContext, id: FileId, work: (fd: number) => MaybePromise<T>): MaybePromise<T> {
   if (context.directories.peek(id) !== undefined) return context.directories.use(id, work);
   const opened = context.recent.has(id)
     ? context.sync.openByHandle(context.rootFd, sharedHandle(context, id), O.PATH)
     : context.native.pool.metadata.openByHandle(context.rootFd, ownHandle(context, id), O.PATH);
-  return chain<number, T>(opened, (result) => {
+  return andThen<number, T>(opened, (result) => {
     const fd = checked(result);
-    return lastly(
+    return finallyDo(
       () => work(fd),
       () => {
         context.sync.close(fd);

@@ -9,8 +9,8 @@ import { checkWritable, isBeyondAnyFile, MAX_COPY_BYTES, MAX_IO_BYTES } from "..
 import { O, RWF, S, SEEK } from "../linux.ts";
 import { type LocalContext, ownHandle, sharedHandle } from "./context.ts";
 import { getattr } from "./attributes.ts";
-import type { FileId, LowerHandle, Maybe } from "../lower.ts";
-import { chain, checked } from "../maybe.ts";
+import type { FileId, LowerHandle } from "../lower.ts";
+import { andThen, checked, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import type { OpenFile } from "./open-handles.ts";
 
 const EMPTY = new Uint8Array(0);
@@ -24,14 +24,14 @@ function lowerFlags(flags: number): number {
   return (flags & (O.ACCMODE | O.TRUNC | O.SYNC | O.DSYNC)) | O.NOATIME;
 }
 
-export function open(context: LocalContext, id: FileId, flags: number): Maybe<LowerHandle> {
+export function open(context: LocalContext, id: FileId, flags: number): MaybePromise<LowerHandle> {
   context.handles.checkRoom();
   const type = context.recent.typeOf(id);
-  if (type === undefined) return chain(getattr(context, id), (attr) => openOfType(context, id, flags, attr.mode & S.IFMT));
+  if (type === undefined) return andThen(getattr(context, id), (attr) => openOfType(context, id, flags, attr.mode & S.IFMT));
   return openOfType(context, id, flags, type);
 }
 
-function openOfType(context: LocalContext, id: FileId, flags: number, type: number): Maybe<LowerHandle> {
+function openOfType(context: LocalContext, id: FileId, flags: number, type: number): MaybePromise<LowerHandle> {
   // Hazard F18: a real open of a device or FIFO has effects, or waits for ever.
   if (type !== S.IFREG) throw errnoError(type === S.IFDIR ? E.EISDIR : E.EINVAL);
   const wanted = lowerFlags(flags);
@@ -39,7 +39,7 @@ function openOfType(context: LocalContext, id: FileId, flags: number, type: numb
     (wanted & O.TRUNC) !== 0
       ? context.native.pool.data.openByHandle(context.rootFd, ownHandle(context, id), wanted)
       : context.sync.openByHandle(context.rootFd, sharedHandle(context, id), wanted);
-  return chain(opened, (fd) => context.handles.add(checked(fd), id, flags, false));
+  return andThen(opened, (fd) => context.handles.add(checked(fd), id, flags, false));
 }
 
 export async function opendir(context: LocalContext, id: FileId): Promise<LowerHandle> {
@@ -65,7 +65,7 @@ async function readRest(context: LocalContext, file: OpenFile, start: Uint8Array
   });
 }
 
-export function read(context: LocalContext, handle: LowerHandle, offset: number, bytes: number): Maybe<Uint8Array> {
+export function read(context: LocalContext, handle: LowerHandle, offset: number, bytes: number): MaybePromise<Uint8Array> {
   const file = context.handles.getFile(handle);
   if (!file.readable) throw errnoError(E.EBADF);
   if (offset < 0 || bytes < 0 || bytes > MAX_IO_BYTES) throw errnoError(E.EINVAL);
@@ -95,7 +95,7 @@ export function write(
   data: Uint8Array,
   offset: number,
   append: boolean,
-): Maybe<{ offset: number; bytes: number }> {
+): MaybePromise<{ offset: number; bytes: number }> {
   const file = changing(context, handle);
   if (data.byteLength > MAX_IO_BYTES) throw errnoError(E.EINVAL);
   if (!append) checkWritable(offset, data.byteLength);

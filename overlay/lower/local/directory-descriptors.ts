@@ -7,8 +7,8 @@ import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { STAT, type Calls, type Native } from "../../../native/index.ts";
 import { FILE_HANDLE_BYTES, type FileHandleFormat } from "./file-handle.ts";
 import { O, S } from "../linux.ts";
-import { type FileId, fileKey, type Maybe } from "../lower.ts";
-import { chain, checked, lastly } from "../maybe.ts";
+import { type FileId, fileKey } from "../lower.ts";
+import { andThen, checked, finallyDo, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import type { RecentInodes } from "./recent-inodes.ts";
 
 /** That many directories keep a descriptor; more only while calls on them run. */
@@ -72,17 +72,17 @@ export class DirectoryDescriptors {
   }
 
   /** Runs `work` with a descriptor that stays open until it ends. ESTALE: gone; ENOTDIR. */
-  use<T>(id: FileId, work: (fd: number) => Maybe<T>): Maybe<T> {
+  use<T>(id: FileId, work: (fd: number) => MaybePromise<T>): MaybePromise<T> {
     if (this.#isRoot(id)) return work(this.#options.rootFd);
     const slot = this.#find(id);
     if (slot !== undefined) return this.#with(slot, work);
-    return chain(this.#open(id), (opened) => this.#with(opened, work));
+    return andThen(this.#open(id), (opened) => this.#with(opened, work));
   }
 
-  #with<T>(slot: Slot, work: (fd: number) => Maybe<T>): Maybe<T> {
+  #with<T>(slot: Slot, work: (fd: number) => MaybePromise<T>): MaybePromise<T> {
     slot.users += 1;
     slot.touched = true;
-    return lastly(
+    return finallyDo(
       () => work(slot.fd),
       () => {
         slot.users -= 1;
@@ -91,7 +91,7 @@ export class DirectoryDescriptors {
     );
   }
 
-  #open(id: FileId): Maybe<Slot> {
+  #open(id: FileId): MaybePromise<Slot> {
     const key = fileKey(id);
     const pending = this.#opening.get(key);
     if (pending !== undefined) return pending;

@@ -8,7 +8,7 @@ import { SEEK } from "../linux.ts";
 import type { LocalContext } from "./context.ts";
 import { lookupMany } from "./names.ts";
 import type { DirEntry, DirPage, Entry, Listing, LowerHandle } from "../lower.ts";
-import { checked } from "../maybe.ts";
+import { checked } from "../../../dlmd/base/maybe-promise.ts";
 import type { OpenFile } from "./open-handles.ts";
 import { isReservedName } from "../reserved-names.ts";
 

@@ -2,7 +2,7 @@
  * One after the other, by key: work on a key starts when all earlier work on it has ended. Where nothing is under
  * way it runs at once, on this thread, and costs a map lookup.
  */
-import type { Maybe } from "../lower.ts";
+import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 
 export class Exclusive {
   readonly #last: Map<number, Promise<void>> = new Map();
@@ -11,7 +11,7 @@ export class Exclusive {
     return this.#last.size;
   }
 
-  run<T>(keys: readonly number[], work: () => Maybe<T>): Maybe<T> {
+  run<T>(keys: readonly number[], work: () => MaybePromise<T>): MaybePromise<T> {
     const before: Promise<void>[] = [];
     if (this.#last.size > 0) {
       for (const key of keys) {

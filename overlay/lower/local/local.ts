@@ -20,8 +20,8 @@ import type { LocalContext } from "./context.ts";
 import * as data from "./data.ts";
 import * as directory from "./directory.ts";
 import * as names from "./names.ts";
-import type { FileId, Lower, LowerHandle, Maybe, StatFs } from "../lower.ts";
-import { chain, checked } from "../maybe.ts";
+import type { FileId, Lower, LowerHandle, StatFs } from "../lower.ts";
+import { andThen, checked, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { OpenHandles } from "./open-handles.ts";
 import { RecentInodes } from "./recent-inodes.ts";
 import { RemovedInodes } from "./removed-inodes.ts";
@@ -98,7 +98,7 @@ function contextOf(options: LocalLowerOptions, rootFd: number, fileSystem: strin
   recent.note(root, mode);
   const [major, minor] = native.kernelVersion();
   const directories = new DirectoryDescriptors({ native, root, rootFd, format, recent });
-  const metadata: Calls<Maybe<number>> = options.metadataCalls === "inline" ? native.sync : native.pool.metadata;
+  const metadata: Calls<MaybePromise<number>> = options.metadataCalls === "inline" ? native.sync : native.pool.metadata;
   return {
     native,
     log,
@@ -130,8 +130,8 @@ function findAcls(context: LocalContext): boolean {
 }
 
 /** The space of what was removed counts as free. */
-function statfs(context: LocalContext): Maybe<StatFs> {
-  return chain(context.removed.releaseAll(), () => statfsNow(context));
+function statfs(context: LocalContext): MaybePromise<StatFs> {
+  return andThen(context.removed.releaseAll(), () => statfsNow(context));
 }
 
 function statfsNow(context: LocalContext): StatFs {
@@ -156,12 +156,12 @@ async function syncfs(context: LocalContext): Promise<void> {
 }
 
 /** A call is told that there is no room only when the space of what was removed a moment ago has been given back, and it was tried again. */
-function withRoom<T>(context: LocalContext, work: () => Maybe<T>): Maybe<T> {
-  const again = (error: unknown): Maybe<T> => {
+function withRoom<T>(context: LocalContext, work: () => MaybePromise<T>): MaybePromise<T> {
+  const again = (error: unknown): MaybePromise<T> => {
     const noRoom = error instanceof Errno && (error.errno === E.ENOSPC || error.errno === E.EDQUOT);
     const released = noRoom ? context.removed.releaseAll() : undefined;
     if (released === undefined) throw error;
-    return chain(released, work);
+    return andThen(released, work);
   };
   try {
     const result = work();

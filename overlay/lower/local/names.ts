@@ -7,8 +7,8 @@ import { HANDLE_BUFFER_BYTES, STAT } from "../../../native/index.ts";
 import { AT_REMOVEDIR, O, S } from "../linux.ts";
 import { checkName, LARGE_FILE_BLOCKS, MAX_LOOKUP_MANY } from "../limits.ts";
 import { attrOf, attrOfFd, entryOf, type LocalContext, sameId, sharedHandle, withInode } from "./context.ts";
-import type { Attr, Caller, Entry, FileId, LowerHandle, Maybe } from "../lower.ts";
-import { chain, checked } from "../maybe.ts";
+import type { Attr, Caller, Entry, FileId, LowerHandle } from "../lower.ts";
+import { andThen, checked, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { isReservedName } from "../reserved-names.ts";
 import { warmNames } from "./warm-up.ts";
 
@@ -58,7 +58,7 @@ function lookupCached(context: LocalContext, dirfd: number, name: Buffer): Entry
   return undefined;
 }
 
-function lookupIn(context: LocalContext, dirfd: number, name: Buffer): Maybe<Entry> {
+function lookupIn(context: LocalContext, dirfd: number, name: Buffer): MaybePromise<Entry> {
   return lookupCached(context, dirfd, name) ?? lookupCold(context, dirfd, name);
 }
 
@@ -84,7 +84,7 @@ function lookupAtOnce(
   return found;
 }
 
-export function lookup(context: LocalContext, parent: FileId, name: Buffer): Maybe<Entry> {
+export function lookup(context: LocalContext, parent: FileId, name: Buffer): MaybePromise<Entry> {
   checkOldName(context, parent, name);
   const known = context.names.get(parent, name);
   if (known === null) throw errnoError(E.ENOENT);
@@ -107,7 +107,7 @@ function absentFromListing(error: unknown): null {
   throw error;
 }
 
-export function lookupMany(context: LocalContext, parent: FileId, wanted: readonly Buffer[]): Maybe<readonly (Entry | null)[]> {
+export function lookupMany(context: LocalContext, parent: FileId, wanted: readonly Buffer[]): MaybePromise<readonly (Entry | null)[]> {
   if (wanted.length > MAX_LOOKUP_MANY) throw errnoError(E.E2BIG);
   for (const name of wanted) checkName(name);
   return context.directories.use(parent, (dirfd) => {
@@ -148,7 +148,7 @@ async function lookupRest(
 }
 
 /** null where there is no such name. */
-function lookupOrNull(context: LocalContext, dirfd: number, name: Buffer): Maybe<Entry | null> {
+function lookupOrNull(context: LocalContext, dirfd: number, name: Buffer): MaybePromise<Entry | null> {
   const absent = (error: unknown): null => {
     if (error instanceof Errno && error.errno === E.ENOENT) return null;
     throw error;
@@ -162,7 +162,7 @@ function lookupOrNull(context: LocalContext, dirfd: number, name: Buffer): Maybe
 }
 
 /** One change of one directory, alone. */
-function inDirectory<T>(context: LocalContext, parent: FileId, work: (dirfd: number) => Maybe<T>): Maybe<T> {
+function inDirectory<T>(context: LocalContext, parent: FileId, work: (dirfd: number) => MaybePromise<T>): MaybePromise<T> {
   return context.turns.run([parent.ino], () => context.directories.use(parent, work));
 }
 
@@ -173,7 +173,7 @@ export function create(
   flags: number,
   mode: number,
   caller: Caller,
-): Maybe<{ entry: Entry; handle: LowerHandle }> {
+): MaybePromise<{ entry: Entry; handle: LowerHandle }> {
   checkNewName(context, parent, name);
   context.handles.checkRoom();
   const openFlags = (flags & (O.ACCMODE | O.SYNC | O.DSYNC)) | O.NOATIME;
@@ -184,7 +184,7 @@ export function create(
   const { umask, uid, gid } = caller;
   return inDirectory(context, parent, (dirfd) => {
     context.names.changing(parent, name);
-    return chain(context.metadata.create(dirfd, name, openFlags, mode & 0o7777, umask, uid, gid, stat, handle), (result) => {
+    return andThen(context.metadata.create(dirfd, name, openFlags, mode & 0o7777, umask, uid, gid, stat, handle), (result) => {
       const fd = checked(result);
       try {
         const entry = entryOf(context, stat, handle);
@@ -200,12 +200,12 @@ export function create(
 }
 
 /** `make` gives the name to a new inode, which is then looked up. */
-function make(context: LocalContext, parent: FileId, name: Buffer, call: (dirfd: number) => Maybe<number>): Maybe<Entry> {
+function make(context: LocalContext, parent: FileId, name: Buffer, call: (dirfd: number) => MaybePromise<number>): MaybePromise<Entry> {
   return inDirectory(context, parent, (dirfd) => {
     context.names.changing(parent, name);
-    return chain(call(dirfd), (value) => {
+    return andThen(call(dirfd), (value) => {
       checked(value);
-      return chain(lookupIn(context, dirfd, name), (entry) => {
+      return andThen(lookupIn(context, dirfd, name), (entry) => {
         context.names.is(parent, name, entry.id);
         return entry;
       });
@@ -213,7 +213,7 @@ function make(context: LocalContext, parent: FileId, name: Buffer, call: (dirfd:
   });
 }
 
-export function mkdir(context: LocalContext, parent: FileId, name: Buffer, mode: number, caller: Caller): Maybe<Entry> {
+export function mkdir(context: LocalContext, parent: FileId, name: Buffer, mode: number, caller: Caller): MaybePromise<Entry> {
   checkNewName(context, parent, name);
   const entry = make(context, parent, name, (dirfd) =>
     context.metadata.mkdir(dirfd, name, mode & 0o7777, caller.umask, caller.uid, caller.gid),
@@ -231,14 +231,14 @@ export function mknod(
   rdevMajor: number,
   rdevMinor: number,
   caller: Caller,
-): Maybe<Entry> {
+): MaybePromise<Entry> {
   checkNewName(context, parent, name);
   return make(context, parent, name, (dirfd) =>
     context.metadata.mknod(dirfd, name, mode, caller.umask, rdevMajor, rdevMinor, caller.uid, caller.gid),
   );
 }
 
-export function symlink(context: LocalContext, parent: FileId, name: Buffer, target: Buffer, caller: Caller): Maybe<Entry> {
+export function symlink(context: LocalContext, parent: FileId, name: Buffer, target: Buffer, caller: Caller): MaybePromise<Entry> {
   checkNewName(context, parent, name);
   if (target.length === 0) throw errnoError(E.ENOENT);
   if (target.includes(0)) throw errnoError(E.EINVAL);
@@ -274,34 +274,34 @@ function noteRemoved(context: LocalContext, removed: Entry, held: number): void 
 }
 
 /** With `going` held: `act`, and what follows from its result. */
-function removing(context: LocalContext, going: Entry | null, act: () => Maybe<number>): Maybe<void> {
-  if (going === null) return chain(act(), (result) => void checked(result));
+function removing(context: LocalContext, going: Entry | null, act: () => MaybePromise<number>): MaybePromise<void> {
+  if (going === null) return andThen(act(), (result) => void checked(result));
   const held = hold(context, going);
-  return chain(act(), (result) => {
+  return andThen(act(), (result) => {
     if (result < 0 && held >= 0) context.sync.close(held);
     checked(result);
     noteRemoved(context, going, held);
   });
 }
 
-function remove(context: LocalContext, parent: FileId, name: Buffer, expected: FileId, flags: number): Maybe<void> {
+function remove(context: LocalContext, parent: FileId, name: Buffer, expected: FileId, flags: number): MaybePromise<void> {
   checkOldName(context, parent, name);
   return inDirectory(context, parent, (dirfd) => {
     const known = lookupKnown(context, dirfd, name, context.names.get(parent, name));
-    return chain(known ?? lookupIn(context, dirfd, name), (entry) => {
+    return andThen(known ?? lookupIn(context, dirfd, name), (entry) => {
       if (!sameId(entry.id, expected)) throw errnoError(E.ESTALE);
       context.names.changing(parent, name);
       const removed = removing(context, entry, () => removingCalls(context, entry).unlink(dirfd, name, flags));
-      return chain(removed, () => context.names.gone(parent, name));
+      return andThen(removed, () => context.names.gone(parent, name));
     });
   });
 }
 
-export function unlink(context: LocalContext, parent: FileId, name: Buffer, expected: FileId): Maybe<void> {
+export function unlink(context: LocalContext, parent: FileId, name: Buffer, expected: FileId): MaybePromise<void> {
   return remove(context, parent, name, expected, 0);
 }
 
-export function rmdir(context: LocalContext, parent: FileId, name: Buffer, expected: FileId): Maybe<void> {
+export function rmdir(context: LocalContext, parent: FileId, name: Buffer, expected: FileId): MaybePromise<void> {
   return remove(context, parent, name, expected, AT_REMOVEDIR);
 }
 
@@ -336,12 +336,12 @@ export function rename(
   flags: number,
   expectedOld: FileId,
   expectedNew: FileId | null,
-): Maybe<void> {
+): MaybePromise<void> {
   checkOldName(context, oldParent, oldName);
   checkNewName(context, newParent, newName);
-  const act = (oldFd: number, newFd: number): Maybe<void> =>
-    chain(lookupIn(context, oldFd, oldName), (moved) =>
-      chain(lookupOrNull(context, newFd, newName), (replaced) => {
+  const act = (oldFd: number, newFd: number): MaybePromise<void> =>
+    andThen(lookupIn(context, oldFd, oldName), (moved) =>
+      andThen(lookupOrNull(context, newFd, newName), (replaced) => {
         if (!sameId(moved.id, expectedOld)) throw errnoError(E.ESTALE);
         if (replaced === null ? expectedNew !== null : expectedNew === null || !sameId(replaced.id, expectedNew)) {
           throw errnoError(E.ESTALE);
@@ -351,7 +351,7 @@ export function rename(
         context.names.changing(oldParent, oldName);
         context.names.changing(newParent, newName);
         const renamed = removing(context, going, () => removingCalls(context, going).rename(oldFd, oldName, newFd, newName, flags));
-        return chain(renamed, () =>
+        return andThen(renamed, () =>
           noteRenamed(context, { oldParent, oldName, newParent, newName }, flags, moved.id, replaced?.id ?? null),
         );
       }),
@@ -361,12 +361,12 @@ export function rename(
   );
 }
 
-export function link(context: LocalContext, id: FileId, newParent: FileId, newName: Buffer): Maybe<Attr> {
+export function link(context: LocalContext, id: FileId, newParent: FileId, newName: Buffer): MaybePromise<Attr> {
   checkNewName(context, newParent, newName);
   return inDirectory(context, newParent, (dirfd) =>
     withInode(context, id, (fd) => {
       context.names.changing(newParent, newName);
-      return chain(context.metadata.link(fd, dirfd, newName), (result) => {
+      return andThen(context.metadata.link(fd, dirfd, newName), (result) => {
         checked(result);
         context.names.is(newParent, newName, id);
         return attrOfFd(context, fd);

@@ -5,10 +5,10 @@
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { STAT, type Native } from "../../../native/index.ts";
 import { O } from "../linux.ts";
-import type { FileId, LowerHandle, Maybe } from "../lower.ts";
+import type { FileId, LowerHandle } from "../lower.ts";
 import { Exclusive } from "./exclusive.ts";
 import { LARGE_FILE_BLOCKS } from "../limits.ts";
-import { lastly } from "../maybe.ts";
+import { finallyDo, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 
 /** More open files than that: ENFILE. */
 export const MAX_OPEN_HANDLES = 262_144;
@@ -94,9 +94,9 @@ export class OpenHandles {
   }
 
   /** The descriptor stays open until `work` has ended. */
-  use<T>(file: OpenFile, work: (fd: number) => Maybe<T>): Maybe<T> {
+  use<T>(file: OpenFile, work: (fd: number) => MaybePromise<T>): MaybePromise<T> {
     file.users += 1;
-    return lastly(
+    return finallyDo(
       () => work(file.fd),
       () => {
         file.users -= 1;

@@ -8,7 +8,8 @@
  */
 import { keepNewest } from "../../../dlmd/base/keep-newest.ts";
 import type { Native } from "../../../native/index.ts";
-import type { Attr, FileId, Maybe } from "../lower.ts";
+import type { Attr, FileId } from "../lower.ts";
+import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 
 /** That many are kept; one more, and the oldest goes. */
 export const REMOVED_KEPT_MAX = 1024;
@@ -119,7 +120,7 @@ export class RemovedInodes {
   }
 
   /** Gives up all that is kept; resolves when their space is free. */
-  releaseAll(): Maybe<void> {
+  releaseAll(): MaybePromise<void> {
     if (this.#kept.size === 0 && this.#closing.size === 0) return undefined;
     const all = [...this.#kept];
     this.#kept.clear();

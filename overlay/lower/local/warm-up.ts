@@ -11,7 +11,7 @@ import { parseEntries } from "./dirents.ts";
 import type { DirectoryDescriptors } from "./directory-descriptors.ts";
 import { O } from "../linux.ts";
 import type { FileId } from "../lower.ts";
-import { checked } from "../maybe.ts";
+import { checked } from "../../../dlmd/base/maybe-promise.ts";
 
 /** Cold lookups in a directory that start the first run in it. */
 export const COLD_LOOKUPS_MIN = 8;

@@ -5,8 +5,8 @@ import type { Welcome } from "../wire/handshake.ts";
 import { type Change, type Holds, KnownInodes, NO_HOLDS } from "./known.ts";
 import { checkName, checkWritable, isBeyondAnyFile, MAX_COPY_BYTES, MAX_IO_BYTES } from "../limits.ts";
 import { O } from "../linux.ts";
-import type { Attr, Caller, Entry, Fetched, FileId, LowerHandle, Maybe, OpenFile } from "../lower.ts";
-import { inTime } from "../maybe.ts";
+import type { Attr, Caller, Entry, Fetched, FileId, LowerHandle, OpenFile } from "../lower.ts";
+import { inTime, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { type RemoteHandle, RemoteHandles } from "./handles.ts";
 import { isErrno, RemoteSession, type RemoteSessionOptions } from "./session.ts";
 import { type Changed, Unsynced } from "../unsynced.ts";
@@ -156,7 +156,7 @@ export class RemoteCore {
     this.unsynced.allSynced(since);
   }
 
-  lookup(parent: FileId, name: Buffer): Maybe<Entry> {
+  lookup(parent: FileId, name: Buffer): MaybePromise<Entry> {
     const known = this.known.entry(parent, name);
     if (known === null) throw errnoError(E.ENOENT);
     return known ?? this.#lookUp(parent, name);
@@ -175,7 +175,7 @@ export class RemoteCore {
     }
   }
 
-  getattr(id: FileId): Maybe<Attr> {
+  getattr(id: FileId): MaybePromise<Attr> {
     return this.known.attr(id) ?? this.#getattr(id);
   }
 
@@ -288,7 +288,7 @@ export class RemoteCore {
     return { offset: answer.offset, bytes: answer.bytes };
   }
 
-  read(handle: LowerHandle, offset: number, bytes: number): Maybe<Uint8Array> {
+  read(handle: LowerHandle, offset: number, bytes: number): MaybePromise<Uint8Array> {
     const file = this.handles.get(handle);
     if (offset < 0 || bytes < 0 || bytes > MAX_IO_BYTES) throw errnoError(E.EINVAL);
     if (isBeyondAnyFile(offset, bytes)) return EMPTY;

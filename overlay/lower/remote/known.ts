@@ -128,11 +128,11 @@ export class KnownInodes {
   #stillTrue(reading: Reading, id: FileId): Known | null {
     const found = this.#inodes.get(fileKey(id));
     if ((found?.changing ?? 0) > 0 || (found?.changedAt ?? this.#forgotAt) > reading.at) return null;
-    const hold = this.#heldSince(reading, id);
+    const hold = this.#grantId(reading, id);
     return hold === 0 ? null : this.#under(this.#enter(id), hold);
   }
 
-  #heldSince(reading: Reading, id: FileId): number {
+  #grantId(reading: Reading, id: FileId): number {
     const hold = this.#holds.of(id);
     return hold > reading.grants ? 0 : hold;
   }
@@ -167,7 +167,7 @@ export class KnownInodes {
     known.changedAt = this.#now;
     // One that was under way beside it may have been made before or after it.
     if (!alone || known.begunAt !== change.at) return;
-    const hold = this.#heldSince(change, known.id);
+    const hold = this.#grantId(change, known.id);
     if (hold === 0) return;
     this.#under(known, hold).attr = attr;
     if (name !== null && named !== undefined) this.#setName(known, name, named);

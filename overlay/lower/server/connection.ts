@@ -10,7 +10,7 @@ import type { Keyring } from "../../../dlmd/tls/keyring.ts";
 import type { SecureConnection } from "../../../dlmd/tls/secure-connection.ts";
 import * as handshake from "../wire/handshake.ts";
 import { LARGE_BYTES, largeBuffers } from "../large-buffers.ts";
-import { inTime } from "../maybe.ts";
+import { inTime } from "../../../dlmd/base/maybe-promise.ts";
 import { MAX_REMEMBERED_ANSWERS, type ServerSession } from "./session.ts";
 import { FrameBatch, FrameReader, FrameType, LOWER_WIRE_VERSION, MAX_FRAME_BYTES } from "../wire/frame.ts";
 import { DEAD_MS, decodeAlive, encodeAlive, Heartbeat } from "../wire/heartbeat.ts";

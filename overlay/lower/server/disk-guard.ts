@@ -12,12 +12,13 @@ import { type FaultyVolume, judgeError } from "./disk-fault.ts";
 import type { LocalLower } from "../local/local.ts";
 import { DiskWait } from "./disk-wait.ts";
 import { O } from "../linux.ts";
-import type { Lower, LowerHandle, Maybe, OpenFile } from "../lower.ts";
+import type { Lower, LowerHandle, OpenFile } from "../lower.ts";
 import type { OwnerWait } from "../owner-wait.ts";
 import { type Repeat, repeatOf } from "../wire/repeat.ts";
 import { OwnChanges } from "./own-changes.ts";
 import type { Unsynced } from "../unsynced.ts";
 import type { CallName, RequestOf } from "../wire/calls.ts";
+import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 
 /** Calls of this node's mount that wait; ENOMEM beyond. The kernel's own limit (max_background 65535) comes first. */
 export const MAX_PARKED_CALLS = 131_072;
@@ -68,7 +69,7 @@ const CHANGES = [
   "syncfs",
 ] as const;
 type Method = (typeof READS)[number] | (typeof CHANGES)[number];
-type Work = (lower: Lower) => Maybe<unknown>;
+type Work = (lower: Lower) => MaybePromise<unknown>;
 
 interface Parked {
   readonly work: Work;
@@ -212,13 +213,13 @@ export class DiskGuard {
 
   /* How a call is made ------------------------------------------------------------------------------------------- */
 
-  #make(side: Side, name: Method, changes: boolean, repeat: () => Repeat, work: Work): Maybe<unknown> {
+  #make(side: Side, name: Method, changes: boolean, repeat: () => Repeat, work: Work): MaybePromise<unknown> {
     const { target } = side;
     if (target === null) throw errnoError(E.EIO);
     if (target !== this.#options.local) return work(target);
     if (this.#why !== null) return this.#park(side, null, work);
-    const failed = (error: unknown): Maybe<unknown> => this.#failed(side, changes, repeat, work, error);
-    let result: Maybe<unknown>;
+    const failed = (error: unknown): MaybePromise<unknown> => this.#failed(side, changes, repeat, work, error);
+    let result: MaybePromise<unknown>;
     try {
       result = work(target);
     } catch (error) {
@@ -228,7 +229,7 @@ export class DiskGuard {
     return (side === this.#own ? this.#wait.until(name, result) : result).catch(failed);
   }
 
-  #failed(side: Side, changes: boolean, repeat: () => Repeat, work: Work, error: unknown): Maybe<unknown> {
+  #failed(side: Side, changes: boolean, repeat: () => Repeat, work: Work, error: unknown): MaybePromise<unknown> {
     if (!(error instanceof Errno)) throw error;
     const fault = judgeError(error.errno, changes, this.#options);
     if (fault === "none") throw error;
@@ -264,13 +265,13 @@ export class DiskGuard {
 
   #guarded<K extends Method>(side: Side, name: K): Lower[K] {
     const changes = (CHANGES as readonly string[]).includes(name);
-    const call = (...args: unknown[]): Maybe<unknown> =>
+    const call = (...args: unknown[]): MaybePromise<unknown> =>
       this.#make(
         side,
         name,
         changes,
         () => repeatOfArguments(name, args),
-        (lower) => (lower[name] as (...given: unknown[]) => Maybe<unknown>)(...args),
+        (lower) => (lower[name] as (...given: unknown[]) => MaybePromise<unknown>)(...args),
       );
     return call as unknown as Lower[K];
   }
@@ -305,9 +306,9 @@ export class DiskGuard {
     const side = this.#own;
     const methods = { ...this.#methods(side) };
     for (const name of CHANGES)
-      methods[name] = this.#changes.noting(name, methods[name] as (...args: readonly unknown[]) => Maybe<unknown>) as never;
+      methods[name] = this.#changes.noting(name, methods[name] as (...args: readonly unknown[]) => MaybePromise<unknown>) as never;
     const now = (): Lower => side.target ?? local;
-    const noted = <T>(opened: Maybe<T>, handleOf: (value: T) => OpenFile): Maybe<T> => {
+    const noted = <T>(opened: MaybePromise<T>, handleOf: (value: T) => OpenFile): MaybePromise<T> => {
       const note = (value: T): T => {
         if (side.target === local) {
           const handle = handleOf(value);
@@ -342,7 +343,7 @@ export class DiskGuard {
 }
 
 /** A rejection, whether now or later. */
-async function settle(work: () => Maybe<unknown>): Promise<unknown> {
+async function settle(work: () => MaybePromise<unknown>): Promise<unknown> {
   return await work();
 }
 

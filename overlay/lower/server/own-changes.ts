@@ -2,11 +2,11 @@
  * What the owner's own mount has changed and not synced: if the owner lets go of a failed disk, fsync(2) must say so at the next owner, as
  * it does on other nodes (hazards F10 and R6, lower/unsynced.ts).
  */
-import type { FileId, Lower, LowerHandle, Maybe } from "../lower.ts";
-import { chain } from "../maybe.ts";
+import type { FileId, Lower, LowerHandle } from "../lower.ts";
+import { andThen, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { type Changed, Unsynced } from "../unsynced.ts";
 
-type Call = (...args: readonly unknown[]) => Maybe<unknown>;
+type Call = (...args: readonly unknown[]) => MaybePromise<unknown>;
 type Of<K extends keyof Lower> = Lower[K] extends (...args: infer A) => unknown ? A : never;
 
 export class OwnChanges {
@@ -31,7 +31,7 @@ export class OwnChanges {
   noting(name: keyof Lower, call: Call): Call {
     if (name === "syncfs" || name === "fsync" || name === "fsyncdir") return this.#syncs(name, call);
     return (...args) =>
-      chain(call(...args), (result) => {
+      andThen(call(...args), (result) => {
         if (this.#isHere()) this.#note(name, args);
         return result;
       });
@@ -40,7 +40,7 @@ export class OwnChanges {
   #syncs(name: "syncfs" | "fsync" | "fsyncdir", call: Call): Call {
     return (...args) => {
       const since = this.unsynced.now();
-      return chain(call(...args), (result) => {
+      return andThen(call(...args), (result) => {
         // A sync that overlaps the shutdown of its file system may end well although nothing was written: ext4, before Linux 6.13 or so.
         if (!this.#isHere() || !this.#isWell()) return result;
         if (name === "syncfs") this.unsynced.allSynced(since);

@@ -10,8 +10,8 @@ import type { LowerSessionId } from "../wire/handshake.ts";
 import { largeBuffers } from "../large-buffers.ts";
 import { MAX_IO_BYTES } from "../limits.ts";
 import type { LocalLower } from "../local/local.ts";
-import type { Attr, Entry, FileId, LowerHandle, Maybe } from "../lower.ts";
-import { chain, withErrors } from "../maybe.ts";
+import type { Attr, Entry, FileId, LowerHandle } from "../lower.ts";
+import { andThen, withErrors, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { FrameType } from "../wire/frame.ts";
 import { type AnswerOf, CALLS, type CallName, type CallRow, decodeWith, type RequestOf } from "../wire/calls.ts";
 
@@ -112,7 +112,7 @@ export class ServerSession {
   #start<K extends CallName>(call: K, id: number, body: Uint8Array): void {
     const row: CallRow<K> = CALLS[call];
     const request = decodeWith(row.request, body);
-    let answer: Maybe<AnswerOf<K>>;
+    let answer: MaybePromise<AnswerOf<K>>;
     try {
       answer = this.#execute(call, request);
     } catch (error) {
@@ -171,13 +171,13 @@ export class ServerSession {
     return found;
   }
 
-  #opened(handle: number, open: () => Maybe<LowerHandle>): Maybe<void> {
+  #opened(handle: number, open: () => MaybePromise<LowerHandle>): MaybePromise<void> {
     // The answer to the first one was lost with its connection.
     if (this.#handles.has(handle)) return;
     const pending = this.#opening.get(handle);
     if (pending !== undefined) return pending;
     if (this.#handles.size >= MAX_SESSION_HANDLES) throw errnoError(E.ENFILE);
-    const done = chain(open(), (opened) => {
+    const done = andThen(open(), (opened) => {
       this.#handles.set(handle, opened);
     });
     if (!(done instanceof Promise)) return;
@@ -186,29 +186,29 @@ export class ServerSession {
     return opening;
   }
 
-  #create(request: RequestOf<"create">): Maybe<AnswerOf<"create">> {
+  #create(request: RequestOf<"create">): MaybePromise<AnswerOf<"create">> {
     if (this.#handles.has(request.handle)) throw errnoError(E.EBADF);
     if (this.#handles.size >= MAX_SESSION_HANDLES) throw errnoError(E.ENFILE);
     const { parent, name, flags, mode, caller } = request;
-    return chain(this.#lower.create(parent, name, flags, mode, caller), (made) => {
+    return andThen(this.#lower.create(parent, name, flags, mode, caller), (made) => {
       this.#handles.set(request.handle, made.handle);
       return this.#withParent(request, (told) => ({ entry: made.entry, parent: told }));
     });
   }
 
-  #made(request: { readonly parent: FileId; readonly tellParent: boolean }, made: Maybe<Entry>): Maybe<AnswerOf<"mkdir">> {
-    return chain(made, (entry) => this.#withParent(request, (parent) => ({ entry, parent })));
+  #made(request: { readonly parent: FileId; readonly tellParent: boolean }, made: MaybePromise<Entry>): MaybePromise<AnswerOf<"mkdir">> {
+    return andThen(made, (entry) => this.#withParent(request, (parent) => ({ entry, parent })));
   }
 
   #withParent<T>(
     { parent, tellParent }: { readonly parent: FileId; readonly tellParent: boolean },
     answer: (parent: Attr | null) => T,
-  ): Maybe<T> {
+  ): MaybePromise<T> {
     return this.#withAttr(tellParent ? parent : null, answer);
   }
 
   /** The change was made: what became of the inode is told if it can be. */
-  #withAttr<T>(id: FileId | null, answer: (attr: Attr | null) => T): Maybe<T> {
+  #withAttr<T>(id: FileId | null, answer: (attr: Attr | null) => T): MaybePromise<T> {
     if (id === null) return answer(null);
     const attr = withErrors<Attr | null>(
       () => this.#lower.getattr(id),
@@ -217,16 +217,16 @@ export class ServerSession {
         throw error;
       },
     );
-    return chain(attr, answer);
+    return andThen(attr, answer);
   }
 
-  #fetch({ id, handle, offset, bytes }: RequestOf<"fetch">): Maybe<AnswerOf<"fetch">> {
+  #fetch({ id, handle, offset, bytes }: RequestOf<"fetch">): MaybePromise<AnswerOf<"fetch">> {
     const lower = this.#lower;
     const open = this.#handle(handle);
     const attributes = lower.getattr(id);
     const later = attributes instanceof Promise;
-    return chain(attributes, (attr) =>
-      chain(lower.read(open, offset, Math.min(bytes, MAX_IO_BYTES)), (data) => {
+    return andThen(attributes, (attr) =>
+      andThen(lower.read(open, offset, Math.min(bytes, MAX_IO_BYTES)), (data) => {
         // The lower's own buffer, and this is not the turn in which it is sent. (A Buffer's slice() would be no copy.)
         return { attr, data: later ? Uint8Array.from(data) : data };
       }),
@@ -240,13 +240,13 @@ export class ServerSession {
     this.#lower.close(found);
   }
 
-  #execute<K extends CallName>(call: K, request: RequestOf<K>): Maybe<AnswerOf<K>> {
+  #execute<K extends CallName>(call: K, request: RequestOf<K>): MaybePromise<AnswerOf<K>> {
     // One row, so one call and its own answer: which TypeScript does not follow through a union.
-    const answer: Maybe<unknown> = this.#run({ call, request } as AnyCall);
-    return answer as Maybe<AnswerOf<K>>;
+    const answer: MaybePromise<unknown> = this.#run({ call, request } as AnyCall);
+    return answer as MaybePromise<AnswerOf<K>>;
   }
 
-  #run(one: AnyCall): Maybe<AnswerOf<CallName>> {
+  #run(one: AnyCall): MaybePromise<AnswerOf<CallName>> {
     const lower = this.#lower;
     switch (one.call) {
       case "lookup":
@@ -280,7 +280,7 @@ export class ServerSession {
       case "unlink":
       case "rmdir": {
         const { parent, name, expected } = one.request;
-        return chain(lower[one.call](parent, name, expected), () => this.#withParent(one.request, (told) => ({ parent: told })));
+        return andThen(lower[one.call](parent, name, expected), () => this.#withParent(one.request, (told) => ({ parent: told })));
       }
       case "rename": {
         const { oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew } = one.request;
@@ -288,7 +288,7 @@ export class ServerSession {
       }
       case "link": {
         const { id, newParent, newName, tellParent } = one.request;
-        return chain(lower.link(id, newParent, newName), (attr) =>
+        return andThen(lower.link(id, newParent, newName), (attr) =>
           this.#withParent({ parent: newParent, tellParent }, (parent) => ({ attr, parent })),
         );
       }
@@ -310,7 +310,7 @@ export class ServerSession {
         return this.#fetch(one.request);
       case "write": {
         const { handle, data, offset, append, tell } = one.request;
-        return chain(lower.write(this.#handle(handle), data, offset, append), (written) =>
+        return andThen(lower.write(this.#handle(handle), data, offset, append), (written) =>
           this.#withAttr(tell, (attr) => ({ ...written, attr })),
         );
       }

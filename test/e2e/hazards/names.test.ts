@@ -251,7 +251,7 @@ put("home/dir/file", "x")`);
     expect(await within.run(`result = [get("file"), os.path.basename(os.getcwd())]`)).toEqual(["x", "back"]);
   });
 
-  it("F4: a rename to which a file was shown as another one (op/rename-target.ts) outdates what its kernel has of it", async () => {
+  it("F4: a rename to which a file was shown as another one (op/placeholder-inodes.ts) outdates what its kernel has of it", async () => {
     const [a, b] = [hazard.remotes[0], hazard.owner];
     const program = hazard.actor(a);
     await program.run(`

@@ -6,10 +6,11 @@ import { Cover, type Inode, type InodeKind, type PinMode } from "../../../overla
 import type { ChildPin, Coherence, HeldPageDrop, SessionCoherence, Waiter, Want } from "../../../overlay/coherence/api.ts";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { type FileId, fileKey, type Maybe } from "../../../overlay/lower/lower.ts";
+import { type FileId, fileKey } from "../../../overlay/lower/lower.ts";
 import type { KernelNames } from "../../../overlay/coherence/kernel-names.ts";
 import type { KernelSizes } from "../../../overlay/coherence/size/kernel-sizes.ts";
 import { rightSizes } from "../../unit/op/right-sizes.ts";
+import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 
 interface Waiting {
   readonly grant: () => void;
@@ -33,7 +34,7 @@ export class PermissiveCoherence implements SessionCoherence, Coherence, KernelN
   createCover(id: FileId, kind: InodeKind): Cover {
     return new Cover(id, fileKey(id), kind);
   }
-  letGo(): void {}
+  failWaiters(): void {}
   close(): Promise<void> {
     return Promise.resolve();
   }
@@ -72,7 +73,7 @@ export class PermissiveCoherence implements SessionCoherence, Coherence, KernelN
   unpin(_inode: Inode, _mode: PinMode): void {
     this.pins -= 1;
   }
-  pinAll(wants: readonly Want[], waiter: Waiter): Maybe<void> {
+  pinAll(wants: readonly Want[], waiter: Waiter): MaybePromise<void> {
     if (this.withheld) return this.#wait(waiter).then(() => void (this.pins += wants.length - 1));
     this.pins += wants.length;
   }
@@ -81,10 +82,10 @@ export class PermissiveCoherence implements SessionCoherence, Coherence, KernelN
   }
   readonly grants = 0;
   readonly changes = 0;
-  readonly distrusts = 0;
+  readonly ownerDeaths = 0;
   attributesChanged(): void {}
   onExpected: ((inode: Inode) => void) | null = null;
-  heldSince(): number {
+  grantId(): number {
     return 0;
   }
   hold(): number {
@@ -100,7 +101,7 @@ export class PermissiveCoherence implements SessionCoherence, Coherence, KernelN
   pinChildren(inodes: readonly Inode[]): readonly ChildPin[] {
     return inodes.map((inode) => this.pinChild(inode));
   }
-  pinData(_inode: Inode, _mode: PinMode, _cached: boolean, waiter: Waiter): Maybe<void> {
+  pinData(_inode: Inode, _mode: PinMode, _cached: boolean, waiter: Waiter): MaybePromise<void> {
     if (this.withheld) return this.#wait(waiter);
     this.pins += 1;
   }
@@ -116,7 +117,7 @@ export class PermissiveCoherence implements SessionCoherence, Coherence, KernelN
     names.set(name.toString("latin1"), child);
     return this.#entryValidity;
   }
-  bring(): Promise<void> {
+  fetchLocks(): Promise<void> {
     return Promise.resolve();
   }
   dropElsewhere(): void {}
@@ -146,14 +147,14 @@ export class PermissiveCoherence implements SessionCoherence, Coherence, KernelN
     if (a !== undefined) this.tellEntry(newDir, newName, a);
     if (b !== undefined) this.tellEntry(oldDir, oldName, b);
   }
-  born(): boolean {
+  enterNew(): boolean {
     return false;
   }
   forgotten(inode: Inode): void {
     this.#told.delete(inode);
   }
   removed(): void {}
-  distrust(): Promise<void> {
+  dropKernelCaches(): Promise<void> {
     return Promise.resolve();
   }
   stillHeld(): boolean {

@@ -2,7 +2,7 @@
 import { BuiltinEngine } from "../../../dlmd/engine/builtin/engine-core.ts";
 import type { EngineCommand, EngineEvent } from "../../../dlmd/engine/engine.ts";
 import type { CommandResult } from "../../../dlmd/wire/group.ts";
-import { Beater } from "../../../dlmd/membership/heartbeater.ts";
+import { Heartbeater } from "../../../dlmd/membership/heartbeater.ts";
 import type { Datagram, Heartbeat } from "../../../dlmd/wire/datagram.ts";
 import { noLineage, type Lineage } from "../../../dlmd/wire/view-id.ts";
 import type { EngineSim } from "./engine-sim.ts";
@@ -19,7 +19,7 @@ export class EngineSimNode {
   pausedUntilMs = 0;
   busyUntilMs = 0;
   readonly #sim: EngineSim;
-  #beater: Beater;
+  #beater: Heartbeater;
   #storedEpoch = 0;
   #storedLineage: Lineage = noLineage;
   #storedAtMs = 0;
@@ -45,8 +45,8 @@ export class EngineSimNode {
     return this.#beater.leaseEndMs;
   }
 
-  #newBeater(): Beater {
-    return new Beater({ nodeid: this.nodeid, incarnation: this.incarnation }, this.#sim.timeoutMs, this.#sim.agenda.nowMs);
+  #newBeater(): Heartbeater {
+    return new Heartbeater({ nodeid: this.nodeid, incarnation: this.incarnation }, this.#sim.timeoutMs, this.#sim.agenda.nowMs);
   }
 
   #boot(): BuiltinEngine {

@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { bear, registerAll } from "../../../overlay/coherence/born.ts";
+import { enterUnregistered, registerAll } from "../../../overlay/coherence/new-inodes.ts";
 import { Cover } from "../../../overlay/coherence/cover.ts";
 import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 import { openToken } from "../../../overlay/coherence/write-token.ts";
@@ -14,14 +14,14 @@ it("an inode that a LOOKUP beside its CREATE found first is not born: its lock i
     pinned = granted;
   });
   expect(found).toBeNull();
-  bear(state, cover, 0);
+  enterUnregistered(state, cover, 0);
   expect([cover.mode, cover.unregistered, state.unregistered.size]).toEqual([Mode.NL, false, 0]);
   state.effects.length = 0;
   handleAst(state, cover, "granted", Mode.PR, 1);
   for (const effect of state.effects) if (effect.do === "settle-child") effect.waiter(effect.pinned);
   expect(pinned).toBe(true);
   unpin(state, cover, 2);
-  bear(state, cover, 3);
+  enterUnregistered(state, cover, 3);
   expect([cover.mode, cover.unregistered]).toEqual([Mode.PR, false]);
 });
 
@@ -38,7 +38,7 @@ it("what was born in a directory that is about to be read elsewhere is shared wi
   directory.mode = Mode.EX;
   const modes = (): [string, Mode][] =>
     state.effects.splice(0).flatMap((effect) => (effect.do === "request" ? [[effect.cover.key, effect.mode] as [string, Mode]] : []));
-  for (const cover of [idle, pinned, open]) bear(state, cover, 0);
+  for (const cover of [idle, pinned, open]) enterUnregistered(state, cover, 0);
   expect(tryPin(pinned, Mode.EX)).toBe(true);
   expect(openToken(state, open, () => undefined)).toBe(true);
   handleBast(state, directory, Mode.PR, 1);
@@ -54,9 +54,9 @@ it("what was born in a directory that is about to be read elsewhere is shared wi
   const [other, later] = [16, 17].map((ino) => new Cover({ ino, generation: 7 }, `${ino}.7`, "file")) as [Cover, Cover];
   const written = new Cover({ ino: 18, generation: 7 }, "18.7", "directory");
   written.mode = Mode.EX;
-  bear(state, other, 3);
+  enterUnregistered(state, other, 3);
   handleBast(state, written, Mode.EX, 3);
-  bear(state, later, 3);
+  enterUnregistered(state, later, 3);
   registerAll(state);
   expect(modes()).toEqual([
     ["16.7", Mode.EX],

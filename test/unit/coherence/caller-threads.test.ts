@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { afterEach, describe, expect, it } from "vitest";
-import { callerThreads, isPageWait, isRead, isRename, sleeps } from "../../../overlay/coherence/caller-threads.ts";
+import { callerThreads, isPageWait, isRead, isRename, sleeps } from "../../../overlay/caller/threads.ts";
 
 const children: ChildProcess[] = [];
 

@@ -138,7 +138,7 @@ export function runModel(seed: number, options: ModelOptions): ModelResult {
     }
   }
 
-  /** What a reader will want is read under the lock that is asked for in his stead, and kept for him (op/ahead.ts). */
+  /** What a reader will want is read under the lock that is asked for in his stead, and kept for him (op/prefetch.ts). */
   function expect(node: ModelNode): void {
     const settle = (): void => {
       const hold = holdOf(node.cover);

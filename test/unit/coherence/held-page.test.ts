@@ -1,7 +1,7 @@
 /** A page that the WRITE which is to be answered may itself have locked: held-page.ts. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, it, vi } from "vitest";
-import type { CallerThreads } from "../../../overlay/coherence/caller-threads.ts";
+import type { CallerThreads } from "../../../overlay/caller/threads.ts";
 import { droppedOrHeld } from "../../../overlay/coherence/held-page.ts";
 
 const NOTIFIER = 7;

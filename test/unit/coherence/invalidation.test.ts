@@ -1,10 +1,10 @@
 /** Hazards F1, F5 and F6: what one round of a revoke has the kernel drop. */
 import { describe, expect, it } from "vitest";
-import type { CallerThreads } from "../../../overlay/coherence/caller-threads.ts";
+import type { CallerThreads } from "../../../overlay/caller/threads.ts";
 import { Cover } from "../../../overlay/coherence/cover.ts";
 import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 import { droppedOrHeld } from "../../../overlay/coherence/held-page.ts";
-import { Invalidation, type KernelCaches } from "../../../overlay/coherence/invalidation.ts";
+import { Invalidation, type KernelCaches } from "../../../overlay/coherence/revoke-round.ts";
 import { tellName, validName } from "../../../overlay/coherence/names.ts";
 
 describe("a round for a file", () => {

@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import { LockFlag } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { bear, registerAll } from "../../../overlay/coherence/born.ts";
+import { enterUnregistered, registerAll } from "../../../overlay/coherence/new-inodes.ts";
 import { Cover, type InodeKind, type PinWaiter } from "../../../overlay/coherence/cover.ts";
 import { CoherenceState, type Effect } from "../../../overlay/coherence/effect.ts";
 import {
@@ -397,7 +397,7 @@ describe("what was born here", () => {
   it("costs no message until the directory's lock goes, and then all of it is known first", () => {
     const dir = holding("directory", Mode.EX);
     const files = [cover("file"), cover("file")];
-    for (const file of files) bear(state, file, 0);
+    for (const file of files) enterUnregistered(state, file, 0);
     expect(tryPin(files[0] as Cover, Mode.EX)).toBe(true);
     expect(done()).toEqual([]);
     handleBast(state, dir, Mode.PR, 0);
@@ -414,7 +414,7 @@ describe("what was born here", () => {
 
   it("registers the write token only where it is in use", () => {
     const [open, closed] = [cover("file"), cover("file")];
-    for (const file of [open, closed]) bear(state, file, 0);
+    for (const file of [open, closed]) enterUnregistered(state, file, 0);
     expect(openToken(state, open, () => undefined)).toBe(true);
     registerAll(state);
     expect(effects().filter((effect) => effect.do === "request-token")).toMatchObject([{ cover: open }]);

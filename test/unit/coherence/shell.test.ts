@@ -5,7 +5,7 @@ import { describe, expect, it } from "vitest";
 import type { Lock, LockHandlers } from "../../../dlmd/client/api.ts";
 import { E } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import type { KernelCaches } from "../../../overlay/coherence/invalidation.ts";
+import type { KernelCaches } from "../../../overlay/coherence/revoke-round.ts";
 import type { CoherenceShell } from "../../../overlay/coherence/shell.ts";
 import type { Inode } from "../../../overlay/coherence/cover.ts";
 import { inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
@@ -115,16 +115,16 @@ describe("the shell", () => {
       changes: shell.operations.changes,
       grants: shell.operations.grants,
       hold: shell.operations.hold(file),
-      held: shell.operations.heldSince(dir),
+      held: shell.operations.grantId(dir),
     };
     expect([
       shell.operations.attrValid(file, 0, before.changes),
       shell.operations.names.isTold(dir, name),
       shell.operations.sizes.known(file),
     ]).toEqual([true, true, true]);
-    expect(shell.operations.distrusts).toBe(0);
+    expect(shell.operations.ownerDeaths).toBe(0);
     await shell.distrustAll();
-    expect(shell.operations.distrusts).toBe(1);
+    expect(shell.operations.ownerDeaths).toBe(1);
     expect([dropped.sort((a, b) => a - b), epochs]).toEqual([[1, 2], 1]);
     expect([
       shell.operations.attrValid(file, 0, before.changes),
@@ -132,7 +132,7 @@ describe("the shell", () => {
       shell.operations.sizes.known(file),
     ]).toEqual([false, false, false]);
     expect(shell.operations.hold(file)).toBeGreaterThan(before.hold);
-    expect(shell.operations.heldSince(dir)).toBeGreaterThan(before.held);
+    expect(shell.operations.grantId(dir)).toBeGreaterThan(before.held);
     expect(shell.operations.pinChild(file, before.grants)).toEqual({ pinned: true, trip: true });
     expect(shell.operations.attrValid(file, 0, shell.operations.changes)).toBe(true);
     expect(bare.cover.grant).toBe(0);
@@ -159,7 +159,7 @@ describe("the shell", () => {
     shell.operations.unpin(inode, Mode.PR);
     const [[lock, end]] = [...handlers] as [[Lock, LockHandlers]];
     end.bast(lock, Mode.EX);
-    shell.letGo();
+    shell.failWaiters();
     await shell.close();
     written([0, 0, 0]);
     await new Promise(setImmediate);
@@ -254,7 +254,7 @@ describe("the shell", () => {
     const waits = [shell.operations.pin(file, Mode.PR, waiter()), shell.operations.pinData(file, Mode.EX, true, waiter())];
     const pin = shell.operations.pinChild(child, shell.operations.grants);
     const token = shell.operations.openForWrite(file, waiter());
-    shell.letGo();
+    shell.failWaiters();
     for (const wait of waits) await expect(wait).rejects.toMatchObject({ errno: E.EIO });
     expect(await pin).toMatchObject({ pinned: false });
     expect(await token).toBe("direct");
@@ -270,7 +270,7 @@ describe("the shell", () => {
     const shell = shellOver(lockspace);
     const [dir, inode] = [inodeOf(shell, 12, "directory"), inodeOf(shell, 13, "file")];
     await shell.operations.pin(dir, Mode.EX, { interrupted: false, onInterrupt: null });
-    shell.operations.born(inode);
+    shell.operations.enterNew(inode);
     shell.operations.unpin(dir, Mode.EX);
     const [[lock, end]] = [...handlers] as [[Lock, LockHandlers]];
     // What was born is made known before the directory goes: that is under way when the file is gone.

@@ -4,8 +4,8 @@ import { E } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { Cover, type Inode, type InodeKind } from "../../../overlay/coherence/cover.ts";
 import { CoherenceState } from "../../../overlay/coherence/effect.ts";
-import { Invalidation, type KernelCaches } from "../../../overlay/coherence/invalidation.ts";
-import { dropInodes, type InodeBatch } from "../../../overlay/coherence/kernel-drop.ts";
+import { Invalidation, type KernelCaches } from "../../../overlay/coherence/revoke-round.ts";
+import { dropInodes, type InodeBatch } from "../../../overlay/coherence/drop-all.ts";
 import { namesElsewhere, tellName, toldName } from "../../../overlay/coherence/names.ts";
 import { inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
 import { bench, caller, soon, tell, WRITER } from "./size/size-lab.ts";
@@ -126,14 +126,14 @@ describe("locks", () => {
     const shell = shellOver(lockspace);
     const [free, taken] = [inodeOf(shell, 11, "file"), inodeOf(shell, 12, "file")];
     lockspace.createLock("i12.7", { ast: () => undefined, bast: () => undefined }).request(Mode.EX, 0);
-    expect(await around(shell.operations.bring([free, taken]), 20)).toEqual([false, true]);
+    expect(await around(shell.operations.fetchLocks([free, taken]), 20)).toEqual([false, true]);
     expect([free, taken].map((inode) => shell.operations.tryPin(inode, Mode.PR))).toEqual([true, false]);
   });
 
   it("of new inodes are registered after REGISTER_DELAY_MS", async () => {
     const asked: string[] = [];
     const shell = shellOver(lockspaceThatGrants(asked).lockspace);
-    shell.operations.born(inodeOf(shell, 11, "file"));
+    shell.operations.enterNew(inodeOf(shell, 11, "file"));
     await vi.advanceTimersByTimeAsync(24);
     expect(asked).toEqual([]);
     await vi.advanceTimersByTimeAsync(1);
@@ -144,7 +144,7 @@ describe("locks", () => {
   it("of new inodes are registered at once when there are UNREGISTERED_MAX", async () => {
     const asked: string[] = [];
     const shell = shellOver(lockspaceThatGrants(asked).lockspace);
-    const bear = (ino: number): unknown => shell.operations.born(inodeOf(shell, ino, "file"));
+    const bear = (ino: number): unknown => shell.operations.enterNew(inodeOf(shell, ino, "file"));
     for (let ino = 1; ino <= 4095; ino += 1) bear(ino);
     expect(asked).toHaveLength(0);
     bear(4096);

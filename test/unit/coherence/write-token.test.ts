@@ -25,7 +25,7 @@ describe("the write token", () => {
     const shell = shellOver(lockspace);
     const [dir, made, opened] = [inodeOf(shell, 12, "directory"), inodeOf(shell, 13, "file"), inodeOf(shell, 14, "file")];
     await shell.operations.pin(dir, Mode.EX, waiter());
-    shell.operations.born(made);
+    shell.operations.enterNew(made);
     shell.operations.unpin(dir, Mode.EX);
     await shell.operations.pin(opened, Mode.PR, waiter());
     shell.operations.unpin(opened, Mode.PR);

@@ -6,7 +6,7 @@ import { Ordering } from "../../../dlmd/engine/builtin/ordering.ts";
 import { Sender } from "../../../dlmd/engine/builtin/sender.ts";
 import { Sequencer } from "../../../dlmd/engine/builtin/sequencer.ts";
 import type { EngineEvent } from "../../../dlmd/engine/engine.ts";
-import { type BeatContent, Beater } from "../../../dlmd/membership/heartbeater.ts";
+import { type BeatContent, Heartbeater } from "../../../dlmd/membership/heartbeater.ts";
 import type { Datagram } from "../../../dlmd/wire/datagram.ts";
 import type { StartedView } from "../../../dlmd/wire/order-datagram.ts";
 import { type Member, noView } from "../../../dlmd/wire/view-id.ts";
@@ -168,7 +168,7 @@ describe("memberships of groups", () => {
 });
 
 it("each 16th heartbeat has the largest size, the first one too", () => {
-  const beater = new Beater(memberOf(1), 1000, 0);
+  const beater = new Heartbeater(memberOf(1), 1000, 0);
   const content: BeatContent = {
     view: noView,
     promisedEpoch: 0,

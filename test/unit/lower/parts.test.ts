@@ -6,7 +6,7 @@ import { DirectoryDescriptors } from "../../../overlay/lower/local/directory-des
 import { Exclusive } from "../../../overlay/lower/local/exclusive.ts";
 import { FILE_HANDLE_BYTES, fileHandleFormat } from "../../../overlay/lower/local/file-handle.ts";
 import type { FileId } from "../../../overlay/lower/lower.ts";
-import { chain, inOrder, lastly } from "../../../overlay/lower/maybe.ts";
+import { andThen, inOrder, finallyDo } from "../../../dlmd/base/maybe-promise.ts";
 import { RecentInodes } from "../../../overlay/lower/local/recent-inodes.ts";
 import { type LossesTold, MAX_LOST, MAX_UNSYNCED, Unsynced } from "../../../overlay/lower/unsynced.ts";
 import { HANDLE_BUFFER_BYTES, nativeAddon, STAT } from "../../../native/index.ts";
@@ -87,15 +87,15 @@ describe("answers now or later", () => {
     const end = (): void => {
       ends += 1;
     };
-    expect(lastly(() => 1, end)).toBe(1);
+    expect(finallyDo(() => 1, end)).toBe(1);
     expect(() =>
-      lastly(() => {
+      finallyDo(() => {
         throw new Error("now");
       }, end),
     ).toThrow("now");
-    await expect(lastly(() => Promise.reject(new Error("later")), end)).rejects.toThrow("later");
+    await expect(finallyDo(() => Promise.reject(new Error("later")), end)).rejects.toThrow("later");
     expect(ends).toBe(3);
-    expect(await chain(Promise.resolve(1), (value) => value + 1)).toBe(2);
+    expect(await andThen(Promise.resolve(1), (value) => value + 1)).toBe(2);
   });
 
   it("in order stop at the first error, at once or later", async () => {

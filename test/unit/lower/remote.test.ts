@@ -5,10 +5,11 @@ import { expect, it } from "vitest";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { createLocalLower } from "../../../overlay/lower/local/local.ts";
-import type { Fetched, Maybe } from "../../../overlay/lower/lower.ts";
+import type { Fetched } from "../../../overlay/lower/lower.ts";
 import { MAX_RUNNING_CALLS } from "../../../overlay/lower/server/session.ts";
 import { nativeAddon } from "../../../native/index.ts";
 import { caller, errnoOf, name, RDWR, remoteLab, until } from "./remote-lab.ts";
+import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 
 const lab = remoteLab();
 const { owner, proxyTo, refusal, remote } = lab;
@@ -97,7 +98,7 @@ it("does a change once, though its connection broke before the answer came", asy
 
 it("tells of a sync that failed, though its connection broke before the answer came: the kernel tells it once", async () => {
   const ran: string[] = [];
-  const once = (call: string, good: () => Maybe<void>): Maybe<void> => {
+  const once = (call: string, good: () => MaybePromise<void>): MaybePromise<void> => {
     ran.push(call);
     if (ran.filter((one) => one === call).length === 1) throw errnoError(E.ENOSPC);
     return good();

@@ -3,7 +3,7 @@ import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import type { Coherence } from "../../../overlay/coherence/api.ts";
 import type { Inode } from "../../../overlay/coherence/cover.ts";
 import type { Attr, Fetched, Lower, LowerHandle } from "../../../overlay/lower/lower.ts";
-import { Ahead } from "../../../overlay/op/ahead.ts";
+import { Prefetch } from "../../../overlay/op/prefetch.ts";
 
 const inode = { id: { ino: 12, generation: 1 } } as Inode;
 const handle = 7 as LowerHandle;
@@ -28,7 +28,7 @@ class World {
 
   readonly coherence: Coherence = { hold: () => this.hold, contended: () => this.contended } as unknown as Coherence;
 
-  readonly ahead: Ahead = new Ahead(this.lower, this.coherence);
+  readonly ahead: Prefetch = new Prefetch(this.lower, this.coherence);
 
   #answer<T>(call: string, value: T): Promise<T> {
     this.calls.push(call);
@@ -83,15 +83,15 @@ describe("what a reader will want next", () => {
   it("F8: is there before the reader asks when the lock came before it, and is gone with the hold under which it was fetched", async () => {
     const world = new World();
     await world.learned();
-    world.ahead.expected(inode);
+    world.ahead.startUnderLock(inode);
     expect(await world.readsAll()).toEqual({ size: 3, data: 3 });
     expect(world.asked()).toEqual(["fetch"]);
     world.written();
-    world.ahead.expected(inode);
+    world.ahead.startUnderLock(inode);
     world.written();
     expect(await world.readsAll()).toEqual({ size: 5, data: 5 });
     world.written();
-    world.ahead.expected(inode);
+    world.ahead.startUnderLock(inode);
     // Written here.
     world.hold = 0;
     world.version += 1;
@@ -102,7 +102,7 @@ describe("what a reader will want next", () => {
     const world = new World();
     await world.learned();
     for (let turn = 0; turn < 3; turn += 1) {
-      world.ahead.expected(inode);
+      world.ahead.startUnderLock(inode);
       world.written();
     }
     expect(world.asked()).toEqual(["fetch", "fetch"]);
@@ -113,7 +113,7 @@ describe("what a reader will want next", () => {
   it("of another range than expected, he is answered from the lower", async () => {
     const world = new World();
     await world.learned();
-    world.ahead.expected(inode);
+    world.ahead.startUnderLock(inode);
     expect((await world.ahead.read(inode, handle, BYTES, BYTES, 1))[0]).toBe(3);
     expect(world.asked()).toEqual(["fetch", "read"]);
     expect((await world.ahead.read(inode, handle, 0, BYTES, 1))[0]).toBe(3);
@@ -134,7 +134,7 @@ describe("what a reader will want next", () => {
     const world = new World();
     await world.learned();
     world.failing = true;
-    world.ahead.expected(inode);
+    world.ahead.startUnderLock(inode);
     await expect(async () => await world.ahead.getattr(inode)).rejects.toMatchObject({ errno: E.EIO });
     world.failing = false;
     expect(await world.readsAll()).toEqual({ size: 3, data: 3 });

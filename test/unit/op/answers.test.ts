@@ -3,7 +3,8 @@ import { describe, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
 import { SENTINEL_SIZE } from "../../../overlay/coherence/size/sentinel.ts";
 import { LARGE_BYTES, largeBuffers } from "../../../overlay/lower/large-buffers.ts";
-import { checkAccess, checkSticky, credentialsOf } from "../../../overlay/op/permission.ts";
+import { checkAccess, checkSticky } from "../../../overlay/op/permission.ts";
+import { credentialsOf } from "../../../overlay/caller/status.ts";
 import { attrOf, FILE } from "./scripted-lower.ts";
 import { type Reply, Workbench } from "./workbench.ts";
 
@@ -223,7 +224,7 @@ describe("listings", () => {
     const bench = new Workbench();
     bench.lower.later = true;
     const listed = bench.serve(list(bench, "readdirplus"));
-    bench.coherence.distrusts += 1;
+    bench.coherence.ownerDeaths += 1;
     expect(Number((await listed)?.body.readBigUInt64LE(0))).toBe(0);
     expect(bench.file.nlookup).toBe(1);
     expect(bench.coherence.events.filter((event) => event.startsWith("tell"))).toEqual([]);

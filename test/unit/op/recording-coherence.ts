@@ -9,7 +9,7 @@ import type { ChildPin, Coherence, HeldPageDrop, PageUsers, Waiter, Want } from 
 import type { KernelNames } from "../../../overlay/coherence/kernel-names.ts";
 import type { KernelSizes } from "../../../overlay/coherence/size/kernel-sizes.ts";
 import { PAGE_BYTES, type PagePart, type PageRange } from "../../../overlay/inode/pages.ts";
-import type { Maybe } from "../../../overlay/lower/lower.ts";
+import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { rightSizes } from "./right-sizes.ts";
 
 export type Locks = "here" | "away" | "never";
@@ -78,7 +78,7 @@ export class RecordingCoherence implements Coherence, KernelNames {
   unpin(inode: Inode, mode: PinMode): void {
     this.#give(inode, mode);
   }
-  pinAll(wants: readonly Want[], waiter: Waiter): Maybe<void> {
+  pinAll(wants: readonly Want[], waiter: Waiter): MaybePromise<void> {
     const take = (): void => {
       for (const { inode, mode } of wants) this.#take(inode, mode);
     };
@@ -95,7 +95,7 @@ export class RecordingCoherence implements Coherence, KernelNames {
   /** Set by a test. */
   heldNo = 1;
   bornFirst = true;
-  heldSince(): number {
+  grantId(): number {
     return this.heldNo;
   }
   hold(): number {
@@ -106,19 +106,19 @@ export class RecordingCoherence implements Coherence, KernelNames {
   }
   /** Raised by a test: a lock was granted. */
   grants = 0;
-  pinChild(inode: Inode, since: number): Maybe<ChildPin> {
+  pinChild(inode: Inode, since: number): MaybePromise<ChildPin> {
     if (this.child.pinned) this.#take(inode, Mode.PR);
     const pin = { pinned: this.child.pinned, trip: this.child.trip || this.grants > since };
     return this.childLater ? Promise.resolve(pin) : pin;
   }
-  pinChildren(inodes: readonly Inode[], since: number): Maybe<readonly ChildPin[]> {
+  pinChildren(inodes: readonly Inode[], since: number): MaybePromise<readonly ChildPin[]> {
     const pins = inodes.map((inode) => {
       if (this.child.pinned) this.#take(inode, Mode.PR);
       return { pinned: this.child.pinned, trip: this.child.trip || this.grants > since };
     });
     return this.childLater ? Promise.resolve(pins) : pins;
   }
-  bring(inodes: readonly Inode[]): Promise<void> {
+  fetchLocks(inodes: readonly Inode[]): Promise<void> {
     if (this.held > 0) this.violations.push("locks brought while another is pinned");
     this.events.push(`bring ${inodes.map((inode) => inode.key).join(" ")}`);
     if (this.comes) this.child = { pinned: true, trip: false };
@@ -126,7 +126,7 @@ export class RecordingCoherence implements Coherence, KernelNames {
   }
   /** What the last pinData was told that is locked. */
   locked: PageRange | null = null;
-  pinData(inode: Inode, mode: PinMode, cached: boolean, waiter: Waiter, pages: PageRange | null = null): Maybe<void> {
+  pinData(inode: Inode, mode: PinMode, cached: boolean, waiter: Waiter, pages: PageRange | null = null): MaybePromise<void> {
     this.passing.push(cached);
     this.locked = pages;
     if (this.locks === "here") return this.#take(inode, mode);
@@ -137,12 +137,12 @@ export class RecordingCoherence implements Coherence, KernelNames {
   }
   /** Raised by a test: attributes were changed, of whatever inode. */
   changes = 0;
-  distrusts = 0;
+  ownerDeaths = 0;
   attrValid(inode: Inode, _caller: number, since: number): boolean {
     if (this.held === 0) this.violations.push(`attrValid of ${inode.key} without a pin`);
     return this.changes <= since;
   }
-  attributesChanged(inode: Inode, caller: number, held: boolean): Maybe<void> {
+  attributesChanged(inode: Inode, caller: number, held: boolean): MaybePromise<void> {
     if (this.held === 0) this.violations.push(`attributesChanged of ${inode.key} without a pin`);
     this.events.push(`outdated ${inode.key} but of ${caller}${held ? "" : ", not held"}`);
   }
@@ -155,7 +155,7 @@ export class RecordingCoherence implements Coherence, KernelNames {
   }
   /** Directories that the kernel may have elsewhere: how long it takes to drop them there. */
   readonly elsewhere: Map<Inode, Promise<void>> = new Map();
-  dropElsewhere(dir: Inode, child: Inode): Maybe<void> {
+  dropElsewhere(dir: Inode, child: Inode): MaybePromise<void> {
     if (this.held === 0) this.violations.push(`dropElsewhere of ${child.key} without a pin`);
     this.events.push(`elsewhere ${dir.key} ${child.key}`);
     return this.elsewhere.get(child);
@@ -181,7 +181,7 @@ export class RecordingCoherence implements Coherence, KernelNames {
   exchangeEntries(oldDir: Inode, oldName: Buffer, newDir: Inode, newName: Buffer): void {
     this.events.push(`exchange ${oldDir.key} ${oldName.toString()} ${newDir.key} ${newName.toString()}`);
   }
-  born(inode: Inode): boolean {
+  enterNew(inode: Inode): boolean {
     this.events.push(`born ${inode.key}`);
     // From now on its lock is here.
     this.locks = "here";
@@ -218,7 +218,7 @@ export class RecordingCoherence implements Coherence, KernelNames {
     this.events.push(`dropHeldPage ${inode.key} ${offset - (offset % PAGE_BYTES)} of ${readers.join(" ")}`);
     return this.heldPage;
   }
-  distrust(inodes: readonly Inode[], pages: boolean): Promise<void> {
+  dropKernelCaches(inodes: readonly Inode[], pages: boolean): Promise<void> {
     if (this.held === 0) this.violations.push("distrust without a pin");
     this.events.push(`distrust ${inodes.map((inode) => inode.key).join(" ")}${pages ? " with pages" : ""}`);
     return Promise.resolve();

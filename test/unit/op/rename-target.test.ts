@@ -1,8 +1,8 @@
-/** A rename whose two names were one inode for a moment must not be taken for one of two names of a file (op/rename-target.ts). */
+/** A rename whose two names were one inode for a moment must not be taken for one of two names of a file (op/placeholder-inodes.ts). */
 import { describe, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
 import { forget } from "../../../overlay/op/lookup.ts";
-import { StandIns } from "../../../overlay/op/rename-target.ts";
+import { PlaceholderInodes } from "../../../overlay/op/placeholder-inodes.ts";
 import { Workbench } from "./workbench.ts";
 
 const NODEID_AT = 0;
@@ -73,7 +73,7 @@ describe("a LOOKUP that finds an inode which the kernel may go by under another 
   });
 
   it("remembers the last threads that sent no RENAME", () => {
-    const standIns = new StandIns();
+    const standIns = new PlaceholderInodes();
     for (let tid = 1; tid <= 1025; tid += 1) standIns.show(tid + 5000, tid);
     expect([1, 2, 1025, 1025].map((tid) => standIns.came(tid))).toEqual([false, true, true, false]);
   });

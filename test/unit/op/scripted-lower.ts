@@ -1,6 +1,7 @@
 /** Test double: a lower that answers every call with a fixed value, at once or later, or with an errno; and writes down what it was asked. */
 import { errnoError } from "../../../dlmd/base/errno.ts";
-import type { Attr, Entry, Fetched, FileId, Listing, Lower, LowerHandle, Maybe } from "../../../overlay/lower/lower.ts";
+import type { Attr, Entry, Fetched, FileId, Listing, Lower, LowerHandle } from "../../../overlay/lower/lower.ts";
+import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 
 export const ROOT: FileId = { ino: 2, generation: 0 };
 export const FILE: FileId = { ino: 20, generation: 1 };
@@ -49,7 +50,7 @@ export class ScriptedLower implements Lower {
   fileUid = 0;
   #nextHandle = 1;
 
-  #answer<T>(call: Call, value: T): Maybe<T> {
+  #answer<T>(call: Call, value: T): MaybePromise<T> {
     this.calls.push(call);
     const errors = this.errors.get(call);
     const errno = errors?.shift();
@@ -83,87 +84,87 @@ export class ScriptedLower implements Lower {
   made(id: FileId): void {
     this.madeHere.push(id.ino);
   }
-  lookup(): Maybe<Entry> {
+  lookup(): MaybePromise<Entry> {
     return this.#answer("lookup", { id: this.found, attr: this.#attr(this.found) });
   }
-  lookupMany(_parent: FileId, names: readonly Buffer[]): Maybe<readonly (Entry | null)[]> {
+  lookupMany(_parent: FileId, names: readonly Buffer[]): MaybePromise<readonly (Entry | null)[]> {
     return this.#answer(
       "lookupMany",
       names.map(() => ({ id: this.found, attr: this.#attr(this.found) })),
     );
   }
-  getattr(id: FileId): Maybe<Attr> {
+  getattr(id: FileId): MaybePromise<Attr> {
     return this.#answer("getattr", this.#attr(id));
   }
-  getattrMany(ids: readonly FileId[]): Maybe<readonly (Attr | null)[]> {
+  getattrMany(ids: readonly FileId[]): MaybePromise<readonly (Attr | null)[]> {
     return this.#answer(
       "getattrMany",
       ids.map((id) => this.#attr(id)),
     );
   }
-  setattr(id: FileId): Maybe<Attr> {
+  setattr(id: FileId): MaybePromise<Attr> {
     return this.#answer("setattr", this.#attr(id));
   }
-  readlink(): Maybe<Buffer> {
+  readlink(): MaybePromise<Buffer> {
     return this.#answer("readlink", Buffer.from("target"));
   }
-  create(): Maybe<{ entry: Entry; handle: LowerHandle }> {
+  create(): MaybePromise<{ entry: Entry; handle: LowerHandle }> {
     return this.#answer("create", { entry: entryOf(OTHER), handle: this.#handle() });
   }
-  mkdir(): Maybe<Entry> {
+  mkdir(): MaybePromise<Entry> {
     return this.#answer("mkdir", entryOf(OTHER, { mode: 0o040755 }));
   }
-  mknod(): Maybe<Entry> {
+  mknod(): MaybePromise<Entry> {
     return this.#answer("mknod", entryOf(OTHER));
   }
-  symlink(): Maybe<Entry> {
+  symlink(): MaybePromise<Entry> {
     return this.#answer("symlink", entryOf(OTHER, { mode: 0o120777 }));
   }
-  unlink(_parent: FileId, _name: Buffer, expected: FileId): Maybe<void> {
+  unlink(_parent: FileId, _name: Buffer, expected: FileId): MaybePromise<void> {
     this.calls.push(`expect ${expected.ino}`);
     return this.#answer("unlink", undefined);
   }
-  rmdir(): Maybe<void> {
+  rmdir(): MaybePromise<void> {
     return this.#answer("rmdir", undefined);
   }
-  rename(): Maybe<void> {
+  rename(): MaybePromise<void> {
     return this.#answer("rename", undefined);
   }
-  link(id: FileId): Maybe<Attr> {
+  link(id: FileId): MaybePromise<Attr> {
     return this.#answer("link", this.#attr(id));
   }
-  open(): Maybe<LowerHandle> {
+  open(): MaybePromise<LowerHandle> {
     return this.#answer("open", this.#handle());
   }
-  opendir(): Maybe<LowerHandle> {
+  opendir(): MaybePromise<LowerHandle> {
     return this.#answer("opendir", this.#handle());
   }
   close(handle: LowerHandle): void {
     this.closed.push(handle);
   }
-  read(_handle: LowerHandle, _offset: number, bytes: number): Maybe<Uint8Array> {
+  read(_handle: LowerHandle, _offset: number, bytes: number): MaybePromise<Uint8Array> {
     if (this.data === null) return this.#answer("read", new Uint8Array(bytes));
     // As lower/local/data.ts: a view of one buffer, which the next call overwrites.
     this.data.fill(this.calls.length);
     return this.#answer("read", this.data.subarray(0, Math.min(bytes, this.size)));
   }
-  write(_handle: LowerHandle, data: Uint8Array, offset: number, append: boolean): Maybe<{ offset: number; bytes: number }> {
+  write(_handle: LowerHandle, data: Uint8Array, offset: number, append: boolean): MaybePromise<{ offset: number; bytes: number }> {
     this.calls.push(`write ${data.byteLength} at ${append ? "end" : offset}`);
     return this.#answer("write", { offset: append ? this.size : offset, bytes: data.byteLength });
   }
-  fsync(): Maybe<void> {
+  fsync(): MaybePromise<void> {
     return this.#answer("fsync", undefined);
   }
-  fsyncdir(): Maybe<void> {
+  fsyncdir(): MaybePromise<void> {
     return this.#answer("fsyncdir", undefined);
   }
-  fallocate(): Maybe<void> {
+  fallocate(): MaybePromise<void> {
     return this.#answer("fallocate", undefined);
   }
-  lseek(): Maybe<number> {
+  lseek(): MaybePromise<number> {
     return this.#answer("lseek", 7);
   }
-  copyFileRange(_in: LowerHandle, _inOffset: number, _out: LowerHandle, _outOffset: number, bytes: number): Maybe<number> {
+  copyFileRange(_in: LowerHandle, _inOffset: number, _out: LowerHandle, _outOffset: number, bytes: number): MaybePromise<number> {
     return this.#answer("copyFileRange", bytes);
   }
   readdir(_handle: LowerHandle, _cookie: bigint, _bytes: number, listing: Listing): ReturnType<Lower["readdir"]> {
@@ -177,19 +178,19 @@ export class ScriptedLower implements Lower {
   statfs(): ReturnType<Lower["statfs"]> {
     return this.#answer("statfs", { blocks: 1, bfree: 1, bavail: 1, files: 1, ffree: 1, bsize: 4096, frsize: 4096, namelen: 255 });
   }
-  getxattr(): Maybe<Buffer> {
+  getxattr(): MaybePromise<Buffer> {
     return this.#answer("getxattr", Buffer.from("value"));
   }
-  setxattr(): Maybe<void> {
+  setxattr(): MaybePromise<void> {
     return this.#answer("setxattr", undefined);
   }
-  listxattr(): Maybe<Buffer> {
+  listxattr(): MaybePromise<Buffer> {
     return this.#answer("listxattr", Buffer.from("user.a\0"));
   }
-  removexattr(): Maybe<void> {
+  removexattr(): MaybePromise<void> {
     return this.#answer("removexattr", undefined);
   }
-  syncfs(): Maybe<void> {
+  syncfs(): MaybePromise<void> {
     return this.#answer("syncfs", undefined);
   }
 }

@@ -1,7 +1,7 @@
 /** Hazard F12: the name is not what the kernel checked. ESTALE once, then the truth under a check of our own. */
 import { describe, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
-import { StaleOnce, STALE_CALLS_MAX } from "../../../overlay/op/stale-once.ts";
+import { EstaleRetry, STALE_CALLS_MAX } from "../../../overlay/op/estale-retry.ts";
 import { OTHER } from "./scripted-lower.ts";
 import { Workbench } from "./workbench.ts";
 
@@ -199,9 +199,9 @@ describe("an inode that is gone for good", () => {
   });
 });
 
-describe("StaleOnce", () => {
+describe("EstaleRetry", () => {
   it("gives it once, forgets what went well, and is bounded", () => {
-    const once = new StaleOnce();
+    const once = new EstaleRetry();
     expect(once.give({ op: "unlink", pid: 1 }, name)).toBe(true);
     once.settled({ op: "unlink", pid: 1 }, name);
     expect(once.give({ op: "unlink", pid: 1 }, name)).toBe(true);

@@ -1,5 +1,5 @@
 /** A mount of doubles, served by the real dispatch: requests go in as the kernel would send them decoded, replies are collected. */
-import { Ahead } from "../../../overlay/op/ahead.ts";
+import { Prefetch } from "../../../overlay/op/prefetch.ts";
 import { type Log, silentLog } from "../../../dlmd/base/log.ts";
 import { Cover } from "../../../overlay/coherence/cover.ts";
 import type { Operation } from "../../../overlay/op/perform.ts";
@@ -10,9 +10,9 @@ import { fileKey, type LowerHandle } from "../../../overlay/lower/lower.ts";
 import { endlessLease } from "../../../overlay/lease/lease.ts";
 import { Call, REPLY_BUFFER_BYTES } from "../../../overlay/op/call.ts";
 import type { Mount } from "../../../overlay/op/mount.ts";
-import type { Credentials } from "../../../overlay/op/permission.ts";
-import { StandIns } from "../../../overlay/op/rename-target.ts";
-import { StaleOnce } from "../../../overlay/op/stale-once.ts";
+import type { Credentials } from "../../../overlay/caller/status.ts";
+import { PlaceholderInodes } from "../../../overlay/op/placeholder-inodes.ts";
+import { EstaleRetry } from "../../../overlay/op/estale-retry.ts";
 import { Errno } from "../../../dlmd/base/errno.ts";
 import { RecordingCoherence } from "./recording-coherence.ts";
 import { FILE, ScriptedLower } from "./scripted-lower.ts";
@@ -56,9 +56,9 @@ export class Workbench {
       coherence,
       inodes: this.inodes,
       handles: new HandleTable(),
-      staleOnce: new StaleOnce(),
-      standIns: new StandIns(),
-      ahead: new Ahead(this.lower, coherence),
+      staleOnce: new EstaleRetry(),
+      standIns: new PlaceholderInodes(),
+      ahead: new Prefetch(this.lower, coherence),
       log,
       dontMask: true,
       credentials: () => this.who,

@@ -1,12 +1,7 @@
 /** Hazard F11. */
 import { describe, expect, it } from "vitest";
-import {
-  EARLY_INTERRUPTS_MAX,
-  type Interruptible,
-  Interrupts,
-  sigkillPending,
-  WATCH_INTERVAL_MS,
-} from "../../../overlay/session/interrupt.ts";
+import { EARLY_INTERRUPTS_MAX, type Interruptible, Interrupts, WATCH_INTERVAL_MS } from "../../../overlay/session/interrupt.ts";
+import { sigkillPending } from "../../../overlay/caller/status.ts";
 
 const QUIET = "Name:\tx\nSigPnd:\t0000000000002000\nShdPnd:\t0000000000004000\n";
 const KILLED = "Name:\tx\nSigPnd:\t0000000000000100\nShdPnd:\t0000000000000000\n";

@@ -1,10 +1,10 @@
 /** Hazard F5: changes of a file's size, answers that tell it, and our own repairs of it keep out of each other's way. */
 import { describe, expect, it } from "vitest";
 import { SizeGate } from "../../../../overlay/coherence/size/gate.ts";
-import type { Maybe } from "../../../../overlay/lower/lower.ts";
+import type { MaybePromise } from "../../../../dlmd/base/maybe-promise.ts";
 
 /** What came through, by name, in order. */
-function through(entered: Record<string, Maybe<void>>): { readonly names: string[]; settled(): Promise<string[]> } {
+function through(entered: Record<string, MaybePromise<void>>): { readonly names: string[]; settled(): Promise<string[]> } {
   const names: string[] = [];
   for (const [name, when] of Object.entries(entered)) {
     if (when === undefined) names.push(name);

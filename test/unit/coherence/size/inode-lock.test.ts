@@ -1,14 +1,14 @@
-/** The kernel's lock of an inode, taken by threads of our own: size/inode-lock.ts. */
+/** The kernel's lock of an inode, taken by threads of our own: size/kernel-rwsem.ts. */
 import { describe, expect, it } from "vitest";
 import { Cover, type Inode } from "../../../../overlay/coherence/cover.ts";
-import { InodeLock } from "../../../../overlay/coherence/size/inode-lock.ts";
+import { KernelRwsem } from "../../../../overlay/coherence/size/kernel-rwsem.ts";
 
 const OWN_THREAD = 77;
 const soon = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 /** A lock that is free unless `held`; what our own threads do with it. */
 function bench(): {
-  readonly lock: InodeLock;
+  readonly lock: KernelRwsem;
   readonly inode: Inode;
   readonly done: string[];
   readonly kernel: { held: Promise<void> | null };
@@ -18,7 +18,7 @@ function bench(): {
   const id = { ino: 4, generation: 1 };
   const cover = new Cover(id, "4.1", "file");
   const inode: Inode = { fuseNodeid: 9, id, key: "4.1", kind: "file", nlookup: 1, openCount: 1, mappableCount: 0, cover };
-  const lock: InodeLock = new InodeLock({
+  const lock: KernelRwsem = new KernelRwsem({
     look: () => Promise.resolve(0),
     refresh: () => Promise.resolve(0),
     lock: async () => {

@@ -5,9 +5,9 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { keepNewest } from "../../dlmd/base/keep-newest.ts";
-import type { Maybe } from "../lower/lower.ts";
+import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
-import type { StaleOnce } from "./stale-once.ts";
+import type { EstaleRetry } from "./estale-retry.ts";
 
 /** "walk again": ESTALE, once. */
 export type RenameTarget = "itself" | "another" | "walk again";
@@ -16,7 +16,7 @@ export type RenameTarget = "itself" | "another" | "walk again";
 const THREADS_MAX = 1024;
 
 /** The numbers that stand for nothing, as long as the kernel has them: each is an inode there. And who goes by them. */
-export class StandIns {
+export class PlaceholderInodes {
   readonly #shownTo = new Map<number, number>();
   /** Threads that were shown one and have sent no RENAME since. True: such a thread has walked once more, and sees the truth. */
   readonly #threads = new Map<number, boolean>();
@@ -53,15 +53,15 @@ export class StandIns {
 
 /** What it is judged by (mount.ts). */
 interface Renames {
-  readonly standIns: StandIns;
-  readonly staleOnce: StaleOnce;
+  readonly standIns: PlaceholderInodes;
+  readonly staleOnce: EstaleRetry;
   readonly isRenaming: (tid: number) => boolean | null;
 }
 
 /** A thread that has sent its request and not gone to sleep yet is waited for so many times a millisecond. */
 const RUNNING_WAITS_MAX = 20;
 
-export function renameTarget(renames: Renames, call: Call, name: Buffer): Maybe<RenameTarget> {
+export function renameTarget(renames: Renames, call: Call, name: Buffer): MaybePromise<RenameTarget> {
   const renaming = renames.isRenaming(call.pid);
   return renaming === null ? unsureTarget(renames, call, name) : targetOf(renames, call, renaming);
 }

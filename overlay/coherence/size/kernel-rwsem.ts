@@ -6,7 +6,7 @@
  */
 import { E } from "../../../dlmd/base/errno.ts";
 import type { Cover, Inode } from "../cover.ts";
-import { inTime } from "../../lower/maybe.ts";
+import { inTime } from "../../../dlmd/base/maybe-promise.ts";
 import type { OwnInodes } from "./own-inodes.ts";
 import { noteNoAskers } from "./asked.ts";
 import { noteKernelLock } from "./doubt.ts";
@@ -19,7 +19,7 @@ interface Hold {
   readonly release: () => void;
 }
 
-export class InodeLock {
+export class KernelRwsem {
   /** Proofs asked for, and those that could not be had. */
   readonly counts: { sizeLocks: number; unproved: number } = { sizeLocks: 0, unproved: 0 };
   readonly #own: OwnInodes;

@@ -1,12 +1,14 @@
 /**
- * Working with `Maybe<T>`: an answer at once, or a promise of it. Code written with `chain` runs to its end
+ * Working with `MaybePromise<T>`: an answer at once, or a promise of it. Code written with `andThen` runs to its end
  * without giving up the thread wherever nothing has to wait.
  */
-import { errnoError } from "../../dlmd/base/errno.ts";
-import type { Maybe } from "./lower.ts";
+import { errnoError } from "./errno.ts";
+
+/** An answer at once, or a promise of it. */
+export type MaybePromise<T> = T | Promise<T>;
 
 /** `use` of the answer: now if it is there, else when it comes. */
-export function chain<T, U>(value: Maybe<T>, use: (value: T) => Maybe<U>): Maybe<U> {
+export function andThen<T, U>(value: MaybePromise<T>, use: (value: T) => MaybePromise<U>): MaybePromise<U> {
   return value instanceof Promise ? value.then(use) : use(value);
 }
 
@@ -17,7 +19,7 @@ export function checked(result: number): number {
 }
 
 /** `checked` for a result that may still be on its way. */
-export function checkedMaybe(result: Maybe<number>): Maybe<number> {
+export function checkedMaybe(result: MaybePromise<number>): MaybePromise<number> {
   return result instanceof Promise ? result.then(checked) : checked(result);
 }
 
@@ -35,8 +37,8 @@ export async function inTime(work: Promise<unknown>, timeoutMs: number): Promise
 }
 
 /** Runs `last` once `work` has ended, whether well or not, now or later. */
-export function lastly<T>(work: () => Maybe<T>, last: () => void): Maybe<T> {
-  let result: Maybe<T>;
+export function finallyDo<T>(work: () => MaybePromise<T>, last: () => void): MaybePromise<T> {
+  let result: MaybePromise<T>;
   try {
     result = work();
   } catch (error) {
@@ -49,8 +51,8 @@ export function lastly<T>(work: () => Maybe<T>, last: () => void): Maybe<T> {
 }
 
 /** What `work` fails with, now or later, goes to `handle`. */
-export function withErrors<T>(work: () => Maybe<T>, handle: (error: unknown) => T): Maybe<T> {
-  let result: Maybe<T>;
+export function withErrors<T>(work: () => MaybePromise<T>, handle: (error: unknown) => T): MaybePromise<T> {
+  let result: MaybePromise<T>;
   try {
     result = work();
   } catch (error) {
@@ -60,7 +62,7 @@ export function withErrors<T>(work: () => Maybe<T>, handle: (error: unknown) => 
 }
 
 /** One system call after the other; the first error ends it. */
-export function inOrder(steps: readonly (() => Maybe<number>)[], from = 0): Maybe<void> {
+export function inOrder(steps: readonly (() => MaybePromise<number>)[], from = 0): MaybePromise<void> {
   for (let at = from; at < steps.length; at += 1) {
     const result = steps[at]?.() ?? 0;
     if (result instanceof Promise) {

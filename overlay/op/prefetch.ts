@@ -9,7 +9,8 @@
 import { keepNewest } from "../../dlmd/base/keep-newest.ts";
 import type { Coherence } from "../coherence/api.ts";
 import type { Inode } from "../coherence/cover.ts";
-import type { Attr, Fetched, Lower, LowerHandle, Maybe } from "../lower/lower.ts";
+import type { Attr, Fetched, Lower, LowerHandle } from "../lower/lower.ts";
+import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 
 /** A longer range is not fetched ahead. */
 const AHEAD_BYTES_MAX: number = 64 * 1024;
@@ -35,7 +36,7 @@ interface AheadFile {
 
 const nothing: Promise<null> = Promise.resolve(null);
 
-export class Ahead {
+export class Prefetch {
   readonly #lower: Lower;
   readonly #coherence: Coherence;
   readonly #files = new Map<Inode, AheadFile>();
@@ -46,19 +47,19 @@ export class Ahead {
   }
 
   /** With PR pinned and nobody asking yet (Coherence.onExpected). */
-  expected(inode: Inode): void {
+  startUnderLock(inode: Inode): void {
     this.#fetched(inode);
   }
 
   /** With PR pinned: what was fetched under this hold, and stays to be told. */
-  peek(inode: Inode): Promise<Attr> | null {
+  attr(inode: Inode): Promise<Attr> | null {
     const file = this.#files.get(inode);
     const hold = this.#coherence.hold(inode);
     return file === undefined || hold === 0 || file.hold !== hold ? null : this.#attrOf(inode, file);
   }
 
   /** With PR pinned: the attributes, as Lower.getattr gives them. */
-  getattr(inode: Inode): Maybe<Attr> {
+  getattr(inode: Inode): MaybePromise<Attr> {
     const file = this.#coherence.contended(inode) ? this.#fetched(inode) : null;
     if (file === null || !file.attrLeft) return this.#lower.getattr(inode.id);
     file.attrLeft = false;
@@ -76,7 +77,7 @@ export class Ahead {
   }
 
   /** With a pin held: the range as Lower.read gives it. */
-  read(inode: Inode, handle: LowerHandle, offset: number, bytes: number, tid: number): Maybe<Uint8Array> {
+  read(inode: Inode, handle: LowerHandle, offset: number, bytes: number, tid: number): MaybePromise<Uint8Array> {
     if (!this.#coherence.contended(inode)) return this.#lower.read(handle, offset, bytes);
     const file = this.#note(inode, handle, offset, bytes, tid);
     if (file === null || !file.dataLeft || file.hold !== this.#coherence.hold(inode)) return this.#lower.read(handle, offset, bytes);

@@ -12,7 +12,7 @@ import { type CoherenceState, noteGranted } from "./effect.ts";
  * may have found the inode first: then its lock is asked for, or here, in the ordinary way, and nothing is born. True: nobody had any business with
  * it before.
  */
-export function bear(state: CoherenceState, cover: Cover, now: number): boolean {
+export function enterUnregistered(state: CoherenceState, cover: Cover, now: number): boolean {
   if (cover.mode !== Mode.NL || cover.asking !== null || cover.phase !== "idle" || cover.token !== null) return false;
   const first = cover.grant === 0;
   cover.mode = Mode.EX;

@@ -15,8 +15,8 @@ import {
 import type { PageRange } from "../inode/pages.ts";
 import type { Gate, Native } from "../../native/index.ts";
 import { SENTINEL_SIZE } from "./size/sentinel.ts";
-import type { KernelCaches } from "./invalidation.ts";
-import type { InodeBatch } from "./kernel-drop.ts";
+import type { KernelCaches } from "./revoke-round.ts";
+import type { InodeBatch } from "./drop-all.ts";
 
 /** What the running kernel was found to offer at INIT. */
 export interface NotifyFeatures {

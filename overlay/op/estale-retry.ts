@@ -8,8 +8,7 @@
  */
 import { E, errnoError, isErrno } from "../../dlmd/base/errno.ts";
 import { keepNewest } from "../../dlmd/base/keep-newest.ts";
-import type { Maybe } from "../lower/lower.ts";
-import { chain, withErrors } from "../lower/maybe.ts";
+import { andThen, withErrors, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 
 /** Calls remembered. Beyond, the oldest is forgotten: it may get a second ESTALE. */
@@ -23,7 +22,7 @@ function callKey({ op, pid }: Caller, name: Buffer): string {
   return `${op} ${pid} ${name.toString("latin1")}`;
 }
 
-export class StaleOnce {
+export class EstaleRetry {
   readonly #calls = new Set<string>();
 
   /** The call went well after all. */
@@ -54,11 +53,11 @@ export class StaleOnce {
    * `work` on an inode that may be gone for good. ESTALE once, as above: the path may lead to another by now. Then ENOENT, to a caller that did not come
    * by a path that could: by its working directory, or an O_PATH descriptor.
    */
-  onInode(call: Call, work: () => Maybe<void>): Maybe<void> {
+  onInode(call: Call, work: () => MaybePromise<void>): MaybePromise<void> {
     const gone = (error: unknown): never => {
       const again = isErrno(error, E.ESTALE) && !this.give(call, NO_NAME);
       throw again ? errnoError(E.ENOENT) : error;
     };
-    return chain(withErrors(work, gone), () => this.settled(call, NO_NAME));
+    return andThen(withErrors(work, gone), () => this.settled(call, NO_NAME));
   }
 }

@@ -7,10 +7,9 @@ import { assert } from "../../dlmd/base/assert.ts";
 import { E, errnoName } from "../../dlmd/base/errno.ts";
 import { type Cover, type Inode, kernelKnows, type RevokeGate, type ToldName } from "./cover.ts";
 import { PAGE_BYTES, type PagePart, type PageRange } from "../inode/pages.ts";
-import type { Maybe } from "../lower/lower.ts";
-import { inTime } from "../lower/maybe.ts";
+import { inTime, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { CoherenceState, InvalidationPlan } from "./effect.ts";
-import { type Dropped, dropInodes, type InodeBatch } from "./kernel-drop.ts";
+import { type Dropped, dropInodes, type InodeBatch } from "./drop-all.ts";
 import { dropUnchanged } from "./names.ts";
 
 /** What is needed of the kernel: each writes one or more notifications and gives 0 or a negative errno for each. */
@@ -190,13 +189,13 @@ export class Invalidation {
   }
 
   /** Attributes alone; `held`: within the turn (invalidateAttributesNow). */
-  outdate(inode: Inode, held: boolean): Maybe<void> {
+  outdate(inode: Inode, held: boolean): MaybePromise<void> {
     const { fuseNodeid, cover } = inode;
     if (held) return this.#check(cover, [this.#caches.invalidateAttributesNow(fuseNodeid)]);
     return this.#caches.invalidateAttributes(fuseNodeid).then((results) => this.#check(cover, results));
   }
 
-  async distrust(inodes: readonly Inode[], pages: boolean): Promise<void> {
+  async dropKernelCaches(inodes: readonly Inode[], pages: boolean): Promise<void> {
     const caches = this.#caches;
     const notified: Promise<void>[] = [];
     const notify = async (inode: Inode, results: Promise<number[]>): Promise<void> => this.#check(inode.cover, await results);

@@ -1,0 +1,48 @@
+/** What /proc/PID/status says of a calling thread (proc(5)): who it is, and whether it is being killed. */
+import { readFileSync } from "node:fs";
+
+const SIGKILL_BIT = 0x100n;
+
+/** A caller as the kernel's checks see it. */
+export interface Credentials {
+  /** fsuid and fsgid. */
+  readonly uid: number;
+  readonly gid: number;
+  readonly groups: readonly number[];
+  /** Effective capabilities, a bit each. */
+  readonly capabilities: bigint;
+}
+
+/** /proc/PID/status; null: there is no such thread any more. */
+export function readStatus(pid: number): string | null {
+  try {
+    return readFileSync(`/proc/${pid}/status`, "latin1");
+  } catch (error) {
+    // ENOENT: gone; ESRCH: gone while it was read.
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ESRCH") return null;
+    throw error;
+  }
+}
+
+/** From /proc/PID/status; null if it does not look like one. */
+export function credentialsOf(status: string): Credentials | null {
+  const fields = new Map<string, string>();
+  for (const line of status.split("\n")) {
+    const colon = line.indexOf(":");
+    if (colon > 0) fields.set(line.slice(0, colon), line.slice(colon + 1).trim());
+  }
+  const uid = fields.get("Uid")?.split(/\s+/)[3];
+  const gid = fields.get("Gid")?.split(/\s+/)[3];
+  const capabilities = fields.get("CapEff");
+  if (uid === undefined || gid === undefined || capabilities === undefined) return null;
+  const groups = (fields.get("Groups") ?? "").split(/\s+/).filter((group) => group !== "");
+  return { uid: Number(uid), gid: Number(gid), groups: groups.map(Number), capabilities: BigInt(`0x${capabilities}`) };
+}
+
+/** Is SIGKILL pending for the thread with that /proc/PID/status, or for its process? */
+export function sigkillPending(status: string): boolean {
+  let pending = 0n;
+  for (const match of status.matchAll(/^(?:SigPnd|ShdPnd):\s*([0-9a-f]+)$/gm)) pending |= BigInt(`0x${match[1]}`);
+  return (pending & SIGKILL_BIT) !== 0n;
+}
