@@ -25,7 +25,6 @@ def pages(name):
     try: return resident(fd, 8192)
     finally: os.close(fd)
 def warm():
-    os.path.exists("pages/absent")
     for k in range(files): get("pages/%d" % k)
     get("pages/other/file")
 warm()
@@ -35,18 +34,28 @@ assert sum(warmed.values()) > 2 * files - 10, warmed
 `,
       { files },
     );
-    const before = await hazard.counters(a);
-    await hazard.actor(b).run(`put("pages/absent", "now")`);
-    // Compared with what was there: memory may be short, and the kernel then drops a page of its own accord.
-    const result = await program.run(`
-seen = get("pages/absent")
+    // A machine that takes more than EXPIRE_WAIT_MS for the names has all of them expired by epoch: then once more.
+    const ROUNDS_AT_MOST = 10;
+    for (let round = 1; ; round++) {
+      await program.run(`warm(); warmed = all_pages(); os.path.exists("pages/absent-%d" % round)`, { round });
+      const before = await hazard.counters(a);
+      await hazard.actor(b).run(`put("pages/absent-%d" % round, "now")`, { round });
+      // Compared with what was there: memory may be short, and the kernel then drops a page of its own accord.
+      const result = await program.run(
+        `
+seen = get("pages/absent-%d" % round)
 left = all_pages()
 result = [seen, [[name, warmed[name], left[name]] for name in warmed if left[name] < warmed[name]]]
-`);
-    expect(result).toEqual(["now", []]);
-    const after = await hazard.counters(a);
-    expect(after["namesExpired"]).toBeGreaterThan(before["namesExpired"] ?? 0);
-    expect(after["epochs"]).toBe(before["epochs"]);
+`,
+        { round },
+      );
+      const after = await hazard.counters(a);
+      if (after["epochs"] !== before["epochs"] && round < ROUNDS_AT_MOST) continue;
+      expect(result).toEqual(["now", []]);
+      expect(after["namesExpired"]).toBeGreaterThan(before["namesExpired"] ?? 0);
+      expect(after["epochs"]).toBe(before["epochs"]);
+      break;
+    }
   });
 
   it("F6: with more than 1000 names all are expired at once, and every change is seen", async () => {
