@@ -153,21 +153,8 @@ describe("a WRITE through a page cache", () => {
   });
 
   it("of whole pages has locked none: it is answered when they are dropped, and not before", async () => {
-    const bench = shared();
-    const { read, write } = requests(bench, bench.openFile(), 4096);
-    let drop = (): void => {};
-    const dropping = new Promise<void>((begun) => {
-      bench.coherence.dropPages = () =>
-        new Promise((resolve) => {
-          drop = resolve;
-          begun();
-        });
-    });
-    await read(0, READER);
-    vi.useFakeTimers();
+    const { bench, writing, drop } = await droppingWhole();
     try {
-      const writing = write(0, WRITER);
-      await dropping;
       await vi.advanceTimersByTimeAsync(200);
       expect(bench.replies).toHaveLength(1);
       drop();
