@@ -245,8 +245,11 @@ export interface Native {
   /** LOOP_CTL_GET_FREE and LOOP_CONFIGURE: returns the number of the loop device. */
   loopAttach(imageFd: number, directIo: boolean, readOnly: boolean, sectorBytes: number): number;
   loopDetach(loopFd: number): number;
-  /** LOOP_SET_STATUS64 with that lo_sizelimit (0: the whole file); 512 cuts the disk off. */
-  loopSetSizeLimit(loopFd: number, bytes: number): number;
+  /**
+   * LOOP_SET_STATUS64 with that lo_offset and lo_sizelimit, in one call: the part of the file that the device shows (0, 0: all of it). It
+   * waits for what the device has under way.
+   */
+  loopSetWindow(loopFd: number, offset: number, bytes: number): number;
   /** BLKGETSIZE64; -errno where it is no block device. */
   blockDeviceBytes(fd: number): number;
 

@@ -80,9 +80,10 @@ napi_value loopDetach(napi_env env, napi_callback_info info) {
   return makeNumber(env, resultOf(ioctl(fd, LOOP_CLR_FD)));
 }
 
-int64_t setSizeLimit(int fd, uint64_t bytes) {
+int64_t setWindow(int fd, uint64_t offset, uint64_t bytes) {
   loop_info64 status;
   if (ioctl(fd, LOOP_GET_STATUS64, &status) != 0) return -errno;
+  status.lo_offset = offset;
   status.lo_sizelimit = bytes;
   int64_t result = -EAGAIN;
   for (int tries = 0; result == -EAGAIN && tries < kStatusTries; tries++) {
@@ -92,16 +93,17 @@ int64_t setSizeLimit(int fd, uint64_t bytes) {
   return result;
 }
 
-napi_value loopSetSizeLimit(napi_env env, napi_callback_info info) {
-  constexpr const char* kCall = "loopSetSizeLimit";
-  napi_value values[2];
+napi_value loopSetWindow(napi_env env, napi_callback_info info) {
+  constexpr const char* kCall = "loopSetWindow";
+  napi_value values[3];
   int fd;
-  int64_t bytes;
-  if (!readArguments(env, info, kCall, 2, values) || !readDescriptor(env, values[0], kCall, 0, &fd) ||
-      !readInteger(env, values[1], kCall, 1, &bytes)) {
+  int64_t offset, bytes;
+  if (!readArguments(env, info, kCall, 3, values) || !readDescriptor(env, values[0], kCall, 0, &fd) ||
+      !readInteger(env, values[1], kCall, 1, &offset) || !readInteger(env, values[2], kCall, 2, &bytes)) {
     return nullptr;
   }
-  return makeNumber(env, bytes < 0 ? -EINVAL : setSizeLimit(fd, static_cast<uint64_t>(bytes)));
+  if (offset < 0 || bytes < 0) return makeNumber(env, -EINVAL);
+  return makeNumber(env, setWindow(fd, static_cast<uint64_t>(offset), static_cast<uint64_t>(bytes)));
 }
 
 napi_value blockDeviceBytes(napi_env env, napi_callback_info info) {
@@ -119,7 +121,7 @@ bool exportLoop(napi_env env, napi_value exports) {
   return exportCalls(env, exports, {
       {"loopAttach", loopAttach},
       {"loopDetach", loopDetach},
-      {"loopSetSizeLimit", loopSetSizeLimit},
+      {"loopSetWindow", loopSetWindow},
       {"blockDeviceBytes", blockDeviceBytes},
   });
 }

@@ -10,7 +10,7 @@ import { waitForView } from "../query/dlmd-query.ts";
 import { EXIT } from "../cli/output.ts";
 import { readOverlayFile, removeGoneOverlays } from "../query/overlay-query.ts";
 import { must, run } from "./command.ts";
-import { attachLoop, detachLoops, setCut } from "./disk.ts";
+import { attachLoop, detachLoops, setCut, trimImage } from "./disk.ts";
 import { cleanUnmount, forceUnmountUnder, mountsUnder, removeMountRecords } from "./fuse-mounts.ts";
 import { labFiles, netnsArguments } from "./layout.ts";
 import { setCable } from "./network.ts";
@@ -278,6 +278,7 @@ export async function killAll(of: ProcessesOf, where: string): Promise<void> {
 async function giveDiskBack(lab: LabState, node: LabNode): Promise<void> {
   if (lab.lower === "directory" || node.device === null) return;
   await detachLoops(labFiles(lab.dir).image, [node.device]);
+  trimImage(lab);
   await updateNode(lab.dir, node.nodeid, { device: null, cut: false });
 }
 

@@ -3,10 +3,11 @@
  * of its own on one LUN. A loop device is the lab's only if the lab's image is behind it, which is checked before
  * every use: numbers are taken over by others.
  *
- * Cutting a node off its disk is LOOP_SET_STATUS64 with lo_sizelimit=512: every request past the first sector fails,
- * and nothing that the node still holds reaches the image, not even through its unmount.
+ * Cutting a node off its disk is one LOOP_SET_STATUS64 with a limit and an offset far behind the image's end: each request fails, and nothing
+ * that the node still holds reaches the image, not even through its unmount. The limit alone would let a request pass that was compared
+ * with the old size and has not been sent yet (hazard R11).
  */
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync, statfsSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync, statfsSync, truncateSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { errnoName } from "../../dlmd/base/errno.ts";
@@ -17,6 +18,8 @@ import { labFiles } from "./layout.ts";
 import { markedEnvironment } from "./processes.ts";
 import type { LabState } from "./state.ts";
 
+/** Where a node that is cut off reads and writes: far behind the end of the image. */
+const CUT_OFFSET = 2 ** 62;
 const CUT_BYTES = 512;
 /** Others take free loop devices too; so often in a row only when there are none. */
 const MAX_ATTACH_TRIES = 50;
@@ -92,7 +95,7 @@ export async function attachLoop(
     const device = tries === 0 && wanted !== null ? wanted : (await must("losetup", ["-f"], options)).trim();
     if (!existsSync(device)) await makeDeviceNode(device, noteDevice);
     for (const directIo of ["on", "off"]) {
-      const args = [`--direct-io=${directIo}`, device, image];
+      const args = [`--direct-io=${directIo}`, `--sizelimit=${lab.sizeBytes}`, device, image];
       const result = await run("losetup", args, options);
       if (result.status === 0) {
         await makeWritable(device, options);
@@ -120,6 +123,11 @@ async function makeDeviceNode(device: string, noteDevice: (device: string) => Pr
   const [major, minor] = readFileSync(`/sys/block/${name}/dev`, "utf8").trim().split(":");
   await noteDevice(device);
   await must("mknod", ["-m", "0660", device, "b", major ?? "7", minor ?? "0"]);
+}
+
+/** What a node that was cut off wrote behind the image's end (cutLoop). */
+export function trimImage(lab: LabState): void {
+  truncateSync(labFiles(lab.dir).image, lab.sizeBytes);
 }
 
 /** Gives the lab's loop devices back, and waits until the kernel has let go of the image. */
@@ -155,9 +163,18 @@ export function setCut(lab: LabState, device: string, cut: boolean): void {
       hint: "The node is off, or somebody else has the loop device now: see `coverlay lab status` and `losetup -a`.",
     });
   }
+  cutLoop(device, cut ? null : lab.sizeBytes);
+}
+
+/**
+ * `bytes`: of the image that it shows; null: none. Then, when it returns, nothing of what was sent to the device before is under way, and
+ * nothing that is sent later reaches those bytes (hazard R11). On tmpfs, whose files have no largest size, a write that was held back makes
+ * the image longer instead of failing.
+ */
+export function cutLoop(device: string, bytes: number | null): void {
   const fd = openSync(device, "r+");
   try {
-    const result = nativeAddon().loopSetSizeLimit(fd, cut ? CUT_BYTES : 0);
+    const result = nativeAddon().loopSetWindow(fd, bytes === null ? CUT_OFFSET : 0, bytes ?? CUT_BYTES);
     if (result < 0) {
       throw new OperatingError(`LOOP_SET_STATUS64 on ${device} failed: ${errnoName(-result)}`, {
         code: "loop-ioctl",

@@ -9,6 +9,7 @@ import { overlayCacheMutations } from "./overlay-cache-mutations.ts";
 import { overlayLockMutations } from "./overlay-lock-mutations.ts";
 import { overlayLowerMutations } from "./overlay-lower-mutations.ts";
 import { overlayOpMutations } from "./overlay-op-mutations.ts";
+import { overlayOwnerMutations } from "./overlay-owner-mutations.ts";
 import { plockMutations } from "./plock-mutations.ts";
 import { recoveryMutations } from "./recovery-mutations.ts";
 
@@ -24,4 +25,5 @@ export const allMutations: readonly Mutation[] = [
   ...overlayCacheMutations,
   ...overlayOpMutations,
   ...overlayLowerMutations,
+  ...overlayOwnerMutations,
 ];

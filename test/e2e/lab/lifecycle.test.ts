@@ -137,7 +137,7 @@ describe("a lab of three nodes", () => {
     const sectors = (): string => readFileSync(`/sys/block/${device.slice(5)}/size`, "utf8").trim();
     const whole = sectors();
     await lab.lab("cut", `node${nodeid}`);
-    expect(sectors()).toBe("1");
+    expect(sectors()).toBe("0");
     expect((await lab.status())[nodeid - 1]?.cut).toBe(true);
     await lab.lab("uncut", `node${nodeid}`);
     expect(sectors()).toBe(whole);

@@ -52,7 +52,7 @@ describe("arguments", () => {
       "open",
       "loopAttach",
       "loopDetach",
-      "loopSetSizeLimit",
+      "loopSetWindow",
       "blockDeviceBytes",
       "setMaxDescriptors",
       "trimMemory",
