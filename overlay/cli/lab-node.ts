@@ -2,9 +2,10 @@
 import type { Argv, CommandModule } from "yargs";
 import { assert } from "../../dlmd/base/assert.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { bootNodes, killProgram, powerOff, stopNode } from "../lab/boot.ts";
+import { bootNodes, killProgram, stopNode } from "../lab/boot.ts";
 import { setCut } from "../lab/disk.ts";
 import { applyNetwork } from "../lab/network.ts";
+import { powerOff } from "../lab/power.ts";
 import { checkRoot } from "../lab/prerequisites.ts";
 import { processRef } from "../lab/processes.ts";
 import {
@@ -105,7 +106,7 @@ async function cutNodes(lab: LabState, nodes: readonly LabNode[], cut: boolean):
     });
   }
   for (const node of nodes) {
-    if (node.device === null)
+    if (node.device === null || node.power !== "on")
       throw new OperatingError(`${node.node} is off`, { code: "node-off", hint: `Boot it with lab start ${node.node}.` });
     await updateNode(lab.dir, node.nodeid, { cut });
     setCut(lab, node.device, cut);

@@ -10,21 +10,11 @@ import { waitForView } from "../query/dlmd-query.ts";
 import { EXIT } from "../cli/output.ts";
 import { readOverlayFile, removeGoneOverlays } from "../query/overlay-query.ts";
 import { must, run } from "./command.ts";
-import { attachLoop, detachLoops, setCut, trimImage } from "./disk.ts";
 import { cleanUnmount, forceUnmountUnder, mountsUnder, removeMountRecords } from "./fuse-mounts.ts";
 import { labFiles, netnsArguments } from "./layout.ts";
-import { setCable } from "./network.ts";
-import {
-  type ProcessesOf,
-  findProcesses,
-  isAlive,
-  markedEnvironment,
-  netnsInode,
-  processRef,
-  signalProcess,
-  waitGone,
-} from "./processes.ts";
-import { type LabNode, type LabState, type ProcessRef, existingLab, labNode, updateLab, updateNode } from "./state.ts";
+import { giveDiskBack, killProcesses, nodeProcesses, powerOn } from "./power.ts";
+import { isAlive, KILL_TIMEOUT_MS, markedEnvironment, processRef, signalProcess, waitGone } from "./processes.ts";
+import { type LabNode, type LabState, type ProcessRef, existingLab, labNode, updateNode } from "./state.ts";
 
 /** Starting a Node.js program on a busy machine. */
 const DLMD_READY_TIMEOUT_MS = 30_000;
@@ -35,29 +25,19 @@ const ANSWER_TIMEOUT_MS = 20_000;
 /** An unmount writes back what is held. */
 const UNMOUNT_TIMEOUT_MS = 60_000;
 const LEAVE_TIMEOUT_MS = 15_000;
-const KILL_TIMEOUT_MS = 15_000;
 /** Lines of a program's log that an error shows. */
 const LOG_LINES = 12;
 
 /** The compiled programs; the lab runs them the way a user does. */
-export const programs: { readonly coverlay: string; readonly dlmd: string } = {
+export const programs: { readonly coverlay: string; readonly dlmd: string; readonly fenceAgent: string } = {
   coverlay: fileURLToPath(new URL("../main.js", import.meta.url)),
   dlmd: fileURLToPath(new URL("../../dlmd/main.js", import.meta.url)),
+  fenceAgent: fileURLToPath(new URL("./fence-agent.js", import.meta.url)),
 };
 
 /** The environment of a program on a node: the lab's mark, and where the node's programs find each other. */
 export function nodeEnvironment(lab: LabState, node: LabNode): NodeJS.ProcessEnv {
   return { ...markedEnvironment(lab.id, node.node), COVERLAY_RUN_DIR: node.runDir };
-}
-
-function processesOf(lab: LabState, node: LabNode): ProcessesOf {
-  const inode = netnsInode(node.netns);
-  return { netns: new Set(inode === null ? [] : [inode]), marks: [`${lab.id}:${node.node}\0`] };
-}
-
-/** Everything that runs on a node, whoever started it. */
-export function nodeProcesses(lab: LabState, node: LabNode): ProcessRef[] {
-  return findProcesses(processesOf(lab, node));
 }
 
 /** The process that serves the node's mount; null where none is alive. */
@@ -183,26 +163,11 @@ async function mountAnswers(node: LabNode, signal?: AbortSignal): Promise<void> 
   });
 }
 
-/** Records a device node that is about to be made. */
-export function noteDeviceNode(dir: string, device: string): Promise<LabState> {
-  return updateLab(dir, (lab) => ({ ...lab, madeDevices: [...lab.madeDevices, device] }));
-}
-
-/** Gives a node that was switched off its disk back. */
-async function attachDisk(lab: LabState, node: LabNode): Promise<string> {
-  if (lab.lower === "directory") return labFiles(lab.dir).lowerDirectory;
-  const device = await attachLoop(lab, null, (made) => noteDeviceNode(lab.dir, made));
-  await updateNode(lab.dir, node.nodeid, { device });
-  return device;
-}
-
 /** Boots nodes: whatever of each does not run is started: cable, disk, dlmd, then the mount. */
 export async function bootNodes(lab: LabState, names: readonly string[]): Promise<void> {
   for (const name of names) {
-    const node = labNode(lab, name);
-    await setCable(lab, node, true);
-    if (node.device === null) await attachDisk(lab, node);
-    await updateNode(lab.dir, node.nodeid, { power: "on" });
+    await powerOn(lab, labNode(lab, name));
+    const node = labNode(existingLab(lab.dir), name);
     if (node.dlmd === null || !isAlive(node.dlmd)) await startDlmd(lab, node);
   }
   for (const name of names) {
@@ -251,55 +216,6 @@ async function mustLeave(ref: ProcessRef | null, what: string, signal: NodeJS.Si
     code: "does-not-leave",
     hint: "Its log says what it waits for; `coverlay lab kill` ends it the hard way.",
   });
-}
-
-/** SIGKILL to everything on the node, until nothing is left. */
-export async function killProcesses(lab: LabState, node: LabNode): Promise<void> {
-  await killAll(processesOf(lab, node), node.node);
-}
-
-/** SIGKILL to every such process and to what they start meanwhile. Throws if one does not end. */
-export async function killAll(of: ProcessesOf, where: string): Promise<void> {
-  const deadline = Date.now() + KILL_TIMEOUT_MS;
-  for (;;) {
-    const found = findProcesses(of);
-    if (found.length === 0) return;
-    for (const ref of found) signalProcess(ref, "SIGKILL");
-    const left = await waitGone(found, Math.max(0, deadline - Date.now()));
-    if (left.length > 0) {
-      throw new OperatingError(`processes of ${where} do not end after SIGKILL: ${left.map(({ pid }) => pid).join(", ")}`, {
-        code: "unkillable",
-        hint: "They wait in the kernel, for a disk or a mount: /proc/PID/stack says where.",
-      });
-    }
-  }
-}
-
-async function giveDiskBack(lab: LabState, node: LabNode): Promise<void> {
-  if (lab.lower === "directory" || node.device === null) return;
-  await detachLoops(labFiles(lab.dir).image, [node.device]);
-  trimImage(lab);
-  await updateNode(lab.dir, node.nodeid, { device: null, cut: false });
-}
-
-/**
- * Power-off: network, disk and processes at once. The disk is cut before the processes die: the kernel of a
- * machine that lost power does not write back either, but this one would, when the last user of the lower goes.
- */
-export async function powerOff(lab: LabState, nodes: readonly LabNode[]): Promise<void> {
-  for (const node of nodes) await updateNode(lab.dir, node.nodeid, { power: "off" });
-  await Promise.all(nodes.map((node) => setCable(lab, node, false)));
-  for (const node of nodes) {
-    if (lab.lower !== "directory" && node.device !== null) setCut(lab, node.device, true);
-    for (const ref of nodeProcesses(lab, node)) signalProcess(ref, "SIGKILL");
-  }
-  for (const node of nodes) {
-    await forceUnmountUnder(node.nodeDir);
-    await killProcesses(lab, node);
-    removeMountRecords(node.nodeDir);
-    await updateNode(lab.dir, node.nodeid, { dlmd: null });
-    await giveDiskBack(lab, node);
-  }
 }
 
 /** SIGKILL to one program of the node. */

@@ -6,12 +6,13 @@
 import { existsSync, readdirSync, rmSync, rmdirSync } from "node:fs";
 import path from "node:path";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { killAll, overlayProcess } from "./boot.ts";
+import { overlayProcess } from "./boot.ts";
 import { readOverlayFile } from "../query/overlay-query.ts";
 import { detachLoops, removeDeviceNodes } from "./disk.ts";
 import { cleanUnmount, forceUnmountUnder, mountsUnder, removeMountRecords } from "./fuse-mounts.ts";
 import { hubName, labFiles } from "./layout.ts";
 import { removeNetworks } from "./network.ts";
+import { killAll } from "./power.ts";
 import { isAlive, netnsInode, signalProcess, waitGone } from "./processes.ts";
 import { type LabNode, type LabState, type ProcessRef, labNodes, readLab, updateLab, withLabLock } from "./state.ts";
 
@@ -126,7 +127,15 @@ function removeFiles(lab: LabState, nodes: readonly LabNode[]): void {
     );
   }
   const files = labFiles(lab.dir);
-  const made = [files.image, files.lowerDirectory, files.key, files.config, ...nodes.map(({ nodeDir }) => nodeDir), `${files.state}.new`];
+  const made = [
+    files.image,
+    files.lowerDirectory,
+    files.key,
+    files.config,
+    files.fenceAgent,
+    ...nodes.map(({ nodeDir }) => nodeDir),
+    `${files.state}.new`,
+  ];
   for (const file of made) rmSync(file, { recursive: true, force: true });
   rmSync(files.state, { force: true });
   if (lab.madeDir && existsSync(lab.dir) && readdirSync(lab.dir).length === 0) rmdirSync(lab.dir);
@@ -135,7 +144,7 @@ function removeFiles(lab: LabState, nodes: readonly LabNode[]): void {
 /** Where something of that name is already there, so that `up` would take over, and `down` remove, what is not the lab's. */
 export function foreignFiles(dir: string, nodeDirs: readonly string[]): string[] {
   const files = labFiles(dir);
-  return [files.image, files.lowerDirectory, files.key, files.config, ...nodeDirs]
+  return [files.image, files.lowerDirectory, files.key, files.config, files.fenceAgent, ...nodeDirs]
     .filter((file) => existsSync(file))
     .map((file) => path.basename(file));
 }

@@ -26,6 +26,8 @@ export interface LabFiles {
   readonly lowerDirectory: string;
   readonly key: string;
   readonly config: string;
+  /** The fence agent that the lock managers run. */
+  readonly fenceAgent: string;
 }
 
 export function labFiles(dir: string): LabFiles {
@@ -35,6 +37,7 @@ export function labFiles(dir: string): LabFiles {
     lowerDirectory: `${dir}/lower`,
     key: `${dir}/cluster.key`,
     config: `${dir}/cluster.yaml`,
+    fenceAgent: `${dir}/fence_lab`,
   };
 }
 
@@ -59,6 +62,17 @@ export function netnsArguments(netns: string, command: readonly string[], workin
 
 export function hubName(id: string): string {
   return `coverlay-${id}-hub`;
+}
+
+/** A name for the network namespace in which the lab's commands run: their lock is there, and a fence agent is started in that of a node. */
+export function homeName(id: string): string {
+  return `coverlay-${id}-home`;
+}
+
+/** The text of DIR/fence_lab. `command`: node and the compiled agent. */
+export function fenceAgentScript(id: string, command: readonly string[]): string {
+  const words = ["nsenter", ...netnsArguments(homeName(id), command)].map((word) => `'${word.replaceAll("'", `'\\''`)}'`);
+  return `#!/bin/sh\nexec ${words.join(" ")} "$@"\n`;
 }
 
 /** `nodeid` from 1 to MAX_LAB_NODES. */

@@ -8,7 +8,7 @@ import { OperatingError } from "../../dlmd/base/error.ts";
 import { mountTable } from "../../dlmd/base/mount-table.ts";
 import { BRIDGE, setCableDelay } from "./cable.ts";
 import { describeRun, must, run } from "./command.ts";
-import { hubName, NETNS_DIR, netnsArguments } from "./layout.ts";
+import { homeName, hubName, NETNS_DIR, netnsArguments } from "./layout.ts";
 import { markedEnvironment } from "./processes.ts";
 import { type LabNode, type LabState, labNodes, withLabLock } from "./state.ts";
 
@@ -21,6 +21,7 @@ export async function makeHub(lab: LabState, signal: AbortSignal): Promise<void>
   await withNetnsDir(async () => {
     if (!mountTable().some(({ mountPoint }) => mountPoint === NETNS_DIR)) writeFileSync(NETNS_MARK, "");
     await must("ip", ["netns", "add", hub], options);
+    await must("ip", ["netns", "attach", homeName(lab.id), String(process.pid)], options);
   });
   // Without snooping multicast reaches every port; with it a querier would be needed.
   await must("ip", ["-n", hub, "link", "add", BRIDGE, "type", "bridge", "stp_state", "0", "mcast_snooping", "0"], options);
@@ -90,9 +91,9 @@ export async function applyNetwork(lab: LabState): Promise<void> {
   }
 }
 
-/** Removes the lab's namespaces, and with them the bridge and the cables. */
+/** Removes the lab's namespaces, and with them the bridge and the cables, and the name of its own. */
 export async function removeNetworks(lab: LabState): Promise<void> {
-  for (const name of [...labNodes(lab).map(({ netns }) => netns), hubName(lab.id)]) {
+  for (const name of [...labNodes(lab).map(({ netns }) => netns), hubName(lab.id), homeName(lab.id)]) {
     if (existsSync(`${NETNS_DIR}/${name}`)) await removeNetns(name);
   }
   await withNetnsDir(undoNetnsMount);

@@ -11,6 +11,8 @@ import type { ProcessRef } from "./state.ts";
 
 /** Linux has no file descriptor for the death of a process that Node could wait on. */
 const POLL_MS = 20;
+/** After SIGKILL. */
+export const KILL_TIMEOUT_MS = 15_000;
 
 /** The environment variable that every process started by a lab carries: "<id>:<node>", or "<id>:" for the lab's tools. */
 export const MARK_VARIABLE = "COVERLAY_LAB";

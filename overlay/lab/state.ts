@@ -195,7 +195,8 @@ export function labNode(lab: LabState, name: string): LabNode {
   });
 }
 
-type LockedPart = "state" | "teardown";
+/** "power-N": node N is switched on or off. */
+type LockedPart = "state" | "teardown" | `power-${number}`;
 
 /** The name of the abstract socket that is the lab's lock. */
 export function labLockName(dir: string, what: LockedPart = "state"): string {
@@ -203,7 +204,7 @@ export function labLockName(dir: string, what: LockedPart = "state"): string {
 }
 
 /**
- * One process at a time changes lab.json, or takes the lab down (`what`). The lock is an abstract socket named after the directory: the kernel frees it
+ * One process at a time changes lab.json, switches a node, or takes the lab down (`what`). The lock is an abstract socket named after the directory: the kernel frees it
  * when its holder dies, however that happens. `dir` is as realLabDir gives it.
  */
 export async function withLabLock<T>(dir: string, use: () => Promise<T>, what: LockedPart = "state"): Promise<T> {

@@ -9,11 +9,21 @@ import { assert } from "../../dlmd/base/assert.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { waitForView } from "../query/dlmd-query.ts";
 import { writeClusterKey } from "../../dlmd/driver/cluster-files.ts";
-import { VIEW_TIMEOUT_MS, checkPrograms, enableVolume, mountNode, noteDeviceNode, startDlmd } from "./boot.ts";
+import { VIEW_TIMEOUT_MS, checkPrograms, enableVolume, mountNode, programs, startDlmd } from "./boot.ts";
 import { attachLoop, makeDisk } from "./disk.ts";
 import { dismantle, foreignFiles } from "./down.ts";
-import { type LowerKind, MAX_LAB_NODES, MIN_IMAGE_BYTES, MIN_XFS_IMAGE_BYTES, clusterYaml, hubName, labFiles } from "./layout.ts";
+import {
+  type LowerKind,
+  MAX_LAB_NODES,
+  MIN_IMAGE_BYTES,
+  MIN_XFS_IMAGE_BYTES,
+  clusterYaml,
+  fenceAgentScript,
+  hubName,
+  labFiles,
+} from "./layout.ts";
 import { makeHub, makeNodeNetwork } from "./network.ts";
+import { noteDeviceNode } from "./power.ts";
 import { checkPrerequisites } from "./prerequisites.ts";
 import { netnsInode, processRef } from "./processes.ts";
 import {
@@ -232,6 +242,7 @@ function makeFiles(lab: LabState): void {
   const nodes = labNodes(lab);
   writeClusterKey(files.key);
   writeFileSync(files.config, clusterYaml(lab.id, lab.volumeUuid, lab.lower, nodes), { flag: "wx", mode: 0o644 });
+  writeFileSync(files.fenceAgent, fenceAgentScript(lab.id, [process.execPath, programs.fenceAgent]), { flag: "wx", mode: 0o755 });
   for (const { nodeDir, runDir, mount } of nodes) {
     mkdirSync(nodeDir, { mode: 0o755 });
     mkdirSync(runDir, { mode: 0o700 });

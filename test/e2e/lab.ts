@@ -10,7 +10,7 @@ import path from "node:path";
 import { type RunOptions, type RunResult, run } from "../../overlay/lab/command.ts";
 import { loopsOver } from "../../overlay/lab/disk.ts";
 import { mountsUnder } from "../../overlay/lab/fuse-mounts.ts";
-import { type LowerKind, hubName, labFiles, nodeLayout } from "../../overlay/lab/layout.ts";
+import { type LowerKind, homeName, hubName, labFiles, nodeLayout } from "../../overlay/lab/layout.ts";
 import type { NodeLine, NodeReport } from "../../overlay/lab/observe.ts";
 import { findProcesses } from "../../overlay/lab/processes.ts";
 import { readLab } from "../../overlay/lab/state.ts";
@@ -74,7 +74,7 @@ export function leftovers(dir: string, id: string | null): string[] {
   );
   if (existsSync(dir)) found.push(...readdirSync(dir).map((file) => `file ${dir}/${file}`));
   if (id === null) return found;
-  const names = new Set([hubName(id), ...Array.from({ length: 16 }, (_, at) => nodeLayout(dir, id, at + 1).netns)]);
+  const names = new Set([hubName(id), homeName(id), ...Array.from({ length: 16 }, (_, at) => nodeLayout(dir, id, at + 1).netns)]);
   const netns = existsSync("/run/netns") ? readdirSync("/run/netns") : [];
   found.push(...netns.filter((name) => names.has(name)).map((name) => `network namespace ${name}`));
   found.push(...findProcesses({ netns: new Set(), marks: [`${id}:`] }).map(({ pid }) => `process ${pid}: ${commandLine(pid)}`));

@@ -62,6 +62,7 @@ const PURE = [
   "overlay/file-lock/core-port.ts",
   "overlay/file-lock/locked-file.ts",
   "overlay/file-lock/lock-users.ts",
+  "overlay/lab/fence-request.ts",
   "overlay/lab/layout.ts",
   "overlay/lease/lease-core.ts",
   "overlay/lower/remote/acknowledgements.ts",
