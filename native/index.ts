@@ -200,6 +200,14 @@ export interface Native {
   deviceStart(fd: number, buffer: Buffer, batch: number, onRequest: (bytes: number) => void, onEnd: (errno: number) => void): Device;
   /** Later requests are read into this buffer: a handler that keeps the current one calls it. */
   deviceSetBuffer(device: Device, buffer: Buffer): void;
+  /**
+   * FLUSH is answered with success from now on, without a callback; but for the inodes that `deviceAskFlush` has named, whose FLUSHes come as all
+   * requests do, until it takes that back.
+   */
+  deviceAnswerFlush(device: Device): void;
+  deviceAskFlush(device: Device, fuseNodeid: number, ask: boolean): void;
+  /** How many FLUSHes were answered without a callback. */
+  deviceFlushes(device: Device): number;
   /** No callback comes after it. Stop before closing the descriptor: the event loop aborts the process if a polled one is closed. */
   deviceStop(device: Device): void;
   /** write(fd, head[0..headBytes]): one reply. */

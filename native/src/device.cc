@@ -3,6 +3,7 @@
 #include "device.h"
 
 #include <fcntl.h>
+#include <linux/fuse.h>
 #include <sys/uio.h>
 #include <unistd.h>
 #include <uv.h>
@@ -10,6 +11,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <climits>
+#include <cstring>
+#include <unordered_set>
 
 #include "argument.h"
 #include "environment.h"
@@ -34,6 +37,10 @@ struct Device {
   bool mayLook = false;
   uint32_t doubt = 0;
   uint32_t skips = 0;
+  // FLUSH is answered here, but for these inodes.
+  bool answersFlush = false;
+  std::unordered_set<uint64_t> askedFlushes;
+  int64_t flushes = 0;
   bool running = false;
   bool closed = false;
   bool finalized = false;
@@ -73,10 +80,26 @@ void endDevice(Device* device, int error) {
 
 enum class Turn { served, empty, ended };
 
-// One request to JavaScript.
+// Each close(2) of a file waits for a FLUSH, and few of them have anything to tell. False: it is for JavaScript.
+bool answerFlush(Device* device, ssize_t bytes) {
+  fuse_in_header request;
+  if (!device->answersFlush || bytes < static_cast<ssize_t>(sizeof request)) return false;
+  memcpy(&request, device->buffer, sizeof request);
+  if (request.opcode != FUSE_FLUSH || device->askedFlushes.count(request.nodeid) != 0) return false;
+  fuse_out_header reply{};
+  reply.len = sizeof reply;
+  reply.unique = request.unique;
+  // ENOENT: the connection was aborted meanwhile. What else the kernel may say of it, JavaScript is to meet and to report.
+  if (::write(device->fd, &reply, sizeof reply) < 0 && errno != ENOENT) return false;
+  device->flushes++;
+  return true;
+}
+
+// One request, to JavaScript where it is not a plain FLUSH.
 Turn serveOne(Device* device, int pollStatus) {
   ssize_t bytes = ::read(device->fd, device->buffer, device->bufferBytes);
   if (bytes > 0) {
+    if (answerFlush(device, bytes)) return Turn::served;
     if (!device->environment->callBack(device->onRequest, bytes)) stopDevice(device);
     return device->running ? Turn::served : Turn::ended;
   }
@@ -212,6 +235,39 @@ napi_value deviceSetBuffer(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
+napi_value deviceAnswerFlush(napi_env env, napi_callback_info info) {
+  napi_value value;
+  Device* device = nullptr;
+  if (!readArguments(env, info, "deviceAnswerFlush", 1, &value) || !readDevice(env, value, "deviceAnswerFlush", &device)) return nullptr;
+  device->answersFlush = true;
+  return nullptr;
+}
+
+napi_value deviceAskFlush(napi_env env, napi_callback_info info) {
+  constexpr const char* kCall = "deviceAskFlush";
+  napi_value values[3];
+  Device* device = nullptr;
+  int64_t fuseNodeid;
+  bool ask;
+  if (!readArguments(env, info, kCall, 3, values) || !readDevice(env, values[0], kCall, &device) ||
+      !readInteger(env, values[1], kCall, 1, &fuseNodeid) || !readBoolean(env, values[2], kCall, 2, &ask)) {
+    return nullptr;
+  }
+  if (ask) {
+    device->askedFlushes.insert(static_cast<uint64_t>(fuseNodeid));
+  } else {
+    device->askedFlushes.erase(static_cast<uint64_t>(fuseNodeid));
+  }
+  return nullptr;
+}
+
+napi_value deviceFlushes(napi_env env, napi_callback_info info) {
+  napi_value value;
+  Device* device = nullptr;
+  if (!readArguments(env, info, "deviceFlushes", 1, &value) || !readDevice(env, value, "deviceFlushes", &device)) return nullptr;
+  return makeNumber(env, device->flushes);
+}
+
 napi_value deviceStop(napi_env env, napi_callback_info info) {
   napi_value value;
   Device* device = nullptr;
@@ -276,6 +332,9 @@ bool exportDevice(napi_env env, napi_value exports) {
       {"fuseOpen", fuseOpen},
       {"deviceStart", deviceStart},
       {"deviceSetBuffer", deviceSetBuffer},
+      {"deviceAnswerFlush", deviceAnswerFlush},
+      {"deviceAskFlush", deviceAskFlush},
+      {"deviceFlushes", deviceFlushes},
       {"deviceStop", deviceStop},
       {"deviceWrite", deviceWrite},
       {"deviceWrite2", deviceWrite2},

@@ -51,6 +51,8 @@ export async function setlk(mount: Mount, call: Call, request: SetlkRequest): Pr
     const unlocked: MaybePromise<FileLockStatus> = locks.unlock(lockFile(inode), owner, start, end);
     return answer(call, waiting(unlocked) ? await unlessKilled(call, unlocked) : unlocked);
   }
+  // In the turn in which it may come to have one: the next request that is read may be its close(2).
+  if (!request.flock) mount.askFlush(inode);
   const asked = locks.lock(lockFile(inode), fh, owner, { type, start, end, pid }, wait);
   const { done } = asked;
   if (!waiting(done)) return answer(call, done);

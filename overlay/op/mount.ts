@@ -1,5 +1,6 @@
 /** What the operations of one mount work with. */
 import type { Coherence } from "../coherence/api.ts";
+import type { Inode } from "../coherence/cover.ts";
 import type { FileLocking } from "../file-lock/api.ts";
 import type { HandleTable, OpenFile } from "../inode/handles.ts";
 import type { InodeRecord, InodeTable } from "../inode/table.ts";
@@ -29,6 +30,8 @@ export interface Mount {
   readonly isRenaming: (pid: number) => boolean | null;
   /** File locks of the cluster; null: each kernel keeps them to itself (-o localflocks). */
   readonly fileLocks: FileLocking | null;
+  /** From now on, until the kernel forgets the inode, its FLUSHes come here: somebody may have a POSIX lock on it. */
+  readonly askFlush: (inode: Inode) => void;
 }
 
 /** Waits for nothing where there is nothing to wait for. */

@@ -84,7 +84,10 @@ export function release(mount: Mount, call: Call, request: ReleaseRequest | Rele
   call.empty();
 }
 
-/** Waits for the end of the process's file locks, a moment (CLOSE_WAIT_MS), and for nothing else (hazard F11). */
+/**
+ * Of a file on which a POSIX lock was asked for; the addon answers it for all others (Mount.askFlush). Waits for the end of the process's file
+ * locks, a moment (CLOSE_WAIT_MS), and for nothing else (hazard F11).
+ */
 export function flush(mount: Mount, call: Call, request: FlushRequest): MaybePromise<void> {
   const file = mount.handles.get(request.fh);
   const given = file === undefined ? undefined : mount.fileLocks?.closed(lockFile(file.inode), request.lockOwner);

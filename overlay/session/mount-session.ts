@@ -184,6 +184,7 @@ class Serving {
       (bytes) => this.#receive(bytes),
       (errno) => void this.#end(errno),
     );
+    native.deviceAnswerFlush(this.#device);
   }
 
   session(connection: number): Session {
@@ -191,8 +192,13 @@ class Serving {
     const state = this.#state;
     if (state === null) throw new Error("a session before INIT");
     const { mount, dispatch } = state;
+    const device = this.#device;
     return {
-      counters: dispatch.counters,
+      get counters(): DispatchCounters {
+        const { requests, atOnce, ...others } = dispatch.counters;
+        const flushes = native.deviceFlushes(device);
+        return { requests: requests + flushes, atOnce: atOnce + flushes, ...others };
+      },
       get inodeCount(): number {
         return mount.inodes.size;
       },
@@ -264,8 +270,9 @@ class Serving {
   }
 
   #createMount(coherence: SessionCoherence, hasFileLocks: boolean): Mount {
-    const { lower, system, log, fileLocks } = this.#options;
+    const { lower, system, log, fileLocks, native } = this.#options;
     const { operations } = coherence;
+    const asked = new Set<number>();
     const ahead = new Prefetch(lower, operations);
     operations.onExpected = (inode): void => {
       ahead.startUnderLock(inode);
@@ -280,6 +287,7 @@ class Serving {
         dropped: (inode, removed) => {
           if (removed) coherence.removed(inode);
           if (inode.kind === "file") fileLocks?.forgotten(lockFile(inode));
+          if (asked.delete(inode.fuseNodeid)) native.deviceAskFlush(this.#device, inode.fuseNodeid, false);
           coherence.forgotten(inode);
         },
       }),
@@ -295,6 +303,11 @@ class Serving {
       },
       isRenaming,
       fileLocks: hasFileLocks ? (fileLocks ?? null) : null,
+      askFlush: ({ fuseNodeid }) => {
+        if (asked.has(fuseNodeid)) return;
+        asked.add(fuseNodeid);
+        native.deviceAskFlush(this.#device, fuseNodeid, true);
+      },
     };
   }
 

@@ -1,6 +1,6 @@
 /** Serving /dev/fuse, on a real mount: requests, promises between them, buffers, the end, exceptions, notifications. */
 import { spawnSync } from "node:child_process";
-import { readFile, stat } from "node:fs/promises";
+import { open, readFile, stat } from "node:fs/promises";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
@@ -106,6 +106,29 @@ describe.runIf(isRoot)("a FUSE device", () => {
     expect(fuse.seen.length).toBe(before);
     fuse.end();
     await expect(waiting).rejects.toMatchObject({ code: /ECONNABORTED|ENOTCONN|EIO/ });
+  });
+
+  it("answers FLUSH by itself once told to, but for the inodes whose FLUSHes are asked for", async () => {
+    const fuse = serveTinyFuse(scratch);
+    const flushesOfOneClose = async (): Promise<{ seen: number; counted: number }> => {
+      const seen = fuse.seen.filter((opcode) => opcode === OPCODE.FLUSH).length;
+      const counted = native.deviceFlushes(fuse.device);
+      const file = await open(path.join(fuse.mountPoint, "f"));
+      await file.close();
+      return {
+        seen: fuse.seen.filter((opcode) => opcode === OPCODE.FLUSH).length - seen,
+        counted: native.deviceFlushes(fuse.device) - counted,
+      };
+    };
+    expect(await flushesOfOneClose()).toEqual({ seen: 1, counted: 0 });
+    native.deviceAnswerFlush(fuse.device);
+    expect(await flushesOfOneClose()).toEqual({ seen: 0, counted: 1 });
+    native.deviceAskFlush(fuse.device, FILE_NODEID + 1, true);
+    expect(await flushesOfOneClose()).toEqual({ seen: 0, counted: 1 });
+    native.deviceAskFlush(fuse.device, FILE_NODEID, true);
+    expect(await flushesOfOneClose()).toEqual({ seen: 1, counted: 0 });
+    native.deviceAskFlush(fuse.device, FILE_NODEID, false);
+    expect(await flushesOfOneClose()).toEqual({ seen: 0, counted: 1 });
   });
 
   it("64 notifications that wait for a page do not hold another (hazard F3)", async () => {

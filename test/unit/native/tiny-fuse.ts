@@ -7,7 +7,7 @@ import path from "node:path";
 import type { Device } from "../../../native/index.ts";
 import { errno, MNT_DETACH, native, type Scratch } from "./scratch.ts";
 
-export const OPCODE = { LOOKUP: 1, FORGET: 2, GETATTR: 3, OPEN: 14, READ: 15, RELEASE: 18, INIT: 26, BATCH_FORGET: 42 } as const;
+export const OPCODE = { LOOKUP: 1, FORGET: 2, GETATTR: 3, OPEN: 14, READ: 15, RELEASE: 18, FLUSH: 25, INIT: 26, BATCH_FORGET: 42 } as const;
 export const ROOT_NODEID = 1;
 export const FILE_NODEID = 2;
 const IN_HEADER_BYTES = 40;
@@ -85,6 +85,7 @@ function answer(request: Request): Buffer | number | undefined {
     case OPCODE.READ:
       return Buffer.from("hello");
     case OPCODE.RELEASE:
+    case OPCODE.FLUSH:
       return Buffer.alloc(0);
     case OPCODE.FORGET:
     case OPCODE.BATCH_FORGET:

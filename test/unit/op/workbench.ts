@@ -64,6 +64,7 @@ export class Workbench {
       credentials: () => this.who,
       isRenaming: () => this.renaming,
       fileLocks: null,
+      askFlush: () => undefined,
     };
     this.file = this.inodes.remember(FILE, 0o100644);
     this.file.nlookup = 1;

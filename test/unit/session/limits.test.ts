@@ -62,6 +62,7 @@ it("the kernel is told to send no WRITE of more than MAX_WRITE_BYTES, for which 
     fuseOpen: () => 5,
     mount: () => 0,
     umount: () => 0,
+    deviceAnswerFlush: () => undefined,
     deviceStart: (_fd: number, buffer: Buffer, _batch: number, received: (bytes: number) => void) => {
       room = buffer.length;
       requestBuffer = buffer;

@@ -1,0 +1,43 @@
+/** SETLK: FLUSH of a file comes here as soon as one of its closes may have a lock to give up (native/src/device.cc). */
+import { expect, it } from "vitest";
+import type { FileLocking } from "../../../overlay/file-lock/api.ts";
+import type { SetlkRequest } from "../../../overlay/fuse/request.ts";
+import { setlk } from "../../../overlay/op/lock.ts";
+import { Workbench } from "./workbench.ts";
+
+const request = { op: "setlk", owner: 5n, start: 0n, end: 9n, lockPid: 42, wait: false } as const;
+
+function lockBench(): { events: string[]; serve: (what: { type: "read" | "write" | "unlock"; flock: boolean }) => Promise<void> } {
+  const bench = new Workbench();
+  const { fh } = bench.openFile();
+  const events: string[] = [];
+  const fileLocks = {
+    lock: () => {
+      events.push("lock");
+      return { done: "granted", cancel: () => undefined };
+    },
+    unlock: () => {
+      events.push("unlock");
+      return "granted";
+    },
+  } as unknown as FileLocking;
+  const mount = { ...bench.mount, fileLocks, askFlush: (inode: unknown) => events.push(inode === bench.file ? "ask" : "ask of another") };
+  return {
+    events,
+    serve: (what) => setlk(mount, bench.call("setlk"), { ...request, ...what, fh } as unknown as SetlkRequest),
+  };
+}
+
+it("a POSIX or OFD lock is asked for only when its FLUSH would come", async () => {
+  const { events, serve } = lockBench();
+  await serve({ type: "read", flock: false });
+  await serve({ type: "write", flock: false });
+  expect(events).toEqual(["ask", "lock", "ask", "lock"]);
+});
+
+it("flock(2), which no FLUSH gives up, and an unlock ask for none", async () => {
+  const { events, serve } = lockBench();
+  await serve({ type: "write", flock: true });
+  await serve({ type: "unlock", flock: false });
+  expect(events).toEqual(["lock", "unlock"]);
+});
