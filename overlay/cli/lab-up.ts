@@ -1,6 +1,8 @@
 /** `coverlay lab up`: brings a lab up and, without --detach, stays with it until it is interrupted. */
+import path from "node:path";
 import type { CommandModule } from "yargs";
 import { OperatingError } from "../../dlmd/base/error.ts";
+import { givenImageBytes } from "../lab/disk.ts";
 import { takeDown } from "../lab/down.ts";
 import { type LowerKind, parseSize } from "../lab/layout.ts";
 import { selfCommand, showLive, whatToTry } from "../lab/live.ts";
@@ -15,6 +17,7 @@ interface UpArguments {
   readonly nodes: number;
   readonly lower: LowerKind;
   readonly size: string;
+  readonly image: string | undefined;
   readonly engine: "builtin" | "corosync";
   readonly detach: boolean;
 }
@@ -33,6 +36,7 @@ export const labUpCommand: CommandModule<{ dir: string; json: boolean }, UpArgum
         describe: "file system below; directory: no disk, one directory (a tmpfs)",
       })
       .option("size", { type: "string", default: "2G", requiresArg: true, describe: "size of the image" })
+      .option("image", { type: "string", requiresArg: true, describe: "use this file for the disk; it is overwritten, and stays" })
       .option("engine", { choices: ["builtin", "corosync"] as const, default: "builtin" as const, describe: "how dlmds agree on views" })
       .option("detach", { type: "boolean", default: false, describe: "return once every mount answers; end it with lab down" })
       .example("$0 lab up", "three nodes, until Ctrl-C")
@@ -71,13 +75,21 @@ async function labUp(args: UpArguments): Promise<number> {
       hint: "Use --engine builtin, which is the default.",
     });
   }
+  if (args.image !== undefined && args.lower === "directory") {
+    throw usageError("--image is for a lab with a disk, found --lower directory", "Use --lower ext4 or xfs.");
+  }
+  const image = args.image === undefined ? null : path.resolve(args.image);
   const dir = realLabDir(args.dir);
   // A program reads stderr for one JSON object, if something is wrong.
   const say = (text: string): void => void (args.json || process.stderr.write(text));
   const { signal, release } = interruption(say);
   try {
     const progress = (step: string): void => say(`${step} ...\n`);
-    const lab = await bringUp({ dir, nodes: args.nodes, lower: args.lower, sizeBytes }, progress, signal);
+    const lab = await bringUp(
+      { dir, nodes: args.nodes, lower: args.lower, sizeBytes: image === null ? sizeBytes : givenImageBytes(image), image },
+      progress,
+      signal,
+    );
     announce(lab, args.json);
     if (args.detach && !signal.aborted) {
       await detach(dir);

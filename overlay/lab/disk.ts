@@ -7,7 +7,7 @@
  * that the node still holds reaches the image, not even through its unmount. The limit alone would let a request pass that was compared
  * with the old size and has not been sent yet (hazard R11).
  */
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync, statfsSync, truncateSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync, statSync, statfsSync, truncateSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { errnoName } from "../../dlmd/base/errno.ts";
@@ -16,7 +16,7 @@ import { isReadOnlyDevice } from "../volume/device.ts";
 import { type RunOptions, describeRun, must, run } from "./command.ts";
 import { labFiles } from "./layout.ts";
 import { markedEnvironment } from "./processes.ts";
-import type { LabState } from "./state.ts";
+import { type LabState, imageOf } from "./state.ts";
 
 /** Where a node that is cut off reads and writes: far behind the end of the image. */
 const CUT_OFFSET = 2 ** 62;
@@ -38,6 +38,15 @@ export async function makeDisk(lab: LabState, signal: AbortSignal): Promise<void
     await must("mount", mount, options);
     return;
   }
+  if (lab.givenImage === null) await makeImage(lab, options);
+  // No discard: it would punch the preallocation out again. Nothing left to do in the background: it would disturb measurements.
+  if (lab.lower === "ext4") {
+    const extended = "nodiscard,lazy_itable_init=0,lazy_journal_init=0";
+    await must("mkfs.ext4", ["-q", "-F", "-L", "coverlay-lab", "-E", extended, imageOf(lab)], options);
+  } else await must("mkfs.xfs", ["-q", "-f", "-K", "-L", "coverlay-lab", imageOf(lab)], options);
+}
+
+async function makeImage(lab: LabState, options: RunOptions): Promise<void> {
   const hint =
     "Give a smaller --size, or with --dir a folder on a file system that has the room and can preallocate (ext4, XFS, btrfs, tmpfs).";
   const { bavail, bsize } = statfsSync(lab.dir);
@@ -50,13 +59,21 @@ export async function makeDisk(lab: LabState, signal: AbortSignal): Promise<void
     });
   }
   // Whoever can read the image reads every file of the volume, whatever its mode says.
-  closeSync(openSync(files.image, "wx", 0o600));
-  await must("fallocate", ["-l", String(lab.sizeBytes), files.image], { ...options, hint });
-  // No discard: it would punch the preallocation out again. Nothing left to do in the background: it would disturb measurements.
-  if (lab.lower === "ext4") {
-    const extended = "nodiscard,lazy_itable_init=0,lazy_journal_init=0";
-    await must("mkfs.ext4", ["-q", "-F", "-L", "coverlay-lab", "-E", extended, files.image], options);
-  } else await must("mkfs.xfs", ["-q", "-f", "-K", "-L", "coverlay-lab", files.image], options);
+  closeSync(openSync(labFiles(lab.dir).image, "wx", 0o600));
+  await must("fallocate", ["-l", String(lab.sizeBytes), labFiles(lab.dir).image], { ...options, hint });
+}
+
+/** The size of a file given with --image; OperatingError: it cannot be one. */
+export function givenImageBytes(image: string): number {
+  const found = statSync(image, { throwIfNoEntry: false });
+  if (found?.isFile() === true) return found.size;
+  throw new OperatingError(
+    `--image should be a file for the disk, found ${found === undefined ? "nothing" : "something else"} at ${image}`,
+    {
+      code: "usage",
+      hint: "Make one of the wanted size with truncate(1), or leave --image out.",
+    },
+  );
 }
 
 /** "/dev/loopN" of every loop device with that image behind it. */
@@ -88,7 +105,7 @@ export async function attachLoop(
   noteDevice: (device: string) => Promise<unknown>,
   signal?: AbortSignal,
 ): Promise<string> {
-  const { image } = labFiles(lab.dir);
+  const image = imageOf(lab);
   const options = { env: markedEnvironment(lab.id, ""), signal };
   let last = "";
   for (let tries = 0; tries < MAX_ATTACH_TRIES; tries++) {
@@ -127,7 +144,7 @@ async function makeDeviceNode(device: string, noteDevice: (device: string) => Pr
 
 /** What a node that was cut off wrote behind the image's end (cutLoop). */
 export function trimImage(lab: LabState): void {
-  truncateSync(labFiles(lab.dir).image, lab.sizeBytes);
+  truncateSync(imageOf(lab), lab.sizeBytes);
 }
 
 /** Gives the lab's loop devices back, and waits until the kernel has let go of the image. */
@@ -156,7 +173,7 @@ export function removeDeviceNodes(devices: readonly string[]): void {
 
 /** Cuts the device off its image, or joins it again. Checks first that it is the lab's. */
 export function setCut(lab: LabState, device: string, cut: boolean): void {
-  const { image } = labFiles(lab.dir);
+  const image = imageOf(lab);
   if (!loopsOver(image).includes(device)) {
     throw new OperatingError(`${device} should have ${image} behind it, but has not`, {
       code: "wrong-loop",

@@ -14,7 +14,7 @@ import { hubName, labFiles } from "./layout.ts";
 import { removeNetworks } from "./network.ts";
 import { killAll } from "./power.ts";
 import { isAlive, netnsInode, signalProcess, waitGone } from "./processes.ts";
-import { type LabNode, type LabState, type ProcessRef, labNodes, readLab, updateLab, withLabLock } from "./state.ts";
+import { type LabNode, type LabState, type ProcessRef, imageOf, labNodes, readLab, updateLab, withLabLock } from "./state.ts";
 
 /** A foreground `up` takes its lab down itself when asked; so long it is given. */
 const UP_LEAVES_TIMEOUT_MS = 60_000;
@@ -65,7 +65,7 @@ async function dismantleAlone(dir: string): Promise<void> {
   await forceUnmountAll(nodes);
   for (const { nodeDir } of nodes) removeMountRecords(nodeDir);
   if (lab.lower === "directory") await forceUnmountUnder(labFiles(lab.dir).lowerDirectory);
-  else await detachLoops(labFiles(lab.dir).image);
+  else await detachLoops(imageOf(lab));
   removeDeviceNodes(lab.madeDevices);
   await removeNetworks(lab);
   removeFiles(lab, nodes);

@@ -9,7 +9,7 @@ import { forceUnmountUnder, removeMountRecords } from "./fuse-mounts.ts";
 import { labFiles } from "./layout.ts";
 import { setCable } from "./network.ts";
 import { findProcesses, KILL_TIMEOUT_MS, netnsInode, type ProcessesOf, signalProcess, waitGone } from "./processes.ts";
-import { existingLab, type LabNode, type LabState, labNodes, type ProcessRef, updateLab, updateNode, withLabLock } from "./state.ts";
+import { existingLab, imageOf, type LabNode, type LabState, labNodes, type ProcessRef, updateLab, updateNode, withLabLock } from "./state.ts";
 
 function processesOf(lab: LabState, node: LabNode): ProcessesOf {
   const inode = netnsInode(node.netns);
@@ -113,7 +113,7 @@ async function endProcesses(lab: LabState, node: LabNode): Promise<void> {
 
 export async function giveDiskBack(lab: LabState, node: LabNode): Promise<void> {
   if (lab.lower === "directory" || node.device === null) return;
-  await detachLoops(labFiles(lab.dir).image, [node.device]);
+  await detachLoops(imageOf(lab), [node.device]);
   trimImage(lab);
   await updateNode(lab.dir, node.nodeid, { device: null, cut: false });
 }

@@ -49,6 +49,8 @@ export interface LabState {
   readonly madeDir: boolean;
   readonly lower: LowerKind;
   readonly sizeBytes: number;
+  /** The file given with --image, which is not the lab's to make or to remove; null: DIR/disk.img. */
+  readonly givenImage: string | null;
   readonly volumeUuid: string;
   /** "making" until every mount answers; "down" once somebody takes the lab down. */
   readonly phase: "making" | "up" | "down";
@@ -71,6 +73,7 @@ const labState: z.ZodType<LabState> = z.object({
   madeDir: z.boolean(),
   lower: z.enum(["ext4", "xfs", "directory"]),
   sizeBytes: z.number(),
+  givenImage: z.string().nullable(),
   volumeUuid: z.string(),
   phase: z.enum(["making", "up", "down"]),
   step: z.string(),
@@ -88,6 +91,11 @@ const labState: z.ZodType<LabState> = z.object({
     }),
   ),
 });
+
+/** What is behind the loop devices of the nodes. */
+export function imageOf({ dir, givenImage }: LabState): string {
+  return givenImage ?? labFiles(dir).image;
+}
 
 /** The group of the nodes that nobody took apart. */
 export const WHOLE_NETWORK: NodeNetwork = { group: "", lossPercent: 0, delayMs: 0 };

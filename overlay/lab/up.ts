@@ -45,6 +45,8 @@ export interface UpOptions {
   readonly nodes: number;
   readonly lower: LowerKind;
   readonly sizeBytes: number;
+  /** Absolute; null: the lab makes an image of `sizeBytes`. */
+  readonly image: string | null;
 }
 
 /** Says what is being made, for people. */
@@ -139,6 +141,7 @@ function newLab(options: UpOptions, madeDir: boolean): LabState {
     madeDir,
     lower: options.lower,
     sizeBytes: options.sizeBytes,
+    givenImage: options.image,
     volumeUuid: randomUUID(),
     phase: "making",
     step: "begin",

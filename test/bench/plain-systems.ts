@@ -40,6 +40,7 @@ function diskOf(dir: string, sizeBytes: number): LabState {
     madeDir: true,
     lower: "ext4",
     sizeBytes,
+    givenImage: null,
     volumeUuid: "",
     phase: "making",
     step: "bench",
