@@ -9,7 +9,17 @@ import { forceUnmountUnder, removeMountRecords } from "./fuse-mounts.ts";
 import { labFiles } from "./layout.ts";
 import { setCable } from "./network.ts";
 import { findProcesses, KILL_TIMEOUT_MS, netnsInode, type ProcessesOf, signalProcess, waitGone } from "./processes.ts";
-import { existingLab, imageOf, type LabNode, type LabState, labNodes, type ProcessRef, updateLab, updateNode, withLabLock } from "./state.ts";
+import {
+  existingLab,
+  imageOf,
+  type LabNode,
+  type LabState,
+  labNodes,
+  type ProcessRef,
+  updateLab,
+  updateNode,
+  withLabLock,
+} from "./state.ts";
 
 function processesOf(lab: LabState, node: LabNode): ProcessesOf {
   const inode = netnsInode(node.netns);

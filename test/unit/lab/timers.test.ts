@@ -72,7 +72,16 @@ async function isOverBefore(work: Promise<unknown>, timeMs: number): Promise<boo
 function lab(): LabState {
   const nodes = [{ nodeid: 1, power: "on" as const, device: "/dev/x", cut: false, network: WHOLE_NETWORK, dlmd: null }];
   const volumeUuid = "6b1c0b5e-3f0e-4f0a-9d5c-2f8c6a0c4d11";
-  const made = { format: 1 as const, id: "0a1b2c", dir, madeDir: false, lower: "ext4" as const, sizeBytes: 1, givenImage: null, volumeUuid };
+  const made = {
+    format: 1 as const,
+    id: "0a1b2c",
+    dir,
+    madeDir: false,
+    lower: "ext4" as const,
+    sizeBytes: 1,
+    givenImage: null,
+    volumeUuid,
+  };
   return writeLab({ ...made, phase: "up", step: "up", up: null, workers: [], madeDevices: [], nodes });
 }
 
