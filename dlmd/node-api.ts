@@ -13,6 +13,8 @@ import type { EngineBoot, NodeConfiguration } from "./engine/boot.ts";
 import type { BeatContent, HeardBeat } from "./membership/heartbeater.ts";
 import type { LockLimits } from "./lock/lock-manager.ts";
 import type { PlockLimits } from "./plock/master.ts";
+import type { AgentResult } from "./fencing/fence-run.ts";
+import type { KeptFencing } from "./fencing/fence-table.ts";
 import type { KeptFences } from "./recovery/fence-gate.ts";
 import type { Datagram, Heartbeat } from "./wire/datagram.ts";
 import type { LifeSeen, ProcessLife } from "./wire/peer-life.ts";
@@ -42,6 +44,12 @@ export interface NodeBoot extends EngineBoot {
   readonly fencedLockspaces?: readonly string[];
   /** What "keep-fences" stored last; not given on a node that has never run. */
   readonly fences?: KeptFences;
+  /** What "keep-fencing" stored last; not given on a node that has never run. */
+  readonly fencing?: KeptFencing;
+  /** Of this machine; "" or not given: not known. */
+  readonly bootId?: string;
+  /** CLOCK_REALTIME in milliseconds when the clock is at `nowMs`: for times that people read. Not given: 0 there. */
+  readonly wallMs?: number;
 }
 
 export interface Node {
@@ -108,6 +116,12 @@ export type NodeEvent =
       readonly failingView: ViewId;
       readonly by: string;
     }
+  /** A person wants that node fenced, member or not. */
+  | { readonly kind: "fence-order"; readonly nodeid: number; readonly by: string }
+  /** A person says that it is dead for sure, for whatever is asked of it (fencing/); beside "fence-result". */
+  | { readonly kind: "fence-ack"; readonly nodeid: number; readonly by: string }
+  /** The agent of a "run-fence" has ended. Nothing comes after "stop-fence". */
+  | { readonly kind: "fence-ran"; readonly runId: number; readonly result: AgentResult }
   /** A "look-at-life" is done. */
   | { readonly kind: "life-seen"; readonly lookId: number; readonly seen: LifeSeen }
   /** Clean shutdown wanted: ends with effect "left" (within timeoutMs at most). Close the clients first. */
@@ -138,7 +152,13 @@ export type Effect =
   | { readonly kind: "persist"; readonly promisedEpoch: number; readonly lineage: Lineage }
   /** Store and fsync, then "fences-kept", one for each and in order: a restart forgets neither who is waited for nor who is known to be dead. */
   | { readonly kind: "keep-fences"; readonly fences: KeptFences }
-  /** To the "fence-result" of this step: "" it was taken, else why not. */
+  /** Run the agent of that device against that node; ends in "fence-ran". */
+  | { readonly kind: "run-fence"; readonly runId: number; readonly nodeid: number; readonly device: string }
+  /** No process of that agent may be left: kill it now. */
+  | { readonly kind: "stop-fence"; readonly runId: number }
+  /** Store it; nothing waits for that. */
+  | { readonly kind: "keep-fencing"; readonly fencing: KeptFencing }
+  /** To the "fence-result", "fence-ack" or "fence-order" of this step: "" it was taken, else why not. */
   | { readonly kind: "fence-answer"; readonly refused: string }
   /** To that client, in this order. */
   | { readonly kind: "client-events"; readonly clientId: number; readonly events: readonly ClientEvent[] }

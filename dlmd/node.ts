@@ -18,6 +18,9 @@ import type { NodeConfiguration } from "./engine/boot.ts";
 import { Clients, type ClientsPort } from "./clients/clients.ts";
 import { ClientGroups } from "./clients/client-groups.ts";
 import { describeNodes, describeStatus } from "./query/describe.ts";
+import { noPlans } from "./config/fence-plan.ts";
+import { noFencing } from "./fencing/fence-table.ts";
+import { Fencing } from "./fencing/fencing.ts";
 import { LockspaceGroup } from "./lockspaces/lockspace-group.ts";
 import { Outbox } from "./outbox.ts";
 import { defaultPlockLimits, type PlockPort, PlockService } from "./plock/service.ts";
@@ -25,7 +28,9 @@ import { noFences } from "./recovery/fence-gate.ts";
 import { Mistrust } from "./recovery/mistrust.ts";
 import { Recovery } from "./recovery/recovery.ts";
 import type { RecoveryPort } from "./recovery/recovery-port.ts";
+import { FENCING_GROUP } from "./wire/fencing-group.ts";
 import { LOCKSPACE_GROUP } from "./wire/lockspace-group.ts";
+import { isMajority } from "./config/votes.ts";
 import { maxNodes } from "./wire/order-datagram.ts";
 import type { PeerMessage } from "./wire/peer.ts";
 import { isPlockMessage } from "./wire/peer-plock.ts";
@@ -58,6 +63,7 @@ export class NodeCore implements Node, QueriedNode {
   readonly recovery: Recovery;
   readonly groups: ClientGroups;
   readonly lockspaces: LockspaceGroup;
+  readonly fencing: Fencing;
   readonly deaths: ClientDeathBarrier;
   readonly #inspections: Inspections;
   readonly #lifeAsks: LifeAsks;
@@ -79,12 +85,13 @@ export class NodeCore implements Node, QueriedNode {
       [...boot.nodes, ...(boot.former ?? [])].some((node) => node.nodeid === boot.nodeid),
       `node ${boot.nodeid} is not among the configured ones`,
     );
-    const { nodeid, nodes, quorum, former } = boot;
+    const { nodeid, nodes, quorum, former, fencePlans } = boot;
     this.boot = boot;
     this.configuration = {
       version: boot.configVersion,
       nodes,
       ...(quorum === undefined ? {} : { quorum }),
+      ...(fencePlans === undefined ? {} : { fencePlans }),
       ...(former === undefined ? {} : { former }),
     };
     this.limits = { ...defaultLimits, ...boot.limits };
@@ -95,6 +102,7 @@ export class NodeCore implements Node, QueriedNode {
       usable: (lockspace) => this.clients.usable(lockspace),
       protest: this.#protest,
     });
+    this.fencing = this.#newFencing(boot);
     this.deaths = new ClientDeathBarrier(this.limits.goneLimitMs, {
       tell: (client, event) => {
         this.#toClient(client, event);
@@ -148,6 +156,25 @@ export class NodeCore implements Node, QueriedNode {
     });
   }
 
+  #newFencing({ nodeid, incarnation, bootId = "", wallMs = 0, nowMs, fencing, fencePlans }: NodeBoot): Fencing {
+    const self = { nodeid, incarnation, bootId };
+    const time = this.#time;
+    return new Fencing(self, time, () => Math.round(wallMs + time.nowMs - nowMs), fencing ?? noFencing, fencePlans ?? noPlans, {
+      command: (command) => this.engine.command(command),
+      serving: () => this.recovery.serving,
+      quorum: () => this.engine.quorum,
+      leaseEndMs: () => this.engine.leaseEndMs,
+      bar: (nodeids) => this.engine.bar(nodeids),
+      run: (runId, victim, device) => this.#outbox.push({ kind: "run-fence", runId, nodeid: victim, device }),
+      stop: (runId) => this.#outbox.push({ kind: "stop-fence", runId }),
+      keep: (kept) => this.#outbox.push({ kind: "keep-fencing", fencing: kept }),
+      proved: (life) => this.recovery.proved(life),
+      name: (other) => this.configuration.nodes.find((node) => node.nodeid === other)?.name ?? `node ${other}`,
+      log: this.#log,
+      protest: this.#protest,
+    });
+  }
+
   // ------------------------------------------------------------------------------------------------------ the ports
 
   #enginePort(): BuiltinPort {
@@ -169,8 +196,12 @@ export class NodeCore implements Node, QueriedNode {
 
   #engineEvent(event: EngineEvent): void {
     if ("group" in event && event.group === LOCKSPACE_GROUP) return this.lockspaces.event(event);
+    if ("group" in event && event.group === FENCING_GROUP) return this.fencing.event(event);
     // First: what the dead had open is looked at when the view is installed.
-    if (!("group" in event)) this.lockspaces.event(event);
+    if (!("group" in event)) {
+      this.lockspaces.event(event);
+      this.fencing.event(event);
+    }
     this.groups.event(event);
   }
 
@@ -213,6 +244,7 @@ export class NodeCore implements Node, QueriedNode {
       query: (what) => this.query(what, this.#time.nowMs),
       inspect: (client, request) => this.#inspections.ask(client, request, this.#time.nowMs),
       askLife: (client, request) => this.#lifeAsks.ask(client, request, this.#time.nowMs),
+      fenceLife: (question) => this.fencing.ask(question),
       group: (client, request) => this.groups.request(client, request),
       groupsWait: (client) => this.groups.waits(client),
       endClient: this.#endClient,
@@ -244,6 +276,7 @@ export class NodeCore implements Node, QueriedNode {
   #end(effect: Effect): void {
     this.#ended = true;
     this.recovery.end();
+    this.fencing.end();
     this.#outbox.push(effect);
   }
 
@@ -287,7 +320,9 @@ export class NodeCore implements Node, QueriedNode {
     if (this.deaths.changed()) this.recovery.goneChanged();
     this.#inspections.expire(nowMs);
     this.#lifeAsks.expire(nowMs);
-    if (!this.#ended && (event.kind !== "client-requests" || this.groups.touched || this.lockspaces.touched)) {
+    const asked = this.groups.touched || this.lockspaces.touched || this.fencing.touched;
+    if (!this.#ended && (event.kind !== "client-requests" || asked)) {
+      this.#advanceFencing();
       this.#endEngine();
       for (const { nodeid, no } of this.lockspaces.takeAcknowledgements(this.recovery.view?.members ?? []))
         this.recovery.send(nodeid, { kind: "lockspaces-known", no });
@@ -296,6 +331,11 @@ export class NodeCore implements Node, QueriedNode {
       this.#tellSettled();
     }
     return this.#outbox.take();
+  }
+
+  #advanceFencing(): void {
+    this.fencing.victims(this.recovery.gate.open);
+    this.fencing.advance();
   }
 
   #tellSettled(): void {
@@ -311,9 +351,11 @@ export class NodeCore implements Node, QueriedNode {
     this.groups.touched = false;
     do {
       this.lockspaces.touched = false;
+      this.fencing.touched = false;
       this.engine.end();
       // What it delivered may have asked for more.
-    } while (this.lockspaces.touched && !this.#ended);
+      if (!this.#ended) this.fencing.advance();
+    } while ((this.lockspaces.touched || this.fencing.touched) && !this.#ended);
     while (this.groups.roomy && !this.#ended) {
       this.groups.drain();
       this.engine.end();
@@ -323,7 +365,7 @@ export class NodeCore implements Node, QueriedNode {
   nextDeadline(): number | null {
     if (this.#ended) return null;
     const asked = Math.min(this.#inspections.deadlineMs, this.#lifeAsks.deadlineMs);
-    let deadline = Math.min(this.engine.nextDeadline(), this.clients.deadlineMs, asked);
+    let deadline = Math.min(this.engine.nextDeadline(), this.clients.deadlineMs, asked, this.fencing.deadlineMs);
     if (this.recovery.busy || (this.recovery.serving && this.plocks.searching)) return this.#time.nowMs;
     if (this.recovery.serving) deadline = Math.min(deadline, this.engine.leaseEndMs);
     const serveFromMs = this.recovery.view?.serveFromMs ?? 0;
@@ -358,6 +400,7 @@ export class NodeCore implements Node, QueriedNode {
         return this.#peerDown(event.nodeid, event.incarnation, event.unreadable);
       case "configuration":
         this.configuration = event.configuration;
+        this.fencing.configure(event.configuration.fencePlans ?? noPlans);
         return this.engine.configure(event.configuration);
       case "fences-kept":
         return this.recovery.fencesKept();
@@ -375,6 +418,14 @@ export class NodeCore implements Node, QueriedNode {
         return this.#lifeAsks.seen(event.lookId, event.seen);
       case "fence-result":
         return this.#fenceResult(event);
+      case "fence-ack":
+        this.#outbox.push({ kind: "fence-answer", refused: this.#fenceAck(event.nodeid, event.by) });
+        return;
+      case "fence-order":
+        this.#outbox.push({ kind: "fence-answer", refused: this.#fenceOrder(event.nodeid, event.by) });
+        return;
+      case "fence-ran":
+        return this.fencing.ran(event.runId, event.result);
       case "leave":
         this.engine.leave();
         this.#updateService();
@@ -402,6 +453,24 @@ export class NodeCore implements Node, QueriedNode {
     this.#outbox.push({ kind: "fence-answer", refused });
     if (refused === "") this.#log("info", "fence result taken", fields);
     else this.#log("warn", `fence result refused: ${refused}`, fields);
+  }
+
+  #fenceAck(nodeid: number, by: string): string {
+    if (this.fencing.acknowledge(nodeid, by)) return "";
+    if (this.fencing.table.isMember(nodeid)) return `node ${nodeid} is a member of the view: fence it before saying so`;
+    return `nothing waits until node ${nodeid} is known to be dead`;
+  }
+
+  #fenceOrder(nodeid: number, by: string): string {
+    if (!this.configuration.nodes.some((node) => node.nodeid === nodeid)) return `node ${nodeid} is not in the configuration`;
+    const members = this.recovery.view?.members ?? [];
+    const rest = members.map((member) => member.nodeid).filter((member) => member !== nodeid);
+    const isOne = this.configuration.quorum?.twoNode === true;
+    if (rest.length < members.length && !isOne && !isMajority([this.configuration.nodes], rest)) {
+      return `without node ${nodeid} this view has no quorum, and nobody could fence it: ask for it when more nodes are there`;
+    }
+    const incarnation = members.find((member) => member.nodeid === nodeid)?.incarnation ?? this.engine.peers.get(nodeid)?.incarnation;
+    return this.fencing.order(nodeid, by, incarnation ?? null);
   }
 
   #peerFrame(nodeid: number, view: ViewId, messages: readonly PeerMessage[]): void {

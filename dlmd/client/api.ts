@@ -9,10 +9,12 @@ import type { Mode } from "../wire/mode.ts";
 import type { FileLocks } from "./file-lock-api.ts";
 import type { Group, GroupHandlers } from "./group-api.ts";
 import type { LockStatus } from "../wire/local-batch.ts";
+import type { FenceAnswer, FenceQuestion } from "../wire/fence-life.ts";
 import type { LifeAnswer, ProcessLife } from "../wire/peer-life.ts";
 import type { ClusterInfo, GoneClient, InspectRequest, QueryWhat, ViewInfo } from "../wire/program.ts";
 
 export type { LockStatus } from "../wire/local-batch.ts";
+export type { FenceAnswer, FenceQuestion } from "../wire/fence-life.ts";
 export type { LifeAnswer, LifeSeen, ProcessLife } from "../wire/peer-life.ts";
 export type { ClusterInfo, GoneClient, InspectRequest, ViewInfo, VolumeConfig } from "../wire/program.ts";
 
@@ -163,6 +165,11 @@ export interface DlmClient {
    * service is. Resolves within some seconds, with what was seen or why nothing was.
    */
   askLife(life: ProcessLife): Promise<LifeAnswer>;
+  /**
+   * What the cluster does so that this life of a node can write no more. Asking begins a fence. Resolves at once with how far it is: ask again
+   * while it says "running" or "failed" (every 100 ms is fine). A life that is fenced stays so, for every asker.
+   */
+  fenceLife(question: FenceQuestion): Promise<FenceAnswer>;
   /**
    * Releases the orphans that a dead process (0: any) left behind on that node in a lockspace that is open here: those of this program's
    * own user, of every user if that is root. Resolves to how many are being released: as with a client that died, everybody is asked to let

@@ -6,6 +6,8 @@ import { assert } from "../base/assert.ts";
 import { OperatingError } from "../base/error.ts";
 import { type ClientMessage, LOCAL_VERSION, type ServerMessage } from "../wire/local.ts";
 import type { QueryWhat } from "../wire/program.ts";
+import { type FenceAnswer, type FenceQuestion, MAX_BOOT_ID_BYTES, shortened } from "../wire/fence-life.ts";
+import { isIncarnation } from "../wire/view-id.ts";
 import { MAX_DEVICE_BYTES, type LifeAnswer, type ProcessLife } from "../wire/peer-life.ts";
 import type {
   ClusterInfo,
@@ -175,6 +177,15 @@ class Client implements DlmClient {
     return (await this.#ask(queryId, { kind: "ask-life", queryId, nodeid, pid, startTime, device })) as LifeAnswer;
   }
 
+  async fenceLife(question: FenceQuestion): Promise<FenceAnswer> {
+    const { nodeid, incarnation, bootId, why } = question;
+    if (!isIncarnation(incarnation) || Buffer.byteLength(bootId) > MAX_BOOT_ID_BYTES) {
+      return { kind: "refused", why: `incarnation ${incarnation} in boot ${bootId} is no life of a node` };
+    }
+    const queryId = this.#nextId++;
+    return (await this.#ask(queryId, { kind: "fence-life", queryId, nodeid, incarnation, bootId, why: shortened(why) })) as FenceAnswer;
+  }
+
   async close(): Promise<void> {
     const reason = closed("was closed here");
     this.#rejectPending(reason);
@@ -183,7 +194,10 @@ class Client implements DlmClient {
     await this.#connection.end();
   }
 
-  #ask(id: number, question: ClientMessage & { readonly kind: "ask-life" | "inspect" | "open" | "purge" | "query" }): Promise<unknown> {
+  #ask(
+    id: number,
+    question: ClientMessage & { readonly kind: "ask-life" | "fence-life" | "inspect" | "open" | "purge" | "query" },
+  ): Promise<unknown> {
     if (this.#connection.over) return Promise.reject(closed("is over"));
     return new Promise((resolve, reject) => {
       this.#pending.set(id, { resolve, reject });

@@ -22,6 +22,7 @@ export type {
   FileLockWanted,
 } from "./file-lock-api.ts";
 export type { Group, GroupChange, GroupHandlers, GroupMember, GroupMessage } from "./group-api.ts";
+export type { FenceAnswer, FenceQuestion } from "../wire/fence-life.ts";
 export type { DeviceState, LifeAnswer, LifeSeen, ProcessLife, ProcessState } from "../wire/peer-life.ts";
 export { LockFlag } from "./api.ts";
 export { connectDlm } from "./client.ts";

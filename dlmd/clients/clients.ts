@@ -21,6 +21,7 @@ import type { ClientGoneMessage } from "../wire/peer-gone.ts";
 import type { PeerMessage } from "../wire/peer-message.ts";
 import type { GroupClientRequest } from "../wire/local-group.ts";
 import { isPlockRequest } from "../wire/local-plock.ts";
+import type { FenceAnswer, FenceQuestion } from "../wire/fence-life.ts";
 import type { Member } from "../wire/view-id.ts";
 
 /** What clients see of recovery. */
@@ -48,6 +49,7 @@ export interface ClientsPort {
   query(what: QueryWhat): unknown;
   inspect(client: Client, request: InspectClientRequest): void;
   askLife(client: Client, request: AskLifeClientRequest): void;
+  fenceLife(question: FenceQuestion): FenceAnswer;
   group(client: Client, request: GroupClientRequest): void;
   /** Requests of that client wait for room in the engine. */
   groupsWait(client: Client): boolean;
@@ -62,7 +64,7 @@ export type AskLifeClientRequest = Extract<ClientRequest, { kind: "ask-life" }>;
 
 type SavedRequest = Exclude<
   ClientRequest,
-  { kind: "open" | "gone-ack" | "bast-limit" | "query" | "inspect" | "ask-life" | GroupClientRequest["kind"] }
+  { kind: "open" | "gone-ack" | "bast-limit" | "query" | "inspect" | "ask-life" | "fence-life" | GroupClientRequest["kind"] }
 >;
 type Timed = Extract<ClientRequest, { kind: "lock" | "convert" }>;
 
@@ -151,6 +153,9 @@ export class Clients {
           break;
         case "ask-life":
           this.#port.askLife(client, request);
+          break;
+        case "fence-life":
+          this.#port.toClient(client, { kind: "answer", queryId: request.queryId, data: this.#port.fenceLife(request) });
           break;
         case "group-join":
         case "group-leave":

@@ -313,6 +313,14 @@ class NodeDriver implements Driver {
       case "keep-fences":
         void this.#persist({ fences: effect.fences }, life, { kind: "fences-kept" });
         return;
+      case "keep-fencing":
+        void this.#state.keep({ fencing: effect.fencing }, () => this.#life === life);
+        return;
+      case "run-fence":
+        queueMicrotask(() => this.#noAgent(effect, life));
+        return;
+      case "stop-fence":
+        return;
       case "fence-answer":
         this.#fenceAnswer = effect.refused;
         return;
@@ -349,6 +357,12 @@ class NodeDriver implements Driver {
       default:
         assertNever(effect, "effect");
     }
+  }
+
+  /** No configuration names a device yet. */
+  #noAgent({ runId, device }: Extract<Effect, { kind: "run-fence" }>, life: Life): void {
+    const words = `no fence device ${device} is configured`;
+    if (this.#life === life) this.step({ kind: "fence-ran", runId, result: { ok: false, unable: true, words } });
   }
 
   async #lookAtLife({ lookId, wanted }: Extract<Effect, { kind: "look-at-life" }>, life: Life): Promise<void> {

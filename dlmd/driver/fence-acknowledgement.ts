@@ -7,27 +7,50 @@ import { parseViewName } from "../wire/view-id.ts";
 export type FencedNode = StatusAnswer["unfenced"][number];
 
 function nobodyWaits(nodeid: number, status: StatusAnswer | null): OperatingError {
-  const waited = (status?.unfenced ?? []).map((one) => one.nodeid);
+  const waited = [...new Set([...(status?.unfenced ?? []), ...(status?.fencing.wanted ?? [])].map((one) => one.nodeid))];
   return new OperatingError(`nothing waits until node ${nodeid} is known to be dead`, {
     code: "not-waited-for",
     hint: waited.length === 0 ? "Nothing waits for any node." : `What is waited for: nodes ${waited.join(", ")}.`,
   });
 }
 
-/** `step`: gives the core's answer, "" it was taken; null: there is no core between two lives. Throws OperatingError. */
-export function acknowledgeFence(
+/** What a program asks for (fencing/): a lockspace may wait for the same node. */
+function acknowledgeWanted(
   nodeid: number,
   by: string,
-  status: StatusAnswer | null,
-  step: (result: Extract<NodeEvent, { kind: "fence-result" }>) => string | null,
-): FencedNode {
-  const open = status?.unfenced.find((one) => one.nodeid === nodeid);
-  const failingView = open === undefined ? null : parseViewName(open.failingView);
-  if (open === undefined || failingView === null) throw nobodyWaits(nodeid, status);
-  const refused = step({ kind: "fence-result", nodeid, incarnation: open.incarnation, failingView, by });
-  if (refused === "") return open;
-  throw new OperatingError(`the acknowledgement was not taken: ${refused ?? "this node is between two lives"}`, {
+  wanted: StatusAnswer["fencing"]["wanted"][number] | undefined,
+  step: AcknowledgeStep,
+): FencedNode | null {
+  if (wanted === undefined) return null;
+  const refused = step({ kind: "fence-ack", nodeid, by });
+  if (refused !== "") throw notTaken(refused);
+  return { nodeid, incarnation: wanted.incarnations.at(-1) ?? "", failingView: "", lockspaces: [] };
+}
+
+function notTaken(refused: string | null): OperatingError {
+  return new OperatingError(`the acknowledgement was not taken: ${refused ?? "this node is between two lives"}`, {
     code: "not-fenced",
     hint: "coverlay fence show says who is waited for now.",
   });
+}
+
+type AcknowledgeStep = (event: Extract<NodeEvent, { kind: "fence-result" | "fence-ack" }>) => string | null;
+
+/** `step`: gives the core's answer, "" it was taken; null: there is no core between two lives. Throws OperatingError. */
+export function acknowledgeFence(nodeid: number, by: string, status: StatusAnswer | null, step: AcknowledgeStep): FencedNode {
+  const open = status?.unfenced.find((one) => one.nodeid === nodeid);
+  const failingView = open === undefined ? null : parseViewName(open.failingView);
+  const asked = acknowledgeWanted(
+    nodeid,
+    by,
+    status?.fencing.wanted.find((one) => one.nodeid === nodeid),
+    step,
+  );
+  if (open === undefined || failingView === null) {
+    if (asked === null) throw nobodyWaits(nodeid, status);
+    return asked;
+  }
+  const refused = step({ kind: "fence-result", nodeid, incarnation: open.incarnation, failingView, by });
+  if (refused === "") return open;
+  throw notTaken(refused);
 }

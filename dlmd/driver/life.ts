@@ -5,6 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import type { Log } from "../base/log.ts";
+import { bootId } from "../base/machine.ts";
 import type { Metrics } from "../base/metric.ts";
 import type { NodeConfig } from "../config/votes.ts";
 import type { HeardBeat } from "../membership/heartbeater.ts";
@@ -17,6 +18,7 @@ import { type DatagramChannel, openDatagramChannel } from "./datagram-channel.ts
 import { NONCE_BYTES, PEER_PROTOCOL_VERSION } from "./handshake.ts";
 import { type Heartbeats, startHeartbeats } from "./heartbeats.ts";
 import type { Keyring } from "../tls/keyring.ts";
+import { wallMs } from "./wall-clock.ts";
 import { openPeerNetwork, type PeerNetwork } from "./peer-network.ts";
 import { createCounterCell, DATAGRAM_KEY_BYTES, DatagramSealer } from "./seal.ts";
 import type { StoredState } from "./state-file.ts";
@@ -124,6 +126,8 @@ export async function beginLife(options: LifeOptions, host: LifeHost): Promise<L
     ...stored,
     fencedLockspaces: config.fencedLockspaces,
     programOf,
+    bootId: ownBootId(),
+    wallMs: wallMs(),
     seed: randomBytes(4).readUInt32LE(0),
     nowMs: nowMs(),
   });
@@ -144,6 +148,15 @@ export async function beginLife(options: LifeOptions, host: LifeHost): Promise<L
       await Promise.all([peers.close(), datagrams.close(), heartbeats.close()]);
     },
   };
+}
+
+/** "": it cannot be read, so a fence is bound to the incarnation alone. */
+function ownBootId(): string {
+  try {
+    return bootId();
+  } catch {
+    return "";
+  }
 }
 
 /** comm of /proc/PID: the program's name, cut at 15 bytes. */

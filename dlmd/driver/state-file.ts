@@ -6,6 +6,8 @@
 import { readFile } from "node:fs/promises";
 import * as z from "zod";
 import { OperatingError } from "../base/error.ts";
+import type { KeptFencing } from "../fencing/fence-table.ts";
+import { fenceOutcomes } from "../wire/fencing-group.ts";
 import type { KeptFences } from "../recovery/fence-gate.ts";
 import type { Lineage } from "../wire/view-id.ts";
 import { writeAtomic } from "./atomic-file.ts";
@@ -17,6 +19,8 @@ export interface StoredState {
   readonly lineage?: Lineage;
   /** Who is not known to be dead, and who is. */
   readonly fences?: KeptFences;
+  /** Lives that can write no more, and what was done. */
+  readonly fencing?: KeptFencing;
 }
 
 const number = z.int().min(0);
@@ -32,7 +36,17 @@ const victim = z.strictObject({ nodeid: number, incarnation: z.string(), failing
 // Files of versions that did not know what a node had open have no lockspaces: it counts as having been in all.
 const openVictim = victim.extend({ lockspaces: z.array(z.string()).nullable().default(null) });
 const fencesShape = z.strictObject({ open: z.array(openVictim), fenced: z.array(victim) });
-const shape = z.strictObject({ promisedEpoch: number, lineage: lineageShape.optional(), fences: fencesShape.optional() });
+const life = { nodeid: number, incarnation: z.string(), bootId: z.string(), by: z.string(), atMs: number };
+const fencingShape = z.strictObject({
+  proofs: z.array(z.strictObject(life)),
+  history: z.array(z.strictObject({ ...life, outcome: z.enum(fenceOutcomes), words: z.string() })),
+});
+const shape = z.strictObject({
+  promisedEpoch: number,
+  lineage: lineageShape.optional(),
+  fences: fencesShape.optional(),
+  fencing: fencingShape.optional(),
+});
 
 /** Epoch 0 where there is no file yet. Throws OperatingError for one that cannot be read. */
 export async function readState(file: string): Promise<StoredState> {
@@ -44,8 +58,13 @@ export async function readState(file: string): Promise<StoredState> {
     throw error;
   }
   try {
-    const { promisedEpoch, lineage, fences } = shape.parse(JSON.parse(text));
-    return { promisedEpoch, ...(lineage === undefined ? {} : { lineage }), ...(fences === undefined ? {} : { fences }) };
+    const { promisedEpoch, lineage, fences, fencing } = shape.parse(JSON.parse(text));
+    return {
+      promisedEpoch,
+      ...(lineage === undefined ? {} : { lineage }),
+      ...(fences === undefined ? {} : { fences }),
+      ...(fencing === undefined ? {} : { fencing }),
+    };
   } catch (error) {
     throw new OperatingError(
       `the state file ${file} is damaged: {"promisedEpoch":N,"lineage":{...},"fences":{...}} expected, found ${JSON.stringify(text.slice(0, 80))}`,

@@ -1,5 +1,6 @@
 /** What an engine of a node starts with: the node itself, the configuration, and what it has stored in former lives. */
 import type { NodeConfig } from "../config/votes.ts";
+import type { FencePlans } from "../config/fence-plan.ts";
 import type { Lineage } from "../wire/view-id.ts";
 
 export interface QuorumOptions {
@@ -20,6 +21,8 @@ export interface NodeConfiguration {
   readonly nodes: readonly NodeConfig[];
   /** How votes are counted beyond "more than half". */
   readonly quorum?: QuorumOptions;
+  /** How nodes are fenced; a node that is not in it has no device. Not given: none has. */
+  readonly fencePlans?: FencePlans;
   /** Nodes of the configuration before, while the change is not decided: their votes must be enough as well (hazard C8). */
   readonly former?: readonly NodeConfig[];
 }

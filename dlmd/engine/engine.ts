@@ -117,6 +117,8 @@ export interface Engine {
   rebuildView(why: string): void;
   /** This life of that node is believed no more, and does not stay in a view with this one. False: that is so already. */
   distrust(nodeid: number): boolean;
+  /** Those nodes, and no others, are not let into a view with this one, in whatever life; a member among them goes (hazard M2). */
+  bar(nodeids: readonly number[]): void;
   /** Whether lock service runs here: the others hear of it. */
   setServing(serving: boolean): void;
   /** A connection was made. False: not a configured node. */

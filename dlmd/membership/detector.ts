@@ -131,6 +131,15 @@ export class Detector {
     peer.unlinkedMs ??= nowMs;
   }
 
+  /** Those nodes, and no others, must not be members: as if there were no connection to any life of them (hazard M2). */
+  bar(nodeids: readonly number[], nowMs: number): void {
+    for (const [nodeid, peer] of this.peers) {
+      peer.barred = nodeids.includes(nodeid);
+      if (isLinked(peer)) peer.unlinkedMs = null;
+      else peer.unlinkedMs ??= nowMs;
+    }
+  }
+
   /** What heartbeats shall say from now on; null: what they say already. */
   content(own: OwnState): BeatContent | null {
     const former = this.#told;

@@ -252,6 +252,12 @@ export class Membership {
     return true;
   }
 
+  /** Those nodes, and no others, must not be members (hazard M2): no proposal with one of them is promised. */
+  bar(nodeids: readonly number[], nowMs: number): void {
+    this.#detector.bar(nodeids, nowMs);
+    this.tell(true);
+  }
+
   /** It takes part in nothing, though it is heard: left out for two time-outs (hazard H13). */
   shun(nodeid: number, why: string, nowMs: number): void {
     const peer = this.peers.get(nodeid);

@@ -31,6 +31,7 @@ export interface Situation {
 function isEligible({ view, basis, detector }: Situation, peer: Peer, nowMs: number): boolean {
   const { heartbeat, incarnation } = peer;
   if (heartbeat === null || incarnation === null || !detector.alive(peer, nowMs) || nowMs < peer.shunnedUntilMs) return false;
+  if (peer.barred) return false;
   if (peer.left === incarnation || peer.evicted === incarnation) return false;
   // A change of configuration reaches the members one after the other; who is not a member needs the same to become one.
   const member = hasMember(view?.members ?? [], peer.config.nodeid, incarnation);

@@ -15,6 +15,8 @@ export interface Peer {
   link: string | null;
   /** Incarnation of which no message is believed any more: it counts as one without a connection. */
   distrusted: string | null;
+  /** It must not be a member, whatever its incarnation is (hazard M2): no life of it counts as connected. */
+  barred: boolean;
   /** Since when there is none to its living incarnation, as far as its heartbeats show; null: there is one (hazard H13). */
   unlinkedMs: number | null;
   /** Other nodes to which it says that it has no connection, and since when. */
@@ -44,6 +46,7 @@ export function newPeer(config: NodeConfig): Peer {
     heartbeat: null,
     link: null,
     distrusted: null,
+    barred: false,
     unlinkedMs: null,
     cutOff: new Map(),
     refused: null,
@@ -78,8 +81,8 @@ function buryIncarnation(peer: Peer, incarnation: string): void {
 }
 
 /** There is a connection to its living incarnation, and what comes over it is believed. */
-export function isLinked({ link, incarnation, distrusted }: Peer): boolean {
-  return link === incarnation && distrusted !== incarnation;
+export function isLinked({ link, incarnation, distrusted, barred }: Peer): boolean {
+  return link === incarnation && distrusted !== incarnation && !barred;
 }
 
 /** That peer's last heartbeat says that it hears this incarnation. */

@@ -1,4 +1,5 @@
 /** What a node answers to people, as plain JSON data: `coverlay status` and `nodes`. Of locks: wire/inspect-answer.ts. */
+import type { FenceRecord } from "../wire/fencing-group.ts";
 import type { LockspaceAnswer } from "../wire/inspect-answer.ts";
 import type { ViewInfo } from "../wire/program.ts";
 
@@ -29,12 +30,38 @@ export interface StatusAnswer extends ViewInfo {
   readonly fencedLockspaces: readonly string[];
   /** The last results, the latest at the end. */
   readonly fenced: readonly { readonly nodeid: number; readonly incarnation: string; readonly failingView: string }[];
+  /** Lives that are to be fenced, and what was done about such (fencing/README.md). */
+  readonly fencing: FencingAnswer;
   /** Programs that have not let go of the dead (clients/death-barrier.ts); of other nodes' programs as said last. */
   readonly goneWaits: readonly GoneWaitAnswer[];
   /** Those that any member of the view has open, as agreed (lockspaces/README.md). */
   readonly lockspaces: readonly LockspaceAnswer[];
   /** Members of which it is not known here what they have open: each counts as having all. */
   readonly lockspacesUnknown: readonly number[];
+}
+
+export interface FencingAnswer {
+  /** Nodes that have a fence device. */
+  readonly devices: readonly number[];
+  readonly wanted: readonly {
+    readonly nodeid: number;
+    readonly incarnations: readonly string[];
+    readonly why: string;
+    readonly by: string;
+    /** CLOCK_REALTIME, milliseconds. */
+    readonly sinceMs: number;
+    /** Which node runs agents against it; null: none does now. */
+    readonly executor: number | null;
+    /** In words. */
+    readonly step: string;
+    /** Times that every level has failed, and how the last one ended. */
+    readonly rounds: number;
+    readonly failure: string;
+    /** Until the next round; 0: it runs, or waits for something else. */
+    readonly againAfterMs: number;
+  }[];
+  /** The latest at the end. */
+  readonly history: readonly FenceRecord[];
 }
 
 export interface GoneWaitAnswer {

@@ -5,7 +5,7 @@ import { MAYKEEP } from "../wire/flag.ts";
 import type { Lkb } from "../lock/lkb.ts";
 import type { LockAnswer, LockspaceAnswer } from "../wire/inspect-answer.ts";
 import { Mode, modeNames } from "../wire/mode.ts";
-import type { ChannelAnswer, EngineAnswer, GoneWaitAnswer, NodeAnswer, StatusAnswer } from "./answer.ts";
+import type { ChannelAnswer, EngineAnswer, FencingAnswer, GoneWaitAnswer, NodeAnswer, StatusAnswer } from "./answer.ts";
 import type { QueriedNode } from "./queried-node.ts";
 import type { EnginePeer } from "../engine/engine.ts";
 import { rowOf } from "../recovery/gone-gate.ts";
@@ -66,6 +66,25 @@ function describeGoneWaits({ deaths, recovery, boot: { nodeid } }: QueriedNode, 
   ];
 }
 
+function describeFencing({ fencing, configuration }: QueriedNode): FencingAnswer {
+  return {
+    devices: configuration.nodes.map(({ nodeid }) => nodeid).filter((nodeid) => fencing.hasDevice(nodeid)),
+    wanted: fencing.table.wants.map((want) => ({
+      nodeid: want.nodeid,
+      incarnations: want.lives.map(({ incarnation }) => incarnation),
+      why: want.why,
+      by: want.by,
+      sinceMs: want.sinceMs,
+      executor: fencing.table.runs.get(want.nodeid)?.executor.nodeid ?? null,
+      step: fencing.step(want),
+      rounds: want.rounds,
+      failure: want.failure,
+      againAfterMs: fencing.pauseMs(want.nodeid),
+    })),
+    history: fencing.table.kept.history,
+  };
+}
+
 export function describeStatus(node: QueriedNode, view: ViewInfo, nowMs: number): StatusAnswer {
   let locks = 0;
   for (const client of node.clients.all.values()) locks += client.locks.size;
@@ -88,6 +107,7 @@ export function describeStatus(node: QueriedNode, view: ViewInfo, nowMs: number)
     })),
     fencedLockspaces: [...node.recovery.gate.lockspaces],
     fenced: node.recovery.gate.fenced.map(describeVictim),
+    fencing: describeFencing(node),
     goneWaits: describeGoneWaits(node, nowMs),
     lockspaces: describeLockspaces(node),
     lockspacesUnknown: node.lockspaces.unknown(),

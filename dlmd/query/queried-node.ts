@@ -3,6 +3,7 @@ import type { Clients } from "../clients/clients.ts";
 import type { ClientDeathBarrier } from "../clients/death-barrier.ts";
 import type { NodeConfiguration } from "../engine/boot.ts";
 import type { BuiltinEngine } from "../engine/builtin/engine-core.ts";
+import type { Fencing } from "../fencing/fencing.ts";
 import type { LockManager } from "../lock/lock-manager.ts";
 import type { LockspaceGroup } from "../lockspaces/lockspace-group.ts";
 import type { NodeBoot } from "../node-api.ts";
@@ -19,4 +20,5 @@ export interface QueriedNode {
   readonly recovery: Recovery;
   readonly deaths: ClientDeathBarrier;
   readonly lockspaces: LockspaceGroup;
+  readonly fencing: Fencing;
 }

@@ -24,10 +24,11 @@ import {
   u64,
   u8,
 } from "./field.ts";
+import { bootIdField, fenceWords } from "./fence-life.ts";
 import { groupEventRows, groupRequestRows } from "./local-group.ts";
 import { LOCAL_FRAME_BYTES, NAME_BYTES, REASON_BYTES, REQUESTS_KIND, RESULTS_KIND } from "./local-batch.ts";
 import { plockRequestRows, plockResultRow } from "./local-plock.ts";
-import { anyName, name } from "./peer-field.ts";
+import { anyName, incarnation, name, nodeid } from "./peer-field.ts";
 import { MAX_DEVICE_BYTES } from "./peer-life.ts";
 import {
   type ClientEvent,
@@ -41,7 +42,7 @@ import {
 
 /** "CVLD" */
 const MAGIC = 0x444c5643;
-export const LOCAL_VERSION = 9;
+export const LOCAL_VERSION = 10;
 const TEXT_BYTES = 256;
 const LIST_ROWS = 65536;
 const OVERLAY_KEYS = 16;
@@ -107,6 +108,7 @@ const clientRows: Rows<Rowed<ClientMessage, "requests">> = {
   inspect: row("inspect", 7, { queryId: u32, lockspace: anyName, resource: anyName, nodeid: u16, waitingMs: orNull(u32, 0xffffffff) }),
   "bast-limit": row("bast-limit", 8, { limitMs: u32 }),
   "ask-life": row("ask-life", 9, { queryId: u32, nodeid: u16, pid: u32, startTime: u64, device: text(MAX_DEVICE_BYTES) }),
+  "fence-life": row("fence-life", 10, { queryId: u32, nodeid, incarnation, bootId: bootIdField, why: fenceWords }),
   ...plockRequestRows,
   ...groupRequestRows,
 };

@@ -2,6 +2,7 @@
  * What a program asks of the dlmd of its node and what it is told, as data: the types that the client library, the local socket and the core
  * of a node share.
  */
+import type { FenceQuestion } from "./fence-life.ts";
 import type { GroupClientRequest, GroupEvent } from "./local-group.ts";
 import type { LockStatus } from "./local-batch.ts";
 import type { PlockClientRequest, PlockResult } from "./local-plock.ts";
@@ -146,6 +147,8 @@ export type ClientRequest =
   | ({ readonly kind: "inspect"; readonly queryId: number } & InspectRequest)
   /** Answered by "answer", within `LIFE_ASK_LIMIT_MS`. */
   | ({ readonly kind: "ask-life"; readonly queryId: number } & ProcessLife)
+  /** Answered by "answer", at once: asked again as long as it says "running" or "failed". */
+  | ({ readonly kind: "fence-life"; readonly queryId: number } & FenceQuestion)
   /** File locks. */
   | PlockClientRequest
   /** Groups. */

@@ -5,7 +5,7 @@
 import { masterOf } from "../../dlmd/lock/mastering.ts";
 import { Heartbeater } from "../../dlmd/membership/heartbeater.ts";
 import { NodeCore } from "../../dlmd/node.ts";
-import type { Effect, NodeEvent, NodeLimits } from "../../dlmd/node-api.ts";
+import type { Effect, NodeBoot, NodeEvent, NodeLimits } from "../../dlmd/node-api.ts";
 import type { NodeConfig } from "../../dlmd/config/votes.ts";
 import type { ClientEvent, ClientRequest } from "../../dlmd/wire/program.ts";
 import type { StatusAnswer } from "../../dlmd/query/answer.ts";
@@ -42,7 +42,13 @@ export interface Program {
   ending: boolean;
 }
 
-const expectedErrors: ReadonlySet<string> = new Set(["a program hangs and has to end", "a peer sent what it cannot have meant"]);
+const expectedErrors: ReadonlySet<string> = new Set([
+  "a program hangs and has to end",
+  "a peer sent what it cannot have meant",
+  "a fence agent failed",
+  "a fence failed",
+  "a node cannot run a fence agent",
+]);
 
 const ofChannel: ReadonlySet<string> = new Set(["resume", "continue", "ack"]);
 
@@ -66,17 +72,27 @@ export class World {
 
   readonly #limits: Partial<NodeLimits>;
   readonly #fencedLockspaces: readonly string[];
+  readonly #more: { readonly boot?: (nodeid: number) => Partial<NodeBoot>; readonly effect?: (nodeid: number, effect: Effect) => void };
+  readonly #lives: Map<number, number> = new Map();
 
   /** `late`: a node that does not start with the others; 0: all do. */
-  constructor(count: number, limits: Partial<NodeLimits>, fencedLockspaces: readonly string[], late = 0) {
+  constructor(
+    count: number,
+    limits: Partial<NodeLimits>,
+    fencedLockspaces: readonly string[],
+    late = 0,
+    more: { readonly boot?: (nodeid: number) => Partial<NodeBoot>; readonly effect?: (nodeid: number, effect: Effect) => void } = {},
+  ) {
     this.#limits = limits;
+    this.#more = more;
     this.#fencedLockspaces = fencedLockspaces;
     this.configs = Array.from({ length: count }, (_, i) => ({ nodeid: i + 1, name: `node${i + 1}`, address: "", votes: 1 }));
     for (const { nodeid } of this.configs) if (nodeid !== late) this.start(nodeid);
   }
 
   start(nodeid: number): void {
-    const incarnation = incarnationOf(nodeid);
+    const incarnation = this.incarnation(nodeid);
+    const former = this.nodes.get(nodeid);
     const boot = {
       nodeid,
       incarnation,
@@ -86,18 +102,31 @@ export class World {
       promisedEpoch: 0,
       seed: nodeid,
       nowMs: this.nowMs,
+      ...(former === undefined ? {} : { fences: former.fences }),
     };
-    const core = new NodeCore({ ...boot, limits: { deadlockAfterMs: 50, ...this.#limits }, fencedLockspaces: this.#fencedLockspaces });
-    const others = [...this.nodes.keys()];
+    const limits = { deadlockAfterMs: 50, ...this.#limits };
+    const core = new NodeCore({ ...boot, limits, fencedLockspaces: this.#fencedLockspaces, ...this.#more.boot?.(nodeid) });
+    const others = [...this.nodes.keys()].filter((other) => other !== nodeid);
     this.nodes.set(nodeid, {
       core,
       beater: new Heartbeater({ nodeid, incarnation }, timeoutMs, this.nowMs),
       alive: true,
       unheard: null,
-      fences: noFences,
+      fences: former?.fences ?? noFences,
     });
     this.input(nodeid, { kind: "tick" });
     for (const other of others) this.connect(other, nodeid);
+  }
+
+  /** Of its present life. */
+  incarnation(nodeid: number): string {
+    return incarnationOf(nodeid, this.#lives.get(nodeid) ?? 0);
+  }
+
+  /** After a crash, in another life. */
+  restart(nodeid: number): void {
+    this.#lives.set(nodeid, (this.#lives.get(nodeid) ?? 0) + 1);
+    this.start(nodeid);
   }
 
   input(nodeid: number, event: NodeEvent): void {
@@ -109,6 +138,7 @@ export class World {
   }
 
   #perform(from: number, node: WorldNode, effect: Effect): void {
+    this.#more.effect?.(from, effect);
     switch (effect.kind) {
       case "datagram":
         for (const { nodeid } of this.configs) {
@@ -168,8 +198,8 @@ export class World {
     const unread = [...this.#unread.values()];
     this.#unread.clear();
     for (const [from, to] of unread) {
-      this.input(to, { kind: "peer-down", nodeid: from, incarnation: incarnationOf(from), unreadable: "spoiled" });
-      this.input(from, { kind: "peer-down", nodeid: to, incarnation: incarnationOf(to), unreadable: null });
+      this.input(to, { kind: "peer-down", nodeid: from, incarnation: this.incarnation(from), unreadable: "spoiled" });
+      this.input(from, { kind: "peer-down", nodeid: to, incarnation: this.incarnation(to), unreadable: null });
       this.connect(from, to);
     }
   }
@@ -211,8 +241,8 @@ export class World {
 
   connect(a: number, b: number): void {
     this.#down.delete(key(a, b));
-    this.input(a, { kind: "peer-up", nodeid: b, incarnation: incarnationOf(b) });
-    this.input(b, { kind: "peer-up", nodeid: a, incarnation: incarnationOf(a) });
+    this.input(a, { kind: "peer-up", nodeid: b, incarnation: this.incarnation(b) });
+    this.input(b, { kind: "peer-up", nodeid: a, incarnation: this.incarnation(a) });
   }
 
   /** What is on the way is lost. */
@@ -220,8 +250,8 @@ export class World {
     this.#down.add(key(a, b));
     this.held.delete(`${a}>${b}`);
     this.held.delete(`${b}>${a}`);
-    this.input(a, { kind: "peer-down", nodeid: b, incarnation: incarnationOf(b), unreadable: null });
-    this.input(b, { kind: "peer-down", nodeid: a, incarnation: incarnationOf(a), unreadable: null });
+    this.input(a, { kind: "peer-down", nodeid: b, incarnation: this.incarnation(b), unreadable: null });
+    this.input(b, { kind: "peer-down", nodeid: a, incarnation: this.incarnation(a), unreadable: null });
   }
 
   /** From now on, on every connection. */
@@ -373,8 +403,8 @@ export class World {
   }
 }
 
-export function incarnationOf(nodeid: number): string {
-  return `00000000000000${(0xa0 + nodeid).toString(16)}`;
+export function incarnationOf(nodeid: number, life = 0): string {
+  return `0000000000000${life.toString(16)}${(0xa0 + nodeid).toString(16)}`;
 }
 
 function key(a: number, b: number): string {

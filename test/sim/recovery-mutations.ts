@@ -234,8 +234,8 @@ export const recoveryMutations: readonly Mutation[] = [
     id: "mistrust-stays",
     breaks: "a node that is not believed any more is not left out",
     file: "dlmd/membership/peer-table.ts",
-    find: "  return link === incarnation && distrusted !== incarnation;",
-    replace: "  return link === incarnation;",
+    find: "  return link === incarnation && distrusted !== incarnation && !barred;",
+    replace: "  return link === incarnation && !barred;",
     caughtBy: "test/scenario/scenario.test.ts",
   },
   {

@@ -43,10 +43,12 @@ const PURE = [
   "dlmd/clients/",
   "dlmd/config/allowed-change.ts",
   "dlmd/config/change.ts",
+  "dlmd/config/fence-plan.ts",
   "dlmd/config/record.ts",
   "dlmd/config/votes.ts",
   "dlmd/engine/",
   "dlmd/lock/",
+  "dlmd/fencing/",
   "dlmd/lockspaces/",
   "dlmd/membership/",
   "dlmd/node-api.ts",
@@ -104,12 +106,13 @@ const CORE_ROOMS: Readonly<Record<string, readonly string[]>> = {
   "engine/builtin": ["base", "wire", "engine", "membership"],
   transport: ["base", "wire"],
   lock: ["base", "wire"],
+  fencing: ["base", "wire", "config", "engine"],
   lockspaces: ["base", "wire", "engine"],
   plock: ["base", "wire", "lock"],
   clients: ["base", "wire", "engine", "lock", "plock"],
   recovery: ["base", "wire", "engine", "transport", "lock", "clients"],
-  query: ["base", "wire", "engine", "engine/builtin", "lock", "lockspaces", "plock", "clients", "recovery", "node-api.ts"],
-  "node-api.ts": ["wire", "engine", "membership", "lock", "plock", "recovery"],
+  query: ["base", "wire", "engine", "engine/builtin", "fencing", "lock", "lockspaces", "plock", "clients", "recovery", "node-api.ts"],
+  "node-api.ts": ["wire", "engine", "fencing", "membership", "lock", "plock", "recovery"],
 };
 const coreRoomOf = (file: string): string =>
   path.dirname(file) === "dlmd" ? path.basename(file) : path.dirname(file).slice("dlmd/".length);

@@ -108,6 +108,10 @@ export class BuiltinEngine implements Engine {
     return this.membership.distrust(nodeid, this.#nowMs);
   }
 
+  bar(nodeids: readonly number[]): void {
+    this.membership.bar(nodeids, this.#nowMs);
+  }
+
   setServing(serving: boolean): void {
     this.membership.setRunning(serving);
   }

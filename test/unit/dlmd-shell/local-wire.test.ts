@@ -39,7 +39,7 @@ const view: ViewInfo = {
 const fromClient: [message: Exclude<ClientMessage, { kind: "requests" }>, hex: string][] = [
   [
     { kind: "hello", version: LOCAL_VERSION, pid: 4711, program: "ls", owner: "me", bastLimitMs: 1000 },
-    "0143564c4409006712000002006c7302006d65e8030000",
+    "0143564c440a006712000002006c7302006d65e8030000",
   ],
   [{ kind: "bast-limit", limitMs: 60_000 }, "0860ea0000"],
   [{ kind: "open", lockspaceId: 2, name: "data" }, "0202000000040064617461"],
@@ -49,6 +49,10 @@ const fromClient: [message: Exclude<ClientMessage, { kind: "requests" }>, hex: s
   [
     { kind: "ask-life", queryId: 9, nodeid: 3, pid: 4711, startTime: 0x1_0000_0009, device: "/dev/sdb1" },
     "0909000000030067120000090000000100000009002f6465762f73646231",
+  ],
+  [
+    { kind: "fence-life", queryId: 9, nodeid: 3, incarnation: "0123456789abcdef", bootId: "b-1", why: "é" },
+    "0a090000000300efcdab89674523010300622d310200c3a9",
   ],
   [{ kind: "purge", purgeId: 5, lockspaceId: 2, nodeid: 3, pid: 4711 }, "060500000002000000030067120000"],
   [{ kind: "group-join", requestId: 4, group: "g" }, "1804000000010067"],
@@ -315,7 +319,7 @@ describe("batches", () => {
 
 test("a question that is asked no more, or anew, makes another version", () => {
   // Else a program of an older release is told that its frame is damaged, not to run programs of this release.
-  expect([LOCAL_VERSION, queries]).toEqual([9, ["status", "nodes"]]);
+  expect([LOCAL_VERSION, queries]).toEqual([10, ["status", "nodes"]]);
 });
 
 test("a gatherer closes a batch before another message, and when it has grown too long", () => {

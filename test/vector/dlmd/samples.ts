@@ -3,6 +3,7 @@ import { Mode } from "../../../dlmd/wire/mode.ts";
 import { maxOffset, type PlockOwner } from "../../../dlmd/wire/plock-range.ts";
 import type { PlockEdge, PlockMessage } from "../../../dlmd/wire/peer-plock.ts";
 import type { Datagram } from "../../../dlmd/wire/datagram.ts";
+import type { FencingMessage } from "../../../dlmd/wire/fencing-group.ts";
 import type { LockspaceMessage } from "../../../dlmd/wire/lockspace-group.ts";
 import type { PeerMessage } from "../../../dlmd/wire/peer.ts";
 import type { Member, ViewId } from "../../../dlmd/wire/view-id.ts";
@@ -196,4 +197,36 @@ export const lockspaceMessages: readonly LockspaceMessage[] = [
   { kind: "lockspace-opened", no: 0x1_0000_0003, lockspace: "volume" },
   { kind: "lockspace-closed", lockspace: "ä" },
   { kind: "lockspace-list", no: 4, lockspaces: ["volume", "ä"] },
+];
+
+const fencedLife = { incarnation: "0123456789abcdef", bootId: "6b1c0b5e-3f0e-4f0a-9d5c-2f8c6a0c4d11" };
+const atMs = 0x1_0000_0005;
+/** Ordered, in the group of the daemons. */
+export const fencingMessages: readonly FencingMessage[] = [
+  {
+    kind: "fence-table",
+    bootId: "b",
+    atMs,
+    wants: [
+      {
+        nodeid: 3,
+        lives: [fencedLife, { ...fencedLife, bootId: "" }],
+        why: "owner of volume dätä",
+        by: "node1",
+        sinceMs: 7,
+        evict: true,
+        tried: [1, 2],
+        rounds: 2,
+        failure: "ipmi3: no answer",
+      },
+    ],
+    runs: [{ nodeid: 3, lives: [fencedLife] }],
+    proofs: [{ nodeid: 2, ...fencedLife, by: "ipmi2", atMs }],
+    history: [{ nodeid: 2, ...fencedLife, outcome: "rebooted", by: "ipmi2", words: "é", atMs }],
+  },
+  { kind: "fence-wanted", nodeid: 3, ...fencedLife, why: "owner", by: "node1", atMs, evict: false },
+  { kind: "fence-begun", nodeid: 3, view },
+  { kind: "fence-step", nodeid: 3, words: "runs fence_ipmilan ipmi3, try 2" },
+  { kind: "fence-ended", nodeid: 3, outcome: "unable", by: "ipmi3", words: "is not there", atMs },
+  { kind: "fence-acked", nodeid: 3, by: "root", atMs },
 ];

@@ -7,9 +7,10 @@ import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { WireError } from "../../../dlmd/base/error.ts";
 import { decodeDatagram, encodeDatagram } from "../../../dlmd/wire/datagram.ts";
+import { decodeFencingMessage, encodeFencingMessage } from "../../../dlmd/wire/fencing-group.ts";
 import { decodeLockspaceMessage, encodeLockspaceMessage } from "../../../dlmd/wire/lockspace-group.ts";
 import { decodeFrame, encodeFrames, type PeerMessage } from "../../../dlmd/wire/peer.ts";
-import { datagrams, lockspaceMessages, peerMessages, view } from "./samples.ts";
+import { datagrams, fencingMessages, lockspaceMessages, peerMessages, view } from "./samples.ts";
 
 const path = fileURLToPath(new URL("messages.json", import.meta.url));
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex");
@@ -32,6 +33,12 @@ const rows: [string, Uint8Array, (bytes: Uint8Array) => unknown, unknown][] = [
     `ordered ${m.kind}`,
     encodeLockspaceMessage(m),
     decodeLockspaceMessage,
+    m,
+  ]),
+  ...fencingMessages.map((m): [string, Uint8Array, (bytes: Uint8Array) => unknown, unknown] => [
+    `ordered ${m.kind}`,
+    encodeFencingMessage(m),
+    decodeFencingMessage,
     m,
   ]),
 ];

@@ -1,0 +1,282 @@
+/**
+ * Which nodes are to be fenced, which node runs the agents against which, and which lives can write no more: the same at every member of a
+ * quorate view that has heard all others in it. Changed by ordered messages and views alone (README.md of this room has the rules).
+ * The model is fenced of cman and stonith-ng of Pacemaker, reduced to one ordered group.
+ */
+import { type FencedLife, shortened } from "../wire/fence-life.ts";
+import {
+  type FenceEndedMessage,
+  type FenceOutcome,
+  type FenceRecord,
+  type FenceTableMessage,
+  type FenceWantedMessage,
+  MAX_RESULTS,
+  MAX_WANTED_LIVES,
+  MAX_WANTED_NODES,
+  type OwnRun,
+  type Proof,
+  type Want,
+  type WantedLife,
+} from "../wire/fencing-group.ts";
+import { hasMember, type Member } from "../wire/view-id.ts";
+
+/** What is kept on disk: who can write no more, and what was done. */
+export interface KeptFencing {
+  readonly proofs: readonly Proof[];
+  readonly history: readonly FenceRecord[];
+}
+export const noFencing: KeptFencing = { proofs: [], history: [] };
+
+/** Agents run against a node. */
+export interface Run {
+  readonly executor: Member;
+  /** Those that were asked for when it began: its result is theirs alone (hazard M2). */
+  readonly lives: readonly WantedLife[];
+  /** For people. */
+  readonly step: string;
+}
+
+export function isSameBoot(a: string, b: string): boolean {
+  return a === b || a === "" || b === "";
+}
+
+/** The incarnation is drawn at random: the boot id is a second look. */
+function isSameLife(a: WantedLife, b: WantedLife): boolean {
+  return a.incarnation === b.incarnation && isSameBoot(a.bootId, b.bootId);
+}
+
+function mergedLives(a: readonly WantedLife[], b: readonly WantedLife[]): readonly WantedLife[] {
+  const added = b.filter((life) => !a.some((one) => isSameLife(one, life)));
+  return [...a, ...added].slice(-MAX_WANTED_LIVES);
+}
+
+function merged<T extends FencedLife & { readonly atMs: number; readonly by: string }>(a: readonly T[], b: readonly T[]): readonly T[] {
+  const key = ({ nodeid, incarnation, bootId, atMs, by }: T): string => JSON.stringify([nodeid, incarnation, bootId, atMs, by]);
+  const known = new Set(a.map(key));
+  const added = b.filter((row) => !known.has(key(row)));
+  return added.length === 0 ? a : [...a, ...added].slice(-MAX_RESULTS);
+}
+
+export class FenceTable {
+  #members: readonly Member[] = [];
+  #wants: readonly Want[] = [];
+  #proofs: readonly Proof[];
+  #history: readonly FenceRecord[];
+  readonly runs: Map<number, Run> = new Map();
+  /** Of the members' machines, and of those that were members. */
+  readonly boots: Map<number, { readonly incarnation: string; readonly bootId: string }> = new Map();
+  /** Members that have said in this view all that they know. */
+  readonly #heard: Set<number> = new Set();
+  /** Counts up with whatever is kept on disk. */
+  changes = 0;
+
+  constructor({ proofs, history }: KeptFencing) {
+    this.#proofs = proofs;
+    this.#history = history;
+  }
+
+  get wants(): readonly Want[] {
+    return this.#wants;
+  }
+  get kept(): KeptFencing {
+    return { proofs: this.#proofs, history: this.#history };
+  }
+  get members(): readonly Member[] {
+    return this.#members;
+  }
+
+  /** Every member has said in this view all that it knows, so no run of another is unknown here. */
+  get synced(): boolean {
+    return this.#members.length > 0 && this.#members.every(({ nodeid }) => this.#heard.has(nodeid));
+  }
+
+  isMember(nodeid: number): boolean {
+    return this.#members.some((member) => member.nodeid === nodeid);
+  }
+
+  want(nodeid: number): Want | undefined {
+    return this.#wants.find((want) => want.nodeid === nodeid);
+  }
+
+  proof(life: FencedLife): Proof | undefined {
+    return this.#proofs.find((proof) => proof.nodeid === life.nodeid && isSameLife(proof, life));
+  }
+
+  /** Nodes that must not become members: an agent runs against them, or a person had them put out (hazard M2). */
+  barred(): number[] {
+    const evicted = this.#wants.filter(({ evict, rounds }) => evict && rounds === 0).map(({ nodeid }) => nodeid);
+    return [...new Set([...this.runs.keys(), ...evicted])].sort((a, b) => a - b);
+  }
+
+  /** The lowest member that has not tried in vain since all have. */
+  executorOf({ nodeid, tried }: Want): number | null {
+    return this.#members.find((member) => member.nodeid !== nodeid && !tried.includes(member.nodeid))?.nodeid ?? null;
+  }
+
+  // ---------------------------------------------------------------------------------------------------------- views
+
+  /** A quorate view, in its place among the messages. */
+  enterView(members: readonly Member[]): void {
+    this.#members = members;
+    this.#heard.clear();
+    for (const [nodeid, { executor }] of this.runs) {
+      // Its lease is over before this view serves, and its agents were ended with it.
+      if (!hasMember(members, executor.nodeid, executor.incarnation) || this.isMember(nodeid)) this.runs.delete(nodeid);
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------------------- messages
+
+  /** Of a member. */
+  receiveTable(from: Member, message: FenceTableMessage): void {
+    this.#heard.add(from.nodeid);
+    this.boots.set(from.nodeid, { incarnation: from.incarnation, bootId: message.bootId });
+    this.#learn(message);
+    for (const want of message.wants) this.#merge(want);
+    this.#receiveRuns(from, message.runs);
+    this.#endReturned(from, message.bootId, message.atMs);
+  }
+
+  /** It runs those and no others. */
+  #receiveRuns(from: Member, said: readonly OwnRun[]): void {
+    for (const [nodeid, { executor }] of this.runs) {
+      if (executor.nodeid === from.nodeid && !said.some((run) => run.nodeid === nodeid)) this.runs.delete(nodeid);
+    }
+    for (const { nodeid, lives } of said) {
+      if (!this.runs.has(nodeid)) this.runs.set(nodeid, { executor: from, lives, step: "" });
+    }
+  }
+
+  #learn({ proofs, history }: KeptFencing): void {
+    const [proofsBefore, historyBefore] = [this.#proofs, this.#history];
+    this.#proofs = merged(this.#proofs, proofs);
+    this.#history = merged(this.#history, history);
+    if (this.#proofs !== proofsBefore || this.#history !== historyBefore) this.changes++;
+    this.#wants = this.#wants.flatMap((want) => {
+      const lives = want.lives.filter((life) => this.proof({ nodeid: want.nodeid, ...life }) === undefined);
+      return lives.length === 0 ? [] : [{ ...want, lives }];
+    });
+  }
+
+  #merge(want: Want): void {
+    // It has ended here already: the sender did not know yet that the node is back.
+    if (this.#hasReturned(want)) return;
+    const lives = want.lives.filter((life) => this.proof({ nodeid: want.nodeid, ...life }) === undefined);
+    if (lives.length === 0) return;
+    const before = this.want(want.nodeid);
+    if (before === undefined) {
+      if (this.#wants.length < MAX_WANTED_NODES) this.#wants = [...this.#wants, { ...want, lives }];
+      return;
+    }
+    const isNewer = want.rounds > before.rounds;
+    const { tried, rounds, failure } = isNewer ? want : before;
+    const evict = before.evict || want.evict;
+    this.#replace({ ...before, lives: mergedLives(before.lives, lives), evict, tried, rounds, failure });
+  }
+
+  #replace(want: Want): void {
+    this.#wants = this.#wants.map((one) => (one.nodeid === want.nodeid ? want : one));
+  }
+
+  #remove(nodeid: number): void {
+    this.#wants = this.#wants.filter((want) => want.nodeid !== nodeid);
+  }
+
+  #hasReturned({ nodeid, lives, evict, rounds }: Want): boolean {
+    const member = this.#members.find((one) => one.nodeid === nodeid);
+    if (member === undefined || !this.#heard.has(nodeid)) return false;
+    // A member that a person has put out goes with the next view.
+    return !evict || rounds > 0 || !lives.some((life) => life.incarnation === member.incarnation);
+  }
+
+  /** It is back: whatever was to be fenced of it is told by itself from now on (askLife). */
+  #endReturned({ nodeid }: Member, bootId: string, atMs: number): void {
+    const want = this.want(nodeid);
+    if (want === undefined || !this.#hasReturned(want)) return;
+    this.#remove(nodeid);
+    this.runs.delete(nodeid);
+    for (const life of want.lives) {
+      const outcome: FenceOutcome = life.bootId !== "" && bootId !== "" && life.bootId !== bootId ? "rebooted" : "returned";
+      this.#record({ nodeid, ...life, outcome, by: "", words: "it is a member of the view again", atMs });
+    }
+  }
+
+  /** Why it is not taken up; "": it is, or was before. */
+  receiveWanted(from: Member, message: FenceWantedMessage): string {
+    const { nodeid, incarnation, bootId, why, by, atMs, evict } = message;
+    const life = { incarnation, bootId };
+    if (this.proof({ nodeid, ...life }) !== undefined) return "";
+    const refuse = (words: string): string => {
+      if (evict) this.#record({ nodeid, ...life, outcome: "refused", by, words, atMs });
+      return words;
+    };
+    if (from.nodeid === nodeid) return refuse("a node does not fence itself");
+    // Two that fence each other: the order decides.
+    if (this.want(from.nodeid)?.evict === true) return refuse(`node ${from.nodeid}, which asks for it, is being fenced itself`);
+    if (!evict && this.isMember(nodeid)) return refuse(`node ${nodeid} is a member of the view`);
+    this.#merge({ nodeid, lives: [life], why, by, sinceMs: atMs, evict, tried: [], rounds: 0, failure: "" });
+    return "";
+  }
+
+  /** True: that node runs the agents from now on. Of the view in which it was asked for. */
+  receiveBegun(from: Member, nodeid: number): boolean {
+    const want = this.want(nodeid);
+    if (want === undefined || this.runs.has(nodeid) || this.isMember(nodeid) || from.nodeid === nodeid) return false;
+    this.runs.set(nodeid, { executor: from, lives: want.lives, step: "" });
+    return true;
+  }
+
+  receiveStep(from: Member, nodeid: number, step: string): void {
+    const run = this.runs.get(nodeid);
+    if (run?.executor.nodeid === from.nodeid) this.runs.set(nodeid, { ...run, step });
+  }
+
+  /** Lives that can write no more from now on. */
+  receiveEnded(from: Member, { nodeid, outcome, by, words, atMs }: FenceEndedMessage): readonly FencedLife[] {
+    const run = this.runs.get(nodeid);
+    const want = this.want(nodeid);
+    if (run === undefined || run.executor.nodeid !== from.nodeid || run.executor.incarnation !== from.incarnation) return [];
+    this.runs.delete(nodeid);
+    if (want === undefined) return [];
+    if (outcome === "fenced") return this.#prove(nodeid, run.lives, { outcome: "fenced", by, words, atMs });
+    const tried = outcome === "stopped" ? want.tried : [...want.tried, from.nodeid].slice(-MAX_WANTED_NODES);
+    const all = this.#members.every((member) => tried.includes(member.nodeid));
+    const failed = outcome === "failed" || all;
+    const rounds = failed ? want.rounds + 1 : want.rounds;
+    this.#replace({ ...want, tried: all ? [] : tried, rounds, failure: outcome === "stopped" ? want.failure : words });
+    if (outcome === "stopped") return [];
+    for (const life of run.lives) this.#record({ nodeid, ...life, outcome: "failed", by, words, atMs });
+    return [];
+  }
+
+  /** A person's word, for all that is asked for of that node. Nothing if it is a member (hazard C11). */
+  receiveAcked(nodeid: number, by: string, atMs: number): readonly FencedLife[] {
+    const want = this.want(nodeid);
+    if (want === undefined || this.isMember(nodeid)) return [];
+    // A run goes on until its executor says that its agents have ended.
+    return this.#prove(nodeid, want.lives, { outcome: "acknowledged", by, words: "a person says that it is off", atMs });
+  }
+
+  #prove(
+    nodeid: number,
+    lives: readonly WantedLife[],
+    { outcome, by, words, atMs }: Pick<FenceRecord, "outcome" | "by" | "words" | "atMs">,
+  ): readonly FencedLife[] {
+    const proved = lives.map((life) => ({ nodeid, ...life }));
+    for (const life of proved) this.#record({ ...life, outcome, by, words, atMs });
+    this.#learn({ proofs: proved.map((life) => ({ ...life, by, atMs })), history: [] });
+    return proved;
+  }
+
+  #record(row: FenceRecord): void {
+    this.#history = merged(this.#history, [{ ...row, by: shortened(row.by), words: shortened(row.words) }]);
+    this.changes++;
+  }
+
+  /** What this node says to all when a view begins, or another daemon joins the group. `runs`: of its own, those that go on. */
+  message(bootId: string, atMs: number, runs: Iterable<number>, whole: boolean): FenceTableMessage {
+    const said = [...runs].map((nodeid) => ({ nodeid, lives: this.runs.get(nodeid)?.lives ?? [] }));
+    const { proofs, history } = whole ? this.kept : noFencing;
+    return { kind: "fence-table", bootId, atMs, wants: this.#wants, runs: said, proofs, history };
+  }
+}

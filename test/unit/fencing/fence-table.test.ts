@@ -1,0 +1,96 @@
+/** The table of fences that all members have: what is kept of it, and what is dropped at its limits. */
+import { expect, test } from "vitest";
+import { FenceTable, noFencing } from "../../../dlmd/fencing/fence-table.ts";
+import { MAX_BOOT_ID_BYTES, MAX_FENCE_WORDS_BYTES } from "../../../dlmd/wire/fence-life.ts";
+import {
+  decodeFencingMessage,
+  encodeFencingMessage,
+  type FenceWantedMessage,
+  MAX_RESULTS,
+  MAX_WANTED_LIVES,
+  MAX_WANTED_NODES,
+} from "../../../dlmd/wire/fencing-group.ts";
+
+const one = { nodeid: 1, incarnation: "00000000000000a1" };
+const incarnation = (count: number): string => count.toString(16).padStart(16, "0");
+const wanted = (nodeid: number, life: number, more: Partial<FenceWantedMessage> = {}): FenceWantedMessage => ({
+  kind: "fence-wanted",
+  nodeid,
+  incarnation: incarnation(life),
+  bootId: "b",
+  why: "test",
+  by: "node1",
+  atMs: 1,
+  evict: false,
+  ...more,
+});
+
+function table(): FenceTable {
+  const made = new FenceTable(noFencing);
+  made.enterView([one]);
+  return made;
+}
+
+test("of one node so many lives are asked for at one time: the oldest goes", () => {
+  const made = table();
+  for (let life = 1; life <= MAX_WANTED_LIVES + 1; life++) made.receiveWanted(one, wanted(3, life));
+  const lives = made.want(3)?.lives.map((life) => life.incarnation);
+  expect([lives?.length, lives?.[0], lives?.at(-1)]).toEqual([MAX_WANTED_LIVES, incarnation(2), incarnation(MAX_WANTED_LIVES + 1)]);
+});
+
+test("lives of so many nodes are asked for at one time: one more waits until a program asks again", () => {
+  const made = table();
+  for (let nodeid = 2; nodeid <= MAX_WANTED_NODES + 2; nodeid++) made.receiveWanted(one, wanted(nodeid, 1));
+  expect([made.wants.length, made.want(MAX_WANTED_NODES + 2)]).toEqual([MAX_WANTED_NODES, undefined]);
+  made.receiveAcked(2, "anna", 1);
+  made.receiveWanted(one, wanted(MAX_WANTED_NODES + 2, 1));
+  expect(made.want(MAX_WANTED_NODES + 2)?.lives).toHaveLength(1);
+});
+
+test("so many proofs and rows of the history are kept: the oldest goes, whatever the clocks of the nodes say", () => {
+  const made = table();
+  for (let life = 1; life <= MAX_RESULTS + 1; life++) {
+    made.receiveWanted(one, wanted(3, life));
+    made.receiveAcked(3, "anna", 1000 - life);
+  }
+  const { proofs, history } = made.kept;
+  expect([proofs.length, history.length]).toEqual([MAX_RESULTS, MAX_RESULTS]);
+  expect([proofs[0]?.incarnation, proofs.at(-1)?.incarnation]).toEqual([incarnation(2), incarnation(MAX_RESULTS + 1)]);
+});
+
+test("two tables become one, whichever comes first", () => {
+  const [a, b] = [table(), table()];
+  a.receiveWanted(one, wanted(3, 1));
+  a.receiveAcked(3, "anna", 1);
+  b.receiveWanted(one, wanted(3, 1));
+  b.receiveWanted(one, wanted(4, 7));
+  for (const [to, from] of [
+    [a, b],
+    [b, a],
+  ] as const)
+    to.receiveTable(one, from.message("boot", 5, [], true));
+  for (const made of [a, b]) {
+    expect(made.proof(wanted(3, 1))).toMatchObject({ by: "anna" });
+    expect(made.wants.map(({ nodeid }) => nodeid)).toEqual([4]);
+  }
+});
+
+test("a run of a sender that names it no more has ended, and one that it names is known by those who join", () => {
+  const [made, joiner] = [table(), table()];
+  made.receiveWanted(one, wanted(3, 1));
+  expect(made.receiveBegun(one, 3)).toBe(true);
+  made.receiveWanted(one, wanted(3, 2));
+  joiner.receiveTable(one, made.message("boot", 5, [3], true));
+  // Its result is for the life alone for which it began.
+  expect(joiner.runs.get(3)?.lives).toEqual([{ incarnation: incarnation(1), bootId: "b" }]);
+  expect([joiner.barred(), joiner.receiveBegun(one, 3)]).toEqual([[3], false]);
+  joiner.receiveTable(one, made.message("boot", 5, [], true));
+  expect([joiner.barred(), joiner.want(3)?.lives.length]).toEqual([[], 2]);
+});
+
+test("words and boot ids have an end", () => {
+  const fits = wanted(3, 1, { bootId: "b".repeat(MAX_BOOT_ID_BYTES), why: "w".repeat(MAX_FENCE_WORDS_BYTES) });
+  expect(decodeFencingMessage(encodeFencingMessage(fits))).toEqual(fits);
+  for (const more of [{ bootId: `${fits.bootId}b` }, { why: `${fits.why}w` }])
+    expect(() => decodeFencingMessage(encodeFencingMessage({ ...fits, ...more }))).toThrow("bytes");
+});

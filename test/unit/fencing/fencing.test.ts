@@ -1,0 +1,308 @@
+/** Fencing between node cores: who runs agents against whom, when, and what is told (dlmd/fencing/README.md). */
+import { describe, expect, it } from "vitest";
+import { type FenceAnswer, shortened } from "../../../dlmd/wire/fence-life.ts";
+import { FenceWorld, failed, missing, ok, plansFor } from "./fence-world.ts";
+
+const all = plansFor([1, 2, 3, 4, 5]);
+
+/** Node 3 is dead, and an agent runs against it at node 1. */
+function running(plans = all, count = 3): { world: FenceWorld; life: ReturnType<FenceWorld["life"]> } {
+  const world = new FenceWorld(count, plans);
+  world.together();
+  const life = world.life(3);
+  world.crash(3);
+  world.together();
+  expect(world.fence(2, life)).toMatchObject({ kind: "running" });
+  world.until("an agent runs", () => world.agents.length === 1);
+  expect(world.ran).toEqual(["1>3 ipmi3"]);
+  return { world, life };
+}
+
+describe("a fence that is asked for", () => {
+  it("runs at the lowest member, once; all know of it, and hear when it is done", () => {
+    const { world, life } = running();
+    expect(world.fence(1, life)).toEqual({ kind: "running", sinceMs: expect.any(Number), step: "node1 runs fence_ipmilan ipmi3" });
+    expect(world.fence(2, life)).toMatchObject({ kind: "running", step: "node1 runs fence_ipmilan ipmi3" });
+    world.end(ok);
+    world.until("it is known", () => world.fence(2, life).kind === "fenced");
+    expect([world.fence(1, life), world.fence(2, life)].map((answer) => (answer as FenceAnswer & { by: string }).by)).toEqual([
+      "ipmi3",
+      "ipmi3",
+    ]);
+    expect(world.status(2).fencing).toMatchObject({ wanted: [], history: [{ nodeid: 3, outcome: "fenced", by: "ipmi3" }] });
+    // Asked again, nothing is done again.
+    world.pass(2000);
+    expect(world.ran).toHaveLength(1);
+  });
+
+  it("is refused for a member, without a device, and without a quorum", () => {
+    const world = new FenceWorld(3, plansFor([1, 3]));
+    world.together();
+    const [two, three] = [world.life(2), world.life(3)];
+    expect(world.fence(1, three)).toMatchObject({ kind: "refused", why: expect.stringContaining("node3 is a member of the view") });
+    world.crash(2);
+    world.together();
+    expect(world.fence(1, two)).toMatchObject({ kind: "refused", why: expect.stringContaining("no fence device is configured for node2") });
+    world.crash(3);
+    world.until("it has no quorum", () => !world.core(1).engine.quorum.quorate);
+    expect(world.fence(1, three)).toMatchObject({ kind: "refused", why: expect.stringContaining("no quorum") });
+    expect(world.ran).toEqual([]);
+  });
+
+  it("is answered by a person where there is no device, and for a life that nobody asked for not", () => {
+    const world = new FenceWorld(3, plansFor([1]));
+    world.together();
+    const life = world.life(3);
+    world.crash(3);
+    world.together();
+    world.fence(2, life);
+    world.until("both know what is asked for", () => world.status(1).fencing.wanted.length === 1);
+    world.input(1, { kind: "fence-ack", nodeid: 3, by: "anna" });
+    world.input(1, { kind: "fence-ack", nodeid: 2, by: "anna" });
+    world.settle();
+    expect(world.answers).toEqual([
+      [1, ""],
+      [1, "node 2 is a member of the view: fence it before saying so"],
+    ]);
+    expect(world.fence(2, life)).toEqual({ kind: "fenced", by: "anna", atMs: expect.any(Number) });
+    expect(world.fence(2, { ...life, incarnation: "00000000000000ff" })).toMatchObject({ kind: "refused" });
+    expect(world.status(2).fencing.history).toMatchObject([{ outcome: "acknowledged", by: "anna" }]);
+  });
+
+  it("is bound to that life: another incarnation, or another boot, is not fenced by it", () => {
+    const { world, life } = running();
+    world.end(ok);
+    world.until("it is fenced", () => world.fence(1, life).kind === "fenced");
+    expect(world.fence(1, { ...life, bootId: "another" }).kind).toBe("running");
+    expect(world.fence(1, { ...life, bootId: "" }).kind).toBe("fenced");
+    expect(world.fence(1, { ...life, incarnation: "00000000000000ff" }).kind).toBe("running");
+  });
+
+  it("proves only what was asked for when it began; for what came later it is done again", () => {
+    const { world, life } = running();
+    const older = { ...life, incarnation: "00000000000000ff" };
+    expect(world.fence(1, older).kind).toBe("running");
+    world.end(ok);
+    world.until("the first is fenced", () => world.fence(1, life).kind === "fenced");
+    expect(world.fence(1, older).kind).toBe("running");
+    world.until("a second agent runs", () => world.ran.length === 2);
+    world.end(ok);
+    world.until("the second is fenced", () => world.fence(2, older).kind === "fenced");
+  });
+});
+
+describe("what goes wrong", () => {
+  it("a round that failed is tried by the next node, after a pause that doubles, and told meanwhile", () => {
+    const { world, life } = running();
+    world.end(failed);
+    const told = world.fence(2, life);
+    expect(told).toMatchObject({ kind: "failed", why: "ipmi3: no answer" });
+    const fromMs = world.nowMs;
+    world.until("node 2 tries", () => world.ran.length === 2);
+    expect(world.nowMs - fromMs).toBeGreaterThanOrEqual(990);
+    world.end(failed);
+    const secondMs = world.nowMs;
+    world.until("node 1 tries again", () => world.ran.length === 3);
+    expect(world.nowMs - secondMs).toBeGreaterThanOrEqual(1990);
+    expect(world.ran).toEqual(["1>3 ipmi3", "2>3 ipmi3", "1>3 ipmi3"]);
+    expect(world.status(1).fencing.wanted).toMatchObject([{ nodeid: 3, rounds: 2, failure: "ipmi3: no answer", executor: 1 }]);
+    world.end(ok);
+    world.until("it is fenced", () => world.fence(2, life).kind === "fenced");
+  });
+
+  it("the pause has an end: a minute", () => {
+    const { world } = running(all, 3);
+    for (let round = 0; round < 8; round++) {
+      world.end(failed);
+      const [count, fromMs] = [world.ran.length, world.nowMs];
+      world.until("another round", () => world.ran.length > count, 200_000);
+      const expected = Math.min(60_000, 1000 * 2 ** round);
+      expect(world.nowMs - fromMs).toBeGreaterThan(0.9 * expected);
+      expect(world.nowMs - fromMs).toBeLessThan(expected + 1000);
+    }
+  });
+
+  it("a node that cannot run the agent leaves it to the next at once", () => {
+    const { world, life } = running();
+    const fromMs = world.nowMs;
+    world.end(missing);
+    world.until("node 2 runs it", () => world.ran.length === 2);
+    expect(world.ran[1]).toBe("2>3 ipmi3");
+    expect(world.nowMs - fromMs).toBeLessThan(500);
+    world.end(ok);
+    world.until("it is fenced", () => world.fence(1, life).kind === "fenced");
+  });
+
+  it("the next node begins again if the executor dies, and only when no lease of it runs", () => {
+    const { world, life } = running(all, 5);
+    world.crash(1);
+    world.until("node 2 runs it", () => world.ran.length === 2);
+    expect(world.ran[1]).toBe("2>3 ipmi3");
+    expect(world.agents).toHaveLength(1);
+    world.end(ok);
+    world.until("it is fenced", () => world.fence(4, life).kind === "fenced");
+  });
+
+  it("an executor that is cut off kills its agent before another node begins", () => {
+    const { world } = running(all, 5);
+    world.stand(2);
+    world.stand(4);
+    world.stand(5);
+    world.until("its agent was stopped", () => world.agents.length === 0);
+    expect(world.ran).toHaveLength(1);
+  });
+
+  it("a change of the view that leaves the executor in it stops nothing", () => {
+    const { world, life } = running(all, 5);
+    world.crash(5);
+    world.together();
+    expect([world.agents.length, world.ran.length]).toEqual([1, 1]);
+    world.end(ok);
+    world.until("it is fenced", () => world.fence(4, life).kind === "fenced");
+  });
+
+  it("a device that was taken out of the configuration is not used", () => {
+    const { world, life } = running();
+    const { configuration } = world.core(1);
+    for (const nodeid of [1, 2]) world.input(nodeid, { kind: "configuration", configuration: { ...configuration, fencePlans: new Map() } });
+    world.end(failed);
+    world.pass(5000);
+    expect(world.ran).toHaveLength(1);
+    expect(world.fence(1, life)).toMatchObject({ kind: "refused", why: expect.stringContaining("no fence device") });
+  });
+});
+
+describe("a node that is back (hazard M2)", () => {
+  it("is no member as long as an agent runs against it, and is one between two tries", () => {
+    const { world, life } = running();
+    world.restart(3);
+    world.pass(5000);
+    expect(world.core(1).engine.membership.view?.members.map(({ nodeid }) => nodeid)).toEqual([1, 2]);
+    expect(world.agents).toHaveLength(1);
+    world.end(failed);
+    world.until("it joins", () => world.serving());
+    expect(world.ran).toHaveLength(1);
+    expect(world.fence(1, life)).toMatchObject({ kind: "refused", why: expect.stringContaining("is a member") });
+    expect(world.status(1).fencing).toMatchObject({ wanted: [], history: [{ outcome: "failed" }, { outcome: "rebooted" }] });
+    world.pass(5000);
+    expect(world.ran).toHaveLength(1);
+  });
+
+  it("in the same boot ends the request as well, by another word", () => {
+    const world = new FenceWorld(3, plansFor([1]), () => ({ bootId: "same" }));
+    world.together();
+    const life = world.life(3);
+    world.crash(3);
+    world.together();
+    world.fence(1, life);
+    world.until("it is asked for", () => world.status(2).fencing.wanted.length === 1);
+    world.restart(3);
+    world.until("it joins", () => world.serving() && world.status(2).fencing.wanted.length === 0);
+    expect(world.status(2).fencing.history).toMatchObject([{ outcome: "returned", nodeid: 3 }]);
+  });
+
+  it("learns what is known of its own former life", () => {
+    const { world, life } = running();
+    world.end(ok);
+    world.until("it is fenced", () => world.fence(1, life).kind === "fenced");
+    world.restart(3);
+    world.together();
+    world.until("it knows", () => world.fence(3, life).kind === "fenced");
+    expect(world.kept.get(3)?.proofs).toMatchObject([{ nodeid: 3, incarnation: life.incarnation, by: "ipmi3" }]);
+  });
+
+  it("a restart of every node forgets no proof", () => {
+    const { world, life } = running();
+    world.end(ok);
+    world.until("it is fenced", () => world.fence(2, life).kind === "fenced");
+    for (const nodeid of [1, 2]) world.crash(nodeid);
+    for (const nodeid of [1, 2]) world.restart(nodeid);
+    world.until("they serve", () => world.serving());
+    expect(world.fence(2, life).kind).toBe("fenced");
+    expect(world.ran).toHaveLength(1);
+  });
+});
+
+describe("a person's order", () => {
+  const order = (world: FenceWorld, at: number, nodeid: number): string => {
+    world.input(at, { kind: "fence-order", nodeid, by: "anna" });
+    world.settle();
+    return world.answers.at(-1)?.[1] ?? "none";
+  };
+
+  it("puts a member out of the view and fences it; it cannot come back in the midst", () => {
+    const world = new FenceWorld(3, all);
+    world.together();
+    const life = world.life(3);
+    expect(order(world, 2, 3)).toBe("");
+    world.until("an agent runs", () => world.agents.length === 1);
+    expect(world.core(1).engine.membership.view?.members.map(({ nodeid }) => nodeid)).toEqual([1, 2]);
+    world.pass(5000);
+    expect(world.core(1).engine.membership.view?.members.map(({ nodeid }) => nodeid)).toEqual([1, 2]);
+    world.crash(3);
+    world.end(ok);
+    world.until("it is fenced", () => world.fence(1, life).kind === "fenced");
+  });
+
+  it("of two nodes that fence each other one is: the order of the group decides", () => {
+    const world = new FenceWorld(4, all);
+    world.together();
+    world.input(1, { kind: "fence-order", nodeid: 2, by: "anna" });
+    world.input(2, { kind: "fence-order", nodeid: 1, by: "ben" });
+    world.until("an agent runs", () => world.agents.length > 0);
+    world.pass(5000);
+    expect(world.ran).toHaveLength(1);
+    const victim = world.agents[0]?.nodeid;
+    expect([1, 2]).toContain(victim);
+    const other = victim === 1 ? 2 : 1;
+    expect(world.status(3).fencing.history).toMatchObject([
+      { outcome: "refused", nodeid: other, words: expect.stringContaining("is being fenced itself") },
+    ]);
+  });
+
+  it("is refused for the node itself, for one without a device, where no quorum would be left, and for strangers", () => {
+    const world = new FenceWorld(3, plansFor([1, 3]));
+    world.together();
+    expect(order(world, 1, 1)).toContain("does not fence itself");
+    expect(order(world, 1, 2)).toContain("no fence device is configured for node2");
+    expect(order(world, 1, 9)).toContain("not in the configuration");
+    world.crash(2);
+    world.together();
+    expect(order(world, 1, 3)).toContain("has no quorum, and nobody could fence it");
+    expect(world.ran).toEqual([]);
+  });
+
+  it("that fails lets the node in again", () => {
+    const world = new FenceWorld(3, all);
+    world.together();
+    expect(order(world, 1, 3)).toBe("");
+    world.until("an agent runs", () => world.agents.length === 1);
+    world.crash(3);
+    world.restart(3);
+    world.end(failed);
+    world.until("it joins", () => world.serving());
+    expect(world.status(1).fencing.wanted).toEqual([]);
+  });
+});
+
+describe("lockspaces that need a fence", () => {
+  it("are opened by the device, with nobody's word", () => {
+    const world = new FenceWorld(3, all, () => ({}), ["space"]);
+    world.together();
+    world.program("p", 3, "", false);
+    world.program("q", 1, "", false);
+    world.pass(500);
+    world.crash(3);
+    world.until("an agent runs", () => world.agents.length === 1);
+    expect([world.status(1).unfenced.length, world.core(2).recovery.blocks("space")]).toEqual([1, true]);
+    world.end(ok);
+    world.until("it is known to be dead", () => world.status(2).unfenced.length === 0);
+    expect(world.core(2).recovery.blocks("space")).toBe(false);
+    expect(world.status(1).fenced).toMatchObject([{ nodeid: 3 }]);
+  });
+});
+
+it("what is too long for a message is cut between two characters", () => {
+  expect(shortened("é".repeat(200))).toBe(`${"é".repeat(125)}...`);
+  expect(shortened("short")).toBe("short");
+});
