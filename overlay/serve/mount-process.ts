@@ -218,6 +218,7 @@ export class MountProcess {
           nameOf: (nodeid) => client.info.nodes.find((node) => node.nodeid === nodeid)?.name ?? `node ${nodeid}`,
           askLife: (life) => client.askLife(life),
           here: (life) => this.#disk.ask("looking whether it is in use", () => proveHere(life)),
+          fence: null,
         }),
         mountLower: (epochAbove, claim) => this.#mountLower(epochAbove, claim),
         releaseLower: () => {

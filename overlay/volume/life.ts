@@ -30,7 +30,8 @@ export interface Life {
  */
 export type Proof =
   | { readonly kind: "released" | "let-go" | "ended" | "rebooted" | "fenced" }
-  | { readonly kind: "none"; readonly why: string };
+  /** `underWay`: a fence, so that there may be one soon. */
+  | { readonly kind: "none"; readonly why: string; readonly underWay?: true };
 
 /** Never rejects: a question that failed is `none`, with the reason in words. */
 export type ProveGone = (life: Life) => Promise<Proof>;

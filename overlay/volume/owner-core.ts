@@ -198,6 +198,9 @@ export class OwnerCore {
         return this.#receiveOwnerBlock(event.block);
       case "owner-block-failed":
         return this.#receiveOwnerBlockFailed(event.error);
+      case "proof-waits":
+        if (this.#awaited === "proof") this.#unproved = event.why;
+        return;
       case "proved":
         return this.#receiveProof(event.proof);
       case "reached":
@@ -472,7 +475,7 @@ export class OwnerCore {
         return this.#enterUnproved(verdict.why);
       case "prove":
         this.#awaited = "proof";
-        return this.#emit({ kind: "prove-gone", life: verdict.life });
+        return this.#emit({ kind: "prove-gone", life: verdict.life, first: this.#isFirst });
       default:
         return assertNever(verdict, "claim verdict");
     }
@@ -490,16 +493,21 @@ export class OwnerCore {
   #receiveProof(proof: Proof): void {
     this.#awaited = null;
     if (!this.#mayClaim()) return this.#decide();
-    if (proof.kind === "none") return this.#enterUnproved(proof.why);
+    if (proof.kind === "none") return this.#enterUnproved(proof.why, proof.underWay === true);
     this.#proof = proof;
     this.#enterClaiming();
   }
 
+  /** A mount that was never served, and nothing but the block tells of an owner. */
+  get #isFirst(): boolean {
+    return !this.#wasServed && this.#verdict() !== "dead";
+  }
+
   /** The life in the block may still write. The line is left to others: the node that it names may come back. */
-  #enterUnproved(why: string): void {
-    this.#questions += 1;
+  #enterUnproved(why: string, underWay = false): void {
+    if (!underWay) this.#questions += 1;
     const { life = null, atMs = 0 } = this.#block ?? {};
-    if (!this.#wasServed && this.#verdict() !== "dead" && this.#questions >= MAX_FIRST_QUESTIONS && life !== null) {
+    if (this.#isFirst && this.#questions >= MAX_FIRST_QUESTIONS && life !== null) {
       return this.#enterLeft(stillOwned(life, atMs, this.#nameOf(life.nodeid), why));
     }
     this.#unproved = why;

@@ -18,6 +18,8 @@ export type OwnerEvent =
   /** Answers to read-owner-block; null: the lower has none, a directory. */
   | { readonly kind: "owner-block"; readonly block: OwnerBlock | null }
   | { readonly kind: "owner-block-failed"; readonly error: Error }
+  /** Before the answer to prove-gone: what is under way, in words. */
+  | { readonly kind: "proof-waits"; readonly why: string }
   /** Answer to prove-gone. */
   | { readonly kind: "proved"; readonly proof: Proof }
   /** Answer to reach-later; error: why the device is still not reached. */
@@ -43,8 +45,8 @@ export type OwnerEffect =
   | { readonly kind: "probe-mounters"; readonly nodeids: readonly number[] }
   /** Answer: owner-block or owner-block-failed. */
   | { readonly kind: "read-owner-block" }
-  /** Answer: proved. */
-  | { readonly kind: "prove-gone"; readonly life: Life }
+  /** Answer: proved. `first`: by a mount that was never served, of a volume whose record names no owner that died. */
+  | { readonly kind: "prove-gone"; readonly life: Life; readonly first: boolean }
   /** There is no proof yet; answer: ask-again, after a while. */
   | { readonly kind: "ask-later" }
   /** The device could not be read or mounted, so often since it was mounted last, or was given up. After a while: look at it; answer: reached. */

@@ -7,11 +7,11 @@ import type { Log } from "../../dlmd/base/log.ts";
 import { type ClusterInfo, type GoneClient, type Lock, LockFlag, type LockStatus, type Lockspace } from "../../dlmd/client/api.ts";
 import { WITHDRAW_AGAIN_MS } from "../lower/server/disk-fault.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
-import type { Life, Proof } from "./life.ts";
 import type { OwnerBlock } from "./owner-block.ts";
 import { OwnerCore } from "./owner-core.ts";
 import type { Claim, OwnerEffect, OwnerEvent, OwnerLock, OwnerRole } from "./owner-event.ts";
 import type { OwnerRecord } from "./owner-record.ts";
+import type { ProveGoneAnywhere } from "./prove-elsewhere.ts";
 
 /** When a mount that has no proof asks for one again, if nothing changes before: an ended process leaves its device a moment later. */
 export const PROOF_RETRY_MS = 500;
@@ -35,8 +35,7 @@ export interface ServedLower {
 export interface OwnerCallbacks {
   /** What the volume says of its owner, read from the device; null: a directory, which has no block. */
   readonly readOwnerBlock: () => Promise<OwnerBlock | null>;
-  /** ProveGone (life.ts). */
-  readonly proveGone: (life: Life) => Promise<Proof>;
+  readonly proveGone: ProveGoneAnywhere;
   /** Mount the lower (mountLower) and start its server. A failure: another node may try, so everything must be undone. */
   readonly mountLower: (epochAbove: number, claim: Claim) => Promise<ServedLower>;
   /** Finish what runs, stop the server, close every descriptor, LowerMount.release(). A failure keeps the volume from everybody else. */
@@ -167,10 +166,12 @@ export class VolumeOwner {
         );
         return;
       case "prove-gone":
-        callbacks.proveGone(effect.life).then(
-          (proof) => this.#step({ kind: "proved", proof }),
-          (error: unknown) => this.#step({ kind: "proved", proof: { kind: "none", why: asError(error).message } }),
-        );
+        callbacks
+          .proveGone(effect.life, effect.first, (why) => this.#step({ kind: "proof-waits", why }))
+          .then(
+            (proof) => this.#step({ kind: "proved", proof }),
+            (error: unknown) => this.#step({ kind: "proved", proof: { kind: "none", why: asError(error).message } }),
+          );
         return;
       case "ask-later":
         clearTimeout(this.#retry);

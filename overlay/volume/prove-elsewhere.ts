@@ -1,15 +1,26 @@
 /**
  * The proof that a life of another node is over: that node's lock manager looks at the process and at the device (dlmd/query/life-asks.ts).
- * A process that was killed a moment ago leaves its device a moment later, so the question is asked again for a while.
+ * A process that was killed a moment ago leaves its device a moment later, so the question is asked again for a while. A node that is not in
+ * the view is fenced (fence-proof.ts).
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { LifeAnswer, ProcessLife } from "../../dlmd/client/api.ts";
+import type { FenceProof } from "./fence-proof.ts";
 import { judgeReboot, type Life, type Proof, type ProveGone } from "./life.ts";
 
 /** One proof asks for so long at most; then there is none, and the owner role asks again later (owner.ts). */
 export const PROVE_LIMIT_MS = 1500;
 /** Between two questions of one proof. */
 export const PROVE_POLL_MS = 20;
+/** As long as a fence is under way: then another node has its turn. */
+export const FENCE_LIMIT_MS = 10_000;
+export const FENCE_POLL_MS = 100;
+
+/**
+ * `first`: for a mount that was never served, of a volume whose record names no owner that died. `tell`: what is waited for, in words. Never
+ * rejects.
+ */
+export type ProveGoneAnywhere = (life: Life, first: boolean, tell: (why: string) => void) => Promise<Proof>;
 
 export interface ProveElsewhereOptions {
   readonly nodeid: number;
@@ -18,36 +29,43 @@ export interface ProveElsewhereOptions {
   readonly askLife: (life: ProcessLife) => Promise<LifeAnswer>;
   /** For a life of this node. */
   readonly here: ProveGone;
+  /** Asked where the node of that life says nothing; null: never. */
+  readonly fence: Pick<FenceProof, "ask"> | null;
   /** Seams for tests; milliseconds. */
   readonly nowMs?: () => number;
   readonly wait?: (ms: number) => Promise<unknown>;
 }
 
-/** `again`: a moment later the answer may be another. */
-type Judged = { readonly proof: Proof; readonly again: boolean };
+/** `again`: a moment later the answer may be another. `silent`: nobody on that node answered. */
+type Judged = { readonly proof: Proof; readonly again: boolean; readonly silent?: true };
 
-export function createProveGoneAnywhere(options: ProveElsewhereOptions): ProveGone {
-  const { nodeid, here, askLife, nowMs = () => performance.now(), wait = sleep } = options;
-  const ask = async (life: Life): Promise<Judged> => {
+export function createProveGoneAnywhere(options: ProveElsewhereOptions): ProveGoneAnywhere {
+  const { nodeid, here, askLife, fence, nowMs = () => performance.now(), wait = sleep } = options;
+  const ask = async (life: Life, first: boolean): Promise<Judged> => {
     if (life.nodeid === nodeid) {
       const proof = await here(life);
       return { proof, again: proof.kind === "none" };
     }
     const { pid, startTime, device } = life;
     const answer = await askLife({ nodeid: life.nodeid, pid, startTime: Number(startTime), device });
-    return judgeAnswer(life, answer, options.nameOf(life.nodeid));
+    const judged = judgeAnswer(life, answer, options.nameOf(life.nodeid));
+    // Faster proofs come first; a node that answers is never fenced.
+    return judged.silent === true ? ((await fence?.ask(life, first)) ?? judged) : judged;
   };
-  return async (life) => {
-    const deadlineMs = nowMs() + PROVE_LIMIT_MS;
+  return async (life, first, tell) => {
+    const beganMs = nowMs();
     for (;;) {
       let judged: Judged;
       try {
-        judged = await ask(life);
+        judged = await ask(life, first);
       } catch (error) {
         return none(`${options.nameOf(life.nodeid)} was not asked: ${error instanceof Error ? error.message : String(error)}`);
       }
-      if (!judged.again || nowMs() >= deadlineMs) return judged.proof;
-      await wait(PROVE_POLL_MS);
+      const { proof, again } = judged;
+      const underWay = proof.kind === "none" && proof.underWay === true;
+      if (!again || nowMs() - beganMs >= (underWay ? FENCE_LIMIT_MS : PROVE_LIMIT_MS)) return proof;
+      if (underWay) tell(proof.why);
+      await wait(underWay ? FENCE_POLL_MS : PROVE_POLL_MS);
     }
   };
 }
@@ -59,7 +77,7 @@ function none(why: string): Proof {
 /** What the lock manager of that node saw. */
 export function judgeAnswer(life: Life, answer: LifeAnswer, name: string): Judged {
   const over = (proof: Proof): Judged => ({ proof, again: false });
-  if ("missing" in answer) return over(none(`${name} says nothing of process ${life.pid}: ${answer.missing}`));
+  if ("missing" in answer) return { ...over(none(`${name} says nothing of process ${life.pid}: ${answer.missing}`)), silent: true };
   const { bootId, machineId, process, device } = answer.seen;
   if (bootId === "") return over(none(`${name} cannot say which boot this is`));
   if (bootId !== life.bootId) return over(judgeReboot(life, machineId, name));

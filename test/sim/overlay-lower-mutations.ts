@@ -277,7 +277,7 @@ export const overlayLowerMutations: readonly Mutation[] = [
     id: "r5-unproved-is-gone",
     breaks: "the life in the owner's block counts as over without a proof",
     file: "overlay/volume/owner-core.ts",
-    find: 'if (proof.kind === "none") return this.#enterUnproved(proof.why);',
+    find: 'if (proof.kind === "none") return this.#enterUnproved(proof.why, proof.underWay === true);',
     replace: 'if (proof.kind === "none") return this.#enterClaiming();',
     caughtBy: "test/unit/volume/owner-core.test.ts",
   },

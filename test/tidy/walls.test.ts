@@ -80,6 +80,8 @@ const PURE = [
   "overlay/coherence/size/repairs.ts",
   "overlay/coherence/new-inodes.ts",
   "overlay/coherence/write-token.ts",
+  "overlay/volume/log-head.ts",
+  "overlay/volume/quiet-disk.ts",
 ];
 
 const isPure = (file: string): boolean => PURE.some((pure) => file === pure || (pure.endsWith("/") && file.startsWith(pure)));

@@ -76,6 +76,8 @@ export class OwnerCluster {
   /** The owner's block on the disk. */
   block: OwnerBlock = { volumeUuid: "u", sequence: 0, epoch: 0, atMs: 0, state: "released", life: null };
   blockFails = false;
+  /** In words: a fence is under way. */
+  fencing: string | null = null;
   noBlock = false;
   steps = 0;
   /** What its mounts rested on. */
@@ -245,6 +247,7 @@ export class OwnerCluster {
     // Its own node's: start() has seen that process go.
     if (life.nodeid === client.nodeid) return { kind: "ended" };
     if (this.proved.has(life.nodeid)) return { kind: "fenced" };
+    if (this.fencing !== null) return { kind: "none", why: this.fencing, underWay: true };
     return { kind: "none", why: `node ${life.nodeid} does not answer` };
   }
 

@@ -220,6 +220,78 @@ describe("the owner of a volume", () => {
     }
   });
 
+  test("a fence that is under way: what is said of it is shown, it counts for no refusal, and its end is a proof", () => {
+    for (let seed = 0; seed < 200; seed++) {
+      const lab = cluster(seed);
+      const owner = own(lab, 1);
+      lab.fencing = "node1 is being fenced, for 2.0 s: node2 runs ipmi1";
+      lab.kill(owner);
+      lab.settle();
+      const next = lab.start(2);
+      for (let asked = 1; asked < 3 * MAX_FIRST_QUESTIONS; asked++) {
+        lab.settle();
+        expect([next.core.role, next.proofs.length, next.left]).toEqual(["waiting", asked, null]);
+        expect(next.core.why).toBe(`node1 may have the volume mounted still: ${lab.fencing}`);
+        lab.askAgain();
+      }
+      lab.fencing = null;
+      lab.fence(1);
+      lab.askAgain();
+      lab.settle();
+      expect(expectServed(lab)).toBe(next);
+      expect(lab.claims.at(-1)?.proof).toEqual({ kind: "fenced" });
+    }
+  });
+
+  test("what a proof waits for is shown while it is waited for", () => {
+    const lab = cluster();
+    const owner = own(lab, 1);
+    const other = lab.start(2);
+    lab.settle();
+    lab.kill(owner);
+    lab.settle();
+    // The answer is on its way.
+    lab.askAgain();
+    while (other.proofs.length < 2) {
+      other.core.step({ kind: "proof-waits", why: "node1 is being fenced" });
+      if (other.core.why.endsWith("no other node may: node1 is being fenced")) break;
+      expect(lab.stepOnce()).toBe(true);
+    }
+    expect(other.core.why).toContain("owner node1 is gone: ");
+    expect(other.core.why).toContain("node1 is being fenced");
+    lab.settle();
+    // Nothing is waited for any more.
+    other.core.step({ kind: "proof-waits", why: "too late" });
+    expect(other.core.why).not.toContain("too late");
+  });
+
+  test("whether it is a first mount that asks for a proof is said: such a one does not fence whom nobody has heard", () => {
+    const lab = cluster();
+    const asked: boolean[] = [];
+    const watch = (client: ReturnType<typeof lab.start>): void => {
+      const step = client.core.step.bind(client.core);
+      client.core.step = (event) => {
+        const effects = step(event);
+        for (const effect of effects) if (effect.kind === "prove-gone") asked.push(effect.first);
+        return effects;
+      };
+    };
+    const owner = own(lab, 1);
+    const served = lab.start(2);
+    watch(served);
+    lab.settle();
+    lab.kill(owner);
+    lab.settle();
+    expect(asked).toEqual([false]);
+    lab.leave(served);
+    lab.settle();
+    const first = lab.start(3);
+    watch(first);
+    lab.settle();
+    // The record went with the last mounter.
+    expect(asked).toEqual([false, true]);
+  });
+
   test("an owner that died after its device was released needs no proof", () => {
     for (let seed = 0; seed < 200; seed++) {
       const lab = cluster(seed);

@@ -3,7 +3,15 @@ import { describe, expect, it } from "vitest";
 import { UNKNOWN_MACHINE } from "../../../dlmd/base/machine.ts";
 import type { LifeAnswer, LifeSeen, ProcessLife } from "../../../dlmd/client/api.ts";
 import type { Life, Proof } from "../../../overlay/volume/life.ts";
-import { createProveGoneAnywhere, judgeAnswer, PROVE_LIMIT_MS, PROVE_POLL_MS } from "../../../overlay/volume/prove-elsewhere.ts";
+import type { FenceJudged } from "../../../overlay/volume/fence-proof.ts";
+import {
+  createProveGoneAnywhere,
+  FENCE_LIMIT_MS,
+  FENCE_POLL_MS,
+  judgeAnswer,
+  PROVE_LIMIT_MS,
+  PROVE_POLL_MS,
+} from "../../../overlay/volume/prove-elsewhere.ts";
 
 const life: Life = {
   nodeid: 2,
@@ -66,10 +74,21 @@ describe("an answer", () => {
   });
 });
 
+interface Bench {
+  readonly asked: ProcessLife[];
+  /** Of fences: for a first mount? */
+  readonly fences: boolean[];
+  readonly told: string[];
+  waitedMs(): number;
+  prove(life: Life): Promise<Proof>;
+}
+
 /** Answers in turn, the last one for ever; time passes with `wait` alone. */
-function bench(answers: readonly LifeAnswer[]): { asked: ProcessLife[]; waitedMs: () => number; prove: (life: Life) => Promise<Proof> } {
+function bench(answers: readonly LifeAnswer[], fenced: readonly (FenceJudged | null)[] = [null]): Bench {
   let nowMs = 0;
   const asked: ProcessLife[] = [];
+  const fences: boolean[] = [];
+  const told: string[] = [];
   const prove = createProveGoneAnywhere({
     nodeid: 1,
     nameOf: (nodeid) => `node${nodeid}`,
@@ -77,13 +96,19 @@ function bench(answers: readonly LifeAnswer[]): { asked: ProcessLife[]; waitedMs
       asked.push(one);
       return answers[Math.min(asked.length, answers.length) - 1] as LifeAnswer;
     },
-    here: async () => ({ kind: "fenced" }),
+    here: async () => ({ kind: "ended" }),
+    fence: {
+      ask: async (_, first) => {
+        fences.push(first);
+        return fenced[Math.min(fences.length, fenced.length) - 1] ?? null;
+      },
+    },
     nowMs: () => nowMs,
     wait: async (ms) => {
       nowMs += ms;
     },
   });
-  return { asked, waitedMs: () => nowMs, prove };
+  return { asked, fences, told, waitedMs: () => nowMs, prove: (one) => prove(one, true, (why) => told.push(why)) };
 }
 
 it("asks until the process has ended and its device is free", async () => {
@@ -103,6 +128,41 @@ it("does not ask again where time does not help, and looks here for a life of th
   const b = bench([{ missing: "it is not in the view" }]);
   expect(await b.prove(life)).toEqual({ kind: "none", why: "node2 says nothing of process 7: it is not in the view" });
   expect(b.waitedMs()).toBe(0);
-  expect(await b.prove({ ...life, nodeid: 1 })).toEqual({ kind: "fenced" });
+  expect(await b.prove({ ...life, nodeid: 1 })).toEqual({ kind: "ended" });
   expect(b.asked).toHaveLength(1);
+});
+
+describe("a fence", () => {
+  const silent: LifeAnswer = { missing: "node 2 is not in the view" };
+  const runs = (why: string): FenceJudged => ({ proof: { kind: "none", why, underWay: true }, again: true });
+
+  it("is asked for only where the node itself says nothing", async () => {
+    const b = bench([seen({ process: "alive" })], [{ proof: { kind: "fenced" }, again: false }]);
+    expect((await b.prove(life)).kind).toBe("none");
+    expect((await bench([seen({})]).prove(life)).kind).toBe("ended");
+    expect(b.fences).toEqual([]);
+  });
+
+  it("is a proof when it is done; until then what is under way is told, and asked again each FENCE_POLL_MS", async () => {
+    const b = bench([silent], [runs("one"), runs("two"), { proof: { kind: "fenced" }, again: false }]);
+    expect(await b.prove(life)).toEqual({ kind: "fenced" });
+    expect([b.told, b.fences, b.waitedMs()]).toEqual([["one", "two"], [true, true, true], 2 * FENCE_POLL_MS]);
+  });
+
+  it("gives way to what the node says when it is there again", async () => {
+    const b = bench([silent, seen({ bootId: "other" })], [runs("one")]);
+    expect(await b.prove(life)).toEqual({ kind: "rebooted" });
+  });
+
+  it("that takes longer than FENCE_LIMIT_MS leaves the turn to another node, and says that it is under way", async () => {
+    const b = bench([silent], [runs("still")]);
+    expect(await b.prove(life)).toEqual({ kind: "none", why: "still", underWay: true });
+    expect(b.waitedMs()).toBe(FENCE_LIMIT_MS);
+  });
+
+  it("that failed is asked for again later", async () => {
+    const b = bench([silent], [{ proof: { kind: "none", why: "no device" }, again: false }]);
+    expect(await b.prove(life)).toEqual({ kind: "none", why: "no device" });
+    expect(b.waitedMs()).toBe(0);
+  });
 });

@@ -1,0 +1,117 @@
+/**
+ * The proof by a fence, for a life whose node is not in the view and so cannot be asked: the lock managers fence that very life, and then the disk
+ * must be quiet. overlay/volume/README.md, "The fence".
+ */
+import type { Log } from "../../dlmd/base/log.ts";
+import type { Activity } from "./disk-activity.ts";
+import type { Life, Proof } from "./life.ts";
+import { QuietDisk } from "./quiet-disk.ts";
+
+/** DlmClient.fenceLife */
+export type FenceAnswer =
+  | { readonly kind: "fenced"; readonly by: string; readonly atMs: number }
+  | { readonly kind: "running"; readonly sinceMs: number; readonly step: string }
+  | { readonly kind: "failed"; readonly why: string; readonly againAtMs: number }
+  | { readonly kind: "refused"; readonly why: string };
+
+export interface FenceProofOptions {
+  /** Asking begins it. */
+  readonly fenceLife: (question: {
+    readonly nodeid: number;
+    readonly incarnation: string;
+    readonly bootId: string;
+    readonly why: string;
+  }) => Promise<FenceAnswer>;
+  readonly isMember: (nodeid: number) => boolean;
+  /** This node's lock manager has heard that node since it was started. */
+  readonly wasHeard: (nodeid: number) => Promise<boolean>;
+  readonly activity: () => Promise<Activity>;
+  readonly volume: string;
+  readonly nameOf: (nodeid: number) => string;
+  readonly log: Log;
+  /** Milliseconds: of a clock that never goes back, and of the calendar. */
+  readonly nowMs: () => number;
+  readonly wallMs: () => number;
+}
+
+/** `again`: it is under way, and a moment later there may be a proof. */
+export interface FenceJudged {
+  readonly proof: Proof;
+  readonly again: boolean;
+}
+
+export class FenceProof {
+  readonly #options: FenceProofOptions;
+  /** Of the life that was asked for last. */
+  #life: Life | null = null;
+  #quiet = new QuietDisk();
+  #told: string | null = null;
+
+  constructor(options: FenceProofOptions) {
+    this.#options = options;
+  }
+
+  /** `first`: by a mount that was never served, of a volume whose record names no owner that died. Null: that life is not one to be fenced. */
+  async ask(life: Life, first: boolean): Promise<FenceJudged | null> {
+    const { fenceLife, isMember, wasHeard, nameOf, volume, wallMs } = this.#options;
+    if (isMember(life.nodeid)) return null;
+    const name = nameOf(life.nodeid);
+    if (first && !(await wasHeard(life.nodeid))) {
+      return over(
+        `${name} is not in the view, and was not heard since the lock manager of this node was started: a first mount does not fence it, because it may be starting`,
+      );
+    }
+    const { nodeid, incarnation, bootId } = life;
+    const answer = await fenceLife({ nodeid, incarnation, bootId, why: `owner of volume ${volume}` });
+    switch (answer.kind) {
+      case "fenced":
+        return this.#look(life, name, answer.by);
+      case "running":
+        // For the time in which nothing changes: not a proof of anything.
+        await this.#see(life, false).catch(() => null);
+        return under(`${name} is being fenced, for ${seconds(wallMs() - answer.sinceMs)}: ${answer.step}`);
+      case "failed":
+        return over(
+          `the fence of ${name} failed: ${answer.why}; it is tried again in ${seconds(answer.againAtMs - wallMs())}. ${byHand(name)}`,
+        );
+      case "refused":
+        return over(`${name} is not in the view, and is not fenced: ${answer.why}. ${byHand(name)}`);
+    }
+  }
+
+  async #look(life: Life, name: string, by: string): Promise<FenceJudged> {
+    const quiet = await this.#see(life, true);
+    switch (quiet.kind) {
+      case "quiet":
+        return { proof: { kind: "fenced" }, again: false };
+      case "wait":
+        return under(`${name} is fenced (${by}); the disk has to be quiet for ${seconds(quiet.forMs)} more`);
+      case "lied": {
+        const why = `the fence of ${name} (${by}) lied: ${life.device} of ${life.hostName} was written after it, so nothing is mounted. Switch that machine off, and see to its fence device; then: coverlay volume release DEVICE --owner ${name} --yes`;
+        if (this.#told !== why) this.#options.log.error({ why }, "the disk is not quiet after a fence");
+        this.#told = why;
+        return over(why);
+      }
+    }
+  }
+
+  async #see(life: Life, fenced: boolean): Promise<ReturnType<QuietDisk["look"]>> {
+    if (this.#life === null || !isSameLife(life, this.#life)) this.#quiet = new QuietDisk();
+    this.#life = life;
+    const beganMs = this.#options.nowMs();
+    const { mark, everyMs } = await this.#options.activity();
+    return this.#quiet.look(mark, everyMs, fenced, beganMs);
+  }
+}
+
+function isSameLife(a: Life, b: Life): boolean {
+  return a.nodeid === b.nodeid && a.incarnation === b.incarnation && a.clientId === b.clientId && a.epoch === b.epoch;
+}
+
+const over = (why: string): FenceJudged => ({ proof: { kind: "none", why }, again: false });
+const under = (why: string): FenceJudged => ({ proof: { kind: "none", why, underWay: true }, again: true });
+const seconds = (ms: number): string => `${Math.max(0, ms / 1000).toFixed(1)} s`;
+
+function byHand(name: string): string {
+  return `If that machine is off, say so: coverlay fence ack ${name}`;
+}

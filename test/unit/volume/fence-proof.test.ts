@@ -1,0 +1,170 @@
+/** The proof by a fence: when it is asked for, and the disk that must be quiet after it. */
+import { describe, expect, it } from "vitest";
+import { silentLog } from "../../../dlmd/base/log.ts";
+import { type FenceAnswer, FenceProof } from "../../../overlay/volume/fence-proof.ts";
+import type { Life } from "../../../overlay/volume/life.ts";
+import { QUIET_MS, QuietDisk } from "../../../overlay/volume/quiet-disk.ts";
+
+const life: Life = {
+  nodeid: 2,
+  incarnation: "aa",
+  clientId: 3,
+  epoch: 4,
+  bootId: "boot",
+  machineId: "machine",
+  pid: 7,
+  startTime: 8n,
+  device: "/dev/sdb",
+  hostName: "two",
+};
+
+describe("a quiet disk", () => {
+  it("needs two equal looks, QUIET_MS apart", () => {
+    const disk = new QuietDisk();
+    expect(disk.look("a", 1000, true, 0)).toEqual({ kind: "wait", forMs: QUIET_MS });
+    expect(disk.look("a", 1000, true, QUIET_MS - 1)).toEqual({ kind: "wait", forMs: 1 });
+    expect(disk.look("a", 1000, true, QUIET_MS)).toEqual({ kind: "quiet" });
+  });
+
+  it("needs them further apart where a mounted file system writes less often", () => {
+    const disk = new QuietDisk();
+    expect(disk.look("a", 5000, true, 0)).toEqual({ kind: "wait", forMs: 7500 });
+    expect(disk.look("a", 5000, true, 7499)).toEqual({ kind: "wait", forMs: 1 });
+    expect(disk.look("a", 5000, true, 7500)).toEqual({ kind: "quiet" });
+  });
+
+  it("counts looks from before the end of the fence, but is never quiet before it", () => {
+    const disk = new QuietDisk();
+    for (const ms of [0, QUIET_MS, 2 * QUIET_MS]) expect(disk.look("a", 1000, false, ms).kind).toBe("wait");
+    expect(disk.look("a", 1000, true, 2 * QUIET_MS + 1)).toEqual({ kind: "quiet" });
+  });
+
+  it("may change until the fence has ended, and between that and the first look after it", () => {
+    const disk = new QuietDisk();
+    disk.look("a", 1000, false, 0);
+    disk.look("b", 1000, false, 1000);
+    expect(disk.look("c", 1000, true, 2000)).toEqual({ kind: "wait", forMs: QUIET_MS });
+    expect(disk.look("c", 1000, true, 2000 + QUIET_MS)).toEqual({ kind: "quiet" });
+  });
+
+  it("that changes after it shows that the fence lied, for ever", () => {
+    const disk = new QuietDisk();
+    disk.look("a", 1000, true, 0);
+    expect(disk.look("b", 1000, true, 100)).toEqual({ kind: "lied" });
+    for (const ms of [100, QUIET_MS, 10 * QUIET_MS]) expect(disk.look("b", 1000, true, 100 + ms)).toEqual({ kind: "lied" });
+  });
+});
+
+class Bench {
+  nowMs = 0;
+  mark = "a";
+  answer: FenceAnswer = { kind: "fenced", by: "ipmi1", atMs: 0 };
+  member = false;
+  heard = true;
+  broken = false;
+  readonly asked: unknown[] = [];
+  readonly logged: string[] = [];
+  readonly proof = new FenceProof({
+    fenceLife: async (question) => {
+      this.asked.push(question);
+      return this.answer;
+    },
+    isMember: () => this.member,
+    wasHeard: async () => this.heard,
+    activity: async () => {
+      if (this.broken) throw new Error("the disk does not answer");
+      return { mark: this.mark, everyMs: 1000 };
+    },
+    volume: "data",
+    nameOf: (nodeid) => `node${nodeid}`,
+    log: { ...silentLog, error: (_, message) => void this.logged.push(message) },
+    nowMs: () => this.nowMs,
+    wallMs: () => 1000 + this.nowMs,
+  });
+
+  async ask(first = false, one: Life = life): Promise<string> {
+    const judged = await this.proof.ask(one, first);
+    if (judged === null) return "null";
+    return `${judged.proof.kind === "none" ? judged.proof.why : judged.proof.kind}${judged.again ? " (again)" : ""}`;
+  }
+}
+
+describe("the proof by a fence", () => {
+  it("is asked for exactly the life in the block", async () => {
+    const b = new Bench();
+    await b.ask();
+    expect(b.asked).toEqual([{ nodeid: 2, incarnation: "aa", bootId: "boot", why: "owner of volume data" }]);
+  });
+
+  it("C11: is never asked of a member of the view", async () => {
+    const b = new Bench();
+    b.member = true;
+    expect([await b.ask(), b.asked]).toEqual(["null", []]);
+  });
+
+  it("is not asked by a first mount of a node that nobody has heard, which may be starting; by one that was heard it is", async () => {
+    const b = new Bench();
+    b.heard = false;
+    expect(await b.ask(true)).toBe(
+      "node2 is not in the view, and was not heard since the lock manager of this node was started: a first mount does not fence it, because it may be starting",
+    );
+    expect(b.asked).toEqual([]);
+    await b.ask(false);
+    expect(b.asked).toHaveLength(1);
+    b.heard = true;
+    await b.ask(true);
+    expect(b.asked).toHaveLength(2);
+  });
+
+  it("counts when the disk was quiet for long enough, and says so until then", async () => {
+    const b = new Bench();
+    expect(await b.ask()).toBe("node2 is fenced (ipmi1); the disk has to be quiet for 1.5 s more (again)");
+    b.nowMs = QUIET_MS;
+    expect(await b.ask()).toBe("fenced");
+  });
+
+  it("counts at once when the disk was quiet for so long while the fence ran", async () => {
+    const b = new Bench();
+    b.answer = { kind: "running", sinceMs: 0, step: "node3 runs fence_ipmilan ipmi1, try 2" };
+    expect(await b.ask()).toBe("node2 is being fenced, for 1.0 s: node3 runs fence_ipmilan ipmi1, try 2 (again)");
+    b.answer = { kind: "fenced", by: "ipmi1", atMs: 0 };
+    b.nowMs = QUIET_MS;
+    expect(await b.ask()).toBe("fenced");
+  });
+
+  it("is none when the disk is written after it: stopped, named, said once in the log", async () => {
+    const b = new Bench();
+    await b.ask();
+    b.mark = "b";
+    for (const ms of [100, 100 + QUIET_MS, 100_000]) {
+      b.nowMs = ms;
+      expect(await b.ask()).toMatch(
+        /^the fence of node2 \(ipmi1\) lied: \/dev\/sdb of two was written after it, so nothing is mounted\..*coverlay volume release DEVICE --owner node2 --yes$/,
+      );
+    }
+    expect(b.logged).toEqual(["the disk is not quiet after a fence"]);
+    // Another life is looked at anew.
+    expect(await b.ask(false, { ...life, epoch: 5 })).toContain("the disk has to be quiet");
+  });
+
+  it("of a disk that does not answer while the fence runs goes on; after it, that is no proof", async () => {
+    const b = new Bench();
+    b.broken = true;
+    b.answer = { kind: "running", sinceMs: 0, step: "s" };
+    expect(await b.ask()).toContain("is being fenced");
+    b.answer = { kind: "fenced", by: "ipmi1", atMs: 0 };
+    await expect(b.ask()).rejects.toThrow("the disk does not answer");
+  });
+
+  it("that failed or is refused says why, and what a person can do", async () => {
+    const b = new Bench();
+    b.answer = { kind: "failed", why: "ipmi1: exit status 1", againAtMs: 9000 };
+    expect(await b.ask()).toBe(
+      "the fence of node2 failed: ipmi1: exit status 1; it is tried again in 8.0 s. If that machine is off, say so: coverlay fence ack node2",
+    );
+    b.answer = { kind: "refused", why: "it has no fence device" };
+    expect(await b.ask()).toBe(
+      "node2 is not in the view, and is not fenced: it has no fence device. If that machine is off, say so: coverlay fence ack node2",
+    );
+  });
+});
