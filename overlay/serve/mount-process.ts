@@ -37,11 +37,10 @@ import { type ServedLower, VolumeOwner, volumeLockspace } from "../volume/owner.
 import type { OwnerBlock } from "../volume/owner-block.ts";
 import type { Claim } from "../volume/owner-event.ts";
 import type { OwnerRecord } from "../volume/owner-record.ts";
-import { createProveGoneAnywhere } from "../volume/prove-elsewhere.ts";
-import { createProveGone } from "../volume/prove-gone.ts";
 import { dropAndAbort } from "./abandon.ts";
 import { AnswerLimit } from "./answer-limit.ts";
 import { type OwnedLower, serveMounted } from "./owned-lower.ts";
+import { createProofs } from "./proofs.ts";
 import { type GuardedDisk, Withdrawals } from "./withdrawal.ts";
 
 export interface MountProcessOptions {
@@ -205,7 +204,6 @@ export class MountProcess {
     const known = new Promise<OwnerRecord>((resolve, reject) => {
       this.#ownerKnown = { resolve, reject };
     });
-    const proveHere = createProveGone({ nodeid: client.info.nodeid, pid: process.pid, device: this.options.lower.path });
     this.#owner = new VolumeOwner({
       info: client.info,
       lockspace,
@@ -213,12 +211,12 @@ export class MountProcess {
       log: this.options.log,
       callbacks: {
         readOwnerBlock: () => this.#readOwnerBlock(),
-        proveGone: createProveGoneAnywhere({
-          nodeid: client.info.nodeid,
-          nameOf: (nodeid) => client.info.nodes.find((node) => node.nodeid === nodeid)?.name ?? `node ${nodeid}`,
-          askLife: (life) => client.askLife(life),
-          here: (life) => this.#disk.ask("looking whether it is in use", () => proveHere(life)),
-          fence: null,
+        proveGone: createProofs({
+          client,
+          volume: this.#volume?.name ?? this.options.bit.uuid,
+          device: this.options.lower.path,
+          disk: this.#disk,
+          log: this.options.log,
         }),
         mountLower: (epochAbove, claim) => this.#mountLower(epochAbove, claim),
         releaseLower: () => {

@@ -3,25 +3,14 @@
  * must be quiet. overlay/volume/README.md, "The fence".
  */
 import type { Log } from "../../dlmd/base/log.ts";
+import type { FenceAnswer, FenceQuestion } from "../../dlmd/client/api.ts";
 import type { Activity } from "./disk-activity.ts";
 import type { Life, Proof } from "./life.ts";
 import { QuietDisk } from "./quiet-disk.ts";
 
-/** DlmClient.fenceLife */
-export type FenceAnswer =
-  | { readonly kind: "fenced"; readonly by: string; readonly atMs: number }
-  | { readonly kind: "running"; readonly sinceMs: number; readonly step: string }
-  | { readonly kind: "failed"; readonly why: string; readonly againAtMs: number }
-  | { readonly kind: "refused"; readonly why: string };
-
 export interface FenceProofOptions {
   /** Asking begins it. */
-  readonly fenceLife: (question: {
-    readonly nodeid: number;
-    readonly incarnation: string;
-    readonly bootId: string;
-    readonly why: string;
-  }) => Promise<FenceAnswer>;
+  readonly fenceLife: (question: FenceQuestion) => Promise<FenceAnswer>;
   readonly isMember: (nodeid: number) => boolean;
   /** This node's lock manager has heard that node since it was started. */
   readonly wasHeard: (nodeid: number) => Promise<boolean>;
@@ -63,19 +52,18 @@ export class FenceProof {
     }
     const { nodeid, incarnation, bootId } = life;
     const answer = await fenceLife({ nodeid, incarnation, bootId, why: `owner of volume ${volume}` });
+    if (answer.kind === "fenced") return this.#look(life, name, answer.by);
+    // For the time in which nothing changes: not a proof of anything.
+    await this.#see(life, false).catch(() => null);
     switch (answer.kind) {
-      case "fenced":
-        return this.#look(life, name, answer.by);
       case "running":
-        // For the time in which nothing changes: not a proof of anything.
-        await this.#see(life, false).catch(() => null);
         return under(`${name} is being fenced, for ${seconds(wallMs() - answer.sinceMs)}: ${answer.step}`);
       case "failed":
         return over(
-          `the fence of ${name} failed: ${answer.why}; it is tried again in ${seconds(answer.againAtMs - wallMs())}. ${byHand(name)}`,
+          `the fence of ${name} failed: ${answer.why}; it is tried again in ${seconds(answer.againAtMs - wallMs())}. When that machine is off for sure: coverlay fence ack ${name} --yes`,
         );
       case "refused":
-        return over(`${name} is not in the view, and is not fenced: ${answer.why}. ${byHand(name)}`);
+        return over(`${name} is not in the view, and is not fenced: ${answer.why}`);
     }
   }
 
@@ -111,7 +99,3 @@ function isSameLife(a: Life, b: Life): boolean {
 const over = (why: string): FenceJudged => ({ proof: { kind: "none", why }, again: false });
 const under = (why: string): FenceJudged => ({ proof: { kind: "none", why, underWay: true }, again: true });
 const seconds = (ms: number): string => `${Math.max(0, ms / 1000).toFixed(1)} s`;
-
-function byHand(name: string): string {
-  return `If that machine is off, say so: coverlay fence ack ${name}`;
-}

@@ -1,7 +1,8 @@
 /** The proof by a fence: when it is asked for, and the disk that must be quiet after it. */
 import { describe, expect, it } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
-import { type FenceAnswer, FenceProof } from "../../../overlay/volume/fence-proof.ts";
+import type { FenceAnswer } from "../../../dlmd/client/api.ts";
+import { FenceProof } from "../../../overlay/volume/fence-proof.ts";
 import type { Life } from "../../../overlay/volume/life.ts";
 import { QUIET_MS, QuietDisk } from "../../../overlay/volume/quiet-disk.ts";
 
@@ -160,11 +161,9 @@ describe("the proof by a fence", () => {
     const b = new Bench();
     b.answer = { kind: "failed", why: "ipmi1: exit status 1", againAtMs: 9000 };
     expect(await b.ask()).toBe(
-      "the fence of node2 failed: ipmi1: exit status 1; it is tried again in 8.0 s. If that machine is off, say so: coverlay fence ack node2",
+      "the fence of node2 failed: ipmi1: exit status 1; it is tried again in 8.0 s. When that machine is off for sure: coverlay fence ack node2 --yes",
     );
     b.answer = { kind: "refused", why: "it has no fence device" };
-    expect(await b.ask()).toBe(
-      "node2 is not in the view, and is not fenced: it has no fence device. If that machine is off, say so: coverlay fence ack node2",
-    );
+    expect(await b.ask()).toBe("node2 is not in the view, and is not fenced: it has no fence device");
   });
 });

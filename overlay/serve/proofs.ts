@@ -1,0 +1,43 @@
+/** Proofs that a life of an owner is over, as a mount asks for them: of this machine, of other nodes, and by a fence (../volume/README.md). */
+import type { Log } from "../../dlmd/base/log.ts";
+import type { DlmClient } from "../../dlmd/client/api.ts";
+import { diskActivity } from "../volume/disk-activity.ts";
+import type { DiskSteps } from "../volume/disk-steps.ts";
+import { FenceProof } from "../volume/fence-proof.ts";
+import { createProveGoneAnywhere, type ProveGoneAnywhere } from "../volume/prove-elsewhere.ts";
+import { createProveGone } from "../volume/prove-gone.ts";
+
+export interface ProofsOptions {
+  readonly client: DlmClient;
+  /** By its name in the configuration. */
+  readonly volume: string;
+  readonly device: string;
+  readonly disk: DiskSteps;
+  readonly log: Log;
+}
+
+export function createProofs({ client, volume, device, disk, log }: ProofsOptions): ProveGoneAnywhere {
+  const { nodeid, nodes } = client.info;
+  const nameOf = (wanted: number): string => nodes.find((node) => node.nodeid === wanted)?.name ?? `node ${wanted}`;
+  const proveHere = createProveGone({ nodeid, pid: process.pid, device });
+  return createProveGoneAnywhere({
+    nodeid,
+    nameOf,
+    askLife: (life) => client.askLife(life),
+    here: (life) => disk.ask("looking whether it is in use", () => proveHere(life)),
+    fence: new FenceProof({
+      fenceLife: (question) => client.fenceLife(question),
+      isMember: (wanted) => client.view.members.includes(wanted),
+      wasHeard: async (wanted) => {
+        const known = (await client.query("nodes")) as readonly { readonly nodeid: number; readonly incarnation: string | null }[];
+        return known.some((node) => node.nodeid === wanted && node.incarnation !== null);
+      },
+      activity: () => disk.ask("looking whether it is written", () => diskActivity(device)),
+      volume,
+      nameOf,
+      log,
+      nowMs: () => performance.now(),
+      wallMs: () => Date.now(),
+    }),
+  });
+}
