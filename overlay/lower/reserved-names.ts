@@ -7,6 +7,8 @@ const DOT = 0x2e;
 
 /** Keeps the place of the owner's block (overlay/volume/owner-file.ts). */
 export const OWNER_FILE = ".coverlay.owner";
+/** Has what is open somewhere and has no name any more (local/orphans.ts). */
+export const ORPHAN_DIRECTORY = ".coverlay.orphans";
 
 /** `.coverlay`, and what begins with `.coverlay.`. */
 export function isReservedName(name: Uint8Array): boolean {

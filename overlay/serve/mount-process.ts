@@ -39,6 +39,7 @@ import type { Claim } from "../volume/owner-event.ts";
 import type { OwnerRecord } from "../volume/owner-record.ts";
 import { dropAndAbort } from "./abandon.ts";
 import { AnswerLimit } from "./answer-limit.ts";
+import { OrphanClaims } from "./orphan-claims.ts";
 import { type OwnedLower, serveMounted } from "./owned-lower.ts";
 import { createProofs } from "./proofs.ts";
 import { type GuardedDisk, Withdrawals } from "./withdrawal.ts";
@@ -80,6 +81,7 @@ export class MountProcess {
   #releasing: Promise<void> | null = null;
   #remote: RemoteLower | null = null;
   readonly #withdrawals: Withdrawals;
+  readonly #claims: OrphanClaims;
   readonly #disk: DiskSteps;
   /** That of the lower which this mount began with, as its owner. */
   #ownGuard: DiskGuard | null = null;
@@ -98,6 +100,7 @@ export class MountProcess {
   constructor(options: MountProcessOptions) {
     this.options = options;
     this.#withdrawals = new Withdrawals(options.log);
+    this.#claims = new OrphanClaims(options.log, () => this.#remote !== null);
     this.#disk = new DiskSteps(options.lower.path);
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
@@ -133,6 +136,7 @@ export class MountProcess {
       const volume = findVolume(client, this.options.bit);
       this.#volume = volume;
       const lockspace = await client.lockspace(volumeLockspace(volume.uuid));
+      await this.#claims.join(client, volume.uuid);
       const record = await this.#joinVolume(client, lockspace);
       const fileLocks = this.options.localFlocks ? null : await this.#createFileLocks(client, lockspace);
       const lower = await this.#chooseLower(client, record);
@@ -327,7 +331,11 @@ export class MountProcess {
       throw error;
     });
     const owned = await serveMounted(mount, {
-      createLocal: () => createLocalLower({ native, rootFd: mount.rootFd, metadataCalls, log }),
+      createLocal: async () => {
+        const local = createLocalLower({ native, rootFd: mount.rootFd, metadataCalls, log });
+        await local.openOrphans(readOnly);
+        return local;
+      },
       guard: (local) => {
         if (lower.kind !== "device") return null;
         const { type, rootFd } = mount;
@@ -340,6 +348,7 @@ export class MountProcess {
       notReleased: (error) => this.fail(error),
     });
     this.#owned = owned;
+    this.#claims.begin(owned.local, owned.server);
     const { epoch, type, cleanAfter, dirty } = mount;
     const { port } = owned;
     log.info({ epoch, address, port, type, cleanAfter }, "lower mounted");
@@ -364,6 +373,7 @@ export class MountProcess {
       mayServe: () => this.#lease?.holds() === true,
       freeMemory: (memory) => native.freeArrayBuffer(memory),
       isMember: (nodeid, incarnation) => client.view.incarnations[client.view.members.indexOf(nodeid)] === incarnation,
+      claimed: () => this.#claims.check(),
       isGone: (session) => this.#gone.some((client) => isOf(session, client)),
     });
   }
@@ -384,6 +394,7 @@ export class MountProcess {
   async #releaseOwned(): Promise<void> {
     const owned = this.#owned;
     if (owned === null) return;
+    this.#claims.end();
     await owned.server.close();
     await owned.local.shutdown();
     owned.disk?.end();
@@ -396,6 +407,7 @@ export class MountProcess {
   /** The disk has failed: no call is answered from here on (lower/server/disk-guard.ts). */
   #withdraw(why: string): void {
     const { disk, server } = this.#owned ?? {};
+    this.#claims.end();
     this.#answerLimit?.ownerLost();
     void server?.abandon();
     disk?.guard.dropServed();
@@ -576,6 +588,7 @@ export class MountProcess {
       disk: this.#withdrawals.trouble ?? this.#disk.silence,
       ownerWait: this.#ownerWait,
       owner: this.#owner?.owner ?? null,
+      orphans: this.#claims.describe(),
       view: client?.view ?? null,
       lease: this.#lease?.state ?? null,
       connection: session?.connection ?? null,

@@ -18,7 +18,7 @@ export interface OwnedLower {
 }
 
 export interface OwnedLowerParts {
-  readonly createLocal: () => LocalLower;
+  readonly createLocal: () => Promise<LocalLower>;
   readonly guard: (local: LocalLower) => GuardedDisk | null;
   readonly createServer: (served: LocalLower, disk: GuardedDisk | null) => LowerServer;
   /** Where the server listens. */
@@ -33,7 +33,7 @@ export async function serveMounted(mount: LowerMount, parts: OwnedLowerParts): P
   let disk: GuardedDisk | null = null;
   let server: LowerServer | null = null;
   try {
-    local = parts.createLocal();
+    local = await parts.createLocal();
     disk = parts.guard(local);
     server = parts.createServer(disk?.guard.served ?? local, disk);
     const port = await server.listen(parts.address, 0);

@@ -96,8 +96,16 @@ export interface Fixture {
   release(): Promise<void>;
 }
 
-export function localFixture(place: Place, metadataCalls: "inline" | "pool" = "inline"): Fixture {
-  const lower = createLocalLower({ native: nativeAddon(), rootFd: place.rootFd, metadataCalls, log: silentLog });
+/** As a mount has it (overlay/serve/owned-lower.ts). */
+export async function ownedLower(rootFd: number, metadataCalls: "inline" | "pool" = "inline", readOnly = false): Promise<LocalLower> {
+  const lower = createLocalLower({ native: nativeAddon(), rootFd, metadataCalls, log: silentLog });
+  await lower.openOrphans(readOnly);
+  return lower;
+}
+
+export async function localFixture(place: Place, metadataCalls: "inline" | "pool" = "inline"): Promise<Fixture> {
+  const lower = await ownedLower(place.rootFd, metadataCalls);
+  await lower.recoverOrphans();
   return {
     alone: place.alone,
     lower,
@@ -132,7 +140,7 @@ export function testServer(
   lower: LocalLower,
   epoch: number,
   isGone: (session: LowerSessionId) => boolean = () => false,
-  after: Pick<LowerServerOptions, "cleanAfter" | "letGoAfter" | "hasDisk"> = {},
+  after: Pick<LowerServerOptions, "cleanAfter" | "letGoAfter" | "hasDisk" | "claimed"> = {},
 ): LowerServer {
   return createLowerServer({ ...testServerOptions(lower, epoch), isGone, ...after });
 }
@@ -150,7 +158,8 @@ export function lockedRemoteFixture(place: Place): Promise<Fixture> {
 }
 
 export async function remoteFixture(place: Place, holds: Holds = NO_HOLDS): Promise<Fixture> {
-  const local = createLocalLower({ native: nativeAddon(), rootFd: place.rootFd, metadataCalls: "inline", log: silentLog });
+  const local = await ownedLower(place.rootFd);
+  await local.recoverOrphans();
   const server = testServer(local, 1);
   const address = await listenOn(server);
   const lower = createRemoteLower({ ...TEST_CALLER, log: silentLog, holds });

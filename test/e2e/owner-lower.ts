@@ -1,10 +1,10 @@
 /** The lower of a lab's owner, from outside: it is held still, and what its overlay has under way in it is seen thread by thread. */
-import { existsSync, readFileSync, readdirSync, statSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync, readlinkSync, statSync } from "node:fs";
 import path from "node:path";
 import { run } from "../../overlay/lab/command.ts";
 import { until } from "./actor.ts";
 
-/** A directory of the lower, by a descriptor of the overlay: it is mounted nowhere. `device`: the owner's. */
+/** The root directory of the lower, by a descriptor of the overlay: it is mounted nowhere. `device`: the owner's. */
 export function lowerDirectory(overlayPid: number, device: string): string {
   const { rdev } = statSync(device);
   const folder = `/proc/${overlayPid}/fd`;
@@ -12,7 +12,7 @@ export function lowerDirectory(overlayPid: number, device: string): string {
     .map((fd) => `${folder}/${fd}`)
     .find((file) => {
       const stat = statSync(file, { throwIfNoEntry: false });
-      return stat?.isDirectory() === true && stat.dev === rdev;
+      return stat?.isDirectory() === true && stat.dev === rdev && readlinkSync(file) === "/";
     });
   if (found === undefined) throw new Error(`process ${overlayPid} has no descriptor of a directory of ${device}`);
   return found;

@@ -9,7 +9,6 @@ import path from "node:path";
 import { createInterface } from "node:readline";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { connectDlm } from "../../dlmd/client/client.ts";
-import { endActors, startActor } from "./actor.ts";
 import { coverlay, startLab, type TestLab } from "./lab.ts";
 import { untilRole } from "./role.ts";
 
@@ -49,24 +48,6 @@ describe("the owner", () => {
     expect(await readFile(at(3, "later"), "utf8")).toBe("x");
     await lab.start(1);
     expect(await readFile(at(1, "handed"), "utf8")).toBe("OVer");
-  });
-
-  it("hands over what has a name: who has a file without one open gets ESTALE, and can go on with everything else", async () => {
-    const owner = await lab.owner();
-    const other = [1, 2, 3].find((nodeid) => nodeid !== owner) ?? 0;
-    const program = startActor({ cwd: lab.node(other).mount });
-    try {
-      await program.run(`put("nameless", "data"); put("named", "data")
-fd, named = [os.open(name, os.O_RDWR) for name in ("nameless", "named")]
-os.unlink("nameless")
-seen = os.pread(fd, 9, 0)`);
-      await lab.stop(owner);
-      const calls = `result = [code(os.pwrite, fd, b"x", 0), code(os.fsync, fd), code(os.fstat, fd), code(os.pwrite, named, b"x", 0), code(os.fsync, named), code(os.close, fd)]`;
-      expect(await program.run(calls, {}, STATE_TIMEOUT_MS)).toEqual(["ESTALE", "ESTALE", "ESTALE", "ok", "ok", "ok"]);
-    } finally {
-      endActors();
-      await lab.start(owner);
-    }
   });
 
   it("the cluster's key is replaced: mounts made before and after it reach each other", async () => {

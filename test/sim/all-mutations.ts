@@ -10,6 +10,7 @@ import { overlayLockMutations } from "./overlay-lock-mutations.ts";
 import { overlayLowerMutations } from "./overlay-lower-mutations.ts";
 import { overlayOpMutations } from "./overlay-op-mutations.ts";
 import { overlayOwnerMutations } from "./overlay-owner-mutations.ts";
+import { overlayOrphanMutations } from "./overlay-orphan-mutations.ts";
 import { plockMutations } from "./plock-mutations.ts";
 import { recoveryMutations } from "./recovery-mutations.ts";
 
@@ -26,4 +27,5 @@ export const allMutations: readonly Mutation[] = [
   ...overlayOpMutations,
   ...overlayLowerMutations,
   ...overlayOwnerMutations,
+  ...overlayOrphanMutations,
 ];

@@ -66,6 +66,15 @@ const claims: Readonly<Record<string, Shown>> = {
   Locks: [["test/sim/sim.test.ts", "nothing wrong in"]],
   Owner: [["test/e2e/owner-block.long.test.ts", "the only mounter is cut off and lives: another mount is refused, with words"]],
   "Plain mounts": [["test/e2e/owner-block.long.test.ts", "by a machine outside of the cluster is refused by the kernel"]],
+  "Unlinked while open": [
+    [
+      "test/e2e/orphans-suite.ts",
+      "goes on when the owner unmounts, on every node that has it open; its space comes back with the last close",
+    ],
+    ["test/e2e/orphans-suite.ts", "goes on when the owner's overlay is killed; what its own programs alone had open ends"],
+    ["test/e2e/orphans-suite.ts", "its space comes back when the %s that has it open is killed"],
+    ["test/e2e/orphans-suite.ts", "its space comes back at the next mount when all die"],
+  ],
   Network: [
     ["test/unit/lower/remote-attacks.test.ts", "sees neither names nor data"],
     ["test/unit/dlmd-shell/seal.test.ts", "a datagram with any bit changed is not heard"],
@@ -89,7 +98,8 @@ const gaps: Readonly<Record<string, Shown>> = {
   ],
   "An owner that unmounts": [
     ["test/e2e/owner.long.test.ts", "hands the volume over when it unmounts; open files go on"],
-    ["test/e2e/owner.long.test.ts", "who has a file without one open gets ESTALE"],
+    ["test/unit/lower/orphans.test.ts", "what was opened after its last name had gone ends with its owner"],
+    ["test/unit/lower/orphans.test.ts", "an open directory that a rename replaces ends with its owner"],
   ],
   "An owner whose disk": [
     [

@@ -67,6 +67,7 @@ const PURE = [
   "overlay/lab/fence-request.ts",
   "overlay/lab/layout.ts",
   "overlay/lease/lease-core.ts",
+  "overlay/lower/local/orphan-table.ts",
   "overlay/lower/remote/acknowledgements.ts",
   "overlay/coherence/cache-limit.ts",
   "overlay/coherence/cover.ts",

@@ -8,7 +8,7 @@ import type { Attr, AttrChange, FileId, LowerHandle, Time } from "../lower.ts";
 import { andThen, checked, checkedMaybe, inOrder, finallyDo, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 
 function noted(context: LocalContext, id: FileId, stat: Float64Array): Attr {
-  const attr = attrOf(stat);
+  const attr = attrOf(context, stat);
   context.recent.note(id, attr.mode);
   return attr;
 }

@@ -11,6 +11,7 @@ import { O } from "../linux.ts";
 import type { Attr, Entry, FileId } from "../lower.ts";
 import { andThen, checked, finallyDo, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import type { OpenHandles } from "./open-handles.ts";
+import type { Orphans } from "./orphans.ts";
 import type { RecentInodes } from "./recent-inodes.ts";
 import type { RemovedInodes } from "./removed-inodes.ts";
 import type { WarmUp } from "./warm-up.ts";
@@ -32,6 +33,7 @@ export interface LocalContext {
   readonly recent: RecentInodes;
   readonly directories: DirectoryDescriptors;
   readonly removed: RemovedInodes;
+  readonly orphans: Orphans;
   readonly names: DirectoryNames;
   readonly warmUp: WarmUp;
   readonly handles: OpenHandles;
@@ -56,11 +58,12 @@ export function ownHandle(context: LocalContext, id: FileId): Buffer {
   return handle;
 }
 
-export function attrOf(stat: Float64Array): Attr {
+export function attrOf(context: LocalContext, stat: Float64Array): Attr {
+  const ino = stat[STAT.INO] as number;
   return {
-    ino: stat[STAT.INO] as number,
+    ino,
     mode: stat[STAT.MODE] as number,
-    nlink: stat[STAT.NLINK] as number,
+    nlink: context.orphans.table.toldLinks(ino, stat[STAT.NLINK] as number),
     uid: stat[STAT.UID] as number,
     gid: stat[STAT.GID] as number,
     size: stat[STAT.SIZE] as number,
@@ -81,7 +84,7 @@ export function attrOf(stat: Float64Array): Attr {
 export function entryOf(context: LocalContext, stat: Float64Array, handle: Buffer): Entry {
   if (stat[STAT.DEV_MAJOR] !== context.devMajor || stat[STAT.DEV_MINOR] !== context.devMinor) throw errnoError(E.EXDEV);
   const id = context.format.decode(handle);
-  const attr = attrOf(stat);
+  const attr = attrOf(context, stat);
   assert(id.ino === attr.ino, `file handle of inode ${id.ino} for inode ${attr.ino}`);
   context.recent.note(id, attr.mode);
   return { id, attr };
@@ -89,7 +92,7 @@ export function entryOf(context: LocalContext, stat: Float64Array, handle: Buffe
 
 export function attrOfFd(context: LocalContext, fd: number): Attr {
   checked(context.sync.stat(fd, context.stat));
-  return attrOf(context.stat);
+  return attrOf(context, context.stat);
 }
 
 export function sameId(a: FileId, b: FileId): boolean {

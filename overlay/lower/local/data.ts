@@ -27,8 +27,12 @@ function lowerFlags(flags: number): number {
 export function open(context: LocalContext, id: FileId, flags: number): MaybePromise<LowerHandle> {
   context.handles.checkRoom();
   const type = context.recent.typeOf(id);
-  if (type === undefined) return andThen(getattr(context, id), (attr) => openOfType(context, id, flags, attr.mode & S.IFMT));
-  return openOfType(context, id, flags, type);
+  if (type !== undefined && (flags & O.TRUNC) === 0) return openOfType(context, id, flags, type);
+  return context.handles.opening(id, () =>
+    type === undefined
+      ? andThen(getattr(context, id), (attr) => openOfType(context, id, flags, attr.mode & S.IFMT))
+      : openOfType(context, id, flags, type),
+  );
 }
 
 function openOfType(context: LocalContext, id: FileId, flags: number, type: number): MaybePromise<LowerHandle> {
@@ -46,8 +50,10 @@ export async function opendir(context: LocalContext, id: FileId): Promise<LowerH
   context.handles.checkRoom();
   // In the pool: XFS reads ahead at the open of a directory, and a cold one has its parents looked up.
   const flags = O.RDONLY | O.DIRECTORY | O.NOATIME;
-  const fd = checked(await context.native.pool.metadata.openByHandle(context.rootFd, ownHandle(context, id), flags));
-  return context.handles.add(fd, id, O.RDONLY, true);
+  return await context.handles.opening(id, async () => {
+    const fd = checked(await context.native.pool.metadata.openByHandle(context.rootFd, ownHandle(context, id), flags));
+    return context.handles.add(fd, id, O.RDONLY, true);
+  });
 }
 
 async function readRest(context: LocalContext, file: OpenFile, start: Uint8Array, offset: number, bytes: number): Promise<Uint8Array> {

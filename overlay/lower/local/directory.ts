@@ -85,6 +85,8 @@ async function readPage(
   bytes: number,
   listing: Listing,
 ): Promise<DirPage> {
+  // As of every removed directory (fs/readdir.c, iterate_dir).
+  if (context.orphans.has(directory.id)) throw errnoError(E.ENOENT);
   const plus = listing !== "plain";
   // At 0 it was never read from.
   if (directory.position !== cookie) seekTo(context, fd, cookie);

@@ -23,6 +23,7 @@ import * as names from "./names.ts";
 import type { FileId, Lower, LowerHandle, StatFs } from "../lower.ts";
 import { andThen, checked, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { OpenHandles } from "./open-handles.ts";
+import { Orphans } from "./orphans.ts";
 import { RecentInodes } from "./recent-inodes.ts";
 import { RemovedInodes } from "./removed-inodes.ts";
 import { WarmUp } from "./warm-up.ts";
@@ -42,6 +43,20 @@ export interface LocalLower extends Lower {
   readonly openHandles: number;
   /** The descriptor of an open handle (FUSE_PASSTHROUGH). Errno EBADF. */
   descriptorOf(handle: LowerHandle): number;
+  /**
+   * Reads the hidden directory of what is open and has no name (orphans.ts), and makes it if it is not there. Before anything is served;
+   * without it such files live as long as this lower.
+   */
+  openOrphans(readOnly: boolean): Promise<void>;
+  /**
+   * Callers that had files open at an earlier owner have opened them again, or are gone: what has no name and nobody has open is dropped,
+   * here and now, and from now on at its last close. Gives how many were dropped. Asked again it does nothing.
+   */
+  recoverOrphans(): Promise<number>;
+  /** This owner ends: what is closed from now on is open for its users still, and stays on the disk for the next owner. */
+  leaveOrphans(): void;
+  /** Inodes without a name that are kept. */
+  readonly orphanCount: number;
   /**
    * Closes every descriptor of the volume but the caller's root, and resolves when they are closed: then it can be unmounted. Asked again
    * it does nothing: the numbers may belong to somebody else by then.
@@ -98,7 +113,23 @@ function contextOf(options: LocalLowerOptions, rootFd: number, fileSystem: strin
   recent.note(root, mode);
   const [major, minor] = native.kernelVersion();
   const directories = new DirectoryDescriptors({ native, root, rootFd, format, recent });
+  const removed = new RemovedInodes({ native });
   const metadata: Calls<MaybePromise<number>> = options.metadataCalls === "inline" ? native.sync : native.pool.metadata;
+  const handles: OpenHandles = new OpenHandles(native, (id) => {
+    if (!orphans.has(id)) return undefined;
+    directories.drop(id);
+    return orphans.lastClosed(id);
+  });
+  const orphans = new Orphans({
+    native,
+    log,
+    rootFd,
+    rootIno: root.ino,
+    format,
+    metadata,
+    isOpen: (id) => handles.isOpen(id),
+    makeRoom: () => removed.releaseAll(),
+  });
   return {
     native,
     log,
@@ -112,10 +143,11 @@ function contextOf(options: LocalLowerOptions, rootFd: number, fileSystem: strin
     cachedLookups: major > 5 || (major === 5 && minor >= 12),
     recent,
     directories,
-    removed: new RemovedInodes({ native }),
+    removed,
+    orphans,
     names: new DirectoryNames(),
     warmUp: new WarmUp(native, directories, log),
-    handles: new OpenHandles(native),
+    handles,
     turns: new Exclusive(),
     stat,
     handle: Buffer.alloc(HANDLE_BUFFER_BYTES),
@@ -172,9 +204,11 @@ function withRoom<T>(context: LocalContext, work: () => MaybePromise<T>): MaybeP
 }
 
 async function closeAll(context: LocalContext): Promise<void> {
+  context.orphans.end();
   await context.warmUp.stop();
   await context.handles.closeAll();
   await context.removed.releaseAll();
+  context.orphans.close();
   context.directories.dropAll();
   context.sync.close(context.rootFd);
 }
@@ -195,6 +229,12 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     },
     fetch: () => null,
     descriptorOf: (handle) => context.handles.get(handle).fd,
+    openOrphans: (readOnly) => context.orphans.open(readOnly),
+    recoverOrphans: () => context.orphans.settle(),
+    leaveOrphans: () => context.orphans.end(),
+    get orphanCount(): number {
+      return context.orphans.table.count;
+    },
     shutdown: () => (shutdown ??= closeAll(context)),
 
     isAbsent: (parent, name) => name.length <= NAME_MAX && context.names.get(parent, name) === null,

@@ -4,27 +4,35 @@
  */
 import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import { HANDLE_BUFFER_BYTES, STAT } from "../../../native/index.ts";
-import { AT_REMOVEDIR, O, S } from "../linux.ts";
-import { checkName, LARGE_FILE_BLOCKS, MAX_LOOKUP_MANY } from "../limits.ts";
-import { attrOf, attrOfFd, entryOf, type LocalContext, sameId, sharedHandle, withInode } from "./context.ts";
+import { AT_REMOVEDIR, O } from "../linux.ts";
+import { checkName, MAX_LOOKUP_MANY } from "../limits.ts";
+import { attrOf, attrOfFd, entryOf, type LocalContext, sameId, withInode } from "./context.ts";
 import type { Attr, Caller, Entry, FileId, LowerHandle } from "../lower.ts";
 import { andThen, checked, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { isReservedName } from "../reserved-names.ts";
+import { removing, renameOver, unlinkOrKeep } from "./removal.ts";
 import { warmNames } from "./warm-up.ts";
 
 function isReserved(context: LocalContext, parent: FileId, name: Buffer): boolean {
   return isReservedName(name) && sameId(parent, context.root);
 }
 
+/** ESTALE: the directory was removed, and is kept because it is open somewhere. */
+function checkParent(context: LocalContext, parent: FileId): void {
+  if (context.orphans.has(parent)) throw errnoError(E.ESTALE);
+}
+
 /** A name that is given to something. EPERM: it belongs to coverlay. */
 function checkNewName(context: LocalContext, parent: FileId, name: Buffer): void {
   checkName(name);
+  checkParent(context, parent);
   if (isReserved(context, parent, name)) throw errnoError(E.EPERM);
 }
 
 /** A name that something has. ENOENT: what belongs to coverlay is not there for others. */
 function checkOldName(context: LocalContext, parent: FileId, name: Buffer): void {
   checkName(name);
+  checkParent(context, parent);
   if (isReserved(context, parent, name)) throw errnoError(E.ENOENT);
 }
 
@@ -44,7 +52,7 @@ function lookupKnown(context: LocalContext, dirfd: number, name: Buffer, id: Fil
   const { stat } = context;
   if (context.sync.statName(dirfd, name, stat) < 0 || stat[STAT.INO] !== id.ino) return undefined;
   if (stat[STAT.DEV_MAJOR] !== context.devMajor || stat[STAT.DEV_MINOR] !== context.devMinor) return undefined;
-  const attr = attrOf(stat);
+  const attr = attrOf(context, stat);
   context.recent.note(id, attr.mode);
   return { id, attr };
 }
@@ -110,6 +118,7 @@ function absentFromListing(error: unknown): null {
 export function lookupMany(context: LocalContext, parent: FileId, wanted: readonly Buffer[]): MaybePromise<readonly (Entry | null)[]> {
   if (wanted.length > MAX_LOOKUP_MANY) throw errnoError(E.E2BIG);
   for (const name of wanted) checkName(name);
+  checkParent(context, parent);
   return context.directories.use(parent, (dirfd) => {
     const found = wanted.map((name) => (isReserved(context, parent, name) ? null : tryCached(context, dirfd, name)));
     return found.includes(undefined) ? lookupRest(context, dirfd, wanted, found) : (found as (Entry | null)[]);
@@ -163,7 +172,17 @@ function lookupOrNull(context: LocalContext, dirfd: number, name: Buffer): Maybe
 
 /** One change of one directory, alone. */
 function inDirectory<T>(context: LocalContext, parent: FileId, work: (dirfd: number) => MaybePromise<T>): MaybePromise<T> {
-  return context.turns.run([parent.ino], () => context.directories.use(parent, work));
+  return inDirectories(context, [parent.ino], parent, work);
+}
+
+/** `alone`: of these directories no other is changed meanwhile. */
+function inDirectories<T>(
+  context: LocalContext,
+  alone: readonly number[],
+  parent: FileId,
+  work: (dirfd: number) => MaybePromise<T>,
+): MaybePromise<T> {
+  return context.turns.run(alone, () => context.directories.use(parent, work));
 }
 
 export function create(
@@ -245,53 +264,16 @@ export function symlink(context: LocalContext, parent: FileId, name: Buffer, tar
   return make(context, parent, name, (dirfd) => context.metadata.symlink(target, dirfd, name, caller.uid, caller.gid));
 }
 
-/** The calls for a change that takes the name of `removed` away: freeing a large file waits for the disk. */
-function removingCalls(context: LocalContext, removed: Entry | null): LocalContext["metadata"] {
-  const large =
-    removed !== null && (removed.attr.mode & S.IFMT) === S.IFREG && removed.attr.nlink === 1 && removed.attr.blocks > LARGE_FILE_BLOCKS;
-  return large ? context.native.pool.metadata : context.metadata;
-}
-
-const NOT_HELD = -1;
-
-/** Makes sure that it outlives the removal of its last name (removed-inodes.ts), if that is what is about to go. It was just looked up: no disk. */
-function hold(context: LocalContext, going: Entry): number {
-  const directory = (going.attr.mode & S.IFMT) === S.IFDIR;
-  if (!directory && going.attr.nlink !== 1) return NOT_HELD;
-  return context.sync.openByHandle(context.rootFd, sharedHandle(context, going.id), O.PATH);
-}
-
-function noteRemoved(context: LocalContext, removed: Entry, held: number): void {
-  const { id, attr } = removed;
-  const directory = (attr.mode & S.IFMT) === S.IFDIR;
-  if (directory) {
-    context.directories.drop(id);
-    context.names.forget(id);
-  }
-  if (!directory && attr.nlink !== 1) return;
-  context.recent.forget(id);
-  context.removed.keep(held, id, attr, attr.blocks > LARGE_FILE_BLOCKS);
-}
-
-/** With `going` held: `act`, and what follows from its result. */
-function removing(context: LocalContext, going: Entry | null, act: () => MaybePromise<number>): MaybePromise<void> {
-  if (going === null) return andThen(act(), (result) => void checked(result));
-  const held = hold(context, going);
-  return andThen(act(), (result) => {
-    if (result < 0 && held >= 0) context.sync.close(held);
-    checked(result);
-    noteRemoved(context, going, held);
-  });
-}
-
 function remove(context: LocalContext, parent: FileId, name: Buffer, expected: FileId, flags: number): MaybePromise<void> {
   checkOldName(context, parent, name);
-  return inDirectory(context, parent, (dirfd) => {
+  // A directory must stay empty until it is gone.
+  const alone = flags === AT_REMOVEDIR ? [parent.ino, expected.ino] : [parent.ino];
+  return inDirectories(context, alone, parent, (dirfd) => {
     const known = lookupKnown(context, dirfd, name, context.names.get(parent, name));
     return andThen(known ?? lookupIn(context, dirfd, name), (entry) => {
       if (!sameId(entry.id, expected)) throw errnoError(E.ESTALE);
       context.names.changing(parent, name);
-      const removed = removing(context, entry, () => removingCalls(context, entry).unlink(dirfd, name, flags));
+      const removed = removing(context, entry, () => unlinkOrKeep(context, dirfd, name, entry, flags));
       return andThen(removed, () => context.names.gone(parent, name));
     });
   });
@@ -350,7 +332,7 @@ export function rename(
         const going = (flags & RENAME_EXCHANGE) !== 0 || (replaced !== null && sameId(replaced.id, moved.id)) ? null : replaced;
         context.names.changing(oldParent, oldName);
         context.names.changing(newParent, newName);
-        const renamed = removing(context, going, () => removingCalls(context, going).rename(oldFd, oldName, newFd, newName, flags));
+        const renamed = removing(context, going, (held) => renameOver(context, going, held, oldFd, oldName, newFd, newName, flags));
         return andThen(renamed, () =>
           noteRenamed(context, { oldParent, oldName, newParent, newName }, flags, moved.id, replaced?.id ?? null),
         );
@@ -365,6 +347,8 @@ export function link(context: LocalContext, id: FileId, newParent: FileId, newNa
   checkNewName(context, newParent, newName);
   return inDirectory(context, newParent, (dirfd) =>
     withInode(context, id, (fd) => {
+      // As for every file without a name (fs/namei.c, vfs_link).
+      if (context.orphans.has(id)) throw errnoError(E.ENOENT);
       context.names.changing(newParent, newName);
       return andThen(context.metadata.link(fd, dirfd, newName), (result) => {
         checked(result);

@@ -36,11 +36,16 @@ export class OpenHandles {
   readonly #free: number[] = [];
   readonly #stat = new Float64Array(STAT.FIELDS);
   readonly #closing: Set<Promise<number>> = new Set();
+  /** Handles of each inode that has some, and opens under way, by its number: one that is open is of one generation. */
+  readonly #opens: Map<number, number> = new Map();
+  readonly #lastClosed: (id: FileId) => MaybePromise<void>;
   readonly #waiters: (() => void)[] = [];
   #count = 0;
 
-  constructor(native: Native) {
+  /** `lastClosed`: nobody has that inode open any more; its descriptor is closed after it. It never throws, nor rejects. */
+  constructor(native: Native, lastClosed: (id: FileId) => MaybePromise<void>) {
     this.#native = native;
+    this.#lastClosed = lastClosed;
   }
 
   get count(): number {
@@ -50,6 +55,31 @@ export class OpenHandles {
   /** ENFILE when there is room for no other one: to be called before the file is opened or made. */
   checkRoom(): void {
     if (this.#count >= MAX_OPEN_HANDLES) throw errnoError(E.ENFILE);
+  }
+
+  /** Somebody has it open, or is about to. */
+  isOpen(id: FileId): boolean {
+    return this.#opens.has(id.ino);
+  }
+
+  /** `work` opens it, and may have to wait: what happens to it meanwhile happens to an open inode. */
+  opening<T>(id: FileId, work: () => MaybePromise<T>): MaybePromise<T> {
+    this.#countUp(id);
+    return finallyDo(work, () => void this.#countDown(id));
+  }
+
+  #countUp({ ino }: FileId): void {
+    this.#opens.set(ino, (this.#opens.get(ino) ?? 0) + 1);
+  }
+
+  #countDown(id: FileId): MaybePromise<void> {
+    const left = (this.#opens.get(id.ino) ?? 0) - 1;
+    if (left > 0) {
+      this.#opens.set(id.ino, left);
+      return undefined;
+    }
+    this.#opens.delete(id.ino);
+    return this.#lastClosed(id);
   }
 
   /** Takes over `fd`. */
@@ -71,6 +101,7 @@ export class OpenHandles {
       turn: directory ? new Exclusive() : null,
     };
     this.#count += 1;
+    this.#countUp(id);
     return (at + 1) as LowerHandle;
   }
 
@@ -116,12 +147,15 @@ export class OpenHandles {
     this.#files[file.handle - 1] = undefined;
     this.#free.push(file.handle - 1);
     this.#count -= 1;
-    if (!file.changed && this.#closesQuickly(file.fd)) {
+    const last = this.#countDown(file.id);
+    if (last instanceof Promise) this.#later(last.then(() => this.#native.pool.data.close(file.fd)));
+    else if (!file.changed && this.#closesQuickly(file.fd)) {
       this.#native.sync.close(file.fd);
       this.#tellIfClosed();
-      return;
-    }
-    const closing = this.#native.pool.data.close(file.fd);
+    } else this.#later(this.#native.pool.data.close(file.fd));
+  }
+
+  #later(closing: Promise<number>): void {
     this.#closing.add(closing);
     void closing.finally(() => {
       this.#closing.delete(closing);

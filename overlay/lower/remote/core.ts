@@ -85,6 +85,7 @@ export class RemoteCore {
   async #enterNewOwner(first: boolean, kept: boolean): Promise<void> {
     if (first) {
       await Promise.all(this.handles.all().map((handle) => this.#reopen(handle)));
+      await this.session.callFirst("claimed", undefined);
       return;
     }
     this.known.clear();
@@ -96,6 +97,7 @@ export class RemoteCore {
     const forgotten = this.#synced ? true : inTime(this.#forget(), FORGET_MS);
     this.#synced = false;
     await Promise.all([forgotten, ...handles.map((handle) => this.#reopen(handle))]);
+    await this.session.callFirst("claimed", undefined);
   }
 
   ownerLost(): void {
@@ -120,7 +122,8 @@ export class RemoteCore {
     } catch (error) {
       // ECANCELED: the connection broke; with the next one all are opened again.
       if (!isErrno(error) || error.errno === E.ECANCELED) throw error;
-      one.error = error;
+      // Removed: as every listing of a directory that is (fs/readdir.c, iterate_dir).
+      one.error = one.directory && error.errno === E.ESTALE ? errnoError(E.ENOENT) : error;
       this.#options.log.warn({ ino: one.id.ino, errno: error.code }, "an open file could not be opened at the new owner");
     }
   }

@@ -294,6 +294,12 @@ export class DiskGuard {
         return local.openHandles;
       },
       descriptorOf: (handle) => local.descriptorOf(handle),
+      openOrphans: (readOnly) => local.openOrphans(readOnly),
+      recoverOrphans: () => local.recoverOrphans(),
+      leaveOrphans: () => local.leaveOrphans(),
+      get orphanCount(): number {
+        return local.orphanCount;
+      },
       shutdown: () => local.shutdown(),
       isAbsent: (parent, name) => local.isAbsent(parent, name),
       made: (id) => local.made(id),

@@ -52,6 +52,8 @@ export interface LowerServerOptions {
   readonly freeMemory: (memory: ArrayBuffer) => void;
   /** That life of the node is in the present view. A node that was evicted, has left or was removed from the configuration is not. */
   readonly isMember: (nodeid: number, incarnation: string) => boolean;
+  /** A caller has opened all that it had open at an earlier owner, and there may be no other that has not: `hasClaimed`. */
+  readonly claimed?: () => void;
   /** A session that was declared gone before this server was made. */
   readonly isGone?: (session: handshake.LowerSessionId) => boolean;
 }
@@ -73,6 +75,8 @@ export interface LowerServer {
   /** Ends all sessions and the listening; resolves when nothing runs any more. */
   close(): Promise<void>;
   readonly sessions: readonly ServerSession[];
+  /** That client has a session, and has opened all that it had open at an earlier owner. */
+  hasClaimed(client: Pick<handshake.LowerSessionId, "nodeid" | "incarnation" | "clientId">): boolean;
   readonly counters: LowerServerCounters;
 }
 
@@ -196,7 +200,7 @@ class ServerCore implements ConnectionHost {
   attach(id: handshake.LowerSessionId, connection: ServerConnection): { session: ServerSession; resumed: boolean } {
     const key = handshake.sessionKey(id);
     const known = this.#sessions.get(key);
-    const session = known ?? new ServerSession(id, this.options.lower, this.options.log);
+    const session = known ?? new ServerSession(id, this.options.lower, this.options.log, () => this.options.claimed?.());
     this.#sessions.set(key, session);
     const before = this.#connectionOf.get(session);
     this.#connectionOf.set(session, connection);
@@ -246,6 +250,7 @@ class ServerCore implements ConnectionHost {
   async abandon(): Promise<void> {
     this.#closing = true;
     this.#abandoned = true;
+    this.options.lower.leaveOrphans();
     const ended = this.#end(this.sessions);
     for (const connection of this.connections) connection.destroy("the owner withdraws from its disk");
     await ended;
@@ -254,6 +259,8 @@ class ServerCore implements ConnectionHost {
   async closeAll(): Promise<void> {
     this.#closing = true;
     if (!this.#abandoned) await this.#leave();
+    // What the callers had open they will open at the next owner.
+    this.options.lower.leaveOrphans();
     await this.#end(this.sessions);
     for (const connection of this.connections) connection.destroy("the owner stops serving");
     this.#unproved.destroyAll();
@@ -301,6 +308,9 @@ export function createLowerServer(options: LowerServerOptions): LowerServer {
     },
     get sessions(): readonly ServerSession[] {
       return core.sessions;
+    },
+    hasClaimed({ nodeid, incarnation, clientId }) {
+      return core.sessions.some(({ id, hasClaimed }) => hasClaimed && isOf(id, { nodeid, incarnation, clientId }));
     },
     counters: core.counters,
   };

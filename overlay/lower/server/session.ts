@@ -43,6 +43,7 @@ export class ServerSession {
   sink: AnswerSink | null = null;
   readonly #lower: LocalLower;
   readonly #log: Log;
+  readonly #claimed: () => void;
   readonly #handles: Map<number, LowerHandle> = new Map();
   /** A caller whose connection broke while it opened its files asks for the same again, under another number of call. */
   readonly #opening: Map<number, Promise<void>> = new Map();
@@ -53,12 +54,19 @@ export class ServerSession {
   #runningBytes = 0;
   #closed = false;
   #retired = false;
+  #hasClaimed = false;
   #idle: (() => void)[] = [];
 
-  constructor(id: LowerSessionId, lower: LocalLower, log: Log) {
+  /** `claimed`: this caller has opened all that it had open at an earlier owner. */
+  constructor(id: LowerSessionId, lower: LocalLower, log: Log, claimed: () => void) {
     this.id = id;
     this.#lower = lower;
     this.#log = log;
+    this.#claimed = claimed;
+  }
+
+  get hasClaimed(): boolean {
+    return this.#hasClaimed;
   }
 
   get full(): boolean {
@@ -346,6 +354,9 @@ export class ServerSession {
         return lower.removexattr(one.request.id, one.request.name);
       case "syncfs":
         return lower.syncfs();
+      case "claimed":
+        this.#hasClaimed = true;
+        return this.#claimed();
       default:
         return assertNever(one, "call");
     }

@@ -85,6 +85,8 @@ export interface WireCalls {
   opendir: { request: Identified & Handled; answer: void };
   close: { request: Handled; answer: void };
   read: { request: Handled & { readonly offset: number; readonly bytes: number }; answer: Uint8Array };
+  /** All that this caller has open is open at this owner. Sent after that, once for each owner. */
+  claimed: { request: void; answer: void };
   fetch: { request: Identified & Handled & { readonly offset: number; readonly bytes: number }; answer: Fetched };
   write: {
     /** `tell`: the file, if the answer is to bring its attributes. */
@@ -512,6 +514,7 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
       data: (answer) => answer.data,
     },
   ),
+  claimed: row<"claimed">(33, false, nothing, nothing),
 };
 
 const nameByType: ReadonlyMap<number, CallName> = new Map(

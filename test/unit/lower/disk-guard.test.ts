@@ -103,7 +103,7 @@ describe("a disk that hangs", () => {
     await remote.connect((await lab.owner(1)).address, 1);
     remote.ownerFound(owner.address, 2);
     const synced = Promise.resolve(remote.syncfs());
-    await until(() => remote.ownerWait?.inOwnersHands === true);
+    await until(() => remote.ownerWait?.inOwnersHands === true && remote.ownerWait.trouble === null);
     const wait = waitOfMount(guard, remote);
     answer();
     await synced;

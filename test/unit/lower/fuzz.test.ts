@@ -101,7 +101,7 @@ function harmless(lower: LocalLower): LocalLower {
   const refuse = (): never => {
     throw errnoError(E.ESTALE);
   };
-  const kept = new Set<string | symbol>(["root", "hasAcls", "shutdown", "close", "syncfs"]);
+  const kept = new Set<string | symbol>(["root", "hasAcls", "shutdown", "close", "syncfs", "leaveOrphans"]);
   return new Proxy(lower, { get: (target, key) => (kept.has(key) ? Reflect.get(target, key) : refuse) });
 }
 

@@ -105,7 +105,7 @@ describe("names that are known", () => {
 
 describe("open files", () => {
   it("of the owner are at most MAX_OPEN_HANDLES: then ENFILE", async () => {
-    const handles = new OpenHandles({} as Native);
+    const handles = new OpenHandles({} as Native, () => undefined);
     for (let fd = 1; fd < MAX_OPEN_HANDLES; fd++) handles.add(fd, id(12), RDWR, false);
     expect(await errnoOf(() => handles.checkRoom())).toBe(0);
     handles.add(5, id(12), RDWR, false);

@@ -41,7 +41,7 @@ function mounted(release: () => Promise<void> = () => Promise.resolve()): LowerM
 
 function parts(change: Partial<OwnedLowerParts> = {}, listening: () => void = () => undefined): OwnedLowerParts {
   return {
-    createLocal: () => {
+    createLocal: async () => {
       const local = createLocalLower({ native: nativeAddon(), rootFd: place.rootFd, metadataCalls: "inline", log: silentLog });
       return { ...local, shutdown: () => local.shutdown().then(() => void ended.push("local")) };
     },
@@ -110,9 +110,7 @@ test("an address that is not this machine's: all is undone", async () => {
 });
 
 test("a file system on which no calls can be made is given back; if that fails, it is said, and why it began is thrown", async () => {
-  const createLocal = (): LocalLower => {
-    throw new Error("no handles");
-  };
+  const createLocal = (): Promise<LocalLower> => Promise.reject(new Error("no handles"));
   await expect(serveMounted(mounted(), parts({ createLocal }))).rejects.toThrow("no handles");
   expect(ended).toEqual(["mount"]);
   const busy = mounted(() => Promise.reject(new Error("busy")));

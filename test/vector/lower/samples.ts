@@ -101,4 +101,5 @@ export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<
   removexattr: { request: { id, name: Buffer.from("user.a") }, answer: undefined },
   lookupMany: { request: { parent: other, names: [name, Buffer.from("b")] }, answer: [entry, null] },
   syncfs: { request: undefined, answer: undefined },
+  claimed: { request: undefined, answer: undefined },
 };
