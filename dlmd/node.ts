@@ -390,7 +390,9 @@ export class NodeCore implements Node, QueriedNode {
         return this.engine.heartbeat(event.beat);
       case "tick":
         this.recovery.channels.acknowledge();
-        return this.engine.tick();
+        this.engine.tick();
+        // It may be leaving from now on.
+        return this.#ended ? undefined : this.#updateService();
       case "peer-up":
         if (this.engine.linkUp(event.nodeid, event.incarnation)) this.recovery.channels.linkUp(event.nodeid, event.incarnation);
         return;

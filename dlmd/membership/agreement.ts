@@ -11,7 +11,7 @@ import { compareViews, hasMember, type Lineage, type Member, noLineage, noView, 
 import { planFlush } from "./flush-plan.ts";
 import { leaseWaitShare } from "./lease.ts";
 import type { Peer } from "./peer-table.ts";
-import { nextElectorate, type QuorumBasis, type Quorum, quorumOf, settledElectorate } from "./quorum.ts";
+import { nextElectorate, type Parting, type QuorumBasis, type Quorum, quorumOf, settledElectorate } from "./quorum.ts";
 
 export interface InstalledView extends View {
   /** Of the ordered channel; null: not quorate. */
@@ -29,8 +29,8 @@ export interface AgreementHost {
   /** That incarnation holds state of before a quorate view that went on without it. */
   evict(peer: Peer, targetIncarnation: string, lineage: ViewId): void;
   basis(): QuorumBasis;
-  /** Who was in the last view, if it has lasted so long that nobody else counts any more (last_man_standing). */
-  lasting(nowMs: number): readonly number[] | null;
+  /** Who counts no more from the next view on. */
+  parting(nowMs: number): Parting;
   orderState(): OrderState;
   flush(flush: Flush, nowMs: number): void;
   givenUp(nowMs: number): void;
@@ -194,7 +194,10 @@ export class Agreement {
     const continued = answers.some(({ lineage }) => lineage.epoch > 0);
     proposal.quorum = quorumOf(basis, proposal.members, continued, latest.electorate);
     if (!proposal.quorum.quorate) return this.#conclude(proposal, nowMs);
-    const next = nextElectorate(basis, latest.electorate, proposal.members, this.#host.lasting(nowMs));
+    const parting = this.#host.parting(nowMs);
+    // A member may know of a change of the votes that is open: leaving waits for it (hazard C8).
+    const same = answers.every(({ configVersion }) => configVersion === basis.version);
+    const next = nextElectorate(basis, latest.electorate, proposal.members, same ? parting : { ...parting, leaving: [] });
     if (next !== null) proposal.quorum = quorumOf(basis, proposal.members, continued, next);
     this.#enterFlush(proposal, answers, nowMs);
   }

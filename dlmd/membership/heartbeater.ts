@@ -12,7 +12,7 @@ export const beatShare = 0.1;
 /** Every that many heartbeats is padded. */
 const paddedEvery = 16;
 /** What a heartbeat is around its list, and an entry of the list. */
-const beatBytes = 14 + 4 + 18 + 8 + 18 + 4 + 4 + 4 + 1 + 2;
+const beatBytes = 14 + 4 + 18 + 8 + 18 + 4 + 5 + 4 + 1 + 2;
 const heardBytes = 15;
 
 export interface BeatContent extends NodeState {

@@ -25,7 +25,7 @@ import { Detector, type OwnState } from "./detector.ts";
 import { type LeaseBasis, leaseEndByAll, leaseWaitShare } from "./lease.ts";
 import { admitIncarnation, type Peer } from "./peer-table.ts";
 import { isExcluded, membersWanted, needOf, rankOf, type Situation } from "./next-view.ts";
-import { leaseGrounds, nextElectorate, plainQuorum, type QuorumBasis } from "./quorum.ts";
+import { leaseGrounds, nextElectorate, type Parting, plainQuorum, type QuorumBasis } from "./quorum.ts";
 
 export interface MembershipHost
   extends Pick<AgreementHost, "datagram" | "persist" | "stop" | "install" | "orderState" | "flush" | "evicted" | "log"> {
@@ -41,6 +41,8 @@ const proposalShare = 0.5;
 const promiseShare = 0.6;
 /** After standing still: three heartbeats each way. */
 const stoodStillShare = 0.3;
+/** So long a node that leaves waits until its vote is not needed. */
+const leaveLimitShare = 2;
 /** Unanswered proposals in a row after which a node is left out for two time-outs (hazard H13). */
 const unansweredLimit = 2;
 
@@ -50,6 +52,8 @@ export class Membership {
   #running = false;
   progress = 0;
   leaving = false;
+  /** It leaves as soon as its vote is not needed, or then. */
+  #leaveAtMs: number | null = null;
   readonly #boot: EngineBoot;
   readonly #host: MembershipHost;
   readonly #self: Member;
@@ -77,7 +81,7 @@ export class Membership {
       install: (view) => this.#installed(view),
       evict: (peer, incarnation, lineage) => this.#evict(peer, incarnation, lineage),
       basis: () => this.#basis,
-      lasting: (nowMs) => this.#lasting(nowMs),
+      parting: (nowMs) => this.#parting(nowMs),
       givenUp: (nowMs) => {
         // The member with the later configuration comes first, and its promise to this node keeps it back until then.
         this.#wantSinceMs = nowMs + promiseShare * boot.timeoutMs;
@@ -133,6 +137,10 @@ export class Membership {
   settledView(nowMs: number): InstalledView | null {
     const { view } = this;
     if (view === null || !view.quorum.quorate || this.stopped || this.#basis.former !== undefined) return null;
+    // Members that leave would decide, and then not count.
+    const { electorate } = this;
+    const counts = (nodeid: number): boolean => electorate?.nodeids.includes(nodeid) ?? true;
+    if (this.#basis.nodes.some(({ nodeid, votes }) => votes > 0 && !counts(nodeid) && isMember(view, nodeid))) return null;
     if (view.quorum.configVersion !== this.#basis.version) return null;
     return nowMs - Math.max(view.installedMs, this.#configuredMs) < leaseWaitShare * this.#boot.timeoutMs ? null : view;
   }
@@ -168,6 +176,7 @@ export class Membership {
     if (this.leaving) return this.#tellLeaving(nowMs);
     this.#agreement.repeat(nowMs);
     if (this.#keptByAll()) this.#agreement.settleElectorate();
+    if (this.#leaveAtMs !== null && (nowMs >= this.#leaveAtMs || this.#mayLeave(nowMs))) return this.#leave(nowMs);
     this.#evaluate(nowMs);
   }
 
@@ -181,6 +190,14 @@ export class Membership {
       const heartbeat = peer?.incarnation === incarnation ? peer.heartbeat : null;
       return heartbeat?.stored === true && sameView(heartbeat.view, view.id);
     });
+  }
+
+  #parting(nowMs: number): Parting {
+    const leaving = this.#leaveAtMs === null ? [] : [this.#self.nodeid];
+    for (const { heartbeat, incarnation, config } of this.peers.values()) {
+      if (heartbeat?.leaving === true && heartbeat.incarnation === incarnation) leaving.push(config.nodeid);
+    }
+    return { lasting: this.#lasting(nowMs), leaving };
   }
 
   #lasting(nowMs: number): readonly number[] | null {
@@ -199,6 +216,7 @@ export class Membership {
   #own(): OwnState {
     const { view, lineage, promisedEpoch, stopped, stored } = this;
     const lease = view === null ? null : this.#leaseBasis(view);
+    const leaving = this.#leaveAtMs !== null;
     return {
       view,
       lineage,
@@ -208,6 +226,7 @@ export class Membership {
       stopped,
       broken: this.#broken,
       stored,
+      leaving,
       lease,
     };
   }
@@ -309,6 +328,8 @@ export class Membership {
         if (peer.left === message.incarnation) return;
         peer.left = message.incarnation;
         this.#host.log("info", "node leaves", { nodeid: message.from });
+        // That it had stored it too may never be heard: it says nothing more.
+        if (message.kept && sameView(message.view, this.seen.id)) this.#agreement.settleElectorate();
         return this.#evaluate(nowMs);
       case "evict":
         return this.#receiveEvict(message);
@@ -325,13 +346,34 @@ export class Membership {
     this.#agreement.flushed(view, answer, nowMs);
   }
 
-  /** Service is over for good; the caller has seen to that. */
+  /** No program of this node is served any more; the caller has seen to that. It stays a member until the others need its vote no more. */
   leave(nowMs: number): void {
+    if (this.leaving || this.#leaveAtMs !== null) return;
+    this.#leaveAtMs = nowMs + leaveLimitShare * this.#boot.timeoutMs;
+    this.#nextTickMs = nowMs;
+    this.tell(true);
+  }
+
+  /** Its vote counts no more, as every member has on disk; or nobody could do better without it. */
+  #mayLeave(nowMs: number): boolean {
+    const { view, electorate } = this;
+    if (view === null || !view.quorum.quorate || view.members.length === 1) return true;
+    if (this.stopped || !this.stored || (electorate?.former ?? null) !== null) return false;
+    const counts = (nodeids: readonly number[] | undefined): boolean => {
+      const own = this.#basis.nodes.find(({ nodeid }) => nodeid === this.#self.nodeid);
+      return (own?.votes ?? 0) > 0 && (nodeids?.includes(this.#self.nodeid) ?? true);
+    };
+    if (!counts(electorate?.nodeids)) return true;
+    const next = nextElectorate(this.#basis, electorate, view.members, this.#parting(nowMs));
+    return this.#basis.former === undefined && counts(next?.nodeids ?? electorate?.nodeids);
+  }
+
+  #leave(nowMs: number): void {
     this.leaving = true;
     this.#host.beat(null, false);
     this.#agreement.proposal = null;
     this.#leaveSinceMs = nowMs;
-    this.#nextTickMs = nowMs;
+    this.#tellLeaving(nowMs);
   }
 
   #installed(view: InstalledView): void {
@@ -374,7 +416,9 @@ export class Membership {
       heartbeat !== null && compareViews(heartbeat.view, view?.id ?? noView) > 0 && isMember(view, config.nodeid);
     if (view === null || others.length === 0 || others.some(wentOn) || nowMs - this.#leaveSinceMs >= this.#boot.timeoutMs)
       return this.#host.left();
-    this.#host.datagram("all", { kind: "leave", from: this.#self.nodeid, incarnation: this.#self.incarnation, view: view.id });
+    const { nodeid: from, incarnation } = this.#self;
+    const kept = this.stored && view.quorum.quorate && (this.electorate?.former ?? null) === null;
+    this.#host.datagram("all", { kind: "leave", from, incarnation, view: view.id, kept });
   }
 
   // --------------------------------------------------------------------------------------------- whether to propose
@@ -383,7 +427,7 @@ export class Membership {
   #nextElectorate(nowMs: number): Electorate | null {
     const { view } = this;
     if (view === null || !this.#keptByAll()) return null;
-    return nextElectorate(this.#basis, this.electorate, view.members, this.#lasting(nowMs));
+    return nextElectorate(this.#basis, this.electorate, view.members, this.#parting(nowMs));
   }
 
   #evaluate(nowMs: number): void {

@@ -24,7 +24,7 @@ export interface Situation {
   readonly stopped: boolean;
   /** Frames between members of this view were lost. */
   readonly broken: boolean;
-  /** last_man_standing: who is to count from the next view on; null: those who count now. */
+  /** Who is to count from the next view on; null: those who count now. */
   readonly nextElectorate: () => Electorate | null;
 }
 
@@ -66,7 +66,7 @@ export function needOf(situation: Situation, desired: readonly Member[], nowMs: 
   if (situation.broken && age > brokenShare * timeoutMs) return { why: "frames were lost", delayMs: 0 };
   if (!view.quorum.quorate || age <= brokenShare * timeoutMs) return null;
   const next = situation.nextElectorate();
-  return next === null ? null : { why: `last_man_standing: votes of nodes ${next.nodeids.join(" ")} count`, delayMs: 0 };
+  return next === null ? null : { why: `votes of nodes ${next.nodeids.join(" ")} count`, delayMs: 0 };
 }
 
 function lostWords({ view, detector, timeoutMs }: Situation, { nodeid }: Member, nowMs: number): string {

@@ -2,11 +2,12 @@
  * Quorum by votes: votequorum(5), its options included. The proposer of a view counts, by the latest configuration of its members (hazard C8), and
  * INSTALL says the result. What a majority is: ../config/votes.ts.
  *
- * last_man_standing departs from corosync's votequorum.c, whose nodes count by a number of votes that each has for itself: partitions that
- * change their shape can then give two quorums. Here the *set* of nodes that count (`Electorate`) goes with the last quorate view, as in
- * Jajodia and Mutchler, "Dynamic voting", 1987, and a change counts only when every member of the view that makes it has it on disk.
+ * last_man_standing and the votes of nodes that leave depart from corosync's votequorum.c (there: last_man_standing, allow_downscale), whose nodes
+ * count by a number of votes that each has for itself: partitions that change their shape can then give two quorums. Here the *set* of nodes that
+ * count (`Electorate`) goes with the last quorate view, as in Jajodia and Mutchler, "Dynamic voting", 1987. A change counts only when every
+ * member of the view that makes it has it on disk: dlmd/membership/README.md, "Nodes that leave".
  */
-import { type Tally, tally, type Voter } from "../config/votes.ts";
+import { isMajority, type Tally, tally, type Voter } from "../config/votes.ts";
 import type { QuorumOptions } from "../engine/boot.ts";
 import type { QuorumCount, QuorumRule } from "../wire/quorum-count.ts";
 import type { Electorate, Member } from "../wire/view-id.ts";
@@ -32,6 +33,8 @@ type Count = Tally & Pick<Quorum, "quorate" | "rule">;
 interface Ballot {
   readonly voters: readonly Voter[];
   readonly breaking: TieBreaking;
+  /** A majority of these decides a tie of the nodes that count, where no node does; null: nothing does. */
+  readonly all: readonly Voter[] | null;
   /** What is said when they are no majority. */
   readonly lost: QuorumRule;
 }
@@ -44,13 +47,15 @@ function ballots({ nodes, former, options }: QuorumBasis, electorate: Electorate
   const within = (voters: readonly Voter[], nodeids = electorate?.nodeids): readonly Voter[] =>
     nodeids === undefined ? voters : voters.filter(({ nodeid }) => nodeids.includes(nodeid));
   const breaking = options.autoTieBreaker;
-  const lists: Ballot[] = [{ voters: within(nodes), breaking, lost: "votes" }];
-  // Who decided a tie before the change is not known here. By the rule of now both halves could win one.
-  if (former !== undefined) lists.push({ voters: within(former), breaking: "none", lost: "old-votes" });
   const before = electorate?.former ?? null;
-  if (before !== null) lists.push({ voters: within(nodes, before), breaking, lost: "old-voters" });
+  const all = breaking === "none" && former === undefined ? nodes : null;
+  const lists: Ballot[] = [{ voters: within(nodes), breaking, all: electorate === null ? null : all, lost: "votes" }];
+  // Who decided a tie before the change is not known here. By the rule of now both halves could win one.
+  if (former !== undefined) lists.push({ voters: within(former), breaking: "none", all: null, lost: "old-votes" });
+  if (before !== null) lists.push({ voters: within(nodes, before), breaking, all, lost: "old-voters" });
   // Those who know of neither change count by this one alone.
-  if (former !== undefined && before !== null) lists.push({ voters: within(former, before), breaking: "none", lost: "old-votes" });
+  if (former !== undefined && before !== null)
+    lists.push({ voters: within(former, before), breaking: "none", all: null, lost: "old-votes" });
   return lists;
 }
 
@@ -69,10 +74,19 @@ function judge(ballot: Ballot, members: Members): Count {
     members.map(({ nodeid }) => nodeid),
   );
   const { votes, expected, needed } = counted;
-  const breaker = votes * 2 === expected && votes > 0 ? tieBreaker(ballot) : null;
+  const tied = votes * 2 === expected && votes > 0;
+  if (tied && ballot.all !== null && isMajorityOf(ballot.all, members)) return { ...counted, quorate: true, rule: "tie-by-all" };
+  const breaker = tied ? tieBreaker(ballot) : null;
   if (breaker === null) return { ...counted, quorate: votes >= needed, rule: "votes" };
   const won = members.some((member) => member.nodeid === breaker);
   return { ...counted, quorate: won, rule: won ? "tie-won" : "tie-lost" };
+}
+
+function isMajorityOf(voters: readonly Voter[], members: Members): boolean {
+  return isMajority(
+    [voters],
+    members.map(({ nodeid }) => nodeid),
+  );
 }
 
 /** `continued`: a member has been in a quorate view since it started. `electorate`: as the last quorate view left it. */
@@ -85,27 +99,58 @@ export function quorumOf(basis: QuorumBasis, members: Members, continued: boolea
   if ((options.waitForAll || options.twoNode) && !continued && !all) return { ...now, ...rest, quorate: false, rule: "wait-for-all" };
   for (const ballot of former) {
     const before = judge(ballot, members);
-    if (!before.quorate) return { ...before, ...rest, rule: ballot.lost };
+    // Of two, one that counted before is enough, as it was.
+    const oneOfTwo = options.twoNode && ballot.lost === "old-voters" && before.votes >= 1;
+    if (!before.quorate && !oneOfTwo) return { ...before, ...rest, rule: ballot.lost };
   }
   if (options.twoNode) return { ...now, ...rest, needed: 1, quorate: now.votes >= 1, rule: "two-node" };
   return { ...now, ...rest };
 }
 
+/** Why nodes count no more. */
+export interface Parting {
+  /** The members of a quorate view that has lasted last_man_standing's window: others count no more. null: they do. */
+  readonly lasting: readonly number[] | null;
+  /** Members that say that they leave. */
+  readonly leaving: readonly number[];
+}
+
 /**
- * Who counts from the next view on, if that is another set than now; null: it is not. Those who are there count always. `lasting`: the
- * members of a quorate view that has lasted last_man_standing's window: who was not in it counts no more.
+ * Who counts from the next view on, if that is another set than now; null: it is not. Those who are there count always, but those who leave: if
+ * some stay, and are a quorum without them.
  */
 export function nextElectorate(
-  { nodes }: Pick<QuorumBasis, "nodes">,
+  basis: QuorumBasis,
+  electorate: Electorate | null,
+  members: Members,
+  { lasting, leaving }: Parting,
+): Electorate | null {
+  const { nodes } = basis;
+  // One change at a time.
+  if (electorate !== null && electorate.former !== null) return null;
+  const staying = members.filter(({ nodeid }) => !leaving.includes(nodeid));
+  // In a change of the votes all members count, so that a majority of the votes is one of those who count (hazard C8).
+  if (leaving.length > 0 && basis.former === undefined && staying.length < members.length) {
+    const without = electorateOf(nodes, electorate, staying, lasting, leaving);
+    if (without !== null && quorumOf(basis, members, true, without).quorate && isQuorum(basis, staying, without.nodeids)) return without;
+  }
+  return electorateOf(nodes, electorate, members, lasting, []);
+}
+
+function isQuorum(basis: QuorumBasis, members: Members, nodeids: readonly number[]): boolean {
+  return quorumOf(basis, members, true, { nodeids, former: null }).quorate;
+}
+
+function electorateOf(
+  nodes: readonly Voter[],
   electorate: Electorate | null,
   members: Members,
   lasting: readonly number[] | null,
+  leaving: readonly number[],
 ): Electorate | null {
-  // One change at a time.
-  if (electorate !== null && electorate.former !== null) return null;
   const voters = nodes.filter((node) => node.votes > 0).map((node) => node.nodeid);
   const former = voters.filter((nodeid) => electorate?.nodeids.includes(nodeid) ?? true);
-  const stays = (nodeid: number): boolean => former.includes(nodeid) && (lasting?.includes(nodeid) ?? true);
+  const stays = (nodeid: number): boolean => former.includes(nodeid) && !leaving.includes(nodeid) && (lasting?.includes(nodeid) ?? true);
   const nodeids = voters.filter((nodeid) => stays(nodeid) || members.some((member) => member.nodeid === nodeid)).sort((a, b) => a - b);
   const same = nodeids.length === former.length && nodeids.every((nodeid) => former.includes(nodeid));
   return same || nodeids.length === 0 || former.length === 0 ? null : { nodeids, former };
@@ -132,18 +177,23 @@ export function leaseGrounds(basis: QuorumBasis, members: Members, quorum: Quoru
   if (!quorum.quorate) return [{ nodes, needed: Number.POSITIVE_INFINITY }];
   // Counted by votes that this node does not know yet: all members together are a quorum by them.
   if (version < quorum.configVersion) return [{ nodes: members.map(({ nodeid }) => ({ nodeid, votes: 1 })), needed: members.length }];
-  return ballots(basis, electorate).map((ballot) => {
+  return ballots(basis, electorate).flatMap((ballot) => {
     const { votes, needed, rule } = judge(ballot, members);
     // A tie that was won stands as long as all of that half are heard, and so does what two_node won.
-    return { nodes: ballot.voters, needed: rule === "tie-won" || quorum.rule === "two-node" ? votes : needed };
+    const isTie = rule === "tie-won" || rule === "tie-by-all";
+    const ground = { nodes: ballot.voters, needed: isTie || quorum.rule === "two-node" ? votes : needed };
+    if (rule !== "tie-by-all" || ballot.all === null) return [ground];
+    return [ground, { nodes: ballot.all, needed: tally(ballot.all, []).needed }];
   });
 }
 
-/** "2 of 3 votes, quorate because 2 >= 2" */
-export function quorumReason(quorum: Quorum): string {
-  const { electorate } = quorum;
-  const standing = electorate === null ? "" : `; last_man_standing: nodes ${electorate.nodeids.join(" ")} count`;
-  return `${countReason(quorum)}${standing}`;
+/** "2 of 3 votes, quorate because 2 >= 2". `members`: nodeids of the view; those that count and are not among them are waited for. */
+export function quorumReason(quorum: Quorum, members: readonly number[] = []): string {
+  const { electorate, quorate } = quorum;
+  if (electorate === null) return countReason(quorum);
+  const away = electorate.nodeids.filter((nodeid) => !members.includes(nodeid));
+  const waits = quorate || away.length === 0 ? "" : `, and node ${away.join(" ")} is waited for: others had left or were missing`;
+  return `${countReason(quorum)}; only nodes ${electorate.nodeids.join(" ")} count${waits}`;
 }
 
 function countReason({ votes, expected, needed, quorate, rule }: Quorum): string {
@@ -157,6 +207,8 @@ function countReason({ votes, expected, needed, quorate, rule }: Quorum): string
       return `${head} auto_tie_breaker: this half has the node that decides`;
     case "tie-lost":
       return `${head} auto_tie_breaker: the other half has the node that decides`;
+    case "tie-by-all":
+      return `${head} this half of the nodes that count is in the majority of all nodes`;
     case "old-votes":
       return `${head} ${votes} < ${needed} by the votes of before the change of configuration, which count until it is kept`;
     case "old-voters":

@@ -101,6 +101,7 @@ export function describeStatus(node: QueriedNode, view: ViewInfo, nowMs: number)
     engine: describeEngine(node),
     channels: describeChannels(node, nowMs),
     refused: describeNodes(node, nowMs).flatMap(({ nodeid, refused }) => (refused === null ? [] : [{ nodeid, reason: refused }])),
+    counting: node.engine.counting,
     unfenced: node.recovery.gate.open.map((victim) => ({
       ...describeVictim(victim),
       lockspaces: node.recovery.gate.lockspacesOf(victim),

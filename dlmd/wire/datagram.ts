@@ -21,7 +21,7 @@ import { incarnation, nodeid, viewId } from "./peer-field.ts";
 import { electorate, type QuorumCount, quorumCount } from "./quorum-count.ts";
 import type { Lineage, Member, ViewId } from "./view-id.ts";
 
-export const datagramVersion = 4;
+export const datagramVersion = 5;
 /** What a heartbeat is padded to now and then: the largest datagram that must get through (hazard H13). */
 export const largestHeartbeatBytes = 1380;
 
@@ -56,6 +56,8 @@ export interface NodeState {
   readonly broken: boolean;
   /** What a restart must know of `view` is on disk. */
   readonly stored: boolean;
+  /** It stops as soon as the others need its vote no more. */
+  readonly leaving: boolean;
 }
 
 /** Sent to all every tenth of the time-out, and at once after an installation. */
@@ -112,6 +114,8 @@ export interface Install extends Sender {
 export interface Leave extends Sender {
   readonly kind: "leave";
   readonly view: ViewId;
+  /** Every member of that view has on disk who counts from it on. */
+  readonly kept: boolean;
 }
 
 /** "The cluster went on without you": that incarnation must drop its state. */
@@ -159,6 +163,7 @@ const table: Rows<Datagram> = {
     stopped: flag,
     broken: flag,
     stored: flag,
+    leaving: flag,
     progress: u32,
     heard,
     padding,
@@ -168,7 +173,7 @@ const table: Rows<Datagram> = {
   install: row("install", 4, { ...sender, view: viewId, members, waitMs: ms, quorum: quorumCount, start: maybe(orderStart) }, (m) => {
     if (m.quorum.quorate !== (m.start !== null)) throw new WireError("a view starts an ordered channel if it is quorate");
   }),
-  leave: row("leave", 5, { ...sender, view: viewId }),
+  leave: row("leave", 5, { ...sender, view: viewId, kept: flag }),
   ...orderRows,
   evict: row("evict", 6, { ...sender, nodeid, targetIncarnation: incarnation, lineage: viewId }),
 };

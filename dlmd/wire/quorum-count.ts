@@ -8,7 +8,7 @@ const maxVoters = 31;
 
 /** What decided: the number of votes, or one of the options of votequorum(5). */
 export type QuorumRule = (typeof rules)[number];
-const rules = ["votes", "two-node", "wait-for-all", "tie-won", "tie-lost", "old-votes", "old-voters"] as const;
+const rules = ["votes", "two-node", "wait-for-all", "tie-won", "tie-lost", "old-votes", "old-voters", "tie-by-all"] as const;
 
 export interface QuorumCount {
   readonly votes: number;

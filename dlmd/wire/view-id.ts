@@ -20,7 +20,7 @@ export interface Member {
   readonly incarnation: string;
 }
 
-/** With last_man_standing: the nodes whose votes count from a view on, ascending. */
+/** The nodes whose votes count from a view on, ascending, if not all do: some left, or are missing with last_man_standing. */
 export interface Electorate {
   readonly nodeids: readonly number[];
   /** Those of before, whose votes must be enough as well until every member of that view has the change on disk; null: it has. */

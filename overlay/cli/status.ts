@@ -23,6 +23,7 @@ const statusShape = z.looseObject({
     groups: z.number(),
   }),
   refused: z.array(z.looseObject({ nodeid: z.number(), reason: z.string() })).optional(),
+  counting: z.array(z.number()).nullable().optional(),
   lockspaces: z.array(z.looseObject({ lockspace: z.string(), nodeids: z.array(z.number()) })).optional(),
   lockspacesUnknown: z.array(z.number()).optional(),
   channels: z.array(
@@ -55,6 +56,12 @@ function lockspaceLines({ lockspaces = [], lockspacesUnknown = [] }: DlmdStatus,
   return [...known, ...unknown].map((line, at) => `${at === 0 ? "open    " : "        "} ${line}`);
 }
 
+/** What to do about nodes that went on without others, and know what these do not. */
+function waitedFor(counting: readonly number[] | null, members: readonly number[], name: Name): string[] {
+  const away = (counting ?? []).filter((nodeid) => !members.includes(nodeid)).map(name);
+  return away.length === 0 ? [] : [`         start ${away.join(", ")}: dlmd/OPERATING.md, "A cluster that was off"`];
+}
+
 function describeMount(mount: OverlayStatus): string[] {
   const { mountpoint, volume, device, role, pid, why, disk, ownerWait, problem, fileLocks, ops, locks } = mount;
   return [
@@ -80,6 +87,7 @@ export function describeStatus({ info, view, answer }: DlmdAnswer, mounts: reado
     `view     ${view.members.map(name).join(", ")}${away.length === 0 ? "" : `; away: ${away.join(", ")}`}`,
     ...(status?.refused ?? []).map(({ nodeid, reason }) => `         ${name(nodeid)} is not connected: ${reason}`),
     `quorum   ${view.quorumReason}`,
+    ...(view.quorate ? [] : waitedFor(status?.counting ?? null, view.members, name)),
     `locks    ${view.running ? "granted" : "requests wait (recovery, or no quorum)"}${status === undefined || status.state === "running" ? "" : `: ${status.state}`}`,
     ...(status === undefined ? [] : lockspaceLines(status, name)),
     ...(fences === undefined ? [] : describeWaits(fences, name).map((line) => `fencing  ${line}`)),

@@ -80,7 +80,7 @@ export const configMutations: readonly Mutation[] = [
     hazard: "C8",
     breaks: "a view of a change under way is quorate by the new votes only",
     file: "dlmd/membership/quorum.ts",
-    find: "if (!before.quorate) return {",
+    find: "if (!before.quorate && !oneOfTwo) return {",
     replace: 'if (!before.quorate && ballot.lost !== "old-votes") return {',
     caughtBy: "config",
   },

@@ -34,8 +34,8 @@ export const leaseMutations: readonly Mutation[] = [
     hazard: "C8",
     breaks: "while a change is open the votes of before need not acknowledge a lease",
     file: quorum,
-    find: "return ballots(basis, electorate).map(",
-    replace: 'return ballots(basis, electorate).filter(({ lost }) => lost !== "old-votes").map(',
+    find: "return ballots(basis, electorate).flatMap(",
+    replace: 'return ballots(basis, electorate).filter(({ lost }) => lost !== "old-votes").flatMap(',
     caughtBy: membershipTest,
   },
   {

@@ -82,6 +82,7 @@ const claims: Readonly<Record<string, Shown>> = {
     ["test/e2e/dlmd/rotation.test.ts", "the old key is worth nothing after it"],
   ],
   Configuration: [["test/e2e/dlmd/config-change.long.test.ts", "nodes are added and removed while it runs"]],
+  Stopping: [["test/e2e/dlmd/leaving.test.ts", "the last one serves until then, and the others wait for it when they are back"]],
   "A damaged inode": [["test/e2e/damaged-inode.alone.test.ts", "all other names are listed"]],
 };
 
@@ -110,7 +111,6 @@ const gaps: Readonly<Record<string, Shown>> = {
   ],
   "A volume whose lower": [["test/e2e/volume/bit.alone.test.ts", "a directory that is not the root of its file system is refused"]],
   "Fencing protects the lockspaces": [["test/e2e/dlmd/fence.test.ts", "M2, C11: after a death a guarded lockspace waits"]],
-  "Votes of nodes that": [["test/e2e/no-quorum.test.ts", "without quorum: 32, the votes, who is seen, and what to do"]],
   "A kernel before 6.16": [
     ["test/unit/fuse/init.test.ts", "entry expiry comes with its flag, epochs with protocol 7.44"],
     ["test/unit/fuse/init.test.ts", "a kernel before Linux 5.4"],

@@ -95,7 +95,15 @@ export class BuiltinEngine implements Engine {
   get quorum(): { readonly quorate: boolean; readonly reason: string } {
     const { basis, electorate, view } = this.membership;
     const counted = view?.quorum ?? quorumOf(basis, [], false, electorate);
-    return { quorate: counted.quorate, reason: quorumReason(counted.quorate ? { ...counted, electorate } : counted) };
+    const members = (view?.members ?? []).map(({ nodeid }) => nodeid);
+    return { quorate: counted.quorate, reason: quorumReason(counted.quorate ? { ...counted, electorate } : counted, members) };
+  }
+
+  get counting(): readonly number[] | null {
+    const { view, electorate } = this.membership;
+    // Without quorum a member may know better than this node.
+    const known = view === null || view.quorum.quorate ? electorate : view.quorum.electorate;
+    return known?.nodeids ?? null;
   }
 
   rebuildView(why: string): void {

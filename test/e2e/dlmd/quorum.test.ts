@@ -40,14 +40,12 @@ test("last_man_standing: three nodes become two, and with auto_tie_breaker one, 
   };
   const lock = await first.lock("thing");
   await cluster.kill(3, "SIGKILL");
-  const two = "2 of 2 votes, quorate because 2 >= 2; last_man_standing: nodes 1 2 count";
+  const two = "2 of 2 votes, quorate because 2 >= 2; only nodes 1 2 count";
   expect(await told(two)).toContain(`quorum   ${two}\n`);
   await settled(1);
   await cluster.kill(2, "SIGKILL");
-  await told("1 of 1 votes, quorate because 1 >= 1; last_man_standing: nodes 1 count");
+  await told("1 of 1 votes, quorate because 1 >= 1; only nodes 1 count");
   // One of two before, which decides.
-  expect(reasons).toContain(
-    "1 of 2 votes, quorate because auto_tie_breaker: this half has the node that decides; last_man_standing: nodes 1 2 count",
-  );
+  expect(reasons).toContain("1 of 2 votes, quorate because auto_tie_breaker: this half has the node that decides; only nodes 1 2 count");
   expect(await lock.request(Mode.EX)).toBe("granted");
 });

@@ -417,7 +417,7 @@ describe("quorum", () => {
       [5, 3],
     ]);
     expect(quorumReason(quorumOf(basis, of(1, 2), true, { ...changing, former: null }))).toBe(
-      "2 of 3 votes, quorate because 2 >= 2; last_man_standing: nodes 1 2 3 count",
+      "2 of 3 votes, quorate because 2 >= 2; only nodes 1 2 3 count",
     );
   });
 

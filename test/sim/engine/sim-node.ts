@@ -16,6 +16,10 @@ export class EngineSimNode {
   engine: BuiltinEngine;
   events: EngineEvent[] = [];
   evictions = 0;
+  /** When it has left it does not come back by itself. */
+  stays = false;
+  /** False: its disk never says that it has it. */
+  keeps: (lineage: Lineage) => boolean = () => true;
   pausedUntilMs = 0;
   busyUntilMs = 0;
   readonly #sim: EngineSim;
@@ -90,7 +94,7 @@ export class EngineSimNode {
       left: () => {
         sim.trace(`${this.nodeid} left`);
         this.crash();
-        sim.agenda.at(sim.agenda.nowMs + sim.random.between(50, 600), () => this.start());
+        if (!this.stays) sim.agenda.at(sim.agenda.nowMs + sim.random.between(50, 600), () => this.start());
       },
       log: (_level, message, fields) => sim.trace(`${this.nodeid} log: ${message} ${JSON.stringify(fields)}`),
       protest: (nodeid, message) => sim.fail(`node ${this.nodeid} protests against ${nodeid}: ${message}`),
@@ -99,6 +103,7 @@ export class EngineSimNode {
 
   #persist(epoch: number, lineage: Lineage, life: number): void {
     const { agenda, random } = this.#sim;
+    if (!this.keeps(lineage)) return;
     this.#storedAtMs = Math.max(this.#storedAtMs, agenda.nowMs + random.between(0, 3));
     agenda.at(this.#storedAtMs, () => {
       if (life !== this.#life || !this.alive) return;

@@ -374,7 +374,7 @@ test(
       await until(() => counted() >= datagram);
     }
     const before = heard;
-    await send(sealer.seal(encodeDatagram({ kind: "leave", from: 1, incarnation: "00000000000000aa", view })));
+    await send(sealer.seal(encodeDatagram({ kind: "leave", from: 1, incarnation: "00000000000000aa", view, kept: false })));
     await until(() => heard > before);
     expect(counted()).toBe(LIVE + 1);
   },

@@ -44,7 +44,7 @@ async function channelOf(nodeid: number, heard: (viaMulticast: boolean) => void)
   return { channel, metrics };
 }
 
-const leave = { kind: "leave", from: 1, incarnation: "00000000000000aa", view: noView } as const;
+const leave = { kind: "leave", from: 1, incarnation: "00000000000000aa", view: noView, kept: false } as const;
 
 test("every datagram to all arrives, by unicast", async () => {
   const heard: boolean[] = [];

@@ -430,7 +430,7 @@ test("datagrams: heard after their key was given, sighted by discovery only, for
     });
   const [one, two] = [await channel(1), await channel(2)];
   open.push(one, two);
-  const leave: Datagram = { kind: "leave", from: 1, incarnation: "00000000000000aa", view: noView };
+  const leave: Datagram = { kind: "leave", from: 1, incarnation: "00000000000000aa", view: noView, kept: false };
   one.send(2, leave);
   await until(() => metrics.snapshot()["datagrams_dropped_unknown_key"] === 1);
   expect(sighted).toEqual([]);
@@ -478,7 +478,7 @@ test("ENOBUFS, and a send buffer that stays full: lost and counted, said once a 
   const [one, two] = [await channel(1), await channel(2)];
   open.push(one, two);
   two.confirm(1, datagramKeyOf(1), 0);
-  const leave: Datagram = { kind: "leave", from: 1, incarnation: "00000000000000aa", view: noView };
+  const leave: Datagram = { kind: "leave", from: 1, incarnation: "00000000000000aa", view: noView, kept: false };
   const unsent = (): number => metrics.snapshot()["datagrams_unsent"] ?? 0;
   kernel.refuses = 5;
   for (let sent = 0; sent < 5; sent++) one.send(2, leave);

@@ -178,6 +178,7 @@ it("each 16th heartbeat has the largest size, the first one too", () => {
     stopped: false,
     broken: false,
     stored: true,
+    leaving: false,
     lease: null,
     peers: [],
   };

@@ -71,6 +71,7 @@ class Lone {
       stopped: false,
       broken: false,
       stored: true,
+      leaving: false,
       progress: this.#seq,
       padding: 0,
       heard: others.map((nodeid) => ({ nodeid, incarnation: incarnationOf(nodeid), seq: 1, tcpUp: true })),

@@ -34,7 +34,9 @@ function scenesOf(count: number): Scene[] {
   return changes.flatMap((nodes) =>
     formers.flatMap((before) => {
       // Members of a view that has lasted, and the same ones once more.
-      const next = sets.map((members) => nextElectorate({ nodes }, before, members, idsOf(members)));
+      const next = sets.map((members) =>
+        nextElectorate({ version: 2, nodes, options }, before, members, { lasting: idsOf(members), leaving: [] }),
+      );
       const different = new Map(next.filter((each) => each !== null).map((each) => [each.nodeids.join(), each.nodeids]));
       return [...different.values()].map((nodeids) => ({ former, nodes, electorate: { nodeids, former: before.nodeids } }));
     }),

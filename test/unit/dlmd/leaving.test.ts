@@ -1,0 +1,239 @@
+/**
+ * Whose votes count when nodes leave: every state that a small cluster can get into by views, by leaving, by crashes between any two writings to a
+ * disk. In none of them may two sets without a common node be quorate. dlmd/membership/README.md, "Nodes that leave".
+ */
+import { describe, expect, it } from "vitest";
+import { leaseGrounds, nextElectorate, plainQuorum, quorumOf, quorumReason, settledElectorate } from "../../../dlmd/membership/quorum.ts";
+import type { QuorumOptions } from "../../../dlmd/engine/boot.ts";
+import type { Electorate } from "../../../dlmd/wire/view-id.ts";
+
+const idsOf = (set: number): number[] => [1, 2, 3, 4, 5].filter((nodeid) => (set & (1 << (nodeid - 1))) !== 0);
+const membersOf = (...nodeids: number[]) => nodeids.map((nodeid) => ({ nodeid, incarnation: "00000000000000aa" }));
+const basisOf = (count: number, options: QuorumOptions) => ({
+  version: 1,
+  nodes: idsOf((1 << count) - 1).map((nodeid) => ({ nodeid, votes: 1 })),
+  options,
+});
+/** All sets of which each node is in `set`, but the empty one. */
+const within = (set: number): number[] => Array.from({ length: set }, (_, at) => at + 1).filter((part) => (part & ~set) === 0);
+
+/** What a node has on disk: the rank of the latest quorate view that it was in, and who counts since, as a number. */
+interface Disk {
+  readonly rank: number;
+  readonly counts: number;
+}
+type Disks = readonly Disk[];
+
+/** A cluster of so many nodes, and all states that it can get into. */
+class Model {
+  readonly count: number;
+  readonly #basis: ReturnType<typeof basisOf>;
+  readonly #electorates: (Electorate | null)[] = [null];
+  readonly #numbers = new Map<string, number>([["null", 0]]);
+  readonly #quorate = new Map<number, boolean>();
+  readonly #next = new Map<string, number>();
+
+  constructor(count: number, options: QuorumOptions) {
+    this.count = count;
+    this.#basis = basisOf(count, options);
+  }
+
+  #numberOf(electorate: Electorate | null): number {
+    const key = JSON.stringify(electorate);
+    const known = this.#numbers.get(key);
+    if (known !== undefined) return known;
+    this.#numbers.set(key, this.#electorates.push(electorate) - 1);
+    return this.#electorates.length - 1;
+  }
+
+  #isSettled({ counts }: Disk): boolean {
+    return (this.#electorates[counts] ?? null)?.former == null;
+  }
+
+  isAlone({ counts }: Disk): boolean {
+    const electorate = this.#electorates[counts] ?? null;
+    return electorate !== null && electorate.former === null && electorate.nodeids.length === 1;
+  }
+
+  /** What the best informed of a set knows. */
+  #latest(disks: Disks, set: number): Disk {
+    return disks
+      .filter((_, at) => (set & (1 << at)) !== 0)
+      .reduce((a, b) => (b.rank > a.rank || (b.rank === a.rank && this.#isSettled(b)) ? b : a));
+  }
+
+  #isQuorate(disks: Disks, set: number): boolean {
+    const { counts } = this.#latest(disks, set);
+    const key = counts * 32 + set;
+    let quorate = this.#quorate.get(key);
+    if (quorate === undefined) {
+      quorate = quorumOf(this.#basis, membersOf(...idsOf(set)), true, this.#electorates[counts] ?? null).quorate;
+      this.#quorate.set(key, quorate);
+    }
+    return quorate;
+  }
+
+  #nextOf(counts: number, set: number, leaving: number, lasting: readonly number[] | null): number {
+    const key = `${counts} ${set} ${leaving} ${lasting !== null}`;
+    let next = this.#next.get(key);
+    if (next === undefined) {
+      const before = this.#electorates[counts] ?? null;
+      const members = membersOf(...idsOf(set));
+      next = this.#numberOf(nextElectorate(this.#basis, before, members, { lasting, leaving: idsOf(leaving) }) ?? before);
+      this.#next.set(key, next);
+    }
+    return next;
+  }
+
+  /** A view of some set is agreed, some leave, and of its members some crash before they have stored it. */
+  *following(disks: Disks): Generator<Disks> {
+    const { options } = this.#basis;
+    const rank = Math.max(...disks.map((disk) => disk.rank)) + 1;
+    for (let set = 1; set < 1 << this.count; set++) {
+      if (!this.#isQuorate(disks, set)) continue;
+      const best = this.#latest(disks, set);
+      const lastings = options.lastManStandingMs === undefined ? [null] : [null, idsOf(set)];
+      const records = new Set(
+        [0, ...within(set)].flatMap((leaving) => lastings.map((each) => this.#nextOf(best.counts, set, leaving, each))),
+      );
+      for (const counts of records) {
+        if (counts === 0 && best.counts === 0) continue;
+        const write = (to: Disks, stored: number, record: Disk): Disks =>
+          to.map((disk, at) => ((stored & (1 << at)) !== 0 ? record : disk));
+        for (const stored of within(set)) yield write(disks, stored, { rank, counts });
+        const electorate = this.#electorates[counts] ?? null;
+        if (electorate === null || electorate.former === null) continue;
+        // All have it on disk; some of them have that on disk.
+        const done = { rank, counts: this.#numberOf(settledElectorate(this.#basis, electorate)) };
+        for (const knows of within(set)) yield write(write(disks, set, { rank, counts }), knows, done);
+      }
+    }
+  }
+
+  /** Two sets without a common node that are both quorate. */
+  halves(disks: Disks): string | null {
+    const quorate: number[] = [];
+    for (let set = 1; set < 1 << this.count; set++) {
+      if (!this.#isQuorate(disks, set)) continue;
+      const other = quorate.find((former) => (former & set) === 0);
+      const known = (): string => JSON.stringify(disks.map(({ rank, counts }) => ({ rank, counts: this.#electorates[counts] })));
+      if (other !== undefined) return `${idsOf(other).join(" ")} and ${idsOf(set).join(" ")}: ${known()}`;
+      quorate.push(set);
+    }
+    return null;
+  }
+}
+
+/** Ranks only tell which is later. */
+function lowRanks(disks: Disks): Disks {
+  const ranks = [...new Set(disks.map(({ rank }) => rank))].sort((a, b) => a - b);
+  return disks.map(({ rank, counts }) => ({ rank: ranks.indexOf(rank), counts }));
+}
+
+function explore(model: Model, limit: number): { states: number; alone: number; wrong: string | null } {
+  const keyOf = (disks: Disks): string => disks.map(({ rank, counts }) => `${rank}.${counts}`).join(" ");
+  const start = Array.from({ length: model.count }, () => ({ rank: 0, counts: 0 }));
+  const known = new Set([keyOf(start)]);
+  const open: Disks[] = [start];
+  let alone = 0;
+  for (let at = 0; at < open.length && known.size < limit; at++) {
+    for (const next of model.following(open[at] as Disks)) {
+      const disks = lowRanks(next);
+      const key = keyOf(disks);
+      if (known.has(key)) continue;
+      known.add(key);
+      const wrong = model.halves(disks);
+      if (wrong !== null) return { states: known.size, alone, wrong };
+      if (disks.some((disk) => model.isAlone(disk))) alone++;
+      open.push(disks);
+    }
+  }
+  return { states: known.size, alone, wrong: null };
+}
+
+const standing = { lastManStandingMs: 1 };
+
+describe("two sets without a common node are never both quorate", () => {
+  it("three nodes, all states", () => {
+    const { states, alone, wrong } = explore(new Model(3, plainQuorum), Number.POSITIVE_INFINITY);
+    expect(wrong).toBe(null);
+    expect([states, alone]).toEqual([162_706, 18_420]);
+  });
+
+  it.each([
+    ["three nodes, auto_tie_breaker", 3, { ...plainQuorum, autoTieBreaker: "lowest" }],
+    ["three nodes, last_man_standing", 3, { ...plainQuorum, ...standing }],
+    ["three nodes, both", 3, { ...plainQuorum, ...standing, autoTieBreaker: "highest" }],
+    ["four nodes", 4, plainQuorum],
+    ["four nodes, auto_tie_breaker", 4, { ...plainQuorum, autoTieBreaker: [2, 3] }],
+    ["four nodes, last_man_standing", 4, { ...plainQuorum, ...standing }],
+    ["five nodes", 5, plainQuorum],
+  ] as const)("%s, the first 20,000 states", (_, count, options) => {
+    const { alone, wrong } = explore(new Model(count, options), 20_000);
+    expect(wrong).toBe(null);
+    expect(alone).toBeGreaterThan(10);
+  });
+});
+
+describe("who counts", () => {
+  const three = basisOf(3, plainQuorum);
+  const next = (electorate: Electorate | null, members: number[], leaving: number[], basis = three) =>
+    nextElectorate(basis, electorate, membersOf(...members), { lasting: null, leaving });
+  const settled = (...nodeids: number[]): Electorate => ({ nodeids, former: null });
+  const quorate = (members: number[], electorate: Electorate, basis = three) =>
+    quorumOf(basis, membersOf(...members), true, electorate).quorate;
+
+  it("who leaves does not, and one of two that stays is a quorum", () => {
+    expect(next(null, [1, 2, 3], [3])).toEqual({ nodeids: [1, 2], former: [1, 2, 3] });
+    expect(next(settled(1, 2), [1, 2], [2])).toEqual({ nodeids: [1], former: [1, 2] });
+    expect(quorate([1], settled(1))).toBe(true);
+  });
+
+  it("who left does not count alone, nor with others that left, until it is back with those that went on", () => {
+    expect(quorate([2], settled(1))).toBe(false);
+    expect(quorate([2, 3], settled(1))).toBe(false);
+    expect(quorate([1, 2], settled(1))).toBe(true);
+    expect(next(settled(1), [1, 2], [])).toEqual({ nodeids: [1, 2], former: [1] });
+  });
+
+  it("a tie of the nodes that count is decided by the majority of all, if no node decides it", () => {
+    expect(quorumOf(three, membersOf(1, 3), true, settled(1, 2))).toMatchObject({
+      quorate: true,
+      rule: "tie-by-all",
+      votes: 1,
+      expected: 2,
+    });
+    expect(quorate([1], settled(1, 2))).toBe(false);
+    const lowest = basisOf(3, { ...plainQuorum, autoTieBreaker: "lowest" });
+    expect(quorate([1], settled(1, 2), lowest)).toBe(true);
+    expect(quorate([2, 3], settled(1, 2), lowest)).toBe(false);
+    const grounds = leaseGrounds(three, membersOf(1, 3), quorumOf(three, membersOf(1, 3), true, settled(1, 2)), settled(1, 2));
+    expect(grounds.map(({ nodes, needed }) => [nodes.length, needed])).toEqual([
+      [2, 1],
+      [3, 2],
+    ]);
+  });
+
+  it("nobody stops counting if those who stay would be no quorum, or nobody stays", () => {
+    expect(next(null, [1, 2], [2])).toBe(null);
+    expect(next(null, [1, 2, 3], [1, 2, 3])).toBe(null);
+    expect(next(null, [1, 2, 3], [1, 2])).toEqual({ nodeids: [3], former: [1, 2, 3] });
+  });
+
+  it("C8: while a change of the votes is open all members count", () => {
+    expect(next(null, [1, 2, 3], [3], { ...three, former: three.nodes } as typeof three)).toBe(null);
+  });
+
+  it("two_node: of two that counted one is enough until both have on disk that one leaves", () => {
+    const two = basisOf(2, { ...plainQuorum, twoNode: true });
+    const changing = { nodeids: [1], former: [1, 2] };
+    expect(quorate([1], changing, two)).toBe(true);
+    expect(quorate([2], changing, two)).toBe(false);
+  });
+
+  it("says who is waited for", () => {
+    expect(quorumReason(quorumOf(three, membersOf(2, 3), true, settled(1)), [2, 3])).toBe(
+      "0 of 1 votes, not quorate because 0 < 1; only nodes 1 count, and node 1 is waited for: others had left or were missing",
+    );
+  });
+});
