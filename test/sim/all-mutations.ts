@@ -4,6 +4,7 @@ import { engineMutations } from "./engine/mutations.ts";
 import { leaseMutations } from "./lease-mutations.ts";
 import { lockMutations } from "./lock-mutations.ts";
 import { lockspaceMutations } from "./lockspace-mutations.ts";
+import { mountGroupMutations } from "./mount-group/mutations.ts";
 import type { Mutation } from "./mutation.ts";
 import { overlayCacheMutations } from "./overlay-cache-mutations.ts";
 import { overlayLockMutations } from "./overlay-lock-mutations.ts";
@@ -18,6 +19,7 @@ export const allMutations: readonly Mutation[] = [
   ...lockMutations,
   ...recoveryMutations,
   ...lockspaceMutations,
+  ...mountGroupMutations,
   ...plockMutations,
   ...engineMutations,
   ...configMutations,

@@ -5,6 +5,7 @@ import type { Script } from "./deed.ts";
 import { EngineTrouble } from "./engine/trouble.ts";
 import type { FaultOptions } from "./faults.ts";
 import type { QuorumOptions } from "../../dlmd/engine/boot.ts";
+import { MountGroupSim } from "./mount-group/mount-group-sim.ts";
 import { PlockCluster } from "./plock-cluster.ts";
 
 export interface RunOptions {
@@ -134,6 +135,21 @@ export const simulations: Readonly<Record<string, Simulation>> = {
       }
       const { grants, deadlocks, overtakes } = cluster.checker;
       return { failure, counts: { grants, deadlocks, overtakings: overtakes, views: cluster.views } };
+    },
+  },
+  "mount-group": {
+    about: "mounters of a volume: jids, recovery and blocks over the engine's groups",
+    run({ seed, steps, nodes }) {
+      const sim = new MountGroupSim(seed, nodes);
+      const { engines } = sim;
+      let failure: Failure | null = null;
+      try {
+        sim.run(steps);
+      } catch (error) {
+        const { steps: step, agenda } = engines;
+        failure = { ...wordsAndStack(error), step, nowMs: agenda.nowMs, lastEvents: engines.lastEvents(), script: null };
+      }
+      return { failure, counts: sim.checker.counts };
     },
   },
   config: {

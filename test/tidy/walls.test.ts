@@ -51,6 +51,7 @@ const PURE = [
   "dlmd/fencing/",
   "dlmd/lockspaces/",
   "dlmd/membership/",
+  "dlmd/mount-group/",
   "dlmd/node-api.ts",
   "dlmd/node.ts",
   "dlmd/outbox.ts",
@@ -87,8 +88,8 @@ const PURE = [
 
 const isPure = (file: string): boolean => PURE.some((pure) => file === pure || (pure.endsWith("/") && file.startsWith(pure)));
 
-/** Parts of dlmd that the overlay may import: client, base, TLS with the cluster's key, formats. */
-const DLMD_FOR_OVERLAY = ["dlmd/base/", "dlmd/client/", "dlmd/tls/", "dlmd/wire/"];
+/** Parts of dlmd that the overlay may import: client, base, what mounters agree on in their group, TLS with the cluster's key, formats. */
+const DLMD_FOR_OVERLAY = ["dlmd/base/", "dlmd/client/", "dlmd/mount-group/", "dlmd/tls/", "dlmd/wire/"];
 /** The tables of file locks: those that no other node uses are kept here by the very rules of dlmd. */
 const PLOCK_TABLES = new Set(["dlmd/plock/owned.ts", "dlmd/plock/table.ts"]);
 /** The composition roots and the commands that make keys and configurations need a little more. */
@@ -111,6 +112,7 @@ const CORE_ROOMS: Readonly<Record<string, readonly string[]>> = {
   lock: ["base", "wire"],
   fencing: ["base", "wire", "config", "engine"],
   lockspaces: ["base", "wire", "engine"],
+  "mount-group": ["base", "wire"],
   plock: ["base", "wire", "lock"],
   clients: ["base", "wire", "engine", "lock", "plock"],
   recovery: ["base", "wire", "engine", "transport", "lock", "clients"],
@@ -171,7 +173,7 @@ describe("the walls", () => {
     expect(sources("native").flatMap((file) => imports(file).filter(({ specifier }) => specifier.startsWith(".")))).toEqual([]);
   });
 
-  it("the overlay imports from dlmd only its base, client, tls and wire", () => {
+  it("the overlay imports from dlmd only its base, client, mount-group, tls and wire", () => {
     const wrong = all
       .filter((file) => file.startsWith("overlay/"))
       .flatMap((file) =>

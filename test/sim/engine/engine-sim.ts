@@ -30,6 +30,8 @@ export interface EngineSimOptions {
   readonly twoQuorums?: boolean;
   /** Heartbeats are not lost, so that all hear each other from the same moment on. */
   readonly steady?: boolean;
+  /** Hears what each node is told, for programs of another simulation. */
+  readonly hears?: (node: EngineSimNode, event: EngineEvent) => void;
 }
 
 export class EngineSim {
@@ -52,6 +54,7 @@ export class EngineSim {
   readonly #checked: boolean;
   readonly #steady: boolean;
   readonly #twoQuorums: boolean;
+  readonly #hears: ((node: EngineSimNode, event: EngineEvent) => void) | undefined;
   // Put into words only when they are wanted.
   readonly #trace: (() => string)[] = [];
 
@@ -69,6 +72,7 @@ export class EngineSim {
     this.#checked = checked;
     this.#steady = steady;
     this.#twoQuorums = options.twoQuorums ?? false;
+    this.#hears = options.hears;
     this.checker = new EngineChecker(this, 4);
     this.nodes = this.configs.map(({ nodeid }) => new EngineSimNode(this, nodeid));
   }
@@ -108,6 +112,7 @@ export class EngineSim {
   }
   told(node: EngineSimNode, event: EngineEvent): void {
     if (this.#checked) this.checker.told(node, event);
+    this.#hears?.(node, event);
   }
   stepped(): void {
     this.steps++;

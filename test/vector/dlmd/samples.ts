@@ -4,6 +4,7 @@ import { maxOffset, type PlockOwner } from "../../../dlmd/wire/plock-range.ts";
 import type { PlockEdge, PlockMessage } from "../../../dlmd/wire/peer-plock.ts";
 import type { Datagram } from "../../../dlmd/wire/datagram.ts";
 import type { FencingMessage } from "../../../dlmd/wire/fencing-group.ts";
+import type { MountGroupMessage } from "../../../dlmd/wire/mount-group.ts";
 import type { LockspaceMessage } from "../../../dlmd/wire/lockspace-group.ts";
 import type { PeerMessage } from "../../../dlmd/wire/peer.ts";
 import type { Member, ViewId } from "../../../dlmd/wire/view-id.ts";
@@ -230,4 +231,56 @@ export const fencingMessages: readonly FencingMessage[] = [
   { kind: "fence-step", nodeid: 3, words: "runs fence_ipmilan ipmi3, try 2" },
   { kind: "fence-ended", nodeid: 3, outcome: "unable", by: "ipmi3", words: "is not there", atMs },
   { kind: "fence-acked", nodeid: 3, by: "root", atMs },
+];
+
+const mounter = { ...members[0], clientId: 7 };
+
+/** Ordered, in the group of a volume's mounters. */
+export const mountGroupMessages: readonly MountGroupMessage[] = [
+  {
+    kind: "state",
+    state: {
+      position: 0x1_0000_0009,
+      epoch: 4,
+      round: 3,
+      step: "claiming",
+      ownerDied: true,
+      allDirty: false,
+      members: [
+        {
+          ...mounter,
+          jid: 1,
+          joinedAt: 2,
+          heardUpTo: 8,
+          synced: true,
+          phase: "mounted",
+          ownership: "claimed",
+          claimedAt: 9,
+          mustStop: false,
+        },
+        {
+          ...mounter,
+          clientId: 8,
+          jid: null,
+          joinedAt: 9,
+          heardUpTo: 0,
+          synced: false,
+          phase: "joining",
+          ownership: "none",
+          claimedAt: 0,
+          mustStop: true,
+        },
+      ],
+      dirty: [{ ...mounter, clientId: 3, jid: 1023, wasOwner: true }],
+    },
+  },
+  { kind: "heard", upTo: 0x1_0000_0008 },
+  { kind: "mounted" },
+  { kind: "stopped", round: 3 },
+  { kind: "claimed" },
+  { kind: "serving", epoch: 5 },
+  { kind: "released" },
+  { kind: "recovered", round: 3, jid: 1 },
+  { kind: "recovered", round: 4, jid: null },
+  { kind: "bye" },
 ];

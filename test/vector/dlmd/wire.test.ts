@@ -9,8 +9,9 @@ import { WireError } from "../../../dlmd/base/error.ts";
 import { decodeDatagram, encodeDatagram } from "../../../dlmd/wire/datagram.ts";
 import { decodeFencingMessage, encodeFencingMessage } from "../../../dlmd/wire/fencing-group.ts";
 import { decodeLockspaceMessage, encodeLockspaceMessage } from "../../../dlmd/wire/lockspace-group.ts";
+import { decodeMountGroupMessage, encodeMountGroupMessage } from "../../../dlmd/wire/mount-group.ts";
 import { decodeFrame, encodeFrames, type PeerMessage } from "../../../dlmd/wire/peer.ts";
-import { datagrams, fencingMessages, lockspaceMessages, peerMessages, view } from "./samples.ts";
+import { datagrams, fencingMessages, lockspaceMessages, mountGroupMessages, peerMessages, view } from "./samples.ts";
 
 const path = fileURLToPath(new URL("messages.json", import.meta.url));
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex");
@@ -39,6 +40,12 @@ const rows: [string, Uint8Array, (bytes: Uint8Array) => unknown, unknown][] = [
     `ordered ${m.kind}`,
     encodeFencingMessage(m),
     decodeFencingMessage,
+    m,
+  ]),
+  ...mountGroupMessages.map((m, at): [string, Uint8Array, (bytes: Uint8Array) => unknown, unknown] => [
+    `mounters ${at} ${m.kind}`,
+    encodeMountGroupMessage(m),
+    decodeMountGroupMessage,
     m,
   ]),
 ];
