@@ -108,6 +108,7 @@ const CORE_ROOMS: Readonly<Record<string, readonly string[]>> = {
   engine: ["wire", "config"],
   membership: ["base", "wire", "config", "engine"],
   "engine/builtin": ["base", "wire", "engine", "membership"],
+  "engine/corosync": ["base", "wire", "config", "engine", "engine/builtin", "membership"],
   transport: ["base", "wire"],
   lock: ["base", "wire"],
   fencing: ["base", "wire", "config", "engine"],

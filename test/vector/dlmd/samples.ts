@@ -6,6 +6,7 @@ import type { Datagram } from "../../../dlmd/wire/datagram.ts";
 import type { FencingMessage } from "../../../dlmd/wire/fencing-group.ts";
 import type { MountGroupMessage } from "../../../dlmd/wire/mount-group.ts";
 import type { LockspaceMessage } from "../../../dlmd/wire/lockspace-group.ts";
+import type { GroupMessage } from "../../../dlmd/engine/corosync/message.ts";
 import type { PeerMessage } from "../../../dlmd/wire/peer.ts";
 import type { Member, ViewId } from "../../../dlmd/wire/view-id.ts";
 
@@ -283,4 +284,27 @@ export const mountGroupMessages: readonly MountGroupMessage[] = [
   { kind: "recovered", round: 3, jid: 1 },
   { kind: "recovered", round: 4, jid: null },
   { kind: "bye" },
+];
+
+const tag = { ring: { nodeid: 0x1_0002, seq: 0x1_0000_0005 }, seats: [{ nodeid: 3, pid: 70_000 }], count: 6 };
+export const groupMessages: readonly GroupMessage[] = [
+  {
+    kind: "state",
+    tag,
+    incarnation: "fedcba9876543210",
+    epoch: 0x1_0000_0009,
+    lived: view,
+    seen: { id: lineage, members, electorate: null },
+    packets: 0x1_0000_000a,
+    digest: 0xfffffff1,
+    synced: true,
+    quorate: true,
+    configVersion: 4,
+    cutOff: [5, 65535],
+    ackedAgo: [{ nodeid: 9, ms: 1500.25 }],
+  },
+  { kind: "ready", view },
+  { kind: "again", tag, without: [{ nodeid: 4, pid: 5 }], why: "ä" },
+  { kind: "packet", view, n: 0x1_0000_000b, body },
+  { kind: "leave", incarnation: "0123456789abcdef" },
 ];

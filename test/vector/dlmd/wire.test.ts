@@ -10,8 +10,9 @@ import { decodeDatagram, encodeDatagram } from "../../../dlmd/wire/datagram.ts";
 import { decodeFencingMessage, encodeFencingMessage } from "../../../dlmd/wire/fencing-group.ts";
 import { decodeLockspaceMessage, encodeLockspaceMessage } from "../../../dlmd/wire/lockspace-group.ts";
 import { decodeMountGroupMessage, encodeMountGroupMessage } from "../../../dlmd/wire/mount-group.ts";
+import { decodeGroupMessage, encodeGroupMessage } from "../../../dlmd/engine/corosync/message.ts";
 import { decodeFrame, encodeFrames, type PeerMessage } from "../../../dlmd/wire/peer.ts";
-import { datagrams, fencingMessages, lockspaceMessages, mountGroupMessages, peerMessages, view } from "./samples.ts";
+import { datagrams, fencingMessages, groupMessages, lockspaceMessages, mountGroupMessages, peerMessages, view } from "./samples.ts";
 
 const path = fileURLToPath(new URL("messages.json", import.meta.url));
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex");
@@ -46,6 +47,12 @@ const rows: [string, Uint8Array, (bytes: Uint8Array) => unknown, unknown][] = [
     `mounters ${at} ${m.kind}`,
     encodeMountGroupMessage(m),
     decodeMountGroupMessage,
+    m,
+  ]),
+  ...groupMessages.map((m): [string, Uint8Array, (bytes: Uint8Array) => unknown, unknown] => [
+    `corosync ${m.kind}`,
+    encodeGroupMessage(m),
+    decodeGroupMessage,
     m,
   ]),
 ];
