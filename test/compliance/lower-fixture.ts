@@ -1,6 +1,6 @@
 /** Where the lower's compliance suite runs: a directory, and images of real file systems mounted in no namespace. */
-import { execFileSync } from "node:child_process";
-import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync } from "node:fs";
+import { execFileSync, spawnSync } from "node:child_process";
+import { closeSync, copyFileSync, mkdtempSync, openSync, rmSync, truncateSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { silentLog } from "../../dlmd/base/log.ts";
@@ -47,16 +47,34 @@ export function directoryPlace(base: string = tmpdir()): Place {
 export interface Image {
   readonly type: "ext4" | "xfs";
   readonly mount: (readOnly?: boolean) => Place;
+  /** Another image, with what is on the disk now: as after a loss of power. */
+  readonly crash: () => Image;
+  /** What fsck(8) finds wrong; null: nothing. While it is mounted nowhere. */
+  readonly fsck: () => string | null;
   readonly remove: () => void;
 }
 
 export function makeImage(type: "ext4" | "xfs", mebibytes: number): Image {
+  return imageIn(type, (file) => {
+    closeSync(openSync(file, "w"));
+    truncateSync(file, mebibytes * 1024 * 1024);
+    execFileSync(type === "ext4" ? "mkfs.ext4" : "mkfs.xfs", type === "ext4" ? ["-q", "-F", "-b", "4096", file] : ["-q", "-f", file]);
+  });
+}
+
+function fsck(type: "ext4" | "xfs", file: string): string | null {
+  const [program, words] = type === "ext4" ? ["e2fsck", ["-f", "-n", file]] : ["xfs_repair", ["-n", "-f", file]];
+  const { status, stdout, stderr } = spawnSync(program, words, { encoding: "utf8" });
+  return status === 0 ? null : `${program}: ${status}\n${stdout}${stderr}`;
+}
+
+/** `make`: the file that has it. */
+function imageIn(type: "ext4" | "xfs", make: (file: string) => void): Image {
   const native = nativeAddon();
   const directory = mkdtempSync(path.join(tmpdir(), "coverlay-image-"));
   const file = path.join(directory, "image");
-  const image = openSync(file, "w+");
-  ftruncateSync(image, mebibytes * 1024 * 1024);
-  execFileSync(type === "ext4" ? "mkfs.ext4" : "mkfs.xfs", type === "ext4" ? ["-q", "-F", "-b", "4096", file] : ["-q", "-f", file]);
+  make(file);
+  const image = openSync(file, "r+");
   const mount = (readOnly = false): Place => {
     const number = opened(native.loopAttach(image, false, false, 512), "loop device");
     const device = `/dev/loop${number}`;
@@ -82,6 +100,8 @@ export function makeImage(type: "ext4" | "xfs", mebibytes: number): Image {
   return {
     type,
     mount,
+    crash: () => imageIn(type, (copy) => copyFileSync(file, copy)),
+    fsck: () => fsck(type, file),
     remove() {
       closeSync(image);
       rmSync(directory, { recursive: true, force: true });

@@ -4,12 +4,11 @@ import fs from "node:fs";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
 import type { FileId, LowerHandle } from "../../../overlay/lower/lower.ts";
-import type { LocalLower } from "../../../overlay/lower/local/local.ts";
 import { createRemoteLower, type RemoteLower } from "../../../overlay/lower/remote/remote.ts";
 import type { LowerServer } from "../../../overlay/lower/server/server.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { type Native, nativeAddon } from "../../../native/index.ts";
-import { createLocalLower } from "../../../overlay/lower/local/local.ts";
+import { createLocalLower, type LocalLower } from "../../../overlay/lower/local/local.ts";
 import {
   directoryPlace,
   type Image,
@@ -25,6 +24,7 @@ import { until } from "./remote-lab.ts";
 
 const ORPHANS = ".coverlay.orphans";
 const MEBIBYTE = 1024 * 1024;
+const O_TRUNC = 0o1000;
 
 describe.each([
   ["ext4", "inline"],
@@ -146,6 +146,18 @@ describe.each([
     lower.close(moved.handle);
   });
 
+  it("what is being opened when it is unlinked counts as open", async () => {
+    const { id, handle } = await make("f");
+    lower.close(handle);
+    const opening = lower.open(id, RDWR | O_TRUNC);
+    const unlinking = lower.unlink(lower.root, bytes("f"), id);
+    const opened = await opening;
+    await unlinking;
+    expect([lower.orphanCount, (await lower.getattr(id)).nlink]).toEqual([1, 0]);
+    lower.close(opened);
+    await until0();
+  });
+
   it("names of 255 bytes", async () => {
     const long = "n".repeat(255);
     const { id, handle } = await make(long);
@@ -242,6 +254,107 @@ describe.each([
     expect([await textOf(handle), await textOf(moved.handle), (await lower.getattr(id)).nlink]).toEqual(["content", "content", 0]);
     lower.close(handle);
     lower.close(moved.handle);
+  });
+});
+
+describe.each(["ext4", "xfs"] as const)("%s, a loss of power", (type) => {
+  const MOST_TRIES = 5;
+  let image: Image;
+  let place: Place;
+  let lower: LocalLower;
+  let victim: { id: FileId; handle: LowerHandle };
+  let moved: FileId;
+
+  /** What the disk had, by the next owner: names of the root, orphans, and the victim's content by its number. */
+  async function afterCrash(crashed: Image): Promise<{ names: string[]; orphans: number; links: number; content: string }> {
+    await lower.shutdown();
+    await place.release();
+    image.remove();
+    image = crashed;
+    place = image.mount();
+    lower = await ownedLower(place.rootFd);
+    const names = fs.readdirSync(place.path).filter((name) => !name.startsWith(".") && name !== "lost+found");
+    const handle = await lower.open(victim.id, 0);
+    const content = Buffer.from(await lower.read(handle, 0, 100)).toString();
+    const { nlink } = await lower.getattr(victim.id);
+    const orphans = lower.orphanCount;
+    lower.close(handle);
+    await lower.recoverOrphans();
+    expect(lower.orphanCount).toBe(0);
+    await lower.shutdown();
+    await place.release();
+    expect(image.fsck()).toBeNull();
+    place = image.mount();
+    lower = await ownedLower(place.rootFd);
+    return { names: names.toSorted(), orphans, links: nlink, content };
+  }
+
+  /** Two files, on the disk; one is open. */
+  async function begin(): Promise<void> {
+    image = makeImage(type, type === "ext4" ? 32 : 320);
+    place = image.mount();
+    lower = await ownedLower(place.rootFd);
+    await lower.recoverOrphans();
+    const [f, g] = [
+      await lower.create(lower.root, bytes("f"), RDWR, 0o644, root),
+      await lower.create(lower.root, bytes("g"), RDWR, 0o644, root),
+    ];
+    await lower.write(f.handle, Buffer.from("victim"), 0, false);
+    lower.close(g.handle);
+    victim = { id: f.entry.id, handle: f.handle };
+    moved = g.entry.id;
+    await lower.syncfs();
+  }
+
+  async function end(): Promise<void> {
+    await lower.shutdown();
+    await place.release();
+    image.remove();
+  }
+
+  /** Before the commit: the kernel commits by itself every few seconds, perhaps just now. */
+  async function crashedBefore(change: () => Promise<void>, both: object): Promise<object> {
+    for (let round = 1; ; round += 1) {
+      await begin();
+      try {
+        await change();
+        const seen = await afterCrash(image.crash());
+        if (round === MOST_TRIES || JSON.stringify(seen) === JSON.stringify(both)) return seen;
+      } finally {
+        await end();
+      }
+    }
+  }
+
+  async function crashedAfter(change: () => Promise<void>): Promise<object> {
+    await begin();
+    try {
+      await change();
+      await lower.syncfs();
+      return await afterCrash(image.crash());
+    } finally {
+      await end();
+    }
+  }
+
+  it("before the journal has committed brings the name back, with its content; after it the file is an orphan", async () => {
+    const unlink = async (): Promise<void> => await lower.unlink(lower.root, bytes("f"), victim.id);
+    const before = { names: ["f", "g"], orphans: 0, links: 1, content: "victim" };
+    expect(await crashedBefore(unlink, before)).toEqual(before);
+    expect(await crashedAfter(unlink)).toEqual({ names: ["g"], orphans: 1, links: 0, content: "victim" });
+  });
+
+  it("beside a rename over an open file: both names, or the new one and an orphan", async () => {
+    const rename = async (): Promise<void> => await lower.rename(lower.root, bytes("g"), lower.root, bytes("f"), 0, moved, victim.id);
+    const before = { names: ["f", "g"], orphans: 0, links: 1, content: "victim" };
+    expect(await crashedBefore(rename, before)).toEqual(before);
+    expect(await crashedAfter(rename)).toEqual({ names: ["f"], orphans: 1, links: 0, content: "victim" });
+  });
+
+  it("between the two steps of a rename over an open file: both names, and no orphan", async () => {
+    const link = async (): Promise<void> =>
+      fs.linkSync(`${place.path}/f`, `${place.path}/${ORPHANS}/${victim.id.ino}.${victim.id.generation}`);
+    expect(await crashedAfter(link)).toEqual({ names: ["f", "g"], orphans: 0, links: 1, content: "victim" });
   });
 });
 
