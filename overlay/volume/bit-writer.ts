@@ -13,6 +13,7 @@ import { MMP_BYTES, decodeMmp, setMmp } from "./mmp.ts";
 import { type OwnerBlock, encodeOwnerBlock } from "./owner-block.ts";
 import { stillOwned } from "./owner-claim.ts";
 import { checkOwnerFile, createOwnerFile, removeOwnerFile } from "./owner-file.ts";
+import { removeOrphanDirectory } from "./orphan-directory.ts";
 import { type BitState, type Probe, bitState, dirtyReason, probeDevice, requireJournal } from "./probe.ts";
 import { thisMachine } from "./prove-gone.ts";
 
@@ -53,6 +54,7 @@ export async function disableDevice(device: string): Promise<boolean> {
     removeAttribute(rootFd, BIT_XATTR, device);
     removeAttribute(rootFd, EPOCH_XATTR, device);
     removeOwnerFile(rootFd, device);
+    removeOrphanDirectory(rootFd, false);
   });
   if (probeDevice(device).bit.kind !== "none") throw notOnDisk(device, "cleared");
   return true;
@@ -196,6 +198,7 @@ export function disableDirectory(directory: string): boolean {
     const was = getAttribute(fd, BIT_XATTR, directory) !== null;
     removeAttribute(fd, BIT_XATTR, directory);
     removeAttribute(fd, EPOCH_XATTR, directory);
+    removeOrphanDirectory(fd, true);
     fsyncSync(fd);
     return was;
   });

@@ -8,6 +8,7 @@ import {
   openSync,
   readFileSync,
   readSync,
+  readdirSync,
   rmSync,
   statSync,
   truncateSync,
@@ -83,9 +84,15 @@ describe("the clustered bit", () => {
         // Plain mounts do not care.
         run("mount", disk.device, disk.mountPoint);
         writeFileSync(path.join(disk.mountPoint, "file"), "kept");
+        const hidden = path.join(disk.mountPoint, ".coverlay.orphans");
+        mkdirSync(path.join(hidden, "13.1"), { recursive: true });
+        writeFileSync(path.join(hidden, "12.1"), "nobody has it open");
         run("umount", disk.mountPoint);
         expect(await disableVolume(disk.device)).toBe(true);
         expect(await disableVolume(disk.device)).toBe(false);
+        run("mount", disk.device, disk.mountPoint);
+        expect(readdirSync(disk.mountPoint).filter((name) => name !== "lost+found")).toEqual(["file"]);
+        run("umount", disk.mountPoint);
         expect(probeDevice(disk.device).bit).toEqual({ kind: "none" });
         expect(showVolume(disk.device)).toEqual({ target: disk.device, lower: "device", type, clustered: false });
         expect(await rootAttribute(disk, type)).toBeNull();
@@ -285,8 +292,15 @@ describe("the clustered bit", () => {
       const lower = await mountLower({ kind: "directory", path: dir }, anyPlace(bit), false, 0, nobody);
       expect(lower.epoch).toBe(1);
       await lower.release();
+      // A file of a mount that is there still.
+      mkdirSync(path.join(dir, ".coverlay.orphans"));
+      writeFileSync(path.join(dir, ".coverlay.orphans", "12.1"), "open");
       expect(await disableVolume(dir)).toBe(true);
       expect(showVolume(dir).clustered).toBe(false);
+      expect(readdirSync(path.join(dir, ".coverlay.orphans"))).toEqual(["12.1"]);
+      rmSync(path.join(dir, ".coverlay.orphans", "12.1"));
+      await disableVolume(dir);
+      expect(readdirSync(dir)).toEqual([]);
     } finally {
       execFileSync("umount", [dir]);
       rmSync(dir, { recursive: true });
