@@ -6,14 +6,15 @@ import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync, statSync } from "node:fs";
 import path from "node:path";
 
-const root = path.resolve(import.meta.dirname, "..");
+/** Also where this file itself is a compiled one: of a program such as `npm run chaos`. */
+const root = path.resolve(import.meta.dirname, import.meta.filename.endsWith(".js") ? "../.." : "..");
 /** Another one while somebody works on this one. */
 export const dist: string = process.env["COVERLAY_TEST_DIST"] ?? path.join(root, "dist");
 
 export default function setup(): void {
   const program = path.join(dist, "overlay/main.js");
   const compiled = statSync(program, { throwIfNoEntry: false })?.mtimeMs ?? 0;
-  const newest = ["overlay", "dlmd", "native", "examples"]
+  const newest = ["overlay", "dlmd", "native", "examples", "test/chaos"]
     .flatMap((folder) =>
       readdirSync(path.join(root, folder), { recursive: true, encoding: "utf8" }).map((file) => path.join(root, folder, file)),
     )

@@ -41,6 +41,7 @@ export type DiskCommand =
 
 export interface DiskAnswer {
   readonly error?: string;
+  /** By all losses of power so far. */
   readonly keptWrites: number;
   readonly lostWrites: number;
   readonly unstableBytes: number;
@@ -83,6 +84,8 @@ class VolatileDisk {
   #nextFuseNodeid = FILE;
   #writeCount = 0;
   #flushCount = 0;
+  #keptCount = 0;
+  #lostCount = 0;
 
   constructor(mountpoint: string, backing: string, bytes: number, ready: () => void) {
     this.#bytes = bytes;
@@ -233,26 +236,26 @@ class VolatileDisk {
   }
 
   obey(command: DiskCommand): DiskAnswer {
-    const loss = { keptWrites: 0, lostWrites: 0 };
     if (command.do !== "figures") {
       const paths = [...this.#paths].filter(([, { device }]) => device === command.device);
-      if (paths.length === 0) return { ...this.#answer(loss), error: `no path of ${command.device}` };
+      if (paths.length === 0) return { ...this.#answer(), error: `no path of ${command.device}` };
       for (const [handle, path] of paths) {
         path.state = command.do === "hang" ? "hangs" : command.do === "unhang" ? "works" : "failed";
         if (command.do === "power-off") {
           const { keptWrites, lostWrites } = this.#writes.losePower(handle, new Random(command.seed), command.keepPercent);
-          loss.keptWrites += keptWrites;
-          loss.lostWrites += lostWrites;
+          this.#keptCount += keptWrites;
+          this.#lostCount += lostWrites;
         }
         if (path.state !== "hangs") for (const again of path.waiting.splice(0)) again();
       }
     }
-    return this.#answer(loss);
+    return this.#answer();
   }
 
-  #answer(loss: { keptWrites: number; lostWrites: number }): DiskAnswer {
+  #answer(): DiskAnswer {
     return {
-      ...loss,
+      keptWrites: this.#keptCount,
+      lostWrites: this.#lostCount,
       unstableBytes: this.#writes.unstableBytes,
       writes: this.#writeCount,
       flushes: this.#flushCount,

@@ -1,0 +1,106 @@
+/** Makes the faults happen in a lab, and undoes them. */
+import { assertNever } from "../../dlmd/base/assert.ts";
+import { must } from "../../overlay/lab/command.ts";
+import { netnsArguments } from "../../overlay/lab/layout.ts";
+import type { TestLab } from "../e2e/lab.ts";
+import type { VolatileDisk } from "./disk-client.ts";
+import type { FaultDraw } from "./fault.ts";
+
+export interface World {
+  readonly lab: TestLab;
+  readonly disk: VolatileDisk;
+  /** Ends the programs of the load there: a node that is stopped in order has no programs left. */
+  readonly endLoad: (nodeid: number) => Promise<void>;
+}
+
+/** Undoes what a fault did; what has ended through it is started again afterwards, by `lab start`. */
+export type Heal = () => Promise<void>;
+
+async function deviceOf(lab: TestLab, nodeid: number): Promise<string> {
+  const device = (await lab.status()).find((node) => node.nodeid === nodeid)?.device;
+  if (device === null || device === undefined) throw new Error(`node${nodeid} has no disk`);
+  return device;
+}
+
+async function stall(lab: TestLab, nodeid: number, what: "dlmdPid" | "overlayPid"): Promise<Heal> {
+  const pid = (await lab.status()).find((node) => node.nodeid === nodeid)?.[what];
+  if (pid === null || pid === undefined) throw new Error(`node${nodeid} should have a ${what}`);
+  process.kill(pid, "SIGSTOP");
+  return () => {
+    try {
+      process.kill(pid, "SIGCONT");
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+    }
+    return Promise.resolve();
+  };
+}
+
+/** Drops what comes in, or what goes out. */
+async function oneWay(lab: TestLab, nodeid: number, chain: "input" | "output"): Promise<Heal> {
+  const { netns } = lab.node(nodeid);
+  const loopback = chain === "input" ? "iifname" : "oifname";
+  const rules = `table inet chaos {
+  chain ${chain} { type filter hook ${chain} priority 0; policy drop;
+    ${loopback} "lo" accept
+  }
+}
+`;
+  const nft = (input: string): Promise<string> => must("nsenter", netnsArguments(netns, ["nft", "-f", "-"]), { input });
+  await nft(rules);
+  return async () => void (await nft("delete table inet chaos\n"));
+}
+
+export async function begin({ lab, disk, endLoad }: World, nodeid: number, draw: FaultDraw): Promise<Heal> {
+  const node = `node${nodeid}`;
+  const undo =
+    (...words: string[]): Heal =>
+    async () =>
+      void (await lab.lab(...words));
+  const nothing: Heal = () => Promise.resolve();
+  switch (draw.kind) {
+    case "power-off": {
+      // The path goes first, so that what is lost was lost at one moment.
+      await disk.command({ do: "power-off", device: await deviceOf(lab, nodeid), seed: draw.seed, keepPercent: draw.keepPercent });
+      await lab.kill(nodeid);
+      return nothing;
+    }
+    case "kill-overlay":
+      await lab.kill(nodeid, "overlay");
+      return nothing;
+    case "kill-dlmd":
+      await lab.kill(nodeid, "dlmd");
+      return nothing;
+    case "cut":
+      await lab.lab("cut", node);
+      return undo("uncut", node);
+    case "hang": {
+      const device = await deviceOf(lab, nodeid);
+      await disk.command({ do: "hang", device });
+      return async () => void (await disk.command({ do: "unhang", device }));
+    }
+    case "partition":
+      await lab.lab("partition", node);
+      return undo("heal", node);
+    case "deaf":
+      return oneWay(lab, nodeid, "input");
+    case "mute":
+      return oneWay(lab, nodeid, "output");
+    case "stall-overlay":
+      return stall(lab, nodeid, "overlayPid");
+    case "stall-dlmd":
+      return stall(lab, nodeid, "dlmdPid");
+    case "loss":
+      await lab.lab("net", node, "--loss", String(2 + (draw.seed % 9)), "--delay", "0");
+      return undo("net", node, "--loss", "0", "--delay", "0");
+    case "delay":
+      await lab.lab("net", node, "--loss", "0", "--delay", String(5 + (draw.seed % 46)));
+      return undo("net", node, "--loss", "0", "--delay", "0");
+    case "restart":
+      await endLoad(nodeid);
+      await lab.stop(nodeid);
+      return nothing;
+    default:
+      return assertNever(draw.kind, "fault");
+  }
+}
