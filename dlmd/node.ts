@@ -128,6 +128,7 @@ export class NodeCore implements Node, QueriedNode {
         fences: boot.fences ?? noFences,
       },
     );
+    this.recovery.gate.all = quorum?.twoNode === true;
     const parts = { locks: this.locks, plocks: this.plocks, deaths: this.deaths, service: this.recovery };
     this.clients = new Clients(boot, time, parts, this.#clientsPort(), this.limits.savedRequestsPerClient);
     const asking = {
@@ -402,6 +403,7 @@ export class NodeCore implements Node, QueriedNode {
         return this.#peerDown(event.nodeid, event.incarnation, event.unreadable);
       case "configuration":
         this.configuration = event.configuration;
+        this.recovery.gate.all = event.configuration.quorum?.twoNode === true;
         this.fencing.configure(event.configuration.fencePlans ?? noPlans);
         return this.engine.configure(event.configuration);
       case "fences-kept":

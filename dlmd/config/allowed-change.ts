@@ -22,9 +22,15 @@ export function changeObjection(from: ClusterConfig, to: ClusterConfig, members:
   const moved = to.nodes.find((node) => isMoved(before.get(node.nodeid), node) && members.includes(node.nodeid));
   if (moved !== undefined) return `node ${moved.nodeid} runs: stop its dlmd before its name or address is changed`;
   if (JSON.stringify(from.quorum) === JSON.stringify(to.quorum)) return null;
-  if (JSON.stringify(from.nodes) !== JSON.stringify(to.nodes)) return "one at a time: either the nodes or how votes are counted";
+  if (JSON.stringify(from.nodes.map(votesOf)) !== JSON.stringify(to.nodes.map(votesOf)))
+    return "one at a time: either the nodes or how votes are counted";
   const away = from.nodes.filter(({ nodeid }) => !members.includes(nodeid)).map(({ nodeid }) => nodeid);
   return away.length === 0 ? null : `every node must be there when it changes how votes are counted: nodes ${away.join(", ")} are away`;
+}
+
+/** Fence devices may change together with anything: they count nobody. */
+function votesOf({ nodeid, name, address, votes }: NodeConfig): unknown {
+  return [nodeid, name, address, votes];
 }
 
 function isMoved(before: NodeConfig | undefined, after: NodeConfig): boolean {

@@ -6,6 +6,19 @@ import { Lexer, LineCounter, Parser, parseDocument } from "yaml";
 import * as z from "zod";
 import { OperatingError } from "../base/error.ts";
 import { nearestWord } from "../base/nearest.ts";
+import {
+  canonicalFencing,
+  fenceDevice,
+  fenceDeviceKeys,
+  type FenceDeviceConfig,
+  fencePriorityDelayShape,
+  fencingProblems,
+  MAX_FENCE_DEVICES,
+  fenceTargetKeys,
+  nodeFenceShape,
+  type NodeFenceConfig,
+} from "./fence-config.ts";
+import { type ConfigProblem, flag, list, memberName, objectExpected, text, whole } from "./shape.ts";
 import type { NodeConfig } from "./votes.ts";
 
 /** Survivors must tell a dead node from a busy one; below this a garbage collection looks like a death. */
@@ -21,21 +34,7 @@ export const MAX_CONFIG_BYTES: number = 256 * 1024;
 const ipv4 = /^(25[0-5]|2[0-4]\d|1?\d?\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}$/;
 const multicastGroup = /^(22[4-9]|23\d)(\.(25[0-5]|2[0-4]\d|1?\d?\d)){3}$/;
 const clusterName = /^[a-z0-9-]{1,32}$/;
-const memberName = /^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$/;
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
-
-/** The words after "expected", which an error quotes as they stand. */
-function text(pattern: RegExp, expected: string): z.ZodType<string> {
-  return z.string({ error: expected }).regex(pattern, { error: expected });
-}
-function whole(min: number, max: number, unit = ""): z.ZodType<number> {
-  const expected = `a whole number from ${min} to ${max}${unit}`;
-  return z.int({ error: expected }).min(min, { error: expected }).max(max, { error: expected });
-}
-function list<T>(row: z.ZodType<T>, min: number, max: number, what: string): z.ZodType<T[]> {
-  const expected = `a list of ${min} to ${max} ${what}`;
-  return z.array(row, { error: expected }).min(min, { error: expected }).max(max, { error: expected });
-}
 
 const port = (): z.ZodType<number> => whole(1, 65535);
 
@@ -44,8 +43,8 @@ const nodeShape = {
   name: text(memberName, "a name of 1 to 63 letters, digits, '.', '_' or '-'"),
   address: text(ipv4, "an IPv4 address such as 10.0.0.1"),
   votes: whole(0, MAX_VOTES, " votes").default(1),
+  ...nodeFenceShape,
 };
-const flag = (): z.ZodDefault<z.ZodBoolean> => z.boolean({ error: "true or false" }).default(false);
 /** The words of votequorum(5). */
 const quorumShape = {
   two_node: flag(),
@@ -83,13 +82,16 @@ function clusterShape(minTimeoutMs: number) {
     timeoutMs: whole(minTimeoutMs, MAX_TIMEOUT_MS, " milliseconds").default(3000),
     quorum: z.strictObject(quorumShape, { error: objectExpected }).prefault({}),
     nodes: list(z.strictObject(nodeShape, { error: objectExpected }), 1, MAX_NODES, "nodes"),
+    fenceDevices: list(fenceDevice, 0, MAX_FENCE_DEVICES, "fence devices").default([]),
+    fencePriorityDelayMs: fencePriorityDelayShape,
     fencedLockspaces: list(text(/^.{1,64}$/u, "the name of a lockspace"), 0, MAX_VOLUMES, "names of lockspaces").default([]),
     volumes: list(z.strictObject(volumeShape, { error: objectExpected }), 0, MAX_VOLUMES, "volumes").default([]),
   };
 }
 
 const knownKeys: Readonly<Record<string, readonly string[]>> = {
-  "": ["cluster", "version", "keyFile", "multicast", "peerPort", "timeoutMs", "quorum", "nodes", "fencedLockspaces", "volumes"],
+  "": Object.keys(clusterShape(MIN_TIMEOUT_MS)),
+  fenceDevices: fenceDeviceKeys,
   multicast: Object.keys(multicastShape),
   quorum: Object.keys(quorumShape),
   nodes: Object.keys(nodeShape),
@@ -98,7 +100,7 @@ const knownKeys: Readonly<Record<string, readonly string[]>> = {
 
 /** How votes are counted beyond "more than half": the options of votequorum(5). */
 export interface QuorumConfig {
-  /** Of two nodes one is enough: the fence alone decides. Refused as long as a node has no fence device. */
+  /** Of two nodes one is enough: the fence alone decides. Refused unless every node has a fence device. */
   readonly two_node: boolean;
   /** After a start nothing is quorate before all nodes were seen once. True with two_node. */
   readonly wait_for_all: boolean;
@@ -128,17 +130,13 @@ export interface ClusterConfig {
   readonly timeoutMs: number;
   readonly quorum: QuorumConfig;
   /** In ascending nodeid. */
-  readonly nodes: readonly NodeConfig[];
+  readonly nodes: readonly (NodeConfig & NodeFenceConfig)[];
+  readonly fenceDevices: readonly FenceDeviceConfig[];
+  /** With two_node: so much later is the node of the higher priority fenced. */
+  readonly fencePriorityDelayMs: number;
   /** Nothing is granted in these after a node died without a word before that node is known to be dead (recovery/fence-gate.ts). */
   readonly fencedLockspaces: readonly string[];
   readonly volumes: readonly VolumeEntry[];
-}
-
-export interface ConfigProblem {
-  /** "nodes[1].address"; "" for the file as a whole. */
-  readonly path: string;
-  readonly expected: string;
-  readonly found: string;
 }
 
 /** A configuration that cannot be used: every problem at once. */
@@ -151,10 +149,6 @@ function refuse(source: string, problems: readonly ConfigProblem[]): OperatingEr
     code: "bad-config",
     hint: `Correct ${source}; examples/cluster.yaml shows every key.`,
   });
-}
-
-function objectExpected(issue: { readonly code?: string | undefined }): string | undefined {
-  return issue.code === "invalid_type" ? "keys and values" : undefined;
 }
 
 function pathText(path: readonly PropertyKey[]): string {
@@ -170,7 +164,7 @@ function foundAt(value: unknown, path: readonly PropertyKey[]): string {
 }
 
 function unknownKey(path: readonly PropertyKey[], key: string): ConfigProblem {
-  const known = knownKeys[String(path[0] ?? "")] ?? [];
+  const known = path.includes("fence") ? fenceTargetKeys : (knownKeys[String(path[0] ?? "")] ?? []);
   const nearest = nearestWord(key, known);
   const expected = nearest === null ? `one of ${known.join(", ")}` : `a known key (did you mean ${nearest}?)`;
   return { path: pathText([...path, key]), expected, found: `the unknown key ${JSON.stringify(key)}` };
@@ -204,17 +198,17 @@ function duplicates<T>(rows: readonly T[], where: string, key: keyof T & string)
 
 /**
  * Why two_node cannot be used: with it both halves of a partition are quorate, and only a fence keeps the second one from the disk.
- * null: every node has a fence device. No key names one yet, so `fenced`, the nodes that have one, is empty.
+ * null: every node has a fence device.
  */
-export function twoNodeObjection(nodes: readonly NodeConfig[], fenced: ReadonlySet<number> = new Set()): string | null {
-  const unfenced = nodes.filter(({ nodeid }) => !fenced.has(nodeid));
+export function twoNodeObjection(nodes: readonly (NodeConfig & NodeFenceConfig)[]): string | null {
+  const unfenced = nodes.filter(({ fence }) => fence === undefined);
   if (unfenced.length === 0) return null;
   const names = unfenced.map(({ name }) => name).join(" and ");
-  return `false, because no fence device is configured for ${names}: cut off from each other, both would write to the disk (add a third node, which needs no disk, or set auto_tie_breaker: lowest)`;
+  return `false, because no fence device is configured for ${names}: cut off from each other, both would write to the disk (name a fence device for each node, add a third node, which needs no disk, or set auto_tie_breaker: lowest)`;
 }
 
 /** What no single key shows to be wrong. */
-function quorumProblems(quorum: z.infer<z.ZodObject<typeof quorumShape>>, nodes: readonly NodeConfig[]): ConfigProblem[] {
+function quorumProblems(quorum: z.infer<z.ZodObject<typeof quorumShape>>, nodes: ClusterConfig["nodes"]): ConfigProblem[] {
   const problems: ConfigProblem[] = [];
   const wrong = (key: keyof QuorumConfig, expected: string, found: string): void =>
     void problems.push({ path: `quorum.${key}`, expected, found });
@@ -291,6 +285,8 @@ export function decodeClusterConfig(yaml: string, source: string, minTimeoutMs: 
     ...duplicates(config.volumes, "volumes", "uuid"),
     ...quorumProblems(config.quorum, config.nodes),
     ...portProblems(config),
+    ...duplicates(config.fenceDevices, "fenceDevices", "name"),
+    ...fencingProblems(config),
   ];
   if (problems.length > 0) throw refuse(source, problems);
   const quorum = { ...config.quorum, wait_for_all: config.quorum.wait_for_all ?? config.quorum.two_node };
@@ -304,10 +300,13 @@ export function canonicalConfig(config: ClusterConfig): string {
   const { cluster, version, keyFile, multicast, peerPort, timeoutMs, quorum, nodes, fencedLockspaces, volumes } = config;
   const { group, port } = multicast;
   const { two_node, wait_for_all, last_man_standing, last_man_standing_window_ms, auto_tie_breaker } = quorum;
+  const fencing = canonicalFencing(config);
   return JSON.stringify([
     [cluster, version, keyFile, group, port, peerPort, timeoutMs, ...fencedLockspaces.toSorted()],
     [two_node, wait_for_all, last_man_standing, last_man_standing_window_ms, auto_tie_breaker],
     nodes.map(({ nodeid, name, address, votes }) => [nodeid, name, address, votes]),
     volumes.map(({ name, uuid, lower, path }) => [name, uuid, lower, path ?? null]),
+    // A text that does not speak of fences means what it meant to versions that knew none.
+    ...(fencing === null ? [] : [fencing]),
   ]);
 }

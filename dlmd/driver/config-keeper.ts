@@ -15,6 +15,7 @@ import { configRecordOf, decodeConfigMessage, decodeKeptConfig, encodeConfigMess
 import { ConfigChange, type ConfigEffect, type ConfigEvent } from "../config/change.ts";
 import type { ConfigRecord, KeptConfig } from "../config/record.ts";
 import { type ClusterConfig, decodeClusterConfig } from "../config/cluster-config.ts";
+import { fencePlansOf } from "../config/fence-config.ts";
 import type { NodeConfig } from "../config/votes.ts";
 import type { ViewInfo } from "../wire/program.ts";
 import type { NodeConfiguration } from "../engine/boot.ts";
@@ -52,11 +53,13 @@ export function countedBy(
   record: ConfigRecord,
   former: ConfigRecord | null,
 ): Required<Pick<NodeConfiguration, "quorum">> & NodeConfiguration {
-  const { version, nodes, quorum } = decode(record);
+  const config = decode(record);
+  const { version, nodes, quorum } = config;
   const { two_node: twoNode, wait_for_all: waitForAll, auto_tie_breaker: autoTieBreaker } = quorum;
   const lastManStandingMs = quorum.last_man_standing ? quorum.last_man_standing_window_ms : null;
   const before = former === null ? {} : { former: decode(former).nodes };
-  return { version, nodes, quorum: { twoNode, waitForAll, autoTieBreaker, lastManStandingMs }, ...before };
+  const fencePlans = fencePlansOf(config);
+  return { version, nodes, quorum: { twoNode, waitForAll, autoTieBreaker, lastManStandingMs }, fencePlans, ...before };
 }
 
 /** What a node keeps, or null on one that has never run. Throws OperatingError for what cannot be read. */

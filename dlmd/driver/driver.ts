@@ -24,6 +24,7 @@ import type { StatusAnswer } from "../query/answer.ts";
 import type { PeerProcesses } from "../server/peer-process.ts";
 import { type LocalServer, startServer } from "../server/server.ts";
 import { acknowledgeFence, type FencedNode } from "./fence-acknowledgement.ts";
+import { createFenceAgents, type FenceAgents } from "../fence-agent/fence-agents.ts";
 import { AnswerLook, type AnswerLookHost } from "./answer-look.ts";
 import { ConfigKeeper } from "./config-keeper.ts";
 import { type Keyring, overlayKeyOf } from "../tls/keyring.ts";
@@ -95,6 +96,7 @@ class NodeDriver implements Driver {
   readonly #orderLook: AnswerLook;
   #toldClient = false;
   readonly #lifeLook = createLifeLook();
+  readonly #fenceAgents: FenceAgents;
   #fenceAnswer: string | null = null;
   #left: (() => void) | null = null;
   #leaving: Promise<void> | null = null;
@@ -151,6 +153,7 @@ class NodeDriver implements Driver {
       count: (configuration) => this.#count(configuration),
       fatal: options.fatal,
     });
+    this.#fenceAgents = createFenceAgents(() => this.config.config, options.log);
     this.#state = new StateKeeper({
       file: path.join(options.stateDir, "state.json"),
       timeoutMs: () => this.config.config.timeoutMs,
@@ -188,6 +191,8 @@ class NodeDriver implements Driver {
       },
       spared: (clientId) => this.step({ kind: "client-spared", clientId }),
     });
+    // In the log, if anything is wrong: a node that cannot fence serves all the same.
+    void this.#fenceAgents.look();
     try {
       await this.#begin();
     } catch (error) {
@@ -232,6 +237,7 @@ class NodeDriver implements Driver {
   /** Another configuration counts: who may be heard, then how votes are counted. */
   #count(configuration: NodeConfiguration): void {
     this.#life?.setNodes(this.config.nodes);
+    void this.#fenceAgents.look();
     this.step({ kind: "configuration", configuration });
   }
 
@@ -317,9 +323,12 @@ class NodeDriver implements Driver {
         void this.#state.keep({ fencing: effect.fencing }, () => this.#life === life);
         return;
       case "run-fence":
-        queueMicrotask(() => this.#noAgent(effect, life));
+        this.#fenceAgents.run(effect.runId, effect.nodeid, effect.device, (result) => {
+          if (this.#life === life) this.step({ kind: "fence-ran", runId: effect.runId, result });
+        });
         return;
       case "stop-fence":
+        this.#fenceAgents.stop(effect.runId);
         return;
       case "fence-answer":
         this.#fenceAnswer = effect.refused;
@@ -357,12 +366,6 @@ class NodeDriver implements Driver {
       default:
         assertNever(effect, "effect");
     }
-  }
-
-  /** No configuration names a device yet. */
-  #noAgent({ runId, device }: Extract<Effect, { kind: "run-fence" }>, life: Life): void {
-    const words = `no fence device ${device} is configured`;
-    if (this.#life === life) this.step({ kind: "fence-ran", runId, result: { ok: false, unable: true, words } });
   }
 
   async #lookAtLife({ lookId, wanted }: Extract<Effect, { kind: "look-at-life" }>, life: Life): Promise<void> {
@@ -407,6 +410,8 @@ class NodeDriver implements Driver {
     this.#timerAt = Number.POSITIVE_INFINITY;
     if (life === null) return;
     this.#closing = life.close();
+    // Their results are of a life that has ended, and another node begins.
+    await this.#fenceAgents.stopAll();
     await this.#closing;
     await this.#state.settle();
   }

@@ -50,6 +50,8 @@ export function withVictim(victims: readonly OpenVictim[], victim: OpenVictim): 
 
 export class FenceGate {
   readonly lockspaces: ReadonlySet<string>;
+  /** All lockspaces do: with two_node both halves are quorate, and only the fence tells them apart. */
+  all = false;
   readonly #host: FenceGateHost;
   #open: readonly OpenVictim[];
   #fenced: readonly Victim[];
@@ -72,33 +74,42 @@ export class FenceGate {
 
   /** In words, for people; "": nobody is waited for. */
   explain(): string {
-    const waits = this.#open.map(
-      (victim) => `lockspaces ${this.lockspacesOf(victim).join(" ")} wait until node ${victim.nodeid} is known to be dead`,
-    );
-    return waits.length === 0 ? "" : `${waits.join("; ")} (no fence device: coverlay fence ack)`;
+    const waits = this.#open
+      .map((victim) => `lockspaces ${this.lockspacesOf(victim).join(" ")} wait until node ${victim.nodeid} is known to be dead`)
+      .join("; ");
+    return waits === "" ? "" : `${waits} (coverlay fence show)`;
+  }
+
+  /** Whether any does. */
+  get isUsed(): boolean {
+    return this.all || this.lockspaces.size > 0;
+  }
+
+  #needs(lockspace: string): boolean {
+    return this.all || this.lockspaces.has(lockspace);
   }
 
   /** What waits for that one. */
   lockspacesOf({ lockspaces }: OpenVictim): readonly string[] {
-    return lockspaces ?? [...this.lockspaces];
+    return lockspaces ?? (this.all ? ["(all)"] : [...this.lockspaces]);
   }
 
   blocks(lockspace: string): boolean {
-    if (!this.lockspaces.has(lockspace)) return false;
+    if (!this.#needs(lockspace)) return false;
     return this.#open.some(({ lockspaces }) => lockspaces === null || lockspaces.includes(lockspace));
   }
 
   /** Of what a node had open, what needs fencing; null: all does. */
   guarded(opened: ReadonlySet<string> | null): readonly string[] | null {
-    const found = opened === null ? null : [...this.lockspaces].filter((lockspace) => opened.has(lockspace));
+    const found = opened === null ? null : [...opened].filter((lockspace) => this.#needs(lockspace));
     return found === null || found.length > MAX_VICTIM_LOCKSPACES ? null : found;
   }
 
   /** Left without having said so. One that had none of our lockspaces open is nobody to wait for. */
   failed(victims: readonly OpenVictim[]): void {
     for (const victim of victims) {
-      const lockspaces = victim.lockspaces === null ? null : victim.lockspaces.filter((lockspace) => this.lockspaces.has(lockspace));
-      if (this.lockspaces.size === 0 || lockspaces?.length === 0) continue;
+      const lockspaces = victim.lockspaces === null ? null : victim.lockspaces.filter((lockspace) => this.#needs(lockspace));
+      if (!this.isUsed || lockspaces?.length === 0) continue;
       if (this.#open.some((one) => covers(one, victim)) || this.#fenced.some((one) => covers(one, victim))) continue;
       this.#open = withVictim(this.#open, { ...victim, lockspaces });
       this.#host.waits(this.#open.at(-1) as OpenVictim);

@@ -78,11 +78,10 @@ export class Recovery {
     this.#late = new LateMessages(options.lateLimit, (message) => this.#files.receiveLate(message));
     this.gate = new FenceGate(options.fencedLockspaces, options.fences, {
       waits: (victim) =>
-        port.log(
-          "warn",
-          "node went without a word: its lockspaces wait until it is known to be dead (no fence device: coverlay fence ack)",
-          { ...describeVictim(victim), lockspaces: this.gate.lockspacesOf(victim) },
-        ),
+        port.log("warn", "node went without a word: its lockspaces wait until it is known to be dead", {
+          ...describeVictim(victim),
+          lockspaces: this.gate.lockspacesOf(victim),
+        }),
       known: (victim) => port.log("info", "node is known to be dead", describeVictim(victim)),
       keep: (fences) => {
         this.#fencesUnkept++;
@@ -175,7 +174,7 @@ export class Recovery {
       ({ nodeid, incarnation }) => !hasMember(view.members, nodeid, incarnation) && this.#engine.peers.get(nodeid)?.left !== incarnation,
     );
     const failed = gone.map((member) => ({ ...member, failingView: view.id, lockspaces: this.gate.guarded(this.#port.openedBy(member)) }));
-    if (this.gate.lockspaces.size > 0) for (const victim of failed) this.#failures = withVictim(this.#failures, victim);
+    if (this.gate.isUsed) for (const victim of failed) this.#failures = withVictim(this.#failures, victim);
     // Of the others another member may know more.
     this.gate.failed(failed.filter(({ lockspaces }) => lockspaces !== null));
     this.#locks.block();

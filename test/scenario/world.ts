@@ -62,6 +62,7 @@ export class World {
   /** "1>2": frames from 1 to 2 wait. */
   readonly held: Map<string, Uint8Array[]> = new Map();
   readonly #down: Set<string> = new Set();
+  readonly #silent: Set<string> = new Set();
   /** "1>2": messages from 1 to 2 cannot be read; but for those of the channel itself, unless true. */
   readonly #spoiled: Map<string, boolean> = new Map();
   /** Ways on which such a message came: the connection is about to end for it, and comes back at once. */
@@ -143,7 +144,8 @@ export class World {
       case "datagram":
         for (const { nodeid } of this.configs) {
           const meant = effect.to === "all" || effect.to === nodeid || (typeof effect.to === "object" && effect.to.includes(nodeid));
-          if (meant && nodeid !== from) this.input(nodeid, { kind: "datagram", message: effect.message });
+          if (meant && nodeid !== from && !this.#silent.has(key(from, nodeid)))
+            this.input(nodeid, { kind: "datagram", message: effect.message });
         }
         return;
       case "beat":
@@ -252,6 +254,12 @@ export class World {
     this.held.delete(`${b}>${a}`);
     this.input(a, { kind: "peer-down", nodeid: b, incarnation: this.incarnation(b), unreadable: null });
     this.input(b, { kind: "peer-down", nodeid: a, incarnation: this.incarnation(a), unreadable: null });
+  }
+
+  /** As `disconnect`, and they do not hear each other. */
+  cut(a: number, b: number): void {
+    this.#silent.add(key(a, b));
+    this.disconnect(a, b);
   }
 
   /** From now on, on every connection. */
@@ -363,7 +371,8 @@ export class World {
     const message = beater.beat(this.nowMs, core.engine.membership.progress);
     if (message === null) return;
     for (const [nodeid, node] of this.nodes) {
-      const beat = nodeid === from || !node.alive || node.unheard !== null ? null : node.beater.receive(message, this.nowMs);
+      const isHeard = nodeid !== from && !this.#silent.has(key(from, nodeid));
+      const beat = !isHeard || !node.alive || node.unheard !== null ? null : node.beater.receive(message, this.nowMs);
       if (beat !== null) this.input(nodeid, { kind: "heartbeat", beat });
     }
   }

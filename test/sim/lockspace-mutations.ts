@@ -64,7 +64,7 @@ export const lockspaceMutations: readonly Mutation[] = [
     hazard: "M6",
     breaks: "a fence is awaited where the dead node had nothing open",
     file: "dlmd/recovery/fence-gate.ts",
-    find: "    const found = opened === null ? null : [...this.lockspaces].filter((lockspace) => opened.has(lockspace));",
+    find: "    const found = opened === null ? null : [...opened].filter((lockspace) => this.#needs(lockspace));",
     replace: "    const found = opened === null ? null : [...this.lockspaces];",
     caughtBy: scenario,
   },

@@ -48,6 +48,8 @@ const PURE = [
   "dlmd/config/votes.ts",
   "dlmd/engine/",
   "dlmd/lock/",
+  "dlmd/fence-agent/metadata.ts",
+  "dlmd/fence-agent/xml.ts",
   "dlmd/fencing/",
   "dlmd/lockspaces/",
   "dlmd/membership/",

@@ -32,6 +32,11 @@ describe("cluster.yaml", () => {
     });
   });
 
+  test("the example of fence devices is accepted", () => {
+    const config = decodeClusterConfig(readFileSync(new URL("../../../examples/fencing.yaml", import.meta.url), "utf8"), "x");
+    expect(config.nodes.map(({ fence }) => fence?.length)).toEqual([3, 3, 1]);
+  });
+
   test("nodes come back in ascending nodeid", () => {
     const turned = good.replace("nodeid: 1,", "nodeid: 9,");
     expect(decodeClusterConfig(turned, "x").nodes.map((node) => node.nodeid)).toEqual([2, 3, 9]);
@@ -129,11 +134,13 @@ describe("cluster.yaml", () => {
   test("two_node is refused as long as a node has no fence device: each half of a partition would write to the disk", () => {
     const two = good.replace(/ {2}- \{ nodeid: 3.*\n/, "").replace("two_node: false\n  wait_for_all: false", "two_node: true");
     const words =
-      "quorum.two_node: expected false, because no fence device is configured for node1 and node2: cut off from each other, both would write to the disk (add a third node, which needs no disk, or set auto_tie_breaker: lowest), found true";
+      "quorum.two_node: expected false, because no fence device is configured for node1 and node2: cut off from each other, both would write to the disk (name a fence device for each node, add a third node, which needs no disk, or set auto_tie_breaker: lowest), found true";
     expect(refusal(two).split("\n  ")).toEqual(["cluster.yaml cannot be used:", words]);
     const { nodes } = decodeClusterConfig(two.replace("two_node: true", "two_node: false"), "x");
-    expect(twoNodeObjection(nodes, new Set([1]))).toContain("for node2: cut off");
-    expect(twoNodeObjection(nodes, new Set([1, 2]))).toBeNull();
+    const fence = [[{ device: "ipmi", options: {} }]];
+    const [one, other] = nodes.map((node) => ({ ...node, fence }));
+    expect(twoNodeObjection([one as (typeof nodes)[0], nodes[1] as (typeof nodes)[0]])).toContain("for node2: cut off");
+    expect(twoNodeObjection([one as (typeof nodes)[0], other as (typeof nodes)[0]])).toBeNull();
   });
 
   test("a text of 256 KiB is taken, and one byte more is refused, before it could be kept or sent", () => {

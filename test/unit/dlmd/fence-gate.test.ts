@@ -84,7 +84,7 @@ it("M6: it waits for nodes that had a guarded lockspace open, and those that nob
   expect([one.blocks("guarded"), one.blocks("safe"), one.explain()]).toEqual([
     true,
     true,
-    "lockspaces guarded safe wait until node 6 is known to be dead (no fence device: coverlay fence ack)",
+    "lockspaces guarded safe wait until node 6 is known to be dead (coverlay fence show)",
   ]);
 });
 

@@ -302,6 +302,31 @@ describe("lockspaces that need a fence", () => {
   });
 });
 
+describe("two nodes", () => {
+  const quorum = { twoNode: true, waitForAll: true, autoTieBreaker: "none" } as const;
+  const plans = new Map([...plansFor([1]), ...plansFor([2], { delayMs: 2000 })]);
+
+  it("that are cut off from each other grant nothing before one has fenced the other, and the delay decides which", () => {
+    const world = new FenceWorld(2, plans, () => ({ quorum }));
+    world.together();
+    world.program("p", 1, "", false);
+    world.program("q", 2, "", false);
+    world.pass(500);
+    world.cut(1, 2);
+    world.until("both go on alone", () => [1, 2].every((nodeid) => world.core(nodeid).engine.membership.view?.members.length === 1));
+    world.until("the faster one shoots", () => world.agents.length > 0);
+    expect(world.ran).toEqual(["2>1 ipmi1"]);
+    expect([1, 2].map((nodeid) => [world.core(nodeid).servesAt(world.nowMs), world.core(nodeid).recovery.blocks("space")])).toEqual([
+      [true, true],
+      [true, true],
+    ]);
+    world.crash(1);
+    world.end(ok);
+    world.until("the other one goes on", () => !world.core(2).recovery.blocks("space"));
+    expect(world.ran).toEqual(["2>1 ipmi1"]);
+  });
+});
+
 it("what is too long for a message is cut between two characters", () => {
   expect(shortened("é".repeat(200))).toBe(`${"é".repeat(125)}...`);
   expect(shortened("short")).toBe("short");

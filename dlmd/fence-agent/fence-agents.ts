@@ -1,0 +1,68 @@
+/**
+ * The fence agents of this node, as the core asks for them ("run-fence", "stop-fence"). What an agent says of itself is read when the
+ * configuration names it, so that the first death need not wait for that, and a mistake is in the log before.
+ */
+import type { Log } from "../base/log.ts";
+import type { ClusterConfig } from "../config/cluster-config.ts";
+import type { AgentResult } from "../fencing/fence-run.ts";
+import { fencingMistakes } from "./check.ts";
+import { fence, type FenceTarget } from "./fence-device.ts";
+import { MetadataShelf } from "./metadata-shelf.ts";
+
+export interface FenceAgents {
+  /** Ends in `done`, if `stop` does not come first. */
+  run(runId: number, nodeid: number, device: string, done: (result: AgentResult) => void): void;
+  /** Its processes are killed now. */
+  stop(runId: number): void;
+  /** All of them; resolves when their processes are gone. */
+  stopAll(): Promise<void>;
+  /** Looks at each agent that the configuration names; mistakes go to the log. */
+  look(): Promise<void>;
+}
+
+/** Devices of that node in that configuration; undefined: it does not use that one. */
+export function targetOf(config: ClusterConfig, nodeid: number, name: string): FenceTarget | undefined {
+  const node = config.nodes.find((one) => one.nodeid === nodeid);
+  const target = node?.fence?.flat().find(({ device }) => device === name);
+  const device = config.fenceDevices.find((one) => one.name === name);
+  return node === undefined || target === undefined || device === undefined ? undefined : { device, target, nodeName: node.name };
+}
+
+export function createFenceAgents(config: () => ClusterConfig, log: Log): FenceAgents {
+  const shelf = new MetadataShelf();
+  const running = new Map<number, { readonly abort: AbortController; readonly ended: Promise<void> }>();
+
+  const stop = (runId: number): void => {
+    running.get(runId)?.abort.abort();
+    running.delete(runId);
+  };
+
+  return {
+    run(runId, nodeid, name, done) {
+      const at = targetOf(config(), nodeid, name);
+      const abort = new AbortController();
+      const missing: AgentResult = { ok: false, unable: true, words: `no fence device ${name} is configured for node ${nodeid} any more` };
+      const action = at?.device.action ?? "off";
+      log.warn({ nodeid, device: name, agent: at?.device.agent, action }, "a fence agent runs");
+      const work = async (): Promise<void> => {
+        const result = at === undefined ? missing : await fence(at, action, shelf, abort.signal);
+        if (abort.signal.aborted) return;
+        running.delete(runId);
+        log.warn({ nodeid, device: name, ...result }, "a fence agent has ended");
+        done(result);
+      };
+      // In a later turn: a result is never part of the step that asked for it.
+      const ended = Promise.resolve().then(work);
+      running.set(runId, { abort, ended });
+    },
+    stop,
+    async stopAll() {
+      const all = [...running.values()].map(({ ended }) => ended);
+      for (const runId of running.keys()) stop(runId);
+      await Promise.all(all);
+    },
+    async look() {
+      for (const mistake of await fencingMistakes(config(), shelf)) log.error({ ...mistake }, "a fence device cannot be used on this node");
+    },
+  };
+}

@@ -1,0 +1,138 @@
+/**
+ * Runs a fence agent once (FenceAgentAPI): options as lines on its standard input, and an exit status. It is a process group of its own, so that
+ * what it has started ends with it, and it dies with this dlmd (PR_SET_PDEATHSIG by setpriv(1)): the next node begins only when this one's
+ * lease is over, and nothing of it may run then (hazard M2).
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { constants } from "node:fs";
+import { access, stat } from "node:fs/promises";
+import { OperatingError } from "../base/error.ts";
+
+/** After SIGTERM, which an agent takes to log out of its device. */
+export const KILL_AFTER_MS = 1000;
+/** Of standard output; metadata of the largest agent is 12 KiB. */
+export const MAX_OUTPUT_BYTES: number = 256 * 1024;
+/** The last words of standard error that are kept. */
+export const MAX_STDERR_CHARS = 2048;
+
+const AGENT_FOLDER = "/usr/sbin";
+const SETPRIV = "/usr/bin/setpriv";
+
+export interface AgentEnd {
+  /** null: a signal ended it. */
+  readonly status: number | null;
+  readonly signal: string | null;
+  readonly isTooLate: boolean;
+  readonly stdout: string;
+  readonly isTooLong: boolean;
+  readonly stderr: string;
+}
+
+/** What is wrong with an agent, or with an option, before it could be run. */
+function unusable(message: string, hint: string, cause?: unknown): OperatingError {
+  return new OperatingError(message, { code: "fence-agent", hint, cause });
+}
+
+/** Whether others than root and this dlmd's user could put their own words there. */
+export function isOthers({ uid, mode }: { readonly uid: number; readonly mode: number }, forbidden: number): boolean {
+  return (uid !== 0 && uid !== process.geteuid?.()) || (mode & forbidden) !== 0;
+}
+
+/** Its path. Throws OperatingError: it is not there, cannot be executed, or others may write it. */
+export async function findAgent(agent: string, folder: string = AGENT_FOLDER): Promise<string> {
+  const path = agent.startsWith("/") ? agent : `${folder}/${agent}`;
+  const reinstall = "Install the agents on every node (Debian: fence-agents), or correct `agent` of the device.";
+  let found: Awaited<ReturnType<typeof stat>>;
+  try {
+    found = await stat(path);
+  } catch (cause) {
+    throw unusable(`the fence agent ${path} is not there (${(cause as NodeJS.ErrnoException).code ?? "?"})`, reinstall, cause);
+  }
+  if (!found.isFile()) throw unusable(`the fence agent ${path} is not a program`, reinstall);
+  if (isOthers(found, 0o022))
+    throw unusable(`the fence agent ${path} could be written by others than root`, `chown root ${path}; chmod go-w ${path}`);
+  try {
+    await access(path, constants.X_OK);
+  } catch (cause) {
+    throw unusable(`the fence agent ${path} cannot be executed`, `chmod +x ${path}`, cause);
+  }
+  return path;
+}
+
+function signalGroup({ pid }: ChildProcess, signal: NodeJS.Signals): void {
+  if (pid === undefined) return;
+  try {
+    process.kill(-pid, signal);
+  } catch (error) {
+    // All of it has ended.
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+  }
+}
+
+const neverRun: AgentEnd = { status: null, signal: "SIGKILL", isTooLate: false, stdout: "", isTooLong: false, stderr: "" };
+
+export interface AgentRun {
+  readonly path: string;
+  /** Arguments beside the input; mostly none. */
+  readonly words?: readonly string[];
+  readonly input: string;
+  readonly timeoutMs: number;
+  /** Aborted: it is killed at once. */
+  readonly signal: AbortSignal;
+}
+
+/** Rejects with OperatingError if it cannot be started. */
+export function runAgent({ path, words = [], input, timeoutMs, signal }: AgentRun): Promise<AgentEnd> {
+  if (signal.aborted) return Promise.resolve(neverRun);
+  return new Promise((resolve, reject) => {
+    const child = spawn(SETPRIV, ["--pdeathsig", "KILL", path, ...words], {
+      detached: true,
+      stdio: ["pipe", "pipe", "pipe"],
+      cwd: "/",
+      env: { ...process.env, LC_ALL: "C" },
+    });
+    let [stdout, stderr] = ["", ""];
+    let [isTooLate, isTooLong] = [false, false];
+    let kill: NodeJS.Timeout | null = null;
+    const late = setTimeout(() => {
+      isTooLate = true;
+      signalGroup(child, "SIGTERM");
+      kill = setTimeout(() => signalGroup(child, "SIGKILL"), KILL_AFTER_MS);
+    }, timeoutMs);
+    const stop = (): void => signalGroup(child, "SIGKILL");
+    const done = (): void => {
+      clearTimeout(late);
+      if (kill !== null) clearTimeout(kill);
+      signal.removeEventListener("abort", stop);
+    };
+    signal.addEventListener("abort", stop);
+    child.stdout.setEncoding("utf8").on("data", (chunk: string) => {
+      if (stdout.length + chunk.length > MAX_OUTPUT_BYTES) isTooLong = true;
+      else stdout += chunk;
+    });
+    child.stderr.setEncoding("utf8").on("data", (chunk: string) => (stderr = (stderr + chunk).slice(-MAX_STDERR_CHARS)));
+    child.on("error", (cause) => {
+      done();
+      reject(
+        unusable(`the fence agent ${path} could not be started: ${cause.message}`, `${SETPRIV} (Debian: util-linux) must be there.`, cause),
+      );
+    });
+    child.on("exit", (status, signalName) => {
+      // A process that it has left behind would go on.
+      signalGroup(child, "SIGKILL");
+      // One that is in no group of it any more may hold its output open.
+      const drained = setTimeout(() => {
+        child.stdout.destroy();
+        child.stderr.destroy();
+      }, KILL_AFTER_MS);
+      child.once("close", () => {
+        clearTimeout(drained);
+        done();
+        resolve({ status, signal: signalName, isTooLate, stdout, isTooLong, stderr });
+      });
+    });
+    // One that does not read its options says so by its status.
+    child.stdin.on("error", () => undefined);
+    child.stdin.end(input);
+  });
+}
