@@ -62,8 +62,16 @@ function waitedFor(counting: readonly number[] | null, members: readonly number[
   return away.length === 0 ? [] : [`         start ${away.join(", ")}: dlmd/OPERATING.md, "A cluster that was off"`];
 }
 
-function describeMount(mount: OverlayStatus): string[] {
-  const { mountpoint, volume, device, role, pid, why, disk, ownerWait, problem, fileLocks, ops, locks } = mount;
+/** Space that no name leads to. */
+function orphanWords({ kept, waitsFor }: NonNullable<OverlayStatus["orphans"]>, name: Name): string {
+  const files = `${kept} open ${kept === 1 ? "file" : "files"} without a name`;
+  return waitsFor.length === 0
+    ? files
+    : `${files}; those that nobody has open go once ${waitsFor.map(name).join(", ")} said which they have`;
+}
+
+function describeMount(mount: OverlayStatus, name: Name): string[] {
+  const { mountpoint, volume, device, role, pid, why, disk, ownerWait, problem, fileLocks, orphans, ops, locks } = mount;
   return [
     `mount    ${mountpoint}: volume ${volume} on ${device}, ${role}, process ${pid}`,
     ...(role === "waiting" && why !== undefined ? [`         ${why}`] : []),
@@ -71,6 +79,7 @@ function describeMount(mount: OverlayStatus): string[] {
     ...(disk == null ? [] : [`         disk: ${disk}`]),
     ...(problem === undefined ? [] : [`         ${problem}`]),
     ...(fileLocks === "local" ? ["         file locks are local to this node (localflocks)"] : []),
+    ...(orphans == null || orphans.kept === 0 ? [] : [`         ${orphanWords(orphans, name)}`]),
     ...(ops === undefined ? [] : [`         ${ops} operations, ${locks ?? "?"} locks`]),
   ];
 }
@@ -93,7 +102,7 @@ export function describeStatus({ info, view, answer }: DlmdAnswer, mounts: reado
     ...(fences === undefined ? [] : describeWaits(fences, name).map((line) => `fencing  ${line}`)),
     ...(status === undefined ? [] : [`engine   ${engineWords(status.engine, name)}`]),
     ...(status?.channels ?? []).map((channel, at) => `${at === 0 ? "channels" : "        "} ${channelWords(channel, name)}`),
-    ...(mounts.length === 0 ? ["mount    none"] : mounts.flatMap(describeMount)),
+    ...(mounts.length === 0 ? ["mount    none"] : mounts.flatMap((mount) => describeMount(mount, name))),
   ].join("\n");
 }
 

@@ -49,6 +49,8 @@ export interface OverlayStatus extends OverlayFile {
   readonly disk?: string | null | undefined;
   /** For what calls to the owner wait, in words; null: for nothing that lasts. */
   readonly ownerWait?: string | null | undefined;
+  /** Of an owner: open files without a name that it keeps, and nodes whose files have to be open here before others of them go. */
+  readonly orphans?: { readonly kept: number; readonly waitsFor: readonly number[] } | null | undefined;
   /** Cluster locks held or cached now. */
   readonly locks?: number | undefined;
   /** Why it does not answer, in words. */
@@ -62,6 +64,10 @@ const overlayStatus = overlayFile.extend({
   why: z.string().optional(),
   disk: z.string().nullable().optional(),
   ownerWait: z.string().nullable().optional(),
+  orphans: z
+    .object({ kept: z.number(), waitsFor: z.array(z.number()) })
+    .nullable()
+    .optional(),
 });
 
 /** `connection`: N of /sys/fs/fuse/connections/N, which names one mount of this machine. */

@@ -129,7 +129,10 @@ os.mkdir("d1"); os.mkdir("d2"); os.mkdir("d3"); os.fsync(os.open(".", os.O_RDONL
       expect(await lab.owner()).toBe(1);
       const on = (nodeid: number): Actor => startActor({ cwd: lab.node(nodeid).mount });
       const programs = [on(1), on(2), on(2), on(3)];
-      for (const [at, program] of programs.entries()) await program.run(`os.mkdir(f"d{at}"); os.sync()`, { at });
+      // And each has a file without a name open (H10).
+      const prepare = `os.mkdir(f"d{at}"); os.sync()
+fd = os.open(f"n{at}", os.O_RDWR | os.O_CREAT); os.write(fd, b"kept"); os.unlink(f"n{at}"); os.fsync(fd)`;
+      for (const [at, program] of programs.entries()) await program.run(prepare, { at });
       const directory = lowerDirectory((await statusOf(lab, 1)).pid, (await lab.status())[0]?.device ?? "");
       // FS_IOC_SHUTDOWN, after a flush: from here on the file system answers EIO by itself, as after a lost disk.
       const shutdown = startActor({ cwd: "/" });
@@ -145,6 +148,8 @@ os.mkdir("d1"); os.mkdir("d2"); os.mkdir("d3"); os.fsync(os.open(".", os.O_RDONL
       expect(await lab.owner()).not.toBe(1);
       expect((await statusOf(lab, 1)).role).toBe("remote");
       expect(await programs[3]?.run(`result = [len(os.listdir(f"d{at}")) for at in range(4)]`)).toEqual([20, 20, 20, 20]);
+      const nameless = `result = [os.pread(fd, 9, 0).decode(), os.fstat(fd).st_nlink, code(os.pwrite, fd, b"more", 4), code(os.fsync, fd)]`;
+      for (const program of programs) expect(await program.run(nameless)).toEqual(["kept", 0, "ok", "ok"]);
     });
   });
 }

@@ -216,6 +216,20 @@ describe("status and nodes", () => {
     expect(describeStatus({ ...answer, view: { ...answer.view, running: false } }, [])).toMatch(/requests wait[\s\S]*mount {4}none/);
   });
 
+  it("say that an owner keeps open files without a name, and for whom it waits before it drops others", () => {
+    const mount = { pid: 9, role: "owner", mountpoint: "/shared", volume: "v", device: "/dev/sdb1" };
+    const lineOf = (kept: number, ...waitsFor: number[]): string | undefined =>
+      describeStatus(answer, [{ ...mount, orphans: { kept, waitsFor } }])
+        .split("\n")
+        .at(-1);
+    expect(lineOf(2)).toBe("         2 open files without a name");
+    expect(lineOf(1, 1, 3)).toBe(
+      "         1 open file without a name; those that nobody has open go once node1, node3 said which they have",
+    );
+    expect(lineOf(0, 1)).toMatch(/^mount /);
+    expect(describeStatus(answer, [{ ...mount, orphans: null }])).not.toContain("without a name");
+  });
+
   it("say what recovery waits for, what the engine has under way, and how the channels to the others are", () => {
     const status = {
       state: "recovering: waiting for MARK of nodes 1",
