@@ -1,7 +1,9 @@
 /** Makes the faults happen in a lab, and undoes them. */
 import { assertNever } from "../../dlmd/base/assert.ts";
+import { overlayProcess } from "../../overlay/lab/boot.ts";
 import { must } from "../../overlay/lab/command.ts";
 import { netnsArguments } from "../../overlay/lab/layout.ts";
+import { existingLab, labNode } from "../../overlay/lab/state.ts";
 import type { TestLab } from "../e2e/lab.ts";
 import type { VolatileDisk } from "./disk-client.ts";
 import type { FaultDraw } from "./fault.ts";
@@ -16,15 +18,17 @@ export interface World {
 /** Undoes what a fault did; what has ended through it is started again afterwards, by `lab start`. */
 export type Heal = () => Promise<void>;
 
-async function deviceOf(lab: TestLab, nodeid: number): Promise<string> {
-  const device = (await lab.status()).find((node) => node.nodeid === nodeid)?.device;
-  if (device === null || device === undefined) throw new Error(`node${nodeid} has no disk`);
+function deviceOf(lab: TestLab, nodeid: number): string {
+  const { device } = labNode(existingLab(lab.dir), `node${nodeid}`);
+  if (device === null) throw new Error(`node${nodeid} has no disk`);
   return device;
 }
 
-async function stall(lab: TestLab, nodeid: number, what: "dlmdPid" | "overlayPid"): Promise<Heal> {
-  const pid = (await lab.status()).find((node) => node.nodeid === nodeid)?.[what];
-  if (pid === null || pid === undefined) throw new Error(`node${nodeid} should have a ${what}`);
+function stall(lab: TestLab, nodeid: number, what: "dlmd" | "overlay"): Heal {
+  const state = existingLab(lab.dir);
+  const node = labNode(state, `node${nodeid}`);
+  const pid = (what === "dlmd" ? node.dlmd : overlayProcess(state, node))?.pid;
+  if (pid === undefined) throw new Error(`node${nodeid} should have a process of ${what}`);
   process.kill(pid, "SIGSTOP");
   return () => {
     try {
@@ -61,7 +65,7 @@ export async function begin({ lab, disk, endLoad }: World, nodeid: number, draw:
   switch (draw.kind) {
     case "power-off": {
       // The path goes first, so that what is lost was lost at one moment.
-      await disk.command({ do: "power-off", device: await deviceOf(lab, nodeid), seed: draw.seed, keepPercent: draw.keepPercent });
+      await disk.command({ do: "power-off", device: deviceOf(lab, nodeid), seed: draw.seed, keepPercent: draw.keepPercent });
       await lab.kill(nodeid);
       return nothing;
     }
@@ -75,7 +79,7 @@ export async function begin({ lab, disk, endLoad }: World, nodeid: number, draw:
       await lab.lab("cut", node);
       return undo("uncut", node);
     case "hang": {
-      const device = await deviceOf(lab, nodeid);
+      const device = deviceOf(lab, nodeid);
       await disk.command({ do: "hang", device });
       return async () => void (await disk.command({ do: "unhang", device }));
     }
@@ -87,9 +91,9 @@ export async function begin({ lab, disk, endLoad }: World, nodeid: number, draw:
     case "mute":
       return oneWay(lab, nodeid, "output");
     case "stall-overlay":
-      return stall(lab, nodeid, "overlayPid");
+      return stall(lab, nodeid, "overlay");
     case "stall-dlmd":
-      return stall(lab, nodeid, "dlmdPid");
+      return stall(lab, nodeid, "dlmd");
     case "loss":
       await lab.lab("net", node, "--loss", String(2 + (draw.seed % 9)), "--delay", "0");
       return undo("net", node, "--loss", "0", "--delay", "0");

@@ -212,8 +212,12 @@ export interface Expectation {
   readonly losesLocks: boolean;
 }
 
+const ownerStays: ReadonlySet<FaultKind> = new Set(["loss", "delay"]);
+
 export function expectation(drawn: readonly FaultDraw[], fences: boolean): Expectation {
-  const happened = drawn.map(({ kind, role }) => ({ row: faultRow(kind), role }));
+  // The other fault of a pair may have made its victim the owner.
+  const moved = (at: number): boolean => drawn.some(({ kind }, other) => other !== at && !ownerStays.has(kind));
+  const happened = drawn.map(({ kind, role }, at) => ({ row: faultRow(kind), role: moved(at) ? ("owner" as const) : role }));
   const sufferers = new Set(happened.map(({ row, role }) => row.errors[role]));
   const goesOn = happened.map(({ row, role }) => row.othersGoOn[role]);
   return {

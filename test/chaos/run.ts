@@ -10,6 +10,7 @@ import { Streams } from "../sim/random.ts";
 import { type LabOptions, startLab, type TestLab } from "../e2e/lab.ts";
 import { type Census, Cycle, type CycleReport } from "./cycle.ts";
 import { startVolatileDisk, type VolatileDisk } from "./disk-client.ts";
+import { addFences } from "./lab-fences.ts";
 import { drawFaults, failsOwnersDisk, type FaultKind, faultKinds, faultRow, OWNER_DISK_PAUSE_MS } from "./fault.ts";
 
 const DISK_BYTES = { ext4: 256 * 2 ** 20, xfs: 512 * 2 ** 20 } as const;
@@ -27,7 +28,10 @@ export interface ChaosOptions {
   readonly kinds: readonly FaultKind[];
   /** Histories and logs of a run that fails are copied there. */
   readonly keep: string | null;
-  readonly env?: Readonly<Record<string, string>>;
+  /** How long faults last, in percent of what is drawn. */
+  readonly holdPercent: number;
+  /** The nodes get fence devices: the lab's agent. */
+  readonly fence: boolean;
 }
 
 export interface ChaosReport {
@@ -35,9 +39,6 @@ export interface ChaosReport {
   /** Of the run, beside those of its cycles. */
   readonly violations: readonly string[];
 }
-
-/** A lab of the present version has no fences: nodes wait for an owner that is gone until it is back. */
-const LAB_FENCES = false;
 
 export function failed({ cycles, violations }: ChaosReport): boolean {
   return violations.length > 0 || cycles.some((cycle) => cycle.violations.length > 0);
@@ -50,9 +51,10 @@ export async function runChaos(options: ChaosOptions, progress: (report: CycleRe
   const cycles: CycleReport[] = [];
   const violations: string[] = [];
   try {
-    const labOptions: LabOptions = { nodes: options.nodes, lower: options.lower, image: disk.image, env: options.env ?? {} };
+    const labOptions: LabOptions = { nodes: options.nodes, lower: options.lower, image: disk.image };
     const lab = await startLab(labOptions);
     try {
+      if (options.fence) await addFences(lab, dir);
       await runCycles(options, { lab, disk }, dir, cycles, progress);
     } finally {
       if (cycles.some((cycle) => cycle.violations.length > 0)) keep(options, lab, dir);
@@ -73,17 +75,18 @@ async function runCycles(
   reports: CycleReport[],
   progress: (report: CycleReport) => void,
 ): Promise<void> {
-  const { seed, from, cycles, kinds } = options;
+  const { seed, from, cycles, kinds, holdPercent } = options;
   let census: Census | null = null;
   let ownerDiskMs = Number.NEGATIVE_INFINITY;
   for (let cycle = from; cycle < from + cycles; cycle++) {
-    const faults = drawFaults(new Streams(seed).of(`faults ${cycle}`), kinds, cycle);
+    const drawn = drawFaults(new Streams(seed).of(`faults ${cycle}`), kinds, cycle);
+    const faults = drawn.map((fault) => ({ ...fault, holdMs: Math.round((fault.holdMs * holdPercent) / 100) }));
     if (faults.some(failsOwnersDisk)) await sleep(Math.max(0, ownerDiskMs + OWNER_DISK_PAUSE_MS - Date.now()));
     const done: { report: CycleReport; census: Census | null } = await new Cycle(world, {
       seed,
       cycle,
       faults,
-      fences: LAB_FENCES,
+      fences: options.fence,
       dir,
     }).run(census);
     if (faults.some(failsOwnersDisk)) ownerDiskMs = Date.now();
@@ -128,6 +131,12 @@ async function main(): Promise<number> {
     .option("nodes", { type: "number", default: 3 })
     .option("faults", { type: "string", describe: `only these, with commas between: ${faultKinds.join(",")}` })
     .option("again", { type: "number", default: 3, describe: "how often a cycle that fails is run again" })
+    .option("hold", { type: "number", default: 100, describe: "how long faults last, in percent of what is drawn" })
+    .option("fence", {
+      type: "boolean",
+      default: false,
+      describe: "give the nodes fence devices, so that the others go on without an owner",
+    })
     .option("keep", { type: "string", describe: "a directory for histories and logs of what fails" })
     .option("json", { type: "boolean", default: false, describe: "a report as JSON, one line" })
     .epilogue(faultKinds.map((kind) => `${kind}: ${faultRow(kind).describe}`).join("\n"))
@@ -135,19 +144,22 @@ async function main(): Promise<number> {
     .parse();
   const kinds = args.faults === undefined ? faultKinds : args.faults.split(",").map(faultKind);
   const keepDir = args.keep === undefined ? null : path.resolve(args.keep);
-  const { seed, from, cycles, lower, nodes } = args;
-  const options: ChaosOptions = { seed, from, cycles, lower, nodes, kinds, keep: keepDir };
+  const { seed, from, cycles, lower, nodes, fence, hold: holdPercent } = args;
+  const options: ChaosOptions = { seed, from, cycles, lower, nodes, kinds, holdPercent, fence, keep: keepDir };
   const say = (text: string): void => void (args.json ? process.stderr : process.stdout).write(`${text}\n`);
   const report = await runChaos(options, (cycle) => say(line(cycle)));
   for (const what of report.violations) say(`VIOLATION ${what}`);
   const bad = report.cycles.find(({ violations }) => violations.length > 0);
   const again = bad === undefined ? null : await runAgain({ ...options, from: bad.cycle, cycles: 1 }, args.again, say);
-  if (bad !== undefined)
-    say(
-      `cycle ${bad.cycle} failed, and ${again} of ${args.again} times again: npm run chaos -- --seed ${seed} --from ${bad.cycle} --cycles 1 --lower ${lower} --nodes ${nodes}${args.faults === undefined ? "" : ` --faults ${args.faults}`}`,
-    );
+  if (bad !== undefined) say(`cycle ${bad.cycle} failed, and ${again} of ${args.again} times again: ${commandLine(options, bad.cycle)}`);
   if (args.json) process.stdout.write(`${JSON.stringify({ seed, ...report, failedAgain: again })}\n`);
   return failed(report) ? 1 : 0;
+}
+
+/** Runs that cycle. */
+function commandLine({ seed, lower, nodes, fence, kinds, holdPercent }: ChaosOptions, cycle: number): string {
+  const faults = kinds.length === faultKinds.length ? "" : ` --faults ${kinds.join(",")}`;
+  return `npm run chaos -- --seed ${seed} --from ${cycle} --cycles 1 --lower ${lower} --nodes ${nodes}${fence ? " --fence" : ""}${faults}${holdPercent === 100 ? "" : ` --hold ${holdPercent}`}`;
 }
 
 function faultKind(name: string): FaultKind {

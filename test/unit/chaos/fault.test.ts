@@ -62,6 +62,11 @@ describe("what must hold", () => {
     expect(expectation([fault("loss", "owner")], false)).toEqual({ losses: 0, othersGoOn: true, sufferers: "nobody", losesLocks: false });
   });
 
+  it("the first of two may make the victim of the second the owner", () => {
+    const drawn = [fault("kill-overlay", "owner"), fault("power-off", "other")];
+    expect(expectation(drawn, false)).toMatchObject({ losses: 1, sufferers: "all" });
+  });
+
   it("two at a time: the sum of both, and nobody needs to go on", () => {
     const drawn = [fault("loss", "other"), fault("power-off", "owner")];
     expect(expectation(drawn, true)).toEqual({ losses: 1, othersGoOn: false, sufferers: "all", losesLocks: true });
