@@ -1,4 +1,4 @@
-/** Asks a dlmd on its administrator's socket (server/admin-server.ts): the configuration that is in force, and to change it; that a node is dead. */
+/** Asks a dlmd on its administrator's socket (server/admin-server.ts): the configuration that is in force, and to change it; to fence a node. */
 import { createConnection } from "node:net";
 import path from "node:path";
 import { OperatingError } from "../base/error.ts";
@@ -9,6 +9,8 @@ const ANSWER_TIMEOUT_MS = 40_000;
 
 export type AdminQuestion =
   | { readonly what: "config-show" }
+  /** That node is to be fenced now, member or not. `by`: who wants it, for the log. */
+  | { readonly what: "fence-node"; readonly nodeid: number; readonly by: string }
   /** That node is dead for sure. `by`: who says so, for the log. */
   | { readonly what: "fence-ack"; readonly nodeid: number; readonly by: string }
   | { readonly what: "config-apply"; readonly text: string; readonly source: string };

@@ -23,7 +23,7 @@ import type { NodeConfiguration } from "../engine/boot.ts";
 import type { StatusAnswer } from "../query/answer.ts";
 import type { PeerProcesses } from "../server/peer-process.ts";
 import { type LocalServer, startServer } from "../server/server.ts";
-import { acknowledgeFence, type FencedNode } from "./fence-acknowledgement.ts";
+import { acknowledgeFence, type FencedNode, notOrdered } from "./fence-acknowledgement.ts";
 import { createFenceAgents, type FenceAgents } from "../fence-agent/fence-agents.ts";
 import { AnswerLook, type AnswerLookHost } from "./answer-look.ts";
 import { ConfigKeeper } from "./config-keeper.ts";
@@ -65,6 +65,8 @@ export interface Driver {
   setKeyring(keyring: Keyring): void;
   /** That node is dead for sure, a person says. Gives which life of it; throws OperatingError if nothing waits for it, or it is a member. */
   acknowledgeFence(nodeid: number, by: string): FencedNode;
+  /** Fences that node now, member or not. Throws OperatingError if that cannot be asked for. */
+  orderFence(nodeid: number, by: string): { readonly nodeid: number };
   /** As NodeCore answers; null between two incarnations. */
   query(what: QueryWhat): unknown;
   readonly config: ConfigKeeper;
@@ -429,6 +431,13 @@ class NodeDriver implements Driver {
       this.step(result);
       return this.#fenceAnswer;
     });
+  }
+
+  orderFence(nodeid: number, by: string): { readonly nodeid: number } {
+    this.#fenceAnswer = null;
+    this.step({ kind: "fence-order", nodeid, by });
+    if (this.#fenceAnswer === "") return { nodeid };
+    throw notOrdered(nodeid, this.#fenceAnswer);
   }
 
   query(what: QueryWhat): unknown {

@@ -34,6 +34,13 @@ function notTaken(refused: string | null): OperatingError {
   });
 }
 
+export function notOrdered(nodeid: number, refused: string | null): OperatingError {
+  return new OperatingError(`node ${nodeid} is not fenced: ${refused ?? "this node is between two lives"}`, {
+    code: "not-fenced",
+    hint: "coverlay fence show says which nodes have a device; coverlay status, what the view is.",
+  });
+}
+
 type AcknowledgeStep = (event: Extract<NodeEvent, { kind: "fence-result" | "fence-ack" }>) => string | null;
 
 /** `step`: gives the core's answer, "" it was taken; null: there is no core between two lives. Throws OperatingError. */

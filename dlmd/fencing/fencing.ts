@@ -14,6 +14,8 @@ import type { FencePlan, FencePlans } from "../config/fence-plan.ts";
 import { type AgentResult, FenceRun } from "./fence-run.ts";
 import { FenceTable, type KeptFencing } from "./fence-table.ts";
 
+// Hazard M2: one node at a time, with a lease; a result for the lives that were asked for.
+
 /** After a round in which every level failed; doubled with each further one. */
 export const FIRST_PAUSE_MS = 1000;
 export const MAX_PAUSE_MS = 60_000;

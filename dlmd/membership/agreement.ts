@@ -111,6 +111,7 @@ export class Agreement {
     this.highestEpoch = Math.max(this.highestEpoch, view.epoch);
     if (!hasMember(members, this.#self.nodeid, this.#self.incarnation)) return;
     if (view.proposer !== message.from || view.incarnation !== message.incarnation) return;
+    // An agent runs against it (hazard M2).
     if (members.some(({ nodeid }) => this.#host.peers.get(nodeid)?.barred === true)) return;
     if (this.promised !== null && sameView(this.promised.view, view)) {
       if (this.promised.stored) this.#answer(view, nowMs);

@@ -6,7 +6,9 @@ import { readFileSync } from "node:fs";
 import type { CommandModule } from "yargs";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { type ShownConfig, askAdmin } from "../../dlmd/client/admin.ts";
-import { decodeClusterConfig } from "../../dlmd/config/cluster-config.ts";
+import { type ClusterConfig, decodeClusterConfig } from "../../dlmd/config/cluster-config.ts";
+import { fencingMistakes } from "../../dlmd/fence-agent/check.ts";
+import { MetadataShelf } from "../../dlmd/fence-agent/metadata-shelf.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
 import { print, printJson, runCommand } from "./output.ts";
 
@@ -26,17 +28,32 @@ function readText(file: string): string {
   }
 }
 
+/** Agents and files of options are those of this node. Throws OperatingError "bad-fencing" with every mistake. */
+async function checkFencing(config: ClusterConfig, file: string): Promise<void> {
+  const mistakes = await fencingMistakes(config, new MetadataShelf());
+  if (mistakes.length === 0) return;
+  const lines = mistakes.map(
+    ({ device, node, expected, found }) =>
+      `  fence device ${device}${node === "" ? "" : ` for ${node}`}: expected ${expected}, found ${found}`,
+  );
+  throw new OperatingError(`${file} is a configuration, but a node could not be fenced from here:\n${lines.join("\n")}`, {
+    code: "bad-fencing",
+    hint: "Correct that, and check on every node: each may have to fence another one. `AGENT -o metadata` says what an agent takes.",
+  });
+}
+
 const checkCommand: CommandModule<object, FileArguments & { readonly json: boolean }> = {
   command: "check <file>",
-  describe: "whether a file is a configuration; every mistake in it at once",
+  describe: "whether a file is a configuration, and its fence agents can be used on this node; every mistake at once",
   builder: (yargs) =>
     yargs
       .positional("file", { type: "string", demandOption: true, describe: "a cluster.yaml" })
       .option("json", { type: "boolean", default: false, describe: "print JSON" })
-      .example("$0 config check /etc/coverlay/cluster.yaml", "before dlmd is started with it"),
+      .example("$0 config check /etc/coverlay/cluster.yaml", "before dlmd is started with it, on every node"),
   handler: ({ file, json }) =>
     runCommand(json, async () => {
       const config = decodeClusterConfig(readText(file), file);
+      await checkFencing(config, file);
       if (json) printJson(config);
       else print(`${file}: version ${config.version} of cluster ${config.cluster}, ${config.nodes.length} nodes, can be used`);
     }),

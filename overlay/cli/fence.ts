@@ -1,94 +1,84 @@
 /**
- * `coverlay fence show|ack NODE`: nodes that went without a word and are not yet known to be dead, what waits for that, and a person's word that
- * one is. There is no fence device yet, so that word is the only one (hazards M2, C11).
+ * `coverlay fence NODE`, `show`, `ack NODE`, `history`: nodes of which it must be sure that they write no more. Devices do it by themselves after a
+ * death; a person may order it, or say that a node is off (hazards M2, C11).
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import { userInfo } from "node:os";
 import type { CommandModule } from "yargs";
-import * as z from "zod";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { askAdmin } from "../../dlmd/client/admin.ts";
+import { type AdminQuestion, askAdmin } from "../../dlmd/client/admin.ts";
 import type { ClusterInfo } from "../../dlmd/client/api.ts";
-import { askDlmd } from "../query/dlmd-query.ts";
+import { askDlmd, nodeName } from "../query/dlmd-query.ts";
+import { describeFences, fencesOf, type Fences, historyCells, type HistoryRow } from "./fence-words.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
-import { print, printJson, runCommand, usageError } from "./output.ts";
+import { EXIT, print, printJson, runCommand, table, usageError } from "./output.ts";
 
-interface Victim {
-  readonly nodeid: number;
-  readonly incarnation: string;
-  readonly failingView: string;
-}
-interface OpenVictim extends Victim {
-  /** Those that wait for it. */
-  readonly lockspaces: readonly string[];
-}
-export interface Fences {
-  readonly unfenced: readonly OpenVictim[];
-  readonly fenced: readonly Victim[];
-  readonly fencedLockspaces: readonly string[];
-}
-const victim = { nodeid: z.number(), incarnation: z.string(), failingView: z.string() };
-const victims: z.ZodType<readonly Victim[]> = z.array(z.looseObject(victim));
-const openVictims: z.ZodType<readonly OpenVictim[]> = z.array(z.looseObject({ ...victim, lockspaces: z.array(z.string()) }));
-/** Of dlmd's answer to the query "status". */
-export const fencesShape: z.ZodType<Fences> = z.looseObject({
-  unfenced: openVictims,
-  fenced: victims,
-  fencedLockspaces: z.array(z.string()),
-});
+const LOOK_EVERY_MS = 200;
 
-type Name = (nodeid: number) => string;
-
-/** Lines for people; none if nothing waits. */
-export function describeWaits({ unfenced }: Fences, name: Name): string[] {
-  return unfenced.map(
-    ({ nodeid, incarnation, failingView, lockspaces }) =>
-      `${name(nodeid)} (incarnation ${incarnation}) went without a word before view ${failingView} and is not known to be dead: nothing is granted in ${lockspaces.join(", ")}. No fence device: when it is off for sure, \`coverlay fence ack ${name(nodeid)} --yes\``,
-  );
+async function askFences(runDir: string): Promise<{ info: ClusterInfo; fences: Fences }> {
+  const { info, answer } = await askDlmd(runDir, "status");
+  const fences = fencesOf(answer);
+  if (fences !== null) return { info, fences };
+  throw new OperatingError("dlmd's answer to `status` says nothing about fencing", {
+    code: "dlmd-bad-answer",
+    hint: "Is a dlmd of another version? Restart it after an upgrade.",
+  });
 }
-
-function describeFences(fences: Fences, name: Name): string {
-  if (fences.fencedLockspaces.length === 0) return "no lockspace of this cluster needs fencing (fencedLockspaces in cluster.yaml)";
-  const waits = describeWaits(fences, name);
-  return [
-    ...(waits.length === 0 ? ["nothing waits for a node to be dead"] : waits),
-    ...fences.fenced.map(
-      ({ nodeid, incarnation, failingView }) =>
-        `${name(nodeid)} (incarnation ${incarnation}), gone since view ${failingView}: known to be dead`,
-    ),
-  ].join("\n");
-}
-
-const nameIn =
-  (info: ClusterInfo): Name =>
-  (nodeid) =>
-    info.nodes.find((node) => node.nodeid === nodeid)?.name ?? String(nodeid);
 
 const showCommand: CommandModule<object, NodeOptions> = {
   command: "show",
-  describe: "nodes that are not known to be dead, and what waits for that; the last ones that are",
+  describe: "nodes with a device; nodes that are being fenced, or are not known to be dead, and what waits for that",
   builder: (yargs) => nodeOptions(yargs).example("$0 fence show", "who is waited for, and what waits"),
   handler: ({ runDir, json }) =>
     runCommand(json, async () => {
-      const { info, answer } = await askDlmd(runDir, "status");
-      const { success, data } = fencesShape.safeParse(answer);
-      if (!success) {
-        throw new OperatingError("dlmd's answer to `status` says nothing about fencing", {
-          code: "dlmd-bad-answer",
-          hint: "Is a dlmd of another version? Restart it after an upgrade.",
-        });
-      }
-      const { unfenced, fenced, fencedLockspaces } = data;
-      if (json) printJson({ unfenced, fenced, fencedLockspaces });
-      else print(describeFences(data, nameIn(info)));
+      const { info, fences } = await askFences(runDir);
+      const { unfenced, fenced, fencedLockspaces, fencing } = fences;
+      const { devices, wanted } = fencing;
+      if (json) return printJson({ unfenced, fenced, fencedLockspaces, devices, wanted });
+      const nodeids = info.nodes.map(({ nodeid }) => nodeid);
+      print(describeFences(fences, nodeids, nodeName(info), Date.now()));
     }),
 };
 
-interface AckArguments extends NodeOptions {
+const historyCommand: CommandModule<object, NodeOptions> = {
+  command: "history",
+  describe: "what was done about nodes that were to be fenced: the last 64, the latest at the end",
+  builder: (yargs) =>
+    nodeOptions(yargs)
+      .example("$0 fence history", "which node was fenced when, by which device")
+      .example("$0 fence history --json | jq '.[] | select(.outcome == \"failed\")'", "what failed"),
+  handler: ({ runDir, json }) =>
+    runCommand(json, async () => {
+      const { info, fences } = await askFences(runDir);
+      const { history } = fences.fencing;
+      if (json) printJson(history);
+      else print(history.length === 0 ? "no node was fenced" : table(history.map((row) => historyCells(row, nodeName(info)))));
+    }),
+};
+
+interface NodeArguments extends NodeOptions {
   readonly node: string;
   readonly yes: boolean;
 }
 
-const ackCommand: CommandModule<object, AckArguments> = {
+function nodeNamed(info: ClusterInfo, node: string): ClusterInfo["nodes"][number] {
+  const found = info.nodes.find(({ name, nodeid }) => name === node || String(nodeid) === node);
+  if (found !== undefined) return found;
+  throw usageError(`a node of the cluster expected, found ${node}`, `Nodes: ${info.nodes.map(({ name }) => name).join(", ")}.`);
+}
+
+async function tell(
+  runDir: string,
+  what: "fence-ack" | "fence-node",
+  node: string,
+): Promise<{ info: ClusterInfo; nodeid: number; said: unknown }> {
+  const { info } = await askDlmd(runDir, null);
+  const { nodeid } = nodeNamed(info, node);
+  const question: AdminQuestion = { what, nodeid, by: userInfo().username };
+  return { info, nodeid, said: await askAdmin(runDir, question) };
+}
+
+const ackCommand: CommandModule<object, NodeArguments> = {
   command: "ack <node>",
   describe: "say that a node is dead for sure: what waits for that goes on, on every node",
   builder: (yargs) =>
@@ -104,27 +94,62 @@ const ackCommand: CommandModule<object, AckArguments> = {
           "Switch it off or take its path to the disk away, look that it is so, then say --yes.",
         );
       }
-      const { info } = await askDlmd(runDir, null);
-      const found = info.nodes.find(({ name, nodeid }) => name === node || String(nodeid) === node);
-      if (found === undefined) {
-        throw usageError(`a node of the cluster expected, found ${node}`, `Nodes: ${info.nodes.map(({ name }) => name).join(", ")}.`);
-      }
-      const acknowledged = await askAdmin(runDir, { what: "fence-ack", nodeid: found.nodeid, by: userInfo().username });
-      if (json) printJson(acknowledged);
-      else print(`${found.name} is taken to be dead: what waited for that goes on`);
+      const { info, nodeid, said } = await tell(runDir, "fence-ack", node);
+      if (json) printJson(said);
+      else print(`${nodeName(info)(nodeid)} is taken to be dead: what waited for that goes on`);
+    }),
+};
+
+/** Until the request has an end, or every level has failed once more. */
+async function followOrder(runDir: string, nodeid: number, before: Fences): Promise<HistoryRow | null> {
+  const known = new Set(before.fencing.history.map((row) => JSON.stringify(row)));
+  const rounds = before.fencing.wanted.find((one) => one.nodeid === nodeid)?.rounds ?? 0;
+  for (;;) {
+    const { fences } = await askFences(runDir);
+    const { wanted, history } = fences.fencing;
+    const last = history.findLast((row) => row.nodeid === nodeid && !known.has(JSON.stringify(row)));
+    const open = wanted.find((one) => one.nodeid === nodeid);
+    if (last !== undefined && (open === undefined || open.rounds > rounds)) return last;
+    await sleep(LOOK_EVERY_MS);
+  }
+}
+
+const nodeCommand: CommandModule<object, NodeArguments> = {
+  command: "$0 [node]",
+  describe: "put a node out of the cluster and fence it, now; returns when it is fenced, or every level has failed",
+  builder: (yargs) =>
+    nodeOptions(yargs)
+      .positional("node", { type: "string", default: "", describe: "its name, or its nodeid" })
+      .option("yes", { type: "boolean", default: false, describe: "it loses its power, or its disks, whatever it is doing" }),
+  handler: ({ runDir, json, node, yes }) =>
+    runCommand(json, async () => {
+      if (node === "") throw usageError("show, history, ack NODE or a node is expected", "coverlay fence --help");
+      const { info, fences } = await askFences(runDir);
+      const { name } = nodeNamed(info, node);
+      if (!yes) throw usageError(`--yes is needed: ${name} loses its power, or its disks`, `coverlay fence ${name} --yes`);
+      const { nodeid } = await tell(runDir, "fence-node", node);
+      const row = await followOrder(runDir, nodeid, fences);
+      if (json) printJson(row);
+      else if (row !== null) print(historyCells(row, nodeName(info)).join("  "));
+      return row?.outcome === "fenced" || row?.outcome === "acknowledged" ? EXIT.OK : EXIT.FAILURE;
     }),
 };
 
 export const fenceCommand: CommandModule = {
   command: "fence",
-  describe: "nodes that must be known to be dead before others go on: show them, acknowledge one",
+  describe: "nodes that must write no more: fence one, show what is done, acknowledge that one is off",
   builder: (yargs) =>
     yargs
+      .command(nodeCommand)
       .command(showCommand)
+      .command(historyCommand)
       .command(ackCommand)
-      .demandCommand(1, "show or ack is needed")
       .example("$0 fence show", "who is waited for, and what waits")
+      .example("$0 fence node3 --yes", "node3 hangs: cut it off now, member or not")
       .example("$0 fence ack node3 --yes", "node3 is off: the others may go on")
-      .epilogue("On any node that is in the view. A member of the view is never taken to be dead: switch it off first."),
+      .example("$0 fence history", "what was done, and by which device")
+      .epilogue(
+        "On any node that is in the view. After a death devices are used without being asked. A member of the view is never taken to be dead: `fence NODE` puts it out first.",
+      ),
   handler: () => undefined,
 };

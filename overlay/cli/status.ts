@@ -2,7 +2,7 @@
 import type { CommandModule } from "yargs";
 import * as z from "zod";
 import { type DlmdAnswer, askDlmd } from "../query/dlmd-query.ts";
-import { describeWaits, fencesShape } from "./fence.ts";
+import { describeWaits, fencesOf } from "./fence-words.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
 import { EXIT, print, printJson, runCommand } from "./output.ts";
 import { type OverlayStatus, queryOverlays } from "../query/overlay-query.ts";
@@ -87,7 +87,7 @@ function describeMount(mount: OverlayStatus, name: Name): string[] {
 /** For people: a few lines. */
 export function describeStatus({ info, view, answer }: DlmdAnswer, mounts: readonly OverlayStatus[]): string {
   const { data: status } = statusShape.safeParse(answer);
-  const { data: fences } = fencesShape.safeParse(answer);
+  const fences = fencesOf(answer);
   const name: Name = (nodeid) => info.nodes.find((node) => node.nodeid === nodeid)?.name ?? String(nodeid);
   const away = info.nodes.filter(({ nodeid }) => !view.members.includes(nodeid)).map((node) => node.name);
   return [
@@ -99,7 +99,7 @@ export function describeStatus({ info, view, answer }: DlmdAnswer, mounts: reado
     ...(view.quorate ? [] : waitedFor(status?.counting ?? null, view.members, name)),
     `locks    ${view.running ? "granted" : "requests wait (recovery, or no quorum)"}${status === undefined || status.state === "running" ? "" : `: ${status.state}`}`,
     ...(status === undefined ? [] : lockspaceLines(status, name)),
-    ...(fences === undefined ? [] : describeWaits(fences, name).map((line) => `fencing  ${line}`)),
+    ...(fences === null ? [] : describeWaits(fences, name, Date.now()).map((line) => `fencing  ${line}`)),
     ...(status === undefined ? [] : [`engine   ${engineWords(status.engine, name)}`]),
     ...(status?.channels ?? []).map((channel, at) => `${at === 0 ? "channels" : "        "} ${channelWords(channel, name)}`),
     ...(mounts.length === 0 ? ["mount    none"] : mounts.flatMap((mount) => describeMount(mount, name))),

@@ -42,6 +42,12 @@ const claims: Readonly<Record<string, Shown>> = {
     [locks, "go with close(2), with exit(2), and with SIGKILL"],
   ],
   "mmap, shared and writable": [[pages, "its dirty mapped page still comes out"]],
+  Fencing: [
+    ["test/e2e/dlmd/fence-device.test.ts", "after a death the device opens what waited for it, with nobody's word"],
+    ["test/e2e/dlmd/fence-device.test.ts", "a person's order is refused where it would end the quorum"],
+    ["test/unit/fencing/fencing.test.ts", "is no member as long as an agent runs against it"],
+    ["test/unit/fencing/fencing.test.ts", "runs at the lowest member, once"],
+  ],
   "fsync, fdatasync": [[permissions, "F16: after fsync data is on the disk"]],
   "1": [[limits, "reads that the cache answers leave the access time as it is"]],
   "2": [["test/e2e/hazards/readers.long.test.ts", "one of all these reads at most was shown a wrong end"]],
@@ -110,7 +116,10 @@ const gaps: Readonly<Record<string, Shown>> = {
     ["test/e2e/withdraw.long.test.ts", "nobody is told EIO or EROFS"],
   ],
   "A volume whose lower": [["test/e2e/volume/bit.alone.test.ts", "a directory that is not the root of its file system is refused"]],
-  "Fencing protects the lockspaces": [["test/e2e/dlmd/fence.test.ts", "M2, C11: after a death a guarded lockspace waits"]],
+  "Fence agents were tried": [
+    ["test/unit/fence-agent/fence-device.test.ts", "is run: off, and its status says so"],
+    ["test/e2e/dlmd/agents.long.test.ts", "every agent of fence-agents says metadata that can be read"],
+  ],
   "A kernel before 6.16": [
     ["test/unit/fuse/init.test.ts", "entry expiry comes with its flag, epochs with protocol 7.44"],
     ["test/unit/fuse/init.test.ts", "a kernel before Linux 5.4"],

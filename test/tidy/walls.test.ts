@@ -185,6 +185,7 @@ describe("the walls", () => {
           .filter((to) => to.startsWith("dlmd/"))
           .filter((to) => !DLMD_FOR_OVERLAY.some((allowed) => to.startsWith(allowed)))
           .filter((to) => !(file.startsWith("overlay/file-lock/") && PLOCK_TABLES.has(to)))
+          .filter((to) => !(file === "overlay/cli/config.ts" && to.startsWith("dlmd/fence-agent/")))
           .filter(
             (to) =>
               !(to.startsWith("dlmd/config/") || to.startsWith("dlmd/driver/cluster-files")) ||

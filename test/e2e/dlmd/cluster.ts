@@ -29,6 +29,8 @@ export interface ClusterOptions {
   readonly namespaces?: boolean;
   /** More lines of cluster.yaml. */
   readonly more?: readonly string[];
+  /** More keys of a node in cluster.yaml, such as `fence: [[x]]`. */
+  readonly nodeKeys?: string;
   /** A compiled dlmd; else this tree's own, built if need be. */
   readonly program?: string;
 }
@@ -183,11 +185,14 @@ export function removeNamespaces(names: readonly string[]): void {
   for (const name of names) if (existsSync(`/run/netns/${name}`)) execFileSync("ip", ["netns", "del", name]);
 }
 
-function writeCluster(dir: string, nodes: number, namespaces: boolean, more: readonly string[]): string {
+function writeCluster(dir: string, nodes: number, namespaces: boolean, more: readonly string[], nodeKeys: string): string {
   const port = nextPorts;
   nextPorts += 2;
   const address = (nodeid: number): string => (namespaces ? `10.77.0.${nodeid}` : `127.0.0.${nodeid}`);
-  const rows = Array.from({ length: nodes }, (_, at) => `  - { nodeid: ${at + 1}, name: node${at + 1}, address: ${address(at + 1)} }`);
+  const rows = Array.from(
+    { length: nodes },
+    (_, at) => `  - { nodeid: ${at + 1}, name: node${at + 1}, address: ${address(at + 1)}${nodeKeys} }`,
+  );
   const lines = [
     "cluster: test",
     "version: 1",
@@ -218,9 +223,9 @@ function untilReady(child: ChildProcess): Promise<void> {
 }
 
 /** Writes what a cluster needs; starts nothing yet. */
-export function createCluster({ nodes, namespaces = false, more = [], program: given }: ClusterOptions): TestCluster {
+export function createCluster({ nodes, namespaces = false, more = [], nodeKeys = "", program: given }: ClusterOptions): TestCluster {
   const dir = mkdtempSync(path.join(tmpdir(), "coverlay-dlmd-"));
-  const configFile = writeCluster(dir, nodes, namespaces, more);
+  const configFile = writeCluster(dir, nodes, namespaces, more, nodeKeys === "" ? "" : `, ${nodeKeys}`);
   const namespaceNames = namespaces ? Array.from({ length: nodes }, (_, at) => `cvy-${process.pid}-${nextPorts}-${at + 1}`) : [];
   const hub = `cvy-${process.pid}-${nextPorts}-hub`;
   if (namespaces) {

@@ -60,7 +60,7 @@ describe("the command line", () => {
       open.push(...listedCommands(stdout).filter((found) => found !== command && found.startsWith(command)));
     }
     const topLevel = ["status", "nodes", "locks", "why", "keygen", "mount", "umount", "install-mount-helper"];
-    const below = ["volume enable", "volume disable", "volume show", "config apply", "fence ack"];
+    const below = ["volume enable", "volume disable", "volume show", "config apply", "fence ack", "fence show", "fence history"];
     const lab = ["up", "exec", "status", "owner", "kill", "start", "stop", "cut", "uncut", "partition", "heal", "net", "down"];
     expect(seen).toEqual(expect.arrayContaining([...topLevel, ...below, ...lab.map((word) => `lab ${word}`)]));
   });
