@@ -16,8 +16,17 @@ export const overlayOrphanMutations: readonly Mutation[] = [
     hazard: "H10",
     breaks: "every file that is removed is moved to the hidden directory",
     file: "overlay/lower/local/orphan-table.ts",
-    find: 'if (!open || this.#phase === "absent") return false;',
+    find: 'if (this.#phase === "absent" || (!open && this.#phase !== "claims")) return false;',
     replace: 'if (this.#phase === "absent") return false;',
+    caughtBy: "test/unit/lower/orphan-table.test.ts",
+  },
+  {
+    id: "h10-claims-not-awaited",
+    hazard: "H10",
+    breaks: "what is removed at a new owner ends for a caller that has it open and has not come yet",
+    file: "overlay/lower/local/orphan-table.ts",
+    find: 'if (this.#phase === "absent" || (!open && this.#phase !== "claims")) return false;',
+    replace: 'if (this.#phase === "absent" || !open) return false;',
     caughtBy: "test/unit/lower/orphan-table.test.ts",
   },
   {
@@ -127,6 +136,15 @@ export const overlayOrphanMutations: readonly Mutation[] = [
     find: '    await Promise.all([forgotten, ...handles.map((handle) => this.#reopen(handle))]);\n    await this.session.callFirst("claimed", undefined);',
     replace:
       '    await this.session.callFirst("claimed", undefined);\n    await Promise.all([forgotten, ...handles.map((handle) => this.#reopen(handle))]);',
+    caughtBy: "test/unit/lower/orphans.test.ts",
+  },
+  {
+    id: "h10-unopened-claimed",
+    hazard: "H10",
+    breaks: "a file without a name is dropped because it could not be opened at the new owner at once",
+    file: "overlay/lower/server/session.ts",
+    find: "    this.#lower.pin(id);\n",
+    replace: "",
     caughtBy: "test/unit/lower/orphans.test.ts",
   },
   {

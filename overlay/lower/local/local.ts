@@ -55,6 +55,9 @@ export interface LocalLower extends Lower {
   recoverOrphans(): Promise<number>;
   /** This owner ends: what is closed from now on is open for its users still, and stays on the disk for the next owner. */
   leaveOrphans(): void;
+  /** That inode is open at a caller, and could not be opened here: it counts as open, once more, until `unpin`. */
+  pin(id: FileId): void;
+  unpin(id: FileId): void;
   /** Inodes without a name that are kept. */
   readonly orphanCount: number;
   /**
@@ -232,6 +235,8 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
     openOrphans: (readOnly) => context.orphans.open(readOnly),
     recoverOrphans: () => context.orphans.settle(),
     leaveOrphans: () => context.orphans.end(),
+    pin: (id) => context.handles.pin(id),
+    unpin: (id) => context.handles.unpin(id),
     get orphanCount(): number {
       return context.orphans.table.count;
     },

@@ -68,6 +68,15 @@ export class OpenHandles {
     return finallyDo(work, () => void this.#countDown(id));
   }
 
+  /** It counts as open, though there is no descriptor, until `unpin`. */
+  pin(id: FileId): void {
+    this.#countUp(id);
+  }
+
+  unpin(id: FileId): void {
+    void this.#countDown(id);
+  }
+
   #countUp({ ino }: FileId): void {
     this.#opens.set(ino, (this.#opens.get(ino) ?? 0) + 1);
   }

@@ -78,7 +78,8 @@ export class OrphanTable {
 
   /** Whether an inode whose last name goes is to get one in the hidden directory. `nlink`: as callers are told. */
   keeps(mode: number, nlink: number, open: boolean): boolean {
-    if (!open || this.#phase === "absent") return false;
+    // Callers that have not come yet may have it open.
+    if (this.#phase === "absent" || (!open && this.#phase !== "claims")) return false;
     const type = mode & S_IFMT;
     return type === S_IFDIR || (type === S_IFREG && nlink === 1);
   }

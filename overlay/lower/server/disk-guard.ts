@@ -297,6 +297,8 @@ export class DiskGuard {
       openOrphans: (readOnly) => local.openOrphans(readOnly),
       recoverOrphans: () => local.recoverOrphans(),
       leaveOrphans: () => local.leaveOrphans(),
+      pin: (id) => local.pin(id),
+      unpin: (id) => local.unpin(id),
       get orphanCount(): number {
         return local.orphanCount;
       },

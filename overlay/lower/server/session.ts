@@ -55,6 +55,8 @@ export class ServerSession {
   #closed = false;
   #retired = false;
   #hasClaimed = false;
+  /** Files that the caller has open, and that could not be opened here: by handle. */
+  readonly #pinned: Map<number, FileId> = new Map();
   #idle: (() => void)[] = [];
 
   /** `claimed`: this caller has opened all that it had open at an earlier owner. */
@@ -101,6 +103,7 @@ export class ServerSession {
     this.sink = null;
     await this.retire();
     for (const handle of this.#handles.values()) this.#lower.close(handle);
+    for (const handle of this.#pinned.keys()) this.#unpin(handle);
     this.#handles.clear();
     this.#answers.clear();
   }
@@ -194,6 +197,30 @@ export class ServerSession {
     return opening;
   }
 
+  /** Before its claim a caller opens what it had open at an earlier owner. If that fails for now (ENFILE), the next owner may do better. */
+  #reopen(handle: number, id: FileId, flags: number): MaybePromise<LowerHandle> {
+    return withErrors(
+      () => this.#lower.open(id, flags),
+      (error) => {
+        if (error instanceof Errno && error.errno !== E.ESTALE) this.#pin(handle, id);
+        throw error;
+      },
+    );
+  }
+
+  #pin(handle: number, id: FileId): void {
+    if (this.#closed || this.#pinned.has(handle)) return;
+    this.#pinned.set(handle, id);
+    this.#lower.pin(id);
+  }
+
+  #unpin(handle: number): void {
+    const id = this.#pinned.get(handle);
+    if (id === undefined) return;
+    this.#pinned.delete(handle);
+    this.#lower.unpin(id);
+  }
+
   #create(request: RequestOf<"create">): MaybePromise<AnswerOf<"create">> {
     if (this.#handles.has(request.handle)) throw errnoError(E.EBADF);
     if (this.#handles.size >= MAX_SESSION_HANDLES) throw errnoError(E.ENFILE);
@@ -242,6 +269,7 @@ export class ServerSession {
   }
 
   #close(handle: number): void {
+    this.#unpin(handle);
     const found = this.#handles.get(handle);
     if (found === undefined) return;
     this.#handles.delete(handle);
@@ -302,7 +330,7 @@ export class ServerSession {
       }
       case "open": {
         const { id, flags, handle } = one.request;
-        return this.#opened(handle, () => lower.open(id, flags));
+        return this.#opened(handle, () => (this.#hasClaimed ? lower.open(id, flags) : this.#reopen(handle, id, flags)));
       }
       case "opendir": {
         const { id, handle } = one.request;

@@ -29,6 +29,14 @@ describe("an inode whose last name goes", () => {
     expect(new OrphanTable(2).keeps(FILE, 1, true)).toBe(false);
   });
 
+  it("is kept at a new owner until all have come that may have it open", () => {
+    const table = new OrphanTable(2);
+    table.begin([]);
+    expect([table.keeps(FILE, 1, false), table.keeps(DIRECTORY, 2, false), table.keeps(FILE, 2, false)]).toEqual([true, true, false]);
+    table.settle(nobody);
+    expect([table.keeps(FILE, 1, false), table.keeps(DIRECTORY, 2, false)]).toEqual([false, false]);
+  });
+
   it("is not the last one of a file with more names; and only files and directories are open at an owner", () => {
     expect(settled().keeps(FILE, 2, true)).toBe(false);
     expect(settled().keeps(0o120777, 1, true)).toBe(false);

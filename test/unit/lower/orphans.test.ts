@@ -2,7 +2,7 @@
 import { execFileSync } from "node:child_process";
 import fs from "node:fs";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { E } from "../../../dlmd/base/errno.ts";
+import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import type { FileId, LowerHandle } from "../../../overlay/lower/lower.ts";
 import { createRemoteLower, type RemoteLower } from "../../../overlay/lower/remote/remote.ts";
 import type { LowerServer } from "../../../overlay/lower/server/server.ts";
@@ -472,8 +472,11 @@ describe("callers at other nodes", () => {
   /** Files that the owner had open when a caller said that all of its are. */
   let openAtClaims: number[];
 
-  async function owner(epoch: number): Promise<Parameters<RemoteLower["connect"]>[0]> {
-    const lower = await ownedLower(place.rootFd);
+  async function owner(
+    epoch: number,
+    wrap: (lower: LocalLower) => LocalLower = (lower) => lower,
+  ): Promise<Parameters<RemoteLower["connect"]>[0]> {
+    const lower = wrap(await ownedLower(place.rootFd));
     const server = testServer(lower, epoch, () => false, {
       claimed() {
         claims += 1;
@@ -546,16 +549,60 @@ describe("callers at other nodes", () => {
     await until(() => next.lower.orphanCount === 0);
   });
 
-  /** The owner ends in good order, and there is another one. */
-  async function change(one: RemoteLower): Promise<LocalLower> {
-    await owners[0]?.server.close();
-    await owners[0]?.lower.shutdown();
+  /** The last owner ends in good order, and there is another one. */
+  async function change(one: RemoteLower, wrap?: (lower: LocalLower) => LocalLower): Promise<LocalLower> {
+    const last = owners.at(-1)!;
+    await last.server.close();
+    await last.lower.shutdown();
     one.ownerLost();
-    one.ownerFound(await owner(2), 2);
-    const next = owners[1]!;
+    one.ownerFound(await owner(owners.length + 1, wrap), owners.length);
+    const next = owners.at(-1)!;
     await until(() => next.server.hasClaimed(client(2)));
     return next.lower;
   }
+
+  it("keep what cannot be opened at the next owner for now: it is open at the one after it", async () => {
+    const two = await caller(2, await owner(1), 1);
+    await owners[0]?.lower.recoverOrphans();
+    const { entry, handle } = await two.create(two.root, bytes("f"), RDWR, 0o644, root);
+    const closed = await two.create(two.root, bytes("closed"), RDWR, 0o644, root);
+    await two.unlink(two.root, bytes("f"), entry.id);
+    await two.unlink(two.root, bytes("closed"), closed.entry.id);
+    const full = (lower: LocalLower): LocalLower => ({ ...lower, open: () => Promise.reject(errnoError(E.ENFILE)) });
+    const second = await change(two, full);
+    expect(await second.recoverOrphans()).toBe(0);
+    expect(await errnoOf(() => two.read(handle, 0, 1))).toBe(E.ENFILE);
+    two.close(closed.handle);
+    await until(() => fs.readdirSync(`${place.path}/${ORPHANS}`).length === 1);
+    const third = await change(two);
+    expect(await third.recoverOrphans()).toBe(0);
+    expect(await errnoOf(() => two.read(handle, 0, 1))).toBe(0);
+    await owners[2]?.server.closeSessions([client(2)]);
+    expect(fs.readdirSync(`${place.path}/${ORPHANS}`)).toEqual([]);
+  });
+
+  it("keep what another one unlinks at the next owner before they have come", async () => {
+    const first = await owner(1);
+    await owners[0]?.lower.recoverOrphans();
+    const [two, three] = [await caller(2, first, 1), await caller(3, first, 1)];
+    const { entry, handle } = await two.create(two.root, bytes("f"), RDWR, 0o644, root);
+    await two.write(handle, Buffer.from("content"), 0, false);
+    three.ownerLost();
+    two.ownerLost();
+    await owners[0]?.server.close();
+    await owners[0]?.lower.shutdown();
+    const second = await owner(2);
+    three.ownerFound(second, 2);
+    await three.unlink(three.root, bytes("f"), entry.id);
+    expect(owners[1]?.lower.orphanCount).toBe(1);
+    two.ownerFound(second, 2);
+    expect(Buffer.from(await two.read(handle, 0, 100)).toString()).toBe("content");
+    expect((await two.getattr(entry.id)).nlink).toBe(0);
+    await owners[1]?.lower.recoverOrphans();
+    expect(owners[1]?.lower.orphanCount).toBe(1);
+    two.close(handle);
+    await until(() => owners[1]?.lower.orphanCount === 0);
+  });
 
   it("what was opened after its last name had gone ends with its owner", async () => {
     const two = await caller(2, await owner(1), 1);
