@@ -100,7 +100,11 @@ export class MountProcess {
   constructor(options: MountProcessOptions) {
     this.options = options;
     this.#withdrawals = new Withdrawals(options.log);
-    this.#claims = new OrphanClaims(options.log, () => this.#remote !== null);
+    this.#claims = new OrphanClaims(
+      options.log,
+      () => this.#remote !== null,
+      (error) => this.fail(error),
+    );
     this.#disk = new DiskSteps(options.lower.path);
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;

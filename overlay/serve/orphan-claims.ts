@@ -4,6 +4,7 @@
  * before it opens a file. An owner that has mounted the lower sends a message to the group. A mounter that joins behind that message in the order
  * of the group had nothing open at an earlier owner; those before it are known when the message is back.
  */
+import { OperatingError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import type { DlmClient } from "../../dlmd/client/api.ts";
 import type { Group, GroupMember } from "../../dlmd/client/group-api.ts";
@@ -35,14 +36,17 @@ export class OrphanClaims {
   readonly #log: Log;
   /** This mount's own files are open at its server, as those of another; else in the lower itself. */
   readonly #isCaller: () => boolean;
+  readonly #fail: (error: Error) => void;
   #group: Group | null = null;
   #members: readonly GroupMember[] = [];
   #owned: Owned | null = null;
   #turns = 0;
 
-  constructor(log: Log, isCaller: () => boolean) {
+  /** `fail`: this mount is known to the others no more, so it must not go on. */
+  constructor(log: Log, isCaller: () => boolean, fail: (error: Error) => void) {
     this.#log = log;
     this.#isCaller = isCaller;
+    this.#fail = fail;
   }
 
   /** Before anything is opened. */
@@ -58,10 +62,11 @@ export class OrphanClaims {
         this.#members = members;
         this.check();
       },
-      // Nobody is known then: what was left stays for the next owner.
+      // A new owner would not wait for what is open here.
       ended: (reason) => {
         this.#group = null;
-        this.#log.info({ reason: reason.message }, "the mounters of the volume are not known any more");
+        // If dlmd is gone, that is heard right after this, and is what is said.
+        queueMicrotask(() => this.#fail(this.#lost(reason)));
       },
     });
   }
@@ -73,9 +78,12 @@ export class OrphanClaims {
     this.#owned = { lower, server, turn, ordered: false, done: false };
     const data = Buffer.alloc(4);
     data.writeUInt32LE(turn);
-    this.#group?.multicast(data).catch((error: unknown) => {
-      this.#log.warn({ error: String(error) }, "open files without a name are kept until there is another owner");
-    });
+    this.#group?.multicast(data).catch((error: unknown) => this.#fail(this.#lost(error)));
+  }
+
+  #lost(cause: unknown): OperatingError {
+    const text = `this mount is not in the group of the volume's mounters any more: ${cause instanceof Error ? cause.message : String(cause)}`;
+    return new OperatingError(text, { code: "group-lost", hint: "Unmount it, and mount again." });
   }
 
   /** It is the owner no more. */

@@ -184,6 +184,15 @@ export const overlayOrphanMutations: readonly Mutation[] = [
     caughtBy: "test/unit/serve/orphan-claims.test.ts",
   },
   {
+    id: "h10-unknown-mounter-goes-on",
+    hazard: "H10",
+    breaks: "a mounter that a new owner does not know of goes on",
+    file: "overlay/serve/orphan-claims.ts",
+    find: "        queueMicrotask(() => this.#fail(this.#lost(reason)));\n",
+    replace: "",
+    caughtBy: "test/unit/serve/orphan-claims.test.ts",
+  },
+  {
     id: "h10-own-files-forgotten",
     hazard: "H10",
     breaks: "what the new owner's own programs have open is dropped",

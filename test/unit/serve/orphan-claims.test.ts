@@ -18,6 +18,7 @@ async function mount(isCaller = false): Promise<{
   orderOne: () => void;
   end: () => void;
   recovered: () => number;
+  failures: string[];
   begin: () => void;
 }> {
   let handlers: GroupHandlers | null = null;
@@ -29,7 +30,12 @@ async function mount(isCaller = false): Promise<{
     multicast: async (data) => void said.push(data),
     leave: () => Promise.resolve(),
   };
-  const claims = new OrphanClaims(silentLog, () => isCaller);
+  const failures: string[] = [];
+  const claims = new OrphanClaims(
+    silentLog,
+    () => isCaller,
+    (error) => failures.push(error.message),
+  );
   await claims.join({ join: async (_, given) => ((handlers = given), group) }, "0b9f5f1e-7f5c-4f0e-9a47-5d4f0f6a1c11");
   const deliver = (messages: readonly Uint8Array[]): void => {
     for (const data of messages) handlers?.message({ group: "g", from: self, seq: 1, data, own: true }, group);
@@ -47,6 +53,7 @@ async function mount(isCaller = false): Promise<{
     orderOne: () => deliver(said.splice(0, 1)),
     end: () => handlers?.ended(new Error("too much was not read")),
     recovered: () => recovered,
+    failures,
     begin() {
       claimed = [];
       const server = {
@@ -141,14 +148,16 @@ describe("what an earlier owner left is dropped", () => {
     expect(recovered()).toBe(1);
   });
 
-  it("never by this owner if the mounters are not known any more", async () => {
-    const { members, begin, order, claimed, recovered, end, claims } = await mount();
+  it("never by a mount that does not know the mounters any more, nor they it: it is taken out", async () => {
+    const { members, begin, order, claimed, recovered, end, claims, failures } = await mount();
     members(self, two);
     begin();
     order();
     end();
     claimed(two);
-    expect([recovered(), claims.missing]).toEqual([0, null]);
+    expect([recovered(), claims.missing, failures]).toEqual([0, null, []]);
+    await Promise.resolve();
+    expect(failures).toEqual(["this mount is not in the group of the volume's mounters any more: too much was not read"]);
   });
 });
 
