@@ -19,6 +19,7 @@ interface UpArguments {
   readonly size: string;
   readonly image: string | undefined;
   readonly engine: "builtin" | "corosync";
+  readonly fencing: boolean;
   readonly detach: boolean;
 }
 
@@ -38,6 +39,7 @@ export const labUpCommand: CommandModule<{ dir: string; json: boolean }, UpArgum
       .option("size", { type: "string", default: "2G", requiresArg: true, describe: "size of the image" })
       .option("image", { type: "string", requiresArg: true, describe: "use this file for the disk; it is overwritten, and stays" })
       .option("engine", { choices: ["builtin", "corosync"] as const, default: "builtin" as const, describe: "how dlmds agree on views" })
+      .option("fencing", { type: "boolean", default: true, describe: "each node has a fence device; --no-fencing: none has one" })
       .option("detach", { type: "boolean", default: false, describe: "return once every mount answers; end it with lab down" })
       .example("$0 lab up", "three nodes, until Ctrl-C")
       .example("$0 lab up --nodes 5 --size 512M --dir /tmp/five", "five nodes in a directory of their own")
@@ -86,7 +88,14 @@ async function labUp(args: UpArguments): Promise<number> {
   try {
     const progress = (step: string): void => say(`${step} ...\n`);
     const lab = await bringUp(
-      { dir, nodes: args.nodes, lower: args.lower, sizeBytes: image === null ? sizeBytes : givenImageBytes(image), image },
+      {
+        dir,
+        nodes: args.nodes,
+        lower: args.lower,
+        fencing: args.fencing,
+        sizeBytes: image === null ? sizeBytes : givenImageBytes(image),
+        image,
+      },
       progress,
       signal,
     );

@@ -91,8 +91,22 @@ export function nodeLayout(dir: string, id: string, nodeid: number): NodeLayout 
   };
 }
 
-/** The text of the lab's cluster.yaml. */
-export function clusterYaml(id: string, volumeUuid: string, lower: LowerKind, nodes: readonly NodeLayout[]): string {
+/** After the fence's success, as long as the next owner watches the disk (volume/quiet-disk.ts): then it need not wait once more. */
+const FENCE_SETTLE_MS = 1500;
+
+/** The text of the lab's cluster.yaml. `fenceIn`: the lab's directory, whose agent fences each node; null: no node has a fence device. */
+export function clusterYaml(
+  id: string,
+  volumeUuid: string,
+  lower: LowerKind,
+  nodes: readonly NodeLayout[],
+  fenceIn: string | null,
+): string {
+  const device = ({ node }: NodeLayout): string => `power-${node}`;
+  const agent = fenceIn === null ? "" : JSON.stringify(labFiles(fenceIn).fenceAgent);
+  const options = `{ dir: ${JSON.stringify(fenceIn)} }`;
+  const devices = nodes.map((node) => `  - { name: ${device(node)}, agent: ${agent}, settleMs: ${FENCE_SETTLE_MS}, options: ${options} }`);
+  const fence = (node: NodeLayout): string => (fenceIn === null ? "" : `, fence: [[${device(node)}]]`);
   return [
     `cluster: lab-${id}`,
     "version: 1",
@@ -101,7 +115,8 @@ export function clusterYaml(id: string, volumeUuid: string, lower: LowerKind, no
     "peerPort: 7701",
     "timeoutMs: 3000",
     "nodes:",
-    ...nodes.map(({ nodeid, node, address }) => `  - { nodeid: ${nodeid}, name: ${node}, address: ${address} }`),
+    ...nodes.map((node) => `  - { nodeid: ${node.nodeid}, name: ${node.node}, address: ${node.address}${fence(node)} }`),
+    ...(fenceIn === null ? [] : ["fenceDevices:", ...devices]),
     "volumes:",
     `  - { name: lab, uuid: ${volumeUuid}, lower: ${lower === "directory" ? "directory" : "device"} }`,
     "",

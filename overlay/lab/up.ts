@@ -45,6 +45,8 @@ export interface UpOptions {
   readonly nodes: number;
   readonly lower: LowerKind;
   readonly sizeBytes: number;
+  /** Each node has a fence device, whose agent is the lab's. */
+  readonly fencing: boolean;
   /** Absolute; null: the lab makes an image of `sizeBytes`. */
   readonly image: string | null;
 }
@@ -170,7 +172,7 @@ export async function bringUp(options: UpOptions, progress: Progress, signal: Ab
     return writeLab(newLab(options, made));
   });
   try {
-    return await makeAll(lab, progress, signal);
+    return await makeAll(lab, options.fencing, progress, signal);
   } catch (error) {
     progress("taking down what was made");
     await takeBack(dir, error);
@@ -198,7 +200,7 @@ async function takeBack(dir: string, cause: unknown): Promise<void> {
 /** Records what is begun. */
 type Step = (name: string) => Promise<LabState>;
 
-async function makeAll(lab: LabState, progress: Progress, signal: AbortSignal): Promise<LabState> {
+async function makeAll(lab: LabState, fencing: boolean, progress: Progress, signal: AbortSignal): Promise<LabState> {
   const { dir } = lab;
   const step: Step = (name) => {
     signal.throwIfAborted();
@@ -206,7 +208,7 @@ async function makeAll(lab: LabState, progress: Progress, signal: AbortSignal): 
     return updateLab(dir, (now) => ({ ...now, step: name }));
   };
   await step("files");
-  makeFiles(lab);
+  makeFiles(lab, fencing);
   await step("disk");
   await makeDisk(lab, signal);
   await step("network");
@@ -240,11 +242,11 @@ async function allSettled(tasks: readonly Promise<void>[]): Promise<void> {
   if (failed !== undefined) throw failed.reason;
 }
 
-function makeFiles(lab: LabState): void {
+function makeFiles(lab: LabState, fencing: boolean): void {
   const files = labFiles(lab.dir);
   const nodes = labNodes(lab);
   writeClusterKey(files.key);
-  writeFileSync(files.config, clusterYaml(lab.id, lab.volumeUuid, lab.lower, nodes), { flag: "wx", mode: 0o644 });
+  writeFileSync(files.config, clusterYaml(lab.id, lab.volumeUuid, lab.lower, nodes, fencing ? lab.dir : null), { flag: "wx", mode: 0o644 });
   writeFileSync(files.fenceAgent, fenceAgentScript(lab.id, [process.execPath, programs.fenceAgent]), { flag: "wx", mode: 0o755 });
   for (const { nodeDir, runDir, mount } of nodes) {
     mkdirSync(nodeDir, { mode: 0o755 });

@@ -51,7 +51,7 @@ export async function runChaos(options: ChaosOptions, progress: (report: CycleRe
   const cycles: CycleReport[] = [];
   const violations: string[] = [];
   try {
-    const labOptions: LabOptions = { nodes: options.nodes, lower: options.lower, image: disk.image };
+    const labOptions: LabOptions = { nodes: options.nodes, lower: options.lower, image: disk.image, fencing: false };
     const lab = await startLab(labOptions);
     try {
       if (options.fence) await addFences(lab, dir);

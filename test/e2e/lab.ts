@@ -32,6 +32,8 @@ export interface LabOptions {
   readonly nodes?: number;
   readonly lower?: LowerKind;
   readonly size?: string;
+  /** No node has a fence device: a dead owner is waited for. */
+  readonly fencing?: boolean;
   /** A file for its disk, instead of one of `size`. */
   readonly image?: string;
   /** More of the environment of its programs. */
@@ -136,9 +138,10 @@ export function watchedDirectory(parent: string = os.tmpdir()): WatchedDirectory
 /** Brings a lab up; whoever calls it calls `end` in a hook. Prefer withLab where one test is all. */
 export async function startLab(options: LabOptions = {}): Promise<TestLab> {
   const { dir, end } = watchedDirectory(options.parent);
-  const { nodes = 3, lower = "ext4", size = "512M", image, env = {} } = options;
+  const { nodes = 3, lower = "ext4", size = "512M", fencing = true, image, env = {} } = options;
   const disk = image === undefined ? ["--size", size] : ["--image", image];
   const words = ["lab", "up", "--detach", "--json", "--dir", dir, "--nodes", String(nodes), "--lower", lower, ...disk];
+  if (!fencing) words.push("--no-fencing");
   try {
     const stdout = mustSucceed("lab up", await coverlay(words, { timeoutMs: UP_TIMEOUT_MS, env: { ...process.env, ...env } }));
     const lines = stdout.trim().split("\n");

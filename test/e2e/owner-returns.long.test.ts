@@ -5,7 +5,7 @@ import { holdCommits } from "./lower-root.ts";
 import { untilRole } from "./role.ts";
 
 it("dies and comes back without what was not on its disk: no node goes on with what it had seen of that", () =>
-  withLab({ nodes: 3 }, async (lab) => {
+  withLab({ nodes: 3, fencing: false }, async (lab) => {
     const owner = await lab.owner();
     await holdCommits(lab, owner);
     const others = [1, 2, 3].filter((nodeid) => nodeid !== owner) as [number, number];

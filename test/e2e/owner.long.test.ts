@@ -21,7 +21,7 @@ describe("the owner", () => {
   const at = (nodeid: number, name: string): string => path.join(lab.node(nodeid).mount, name);
 
   beforeAll(async () => {
-    lab = await startLab({ nodes: 3 });
+    lab = await startLab({ nodes: 3, fencing: false });
   });
   afterAll(async () => {
     await lab?.end();

@@ -38,7 +38,7 @@ describe("when the holder is gone", () => {
   );
 
   it("the owner dies and comes back: locks of the other nodes stay", () =>
-    withLab({ nodes: 3 }, async (lab) => {
+    withLab({ nodes: 3, fencing: false }, async (lab) => {
       const owner = await lab.owner();
       const [first, second] = [1, 2, 3].filter((nodeid) => nodeid !== owner) as [number, number];
       const [a, b] = [await opened(lab, first, "stays"), await opened(lab, second, "stays")];

@@ -19,7 +19,13 @@ describe("sizes", () => {
 describe("the configuration of a lab", () => {
   it.each(["ext4", "directory"] as const)("is one that dlmd accepts (%s)", (lower) => {
     const nodes = Array.from({ length: MAX_LAB_NODES }, (_, at) => nodeLayout("/tmp/lab", "0a1b2c", at + 1));
-    const config = decodeClusterConfig(clusterYaml("0a1b2c", uuid, lower, nodes), "cluster.yaml");
+    const text = clusterYaml("0a1b2c", uuid, lower, nodes, '/tmp/a lab: "x"');
+    const config = decodeClusterConfig(text, "cluster.yaml");
+    expect(config.fenceDevices.map(({ agent, options }) => [agent, options])).toEqual(
+      nodes.map(() => ['/tmp/a lab: "x"/fence_lab', { dir: '/tmp/a lab: "x"' }]),
+    );
+    expect(config.nodes.map(({ fence }) => fence?.[0]?.[0]?.device)).toEqual(nodes.map(({ node }) => `power-${node}`));
+    expect(decodeClusterConfig(clusterYaml("0a1b2c", uuid, lower, nodes, null), "cluster.yaml").fenceDevices).toEqual([]);
     expect(config.cluster).toBe("lab-0a1b2c");
     expect(config.nodes.map(({ name }) => name)).toEqual(nodes.map(({ node }) => node));
     expect(new Set(config.nodes.map(({ address }) => address)).size).toBe(MAX_LAB_NODES);

@@ -6,7 +6,15 @@ import { bringUp, type UpOptions } from "../../../overlay/lab/up.ts";
 const COMMA = /commas/;
 
 function up(change: Partial<UpOptions>): Promise<unknown> {
-  const options: UpOptions = { dir: "/tmp/a,b", nodes: 3, lower: "ext4", sizeBytes: MIN_IMAGE_BYTES, image: null, ...change };
+  const options: UpOptions = {
+    dir: "/tmp/a,b",
+    nodes: 3,
+    lower: "ext4",
+    sizeBytes: MIN_IMAGE_BYTES,
+    fencing: true,
+    image: null,
+    ...change,
+  };
   return bringUp(options, () => undefined, new AbortController().signal);
 }
 
