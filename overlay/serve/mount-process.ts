@@ -42,6 +42,7 @@ import { AnswerLimit } from "./answer-limit.ts";
 import { OrphanClaims } from "./orphan-claims.ts";
 import { type OwnedLower, serveMounted } from "./owned-lower.ts";
 import { createProofs } from "./proofs.ts";
+import { SelfFence } from "./self-fence.ts";
 import { type GuardedDisk, Withdrawals } from "./withdrawal.ts";
 
 export interface MountProcessOptions {
@@ -74,6 +75,9 @@ export class MountProcess {
   #resolveEnded: (error: Error | null) => void = () => {};
   #client: DlmClient | null = null;
   #lease: Lease | null = null;
+  #selfFence: SelfFence | null = null;
+  /** The disk is given up because of the quorum, not because it failed. */
+  #lettingGo = false;
   #answerLimit: AnswerLimit | null = null;
   #volume: VolumeConfig | null = null;
   #owner: VolumeOwner | null = null;
@@ -136,6 +140,7 @@ export class MountProcess {
         setLimitMs: (ms) => client.setBastLimitMs(ms),
       });
       const page = openLeasePage(native, this.options.dlmdSocket, client.info.incarnation);
+      this.#selfFence = new SelfFence({ marginMs: page.marginMs, letGo: (why) => this.#letGo(why) });
       this.#lease = this.#openLease(page.endMs);
       const volume = findVolume(client, this.options.bit);
       this.#volume = volume;
@@ -198,9 +203,11 @@ export class MountProcess {
       log,
       suspend: () => {
         this.#coherence?.suspend();
+        this.#selfFence?.lapsed();
         this.#endWaiting();
       },
       resume: (answered) => {
+        this.#selfFence?.end();
         this.#coherence?.resume(answered);
         this.#owned?.server.resume();
       },
@@ -355,7 +362,8 @@ export class MountProcess {
     this.#claims.begin(owned.local, owned.server);
     const { epoch, type, cleanAfter, dirty } = mount;
     const { port } = owned;
-    log.info({ epoch, address, port, type, cleanAfter }, "lower mounted");
+    const proof = claim.proof?.kind ?? "released";
+    log.info({ epoch, address, port, type, cleanAfter, proof }, "lower mounted");
     if (dirty !== null) log.warn({ dirty }, "the disk was not clean: what the owner before had not written to it is lost");
     return { epoch, address, port };
   }
@@ -415,8 +423,19 @@ export class MountProcess {
     this.#answerLimit?.ownerLost();
     void server?.abandon();
     disk?.guard.dropServed();
-    this.#owner?.withdraw(why);
+    if (this.#lettingGo) this.#owner?.selfFence(why);
+    else this.#owner?.withdraw(why);
     this.options.changed();
+  }
+
+  /** This node has been without a lease for too long. A directory is no other node's, so it stays. */
+  #letGo(why: string): void {
+    const guard = this.#owned?.disk?.guard;
+    if (guard === undefined) return;
+    if (guard.why !== null) return this.#owner?.selfFence(why);
+    this.#lettingGo = true;
+    guard.yieldTo(why);
+    this.#lettingGo = false;
   }
 
   async #handleGone(clients: readonly GoneClient[]): Promise<void> {
@@ -477,6 +496,7 @@ export class MountProcess {
     if (this.#failure === null) await step("ending the service", () => this.#owned?.server.close());
     // Without the lock manager the owner role has ended already, and only the disk is left to be given back.
     if (this.#failure === null) await step("leaving the volume", () => this.#owner?.leave());
+    this.#selfFence?.end();
     await step("releasing the lower", () => this.#releaseLower());
     await step("leaving dlmd", () => this.#client?.close());
     this.#resolveEnded(failure);

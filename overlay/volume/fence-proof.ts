@@ -71,6 +71,7 @@ export class FenceProof {
     const quiet = await this.#see(life, true);
     switch (quiet.kind) {
       case "quiet":
+        this.#options.log.info({ node: name, by, epoch: life.epoch }, "the owner before is fenced, and its disk is quiet");
         return { proof: { kind: "fenced" }, again: false };
       case "wait":
         return under(`${name} is fenced (${by}); the disk has to be quiet for ${seconds(quiet.forMs)} more`);

@@ -51,6 +51,8 @@ type Phase =
   | "withdrawing"
   /** PW held: that could not be proved, and no other node may mount the device. */
   | "withdrawn"
+  /** PW or EX held, as far as this node knows: the lower is being released, without asking the lock manager. */
+  | "letting-go"
   /** PW -> EX, before the lower is released. */
   | "closing"
   /** EX held, the lower is being released. */
@@ -99,6 +101,10 @@ export class OwnerCore {
   #unreleased: Error | null = null;
   /** It was let go of, but not all is on it. */
   #letGo = false;
+  /** The lower is released without the lock manager; `failed`: that could not be proved. */
+  #selfFence: "none" | "under-way" | "done" | "failed" = "none";
+  /** EX on `owner` came while it was under way. */
+  #holdsEx = false;
   #effects: OwnerEffect[] = [];
 
   constructor(self: OwnerIdentity) {
@@ -135,10 +141,14 @@ export class OwnerCore {
         return `withdrawing: ${this.#withdrawal}; calls wait until the disk is released`;
       case "withdrawn":
         return `withdrawn: ${this.#withdrawal}; the disk could not be proved released: ${this.#unreleased?.message ?? "?"}. Calls wait on every node. ${WITHDRAWN_HINT}`;
+      case "letting-go":
+        return `${this.#withdrawal}: this node lets go of the disk, so that another one may mount it; calls wait. If that takes long it waits to be fenced`;
       case "closing":
       case "releasing":
       case "passing-on":
       case "retiring":
+        if (this.#selfFence === "done")
+          return `${this.#withdrawal}: this node has let go of the disk. Calls wait until it is back in the cluster`;
         if (this.#withdrawal === "") return "releasing the volume";
         return `withdrawing: ${this.#withdrawal}; the disk is ${this.#letGo ? "let go of" : "released"}`;
       case "idle":
@@ -212,16 +222,15 @@ export class OwnerCore {
       case "mount-failed":
         return this.#receiveMountFailed(event.error);
       case "released":
-        this.#lowerMounted = false;
-        if (this.#error !== null) return this.#enterLeft(this.#error);
-        if (this.#phase === "withdrawing") return this.#enterClosing();
-        return this.#enterPassingOn();
+        return this.#receiveReleased();
       case "release-failed":
         return this.#receiveReleaseFailed(event.error, event.letGo);
       case "gone":
         return this.#receiveGone(event.clients);
       case "withdraw":
         return this.#receiveWithdraw(event.why);
+      case "self-fence":
+        return this.#receiveSelfFence(event.why);
       case "leave":
         return this.#receiveLeave();
       case "broken":
@@ -266,9 +275,11 @@ export class OwnerCore {
         });
         return;
       case "raising":
+        if (this.#selfFence !== "none") return this.#afterSelfFence(true);
         this.#phase = "publishing";
         return this.#emit({ kind: "request", lock: "owner", mode: Mode.PW, lvb: encodeOwnerRecord(this.#mustLast()) });
       case "publishing":
+        if (this.#selfFence !== "none") return this.#afterSelfFence();
         this.#phase = "owning";
         this.#wasServed = true;
         this.#emit({ kind: "become-owner", owner: this.#mustLast() });
@@ -276,13 +287,16 @@ export class OwnerCore {
         else if (this.#withdrawsAs !== null) this.#receiveWithdraw(this.#withdrawsAs);
         return;
       case "retreating":
+        if (this.#selfFence !== "none") return this.#afterSelfFence(true);
         this.#phase = "admitting";
         this.#announce({ state: "withdrawn", epoch: this.#knownEpoch(), address: "", port: 0 });
         return this.#emit({ kind: "request", lock: "owner", mode: Mode.PW, lvb: encodeOwnerRecord(this.#mustLast()) });
       case "admitting":
+        if (this.#selfFence !== "none") return this.#afterSelfFence();
         this.#phase = "withdrawing";
         return this.#emit({ kind: "release-lower" });
       case "closing":
+        if (this.#selfFence === "under-way" || this.#selfFence === "failed") return this.#afterSelfFence(true);
         this.#phase = "releasing";
         if (this.#lowerMounted) return this.#emit({ kind: "release-lower" });
         return this.#enterPassingOn();
@@ -308,6 +322,7 @@ export class OwnerCore {
     this.#unreleased = null;
     if (this.#mountError !== null && !this.#wasServed) return this.#enterLeft(this.#mountError);
     this.#withdrawal = "";
+    this.#selfFence = "none";
     this.#enterReading();
   }
 
@@ -566,6 +581,10 @@ export class OwnerCore {
   }
 
   #enterClosing(): void {
+    if (this.#holdsEx) {
+      this.#holdsEx = false;
+      return this.#enterPassingOn();
+    }
     this.#phase = "closing";
     this.#emit({ kind: "request", lock: "owner", mode: Mode.EX });
   }
@@ -583,9 +602,34 @@ export class OwnerCore {
     this.#emit({ kind: "unlock", lock: "owner", lvb: encodeOwnerRecord(this.#mustLast()) });
   }
 
+  #receiveReleased(): void {
+    this.#lowerMounted = false;
+    if (this.#selfFence === "under-way") this.#selfFence = "done";
+    if (this.#error !== null) return this.#enterLeft(this.#error);
+    // The block says it; the record is read as that of a node that is gone.
+    if (this.#leaving && this.#selfFence === "done") return this.#enterLeft(null);
+    switch (this.#phase) {
+      case "withdrawing":
+      case "letting-go":
+        return this.#enterClosing();
+      case "releasing":
+        return this.#enterPassingOn();
+      default:
+        // Let go of while a lock is waited for: its grant goes on from there.
+        assert(this.#selfFence === "done", `released while ${this.#phase}`);
+    }
+  }
+
   /** What could not be proved released must not be given away: the record is marked not valid and still names us (hazard C3). */
   #receiveReleaseFailed(error: Error, letGo: boolean): void {
     this.#lowerMounted = false; // Not known: nothing can be done about it here any more.
+    if (this.#selfFence === "under-way" && this.#error === null) {
+      this.#unreleased = error;
+      this.#letGo = letGo;
+      this.#selfFence = letGo ? "done" : "failed";
+      if (this.#phase === "letting-go") this.#afterSelfFence();
+      return;
+    }
     if (this.#phase === "withdrawing" && this.#error === null) {
       this.#letGo = letGo;
       this.#unreleased = error;
@@ -619,6 +663,43 @@ export class OwnerCore {
     this.#emit({ kind: "request", lock: "owner", mode: Mode.EX });
   }
 
+  /**
+   * Nobody has to be asked for that: what is given up is this node's own, the block says `released` only after the unmount was proved, and no
+   * other node touches the device before. What the record says is put right when the lock manager serves again.
+   */
+  #receiveSelfFence(why: string): void {
+    if (!this.#lowerMounted || this.#selfFence !== "none" || this.#error !== null) return;
+    // Being released already: that needs no lock any more.
+    if (this.#phase === "releasing" || this.#phase === "withdrawing") return;
+    this.#selfFence = "under-way";
+    this.#withdrawal = why;
+    if (this.#phase === "owning") {
+      this.#phase = "letting-go";
+      this.#emit({ kind: "owner-lost", reason: why });
+    }
+    this.#emit({ kind: "release-lower" });
+  }
+
+  /** A lock that was asked for before has come, and the disk is being let go of, or was. */
+  #afterSelfFence(holdsEx = false): void {
+    this.#holdsEx ||= holdsEx;
+    switch (this.#selfFence) {
+      case "under-way":
+        this.#phase = "letting-go";
+        return;
+      case "failed":
+        this.#phase = "withdrawn";
+        if (this.#leaving) this.#enterLeft(this.#unreleased);
+        return;
+      case "done":
+        return this.#enterClosing();
+      case "none":
+        return assert(false, "nothing was let go of");
+      default:
+        assertNever(this.#selfFence, "self-fence");
+    }
+  }
+
   #receiveLeave(): void {
     this.#leaving = true;
     switch (this.#phase) {
@@ -634,6 +715,9 @@ export class OwnerCore {
         return this.#enterLeft(null);
       case "owning":
         return this.#enterClosing();
+      case "closing":
+        if (this.#selfFence === "done") this.#enterLeft(this.#unreleased);
+        return;
       default:
         return; // On its way to owning, or out: it goes on from there.
     }
@@ -643,7 +727,8 @@ export class OwnerCore {
     if (this.#error !== null) return;
     this.#error = error;
     this.#loseOwner(error.message);
-    if (["mounting", "releasing", "withdrawing"].includes(this.#phase)) return; // Its answer ends it.
+    // Its answer ends it.
+    if (["mounting", "releasing", "withdrawing"].includes(this.#phase) || this.#selfFence === "under-way") return;
     if (this.#lowerMounted) return this.#emit({ kind: "release-lower" });
     this.#enterLeft(error);
   }

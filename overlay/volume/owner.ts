@@ -111,6 +111,11 @@ export class VolumeOwner {
     this.#step({ kind: "withdraw", why });
   }
 
+  /** Without a lease for so long (self-fence.ts): lets go of the disk without a lock. As often as it is told; once counts. */
+  selfFence(why: string): void {
+    this.#step({ kind: "self-fence", why });
+  }
+
   /** From DlmClientHandlers.disconnected. */
   receiveDisconnected(reason: Error): void {
     this.#step({ kind: "broken", error: reason });

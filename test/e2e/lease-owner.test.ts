@@ -1,6 +1,6 @@
 /**
  * The owner as the node whose dlmd stands still (hazard C4): everybody's operations wait, and can be killed; in time, all goes on and nothing is lost; else
- * the others know that the owner is gone, its mount ends, and when it mounts again they go on.
+ * it lets go of its disk by itself, the others go on, and its mount ends.
  */
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import { queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
@@ -11,7 +11,7 @@ import { goOn, stopDlmd } from "./stopped-dlmd.ts";
 let lab: TestLab;
 
 beforeAll(async () => {
-  lab = await startLab({ nodes: 3, size: "256M" });
+  lab = await startLab({ nodes: 3, size: "256M", fencing: false });
 });
 afterEach(() => {
   goOn();
@@ -101,31 +101,25 @@ it("stands still, and goes on in time: who waited goes on, on all nodes, and not
   expect(await third.run(`result = [get("written"), os.path.exists("never")]`)).toEqual(["after!", false]);
 });
 
-it("stands still for too long: the others wait for it, killable; its mount ends; mounted again, it serves them, and nothing that was synced is lost", async () => {
+it("stands still for too long: it lets go of its disk, and the others go on without a fence; its mount ends; mounted again it goes through them", async () => {
   const scene = await setScene();
-  const { owner, others, own, ownDying, remote, remoteDying } = scene;
+  const { owner, others, own, ownDying, remote } = scene;
   const { reads, writes } = await lapse(scene);
-  for (const nodeid of others) {
-    await until(`node${nodeid} knows that the owner is gone`, async () => {
-      const { role, why } = await queryOverlayStatus(lab.node(nodeid).runDir);
-      return (
-        role === "waiting" &&
-        String(why).startsWith(`owner node${owner} is gone: operations go on when node${owner} mounts the volume again`)
-      );
-    });
-  }
-  expect((await queryOverlayStatus(lab.node(owner).runDir))["why"]).toMatch(/waiting: the lease of this node has ended/);
-  await Promise.all([killWaiting(ownDying, `os.pread(kept, 16, 0)`), killWaiting(remoteDying, `os.stat("written")`)]);
+  const beganMs = performance.now();
+  await killWaiting(ownDying, `os.pread(kept, 16, 0)`);
+  // What was not answered is made by the next owner: all that the one before had done is on the disk.
+  expect(await writes).toBe("ok");
+  process.stdout.write(`the others went on ${Math.round(performance.now() - beganMs)} ms after the end of the owner's lease\n`);
+  expect(others).toContain(await lab.owner());
+  expect((await queryOverlayStatus(lab.node(owner).runDir))["why"]).toMatch(
+    /^without a quorum for more than 3\.0 s after its lease had ended: this node has let go of the disk\. Calls wait .*; waiting: the lease of this node has ended/,
+  );
   goOn();
   expect(await reads).toMatch(lost);
   await until("the owner's mount has ended", () => isTakenOut(owner));
   expect(await own.run(`result = code(os.listdir, ".")`)).toBe("ENOTCONN");
   await lab.start(owner);
-  // It had been sent, so nobody can know whether it happened; or it had not, and was made now.
-  const written = await writes;
-  expect(["EIO", "ok"]).toContain(written);
-  expect(written === "ok" ? ["after!"] : ["after!", "before"]).toContain(await remote.run(`result = get("written")`));
-  expect(await remote.run(`result = os.pread(kept, 16, 0).decode()`)).toBe("as it was");
+  expect(await remote.run(`result = [get("written"), os.pread(kept, 16, 0).decode()]`)).toEqual(["after!", "as it was"]);
   const there = startActor({ cwd: lab.node(owner).mount });
   const third = startActor({ cwd: lab.node(others[1]).mount });
   await there.run(`put("kept", "goes on")`);

@@ -84,4 +84,43 @@ export const overlayOwnerMutations: readonly Mutation[] = [
     replace: "this.#questions += 1;",
     caughtBy: "test/unit/volume/owner-core.test.ts",
   },
+  {
+    id: "c4-self-fence-asks-for-locks",
+    hazard: "C4",
+    breaks: "an owner without a quorum waits for a lock before it lets go of its disk",
+    file: "overlay/volume/owner-core.ts",
+    find: `      this.#emit({ kind: "owner-lost", reason: why });
+    }
+    this.#emit({ kind: "release-lower" });`,
+    replace: `      this.#emit({ kind: "owner-lost", reason: why });
+      return this.#enterClosing();
+    }
+    this.#emit({ kind: "release-lower" });`,
+    caughtBy: "test/unit/volume/self-fence.test.ts",
+  },
+  {
+    id: "self-fence-twice",
+    breaks: "an owner lets go of its disk a second time while it does",
+    file: "overlay/volume/owner-core.ts",
+    find: 'if (!this.#lowerMounted || this.#selfFence !== "none" || this.#error !== null) return;',
+    replace: "if (!this.#lowerMounted || this.#error !== null) return;",
+    caughtBy: "test/unit/volume/self-fence.test.ts",
+  },
+  {
+    id: "c4-unproved-self-fence-announced",
+    hazard: "C4",
+    breaks: "an owner that could not prove its unmount gives the volume to others",
+    file: "overlay/volume/owner-core.ts",
+    find: 'this.#selfFence = letGo ? "done" : "failed";',
+    replace: 'this.#selfFence = "done";',
+    caughtBy: "test/unit/volume/self-fence.test.ts",
+  },
+  {
+    id: "self-fence-at-once",
+    breaks: "an owner gives up its disk as soon as its lease ends",
+    file: "overlay/serve/self-fence.ts",
+    find: "SELF_FENCE_MARGINS * this.#options.marginMs);",
+    replace: "this.#options.marginMs);",
+    caughtBy: "test/unit/volume/self-fence.test.ts",
+  },
 ];

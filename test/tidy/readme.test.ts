@@ -94,14 +94,17 @@ const claims: Readonly<Record<string, Shown>> = {
 
 /** By the first four words of a point. */
 const gaps: Readonly<Record<string, Shown>> = {
-  "Failover in one case": [
+  "Failover loses what was": [
+    ["test/e2e/failover.long.test.ts", "power-off of the owner under load: it is fenced, the others go on"],
+    ["test/e2e/owner-returns.long.test.ts", "dies and comes back without what was not on its disk"],
     ["test/e2e/owner-killed.long.test.ts", "with known changes in its hands: what can be judged goes on, the rest ends with EIO, once"],
     ["test/e2e/owner-killed.long.test.ts", "both go on, and nothing is lost"],
     ["test/e2e/lease-owner.test.ts", "ENOTCONN"],
   ],
   "When the owner's node": [
     ["test/e2e/owner.long.test.ts", "dies: operations wait and can be killed, and go on when it is back; what was synced is there"],
-    ["test/e2e/owner-returns.long.test.ts", "dies and comes back without what was not on its disk"],
+    ["test/e2e/failover.long.test.ts", "power-off of the owner under load: it is fenced, the others go on"],
+    ["test/e2e/failover.long.test.ts", "a partitioned owner lets go of its disk by itself"],
   ],
   "An owner that unmounts": [
     ["test/e2e/owner.long.test.ts", "hands the volume over when it unmounts; open files go on"],

@@ -32,6 +32,12 @@ export class Client {
   left: { error: Error | null } | null = null;
   mountFails = false;
   releaseFails = false;
+  /** Neither the lock manager nor other nodes are heard; the disk is. */
+  cut = false;
+  /** The others went on without it. */
+  excluded = false;
+  /** Its writes do not reach the disk any more. */
+  fenced = false;
   /** Its disk is free after a withdrawal, and not clean. */
   letsGo = false;
   /** The lower is mounted, or being mounted. */
@@ -76,6 +82,10 @@ export class OwnerCluster {
   /** The owner's block on the disk. */
   block: OwnerBlock = { volumeUuid: "u", sequence: 0, epoch: 0, atMs: 0, state: "released", life: null };
   blockFails = false;
+  /** Nodes whose fence says that it is done, and has done nothing. */
+  readonly liars: Set<number> = new Set();
+  /** An owner that lets go may write the block after another node has read it: a mount fails then, as takeDevice does. */
+  changesMeanwhile = false;
   /** In words: a fence is under way. */
   fencing: string | null = null;
   noBlock = false;
@@ -112,15 +122,42 @@ export class OwnerCluster {
     this.#deliver(client, { kind: "withdraw", why: "EIO of a change" });
   }
 
+  /** It hears nobody any more, and nobody hears it. */
+  cut(client: Client): void {
+    client.cut = true;
+  }
+
+  /** The others install a view without it: its locks are theirs. */
+  exclude(client: Client): void {
+    if (!client.live || !client.cut || client.excluded) return;
+    client.excluded = true;
+    this.#messages = this.#messages.filter(({ way }) => !isLockWay(way, client));
+    this.#forget(client, "purge of ");
+  }
+
+  /** It hears the others again: its lock manager has what it had, or the cluster went on without it. */
+  heal(client: Client): void {
+    if (client.excluded) return this.#deliver(client, { kind: "broken", error: new Error("the cluster went on without this node") });
+    client.cut = false;
+  }
+
+  /** Its lease ended long ago. */
+  selfFence(client: Client): void {
+    this.#deliver(client, { kind: "self-fence", why: "without a quorum for more than 3 s" });
+  }
+
   kill(client: Client): void {
     client.dead = true;
-    if (client.touching) this.zombies.add(client.nodeid);
+    if (client.touching && !client.fenced) this.zombies.add(client.nodeid);
     this.#forget(client);
   }
 
   /** From now on a proof can be had that the node does not write any more. */
   fence(nodeid: number): void {
-    this.zombies.delete(nodeid);
+    if (!this.liars.has(nodeid)) {
+      this.zombies.delete(nodeid);
+      for (const client of this.clients) if (client.nodeid === nodeid) client.fenced = true;
+    }
     this.proved.add(nodeid);
   }
 
@@ -145,7 +182,9 @@ export class OwnerCluster {
   }
 
   stepOnce(): boolean {
-    const ways = [...new Set(this.#messages.map((message) => message.way))];
+    const cut = this.clients.filter((client) => client.cut);
+    const open = this.#messages.filter(({ way }) => !cut.some((client) => isLockWay(way, client)));
+    const ways = [...new Set(open.map((message) => message.way))];
     if (ways.length === 0) return false;
     const way = ways[this.#random(ways.length)];
     const at = this.#messages.findIndex((message) => message.way === way);
@@ -221,17 +260,20 @@ export class OwnerCluster {
       case "release-lower":
         this.#post(`${client.clientId}>disk`, () => {
           if (client.dead) return;
+          if (client.fenced)
+            return this.#deliver(client, { kind: "release-failed", error: new Error("EIO after the fence"), letGo: false });
           if (client.releaseFails) return this.#deliver(client, { kind: "release-failed", error: new Error("EIO"), letGo: false });
           client.touching = false;
           // The block names it still.
           if (client.letsGo) return this.#deliver(client, { kind: "release-failed", error: new Error("not clean"), letGo: true });
+          if (this.block.life?.clientId !== client.clientId) throw new Error(`node ${client.nodeid} writes to a disk that is another's`);
           this.#write({ state: "released" });
           this.#deliver(client, { kind: "released" });
         });
         return;
       case "left":
         client.left = { error: effect.error };
-        if (client.touching) this.zombies.add(client.nodeid);
+        if (client.touching && !client.fenced) this.zombies.add(client.nodeid);
         this.#forget(client);
         return;
       case "withdrawal-seen":
@@ -246,6 +288,10 @@ export class OwnerCluster {
   #prove(client: Client, life: Life): Proof {
     // Its own node's: start() has seen that process go.
     if (life.nodeid === client.nodeid) return { kind: "ended" };
+    const writes =
+      this.zombies.has(life.nodeid) || this.clients.some((one) => one.clientId === life.clientId && one.touching && !one.fenced);
+    // What the disk shows after the fence (quiet-disk.ts).
+    if (this.proved.has(life.nodeid) && writes) return { kind: "none", why: `the fence of node${life.nodeid} lied` };
     if (this.proved.has(life.nodeid)) return { kind: "fenced" };
     if (this.fencing !== null) return { kind: "none", why: this.fencing, underWay: true };
     return { kind: "none", why: `node ${life.nodeid} does not answer` };
@@ -257,10 +303,17 @@ export class OwnerCluster {
   }
 
   #mount(client: Client, epochAbove: number, claim: Claim): void {
-    const others = this.clients.filter((other) => other !== client && other.live && other.touching).map((other) => other.nodeid);
+    const others = this.clients
+      .filter((other) => other !== client && other.live && other.touching && !other.fenced)
+      .map((other) => other.nodeid);
     const suspects = [...others, ...this.zombies];
     if (suspects.length > 0) throw new Error(`node ${client.nodeid} mounts while node ${suspects.join(", ")} may write`);
-    if (!this.noBlock && claim.block?.sequence !== this.block.sequence) throw new Error("the block was changed since it was read");
+    if (!this.noBlock && claim.block?.sequence !== this.block.sequence) {
+      if (!this.changesMeanwhile) throw new Error("the block was changed since it was read");
+      return this.#post(`${client.clientId}>disk`, () =>
+        this.#deliver(client, { kind: "mount-failed", error: new Error("owner-changed") }),
+      );
+    }
     if (!this.noBlock && this.block.state === "owned" && claim.proof === null) throw new Error("the life in the block was not proved over");
     const epoch = epochAbove + 1;
     if (epoch <= this.block.epoch) throw new Error(`epoch ${epoch} after ${this.block.epoch}`);
@@ -281,13 +334,13 @@ export class OwnerCluster {
   }
 
   /** Everybody hears of the end, and each resource is purged, at times of their own. */
-  #forget(client: Client): void {
+  #forget(client: Client, prefix = ""): void {
     const clients: GoneClient[] = [{ nodeid: client.nodeid, incarnation: `i${client.nodeid}`, clientId: client.clientId }];
     for (const other of this.clients) {
       if (other !== client && other.live) this.#post(`gone>${other.clientId}`, () => this.#deliver(other, { kind: "gone", clients }));
     }
     for (const name of ["owner", "next", `mounter.${client.nodeid}`])
-      this.#post(`${client.clientId}>${name}`, () => this.#purge(client, name));
+      this.#post(`${prefix}${client.clientId}>${name}`, () => this.#purge(client, name));
   }
 
   #resource(name: string): Resource {
@@ -379,6 +432,12 @@ export class OwnerCluster {
     if (!resource.free) return;
     this.#resources.delete(name); // And the record with it: only the block still knows.
   }
+}
+
+/** Between that client and the lock manager, or other nodes: not its disk. */
+function isLockWay(way: string, client: Client): boolean {
+  const [from, to] = way.split(">");
+  return (from === String(client.clientId) && to !== "disk") || (to === String(client.clientId) && from !== "disk");
 }
 
 function lifeOf(client: Client, epoch: number): Life {

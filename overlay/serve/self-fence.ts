@@ -1,0 +1,41 @@
+/**
+ * An owner that has no quorum lets go of its disk by itself, so that the others need no fence device: they read its block again each half second.
+ * The lease (hazard C4) ended its service before; this ends its mount of the disk. README.md of ../volume, "Without a quorum", has the times.
+ */
+/** Of the lease's margin (a fifth of the cluster's time-out): so long after the end of its lease an owner lets go of the disk. */
+export const SELF_FENCE_MARGINS = 5;
+/** After that it is asked again, as long as it lasts: a mount that was under way may have ended meanwhile. */
+export const SELF_FENCE_AGAIN_MS = 500;
+
+export interface SelfFenceOptions {
+  /** OpenLeasePage.marginMs */
+  readonly marginMs: number;
+  /** May be called again; nothing happens without a disk. */
+  readonly letGo: (why: string) => void;
+}
+
+export class SelfFence {
+  readonly #options: SelfFenceOptions;
+  #timer: NodeJS.Timeout | null = null;
+
+  constructor(options: SelfFenceOptions) {
+    this.#options = options;
+  }
+
+  /** The lease has ended. */
+  lapsed(): void {
+    this.#timer ??= setTimeout(() => this.#reached(), SELF_FENCE_MARGINS * this.#options.marginMs);
+  }
+
+  /** The lease holds again, or the mount ends. */
+  end(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+  }
+
+  #reached(): void {
+    const { marginMs, letGo } = this.#options;
+    letGo(`without a quorum for more than ${((SELF_FENCE_MARGINS * marginMs) / 1000).toFixed(1)} s after its lease had ended`);
+    this.#timer = setTimeout(() => this.#reached(), SELF_FENCE_AGAIN_MS);
+  }
+}

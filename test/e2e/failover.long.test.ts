@@ -1,0 +1,216 @@
+/**
+ * The owner's node dies, or is cut off: the others fence it and go on. What was synced anywhere is there, the disk is clean, and nothing of the old
+ * owner comes to it after the proof. The fence is the lab's agent, run by the lock managers as any other.
+ */
+import { readFileSync, readdirSync } from "node:fs";
+import path from "node:path";
+import { afterEach, describe, expect, it } from "vitest";
+import { run } from "../../overlay/lab/command.ts";
+import { labFiles } from "../../overlay/lab/layout.ts";
+import { queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
+import { type Actor, endActors, startActor } from "./actor.ts";
+import { askDlmd } from "../../overlay/query/dlmd-query.ts";
+import { type TestLab, withLab } from "./lab.ts";
+import { untilRole } from "./role.ts";
+
+const GOES_ON_MS = 60_000;
+
+afterEach(() => endActors());
+
+/** What the log of a node's overlay says. */
+function logOf(lab: TestLab, nodeid: number): string {
+  const { runDir } = lab.node(nodeid);
+  const logs = readdirSync(runDir).filter((file) => file.endsWith(".log"));
+  return logs.map((file) => readFileSync(path.join(runDir, file), "utf8")).join("");
+}
+
+/** Between two lines of the next owner's log: milliseconds. */
+function serviceMs(log: string): number {
+  const at = (line: RegExp): number => {
+    const [, hours, minutes, seconds] = line.exec(log) ?? [];
+    return ((Number(hours) * 60 + Number(minutes)) * 60 + Number(seconds)) * 1000;
+  };
+  return Math.round(
+    at(/(\d\d):(\d\d):(\d\d\.\d+) info +lower mounted epoch=2/) - at(/(\d\d):(\d\d):(\d\d\.\d+) info +the owner before is fenced/),
+  );
+}
+
+/** The nodes that were fenced, or asked to be, as that node knows. */
+async function fencedNodes(lab: TestLab, nodeid: number): Promise<number[]> {
+  const { answer } = await askDlmd(lab.node(nodeid).runDir, "status");
+  const { fencing } = answer as { fencing: { wanted: { nodeid: number }[]; history: { nodeid: number }[] } };
+  return [...new Set([...fencing.wanted, ...fencing.history].map((row) => row.nodeid))];
+}
+
+/** Files that are made and synced one after the other, on every node, from before the death until after it; gives how many, and the longest time. */
+const LOAD = `
+made, longest, errors = 0, 0.0, []
+os.makedirs(place, exist_ok=True)
+def works():
+    global made, longest
+    while go:
+        begun = time.monotonic()
+        try:
+            fd = os.open(f"{place}/{made}", os.O_CREAT | os.O_WRONLY)
+            os.write(fd, str(made).encode() * 1000)
+            os.fsync(fd)
+            os.close(fd)
+            made += 1
+        except OSError as error: errors.append(errno.errorcode.get(error.errno))
+        longest = max(longest, time.monotonic() - begun)
+go = True
+thread = threading.Thread(target=works, daemon=True)
+thread.start()
+while made < 20: time.sleep(0.001)
+`;
+const ENDS = `
+then = made
+while made < then + 20: time.sleep(0.001)
+go = False; thread.join()
+wrong = [n for n in range(made) if get(f"{place}/{n}") != str(n) * 1000]
+result = [made, round(longest, 2), errors, wrong]
+`;
+
+interface Scene {
+  readonly owner: number;
+  readonly others: readonly [number, number];
+  readonly loads: readonly Actor[];
+  /** On another node: has read a file, which stays in its cache. */
+  readonly reader: Actor;
+}
+
+async function setScene(lab: TestLab): Promise<Scene> {
+  const owner = await lab.owner();
+  const others = [1, 2, 3].filter((nodeid) => nodeid !== owner) as [number, number];
+  const on = (nodeid: number): Actor => startActor({ cwd: lab.node(nodeid).mount });
+  const own = on(owner);
+  await own.run(`put("by-owner", "synced"); os.fsync(os.open("by-owner", os.O_RDWR)); os.fsync(os.open(".", os.O_RDONLY))`);
+  const reader = on(others[0]);
+  await reader.run(`put("cached", "c" * 4096); fd = os.open("cached", os.O_RDONLY); result = os.pread(fd, 4096, 0).decode()`);
+  const loads = others.map(on);
+  for (const [at, load] of loads.entries()) await load.run(LOAD, { place: `of-${others[at]}` });
+  return { owner, others, loads, reader };
+}
+
+/** Reads from the cache until told to stop; gives the longest time of one. */
+const READS = `
+longest_read, reading = 0.0, True
+def reads():
+    global longest_read
+    while reading:
+        begun = time.monotonic(); os.pread(fd, 4096, 0); longest_read = max(longest_read, time.monotonic() - begun)
+        time.sleep(0.001)
+reader_thread = threading.Thread(target=reads, daemon=True); reader_thread.start()
+`;
+
+async function allGoOn(lab: TestLab, { others, loads, reader }: Scene): Promise<void> {
+  for (const load of loads) {
+    const [made, longest, errors, wrong] = await load.run<[number, number, string[], number[]]>(ENDS, {}, GOES_ON_MS);
+    process.stdout.write(`made ${made}, the longest took ${longest} s\n`);
+    expect([errors.filter((code) => code !== "EIO"), wrong]).toEqual([[], []]);
+    // One call of each program was under way at most.
+    expect(errors.length).toBeLessThanOrEqual(1);
+  }
+  expect(others).toContain(await lab.owner());
+  const longestRead = await reader.run<number>(`reading = False; reader_thread.join(); result = longest_read`);
+  process.stdout.write(`the longest cached read took ${longestRead.toFixed(3)} s\n`);
+  expect(await reader.run(`result = get("by-owner")`)).toBe("synced");
+}
+
+/** Bytes that the old owner would have written, in its own name. */
+const WRITES = `
+def writes():
+    turn = 0
+    fd = os.open("late", os.O_CREAT | os.O_RDWR)
+    while True:
+        os.pwrite(fd, b"of the old owner " * 4000, (turn % 64) << 16); turn += 1
+        if turn % 8 == 0: os.fsync(fd)
+threading.Thread(target=writes, daemon=True).start()
+`;
+
+describe.each(["ext4", "xfs"] as const)("%s", (lower) => {
+  const size = lower === "xfs" ? "400M" : "256M";
+
+  it("power-off of the owner under load: it is fenced, the others go on, what was synced is there, and the disk is clean", () =>
+    withLab({ nodes: 3, lower, size }, async (lab) => {
+      const scene = await setScene(lab);
+      const { owner, others, reader } = scene;
+      await reader.run(READS);
+      await lab.kill(owner);
+      await allGoOn(lab, scene);
+      const log = others.map((nodeid) => logOf(lab, nodeid)).join("");
+      expect(log).toMatch(/lower mounted epoch=2 .*proof=fenced/);
+      expect(await fencedNodes(lab, others[0])).toEqual([owner]);
+      process.stdout.write(`${lower}: from the proof to service ${serviceMs(log)} ms\n`);
+      // It comes back, and goes through the next owner.
+      await lab.start(owner);
+      await untilRole(lab, owner, "remote");
+      const there = startActor({ cwd: lab.node(owner).mount });
+      expect(await there.run(`result = get("by-owner")`)).toBe("synced");
+      endActors();
+      for (const nodeid of [owner, ...others]) await lab.stop(nodeid);
+      const { image } = labFiles(lab.dir);
+      const fsck = lower === "ext4" ? await run("e2fsck", ["-fn", image]) : await run("xfs_repair", ["-n", "-f", image]);
+      expect([fsck.status, fsck.stdout]).toEqual([0, expect.any(String)]);
+    }));
+
+  it("a partitioned owner that lives and writes: it is fenced, the others go on, and nothing of it comes to the disk after the proof", () =>
+    withLab({ nodes: 3, lower, size }, async (lab) => {
+      const scene = await setScene(lab);
+      const { owner, others, reader } = scene;
+      const writer = startActor({ cwd: lab.node(owner).mount });
+      await writer.run(WRITES);
+      await reader.run(READS);
+      await lab.lab("partition", `node${owner}`);
+      await allGoOn(lab, scene);
+      // Either was first: both are fine.
+      const log = others.map((nodeid) => logOf(lab, nodeid)).join("");
+      const proof = /lower mounted epoch=2 .*proof=(\w+)/.exec(log)?.[1];
+      process.stdout.write(`by the proof "${proof}"\n`);
+      const state = (await lab.status()).find(({ nodeid }) => nodeid === owner)?.state;
+      expect(["fenced off", "released up", "released off"]).toContain(`${proof} ${state}`);
+    }));
+});
+
+it("a dead node that is not the owner is not fenced, and nothing stops for it", () =>
+  withLab({ nodes: 3, size: "128M" }, async (lab) => {
+    const owner = await lab.owner();
+    const [dead, other] = [1, 2, 3].filter((nodeid) => nodeid !== owner) as [number, number];
+    const program = startActor({ cwd: lab.node(other).mount });
+    await program.run(`put("f", "one")`);
+    await lab.kill(dead);
+    await program.run(`put("g", "two")`, {}, GOES_ON_MS);
+    expect(await lab.owner()).toBe(owner);
+    expect(await fencedNodes(lab, other)).toEqual([]);
+  }));
+
+it("the overlay of the owner is killed: it has ended, which needs no fence", () =>
+  withLab({ nodes: 3, size: "128M" }, async (lab) => {
+    const owner = await lab.owner();
+    const other = owner === 2 ? 3 : 2;
+    const program = startActor({ cwd: lab.node(other).mount });
+    await program.run(`put("f", "one")`);
+    await lab.kill(owner, "overlay");
+    expect(await program.run(`put("g", "two"); result = get("f")`, {}, GOES_ON_MS)).toBe("one");
+    expect(await fencedNodes(lab, other)).toEqual([]);
+    expect((await queryOverlayStatus(lab.node(other).runDir))["role"]).not.toBe("waiting");
+  }));
+
+it("without fence devices a partitioned owner lets go of its disk by itself, and the others go on; its memory comes to the disk before that", () =>
+  withLab({ nodes: 3, size: "256M", fencing: false }, async (lab) => {
+    const scene = await setScene(lab);
+    const { owner, others, reader } = scene;
+    const own = startActor({ cwd: lab.node(owner).mount });
+    await own.run(`put("not-synced", "answered")`);
+    await reader.run(READS);
+    const beganMs = performance.now();
+    await lab.lab("partition", `node${owner}`);
+    await allGoOn(lab, scene);
+    process.stdout.write(`all went on within ${Math.round(performance.now() - beganMs)} ms of the partition\n`);
+    expect(others.map((nodeid) => logOf(lab, nodeid)).join("")).toMatch(/lower mounted epoch=2 .*proof=released/);
+    expect(await reader.run(`result = get("not-synced")`)).toBe("answered");
+    expect((await queryOverlayStatus(lab.node(owner).runDir))["why"]).toMatch(/this node has let go of the disk/);
+    await lab.lab("heal", `node${owner}`);
+    await lab.start(owner);
+    await untilRole(lab, owner, "remote");
+  }));
