@@ -4,6 +4,7 @@
  * each has a /run of its own; state_dir and run_dir are set; /dev/shm is shared, where names have process ids in them.
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { createRequire } from "node:module";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -16,6 +17,11 @@ const NETNS_DIR = "/run/netns";
 export function noCorosync(): string | null {
   if (process.getuid?.() !== 0) return "it needs root";
   if (!existsSync("/usr/sbin/corosync")) return "corosync is not installed (Debian: corosync libcpg4 libquorum5 libvotequorum8)";
+  try {
+    createRequire(import.meta.url).resolve("koffi");
+  } catch {
+    return "koffi is not installed (an optional dependency: npm install)";
+  }
   return null;
 }
 
