@@ -10,6 +10,7 @@
  * - an AssertionError out of `step` means that the node does not know what it holds: take it out (exit), do not go on.
  */
 import type { EngineBoot, NodeConfiguration } from "./engine/boot.ts";
+import type { CorosyncEvent, CorosyncSelf } from "./engine/corosync/corosync-core.ts";
 import type { BeatContent, HeardBeat } from "./membership/heartbeater.ts";
 import type { LockLimits } from "./lock/lock-manager.ts";
 import type { PlockLimits } from "./plock/master.ts";
@@ -37,6 +38,8 @@ export interface NodeLimits extends LockLimits, PlockLimits {
 }
 
 export interface NodeBoot extends EngineBoot {
+  /** The engine is corosync's; not given: the builtin one. */
+  readonly corosync?: CorosyncSelf;
   readonly limits?: Partial<NodeLimits>;
   /** The name of a process of this machine, "" if there is none: for people who ask about locks. Not given: none is named. */
   readonly programOf?: (pid: number) => string;
@@ -67,6 +70,8 @@ export type NodeEvent =
   | { readonly kind: "tick" }
   /** A datagram that was authentic and decoded (wire/datagram.ts `decodeDatagram`). */
   | { readonly kind: "datagram"; readonly message: Exclude<Datagram, Heartbeat> }
+  /** What corosync said, in its order; of that engine alone. */
+  | { readonly kind: "corosync"; readonly event: CorosyncEvent }
   /** A heartbeat that came, as membership/heartbeater.ts `receive` gives it. */
   | { readonly kind: "heartbeat"; readonly beat: HeardBeat }
   /**
@@ -132,6 +137,8 @@ export type NodeEvent =
 export type Effect =
   /** By multicast and/or unicast to every other configured node, to some of them, or by unicast to one. May be lost. */
   | { readonly kind: "datagram"; readonly to: number | "all" | readonly number[]; readonly message: Exclude<Datagram, Heartbeat> }
+  /** To all dlmds over corosync, this one included, in order; of that engine alone. */
+  | { readonly kind: "multicast"; readonly data: Uint8Array }
   /** For the beater (membership/heartbeater.ts): what heartbeats say from now on; null: none go out any more. `now`: one is due at once. */
   | { readonly kind: "beat"; readonly content: BeatContent | null; readonly now: boolean }
   /**

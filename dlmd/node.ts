@@ -13,6 +13,7 @@ import type { LockClient } from "./lock/lkb.ts";
 import { GONE_LIMIT_MS, ClientDeathBarrier } from "./clients/death-barrier.ts";
 import { LockManager } from "./lock/lock-manager.ts";
 import { BuiltinEngine, type BuiltinPort } from "./engine/builtin/engine-core.ts";
+import { CorosyncEngine, type CorosyncPort } from "./engine/corosync/corosync-core.ts";
 import type { Effect, Node, NodeBoot, NodeEvent, NodeLimits } from "./node-api.ts";
 import type { NodeConfiguration } from "./engine/boot.ts";
 import { Clients, type ClientsPort } from "./clients/clients.ts";
@@ -48,18 +49,23 @@ export const defaultLimits: NodeLimits = {
   goneLimitMs: GONE_LIMIT_MS,
 };
 
+type NodeEngine = BuiltinEngine | CorosyncEngine;
+type NodeEnginePort = BuiltinPort & CorosyncPort;
+
 export function createNode(boot: NodeBoot): Node {
-  return new NodeCore(boot);
+  const { corosync } = boot;
+  if (corosync === undefined) return new NodeCore(boot);
+  return new NodeCore<CorosyncEngine>(boot, (port) => new CorosyncEngine(boot, corosync, port));
 }
 
-export class NodeCore implements Node, QueriedNode {
+export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, QueriedNode {
   readonly boot: NodeBoot;
   configuration: NodeConfiguration;
   readonly limits: NodeLimits;
   readonly clients: Clients;
   readonly locks: LockManager;
   readonly plocks: PlockService;
-  readonly engine: BuiltinEngine;
+  readonly engine: E;
   readonly recovery: Recovery;
   readonly groups: ClientGroups;
   readonly lockspaces: LockspaceGroup;
@@ -77,7 +83,8 @@ export class NodeCore implements Node, QueriedNode {
   #announced = "";
   #settled = "";
 
-  constructor(boot: NodeBoot) {
+  /** `newEngine`: another one than the builtin. */
+  constructor(boot: NodeBoot, newEngine?: (port: NodeEnginePort) => E) {
     assert(isIncarnation(boot.incarnation), `incarnation of 16 hex digits expected, found ${boot.incarnation}`);
     assert(boot.nodes.length <= maxNodes, `${boot.nodes.length} nodes configured, at most ${maxNodes} allowed`);
     assert(
@@ -96,7 +103,8 @@ export class NodeCore implements Node, QueriedNode {
     };
     this.limits = { ...defaultLimits, ...boot.limits };
     const time = (this.#time = { nowMs: boot.nowMs });
-    this.engine = new BuiltinEngine(boot, this.#enginePort());
+    const port = this.#enginePort();
+    this.engine = newEngine?.(port) ?? (new BuiltinEngine(boot, port) as E);
     this.lockspaces = new LockspaceGroup(boot, {
       command: (command) => this.engine.command(command),
       usable: (lockspace) => this.clients.usable(lockspace),
@@ -178,8 +186,9 @@ export class NodeCore implements Node, QueriedNode {
 
   // ------------------------------------------------------------------------------------------------------ the ports
 
-  #enginePort(): BuiltinPort {
+  #enginePort(): NodeEnginePort {
     return {
+      multicast: (data) => this.#outbox.push({ kind: "multicast", data }),
       datagram: (to, message) => {
         if (message.kind !== "heartbeat") this.#outbox.push({ kind: "datagram", to, message });
       },
@@ -340,7 +349,7 @@ export class NodeCore implements Node, QueriedNode {
   }
 
   #tellSettled(): void {
-    const view = this.engine.membership.settledView(this.#time.nowMs);
+    const view = this.engine.settledView(this.#time.nowMs);
     const { version } = this.configuration;
     const settled = view === null ? "" : `${viewName(view.id)} ${version}`;
     if (settled === this.#settled) return;
@@ -386,7 +395,8 @@ export class NodeCore implements Node, QueriedNode {
       case "peer-frame":
         return this.#peerFrame(event.nodeid, event.view, event.messages);
       case "datagram":
-        return this.engine.datagram(event.message);
+      case "corosync":
+        return this.#fromOutside(event);
       case "heartbeat":
         return this.engine.heartbeat(event.beat);
       case "tick":
@@ -437,6 +447,13 @@ export class NodeCore implements Node, QueriedNode {
       default:
         assertNever(event, "event");
     }
+  }
+
+  /** An engine hears nothing of what belongs to another. */
+  #fromOutside(event: Extract<NodeEvent, { kind: "datagram" | "corosync" }>): void {
+    const engine: NodeEngine = this.engine;
+    if (event.kind === "datagram" && engine instanceof BuiltinEngine) engine.datagram(event.message);
+    if (event.kind === "corosync" && engine instanceof CorosyncEngine) engine.receive(event.event);
   }
 
   #clientSlow(clientId: number, unreadBytes: number): void {

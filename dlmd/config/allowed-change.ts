@@ -5,7 +5,7 @@
 import type { ClusterConfig } from "./cluster-config.ts";
 import type { NodeConfig } from "./votes.ts";
 
-const fixed = ["cluster", "keyFile", "multicast", "peerPort", "timeoutMs", "fencedLockspaces"] as const;
+const fixed = ["cluster", "keyFile", "multicast", "peerPort", "engine", "timeoutMs", "fencedLockspaces"] as const;
 
 /** What differs and cannot be changed while a dlmd runs: it keeps these for its life. Null: nothing does. */
 export function fixedDifference(from: ClusterConfig, to: ClusterConfig): string | null {
@@ -17,6 +17,9 @@ export function changeObjection(from: ClusterConfig, to: ClusterConfig, members:
   const different = fixedDifference(from, to);
   if (different !== null) {
     return `${different} cannot be changed while the cluster runs: stop dlmd on every node, put the same new file on each, and start each with --new-config`;
+  }
+  if (from.engine === "corosync") {
+    return "with engine: corosync nothing changes while the cluster runs: stop dlmd on every node, put the same new file on each (and the same nodes and votes into corosync.conf), and start each with --new-config";
   }
   const before = new Map(from.nodes.map((node) => [node.nodeid, node]));
   const moved = to.nodes.find((node) => isMoved(before.get(node.nodeid), node) && members.includes(node.nodeid));

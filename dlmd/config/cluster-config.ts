@@ -79,6 +79,7 @@ function clusterShape(minTimeoutMs: number) {
     keyFile: text(/^./, "the path of the key file").default("cluster.key"),
     multicast: z.strictObject(multicastShape, { error: objectExpected }).prefault({}),
     peerPort: port().default(7701),
+    engine: z.enum(["builtin", "corosync"], { error: "builtin or corosync" }).default("builtin"),
     timeoutMs: whole(minTimeoutMs, MAX_TIMEOUT_MS, " milliseconds").default(3000),
     quorum: z.strictObject(quorumShape, { error: objectExpected }).prefault({}),
     nodes: list(z.strictObject(nodeShape, { error: objectExpected }), 1, MAX_NODES, "nodes"),
@@ -127,6 +128,8 @@ export interface ClusterConfig {
   readonly multicast: { readonly group: string; readonly port: number };
   /** TCP between dlmds. */
   readonly peerPort: number;
+  /** Who says which nodes are there, and orders what they say (dlmd/engine/). */
+  readonly engine: "builtin" | "corosync";
   readonly timeoutMs: number;
   readonly quorum: QuorumConfig;
   /** In ascending nodeid. */
@@ -227,6 +230,13 @@ function quorumProblems(quorum: z.infer<z.ZodObject<typeof quorumShape>>, nodes:
   return problems;
 }
 
+/** votequorum has options of its own: of two places that say how votes count, one would not be believed. */
+function engineProblems({ engine }: Pick<ClusterConfig, "engine">, value: unknown): ConfigProblem[] {
+  if (engine !== "corosync" || !Object.hasOwn(value as object, "quorum")) return [];
+  const expected = "no such key with engine: corosync, whose quorum section is in corosync.conf";
+  return [{ path: "quorum", expected, found: foundAt(value, ["quorum"]) }];
+}
+
 /** Heartbeats are sent and heard on UDP at the number of peerPort, by a thread and a socket of their own. */
 function portProblems({ multicast, peerPort }: Pick<ClusterConfig, "multicast" | "peerPort">): ConfigProblem[] {
   if (multicast.port !== peerPort) return [];
@@ -287,6 +297,7 @@ export function decodeClusterConfig(yaml: string, source: string, minTimeoutMs: 
     ...portProblems(config),
     ...duplicates(config.fenceDevices, "fenceDevices", "name"),
     ...fencingProblems(config),
+    ...engineProblems(config, value),
   ];
   if (problems.length > 0) throw refuse(source, problems);
   const quorum = { ...config.quorum, wait_for_all: config.quorum.wait_for_all ?? config.quorum.two_node };
@@ -297,7 +308,7 @@ export function decodeClusterConfig(yaml: string, source: string, minTimeoutMs: 
  * What a configuration means, as text: equal for files that differ in comments, order or layout only.
  */
 export function canonicalConfig(config: ClusterConfig): string {
-  const { cluster, version, keyFile, multicast, peerPort, timeoutMs, quorum, nodes, fencedLockspaces, volumes } = config;
+  const { cluster, version, keyFile, multicast, peerPort, engine, timeoutMs, quorum, nodes, fencedLockspaces, volumes } = config;
   const { group, port } = multicast;
   const { two_node, wait_for_all, last_man_standing, last_man_standing_window_ms, auto_tie_breaker } = quorum;
   const fencing = canonicalFencing(config);
@@ -308,5 +319,6 @@ export function canonicalConfig(config: ClusterConfig): string {
     volumes.map(({ name, uuid, lower, path }) => [name, uuid, lower, path ?? null]),
     // A text that does not speak of fences means what it meant to versions that knew none.
     ...(fencing === null ? [] : [fencing]),
+    ...(engine === "builtin" ? [] : [engine]),
   ]);
 }

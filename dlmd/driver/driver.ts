@@ -231,6 +231,12 @@ class NodeDriver implements Driver {
     this.#life = life;
     const { incarnation } = life;
     log.info({ nodeid: self.nodeid, name: self.name, cluster, incarnation, promisedEpoch: stored.promisedEpoch }, "dlmd started");
+    try {
+      await life.corosync?.open();
+    } catch (error) {
+      await this.#end();
+      throw error;
+    }
     this.step({ kind: "tick" });
     // Those that came between two incarnations wait for their welcome.
     for (const [clientId, identity] of this.#clients) this.step({ kind: "client-connected", clientId, identity });
@@ -308,6 +314,9 @@ class NodeDriver implements Driver {
         life.datagrams.gather(effect.to, effect.message);
         this.#prepareLater();
         if (effect.message.kind === "submit") this.#orderLook.asked();
+        return;
+      case "multicast":
+        life.corosync?.send(effect.data);
         return;
       case "beat":
         life.heartbeats.tell(effect.content, effect.now);

@@ -8,12 +8,14 @@ import type { Log } from "../base/log.ts";
 import { bootId } from "../base/machine.ts";
 import type { Metrics } from "../base/metric.ts";
 import type { NodeConfig } from "../config/votes.ts";
+import type { CorosyncEvent } from "../engine/corosync/corosync-core.ts";
 import type { HeardBeat } from "../membership/heartbeater.ts";
 import type { Node, NodeBoot, NodeEvent } from "../node-api.ts";
 import type { Datagram } from "../wire/datagram.ts";
 import type { PeerMessage } from "../wire/peer-message.ts";
 import type { ViewId } from "../wire/view-id.ts";
 import type { ConfigKeeper } from "./config-keeper.ts";
+import { CorosyncLink } from "./corosync/link.ts";
 import { type DatagramChannel, openDatagramChannel } from "./datagram-channel.ts";
 import { NONCE_BYTES, PEER_PROTOCOL_VERSION } from "./handshake.ts";
 import { type Heartbeats, startHeartbeats } from "./heartbeats.ts";
@@ -55,6 +57,8 @@ export interface Life {
   readonly datagrams: DatagramChannel;
   readonly heartbeats: Heartbeats;
   readonly peers: PeerNetwork;
+  /** null: the builtin engine needs none. */
+  readonly corosync: CorosyncLink | null;
   /** Other nodes are in the configuration. */
   setNodes(nodes: readonly NodeConfig[]): void;
   /** Nothing is told to the host afterwards. */
@@ -115,6 +119,7 @@ export async function beginLife(options: LifeOptions, host: LifeHost): Promise<L
   const peers = await openPeers(options, host, birth, reach, datagrams, heartbeats);
   reach.peers = peers;
   reach.await();
+  const corosync = config.engine === "corosync" ? newCorosyncLink(options, host) : null;
   const discovery = setInterval(() => datagrams.discover([...reach.awaited]), config.timeoutMs / 10);
   datagrams.discover([...reach.awaited]);
   const node = options.createNode({
@@ -124,6 +129,7 @@ export async function beginLife(options: LifeOptions, host: LifeHost): Promise<L
     timeoutMs: config.timeoutMs,
     ...counted,
     ...stored,
+    ...(corosync === null ? {} : { corosync: { pid: process.pid } }),
     fencedLockspaces: config.fencedLockspaces,
     programOf,
     bootId: ownBootId(),
@@ -137,6 +143,7 @@ export async function beginLife(options: LifeOptions, host: LifeHost): Promise<L
     datagrams,
     heartbeats,
     peers,
+    corosync,
     setNodes(nodes) {
       datagrams.setNodes(nodes);
       peers.setNodes(nodes);
@@ -145,7 +152,7 @@ export async function beginLife(options: LifeOptions, host: LifeHost): Promise<L
     },
     async close() {
       clearInterval(discovery);
-      await Promise.all([peers.close(), datagrams.close(), heartbeats.close()]);
+      await Promise.all([corosync?.close(), peers.close(), datagrams.close(), heartbeats.close()]);
     },
   };
 }
@@ -157,6 +164,13 @@ function ownBootId(): string {
   } catch {
     return "";
   }
+}
+
+/** It is opened when there is a core to be told. */
+function newCorosyncLink({ self, config: keeper, log, fatal }: LifeOptions, host: LifeHost): CorosyncLink {
+  const { cluster } = keeper.config;
+  const event = (event: CorosyncEvent): void => host.step({ kind: "corosync", event });
+  return new CorosyncLink({ cluster, nodeid: self.nodeid, nodes: keeper.nodes, event, log, fatal });
 }
 
 /** comm of /proc/PID: the program's name, cut at 15 bytes. */

@@ -101,6 +101,22 @@ export interface EnginePort {
   protest(nodeid: number, message: string): void;
 }
 
+/** How its ordered messages are, for people. */
+export interface EngineFigures {
+  readonly stopped: boolean;
+  /** The node that orders; 0: corosync does. */
+  readonly sequencerNodeid: number;
+  readonly underWay: number;
+  readonly window: number;
+  readonly waiting: number;
+  readonly full: boolean;
+  readonly received: number;
+  readonly delivered: number;
+  readonly kept: number;
+  /** Names of all groups. */
+  readonly groups: readonly string[];
+}
+
 /** What recovery, the lease and the node take from an engine. Time is that of the step. */
 export interface Engine {
   readonly peers: ReadonlyMap<number, EnginePeer>;
@@ -131,4 +147,20 @@ export interface Engine {
   linkRefused(nodeid: number, reason: string): void;
   configure(configuration: NodeConfiguration): void;
   leave(): void;
+}
+
+/** What the node that steps it calls beside that. What comes from outside, each engine has in its own way. */
+export interface SteppedEngine extends Engine {
+  readonly promisedEpoch: number;
+  readonly figures: EngineFigures;
+  /** Before anything else in a step. */
+  begin(nowMs: number): void;
+  /** After everything else in a step. */
+  end(): void;
+  tick(): void;
+  nextDeadline(): number;
+  /** A "persist" with that epoch is on disk. */
+  persisted(promisedEpoch: number): void;
+  /** The present view, if no lease of a view before it runs, nor one by other votes (hazard C8); null: not so. */
+  settledView(nowMs: number): View | null;
 }

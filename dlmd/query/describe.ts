@@ -1,6 +1,5 @@
 /** A node's state as plain JSON data (answer.ts), and a lock's (wire/inspect-answer.ts). */
 import type { ViewInfo } from "../wire/program.ts";
-import { sendWindow } from "../engine/builtin/sender.ts";
 import { MAYKEEP } from "../wire/flag.ts";
 import type { Lkb } from "../lock/lkb.ts";
 import type { LockAnswer, LockspaceAnswer } from "../wire/inspect-answer.ts";
@@ -19,21 +18,8 @@ const shownLockspaces = 256;
 /** A node that is refused is called again within seconds; what was said longer ago may not be so any more. */
 export const REFUSAL_SHOWN_MS = 30_000;
 
-function describeEngine({ engine: { ordering, groups } }: QueriedNode): EngineAnswer {
-  const { stopped, sequencerNodeid, sender, received, delivered, kept } = ordering;
-  const { underWay, waiting, full } = sender;
-  return {
-    stopped,
-    sequencerNodeid,
-    underWay,
-    window: sendWindow,
-    waiting,
-    full,
-    received,
-    delivered,
-    kept,
-    groups: groups.table().filter(({ group }) => !group.startsWith(DAEMON_GROUP_PREFIX)).length,
-  };
+function describeEngine({ engine: { figures } }: QueriedNode): EngineAnswer {
+  return { ...figures, groups: figures.groups.filter((group) => !group.startsWith(DAEMON_GROUP_PREFIX)).length };
 }
 
 function describeChannels(node: QueriedNode, nowMs: number): ChannelAnswer[] {
@@ -93,7 +79,7 @@ export function describeStatus(node: QueriedNode, view: ViewInfo, nowMs: number)
     nodeid: node.boot.nodeid,
     incarnation: node.boot.incarnation,
     configVersion: node.configuration.version,
-    promisedEpoch: node.engine.membership.promisedEpoch,
+    promisedEpoch: node.engine.promisedEpoch,
     phase: node.recovery.phase,
     state: node.engine.leaving ? "leaving" : node.recovery.explain(nowMs),
     clients: [...node.clients.all.values()].filter((client) => !client.gone).length,

@@ -2,7 +2,7 @@
 import type { Clients } from "../clients/clients.ts";
 import type { ClientDeathBarrier } from "../clients/death-barrier.ts";
 import type { NodeConfiguration } from "../engine/boot.ts";
-import type { BuiltinEngine } from "../engine/builtin/engine-core.ts";
+import type { SteppedEngine } from "../engine/engine.ts";
 import type { Fencing } from "../fencing/fencing.ts";
 import type { LockManager } from "../lock/lock-manager.ts";
 import type { LockspaceGroup } from "../lockspaces/lockspace-group.ts";
@@ -16,7 +16,7 @@ export interface QueriedNode {
   readonly clients: Clients;
   readonly locks: LockManager;
   readonly plocks: PlockService;
-  readonly engine: BuiltinEngine;
+  readonly engine: SteppedEngine;
   readonly recovery: Recovery;
   readonly deaths: ClientDeathBarrier;
   readonly lockspaces: LockspaceGroup;

@@ -1,7 +1,6 @@
 /** `coverlay lab up`: brings a lab up and, without --detach, stays with it until it is interrupted. */
 import path from "node:path";
 import type { CommandModule } from "yargs";
-import { OperatingError } from "../../dlmd/base/error.ts";
 import { givenImageBytes } from "../lab/disk.ts";
 import { takeDown } from "../lab/down.ts";
 import { type LowerKind, parseSize } from "../lab/layout.ts";
@@ -71,12 +70,6 @@ function interruption(say: (text: string) => void): { readonly signal: AbortSign
 async function labUp(args: UpArguments): Promise<number> {
   const sizeBytes = parseSize(args.size);
   if (sizeBytes === null) throw usageError(`--size ${args.size} is no size`, "Write it as 512M or 2G.");
-  if (args.engine === "corosync") {
-    throw new OperatingError("this version has no corosync engine", {
-      code: "no-engine",
-      hint: "Use --engine builtin, which is the default.",
-    });
-  }
   if (args.image !== undefined && args.lower === "directory") {
     throw usageError("--image is for a lab with a disk, found --lower directory", "Use --lower ext4 or xfs.");
   }
@@ -84,14 +77,16 @@ async function labUp(args: UpArguments): Promise<number> {
   const dir = realLabDir(args.dir);
   // A program reads stderr for one JSON object, if something is wrong.
   const say = (text: string): void => void (args.json || process.stderr.write(text));
+  const { nodes, lower, engine } = args;
   const { signal, release } = interruption(say);
   try {
     const progress = (step: string): void => say(`${step} ...\n`);
     const lab = await bringUp(
       {
         dir,
-        nodes: args.nodes,
-        lower: args.lower,
+        nodes,
+        lower,
+        engine,
         fencing: args.fencing,
         sizeBytes: image === null ? sizeBytes : givenImageBytes(image),
         image,

@@ -10,6 +10,7 @@ import { waitForView } from "../query/dlmd-query.ts";
 import { EXIT } from "../cli/output.ts";
 import { readOverlayFile, removeGoneOverlays } from "../query/overlay-query.ts";
 import { must, run } from "./command.ts";
+import { startCorosync } from "./corosync.ts";
 import { cleanUnmount, forceUnmountUnder, mountsUnder, removeMountRecords } from "./fuse-mounts.ts";
 import { labFiles, netnsArguments } from "./layout.ts";
 import { giveDiskBack, killProcesses, nodeProcesses, powerOn } from "./power.ts";
@@ -168,6 +169,7 @@ export async function bootNodes(lab: LabState, names: readonly string[]): Promis
   for (const name of names) {
     await powerOn(lab, labNode(lab, name));
     const node = labNode(existingLab(lab.dir), name);
+    startCorosync(lab, node);
     if (node.dlmd === null || !isAlive(node.dlmd)) await startDlmd(lab, node);
   }
   for (const name of names) {

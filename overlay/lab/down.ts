@@ -8,6 +8,7 @@ import path from "node:path";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { overlayProcess } from "./boot.ts";
 import { readOverlayFile } from "../query/overlay-query.ts";
+import { removeQbFiles } from "./corosync.ts";
 import { detachLoops, removeDeviceNodes } from "./disk.ts";
 import { cleanUnmount, forceUnmountUnder, mountsUnder, removeMountRecords } from "./fuse-mounts.ts";
 import { hubName, labFiles } from "./layout.ts";
@@ -63,7 +64,10 @@ async function dismantleAlone(dir: string): Promise<void> {
   await forceUnmountAll(nodes);
   await killAll({ netns: netnsInodes(lab, nodes), marks: [`${lab.id}:`] }, `the lab in ${lab.dir}`);
   await forceUnmountAll(nodes);
-  for (const { nodeDir } of nodes) removeMountRecords(nodeDir);
+  for (const node of nodes) {
+    removeMountRecords(node.nodeDir);
+    removeQbFiles(node);
+  }
   if (lab.lower === "directory") await forceUnmountUnder(labFiles(lab.dir).lowerDirectory);
   else await detachLoops(imageOf(lab));
   removeDeviceNodes(lab.madeDevices);

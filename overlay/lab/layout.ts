@@ -19,6 +19,7 @@ export const NETNS_DIR = "/run/netns";
 const ADDRESS_PREFIX = "10.209.77";
 
 export type LowerKind = "ext4" | "xfs" | "directory";
+export type LabEngine = "builtin" | "corosync";
 
 export interface LabFiles {
   readonly state: string;
@@ -101,6 +102,7 @@ export function clusterYaml(
   lower: LowerKind,
   nodes: readonly NodeLayout[],
   fenceIn: string | null,
+  engine: LabEngine = "builtin",
 ): string {
   const device = ({ node }: NodeLayout): string => `power-${node}`;
   const agent = fenceIn === null ? "" : JSON.stringify(labFiles(fenceIn).fenceAgent);
@@ -113,12 +115,54 @@ export function clusterYaml(
     "keyFile: cluster.key",
     "multicast: { group: 239.192.77.1, port: 7700 }",
     "peerPort: 7701",
+    ...(engine === "builtin" ? [] : [`engine: ${engine}`]),
     "timeoutMs: 3000",
     "nodes:",
     ...nodes.map((node) => `  - { nodeid: ${node.nodeid}, name: ${node.node}, address: ${node.address}${fence(node)} }`),
     ...(fenceIn === null ? [] : ["fenceDevices:", ...devices]),
     "volumes:",
     `  - { name: lab, uuid: ${volumeUuid}, lower: ${lower === "directory" ? "directory" : "device"} }`,
+    "",
+  ].join("\n");
+}
+
+/**
+ * The text of the corosync.conf of one node. With that token a dead node is noticed about as soon as dlmd's heartbeats notice it. What no
+ * machine may share with another has a place of its own, but for /run/corosync.pid, which is compiled in.
+ */
+export function corosyncConf(id: string, nodeDir: string, nodes: readonly NodeLayout[]): string {
+  return [
+    "totem {",
+    "  version: 2",
+    `  cluster_name: lab-${id}`,
+    "  transport: udpu",
+    "  token: 1200",
+    "  token_coefficient: 0",
+    "  secauth: off",
+    "}",
+    "system {",
+    `  state_dir: ${nodeDir}/corosync`,
+    `  run_dir: ${nodeDir}/corosync`,
+    "  sched_rr: no",
+    "  move_to_root_cgroup: no",
+    "}",
+    "logging {",
+    "  to_stderr: yes",
+    "  to_syslog: no",
+    "  timestamp: hires",
+    "}",
+    "quorum {",
+    "  provider: corosync_votequorum",
+    "}",
+    "nodelist {",
+    ...nodes.flatMap(({ nodeid, node, address }) => [
+      "  node {",
+      `    nodeid: ${nodeid}`,
+      `    name: ${node}`,
+      `    ring0_addr: ${address}`,
+      "  }",
+    ]),
+    "}",
     "",
   ].join("\n");
 }

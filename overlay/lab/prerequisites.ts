@@ -1,7 +1,7 @@
 /** What a machine must have for a lab; everything that is missing is said at once, with what to do about it. */
 import { accessSync, closeSync, constants, existsSync, openSync } from "node:fs";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import type { LowerKind } from "./layout.ts";
+import type { LabEngine, LowerKind } from "./layout.ts";
 
 /** The machine, as far as a lab asks about it. */
 export interface Machine {
@@ -28,6 +28,11 @@ const tools: readonly Tool[] = [
   { name: "fallocate", package: "util-linux", lowers: ["ext4", "xfs"] },
   { name: "mkfs.ext4", package: "e2fsprogs", lowers: ["ext4"] },
   { name: "mkfs.xfs", package: "xfsprogs", lowers: ["xfs"] },
+];
+
+const corosyncTools: readonly Tool[] = [
+  { name: "corosync", package: "corosync libcpg4 libquorum5 libvotequorum8", lowers: every },
+  { name: "unshare", package: "util-linux", lowers: every },
 ];
 
 export function thisMachine(): Machine {
@@ -62,7 +67,7 @@ export interface Missing {
 }
 
 /** What stands against a lab with that lower on that machine. */
-export function missingFor(lower: LowerKind, machine: Machine): Missing[] {
+export function missingFor(lower: LowerKind, machine: Machine, engine: LabEngine = "builtin"): Missing[] {
   if (machine.uid !== 0) return [{ what: `root is needed, found user id ${machine.uid}`, todo: "run it as root (sudo)" }];
   const missing: Missing[] = [];
   const fuse = machine.device("/dev/fuse");
@@ -75,7 +80,7 @@ export function missingFor(lower: LowerKind, machine: Machine): Missing[] {
     const todo = "run modprobe loop; a container must be privileged, or use --lower directory";
     missing.push({ what: `loop devices cannot be had, /dev/loop-control: ${loop}`, todo });
   }
-  for (const tool of tools) {
+  for (const tool of engine === "builtin" ? tools : [...tools, ...corosyncTools]) {
     if (!tool.lowers.includes(lower) || machine.hasTool(tool.name)) continue;
     missing.push({ what: `the tool ${tool.name} is not there`, todo: `apt-get install ${tool.package}` });
   }
@@ -83,8 +88,8 @@ export function missingFor(lower: LowerKind, machine: Machine): Missing[] {
 }
 
 /** Throws OperatingError "prerequisites" that names everything that is missing. */
-export function checkPrerequisites(lower: LowerKind, machine: Machine = thisMachine()): void {
-  const missing = missingFor(lower, machine);
+export function checkPrerequisites(lower: LowerKind, engine: LabEngine = "builtin", machine: Machine = thisMachine()): void {
+  const missing = missingFor(lower, machine, engine);
   if (missing.length === 0) return;
   throw new OperatingError(`a lab cannot run here: ${missing.map(({ what }) => what).join("; ")}`, {
     code: "prerequisites",

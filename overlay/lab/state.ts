@@ -11,7 +11,7 @@ import { createHash } from "node:crypto";
 import path from "node:path";
 import * as z from "zod";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { type LowerKind, labFiles, nodeLayout } from "./layout.ts";
+import { type LabEngine, type LowerKind, labFiles, nodeLayout } from "./layout.ts";
 
 /** How long one command of a lab waits for another one on the same lab. */
 const LOCK_TIMEOUT_MS = 120_000;
@@ -48,6 +48,7 @@ export interface LabState {
   /** The directory itself was made by `up`. */
   readonly madeDir: boolean;
   readonly lower: LowerKind;
+  readonly engine: LabEngine;
   readonly sizeBytes: number;
   /** The file given with --image, which is not the lab's to make or to remove; null: DIR/disk.img. */
   readonly givenImage: string | null;
@@ -72,6 +73,7 @@ const labState: z.ZodType<LabState> = z.object({
   dir: z.string(),
   madeDir: z.boolean(),
   lower: z.enum(["ext4", "xfs", "directory"]),
+  engine: z.enum(["builtin", "corosync"]),
   sizeBytes: z.number(),
   givenImage: z.string().nullable(),
   volumeUuid: z.string(),

@@ -10,9 +10,11 @@ import { OperatingError } from "../../dlmd/base/error.ts";
 import { waitForView } from "../query/dlmd-query.ts";
 import { writeClusterKey } from "../../dlmd/driver/cluster-files.ts";
 import { VIEW_TIMEOUT_MS, checkPrograms, enableVolume, mountNode, programs, startDlmd } from "./boot.ts";
+import { startCorosync, writeCorosyncFiles } from "./corosync.ts";
 import { attachLoop, makeDisk } from "./disk.ts";
 import { dismantle, foreignFiles } from "./down.ts";
 import {
+  type LabEngine,
   type LowerKind,
   MAX_LAB_NODES,
   MIN_IMAGE_BYTES,
@@ -44,6 +46,7 @@ export interface UpOptions {
   readonly dir: string;
   readonly nodes: number;
   readonly lower: LowerKind;
+  readonly engine: LabEngine;
   readonly sizeBytes: number;
   /** Each node has a fence device, whose agent is the lab's. */
   readonly fencing: boolean;
@@ -142,6 +145,7 @@ function newLab(options: UpOptions, madeDir: boolean): LabState {
     dir: options.dir,
     madeDir,
     lower: options.lower,
+    engine: options.engine,
     sizeBytes: options.sizeBytes,
     givenImage: options.image,
     volumeUuid: randomUUID(),
@@ -164,7 +168,7 @@ function newLab(options: UpOptions, madeDir: boolean): LabState {
 /** Brings a lab up; when it returns every mount answers. Throws after taking down what was made. */
 export async function bringUp(options: UpOptions, progress: Progress, signal: AbortSignal): Promise<LabState> {
   checkOptions(options);
-  checkPrerequisites(options.lower);
+  checkPrerequisites(options.lower, options.engine);
   checkPrograms();
   const { dir } = options;
   const lab = await withLabLock(dir, async () => {
@@ -215,6 +219,7 @@ async function makeAll(lab: LabState, fencing: boolean, progress: Progress, sign
   await makeHub(lab, signal);
   for (const node of labNodes(lab)) await makeNodeNetwork(lab, node, signal);
   await attachAndEnable(lab, step, signal);
+  for (const node of labNodes(lab)) startCorosync(lab, node);
   await step("dlmd");
   await allSettled(labNodes(existingLab(dir)).map((node) => startDlmd(lab, node, signal)));
   await step("view");
@@ -246,13 +251,15 @@ function makeFiles(lab: LabState, fencing: boolean): void {
   const files = labFiles(lab.dir);
   const nodes = labNodes(lab);
   writeClusterKey(files.key);
-  writeFileSync(files.config, clusterYaml(lab.id, lab.volumeUuid, lab.lower, nodes, fencing ? lab.dir : null), { flag: "wx", mode: 0o644 });
+  const config = clusterYaml(lab.id, lab.volumeUuid, lab.lower, nodes, fencing ? lab.dir : null, lab.engine);
+  writeFileSync(files.config, config, { flag: "wx", mode: 0o644 });
   writeFileSync(files.fenceAgent, fenceAgentScript(lab.id, [process.execPath, programs.fenceAgent]), { flag: "wx", mode: 0o755 });
   for (const { nodeDir, runDir, mount } of nodes) {
     mkdirSync(nodeDir, { mode: 0o755 });
     mkdirSync(runDir, { mode: 0o700 });
     mkdirSync(mount, { mode: 0o755 });
   }
+  writeCorosyncFiles(lab);
 }
 
 /** The bit is set through the first node's device, before the others could have read anything through theirs. */

@@ -39,6 +39,7 @@ function diskOf(dir: string, sizeBytes: number): LabState {
     dir,
     madeDir: true,
     lower: "ext4",
+    engine: "builtin",
     sizeBytes,
     givenImage: null,
     volumeUuid: "",

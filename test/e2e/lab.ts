@@ -10,7 +10,7 @@ import path from "node:path";
 import { type RunOptions, type RunResult, run } from "../../overlay/lab/command.ts";
 import { loopsOver } from "../../overlay/lab/disk.ts";
 import { mountsUnder } from "../../overlay/lab/fuse-mounts.ts";
-import { type LowerKind, homeName, hubName, labFiles, nodeLayout } from "../../overlay/lab/layout.ts";
+import { type LabEngine, type LowerKind, homeName, hubName, labFiles, nodeLayout } from "../../overlay/lab/layout.ts";
 import type { NodeLine, NodeReport } from "../../overlay/lab/observe.ts";
 import { findProcesses } from "../../overlay/lab/processes.ts";
 import { readLab } from "../../overlay/lab/state.ts";
@@ -31,6 +31,7 @@ export function coverlay(words: readonly string[], options: RunOptions = {}): Pr
 export interface LabOptions {
   readonly nodes?: number;
   readonly lower?: LowerKind;
+  readonly engine?: LabEngine;
   readonly size?: string;
   /** No node has a fence device: a dead owner is waited for. */
   readonly fencing?: boolean;
@@ -138,10 +139,11 @@ export function watchedDirectory(parent: string = os.tmpdir()): WatchedDirectory
 /** Brings a lab up; whoever calls it calls `end` in a hook. Prefer withLab where one test is all. */
 export async function startLab(options: LabOptions = {}): Promise<TestLab> {
   const { dir, end } = watchedDirectory(options.parent);
-  const { nodes = 3, lower = "ext4", size = "512M", fencing = true, image, env = {} } = options;
+  const { nodes = 3, lower = "ext4", engine = "builtin", size = "512M", fencing = true, image, env = {} } = options;
   const disk = image === undefined ? ["--size", size] : ["--image", image];
   const words = ["lab", "up", "--detach", "--json", "--dir", dir, "--nodes", String(nodes), "--lower", lower, ...disk];
   if (!fencing) words.push("--no-fencing");
+  words.push("--engine", engine);
   try {
     const stdout = mustSucceed("lab up", await coverlay(words, { timeoutMs: UP_TIMEOUT_MS, env: { ...process.env, ...env } }));
     const lines = stdout.trim().split("\n");

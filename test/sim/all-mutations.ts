@@ -1,5 +1,6 @@
 /** Every list of mutations. */
 import { configMutations } from "./config-mutations.ts";
+import { corosyncMutations } from "./engine/corosync-mutations.ts";
 import { engineMutations } from "./engine/mutations.ts";
 import { leaseMutations } from "./lease-mutations.ts";
 import { lockMutations } from "./lock-mutations.ts";
@@ -22,6 +23,7 @@ export const allMutations: readonly Mutation[] = [
   ...mountGroupMutations,
   ...plockMutations,
   ...engineMutations,
+  ...corosyncMutations,
   ...configMutations,
   ...leaseMutations,
   ...overlayLockMutations,

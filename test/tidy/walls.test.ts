@@ -119,8 +119,8 @@ const CORE_ROOMS: Readonly<Record<string, readonly string[]>> = {
   plock: ["base", "wire", "lock"],
   clients: ["base", "wire", "engine", "lock", "plock"],
   recovery: ["base", "wire", "engine", "transport", "lock", "clients"],
-  query: ["base", "wire", "engine", "engine/builtin", "fencing", "lock", "lockspaces", "plock", "clients", "recovery", "node-api.ts"],
-  "node-api.ts": ["wire", "engine", "fencing", "membership", "lock", "plock", "recovery"],
+  query: ["base", "wire", "engine", "fencing", "lock", "lockspaces", "plock", "clients", "recovery", "node-api.ts"],
+  "node-api.ts": ["wire", "engine", "engine/corosync", "fencing", "membership", "lock", "plock", "recovery"],
 };
 const coreRoomOf = (file: string): string =>
   path.dirname(file) === "dlmd" ? path.basename(file) : path.dirname(file).slice("dlmd/".length);

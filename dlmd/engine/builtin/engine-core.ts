@@ -11,9 +11,10 @@ import type { StartedView } from "../../wire/order-datagram.ts";
 import { type Member, noView, viewName } from "../../wire/view-id.ts";
 import type { CommandResult } from "../../wire/group.ts";
 import type { EngineBoot, NodeConfiguration } from "../boot.ts";
-import type { Engine, EngineCommand, EnginePeer, EnginePort } from "../engine.ts";
+import type { EngineCommand, EngineFigures, EnginePeer, EnginePort, SteppedEngine, View } from "../engine.ts";
 import { Groups } from "./groups.ts";
 import { Ordering } from "./ordering.ts";
+import { sendWindow } from "./sender.ts";
 
 /** With what goes out of this engine alone. */
 export interface BuiltinPort extends EnginePort, Pick<MembershipHost, "beat" | "persist"> {
@@ -24,7 +25,7 @@ export interface BuiltinPort extends EnginePort, Pick<MembershipHost, "beat" | "
 /** Time-outs after which a member that receives no ordered messages, although it is heard, is taken out. */
 const stuckShare = 1;
 
-export class BuiltinEngine implements Engine {
+export class BuiltinEngine implements SteppedEngine {
   readonly membership: Membership;
   readonly ordering: Ordering;
   readonly groups: Groups;
@@ -104,6 +105,21 @@ export class BuiltinEngine implements Engine {
     // Without quorum a member may know better than this node.
     const known = view === null || view.quorum.quorate ? electorate : view.quorum.electorate;
     return known?.nodeids ?? null;
+  }
+
+  get promisedEpoch(): number {
+    return this.membership.promisedEpoch;
+  }
+
+  get figures(): EngineFigures {
+    const { stopped, sequencerNodeid, sender, received, delivered, kept } = this.ordering;
+    const { underWay, waiting, full } = sender;
+    const groups = this.groups.table().map(({ group }) => group);
+    return { stopped, sequencerNodeid, underWay, window: sendWindow, waiting, full, received, delivered, kept, groups };
+  }
+
+  settledView(nowMs: number): View | null {
+    return this.membership.settledView(nowMs);
   }
 
   rebuildView(why: string): void {

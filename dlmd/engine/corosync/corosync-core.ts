@@ -6,9 +6,9 @@ import { assertNever } from "../../base/assert.ts";
 import { WireError } from "../../base/error.ts";
 import { isMajority } from "../../config/votes.ts";
 import type { NodeConfiguration, EngineBoot } from "../boot.ts";
-import type { Engine, EngineCommand, EnginePeer, EnginePort, View } from "../engine.ts";
+import type { EngineCommand, EngineFigures, EnginePeer, EnginePort, SteppedEngine, View } from "../engine.ts";
 import { Groups } from "../builtin/groups.ts";
-import { Sender } from "../builtin/sender.ts";
+import { Sender, sendWindow } from "../builtin/sender.ts";
 import { Detector, type OwnState } from "../../membership/detector.ts";
 import type { BeatContent, HeardBeat } from "../../membership/heartbeater.ts";
 import { type LeaseBasis, leaseEndByAll, leaseWaitShare } from "../../membership/lease.ts";
@@ -73,7 +73,7 @@ interface Current {
   readonly objection: string | null;
 }
 
-export class CorosyncEngine implements Engine {
+export class CorosyncEngine implements SteppedEngine {
   readonly sender: Sender = new Sender();
   readonly groups: Groups;
   readonly #boot: EngineBoot;
@@ -176,6 +176,13 @@ export class CorosyncEngine implements Engine {
     const counted = this.#current?.view.quorum ?? quorumOf(this.#basis, [], true);
     const objection = this.#current?.objection ?? null;
     return { quorate: counted.quorate, reason: objection ?? quorumReason(counted) };
+  }
+
+  get figures(): EngineFigures {
+    const { underWay, waiting, full } = this.sender;
+    const groups = this.groups.table().map(({ group }) => group);
+    const [delivered, stopped] = [this.#packets, this.#stopped || this.#blocked];
+    return { stopped, sequencerNodeid: 0, underWay, window: sendWindow, waiting, full, received: delivered, delivered, kept: 0, groups };
   }
 
   rebuildView(why: string): void {
@@ -652,7 +659,6 @@ export class CorosyncEngine implements Engine {
       this.#say({ kind: "packet", view: this.#lived, n: packet.n, body: packet.body });
   }
 
-  /** The present view, if every lease of a view before it is over; null: not so. */
   settledView(nowMs: number): View | null {
     const view = this.#current?.view;
     if (view === undefined || this.#stopped || !view.quorum.quorate) return null;

@@ -1,7 +1,8 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { OperatingError } from "../../../dlmd/base/error.ts";
-import { MAX_NODES, MAX_VOLUMES, decodeClusterConfig, twoNodeObjection } from "../../../dlmd/config/cluster-config.ts";
+import { changeObjection } from "../../../dlmd/config/allowed-change.ts";
+import { MAX_NODES, MAX_VOLUMES, canonicalConfig, decodeClusterConfig, twoNodeObjection } from "../../../dlmd/config/cluster-config.ts";
 import { nearestWord } from "../../../dlmd/base/nearest.ts";
 
 const good = readFileSync(new URL("../../../examples/cluster.yaml", import.meta.url), "utf8");
@@ -164,6 +165,21 @@ describe("cluster.yaml", () => {
     expect(decodeClusterConfig(of(MAX_NODES, MAX_VOLUMES), "x").nodes).toHaveLength(31);
     expect(refusal(of(MAX_NODES + 1, 1))).toContain("nodes: expected a list of 1 to 31 nodes");
     expect(refusal(of(1, MAX_VOLUMES + 1))).toContain("volumes: expected a list of 0 to 256 volumes");
+  });
+
+  test("with engine: corosync the options of quorum are in corosync.conf, and nothing changes while the cluster runs", () => {
+    expect(decodeClusterConfig(good, "x").engine).toBe("builtin");
+    const both = good.replace("engine: builtin", "engine: corosync");
+    expect(refusal(both)).toContain(
+      "quorum: expected no such key with engine: corosync, whose quorum section is in corosync.conf, found {",
+    );
+    const config = decodeClusterConfig(both.replace(/^quorum:\n( {2}.*\n)*/m, ""), "x");
+    expect([config.engine, canonicalConfig(config)]).not.toEqual(["corosync", canonicalConfig({ ...config, engine: "builtin" })]);
+    const more = { ...config, version: 2, volumes: [] };
+    expect(changeObjection(config, more, [1, 2, 3])).toContain("start each with --new-config");
+    expect(changeObjection({ ...config, engine: "builtin" }, config, [1, 2, 3])).toContain("engine cannot be changed");
+    expect(changeObjection({ ...config, engine: "builtin" }, { ...more, engine: "builtin" }, [1, 2, 3])).toBeNull();
+    expect(refusal(good.replace("engine: builtin", "engine: heartbeat"))).toContain("engine: expected builtin or corosync");
   });
 
   test("every problem is told at once", () => {

@@ -10,6 +10,7 @@ function up(change: Partial<UpOptions>): Promise<unknown> {
     dir: "/tmp/a,b",
     nodes: 3,
     lower: "ext4",
+    engine: "builtin",
     sizeBytes: MIN_IMAGE_BYTES,
     fencing: true,
     image: null,

@@ -43,6 +43,6 @@ describe("what a lab needs", () => {
 
   it("is refused with everything that is missing at once", () => {
     const machine: Machine = { uid: 0, device: () => "it is not there", hasTool: () => false };
-    expect(() => checkPrerequisites("ext4", machine)).toThrow(/\/dev\/fuse.*loop-control.*ip.*nsenter.*mkfs\.ext4/);
+    expect(() => checkPrerequisites("ext4", "builtin", machine)).toThrow(/\/dev\/fuse.*loop-control.*ip.*nsenter.*mkfs\.ext4/);
   });
 });

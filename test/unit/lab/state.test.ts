@@ -30,6 +30,7 @@ function lab(): LabState {
     dir,
     madeDir: false,
     lower: "ext4",
+    engine: "builtin",
     sizeBytes: 1,
     givenImage: null,
     volumeUuid: "6b1c0b5e-3f0e-4f0a-9d5c-2f8c6a0c4d11",

@@ -86,6 +86,7 @@ function lab(change: Partial<LabState> = {}, dlmd: ProcessRef | null = null): La
     dir,
     madeDir: false,
     lower: "directory" as const,
+    engine: "builtin" as const,
     sizeBytes: 1,
     givenImage: null,
     volumeUuid,

@@ -78,6 +78,7 @@ function lab(): LabState {
     dir,
     madeDir: false,
     lower: "ext4" as const,
+    engine: "builtin" as const,
     sizeBytes: 1,
     givenImage: null,
     volumeUuid,

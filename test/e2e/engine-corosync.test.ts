@@ -1,0 +1,84 @@
+/** A lab whose dlmds agree on views over corosync: what dies, what is cut off, and a corosync that ends. */
+import { readFileSync } from "node:fs";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { noCorosync } from "../compliance/corosync-cluster.ts";
+import { until } from "./actor.ts";
+import { startLab, type TestLab } from "./lab.ts";
+
+const missing = noCorosync();
+
+describe("a cluster over corosync", () => {
+  let lab: TestLab;
+  let owner: number;
+  let [other, third]: [number, number] = [0, 0];
+
+  beforeAll(async () => {
+    if (missing !== null) return;
+    lab = await startLab({ nodes: 3, size: "256M", engine: "corosync", fencing: false });
+    owner = await lab.owner();
+    [other, third] = [1, 2, 3].filter((nodeid) => nodeid !== owner) as [number, number];
+  });
+  afterAll(() => lab?.end());
+
+  const append = (nodeid: number, word: string): Promise<string> =>
+    lab.mustExec(nodeid, ["sh", "-c", `echo ${word} >> ${lab.node(nodeid).mount}/words`]);
+  const words = (nodeid: number): Promise<string> => lab.mustExec(nodeid, ["cat", `${lab.node(nodeid).mount}/words`]);
+  const viewOf = async (nodeid: number): Promise<{ quorate: boolean; members: readonly number[]; quorumReason: string } | null> =>
+    (await lab.status()).find((node) => node.nodeid === nodeid)?.view ?? null;
+  const logOf = (nodeid: number): string => readFileSync(`${lab.dir}/node${nodeid}/dlmd.log`, "utf8");
+
+  it("what one node writes the others read", async ({ skip }) => {
+    skip(missing !== null, missing ?? "");
+    await append(owner, "one");
+    await append(other, "two");
+    expect(await words(third)).toBe("one\ntwo\n");
+  });
+
+  it("a node loses its power: the others go on, and it comes back", async ({ skip }) => {
+    skip(missing !== null, missing ?? "");
+    await lab.kill(third);
+    await until("there is a view without it", async () => (await viewOf(other))?.members.length === 2);
+    await append(other, "three");
+    expect(await words(owner)).toBe("one\ntwo\nthree\n");
+    await lab.start(third);
+    expect(await words(third)).toBe("one\ntwo\nthree\n");
+    expect((await viewOf(third))?.members).toEqual([1, 2, 3]);
+  });
+
+  it("a node is cut off: it has no quorum, the others have, and what it asked for is done when it is back", async ({ skip }) => {
+    skip(missing !== null, missing ?? "");
+    await lab.lab("partition", `node${third}`);
+    await until("it knows", async () => (await viewOf(third))?.quorate === false);
+    expect((await viewOf(third))?.quorumReason).toBe(`votequorum of node ${third} says that its ring is not quorate`);
+    await until("the others go on", async () => (await viewOf(other))?.members.length === 2);
+    await append(other, "four");
+    await lab.lab("heal", `node${third}`);
+    await until("all are together", async () => (await viewOf(third))?.members.length === 3);
+    // Its life of before is over, and its mount with it.
+    await lab.start(third);
+    expect(await words(third)).toBe("one\ntwo\nthree\nfour\n");
+  });
+
+  it("nobody has a quorum: writes wait for it, and are there afterwards", async ({ skip }) => {
+    skip(missing !== null, missing ?? "");
+    for (const nodeid of [1, 2, 3]) await lab.lab("partition", `node${nodeid}`);
+    await until("nobody is quorate", async () => (await lab.status()).every(({ view }) => view?.quorate === false));
+    const waiting = append(other, "five");
+    await lab.lab("heal", "node1,node2,node3");
+    await waiting;
+    expect(await words(third)).toBe("one\ntwo\nthree\nfour\nfive\n");
+  });
+
+  it("its corosync ends: dlmd begins anew with those words, and joins when corosync runs again", async ({ skip }) => {
+    skip(missing !== null, missing ?? "");
+    const pids = readFileSync(`${lab.dir}/node${third}/corosync/pids`, "utf8").trim().split("\n").map(Number);
+    process.kill(pids.at(-1) as number, "SIGKILL");
+    await until("it is said", () => logOf(third).includes("waiting for corosync"));
+    expect(logOf(third)).toContain("what this node had in the cluster is void");
+    await until("the others go on", async () => (await viewOf(other))?.members.length === 2);
+    await append(other, "six");
+    await lab.start(third);
+    await until("it is back", async () => (await viewOf(third))?.members.length === 3);
+    expect(await words(third)).toBe("one\ntwo\nthree\nfour\nfive\nsix\n");
+  });
+});

@@ -1,0 +1,98 @@
+/** Rules of the engine over corosync, each broken once (../mutation.ts). */
+import type { Mutation } from "../mutation.ts";
+
+const core = "dlmd/engine/corosync/corosync-core.ts";
+const round = "dlmd/engine/corosync/round.ts";
+const coreTest = "test/unit/dlmd/corosync-core.test.ts";
+const chaosTest = "test/unit/dlmd/corosync-chaos.test.ts";
+
+export const corosyncMutations: readonly Mutation[] = [
+  {
+    id: "corosync-view-before-all-are-ready",
+    breaks: "a view is installed whose epoch other members have not heard of: they may take a lower one for a view that serves",
+    file: core,
+    find: "if (decision.members.every((member) => this.#ready.has(member.nodeid)) && isMemberOf",
+    replace: "if (isMemberOf",
+    caughtBy: coreTest,
+  },
+  {
+    id: "corosync-same-epoch-twice",
+    breaks: "a node states one epoch in two rounds, so two views may have one name",
+    file: core,
+    find: "    this.#highestEpoch++;\n",
+    replace: "",
+    caughtBy: coreTest,
+  },
+  {
+    id: "corosync-ready-before-disk",
+    breaks: "a node that restarts forgets an epoch to which it has said yes",
+    file: core,
+    find: "    this.#readyAtEpoch = decision.id.epoch;\n",
+    replace: '    this.#say({ kind: "ready", view: decision.id });\n',
+    caughtBy: coreTest,
+  },
+  {
+    id: "corosync-packets-of-any-view",
+    breaks: "what CPG delivers of another view is taken for one of this",
+    file: core,
+    find: "if (this.#blocked || this.#stopped || !sameView(view, this.#lived)) return;",
+    replace: "if (this.#blocked || this.#stopped) return;",
+    caughtBy: coreTest,
+  },
+  {
+    id: "corosync-together-whatever-was-seen",
+    breaks: "members that saw different packets in a partition go on together",
+    file: round,
+    find: "    const key = `${answer.packets}/${answer.digest}`;",
+    replace: '    const key = "";',
+    caughtBy: coreTest,
+  },
+  {
+    id: "corosync-old-state-merges",
+    breaks: "a node that a quorum left behind comes back with its locks",
+    file: round,
+    find: "if (lived.epoch > 0 && !sameView(lived, latest.id))",
+    replace: "if (false)",
+    caughtBy: coreTest,
+  },
+  {
+    id: "corosync-lease-not-waited-for",
+    breaks: "a view serves while a node outside has a lease",
+    file: round,
+    find: "  return Math.max(0, ...waits);",
+    replace: "  return Math.min(0, ...waits);",
+    caughtBy: chaosTest,
+  },
+  {
+    id: "corosync-quorum-by-votequorum-alone",
+    breaks: "a dlmd alone serves because corosync runs on the other nodes",
+    file: round,
+    find: "const quorum = quorumOf(basis, members, true);",
+    replace: "const quorum = { ...quorumOf(basis, members, true), quorate: true };",
+    caughtBy: coreTest,
+  },
+  {
+    id: "corosync-quorum-of-another-ring",
+    breaks: "what votequorum said of the ring before counts for the next one",
+    file: core,
+    find: "quorum.ring.seq === this.#ring.seq && quorum.ring.nodeid === this.#ring.nodeid",
+    replace: "quorum.ring.seq > 0",
+    caughtBy: coreTest,
+  },
+  {
+    id: "corosync-few-leave-many-out",
+    breaks: "a node that hears nobody makes all others begin anew",
+    file: core,
+    find: "      if (!this.#isMajority(desired)) return;\n",
+    replace: "",
+    caughtBy: coreTest,
+  },
+  {
+    id: "corosync-left-out-comes-at-once",
+    breaks: "a node that hangs in each of its lives keeps the others from a view",
+    file: core,
+    find: "      this.#shunnedUntilMs.set(seat.nodeid, this.#nowMs + shunShare * this.#boot.timeoutMs);\n",
+    replace: "",
+    caughtBy: coreTest,
+  },
+];
