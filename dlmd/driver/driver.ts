@@ -338,6 +338,9 @@ class NodeDriver implements Driver {
           if (this.#life === life) this.step({ kind: "fence-ran", runId: effect.runId, result });
         });
         return;
+      case "unfence":
+        void this.#fenceAgents.unfence(this.#options.self.nodeid, effect.isAllowed);
+        return;
       case "stop-fence":
         this.#fenceAgents.stop(effect.runId);
         return;

@@ -12,6 +12,8 @@ import { MetadataShelf } from "./metadata-shelf.ts";
 export interface FenceAgents {
   /** Ends in `done`, if `stop` does not come first. */
   run(runId: number, nodeid: number, device: string, done: (result: AgentResult) => void): void;
+  /** The action "on" of that node's devices that say so. Never rejects: what fails is in the log. */
+  unfence(nodeid: number, isAllowed: boolean): Promise<void>;
   /** Its processes are killed now. */
   stop(runId: number): void;
   /** All of them; resolves when their processes are gone. */
@@ -26,6 +28,14 @@ export function targetOf(config: ClusterConfig, nodeid: number, name: string): F
   const target = node?.fence?.flat().find(({ device }) => device === name);
   const device = config.fenceDevices.find((one) => one.name === name);
   return node === undefined || target === undefined || device === undefined ? undefined : { device, target, nodeName: node.name };
+}
+
+/** As often as its device says. */
+async function unfenceOnce(at: FenceTarget, shelf: MetadataShelf): Promise<AgentResult> {
+  const signal = new AbortController().signal;
+  let result = await fence(at, "on", shelf, signal);
+  for (let tries = 0; !result.ok && !result.unable && tries < at.device.retries; tries++) result = await fence(at, "on", shelf, signal);
+  return result;
 }
 
 export function createFenceAgents(config: () => ClusterConfig, log: Log): FenceAgents {
@@ -54,6 +64,20 @@ export function createFenceAgents(config: () => ClusterConfig, log: Log): FenceA
       // In a later turn: a result is never part of the step that asked for it.
       const ended = Promise.resolve().then(work);
       running.set(runId, { abort, ended });
+    },
+    async unfence(nodeid, isAllowed) {
+      const names = config().fenceDevices.flatMap(({ name, unfence }) => (unfence ? [name] : []));
+      const targets = names.flatMap((name) => targetOf(config(), nodeid, name) ?? []);
+      for (const at of targets) {
+        const device = at.device.name;
+        if (!isAllowed) {
+          log.error({ device }, "this node was fenced in this boot: restart the machine before it gets its storage back");
+          continue;
+        }
+        const result = await unfenceOnce(at, shelf);
+        if (result.ok) log.info({ device }, "this node has its storage (unfenced)");
+        else log.error({ device, words: result.words }, "this node could not be unfenced: it cannot write to that storage");
+      }
     },
     stop,
     async stopAll() {

@@ -102,6 +102,11 @@ export class FenceTable {
     return this.#proofs.find((proof) => proof.nodeid === life.nodeid && isSameLife(proof, life));
   }
 
+  /** By a device, in that boot: a kernel that lost its disk may still have writes for it (hazard C3). */
+  wasFenced({ nodeid, bootId }: FencedLife): boolean {
+    return this.#proofs.some((proof) => proof.nodeid === nodeid && bootId !== "" && proof.bootId === bootId);
+  }
+
   /** Nodes that must not become members: an agent runs against them, or a person had them put out (hazard M2). */
   barred(): number[] {
     const evicted = this.#wants.filter(({ evict, rounds }) => evict && rounds === 0).map(({ nodeid }) => nodeid);

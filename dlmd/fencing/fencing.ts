@@ -33,6 +33,8 @@ export interface FencingPort {
   /** Its agent must be gone at once. */
   stop(runId: number): void;
   keep(kept: KeptFencing): void;
+  /** Once in a life: this node may have its paths to storage back. Not if it was fenced in this boot: it may still write what it had. */
+  unfence(isAllowed: boolean): void;
   /** That life can write no more: everybody delivers it at the same place. */
   proved(life: FencedLife): void;
   name(nodeid: number): string;
@@ -75,6 +77,7 @@ export class Fencing {
   /** The latest end of a lease: until then no view without this node serves (hazard C4), so its agents may run. */
   #leaseMs = Number.NEGATIVE_INFINITY;
   #keptChanges = 0;
+  #isUnfenced = false;
   #barred = "";
   /** The engine was given something to do. */
   touched = false;
@@ -251,7 +254,10 @@ export class Fencing {
     const { nowMs } = this.#time;
     this.#leaseMs = Math.max(this.#leaseMs, this.#port.leaseEndMs());
     for (const [nodeid, own] of this.#own) this.#advanceOwn(nodeid, own, nowMs);
-    if (this.#inView && this.table.synced && this.#port.serving()) for (const want of this.table.wants) this.#begin(want, nowMs);
+    if (this.#inView && this.table.synced && this.#port.serving()) {
+      for (const want of this.table.wants) this.#begin(want, nowMs);
+      this.#unfence();
+    }
     const barred = this.table.barred();
     if (barred.join() !== this.#barred) {
       this.#barred = barred.join();
@@ -260,6 +266,12 @@ export class Fencing {
     if (this.table.changes === this.#keptChanges) return;
     this.#keptChanges = this.table.changes;
     this.#port.keep(this.table.kept);
+  }
+
+  #unfence(): void {
+    if (this.#isUnfenced) return;
+    this.#isUnfenced = true;
+    this.#port.unfence(!this.table.wasFenced(this.#self));
   }
 
   #advanceOwn(nodeid: number, own: OwnRun, nowMs: number): void {

@@ -2,6 +2,7 @@
 import { configMutations } from "./config-mutations.ts";
 import { corosyncMutations } from "./engine/corosync-mutations.ts";
 import { engineMutations } from "./engine/mutations.ts";
+import { fencingMutations } from "./fencing-mutations.ts";
 import { leaseMutations } from "./lease-mutations.ts";
 import { lockMutations } from "./lock-mutations.ts";
 import { lockspaceMutations } from "./lockspace-mutations.ts";
@@ -20,6 +21,7 @@ export const allMutations: readonly Mutation[] = [
   ...lockMutations,
   ...recoveryMutations,
   ...lockspaceMutations,
+  ...fencingMutations,
   ...mountGroupMutations,
   ...plockMutations,
   ...engineMutations,

@@ -88,6 +88,15 @@ test("a run of a sender that names it no more has ended, and one that it names i
   expect([joiner.barred(), joiner.want(3)?.lives.length]).toEqual([[], 2]);
 });
 
+test("of two nodes that begin at once the first one in order runs, and the other does not", () => {
+  const two = { nodeid: 2, incarnation: "00000000000000a2" };
+  const made = new FenceTable(noFencing);
+  made.enterView([one, two]);
+  made.receiveWanted(one, wanted(3, 1));
+  expect([made.receiveBegun(two, 3), made.receiveBegun(one, 3)]).toEqual([true, false]);
+  expect(made.runs.get(3)?.executor).toEqual(two);
+});
+
 test("words and boot ids have an end", () => {
   const fits = wanted(3, 1, { bootId: "b".repeat(MAX_BOOT_ID_BYTES), why: "w".repeat(MAX_FENCE_WORDS_BYTES) });
   expect(decodeFencingMessage(encodeFencingMessage(fits))).toEqual(fits);

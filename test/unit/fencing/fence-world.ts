@@ -35,6 +35,7 @@ export class FenceWorld extends World {
   readonly ran: string[];
   readonly kept: Map<number, KeptFencing>;
   readonly answers: (readonly [nodeid: number, refused: string])[];
+  readonly unfenced: (readonly [nodeid: number, isAllowed: boolean])[];
 
   constructor(count: number, plans: FencePlans, boot: (nodeid: number) => Partial<NodeBoot> = () => ({}), fenced: readonly string[] = []) {
     const agents: Agent[] = [];
@@ -42,6 +43,7 @@ export class FenceWorld extends World {
     const kept = new Map<number, KeptFencing>();
     const answers: (readonly [number, string])[] = [];
     const boots = new Map<number, number>();
+    const unfenced: (readonly [number, boolean])[] = [];
     super(count, {}, fenced, 0, {
       boot: (nodeid) => {
         boots.set(nodeid, (boots.get(nodeid) ?? 0) + 1);
@@ -57,6 +59,7 @@ export class FenceWorld extends World {
           const at = agents.findIndex((agent) => agent.executor === executor && agent.runId === effect.runId);
           if (at >= 0) agents.splice(at, 1);
         } else if (effect.kind === "keep-fencing") kept.set(executor, effect.fencing);
+        else if (effect.kind === "unfence") unfenced.push([executor, effect.isAllowed]);
         else if (effect.kind === "fence-answer") answers.push([executor, effect.refused]);
       },
     });
@@ -64,6 +67,7 @@ export class FenceWorld extends World {
     this.ran = ran;
     this.kept = kept;
     this.answers = answers;
+    this.unfenced = unfenced;
   }
 
   core(nodeid: number): NodeCore {

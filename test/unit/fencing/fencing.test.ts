@@ -302,6 +302,35 @@ describe("lockspaces that need a fence", () => {
   });
 });
 
+describe("unfencing", () => {
+  it("is once in a life, when the node serves and knows what the others know; not after a fence in the same boot", () => {
+    const world = new FenceWorld(3, all, (nodeid) => ({ bootId: `boot of ${nodeid}` }));
+    world.together();
+    world.until("all are unfenced", () => world.unfenced.length === 3);
+    expect(world.unfenced.toSorted(([a], [b]) => a - b)).toEqual([
+      [1, true],
+      [2, true],
+      [3, true],
+    ]);
+    const life = world.life(3);
+    world.crash(3);
+    world.together();
+    world.fence(1, life);
+    world.until("an agent runs", () => world.agents.length === 1);
+    world.end(ok);
+    world.until("it is fenced", () => world.fence(1, life).kind === "fenced");
+    world.crash(2);
+    world.restart(2);
+    world.restart(3);
+    world.together();
+    world.until("both have been looked at", () => world.unfenced.length === 5);
+    expect(world.unfenced.slice(3).toSorted(([a], [b]) => a - b)).toEqual([
+      [2, true],
+      [3, false],
+    ]);
+  });
+});
+
 describe("two nodes", () => {
   const quorum = { twoNode: true, waitForAll: true, autoTieBreaker: "none" } as const;
   const plans = new Map([...plansFor([1]), ...plansFor([2], { delayMs: 2000 })]);
