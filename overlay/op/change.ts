@@ -9,7 +9,7 @@
 import { E, isErrno } from "../../dlmd/base/errno.ts";
 import type { SizeChange } from "../coherence/size/kernel-sizes.ts";
 import type { Inode } from "../coherence/cover.ts";
-import { andThen, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
+import { andThen, finallyDo, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Call } from "./call.ts";
 import { type Mount, waiting } from "./mount.ts";
 import type { Victim } from "./victim.ts";
@@ -65,28 +65,32 @@ export function changedNames<T>(mount: Mount, call: Call, { inodes, named, victi
  * A change of the file's size, or what may be one, from before it is made until it is answered; nobody tells the kernel a size meanwhile. `work` calls
  * `made` when the lower has answered, and answers; what it gives is given.
  */
-export async function resized<T>(
+export function resized<T>(
   mount: Mount,
   call: Call,
   inode: Inode,
   change: SizeChange,
-  work: (made: () => void) => Promise<T>,
-): Promise<T> {
+  work: (made: () => void) => MaybePromise<T>,
+): MaybePromise<T> {
   const { sizes } = mount.coherence;
   const begun = sizes.begin(inode, change, call, () => mount.lower.getattr(inode.id));
-  if (waiting(begun)) await begun;
-  let making = true;
-  let sure = false;
-  const made = (): void => {
-    making = false;
-    sizes.made(inode, change);
-  };
-  try {
-    const result = await work(made);
-    sure = !call.interrupted;
-    return result;
-  } finally {
-    if (making) made();
-    sizes.end(inode, change, sure);
-  }
+  return andThen(begun, () => {
+    let making = true;
+    let sure = false;
+    const made = (): void => {
+      making = false;
+      sizes.made(inode, change);
+    };
+    return finallyDo(
+      () =>
+        andThen(work(made), (result) => {
+          sure = !call.interrupted;
+          return result;
+        }),
+      () => {
+        if (making) made();
+        sizes.end(inode, change, sure);
+      },
+    );
+  });
 }

@@ -73,7 +73,13 @@ async function openChild(mount: Mount, call: Call, request: CreateRequest, dir: 
 }
 
 /** The kernel has the child's lock for none of this: so it is given the new size before the reply, as any that it does not have (tellSize). */
-function openCut(mount: Mount, call: Call, child: InodeRecord, request: CreateRequest, open: () => Promise<OpenFile>): Promise<OpenFile> {
+function openCut(
+  mount: Mount,
+  call: Call,
+  child: InodeRecord,
+  request: CreateRequest,
+  open: () => Promise<OpenFile>,
+): MaybePromise<OpenFile> {
   return resized(mount, call, child, "plain", async (made) => {
     const file = await open();
     made();

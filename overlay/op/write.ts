@@ -25,7 +25,7 @@ import { isSentinelOffset, SENTINEL_SIZE } from "../coherence/size/sentinel.ts";
 import type { WriteRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
 import { PAGE_BYTES, without } from "../inode/pages.ts";
-import { finallyDo } from "../../dlmd/base/maybe-promise.ts";
+import { andThen, finallyDo, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import { AppendHold } from "./append-end.ts";
 import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
@@ -46,39 +46,41 @@ interface Written {
   readonly bytes: number;
 }
 
-export async function write(mount: Mount, call: Call, request: WriteRequest): Promise<void> {
+/** One that has to wait for nothing is answered in the turn in which it came. */
+export function write(mount: Mount, call: Call, request: WriteRequest): MaybePromise<void> {
   const file = fileOf(mount, request.fh);
   if (!request.fromCache) return writeByCall(mount, call, request, file);
   const back = new WriteBack(file.inode);
-  try {
-    await pinnedData(mount, call, { inode: file.inode, mode: Mode.EX, cached: true }, () =>
-      writeFromCache(mount, call, request, file, back),
-    );
-  } finally {
-    back.over();
-  }
+  const pin = { inode: file.inode, mode: Mode.EX, cached: true } as const;
+  return finallyDo(
+    () => pinnedData(mount, call, pin, () => writeFromCache(mount, call, request, file, back)),
+    () => back.over(),
+  );
 }
 
-async function writeByCall(mount: Mount, call: Call, request: WriteRequest, file: OpenFile): Promise<void> {
+function writeByCall(mount: Mount, call: Call, request: WriteRequest, file: OpenFile): MaybePromise<void> {
   const { inode, cached } = file;
   mount.coherence.sizes.locked(inode, call);
   const append = (request.flags & O_APPEND) !== 0 || isSentinelOffset(request.offset);
   if (!append && request.offset + request.data.length > Number.MAX_SAFE_INTEGER) throw errnoError(E.EFBIG);
   const overwrite = new Overwrite(inode, call);
-  const make = (made: () => void): Promise<Left> => {
+  const make = (made: () => void): MaybePromise<Left> => {
     const hold = append ? new AppendHold(inode) : null;
-    return writeThrough(mount, call, request, file, hold, overwrite, made).finally(() => hold?.release());
+    return finallyDo(
+      () => writeThrough(mount, call, request, file, hold, overwrite, made),
+      () => hold?.release(),
+    );
   };
-  const left = await pinnedData(mount, call, { inode, mode: Mode.EX, cached, unstable: cached }, () =>
+  const left = pinnedData(mount, call, { inode, mode: Mode.EX, cached, unstable: cached }, () =>
     finallyDo(
       () => resized(mount, call, inode, cached ? "holds" : "drops", make),
       () => overwrite.over(),
     ),
   );
-  await left?.();
+  return andThen(left, (finish) => finish?.());
 }
 
-async function writeThrough(
+function writeThrough(
   mount: Mount,
   call: Call,
   request: WriteRequest,
@@ -86,36 +88,58 @@ async function writeThrough(
   hold: AppendHold | null,
   overwrite: Overwrite,
   made: () => void,
-): Promise<Left> {
+): MaybePromise<Left> {
+  const { data, offset } = request;
+  const ready = andThen(request.killSuidgid ? killSuidgid(mount, file) : undefined, () => overwrite.begin());
+  return andThen(ready, () => {
+    // Others may have written since.
+    if (call.interrupted) throw errnoError(E.EINTR);
+    const written = settled(() => mount.lower.write(file.lowerHandle, data, offset, hold !== null));
+    return andThen(changed(mount, call, [file.inode], written), (result) => {
+      overwrite.made(result.offset, data.subarray(0, result.bytes));
+      made();
+      return answerWritten(mount, call, request, file, result, hold);
+    });
+  });
+}
+
+/** An error of the lower is one of a change that began, also if it is there at once (change.ts). */
+function settled<T>(work: () => MaybePromise<T>): MaybePromise<T> {
+  try {
+    return work();
+  } catch (error) {
+    return Promise.reject(error);
+  }
+}
+
+function answerWritten(
+  mount: Mount,
+  call: Call,
+  request: WriteRequest,
+  file: OpenFile,
+  written: Written,
+  hold: AppendHold | null,
+): MaybePromise<Left> {
   const { coherence } = mount;
-  if (request.killSuidgid) await killSuidgid(mount, file);
-  await overwrite.begin();
-  // Others may have written since.
-  if (call.interrupted) throw errnoError(E.EINTR);
-  const written = await changed(
-    mount,
-    call,
-    [file.inode],
-    mount.lower.write(file.lowerHandle, request.data, request.offset, hold !== null),
-  );
-  const data = request.data.subarray(0, written.bytes);
-  overwrite.made(written.offset, data);
-  made();
+  const { inode, cached } = file;
   if (hold !== null && written.offset !== request.offset && written.bytes > 0)
     return answerElsewhere(mount, call, request, file, written, hold);
   // The kernel's size becomes the true one: READs that come bring what was written.
   hold?.release();
-  // The kernel has dropped them before it asked; READs since then have brought them back, through handles that may be closed by now.
-  if (!file.cached && mayHavePages(file.inode)) await coherence.dropPages(file.inode, written.offset, written.bytes);
-  const range = { from: written.offset, to: written.offset + written.bytes };
-  let left: Left = null;
-  if (file.cached) {
-    outdateReads(file.inode, range);
-    if (file.inode.rereads !== null) left = await dropReread(mount, file.inode, { offset: written.offset, data }, call);
+  const end = written.offset + written.bytes;
+  const answer = (left: Left): Left => {
+    coherence.sizes.replied(inode, call.pid, "raises", end);
+    call.written(written.bytes);
+    return left;
+  };
+  if (!cached) {
+    // The kernel has dropped them before it asked; READs since then have brought them back, through handles that may be closed by now.
+    const dropped = mayHavePages(inode) ? coherence.dropPages(inode, written.offset, written.bytes) : undefined;
+    return andThen(dropped, () => answer(null));
   }
-  coherence.sizes.replied(file.inode, call.pid, "raises", written.offset + written.bytes);
-  call.written(written.bytes);
-  return left;
+  outdateReads(inode, { from: written.offset, to: end });
+  if (inode.rereads === null) return answer(null);
+  return dropReread(mount, inode, { offset: written.offset, data: request.data.subarray(0, written.bytes) }, call).then(answer);
 }
 
 /**

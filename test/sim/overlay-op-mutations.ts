@@ -267,4 +267,13 @@ export const overlayOpMutations: readonly Mutation[] = [
     replace: "",
     caughtBy: "test/unit/op/lock.test.ts",
   },
+  {
+    id: "f11-error-at-once-trusted",
+    hazard: "F11",
+    breaks: "a WRITE that fails with EIO on the serving thread leaves what the kernel has cached",
+    file: "overlay/op/write.ts",
+    find: "    const written = settled(() => mount.lower.write(",
+    replace: "    const written = andThen(undefined, () => mount.lower.write(",
+    caughtBy: "test/unit/op/write.test.ts",
+  },
 ];

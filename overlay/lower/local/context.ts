@@ -14,6 +14,7 @@ import type { OpenHandles } from "./open-handles.ts";
 import type { Orphans } from "./orphans.ts";
 import type { RecentInodes } from "./recent-inodes.ts";
 import type { RemovedInodes } from "./removed-inodes.ts";
+import type { SmallWrites } from "./small-writes.ts";
 import type { WarmUp } from "./warm-up.ts";
 
 export interface LocalContext {
@@ -37,6 +38,7 @@ export interface LocalContext {
   readonly names: DirectoryNames;
   readonly warmUp: WarmUp;
   readonly handles: OpenHandles;
+  readonly smallWrites: SmallWrites;
   /** Changes of one directory, by its inode number: checking a name and acting on it must not be parted. */
   readonly turns: Exclusive;
   /** For synchronous calls only: overwritten by the next one. */

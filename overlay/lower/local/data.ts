@@ -1,9 +1,10 @@
 /**
  * The local lower: data of open files. Reads are tried without waiting (preadv2(2), RWF_NOWAIT) and go on in the data
- * pool; writes go there at once, because ext4 and XFS refuse buffered RWF_NOWAIT writes or take locks (hazard F3).
+ * pool; writes go there at once, because ext4 and XFS refuse buffered RWF_NOWAIT writes or take locks (hazard F3). But for
+ * small ones (small-writes.ts).
  */
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
-import { STAT } from "../../../native/index.ts";
+import { type Calls, STAT } from "../../../native/index.ts";
 import { largeBuffers } from "../large-buffers.ts";
 import { checkWritable, isBeyondAnyFile, MAX_COPY_BYTES, MAX_IO_BYTES } from "../limits.ts";
 import { O, RWF, S, SEEK } from "../linux.ts";
@@ -12,6 +13,7 @@ import { getattr } from "./attributes.ts";
 import type { FileId, LowerHandle } from "../lower.ts";
 import { andThen, checked, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import type { OpenFile } from "./open-handles.ts";
+import { SMALL_FILE_BYTES_MAX } from "./small-writes.ts";
 
 const EMPTY = new Uint8Array(0);
 
@@ -88,11 +90,38 @@ export function read(context: LocalContext, handle: LowerHandle, offset: number,
   return readRest(context, file, context.scratch.subarray(0, have), offset, bytes);
 }
 
-function changing(context: LocalContext, handle: LowerHandle): OpenFile {
+function writable(context: LocalContext, handle: LowerHandle): OpenFile {
   const file = context.handles.getFile(handle);
   if (!file.writable) throw errnoError(E.EBADF);
+  return file;
+}
+
+function changing(context: LocalContext, handle: LowerHandle): OpenFile {
+  const file = writable(context, handle);
   file.changed = true;
   return file;
+}
+
+interface WriteAt {
+  readonly offset: number;
+  readonly append: boolean;
+}
+
+/** Gives how many bytes. What was written stays written: the count tells, and the next call meets the error again. */
+function writeAll(calls: Calls<MaybePromise<number>>, fd: number, data: Buffer, at: WriteAt, done = 0): MaybePromise<number> {
+  if (done === data.length) return done;
+  const { offset, append } = at;
+  return andThen(calls.write(fd, data, done, data.length - done, append ? 0 : offset + done, append ? RWF.APPEND : 0), (count) => {
+    if (count < 0 && done === 0) throw errnoError(-count);
+    return count <= 0 ? done : writeAll(calls, fd, data, at, done + count);
+  });
+}
+
+/** No other node writes: the caller's has the inode's EX. But a truncate there may have come in between, if this write's caller was killed. */
+function startOf(context: LocalContext, fd: number, { offset, append }: WriteAt, bytes: number): number {
+  if (!append) return offset;
+  checked(context.sync.stat(fd, context.stat));
+  return Math.max(0, (context.stat[STAT.SIZE] as number) - bytes);
 }
 
 export function write(
@@ -102,25 +131,25 @@ export function write(
   offset: number,
   append: boolean,
 ): MaybePromise<{ offset: number; bytes: number }> {
-  const file = changing(context, handle);
+  const file = writable(context, handle);
   if (data.byteLength > MAX_IO_BYTES) throw errnoError(E.EINVAL);
   if (!append) checkWritable(offset, data.byteLength);
   const buffer = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
-  return context.handles.use(file, async (fd) => {
-    const calls = context.native.pool.data;
-    let done = 0;
-    while (done < buffer.length) {
-      const count = await calls.write(fd, buffer, done, buffer.length - done, append ? 0 : offset + done, append ? RWF.APPEND : 0);
-      // What was written stays written: the count tells, and the next call meets the error again.
-      if (count < 0 && done === 0) throw errnoError(-count);
-      if (count <= 0) break;
-      done += count;
-    }
-    if (!append) return { offset, bytes: done };
-    // No other node writes: the caller's has the inode's EX. But a truncate there may have come in between, if this write's caller was killed.
-    checked(context.sync.stat(fd, context.stat));
-    return { offset: Math.max(0, (context.stat[STAT.SIZE] as number) - done), bytes: done };
-  });
+  const at = { offset, append };
+  const end = append ? buffer.length : offset + buffer.length;
+  if (context.smallWrites.mayBeHere(file, end)) return writeHere(context, file, buffer, at);
+  file.changed = true;
+  return context.handles.use(file, (fd) =>
+    andThen(writeAll(context.native.pool.data, fd, buffer, at), (bytes) => ({ offset: startOf(context, fd, at, bytes), bytes })),
+  );
+}
+
+function writeHere(context: LocalContext, file: OpenFile, buffer: Buffer, at: WriteAt): { offset: number; bytes: number } {
+  const bytes = context.smallWrites.timed(() => writeAll(context.sync, file.fd, buffer, at)) as number;
+  const offset = startOf(context, file.fd, at, bytes);
+  // An append: the file is not small any more.
+  if (offset + bytes > SMALL_FILE_BYTES_MAX) file.changed = true;
+  return { offset, bytes };
 }
 
 export async function fsync(context: LocalContext, handle: LowerHandle, dataOnly: boolean): Promise<void> {

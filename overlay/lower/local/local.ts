@@ -26,14 +26,17 @@ import { OpenHandles } from "./open-handles.ts";
 import { Orphans } from "./orphans.ts";
 import { RecentInodes } from "./recent-inodes.ts";
 import { RemovedInodes } from "./removed-inodes.ts";
+import { SmallWrites } from "./small-writes.ts";
 import { WarmUp } from "./warm-up.ts";
 
 export interface LocalLowerOptions {
   readonly native: Native;
   /** The root directory, O_PATH or not (fsmount gives O_PATH); stays the caller's, who closes it after `shutdown`. */
   readonly rootFd: number;
-  /** Where changes of names and attributes run: on the calling thread ("inline") or in the metadata pool. */
+  /** Where changes of names and attributes, and small writes, run: on the calling thread ("inline") or in pools. */
   readonly metadataCalls: "inline" | "pool";
+  /** Milliseconds of a monotonic clock. */
+  readonly nowMs?: () => number;
   readonly log: Log;
 }
 
@@ -151,6 +154,7 @@ function contextOf(options: LocalLowerOptions, rootFd: number, fileSystem: strin
     names: new DirectoryNames(),
     warmUp: new WarmUp(native, directories, log),
     handles,
+    smallWrites: new SmallWrites(options.metadataCalls === "inline", options.nowMs ?? (() => performance.now())),
     turns: new Exclusive(),
     stat,
     handle: Buffer.alloc(HANDLE_BUFFER_BYTES),

@@ -207,7 +207,7 @@ export function create(
       const fd = checked(result);
       try {
         const entry = entryOf(context, stat, handle);
-        const opened = context.handles.add(fd, entry.id, flags, false);
+        const opened = context.handles.add(fd, entry.id, flags, false, context.smallWrites.nowMs());
         context.names.is(parent, name, entry.id);
         return { entry, handle: opened };
       } catch (error) {

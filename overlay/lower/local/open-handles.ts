@@ -22,7 +22,9 @@ export interface OpenFile {
   readonly readable: boolean;
   users: number;
   closed: boolean;
-  /** Data or size were changed through it: its close may have to write out. */
+  /** When it made the file, in milliseconds of a monotonic clock (small-writes.ts). It opened one: -Infinity. */
+  readonly madeMs: number;
+  /** Data or size were changed through it, otherwise than by small writes: its close may have to write out. */
   changed: boolean;
   /** Directories: where the descriptor stands, so that a listing that goes on needs no seek. */
   position: bigint;
@@ -92,7 +94,7 @@ export class OpenHandles {
   }
 
   /** Takes over `fd`. */
-  add(fd: number, id: FileId, flags: number, directory: boolean): LowerHandle {
+  add(fd: number, id: FileId, flags: number, directory: boolean, madeMs: number = Number.NEGATIVE_INFINITY): LowerHandle {
     const at = this.#free.pop() ?? this.#files.length;
     const mode = flags & O.ACCMODE;
     this.#files[at] = {
@@ -105,6 +107,7 @@ export class OpenHandles {
       readable: mode !== O.WRONLY,
       users: 0,
       closed: false,
+      madeMs,
       changed: !directory && (flags & O.TRUNC) !== 0,
       position: 0n,
       turn: directory ? new Exclusive() : null,

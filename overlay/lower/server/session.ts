@@ -131,6 +131,7 @@ export class ServerSession {
       return;
     }
     if (!(answer instanceof Promise)) {
+      if (call === "write") largeBuffers.giveBack(body);
       this.#succeed(row, id, answer, true);
       return;
     }

@@ -2,6 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
 import { SENTINEL_SIZE } from "../../../overlay/coherence/size/sentinel.ts";
+import { type Operation, perform } from "../../../overlay/op/perform.ts";
 import { Workbench } from "./workbench.ts";
 
 const O_APPEND = 0o2000;
@@ -119,5 +120,28 @@ describe("write-back of mapped pages", () => {
     expect(bench.lower.calls).toEqual(expected);
     expect(reply?.body.readUInt32LE(0)).toBe(4096);
     expect(bench.coherence.events).toContain("noteCachedWrite 20.1");
+  });
+});
+
+describe("of a lower that answers at once", () => {
+  it.each([
+    ["with a page cache", true],
+    ["without one", false],
+  ])("through a handle %s: answered in the turn in which it came", (_handle, cached) => {
+    const bench = new Workbench();
+    const { fh } = bench.openFile(cached);
+    const served = perform(bench.mount, bench.call("write"), request(bench, fh, {}) as unknown as Operation);
+    expect(served).toBe(undefined);
+    expect(bench.replies.map((reply) => [reply.errno, reply.held])).toEqual([[0, 1]]);
+    expect(bench.coherence.held).toBe(0);
+    expect(bench.file.writeOrder).toBe(null);
+  });
+
+  it("EIO: nobody knows whether it was made, and nothing cached is trusted", async () => {
+    const bench = new Workbench();
+    bench.lower.errors.set("write", [E.EIO]);
+    await bench.serve(request(bench, bench.openFile().fh, {}));
+    expect(bench.coherence.events).toContain("distrust 20.1");
+    expect(bench.replies.map((reply) => reply.errno)).toEqual([E.EIO]);
   });
 });
