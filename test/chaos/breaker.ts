@@ -1,12 +1,20 @@
 /** Makes the faults happen in a lab, and undoes them. */
+import { setTimeout as sleep } from "node:timers/promises";
 import { assertNever } from "../../dlmd/base/assert.ts";
 import { overlayProcess } from "../../overlay/lab/boot.ts";
 import { must } from "../../overlay/lab/command.ts";
 import { netnsArguments } from "../../overlay/lab/layout.ts";
+import { nodeProcesses } from "../../overlay/lab/power.ts";
+import { signalProcess } from "../../overlay/lab/processes.ts";
 import { existingLab, labNode } from "../../overlay/lab/state.ts";
 import type { TestLab } from "../e2e/lab.ts";
 import type { VolatileDisk } from "./disk-client.ts";
 import type { FaultDraw } from "./fault.ts";
+
+/** A node loses its power after so many more writes of its disk, at most; and not later than after so many looks. */
+const MID_WRITES = 6;
+const MID_WRITE_TRIES = 100;
+const MID_WRITE_POLL_MS = 10;
 
 export interface World {
   readonly lab: TestLab;
@@ -40,6 +48,15 @@ function stall(lab: TestLab, nodeid: number, what: "dlmd" | "overlay"): Heal {
   };
 }
 
+/** Its disk stands still between a write and the flush after it, where there is something to lose. A node that writes nothing goes as it is. */
+async function untilMidWrite(disk: VolatileDisk, device: string, { seed }: FaultDraw): Promise<void> {
+  await disk.command({ do: "hang-after", device, writes: 1 + (seed % MID_WRITES) });
+  for (let tries = 0; tries < MID_WRITE_TRIES; tries++) {
+    if ((await disk.command({ do: "figures" })).hanging.includes(device)) return;
+    await sleep(MID_WRITE_POLL_MS);
+  }
+}
+
 /** Drops what comes in, or what goes out. */
 async function oneWay(lab: TestLab, nodeid: number, chain: "input" | "output"): Promise<Heal> {
   const { netns } = lab.node(nodeid);
@@ -64,8 +81,11 @@ export async function begin({ lab, disk, endLoad }: World, nodeid: number, draw:
   const nothing: Heal = () => Promise.resolve();
   switch (draw.kind) {
     case "power-off": {
-      // The path goes first, so that what is lost was lost at one moment.
-      await disk.command({ do: "power-off", device: deviceOf(lab, nodeid), seed: draw.seed, keepPercent: draw.keepPercent });
+      const device = deviceOf(lab, nodeid);
+      await untilMidWrite(disk, device, draw);
+      // All at one moment, as it is with power: nothing of the node sees how its disk fails.
+      for (const ref of nodeProcesses(existingLab(lab.dir), labNode(existingLab(lab.dir), node))) signalProcess(ref, "SIGSTOP");
+      await disk.command({ do: "power-off", device, seed: draw.seed, keepPercent: draw.keepPercent });
       await lab.kill(nodeid);
       return nothing;
     }

@@ -1,5 +1,5 @@
 /** `npm run chaos`: breaks a lab under load, by a seed, and checks what its programs saw. README.md has what holds. */
-import { cpSync, mkdirSync, mkdtempSync, realpathSync, rmSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, realpathSync, rmSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -103,7 +103,11 @@ function keep({ keep: to }: ChaosOptions, lab: TestLab, dir: string): void {
   mkdirSync(to, { recursive: true });
   cpSync(dir, to, { recursive: true, filter: (file) => !file.startsWith(path.join(dir, "volatile")) && !file.endsWith("backing.img") });
   for (const { node } of lab.nodes) {
-    for (const log of ["dlmd.log", "mount.log"]) cpSync(path.join(lab.dir, node, log), path.join(to, `${node}.${log}`), { force: true });
+    // Not below the mount, which may hang.
+    for (const from of [path.join(lab.dir, node), path.join(lab.dir, node, "run")]) {
+      const logs = readdirSync(from).filter((file) => file.endsWith(".log"));
+      for (const log of logs) cpSync(path.join(from, log), path.join(to, `${node}.${log}`));
+    }
   }
 }
 
@@ -114,8 +118,8 @@ async function checkFileSystem(lower: "ext4" | "xfs", image: string): Promise<st
 }
 
 function line(report: CycleReport): string {
-  const { cycle, faults, calls, errors, pausesMs, phasesMs, seconds, violations, undecided } = report;
-  const figures = `${calls} calls, ${errors} errors, pauses ${pausesMs.join("/")} ms, ${seconds} s (${phasesMs.join("+")})`;
+  const { cycle, faults, calls, errors, lostWrites, pausesMs, phasesMs, seconds, violations, undecided } = report;
+  const figures = `${calls} calls, ${errors} errors, ${lostWrites} writes lost so far, pauses ${pausesMs.join("/")} ms, ${seconds} s (${phasesMs.join("+")})`;
   const shown = violations.slice(0, MAX_SHOWN).map((what) => `\n    VIOLATION ${what}`);
   const bad = shown.join("") + (violations.length > MAX_SHOWN ? `\n    and ${violations.length - MAX_SHOWN} more` : "");
   return `cycle ${cycle}: ${faults.join(" + ")}: ${figures}${undecided.map((what) => `\n    undecided: ${what}`).join("")}${bad}`;

@@ -36,6 +36,8 @@ export type DiskCommand =
   | { readonly do: "power-off"; readonly device: string; readonly seed: number; readonly keepPercent: number }
   /** Requests by that path wait. */
   | { readonly do: "hang"; readonly device: string }
+  /** They wait once so many more writes have come: in the midst of what belongs together. */
+  | { readonly do: "hang-after"; readonly device: string; readonly writes: number }
   | { readonly do: "unhang"; readonly device: string }
   | { readonly do: "figures" };
 
@@ -49,6 +51,7 @@ export interface DiskAnswer {
   readonly flushes: number;
   readonly forcedFlushes: number;
   readonly devices: readonly string[];
+  readonly hanging: readonly string[];
 }
 
 const MAX_WRITE_BYTES = 1024 * 1024;
@@ -62,6 +65,8 @@ interface Path {
   /** "/dev/loop3"; "": opened by another program. */
   readonly device: string;
   state: "works" | "hangs" | "failed";
+  /** Writes until it hangs. */
+  writesLeft: number;
   readonly waiting: (() => void)[];
 }
 
@@ -207,7 +212,7 @@ class VolatileDisk {
 
   #open({ unique, pid }: OpenRequest): void {
     const handle = this.#nextHandle++;
-    this.#paths.set(handle, { device: loopOf(pid), state: "works", waiting: [] });
+    this.#paths.set(handle, { device: loopOf(pid), state: "works", writesLeft: Number.POSITIVE_INFINITY, waiting: [] });
     // No page cache lies between the loop devices: each is a path of its own to one disk.
     this.#send(encodeOpen(this.#reply, unique, handle, FOPEN.FOPEN_DIRECT_IO));
   }
@@ -227,6 +232,8 @@ class VolatileDisk {
       if (request.offset + request.data.length > this.#bytes) return this.#send(encodeError(this.#reply, request.unique, E.ENOSPC));
       this.#writes.write(request.fh, request.offset, request.data);
       this.#writeCount += 1;
+      path.writesLeft -= 1;
+      if (path.writesLeft === 0) path.state = "hangs";
       this.#send(encodeWrite(this.#reply, request.unique, request.data.length));
     } else {
       this.#writes.flush();
@@ -240,6 +247,11 @@ class VolatileDisk {
       const paths = [...this.#paths].filter(([, { device }]) => device === command.device);
       if (paths.length === 0) return { ...this.#answer(), error: `no path of ${command.device}` };
       for (const [handle, path] of paths) {
+        if (command.do === "hang-after") {
+          path.writesLeft = command.writes;
+          continue;
+        }
+        path.writesLeft = Number.POSITIVE_INFINITY;
         path.state = command.do === "hang" ? "hangs" : command.do === "unhang" ? "works" : "failed";
         if (command.do === "power-off") {
           const { keptWrites, lostWrites } = this.#writes.losePower(handle, new Random(command.seed), command.keepPercent);
@@ -261,6 +273,7 @@ class VolatileDisk {
       flushes: this.#flushCount,
       forcedFlushes: this.#writes.forcedFlushes,
       devices: [...this.#paths.values()].map(({ device }) => device),
+      hanging: [...this.#paths.values()].filter(({ state }) => state === "hangs").map(({ device }) => device),
     };
   }
 

@@ -66,7 +66,7 @@ describe("the volatile disk", () => {
     expect(await letters(second, 8)).not.toContain("c");
   });
 
-  it("a path that hangs answers when it is let go", async () => {
+  it("a path that hangs answers when it is let go; one may be made to hang between a write and its flush", async () => {
     const [first, second] = [await attach(), await attach()];
     await disk.command({ do: "hang", device: first });
     let over = false;
@@ -78,6 +78,13 @@ describe("the volatile disk", () => {
     await disk.command({ do: "unhang", device: first });
     await hanging;
     expect(await letters(second, 2)).toBe("ab");
+    // Between a write and its flush: it is lost, and so is what was not flushed before.
+    await disk.command({ do: "hang-after", device: first, writes: 1 });
+    const flushing = put(first, 0, "c", true).catch((error: unknown) => String(error));
+    await until("the path hangs", async () => (await disk.command({ do: "figures" })).hanging.includes(first));
+    const loss = await disk.command({ do: "power-off", device: first, seed: 1, keepPercent: 0 });
+    expect([loss.lostWrites, await letters(second, 2)]).toEqual([2, "-b"]);
+    expect(await flushing).toMatch(/Input\/output error/);
   });
 
   it("refuses a command for a path that it does not have", async () => {
