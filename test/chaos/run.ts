@@ -10,7 +10,6 @@ import { Streams } from "../sim/random.ts";
 import { type LabOptions, startLab, type TestLab } from "../e2e/lab.ts";
 import { type Census, Cycle, type CycleReport } from "./cycle.ts";
 import { startVolatileDisk, type VolatileDisk } from "./disk-client.ts";
-import { addFences } from "./lab-fences.ts";
 import { drawFaults, failsOwnersDisk, type FaultKind, faultKinds, faultRow, OWNER_DISK_PAUSE_MS } from "./fault.ts";
 
 const DISK_BYTES = { ext4: 256 * 2 ** 20, xfs: 512 * 2 ** 20 } as const;
@@ -30,7 +29,7 @@ export interface ChaosOptions {
   readonly keep: string | null;
   /** How long faults last, in percent of what is drawn. */
   readonly holdPercent: number;
-  /** The nodes get fence devices: the lab's agent. */
+  /** Each node of the lab has a fence device. */
   readonly fence: boolean;
 }
 
@@ -51,10 +50,9 @@ export async function runChaos(options: ChaosOptions, progress: (report: CycleRe
   const cycles: CycleReport[] = [];
   const violations: string[] = [];
   try {
-    const labOptions: LabOptions = { nodes: options.nodes, lower: options.lower, image: disk.image, fencing: false };
+    const labOptions: LabOptions = { nodes: options.nodes, lower: options.lower, image: disk.image, fencing: options.fence };
     const lab = await startLab(labOptions);
     try {
-      if (options.fence) await addFences(lab, dir);
       await runCycles(options, { lab, disk }, dir, cycles, progress);
     } finally {
       if (cycles.some((cycle) => cycle.violations.length > 0)) keep(options, lab, dir);
@@ -138,8 +136,8 @@ async function main(): Promise<number> {
     .option("hold", { type: "number", default: 100, describe: "how long faults last, in percent of what is drawn" })
     .option("fence", {
       type: "boolean",
-      default: false,
-      describe: "give the nodes fence devices, so that the others go on without an owner",
+      default: true,
+      describe: "nodes have fence devices; --no-fence: a dead owner is waited for",
     })
     .option("keep", { type: "string", describe: "a directory for histories and logs of what fails" })
     .option("json", { type: "boolean", default: false, describe: "a report as JSON, one line" })
@@ -163,7 +161,7 @@ async function main(): Promise<number> {
 /** Runs that cycle. */
 function commandLine({ seed, lower, nodes, fence, kinds, holdPercent }: ChaosOptions, cycle: number): string {
   const faults = kinds.length === faultKinds.length ? "" : ` --faults ${kinds.join(",")}`;
-  return `npm run chaos -- --seed ${seed} --from ${cycle} --cycles 1 --lower ${lower} --nodes ${nodes}${fence ? " --fence" : ""}${faults}${holdPercent === 100 ? "" : ` --hold ${holdPercent}`}`;
+  return `npm run chaos -- --seed ${seed} --from ${cycle} --cycles 1 --lower ${lower} --nodes ${nodes}${fence ? "" : " --no-fence"}${faults}${holdPercent === 100 ? "" : ` --hold ${holdPercent}`}`;
 }
 
 function faultKind(name: string): FaultKind {

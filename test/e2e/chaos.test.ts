@@ -3,7 +3,9 @@ import { expect, it } from "vitest";
 import { faultKinds } from "../chaos/fault.ts";
 import { runChaos } from "../chaos/run.ts";
 
-it("ten cycles of faults under load: nothing synced is lost, all nodes agree, the disk is clean, and nothing is left", async () => {
+it("ten cycles of faults under load: nothing synced is lost, all nodes agree, the disk is clean, and nothing is left", {
+  timeout: 600_000,
+}, async () => {
   const options = {
     seed: 9,
     from: 1,
