@@ -22,6 +22,7 @@ const commands: Readonly<Record<string, AddCommand>> = {
   fence: async (cli) => cli.command((await import("./fence.ts")).fenceCommand),
   volume: async (cli) => cli.command((await import("./volume.ts")).volumeCommand),
   mount: async (cli) => cli.command((await import("./mount.ts")).mountCommand),
+  handover: async (cli) => cli.command((await import("./handover.ts")).handoverCommand),
   umount: async (cli) => cli.command((await import("./umount.ts")).umountCommand),
   lab: async (cli) => cli.command((await import("./lab.ts")).labCommand),
   config: async (cli) => cli.command((await import("./config.ts")).configCommand),

@@ -40,6 +40,7 @@ import type { OwnerRecord } from "../volume/owner-record.ts";
 import { dropAndAbort } from "./abandon.ts";
 import { AnswerLimit } from "./answer-limit.ts";
 import { OrphanClaims } from "./orphan-claims.ts";
+import { HandOvers } from "./hand-over.ts";
 import { type OwnedLower, serveMounted } from "./owned-lower.ts";
 import { createProofs } from "./proofs.ts";
 import { SelfFence } from "./self-fence.ts";
@@ -81,6 +82,7 @@ export class MountProcess {
   #answerLimit: AnswerLimit | null = null;
   #volume: VolumeConfig | null = null;
   #owner: VolumeOwner | null = null;
+  #handOvers: HandOvers | null = null;
   #owned: OwnedLower | null = null;
   #releasing: Promise<void> | null = null;
   #remote: RemoteLower | null = null;
@@ -244,11 +246,13 @@ export class MountProcess {
           this.#goOnElsewhere(client);
           this.#remote?.ownerFound(addressOf(record), record.epoch);
           this.#ownerKnown?.resolve(record);
+          this.#handOvers?.ownerFound(record);
           this.options.changed();
         },
         ownerLost: (reason) => {
           this.options.log.warn({ reason }, "owner lost: operations wait");
           this.#answerLimit?.ownerLost();
+          this.#handOvers?.ownerLost();
           this.#remote?.ownerLost();
           this.#endWaiting();
           this.options.changed();
@@ -259,6 +263,7 @@ export class MountProcess {
           this.#goOnElsewhere(client);
           this.#remote?.ownerFound(addressOf(record), record.epoch);
           this.#ownerKnown?.resolve(record);
+          this.#handOvers?.ownerFound(record);
           this.options.changed();
         },
         left: (error) => {
@@ -268,6 +273,7 @@ export class MountProcess {
         },
       },
     });
+    this.#handOvers = this.#createHandOvers(client, this.#owner);
     this.#owner.start();
     return known;
   }
@@ -285,9 +291,9 @@ export class MountProcess {
     return remote;
   }
 
-  /** The owner that this mount was has withdrawn, and there is another one. */
+  /** The owner that this mount was has withdrawn or handed the volume over, and there is another one. */
   #goOnElsewhere(client: DlmClient): void {
-    if (this.#ownGuard?.why == null || this.#remote !== null) return;
+    if (this.#ownGuard?.isGiven !== true || this.#remote !== null) return;
     const remote = this.#createRemote(client);
     const { handles, unsynced } = this.#ownGuard;
     remote.adopt({ handles, unsynced, epoch: this.#ownEpoch });
@@ -387,6 +393,7 @@ export class MountProcess {
       isMember: (nodeid, incarnation) => client.view.incarnations[client.view.members.indexOf(nodeid)] === incarnation,
       claimed: () => this.#claims.check(),
       isGone: (session) => this.#gone.some((client) => isOf(session, client)),
+      handOver: (request) => this.#mustHandOvers().begin(request),
     });
   }
 
@@ -436,6 +443,53 @@ export class MountProcess {
     this.#lettingGo = true;
     guard.yieldTo(why);
     this.#lettingGo = false;
+  }
+
+  #createHandOvers(client: DlmClient, owner: VolumeOwner): HandOvers {
+    return new HandOvers({
+      nodes: client.info.nodes,
+      role: () => this.role,
+      owner: () => owner.owner,
+      why: () => this.why,
+      isDevice: this.options.lower.kind === "device",
+      otherMounters: () => owner.otherMounters(),
+      askOwner: ({ epoch, heir }) => {
+        if (this.#remote === null) return Promise.reject(new Error("this mount has no connection to it"));
+        return this.#remote.handOver(epoch, heir);
+      },
+      give: (heir) => void this.#give(heir),
+      nowMs: () => performance.now(),
+    });
+  }
+
+  #mustHandOvers(): HandOvers {
+    if (this.#handOvers === null) throw new Error("asked to hand the volume over before it was joined");
+    return this.#handOvers;
+  }
+
+  /** No call ends with an error: those that run are answered, and what they did is on the disk; those that come wait for the next owner. */
+  async #give(heir: number): Promise<void> {
+    const owned = this.#owned;
+    if (owned === null || this.#ending) return;
+    const { log } = this.options;
+    log.info({ heir }, "handing the volume over");
+    try {
+      // While it still serves: what is left to be synced afterwards is little.
+      await owned.local.syncfs();
+    } catch (error) {
+      log.warn({ error: String(error) }, "the lower could not be synced before it is handed over");
+    }
+    this.#handOvers?.ownerLost();
+    await owned.disk?.guard.handOver();
+    // Before the others hear that there is no owner: its last word counts no more then.
+    await owned.server.close();
+    this.#owner?.handOver(heir);
+    this.options.changed();
+  }
+
+  /** For {"query":"hand-over","heir":N}: 0 is the lowest other node. */
+  async handOver(heir: number): Promise<object> {
+    return await this.#mustHandOvers().request(heir);
   }
 
   async #handleGone(clients: readonly GoneClient[]): Promise<void> {

@@ -1,7 +1,7 @@
 /**
  * How the overlay process tells about itself (the other side: query/overlay-query.ts): `<runDir>/overlay-N.json`, replaced whole at each
  * change, and `<runDir>/overlay-N.sock`, mode 0600: one JSON line {"query":"status"} in, one JSON line out ("requests",
- * "inode", "file-locks" and "gather" are other queries). N is the mount's FUSE connection.
+ * "inode", "file-locks", "gather" and "hand-over" are other queries). N is the mount's FUSE connection.
  */
 import { chmodSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
@@ -27,6 +27,7 @@ export interface StatusAnswers {
   inode(ino: number): object;
   fileLocks(): object;
   gather(lockspace: string, files: readonly string[]): Promise<object>;
+  handOver(heir: number): Promise<object>;
 }
 
 export async function serveStatus(runDir: string, connection: number, answers: StatusAnswers, log: Log): Promise<StatusServer> {
@@ -70,20 +71,32 @@ function answer(socket: Socket, answers: StatusAnswers): void {
 }
 
 async function reply(line: string, answers: StatusAnswers): Promise<object> {
-  let question: { readonly query?: unknown; readonly ino?: unknown; readonly lockspace?: unknown; readonly files?: unknown } = {};
+  let question: {
+    readonly query?: unknown;
+    readonly ino?: unknown;
+    readonly lockspace?: unknown;
+    readonly files?: unknown;
+    readonly heir?: unknown;
+  } = {};
   try {
     const parsed: unknown = JSON.parse(line);
     if (typeof parsed === "object" && parsed !== null) question = parsed;
   } catch {
     // Not JSON: answered like any other question that is not understood.
   }
-  const { query, ino, lockspace, files } = question;
+  const { query, ino, lockspace, files, heir } = question;
   if (query === "status") return answers.status();
   if (query === "requests") return answers.requests();
   if (query === "file-locks") return answers.fileLocks();
   if (query === "inode" && typeof ino === "number" && Number.isSafeInteger(ino)) return answers.inode(ino);
   if (query === "gather" && typeof lockspace === "string" && isNames(files)) return answers.gather(lockspace, files);
+  if (query === "hand-over" && isNodeid(heir)) return answers.handOver(heir);
   return { error: `expected {"query":"status"}, found ${JSON.stringify(line.slice(0, 100))}` };
+}
+
+/** 0: any. */
+function isNodeid(value: unknown): value is number {
+  return typeof value === "number" && Number.isInteger(value) && value >= 0 && value <= 0xffff;
 }
 
 function isNames(value: unknown): value is readonly string[] {

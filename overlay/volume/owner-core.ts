@@ -105,6 +105,10 @@ export class OwnerCore {
   #selfFence: "none" | "under-way" | "done" | "failed" = "none";
   /** EX on `owner` came while it was under way. */
   #holdsEx = false;
+  /** For whom this owner releases the volume; 0: for any. */
+  #heir = 0;
+  /** The epoch of an owner whose heir is not there any more. */
+  #heirless = 0;
   #effects: OwnerEffect[] = [];
 
   constructor(self: OwnerIdentity) {
@@ -149,6 +153,7 @@ export class OwnerCore {
       case "retiring":
         if (this.#selfFence === "done")
           return `${this.#withdrawal}: this node has let go of the disk. Calls wait until it is back in the cluster`;
+        if (this.#heir !== 0) return `handing the volume over to ${this.#nameOf(this.#heir)}`;
         if (this.#withdrawal === "") return "releasing the volume";
         return `withdrawing: ${this.#withdrawal}; the disk is ${this.#letGo ? "let go of" : "released"}`;
       case "idle":
@@ -231,6 +236,8 @@ export class OwnerCore {
         return this.#receiveWithdraw(event.why);
       case "self-fence":
         return this.#receiveSelfFence(event.why);
+      case "hand-over":
+        return this.#receiveHandOver(event.heir);
       case "leave":
         return this.#receiveLeave();
       case "broken":
@@ -446,18 +453,28 @@ export class OwnerCore {
     this.#emit({ kind: "unlock", lock: "owner" });
   }
 
-  /** The lowest nodeid that reaches the device goes first. */
+  /** Who goes first: the node that the volume was handed over to, else the lowest nodeid that reaches the device. */
   #enterProbing(): void {
+    const heir = this.#heirNow();
     const lower = this.#self.nodes.map((node) => node.nodeid).filter((nodeid) => nodeid < this.#self.nodeid);
-    if (lower.length === 0 || this.#yields >= MAX_YIELDS) return this.#enterReadingBlock();
+    const first = heir === 0 ? lower : heir === this.#self.nodeid ? [] : [heir];
+    if (first.length === 0 || this.#yields >= MAX_YIELDS) return this.#enterReadingBlock();
     this.#awaited = "mounters";
-    this.#emit({ kind: "probe-mounters", nodeids: lower });
+    this.#emit({ kind: "probe-mounters", nodeids: first });
+  }
+
+  #heirNow(): number {
+    return this.#last === null || !isOver(this.#last) || this.#last.epoch === this.#heirless ? 0 : this.#last.heir;
   }
 
   #receiveMounters(nodeids: readonly number[]): void {
     this.#awaited = null;
     if (!this.#mayClaim()) return this.#decide();
-    if (nodeids.length === 0) return this.#enterReadingBlock();
+    if (nodeids.length === 0) {
+      if (this.#heirNow() === 0) return this.#enterReadingBlock();
+      this.#heirless = this.#mustLast().epoch;
+      return this.#enterProbing();
+    }
     // To the end of the line: it is asked for again as soon as it was given up.
     this.#yields += 1;
     this.#dropNext();
@@ -557,9 +574,9 @@ export class OwnerCore {
     this.#emit({ kind: "request", lock: "owner", mode: Mode.PW, lvb: encodeOwnerRecord(this.#mustLast()) });
   }
 
-  #announce(change: Pick<OwnerRecord, "state" | "epoch" | "address" | "port">): void {
+  #announce(change: Pick<OwnerRecord, "state" | "epoch" | "address" | "port">, heir = 0): void {
     const { nodeid, incarnation, clientId } = this.#self;
-    this.#last = { nodeid, incarnation, clientId, ...change };
+    this.#last = { nodeid, incarnation, clientId, heir, ...change };
     this.#lastAlive = true;
   }
 
@@ -597,8 +614,9 @@ export class OwnerCore {
   /** The last step, so that whoever reads `released` finds `next` free. */
   #enterRetiring(): void {
     this.#phase = "retiring";
-    this.#announce({ state: this.#letGo ? "let-go" : "released", epoch: this.#knownEpoch(), address: "", port: 0 });
+    this.#announce({ state: this.#letGo ? "let-go" : "released", epoch: this.#knownEpoch(), address: "", port: 0 }, this.#heir);
     this.#letGo = false;
+    this.#heir = 0;
     this.#emit({ kind: "unlock", lock: "owner", lvb: encodeOwnerRecord(this.#mustLast()) });
   }
 
@@ -698,6 +716,14 @@ export class OwnerCore {
       default:
         assertNever(this.#selfFence, "self-fence");
     }
+  }
+
+  /** As an owner that leaves, but it stays, and takes the volume back if the heir is gone. */
+  #receiveHandOver(heir: number): void {
+    if (this.#phase !== "owning") return;
+    this.#heir = heir;
+    this.#emit({ kind: "owner-lost", reason: `this node hands the volume over to ${this.#nameOf(heir)}` });
+    this.#enterClosing();
   }
 
   #receiveLeave(): void {

@@ -36,6 +36,8 @@ export type OwnerEvent =
   | { readonly kind: "withdraw"; readonly why: string }
   /** This node has been without a lease for so long that it lets go of the disk, without a lock: others may wait for it (self-fence.ts). */
   | { readonly kind: "self-fence"; readonly why: string }
+  /** To an owner: the volume is for that node. */
+  | { readonly kind: "hand-over"; readonly heir: number }
   | { readonly kind: "leave" }
   /** The lock manager is lost, or refused a request: nothing is certain any more. */
   | { readonly kind: "broken"; readonly error: Error };

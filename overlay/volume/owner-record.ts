@@ -2,7 +2,7 @@
  * What the lock value block of a volume's `owner` resource says: who has, or had, the lower mounted, and where it serves it. A
  * checked codec: the block passes through other nodes' memory, and a wrong owner is a second writer.
  *
- *     u16 magic, u8 version, u8 state, u16 nodeid, u16 port, u64 epoch, u32 clientId, string incarnation, string address, u32 crc
+ *     u16 magic, u8 version, u8 state, u16 nodeid, u16 port, u64 epoch, u32 clientId, u16 heir, string incarnation, string address, u32 crc
  */
 import { crc32 } from "node:zlib";
 import { ByteReader, ByteWriter } from "../../dlmd/base/bytes.ts";
@@ -26,10 +26,12 @@ export interface OwnerRecord {
   readonly port: number;
   /** Rises with every owner. */
   readonly epoch: number;
+  /** Released for that node: it is to be the next; 0: any. */
+  readonly heir: number;
 }
 
 const MAGIC = 0x4f77;
-const VERSION = 2;
+const VERSION = 3;
 const states: readonly OwnerState[] = ["mounting", "ready", "withdrawn", "released", "let-go"];
 const MAX_INCARNATION_BYTES = 64;
 const MAX_ADDRESS_BYTES = 64;
@@ -48,6 +50,7 @@ export function encodeOwnerRecord(record: OwnerRecord): Uint8Array {
     .u16(record.port)
     .u64(record.epoch)
     .u32(record.clientId)
+    .u16(record.heir)
     .string(record.incarnation)
     .string(record.address);
   return writer.u32(crc32(writer.view())).copy();
@@ -65,6 +68,7 @@ export function decodeOwnerRecord(block: Uint8Array | null): OwnerRecord | null 
   const port = reader.u16();
   const epoch = reader.u64();
   const clientId = reader.u32();
+  const heir = reader.u16();
   const incarnation = reader.string(MAX_INCARNATION_BYTES);
   const address = reader.string(MAX_ADDRESS_BYTES);
   const expected = crc32(block.subarray(0, reader.offset));
@@ -72,7 +76,7 @@ export function decodeOwnerRecord(block: Uint8Array | null): OwnerRecord | null 
   reader.end();
   if (state === undefined) throw new WireError("owner record: unknown state");
   if (nodeid === 0) throw new WireError("owner record: nodeid 0");
-  return { state, nodeid, incarnation, clientId, address, port, epoch };
+  return { state, nodeid, incarnation, clientId, address, port, epoch, heir };
 }
 
 /** Of two records of one volume, the later one: by epoch, then by the way that an owner goes. */

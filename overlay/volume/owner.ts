@@ -116,6 +116,18 @@ export class VolumeOwner {
     this.#step({ kind: "self-fence", why });
   }
 
+  /** Gives the volume to that node. What was executed is synced, and nothing runs any more. */
+  handOver(heir: number): void {
+    this.#step({ kind: "hand-over", heir });
+  }
+
+  /** Those of the other nodes that mount the volume and reach its device, in ascending order. */
+  otherMounters(): Promise<number[]> {
+    const { nodeid: self, nodes } = this.#options.info;
+    const others = nodes.map(({ nodeid }) => nodeid).filter((nodeid) => nodeid !== self);
+    return new Promise((resolve) => this.#probe(others, (held) => resolve(held.sort((a, b) => a - b))));
+  }
+
   /** From DlmClientHandlers.disconnected. */
   receiveDisconnected(reason: Error): void {
     this.#step({ kind: "broken", error: reason });
@@ -261,11 +273,16 @@ export class VolumeOwner {
 
   /** Who of those nodes mounts the volume and reaches its lower: their `mounter` lock cannot be had. */
   #probeMounters(nodeids: readonly number[]): void {
+    this.#probe(nodeids, (held) => this.#step({ kind: "mounters", nodeids: held }));
+  }
+
+  #probe(nodeids: readonly number[], done: (held: number[]) => void): void {
     const held: number[] = [];
     let open = nodeids.length;
+    if (open === 0) return done(held);
     const finish = (): void => {
       open -= 1;
-      if (open === 0) this.#step({ kind: "mounters", nodeids: held });
+      if (open === 0) done(held);
     };
     this.#options.lockspace.batch(() => {
       for (const nodeid of nodeids) {

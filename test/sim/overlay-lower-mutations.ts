@@ -309,8 +309,8 @@ export const overlayLowerMutations: readonly Mutation[] = [
     id: "owner-yields-for-ever",
     breaks: "an owner waits for a lower nodeid that never comes",
     file: "overlay/volume/owner-core.ts",
-    find: "if (lower.length === 0 || this.#yields >= MAX_YIELDS) return",
-    replace: "if (lower.length === 0) return",
+    find: "if (first.length === 0 || this.#yields >= MAX_YIELDS) return",
+    replace: "if (first.length === 0) return",
     caughtBy: "test/unit/volume/owner-core.test.ts",
   },
   {

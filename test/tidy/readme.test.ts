@@ -88,6 +88,12 @@ const claims: Readonly<Record<string, Shown>> = {
     ["test/e2e/dlmd/rotation.test.ts", "the old key is worth nothing after it"],
   ],
   Configuration: [["test/e2e/dlmd/config-change.long.test.ts", "nodes are added and removed while it runs"]],
+  "Planned moves": [
+    [
+      "test/e2e/handover.test.ts",
+      "from each node to each, asked for on the owner and elsewhere: no program gets an error, and nothing is lost",
+    ],
+  ],
   Stopping: [["test/e2e/dlmd/leaving.test.ts", "the last one serves until then, and the others wait for it when they are back"]],
   "A damaged inode": [["test/e2e/damaged-inode.alone.test.ts", "all other names are listed"]],
 };

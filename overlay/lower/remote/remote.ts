@@ -20,6 +20,8 @@ export interface RemoteLower extends Lower {
   connect(address: OwnerAddress, epoch: number): Promise<void>;
   /** There is an owner. The same again does nothing; a higher epoch is another owner. */
   ownerFound(address: OwnerAddress, epoch: number): void;
+  /** Asks the owner of that epoch to give the volume to that node, 0: to the lowest other. */
+  handOver(epoch: number, heir: number): Promise<AnswerOf<"handOver">>;
   /** The owner died or gave the volume up: calls wait from now on. */
   ownerLost(): void;
   /** `keyring` is another: an owner that proved a key which is not in it any more has to prove another. */
@@ -145,6 +147,7 @@ export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
     },
     adopt: (before) => core.adopt(before),
     ownerFound: (address, epoch) => session.ownerFound(address, epoch),
+    handOver: (epoch, heir) => core.call("handOver", { epoch, heir }),
     ownerLost: () => core.ownerLost(),
     keysChanged: () => session.keysChanged(),
     get disconnected(): boolean {

@@ -113,6 +113,8 @@ export class DiskGuard {
   readonly #handles: Map<LowerHandle, OpenFile> = new Map();
   readonly #changes: OwnChanges;
   #why: string | null = null;
+  /** Nothing has failed: another node is to be the owner. */
+  #handsOver = false;
   /** Errors are told: said once. */
   #broken = false;
   /** One at a time: a bad area of a disk may be read by many. */
@@ -126,7 +128,7 @@ export class DiskGuard {
     this.#changes = new OwnChanges(
       (handle) => this.#handles.get(handle)?.id,
       () => this.#own.target === local,
-      () => this.#why === null,
+      () => !this.isGiven,
       () => this.#syncInBackground(),
     );
     this.served = this.#servedLower(local);
@@ -136,6 +138,17 @@ export class DiskGuard {
   /** Why it was given up, in words; null: it was not. */
   get why(): string | null {
     return this.#why;
+  }
+
+  /** This node's own calls go on with the next owner. */
+  get isGiven(): boolean {
+    return this.#why !== null || this.#handsOver;
+  }
+
+  /** The volume is for another node: calls of this node's own mount wait from now on. Resolves when those that run have ended. */
+  handOver(): Promise<void> {
+    this.#handsOver = true;
+    return this.#wait.idle();
   }
 
   /** The disk is another owner's: nothing of this one may be answered, however lately it was given up before. */
@@ -217,7 +230,7 @@ export class DiskGuard {
     const { target } = side;
     if (target === null) throw errnoError(E.EIO);
     if (target !== this.#options.local) return work(target);
-    if (this.#why !== null) return this.#park(side, null, work);
+    if (this.#why !== null || (this.#handsOver && side === this.#own)) return this.#park(side, null, work);
     const failed = (error: unknown): MaybePromise<unknown> => this.#failed(side, changes, repeat, work, error);
     let result: MaybePromise<unknown>;
     try {
@@ -330,7 +343,7 @@ export class DiskGuard {
       ...methods,
       root: local.root,
       hasAcls: local.hasAcls,
-      isAbsent: (parent, name) => this.#why === null && now().isAbsent(parent, name),
+      isAbsent: (parent, name) => !this.isGiven && now().isAbsent(parent, name),
       made: (id) => now().made(id),
       fetch: (id, handle, offset, bytes) => now().fetch(id, handle, offset, bytes),
       open: (id, flags) => noted(methods.open(id, flags), (handle) => ({ handle, id, flags: flags & ~O.TRUNC, directory: false })),

@@ -11,6 +11,7 @@ export class DiskWait {
   readonly #calls = new Map<number, { readonly call: CallName; readonly sinceMs: number }>();
   /** Below zero: never that of a call to an owner elsewhere. */
   #lastId = 0;
+  #idle: (() => void)[] = [];
 
   constructor(now: () => number) {
     this.#now = now;
@@ -24,7 +25,13 @@ export class DiskWait {
       return await result;
     } finally {
       this.#calls.delete(id);
+      if (this.#calls.size === 0 && this.#idle.length > 0) for (const tell of this.#idle.splice(0)) tell();
     }
+  }
+
+  /** Resolves when no call waits. */
+  async idle(): Promise<void> {
+    if (this.#calls.size > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
   }
 
   /** null: no call waits. */

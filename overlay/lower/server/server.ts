@@ -14,7 +14,7 @@ import { UnprovedConnections } from "../../../dlmd/tls/unproved.ts";
 import * as handshake from "../wire/handshake.ts";
 import type { LocalLower } from "../local/local.ts";
 import { type ConnectionHost, type LowerServerCounters, ServerConnection } from "./connection.ts";
-import { ServerSession } from "./session.ts";
+import { type HandOver, ServerSession } from "./session.ts";
 
 /** Sessions at a time; further ones are refused. */
 export const MAX_SESSIONS = 1024;
@@ -54,6 +54,8 @@ export interface LowerServerOptions {
   readonly isMember: (nodeid: number, incarnation: string) => boolean;
   /** A caller has opened all that it had open at an earlier owner, and there may be no other that has not: `hasClaimed`. */
   readonly claimed?: () => void;
+  /** A caller asks for the volume to be given to another node; without it the answer is a refusal. */
+  readonly handOver?: HandOver;
   /** A session that was declared gone before this server was made. */
   readonly isGone?: (session: handshake.LowerSessionId) => boolean;
 }
@@ -200,7 +202,15 @@ class ServerCore implements ConnectionHost {
   attach(id: handshake.LowerSessionId, connection: ServerConnection): { session: ServerSession; resumed: boolean } {
     const key = handshake.sessionKey(id);
     const known = this.#sessions.get(key);
-    const session = known ?? new ServerSession(id, this.options.lower, this.options.log, () => this.options.claimed?.());
+    const session =
+      known ??
+      new ServerSession(
+        id,
+        this.options.lower,
+        this.options.log,
+        () => this.options.claimed?.(),
+        async (request) => (await this.options.handOver?.(request)) ?? { heir: 0, refused: "this owner hands nothing over" },
+      );
     this.#sessions.set(key, session);
     const before = this.#connectionOf.get(session);
     this.#connectionOf.set(session, connection);

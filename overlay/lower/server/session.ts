@@ -24,6 +24,9 @@ export const MAX_RUNNING_BYTES: number = 32 * 1024 * 1024;
 /** Answers of changes and syncs that the caller has not acknowledged; a caller with more is not one of ours. */
 export const MAX_REMEMBERED_ANSWERS: number = 8 * MAX_RUNNING_CALLS;
 
+/** Gives the volume to another node, after the answer. */
+export type HandOver = (request: RequestOf<"handOver">) => Promise<AnswerOf<"handOver">>;
+
 /** Where answers go: the session's present connection. */
 export interface AnswerSink {
   /** `data` must stay as it is until sent, unless `passing`: then it is copied now. */
@@ -44,6 +47,7 @@ export class ServerSession {
   readonly #lower: LocalLower;
   readonly #log: Log;
   readonly #claimed: () => void;
+  readonly #handOver: HandOver;
   readonly #handles: Map<number, LowerHandle> = new Map();
   /** A caller whose connection broke while it opened its files asks for the same again, under another number of call. */
   readonly #opening: Map<number, Promise<void>> = new Map();
@@ -60,11 +64,12 @@ export class ServerSession {
   #idle: (() => void)[] = [];
 
   /** `claimed`: this caller has opened all that it had open at an earlier owner. */
-  constructor(id: LowerSessionId, lower: LocalLower, log: Log, claimed: () => void) {
+  constructor(id: LowerSessionId, lower: LocalLower, log: Log, claimed: () => void, handOver: HandOver) {
     this.id = id;
     this.#lower = lower;
     this.#log = log;
     this.#claimed = claimed;
+    this.#handOver = handOver;
   }
 
   get hasClaimed(): boolean {
@@ -386,6 +391,8 @@ export class ServerSession {
       case "claimed":
         this.#hasClaimed = true;
         return this.#claimed();
+      case "handOver":
+        return this.#handOver(one.request);
       default:
         return assertNever(one, "call");
     }

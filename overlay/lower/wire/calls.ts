@@ -87,6 +87,8 @@ export interface WireCalls {
   read: { request: Handled & { readonly offset: number; readonly bytes: number }; answer: Uint8Array };
   /** All that this caller has open is open at this owner. Sent after that, once for each owner. */
   claimed: { request: void; answer: void };
+  /** To the owner of that epoch: give the volume to that node, 0: to the lowest other. `refused`: why not, as words; "": it is begun. */
+  handOver: { request: { readonly epoch: number; readonly heir: number }; answer: { readonly heir: number; readonly refused: string } };
   fetch: { request: Identified & Handled & { readonly offset: number; readonly bytes: number }; answer: Fetched };
   write: {
     /** `tell`: the file, if the answer is to bring its attributes. */
@@ -515,6 +517,15 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
     },
   ),
   claimed: row<"claimed">(33, false, nothing, nothing),
+  handOver: row<"handOver">(
+    34,
+    false,
+    { write: (w, q) => void w.u64(q.epoch).u16(q.heir), read: (r) => ({ epoch: r.u64(), heir: r.u16() }) },
+    {
+      write: (w, told) => void w.u16(told.heir).string(told.refused.slice(0, v.MAX_NAME_BYTES / 4)),
+      read: (r) => ({ heir: r.u16(), refused: r.string(v.MAX_NAME_BYTES) }),
+    },
+  ),
 };
 
 const nameByType: ReadonlyMap<number, CallName> = new Map(

@@ -5,6 +5,8 @@ import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
+import { askHandover, describeHandover } from "../../../overlay/cli/handover.ts";
+import type { HandOverAnswer } from "../../../overlay/serve/hand-over.ts";
 import { type OverlayStatus, overlaySocketPath, queryOverlayStatus } from "../../../overlay/query/overlay-query.ts";
 import { serveStatus, type StatusAnswers } from "../../../overlay/serve/status-server.ts";
 
@@ -51,6 +53,38 @@ it("an overlay that has not answered within QUERY_TIMEOUT_MS is said to be silen
   await vi.advanceTimersByTimeAsync(1);
   await asking;
   expect(error).toMatchObject({ code: "overlay-silent" });
+});
+
+it("a hand-over is waited for until ANSWER_TIMEOUT_MS, which is beyond the overlay's own limit", async () => {
+  let asked: (question: string) => void = () => undefined;
+  const question = new Promise<string>((resolve) => {
+    asked = resolve;
+  });
+  await overlayThat((socket) => asked(String(socket.bytesRead)));
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  let error: unknown = null;
+  const asking = askHandover(runDir, CONNECTION, 2).catch((reason: unknown) => {
+    error = reason;
+  });
+  await question;
+  await vi.advanceTimersByTimeAsync(39_999);
+  expect(error).toBeNull();
+  await vi.advanceTimersByTimeAsync(1);
+  await asking;
+  expect(error).toMatchObject({ code: "overlay-silent" });
+});
+
+it("what a hand-over came to, in words", () => {
+  const words = (answer: HandOverAnswer): string => describeHandover(answer, "data", (nodeid) => `node${nodeid}`);
+  const done = { kind: "done", from: 1, to: 2, owner: 2, pauseMs: 310, why: "" } as const;
+  expect(words(done)).toBe("node2 has volume data mounted now, before it node1; calls waited for 310 ms");
+  expect(() => words({ ...done, owner: 1 })).toThrow("node2 did not mount volume data: node1 has it now; calls waited for 310 ms");
+  expect(() => words({ kind: "under-way", from: 1, to: 2, why: "the owner is changing" })).toThrow(
+    "volume data has no owner yet after 30 s: the owner is changing",
+  );
+  expect(() => words({ kind: "refused", why: "node1 is the owner already" })).toThrow(
+    "volume data is not handed over: node1 is the owner already",
+  );
 });
 
 it("an answer of more than MAX_ANSWER_BYTES is not read to its end", async () => {

@@ -51,6 +51,38 @@ describe("the rule", () => {
 
 const lab = remoteLab();
 
+describe("a volume that is handed over", () => {
+  it("calls that run end, those that come wait and go on with the next owner; those of other nodes are the server's to end", async () => {
+    const answers: (() => void)[] = [];
+    const writes = (): Promise<unknown> => new Promise((resolve) => answers.push(() => resolve("here")));
+    const guard = new DiskGuard({
+      ...plain,
+      local: { write: writes, statfs: () => "here", isAbsent: () => true } as unknown as LocalLower,
+      probe: () => Promise.resolve(true),
+      mayWithdraw: () => true,
+      withdraw: () => expect.fail("nothing has failed"),
+      log: silentLog,
+    });
+    const handle = 7 as never;
+    const first = guard.own.write(handle, new Uint8Array(1), 0, false);
+    let given = false;
+    const over = guard.handOver().then(() => (given = true));
+    const second = guard.own.write(handle, new Uint8Array(1), 0, false);
+    const third = guard.own.statfs();
+    expect(answers).toHaveLength(1);
+    expect([guard.isGiven, guard.why, guard.own.isAbsent(1 as never, Buffer.from("a"))]).toEqual([true, null, false]);
+    expect(guard.served.statfs()).toBe("here");
+    await Promise.resolve();
+    expect(given).toBe(false);
+    answers[0]?.();
+    expect(await first).toBe("here");
+    await over;
+    guard.goOn({ write: () => "there", statfs: () => "there" } as unknown as LocalLower);
+    expect(await Promise.all([second, third])).toEqual(["there", "there"]);
+    expect(guard.own.statfs()).toBe("there");
+  });
+});
+
 describe("a disk that hangs", () => {
   it("is what the oldest call of the owner's own mount waits for, and of no other node's", async () => {
     const answers: (() => void)[] = [];

@@ -43,7 +43,13 @@ function bodyOf<K extends CallName>(call: K, request: RequestOf<K>): Uint8Array 
 describe("a session at the owner", () => {
   /** With the types of its answers. */
   function sessionOf(lower: Partial<LocalLower>): { session: ServerSession; answers: number[] } {
-    const session = new ServerSession(sessionId, lower as LocalLower, silentLog, () => undefined);
+    const session = new ServerSession(
+      sessionId,
+      lower as LocalLower,
+      silentLog,
+      () => undefined,
+      () => Promise.reject(new Error("not asked for")),
+    );
     const answers: number[] = [];
     session.sink = { answer: (type) => void answers.push(type), resume: () => undefined };
     return { session, answers };

@@ -71,11 +71,20 @@ describe("the bit", () => {
 });
 
 describe("the owner's record", () => {
-  const record = { state: "ready", nodeid: 2, incarnation: "a1b2", clientId: 7, address: "10.0.0.2", port: 7000, epoch: 9 } as const;
+  const record = {
+    state: "ready",
+    nodeid: 2,
+    incarnation: "a1b2",
+    clientId: 7,
+    address: "10.0.0.2",
+    port: 7000,
+    epoch: 9,
+    heir: 5,
+  } as const;
 
   test("golden vector", () => {
     expect(Buffer.from(encodeOwnerRecord(record)).toString("hex")).toBe(
-      "774f02010200581b090000000000000007000000040061316232080031302e302e302e32d90d8cc5",
+      "774f03010200581b0900000000000000070000000500040061316232080031302e302e302e328064248f",
     );
     expect(decodeOwnerRecord(encodeOwnerRecord(record))).toEqual(record);
   });

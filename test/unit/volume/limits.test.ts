@@ -43,7 +43,7 @@ describe("the owner's record", () => {
     ["incarnation", 64],
     ["address", 64],
   ] as const)("has %s of at most %i bytes", (field, bytes) => {
-    const record: OwnerRecord = { state: "ready", nodeid: 2, incarnation: "i", clientId: 7, address: "a", port: 5, epoch: 9 };
+    const record: OwnerRecord = { state: "ready", nodeid: 2, incarnation: "i", clientId: 7, address: "a", port: 5, epoch: 9, heir: 0 };
     const read = (text: string): number | undefined => decodeOwnerRecord(encodeOwnerRecord({ ...record, [field]: text }))?.[field].length;
     expect(read("x".repeat(bytes))).toBe(bytes);
     expect(() => read("x".repeat(bytes + 1))).toThrow(WireError);

@@ -95,7 +95,7 @@ describe("the owner's block", () => {
 });
 
 describe("a claim", () => {
-  const record: OwnerRecord = { state: "ready", nodeid: 3, incarnation: "x", clientId: 1, address: "", port: 0, epoch: 10 };
+  const record: OwnerRecord = { state: "ready", nodeid: 3, incarnation: "x", clientId: 1, address: "", port: 0, epoch: 10, heir: 0 };
 
   test("free: no block, a block that names nobody, one that was released", () => {
     for (const block of [null, fresh, { ...owned, state: "released" as const }])

@@ -117,6 +117,10 @@ export class OwnerCluster {
     this.#deliver(client, { kind: "leave" });
   }
 
+  handOver(client: Client, heir: number): void {
+    this.#deliver(client, { kind: "hand-over", heir });
+  }
+
   /** Its disk fails. */
   withdraw(client: Client): void {
     this.#deliver(client, { kind: "withdraw", why: "EIO of a change" });

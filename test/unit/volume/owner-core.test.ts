@@ -84,6 +84,64 @@ describe("the owner of a volume", () => {
     }
   });
 
+  test("a volume that is handed over goes to the heir, whoever is before it in the line, and the owner before goes through it", () => {
+    for (let seed = 0; seed < 300; seed++) {
+      const lab = cluster(seed);
+      for (const nodeid of [2, 1, 3, 4]) {
+        lab.start(nodeid);
+        if (seed % 2 === 0) lab.settle();
+      }
+      lab.settle();
+      for (const heir of [4, 1, 3, 2]) {
+        const owner = expectServed(lab);
+        if (owner.nodeid === heir) continue;
+        lab.handOver(owner, heir);
+        lab.settle();
+        expect(expectServed(lab).nodeid).toBe(heir);
+        expect(owner.core.why).toBe(`through node${heir}`);
+      }
+    }
+  });
+
+  test("an heir that does not mount the volume any more is not waited for, also if it goes at any moment before it does", () => {
+    const next = new Set<number>();
+    for (let seed = 0; seed < 300; seed++) {
+      const lab = cluster(seed);
+      const owner = lab.start(2);
+      lab.settle();
+      lab.start(1);
+      lab.start(4);
+      const heir = lab.start(3);
+      lab.settle();
+      lab.handOver(owner, 3);
+      for (let steps = 0; steps < seed % 25 && !heir.touching; steps++) lab.stepOnce();
+      if (heir.touching) continue;
+      lab.kill(heir);
+      lab.settle();
+      // It had announced itself, and a proof of its end is asked for.
+      lab.fence(3);
+      lab.askAgain();
+      lab.settle();
+      next.add(expectServed(lab).nodeid);
+    }
+    expect([...next]).toContain(1);
+  });
+
+  test("an heir that cannot mount gives the volume back to any of the others", () => {
+    for (let seed = 0; seed < 300; seed++) {
+      const lab = cluster(seed);
+      const owner = lab.start(1);
+      lab.settle();
+      const heir = lab.start(2);
+      lab.settle();
+      heir.mountFails = true;
+      lab.handOver(owner, 2);
+      lab.settle();
+      expect(expectServed(lab)).toBe(owner);
+      expect(heir.core.why).toMatch(/^through node1; this node does not reach the device/);
+    }
+  });
+
   test("a dead owner is waited for, and goes on with a higher epoch when it is back", () => {
     for (let seed = 0; seed < 300; seed++) {
       const lab = cluster(seed);
@@ -502,8 +560,9 @@ describe("the owner of a volume", () => {
     expect(expectServed(lab).nodeid).toBe(3);
   });
 
-  test("starts, leaves, deaths and returns in any order: never two that may write, and always served in the end", () => {
+  test("starts, leaves, deaths, planned moves and returns in any order: never two that may write, and always served in the end", () => {
     let handovers = 0;
+    let moves = 0;
     for (let seed = 0; seed < 2000; seed++) {
       const random = seeded(seed);
       const lab = cluster(seed + 77_777);
@@ -519,6 +578,12 @@ describe("the owner of a volume", () => {
         if (running === undefined) lab.start(nodeid, random(5) > 0);
         else if (fate < 2) lab.leave(running);
         else if (fate === 2) lab.kill(running);
+        const owner = lab.owner();
+        const heir = 1 + random(4);
+        if (owner !== null && owner.nodeid !== heir && random(3) === 0) {
+          lab.handOver(owner, heir);
+          moves++;
+        }
         for (let count = random(40); count > 0 && lab.stepOnce(); count--) lab.owner();
       }
       lab.settle();
@@ -542,5 +607,6 @@ describe("the owner of a volume", () => {
       handovers += (expectServed(lab).core.owner?.epoch ?? 0) - 1;
     }
     expect(handovers).toBeGreaterThan(1000);
+    expect(moves).toBeGreaterThan(500);
   });
 });

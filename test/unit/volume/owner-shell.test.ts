@@ -164,7 +164,7 @@ test("a blocking AST makes a remote step down and ask again", () => {
     },
   });
   owner.start();
-  const ready = { state: "ready", nodeid: 1, incarnation: "x", clientId: 9, address: "10.0.0.1", port: 70, epoch: 4 } as const;
+  const ready = { state: "ready", nodeid: 1, incarnation: "x", clientId: 9, address: "10.0.0.1", port: 70, epoch: 4, heir: 0 } as const;
   const record = newest(locks, "owner");
   record.end("granted", encodeOwnerRecord(ready));
   expect([owner.role, owner.why]).toEqual(["remote", "through node1"]);
@@ -174,7 +174,7 @@ test("a blocking AST makes a remote step down and ask again", () => {
   record.end("unlocked");
   const again = newest(locks, "owner");
   expect(again.asked).toEqual([`${Mode.CR}/${kept | LockFlag.VALBLK}`]);
-  again.end("granted", encodeOwnerRecord({ ...ready, port: 71, epoch: 5 }));
+  again.end("granted", encodeOwnerRecord({ ...ready, port: 71, epoch: 5, heir: 0 }));
   owner.receiveGone([{ nodeid: 1, incarnation: "x", clientId: 8 }]);
   owner.receiveGone([{ nodeid: 1, incarnation: "x", clientId: null }]);
   expect(owner.why).toBe("owner node1 is gone: operations go on when node1 mounts the volume again");
@@ -283,7 +283,7 @@ test("a device that could not be read is looked at again after REACH_AGAIN_MIN_M
     };
     owner.start();
     newest(locks, "mounter.2").end("granted");
-    const ready = { state: "ready", nodeid: 1, incarnation: "x", clientId: 9, address: "10.0.0.1", port: 70, epoch: 4 } as const;
+    const ready = { state: "ready", nodeid: 1, incarnation: "x", clientId: 9, address: "10.0.0.1", port: 70, epoch: 4, heir: 0 } as const;
     newest(locks, "owner").end("granted", encodeOwnerRecord(ready));
     owner.receiveGone([{ nodeid: 1, incarnation: "x", clientId: 9 }]);
     newest(locks, "next").end("granted");

@@ -102,4 +102,5 @@ export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<
   lookupMany: { request: { parent: other, names: [name, Buffer.from("b")] }, answer: [entry, null] },
   syncfs: { request: undefined, answer: undefined },
   claimed: { request: undefined, answer: undefined },
+  handOver: { request: { epoch: 2 ** 40, heir: 3 }, answer: { heir: 3, refused: "node3 is the owner already" } },
 };

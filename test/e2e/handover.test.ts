@@ -1,0 +1,89 @@
+/** Planned moves of the owner while programs work on all nodes: no call ends with an error, and nothing is lost. */
+import { readFileSync } from "node:fs";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { RunResult } from "../../overlay/lab/command.ts";
+import { readOverlayFile } from "../../overlay/query/overlay-query.ts";
+import { until } from "./actor.ts";
+import { coverlay, startLab, type TestLab } from "./lab.ts";
+import { SteadyWorker } from "./steady-worker.ts";
+
+/** As its overlay says at each change. */
+function roleOf(runDir: string): string | undefined {
+  return readOverlayFile(runDir)?.role;
+}
+
+describe("handover", () => {
+  let lab: TestLab;
+  const workers: SteadyWorker[] = [];
+  const handover = (nodeid: number, ...words: string[]): Promise<RunResult> =>
+    coverlay(["handover", ...words, "--run-dir", lab.node(nodeid).runDir]);
+
+  beforeAll(async () => {
+    lab = await startLab({ nodes: 3 });
+  });
+  afterAll(async () => {
+    for (const one of workers) one.kill();
+    await lab?.end();
+  });
+
+  it("from each node to each, asked for on the owner and elsewhere: no program gets an error, and nothing is lost", async () => {
+    for (const { nodeid, mount } of lab.nodes) workers.push(new SteadyWorker(mount, `node${nodeid}`));
+    for (const one of workers) await one.goesOn();
+    expect(await lab.owner()).toBe(1);
+    for (const [asked, to] of [
+      [1, 3],
+      [3, 1],
+      [3, 2],
+      [1, 3],
+      [2, 1],
+    ] as const) {
+      const { status, stdout, stderr } = await handover(asked, "lab", `node${to}`);
+      expect([status, stderr]).toEqual([0, `coverlay: handing volume lab over to node${to}\n`]);
+      expect(stdout).toMatch(new RegExp(`^node${to} has volume lab mounted now, before it node\\d; calls waited for \\d+ ms`));
+      expect(await lab.owner()).toBe(to);
+      for (const one of workers) await one.goesOn();
+    }
+    // The lowest other node, and for programs.
+    const { status, stdout } = await handover(2, "lab", "--json");
+    expect([status, JSON.parse(stdout)]).toMatchObject([0, { kind: "done", from: 1, to: 2, owner: 2 }]);
+    const rounds = await Promise.all(workers.map((one) => one.end()));
+    const total = rounds.reduce((sum, each) => sum + each, 0);
+    for (const { mount } of lab.nodes) expect(Number(readFileSync(`${mount}/shared`, "utf8"))).toBe(total);
+  });
+
+  it("is refused with words: to the owner, to a node without the mount, of another volume", async () => {
+    const owner = await lab.owner();
+    const refused = async (asked: number, ...words: string[]): Promise<string> => {
+      const { status, stderr } = await handover(asked, ...words);
+      expect(status).toBe(1);
+      return stderr;
+    };
+    expect(await refused(owner, "lab", String(owner))).toContain(`node${owner} is the owner already`);
+    expect(await refused(3, "data")).toContain("a volume that is mounted on this node expected, found data");
+    expect(await refused(3, "lab", "node9")).toContain("a node of the cluster expected, found node9");
+    await lab.stop(3);
+    expect(await refused(1, "lab", "node3")).toContain(
+      "node3 does not have the volume mounted, or does not reach its device: node1 could have it",
+    );
+    await lab.stop(1);
+    expect(await refused(owner, "lab")).toContain("no other node has the volume mounted and reaches its device");
+    await lab.start(1, 3);
+  });
+
+  it("the heir dies in the middle: another node has the volume, or all wait for the heir's end, and go on", async () => {
+    const owner = await lab.owner();
+    const heir = owner === 3 ? 1 : 3;
+    const other = 6 - owner - heir;
+    const program = new SteadyWorker(lab.node(other).mount, "other");
+    workers.push(program);
+    await program.goesOn();
+    const answered = handover(owner, "lab", `node${heir}`);
+    await until("the owner gives it away", () => roleOf(lab.node(owner).runDir) !== "owner");
+    await lab.kill(heir, "overlay");
+    const { status } = await answered;
+    expect([0, 1]).toContain(status);
+    await until("there is an owner", async () => (await lab.status()).some(({ role }) => role === "owner"));
+    await program.goesOn();
+    expect(await program.end()).toBeGreaterThan(5);
+  });
+});
