@@ -142,6 +142,7 @@ const adminShape = z.discriminatedUnion("what", [
   z.strictObject({ what: z.literal("config-show") }),
   z.strictObject({ what: z.literal("fence-ack"), nodeid: z.int().min(1), by: z.string().max(256) }),
   z.strictObject({ what: z.literal("fence-node"), nodeid: z.int().min(1), by: z.string().max(256) }),
+  z.strictObject({ what: z.literal("quorum-reset"), by: z.string().max(256) }),
   z.strictObject({ what: z.literal("config-apply"), text: z.string(), source: z.string() }),
 ]);
 
@@ -149,18 +150,20 @@ interface AdminActions {
   readonly config: ConfigKeeper;
   readonly acknowledgeFence: (nodeid: number, by: string) => unknown;
   readonly orderFence: (nodeid: number, by: string) => unknown;
+  readonly countAll: (by: string) => unknown;
 }
 
-async function answerAdmin({ config: keeper, acknowledgeFence, orderFence }: AdminActions, asked: unknown): Promise<unknown> {
+async function answerAdmin({ config: keeper, acknowledgeFence, orderFence, countAll }: AdminActions, asked: unknown): Promise<unknown> {
   const parsed = adminShape.safeParse(asked);
   if (!parsed.success) {
-    throw new OperatingError("a question that this dlmd knows expected: config-show, config-apply, fence-node or fence-ack", {
+    throw new OperatingError("a question that this dlmd knows expected: config-show, config-apply, fence-node, fence-ack or quorum-reset", {
       code: "bad-question",
       hint: "Is coverlay of another version? Restart dlmd after an upgrade.",
     });
   }
   const question = parsed.data;
   if (question.what === "fence-node") return orderFence(question.nodeid, question.by);
+  if (question.what === "quorum-reset") return countAll(question.by);
   if (question.what === "fence-ack") return acknowledgeFence(question.nodeid, question.by);
   if (question.what === "config-apply") return { version: await keeper.apply(question.text, question.source) };
   const { committed, pending } = keeper.kept;
@@ -238,6 +241,7 @@ async function serveAdministrators(driver: Driver, runDir: string, processes: Pe
     config: keeper,
     acknowledgeFence: (nodeid, by) => driver.acknowledgeFence(nodeid, by),
     orderFence: (nodeid, by) => driver.orderFence(nodeid, by),
+    countAll: (by) => driver.countAll(by),
   };
   const admin = await startAdminServer({
     socketPath: adminSocketPath(runDir),

@@ -130,6 +130,10 @@ export type NodeEvent =
   /** A "look-at-life" is done. */
   | { readonly kind: "life-seen"; readonly lookId: number; readonly seen: LifeSeen }
   /** Clean shutdown wanted: ends with effect "left" (within timeoutMs at most). Close the clients first. */
+  /** A person says that the nodes that count and are not here are gone for good. `by`: who. */
+  | { readonly kind: "count-all"; readonly by: string }
+  /** No program is served any more, and this node is to leave; the effect "may-leave" says when. */
+  | { readonly kind: "announce-leave" }
   | { readonly kind: "leave" };
 
 // --------------------------------------------------------------------------------------------------------- effects
@@ -188,6 +192,8 @@ export type Effect =
    * gone), close the peers' connections, then createNode with a new incarnation, as after a restart.
    */
   | { readonly kind: "evicted"; readonly reason: string }
+  /** To "announce-leave": the others need its vote no more, or it has waited long enough. */
+  | { readonly kind: "may-leave" }
   /** "leave" is done: the others have a view without this node, or had the time for it. The node does nothing more. */
   | { readonly kind: "left" }
   | {

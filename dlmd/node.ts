@@ -199,6 +199,7 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
       stop: () => this.#stop(),
       install: (view) => this.#install(view),
       evicted: (reason) => this.#end({ kind: "evicted", reason }),
+      mayLeave: () => this.#outbox.push({ kind: "may-leave" }),
       left: () => this.#end({ kind: "left" }),
       log: this.#log,
       protest: this.#protest,
@@ -402,9 +403,7 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
         return this.engine.heartbeat(event.beat);
       case "tick":
         this.recovery.channels.acknowledge();
-        this.engine.tick();
-        // It may be leaving from now on.
-        return this.#ended ? undefined : this.#updateService();
+        return this.engine.tick();
       case "peer-up":
         if (this.engine.linkUp(event.nodeid, event.incarnation)) this.recovery.channels.linkUp(event.nodeid, event.incarnation);
         return;
@@ -441,6 +440,12 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
         return;
       case "fence-ran":
         return this.fencing.ran(event.runId, event.result);
+      case "count-all":
+        if (this.engine.countAll()) this.#log("warn", "the votes of all nodes count again, by an operator's word", { by: event.by });
+        return;
+      case "announce-leave":
+        this.engine.announceLeave();
+        return this.engine.tick();
       case "leave":
         this.engine.leave();
         this.#updateService();

@@ -13,6 +13,8 @@ export type AdminQuestion =
   | { readonly what: "fence-node"; readonly nodeid: number; readonly by: string }
   /** That node is dead for sure. `by`: who says so, for the log. */
   | { readonly what: "fence-ack"; readonly nodeid: number; readonly by: string }
+  /** Nodes that count and are away are gone for good. `by`: who says so, for the log. */
+  | { readonly what: "quorum-reset"; readonly by: string }
   | { readonly what: "config-apply"; readonly text: string; readonly source: string };
 
 export interface ShownConfig {

@@ -23,6 +23,7 @@ import type { NodeConfiguration } from "../engine/boot.ts";
 import type { StatusAnswer } from "../query/answer.ts";
 import type { PeerProcesses } from "../server/peer-process.ts";
 import { type LocalServer, startServer } from "../server/server.ts";
+import { countAll } from "./count-all.ts";
 import { acknowledgeFence, type FencedNode, notOrdered } from "./fence-acknowledgement.ts";
 import { createFenceAgents, type FenceAgents } from "../fence-agent/fence-agents.ts";
 import { AnswerLook, type AnswerLookHost } from "./answer-look.ts";
@@ -67,6 +68,8 @@ export interface Driver {
   acknowledgeFence(nodeid: number, by: string): FencedNode;
   /** Fences that node now, member or not. Throws OperatingError if that cannot be asked for. */
   orderFence(nodeid: number, by: string): { readonly nodeid: number };
+  /** Nodes that count and are away are gone for good. Throws OperatingError if nobody is waited for. */
+  countAll(by: string): { readonly was: readonly number[] };
   /** As NodeCore answers; null between two incarnations. */
   query(what: QueryWhat): unknown;
   readonly config: ConfigKeeper;
@@ -100,8 +103,11 @@ class NodeDriver implements Driver {
   readonly #lifeLook = createLifeLook();
   readonly #fenceAgents: FenceAgents;
   #fenceAnswer: string | null = null;
+  #mayLeave: (() => void) | null = null;
   #left: (() => void) | null = null;
   #leaving: Promise<void> | null = null;
+  /** Its disk keeps nothing. */
+  #isUnable = false;
   /** The next life, where one begins. */
   #rebirth: Promise<void> = Promise.resolve();
   /** The end of the last life. */
@@ -371,6 +377,9 @@ class NodeDriver implements Driver {
       case "evicted":
         this.#evicted(effect.reason);
         return;
+      case "may-leave":
+        this.#mayLeave?.();
+        return;
       case "left":
         this.#left?.();
         return;
@@ -394,6 +403,9 @@ class NodeDriver implements Driver {
 
   /** What this node must keep it cannot: the others go on at once, as after any leaving, and dlmd ends with that error. */
   async #leaveFor(unable: OperatingError): Promise<void> {
+    this.#isUnable = true;
+    // It waits for that disk, if it was leaving already.
+    this.#mayLeave?.();
     const { log, fatal } = this.#options;
     log.error({ error: unable.message }, "leaving the cluster");
     // What is written at the end may wait for that very disk. Silence makes the others go on, too.
@@ -452,6 +464,10 @@ class NodeDriver implements Driver {
     throw notOrdered(nodeid, this.#fenceAnswer);
   }
 
+  countAll(by: string): { readonly was: readonly number[] } {
+    return countAll(by, this.query("status") as StatusAnswer | null, (event) => this.step(event));
+  }
+
   query(what: QueryWhat): unknown {
     return this.#life?.node.query(what, this.#options.nowMs()) ?? null;
   }
@@ -466,6 +482,10 @@ class NodeDriver implements Driver {
     await this.#server?.close(reason);
     await this.#rebirth;
     if (this.#life !== null) {
+      // While it is a member the others hear of it; a node whose disk keeps nothing cannot take part in that.
+      const mayLeave = new Promise<void>((resolve) => (this.#mayLeave = resolve));
+      if (!this.#isUnable) this.step({ kind: "announce-leave" });
+      if (!this.#isUnable) await Promise.race([mayLeave, left]);
       // Nobody waits for the lease of a node that leaves; if it is evicted meanwhile, nobody says that it has ended.
       await Promise.race([this.#life.heartbeats.endLease(), left]);
       this.step({ kind: "leave" });

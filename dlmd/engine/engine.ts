@@ -95,6 +95,8 @@ export interface EnginePort {
   install(view: View): void;
   /** A quorate view went on without this life of the node. */
   evicted(reason: string): void;
+  /** To `announceLeave`: the others do not need this node's vote, or it has waited long enough. */
+  mayLeave(): void;
   /** `leave` is done. */
   left(): void;
   log(level: "debug" | "info" | "warn", message: string, fields: Readonly<Record<string, unknown>>): void;
@@ -146,6 +148,10 @@ export interface Engine {
   /** A connection came to nothing. */
   linkRefused(nodeid: number, reason: string): void;
   configure(configuration: NodeConfiguration): void;
+  /** A person says that nodes that count and are away are gone for good. False: it is not for this engine to go on without them. */
+  countAll(): boolean;
+  /** This node is to leave: answered by `mayLeave`. */
+  announceLeave(): void;
   leave(): void;
 }
 

@@ -313,6 +313,12 @@ export class Agreement {
     this.#persist();
   }
 
+  /** A person's word: nodes that this one waits for are gone for good. */
+  countAll(): void {
+    this.seen = { ...this.seen, electorate: null };
+    this.#persist();
+  }
+
   /** Datagrams may be lost: what is not answered yet goes out again. */
   repeat(nowMs: number): void {
     if (this.proposal !== null) {

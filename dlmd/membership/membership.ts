@@ -31,6 +31,8 @@ export interface MembershipHost
   extends Pick<AgreementHost, "datagram" | "persist" | "stop" | "install" | "orderState" | "flush" | "evicted" | "log"> {
   /** What heartbeats say from now on, null: there are none any more; `now`: one is due at once. */
   beat(content: BeatContent | null, now: boolean): void;
+  /** To `announceLeave`: `leave` may be called now. */
+  mayLeave(): void;
   /** `leave` is done. */
   left(): void;
 }
@@ -54,6 +56,7 @@ export class Membership {
   leaving = false;
   /** It leaves as soon as its vote is not needed, or then. */
   #leaveAtMs: number | null = null;
+  #toldMayLeave = false;
   readonly #boot: EngineBoot;
   readonly #host: MembershipHost;
   readonly #self: Member;
@@ -176,7 +179,10 @@ export class Membership {
     if (this.leaving) return this.#tellLeaving(nowMs);
     this.#agreement.repeat(nowMs);
     if (this.#keptByAll()) this.#agreement.settleElectorate();
-    if (this.#leaveAtMs !== null && (nowMs >= this.#leaveAtMs || this.#mayLeave(nowMs))) return this.#leave(nowMs);
+    if (this.#leaveAtMs !== null && !this.#toldMayLeave && (nowMs >= this.#leaveAtMs || this.#mayLeave(nowMs))) {
+      this.#toldMayLeave = true;
+      this.#host.mayLeave();
+    }
     this.#evaluate(nowMs);
   }
 
@@ -252,6 +258,18 @@ export class Membership {
 
   setBroken(): void {
     this.#broken = true;
+  }
+
+  /**
+   * A person says that the nodes that count and are not here are gone for good: here the votes of all nodes count again. False: this node is in a
+   * quorate view, or knows of nobody who does not count.
+   */
+  countAll(): boolean {
+    if (this.view?.quorum.quorate === true || this.electorate === null) return false;
+    this.#agreement.countAll();
+    // Another view, which is counted anew.
+    this.setBroken();
+    return true;
   }
 
   linkUp(nodeid: number, incarnation: string): boolean {
@@ -346,8 +364,8 @@ export class Membership {
     this.#agreement.flushed(view, answer, nowMs);
   }
 
-  /** No program of this node is served any more; the caller has seen to that. It stays a member until the others need its vote no more. */
-  leave(nowMs: number): void {
+  /** No program of this node is served any more. It stays a member until the others need its vote no more: `mayLeave`. */
+  announceLeave(nowMs: number): void {
     if (this.leaving || this.#leaveAtMs !== null) return;
     this.#leaveAtMs = nowMs + leaveLimitShare * this.#boot.timeoutMs;
     this.#nextTickMs = nowMs;
@@ -368,12 +386,13 @@ export class Membership {
     return this.#basis.former === undefined && counts(next?.nodeids ?? electorate?.nodeids);
   }
 
-  #leave(nowMs: number): void {
+  /** Service is over for good; the caller has seen to that. */
+  leave(nowMs: number): void {
     this.leaving = true;
     this.#host.beat(null, false);
     this.#agreement.proposal = null;
     this.#leaveSinceMs = nowMs;
-    this.#tellLeaving(nowMs);
+    this.#nextTickMs = nowMs;
   }
 
   #installed(view: InstalledView): void {

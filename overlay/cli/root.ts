@@ -20,6 +20,7 @@ const commands: Readonly<Record<string, AddCommand>> = {
   locks: async (cli) => cli.command((await import("./locks.ts")).locksCommand),
   why: async (cli) => cli.command((await import("./why.ts")).whyCommand),
   fence: async (cli) => cli.command((await import("./fence.ts")).fenceCommand),
+  quorum: async (cli) => cli.command((await import("./quorum.ts")).quorumCommand),
   volume: async (cli) => cli.command((await import("./volume.ts")).volumeCommand),
   mount: async (cli) => cli.command((await import("./mount.ts")).mountCommand),
   handover: async (cli) => cli.command((await import("./handover.ts")).handoverCommand),

@@ -59,7 +59,7 @@ function lockspaceLines({ lockspaces = [], lockspacesUnknown = [] }: DlmdStatus,
 /** What to do about nodes that went on without others, and know what these do not. */
 function waitedFor(counting: readonly number[] | null, members: readonly number[], name: Name): string[] {
   const away = (counting ?? []).filter((nodeid) => !members.includes(nodeid)).map(name);
-  return away.length === 0 ? [] : [`         start ${away.join(", ")}: dlmd/OPERATING.md, "A cluster that was off"`];
+  return away.length === 0 ? [] : [`         start ${away.join(", ")}; gone for good: coverlay quorum reset --help`];
 }
 
 /** Space that no name leads to. */

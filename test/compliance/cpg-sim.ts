@@ -69,6 +69,7 @@ export class SimNode {
       install: (view) => void this.views.push(view),
       event: (event) => void this.events.push(event),
       evicted: (reason) => this.#end(`evicted: ${reason}`, true),
+      mayLeave: () => undefined,
       left: () => this.#end("left", false),
       log: (level, message, fields) => void this.log.push(`${level} ${message} ${JSON.stringify(fields)}`),
       protest: (nodeid, message) => void this.protests.push(`${nodeid}: ${message}`),

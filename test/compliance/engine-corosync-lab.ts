@@ -98,6 +98,7 @@ class CorosyncNode {
         install: () => undefined,
         event: (event) => void this.events.push(event),
         evicted: () => setImmediate(() => this.#again(life)),
+        mayLeave: () => undefined,
         left: () => undefined,
         log: (level, message, fields) => this.#lab.log(this.#nodeid, level, message, fields),
         protest: (nodeid, message) => this.#lab.failed(new Error(`node ${this.#nodeid} protests against ${nodeid}: ${message}`)),

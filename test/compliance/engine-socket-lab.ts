@@ -69,6 +69,7 @@ class SocketNode {
       install: () => undefined,
       event: (event) => void this.events.push(event),
       evicted: () => setImmediate(() => this.#again()),
+      mayLeave: () => undefined,
       left: () => undefined,
       log: () => undefined,
       protest: (nodeid, message) => this.#lab.failed(new Error(`node ${this.#nodeid} protests against ${nodeid}: ${message}`)),

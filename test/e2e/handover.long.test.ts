@@ -32,6 +32,7 @@ describe("a restart of each node in turn", () => {
       await lab.start(nodeid);
       begin(nodeid);
     }
+    for (const one of workers.values()) await one.goesOn();
     for (const one of workers.values()) total += await one.end();
     expect(moves).toBeGreaterThan(0);
     for (const { mount } of lab.nodes) expect(Number(readFileSync(`${mount}/shared`, "utf8"))).toBe(total);

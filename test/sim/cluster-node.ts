@@ -224,7 +224,7 @@ export class SimNode {
     this.cluster.left.add(this.key);
     // (The shell closes their connections, whether they stand still or not.)
     for (const client of this.clients.values()) this.killClient(client);
-    this.input({ kind: "leave" });
+    this.input({ kind: "announce-leave" });
   }
 
   standStill(how: "pause" | "busy", ms: number): void {
@@ -516,6 +516,8 @@ export class SimNode {
         this.cluster.evictions++;
         this.#endLife();
         return agenda.at(agenda.nowMs + random.between(1, 50), () => this.start());
+      case "may-leave":
+        return this.input({ kind: "leave" });
       case "left":
         this.crash();
         return agenda.at(agenda.nowMs + random.between(50, 600), () => this.start());

@@ -159,6 +159,14 @@ export class BuiltinEngine implements SteppedEngine {
     this.membership.configure(configuration, this.#nowMs);
   }
 
+  countAll(): boolean {
+    return this.membership.countAll();
+  }
+
+  announceLeave(): void {
+    this.membership.announceLeave(this.#nowMs);
+  }
+
   leave(): void {
     this.membership.leave(this.#nowMs);
   }

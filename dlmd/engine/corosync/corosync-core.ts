@@ -237,6 +237,15 @@ export class CorosyncEngine implements SteppedEngine {
     });
   }
 
+  /** Whose votes count is corosync's to say. */
+  countAll(): boolean {
+    return false;
+  }
+
+  announceLeave(): void {
+    this.#host.mayLeave();
+  }
+
   leave(): void {
     if (this.#leaveSinceMs !== null) return;
     this.#leaveSinceMs = this.#nowMs;

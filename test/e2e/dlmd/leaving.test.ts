@@ -27,7 +27,7 @@ test("three nodes leave one after the other: the last one serves until then, and
   await back.views.until(() => back.client.view.quorumReason === reason);
   const { status, stdout } = await coverlay(["status", "--run-dir", cluster.runDir(2)]);
   expect(status).toBe(1);
-  expect(stdout).toContain(`quorum   ${reason}\n         start node3: `);
+  expect(stdout).toContain(`quorum   ${reason}\n         start node3; gone for good: coverlay quorum reset --help`);
   const waiting = (await back.lock("thing")).request(Mode.PR);
   await cluster.start(3);
   await back.seen([1, 2, 3]);
@@ -38,4 +38,27 @@ test("three nodes leave one after the other: the last one serves until then, and
     };
     return dlmd.counting === null;
   });
+});
+
+test("the node that left last is gone for good: the others go on once each of them was told so, and not before", async () => {
+  cluster = createCluster({ nodes: 3 });
+  const [first] = (await cluster.startAll()) as [TestClient, TestClient, TestClient];
+  const reset = (nodeid: number, ...words: string[]) => coverlay(["quorum", "reset", ...words, "--run-dir", cluster.runDir(nodeid)]);
+  expect(await reset(1, "--yes")).toMatchObject({ status: 1, stderr: expect.stringContaining("this node has the quorum") });
+  await cluster.kill(3, "SIGTERM");
+  await first.seen([1, 2]);
+  await cluster.kill(2, "SIGTERM");
+  await first.seen([1]);
+  await cluster.kill(1, "SIGTERM");
+  await Promise.all([cluster.start(2), cluster.start(3)]);
+  const back = await cluster.connect(3);
+  await back.seen([2, 3], false);
+  expect(await reset(2)).toMatchObject({ status: 1, stderr: expect.stringContaining("--yes is needed") });
+  // Node 2 left later, and knows that node 1 alone counts.
+  await until("node 3 has heard that", async () => (await reset(3, "--yes")).status === 0);
+  expect(back.client.view.quorate).toBe(false);
+  const lock = (await back.lock("thing")).request(Mode.EX);
+  expect(await reset(2, "--yes")).toMatchObject({ status: 0, stdout: expect.stringContaining("not only those of node1") });
+  await back.seen([2, 3]);
+  expect(await lock).toBe("granted");
 });

@@ -136,3 +136,27 @@ it("wait_for_all waits for all, whoever left last", () => {
   together(sim, 1);
   expect(lastView(sim.node(1))?.quorum).toMatchObject({ quorate: false, rule: "wait-for-all" });
 });
+
+it("an operator's word that who is waited for is gone for good: the others go on once each was told so, and not before", () => {
+  const sim = cluster(3);
+  together(sim, 1, 2, 3);
+  leaves(sim, 3);
+  expect(sim.node(1).engine.membership.countAll()).toBe(false);
+  leaves(sim, 2);
+  together(sim, 1);
+  expect(sim.node(1).engine.membership.countAll()).toBe(false);
+  sim.node(1).crash();
+  for (const nodeid of [2, 3]) sim.node(nodeid).start();
+  together(sim, 2, 3);
+  expect(sim.node(3).engine.membership.countAll()).toBe(true);
+  sim.run(4 * sim.timeoutMs);
+  expect(lastView(sim.node(3))?.quorum.quorate).toBe(false);
+  expect(sim.node(2).engine.membership.countAll()).toBe(true);
+  until(sim, "they have the quorum", () => lastView(sim.node(2))?.quorum.quorate === true);
+  // It is kept.
+  sim.node(2).crash();
+  sim.node(3).crash();
+  for (const nodeid of [2, 3]) sim.node(nodeid).start();
+  together(sim, 2, 3);
+  expect(lastView(sim.node(2))?.quorum).toMatchObject({ quorate: true, electorate: null });
+});

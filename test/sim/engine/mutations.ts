@@ -348,6 +348,22 @@ export const engineMutations: readonly Mutation[] = [
     caughtBy: "test/sim/engine/leaving.test.ts",
   },
   {
+    id: "reset-not-kept",
+    breaks: "an operator's word that all votes count again is not kept",
+    file: "dlmd/membership/agreement.ts",
+    find: "    this.seen = { ...this.seen, electorate: null };\n    this.#persist();\n",
+    replace: "    this.seen = { ...this.seen, electorate: null };\n",
+    caughtBy: "test/sim/engine/leaving.test.ts",
+  },
+  {
+    id: "reset-with-quorum",
+    breaks: "all votes count again by an operator's word while this node has the quorum",
+    file: "dlmd/membership/membership.ts",
+    find: "if (this.view?.quorum.quorate === true || this.electorate === null) return false;",
+    replace: "if (this.electorate === null) return false;",
+    caughtBy: "test/sim/engine/leaving.test.ts",
+  },
+  {
     id: "leave-unheard",
     breaks: "the last word of a node that leaves does not say that all have it on disk who counts",
     file: "dlmd/membership/membership.ts",

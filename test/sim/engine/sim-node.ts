@@ -91,6 +91,7 @@ export class EngineSimNode {
         this.crash();
         sim.agenda.at(sim.agenda.nowMs + sim.random.between(1, 50), () => this.start());
       },
+      mayLeave: () => this.#input(() => this.engine.membership.leave(sim.agenda.nowMs)),
       left: () => {
         sim.trace(`${this.nodeid} left`);
         this.crash();
@@ -139,7 +140,7 @@ export class EngineSimNode {
   }
 
   leave(): void {
-    this.#input(() => this.engine.membership.leave(this.#sim.agenda.nowMs));
+    this.#input(() => this.engine.membership.announceLeave(this.#sim.agenda.nowMs));
   }
 
   /** The result is known when the node gets to it: at once, unless it stands still. */

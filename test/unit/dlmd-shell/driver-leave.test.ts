@@ -23,6 +23,7 @@ let endLease: () => Promise<void>;
 let onBegin: () => Promise<void>;
 let onClose: () => Promise<void>;
 let onStep: (event: NodeEvent) => Effect[];
+let onAnnounce: () => Effect[];
 
 vi.mock("../../../dlmd/driver/life.ts", () => ({
   async beginLife(_: unknown, host: LifeHost): Promise<Life> {
@@ -31,6 +32,7 @@ vi.mock("../../../dlmd/driver/life.ts", () => ({
     await onBegin();
     const step = (event: NodeEvent): Effect[] => {
       played.steps.push(event.kind);
+      if (event.kind === "announce-leave") return onAnnounce();
       return onStep(event);
     };
     return {
@@ -70,6 +72,7 @@ beforeEach(async () => {
   dir = mkdtempSync(path.join(tmpdir(), "coverlay-driver-"));
   lives.length = 0;
   endLease = onBegin = onClose = () => Promise.resolve();
+  onAnnounce = () => [{ kind: "may-leave" }];
   // Nobody hears it leave; another node that has gone is the news that the cluster went on without this one.
   onStep = ({ kind }) => (kind === "peer-down" ? [{ kind: "evicted", reason: "played" }] : []);
   driver = await begin(
@@ -108,6 +111,29 @@ test("while its lease ends", async () => {
   await driver.leave();
   expect(lives).toMatchObject([{ closed: true }]);
   expect(lives[0]?.steps).not.toContain("leave");
+});
+
+test("its lease goes on, and so its heartbeats, until the others do not need its vote", async () => {
+  let ended = 0;
+  endLease = () => {
+    ended++;
+    return Promise.resolve();
+  };
+  onStep = ({ kind }) => (kind === "leave" ? [{ kind: "left" }] : kind === "peer-down" ? [{ kind: "may-leave" }] : []);
+  const announced = new Promise<void>((resolve) => {
+    onAnnounce = () => {
+      resolve();
+      return [];
+    };
+  });
+  const left = driver.leave();
+  await announced;
+  await slow();
+  const steps = (): string[] => (lives[0]?.steps ?? []).filter((kind) => kind !== "tick");
+  expect([ended, steps()]).toEqual([0, ["announce-leave"]]);
+  lives[0]?.host.step({ kind: "peer-down", nodeid: 2, incarnation: "aa", unreadable: null });
+  await left;
+  expect([ended, steps()]).toEqual([1, ["announce-leave", "peer-down", "leave"]]);
 });
 
 test("while its programs are told", async () => {

@@ -138,6 +138,7 @@ class Bench {
         evicted: (reason) => {
           this.evicted = reason;
         },
+        mayLeave: () => undefined,
         left: () => {},
         log: (_, message) => void this.logs.push(message),
         protest: (_, message) => void this.protests.push(message),

@@ -41,6 +41,7 @@ class Lone {
         flush: ({ view }) =>
           this.#done.push(() => this.membership.flushed(view, { together: false, synced: false, lasts: [] }, this.nowMs)),
         evicted: (reason) => expect.unreachable(reason),
+        mayLeave: () => undefined,
         left: () => {},
         log: (_, message, { why }) => void (message === "proposing a view" && this.proposals.push({ at: this.nowMs, why: String(why) })),
       },
