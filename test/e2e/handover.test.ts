@@ -2,15 +2,8 @@
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { RunResult } from "../../overlay/lab/command.ts";
-import { readOverlayFile } from "../../overlay/query/overlay-query.ts";
-import { until } from "./actor.ts";
 import { coverlay, startLab, type TestLab } from "./lab.ts";
 import { SteadyWorker } from "./steady-worker.ts";
-
-/** As its overlay says at each change. */
-function roleOf(runDir: string): string | undefined {
-  return readOverlayFile(runDir)?.role;
-}
 
 describe("handover", () => {
   let lab: TestLab;
@@ -68,22 +61,5 @@ describe("handover", () => {
     await lab.stop(1);
     expect(await refused(owner, "lab")).toContain("no other node has the volume mounted and reaches its device");
     await lab.start(1, 3);
-  });
-
-  it("the heir dies in the middle: another node has the volume, or all wait for the heir's end, and go on", async () => {
-    const owner = await lab.owner();
-    const heir = owner === 3 ? 1 : 3;
-    const other = 6 - owner - heir;
-    const program = new SteadyWorker(lab.node(other).mount, "other");
-    workers.push(program);
-    await program.goesOn();
-    const answered = handover(owner, "lab", `node${heir}`);
-    await until("the owner gives it away", () => roleOf(lab.node(owner).runDir) !== "owner");
-    await lab.kill(heir, "overlay");
-    const { status } = await answered;
-    expect([0, 1]).toContain(status);
-    await until("there is an owner", async () => (await lab.status()).some(({ role }) => role === "owner"));
-    await program.goesOn();
-    expect(await program.end()).toBeGreaterThan(5);
   });
 });
