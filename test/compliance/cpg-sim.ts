@@ -12,8 +12,6 @@ import type { View } from "../../dlmd/engine/engine.ts";
 import { type Lineage, noLineage } from "../../dlmd/wire/view-id.ts";
 
 export const timeoutMs = 1000;
-/** From the loss of a node to the next ring. */
-const tokenMs = 700;
 const stepMs = 5;
 /** Messages that a ring orders in a step. */
 const orderedAtOnce = 40;
@@ -129,6 +127,8 @@ interface Ring {
 
 export class CpgSim {
   nowMs = 1000;
+  /** From the loss of a node to the next ring. */
+  tokenMs = 700;
   readonly nodes: readonly NodeConfig[];
   readonly all: readonly SimNode[];
   /** corosync of these nodes does not run. */
@@ -169,7 +169,7 @@ export class CpgSim {
 
   partition(groups: readonly (readonly number[])[]): void {
     this.#links = groups;
-    this.#formAtMs = this.nowMs + tokenMs;
+    this.#formAtMs = this.nowMs + this.tokenMs;
   }
 
   heal(): void {
@@ -181,7 +181,7 @@ export class CpgSim {
     this.down.add(nodeid);
     this.node(nodeid).joined = false;
     this.node(nodeid).stop();
-    this.#formAtMs = this.nowMs + tokenMs;
+    this.#formAtMs = this.nowMs + this.tokenMs;
   }
 
   start(nodeid: number): void {

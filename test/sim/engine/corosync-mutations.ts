@@ -4,7 +4,6 @@ import type { Mutation } from "../mutation.ts";
 const core = "dlmd/engine/corosync/corosync-core.ts";
 const round = "dlmd/engine/corosync/round.ts";
 const coreTest = "test/unit/dlmd/corosync-core.test.ts";
-const chaosTest = "test/unit/dlmd/corosync-chaos.test.ts";
 
 export const corosyncMutations: readonly Mutation[] = [
   {
@@ -61,7 +60,7 @@ export const corosyncMutations: readonly Mutation[] = [
     file: round,
     find: "  return Math.max(0, ...waits);",
     replace: "  return Math.min(0, ...waits);",
-    caughtBy: chaosTest,
+    caughtBy: coreTest,
   },
   {
     id: "corosync-quorum-by-votequorum-alone",

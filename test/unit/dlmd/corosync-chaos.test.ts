@@ -30,6 +30,7 @@ function run(seed: number): { sim: CpgSim; quorateViews: number; heard: number }
   const random = seededRandom(seed);
   const draw = (n: number): number => random.below(n);
   const sim = new CpgSim(5);
+  sim.tokenMs = 50 + draw(800);
   const nodeids = sim.nodes.map(({ nodeid }) => nodeid);
   for (const node of sim.all) node.start();
   let words = 0;
