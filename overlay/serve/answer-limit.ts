@@ -1,6 +1,6 @@
 /**
  * How long dlmd waits for this mount's answer to a blocking AST before it takes the mount for a hanging one (hazard H13). There is no limit
- * without an owner. While the owner leaves a call unanswered the time begins anew at each look: an operation keeps its lock until the
+ * without an owner, and none while the mount is blocked (overlay/mount-group). While the owner leaves a call unanswered the time begins anew at each look: an operation keeps its lock until the
  * lower has answered it. So a mount that stands still itself has its limit all the same, and so has one that can not reach the owner: it
  * keeps others from locks that it can not use.
  */
@@ -24,6 +24,7 @@ export interface AnswerLimitOptions {
 export class AnswerLimit {
   readonly #options: AnswerLimitOptions;
   #owned = false;
+  #blocked = false;
   #seen: number | null = null;
   #told = "";
   #timer: NodeJS.Timeout | null = null;
@@ -34,15 +35,26 @@ export class AnswerLimit {
 
   /** There is an owner, and this mount may reach it. */
   ownerFound(): void {
-    const { limitMs, setLimitMs } = this.#options;
+    const { limitMs } = this.#options;
     this.#owned = true;
-    setLimitMs(limitMs);
+    this.#set();
     this.#timer ??= setInterval(() => this.#look(), limitMs / LOOKS_PER_LIMIT).unref();
   }
 
   ownerLost(): void {
     this.#owned = false;
-    this.#options.setLimitMs(0);
+    this.#set();
+  }
+
+  /** Operations of this mount wait for no fault of theirs, and keep their locks. */
+  setBlocked(blocked: boolean): void {
+    this.#blocked = blocked;
+    this.#set();
+  }
+
+  #set(): void {
+    const { limitMs, setLimitMs } = this.#options;
+    setLimitMs(this.#owned && !this.#blocked ? limitMs : 0);
   }
 
   close(): void {
@@ -51,12 +63,12 @@ export class AnswerLimit {
   }
 
   #look(): void {
-    const { limitMs, ownerWait, setLimitMs } = this.#options;
+    const { ownerWait } = this.#options;
     const wait = this.#owned ? ownerWait() : null;
     const waited = wait !== null && wait.id === this.#seen;
     this.#seen = wait?.id ?? null;
     if (!waited) return;
-    if (wait.inOwnersHands) setLimitMs(limitMs);
+    if (wait.inOwnersHands) this.#set();
     this.#tell(wait);
   }
 

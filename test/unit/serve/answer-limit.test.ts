@@ -46,6 +46,18 @@ it("has a limit while there is an owner, and none without", () => {
   expect(asked).toMatchObject({ limitMs: BAST_LIMIT_MS, times: 3 });
 });
 
+it("has none while the mount is blocked, whether there is an owner or not", () => {
+  const { asked, limit } = scene();
+  limit.ownerFound();
+  limit.setBlocked(true);
+  expect(asked.limitMs).toBe(0);
+  limit.ownerLost();
+  limit.ownerFound();
+  expect(asked.limitMs).toBe(0);
+  limit.setBlocked(false);
+  expect(asked.limitMs).toBe(BAST_LIMIT_MS);
+});
+
 it("is not ended while the owner leaves a call unanswered, however long; its time begins anew with the answer", () => {
   const { calls, limit, ended } = scene();
   limit.ownerFound();
