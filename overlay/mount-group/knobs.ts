@@ -1,0 +1,142 @@
+/**
+ * The four knobs of a mount, files of one line each in a directory of its volume: `block`, `mounted`, `jid`, `recover`. The mount writes them, whole
+ * or not at all. An operator may write 1 or 0 to `block` (overlay/mount-group/README.md says whose write wins).
+ */
+import { type FSWatcher, mkdirSync, readFileSync, renameSync, rmSync, statSync, watch, writeFileSync } from "node:fs";
+import path from "node:path";
+import type { Log } from "../../dlmd/base/log.ts";
+
+/** A shell truncates first and writes then: an order is read when the file has been left alone for so long. */
+export const KNOB_SETTLE_MS = 50;
+
+export interface KnobValues {
+  readonly block: boolean;
+  readonly mounted: boolean;
+  /** null: none yet. */
+  readonly jid: number | null;
+  /** The jid that is being put in order, "all" of them, or none. */
+  readonly recover: number | "all" | null;
+}
+type Knob = keyof KnobValues;
+
+const KNOBS = ["block", "mounted", "jid", "recover"] as const;
+
+/** What stands in the file for nothing, as in the lock modules of GFS. */
+const NONE = "-1";
+
+export function knobsDirectory(runDir: string, volume: string): string {
+  return path.join(runDir, `volume-${encodeURIComponent(volume)}`);
+}
+
+function textOf(values: KnobValues, knob: Knob): string {
+  const value = values[knob];
+  if (typeof value === "boolean") return value ? "1" : "0";
+  return value === null ? NONE : String(value);
+}
+
+export interface KnobsOptions {
+  readonly dir: string;
+  readonly log: Log;
+  /** An operator wrote 1 (true) or 0 to `block`. */
+  readonly blockOrdered: (blocked: boolean) => void;
+}
+
+export class Knobs {
+  readonly #options: KnobsOptions;
+  readonly #shown: Map<Knob, string> = new Map();
+  #watcher: FSWatcher | null = null;
+  #timer: NodeJS.Timeout | null = null;
+  /** `block` as this mount wrote it last: which file, and when it was changed. */
+  #own = "";
+  #hasEnded = false;
+
+  constructor(options: KnobsOptions) {
+    this.#options = options;
+  }
+
+  /** An operator is heard from now on. What an earlier mount left there is replaced. */
+  start(values: KnobValues): void {
+    const { dir, log } = this.#options;
+    mkdirSync(dir, { recursive: true, mode: 0o700 });
+    this.#own = this.#stamp();
+    this.show(values);
+    const soon = (): void => {
+      if (this.#timer !== null) clearTimeout(this.#timer);
+      this.#timer = this.#hasEnded ? null : setTimeout(() => this.#look(true), KNOB_SETTLE_MS);
+    };
+    // The directory: a file that is replaced again and again is lost by who watches the file (chokidar 5, seen).
+    this.#watcher = watch(dir, { persistent: false }, (_, name) => {
+      if (name === "block") soon();
+    });
+    this.#watcher.on("error", (error) =>
+      log.error({ dir, error: error.message }, "the knob block is not watched: writes to it do nothing"),
+    );
+    // What was written before the watch was on.
+    soon();
+  }
+
+  /** Files that say something else now are replaced. */
+  show(values: KnobValues): void {
+    if (this.#hasEnded) return;
+    for (const knob of KNOBS) {
+      const text = textOf(values, knob);
+      if (this.#shown.get(knob) === text) continue;
+      this.#shown.set(knob, text);
+      this.#write(knob);
+    }
+  }
+
+  end(): void {
+    this.#hasEnded = true;
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    rmSync(this.#options.dir, { recursive: true, force: true });
+    this.#watcher?.close();
+  }
+
+  #write(knob: Knob): void {
+    // An order that is there and was not read yet is not written over.
+    if (knob === "block") this.#look(false);
+    const file = path.join(this.#options.dir, knob);
+    try {
+      writeFileSync(`${file}.new`, `${this.#shown.get(knob) ?? NONE}\n`, { mode: 0o600 });
+      renameSync(`${file}.new`, file);
+      if (knob === "block") this.#own = this.#stamp();
+    } catch (error) {
+      // Nothing depends on them: what they show is in the status too.
+      this.#options.log.error({ file, error: String(error) }, "a knob could not be written");
+    }
+  }
+
+  /** Who wrote `block` last: this mount's own file is known by its inode and the time of its change. */
+  #stamp(): string {
+    const found = statSync(path.join(this.#options.dir, "block"), { bigint: true, throwIfNoEntry: false });
+    return found === undefined ? "" : `${found.ino} ${found.mtimeNs} ${found.ctimeNs}`;
+  }
+
+  /** `isSettled`: else what is no order may become one. */
+  #look(isSettled: boolean): void {
+    const stamp = this.#stamp();
+    if (stamp === this.#own || this.#hasEnded) return;
+    const text = this.#read();
+    const isOrder = text === "0" || text === "1";
+    if (!isOrder && !isSettled) return;
+    this.#own = stamp;
+    if (isOrder) this.#options.blockOrdered(text === "1");
+    else
+      this.#options.log.error(
+        { expected: "0 or 1", found: text.slice(0, 40) },
+        "what was written to the knob block is no order: it is set back",
+      );
+    // The file is this mount's again, and says what holds.
+    this.#write("block");
+  }
+
+  #read(): string {
+    try {
+      return readFileSync(path.join(this.#options.dir, "block"), "latin1").trim();
+    } catch {
+      // It was taken away meanwhile: no order.
+      return "";
+    }
+  }
+}
