@@ -128,6 +128,7 @@ async function serve(args: ServeArguments): Promise<void> {
       native: nativeAddon(),
       log,
       dlmdSocket: dlmdSocketPath(args.runDir),
+      runDir: args.runDir,
       bit,
       lower: { kind: directory ? "directory" : "device", path: args.device },
       reachesLower: true,

@@ -5,7 +5,7 @@ import { type DlmdAnswer, askDlmd } from "../query/dlmd-query.ts";
 import { describeWaits, fencesOf } from "./fence-words.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
 import { EXIT, print, printJson, runCommand } from "./output.ts";
-import { type OverlayStatus, queryOverlays } from "../query/overlay-query.ts";
+import { type MountGroupStatus, type OverlayStatus, queryOverlays } from "../query/overlay-query.ts";
 
 type Name = (nodeid: number) => string;
 
@@ -62,6 +62,12 @@ function waitedFor(counting: readonly number[] | null, members: readonly number[
   return away.length === 0 ? [] : [`         start ${away.join(", ")}; gone for good: coverlay quorum reset --help`];
 }
 
+function describeGroup({ jid, block, wait, members = [], dirty = [] }: MountGroupStatus, name: Name): string {
+  const left = dirty.length === 0 ? "" : `; dirty: ${dirty.map((one) => `jid ${one.jid} of ${name(one.nodeid)}`).join(", ")}`;
+  const blocked = block && wait === null ? "; blocked" : "";
+  return `         jid ${jid ?? "none yet"}; ${members.length} mounters${left}${blocked}${wait === null ? "" : `; ${wait}`}`;
+}
+
 /** Space that no name leads to. */
 function orphanWords({ kept, waitsFor }: NonNullable<OverlayStatus["orphans"]>, name: Name): string {
   const files = `${kept} open ${kept === 1 ? "file" : "files"} without a name`;
@@ -71,12 +77,13 @@ function orphanWords({ kept, waitsFor }: NonNullable<OverlayStatus["orphans"]>, 
 }
 
 function describeMount(mount: OverlayStatus, name: Name): string[] {
-  const { mountpoint, volume, device, role, pid, why, disk, ownerWait, problem, fileLocks, orphans, ops, locks } = mount;
+  const { mountpoint, volume, device, role, pid, why, disk, ownerWait, problem, fileLocks, orphans, ops, locks, group } = mount;
   return [
     `mount    ${mountpoint}: volume ${volume} on ${device}, ${role}, process ${pid}`,
     ...(role === "waiting" && why !== undefined ? [`         ${why}`] : []),
     ...(ownerWait == null ? [] : [`         ${ownerWait}`]),
     ...(disk == null ? [] : [`         disk: ${disk}`]),
+    ...(group == null ? [] : [describeGroup(group, name)]),
     ...(problem === undefined ? [] : [`         ${problem}`]),
     ...(fileLocks === "local" ? ["         file locks are local to this node (localflocks)"] : []),
     ...(orphans == null || orphans.kept === 0 ? [] : [`         ${orphanWords(orphans, name)}`]),

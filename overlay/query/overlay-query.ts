@@ -39,6 +39,25 @@ export interface OverlayFile {
   readonly fileLocks?: "cluster" | "local" | undefined;
 }
 
+/** Of a mount in the group of its volume's mounters, what people are shown. */
+export interface MountGroupStatus {
+  readonly jid: number | null;
+  readonly block: boolean;
+  /** For what it waits, in words. */
+  readonly wait: string | null;
+  readonly members?: readonly { readonly nodeid: number; readonly jid: number | null }[] | undefined;
+  readonly dirty?: readonly { readonly nodeid: number; readonly jid: number }[] | undefined;
+  readonly [more: string]: unknown;
+}
+
+const mountGroupStatus = z.looseObject({
+  jid: z.number().nullable(),
+  block: z.boolean(),
+  wait: z.string().nullable(),
+  members: z.array(z.looseObject({ nodeid: z.number(), jid: z.number().nullable() })).optional(),
+  dirty: z.array(z.looseObject({ nodeid: z.number(), jid: z.number() })).optional(),
+});
+
 /** What {"query":"status"} answers: at least what is in overlay-N.json. */
 export interface OverlayStatus extends OverlayFile {
   /** Requests of the kernel served since the mount. */
@@ -51,6 +70,8 @@ export interface OverlayStatus extends OverlayFile {
   readonly ownerWait?: string | null | undefined;
   /** Of an owner: open files without a name that it keeps, and nodes whose files have to be open here before others of them go. */
   readonly orphans?: { readonly kept: number; readonly waitsFor: readonly number[] } | null | undefined;
+  /** What it is in the group of the volume's mounters. */
+  readonly group?: MountGroupStatus | null | undefined;
   /** Cluster locks held or cached now. */
   readonly locks?: number | undefined;
   /** Why it does not answer, in words. */
@@ -68,6 +89,7 @@ const overlayStatus = overlayFile.extend({
     .object({ kept: z.number(), waitsFor: z.array(z.number()) })
     .nullable()
     .optional(),
+  group: mountGroupStatus.nullable().optional(),
 });
 
 /** `connection`: N of /sys/fs/fuse/connections/N, which names one mount of this machine. */

@@ -25,6 +25,9 @@ import type { Holds } from "../lower/remote/known.ts";
 import { createRemoteLower, type RemoteLower } from "../lower/remote/remote.ts";
 import type { OwnerAddress } from "../lower/remote/connection.ts";
 import { createLowerServer, isOf, type LowerServer } from "../lower/server/server.ts";
+import { BlockGate } from "../mount-group/block-gate.ts";
+import { Knobs, knobsDirectory } from "../mount-group/knobs.ts";
+import { VolumeMountGroup } from "../mount-group/mount-group.ts";
 import { MNT_DETACH, type Native } from "../../native/index.ts";
 import { connectionNumber } from "../session/connection.ts";
 import { mountSession, type Session } from "../session/mount-session.ts";
@@ -51,6 +54,8 @@ export interface MountProcessOptions {
   readonly log: Log;
   /** dlmd's local socket. */
   readonly dlmdSocket: string;
+  /** Where the knobs of this mount are shown. */
+  readonly runDir: string;
   /** What the device says that it is. */
   readonly bit: StoredBit;
   readonly lower: LowerSource;
@@ -89,6 +94,8 @@ export class MountProcess {
   readonly #withdrawals: Withdrawals;
   readonly #claims: OrphanClaims;
   readonly #disk: DiskSteps;
+  readonly #gate: BlockGate = new BlockGate();
+  #group: VolumeMountGroup | null = null;
   /** That of the lower which this mount began with, as its owner. */
   #ownGuard: DiskGuard | null = null;
   #ownEpoch = 0;
@@ -126,6 +133,7 @@ export class MountProcess {
           log.info({ view: view.viewId, quorate: view.quorate, running: view.running, reason: view.quorumReason }, "view");
           this.#endWaiting();
           this.#owner?.receiveView();
+          this.#group?.viewChanged();
         },
         gone: (clients) => this.#handleGone(clients),
         overlayKeysChanged: () => {
@@ -148,9 +156,10 @@ export class MountProcess {
       this.#volume = volume;
       const lockspace = await client.lockspace(volumeLockspace(volume.uuid));
       await this.#claims.join(client, volume.uuid);
-      const record = await this.#joinVolume(client, lockspace);
+      const group = await this.#joinGroup(client, volume);
+      const record = await this.#joinVolume(client, lockspace, group);
       const fileLocks = this.options.localFlocks ? null : await this.#createFileLocks(client, lockspace);
-      const lower = await this.#chooseLower(client, record);
+      const lower = this.#gate.wrap(await this.#chooseLower(client, record));
       this.#session = await mountSession({
         native,
         lower,
@@ -176,6 +185,7 @@ export class MountProcess {
         },
         disconnected: () => {
           this.#lease?.end();
+          this.#gate.end();
           this.#remote?.shutdown();
           this.#ownGuard?.end();
         },
@@ -185,8 +195,50 @@ export class MountProcess {
       await this.#end();
       throw error;
     }
+    this.#group?.mounted();
     void this.#session.ended.then(() => this.#end());
     this.options.changed();
+  }
+
+  /** Before the election: this mount gets its jid. */
+  async #joinGroup(client: DlmClient, { name, uuid }: VolumeConfig): Promise<VolumeMountGroup> {
+    const { log, runDir, changed } = this.options;
+    const group = new VolumeMountGroup({
+      client,
+      uuid,
+      log,
+      letGo: (dead) => this.#closeGone(dead),
+      late: (why) => this.#stopLate(why),
+      // Open files without a name are dropped when all have claimed theirs (orphan-claims.ts), which nobody is blocked for.
+      recover: () => Promise.resolve(),
+      setBlocked: (blocked) => {
+        this.#answerLimit?.setBlocked(blocked);
+        if (blocked) this.#gate.hold();
+        else this.#gate.letGo();
+      },
+      fail: (error) => this.fail(error),
+      changed,
+    });
+    this.#group = group;
+    await group.join();
+    group.showAs((blockOrdered) => new Knobs({ dir: knobsDirectory(runDir, name), log, blockOrdered }));
+    return group;
+  }
+
+  /** What those that are gone have open here is closed, and their calls have ended (hazard C7). Asked by dlmd and by the group, in any order. */
+  async #closeGone(clients: readonly GoneClient[]): Promise<void> {
+    const isKnown = (client: GoneClient): boolean =>
+      this.#gone.some((one) => one.nodeid === client.nodeid && one.incarnation === client.incarnation && one.clientId === client.clientId);
+    this.#gone.push(...clients.filter((client) => !isKnown(client)));
+    await this.#owned?.server.closeSessions(clients);
+  }
+
+  #stopLate(why: string): void {
+    const guard = this.#owned?.disk?.guard;
+    // Its errors are told then, or it has no disk that could be given up: only its end lets the others go on.
+    if (guard === undefined || !guard.withdraw(why)) {
+      this.fail(new OperatingError(why, { code: "not-stopped", hint: "Mount the volume again on this node; see the log of its kernel." }));
+    }
   }
 
   async #createFileLocks(client: DlmClient, lockspace: Lockspace): Promise<VolumeFileLocks> {
@@ -217,7 +269,7 @@ export class MountProcess {
   }
 
   /** Takes part in the owner's election; resolves when there is an owner to work with. */
-  #joinVolume(client: DlmClient, lockspace: ConstructorParameters<typeof CoherenceShell>[0]["lockspace"]): Promise<OwnerRecord> {
+  #joinVolume(client: DlmClient, lockspace: Lockspace, group: VolumeMountGroup): Promise<OwnerRecord> {
     const known = new Promise<OwnerRecord>((resolve, reject) => {
       this.#ownerKnown = { resolve, reject };
     });
@@ -235,10 +287,10 @@ export class MountProcess {
           disk: this.#disk,
           log: this.options.log,
         }),
-        mountLower: (epochAbove, claim) => this.#mountLower(epochAbove, claim),
+        mountLower: (epochAbove, claim) => group.claimed(() => this.#mountLower(epochAbove, claim)),
         releaseLower: () => {
           this.#answerLimit?.ownerLost();
-          return this.#releaseLower();
+          return group.released(() => this.#releaseLower());
         },
         withdrawalSeen: () => this.#withdrawals.seen(),
         ownerFound: (record) => {
@@ -259,6 +311,7 @@ export class MountProcess {
         },
         becomeOwner: (record) => {
           this.#answerLimit?.ownerFound();
+          group.serving(record.epoch);
           // A mount that was remote until now, or had withdrawn, goes on through its own server.
           this.#goOnElsewhere(client);
           this.#remote?.ownerFound(addressOf(record), record.epoch);
@@ -493,8 +546,7 @@ export class MountProcess {
   }
 
   async #handleGone(clients: readonly GoneClient[]): Promise<void> {
-    this.#gone.push(...clients);
-    await this.#owned?.server.closeSessions(clients);
+    await this.#closeGone(clients);
     this.#owner?.receiveGone(clients);
   }
 
@@ -513,6 +565,7 @@ export class MountProcess {
     this.#ownerKnown?.reject(error);
     const session = this.#session;
     if (session === null) {
+      this.#group?.end(error);
       this.#remote?.shutdown();
       return;
     }
@@ -544,6 +597,8 @@ export class MountProcess {
       }
     };
     this.#fileLocks?.end();
+    this.#gate.end();
+    this.#group?.dropClaim();
     this.#remote?.shutdown();
     this.#ownGuard?.end();
     // Before the others hear that there is no owner: this one's last word counts no more then.
@@ -552,6 +607,8 @@ export class MountProcess {
     if (this.#failure === null) await step("leaving the volume", () => this.#owner?.leave());
     this.#selfFence?.end();
     await step("releasing the lower", () => this.#releaseLower());
+    if (failure === null) this.#group?.leave();
+    else this.#group?.end(failure);
     await step("leaving dlmd", () => this.#client?.close());
     this.#resolveEnded(failure);
   }
@@ -568,6 +625,7 @@ export class MountProcess {
     const result = this.options.native.umount(this.options.mountpoint, MNT_DETACH);
     if (result < 0) session.abort();
     this.#terminating = true;
+    this.#group?.dropOrder();
     this.#endWaiting();
   }
 
@@ -577,6 +635,7 @@ export class MountProcess {
     if (!this.#terminating || this.#ending || session === null) return;
     if (this.#owner?.owner !== null && this.#client?.view.quorate === true && this.#lease?.state === "holds") return;
     this.options.log.warn({ why: this.why }, "told to end, without owner, quorum or lease: what waits ends with EIO");
+    this.#gate.end();
     this.#remote?.shutdown();
     this.#ownGuard?.end();
     void this.#abandon(session);
@@ -589,7 +648,7 @@ export class MountProcess {
       this.#lease?.state === "lapsed"
         ? "waiting: the lease of this node has ended, its dlmd does not run or is cut off"
         : (this.#remote?.keyTrouble ?? this.#ownerWait);
-    return [why, trouble, this.#disk.silence].filter((words) => words != null).join("; ");
+    return [why, trouble, this.#group?.wait, this.#disk.silence].filter((words) => words != null).join("; ");
   }
 
   /** For what calls to the owner wait, in words; null: nothing that lasts, or there is no owner, which says it all. */
@@ -667,6 +726,8 @@ export class MountProcess {
       ownerWait: this.#ownerWait,
       owner: this.#owner?.owner ?? null,
       orphans: this.#claims.describe(),
+      group: this.#group?.describe() ?? null,
+      held: this.#gate.held,
       view: client?.view ?? null,
       lease: this.#lease?.state ?? null,
       connection: session?.connection ?? null,

@@ -5,7 +5,7 @@ import { MountGroupSim } from "./mount-group-sim.ts";
 const seeds = Number(process.env["COVERLAY_MOUNT_GROUP_SEEDS"] ?? 32);
 const steps = 1800;
 
-it("jids, recovery and blocks hold under joins, ends and faults, and at rest everybody goes on", () => {
+it("jids, recovery and blocks hold under joins, ends and faults, and at rest everybody goes on", { timeout: 60_000 + 4000 * seeds }, () => {
   const total = new Map<string, number>();
   for (let seed = 1; seed <= seeds; seed++) {
     const sim = new MountGroupSim(seed);

@@ -316,6 +316,7 @@ describe("a death", () => {
     third.does({ kind: "recovered", round: 3, jid: 1 });
     bus.run();
     expect(third.told()).toEqual(["let-go 4 of 1,3"]);
+    expect(third.core.state?.dirty.map(({ jid }) => jid)).toEqual([1, 3]);
     expect(third.core.isBlocked).toBe(true);
     third.stops();
     bus.run();
