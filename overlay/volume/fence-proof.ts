@@ -43,6 +43,7 @@ export class FenceProof {
   /** `first`: by a mount that was never served, of a volume whose record names no owner that died. Null: that life is not one to be fenced. */
   async ask(life: Life, first: boolean): Promise<FenceJudged | null> {
     const { fenceLife, isMember, wasHeard, nameOf, volume, wallMs } = this.#options;
+    // Hazard C11.
     if (isMember(life.nodeid)) return null;
     const name = nameOf(life.nodeid);
     if (first && !(await wasHeard(life.nodeid))) {

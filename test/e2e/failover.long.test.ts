@@ -107,7 +107,8 @@ async function allGoOn(lab: TestLab, { others, loads, reader }: Scene): Promise<
   for (const load of loads) {
     const [made, longest, errors, wrong] = await load.run<[number, number, string[], number[]]>(ENDS, {}, GOES_ON_MS);
     process.stdout.write(`made ${made}, the longest took ${longest} s\n`);
-    expect([errors.filter((code) => code !== "EIO"), wrong]).toEqual([[], []]);
+    // ESTALE: a file that was made and not synced went with the owner.
+    expect([errors.filter((code) => !["EIO", "ESTALE"].includes(code)), wrong]).toEqual([[], []]);
     // One call of each program was under way at most.
     expect(errors.length).toBeLessThanOrEqual(1);
   }

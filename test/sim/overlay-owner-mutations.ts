@@ -96,6 +96,15 @@ export const overlayOwnerMutations: readonly Mutation[] = [
     caughtBy: "test/unit/volume/fence-proof.test.ts",
   },
   {
+    id: "c11-stranger-cleared",
+    hazard: "C11",
+    breaks: "MMP's block of a machine that lives is cleared, because another one was fenced",
+    file: "overlay/volume/taking.ts",
+    find: "if (mmp !== null && isHeldBy(mmp, found.life))",
+    replace: "if (mmp !== null)",
+    caughtBy: "test/e2e/volume/mmp-stranger.test.ts",
+  },
+  {
     id: "r5-first-mount-fences-all",
     hazard: "R5",
     breaks: "a first mount fences a node that may be starting",
