@@ -262,6 +262,11 @@ export class World {
     this.disconnect(a, b);
   }
 
+  heal(a: number, b: number): void {
+    this.#silent.delete(key(a, b));
+    if (this.nodes.get(a)?.alive === true && this.nodes.get(b)?.alive === true) this.connect(a, b);
+  }
+
   /** From now on, on every connection. */
   spoil(from: number, to: number, all: boolean): void {
     this.#spoiled.set(`${from}>${to}`, all);

@@ -37,6 +37,9 @@ export class FenceWorld extends World {
   readonly answers: (readonly [nodeid: number, refused: string])[];
   readonly unfenced: (readonly [nodeid: number, isAllowed: boolean])[];
 
+  /** Their cores have ended: they are to be crashed, and started again. */
+  readonly evicted: Set<number>;
+
   constructor(count: number, plans: FencePlans, boot: (nodeid: number) => Partial<NodeBoot> = () => ({}), fenced: readonly string[] = []) {
     const agents: Agent[] = [];
     const ran: string[] = [];
@@ -44,6 +47,7 @@ export class FenceWorld extends World {
     const answers: (readonly [number, string])[] = [];
     const boots = new Map<number, number>();
     const unfenced: (readonly [number, boolean])[] = [];
+    const evicted = new Set<number>();
     super(count, {}, fenced, 0, {
       boot: (nodeid) => {
         boots.set(nodeid, (boots.get(nodeid) ?? 0) + 1);
@@ -59,6 +63,7 @@ export class FenceWorld extends World {
           const at = agents.findIndex((agent) => agent.executor === executor && agent.runId === effect.runId);
           if (at >= 0) agents.splice(at, 1);
         } else if (effect.kind === "keep-fencing") kept.set(executor, effect.fencing);
+        else if (effect.kind === "evicted") evicted.add(executor);
         else if (effect.kind === "unfence") unfenced.push([executor, effect.isAllowed]);
         else if (effect.kind === "fence-answer") answers.push([executor, effect.refused]);
       },
@@ -68,6 +73,7 @@ export class FenceWorld extends World {
     this.kept = kept;
     this.answers = answers;
     this.unfenced = unfenced;
+    this.evicted = evicted;
   }
 
   core(nodeid: number): NodeCore {
