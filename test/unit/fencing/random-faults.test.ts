@@ -3,6 +3,7 @@
  * each step: no two agents run against one node, no serving view has a node against which one runs in it, and a life is called fenced by a
  * device only if an agent has succeeded that began after it was asked for. A life that is called so is over.
  */
+import assert from "node:assert/strict";
 import { expect, test } from "vitest";
 import type { FencedLife } from "../../../dlmd/wire/fence-life.ts";
 import { type Random, seededRandom } from "../../seeded-random.ts";
@@ -72,8 +73,10 @@ class Faults {
       if (answer.kind !== "fenced") continue;
       this.fenced++;
       this.#asked.delete(key);
-      expect(this.#successes.some(({ nodeid, beganMs }) => nodeid === life.nodeid && beganMs >= atMs)).toBe(true);
-      expect([this.#isAlive(life.nodeid) && world.incarnation(life.nodeid) === life.incarnation]).toEqual([false]);
+      const succeeded = this.#successes.some(({ nodeid, beganMs }) => nodeid === life.nodeid && beganMs >= atMs);
+      assert(succeeded, `"fenced" for ${key}, and no agent that began after ${atMs} has succeeded`);
+      const lives = this.#isAlive(life.nodeid) && world.incarnation(life.nodeid) === life.incarnation;
+      assert(!lives, `"fenced" for ${key}, which runs still`);
     }
   }
 
@@ -82,12 +85,12 @@ class Faults {
     // Run ids begin anew with each life of a node.
     for (const agent of world.agents) if (!this.#began.has(agent)) this.#began.set(agent, world.nowMs);
     const victims = world.agents.map(({ nodeid }) => nodeid);
-    expect(new Set(victims).size).toBe(victims.length);
+    assert.equal(new Set(victims).size, victims.length, `two agents run against one of ${victims.join(" ")}`);
     this.barred += victims.filter((nodeid) => this.#isAlive(nodeid)).length;
     for (const nodeid of nodeids.filter((one) => this.#isAlive(one) && world.core(one).servesAt(world.nowMs))) {
       const members = world.core(nodeid).recovery.view?.members.map((member) => member.nodeid) ?? [];
-      const ours = world.agents.filter(({ executor }) => members.includes(executor)).map((agent) => agent.nodeid);
-      expect(members.filter((member) => ours.includes(member))).toEqual([]);
+      const shot = world.agents.filter(({ executor, nodeid: victim }) => members.includes(executor) && members.includes(victim));
+      assert.deepEqual(shot, [], `an agent runs against a member of the view of node ${nodeid}`);
     }
   }
 
