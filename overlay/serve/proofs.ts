@@ -7,6 +7,13 @@ import { FenceProof } from "../volume/fence-proof.ts";
 import { createProveGoneAnywhere, type ProveGoneAnywhere } from "../volume/prove-elsewhere.ts";
 import { createProveGone } from "../volume/prove-gone.ts";
 
+/** What is used of dlmd's answer to "nodes" (NodeAnswer in dlmd/query/answer.ts). */
+interface HeardNode {
+  readonly nodeid: number;
+  readonly incarnation: string | null;
+  readonly state: string;
+}
+
 export interface ProofsOptions {
   readonly client: DlmClient;
   /** By its name in the configuration. */
@@ -28,9 +35,10 @@ export function createProofs({ client, volume, device, disk, log }: ProofsOption
     fence: new FenceProof({
       fenceLife: (question) => client.fenceLife(question),
       isMember: (wanted) => client.view.members.includes(wanted),
-      wasHeard: async (wanted) => {
-        const known = (await client.query("nodes")) as readonly { readonly nodeid: number; readonly incarnation: string | null }[];
-        return known.some((node) => node.nodeid === wanted && node.incarnation !== null);
+      heard: async (wanted) => {
+        const known = (await client.query("nodes")) as readonly HeardNode[];
+        const node = known.find(({ nodeid: one }) => one === wanted);
+        return node === undefined || node.incarnation === null ? null : { incarnation: node.incarnation, now: node.state === "heard" };
       },
       activity: () => disk.ask("looking whether it is written", () => diskActivity(device)),
       volume,

@@ -12,8 +12,8 @@ export interface FenceProofOptions {
   /** Asking begins it. */
   readonly fenceLife: (question: FenceQuestion) => Promise<FenceAnswer>;
   readonly isMember: (nodeid: number) => boolean;
-  /** This node's lock manager has heard that node since it was started. */
-  readonly wasHeard: (nodeid: number) => Promise<boolean>;
+  /** What this node's lock manager has heard of that node since it was started; null: nothing. `now`: it hears it still. */
+  readonly heard: (nodeid: number) => Promise<{ readonly incarnation: string; readonly now: boolean } | null>;
   readonly activity: () => Promise<Activity>;
   readonly volume: string;
   readonly nameOf: (nodeid: number) => string;
@@ -42,11 +42,17 @@ export class FenceProof {
 
   /** `first`: by a mount that was never served, of a volume whose record names no owner that died. Null: that life is not one to be fenced. */
   async ask(life: Life, first: boolean): Promise<FenceJudged | null> {
-    const { fenceLife, isMember, wasHeard, nameOf, volume, wallMs } = this.#options;
+    const { fenceLife, isMember, nameOf, volume, wallMs } = this.#options;
     // Hazard C11.
     if (isMember(life.nodeid)) return null;
     const name = nameOf(life.nodeid);
-    if (first && !(await wasHeard(life.nodeid))) {
+    const heard = await this.#options.heard(life.nodeid);
+    if (heard?.now === true && heard.incarnation !== life.incarnation) {
+      return under(
+        `${name} is heard in another life, and is not in the view yet: it is asked when it is. coverlay fence ${name} fences it`,
+      );
+    }
+    if (first && heard === null) {
       return over(
         `${name} is not in the view, and was not heard since the lock manager of this node was started: a first mount does not fence it, because it may be starting`,
       );

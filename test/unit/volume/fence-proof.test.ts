@@ -61,7 +61,7 @@ class Bench {
   mark = "a";
   answer: FenceAnswer = { kind: "fenced", by: "ipmi1", atMs: 0 };
   member = false;
-  heard = true;
+  heard: { incarnation: string; now: boolean } | null = { incarnation: "aa", now: false };
   broken = false;
   readonly asked: unknown[] = [];
   readonly logged: string[] = [];
@@ -71,7 +71,7 @@ class Bench {
       return this.answer;
     },
     isMember: () => this.member,
-    wasHeard: async () => this.heard,
+    heard: async () => this.heard,
     activity: async () => {
       if (this.broken) throw new Error("the disk does not answer");
       return { mark: this.mark, everyMs: 1000 };
@@ -105,15 +105,32 @@ describe("the proof by a fence", () => {
 
   it("is not asked by a first mount of a node that nobody has heard, which may be starting; by one that was heard it is", async () => {
     const b = new Bench();
-    b.heard = false;
+    b.heard = null;
     expect(await b.ask(true)).toBe(
       "node2 is not in the view, and was not heard since the lock manager of this node was started: a first mount does not fence it, because it may be starting",
     );
     expect(b.asked).toEqual([]);
     await b.ask(false);
     expect(b.asked).toHaveLength(1);
-    b.heard = true;
+    b.heard = { incarnation: "aa", now: false };
     await b.ask(true);
+    expect(b.asked).toHaveLength(2);
+  });
+
+  it("is not asked of a node that is heard in another life: it is about to join, and can be asked then", async () => {
+    const b = new Bench();
+    b.heard = { incarnation: "bb", now: true };
+    const why =
+      "node2 is heard in another life, and is not in the view yet: it is asked when it is. coverlay fence node2 fences it (again)";
+    for (const first of [true, false]) expect(await b.ask(first)).toBe(why);
+    expect(b.asked).toEqual([]);
+    for (const heard of [
+      { incarnation: "bb", now: false },
+      { incarnation: "aa", now: true },
+    ]) {
+      b.heard = heard;
+      await b.ask();
+    }
     expect(b.asked).toHaveLength(2);
   });
 
