@@ -15,10 +15,15 @@ export const READY_FD = 3;
 /** A longer line is not ours. */
 const READY_LINE_BYTES = 64 * 1024;
 
+/** What a mount waits for is told when it has waited for so long, and then no more often. */
+export const WAITING_EVERY_MS = 1000;
+
 /** The overlay's side: made once, told once. Without such a descriptor (started by hand) it says nothing. */
 export class ReadyPipe {
   #fd: number | null;
   #waitingFor = "";
+  #told = "";
+  #timer: NodeJS.Timeout | null = null;
 
   constructor(fd: number | null) {
     this.#fd = fd;
@@ -26,9 +31,14 @@ export class ReadyPipe {
 
   /** What the mount waits for before it can answer, for the person who waits too. Any number of times, before the last word. */
   waiting(why: string): void {
-    if (this.#fd === null || why === this.#waitingFor) return;
     this.#waitingFor = why;
-    this.#write(this.#fd, { waiting: why });
+    if (this.#fd === null || this.#timer !== null) return;
+    this.#timer = setTimeout(() => {
+      this.#timer = null;
+      if (this.#fd === null || this.#waitingFor === this.#told) return;
+      this.#told = this.#waitingFor;
+      this.#write(this.#fd, { waiting: this.#told });
+    }, WAITING_EVERY_MS).unref();
   }
 
   /** The mount answers. */
@@ -53,6 +63,7 @@ export class ReadyPipe {
     if (this.#fd === null) return;
     const fd = this.#fd;
     this.#fd = null;
+    if (this.#timer !== null) clearTimeout(this.#timer);
     try {
       this.#write(fd, message);
     } finally {

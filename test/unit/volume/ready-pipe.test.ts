@@ -4,9 +4,9 @@ import { mkdtempSync, rmSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { Readable } from "node:stream";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { OperatingError } from "../../../dlmd/base/error.ts";
-import { ReadyPipe, readReady } from "../../../overlay/volume/ready-pipe.ts";
+import { ReadyPipe, readReady, WAITING_EVERY_MS } from "../../../overlay/volume/ready-pipe.ts";
 
 async function roundTrip(say: (pipe: ReadyPipe) => void): Promise<number> {
   const dir = mkdtempSync(path.join(os.tmpdir(), "coverlay-ready-"));
@@ -27,17 +27,31 @@ test("ready, once", async () => {
   expect(pid).toBe(process.pid);
 });
 
-test("what is waited for is said once", async () => {
-  const said: string[] = [];
+test("what is waited for is said after WAITING_EVERY_MS, the latest, once, and no more often", async () => {
   const dir = mkdtempSync(path.join(os.tmpdir(), "coverlay-ready-"));
+  vi.useFakeTimers();
   try {
     const file = path.join(dir, "pipe");
     const pipe = new ReadyPipe(openSync(file, "w"));
-    for (const why of ["a", "a", "b", "a"]) pipe.waiting(why);
+    const said = (): string => readFileSync(file, "utf8");
+    for (const why of ["a", "b"]) pipe.waiting(why);
+    vi.advanceTimersByTime(WAITING_EVERY_MS - 1);
+    expect(said()).toBe("");
+    vi.advanceTimersByTime(1);
+    expect(said()).toBe('{"waiting":"b"}\n');
+    for (const why of ["c", "b"]) pipe.waiting(why);
+    vi.advanceTimersByTime(WAITING_EVERY_MS);
+    expect(said()).toBe('{"waiting":"b"}\n');
+    pipe.waiting("d");
+    vi.advanceTimersByTime(WAITING_EVERY_MS);
+    pipe.waiting("e");
     pipe.ready();
-    await readReady(Readable.from([readFileSync(file)]), "/log", (why) => said.push(why));
-    expect(said).toEqual(["a", "b", "a"]);
+    vi.advanceTimersByTime(WAITING_EVERY_MS);
+    const words: string[] = [];
+    await readReady(Readable.from([readFileSync(file)]), "/log", (why) => words.push(why));
+    expect(words).toEqual(["b", "d"]);
   } finally {
+    vi.useRealTimers();
     rmSync(dir, { recursive: true });
   }
 });
