@@ -115,7 +115,7 @@ export class MountProcess {
     this.#withdrawals = new Withdrawals(options.log);
     this.#claims = new OrphanClaims(
       options.log,
-      () => this.#remote !== null,
+      () => ({ remote: this.#remote, ownGuard: this.#ownGuard }),
       (error) => this.fail(error),
     );
     this.#disk = new DiskSteps(options.lower.path);

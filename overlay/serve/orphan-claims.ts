@@ -16,6 +16,20 @@ export function mountersGroup(uuid: string): string {
   return `mounters-${uuid}`;
 }
 
+/** What this mount has of other nodes' and of its own lower: null before there is one. */
+export interface OwnWay {
+  readonly remote: object | null;
+  readonly ownGuard: { readonly isGiven: boolean } | null;
+}
+
+/**
+ * This mount's own files are open at its server, as those of another; else in the lower itself. A mount that has given up the lower it began with
+ * is a caller from then on: its remote lower is made only when there is an owner again, which may be itself.
+ */
+export function isCaller({ remote, ownGuard }: OwnWay): boolean {
+  return remote !== null || ownGuard?.isGiven === true;
+}
+
 export type ClaimingLower = Pick<LocalLower, "recoverOrphans" | "orphanCount">;
 export type ClaimingServer = Pick<LowerServer, "hasClaimed">;
 
@@ -34,8 +48,7 @@ const sameMember = (a: GroupMember, b: GroupMember): boolean =>
 
 export class OrphanClaims {
   readonly #log: Log;
-  /** This mount's own files are open at its server, as those of another; else in the lower itself. */
-  readonly #isCaller: () => boolean;
+  readonly #ownWay: () => OwnWay;
   readonly #fail: (error: Error) => void;
   #group: Group | null = null;
   #members: readonly GroupMember[] = [];
@@ -43,9 +56,9 @@ export class OrphanClaims {
   #turns = 0;
 
   /** `fail`: this mount is known to the others no more, so it must not go on. */
-  constructor(log: Log, isCaller: () => boolean, fail: (error: Error) => void) {
+  constructor(log: Log, ownWay: () => OwnWay, fail: (error: Error) => void) {
     this.#log = log;
-    this.#isCaller = isCaller;
+    this.#ownWay = ownWay;
     this.#fail = fail;
   }
 
@@ -97,7 +110,7 @@ export class OrphanClaims {
     const group = this.#group;
     if (owned === null || group === null || !owned.ordered) return null;
     return this.#members.filter((member) => {
-      if (sameMember(member, group.self) && !this.#isCaller()) return false;
+      if (sameMember(member, group.self) && !isCaller(this.#ownWay())) return false;
       return !owned.server.hasClaimed(member);
     });
   }

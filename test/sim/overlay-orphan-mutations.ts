@@ -197,8 +197,17 @@ export const overlayOrphanMutations: readonly Mutation[] = [
     hazard: "H10",
     breaks: "what the new owner's own programs have open is dropped",
     file: "overlay/serve/orphan-claims.ts",
-    find: "if (sameMember(member, group.self) && !this.#isCaller()) return false;",
+    find: "if (sameMember(member, group.self) && !isCaller(this.#ownWay())) return false;",
     replace: "if (sameMember(member, group.self)) return false;",
+    caughtBy: "test/unit/serve/orphan-claims.test.ts",
+  },
+  {
+    id: "h10-given-up-is-no-caller",
+    hazard: "H10",
+    breaks: "an owner that withdrew and owns again drops what its own programs have open",
+    file: "overlay/serve/orphan-claims.ts",
+    find: "return remote !== null || ownGuard?.isGiven === true;",
+    replace: "return remote !== null;",
     caughtBy: "test/unit/serve/orphan-claims.test.ts",
   },
 ];

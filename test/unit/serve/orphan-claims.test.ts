@@ -2,14 +2,14 @@
 import { describe, expect, it } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import type { Group, GroupChange, GroupHandlers, GroupMember } from "../../../dlmd/client/group-api.ts";
-import { mountersGroup, OrphanClaims } from "../../../overlay/serve/orphan-claims.ts";
+import { mountersGroup, OrphanClaims, type OwnWay } from "../../../overlay/serve/orphan-claims.ts";
 
 const member = (nodeid: number, clientId = 1): GroupMember => ({ nodeid, incarnation: `i${nodeid}`, clientId });
 const [self, two, three] = [member(1), member(2), member(3)];
 const change = (members: readonly GroupMember[]): GroupChange => ({ members, joined: [], left: [] });
 
 /** A mount of node 1, and its group by hand. */
-async function mount(isCaller = false): Promise<{
+async function mount(ownWay: () => OwnWay = () => ({ remote: null, ownGuard: null })): Promise<{
   claims: OrphanClaims;
   members: (...members: GroupMember[]) => void;
   claimed: (one: GroupMember) => void;
@@ -31,11 +31,7 @@ async function mount(isCaller = false): Promise<{
     leave: () => Promise.resolve(),
   };
   const failures: string[] = [];
-  const claims = new OrphanClaims(
-    silentLog,
-    () => isCaller,
-    (error) => failures.push(error.message),
-  );
+  const claims = new OrphanClaims(silentLog, ownWay, (error) => failures.push(error.message));
   await claims.join({ join: async (_, given) => ((handlers = given), group) }, "0b9f5f1e-7f5c-4f0e-9a47-5d4f0f6a1c11");
   const deliver = (messages: readonly Uint8Array[]): void => {
     for (const data of messages) handlers?.message({ group: "g", from: self, seq: 1, data, own: true }, group);
@@ -128,7 +124,7 @@ describe("what an earlier owner left is dropped", () => {
   });
 
   it("not before this mount's own files are open again, if it reaches its lower as a caller", async () => {
-    const { members, begin, order, claimed, recovered } = await mount(true);
+    const { members, begin, order, claimed, recovered } = await mount(() => ({ remote: {}, ownGuard: null }));
     members(self, two);
     begin();
     order();
@@ -136,6 +132,25 @@ describe("what an earlier owner left is dropped", () => {
     expect(recovered()).toBe(0);
     claimed(self);
     expect(recovered()).toBe(1);
+  });
+
+  it("not before its own files are open again, if it gave its first lower up and owns again: its remote lower is made after that", async () => {
+    const ownGuard = { isGiven: false };
+    const way: { remote: object | null; ownGuard: { isGiven: boolean } } = { remote: null, ownGuard };
+    const { members, begin, order, claimed, recovered, claims } = await mount(() => way);
+    members(self);
+    begin();
+    order();
+    expect(recovered()).toBe(1);
+    ownGuard.isGiven = true;
+    claims.end();
+    begin();
+    order();
+    expect([recovered(), claims.missing]).toEqual([1, [self]]);
+    way.remote = {};
+    expect(claims.missing).toEqual([self]);
+    claimed(self);
+    expect(recovered()).toBe(2);
   });
 
   it("not for a mount of the same node in its place", async () => {
