@@ -498,6 +498,14 @@ export const overlayLowerMutations: readonly Mutation[] = [
     caughtBy: "test/unit/lower/small-writes.test.ts",
   },
   {
+    id: "small-write-synced",
+    breaks: "the serving thread waits for the disk with each write to a new file that is open with O_SYNC or O_DSYNC",
+    file: "overlay/lower/local/small-writes.ts",
+    find: "(flags & O.SYNC) === 0 ? this.nowMs() : Number.NEGATIVE_INFINITY",
+    replace: "this.nowMs() + 0 * flags",
+    caughtBy: "test/unit/lower/small-writes.test.ts",
+  },
+  {
     id: "small-write-held-up",
     breaks: "the serving thread is held up by each write while memory is dirty",
     file: "overlay/lower/local/small-writes.ts",

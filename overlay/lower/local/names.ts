@@ -207,7 +207,7 @@ export function create(
       const fd = checked(result);
       try {
         const entry = entryOf(context, stat, handle);
-        const opened = context.handles.add(fd, entry.id, flags, false, context.smallWrites.nowMs());
+        const opened = context.handles.add(fd, entry.id, flags, false, context.smallWrites.madeMs(flags));
         context.names.is(parent, name, entry.id);
         return { entry, handle: opened };
       } catch (error) {

@@ -22,7 +22,7 @@ export interface OpenFile {
   readonly readable: boolean;
   users: number;
   closed: boolean;
-  /** When it made the file, in milliseconds of a monotonic clock (small-writes.ts). It opened one: -Infinity. */
+  /** When it made the file, in milliseconds of a monotonic clock (small-writes.ts). It opened one, or its writes wait for the disk: -Infinity. */
   readonly madeMs: number;
   /** Data or size were changed through it, otherwise than by small writes: its close may have to write out. */
   changed: boolean;

@@ -2,10 +2,12 @@
  * Which writes are made on the serving thread: those of the first bytes of a file that was made a moment ago, through the handle that made it. They are
  * copied into memory. Nothing of the file is on the disk and would have to be read, no other call has its lock, and of the journal they need what the
  * creation had on this thread. The way to the pool and back costs more than all of that (README, "The serving thread").
+ * A file that was made with O_SYNC or O_DSYNC has none of them: each write to it waits for the disk.
  *
  * One thing can hold such a write up: more dirty memory than the kernel allows (balance_dirty_pages), and that of the lower only (hazard F20). Then the
  * pool has them for a while.
  */
+import { O } from "../linux.ts";
 
 /** What ends behind this is for the pool. Behind it XFS allocates more than is written (xfs_iomap_prealloc_size), which a close gives back. */
 export const SMALL_FILE_BYTES_MAX: number = 64 * 1024;
@@ -37,6 +39,11 @@ export class SmallWrites {
     if (!this.#allowed || changed || end > SMALL_FILE_BYTES_MAX) return false;
     const now = this.nowMs();
     return now < madeMs + NEW_FILE_MS && now >= this.#poolUntilMs;
+  }
+
+  /** OpenFile.madeMs of a file that is made with those flags. */
+  madeMs(flags: number): number {
+    return (flags & O.SYNC) === 0 ? this.nowMs() : Number.NEGATIVE_INFINITY;
   }
 
   timed<T>(write: () => T): T {

@@ -11,6 +11,8 @@ import type { LowerHandle } from "../../../overlay/lower/lower.ts";
 import { directoryPlace } from "../../compliance/lower-fixture.ts";
 
 const RDWR = 2;
+const DSYNC = 0o10000;
+const SYNC = 0o4010000;
 const caller = { uid: 0, gid: 0, umask: 0 };
 const cleanUps: (() => Promise<void>)[] = [];
 afterEach(async () => {
@@ -59,9 +61,9 @@ function bench(metadataCalls: "inline" | "pool" = "inline") {
     await place.release();
   });
   let made = 0;
-  const make = async (): Promise<LowerHandle> => {
+  const make = async (flags = 0): Promise<LowerHandle> => {
     made += 1;
-    const { handle } = await lower.create(lower.root, Buffer.from(`f${made}`), RDWR, 0o644, caller);
+    const { handle } = await lower.create(lower.root, Buffer.from(`f${made}`), RDWR | flags, 0o644, caller);
     seen.length = 0;
     return handle;
   };
@@ -138,6 +140,17 @@ it("a handle that opened a file writes in the pool, and so does every handle whe
   expect(await write(await lower.open(id, RDWR), 10, 0)).toBe("pool");
   const pooled = bench("pool");
   expect(await pooled.write(await pooled.make(), 10, 0)).toBe("pool");
+});
+
+it.each([
+  ["O_DSYNC", DSYNC],
+  ["O_SYNC", SYNC],
+])("a write to a new file that was made with %s waits for the disk: in the pool, and so is its close", async (_, flags) => {
+  const { make, write, close } = bench();
+  const handle = await make(flags);
+  expect(await write(handle, 10, 0)).toBe("pool");
+  expect(await write(handle, 10, 0, true)).toBe("pool");
+  expect(close(handle)).toEqual(["close in the pool"]);
 });
 
 it("a write that took HELD_UP_MS sends all of them to the pool for AFTER_HELD_UP_MS", async () => {
