@@ -493,7 +493,9 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
     const members = this.recovery.view?.members ?? [];
     const rest = members.map((member) => member.nodeid).filter((member) => member !== nodeid);
     const isOne = this.configuration.quorum?.twoNode === true;
-    if (rest.length < members.length && !isOne && !isMajority([this.configuration.nodes], rest)) {
+    const { counting } = this.engine;
+    const voters = this.configuration.nodes.filter((node) => counting?.includes(node.nodeid) ?? true);
+    if (rest.length < members.length && !isOne && !isMajority([voters], rest)) {
       return `without node ${nodeid} this view has no quorum, and nobody could fence it: ask for it when more nodes are there`;
     }
     const incarnation = members.find((member) => member.nodeid === nodeid)?.incarnation ?? this.engine.peers.get(nodeid)?.incarnation;

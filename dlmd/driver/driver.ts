@@ -486,6 +486,9 @@ class NodeDriver implements Driver {
       const mayLeave = new Promise<void>((resolve) => (this.#mayLeave = resolve));
       if (!this.#isUnable) this.step({ kind: "announce-leave" });
       if (!this.#isUnable) await Promise.race([mayLeave, left]);
+    }
+    // Evicted in that time, it has left.
+    if (this.#life !== null) {
       // Nobody waits for the lease of a node that leaves; if it is evicted meanwhile, nobody says that it has ended.
       await Promise.race([this.#life.heartbeats.endLease(), left]);
       this.step({ kind: "leave" });

@@ -67,6 +67,8 @@ export class Poller {
       this.#waiting = false;
       if (this.#readers.size === 0) return this.#close();
       if (error === null && readable > 0) for (const read of this.#readers.values()) read();
+      // The last one ended itself in its read, and has woken nobody.
+      if (this.#readers.size === 0) return this.#close();
       this.#wait();
     });
   }

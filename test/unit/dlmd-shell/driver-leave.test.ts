@@ -103,6 +103,21 @@ test("while it waits for the others to know", async () => {
   expect(lives).toMatchObject([{ closed: true }]);
 });
 
+test("while its vote is needed still", async () => {
+  const announced = new Promise<void>((resolve) => {
+    onAnnounce = () => {
+      resolve();
+      return [];
+    };
+  });
+  const left = driver.leave();
+  await announced;
+  evict();
+  await left;
+  expect(lives).toMatchObject([{ closed: true }]);
+  expect(lives[0]?.steps).not.toContain("leave");
+});
+
 test("while its lease ends", async () => {
   endLease = () => {
     evict();
