@@ -125,8 +125,8 @@ export const fencingMutations: readonly Mutation[] = [
     id: "fence-without-quorum-left",
     breaks: "an order is taken after which nobody could carry it out",
     file: "dlmd/node.ts",
-    find: "    if (rest.length < members.length && !isOne && !isMajority([this.configuration.nodes], rest)) {",
-    replace: "    if (rest.length < 0 && !isOne && !isMajority([this.configuration.nodes], rest)) {",
+    find: "    if (rest.length < members.length && !isOne && !isMajority([voters], rest)) {",
+    replace: "    if (rest.length < 0 && !isOne && !isMajority([voters], rest)) {",
     caughtBy: cluster,
   },
   {
