@@ -8,6 +8,9 @@ import type { Activity } from "./disk-activity.ts";
 import type { Life, Proof } from "./life.ts";
 import { QuietDisk } from "./quiet-disk.ts";
 
+/** A node that is heard in another life and does not join for so long is fenced after all: its datagrams come through, and its connections do not. */
+export const RETURN_LIMIT_MS = 30_000;
+
 export interface FenceProofOptions {
   /** Asking begins it. */
   readonly fenceLife: (question: FenceQuestion) => Promise<FenceAnswer>;
@@ -35,6 +38,8 @@ export class FenceProof {
   #life: Life | null = null;
   #quiet = new QuietDisk();
   #told: string | null = null;
+  /** The node that is heard in another life: which one, and since when. */
+  #returning: { readonly nodeid: number; readonly incarnation: string; readonly sinceMs: number } | null = null;
 
   constructor(options: FenceProofOptions) {
     this.#options = options;
@@ -44,12 +49,16 @@ export class FenceProof {
   async ask(life: Life, first: boolean): Promise<FenceJudged | null> {
     const { fenceLife, isMember, nameOf, volume, wallMs } = this.#options;
     // Hazard C11.
-    if (isMember(life.nodeid)) return null;
+    if (isMember(life.nodeid)) {
+      this.#returning = null;
+      return null;
+    }
     const name = nameOf(life.nodeid);
     const heard = await this.#options.heard(life.nodeid);
-    if (heard?.now === true && heard.incarnation !== life.incarnation) {
+    const forMs = this.#returningForMs(life, heard);
+    if (forMs !== null && forMs < RETURN_LIMIT_MS) {
       return under(
-        `${name} is heard in another life, and is not in the view yet: it is asked when it is. coverlay fence ${name} fences it`,
+        `${name} is heard in another life, and is not in the view yet: it is asked when it is, and fenced if it is not within ${seconds(RETURN_LIMIT_MS - forMs)}. coverlay fence ${name} fences it now`,
       );
     }
     if (first && heard === null) {
@@ -72,6 +81,21 @@ export class FenceProof {
       case "refused":
         return over(`${name} is not in the view, and is not fenced: ${answer.why}`);
     }
+  }
+
+  /** Null: it is not heard, or in the very life that is asked for. */
+  #returningForMs(life: Life, heard: { readonly incarnation: string; readonly now: boolean } | null): number | null {
+    if (heard?.now !== true || heard.incarnation === life.incarnation) {
+      this.#returning = null;
+      return null;
+    }
+    const { nodeid } = life;
+    const { incarnation } = heard;
+    const nowMs = this.#options.nowMs();
+    if (this.#returning?.nodeid !== nodeid || this.#returning.incarnation !== incarnation) {
+      this.#returning = { nodeid, incarnation, sinceMs: nowMs };
+    }
+    return nowMs - this.#returning.sinceMs;
   }
 
   async #look(life: Life, name: string, by: string): Promise<FenceJudged> {

@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import type { FenceAnswer } from "../../../dlmd/client/api.ts";
-import { FenceProof } from "../../../overlay/volume/fence-proof.ts";
+import { FenceProof, RETURN_LIMIT_MS } from "../../../overlay/volume/fence-proof.ts";
 import type { Life } from "../../../overlay/volume/life.ts";
 import { QUIET_MS, QuietDisk } from "../../../overlay/volume/quiet-disk.ts";
 
@@ -121,7 +121,7 @@ describe("the proof by a fence", () => {
     const b = new Bench();
     b.heard = { incarnation: "bb", now: true };
     const why =
-      "node2 is heard in another life, and is not in the view yet: it is asked when it is. coverlay fence node2 fences it (again)";
+      "node2 is heard in another life, and is not in the view yet: it is asked when it is, and fenced if it is not within 30.0 s. coverlay fence node2 fences it now (again)";
     for (const first of [true, false]) expect(await b.ask(first)).toBe(why);
     expect(b.asked).toEqual([]);
     for (const heard of [
@@ -132,6 +132,46 @@ describe("the proof by a fence", () => {
       await b.ask();
     }
     expect(b.asked).toHaveLength(2);
+  });
+
+  it.each([false, true])(
+    "is asked of one that is heard in another life and has not joined for RETURN_LIMIT_MS (first: %s)",
+    async (first) => {
+      const b = new Bench();
+      b.heard = { incarnation: "bb", now: true };
+      await b.ask(first);
+      b.nowMs = RETURN_LIMIT_MS - 1;
+      expect(await b.ask(first)).toContain("is heard in another life");
+      expect(b.asked).toEqual([]);
+      b.nowMs = RETURN_LIMIT_MS;
+      expect(await b.ask(first)).toContain("node2 is fenced (ipmi1)");
+      expect(b.asked).toHaveLength(1);
+      b.nowMs += QUIET_MS;
+      expect(await b.ask(first)).toBe("fenced");
+    },
+  );
+
+  it("counts that time anew for each life in which it is heard, and once it was not heard or was a member", async () => {
+    const b = new Bench();
+    const returns = async (incarnation: string): Promise<void> => {
+      b.heard = { incarnation, now: true };
+      expect(await b.ask()).toContain("within 30.0 s");
+      b.nowMs += RETURN_LIMIT_MS - 1;
+      expect(await b.ask()).toContain("within 0.0 s");
+      b.nowMs += 1;
+    };
+    await returns("bb");
+    await returns("cc");
+    b.member = true;
+    await b.ask();
+    b.member = false;
+    await returns("cc");
+    expect(b.asked).toEqual([]);
+    b.heard = { incarnation: "cc", now: false };
+    await b.ask();
+    expect(b.asked).toHaveLength(1);
+    await returns("cc");
+    expect(b.asked).toHaveLength(1);
   });
 
   it("counts when the disk was quiet for long enough, and says so until then", async () => {
