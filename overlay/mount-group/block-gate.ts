@@ -78,6 +78,8 @@ export class BlockGate {
       open[name] = call;
       closed[name] = (...args: readonly unknown[]) => this.#hold(() => call(...args));
     }
+    // The answers are looked at after all were made, and the lower has one buffer for those that are there at once.
+    closed.read = (...args: Parameters<Lower["read"]>) => this.#hold(() => ownBytes(lower.read(...args)));
     this.#open = open as Methods;
     this.#closed = closed as Methods;
     const gated = {
@@ -131,6 +133,11 @@ export class BlockGate {
     if (this.#held.length >= MAX_HELD_CALLS) throw errnoError(E.ENOMEM);
     return new Promise((resolve, reject) => this.#held.push({ make, resolve, reject }));
   }
+}
+
+/** An answer that is there at once is a view that the next call overwrites. */
+function ownBytes(answer: MaybePromise<Uint8Array>): MaybePromise<Uint8Array> {
+  return answer instanceof Promise ? answer : Uint8Array.from(answer);
 }
 
 /** A rejection, whether now or later. */

@@ -178,6 +178,14 @@ export const mountGroupMutations: readonly Mutation[] = [
     caughtBy: "test/unit/mount-group/block-gate.test.ts",
   },
   {
+    id: "block-shares-read-buffer",
+    breaks: "reads that were held all answer with the bytes of the last one",
+    file: "overlay/mount-group/block-gate.ts",
+    find: "return answer instanceof Promise ? answer : Uint8Array.from(answer);",
+    replace: "return answer;",
+    caughtBy: "test/unit/mount-group/block-gate.test.ts",
+  },
+  {
     id: "knob-order-by-content",
     breaks: "an operator's order that says what the file said is not heard",
     file: "overlay/mount-group/knobs.ts",

@@ -51,6 +51,25 @@ it("a closed gate holds all but what needs no owner, and lets it go in its order
   expect([gate.held, gated.getattr(id), await gated.fetch(id, handle, 0, 1)]).toEqual([0, "getattr", "fetched"]);
 });
 
+it("each read that was held answers with its own bytes, where the lower gives a view of its one buffer", async () => {
+  const scratch = new Uint8Array(4);
+  const { lower } = recorder();
+  const read: Lower["read"] = (_, offset, bytes) => scratch.fill(offset).subarray(0, bytes);
+  const gate = new BlockGate();
+  const gated = gate.wrap(new Proxy(lower, { get: (target, name) => (name === "read" ? read : Reflect.get(target, name)) }));
+  gate.hold();
+  const answers = [gated.read(handle, 1, 4), gated.read(handle, 2, 3), gated.read(handle, 3, 4)];
+  gate.letGo();
+  const found = await Promise.all(answers.map((answer) => Promise.resolve(answer)));
+  expect(found.map((bytes) => [...bytes])).toEqual([
+    [1, 1, 1, 1],
+    [2, 2, 2],
+    [3, 3, 3, 3],
+  ]);
+  // What is not held is not copied.
+  expect((gated.read(handle, 4, 4) as Uint8Array).buffer).toBe(scratch.buffer);
+});
+
 it("a gate that was closed before there was a lower is closed then", async () => {
   const { lower, calls } = recorder();
   const gate = new BlockGate();
