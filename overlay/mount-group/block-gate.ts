@@ -6,12 +6,12 @@
  */
 import { E, errnoError } from "../../dlmd/base/errno.ts";
 import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
-import type { Lower } from "../lower/lower.ts";
+import type { Lower, LowerHandle } from "../lower/lower.ts";
 
-/** Calls that wait; ENOMEM beyond. The kernel's own limit (max_background 65535) comes first. */
+/** Calls that wait; ENOMEM beyond, but for a close. The kernel's own limit (max_background 65535) comes first. */
 export const MAX_HELD_CALLS = 131_072;
 
-/** Not: `close`, which never waits; what is known without the owner. */
+/** Not: `close`, which nobody waits for (`#closeInTurn`); what is known without the owner. */
 const HELD = [
   "lookup",
   "lookupMany",
@@ -45,7 +45,7 @@ const HELD = [
   "syncfs",
 ] as const;
 type Method = (typeof HELD)[number];
-type Methods = Pick<Lower, Method | "fetch">;
+type Methods = Pick<Lower, Method | "close" | "fetch">;
 type Call = (...args: readonly unknown[]) => MaybePromise<unknown>;
 
 interface HeldCall {
@@ -70,7 +70,7 @@ export class BlockGate {
 
   /** The same lower, whose calls wait while this is closed. Once. */
   wrap(lower: Lower): Lower {
-    const open: Partial<Record<keyof Methods, unknown>> = { fetch: lower.fetch.bind(lower) };
+    const open: Partial<Record<keyof Methods, unknown>> = { close: lower.close.bind(lower), fetch: lower.fetch.bind(lower) };
     // Where nothing can be fetched at once, callers ask for attributes and data one after the other, and are held there.
     const closed: Partial<Record<keyof Methods, unknown>> = { fetch: () => null };
     for (const name of HELD) {
@@ -80,6 +80,7 @@ export class BlockGate {
     }
     // The answers are looked at after all were made, and the lower has one buffer for those that are there at once.
     closed.read = (...args: Parameters<Lower["read"]>) => this.#hold(() => ownBytes(lower.read(...args)));
+    closed.close = (handle: LowerHandle) => this.#closeInTurn(() => lower.close(handle));
     this.#open = open as Methods;
     this.#closed = closed as Methods;
     const gated = {
@@ -92,7 +93,6 @@ export class BlockGate {
       },
       isAbsent: lower.isAbsent.bind(lower),
       made: lower.made.bind(lower),
-      close: lower.close.bind(lower),
     };
     this.#gated = gated;
     this.#switch();
@@ -115,7 +115,7 @@ export class BlockGate {
     for (const { make, resolve, reject } of held) settle(make).then(resolve, reject);
   }
 
-  /** The mount ends: what waits ends with EIO. */
+  /** The mount ends: what waits ends with EIO, and what is to be closed is closed. */
   end(): void {
     this.#hasEnded = true;
     this.#isHolding = false;
@@ -132,6 +132,13 @@ export class BlockGate {
   #hold(make: () => MaybePromise<unknown>): MaybePromise<unknown> {
     if (this.#held.length >= MAX_HELD_CALLS) throw errnoError(E.ENOMEM);
     return new Promise((resolve, reject) => this.#held.push({ make, resolve, reject }));
+  }
+
+  /** A call that is held may name this handle, though its caller was killed, and the next one that opens a file would get it. Its turn is behind them. */
+  #closeInTurn(close: () => void): void {
+    if (this.#held.length === 0) close();
+    // At the end of the mount it is closed as well.
+    else this.#held.push({ make: close, resolve: () => undefined, reject: close });
   }
 }
 

@@ -186,6 +186,14 @@ export const mountGroupMutations: readonly Mutation[] = [
     caughtBy: "test/unit/mount-group/block-gate.test.ts",
   },
   {
+    id: "block-passes-closes",
+    breaks: "a close passes the calls that are held and name its handle",
+    file: "overlay/mount-group/block-gate.ts",
+    find: "if (this.#held.length === 0) close();",
+    replace: "if (this.#held.length >= 0) close();",
+    caughtBy: "test/unit/mount-group/block-gate.test.ts",
+  },
+  {
     id: "knob-order-by-content",
     breaks: "an operator's order that says what the file said is not heard",
     file: "overlay/mount-group/knobs.ts",
