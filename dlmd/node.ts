@@ -485,7 +485,8 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
   #fenceAck(nodeid: number, by: string): string {
     if (this.fencing.acknowledge(nodeid, by)) return "";
     if (this.fencing.table.isMember(nodeid)) return `node ${nodeid} is a member of the view: fence it before saying so`;
-    return `nothing waits until node ${nodeid} is known to be dead`;
+    if (this.fencing.table.want(nodeid) === undefined) return `nothing waits until node ${nodeid} is known to be dead`;
+    return "this node has no quorum, or a view is being agreed upon: say it where there is a quorum, or when there is one again";
   }
 
   #fenceOrder(nodeid: number, by: string): string {

@@ -130,6 +130,20 @@ export class FenceTable {
     }
   }
 
+  /**
+   * Until the next quorate view, which serves only after every lease of before: the runs of others say nothing here, and nobody is put out. A
+   * node that is barred for them could be the one that the quorum needs. `own`: runs of this node that go on.
+   */
+  loseQuorum(own: ReadonlyMap<number, unknown>): void {
+    for (const nodeid of this.runs.keys()) if (!own.has(nodeid)) this.runs.delete(nodeid);
+    this.#wants = this.#wants.map((want) => (want.evict ? { ...want, evict: false } : want));
+  }
+
+  /** Its agents were ended where nobody can be told. */
+  dropRun(nodeid: number, executor: number): void {
+    if (this.runs.get(nodeid)?.executor.nodeid === executor) this.runs.delete(nodeid);
+  }
+
   // ------------------------------------------------------------------------------------------------------- messages
 
   /** Of a member. */

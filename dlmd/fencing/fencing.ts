@@ -134,7 +134,7 @@ export class Fencing {
   event(event: EngineEvent): void {
     switch (event.kind) {
       case "view":
-        return event.view.quorum.quorate ? this.#enterView(event.view) : undefined;
+        return event.view.quorum.quorate ? this.#enterView(event.view) : this.#loseQuorum();
       case "blocked":
         this.#inView = false;
         this.#unsent = [];
@@ -166,6 +166,12 @@ export class Fencing {
     this.#said.clear();
     this.table.enterView(members);
     this.#sayTable(together.length < members.length);
+  }
+
+  #loseQuorum(): void {
+    this.#inView = false;
+    this.#unsent = [];
+    this.table.loseQuorum(this.#own);
   }
 
   #message({ nodeid, incarnation }: Member, data: Uint8Array): void {
@@ -296,6 +302,8 @@ export class Fencing {
   #stopOwn(nodeid: number, { runId }: OwnRun): void {
     this.#own.delete(nodeid);
     this.#port.stop(runId);
+    // The others hear of it by the table that begins the next view.
+    if (!this.#inView) return this.table.dropRun(nodeid, this.#self.nodeid);
     this.#sayEnded(nodeid, "stopped", "", "its executor had to stop");
   }
 

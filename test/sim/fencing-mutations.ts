@@ -9,6 +9,24 @@ const agents = "test/unit/fence-agent/fence-device.test.ts";
 
 export const fencingMutations: readonly Mutation[] = [
   {
+    id: "m2-barred-by-the-dead",
+    hazard: "M2",
+    breaks: "where the quorum was lost, the run of a dead node bars the one that the quorum needs",
+    file: table,
+    find: "    for (const nodeid of this.runs.keys()) if (!own.has(nodeid)) this.runs.delete(nodeid);",
+    replace: "    if (own.size > MAX_WANTED_NODES) this.runs.clear();",
+    caughtBy: cluster,
+  },
+  {
+    id: "m2-barred-by-a-stopped-run",
+    hazard: "M2",
+    breaks: "an executor without a quorum bars the victim of its own run that it had to stop",
+    file: fencing,
+    find: "    if (!this.#inView) return this.table.dropRun(nodeid, this.#self.nodeid);",
+    replace: "    if (!this.#inView) return;",
+    caughtBy: cluster,
+  },
+  {
     id: "m2-joins-while-fenced",
     hazard: "M2",
     breaks: "a proposal with a node against which an agent runs is promised",

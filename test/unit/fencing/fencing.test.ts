@@ -91,6 +91,59 @@ describe("a fence that is asked for", () => {
   });
 });
 
+describe("a fence that loses its quorum", () => {
+  // Node 3 is needed for the next one, and it is back because that fence, or somebody, restarted it.
+  for (const dies of [1, 2]) {
+    it(`lets its victim come back: node ${dies} dies, and the agent ran at node 1`, () => {
+      const { world } = running();
+      world.crash(dies);
+      const rest = 3 - dies;
+      world.until("the quorum is lost", () => !world.core(rest).engine.quorum.quorate);
+      world.restart(3);
+      world.together();
+      expect(world.agents).toEqual([]);
+      world.until("nothing is asked for any more", () => world.status(rest).fencing.wanted.length === 0);
+      expect(world.status(rest).fencing.history).toMatchObject([{ nodeid: 3, outcome: "rebooted" }]);
+    });
+  }
+
+  it("lets its victim come back after the lease, for which its agent runs on", () => {
+    const { world } = running();
+    world.input(2, { kind: "leave" });
+    world.until("the quorum is lost", () => world.core(1).engine.membership.view?.quorum.quorate === false);
+    world.crash(2);
+    expect([world.agents.length, world.core(1).fencing.table.barred()]).toEqual([1, [3]]);
+    world.until("it had to stop", () => world.agents.length === 0);
+    world.restart(3);
+    world.together();
+  });
+
+  it("says so to a person who answers for it there", () => {
+    const { world } = running();
+    world.crash(1);
+    world.until("the quorum is lost", () => !world.core(2).engine.quorum.quorate);
+    world.input(2, { kind: "fence-ack", nodeid: 3, by: "anna" });
+    world.settle();
+    expect(world.answers).toEqual([[2, expect.stringContaining("this node has no quorum")]]);
+  });
+
+  it("that a person ordered lets the node in again as well", () => {
+    const world = new FenceWorld(3, all);
+    world.together();
+    world.input(1, { kind: "fence-order", nodeid: 3, by: "anna" });
+    world.until("an agent runs", () => world.agents.length === 1);
+    world.crash(3);
+    world.end(missing);
+    world.until("the other one tries", () => world.ran.length === 2);
+    expect(world.status(1).fencing.wanted).toMatchObject([{ rounds: 0 }]);
+    world.crash(2);
+    world.until("the quorum is lost", () => !world.core(1).engine.quorum.quorate);
+    world.restart(3);
+    world.together();
+    world.until("nothing is asked for any more", () => world.status(1).fencing.wanted.length === 0);
+  });
+});
+
 describe("what goes wrong", () => {
   it("a round that failed is tried by the next node, after a pause that doubles, and told meanwhile", () => {
     const { world, life } = running();
