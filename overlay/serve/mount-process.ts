@@ -108,6 +108,9 @@ export class MountProcess {
   #terminating = false;
   #ending = false;
   #failure: Error | null = null;
+  /** Rejects with a failure that comes before there is a session: `start` waits for nothing else then. */
+  readonly #failed: Promise<never>;
+  #rejectStart: (error: Error) => void = () => {};
   #ownerKnown: { resolve: (record: OwnerRecord) => void; reject: (error: Error) => void } | null = null;
 
   constructor(options: MountProcessOptions) {
@@ -122,27 +125,18 @@ export class MountProcess {
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
     });
+    this.#failed = new Promise((_, reject) => {
+      this.#rejectStart = reject;
+    });
+    // It may come when nothing is awaited.
+    this.#failed.catch(() => undefined);
   }
 
   /** Resolves when the mount answers. OperatingError: it can not be, and nothing is left. */
   async start(): Promise<void> {
     const { native, log } = this.options;
     try {
-      const client = await connectDlm(this.options.dlmdSocket, {
-        view: (view) => {
-          log.info({ view: view.viewId, quorate: view.quorate, running: view.running, reason: view.quorumReason }, "view");
-          this.#endWaiting();
-          this.#owner?.receiveView();
-          this.#group?.viewChanged();
-        },
-        gone: (clients) => this.#handleGone(clients),
-        overlayKeysChanged: () => {
-          this.#owned?.server.keysChanged();
-          this.#remote?.keysChanged();
-        },
-        disconnected: (reason) => this.#handleDisconnected(reason),
-      });
-      this.#client = client;
+      const client = await this.#unlessFailed(this.#connect());
       this.#answerLimit = new AnswerLimit({
         limitMs: this.options.bastLimitMs,
         ownerWait: () => this.#wait,
@@ -154,13 +148,16 @@ export class MountProcess {
       this.#lease = this.#openLease(page.endMs);
       const volume = findVolume(client, this.options.bit);
       this.#volume = volume;
-      const lockspace = await client.lockspace(volumeLockspace(volume.uuid));
-      await this.#claims.join(client, volume.uuid);
-      const group = await this.#joinGroup(client, volume);
-      const record = await this.#joinVolume(client, lockspace, group);
-      const fileLocks = this.options.localFlocks ? null : await this.#createFileLocks(client, lockspace);
-      const lower = this.#gate.wrap(await this.#chooseLower(client, record));
-      this.#session = await mountSession({
+      const lockspace = await this.#unlessFailed(client.lockspace(volumeLockspace(volume.uuid)));
+      await this.#unlessFailed(this.#claims.join(client, volume.uuid));
+      const group = this.#createGroup(client, volume);
+      await this.#unlessFailed(group.join());
+      group.showAs((blockOrdered) => new Knobs({ dir: knobsDirectory(this.options.runDir, volume.name), log, blockOrdered }));
+      const record = await this.#unlessFailed(this.#joinVolume(client, lockspace, group));
+      const fileLocks = this.options.localFlocks ? null : await this.#unlessFailed(this.#createFileLocks(client, lockspace));
+      const lower = this.#gate.wrap(await this.#unlessFailed(this.#chooseLower(client, record)));
+      // It is awaited to its end: what it has mounted must be taken out again.
+      const session = await mountSession({
         native,
         lower,
         system: runningSystem,
@@ -191,18 +188,58 @@ export class MountProcess {
         },
         fail: (error) => this.fail(error),
       });
+      await this.#enterMounted(session);
     } catch (error) {
       await this.#end();
       throw error;
     }
-    this.#group?.mounted();
-    void this.#session.ended.then(() => this.#end());
     this.options.changed();
   }
 
-  /** Before the election: this mount gets its jid. */
-  async #joinGroup(client: DlmClient, { name, uuid }: VolumeConfig): Promise<VolumeMountGroup> {
-    const { log, runDir, changed } = this.options;
+  async #connect(): Promise<DlmClient> {
+    const { log } = this.options;
+    const client = await connectDlm(this.options.dlmdSocket, {
+      view: (view) => {
+        log.info({ view: view.viewId, quorate: view.quorate, running: view.running, reason: view.quorumReason }, "view");
+        this.#endWaiting();
+        this.#owner?.receiveView();
+        this.#group?.viewChanged();
+      },
+      gone: (clients) => this.#handleGone(clients),
+      overlayKeysChanged: () => {
+        this.#owned?.server.keysChanged();
+        this.#remote?.keysChanged();
+      },
+      disconnected: (reason) => this.#handleDisconnected(reason),
+    });
+    if (this.#ending) await client.close();
+    this.#client = client;
+    return client;
+  }
+
+  /** A step of `start`. What it waits for is ended by `#end`. */
+  async #unlessFailed<T>(step: Promise<T>): Promise<T> {
+    const result = await Promise.race([step, this.#failed]);
+    if (this.#failure !== null) throw this.#failure;
+    return result;
+  }
+
+  /** Throws the failure that came while it was mounted: nobody is to find the mount. */
+  async #enterMounted(session: Session): Promise<void> {
+    if (this.#failure !== null) {
+      this.options.native.umount(this.options.mountpoint, MNT_DETACH);
+      await this.#abandon(session);
+      await session.ended;
+      throw this.#failure;
+    }
+    this.#session = session;
+    this.#group?.mounted();
+    void session.ended.then(() => this.#end());
+  }
+
+  /** Before the election: this mount gets its jid there. */
+  #createGroup(client: DlmClient, { uuid }: VolumeConfig): VolumeMountGroup {
+    const { log, changed } = this.options;
     const group = new VolumeMountGroup({
       client,
       uuid,
@@ -220,8 +257,6 @@ export class MountProcess {
       changed,
     });
     this.#group = group;
-    await group.join();
-    group.showAs((blockOrdered) => new Knobs({ dir: knobsDirectory(runDir, name), log, blockOrdered }));
     return group;
   }
 
@@ -567,6 +602,7 @@ export class MountProcess {
     if (session === null) {
       this.#group?.end(error);
       this.#remote?.shutdown();
+      this.#rejectStart(error);
       return;
     }
     void this.#abandon(session);
