@@ -15,7 +15,7 @@ import { andThen, withErrors, type MaybePromise } from "../../../dlmd/base/maybe
 import { FrameType } from "../wire/frame.ts";
 import { type AnswerOf, CALLS, type CallName, type CallRow, decodeWith, type RequestOf } from "../wire/calls.ts";
 
-/** Open handles of one session; ENFILE beyond. */
+/** Open handles of one session, and those that could not be opened again; ENFILE beyond. */
 export const MAX_SESSION_HANDLES = 65_536;
 /** Calls of one session that run at a time: beyond, its connection is not read. */
 export const MAX_RUNNING_CALLS = 1024;
@@ -188,14 +188,19 @@ export class ServerSession {
     return found;
   }
 
+  #checkRoom(): void {
+    if (this.#handles.size + this.#pinned.size >= MAX_SESSION_HANDLES) throw errnoError(E.ENFILE);
+  }
+
   #opened(handle: number, open: () => MaybePromise<LowerHandle>): MaybePromise<void> {
     // The answer to the first one was lost with its connection.
     if (this.#handles.has(handle)) return;
     const pending = this.#opening.get(handle);
     if (pending !== undefined) return pending;
-    if (this.#handles.size >= MAX_SESSION_HANDLES) throw errnoError(E.ENFILE);
+    if (!this.#pinned.has(handle)) this.#checkRoom();
     const done = andThen(open(), (opened) => {
       this.#handles.set(handle, opened);
+      this.#unpin(handle);
     });
     if (!(done instanceof Promise)) return;
     const opening = done.finally(() => this.#opening.delete(handle));
@@ -229,7 +234,7 @@ export class ServerSession {
 
   #create(request: RequestOf<"create">): MaybePromise<AnswerOf<"create">> {
     if (this.#handles.has(request.handle)) throw errnoError(E.EBADF);
-    if (this.#handles.size >= MAX_SESSION_HANDLES) throw errnoError(E.ENFILE);
+    this.#checkRoom();
     const { parent, name, flags, mode, caller } = request;
     return andThen(this.#lower.create(parent, name, flags, mode, caller), (made) => {
       this.#handles.set(request.handle, made.handle);

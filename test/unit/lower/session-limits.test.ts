@@ -4,7 +4,7 @@ import { createServer } from "node:net";
 import type { TLSSocket } from "node:tls";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { ByteWriter } from "../../../dlmd/base/bytes.ts";
-import { E } from "../../../dlmd/base/errno.ts";
+import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import type { SecureConnection } from "../../../dlmd/tls/secure-connection.ts";
 import { encodeHello } from "../../../overlay/lower/wire/handshake.ts";
@@ -67,6 +67,38 @@ describe("a session at the owner", () => {
     answers.length = 0;
     session.receive("create", handle, create);
     expect(answers).toEqual([FrameType.FAILED]);
+  });
+
+  it("files that could not be opened again count as open files, once: no more of them is kept", () => {
+    const pinned = { count: 0 };
+    let fails = true;
+    const { session, answers } = sessionOf({
+      open: () => {
+        if (fails) throw errnoError(E.EMFILE);
+        return 7 as never;
+      },
+      pin: () => void (pinned.count += 1),
+      unpin: () => void (pinned.count -= 1),
+    });
+    let id = 0;
+    const open = (handle: number): number | undefined => {
+      id += 1;
+      session.receive("open", id, bodyOf("open", { id: inode, flags: RDWR, handle }));
+      return answers.at(-1);
+    };
+    for (let handle = 1; handle <= MAX_SESSION_HANDLES; handle++) open(handle);
+    expect(pinned.count).toBe(MAX_SESSION_HANDLES);
+    expect([open(MAX_SESSION_HANDLES + 1), pinned.count]).toEqual([FrameType.FAILED, MAX_SESSION_HANDLES]);
+    fails = false;
+    expect(open(MAX_SESSION_HANDLES + 1)).toBe(FrameType.FAILED);
+    const create = { parent: inode, name: name("f"), handle: MAX_SESSION_HANDLES + 2, flags: RDWR, mode: 0o644, caller, tellParent: false };
+    session.receive("create", id + 1, bodyOf("create", create));
+    expect(answers.at(-1)).toBe(FrameType.FAILED);
+    // The same one again, at the limit.
+    id += 1;
+    expect(open(1)).toBe(CALLS.open.type | FrameType.ANSWER);
+    expect([session.openHandles, pinned.count]).toEqual([1, MAX_SESSION_HANDLES - 1]);
+    expect(open(MAX_SESSION_HANDLES + 1)).toBe(FrameType.FAILED);
   });
 
   it("is full with MAX_RUNNING_CALLS calls", () => {
