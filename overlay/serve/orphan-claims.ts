@@ -38,8 +38,8 @@ interface Owned {
   readonly server: ClaimingServer;
   /** The number of the message that says so. */
   readonly turn: number;
-  /** It is back. */
-  ordered: boolean;
+  /** The members as that message came back, less those that have gone since; null: it is not back. */
+  before: readonly GroupMember[] | null;
   done: boolean;
 }
 
@@ -68,11 +68,15 @@ export class OrphanClaims {
       message: ({ own, data }) => {
         const owned = this.#owned;
         if (!own || owned === null || Buffer.from(data).readUInt32LE(0) !== owned.turn) return;
-        owned.ordered = true;
+        owned.before = this.#members;
         this.check();
       },
       members: ({ members }) => {
         this.#members = members;
+        const owned = this.#owned;
+        if (owned !== null && owned.before !== null) {
+          owned.before = owned.before.filter((one) => members.some((member) => sameMember(member, one)));
+        }
         this.check();
       },
       // A new owner would not wait for what is open here.
@@ -88,7 +92,7 @@ export class OrphanClaims {
   begin(lower: ClaimingLower, server: ClaimingServer): void {
     this.#turns += 1;
     const turn = this.#turns;
-    this.#owned = { lower, server, turn, ordered: false, done: false };
+    this.#owned = { lower, server, turn, before: null, done: false };
     const data = Buffer.alloc(4);
     data.writeUInt32LE(turn);
     this.#group?.multicast(data).catch((error: unknown) => this.#fail(this.#lost(error)));
@@ -108,8 +112,8 @@ export class OrphanClaims {
   get missing(): readonly GroupMember[] | null {
     const owned = this.#owned;
     const group = this.#group;
-    if (owned === null || group === null || !owned.ordered) return null;
-    return this.#members.filter((member) => {
+    if (owned === null || group === null || owned.before === null) return null;
+    return owned.before.filter((member) => {
       if (sameMember(member, group.self) && !isCaller(this.#ownWay())) return false;
       return !owned.server.hasClaimed(member);
     });

@@ -109,6 +109,17 @@ describe("what an earlier owner left is dropped", () => {
     expect(recovered()).toBe(1);
   });
 
+  it("without a mounter that joined behind that message: it had nothing open at an earlier owner, and may never reach this one", async () => {
+    const { members, begin, order, claimed, recovered, claims } = await mount();
+    members(self, two);
+    begin();
+    order();
+    members(self, two, three);
+    expect([recovered(), claims.missing]).toEqual([0, [two]]);
+    claimed(two);
+    expect([recovered(), claims.describe()]).toEqual([1, { kept: 3, waitsFor: [] }]);
+  });
+
   it("not by the message of an earlier time as the owner", async () => {
     const { members, begin, order, orderOne, claimed, recovered, claims } = await mount();
     members(self);
