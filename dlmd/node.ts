@@ -444,9 +444,11 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
         if (this.engine.countAll()) this.#log("warn", "the votes of all nodes count again, by an operator's word", { by: event.by });
         return;
       case "announce-leave":
+        this.fencing.leave();
         this.engine.announceLeave();
         return this.engine.tick();
       case "leave":
+        this.fencing.leave();
         this.engine.leave();
         this.#updateService();
         return this.engine.tick();

@@ -489,6 +489,8 @@ class NodeDriver implements Driver {
     }
     // Evicted in that time, it has left.
     if (this.#life !== null) {
+      // Another node begins with what they did (hazard M2).
+      await Promise.race([this.#fenceAgents.stopAll(), left]);
       // Nobody waits for the lease of a node that leaves; if it is evicted meanwhile, nobody says that it has ended.
       await Promise.race([this.#life.heartbeats.endLease(), left]);
       this.step({ kind: "leave" });

@@ -16,7 +16,7 @@ export interface FenceAgents {
   unfence(nodeid: number, isAllowed: boolean): Promise<void>;
   /** Its processes are killed now. */
   stop(runId: number): void;
-  /** All of them; resolves when their processes are gone. */
+  /** All of them; resolves when their processes are gone, and those that were stopped before. */
   stopAll(): Promise<void>;
   /** Looks at each agent that the configuration names; mistakes go to the log. */
   look(): Promise<void>;
@@ -44,7 +44,6 @@ export function createFenceAgents(config: () => ClusterConfig, log: Log): FenceA
 
   const stop = (runId: number): void => {
     running.get(runId)?.abort.abort();
-    running.delete(runId);
   };
 
   return {
@@ -56,8 +55,8 @@ export function createFenceAgents(config: () => ClusterConfig, log: Log): FenceA
       log.warn({ nodeid, device: name, agent: at?.device.agent, action }, "a fence agent runs");
       const work = async (): Promise<void> => {
         const result = at === undefined ? missing : await fence(at, action, shelf, abort.signal);
-        if (abort.signal.aborted) return;
         running.delete(runId);
+        if (abort.signal.aborted) return;
         log.warn({ nodeid, device: name, ...result }, "a fence agent has ended");
         done(result);
       };

@@ -78,6 +78,7 @@ export class Fencing {
   #leaseMs = Number.NEGATIVE_INFINITY;
   #keptChanges = 0;
   #isUnfenced = false;
+  #isLeaving = false;
   #barred = "";
   /** The engine was given something to do. */
   touched = false;
@@ -260,7 +261,7 @@ export class Fencing {
     const { nowMs } = this.#time;
     this.#leaseMs = Math.max(this.#leaseMs, this.#port.leaseEndMs());
     for (const [nodeid, own] of this.#own) this.#advanceOwn(nodeid, own, nowMs);
-    if (this.#inView && this.table.synced && this.#port.serving()) {
+    if (this.#inView && this.table.synced && this.#port.serving() && !this.#isLeaving) {
       for (const want of this.table.wants) this.#begin(want, nowMs);
       this.#unfence();
     }
@@ -284,7 +285,8 @@ export class Fencing {
     const run = this.table.runs.get(nodeid);
     const isMine = run?.executor.nodeid === this.#self.nodeid && run.executor.incarnation === this.#self.incarnation;
     // Without a lease others may have begun; who is proved dead, or is a member again, is not shot.
-    if (!isMine || nowMs >= this.#leaseMs || this.table.want(nodeid) === undefined) return this.#stopOwn(nodeid, own);
+    const mayRun = isMine && nowMs < this.#leaseMs && !this.#isLeaving;
+    if (!mayRun || this.table.want(nodeid) === undefined) return this.#stopOwn(nodeid, own);
     const device = own.run.advance(nowMs);
     if (device !== null) this.#port.run(own.runId, nodeid, device);
     const { end, words } = own.run;
@@ -326,6 +328,11 @@ export class Fencing {
       run.ran(result, this.#time.nowMs);
       if (!result.ok) this.#port.log("error", "a fence agent failed", { nodeid, words: result.words });
     }
+  }
+
+  /** Nobody waits for the lease of a node that leaves, and another one begins: its agents end while it is a member. */
+  leave(): void {
+    this.#isLeaving = true;
   }
 
   /** This life of the node is over. */

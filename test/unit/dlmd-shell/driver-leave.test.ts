@@ -24,7 +24,11 @@ let onBegin: () => Promise<void>;
 let onClose: () => Promise<void>;
 let onStep: (event: NodeEvent) => Effect[];
 let onAnnounce: () => Effect[];
+let stopAgents: () => Promise<void>;
 
+vi.mock("../../../dlmd/fence-agent/fence-agents.ts", () => ({
+  createFenceAgents: () => ({ look: () => Promise.resolve(), stopAll: () => stopAgents() }),
+}));
 vi.mock("../../../dlmd/driver/life.ts", () => ({
   async beginLife(_: unknown, host: LifeHost): Promise<Life> {
     const played: PlayedLife = { host, steps: [], closed: false };
@@ -71,7 +75,7 @@ const begin = (leastMs: number, configuration: string, nowMs: () => number, fata
 beforeEach(async () => {
   dir = mkdtempSync(path.join(tmpdir(), "coverlay-driver-"));
   lives.length = 0;
-  endLease = onBegin = onClose = () => Promise.resolve();
+  endLease = onBegin = onClose = stopAgents = () => Promise.resolve();
   onAnnounce = () => [{ kind: "may-leave" }];
   // Nobody hears it leave; another node that has gone is the news that the cluster went on without this one.
   onStep = ({ kind }) => (kind === "peer-down" ? [{ kind: "evicted", reason: "played" }] : []);
@@ -149,6 +153,25 @@ test("its lease goes on, and so its heartbeats, until the others do not need its
   lives[0]?.host.step({ kind: "peer-down", nodeid: 2, incarnation: "aa", unreadable: null });
   await left;
   expect([ended, steps()]).toEqual([1, ["announce-leave", "peer-down", "leave"]]);
+});
+
+test("its fence agents have ended before it says that it leaves", async () => {
+  let end: () => void = () => {};
+  const asked = new Promise<void>((resolve) => {
+    stopAgents = () => {
+      resolve();
+      return new Promise((ended) => (end = ended));
+    };
+  });
+  onStep = ({ kind }) => (kind === "leave" ? [{ kind: "left" }] : []);
+  const left = driver.leave();
+  await asked;
+  await slow();
+  expect(lives[0]?.steps).not.toContain("leave");
+  stopAgents = () => Promise.resolve();
+  end();
+  await left;
+  expect(lives[0]?.steps).toContain("leave");
 });
 
 test("while its programs are told", async () => {

@@ -45,13 +45,16 @@ test("a result comes once, in a later turn; of a device that is not configured a
   expect(gone).toEqual({ ok: false, unable: true, words: "no fence device c is configured for node 2 any more" });
 });
 
-test("all are stopped, and nothing comes of them", async () => {
+test.each([false, true])("all are stopped and gone, and nothing comes of them; one was stopped before: %s", async (before) => {
   const agent = made.agent("fence_a", "echo $$ > self; while :; do sleep 1000; done");
   const agents = createFenceAgents(() => configOf(agent), log);
   const results: AgentResult[] = [];
   agents.run(7, 2, "b", (result) => results.push(result));
   while (!existsSync(path.join(made.folder, "self"))) await new Promise((resolve) => setTimeout(resolve, 5));
+  if (before) agents.stop(7);
   await agents.stopAll();
+  const pid = Number(readFileSync(path.join(made.folder, "self"), "utf8"));
+  expect(() => process.kill(pid, 0)).toThrow("ESRCH");
   expect(results).toEqual([]);
 });
 

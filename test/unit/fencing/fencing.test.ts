@@ -144,6 +144,20 @@ describe("a fence that loses its quorum", () => {
   });
 });
 
+describe("an executor that leaves", () => {
+  it("ends its agent while it is a member, begins nothing, and only then does the next node begin", () => {
+    const { world } = running(all, 5);
+    world.input(1, { kind: "announce-leave" });
+    world.settle();
+    expect(world.agents).toEqual([]);
+    world.until("the others know", () => world.status(2).fencing.wanted[0]?.step === "node1 is about to begin");
+    expect(world.core(2).engine.membership.view?.members.map(({ nodeid }) => nodeid)).toEqual([1, 2, 4, 5]);
+    world.input(1, { kind: "leave" });
+    world.until("the next node begins", () => world.agents.length === 1);
+    expect(world.ran).toEqual(["1>3 ipmi3", "2>3 ipmi3"]);
+  });
+});
+
 describe("what goes wrong", () => {
   it("a round that failed is tried by the next node, after a pause that doubles, and told meanwhile", () => {
     const { world, life } = running();
