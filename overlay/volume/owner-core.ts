@@ -686,6 +686,9 @@ export class OwnerCore {
    * other node touches the device before. What the record says is put right when the lock manager serves again.
    */
   #receiveSelfFence(why: string): void {
+    // The disk was given back before, or not touched yet: it only waits for locks, which cannot come.
+    const waits = !this.#lowerMounted && ["announcing", "closing", "passing-on", "retiring"].includes(this.#phase);
+    if (waits && this.#leaving && this.#error === null) return this.#enterLeft(this.#unreleased);
     if (!this.#lowerMounted || this.#selfFence !== "none" || this.#error !== null) return;
     // Being released already: that needs no lock any more.
     if (this.#phase === "releasing" || this.#phase === "withdrawing") return;
@@ -728,6 +731,8 @@ export class OwnerCore {
 
   #receiveLeave(): void {
     this.#leaving = true;
+    // The locks that it waits for cannot come without a quorum, and nobody needs them: the block says who has the disk.
+    if (this.#selfFence === "done" && !this.#lowerMounted) return this.#enterLeft(this.#unreleased);
     switch (this.#phase) {
       // The record goes on naming this node: the next owner needs a proof that it has ended.
       case "withdrawn":
@@ -741,9 +746,6 @@ export class OwnerCore {
         return this.#enterLeft(null);
       case "owning":
         return this.#enterClosing();
-      case "closing":
-        if (this.#selfFence === "done") this.#enterLeft(this.#unreleased);
-        return;
       default:
         return; // On its way to owning, or out: it goes on from there.
     }

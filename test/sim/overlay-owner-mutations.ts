@@ -59,6 +59,22 @@ export const overlayOwnerMutations: readonly Mutation[] = [
     caughtBy: "test/unit/serve/hand-over.test.ts",
   },
   {
+    id: "self-fence-leave-waits",
+    breaks: "an owner that has let go of its disk and is told to leave waits for locks that cannot come",
+    file: "overlay/volume/owner-core.ts",
+    find: 'if (this.#selfFence === "done" && !this.#lowerMounted) return',
+    replace: "if (!this.#leaving) return",
+    caughtBy: "test/unit/volume/self-fence.test.ts",
+  },
+  {
+    id: "self-fence-not-of-an-end",
+    breaks: "an owner that is being unmounted when the quorum goes never lets go of its disk",
+    file: "overlay/serve/self-fence.ts",
+    find: "(holds() ? this.#disarm() : this.lapsed())",
+    replace: "(holds() ? this.#disarm() : undefined)",
+    caughtBy: "test/unit/volume/self-fence.test.ts",
+  },
+  {
     id: "r11-limit-alone",
     hazard: "R11",
     breaks: "a write that the kernel held back before the cut comes to the image after it",

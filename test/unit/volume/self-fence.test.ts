@@ -186,6 +186,46 @@ test("an owner that is unmounted without a quorum waits for no lock once it has 
   }
 });
 
+test("in whatever step it is told to leave without a quorum, it ends once the disk is let go of, and the others go on", () => {
+  const whys = new Set<string>();
+  for (const seed of Array.from({ length: 2000 }, (_, at) => at)) {
+    const random = seeded(seed);
+    const lab = new OwnerCluster(3, random);
+    const owner = lab.start(2);
+    for (let steps = random(40); steps > 0 && lab.stepOnce(); steps--) lab.owner();
+    const fate = random(4);
+    if (fate === 0) lab.withdraw(owner);
+    else if (fate === 1) lab.handOver(owner, 1);
+    for (let steps = random(12); steps > 0 && lab.stepOnce(); steps--) lab.owner();
+    lab.cut(owner);
+    const leavesLast = random(2) === 0;
+    if (!leavesLast) lab.leave(owner);
+    for (let again = 0; again < 2; again++) {
+      lab.settle();
+      lab.selfFence(owner);
+    }
+    lab.settle();
+    if (leavesLast) {
+      whys.add(owner.core.why.replace(/^.*: /, ""));
+      lab.leave(owner);
+      lab.settle();
+      // As often as it is told.
+      lab.selfFence(owner);
+    }
+    expect([seed, owner.left, owner.touching]).toEqual([seed, { error: null }, false]);
+    lab.heal(owner);
+    lab.settle();
+    lab.start(1);
+    lab.settle();
+    lab.askAgain();
+    lab.settle();
+    expect([seed, lab.owner()?.nodeid]).toEqual([seed, 1]);
+  }
+  expect([...whys].join("\n")).toContain("this node has let go of the disk");
+  expect([...whys].join("\n")).toContain("the disk is released");
+  expect([...whys].join("\n")).toContain("handing the volume over to node1");
+});
+
 test("a disk that hangs while it is let go of: the words say that it waits to be fenced", () => {
   const { lab, owner } = served();
   lab.cut(owner);
