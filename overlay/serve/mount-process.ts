@@ -81,6 +81,7 @@ export class MountProcess {
   #resolveEnded: (error: Error | null) => void = () => {};
   #client: DlmClient | null = null;
   #lease: Lease | null = null;
+  #leaseEndMs: () => number = () => 0;
   #selfFence: SelfFence | null = null;
   /** The disk is given up because of the quorum, not because it failed. */
   #lettingGo = false;
@@ -145,6 +146,7 @@ export class MountProcess {
       });
       const page = openLeasePage(native, this.options.dlmdSocket, client.info.incarnation);
       this.#selfFence = new SelfFence({ marginMs: page.marginMs, letGo: (why) => this.#letGo(why) });
+      this.#leaseEndMs = page.endMs;
       this.#lease = this.#openLease(page.endMs);
       const volume = findVolume(client, this.options.bit);
       this.#volume = volume;
@@ -525,7 +527,9 @@ export class MountProcess {
 
   /** This node has been without a lease for too long. A directory is no other node's, so it stays. */
   #letGo(why: string): void {
-    const guard = this.#owned?.disk?.guard;
+    // Nothing of it is served any more, or it is given back already: then it only waits for locks.
+    if (this.#ending || this.#owned === null) return this.#owner?.selfFence(why);
+    const guard = this.#owned.disk?.guard;
     if (guard === undefined) return;
     if (guard.why !== null) return this.#owner?.selfFence(why);
     this.#lettingGo = true;
@@ -586,8 +590,9 @@ export class MountProcess {
   }
 
   #handleDisconnected(reason: Error): void {
-    if (this.#ending) return;
+    // Also on the way out: leave() waits for its locks, and gives the disk back without them.
     this.#owner?.receiveDisconnected(reason);
+    if (this.#ending) return;
     const hint = "Start dlmd again, umount (-l), and mount again.";
     this.fail(new OperatingError(`the lock manager is gone: ${reason.message}`, { code: "dlmd-lost", hint, cause: reason }));
   }
@@ -640,6 +645,7 @@ export class MountProcess {
     // Before the others hear that there is no owner: this one's last word counts no more then.
     if (this.#failure === null) await step("ending the service", () => this.#owned?.server.close());
     // Without the lock manager the owner role has ended already, and only the disk is left to be given back.
+    this.#selfFence?.follow(() => this.options.native.bootTimeMs() < this.#leaseEndMs());
     if (this.#failure === null) await step("leaving the volume", () => this.#owner?.leave());
     this.#selfFence?.end();
     await step("releasing the lower", () => this.#releaseLower());

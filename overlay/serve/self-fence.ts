@@ -17,6 +17,7 @@ export interface SelfFenceOptions {
 export class SelfFence {
   readonly #options: SelfFenceOptions;
   #timer: NodeJS.Timeout | null = null;
+  #follower: NodeJS.Timeout | null = null;
 
   constructor(options: SelfFenceOptions) {
     this.#options = options;
@@ -27,8 +28,19 @@ export class SelfFence {
     this.#timer ??= setTimeout(() => this.#reached(), SELF_FENCE_MARGINS * this.#options.marginMs);
   }
 
-  /** The lease holds again, or the mount ends. */
+  /** The mount ends, and its lease says nothing more: the node's is asked from now on, until `end`. An owner without a quorum cannot leave. */
+  follow(holds: () => boolean): void {
+    this.#follower ??= setInterval(() => (holds() ? this.#disarm() : this.lapsed()), SELF_FENCE_AGAIN_MS);
+  }
+
+  /** The lease holds again, or the mount has ended. */
   end(): void {
+    if (this.#follower !== null) clearInterval(this.#follower);
+    this.#follower = null;
+    this.#disarm();
+  }
+
+  #disarm(): void {
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
   }

@@ -69,6 +69,49 @@ describe("the time of a self-fence", () => {
   });
 });
 
+describe("of a mount that ends", () => {
+  const MARGIN_MS = 600;
+  beforeEach(() => void vi.useFakeTimers());
+  afterEach(() => void vi.useRealTimers());
+
+  it("the lease is asked until it has ended, because nobody says any more that it lapses", () => {
+    const told: string[] = [];
+    let holds = true;
+    const fence = new SelfFence({ marginMs: MARGIN_MS, letGo: (why) => void told.push(why) });
+    fence.follow(() => holds);
+    vi.advanceTimersByTime(100 * MARGIN_MS);
+    holds = false;
+    vi.advanceTimersByTime(SELF_FENCE_MARGINS * MARGIN_MS - 1);
+    // It was back in time.
+    holds = true;
+    vi.advanceTimersByTime(100 * MARGIN_MS);
+    expect(told).toEqual([]);
+    holds = false;
+    vi.advanceTimersByTime(SELF_FENCE_AGAIN_MS + SELF_FENCE_MARGINS * MARGIN_MS);
+    expect(told).toHaveLength(1);
+    fence.end();
+    const now = told.length;
+    vi.advanceTimersByTime(100 * MARGIN_MS);
+    expect(told).toHaveLength(now);
+  });
+});
+
+test("an owner that is being unmounted and hears that the cluster went on without it gives its disk back, and ends", () => {
+  for (const seed of SEEDS) {
+    const { lab, owner } = served(seed);
+    lab.cut(owner);
+    lab.leave(owner);
+    lab.settle();
+    expect([owner.left, owner.touching]).toEqual([null, true]);
+    lab.exclude(owner);
+    lab.heal(owner);
+    // Once counts.
+    lab.heal(owner);
+    lab.settle();
+    expect([owner.left?.error?.message, owner.touching]).toEqual(["the cluster went on without this node", false]);
+  }
+});
+
 test("a partitioned owner lets go, and the others go on without a fence: the block says released", () => {
   for (const seed of SEEDS) {
     const { lab, owner, others } = served(seed);
