@@ -134,7 +134,9 @@ export function nextElectorate(
     const without = electorateOf(nodes, electorate, staying, lasting, leaving);
     if (without !== null && quorumOf(basis, members, true, without).quorate && isQuorum(basis, staying, without.nodeids)) return without;
   }
-  return electorateOf(nodes, electorate, members, lasting, []);
+  // A node that leaves is no reason to wait for it later, if nobody waits for it now.
+  const counting = members.filter(({ nodeid }) => !leaving.includes(nodeid) || (electorate?.nodeids.includes(nodeid) ?? true));
+  return electorateOf(nodes, electorate, counting, lasting, []);
 }
 
 function isQuorum(basis: QuorumBasis, members: Members, nodeids: readonly number[]): boolean {

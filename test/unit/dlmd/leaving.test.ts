@@ -157,7 +157,7 @@ describe("two sets without a common node are never both quorate", () => {
   it("three nodes, all states", () => {
     const { states, alone, wrong } = explore(new Model(3, plainQuorum), Number.POSITIVE_INFINITY);
     expect(wrong).toBe(null);
-    expect([states, alone]).toEqual([162_706, 18_420]);
+    expect([states, alone]).toEqual([178_426, 21_513]);
   });
 
   it.each([
@@ -194,6 +194,13 @@ describe("who counts", () => {
     expect(quorate([2, 3], settled(1))).toBe(false);
     expect(quorate([1, 2], settled(1))).toBe(true);
     expect(next(settled(1), [1, 2], [])).toEqual({ nodeids: [1, 2], former: [1] });
+  });
+
+  it("who leaves again and did not count does not come to count by it", () => {
+    expect(next(settled(1, 2), [1, 2, 3], [3])).toBe(null);
+    expect(next(settled(1), [1, 2, 3], [3])).toEqual({ nodeids: [1, 2], former: [1] });
+    // It counts, and is needed.
+    expect(next(settled(1, 2), [1, 2], [1, 2])).toBe(null);
   });
 
   it("a tie of the nodes that count is decided by the majority of all, if no node decides it", () => {
