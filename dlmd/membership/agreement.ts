@@ -332,11 +332,15 @@ export class Agreement {
   }
 }
 
-/** Of two records of one view the one whose electorate is settled: every member has stored it. */
+/**
+ * Of two records of one view the one whose electorate is settled: every member has stored it. Of two that are settled an operator has reset one
+ * (countAll): that counts when each has it.
+ */
 function laterLineage(a: Lineage, b: Lineage): Lineage {
   const order = compareViews(b.id, a.id);
   if (order !== 0) return order > 0 ? b : a;
-  return b.electorate === null || b.electorate.former === null ? b : a;
+  const rank = ({ electorate }: Lineage): number => (electorate === null ? 1 : electorate.former === null ? 2 : 0);
+  return rank(b) > rank(a) ? b : a;
 }
 
 /** All members that go on together have delivered the same packets, so the `lasts` of any of them will do. */

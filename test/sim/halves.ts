@@ -23,7 +23,8 @@ function knowing({ nodeid, alive, core, config, storedLineage }: SimNode): Knowi
 function later(a: Lineage, b: Lineage): Lineage {
   const order = compareViews(b.id, a.id);
   if (order !== 0) return order > 0 ? b : a;
-  return b.electorate === null || b.electorate.former === null ? b : a;
+  const rank = ({ electorate }: Lineage): number => (electorate === null ? 1 : electorate.former === null ? 2 : 0);
+  return rank(b) > rank(a) ? b : a;
 }
 
 function knows({ nodes, former }: QuorumBasis, nodeid: number): boolean {

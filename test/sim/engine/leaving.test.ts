@@ -137,6 +137,26 @@ it("wait_for_all waits for all, whoever left last", () => {
   expect(lastView(sim.node(1))?.quorum).toMatchObject({ quorate: false, rule: "wait-for-all" });
 });
 
+it.each([
+  [4, 5],
+  [5, 4],
+])("of two that know the same, the word of an operator to node %i counts only when node %i has it too", (first, second) => {
+  const sim = cluster(7);
+  together(sim, 1, 2, 3, 4, 5, 6, 7);
+  for (const nodeid of [7, 6]) leaves(sim, nodeid);
+  together(sim, 1, 2, 3, 4, 5);
+  for (const nodeid of [1, 2, 3]) sim.node(nodeid).crash();
+  together(sim, 4, 5);
+  expect(lastView(sim.node(4))?.quorum).toMatchObject({ quorate: false, electorate: { nodeids: [1, 2, 3, 4, 5] } });
+  for (const nodeid of [6, 7]) sim.node(nodeid).start();
+  together(sim, 4, 5, 6, 7);
+  expect(sim.node(first).engine.membership.countAll()).toBe(true);
+  sim.run(4 * sim.timeoutMs);
+  expect(lastView(sim.node(6))?.quorum).toMatchObject({ quorate: false, electorate: { nodeids: [1, 2, 3, 4, 5] } });
+  expect(sim.node(second).engine.membership.countAll()).toBe(true);
+  until(sim, "they have the quorum", () => lastView(sim.node(6))?.quorum.quorate === true);
+});
+
 it("an operator's word that who is waited for is gone for good: the others go on once each was told so, and not before", () => {
   const sim = cluster(3);
   together(sim, 1, 2, 3);
