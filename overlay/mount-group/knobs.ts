@@ -1,8 +1,24 @@
 /**
  * The four knobs of a mount, files of one line each in a directory of its volume: `block`, `mounted`, `jid`, `recover`. The mount writes them, whole
  * or not at all. An operator may write 1 or 0 to `block` (overlay/mount-group/README.md says whose write wins).
+ *
+ * The directory is made anew by each mount, and reached by a descriptor: an earlier mount of the volume that has not ended (umount -l) neither reads
+ * nor writes what belongs to the later one.
  */
-import { type FSWatcher, mkdirSync, readFileSync, renameSync, rmSync, statSync, watch, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  type FSWatcher,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  watch,
+  writeFileSync,
+} from "node:fs";
 import path from "node:path";
 import type { Log } from "../../dlmd/base/log.ts";
 
@@ -20,6 +36,8 @@ export interface KnobValues {
 type Knob = keyof KnobValues;
 
 const KNOBS = ["block", "mounted", "jid", "recover"] as const;
+
+const REMOVE_RETRIES = 3;
 
 /** What stands in the file for nothing, as in the lock modules of GFS. */
 const NONE = "-1";
@@ -39,6 +57,8 @@ export interface KnobsOptions {
   readonly log: Log;
   /** An operator wrote 1 (true) or 0 to `block`. */
   readonly blockOrdered: (blocked: boolean) => void;
+  /** A later mount of the volume has its knobs there now: no operator is heard any more, and what one ordered holds no longer. */
+  readonly lost: () => void;
 }
 
 export class Knobs {
@@ -48,6 +68,8 @@ export class Knobs {
   #timer: NodeJS.Timeout | null = null;
   /** `block` as this mount wrote it last: which file, and when it was changed. */
   #own = "";
+  /** The directory: while it is open its inode number is no other one's. -1: before `start`, and at the end. */
+  #fd = -1;
   #hasEnded = false;
 
   constructor(options: KnobsOptions) {
@@ -57,15 +79,17 @@ export class Knobs {
   /** An operator is heard from now on. What an earlier mount left there is replaced. */
   start(values: KnobValues): void {
     const { dir, log } = this.#options;
+    // With retries: an earlier mount may write to it meanwhile.
+    rmSync(dir, { recursive: true, force: true, maxRetries: REMOVE_RETRIES });
     mkdirSync(dir, { recursive: true, mode: 0o700 });
-    this.#own = this.#stamp();
+    this.#fd = openSync(dir, constants.O_RDONLY | constants.O_DIRECTORY);
     this.show(values);
     const soon = (): void => {
       if (this.#timer !== null) clearTimeout(this.#timer);
       this.#timer = this.#hasEnded ? null : setTimeout(() => this.#look(true), KNOB_SETTLE_MS);
     };
     // The directory: a file that is replaced again and again is lost by who watches the file (chokidar 5, seen).
-    this.#watcher = watch(dir, { persistent: false }, (_, name) => {
+    this.#watcher = watch(this.#path(), { persistent: false }, (_, name) => {
       if (name === "block") soon();
     });
     this.#watcher.on("error", (error) =>
@@ -77,7 +101,7 @@ export class Knobs {
 
   /** Files that say something else now are replaced. */
   show(values: KnobValues): void {
-    if (this.#hasEnded) return;
+    if (this.#hasEnded || this.#isLost()) return;
     for (const knob of KNOBS) {
       const text = textOf(values, knob);
       if (this.#shown.get(knob) === text) continue;
@@ -87,36 +111,68 @@ export class Knobs {
   }
 
   end(): void {
+    if (this.#hasEnded) return;
+    if (this.#isThere()) rmSync(this.#options.dir, { recursive: true, force: true });
+    this.#close();
+  }
+
+  #close(): void {
     this.#hasEnded = true;
     if (this.#timer !== null) clearTimeout(this.#timer);
-    rmSync(this.#options.dir, { recursive: true, force: true });
     this.#watcher?.close();
+    if (this.#fd >= 0) closeSync(this.#fd);
+    this.#fd = -1;
+  }
+
+  /** In this mount's own directory, whatever has its name now. */
+  #path(name = ""): string {
+    return `/proc/self/fd/${this.#fd}/${name}`;
+  }
+
+  /** What has the directory's name is this mount's. */
+  #isThere(): boolean {
+    if (this.#fd < 0) return false;
+    const own = fstatSync(this.#fd, { bigint: true });
+    const found = statSync(this.#options.dir, { bigint: true, throwIfNoEntry: false });
+    return found?.ino === own.ino && found.dev === own.dev;
+  }
+
+  #isLost(): boolean {
+    if (this.#isThere()) return false;
+    this.#close();
+    const { dir, log, lost } = this.#options;
+    log.warn({ dir }, "the knobs are those of a later mount, or were taken away: this mount hears no operator any more");
+    lost();
+    return true;
   }
 
   #write(knob: Knob): void {
     // An order that is there and was not read yet is not written over.
     if (knob === "block") this.#look(false);
-    const file = path.join(this.#options.dir, knob);
+    // That look may have found that the directory is lost.
+    if (this.#hasEnded) return;
+    const file = this.#path(knob);
     try {
       writeFileSync(`${file}.new`, `${this.#shown.get(knob) ?? NONE}\n`, { mode: 0o600 });
       renameSync(`${file}.new`, file);
       if (knob === "block") this.#own = this.#stamp();
     } catch (error) {
       // Nothing depends on them: what they show is in the status too.
-      this.#options.log.error({ file, error: String(error) }, "a knob could not be written");
+      this.#options.log.error({ dir: this.#options.dir, knob, error: String(error) }, "a knob could not be written");
     }
   }
 
   /** Who wrote `block` last: this mount's own file is known by its inode and the time of its change. */
   #stamp(): string {
-    const found = statSync(path.join(this.#options.dir, "block"), { bigint: true, throwIfNoEntry: false });
+    const found = statSync(this.#path("block"), { bigint: true, throwIfNoEntry: false });
     return found === undefined ? "" : `${found.ino} ${found.mtimeNs} ${found.ctimeNs}`;
   }
 
   /** `isSettled`: else what is no order may become one. */
   #look(isSettled: boolean): void {
+    if (this.#hasEnded || this.#isLost()) return;
     const stamp = this.#stamp();
-    if (stamp === this.#own || this.#hasEnded) return;
+    if (stamp === this.#own) return;
     const text = this.#read();
     const isOrder = text === "0" || text === "1";
     if (!isOrder && !isSettled) return;
@@ -133,7 +189,7 @@ export class Knobs {
 
   #read(): string {
     try {
-      return readFileSync(path.join(this.#options.dir, "block"), "latin1").trim();
+      return readFileSync(this.#path("block"), "latin1").trim();
     } catch {
       // It was taken away meanwhile: no order.
       return "";

@@ -175,9 +175,12 @@ export class VolumeMountGroup {
 
   // ------------------------------------------------------------------------------------------------------------- knobs
 
-  /** `order` is called with what an operator wrote to `block`. */
-  showAs(create: (order: (blocked: boolean) => void) => Knobs): void {
-    const knobs = create((blocked) => this.#receiveOrder(blocked));
+  /** `order` is called with what an operator wrote to `block`; `lost` when nobody can write there any more. */
+  showAs(create: (order: (blocked: boolean) => void, lost: () => void) => Knobs): void {
+    const knobs = create(
+      (blocked) => this.#receiveOrder(blocked),
+      () => this.dropOrder(),
+    );
     knobs.start(this.#values());
     this.#knobs = knobs;
   }
@@ -189,7 +192,7 @@ export class VolumeMountGroup {
     this.#setBlocked();
   }
 
-  /** On its way out a mount waits for no operator. */
+  /** On its way out a mount waits for no operator, nor for one who can not take the order back. */
   dropOrder(): void {
     this.#operatorBlocks = false;
     this.#setBlocked();

@@ -154,7 +154,8 @@ export class MountProcess {
       await this.#unlessFailed(this.#claims.join(client, volume.uuid));
       const group = this.#createGroup(client, volume);
       await this.#unlessFailed(group.join());
-      group.showAs((blockOrdered) => new Knobs({ dir: knobsDirectory(this.options.runDir, volume.name), log, blockOrdered }));
+      const dir = knobsDirectory(this.options.runDir, volume.name);
+      group.showAs((blockOrdered, lost) => new Knobs({ dir, log, blockOrdered, lost }));
       const record = await this.#unlessFailed(this.#joinVolume(client, lockspace, group));
       const fileLocks = this.options.localFlocks ? null : await this.#unlessFailed(this.#createFileLocks(client, lockspace));
       const lower = this.#gate.wrap(await this.#unlessFailed(this.#chooseLower(client, record)));

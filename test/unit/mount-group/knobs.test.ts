@@ -9,7 +9,7 @@ import { KNOB_SETTLE_MS, Knobs, knobsDirectory, type KnobValues } from "../../..
 const values: KnobValues = { block: false, mounted: false, jid: null, recover: null };
 let runDir: string;
 let dir: string;
-let knobs: Knobs | null = null;
+let started: Knobs[] = [];
 /** Resolves the next waiter. */
 let heard: ((what: string) => void)[] = [];
 const tell = (what: string): void => heard.shift()?.(what);
@@ -21,13 +21,20 @@ beforeEach(() => {
   heard = [];
 });
 afterEach(() => {
-  knobs?.end();
+  for (const one of started) one.end();
+  started = [];
   rmSync(runDir, { recursive: true });
 });
 
-function start(): Knobs {
+function start(name = ""): Knobs {
   const log = { ...silentLog, error: (_: object, message: string) => tell(message) };
-  knobs = new Knobs({ dir, log, blockOrdered: (blocked) => tell(blocked ? "block" : "go on") });
+  const knobs = new Knobs({
+    dir,
+    log,
+    blockOrdered: (blocked) => tell(`${name}${blocked ? "block" : "go on"}`),
+    lost: () => tell(`${name}lost`),
+  });
+  started.push(knobs);
   knobs.start(values);
   return knobs;
 }
@@ -98,6 +105,30 @@ it(`a file that is written in steps is read ${KNOB_SETTLE_MS} ms after the last 
   shown.show({ ...values, jid: 1 });
   writeFileSync(path.join(dir, "block"), "1\n");
   expect(await order).toBe("block");
+});
+
+it("a later mount of the volume has its own: the earlier one is told that its are lost, orders nothing, and takes nothing away", async () => {
+  const earlier = start("earlier: ");
+  const lost = next();
+  const later = start("later: ");
+  later.show({ ...values, block: true, jid: 4 });
+  expect(await lost).toBe("earlier: lost");
+  earlier.show({ ...values, mounted: true, jid: 3 });
+  expect(all()).toEqual(["1\n", "0\n", "4\n", "-1\n"]);
+  const order = next();
+  writeFileSync(path.join(dir, "block"), "0\n");
+  expect(await order).toBe("later: go on");
+  earlier.end();
+  expect(all()).toEqual(["1\n", "0\n", "4\n", "-1\n"]);
+});
+
+it("the earlier one takes and writes nothing there either when it has not seen yet that there is a later one", () => {
+  const shows = start("shows: ");
+  const ends = start("ends: ");
+  start("later: ");
+  shows.show({ ...values, mounted: true, jid: 3 });
+  ends.end();
+  expect(all()).toEqual(["0\n", "0\n", "-1\n", "-1\n"]);
 });
 
 it("what an earlier mount left there is no order", async () => {
