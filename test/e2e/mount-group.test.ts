@@ -102,6 +102,48 @@ it.each(["the owner", "another node"])(
   },
 );
 
+it.each(["the owner", "another node"])(
+  "reads and a write through open files that a block of %s holds have the right bytes after it, though the writer was killed",
+  async (which) => {
+    const owner = await lab.owner();
+    const nodeid = which === "the owner" ? owner : (nodes.find((one) => one !== owner) as number);
+    const elsewhere = nodes.find((one) => one !== owner && one !== nodeid) as number;
+    const name = `data-${which.replace(" ", "-")}`;
+    const far = startActor({ cwd: lab.node(elsewhere).mount });
+    // Each in a directory of its own. Far from the beginning, so that nothing has read it ahead.
+    await far.run(
+      `
+for n in range(4): os.mkdir(f"{n}-{name}")
+for n in range(3):
+    fd = os.open(f"{n}-{name}/file", os.O_RDWR | os.O_CREAT); os.pwrite(fd, bytes([97 + n]) * 4096, 4 << 20); os.fsync(fd); os.close(fd)
+os.stat(f"3-{name}")`,
+      { name },
+    );
+    const actorIn = (n: number) => startActor({ cwd: path.join(lab.node(nodeid).mount, `${n}-${name}`) });
+    const readers = [actorIn(0), actorIn(1)];
+    const victim = actorIn(2);
+    const open = `fd = os.open("file", os.O_RDWR); os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM); os.pread(fd, 1, 0)`;
+    await Promise.all([...readers, victim].map((actor) => actor.run(open)));
+    await victim.run(`os.pwrite(fd, b"first", 0); os.fsync(fd)`);
+
+    writeFileSync(knobFile(nodeid, "block"), "1\n");
+    await until("the mount is blocked", async () => (await groupOf(nodeid)).block);
+    const reading = readers.map((actor) => actor.run(`result = os.pread(fd, 4096, 4 << 20)`));
+    await Promise.all(readers.map(untilWaiting));
+    victim.run(`os.pwrite(fd, b"second", 0); os.fsync(fd)`).catch(() => undefined);
+    await untilWaiting(victim);
+    victim.signal("SIGKILL");
+    expect(await victim.ended).toMatchObject({ signal: "SIGKILL" });
+    await until("its close is held too", async () => (await queryOverlayStatus(lab.node(nodeid).runDir))["held"] === 4);
+    // By another way to the owner: it would get the handle.
+    await far.run(`fd = os.open(f"3-{name}/other", os.O_RDWR | os.O_CREAT); os.pwrite(fd, b"other!", 0); os.fsync(fd)`);
+
+    writeFileSync(knobFile(nodeid, "block"), "0\n");
+    expect(await Promise.all(reading)).toEqual(["a".repeat(4096), "b".repeat(4096)]);
+    expect(await far.run(`result = [get(f"3-{name}/other"), get(f"2-{name}/file")[:6]]`)).toEqual(["other!", "second"]);
+  },
+);
+
 it("what is no order is set back, and said in the log", async () => {
   writeFileSync(knobFile(2, "block"), "yes please\n");
   await until("the knob is set back", () => knob(2, "block") === "0\n");
