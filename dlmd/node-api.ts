@@ -125,7 +125,7 @@ export type NodeEvent =
   | { readonly kind: "fence-order"; readonly nodeid: number; readonly by: string }
   /** A person says that it is dead for sure, for whatever is asked of it (fencing/); beside "fence-result". */
   | { readonly kind: "fence-ack"; readonly nodeid: number; readonly by: string }
-  /** The agent of a "run-fence" has ended. Nothing comes after "stop-fence". */
+  /** The agent of a "run-fence" or "unfence" has ended. Nothing comes after "stop-fence". */
   | { readonly kind: "fence-ran"; readonly runId: number; readonly result: AgentResult }
   /** A "look-at-life" is done. */
   | { readonly kind: "life-seen"; readonly lookId: number; readonly seen: LifeSeen }
@@ -165,8 +165,8 @@ export type Effect =
   | { readonly kind: "keep-fences"; readonly fences: KeptFences }
   /** Run the agent of that device against that node; ends in "fence-ran". */
   | { readonly kind: "run-fence"; readonly runId: number; readonly nodeid: number; readonly device: string }
-  /** Once in a life: give this node its paths to storage back (`unfence` of its devices). Not allowed: it was fenced in this boot. */
-  | { readonly kind: "unfence"; readonly isAllowed: boolean }
+  /** Give this node its paths to storage back; ends in "fence-ran". Not allowed: it was fenced in this boot. */
+  | { readonly kind: "unfence"; readonly runId: number; readonly isAllowed: boolean }
   /** No process of that agent may be left: kill it now. */
   | { readonly kind: "stop-fence"; readonly runId: number }
   /** Store it; nothing waits for that. */

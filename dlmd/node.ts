@@ -177,7 +177,7 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
       run: (runId, victim, device) => this.#outbox.push({ kind: "run-fence", runId, nodeid: victim, device }),
       stop: (runId) => this.#outbox.push({ kind: "stop-fence", runId }),
       keep: (kept) => this.#outbox.push({ kind: "keep-fencing", fencing: kept }),
-      unfence: (isAllowed) => this.#outbox.push({ kind: "unfence", isAllowed }),
+      unfence: (runId, isAllowed) => this.#outbox.push({ kind: "unfence", runId, isAllowed }),
       proved: (life) => this.recovery.proved(life),
       name: (other) => this.configuration.nodes.find((node) => node.nodeid === other)?.name ?? `node ${other}`,
       log: this.#log,

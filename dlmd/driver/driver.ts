@@ -345,7 +345,9 @@ class NodeDriver implements Driver {
         });
         return;
       case "unfence":
-        void this.#fenceAgents.unfence(this.#options.self.nodeid, effect.isAllowed);
+        this.#fenceAgents.unfence(effect.runId, this.#options.self.nodeid, effect.isAllowed, (result) => {
+          if (this.#life === life) this.step({ kind: "fence-ran", runId: effect.runId, result });
+        });
         return;
       case "stop-fence":
         this.#fenceAgents.stop(effect.runId);

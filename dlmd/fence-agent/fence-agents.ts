@@ -12,8 +12,8 @@ import { MetadataShelf } from "./metadata-shelf.ts";
 export interface FenceAgents {
   /** Ends in `done`, if `stop` does not come first. */
   run(runId: number, nodeid: number, device: string, done: (result: AgentResult) => void): void;
-  /** The action "on" of that node's devices that say so. Never rejects: what fails is in the log. */
-  unfence(nodeid: number, isAllowed: boolean): Promise<void>;
+  /** The action "on" of that node's devices that say so: what fails is in the log. Ends in `done`, if `stop` does not come first. */
+  unfence(runId: number, nodeid: number, isAllowed: boolean, done: (result: AgentResult) => void): void;
   /** Its processes are killed now. */
   stop(runId: number): void;
   /** All of them; resolves when their processes are gone, and those that were stopped before. */
@@ -31,10 +31,11 @@ export function targetOf(config: ClusterConfig, nodeid: number, name: string): F
 }
 
 /** As often as its device says. */
-async function unfenceOnce(at: FenceTarget, shelf: MetadataShelf): Promise<AgentResult> {
-  const signal = new AbortController().signal;
+async function unfenceOnce(at: FenceTarget, shelf: MetadataShelf, signal: AbortSignal): Promise<AgentResult> {
   let result = await fence(at, "on", shelf, signal);
-  for (let tries = 0; !result.ok && !result.unable && tries < at.device.retries; tries++) result = await fence(at, "on", shelf, signal);
+  for (let tries = 0; !signal.aborted && !result.ok && !result.unable && tries < at.device.retries; tries++) {
+    result = await fence(at, "on", shelf, signal);
+  }
   return result;
 }
 
@@ -44,6 +45,26 @@ export function createFenceAgents(config: () => ClusterConfig, log: Log): FenceA
 
   const stop = (runId: number): void => {
     running.get(runId)?.abort.abort();
+  };
+
+  /** The last failure, if there was one. */
+  const unfenceAll = async (nodeid: number, isAllowed: boolean, signal: AbortSignal): Promise<AgentResult> => {
+    const names = config().fenceDevices.flatMap(({ name, unfence }) => (unfence ? [name] : []));
+    let all: AgentResult = { ok: true };
+    for (const at of names.flatMap((name) => targetOf(config(), nodeid, name) ?? [])) {
+      const device = at.device.name;
+      if (!isAllowed) {
+        log.error({ device }, "this node was fenced in this boot: restart the machine before it gets its storage back");
+        continue;
+      }
+      const result = await unfenceOnce(at, shelf, signal);
+      // Of one that was killed nothing is known, and no further device is asked.
+      if (signal.aborted) break;
+      if (result.ok) log.info({ device }, "this node has its storage (unfenced)");
+      else log.error({ device, words: result.words }, "this node could not be unfenced: it cannot write to that storage");
+      if (!result.ok) all = result;
+    }
+    return all;
   };
 
   return {
@@ -64,19 +85,15 @@ export function createFenceAgents(config: () => ClusterConfig, log: Log): FenceA
       const ended = Promise.resolve().then(work);
       running.set(runId, { abort, ended });
     },
-    async unfence(nodeid, isAllowed) {
-      const names = config().fenceDevices.flatMap(({ name, unfence }) => (unfence ? [name] : []));
-      const targets = names.flatMap((name) => targetOf(config(), nodeid, name) ?? []);
-      for (const at of targets) {
-        const device = at.device.name;
-        if (!isAllowed) {
-          log.error({ device }, "this node was fenced in this boot: restart the machine before it gets its storage back");
-          continue;
-        }
-        const result = await unfenceOnce(at, shelf);
-        if (result.ok) log.info({ device }, "this node has its storage (unfenced)");
-        else log.error({ device, words: result.words }, "this node could not be unfenced: it cannot write to that storage");
-      }
+    unfence(runId, nodeid, isAllowed, done) {
+      const abort = new AbortController();
+      const work = async (): Promise<void> => {
+        const result = await unfenceAll(nodeid, isAllowed, abort.signal);
+        running.delete(runId);
+        if (abort.signal.aborted) return;
+        done(result);
+      };
+      running.set(runId, { abort, ended: Promise.resolve().then(work) });
     },
     stop,
     async stopAll() {

@@ -33,8 +33,11 @@ export interface FencingPort {
   /** Its agent must be gone at once. */
   stop(runId: number): void;
   keep(kept: KeptFencing): void;
-  /** Once in a life: this node may have its paths to storage back. Not if it was fenced in this boot: it may still write what it had. */
-  unfence(isAllowed: boolean): void;
+  /**
+   * This node may have its paths to storage back; ends in one `ran` of that run id, if `stop` does not come first. Not allowed if it was
+   * fenced in this boot: it may still write what it had.
+   */
+  unfence(runId: number, isAllowed: boolean): void;
   /** That life can write no more: everybody delivers it at the same place. */
   proved(life: FencedLife): void;
   name(nodeid: number): string;
@@ -79,6 +82,8 @@ export class Fencing {
   #keptChanges = 0;
   #isUnfenced = false;
   #isLeaving = false;
+  /** Its "on" is under way. */
+  #unfenceRun: number | null = null;
   #barred = "";
   /** The engine was given something to do. */
   touched = false;
@@ -261,9 +266,10 @@ export class Fencing {
     const { nowMs } = this.#time;
     this.#leaseMs = Math.max(this.#leaseMs, this.#port.leaseEndMs());
     for (const [nodeid, own] of this.#own) this.#advanceOwn(nodeid, own, nowMs);
+    if (!this.#mayUnfence(nowMs)) this.#stopUnfence();
     if (this.#inView && this.table.synced && this.#port.serving() && !this.#isLeaving) {
       for (const want of this.table.wants) this.#begin(want, nowMs);
-      this.#unfence();
+      this.#unfence(nowMs);
     }
     const barred = this.table.barred();
     if (barred.join() !== this.#barred) {
@@ -275,10 +281,25 @@ export class Fencing {
     this.#port.keep(this.table.kept);
   }
 
-  #unfence(): void {
-    if (this.#isUnfenced) return;
-    this.#isUnfenced = true;
-    this.#port.unfence(!this.table.wasFenced(this.#self));
+  /** Without a view or a lease others may fence this node: an "on" after their "off" would let it write over them (hazard C3). */
+  #mayUnfence(nowMs: number): boolean {
+    return this.#inView && nowMs < this.#leaseMs && !this.#isLeaving && !this.table.wasFenced(this.#self);
+  }
+
+  #unfence(nowMs: number): void {
+    if (this.#isUnfenced || this.#unfenceRun !== null) return;
+    const wasFenced = this.table.wasFenced(this.#self);
+    if (!wasFenced && !this.#mayUnfence(nowMs)) return;
+    this.#unfenceRun = this.#newRunId();
+    this.#isUnfenced = wasFenced;
+    this.#port.unfence(this.#unfenceRun, !wasFenced);
+  }
+
+  /** It begins again when this node serves again. */
+  #stopUnfence(): void {
+    if (this.#unfenceRun === null || this.#isUnfenced) return;
+    this.#port.stop(this.#unfenceRun);
+    this.#unfenceRun = null;
   }
 
   #advanceOwn(nodeid: number, own: OwnRun, nowMs: number): void {
@@ -323,6 +344,7 @@ export class Fencing {
 
   /** An agent has ended. */
   ran(runId: number, result: AgentResult): void {
+    if (runId === this.#unfenceRun) this.#isUnfenced = true;
     for (const [nodeid, { run, runId: mine }] of this.#own) {
       if (mine !== runId) continue;
       run.ran(result, this.#time.nowMs);
@@ -339,10 +361,12 @@ export class Fencing {
   end(): void {
     for (const { runId } of this.#own.values()) this.#port.stop(runId);
     this.#own.clear();
+    this.#stopUnfence();
   }
 
   get deadlineMs(): number {
-    let deadline = Number.POSITIVE_INFINITY;
+    const isUnfencing = this.#unfenceRun !== null && !this.#isUnfenced;
+    let deadline = isUnfencing ? this.#leaseMs : Number.POSITIVE_INFINITY;
     for (const { run } of this.#own.values()) deadline = Math.min(deadline, run.deadlineMs, this.#leaseMs);
     for (const [nodeid, pauseMs] of this.#pauses) {
       if (pauseMs > this.#time.nowMs && this.table.want(nodeid) !== undefined) deadline = Math.min(deadline, pauseMs);

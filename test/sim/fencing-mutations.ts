@@ -174,6 +174,15 @@ export const fencingMutations: readonly Mutation[] = [
     caughtBy: cluster,
   },
   {
+    id: "c3-on-without-a-lease",
+    hazard: "C3",
+    breaks: "a node that is cut off gets its path to the disk back after others have taken it away",
+    file: fencing,
+    find: "    this.#port.stop(this.#unfenceRun);",
+    replace: "",
+    caughtBy: cluster,
+  },
+  {
     id: "fence-half-a-level",
     breaks: "one of two power supplies is enough",
     file: "dlmd/fencing/fence-run.ts",

@@ -4,7 +4,7 @@ import path from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import type { Log } from "../../../dlmd/base/log.ts";
 import { type ClusterConfig, decodeClusterConfig } from "../../../dlmd/config/cluster-config.ts";
-import { createFenceAgents } from "../../../dlmd/fence-agent/fence-agents.ts";
+import { createFenceAgents, type FenceAgents } from "../../../dlmd/fence-agent/fence-agents.ts";
 import type { AgentResult } from "../../../dlmd/fencing/fence-run.ts";
 import { type AgentFolder, agentFolder } from "./agents.ts";
 
@@ -28,6 +28,9 @@ nodes: [{ nodeid: 1, name: node1, address: 10.0.0.1, fence: [[b], [a]] }, { node
 `;
   return decodeClusterConfig(text, "x");
 }
+
+const unfence = (agents: FenceAgents, isAllowed: boolean, nodeid = 1): Promise<AgentResult> =>
+  new Promise((resolve) => agents.unfence(9, nodeid, isAllowed, resolve));
 
 test("a result comes once, in a later turn; of a device that is not configured any more this node is unable", async () => {
   const agent = made.agent("fence_a", "if [ $action = status ]; then exit 2; fi");
@@ -61,16 +64,34 @@ test.each([false, true])("all are stopped and gone, and nothing comes of them; o
 test("unfencing runs `on` of the devices that say so, as often as they say; not after a fence in this boot", async () => {
   const agent = made.agent("fence_a", "if [ -e good ]; then exit 0; fi; touch good; exit 1");
   const agents = createFenceAgents(() => configOf(agent), log);
-  await agents.unfence(1, false);
+  await unfence(agents, false);
   expect([asked(), logged]).toEqual(["", [expect.stringContaining("this node was fenced in this boot")]]);
-  await agents.unfence(2, true);
+  await unfence(agents, true, 2);
   expect(asked()).toBe("");
-  await agents.unfence(1, true);
+  await unfence(agents, true);
   expect(asked()).toBe("metadata\non\non\n");
   expect(logged.at(-1)).toContain("this node has its storage (unfenced)");
   made.agent("fence_a", "echo no key >&2; exit 1");
-  await agents.unfence(1, true);
+  await unfence(agents, true);
   expect(logged.at(-1)).toMatch(/this node could not be unfenced.*no key/);
+});
+
+test("an `on` that is under way is killed by stopAll: no further try, no further device, and nothing comes of it", async () => {
+  const agent = made.agent("fence_a", "echo $$ > self; while :; do sleep 1000; done");
+  const config = configOf(agent);
+  const [on] = config.fenceDevices;
+  const [node1] = config.nodes;
+  if (on === undefined || node1 === undefined) throw new Error("no device");
+  const fenceDevices = [on, { ...on, name: "c" }];
+  const nodes = [{ ...node1, fence: [[{ device: "a", options: {} }], [{ device: "c", options: {} }]] }];
+  const agents = createFenceAgents(() => ({ ...config, fenceDevices, nodes }), log);
+  const results: AgentResult[] = [];
+  agents.unfence(9, 1, true, (result) => results.push(result));
+  while (!existsSync(path.join(made.folder, "self"))) await new Promise((resolve) => setTimeout(resolve, 5));
+  const pid = Number(readFileSync(path.join(made.folder, "self"), "utf8"));
+  await agents.stopAll();
+  expect(existsSync(`/proc/${pid}`)).toBe(false);
+  expect([asked(), results, logged]).toEqual(["metadata\non\n", [], []]);
 });
 
 test("the look at the configuration puts its mistakes into the log", async () => {

@@ -37,6 +37,10 @@ export class FenceWorld extends World {
   readonly answers: (readonly [nodeid: number, refused: string])[];
   readonly unfenced: (readonly [nodeid: number, isAllowed: boolean])[];
 
+  /** The agents with "on" that run; they end at once, but for those of `hanging` nodes. */
+  readonly unfencing: { readonly nodeid: number; readonly runId: number }[];
+  readonly hanging: Set<number>;
+
   /** Their cores have ended: they are to be crashed, and started again. */
   readonly evicted: Set<number>;
 
@@ -48,6 +52,9 @@ export class FenceWorld extends World {
     const boots = new Map<number, number>();
     const unfenced: (readonly [number, boolean])[] = [];
     const evicted = new Set<number>();
+    const unfencing: { readonly nodeid: number; readonly runId: number }[] = [];
+    const hanging = new Set<number>();
+    let unfenceEnded: (nodeid: number, runId: number) => void = () => undefined;
     super(count, {}, fenced, 0, {
       boot: (nodeid) => {
         boots.set(nodeid, (boots.get(nodeid) ?? 0) + 1);
@@ -62,10 +69,15 @@ export class FenceWorld extends World {
         } else if (effect.kind === "stop-fence") {
           const at = agents.findIndex((agent) => agent.executor === executor && agent.runId === effect.runId);
           if (at >= 0) agents.splice(at, 1);
+          const on = unfencing.findIndex(({ nodeid, runId }) => nodeid === executor && runId === effect.runId);
+          if (on >= 0) unfencing.splice(on, 1);
         } else if (effect.kind === "keep-fencing") kept.set(executor, effect.fencing);
         else if (effect.kind === "evicted") evicted.add(executor);
-        else if (effect.kind === "unfence") unfenced.push([executor, effect.isAllowed]);
-        else if (effect.kind === "fence-answer") answers.push([executor, effect.refused]);
+        else if (effect.kind === "unfence") {
+          unfenced.push([executor, effect.isAllowed]);
+          if (effect.isAllowed && hanging.has(executor)) unfencing.push({ nodeid: executor, runId: effect.runId });
+          else unfenceEnded(executor, effect.runId);
+        } else if (effect.kind === "fence-answer") answers.push([executor, effect.refused]);
       },
     });
     this.agents = agents;
@@ -74,6 +86,9 @@ export class FenceWorld extends World {
     this.answers = answers;
     this.unfenced = unfenced;
     this.evicted = evicted;
+    this.unfencing = unfencing;
+    this.hanging = hanging;
+    unfenceEnded = (nodeid, runId) => this.input(nodeid, { kind: "fence-ran", runId, result: ok });
   }
 
   core(nodeid: number): NodeCore {

@@ -398,6 +398,58 @@ describe("unfencing", () => {
   });
 });
 
+describe("an `on` that hangs", () => {
+  /** Node 3 has not got its storage back yet. */
+  function hanging(): FenceWorld {
+    const world = new FenceWorld(3, all);
+    world.hanging.add(3);
+    world.together();
+    world.until("its agent runs", () => world.unfencing.length === 1);
+    return world;
+  }
+
+  it("is stopped before others serve without its node, which may then be fenced", () => {
+    const world = hanging();
+    world.cut(1, 3);
+    world.cut(2, 3);
+    world.until("the others serve without it", () =>
+      [1, 2].every((nodeid) => {
+        const { recovery } = world.core(nodeid);
+        return world.core(nodeid).servesAt(world.nowMs) && recovery.view?.members.length === 2;
+      }),
+    );
+    expect(world.unfencing).toEqual([]);
+  });
+
+  it("begins again in the next view", () => {
+    const world = hanging();
+    const [first] = world.unfencing;
+    world.crash(2);
+    world.until("it is stopped", () => world.unfencing.length === 0);
+    world.together();
+    world.until("it runs again", () => world.unfencing.length === 1);
+    expect(world.unfencing[0]?.runId).not.toBe(first?.runId);
+    expect(world.unfenced.slice(3)).toEqual([[3, true]]);
+  });
+
+  it("is stopped when it is known that its boot was fenced", () => {
+    const world = hanging();
+    const { bootId } = world.life(3);
+    const { table } = world.core(3).fencing;
+    table.receiveTable(
+      { nodeid: 1, incarnation: world.incarnation(1) },
+      {
+        ...table.message("boot1of1", 5, [], false),
+        proofs: [{ nodeid: 3, incarnation: "00000000000000ff", bootId, by: "ipmi3", atMs: 5 }],
+      },
+    );
+    world.input(3, { kind: "tick" });
+    world.settle();
+    expect(world.unfencing).toEqual([]);
+    expect(world.unfenced.at(-1)).toEqual([3, false]);
+  });
+});
+
 describe("two nodes", () => {
   const quorum = { twoNode: true, waitForAll: true, autoTieBreaker: "none" } as const;
   const plans = new Map([...plansFor([1]), ...plansFor([2], { delayMs: 2000 })]);
