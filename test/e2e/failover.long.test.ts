@@ -2,9 +2,9 @@
  * The owner's node dies, or is cut off: the others fence it and go on. What was synced anywhere is there, the disk is clean, and nothing of the old
  * owner comes to it after the proof. The fence is the lab's agent, run by the lock managers as any other.
  */
-import { readFileSync, readdirSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
 import path from "node:path";
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { run } from "../../overlay/lab/command.ts";
 import { labFiles } from "../../overlay/lab/layout.ts";
 import { queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
@@ -214,4 +214,18 @@ it("without fence devices a partitioned owner lets go of its disk by itself, and
     await lab.lab("heal", `node${owner}`);
     await lab.start(owner);
     await untilRole(lab, owner, "remote");
+  }));
+
+it("an owner that is unmounted right after it was cut off lets go of its disk and ends, without a fence device, and the others go on", () =>
+  withLab({ nodes: 3, size: "128M", fencing: false }, async (lab) => {
+    const owner = await lab.owner();
+    const other = owner === 2 ? 3 : 2;
+    const program = startActor({ cwd: lab.node(other).mount });
+    await program.run(`put("f", "one")`);
+    const { pid } = (await queryOverlayStatus(lab.node(owner).runDir)) as { pid: number };
+    await lab.lab("partition", `node${owner}`);
+    expect((await run("umount", ["-l", lab.node(owner).mount])).status).toBe(0);
+    expect(await program.run(`put("g", "two"); result = get("f")`, {}, GOES_ON_MS)).toBe("one");
+    expect(logOf(lab, other) + logOf(lab, 6 - owner - other)).toMatch(/lower mounted epoch=2 .*proof=released/);
+    await vi.waitFor(() => expect(existsSync(`/proc/${pid}`)).toBe(false), { timeout: GOES_ON_MS });
   }));
