@@ -113,9 +113,10 @@ export class FenceTable {
     return [...new Set([...this.runs.keys(), ...evicted])].sort((a, b) => a - b);
   }
 
-  /** The lowest member that has not tried in vain since all have. */
+  /** The lowest member that has not tried in vain since all have. The lowest of all, if the others that had not tried are gone. */
   executorOf({ nodeid, tried }: Want): number | null {
-    return this.#members.find((member) => member.nodeid !== nodeid && !tried.includes(member.nodeid))?.nodeid ?? null;
+    const able = this.#members.filter((member) => member.nodeid !== nodeid);
+    return (able.find((member) => !tried.includes(member.nodeid)) ?? able[0])?.nodeid ?? null;
   }
 
   // ---------------------------------------------------------------------------------------------------------- views

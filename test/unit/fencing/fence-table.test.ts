@@ -9,6 +9,7 @@ import {
   MAX_RESULTS,
   MAX_WANTED_LIVES,
   MAX_WANTED_NODES,
+  type Want,
 } from "../../../dlmd/wire/fencing-group.ts";
 
 const one = { nodeid: 1, incarnation: "00000000000000a1" };
@@ -102,4 +103,19 @@ test("words and boot ids have an end", () => {
   expect(decodeFencingMessage(encodeFencingMessage(fits))).toEqual(fits);
   for (const more of [{ bootId: `${fits.bootId}b` }, { why: `${fits.why}w` }])
     expect(() => decodeFencingMessage(encodeFencingMessage({ ...fits, ...more }))).toThrow("bytes");
+});
+
+test("the lowest begins anew when the last member that had not tried is gone", () => {
+  const members = [1, 2, 3, 4].map((nodeid) => ({ nodeid, incarnation: incarnation(nodeid) }));
+  const made = new FenceTable(noFencing);
+  made.enterView(members);
+  made.receiveWanted(members[0] as (typeof members)[0], wanted(5, 1));
+  const next = (): number | null => made.executorOf(made.want(5) as Want);
+  for (const member of members.slice(0, 3)) {
+    expect([next(), made.receiveBegun(member, 5)]).toEqual([member.nodeid, true]);
+    made.receiveEnded(member, { kind: "fence-ended", nodeid: 5, outcome: "failed", by: "a", words: "no", atMs: 1 });
+  }
+  expect(next()).toBe(4);
+  made.enterView(members.slice(0, 3));
+  expect([made.want(5)?.tried, next()]).toEqual([[1, 2, 3], 1]);
 });
