@@ -45,9 +45,16 @@ function isSameLife(a: WantedLife, b: WantedLife): boolean {
   return a.incarnation === b.incarnation && isSameBoot(a.bootId, b.bootId);
 }
 
+/** Who asks without knowing the boot must not hide it: unfencing goes by the boot (hazard C3). An incarnation has one. */
+function withBoots(lives: readonly WantedLife[], known: readonly WantedLife[]): readonly WantedLife[] {
+  return lives.map((life) =>
+    life.bootId === "" ? (known.find((one) => one.incarnation === life.incarnation && one.bootId !== "") ?? life) : life,
+  );
+}
+
 function mergedLives(a: readonly WantedLife[], b: readonly WantedLife[]): readonly WantedLife[] {
   const added = b.filter((life) => !a.some((one) => isSameLife(one, life)));
-  return [...a, ...added].slice(-MAX_WANTED_LIVES);
+  return [...withBoots(a, b), ...added].slice(-MAX_WANTED_LIVES);
 }
 
 function merged<T extends FencedLife & { readonly atMs: number; readonly by: string }>(a: readonly T[], b: readonly T[]): readonly T[] {
@@ -258,7 +265,7 @@ export class FenceTable {
     if (run === undefined || run.executor.nodeid !== from.nodeid || run.executor.incarnation !== from.incarnation) return [];
     this.runs.delete(nodeid);
     if (want === undefined) return [];
-    if (outcome === "fenced") return this.#prove(nodeid, run.lives, { outcome: "fenced", by, words, atMs });
+    if (outcome === "fenced") return this.#prove(nodeid, withBoots(run.lives, want.lives), { outcome: "fenced", by, words, atMs });
     const tried = outcome === "stopped" ? want.tried : [...want.tried, from.nodeid].slice(-MAX_WANTED_NODES);
     const all = this.#members.every((member) => tried.includes(member.nodeid));
     const failed = outcome === "failed" || all;

@@ -40,7 +40,7 @@ export const fencingMutations: readonly Mutation[] = [
     hazard: "M2",
     breaks: "a result counts for lives that were asked for after the agent had begun",
     file: table,
-    find: '    if (outcome === "fenced") return this.#prove(nodeid, run.lives, {',
+    find: '    if (outcome === "fenced") return this.#prove(nodeid, withBoots(run.lives, want.lives), {',
     replace: '    if (outcome === "fenced") return this.#prove(nodeid, want.lives, {',
     caughtBy: cluster,
   },

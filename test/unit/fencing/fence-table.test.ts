@@ -119,3 +119,15 @@ test("the lowest begins anew when the last member that had not tried is gone", (
   made.enterView(members.slice(0, 3));
   expect([made.want(5)?.tried, next()]).toEqual([[1, 2, 3], 1]);
 });
+
+test("C3: a boot that one of those who ask knows is in the proof, whoever asked first, and when the agent ran already", () => {
+  for (const begins of ["before", "after"]) {
+    const made = table();
+    made.receiveWanted(one, wanted(3, 1, { bootId: "" }));
+    if (begins === "before") made.receiveBegun(one, 3);
+    made.receiveWanted(one, wanted(3, 1, { bootId: "known" }));
+    if (begins === "after") made.receiveBegun(one, 3);
+    made.receiveEnded(one, { kind: "fence-ended", nodeid: 3, outcome: "fenced", by: "ipmi", words: "", atMs: 2 });
+    expect(made.kept.proofs).toMatchObject([{ nodeid: 3, incarnation: incarnation(1), bootId: "known" }]);
+  }
+});
