@@ -13,7 +13,7 @@ import { coverlay, startLab, type TestLab } from "../lab.ts";
 let lab: TestLab;
 
 beforeAll(async () => {
-  lab = await startLab({ nodes: 3, size: "128M" });
+  lab = await startLab({ nodes: 3, size: "128M", fencing: false });
 });
 afterEach(() => endActors());
 afterAll(() => lab?.end());
