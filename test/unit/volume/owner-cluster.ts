@@ -459,3 +459,14 @@ function lifeOf(client: Client, epoch: number): Life {
     hostName: "h",
   };
 }
+
+/** Random numbers of one seed for a cluster: whole ones, from 0 to below - 1 (mulberry32). */
+export function seeded(seed: number): (below: number) => number {
+  let state = seed >>> 0;
+  return (below) => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) % below;
+  };
+}

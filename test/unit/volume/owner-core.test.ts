@@ -4,18 +4,7 @@ import type { OperatingError } from "../../../dlmd/base/error.ts";
 import { MAX_FIRST_QUESTIONS } from "../../../overlay/volume/owner-core.ts";
 import type { OwnerEffect } from "../../../overlay/volume/owner-event.ts";
 import { reachAgainMs } from "../../../overlay/volume/owner.ts";
-import { type Client, OwnerCluster } from "./owner-cluster.ts";
-
-/** mulberry32 */
-function seeded(seed: number): (below: number) => number {
-  let state = seed >>> 0;
-  return (below) => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % below;
-  };
-}
+import { type Client, OwnerCluster, seeded } from "./owner-cluster.ts";
 
 function cluster(seed = 1, nodes = 4): OwnerCluster {
   return new OwnerCluster(nodes, seeded(seed));

@@ -1,18 +1,7 @@
 /** An owner without a quorum lets go of its disk by itself (hazard C4): when, and what the model of the owner's role says of it beside fences. */
 import { afterEach, beforeEach, describe, expect, it, test, vi } from "vitest";
 import { SELF_FENCE_AGAIN_MS, SELF_FENCE_MARGINS, SelfFence } from "../../../overlay/serve/self-fence.ts";
-import { type Client, OwnerCluster } from "./owner-cluster.ts";
-
-/** mulberry32 */
-function seeded(seed: number): (below: number) => number {
-  let state = seed >>> 0;
-  return (below) => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % below;
-  };
-}
+import { type Client, OwnerCluster, seeded } from "./owner-cluster.ts";
 
 interface Served {
   readonly lab: OwnerCluster;

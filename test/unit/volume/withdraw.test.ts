@@ -1,18 +1,7 @@
 /** An owner whose disk fails (hazard R6), over the model of the lock manager: it gives the volume up, or everybody waits and knows why. */
 import { expect, test } from "vitest";
 import type { Client } from "./owner-cluster.ts";
-import { OwnerCluster } from "./owner-cluster.ts";
-
-/** mulberry32 */
-function seeded(seed: number): (below: number) => number {
-  let state = seed >>> 0;
-  return (below) => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % below;
-  };
-}
+import { OwnerCluster, seeded } from "./owner-cluster.ts";
 
 interface Served {
   readonly lab: OwnerCluster;
