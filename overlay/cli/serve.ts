@@ -141,7 +141,7 @@ async function serve(args: ServeArguments): Promise<void> {
       localFlocks: mountOptions.localFlocks,
       changed: () => {
         if (statusServer !== null) statusServer.update();
-        else if (mount.role === "waiting") pipe.waiting(mount.why);
+        else if (mount.answers.role === "waiting") pipe.waiting(mount.answers.why);
       },
     });
     for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => mount.terminate());
@@ -157,7 +157,7 @@ async function serve(args: ServeArguments): Promise<void> {
       runDir: args.runDir,
       localFlocks: mountOptions.localFlocks,
     });
-    statusServer = await serveStatus(args.runDir, connection, mount, log);
+    statusServer = await serveStatus(args.runDir, connection, mount.answers, log);
     pipe.ready();
     const failure = await mount.ended;
     statusServer.close();

@@ -3,7 +3,8 @@ import { beforeEach, expect, it, vi } from "vitest";
 import { OperatingError } from "../../../dlmd/base/error.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import type { Native } from "../../../native/index.ts";
-import { MountProcess, type MountProcessOptions } from "../../../overlay/serve/mount-process.ts";
+import { MountProcess } from "../../../overlay/serve/mount-process.ts";
+import type { MountProcessOptions } from "../../../overlay/serve/mount-process-options.ts";
 
 const play = vi.hoisted(() => ({
   /** Steps of a mount, in their order, and what became of it. */

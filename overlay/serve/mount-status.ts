@@ -1,0 +1,178 @@
+/** What a mount says of itself: to the status server, and so to `coverlay status` and the other commands that ask it. Plain data. */
+import type { DlmClient, VolumeConfig } from "../../dlmd/client/api.ts";
+import type { CoherenceShell } from "../coherence/shell.ts";
+import type { FileLocksSeen, VolumeFileLocks } from "../file-lock/file-locks.ts";
+import type { Lease } from "../lease/lease.ts";
+import { type OwnerWait, ownerWaitWords, waitOfMount } from "../lower/owner-wait.ts";
+import type { BlockGate } from "../mount-group/block-gate.ts";
+import type { VolumeMountGroup } from "../mount-group/mount-group.ts";
+import type { Session } from "../session/mount-session.ts";
+import { type VolumeOwner, volumeLockspace } from "../volume/owner.ts";
+import type { HandOvers } from "./hand-over.ts";
+import type { MountProcessOptions } from "./mount-process-options.ts";
+import type { OwnCalls } from "./own-calls.ts";
+import type { OwnerService } from "./owner-service.ts";
+import type { StatusAnswers } from "./status-server.ts";
+
+/** The parts of a mount, as far as there are any yet. */
+export interface MountParts {
+  readonly client: DlmClient | null;
+  readonly volume: VolumeConfig | null;
+  readonly lease: Lease | null;
+  readonly owner: VolumeOwner | null;
+  readonly handOvers: HandOvers | null;
+  readonly group: VolumeMountGroup | null;
+  readonly session: Session | null;
+  readonly coherence: CoherenceShell | null;
+  readonly fileLocks: VolumeFileLocks | null;
+  /** It is being taken down. */
+  readonly isEnding: boolean;
+}
+
+export interface MountStatusOptions {
+  readonly mount: MountProcessOptions;
+  readonly parts: () => MountParts;
+  readonly service: OwnerService;
+  readonly ownCalls: OwnCalls;
+  readonly gate: BlockGate;
+}
+
+export class MountStatus implements StatusAnswers {
+  readonly #options: MountStatusOptions;
+
+  constructor(options: MountStatusOptions) {
+    this.#options = options;
+  }
+
+  get #parts(): MountParts {
+    return this.#options.parts();
+  }
+
+  /** What this mount is, or waits for, in words. */
+  get why(): string {
+    const { owner, lease, group } = this.#parts;
+    const why = owner?.why ?? "not joined";
+    const trouble =
+      lease?.state === "lapsed"
+        ? "waiting: the lease of this node has ended, its dlmd does not run or is cut off"
+        : (this.#options.ownCalls.remote?.keyTrouble ?? this.#ownerWaitWords);
+    return [why, trouble, group?.wait, this.#options.service.disk.silence].filter((words) => words != null).join("; ");
+  }
+
+  /** For what calls to the owner wait, in words; null: nothing that lasts, or there is no owner, which says it all. */
+  get #ownerWaitWords(): string | null {
+    const wait = this.role === "waiting" ? null : this.ownerWait;
+    return wait === null ? null : ownerWaitWords(wait);
+  }
+
+  /** For what calls to the owner wait; null: nothing that lasts. */
+  get ownerWait(): OwnerWait | null {
+    const { service, ownCalls } = this.#options;
+    return waitOfMount(service.owned?.disk?.guard ?? null, ownCalls.remote);
+  }
+
+  get role(): "owner" | "remote" | "waiting" {
+    return this.#parts.owner?.role ?? "waiting";
+  }
+
+  /** For overlay-N.json. */
+  summary(): Record<string, unknown> {
+    const { mountpoint, bit, lower, localFlocks } = this.#options.mount;
+    return {
+      pid: process.pid,
+      role: this.role,
+      mountpoint,
+      volume: this.#parts.volume?.name ?? bit.uuid,
+      device: lower.path,
+      fileLocks: localFlocks ? "local" : "cluster",
+    };
+  }
+
+  /** For {"query":"requests"}: what callers wait for. */
+  requests(): Record<string, unknown> {
+    return { ...this.#dlm(), ...(this.#parts.session?.underWay.list() ?? { requests: [], count: 0 }) };
+  }
+
+  /** For {"query":"file-locks"}: file locks of this node's programs, and whether other nodes use the file. */
+  fileLocks(): FileLocksSeen {
+    return this.#parts.fileLocks?.describe() ?? { files: [], truncated: false };
+  }
+
+  /** For {"query":"gather"}: dlmd shows all file locks of those files after it, if the lockspace is that of this mount. */
+  async gather(lockspace: string, files: readonly string[]): Promise<Record<string, unknown>> {
+    const { lease, fileLocks, isEnding } = this.#parts;
+    const isMine = lockspace === volumeLockspace(this.#options.mount.bit.uuid) && lease?.state === "holds" && !isEnding;
+    if (isMine) await fileLocks?.gather(files);
+    return { gathered: isMine && fileLocks !== null };
+  }
+
+  /** For {"query":"inode","ino":N}: its keys, one for each generation that this mount knows. */
+  inode(ino: number): Record<string, unknown> {
+    const inodes = this.#parts.session?.withIno(ino) ?? [];
+    return { ...this.#dlm(), keys: inodes.map(({ key }) => key) };
+  }
+
+  /** For {"query":"hand-over","heir":N}: 0 is the lowest other node. */
+  async handOver(heir: number): Promise<object> {
+    const { handOvers } = this.#parts;
+    if (handOvers === null) throw new Error("asked to hand the volume over before it was joined");
+    return await handOvers.request(heir);
+  }
+
+  /** Who this mount is to the lock manager. */
+  #dlm(): Record<string, unknown> {
+    const client = this.#parts.client?.info;
+    const { bit, mountpoint } = this.#options.mount;
+    const lockspace = volumeLockspace(bit.uuid);
+    return { nodeid: client?.nodeid ?? 0, clientId: client?.clientId ?? 0, lockspace, mountpoint };
+  }
+
+  /** For {"query":"status"}: plain data. */
+  status(): Record<string, unknown> {
+    const { session, client, owner, group, lease, coherence } = this.#parts;
+    const { mount, service, gate } = this.#options;
+    return {
+      ...this.summary(),
+      uuid: mount.bit.uuid,
+      why: this.why,
+      disk: service.withdrawals.trouble ?? service.disk.silence,
+      ownerWait: this.#ownerWaitWords,
+      owner: owner?.owner ?? null,
+      orphans: service.claims.describe(),
+      group: group?.describe() ?? null,
+      held: gate.held,
+      view: client?.view ?? null,
+      lease: lease?.state ?? null,
+      connection: session?.connection ?? null,
+      inodes: session?.inodeCount ?? 0,
+      handles: session?.handleCount ?? 0,
+      ops: session?.counters.requests ?? 0,
+      underWay: session?.underWay.byOperation() ?? {},
+      locks: coherence?.counters.locksHeld ?? 0,
+      counters: this.#counters(),
+      memory: process.memoryUsage(),
+    };
+  }
+
+  #counters(): Record<string, number> {
+    const { session, client, lease, coherence, fileLocks } = this.#parts;
+    const { service, ownCalls } = this.#options;
+    const { remote } = ownCalls;
+    return {
+      fuseRequests: session?.counters.requests ?? 0,
+      fuseRequestsAtOnce: session?.counters.atOnce ?? 0,
+      interrupted: session?.counters.interrupted ?? 0,
+      bugs: session?.counters.bugs ?? 0,
+      lockMessagesSent: client?.counters.sent ?? 0,
+      lockMessagesReceived: client?.counters.received ?? 0,
+      lowerMessagesSent: remote?.counters.messagesSent ?? 0,
+      lowerMessagesReceived: remote?.counters.messagesReceived ?? 0,
+      lowerRoundTrips: remote?.counters.roundTrips ?? 0,
+      lowerTripsAwaited: remote?.counters.awaited ?? 0,
+      servedMessagesReceived: service.owned?.server.counters.received ?? 0,
+      leaseLapses: lease?.lapses ?? 0,
+      ...coherence?.counters,
+      ...fileLocks?.counters,
+    };
+  }
+}

@@ -1,0 +1,99 @@
+/**
+ * Where the calls of this mount's own programs go: to the lower that is mounted here, if the mount began as the owner, else to the owner's server. A
+ * mount that becomes the owner later keeps its remote lower and reaches its own server through it: what it has open stays as it is.
+ */
+import type { DlmClient } from "../../dlmd/client/api.ts";
+import { keyringOf } from "../../dlmd/tls/keyring.ts";
+import type { Lower } from "../lower/lower.ts";
+import type { Holds } from "../lower/remote/known.ts";
+import type { OwnerAddress } from "../lower/remote/connection.ts";
+import { createRemoteLower, type RemoteLower } from "../lower/remote/remote.ts";
+import type { DiskGuard } from "../lower/server/disk-guard.ts";
+import type { OwnerRecord } from "../volume/owner-record.ts";
+import type { MountProcessOptions } from "./mount-process-options.ts";
+import type { OwnedLower } from "./owned-lower.ts";
+
+export interface OwnCallsOptions {
+  readonly mount: Pick<MountProcessOptions, "bit" | "log">;
+  readonly holds: Holds;
+  /** The owner has refused this mount: nothing that is cached here is worth anything then (hazard H1). */
+  readonly onRefused: (error: Error) => void;
+  readonly onOwnerDied: () => Promise<void>;
+}
+
+export class OwnCalls {
+  readonly #options: OwnCallsOptions;
+  #remote: RemoteLower | null = null;
+  /** That of the lower which this mount began with, as its owner. */
+  #ownGuard: DiskGuard | null = null;
+  #ownEpoch = 0;
+
+  constructor(options: OwnCallsOptions) {
+    this.#options = options;
+  }
+
+  get remote(): RemoteLower | null {
+    return this.#remote;
+  }
+
+  get ownGuard(): DiskGuard | null {
+    return this.#ownGuard;
+  }
+
+  /** The lower that this mount begins with. `owner`: who has the volume, if it is not this node. */
+  async choose(client: DlmClient, owned: OwnedLower | null, owner: OwnerRecord): Promise<Lower> {
+    if (owned !== null) {
+      this.#ownGuard = owned.disk?.guard ?? null;
+      this.#ownEpoch = owned.mount.epoch;
+      return this.#ownGuard?.own ?? owned.local;
+    }
+    const remote = this.#createRemote(client);
+    await remote.connect(addressOf(owner), owner.epoch);
+    return remote;
+  }
+
+  /** Calls go to that owner from now on. */
+  ownerFound(client: DlmClient, record: OwnerRecord): void {
+    this.#goOnElsewhere(client);
+    this.#remote?.ownerFound(addressOf(record), record.epoch);
+  }
+
+  /** What waits for the lower, and what comes, ends with EIO. */
+  shutdown(): void {
+    this.#remote?.shutdown();
+    this.#ownGuard?.end();
+  }
+
+  /** The owner that this mount was has withdrawn or handed the volume over, and there is another one. */
+  #goOnElsewhere(client: DlmClient): void {
+    if (this.#ownGuard?.isGiven !== true || this.#remote !== null) return;
+    const remote = this.#createRemote(client);
+    const { handles, unsynced } = this.#ownGuard;
+    remote.adopt({ handles, unsynced, epoch: this.#ownEpoch });
+    this.#ownGuard.goOn(remote);
+  }
+
+  #createRemote(client: DlmClient): RemoteLower {
+    const { mount, holds, onRefused, onOwnerDied } = this.#options;
+    const { clusterName, nodeid, incarnation, clientId } = client.info;
+    const remote = createRemoteLower({
+      keyring: () => keyringOf(client.info.overlayKeys),
+      clusterName,
+      volumeUuid: mount.bit.uuid,
+      nodeid,
+      incarnation,
+      clientId,
+      log: mount.log,
+      onRefused,
+      onOwnerDied,
+      holds,
+    });
+    this.#remote = remote;
+    return remote;
+  }
+}
+
+function addressOf(record: OwnerRecord): OwnerAddress {
+  const { address: host, port, nodeid, incarnation, clientId } = record;
+  return { host, port, nodeid, incarnation, clientId };
+}

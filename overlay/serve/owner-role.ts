@@ -1,0 +1,120 @@
+/** The part that a mount takes in its owner's election, and in planned moves: what happens in it when there is an owner, and when there is none. */
+import type { DlmClient, Lockspace } from "../../dlmd/client/api.ts";
+import type { VolumeMountGroup } from "../mount-group/mount-group.ts";
+import { type OwnerCallbacks, VolumeOwner } from "../volume/owner.ts";
+import type { OwnerRecord } from "../volume/owner-record.ts";
+import type { AnswerLimit } from "./answer-limit.ts";
+import { HandOvers } from "./hand-over.ts";
+import type { MountProcessOptions } from "./mount-process-options.ts";
+import type { OwnCalls } from "./own-calls.ts";
+import type { OwnerService } from "./owner-service.ts";
+import { createProofs } from "./proofs.ts";
+
+export interface OwnerRoleHost {
+  readonly options: MountProcessOptions;
+  readonly client: DlmClient;
+  readonly lockspace: Lockspace;
+  readonly group: VolumeMountGroup;
+  /** By its name in the configuration. */
+  readonly volumeName: string;
+  readonly answerLimit: AnswerLimit;
+  readonly service: OwnerService;
+  readonly ownCalls: OwnCalls;
+  readonly why: () => string;
+  /** There is no owner: a mount that is told to end does not wait for one. */
+  readonly endWaiting: () => void;
+  readonly fail: (error: Error) => void;
+}
+
+export interface OwnerRolePart {
+  readonly owner: VolumeOwner;
+  readonly handOvers: HandOvers;
+  /** The first owner that there is to work with. Rejects if the role ends before. */
+  readonly known: Promise<OwnerRecord>;
+  /** Nobody is to wait for `known` any more. */
+  readonly giveUp: (error: Error) => void;
+}
+
+/** `owner.start()` is left to the caller. */
+export function createOwnerRole(host: OwnerRoleHost): OwnerRolePart {
+  const { options, client, lockspace } = host;
+  let resolve: (record: OwnerRecord) => void = () => {};
+  let giveUp: (error: Error) => void = () => {};
+  const known = new Promise<OwnerRecord>((resolved, rejected) => {
+    resolve = resolved;
+    giveUp = rejected;
+  });
+  const owner = new VolumeOwner({
+    info: client.info,
+    lockspace,
+    reachesLower: options.reachesLower,
+    log: options.log,
+    callbacks: createCallbacks(host, () => handOvers, { resolve, reject: giveUp }),
+  });
+  const handOvers: HandOvers = createHandOvers(host, owner);
+  return { owner, handOvers, known, giveUp };
+}
+
+function createCallbacks(
+  host: OwnerRoleHost,
+  handOvers: () => HandOvers,
+  known: { readonly resolve: (record: OwnerRecord) => void; readonly reject: (error: Error) => void },
+): OwnerCallbacks {
+  const { options, client, group, volumeName, answerLimit, service, ownCalls } = host;
+  const ownerFound = (record: OwnerRecord): void => {
+    ownCalls.ownerFound(client, record);
+    known.resolve(record);
+    handOvers().ownerFound(record);
+    options.changed();
+  };
+  return {
+    readOwnerBlock: () => service.readBlock(),
+    proveGone: createProofs({ client, volume: volumeName, device: options.lower.path, disk: service.disk, log: options.log }),
+    mountLower: (epochAbove, claim) => group.claimed(() => service.mount(epochAbove, claim)),
+    releaseLower: () => {
+      answerLimit.ownerLost();
+      return group.released(() => service.release());
+    },
+    withdrawalSeen: () => service.withdrawals.seen(),
+    ownerFound: (record) => {
+      answerLimit.ownerFound();
+      ownerFound(record);
+    },
+    ownerLost: (reason) => {
+      options.log.warn({ reason }, "owner lost: operations wait");
+      answerLimit.ownerLost();
+      handOvers().ownerLost();
+      ownCalls.remote?.ownerLost();
+      host.endWaiting();
+      options.changed();
+    },
+    // A mount that was remote until now, or had withdrawn, goes on through its own server.
+    becomeOwner: (record) => {
+      answerLimit.ownerFound();
+      group.serving(record.epoch);
+      ownerFound(record);
+    },
+    left: (error) => {
+      if (error === null) return;
+      known.reject(error);
+      host.fail(error);
+    },
+  };
+}
+
+function createHandOvers({ options, client, ownCalls, service, why }: OwnerRoleHost, owner: VolumeOwner): HandOvers {
+  return new HandOvers({
+    nodes: client.info.nodes,
+    role: () => owner.role,
+    owner: () => owner.owner,
+    why,
+    isDevice: options.lower.kind === "device",
+    otherMounters: () => owner.otherMounters(),
+    askOwner: ({ epoch, heir }) => {
+      if (ownCalls.remote === null) return Promise.reject(new Error("this mount has no connection to it"));
+      return ownCalls.remote.handOver(epoch, heir);
+    },
+    give: (heir) => void service.give(heir),
+    nowMs: () => performance.now(),
+  });
+}

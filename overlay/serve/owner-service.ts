@@ -1,0 +1,232 @@
+/**
+ * What a mount does as the owner of its volume: mounts the lower, serves it to the other nodes, and gives it up again: released, handed over, withdrawn
+ * because its disk failed, or let go of because this node has no quorum. When that happens is decided in ../volume/owner-core.ts.
+ */
+import { OperatingError } from "../../dlmd/base/error.ts";
+import type { DlmClient, GoneClient } from "../../dlmd/client/api.ts";
+import { keyringOf } from "../../dlmd/tls/keyring.ts";
+import { createLocalLower, type LocalLower } from "../lower/local/local.ts";
+import { createLowerServer, isOf, type LowerServer } from "../lower/server/server.ts";
+import type { HandOver } from "../lower/server/session.ts";
+import { requireOwnerBlock } from "../volume/bit.ts";
+import { readOwnerBlock } from "../volume/direct-block.ts";
+import { DiskSteps } from "../volume/disk-steps.ts";
+import { type LowerMount, mountLower } from "../volume/lower-mount.ts";
+import type { ServedLower, VolumeOwner } from "../volume/owner.ts";
+import type { OwnerBlock } from "../volume/owner-block.ts";
+import type { Claim } from "../volume/owner-event.ts";
+import type { MountProcessOptions } from "./mount-process-options.ts";
+import { OrphanClaims, type OwnWay } from "./orphan-claims.ts";
+import { type OwnedLower, serveMounted } from "./owned-lower.ts";
+import { type GuardedDisk, Withdrawals } from "./withdrawal.ts";
+
+export interface OwnerServiceHost {
+  readonly options: MountProcessOptions;
+  /** null before it was reached. */
+  readonly client: () => DlmClient | null;
+  /** The role, to which a disk that failed is reported; null before the volume was joined. */
+  readonly role: () => Pick<VolumeOwner, "withdraw" | "selfFence" | "handOver"> | null;
+  readonly leaseHolds: () => boolean;
+  readonly ownWay: () => OwnWay;
+  /** The mount is being taken down. */
+  readonly isEnding: () => boolean;
+  /** Nothing is answered from now on, as this mount knows. */
+  readonly ownerLost: () => void;
+  readonly beginHandOver: HandOver;
+  /** A planned move: calls wait from now on. */
+  readonly movesAway: () => void;
+  readonly fail: (error: Error) => void;
+}
+
+export class OwnerService {
+  readonly claims: OrphanClaims;
+  readonly disk: DiskSteps;
+  readonly withdrawals: Withdrawals;
+  readonly #host: OwnerServiceHost;
+  #owned: OwnedLower | null = null;
+  #releasing: Promise<void> | null = null;
+  /** The disk is given up because of the quorum, not because it failed. */
+  #lettingGo = false;
+  /** For servers that are made later: hazard C7 holds for them too. One entry for each client that went away. */
+  readonly #gone: GoneClient[] = [];
+
+  constructor(host: OwnerServiceHost) {
+    const { log, lower } = host.options;
+    this.#host = host;
+    this.withdrawals = new Withdrawals(log);
+    this.claims = new OrphanClaims(log, host.ownWay, host.fail);
+    this.disk = new DiskSteps(lower.path);
+  }
+
+  /** What is mounted here; null: this mount is not the owner. */
+  get owned(): OwnedLower | null {
+    return this.#owned;
+  }
+
+  /** What those that are gone have open here is closed, and their calls have ended (hazard C7). Asked by dlmd and by the group, in any order. */
+  async closeGone(clients: readonly GoneClient[]): Promise<void> {
+    const isKnown = (client: GoneClient): boolean =>
+      this.#gone.some((one) => one.nodeid === client.nodeid && one.incarnation === client.incarnation && one.clientId === client.clientId);
+    this.#gone.push(...clients.filter((client) => !isKnown(client)));
+    await this.#owned?.server.closeSessions(clients);
+  }
+
+  /** The others go on when this mount has let go of its disk, or has ended. */
+  stopLate(why: string): void {
+    const guard = this.#owned?.disk?.guard;
+    // Its errors are told then, or it has no disk that could be given up: only its end lets the others go on.
+    if (guard === undefined || !guard.withdraw(why)) {
+      const hint = "Mount the volume again on this node; see the log of its kernel.";
+      this.#host.fail(new OperatingError(why, { code: "not-stopped", hint }));
+    }
+  }
+
+  /** null: a directory has none. */
+  async readBlock(): Promise<OwnerBlock | null> {
+    const { lower, bit } = this.#host.options;
+    if (lower.kind === "directory") return null;
+    const offset = requireOwnerBlock(bit, lower.path);
+    return this.disk.ask("reading the owner's block", () => readOwnerBlock(lower.path, offset, bit.uuid));
+  }
+
+  /** OwnerCallbacks.mountLower */
+  async mount(epochAbove: number, claim: Claim): Promise<ServedLower> {
+    const { log, lower, bit, readOnly } = this.#host.options;
+    const client = this.#host.client();
+    if (client === null) throw new Error("the lower is mounted before dlmd was reached");
+    const address = client.info.nodes.find((node) => node.nodeid === client.info.nodeid)?.address;
+    if (address === undefined) throw new Error(`node ${client.info.nodeid} is not in its own configuration`);
+    const mount = await mountLower(lower, bit, readOnly, epochAbove, {
+      self: client.info,
+      claim,
+      mayMount: () => this.#host.leaseHolds(),
+      disk: this.disk,
+    }).catch((error: unknown) => {
+      this.#failIfNamed(error);
+      throw error;
+    });
+    const owned = await this.#serve(client, mount, address);
+    this.#owned = owned;
+    this.claims.begin(owned.local, owned.server);
+    const { epoch, type, cleanAfter, dirty } = mount;
+    const { port } = owned;
+    const proof = claim.proof?.kind ?? "released";
+    log.info({ epoch, address, port, type, cleanAfter, proof }, "lower mounted");
+    if (dirty !== null) log.warn({ dirty }, "the disk was not clean: what the owner before had not written to it is lost");
+    return { epoch, address, port };
+  }
+
+  #serve(client: DlmClient, mount: LowerMount, address: string): Promise<OwnedLower> {
+    const { native, log, lower, readOnly, metadataCalls } = this.#host.options;
+    return serveMounted(mount, {
+      createLocal: async () => {
+        const local = createLocalLower({ native, rootFd: mount.rootFd, metadataCalls, log });
+        await local.openOrphans(readOnly);
+        return local;
+      },
+      guard: (local) => {
+        if (lower.kind !== "device") return null;
+        const { type, rootFd } = mount;
+        const [confirm, stopWriting] = [() => mount.confirm(), () => mount.stopWriting()];
+        const watched = { device: lower.path, type, readOnly, rootFd, confirm, stopWriting };
+        return this.withdrawals.guard(local, watched, (why) => this.#withdraw(why));
+      },
+      createServer: (served, disk) => this.#createServer(client, mount, served, disk),
+      address,
+      notReleased: (error) => this.#host.fail(error),
+    });
+  }
+
+  #createServer(client: DlmClient, mount: LowerMount, served: LocalLower, disk: GuardedDisk | null): LowerServer {
+    const { native, log, bit } = this.#host.options;
+    const { clusterName, nodeid, incarnation, clientId } = client.info;
+    return createLowerServer({
+      lower: served,
+      keyring: () => keyringOf(client.info.overlayKeys),
+      clusterName,
+      volumeUuid: bit.uuid,
+      owner: { nodeid, incarnation, clientId, epoch: mount.epoch },
+      cleanAfter: mount.cleanAfter,
+      letGoAfter: mount.letGoAfter,
+      nodeAddresses: () => client.info.nodes.map((node) => node.address),
+      log,
+      ...(disk === null ? {} : { hasDisk: () => disk.hasDisk() }),
+      mayServe: () => this.#host.leaseHolds(),
+      freeMemory: (memory) => native.freeArrayBuffer(memory),
+      isMember: (nodeid, incarnation) => client.view.incarnations[client.view.members.indexOf(nodeid)] === incarnation,
+      claimed: () => this.claims.check(),
+      isGone: (session) => this.#gone.some((client) => isOf(session, client)),
+      handOver: this.#host.beginHandOver,
+    });
+  }
+
+  /** The owner's block may name this process, which does not have the device: only its end lets others go on. */
+  #failIfNamed(error: unknown): void {
+    if (error instanceof OperatingError && ["lease-lapsed", "not-given-back"].includes(error.code)) this.#host.fail(error);
+  }
+
+  /** Asked for by the owner role and by the end of the mount, perhaps both at a time. */
+  release(): Promise<void> {
+    this.#releasing ??= this.#release().finally(() => {
+      this.#releasing = null;
+    });
+    return this.#releasing;
+  }
+
+  async #release(): Promise<void> {
+    const owned = this.#owned;
+    if (owned === null) return;
+    this.claims.end();
+    await owned.server.close();
+    await owned.local.shutdown();
+    owned.disk?.end();
+    // Once, whether it goes well or not: the numbers of its descriptors are soon those of others.
+    this.#owned = null;
+    await owned.mount.release();
+    this.#host.options.log.info({}, "lower released");
+  }
+
+  /** The disk has failed: no call is answered from here on (lower/server/disk-guard.ts). */
+  #withdraw(why: string): void {
+    const { disk, server } = this.#owned ?? {};
+    this.claims.end();
+    this.#host.ownerLost();
+    void server?.abandon();
+    disk?.guard.dropServed();
+    if (this.#lettingGo) this.#host.role()?.selfFence(why);
+    else this.#host.role()?.withdraw(why);
+    this.#host.options.changed();
+  }
+
+  /** This node has been without a lease for too long. A directory is no other node's, so it stays. */
+  letGo(why: string): void {
+    // Nothing of it is served any more, or it is given back already: then it only waits for locks.
+    if (this.#host.isEnding() || this.#owned === null) return this.#host.role()?.selfFence(why);
+    const guard = this.#owned.disk?.guard;
+    if (guard === undefined) return;
+    if (guard.why !== null) return this.#host.role()?.selfFence(why);
+    this.#lettingGo = true;
+    guard.yieldTo(why);
+    this.#lettingGo = false;
+  }
+
+  /** No call ends with an error: those that run are answered, and what they did is on the disk; those that come wait for the next owner. */
+  async give(heir: number): Promise<void> {
+    const owned = this.#owned;
+    if (owned === null || this.#host.isEnding()) return;
+    const { log, changed } = this.#host.options;
+    log.info({ heir }, "handing the volume over");
+    try {
+      // While it still serves: what is left to be synced afterwards is little.
+      await owned.local.syncfs();
+    } catch (error) {
+      log.warn({ error: String(error) }, "the lower could not be synced before it is handed over");
+    }
+    this.#host.movesAway();
+    await owned.disk?.guard.handOver();
+    // Before the others hear that there is no owner: its last word counts no more then.
+    await owned.server.close();
+    this.#host.role()?.handOver(heir);
+    changed();
+  }
+}
