@@ -1,6 +1,6 @@
 /**
  * A planned move of the owner: who may be the next one, in words if nobody may, and when it is there. What an owner does with its calls:
- * owner-service.ts; who goes first: ../volume/owner-core.ts. The command: ../cli/handover.ts.
+ * owner-service.ts; who goes first: ../volume/owner-election.ts. The command: ../cli/handover.ts.
  */
 import type { ClusterInfo } from "../../dlmd/client/api.ts";
 import type { AnswerOf, RequestOf } from "../lower/wire/calls.ts";

@@ -5,7 +5,7 @@ export const overlayOwnerMutations: readonly Mutation[] = [
   {
     id: "move-heir-not-named",
     breaks: "an owner that hands the volume over does not say to whom",
-    file: "overlay/volume/owner-core.ts",
+    file: "overlay/volume/owner-release.ts",
     find: 'address: "", port: 0 }, this.#heir);',
     replace: 'address: "", port: 0 });',
     caughtBy: "test/unit/volume/owner-core.test.ts",
@@ -13,15 +13,15 @@ export const overlayOwnerMutations: readonly Mutation[] = [
   {
     id: "move-heir-waited-for",
     breaks: "an heir that is not there any more is let go first for ever",
-    file: "overlay/volume/owner-core.ts",
-    find: "      this.#heirless = this.#mustLast().epoch;\n",
+    file: "overlay/volume/owner-election.ts",
+    find: "      this.#heirless = this.#state.mustLast().epoch;\n",
     replace: "",
     caughtBy: "test/unit/volume/owner-core.test.ts",
   },
   {
     id: "move-named-for-ever",
     breaks: "who was to be the next owner once is so at each release",
-    file: "overlay/volume/owner-core.ts",
+    file: "overlay/volume/owner-release.ts",
     find: "    this.#letGo = false;\n    this.#heir = 0;\n",
     replace: "    this.#letGo = false;\n",
     caughtBy: "test/unit/volume/owner-core.test.ts",
@@ -61,9 +61,9 @@ export const overlayOwnerMutations: readonly Mutation[] = [
   {
     id: "self-fence-leave-waits",
     breaks: "an owner that has let go of its disk and is told to leave waits for locks that cannot come",
-    file: "overlay/volume/owner-core.ts",
-    find: 'if (this.#selfFence === "done" && !this.#lowerMounted) return',
-    replace: "if (!this.#leaving) return",
+    file: "overlay/volume/owner-release.ts",
+    find: 'if (this.#selfFence === "done" && !this.#state.lowerMounted) return',
+    replace: "if (!this.#state.leaving) return",
     caughtBy: "test/unit/volume/self-fence.test.ts",
   },
   {
@@ -178,38 +178,38 @@ export const overlayOwnerMutations: readonly Mutation[] = [
     id: "r5-fence-counts-as-refusal",
     hazard: "R5",
     breaks: "a first mount ends although the fence that it waits for goes on",
-    file: "overlay/volume/owner-core.ts",
+    file: "overlay/volume/owner-election.ts",
     find: "if (!underWay) this.#questions += 1;",
     replace: "this.#questions += 1;",
-    caughtBy: "test/unit/volume/owner-core.test.ts",
+    caughtBy: "test/unit/volume/owner-proof.test.ts",
   },
   {
     id: "c4-self-fence-asks-for-locks",
     hazard: "C4",
     breaks: "an owner without a quorum waits for a lock before it lets go of its disk",
-    file: "overlay/volume/owner-core.ts",
-    find: `      this.#emit({ kind: "owner-lost", reason: why });
+    file: "overlay/volume/owner-release.ts",
+    find: `      this.#state.emit({ kind: "owner-lost", reason: why });
     }
-    this.#emit({ kind: "release-lower" });`,
-    replace: `      this.#emit({ kind: "owner-lost", reason: why });
-      return this.#enterClosing();
+    this.#state.emit({ kind: "release-lower" });`,
+    replace: `      this.#state.emit({ kind: "owner-lost", reason: why });
+      return this.enterClosing();
     }
-    this.#emit({ kind: "release-lower" });`,
+    this.#state.emit({ kind: "release-lower" });`,
     caughtBy: "test/unit/volume/self-fence.test.ts",
   },
   {
     id: "self-fence-twice",
     breaks: "an owner lets go of its disk a second time while it does",
-    file: "overlay/volume/owner-core.ts",
-    find: 'if (!this.#lowerMounted || this.#selfFence !== "none" || this.#error !== null) return;',
-    replace: "if (!this.#lowerMounted || this.#error !== null) return;",
+    file: "overlay/volume/owner-release.ts",
+    find: 'if (!this.#state.lowerMounted || this.#selfFence !== "none" || this.#state.error !== null) return;',
+    replace: "if (!this.#state.lowerMounted || this.#state.error !== null) return;",
     caughtBy: "test/unit/volume/self-fence.test.ts",
   },
   {
     id: "c4-unproved-self-fence-announced",
     hazard: "C4",
     breaks: "an owner that could not prove its unmount gives the volume to others",
-    file: "overlay/volume/owner-core.ts",
+    file: "overlay/volume/owner-release.ts",
     find: 'this.#selfFence = letGo ? "done" : "failed";',
     replace: 'this.#selfFence = "done";',
     caughtBy: "test/unit/volume/self-fence.test.ts",

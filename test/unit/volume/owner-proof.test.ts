@@ -1,0 +1,202 @@
+/** What the next owner must know of the one before: the owner's block, and the proof that the life in it is over. */
+import { describe, expect, test } from "vitest";
+import type { OperatingError } from "../../../dlmd/base/error.ts";
+import { MAX_FIRST_QUESTIONS } from "../../../overlay/volume/owner-election.ts";
+import { cluster, expectServed, own } from "./owner-scene.ts";
+
+describe("the owner before", () => {
+  test("R5: the only mounter is cut off and lives: a first mount of another node is refused, with words", () => {
+    for (let seed = 0; seed < 200; seed++) {
+      const lab = cluster(seed);
+      lab.kill(own(lab, 1));
+      lab.settle(); // Its locks are purged, and the record is forgotten.
+      const next = lab.start(2);
+      for (let asked = 1; asked < MAX_FIRST_QUESTIONS; asked++) {
+        lab.settle();
+        expect([next.core.role, next.proofs.length, next.asksLater]).toEqual(["waiting", asked, true]);
+        expect(next.core.why).toBe("node1 may have the volume mounted still: node 1 does not answer");
+        lab.askAgain();
+      }
+      lab.settle();
+      const error = next.left?.error as OperatingError;
+      expect([error.code, error.exitStatus]).toEqual(["still-owned", 32]);
+      expect(error.message).toMatch(/^node1 has the volume mounted as \/dev\/d since 1970-01-01T00:00:00.000Z .*node 1 does not answer$/);
+      expect(error.hint).toContain("coverlay volume release DEVICE --owner node1 --yes");
+      // Its own node needs nobody's word.
+      expect(own(lab, 1).proofs).toEqual(["ended"]);
+      expect(expectServed(lab).core.owner?.epoch).toBe(2);
+    }
+  });
+
+  test("a proof lets another node take over from a dead owner; without one it asks again when something changes", () => {
+    for (let seed = 0; seed < 300; seed++) {
+      const lab = cluster(seed);
+      const owner = own(lab, 1);
+      const others = [lab.start(3), lab.start(2)];
+      lab.settle();
+      lab.kill(owner);
+      lab.settle();
+      for (const other of others) {
+        expect(other.core.why).toBe(
+          "owner node1 is gone: operations go on when node1 mounts the volume again; no other node may: node 1 does not answer",
+        );
+      }
+      lab.fence(1);
+      lab.settle();
+      expect(lab.owner()).toBeNull();
+      lab.askAgain();
+      lab.settle();
+      const { nodeid } = expectServed(lab);
+      expect(lab.owner()?.core.owner?.epoch).toBe(2);
+      expect(lab.block).toMatchObject({ state: "owned", epoch: 2, life: { nodeid } });
+    }
+  });
+
+  test("a fence that is under way: what is said of it is shown, it counts for no refusal, and its end is a proof", () => {
+    for (let seed = 0; seed < 200; seed++) {
+      const lab = cluster(seed);
+      const owner = own(lab, 1);
+      lab.fencing = "node1 is being fenced, for 2.0 s: node2 runs ipmi1";
+      lab.kill(owner);
+      lab.settle();
+      const next = lab.start(2);
+      for (let asked = 1; asked < 3 * MAX_FIRST_QUESTIONS; asked++) {
+        lab.settle();
+        expect([next.core.role, next.proofs.length, next.left]).toEqual(["waiting", asked, null]);
+        expect(next.core.why).toBe(`node1 may have the volume mounted still: ${lab.fencing}`);
+        lab.askAgain();
+      }
+      lab.fencing = null;
+      lab.fence(1);
+      lab.askAgain();
+      lab.settle();
+      expect(expectServed(lab)).toBe(next);
+      expect(lab.claims.at(-1)?.proof).toEqual({ kind: "fenced" });
+    }
+  });
+
+  test("what a proof waits for is shown while it is waited for", () => {
+    const lab = cluster();
+    const owner = own(lab, 1);
+    const other = lab.start(2);
+    lab.settle();
+    lab.kill(owner);
+    lab.settle();
+    // The answer is on its way.
+    lab.askAgain();
+    while (other.proofs.length < 2) {
+      other.core.step({ kind: "proof-waits", why: "node1 is being fenced" });
+      if (other.core.why.endsWith("no other node may: node1 is being fenced")) break;
+      expect(lab.stepOnce()).toBe(true);
+    }
+    expect(other.core.why).toContain("owner node1 is gone: ");
+    expect(other.core.why).toContain("node1 is being fenced");
+    lab.settle();
+    // Nothing is waited for any more.
+    other.core.step({ kind: "proof-waits", why: "too late" });
+    expect(other.core.why).not.toContain("too late");
+  });
+
+  test("whether it is a first mount that asks for a proof is said: such a one does not fence whom nobody has heard", () => {
+    const lab = cluster();
+    const asked: boolean[] = [];
+    const watch = (client: ReturnType<typeof lab.start>): void => {
+      const step = client.core.step.bind(client.core);
+      client.core.step = (event) => {
+        const effects = step(event);
+        for (const effect of effects) if (effect.kind === "prove-gone") asked.push(effect.first);
+        return effects;
+      };
+    };
+    const owner = own(lab, 1);
+    const served = lab.start(2);
+    watch(served);
+    lab.settle();
+    lab.kill(owner);
+    lab.settle();
+    expect(asked).toEqual([false]);
+    lab.leave(served);
+    lab.settle();
+    const first = lab.start(3);
+    watch(first);
+    lab.settle();
+    // The record went with the last mounter.
+    expect(asked).toEqual([false, true]);
+  });
+
+  test("an owner that died after its device was released needs no proof", () => {
+    for (let seed = 0; seed < 200; seed++) {
+      const lab = cluster(seed);
+      const owner = own(lab, 1);
+      const other = lab.start(2);
+      lab.settle();
+      lab.leave(owner);
+      while (owner.touching) lab.stepOnce();
+      if (owner.live) lab.kill(owner);
+      lab.settle();
+      expect(expectServed(lab)).toBe(other);
+      expect(other.proofs).toEqual([]);
+    }
+  });
+
+  test("the record says released, the block names a life: a mount that was served waits, and says for what", () => {
+    const lab = cluster();
+    const owner = own(lab, 3);
+    const other = lab.start(2);
+    lab.settle();
+    expect(other.core.role).toBe("remote");
+    const life = { ...(lab.block.life as NonNullable<typeof lab.block.life>), nodeid: 4, epoch: 5 };
+    lab.leave(owner);
+    while (lab.block.state !== "released") lab.stepOnce();
+    lab.block = { ...lab.block, state: "owned", epoch: 5, life };
+    for (let asked = 1; asked < 2 * MAX_FIRST_QUESTIONS; asked++) {
+      lab.settle();
+      expect([other.core.role, other.proofs.length]).toEqual(["waiting", asked]);
+      expect(other.core.why).toBe("node4 may have the volume mounted still: node 4 does not answer");
+      lab.askAgain();
+    }
+    lab.fence(4);
+    lab.askAgain();
+    lab.settle();
+    expect(expectServed(lab)).toBe(other);
+    // Above that of the life in the block, of which no record told.
+    expect(other.core.owner?.epoch).toBe(6);
+  });
+
+  test("a block that is older than the record of a ready owner names the wrong life: no proof of it counts", () => {
+    const lab = cluster();
+    const owner = own(lab, 1);
+    const other = lab.start(2);
+    lab.settle();
+    lab.leave(owner);
+    lab.settle();
+    const third = lab.start(3);
+    lab.settle();
+    lab.block = {
+      ...lab.block,
+      state: "owned",
+      epoch: 1,
+      life: { ...(lab.block.life as NonNullable<typeof lab.block.life>), nodeid: 4, epoch: 1 },
+    };
+    lab.kill(other);
+    lab.fence(4);
+    lab.settle();
+    expect([third.core.role, third.proofs]).toEqual(["waiting", []]);
+    expect(third.core.why).toContain("its owner's block names an owner before node 2 (epoch 1, 2 expected)");
+  });
+
+  test("a directory has no block: after a death the record alone counts, as one node has it", () => {
+    const lab = cluster();
+    lab.noBlock = true;
+    const owner = own(lab, 1);
+    const other = lab.start(2);
+    lab.settle();
+    lab.kill(owner);
+    lab.settle();
+    lab.askAgain();
+    lab.settle();
+    expect(other.core.why).toContain("only that node has the directory");
+    own(lab, 1);
+    expect(expectServed(lab).nodeid).toBe(1);
+  });
+});
