@@ -13,8 +13,14 @@ const passedOn: readonly NodeJS.Signals[] = ["SIGINT", "SIGTERM", "SIGHUP", "SIG
 /** The terminal sends these to the whole foreground group, the command included. */
 const sentByTerminal: ReadonlySet<NodeJS.Signals> = new Set(["SIGINT", "SIGQUIT", "SIGHUP"]);
 
-/** Gives the exit status; where a signal ended the command, this process ends by the same one. */
-export function execInNode(lab: LabState, node: LabNode, command: string, args: readonly string[]): Promise<number> {
+/** Gives the exit status; where a signal ended the command, this process ends by the same one. `start`: another one in tests. */
+export function execInNode(
+  lab: LabState,
+  node: LabNode,
+  command: string,
+  args: readonly string[],
+  start: typeof spawn = spawn,
+): Promise<number> {
   if (node.power !== "on") {
     throw new OperatingError(`${node.node} is ${node.power}`, {
       code: "node-off",
@@ -22,13 +28,14 @@ export function execInNode(lab: LabState, node: LabNode, command: string, args: 
     });
   }
   const env = { ...nodeEnvironment(lab, node), PWD: node.mount };
-  // The child enters the mount point, not this process: the mount may hang.
-  const child = spawn("nsenter", netnsArguments(node.netns, [command, ...args], node.mount), { stdio: "inherit", env });
   const terminal = process.stdin.isTTY;
   const forward = (name: NodeJS.Signals): void => {
     if (!(terminal && sentByTerminal.has(name))) child.kill(name);
   };
+  // Before it starts: its first words may be answered with a signal. One that comes meanwhile is delivered in a later turn.
   for (const name of passedOn) process.on(name, forward);
+  // The child enters the mount point, not this process: the mount may hang.
+  const child = start("nsenter", netnsArguments(node.netns, [command, ...args], node.mount), { stdio: "inherit", env });
   const release = (): void => {
     for (const name of passedOn) process.removeListener(name, forward);
   };
