@@ -135,7 +135,8 @@ function whereabouts(pid: number): string {
   }
 }
 
-const running = new Set<ChildProcess>();
+/** With the ends of their steps. */
+const running = new Map<ChildProcess, readonly Promise<unknown>[]>();
 const barriers: string[] = [];
 
 /** A file for the Barrier of so many members, outside of the mounts; removed with the actors. */
@@ -159,8 +160,9 @@ export function startActor(options: ActorOptions): Actor {
   const child = spawn("python3", ["-I", "-u", "-c", start, cwd], { cwd: "/", stdio: ["pipe", "pipe", "pipe"] });
   const pid = child.pid;
   if (pid === undefined) throw new Error("python3 can not be started");
-  running.add(child);
   const steps: Step[] = [];
+  const ends: Promise<unknown>[] = [];
+  running.set(child, ends);
   let stderr = "";
   child.stderr.on("data", (chunk: Buffer) => (stderr = (stderr + chunk.toString("utf8")).slice(-4000)));
   child.stdin.on("error", () => undefined); // It ended; `ended` says how.
@@ -182,8 +184,8 @@ export function startActor(options: ActorOptions): Actor {
     pid,
     ended,
     signal: (signal) => void child.kill(signal),
-    run: <T>(source: string, given: Readonly<Record<string, unknown>> = {}, timeoutMs = STEP_TIMEOUT_MS) =>
-      new Promise<T>((resolve, reject) => {
+    run: <T>(source: string, given: Readonly<Record<string, unknown>> = {}, timeoutMs = STEP_TIMEOUT_MS) => {
+      const end = new Promise<T>((resolve, reject) => {
         const timer = setTimeout(() => {
           reject(new Error(`a step has not ended after ${timeoutMs} ms:\n${source}\n${whereabouts(pid)}`));
         }, timeoutMs);
@@ -198,13 +200,20 @@ export function startActor(options: ActorOptions): Actor {
           },
         });
         child.stdin.write(`${JSON.stringify({ source, given })}\n`);
-      }),
+      });
+      ends.push(end);
+      return end;
+    },
   };
 }
 
-/** Kills every actor of this test process, without waiting: one that waits in a mount ends when the mount does. */
+/**
+ * Kills every actor of this test process, without waiting: one that waits in a mount ends when the mount does. A step of which nobody has waited for the
+ * end is one of a test that has failed before, and its error says nothing more.
+ */
 export function endActors(): void {
-  for (const child of running) {
+  for (const [child, ends] of running) {
+    for (const end of ends) end.catch(() => undefined);
     child.kill("SIGKILL");
     child.unref();
   }
