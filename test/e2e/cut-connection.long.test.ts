@@ -13,6 +13,7 @@ import { DEAD_MS } from "../../overlay/lower/wire/heartbeat.ts";
 import { type Actor, endActors, startActor, until, untilWaiting } from "./actor.ts";
 import { startLab, type TestLab } from "./lab.ts";
 import { lowerRoot } from "./lower-root.ts";
+import { FROZEN, untilWaitingIn } from "./owner-lower.ts";
 
 /** For answers to blocking ASTs: short, because a disk hangs for longer here. */
 const LIMIT_MS = 4000;
@@ -128,18 +129,22 @@ it("an owner whose serving thread waits for its disk is waited for, though anoth
   // The name is known there, and of what is in the directory the owner's mount has the lock.
   await wanting.run(`os.listdir("own")`);
   await own.run(`os.mkdir("own/before")`);
-  const pid = lab.node(owner).overlayPid;
+  const pid = lab.node(owner).overlayPid ?? 0;
+  const dlmdLog = (): string => readFileSync(path.join(lab.node(owner).runDir, "../dlmd.log"), "utf8");
+  const logged = dlmdLog().length;
   const root = lowerRoot(lab, owner);
   frozen.push(root);
   await freeze("--freeze", root);
   const began = performance.now();
   // By the serving thread itself: it answers nobody from now on.
   const made = own.run<string>(`result = code(os.mkdir, "own/during")`, {}, 180_000);
-  await until("the serving thread waits for the disk", () => /^State:\s+D/m.test(readFileSync(`/proc/${pid}/status`, "latin1")));
+  // In this call, and not for a moment in another one: before it, the lock is given to who wants it.
+  await untilWaitingIn(pid, FROZEN, ["mkdirat"]);
+  expect(readFileSync(`/proc/${pid}/stack`, "latin1")).toMatch(FROZEN);
   const wanted = wanting.run<string[]>(`result = sorted(os.listdir("own"))`, {}, 180_000);
   await untilWaiting(wanting);
-  const spared = (): boolean => /waits in the kernel/.test(readFileSync(path.join(lab.node(owner).runDir, "../dlmd.log"), "utf8"));
-  await until("its dlmd has looked at it", spared);
+  const said = (): string => dlmdLog().slice(logged);
+  await until("its dlmd has looked at it", () => said().includes("waits in the kernel"), said);
   expect(performance.now() - began).toBeGreaterThan(LIMIT_MS);
   for (const other of [...others, ...others]) await other.run(`fcntl.lockf(fd, fcntl.LOCK_EX); fcntl.lockf(fd, fcntl.LOCK_UN)`);
   await freeze("--unfreeze", root);

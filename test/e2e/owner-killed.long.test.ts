@@ -7,11 +7,10 @@ import { queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
 import { type Actor, endActors, startActor, until, untilWaiting } from "./actor.ts";
 import { HungDisk, noHang } from "./hung-disk.ts";
 import { startLab, type TestLab } from "./lab.ts";
-import { freeze, hasSuperblock, lowerDirectory, unfreeze, untilWaitingIn } from "./owner-lower.ts";
+import { FROZEN, freeze, hasSuperblock, lowerDirectory, unfreeze, untilWaitingIn } from "./owner-lower.ts";
 
 /** From the moment in which the device is free. */
 const TAKEOVER_MS = 2000;
-const FROZEN = /percpu_rwsem_wait|percpu_down_read/;
 const AT_DISK = /folio_wait|io_schedule|wait_on_page|submit_bio_wait|wait_transaction_locked|log_wait_commit/;
 const READ_BYTES = 1 << 20;
 

@@ -29,6 +29,9 @@ export async function unfreeze(directory: string): Promise<void> {
   await run("fsfreeze", ["--unfreeze", directory]);
 }
 
+/** Where a change of a frozen file system waits. */
+export const FROZEN: RegExp = /percpu_rwsem_wait|percpu_down_read/;
+
 /** x86_64, asm/unistd_64.h; other machines have other numbers, and the test says so. */
 const SYSCALLS: Readonly<Record<string, string>> = {
   18: "pwrite64",
