@@ -1,6 +1,7 @@
 import { statfsSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { defineConfig } from "vitest/config";
+import { BaseSequencer, type TestSpecification } from "vitest/node";
 
 // .ci/run counts the tests from this file.
 const results = process.env["COVERLAY_TEST_RESULTS"];
@@ -27,14 +28,25 @@ const endToEnd = {
   hookTimeout: 120_000,
   pool: "forks",
 } as const;
-/** What runs alone on the machine, and what takes long; each file says so by its name. */
+/** What runs alone on the machine, what takes long, and both; each file says so by its name. */
 const ALONE = "**/*.alone.test.ts";
 const LONG = "**/*.long.test.ts";
+const LONG_ALONE = "**/*.long-alone.test.ts";
+
+/** Of the files that run beside each other those that take long begin first: none of them is left over in the end, and runs by itself. */
+class LongFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const sorted = await super.sort(files);
+    const rank = ({ project }: TestSpecification): number => (project.name === "long" ? 0 : 1);
+    return sorted.toSorted((a, b) => rank(a) - rank(b));
+  }
+}
 
 export default defineConfig({
   test: {
     reporters: ["default", "./test/skips.ts", ...(results === undefined ? [] : [["json", { outputFile: results }] as const])],
-    // Pure rooms first and in parallel; then daemons, and mounts in labs, two files at a time; then one file at a time.
+    sequence: { sequencer: LongFirst },
+    // Pure rooms first and in parallel; then daemons; then mounts in labs, two files at a time; then one file at a time.
     projects: [
       {
         test: {
@@ -53,7 +65,7 @@ export default defineConfig({
           ...endToEnd,
           name: "e2e-dlmd",
           include: ["test/e2e/dlmd/**/*.test.ts"],
-          exclude: [ALONE, LONG],
+          exclude: [ALONE, LONG, LONG_ALONE],
           maxWorkers: 2,
           sequence: { groupOrder: 1 },
         },
@@ -63,7 +75,16 @@ export default defineConfig({
           ...endToEnd,
           name: "e2e",
           include: ["test/e2e/**/*.test.ts"],
-          exclude: ["test/e2e/dlmd/**", ALONE, LONG],
+          exclude: ["test/e2e/dlmd/**", ALONE, LONG, LONG_ALONE],
+          maxWorkers: 2,
+          sequence: { groupOrder: 2 },
+        },
+      },
+      {
+        test: {
+          ...endToEnd,
+          name: "long",
+          include: [`test/e2e/${LONG}`],
           maxWorkers: 2,
           sequence: { groupOrder: 2 },
         },
@@ -81,8 +102,8 @@ export default defineConfig({
       {
         test: {
           ...endToEnd,
-          name: "long",
-          include: [`test/e2e/${LONG}`],
+          name: "long-alone",
+          include: [`test/e2e/${LONG_ALONE}`],
           maxWorkers: 1,
           fileParallelism: false,
           sequence: { groupOrder: 4 },

@@ -130,7 +130,7 @@ os.mkdir("d1"); os.mkdir("d2"); os.mkdir("d3"); os.fsync(os.open(".", os.O_RDONL
       const on = (nodeid: number): Actor => startActor({ cwd: lab.node(nodeid).mount });
       const programs = [on(1), on(2), on(2), on(3)];
       // And each has a file without a name open (H10).
-      const prepare = `os.mkdir(f"d{at}"); os.sync()
+      const prepare = `os.mkdir(f"d{at}"); os.fsync(os.open(".", os.O_RDONLY))
 fd = os.open(f"n{at}", os.O_RDWR | os.O_CREAT); os.write(fd, b"kept"); os.unlink(f"n{at}"); os.fsync(fd)`;
       for (const [at, program] of programs.entries()) await program.run(prepare, { at });
       const directory = lowerDirectory((await statusOf(lab, 1)).pid, (await lab.status())[0]?.device ?? "");
