@@ -6,7 +6,8 @@ import * as z from "zod";
 import { OperatingError, WireError } from "../base/error.ts";
 import type { ConfigMessage } from "./change.ts";
 import type { ConfigRecord, KeptConfig } from "./record.ts";
-import { MAX_CONFIG_BYTES, MAX_NODES, canonicalConfig, decodeClusterConfig } from "./cluster-config.ts";
+import { MAX_TRAIL } from "./trail.ts";
+import { MAX_CONFIG_BYTES, MAX_NODES, MAX_VOTES, canonicalConfig, decodeClusterConfig } from "./cluster-config.ts";
 
 /** JSON may write a sign of the text with six. */
 const MAX_FINGERPRINT_CHARS = 6 * MAX_CONFIG_BYTES;
@@ -19,16 +20,22 @@ const recordShape = z.strictObject({ version: whole, text: z.string().max(MAX_CO
 // Files of version 0.1.0 name no view, and do not say who agreed.
 const pendingShape = z.strictObject({ record: recordShape, epoch: whole, view: word.default("") }).nullable();
 const agreedShape = z.array(z.int().min(1).max(65_535)).max(MAX_AGREED).default([]);
+// Files of version 0.1.0 do not say how the cluster came to what is in force.
+const votersShape = z.array(z.strictObject({ nodeid: z.int().min(1).max(65_535), votes: z.int().min(0).max(MAX_VOTES) })).max(MAX_NODES);
+const trailShape = z
+  .array(z.strictObject({ version: whole, nodes: votersShape, agreedBy: agreedShape }))
+  .max(MAX_TRAIL)
+  .default([]);
 const inView = { epoch: whole, view: word };
 const messageShape = z.discriminatedUnion("kind", [
-  z.strictObject({ ...inView, kind: z.literal("report"), committed: recordShape, pending: pendingShape }),
+  z.strictObject({ ...inView, kind: z.literal("report"), committed: recordShape, trail: trailShape, pending: pendingShape }),
   z.strictObject({ ...inView, kind: z.literal("propose"), record: recordShape }),
   z.strictObject({ ...inView, kind: z.literal("stored"), version: whole, fingerprint: z.string().max(MAX_FINGERPRINT_CHARS) }),
-  z.strictObject({ ...inView, kind: z.literal("commit"), record: recordShape }),
+  z.strictObject({ ...inView, kind: z.literal("commit"), record: recordShape, trail: trailShape }),
   z.strictObject({ ...inView, kind: z.literal("request"), requestId: whole, record: recordShape }),
   z.strictObject({ ...inView, kind: z.literal("refuse"), requestId: whole, reason: z.string().max(4096) }),
 ]);
-const keptShape = z.strictObject({ committed: recordShape, agreedBy: agreedShape, pending: pendingShape });
+const keptShape = z.strictObject({ committed: recordShape, agreedBy: agreedShape, trail: trailShape, pending: pendingShape });
 
 /** Least time-out that is accepted from a peer: what it may be was checked where it was applied. */
 const ANY_TIMEOUT_MS = 1;
@@ -96,6 +103,6 @@ export function encodeKeptConfig(kept: KeptConfig): string {
 
 /** Throws WireError or OperatingError. */
 export function decodeKeptConfig(text: string): KeptConfig {
-  const { committed, agreedBy, pending } = parse(text, keptShape);
-  return { committed: recordFrom(committed), agreedBy, pending: pendingFrom(pending) };
+  const { committed, agreedBy, trail, pending } = parse(text, keptShape);
+  return { committed: recordFrom(committed), agreedBy, trail, pending: pendingFrom(pending) };
 }

@@ -26,6 +26,7 @@ import {
   type PendingConfig,
   votesObjection,
 } from "./record.ts";
+import { type AgreedVersion, hasAll, mergeTrails } from "./trail.ts";
 import { isMajority } from "./votes.ts";
 
 export interface ConfigView {
@@ -35,13 +36,15 @@ export interface ConfigView {
   readonly quorate: boolean;
 }
 
+/** How the cluster came to a configuration, as the sender knows it. */
+type Trail = readonly AgreedVersion[];
 type InView = { readonly epoch: number; readonly view: string };
 export type ConfigMessage = InView &
   (
-    | { readonly kind: "report"; readonly committed: ConfigRecord; readonly pending: PendingConfig | null }
+    | { readonly kind: "report"; readonly committed: ConfigRecord; readonly trail: Trail; readonly pending: PendingConfig | null }
     | { readonly kind: "propose"; readonly record: ConfigRecord }
     | { readonly kind: "stored"; readonly version: number; readonly fingerprint: string }
-    | { readonly kind: "commit"; readonly record: ConfigRecord }
+    | { readonly kind: "commit"; readonly record: ConfigRecord; readonly trail: Trail }
     /** To the coordinator: propose this. */
     | { readonly kind: "request"; readonly requestId: number; readonly record: ConfigRecord }
     | { readonly kind: "refuse"; readonly requestId: number; readonly reason: string }
@@ -84,6 +87,10 @@ const tooMany = `${MAX_REQUESTS} requests wait for an answer already`;
 /** Messages of a newer view that wait for it to come here; the oldest goes first, and its view will be followed by another. */
 export const MAX_EARLY = 256;
 
+function stepOf({ committed: { version, nodes }, agreedBy }: KeptConfig): AgreedVersion {
+  return { version, nodes, agreedBy };
+}
+
 interface Proposal {
   readonly record: ConfigRecord;
   readonly stored: Set<number>;
@@ -98,7 +105,7 @@ export class ConfigChange {
   #serial = 0;
   readonly #onPersisted = new Map<number, () => void>();
   /** Coordinator: what the members of this view keep; null once all have said it. */
-  #reports: Map<number, { committed: ConfigRecord; pending: PendingConfig | null }> | null = null;
+  #reports: Map<number, Pick<KeptConfig, "committed" | "trail" | "pending">> | null = null;
   #proposal: Proposal | null = null;
   #early: { from: number; message: ConfigMessage }[] = [];
   /** What the last "settled" said. */
@@ -187,18 +194,18 @@ export class ConfigChange {
     if (agreedBy.length > this.#kept.agreedBy.length) this.#persist({ ...this.#kept, agreedBy }, () => {});
   }
 
-  #receiveOffer({ record, agreedBy }: OfferedConfig): void {
+  #receiveOffer({ record, agreedBy, trail }: OfferedConfig): void {
     if (record.version <= this.#kept.committed.version) return;
-    const reason = offerObjection(this.#kept, { record, agreedBy }, this.#view?.quorate === true);
-    if (reason === null) this.#adopt(record, agreedBy, null);
+    const reason = offerObjection(this.#kept, { record, agreedBy, trail }, this.#view?.quorate === true);
+    if (reason === null) this.#adopt({ record, agreedBy, trail }, null);
     else this.#effects.push({ kind: "declined", reason });
   }
 
   /** To the coordinator: what is kept here, and what is wanted. */
   #report(view: ConfigView): void {
     const coordinator = this.#coordinator(view);
-    const { committed, pending } = this.#kept;
-    this.#send(view, coordinator, { kind: "report", committed, pending });
+    const { committed, trail, pending } = this.#kept;
+    this.#send(view, coordinator, { kind: "report", committed, trail, pending });
     for (const [requestId, record] of this.#requests) this.#send(view, coordinator, { kind: "request", requestId, record });
   }
 
@@ -208,7 +215,7 @@ export class ConfigChange {
     if (view === null || nodeid === this.#self || !view.members.includes(nodeid)) return;
     if (nodeid === this.#coordinator(view)) this.#report(view);
     if (this.#coordinator(view) !== this.#self || this.#reports !== null) return;
-    this.#send(view, nodeid, { kind: "commit", record: this.#kept.committed });
+    this.#send(view, nodeid, { kind: "commit", record: this.#kept.committed, trail: this.#kept.trail });
     if (this.#proposal !== null) this.#send(view, nodeid, { kind: "propose", record: this.#proposal.record });
   }
 
@@ -245,7 +252,7 @@ export class ConfigChange {
         this.#proposal.stored.add(from);
         return this.#checkProposal(view);
       case "commit":
-        return fromCoordinator ? this.#adopt(message.record, view.members, null) : undefined;
+        return fromCoordinator ? this.#adopt({ record: message.record, agreedBy: view.members, trail: message.trail }, null) : undefined;
       case "request":
         return this.#receiveRequest(view, from, message.requestId, message.record);
       case "refuse":
@@ -263,11 +270,15 @@ export class ConfigChange {
   }
 
   /** A configuration that is decided. */
-  #adopt(record: ConfigRecord, agreedBy: readonly number[], then: (() => void) | null): void {
+  #adopt({ record, agreedBy, trail }: OfferedConfig, then: (() => void) | null): void {
     const { committed, pending } = this.#kept;
-    if (record.version <= committed.version) return then?.();
+    if (record.version <= committed.version) {
+      this.#learn(trail);
+      return then?.();
+    }
     const open = pending !== null && pending.record.version > record.version ? pending : null;
-    this.#persist({ committed: record, agreedBy: agreedBy.toSorted((a, b) => a - b), pending: open }, () => {
+    const led = mergeTrails(record.version, this.#kept.trail, [stepOf(this.#kept)], trail);
+    this.#persist({ committed: record, agreedBy: agreedBy.toSorted((a, b) => a - b), trail: led, pending: open }, () => {
       this.#count();
       this.#effects.push({ kind: "inForce", record });
       for (const [requestId, wanted] of this.#requests) {
@@ -277,6 +288,12 @@ export class ConfigChange {
       }
       then?.();
     });
+  }
+
+  /** Of how the cluster came to what is in force. A node whose state was lost has forgotten it. */
+  #learn(trail: Trail): void {
+    const merged = mergeTrails(this.#kept.committed.version, this.#kept.trail, trail);
+    if (!hasAll(this.#kept.trail, merged)) this.#persist({ ...this.#kept, trail: merged }, () => {});
   }
 
   /** As what is kept says: by the one in force, or by that and the proposed one. */
@@ -330,11 +347,14 @@ export class ConfigChange {
     if (reports === null || reports.size < view.members.length) return;
     const all = [...reports];
     const latest = all.reduce((a, [, { committed }]) => (committed.version > a.version ? committed : a), this.#kept.committed);
-    this.#adopt(latest, view.members, () => {
+    const known = all.flatMap(([, report]) => report.trail);
+    this.#adopt({ record: latest, agreedBy: view.members, trail: known }, () => {
       if (this.#view !== view) return;
       this.#reports = null;
-      for (const [nodeid, { committed }] of all) {
-        if (committed.version < latest.version && nodeid !== this.#self) this.#send(view, nodeid, { kind: "commit", record: latest });
+      const { trail } = this.#kept;
+      for (const [nodeid, report] of all) {
+        const isBehind = report.committed.version < latest.version || !hasAll(report.trail, trail);
+        if (isBehind && nodeid !== this.#self) this.#send(view, nodeid, { kind: "commit", record: latest, trail });
       }
       const open = all.flatMap(([, { pending }]) => (pending !== null && pending.record.version === latest.version + 1 ? [pending] : []));
       const [first] = open;
@@ -396,9 +416,10 @@ export class ConfigChange {
     const { record, stored } = proposal;
     if (!isMajority([this.#kept.committed.nodes, record.nodes], stored)) return;
     this.#proposal = null;
-    this.#adopt(record, view.members, () => {
+    this.#adopt({ record, agreedBy: view.members, trail: [] }, () => {
       if (this.#view !== view) return;
-      for (const nodeid of view.members) if (nodeid !== this.#self) this.#send(view, nodeid, { kind: "commit", record });
+      const { trail } = this.#kept;
+      for (const nodeid of view.members) if (nodeid !== this.#self) this.#send(view, nodeid, { kind: "commit", record, trail });
     });
   }
 }

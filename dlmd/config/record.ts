@@ -1,4 +1,5 @@
 /** A configuration as the change protocol (change.ts) sees it, what a node keeps of it, and how its votes are counted. Pure. */
+import { type AgreedVersion, follows } from "./trail.ts";
 import { isMajority, type Voter } from "./votes.ts";
 
 export interface ConfigRecord {
@@ -27,6 +28,8 @@ export interface KeptConfig {
   readonly committed: ConfigRecord;
   /** Nodes that had it in force in a quorate view, ascending. None: it comes from a file, and the cluster never agreed on it. */
   readonly agreedBy: readonly number[];
+  /** How the cluster came to it: versions before `committed`, ascending, at most MAX_TRAIL. */
+  readonly trail: readonly AgreedVersion[];
   /** Its version is that of `committed` plus one. */
   readonly pending: PendingConfig | null;
 }
@@ -36,19 +39,24 @@ export interface OfferedConfig {
   readonly record: ConfigRecord;
   /** As in KeptConfig. */
   readonly agreedBy: readonly number[];
+  readonly trail: readonly AgreedVersion[];
 }
 
 /**
  * Why a configuration that another node has in force is not taken from it; null: it is. A majority of our own votes must have had it
- * in force: a node alone with a file of its own may be quorate by that file.
+ * in force, or a version that led to it: a node alone with a file of its own may be quorate by that file.
  */
-export function offerObjection({ committed, pending }: KeptConfig, { record, agreedBy }: OfferedConfig, isQuorate: boolean): string | null {
+export function offerObjection(
+  { committed, pending }: KeptConfig,
+  { record, agreedBy, trail }: OfferedConfig,
+  isQuorate: boolean,
+): string | null {
   // Stored here, and decided while the connection to its coordinator was away.
   const isStored = pending?.record.fingerprint === record.fingerprint;
   if (isQuorate && !isStored) return `this node is in a quorate view, in which version ${committed.version} is in force`;
-  if (isMajority([committed.nodes], agreedBy)) return null;
+  if (follows(committed, trail, { version: record.version, nodes: record.nodes, agreedBy })) return null;
   const by = agreedBy.length === 0 ? "no node" : `nodes ${agreedBy.join(", ")} alone`;
-  return `version ${record.version} was in force at ${by}, which is no majority of the votes of version ${committed.version}`;
+  return `version ${record.version} was in force at ${by}, which is no majority of the votes of version ${committed.version}, nor of a version that led from that to it`;
 }
 
 /** One node at a time, and by one vote: then majorities of before and after always meet. */

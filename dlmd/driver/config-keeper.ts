@@ -95,7 +95,7 @@ export async function readKeptConfig(file: string): Promise<KeptConfig | null> {
  */
 export function startingConfig(kept: KeptConfig | null, text: string, source: string, minTimeoutMs: number): KeptConfig {
   const found = configRecordOf(text, source, minTimeoutMs);
-  if (kept === null) return { committed: found, agreedBy: [], pending: null };
+  if (kept === null) return { committed: found, agreedBy: [], trail: [], pending: null };
   const { committed } = kept;
   const [before, now] = [decode(committed), decode(found)];
   const refuse = (message: string, hint: string): OperatingError => new OperatingError(message, { code: "config-version", hint });
@@ -159,8 +159,8 @@ export class ConfigKeeper {
   }
   /** What a node with an older one is offered; null: the cluster never agreed on ours. */
   get offer(): ConfigOffer | null {
-    const { committed, agreedBy } = this.#core.kept;
-    return agreedBy.length === 0 ? null : { version: committed.version, text: committed.text, agreedBy };
+    const { committed, agreedBy, trail } = this.#core.kept;
+    return agreedBy.length === 0 ? null : { version: committed.version, text: committed.text, agreedBy, trail };
   }
   get hash(): Uint8Array {
     return this.#hash;
@@ -204,7 +204,7 @@ export class ConfigKeeper {
       const config = decode(record);
       if (config.cluster !== this.#config.cluster) return;
       const different = fixedDifference(this.#config, config);
-      if (different === null) return this.#step({ kind: "offered", record, agreedBy: offer.agreedBy });
+      if (different === null) return this.#step({ kind: "offered", record, agreedBy: offer.agreedBy, trail: offer.trail });
       const hint = "Stop this dlmd, put the cluster.yaml of the others here, and start it with --new-config.";
       this.#error(
         `different ${different}`,

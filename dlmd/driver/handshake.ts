@@ -13,20 +13,23 @@ import { timingSafeEqual } from "node:crypto";
 import { ByteReader, ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
 import { MAX_AGREED } from "../config/change-codec.ts";
-import { MAX_CONFIG_BYTES } from "../config/cluster-config.ts";
+import { MAX_CONFIG_BYTES, MAX_NODES } from "../config/cluster-config.ts";
+import { type AgreedVersion, MAX_TRAIL } from "../config/trail.ts";
 import { peerVersion } from "../wire/peer.ts";
 import { type ClusterKey, connectionProof } from "../tls/keyring.ts";
 import { DATAGRAM_KEY_BYTES } from "./seal.ts";
 
 const MAGIC = 0x50445643;
 /** Changes with every incompatible change of what dlmds say to each other: of frames, or of what comes before them. */
-export const PEER_PROTOCOL_VERSION: number = peerVersion + 3;
+export const PEER_PROTOCOL_VERSION: number = peerVersion + 4;
 export const NONCE_BYTES = 32;
 export const CONFIG_HASH_BYTES = 32;
 const PROOF_BYTES = 32;
 const MAX_REASON_BYTES = 2048;
+/** A version, its votes, and the nodes that agreed on it. */
+const MAX_AGREED_VERSION_BYTES: number = 4 + 2 + MAX_NODES * 3 + 2 + MAX_AGREED * 2;
 /** The largest frame of a handshake. */
-export const HANDSHAKE_FRAME_BYTES: number = MAX_CONFIG_BYTES + 4096;
+export const HANDSHAKE_FRAME_BYTES: number = MAX_CONFIG_BYTES + MAX_TRAIL * MAX_AGREED_VERSION_BYTES + 4096;
 
 const Kind = { HELLO: 1, PROOF: 2, REFUSE: 3 } as const;
 
@@ -70,6 +73,8 @@ export interface ConfigOffer {
   readonly text: string;
   /** Nodes that had it in force in a quorate view: at least one. */
   readonly agreedBy: readonly number[];
+  /** How the cluster came to it: for a peer that missed several versions. */
+  readonly trail: readonly AgreedVersion[];
 }
 
 export type HandshakeStep =
@@ -114,21 +119,52 @@ function encodeRefuse(reason: string, offer: ConfigOffer | null): Uint8Array {
   const writer = new ByteWriter(256, HANDSHAKE_FRAME_BYTES).u8(Kind.REFUSE).string(reason.slice(0, MAX_REASON_BYTES / 4));
   writer.u32(offer?.version ?? 0);
   writer.block(new TextEncoder().encode(offer?.text ?? ""));
-  const agreedBy = offer?.agreedBy ?? [];
-  writer.u16(agreedBy.length);
-  for (const nodeid of agreedBy) writer.u16(nodeid);
+  encodeNodeids(writer, offer?.agreedBy ?? []);
+  // A peer of another protocol version reads a refusal, too, but is offered nothing.
+  if (offer !== null) encodeTrail(writer, offer.trail);
   return writer.copy();
+}
+
+function encodeNodeids(writer: ByteWriter, nodeids: readonly number[]): void {
+  writer.u16(nodeids.length);
+  for (const nodeid of nodeids) writer.u16(nodeid);
+}
+
+function decodeNodeids(reader: ByteReader): number[] {
+  const count = reader.u16();
+  if (count > MAX_AGREED) throw new WireError(`a configuration that ${count} nodes agreed on`);
+  return Array.from({ length: count }, () => reader.u16());
+}
+
+function encodeTrail(writer: ByteWriter, trail: readonly AgreedVersion[]): void {
+  writer.u16(trail.length);
+  for (const { version, nodes, agreedBy } of trail) {
+    writer.u32(version).u16(nodes.length);
+    for (const { nodeid, votes } of nodes) writer.u16(nodeid).u8(votes);
+    encodeNodeids(writer, agreedBy);
+  }
+}
+
+function decodeTrail(reader: ByteReader): AgreedVersion[] {
+  const count = reader.u16();
+  if (count > MAX_TRAIL) throw new WireError(`a configuration with ${count} versions before it`);
+  return Array.from({ length: count }, () => {
+    const version = reader.u32();
+    const voters = reader.u16();
+    if (voters > MAX_NODES) throw new WireError(`a version before it of ${voters} nodes`);
+    const nodes = Array.from({ length: voters }, () => ({ nodeid: reader.u16(), votes: reader.u8() }));
+    return { version, nodes, agreedBy: decodeNodeids(reader) };
+  });
 }
 
 function decodeRefuse(reader: ByteReader): HandshakeStep {
   const reason = `refused by the peer: ${reader.string(MAX_REASON_BYTES)}`;
   const version = reader.u32();
   const text = new TextDecoder().decode(reader.block(MAX_CONFIG_BYTES));
-  const count = reader.u16();
-  if (count > MAX_AGREED) throw new WireError(`a configuration that ${count} nodes agreed on`);
-  const agreedBy = Array.from({ length: count }, () => reader.u16());
+  const agreedBy = decodeNodeids(reader);
+  const offer = version === 0 ? null : { version, text, agreedBy, trail: decodeTrail(reader) };
   reader.end();
-  return { kind: "refused", send: null, reason, offer: version === 0 ? null : { version, text, agreedBy } };
+  return { kind: "refused", send: null, reason, offer };
 }
 
 /** Why that peer may not talk to us, or null. Written so that it makes sense in the log of either side. */

@@ -2,6 +2,7 @@
 import { expect, it } from "vitest";
 import { type ConfigEffect, type ConfigEvent, type ConfigMessage, ConfigChange } from "../../dlmd/config/change.ts";
 import type { ConfigRecord, KeptConfig } from "../../dlmd/config/record.ts";
+import type { AgreedVersion } from "../../dlmd/config/trail.ts";
 
 /** "1:1 2:1 3:1": votes by node. */
 function record(version: number, votes: string): ConfigRecord {
@@ -29,7 +30,7 @@ class ConfigWorld {
 
   constructor(first: ConfigRecord) {
     for (const { nodeid } of first.nodes) {
-      this.disks.set(nodeid, { committed: first, agreedBy: [], pending: null });
+      this.disks.set(nodeid, { committed: first, agreedBy: [], trail: [], pending: null });
       this.boot(nodeid);
     }
   }
@@ -80,9 +81,23 @@ class ConfigWorld {
     }
   }
 
-  offer(to: number, record: ConfigRecord, agreedBy: readonly number[]): void {
-    this.step(to, { kind: "offered", record, agreedBy });
+  offer(to: number, record: ConfigRecord, agreedBy: readonly number[], trail: readonly AgreedVersion[] = []): void {
+    this.step(to, { kind: "offered", record, agreedBy, trail });
     this.sync(to);
+  }
+
+  /** As the handshake of two nodes, of which one has an older version in force. */
+  meet(newer: number, older: number): void {
+    const { committed, agreedBy, trail } = (this.#cores.get(newer) as ConfigChange).kept;
+    this.offer(older, committed, agreedBy, trail);
+  }
+
+  /** Its state is lost; it starts with the file of what was in force there. */
+  forget(nodeid: number): void {
+    const { committed } = this.disks.get(nodeid) as KeptConfig;
+    this.crash(nodeid);
+    this.disks.set(nodeid, { committed, agreedBy: [], trail: [], pending: null });
+    this.boot(nodeid);
   }
 
   apply(nodeid: number, wanted: ConfigRecord): void {
@@ -350,10 +365,70 @@ it("an offer is taken if a majority of our own votes had it in force: a node alo
   world.boot(2);
   world.offer(2, record(9, "3:1"), [3]);
   expect(world.kept(2)).toBe("1");
-  expect(world.told).toEqual(["2 declined: version 9 was in force at nodes 3 alone, which is no majority of the votes of version 1"]);
+  expect(world.told).toEqual([
+    "2 declined: version 9 was in force at nodes 3 alone, which is no majority of the votes of version 1, nor of a version that led from that to it",
+  ]);
   world.offer(2, record(9, "1:1 3:1"), [1, 3]);
   expect(world.kept(2)).toBe("9");
   expect(world.disks.get(2)?.agreedBy).toEqual([1, 3]);
+});
+
+const four = record(1, "1:1 2:1 3:1 4:1");
+
+/** Node 3 was away while node 4 lost its vote, and went, and nodes 1 and 2 made one more change. */
+function twoMissed(): ConfigWorld {
+  const world = new ConfigWorld(four);
+  world.view(1, [1, 2, 3, 4]);
+  world.settle(1, 2, 3, 4);
+  world.crash(3);
+  world.boot(3);
+  world.view(2, [1, 2, 4]);
+  world.settle(1, 2, 4);
+  world.apply(1, record(2, "1:1 2:1 3:1 4:0"));
+  world.settle(1, 2, 4);
+  world.crash(4);
+  world.view(3, [1, 2]);
+  world.settle(1, 2);
+  world.apply(1, record(3, "1:2 2:1 3:1 4:0"));
+  world.settle(1, 2);
+  expect([1, 2, 3].map((nodeid) => world.kept(nodeid))).toEqual(["3", "3", "1"]);
+  expect(world.disks.get(2)?.agreedBy).toEqual([1, 2]);
+  return world;
+}
+
+it("a node that missed two versions takes the newest, though those that agreed on it were no majority of its own votes", () => {
+  const world = twoMissed();
+  world.meet(2, 3);
+  expect(world.kept(3)).toBe("3");
+  // And it can tell the next one how the cluster came to it.
+  expect(world.disks.get(3)?.trail.map(({ version, agreedBy }) => `${version} by ${agreedBy.join()}`)).toEqual([
+    "1 by 1,2,3,4",
+    "2 by 1,2,4",
+  ]);
+});
+
+it("a node that lost its state learns again how the cluster came to what is in force", () => {
+  const world = twoMissed();
+  world.forget(2);
+  world.view(4, [1, 2]);
+  world.settle(1, 2);
+  world.forget(1);
+  world.view(5, [1, 2]);
+  world.settle(1, 2);
+  world.crash(2);
+  world.meet(1, 3);
+  expect(world.kept(3)).toBe("3");
+});
+
+it("a node alone with files of its own leads nobody to the second of them", () => {
+  const world = twoMissed();
+  const own = { version: 2, nodes: record(2, "4:1").nodes, agreedBy: [4] };
+  world.offer(3, record(3, "4:1 5:1"), [4, 5], [own]);
+  expect(world.kept(3)).toBe("1");
+  expect(world.told.at(-1)).toContain("3 declined: version 3 was in force at nodes 4, 5 alone");
+  // What comes after it proves nothing either.
+  world.offer(3, record(3, "4:1 5:1"), [4, 5], [{ version: 4, nodes: record(4, "4:1").nodes, agreedBy: [1, 2, 3] }]);
+  expect(world.kept(3)).toBe("1");
 });
 
 it("a file is agreed on when a quorate view has it in force, by those who were in one", () => {
@@ -379,7 +454,7 @@ it("H4: of two open proposals of views with one epoch every coordinator takes up
     const world = new ConfigWorld(three);
     const open = (nodeid: number, view: string, votes: string): void => {
       const [committed, agreedBy] = [three, [1, 2, 3]];
-      world.disks.set(nodeid, { committed, agreedBy, pending: { record: record(2, votes), epoch: 7, view } });
+      world.disks.set(nodeid, { committed, agreedBy, trail: [], pending: { record: record(2, votes), epoch: 7, view } });
       world.boot(nodeid);
     };
     open(lowest, "7.1", "1:2 2:1 3:1");
@@ -448,7 +523,7 @@ it.each([
 
 it("a coordinator keeps 8 requests of each member; one more is refused, one that is said again is not", () => {
   const first = record(1, "1:1 2:1 3:1");
-  const core = new ConfigChange(1, { committed: first, agreedBy: [], pending: null }, () => null);
+  const core = new ConfigChange(1, { committed: first, agreedBy: [], trail: [], pending: null }, () => null);
   core.step({ kind: "view", view: { epoch: 1, id: "v", members: [1, 2, 3], quorate: true } });
   const ask = (from: number, requestId: number): ConfigEffect[] => {
     const message = { epoch: 1, view: "v", kind: "request", requestId, record: record(2, "1:1 2:1 3:2") } as const;

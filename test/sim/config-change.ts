@@ -110,7 +110,7 @@ export class ConfigSim {
     this.#nodes = Array.from({ length: UNIVERSE }, (_, at) => ({
       nodeid: at + 1,
       core: null,
-      disk: at < 3 ? { committed: first, agreedBy: [], pending: null } : null,
+      disk: at < 3 ? { committed: first, agreedBy: [], trail: [], pending: null } : null,
       basis: null,
       persists: [],
       promised: 0,
@@ -167,7 +167,7 @@ export class ConfigSim {
       // A new machine gets the file that names it.
       const latest = this.#latest();
       if (!latest.nodes.some(({ nodeid }) => nodeid === node.nodeid)) return;
-      node.disk = { committed: latest, agreedBy: [], pending: null };
+      node.disk = { committed: latest, agreedBy: [], trail: [], pending: null };
     }
     node.core = new ConfigChange(node.nodeid, node.disk, () => null);
     node.basis = basisOf(node.disk);
@@ -227,8 +227,8 @@ export class ConfigSim {
   }
 
   /** What was never agreed on is never offered. */
-  #offerOf({ committed: record, agreedBy }: KeptConfig, to: SimNode): void {
-    if (agreedBy.length > 0) this.#step(to, { kind: "offered", record, agreedBy });
+  #offerOf({ committed: record, agreedBy, trail }: KeptConfig, to: SimNode): void {
+    if (agreedBy.length > 0) this.#step(to, { kind: "offered", record, agreedBy, trail });
   }
 
   /** At several nodes different changes of the same version at the same moment. */

@@ -8,7 +8,7 @@ import { noFaultOptions } from "./faults.ts";
 import { runCluster } from "./simulations.ts";
 import { scriptOf } from "./trouble.ts";
 
-const seeds = Number(process.env["COVERLAY_SIM_SEEDS"] ?? 14);
+const seeds = Number(process.env["COVERLAY_SIM_SEEDS"] ?? 16);
 const steps = Number(process.env["COVERLAY_SIM_STEPS"] ?? 6000);
 /** Programs that do little and nodes that stay off for seconds: a change takes a view that lasts. */
 const slow = 8;

@@ -37,7 +37,7 @@ export class ConfigPart {
     this.#node = node;
     this.#history = history;
     this.#random = node.cluster.streams.of(`config ${node.nodeid}`);
-    this.#disk = { committed: history.latest, agreedBy: [], pending: null };
+    this.#disk = { committed: history.latest, agreedBy: [], trail: [], pending: null };
     this.inForce = history.latest;
     this.address = addressIn(history.latest, node.nodeid) ?? "";
   }
@@ -81,7 +81,7 @@ export class ConfigPart {
   }
 
   #takeFile(committed: ConfigRecord): void {
-    this.#disk = { committed, agreedBy: [], pending: null };
+    this.#disk = { committed, agreedBy: [], trail: [], pending: null };
     this.#history.changed = true;
   }
 
@@ -151,8 +151,8 @@ export class ConfigPart {
     if (mine.fingerprint === theirs.fingerprint) return b.config.knows(a.nodeid) ? null : "refused";
     if (mine.version === theirs.version) return "refused";
     const [newer, to] = mine.version > theirs.version ? [a, b] : [b, a];
-    const { committed: record, agreedBy } = newer.config.kept;
-    return agreedBy.length === 0 ? "refused" : { to, event: { kind: "offered", record, agreedBy } };
+    const { committed: record, agreedBy, trail } = newer.config.kept;
+    return agreedBy.length === 0 ? "refused" : { to, event: { kind: "offered", record, agreedBy, trail } };
   }
 
   #perform(effect: ConfigEffect): void {

@@ -85,7 +85,14 @@ const record = {
   nodes: [],
 };
 const configCorpus = [
-  encodeConfigMessage({ epoch: 1, view: "1.1.a", kind: "report", committed: record, pending: { record, epoch: 1, view: "1.1.a" } }),
+  encodeConfigMessage({
+    epoch: 1,
+    view: "1.1.a",
+    kind: "report",
+    committed: record,
+    trail: [{ version: 0, nodes: [{ nodeid: 1, votes: 1 }], agreedBy: [1] }],
+    pending: { record, epoch: 1, view: "1.1.a" },
+  }),
   encodeConfigMessage({ epoch: 1, view: "1.1.a", kind: "propose", record }),
   encodeConfigMessage({ epoch: 1, view: "1.1.a", kind: "stored", version: 2, fingerprint: "[]" }),
   encodeConfigMessage({ epoch: 1, view: "1.1.a", kind: "request", requestId: 3, record }),

@@ -1,6 +1,8 @@
 import { expect, test } from "vitest";
 import { type Handshake, type HandshakeStep, type Identity, createHandshake } from "../../../dlmd/driver/handshake.ts";
 import { MAX_AGREED } from "../../../dlmd/config/change-codec.ts";
+import { MAX_CONFIG_BYTES, MAX_NODES } from "../../../dlmd/config/cluster-config.ts";
+import { type AgreedVersion, MAX_TRAIL } from "../../../dlmd/config/trail.ts";
 import { type ClusterKey, createKeyring } from "../../../dlmd/tls/keyring.ts";
 
 const keyOf = (fill: number): ClusterKey => createKeyring([Buffer.alloc(32, fill)]).first;
@@ -29,20 +31,30 @@ interface Side {
   /** False: its configuration comes from a file. */
   readonly agreed?: boolean;
   readonly agreedBy?: readonly number[];
+  readonly trail?: readonly AgreedVersion[];
+  readonly text?: string;
 }
 
 function side(
   role: "initiator" | "acceptor",
   nodeid: number,
-  { self = {}, expectedNodeid, known = [1, 2, 3], agreed = true, agreedBy, ...change }: Side,
+  {
+    self = {},
+    expectedNodeid,
+    known = [1, 2, 3],
+    agreed = true,
+    agreedBy = [1, 2, 3],
+    trail = [],
+    text = `configuration of node ${nodeid}`,
+    ...change
+  }: Side,
 ): Handshake {
   return createHandshake({
     key: change.key ?? keyOf(7),
     binding: change.binding ?? binding,
     self: { ...identity(nodeid), ...self },
     objection: () => change.objection ?? null,
-    offer: () =>
-      agreed ? { version: self.configVersion ?? 4, text: `configuration of node ${nodeid}`, agreedBy: agreedBy ?? [1, 2, 3] } : null,
+    offer: () => (agreed ? { version: self.configVersion ?? 4, text, agreedBy, trail } : null),
     nonce: Buffer.alloc(32, 100 + nodeid),
     role,
     expectedNodeid: expectedNodeid ?? null,
@@ -96,8 +108,14 @@ test.each(refusals)("%s: both sides know why", (_name, initiator, acceptor, reas
 test("a node with an older configuration is offered the newer one, and nothing is offered to others", () => {
   const offers = (initiator: Side): unknown[] =>
     run(side("initiator", 2, initiator), side("acceptor", 1, {})).map((end) => end.kind === "refused" && end.offer);
-  expect(offers({ self: { configVersion: 3 } })).toEqual([{ version: 4, text: "configuration of node 1", agreedBy: [1, 2, 3] }, null]);
-  expect(offers({ self: { configVersion: 5 } })).toEqual([null, { version: 5, text: "configuration of node 2", agreedBy: [1, 2, 3] }]);
+  expect(offers({ self: { configVersion: 3 } })).toEqual([
+    { version: 4, text: "configuration of node 1", agreedBy: [1, 2, 3], trail: [] },
+    null,
+  ]);
+  expect(offers({ self: { configVersion: 5 } })).toEqual([
+    null,
+    { version: 5, text: "configuration of node 2", agreedBy: [1, 2, 3], trail: [] },
+  ]);
   expect(offers({ self: { configVersion: 3, cluster: "other" } })).toEqual([null, null]);
 });
 
@@ -115,6 +133,30 @@ test("an offer that more nodes agreed on than there can be is refused", () => {
     run(side("initiator", 2, { self: { configVersion: 5 }, agreedBy: Array(count).fill(7) }), side("acceptor", 1, {}))[1];
   expect(offers(MAX_AGREED)).toMatchObject({ offer: { agreedBy: Array(MAX_AGREED).fill(7) as number[] } });
   expect(offers(MAX_AGREED + 1)).toMatchObject({ offer: null, reason: "damaged handshake: a configuration that 63 nodes agreed on" });
+});
+
+test("an offer with more versions before it, or more nodes in one, than there can be is refused", () => {
+  const step = (voters: number, agreed: number): AgreedVersion => {
+    const nodes = Array.from({ length: voters }, (_, at) => ({ nodeid: at + 1, votes: 255 }));
+    return { version: 0xffff_ffff, nodes, agreedBy: Array.from({ length: agreed }, (_, at) => at + 1) };
+  };
+  const offers = (trail: readonly AgreedVersion[]): HandshakeStep =>
+    run(side("initiator", 2, { self: { configVersion: 5 }, trail }), side("acceptor", 1, {}))[1];
+  const largest = Array<AgreedVersion>(MAX_TRAIL).fill(step(MAX_NODES, MAX_AGREED));
+  expect(offers(largest)).toMatchObject({ offer: { trail: largest } });
+  const damaged = (reason: string): object => ({ offer: null, reason: `damaged handshake: ${reason}` });
+  expect(offers(Array(MAX_TRAIL + 1).fill(step(1, 1)))).toMatchObject(damaged("a configuration with 65 versions before it"));
+  expect(offers([step(MAX_NODES + 1, 1)])).toMatchObject(damaged("a version before it of 32 nodes"));
+  expect(offers([step(1, MAX_AGREED + 1)])).toMatchObject(damaged("a configuration that 63 nodes agreed on"));
+});
+
+test("the largest offer fits into a frame of the handshake", () => {
+  const nodes = Array.from({ length: MAX_NODES }, (_, at) => ({ nodeid: at + 1, votes: 1 }));
+  const agreedBy = Array<number>(MAX_AGREED).fill(7);
+  const trail = Array.from({ length: MAX_TRAIL }, () => ({ version: 1, nodes, agreedBy }));
+  const text = "x".repeat(MAX_CONFIG_BYTES);
+  const options = { self: { configVersion: 5 }, agreedBy, trail, text };
+  expect(run(side("initiator", 2, options), side("acceptor", 1, {}))[1]).toMatchObject({ offer: { text } });
 });
 
 test("a proof sent back to its author is no proof", () => {

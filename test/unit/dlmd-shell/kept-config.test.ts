@@ -93,7 +93,7 @@ test("a quorate member declines an offer, and says why", () => {
   const { keeper: node, said } = keeper(startingConfig(null, example, "cluster.yaml", 1500));
   node.view(view([1, 2, 3], true));
   const text = example.replace("version: 1", "version: 9");
-  node.offered({ version: 9, text, agreedBy: [1, 2, 3] });
+  node.offered({ version: 9, text, agreedBy: [1, 2, 3], trail: [] });
   expect(node.config.version).toBe(1);
   expect(said).toContainEqual({
     message: "a peer's configuration is not taken",
@@ -108,7 +108,8 @@ test("what peers offer again and again is told once in a while, each kind by its
     node.view(view([1, 2, 3], true));
     for (let version = 9; version < 109; version++) {
       const text = example.replace("version: 1", `version: ${version}`);
-      for (const offered of [text, `${text}timeoutMs: 10000\n`, "cluster: ["]) node.offered({ version, text: offered, agreedBy: [1] });
+      for (const offered of [text, `${text}timeoutMs: 10000\n`, "cluster: ["])
+        node.offered({ version, text: offered, agreedBy: [1], trail: [] });
     }
   };
   const told = (): unknown[] => said.splice(0).map((line) => (line as { message: string }).message);
@@ -130,10 +131,10 @@ test.each(["timeoutMs: 10000", "fencedLockspaces: [app]"])(
     const { keeper: node, said } = keeper(startingConfig(null, example, "cluster.yaml", 1500));
     node.view(view([1], false));
     const text = example.replace("version: 1", "version: 2");
-    node.offered({ version: 2, text: `${text}${other}\n`, agreedBy: [1, 2] });
+    node.offered({ version: 2, text: `${text}${other}\n`, agreedBy: [1, 2], trail: [] });
     expect(node.config.version).toBe(1);
     expect(said).toContainEqual(expect.objectContaining({ different: other.split(":")[0], version: 2 }));
-    node.offered({ version: 2, text, agreedBy: [1, 2] });
+    node.offered({ version: 2, text, agreedBy: [1, 2], trail: [] });
     await vi.waitUntil(() => node.config.version === 2);
     await node.close();
   },
