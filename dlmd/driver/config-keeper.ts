@@ -135,6 +135,8 @@ export class ConfigKeeper {
   #hash: Uint8Array;
   #requests = 0;
   #writing: Promise<void> = Promise.resolve();
+  /** cluster.yaml, for people. */
+  #showing: Promise<void> = Promise.resolve();
   #isClosed = false;
   #endWaiting: () => void = () => {};
   readonly #closed: Promise<void> = new Promise((resolve) => (this.#endWaiting = resolve));
@@ -370,9 +372,10 @@ export class ConfigKeeper {
       return;
     }
     // For people and for the next start; what counts is kept already.
-    writeAtomic(configFile, record.text, 0o644).catch((error: unknown) =>
-      log.error({ file: configFile, error: (error as Error).message }, "cluster.yaml could not be written"),
-    );
+    const earlier = this.#showing;
+    this.#showing = earlier
+      .then(() => writeAtomic(configFile, record.text, 0o644))
+      .catch((error: unknown) => log.error({ file: configFile, error: (error as Error).message }, "cluster.yaml could not be written"));
   }
 
   /** What is being written is on disk. */
@@ -380,6 +383,7 @@ export class ConfigKeeper {
     this.#isClosed = true;
     this.#endWaiting();
     await this.#writing;
+    await this.#showing;
   }
 }
 

@@ -27,9 +27,9 @@ export const CONFIG_HASH_BYTES = 32;
 const PROOF_BYTES = 32;
 const MAX_REASON_BYTES = 2048;
 /** A version, its votes, and the nodes that agreed on it. */
-const MAX_AGREED_VERSION_BYTES: number = 4 + 2 + MAX_NODES * 3 + 2 + MAX_AGREED * 2;
+const agreedVersionBytes: number = 4 + 2 + MAX_NODES * 3 + 2 + MAX_AGREED * 2;
 /** The largest frame of a handshake. */
-export const HANDSHAKE_FRAME_BYTES: number = MAX_CONFIG_BYTES + MAX_TRAIL * MAX_AGREED_VERSION_BYTES + 4096;
+export const HANDSHAKE_FRAME_BYTES: number = MAX_CONFIG_BYTES + MAX_TRAIL * agreedVersionBytes + 4096;
 
 const Kind = { HELLO: 1, PROOF: 2, REFUSE: 3 } as const;
 

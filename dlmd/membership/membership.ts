@@ -64,6 +64,8 @@ export class Membership {
   readonly #agreement: Agreement;
   #basis: QuorumBasis;
   #configuredMs = Number.NEGATIVE_INFINITY;
+  /** Since when every member is known to be in the present view; null: not yet. */
+  #allHereMs: number | null = null;
   #leaveSinceMs = 0;
   #wantSinceMs: number | null = null;
   #backoffUntilMs = Number.NEGATIVE_INFINITY;
@@ -135,7 +137,8 @@ export class Membership {
 
   /**
    * The present view, if it was counted by the votes that count now, all of them decided, and both have lasted so long that every lease of
-   * a view before it, or by another proposal, is over; null: not so (hazard C8).
+   * a view before it, or by another proposal, is over; null: not so (hazard C8). A member may be in it later than this node, and until then has
+   * the lease of its last view renewed by the others that were there.
    */
   settledView(nowMs: number): InstalledView | null {
     const { view } = this;
@@ -145,7 +148,8 @@ export class Membership {
     const counts = (nodeid: number): boolean => electorate?.nodeids.includes(nodeid) ?? true;
     if (this.#basis.nodes.some(({ nodeid, votes }) => votes > 0 && !counts(nodeid) && isMember(view, nodeid))) return null;
     if (view.quorum.configVersion !== this.#basis.version) return null;
-    return nowMs - Math.max(view.installedMs, this.#configuredMs) < leaseWaitShare * this.#boot.timeoutMs ? null : view;
+    if (this.#allHereMs === null) return null;
+    return nowMs - Math.max(this.#allHereMs, this.#configuredMs) < leaseWaitShare * this.#boot.timeoutMs ? null : view;
   }
 
   /** Until when this node may serve in its view. */
@@ -178,6 +182,7 @@ export class Membership {
     this.#nextTickMs = nowMs + tickShare * this.#boot.timeoutMs;
     if (this.leaving) return this.#tellLeaving(nowMs);
     this.#agreement.repeat(nowMs);
+    this.#lookForAll(nowMs);
     if (this.#keptByAll()) this.#agreement.settleElectorate();
     if (this.#leaveAtMs !== null && !this.#toldMayLeave && (nowMs >= this.#leaveAtMs || this.#mayLeave(nowMs))) {
       this.#toldMayLeave = true;
@@ -190,12 +195,21 @@ export class Membership {
   #keptByAll(): boolean {
     const { view } = this;
     if (view === null || !view.quorum.quorate || this.stopped || !this.stored) return false;
-    return view.members.every(({ nodeid, incarnation }) => {
+    return this.#saidByAll(view, ({ stored }) => stored);
+  }
+
+  /** In its last heartbeat, in that view, by every other member. */
+  #saidByAll({ id, members }: InstalledView, says: (heartbeat: Heartbeat) => boolean): boolean {
+    return members.every(({ nodeid, incarnation }) => {
       if (nodeid === this.#self.nodeid) return true;
       const peer = this.peers.get(nodeid);
       const heartbeat = peer?.incarnation === incarnation ? peer.heartbeat : null;
-      return heartbeat?.stored === true && sameView(heartbeat.view, view.id);
+      return heartbeat !== null && sameView(heartbeat.view, id) && says(heartbeat);
     });
+  }
+
+  #lookForAll(nowMs: number): void {
+    if (this.#allHereMs === null && this.view !== null && this.#saidByAll(this.view, () => true)) this.#allHereMs = nowMs;
   }
 
   #parting(nowMs: number): Parting {
@@ -397,6 +411,7 @@ export class Membership {
 
   #installed(view: InstalledView): void {
     this.#wantSinceMs = null;
+    this.#allHereMs = null;
     this.#broken = false;
     this.#host.install(view);
     this.tell(true);

@@ -174,11 +174,13 @@ export interface LeaseGround {
  * (hazard C8).
  */
 export function leaseGrounds(basis: QuorumBasis, members: Members, quorum: Quorum, electorate: Electorate | null): LeaseGround[] {
-  const { version, nodes } = basis;
+  const { version, nodes, former } = basis;
   // All members together are no quorum then: others may be one, and serve.
   if (!quorum.quorate) return [{ nodes, needed: Number.POSITIVE_INFINITY }];
-  // Counted by votes that this node does not know yet: all members together are a quorum by them.
-  if (version < quorum.configVersion) return [{ nodes: members.map(({ nodeid }) => ({ nodeid, votes: 1 })), needed: members.length }];
+  // Counted by votes that this node does not know yet, or by another proposal of this version than the one that is open here: all members
+  // together are a quorum by them.
+  if (version < quorum.configVersion || (version === quorum.configVersion && former !== undefined))
+    return [{ nodes: members.map(({ nodeid }) => ({ nodeid, votes: 1 })), needed: members.length }];
   return ballots(basis, electorate).flatMap((ballot) => {
     const { votes, needed, rule } = judge(ballot, members);
     // A tie that was won stands as long as all of that half are heard, and so does what two_node won.

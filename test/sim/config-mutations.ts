@@ -26,8 +26,8 @@ export const configMutations: readonly Mutation[] = [
     id: "config-back",
     breaks: "a configuration that is older than the one in force is taken",
     file: change,
-    find: "    if (record.version <= committed.version) return then?.();",
-    replace: "    if (record.version === committed.version) return then?.();",
+    find: "    if (record.version <= committed.version) {",
+    replace: "    if (record.version === committed.version) {",
     caughtBy: "config",
   },
   {

@@ -45,6 +45,7 @@ const PURE = [
   "dlmd/config/change.ts",
   "dlmd/config/fence-plan.ts",
   "dlmd/config/record.ts",
+  "dlmd/config/trail.ts",
   "dlmd/config/votes.ts",
   "dlmd/engine/",
   "dlmd/lock/",

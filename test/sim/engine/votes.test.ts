@@ -49,6 +49,27 @@ it("a view has settled when it was counted by the votes in force, none of them o
   expect(settled(sim, 1)).toBe(false);
 });
 
+it("a view has settled only so long after its last member came: until then that one has the lease of its last view renewed", () => {
+  const sim = cluster(3);
+  together(sim, 1, 2, 3);
+  until(sim, "the first view has settled", () => settled(sim, 1));
+  const [one, three] = [sim.node(1), sim.node(3)];
+  const before = three.engine.membership.view?.id.epoch ?? 0;
+  const isLater = (node: typeof one): boolean => (node.engine.membership.view?.id.epoch ?? 0) > before;
+  sim.lost = ({ kind }, _, to) => kind === "install" && to === 3;
+  one.engine.membership.setBroken();
+  until(sim, "node 1 is in the next view", () => isLater(one));
+  sim.run(0.85 * sim.timeoutMs);
+  expect([isLater(three), three.engine.membership.stopped, settled(sim, 1)]).toEqual([false, true, false]);
+  sim.lost = () => false;
+  until(sim, "node 3 came", () => isLater(three));
+  expect(one.engine.membership.view).toMatchObject({ id: three.engine.membership.view?.id });
+  sim.run(0.75 * sim.timeoutMs);
+  expect(settled(sim, 1)).toBe(false);
+  until(sim, "it has settled", () => settled(sim, 1));
+  expect(one.engine.membership.view).toMatchObject({ id: three.engine.membership.view?.id });
+});
+
 it("lock service ends by both counts: a node that would be a quorum alone by a change that is open needs the others still", () => {
   const sim = cluster(3);
   together(sim, 1, 2, 3);

@@ -67,6 +67,21 @@ describe("C8: a lease while votes change", () => {
     expect(endOf(known, 2, [[1, 100]])).toBe(700);
   });
 
+  it("of a view that was counted by another proposal of the version that is open here, every member must have acknowledged it", () => {
+    const all = members(1, 2, 3);
+    const proposed = (nodeid: number): QuorumBasis => {
+      const votes = nodes(3).map((node) => (node.nodeid === nodeid ? { ...node, votes: 2 } : node));
+      return { version: 2, nodes: votes, options: plainQuorum, former: nodes(3) };
+    };
+    const counted = quorumOf(proposed(2), all, true);
+    const acked = new Map([[2, 200] as const, [3, 100] as const]);
+    const ends = (known: QuorumBasis): number[] =>
+      leaseGrounds(known, all, counted, null).map((ground) => leaseEnd(ground.nodes, 1, ground.needed, acked, 1000));
+    // Nodes 1 and 2 are a majority by what is open at node 1. A change after the other one may need neither of them.
+    expect(ends(proposed(1))).toEqual([700]);
+    expect(ends({ ...proposed(2), former: undefined })).toEqual([800]);
+  });
+
   it("a view that is not quorate gives none, whoever acknowledges and whatever votes are known", () => {
     const tie = { ...plainQuorum, autoTieBreaker: "highest" } as const;
     const inForce: QuorumBasis = { version: 3, nodes: [one, two, { ...three, votes: 2 }], options: tie };
