@@ -31,6 +31,8 @@ export class SimNode {
   /** Heartbeats alone do not go through, in either direction. */
   deaf = false;
   persists = true;
+  /** Of its cluster.yaml; its next life has it. */
+  configVersion = 1;
   readonly #unpersisted: { epoch: number; lineage: Lineage; life: number }[] = [];
   #beater: Heartbeater | null = null;
   #kept: { epoch: number; lineage: Lineage } = { epoch: 0, lineage: noLineage };
@@ -58,7 +60,8 @@ export class SimNode {
     this.views = [];
     const beater = new Heartbeater(self, timeoutMs, nowMs);
     this.#beater = beater;
-    const boot = { ...self, configVersion: 1, nodes, timeoutMs, connections: false, promisedEpoch: epoch, lineage, seed: 1, nowMs };
+    const { configVersion } = this;
+    const boot = { ...self, configVersion, nodes, timeoutMs, connections: false, promisedEpoch: epoch, lineage, seed: 1, nowMs };
     this.engine = new CorosyncEngine(boot, this.seat, {
       beat: (content, soon) => beater.tell(content, soon),
       persist: (promisedEpoch, seen) => void this.#unpersisted.push({ epoch: promisedEpoch, lineage: seen, life }),

@@ -108,6 +108,8 @@ export class CorosyncEngine implements SteppedEngine {
   readonly #ready: Set<number> = new Set();
   #decision: Decision | null = null;
   #readyAtEpoch: number | null = null;
+  /** Why the last round has left this node without a view; null: it has not. */
+  #leftOut: string | null = null;
   /** Who this node wants left out of another round. */
   #asked: string | null = null;
   // -- the view
@@ -174,7 +176,7 @@ export class CorosyncEngine implements SteppedEngine {
   get quorum(): { readonly quorate: boolean; readonly reason: string } {
     if (this.#ring === null) return { quorate: false, reason: "no connection to corosync yet" };
     const counted = this.#current?.view.quorum ?? quorumOf(this.#basis, [], true);
-    const objection = this.#current?.objection ?? null;
+    const objection = this.#leftOut ?? this.#current?.objection ?? null;
     return { quorate: counted.quorate, reason: objection ?? quorumReason(counted) };
   }
 
@@ -230,11 +232,14 @@ export class CorosyncEngine implements SteppedEngine {
     if (peer !== undefined) peer.refused = { reason, atMs: this.#nowMs };
   }
 
-  /** A change of nodes or votes is not carried out: corosync.conf has its own. cluster.yaml is refused before it comes here (README.md). */
+  /**
+   * No cluster.yaml changes while a quorum runs (README.md). A node that was left with an older one is given that of the others: its next
+   * life begins with it, and compares it with corosync.conf.
+   */
   configure({ version }: NodeConfiguration): void {
-    this.#host.log("warn", "the change of cluster.yaml is not carried out: with engine: corosync every dlmd has to be restarted for it", {
-      version,
-    });
+    const before = this.#basis.version;
+    if (version !== before && !this.#ended)
+      this.#evicted(`version ${version} of cluster.yaml is in force, and this life began with version ${before}`);
   }
 
   /** Whose votes count is corosync's to say. */
@@ -471,6 +476,8 @@ export class CorosyncEngine implements SteppedEngine {
       synced: this.groups.synced,
       quorate: this.#quorum?.quorate ?? false,
       configVersion: this.#basis.version,
+      votes: this.#basis.nodes.find(({ nodeid }) => nodeid === this.#self.nodeid)?.votes ?? 0,
+      expected: this.#basis.nodes.reduce((sum, { votes }) => sum + votes, 0),
       cutOff: this.#cutOff(),
       ackedAgo,
     });
@@ -500,9 +507,12 @@ export class CorosyncEngine implements SteppedEngine {
       this.#host.log("warn", "a node has to begin anew", { nodeid, reason });
     }
     this.#highestEpoch = Math.max(this.#highestEpoch, decision.id.epoch);
+    const waits = decision.waiting.find(({ nodeid }) => nodeid === this.#self.nodeid);
+    this.#leftOut = waits?.reason.replace(/^it has/, "this node has") ?? null;
     if (!isMemberOf(decision, this.#self))
-      return this.#host.log("info", "no view with this node yet: a member does not reach it", {
+      return this.#host.log("warn", "no view with this node yet", {
         members: decision.members.map(({ nodeid }) => nodeid),
+        reason: this.#leftOut,
       });
     // The others may install it then: no later view of this node may have a lower epoch, after a restart neither (hazard H4).
     this.#readyAtEpoch = decision.id.epoch;
@@ -604,7 +614,9 @@ export class CorosyncEngine implements SteppedEngine {
     if (coming.length > 0) this.#askAgain([], `node ${coming.join(" ")} can be reached by all`);
   }
 
+  /** One with another version of cluster.yaml would be left out of the next round again. */
   #mayBeMember(peer: Peer): boolean {
+    if (peer.heartbeat?.configVersion !== this.#basis.version) return false;
     return this.#detector.alive(peer, this.#nowMs) && !isGone(peer) && !peer.barred && !this.#isShunned(peer.config.nodeid);
   }
 

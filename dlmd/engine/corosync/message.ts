@@ -4,7 +4,7 @@
  */
 import { ByteReader, ByteWriter } from "../../base/bytes.ts";
 import { WireError } from "../../base/error.ts";
-import { type Field, flag, list, type Row, type Rows, record, row, rowsByType, text, u32, u64, u8, block } from "../../wire/field.ts";
+import { type Field, flag, list, type Row, type Rows, record, row, rowsByType, text, u16, u32, u64, u8, block } from "../../wire/field.ts";
 import { maxNodes, maxPacketBytes, members } from "../../wire/order-datagram.ts";
 import { incarnation, nodeid, viewId } from "../../wire/peer-field.ts";
 import type { Lineage, ViewId } from "../../wire/view-id.ts";
@@ -49,6 +49,9 @@ export interface StateMessage {
   /** Its votequorum says so of this ring. */
   readonly quorate: boolean;
   readonly configVersion: number;
+  /** Its own, and those of all nodes, by its cluster.yaml: processes with other versions work out the same from them. */
+  readonly votes: number;
+  readonly expected: number;
   /** With whom it cannot be in a view: not heard, or no connection. */
   readonly cutOff: readonly number[];
   /** For each node that may serve under its lease: ms since this node may have acknowledged it (hazard C4). */
@@ -86,7 +89,7 @@ export interface LeaveMessage {
 
 export type GroupMessage = StateMessage | ReadyMessage | AgainMessage | PacketMessage | LeaveMessage;
 
-export const groupMessageVersion = 1;
+export const groupMessageVersion = 2;
 const maxWhyBytes = 200;
 /** Processes of one node, one that ends and one that begins, may be there for a moment. */
 const maxSeats = 2 * maxNodes;
@@ -117,6 +120,8 @@ const table: Rows<GroupMessage> = {
     synced: flag,
     quorate: flag,
     configVersion: u32,
+    votes: u8,
+    expected: u16,
     cutOff: list(u8, nodeid, maxNodes, "nodes"),
     ackedAgo: list(u8, record<StateMessage["ackedAgo"][number]>({ nodeid, ms }), maxNodes, "nodes acked"),
   }),

@@ -24,8 +24,8 @@ export interface Decision {
   readonly together: readonly { readonly nodeid: number; readonly synced: boolean }[];
   /** Their state is void: they begin anew. */
   readonly behind: readonly Behind[];
-  /** They are in no view until all members can reach them. */
-  readonly waiting: readonly number[];
+  /** They are in no view until all members can reach them, or they have the members' version of cluster.yaml. */
+  readonly waiting: readonly { readonly nodeid: number; readonly reason: string }[];
   /** Nodes outside may serve for so long (hazard C4). */
   readonly waitMs: number;
   /** Why the votes do not count, beyond their number; null: they do. */
@@ -44,6 +44,33 @@ export function sameTag(a: RoundTag, b: RoundTag): boolean {
 /** `answers`: one for each node, at least one. */
 export function decide(answers: readonly Answer[], basis: QuorumBasis, timeoutMs: number): Decision {
   const sorted = answers.toSorted((a, b) => a.nodeid - b.nodeid);
+  const { ahead, behind } = lineOf(sorted);
+  const able = sorted.filter(({ nodeid }) => !behind.has(nodeid));
+  const { version, admitted, dissenting, quorate } = choose(able, ahead, sorted);
+  const members = admitted.map(({ nodeid, incarnation }) => ({ nodeid, incarnation }));
+  const left = able.filter((answer) => !admitted.includes(answer));
+  // Without quorum nothing goes on, so who is left out loses nothing.
+  for (const answer of quorate ? left : [])
+    if (answer.lived.epoch > 0) behind.set(answer.nodeid, `a quorum goes on without it: ${whyLeftOut(answer, version, admitted)}`);
+  return {
+    id: nameOf(sorted),
+    members,
+    quorum: { ...quorumOf(basis, members, true), quorate },
+    together: quorate ? ahead.filter((answer) => admitted.includes(answer)).map(({ nodeid, synced }) => ({ nodeid, synced })) : [],
+    behind: sorted.flatMap(({ nodeid, incarnation }) => {
+      const reason = behind.get(nodeid);
+      return reason === undefined ? [] : [{ nodeid, incarnation, reason }];
+    }),
+    waiting: left
+      .filter(({ nodeid }) => !behind.has(nodeid))
+      .map((answer) => ({ nodeid: answer.nodeid, reason: whyLeftOut(answer, version, admitted) })),
+    waitMs: waitOf(admitted, timeoutMs),
+    objection: quorate ? null : objectionTo(version, dissenting, left),
+  };
+}
+
+/** Who saw all that any of them knows of, and why the others cannot go on with what they have. */
+function lineOf(sorted: readonly Answer[]): { ahead: readonly Answer[]; behind: Map<number, string> } {
   const latest = sorted.reduce<Lineage>((last, { seen }) => (compareViews(seen.id, last.id) > 0 ? seen : last), noLineage);
   const behind = new Map<number, string>();
   for (const { nodeid, lived } of sorted) {
@@ -51,43 +78,67 @@ export function decide(answers: readonly Answer[], basis: QuorumBasis, timeoutMs
       behind.set(nodeid, `view ${viewName(latest.id)} went on without it (its last view is ${viewName(lived)})`);
   }
   const inLine = sorted.filter(({ lived }) => lived.epoch > 0 && sameView(lived, latest.id));
-  const ahead = bestClass(inLine, basis);
-  for (const { nodeid, packets } of inLine) {
-    if (ahead.every((answer) => answer.nodeid !== nodeid))
-      behind.set(
-        nodeid,
-        `it delivered ${packets} packets in view ${viewName(latest.id)}, and the others ${ahead[0]?.packets ?? 0}, or others`,
-      );
+  const ahead = bestClass(inLine);
+  for (const answer of inLine) {
+    if (ahead.includes(answer)) continue;
+    const delivered = `it delivered ${answer.packets} packets in view ${viewName(latest.id)}, and the others ${ahead[0]?.packets ?? 0}, or others`;
+    behind.set(answer.nodeid, delivered);
   }
-  const able = sorted.filter(({ nodeid }) => !behind.has(nodeid));
+  return { ahead, behind };
+}
+
+interface Choice {
+  /** Of cluster.yaml. */
+  readonly version: number;
+  readonly admitted: readonly Answer[];
+  /** Their votequorum says no. */
+  readonly dissenting: readonly number[];
+  readonly quorate: boolean;
+}
+
+/**
+ * A view has one version of cluster.yaml: the highest of which a majority is there, else the highest. So a node with an older file takes the
+ * quorum from nobody, and neither does one that was started alone with a later one (hazard C8). From what the answers say, not from this
+ * node's cluster.yaml: nodes with several versions must choose the same.
+ */
+function choose(able: readonly Answer[], ahead: readonly Answer[], sorted: readonly Answer[]): Choice {
   const linked = (a: number, b: number): boolean => !cuts(sorted, a, b) && !cuts(sorted, b, a);
-  const nodeids = nextMembers(
-    able.map(({ nodeid }) => nodeid),
-    ahead.map(({ nodeid }) => nodeid),
-    linked,
-  );
-  const admitted = able.filter(({ nodeid }) => nodeids.includes(nodeid));
-  const members = admitted.map(({ nodeid, incarnation }) => ({ nodeid, incarnation }));
-  const { quorum, objection } = count(admitted, members, basis);
-  const left = able.filter(({ nodeid }) => !nodeids.includes(nodeid));
-  // Without quorum nothing goes on, so who is left out loses nothing.
-  for (const { nodeid, lived } of quorum.quorate ? left : [])
-    if (lived.epoch > 0) behind.set(nodeid, `a quorum goes on without it: it has no connection to ${nodeids.join(" ")}`);
-  return {
-    id: nameOf(sorted),
-    members,
-    quorum,
-    together: quorum.quorate
-      ? ahead.filter(({ nodeid }) => nodeids.includes(nodeid)).map(({ nodeid, synced }) => ({ nodeid, synced }))
-      : [],
-    behind: sorted.flatMap(({ nodeid, incarnation }) => {
-      const reason = behind.get(nodeid);
-      return reason === undefined ? [] : [{ nodeid, incarnation, reason }];
-    }),
-    waiting: left.map(({ nodeid }) => nodeid).filter((nodeid) => !behind.has(nodeid)),
-    waitMs: waitOf(admitted, timeoutMs),
-    objection,
-  };
+  const versions = [...new Set(able.map(({ configVersion }) => configVersion))].sort((a, b) => b - a);
+  const choices = versions.map((version): Choice => {
+    const ofVersion = (each: readonly Answer[]): number[] =>
+      each.filter(({ configVersion }) => configVersion === version).map(({ nodeid }) => nodeid);
+    const nodeids = nextMembers(ofVersion(able), ofVersion(ahead), linked);
+    const admitted = able.filter(({ nodeid }) => nodeids.includes(nodeid));
+    const dissenting = admitted.filter(({ quorate }) => !quorate).map(({ nodeid }) => nodeid);
+    return { version, admitted, dissenting, quorate: dissenting.length === 0 && haveMajority(admitted) };
+  });
+  return choices.find(({ quorate }) => quorate) ?? (choices[0] as Choice);
+}
+
+/**
+ * The members must have more than half of the votes of cluster.yaml, whatever votequorum says. corosync counts nodes on which no dlmd runs as
+ * well, and options such as last_man_standing lower what it needs: then two sets of dlmds that do not overlap could be quorate one after
+ * the other, while a lease that the first has given runs (hazards C4, C8).
+ */
+function haveMajority(admitted: readonly Answer[]): boolean {
+  const expected = Math.max(...admitted.map((answer) => answer.expected));
+  return votesOf(admitted) * 2 > expected;
+}
+
+function votesOf(answers: readonly Answer[]): number {
+  return answers.reduce((sum, { votes }) => sum + votes, 0);
+}
+
+function whyLeftOut({ configVersion }: Answer, version: number, admitted: readonly Answer[]): string {
+  const members = admitted.map(({ nodeid }) => nodeid).join(" ");
+  if (configVersion === version) return `it has no connection to ${members}`;
+  return `it has version ${configVersion} of cluster.yaml, and node ${members} version ${version}`;
+}
+
+function objectionTo(version: number, dissenting: readonly number[], left: readonly Answer[]): string | null {
+  if (dissenting.length > 0) return `votequorum of node ${dissenting.join(" ")} says that its ring is not quorate`;
+  const others = left.filter(({ configVersion }) => configVersion !== version).map(({ nodeid }) => nodeid);
+  return others.length === 0 ? null : `node ${others.join(" ")} has another version of cluster.yaml than ${version}`;
 }
 
 /** Of the one who said the highest epoch: it says each only once, so no other view has this name (hazard H4). */
@@ -100,14 +151,12 @@ function nameOf(answers: readonly Answer[]): ViewId {
  * CPG delivers in each partition on its own, so members of one view may have seen different packets in it. Those of one kind with the most votes
  * go on; of two such kinds the one that saw more, then the one with the lowest node.
  */
-function bestClass(inLine: readonly Answer[], { nodes }: QuorumBasis): readonly Answer[] {
+function bestClass(inLine: readonly Answer[]): readonly Answer[] {
   const classes = new Map<string, Answer[]>();
   for (const answer of inLine) {
     const key = `${answer.packets}/${answer.digest}`;
     classes.set(key, [...(classes.get(key) ?? []), answer]);
   }
-  const votesOf = (members: readonly Answer[]): number =>
-    members.reduce((votes, { nodeid }) => votes + (nodes.find((node) => node.nodeid === nodeid)?.votes ?? 0), 0);
   let best: readonly Answer[] = [];
   for (const members of classes.values()) {
     const order = votesOf(members) - votesOf(best) || (members[0]?.packets ?? 0) - (best[0]?.packets ?? 0);
@@ -118,24 +167,6 @@ function bestClass(inLine: readonly Answer[], { nodes }: QuorumBasis): readonly 
 
 function cuts(answers: readonly Answer[], a: number, b: number): boolean {
   return answers.find(({ nodeid }) => nodeid === a)?.cutOff.includes(b) ?? true;
-}
-
-/**
- * Votequorum must say yes at every member, and the members must have more than half of the votes of cluster.yaml. corosync counts nodes on
- * which no dlmd runs as well, and options such as last_man_standing lower what it needs: then two sets of dlmds that do not
- * overlap could be quorate one after the other, while a lease that the first has given runs (hazards C4, C8).
- */
-function count(admitted: readonly Answer[], members: readonly Member[], basis: QuorumBasis): Pick<Decision, "quorum" | "objection"> {
-  const quorum = quorumOf(basis, members, true);
-  const dissenting = admitted.filter(({ quorate }) => !quorate).map(({ nodeid }) => nodeid);
-  const others = admitted.filter(({ configVersion }) => configVersion !== basis.version).map(({ nodeid }) => nodeid);
-  const objection =
-    dissenting.length > 0
-      ? `votequorum of node ${dissenting.join(" ")} says that its ring is not quorate`
-      : others.length > 0
-        ? `node ${others.join(" ")} has another version of cluster.yaml`
-        : null;
-  return { quorum: objection === null ? quorum : { ...quorum, quorate: false }, objection };
 }
 
 /** Counted from the last ack that any member may have given to a node outside. */

@@ -4,6 +4,8 @@ import type { Mutation } from "../mutation.ts";
 const core = "dlmd/engine/corosync/corosync-core.ts";
 const round = "dlmd/engine/corosync/round.ts";
 const coreTest = "test/unit/dlmd/corosync-core.test.ts";
+const roundTest = "test/unit/dlmd/corosync-round.test.ts";
+const clusterTest = "test/unit/dlmd/corosync-cluster.test.ts";
 
 export const corosyncMutations: readonly Mutation[] = [
   {
@@ -44,7 +46,7 @@ export const corosyncMutations: readonly Mutation[] = [
     file: round,
     find: "    const key = `${answer.packets}/${answer.digest}`;",
     replace: '    const key = "";',
-    caughtBy: coreTest,
+    caughtBy: roundTest,
   },
   {
     id: "corosync-old-state-merges",
@@ -52,7 +54,7 @@ export const corosyncMutations: readonly Mutation[] = [
     file: round,
     find: "if (lived.epoch > 0 && !sameView(lived, latest.id))",
     replace: "if (false)",
-    caughtBy: coreTest,
+    caughtBy: roundTest,
   },
   {
     id: "corosync-lease-not-waited-for",
@@ -60,15 +62,15 @@ export const corosyncMutations: readonly Mutation[] = [
     file: round,
     find: "  return Math.max(0, ...waits);",
     replace: "  return Math.min(0, ...waits);",
-    caughtBy: coreTest,
+    caughtBy: roundTest,
   },
   {
     id: "corosync-quorum-by-votequorum-alone",
     breaks: "a dlmd alone serves because corosync runs on the other nodes",
     file: round,
-    find: "const quorum = quorumOf(basis, members, true);",
-    replace: "const quorum = { ...quorumOf(basis, members, true), quorate: true };",
-    caughtBy: coreTest,
+    find: "quorate: dissenting.length === 0 && haveMajority(admitted)",
+    replace: "quorate: dissenting.length === 0",
+    caughtBy: roundTest,
   },
   {
     id: "corosync-quorum-of-another-ring",
@@ -84,7 +86,7 @@ export const corosyncMutations: readonly Mutation[] = [
     file: core,
     find: "      if (!this.#isMajority(desired)) return;\n",
     replace: "",
-    caughtBy: coreTest,
+    caughtBy: clusterTest,
   },
   {
     id: "corosync-left-out-comes-at-once",
@@ -92,6 +94,30 @@ export const corosyncMutations: readonly Mutation[] = [
     file: core,
     find: "      this.#shunnedUntilMs.set(seat.nodeid, this.#nowMs + shunShare * this.#boot.timeoutMs);\n",
     replace: "",
-    caughtBy: coreTest,
+    caughtBy: clusterTest,
+  },
+  {
+    id: "corosync-highest-version-wins",
+    breaks: "a node that was started alone with a later cluster.yaml takes the quorum from all",
+    file: round,
+    find: "choices.find(({ quorate }) => quorate) ?? (choices[0] as Choice)",
+    replace: "choices[0] as Choice",
+    caughtBy: roundTest,
+  },
+  {
+    id: "corosync-lowest-version-wins",
+    breaks: "a node that ran on with an older cluster.yaml keeps all others from a view",
+    file: round,
+    find: ".sort((a, b) => b - a);",
+    replace: ".sort((a, b) => a - b);",
+    caughtBy: roundTest,
+  },
+  {
+    id: "corosync-life-outlives-its-version",
+    breaks: "a node that is given a later cluster.yaml goes on by the one of its start, until its dlmd is restarted",
+    file: core,
+    find: "if (version !== before && !this.#ended)",
+    replace: "if (version < before && !this.#ended)",
+    caughtBy: clusterTest,
   },
 ];

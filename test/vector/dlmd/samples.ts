@@ -300,6 +300,8 @@ export const groupMessages: readonly GroupMessage[] = [
     synced: true,
     quorate: true,
     configVersion: 4,
+    votes: 3,
+    expected: 515,
     cutOff: [5, 65535],
     ackedAgo: [{ nodeid: 9, ms: 1500.25 }],
   },
