@@ -96,7 +96,7 @@ function commandLine(pid: number): string {
 
 /** A child that takes the lab down when this process ends without having said "done". */
 function startWatchdog(dir: string): ChildProcess {
-  const script = 'read -r word; [ "$word" = done ] && exit 0; "$1" "$2" lab down --dir "$3"; rm -rf --one-file-system "$3"';
+  const script = 'read -r word; [ "$word" = done ] && exit 0; "$1" "$2" lab down --dir "$3" && rm -rf --one-file-system "$3"';
   const child = spawn("sh", ["-c", script, "watchdog", process.execPath, coverlayProgram, dir], {
     detached: true,
     stdio: ["pipe", "ignore", "ignore"],
