@@ -34,7 +34,10 @@ export class SightChecker {
     const rows = answer.nodes.map(({ nodeid }) => nodeid).join();
     const { configured, met } = client.node;
     // A node that is being removed may be in the view still, or once more, and is asked.
-    const strangers = answer.nodes.filter(({ nodeid }) => ![...met].some((life) => life.startsWith(`${nodeid}.`)));
+    // Nor is the node itself a stranger, which may be the one.
+    const strangers = answer.nodes.filter(
+      ({ nodeid }) => nodeid !== client.node.nodeid && ![...met].some((life) => life.startsWith(`${nodeid}.`)),
+    );
     const isOf = (nodes: string): boolean => {
       const ids = nodes.split(",").map(Number);
       return ids.every((id) => answer.nodes.some(({ nodeid }) => nodeid === id)) && strangers.every(({ nodeid }) => ids.includes(nodeid));
