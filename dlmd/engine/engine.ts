@@ -130,7 +130,7 @@ export interface Engine {
   /** Another view is asked for, because what members know of each other does not agree. Ends with the next view. */
   readonly broken: boolean;
   readonly quorum: { readonly quorate: boolean; readonly reason: string };
-  /** Nodes whose votes count; null: those of all. */
+  /** Nodes whose votes count, while that changes those of before as well; null: those of all. */
   readonly counting: readonly number[] | null;
   command(command: EngineCommand): CommandResult;
   /** Asks for such a view. */

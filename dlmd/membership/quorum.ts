@@ -191,11 +191,19 @@ export function leaseGrounds(basis: QuorumBasis, members: Members, quorum: Quoru
   });
 }
 
-/** "2 of 3 votes, quorate because 2 >= 2". `members`: nodeids of the view; those that count and are not among them are waited for. */
+/**
+ * Ascending. Those of them that are away may be a quorum elsewhere: while a change is open, those of before may, too. An operator who says that all
+ * of them are gone for good must have been told of both.
+ */
+export function decidingNodes({ nodeids, former }: Electorate): number[] {
+  return [...new Set([...nodeids, ...(former ?? [])])].sort((a, b) => a - b);
+}
+
+/** "2 of 3 votes, quorate because 2 >= 2". `members`: nodeids of the view; those that decide and are not among them are waited for. */
 export function quorumReason(quorum: Quorum, members: readonly number[] = []): string {
   const { electorate, quorate } = quorum;
   if (electorate === null) return countReason(quorum);
-  const away = electorate.nodeids.filter((nodeid) => !members.includes(nodeid));
+  const away = decidingNodes(electorate).filter((nodeid) => !members.includes(nodeid));
   const waits = quorate || away.length === 0 ? "" : `, and node ${away.join(" ")} is waited for: others had left or were missing`;
   return `${countReason(quorum)}; only nodes ${electorate.nodeids.join(" ")} count${waits}`;
 }

@@ -18,7 +18,7 @@ export interface StatusAnswer extends ViewInfo {
   readonly channels: readonly ChannelAnswer[];
   /** Nodes whose connections are refused, and why. */
   readonly refused: readonly { readonly nodeid: number; readonly reason: string }[];
-  /** Whose votes count; null: those of all nodes. */
+  /** Whose votes count, while that changes those of before as well; null: those of all nodes. */
   readonly counting: readonly number[] | null;
   /** Nodes that went without a word and are not yet known to be dead; empty if no lockspace needs fencing. */
   readonly unfenced: readonly {

@@ -5,7 +5,7 @@
 import type { InstalledView } from "../../membership/agreement.ts";
 import type { HeardBeat } from "../../membership/heartbeater.ts";
 import { Membership, type MembershipHost } from "../../membership/membership.ts";
-import { quorumOf, quorumReason } from "../../membership/quorum.ts";
+import { decidingNodes, quorumOf, quorumReason } from "../../membership/quorum.ts";
 import type { Datagram, Heartbeat } from "../../wire/datagram.ts";
 import type { StartedView } from "../../wire/order-datagram.ts";
 import { type Member, noView, viewName } from "../../wire/view-id.ts";
@@ -104,7 +104,7 @@ export class BuiltinEngine implements SteppedEngine {
     const { view, electorate } = this.membership;
     // Without quorum a member may know better than this node.
     const known = view === null || view.quorum.quorate ? electorate : view.quorum.electorate;
-    return known?.nodeids ?? null;
+    return known === null ? null : decidingNodes(known);
   }
 
   get promisedEpoch(): number {

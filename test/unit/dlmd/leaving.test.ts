@@ -3,7 +3,15 @@
  * disk. In none of them may two sets without a common node be quorate. dlmd/membership/README.md, "Nodes that leave".
  */
 import { describe, expect, it } from "vitest";
-import { leaseGrounds, nextElectorate, plainQuorum, quorumOf, quorumReason, settledElectorate } from "../../../dlmd/membership/quorum.ts";
+import {
+  decidingNodes,
+  leaseGrounds,
+  nextElectorate,
+  plainQuorum,
+  quorumOf,
+  quorumReason,
+  settledElectorate,
+} from "../../../dlmd/membership/quorum.ts";
 import type { QuorumOptions } from "../../../dlmd/engine/boot.ts";
 import type { Electorate } from "../../../dlmd/wire/view-id.ts";
 
@@ -21,20 +29,26 @@ const within = (set: number): number[] => Array.from({ length: set }, (_, at) =>
 interface Disk {
   readonly rank: number;
   readonly counts: number;
+  /** Said to be gone for good, and it is (countAll in dlmd/membership/membership.ts). */
+  readonly gone?: true;
 }
 type Disks = readonly Disk[];
+const gone: Disk = { rank: 0, counts: 0, gone: true };
 
 /** A cluster of so many nodes, and all states that it can get into. */
 class Model {
   readonly count: number;
+  readonly #resets: boolean;
   readonly #basis: ReturnType<typeof basisOf>;
   readonly #electorates: (Electorate | null)[] = [null];
   readonly #numbers = new Map<string, number>([["null", 0]]);
   readonly #quorate = new Map<number, boolean>();
   readonly #next = new Map<string, number>();
 
-  constructor(count: number, options: QuorumOptions) {
+  /** `resets`: an operator may say that nodes that are waited for are gone for good, which is true. */
+  constructor(count: number, options: QuorumOptions, resets = false) {
     this.count = count;
+    this.#resets = resets;
     this.#basis = basisOf(count, options);
   }
 
@@ -46,8 +60,10 @@ class Model {
     return this.#electorates.length - 1;
   }
 
-  #isSettled({ counts }: Disk): boolean {
-    return (this.#electorates[counts] ?? null)?.former == null;
+  /** Of two records of one view, as laterLineage of dlmd/membership/agreement.ts. */
+  #precedence({ counts }: Disk): number {
+    const electorate = this.#electorates[counts] ?? null;
+    return electorate === null ? 1 : electorate.former === null ? 2 : 0;
   }
 
   isAlone({ counts }: Disk): boolean {
@@ -59,10 +75,15 @@ class Model {
   #latest(disks: Disks, set: number): Disk {
     return disks
       .filter((_, at) => (set & (1 << at)) !== 0)
-      .reduce((a, b) => (b.rank > a.rank || (b.rank === a.rank && this.#isSettled(b)) ? b : a));
+      .reduce((a, b) => (b.rank > a.rank || (b.rank === a.rank && this.#precedence(b) > this.#precedence(a)) ? b : a));
+  }
+
+  #hasGone(disks: Disks, set: number): boolean {
+    return disks.some((disk, at) => disk.gone === true && (set & (1 << at)) !== 0);
   }
 
   #isQuorate(disks: Disks, set: number): boolean {
+    if (this.#resets && this.#hasGone(disks, set)) return false;
     const { counts } = this.#latest(disks, set);
     const key = counts * 32 + set;
     let quorate = this.#quorate.get(key);
@@ -85,10 +106,29 @@ class Model {
     return next;
   }
 
+  /**
+   * A view without a quorum waits for nodes that are gone for good, and one of its members is told so. The others of the view may hear of it in
+   * later steps, or never.
+   */
+  *reset(disks: Disks): Generator<Disks> {
+    for (let set = 1; set < 1 << this.count; set++) {
+      if (this.#hasGone(disks, set) || this.#isQuorate(disks, set)) continue;
+      for (const nodeid of idsOf(set)) {
+        const own = disks[nodeid - 1] as Disk;
+        // It shows what the best informed of the view knows, and resets what it knows itself.
+        const electorate = this.#electorates[this.#latest(disks, set).counts] ?? null;
+        if (electorate === null || own.counts === 0) continue;
+        const away = decidingNodes(electorate).filter((each) => !idsOf(set).includes(each));
+        yield disks.map((disk, at) => (away.includes(at + 1) ? gone : at + 1 === nodeid ? { ...disk, counts: 0 } : disk));
+      }
+    }
+  }
+
   /** A view of some set is agreed, some leave, and of its members some crash before they have stored it. */
   *following(disks: Disks): Generator<Disks> {
     const { options } = this.#basis;
     const rank = Math.max(...disks.map((disk) => disk.rank)) + 1;
+    if (this.#resets) yield* this.reset(disks);
     for (let set = 1; set < 1 << this.count; set++) {
       if (!this.#isQuorate(disks, set)) continue;
       const best = this.#latest(disks, set);
@@ -126,16 +166,19 @@ class Model {
 
 /** Ranks only tell which is later. */
 function lowRanks(disks: Disks): Disks {
-  const ranks = [...new Set(disks.map(({ rank }) => rank))].sort((a, b) => a - b);
-  return disks.map(({ rank, counts }) => ({ rank: ranks.indexOf(rank), counts }));
+  const there = disks.some((disk) => disk.gone === true) ? disks.filter((disk) => disk.gone !== true) : disks;
+  const ranks = [...new Set(there.map(({ rank }) => rank))].sort((a, b) => a - b);
+  return disks.map((disk) => (disk.gone === true ? disk : { rank: ranks.indexOf(disk.rank), counts: disk.counts }));
 }
 
-function explore(model: Model, limit: number): { states: number; alone: number; wrong: string | null } {
-  const keyOf = (disks: Disks): string => disks.map(({ rank, counts }) => `${rank}.${counts}`).join(" ");
+/** `alone`: states in which a node alone may have the quorum; `reset`: after an operator's word. */
+function explore(model: Model, limit: number): { states: number; alone: number; reset: number; wrong: string | null } {
+  const keyOf = (disks: Disks): string => disks.map((disk) => (disk.gone === true ? "-" : `${disk.rank}.${disk.counts}`)).join(" ");
   const start = Array.from({ length: model.count }, () => ({ rank: 0, counts: 0 }));
   const known = new Set([keyOf(start)]);
   const open: Disks[] = [start];
   let alone = 0;
+  let reset = 0;
   for (let at = 0; at < open.length && known.size < limit; at++) {
     for (const next of model.following(open[at] as Disks)) {
       const disks = lowRanks(next);
@@ -143,18 +186,19 @@ function explore(model: Model, limit: number): { states: number; alone: number; 
       if (known.has(key)) continue;
       known.add(key);
       const wrong = model.halves(disks);
-      if (wrong !== null) return { states: known.size, alone, wrong };
+      if (wrong !== null) return { states: known.size, alone, reset, wrong };
       if (disks.some((disk) => model.isAlone(disk))) alone++;
+      if (disks.some((disk) => disk.gone === true)) reset++;
       open.push(disks);
     }
   }
-  return { states: known.size, alone, wrong: null };
+  return { states: known.size, alone, reset, wrong: null };
 }
 
 const standing = { lastManStandingMs: 1 };
 
 describe("two sets without a common node are never both quorate", () => {
-  it("three nodes, all states", () => {
+  it("three nodes, all states", { timeout: 180_000 }, () => {
     const { states, alone, wrong } = explore(new Model(3, plainQuorum), Number.POSITIVE_INFINITY);
     expect(wrong).toBe(null);
     expect([states, alone]).toEqual([178_426, 21_513]);
@@ -172,6 +216,20 @@ describe("two sets without a common node are never both quorate", () => {
     const { alone, wrong } = explore(new Model(count, options), 20_000);
     expect(wrong).toBe(null);
     expect(alone).toBeGreaterThan(10);
+  });
+});
+
+describe("with an operator who says of nodes that are waited for that they are gone for good", () => {
+  it.each([
+    ["three nodes", 3, plainQuorum],
+    ["three nodes, last_man_standing and auto_tie_breaker", 3, { ...plainQuorum, ...standing, autoTieBreaker: "lowest" }],
+    ["four nodes", 4, plainQuorum],
+    ["five nodes", 5, plainQuorum],
+  ] as const)("%s, the first 20,000 states", (_, count, options) => {
+    const { alone, reset, wrong } = explore(new Model(count, options, true), 20_000);
+    expect(wrong).toBe(null);
+    expect(alone).toBeGreaterThan(10);
+    expect(reset).toBeGreaterThan(10);
   });
 });
 
@@ -238,7 +296,11 @@ describe("who counts", () => {
     expect(quorate([2], changing, two)).toBe(false);
   });
 
-  it("says who is waited for", () => {
+  it("says who is waited for; while a change is open those of before, too", () => {
+    const open = { nodeids: [1, 2], former: [3] };
+    expect(quorumReason(quorumOf(three, membersOf(1, 2), true, open), [1, 2])).toBe(
+      "0 of 1 votes, not quorate because 0 < 1 of the nodes that counted before, who count until every member has the change on disk; only nodes 1 2 count, and node 3 is waited for: others had left or were missing",
+    );
     expect(quorumReason(quorumOf(three, membersOf(2, 3), true, settled(1)), [2, 3])).toBe(
       "0 of 1 votes, not quorate because 0 < 1; only nodes 1 count, and node 1 is waited for: others had left or were missing",
     );
