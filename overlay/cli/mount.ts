@@ -1,9 +1,11 @@
 /** `coverlay mount`: what /sbin/mount.clustered runs, with the arguments of mount(8)'s helpers. */
 import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { CommandModule } from "yargs";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { checkMount } from "../volume/mount-checks.ts";
 import { knownOptions, parseMountOptions } from "../volume/mount-options.ts";
+import { mountWaiting } from "../volume/mount-wait.ts";
 import { remount } from "../volume/remount.ts";
 import { startOverlay } from "../volume/start-overlay.ts";
 import { askDlmd, defaultRunDir } from "../query/dlmd-query.ts";
@@ -26,7 +28,10 @@ export function requireRoot(may: string): void {
   throw new OperatingError(`only root may ${may}`, { code: "permission", hint: "Use sudo.", exitStatus: 1 });
 }
 
-/** Checks, starts the overlay, and returns when the mount answers. Throws OperatingError with exit status 1 or 32. */
+/**
+ * Checks, starts the overlay, and returns when the mount answers. With -o wait it waits for what other nodes must do first. Throws OperatingError with
+ * exit status 1 or 32.
+ */
 export async function mountClustered(request: MountRequest): Promise<void> {
   const options = parseMountOptions(request.options, request.sloppy);
   requireRoot("mount");
@@ -36,12 +41,19 @@ export async function mountClustered(request: MountRequest): Promise<void> {
     return request.tell(`${mountPoint}: remounted`);
   }
   const runDir = options.runDir ?? defaultRunDir();
+  const mount = (): Promise<void> => mountOnce(request, mountPoint, runDir, options.localFlocks);
+  if (!options.wait) return mount();
+  const tell = (why: string): void => void process.stderr.write(`coverlay: waiting: ${why}\n`);
+  return mountWaiting(mount, { tell, sleep });
+}
+
+async function mountOnce(request: MountRequest, mountPoint: string, runDir: string, localFlocks: boolean): Promise<void> {
   const plan = await checkMount(request.device, mountPoint, runDir, (dir) => askDlmd(dir, null));
   request.tell(`${request.device}: volume ${plan.volume.name} of cluster ${plan.info.clusterName}, uuid ${plan.volume.uuid}`);
   if (plan.source === null) throw notReached(plan.volume.name);
   if (request.fake) return;
   const pid = await startOverlay({ device: request.device, mountPoint, options: request.options, runDir });
-  if (options.localFlocks) print(localFlocksWords(mountPoint));
+  if (localFlocks) print(localFlocksWords(mountPoint));
   request.tell(`${mountPoint}: mounted, served by process ${pid}`);
 }
 
@@ -69,9 +81,10 @@ interface MountArguments {
 
 const details = `Options of -o: ${knownOptions.join(", ")}, x-*.
   localflocks   file locks (fcntl, flock) stay in this node: other nodes neither see nor obey them
+  wait          waits, and says for what, where other nodes must be started first; else the mount is refused
   runDir=PATH   where the dlmd of this node has its socket [/run/coverlay]
 Other ways to the same: mount -t clustered DEVICE DIRECTORY (after \`coverlay install-mount-helper\`); in fstab:
-  /dev/sdb1  /shared  clustered  rw,_netdev  0  0
+  /dev/sdb1  /shared  clustered  rw,_netdev,wait,nofail,x-systemd.mount-timeout=0  0  0
 Exit status: 0 mounted; 1 wrong command line, or not root; 32 refused.`;
 
 export const mountCommand: CommandModule<object, MountArguments> = {

@@ -56,10 +56,12 @@ function lockspaceLines({ lockspaces = [], lockspacesUnknown = [] }: DlmdStatus,
   return [...known, ...unknown].map((line, at) => `${at === 0 ? "open    " : "        "} ${line}`);
 }
 
-/** What to do about nodes that went on without others, and know what these do not. */
-function waitedFor(counting: readonly number[] | null, members: readonly number[], name: Name): string[] {
-  const away = (counting ?? []).filter((nodeid) => !members.includes(nodeid)).map(name);
-  return away.length === 0 ? [] : [`         start ${away.join(", ")}; gone for good: coverlay quorum reset --help`];
+/** What to do about a quorum that is not there. `counting`: nodes that went on without others, and know what these do not; null: all nodes count. */
+function waitedFor(counting: readonly number[] | null, members: readonly number[], nodeids: readonly number[], name: Name): string[] {
+  const away = (counting ?? nodeids).filter((nodeid) => !members.includes(nodeid)).map(name);
+  if (away.length === 0) return [];
+  if (counting !== null) return [`         start ${away.join(", ")}; gone for good: coverlay quorum reset --help`];
+  return [`         start ${away.join(", ")}, or mend the network to them; gone for good: coverlay config --help`];
 }
 
 function describeGroup({ jid, block, wait, members = [], dirty = [] }: MountGroupStatus, name: Name): string {
@@ -103,7 +105,14 @@ export function describeStatus({ info, view, answer }: DlmdAnswer, mounts: reado
     `view     ${view.members.map(name).join(", ")}${away.length === 0 ? "" : `; away: ${away.join(", ")}`}`,
     ...(status?.refused ?? []).map(({ nodeid, reason }) => `         ${name(nodeid)} is not connected: ${reason}`),
     `quorum   ${view.quorumReason}`,
-    ...(view.quorate ? [] : waitedFor(status?.counting ?? null, view.members, name)),
+    ...(view.quorate
+      ? []
+      : waitedFor(
+          status?.counting ?? null,
+          view.members,
+          info.nodes.map(({ nodeid }) => nodeid),
+          name,
+        )),
     `locks    ${view.running ? "granted" : "requests wait (recovery, or no quorum)"}${status === undefined || status.state === "running" ? "" : `: ${status.state}`}`,
     ...(status === undefined ? [] : lockspaceLines(status, name)),
     ...(fences === null ? [] : describeWaits(fences, name, Date.now()).map((line) => `fencing  ${line}`)),

@@ -29,6 +29,8 @@ export interface MountOptions {
   readonly runDir: string | null;
   /** File locks (fcntl(2), flock(2)) stay in this node's kernel: other nodes see nothing of them. */
   readonly localFlocks: boolean;
+  /** A mount that others must make possible is waited for (mount-wait.ts). */
+  readonly wait: boolean;
 }
 
 /** What an option does to the flags: sets or clears bits. */
@@ -74,7 +76,7 @@ const ignoredWithValue: readonly string[] = ["comment", "uhelper", "helper"];
 const shown: readonly string[] = ["default_permissions", "allow_other"];
 const shownWithValue: readonly string[] = ["user_id", "group_id", "max_read", "blksize"];
 const ownWithValue: readonly string[] = ["runDir"];
-const own: readonly string[] = ["localflocks"];
+const own: readonly string[] = ["localflocks", "wait"];
 
 /** What may stand after -o, for messages and --help. */
 export const knownOptions: readonly string[] = [
@@ -94,6 +96,7 @@ export function parseMountOptions(text: string, sloppy = false, present = 0): Mo
   let flags = present;
   let runDir: string | null = null;
   let localFlocks = false;
+  let wait = false;
   const options = splitOptions(text);
   const remount = options.includes("remount");
   for (const option of options) {
@@ -102,10 +105,11 @@ export function parseMountOptions(text: string, sloppy = false, present = 0): Mo
     if (effect !== undefined) flags = (flags & ~(effect.clear ?? 0)) | (effect.set ?? 0);
     else if (option === "remount" || (remount && isShown(name, value))) continue;
     else if (name === "localflocks" && value === null) localFlocks = true;
+    else if (name === "wait" && value === null) wait = true;
     else if (name === "runDir" && value !== null) runDir = absolute(value);
     else if (!isIgnored(name, value) && !sloppy) throw unknownOption(option, name, value);
   }
-  return { readOnly: (flags & RDONLY) !== 0, remount, flags, runDir, localFlocks };
+  return { readOnly: (flags & RDONLY) !== 0, remount, flags, runDir, localFlocks, wait };
 }
 
 /** Commas inside double quotes belong to the value, as mount(8) reads them. */

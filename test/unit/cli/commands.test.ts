@@ -216,6 +216,22 @@ describe("status and nodes", () => {
     expect(describeStatus({ ...answer, view: { ...answer.view, running: false } }, [])).toMatch(/requests wait[\s\S]*mount {4}none/);
   });
 
+  it("say which nodes are to be started where the quorum is not there, and what to do if they are gone for good", () => {
+    const engine = { stopped: true, sequencerNodeid: 0, underWay: 0, window: 64, waiting: 0, full: false, kept: 0, groups: 0 };
+    const alone = (counting: readonly number[] | null, quorate = false): string | undefined => {
+      const quorumReason = "why";
+      const status = { state: "no quorum", engine, channels: [], counting };
+      const lines = describeStatus({ ...answer, view: { ...answer.view, members: [2], quorate, quorumReason }, answer: status }, []).split(
+        "\n",
+      );
+      return lines[lines.indexOf("quorum   why") + 1];
+    };
+    expect(alone(null)).toBe("         start node1, node3, or mend the network to them; gone for good: coverlay config --help");
+    expect(alone([2, 3])).toBe("         start node3; gone for good: coverlay quorum reset --help");
+    expect(alone([2])).toMatch(/^locks /);
+    expect(alone(null, true)).toMatch(/^locks /);
+  });
+
   it("say that an owner keeps open files without a name, and for whom it waits before it drops others", () => {
     const mount = { pid: 9, role: "owner", mountpoint: "/shared", volume: "v", device: "/dev/sdb1" };
     const lineOf = (kept: number, ...waitsFor: number[]): string | undefined =>

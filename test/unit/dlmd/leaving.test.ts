@@ -118,8 +118,8 @@ class Model {
         // It shows what the best informed of the view knows, and resets what it knows itself.
         const electorate = this.#electorates[this.#latest(disks, set).counts] ?? null;
         if (electorate === null || own.counts === 0) continue;
-        const away = decidingNodes(electorate).filter((each) => !idsOf(set).includes(each));
-        yield disks.map((disk, at) => (away.includes(at + 1) ? gone : at + 1 === nodeid ? { ...disk, counts: 0 } : disk));
+        const away = new Set(decidingNodes(electorate).filter((each) => !idsOf(set).includes(each)));
+        yield disks.map((disk, at) => (away.has(at + 1) ? gone : at + 1 === nodeid ? { ...disk, counts: 0 } : disk));
       }
     }
   }

@@ -15,7 +15,7 @@ function refusal(text: string): OperatingError {
 
 describe("mount options", () => {
   test("nothing, and what mount(8) and systemd keep to themselves", () => {
-    const plain = { readOnly: false, remount: false, flags: 0, runDir: null, localFlocks: false };
+    const plain = { readOnly: false, remount: false, flags: 0, runDir: null, localFlocks: false, wait: false };
     expect(parseMountOptions("")).toEqual(plain);
     expect(parseMountOptions("rw,_netdev,nofail,noauto,auto,clustered,x-systemd.automount,X-mount.mkdir=0755,,comment=a b")).toEqual(plain);
   });
@@ -42,6 +42,11 @@ describe("mount options", () => {
     expect(parseMountOptions("rw,localflocks").localFlocks).toBe(true);
     expect(refusal("localflocks=1").message).toBe('mount option "localflocks=1" takes no value');
     expect(refusal("localflock").hint).toBe('Did you mean "localflocks"?');
+  });
+
+  test("wait", () => {
+    expect(parseMountOptions("rw,wait").wait).toBe(true);
+    expect(refusal("wait=5").message).toBe('mount option "wait=5" takes no value');
   });
 
   test("a remount starts from the flags that the mount has", () => {
