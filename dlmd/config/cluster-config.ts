@@ -43,6 +43,8 @@ const nodeShape = {
   name: text(memberName, "a name of 1 to 63 letters, digits, '.', '_' or '-'"),
   address: text(ipv4, "an IPv4 address such as 10.0.0.1"),
   votes: whole(0, MAX_VOTES, " votes").default(1),
+  /** It gets volumes back that it has mounted; the others own them while it is away. */
+  owner: z.enum(["preferred"], { error: "preferred, or no such key" }).optional(),
   ...nodeFenceShape,
 };
 /** The words of votequorum(5). */
@@ -133,7 +135,7 @@ export interface ClusterConfig {
   readonly timeoutMs: number;
   readonly quorum: QuorumConfig;
   /** In ascending nodeid. */
-  readonly nodes: readonly (NodeConfig & NodeFenceConfig)[];
+  readonly nodes: readonly (NodeConfig & NodeFenceConfig & { readonly owner?: "preferred" | undefined })[];
   readonly fenceDevices: readonly FenceDeviceConfig[];
   /** With two_node: so much later is the node of the higher priority fenced. */
   readonly fencePriorityDelayMs: number;
@@ -304,6 +306,11 @@ export function decodeClusterConfig(yaml: string, source: string, minTimeoutMs: 
   return { ...config, quorum, nodes: config.nodes.toSorted((a, b) => a.nodeid - b.nodeid) };
 }
 
+/** The nodes that prefer to be the owner, in ascending nodeid. */
+export function preferredOwners({ nodes }: Pick<ClusterConfig, "nodes">): number[] {
+  return nodes.filter(({ owner }) => owner === "preferred").map(({ nodeid }) => nodeid);
+}
+
 /**
  * What a configuration means, as text: equal for files that differ in comments, order or layout only.
  */
@@ -312,6 +319,7 @@ export function canonicalConfig(config: ClusterConfig): string {
   const { group, port } = multicast;
   const { two_node, wait_for_all, last_man_standing, last_man_standing_window_ms, auto_tie_breaker } = quorum;
   const fencing = canonicalFencing(config);
+  const preferred = preferredOwners(config);
   return JSON.stringify([
     [cluster, version, keyFile, group, port, peerPort, timeoutMs, ...fencedLockspaces.toSorted()],
     [two_node, wait_for_all, last_man_standing, last_man_standing_window_ms, auto_tie_breaker],
@@ -320,5 +328,6 @@ export function canonicalConfig(config: ClusterConfig): string {
     // A text that does not speak of fences means what it meant to versions that knew none.
     ...(fencing === null ? [] : [fencing]),
     ...(engine === "builtin" ? [] : [engine]),
+    ...(preferred.length === 0 ? [] : [{ preferred }]),
   ]);
 }

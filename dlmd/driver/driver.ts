@@ -14,6 +14,7 @@ import type { OperatingError } from "../base/error.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metric.ts";
 import type { ClusterInfo, OverlayKey, ViewInfo, QueryWhat, ClientIdentity } from "../wire/program.ts";
+import { preferredOwners } from "../config/cluster-config.ts";
 import type { KeptConfig } from "../config/record.ts";
 import type { NodeConfig } from "../config/votes.ts";
 import { LEASE_FILE } from "../wire/lease-page.ts";
@@ -218,6 +219,7 @@ class NodeDriver implements Driver {
       incarnation: this.#life?.incarnation ?? "",
       nodes: config.nodes,
       volumes: config.volumes,
+      preferredOwners: preferredOwners(config),
       overlayKeys: this.#overlayKeys(),
     };
   }

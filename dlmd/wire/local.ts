@@ -42,7 +42,7 @@ import {
 
 /** "CVLD" */
 const MAGIC = 0x444c5643;
-export const LOCAL_VERSION = 10;
+export const LOCAL_VERSION = 11;
 const TEXT_BYTES = 256;
 const LIST_ROWS = 65536;
 const OVERLAY_KEYS = 16;
@@ -153,6 +153,7 @@ const info: Field<ClusterInfo> = record({
   clientId: u32,
   nodes: rows(record<ClusterInfo["nodes"][number]>({ nodeid: u16, name: word, address: word })),
   volumes: rows(record<ClusterInfo["volumes"][number]>({ name: word, uuid: word, lower: oneOf(["device", "directory"], "lower") })),
+  preferredOwners: rows(u16),
   overlayKeys: keys,
 });
 

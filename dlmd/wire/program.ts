@@ -50,6 +50,8 @@ export interface ClusterInfo {
   readonly clientId: number;
   readonly nodes: readonly NodeInfo[];
   readonly volumes: readonly VolumeConfig[];
+  /** Nodes that prefer to be the owner of a volume, as they were when this connection was made. In ascending nodeid. */
+  readonly preferredOwners: readonly number[];
   /** Keys of the cluster's overlays: the first is to speak with, all are to be accepted. At least one. */
   readonly overlayKeys: readonly OverlayKey[];
 }

@@ -26,6 +26,7 @@ import { openSession } from "./open-session.ts";
 import { OwnCalls } from "./own-calls.ts";
 import { createOwnerRole, type OwnerRoleHost } from "./owner-role.ts";
 import { OwnerService } from "./owner-service.ts";
+import type { PreferredMove } from "./preferred-move.ts";
 import { SelfFence } from "./self-fence.ts";
 
 export class MountProcess {
@@ -43,6 +44,7 @@ export class MountProcess {
   #volume: VolumeConfig | null = null;
   #owner: VolumeOwner | null = null;
   #handOvers: HandOvers | null = null;
+  #preferredMove: PreferredMove | null = null;
   readonly #service: OwnerService;
   readonly #ownCalls: OwnCalls;
   readonly #gate: BlockGate = new BlockGate();
@@ -174,6 +176,7 @@ export class MountProcess {
     }
     this.#session = session;
     this.#group?.mounted();
+    this.#preferredMove?.begin();
     void session.ended.then(() => this.#end());
   }
 
@@ -229,17 +232,19 @@ export class MountProcess {
 
   /** Takes part in the owner's election; resolves when there is an owner to work with. */
   #joinVolume(joined: Pick<OwnerRoleHost, "client" | "lockspace" | "group" | "volumeName" | "answerLimit">): Promise<OwnerRecord> {
-    const { owner, handOvers, known, giveUp } = createOwnerRole({
+    const { owner, handOvers, preferredMove, known, giveUp } = createOwnerRole({
       ...joined,
       options: this.options,
       service: this.#service,
       ownCalls: this.#ownCalls,
       why: () => this.answers.why,
+      isWell: () => this.answers.isWell && !this.#terminating,
       endWaiting: () => this.#endWaiting(),
       fail: (error) => this.fail(error),
     });
     this.#owner = owner;
     this.#handOvers = handOvers;
+    this.#preferredMove = preferredMove;
     this.#giveUpOwner = giveUp;
     owner.start();
     return known;
@@ -334,6 +339,7 @@ export class MountProcess {
     this.#ending = true;
     this.#lease?.end();
     this.#answerLimit?.close();
+    this.#preferredMove?.end();
     const { log } = this.options;
     let failure = this.#failure;
     const step = async (what: string, work: () => Promise<unknown> | undefined): Promise<void> => {

@@ -75,6 +75,13 @@ export class MountStatus implements StatusAnswers {
     return this.#parts.owner?.role ?? "waiting";
   }
 
+  /** This mount answers its callers, and waits for nothing. */
+  get isWell(): boolean {
+    const { session, lease, group, isEnding } = this.#parts;
+    const waits = group?.wait ?? this.ownerWait ?? this.#options.service.disk.silence;
+    return session !== null && !isEnding && lease?.state === "holds" && waits === null;
+  }
+
   /** For overlay-N.json. */
   summary(): Record<string, unknown> {
     const { mountpoint, bit, lower, localFlocks } = this.#options.mount;

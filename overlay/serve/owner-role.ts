@@ -8,6 +8,7 @@ import { HandOvers } from "./hand-over.ts";
 import type { MountProcessOptions } from "./mount-process-options.ts";
 import type { OwnCalls } from "./own-calls.ts";
 import type { OwnerService } from "./owner-service.ts";
+import { PreferredMove } from "./preferred-move.ts";
 import { createProofs } from "./proofs.ts";
 
 export interface OwnerRoleHost {
@@ -21,6 +22,8 @@ export interface OwnerRoleHost {
   readonly service: OwnerService;
   readonly ownCalls: OwnCalls;
   readonly why: () => string;
+  /** This mount answers its callers, and nothing is waited for. */
+  readonly isWell: () => boolean;
   /** There is no owner: a mount that is told to end does not wait for one. */
   readonly endWaiting: () => void;
   readonly fail: (error: Error) => void;
@@ -29,6 +32,7 @@ export interface OwnerRoleHost {
 export interface OwnerRolePart {
   readonly owner: VolumeOwner;
   readonly handOvers: HandOvers;
+  readonly preferredMove: PreferredMove;
   /** The first owner that there is to work with. Rejects if the role ends before. */
   readonly known: Promise<OwnerRecord>;
   /** Nobody is to wait for `known` any more. */
@@ -49,22 +53,24 @@ export function createOwnerRole(host: OwnerRoleHost): OwnerRolePart {
     lockspace,
     reachesLower: options.reachesLower,
     log: options.log,
-    callbacks: createCallbacks(host, () => handOvers, { resolve, reject: giveUp }),
+    callbacks: createCallbacks(host, () => ({ handOvers, preferredMove }), { resolve, reject: giveUp }),
   });
   const handOvers: HandOvers = createHandOvers(host, owner);
-  return { owner, handOvers, known, giveUp };
+  const preferredMove: PreferredMove = createPreferredMove(host, owner, handOvers);
+  return { owner, handOvers, preferredMove, known, giveUp };
 }
 
 function createCallbacks(
   host: OwnerRoleHost,
-  handOvers: () => HandOvers,
+  moves: () => { readonly handOvers: HandOvers; readonly preferredMove: PreferredMove },
   known: { readonly resolve: (record: OwnerRecord) => void; readonly reject: (error: Error) => void },
 ): OwnerCallbacks {
   const { options, client, group, volumeName, answerLimit, service, ownCalls } = host;
   const ownerFound = (record: OwnerRecord): void => {
     ownCalls.ownerFound(client, record);
     known.resolve(record);
-    handOvers().ownerFound(record);
+    moves().handOvers.ownerFound(record);
+    moves().preferredMove.look();
     options.changed();
   };
   return {
@@ -83,7 +89,7 @@ function createCallbacks(
     ownerLost: (reason) => {
       options.log.warn({ reason }, "owner lost: operations wait");
       answerLimit.ownerLost();
-      handOvers().ownerLost();
+      moves().handOvers.ownerLost();
       ownCalls.remote?.ownerLost();
       host.endWaiting();
       options.changed();
@@ -115,6 +121,24 @@ function createHandOvers({ options, client, ownCalls, service, why }: OwnerRoleH
       return ownCalls.remote.handOver(epoch, heir);
     },
     give: (heir) => void service.give(heir),
+    nowMs: () => performance.now(),
+  });
+}
+
+function createPreferredMove({ options, client, isWell }: OwnerRoleHost, owner: VolumeOwner, handOvers: HandOvers): PreferredMove {
+  const { nodeid, preferredOwners } = client.info;
+  return new PreferredMove({
+    nodeid,
+    // A directory is one node's; and a device that is read-only here would be so for all.
+    preferred: options.lower.kind === "device" && !options.readOnly ? preferredOwners : [],
+    situation: () => ({
+      owner: owner.owner,
+      viewId: client.view.viewId,
+      isWell: client.view.quorate && client.view.running && owner.reachesDevice && isWell(),
+    }),
+    otherMounters: () => owner.otherMounters(),
+    request: () => handOvers.request(nodeid),
+    log: options.log,
     nowMs: () => performance.now(),
   });
 }

@@ -32,6 +32,11 @@ export class OwnerCore {
     return this.#state.phase === "owning" ? this.#state.last : this.#state.found;
   }
 
+  /** As far as the others know, too: they would let this node be the owner. */
+  get reachesDevice(): boolean {
+    return this.#state.reaches && this.#state.mounter === "held";
+  }
+
   /** One line for people: what this mount is, or waits for. */
   get why(): string {
     return describeRole(this.#state, { unproved: this.#election.unproved, ...this.#release.shown });

@@ -87,6 +87,10 @@ export class VolumeOwner {
     return this.#core.owner;
   }
 
+  get reachesDevice(): boolean {
+    return this.#core.reachesDevice;
+  }
+
   /** One line for people: what this mount is, or waits for. */
   get why(): string {
     return this.#core.why;

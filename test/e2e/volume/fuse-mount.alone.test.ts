@@ -24,6 +24,7 @@ const cluster = async (): ReturnType<Parameters<typeof checkMount>[3]> => ({
     clientId: 1,
     nodes: [],
     volumes: [{ name: "shared", uuid: bit.uuid, lower: "device" }],
+    preferredOwners: [],
     overlayKeys: [{ id: "00000000", bytes: new Uint8Array(32) }],
   },
   view: { viewId: "1.1.a", quorate: true, members: [1], incarnations: ["aa"], quorumReason: "1 of 1 votes", running: true },

@@ -24,6 +24,7 @@ const info: ClusterInfo = {
   clientId: 1,
   nodes: [{ nodeid: 1, name: "node1", address: "127.0.0.1" }],
   volumes: [{ name: "shared", uuid: bit.uuid, lower: "device" }],
+  preferredOwners: [],
   overlayKeys: [{ id: "00000000", bytes: new Uint8Array(32) }],
 };
 const view: ViewInfo = { viewId: "1.1.a", quorate: true, members: [1], incarnations: ["aa"], quorumReason: "1 of 1 votes", running: true };

@@ -186,6 +186,7 @@ const answer: DlmdAnswer = {
     clientId: 1,
     nodes: [1, 2, 3].map((nodeid) => ({ nodeid, name: `node${nodeid}`, address: `10.0.0.${nodeid}` })),
     volumes: [],
+    preferredOwners: [],
     overlayKeys: [{ id: "00000000", bytes: new Uint8Array(32) }],
   },
   view: {

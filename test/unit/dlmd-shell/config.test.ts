@@ -83,6 +83,12 @@ describe("cluster.yaml", () => {
       `quorum.auto_tie_breaker: expected none, lowest, highest, or a list`,
     ],
     ["too many votes", "name: node2", "votes: 256, name: node2", "nodes[1].votes: expected a whole number from 0 to 255 votes, found 256"],
+    [
+      "an owner that is not preferred",
+      "name: node2",
+      "owner: always, name: node2",
+      `nodes[1].owner: expected preferred, or no such key, found "always"`,
+    ],
     ["unknown key of multicast", "port: 7700", "prot: 7700", "multicast.prot: expected a known key (did you mean port?)"],
     [
       "unknown key of a volume",

@@ -34,6 +34,7 @@ export const info: Omit<ClusterInfo, "clientId"> = {
   incarnation: "aa",
   nodes: [{ nodeid: 1, name: "node1", address: "127.0.0.1" }],
   volumes: [],
+  preferredOwners: [],
   overlayKeys: [{ id: "00000000", bytes: new Uint8Array(32) }],
 };
 

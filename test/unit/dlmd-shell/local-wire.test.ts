@@ -39,7 +39,7 @@ const view: ViewInfo = {
 const fromClient: [message: Exclude<ClientMessage, { kind: "requests" }>, hex: string][] = [
   [
     { kind: "hello", version: LOCAL_VERSION, pid: 4711, program: "ls", owner: "me", bastLimitMs: 1000 },
-    "0143564c440a006712000002006c7302006d65e8030000",
+    "0143564c440b006712000002006c7302006d65e8030000",
   ],
   [{ kind: "bast-limit", limitMs: 60_000 }, "0860ea0000"],
   [{ kind: "open", lockspaceId: 2, name: "data" }, "0202000000040064617461"],
@@ -77,6 +77,7 @@ const fromServer: [message: Exclude<ServerMessage, { kind: "results" }>, hex: st
         clientId: 3,
         nodes: [{ nodeid: 1, name: "n", address: "::" }],
         volumes: [{ name: "v", uuid: "u", lower: "device" }],
+        preferredOwners: [5],
         overlayKeys: [
           { id: "aa", bytes: Uint8Array.of(1, 2) },
           { id: "bb", bytes: Uint8Array.of(3) },
@@ -84,7 +85,7 @@ const fromServer: [message: Exclude<ServerMessage, { kind: "results" }>, hex: st
       },
       view,
     },
-    "8103006c61620100020061620300000001000000010001006e02003a3a010000000100760100750002020061610200000001020200626201000000030800372e312e3030666601000c0032206f66203320766f7465730200000001000300020000000200616102006363",
+    "8103006c61620100020061620300000001000000010001006e02003a3a010000000100760100750001000000050002020061610200000001020200626201000000030800372e312e3030666601000c0032206f66203320766f7465730200000001000300020000000200616102006363",
   ],
   [{ kind: "opened", lockspaceId: 2, error: "no" }, "820200000002006e6f"],
   [{ kind: "view", view }, "840800372e312e3030666601000c0032206f66203320766f7465730200000001000300020000000200616102006363"],
@@ -319,7 +320,7 @@ describe("batches", () => {
 
 test("a question that is asked no more, or anew, makes another version", () => {
   // Else a program of an older release is told that its frame is damaged, not to run programs of this release.
-  expect([LOCAL_VERSION, queries]).toEqual([10, ["status", "nodes"]]);
+  expect([LOCAL_VERSION, queries]).toEqual([11, ["status", "nodes"]]);
 });
 
 test("a gatherer closes a batch before another message, and when it has grown too long", () => {

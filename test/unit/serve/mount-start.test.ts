@@ -44,6 +44,7 @@ vi.mock("../../../dlmd/client/client.ts", () => ({
         clusterName: "c",
         nodes: [],
         volumes: [{ uuid: "u", name: "v" }],
+        preferredOwners: [],
         overlayKeys: [],
       },
       view: { quorate: true, members: [1], incarnations: ["i1"] },

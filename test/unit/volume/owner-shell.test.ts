@@ -69,6 +69,7 @@ const info: ClusterInfo = {
   clientId: 5,
   nodes: [1, 2].map((nodeid) => ({ nodeid, name: `node${nodeid}`, address: `10.0.0.${nodeid}` })),
   volumes: [],
+  preferredOwners: [],
   overlayKeys: [{ id: "00000000", bytes: new Uint8Array(32) }],
 };
 
