@@ -454,6 +454,49 @@ static void op_tcp_ping(char **args) {
   printf("medianNs %.0f\n", median(trips, count));
 }
 
+static void one_held(int fd, const char *name, char *data) {
+  struct stat status;
+  if (pwrite(fd, data, BLOCK, 0) != BLOCK) die("pwrite %s", name);
+  if (pread(fd, data, BLOCK, 0) != BLOCK) die("pread %s", name);
+  if (stat(name, &status) != 0) die("stat %s", name);
+}
+
+static void one_new(const char *name) {
+  int fd = open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  if (fd < 0) die("create %s", name);
+  if (close(fd) != 0) die("close %s", name);
+  if (unlink(name) != 0) die("unlink %s", name);
+}
+
+/* gaps DIRECTORY MILLISECONDS held|new: the longest time between the ends of two rounds. held: of a file that only this program
+ * uses; new: each round makes a file and removes it. */
+static void op_gaps(char **args) {
+  int held = strcmp(args[2], "held") == 0;
+  double length = (double)number(args[1]) * 1e6, start, last, longest = 0;
+  long rounds = 0;
+  char *data = take(BLOCK);
+  int fd;
+  if (chdir(args[0]) != 0) die("chdir %s", args[0]);
+  fd = open("held", O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (fd < 0) die("open held");
+  /* Its locks come before the clock starts. */
+  one_held(fd, "held", data);
+  if (!held) one_new("new");
+  hold_at("ready");
+  start = last = now_ns();
+  while (last - start < length) {
+    double end;
+    if (held) one_held(fd, "held", data);
+    else one_new("new");
+    end = now_ns();
+    if (end - last > longest) longest = end - last;
+    last = end;
+    rounds++;
+  }
+  hold_at("done");
+  printf("longestNs %.0f\nrounds %ld\n", longest, rounds);
+}
+
 static const struct {
   const char *name;
   int args;
@@ -465,6 +508,7 @@ static const struct {
     {"write-big", 2, op_write_big}, {"read-big", 2, op_read_big},   {"handover", 3, op_handover},
     {"tree-make", 3, op_tree_make}, {"tree-stat", 3, op_tree_stat}, {"tcp-serve", 1, op_tcp_serve},
     {"tcp-ping", 3, op_tcp_ping},   {"lock", 2, op_lock},           {"lock-handover", 4, op_lock_handover},
+    {"gaps", 3, op_gaps},
 };
 
 int main(int argc, char **argv) {
