@@ -4,7 +4,7 @@
  */
 import * as z from "zod";
 import { OperatingError, WireError } from "../base/error.ts";
-import type { ConfigMessage } from "./change.ts";
+import type { ConfigMessage } from "./change-event.ts";
 import type { ConfigRecord, KeptConfig } from "./record.ts";
 import { MAX_TRAIL } from "./trail.ts";
 import { MAX_CONFIG_BYTES, MAX_NODES, MAX_VOTES, canonicalConfig, decodeClusterConfig } from "./cluster-config.ts";

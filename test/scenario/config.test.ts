@@ -1,6 +1,7 @@
 /** Hazard C8 in small: single moments of a change of the configuration (dlmd/config/change.ts), which the simulation meets seldom. */
 import { expect, it } from "vitest";
-import { type ConfigEffect, type ConfigEvent, type ConfigMessage, ConfigChange } from "../../dlmd/config/change.ts";
+import type { ConfigEffect, ConfigEvent, ConfigMessage } from "../../dlmd/config/change-event.ts";
+import { ConfigChange } from "../../dlmd/config/change.ts";
 import type { ConfigRecord, KeptConfig } from "../../dlmd/config/record.ts";
 import type { AgreedVersion } from "../../dlmd/config/trail.ts";
 

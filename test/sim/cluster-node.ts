@@ -1,7 +1,7 @@
 /** A node of the simulated cluster: the very core that ships, what it keeps on disk, its programs, and when it stands still or is only busy. */
 import type { BuiltinEngine } from "../../dlmd/engine/builtin/engine-core.ts";
 import type { View } from "../../dlmd/engine/engine.ts";
-import type { ConfigEvent } from "../../dlmd/config/change.ts";
+import type { ConfigEvent } from "../../dlmd/config/change-event.ts";
 import { Heartbeater } from "../../dlmd/membership/heartbeater.ts";
 import { NodeCore } from "../../dlmd/node.ts";
 import type { Effect, NodeEvent } from "../../dlmd/node-api.ts";

@@ -7,7 +7,8 @@
  * And the order in which configurations are distributed, though they do not go through the ordered channel: every node sees those in force in
  * one order, each once, whoever applies what at the same time; an apply has one answer, and "applied" means that this very one is in force there.
  */
-import { type ConfigEffect, type ConfigEvent, type ConfigMessage, type ConfigView, ConfigChange } from "../../dlmd/config/change.ts";
+import type { ConfigEffect, ConfigEvent, ConfigMessage, ConfigView } from "../../dlmd/config/change-event.ts";
+import { ConfigChange } from "../../dlmd/config/change.ts";
 import type { ConfigRecord, KeptConfig } from "../../dlmd/config/record.ts";
 import { plainQuorum, quorumOf } from "../../dlmd/membership/quorum.ts";
 import { Random } from "./random.ts";

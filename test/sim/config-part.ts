@@ -1,7 +1,8 @@
 /** What a simulated node does about the configuration, as driver/config-keeper.ts does it: the core of a change, its disk, and who may talk to whom. */
 import { changeObjection } from "../../dlmd/config/allowed-change.ts";
 import { decodeConfigMessage, encodeConfigMessage } from "../../dlmd/config/change-codec.ts";
-import { ConfigChange, type ConfigEffect, type ConfigEvent } from "../../dlmd/config/change.ts";
+import type { ConfigEffect, ConfigEvent } from "../../dlmd/config/change-event.ts";
+import { ConfigChange } from "../../dlmd/config/change.ts";
 import { type ClusterConfig, decodeClusterConfig } from "../../dlmd/config/cluster-config.ts";
 import type { ConfigRecord, KeptConfig } from "../../dlmd/config/record.ts";
 import { countedBy } from "../../dlmd/driver/config-keeper.ts";

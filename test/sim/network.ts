@@ -1,5 +1,5 @@
 /** Datagrams that get lost, late, doubled and out of order, and TCP connections that break, between simulated nodes. */
-import type { ConfigEvent } from "../../dlmd/config/change.ts";
+import type { ConfigEvent } from "../../dlmd/config/change-event.ts";
 import type { Datagram } from "../../dlmd/wire/datagram.ts";
 import { decodeDatagram, encodeDatagram } from "../../dlmd/wire/datagram.ts";
 import { decodeFrame, encodeFrames, type PeerMessage } from "../../dlmd/wire/peer.ts";

@@ -42,6 +42,7 @@ const PURE = [
   "dlmd/base/steps.ts",
   "dlmd/clients/",
   "dlmd/config/allowed-change.ts",
+  "dlmd/config/change-event.ts",
   "dlmd/config/change.ts",
   "dlmd/config/fence-plan.ts",
   "dlmd/config/record.ts",

@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { AssertionError } from "../../../dlmd/base/assert.ts";
 import { ByteReader, ByteWriter } from "../../../dlmd/base/bytes.ts";
 import { WireError } from "../../../dlmd/base/error.ts";
-import type { ConfigMessage } from "../../../dlmd/config/change.ts";
+import type { ConfigMessage } from "../../../dlmd/config/change-event.ts";
 import { decodeConfigMessage, encodeConfigMessage } from "../../../dlmd/config/change-codec.ts";
 import { MAX_CONFIG_BYTES } from "../../../dlmd/config/cluster-config.ts";
 import { maxOwnerWaits } from "../../../dlmd/plock/home.ts";
