@@ -432,6 +432,17 @@ it("a node alone with files of its own leads nobody to the second of them", () =
   expect(world.kept(3)).toBe("1");
 });
 
+it("a node that took a newer version in a view without quorum does not go back to that of its coordinator", () => {
+  const world = new ConfigWorld(three);
+  world.view(1, [1, 2], false);
+  world.settle(1, 2);
+  world.offer(2, record(2, "1:1 2:1 3:2"), [1, 3]);
+  expect(world.kept(2)).toBe("2");
+  world.reconnect(1, 2);
+  world.settle(1, 2);
+  expect([1, 2].map((nodeid) => world.kept(nodeid))).toEqual(["1", "2"]);
+});
+
 it("a file is agreed on when a quorate view has it in force, by those who were in one", () => {
   const world = new ConfigWorld(three);
   expect(world.disks.get(1)?.agreedBy).toEqual([]);

@@ -28,7 +28,7 @@ export const configMutations: readonly Mutation[] = [
     file: change,
     find: "    if (record.version <= committed.version) {",
     replace: "    if (record.version === committed.version) {",
-    caughtBy: "config",
+    caughtBy: scenario,
   },
   {
     id: "c8-one-stored-commits",
