@@ -75,7 +75,14 @@ function createCallbacks(
   };
   return {
     readOwnerBlock: () => service.readBlock(),
-    proveGone: createProofs({ client, volume: volumeName, device: options.lower.path, disk: service.disk, log: options.log }),
+    proveGone: createProofs({
+      client,
+      volume: volumeName,
+      device: options.lower.path,
+      disk: service.disk,
+      readOwnerBlock: () => service.readBlock(),
+      log: options.log,
+    }),
     mountLower: (epochAbove, claim) => group.claimed(() => service.mount(epochAbove, claim)),
     releaseLower: () => {
       answerLimit.ownerLost();

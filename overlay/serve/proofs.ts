@@ -3,7 +3,8 @@ import type { Log } from "../../dlmd/base/log.ts";
 import type { DlmClient } from "../../dlmd/client/api.ts";
 import { diskActivity } from "../volume/disk-activity.ts";
 import type { DiskSteps } from "../volume/disk-steps.ts";
-import { FenceProof } from "../volume/fence-proof.ts";
+import { FenceProof, isSameLife } from "../volume/fence-proof.ts";
+import type { OwnerBlock } from "../volume/owner-block.ts";
 import { createProveGoneAnywhere, type ProveGoneAnywhere } from "../volume/prove-elsewhere.ts";
 import { createProveGone } from "../volume/prove-gone.ts";
 
@@ -20,10 +21,12 @@ export interface ProofsOptions {
   readonly volume: string;
   readonly device: string;
   readonly disk: DiskSteps;
+  /** null: the lower has no such block. */
+  readonly readOwnerBlock: () => Promise<OwnerBlock | null>;
   readonly log: Log;
 }
 
-export function createProofs({ client, volume, device, disk, log }: ProofsOptions): ProveGoneAnywhere {
+export function createProofs({ client, volume, device, disk, readOwnerBlock, log }: ProofsOptions): ProveGoneAnywhere {
   const { nodeid, nodes } = client.info;
   const nameOf = (wanted: number): string => nodes.find((node) => node.nodeid === wanted)?.name ?? `node ${wanted}`;
   const proveHere = createProveGone({ nodeid, pid: process.pid, device });
@@ -32,6 +35,10 @@ export function createProofs({ client, volume, device, disk, log }: ProofsOption
     nameOf,
     askLife: (life) => client.askLife(life),
     here: (life) => disk.ask("looking whether it is in use", () => proveHere(life)),
+    isNamed: async (life) => {
+      const block = await readOwnerBlock();
+      return block?.state === "owned" && isSameLife(block.life, life);
+    },
     fence: new FenceProof({
       fenceLife: (question) => client.fenceLife(question),
       isMember: (wanted) => client.view.members.includes(wanted),

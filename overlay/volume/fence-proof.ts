@@ -124,7 +124,8 @@ export class FenceProof {
   }
 }
 
-function isSameLife(a: Life, b: Life): boolean {
+/** Of one owner, from its mount of the device to the end of it. */
+export function isSameLife(a: Life, b: Life): boolean {
   return a.nodeid === b.nodeid && a.incarnation === b.incarnation && a.clientId === b.clientId && a.epoch === b.epoch;
 }
 

@@ -30,8 +30,8 @@ export interface Life {
  */
 export type Proof =
   | { readonly kind: "released" | "let-go" | "ended" | "rebooted" | "fenced" }
-  /** `underWay`: a fence, so that there may be one soon. */
-  | { readonly kind: "none"; readonly why: string; readonly underWay?: true };
+  /** `underWay`: a fence, so that there may be one soon. `changed`: the owner's block names that life no more, and is to be read again. */
+  | { readonly kind: "none"; readonly why: string; readonly underWay?: true; readonly changed?: true };
 
 /** Never rejects: a question that failed is `none`, with the reason in words. */
 export type ProveGone = (life: Life) => Promise<Proof>;

@@ -184,6 +184,7 @@ export class OwnerElection {
   receiveProof(proof: Proof): void {
     this.#awaited = null;
     if (!this.#mayClaim()) return this.decide();
+    if (proof.kind === "none" && proof.changed === true) return this.#enterReadingBlock();
     if (proof.kind === "none") return this.#enterUnproved(proof.why, proof.underWay === true);
     this.#proof = proof;
     this.#enterClaiming();

@@ -15,6 +15,8 @@ export const PROVE_POLL_MS = 20;
 /** As long as a fence is under way: then another node has its turn. */
 export const FENCE_LIMIT_MS = 10_000;
 export const FENCE_POLL_MS = 100;
+/** Meanwhile the owner's block is read so often: an owner without a quorum may let go of its disk by itself (../serve/self-fence.ts). */
+export const FENCE_BLOCK_MS = 500;
 
 /**
  * `first`: for a mount that was never served, of a volume whose record names no owner that died. `tell`: what is waited for, in words. Never
@@ -31,6 +33,8 @@ export interface ProveElsewhereOptions {
   readonly here: ProveGone;
   /** Asked where the node of that life says nothing; null: never. */
   readonly fence: Pick<FenceProof, "ask"> | null;
+  /** Whether the owner's block, as it is now, names that life still. */
+  readonly isNamed: (life: Life) => Promise<boolean>;
   /** Seams for tests; milliseconds. */
   readonly nowMs?: () => number;
   readonly wait?: (ms: number) => Promise<unknown>;
@@ -40,7 +44,7 @@ export interface ProveElsewhereOptions {
 type Judged = { readonly proof: Proof; readonly again: boolean; readonly silent?: true };
 
 export function createProveGoneAnywhere(options: ProveElsewhereOptions): ProveGoneAnywhere {
-  const { nodeid, here, askLife, fence, nowMs = () => performance.now(), wait = sleep } = options;
+  const { nodeid, here, askLife, fence, isNamed, nowMs = () => performance.now(), wait = sleep } = options;
   const ask = async (life: Life, first: boolean): Promise<Judged> => {
     if (life.nodeid === nodeid) {
       const proof = await here(life);
@@ -54,10 +58,16 @@ export function createProveGoneAnywhere(options: ProveElsewhereOptions): ProveGo
   };
   return async (life, first, tell) => {
     const beganMs = nowMs();
+    let readMs = beganMs;
     for (;;) {
       let judged: Judged;
       try {
         judged = await ask(life, first);
+        const waits = judged.proof.kind === "none" && judged.proof.underWay === true;
+        if (waits && nowMs() - readMs >= FENCE_BLOCK_MS) {
+          readMs = nowMs();
+          if (!(await isNamed(life))) return { kind: "none", why: "its owner's block has changed", changed: true };
+        }
       } catch (error) {
         return none(`${options.nameOf(life.nodeid)} was not asked: ${error instanceof Error ? error.message : String(error)}`);
       }

@@ -83,6 +83,14 @@ export const overlayOwnerMutations: readonly Mutation[] = [
     caughtBy: "test/unit/volume/preferred-owner.test.ts",
   },
   {
+    id: "release-unseen-while-fencing",
+    breaks: "a node that waits for a fence does not see that the owner has let go of its disk",
+    file: "overlay/volume/prove-elsewhere.ts",
+    find: "if (waits && nowMs() - readMs >= FENCE_BLOCK_MS) {",
+    replace: "if (waits && nowMs() < readMs) {",
+    caughtBy: "test/unit/volume/prove-elsewhere.test.ts",
+  },
+  {
     id: "self-fence-leave-waits",
     breaks: "an owner that has let go of its disk and is told to leave waits for locks that cannot come",
     file: "overlay/volume/owner-release.ts",

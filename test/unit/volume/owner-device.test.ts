@@ -128,4 +128,58 @@ describe("an owner's device", () => {
     lab.settle();
     expect(expectServed(lab).nodeid).toBe(3);
   });
+
+  test("the next owner after a death is a node that reaches the device, whatever its nodeid, and says nothing of the others", () => {
+    for (let seed = 0; seed < 200; seed++) {
+      const lab = cluster(seed);
+      const owner = own(lab, 4);
+      const unreached = lab.start(1, false);
+      const next = lab.start(3);
+      lab.settle();
+      lab.kill(owner);
+      lab.fence(4);
+      lab.settle();
+      lab.askAgain();
+      lab.settle();
+      expect(expectServed(lab)).toBe(next);
+      expect([unreached.core.why, unreached.core.reachesDevice, unreached.proofs]).toEqual(["through node3", false, []]);
+    }
+  });
+
+  test("a node whose device is lost before the owner dies is passed over at its first look, and goes through the next one", () => {
+    for (let seed = 0; seed < 200; seed++) {
+      const lab = cluster(seed);
+      const owner = own(lab, 4);
+      const cut = lab.start(1);
+      const next = lab.start(3);
+      lab.settle();
+      cut.mountFails = true;
+      lab.kill(owner);
+      lab.fence(4);
+      for (let turn = 0; turn < 3; turn++) {
+        lab.settle();
+        lab.askAgain();
+      }
+      lab.settle();
+      expect(expectServed(lab)).toBe(next);
+      // Unless the other one was first, it tried, and was out of the election then.
+      expect(cut.core.why).toMatch(/^through node3(; this node does not reach the device, and looks again: no such device)?$/);
+    }
+  });
+
+  test("if no node reaches it, all wait, say so, and go on with the first that does", () => {
+    for (let seed = 0; seed < 200; seed++) {
+      const lab = cluster(seed);
+      const owner = own(lab, 4);
+      const others = [lab.start(1, false), lab.start(2, false)];
+      lab.settle();
+      lab.kill(owner);
+      lab.fence(4);
+      lab.settle();
+      expect(others.map(({ core }) => core.role)).toEqual(["waiting", "waiting"]);
+      expect(lab.start(3)).toBeDefined();
+      lab.settle();
+      expect(expectServed(lab).nodeid).toBe(3);
+    }
+  });
 });

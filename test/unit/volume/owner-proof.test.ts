@@ -75,6 +75,25 @@ describe("the owner before", () => {
     }
   });
 
+  test("an owner that lets go while its fence is waited for: the next one reads the block again at once, and keeps its place in the line", () => {
+    const lab = cluster();
+    const owner = own(lab, 1);
+    const other = lab.start(2);
+    lab.settle();
+    const effects: string[] = [];
+    const step = other.core.step.bind(other.core);
+    other.core.step = (event) => {
+      const come = step(event);
+      effects.push(...come.map(({ kind }) => kind));
+      return come;
+    };
+    lab.kill(owner);
+    while (effects.at(-1) !== "prove-gone") expect(lab.stepOnce()).toBe(true);
+    const changed = { kind: "none", why: "its owner's block has changed", changed: true } as const;
+    expect(step({ kind: "proved", proof: changed })).toEqual([{ kind: "read-owner-block" }]);
+    expect(step({ kind: "owner-block", block: { ...lab.block, state: "released" } })).toMatchObject([{ kind: "request", lock: "owner" }]);
+  });
+
   test("what a proof waits for is shown while it is waited for", () => {
     const lab = cluster();
     const owner = own(lab, 1);

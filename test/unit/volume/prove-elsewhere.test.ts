@@ -6,6 +6,7 @@ import type { Life, Proof } from "../../../overlay/volume/life.ts";
 import type { FenceJudged } from "../../../overlay/volume/fence-proof.ts";
 import {
   createProveGoneAnywhere,
+  FENCE_BLOCK_MS,
   FENCE_LIMIT_MS,
   FENCE_POLL_MS,
   judgeAnswer,
@@ -80,6 +81,8 @@ interface Bench {
   readonly fences: boolean[];
   readonly told: string[];
   waitedMs(): number;
+  /** From then on the owner's block names another life, or none. */
+  blockChangesAtMs: number;
   prove(life: Life): Promise<Proof>;
 }
 
@@ -103,12 +106,21 @@ function bench(answers: readonly LifeAnswer[], fenced: readonly (FenceJudged | n
         return fenced[Math.min(fences.length, fenced.length) - 1] ?? null;
       },
     },
+    isNamed: async () => nowMs < self.blockChangesAtMs,
     nowMs: () => nowMs,
     wait: async (ms) => {
       nowMs += ms;
     },
   });
-  return { asked, fences, told, waitedMs: () => nowMs, prove: (one) => prove(one, true, (why) => told.push(why)) };
+  const self: Bench = {
+    asked,
+    fences,
+    told,
+    waitedMs: () => nowMs,
+    blockChangesAtMs: Number.MAX_SAFE_INTEGER,
+    prove: (one) => prove(one, true, (why) => told.push(why)),
+  };
+  return self;
 }
 
 it("asks until the process has ended and its device is free", async () => {
@@ -158,6 +170,13 @@ describe("a fence", () => {
     const b = bench([silent], [runs("still")]);
     expect(await b.prove(life)).toEqual({ kind: "none", why: "still", underWay: true });
     expect(b.waitedMs()).toBe(FENCE_LIMIT_MS);
+  });
+
+  it("is waited for no more when the block names that life no more: it is read again each FENCE_BLOCK_MS", async () => {
+    const b = bench([silent], [runs("still")]);
+    b.blockChangesAtMs = 3 * FENCE_BLOCK_MS - 1;
+    expect(await b.prove(life)).toEqual({ kind: "none", why: "its owner's block has changed", changed: true });
+    expect(b.waitedMs()).toBe(3 * FENCE_BLOCK_MS);
   });
 
   it("that failed is asked for again later", async () => {
