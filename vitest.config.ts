@@ -20,6 +20,9 @@ function quickDirectory(): string {
   }
 }
 
+/** So many files with labs at a time. Most of them wait for time-outs; those of test/e2e/hazards/ take a processor and more. */
+const labs = Number(process.env["COVERLAY_TEST_LABS"] ?? 2);
+
 /** Real processes and real mounts. */
 const endToEnd = {
   env: { TMPDIR: quickDirectory() },
@@ -46,7 +49,7 @@ export default defineConfig({
   test: {
     reporters: ["default", "./test/skips.ts", ...(results === undefined ? [] : [["json", { outputFile: results }] as const])],
     sequence: { sequencer: LongFirst },
-    // Pure rooms first and in parallel; then daemons; then mounts in labs, two files at a time; then one file at a time.
+    // Pure rooms first and in parallel; then daemons; then mounts in labs, some files at a time; then one file at a time.
     projects: [
       {
         test: {
@@ -76,7 +79,7 @@ export default defineConfig({
           name: "e2e",
           include: ["test/e2e/**/*.test.ts"],
           exclude: ["test/e2e/dlmd/**", ALONE, LONG, LONG_ALONE],
-          maxWorkers: 2,
+          maxWorkers: labs,
           sequence: { groupOrder: 2 },
         },
       },
@@ -85,7 +88,7 @@ export default defineConfig({
           ...endToEnd,
           name: "long",
           include: [`test/e2e/${LONG}`],
-          maxWorkers: 2,
+          maxWorkers: labs,
           sequence: { groupOrder: 2 },
         },
       },
