@@ -43,7 +43,7 @@ describe("options of the lab's fence agent", () => {
 
   it.each([
     [["-o"], "-o needs a value"],
-    [["--colour", "red"], "options -o ACTION, -n NODE and --dir DIR are expected, found --colour"],
+    [["--colour", "red"], "the options -o, -n, --action, --plug, --dir are expected, found --colour"],
   ])("words %j: says what is expected", (words, why) => {
     expect(parseFenceRequest(words, "action=off")).toEqual({ kind: "wrong", why });
   });
