@@ -10,7 +10,7 @@
  * - an AssertionError out of `step` means that the node does not know what it holds: take it out (exit), do not go on.
  */
 import type { EngineBoot, NodeConfiguration } from "./engine/boot.ts";
-import type { CorosyncEvent, CorosyncSelf } from "./engine/corosync/corosync-core.ts";
+import type { CorosyncEvent, CorosyncSelf } from "./engine/corosync/corosync-api.ts";
 import type { BeatContent, HeardBeat } from "./membership/heartbeater.ts";
 import type { LockLimits } from "./lock/lock-manager.ts";
 import type { PlockLimits } from "./plock/master.ts";

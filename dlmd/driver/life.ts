@@ -8,7 +8,7 @@ import type { Log } from "../base/log.ts";
 import { bootId } from "../base/machine.ts";
 import type { Metrics } from "../base/metric.ts";
 import type { NodeConfig } from "../config/votes.ts";
-import type { CorosyncEvent } from "../engine/corosync/corosync-core.ts";
+import type { CorosyncEvent } from "../engine/corosync/corosync-api.ts";
 import type { HeardBeat } from "../membership/heartbeater.ts";
 import type { Node, NodeBoot, NodeEvent } from "../node-api.ts";
 import type { Datagram } from "../wire/datagram.ts";

@@ -2,7 +2,7 @@
  * corosync as its clients see it, simulated: rings, one group of CPG, votequorum. As the real one it delivers in every partition, calls back CPG and
  * the quorum service in either order, and delivers what was sent before a ring in the next one. Time is the test's.
  */
-import type { CorosyncEvent } from "../../dlmd/engine/corosync/corosync-core.ts";
+import type { CorosyncEvent } from "../../dlmd/engine/corosync/corosync-api.ts";
 import type { RingId, Seat } from "../../dlmd/engine/corosync/message.ts";
 import type { EngineEvent } from "../../dlmd/engine/engine.ts";
 import { CorosyncEngine } from "../../dlmd/engine/corosync/corosync-core.ts";

@@ -4,7 +4,7 @@
  */
 import { OperatingError } from "../../base/error.ts";
 import type { Voter } from "../../config/votes.ts";
-import type { CorosyncEvent } from "../../engine/corosync/corosync-core.ts";
+import type { CorosyncEvent } from "../../engine/corosync/corosync-api.ts";
 import type { RingId, Seat } from "../../engine/corosync/message.ts";
 import { type CorosyncLibraries, loadCorosyncLibraries, type NativeFunction, type VotequorumInfo } from "./libraries.ts";
 import { Poller } from "./poller.ts";

@@ -5,7 +5,7 @@
 import type { OperatingError } from "../../base/error.ts";
 import type { Log } from "../../base/log.ts";
 import type { Voter } from "../../config/votes.ts";
-import type { CorosyncEvent } from "../../engine/corosync/corosync-core.ts";
+import type { CorosyncEvent } from "../../engine/corosync/corosync-api.ts";
 import { connectCorosync, type CorosyncConnection } from "./connection.ts";
 
 const RETRY_MS = 500;

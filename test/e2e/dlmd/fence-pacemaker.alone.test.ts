@@ -50,7 +50,7 @@ test("a node without a device there, or an action that fails, is no success", as
     expect.stringContaining("stonith_admin --fence ended with status 105: Couldn't fence node9"),
   ]);
   await device("broken", "node4", "type=fail");
-  expect(await ask("action=off", "plug=node4")).toMatchObject({ status: 1, stdout: "" });
+  expect(await ask("action=off", "plug=node4", "timeout=3")).toMatchObject({ status: 1, stdout: "" });
 });
 
 test("a person confirms the fence while it runs: stonith_admin ends with 0, and the agent does not", async ({ skip }) => {

@@ -3,6 +3,9 @@ import type { Mutation } from "../mutation.ts";
 
 const core = "dlmd/engine/corosync/corosync-core.ts";
 const round = "dlmd/engine/corosync/round.ts";
+const exchange = "dlmd/engine/corosync/round-exchange.ts";
+const seats = "dlmd/engine/corosync/group-seats.ts";
+const stream = "dlmd/engine/corosync/view-stream.ts";
 const coreTest = "test/unit/dlmd/corosync-core.test.ts";
 const roundTest = "test/unit/dlmd/corosync-round.test.ts";
 const clusterTest = "test/unit/dlmd/corosync-cluster.test.ts";
@@ -11,7 +14,7 @@ export const corosyncMutations: readonly Mutation[] = [
   {
     id: "corosync-view-before-all-are-ready",
     breaks: "a view is installed whose epoch other members have not heard of: they may take a lower one for a view that serves",
-    file: core,
+    file: exchange,
     find: "if (decision.members.every((member) => this.#ready.has(member.nodeid)) && isMemberOf",
     replace: "if (isMemberOf",
     caughtBy: coreTest,
@@ -19,7 +22,7 @@ export const corosyncMutations: readonly Mutation[] = [
   {
     id: "corosync-same-epoch-twice",
     breaks: "a node states one epoch in two rounds, so two views may have one name",
-    file: core,
+    file: exchange,
     find: "    this.#highestEpoch++;\n",
     replace: "",
     caughtBy: coreTest,
@@ -27,17 +30,17 @@ export const corosyncMutations: readonly Mutation[] = [
   {
     id: "corosync-ready-before-disk",
     breaks: "a node that restarts forgets an epoch to which it has said yes",
-    file: core,
+    file: exchange,
     find: "    this.#readyAtEpoch = decision.id.epoch;\n",
-    replace: '    this.#say({ kind: "ready", view: decision.id });\n',
+    replace: '    this.#port.say({ kind: "ready", view: decision.id });\n',
     caughtBy: coreTest,
   },
   {
     id: "corosync-packets-of-any-view",
     breaks: "what CPG delivers of another view is taken for one of this",
-    file: core,
-    find: "if (this.#blocked || this.#stopped || !sameView(view, this.#lived)) return;",
-    replace: "if (this.#blocked || this.#stopped) return;",
+    file: stream,
+    find: 'if (this.#blocked || this.#stopped || !sameView(view, this.#lived)) return "dropped";',
+    replace: 'if (this.#blocked || this.#stopped) return "dropped";',
     caughtBy: coreTest,
   },
   {
@@ -75,7 +78,7 @@ export const corosyncMutations: readonly Mutation[] = [
   {
     id: "corosync-quorum-of-another-ring",
     breaks: "what votequorum said of the ring before counts for the next one",
-    file: core,
+    file: seats,
     find: "quorum.ring.seq === this.#ring.seq && quorum.ring.nodeid === this.#ring.nodeid",
     replace: "quorum.ring.seq > 0",
     caughtBy: coreTest,
@@ -83,7 +86,7 @@ export const corosyncMutations: readonly Mutation[] = [
   {
     id: "corosync-few-leave-many-out",
     breaks: "a node that hears nobody makes all others begin anew",
-    file: core,
+    file: exchange,
     find: "      if (!this.#isMajority(desired)) return;\n",
     replace: "",
     caughtBy: clusterTest,
@@ -91,8 +94,8 @@ export const corosyncMutations: readonly Mutation[] = [
   {
     id: "corosync-left-out-comes-at-once",
     breaks: "a node that hangs in each of its lives keeps the others from a view",
-    file: core,
-    find: "      this.#shunnedUntilMs.set(seat.nodeid, this.#nowMs + shunShare * this.#boot.timeoutMs);\n",
+    file: exchange,
+    find: "      this.#seats.shun(seat.nodeid, nowMs + shunShare * this.#boot.timeoutMs);\n",
     replace: "",
     caughtBy: clusterTest,
   },

@@ -2,7 +2,7 @@
 import { describe, expect, it, vi } from "vitest";
 import { connectCorosync, type CorosyncConnection, type CorosyncOptions } from "../../../dlmd/driver/corosync/connection.ts";
 import type { CorosyncLibraries, NativeFunction } from "../../../dlmd/driver/corosync/libraries.ts";
-import type { CorosyncEvent } from "../../../dlmd/engine/corosync/corosync-core.ts";
+import type { CorosyncEvent } from "../../../dlmd/engine/corosync/corosync-api.ts";
 
 const CS_OK = 1;
 const CS_ERR_LIBRARY = 2;

@@ -1,7 +1,8 @@
 /** The rules of the engine over corosync (dlmd/engine/corosync/README.md), each where it decides. */
 import { describe, expect, it } from "vitest";
 import type { NodeConfig } from "../../../dlmd/config/votes.ts";
-import { CorosyncEngine, type CorosyncEvent } from "../../../dlmd/engine/corosync/corosync-core.ts";
+import type { CorosyncEvent } from "../../../dlmd/engine/corosync/corosync-api.ts";
+import { CorosyncEngine } from "../../../dlmd/engine/corosync/corosync-core.ts";
 import { decodeGroupMessage, encodeGroupMessage, type GroupMessage, type StateMessage } from "../../../dlmd/engine/corosync/message.ts";
 import type { EngineEvent, View } from "../../../dlmd/engine/engine.ts";
 import { noView, type ViewId } from "../../../dlmd/wire/view-id.ts";
