@@ -24,7 +24,17 @@ export function isSameMounter(a: MounterId, b: MounterId): boolean {
 
 /** `joinedAt`: of each member, in their order. Nothing is known of the mounters before, so everything is to be put in order first. */
 export function foundedState(members: readonly MounterId[], joinedAt: readonly number[], position: number): MountGroupState {
-  const none: MountGroupState = { position, epoch: 0, round: 0, step: "idle", ownerDied: false, allDirty: true, members: [], dirty: [] };
+  const none: MountGroupState = {
+    position,
+    epoch: 0,
+    round: 0,
+    step: "idle",
+    ownerDied: false,
+    allDirty: true,
+    hadOwner: false,
+    members: [],
+    dirty: [],
+  };
   let state = none;
   members.forEach((member, at) => {
     state = admitted(state, member, joinedAt[at] as number);
@@ -32,7 +42,7 @@ export function foundedState(members: readonly MounterId[], joinedAt: readonly n
   const founder = state.members[0];
   assert(founder !== undefined, "a mount group without a founder");
   state = changed(state, founder, { synced: true, heardUpTo: position });
-  return advanced(begun(state));
+  return advanced(begun(state, []));
 }
 
 // -------------------------------------------------------------------------------------------------------------- events
@@ -73,12 +83,17 @@ function said(state: MountGroupState, sender: MounterState, message: MountGroupM
     case "stopped":
       return message.round === state.round ? changed(state, sender, { mustStop: false }) : state;
     case "claimed":
-      return sender.jid === null ? state : changed(state, sender, { ownership: "claimed", claimedAt: state.position });
+      return sender.jid === null ? state : withClaim(state, sender);
     case "serving":
       if (sender.ownership === "none") return state;
       return changed({ ...state, epoch: Math.max(state.epoch, message.epoch) }, sender, { ownership: "serving" });
     case "released":
       return changed(state, sender, { ownership: "none" });
+    case "reopened": {
+      if (sender !== servingOwner(state)) return state;
+      const mounter = state.members.find(({ jid }) => jid === message.jid);
+      return mounter === undefined ? state : changed(state, mounter, { mustReopen: false });
+    }
     case "recovered":
       return withRecovered(state, sender, message.round, message.jid);
     case "bye":
@@ -86,6 +101,13 @@ function said(state: MountGroupState, sender: MounterState, message: MountGroupM
     default:
       return assertNever(message, "message of a mount group");
   }
+}
+
+/** Each mounter that is there may have files open at an earlier owner, whether that one ended well or not; one that joins later has none (H10). */
+function withClaim(state: MountGroupState, sender: MounterState): MountGroupState {
+  const claimed = changed(state, sender, { ownership: "claimed", claimedAt: state.position });
+  if (!state.hadOwner) return { ...claimed, hadOwner: true };
+  return { ...claimed, members: claimed.members.map((one) => ({ ...one, mustReopen: true })) };
 }
 
 function withRecovered(state: MountGroupState, sender: MounterState, round: number, jid: number | null): MountGroupState {
@@ -115,6 +137,7 @@ function admitted(state: MountGroupState, member: MounterId, joinedAt: number): 
     claimedAt: 0,
     // It has to do with none of those that were gone when it came.
     mustStop: false,
+    mustReopen: false,
   };
   return { ...state, members: [...state.members, mounter] };
 }
@@ -133,17 +156,17 @@ function withoutMembers(state: MountGroupState, left: readonly MounterState[]): 
   }
   const members = state.members.filter((one) => !left.includes(one));
   if (dead.length === 0) return { ...state, members };
-  const dirty = [...state.dirty, ...dead].sort((a, b) => a.jid - b.jid);
-  return begun({ ...state, members, dirty });
+  return begun({ ...state, members }, dead);
 }
 
 // ------------------------------------------------------------------------------------------------------------ recovery
 
-/** From the first step on, with what is dirty already. */
-function begun(state: MountGroupState): MountGroupState {
+/** From the first step on, with those that are dirty already. An owner that all have let go of, and that has a successor, blocks nobody any more. */
+function begun(state: MountGroupState, dead: readonly DirtyJid[]): MountGroupState {
   const members = state.members.map((one) => ({ ...one, mustStop: true }));
-  const ownerDied = state.ownerDied || state.dirty.some(({ wasOwner }) => wasOwner);
-  return { ...state, round: state.round + 1, step: "stopping", ownerDied, members };
+  const ownerDied = state.ownerDied || dead.some(({ wasOwner }) => wasOwner);
+  const dirty = [...state.dirty, ...dead].sort((a, b) => a.jid - b.jid);
+  return { ...state, round: state.round + 1, step: "stopping", ownerDied, members, dirty };
 }
 
 /** As many steps as there is nothing to wait for. */
@@ -154,11 +177,14 @@ function advanced(state: MountGroupState): MountGroupState {
     case "stopping":
       return state.members.some(({ mustStop }) => mustStop) ? state : advanced({ ...state, step: "claiming" });
     case "claiming":
-      return servingOwner(state) === null ? state : advanced({ ...state, step: "recovering" });
-    case "recovering":
+      return servingOwner(state) === null ? state : advanced({ ...state, step: "reopening", ownerDied: false });
+    case "reopening":
       // An owner that left cleanly in the middle: the next one goes on.
       if (servingOwner(state) === null) return { ...state, step: "claiming" };
-      return state.allDirty || state.dirty.length > 0 ? state : { ...state, step: "idle", ownerDied: false };
+      return state.members.some(({ mustReopen }) => mustReopen) ? state : advanced({ ...state, step: "recovering" });
+    case "recovering":
+      if (servingOwner(state) === null) return { ...state, step: "claiming" };
+      return state.allDirty || state.dirty.length > 0 ? state : { ...state, step: "idle" };
     default:
       return assertNever(state.step, "step of a recovery");
   }
@@ -178,6 +204,11 @@ export function isBlocked(state: MountGroupState): boolean {
   // Two that may have it: one is dead or about to say that it has released it.
   if (state.step === "idle") return state.members.filter(({ ownership }) => ownership !== "none").length > 1;
   return state.ownerDied || state.allDirty || servingOwner(state) === null;
+}
+
+/** Mounters whose files are not known to be open at the owner that serves. Empty without one: then nobody can open them. */
+export function notReopened(state: MountGroupState): readonly MounterState[] {
+  return servingOwner(state) === null ? [] : state.members.filter(({ mustReopen }) => mustReopen);
 }
 
 /** What the owner puts in order now; null as jid: whatever is there. */

@@ -22,6 +22,7 @@ import {
   isSameMounter,
   type Membership,
   notHeard,
+  notReopened,
   servingOwner,
   underRecovery,
   withMembership,
@@ -43,6 +44,8 @@ export type MounterEvent =
   | { readonly kind: "claimed" }
   | { readonly kind: "serving"; readonly epoch: number }
   | { readonly kind: "released" }
+  /** Of this owner: that mounter has all its files open here. Said once, as long as it is one of `toReopen`. */
+  | { readonly kind: "reopened"; readonly mounter: MounterId }
   | { readonly kind: "recovered"; readonly round: number; readonly jid: number | null }
   /** The mount has ended cleanly. */
   | { readonly kind: "leave" };
@@ -56,6 +59,8 @@ export type MounterEffect =
   /** Close and drain what those have open here, then "stopped" with that round. A later round takes the place of an earlier one. */
   | { readonly kind: "let-go"; readonly round: number; readonly dead: readonly DirtyJid[] }
   | { readonly kind: "block"; readonly blocked: boolean }
+  /** As the owner: all mounters have their files open here. What has no name and is open nowhere may go, now and at each last close. */
+  | { readonly kind: "settle" }
   /** Put in order what that jid left, as the owner, then "recovered". null: whatever is there. */
   | { readonly kind: "recover"; readonly round: number; readonly jid: number | null }
   /** It can not be in this group: the mount ends, or does not come to be. */
@@ -73,6 +78,11 @@ interface Told {
   letGoRound: number;
   /** As text. */
   recover: string;
+  /** The claim since which all have their files open. */
+  settledAt: number;
+  /** Of `reopenedAt`'s claim: the mounters that the others have been told of. */
+  reopenedAt: number;
+  readonly reopened: Set<number>;
 }
 
 export class Mounter {
@@ -92,7 +102,16 @@ export class Mounter {
   #heardClaims = 0;
   #effects: MounterEffect[] = [];
   /** A mount begins blocked: it does not know who died. */
-  readonly #told: Told = { jid: false, claimedAt: 0, blocked: true, letGoRound: 0, recover: "" };
+  readonly #told: Told = {
+    jid: false,
+    claimedAt: 0,
+    blocked: true,
+    letGoRound: 0,
+    recover: "",
+    settledAt: 0,
+    reopenedAt: 0,
+    reopened: new Set(),
+  };
 
   constructor(self: MounterId) {
     this.#self = self;
@@ -116,6 +135,22 @@ export class Mounter {
     const own = this.#own;
     if (this.#state === null || own === null) return this.#present.slice(0, 1).filter((one) => !isSameMounter(one, this.#self));
     return notHeard(this.#state, own, this.#told.jid ? own.claimedAt : own.joinedAt);
+  }
+
+  /** As the owner: the mounters whose files are to be opened here, as far as the group knows. */
+  get toReopen(): readonly MounterState[] {
+    return this.#serves ? notReopened(this.#state as MountGroupState) : [];
+  }
+
+  /** There is an owner, and this mount's files are not known to be open there. */
+  get mustReopen(): boolean {
+    return this.#state !== null && notReopened(this.#state).some((one) => isSameMounter(one, this.#self));
+  }
+
+  /** Here, and for the group. */
+  get #serves(): boolean {
+    const state = this.#state;
+    return state !== null && this.#ownership === "serving" && !this.#leaving && servingOwner(state) === this.#own;
   }
 
   get #own(): MounterState | null {
@@ -149,6 +184,8 @@ export class Mounter {
         return this.#say({ kind: "released" });
       case "stopped":
         return this.#say({ kind: "stopped", round: event.round });
+      case "reopened":
+        return this.#sayReopened(event.mounter);
       case "recovered":
         return this.#say({ kind: "recovered", round: event.round, jid: event.jid });
       case "leave":
@@ -165,6 +202,16 @@ export class Mounter {
     if (this.#leaving) return;
     assert(this.#state !== null, `a mounter says ${message.kind} before it knows the state`);
     this.#effects.push({ kind: "say", data: encodeMountGroupMessage(message) });
+  }
+
+  #sayReopened(mounter: MounterId): void {
+    const { jid = null } = this.toReopen.find((one) => isSameMounter(one, mounter)) ?? {};
+    const claimedAt = this.#own?.claimedAt ?? 0;
+    if (claimedAt !== this.#told.reopenedAt) this.#told.reopened.clear();
+    this.#told.reopenedAt = claimedAt;
+    if (jid === null || this.#told.reopened.has(jid)) return;
+    this.#told.reopened.add(jid);
+    this.#say({ kind: "reopened", jid });
   }
 
   // ------------------------------------------------------------------------------------------------- the group's order
@@ -277,7 +324,14 @@ export class Mounter {
       this.#told.letGoRound = state.round;
       this.#effects.push({ kind: "let-go", round: state.round, dead: state.dirty });
     }
-    this.#reviewRecovery(state, own);
+    this.#reviewOpenFiles(own);
+    this.#reviewRecovery(state);
+  }
+
+  #reviewOpenFiles({ claimedAt }: MounterState): void {
+    if (!this.#serves || this.toReopen.length > 0 || this.#told.settledAt === claimedAt) return;
+    this.#told.settledAt = claimedAt;
+    this.#effects.push({ kind: "settle" });
   }
 
   /** Hazard M6. */
@@ -302,8 +356,8 @@ export class Mounter {
     this.#effects.push({ kind: "block", blocked });
   }
 
-  #reviewRecovery(state: MountGroupState, own: MounterState): void {
-    const wanted = this.#ownership === "serving" && servingOwner(state) === own ? underRecovery(state) : null;
+  #reviewRecovery(state: MountGroupState): void {
+    const wanted = this.#serves ? underRecovery(state) : null;
     if (wanted === null) {
       // An owner that gave the lower back gave this up too, and begins anew when it is the owner again.
       this.#told.recover = "";

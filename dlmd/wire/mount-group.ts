@@ -9,7 +9,7 @@ import { maxMessageBytes } from "./group.ts";
 import { incarnation, nodeid } from "./peer-field.ts";
 
 /** Raised with each change of what a message says or of how the state follows from it. */
-export const MOUNT_GROUP_VERSION = 1;
+export const MOUNT_GROUP_VERSION = 2;
 /** Jids 0 to 1023. A mounter beyond gets none, and does not mount. */
 export const MAX_JIDS = 1024;
 
@@ -24,7 +24,7 @@ const phases = ["joining", "mounted", "leaving"] as const;
 export type MounterPhase = (typeof phases)[number];
 const ownerships = ["none", "claimed", "serving"] as const;
 export type Ownership = (typeof ownerships)[number];
-const steps = ["idle", "stopping", "claiming", "recovering"] as const;
+const steps = ["idle", "stopping", "claiming", "reopening", "recovering"] as const;
 export type RecoveryStep = (typeof steps)[number];
 
 /** A member of the group, as all members know it. */
@@ -42,6 +42,8 @@ export interface MounterState extends MounterId {
   readonly claimedAt: number;
   /** It still has to say "stopped" of the recovery that runs. */
   readonly mustStop: boolean;
+  /** It was there when the owner claimed the lower, and its files are not known to be open at that owner. */
+  readonly mustReopen: boolean;
 }
 
 /** A mounter that left without a clean end; its jid is not given away. */
@@ -59,10 +61,12 @@ export interface MountGroupState {
   /** Counts the recoveries that began, each start of one anew too. */
   readonly round: number;
   readonly step: RecoveryStep;
-  /** An owner is among those whose end this recovery is for. */
+  /** An owner died, and either not all have let go of it, or there is no next one. */
   readonly ownerDied: boolean;
   /** The members before are gone with what they knew: any jid may be dirty. */
   readonly allDirty: boolean;
+  /** Some owner claimed the lower since the founding: only then may a mounter have files open. */
+  readonly hadOwner: boolean;
   /** In the order in which they joined. */
   readonly members: readonly MounterState[];
   /** By jid, the lowest first. */
@@ -101,6 +105,11 @@ export interface ServingMessage {
 export interface ReleasedMessage {
   readonly kind: "released";
 }
+/** Of the owner: the mounter with that jid has all its files open here, those that it had open at earlier owners too. */
+export interface ReopenedMessage {
+  readonly kind: "reopened";
+  readonly jid: number;
+}
 /** The owner has put in order what that jid left; null: what all of them left. */
 export interface RecoveredMessage {
   readonly kind: "recovered";
@@ -119,6 +128,7 @@ export type MountGroupMessage =
   | ClaimedMessage
   | ServingMessage
   | ReleasedMessage
+  | ReopenedMessage
   | RecoveredMessage
   | ByeMessage;
 
@@ -144,6 +154,7 @@ const mounter: Field<MounterState> = record<MounterState>(
     ownership: oneOf(ownerships, "ownership"),
     claimedAt: u64,
     mustStop: flag,
+    mustReopen: flag,
   },
   ({ jid: own, ownership }) => {
     if (own === null && ownership !== "none") throw new WireError("a mounter without a jid that has the lower mounted");
@@ -163,6 +174,7 @@ const state: Field<MountGroupState> = record<MountGroupState>(
     step: oneOf(steps, "step of a recovery"),
     ownerDied: flag,
     allDirty: flag,
+    hadOwner: flag,
     members: list(u16, mounter, MAX_MOUNTERS, "mounters"),
     dirty: list(u16, dirtyJid, MAX_JIDS, "dirty jids"),
   },
@@ -182,6 +194,7 @@ const table: Rows<MountGroupMessage> = {
   released: row("released", 7, {}),
   recovered: row("recovered", 8, { round: u64, jid: maybe(jid) }),
   bye: row("bye", 9, {}),
+  reopened: row("reopened", 10, { jid }),
 };
 const byType = rowsByType(table);
 

@@ -64,10 +64,11 @@ function waitedFor(counting: readonly number[] | null, members: readonly number[
   return [`         start ${away.join(", ")}, or mend the network to them; gone for good: coverlay config --help`];
 }
 
-function describeGroup({ jid, block, wait, members = [], dirty = [] }: MountGroupStatus, name: Name): string {
+function describeGroup({ jid, block, wait, recovery, members = [], dirty = [] }: MountGroupStatus, name: Name): string {
   const left = dirty.length === 0 ? "" : `; dirty: ${dirty.map((one) => `jid ${one.jid} of ${name(one.nodeid)}`).join(", ")}`;
   const blocked = block && wait === null ? "; blocked" : "";
-  return `         jid ${jid ?? "none yet"}; ${members.length} mounters${left}${blocked}${wait === null ? "" : `; ${wait}`}`;
+  const waits = [wait, wait === null ? recovery : null].filter((words) => words != null).map((words) => `; ${words}`);
+  return `         jid ${jid ?? "none yet"}; ${members.length} mounters${left}${blocked}${waits.join("")}`;
 }
 
 /** Space that no name leads to. */

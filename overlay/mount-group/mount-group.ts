@@ -7,10 +7,12 @@ import { OperatingError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import type { DlmClient, GoneClient } from "../../dlmd/client/api.ts";
 import type { Group, GroupChange } from "../../dlmd/client/group-api.ts";
-import { servingOwner, underRecovery } from "../../dlmd/mount-group/group-state.ts";
+import { underRecovery } from "../../dlmd/mount-group/group-state.ts";
 import { Mounter, type MounterEffect, type MounterEvent } from "../../dlmd/mount-group/mounter.ts";
 import { type MounterId, mountGroupName } from "../../dlmd/wire/mount-group.ts";
 import type { Knobs, KnobValues } from "./knobs.ts";
+import { ReopenLimit } from "./reopen-limit.ts";
+import { MOUNT_AGAIN, recoveryWords, REFUSED_HINTS } from "./words.ts";
 
 /** A mount that has not let go of the dead in that time is out (failover: it withdraws from the volume, or ends). */
 export const STOP_LIMIT_MS = 5000;
@@ -27,8 +29,14 @@ export interface MountGroupOptions {
   readonly letGo: (dead: readonly GoneClient[]) => Promise<void>;
   /** That was not done within STOP_LIMIT_MS. */
   readonly late: (why: string) => void;
-  /** As the owner: what those jids left is put in order. null: whatever is there. A failure is tried again. */
-  readonly recover: (jid: number | null) => Promise<void>;
+  /** As the owner: that mounter has all its files open here. */
+  readonly hasReopened: (mounter: MounterId) => boolean;
+  /** As the owner: all have. What has no name and is open nowhere is removed, now and at each last close from now on. */
+  readonly settle: () => Promise<void>;
+  /** As the owner: what those dead left is put in order; of a group that was founded anew all. A failure is tried again. */
+  readonly recover: (dead: readonly GoneClient[]) => Promise<void>;
+  /** This mount has no path to the owner, though there are a quorum and a lease. */
+  readonly isCutOff: () => boolean;
   /** Nothing that needs the lower begins; or it may. Also for an operator. */
   readonly setBlocked: (blocked: boolean) => void;
   /** This mount is in the group no more, or can not be. */
@@ -61,11 +69,19 @@ export class VolumeMountGroup {
   /** What the owner puts in order now: with another one, or none, what was begun counts no more. */
   #recovering: Recovery | null = null;
   #hasEnded = false;
+  readonly #reopenLimit: ReopenLimit;
 
   constructor(options: MountGroupOptions) {
     const { nodeid, incarnation, clientId } = options.client.info;
     this.#options = options;
     this.#core = new Mounter({ nodeid, incarnation, clientId });
+    this.#reopenLimit = new ReopenLimit({
+      log: options.log,
+      mustReopen: () => this.#core.mustReopen,
+      awaited: () => this.#core.toReopen.map((one) => this.#nameOf(one)),
+      isCutOff: () => options.client.view.quorate && options.isCutOff(),
+      late: (why) => options.fail(new OperatingError(why, { code: "not-reopened", hint: CHECK_PATH })),
+    });
   }
 
   // ---------------------------------------------------------------------------------------------------------- mounting
@@ -120,6 +136,7 @@ export class VolumeMountGroup {
     if (this.#hasEnded) return;
     this.#hasEnded = true;
     for (const timer of [this.#joinTimer, this.#stopTimer, this.#recoverTimer]) clearTimeout(timer);
+    this.#reopenLimit.end();
     for (const waiter of [this.#jidKnown, this.#claimKnown]) waiter?.reject(error);
     this.#knobs?.end();
   }
@@ -187,7 +204,7 @@ export class VolumeMountGroup {
 
   #receiveOrder(blocked: boolean): void {
     this.#operatorBlocks = blocked;
-    const still = !blocked && this.#core.isBlocked ? `; the group blocks it until ${this.#recoveryWords()}` : "";
+    const still = !blocked && this.#core.isBlocked ? `; the group blocks it until ${recoveryWords(this.#core.state, this.#nameOf)}` : "";
     this.#options.log.warn({ block: blocked }, `an operator ${blocked ? "blocks this mount" : "lets this mount go on"}${still}`);
     this.#setBlocked();
   }
@@ -225,8 +242,18 @@ export class VolumeMountGroup {
   #step(event: MounterEvent): void {
     if (this.#hasEnded) return;
     for (const effect of this.#core.step(event)) this.#perform(effect);
+    this.checkReopened();
+    this.#reopenLimit.changed();
     this.#knobs?.show(this.#values());
     if (!this.#isMounted) this.#options.changed();
+  }
+
+  /** As the owner: files of another mounter may have been opened here. The group is told. */
+  checkReopened(): void {
+    for (const mounter of this.#hasEnded ? [] : this.#core.toReopen) {
+      if (!this.#options.hasReopened(mounter)) continue;
+      for (const effect of this.#core.step({ kind: "reopened", mounter })) this.#perform(effect);
+    }
   }
 
   #perform(effect: MounterEffect): void {
@@ -250,8 +277,10 @@ export class VolumeMountGroup {
       case "let-go":
         return this.#letGo(effect);
       case "block":
-        log.info({ blocked: effect.blocked, until: effect.blocked ? this.#recoveryWords() : undefined }, "block");
+        log.info({ blocked: effect.blocked, until: effect.blocked ? recoveryWords(this.#core.state, this.#nameOf) : undefined }, "block");
         return this.#setBlocked();
+      case "settle":
+        return void this.#settle();
       case "recover":
         this.#recovering = effect;
         return void this.#recover(effect);
@@ -279,8 +308,7 @@ export class VolumeMountGroup {
       this.#options.late(`calls of mounters that are gone (${names.join(", ")}) did not end in ${STOP_LIMIT_MS} ms`);
     }, STOP_LIMIT_MS);
     this.#stopTimer = timer;
-    const clients = dead.map(({ nodeid, incarnation, clientId }) => ({ nodeid, incarnation, clientId }));
-    void this.#stop(round, clients, timer);
+    void this.#stop(round, dead.map(clientOf), timer);
   }
 
   async #stop(round: number, clients: readonly GoneClient[], timer: NodeJS.Timeout): Promise<void> {
@@ -293,10 +321,20 @@ export class VolumeMountGroup {
     this.#step({ kind: "stopped", round });
   }
 
+  async #settle(): Promise<void> {
+    try {
+      await this.#options.settle();
+    } catch (error) {
+      // They go when the next mounter's death is put in order, or at the next mount.
+      this.#options.log.error({ error: String(error) }, "files without a name could not be removed");
+    }
+  }
+
   async #recover(wanted: Recovery): Promise<void> {
     const { round, jid } = wanted;
+    const dead = this.#core.state?.dirty.filter((one) => jid === null || one.jid === jid) ?? [];
     try {
-      await this.#options.recover(jid);
+      await this.#options.recover(dead.map(clientOf));
     } catch (error) {
       this.#options.log.error({ round, jid, error: String(error) }, "what a dead mounter left is not in order: trying again");
       this.#recoverLater(wanted);
@@ -324,33 +362,8 @@ export class VolumeMountGroup {
 
   // ------------------------------------------------------------------------------------------------------------- words
 
-  #nameOf({ nodeid }: MounterId): string {
-    return this.#options.client.info.nodes.find((one) => one.nodeid === nodeid)?.name ?? `node ${nodeid}`;
-  }
-
-  /** For what a recovery waits. */
-  #recoveryWords(): string {
-    const { state } = this.#core;
-    if (state === null) return "the other mounters have sent their state";
-    switch (state.step) {
-      case "idle":
-        return "the last owner has released the volume";
-      case "stopping":
-        return `${state.members
-          .filter(({ mustStop }) => mustStop)
-          .map((one) => this.#nameOf(one))
-          .join(", ")} let go of the dead`;
-      case "claiming":
-        return "there is an owner";
-      case "recovering": {
-        const owner = servingOwner(state);
-        const what = state.allDirty ? "everything" : `jid ${state.dirty.map(({ jid }) => jid).join(", ")}`;
-        return `${owner === null ? "the owner" : this.#nameOf(owner)} has put ${what} in order`;
-      }
-      default:
-        return assertNever(state.step, "step of a recovery");
-    }
-  }
+  readonly #nameOf = ({ nodeid }: MounterId): string =>
+    this.#options.client.info.nodes.find((one) => one.nodeid === nodeid)?.name ?? `node ${nodeid}`;
 
   /** What a mount waits for, in words; null: for nothing. */
   get wait(): string | null {
@@ -359,7 +372,12 @@ export class VolumeMountGroup {
     if (!this.#usesJid) return `waiting until ${awaited} knows of this mount`;
     if (this.#claimKnown !== null) return `waiting until ${awaited} knows that this node is to be the owner`;
     if (this.#operatorBlocks) return "blocked by an operator: 0 in its knob block lets it go on";
-    return this.#core.isBlocked ? `blocked until ${this.#recoveryWords()}` : null;
+    return this.#core.isBlocked ? `blocked until ${recoveryWords(this.#core.state, this.#nameOf)}` : null;
+  }
+
+  /** As the owner, for the status: nodes whose files are to be opened here before others without a name go. */
+  get waitsToReopen(): readonly number[] {
+    return this.#core.toReopen.map(({ nodeid }) => nodeid);
   }
 
   /** For the status: plain data. */
@@ -368,29 +386,31 @@ export class VolumeMountGroup {
     const shown = { ...this.#values(), operatorBlocks: this.#operatorBlocks, wait: this.wait };
     if (state === null) return shown;
     const { round, step, ownerDied, allDirty, members, dirty } = state;
+    const recovery = step === "idle" ? null : `recovery waits until ${recoveryWords(state, this.#nameOf)}`;
     return {
       ...shown,
       round,
       step,
+      recovery,
       ownerDied,
       allDirty,
-      members: members.map(({ nodeid, clientId, jid, phase, ownership, mustStop }) => ({
+      members: members.map(({ nodeid, clientId, jid, phase, ownership, mustStop, mustReopen }) => ({
         nodeid,
         clientId,
         jid,
         phase,
         ownership,
         mustStop,
+        mustReopen,
       })),
       dirty: dirty.map(({ nodeid, clientId, jid, wasOwner }) => ({ nodeid, clientId, jid, wasOwner })),
     };
   }
 }
 
-const MOUNT_AGAIN = "umount, and mount again.";
+const CHECK_PATH =
+  "See coverlay status and why on this node for what keeps it from the owner: a firewall, the MTU, a route. Then mount again.";
 
-const REFUSED_HINTS = {
-  "no-jid": "Unmount the volume on nodes that do not need it. Dirty jids are free again when there is an owner.",
-  version: "All nodes that mount a volume run the same version of coverlay: see coverlay --version there.",
-  "no-state": "The first mounter stands still: see coverlay status on its node, and end its overlay.",
-} as const;
+function clientOf({ nodeid, incarnation, clientId }: MounterId): GoneClient {
+  return { nodeid, incarnation, clientId };
+}

@@ -45,6 +45,8 @@ export interface MountGroupStatus {
   readonly block: boolean;
   /** For what it waits, in words. */
   readonly wait: string | null;
+  /** Until when dead mounters' jids are not free, in words; null: none is dirty. */
+  readonly recovery?: string | null | undefined;
   readonly members?: readonly { readonly nodeid: number; readonly jid: number | null }[] | undefined;
   readonly dirty?: readonly { readonly nodeid: number; readonly jid: number }[] | undefined;
   readonly [more: string]: unknown;
@@ -54,6 +56,7 @@ const mountGroupStatus = z.looseObject({
   jid: z.number().nullable(),
   block: z.boolean(),
   wait: z.string().nullable(),
+  recovery: z.string().nullable().optional(),
   members: z.array(z.looseObject({ nodeid: z.number(), jid: z.number().nullable() })).optional(),
   dirty: z.array(z.looseObject({ nodeid: z.number(), jid: z.number() })).optional(),
 });

@@ -102,7 +102,6 @@ export class MountProcess {
       const volume = findVolume(client, this.options.bit);
       this.#volume = volume;
       const lockspace = await this.#unlessFailed(client.lockspace(volumeLockspace(volume.uuid)));
-      await this.#unlessFailed(this.#service.claims.join(client, volume.uuid));
       const group = this.#createGroup(client, volume);
       await this.#unlessFailed(group.join());
       const dir = knobsDirectory(this.options.runDir, volume.name);
@@ -189,8 +188,10 @@ export class MountProcess {
       log,
       letGo: (dead) => this.#service.closeGone(dead),
       late: (why) => this.#service.stopLate(why),
-      // Open files without a name are dropped when all have claimed theirs (orphan-claims.ts), which nobody is blocked for.
-      recover: () => Promise.resolve(),
+      hasReopened: (mounter) => this.#service.openFiles.hasReopened(mounter, client.info),
+      settle: () => this.#service.openFiles.settle(),
+      recover: (dead) => this.#service.openFiles.recover(dead),
+      isCutOff: () => this.#lease?.holds() === true && this.#service.openFiles.isCutOff,
       setBlocked: (blocked) => {
         this.#answerLimit?.setBlocked(blocked);
         if (blocked) this.#gate.hold();
@@ -270,6 +271,7 @@ export class MountProcess {
       role: () => this.#owner,
       leaseHolds: () => this.#lease?.holds() === true,
       ownWay: () => this.#ownCalls,
+      reopened: () => this.#group?.checkReopened(),
       isEnding: () => this.#ending,
       ownerLost: () => this.#answerLimit?.ownerLost(),
       beginHandOver: (request) => {

@@ -145,7 +145,7 @@ export class MountStatus implements StatusAnswers {
       disk: service.withdrawals.trouble ?? service.disk.silence,
       ownerWait: this.#ownerWaitWords,
       owner: owner?.owner ?? null,
-      orphans: service.claims.describe(),
+      orphans: service.openFiles.describe(group?.waitsToReopen ?? []),
       group: group?.describe() ?? null,
       held: gate.held,
       view: client?.view ?? null,

@@ -16,7 +16,7 @@ import type { ServedLower, VolumeOwner } from "../volume/owner.ts";
 import type { OwnerBlock } from "../volume/owner-block.ts";
 import type { Claim } from "../volume/owner-event.ts";
 import type { MountProcessOptions } from "./mount-process-options.ts";
-import { OrphanClaims, type OwnWay } from "./orphan-claims.ts";
+import { OpenFiles, type OwnWay } from "./open-files.ts";
 import { type OwnedLower, serveMounted } from "./owned-lower.ts";
 import { type GuardedDisk, Withdrawals } from "./withdrawal.ts";
 
@@ -28,6 +28,8 @@ export interface OwnerServiceHost {
   readonly role: () => Pick<VolumeOwner, "withdraw" | "selfFence" | "handOver"> | null;
   readonly leaseHolds: () => boolean;
   readonly ownWay: () => OwnWay;
+  /** A caller has all its files open here. */
+  readonly reopened: () => void;
   /** The mount is being taken down. */
   readonly isEnding: () => boolean;
   /** Nothing is answered from now on, as this mount knows. */
@@ -39,7 +41,7 @@ export interface OwnerServiceHost {
 }
 
 export class OwnerService {
-  readonly claims: OrphanClaims;
+  readonly openFiles: OpenFiles;
   readonly disk: DiskSteps;
   readonly withdrawals: Withdrawals;
   readonly #host: OwnerServiceHost;
@@ -54,7 +56,10 @@ export class OwnerService {
     const { log, lower } = host.options;
     this.#host = host;
     this.withdrawals = new Withdrawals(log);
-    this.claims = new OrphanClaims(log, host.ownWay, host.fail);
+    this.openFiles = new OpenFiles(log, () => {
+      const { remote, ownGuard } = host.ownWay();
+      return { owned: this.#owned, remote, ownGuard };
+    });
     this.disk = new DiskSteps(lower.path);
   }
 
@@ -107,7 +112,6 @@ export class OwnerService {
     });
     const owned = await this.#serve(client, mount, address);
     this.#owned = owned;
-    this.claims.begin(owned.local, owned.server);
     const { epoch, type, cleanAfter, dirty } = mount;
     const { port } = owned;
     const proof = claim.proof?.kind ?? "released";
@@ -154,7 +158,7 @@ export class OwnerService {
       mayServe: () => this.#host.leaseHolds(),
       freeMemory: (memory) => native.freeArrayBuffer(memory),
       isMember: (nodeid, incarnation) => client.view.incarnations[client.view.members.indexOf(nodeid)] === incarnation,
-      claimed: () => this.claims.check(),
+      claimed: () => this.#host.reopened(),
       isGone: (session) => this.#gone.some((client) => isOf(session, client)),
       handOver: this.#host.beginHandOver,
     });
@@ -176,7 +180,6 @@ export class OwnerService {
   async #release(): Promise<void> {
     const owned = this.#owned;
     if (owned === null) return;
-    this.claims.end();
     await owned.server.close();
     await owned.local.shutdown();
     owned.disk?.end();
@@ -189,7 +192,6 @@ export class OwnerService {
   /** The disk has failed: no call is answered from here on (lower/server/disk-guard.ts). */
   #withdraw(why: string): void {
     const { disk, server } = this.#owned ?? {};
-    this.claims.end();
     this.#host.ownerLost();
     void server?.abandon();
     disk?.guard.dropServed();

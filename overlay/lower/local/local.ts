@@ -53,7 +53,7 @@ export interface LocalLower extends Lower {
   openOrphans(readOnly: boolean): Promise<void>;
   /**
    * Callers that had files open at an earlier owner have opened them again, or are gone: what has no name and nobody has open is dropped,
-   * here and now, and from now on at its last close. Gives how many were dropped. Asked again it does nothing.
+   * here and now, and from now on at its last close. Gives how many were dropped. Asked again it tries what could not be dropped before.
    */
   recoverOrphans(): Promise<number>;
   /** This owner ends: what is closed from now on is open for its users still, and stays on the disk for the next owner. */

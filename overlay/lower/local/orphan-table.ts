@@ -53,9 +53,8 @@ export class OrphanTable {
 
   /** All callers that had files open at an earlier owner have opened them again, or are gone. Those that nobody has open are to go. */
   settle(isOpen: (id: FileId) => boolean): Orphan[] {
-    if (this.#phase !== "claims") return [];
-    this.#phase = "settled";
-    return this.all().filter(({ id }) => !isOpen(id));
+    if (this.#phase === "claims") this.#phase = "settled";
+    return this.#phase === "settled" ? this.all().filter(({ id }) => !isOpen(id)) : [];
   }
 
   /** This owner ends: what is closed from now on is closed by its end, and not by those who have it open. */

@@ -32,6 +32,8 @@ export interface RemoteLower extends Lower {
   readonly waitingCalls: number;
   /** For what its calls wait; null: none waits. */
   readonly ownerWait: OwnerWait | null;
+  /** The owner has this mount's connection, or its host takes connections for it. */
+  readonly ownerThere: boolean;
   /** The owner does not take this node's cluster key, in words; null: it does. Calls wait meanwhile. */
   readonly keyTrouble: string | null;
   readonly openHandles: number;
@@ -161,6 +163,9 @@ export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
     },
     get ownerWait(): OwnerWait | null {
       return session.ownerWait;
+    },
+    get ownerThere(): boolean {
+      return session.ownerThere;
     },
     get openHandles(): number {
       return core.handles.count;

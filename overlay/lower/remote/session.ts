@@ -126,6 +126,11 @@ export class RemoteSession {
     return { id, call, waitedMs, calls: this.#calls.size, inOwnersHands: this.#ownerThere && inVain === null, trouble };
   }
 
+  /** The owner has this mount's connection, or its host takes connections for it. */
+  get ownerThere(): boolean {
+    return this.#ownerThere;
+  }
+
   /** Resolves when calls are being sent to an owner; rejects when it refused this session. */
   whenRunning(): Promise<void> {
     if (this.#refused !== null) return Promise.reject(this.#refused);

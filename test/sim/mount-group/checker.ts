@@ -1,6 +1,6 @@
 /** What must hold of mounters after every step, against what happened in truth: jids, recovery, who is blocked, and one state for all. */
 import { decodeMountGroupMessage, encodeMountGroupMessage, type MountGroupState } from "../../../dlmd/wire/mount-group.ts";
-import { servingOwner } from "../../../dlmd/mount-group/group-state.ts";
+import { notReopened, servingOwner } from "../../../dlmd/mount-group/group-state.ts";
 import type { MountGroupSim } from "./mount-group-sim.ts";
 import { nameOf, type SimMounter } from "./sim-mounter.ts";
 
@@ -26,6 +26,8 @@ export class MountGroupChecker {
     "unclean ends of owners": 0,
     recoveries: 0,
     "recoveries begun anew": 0,
+    "times that all had opened their files again": 0,
+    "mounters that went on while files were not open again": 0,
     "times that a mounter went on": 0,
     "groups founded": 0,
     "groups founded by a mounter that waited for the state": 0,
@@ -40,6 +42,8 @@ export class MountGroupChecker {
   readonly #founders: Set<SimMounter> = new Set();
   /** What they left is in order. */
   readonly #recovered: Set<string> = new Set();
+  /** By owner: the epoch of its claim in which all had their files open. */
+  readonly #settled: Map<SimMounter, number> = new Map();
   /** By mounter: the dead that it has let go of. */
   readonly #letGo: Map<SimMounter, Set<string>> = new Map();
 
@@ -69,10 +73,26 @@ export class MountGroupChecker {
     if (this.#wrecks.has(name)) mounter.deadSeen.add(name);
   }
 
+  /** That owner drops files without a name that are open nowhere, now and at each last close. */
+  settled(owner: SimMounter): void {
+    this.counts["times that all had opened their files again"]++;
+    this.#sweep();
+    const epoch = this.#owners.get(owner);
+    // It has just given the disk back, or is about to hear so: then it drops nothing.
+    if (epoch === undefined) return;
+    this.#settled.set(owner, epoch);
+    for (const other of this.#sim.mounters) {
+      if (other.hasFiles && other.filesAt !== epoch && this.#acts(other) && this.#isInView(other, owner))
+        this.#sim.fail(`${owner.name} drops at epoch ${epoch} what ${other.name} has open, which was last at epoch ${other.filesAt}`);
+    }
+  }
+
   recovered(mounter: SimMounter, jid: number | null): void {
     this.counts.recoveries++;
     this.#sweep();
     if (!this.#owners.has(mounter)) this.#sim.fail(`${mounter.name} puts jid ${jid ?? "all"} in order without the disk`);
+    if (this.#settled.get(mounter) !== this.#owners.get(mounter))
+      this.#sim.fail(`${mounter.name} puts jid ${jid ?? "all"} in order before all have their files open there`);
     for (const name of this.#meant(mounter, jid)) {
       const one = this.#sim.mounters.find((other) => other.name === name);
       if (one !== undefined && this.#acts(one)) this.#sim.fail(`${mounter.name} puts in order what ${name} left, which goes on`);
@@ -101,7 +121,7 @@ export class MountGroupChecker {
       if (!mounter.isLiving || mounter.leaving || !mounter.deadSeen.has(name) || mounter.node !== owner.node) continue;
       if (mounter.core.state?.dirty.some((one) => nameOf(one) === name) !== true) continue;
       if (this.#letGo.get(mounter)?.has(name) !== true)
-        this.#sim.fail(`${owner.name} puts in order what ${name} left, and ${mounter.name} has not let go of it`);
+        this.#sim.fail(`${owner.name} is done with ${name}, and ${mounter.name} has not let go of it`);
     }
   }
 
@@ -136,16 +156,18 @@ export class MountGroupChecker {
     }
   }
 
-  /** It works with its owner: what the owners before left is in order, whoever heard of them. */
+  /** It works with its owner: owners before that one are over, and all that were there have let go of them. */
   goesOn(mounter: SimMounter): void {
     this.counts["times that a mounter went on"]++;
     this.#sweep();
     for (const { name, jid, claimedEpoch } of this.#wrecks.values()) {
       if (this.#recovered.has(name)) continue;
-      if (claimedEpoch > 0 && claimedEpoch < mounter.ownerEpoch)
-        this.#sim.fail(`${mounter.name} goes on with owner ${mounter.ownerEpoch}, and what owner ${name} left is not in order`);
-      if (claimedEpoch > 0 && mounter.deadSeen.has(name))
-        this.#sim.fail(`${mounter.name} goes on, and what owner ${name} left is not in order`);
+      if (claimedEpoch > 0 && mounter.deadSeen.has(name)) {
+        const { epoch = 0 } = mounter.core.state ?? {};
+        if (epoch <= claimedEpoch) this.#sim.fail(`${mounter.name} goes on without an owner after ${name}`);
+        this.counts["mounters that went on while files were not open again"]++;
+        this.#mustHaveLetGo(mounter, name);
+      } else if (claimedEpoch > 0 && claimedEpoch < mounter.ownerEpoch) this.#mustHaveLetGo(mounter, name);
       if (jid === mounter.usesJid) this.#sim.fail(`${mounter.name} goes on with jid ${jid}, which ${name} left dirty`);
     }
   }
@@ -176,17 +198,21 @@ export class MountGroupChecker {
     if (known !== text) this.#sim.fail(`after ${key.slice(0, 200)} ${mounter.name} has ${text}, another one ${known}`);
   }
 
+  /** Its node was not declared dead, as the node of `seenBy` knows. */
+  #isInView({ id: { nodeid, incarnation } }: SimMounter, seenBy: SimMounter): boolean {
+    const { view } = seenBy.node.engine.ordering;
+    return view?.members.some((one) => one.nodeid === nodeid && one.incarnation === incarnation) === true;
+  }
+
   /** Nobody who goes on in this view had the state. */
   #founded(mounter: SimMounter, state: MountGroupState): void {
     if (this.#founders.has(mounter) || nameOf(state.members[0] as SimMounter["id"]) !== mounter.name) return;
     this.#founders.add(mounter);
     this.counts["groups founded"]++;
     if (state.position > 0) this.counts["groups founded by a mounter that waited for the state"]++;
-    const { view } = mounter.node.engine.ordering;
     for (const other of this.#sim.mounters) {
       if (other === mounter || !other.isLiving || other.leaving || other.core.state === null) continue;
-      const { nodeid, incarnation } = other.id;
-      if (view?.members.some((one) => one.nodeid === nodeid && one.incarnation === incarnation) !== true) continue;
+      if (!this.#isInView(other, mounter)) continue;
       const isKnown = state.members.some((one) => nameOf(one) === other.name);
       if (!isKnown) this.#sim.fail(`${mounter.name} founds the group anew, and ${other.name} has the state`);
     }
@@ -206,7 +232,7 @@ export class MountGroupChecker {
         this.#sim.fail(
           `${mounter.name} at rest: blocked ${mounter.blocked}, jid ${mounter.usesJid}, ${own?.phase}; ${JSON.stringify(state)}`,
         );
-      if (state.step !== "idle" || state.dirty.length > 0 || servingOwner(state) === null)
+      if (state.step !== "idle" || state.dirty.length > 0 || servingOwner(state) === null || notReopened(state).length > 0)
         this.#sim.fail(`${mounter.name} at rest: ${JSON.stringify(state)}`);
     }
     if (states.size !== 1) this.#sim.fail(`${states.size} states at rest: ${[...states].join(" | ")}`);

@@ -21,6 +21,8 @@ export class MountGroupSim {
   /** Who has the disk, or may have. */
   #holder: SimMounter | null = null;
   #epoch = 0;
+  /** The epoch of the holder that serves; 0: it does not yet, or none does. */
+  #served = 0;
   /** Counts the holders: what one of them began ends with it. */
   #tenure = 0;
   #nextClientId = 1;
@@ -38,6 +40,7 @@ export class MountGroupSim {
     for (const node of this.engines.nodes) agenda.at(random.between(0, 100), () => node.start());
     this.#every(EVERY_MS, () => this.#act());
     this.#every(2, () => this.#elect());
+    this.#every(3, () => this.#find());
     this.#every(20, () => this.#link());
     this.#every(TROUBLE_EVERY_MS, () => this.#trouble());
   }
@@ -139,6 +142,26 @@ export class MountGroupSim {
     });
   }
 
+  /** Its files are opened at the owner of that epoch, some late; the owner hears of it. */
+  reopen(mounter: SimMounter, epoch: number): void {
+    const { random } = this.engines;
+    const ms = random.chance(0.1) && !this.quiet ? random.between(50, 3000) : random.between(0, 4);
+    this.after(ms, () => {
+      const owner = this.#holder;
+      if (owner?.ownEpoch !== epoch || mounter.ownerEpoch !== epoch || !mounter.isLiving || mounter.leaving || !owner.isLiving) return;
+      if (!this.#orders(mounter.node)) return this.reopen(mounter, epoch);
+      mounter.filesAt = epoch;
+      owner.reopenedHere.add(mounter);
+      owner.reportReopened();
+    });
+  }
+
+  /** Programs there open a file, if that is possible now. */
+  #open(mounter: SimMounter): void {
+    const isServed = mounter.filesAt > 0 && mounter.filesAt === this.#holder?.ownEpoch && this.#holder.isLiving;
+    if (isServed && !mounter.blocked && mounter.joined && this.#orders(mounter.node)) mounter.hasFiles = true;
+  }
+
   // --------------------------------------------------------------------------------- a stand-in for locks and proofs
 
   #elect(): void {
@@ -149,6 +172,7 @@ export class MountGroupSim {
     const before = this.#holder;
     if (before !== null && !this.#isOver(before, next)) return;
     this.#holder = next;
+    this.#served = 0;
     this.#tenure++;
     this.trace(`${next.name} claims`);
     next.step({ kind: "claimed" });
@@ -160,6 +184,8 @@ export class MountGroupSim {
     if (this.#holder !== mounter || mounter.leaving) return;
     this.trace(`${mounter.name} has the disk`);
     this.checker.claimed(mounter, ++this.#epoch);
+    mounter.ownEpoch = this.#epoch;
+    mounter.reopenedHere.clear();
     const [epoch, tenure] = [this.#epoch, this.#tenure];
     this.after(random.between(0, 15), () => {
       if (this.#tenure !== tenure || this.#holder !== mounter || !mounter.isLiving || mounter.leaving) return;
@@ -169,13 +195,18 @@ export class MountGroupSim {
   }
 
   #serve(owner: SimMounter, epoch: number): void {
+    this.#served = epoch;
     owner.step({ kind: "serving", epoch });
-    // By the value block of the owner's lock, which waits for nothing that is ordered.
+  }
+
+  /** By the value block of the owner's lock, which waits for nothing that is ordered. */
+  #find(): void {
+    const epoch = this.#served;
     for (const mounter of this.mounters) {
-      if (!mounter.isLiving) continue;
-      this.after(this.engines.random.between(0, 6), () => {
-        const isServed = this.#holder === owner && mounter.isLiving && !mounter.leaving && this.#orders(mounter.node);
-        if (isServed && mounter.usesJid !== null) mounter.ownerFound(epoch);
+      if (!mounter.isLiving || mounter.leaving || mounter.usesJid === null || mounter.ownerEpoch === epoch) continue;
+      this.after(this.engines.random.between(0, 3), () => {
+        const isServed = epoch > 0 && this.#served === epoch && mounter.isLiving && !mounter.leaving && this.#orders(mounter.node);
+        if (isServed && mounter.ownerEpoch !== epoch) mounter.ownerFound(epoch);
       });
     }
   }
@@ -197,7 +228,10 @@ export class MountGroupSim {
   #release(mounter: SimMounter): void {
     this.checker.released(mounter);
     mounter.recover = null;
-    if (this.#holder === mounter) this.#holder = null;
+    if (this.#holder === mounter) {
+      this.#holder = null;
+      this.#served = 0;
+    }
     mounter.step({ kind: "released" });
   }
 
@@ -220,6 +254,7 @@ export class MountGroupSim {
     if (here.length === 0 || (!this.quiet && here.length < 3 && random.chance(0.03))) return this.#start(node);
     if (this.quiet) return;
     const mounter = random.pick(here);
+    this.#open(mounter);
     if (random.chance(0.02)) this.#end(mounter);
     else if (random.chance(0.03) && this.#holder === mounter) this.#release(mounter);
   }

@@ -68,9 +68,9 @@ export const mountGroupMutations: readonly Mutation[] = [
     id: "recovery-not-begun-anew",
     breaks: "a death in the middle of a recovery does not begin it anew",
     file: state,
-    find: 'return { ...state, round: state.round + 1, step: "stopping", ownerDied, members };',
+    find: 'return { ...state, round: state.round + 1, step: "stopping", ownerDied, members, dirty };',
     replace:
-      'return state.step === "idle" ? { ...state, round: state.round + 1, step: "stopping", ownerDied, members } : { ...state, ownerDied };',
+      'return state.step === "idle" ? { ...state, round: state.round + 1, step: "stopping", ownerDied, members, dirty } : { ...state, ownerDied, dirty };',
     caughtBy: "mount-group",
   },
   {
@@ -98,11 +98,19 @@ export const mountGroupMutations: readonly Mutation[] = [
     caughtBy: unit,
   },
   {
+    id: "blocked-for-open-files",
+    breaks: "an owner's death blocks all until the slowest has its files open at the next one",
+    file: state,
+    find: 'advanced({ ...state, step: "reopening", ownerDied: false })',
+    replace: 'advanced({ ...state, step: "reopening" })',
+    caughtBy: unit,
+  },
+  {
     id: "unknown-is-clean",
     breaks: "a group that is founded anew takes everything for clean",
     file: state,
-    find: "ownerDied: false, allDirty: true, members: [], dirty: [] };",
-    replace: "ownerDied: false, allDirty: false, members: [], dirty: [] };",
+    find: "    allDirty: true,\n    hadOwner",
+    replace: "    allDirty: false,\n    hadOwner",
     caughtBy: "mount-group",
   },
   {

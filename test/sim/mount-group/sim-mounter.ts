@@ -29,6 +29,13 @@ export class SimMounter {
   /** Of the owner that it goes through; 0: none was found. */
   ownerEpoch = 0;
   mounted = false;
+  /** Of the owner at which all its files are open; 0: of none. */
+  filesAt = 0;
+  /** Its programs have files open. */
+  hasFiles = false;
+  /** As the owner, of that epoch: mounters whose files are open here. */
+  ownEpoch = 0;
+  readonly reopenedHere: Set<SimMounter> = new Set();
   /** What it has to put in order and to let go of, the newest only. */
   letGo: { readonly round: number; readonly dead: readonly DirtyJid[] } | null = null;
   recover: { readonly round: number; readonly jid: number | null } | null = null;
@@ -90,6 +97,7 @@ export class SimMounter {
 
   ownerFound(epoch: number): void {
     this.ownerEpoch = epoch;
+    this.#sim.reopen(this, epoch);
     if (!this.blocked) this.#sim.checker.goesOn(this);
   }
 
@@ -97,6 +105,16 @@ export class SimMounter {
     if (!this.isLiving) return;
     for (const effect of this.core.step(event)) this.#perform(effect);
     this.#sim.checker.stepped(this);
+    this.reportReopened();
+  }
+
+  /** As the owner: mounters that have opened their files here, and of which the group does not know it. */
+  reportReopened(): void {
+    const here = new Set([...this.reopenedHere].map(({ name }) => name));
+    for (const one of this.core.toReopen) {
+      if (!here.has(nameOf(one))) continue;
+      for (const effect of this.core.step({ kind: "reopened", mounter: one })) this.#perform(effect);
+    }
   }
 
   #perform(effect: MounterEffect): void {
@@ -117,6 +135,8 @@ export class SimMounter {
       case "let-go":
         this.letGo = effect;
         return this.#sim.letGo(this, effect);
+      case "settle":
+        return this.#sim.checker.settled(this);
       case "recover":
         this.recover = effect;
         return this.#sim.recover(this, effect);

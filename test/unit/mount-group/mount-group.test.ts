@@ -4,6 +4,7 @@ import { OperatingError } from "../../../dlmd/base/error.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import type { DlmClient, GoneClient } from "../../../dlmd/client/api.ts";
 import type { Group, GroupHandlers, GroupMember } from "../../../dlmd/client/group-api.ts";
+import { REOPEN_LIMIT_MS } from "../../../overlay/mount-group/reopen-limit.ts";
 import { JOIN_LIMIT_MS, RECOVER_AGAIN_MS, STOP_LIMIT_MS, VolumeMountGroup } from "../../../overlay/mount-group/mount-group.ts";
 
 beforeEach(() => void vi.useFakeTimers());
@@ -64,7 +65,12 @@ class Mount {
   blocked = false;
   readonly late: string[] = [];
   readonly failures: Error[] = [];
-  readonly recovered: (number | null)[] = [];
+  /** By node: those whose deaths it has put in order. */
+  readonly recovered: string[] = [];
+  settled = 0;
+  cutOff = false;
+  /** Nodes whose files are open here, if it is the owner; all, but in some tests. */
+  reopened: (nodeid: number) => boolean = () => true;
   readonly letGoOf: (readonly GoneClient[])[] = [];
   /** What its mount does when it is asked; by default at once. */
   lettingGo: Promise<void> = Promise.resolve();
@@ -89,10 +95,13 @@ class Mount {
         return this.lettingGo;
       },
       late: (why) => this.late.push(why),
-      recover: (jid) => {
-        this.recovered.push(jid);
+      hasReopened: (mounter) => this.reopened(mounter.nodeid),
+      settle: async () => void this.settled++,
+      recover: (dead) => {
+        this.recovered.push(dead.map((one) => one.nodeid).join());
         return this.recovering();
       },
+      isCutOff: () => this.cutOff,
       setBlocked: (blocked) => (this.blocked = blocked),
       fail: (error) => this.failures.push(error),
       changed: () => {},
@@ -131,7 +140,7 @@ it("is blocked from the beginning until the first owner has put everything in or
   await mount.group.join();
   expect(mount.blocked).toBe(true);
   await mount.own(1);
-  expect([mount.recovered, mount.blocked, mount.group.describe()["jid"]]).toEqual([[null], false, 0]);
+  expect([mount.recovered, mount.blocked, mount.group.describe()["jid"]]).toEqual([[""], false, 0]);
 });
 
 describe("a death", () => {
@@ -144,7 +153,7 @@ describe("a death", () => {
     await settled();
     expect(third.letGoOf).toEqual([[{ nodeid: 1, incarnation: incarnationOf(1), clientId: 5 }]]);
     await second.own(2);
-    expect([second.recovered, second.blocked, third.blocked]).toEqual([[0], false, false]);
+    expect([second.recovered, second.settled, second.blocked, third.blocked]).toEqual([["1"], 1, false, false]);
   });
 
   it(`is late when the calls of the dead have not ended in ${STOP_LIMIT_MS} ms; nobody is late who let go of them`, async () => {
@@ -166,19 +175,69 @@ describe("a death", () => {
     expect(third.group.describe()["step"]).toBe("claiming");
   });
 
-  it(`what could not be put in order is tried again after ${RECOVER_AGAIN_MS} ms, and blocks until then`, async () => {
+  it(`what could not be put in order is tried again after ${RECOVER_AGAIN_MS} ms; its jid is dirty until then, and nobody is blocked`, async () => {
     const bus = new Bus();
     const [, second] = (await mounts(bus, 1, 2)) as [Mount, Mount];
     second.recovering = () => Promise.reject(new Error("EIO"));
     bus.kill(1);
     await settled();
     await second.own(2);
-    expect([second.recovered, second.blocked]).toEqual([[0], true]);
+    const dirty = (): unknown => second.group.describe()["dirty"];
+    expect([second.recovered, second.blocked, dirty()]).toEqual([["1"], false, [expect.objectContaining({ jid: 0, wasOwner: true })]]);
     second.recovering = () => Promise.resolve();
     await vi.advanceTimersByTimeAsync(RECOVER_AGAIN_MS - 1);
-    expect(second.recovered).toEqual([0]);
+    expect(second.recovered).toEqual(["1"]);
     await vi.advanceTimersByTimeAsync(1);
-    expect([second.recovered, second.blocked]).toEqual([[0, 0], false]);
+    expect([second.recovered, dirty()]).toEqual([["1", "1"], []]);
+  });
+
+  it("leaves its jid dirty until the files of all are open at the next owner; the status of each says for whom it waits", async () => {
+    const bus = new Bus();
+    const [, second, third] = (await mounts(bus, 1, 2, 3)) as [Mount, Mount, Mount];
+    second.reopened = (nodeid) => nodeid !== 3;
+    bus.kill(1);
+    await settled();
+    await second.own(2);
+    expect([second.blocked, third.blocked, second.settled, second.recovered, second.group.waitsToReopen]).toEqual([
+      false,
+      false,
+      0,
+      [],
+      [3],
+    ]);
+    for (const { group } of [second, third])
+      expect(group.describe()).toMatchObject({
+        step: "reopening",
+        recover: 0,
+        recovery: "recovery waits until node3 has opened its files at the owner",
+        dirty: [{ jid: 0 }],
+      });
+    second.reopened = () => true;
+    second.group.checkReopened();
+    await settled();
+    expect([second.settled, second.recovered, third.group.describe()["dirty"]]).toEqual([1, ["1"], []]);
+    expect(third.group.describe()).toMatchObject({ step: "idle", recover: null, recovery: null });
+  });
+
+  it(`of an owner ends the mount that has no path to the next one for ${REOPEN_LIMIT_MS} ms with a quorum, and then its jid is in order too`, async () => {
+    const bus = new Bus();
+    const [, second, third] = (await mounts(bus, 1, 2, 3)) as [Mount, Mount, Mount];
+    second.reopened = (nodeid) => nodeid !== 3;
+    third.cutOff = true;
+    bus.kill(1);
+    await settled();
+    await second.own(2);
+    third.view.quorate = false;
+    await vi.advanceTimersByTimeAsync(2 * REOPEN_LIMIT_MS);
+    third.view.quorate = true;
+    await vi.advanceTimersByTimeAsync(REOPEN_LIMIT_MS - 1);
+    expect([third.failures, second.settled]).toEqual([[], 0]);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(third.failures).toMatchObject([{ code: "not-reopened" }]);
+    expect([second.failures, second.settled]).toEqual([[], 0]);
+    bus.kill(3);
+    await settled();
+    expect([second.settled, second.recovered]).toEqual([1, ["1", "3"]]);
   });
 });
 

@@ -52,10 +52,6 @@ vi.mock("../../../dlmd/client/client.ts", () => ({
         await play.step("lockspace");
         return { name };
       },
-      join: async () => {
-        await play.step("mounters");
-        return { self: {}, members: [] };
-      },
       setBastLimitMs: () => undefined,
       close: async () => void play.seen.push("closed"),
     };
@@ -105,7 +101,7 @@ vi.mock("../../../overlay/mount-group/block-gate.ts", () => ({
 }));
 vi.mock("../../../overlay/session/mount-session.ts", () => ({ mountSession: () => play.session() }));
 
-const STEPS = ["dlmd", "lockspace", "mounters", "mount group", "knobs", "owner", "remote lower", "session", "mounted"];
+const STEPS = ["dlmd", "lockspace", "mount group", "knobs", "owner", "remote lower", "session", "mounted"];
 const LOST = "the lock manager is gone: it crashed";
 
 function mount(): MountProcess {
@@ -158,7 +154,7 @@ it("a mount to which nothing happens takes all steps", async () => {
   expect(play.seen).toEqual(STEPS);
 });
 
-it.each(["dlmd", "lockspace", "mounters", "mount group", "owner", "remote lower"])(
+it.each(["dlmd", "lockspace", "mount group", "owner", "remote lower"])(
   "SIGTERM while it waits for the %s, which never comes: it ends, and takes no step more",
   async (slow) => {
     const { one, ended } = await mountUntil(slow);

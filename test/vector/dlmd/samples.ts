@@ -247,6 +247,7 @@ export const mountGroupMessages: readonly MountGroupMessage[] = [
       step: "claiming",
       ownerDied: true,
       allDirty: false,
+      hadOwner: true,
       members: [
         {
           ...mounter,
@@ -258,6 +259,7 @@ export const mountGroupMessages: readonly MountGroupMessage[] = [
           ownership: "claimed",
           claimedAt: 9,
           mustStop: false,
+          mustReopen: true,
         },
         {
           ...mounter,
@@ -270,6 +272,7 @@ export const mountGroupMessages: readonly MountGroupMessage[] = [
           ownership: "none",
           claimedAt: 0,
           mustStop: true,
+          mustReopen: false,
         },
       ],
       dirty: [{ ...mounter, clientId: 3, jid: 1023, wasOwner: true }],
@@ -284,6 +287,7 @@ export const mountGroupMessages: readonly MountGroupMessage[] = [
   { kind: "recovered", round: 3, jid: 1 },
   { kind: "recovered", round: 4, jid: null },
   { kind: "bye" },
+  { kind: "reopened", jid: 2 },
 ];
 
 const tag = { ring: { nodeid: 0x1_0002, seq: 0x1_0000_0005 }, seats: [{ nodeid: 3, pid: 70_000 }], count: 6 };

@@ -1,0 +1,98 @@
+/** H10: whose files are open at this owner, and what is removed when all are. When that is, is the group's: test/unit/dlmd/mount-group.test.ts. */
+import { describe, expect, it } from "vitest";
+import { silentLog } from "../../../dlmd/base/log.ts";
+import type { GoneClient } from "../../../dlmd/client/api.ts";
+import type { OwnerWait } from "../../../overlay/lower/owner-wait.ts";
+import { OpenFiles, type Ways } from "../../../overlay/serve/open-files.ts";
+
+const member = (nodeid: number, clientId = 1) => ({ nodeid, incarnation: `i${nodeid}`, clientId });
+const [self, two] = [member(1), member(2)];
+
+interface Parts {
+  ways: { -readonly [K in keyof Ways]: Ways[K] };
+  files: OpenFiles;
+  done: string[];
+  claimed: { nodeid: number; clientId: number }[];
+  guard: { why: string | null };
+}
+
+function owner(): Parts {
+  const done: string[] = [];
+  const claimed: Parts["claimed"] = [];
+  const guard: { why: string | null } = { why: null };
+  const owned: Ways["owned"] = {
+    local: { recoverOrphans: async () => done.push("dropped"), orphanCount: 3 },
+    server: {
+      hasClaimed: (one) => claimed.some((by) => by.nodeid === one.nodeid && by.clientId === one.clientId),
+      closeSessions: async (gone: readonly GoneClient[]) => void done.push(`closed ${gone.map(({ nodeid }) => nodeid).join()}`),
+    },
+    disk: { guard },
+  };
+  const ways: Parts["ways"] = { owned, remote: null, ownGuard: null };
+  return { ways, files: new OpenFiles(silentLog, () => ways), done, claimed, guard };
+}
+
+const wait = (inOwnersHands: boolean): OwnerWait => ({ id: 1, call: "open", waitedMs: 5, calls: 1, inOwnersHands, trouble: null });
+
+describe("all files of a mounter are open at this owner", () => {
+  it("when it has said so itself; a mount of the same node says nothing for it", () => {
+    const { files, claimed } = owner();
+    expect(files.hasReopened(two, self)).toBe(false);
+    claimed.push(member(2, 9));
+    expect(files.hasReopened(two, self)).toBe(false);
+    claimed.push(two);
+    expect(files.hasReopened(two, self)).toBe(true);
+    expect(files.hasReopened(member(1, 2), self)).toBe(false);
+  });
+
+  it("if they are this mount's own, in the lower itself; those that it reaches as a caller have to be opened as any", () => {
+    const { files, ways, claimed } = owner();
+    expect(files.hasReopened(self, self)).toBe(true);
+    // It gave its first lower up, and owns again: its remote lower is made after that.
+    ways.ownGuard = { isGiven: true };
+    expect(files.hasReopened(self, self)).toBe(false);
+    [ways.ownGuard, ways.remote] = [null, { ownerWait: null, ownerThere: true }];
+    expect(files.hasReopened(self, self)).toBe(false);
+    claimed.push(self);
+    expect(files.hasReopened(self, self)).toBe(true);
+  });
+
+  it("never where this node is no owner", () => {
+    const { files, ways, claimed } = owner();
+    claimed.push(two);
+    ways.owned = null;
+    expect([files.hasReopened(self, self), files.hasReopened(two, self), files.describe([])]).toEqual([false, false, null]);
+  });
+});
+
+describe("what a dead mounter left", () => {
+  it("is in order when its sessions are closed, and after that what nobody has open is removed", async () => {
+    const { files, done } = owner();
+    await files.recover([two]);
+    expect(done).toEqual(["closed 2", "dropped"]);
+    expect(files.describe([3])).toEqual({ kept: 3, waitsFor: [3] });
+  });
+
+  it("is not put in order by an owner that has given up its disk, or the role", async () => {
+    const { files, done, guard, ways } = owner();
+    guard.why = "EIO";
+    await expect(files.recover([two])).rejects.toThrow("given up");
+    ways.owned = null;
+    await expect(files.recover([two])).rejects.toThrow("given up");
+    await files.settle();
+    expect(done).toEqual([]);
+  });
+});
+
+it("a mount is cut off when neither its calls nor a connection are in the owner's hands", () => {
+  const { files, ways } = owner();
+  const seen = [null, wait(true), wait(false)].flatMap((ownerWait) =>
+    [true, false].map((ownerThere) => {
+      ways.remote = { ownerWait, ownerThere };
+      return files.isCutOff;
+    }),
+  );
+  expect(seen).toEqual([false, true, false, false, true, true]);
+  ways.remote = null;
+  expect(files.isCutOff).toBe(false);
+});
