@@ -178,6 +178,8 @@ export class MountGroupChecker {
     if (state === null) return;
     for (const other of this.#sim.mounters) {
       if (other === mounter || other.usesJid !== mounter.usesJid || !this.#acts(other) || !this.#acts(mounter)) continue;
+      // A new group does not know those of nodes that it has declared dead and whose leases run: it is blocked until all is in order.
+      if (state.allDirty || other.core.state?.allDirty === true) continue;
       this.#sim.fail(`${mounter.name} and ${other.name} both have jid ${other.usesJid}`);
     }
   }
