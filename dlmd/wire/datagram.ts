@@ -3,9 +3,10 @@
  * nodeid and incarnation. Authenticity (cluster key, replay protection) is the driver's business, around these bytes.
  * The protocol: corosync totemsrp.c for the shape, hazards H4 (names of views), H13, H14 and C4 for what is carried.
  */
-import { ByteReader, ByteWriter } from "../base/bytes.ts";
+import { ByteWriter } from "../base/bytes.ts";
 import { WireError } from "../base/error.ts";
 import { type Field, flag, list, maybe, record, type Row, type Rows, row, rowsByType, u32, u64, u8 } from "./field.ts";
+import { readHeaded, writeHead } from "./message-head.ts";
 import {
   maxNodes,
   members,
@@ -179,6 +180,7 @@ const table: Rows<Datagram> = {
 };
 
 const byType = rowsByType(table);
+const head = { what: "datagram", magic: 0x44, version: datagramVersion } as const;
 
 /** Room for all but the body of a packet: so the bytes of one need not be moved. */
 const packetHeadBytes = 96;
@@ -187,21 +189,13 @@ const packetHeadBytes = 96;
 export function encodeDatagram(message: Datagram): Uint8Array {
   const row = table[message.kind] as Row<Datagram>;
   const bytes = "body" in message ? packetHeadBytes + message.body.byteLength : 256;
-  const w = new ByteWriter(bytes, 65_507).u8(0x63).u8(0x44).u8(datagramVersion).u8(row.type);
+  const w = new ByteWriter(bytes, 65_507);
+  writeHead(w, head, row.type);
   row.write(w, message);
   return w.view();
 }
 
 /** Throws WireError for anything that is not exactly one datagram of this version. */
 export function decodeDatagram(bytes: Uint8Array): Datagram {
-  const r = new ByteReader(bytes);
-  if (r.u8() !== 0x63 || r.u8() !== 0x44) throw new WireError("not a datagram of dlmd: wrong magic");
-  const version = r.u8();
-  if (version !== datagramVersion) throw new WireError(`datagram of version ${version}, this dlmd speaks ${datagramVersion}`);
-  const type = r.u8();
-  const row = byType.get(type);
-  if (row === undefined) throw new WireError(`datagram of unknown type ${type}`);
-  const message = row.read(r);
-  r.end();
-  return message;
+  return readHeaded(bytes, head, byType);
 }

@@ -2,9 +2,10 @@
  * What dlmds say to each other in their one group of CPG (README.md): who they are, that they know the next view, that one is wanted, and
  * packets of ordered messages. Which process says it, corosync says.
  */
-import { ByteReader, ByteWriter } from "../../base/bytes.ts";
+import { ByteWriter } from "../../base/bytes.ts";
 import { WireError } from "../../base/error.ts";
 import { type Field, flag, list, type Row, type Rows, record, row, rowsByType, text, u16, u32, u64, u8, block } from "../../wire/field.ts";
+import { readHeaded, writeHead } from "../../wire/message-head.ts";
 import { maxNodes, maxPacketBytes, members } from "../../wire/order-datagram.ts";
 import { incarnation, nodeid, viewId } from "../../wire/peer-field.ts";
 import type { Lineage, ViewId } from "../../wire/view-id.ts";
@@ -131,24 +132,17 @@ const table: Rows<GroupMessage> = {
   leave: row("leave", 5, { incarnation }),
 };
 const byType = rowsByType(table);
+const head = { what: "message", magic: 0x43, version: groupMessageVersion } as const;
 
 export function encodeGroupMessage(message: GroupMessage): Uint8Array {
   const each = table[message.kind] as Row<GroupMessage>;
-  const w = new ByteWriter(128, 65_536).u8(0x63).u8(0x43).u8(groupMessageVersion).u8(each.type);
+  const w = new ByteWriter(128, 65_536);
+  writeHead(w, head, each.type);
   each.write(w, message);
   return w.copy();
 }
 
 /** Throws WireError for anything that is not exactly one message of this version. */
 export function decodeGroupMessage(bytes: Uint8Array): GroupMessage {
-  const r = new ByteReader(bytes);
-  if (r.u8() !== 0x63 || r.u8() !== 0x43) throw new WireError("not a message of dlmd: wrong magic");
-  const version = r.u8();
-  if (version !== groupMessageVersion) throw new WireError(`message of version ${version}, this dlmd speaks ${groupMessageVersion}`);
-  const type = r.u8();
-  const each = byType.get(type);
-  if (each === undefined) throw new WireError(`message of unknown type ${type}`);
-  const message = each.read(r);
-  r.end();
-  return message;
+  return readHeaded(bytes, head, byType);
 }
