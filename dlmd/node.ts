@@ -174,6 +174,10 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
       serving: () => this.recovery.serving,
       quorum: () => this.engine.quorum,
       leaseEndMs: () => this.engine.leaseEndMs,
+      heard: (other) => {
+        const peer = this.engine.peers.get(other);
+        return peer === undefined || time.nowMs - peer.lastHeardMs >= this.boot.timeoutMs ? null : peer.incarnation;
+      },
       bar: (nodeids) => this.engine.bar(nodeids),
       run: (runId, victim, device) => this.#outbox.push({ kind: "run-fence", runId, nodeid: victim, device }),
       stop: (runId) => this.#outbox.push({ kind: "stop-fence", runId }),
@@ -257,7 +261,7 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
       query: (what) => this.query(what, this.#time.nowMs),
       inspect: (client, request) => this.#inspections.ask(client, request, this.#time.nowMs),
       askLife: (client, request) => this.#lifeAsks.ask(client, request, this.#time.nowMs),
-      fenceLife: (question) => this.fencing.ask(question),
+      fenceLife: (question) => this.fencing.requests.ask(question),
       group: (client, request) => this.groups.request(client, request),
       groupsWait: (client) => this.groups.waits(client),
       endClient: this.#endClient,
@@ -486,7 +490,7 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
   }
 
   #fenceAck(nodeid: number, by: string): string {
-    if (this.fencing.acknowledge(nodeid, by)) return "";
+    if (this.fencing.requests.acknowledge(nodeid, by)) return "";
     if (this.fencing.table.isMember(nodeid)) return `node ${nodeid} is a member of the view: fence it before saying so`;
     if (this.fencing.table.want(nodeid) === undefined) return `nothing waits until node ${nodeid} is known to be dead`;
     return "this node has no quorum, or a view is being agreed upon: say it where there is a quorum, or when there is one again";
@@ -503,7 +507,7 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
       return `without node ${nodeid} this view has no quorum, and nobody could fence it: ask for it when more nodes are there`;
     }
     const incarnation = members.find((member) => member.nodeid === nodeid)?.incarnation ?? this.engine.peers.get(nodeid)?.incarnation;
-    return this.fencing.order(nodeid, by, incarnation ?? null);
+    return this.fencing.requests.order(nodeid, by, incarnation ?? null);
   }
 
   #peerFrame(nodeid: number, view: ViewId, messages: readonly PeerMessage[]): void {

@@ -40,6 +40,8 @@ const life = { nodeid: number, incarnation: z.string(), bootId: z.string(), by: 
 const fencingShape = z.strictObject({
   proofs: z.array(z.strictObject(life)),
   history: z.array(z.strictObject({ ...life, outcome: z.enum(fenceOutcomes), words: z.string() })),
+  // Files of versions that forgot the boots of others have none.
+  boots: z.array(z.strictObject({ nodeid: number, incarnation: z.string(), bootId: z.string() })).default([]),
 });
 const shape = z.strictObject({
   promisedEpoch: number,

@@ -9,6 +9,7 @@ import type { FenceDeviceConfig, FenceTargetConfig } from "../config/fence-confi
 import { readOptionFile } from "./fence-device.ts";
 import { type AgentMetadata, plugOption } from "./metadata.ts";
 import type { MetadataShelf } from "./metadata-shelf.ts";
+import { isSbd, lookAtSbd } from "./sbd.ts";
 
 export interface FencingMistake {
   readonly device: string;
@@ -72,7 +73,13 @@ async function deviceMistakes(
   }
   const given = [...Object.keys(options), ...Object.keys(optionFiles)];
   const plug = plugOption(metadata);
+  const sbd: FencingMistake[] = [];
+  for (const { node, target } of isSbd(agent) ? uses : []) {
+    const look = lookAtSbd(device, { ...options, ...target.options }, new AbortController().signal);
+    sbd.push(...of(node, await look.catch((error: unknown) => [unusable(error, "the program sbd")])));
+  }
   return [
+    ...sbd,
     ...of("", [...files, ...actionMistakes(metadata, device)]),
     ...uses.flatMap(({ node, target }) => [
       ...of(node, optionMistakes(metadata, [...given, ...Object.keys(target.options)])),

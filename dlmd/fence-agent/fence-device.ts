@@ -9,6 +9,7 @@ import type { AgentResult } from "../fencing/fence-run.ts";
 import { type AgentMetadata, plugOption } from "./metadata.ts";
 import type { MetadataShelf } from "./metadata-shelf.ts";
 import { type AgentEnd, isOthers, runAgent } from "./run-agent.ts";
+import { isSbd, lookAtSbd } from "./sbd.ts";
 
 /** Of the file of an option. */
 export const MAX_OPTION_FILE_BYTES = 1024;
@@ -109,6 +110,10 @@ export async function fence(
   const failed = (words: string, unable = false): AgentResult => ({ ok: false, unable, words });
   try {
     const { path, metadata } = await shelf.read(device.agent, signal);
+    // A success without a proof would be worse than a failure: another node may see its disks better.
+    const [unproved] = isSbd(device.agent) && action !== "on" ? await lookAtSbd(device, optionsOf(at), signal) : [];
+    if (unproved !== undefined)
+      return failed(`${device.agent} could prove nothing: ${unproved.expected} expected, found ${unproved.found}`, true);
     const run = async (each: AgentAction): Promise<{ end: AgentEnd; words: string }> => {
       const { input, secrets } = await inputOf(at, metadata, each);
       const end = await runAgent({ path, input, timeoutMs: device.timeoutMs, signal });

@@ -1,5 +1,6 @@
-/** What a fence agent says of itself (FenceAgentAPI, action "metadata"): its options, and its actions. Pure. */
-import { parseXml, XmlError, type XmlElement } from "./xml.ts";
+/** What a fence agent says of itself (FenceAgentAPI, action "metadata"): its options, and its actions. */
+import { XMLParser, XMLValidator } from "fast-xml-parser";
+import * as z from "zod";
 
 export interface AgentParameter {
   readonly name: string;
@@ -18,37 +19,74 @@ export interface AgentMetadata {
   readonly actions: ReadonlySet<string>;
 }
 
+/** It is no metadata. */
+export class MetadataError extends Error {}
+
 /** How an agent is told which node is meant, the newest way first. */
 const plugNames = ["plug", "port", "nodename"] as const;
 
-function child(element: XmlElement, name: string): XmlElement | undefined {
-  return element.children.find((one) => one.name === name);
-}
+/** Attributes begin with "@"; elements that may be there several times are lists. No value is turned into a number. */
+const parser = new XMLParser({
+  ignoreAttributes: false,
+  attributeNamePrefix: "@",
+  parseTagValue: false,
+  parseAttributeValue: false,
+  isArray: (name) => ["parameter", "action", "content", "parameters", "actions"].includes(name),
+});
 
-function parameterOf({ attributes, children }: XmlElement): AgentParameter {
-  const content = children.find(({ name }) => name === "content");
+/** An element without attributes and children is a string. */
+const element = <T extends z.ZodRawShape>(shape: T) =>
+  z.preprocess((value) => (typeof value === "string" ? {} : value), z.looseObject(shape));
+const text = z.string().optional();
+const parameter = element({
+  "@name": z.string(),
+  "@required": text,
+  "@deprecated": text,
+  "@obsoletes": text,
+  content: z.array(element({ "@type": text, "@default": text })).default([]),
+});
+const document = z.object({
+  "resource-agent": element({
+    "@name": text,
+    parameters: z.array(element({ parameter: z.array(parameter).default([]) })).default([]),
+    actions: z.array(element({ action: z.array(element({ "@name": z.string() })).default([]) })).default([]),
+  }),
+});
+
+function parameterOf(found: z.infer<typeof parameter>): AgentParameter {
+  const [content] = found.content;
   return {
-    name: attributes.get("name") ?? "",
-    isRequired: attributes.get("required") === "1",
-    isDeprecated: attributes.get("deprecated") === "1",
-    obsoletes: attributes.get("obsoletes") ?? null,
-    type: content?.attributes.get("type") ?? "",
-    hasDefault: content?.attributes.has("default") ?? false,
+    name: found["@name"],
+    isRequired: found["@required"] === "1",
+    isDeprecated: found["@deprecated"] === "1",
+    obsoletes: found["@obsoletes"] ?? null,
+    type: content?.["@type"] ?? "",
+    hasDefault: content?.["@default"] !== undefined,
   };
 }
 
-/** Throws XmlError: it is no metadata. */
+function parse(text: string): unknown {
+  // Entities of its own would be expanded.
+  if (/<!DOCTYPE/i.test(text)) throw new MetadataError("no document type expected");
+  const valid = XMLValidator.validate(text);
+  if (valid !== true) throw new MetadataError(`no XML in line ${valid.err.line}: ${valid.err.msg}`);
+  try {
+    return parser.parse(text);
+  } catch (cause) {
+    throw new MetadataError(`no XML: ${(cause as Error).message}`, { cause });
+  }
+}
+
+/** Throws MetadataError. */
 export function parseMetadata(text: string): AgentMetadata {
-  const root = parseXml(text.trim());
-  if (root.name !== "resource-agent") throw new XmlError(`<resource-agent> expected, found <${root.name}>`);
-  const parameters = (child(root, "parameters")?.children ?? []).filter(({ name }) => name === "parameter").map(parameterOf);
-  const actions = (child(root, "actions")?.children ?? []).flatMap(({ name, attributes }) =>
-    name === "action" ? [attributes.get("name") ?? ""] : [],
-  );
+  const { success, data, error } = document.safeParse(parse(text.trim()));
+  if (!success) throw new MetadataError(`<resource-agent> with parameters and actions expected: ${z.prettifyError(error)}`);
+  const root = data["resource-agent"];
+  const parameters = root.parameters.flatMap((list) => list.parameter.map(parameterOf));
   return {
-    name: root.attributes.get("name") ?? "",
-    parameters: new Map(parameters.map((parameter) => [parameter.name, parameter])),
-    actions: new Set(actions),
+    name: root["@name"] ?? "",
+    parameters: new Map(parameters.map((one) => [one.name, one])),
+    actions: new Set(root.actions.flatMap((list) => list.action.map((action) => action["@name"]))),
   };
 }
 

@@ -1,8 +1,7 @@
 /** Asks an agent for its metadata (FenceAgentAPI). */
 import { OperatingError } from "../base/error.ts";
-import { type AgentMetadata, parseMetadata } from "./metadata.ts";
+import { type AgentMetadata, MetadataError, parseMetadata } from "./metadata.ts";
 import { runAgent } from "./run-agent.ts";
-import { XmlError } from "./xml.ts";
 
 /** It asks no device. */
 export const METADATA_TIMEOUT_MS = 20_000;
@@ -28,7 +27,7 @@ export async function readMetadata(path: string, signal: AbortSignal, timeoutMs:
   try {
     return parseMetadata(stdout);
   } catch (cause) {
-    if (!(cause instanceof XmlError)) throw cause;
+    if (!(cause instanceof MetadataError)) throw cause;
     throw refuse(cause.message, cause);
   }
 }

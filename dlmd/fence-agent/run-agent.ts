@@ -1,7 +1,7 @@
 /**
  * Runs a fence agent once (FenceAgentAPI): options as lines on its standard input, and an exit status. It is a process group of its own, so that
- * what it has started ends with it, and it dies with this dlmd (PR_SET_PDEATHSIG by setpriv(1)): the next node begins only when this one's
- * lease is over, and nothing of it may run then (hazard M2).
+ * what it has started ends with it, and it dies with this dlmd (PR_SET_PDEATHSIG by setpriv(1), and the guard): the next node begins only when
+ * this one's lease is over, and nothing of it may run then (hazard M2). A dlmd that stands still ends nothing: the guard does, at the time limit.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { constants } from "node:fs";
@@ -17,6 +17,15 @@ export const MAX_STDERR_CHARS = 2048;
 
 const AGENT_FOLDER = "/usr/sbin";
 const SETPRIV = "/usr/bin/setpriv";
+const BASH = "/bin/bash";
+
+/**
+ * A process beside the agent that kills its whole group when the time is over, or when this dlmd is dead: then its standard input ends.
+ * Killed itself, it does nothing.
+ */
+const GUARD_SCRIPT = 'read -r -t "$1" || kill -KILL -- "-$2"';
+/** Of the guard, after the moment at which a dlmd that runs has killed the agent itself. */
+const GUARD_AFTER_MS = 1000;
 
 export interface AgentEnd {
   /** null: a signal ended it. */
@@ -69,6 +78,11 @@ function signalGroup({ pid }: ChildProcess, signal: NodeJS.Signals): void {
   }
 }
 
+function startGuard(groupPid: number, limitMs: number): ChildProcess {
+  const args = ["-c", GUARD_SCRIPT, "guard", String(limitMs / 1000), String(groupPid)];
+  return spawn(BASH, args, { detached: true, stdio: ["pipe", "ignore", "ignore"], cwd: "/", env: { LC_ALL: "C" } });
+}
+
 const neverRun: AgentEnd = { status: null, signal: "SIGKILL", isTooLate: false, stdout: "", isTooLong: false, stderr: "" };
 
 export interface AgentRun {
@@ -91,6 +105,14 @@ export function runAgent({ path, words = [], input, timeoutMs, signal }: AgentRu
       cwd: "/",
       env: { ...process.env, LC_ALL: "C" },
     });
+    const guard = child.pid === undefined ? null : startGuard(child.pid, timeoutMs + KILL_AFTER_MS + GUARD_AFTER_MS);
+    // Without it the agent runs on if this dlmd stands still: it is killed, and the device says what is missing.
+    let guardError: Error | null = null;
+    guard?.on("error", (cause) => {
+      guardError = cause;
+      stop();
+    });
+    guard?.stdin?.on("error", () => undefined);
     let [stdout, stderr] = ["", ""];
     let [isTooLate, isTooLong] = [false, false];
     let kill: NodeJS.Timeout | null = null;
@@ -104,6 +126,7 @@ export function runAgent({ path, words = [], input, timeoutMs, signal }: AgentRu
       clearTimeout(late);
       if (kill !== null) clearTimeout(kill);
       signal.removeEventListener("abort", stop);
+      guard?.kill("SIGKILL");
     };
     signal.addEventListener("abort", stop);
     child.stdout.setEncoding("utf8").on("data", (chunk: string) => {
@@ -128,6 +151,9 @@ export function runAgent({ path, words = [], input, timeoutMs, signal }: AgentRu
       child.once("close", () => {
         clearTimeout(drained);
         done();
+        if (guardError !== null) {
+          return reject(unusable(`no guard for ${path} could be started: ${guardError.message}`, `${BASH} must be there.`, guardError));
+        }
         resolve({ status, signal: signalName, isTooLate, stdout, isTooLong, stderr });
       });
     });

@@ -45,6 +45,11 @@ export class FenceRun {
     return this.#devices[this.#at] as DevicePlan;
   }
 
+  /** No device of this level has been used with success, and none is being used now. */
+  get isUndone(): boolean {
+    return !this.#running && !this.#settling && this.#at === 0 && this.end === null;
+  }
+
   /** When `advance` is to be called at the latest. */
   get deadlineMs(): number {
     return this.#running || this.end !== null ? Number.POSITIVE_INFINITY : this.#dueMs;

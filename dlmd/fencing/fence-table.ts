@@ -24,8 +24,15 @@ import { hasMember, type Member } from "../wire/view-id.ts";
 export interface KeptFencing {
   readonly proofs: readonly Proof[];
   readonly history: readonly FenceRecord[];
+  /** Lives of nodes that were members, with their boots: a proof without one does not keep a node from its storage (hazard C3). */
+  readonly boots: readonly FencedLife[];
 }
-export const noFencing: KeptFencing = { proofs: [], history: [] };
+export const noFencing: KeptFencing = { proofs: [], history: [], boots: [] };
+
+/** Lives of one node whose boot is remembered; the oldest goes first. */
+export const MAX_KNOWN_LIVES = 8;
+/** Of all nodes. */
+export const MAX_KNOWN_BOOTS = 256;
 
 /** Agents run against a node. */
 export interface Run {
@@ -57,11 +64,22 @@ function mergedLives(a: readonly WantedLife[], b: readonly WantedLife[]): readon
   return [...withBoots(a, b), ...added].slice(-MAX_WANTED_LIVES);
 }
 
-function merged<T extends FencedLife & { readonly atMs: number; readonly by: string }>(a: readonly T[], b: readonly T[]): readonly T[] {
-  const key = ({ nodeid, incarnation, bootId, atMs, by }: T): string => JSON.stringify([nodeid, incarnation, bootId, atMs, by]);
+function merged<T extends FencedLife & { readonly atMs: number; readonly by: string; readonly outcome?: string }>(
+  a: readonly T[],
+  b: readonly T[],
+): readonly T[] {
+  const key = ({ nodeid, incarnation, bootId, atMs, by, outcome }: T): string =>
+    JSON.stringify([nodeid, incarnation, bootId, atMs, by, outcome]);
   const known = new Set(a.map(key));
   const added = b.filter((row) => !known.has(key(row)));
   return added.length === 0 ? a : [...a, ...added].slice(-MAX_RESULTS);
+}
+
+/** What one member knows of a boot, all do: the row of a life without one goes. */
+function withoutDoubles(proofs: readonly Proof[]): readonly Proof[] {
+  const isKnown = ({ nodeid, incarnation }: Proof): boolean =>
+    proofs.some((one) => one.nodeid === nodeid && one.incarnation === incarnation && one.bootId !== "");
+  return proofs.filter((proof) => proof.bootId !== "" || !isKnown(proof));
 }
 
 export class FenceTable {
@@ -70,23 +88,23 @@ export class FenceTable {
   #proofs: readonly Proof[];
   #history: readonly FenceRecord[];
   readonly runs: Map<number, Run> = new Map();
-  /** Of the members' machines, and of those that were members. */
-  readonly boots: Map<number, { readonly incarnation: string; readonly bootId: string }> = new Map();
+  #boots: readonly FencedLife[];
   /** Members that have said in this view all that they know. */
   readonly #heard: Set<number> = new Set();
   /** Counts up with whatever is kept on disk. */
   changes = 0;
 
-  constructor({ proofs, history }: KeptFencing) {
+  constructor({ proofs, history, boots }: KeptFencing) {
     this.#proofs = proofs;
     this.#history = history;
+    this.#boots = boots;
   }
 
   get wants(): readonly Want[] {
     return this.#wants;
   }
   get kept(): KeptFencing {
-    return { proofs: this.#proofs, history: this.#history };
+    return { proofs: this.#proofs, history: this.#history, boots: this.#boots };
   }
   get members(): readonly Member[] {
     return this.#members;
@@ -111,7 +129,28 @@ export class FenceTable {
 
   /** By a device, in that boot: a kernel that lost its disk may still have writes for it (hazard C3). */
   wasFenced({ nodeid, bootId }: FencedLife): boolean {
-    return this.#proofs.some((proof) => proof.nodeid === nodeid && bootId !== "" && proof.bootId === bootId);
+    if (bootId === "") return false;
+    return this.#proofs.some((proof) => proof.nodeid === nodeid && (proof.bootId === "" ? this.bootOf(proof) : proof.bootId) === bootId);
+  }
+
+  /** Of a life that was a member once; "": not known. */
+  bootOf({ nodeid, incarnation }: Member): string {
+    return this.#boots.find((one) => one.nodeid === nodeid && one.incarnation === incarnation)?.bootId ?? "";
+  }
+
+  /** Of the last life of that node that was a member; null: none is known. */
+  lastIncarnation(nodeid: number): string | null {
+    return this.#boots.findLast((one) => one.nodeid === nodeid)?.incarnation ?? null;
+  }
+
+  #learnBoot(life: FencedLife): void {
+    const { nodeid, incarnation, bootId } = life;
+    if (bootId === "" || this.bootOf(life) === bootId) return;
+    const others = this.#boots.filter((one) => one.nodeid !== nodeid || one.incarnation !== incarnation);
+    const own = others.filter((one) => one.nodeid === nodeid);
+    const oldest = own.length < MAX_KNOWN_LIVES ? undefined : own[0];
+    this.#boots = [...others.filter((one) => one !== oldest), { nodeid, incarnation, bootId }].slice(-MAX_KNOWN_BOOTS);
+    this.changes++;
   }
 
   /** Nodes that must not become members: an agent runs against them, or a person had them put out (hazard M2). */
@@ -157,7 +196,7 @@ export class FenceTable {
   /** Of a member. */
   receiveTable(from: Member, message: FenceTableMessage): void {
     this.#heard.add(from.nodeid);
-    this.boots.set(from.nodeid, { incarnation: from.incarnation, bootId: message.bootId });
+    this.#learnBoot({ nodeid: from.nodeid, incarnation: from.incarnation, bootId: message.bootId });
     this.#learn(message);
     for (const want of message.wants) this.#merge(want);
     this.#receiveRuns(from, message.runs);
@@ -174,9 +213,10 @@ export class FenceTable {
     }
   }
 
-  #learn({ proofs, history }: KeptFencing): void {
+  #learn({ proofs, history }: Pick<KeptFencing, "proofs" | "history">): void {
     const [proofsBefore, historyBefore] = [this.#proofs, this.#history];
-    this.#proofs = merged(this.#proofs, proofs);
+    const learnt = merged(this.#proofs, proofs);
+    if (learnt !== this.#proofs) this.#proofs = withoutDoubles(learnt);
     this.#history = merged(this.#history, history);
     if (this.#proofs !== proofsBefore || this.#history !== historyBefore) this.changes++;
     this.#wants = this.#wants.flatMap((want) => {
@@ -232,7 +272,14 @@ export class FenceTable {
   receiveWanted(from: Member, message: FenceWantedMessage): string {
     const { nodeid, incarnation, bootId, why, by, atMs, evict } = message;
     const life = { incarnation, bootId };
-    if (this.proof({ nodeid, ...life }) !== undefined) return "";
+    const proof = this.proof({ nodeid, ...life });
+    if (proof !== undefined) {
+      // One that knows the boot asks after it was proved without.
+      if (proof.bootId === "" && bootId !== "") this.#learn({ proofs: [{ ...proof, bootId }], history: [] });
+      // The person waits for a row.
+      if (evict) this.#record({ nodeid, ...life, outcome: "known", by: proof.by, words: "it can write no more already", atMs });
+      return "";
+    }
     const refuse = (words: string): string => {
       if (evict) this.#record({ nodeid, ...life, outcome: "refused", by, words, atMs });
       return words;

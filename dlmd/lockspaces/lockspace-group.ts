@@ -5,8 +5,8 @@
  * "Agreed" is not "safe" (hazard M6): a node may be the only one that has delivered its own message. So it uses a lockspace only when all members
  * have said that they know.
  */
-import { assertNever } from "../base/assert.ts";
 import { WireError } from "../base/error.ts";
+import { DaemonGroup } from "../engine/daemon-group.ts";
 import type { EngineCommand, EngineEvent, EngineView } from "../engine/engine.ts";
 import type { CommandResult } from "../wire/group.ts";
 import {
@@ -42,9 +42,6 @@ interface Known {
   heard: number;
 }
 
-/** The daemon itself, as a member of a group. */
-const daemon = 0;
-
 export class LockspaceGroup {
   readonly #self: Member;
   readonly #port: LockspaceGroupPort;
@@ -56,19 +53,33 @@ export class LockspaceGroup {
   #departed: readonly (Member & { readonly lockspaces: ReadonlySet<string> | null })[] = [];
   /** Our own join was ordered: from then on all messages come here. */
   #joined = false;
-  /** There is a quorate view, and no later one is being agreed upon: messages are ordered. */
-  #inView = false;
-  /** For which the engine has no room. */
-  #unsent: LockspaceMessage[] = [];
+  readonly #group: DaemonGroup<LockspaceMessage>;
   /** By nodeid: the last number that was delivered here, and is not yet acknowledged. */
   readonly #due: Map<number, number> = new Map();
-  /** The engine was given something to do. */
-  touched = false;
 
   constructor(self: Member, port: LockspaceGroupPort) {
     this.#self = { nodeid: self.nodeid, incarnation: self.incarnation };
     this.#port = port;
-    port.command({ kind: "join", group: LOCKSPACE_GROUP, clientId: daemon });
+    this.#group = new DaemonGroup(LOCKSPACE_GROUP, {
+      command: (command) => port.command(command),
+      encode: encodeLockspaceMessage,
+      enterView: (view) => this.#enterView(view),
+      loseQuorum: () => undefined,
+      membersChanged: ({ joined }) => {
+        // What is ordered before it joined does not come to it.
+        this.#joined ||= joined.some(({ nodeid }) => nodeid === self.nodeid);
+        if (joined.some(({ nodeid }) => nodeid !== self.nodeid)) this.#sayList();
+      },
+      receive: (from, data) => this.#message(from, data),
+    });
+  }
+
+  /** The engine was given something to do. */
+  get touched(): boolean {
+    return this.#group.touched;
+  }
+  set touched(touched: boolean) {
+    this.#group.touched = touched;
   }
 
   // ------------------------------------------------------------------------------------------- this node's lockspaces
@@ -78,40 +89,22 @@ export class LockspaceGroup {
     if (this.#own.size >= MAX_OPEN_LOCKSPACES) return false;
     const no = ++this.#lastNo;
     this.#own.set(lockspace, { no, usable: false });
-    this.#say({ kind: "lockspace-opened", no, lockspace });
+    this.#group.say({ kind: "lockspace-opened", no, lockspace });
     return true;
   }
 
   /** The last client is gone, and so are all its locks. */
   close(lockspace: string): void {
     this.#own.delete(lockspace);
-    this.#say({ kind: "lockspace-closed", lockspace });
+    this.#group.say({ kind: "lockspace-closed", lockspace });
   }
 
   isUsable(lockspace: string): boolean {
     return this.#own.get(lockspace)?.usable === true;
   }
 
-  /** Between two quorate views nothing is said: the list at the begin of the next one has all. */
-  #say(message: LockspaceMessage): void {
-    if (!this.#inView) return;
-    this.touched = true;
-    this.#unsent.push(message);
-    this.#send();
-  }
-
-  #send(): void {
-    for (let message = this.#unsent[0]; message !== undefined; message = this.#unsent[0]) {
-      const data = encodeLockspaceMessage(message);
-      if (this.#port.command({ kind: "multicast", group: LOCKSPACE_GROUP, clientId: daemon, data }) === "full") return;
-      this.#unsent.shift();
-    }
-  }
-
   #sayList(): void {
-    // It says all that was to be said before.
-    this.#unsent = [];
-    this.#say({ kind: "lockspace-list", no: this.#lastNo, lockspaces: [...this.#own.keys()] });
+    this.#group.sayInstead({ kind: "lockspace-list", no: this.#lastNo, lockspaces: [...this.#own.keys()] });
   }
 
   /** Lockspaces wait until all members know that this node has them open. */
@@ -135,7 +128,7 @@ export class LockspaceGroup {
 
   /** What is to be said to those members: that their messages were delivered here. */
   takeAcknowledgements(members: readonly Member[]): { readonly nodeid: number; readonly no: number }[] {
-    if (this.#due.size === 0 || !this.#inView) return [];
+    if (this.#due.size === 0 || !this.#group.inView) return [];
     const said = [...this.#due].filter(([nodeid]) => members.some((member) => member.nodeid === nodeid));
     for (const [nodeid] of said) this.#due.delete(nodeid);
     return said.map(([nodeid, no]) => ({ nodeid, no }));
@@ -145,30 +138,7 @@ export class LockspaceGroup {
 
   /** Of the engine, in order; of messages and members, those of this group. */
   event(event: EngineEvent): void {
-    switch (event.kind) {
-      case "view":
-        return event.view.quorum.quorate ? this.#enterView(event.view) : undefined;
-      case "blocked":
-        this.#inView = false;
-        this.#unsent = [];
-        return;
-      case "members": {
-        // What was ordered before it joined does not come to it.
-        this.#joined ||= event.joined.some(({ nodeid }) => nodeid === this.#self.nodeid);
-        const others = event.joined.some(({ nodeid }) => nodeid !== this.#self.nodeid);
-        if (others && this.#inView) this.#sayList();
-        return;
-      }
-      case "message":
-        if (event.from.clientId === daemon) this.#message(event.from, event.data);
-        return;
-      case "room":
-        return this.#send();
-      case "join-refused":
-        return;
-      default:
-        assertNever(event, "engine event");
-    }
+    this.#group.event(event);
   }
 
   #enterView(view: EngineView): void {
@@ -189,7 +159,6 @@ export class LockspaceGroup {
     this.#members = members;
     this.#departed = departed;
     this.#due.clear();
-    this.#inView = true;
     this.#sayList();
     this.#review();
   }

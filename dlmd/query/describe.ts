@@ -62,7 +62,7 @@ function describeFencing({ fencing, configuration }: QueriedNode): FencingAnswer
       by: want.by,
       sinceMs: want.sinceMs,
       executor: fencing.table.runs.get(want.nodeid)?.executor.nodeid ?? null,
-      step: fencing.step(want),
+      step: fencing.requests.step(want),
       rounds: want.rounds,
       failure: want.failure,
       againAfterMs: fencing.pauseMs(want.nodeid),

@@ -55,7 +55,7 @@ export interface Proof extends FencedLife {
   readonly atMs: number;
 }
 
-export const fenceOutcomes = ["fenced", "acknowledged", "failed", "returned", "rebooted", "refused"] as const;
+export const fenceOutcomes = ["fenced", "acknowledged", "failed", "returned", "rebooted", "refused", "known"] as const;
 export type FenceOutcome = (typeof fenceOutcomes)[number];
 
 export interface FenceRecord extends FencedLife {

@@ -16,7 +16,7 @@ export interface Wanted {
   readonly failure: string;
   readonly againAfterMs: number;
 }
-const outcomes = ["fenced", "acknowledged", "failed", "returned", "rebooted", "refused"] as const;
+const outcomes = ["fenced", "acknowledged", "failed", "returned", "rebooted", "refused", "known"] as const;
 export interface HistoryRow {
   readonly nodeid: number;
   readonly incarnation: string;
@@ -114,6 +114,7 @@ const outcomeWords: Readonly<Record<HistoryRow["outcome"], string>> = {
   returned: "back, in the same boot",
   rebooted: "back, in another boot",
   refused: "request refused",
+  known: "known before to write no more",
 };
 
 /** Time, node, life, what came of it: for a table. */

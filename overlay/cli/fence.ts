@@ -9,11 +9,10 @@ import { OperatingError } from "../../dlmd/base/error.ts";
 import { type AdminQuestion, askAdmin } from "../../dlmd/client/admin.ts";
 import type { ClusterInfo } from "../../dlmd/client/api.ts";
 import { askDlmd, nodeName } from "../query/dlmd-query.ts";
+import { followOrder, WAIT_MS } from "./fence-follow.ts";
 import { describeFences, fencesOf, type Fences, historyCells, type HistoryRow } from "./fence-words.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
-import { EXIT, print, printJson, runCommand, table, usageError } from "./output.ts";
-
-const LOOK_EVERY_MS = 200;
+import { EXIT, print, printJson, printProgress, runCommand, table, usageError } from "./output.ts";
 
 async function askFences(runDir: string): Promise<{ info: ClusterInfo; fences: Fences }> {
   const { info, answer } = await askDlmd(runDir, "status");
@@ -100,38 +99,49 @@ const ackCommand: CommandModule<object, NodeArguments> = {
     }),
 };
 
-/** Until the request has an end, or every level has failed once more. */
-async function followOrder(runDir: string, nodeid: number, before: Fences): Promise<HistoryRow | null> {
-  const known = new Set(before.fencing.history.map((row) => JSON.stringify(row)));
-  const rounds = before.fencing.wanted.find((one) => one.nodeid === nodeid)?.rounds ?? 0;
-  for (;;) {
-    const { fences } = await askFences(runDir);
-    const { wanted, history } = fences.fencing;
-    const last = history.findLast((row) => row.nodeid === nodeid && !known.has(JSON.stringify(row)));
-    const open = wanted.find((one) => one.nodeid === nodeid);
-    if (last !== undefined && (open === undefined || open.rounds > rounds)) return last;
-    await sleep(LOOK_EVERY_MS);
-  }
+interface OrderArguments extends NodeArguments {
+  readonly wait: number;
 }
 
-const nodeCommand: CommandModule<object, NodeArguments> = {
+const writesNoMore: ReadonlySet<HistoryRow["outcome"]> = new Set(["fenced", "acknowledged", "known"]);
+
+const nodeCommand: CommandModule<object, OrderArguments> = {
   command: "$0 [node]",
   describe: "put a node out of the cluster and fence it, now; returns when it is fenced, or every level has failed",
   builder: (yargs) =>
     nodeOptions(yargs)
       .positional("node", { type: "string", default: "", describe: "its name, or its nodeid" })
-      .option("yes", { type: "boolean", default: false, describe: "it loses its power, or its disks, whatever it is doing" }),
-  handler: ({ runDir, json, node, yes }) =>
+      .option("yes", { type: "boolean", default: false, describe: "it loses its power, or its disks, whatever it is doing" })
+      .option("wait", {
+        type: "number",
+        default: WAIT_MS / 1000,
+        describe: "seconds to wait for the end; then the fence goes on all the same",
+      })
+      .example("$0 fence node3 --yes", "node3 hangs: cut it off now, member or not")
+      .example("$0 fence node3 --yes --wait 0", "ask for it, and do not wait for the end")
+      .epilogue(
+        "Exit status 0: the node can write no more. What is done is said on standard error. Ctrl-C ends the waiting, not the fence. A life that is known to write no more is not fenced again.",
+      ),
+  handler: ({ runDir, json, node, yes, wait }) =>
     runCommand(json, async () => {
       if (node === "") throw usageError("show, history, ack NODE or a node is expected", "coverlay fence --help");
       const { info, fences } = await askFences(runDir);
       const { name } = nodeNamed(info, node);
+      if (!Number.isFinite(wait) || wait < 0) throw usageError("--wait expects seconds, 0 or more", "coverlay fence --help");
       if (!yes) throw usageError(`--yes is needed: ${name} loses its power, or its disks`, `coverlay fence ${name} --yes`);
       const { nodeid } = await tell(runDir, "fence-node", node);
-      const row = await followOrder(runDir, nodeid, fences);
+      const row = await followOrder({
+        nodeid,
+        before: fences,
+        waitMs: wait * 1000,
+        look: async () => (await askFences(runDir)).fences,
+        sleep,
+        nowMs: () => performance.now(),
+        say: printProgress,
+      });
       if (json) printJson(row);
-      else if (row !== null) print(historyCells(row, nodeName(info)).join("  "));
-      return row?.outcome === "fenced" || row?.outcome === "acknowledged" ? EXIT.OK : EXIT.FAILURE;
+      else print(historyCells(row, nodeName(info)).join("  "));
+      return writesNoMore.has(row.outcome) ? EXIT.OK : EXIT.FAILURE;
     }),
 };
 

@@ -59,6 +59,11 @@ export function print(line: string): void {
   process.stdout.write(`${visible(line, "\n")}\n`);
 }
 
+/** What is done meanwhile: on standard error, so that the answer stays alone. */
+export function printProgress(line: string): void {
+  process.stderr.write(`${visible(line, "\n")}\n`);
+}
+
 export function printJson(value: unknown): void {
   print(JSON.stringify(value));
 }

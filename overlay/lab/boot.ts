@@ -4,18 +4,20 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, existsSync, openSync, readFileSync, statSync, watch } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { waitForView } from "../query/dlmd-query.ts";
+import { askDlmd, waitForView } from "../query/dlmd-query.ts";
 import { EXIT } from "../cli/output.ts";
 import { readOverlayFile, removeGoneOverlays } from "../query/overlay-query.ts";
 import { must, run } from "./command.ts";
 import { startCorosync } from "./corosync.ts";
 import { cleanUnmount, forceUnmountUnder, mountsUnder, removeMountRecords } from "./fuse-mounts.ts";
+import { waitForFence } from "./fence-wait.ts";
 import { labFiles, netnsArguments } from "./layout.ts";
 import { giveDiskBack, killProcesses, nodeProcesses, powerOn } from "./power.ts";
 import { isAlive, KILL_TIMEOUT_MS, markedEnvironment, processRef, signalProcess, waitGone } from "./processes.ts";
-import { type LabNode, type LabState, type ProcessRef, existingLab, labNode, updateNode } from "./state.ts";
+import { type LabNode, type LabState, type ProcessRef, existingLab, labNode, labNodes, updateNode } from "./state.ts";
 
 /** Starting a Node.js program on a busy machine. */
 const DLMD_READY_TIMEOUT_MS = 30_000;
@@ -164,9 +166,25 @@ async function mountAnswers(node: LabNode, signal?: AbortSignal): Promise<void> 
   });
 }
 
+/** One that does not end is said: the node may be switched off while it boots. A node that is on is left as it is. */
+async function fenceEnded(lab: LabState, { nodeid, node, power }: LabNode): Promise<void> {
+  if (power === "on") return;
+  const others = labNodes(existingLab(lab.dir)).filter((one) => one.nodeid !== nodeid && one.dlmd !== null && isAlive(one.dlmd));
+  // A dlmd that does not answer fences nobody now.
+  const ask = ({ runDir }: LabNode): Promise<unknown> =>
+    askDlmd(runDir, "status").then(
+      ({ answer }) => answer,
+      () => null,
+    );
+  const statuses = (): Promise<unknown[]> => Promise.all(others.map(ask));
+  if (await waitForFence(nodeid, { statuses, sleep, nowMs: () => performance.now() })) return;
+  process.stderr.write(`${node} is still being fenced: it is started all the same, and may be switched off again\n`);
+}
+
 /** Boots nodes: whatever of each does not run is started: cable, disk, dlmd, then the mount. */
 export async function bootNodes(lab: LabState, names: readonly string[]): Promise<void> {
   for (const name of names) {
+    await fenceEnded(lab, labNode(lab, name));
     await powerOn(lab, labNode(lab, name));
     const node = labNode(existingLab(lab.dir), name);
     startCorosync(lab, node);

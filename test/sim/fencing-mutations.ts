@@ -3,7 +3,12 @@ import type { Mutation } from "./mutation.ts";
 
 const table = "dlmd/fencing/fence-table.ts";
 const fencing = "dlmd/fencing/fencing.ts";
+const requests = "dlmd/fencing/requests.ts";
+const unfencing = "dlmd/fencing/unfencing.ts";
 const cluster = "test/unit/fencing/fencing.test.ts";
+const orders = "test/unit/fencing/order.test.ts";
+const returns = "test/unit/fencing/returning.test.ts";
+const storage = "test/unit/fencing/unfencing.test.ts";
 const tables = "test/unit/fencing/fence-table.test.ts";
 const agents = "test/unit/fence-agent/fence-device.test.ts";
 
@@ -22,8 +27,8 @@ export const fencingMutations: readonly Mutation[] = [
     hazard: "M2",
     breaks: "an executor without a quorum bars the victim of its own run that it had to stop",
     file: fencing,
-    find: "    if (!this.#inView) return this.table.dropRun(nodeid, this.#self.nodeid);",
-    replace: "    if (!this.#inView) return;",
+    find: "    if (!this.#group.inView) return this.table.dropRun(nodeid, this.#self.nodeid);",
+    replace: "    if (!this.#group.inView) return;",
     caughtBy: cluster,
   },
   {
@@ -33,7 +38,7 @@ export const fencingMutations: readonly Mutation[] = [
     file: "dlmd/fencing/fence-table.ts",
     find: "    return [...new Set([...this.runs.keys(), ...evicted])].sort((a, b) => a - b);",
     replace: "    return [...new Set(evicted)].sort((a, b) => a - b);",
-    caughtBy: cluster,
+    caughtBy: returns,
   },
   {
     id: "m2-result-for-later-lives",
@@ -102,8 +107,8 @@ export const fencingMutations: readonly Mutation[] = [
     id: "c11-member-asked-for",
     hazard: "C11",
     breaks: "a program gets a member of the view fenced",
-    file: fencing,
-    find: "    if (this.table.isMember(nodeid)) return refuse(",
+    file: requests,
+    find: "    if (this.#table.isMember(nodeid)) return refuse(",
     replace: "    if (nodeid < 0) return refuse(",
     caughtBy: cluster,
   },
@@ -122,7 +127,7 @@ export const fencingMutations: readonly Mutation[] = [
     file: table,
     find: "    if (this.want(from.nodeid)?.evict === true) return refuse(",
     replace: "    if (nodeid < 0) return refuse(",
-    caughtBy: cluster,
+    caughtBy: orders,
   },
   {
     id: "fence-returned-waits-on",
@@ -130,7 +135,7 @@ export const fencingMutations: readonly Mutation[] = [
     file: table,
     find: "    return !evict || rounds > 0 || !lives.some((life) => life.incarnation === member.incarnation);",
     replace: "    return false;",
-    caughtBy: cluster,
+    caughtBy: returns,
   },
   {
     id: "fence-one-executor-for-ever",
@@ -162,7 +167,7 @@ export const fencingMutations: readonly Mutation[] = [
     file: "dlmd/node.ts",
     find: "    if (rest.length < members.length && !isOne && !isMajority([voters], rest)) {",
     replace: "    if (rest.length < 0 && !isOne && !isMajority([voters], rest)) {",
-    caughtBy: cluster,
+    caughtBy: orders,
   },
   {
     id: "two-node-not-gated",
@@ -177,18 +182,87 @@ export const fencingMutations: readonly Mutation[] = [
     hazard: "C3",
     breaks: "a node that was cut off its disk gets it back, with what its kernel had not written",
     file: table,
-    find: '    return this.#proofs.some((proof) => proof.nodeid === nodeid && bootId !== "" && proof.bootId === bootId);',
-    replace: "    return nodeid < 0 || bootId === null;",
-    caughtBy: cluster,
+    find: '    if (bootId === "") return false;',
+    replace: "    if (nodeid > 0) return false;",
+    caughtBy: storage,
   },
   {
     id: "c3-on-without-a-lease",
     hazard: "C3",
     breaks: "a node that is cut off gets its path to the disk back after others have taken it away",
-    file: fencing,
-    find: "    this.#port.stop(this.#unfenceRun);",
+    file: unfencing,
+    find: "    this.#port.stop(this.#runId);",
     replace: "",
-    caughtBy: cluster,
+    caughtBy: storage,
+  },
+  {
+    id: "m2-shot-when-it-is-back",
+    hazard: "M2",
+    breaks: "a round begins against a node that is heard in another life",
+    file: fencing,
+    find: "    if (this.#holdMs(want) > 0) return;",
+    replace: "",
+    caughtBy: returns,
+  },
+  {
+    id: "m2-shot-by-a-further-try",
+    hazard: "M2",
+    breaks: "between its delay, or its tries, and the next run of an agent nobody looks whether the node is back",
+    file: fencing,
+    find: '    if (own.run.isUndone && this.#holdMs(want) > 0) return this.#stopOwn(nodeid, own, "it is heard in another life");',
+    replace: "",
+    caughtBy: returns,
+  },
+  {
+    id: "fence-held-for-ever",
+    breaks: "a node whose datagrams come through, and whose connections do not, is never fenced",
+    file: "dlmd/fencing/returning.ts",
+    find: "    return Math.max(0, since.sinceMs + RETURN_LIMIT_MS - nowMs);",
+    replace: "    return RETURN_LIMIT_MS;",
+    caughtBy: returns,
+  },
+  {
+    id: "fence-gate-held",
+    breaks: "lockspaces that need a fence wait for a node that is back in the same boot, which is no proof for them",
+    file: fencing,
+    find: "    if (evict || this.#gated.has(nodeid)) return 0;",
+    replace: "    if (evict) return 0;",
+    caughtBy: returns,
+  },
+  {
+    id: "c3-boots-forgotten",
+    hazard: "C3",
+    breaks: "a restart of dlmd forgets the boots of the others, and with them that one was fenced",
+    file: table,
+    find: "    this.#boots = boots;",
+    replace: "    this.#boots = boots.slice(0, 0);",
+    caughtBy: storage,
+  },
+  {
+    id: "c3-boot-not-told",
+    hazard: "C3",
+    breaks: "a member that knows the boot of a life to be fenced keeps it to itself",
+    file: fencing,
+    find: "    if (mayBegin) this.#tellBoots();",
+    replace: "",
+    caughtBy: storage,
+  },
+  {
+    id: "c3-own-boot-not-asked",
+    hazard: "C3",
+    breaks: "a node is given its storage back though one of its own lives of this boot was fenced",
+    file: table,
+    find: '(proof.bootId === "" ? this.bootOf(proof) : proof.bootId) === bootId',
+    replace: "proof.bootId === bootId",
+    caughtBy: storage,
+  },
+  {
+    id: "fence-known-not-answered",
+    breaks: "a person who orders the fence of a life that is fenced already waits for ever",
+    file: table,
+    find: "    if (proof !== undefined) {",
+    replace: '    if (proof !== undefined && evict) return "";\n    if (proof !== undefined) {',
+    caughtBy: orders,
   },
   {
     id: "fence-half-a-level",

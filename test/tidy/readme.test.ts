@@ -45,7 +45,7 @@ const claims: Readonly<Record<string, Shown>> = {
   Fencing: [
     ["test/e2e/dlmd/fence-device.test.ts", "after a death the device opens what waited for it, with nobody's word"],
     ["test/e2e/dlmd/fence-device.test.ts", "a person's order is refused where it would end the quorum"],
-    ["test/unit/fencing/fencing.test.ts", "is no member as long as an agent runs against it"],
+    ["test/unit/fencing/returning.test.ts", "is no member as long as an agent runs against it"],
     ["test/unit/fencing/fencing.test.ts", "runs at the lowest member, once"],
   ],
   "fsync, fdatasync": [[permissions, "F16: after fsync data is on the disk"]],

@@ -80,8 +80,10 @@ test.skipIf(!existsSync("/usr/sbin/fence_ipmilan"))(
   async () => {
     const text = readFileSync(new URL("../../../examples/fencing.yaml", import.meta.url), "utf8");
     const found = await fencingMistakes(decodeClusterConfig(text, "x"), new MetadataShelf());
-    expect(found.filter((one) => !one.expected.startsWith("a file for the option"))).toEqual([]);
-    expect(found).toHaveLength(4);
+    expect(found.filter((one) => !one.expected.startsWith("a file for the option"))).toMatchObject([
+      { device: "watchdog", node: "node3", found: "/dev/disk/by-id/scsi-sbd, which names no msgwait" },
+    ]);
+    expect(found).toHaveLength(5);
   },
 );
 
@@ -90,9 +92,12 @@ test.skipIf(!existsSync("/usr/sbin/fence_ipmilan"))("agents of Debian's fence-ag
   const devices = [
     { name: "ipmi", agent: "fence_ipmilan", options: { ip: "10.9.0.1", username: "admin", lanplus: true }, optionFiles: { password } },
     { name: "scsi", agent: "fence_scsi", kind: "storage", unfence: true, options: { devices: "/dev/sdb", key_value: "hash" } },
-    { name: "sbd", agent: "fence_sbd", options: { devices: "/dev/sdc" } },
+    { name: "sbd", agent: "fence_sbd", options: { devices: path.join(made.folder, "none") } },
   ];
-  expect(await mistakes(devices, [{ device: "ipmi" }, { device: "scsi" }, { device: "sbd" }])).toEqual([]);
+  // The disk of sbd is read: here is none. test/e2e/dlmd/sbd.alone.test.ts has one.
+  expect(await mistakes(devices, [{ device: "ipmi" }, { device: "scsi" }, { device: "sbd" }])).toMatchObject([
+    { device: "sbd", found: expect.stringContaining("which names no msgwait") },
+  ]);
   expect(await mistakes([{ name: "sbd", agent: "fence_sbd" }], [{ device: "sbd" }])).toMatchObject([
     { expected: "the option devices, which it requires" },
   ]);

@@ -1,6 +1,5 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { parseMetadata, plugOption } from "../../../dlmd/fence-agent/metadata.ts";
 import { MAX_XML_DEPTH, parseXml, XmlError } from "../../../dlmd/fence-agent/xml.ts";
 
 test("elements, attributes, text, entities, comments, CDATA", () => {
@@ -43,26 +42,4 @@ test("whatever it is given, it ends: with an element or an XmlError", () => {
   };
   const wrong = fc.sample(fc.array(fc.constantFrom(...all)), 2000).filter((pieces) => !ends(pieces.join("")));
   expect(wrong).toEqual([]);
-});
-
-test("metadata: options, which are required, and actions; the plug by its newest name", () => {
-  const text = (more: string): string => `<?xml version="1.0" ?>
-<resource-agent name="fence_x"><parameters>
-<parameter name="ip" unique="0" required="1" obsoletes="ipaddr"><content type="string"/></parameter>
-<parameter name="ipaddr" required="1" deprecated="1"><content type="string" default="x"/></parameter>${more}
-</parameters><actions><action name="off"/><action name="on" automatic="0"/></actions></resource-agent>`;
-  const metadata = parseMetadata(text(""));
-  expect(metadata).toMatchObject({ name: "fence_x", actions: new Set(["off", "on"]) });
-  expect(metadata.parameters.get("ip")).toEqual({
-    name: "ip",
-    isRequired: true,
-    isDeprecated: false,
-    obsoletes: "ipaddr",
-    type: "string",
-    hasDefault: false,
-  });
-  expect(plugOption(metadata)).toBeNull();
-  expect(plugOption(parseMetadata(text('<parameter name="nodename"/><parameter name="port"/>')))).toBe("port");
-  expect(plugOption(parseMetadata(text('<parameter name="port"/><parameter name="plug"/>')))).toBe("plug");
-  expect(() => parseMetadata("<html></html>")).toThrow("<resource-agent> expected, found <html>");
 });

@@ -1,6 +1,6 @@
 /** The table of fences that all members have: what is kept of it, and what is dropped at its limits. */
 import { expect, test } from "vitest";
-import { FenceTable, noFencing } from "../../../dlmd/fencing/fence-table.ts";
+import { FenceTable, MAX_KNOWN_BOOTS, MAX_KNOWN_LIVES, noFencing } from "../../../dlmd/fencing/fence-table.ts";
 import { MAX_BOOT_ID_BYTES, MAX_FENCE_WORDS_BYTES } from "../../../dlmd/wire/fence-life.ts";
 import {
   decodeFencingMessage,
@@ -130,4 +130,40 @@ test("C3: a boot that one of those who ask knows is in the proof, whoever asked 
     made.receiveEnded(one, { kind: "fence-ended", nodeid: 3, outcome: "fenced", by: "ipmi", words: "", atMs: 2 });
     expect(made.kept.proofs).toMatchObject([{ nodeid: 3, incarnation: incarnation(1), bootId: "known" }]);
   }
+});
+
+test("of one node so many lives are known with their boots, and of all so many: the oldest goes", () => {
+  const made = table();
+  const join = (nodeid: number, life: number): void => {
+    const from = { nodeid, incarnation: incarnation(life) };
+    made.receiveTable(from, { ...table().message(`boot${life}`, 5, [], false) });
+  };
+  for (let life = 1; life <= MAX_KNOWN_LIVES + 1; life++) join(3, life);
+  const known = (nodeid: number, life: number): string => made.bootOf({ nodeid, incarnation: incarnation(life) });
+  expect([known(3, 1), known(3, 2), made.lastIncarnation(3)]).toEqual(["", "boot2", incarnation(MAX_KNOWN_LIVES + 1)]);
+  for (let nodeid = 4; nodeid < 4 + MAX_KNOWN_BOOTS - 1; nodeid++) join(nodeid, 1);
+  expect([made.kept.boots.length, known(3, 2), known(3, MAX_KNOWN_LIVES), known(3, MAX_KNOWN_LIVES + 1)]).toEqual([
+    MAX_KNOWN_BOOTS,
+    "",
+    "",
+    `boot${MAX_KNOWN_LIVES + 1}`,
+  ]);
+});
+
+test("C3: a boot that is learnt after the proof is put into it, by one who asks and by one who knows the same proof with it", () => {
+  const proofs = (made: FenceTable): unknown => made.kept.proofs.map(({ bootId, by }) => [bootId, by]);
+  const fenced = (bootId: string): FenceTable => {
+    const made = table();
+    made.receiveWanted(one, wanted(3, 1, { bootId }));
+    made.receiveAcked(3, "anna", 2);
+    return made;
+  };
+  const asked = fenced("");
+  expect([proofs(asked), asked.wasFenced({ ...wanted(3, 1), bootId: "b" })]).toEqual([[["", "anna"]], false]);
+  asked.receiveWanted(one, wanted(3, 1));
+  expect([proofs(asked), asked.wasFenced({ ...wanted(3, 1), bootId: "b" })]).toEqual([[["b", "anna"]], true]);
+  const told = fenced("");
+  told.receiveTable(one, fenced("b").message("boot", 5, [], true));
+  told.receiveTable(one, fenced("").message("boot", 5, [], true));
+  expect(proofs(told)).toEqual([["b", "anna"]]);
 });

@@ -1,4 +1,5 @@
 /** Node cores with fence devices, in the world of the scenarios: agents answer when a test lets them. */
+import { expect } from "vitest";
 import type { DevicePlan, FencePlans } from "../../../dlmd/config/fence-plan.ts";
 import type { AgentResult } from "../../../dlmd/fencing/fence-run.ts";
 import { type KeptFencing, noFencing } from "../../../dlmd/fencing/fence-table.ts";
@@ -105,7 +106,7 @@ export class FenceWorld extends World {
     const core = this.core(nodeid);
     this.input(nodeid, { kind: "tick" });
     this.settle();
-    answer = core.fencing.ask({ ...life, why: "a test" });
+    answer = core.fencing.requests.ask({ ...life, why: "a test" });
     this.input(nodeid, { kind: "tick" });
     this.settle();
     return answer;
@@ -139,4 +140,17 @@ export class FenceWorld extends World {
   until(what: string, isSo: () => boolean, forMs = 20_000): void {
     if (!this.pass(forMs, isSo)) throw new Error(`it did not come to this: ${what}`);
   }
+}
+
+/** Node 3 is dead, and an agent runs against it at node 1. */
+export function running(plans: FencePlans = plansFor([1, 2, 3, 4, 5]), count = 3): { world: FenceWorld; life: FencedLife } {
+  const world = new FenceWorld(count, plans);
+  world.together();
+  const life = world.life(3);
+  world.crash(3);
+  world.together();
+  expect(world.fence(2, life)).toMatchObject({ kind: "running" });
+  world.until("an agent runs", () => world.agents.length === 1);
+  expect(world.ran).toEqual(["1>3 ipmi3"]);
+  return { world, life };
 }

@@ -1,22 +1,9 @@
 /** Fencing between node cores: who runs agents against whom, when, and what is told (dlmd/fencing/README.md). */
 import { describe, expect, it } from "vitest";
 import { type FenceAnswer, shortened } from "../../../dlmd/wire/fence-life.ts";
-import { FenceWorld, failed, missing, ok, plansFor } from "./fence-world.ts";
+import { FenceWorld, failed, missing, ok, plansFor, running } from "./fence-world.ts";
 
 const all = plansFor([1, 2, 3, 4, 5]);
-
-/** Node 3 is dead, and an agent runs against it at node 1. */
-function running(plans = all, count = 3): { world: FenceWorld; life: ReturnType<FenceWorld["life"]> } {
-  const world = new FenceWorld(count, plans);
-  world.together();
-  const life = world.life(3);
-  world.crash(3);
-  world.together();
-  expect(world.fence(2, life)).toMatchObject({ kind: "running" });
-  world.until("an agent runs", () => world.agents.length === 1);
-  expect(world.ran).toEqual(["1>3 ipmi3"]);
-  return { world, life };
-}
 
 describe("a fence that is asked for", () => {
   it("runs at the lowest member, once; all know of it, and hear when it is done", () => {
@@ -239,119 +226,6 @@ describe("what goes wrong", () => {
   });
 });
 
-describe("a node that is back (hazard M2)", () => {
-  it("is no member as long as an agent runs against it, and is one between two tries", () => {
-    const { world, life } = running();
-    world.restart(3);
-    world.pass(5000);
-    expect(world.core(1).engine.membership.view?.members.map(({ nodeid }) => nodeid)).toEqual([1, 2]);
-    expect(world.agents).toHaveLength(1);
-    world.end(failed);
-    world.until("it joins", () => world.serving());
-    expect(world.ran).toHaveLength(1);
-    expect(world.fence(1, life)).toMatchObject({ kind: "refused", why: expect.stringContaining("is a member") });
-    expect(world.status(1).fencing).toMatchObject({ wanted: [], history: [{ outcome: "failed" }, { outcome: "rebooted" }] });
-    world.pass(5000);
-    expect(world.ran).toHaveLength(1);
-  });
-
-  it("in the same boot ends the request as well, by another word", () => {
-    const world = new FenceWorld(3, plansFor([1]), () => ({ bootId: "same" }));
-    world.together();
-    const life = world.life(3);
-    world.crash(3);
-    world.together();
-    world.fence(1, life);
-    world.until("it is asked for", () => world.status(2).fencing.wanted.length === 1);
-    world.restart(3);
-    world.until("it joins", () => world.serving() && world.status(2).fencing.wanted.length === 0);
-    expect(world.status(2).fencing.history).toMatchObject([{ outcome: "returned", nodeid: 3 }]);
-  });
-
-  it("learns what is known of its own former life", () => {
-    const { world, life } = running();
-    world.end(ok);
-    world.until("it is fenced", () => world.fence(1, life).kind === "fenced");
-    world.restart(3);
-    world.together();
-    world.until("it knows", () => world.fence(3, life).kind === "fenced");
-    expect(world.kept.get(3)?.proofs).toMatchObject([{ nodeid: 3, incarnation: life.incarnation, by: "ipmi3" }]);
-  });
-
-  it("a restart of every node forgets no proof", () => {
-    const { world, life } = running();
-    world.end(ok);
-    world.until("it is fenced", () => world.fence(2, life).kind === "fenced");
-    for (const nodeid of [1, 2]) world.crash(nodeid);
-    for (const nodeid of [1, 2]) world.restart(nodeid);
-    world.until("they serve", () => world.serving());
-    expect(world.fence(2, life).kind).toBe("fenced");
-    expect(world.ran).toHaveLength(1);
-  });
-});
-
-describe("a person's order", () => {
-  const order = (world: FenceWorld, at: number, nodeid: number): string => {
-    world.input(at, { kind: "fence-order", nodeid, by: "anna" });
-    world.settle();
-    return world.answers.at(-1)?.[1] ?? "none";
-  };
-
-  it("puts a member out of the view and fences it; it cannot come back in the midst", () => {
-    const world = new FenceWorld(3, all);
-    world.together();
-    const life = world.life(3);
-    expect(order(world, 2, 3)).toBe("");
-    world.until("an agent runs", () => world.agents.length === 1);
-    expect(world.core(1).engine.membership.view?.members.map(({ nodeid }) => nodeid)).toEqual([1, 2]);
-    world.pass(5000);
-    expect(world.core(1).engine.membership.view?.members.map(({ nodeid }) => nodeid)).toEqual([1, 2]);
-    world.crash(3);
-    world.end(ok);
-    world.until("it is fenced", () => world.fence(1, life).kind === "fenced");
-  });
-
-  it("of two nodes that fence each other one is: the order of the group decides", () => {
-    const world = new FenceWorld(4, all);
-    world.together();
-    world.input(1, { kind: "fence-order", nodeid: 2, by: "anna" });
-    world.input(2, { kind: "fence-order", nodeid: 1, by: "ben" });
-    world.until("an agent runs", () => world.agents.length > 0);
-    world.pass(5000);
-    expect(world.ran).toHaveLength(1);
-    const victim = world.agents[0]?.nodeid;
-    expect([1, 2]).toContain(victim);
-    const other = victim === 1 ? 2 : 1;
-    expect(world.status(3).fencing.history).toMatchObject([
-      { outcome: "refused", nodeid: other, words: expect.stringContaining("is being fenced itself") },
-    ]);
-  });
-
-  it("is refused for the node itself, for one without a device, where no quorum would be left, and for strangers", () => {
-    const world = new FenceWorld(3, plansFor([1, 3]));
-    world.together();
-    expect(order(world, 1, 1)).toContain("does not fence itself");
-    expect(order(world, 1, 2)).toContain("no fence device is configured for node2");
-    expect(order(world, 1, 9)).toContain("not in the configuration");
-    world.crash(2);
-    world.together();
-    expect(order(world, 1, 3)).toContain("has no quorum, and nobody could fence it");
-    expect(world.ran).toEqual([]);
-  });
-
-  it("that fails lets the node in again", () => {
-    const world = new FenceWorld(3, all);
-    world.together();
-    expect(order(world, 1, 3)).toBe("");
-    world.until("an agent runs", () => world.agents.length === 1);
-    world.crash(3);
-    world.restart(3);
-    world.end(failed);
-    world.until("it joins", () => world.serving());
-    expect(world.status(1).fencing.wanted).toEqual([]);
-  });
-});
-
 describe("lockspaces that need a fence", () => {
   it("are opened by the device, with nobody's word", () => {
     const world = new FenceWorld(3, all, () => ({}), ["space"]);
@@ -366,87 +240,6 @@ describe("lockspaces that need a fence", () => {
     world.until("it is known to be dead", () => world.status(2).unfenced.length === 0);
     expect(world.core(2).recovery.blocks("space")).toBe(false);
     expect(world.status(1).fenced).toMatchObject([{ nodeid: 3 }]);
-  });
-});
-
-describe("unfencing", () => {
-  it("is once in a life, when the node serves and knows what the others know; not after a fence in the same boot", () => {
-    const world = new FenceWorld(3, all, (nodeid) => ({ bootId: `boot of ${nodeid}` }));
-    world.together();
-    world.until("all are unfenced", () => world.unfenced.length === 3);
-    expect(world.unfenced.toSorted(([a], [b]) => a - b)).toEqual([
-      [1, true],
-      [2, true],
-      [3, true],
-    ]);
-    const life = world.life(3);
-    world.crash(3);
-    world.together();
-    world.fence(1, life);
-    world.until("an agent runs", () => world.agents.length === 1);
-    world.end(ok);
-    world.until("it is fenced", () => world.fence(1, life).kind === "fenced");
-    world.crash(2);
-    world.restart(2);
-    world.restart(3);
-    world.together();
-    world.until("both have been looked at", () => world.unfenced.length === 5);
-    expect(world.unfenced.slice(3).toSorted(([a], [b]) => a - b)).toEqual([
-      [2, true],
-      [3, false],
-    ]);
-  });
-});
-
-describe("an `on` that hangs", () => {
-  /** Node 3 has not got its storage back yet. */
-  function hanging(): FenceWorld {
-    const world = new FenceWorld(3, all);
-    world.hanging.add(3);
-    world.together();
-    world.until("its agent runs", () => world.unfencing.length === 1);
-    return world;
-  }
-
-  it("is stopped before others serve without its node, which may then be fenced", () => {
-    const world = hanging();
-    world.cut(1, 3);
-    world.cut(2, 3);
-    world.until("the others serve without it", () =>
-      [1, 2].every((nodeid) => {
-        const { recovery } = world.core(nodeid);
-        return world.core(nodeid).servesAt(world.nowMs) && recovery.view?.members.length === 2;
-      }),
-    );
-    expect(world.unfencing).toEqual([]);
-  });
-
-  it("begins again in the next view", () => {
-    const world = hanging();
-    const [first] = world.unfencing;
-    world.crash(2);
-    world.until("it is stopped", () => world.unfencing.length === 0);
-    world.together();
-    world.until("it runs again", () => world.unfencing.length === 1);
-    expect(world.unfencing[0]?.runId).not.toBe(first?.runId);
-    expect(world.unfenced.slice(3)).toEqual([[3, true]]);
-  });
-
-  it("is stopped when it is known that its boot was fenced", () => {
-    const world = hanging();
-    const { bootId } = world.life(3);
-    const { table } = world.core(3).fencing;
-    table.receiveTable(
-      { nodeid: 1, incarnation: world.incarnation(1) },
-      {
-        ...table.message("boot1of1", 5, [], false),
-        proofs: [{ nodeid: 3, incarnation: "00000000000000ff", bootId, by: "ipmi3", atMs: 5 }],
-      },
-    );
-    world.input(3, { kind: "tick" });
-    world.settle();
-    expect(world.unfencing).toEqual([]);
-    expect(world.unfenced.at(-1)).toEqual([3, false]);
   });
 });
 
