@@ -180,16 +180,33 @@ it("a killed mount that was not the owner blocks nobody, even if another one doe
   expect((await groupOf(dead)).jid).toBe(jid);
 });
 
-it("a killed owner: the others are blocked until the next one has put its jid in order, and go on", async () => {
-  const { round } = await untilAtRest(nodes);
+it("a killed owner: the others are blocked until all have let go of it, and go on when there is the next one", async () => {
+  const { round, members } = await untilAtRest(nodes);
   const owner = await lab.owner();
-  const rest = nodes.filter((one) => one !== owner);
-  await lab.kill(owner, "overlay");
-  const made = rest.map((nodeid) => startActor({ cwd: lab.node(nodeid).mount }).run(`os.mkdir(f"after {n}"); result = n`, { n: nodeid }));
-  expect(await Promise.all(made)).toEqual(rest);
-  const after = await untilAtRest(rest);
+  const deadJid = members.find(({ nodeid }) => nodeid === owner)?.jid;
+  const [near, far] = nodes.filter((one) => one !== owner) as [number, number];
+  const maker = startActor({ cwd: lab.node(near).mount });
+  const { pid } = await queryOverlayStatus(lab.node(far).runDir);
+  // It lets go of nobody while it stands still.
+  process.kill(pid, "SIGSTOP");
+  let making: Promise<unknown>;
+  try {
+    await lab.kill(owner, "overlay");
+    await until("the other one is blocked", async () => (await groupOf(near)).block);
+    making = maker.run(`os.mkdir("after"); result = "made"`);
+    await untilWaiting(maker);
+    expect(await groupOf(near)).toMatchObject({ block: true, step: "stopping", dirty: [{ jid: deadJid, wasOwner: true }] });
+    expect([knob(near, "block"), knob(near, "recover")]).toEqual(["1\n", `${deadJid}\n`]);
+    const { stdout } = await coverlay(["status", "--run-dir", lab.node(near).runDir]);
+    expect(stdout).toContain(`blocked until node${far} let go of the dead`);
+  } finally {
+    process.kill(pid, "SIGCONT");
+  }
+  expect(await making).toBe("made");
+  const after = await untilAtRest([near, far]);
   expect(after.round).toBeGreaterThan(round);
   expect(after.members.filter(({ ownership }) => ownership === "serving").map(({ nodeid }) => nodeid)).toEqual([await lab.owner()]);
+  expect([knob(near, "block"), knob(near, "recover")]).toEqual(["0\n", "-1\n"]);
   await lab.start(owner);
   await untilAtRest(nodes);
 });
