@@ -1,7 +1,12 @@
-/** Each node is stopped and started again in turn, the owner too, while programs work on the others: no call ends with an error. */
-import { readFileSync } from "node:fs";
+/**
+ * Each node is stopped and started again in turn, the owner too, while programs work on the others: no call ends with an error. A node that prefers to be
+ * the owner gets the volume back.
+ */
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { startLab, type TestLab } from "./lab.ts";
+import { until } from "./actor.ts";
+import { coverlay, startLab, type TestLab } from "./lab.ts";
 import { SteadyWorker } from "./steady-worker.ts";
 
 describe("a restart of each node in turn", () => {
@@ -36,5 +41,33 @@ describe("a restart of each node in turn", () => {
     for (const one of workers.values()) total += await one.end();
     expect(moves).toBeGreaterThan(0);
     for (const { mount } of lab.nodes) expect(Number(readFileSync(`${mount}/shared`, "utf8"))).toBe(total);
+  });
+
+  it("the volume goes back to the node that prefers to be its owner, each time that this node was away", async () => {
+    const preferred = 2;
+    for (const one of workers.values()) one.kill();
+    workers.clear();
+    const yaml = readFileSync(path.join(lab.dir, "cluster.yaml"), "utf8");
+    const changed = path.join(lab.dir, "preferred.yaml");
+    writeFileSync(changed, yaml.replace("version: 1", "version: 2").replace("name: node2,", "name: node2, owner: preferred,"));
+    const { status, stderr } = await coverlay(["config", "apply", changed, "--run-dir", lab.node(1).runDir]);
+    rmSync(changed);
+    expect([status, stderr]).toEqual([0, ""]);
+    // Mounts know what was in force when they were made.
+    await lab.stop(preferred);
+    const others = lab.nodes.filter(({ nodeid }) => nodeid !== preferred);
+    const steady = others.map(({ mount, nodeid }) => new SteadyWorker(mount, `steady${nodeid}`));
+    for (const one of steady) workers.set(100 + workers.size, one);
+    for (let turn = 0; turn < 2; turn++) {
+      expect(await lab.owner()).not.toBe(preferred);
+      await lab.start(preferred);
+      await until(`node${preferred} is the owner`, async () => (await lab.owner()) === preferred);
+      for (const one of steady) await one.goesOn();
+      await lab.stop(preferred);
+      for (const one of steady) await one.goesOn();
+    }
+    await lab.start(preferred);
+    // It shows that no call has ended with an error, and that all is there.
+    for (const one of steady) expect(await one.end()).toBeGreaterThan(0);
   });
 });

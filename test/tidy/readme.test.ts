@@ -93,6 +93,7 @@ const claims: Readonly<Record<string, Shown>> = {
       "test/e2e/handover.test.ts",
       "from each node to each, asked for on the owner and elsewhere: no program gets an error, and nothing is lost",
     ],
+    ["test/e2e/handover.long.test.ts", "the volume goes back to the node that prefers to be its owner"],
   ],
   Stopping: [["test/e2e/dlmd/leaving.test.ts", "the last one serves until then, and the others wait for it when they are back"]],
   "A damaged inode": [["test/e2e/damaged-inode.alone.test.ts", "all other names are listed"]],
