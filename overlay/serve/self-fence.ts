@@ -7,25 +7,42 @@ export const SELF_FENCE_MARGINS = 5;
 /** After that it is asked again, as long as it lasts: a mount that was under way may have ended meanwhile. */
 export const SELF_FENCE_AGAIN_MS = 500;
 
+/** Of the machine; the simulation has clocks that drift (test/sim/owner-disk). */
+export interface SelfFenceTimers {
+  /** Calls back once after that time, unless the answer is called before. */
+  readonly after: (ms: number, run: () => void) => () => void;
+}
+
+const machineTimers: SelfFenceTimers = {
+  after(ms, run) {
+    const timer = setTimeout(run, ms);
+    return () => clearTimeout(timer);
+  },
+};
+
 export interface SelfFenceOptions {
   /** OpenLeasePage.marginMs */
   readonly marginMs: number;
   /** May be called again; nothing happens without a disk. */
   readonly letGo: (why: string) => void;
+  readonly timers?: SelfFenceTimers;
 }
 
 export class SelfFence {
   readonly #options: SelfFenceOptions;
-  #timer: NodeJS.Timeout | null = null;
+  readonly #timers: SelfFenceTimers;
+  /** Ends the wait. */
+  #timer: (() => void) | null = null;
   #follower: NodeJS.Timeout | null = null;
 
   constructor(options: SelfFenceOptions) {
     this.#options = options;
+    this.#timers = options.timers ?? machineTimers;
   }
 
   /** The lease has ended. */
   lapsed(): void {
-    this.#timer ??= setTimeout(() => this.#reached(), SELF_FENCE_MARGINS * this.#options.marginMs);
+    this.#timer ??= this.#timers.after(SELF_FENCE_MARGINS * this.#options.marginMs, () => this.#reached());
   }
 
   /** The mount ends, and its lease says nothing more: the node's is asked from now on, until `end`. An owner without a quorum cannot leave. */
@@ -41,13 +58,13 @@ export class SelfFence {
   }
 
   #disarm(): void {
-    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer?.();
     this.#timer = null;
   }
 
   #reached(): void {
     const { marginMs, letGo } = this.#options;
     letGo(`without a quorum for more than ${((SELF_FENCE_MARGINS * marginMs) / 1000).toFixed(1)} s after its lease had ended`);
-    this.#timer = setTimeout(() => this.#reached(), SELF_FENCE_AGAIN_MS);
+    this.#timer = this.#timers.after(SELF_FENCE_AGAIN_MS, () => this.#reached());
   }
 }

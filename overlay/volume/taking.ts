@@ -27,8 +27,17 @@ export interface Taking {
   readonly claim: Claim;
   /** The lease of this node holds. */
   readonly mayMount: () => boolean;
-  readonly disk: DiskSteps;
+  readonly disk: Pick<DiskSteps, "ask" | "carryOut">;
 }
+
+/** How the owner's block is read and written; a seam for the simulation (test/sim/owner-disk). */
+export interface BlockAccess {
+  readonly readOwnerBlock: (device: string, offset: number, volumeUuid: string) => Promise<OwnerBlock>;
+  readonly writeOwnerBlock: (device: string, offset: number, block: OwnerBlock) => Promise<void>;
+  readonly forgetOldErrors: (device: string) => Promise<void>;
+}
+
+const deviceAccess: BlockAccess = { readOwnerBlock, writeOwnerBlock, forgetOldErrors };
 
 interface Device {
   readonly device: string;
@@ -39,6 +48,8 @@ interface Device {
   readonly readOnly: boolean;
   readonly epoch: number;
   readonly taking: Taking;
+  /** The device itself, if not given. */
+  readonly blocks?: BlockAccess;
 }
 
 export interface Taken {
@@ -57,11 +68,11 @@ export interface Taken {
 
 /** Throws OperatingError "owner-changed", "lease-lapsed", "owner-block-damaged", "device-io", "mmp". */
 export async function takeDevice(at: Device): Promise<Taken> {
-  const { device, offset, volumeUuid, superblock, taking } = at;
+  const { device, offset, volumeUuid, superblock, taking, blocks = deviceAccess } = at;
   const { claim } = taking;
   requireLease(at);
   const { disk } = taking;
-  const found = await disk.ask("reading the owner's block", () => readOwnerBlock(device, offset, volumeUuid));
+  const found = await disk.ask("reading the owner's block", () => blocks.readOwnerBlock(device, offset, volumeUuid));
   requireSame(device, found, claim.block);
   const epoch = Math.max(at.epoch, found.epoch + 1);
   if (at.readOnly) return { epoch: at.epoch, confirm: async () => {}, giveBack: async () => {}, mountedOn: () => {} };
@@ -73,15 +84,15 @@ export async function takeDevice(at: Device): Promise<Taken> {
     state: "owned",
     life: ownLife(taking.self, epoch, device),
   };
-  await disk.ask("looking whether it answers", () => forgetOldErrors(device));
+  await disk.ask("looking whether it answers", () => blocks.forgetOldErrors(device));
   // A write that failed may have reached the disk all the same.
   await disk
-    .carryOut("writing the owner's block", () => writeOwnerBlock(device, offset, owned))
+    .carryOut("writing the owner's block", () => blocks.writeOwnerBlock(device, offset, owned))
     .catch((error: unknown) => Promise.reject(notGivenBack(device, error, error)));
   requireLease(at);
   let mounted: number | null = null;
   const look = async (): Promise<void> => {
-    const read = readOwnerBlock(device, offset, volumeUuid).then((block) => requireSame(device, block, owned));
+    const read = blocks.readOwnerBlock(device, offset, volumeUuid).then((block) => requireSame(device, block, owned));
     const found = await read.then(() => null, asUnknown);
     if (found === null || isAnothers(found.error)) requireDevice(device, mounted);
     if (found !== null) throw found.error;
@@ -104,7 +115,7 @@ export async function takeDevice(at: Device): Promise<Taken> {
   };
   const giveBack = async (): Promise<void> => {
     await confirm();
-    await writeOwnerBlock(device, offset, { ...owned, state: "released", sequence: owned.sequence + 1, atMs: Date.now() });
+    await blocks.writeOwnerBlock(device, offset, { ...owned, state: "released", sequence: owned.sequence + 1, atMs: Date.now() });
   };
   try {
     if (superblock.type === "ext4" && claim.proof !== null && found.state === "owned") {

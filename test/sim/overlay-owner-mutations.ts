@@ -250,8 +250,8 @@ export const overlayOwnerMutations: readonly Mutation[] = [
     id: "self-fence-at-once",
     breaks: "an owner gives up its disk as soon as its lease ends",
     file: "overlay/serve/self-fence.ts",
-    find: "SELF_FENCE_MARGINS * this.#options.marginMs);",
-    replace: "this.#options.marginMs);",
+    find: "SELF_FENCE_MARGINS * this.#options.marginMs, ",
+    replace: "this.#options.marginMs, ",
     caughtBy: "test/unit/volume/self-fence.test.ts",
   },
 ];

@@ -1,27 +1,13 @@
 /**
- * Several owner cores over a model of the lock manager: queues, conversions, value blocks and blocking ASTs as in the Linux DLM, with
- * every message on its own slow way (in order only for one client and one resource). A step delivers one message, chosen by the seed.
+ * Several owner cores over a model of the lock manager (test/sim/owner-disk/lock-model.ts), with every message on its own slow way (in order
+ * only for one client and one resource). A step delivers one message, chosen by the seed.
  */
 import type { GoneClient } from "../../../dlmd/client/api.ts";
-import { Mode, modeCovers, modesCompatible } from "../../../dlmd/wire/mode.ts";
 import type { Life, Proof } from "../../../overlay/volume/life.ts";
 import type { OwnerBlock } from "../../../overlay/volume/owner-block.ts";
 import { OwnerCore } from "../../../overlay/volume/owner-core.ts";
 import type { Claim, OwnerEffect, OwnerEvent, OwnerLock } from "../../../overlay/volume/owner-event.ts";
-
-type Grant = { held: Mode; wanted: Mode; readonly client: Client; readonly lock: OwnerLock };
-
-class Resource {
-  readonly granted: Grant[] = [];
-  readonly converting: Grant[] = [];
-  readonly waiting: Grant[] = [];
-  lvb: Uint8Array | null = null;
-  lvbValid = true;
-
-  get free(): boolean {
-    return this.granted.length + this.converting.length + this.waiting.length === 0;
-  }
-}
+import { isLockWay, LockModel } from "../../sim/owner-disk/lock-model.ts";
 
 export class Client {
   readonly nodeid: number;
@@ -69,9 +55,6 @@ interface Message {
   readonly deliver: () => void;
 }
 
-const resourceOf = (client: Client, lock: OwnerLock): string =>
-  lock === "mounter" ? `mounter.${client.nodeid}` : lock === "anchor" ? "owner" : lock;
-
 export class OwnerCluster {
   readonly clients: Client[] = [];
   readonly nodes: readonly { nodeid: number; name: string }[];
@@ -92,7 +75,10 @@ export class OwnerCluster {
   steps = 0;
   /** What its mounts rested on. */
   readonly claims: Claim[] = [];
-  readonly #resources = new Map<string, Resource>();
+  readonly #locks = new LockModel<Client>({
+    post: (way, deliver) => this.#post(way, deliver),
+    deliver: (client, event) => this.#deliver(client, event),
+  });
   #messages: Message[] = [];
   readonly #random: (below: number) => number;
   #epochOnDisk = 0;
@@ -224,22 +210,10 @@ export class OwnerCluster {
       client.busy.add(effect.lock);
     }
     switch (effect.kind) {
-      case "request": {
-        const name = resourceOf(client, effect.lock);
-        this.#post(`${client.clientId}>${name}`, () => this.#request(client, effect.lock, effect.mode, effect.lvb));
-        return;
-      }
-      case "unlock": {
-        const name = resourceOf(client, effect.lock);
-        this.#post(`${client.clientId}>${name}`, () => this.#unlock(client, effect.lock, effect.lvb, effect.invalidate === true));
-        return;
-      }
+      case "request":
+      case "unlock":
       case "probe-mounters":
-        this.#post(`${client.clientId}>probe`, () => {
-          const held = effect.nodeids.filter((nodeid) => (this.#resources.get(`mounter.${nodeid}`)?.granted.length ?? 0) > 0);
-          this.#post(`probe>${client.clientId}`, () => this.#deliver(client, { kind: "mounters", nodeids: held }));
-        });
-        return;
+        return this.#locks.perform(client, effect);
       case "read-owner-block":
         this.#post(`${client.clientId}>disk`, () => {
           if (this.blockFails) this.#deliver(client, { kind: "owner-block-failed", error: new Error("damaged") });
@@ -343,105 +317,8 @@ export class OwnerCluster {
     for (const other of this.clients) {
       if (other !== client && other.live) this.#post(`gone>${other.clientId}`, () => this.#deliver(other, { kind: "gone", clients }));
     }
-    for (const name of ["owner", "next", `mounter.${client.nodeid}`])
-      this.#post(`${prefix}${client.clientId}>${name}`, () => this.#purge(client, name));
+    this.#locks.forget(client, prefix);
   }
-
-  #resource(name: string): Resource {
-    let resource = this.#resources.get(name);
-    if (resource === undefined) this.#resources.set(name, (resource = new Resource()));
-    return resource;
-  }
-
-  #request(client: Client, lock: OwnerLock, mode: Mode, lvb?: Uint8Array): void {
-    const name = resourceOf(client, lock);
-    const resource = this.#resource(name);
-    const held = resource.granted.find((grant) => grant.client === client && grant.lock === lock);
-    if (held === undefined) {
-      resource.waiting.push({ held: Mode.NL, wanted: mode, client, lock });
-    } else if (modeCovers(held.held, mode)) {
-      if (held.held >= Mode.PW && lvb !== undefined) {
-        resource.lvb = lvb;
-        resource.lvbValid = true;
-      }
-      held.held = mode;
-      this.#reply(held, name, { lvb: null, lvbValid: false });
-    } else {
-      resource.granted.splice(resource.granted.indexOf(held), 1);
-      resource.converting.push({ ...held, wanted: mode });
-    }
-    this.#grant(name, resource);
-    for (const queued of [...resource.converting, ...resource.waiting]) this.#blockingAsts(name, resource, queued);
-  }
-
-  #blockingAsts(name: string, resource: Resource, queued: Grant): void {
-    for (const holder of resource.granted) {
-      const { lock } = holder;
-      if (!modesCompatible(holder.held, queued.wanted)) {
-        this.#post(`${name}>${holder.client.clientId}`, () => this.#deliver(holder.client, { kind: "bast", lock }));
-      }
-    }
-  }
-
-  #grant(name: string, resource: Resource): void {
-    const fits = (grant: Grant): boolean =>
-      resource.granted.every((other) => modesCompatible(other.held, grant.wanted)) &&
-      resource.converting.every((other) => other === grant || modesCompatible(other.held, grant.wanted));
-    const take = (queue: Grant[], grant: Grant): void => {
-      queue.splice(queue.indexOf(grant), 1);
-      grant.held = grant.wanted;
-      resource.granted.push(grant);
-      this.#reply(grant, name, { lvb: resource.lvb, lvbValid: resource.lvbValid });
-    };
-    for (const grant of resource.converting.slice()) if (fits(grant)) take(resource.converting, grant);
-    while (resource.converting.length === 0) {
-      const first = resource.waiting[0];
-      if (first === undefined || !fits(first)) return;
-      take(resource.waiting, first);
-    }
-  }
-
-  #reply({ client, lock }: Grant, name: string, value: { lvb: Uint8Array | null; lvbValid: boolean }): void {
-    this.#post(`${name}>${client.clientId}`, () => this.#deliver(client, { kind: "granted", lock, ...value }));
-  }
-
-  #unlock(client: Client, lock: OwnerLock, lvb: Uint8Array | undefined, invalidate: boolean): void {
-    const name = resourceOf(client, lock);
-    const resource = this.#resource(name);
-    const held = resource.granted.find((grant) => grant.client === client && grant.lock === lock);
-    if (held === undefined) throw new Error(`client ${client.clientId} unlocks ${lock}, which it does not hold`);
-    if (held.held >= Mode.PW && invalidate) resource.lvbValid = false;
-    else if (held.held >= Mode.PW && lvb !== undefined) {
-      resource.lvb = lvb;
-      resource.lvbValid = true;
-    }
-    resource.granted.splice(resource.granted.indexOf(held), 1);
-    this.#post(`${name}>${client.clientId}`, () => this.#deliver(client, { kind: "unlocked", lock }));
-    this.#settleResource(name, resource);
-  }
-
-  #purge(client: Client, name: string): void {
-    const resource = this.#resource(name);
-    for (const queue of [resource.granted, resource.converting, resource.waiting]) {
-      for (const grant of queue.filter((candidate) => candidate.client === client)) {
-        if (grant.held >= Mode.PW) resource.lvbValid = false;
-        queue.splice(queue.indexOf(grant), 1);
-      }
-    }
-    this.#settleResource(name, resource);
-  }
-
-  #settleResource(name: string, resource: Resource): void {
-    this.#grant(name, resource);
-    if (!resource.free) return;
-    this.#resources.delete(name); // And the record with it: only the block still knows.
-  }
-}
-
-/** Between that client and the lock manager, or other nodes: not its disk. */
-function isLockWay(way: string, client: Client): boolean {
-  const [from, to] = way.split(">");
-  return (from === String(client.clientId) && to !== "disk") || (to === String(client.clientId) && from !== "disk");
 }
 
 function lifeOf(client: Client, epoch: number): Life {
