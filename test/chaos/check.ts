@@ -88,11 +88,27 @@ function checkRegister(calls: readonly Call[], history: CycleHistory): Verdict<R
 
 const changes: ReadonlySet<NameAction["kind"]> = new Set(["create", "mkdir", "rename", "link", "unlink", "rmdir"]);
 
+/**
+ * link(2) finds the file by its name first, and gives it the other name then (do_linkat, vfs_link). If the first name was moved, taken or removed
+ * meanwhile, the two do not see one state on any file system: ENOENT although there was a file of that name all the time, or EEXIST because
+ * that very file has the other name by now. So a refusal tells nothing then. It changed nothing either.
+ */
+function isOvertakenLink({ action, error, begin, end }: Call, calls: readonly Call[]): boolean {
+  if (action.kind !== "link" || error === null || !RESULTS.has(error)) return false;
+  const moves = (other: Call["action"]): boolean =>
+    (other.kind === "rename" && (other.name === action.name || other.to === action.name)) ||
+    ((other.kind === "unlink" || other.kind === "rmdir") && other.name === action.name);
+  return calls.some(
+    (other) => moves(other.action) && other.begin < end && timed(other, null).end > begin,
+  );
+}
+
 function checkNames(calls: readonly Call[], history: CycleHistory): Verdict<NameOperation> {
   const operations = calls.flatMap((call): Timed<NameOperation>[] => {
     const action = call.action as NameAction;
     const unknown = isUnknown(call);
     if (unknown && !changes.has(action.kind)) return [];
+    if (isOvertakenLink(call, calls)) return [];
     return [timed<NameOperation>(call, { kind: "call", action, error: unknown ? "unknown" : call.error, value: call.value })];
   });
   const lost = losses<NameOperation>(history, { kind: "lose" });

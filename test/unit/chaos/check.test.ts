@@ -53,6 +53,28 @@ describe("registers", () => {
 });
 
 describe("names", () => {
+  describe("a link that is refused while its first name moves, as on any file system", () => {
+    const make = (name: string, tag: number): Made => ({ object: "n0", action: { kind: "create", name, tag } });
+    const rename = (name: string, to: string, begin = 20, end = 30): Made => ({ object: "n0", action: { kind: "rename", name, to }, begin, end });
+    const link = (error: string, begin: number, end: number): Made => ({
+      object: "n0",
+      action: { kind: "link", name: "b", to: "c" },
+      error,
+      begin,
+      end,
+    });
+    it("misses the file whose only name is taken", () => {
+      expect(violations(calls(make("a", 1), make("b", 2), rename("a", "b"), link("ENOENT", 25, 35)))).toEqual([]);
+      expect(violations(calls(make("a", 1), make("b", 2), rename("a", "b"), link("ENOENT", 31, 35)))).toHaveLength(1);
+      expect(violations(calls(make("a", 1), make("b", 2), rename("a", "b", 40, 45), link("ENOENT", 25, 35)))).toHaveLength(1);
+    });
+    it("finds the other name taken by the very file", () => {
+      expect(violations(calls(make("a", 1), make("b", 2), rename("b", "c"), link("EEXIST", 25, 35)))).toEqual([]);
+      expect(violations(calls(make("a", 1), make("b", 2), rename("b", "c"), link("EEXIST", 31, 35)))).toHaveLength(1);
+      expect(violations(calls(make("a", 1), make("b", 2), rename("a", "d"), link("EEXIST", 25, 35)))).toHaveLength(1);
+    });
+  });
+
   it("two winners of O_EXCL", () => {
     const made = (tag: number): Made => ({ object: "n0", action: { kind: "create", name: "a", tag } });
     expect(violations(calls(made(1), { ...made(2), error: "EEXIST" }))).toEqual([]);
