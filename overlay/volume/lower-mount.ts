@@ -109,7 +109,10 @@ async function mountDevice(
   const attributes = MountAttr.NODEV | MountAttr.NOEXEC | (readOnly ? MountAttr.RDONLY : 0);
   let mount: DetachedMount;
   try {
-    mount = await disk.carryOut("mounting it", () => mountDetached(device, superblock.type, options, attributes));
+    mount = await disk.carryOut("mounting it", async () => {
+      taken.requireLease();
+      return mountDetached(device, superblock.type, options, attributes);
+    });
   } catch (error) {
     return undo(device, error, () => taken.giveBack());
   }

@@ -16,7 +16,7 @@ import { clearMmp, isHeldBy, machineName, readMmp } from "./mmp.ts";
 import type { OwnerBlock } from "./owner-block.ts";
 import type { Claim } from "./owner-event.ts";
 import type { VolumeSuperblock } from "./probe.ts";
-import { thisMachine } from "./prove-gone.ts";
+import { type Machine, thisMachine } from "./prove-gone.ts";
 
 /** A damaged block is read again after that, before the disk counts as another's. */
 const DAMAGED_AGAIN_MS = 500;
@@ -35,9 +35,11 @@ export interface BlockAccess {
   readonly readOwnerBlock: (device: string, offset: number, volumeUuid: string) => Promise<OwnerBlock>;
   readonly writeOwnerBlock: (device: string, offset: number, block: OwnerBlock) => Promise<void>;
   readonly forgetOldErrors: (device: string) => Promise<void>;
+  /** On which machine that is. */
+  readonly machine: Pick<Machine, "bootId" | "machineId" | "startTimeOf">;
 }
 
-const deviceAccess: BlockAccess = { readOwnerBlock, writeOwnerBlock, forgetOldErrors };
+const deviceAccess: BlockAccess = { readOwnerBlock, writeOwnerBlock, forgetOldErrors, machine: thisMachine };
 
 interface Device {
   readonly device: string;
@@ -55,6 +57,11 @@ interface Device {
 export interface Taken {
   /** Of the life that the block names now. */
   readonly epoch: number;
+  /**
+   * To be asked right before mount(2): this node may have been stopped since, and a late write of yet another one may have covered the block, so
+   * that the others did not know. Throws "lease-lapsed".
+   */
+  requireLease(): void;
   /** The mounted file system is on the device of that number (stat.dev): a look at another one says nothing from now on. */
   mountedOn(number: number): void;
   /**
@@ -75,14 +82,21 @@ export async function takeDevice(at: Device): Promise<Taken> {
   const found = await disk.ask("reading the owner's block", () => blocks.readOwnerBlock(device, offset, volumeUuid));
   requireSame(device, found, claim.block);
   const epoch = Math.max(at.epoch, found.epoch + 1);
-  if (at.readOnly) return { epoch: at.epoch, confirm: async () => {}, giveBack: async () => {}, mountedOn: () => {} };
+  if (at.readOnly)
+    return {
+      epoch: at.epoch,
+      confirm: async () => {},
+      giveBack: async () => {},
+      mountedOn: () => {},
+      requireLease: () => requireLease(at),
+    };
   const owned: OwnerBlock = {
     volumeUuid,
     sequence: found.sequence + 1,
     epoch,
     atMs: Date.now(),
     state: "owned",
-    life: ownLife(taking.self, epoch, device),
+    life: ownLife(taking.self, epoch, device, blocks.machine),
   };
   await disk.ask("looking whether it answers", () => blocks.forgetOldErrors(device));
   // A write that failed may have reached the disk all the same.
@@ -125,7 +139,7 @@ export async function takeDevice(at: Device): Promise<Taken> {
   } catch (error) {
     return undo(device, error, giveBack);
   }
-  return { epoch, confirm, giveBack, mountedOn: (number) => void (mounted = number) };
+  return { epoch, confirm, giveBack, mountedOn: (number) => void (mounted = number), requireLease: () => requireLease(at) };
 }
 
 const asUnknown = (error: unknown): { readonly error: unknown } => ({ error });
@@ -167,17 +181,17 @@ function notGivenBack(device: string, error: unknown, failure: unknown): Operati
   });
 }
 
-function ownLife(self: Taking["self"], epoch: number, device: string): Life {
+function ownLife(self: Taking["self"], epoch: number, device: string, machine: BlockAccess["machine"]): Life {
   const { nodeid, incarnation, clientId } = self;
   return {
     nodeid,
     incarnation,
     clientId,
     epoch,
-    bootId: thisMachine.bootId(),
-    machineId: thisMachine.machineId(),
+    bootId: machine.bootId(),
+    machineId: machine.machineId(),
     pid: process.pid,
-    startTime: thisMachine.startTimeOf(process.pid) ?? 0n,
+    startTime: machine.startTimeOf(process.pid) ?? 0n,
     device: kernelName(device),
     hostName: machineName(),
   };

@@ -98,9 +98,7 @@ function isOvertakenLink({ action, error, begin, end }: Call, calls: readonly Ca
   const moves = (other: Call["action"]): boolean =>
     (other.kind === "rename" && (other.name === action.name || other.to === action.name)) ||
     ((other.kind === "unlink" || other.kind === "rmdir") && other.name === action.name);
-  return calls.some(
-    (other) => moves(other.action) && other.begin < end && timed(other, null).end > begin,
-  );
+  return calls.some((other) => moves(other.action) && other.begin < end && timed(other, null).end > begin);
 }
 
 function checkNames(calls: readonly Call[], history: CycleHistory): Verdict<NameOperation> {

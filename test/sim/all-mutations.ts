@@ -14,6 +14,7 @@ import { overlayLowerMutations } from "./overlay-lower-mutations.ts";
 import { overlayOpMutations } from "./overlay-op-mutations.ts";
 import { overlayOwnerMutations } from "./overlay-owner-mutations.ts";
 import { overlayOrphanMutations } from "./overlay-orphan-mutations.ts";
+import { ownerDiskMutations } from "./owner-disk/mutations.ts";
 import { plockMutations } from "./plock-mutations.ts";
 import { recoveryMutations } from "./recovery-mutations.ts";
 
@@ -33,5 +34,6 @@ export const allMutations: readonly Mutation[] = [
   ...overlayOpMutations,
   ...overlayLowerMutations,
   ...overlayOwnerMutations,
+  ...ownerDiskMutations,
   ...overlayOrphanMutations,
 ];

@@ -23,6 +23,10 @@ class Resource<Holder> {
   readonly waiting: Grant<Holder>[] = [];
   lvb: Uint8Array | null = null;
   lvbValid = true;
+  write(lvb: Uint8Array): void {
+    this.lvb = lvb;
+    this.lvbValid = true;
+  }
 
   get free(): boolean {
     return this.granted.length + this.converting.length + this.waiting.length === 0;
@@ -66,17 +70,6 @@ export class LockModel<Holder extends LockHolder> {
       this.#port.post(`${prefix}${client.clientId}>${name}`, () => this.#purge(client, name));
   }
 
-  /** The master of the owner's record died, and those that are left know the one before. */
-  loseRecord(before: Uint8Array | null): void {
-    const resource = this.#resource("owner");
-    resource.lvb = before;
-    resource.lvbValid = false;
-  }
-
-  get record(): Uint8Array | null {
-    return this.#resources.get("owner")?.lvb ?? null;
-  }
-
   #resource(name: string): Resource<Holder> {
     let resource = this.#resources.get(name);
     if (resource === undefined) this.#resources.set(name, (resource = new Resource()));
@@ -90,10 +83,7 @@ export class LockModel<Holder extends LockHolder> {
     if (held === undefined) {
       resource.waiting.push({ held: Mode.NL, wanted: mode, client, lock });
     } else if (modeCovers(held.held, mode)) {
-      if (held.held >= Mode.PW && lvb !== undefined) {
-        resource.lvb = lvb;
-        resource.lvbValid = true;
-      }
+      if (held.held >= Mode.PW && lvb !== undefined) resource.write(lvb);
       held.held = mode;
       this.#reply(held, name, { lvb: null, lvbValid: false });
     } else {
@@ -141,10 +131,7 @@ export class LockModel<Holder extends LockHolder> {
     const held = resource.granted.find((grant) => grant.client === client && grant.lock === lock);
     if (held === undefined) throw new Error(`client ${client.clientId} unlocks ${lock}, which it does not hold`);
     if (held.held >= Mode.PW && invalidate) resource.lvbValid = false;
-    else if (held.held >= Mode.PW && lvb !== undefined) {
-      resource.lvb = lvb;
-      resource.lvbValid = true;
-    }
+    else if (held.held >= Mode.PW && lvb !== undefined) resource.write(lvb);
     resource.granted.splice(resource.granted.indexOf(held), 1);
     this.#port.post(`${name}>${client.clientId}`, () => this.#port.deliver(client, { kind: "unlocked", lock }));
     this.#settleResource(name, resource);

@@ -55,7 +55,12 @@ describe("registers", () => {
 describe("names", () => {
   describe("a link that is refused while its first name moves, as on any file system", () => {
     const make = (name: string, tag: number): Made => ({ object: "n0", action: { kind: "create", name, tag } });
-    const rename = (name: string, to: string, begin = 20, end = 30): Made => ({ object: "n0", action: { kind: "rename", name, to }, begin, end });
+    const rename = (name: string, to: string, begin = 20, end = 30): Made => ({
+      object: "n0",
+      action: { kind: "rename", name, to },
+      begin,
+      end,
+    });
     const link = (error: string, begin: number, end: number): Made => ({
       object: "n0",
       action: { kind: "link", name: "b", to: "c" },
