@@ -48,7 +48,7 @@ export const ownerDiskMutations: readonly Mutation[] = [
   {
     id: "r5-claim-without-proof",
     breaks: "a node claims the volume although nothing proves that its owner is over",
-    file: "overlay/volume/owner-core.ts",
+    file: "overlay/volume/owner-election.ts",
     find: 'if (proof.kind === "none") return this.#enterUnproved(proof.why, proof.underWay === true);\n    this.#proof = proof;',
     replace: 'this.#proof = proof.kind === "none" ? { kind: "fenced" } : proof;',
     caughtBy: simulation,
