@@ -15,6 +15,8 @@ export const KEEP_PAUSE_MS = 200;
 export const keepShare = 1;
 /** A disk that has said nothing for so long is named in the log. */
 export const silenceShare = 0.5;
+/** A timer that comes so much too late says that this thread stood still, not the disk. */
+export const STALL_MS = 50;
 
 class SilentDisk extends Error {}
 
@@ -87,21 +89,41 @@ export class StateKeeper {
     const { file, timeoutMs, nowMs, log } = this.#options;
     const fromMs = nowMs();
     const silenceMs = silenceShare * timeoutMs();
-    const silent = setTimeout(
-      () => log.error({ file, silenceMs }, "the disk does not answer: a view waits for it, and then this node leaves"),
-      silenceMs,
+    const silent = this.#afterHearing(silenceMs, () =>
+      log.error({ file, silenceMs }, "the disk does not answer: a view waits for it, and then this node leaves"),
     );
-    let over: NodeJS.Timeout | undefined;
+    let over = (): void => {};
     const limit = new Promise<never>((_, reject) => {
       const words = (): string => `its disk has not answered for ${Math.round(nowMs() - fromMs)} ms`;
-      over = setTimeout(() => reject(new SilentDisk(words())), Math.max(silenceMs, untilMs - fromMs));
+      over = this.#afterHearing(Math.max(silenceMs, untilMs - fromMs), () => reject(new SilentDisk(words())));
     });
     try {
       return await Promise.race([work, limit]);
     } finally {
-      clearTimeout(silent);
-      clearTimeout(over);
+      silent();
+      over();
     }
+  }
+
+  /**
+   * Calls back when this thread could have heard an answer for that time. What it stood still itself it is given again, up to the same time: an
+   * answer that came meanwhile is behind the timer. The answer ends it.
+   */
+  #afterHearing(ms: number, run: () => void): () => void {
+    const { nowMs } = this.#options;
+    let spareMs = ms;
+    let timer: NodeJS.Timeout;
+    const wait = (forMs: number): void => {
+      const dueMs = nowMs() + forMs;
+      timer = setTimeout(() => {
+        const againMs = Math.min(nowMs() - dueMs, spareMs);
+        if (againMs < STALL_MS) return run();
+        spareMs -= againMs;
+        wait(againMs);
+      }, forMs);
+    };
+    wait(ms);
+    return () => clearTimeout(timer);
   }
 
   async #write(state: StoredState, isWanted: () => boolean): Promise<boolean> {

@@ -1,6 +1,6 @@
 /** A disk under the state of a node that takes nothing any more: no view hangs on it, and no stack is all that is said. */
 import { execFileSync, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -23,6 +23,14 @@ afterEach(async () => {
   });
 });
 
+/** Nothing is being written any more: the last that a node keeps after a view is which boots its members are of. */
+async function untilKept(...nodeids: number[]): Promise<void> {
+  const known = (): number[] => {
+    const state = JSON.parse(readFileSync(path.join(disk, "state.json"), "utf8")) as { fencing?: { boots: { nodeid: number }[] } };
+    return (state.fencing?.boots ?? []).map(({ nodeid }) => nodeid).sort((a, b) => a - b);
+  };
+  await expect.poll(known, { timeout: TIMEOUT_MS * 5, interval: 20 }).toEqual(nodeids);
+}
 function fill(): void {
   expect(() => writeFileSync(path.join(disk, "filler"), new Uint8Array(1024 * 1024))).toThrow("ENOSPC");
 }
@@ -55,6 +63,7 @@ test("a node that cannot keep its state leaves with words; the others go on with
   const lock = await here.lock("r");
   expect(await lock.request(Mode.EX)).toBe("granted");
 
+  await untilKept(1, 2, 3);
   fill();
   // Nothing has to be stored in a view that stays.
   expect(await lock.request(Mode.NL)).toBe("granted");
@@ -84,6 +93,7 @@ test("room that comes back in time is enough", async () => {
   await Promise.all([1, 2, 3].map((nodeid) => cluster.start(nodeid, nodeid === 1 ? { stateDir: disk } : {})));
   const here = await cluster.connect(1);
   await here.seen([1, 2, 3]);
+  await untilKept(1, 2, 3);
   fill();
   const joins = cluster.start(4);
   const said = (words: string): boolean => cluster.log(1).some(({ msg }) => msg === words);

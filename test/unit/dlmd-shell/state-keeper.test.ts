@@ -7,7 +7,7 @@ import type { OperatingError } from "../../../dlmd/base/error.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { EXIT_UNKEPT } from "../../../dlmd/driver/atomic-file.ts";
 import type { StoredState } from "../../../dlmd/driver/state-file.ts";
-import { KEEP_PAUSE_MS, keepShare, silenceShare, StateKeeper } from "../../../dlmd/driver/state-keeper.ts";
+import { KEEP_PAUSE_MS, keepShare, silenceShare, STALL_MS, StateKeeper } from "../../../dlmd/driver/state-keeper.ts";
 
 // Its own function is not played by fake timers.
 vi.mock("node:timers/promises", () => ({ setTimeout: (ms: number) => new Promise((resolve) => setTimeout(resolve, ms)) }));
@@ -154,6 +154,37 @@ describe("a disk that hangs: a stand-in for it, whose writing never ends, and a 
     expect(await kept).toBe(true);
     await pass(TIMEOUT_MS);
     expect([said, failed]).toEqual([[DISK_SILENT], []]);
+  });
+
+  /** This thread stands still for the whole limit and `more`, and its timers come after it. */
+  const standStill = async (more: number): Promise<void> => {
+    now += keepShare * TIMEOUT_MS + more;
+    await vi.advanceTimersByTimeAsync(keepShare * TIMEOUT_MS);
+  };
+
+  test("is not what a thread says that stood still itself: the answer that waits for it counts", async () => {
+    let answer = (): void => {};
+    const state = keeper(() => new Promise((resolve) => (answer = resolve)));
+    const kept = state.keep({ promisedEpoch: 7 }, () => true);
+    await pass(0);
+    await standStill(STALL_MS);
+    answer();
+    expect(await kept).toBe(true);
+    expect(failed).toEqual([]);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  test("may be a little late, and a thread that stands still is waited for once", async () => {
+    for (const more of [STALL_MS - 1, 100 * TIMEOUT_MS]) {
+      failed = [];
+      const kept = keeper(() => new Promise(() => {})).keep({ promisedEpoch: 7 }, () => true);
+      await pass(0);
+      await standStill(more);
+      expect(failed).toHaveLength(more < STALL_MS ? 1 : 0);
+      await pass(keepShare * TIMEOUT_MS);
+      expect(failed).toHaveLength(1);
+      expect(await kept).toBe(false);
+    }
   });
 });
 
