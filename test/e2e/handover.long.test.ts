@@ -5,8 +5,8 @@
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { until } from "./actor.ts";
 import { coverlay, startLab, type TestLab } from "./lab.ts";
+import { untilRole } from "./role.ts";
 import { SteadyWorker } from "./steady-worker.ts";
 
 describe("a restart of each node in turn", () => {
@@ -59,9 +59,11 @@ describe("a restart of each node in turn", () => {
     const steady = others.map(({ mount, nodeid }) => new SteadyWorker(mount, `steady${nodeid}`));
     for (const one of steady) workers.set(100 + workers.size, one);
     for (let turn = 0; turn < 2; turn++) {
+      for (const one of steady) await one.goesOn();
+      // Somebody else has it.
       expect(await lab.owner()).not.toBe(preferred);
       await lab.start(preferred);
-      await until(`node${preferred} is the owner`, async () => (await lab.owner()) === preferred);
+      await untilRole(lab, preferred, "owner");
       for (const one of steady) await one.goesOn();
       await lab.stop(preferred);
       for (const one of steady) await one.goesOn();
