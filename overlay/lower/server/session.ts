@@ -15,7 +15,7 @@ import { andThen, withErrors, type MaybePromise } from "../../../dlmd/base/maybe
 import { FrameType } from "../wire/frame.ts";
 import { type AnswerOf, CALLS, type CallName, type CallRow, decodeWith, type RequestOf } from "../wire/calls.ts";
 
-/** Open handles of one session, and those that could not be opened again; ENFILE beyond. */
+/** Open handles of one session, and those that could not be opened again; ENFILE beyond. Of an earlier owner's there may be more: pinned. */
 export const MAX_SESSION_HANDLES = 65_536;
 /** Calls of one session that run at a time: beyond, its connection is not read. */
 export const MAX_RUNNING_CALLS = 1024;
@@ -188,8 +188,15 @@ export class ServerSession {
     return found;
   }
 
-  #checkRoom(): void {
-    if (this.#handles.size + this.#pinned.size >= MAX_SESSION_HANDLES) throw errnoError(E.ENFILE);
+  /** For `handle`: one that is pinned was counted before. */
+  #checkRoom(handle: number): void {
+    const others = this.#handles.size + (this.#pinned.has(handle) ? 0 : this.#pinned.size);
+    if (others >= MAX_SESSION_HANDLES) throw errnoError(E.ENFILE);
+  }
+
+  #withinRoom(handle: number, open: () => MaybePromise<LowerHandle>): MaybePromise<LowerHandle> {
+    this.#checkRoom(handle);
+    return open();
   }
 
   #opened(handle: number, open: () => MaybePromise<LowerHandle>): MaybePromise<void> {
@@ -197,7 +204,6 @@ export class ServerSession {
     if (this.#handles.has(handle)) return;
     const pending = this.#opening.get(handle);
     if (pending !== undefined) return pending;
-    if (!this.#pinned.has(handle)) this.#checkRoom();
     const done = andThen(open(), (opened) => {
       this.#handles.set(handle, opened);
       this.#unpin(handle);
@@ -209,14 +215,11 @@ export class ServerSession {
   }
 
   /** Before its claim a caller opens what it had open at an earlier owner. If that fails for now (ENFILE), the next owner may do better. */
-  #reopen(handle: number, id: FileId, flags: number): MaybePromise<LowerHandle> {
-    return withErrors(
-      () => this.#lower.open(id, flags),
-      (error) => {
-        if (error instanceof Errno && error.errno !== E.ESTALE) this.#pin(handle, id);
-        throw error;
-      },
-    );
+  #reopen(handle: number, id: FileId, open: () => MaybePromise<LowerHandle>): MaybePromise<LowerHandle> {
+    return withErrors(open, (error) => {
+      if (error instanceof Errno && error.errno !== E.ESTALE) this.#pin(handle, id);
+      throw error;
+    });
   }
 
   #pin(handle: number, id: FileId): void {
@@ -234,7 +237,7 @@ export class ServerSession {
 
   #create(request: RequestOf<"create">): MaybePromise<AnswerOf<"create">> {
     if (this.#handles.has(request.handle)) throw errnoError(E.EBADF);
-    this.#checkRoom();
+    this.#checkRoom(request.handle);
     const { parent, name, flags, mode, caller } = request;
     return andThen(this.#lower.create(parent, name, flags, mode, caller), (made) => {
       this.#handles.set(request.handle, made.handle);
@@ -341,11 +344,12 @@ export class ServerSession {
       }
       case "open": {
         const { id, flags, handle } = one.request;
-        return this.#opened(handle, () => (this.#hasClaimed ? lower.open(id, flags) : this.#reopen(handle, id, flags)));
+        const open = (): MaybePromise<LowerHandle> => this.#withinRoom(handle, () => lower.open(id, flags));
+        return this.#opened(handle, () => (this.#hasClaimed ? open() : this.#reopen(handle, id, open)));
       }
       case "opendir": {
         const { id, handle } = one.request;
-        return this.#opened(handle, () => lower.opendir(id));
+        return this.#opened(handle, () => this.#withinRoom(handle, () => lower.opendir(id)));
       }
       case "close":
         return this.#close(one.request.handle);
