@@ -123,6 +123,8 @@ export class Orphans {
     const unclaimed = this.table.settle(this.#options.isOpen);
     let dropped = 0;
     for (const orphan of unclaimed) {
+      // This owner ended meanwhile: the next one goes on with them.
+      if (this.table.phase !== "settled") break;
       // Opened meanwhile, by its number: then its last close drops it, or has done so.
       if (this.#options.isOpen(orphan.id) || !this.has(orphan.id)) continue;
       if (await this.#dropIn(this.#options.native.pool.metadata, orphan)) dropped += 1;
