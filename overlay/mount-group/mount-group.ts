@@ -33,8 +33,11 @@ export interface MountGroupOptions {
   readonly hasReopened: (mounter: MounterId) => boolean;
   /** As the owner: all have. What has no name and is open nowhere is removed, now and at each last close from now on. */
   readonly settle: () => Promise<void>;
-  /** As the owner: what those dead left is put in order; of a group that was founded anew all. A failure is tried again. */
-  readonly recover: (dead: readonly GoneClient[]) => Promise<void>;
+  /**
+   * As the owner: what those dead left is put in order; `all`: of a group that was founded anew, where everybody is blocked until it resolves. A failure
+   * is tried again.
+   */
+  readonly recover: (dead: readonly GoneClient[], all: boolean) => Promise<void>;
   /** This mount has no path to the owner, though there are a quorum and a lease. */
   readonly isCutOff: () => boolean;
   /** Nothing that needs the lower begins; or it may. Also for an operator. */
@@ -260,8 +263,7 @@ export class VolumeMountGroup {
     const { log } = this.#options;
     switch (effect.kind) {
       case "say":
-        // Its failure is that of the connection, or of the membership: "ended" says it.
-        this.#group?.multicast(effect.data).catch((error: unknown) => log.warn({ error: String(error) }, "not said to the mount group"));
+        this.#group?.multicast(effect.data).catch((error: unknown) => this.#receiveNotSaid(error));
         return;
       case "jid":
         this.#usesJid = true;
@@ -300,6 +302,14 @@ export class VolumeMountGroup {
     }
   }
 
+  /** The others would wait for it for ever. */
+  #receiveNotSaid(error: unknown): void {
+    this.#options.log.warn({ error: String(error) }, "not said to the mount group");
+    if (this.#hasEnded) return;
+    const text = `this mount could not say to the mount group what the others wait for: ${String(error)}`;
+    this.#options.fail(new OperatingError(text, { code: "not-said", hint: MOUNT_AGAIN, cause: error }));
+  }
+
   #letGo({ round, dead }: Extract<MounterEffect, { kind: "let-go" }>): void {
     const names = dead.map((one) => `jid ${one.jid} of ${this.#nameOf(one)}`);
     this.#options.log.info({ round, dead: names }, "letting go of mounters that are gone");
@@ -334,7 +344,7 @@ export class VolumeMountGroup {
     const { round, jid } = wanted;
     const dead = this.#core.state?.dirty.filter((one) => jid === null || one.jid === jid) ?? [];
     try {
-      await this.#options.recover(dead.map(clientOf));
+      await this.#options.recover(dead.map(clientOf), jid === null);
     } catch (error) {
       this.#options.log.error({ round, jid, error: String(error) }, "what a dead mounter left is not in order: trying again");
       this.#recoverLater(wanted);

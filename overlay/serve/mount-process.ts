@@ -190,7 +190,7 @@ export class MountProcess {
       late: (why) => this.#service.stopLate(why),
       hasReopened: (mounter) => this.#service.openFiles.hasReopened(mounter, client.info),
       settle: () => this.#service.openFiles.settle(),
-      recover: (dead) => this.#service.openFiles.recover(dead),
+      recover: (dead, all) => this.#service.openFiles.recover(dead, all),
       isCutOff: () => this.#lease?.holds() === true && this.#service.openFiles.isCutOff,
       setBlocked: (blocked) => {
         this.#answerLimit?.setBlocked(blocked);

@@ -22,9 +22,13 @@ export interface Ways extends OwnWay {
   } | null;
 }
 
+type Local = NonNullable<Ways["owned"]>["local"];
+
 export class OpenFiles {
   readonly #log: Log;
   readonly #ways: () => Ways;
+  /** The last removal of that lower's, which ends after all before. */
+  #removal: { readonly local: Local; readonly ended: Promise<void> } | null = null;
 
   constructor(log: Log, ways: () => Ways) {
     this.#log = log;
@@ -47,16 +51,38 @@ export class OpenFiles {
   async settle(): Promise<void> {
     const { owned } = this.#ways();
     if (owned === null) return;
-    const dropped = await owned.local.recoverOrphans();
-    if (dropped > 0) this.#log.info({ dropped, kept: owned.local.orphanCount }, "files without a name that nobody has open were removed");
+    const { local } = owned;
+    const before = this.#removal?.local === local ? this.#removal.ended : null;
+    // One at a time: a second one would ask the disk for the same names. What the first one fails with is told to those who asked for it.
+    const removed = before === null ? this.#remove(local) : before.then(() => this.#remove(local));
+    this.#removal = { local, ended: removed.catch(() => undefined) };
+    await removed;
   }
 
-  /** What those that are gone had open is closed, and what only they had open and has no name is removed. Rejects if this node is the owner no more. */
-  async recover(dead: readonly GoneClient[]): Promise<void> {
+  async #remove(local: Local): Promise<void> {
+    const dropped = await local.recoverOrphans();
+    if (dropped > 0) this.#log.info({ dropped, kept: local.orphanCount }, "files without a name that nobody has open were removed");
+  }
+
+  async #settleBehind(): Promise<void> {
+    try {
+      await this.settle();
+    } catch (error) {
+      // They go when the next mounter's death is put in order, or at the next mount.
+      this.#log.error({ error: String(error) }, "files without a name could not be removed");
+    }
+  }
+
+  /**
+   * What those that are gone had open is closed, and what only they had open and has no name is removed. `all`: everybody is blocked until this resolves,
+   * so the removal goes on behind it. Rejects if this node is the owner no more.
+   */
+  async recover(dead: readonly GoneClient[], all: boolean): Promise<void> {
     const { owned } = this.#ways();
     if (owned === null || (owned.disk !== null && owned.disk.guard.why !== null)) throw new Error("this node has given up the volume");
     await owned.server.closeSessions(dead);
-    await this.settle();
+    if (all) void this.#settleBehind();
+    else await this.settle();
   }
 
   /** No call of this mount is with the owner, and none can get there: a path is missing. */

@@ -75,6 +75,8 @@ class Mount {
   /** What its mount does when it is asked; by default at once. */
   lettingGo: Promise<void> = Promise.resolve();
   recovering: () => Promise<void> = () => Promise.resolve();
+  /** Of `recover`: all is to be put in order. */
+  readonly all: boolean[] = [];
   readonly view: { quorate: boolean } = { quorate: true };
 
   constructor(bus: Bus, nodeid: number) {
@@ -97,7 +99,8 @@ class Mount {
       late: (why) => this.late.push(why),
       hasReopened: (mounter) => this.reopened(mounter.nodeid),
       settle: async () => void this.settled++,
-      recover: (dead) => {
+      recover: (dead, all) => {
+        this.all.push(all);
         this.recovered.push(dead.map((one) => one.nodeid).join());
         return this.recovering();
       },
@@ -140,7 +143,22 @@ it("is blocked from the beginning until the first owner has put everything in or
   await mount.group.join();
   expect(mount.blocked).toBe(true);
   await mount.own(1);
-  expect([mount.recovered, mount.blocked, mount.group.describe()["jid"]]).toEqual([[""], false, 0]);
+  expect([mount.recovered, mount.all, mount.blocked, mount.group.describe()["jid"]]).toEqual([[""], [true], false, 0]);
+});
+
+it("fails when the group does not take what it says: the others would wait for it; after its end it says nothing of it", async () => {
+  const bus = new Bus();
+  const [mount] = (await mounts(bus, 1)) as [Mount];
+  const [seat] = bus.seats;
+  if (seat === undefined) throw new Error("no seat");
+  const full = new OperatingError("16 MiB wait", { code: "full", hint: "Await." });
+  const said = vi.spyOn(seat.group, "multicast").mockImplementation(() => Promise.reject(full));
+  mount.group.serving(2);
+  await settled();
+  expect(mount.failures).toEqual([expect.objectContaining({ code: "not-said", cause: full })]);
+  mount.group.leave();
+  await settled();
+  expect([mount.failures.length, said.mock.calls.length]).toEqual([1, 2]);
 });
 
 describe("a death", () => {
@@ -154,6 +172,7 @@ describe("a death", () => {
     expect(third.letGoOf).toEqual([[{ nodeid: 1, incarnation: incarnationOf(1), clientId: 5 }]]);
     await second.own(2);
     expect([second.recovered, second.settled, second.blocked, third.blocked]).toEqual([["1"], 1, false, false]);
+    expect(second.all).toEqual([false]);
   });
 
   it(`is late when the calls of the dead have not ended in ${STOP_LIMIT_MS} ms; nobody is late who let go of them`, async () => {

@@ -32,6 +32,7 @@ function owner(): Parts {
   return { ways, files: new OpenFiles(silentLog, () => ways), done, claimed, guard };
 }
 
+const turn = (): Promise<void> => new Promise(setImmediate);
 const wait = (inOwnersHands: boolean): OwnerWait => ({ id: 1, call: "open", waitedMs: 5, calls: 1, inOwnersHands, trouble: null });
 
 describe("all files of a mounter are open at this owner", () => {
@@ -68,17 +69,38 @@ describe("all files of a mounter are open at this owner", () => {
 describe("what a dead mounter left", () => {
   it("is in order when its sessions are closed, and after that what nobody has open is removed", async () => {
     const { files, done } = owner();
-    await files.recover([two]);
+    await files.recover([two], false);
     expect(done).toEqual(["closed 2", "dropped"]);
     expect(files.describe([3])).toEqual({ kept: 3, waitsFor: [3] });
+  });
+
+  it("is in order at a cold start when the sessions are closed: nobody is blocked for the removal, and one removal goes on at a time", async () => {
+    const { files, done, ways } = owner();
+    const removals: { readonly resolve: (dropped: number) => void; readonly reject: (error: Error) => void }[] = [];
+    const recoverOrphans = (): Promise<number> => new Promise((resolve, reject) => removals.push({ resolve, reject }));
+    if (ways.owned !== null) ways.owned = { ...ways.owned, local: { recoverOrphans, orphanCount: 3 } };
+    const settled = files.settle();
+    await files.recover([two], true);
+    expect([done, removals.length]).toEqual([["closed 2"], 1]);
+    const recovered = files.recover([two], false);
+    removals[0]?.resolve(1);
+    await settled;
+    await turn();
+    expect(removals).toHaveLength(2);
+    // Nobody waits for this one; what it fails with goes to the log, and the next one begins.
+    removals[1]?.reject(new Error("EIO"));
+    await turn();
+    expect(removals).toHaveLength(3);
+    removals[2]?.resolve(1);
+    await recovered;
   });
 
   it("is not put in order by an owner that has given up its disk, or the role", async () => {
     const { files, done, guard, ways } = owner();
     guard.why = "EIO";
-    await expect(files.recover([two])).rejects.toThrow("given up");
+    await expect(files.recover([two], false)).rejects.toThrow("given up");
     ways.owned = null;
-    await expect(files.recover([two])).rejects.toThrow("given up");
+    await expect(files.recover([two], false)).rejects.toThrow("given up");
     await files.settle();
     expect(done).toEqual([]);
   });
