@@ -46,7 +46,8 @@ export function overlayLogFile(args: OverlayArguments): string {
 
 /**
  * Resolves with the overlay's pid once the mount answers; the overlay goes on without us. Rejects with the overlay's own error, after it
- * has ended. An interrupt of this command ends the overlay too: after INTERRUPT_LIMIT_MS, or a second one, without asking.
+ * has ended. An interrupt of this command ends the overlay too: after INTERRUPT_LIMIT_MS, or a second one, without asking. Then it rejects with
+ * "interrupted", whatever the overlay said: nobody is to try again (mount-wait.ts).
  */
 export async function startOverlay(args: OverlayArguments, program: string = coverlayProgram()): Promise<number> {
   const logFile = overlayLogFile(args);
@@ -74,7 +75,9 @@ async function waitForOverlay(child: ChildProcess, logFile: string): Promise<num
     child.on("error", () => resolve());
   });
   let killing: NodeJS.Timeout | undefined;
+  let isInterrupted = false;
   const interrupt = (): void => {
+    isInterrupted = true;
     child.kill(killing === undefined ? "SIGTERM" : "SIGKILL");
     killing ??= setTimeout(() => child.kill("SIGKILL"), INTERRUPT_LIMIT_MS);
   };
@@ -86,10 +89,21 @@ async function waitForOverlay(child: ChildProcess, logFile: string): Promise<num
     return pid;
   } catch (error) {
     await ended;
-    throw error;
+    throw isInterrupted ? interrupted(error) : error;
   } finally {
     clearTimeout(killing);
     pipe.destroy();
     process.off("SIGINT", interrupt).off("SIGTERM", interrupt);
   }
+}
+
+function interrupted(cause: unknown): OperatingError {
+  if (cause instanceof OperatingError && cause.code === "interrupted") return cause;
+  const how = cause instanceof Error ? cause.message : String(cause);
+  return new OperatingError(`interrupted before the mount was there: ${how}`, {
+    code: "interrupted",
+    hint: "Nothing is left of it: mount again.",
+    cause,
+    exitStatus: 32,
+  });
 }

@@ -60,7 +60,7 @@ test("an interrupt of the command ends the overlay that is not ready", async () 
   const interrupted = start(
     `process.on("SIGTERM", () => process.exit(0)); setInterval(() => {}, 60_000); process.kill(${process.pid}, "SIGTERM");`,
   );
-  await expect(interrupted).rejects.toMatchObject({ code: "overlay-died" });
+  await expect(interrupted).rejects.toMatchObject({ code: "interrupted", exitStatus: 32 });
   expect(process.listenerCount("SIGTERM")).toBe(0);
 });
 
@@ -69,5 +69,13 @@ test("a second interrupt ends one that does not listen", async () => {
     process.on("SIGTERM", () => process.kill(${process.pid}, "SIGTERM"));
     setInterval(() => {}, 60_000);
     process.kill(${process.pid}, "SIGTERM");`);
-  await expect(interrupted).rejects.toMatchObject({ code: "overlay-died" });
+  await expect(interrupted).rejects.toMatchObject({ code: "interrupted", exitStatus: 32 });
+});
+
+test("an interrupt while one that has failed ends is not lost: the command does not end with a reason to try again", async () => {
+  const failed = start(`process.on("SIGTERM", () => process.exit(32));
+    setInterval(() => {}, 60_000);
+    say(JSON.stringify({ error: { code: "no-quorum", message: "1 of 3 votes", hint: "h", exitStatus: 32 } }) + "\\n");
+    process.kill(${process.pid}, "SIGTERM");`);
+  await expect(failed).rejects.toMatchObject({ code: "interrupted", message: expect.stringContaining("1 of 3 votes") as unknown });
 });

@@ -193,7 +193,7 @@ describe("the process of an overlay", () => {
       for (let turns = 0; turns < 20; turns += 1) await turn();
       expect(over).toBe(false);
       await vi.advanceTimersByTimeAsync(1);
-      await expect(started).rejects.toMatchObject({ code: "overlay-died" });
+      await expect(started).rejects.toMatchObject({ code: "interrupted" });
     } finally {
       rmSync(dir, { recursive: true, force: true });
     }
