@@ -65,7 +65,7 @@ export class MountStatus implements StatusAnswers {
     return wait === null ? null : ownerWaitWords(wait);
   }
 
-  /** For what calls to the owner wait; null: nothing that lasts. */
+  /** For what calls to the owner wait; null: none is under way. Whether it lasts: ownerWaitWords. */
   get ownerWait(): OwnerWait | null {
     const { service, ownCalls } = this.#options;
     return waitOfMount(service.owned?.disk?.guard ?? null, ownCalls.remote);
@@ -75,10 +75,12 @@ export class MountStatus implements StatusAnswers {
     return this.#parts.owner?.role ?? "waiting";
   }
 
-  /** This mount answers its callers, and waits for nothing. */
+  /** This mount answers its callers, and waits for nothing that lasts: on a busy node a call is always under way. */
   get isWell(): boolean {
     const { session, lease, group, isEnding } = this.#parts;
-    const waits = group?.wait ?? this.ownerWait ?? this.#options.service.disk.silence;
+    const { ownerWait } = this;
+    const lasting = ownerWait === null ? null : ownerWaitWords(ownerWait);
+    const waits = group?.wait ?? lasting ?? this.#options.service.disk.silence;
     return session !== null && !isEnding && lease?.state === "holds" && waits === null;
   }
 

@@ -1,0 +1,47 @@
+/** Whether a mount is well: what a busy one does each moment does not count, what lasts does. */
+import { expect, it } from "vitest";
+import type { OwnerWait } from "../../../overlay/lower/owner-wait.ts";
+import { type MountParts, MountStatus, type MountStatusOptions } from "../../../overlay/serve/mount-status.ts";
+
+const call: OwnerWait = { id: 1, call: "write", waitedMs: 5, calls: 3, inOwnersHands: true, trouble: null };
+
+interface Seen {
+  readonly ownerWait?: OwnerWait;
+  readonly wait?: string;
+  readonly silence?: string;
+  readonly lease?: string;
+  readonly isEnding?: boolean;
+  readonly session?: null;
+}
+
+function isWell({ ownerWait, wait, silence, lease = "holds", isEnding = false, session }: Seen): boolean {
+  const parts = {
+    session: session === null ? null : {},
+    lease: { state: lease },
+    group: { wait: wait ?? null },
+    owner: { role: "remote" },
+    isEnding,
+  } as unknown as MountParts;
+  const options = {
+    parts: () => parts,
+    service: { owned: null, disk: { silence: silence ?? null } },
+    ownCalls: { remote: { ownerWait: ownerWait ?? null } },
+  };
+  return new MountStatus(options as unknown as MountStatusOptions).isWell;
+}
+
+it.each<[string, Seen]>([
+  ["that nobody uses", {}],
+  ["of which calls are under way", { ownerWait: call }],
+  ["of which a call is about to last", { ownerWait: { ...call, waitedMs: 1_999 } }],
+])("a mount %s is well", (_, seen) => expect(isWell(seen)).toBe(true));
+
+it.each<[string, Seen]>([
+  ["of which a call lasts", { ownerWait: { ...call, waitedMs: 2_000 } }],
+  ["that has no connection to the owner", { ownerWait: { ...call, trouble: "it is refused" } }],
+  ["that waits for its group", { wait: "node2 is recovered" }],
+  ["of which the disk is silent", { silence: "the disk has not answered" }],
+  ["without a lease", { lease: "lapsed" }],
+  ["that ends", { isEnding: true }],
+  ["that is not there yet", { session: null }],
+])("a mount %s is not", (_, seen) => expect(isWell(seen)).toBe(false));
