@@ -24,6 +24,7 @@ export class PreferredMove {
   readonly #core: PreferredOwner;
   #timer: NodeJS.Timeout | null = null;
   #asking = false;
+  #ended = false;
 
   constructor(options: PreferredMoveOptions) {
     this.#options = options;
@@ -39,13 +40,14 @@ export class PreferredMove {
   }
 
   end(): void {
+    this.#ended = true;
     if (this.#timer !== null) clearInterval(this.#timer);
     this.#timer = null;
   }
 
   /** Also at each change of the owner. */
   look(): void {
-    const isTime = this.#core.look(this.#options.situation(), this.#options.nowMs());
+    const isTime = this.#isTime();
     if (this.#asking || !isTime) return;
     this.#asking = true;
     void this.#ask().finally(() => {
@@ -53,9 +55,15 @@ export class PreferredMove {
     });
   }
 
+  #isTime(): boolean {
+    return !this.#ended && this.#core.look(this.#options.situation(), this.#options.nowMs());
+  }
+
   async #ask(): Promise<void> {
     const { nodeid, log, nowMs } = this.#options;
     const first = this.#core.leavesItTo(await this.#options.otherMounters());
+    // That took as long as other nodes let it: this mount may have ended, or be unwell, and another node may be the owner.
+    if (!this.#isTime()) return;
     if (first !== null) {
       log.info({ first }, "this node prefers to be the owner, and leaves the volume to one of a lower nodeid that does");
       return this.#core.cameToNothing(nowMs());

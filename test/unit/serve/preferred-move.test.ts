@@ -66,3 +66,26 @@ it("does nothing on a node that does not prefer it", async () => {
   await passMs(PREFERRED_AFTER_MS + 10 * PREFERRED_AGAIN_MIN_MS);
   expect(asked).toEqual([]);
 });
+
+it.each<[string, (one: PreferredMove, now: { isWell: boolean; nodeid: number }) => void]>([
+  ["the mount has ended", (one) => one.end()],
+  ["the mount is unwell", (_, now) => (now.isWell = false)],
+  ["another node that prefers it is the owner", (_, now) => (now.nodeid = 1)],
+  ["nothing has changed", () => undefined],
+])("looks again once it knows who mounts the volume: meanwhile %s", async (what, change) => {
+  const now = { isWell: true, nodeid: 3 };
+  let answer: (mounters: readonly number[]) => void = () => undefined;
+  let questions = 0;
+  const { one, asked } = move({
+    situation: () => ({ owner: { nodeid: now.nodeid, epoch: 4 }, viewId: "v1", isWell: now.isWell }),
+    otherMounters: () => (questions++, new Promise((resolve) => (answer = resolve))),
+  });
+  one.begin();
+  await passMs(PREFERRED_AFTER_MS);
+  expect(questions).toBe(1);
+  change(one, now);
+  answer([3]);
+  await passMs(0);
+  expect(asked).toEqual(what === "nothing has changed" ? [PREFERRED_AFTER_MS] : []);
+  one.end();
+});
