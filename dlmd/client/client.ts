@@ -292,8 +292,9 @@ export const connectDlm: ConnectDlm = async (socketPath, handlers, options = {})
     const connection = new Connection(socket, {
       message(message) {
         if (message.kind === "error") {
-          const what = client === null ? "dlmd refused" : "dlmd ended the connection";
-          refusal = new OperatingError(`${what}: ${message.reason}`, { code: "dlmd-refused", hint: "The log of dlmd says more." });
+          // A refusal stays one, a dlmd that ends the connection may be there again soon: mount -o wait goes by the code.
+          const [what, code] = client === null ? ["dlmd refused", "dlmd-refused"] : ["dlmd ended the connection", "disconnected"];
+          refusal = new OperatingError(`${what}: ${message.reason}`, { code, hint: "The log of dlmd says more." });
         } else if (message.kind === "welcome") {
           assert(client === null, "a second welcome");
           clearTimeout(timer);

@@ -121,7 +121,7 @@ export class VolumeMountGroup {
     this.#jidKnown?.reject(
       new OperatingError(`${JOIN_LIMIT_MS / 1000} s, and ${names.join(", ")} did not answer this new mount`, {
         code: "mounter-silent",
-        hint: "See coverlay status there: its overlay stands still. End it (SIGKILL), and mount again.",
+        hint: `See coverlay status on ${names.join(", ")}: an overlay stands still there. End it (SIGKILL), and mount again.`,
         exitStatus: 32,
       }),
     );

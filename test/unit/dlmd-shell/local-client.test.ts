@@ -272,7 +272,7 @@ test("a lost connection is told once, and ends what waits", async () => {
   });
   const waiting = client.lockspace("data");
   lab.server.dropClients("evicted");
-  await expect(waiting).rejects.toThrow("dlmd ended the connection: evicted");
+  await expect(waiting).rejects.toMatchObject({ code: "disconnected", message: "dlmd ended the connection: evicted" });
   await lab.until(() => reasons.length > 0);
   await expect(client.query("status")).rejects.toThrow("over");
   expect(reasons).toHaveLength(1);

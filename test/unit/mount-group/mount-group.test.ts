@@ -281,6 +281,7 @@ describe("a new mount", () => {
     await expect(joined).rejects.toMatchObject({
       code: "mounter-silent",
       message: expect.stringContaining("node2 did not answer") as unknown,
+      hint: expect.stringContaining("on node2:") as unknown,
     });
   });
 
