@@ -173,6 +173,8 @@ export type Effect =
   | { readonly kind: "keep-fencing"; readonly fencing: KeptFencing }
   /** To the "fence-result", "fence-ack" or "fence-order" of this step: "" it was taken, else why not. */
   | { readonly kind: "fence-answer"; readonly refused: string }
+  /** To the "count-all" of this step: whether this node had stored that not all count. */
+  | { readonly kind: "count-all-answer"; readonly isReset: boolean }
   /** To that client, in this order. */
   | { readonly kind: "client-events"; readonly clientId: number; readonly events: readonly ClientEvent[] }
   /** Stop / go on reading that client's socket. Never a reason to disconnect (hazard C6). */

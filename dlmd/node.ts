@@ -446,8 +446,7 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
       case "fence-ran":
         return this.fencing.ran(event.runId, event.result);
       case "count-all":
-        if (this.engine.countAll()) this.#log("warn", "the votes of all nodes count again, by an operator's word", { by: event.by });
-        return;
+        return this.#countAll(event.by);
       case "announce-leave":
         this.fencing.leave();
         this.engine.announceLeave();
@@ -494,6 +493,12 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
     if (this.fencing.table.isMember(nodeid)) return `node ${nodeid} is a member of the view: fence it before saying so`;
     if (this.fencing.table.want(nodeid) === undefined) return `nothing waits until node ${nodeid} is known to be dead`;
     return "this node has no quorum, or a view is being agreed upon: say it where there is a quorum, or when there is one again";
+  }
+
+  #countAll(by: string): void {
+    const isReset = this.engine.countAll();
+    this.#outbox.push({ kind: "count-all-answer", isReset });
+    if (isReset) this.#log("warn", "the votes of all nodes count again, by an operator's word", { by });
   }
 
   #fenceOrder(nodeid: number, by: string): string {

@@ -104,6 +104,7 @@ class NodeDriver implements Driver {
   readonly #lifeLook = createLifeLook();
   readonly #fenceAgents: FenceAgents;
   #fenceAnswer: string | null = null;
+  #isReset: boolean | null = null;
   #mayLeave: (() => void) | null = null;
   #left: (() => void) | null = null;
   #leaving: Promise<void> | null = null;
@@ -357,6 +358,9 @@ class NodeDriver implements Driver {
       case "fence-answer":
         this.#fenceAnswer = effect.refused;
         return;
+      case "count-all-answer":
+        this.#isReset = effect.isReset;
+        return;
       case "pause-client":
       case "resume-client":
         this.#server?.setPaused(effect.clientId, effect.kind === "pause-client");
@@ -469,7 +473,11 @@ class NodeDriver implements Driver {
   }
 
   countAll(by: string): { readonly was: readonly number[] } {
-    return countAll(by, this.query("status") as StatusAnswer | null, (event) => this.step(event));
+    return countAll(by, this.query("status") as StatusAnswer | null, (event) => {
+      this.#isReset = null;
+      this.step(event);
+      return this.#isReset;
+    });
   }
 
   query(what: QueryWhat): unknown {

@@ -18,7 +18,7 @@ const resetCommand: CommandModule<object, ResetArguments> = {
       .option("yes", { type: "boolean", default: false, describe: "they are off, and do not come back with what they have stored" })
       .example("$0 quorum reset --yes", "node3, which left last, has burnt")
       .epilogue(
-        "Run it on every node that is there. A node that is waited for had the quorum when the others had left. If it runs now, there are two quorums, and data is lost. If it is repaired, empty its state directory before its dlmd is started.",
+        "Run it on every node that is there. Exit status: 0 the votes of all nodes count here again; 1 nothing was changed, and why: this node has the quorum, say, or had nothing to reset. A node that is waited for had the quorum when the others had left. If it runs now, there are two quorums, and data is lost. If it is repaired, empty its state directory before its dlmd is started.",
       ),
   handler: ({ runDir, json, yes }) =>
     runCommand(json, async () => {
