@@ -164,7 +164,7 @@ export class OwnerService {
     });
   }
 
-  /** The owner's block may name this process, which does not have the device: only its end lets others go on. */
+  /** The owner's block may name this process, which does not have the device and writes nothing more to it: only its end lets others go on. */
   #failIfNamed(error: unknown): void {
     if (error instanceof OperatingError && ["lease-lapsed", "not-given-back"].includes(error.code)) this.#host.fail(error);
   }

@@ -28,12 +28,19 @@ export interface DetachedMount {
 
 /**
  * Throws OperatingError "mount-failed" with the kernel's words, or "device-busy": a second mount of the same device would not fail in
- * the kernel but share the first one's superblock.
+ * the kernel but share the first one's superblock. `before`: right before the kernel mounts; what it throws is thrown, and nothing is mounted.
  */
-export async function mountDetached(device: string, type: string, options: readonly string[], attributes: number): Promise<DetachedMount> {
+export async function mountDetached(
+  device: string,
+  type: string,
+  options: readonly string[],
+  attributes: number,
+  before: () => void = () => {},
+): Promise<DetachedMount> {
   const native = nativeAddon();
   const log: string[] = [];
   await requireFree(device);
+  before();
   const mountFd = await native.mountDetachedInPool(type, device, options, attributes, log);
   if (mountFd < 0) throw await mountFailed(device, type, -mountFd, log);
   const rootFd = await native.pool.sync.openat2(mountFd, ROOT, ROOT_FLAGS, 0, 0);

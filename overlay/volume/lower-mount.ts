@@ -109,12 +109,10 @@ async function mountDevice(
   const attributes = MountAttr.NODEV | MountAttr.NOEXEC | (readOnly ? MountAttr.RDONLY : 0);
   let mount: DetachedMount;
   try {
-    mount = await disk.carryOut("mounting it", async () => {
-      taken.requireLease();
-      return mountDetached(device, superblock.type, options, attributes);
-    });
+    const before = (): void => taken.requireLease();
+    mount = await disk.carryOut("mounting it", () => mountDetached(device, superblock.type, options, attributes, before));
   } catch (error) {
-    return undo(device, error, () => taken.giveBack());
+    return taken.undo(error);
   }
   const shutDown = new ShutDown(() => shutDownDetached(mount, device));
   const release = (): Promise<void> => disk.carryOut("releasing it", () => releaseDevice(mount, shutDown, device, readOnly, taken));

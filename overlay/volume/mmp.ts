@@ -65,10 +65,15 @@ export function isHeldBy(mmp: Mmp, life: Life): boolean {
   return mmp.state === "in-use" && mmp.hostName === life.hostName && mmp.deviceName === path.basename(life.device);
 }
 
-/** Only with the proof that its holder is over: it also replays the journal, so it writes. */
-export async function clearMmp(device: string): Promise<void> {
+/**
+ * Only with the proof that its holder is over: it also replays the journal, so it writes. `mayWrite`: throws if this node may not any more; asked
+ * before each step, because the step before may have taken long.
+ */
+export async function clearMmp(device: string, mayWrite: () => void): Promise<void> {
+  mayWrite();
   // What the page cache has of the device may be older than what the dead node wrote (hazard M4).
   await runToolInBackground("blockdev", ["--flushbufs", device], "util-linux");
+  mayWrite();
   await mustInBackground(device, ["-f", "-E", "clear_mmp"]);
 }
 

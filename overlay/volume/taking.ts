@@ -71,6 +71,11 @@ export interface Taken {
   confirm(): Promise<void>;
   /** After nothing of this mount can reach the device any more. Throws what confirm does, and "owner-block-not-on-disk". */
   giveBack(): Promise<void>;
+  /**
+   * In place of a mount, which failed or was not tried: gives back and throws `error`. Without a lease nothing is written: then it throws
+   * "lease-lapsed" or "not-given-back", and the end of this process is what lets others go on.
+   */
+  undo(error: unknown): Promise<never>;
 }
 
 /** Throws OperatingError "owner-changed", "lease-lapsed", "owner-block-damaged", "device-io", "mmp". */
@@ -87,6 +92,9 @@ export async function takeDevice(at: Device): Promise<Taken> {
       epoch: at.epoch,
       confirm: async () => {},
       giveBack: async () => {},
+      undo: async (error) => {
+        throw error;
+      },
       mountedOn: () => {},
       requireLease: () => requireLease(at),
     };
@@ -99,10 +107,11 @@ export async function takeDevice(at: Device): Promise<Taken> {
     life: ownLife(taking.self, epoch, device, blocks.machine),
   };
   await disk.ask("looking whether it answers", () => blocks.forgetOldErrors(device));
-  // A write that failed may have reached the disk all the same.
-  await disk
-    .carryOut("writing the owner's block", () => blocks.writeOwnerBlock(device, offset, owned))
-    .catch((error: unknown) => Promise.reject(notGivenBack(device, error, error)));
+  await disk.carryOut("writing the owner's block", async () => {
+    requireLease(at);
+    // A write that failed may have reached the disk all the same.
+    await blocks.writeOwnerBlock(device, offset, owned).catch((error: unknown) => Promise.reject(notGivenBack(device, error, error)));
+  });
   requireLease(at);
   let mounted: number | null = null;
   const look = async (): Promise<void> => {
@@ -131,18 +140,27 @@ export async function takeDevice(at: Device): Promise<Taken> {
     await confirm();
     await blocks.writeOwnerBlock(device, offset, { ...owned, state: "released", sequence: owned.sequence + 1, atMs: Date.now() });
   };
+  const undoTaking = async (error: unknown): Promise<never> => {
+    if (isLapsed(error)) throw error;
+    return undo(device, error, async () => {
+      requireLease(at);
+      await giveBack();
+    });
+  };
   try {
     if (superblock.type === "ext4" && claim.proof !== null && found.state === "owned") {
       const mmp = await disk.ask("reading MMP's block", () => readMmp(device, superblock));
-      if (mmp !== null && isHeldBy(mmp, found.life)) await disk.carryOut("clearing MMP", () => clearMmp(device));
+      if (mmp !== null && isHeldBy(mmp, found.life)) await disk.carryOut("clearing MMP", () => clearMmp(device, () => requireLease(at)));
     }
   } catch (error) {
-    return undo(device, error, giveBack);
+    return undoTaking(error);
   }
-  return { epoch, confirm, giveBack, mountedOn: (number) => void (mounted = number), requireLease: () => requireLease(at) };
+  const mountedOn = (number: number): void => void (mounted = number);
+  return { epoch, confirm, giveBack, undo: undoTaking, mountedOn, requireLease: () => requireLease(at) };
 }
 
 const asUnknown = (error: unknown): { readonly error: unknown } => ({ error });
+const isLapsed = (error: unknown): boolean => error instanceof OperatingError && error.code === "lease-lapsed";
 const isDamaged = (error: unknown): boolean => error instanceof OperatingError && error.code === "owner-block-damaged";
 
 /** A link such as those in /dev/disk may lead to another disk since the mount, to a copy with the same uuid, say. */

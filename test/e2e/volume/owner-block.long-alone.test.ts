@@ -175,11 +175,25 @@ describe("the owner's block", () => {
           proof: { kind: "fenced" },
         });
         expect((await refusal(mountLower(source, stored, false, 0, other))).code).toBe("owner-changed");
-        // It ends between the look and the mount: the block names this process, nothing is mounted.
-        let asked = 0;
-        const late = await refusal(mountLower(source, stored, false, 0, { ...proved, mayMount: () => (asked += 1) === 1 }));
-        expect([late.code, await blockOf(disk.device)]).toMatchObject(["lease-lapsed", { state: "owned", life: { nodeid: 1 } }]);
-        expect(showVolume(disk.device).inUse).toBeUndefined();
+        // It ends between the look and the write: the block is as it was.
+        const lapsing = async (holds: number, from: typeof proved): Promise<string> => {
+          let asked = 0;
+          return (await refusal(mountLower(source, stored, false, 0, { ...from, mayMount: () => (asked += 1) <= holds }))).code;
+        };
+        expect([await lapsing(1, proved), await blockOf(disk.device)]).toMatchObject([
+          "lease-lapsed",
+          { sequence: 1, life: { nodeid: 2 } },
+        ]);
+        // After the write, and right before the mount: the block names this process, nothing is mounted.
+        for (const [holds, sequence] of [
+          [2, 2],
+          [3, 3],
+        ] as const) {
+          const from = takingOf({ block: await blockOf(disk.device), proof: { kind: "fenced" } });
+          const named = { state: "owned", sequence, life: { nodeid: 1 } };
+          expect([await lapsing(holds, from), await blockOf(disk.device)]).toMatchObject(["lease-lapsed", named]);
+          expect(showVolume(disk.device).inUse).toBeUndefined();
+        }
       });
     });
 

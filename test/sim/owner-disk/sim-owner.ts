@@ -11,13 +11,13 @@ import { LeaseCore } from "../../../overlay/lease/lease-core.ts";
 import { WITHDRAW_AGAIN_MS } from "../../../overlay/lower/server/disk-fault.ts";
 import { SelfFence } from "../../../overlay/serve/self-fence.ts";
 import { OWNER_BLOCK_EVERY_MS } from "../../../overlay/serve/withdrawal.ts";
-import { FenceProof } from "../../../overlay/volume/fence-proof.ts";
+import { FenceProof, isSameLife } from "../../../overlay/volume/fence-proof.ts";
 import type { OwnerBlock } from "../../../overlay/volume/owner-block.ts";
 import { PROOF_RETRY_MS, REACH_AGAIN_MIN_MS } from "../../../overlay/volume/owner.ts";
 import { OwnerCore } from "../../../overlay/volume/owner-core.ts";
 import type { Claim, OwnerEffect, OwnerEvent } from "../../../overlay/volume/owner-event.ts";
 import { createProveGoneAnywhere, type ProveGoneAnywhere } from "../../../overlay/volume/prove-elsewhere.ts";
-import { type BlockAccess, isAnothers, type Taken, takeDevice, undo } from "../../../overlay/volume/taking.ts";
+import { type BlockAccess, isAnothers, type Taken, takeDevice } from "../../../overlay/volume/taking.ts";
 import type { ClaimedLife } from "./disk-model.ts";
 import { KernelMount } from "./kernel-mount.ts";
 import type { OwnerDiskSim } from "./owner-disk-sim.ts";
@@ -182,7 +182,11 @@ export class SimOwner {
         return this.#answer(
           this.#mount(effect.epochAbove, effect.claim),
           (epoch) => ({ kind: "mounted", epoch, address: "10.0.0.1", port: 7000 }),
-          (error) => ({ kind: "mount-failed", error }),
+          (error) => {
+            // As ../../../overlay/serve/owner-service.ts does.
+            if (error instanceof OperatingError && ["lease-lapsed", "not-given-back"].includes(error.code)) this.#end(error.code);
+            return { kind: "mount-failed", error };
+          },
         );
       case "release-lower":
         return this.#answer(
@@ -193,15 +197,22 @@ export class SimOwner {
       case "become-owner":
         return this.#watch();
       case "left":
-        this.left = true;
-        this.#selfFence.end();
-        this.leaseCore.end();
-        return sim.ended(this);
+        return this.#end("left");
       case "withdrawal-seen":
       case "owner-found":
       case "owner-lost":
         return;
     }
+  }
+
+  /** Its process exits. */
+  #end(why: string): void {
+    if (!this.live) return;
+    this.left = true;
+    this.#selfFence.end();
+    this.leaseCore.end();
+    this.#sim.count(`ends: ${why}`);
+    this.#sim.ended(this);
   }
 
   #answer<T>(work: Promise<T>, good: (value: T) => OwnerEvent, bad: (error: Error) => OwnerEvent): void {
@@ -229,8 +240,14 @@ export class SimOwner {
     return {
       readOwnerBlock: () => this.#readBlock(),
       writeOwnerBlock: (_device, _offset, block) =>
-        new Promise((resolve, reject) =>
-          path.write({ life, kind: "block", block }, (error) => this.deliver(() => (error === null ? resolve() : reject(ioError(error))))),
+        // A process may be stopped between its last look at the lease and the write.
+        this.#asked(() => {}).then(
+          () =>
+            new Promise((resolve, reject) =>
+              path.write({ life, kind: "block", block }, (error) =>
+                this.deliver(() => (error === null ? resolve() : reject(ioError(error)))),
+              ),
+            ),
         ),
       forgetOldErrors: () => this.#readBlock().then(() => undefined),
       machine: { bootId: () => this.machine.bootId, machineId: () => this.machine.machineId, startTimeOf: () => BigInt(this.clientId) },
@@ -267,7 +284,7 @@ export class SimOwner {
     try {
       taken.requireLease();
     } catch (error) {
-      return undo("/dev/null", error, () => taken.giveBack());
+      return taken.undo(error);
     }
     this.kernel = new KernelMount({
       life,
@@ -356,7 +373,10 @@ export class SimOwner {
     return createProveGoneAnywhere({
       nodeid,
       nameOf: (other) => `node${other}`,
-      isNamed: async (life) => (await this.#readBlock()).life?.clientId === life.clientId,
+      isNamed: async (life) => {
+        const block = await this.#readBlock();
+        return block.state === "owned" && isSameLife(block.life, life);
+      },
       askLife: (life): Promise<LifeAnswer> => this.#asked(() => sim.askLife(life)),
       here: (life) => this.#asked(() => sim.proveHere(this, life)),
       fence,
