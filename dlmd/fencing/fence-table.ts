@@ -18,7 +18,7 @@ import {
   type Want,
   type WantedLife,
 } from "../wire/fencing-group.ts";
-import { hasMember, type Member } from "../wire/view-id.ts";
+import { hasMember, type Member, noIncarnation } from "../wire/view-id.ts";
 
 /** What is kept on disk: who can write no more, and what was done. */
 export interface KeptFencing {
@@ -59,9 +59,18 @@ function withBoots(lives: readonly WantedLife[], known: readonly WantedLife[]): 
   );
 }
 
+/** What a person's order asks for if no life is known that could still write: whatever runs on that node now. Never proved, so never "known". */
+const anyLife: WantedLife = { incarnation: noIncarnation, bootId: "" };
+
+function isAnyLife({ incarnation }: WantedLife): boolean {
+  return incarnation === noIncarnation;
+}
+
 function mergedLives(a: readonly WantedLife[], b: readonly WantedLife[]): readonly WantedLife[] {
   const added = b.filter((life) => !a.some((one) => isSameLife(one, life)));
-  return [...withBoots(a, b), ...added].slice(-MAX_WANTED_LIVES);
+  const all = [...withBoots(a, b), ...added];
+  const named = all.filter((life) => !isAnyLife(life));
+  return (named.length > 0 ? named : all).slice(-MAX_WANTED_LIVES);
 }
 
 function merged<T extends FencedLife & { readonly atMs: number; readonly by: string; readonly outcome?: string }>(
@@ -183,7 +192,11 @@ export class FenceTable {
    */
   loseQuorum(own: ReadonlyMap<number, unknown>): void {
     for (const nodeid of this.runs.keys()) if (!own.has(nodeid)) this.runs.delete(nodeid);
-    this.#wants = this.#wants.map((want) => (want.evict ? { ...want, evict: false } : want));
+    this.#wants = this.#wants.flatMap((want) => {
+      if (!want.evict) return [want];
+      const lives = want.lives.filter((life) => !isAnyLife(life));
+      return lives.length === 0 ? [] : [{ ...want, lives, evict: false }];
+    });
   }
 
   /** Its agents were ended where nobody can be told. */
@@ -220,15 +233,21 @@ export class FenceTable {
     this.#history = merged(this.#history, history);
     if (this.#proofs !== proofsBefore || this.#history !== historyBefore) this.changes++;
     this.#wants = this.#wants.flatMap((want) => {
-      const lives = want.lives.filter((life) => this.proof({ nodeid: want.nodeid, ...life }) === undefined);
+      const lives = this.#openLives(want);
       return lives.length === 0 ? [] : [{ ...want, lives }];
     });
+  }
+
+  /** Those that may write still. A person's order goes on without one: what is known need not be of the life that runs now. */
+  #openLives({ nodeid, lives, evict }: Want): readonly WantedLife[] {
+    const open = lives.filter((life) => this.proof({ nodeid, ...life }) === undefined);
+    return open.length === 0 && evict ? [anyLife] : open;
   }
 
   #merge(want: Want): void {
     // It has ended here already: the sender did not know yet that the node is back.
     if (this.#hasReturned(want)) return;
-    const lives = want.lives.filter((life) => this.proof({ nodeid: want.nodeid, ...life }) === undefined);
+    const lives = this.#openLives(want);
     if (lives.length === 0) return;
     const before = this.want(want.nodeid);
     if (before === undefined) {
@@ -253,7 +272,7 @@ export class FenceTable {
     const member = this.#members.find((one) => one.nodeid === nodeid);
     if (member === undefined || !this.#heard.has(nodeid)) return false;
     // A member that a person has put out goes with the next view.
-    return !evict || rounds > 0 || !lives.some((life) => life.incarnation === member.incarnation);
+    return !evict || rounds > 0 || !lives.some((life) => life.incarnation === member.incarnation || isAnyLife(life));
   }
 
   /** It is back: whatever was to be fenced of it is told by itself from now on (askLife). */
@@ -276,9 +295,7 @@ export class FenceTable {
     if (proof !== undefined) {
       // One that knows the boot asks after it was proved without.
       if (proof.bootId === "" && bootId !== "") this.#learn({ proofs: [{ ...proof, bootId }], history: [] });
-      // The person waits for a row.
-      if (evict) this.#record({ nodeid, ...life, outcome: "known", by: proof.by, words: "it can write no more already", atMs });
-      return "";
+      if (!evict) return "";
     }
     const refuse = (words: string): string => {
       if (evict) this.#record({ nodeid, ...life, outcome: "refused", by, words, atMs });
@@ -338,8 +355,18 @@ export class FenceTable {
   ): readonly FencedLife[] {
     const proved = lives.map((life) => ({ nodeid, ...life }));
     for (const life of proved) this.#record({ ...life, outcome, by, words, atMs });
-    this.#learn({ proofs: proved.map((life) => ({ ...life, by, atMs })), history: [] });
+    this.#answer(nodeid, lives);
+    this.#learn({ proofs: proved.filter((life) => !isAnyLife(life)).map((life) => ({ ...life, by, atMs })), history: [] });
     return proved;
+  }
+
+  /** Those are asked for no more, and ordered no more. */
+  #answer(nodeid: number, answered: readonly WantedLife[]): void {
+    const want = this.want(nodeid);
+    if (want === undefined) return;
+    const lives = want.lives.filter((life) => !answered.some((one) => isSameLife(one, life)));
+    if (lives.length === 0) this.#remove(nodeid);
+    else this.#replace({ ...want, lives });
   }
 
   #record(row: FenceRecord): void {

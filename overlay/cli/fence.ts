@@ -103,7 +103,7 @@ interface OrderArguments extends NodeArguments {
   readonly wait: number;
 }
 
-const writesNoMore: ReadonlySet<HistoryRow["outcome"]> = new Set(["fenced", "acknowledged", "known"]);
+const writesNoMore: ReadonlySet<HistoryRow["outcome"]> = new Set(["fenced", "acknowledged"]);
 
 const nodeCommand: CommandModule<object, OrderArguments> = {
   command: "$0 [node]",
@@ -120,7 +120,7 @@ const nodeCommand: CommandModule<object, OrderArguments> = {
       .example("$0 fence node3 --yes", "node3 hangs: cut it off now, member or not")
       .example("$0 fence node3 --yes --wait 0", "ask for it, and do not wait for the end")
       .epilogue(
-        "Exit status 0: the node can write no more. What is done is said on standard error. Ctrl-C ends the waiting, not the fence. A life that is known to write no more is not fenced again.",
+        "Exit status 0: the node can write no more. What is done is said on standard error. Ctrl-C ends the waiting, not the fence. The devices are used even if the node was fenced before: what is known of a former life says nothing of the one that runs now.",
       ),
   handler: ({ runDir, json, node, yes, wait }) =>
     runCommand(json, async () => {

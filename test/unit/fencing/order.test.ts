@@ -1,5 +1,7 @@
 /** A person orders a fence, of a member or of a node that is gone. */
 import { describe, expect, it } from "vitest";
+import { FenceTable, noFencing } from "../../../dlmd/fencing/fence-table.ts";
+import type { Member } from "../../../dlmd/wire/view-id.ts";
 import { FenceWorld, failed, ok, plansFor, running } from "./fence-world.ts";
 
 const all = plansFor([1, 2, 3, 4, 5]);
@@ -65,17 +67,52 @@ describe("a person's order", () => {
     expect(world.status(1).fencing.wanted).toEqual([]);
   });
 
-  it("of a life that is fenced already is answered at once, as often as it is given, and nothing is run", () => {
+  it("of a life that is fenced already runs the agents, as often as it is given: the node may have a later life that nobody heard", () => {
+    const { world, life } = running();
+    world.end(ok);
+    world.until("it is fenced", () => world.fence(1, life).kind === "fenced");
+    const row = { outcome: "fenced", nodeid: 3, by: "ipmi3" };
+    for (const times of [1, 2]) {
+      world.pass(20);
+      expect(order(world, 2, 3)).toBe("");
+      world.until("an agent runs", () => world.agents.length === 1);
+      expect(world.status(2).fencing.history).toHaveLength(times);
+      world.end(ok);
+      world.until("it is answered", () => world.status(2).fencing.history.length === times + 1);
+    }
+    expect(world.status(1).fencing).toMatchObject({ wanted: [], history: [row, row, row] });
+    expect(world.kept.get(1)?.proofs).toMatchObject([{ nodeid: 3, incarnation: life.incarnation }]);
+    world.pass(5000);
+    expect([world.ran.length, world.core(1).fencing.table.barred()]).toEqual([3, []]);
+  });
+
+  it("of a life that is fenced already ends when the agents fail: no former proof is its answer", () => {
     const { world, life } = running();
     world.end(ok);
     world.until("it is fenced", () => world.fence(1, life).kind === "fenced");
     expect(order(world, 1, 3)).toBe("");
-    world.pass(20);
-    expect(order(world, 1, 3)).toBe("");
-    const row = { outcome: "known", nodeid: 3, incarnation: life.incarnation, by: "ipmi3" };
-    world.until("both are answered", () => world.status(2).fencing.history.length === 3);
-    expect(world.status(2).fencing).toMatchObject({ wanted: [], history: [{ outcome: "fenced" }, row, row] });
-    world.pass(5000);
-    expect([world.ran.length, world.core(1).fencing.table.barred()]).toEqual([1, []]);
+    world.until("an agent runs", () => world.agents.length === 1);
+    world.end(failed);
+    world.until("it is answered", () => world.status(2).fencing.history.length === 2);
+    expect(world.status(2).fencing).toMatchObject({ wanted: [{ rounds: 1 }], history: [{ outcome: "fenced" }, { outcome: "failed" }] });
+    world.restart(3);
+    world.until("it joins", () => world.serving());
+    expect(world.status(1).fencing.wanted).toEqual([]);
+  });
+
+  it("that was given before its life was proved elsewhere is still to be carried out; without quorum it is over", () => {
+    const world = new FenceWorld(3, all);
+    world.together();
+    const life = world.life(3);
+    const table = new FenceTable(noFencing);
+    const [one, two] = [1, 2].map((nodeid) => ({ nodeid, incarnation: world.incarnation(nodeid) })) as [Member, Member];
+    table.enterView([one, two]);
+    const wanted = { kind: "fence-wanted", ...life, why: "w", by: "anna", atMs: 1, evict: true } as const;
+    expect(table.receiveWanted(one, wanted)).toBe("");
+    const proofs = [{ ...life, by: "ipmi3", atMs: 1 }];
+    table.receiveTable(two, { ...new FenceTable(noFencing).message("b", 1, [], true), proofs });
+    expect([table.proof(life)?.by, table.wants.length, table.barred()]).toEqual(["ipmi3", 1, [3]]);
+    table.loseQuorum(new Map());
+    expect([table.wants, table.barred()]).toEqual([[], []]);
   });
 });
