@@ -86,7 +86,7 @@ const run = (more: object = {}) => {
 
 describe.skipIf(missing.length > 0)(`fence_sbd (needs ${missing.join(" and ") || "sbd and fence-agents"})`, () => {
   test("is a proof when its time is over: the node has read its slot, and ends itself", async () => {
-    sbd("-1", "1", "-4", "3", "create");
+    sbd("-1", "1", "-4", "6", "create");
     sbd("allocate", "node3");
     await watch();
     expect(await run()).toEqual({ ok: true });
@@ -97,14 +97,14 @@ describe.skipIf(missing.length > 0)(`fence_sbd (needs ${missing.join(" and ") ||
   });
 
   test("does nothing at a slot that says off already: so `off` needs msgwait as a settle time, and is refused without", async () => {
-    sbd("-1", "1", "-4", "2", "create");
+    sbd("-1", "1", "-4", "6", "create");
     sbd("allocate", "node3");
-    expect(await run({ action: "off", settleMs: 2000 })).toEqual({ ok: true });
+    expect(await run({ action: "off", settleMs: 6000 })).toEqual({ ok: true });
     sbd("message", "node3", "clear");
-    expect(await run({ action: "off", settleMs: 1000 })).toMatchObject({
+    expect(await run({ action: "off", settleMs: 5000 })).toMatchObject({
       ok: false,
       unable: true,
-      words: expect.stringContaining("settleMs of 2000"),
+      words: expect.stringContaining("settleMs of 6000"),
     });
     expect(sbd("list")).toMatch(/^0\tnode3\tclear\t/);
   });
@@ -113,7 +113,7 @@ describe.skipIf(missing.length > 0)(`fence_sbd (needs ${missing.join(" and ") ||
     expect(await run()).toMatchObject({ ok: false, unable: true, words: expect.stringContaining("which names no msgwait") });
     sbd("-1", "5", "-4", "5", "create");
     expect(await run()).toMatchObject({ ok: false, unable: true, words: expect.stringContaining("found msgwait 5 s, watchdog 5 s") });
-    sbd("-1", "1", "-4", "2", "create");
+    sbd("-1", "1", "-4", "6", "create");
     expect(await run()).toMatchObject({ ok: false, unable: false });
     const file = path.join(folder, "cluster.yaml");
     const nodes = "nodes: [{ nodeid: 1, name: node1, address: 10.0.0.1, fence: [[sbd]] }, { nodeid: 2, name: node2, address: 10.0.0.2 }]";
@@ -121,8 +121,8 @@ describe.skipIf(missing.length > 0)(`fence_sbd (needs ${missing.join(" and ") ||
       `cluster: lab\nversion: 1\nfenceDevices: [{ name: sbd, agent: fence_sbd, action: reboot, timeoutMs: ${timeoutMs}, options: { devices: ${loop} } }]\n${nodes}\n`;
     writeFileSync(file, config(60_000));
     expect(await fencingMistakes(decodeClusterConfig(readFileSync(file, "utf8"), file), new MetadataShelf())).toEqual([]);
-    expect(await fencingMistakes(decodeClusterConfig(config(2000), file), new MetadataShelf())).toMatchObject([
-      { device: "sbd", node: "node1", expected: expect.stringContaining("timeoutMs of more than 2000") },
+    expect(await fencingMistakes(decodeClusterConfig(config(6000), file), new MetadataShelf())).toMatchObject([
+      { device: "sbd", node: "node1", expected: expect.stringContaining("timeoutMs of more than 6000") },
     ]);
   });
 });

@@ -99,6 +99,7 @@ test.skipIf(!existsSync("/usr/sbin/fence_ipmilan"))("agents of Debian's fence-ag
     { device: "sbd", found: expect.stringContaining("which names no msgwait") },
   ]);
   expect(await mistakes([{ name: "sbd", agent: "fence_sbd" }], [{ device: "sbd" }])).toMatchObject([
+    { expected: "the option devices, which names its disks" },
     { expected: "the option devices, which it requires" },
   ]);
 });

@@ -15,36 +15,53 @@ afterEach(() => made.remove());
 const never = new AbortController().signal;
 const dump = (watchdog: number, msgwait: number): string =>
   `==Dumping header on disk /dev/x\nTimeout (watchdog) : ${watchdog}\nTimeout (allocate) : 2\nTimeout (loop)     : 1\nTimeout (msgwait)  : ${msgwait}\n`;
-const good = { path: "/dev/x", times: { watchdogMs: 5000, msgwaitMs: 10_000 } };
+const good = { path: "/dev/x", times: { watchdogMs: 5000, loopMs: 1000, msgwaitMs: 10_000 } };
 const device = deviceOf("fence_sbd", { timeoutMs: 20_000, settleMs: 10_000 });
 
 test("the times of a disk are read; a header without them names none", () => {
   expect(sbdTimes(dump(5, 10))).toEqual(good.times);
-  for (const text of ["", "==Header on disk /dev/x NOT dumped\n", dump(5, 10).replace("msgwait", "other")])
+  for (const text of [
+    "",
+    "==Header on disk /dev/x NOT dumped\n",
+    dump(5, 10).replace("msgwait", "other"),
+    dump(5, 10).replace("loop", "other"),
+  ])
     expect(sbdTimes(text)).toBeNull();
 });
 
 test.each([
-  ["a disk without msgwait", device, undefined, [good, { path: "/dev/y", times: null }], "a disk that `sbd -d /dev/y create` has made"],
+  ["a disk without msgwait", device, {}, [good, { path: "/dev/y", times: null }], "a disk that `sbd -d /dev/y create` has made"],
   [
-    "msgwait as long as the watchdog",
+    "msgwait that is over when sbd has fed the watchdog for the last time",
     device,
-    undefined,
-    [{ ...good, times: { watchdogMs: 5000, msgwaitMs: 5000 } }],
-    "msgwait longer than",
+    {},
+    [{ ...good, times: { watchdogMs: 5000, loopMs: 1000, msgwaitMs: 9000 } }],
+    "msgwait longer than 9 s",
   ],
-  ["no watchdog time", device, undefined, [{ ...good, times: { watchdogMs: 0, msgwaitMs: 5000 } }], "msgwait longer than"],
-  ["an agent that is killed before", { ...device, timeoutMs: 10_000 }, undefined, [good], "timeoutMs of more than 10000"],
-  ["off without a settle time", { ...device, settleMs: 9999 }, undefined, [good], "settleMs of 10000 (msgwait) at least"],
-  ["another method", device, "onoff", [good], "method: cycle"],
-])("refused, because it proves nothing: %s", (_name, one, method, known, words) => {
-  const found = sbdMistakes(one, method, known);
+  ["no watchdog time", device, {}, [{ ...good, times: { watchdogMs: 0, loopMs: 1000, msgwaitMs: 5000 } }], "msgwait longer than"],
+  ["an agent that is killed before", { ...device, timeoutMs: 10_000 }, {}, [good], "timeoutMs of more than 10000"],
+  ["off without a settle time", { ...device, settleMs: 9999 }, {}, [good], "settleMs of 10000 (msgwait) at least"],
+  ["another method", device, { method: "onoff" }, [good], "method: cycle"],
+  ["no disk", device, {}, [], "the option devices"],
+  ["disks out of sight", { ...device, optionFiles: { devices: "/root/devices" } }, {}, [good], "devices among the options"],
+  ["disks that differ", device, {}, [good, { ...good, times: { ...good.times, watchdogMs: 4000 } }], "the same times"],
+  ["sbd that is killed at msgwait", device, { power_timeout: 10 }, [good], "power_timeout of more than 10"],
+  ["what is no power_timeout", device, { power_timeout: "soon" }, [good], "power_timeout of more than 10"],
+  [
+    "sbd that is killed by default before a long msgwait",
+    { ...device, timeoutMs: 60_000, settleMs: 30_000 },
+    {},
+    [{ ...good, times: { ...good.times, msgwaitMs: 30_000 } }],
+    "power_timeout of more than 30",
+  ],
+])("refused, because it proves nothing: %s", (_name, one, options, known, words) => {
+  const found = sbdMistakes(one, options, known);
   expect(found).toMatchObject([{ expected: expect.stringContaining(words) }]);
 });
 
 test("what proves is no mistake: off with a settle time, or reboot without one", () => {
-  expect(sbdMistakes(device, undefined, [good, good])).toEqual([]);
-  expect(sbdMistakes({ ...device, action: "reboot", settleMs: 0 }, "cycle", [good])).toEqual([]);
+  expect(sbdMistakes(device, {}, [good, good])).toEqual([]);
+  expect(sbdMistakes({ ...device, action: "reboot", settleMs: 0 }, { method: "cycle", power_timeout: 0 }, [good])).toEqual([]);
 });
 
 test("a fence does not run the agent if its disk cannot prove: this node is unable", async () => {
