@@ -103,10 +103,13 @@ function said(state: MountGroupState, sender: MounterState, message: MountGroupM
   }
 }
 
-/** Each mounter that is there may have files open at an earlier owner, whether that one ended well or not; one that joins later has none (H10). */
+/**
+ * Each mounter that is there may have files open at an earlier owner, whether that one ended well or not; one that joins later has none (H10). Nor has
+ * anybody while all is dirty: a mount begins blocked, and the group lets nobody go before an owner has put all in order.
+ */
 function withClaim(state: MountGroupState, sender: MounterState): MountGroupState {
   const claimed = changed(state, sender, { ownership: "claimed", claimedAt: state.position });
-  if (!state.hadOwner) return { ...claimed, hadOwner: true };
+  if (state.allDirty) return { ...claimed, hadOwner: true };
   return { ...claimed, members: claimed.members.map((one) => ({ ...one, mustReopen: true })) };
 }
 

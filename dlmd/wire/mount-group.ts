@@ -65,7 +65,7 @@ export interface MountGroupState {
   readonly ownerDied: boolean;
   /** The members before are gone with what they knew: any jid may be dirty. */
   readonly allDirty: boolean;
-  /** Some owner claimed the lower since the founding: only then may a mounter have files open. */
+  /** Some owner claimed the lower since the founding. */
   readonly hadOwner: boolean;
   /** In the order in which they joined. */
   readonly members: readonly MounterState[];

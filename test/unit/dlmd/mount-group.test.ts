@@ -431,6 +431,31 @@ describe("files that are open (hazard H10)", () => {
     expect(third.core.state?.members.map(({ mustReopen }) => mustReopen)).toEqual([true, true, true]);
   });
 
+  it("are none while all is to be put in order: an owner that fails at a cold start leaves the next one nobody to wait for", () => {
+    const bus = new Bus();
+    const seats = bus.join(1, 2, 3) as [Seat, Seat, Seat];
+    const [first, second] = seats;
+    bus.run();
+    for (const seat of seats) seat.stops();
+    first.does({ kind: "claimed" });
+    bus.run();
+    first.does({ kind: "released" });
+    second.does({ kind: "claimed" });
+    bus.run();
+    second.does({ kind: "serving", epoch: 1 });
+    bus.run();
+    expect([second.core.toReopen, second.core.state?.step, second.core.state?.allDirty]).toEqual([[], "recovering", true]);
+    bus.recover(second);
+    expect(seats.map(({ core }) => [core.isBlocked, core.state?.step])).toEqual(seats.map(() => [false, "idle"]));
+    // From then on files may be open.
+    second.does({ kind: "released" });
+    first.does({ kind: "claimed" });
+    bus.run();
+    first.does({ kind: "serving", epoch: 2 });
+    bus.run();
+    expect(first.core.toReopen.map(({ nodeid }) => nodeid)).toEqual([1, 2, 3]);
+  });
+
   it("are none before the first owner that a group has", () => {
     const { seats } = Bus.mounted(1);
     expect(seats[0]?.core.state).toMatchObject({ hadOwner: true, step: "idle", members: [{ mustReopen: false }] });
