@@ -30,9 +30,11 @@ exit 0; fi
 while read -r line; do case $line in action=*) action=\${line#*=};; plug=*) plug=\${line#*=};; dir=*) dir=\${line#*=};; esac; done
 pid=$(cat $dir/$plug.pid)
 echo "$action $plug" >> $dir/asked
+runs() { kill -0 $pid 2>/dev/null && ! grep -q '^State:.Z' /proc/$pid/status; }
 case $action in
-off) if [ -e $dir/broken ]; then echo "the switch of $plug is broken" >&2; exit 1; fi; kill -9 $pid 2>/dev/null; exit 0;;
-status) if kill -0 $pid 2>/dev/null && ! grep -q '^State:.Z' /proc/$pid/status; then exit 0; else exit 2; fi;;
+off) if [ -e $dir/broken ]; then echo "the switch of $plug is broken" >&2; exit 1; fi
+  kill -9 $pid 2>/dev/null; while runs; do sleep 0.02; done; exit 0;;
+status) if runs; then exit 0; else exit 2; fi;;
 esac
 exit 1
 `,
