@@ -75,6 +75,6 @@ export const ownerDiskMutations: readonly Mutation[] = [
     file: "overlay/volume/taking.ts",
     find: "  requireLease(at);\n  let mounted",
     replace: "  let mounted",
-    caughtBy: simulation,
+    caughtBy: "test/unit/volume/lapsed-lease.test.ts",
   },
 ];
