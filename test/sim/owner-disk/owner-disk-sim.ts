@@ -195,9 +195,12 @@ export class OwnerDiskSim {
       const leaseMs = owner.leaseEndMs() - machine.nowMs();
       if (owner.live && leaseMs >= 0)
         this.#violation(`node${machine.nodeid} has a lease for ${leaseMs.toFixed(1)} ms when its locks are given to others`);
-      owner.excluded = true;
-      this.#held = this.#held.filter((one) => one.owner !== owner);
-      this.#forget(owner, "purge of ");
+    }
+    // A process that was killed meanwhile has its locks still: nobody has heard of its end.
+    for (const one of this.#owners.filter((life) => life.machine === machine && !life.excluded)) {
+      one.excluded = true;
+      this.#held = this.#held.filter((held) => held.owner !== one);
+      this.#forget(one, "purge of ");
     }
     for (const other of this.#owners) if (other.live && !other.excluded) other.step({ kind: "ask-again" });
   }
