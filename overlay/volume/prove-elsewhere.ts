@@ -66,8 +66,10 @@ export function createProveGoneAnywhere(options: ProveElsewhereOptions): ProveGo
         const waits = judged.proof.kind === "none" && judged.proof.underWay === true;
         if (waits && nowMs() - readMs >= FENCE_BLOCK_MS) {
           readMs = nowMs();
-          if (!(await isNamed(life))) return { kind: "none", why: "its owner's block has changed", changed: true };
+          if (!(await isNamed(life))) return CHANGED;
         }
+        // It may have given the device back before it ended; then the block as it was read says nothing any more.
+        if (judged.proof.kind === "ended" && !(await isNamed(life))) return CHANGED;
       } catch (error) {
         return none(`${options.nameOf(life.nodeid)} was not asked: ${error instanceof Error ? error.message : String(error)}`);
       }
@@ -79,6 +81,8 @@ export function createProveGoneAnywhere(options: ProveElsewhereOptions): ProveGo
     }
   };
 }
+
+const CHANGED: Proof = { kind: "none", why: "its owner's block has changed", changed: true };
 
 function none(why: string): Proof {
   return { kind: "none", why };

@@ -129,6 +129,14 @@ it("asks until the process has ended and its device is free", async () => {
   expect(b.asked).toEqual(Array.from({ length: 3 }, () => ({ nodeid: 2, pid: 7, startTime: 8, device: "/dev/sdb" })));
 });
 
+it("is no proof if the owner gave the device back before it ended: the block is to be read again", async () => {
+  const changed = { kind: "none", why: "its owner's block has changed", changed: true };
+  const b = bench([seen({ process: "alive", device: "busy" }), seen({})]);
+  b.blockChangesAtMs = PROVE_POLL_MS;
+  expect([await b.prove(life), b.asked.length]).toEqual([changed, 2]);
+  expect(await b.prove({ ...life, nodeid: 1 })).toEqual(changed);
+});
+
 it("gives up after PROVE_LIMIT_MS, with the last reason", async () => {
   const b = bench([seen({ process: "alive" }), seen({ device: "busy" })]);
   expect(await b.prove(life)).toEqual({ kind: "none", why: "process 7 of node2 has ended, but /dev/sdb is in use there still" });
