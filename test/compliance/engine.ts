@@ -25,6 +25,9 @@ function bytes(n: number, size = 8): Uint8Array {
   return data;
 }
 
+/** So often a state is tried for that nobody can bring about for sure. */
+const MAX_ROUNDS = 8;
+
 /** `create`: three nodes, started. `missing`: why there can be none on this machine. */
 export function engineCompliance(name: string, create: () => Promise<EngineLab>, missing: string | null = null): void {
   describe(`the ${name} engine`, () => {
@@ -192,12 +195,24 @@ export function engineCompliance(name: string, create: () => Promise<EngineLab>,
     });
 
     it("nobody had quorum in between: what was accepted is delivered to all", async () => {
-      await join(1, 2, 3);
-      lab.partition([[1], [2], [3]]);
-      await lab.until("all alone", () => [1, 2, 3].every((nodeid) => view(nodeid)?.quorum.quorate === false));
-      for (const nodeid of [1, 2, 3]) expect(say(nodeid, nodeid)).toBe("accepted");
-      lab.heal();
-      await lab.until("all hear all", () => [1, 2, 3].every((nodeid) => heard(nodeid).length === 3));
+      const all = [1, 2, 3];
+      // Links of real daemons heal one after the other. Two nodes may have a quorum before the third hears them, and its life ends then: that is
+      // another state than this one.
+      for (let round = 1; ; round++) {
+        await join(...all);
+        lab.partition([[1], [2], [3]]);
+        await lab.until("all alone", () => all.every((nodeid) => view(nodeid)?.quorum.quorate === false));
+        for (const nodeid of all) expect(say(nodeid, nodeid)).toBe("accepted");
+        const lives = all.map((nodeid) => lab.events(nodeid));
+        const hadQuorum = (): boolean => all.some((nodeid, index) => lab.events(nodeid) !== lives[index]);
+        lab.heal();
+        await lab.until("all hear all", () => hadQuorum() || all.every((nodeid) => heard(nodeid).length === 3));
+        if (!hadQuorum()) break;
+        expect(round).toBeLessThan(MAX_ROUNDS);
+        await lab.close();
+        lab = await create();
+        await quorate(...all);
+      }
       expect(heard(2)).toEqual(heard(1));
       expect(heard(3)).toEqual(heard(1));
       expect(view(2)?.together).toEqual([1, 2, 3]);
