@@ -1,7 +1,7 @@
 /** A node that does not reach the device, and one that reaches it again. */
 import { describe, expect, test } from "vitest";
 import { reachAgainMs } from "../../../overlay/volume/owner.ts";
-import { cluster, expectServed, own } from "./owner-scene.ts";
+import { cluster, effectsOf, expectServed, own } from "./owner-scene.ts";
 
 describe("an owner's device", () => {
   test("a block that cannot be read for a while: the node is out of the election, says so, and takes part again", () => {
@@ -71,13 +71,7 @@ describe("an owner's device", () => {
     const owner = own(lab, 3);
     const other = lab.start(1);
     lab.settle();
-    const counts: number[] = [];
-    const step = other.core.step.bind(other.core);
-    other.core.step = (event) => {
-      const effects = step(event);
-      for (const effect of effects) if (effect.kind === "reach-later") counts.push(effect.failures);
-      return effects;
-    };
+    const effects = effectsOf(other);
     const fail = (): void => {
       other.mountFails = true;
       lab.reachAgain();
@@ -88,7 +82,7 @@ describe("an owner's device", () => {
     lab.settle();
     fail();
     fail();
-    expect(counts).toEqual([1, 2, 3]);
+    expect(effects.flatMap((effect) => (effect.kind === "reach-later" ? [effect.failures] : []))).toEqual([1, 2, 3]);
     other.mountFails = false;
     lab.reachAgain();
     lab.settle();

@@ -2,7 +2,8 @@
 import { describe, expect, test } from "vitest";
 import type { OperatingError } from "../../../dlmd/base/error.ts";
 import { MAX_FIRST_QUESTIONS } from "../../../overlay/volume/owner-election.ts";
-import { cluster, expectServed, own } from "./owner-scene.ts";
+import type { OwnerEffect } from "../../../overlay/volume/owner-event.ts";
+import { cluster, effectsOf, expectServed, own } from "./owner-scene.ts";
 
 describe("the owner before", () => {
   test("R5: the only mounter is cut off and lives: a first mount of another node is refused, with words", () => {
@@ -80,18 +81,14 @@ describe("the owner before", () => {
     const owner = own(lab, 1);
     const other = lab.start(2);
     lab.settle();
-    const effects: string[] = [];
-    const step = other.core.step.bind(other.core);
-    other.core.step = (event) => {
-      const come = step(event);
-      effects.push(...come.map(({ kind }) => kind));
-      return come;
-    };
+    const effects = effectsOf(other);
     lab.kill(owner);
-    while (effects.at(-1) !== "prove-gone") expect(lab.stepOnce()).toBe(true);
+    while (effects.at(-1)?.kind !== "prove-gone") expect(lab.stepOnce()).toBe(true);
     const changed = { kind: "none", why: "its owner's block has changed", changed: true } as const;
-    expect(step({ kind: "proved", proof: changed })).toEqual([{ kind: "read-owner-block" }]);
-    expect(step({ kind: "owner-block", block: { ...lab.block, state: "released" } })).toMatchObject([{ kind: "request", lock: "owner" }]);
+    expect(other.core.step({ kind: "proved", proof: changed })).toEqual([{ kind: "read-owner-block" }]);
+    expect(other.core.step({ kind: "owner-block", block: { ...lab.block, state: "released" } })).toMatchObject([
+      { kind: "request", lock: "owner" },
+    ]);
   });
 
   test("what a proof waits for is shown while it is waited for", () => {
@@ -118,29 +115,22 @@ describe("the owner before", () => {
 
   test("whether it is a first mount that asks for a proof is said: such a one does not fence whom nobody has heard", () => {
     const lab = cluster();
-    const asked: boolean[] = [];
-    const watch = (client: ReturnType<typeof lab.start>): void => {
-      const step = client.core.step.bind(client.core);
-      client.core.step = (event) => {
-        const effects = step(event);
-        for (const effect of effects) if (effect.kind === "prove-gone") asked.push(effect.first);
-        return effects;
-      };
-    };
+    const asked = (effects: readonly OwnerEffect[]): boolean[] =>
+      effects.flatMap((effect) => (effect.kind === "prove-gone" ? [effect.first] : []));
     const owner = own(lab, 1);
     const served = lab.start(2);
-    watch(served);
+    const ofServed = effectsOf(served);
     lab.settle();
     lab.kill(owner);
     lab.settle();
-    expect(asked).toEqual([false]);
+    expect(asked(ofServed)).toEqual([false]);
     lab.leave(served);
     lab.settle();
     const first = lab.start(3);
-    watch(first);
+    const ofFirst = effectsOf(first);
     lab.settle();
     // The record went with the last mounter.
-    expect(asked).toEqual([false, true]);
+    expect(asked(ofFirst)).toEqual([true]);
   });
 
   test("an owner that died after its device was released needs no proof", () => {

@@ -10,6 +10,18 @@ export function cluster(seed = 1, nodes = 4): OwnerCluster {
 /** What a mount was told, in order. */
 export const kinds = (client: Client): string[] => client.told.map((effect: OwnerEffect) => effect.kind);
 
+/** All that a mount's core asks for from now on, in order. */
+export function effectsOf({ core }: Client): OwnerEffect[] {
+  const effects: OwnerEffect[] = [];
+  const step = core.step.bind(core);
+  core.step = (event) => {
+    const come = step(event);
+    effects.push(...come);
+    return come;
+  };
+  return effects;
+}
+
 /** Mounts there, and is the owner when all is quiet. */
 export function own(lab: OwnerCluster, nodeid: number): Client {
   const client = lab.start(nodeid);

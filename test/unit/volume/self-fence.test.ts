@@ -24,12 +24,16 @@ const SEEDS = Array.from({ length: 200 }, (_, seed) => seed);
 
 describe("the time of a self-fence", () => {
   const MARGIN_MS = 600;
-  beforeEach(() => void vi.useFakeTimers());
+  let told: string[];
+  let fence: SelfFence;
+  beforeEach(() => {
+    vi.useFakeTimers();
+    told = [];
+    fence = new SelfFence({ marginMs: MARGIN_MS, letGo: (why) => void told.push(why) });
+  });
   afterEach(() => void vi.useRealTimers());
 
   it("is SELF_FENCE_MARGINS after the lease has ended, and then each SELF_FENCE_AGAIN_MS", () => {
-    const told: string[] = [];
-    const fence = new SelfFence({ marginMs: MARGIN_MS, letGo: (why) => void told.push(why) });
     fence.lapsed();
     vi.advanceTimersByTime(MARGIN_MS);
     // The lease looks again and again while it is over.
@@ -46,8 +50,6 @@ describe("the time of a self-fence", () => {
   });
 
   it("never comes if the lease holds again before, and is counted anew", () => {
-    const told: string[] = [];
-    const fence = new SelfFence({ marginMs: MARGIN_MS, letGo: (why) => void told.push(why) });
     fence.lapsed();
     vi.advanceTimersByTime(SELF_FENCE_MARGINS * MARGIN_MS - 1);
     fence.end();
@@ -56,17 +58,9 @@ describe("the time of a self-fence", () => {
     vi.advanceTimersByTime(SELF_FENCE_MARGINS * MARGIN_MS - 1);
     expect(told).toEqual([]);
   });
-});
 
-describe("of a mount that ends", () => {
-  const MARGIN_MS = 600;
-  beforeEach(() => void vi.useFakeTimers());
-  afterEach(() => void vi.useRealTimers());
-
-  it("the lease is asked until it has ended, because nobody says any more that it lapses", () => {
-    const told: string[] = [];
+  it("of a mount that ends: the lease is asked until it has ended, because nobody says any more that it lapses", () => {
     let holds = true;
-    const fence = new SelfFence({ marginMs: MARGIN_MS, letGo: (why) => void told.push(why) });
     fence.follow(() => holds);
     vi.advanceTimersByTime(100 * MARGIN_MS);
     holds = false;
