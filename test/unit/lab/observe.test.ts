@@ -7,7 +7,8 @@ import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { overlaySocketPath } from "../../../overlay/query/overlay-query.ts";
 import { type NodeReport, observe } from "../../../overlay/lab/observe.ts";
 import type * as processes from "../../../overlay/lab/processes.ts";
-import { type LabState, type ProcessRef, WHOLE_NETWORK } from "../../../overlay/lab/state.ts";
+import type { LabState, ProcessRef } from "../../../overlay/lab/state.ts";
+import { labState } from "./lab-state.ts";
 
 const own = vi.hoisted((): ProcessRef => ({ pid: process.pid, startTicks: "1" }));
 const played = vi.hoisted(() => ({ mountinfo: "" }));
@@ -55,22 +56,7 @@ function file(): object {
   return { pid: process.pid, role: "owner", mountpoint: `${dir}/node1/mnt`, volume: "lab", device: "/dev/x" };
 }
 
-function lab(): LabState {
-  const nodes = [{ nodeid: 1, power: "on" as const, device: "/dev/x", cut: false, network: WHOLE_NETWORK, dlmd: own }];
-  const volumeUuid = "6b1c0b5e-3f0e-4f0a-9d5c-2f8c6a0c4d11";
-  const made = {
-    format: 1 as const,
-    id: "0a1b2c",
-    dir,
-    madeDir: false,
-    lower: "ext4" as const,
-    engine: "builtin" as const,
-    sizeBytes: 1,
-    givenImage: null,
-    volumeUuid,
-  };
-  return { ...made, phase: "up", step: "up", up: null, workers: [], madeDevices: [], nodes };
-}
+const lab = (): LabState => labState(dir, {}, { device: "/dev/x", dlmd: own });
 
 it("an overlay that has not answered within LOOK_TIMEOUT_MS is shown as not answering", async () => {
   let reports: NodeReport[] = [];

@@ -6,7 +6,6 @@ import { createInterface } from "node:readline";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import {
   type LabState,
-  WHOLE_NETWORK,
   existingLab,
   labLockName,
   labNode,
@@ -16,6 +15,7 @@ import {
   withLabLock,
   writeLab,
 } from "../../../overlay/lab/state.ts";
+import { labState } from "./lab-state.ts";
 
 let dir: string;
 beforeEach(() => {
@@ -23,25 +23,7 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(dir, { recursive: true, force: true }));
 
-function lab(): LabState {
-  return {
-    format: 1,
-    id: "0a1b2c",
-    dir,
-    madeDir: false,
-    lower: "ext4",
-    engine: "builtin",
-    sizeBytes: 1,
-    givenImage: null,
-    volumeUuid: "6b1c0b5e-3f0e-4f0a-9d5c-2f8c6a0c4d11",
-    phase: "up",
-    step: "up",
-    up: null,
-    workers: [],
-    madeDevices: [],
-    nodes: [1, 2].map((nodeid) => ({ nodeid, power: "on" as const, device: null, cut: false, network: WHOLE_NETWORK, dlmd: null })),
-  };
-}
+const lab = (): LabState => labState(dir, { nodes: [1, 2].map((nodeid) => ({ ...labState(dir).nodes[0], nodeid })) as LabState["nodes"] });
 
 describe("lab.json", () => {
   it("comes back as it was written, and a node changes alone", async () => {

@@ -8,7 +8,8 @@ import { setCableDelay } from "../../../overlay/lab/cable.ts";
 import { detachLoops } from "../../../overlay/lab/disk.ts";
 import { takeDown } from "../../../overlay/lab/down.ts";
 import type * as processes from "../../../overlay/lab/processes.ts";
-import { type LabNode, type LabState, labNode, type ProcessRef, WHOLE_NETWORK, writeLab } from "../../../overlay/lab/state.ts";
+import { type LabNode, type LabState, labNode, type ProcessRef, writeLab } from "../../../overlay/lab/state.ts";
+import { labState } from "./lab-state.ts";
 
 const played = vi.hoisted(() => ({
   alive: new Set<number>(),
@@ -78,20 +79,7 @@ function processOf(pid: number): ProcessRef {
 }
 
 function lab(change: Partial<LabState> = {}, dlmd: ProcessRef | null = null): LabState {
-  const nodes = [{ nodeid: 1, power: "on" as const, device: null, cut: false, network: WHOLE_NETWORK, dlmd }];
-  const volumeUuid = "6b1c0b5e-3f0e-4f0a-9d5c-2f8c6a0c4d11";
-  const made = {
-    format: 1 as const,
-    id: "0a1b2c",
-    dir,
-    madeDir: false,
-    lower: "directory" as const,
-    engine: "builtin" as const,
-    sizeBytes: 1,
-    givenImage: null,
-    volumeUuid,
-  };
-  return writeLab({ ...made, phase: "up", step: "up", up: null, workers: [], madeDevices: [], nodes, ...change });
+  return writeLab(labState(dir, { lower: "directory", ...change }, { dlmd }));
 }
 
 /** The first of the timers that are waited for: whether it is there before its last millisecond, and gone after it. */

@@ -12,7 +12,8 @@ import type { MountEntry } from "../../../dlmd/base/mount-table.ts";
 import { forceUnmountUnder } from "../../../overlay/lab/fuse-mounts.ts";
 import { showLive } from "../../../overlay/lab/live.ts";
 import { processRef, waitGone } from "../../../overlay/lab/processes.ts";
-import { type LabState, labNode, WHOLE_NETWORK, withLabLock, writeLab } from "../../../overlay/lab/state.ts";
+import { type LabState, labNode, withLabLock, writeLab } from "../../../overlay/lab/state.ts";
+import { labState } from "./lab-state.ts";
 
 // Its own functions are not played by fake timers.
 vi.mock("node:timers/promises", () => ({ setTimeout: (ms: number) => new Promise((resolve) => setTimeout(resolve, ms)) }));
@@ -69,22 +70,7 @@ async function isOverBefore(work: Promise<unknown>, timeMs: number): Promise<boo
   return before;
 }
 
-function lab(): LabState {
-  const nodes = [{ nodeid: 1, power: "on" as const, device: "/dev/x", cut: false, network: WHOLE_NETWORK, dlmd: null }];
-  const volumeUuid = "6b1c0b5e-3f0e-4f0a-9d5c-2f8c6a0c4d11";
-  const made = {
-    format: 1 as const,
-    id: "0a1b2c",
-    dir,
-    madeDir: false,
-    lower: "ext4" as const,
-    engine: "builtin" as const,
-    sizeBytes: 1,
-    givenImage: null,
-    volumeUuid,
-  };
-  return writeLab({ ...made, phase: "up", step: "up", up: null, workers: [], madeDevices: [], nodes });
-}
+const lab = (): LabState => writeLab(labState(dir, {}, { device: "/dev/x" }));
 
 function mounted(mountpoint: string): void {
   const { source, type }: Pick<MountEntry, "source" | "type"> = { source: "/dev/x", type: "fuse.clustered" };
