@@ -18,13 +18,13 @@ import {
 import os from "node:os";
 import path from "node:path";
 import { describe, expect, test } from "vitest";
-import { OperatingError } from "../../../dlmd/base/error.ts";
 import { disableVolume, enableVolume, showVolume } from "../../../overlay/cli/volume.ts";
 import { BIT_XATTR, type Bit } from "../../../overlay/volume/bit.ts";
 import { MountAttr, getAttribute, mountDetached, releaseDetached, setAttribute } from "../../../overlay/volume/detached.ts";
 import { tryExclusive } from "../../../overlay/volume/device.ts";
 import { mountLower } from "../../../overlay/volume/lower-mount.ts";
 import { probeDevice } from "../../../overlay/volume/probe.ts";
+import { refusal } from "../../refusal.ts";
 import { anyPlace, takeLower, takingOf } from "./take.ts";
 import { type Disk, attachLoop, checkFileSystem, run, withDisk } from "./disk.ts";
 
@@ -32,16 +32,6 @@ const bit: Bit = { cluster: "demo", volume: "shared", uuid: "6b1c0b5e-3f0e-4f0a-
 const TIMEOUT_MS = 120_000;
 const plainMmp = { state: "clean", intervalS: 1, hostName: expect.any(String) as string, device: expect.any(String) as string };
 const nobody = takingOf({ block: null, proof: null });
-
-async function refusal(work: Promise<unknown> | (() => unknown)): Promise<OperatingError> {
-  try {
-    await (typeof work === "function" ? work() : work);
-  } catch (error) {
-    if (error instanceof OperatingError) return error;
-    throw error;
-  }
-  throw new Error("it was not refused");
-}
 
 /** All trusted.* names of the root directory, by a mount of our own. */
 async function rootAttribute(disk: Disk, type: string): Promise<Buffer | null> {

@@ -4,7 +4,6 @@ import { once } from "node:events";
 import { closeSync, mkdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, test } from "vitest";
-import { OperatingError } from "../../../dlmd/base/error.ts";
 import { enableVolume } from "../../../overlay/cli/volume.ts";
 import { nativeAddon } from "../../../native/index.ts";
 import type { Bit } from "../../../overlay/volume/bit.ts";
@@ -13,6 +12,7 @@ import { MountFlag } from "../../../overlay/volume/mount-options.ts";
 import { RECORD_DIR, isServing, readMountRecord, removeMountRecord, writeMountRecord } from "../../../overlay/volume/mount-record.ts";
 import { mountAt } from "../../../dlmd/base/mount-table.ts";
 import { HOLDERS_AFTER_MS, RELEASE_LIMIT_MS, remount, unmount } from "../../../overlay/volume/remount.ts";
+import { refusal } from "../../refusal.ts";
 import { type Disk, run, withDisk } from "./disk.ts";
 
 const bit: Bit = { cluster: "demo", volume: "shared", uuid: "6b1c0b5e-3f0e-4f0a-9d5c-2f8c6a0c4d11" };
@@ -75,16 +75,6 @@ async function withMount(use: (mounted: Mounted) => Promise<void>): Promise<void
 const plain = { lazy: false, force: false, tell: (): void => {} };
 const recordFile = (device: string): string => path.join(RECORD_DIR, `${device}.json`);
 const startTime = (pid: number): string => readFileSync(`/proc/${pid}/stat`, "latin1").split(") ")[1]?.split(" ")[19] ?? "";
-
-async function refusal(work: Promise<unknown>): Promise<OperatingError> {
-  try {
-    await work;
-  } catch (error) {
-    if (error instanceof OperatingError) return error;
-    throw error;
-  }
-  throw new Error("it was not refused");
-}
 
 describe("a mount of type fuse.clustered", () => {
   test("shows its type and device; is not mounted a second time", async () => {

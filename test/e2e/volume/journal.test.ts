@@ -1,24 +1,15 @@
 /** A file system without a journal is no volume: after a crash of its owner nobody could go on with it. */
 import { expect, test } from "vitest";
-import { OperatingError } from "../../../dlmd/base/error.ts";
 import { disableVolume, enableVolume, showVolume } from "../../../overlay/cli/volume.ts";
 import type { Bit } from "../../../overlay/volume/bit.ts";
 import { mountLower } from "../../../overlay/volume/lower-mount.ts";
 import { checkMount } from "../../../overlay/volume/mount-checks.ts";
+import { refusal } from "../../refusal.ts";
 import { run, withDisk } from "./disk.ts";
 import { anyPlace, takingOf } from "./take.ts";
 
 const bit: Bit = { cluster: "demo", volume: "shared", uuid: "6b1c0b5e-3f0e-4f0a-9d5c-2f8c6a0c4d11" };
 const neverAsked = (): Promise<never> => Promise.reject(new Error("the cluster was asked"));
-
-async function refusal(work: Promise<unknown>): Promise<OperatingError> {
-  const error = await work.then(
-    () => new Error("it was not refused"),
-    (reason: unknown) => reason,
-  );
-  if (error instanceof OperatingError) return error;
-  throw error;
-}
 
 test("ext2, and ext4 without a journal, are refused at enable; with tune2fs -j they are volumes", async () => {
   for (const mkfs of [["mkfs.ext2"], ["mkfs.ext4", "-O", "^has_journal"]]) {

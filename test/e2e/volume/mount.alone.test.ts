@@ -3,7 +3,6 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { describe, expect, test } from "vitest";
-import { OperatingError } from "../../../dlmd/base/error.ts";
 import type { ClusterInfo, ViewInfo } from "../../../dlmd/client/api.ts";
 import { mountClustered } from "../../../overlay/cli/mount.ts";
 import { enableVolume } from "../../../overlay/cli/volume.ts";
@@ -13,6 +12,7 @@ import { MountAttr, mountDetached, releaseDetached } from "../../../overlay/volu
 import { checkMount } from "../../../overlay/volume/mount-checks.ts";
 import { unmount } from "../../../overlay/volume/remount.ts";
 import { ownSbin } from "../own-sbin.ts";
+import { refusal } from "../../refusal.ts";
 import { run, withDisk } from "./disk.ts";
 
 const bit: Bit = { cluster: "demo", volume: "shared", uuid: "6b1c0b5e-3f0e-4f0a-9d5c-2f8c6a0c4d11" };
@@ -30,15 +30,10 @@ const info: ClusterInfo = {
 const view: ViewInfo = { viewId: "1.1.a", quorate: true, members: [1], incarnations: ["aa"], quorumReason: "1 of 1 votes", running: true };
 const cluster = async (): Promise<{ info: ClusterInfo; view: ViewInfo }> => ({ info, view });
 
-async function refusal(work: Promise<unknown>): Promise<[string, number]> {
-  try {
-    await work;
-  } catch (error) {
-    if (!(error instanceof OperatingError)) throw error;
-    if (error.hint === undefined) throw new Error(`without a hint: ${error.message}`, { cause: error });
-    return [error.code, error.exitStatus];
-  }
-  throw new Error("it was not refused");
+async function refusedWith(work: Promise<unknown>): Promise<[string, number]> {
+  const { code, exitStatus, hint, message } = await refusal(work);
+  if (hint === undefined) throw new Error(`without a hint: ${message}`);
+  return [code, exitStatus];
 }
 
 describe("refusals of a clustered mount", () => {
@@ -47,17 +42,17 @@ describe("refusals of a clustered mount", () => {
       mountClustered({ device, directory, options, sloppy: false, fake: false, tell: () => {} });
     await withDisk("ext4", async (disk) => {
       const options = `runDir=${disk.dir}`;
-      expect(await refusal(mount("/dev/not-there", disk.mountPoint, options))).toEqual(["device-missing", 32]);
-      expect(await refusal(mount(disk.image, disk.mountPoint, options))).toEqual(["image-file", 32]);
-      expect(await refusal(mount("/dev/null", disk.mountPoint, options))).toEqual(["not-a-device", 32]);
-      expect(await refusal(mount(disk.device, disk.mountPoint, options))).toEqual(["no-bit", 32]);
-      expect(await refusal(mount(disk.device, disk.mountPoint, "errors=panic"))).toEqual(["bad-option", 1]);
+      expect(await refusedWith(mount("/dev/not-there", disk.mountPoint, options))).toEqual(["device-missing", 32]);
+      expect(await refusedWith(mount(disk.image, disk.mountPoint, options))).toEqual(["image-file", 32]);
+      expect(await refusedWith(mount("/dev/null", disk.mountPoint, options))).toEqual(["not-a-device", 32]);
+      expect(await refusedWith(mount(disk.device, disk.mountPoint, options))).toEqual(["no-bit", 32]);
+      expect(await refusedWith(mount(disk.device, disk.mountPoint, "errors=panic"))).toEqual(["bad-option", 1]);
       await enableVolume(disk.device, bit);
-      expect(await refusal(mount(disk.device, disk.mountPoint, options))).toEqual(["dlmd-not-running", 32]);
-      expect(await refusal(mount(disk.dir, disk.mountPoint, options))).toEqual(["no-bit", 32]);
+      expect(await refusedWith(mount(disk.device, disk.mountPoint, options))).toEqual(["dlmd-not-running", 32]);
+      expect(await refusedWith(mount(disk.dir, disk.mountPoint, options))).toEqual(["no-bit", 32]);
     });
     await withDisk("none", async (disk) => {
-      expect(await refusal(mount(disk.device, disk.mountPoint, `runDir=${disk.dir}`))).toEqual(["unknown-fs", 32]);
+      expect(await refusedWith(mount(disk.device, disk.mountPoint, `runDir=${disk.dir}`))).toEqual(["unknown-fs", 32]);
     });
   });
 
@@ -69,13 +64,13 @@ describe("refusals of a clustered mount", () => {
           info: { ...info, ...changed },
           view: { ...view, ...changedView },
         }));
-      expect(await refusal(check({ clusterName: "other" }))).toEqual(["wrong-cluster", 32]);
-      expect(await refusal(check({ volumes: [] }))).toEqual(["unknown-volume", 32]);
-      expect(await refusal(check({}, { quorate: false, members: [] }))).toEqual(["no-quorum", 32]);
-      expect(await refusal(check({ volumes: [{ name: "shared", uuid: bit.uuid, lower: "directory" }] }))).toEqual(["wrong-lower", 32]);
+      expect(await refusedWith(check({ clusterName: "other" }))).toEqual(["wrong-cluster", 32]);
+      expect(await refusedWith(check({ volumes: [] }))).toEqual(["unknown-volume", 32]);
+      expect(await refusedWith(check({}, { quorate: false, members: [] }))).toEqual(["no-quorum", 32]);
+      expect(await refusedWith(check({ volumes: [{ name: "shared", uuid: bit.uuid, lower: "directory" }] }))).toEqual(["wrong-lower", 32]);
       expect(await check({})).toMatchObject({ source: { kind: "device", path: disk.device }, volume: info.volumes[0], bit, info });
       expect(await checkMount("shared", disk.mountPoint, disk.dir, cluster)).toMatchObject({ source: null, bit });
-      expect(await refusal(checkMount("shered", disk.mountPoint, disk.dir, cluster))).toEqual(["unknown-volume", 32]);
+      expect(await refusedWith(checkMount("shered", disk.mountPoint, disk.dir, cluster))).toEqual(["unknown-volume", 32]);
     });
   });
 
@@ -84,13 +79,16 @@ describe("refusals of a clustered mount", () => {
       await enableVolume(disk.device, bit);
       const file = path.join(disk.dir, "file");
       writeFileSync(file, "");
-      expect(await refusal(checkMount(disk.device, file, disk.dir, cluster))).toEqual(["bad-mount-point", 32]);
-      expect(await refusal(checkMount(disk.device, path.join(disk.dir, "nothing"), disk.dir, cluster))).toEqual(["bad-mount-point", 32]);
+      expect(await refusedWith(checkMount(disk.device, file, disk.dir, cluster))).toEqual(["bad-mount-point", 32]);
+      expect(await refusedWith(checkMount(disk.device, path.join(disk.dir, "nothing"), disk.dir, cluster))).toEqual([
+        "bad-mount-point",
+        32,
+      ]);
       run("mount", "-o", "ro", disk.device, disk.mountPoint);
-      expect(await refusal(checkMount(disk.device, disk.dir, disk.dir, cluster))).toEqual(["device-busy", 32]);
+      expect(await refusedWith(checkMount(disk.device, disk.dir, disk.dir, cluster))).toEqual(["device-busy", 32]);
       run("umount", disk.mountPoint);
       const detached = await mountDetached(disk.device, "ext4", [], MountAttr.RDONLY);
-      expect(await refusal(checkMount(disk.device, disk.mountPoint, disk.dir, cluster))).toEqual(["device-busy", 32]);
+      expect(await refusedWith(checkMount(disk.device, disk.mountPoint, disk.dir, cluster))).toEqual(["device-busy", 32]);
       await releaseDetached(detached, disk.device);
       await checkMount(disk.device, disk.mountPoint, disk.dir, cluster);
     });
@@ -99,10 +97,10 @@ describe("refusals of a clustered mount", () => {
   test("unmounting what is not mounted, or not ours", async () => {
     await withDisk("ext4", async (disk) => {
       const plain = { lazy: false, force: false, tell: (): void => {} };
-      expect(await refusal(unmount(disk.mountPoint, plain))).toEqual(["not-mounted", 32]);
+      expect(await refusedWith(unmount(disk.mountPoint, plain))).toEqual(["not-mounted", 32]);
       run("mount", disk.device, disk.mountPoint);
-      expect(await refusal(unmount(disk.mountPoint, plain))).toEqual(["not-clustered", 32]);
-      expect(await refusal(checkMountOptions(disk.mountPoint))).toEqual(["not-clustered", 32]);
+      expect(await refusedWith(unmount(disk.mountPoint, plain))).toEqual(["not-clustered", 32]);
+      expect(await refusedWith(checkMountOptions(disk.mountPoint))).toEqual(["not-clustered", 32]);
     });
   });
 });

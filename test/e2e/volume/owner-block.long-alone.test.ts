@@ -3,7 +3,6 @@ import { closeSync, openSync, readFileSync, renameSync, writeFileSync, writeSync
 import { hostname } from "node:os";
 import path from "node:path";
 import { describe, expect, test } from "vitest";
-import { OperatingError } from "../../../dlmd/base/error.ts";
 import { disableVolume, enableVolume, showVolume } from "../../../overlay/cli/volume.ts";
 import { BIT_XATTR, type Bit, encodeBit } from "../../../overlay/volume/bit.ts";
 import { mountDetached, releaseDetached, setAttribute } from "../../../overlay/volume/detached.ts";
@@ -14,6 +13,7 @@ import { checkMount } from "../../../overlay/volume/mount-checks.ts";
 import { releaseByWord } from "../../../overlay/volume/operator-release.ts";
 import type { OwnerBlock } from "../../../overlay/volume/owner-block.ts";
 import { thisMachine } from "../../../overlay/volume/prove-gone.ts";
+import { refusal } from "../../refusal.ts";
 import { type Disk, attachLoop, checkFileSystem, run, withDisk } from "./disk.ts";
 import { storedBit, takeLower, takingOf } from "./take.ts";
 
@@ -21,16 +21,6 @@ const bit: Bit = { cluster: "demo", volume: "shared", uuid: "6b1c0b5e-3f0e-4f0a-
 const TIMEOUT_MS = 120_000;
 /** The kernel waits for 11 s at least where MMP is not clean (mmp.ts). */
 const MMP_WAIT_MS = 11_000;
-
-async function refusal(work: Promise<unknown>): Promise<OperatingError> {
-  try {
-    await work;
-  } catch (error) {
-    if (error instanceof OperatingError) return error;
-    throw error;
-  }
-  throw new Error("it was not refused");
-}
 
 const blockOf = (device: string): Promise<OwnerBlock> => readOwnerBlock(device, storedBit(device).ownerBlock ?? 0, bit.uuid);
 

@@ -6,8 +6,9 @@ import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { ViewInfo } from "../../../dlmd/client/api.ts";
 import { configRecordOf, encodeConfigMessage } from "../../../dlmd/config/change-codec.ts";
 import type { KeptConfig } from "../../../dlmd/config/record.ts";
-import { OperatingError } from "../../../dlmd/base/error.ts";
+import type { OperatingError } from "../../../dlmd/base/error.ts";
 import { APPLY_TIMEOUT_MS, ConfigKeeper, readKeptConfig, REWRITE_PAUSE_MS, startingConfig } from "../../../dlmd/driver/config-keeper.ts";
+import { refusal } from "../../refusal.ts";
 
 const example = `cluster: lab
 version: 1
@@ -20,16 +21,6 @@ beforeEach(() => {
   dir = mkdtempSync(path.join(tmpdir(), "coverlay-kept-"));
 });
 afterEach(() => rmSync(dir, { recursive: true }));
-
-async function refusal(run: () => unknown): Promise<OperatingError> {
-  try {
-    await run();
-  } catch (error) {
-    if (error instanceof OperatingError) return error;
-    throw error;
-  }
-  throw new Error("accepted");
-}
 
 test("two_node without fence devices is refused in a file, and in what an earlier version of dlmd kept", async () => {
   const file = await refusal(() => startingConfig(null, twoNode, "cluster.yaml", 1500));
