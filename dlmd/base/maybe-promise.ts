@@ -12,6 +12,11 @@ export function andThen<T, U>(value: MaybePromise<T>, use: (value: T) => MaybePr
   return value instanceof Promise ? value.then(use) : use(value);
 }
 
+/** A promise of what `work` answers; a rejection, whether it fails now or later. */
+export async function promised<T>(work: () => MaybePromise<T>): Promise<T> {
+  return await work();
+}
+
 /** The result of a system call: a negative one is thrown as its Errno. */
 export function checked(result: number): number {
   if (result < 0) throw errnoError(-result);

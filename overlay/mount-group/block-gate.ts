@@ -5,7 +5,7 @@
  * While nothing is held the methods of `lower` are those of the lower itself: the way of the data pays nothing.
  */
 import { E, errnoError } from "../../dlmd/base/errno.ts";
-import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
+import { type MaybePromise, promised } from "../../dlmd/base/maybe-promise.ts";
 import type { Lower, LowerHandle } from "../lower/lower.ts";
 
 /** Calls that wait; ENOMEM beyond, but for a close. The kernel's own limit (max_background 65535) comes first. */
@@ -112,7 +112,7 @@ export class BlockGate {
     this.#switch();
     const held = this.#held;
     this.#held = [];
-    for (const { make, resolve, reject } of held) settle(make).then(resolve, reject);
+    for (const { make, resolve, reject } of held) promised(make).then(resolve, reject);
   }
 
   /** The mount ends: what waits ends with EIO, and what is to be closed is closed. */
@@ -145,9 +145,4 @@ export class BlockGate {
 /** An answer that is there at once is a view that the next call overwrites. */
 function ownBytes(answer: MaybePromise<Uint8Array>): MaybePromise<Uint8Array> {
   return answer instanceof Promise ? answer : Uint8Array.from(answer);
-}
-
-/** A rejection, whether now or later. */
-async function settle(make: () => MaybePromise<unknown>): Promise<unknown> {
-  return await make();
 }

@@ -18,7 +18,7 @@ import { type Repeat, repeatOf } from "../wire/repeat.ts";
 import { OwnChanges } from "./own-changes.ts";
 import type { Unsynced } from "../unsynced.ts";
 import type { CallName, RequestOf } from "../wire/calls.ts";
-import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
+import { type MaybePromise, promised } from "../../../dlmd/base/maybe-promise.ts";
 
 /** Calls of this node's mount that wait; ENOMEM beyond. The kernel's own limit (max_background 65535) comes first. */
 export const MAX_PARKED_CALLS = 131_072;
@@ -207,7 +207,7 @@ export class DiskGuard {
         reject(errnoError(E.EIO));
         continue;
       }
-      void settle(() => work(next)).then(resolve, judge);
+      void promised(() => work(next)).then(resolve, judge);
     }
   }
 
@@ -270,7 +270,7 @@ export class DiskGuard {
     if (side.target !== this.#options.local) {
       const { target } = side;
       if (repeat?.again === false) return Promise.reject(errnoError(E.EIO));
-      return settle(() => work(target)).catch((error: unknown) => Promise.reject(judgeRepeated(error, repeat)));
+      return promised(() => work(target)).catch((error: unknown) => Promise.reject(judgeRepeated(error, repeat)));
     }
     if (side.parked.length >= MAX_PARKED_CALLS) return Promise.reject(errnoError(E.ENOMEM));
     return new Promise((resolve, reject) => side.parked.push({ work, repeat, resolve, reject }));
@@ -361,11 +361,6 @@ export class DiskGuard {
       },
     };
   }
-}
-
-/** A rejection, whether now or later. */
-async function settle(work: () => MaybePromise<unknown>): Promise<unknown> {
-  return await work();
 }
 
 function judgeRepeated(error: unknown, repeat: Repeat | null): Error {

@@ -3,6 +3,7 @@ import { expect, it } from "vitest";
 import { countAll } from "../../../dlmd/driver/count-all.ts";
 import { createNode } from "../../../dlmd/node.ts";
 import type { StatusAnswer } from "../../../dlmd/query/answer.ts";
+import { boot } from "../dlmd/boot.ts";
 
 const waiting = { nodeid: 2, members: [1, 2, 4], quorate: false, quorumReason: "0 of 1 votes", counting: [3] } as unknown as StatusAnswer;
 const nothing = expect.stringContaining("this node had nothing to reset") as unknown;
@@ -27,17 +28,6 @@ it("a node that ends its life meanwhile is not said to be reset", () => {
 });
 
 it("the core answers that it had nothing to reset, if it knows of nobody who does not count", () => {
-  const nodes = [1, 2, 3].map((nodeid) => ({ nodeid, name: `node${nodeid}`, address: "", votes: 1 }));
-  const boot = {
-    nodeid: 1,
-    incarnation: "00000000000000aa",
-    configVersion: 1,
-    nodes,
-    timeoutMs: 1000,
-    promisedEpoch: 9,
-    seed: 1,
-    nowMs: 0,
-  };
   const seen = { id: { epoch: 9, proposer: 2, incarnation: "00000000000000bb" }, members: [] };
   const answer = (node: ReturnType<typeof createNode>): unknown =>
     node.step({ kind: "count-all", by: "me" }, 1).find(({ kind }) => kind === "count-all-answer");

@@ -3,6 +3,7 @@ import { expect, it } from "vitest";
 import { createNode } from "../../../dlmd/node.ts";
 import { FenceGate, type KeptFences, noFences } from "../../../dlmd/recovery/fence-gate.ts";
 import type { OpenVictim, Victim } from "../../../dlmd/wire/peer-message.ts";
+import { boot } from "./boot.ts";
 
 const victim = (nodeid: number, life: number, epoch: number, lockspaces: readonly string[] | null = null): OpenVictim => ({
   nodeid,
@@ -107,17 +108,6 @@ it("where no lockspace needs fencing nothing waits", () => {
 });
 
 it("a node that starts again shows what it had kept", () => {
-  const nodes = [1, 2, 3].map((nodeid) => ({ nodeid, name: `node${nodeid}`, address: "", votes: 1 }));
-  const boot = {
-    nodeid: 1,
-    incarnation: "00000000000000aa",
-    configVersion: 1,
-    nodes,
-    timeoutMs: 1000,
-    promisedEpoch: 9,
-    seed: 1,
-    nowMs: 0,
-  };
   const node = createNode({ ...boot, fencedLockspaces: ["guarded"], fences: { open: [victim(3, 1, 7)], fenced: [dead(2, 1, 6)] } });
   expect(node.query("status", 0)).toMatchObject({
     unfenced: [{ nodeid: 3, incarnation: "0000000000000001", failingView: "7.1.00000000000000aa" }],
