@@ -181,8 +181,8 @@ export const mountGroupMutations: readonly Mutation[] = [
     id: "block-not-in-order",
     breaks: "calls that were held are made in another order",
     file: "overlay/mount-group/block-gate.ts",
-    find: "for (const { make, resolve, reject } of held) settle(",
-    replace: "for (const { make, resolve, reject } of held.toReversed()) settle(",
+    find: "for (const { make, resolve, reject } of held) promised(",
+    replace: "for (const { make, resolve, reject } of held.toReversed()) promised(",
     caughtBy: "test/unit/mount-group/block-gate.test.ts",
   },
   {
