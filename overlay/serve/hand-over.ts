@@ -3,7 +3,7 @@
  * owner-service.ts; who goes first: ../volume/owner-election.ts. The command: ../cli/handover.ts.
  */
 import type { ClusterInfo } from "../../dlmd/client/api.ts";
-import type { AnswerOf, RequestOf } from "../lower/wire/calls.ts";
+import type { AnswerOf, RequestOf } from "../lower/wire/call-types.ts";
 import type { OwnerRole } from "../volume/owner-event.ts";
 import type { OwnerRecord } from "../volume/owner-record.ts";
 

@@ -10,7 +10,7 @@ import { inTime, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { type RemoteHandle, RemoteHandles } from "./handles.ts";
 import { isErrno, RemoteSession, type RemoteSessionOptions } from "./session.ts";
 import { type Changed, Unsynced } from "../unsynced.ts";
-import type { AnswerOf, CallName, RequestOf } from "../wire/calls.ts";
+import type { AnswerOf, CallName, RequestOf } from "../wire/call-types.ts";
 
 const EMPTY = new Uint8Array(0);
 

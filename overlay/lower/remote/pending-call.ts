@@ -2,7 +2,9 @@
 import { ByteReader, type ByteWriter } from "../../../dlmd/base/bytes.ts";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { WireError } from "../../../dlmd/base/error.ts";
-import { type AnswerOf, CALLS, type CallName, type CallRow, decodeWith, type RequestOf } from "../wire/calls.ts";
+import { decodeWith } from "../wire/call-codecs.ts";
+import type { AnswerOf, CallName, RequestOf } from "../wire/call-types.ts";
+import { CALLS, type CallRow } from "../wire/calls.ts";
 import { type Repeat, repeatOf } from "../wire/repeat.ts";
 import type { RemoteHandle } from "./handles.ts";
 

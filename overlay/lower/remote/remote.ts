@@ -6,7 +6,7 @@ import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { checkName, checkWritable, MAX_GETATTR_MANY, MAX_LOOKUP_MANY } from "../limits.ts";
 import { NAME_MAX, PATH_MAX, XATTR_SIZE_MAX } from "../linux.ts";
 import type { Attr, FileId, Lower } from "../lower.ts";
-import type { AnswerOf } from "../wire/calls.ts";
+import type { AnswerOf } from "../wire/call-types.ts";
 import { type Adopted, RemoteCore, type RemoteCoreOptions } from "./core.ts";
 import type { OwnerAddress, RemoteCounters } from "./connection.ts";
 import type { OwnerWait } from "../owner-wait.ts";

@@ -26,7 +26,7 @@ import type { RemoteHandle } from "./handles.ts";
 import type { OwnerWait } from "../owner-wait.ts";
 import { createPendingCall, decodeErrno, type PendingCall } from "./pending-call.ts";
 import { FrameType } from "../wire/frame.ts";
-import type { AnswerOf, CallName, RequestOf } from "../wire/calls.ts";
+import type { AnswerOf, CallName, RequestOf } from "../wire/call-types.ts";
 
 /** Calls sent and not answered; further ones wait here. */
 export const MAX_OUTSTANDING_CALLS = 512;

@@ -17,7 +17,7 @@ import type { OwnerWait } from "../owner-wait.ts";
 import { type Repeat, repeatOf } from "../wire/repeat.ts";
 import { OwnChanges } from "./own-changes.ts";
 import type { Unsynced } from "../unsynced.ts";
-import type { CallName, RequestOf } from "../wire/calls.ts";
+import type { CallName, RequestOf } from "../wire/call-types.ts";
 import { type MaybePromise, promised } from "../../../dlmd/base/maybe-promise.ts";
 
 /** Calls of this node's mount that wait; ENOMEM beyond. The kernel's own limit (max_background 65535) comes first. */

@@ -3,7 +3,7 @@
  * have the same one, and the kernel ends no process that waits for its disk. A path that is lost on this node alone: ../../serve/README.md.
  */
 import type { OwnerWait } from "../owner-wait.ts";
-import type { CallName } from "../wire/calls.ts";
+import type { CallName } from "../wire/call-types.ts";
 
 export class DiskWait {
   readonly #now: () => number;

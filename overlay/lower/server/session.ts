@@ -13,7 +13,9 @@ import type { LocalLower } from "../local/local.ts";
 import type { Attr, Entry, FileId, LowerHandle } from "../lower.ts";
 import { andThen, withErrors, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { FrameType } from "../wire/frame.ts";
-import { type AnswerOf, CALLS, type CallName, type CallRow, decodeWith, type RequestOf } from "../wire/calls.ts";
+import { decodeWith } from "../wire/call-codecs.ts";
+import type { AnswerOf, CallName, RequestOf } from "../wire/call-types.ts";
+import { CALLS, type CallRow } from "../wire/calls.ts";
 
 /** Open handles of one session, and those that could not be opened again; ENFILE beyond. Of an earlier owner's there may be more: pinned. */
 export const MAX_SESSION_HANDLES = 65_536;

@@ -4,121 +4,39 @@
  * Handles are numbers that the caller chooses and never uses twice: so an open may be sent again without harm, and a
  * handle keeps its number when it is opened again at the next owner.
  */
-import { ByteReader, type ByteWriter } from "../../../dlmd/base/bytes.ts";
-import { WireError } from "../../../dlmd/base/error.ts";
-import { MAX_GETATTR_MANY, MAX_IO_BYTES, MAX_LOOKUP_MANY } from "../limits.ts";
-import type { Attr, AttrChange, Caller, DirPage, Entry, Fetched, FileId, Listing, StatFs } from "../lower.ts";
+import {
+  type Codec,
+  LISTINGS,
+  attr,
+  attribute,
+  block,
+  entry,
+  entryMade,
+  handled,
+  identified,
+  manyIds,
+  manyNames,
+  manyOrNull,
+  name,
+  nothing,
+  optional,
+  parentTold,
+  readChange,
+  readListing,
+  readMade,
+  readName,
+  readParent,
+  removed,
+  size,
+  synced,
+  tail,
+  writeChange,
+  writeMade,
+  writeName,
+  writeParent,
+} from "./call-codecs.ts";
+import type { AnswerOf, CallName, RequestOf } from "./call-types.ts";
 import * as v from "./values.ts";
-
-interface Name {
-  readonly parent: FileId;
-  readonly name: Buffer;
-}
-/** A change of a directory's names. */
-interface NameChange extends Name {
-  /** Whether the answer is to bring the directory's attributes. */
-  readonly tellParent: boolean;
-}
-interface Made extends NameChange {
-  readonly mode: number;
-  readonly caller: Caller;
-}
-interface Removed extends NameChange {
-  readonly expected: FileId;
-}
-/** The directory's attributes after the change; null: not asked for, or not to be had. */
-interface ParentTold {
-  readonly parent: Attr | null;
-}
-interface EntryMade extends ParentTold {
-  readonly entry: Entry;
-}
-interface Identified {
-  readonly id: FileId;
-}
-interface Handled {
-  readonly handle: number;
-}
-interface Synced extends Handled {
-  readonly dataOnly: boolean;
-}
-interface Attribute extends Identified {
-  readonly name: Buffer;
-}
-export interface RenameRequest {
-  readonly oldParent: FileId;
-  readonly oldName: Buffer;
-  readonly newParent: FileId;
-  readonly newName: Buffer;
-  readonly flags: number;
-  readonly expectedOld: FileId;
-  readonly expectedNew: FileId | null;
-}
-export interface CopyRequest {
-  readonly inHandle: number;
-  readonly inOffset: number;
-  readonly outHandle: number;
-  readonly outOffset: number;
-  readonly bytes: number;
-}
-
-/** Each call's request and answer. */
-export interface WireCalls {
-  lookup: { request: Name; answer: Entry };
-  lookupMany: { request: { readonly parent: FileId; readonly names: readonly Buffer[] }; answer: readonly (Entry | null)[] };
-  getattr: { request: Identified; answer: Attr };
-  getattrMany: { request: { readonly ids: readonly FileId[] }; answer: readonly (Attr | null)[] };
-  setattr: { request: Identified & { readonly change: AttrChange; readonly handle: number | null }; answer: Attr };
-  readlink: { request: Identified; answer: Buffer };
-  create: { request: Made & { readonly flags: number; readonly handle: number }; answer: EntryMade };
-  mkdir: { request: Made; answer: EntryMade };
-  mknod: { request: Made & { readonly rdevMajor: number; readonly rdevMinor: number }; answer: EntryMade };
-  symlink: { request: NameChange & { readonly target: Buffer; readonly caller: Caller }; answer: EntryMade };
-  unlink: { request: Removed; answer: ParentTold };
-  rmdir: { request: Removed; answer: ParentTold };
-  rename: { request: RenameRequest; answer: void };
-  link: {
-    request: Identified & { readonly newParent: FileId; readonly newName: Buffer; readonly tellParent: boolean };
-    answer: ParentTold & { readonly attr: Attr };
-  };
-  open: { request: Identified & Handled & { readonly flags: number }; answer: void };
-  opendir: { request: Identified & Handled; answer: void };
-  close: { request: Handled; answer: void };
-  read: { request: Handled & { readonly offset: number; readonly bytes: number }; answer: Uint8Array };
-  /** All that this caller has open is open at this owner. Sent after that, once for each owner. */
-  claimed: { request: void; answer: void };
-  /** To the owner of that epoch: give the volume to that node, 0: to the lowest other. `refused`: why not, as words; "": it is begun. */
-  handOver: { request: { readonly epoch: number; readonly heir: number }; answer: { readonly heir: number; readonly refused: string } };
-  fetch: { request: Identified & Handled & { readonly offset: number; readonly bytes: number }; answer: Fetched };
-  write: {
-    /** `tell`: the file, if the answer is to bring its attributes. */
-    request: Handled & { readonly offset: number; readonly append: boolean; readonly tell: FileId | null; readonly data: Uint8Array };
-    answer: { readonly offset: number; readonly bytes: number; readonly attr: Attr | null };
-  };
-  fsync: { request: Synced; answer: void };
-  fsyncdir: { request: Synced; answer: void };
-  fallocate: { request: Handled & { readonly mode: number; readonly offset: number; readonly bytes: number }; answer: void };
-  lseek: { request: Handled & { readonly offset: number; readonly whence: number }; answer: number };
-  copyFileRange: { request: CopyRequest; answer: number };
-  readdir: { request: Handled & { readonly cookie: bigint; readonly bytes: number; readonly listing: Listing }; answer: DirPage };
-  statfs: { request: void; answer: StatFs };
-  getxattr: { request: Attribute; answer: Buffer };
-  setxattr: { request: Attribute & { readonly value: Buffer; readonly flags: number }; answer: void };
-  listxattr: { request: Identified; answer: Buffer };
-  removexattr: { request: Attribute; answer: void };
-  syncfs: { request: void; answer: void };
-}
-
-export type CallName = keyof WireCalls;
-export type RequestOf<K extends CallName> = WireCalls[K]["request"];
-export type AnswerOf<K extends CallName> = WireCalls[K]["answer"];
-
-export interface Codec<T> {
-  readonly write: (writer: ByteWriter, value: T) => void;
-  readonly read: (reader: ByteReader) => T;
-  /** The tail of the frame, sent from where it lies; `read` takes it from the reader. */
-  readonly data?: (value: T) => Uint8Array;
-}
 
 export interface CallRow<K extends CallName> {
   readonly type: number;
@@ -128,122 +46,6 @@ export interface CallRow<K extends CallName> {
   readonly remembered: boolean;
   readonly request: Codec<RequestOf<K>>;
   readonly answer: Codec<AnswerOf<K>>;
-}
-
-const nothing: Codec<void> = { write: () => undefined, read: () => undefined };
-const attr: Codec<Attr> = { write: v.writeAttr, read: v.readAttr };
-const entry: Codec<Entry> = { write: v.writeEntry, read: v.readEntry };
-const block: Codec<Buffer> = {
-  write: (w, value) => void w.block(value),
-  read: (r) => v.asBuffer(r.block(v.MAX_XATTR_BYTES)),
-};
-const size: Codec<number> = { write: (w, value) => void w.u64(value), read: (r) => r.u64() };
-const identified: Codec<Identified> = { write: (w, q) => v.writeFileId(w, q.id), read: (r) => ({ id: v.readFileId(r) }) };
-
-function writeName(w: ByteWriter, q: Name): void {
-  v.writeFileId(w, q.parent);
-  v.writeName(w, q.name);
-}
-function readName(r: ByteReader): Name {
-  return { parent: v.readFileId(r), name: v.readName(r) };
-}
-const name: Codec<Name> = { write: writeName, read: readName };
-
-function writeChange(w: ByteWriter, q: NameChange): void {
-  writeName(w, q);
-  w.bool(q.tellParent);
-}
-function readChange(r: ByteReader): NameChange {
-  return { ...readName(r), tellParent: r.bool() };
-}
-
-function optional<T>(w: ByteWriter, value: T | null, write: (w: ByteWriter, value: T) => void): void {
-  w.bool(value !== null);
-  if (value !== null) write(w, value);
-}
-
-function writeParent(w: ByteWriter, { parent }: ParentTold): void {
-  optional(w, parent, v.writeAttr);
-}
-function readParent(r: ByteReader): ParentTold {
-  return { parent: r.bool() ? v.readAttr(r) : null };
-}
-const parentTold: Codec<ParentTold> = { write: writeParent, read: readParent };
-const entryMade: Codec<EntryMade> = {
-  write: (w, made) => {
-    v.writeEntry(w, made.entry);
-    writeParent(w, made);
-  },
-  read: (r) => ({ entry: v.readEntry(r), ...readParent(r) }),
-};
-
-function writeMade(w: ByteWriter, q: Made): void {
-  writeChange(w, q);
-  w.u32(q.mode);
-  v.writeCaller(w, q.caller);
-}
-function readMade(r: ByteReader): Made {
-  return { ...readChange(r), mode: r.u32(), caller: v.readCaller(r) };
-}
-
-const removed: Codec<Removed> = {
-  write: (w, q) => {
-    writeChange(w, q);
-    v.writeFileId(w, q.expected);
-  },
-  read: (r) => ({ ...readChange(r), expected: v.readFileId(r) }),
-};
-const handled: Codec<Handled> = { write: (w, q) => void w.u32(q.handle), read: (r) => ({ handle: r.u32() }) };
-const synced: Codec<Synced> = {
-  write: (w, q) => void w.u32(q.handle).bool(q.dataOnly),
-  read: (r) => ({ handle: r.u32(), dataOnly: r.bool() }),
-};
-const attribute: Codec<Attribute> = {
-  write: (w, q) => {
-    v.writeFileId(w, q.id);
-    v.writeName(w, q.name);
-  },
-  read: (r) => ({ id: v.readFileId(r), name: v.readName(r) }),
-};
-
-/** What is left of a frame, at most 1 MiB. */
-function tail(r: ByteReader): Uint8Array {
-  if (r.remaining > MAX_IO_BYTES) throw new WireError(`${r.remaining} bytes of data, at most ${MAX_IO_BYTES} allowed`);
-  return r.bytes(r.remaining);
-}
-
-function manyIds(r: ByteReader): FileId[] {
-  const count = r.u16();
-  if (count > MAX_GETATTR_MANY) throw new WireError(`${count} inodes, at most ${MAX_GETATTR_MANY} allowed`);
-  return Array.from({ length: count }, () => v.readFileId(r));
-}
-
-function manyNames(r: ByteReader): Buffer[] {
-  const count = r.u16();
-  if (count > MAX_LOOKUP_MANY) throw new WireError(`${count} names, at most ${MAX_LOOKUP_MANY} allowed`);
-  return Array.from({ length: count }, () => v.readName(r));
-}
-
-function manyOrNull<T>(one: Codec<T>): Codec<readonly (T | null)[]> {
-  return {
-    write: (w, values) => {
-      w.u16(values.length);
-      for (const value of values) {
-        w.bool(value !== null);
-        if (value !== null) one.write(w, value);
-      }
-    },
-    read: (r) => Array.from({ length: r.u16() }, () => (r.bool() ? one.read(r) : null)),
-  };
-}
-
-const LISTINGS: readonly Listing[] = ["plain", "entries", "names"];
-
-function readListing(r: ByteReader): Listing {
-  const at = r.u8();
-  const listing = LISTINGS[at];
-  if (listing === undefined) throw new WireError(`no listing: ${at}`);
-  return listing;
 }
 
 const row = <K extends CallName>(type: number, mutates: boolean, request: Codec<RequestOf<K>>, answer: Codec<AnswerOf<K>>): CallRow<K> => ({
@@ -535,12 +337,4 @@ const nameByType: ReadonlyMap<number, CallName> = new Map(
 /** undefined for a type that is no call. */
 export function callOfType(type: number): CallName | undefined {
   return nameByType.get(type);
-}
-
-/** Reads all of `body`. WireError. */
-export function decodeWith<T>(codec: Codec<T>, body: Uint8Array): T {
-  const reader = new ByteReader(body);
-  const value = codec.read(reader);
-  reader.end();
-  return value;
 }

@@ -5,7 +5,7 @@
  * clean".
  */
 import { E } from "../../../dlmd/base/errno.ts";
-import type { CallName, RequestOf } from "./calls.ts";
+import type { CallName, RequestOf } from "./call-types.ts";
 
 /** `again`: made anew, and the answer counts. An errno in `doubtful` may come from the change itself, made by the owner before. */
 export type Repeat = { readonly again: false } | { readonly again: true; readonly doubtful: readonly number[] };

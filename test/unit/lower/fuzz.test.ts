@@ -15,7 +15,9 @@ import { createSecureAcceptor, secureInitiator } from "../../../dlmd/tls/secure-
 import * as handshake from "../../../overlay/lower/wire/handshake.ts";
 import type { LocalLower } from "../../../overlay/lower/local/local.ts";
 import { encodeFrame, FrameReader, FrameType, LOWER_WIRE_VERSION, MAX_FRAME_BYTES } from "../../../overlay/lower/wire/frame.ts";
-import { CALLS, type CallName, type Codec, decodeWith } from "../../../overlay/lower/wire/calls.ts";
+import { type Codec, decodeWith } from "../../../overlay/lower/wire/call-codecs.ts";
+import type { CallName } from "../../../overlay/lower/wire/call-types.ts";
+import { CALLS } from "../../../overlay/lower/wire/calls.ts";
 import { LOOPBACK, TEST_CALLER, TEST_OWNER, TEST_VOLUME } from "../../compliance/lower-fixture.ts";
 import { SAMPLES } from "../../vector/lower/samples.ts";
 import { mutate } from "../dlmd-shell/mutate.ts";

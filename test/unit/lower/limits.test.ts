@@ -23,7 +23,8 @@ import {
 } from "../../../overlay/lower/local/removed-inodes.ts";
 import { COLD_LOOKUPS_MIN, WarmUp } from "../../../overlay/lower/local/warm-up.ts";
 import { encodeFrame, FrameReader, FrameType, LOWER_WIRE_VERSION, MAX_HELLO_FRAME_BYTES } from "../../../overlay/lower/wire/frame.ts";
-import { CALLS, decodeWith } from "../../../overlay/lower/wire/calls.ts";
+import { decodeWith } from "../../../overlay/lower/wire/call-codecs.ts";
+import { CALLS } from "../../../overlay/lower/wire/calls.ts";
 import { MAX_NAME_BYTES, MAX_XATTR_BYTES, readDirPage, readName, writeDirPage, writeName } from "../../../overlay/lower/wire/values.ts";
 import { nativeAddon, type Native } from "../../../native/index.ts";
 import { caller, errnoOf, name, RDWR, remoteLab } from "./remote-lab.ts";

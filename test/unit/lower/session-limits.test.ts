@@ -20,7 +20,8 @@ import {
   ServerSession,
 } from "../../../overlay/lower/server/session.ts";
 import { encodeFrame, FrameType, LOWER_WIRE_VERSION, MAX_FRAME_BYTES } from "../../../overlay/lower/wire/frame.ts";
-import { CALLS, type CallName, type RequestOf } from "../../../overlay/lower/wire/calls.ts";
+import type { CallName, RequestOf } from "../../../overlay/lower/wire/call-types.ts";
+import { CALLS } from "../../../overlay/lower/wire/calls.ts";
 import { TEST_OWNER, TEST_VOLUME } from "../../compliance/lower-fixture.ts";
 import { caller, errnoOf, name, RDWR, remoteLab, until } from "./remote-lab.ts";
 

@@ -1,6 +1,6 @@
 /** One value of each call and answer between overlays, and of each handshake message. */
 import type { Attr, Entry } from "../../../overlay/lower/lower.ts";
-import type { AnswerOf, CallName, RequestOf } from "../../../overlay/lower/wire/calls.ts";
+import type { AnswerOf, CallName, RequestOf } from "../../../overlay/lower/wire/call-types.ts";
 
 const id = { ino: 0x1_2345_6789, generation: 0xfedc_ba98 };
 const other = { ino: 12, generation: 0 };

@@ -6,7 +6,9 @@ import { ByteWriter } from "../../../dlmd/base/bytes.ts";
 import { WireError } from "../../../dlmd/base/error.ts";
 import * as handshake from "../../../overlay/lower/wire/handshake.ts";
 import { encodeFrame, FrameBatch, FrameReader, FrameType, LOWER_WIRE_VERSION, MAX_FRAME_BYTES } from "../../../overlay/lower/wire/frame.ts";
-import { CALLS, type CallName, callOfType, type Codec, decodeWith } from "../../../overlay/lower/wire/calls.ts";
+import { type Codec, decodeWith } from "../../../overlay/lower/wire/call-codecs.ts";
+import type { CallName } from "../../../overlay/lower/wire/call-types.ts";
+import { CALLS, callOfType } from "../../../overlay/lower/wire/calls.ts";
 import { decodeAlive, encodeAlive } from "../../../overlay/lower/wire/heartbeat.ts";
 import { SAMPLES } from "./samples.ts";
 

@@ -1,0 +1,138 @@
+/** The parts of calls and answers that several rows of calls.ts share. */
+import { ByteReader, type ByteWriter } from "../../../dlmd/base/bytes.ts";
+import { WireError } from "../../../dlmd/base/error.ts";
+import { MAX_GETATTR_MANY, MAX_IO_BYTES, MAX_LOOKUP_MANY } from "../limits.ts";
+import type { Attr, Entry, FileId, Listing } from "../lower.ts";
+import type { Attribute, EntryMade, Handled, Identified, Made, Name, NameChange, ParentTold, Removed, Synced } from "./call-types.ts";
+import * as v from "./values.ts";
+
+export interface Codec<T> {
+  readonly write: (writer: ByteWriter, value: T) => void;
+  readonly read: (reader: ByteReader) => T;
+  /** The tail of the frame, sent from where it lies; `read` takes it from the reader. */
+  readonly data?: (value: T) => Uint8Array;
+}
+
+export const nothing: Codec<void> = { write: () => undefined, read: () => undefined };
+export const attr: Codec<Attr> = { write: v.writeAttr, read: v.readAttr };
+export const entry: Codec<Entry> = { write: v.writeEntry, read: v.readEntry };
+export const block: Codec<Buffer> = {
+  write: (w, value) => void w.block(value),
+  read: (r) => v.asBuffer(r.block(v.MAX_XATTR_BYTES)),
+};
+export const size: Codec<number> = { write: (w, value) => void w.u64(value), read: (r) => r.u64() };
+export const identified: Codec<Identified> = { write: (w, q) => v.writeFileId(w, q.id), read: (r) => ({ id: v.readFileId(r) }) };
+
+export function writeName(w: ByteWriter, q: Name): void {
+  v.writeFileId(w, q.parent);
+  v.writeName(w, q.name);
+}
+export function readName(r: ByteReader): Name {
+  return { parent: v.readFileId(r), name: v.readName(r) };
+}
+export const name: Codec<Name> = { write: writeName, read: readName };
+
+export function writeChange(w: ByteWriter, q: NameChange): void {
+  writeName(w, q);
+  w.bool(q.tellParent);
+}
+export function readChange(r: ByteReader): NameChange {
+  return { ...readName(r), tellParent: r.bool() };
+}
+
+export function optional<T>(w: ByteWriter, value: T | null, write: (w: ByteWriter, value: T) => void): void {
+  w.bool(value !== null);
+  if (value !== null) write(w, value);
+}
+
+export function writeParent(w: ByteWriter, { parent }: ParentTold): void {
+  optional(w, parent, v.writeAttr);
+}
+export function readParent(r: ByteReader): ParentTold {
+  return { parent: r.bool() ? v.readAttr(r) : null };
+}
+export const parentTold: Codec<ParentTold> = { write: writeParent, read: readParent };
+export const entryMade: Codec<EntryMade> = {
+  write: (w, made) => {
+    v.writeEntry(w, made.entry);
+    writeParent(w, made);
+  },
+  read: (r) => ({ entry: v.readEntry(r), ...readParent(r) }),
+};
+
+export function writeMade(w: ByteWriter, q: Made): void {
+  writeChange(w, q);
+  w.u32(q.mode);
+  v.writeCaller(w, q.caller);
+}
+export function readMade(r: ByteReader): Made {
+  return { ...readChange(r), mode: r.u32(), caller: v.readCaller(r) };
+}
+
+export const removed: Codec<Removed> = {
+  write: (w, q) => {
+    writeChange(w, q);
+    v.writeFileId(w, q.expected);
+  },
+  read: (r) => ({ ...readChange(r), expected: v.readFileId(r) }),
+};
+export const handled: Codec<Handled> = { write: (w, q) => void w.u32(q.handle), read: (r) => ({ handle: r.u32() }) };
+export const synced: Codec<Synced> = {
+  write: (w, q) => void w.u32(q.handle).bool(q.dataOnly),
+  read: (r) => ({ handle: r.u32(), dataOnly: r.bool() }),
+};
+export const attribute: Codec<Attribute> = {
+  write: (w, q) => {
+    v.writeFileId(w, q.id);
+    v.writeName(w, q.name);
+  },
+  read: (r) => ({ id: v.readFileId(r), name: v.readName(r) }),
+};
+
+/** What is left of a frame, at most 1 MiB. */
+export function tail(r: ByteReader): Uint8Array {
+  if (r.remaining > MAX_IO_BYTES) throw new WireError(`${r.remaining} bytes of data, at most ${MAX_IO_BYTES} allowed`);
+  return r.bytes(r.remaining);
+}
+
+export function manyIds(r: ByteReader): FileId[] {
+  const count = r.u16();
+  if (count > MAX_GETATTR_MANY) throw new WireError(`${count} inodes, at most ${MAX_GETATTR_MANY} allowed`);
+  return Array.from({ length: count }, () => v.readFileId(r));
+}
+
+export function manyNames(r: ByteReader): Buffer[] {
+  const count = r.u16();
+  if (count > MAX_LOOKUP_MANY) throw new WireError(`${count} names, at most ${MAX_LOOKUP_MANY} allowed`);
+  return Array.from({ length: count }, () => v.readName(r));
+}
+
+export function manyOrNull<T>(one: Codec<T>): Codec<readonly (T | null)[]> {
+  return {
+    write: (w, values) => {
+      w.u16(values.length);
+      for (const value of values) {
+        w.bool(value !== null);
+        if (value !== null) one.write(w, value);
+      }
+    },
+    read: (r) => Array.from({ length: r.u16() }, () => (r.bool() ? one.read(r) : null)),
+  };
+}
+
+export const LISTINGS: readonly Listing[] = ["plain", "entries", "names"];
+
+export function readListing(r: ByteReader): Listing {
+  const at = r.u8();
+  const listing = LISTINGS[at];
+  if (listing === undefined) throw new WireError(`no listing: ${at}`);
+  return listing;
+}
+
+/** Reads all of `body`. WireError. */
+export function decodeWith<T>(codec: Codec<T>, body: Uint8Array): T {
+  const reader = new ByteReader(body);
+  const value = codec.read(reader);
+  reader.end();
+  return value;
+}

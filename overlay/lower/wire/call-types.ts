@@ -1,0 +1,105 @@
+/** What each call of one overlay to the lower of another carries, and what its answer brings. */
+import type { Attr, AttrChange, Caller, DirPage, Entry, Fetched, FileId, Listing, StatFs } from "../lower.ts";
+
+export interface Name {
+  readonly parent: FileId;
+  readonly name: Buffer;
+}
+/** A change of a directory's names. */
+export interface NameChange extends Name {
+  /** Whether the answer is to bring the directory's attributes. */
+  readonly tellParent: boolean;
+}
+export interface Made extends NameChange {
+  readonly mode: number;
+  readonly caller: Caller;
+}
+export interface Removed extends NameChange {
+  readonly expected: FileId;
+}
+/** The directory's attributes after the change; null: not asked for, or not to be had. */
+export interface ParentTold {
+  readonly parent: Attr | null;
+}
+export interface EntryMade extends ParentTold {
+  readonly entry: Entry;
+}
+export interface Identified {
+  readonly id: FileId;
+}
+export interface Handled {
+  readonly handle: number;
+}
+export interface Synced extends Handled {
+  readonly dataOnly: boolean;
+}
+export interface Attribute extends Identified {
+  readonly name: Buffer;
+}
+export interface RenameRequest {
+  readonly oldParent: FileId;
+  readonly oldName: Buffer;
+  readonly newParent: FileId;
+  readonly newName: Buffer;
+  readonly flags: number;
+  readonly expectedOld: FileId;
+  readonly expectedNew: FileId | null;
+}
+export interface CopyRequest {
+  readonly inHandle: number;
+  readonly inOffset: number;
+  readonly outHandle: number;
+  readonly outOffset: number;
+  readonly bytes: number;
+}
+
+/** Each call's request and answer. */
+export interface WireCalls {
+  lookup: { request: Name; answer: Entry };
+  lookupMany: { request: { readonly parent: FileId; readonly names: readonly Buffer[] }; answer: readonly (Entry | null)[] };
+  getattr: { request: Identified; answer: Attr };
+  getattrMany: { request: { readonly ids: readonly FileId[] }; answer: readonly (Attr | null)[] };
+  setattr: { request: Identified & { readonly change: AttrChange; readonly handle: number | null }; answer: Attr };
+  readlink: { request: Identified; answer: Buffer };
+  create: { request: Made & { readonly flags: number; readonly handle: number }; answer: EntryMade };
+  mkdir: { request: Made; answer: EntryMade };
+  mknod: { request: Made & { readonly rdevMajor: number; readonly rdevMinor: number }; answer: EntryMade };
+  symlink: { request: NameChange & { readonly target: Buffer; readonly caller: Caller }; answer: EntryMade };
+  unlink: { request: Removed; answer: ParentTold };
+  rmdir: { request: Removed; answer: ParentTold };
+  rename: { request: RenameRequest; answer: void };
+  link: {
+    request: Identified & { readonly newParent: FileId; readonly newName: Buffer; readonly tellParent: boolean };
+    answer: ParentTold & { readonly attr: Attr };
+  };
+  open: { request: Identified & Handled & { readonly flags: number }; answer: void };
+  opendir: { request: Identified & Handled; answer: void };
+  close: { request: Handled; answer: void };
+  read: { request: Handled & { readonly offset: number; readonly bytes: number }; answer: Uint8Array };
+  /** All that this caller has open is open at this owner. Sent after that, once for each owner. */
+  claimed: { request: void; answer: void };
+  /** To the owner of that epoch: give the volume to that node, 0: to the lowest other. `refused`: why not, as words; "": it is begun. */
+  handOver: { request: { readonly epoch: number; readonly heir: number }; answer: { readonly heir: number; readonly refused: string } };
+  fetch: { request: Identified & Handled & { readonly offset: number; readonly bytes: number }; answer: Fetched };
+  write: {
+    /** `tell`: the file, if the answer is to bring its attributes. */
+    request: Handled & { readonly offset: number; readonly append: boolean; readonly tell: FileId | null; readonly data: Uint8Array };
+    answer: { readonly offset: number; readonly bytes: number; readonly attr: Attr | null };
+  };
+  fsync: { request: Synced; answer: void };
+  fsyncdir: { request: Synced; answer: void };
+  fallocate: { request: Handled & { readonly mode: number; readonly offset: number; readonly bytes: number }; answer: void };
+  lseek: { request: Handled & { readonly offset: number; readonly whence: number }; answer: number };
+  copyFileRange: { request: CopyRequest; answer: number };
+  readdir: { request: Handled & { readonly cookie: bigint; readonly bytes: number; readonly listing: Listing }; answer: DirPage };
+  statfs: { request: void; answer: StatFs };
+  getxattr: { request: Attribute; answer: Buffer };
+  setxattr: { request: Attribute & { readonly value: Buffer; readonly flags: number }; answer: void };
+  listxattr: { request: Identified; answer: Buffer };
+  removexattr: { request: Attribute; answer: void };
+  syncfs: { request: void; answer: void };
+}
+
+export type CallName = keyof WireCalls;
+export type RequestOf<K extends CallName> = WireCalls[K]["request"];
+export type AnswerOf<K extends CallName> = WireCalls[K]["answer"];
