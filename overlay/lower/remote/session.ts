@@ -33,9 +33,11 @@ export const MAX_OUTSTANDING_CALLS = 512;
 /** Calls that wait; ENOMEM beyond. The kernel's own limit (max_background 65535) comes first. */
 export const MAX_WAITING_CALLS = 131_072;
 const RECONNECT_MIN_MS = 10;
-const RECONNECT_MAX_MS = 1000;
+export const RECONNECT_MAX_MS = 1000;
 /** Each reason for which there is no connection to the owner is logged once in that time, and less often while it lasts. */
 const LOG_INTERVAL_MS = 10_000;
+/** All calls of a reopening, for FruitlessConnections: each connection makes them anew. No call has this id. */
+const REOPENING = 0;
 
 export interface RemoteSessionOptions extends CallerIdentity {
   readonly log: Log;
@@ -82,6 +84,8 @@ export class RemoteSession {
   #connection: RemoteConnection | null = null;
   /** Calls may be sent. Reopening goes before, on its own. */
   #running = false;
+  /** At the present owner. Calls wait for it. */
+  #reopened = false;
   /** As far as is known: ConnectionEnd.ownerThere of the last connection, while there is no other. */
   #ownerThere = false;
   /** Why there is no connection to the owner. */
@@ -121,14 +125,25 @@ export class RemoteSession {
     if (oldest === undefined) return null;
     const { id, call, madeMs } = oldest;
     const waitedMs = performance.now() - madeMs;
-    const inVain = this.#fruitless.words(id);
+    const inVain = this.#inVain;
     const trouble = inVain ?? (this.#running ? null : this.#trouble);
     return { id, call, waitedMs, calls: this.#calls.size, inOwnersHands: this.#ownerThere && inVain === null, trouble };
   }
 
-  /** The owner has this mount's connection, or its host takes connections for it. */
+  /** What waits the longest. A reopening that is not over waits, too: nothing goes before it. */
+  get #longest(): number | null {
+    if (!this.#reopened) return REOPENING;
+    const [oldest] = this.#calls.keys();
+    return oldest ?? null;
+  }
+
+  get #inVain(): string | null {
+    return this.#longest === null ? null : this.#fruitless.words(this.#longest);
+  }
+
+  /** The owner has this mount's connection, or its host takes connections for it; and what waits gets there. */
   get ownerThere(): boolean {
-    return this.#ownerThere;
+    return this.#ownerThere && this.#inVain === null;
   }
 
   /** Resolves when calls are being sent to an owner; rejects when it refused this session. */
@@ -145,6 +160,7 @@ export class RemoteSession {
     if (same && this.#connection !== null) return;
     this.ownerLost();
     this.#owner = { address, epoch };
+    this.#reopened &&= epoch === this.#welcomedEpoch;
     this.#ownerThere = false;
     this.#trouble = "it is being made";
     this.#retryMs = RECONNECT_MIN_MS;
@@ -211,8 +227,7 @@ export class RemoteSession {
 
   #closed({ reason, noCommonKey, ownerThere, answered, silent }: ConnectionEnd): void {
     if (noCommonKey) this.#noteKeyTrouble(reason);
-    const [oldest] = this.#calls.keys();
-    if (answered) this.#fruitless.ended(oldest ?? null, reason, silent);
+    if (answered) this.#fruitless.ended(this.#longest, reason, silent);
     else if (ownerThere) {
       this.#fruitless.stoodStill();
       this.#patienceMs = Math.min(2 * this.#patienceMs, WELCOME_TIMEOUT_MAX_MS);
@@ -277,6 +292,7 @@ export class RemoteSession {
     }
     const first = this.#welcomedEpoch === null;
     const kept = !first && welcome.cleanAfter === this.#welcomedEpoch;
+    this.#reopened = false;
     const again = kept || (!first && welcome.letGoAfter === this.#welcomedEpoch);
     this.#acks.clear();
     this.#settleUnknownOutcomes(again);
@@ -299,6 +315,7 @@ export class RemoteSession {
 
   #run(): void {
     this.#running = true;
+    this.#reopened = true;
     for (const waiter of this.#waiters.splice(0)) waiter.resolve();
     this.#pump();
   }

@@ -13,6 +13,7 @@ import {
   SOUND_AFTER_MS,
 } from "../../../overlay/lower/remote/fruitless-connections.ts";
 import { DEAD_MS } from "../../../overlay/lower/wire/heartbeat.ts";
+import { RECONNECT_MAX_MS } from "../../../overlay/lower/remote/session.ts";
 import { ownerWaitWords } from "../../../overlay/lower/owner-wait.ts";
 import { ACCEPT_BACKLOG_MAX } from "../../../overlay/lower/server/server.ts";
 import { TEST_OWNER } from "../../compliance/lower-fixture.ts";
@@ -162,6 +163,42 @@ describe("a caller, by a clock of the test's own", () => {
     );
     answer();
     await until(() => lower.ownerWait === null);
+  });
+
+  it("without calls, whose files are not open at the next owner after three connections, can not reach it; once they are, it can", async () => {
+    const first = await lab.owner(1);
+    const lower = lab.remote();
+    await lower.connect(first.address, 1);
+    await lower.opendir(lower.root);
+    let open = (): void => undefined;
+    const opened = new Promise<void>((resolve) => (open = resolve));
+    const next = await lab.owner(2, (local) => ({
+      ...local,
+      opendir: (id) => opened.then(() => local.opendir(id)),
+    }));
+    const proxy = await lab.proxyTo(next);
+    lower.ownerLost();
+    lower.ownerFound(proxy.address, 2);
+    // While the reopening is under way, and between two tries.
+    const verdicts: (readonly [boolean | undefined, boolean])[] = [];
+    for (let connection = 1; connection <= MAX_FRUITLESS_CONNECTIONS + 2; connection++) {
+      await until(() => lower.ownerWait !== null);
+      const during = lower.ownerWait?.inOwnersHands;
+      proxy.cut();
+      await until(() => lower.ownerWait === null);
+      verdicts.push([during, lower.ownerThere]);
+      vi.advanceTimersByTime(RECONNECT_MAX_MS);
+    }
+    expect(verdicts).toEqual([
+      [true, true],
+      [true, true],
+      [true, false],
+      [false, false],
+      [false, false],
+    ]);
+    open();
+    await until(() => !lower.disconnected);
+    expect([lower.ownerThere, lower.ownerWait]).toEqual([true, null]);
   });
 
   it("waits ever longer for an owner that takes connections and says nothing, up to WELCOME_TIMEOUT_MAX_MS, and for that owner", async () => {
