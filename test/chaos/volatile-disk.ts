@@ -229,7 +229,8 @@ class VolatileDisk {
       const data = this.#read(request.offset, request.size);
       this.#native.deviceWrite2(this.#fuse, this.#reply, encodeDataHead(this.#reply, request.unique, data.length), data, 0, data.length);
     } else if (request.op === "write") {
-      if (request.offset + request.data.length > this.#bytes) return this.#send(encodeError(this.#reply, request.unique, E.ENOSPC));
+      // A write that a cut of its loop device sends far beyond the end (overlay/lab/disk.ts). A disk is not full: ENOSPC would reach the programs.
+      if (request.offset + request.data.length > this.#bytes) return this.#send(encodeError(this.#reply, request.unique, E.EIO));
       this.#writes.write(request.fh, request.offset, request.data);
       this.#writeCount += 1;
       path.writesLeft -= 1;

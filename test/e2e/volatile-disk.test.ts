@@ -87,6 +87,11 @@ describe("the volatile disk", () => {
     expect(await flushing).toMatch(/Input\/output error/);
   });
 
+  it("a write beyond its end is an error of the disk, and no lack of room: a cut sends writes there", async () => {
+    const words = ["if=/dev/zero", `of=${disk.image}`, "bs=4096", "count=1", `seek=${DISK_BYTES / 4096}`, "conv=notrunc", "oflag=direct"];
+    expect(await run("dd", words)).toMatchObject({ status: 1, stderr: expect.stringContaining("Input/output error") });
+  });
+
   it("refuses a command for a path that it does not have", async () => {
     await expect(disk.command({ do: "hang", device: "/dev/loop999" })).rejects.toThrow("no path of /dev/loop999");
   });
