@@ -19,6 +19,7 @@ import {
   type WantedLife,
 } from "../wire/fencing-group.ts";
 import { hasMember, type Member, noIncarnation } from "../wire/view-id.ts";
+import { byTime, merged, withinLimit, withoutDoubles } from "./results.ts";
 
 /** What is kept on disk: who can write no more, and what was done. */
 export interface KeptFencing {
@@ -71,24 +72,6 @@ function mergedLives(a: readonly WantedLife[], b: readonly WantedLife[]): readon
   const all = [...withBoots(a, b), ...added];
   const named = all.filter((life) => !isAnyLife(life));
   return (named.length > 0 ? named : all).slice(-MAX_WANTED_LIVES);
-}
-
-function merged<T extends FencedLife & { readonly atMs: number; readonly by: string; readonly outcome?: string }>(
-  a: readonly T[],
-  b: readonly T[],
-): readonly T[] {
-  const key = ({ nodeid, incarnation, bootId, atMs, by, outcome }: T): string =>
-    JSON.stringify([nodeid, incarnation, bootId, atMs, by, outcome]);
-  const known = new Set(a.map(key));
-  const added = b.filter((row) => !known.has(key(row)));
-  return added.length === 0 ? a : [...a, ...added].slice(-MAX_RESULTS);
-}
-
-/** What one member knows of a boot, all do: the row of a life without one goes. */
-function withoutDoubles(proofs: readonly Proof[]): readonly Proof[] {
-  const isKnown = ({ nodeid, incarnation }: Proof): boolean =>
-    proofs.some((one) => one.nodeid === nodeid && one.incarnation === incarnation && one.bootId !== "");
-  return proofs.filter((proof) => proof.bootId !== "" || !isKnown(proof));
 }
 
 export class FenceTable {
@@ -210,7 +193,7 @@ export class FenceTable {
   receiveTable(from: Member, message: FenceTableMessage): void {
     this.#heard.add(from.nodeid);
     this.#learnBoot({ nodeid: from.nodeid, incarnation: from.incarnation, bootId: message.bootId });
-    this.#learn(message);
+    this.#learnTable(message);
     for (const want of message.wants) this.#merge(want);
     this.#receiveRuns(from, message.runs);
     this.#endReturned(from, message.bootId, message.atMs);
@@ -226,12 +209,23 @@ export class FenceTable {
     }
   }
 
-  #learn({ proofs, history }: Pick<KeptFencing, "proofs" | "history">): void {
-    const [proofsBefore, historyBefore] = [this.#proofs, this.#history];
+  /** Of another member's table. */
+  #learnTable({ proofs, history }: Pick<KeptFencing, "proofs" | "history">): void {
+    const rows = merged(this.#history, history);
+    if (rows !== this.#history) {
+      this.#history = byTime(rows).slice(-MAX_RESULTS);
+      this.changes++;
+    }
+    this.#learn(proofs, byTime);
+  }
+
+  #learn(proofs: readonly Proof[], inOrder = (all: readonly Proof[]): readonly Proof[] => all): void {
     const learnt = merged(this.#proofs, proofs);
-    if (learnt !== this.#proofs) this.#proofs = withoutDoubles(learnt);
-    this.#history = merged(this.#history, history);
-    if (this.#proofs !== proofsBefore || this.#history !== historyBefore) this.changes++;
+    if (learnt !== this.#proofs) {
+      // Doubles first: a row that goes anyway takes nobody's place.
+      this.#proofs = withinLimit(inOrder(withoutDoubles(learnt)));
+      this.changes++;
+    }
     this.#wants = this.#wants.flatMap((want) => {
       const lives = this.#openLives(want);
       return lives.length === 0 ? [] : [{ ...want, lives }];
@@ -294,7 +288,7 @@ export class FenceTable {
     const proof = this.proof({ nodeid, ...life });
     if (proof !== undefined) {
       // One that knows the boot asks after it was proved without.
-      if (proof.bootId === "" && bootId !== "") this.#learn({ proofs: [{ ...proof, bootId }], history: [] });
+      if (proof.bootId === "" && bootId !== "") this.#learn([{ ...proof, bootId }]);
       if (!evict) return "";
     }
     const refuse = (words: string): string => {
@@ -356,7 +350,7 @@ export class FenceTable {
     const proved = lives.map((life) => ({ nodeid, ...life }));
     for (const life of proved) this.#record({ ...life, outcome, by, words, atMs });
     this.#answer(nodeid, lives);
-    this.#learn({ proofs: proved.filter((life) => !isAnyLife(life)).map((life) => ({ ...life, by, atMs })), history: [] });
+    this.#learn(proved.filter((life) => !isAnyLife(life)).map((life) => ({ ...life, by, atMs })));
     return proved;
   }
 
@@ -370,7 +364,8 @@ export class FenceTable {
   }
 
   #record(row: FenceRecord): void {
-    this.#history = merged(this.#history, [{ ...row, by: shortened(row.by), words: shortened(row.words) }]);
+    const rows = merged(this.#history, [{ ...row, by: shortened(row.by), words: shortened(row.words) }]);
+    this.#history = rows.slice(-MAX_RESULTS);
     this.changes++;
   }
 

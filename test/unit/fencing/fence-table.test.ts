@@ -59,6 +59,40 @@ test("so many proofs and rows of the history are kept: the oldest goes, whatever
   expect([proofs[0]?.incarnation, proofs.at(-1)?.incarnation]).toEqual([incarnation(2), incarnation(MAX_RESULTS + 1)]);
 });
 
+test("the proof of a node that was fenced once stays when another is fenced again and again, or is replaced by its double", () => {
+  const made = table();
+  const fence = (nodeid: number, life: number, bootId = "b"): void => {
+    made.receiveWanted(one, wanted(nodeid, life, { bootId }));
+    made.receiveAcked(nodeid, "anna", 10 * life);
+  };
+  fence(2, 1);
+  for (let life = 1; life <= MAX_RESULTS; life++) fence(3, life, "");
+  expect([made.kept.proofs.length, made.proof(wanted(2, 1))?.by, made.proof(wanted(3, 1))]).toEqual([MAX_RESULTS, "anna", undefined]);
+  // Each takes the place of its own row without a boot.
+  for (let life = 2; life <= MAX_RESULTS; life++) made.receiveWanted(one, wanted(3, life));
+  expect(made.kept.proofs.map(({ nodeid, incarnation: life }) => [nodeid, life])).toEqual(
+    expect.arrayContaining([[2, incarnation(1)], ...Array.from({ length: MAX_RESULTS - 1 }, (_, at) => [3, incarnation(at + 2)])]),
+  );
+});
+
+test("a node that joins with many old proofs and rows takes no newer one's place", () => {
+  const [made, joiner] = [table(), table()];
+  for (let life = 1; life <= MAX_RESULTS; life++) {
+    joiner.receiveWanted(one, wanted(3, life));
+    joiner.receiveAcked(3, "anna", life);
+  }
+  made.receiveWanted(one, wanted(3, 999));
+  made.receiveAcked(3, "ben", 999);
+  const [ours, theirs] = [made.message("boot", 5, [], true), joiner.message("boot", 5, [], true)];
+  made.receiveTable(one, theirs);
+  joiner.receiveTable(one, ours);
+  for (const { proofs, history } of [made.kept, joiner.kept]) {
+    for (const rows of [proofs, history]) {
+      expect([rows.length, rows[0]?.incarnation, rows.at(-1)?.by]).toEqual([MAX_RESULTS, incarnation(2), "ben"]);
+    }
+  }
+});
+
 test("two tables become one, whichever comes first", () => {
   const [a, b] = [table(), table()];
   a.receiveWanted(one, wanted(3, 1));
