@@ -209,15 +209,19 @@ export class Fencing {
   }
 
   #receiveWanted(from: Member, message: Extract<FencingMessage, { kind: "fence-wanted" }>): void {
-    const { nodeid, why, by } = message;
+    const { nodeid, why, by, evict } = message;
     const before = this.table.want(nodeid);
     const refused = this.table.receiveWanted(from, message);
+    // A person does not wait for what another request left.
+    if (refused === "" && evict) this.#pauses.delete(nodeid);
     if (refused !== "") this.#port.log("warn", `a fence is refused: ${refused}`, { nodeid, why, by });
     else if (before === undefined && this.table.want(nodeid) !== undefined)
       this.#port.log("warn", "a fence is asked for", { nodeid, why, by });
   }
 
   #receiveBegun(from: Member, nodeid: number, view: ViewId): void {
+    // It may begin again in this view, whatever becomes of this one.
+    if (from.nodeid === this.#self.nodeid) this.#said.delete(`begun ${nodeid}`);
     // Nobody knows in a later view that it was asked for: its sender did not begin, and asks again.
     if (!sameView(view, this.#viewId) || !this.table.receiveBegun(from, nodeid)) return;
     const plan = this.#plans.get(nodeid);
@@ -235,7 +239,6 @@ export class Fencing {
     const { nodeid, outcome, by, words } = message;
     const rounds = this.table.want(nodeid)?.rounds ?? 0;
     const proved = this.table.receiveEnded(from, message);
-    this.#said.delete(`begun ${nodeid}`);
     const after = this.table.want(nodeid);
     if (after !== undefined && after.rounds > rounds) {
       const pauseMs = Math.min(MAX_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (after.rounds - 1));
@@ -249,6 +252,7 @@ export class Fencing {
     for (const life of lives) {
       const { nodeid, incarnation, bootId } = life;
       this.#pauses.delete(nodeid);
+      this.#returning.ended(nodeid);
       this.#port.log("warn", "a life can write no more", { nodeid, incarnation, bootId, by });
       this.#port.proved(life);
     }
@@ -261,10 +265,11 @@ export class Fencing {
     const { nowMs } = this.#time;
     this.#leaseMs = Math.max(this.#leaseMs, this.#port.leaseEndMs());
     for (const [nodeid, own] of this.#own) this.#advanceOwn(nodeid, own, nowMs);
+    for (const nodeid of this.#pauses.keys()) if (this.table.want(nodeid) === undefined) this.#pauses.delete(nodeid);
     const mayBegin = this.#group.inView && this.table.synced && this.#port.serving() && !this.#isLeaving;
     if (mayBegin) for (const want of this.table.wants) this.#begin(want, nowMs);
     if (mayBegin) this.#tellBoots();
-    if (this.#port.serving()) for (const { nodeid } of this.table.members) this.#returning.joined(nodeid);
+    if (this.#port.serving()) for (const { nodeid } of this.table.members) this.#returning.ended(nodeid);
     this.#unfencing.advance(mayBegin);
     const barred = this.table.barred();
     if (barred.join() !== this.#barred) {

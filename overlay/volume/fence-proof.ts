@@ -38,8 +38,8 @@ export class FenceProof {
   #life: Life | null = null;
   #quiet = new QuietDisk();
   #told: string | null = null;
-  /** The node that is heard in another life: which one, and since when. */
-  #returning: { readonly nodeid: number; readonly incarnation: string; readonly sinceMs: number } | null = null;
+  /** Of that life, since when its node is heard in others: for all of them together, or one that flaps would never be fenced. */
+  #returning: { readonly life: Life; readonly sinceMs: number } | null = null;
 
   constructor(options: FenceProofOptions) {
     this.#options = options;
@@ -55,8 +55,12 @@ export class FenceProof {
     }
     const name = nameOf(life.nodeid);
     const heard = await this.#options.heard(life.nodeid);
+    const { nodeid, incarnation, bootId } = life;
+    const question = { nodeid, incarnation, bootId, why: `owner of volume ${volume}` };
     const forMs = this.#returningForMs(life, heard);
     if (forMs !== null && forMs < RETURN_LIMIT_MS) {
+      // Asked for all the same: the lock managers hold that fence as long (dlmd/fencing/returning.ts), and both times run together.
+      await fenceLife(question);
       return under(
         `${name} is heard in another life, and is not in the view yet: it is asked when it is, and fenced if it is not within ${seconds(RETURN_LIMIT_MS - forMs)}. coverlay fence ${name} fences it now`,
       );
@@ -66,8 +70,7 @@ export class FenceProof {
         `${name} is not in the view, and was not heard since the lock manager of this node was started: a first mount does not fence it, because it may be starting`,
       );
     }
-    const { nodeid, incarnation, bootId } = life;
-    const answer = await fenceLife({ nodeid, incarnation, bootId, why: `owner of volume ${volume}` });
+    const answer = await fenceLife(question);
     if (answer.kind === "fenced") return this.#look(life, name, answer.by);
     // For the time in which nothing changes: not a proof of anything.
     await this.#see(life, false).catch(() => null);
@@ -85,16 +88,9 @@ export class FenceProof {
 
   /** Null: it is not heard, or in the very life that is asked for. */
   #returningForMs(life: Life, heard: { readonly incarnation: string; readonly now: boolean } | null): number | null {
-    if (heard?.now !== true || heard.incarnation === life.incarnation) {
-      this.#returning = null;
-      return null;
-    }
-    const { nodeid } = life;
-    const { incarnation } = heard;
+    if (heard?.now !== true || heard.incarnation === life.incarnation) return null;
     const nowMs = this.#options.nowMs();
-    if (this.#returning?.nodeid !== nodeid || this.#returning.incarnation !== incarnation) {
-      this.#returning = { nodeid, incarnation, sinceMs: nowMs };
-    }
+    if (this.#returning === null || !isSameLife(life, this.#returning.life)) this.#returning = { life, sinceMs: nowMs };
     return nowMs - this.#returning.sinceMs;
   }
 

@@ -142,14 +142,22 @@ export class FenceWorld extends World {
   }
 }
 
-/** Node 3 is dead, and an agent runs against it at node 1. */
-export function running(plans: FencePlans = plansFor([1, 2, 3, 4, 5]), count = 3): { world: FenceWorld; life: FencedLife } {
+/** Node 3 is dead, and an agent runs against it at node 1, if there is a device. */
+export function running(
+  plans: FencePlans = plansFor([1, 2, 3, 4, 5]),
+  count = 3,
+  hasDevice = true,
+): { world: FenceWorld; life: FencedLife } {
   const world = new FenceWorld(count, plans);
   world.together();
   const life = world.life(3);
   world.crash(3);
   world.together();
-  expect(world.fence(2, life)).toMatchObject({ kind: "running" });
+  expect(world.fence(2, life)).toMatchObject({ kind: hasDevice ? "running" : "refused" });
+  if (!hasDevice) {
+    world.until("it is asked for", () => world.status(1).fencing.wanted.length === 1);
+    return { world, life };
+  }
   world.until("an agent runs", () => world.agents.length === 1);
   expect(world.ran).toEqual(["1>3 ipmi3"]);
   return { world, life };

@@ -176,6 +176,42 @@ describe("what goes wrong", () => {
     }
   });
 
+  it("the pause ends with what was asked for, and an order of a person does not wait for it", () => {
+    const { world } = running(all, 3);
+    const failRounds = (rounds: number): void => {
+      for (let round = 0; round < rounds; round++) {
+        world.until("an agent runs", () => world.agents.length === 1, 200_000);
+        world.end(failed);
+      }
+    };
+    failRounds(8);
+    const count = world.ran.length;
+    world.input(2, { kind: "fence-order", nodeid: 3, by: "anna" });
+    world.until("an agent runs", () => world.ran.length > count, 1000);
+    world.end(failed);
+    world.restart(3);
+    world.together();
+    expect(world.status(1).fencing.wanted).toEqual([]);
+    const life = world.life(3);
+    world.crash(3);
+    world.together();
+    const before = world.ran.length;
+    world.fence(2, life);
+    world.until("an agent runs", () => world.ran.length > before, 1000);
+  });
+
+  it("a round that was said and came to nothing is begun again in the same view", () => {
+    const { world } = running(new Map(), 3, false);
+    const { fencing, configuration } = world.core(1);
+    // In one step: its own word that it is off, before its own "begun".
+    expect(fencing.requests.acknowledge(3, "anna")).toBe(true);
+    world.input(1, { kind: "configuration", configuration: { ...configuration, fencePlans: all } });
+    world.until("it is acknowledged", () => world.status(1).fencing.wanted.length === 0);
+    expect(world.ran).toEqual([]);
+    world.input(1, { kind: "fence-order", nodeid: 3, by: "anna" });
+    world.until("an agent runs", () => world.ran.length === 1, 5000);
+  });
+
   it("a node that cannot run the agent leaves it to the next at once", () => {
     const { world, life } = running();
     const fromMs = world.nowMs;

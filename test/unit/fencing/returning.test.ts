@@ -1,6 +1,7 @@
 /** A node that comes back while it is to be fenced, or is being fenced (hazard M2). */
 import { describe, expect, it } from "vitest";
 import { RETURN_LIMIT_MS, Returning } from "../../../dlmd/fencing/returning.ts";
+import type { FencedLife } from "../../../dlmd/wire/fence-life.ts";
 import { FenceWorld, failed, ok, plansFor, running } from "./fence-world.ts";
 
 describe("a node that is back (hazard M2)", () => {
@@ -128,16 +129,38 @@ describe("a node that is heard in another life before it was shot", () => {
     expect(gated.core(1).recovery.blocks("space")).toBe(true);
   });
 
-  it("begins its time anew with each life, and ends it when it is silent or heard in a life that is asked for", () => {
+  it("has its time once, for all the lives in which it is heard meanwhile: a node that starts again and again is fenced", () => {
     const returning = new Returning();
     const lives = [{ incarnation: "a" }];
     const hold = (heard: string | null, nowMs: number): number => returning.holdMs(3, lives, heard, nowMs);
-    expect([hold(null, 0), hold("a", 0), hold("b", 10), hold("b", 11)]).toEqual([0, 0, RETURN_LIMIT_MS, RETURN_LIMIT_MS - 1]);
-    expect([hold("c", 20), hold("c", 20 + RETURN_LIMIT_MS), hold("c", 9e9)]).toEqual([RETURN_LIMIT_MS, 0, 0]);
-    expect([hold(null, 9e9), hold("c", 9e9)]).toEqual([0, RETURN_LIMIT_MS]);
-    returning.joined(2);
-    expect(hold("c", 9e9 + 1)).toBe(RETURN_LIMIT_MS - 1);
-    returning.joined(3);
-    expect(hold("c", 9e9 + 1)).toBe(RETURN_LIMIT_MS);
+    const leftMs = RETURN_LIMIT_MS - 10_000;
+    expect([hold(null, 0), hold("a", 0), hold("b", 10), hold("b", 10_010)]).toEqual([0, 0, RETURN_LIMIT_MS, leftMs]);
+    // Silent, or in a life that is asked for, it is not held, and spends nothing.
+    expect([hold(null, 10_010), hold("c", 90_000), hold("a", 90_000), hold("d", 95_000)]).toEqual([0, leftMs, 0, leftMs]);
+    expect([hold("e", 95_000 + leftMs - 1), hold("f", 95_000 + leftMs), hold("g", 9e9)]).toEqual([1, 0, 0]);
+    returning.ended(2);
+    expect(hold("g", 9e9)).toBe(0);
+    returning.ended(3);
+    expect(hold("g", 9e9)).toBe(RETURN_LIMIT_MS);
+  });
+
+  it("has its time anew after a fence that was proved", () => {
+    const { world, life } = aboutToRun({ delayMs: 1000 });
+    // As a program does.
+    const shot = (asked: FencedLife): number => {
+      world.restart(3);
+      for (const nodeid of [1, 2]) world.disconnect(nodeid, 3);
+      const fromMs = world.nowMs;
+      world.until("it is shot", () => world.fence(2, asked).kind === "running" && world.agents.length === 1, 60_000);
+      return world.nowMs - fromMs;
+    };
+    expect(shot(life)).toBeGreaterThanOrEqual(RETURN_LIMIT_MS);
+    const later = world.life(3);
+    world.crash(3);
+    world.end(ok);
+    world.until("it is fenced", () => world.fence(1, life).kind === "fenced");
+    world.fence(1, later);
+    world.until("a round has begun", () => world.core(1).fencing.table.runs.has(3));
+    expect(shot(later)).toBeGreaterThanOrEqual(RETURN_LIMIT_MS);
   });
 });
