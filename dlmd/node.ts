@@ -7,7 +7,7 @@ import type { GoneClient, ViewInfo, ClientEvent, QueryWhat } from "./wire/progra
 import type { QueriedNode } from "./query/queried-node.ts";
 import { inspectHere, Inspections } from "./query/inspect.ts";
 import { LifeAsks } from "./query/life-asks.ts";
-import type { EngineEvent, View } from "./engine/engine.ts";
+import { type EngineEvent, livingIncarnation, type View } from "./engine/engine.ts";
 import type { LockPort } from "./lock/holder.ts";
 import type { LockClient } from "./lock/lkb.ts";
 import { GONE_LIMIT_MS, ClientDeathBarrier } from "./clients/death-barrier.ts";
@@ -176,7 +176,7 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
       leaseEndMs: () => this.engine.leaseEndMs,
       heard: (other) => {
         const peer = this.engine.peers.get(other);
-        return peer === undefined || time.nowMs - peer.lastHeardMs >= this.boot.timeoutMs ? null : peer.incarnation;
+        return peer === undefined ? null : livingIncarnation(peer, time.nowMs, this.boot.timeoutMs);
       },
       bar: (nodeids) => this.engine.bar(nodeids),
       run: (runId, victim, device) => this.#outbox.push({ kind: "run-fence", runId, nodeid: victim, device }),

@@ -87,6 +87,19 @@ export interface EnginePeer {
   readonly heartbeat: { readonly configVersion: number } | null;
 }
 
+/**
+ * The life of that node that is there now, as far as is known: it is heard, or has a connection and was not heard yet. A connection is there before the
+ * first heartbeat. null: none.
+ */
+export function livingIncarnation(
+  { incarnation, link, heartbeat, lastHeardMs }: EnginePeer,
+  nowMs: number,
+  timeoutMs: number,
+): string | null {
+  const isNew = heartbeat === null && link === incarnation;
+  return isNew || nowMs - lastHeardMs < timeoutMs ? incarnation : null;
+}
+
 /** What an engine tells its node beside datagrams and disk, within a step and in order. */
 export interface EnginePort {
   event(event: EngineEvent): void;

@@ -116,7 +116,8 @@ export interface NodeAnswer {
   readonly address: string;
   readonly votes: number;
   readonly incarnation: string | null;
-  readonly state: "this" | "member" | "heard" | "silent" | "left" | "evicted" | "other-config";
+  /** "connected": it is there, and no heartbeat of it has come yet. */
+  readonly state: "this" | "member" | "heard" | "connected" | "silent" | "left" | "evicted" | "other-config";
   /** ms since its last heartbeat; null: never heard. */
   readonly heardAgoMs: number | null;
   readonly tcpUp: boolean;

@@ -6,7 +6,7 @@ import type { LockAnswer, LockspaceAnswer } from "../wire/inspect-answer.ts";
 import { Mode, modeNames } from "../wire/mode.ts";
 import type { ChannelAnswer, EngineAnswer, FencingAnswer, GoneWaitAnswer, NodeAnswer, StatusAnswer } from "./answer.ts";
 import type { QueriedNode } from "./queried-node.ts";
-import type { EnginePeer } from "../engine/engine.ts";
+import { type EnginePeer, livingIncarnation } from "../engine/engine.ts";
 import { rowOf } from "../recovery/gone-gate.ts";
 import type { Victim } from "../wire/peer-message.ts";
 import { DAEMON_GROUP_PREFIX } from "../wire/lockspace-group.ts";
@@ -112,7 +112,7 @@ export function describeNodes(node: QueriedNode, nowMs: number): NodeAnswer[] {
     return {
       ...base,
       incarnation: peer?.incarnation ?? null,
-      state: stateOf(node, nodeid, heardAgoMs),
+      state: stateOf(node, nodeid, nowMs),
       heardAgoMs,
       tcpUp: peer?.link != null,
       refused: refusalOf(peer, nowMs),
@@ -125,13 +125,14 @@ function refusalOf(peer: EnginePeer | undefined, nowMs: number): string | null {
   return refused === null || nowMs - refused.atMs >= REFUSAL_SHOWN_MS ? null : refused.reason;
 }
 
-function stateOf(node: QueriedNode, nodeid: number, heardAgoMs: number | null): NodeAnswer["state"] {
+function stateOf(node: QueriedNode, nodeid: number, nowMs: number): NodeAnswer["state"] {
   const peer = node.engine.peers.get(nodeid);
   if (peer === undefined || peer.incarnation === null) return "silent";
   if (peer.left === peer.incarnation) return "left";
   if (peer.evicted === peer.incarnation) return "evicted";
-  if (heardAgoMs === null || heardAgoMs >= node.boot.timeoutMs) return "silent";
-  if (peer.heartbeat?.configVersion !== node.configuration.version) return "other-config";
+  if (livingIncarnation(peer, nowMs, node.boot.timeoutMs) === null) return "silent";
+  if (peer.heartbeat === null) return "connected";
+  if (peer.heartbeat.configVersion !== node.configuration.version) return "other-config";
   const member = node.recovery.view?.members.some((member) => member.nodeid === nodeid && member.incarnation === peer.incarnation);
   return member === true ? "member" : "heard";
 }

@@ -6,7 +6,7 @@ import { askDlmd } from "../query/dlmd-query.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
 import { print, printJson, runCommand, table } from "./output.ts";
 
-/** Of dlmd's answer to the query "nodes". `state`: "this", "member", "heard", "silent" ...; `heardAgoMs` null: never. */
+/** Of dlmd's answer to the query "nodes". `state`: "this", "member", "heard", "connected", "silent" ...; `heardAgoMs` null: never. */
 export interface NodeRow {
   readonly nodeid: number;
   readonly name: string;

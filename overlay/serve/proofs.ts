@@ -9,10 +9,21 @@ import { createProveGoneAnywhere, type ProveGoneAnywhere } from "../volume/prove
 import { createProveGone } from "../volume/prove-gone.ts";
 
 /** What is used of dlmd's answer to "nodes" (NodeAnswer in dlmd/query/answer.ts). */
-interface HeardNode {
+export interface HeardNode {
   readonly nodeid: number;
   readonly incarnation: string | null;
   readonly state: string;
+  readonly heardAgoMs: number | null;
+}
+
+/** With these it may be about to join: no life of it is shot for one that is over. */
+const THERE: ReadonlySet<string> = new Set(["heard", "connected", "other-config"]);
+
+/** What FenceProof is to know of a node. A life that had a connection for a moment and was never heard tells nothing. */
+export function heardLife(node: HeardNode | undefined): { readonly incarnation: string; readonly now: boolean } | null {
+  if (node === undefined || node.incarnation === null) return null;
+  const now = THERE.has(node.state);
+  return now || node.heardAgoMs !== null ? { incarnation: node.incarnation, now } : null;
 }
 
 export interface ProofsOptions {
@@ -44,8 +55,7 @@ export function createProofs({ client, volume, device, disk, readOwnerBlock, log
       isMember: (wanted) => client.view.members.includes(wanted),
       heard: async (wanted) => {
         const known = (await client.query("nodes")) as readonly HeardNode[];
-        const node = known.find(({ nodeid: one }) => one === wanted);
-        return node === undefined || node.incarnation === null ? null : { incarnation: node.incarnation, now: node.state === "heard" };
+        return heardLife(known.find(({ nodeid: one }) => one === wanted));
       },
       activity: () => disk.ask("looking whether it is written", () => diskActivity(device)),
       volume,

@@ -2,6 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { RETURN_LIMIT_MS, Returning } from "../../../dlmd/fencing/returning.ts";
 import type { FencedLife } from "../../../dlmd/wire/fence-life.ts";
+import type { NodeAnswer } from "../../../dlmd/query/answer.ts";
 import { FenceWorld, failed, ok, plansFor, running } from "./fence-world.ts";
 
 describe("a node that is back (hazard M2)", () => {
@@ -76,6 +77,19 @@ describe("a node that is heard in another life before it was shot", () => {
     world.until("nothing is asked for", () => world.status(1).fencing.wanted.length === 0);
     expect(world.status(1).fencing.history).toMatchObject([{ outcome: "rebooted", nodeid: 3 }]);
     world.pass(30_000);
+    expect(world.ran).toEqual([]);
+  });
+
+  it("is not shot when it has connections, and no heartbeat of it has come yet", () => {
+    const { world, life } = aboutToRun({ delayMs: 1000 });
+    for (const nodeid of [1, 2]) world.cut(nodeid, 3);
+    world.restart(3);
+    world.until("the fence waits for it", () => !world.core(1).fencing.table.runs.has(3));
+    expect(world.fence(2, life)).toMatchObject({ kind: "running", step: expect.stringContaining("node3 is heard in another life") });
+    const answer = { state: "connected", heardAgoMs: null, tcpUp: true, incarnation: world.incarnation(3) };
+    expect((world.core(1).query("nodes", world.nowMs) as NodeAnswer[])[2]).toMatchObject(answer);
+    for (const nodeid of [1, 2]) world.heal(nodeid, 3);
+    world.until("it joins", () => world.serving());
     expect(world.ran).toEqual([]);
   });
 

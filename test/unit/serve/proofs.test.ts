@@ -1,0 +1,28 @@
+/** What a mount makes of what its lock manager knows of the last owner's node, before it asks for a fence. */
+import { describe, expect, it } from "vitest";
+import { type HeardNode, heardLife } from "../../../overlay/serve/proofs.ts";
+
+const node = (state: string, heardAgoMs: number | null, incarnation: string | null = "aa"): HeardNode => ({
+  nodeid: 1,
+  incarnation,
+  state,
+  heardAgoMs,
+});
+
+describe("the node of the last owner", () => {
+  it.each([
+    ["heard", 10],
+    ["connected", null],
+    ["other-config", 10],
+  ] as const)("is there, and may be about to join: %s", (state, heardAgoMs) => {
+    expect(heardLife(node(state, heardAgoMs))).toEqual({ incarnation: "aa", now: true });
+  });
+
+  it.each(["silent", "left", "evicted"])("was heard, and is no more: %s", (state) => {
+    expect(heardLife(node(state, 9000))).toEqual({ incarnation: "aa", now: false });
+  });
+
+  it("was not heard: it is not configured, was silent all the time, or had a connection for a moment only", () => {
+    for (const one of [undefined, node("silent", null, null), node("silent", null)]) expect(heardLife(one)).toBeNull();
+  });
+});
