@@ -206,15 +206,23 @@ export class MountGroupChecker {
     return view?.members.some((one) => one.nodeid === nodeid && one.incarnation === incarnation) === true;
   }
 
-  /** Nobody who goes on in this view had the state. */
+  /** The node of `other` has entered a later view: the node of `mounter` was out of that one, and delivers what came before it. */
+  #isBehind(mounter: SimMounter, other: SimMounter): boolean {
+    const epochOf = ({ node }: SimMounter): number => node.engine.ordering.view?.id.epoch ?? 0;
+    return epochOf(other) > epochOf(mounter);
+  }
+
+  /** Nobody who goes on in this view had the state. That all deliver the same in it is looked at in `delivered`. */
   #founded(mounter: SimMounter, state: MountGroupState): void {
     if (this.#founders.has(mounter) || nameOf(state.members[0] as SimMounter["id"]) !== mounter.name) return;
     this.#founders.add(mounter);
     this.counts["groups founded"]++;
     if (state.position > 0) this.counts["groups founded by a mounter that waited for the state"]++;
+    // It hears late of its own join; its leave, which it has asked for, may be ordered before the join of who founds the next group.
+    if (mounter.leaving) return;
     for (const other of this.#sim.mounters) {
       if (other === mounter || !other.isLiving || other.leaving || other.core.state === null) continue;
-      if (!this.#isInView(other, mounter)) continue;
+      if (!this.#isInView(other, mounter) || this.#isBehind(mounter, other)) continue;
       const isKnown = state.members.some((one) => nameOf(one) === other.name);
       if (!isKnown) this.#sim.fail(`${mounter.name} founds the group anew, and ${other.name} has the state`);
     }

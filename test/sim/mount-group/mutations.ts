@@ -146,6 +146,14 @@ export const mountGroupMutations: readonly Mutation[] = [
     caughtBy: "mount-group",
   },
   {
+    id: "group-founded-twice",
+    breaks: "a mounter that waits for the state founds the group anew once it has waited long",
+    file: mounter,
+    find: "if (first !== undefined && isSameMounter(first, this.#self)) return this.#found();",
+    replace: "if (first !== undefined && (isSameMounter(first, this.#self) || this.#kept.length > 3)) return this.#found();",
+    caughtBy: "mount-group",
+  },
+  {
     id: "recover-not-repeated",
     breaks: "an owner that gave the lower back in the middle of a recovery does not begin it again",
     file: mounter,
