@@ -14,22 +14,15 @@ import { checkCycle } from "./check.ts";
 import { expectation, type FaultDraw, faultWords } from "./fault.ts";
 import type { Call, Interval } from "./history.ts";
 import { type Load, startLoad } from "./load.ts";
+import { Overdue, STARTS, untilReached, withStarts } from "./limits.ts";
 import { drawLoad, objects, type Step } from "./load-plan.ts";
 import { SETUP_PROGRAM } from "./load-program.ts";
 
 /** Programs on a node from the beginning. */
 const CLIENTS = 2;
-/**
- * So often a node is started again, each time with one more program. A node that was expelled may hear of it only after its fault is over, and
- * its mount dies then.
- */
-const STARTS = 3;
 /** Calls of a program before the first fault, and after the last one is over. */
 const WARM_CALLS = 5;
 const CALLS_AFTER = 3;
-/** What takes longer will not come. */
-const EVENT_TIMEOUT_MS = 60_000;
-const POLL_MS = 50;
 
 export interface CycleOptions {
   readonly seed: number;
@@ -62,8 +55,6 @@ export interface Census {
   readonly base: string;
   readonly seen: string;
 }
-
-class Overdue extends Error {}
 
 function now(): number {
   return Number(process.hrtime.bigint());
@@ -168,9 +159,7 @@ export class Cycle {
   async #startAgain(): Promise<void> {
     const { lab } = this.#world;
     let down = lab.nodes.map(({ nodeid }) => nodeid);
-    for (let start = 0; down.length > 0; start++) {
-      if (start === STARTS)
-        throw new Overdue(`the mounts of ${down.map((nodeid) => `node${nodeid}`).join(", ")} have died after ${STARTS} starts`);
+    await withStarts(async (start) => {
       await this.#startNodes();
       const from = this.#loads.length;
       for (const nodeid of down) this.#startClients(nodeid, CLIENTS + start, 1);
@@ -181,19 +170,19 @@ export class Cycle {
         ),
       );
       down = later.filter((load) => load.isOver()).map(({ nodeid }) => nodeid);
-    }
+      if (down.length === 0) return null;
+      return `the mounts of ${down.map((nodeid) => `node${nodeid}`).join(", ")} have died after ${STARTS} starts`;
+    });
   }
 
   /** A node that comes back while it is being fenced dies again: then once more. */
   async #startNodes(): Promise<void> {
     const all = this.#world.lab.nodes.map(({ node }) => node).join(",");
-    let problem: string | null = null;
-    for (let start = 0; start < STARTS; start++) {
-      problem = await this.#command("start", all);
+    await withStarts(async () => {
+      const problem = await this.#command("start", all);
       this.#healed = now();
-      if (problem === null) return;
-    }
-    throw new Overdue(`lab start fails ${STARTS} times: ${problem}`);
+      return problem === null ? null : `lab start fails ${STARTS} times: ${problem}`;
+    });
   }
 
   /** Null, or what went wrong. */
@@ -224,12 +213,8 @@ export class Cycle {
     await this.#until("all programs have ended", () => this.#loads.every((load) => load.isOver()));
   }
 
-  async #until(what: string, reached: () => boolean): Promise<void> {
-    const end = Date.now() + EVENT_TIMEOUT_MS;
-    while (!reached()) {
-      if (Date.now() > end) throw new Overdue(`${what}: not within ${EVENT_TIMEOUT_MS / 1000} s\n${this.#waiting()}`);
-      await sleep(POLL_MS);
-    }
+  #until(what: string, reached: () => boolean): Promise<void> {
+    return untilReached(what, reached, () => this.#waiting());
   }
 
   /** The last call of each program that runs. */
