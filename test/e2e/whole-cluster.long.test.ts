@@ -1,0 +1,228 @@
+/**
+ * The whole cluster loses power at one moment and is started again, in whatever order: it comes up by itself, or says for whom it waits and what
+ * to do. What was fsynced anywhere is there, and the disk is clean. And a cluster that is shut down one node after the other.
+ */
+import { spawn } from "node:child_process";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { type RunResult, run } from "../../overlay/lab/command.ts";
+import { labFiles } from "../../overlay/lab/layout.ts";
+import { endActors, startActor } from "./actor.ts";
+import { coverlay, coverlayProgram, startLab, type TestLab, withLab } from "./lab.ts";
+import { untilRole } from "./role.ts";
+
+const LONG_MS = 120_000;
+
+afterEach(() => endActors());
+
+const nodeName = (nodeid: number): string => `node${nodeid}`;
+
+/** Files that are made and synced one after the other, until the mount is dead; `synced`: those of which fsync(2) said that they are on the disk. */
+const LOAD = `
+synced, why = 0, None
+os.makedirs(place)
+os.fsync(os.open(place, os.O_RDONLY)); os.fsync(os.open(".", os.O_RDONLY))
+def works():
+    global synced, why
+    try:
+        while True:
+            fd = os.open(f"{place}/{synced}", os.O_CREAT | os.O_WRONLY)
+            os.write(fd, str(synced).encode() * 1000)
+            os.fsync(fd)
+            synced += 1
+            os.close(fd)
+    except OSError as error: why = errno.errorcode.get(error.errno)
+thread = threading.Thread(target=works, daemon=True)
+thread.start()
+while synced < 20: time.sleep(0.001)
+`;
+const LOOK = `result = [n for n in range(synced) if code(os.stat, f"{place}/{n}") != "ok" or get(f"{place}/{n}") != str(n) * 1000]`;
+
+/** Files of a node that were synced before the power went. */
+interface Synced {
+  readonly place: string;
+  readonly synced: number;
+}
+
+const everybody = (lab: TestLab): number[] => lab.nodes.map(({ nodeid }) => nodeid);
+
+let turn = 0;
+
+/** The power goes on all nodes at one moment, while all of them write. */
+async function losePower(lab: TestLab): Promise<Synced[]> {
+  turn += 1;
+  const loads = everybody(lab).map((nodeid) => ({
+    place: `turn-${turn}-of-${nodeid}`,
+    load: startActor({ cwd: lab.node(nodeid).mount }),
+  }));
+  await Promise.all(loads.map(({ load, place }) => load.run(LOAD, { place }, LONG_MS)));
+  await lab.lab("kill", everybody(lab).map(nodeName).join(","));
+  const lost: Synced[] = [];
+  for (const { load, place } of loads) {
+    const [synced, why] = await load.run<[number, string]>(`thread.join(); result = [synced, why]`, {}, LONG_MS);
+    // It worked until the power went.
+    expect(["ENOTCONN", "ECONNABORTED"]).toContain(why);
+    lost.push({ place, synced });
+  }
+  endActors();
+  return lost;
+}
+
+/** All are there, and what was synced is what it was, on each of them. */
+async function isWhole(lab: TestLab, lost: readonly Synced[]): Promise<void> {
+  const owner = await lab.owner();
+  for (const nodeid of everybody(lab)) await untilRole(lab, nodeid, nodeid === owner ? "owner" : "remote");
+  for (const nodeid of everybody(lab)) {
+    const reader = startActor({ cwd: lab.node(nodeid).mount });
+    for (const { place, synced } of lost)
+      expect([nodeid, place, await reader.run(LOOK, { place, synced }, LONG_MS)]).toEqual([nodeid, place, []]);
+    // Its mount is not busy any more.
+    reader.signal("SIGKILL");
+    await reader.ended;
+  }
+}
+
+/** A command of coverlay on a node that runs, in its network. */
+function command(lab: TestLab, nodeid: number, ...words: string[]): Promise<RunResult> {
+  const { netns, runDir } = lab.node(nodeid);
+  return run("nsenter", [`--net=/run/netns/${netns}`, process.execPath, coverlayProgram, ...words], {
+    env: { ...process.env, COVERLAY_RUN_DIR: runDir },
+    timeoutMs: LONG_MS,
+  });
+}
+
+async function deviceOf(lab: TestLab, nodeid: number): Promise<string> {
+  return (await lab.status()).find((node) => node.nodeid === nodeid)?.device ?? "";
+}
+
+async function mount(lab: TestLab, nodeid: number): Promise<RunResult> {
+  const { mount: point, runDir } = lab.node(nodeid);
+  return command(lab, nodeid, "mount", await deviceOf(lab, nodeid), point, "-o", `runDir=${runDir}`);
+}
+
+/** `mount -o wait`, which says for what it waits before this resolves. */
+async function waitingMount(lab: TestLab, nodeid: number, forWhat: string): Promise<{ readonly ended: Promise<number | null> }> {
+  const { mount: point, netns, runDir } = lab.node(nodeid);
+  const words = [coverlayProgram, "mount", await deviceOf(lab, nodeid), point, "-o", `runDir=${runDir},wait`];
+  const child = spawn("nsenter", [`--net=/run/netns/${netns}`, process.execPath, ...words], { stdio: ["ignore", "ignore", "pipe"] });
+  const ended = new Promise<number | null>((resolve) => child.once("exit", resolve));
+  let stderr = "";
+  await new Promise<void>((resolve, reject) => {
+    child.stderr.on("data", (chunk: Buffer) => {
+      stderr += chunk.toString("utf8");
+      if (stderr.includes(`coverlay: waiting: ${forWhat}`)) resolve();
+    });
+    void ended.then((status) => reject(new Error(`mount -o wait ended with ${status} and did not wait:\n${stderr}`)));
+  });
+  return { ended };
+}
+
+/** Waits until that node's `coverlay status` says that. Not as a process of the node, which may be off still. */
+async function says(lab: TestLab, nodeid: number, words: string): Promise<void> {
+  for (const end = Date.now() + LONG_MS; ; ) {
+    const { stdout } = await coverlay(["status", "--run-dir", lab.node(nodeid).runDir]);
+    if (stdout.includes(words)) return;
+    if (Date.now() > end) throw new Error(`node${nodeid} does not say ${words}:\n${stdout}`);
+  }
+}
+
+/** Its exit status; 0: the disk is clean. */
+async function fsck(lab: TestLab): Promise<number | null> {
+  return (await run("e2fsck", ["-fn", labFiles(lab.dir).image])).status;
+}
+
+/** Another owner in each case. */
+async function roles(lab: TestLab): Promise<[owner: number, one: number, other: number]> {
+  const owner = await lab.owner();
+  return [owner, ...(everybody(lab).filter((nodeid) => nodeid !== owner) as [number, number])];
+}
+
+const names = (...nodeids: number[]): string =>
+  nodeids
+    .toSorted((a, b) => a - b)
+    .map(nodeName)
+    .join(", ");
+
+describe("three nodes lose power at once", () => {
+  let lab: TestLab;
+  beforeAll(async () => {
+    lab = await startLab({ nodes: 3, size: "128M" });
+  });
+  afterAll(() => lab?.end());
+
+  it("one alone says for whom it waits; with the former owner it comes up by itself", async () => {
+    const [owner, one, other] = await roles(lab);
+    const lost = await losePower(lab);
+    const alone = lab.start(one);
+    await says(lab, one, "quorum   1 of 3 votes, not quorate because 1 < 2");
+    await says(lab, one, `start ${names(owner, other)}, or mend the network to them; gone for good: coverlay config --help`);
+    expect(await mount(lab, one)).toMatchObject({ status: 32, stderr: expect.stringContaining("the cluster has no quorum: 1 of 3 votes") });
+    await lab.start(owner);
+    await alone;
+    await lab.start(other);
+    await isWhole(lab, lost);
+  });
+
+  it("the former owner last: the two others are refused, and say for whom; with -o wait they go on when it is there", async () => {
+    const [owner, one, other] = await roles(lab);
+    const lost = await losePower(lab);
+    const refusal = new RegExp(
+      `${nodeName(owner)} has the volume mounted as .*, and nothing proves that it has ended[^]*coverlay volume release DEVICE --owner ${nodeName(owner)}`,
+    );
+    await expect(lab.start(one, other)).rejects.toThrow(refusal);
+    const waiting = await Promise.all([one, other].map((nodeid) => waitingMount(lab, nodeid, `${nodeName(owner)} has`)));
+    await lab.start(owner);
+    expect(await Promise.all(waiting.map(({ ended }) => ended))).toEqual([0, 0]);
+    await isWhole(lab, lost);
+  });
+
+  it("the former owner never: an operator's word is enough", async () => {
+    const [owner, one, other] = await roles(lab);
+    const lost = await losePower(lab);
+    await expect(lab.start(one, other)).rejects.toThrow(/nothing proves that it has ended/);
+    const waiting = await Promise.all([one, other].map((nodeid) => waitingMount(lab, nodeid, `${nodeName(owner)} has`)));
+    const release = ["volume", "release", await deviceOf(lab, one), "--owner", nodeName(owner), "--yes"];
+    expect(await command(lab, one, ...release)).toMatchObject({ status: 0 });
+    expect(await Promise.all(waiting.map(({ ended }) => ended))).toEqual([0, 0]);
+    expect([one, other]).toContain(await lab.owner());
+    await lab.start(owner);
+    await isWhole(lab, lost);
+  });
+
+  it("all start at once", async () => {
+    const lost = await losePower(lab);
+    await lab.start(...everybody(lab));
+    await isWhole(lab, lost);
+    expect(lost.map(({ synced }) => synced >= 20)).toEqual([true, true, true]);
+  });
+
+  it("stopped one after the other instead, the last ones do not wait; the first alone waits for those that went on, and the last of them is enough; the disk is clean", async () => {
+    const [owner, one, other] = await roles(lab);
+    for (const nodeid of [one, owner, other]) await lab.stop(nodeid);
+    const first = lab.start(one);
+    // It knows that the two went on without it, and not which of them was the last.
+    await says(lab, one, `start ${names(owner, other)}; gone for good: coverlay quorum reset --help`);
+    await lab.start(other);
+    await first;
+    await lab.start(owner);
+    await isWhole(lab, []);
+    for (const nodeid of await roles(lab)) await lab.stop(nodeid);
+    expect(await fsck(lab)).toBe(0);
+  });
+});
+
+it("two nodes lose power at once: one alone waits for the other, and says so; with both, whichever was first, it comes up by itself", () =>
+  withLab({ nodes: 2, size: "128M" }, async (lab) => {
+    for (const ownerFirst of [true, false]) {
+      const owner = await lab.owner();
+      const [first, second] = ownerFirst ? [owner, 3 - owner] : [3 - owner, owner];
+      const lost = await losePower(lab);
+      const alone = lab.start(first);
+      await says(lab, first, `start ${nodeName(second)}, or mend the network to them`);
+      await lab.start(second);
+      await alone;
+      await isWhole(lab, lost);
+      expect(lost).toHaveLength(2);
+    }
+    for (const nodeid of [2, 1]) await lab.stop(nodeid);
+    expect(await fsck(lab)).toBe(0);
+  }));
