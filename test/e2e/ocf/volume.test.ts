@@ -1,0 +1,157 @@
+/** ocf:coverlay:volume with real mounts: `ocf-tester`, and each state in which a mount can be. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { startTimeOf } from "../../../dlmd/base/process.ts";
+import { run } from "../../../overlay/lab/command.ts";
+import { noOcf, Ocf, type Parameters, reasonOf } from "../../ocf-agent.ts";
+import { until } from "../actor.ts";
+import { startLab, type TestLab } from "../lab.ts";
+import { type LabAgent, labAgent, overlayPid } from "./lab-agent.ts";
+
+const missing = noOcf();
+const tester = "/usr/sbin/ocf-tester";
+const noTester = noOcf(tester, "/usr/bin/xmllint");
+
+describe("ocf:coverlay:volume", () => {
+  let lab: TestLab;
+  let here: LabAgent;
+  let directory: string;
+
+  beforeAll(async () => {
+    if (missing !== null) return;
+    lab = await startLab({ nodes: 2, size: "256M" });
+    here = await labAgent(lab, 1);
+    directory = lab.node(1).mount;
+  });
+  afterAll(async () => {
+    here?.agent.end();
+    await lab?.end();
+  });
+
+  const ask = async (action: string, more: Parameters = {}, env: Parameters = {}, timeoutS = 60): Promise<[number | null, string]> => {
+    const result = await here.agent.act(action, { ...here.parameters, ...more }, env, { timeoutS });
+    return [result.status, reasonOf(result)];
+  };
+  const isMounted = (): boolean => readFileSync("/proc/self/mountinfo", "utf8").includes(` ${directory} `);
+  const ok = [Ocf.SUCCESS, ""];
+
+  it("a mount that serves is running, at each depth; the deepest leaves one file of a line", async ({ skip }) => {
+    skip(missing !== null, missing ?? "");
+    for (const level of ["0", "10", "20"]) expect(await ask("monitor", {}, { OCF_CHECK_LEVEL: level })).toEqual(ok);
+    expect(await ask("status")).toEqual(ok);
+    expect(await ask("start")).toEqual(ok);
+    const [file = "", ...others] = readdirSync(path.join(directory, ".coverlay-monitor"));
+    expect([others, readFileSync(path.join(directory, ".coverlay-monitor", file), "utf8")]).toEqual([
+      [],
+      expect.stringMatching(/^\d+ \d+\n$/),
+    ]);
+    // Another volume that is mounted here is not this one.
+    expect(await ask("monitor", { device: "/dev/null" })).toEqual([Ocf.NOT_RUNNING, ""]);
+  });
+
+  it("the owner's overlay is killed: it is no success at any depth; start mounts anew, while the other node goes on", async ({ skip }) => {
+    skip(missing !== null, missing ?? "");
+    await lab.lab("handover", "node1").catch(() => undefined);
+    writeFileSync(path.join(directory, "file"), "before");
+    const pid = overlayPid(lab, 1);
+    process.kill(pid, "SIGKILL");
+    await until("it is gone", () => startTimeOf(pid) === null);
+    const dead = [Ocf.GENERIC, `no overlay serves the mount at ${directory}`];
+    for (const level of ["0", "10", "20"]) expect(await ask("monitor", {}, { OCF_CHECK_LEVEL: level })).toEqual(dead);
+    expect(await ask("start")).toEqual(ok);
+    expect(overlayPid(lab, 1)).not.toBe(pid);
+    expect(await ask("monitor", {}, { OCF_CHECK_LEVEL: "20" })).toEqual(ok);
+    expect(readFileSync(path.join(lab.node(2).mount, "file"), "utf8")).toBe("before");
+  });
+
+  it("its connection is aborted: it is no success, and a stop leaves nothing", async ({ skip }) => {
+    skip(missing !== null, missing ?? "");
+    const pid = overlayPid(lab, 1);
+    expect((await run("umount", ["-i", "-f", directory])).status).toBe(0);
+    await until("its overlay has ended", () => startTimeOf(pid) === null);
+    expect((await ask("monitor"))[0]).not.toBe(Ocf.SUCCESS);
+    expect(await ask("stop")).toEqual(ok);
+    expect(isMounted()).toBe(false);
+    expect(await ask("start")).toEqual(ok);
+  });
+
+  it("a stop waits until the volume is released, also where it is unmounted and still in use", async ({ skip }) => {
+    skip(missing !== null, missing ?? "");
+    const pid = overlayPid(lab, 1);
+    const user = spawn("sh", ["-c", "echo; read -r word; echo $word > late"], { cwd: directory, stdio: ["pipe", "pipe", "ignore"] });
+    await once(user.stdout, "data");
+    expect((await run("umount", ["-i", "-l", directory])).status).toBe(0);
+    const leaving = `the overlay of ${directory}, process ${pid}, has not released the volume`;
+    expect(await ask("monitor")).toEqual([Ocf.GENERIC, leaving]);
+    expect(await ask("start")).toEqual([Ocf.GENERIC, `${leaving}: stop it first`]);
+    const stopped = ask("stop");
+    user.stdin.end("word\n");
+    expect(await stopped).toEqual(ok);
+    expect(startTimeOf(pid)).toBe(null);
+    expect(readFileSync(path.join(lab.node(2).mount, "late"), "utf8")).toBe("word\n");
+    expect(await ask("start")).toEqual(ok);
+  });
+
+  it("a stop ends who uses the volume, if it is let; if not it fails, and says why", async ({ skip }) => {
+    skip(missing !== null, missing ?? "");
+    // It takes no notice of SIGTERM.
+    const user = spawn("sh", ["-c", "trap : TERM; echo; while :; do sleep 1; done"], {
+      cwd: directory,
+      stdio: ["ignore", "pipe", "ignore"],
+    });
+    const ended = once(user, "exit");
+    await once(user.stdout, "data");
+    const [status, words] = await ask("stop", { force_unmount: "false" });
+    expect([status, words]).toEqual([Ocf.GENERIC, `coverlay umount: unmounting ${directory} failed: EBUSY`]);
+    expect(await ask("monitor")).toEqual(ok);
+    expect(await ask("stop")).toEqual(ok);
+    expect(await ended).toEqual([null, "SIGKILL"]);
+    expect(isMounted()).toBe(false);
+    expect(await ask("stop")).toEqual(ok);
+    expect(await ask("monitor")).toEqual([Ocf.NOT_RUNNING, ""]);
+  });
+
+  it("what else is mounted there is left alone; over ours it is an error", async ({ skip }) => {
+    skip(missing !== null, missing ?? "");
+    expect((await run("mount", ["-t", "tmpfs", "tmpfs", directory])).status).toBe(0);
+    expect(await ask("monitor")).toEqual([Ocf.NOT_RUNNING, ""]);
+    expect(await ask("start")).toEqual([Ocf.GENERIC, `tmpfs of type tmpfs is mounted at ${directory}`]);
+    expect(await ask("stop")).toEqual(ok);
+    expect((await run("umount", [directory])).status).toBe(0);
+    expect(await ask("start")).toEqual(ok);
+    expect((await run("mount", ["-t", "tmpfs", "tmpfs", directory])).status).toBe(0);
+    const covered = `tmpfs of type tmpfs is mounted at ${directory}`;
+    for (const action of ["monitor", "start"]) expect(await ask(action)).toEqual([Ocf.GENERIC, covered]);
+    expect(await ask("stop")).toEqual([Ocf.GENERIC, `${covered}: unmount that first`]);
+    expect((await run("umount", [directory])).status).toBe(0);
+    expect(await ask("monitor")).toEqual(ok);
+  });
+
+  it("without a quorum a start waits, ends in its time with the reason, and leaves nothing", async ({ skip }) => {
+    skip(missing !== null, missing ?? "");
+    expect(await ask("stop")).toEqual(ok);
+    await lab.kill(2);
+    await until("there is no quorum", async () => (await lab.status()).find(({ nodeid }) => nodeid === 1)?.view?.quorate === false);
+    const [status, words] = await ask("start", {}, {}, 8);
+    expect([status, words]).toEqual([Ocf.GENERIC, expect.stringMatching(/^not mounted in 5 s: the cluster has no quorum/)]);
+    expect(await ask("monitor")).toEqual([Ocf.NOT_RUNNING, ""]);
+    await lab.start(2);
+    expect(await ask("start")).toEqual(ok);
+  });
+
+  it("ocf-tester has nothing against it", async ({ skip }) => {
+    skip(noTester !== null, noTester ?? "");
+    const options = Object.entries({ ...here.parameters, coverlay: here.agent.program }).flatMap(([name, value]) => [
+      "-o",
+      `${name}=${value}`,
+    ]);
+    const result = await run(tester, ["-n", "shared", ...options, here.agent.file], { timeoutMs: 120_000 });
+    expect(result.stdout).toContain(`${here.agent.file} passed all tests`);
+    expect(result.status).toBe(0);
+    // It ends with a volume that is stopped.
+    expect(await ask("start")).toEqual(ok);
+  });
+});
