@@ -61,6 +61,8 @@ export interface Node {
   nextDeadline(): number | null;
   /** Plain JSON data, as `query` gives to clients. For the driver's own status page. */
   query(what: QueryWhat, nowMs: number): unknown;
+  /** Programs of this node that have a lockspace open, in words. */
+  programsAtWork(): readonly string[];
 }
 
 // ---------------------------------------------------------------------------------------------------------- events

@@ -524,6 +524,11 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
     return what === "status" ? describeStatus(this, this.viewInfo(), nowMs) : describeNodes(this, nowMs);
   }
 
+  programsAtWork(): string[] {
+    const using = [...this.clients.all.values()].filter(({ lockspaces }) => lockspaces.size > 0);
+    return using.map(({ pid, program }) => `${program === "" ? "a program" : program} (process ${pid})`);
+  }
+
   // -------------------------------------------------------------------------------------------------- lock service
 
   #stop(): void {

@@ -119,7 +119,7 @@ export async function beginLife(options: LifeOptions, host: LifeHost): Promise<L
   const peers = await openPeers(options, host, birth, reach, datagrams, heartbeats);
   reach.peers = peers;
   reach.await();
-  const corosync = config.engine === "corosync" ? newCorosyncLink(options, host) : null;
+  const corosync = config.engine === "corosync" ? newCorosyncLink(options, host, () => node.programsAtWork()) : null;
   const discovery = setInterval(() => datagrams.discover([...reach.awaited]), config.timeoutMs / 10);
   datagrams.discover([...reach.awaited]);
   const node = options.createNode({
@@ -167,10 +167,14 @@ function ownBootId(): string {
 }
 
 /** It is opened when there is a core to be told. */
-function newCorosyncLink({ self, config: keeper, log, fatal }: LifeOptions, host: LifeHost): CorosyncLink {
+function newCorosyncLink(
+  { self, config: keeper, log, fatal }: LifeOptions,
+  host: LifeHost,
+  programs: () => readonly string[],
+): CorosyncLink {
   const { cluster } = keeper.config;
   const event = (event: CorosyncEvent): void => host.step({ kind: "corosync", event });
-  return new CorosyncLink({ cluster, nodeid: self.nodeid, nodes: keeper.nodes, event, log, fatal });
+  return new CorosyncLink({ cluster, nodeid: self.nodeid, nodes: keeper.nodes, event, log, fatal, programs });
 }
 
 /** comm of /proc/PID: the program's name, cut at 15 bytes. */

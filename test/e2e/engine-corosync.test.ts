@@ -1,9 +1,10 @@
 /** A lab whose dlmds agree on views over corosync: what dies, what is cut off, and a corosync that ends. */
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type RunResult, run } from "../../overlay/lab/command.ts";
 import { noCorosync } from "../compliance/corosync-cluster.ts";
 import { until } from "./actor.ts";
-import { startLab, type TestLab } from "./lab.ts";
+import { coverlayProgram, startLab, type TestLab } from "./lab.ts";
 
 const missing = noCorosync();
 
@@ -67,6 +68,27 @@ describe("a cluster over corosync", () => {
     await lab.lab("heal", "node1,node2,node3");
     await waiting;
     expect(await words(third)).toBe("one\ntwo\nthree\nfour\nfive\n");
+  });
+
+  it("corosync is asked to end: refused while the volume is mounted, done when it is not", async ({ skip }) => {
+    skip(missing !== null, missing ?? "");
+    const there = (...words: string[]): Promise<RunResult> => run("nsenter", [`--net=/run/netns/${lab.node(third).netns}`, "--", ...words]);
+    const before = logOf(third).length;
+    const said = (): string => logOf(third).slice(before);
+    const refused = await there("corosync-cfgtool", "-H");
+    // CS_ERR_BUSY; the status of this version is 0 all the same.
+    expect(refused.stdout + refused.stderr).toContain("Could not shutdown (error = 10)");
+    await until("it is said", () => said().includes("refused, lockspaces are open here"), said);
+    expect((await viewOf(third))?.members).toEqual([1, 2, 3]);
+    expect(await there(process.execPath, coverlayProgram, "umount", lab.node(third).mount)).toMatchObject({ status: 0 });
+    const done = await there("corosync-cfgtool", "-H");
+    expect(done).toMatchObject({ status: 0, stdout: expect.not.stringContaining("Could not") });
+    await until("dlmd waits for another one", () => said().includes("waiting for corosync"), said);
+    expect(said()).toContain("nothing is open here, so it may");
+    await append(other, "more");
+    await lab.start(third);
+    await until("it is back", async () => (await viewOf(third))?.members.length === 3);
+    await lab.mustExec(other, ["sed", "-i", "/more/d", `${lab.node(other).mount}/words`]);
   });
 
   it("its corosync ends: dlmd begins anew with those words, and joins when corosync runs again", async ({ skip }) => {

@@ -18,6 +18,10 @@ const CPG_MODEL_V1 = 1;
 const CPG_DELIVER_INITIAL_TOTEM_CONF = 1;
 const CPG_TYPE_AGREED = 2;
 const QUORUM_MODEL_V1 = 1;
+/** `corosync-cfgtool -H`; with any other value corosync ends whatever is answered. */
+const SHUTDOWN_REQUEST = 0;
+const SHUTDOWN_NO = 0;
+const SHUTDOWN_YES = 1;
 /** Options of votequorum under which it is quorate with half of the votes, or fewer. */
 const MINORITY_FLAGS: readonly (readonly [number, string])[] = [
   [1, "two_node"],
@@ -54,6 +58,8 @@ export interface CorosyncOptions {
   readonly event: (event: CorosyncEvent) => void;
   /** After the events of one turn. */
   readonly dispatched: () => void;
+  /** A person asks corosync of this node to end: why it must not, in words; null: it may. */
+  readonly shutdown?: () => string | null;
   /** Connects on this thread, as tests need that change its network namespace for it. */
   readonly blocking?: boolean;
 }
@@ -96,6 +102,8 @@ class Connection implements CorosyncConnection {
   readonly #registered: unknown[] = [];
   #cpg: unknown = null;
   #quorum: unknown = null;
+  #cfg: unknown = null;
+  #shutdownAsked = false;
   readonly #fds: number[] = [];
   #events: CorosyncEvent[] = [];
   #waiting: Uint8Array[] = [];
@@ -109,7 +117,7 @@ class Connection implements CorosyncConnection {
   }
 
   async open(): Promise<void> {
-    const { cpg, quorum } = this.#libraries;
+    const { cpg, quorum, cfg } = this.#libraries;
     const handle = [0n];
     const type = [0];
     await this.#must("cpg_model_initialize(3)", cpg.initialize, handle, CPG_MODEL_V1, this.#cpgModel(), null);
@@ -121,10 +129,15 @@ class Connection implements CorosyncConnection {
     if (type[0] !== 1) throw refused("no quorum provider in corosync.conf", "Set quorum { provider: corosync_votequorum }.");
     await this.#checkVotes();
     await this.#must("quorum_trackstart(3)", quorum.track, this.#quorum, CS_TRACK_CURRENT_AND_CHANGES);
+    const cfgHandle = [0n];
+    await this.#must("corosync_cfg_initialize(3)", cfg.initialize, cfgHandle, this.#cfgCallbacks());
+    this.#cfg = cfgHandle[0];
+    await this.#must("corosync_cfg_trackstart(3)", cfg.track, this.#cfg, 0);
     await this.#join();
     for (const [fdGet, handleOf] of [
       [cpg.fdGet, this.#cpg],
       [quorum.fdGet, this.#quorum],
+      [cfg.fdGet, this.#cfg],
     ] as const) {
       const fd = [-1];
       await this.#must("fd_get(3)", fdGet, handleOf, fd);
@@ -239,12 +252,29 @@ class Connection implements CorosyncConnection {
     };
   }
 
+  #cfgCallbacks(): object {
+    const asked = (_handle: never, how: number): void => void (this.#shutdownAsked ||= how === SHUTDOWN_REQUEST);
+    return { shutdown: this.#register(asked, "cfg_shutdown *") };
+  }
+
   #dispatch(): void {
     if (this.#closed) return;
-    const { cpg, quorum } = this.#libraries;
+    const { cpg, quorum, cfg } = this.#libraries;
     const reason =
-      this.#drain("cpg_dispatch(3)", cpg.dispatch, this.#cpg) ?? this.#drain("quorum_dispatch(3)", quorum.dispatch, this.#quorum);
+      this.#drain("cpg_dispatch(3)", cpg.dispatch, this.#cpg) ??
+      this.#drain("quorum_dispatch(3)", quorum.dispatch, this.#quorum) ??
+      this.#drain("corosync_cfg_dispatch(3)", cfg.dispatch, this.#cfg) ??
+      this.#answerShutdown();
     this.#tell(reason);
+  }
+
+  /** What corosync says of the answer is nothing to us: it may have been told enough by others. */
+  #answerShutdown(): null {
+    if (!this.#shutdownAsked) return null;
+    this.#shutdownAsked = false;
+    const refusal = this.#options.shutdown?.() ?? null;
+    this.#libraries.cfg.replyToShutdown(this.#cfg, refusal === null ? SHUTDOWN_YES : SHUTDOWN_NO);
+    return null;
   }
 
   /** null: all is well. */
@@ -311,9 +341,10 @@ class Connection implements CorosyncConnection {
     this.#closed = true;
     if (this.#retry !== null) clearTimeout(this.#retry);
     for (const fd of this.#fds) this.#poller.remove(fd);
-    const { cpg, quorum, koffi } = this.#libraries;
+    const { cpg, quorum, cfg, koffi } = this.#libraries;
     if (this.#cpg !== null) cpg.finalize(this.#cpg);
     if (this.#quorum !== null) quorum.finalize(this.#quorum);
+    if (this.#cfg !== null) cfg.finalize(this.#cfg);
     for (const callback of this.#registered.splice(0)) koffi.unregister(callback);
   }
 }

@@ -1,6 +1,6 @@
 /**
- * libcpg, libquorum and libvotequorum of corosync 3, and epoll, as functions. They are called through koffi, an optional dependency: a
- * cluster with the builtin engine needs neither. Declarations: cpg.h, quorum.h, votequorum.h.
+ * libcpg, libquorum, libvotequorum and libcfg of corosync 3, and epoll, as functions. They are called through koffi, an optional dependency: a
+ * cluster with the builtin engine needs neither. Declarations: cpg.h, quorum.h, votequorum.h, cfg.h.
  */
 import { OperatingError } from "../../base/error.ts";
 
@@ -27,6 +27,7 @@ export interface CorosyncLibraries {
   readonly cpg: Readonly<Record<"initialize" | "fdGet" | "localGet" | "join" | "multicast" | "dispatch" | "finalize", NativeFunction>>;
   readonly quorum: Readonly<Record<"initialize" | "fdGet" | "track" | "dispatch" | "finalize", NativeFunction>>;
   readonly votequorum: Readonly<Record<"initialize" | "getInfo" | "finalize", NativeFunction>>;
+  readonly cfg: Readonly<Record<"initialize" | "fdGet" | "track" | "dispatch" | "replyToShutdown" | "finalize", NativeFunction>>;
   readonly epoll: Readonly<Record<"create" | "control" | "wait" | "eventfd" | "write" | "close", NativeFunction>>;
 }
 
@@ -70,6 +71,8 @@ function declareTypes(koffi: Koffi): void {
     "void quorum_nodelist(uint64_t handle, corosync_ring_id ring, uint32_t n, void *members, uint32_t joined_n, void *joined, uint32_t left_n, void *left)",
   );
   koffi.struct("quorum_model_v1", { model: "int", notify: "quorum_notify *", nodelist: "quorum_nodelist *" });
+  koffi.proto("void cfg_shutdown(uint64_t handle, int how)");
+  koffi.struct("cfg_callbacks", { shutdown: "cfg_shutdown *" });
 }
 
 let loaded: Promise<CorosyncLibraries> | null = null;
@@ -86,9 +89,8 @@ async function load(): Promise<CorosyncLibraries> {
     const name = "koffi";
     const koffi = ((await import(name)) as { default: Koffi }).default;
     declareTypes(koffi);
-    const [libc, cpg, quorum, votequorum] = ["libc.so.6", "libcpg.so.4", "libquorum.so.5", "libvotequorum.so.8"].map((file) =>
-      koffi.load(file),
-    );
+    const files = ["libc.so.6", "libcpg.so.4", "libquorum.so.5", "libvotequorum.so.8", "libcfg.so.7"];
+    const [libc, cpg, quorum, votequorum, cfg] = files.map((file) => koffi.load(file));
     const of = (library: typeof libc, declaration: string): NativeFunction => (library as NonNullable<typeof libc>).func(declaration);
     return {
       koffi,
@@ -116,6 +118,14 @@ async function load(): Promise<CorosyncLibraries> {
         getInfo: of(votequorum, "int votequorum_getinfo(uint64_t handle, uint32_t nodeid, _Out_ votequorum_info *info)"),
         finalize: of(votequorum, "int votequorum_finalize(uint64_t handle)"),
       },
+      cfg: {
+        initialize: of(cfg, "int corosync_cfg_initialize(_Out_ uint64_t *handle, cfg_callbacks *callbacks)"),
+        fdGet: of(cfg, "int corosync_cfg_fd_get(uint64_t handle, _Out_ int *fd)"),
+        track: of(cfg, "int corosync_cfg_trackstart(uint64_t handle, uint8_t flags)"),
+        dispatch: of(cfg, "int corosync_cfg_dispatch(uint64_t handle, int how)"),
+        replyToShutdown: of(cfg, "int corosync_cfg_replyto_shutdown(uint64_t handle, int reply)"),
+        finalize: of(cfg, "int corosync_cfg_finalize(uint64_t handle)"),
+      },
       epoll: {
         create: of(libc, "int epoll_create1(int flags)"),
         control: of(libc, "int epoll_ctl(int epoll, int operation, int fd, void *event)"),
@@ -128,7 +138,7 @@ async function load(): Promise<CorosyncLibraries> {
   } catch (cause) {
     throw new OperatingError(`engine: corosync needs corosync's libraries and koffi, which cannot be loaded: ${(cause as Error).message}`, {
       code: "no-corosync",
-      hint: "Debian: apt-get install corosync libcpg4 libquorum5 libvotequorum8; and npm install koffi, an optional dependency. Or engine: builtin.",
+      hint: "Debian: apt-get install corosync libcpg4 libquorum5 libvotequorum8 libcfg7; and npm install koffi, an optional dependency. Or engine: builtin.",
       cause,
     });
   }

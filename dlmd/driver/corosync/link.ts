@@ -18,6 +18,8 @@ export interface CorosyncLinkOptions {
   readonly nodes: readonly Voter[];
   readonly event: (event: CorosyncEvent) => void;
   readonly log: Log;
+  /** Programs of this node that have a lockspace open, by name and pid. */
+  readonly programs: () => readonly string[];
   /** Not as an error of the start any more. */
   readonly fatal: (error: Error) => void;
   /** Another one in tests. */
@@ -40,13 +42,27 @@ export class CorosyncLink {
   async open(): Promise<void> {
     const { cluster, nodeid, nodes, event, connect = connectCorosync } = this.#options;
     try {
-      const connection = await connect({ group: `coverlay:${cluster}`, nodeid, nodes, event, dispatched: () => undefined });
+      const shutdown = (): string | null => this.#answerShutdown();
+      const connection = await connect({ group: `coverlay:${cluster}`, nodeid, nodes, event, dispatched: () => undefined, shutdown });
       if (this.#closed) connection.close();
       else this.#connection = connection;
     } catch (error) {
       if ((error as Partial<OperatingError>).code !== "corosync-failed") throw error;
       this.#tryLater(error as OperatingError);
     }
+  }
+
+  /** As dlm_controld does: not while there are lockspaces. Without one the cluster loses nothing with this node. */
+  #answerShutdown(): string | null {
+    const { programs, log } = this.#options;
+    const users = programs().join(", ");
+    if (users === "") {
+      log.info({}, "corosync is asked to end on this node: nothing is open here, so it may");
+      return null;
+    }
+    const hint = "Unmount the volumes of this node first, or end these programs; corosync-cfgtool -H --force ends corosync all the same.";
+    log.warn({ programs: users, hint }, "corosync is asked to end on this node: refused, lockspaces are open here");
+    return users;
   }
 
   #tryLater({ message, hint }: OperatingError): void {

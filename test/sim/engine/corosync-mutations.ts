@@ -12,6 +12,22 @@ const clusterTest = "test/unit/dlmd/corosync-cluster.test.ts";
 
 export const corosyncMutations: readonly Mutation[] = [
   {
+    id: "corosync-ends-under-mounts",
+    breaks: "corosync is told that it may end while lockspaces are open on its node",
+    file: "dlmd/driver/corosync/link.ts",
+    find: 'if (users === "") {',
+    replace: 'if (users !== "-") {',
+    caughtBy: "test/unit/dlmd-shell/corosync-link.test.ts",
+  },
+  {
+    id: "corosync-shutdown-answer-lost",
+    breaks: "a request to end corosync is answered with yes, whatever the link says",
+    file: "dlmd/driver/corosync/connection.ts",
+    find: "refusal === null ? SHUTDOWN_YES : SHUTDOWN_NO",
+    replace: "refusal === null ? SHUTDOWN_YES : SHUTDOWN_YES",
+    caughtBy: "test/unit/dlmd-shell/corosync-connection.test.ts",
+  },
+  {
     id: "corosync-view-before-all-are-ready",
     breaks: "a view is installed whose epoch other members have not heard of: they may take a lower one for a view that serves",
     file: exchange,

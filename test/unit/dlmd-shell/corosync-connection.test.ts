@@ -34,6 +34,11 @@ class FakeCorosync {
   takes: () => number = () => CS_OK;
   readonly taken: number[] = [];
   finalized = 0;
+  /** Times that libcfg was asked to tell of a shutdown. */
+  tracked = 0;
+  /** Its questions: 0 is a request, anything else is no question. */
+  shutdowns: number[] = [];
+  readonly replies: number[] = [];
   waits = 0;
   readonly waitsMs: number[] = [];
   #wake: (() => void) | null = null;
@@ -104,6 +109,28 @@ class FakeCorosync {
         initialize: ok,
         getInfo: native((_: never, __: never, info: object[]) => {
           info[0] = this.votes;
+          return CS_OK;
+        }),
+        finalize: ok,
+      },
+      cfg: {
+        initialize: ok,
+        fdGet: native((_: never, fd: number[]) => {
+          fd[0] = cpgFd + 2;
+          return CS_OK;
+        }),
+        track: native(() => {
+          this.tracked++;
+          return CS_OK;
+        }),
+        dispatch: native(() => {
+          const how = this.shutdowns.shift();
+          if (how === undefined) return CS_ERR_TRY_AGAIN;
+          this.callbacks.get("cfg_shutdown *")?.(0n, how);
+          return CS_OK;
+        }),
+        replyToShutdown: native((_: never, reply: number) => {
+          this.replies.push(reply);
           return CS_OK;
         }),
         finalize: ok,
@@ -268,6 +295,24 @@ describe("the connection to corosync", () => {
     });
     connection.send(new Uint8Array([1]));
     expect(corosync.taken).toEqual([]);
+  });
+
+  it.each<[string, string | null, number]>([
+    ["no", "a program (process 7)", 0],
+    ["yes", null, 1],
+  ])("answers a request to end corosync: %s", async (_, why, reply) => {
+    const corosync = new FakeCorosync();
+    const { connection } = await connected(corosync, { shutdown: () => why });
+    expect(corosync.tracked).toBe(1);
+    corosync.shutdowns = [0];
+    corosync.readable();
+    await vi.waitFor(() => expect(corosync.replies).toEqual([reply]));
+    // "It ends whatever is said" is no question.
+    corosync.shutdowns = [1];
+    corosync.readable();
+    await vi.waitFor(() => expect(corosync.shutdowns).toEqual([]));
+    expect(corosync.replies).toEqual([reply]);
+    connection.close();
   });
 
   it("waits for half a second at most, so that the process can exit", async () => {

@@ -9,15 +9,19 @@ afterEach(() => void vi.useRealTimers());
 
 const error = (code: string): OperatingError => new OperatingError(`error ${code}`, { code, hint: "do something" });
 
-function setUp(outcomes: (OperatingError | null)[]): {
+function setUp(
+  outcomes: (OperatingError | null)[],
+  programs: readonly string[] = [],
+): {
   link: CorosyncLink;
   tried: { group: string }[];
   warned: unknown[];
   fatal: Error[];
   sent: number[];
   closed: () => number;
+  shutdown: () => string | null | undefined;
 } {
-  const tried: { group: string }[] = [];
+  const tried: Parameters<typeof connectCorosync>[0][] = [];
   const warned: unknown[] = [];
   const fatal: Error[] = [];
   const sent: number[] = [];
@@ -28,17 +32,19 @@ function setUp(outcomes: (OperatingError | null)[]): {
     if (outcome !== null) throw outcome;
     return { send: (data) => void sent.push(data[0] ?? -1), close: () => void closed++ };
   };
-  const log = { warn: (_: unknown, message: string) => void warned.push(message) } as never;
+  const warn = (_: unknown, message: string): void => void warned.push(message);
+  const log = { warn, info: warn } as never;
   const link = new CorosyncLink({
     cluster: "c",
     nodeid: 1,
     nodes: [],
     event: () => {},
+    programs: () => programs,
     log,
     fatal: (reason) => void fatal.push(reason),
     connect,
   });
-  return { link, tried, warned, fatal, sent, closed: () => closed };
+  return { link, tried, warned, fatal, sent, closed: () => closed, shutdown: () => tried[0]?.shutdown?.() };
 }
 
 it("joins the group of its cluster, and sends over that connection", async () => {
@@ -82,4 +88,17 @@ it("tries no more after it was closed", async () => {
   await link.close();
   await vi.advanceTimersByTimeAsync(5000);
   expect(tried.length).toBe(1);
+});
+
+it("corosync may end on this node while nothing is open here, and says so", async () => {
+  const { link, warned, shutdown } = setUp([]);
+  await link.open();
+  expect([shutdown(), warned]).toEqual([null, ["corosync is asked to end on this node: nothing is open here, so it may"]]);
+});
+
+it("corosync may not end on this node while programs have lockspaces open here, and these are named", async () => {
+  const { link, warned, shutdown } = setUp([], ["node (process 7)", "postgres (process 9)"]);
+  await link.open();
+  const words = "corosync is asked to end on this node: refused, lockspaces are open here";
+  expect([shutdown(), warned]).toEqual(["node (process 7), postgres (process 9)", [words]]);
 });
