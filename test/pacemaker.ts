@@ -6,6 +6,7 @@ import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { type RunOptions, type RunResult, run } from "../overlay/lab/command.ts";
+import { LEAVE_COPIES } from "../overlay/lab/fuse-mounts.ts";
 import { until } from "./e2e/actor.ts";
 
 /** Why there can be none here; null: there can. */
@@ -45,7 +46,8 @@ nodelist {
 `;
 
 /** Its first process; $0 is the folder. Pacemaker's daemons have a user of their own. */
-const script = `set -e
+const script = `${LEAVE_COPIES}
+set -e
 for place in /run /var/lib/pacemaker /var/log /dev/shm; do mount -t tmpfs -o size=64m,mode=1777 tmpfs $place; done
 mkdir -p /run/coverlay-corosync /var/log/pacemaker
 for name in blackbox cib cores pengine; do mkdir -p /var/lib/pacemaker/$name; done

@@ -5,6 +5,7 @@
 import { spawn } from "node:child_process";
 import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
+import { LEAVE_COPIES } from "./fuse-mounts.ts";
 import { NETNS_DIR, corosyncConf } from "./layout.ts";
 import { markedEnvironment, processRef } from "./processes.ts";
 import { type LabNode, type LabState, labNodes } from "./state.ts";
@@ -29,7 +30,7 @@ export function startCorosync(lab: LabState, node: LabNode): void {
   removeQbFiles(node);
   const log = openSync(`${node.nodeDir}/corosync.log`, "a", 0o600);
   // Each becomes the next one, and keeps its process id.
-  const script = 'echo $$ >>"$1" && mount -t tmpfs -o size=1m tmpfs /run && exec corosync -f -c "$0"';
+  const script = `${LEAVE_COPIES}; echo $$ >>"$1" && mount -t tmpfs -o size=1m tmpfs /run && exec corosync -f -c "$0"`;
   const command = ["unshare", "--mount", "sh", "-c", script, `${node.nodeDir}/corosync.conf`, pidsFile(node)];
   const env = markedEnvironment(lab.id, node.node);
   const child = spawn("nsenter", [`--net=${NETNS_DIR}/${node.netns}`, "--", ...command], {

@@ -89,3 +89,10 @@ export async function cleanUnmount(mountpoint: string, timeoutMs: number): Promi
   const result = await run("umount", [mountpoint], { timeoutMs });
   return result.status === 0 ? null : describeRun("umount", [mountpoint], result);
 }
+
+/**
+ * For sh, in a new mount namespace: the copies there of mounts of all labs go. They would keep their overlays after they have been unmounted.
+ * -c, because a look at one may hang.
+ */
+export const LEAVE_COPIES: string =
+  "findmnt --noheadings --raw --types fuse.clustered --output TARGET | xargs --no-run-if-empty umount -c -i -l";

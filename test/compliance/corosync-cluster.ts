@@ -8,6 +8,7 @@ import { createRequire } from "node:module";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { LEAVE_COPIES } from "../../overlay/lab/fuse-mounts.ts";
 
 /** Short, for the tests' sake, and long enough for a busy machine. A dead node is noticed after this and 1.2 times this. */
 const tokenMs = 800;
@@ -78,7 +79,7 @@ export class CorosyncCluster {
   start(nodeid: number): void {
     if (this.#daemons.has(nodeid)) return;
     const conf = path.join(this.#folder, `${nodeid}`, "corosync.conf");
-    const command = `mount -t tmpfs -o size=1m tmpfs /run && exec corosync -f -c ${conf}`;
+    const command = `${LEAVE_COPIES}; mount -t tmpfs -o size=1m tmpfs /run && exec corosync -f -c ${conf}`;
     // Each of them becomes the next one, so the process is corosync's.
     const child = spawn("ip", ["netns", "exec", this.#netns(nodeid), "unshare", "-m", "sh", "-c", command], { stdio: "ignore" });
     this.#daemons.set(nodeid, child);

@@ -20,6 +20,9 @@ import { dist } from "../built.ts";
 const UP_TIMEOUT_MS = 180_000;
 const COMMAND_TIMEOUT_MS = 120_000;
 
+/** Of labs for which a test names none: the whole suite runs over either. */
+const testEngine: LabEngine = process.env["COVERLAY_TEST_ENGINE"] === "corosync" ? "corosync" : "builtin";
+
 /** The compiled program, as a user runs it. */
 export const coverlayProgram: string = path.join(dist, "overlay/main.js");
 
@@ -139,7 +142,7 @@ export function watchedDirectory(parent: string = os.tmpdir()): WatchedDirectory
 /** Brings a lab up; whoever calls it calls `end` in a hook. Prefer withLab where one test is all. */
 export async function startLab(options: LabOptions = {}): Promise<TestLab> {
   const { dir, end } = watchedDirectory(options.parent);
-  const { nodes = 3, lower = "ext4", engine = "builtin", size = "512M", fencing = true, image, env = {} } = options;
+  const { nodes = 3, lower = "ext4", engine = testEngine, size = "512M", fencing = true, image, env = {} } = options;
   const disk = image === undefined ? ["--size", size] : ["--image", image];
   const words = ["lab", "up", "--detach", "--json", "--dir", dir, "--nodes", String(nodes), "--lower", lower, ...disk];
   if (!fencing) words.push("--no-fencing");

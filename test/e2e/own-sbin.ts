@@ -3,6 +3,7 @@ import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
+import { LEAVE_COPIES } from "../../overlay/lab/fuse-mounts.ts";
 import { type HelperPrograms, type LocalType, helperScripts, installHelpers } from "../../overlay/mount-helper/install.ts";
 import { run } from "./volume/disk.ts";
 
@@ -19,9 +20,7 @@ export function ownSbin(programs: HelperPrograms, wrapped: readonly LocalType[])
   run("mount", "-t", "tmpfs", "tmpfs", dir);
   for (const name of ["upper", "work"]) mkdirSync(path.join(dir, name));
   installHelpers(path.join(dir, "upper"), helperScripts(programs, wrapped));
-  // The copies of the mounts of other labs would keep their overlays after they have unmounted: -c, because a look at one may hang.
-  const leave = "findmnt --noheadings --raw --types fuse.clustered --output TARGET | xargs --no-run-if-empty umount -c -i -l";
-  const prepare = `${leave} && mount -t overlay overlay -o lowerdir=/usr/sbin,upperdir=${dir}/upper,workdir=${dir}/work /usr/sbin`;
+  const prepare = `${LEAVE_COPIES} && mount -t overlay overlay -o lowerdir=/usr/sbin,upperdir=${dir}/upper,workdir=${dir}/work /usr/sbin`;
   return {
     run(script, netns) {
       const words = ["unshare", "-m", "--propagation", "private", "sh", "-c", `${prepare} && ${script}`];
