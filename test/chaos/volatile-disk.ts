@@ -41,6 +41,13 @@ export type DiskCommand =
   | { readonly do: "unhang"; readonly device: string }
   | { readonly do: "figures" };
 
+/** What came by one device, of all writes of the disk in their order, from 1. */
+export interface DeviceWrites {
+  readonly writes: number;
+  readonly first: number;
+  readonly last: number;
+}
+
 export interface DiskAnswer {
   readonly error?: string;
   /** By all losses of power so far. */
@@ -50,6 +57,8 @@ export interface DiskAnswer {
   readonly writes: number;
   readonly flushes: number;
   readonly forcedFlushes: number;
+  /** By device, also of those that are gone. */
+  readonly writesBy: Readonly<Record<string, DeviceWrites>>;
   readonly devices: readonly string[];
   readonly hanging: readonly string[];
 }
@@ -88,6 +97,7 @@ class VolatileDisk {
    */
   #nextFuseNodeid = FILE;
   #writeCount = 0;
+  readonly #writesBy: Record<string, DeviceWrites> = {};
   #flushCount = 0;
   #keptCount = 0;
   #lostCount = 0;
@@ -232,7 +242,7 @@ class VolatileDisk {
       // A write that a cut of its loop device sends far beyond the end (overlay/lab/disk.ts). A disk is not full: ENOSPC would reach the programs.
       if (request.offset + request.data.length > this.#bytes) return this.#send(encodeError(this.#reply, request.unique, E.EIO));
       this.#writes.write(request.fh, request.offset, request.data);
-      this.#writeCount += 1;
+      this.#countWrite(path.device);
       path.writesLeft -= 1;
       if (path.writesLeft === 0) path.state = "hangs";
       this.#send(encodeWrite(this.#reply, request.unique, request.data.length));
@@ -241,6 +251,12 @@ class VolatileDisk {
       this.#flushCount += 1;
       this.#send(encodeEmpty(this.#reply, request.unique));
     }
+  }
+
+  #countWrite(device: string): void {
+    this.#writeCount += 1;
+    const { writes, first } = this.#writesBy[device] ?? { writes: 0, first: this.#writeCount };
+    this.#writesBy[device] = { writes: writes + 1, first, last: this.#writeCount };
   }
 
   obey(command: DiskCommand): DiskAnswer {
@@ -271,6 +287,7 @@ class VolatileDisk {
       lostWrites: this.#lostCount,
       unstableBytes: this.#writes.unstableBytes,
       writes: this.#writeCount,
+      writesBy: this.#writesBy,
       flushes: this.#flushCount,
       forcedFlushes: this.#writes.forcedFlushes,
       devices: [...this.#paths.values()].map(({ device }) => device),

@@ -2,27 +2,19 @@
  * The owner's node dies, or is cut off: the others fence it and go on. What was synced anywhere is there, the disk is clean, and nothing of the old
  * owner comes to it after the proof. The fence is the lab's agent, run by the lock managers as any other.
  */
-import { existsSync, readFileSync, readdirSync } from "node:fs";
-import path from "node:path";
+import { existsSync } from "node:fs";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { run } from "../../overlay/lab/command.ts";
 import { labFiles } from "../../overlay/lab/layout.ts";
 import { queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
 import { type Actor, endActors, startActor } from "./actor.ts";
 import { askDlmd } from "../../overlay/query/dlmd-query.ts";
-import { type TestLab, withLab } from "./lab.ts";
+import { logOf, type TestLab, withLab } from "./lab.ts";
 import { untilRole } from "./role.ts";
 
 const GOES_ON_MS = 60_000;
 
 afterEach(() => endActors());
-
-/** What the log of a node's overlay says. */
-function logOf(lab: TestLab, nodeid: number): string {
-  const { runDir } = lab.node(nodeid);
-  const logs = readdirSync(runDir).filter((file) => file.endsWith(".log"));
-  return logs.map((file) => readFileSync(path.join(runDir, file), "utf8")).join("");
-}
 
 /** Between two lines of the next owner's log: milliseconds. */
 function serviceMs(log: string): number {

@@ -139,6 +139,13 @@ export function watchedDirectory(parent: string = os.tmpdir()): WatchedDirectory
   return { dir, end };
 }
 
+/** What the log of a node's overlay says. */
+export function logOf(lab: TestLab, nodeid: number): string {
+  const { runDir } = lab.node(nodeid);
+  const logs = readdirSync(runDir).filter((file) => file.endsWith(".log"));
+  return logs.map((file) => readFileSync(path.join(runDir, file), "utf8")).join("");
+}
+
 /** Brings a lab up; whoever calls it calls `end` in a hook. Prefer withLab where one test is all. */
 export async function startLab(options: LabOptions = {}): Promise<TestLab> {
   const { dir, end } = watchedDirectory(options.parent);

@@ -58,6 +58,7 @@ describe("the volatile disk", () => {
     for (let block = 0; block < 8; block++) await put(first, block, "a", block === 7);
     for (let block = 0; block < 8; block++) await put(first, block, "b", false);
     expect(await letters(second, 8)).toBe("bbbbbbbb");
+    expect((await disk.command({ do: "figures" })).writesBy).toEqual({ [first]: { writes: 16, first: 1, last: 16 } });
     const loss = await disk.command({ do: "power-off", device: first, seed: 3, keepPercent: 50 });
     expect([loss.keptWrites > 0, loss.lostWrites > 0]).toEqual([true, true]);
     expect(await letters(second, 8)).toMatch(/^(?=.*a)(?=.*b)[ab]{8}$/);

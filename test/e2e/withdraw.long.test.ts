@@ -14,7 +14,7 @@ import { readOwnerBlock, writeOwnerBlock } from "../../overlay/volume/direct-blo
 import type { Life } from "../../overlay/volume/life.ts";
 import type { OwnerBlock } from "../../overlay/volume/owner-block.ts";
 import { type Actor, endActors, startActor, until, untilWaiting } from "./actor.ts";
-import { coverlay, type TestLab, withLab } from "./lab.ts";
+import { coverlay, logOf, type TestLab, withLab } from "./lab.ts";
 import { hasSuperblock, lowerDirectory } from "./owner-lower.ts";
 import { storedBit } from "./volume/take.ts";
 
@@ -59,13 +59,6 @@ function python(script: string, ...words: string[]): Program {
 }
 
 const LOWERS = ["ext4", "xfs"] as const;
-
-/** What the log of a node's overlay says. */
-function logOf(lab: TestLab, nodeid: number): string {
-  const { runDir } = lab.node(nodeid);
-  const logs = readdirSync(runDir).filter((file) => file.endsWith(".log"));
-  return logs.map((file) => readFileSync(path.join(runDir, file), "utf8")).join("");
-}
 
 for (const lower of LOWERS) {
   it(`${lower}: an owner whose path to the disk is lost for good withdraws by itself: calls wait, and go on with another node`, async () => {
