@@ -10,6 +10,7 @@ import { queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
 import { type Actor, endActors, startActor } from "./actor.ts";
 import { askDlmd } from "../../overlay/query/dlmd-query.ts";
 import { logOf, type TestLab, withLab } from "./lab.ts";
+import { lowerDirectory } from "./owner-lower.ts";
 import { untilRole } from "./role.ts";
 
 const GOES_ON_MS = 60_000;
@@ -121,14 +122,40 @@ def writes():
 threading.Thread(target=writes, daemon=True).start()
 `;
 
+interface OwnersDeath {
+  readonly title: string;
+  /** Under load, before the power goes. */
+  readonly prepare: (lab: TestLab, owner: number) => Promise<void>;
+}
+
+const POWER_OFF: OwnersDeath = {
+  title: "power-off of the owner under load: it is fenced, the others go on, what was synced is there, and the disk is clean",
+  prepare: async () => undefined,
+};
+
+/** Its kernel has calls under way and has met the cut; its overlay stands still, or it would let go of the disk before it dies. */
+const AFTER_CUT: OwnersDeath = {
+  title: "the owner's path to the disk is cut under load and then its power: the same holds",
+  async prepare(lab, owner) {
+    const { overlayPid, device } = (await lab.status()).find(({ nodeid }) => nodeid === owner) ?? {};
+    process.kill(overlayPid ?? 0, "SIGSTOP");
+    const lower = startActor({ cwd: "/" });
+    await lower.run(`root = os.open(lower, os.O_RDONLY)`, { lower: lowerDirectory(overlayPid ?? 0, device ?? "") });
+    await lab.lab("cut", `node${owner}`);
+    expect(await lower.run(`result = [code(os.mkdir, "made-late", dir_fd=root), code(os.fsync, root)]`)).toContain("EIO");
+    await lower.run(`os.close(root)`);
+  },
+};
+
 describe.each(["ext4", "xfs"] as const)("%s", (lower) => {
   const size = lower === "xfs" ? "400M" : "256M";
 
-  it("power-off of the owner under load: it is fenced, the others go on, what was synced is there, and the disk is clean", () =>
+  it.each(lower === "xfs" ? [POWER_OFF] : [POWER_OFF, AFTER_CUT])("$title", ({ prepare }) =>
     withLab({ nodes: 3, lower, size }, async (lab) => {
       const scene = await setScene(lab);
       const { owner, others, reader } = scene;
       await reader.run(READS);
+      await prepare(lab, owner);
       await lab.kill(owner);
       await allGoOn(lab, scene);
       const log = others.map((nodeid) => logOf(lab, nodeid)).join("");
@@ -145,7 +172,8 @@ describe.each(["ext4", "xfs"] as const)("%s", (lower) => {
       const { image } = labFiles(lab.dir);
       const fsck = lower === "ext4" ? await run("e2fsck", ["-fn", image]) : await run("xfs_repair", ["-n", "-f", image]);
       expect([fsck.status, fsck.stdout]).toEqual([0, expect.any(String)]);
-    }));
+    }),
+  );
 
   it("a partitioned owner that lives and writes: it is fenced or lets go by itself, and the others go on", () =>
     withLab({ nodes: 3, lower, size }, async (lab) => {
