@@ -56,9 +56,10 @@ const WORDS = {
 
 async function fence(action: keyof typeof WORDS, { plug, timeoutS, program }: PacemakerRequest): Promise<void> {
   const [word, success] = WORDS[action];
+  const history = async (): Promise<string> => (await mustRun(program, ["--history", plug, "--verbose", "--output-as", "xml"])).stdout;
+  const before = await history();
   const { pid } = await mustRun(program, [word, plug, "--timeout", `${timeoutS}`]);
-  const { stdout } = await mustRun(program, ["--history", plug, "--verbose", "--output-as", "xml"]);
-  const why = whyUnproven(stdout, { pid, target: plug, action });
+  const why = whyUnproven(before, await history(), { pid, target: plug, action });
   if (why !== null) throw new Error(`stonith_admin ${word} says that ${plug} is done, but ${why}`);
   process.stdout.write(`${success}\n`);
 }

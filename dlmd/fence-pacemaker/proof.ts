@@ -15,18 +15,23 @@ export interface FenceRequestMade {
 /** What Pacemaker writes as the one that carried it out when a person has confirmed it. */
 const PERSON = "a human";
 
-/** `history`: of `stonith_admin --history TARGET --verbose --output-as xml`. Null: it is proven; else why not. */
-export function whyUnproven(history: string, { pid, target, action }: FenceRequestMade): string | null {
-  let root: XmlElement;
+/**
+ * `before` and `history`: of `stonith_admin --history TARGET --verbose --output-as xml`, from before that run and from after it. Null: it is
+ * proven; else why not. A process number is given again: a request that has it is this one only if it is the one that is new.
+ */
+export function whyUnproven(before: string, history: string, { pid, target, action }: FenceRequestMade): string | null {
+  let [older, events]: [Events, Events] = [[], []];
   try {
-    root = parseXml(history.trim());
+    [older, events] = [eventsIn(before), eventsIn(history)];
   } catch (error) {
     if (!(error instanceof XmlError)) throw error;
     return `its history cannot be read: ${error.message}`;
   }
-  const events = eventsOf(root).map(({ attributes }) => attributes);
-  const own = events.find((event) => event.get("client") === `stonith_admin.${pid}`);
+  const isOfPid = (event: Events[number]): boolean => event.get("client") === `stonith_admin.${pid}`;
+  if (older.some(isOfPid)) return `its history had a request of a process ${pid} before: which one is meant is not known`;
+  const [own, ...others] = events.filter(isOfPid);
   if (own === undefined) return `its history does not have this request`;
+  if (others.length > 0) return `its history has several requests of a process ${pid}: which one is meant is not known`;
   if (own.get("target") !== target || own.get("action") !== action)
     return `its history has ${own.get("action")} of ${own.get("target")} for this request of ${action} of ${target}`;
   const status = own.get("status") ?? "nothing";
@@ -38,6 +43,13 @@ export function whyUnproven(history: string, { pid, target, action }: FenceReque
   if (status !== "success") return `its history says ${status} of this request${said}`;
   if (delegate === PERSON || delegate === "") return `its history names no node that carried it out${said}`;
   return null;
+}
+
+type Events = readonly XmlElement["attributes"][];
+
+/** Throws XmlError. */
+function eventsIn(text: string): Events {
+  return eventsOf(parseXml(text.trim())).map(({ attributes }) => attributes);
 }
 
 function eventsOf(element: XmlElement): readonly XmlElement[] {

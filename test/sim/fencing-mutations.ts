@@ -393,4 +393,20 @@ export const fencingMutations: readonly Mutation[] = [
     replace: "words",
     caughtBy: agents,
   },
+  {
+    id: "fence-pacemaker-any-pid",
+    breaks: "Pacemaker's success of an older request of the same process number is a proof",
+    file: "dlmd/fence-pacemaker/proof.ts",
+    find: "  if (older.some(isOfPid)) return",
+    replace: "  if (older.length > 99 && older.some(isOfPid)) return",
+    caughtBy: "test/unit/dlmd-shell/fence-pacemaker.test.ts",
+  },
+  {
+    id: "fence-pacemaker-one-of-two",
+    breaks: "of two requests of one process number the first is believed",
+    file: "dlmd/fence-pacemaker/proof.ts",
+    find: "  if (others.length > 0) return",
+    replace: "  if (others.length > 99) return",
+    caughtBy: "test/unit/dlmd-shell/fence-pacemaker.test.ts",
+  },
 ];

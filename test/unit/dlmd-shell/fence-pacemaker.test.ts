@@ -64,30 +64,43 @@ const made = { pid: 24934, target: "node3", action: "off" } as const;
 
 describe("what is a proof", () => {
   it("this very request, carried out by a node", () => {
-    expect(whyUnproven(history(event(24934, done)), made)).toBeNull();
-    expect(whyUnproven(history(event(24999, confirmed), event(24934, done)), made)).toBeNull();
+    expect(whyUnproven(history(), history(event(24934, done)), made)).toBeNull();
+    expect(whyUnproven(history(), history(event(24999, confirmed), event(24934, done)), made)).toBeNull();
   });
 
   it("a person's word is none: stonith_admin ends with 0 while its device is still at it", () => {
-    expect(whyUnproven(history(event(24934, pending), event(24948, confirmed)), made)).toBe(
+    expect(whyUnproven(history(), history(event(24934, pending), event(24948, confirmed)), made)).toBe(
       "its history says pending of this request; a person has confirmed one (stonith_admin --confirm), which fences nothing: coverlay fence ack node3",
     );
-    expect(whyUnproven(history(event(24934, confirmed)), made)).toContain("names no node that carried it out; a person has confirmed one");
+    expect(whyUnproven(history(), history(event(24934, confirmed)), made)).toContain("names no node that carried it out; a person has confirmed one");
   });
 
   it("neither is another's request, an older one, or one of another node or action", () => {
-    expect(whyUnproven(history(event(23093, done)), made)).toBe("its history does not have this request");
-    expect(whyUnproven(history(), made)).toBe("its history does not have this request");
-    expect(whyUnproven(history(event(24934, done)), { ...made, target: "node2" })).toBe(
+    expect(whyUnproven(history(), history(event(23093, done)), made)).toBe("its history does not have this request");
+    expect(whyUnproven(history(), history(), made)).toBe("its history does not have this request");
+    expect(whyUnproven(history(), history(event(24934, done)), { ...made, target: "node2" })).toBe(
       "its history has off of node3 for this request of off of node2",
     );
-    expect(whyUnproven(history(event(24934, done)), { ...made, action: "reboot" })).toContain("has off of node3");
-    expect(whyUnproven(history(event(24934, 'status="success"')), made)).toBe("its history names no node that carried it out");
-    expect(whyUnproven(history(event(24934, 'status="failed" delegate="node1"')), made)).toBe("its history says failed of this request");
+    expect(whyUnproven(history(), history(event(24934, done)), { ...made, action: "reboot" })).toContain("has off of node3");
+    expect(whyUnproven(history(), history(event(24934, 'status="success"')), made)).toBe("its history names no node that carried it out");
+    expect(whyUnproven(history(), history(event(24934, 'status="failed" delegate="node1"')), made)).toBe("its history says failed of this request");
+  });
+
+  it("nor one of a process that had the same number before, also if it is carried out only now, or on another node", () => {
+    const reused = "its history had a request of a process 24934 before: which one is meant is not known";
+    for (const older of [done, pending]) {
+      expect(whyUnproven(history(event(24934, older)), history(event(24934, done)), made)).toBe(reused);
+      expect(whyUnproven(history(event(24934, older)), history(event(24934, done), event(24934, done)), made)).toBe(reused);
+    }
+    expect(whyUnproven(history(event(23093, done)), history(event(23093, done), event(24934, done)), made)).toBeNull();
+    expect(whyUnproven(history(), history(event(24934, pending), event(24934, done)), made)).toBe(
+      "its history has several requests of a process 24934: which one is meant is not known",
+    );
   });
 
   it("nor what is no history", () => {
-    expect(whyUnproven("", made)).toContain("its history cannot be read");
-    expect(whyUnproven("<a><b></a>", made)).toContain("its history cannot be read");
+    expect(whyUnproven("", history(event(24934, done)), made)).toContain("its history cannot be read");
+    expect(whyUnproven(history(), "", made)).toContain("its history cannot be read");
+    expect(whyUnproven(history(), "<a><b></a>", made)).toContain("its history cannot be read");
   });
 });
