@@ -10,6 +10,8 @@ export const WAIT_MS = 600_000;
 
 export interface FollowOptions {
   readonly nodeid: number;
+  /** That of the order, and of no other one: another person's may be refused meanwhile. */
+  readonly by: string;
   /** As it was before the order. */
   readonly before: Fences;
   readonly waitMs: number;
@@ -23,14 +25,15 @@ export interface FollowOptions {
 const keyOf = (row: HistoryRow): string => JSON.stringify(row);
 
 /** Until the request has an end, or every level has failed once more. OperatingError: "fence-lost", "fence-goes-on". */
-export async function followOrder({ nodeid, before, waitMs, look, sleep, nowMs, say }: FollowOptions): Promise<HistoryRow> {
+export async function followOrder({ nodeid, by, before, waitMs, look, sleep, nowMs, say }: FollowOptions): Promise<HistoryRow> {
   const known = new Set(before.fencing.history.map(keyOf));
   const rounds = before.fencing.wanted.find((one) => one.nodeid === nodeid)?.rounds ?? 0;
   const fromMs = nowMs();
   let [seenMs, said] = [fromMs, ""];
   for (;;) {
     const { wanted, history } = (await look()).fencing;
-    const last = history.findLast((row) => row.nodeid === nodeid && !known.has(keyOf(row)));
+    const isOthers = (row: HistoryRow): boolean => row.outcome === "refused" && row.by !== by;
+    const last = history.findLast((row) => row.nodeid === nodeid && !known.has(keyOf(row)) && !isOthers(row));
     const open = wanted.find((one) => one.nodeid === nodeid);
     const isAnswered = last?.outcome === "refused" || last?.outcome === "known";
     if (last !== undefined && (isAnswered || open === undefined || open.rounds > rounds)) return last;

@@ -2,6 +2,7 @@
  * `coverlay fence NODE`, `show`, `ack NODE`, `history`: nodes of which it must be sure that they write no more. Devices do it by themselves after a
  * death; a person may order it, or say that a node is off (hazards M2, C11).
  */
+import { randomBytes } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { userInfo } from "node:os";
 import type { CommandModule } from "yargs";
@@ -70,10 +71,11 @@ async function tell(
   runDir: string,
   what: "fence-ack" | "fence-node",
   node: string,
+  by: string = userInfo().username,
 ): Promise<{ info: ClusterInfo; nodeid: number; said: unknown }> {
   const { info } = await askDlmd(runDir, null);
   const { nodeid } = nodeNamed(info, node);
-  const question: AdminQuestion = { what, nodeid, by: userInfo().username };
+  const question: AdminQuestion = { what, nodeid, by };
   return { info, nodeid, said: await askAdmin(runDir, question) };
 }
 
@@ -129,9 +131,11 @@ const nodeCommand: CommandModule<object, OrderArguments> = {
       const { name } = nodeNamed(info, node);
       if (!Number.isFinite(wait) || wait < 0) throw usageError("--wait expects seconds, 0 or more", "coverlay fence --help");
       if (!yes) throw usageError(`--yes is needed: ${name} loses its power, or its disks`, `coverlay fence ${name} --yes`);
-      const { nodeid } = await tell(runDir, "fence-node", node);
+      const by = `${userInfo().username}, order ${randomBytes(4).toString("hex")}`;
+      const { nodeid } = await tell(runDir, "fence-node", node, by);
       const row = await followOrder({
         nodeid,
+        by,
         before: fences,
         waitMs: wait * 1000,
         look: async () => (await askFences(runDir)).fences,

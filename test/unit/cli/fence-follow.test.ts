@@ -31,6 +31,7 @@ async function follow(looks: readonly Fences[], before = fences([], []), waitMs 
   const said: string[] = [];
   const end = await followOrder({
     nodeid: 3,
+    by: "ipmi",
     before,
     waitMs,
     look: () => Promise.resolve(looks[Math.min(at++, looks.length - 1)] as Fences),
@@ -58,6 +59,12 @@ test.each(["refused", "known"] as const)(
     expect([end, nowMs]).toEqual([`${outcome} 4`, 0]);
   },
 );
+
+test("that another person's order is refused meanwhile is not its end, nor that it was when nothing is asked for any more", async () => {
+  const others = { ...row("refused", 4), by: "root, order 2" };
+  const looks = [fences([want("runs ipmi")], [others]), fences([], [others]), fences([], [row("fenced", 3), others])];
+  expect(await follow(looks)).toMatchObject({ end: "fenced 3", said: ["runs ipmi"] });
+});
 
 test("a failed try is not the end before all levels have failed once more", async () => {
   const before = fences([want("waits", 2)], []);
