@@ -82,6 +82,8 @@ export class Fencing {
   #leaseMs = Number.NEGATIVE_INFINITY;
   #keptChanges = 0;
   #isLeaving = false;
+  /** Since when there is one, in all views since then; null: there is none. */
+  #quorumSinceMs: number | null = null;
   #barred = "";
   readonly #returning: Returning = new Returning();
   /** Nodes that lockspaces wait for. */
@@ -101,7 +103,10 @@ export class Fencing {
       command: (command) => port.command(command),
       encode: encodeFencingMessage,
       enterView: (view) => this.#enterView(view),
-      loseQuorum: () => this.table.loseQuorum(this.#own),
+      loseQuorum: () => {
+        this.#quorumSinceMs = null;
+        this.table.loseQuorum(this.#own);
+      },
       membersChanged: (event) => this.#membersChanged(event),
       receive: (from, data) => this.#message(from, data),
     });
@@ -141,6 +146,11 @@ export class Fencing {
     return this.#plans.has(nodeid);
   }
 
+  /** Milliseconds; null: there is none. */
+  get quorumForMs(): number | null {
+    return this.#quorumSinceMs === null ? null : this.#time.nowMs - this.#quorumSinceMs;
+  }
+
   // --------------------------------------------------------------------------------------------------------- sending
 
   /** What was said in this view is not said again; a view that ends before may lose it, and its sender asks again. */
@@ -171,6 +181,7 @@ export class Fencing {
   #enterView(view: EngineView): void {
     const { id, members, together } = view;
     this.#viewId = id;
+    this.#quorumSinceMs ??= this.#time.nowMs;
     this.#said.clear();
     this.table.enterView(members);
     this.#sayTable(together.length < members.length);
@@ -268,7 +279,7 @@ export class Fencing {
     for (const nodeid of this.#pauses.keys()) if (this.table.want(nodeid) === undefined) this.#pauses.delete(nodeid);
     const mayBegin = this.#group.inView && this.table.synced && this.#port.serving() && !this.#isLeaving;
     if (mayBegin) for (const want of this.table.wants) this.#begin(want, nowMs);
-    if (mayBegin) this.#tellBoots();
+    if (mayBegin) this.requests.tellBoots();
     if (this.#port.serving()) for (const { nodeid } of this.table.members) this.#returning.ended(nodeid);
     this.#unfencing.advance(mayBegin);
     const barred = this.table.barred();
@@ -279,16 +290,6 @@ export class Fencing {
     if (this.table.changes === this.#keptChanges) return;
     this.#keptChanges = this.table.changes;
     this.#port.keep(this.table.kept);
-  }
-
-  /** A program may ask without the boot, which unfencing goes by (hazard C3): the members that know it say it. */
-  #tellBoots(): void {
-    for (const { nodeid, lives, why, by } of this.table.wants) {
-      for (const { incarnation, bootId } of lives) {
-        const known = bootId === "" ? this.table.bootOf({ nodeid, incarnation }) : "";
-        if (known !== "") this.requests.want({ nodeid, incarnation, bootId: known }, why, by);
-      }
-    }
   }
 
   #advanceOwn(nodeid: number, own: OwnRun, nowMs: number): void {

@@ -44,6 +44,16 @@ export class FenceRequests {
     this.#port.sayOnce(`wanted ${nodeid} ${incarnation} ${bootId}`, this.#wanted(life, why, by, false));
   }
 
+  /** A program may ask without the boot, which unfencing goes by (hazard C3): the members that know it say it. */
+  tellBoots(): void {
+    for (const { nodeid, lives, why, by } of this.#table.wants) {
+      for (const { incarnation, bootId } of lives) {
+        const known = bootId === "" ? this.#table.bootOf({ nodeid, incarnation }) : "";
+        if (known !== "") this.want({ nodeid, incarnation, bootId: known }, why, by);
+      }
+    }
+  }
+
   /** Answers a program, and begins what it asks for. It asks again as long as the answer is "running" or "failed". */
   ask(question: FenceQuestion): FenceAnswer {
     const { nodeid, incarnation, bootId, why } = question;

@@ -64,6 +64,8 @@ export interface FencingAnswer {
   }[];
   /** The latest at the end. */
   readonly history: readonly FenceRecord[];
+  /** How long the view of this node is quorate, or those before it were without a gap; null: it is not. */
+  readonly quorumForMs: number | null;
 }
 
 export interface GoneWaitAnswer {

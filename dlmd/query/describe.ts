@@ -68,6 +68,7 @@ function describeFencing({ fencing, configuration }: QueriedNode): FencingAnswer
       againAfterMs: fencing.pauseMs(want.nodeid),
     })),
     history: fencing.table.kept.history,
+    quorumForMs: fencing.quorumForMs,
   };
 }
 

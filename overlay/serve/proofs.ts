@@ -3,7 +3,7 @@ import type { Log } from "../../dlmd/base/log.ts";
 import type { DlmClient } from "../../dlmd/client/api.ts";
 import { diskActivity } from "../volume/disk-activity.ts";
 import type { DiskSteps } from "../volume/disk-steps.ts";
-import { FenceProof, isSameLife } from "../volume/fence-proof.ts";
+import { FenceProof, type FencesKnown, isSameLife } from "../volume/fence-proof.ts";
 import type { OwnerBlock } from "../volume/owner-block.ts";
 import { createProveGoneAnywhere, type ProveGoneAnywhere } from "../volume/prove-elsewhere.ts";
 import { createProveGone } from "../volume/prove-gone.ts";
@@ -57,6 +57,7 @@ export function createProofs({ client, volume, device, disk, readOwnerBlock, log
         const known = (await client.query("nodes")) as readonly HeardNode[];
         return heardLife(known.find(({ nodeid: one }) => one === wanted));
       },
+      fences: async () => ((await client.query("status")) as { readonly fencing: FencesKnown }).fencing,
       activity: () => disk.ask("looking whether it is written", () => diskActivity(device)),
       volume,
       nameOf,

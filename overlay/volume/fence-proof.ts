@@ -11,12 +11,26 @@ import { QuietDisk } from "./quiet-disk.ts";
 /** A node that is heard in another life and does not join for so long is fenced after all: its datagrams come through, and its connections do not. */
 export const RETURN_LIMIT_MS = 30_000;
 
+/**
+ * A first mount does not fence a node that was never heard before the quorum has been there for so long: after a power failure of all it may be
+ * starting. The model is post_join_delay of fenced(8), which is shorter.
+ */
+export const START_LIMIT_MS = 120_000;
+
+/** Of dlmd's answer to "status" (FencingAnswer in dlmd/query/answer.ts). */
+export interface FencesKnown {
+  /** How long there has been a quorum here; null: there is none. */
+  readonly quorumForMs: number | null;
+  readonly history: readonly { readonly nodeid: number; readonly incarnation: string; readonly outcome: string }[];
+}
+
 export interface FenceProofOptions {
   /** Asking begins it. */
   readonly fenceLife: (question: FenceQuestion) => Promise<FenceAnswer>;
   readonly isMember: (nodeid: number) => boolean;
   /** What this node's lock manager has heard of that node since it was started; null: nothing. `now`: it hears it still. */
   readonly heard: (nodeid: number) => Promise<{ readonly incarnation: string; readonly now: boolean } | null>;
+  readonly fences: () => Promise<FencesKnown>;
   readonly activity: () => Promise<Activity>;
   readonly volume: string;
   readonly nameOf: (nodeid: number) => string;
@@ -66,9 +80,12 @@ export class FenceProof {
       );
     }
     if (first && heard === null) {
-      return over(
-        `${name} is not in the view, and was not heard since the lock manager of this node was started: a first mount does not fence it, because it may be starting`,
-      );
+      const leftMs = await this.#startingForMs(life);
+      if (leftMs > 0) {
+        return over(
+          `${name} was not heard since the lock manager of this node was started, and may be starting: a first mount fences it in ${seconds(leftMs)}, if it is not there by then and has a fence device. coverlay fence ${name} fences it now`,
+        );
+      }
     }
     const answer = await fenceLife(question);
     if (answer.kind === "fenced") return this.#look(life, name, answer.by);
@@ -84,6 +101,15 @@ export class FenceProof {
       case "refused":
         return over(`${name} is not in the view, and is not fenced: ${answer.why}`);
     }
+  }
+
+  /** 0: it need not be waited for any longer, as after a fence that a person has ordered. */
+  async #startingForMs({ nodeid, incarnation }: Life): Promise<number> {
+    const { quorumForMs, history } = await this.#options.fences();
+    const isProved = history.some(
+      (row) => row.nodeid === nodeid && row.incarnation === incarnation && ["fenced", "acknowledged"].includes(row.outcome),
+    );
+    return isProved ? 0 : Math.max(0, START_LIMIT_MS - (quorumForMs ?? 0));
   }
 
   /** Null: it is not heard, or in the very life that is asked for. */

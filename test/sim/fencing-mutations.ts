@@ -331,7 +331,7 @@ export const fencingMutations: readonly Mutation[] = [
     hazard: "C3",
     breaks: "a member that knows the boot of a life to be fenced keeps it to itself",
     file: fencing,
-    find: "    if (mayBegin) this.#tellBoots();",
+    find: "    if (mayBegin) this.requests.tellBoots();",
     replace: "",
     caughtBy: storage,
   },

@@ -171,6 +171,15 @@ export const overlayOwnerMutations: readonly Mutation[] = [
     caughtBy: "test/unit/volume/fence-proof.test.ts",
   },
   {
+    id: "r5-never-heard-waited-for",
+    hazard: "R5",
+    breaks: "after a power failure of all an owner that does not start is waited for without a limit",
+    file: "overlay/volume/fence-proof.ts",
+    find: "      if (leftMs > 0) {",
+    replace: "      if (leftMs > 0 || heard === null) {",
+    caughtBy: "test/unit/volume/fence-proof.test.ts",
+  },
+  {
     id: "r5-returns-in-each-life",
     hazard: "R5",
     breaks: "a node that starts again and again is held anew in each of its lives",

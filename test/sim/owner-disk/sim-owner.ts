@@ -356,6 +356,7 @@ export class SimOwner {
       fenceLife: (question): Promise<FenceAnswer> => this.#asked(() => sim.fenceLife(this, question)),
       isMember: (nodeid) => sim.machine(nodeid).isMember,
       heard: (nodeid) => this.#asked(() => ({ incarnation: sim.machine(nodeid).incarnation, now: sim.machine(nodeid).heard })),
+      fences: () => Promise.resolve({ quorumForMs: null, history: [] }),
       activity: () =>
         new Promise((resolve, reject) =>
           this.machine.path.read(

@@ -72,7 +72,9 @@ describe("what is a proof", () => {
     expect(whyUnproven(history(), history(event(24934, pending), event(24948, confirmed)), made)).toBe(
       "its history says pending of this request; a person has confirmed one (stonith_admin --confirm), which fences nothing: coverlay fence ack node3",
     );
-    expect(whyUnproven(history(), history(event(24934, confirmed)), made)).toContain("names no node that carried it out; a person has confirmed one");
+    expect(whyUnproven(history(), history(event(24934, confirmed)), made)).toContain(
+      "names no node that carried it out; a person has confirmed one",
+    );
   });
 
   it("neither is another's request, an older one, or one of another node or action", () => {
@@ -83,7 +85,9 @@ describe("what is a proof", () => {
     );
     expect(whyUnproven(history(), history(event(24934, done)), { ...made, action: "reboot" })).toContain("has off of node3");
     expect(whyUnproven(history(), history(event(24934, 'status="success"')), made)).toBe("its history names no node that carried it out");
-    expect(whyUnproven(history(), history(event(24934, 'status="failed" delegate="node1"')), made)).toBe("its history says failed of this request");
+    expect(whyUnproven(history(), history(event(24934, 'status="failed" delegate="node1"')), made)).toBe(
+      "its history says failed of this request",
+    );
   });
 
   it("nor one of a process that had the same number before, also if it is carried out only now, or on another node", () => {

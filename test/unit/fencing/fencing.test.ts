@@ -114,6 +114,23 @@ describe("a fence that loses its quorum", () => {
     expect(world.answers).toEqual([[2, expect.stringContaining("this node has no quorum")]]);
   });
 
+  it("is told since when there was one: through all views, and anew after it was lost", () => {
+    const world = new FenceWorld(3, all);
+    world.together();
+    const forMs = (): number | null => world.status(1).fencing.quorumForMs;
+    const atMs = world.nowMs - (forMs() ?? 0);
+    world.crash(3);
+    world.together();
+    expect(world.nowMs - (forMs() ?? 0)).toBe(atMs);
+    world.crash(2);
+    world.until("the quorum is lost", () => !world.core(1).engine.quorum.quorate);
+    expect(forMs()).toBeNull();
+    const lostMs = world.nowMs;
+    world.restart(2);
+    world.together();
+    expect(world.nowMs - (forMs() ?? 0)).toBeGreaterThan(lostMs);
+  });
+
   it("that a person ordered lets the node in again as well", () => {
     const world = new FenceWorld(3, all);
     world.together();

@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import type { FenceAnswer } from "../../../dlmd/client/api.ts";
-import { FenceProof, RETURN_LIMIT_MS } from "../../../overlay/volume/fence-proof.ts";
+import { FenceProof, type FencesKnown, RETURN_LIMIT_MS, START_LIMIT_MS } from "../../../overlay/volume/fence-proof.ts";
 import type { Life } from "../../../overlay/volume/life.ts";
 import { QUIET_MS, QuietDisk } from "../../../overlay/volume/quiet-disk.ts";
 
@@ -62,6 +62,7 @@ class Bench {
   answer: FenceAnswer = { kind: "fenced", by: "ipmi1", atMs: 0 };
   member = false;
   heard: { incarnation: string; now: boolean } | null = { incarnation: "aa", now: false };
+  fences: FencesKnown = { quorumForMs: 0, history: [] };
   broken = false;
   readonly asked: unknown[] = [];
   readonly logged: string[] = [];
@@ -72,6 +73,7 @@ class Bench {
     },
     isMember: () => this.member,
     heard: async () => this.heard,
+    fences: async () => this.fences,
     activity: async () => {
       if (this.broken) throw new Error("the disk does not answer");
       return { mark: this.mark, everyMs: 1000 };
@@ -103,13 +105,35 @@ describe("the proof by a fence", () => {
     expect([await b.ask(), b.asked]).toEqual(["null", []]);
   });
 
-  it("is not asked by a first mount of a node that nobody has heard, which may be starting; by one that was heard it is", async () => {
+  it("is not asked by a first mount of a node that nobody has heard, before the quorum was there for START_LIMIT_MS; by one that was heard it is", async () => {
     const b = new Bench();
     b.heard = null;
     expect(await b.ask(true)).toBe(
-      "node2 is not in the view, and was not heard since the lock manager of this node was started: a first mount does not fence it, because it may be starting",
+      "node2 was not heard since the lock manager of this node was started, and may be starting: a first mount fences it in 120.0 s, if it is not there by then and has a fence device. coverlay fence node2 fences it now",
     );
+    const row = { nodeid: 2, incarnation: "aa", outcome: "fenced" };
+    const others = [
+      { ...row, outcome: "failed" },
+      { ...row, incarnation: "00" },
+      { ...row, nodeid: 3 },
+    ];
+    for (const fences of [
+      { quorumForMs: null, history: [] },
+      { quorumForMs: START_LIMIT_MS - 1, history: others },
+    ]) {
+      b.fences = fences;
+      expect(await b.ask(true)).toContain("may be starting");
+    }
     expect(b.asked).toEqual([]);
+    for (const fences of [
+      { quorumForMs: START_LIMIT_MS, history: [] },
+      // A person has ordered it.
+      { quorumForMs: 0, history: [row] },
+    ]) {
+      b.fences = fences;
+      expect(await b.ask(true)).toContain("node2 is fenced (ipmi1)");
+    }
+    b.asked.length = 0;
     await b.ask(false);
     expect(b.asked).toHaveLength(1);
     b.heard = { incarnation: "aa", now: false };
