@@ -64,7 +64,7 @@ export function decide(answers: readonly Answer[], basis: QuorumBasis, timeoutMs
     waiting: left
       .filter(({ nodeid }) => !behind.has(nodeid))
       .map((answer) => ({ nodeid: answer.nodeid, reason: whyLeftOut(answer, version, admitted) })),
-    waitMs: waitOf(admitted, timeoutMs),
+    waitMs: waitOf(sorted, admitted, timeoutMs),
     objection: quorate ? null : objectionTo(version, dissenting, left),
   };
 }
@@ -169,9 +169,12 @@ function cuts(answers: readonly Answer[], a: number, b: number): boolean {
   return answers.find(({ nodeid }) => nodeid === a)?.cutOff.includes(b) ?? true;
 }
 
-/** Counted from the last ack that any member may have given to a node outside. */
-function waitOf(admitted: readonly Answer[], timeoutMs: number): number {
-  const waits = admitted.flatMap(({ ackedAgo }) =>
+/**
+ * Counted from the last ack that any of them may have given to a node outside. Those that are not admitted count too: in a round of several
+ * versions the acks of one that is left out may have given the lease (hazard C4).
+ */
+function waitOf(answers: readonly Answer[], admitted: readonly Answer[], timeoutMs: number): number {
+  const waits = answers.flatMap(({ ackedAgo }) =>
     ackedAgo.filter(({ nodeid }) => !admitted.some((member) => member.nodeid === nodeid)).map(({ ms }) => leaseWaitShare * timeoutMs - ms),
   );
   return Math.max(0, ...waits);

@@ -84,6 +84,15 @@ export const corosyncMutations: readonly Mutation[] = [
     caughtBy: roundTest,
   },
   {
+    id: "corosync-lease-of-another-version",
+    hazard: "C4",
+    breaks: "a view serves while a node outside has a lease that a node of another version acknowledged",
+    file: round,
+    find: "const waits = answers.flatMap(",
+    replace: "const waits = admitted.flatMap(",
+    caughtBy: roundTest,
+  },
+  {
     id: "corosync-quorum-by-votequorum-alone",
     breaks: "a dlmd alone serves because corosync runs on the other nodes",
     file: round,

@@ -124,4 +124,12 @@ describe("what becomes of the states", () => {
     expect(decide(states, basis, timeoutMs).waitMs).toBe(0.8 * timeoutMs - 100);
     expect(decide([answer(1, ackedAgo(2, 0)), answer(2, ackedAgo(1, 0))], basis, timeoutMs).waitMs).toBe(0);
   });
+
+  it("so it does for a lease that only a node of another version has acknowledged (C4)", () => {
+    // Of version 1 there were 1, 2 and 3, and 2 gave the lease to 3. Version 2 has a majority without both.
+    const later = (nodeid: number): Answer => answer(nodeid, { configVersion: 2, expected: 5 });
+    const answers = [later(1), answer(2, { ackedAgo: [{ nodeid: 3, ms: 100 }] }), later(4), later(5)];
+    const decision = decide(answers, basis, timeoutMs);
+    expect([nodeidsOf(decision.members), decision.quorum.quorate, decision.waitMs]).toEqual([[1, 4, 5], true, 0.8 * timeoutMs - 100]);
+  });
 });
