@@ -20,7 +20,7 @@ import { thisMachine } from "./prove-gone.ts";
 /**
  * Sets the bit of a device, and makes its owner's block. Where the bit is set to just that already, only what is missing or damaged
  * is made: a block for a bit of format 1, MMP. Throws OperatingError "no-journal", "device-busy", "dirty", "device-read-only", "other-bit",
- * "bad-bit", "still-owned", "name-taken", "owner-file", "mmp", and what probeDevice throws.
+ * "fast-commit", "bad-bit", "still-owned", "name-taken", "owner-file", "mmp", and what probeDevice throws.
  */
 export async function enableDevice(device: string, bit: Bit): Promise<void> {
   encodeBit(bit); // Words that may not stand in it.

@@ -1,6 +1,6 @@
 /**
  * Mounts that are in no namespace: fsopen, fsconfig, fsmount. No `unshare -m` can copy one, nobody can walk into it, and it
- * ends with its descriptor (hazard C2). Its end is proved by open(O_EXCL), which fails while the superblock lives.
+ * ends with its descriptor (hazards C2, R17). Its end is proved by open(O_EXCL), which fails while the superblock lives.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { constants } from "node:fs";

@@ -1,5 +1,5 @@
 /**
- * The owner's block on its device: opened, read and written with O_DIRECT by threads of a pool, because a disk that hangs must not stop
+ * The owner's block on its device (hazard R13): opened, read and written with O_DIRECT by threads of a pool, because a disk that hangs must not stop
  * the serving thread: not that of the syncs, behind which a look would come late. Each write is on the
  * disk (O_DSYNC), and read back, before it counts.
  */

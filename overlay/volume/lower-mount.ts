@@ -1,6 +1,6 @@
 /**
  * Mounting the lower of a volume on its owner: a device in a mount that is in no namespace (hazard C2), a directory as it is.
- * The bit is checked again after mounting, because what was read before may have changed, and each mount of an owner raises
+ * The bit is checked again after mounting, because what was read before may have changed (hazard R13), and each mount of an owner raises
  * the epoch that is kept on the volume itself: no two owners, ever, have the same one. The owner's block names this life before the
  * device is touched, and is given back after the unmount was proved (taking.ts).
  */
@@ -66,7 +66,7 @@ export interface LowerMount {
 /**
  * `expected`: cluster and uuid that the volume must have, and where its owner's block lies. `epochAbove`: the highest epoch heard of so
  * far. Throws OperatingError: "device-missing", "no-journal", "device-busy", "mount-failed", "device-read-only", "no-bit", "other-bit",
- * "bad-bit" ..., and what takeDevice and checkOwnerFile throw.
+ * "fast-commit", "bad-bit" ..., and what takeDevice and checkOwnerFile throw.
  */
 export async function mountLower(
   source: LowerSource,

@@ -92,10 +92,19 @@ export function bitState(value: Buffer | null, where: string): BitState {
 
 /**
  * A volume goes on when its owner dies, so its file system must be whole after a crash. Throws "no-journal" for ext2, and for ext4
- * without a journal. `volume show` and `disable` do not ask: such a volume can still be looked at, and made plain again.
+ * without a journal; "fast-commit" for ext4 with that feature (hazard R8). `volume show` and `disable` do not ask: such a volume can still be
+ * looked at, and made plain again.
  */
 export function requireJournal(device: string, superblock: VolumeSuperblock): void {
-  if (superblock.type === "xfs" || superblock.hasJournal) return;
+  if (superblock.type === "xfs") return;
+  if (superblock.hasFastCommit) {
+    throw new OperatingError(`${device} holds ext4 with the feature fast_commit: after a crash of its owner it might not be mountable`, {
+      code: "fast-commit",
+      hint: `Take the feature away while it is mounted nowhere: tune2fs -O ^fast_commit ${device}`,
+      exitStatus: 32,
+    });
+  }
+  if (superblock.hasJournal) return;
   throw new OperatingError(`${device} holds ext2, or ext4 without a journal: after a crash of its owner it could not be recovered`, {
     code: "no-journal",
     hint: `Add a journal while it is mounted nowhere: tune2fs -j ${device}, then e2fsck -f ${device}`,

@@ -19,6 +19,8 @@ export interface Ext4Superblock {
   /** EXT4_ERROR_FS: the kernel saw an inconsistency. */
   readonly hasErrors: boolean;
   readonly hasJournal: boolean;
+  /** Its journal has fast commits, after which a crash may leave what cannot be mounted (hazard R8). */
+  readonly hasFastCommit: boolean;
   /** Multiple-mount protection is on. */
   readonly hasMmp: boolean;
   /** Where its block lies, in bytes. */
@@ -58,10 +60,12 @@ const INCOMPAT_64BIT = 0x80;
 const INCOMPAT_MMP = 0x100;
 const INCOMPAT_CASEFOLD = 0x2_0000;
 const COMPAT_HAS_JOURNAL = 0x4;
+const COMPAT_FAST_COMMIT = 0x400;
 const STATE_VALID = 0x1;
 const STATE_ERROR = 0x2;
 
 function decodeExt4(sb: Buffer): Superblock {
+  const compat = sb.readUInt32LE(0x5c);
   const incompat = sb.readUInt32LE(0x60);
   if ((incompat & INCOMPAT_JOURNAL_DEV) !== 0) return { type: "other", what: "an external ext4 journal" };
   // A kernel that caches names takes "a" and "A" for two, and would go on with the one when the other is removed.
@@ -76,7 +80,8 @@ function decodeExt4(sb: Buffer): Superblock {
     needsRecovery: (incompat & INCOMPAT_RECOVER) !== 0,
     valid: (state & STATE_VALID) !== 0,
     hasErrors: (state & STATE_ERROR) !== 0,
-    hasJournal: (sb.readUInt32LE(0x5c) & COMPAT_HAS_JOURNAL) !== 0,
+    hasJournal: (compat & COMPAT_HAS_JOURNAL) !== 0,
+    hasFastCommit: (compat & COMPAT_FAST_COMMIT) !== 0,
     hasMmp: (incompat & INCOMPAT_MMP) !== 0,
     mmpOffset: Number(sb.readBigUInt64LE(0x168)) * 1024 * 2 ** sb.readUInt32LE(0x18),
     mmpIntervalS: sb.readUInt16LE(0x166),

@@ -136,6 +136,7 @@ const gaps: Readonly<Record<string, Shown>> = {
   ],
   "Refused: ext4 with casefold": [["test/unit/volume/codec.test.ts", "casefold"]],
   "Refused: ext2, and ext4": [["test/e2e/volume/journal.test.ts", "ext2, and ext4 without a journal, are refused at enable"]],
+  "Refused: ext4 with fast_commit,": [["test/e2e/volume/journal.test.ts", "R8: ext4 with fast_commit is refused at enable"]],
   "Other mounts inside of": [[limits, "what is mounted inside stays while another node changes a small directory"]],
   "inotify sees the changes": [[limits, "inotify sees the changes of its own node only"]],
 };

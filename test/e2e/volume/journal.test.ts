@@ -1,4 +1,4 @@
-/** A file system without a journal is no volume: after a crash of its owner nobody could go on with it. */
+/** A file system without a journal, or with one that does not hold, is no volume: after a crash of its owner nobody could go on with it. */
 import { expect, test } from "vitest";
 import { disableVolume, enableVolume, showVolume } from "../../../overlay/cli/volume.ts";
 import type { Bit } from "../../../overlay/volume/bit.ts";
@@ -36,6 +36,25 @@ test("a volume that has lost its journal is not mounted, and can be made plain a
     expect(
       (await refusal(mountLower({ kind: "device", path: device }, anyPlace(bit), false, 0, takingOf({ block: null, proof: null })))).code,
     ).toBe("no-journal");
+    expect(showVolume(device)).toMatchObject({ clustered: true });
+    expect(await disableVolume(device)).toBe(true);
+  });
+});
+
+test("R8: ext4 with fast_commit is refused at enable and at each mount; without the feature it is a volume", async () => {
+  await withDisk("ext4", async ({ device, mountPoint, dir }) => {
+    run("tune2fs", "-O", "fast_commit", device);
+    const refused = await refusal(enableVolume(device, bit));
+    expect([refused.code, refused.exitStatus]).toEqual(["fast-commit", 32]);
+    expect(refused.hint).toContain(`tune2fs -O ^fast_commit ${device}`);
+
+    run("tune2fs", "-O", "^fast_commit", device);
+    await enableVolume(device, bit);
+    run("tune2fs", "-O", "fast_commit", device);
+    expect((await refusal(checkMount(device, mountPoint, dir, neverAsked))).code).toBe("fast-commit");
+    expect(
+      (await refusal(mountLower({ kind: "device", path: device }, anyPlace(bit), false, 0, takingOf({ block: null, proof: null })))).code,
+    ).toBe("fast-commit");
     expect(showVolume(device)).toMatchObject({ clustered: true });
     expect(await disableVolume(device)).toBe(true);
   });

@@ -153,6 +153,16 @@ describe("superblocks", () => {
       });
     expect(decodeSuperblock(ext4(1, 0))).toMatchObject({ type: "ext4", valid: true, hasErrors: false, needsRecovery: false });
     expect(decodeSuperblock(ext4(3, 0x104))).toMatchObject({ valid: true, hasErrors: true, needsRecovery: true, hasMmp: true });
+    const journals = [0, 0x4, 0x404].map((compat) => {
+      const bytes = ext4(1, 0);
+      bytes.writeUInt32LE(compat, 1024 + 0x5c);
+      return decodeSuperblock(bytes);
+    });
+    expect(journals).toMatchObject([
+      { hasJournal: false, hasFastCommit: false },
+      { hasJournal: true, hasFastCommit: false },
+      { hasJournal: true, hasFastCommit: true },
+    ]);
     const withMmp = ext4(1, 0x100);
     withMmp.writeUInt16LE(7, 1024 + 0x166);
     withMmp.writeBigUInt64LE(4385n, 1024 + 0x168);
