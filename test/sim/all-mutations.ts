@@ -2,6 +2,7 @@
 import { configMutations } from "./config-mutations.ts";
 import { corosyncMutations } from "./engine/corosync-mutations.ts";
 import { engineMutations } from "./engine/mutations.ts";
+import { failoverMutations } from "./failover-mutations.ts";
 import { fencingMutations } from "./fencing-mutations.ts";
 import { leaseMutations } from "./lease-mutations.ts";
 import { lockMutations } from "./lock-mutations.ts";
@@ -23,6 +24,7 @@ export const allMutations: readonly Mutation[] = [
   ...recoveryMutations,
   ...lockspaceMutations,
   ...fencingMutations,
+  ...failoverMutations,
   ...mountGroupMutations,
   ...plockMutations,
   ...engineMutations,

@@ -19,7 +19,7 @@ async function running(timeoutMs: number): Promise<{ runner: number; agent: numb
   const agent = path.join(folder, "fence_hangs");
   writeFileSync(agent, `#!/bin/sh\ntrap '' TERM\nsleep 1000 & echo $! > ${folder}/forked\necho $$ > ${folder}/agent\nwait\n`);
   chmodSync(agent, 0o755);
-  const module = new URL("../../../dist/dlmd/fence-agent/run-agent.js", import.meta.url).href;
+  const module = path.resolve("dist/dlmd/fence-agent/run-agent.js");
   const script = `import { runAgent } from ${JSON.stringify(module)};
 await runAgent({ path: ${JSON.stringify(agent)}, input: "", timeoutMs: ${timeoutMs}, signal: new AbortController().signal });`;
   const runner = spawn(process.execPath, ["--input-type=module", "-e", script], { stdio: "inherit" });

@@ -199,6 +199,7 @@ describe("the clustered bit", () => {
         const third = await takeLower(disk.device, { readOnly: true });
         expect([third.epoch, third.readOnly]).toEqual([9, true]);
         await third.release();
+        // R13: what the mount itself says counts, whatever was read before.
         const wrong = await refusal(takeLower(disk.device, { bit: { ...bit, cluster: "other" } }));
         expect(wrong.code).toBe("other-bit");
         expect(tryExclusive(disk.device)).toBe("free");

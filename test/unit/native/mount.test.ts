@@ -1,5 +1,6 @@
 /** Loop devices, detached mounts, and what a fence does to them; small calls about the process. */
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, it } from "vitest";
@@ -88,6 +89,22 @@ describe.runIf(isRoot)("disks and mounts", () => {
     native.sync.close(fd);
     native.sync.close(mount);
     opened(scratch, native.open(disk.path, O_RDWR | O_EXCL, 0));
+  });
+
+  it("R17: a mount namespace that is made while it is mounted gets no copy, and does not keep it alive", async () => {
+    const disk = attach(scratch, ext4Image(scratch));
+    const mount = native.mountDetached("ext4", disk.path, [], 0, []);
+    const script = "echo made; exec cat";
+    const holder = spawn("unshare", ["-m", "--propagation", "private", "sh", "-c", script], { stdio: ["pipe", "pipe", "inherit"] });
+    try {
+      await once(holder.stdout, "data");
+      expect(readFileSync(`/proc/${holder.pid}/mountinfo`, "utf8")).not.toContain(disk.path);
+      native.sync.close(mount);
+      opened(scratch, native.open(disk.path, O_RDWR | O_EXCL, 0));
+    } finally {
+      holder.stdin.end();
+      await once(holder, "exit");
+    }
   });
 
   it("gives the kernel's words when a mount is refused", () => {

@@ -75,7 +75,7 @@ describe("a tool", () => {
 });
 
 describe("the release of a device", () => {
-  it("is looked at every RELEASE_POLL_MS, and fails after RELEASE_LIMIT_MS", async () => {
+  it("R17: is looked at every RELEASE_POLL_MS, and fails after RELEASE_LIMIT_MS if something keeps the superblock alive", async () => {
     const released = proveReleased("/dev/x");
     let error: unknown = null;
     released.catch((reason: unknown) => (error = reason));
