@@ -3,6 +3,7 @@ import type { DlmClient, Lockspace } from "../../dlmd/client/api.ts";
 import type { VolumeMountGroup } from "../mount-group/mount-group.ts";
 import { type OwnerCallbacks, VolumeOwner } from "../volume/owner.ts";
 import type { OwnerRecord } from "../volume/owner-record.ts";
+import { claimingProcess } from "../volume/taking.ts";
 import type { AnswerLimit } from "./answer-limit.ts";
 import { HandOvers } from "./hand-over.ts";
 import type { MountProcessOptions } from "./mount-process-options.ts";
@@ -51,6 +52,7 @@ export function createOwnerRole(host: OwnerRoleHost): OwnerRolePart {
   const owner = new VolumeOwner({
     info: client.info,
     lockspace,
+    process: claimingProcess(options.lower.kind === "device" && options.reachesLower ? options.lower.path : null),
     reachesLower: options.reachesLower,
     log: options.log,
     callbacks: createCallbacks(host, () => ({ handOvers, preferredMove }), { resolve, reject: giveUp }),

@@ -3,8 +3,8 @@ import type { Log } from "../../dlmd/base/log.ts";
 import type { DlmClient } from "../../dlmd/client/api.ts";
 import { diskActivity } from "../volume/disk-activity.ts";
 import type { DiskSteps } from "../volume/disk-steps.ts";
-import { FenceProof, type FencesKnown, isSameLife } from "../volume/fence-proof.ts";
-import type { OwnerBlock } from "../volume/owner-block.ts";
+import { FenceProof, type FencesKnown } from "../volume/fence-proof.ts";
+import { isSameBlock, type OwnerBlock } from "../volume/owner-block.ts";
 import { createProveGoneAnywhere, type ProveGoneAnywhere } from "../volume/prove-elsewhere.ts";
 import { createProveGone } from "../volume/prove-gone.ts";
 
@@ -46,10 +46,7 @@ export function createProofs({ client, volume, device, disk, readOwnerBlock, log
     nameOf,
     askLife: (life) => client.askLife(life),
     here: (life) => disk.ask("looking whether it is in use", () => proveHere(life)),
-    isNamed: async (life) => {
-      const block = await readOwnerBlock();
-      return block?.state === "owned" && isSameLife(block.life, life);
-    },
+    isUnchanged: async (then) => isSameBlock(await readOwnerBlock(), then),
     fence: new FenceProof({
       fenceLife: (question) => client.fenceLife(question),
       isMember: (wanted) => client.view.members.includes(wanted),

@@ -8,7 +8,8 @@ import { errnoName } from "../../dlmd/base/errno.ts";
 import { OperatingError, WireError } from "../../dlmd/base/error.ts";
 import { nativeAddon } from "../../native/index.ts";
 import { AT_FDCWD } from "./device.ts";
-import { MAX_DEVICE_BYTES, OWNER_BLOCK_BYTES, type OwnerBlock, decodeOwnerBlock, encodeOwnerBlock } from "./owner-block.ts";
+import { OWNER_BLOCK_BYTES, type OwnerBlock, decodeOwnerBlock, encodeOwnerBlock } from "./owner-block.ts";
+import { MAX_DEVICE_BYTES } from "./owner-record.ts";
 
 /** Bytes of a device, without the page cache. Throws OperatingError "device-io". */
 export async function readDeviceBlock(device: string, offset: number, bytes: number): Promise<Buffer> {
@@ -89,7 +90,7 @@ export function kernelName(device: string): string {
   if (Buffer.byteLength(real) <= MAX_DEVICE_BYTES) return real;
   throw new OperatingError(`${real}: the name of the device has more than ${MAX_DEVICE_BYTES} bytes`, {
     code: "device-name",
-    hint: "The owner's block has no room for it: make a device node with a shorter name.",
+    hint: "The owner's record has no room for it: make a device node with a shorter name.",
     exitStatus: 32,
   });
 }

@@ -147,7 +147,7 @@ export class FenceProof {
 }
 
 /** Of one owner, from its mount of the device to the end of it. */
-export function isSameLife(a: Life, b: Life): boolean {
+function isSameLife(a: Life, b: Life): boolean {
   return a.nodeid === b.nodeid && a.incarnation === b.incarnation && a.clientId === b.clientId && a.epoch === b.epoch;
 }
 

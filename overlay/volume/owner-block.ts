@@ -42,8 +42,8 @@ const MAX_INCARNATION_BYTES = 64;
 const MAX_BOOT_ID_BYTES = 36;
 const MAX_HOST_NAME_BYTES = 64;
 const MAX_MACHINE_ID_BYTES = 32;
-/** A longer device name is refused before anything is written: all strings together must fit the sector. */
-export const MAX_DEVICE_BYTES = 128;
+/** More than is written now (owner-record.ts): blocks of earlier versions are read. */
+export const MAX_READ_DEVICE_BYTES = 128;
 
 export function encodeOwnerBlock(block: OwnerBlock): Uint8Array {
   const { life } = block;
@@ -91,6 +91,18 @@ export function decodeOwnerBlock(bytes: Uint8Array): OwnerBlock {
   return { ...head, state: "owned", life };
 }
 
+/** No other write came between: the same one was read. */
+export function isSameBlock(a: OwnerBlock | null, b: OwnerBlock | null): boolean {
+  if (a === null || b === null) return false;
+  return a.sequence === b.sequence && a.state === b.state && isSameProcess(a.life, b.life);
+}
+
+function isSameProcess(a: Life | null, b: Life | null): boolean {
+  if (a === null || b === null) return a === b;
+  const sameClient = a.nodeid === b.nodeid && a.incarnation === b.incarnation && a.clientId === b.clientId;
+  return sameClient && a.bootId === b.bootId && a.machineId === b.machineId && a.pid === b.pid && a.startTime === b.startTime;
+}
+
 function readLife(reader: ByteReader, epoch: number, version: number): Life {
   const nodeid = reader.u16();
   const clientId = reader.u32();
@@ -98,7 +110,7 @@ function readLife(reader: ByteReader, epoch: number, version: number): Life {
   const startTime = reader.bigU64();
   const incarnation = reader.string(MAX_INCARNATION_BYTES);
   const bootId = reader.string(MAX_BOOT_ID_BYTES);
-  const device = reader.string(MAX_DEVICE_BYTES);
+  const device = reader.string(MAX_READ_DEVICE_BYTES);
   const hostName = reader.string(MAX_HOST_NAME_BYTES);
   const machineId = version === VERSION_WITHOUT_MACHINE ? "" : reader.string(MAX_MACHINE_ID_BYTES);
   if (nodeid === 0) throw new WireError("nodeid 0");

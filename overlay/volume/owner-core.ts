@@ -119,11 +119,13 @@ export class OwnerCore {
   #receiveOwnerGrant(lvb: Uint8Array | null, lvbValid: boolean): void {
     switch (this.#state.phase) {
       case "reading":
-        this.#state.read(lvb, lvbValid);
+        if (!this.#state.read(lvb, lvbValid)) return;
         this.#state.phase = "watching";
         return this.#election.decide();
       case "claiming":
-        this.#state.read(lvb, lvbValid);
+        if (!this.#state.read(lvb, lvbValid)) return;
+        // Another record than the one whose life was proved over: it is judged with the block again.
+        if (!this.#election.isJudged) return this.#election.enterSteppingDown();
         return this.#enterAnnouncing();
       case "announcing":
         if (this.#state.leaving) return this.#release.enterClosing();

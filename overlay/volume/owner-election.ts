@@ -5,7 +5,7 @@
 import { assertNever } from "../../dlmd/base/assert.ts";
 import type { GoneClient } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
-import type { Proof } from "./life.ts";
+import type { Life, Proof } from "./life.ts";
 import type { OwnerBlock } from "./owner-block.ts";
 import { judgeBlock, stillOwned } from "./owner-claim.ts";
 import type { Claim } from "./owner-event.ts";
@@ -26,6 +26,10 @@ export class OwnerElection {
   #asks = true;
   #questions = 0;
   #proof: Claim["proof"] = null;
+  /** Not proved over yet: the first one is asked for. */
+  #lives: readonly Life[] = [];
+  /** The record that was judged together with the block. */
+  #judged: OwnerRecord | null = null;
   #yields = 0;
   /** The epoch of an owner whose heir is not there any more. */
   #heirless = 0;
@@ -37,6 +41,11 @@ export class OwnerElection {
   /** What the next mount of the lower rests on. */
   get claim(): Claim {
     return { block: this.#state.block, proof: this.#proof };
+  }
+
+  /** No other record came since it was judged. */
+  get isJudged(): boolean {
+    return this.#judged === this.#state.last;
   }
 
   /** Why there is no proof, in words; null: none is missing, as far as is known. */
@@ -153,23 +162,20 @@ export class OwnerElection {
     this.#awaited = null;
     if (!this.#mayClaim()) return this.decide();
     this.#state.block = block;
-    this.#proof = null;
     if (block === null && this.#state.verdict() === "dead") return this.#enterUnproved("only that node has the directory");
-    const verdict = judgeBlock(block, this.#state.last);
-    switch (verdict.kind) {
-      case "free":
-        return this.#enterClaiming();
-      case "proved":
-        this.#proof = verdict.proof;
-        return this.#enterClaiming();
-      case "refuse":
-        return this.#enterUnproved(verdict.why);
-      case "prove":
-        this.#awaited = "proof";
-        return this.#state.emit({ kind: "prove-gone", life: verdict.life, first: this.#isFirst });
-      default:
-        return assertNever(verdict, "claim verdict");
-    }
+    const { lives, letGo } = judgeBlock(block, this.#state.last);
+    this.#judged = this.#state.last;
+    this.#proof = letGo ? { kind: "let-go" } : null;
+    this.#lives = lives;
+    this.#proveNext();
+  }
+
+  /** One after the other: an end that was proved stays one. */
+  #proveNext(): void {
+    const [life] = this.#lives;
+    if (life === undefined) return this.#enterClaiming();
+    this.#awaited = "proof";
+    this.#state.emit({ kind: "prove-gone", life, first: this.#isFirst, block: this.#state.block });
   }
 
   /** As a mount that failed: a first one ends, another one leaves it to the others. */
@@ -186,8 +192,10 @@ export class OwnerElection {
     if (!this.#mayClaim()) return this.decide();
     if (proof.kind === "none" && proof.changed === true) return this.#enterReadingBlock();
     if (proof.kind === "none") return this.#enterUnproved(proof.why, proof.underWay === true);
-    this.#proof = proof;
-    this.#enterClaiming();
+    const [life, ...others] = this.#lives;
+    if (life === this.#state.block?.life) this.#proof = proof;
+    this.#lives = others;
+    this.#proveNext();
   }
 
   /** A mount that was never served, and nothing but the block tells of an owner. */
@@ -198,9 +206,10 @@ export class OwnerElection {
   /** The life in the block may still write. The line is left to others: the node that it names may come back. */
   #enterUnproved(why: string, underWay = false): void {
     if (!underWay) this.#questions += 1;
-    const { life = null, atMs = 0 } = this.#state.block ?? {};
-    if (this.#isFirst && this.#questions >= MAX_FIRST_QUESTIONS && life !== null) {
-      return this.#state.enterLeft(stillOwned(life, atMs, this.#state.nameOf(life.nodeid), why));
+    const { block } = this.#state;
+    const [life] = this.#lives;
+    if (this.#isFirst && this.#questions >= MAX_FIRST_QUESTIONS && life !== undefined && block !== null) {
+      return this.#state.enterLeft(stillOwned(life, life === block.life ? block.atMs : null, this.#state.nameOf(life.nodeid), why));
     }
     this.#unproved = why;
     this.#asks = false;

@@ -3,7 +3,7 @@ import type { GoneClient } from "../../dlmd/client/api.ts";
 import type { Mode } from "../../dlmd/wire/mode.ts";
 import type { Life, Proof } from "./life.ts";
 import type { OwnerBlock } from "./owner-block.ts";
-import type { OwnerRecord } from "./owner-record.ts";
+import type { ClaimingProcess, OwnerRecord } from "./owner-record.ts";
 
 /** `anchor` is a second lock, at NL, on the resource `owner`. */
 export type OwnerLock = "owner" | "anchor" | "next" | "mounter";
@@ -20,7 +20,7 @@ export type OwnerEvent =
   | { readonly kind: "owner-block-failed"; readonly error: Error }
   /** Before the answer to prove-gone: what is under way, in words. */
   | { readonly kind: "proof-waits"; readonly why: string }
-  /** Answer to prove-gone. */
+  /** Answer to prove-gone: of that one life. */
   | { readonly kind: "proved"; readonly proof: Proof }
   /** Answer to reach-later; error: why the device is still not reached. */
   | { readonly kind: "reached"; readonly error: Error | null }
@@ -49,8 +49,8 @@ export type OwnerEffect =
   | { readonly kind: "probe-mounters"; readonly nodeids: readonly number[] }
   /** Answer: owner-block or owner-block-failed. */
   | { readonly kind: "read-owner-block" }
-  /** Answer: proved. `first`: by a mount that was never served, of a volume whose record names no owner that died. */
-  | { readonly kind: "prove-gone"; readonly life: Life; readonly first: boolean }
+  /** Answer: proved. */
+  | ({ readonly kind: "prove-gone" } & ProofQuestion)
   /** There is no proof yet; answer: ask-again, after a while. */
   | { readonly kind: "ask-later" }
   /** The device could not be read or mounted, so often since it was mounted last, or was given up. After a while: look at it; answer: reached. */
@@ -67,11 +67,19 @@ export type OwnerEffect =
   /** The end: nothing is held any more that matters. `error`: why, unless it was asked to leave. */
   | { readonly kind: "left"; readonly error: Error | null };
 
+export interface ProofQuestion {
+  readonly life: Life;
+  /** By a mount that was never served, of a volume whose record names no owner that died. */
+  readonly first: boolean;
+  /** The owner's block as it was read: if it reads otherwise, another life may have to be proved over. */
+  readonly block: OwnerBlock | null;
+}
+
 /** What a mount of the lower rests on. */
 export interface Claim {
   /** As it was read: if it reads otherwise when it is to be written, somebody else was faster. */
   readonly block: OwnerBlock | null;
-  /** That the life in the block is over; null: it named nobody. */
+  /** That the life in the block is over; null: it named nobody. The record's life is proved over too, or is the same. */
   readonly proof: Exclude<Proof, { readonly kind: "none" }> | null;
 }
 
@@ -81,6 +89,8 @@ export interface OwnerIdentity {
   readonly clientId: number;
   /** All nodes of the cluster. */
   readonly nodes: readonly { readonly nodeid: number; readonly name: string }[];
+  /** This process, for those that have to prove its end. */
+  readonly process: ClaimingProcess;
   /** This node can reach the device or directory, as far as is known before mounting it. */
   readonly reachesLower: boolean;
 }

@@ -2,11 +2,15 @@
  * What the lock value block of a volume's `owner` resource says: who has, or had, the lower mounted, and where it serves it. A
  * checked codec: the block passes through other nodes' memory, and a wrong owner is a second writer.
  *
- *     u16 magic, u8 version, u8 state, u16 nodeid, u16 port, u64 epoch, u32 clientId, u16 heir, string incarnation, string address, u32 crc
+ *     u16 magic, u8 version, u8 state, u16 nodeid, u16 port, u64 epoch, u32 clientId, u16 heir, string incarnation, string address,
+ *     u64 claimEpoch, u32 pid, u64 startTime, strings bootId, machineId, device, u32 crc
+ *
+ * With the life of its owner in it, the record is a second witness of a claim: a late write of the owner's block hides nobody (README.md).
  */
 import { crc32 } from "node:zlib";
 import { ByteReader, ByteWriter } from "../../dlmd/base/bytes.ts";
-import { WireError } from "../../dlmd/base/error.ts";
+import { OperatingError, WireError } from "../../dlmd/base/error.ts";
+import type { Life } from "./life.ts";
 
 /**
  * `mounting`: announced before the device is touched; `ready`: it serves; `withdrawn`: its disk has failed, it serves nobody, and may have the device
@@ -14,6 +18,12 @@ import { WireError } from "../../dlmd/base/error.ts";
  * that was executed is on the disk, and its block may go on naming this owner.
  */
 export type OwnerState = "mounting" | "ready" | "withdrawn" | "released" | "let-go";
+
+/** The process that claims: what a proof of its end needs. */
+export type ClaimingProcess = Pick<Life, "bootId" | "machineId" | "pid" | "device"> & {
+  /** A number: a record is plain data, and stands in the status as JSON. */
+  readonly startTime: number;
+};
 
 export interface OwnerRecord {
   readonly state: OwnerState;
@@ -28,21 +38,36 @@ export interface OwnerRecord {
   readonly epoch: number;
   /** Released for that node: it is to be the next; 0: any. */
   readonly heir: number;
+  /** `device`: "" for a directory. */
+  readonly process: ClaimingProcess;
+  /** Of the claim, as the owner's block has it: its mount may raise `epoch`. */
+  readonly claimEpoch: number;
 }
 
 const MAGIC = 0x4f77;
-const VERSION = 3;
+const VERSION = 4;
 const states: readonly OwnerState[] = ["mounting", "ready", "withdrawn", "released", "let-go"];
-const MAX_INCARNATION_BYTES = 64;
-const MAX_ADDRESS_BYTES = 64;
+const MAX_INCARNATION_BYTES = 16;
+const MAX_ADDRESS_BYTES = 45;
+const MAX_BOOT_ID_BYTES = 36;
+const MAX_MACHINE_ID_BYTES = 32;
+/** A longer device name is refused before anything is claimed: all of the record must fit a lock value block. */
+export const MAX_DEVICE_BYTES = 64;
+const RECORD_BYTES = 256;
 
 /** Nothing of that owner can reach the device any more. */
 export function isOver({ state }: OwnerRecord): boolean {
   return state === "released" || state === "let-go";
 }
 
+/** The machine's name is not in the record. */
+export function lifeOf({ nodeid, incarnation, clientId, claimEpoch, process }: OwnerRecord): Life {
+  return { nodeid, incarnation, clientId, epoch: claimEpoch, hostName: "", ...process, startTime: BigInt(process.startTime) };
+}
+
 export function encodeOwnerRecord(record: OwnerRecord): Uint8Array {
-  const writer = new ByteWriter(128, 256)
+  const { bootId, machineId, pid, startTime, device } = record.process;
+  const writer = new ByteWriter(RECORD_BYTES, RECORD_BYTES)
     .u16(MAGIC)
     .u8(VERSION)
     .u8(states.indexOf(record.state))
@@ -52,17 +77,26 @@ export function encodeOwnerRecord(record: OwnerRecord): Uint8Array {
     .u32(record.clientId)
     .u16(record.heir)
     .string(record.incarnation)
-    .string(record.address);
+    .string(record.address)
+    .u64(record.claimEpoch)
+    .u32(pid)
+    .u64(startTime)
+    .string(bootId)
+    .string(machineId)
+    .string(device);
   return writer.u32(crc32(writer.view())).copy();
 }
 
-/** null: nothing was ever written (no block, or zeros). Throws WireError for anything that is not a whole record. */
+/**
+ * null: nothing was ever written (no block, or zeros). Throws WireError for anything that is not a whole record, OperatingError "record-version" for
+ * that of another version.
+ */
 export function decodeOwnerRecord(block: Uint8Array | null): OwnerRecord | null {
   if (block === null || block.every((byte) => byte === 0)) return null;
   const reader = new ByteReader(block);
   if (reader.u16() !== MAGIC) throw new WireError("owner record: wrong magic");
   const version = reader.u8();
-  if (version !== VERSION) throw new WireError(`owner record: version ${version}, ${VERSION} expected`);
+  if (version !== VERSION) throw otherVersion(block, version);
   const state = states[reader.u8()];
   const nodeid = reader.u16();
   const port = reader.u16();
@@ -71,12 +105,31 @@ export function decodeOwnerRecord(block: Uint8Array | null): OwnerRecord | null 
   const heir = reader.u16();
   const incarnation = reader.string(MAX_INCARNATION_BYTES);
   const address = reader.string(MAX_ADDRESS_BYTES);
+  const claimEpoch = reader.u64();
+  const pid = reader.u32();
+  const startTime = reader.u64();
+  const bootId = reader.string(MAX_BOOT_ID_BYTES);
+  const machineId = reader.string(MAX_MACHINE_ID_BYTES);
+  const device = reader.string(MAX_DEVICE_BYTES);
   const expected = crc32(block.subarray(0, reader.offset));
   if (reader.u32() !== expected) throw new WireError("owner record: wrong checksum");
   reader.end();
   if (state === undefined) throw new WireError("owner record: unknown state");
   if (nodeid === 0) throw new WireError("owner record: nodeid 0");
-  return { state, nodeid, incarnation, clientId, address, port, epoch, heir };
+  const process = { bootId, machineId, pid, startTime, device };
+  return { state, nodeid, incarnation, clientId, address, port, epoch, heir, process, claimEpoch };
+}
+
+/** Of a whole record: each version ends with a checksum. */
+function otherVersion(block: Uint8Array, version: number): Error {
+  const at = block.byteLength - 4;
+  const whole = at > 0 && new ByteReader(block, at).u32() === crc32(block.subarray(0, at));
+  if (!whole) return new WireError(`owner record: version ${version}, ${VERSION} expected`);
+  return new OperatingError(`the owner of the volume says which node it is in version ${version}; this overlay reads version ${VERSION}`, {
+    code: "record-version",
+    hint: "All nodes need the same version of coverlay. Unmount the volume on all nodes, install it, and mount again.",
+    exitStatus: 32,
+  });
 }
 
 /** Of two records of one volume, the later one: by epoch, then by the way that an owner goes. */

@@ -3,7 +3,7 @@
  * an owner gives the volume up (owner-release.ts).
  */
 import { assert } from "../../dlmd/base/assert.ts";
-import { WireError } from "../../dlmd/base/error.ts";
+import { OperatingError, WireError } from "../../dlmd/base/error.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { OwnerBlock } from "./owner-block.ts";
 import type { OwnerEffect, OwnerIdentity } from "./owner-event.ts";
@@ -72,6 +72,8 @@ export class OwnerState {
   wasServed = false;
   /** The block as it was read under this hold of `next`. */
   block: OwnerBlock | null = null;
+  /** Of this node's last claim, as its block has it. */
+  #claimEpoch = 0;
   lowerMounted = false;
   leaving = false;
   mountError: Error | null = null;
@@ -96,12 +98,19 @@ export class OwnerState {
     this.#effects.push(effect);
   }
 
-  /** Folds what the block said into what is known: an older record, or none, means that the later one was lost with its owner. */
-  read(lvb: Uint8Array | null, lvbValid: boolean): void {
+  /**
+   * Folds what the block said into what is known: an older record, or none, means that the later one was lost with its owner. False: it is of
+   * another version, and this mount ends.
+   */
+  read(lvb: Uint8Array | null, lvbValid: boolean): boolean {
     let record: OwnerRecord | null;
     try {
       record = decodeOwnerRecord(lvb);
     } catch (error) {
+      if (error instanceof OperatingError) {
+        this.enterLeft(error);
+        return false;
+      }
       if (!(error instanceof WireError)) throw error;
       record = null;
     }
@@ -113,6 +122,7 @@ export class OwnerState {
     } else if (order < 0 || !lvbValid) {
       this.lastAlive = false;
     }
+    return true;
   }
 
   verdict(): Verdict {
@@ -161,8 +171,9 @@ export class OwnerState {
   }
 
   announce(change: Pick<OwnerRecord, "state" | "epoch" | "address" | "port">, heir = 0): void {
-    const { nodeid, incarnation, clientId } = this.self;
-    this.last = { nodeid, incarnation, clientId, heir, ...change };
+    const { nodeid, incarnation, clientId, process } = this.self;
+    if (change.state === "mounting") this.#claimEpoch = change.epoch;
+    this.last = { nodeid, incarnation, clientId, process, claimEpoch: this.#claimEpoch, heir, ...change };
     this.lastAlive = true;
   }
 

@@ -10,7 +10,7 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 import type { OwnerBlock } from "./owner-block.ts";
 import { OwnerCore } from "./owner-core.ts";
 import type { Claim, OwnerEffect, OwnerEvent, OwnerLock, OwnerRole } from "./owner-event.ts";
-import type { OwnerRecord } from "./owner-record.ts";
+import type { ClaimingProcess, OwnerRecord } from "./owner-record.ts";
 import type { ProveGoneAnywhere } from "./prove-elsewhere.ts";
 
 /** When a mount that has no proof asks for one again, if nothing changes before: an ended process leaves its device a moment later. */
@@ -56,6 +56,8 @@ export interface VolumeOwnerOptions {
   readonly info: ClusterInfo;
   /** client.lockspace(volumeLockspace(uuid)) */
   readonly lockspace: Lockspace;
+  /** This process, with the device: for the record that it claims with. */
+  readonly process: ClaimingProcess;
   /** This node has the device or directory. */
   readonly reachesLower: boolean;
   readonly callbacks: OwnerCallbacks;
@@ -76,7 +78,7 @@ export class VolumeOwner {
   constructor(options: VolumeOwnerOptions) {
     const { nodeid, incarnation, clientId, nodes } = options.info;
     this.#options = options;
-    this.#core = new OwnerCore({ nodeid, incarnation, clientId, nodes, reachesLower: options.reachesLower });
+    this.#core = new OwnerCore({ nodeid, incarnation, clientId, nodes, process: options.process, reachesLower: options.reachesLower });
   }
 
   get role(): OwnerRole {
@@ -188,7 +190,7 @@ export class VolumeOwner {
         return;
       case "prove-gone":
         callbacks
-          .proveGone(effect.life, effect.first, (why) => this.#step({ kind: "proof-waits", why }))
+          .proveGone(effect, (why) => this.#step({ kind: "proof-waits", why }))
           .then(
             (proof) => this.#step({ kind: "proved", proof }),
             (error: unknown) => this.#step({ kind: "proved", proof: { kind: "none", why: asError(error).message } }),

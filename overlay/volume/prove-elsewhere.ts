@@ -7,6 +7,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { LifeAnswer, ProcessLife } from "../../dlmd/client/api.ts";
 import type { FenceProof } from "./fence-proof.ts";
 import { judgeReboot, type Life, type Proof, type ProveGone } from "./life.ts";
+import type { OwnerBlock } from "./owner-block.ts";
+import type { ProofQuestion } from "./owner-event.ts";
 
 /** One proof asks for so long at most; then there is none, and the owner role asks again later (owner.ts). */
 export const PROVE_LIMIT_MS = 1500;
@@ -18,11 +20,8 @@ export const FENCE_POLL_MS = 100;
 /** Meanwhile the owner's block is read so often: an owner without a quorum may let go of its disk by itself (../serve/self-fence.ts). */
 export const FENCE_BLOCK_MS = 500;
 
-/**
- * `first`: for a mount that was never served, of a volume whose record names no owner that died. `tell`: what is waited for, in words. Never
- * rejects.
- */
-export type ProveGoneAnywhere = (life: Life, first: boolean, tell: (why: string) => void) => Promise<Proof>;
+/** `tell`: what is waited for, in words. Never rejects. */
+export type ProveGoneAnywhere = (question: ProofQuestion, tell: (why: string) => void) => Promise<Proof>;
 
 export interface ProveElsewhereOptions {
   readonly nodeid: number;
@@ -33,8 +32,8 @@ export interface ProveElsewhereOptions {
   readonly here: ProveGone;
   /** Asked where the node of that life says nothing; null: never. */
   readonly fence: Pick<FenceProof, "ask"> | null;
-  /** Whether the owner's block, as it is now, names that life still. */
-  readonly isNamed: (life: Life) => Promise<boolean>;
+  /** Whether the owner's block is as it was read then. */
+  readonly isUnchanged: (then: OwnerBlock | null) => Promise<boolean>;
   /** Seams for tests; milliseconds. */
   readonly nowMs?: () => number;
   readonly wait?: (ms: number) => Promise<unknown>;
@@ -44,7 +43,7 @@ export interface ProveElsewhereOptions {
 type Judged = { readonly proof: Proof; readonly again: boolean; readonly silent?: true };
 
 export function createProveGoneAnywhere(options: ProveElsewhereOptions): ProveGoneAnywhere {
-  const { nodeid, here, askLife, fence, isNamed, nowMs = () => performance.now(), wait = sleep } = options;
+  const { nodeid, here, askLife, fence, isUnchanged, nowMs = () => performance.now(), wait = sleep } = options;
   const ask = async (life: Life, first: boolean): Promise<Judged> => {
     if (life.nodeid === nodeid) {
       const proof = await here(life);
@@ -56,7 +55,7 @@ export function createProveGoneAnywhere(options: ProveElsewhereOptions): ProveGo
     // Faster proofs come first; a node that answers is never fenced.
     return judged.silent === true ? ((await fence?.ask(life, first)) ?? judged) : judged;
   };
-  return async (life, first, tell) => {
+  return async ({ life, first, block }, tell) => {
     const beganMs = nowMs();
     let readMs = beganMs;
     for (;;) {
@@ -66,10 +65,10 @@ export function createProveGoneAnywhere(options: ProveElsewhereOptions): ProveGo
         const waits = judged.proof.kind === "none" && judged.proof.underWay === true;
         if (waits && nowMs() - readMs >= FENCE_BLOCK_MS) {
           readMs = nowMs();
-          if (!(await isNamed(life))) return CHANGED;
+          if (!(await isUnchanged(block))) return CHANGED;
         }
         // It may have given the device back before it ended; then the block as it was read says nothing any more.
-        if (judged.proof.kind === "ended" && !(await isNamed(life))) return CHANGED;
+        if (judged.proof.kind === "ended" && !(await isUnchanged(block))) return CHANGED;
       } catch (error) {
         return none(`${options.nameOf(life.nodeid)} was not asked: ${error instanceof Error ? error.message : String(error)}`);
       }

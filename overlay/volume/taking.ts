@@ -13,8 +13,9 @@ import { forgetOldErrors, kernelName, readOwnerBlock, writeOwnerBlock } from "./
 import type { DiskSteps } from "./disk-steps.ts";
 import type { Life } from "./life.ts";
 import { clearMmp, isHeldBy, machineName, readMmp } from "./mmp.ts";
-import type { OwnerBlock } from "./owner-block.ts";
+import { isSameBlock, type OwnerBlock } from "./owner-block.ts";
 import type { Claim } from "./owner-event.ts";
+import type { ClaimingProcess } from "./owner-record.ts";
 import type { VolumeSuperblock } from "./probe.ts";
 import { type Machine, thisMachine } from "./prove-gone.ts";
 
@@ -35,11 +36,13 @@ export interface BlockAccess {
   readonly readOwnerBlock: (device: string, offset: number, volumeUuid: string) => Promise<OwnerBlock>;
   readonly writeOwnerBlock: (device: string, offset: number, block: OwnerBlock) => Promise<void>;
   readonly forgetOldErrors: (device: string) => Promise<void>;
+  readonly readMmp: typeof readMmp;
+  readonly clearMmp: typeof clearMmp;
   /** On which machine that is. */
   readonly machine: Pick<Machine, "bootId" | "machineId" | "startTimeOf">;
 }
 
-const deviceAccess: BlockAccess = { readOwnerBlock, writeOwnerBlock, forgetOldErrors, machine: thisMachine };
+const deviceAccess: BlockAccess = { readOwnerBlock, writeOwnerBlock, forgetOldErrors, readMmp, clearMmp, machine: thisMachine };
 
 interface Device {
   readonly device: string;
@@ -149,8 +152,9 @@ export async function takeDevice(at: Device): Promise<Taken> {
   };
   try {
     if (superblock.type === "ext4" && claim.proof !== null && found.state === "owned") {
-      const mmp = await disk.ask("reading MMP's block", () => readMmp(device, superblock));
-      if (mmp !== null && isHeldBy(mmp, found.life)) await disk.carryOut("clearing MMP", () => clearMmp(device, () => requireLease(at)));
+      const mmp = await disk.ask("reading MMP's block", () => blocks.readMmp(device, superblock));
+      if (mmp !== null && isHeldBy(mmp, found.life))
+        await disk.carryOut("clearing MMP", () => blocks.clearMmp(device, () => requireLease(at)));
     }
   } catch (error) {
     return undoTaking(error);
@@ -201,23 +205,23 @@ function notGivenBack(device: string, error: unknown, failure: unknown): Operati
 
 function ownLife(self: Taking["self"], epoch: number, device: string, machine: BlockAccess["machine"]): Life {
   const { nodeid, incarnation, clientId } = self;
+  const process = claimingProcess(device, machine);
+  return { nodeid, incarnation, clientId, epoch, hostName: machineName(), ...process, startTime: BigInt(process.startTime) };
+}
+
+/** This process; `device`: null for a directory. Throws OperatingError "device-name", "machine-id-unreadable". */
+export function claimingProcess(device: string | null, machine: BlockAccess["machine"] = thisMachine): ClaimingProcess {
   return {
-    nodeid,
-    incarnation,
-    clientId,
-    epoch,
     bootId: machine.bootId(),
     machineId: machine.machineId(),
     pid: process.pid,
-    startTime: machine.startTimeOf(process.pid) ?? 0n,
-    device: kernelName(device),
-    hostName: machineName(),
+    startTime: Number(machine.startTimeOf(process.pid) ?? 0n),
+    device: device === null ? "" : kernelName(device),
   };
 }
 
 function requireSame(device: string, found: OwnerBlock, expected: OwnerBlock | null): void {
-  if (expected !== null && found.sequence === expected.sequence && found.state === expected.state && isSameLife(found.life, expected.life))
-    return;
+  if (isSameBlock(found, expected)) return;
   const { life } = found;
   const who = life === null ? "nobody" : `process ${life.pid} of node ${life.nodeid} on ${life.hostName}`;
   throw new OperatingError(
@@ -228,12 +232,6 @@ function requireSame(device: string, found: OwnerBlock, expected: OwnerBlock | n
       exitStatus: 32,
     },
   );
-}
-
-function isSameLife(a: Life | null, b: Life | null): boolean {
-  if (a === null || b === null) return a === b;
-  const sameClient = a.nodeid === b.nodeid && a.incarnation === b.incarnation && a.clientId === b.clientId;
-  return sameClient && a.bootId === b.bootId && a.machineId === b.machineId && a.pid === b.pid && a.startTime === b.startTime;
 }
 
 function requireLease({ device, taking }: Device): void {

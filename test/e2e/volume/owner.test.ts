@@ -10,6 +10,7 @@ import { type LowerMount, mountLower } from "../../../overlay/volume/lower-mount
 import { DiskSteps } from "../../../overlay/volume/disk-steps.ts";
 import { createProveGone } from "../../../overlay/volume/prove-gone.ts";
 import { VolumeOwner, volumeLockspace } from "../../../overlay/volume/owner.ts";
+import { claimingProcess } from "../../../overlay/volume/taking.ts";
 import { Happenings, type TestCluster, createCluster } from "../dlmd/cluster.ts";
 import { attachLoop, checkFileSystem, withDisk } from "./disk.ts";
 import { storedBit } from "./take.ts";
@@ -46,12 +47,13 @@ class Mounter {
     this.owner = new VolumeOwner({
       info: client.info,
       lockspace: await client.lockspace(volumeLockspace(bit.uuid)),
+      process: claimingProcess(device),
       reachesLower: true,
       // It logs each step: what `why` says may have changed.
       log: { ...silentLog, debug: () => this.#happenings.happened() },
       callbacks: {
         readOwnerBlock: () => readOwnerBlock(device, stored.ownerBlock ?? 0, bit.uuid),
-        proveGone: createProveGone({ nodeid: this.nodeid, pid: process.pid, device }),
+        proveGone: ({ life }) => createProveGone({ nodeid: this.nodeid, pid: process.pid, device })(life),
         mountLower: async (epochAbove, claim) => {
           const taking = { self: client.info, claim, mayMount: () => true, disk: new DiskSteps(device) };
           this.lower = await mountLower({ kind: "device", path: device }, stored, false, epochAbove, taking);

@@ -49,8 +49,17 @@ export const ownerDiskMutations: readonly Mutation[] = [
     id: "r5-claim-without-proof",
     breaks: "a node claims the volume although nothing proves that its owner is over",
     file: "overlay/volume/owner-election.ts",
-    find: 'if (proof.kind === "none") return this.#enterUnproved(proof.why, proof.underWay === true);\n    this.#proof = proof;',
-    replace: 'this.#proof = proof.kind === "none" ? { kind: "fenced" } : proof;',
+    find: 'if (proof.kind === "none") return this.#enterUnproved(proof.why, proof.underWay === true);\n    const [life, ...others] = this.#lives;\n    if (life === this.#state.block?.life) this.#proof = proof;',
+    replace:
+      'const [life, ...others] = this.#lives;\n    if (life === this.#state.block?.life) this.#proof = proof.kind === "none" ? { kind: "fenced" } : proof;',
+    caughtBy: simulation,
+  },
+  {
+    id: "r5-record-not-proved",
+    breaks: "a claim proves the life in the owner's block over, and not the one in the record",
+    file: "overlay/volume/owner-claim.ts",
+    find: "return { lives: [...lives, lifeOf(last)], letGo };",
+    replace: "return { lives, letGo };",
     caughtBy: simulation,
   },
   {

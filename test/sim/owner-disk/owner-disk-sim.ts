@@ -18,13 +18,13 @@ export interface OwnerDiskOptions {
   readonly drift?: number;
   /** The cut of a path is no fence (hazard R11). */
   readonly leakyCut?: boolean;
+  /** No mount asks whether its lease holds: what proves the lives over must do alone. */
+  readonly withoutLease?: boolean;
 }
 
 /** Chrony slews a clock by up to that share (maxslewrate); the kernel's frequency adjustment alone is 0.0005. */
 export const MOST_DRIFT = 0.083;
 
-/** Then an operator looks, if there is no owner. */
-const OPERATOR_MS = 100_000;
 /** Nothing comes later than that after all is well again. */
 const QUIET_LIMIT_MS = 300_000;
 
@@ -40,8 +40,6 @@ export class OwnerDiskSim {
   readonly random: Random;
   readonly #owners: SimOwner[] = [];
   readonly #claims: { readonly life: ClaimedLife; readonly owner: SimOwner; readonly proof: string }[] = [];
-  /** Claims that came to a mount. */
-  readonly #mounted = new Set<number>();
   readonly #synced: number[] = [0, 0, 0, 0];
   #version = 0;
   readonly #lastOnWay = new Map<string, number>();
@@ -49,7 +47,10 @@ export class OwnerDiskSim {
   readonly #fences = new Map<string, { state: "running" | "fenced"; readonly sinceMs: number }>();
   #healing = false;
 
-  constructor({ seed, drift, leakyCut = false }: OwnerDiskOptions) {
+  readonly asksLease: boolean;
+
+  constructor({ seed, drift, leakyCut = false, withoutLease = false }: OwnerDiskOptions) {
+    this.asksLease = !withoutLease;
     this.random = new Random(seed * 7919 + 1);
     this.disk = new DiskModel((write) => this.#landed(write));
     const off = drift ?? this.random.pick([0, 0.0005, 0.02, MOST_DRIFT]);
@@ -70,7 +71,6 @@ export class OwnerDiskSim {
     this.#heal();
     const healedMs = this.agenda.nowMs;
     const served = (): boolean => this.#owner() !== null && this.agenda.nowMs > healedMs + 30_000;
-    this.agenda.at(healedMs + OPERATOR_MS, () => this.#operate());
     await this.#until(() => served() || this.agenda.nowMs > healedMs + QUIET_LIMIT_MS);
     if (!served())
       this.#violation(
@@ -234,14 +234,14 @@ export class OwnerDiskSim {
     const machine = this.machine(nodeid);
     if (!machine.heard || !machine.isMember) return { missing: "it is not in the view" };
     const { bootId, machineId } = machine;
-    const process = this.#owners[startTime - 1]?.dead === false ? "alive" : "gone";
+    const process = this.#owners[startTime - 1]?.runs === true ? "alive" : "gone";
     return { seen: { bootId, machineId, process, device: machine.deviceBusy ? "busy" : "free" } };
   }
 
   proveHere(asker: SimOwner, life: Life): Proof {
     const { machine } = asker;
     if (life.bootId !== machine.bootId) return { kind: "rebooted" };
-    const alive = this.#owners[Number(life.startTime) - 1]?.dead === false && Number(life.startTime) !== asker.clientId;
+    const alive = this.#owners[Number(life.startTime) - 1]?.runs === true && Number(life.startTime) !== asker.clientId;
     return alive || machine.deviceBusy ? { kind: "none", why: "it runs, or its device is in use" } : { kind: "ended" };
   }
 
@@ -279,15 +279,6 @@ export class OwnerDiskSim {
     });
   }
 
-  /** A block that was covered by a late write is refused, by design, and its owner stays withdrawn: the volume is unmounted on every node. */
-  #operate(): void {
-    this.agenda.at(this.agenda.nowMs + OPERATOR_MS, () => this.#operate());
-    const refused = this.#owners.some((one) => one.live && /^withdrawn|its owner's block names an owner before/.test(one.core.why));
-    if (this.#owner() !== null || !refused) return;
-    this.count("volumes that waited for an operator");
-    for (const owner of this.#owners) if (owner.live) this.#kill(owner);
-  }
-
   /* What must hold ------------------------------------------------------------------------------------------------- */
 
   claim(owner: SimOwner, claim: Claim): ClaimedLife {
@@ -303,9 +294,7 @@ export class OwnerDiskSim {
   }
 
   mounted(owner: SimOwner, files: readonly number[]): void {
-    this.#mounted.add(this.#claims.length);
     const number = this.#claims.findLast((one) => one.owner === owner)?.life.number ?? 0;
-    this.#mounted.add(number);
     this.tell(`node${owner.nodeid} ${owner.clientId} mounts (${number})`);
     for (const machine of this.machines) {
       const writer = machine !== owner.machine && !machine.path.cut && machine.kernels.some((kernel) => kernel.mounted && kernel.writes);
@@ -322,11 +311,9 @@ export class OwnerDiskSim {
     const last = this.#claims.at(-1);
     this.count("writes");
     if (last !== undefined && life.number < last.life.number) {
-      if (write.kind === "block" && !this.#mounted.has(life.number)) this.count("blocks written late by a life that never mounted");
-      else
-        this.#violation(
-          `a write (${write.kind}) of claim ${life.number}, node${life.nodeid}, reaches the disk after claim ${last.life.number} of node${last.life.nodeid} (${last.proof})`,
-        );
+      this.#violation(
+        `a write (${write.kind}) of claim ${life.number}, node${life.nodeid}, reaches the disk after claim ${last.life.number} of node${last.life.nodeid} (${last.proof})`,
+      );
     }
     if (write.kind === "data" && write.version < (this.#synced[write.file] ?? 0)) this.#violation(`an old write covers what was synced`);
   }

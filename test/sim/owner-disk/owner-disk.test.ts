@@ -38,9 +38,19 @@ it("under every fault nothing of a life reaches the disk after another claim, wh
     "power failures",
     "nodes that the others went on without",
     "processes stopped while they claim",
-    "blocks written late by a life that never mounted",
+    "tools that clear MMP",
   ])
     expect([what, counts.get(what) ?? 0]).toEqual([what, expect.toSatisfy((count: number) => count > 0)]);
+});
+
+it("R5: a stopped process that claims later than others know hides nobody, also if no mount asks for its lease", {
+  timeout: LIMIT_MS,
+}, async () => {
+  for (let seed = 1; seed <= SEEDS; seed++) {
+    const { violations, story } = await run({ seed, withoutLease: true });
+    const told = violations.length > 0 ? story.slice(-60) : [];
+    expect({ seed, violations, told }).toEqual({ seed, violations: [], told: [] });
+  }
 });
 
 it("R11: a cut that lets through what was held back before it is noticed, so the disk of the model can show it", {

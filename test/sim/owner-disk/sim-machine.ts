@@ -22,6 +22,8 @@ export class SimMachine {
   boots = 1;
   lives = 1;
   owner: SimOwner | null = null;
+  /** Tools that have the device, and may outlive the process that started them. */
+  tools = 0;
   /** File systems that were mounted in this boot. */
   kernels: KernelMount[] = [];
   readonly #world: PathWorld & { readonly agenda: Agenda };
@@ -49,7 +51,7 @@ export class SimMachine {
   }
 
   get deviceBusy(): boolean {
-    return this.kernels.some((kernel) => kernel.mounted);
+    return this.tools > 0 || this.kernels.some((kernel) => kernel.mounted);
   }
 
   nowMs(): number {
@@ -83,6 +85,7 @@ export class SimMachine {
     this.path.cutOff(true);
     for (const kernel of this.kernels) kernel.lost();
     this.kernels = [];
+    this.tools = 0;
   }
 
   boot(): void {

@@ -11,13 +11,15 @@ import { LeaseCore } from "../../../overlay/lease/lease-core.ts";
 import { WITHDRAW_AGAIN_MS } from "../../../overlay/lower/server/disk-fault.ts";
 import { SelfFence } from "../../../overlay/serve/self-fence.ts";
 import { OWNER_BLOCK_EVERY_MS } from "../../../overlay/serve/withdrawal.ts";
-import { FenceProof, isSameLife } from "../../../overlay/volume/fence-proof.ts";
-import type { OwnerBlock } from "../../../overlay/volume/owner-block.ts";
+import { FenceProof } from "../../../overlay/volume/fence-proof.ts";
+import type { Life } from "../../../overlay/volume/life.ts";
+import type { Mmp } from "../../../overlay/volume/mmp.ts";
+import { isSameBlock, type OwnerBlock } from "../../../overlay/volume/owner-block.ts";
 import { PROOF_RETRY_MS, REACH_AGAIN_MIN_MS } from "../../../overlay/volume/owner.ts";
 import { OwnerCore } from "../../../overlay/volume/owner-core.ts";
 import type { Claim, OwnerEffect, OwnerEvent } from "../../../overlay/volume/owner-event.ts";
 import { createProveGoneAnywhere, type ProveGoneAnywhere } from "../../../overlay/volume/prove-elsewhere.ts";
-import { type BlockAccess, isAnothers, type Taken, takeDevice } from "../../../overlay/volume/taking.ts";
+import { type BlockAccess, claimingProcess, isAnothers, type Taken, takeDevice } from "../../../overlay/volume/taking.ts";
 import type { ClaimedLife } from "./disk-model.ts";
 import { KernelMount } from "./kernel-mount.ts";
 import type { OwnerDiskSim } from "./owner-disk-sim.ts";
@@ -41,6 +43,8 @@ export class SimOwner {
   left = false;
   /** True time of the last heartbeat that a quorum acknowledged. */
   heardMs = 0;
+  /** Commands of its own to the disk, and mount(2): a process that was killed ends after them. */
+  #under = 0;
   readonly #sim: OwnerDiskSim;
   readonly #selfFence: SelfFence;
   readonly #prove: ProveGoneAnywhere;
@@ -55,7 +59,14 @@ export class SimOwner {
     const { nodeid } = machine;
     this.incarnation = machine.incarnation;
     const nodes = sim.machines.map((one) => ({ nodeid: one.nodeid, name: `node${one.nodeid}` }));
-    this.core = new OwnerCore({ nodeid, incarnation: this.incarnation, clientId, nodes, reachesLower: true });
+    this.core = new OwnerCore({
+      nodeid,
+      incarnation: this.incarnation,
+      clientId,
+      nodes,
+      process: claimingProcess("/dev/null", this.#asMachine()),
+      reachesLower: true,
+    });
     const members = sim.machines.map((one) => ({ nodeid: one.nodeid, incarnation: `of ${one.nodeid}` }));
     this.lease = new PublishedLease(members[nodeid - 1] ?? { nodeid, incarnation: "" }, TIMEOUT_MS);
     const voters = nodes.map((one) => ({ nodeid: one.nodeid, votes: 1 }));
@@ -71,6 +82,11 @@ export class SimOwner {
 
   get live(): boolean {
     return !this.dead && !this.left;
+  }
+
+  /** As the kernel of its machine sees it. */
+  get runs(): boolean {
+    return !this.dead || this.#under > 0;
   }
 
   start(): void {
@@ -164,7 +180,7 @@ export class SimOwner {
         );
       case "prove-gone":
         return this.#answer(
-          this.#prove(effect.life, effect.first, (why) => this.step({ kind: "proof-waits", why })),
+          this.#prove(effect, (why) => this.step({ kind: "proof-waits", why })),
           (proof) => ({ kind: "proved", proof }),
           (error) => ({ kind: "proved", proof: { kind: "none", why: error.message } }),
         );
@@ -243,58 +259,72 @@ export class SimOwner {
         // A process may be stopped between its last look at the lease and the write.
         this.#asked(() => {}).then(
           () =>
-            new Promise((resolve, reject) =>
-              path.write({ life, kind: "block", block }, (error) =>
-                this.deliver(() => (error === null ? resolve() : reject(ioError(error)))),
-              ),
-            ),
+            new Promise((resolve, reject) => {
+              this.#under += 1;
+              path.write({ life, kind: "block", block }, (error) => {
+                this.#under -= 1;
+                this.deliver(() => (error === null ? resolve() : reject(ioError(error))));
+              });
+            }),
         ),
+      // The block alone says whose MMP it is: the kernel's own check would hide what is looked for here.
+      readMmp: () => this.#readBlock().then(({ life: named }) => named && heldBy(named)),
+      clearMmp: (_device, mayWrite) => this.#clearMmp(life, mayWrite),
       forgetOldErrors: () => this.#readBlock().then(() => undefined),
-      machine: { bootId: () => this.machine.bootId, machineId: () => this.machine.machineId, startTimeOf: () => BigInt(this.clientId) },
+      machine: this.#asMachine(),
     };
+  }
+
+  /** A tool does that: it goes on, whatever becomes of the process, and holds the device. */
+  async #clearMmp(life: ClaimedLife, mayWrite: () => void): Promise<void> {
+    mayWrite();
+    await this.#asked(() => {});
+    const { machine } = this;
+    const { path } = machine;
+    this.#sim.count("tools that clear MMP");
+    machine.tools += 1;
+    const error = await new Promise<Error | null>((resolve) =>
+      path.write({ life, kind: "mmp" }, (failed) => {
+        if (path === machine.path) machine.tools -= 1;
+        this.deliver(() => resolve(failed));
+      }),
+    );
+    if (error !== null) throw ioError(error);
+  }
+
+  #asMachine(): BlockAccess["machine"] {
+    const { bootId, machineId } = this.machine;
+    return { bootId: () => bootId, machineId: () => machineId, startTimeOf: () => BigInt(this.clientId) };
   }
 
   async #mount(epochAbove: number, claim: Claim): Promise<number> {
     const life = this.#sim.claim(this, claim);
     const step = <T>(_what: string, work: () => Promise<T>): Promise<T> => work();
+    const type = this.#sim.random.pick(["xfs", "ext4"]);
     const taken = await takeDevice({
       device: "/dev/null",
       offset: 0,
       volumeUuid: "u",
-      superblock: { type: "xfs", uuid: "u" } as never,
+      superblock: { type, uuid: "u" } as never,
       readOnly: false,
       epoch: epochAbove + 1,
       taking: {
         self: { nodeid: this.nodeid, incarnation: this.incarnation, clientId: this.clientId },
         claim,
-        mayMount: () => this.machine.nowMs() < this.leaseEndMs(),
+        mayMount: () => !this.#sim.asksLease || this.machine.nowMs() < this.leaseEndMs(),
         disk: { ask: step, carryOut: step },
       },
       blocks: this.#access(life),
     });
     this.#taken = taken;
-    const files = await new Promise<number[]>((resolve, reject) =>
-      this.machine.path.read(
-        (disk) => [...disk.files],
-        (error, found) => this.deliver(() => (error === null && found !== null ? resolve(found) : reject(ioError(error)))),
-      ),
-    );
-    // mount(2) itself reads the disk.
-    if (this.machine.path.cut) throw ioError(null);
     try {
       taken.requireLease();
+      // It may be stopped between that look and mount(2), too.
+      await this.#asked(() => {});
+      this.kernel = await this.#mountKernel(life);
     } catch (error) {
       return taken.undo(error);
     }
-    this.kernel = new KernelMount({
-      life,
-      path: this.machine.path,
-      clock: this.machine,
-      files,
-      failed: () => this.step({ kind: "withdraw", why: "EIO" }),
-    });
-    this.machine.kernels.push(this.kernel);
-    this.#sim.mounted(this, files);
     try {
       await taken.confirm();
     } catch (error) {
@@ -302,6 +332,29 @@ export class SimOwner {
       throw error;
     }
     return taken.epoch;
+  }
+
+  /** mount(2) reads the disk by itself, and goes on if its caller is stopped meanwhile. */
+  #mountKernel(life: ClaimedLife): Promise<KernelMount> {
+    const { machine } = this;
+    const { path } = machine;
+    this.#under += 1;
+    return new Promise((resolve, reject) =>
+      path.read(
+        (disk) => [...disk.files],
+        (error, files) => {
+          this.#under -= 1;
+          if (error !== null || files === null || path.cut) return this.deliver(() => reject(ioError(error)));
+          if (this.dead) return;
+          const failed = (): void => this.step({ kind: "withdraw", why: "EIO" });
+          const kernel = new KernelMount({ life, path, clock: machine, files, failed });
+          this.kernel = kernel;
+          machine.kernels.push(kernel);
+          this.#sim.mounted(this, files);
+          this.deliver(() => resolve(kernel));
+        },
+      ),
+    );
   }
 
   async #release(): Promise<void> {
@@ -374,10 +427,7 @@ export class SimOwner {
     return createProveGoneAnywhere({
       nodeid,
       nameOf: (other) => `node${other}`,
-      isNamed: async (life) => {
-        const block = await this.#readBlock();
-        return block.state === "owned" && isSameLife(block.life, life);
-      },
+      isUnchanged: async (then) => isSameBlock(await this.#readBlock(), then),
       askLife: (life): Promise<LifeAnswer> => this.#asked(() => sim.askLife(life)),
       here: (life) => this.#asked(() => sim.proveHere(this, life)),
       fence,
@@ -390,6 +440,10 @@ export class SimOwner {
   #asked<T>(answer: () => T): Promise<T> {
     return new Promise((resolve) => this.after(this.#sim.delayMs(), () => resolve(answer())));
   }
+}
+
+function heldBy({ hostName, device }: Life): Mmp {
+  return { state: "in-use", hostName, deviceName: device.split("/").at(-1) ?? "", atS: 0 };
 }
 
 function ioError(error: Error | null): OperatingError {

@@ -13,6 +13,8 @@ const ownerOf = (nodeid: number, epoch: number): OwnerRecord => ({
   port: 7000,
   epoch,
   heir: 0,
+  process: { bootId: "b", machineId: "m", pid: 7, startTime: 1, device: "/dev/d" },
+  claimEpoch: epoch,
 });
 
 function host(change: Partial<HandOverHost> = {}): HandOverHost & { readonly given: number[] } {

@@ -80,13 +80,17 @@ describe("the owner's record", () => {
     port: 7000,
     epoch: 9,
     heir: 5,
+    process: { bootId: "0d0c7b1e", machineId: "9f86", pid: 4711, startTime: 2 ** 40 + 5, device: "/dev/sdb" },
+    claimEpoch: 8,
   } as const;
 
   test("golden vector", () => {
     expect(Buffer.from(encodeOwnerRecord(record)).toString("hex")).toBe(
-      "774f03010200581b0900000000000000070000000500040061316232080031302e302e302e328064248f",
+      "774f04010200581b0900000000000000070000000500040061316232080031302e302e302e3208000000000000006712000005000000000100000800306430633762316504003966383608002f6465762f736462bd00d4de",
     );
     expect(decodeOwnerRecord(encodeOwnerRecord(record))).toEqual(record);
+    // The status shows it.
+    expect(JSON.parse(JSON.stringify(record))).toEqual(record);
   });
 
   test("nothing written is no record; anything else that is not whole is an error", () => {
@@ -107,6 +111,13 @@ describe("the owner's record", () => {
       }),
     );
     expect(() => decodeOwnerRecord(Uint8Array.from([...block, 0]))).toThrow(WireError);
+  });
+
+  test("a whole record of another version is refused with words, a damaged one is damage", () => {
+    const third = Buffer.from("774f03010200581b0900000000000000070000000500040061316232080031302e302e302e328064248f", "hex");
+    expect(code(() => decodeOwnerRecord(third))).toBe("record-version");
+    third[12] = 1;
+    expect(() => decodeOwnerRecord(third)).toThrow(WireError);
   });
 
   test("order: epoch, then mounting, ready, released", () => {

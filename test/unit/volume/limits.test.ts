@@ -1,6 +1,7 @@
 /** Limits of what an owner writes of itself: at them all is read, one byte beyond it is refused. */
 import { describe, expect, it } from "vitest";
 import { WireError } from "../../../dlmd/base/error.ts";
+import { LVB_BYTES } from "../../../dlmd/wire/local-batch.ts";
 import type { Life } from "../../../overlay/volume/life.ts";
 import { decodeOwnerBlock, encodeOwnerBlock } from "../../../overlay/volume/owner-block.ts";
 import { decodeOwnerRecord, encodeOwnerRecord, type OwnerRecord } from "../../../overlay/volume/owner-record.ts";
@@ -39,13 +40,32 @@ describe("the owner's block", () => {
 });
 
 describe("the owner's record", () => {
+  const process = { bootId: "b", machineId: "m", pid: 7, startTime: 5, device: "d" };
+  const base = { state: "ready", nodeid: 2, incarnation: "i", clientId: 7, address: "a", port: 5, epoch: 9, heir: 0 } as const;
+  const record: OwnerRecord = { ...base, process, claimEpoch: 9 };
+  const read = (change: Partial<OwnerRecord>): OwnerRecord | null => decodeOwnerRecord(encodeOwnerRecord({ ...record, ...change }));
+
   it.each([
-    ["incarnation", 64],
-    ["address", 64],
+    ["incarnation", 16],
+    ["address", 45],
   ] as const)("has %s of at most %i bytes", (field, bytes) => {
-    const record: OwnerRecord = { state: "ready", nodeid: 2, incarnation: "i", clientId: 7, address: "a", port: 5, epoch: 9, heir: 0 };
-    const read = (text: string): number | undefined => decodeOwnerRecord(encodeOwnerRecord({ ...record, [field]: text }))?.[field].length;
-    expect(read("x".repeat(bytes))).toBe(bytes);
-    expect(() => read("x".repeat(bytes + 1))).toThrow(WireError);
+    expect(read({ [field]: "x".repeat(bytes) })?.[field].length).toBe(bytes);
+    expect(() => read({ [field]: "x".repeat(bytes + 1) })).toThrow(WireError);
+  });
+
+  it.each([
+    ["bootId", 36],
+    ["machineId", 32],
+    ["device", 64],
+  ] as const)("has %s of at most %i bytes", (field, bytes) => {
+    expect(read({ process: { ...process, [field]: "x".repeat(bytes) } })?.process[field].length).toBe(bytes);
+    expect(() => read({ process: { ...process, [field]: "x".repeat(bytes + 1) } })).toThrow(WireError);
+  });
+
+  it("fits a lock value block with the longest of all", () => {
+    const [bootId, machineId, device] = ["b".repeat(36), "m".repeat(32), "d".repeat(64)];
+    const longest = { ...record, incarnation: "i".repeat(16), address: "a".repeat(45), process: { ...process, bootId, machineId, device } };
+    expect(encodeOwnerRecord(longest).byteLength).toBeLessThanOrEqual(LVB_BYTES);
+    expect(read(longest)).toEqual(longest);
   });
 });

@@ -3,7 +3,7 @@ import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { kernelName } from "../../../overlay/volume/direct-block.ts";
 import { type Mmp, decodeMmp, isHeldBy, machineName } from "../../../overlay/volume/mmp.ts";
-import { MAX_DEVICE_BYTES } from "../../../overlay/volume/owner-block.ts";
+import { MAX_DEVICE_BYTES } from "../../../overlay/volume/owner-record.ts";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { hostname, tmpdir } from "node:os";
 import path from "node:path";
@@ -49,13 +49,13 @@ test("C11, R12: it names a life only by both, the machine and the device, and on
   expect(machineName()).toBe(hostname().slice(0, 64));
 });
 
-test("a device goes into the owner's block by the kernel's name, if that is short enough", () => {
+test("a device goes into the owner's record by the kernel's name, if that is short enough", () => {
   const dir = mkdtempSync(path.join(tmpdir(), "coverlay-name-"));
   try {
     const fitting = path.join(dir, "d".repeat(MAX_DEVICE_BYTES - dir.length - 1));
     for (const name of [fitting, `${fitting}d`]) writeFileSync(name, "");
     expect(kernelName(fitting)).toBe(fitting);
-    expect(() => kernelName(`${fitting}d`)).toThrow(/more than 128 bytes/);
+    expect(() => kernelName(`${fitting}d`)).toThrow(/more than 64 bytes/);
   } finally {
     rmSync(dir, { recursive: true });
   }

@@ -6,7 +6,7 @@ import { WireError } from "../../../dlmd/base/error.ts";
 import type { Life } from "../../../overlay/volume/life.ts";
 import {
   type OwnerBlock,
-  MAX_DEVICE_BYTES,
+  MAX_READ_DEVICE_BYTES,
   OWNER_BLOCK_BYTES,
   decodeOwnerBlock,
   encodeOwnerBlock,
@@ -68,11 +68,11 @@ describe("the owner's block", () => {
       ...life,
       incarnation: "i".repeat(64),
       machineId: "m".repeat(32),
-      device: "d".repeat(MAX_DEVICE_BYTES),
+      device: "d".repeat(MAX_READ_DEVICE_BYTES),
       hostName: "h".repeat(64),
     };
     expect(decodeOwnerBlock(encodeOwnerBlock({ ...owned, life: long })).life).toEqual(long);
-    const longer = encodeOwnerBlock({ ...owned, life: { ...life, device: "d".repeat(MAX_DEVICE_BYTES + 1) } });
+    const longer = encodeOwnerBlock({ ...owned, life: { ...life, device: "d".repeat(MAX_READ_DEVICE_BYTES + 1) } });
     expect(() => decodeOwnerBlock(longer)).toThrow(/string of 129 bytes/);
   });
 
@@ -95,35 +95,45 @@ describe("the owner's block", () => {
 });
 
 describe("a claim", () => {
-  const record: OwnerRecord = { state: "ready", nodeid: 3, incarnation: "x", clientId: 1, address: "", port: 0, epoch: 10, heir: 0 };
+  const process = { bootId: "boot-3", machineId: "m", pid: 12, startTime: 8, device: "/dev/sdc" };
+  const base = { state: "ready", nodeid: 3, incarnation: "x", clientId: 1, address: "", port: 0, epoch: 10, heir: 0 } as const;
+  const record: OwnerRecord = { ...base, process, claimEpoch: 10 };
+  const inRecord = { nodeid: 3, incarnation: "x", clientId: 1, epoch: 10, hostName: "", ...process, startTime: 8n };
+  const ofLife = { nodeid: life.nodeid, incarnation: life.incarnation, clientId: life.clientId, claimEpoch: life.epoch };
+  const released: OwnerBlock = { ...owned, state: "released" };
+  const lives = (...args: Parameters<typeof judgeBlock>): readonly Life[] => judgeBlock(...args).lives;
 
-  test("free: no block, a block that names nobody, one that was released", () => {
-    for (const block of [null, fresh, { ...owned, state: "released" as const }])
-      expect(judgeBlock(block, record)).toEqual({ kind: "free" });
+  test("nobody has the device: no block, and a block that names nobody with a record that is over, or none", () => {
+    expect(lives(null, record)).toEqual([]);
+    for (const block of [fresh, released])
+      for (const last of [null, { ...record, state: "released" as const }, { ...record, state: "let-go" as const }])
+        expect(lives(block, last)).toEqual([]);
   });
 
-  test("another life is to be proved over, whatever the record says of an earlier or a later owner that was not ready", () => {
-    for (const last of [
-      null,
-      { ...record, epoch: 9 },
-      { ...record, state: "mounting" as const },
-      { ...record, state: "released" as const },
-    ])
-      expect(judgeBlock(owned, last)).toEqual({ kind: "prove", life });
-    const same = { ...record, nodeid: life.nodeid, incarnation: life.incarnation, clientId: life.clientId };
-    expect(judgeBlock(owned, same)).toEqual({ kind: "prove", life });
+  test("R5: the life in the block, and the one in a record that is not over: a late write of the block may cover the later claim", () => {
+    for (const state of ["mounting", "ready", "withdrawn"] as const) {
+      expect(lives(owned, { ...record, state })).toEqual([life, inRecord]);
+      expect(lives(fresh, { ...record, state })).toEqual([inRecord]);
+      expect(lives(released, { ...record, state })).toEqual([inRecord]);
+    }
+    for (const last of [null, { ...record, state: "released" as const }, { ...record, state: "let-go" as const }])
+      expect(lives(owned, last)).toEqual([life]);
   });
 
-  test("a later owner was ready, and the block does not name it: nothing that is proved of the life in it helps", () => {
-    for (const state of ["ready", "withdrawn", "let-go"] as const)
-      expect(judgeBlock(owned, { ...record, state })).toMatchObject({ kind: "refuse", life });
+  test("one life, if both name the same claim; its mount may have raised the epoch of the record", () => {
+    expect(lives(owned, { ...record, ...ofLife, epoch: 15 })).toEqual([life]);
+    expect(lives(released, { ...record, ...ofLife, epoch: 15 })).toEqual([]);
+  });
+
+  test("a later claim of the same mount is not over because it has released an earlier one", () => {
+    const again = { ...record, ...ofLife, claimEpoch: life.epoch + 1, state: "mounting" as const };
+    expect(lives(released, again)).toEqual([{ ...inRecord, ...ofLife, epoch: life.epoch + 1, claimEpoch: undefined }]);
   });
 
   test("a life that has let go of its disk is over by its own word, and no later life of the same mount is", () => {
-    const letGo = { ...record, nodeid: life.nodeid, incarnation: life.incarnation, clientId: life.clientId, state: "let-go" as const };
-    for (const epoch of [life.epoch, life.epoch + 1])
-      expect(judgeBlock(owned, { ...letGo, epoch })).toEqual({ kind: "proved", proof: { kind: "let-go" } });
-    expect(judgeBlock(owned, { ...letGo, epoch: life.epoch - 1 })).toEqual({ kind: "prove", life });
-    expect(judgeBlock(owned, { ...letGo, epoch: life.epoch, clientId: life.clientId + 1 })).toEqual({ kind: "prove", life });
+    const letGo = { ...record, ...ofLife, state: "let-go" as const };
+    for (const epoch of [life.epoch, life.epoch + 1]) expect(judgeBlock(owned, { ...letGo, epoch })).toEqual({ lives: [], letGo: true });
+    expect(judgeBlock(owned, { ...letGo, epoch: life.epoch - 1 })).toEqual({ lives: [life], letGo: false });
+    expect(judgeBlock(owned, { ...letGo, epoch: life.epoch, clientId: life.clientId + 1 })).toEqual({ lives: [life], letGo: false });
   });
 });

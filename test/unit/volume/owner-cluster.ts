@@ -7,6 +7,7 @@ import type { Life, Proof } from "../../../overlay/volume/life.ts";
 import type { OwnerBlock } from "../../../overlay/volume/owner-block.ts";
 import { OwnerCore } from "../../../overlay/volume/owner-core.ts";
 import type { Claim, OwnerEffect, OwnerEvent, OwnerLock } from "../../../overlay/volume/owner-event.ts";
+import type { ClaimingProcess } from "../../../overlay/volume/owner-record.ts";
 import { isLockWay, LockModel } from "../../sim/owner-disk/lock-model.ts";
 
 export class Client {
@@ -42,7 +43,7 @@ export class Client {
     this.nodeid = nodeid;
     this.clientId = clientId;
     this.reachesLower = reachesLower;
-    this.core = new OwnerCore({ nodeid, incarnation: `i${nodeid}`, clientId, nodes, reachesLower });
+    this.core = new OwnerCore({ nodeid, incarnation: `i${nodeid}`, clientId, nodes, process: claiming(clientId), reachesLower });
   }
 
   get live(): boolean {
@@ -328,13 +329,14 @@ function lifeOf(client: Client, epoch: number): Life {
     incarnation: `i${nodeid}`,
     clientId,
     epoch,
-    bootId: "b",
-    machineId: "m",
-    pid: clientId,
-    startTime: 1n,
-    device: "/dev/d",
     hostName: "h",
+    ...claiming(clientId),
+    startTime: 1n,
   };
+}
+
+function claiming(clientId: number): ClaimingProcess {
+  return { bootId: "b", machineId: "m", pid: clientId, startTime: 1, device: "/dev/d" };
 }
 
 /** Random numbers of one seed for a cluster: whole ones, from 0 to below - 1 (mulberry32). */

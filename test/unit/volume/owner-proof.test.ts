@@ -2,7 +2,10 @@
 import { describe, expect, test } from "vitest";
 import type { OperatingError } from "../../../dlmd/base/error.ts";
 import { MAX_FIRST_QUESTIONS } from "../../../overlay/volume/owner-election.ts";
-import type { OwnerEffect } from "../../../overlay/volume/owner-event.ts";
+import type { OwnerBlock } from "../../../overlay/volume/owner-block.ts";
+import { OwnerCore } from "../../../overlay/volume/owner-core.ts";
+import type { OwnerEffect, OwnerLock } from "../../../overlay/volume/owner-event.ts";
+import { encodeOwnerRecord } from "../../../overlay/volume/owner-record.ts";
 import { cluster, effectsOf, expectServed, own } from "./owner-scene.ts";
 
 describe("the owner before", () => {
@@ -172,7 +175,8 @@ describe("the owner before", () => {
     expect(other.core.owner?.epoch).toBe(6);
   });
 
-  test("a block that is older than the record of a ready owner names the wrong life: no proof of it counts", () => {
+  /** Node 2 owns the volume, node 3 mounts it too; a late write names node 4, which has never mounted it. */
+  function covered(): { lab: ReturnType<typeof cluster>; other: ReturnType<typeof own>; third: ReturnType<typeof own> } {
     const lab = cluster();
     const owner = own(lab, 1);
     const other = lab.start(2);
@@ -181,17 +185,80 @@ describe("the owner before", () => {
     lab.settle();
     const third = lab.start(3);
     lab.settle();
-    lab.block = {
-      ...lab.block,
-      state: "owned",
-      epoch: 1,
-      life: { ...(lab.block.life as NonNullable<typeof lab.block.life>), nodeid: 4, epoch: 1 },
-    };
+    const { life } = lab.block;
+    if (life === null) throw new Error("the block names nobody");
+    lab.block = { ...lab.block, state: "owned", epoch: 1, life: { ...life, nodeid: 4, clientId: 99, epoch: 1 } };
+    return { lab, other, third };
+  }
+
+  test("R5: a late write of the block hides no owner: the life in the record is to be proved over, too", () => {
+    const { lab, other, third } = covered();
     lab.kill(other);
     lab.fence(4);
     lab.settle();
-    expect([third.core.role, third.proofs]).toEqual(["waiting", []]);
-    expect(third.core.why).toContain("its owner's block names an owner before node 2 (epoch 1, 2 expected)");
+    expect([third.core.role, third.proofs]).toEqual(["waiting", ["fenced", "none"]]);
+    expect(third.core.why).toContain("node 2 does not answer");
+    lab.fence(2);
+    lab.askAgain();
+    lab.settle();
+    expect([third.core.role, third.proofs.slice(2)]).toEqual(["owner", ["fenced", "fenced"]]);
+  });
+
+  test("R5: a claimer that died before it wrote its block is to be proved over", () => {
+    const lab = cluster();
+    const owner = own(lab, 1);
+    const other = lab.start(2);
+    lab.settle();
+    // As if its own write of the block had not come to the disk.
+    lab.block = { ...lab.block, state: "released", life: null };
+    lab.kill(owner);
+    lab.settle();
+    expect([other.core.role, other.proofs]).toEqual(["waiting", ["none"]]);
+    lab.fence(1);
+    lab.askAgain();
+    lab.settle();
+    expect(other.core.role).toBe("owner");
+  });
+
+  test("R5: the record that comes with the claim is another one than was judged: the block is read again, and its life asked for", () => {
+    const nodes = [1, 2, 3].map((nodeid) => ({ nodeid, name: `node${nodeid}` }));
+    const process = { bootId: "b", machineId: "m", pid: 1, startTime: 1, device: "/dev/d" };
+    const core = new OwnerCore({ nodeid: 3, incarnation: "i3", clientId: 3, nodes, process, reachesLower: true });
+    const record = (nodeid: number, epoch: number): Uint8Array => {
+      const client = { nodeid, incarnation: `i${nodeid}`, clientId: nodeid, address: "", port: 0, heir: 0 };
+      return encodeOwnerRecord({ ...client, state: "ready", epoch, process, claimEpoch: epoch });
+    };
+    const block: OwnerBlock = { volumeUuid: "u", sequence: 0, epoch: 0, atMs: 0, state: "released", life: null };
+    const grant = (lock: OwnerLock, lvb: Uint8Array | null = null): readonly OwnerEffect[] =>
+      core.step({ kind: "granted", lock, lvb, lvbValid: false });
+    const asked = (effects: readonly OwnerEffect[]): (string | number)[] =>
+      effects.map((effect) =>
+        effect.kind === "prove-gone" ? effect.life.nodeid : "lock" in effect ? `${effect.kind} ${effect.lock}` : effect.kind,
+      );
+    core.step({ kind: "start" });
+    grant("mounter");
+    grant("owner", record(1, 4));
+    expect(asked(grant("next"))).toEqual(["read-owner-block"]);
+    expect(asked(core.step({ kind: "owner-block", block }))).toEqual([1]);
+    expect(asked(core.step({ kind: "proved", proof: { kind: "fenced" } }))).toEqual(["request owner"]);
+    expect(asked(grant("owner", record(2, 5)))).toEqual(["unlock owner"]);
+    expect(asked(core.step({ kind: "unlocked", lock: "owner" }))).toEqual(["request owner"]);
+    expect(asked(grant("owner", record(2, 5)))).toEqual(["read-owner-block"]);
+    expect(asked(core.step({ kind: "owner-block", block }))).toEqual([2]);
+    expect(asked(core.step({ kind: "proved", proof: { kind: "fenced" } }))).toEqual(["request owner"]);
+    expect(asked(grant("owner", record(2, 5)))).toEqual(["request owner"]);
+    expect(core.why).toBe("mounting the volume");
+  });
+
+  test("a record of another version ends the mount with words, before it asks for the volume", () => {
+    const lab = cluster();
+    own(lab, 1);
+    const third = Buffer.from("774f03010200581b0900000000000000070000000500040061316232080031302e302e302e328064248f", "hex");
+    const process = { bootId: "b", machineId: "m", pid: 1, startTime: 1, device: "/dev/d" };
+    const core = new OwnerCore({ nodeid: 3, incarnation: "i3", clientId: 3, nodes: lab.nodes, process, reachesLower: true });
+    core.step({ kind: "start" });
+    const effects = core.step({ kind: "granted", lock: "owner", lvb: third, lvbValid: true });
+    expect(effects).toMatchObject([{ kind: "left", error: { code: "record-version", exitStatus: 32 } }]);
   });
 
   test("a directory has no block: after a death the record alone counts, as one node has it", () => {

@@ -79,6 +79,8 @@ function newest(locks: readonly FakeLock[], resource: string): FakeLock {
   return lock;
 }
 
+const claiming = { bootId: "b", machineId: "m", pid: 7, startTime: 1, device: "/dev/d" };
+
 /** Others wait for these for as long as there is an owner. */
 const kept = LockFlag.MAYKEEP;
 
@@ -89,6 +91,7 @@ test("a first mounter asks, mounts, publishes, and hands over in order", async (
   const owner = new VolumeOwner({
     info,
     lockspace: fakeLockspace(locks),
+    process: claiming,
     reachesLower: true,
     log: silentLog,
     callbacks: {
@@ -151,6 +154,7 @@ test("a blocking AST makes a remote step down and ask again", () => {
   const owner = new VolumeOwner({
     info,
     lockspace: fakeLockspace(locks),
+    process: claiming,
     reachesLower: false,
     log: silentLog,
     callbacks: {
@@ -165,7 +169,18 @@ test("a blocking AST makes a remote step down and ask again", () => {
     },
   });
   owner.start();
-  const ready = { state: "ready", nodeid: 1, incarnation: "x", clientId: 9, address: "10.0.0.1", port: 70, epoch: 4, heir: 0 } as const;
+  const ready = {
+    state: "ready",
+    nodeid: 1,
+    incarnation: "x",
+    clientId: 9,
+    address: "10.0.0.1",
+    port: 70,
+    epoch: 4,
+    heir: 0,
+    process: claiming,
+    claimEpoch: 4,
+  } as const;
   const record = newest(locks, "owner");
   record.end("granted", encodeOwnerRecord(ready));
   expect([owner.role, owner.why]).toEqual(["remote", "through node1"]);
@@ -205,11 +220,12 @@ test("without a proof: the line is left, and it asks again after PROOF_RETRY_MS,
     const owner = new VolumeOwner({
       info,
       lockspace: fakeLockspace(locks),
+      process: claiming,
       reachesLower: true,
       log: silentLog,
       callbacks: {
         readOwnerBlock: async () => block,
-        proveGone: async ({ nodeid }) => {
+        proveGone: async ({ life: { nodeid } }) => {
           if (asked.push(nodeid) === 2) throw new Error("the question failed");
           return { kind: "none", why: "it does not answer" };
         },
@@ -262,6 +278,7 @@ test("a device that could not be read is looked at again after REACH_AGAIN_MIN_M
     const owner = new VolumeOwner({
       info,
       lockspace: fakeLockspace(locks),
+      process: claiming,
       reachesLower: true,
       log: silentLog,
       callbacks: {
@@ -284,7 +301,18 @@ test("a device that could not be read is looked at again after REACH_AGAIN_MIN_M
     };
     owner.start();
     newest(locks, "mounter.2").end("granted");
-    const ready = { state: "ready", nodeid: 1, incarnation: "x", clientId: 9, address: "10.0.0.1", port: 70, epoch: 4, heir: 0 } as const;
+    const ready = {
+      state: "ready",
+      nodeid: 1,
+      incarnation: "x",
+      clientId: 9,
+      address: "10.0.0.1",
+      port: 70,
+      epoch: 4,
+      heir: 0,
+      process: claiming,
+      claimEpoch: 4,
+    } as const;
     newest(locks, "owner").end("granted", encodeOwnerRecord(ready));
     owner.receiveGone([{ nodeid: 1, incarnation: "x", clientId: 9 }]);
     newest(locks, "next").end("granted");

@@ -106,7 +106,7 @@ function bench(answers: readonly LifeAnswer[], fenced: readonly (FenceJudged | n
         return fenced[Math.min(fences.length, fenced.length) - 1] ?? null;
       },
     },
-    isNamed: async () => nowMs < self.blockChangesAtMs,
+    isUnchanged: async () => nowMs < self.blockChangesAtMs,
     nowMs: () => nowMs,
     wait: async (ms) => {
       nowMs += ms;
@@ -118,7 +118,7 @@ function bench(answers: readonly LifeAnswer[], fenced: readonly (FenceJudged | n
     told,
     waitedMs: () => nowMs,
     blockChangesAtMs: Number.MAX_SAFE_INTEGER,
-    prove: (one) => prove(one, true, (why) => told.push(why)),
+    prove: (one) => prove({ life: one, first: true, block: null }, (why) => told.push(why)),
   };
   return self;
 }
