@@ -107,6 +107,7 @@ function createCallbacks(
     becomeOwner: (record) => {
       answerLimit.ownerFound();
       group.serving(record.epoch);
+      moves().preferredMove.becameOwner();
       ownerFound(record);
     },
     left: (error) => {

@@ -45,6 +45,10 @@ export class PreferredMove {
     this.#timer = null;
   }
 
+  becameOwner(): void {
+    this.#core.becameOwner();
+  }
+
   /** Also at each change of the owner. */
   look(): void {
     const isTime = this.#isTime();

@@ -32,6 +32,11 @@ export class PreferredOwner {
     this.#preferred = preferred;
   }
 
+  /** To be called at once: an owner whose disk fails while it becomes the owner is none any more at the next look. */
+  becameOwner(): void {
+    this.#hasOwned = true;
+  }
+
   /** True: it is time to ask, if `leavesItTo` says null. To be called at each change of the owner, and now and then. `nowMs`: never goes back. */
   look({ owner, viewId, isWell }: PreferredSituation, nowMs: number): boolean {
     if (owner?.nodeid === this.#nodeid) this.#hasOwned = true;

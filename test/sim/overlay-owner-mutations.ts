@@ -75,6 +75,14 @@ export const overlayOwnerMutations: readonly Mutation[] = [
     caughtBy: "test/unit/volume/preferred-owner.test.ts",
   },
   {
+    id: "preferred-after-a-failed-disk",
+    breaks: "a node whose disk failed while it became the owner asks for the volume again",
+    file: "overlay/volume/preferred-owner.ts",
+    find: "  becameOwner(): void {\n    this.#hasOwned = true;",
+    replace: "  becameOwner(): void {",
+    caughtBy: "test/unit/volume/preferred-owner.test.ts",
+  },
+  {
     id: "preferred-against-a-person",
     breaks: "a node takes a volume back that a person has moved away from it",
     file: "overlay/volume/preferred-owner.ts",

@@ -52,6 +52,15 @@ describe("a node that prefers to be the owner", () => {
     expect(one.look(well, 10 * PREFERRED_AFTER_MS)).toBe(false);
   });
 
+  test("does not ask again if its disk failed while it became the owner, so that no look ever saw it as one", () => {
+    const one = new PreferredOwner(1, [1]);
+    almost(one);
+    one.becameOwner();
+    expect(one.look(well, PREFERRED_AFTER_MS)).toBe(false);
+    almost(one, PREFERRED_AFTER_MS + 1);
+    expect(one.look(well, 10 * PREFERRED_AFTER_MS)).toBe(false);
+  });
+
   test("leaves it to the lowest that prefers it, if that one mounts the volume and reaches its device", () => {
     const one = new PreferredOwner(4, [1, 2, 4]);
     expect(one.leavesItTo([2, 1, 3])).toBe(1);
