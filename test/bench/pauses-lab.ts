@@ -107,16 +107,23 @@ export class Pauses {
     );
   }
 
+  /** `stop` is made a while after the event, whether it went well or not: the programs end with it. */
+  async #until(stop: string, restMs: number, event: Promise<void>): Promise<void> {
+    try {
+      await event;
+    } finally {
+      await sleep(restMs);
+      writeFileSync(stop, "");
+    }
+  }
+
   /** All places at one time, until `restMs` after the event is over; gives the longest round of each. */
   async measure(places: readonly Place[], restMs: number, event: () => Promise<void>): Promise<Pause[]> {
     const stop = path.join(path.dirname(this.#dir), `stop-${this.#fresh++}`);
     let waiting = places.length;
     let begin = (): void => {};
     const begun = new Promise<void>((resolve) => (begin = resolve));
-    const happens = begun.then(event).finally(async () => {
-      await sleep(restMs);
-      writeFileSync(stop, "");
-    });
+    const happens = this.#until(stop, restMs, begun.then(event));
     const longest = places.map(async ({ dir, kind }) => {
       const own = path.join(dir, `pauses-${this.#fresh++}`);
       mkdirSync(own);
