@@ -129,7 +129,12 @@ export class ConfigPart {
 
   step(event: ConfigEvent): void {
     if (this.#core === null) return;
-    for (const effect of this.#core.step(event)) this.#perform(effect);
+    const process = this.#process;
+    for (const effect of this.#core.step(event)) {
+      // A node that is removed ends with the configuration without it, and says nothing more.
+      if (this.#process !== process) return;
+      this.#perform(effect);
+    }
   }
 
   propose(record: ConfigRecord): void {
