@@ -220,10 +220,13 @@ export class PlockChecker {
     }
     for (const waiter of waiters) {
       if (excluding(waiter).length > 0) continue;
-      const earlier = waiters.find((other) => other.rank < waiter.rank && waitsBehind(waiter, other));
-      if (earlier === undefined || waiter.overtake) this.fail(`request ${nameOf(waiter)} on ${file} waits for nobody`);
-      // It waits in order alone: then that one must not wait for it, however far around.
-      if (this.#reaches(earlier.holder, waiter.holder, new Set())) this.fail(`request ${nameOf(waiter)} on ${file} waits in a circle`);
+      const behind = waiters.filter((other) => other.rank < waiter.rank && waitsBehind(waiter, other));
+      if (behind.length === 0 || waiter.overtake) this.fail(`request ${nameOf(waiter)} on ${file} waits for nobody`);
+      // It waits in order alone: then the one that it is seen behind must not wait for it, however far around. Once that one goes, it is seen behind
+      // the next one, and looked for again.
+      const earlier = behind.find((other) => other === waiter.blocker);
+      if (earlier === undefined) this.fail(`request ${nameOf(waiter)} on ${file} is seen behind none of ${behind.map(nameOf).join()}`);
+      else if (this.#reaches(earlier.holder, waiter.holder, new Set())) this.fail(`request ${nameOf(waiter)} on ${file} waits in a circle`);
     }
   }
 
