@@ -349,4 +349,12 @@ export const plockMutations: readonly Mutation[] = [
     replace: "    if (ranges + outstanding >= 0) return false;",
     caughtBy: "test/unit/plock/service.test.ts",
   },
+  {
+    id: "circle-by-order-left",
+    breaks: "requests that wait for each other by their order alone wait for ever",
+    file: "dlmd/plock/search.ts",
+    find: "if (soft === null) return this.#finish(search);",
+    replace: "if (soft !== undefined) return this.#finish(search);",
+    caughtBy: "test/unit/plock/service.test.ts",
+  },
 ];

@@ -2,7 +2,7 @@
 import { describe, expect, test } from "vitest";
 import type { OperatingError } from "../../../dlmd/base/error.ts";
 import { type Client, seeded } from "./owner-cluster.ts";
-import { cluster, expectServed, kinds } from "./owner-scene.ts";
+import { cluster, expectServed, kinds, own } from "./owner-scene.ts";
 
 describe("the owner of a volume", () => {
   test("the first mounter becomes the owner, later ones go through it", () => {
@@ -59,6 +59,24 @@ describe("the owner of a volume", () => {
         expect(expectServed(lab).nodeid).toBe(heir);
         expect(owner.core.why).toBe(`through node${heir}`);
       }
+    }
+  });
+
+  test("an owner that once handed the volume over leaves it to any of the others later", () => {
+    for (let seed = 0; seed < 100; seed++) {
+      const lab = cluster(seed);
+      const first = own(lab, 1);
+      lab.start(2);
+      const heir = lab.start(3);
+      lab.settle();
+      lab.handOver(first, 3);
+      lab.settle();
+      lab.handOver(heir, 1);
+      lab.settle();
+      expect(expectServed(lab)).toBe(first);
+      lab.leave(first);
+      lab.settle();
+      expect(expectServed(lab).nodeid).toBe(2);
     }
   });
 

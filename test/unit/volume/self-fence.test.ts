@@ -2,6 +2,7 @@
 import { afterEach, beforeEach, describe, expect, it, test, vi } from "vitest";
 import { SELF_FENCE_AGAIN_MS, SELF_FENCE_MARGINS, SelfFence } from "../../../overlay/serve/self-fence.ts";
 import { type Client, OwnerCluster, seeded } from "./owner-cluster.ts";
+import { effectsOf } from "./owner-scene.ts";
 
 interface Served {
   readonly lab: OwnerCluster;
@@ -102,10 +103,12 @@ test("a partitioned owner lets go, and the others go on without a fence: the blo
     lab.exclude(owner);
     lab.settle();
     expect([lab.owner(), others.map(({ core }) => core.role)]).toEqual([owner, ["waiting", "waiting"]]);
+    const effects = effectsOf(owner);
     lab.selfFence(owner);
-    // As often as it is told.
+    // As often as it is told, it lets go once.
     lab.selfFence(owner);
     lab.settle();
+    expect(effects.filter(({ kind }) => kind === "release-lower")).toHaveLength(1);
     expect([owner.touching, owner.core.role]).toEqual([false, "waiting"]);
     expect(owner.core.why).toBe(
       "without a quorum for more than 3 s: this node has let go of the disk. Calls wait until it is back in the cluster",
