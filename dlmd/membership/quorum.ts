@@ -89,14 +89,22 @@ function isMajorityOf(voters: readonly Voter[], members: Members): boolean {
   );
 }
 
+/** All nodes are there that wait_for_all waits for. */
+function isComplete({ nodes, former, options }: QuorumBasis, members: Members): boolean {
+  const areThere = (voters: readonly Voter[]): boolean =>
+    voters.every(({ nodeid, votes }) => votes === 0 || members.some((member) => member.nodeid === nodeid));
+  // A node that an open change adds may not have been set up yet. With two_node it could be quorate alone, so it is waited for.
+  return areThere(nodes) || (!options.twoNode && former !== undefined && areThere(former));
+}
+
 /** `continued`: a member has been in a quorate view since it started. `electorate`: as the last quorate view left it. */
 export function quorumOf(basis: QuorumBasis, members: Members, continued: boolean, electorate: Electorate | null = null): Quorum {
-  const { nodes, options, version: configVersion } = basis;
+  const { options, version: configVersion } = basis;
   const [first, ...former] = ballots(basis, electorate);
   const now = judge(first as Ballot, members);
   const rest = { configVersion, electorate };
-  const all = nodes.every((node) => node.votes === 0 || members.some((member) => member.nodeid === node.nodeid));
-  if ((options.waitForAll || options.twoNode) && !continued && !all) return { ...now, ...rest, quorate: false, rule: "wait-for-all" };
+  if ((options.waitForAll || options.twoNode) && !continued && !isComplete(basis, members))
+    return { ...now, ...rest, quorate: false, rule: "wait-for-all" };
   for (const ballot of former) {
     const before = judge(ballot, members);
     // Of two, one that counted before is enough, as it was.

@@ -87,4 +87,33 @@ describe("C8: the votes change, and who counts", () => {
       [5, 3],
     ]);
   });
+
+  it("wait_for_all: beside a node that an open change adds, all of before are enough after a restart", () => {
+    const former = [1, 3].map((nodeid) => ({ nodeid, votes: 1 }));
+    const nodes = [1, 2, 3].map((nodeid) => ({ nodeid, votes: 1 }));
+    const waiting = { version: 2, nodes, former, options: { ...plainQuorum, waitForAll: true } };
+    const ruleOf = (basis: QuorumBasis, ...nodeids: number[]): string => {
+      const { quorate, rule } = quorumOf(
+        basis,
+        nodeids.map((nodeid) => ({ nodeid })),
+        false,
+      );
+      return quorate ? "quorate" : rule;
+    };
+    expect(ruleOf(waiting, 1, 3)).toBe("quorate");
+    // One of before is missing, or the change is no longer open.
+    expect(ruleOf(waiting, 1, 2)).toBe("wait-for-all");
+    expect(ruleOf({ ...waiting, former: undefined }, 1, 3)).toBe("wait-for-all");
+    // The majority of now is needed besides.
+    const alone = { ...waiting, former: [{ nodeid: 1, votes: 1 }] };
+    expect(ruleOf(alone, 1)).toBe("votes");
+  });
+
+  it("two_node: the node that an open change adds is waited for, because it could be quorate alone", () => {
+    const nodes = [1, 2].map((nodeid) => ({ nodeid, votes: 1 }));
+    const basis = { version: 2, nodes, former: [{ nodeid: 1, votes: 1 }], options: { ...plainQuorum, twoNode: true } };
+    expect(quorumOf(basis, [{ nodeid: 1 }], false)).toMatchObject({ quorate: false, rule: "wait-for-all" });
+    // It has heard that the change is in force, and has been in a quorate view.
+    expect(quorumOf({ ...basis, former: undefined }, [{ nodeid: 2 }], true)).toMatchObject({ quorate: true, rule: "two-node" });
+  });
 });
