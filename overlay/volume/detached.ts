@@ -7,7 +7,7 @@ import { constants } from "node:fs";
 import { E, errnoName } from "../../dlmd/base/errno.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { nativeAddon } from "../../native/index.ts";
-import { describeHolders, tryExclusive, tryExclusiveInPool } from "./device.ts";
+import { AT_FDCWD, describeHolders, tryExclusive, tryExclusiveInPool } from "./device.ts";
 
 /** linux/mount.h */
 export const MountAttr = { RDONLY: 0x1, NOSUID: 0x2, NODEV: 0x4, NOEXEC: 0x8 } as const;
@@ -56,6 +56,28 @@ const NO_ROOT: readonly string[] = ["its root directory cannot be opened"];
 /** Throws OperatingError "device-busy" if a superblock of this machine is on it. */
 export async function requireFree(device: string): Promise<void> {
   if ((await tryExclusiveInPool(device)) === "busy") throw deviceBusy(device);
+}
+
+/**
+ * Until `work` has ended nothing else of this machine gets the device exclusively, nor while a process lives that was given the descriptor; mount(2)
+ * neither. Throws OperatingError "device-busy", "device-io".
+ */
+export async function holdExclusively<T>(device: string, work: (heldFd: number) => Promise<T>): Promise<T> {
+  const pool = nativeAddon().pool.sync;
+  const fd = await pool.openat2(AT_FDCWD, Buffer.from(device), constants.O_RDONLY | constants.O_EXCL, 0, 0);
+  if (fd === -E.EBUSY) throw deviceBusy(device);
+  if (fd < 0) {
+    throw new OperatingError(`${device} cannot be opened: ${errnoName(-fd)}`, {
+      code: "device-io",
+      hint: "The path to the disk is broken: look at dmesg.",
+      exitStatus: 32,
+    });
+  }
+  try {
+    return await work(fd);
+  } finally {
+    await pool.close(fd);
+  }
 }
 
 function deviceBusy(device: string): OperatingError {

@@ -12,6 +12,8 @@ interface Step {
   readonly sinceMs: number;
   /** Of a question; else it may take long although the disk is well. */
   readonly limited: boolean;
+  /** Why it takes so long, as far as it has said. */
+  why: string;
 }
 
 export class DiskSteps {
@@ -33,7 +35,7 @@ export class DiskSteps {
     const ms = this.#nowMs() - oldest.sinceMs;
     if (ms < DISK_ANSWER_LIMIT_MS) return null;
     const seconds = Math.floor(ms / 1000);
-    if (!oldest.limited) return `${this.#device}: ${oldest.what} has taken ${seconds} s so far`;
+    if (!oldest.limited) return `${this.#device}: ${oldest.what} has taken ${seconds} s so far${oldest.why}`;
     return `${this.#device} has not answered for ${seconds} s (${oldest.what})`;
   }
 
@@ -61,19 +63,19 @@ export class DiskSteps {
 
   /**
    * A change, which is never given up: it could come to the disk later, when another node has it. Or a question to a tool, which has a limit
-   * of its own.
+   * of its own. `report`: why it takes so long, for `silence`.
    */
-  async carryOut<T>(what: string, work: () => Promise<T>): Promise<T> {
+  async carryOut<T>(what: string, work: (report: (why: string) => void) => Promise<T>): Promise<T> {
     const step = this.#begin(what, false);
     try {
-      return await work();
+      return await work((why) => void (step.why = `: ${why}`));
     } finally {
       this.#end(step);
     }
   }
 
   #begin(what: string, limited: boolean): Step {
-    const step = { what, sinceMs: this.#nowMs(), limited };
+    const step: Step = { what, sinceMs: this.#nowMs(), limited, why: "" };
     this.#running.add(step);
     return step;
   }

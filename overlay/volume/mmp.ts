@@ -8,10 +8,11 @@
 import { hostname } from "node:os";
 import path from "node:path";
 import { OperatingError } from "../../dlmd/base/error.ts";
+import { holdExclusively } from "./detached.ts";
 import { readDeviceBlock } from "./direct-block.ts";
 import type { Life } from "./life.ts";
 import type { Ext4Superblock } from "./superblock.ts";
-import { runTool, runToolInBackground } from "./tool.ts";
+import { runTool, runWriterInBackground } from "./tool.ts";
 
 /** The kernel looks at least every 5 s and waits for 2 x 5 + 1 before it believes that a holder is dead; 1 is the least that can be set. */
 export const MMP_UPDATE_INTERVAL_S = 1;
@@ -66,20 +67,21 @@ export function isHeldBy(mmp: Mmp, life: Life): boolean {
 }
 
 /**
- * Only with the proof that its holder is over: it also replays the journal, so it writes. `mayWrite`: throws if this node may not any more; asked
- * before each step, because the step before may have taken long.
+ * Only with the proof that its holder is over. `mayWrite`: throws if this node may not any more; asked before each step, because the step before may
+ * have taken long. The tools hold the device (README.md): while one lives, there is no proof that this life is over. `report`: why it takes so long.
  */
-export async function clearMmp(device: string, mayWrite: () => void): Promise<void> {
+export async function clearMmp(device: string, mayWrite: () => void, report: (why: string) => void = () => {}): Promise<void> {
   mayWrite();
-  // What the page cache has of the device may be older than what the dead node wrote (hazard M4).
-  await runToolInBackground("blockdev", ["--flushbufs", device], "util-linux");
-  mayWrite();
-  await mustInBackground(device, ["-f", "-E", "clear_mmp"]);
-}
-
-async function mustInBackground(device: string, args: readonly string[]): Promise<void> {
-  const run = await runToolInBackground("tune2fs", [...args, device], "e2fsprogs");
-  if (run.status !== 0) throw tuneFailed(device, args, run.stderr);
+  await holdExclusively(device, async (heldFd) => {
+    const writer = { heldFd, report };
+    mayWrite();
+    // What the page cache has of the device may be older than what the dead node wrote (hazard M4).
+    await runWriterInBackground("blockdev", ["--flushbufs", device], "util-linux", writer);
+    mayWrite();
+    const args = ["-f", "-E", "clear_mmp"];
+    const run = await runWriterInBackground("tune2fs", [...args, device], "e2fsprogs", writer);
+    if (run.status !== 0) throw tuneFailed(device, args, run.stderr);
+  });
 }
 
 /** On a device that is not mounted: MMP is clean, as was read before, and -f keeps tune2fs from waiting for another holder's sign of life. */

@@ -154,7 +154,7 @@ export async function takeDevice(at: Device): Promise<Taken> {
     if (superblock.type === "ext4" && claim.proof !== null && found.state === "owned") {
       const mmp = await disk.ask("reading MMP's block", () => blocks.readMmp(device, superblock));
       if (mmp !== null && isHeldBy(mmp, found.life))
-        await disk.carryOut("clearing MMP", () => blocks.clearMmp(device, () => requireLease(at)));
+        await disk.carryOut("clearing MMP", (report) => blocks.clearMmp(device, () => requireLease(at), report));
     }
   } catch (error) {
     return undoTaking(error);

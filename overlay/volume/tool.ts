@@ -1,5 +1,6 @@
 /** Runs the small tools of the file systems (e2fsprogs, xfsprogs, util-linux), in the C locale and with a time limit. */
-import { execFile, spawnSync } from "node:child_process";
+import { execFile, spawn, spawnSync } from "node:child_process";
+import type { Readable } from "node:stream";
 import { OperatingError } from "../../dlmd/base/error.ts";
 
 const TOOL_TIMEOUT_MS = 60_000;
@@ -35,7 +36,10 @@ export function runTool(tool: string, args: readonly string[], debianPackage: st
   return { status: run.status, stdout: run.stdout, stderr: run.stderr.toString("utf8") };
 }
 
-/** The same, while this process goes on with its work. It does not wait for the end of a killed tool: a hung disk may hold it. */
+/**
+ * The same, while this process goes on with its work. Only for a tool that writes nothing: the end of a killed one is not waited for, because a hung
+ * disk may hold it.
+ */
 export function runToolInBackground(tool: string, args: readonly string[], debianPackage: string): Promise<ToolResult> {
   const options = { env: environment(), maxBuffer: TOOL_OUTPUT_BYTES, encoding: "buffer" } as const;
   return new Promise((resolve, reject) => {
@@ -54,6 +58,61 @@ export function runToolInBackground(tool: string, args: readonly string[], debia
     }, TOOL_TIMEOUT_MS);
     child.stdin?.end();
   });
+}
+
+export interface Writer {
+  /** A descriptor of the device, opened with O_EXCL: it stays the tool's, also when this process is killed. */
+  readonly heldFd: number;
+  /** Why it takes so long. */
+  readonly report: (why: string) => void;
+}
+
+/**
+ * For a tool that writes to a device (hazard C11). It settles only when the tool has ended, killed or not: its last write may come late. The
+ * descriptor is 3, below those that the tool opens: at its end the kernel closes the others before, and each look with O_EXCL says "busy" until then.
+ */
+export function runWriterInBackground(
+  tool: string,
+  args: readonly string[],
+  debianPackage: string,
+  { heldFd, report }: Writer,
+): Promise<ToolResult> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(tool, args, { env: environment(), stdio: ["ignore", "pipe", "pipe", heldFd] });
+    const { stdout, stderr } = child as typeof child & { readonly stdout: Readable; readonly stderr: Readable };
+    const [words, complaints] = [collect(stdout), collect(stderr)];
+    let isLate = false;
+    const timer = setTimeout(() => {
+      isLate = true;
+      child.kill("SIGKILL");
+      stdout.destroy();
+      stderr.destroy();
+      report(`${tool} does not end after SIGKILL: the disk does not answer`);
+    }, TOOL_TIMEOUT_MS);
+    child.on("error", (error: NodeJS.ErrnoException) => {
+      // One that was started is waited for.
+      if (child.pid !== undefined) return;
+      clearTimeout(timer);
+      reject(error.code === "ENOENT" ? missing(tool, debianPackage) : unfinished(tool, args, error.message, error));
+    });
+    child.on("close", (status, signal) => {
+      clearTimeout(timer);
+      if (isLate) return reject(unfinished(tool, args, `no end after ${TOOL_TIMEOUT_MS / 1000} s`, undefined));
+      if (status === null) return reject(unfinished(tool, args, `ended by ${signal}`, undefined));
+      resolve({ status, stdout: words(), stderr: complaints().toString("utf8") });
+    });
+  });
+}
+
+/** What comes, up to TOOL_OUTPUT_BYTES. */
+function collect(stream: Readable): () => Buffer {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  stream.on("data", (chunk: Buffer) => {
+    bytes += chunk.length;
+    if (bytes <= TOOL_OUTPUT_BYTES) chunks.push(chunk);
+  });
+  return () => Buffer.concat(chunks);
 }
 
 function missing(tool: string, debianPackage: string): OperatingError {

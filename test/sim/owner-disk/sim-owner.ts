@@ -299,7 +299,6 @@ export class SimOwner {
 
   async #mount(epochAbove: number, claim: Claim): Promise<number> {
     const life = this.#sim.claim(this, claim);
-    const step = <T>(_what: string, work: () => Promise<T>): Promise<T> => work();
     const type = this.#sim.random.pick(["xfs", "ext4"]);
     const taken = await takeDevice({
       device: "/dev/null",
@@ -312,7 +311,7 @@ export class SimOwner {
         self: { nodeid: this.nodeid, incarnation: this.incarnation, clientId: this.clientId },
         claim,
         mayMount: () => !this.#sim.asksLease || this.machine.nowMs() < this.leaseEndMs(),
-        disk: { ask: step, carryOut: step },
+        disk: { ask: (_what, work) => work(), carryOut: (_what, work) => work(() => {}) },
       },
       blocks: this.#access(life),
     });

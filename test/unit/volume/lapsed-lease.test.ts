@@ -18,8 +18,8 @@ const found = {
   life: { ...life, device: "/dev/sdb", hostName: hostname() },
 } as OwnerBlock;
 
-/** What was done to the disk, in turn. `tuneStatus`: of tune2fs. */
-const disk = vi.hoisted(() => ({ block: null as unknown, steps: [] as string[], tuneStatus: 0 }));
+/** What was done to the disk, in turn. `tuneStatus`: of tune2fs; `held`: descriptors that have it exclusively. */
+const disk = vi.hoisted(() => ({ block: null as unknown, steps: [] as string[], tuneStatus: 0, held: new Set<number>() }));
 
 vi.mock("../../../overlay/volume/direct-block.ts", () => ({
   forgetOldErrors: async () => void disk.steps.push("forget"),
@@ -40,8 +40,8 @@ vi.mock("../../../overlay/volume/direct-block.ts", () => ({
   },
 }));
 vi.mock("../../../overlay/volume/tool.ts", () => ({
-  runToolInBackground: async (tool: string) => {
-    disk.steps.push(tool);
+  runWriterInBackground: async (tool: string, _args: unknown, _package: unknown, { heldFd }: { heldFd: number }) => {
+    disk.steps.push(disk.held.has(heldFd) ? tool : `${tool}, and does not hold the device`);
     return { status: tool === "tune2fs" ? disk.tuneStatus : 0, stdout: Buffer.alloc(0), stderr: "" };
   },
 }));
@@ -51,6 +51,7 @@ vi.mock("../../../overlay/volume/probe.ts", () => ({
   dirtyReasonInBackground: async () => null,
 }));
 vi.mock("../../../overlay/volume/device.ts", () => ({
+  AT_FDCWD: -100,
   isReadOnlyDevice: () => false,
   describeHolders: () => "in use",
   tryExclusiveInPool: async () => {
@@ -60,8 +61,10 @@ vi.mock("../../../overlay/volume/device.ts", () => ({
 }));
 vi.mock("../../../native/index.ts", () => ({
   nativeAddon: () => ({
+    pool: { sync: { openat2: async () => (disk.held.add(7), 7), close: async (fd: number) => void disk.held.delete(fd) } },
     mountDetachedInPool: async () => {
-      disk.steps.push("mount");
+      // It takes the device exclusively.
+      disk.steps.push(disk.held.size === 0 ? "mount" : "mount, while it is held");
       return -EIO;
     },
   }),
