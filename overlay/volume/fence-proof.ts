@@ -6,6 +6,7 @@ import type { Log } from "../../dlmd/base/log.ts";
 import type { FenceAnswer, FenceQuestion } from "../../dlmd/client/api.ts";
 import type { Activity } from "./disk-activity.ts";
 import type { Life, Proof } from "./life.ts";
+import { isOfRecord } from "./owner-record.ts";
 import { QuietDisk } from "./quiet-disk.ts";
 
 /** A node that is heard in another life and does not join for so long is fenced after all: its datagrams come through, and its connections do not. */
@@ -48,12 +49,9 @@ export interface FenceJudged {
 
 export class FenceProof {
   readonly #options: FenceProofOptions;
-  /** Of the life that was asked for last. */
-  #life: Life | null = null;
-  #quiet = new QuietDisk();
+  /** Of each life that was asked for: a claim asks for two in turn, and what one look has seen must outlive the other's. */
+  readonly #seen: Map<string, Seen> = new Map();
   #told: string | null = null;
-  /** Of that life, since when its node is heard in others: for all of them together, or one that flaps would never be fenced. */
-  #returning: { readonly life: Life; readonly sinceMs: number } | null = null;
 
   constructor(options: FenceProofOptions) {
     this.#options = options;
@@ -64,7 +62,7 @@ export class FenceProof {
     const { fenceLife, isMember, nameOf, volume, wallMs } = this.#options;
     // Hazard C11.
     if (isMember(life.nodeid)) {
-      this.#returning = null;
+      for (const seen of this.#seen.values()) if (seen.nodeid === life.nodeid) seen.returningSinceMs = null;
       return null;
     }
     const name = nameOf(life.nodeid);
@@ -116,8 +114,9 @@ export class FenceProof {
   #returningForMs(life: Life, heard: { readonly incarnation: string; readonly now: boolean } | null): number | null {
     if (heard?.now !== true || heard.incarnation === life.incarnation) return null;
     const nowMs = this.#options.nowMs();
-    if (this.#returning === null || !isSameLife(life, this.#returning.life)) this.#returning = { life, sinceMs: nowMs };
-    return nowMs - this.#returning.sinceMs;
+    const seen = this.#seenOf(life);
+    seen.returningSinceMs ??= nowMs;
+    return nowMs - seen.returningSinceMs;
   }
 
   async #look(life: Life, name: string, by: string): Promise<FenceJudged> {
@@ -129,7 +128,11 @@ export class FenceProof {
       case "wait":
         return under(`${name} is fenced (${by}); the disk has to be quiet for ${seconds(quiet.forMs)} more`);
       case "lied": {
-        const why = `the fence of ${name} (${by}) lied: ${life.device} of ${life.hostName} was written after it, so nothing is mounted. Switch that machine off, and see to its fence device; then: coverlay volume release DEVICE --owner ${name} --yes`;
+        const onlyInRecord = isOfRecord(life);
+        const then = onlyInRecord
+          ? "unmount the volume everywhere, so that its record is forgotten, and mount it again"
+          : `coverlay volume release DEVICE --owner ${name} --yes`;
+        const why = `the fence of ${name} (${by}) lied: ${life.device} of ${onlyInRecord ? name : life.hostName} was written after it, so nothing is mounted. Switch that machine off, and see to its fence device; then: ${then}`;
         if (this.#told !== why) this.#options.log.error({ why }, "the disk is not quiet after a fence");
         this.#told = why;
         return over(why);
@@ -138,17 +141,25 @@ export class FenceProof {
   }
 
   async #see(life: Life, fenced: boolean): Promise<ReturnType<QuietDisk["look"]>> {
-    if (this.#life === null || !isSameLife(life, this.#life)) this.#quiet = new QuietDisk();
-    this.#life = life;
     const beganMs = this.#options.nowMs();
     const { mark, everyMs } = await this.#options.activity();
-    return this.#quiet.look(mark, everyMs, fenced, beganMs);
+    return this.#seenOf(life).quiet.look(mark, everyMs, fenced, beganMs);
+  }
+
+  #seenOf({ nodeid, incarnation, clientId, epoch }: Life): Seen {
+    const key = `${nodeid} ${incarnation} ${clientId} ${epoch}`;
+    const seen = this.#seen.get(key) ?? { nodeid, quiet: new QuietDisk(), returningSinceMs: null };
+    this.#seen.set(key, seen);
+    return seen;
   }
 }
 
 /** Of one owner, from its mount of the device to the end of it. */
-function isSameLife(a: Life, b: Life): boolean {
-  return a.nodeid === b.nodeid && a.incarnation === b.incarnation && a.clientId === b.clientId && a.epoch === b.epoch;
+interface Seen {
+  readonly nodeid: number;
+  readonly quiet: QuietDisk;
+  /** Since when its node is heard in others: for all of them together, or one that flaps would never be fenced. */
+  returningSinceMs: number | null;
 }
 
 const over = (why: string): FenceJudged => ({ proof: { kind: "none", why }, again: false });

@@ -60,6 +60,11 @@ export function isOver({ state }: OwnerRecord): boolean {
   return state === "released" || state === "let-go";
 }
 
+/** Only a record names that life: `coverlay volume release`, which writes the block, does not help with it. */
+export function isOfRecord({ hostName }: Life): boolean {
+  return hostName === "";
+}
+
 /** The machine's name is not in the record. */
 export function lifeOf({ nodeid, incarnation, clientId, claimEpoch, process }: OwnerRecord): Life {
   return { nodeid, incarnation, clientId, epoch: claimEpoch, hostName: "", ...process, startTime: BigInt(process.startTime) };
@@ -135,4 +140,9 @@ function otherVersion(block: Uint8Array, version: number): Error {
 /** Of two records of one volume, the later one: by epoch, then by the way that an owner goes. */
 export function compareOwnerRecords(a: OwnerRecord, b: OwnerRecord): number {
   return a.epoch - b.epoch || states.indexOf(a.state) - states.indexOf(b.state);
+}
+
+/** Two claims may have the same epoch, and stand in the same state: if the record of one was lost, the next claimer did not know of it. */
+export function isSameClaim(a: OwnerRecord, b: OwnerRecord): boolean {
+  return a.nodeid === b.nodeid && a.incarnation === b.incarnation && a.clientId === b.clientId && a.claimEpoch === b.claimEpoch;
 }

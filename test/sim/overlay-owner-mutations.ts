@@ -211,7 +211,7 @@ export const overlayOwnerMutations: readonly Mutation[] = [
     breaks: "a node that starts again and again is held anew in each of its lives",
     file: "overlay/volume/fence-proof.ts",
     find: "heard.incarnation === life.incarnation) return null;",
-    replace: "heard.incarnation === life.incarnation) return (this.#returning = null);",
+    replace: "heard.incarnation === life.incarnation) return (this.#seenOf(life).returningSinceMs = null);",
     caughtBy: "test/unit/volume/fence-proof.test.ts",
   },
   {

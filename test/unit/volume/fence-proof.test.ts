@@ -189,6 +189,18 @@ describe("the proof by a fence", () => {
     expect(await b.ask()).toContain("within 30.0 s");
   });
 
+  it("R5: two lives of one node that a claim asks for in turn: the time of each goes on while the other is asked for", async () => {
+    const b = new Bench();
+    const second: Life = { ...life, clientId: 9, epoch: 5 };
+    b.heard = { incarnation: "bb", now: true };
+    // As long as a round lasts, prove-elsewhere.ts.
+    for (const end = 3 * RETURN_LIMIT_MS; b.nowMs < end; b.nowMs += 10_000) {
+      await b.ask(false, life);
+      if ((await b.ask(false, second)) === "fenced") break;
+    }
+    expect(b.nowMs).toBeLessThanOrEqual(RETURN_LIMIT_MS + 10_000);
+  });
+
   it("counts when the disk was quiet for long enough, and says so until then", async () => {
     const b = new Bench();
     expect(await b.ask()).toBe("node2 is fenced (ipmi1); the disk has to be quiet for 1.5 s more (again)");
@@ -216,8 +228,38 @@ describe("the proof by a fence", () => {
       );
     }
     expect(b.logged).toEqual(["the disk is not quiet after a fence"]);
+  });
+
+  it("R5: that lied stays so, also when another life of the same claim is asked for in between", async () => {
+    const b = new Bench();
+    const other: Life = { ...life, nodeid: 3, epoch: 5 };
+    const rounds = async (): Promise<string[]> => {
+      const said: string[] = [];
+      for (const one of [life, other]) {
+        await b.ask(false, one);
+        b.nowMs += QUIET_MS;
+        said.push(await b.ask(false, one));
+      }
+      return said;
+    };
+    await b.ask(false, life);
+    b.nowMs += QUIET_MS;
+    expect(await b.ask(false, life)).toBe("fenced");
     // Another life is looked at anew.
-    expect(await b.ask(false, { ...life, epoch: 5 })).toContain("the disk has to be quiet");
+    expect(await b.ask(false, other)).toContain("the disk has to be quiet");
+    b.mark = "b";
+    expect(await b.ask(false, other)).toContain("the fence of node3 (ipmi1) lied");
+    for (let round = 0; round < 3; round++) expect((await rounds())[1]).toContain("the fence of node3 (ipmi1) lied");
+  });
+
+  it("that lied of a life that only the record names: its words do not lead to a command that has nothing to release", async () => {
+    const b = new Bench();
+    const recorded: Life = { ...life, hostName: "" };
+    await b.ask(false, recorded);
+    b.mark = "b";
+    expect(await b.ask(false, recorded)).toBe(
+      "the fence of node2 (ipmi1) lied: /dev/sdb of node2 was written after it, so nothing is mounted. Switch that machine off, and see to its fence device; then: unmount the volume everywhere, so that its record is forgotten, and mount it again",
+    );
   });
 
   it("of a disk that does not answer while the fence runs goes on; after it, that is no proof", async () => {
