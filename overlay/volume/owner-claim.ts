@@ -39,8 +39,13 @@ export function stillOwned(life: Life, atMs: number | null, nodeName: string, wh
     `${nodeName} has the volume mounted as ${life.device}${since} (process ${life.pid} on ${where}), and nothing proves that it has ended: ${why}`,
     {
       code: "still-owned",
-      hint: `Mount again when ${nodeName} is back in the cluster, or has unmounted. Only if that machine is powered off for good: coverlay volume release DEVICE --owner ${nodeName} --yes`,
+      hint: `Mount again when ${nodeName} is back in the cluster, or has unmounted. ${atMs === null ? recordHint(nodeName) : `Only if that machine is powered off for good: coverlay volume release DEVICE --owner ${nodeName} --yes`}`,
       exitStatus: 32,
     },
   );
+}
+
+/** The block names nobody, or another: `coverlay volume release` would answer so. */
+function recordHint(nodeName: string): string {
+  return `If it does not come back: coverlay fence ${nodeName}. Or, only if that machine is powered off for good: unmount the volume on all other nodes, which forgets what they know of it, and mount it again.`;
 }

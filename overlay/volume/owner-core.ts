@@ -39,7 +39,11 @@ export class OwnerCore {
 
   /** One line for people: what this mount is, or waits for. */
   get why(): string {
-    return describeRole(this.#state, { unproved: this.#election.unproved, ...this.#release.shown });
+    return describeRole(this.#state, {
+      unproved: this.#election.unproved,
+      unprovedNode: this.#election.unprovedNode,
+      ...this.#release.shown,
+    });
   }
 
   /** The effects are to be performed in order; their answers come as events, never from inside. */

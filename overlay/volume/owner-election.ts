@@ -9,7 +9,7 @@ import type { Life, Proof } from "./life.ts";
 import type { OwnerBlock } from "./owner-block.ts";
 import { judgeBlock, stillOwned } from "./owner-claim.ts";
 import type { Claim } from "./owner-event.ts";
-import { type OwnerRecord, compareOwnerRecords, isOver } from "./owner-record.ts";
+import { type OwnerRecord, compareOwnerRecords, isOver, isSameClaim } from "./owner-record.ts";
 import type { OwnerState, Verdict } from "./owner-state.ts";
 
 /** How often the front of the line is left to a lower nodeid that ought to be in the line, before going on without it. */
@@ -53,6 +53,11 @@ export class OwnerElection {
     return this.#unproved;
   }
 
+  /** That node's life is to be proved over next; null: none is. */
+  get unprovedNode(): number | null {
+    return this.#lives[0]?.nodeid ?? null;
+  }
+
   proofWaits(why: string): void {
     if (this.#awaited === "proof") this.#unproved = why;
   }
@@ -87,7 +92,10 @@ export class OwnerElection {
 
   #tellOwner(verdict: Verdict): void {
     const owner = verdict === "following" && this.#state.last?.state === "ready" ? this.#state.last : null;
-    if (owner !== null && (this.#state.found === null || compareOwnerRecords(owner, this.#state.found) !== 0)) {
+    if (
+      owner !== null &&
+      (this.#state.found === null || compareOwnerRecords(owner, this.#state.found) !== 0 || !isSameClaim(owner, this.#state.found))
+    ) {
       this.#state.found = owner;
       this.#state.wasServed = true;
       this.#yields = 0;

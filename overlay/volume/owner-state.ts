@@ -7,7 +7,7 @@ import { OperatingError, WireError } from "../../dlmd/base/error.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { OwnerBlock } from "./owner-block.ts";
 import type { OwnerEffect, OwnerIdentity } from "./owner-event.ts";
-import { type OwnerRecord, compareOwnerRecords, decodeOwnerRecord, isOver } from "./owner-record.ts";
+import { type OwnerRecord, compareOwnerRecords, decodeOwnerRecord, isOver, isSameClaim } from "./owner-record.ts";
 
 export type Phase =
   /** No lock on `owner`. */
@@ -115,7 +115,9 @@ export class OwnerState {
       record = null;
     }
     const order = record === null ? -1 : this.last === null ? 1 : compareOwnerRecords(record, this.last);
-    if (order > 0) {
+    // Of the same time and not the same claim: the one that stands there now is to be judged.
+    const isOther = order === 0 && record !== null && this.last !== null && !isSameClaim(record, this.last);
+    if (order > 0 || isOther) {
       if (record?.state === "withdrawn" || record?.state === "let-go") this.emit({ kind: "withdrawal-seen" });
       this.last = record;
       this.lastAlive = lvbValid;

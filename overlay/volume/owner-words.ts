@@ -10,6 +10,8 @@ const WITHDRAWN_HINT =
 export interface RoleDetails {
   /** Why there is no proof that the owner before is over; null: none is missing, as far as is known. */
   readonly unproved: string | null;
+  /** Of which node there is none. */
+  readonly unprovedNode: number | null;
   /** Why the disk could not be proved released. */
   readonly unreleased: Error | null;
   /** The disk is free, but not all is on it. */
@@ -72,8 +74,8 @@ function whyWatching(state: OwnerState, details: RoleDetails, name: string): str
   if (verdict === "following") return `${name} is mounting the volume`;
   const unproved = details.unproved === null ? "" : `; no other node may: ${details.unproved}`;
   if (verdict === "dead") return `owner ${name} is gone: operations go on when ${name} mounts the volume again${unproved}`;
-  if (details.unproved !== null && state.block?.life != null) {
-    return `${state.nameOf(state.block.life.nodeid)} may have the volume mounted still: ${details.unproved}`;
+  if (details.unproved !== null && details.unprovedNode !== null) {
+    return `${state.nameOf(details.unprovedNode)} may have the volume mounted still: ${details.unproved}`;
   }
   return state.next === "none" ? "no node that mounts the volume reaches its device" : "waiting for its turn to mount the volume";
 }

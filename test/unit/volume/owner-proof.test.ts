@@ -220,13 +220,14 @@ describe("the owner before", () => {
     expect(other.core.role).toBe("owner");
   });
 
-  test("R5: the record that comes with the claim is another one than was judged: the block is read again, and its life asked for", () => {
-    const nodes = [1, 2, 3].map((nodeid) => ({ nodeid, name: `node${nodeid}` }));
+  /** Node 3 alone: what the lock manager and the disk say is said by the test. */
+  function alone() {
+    const nodes = [1, 2, 3, 4].map((nodeid) => ({ nodeid, name: `node${nodeid}` }));
     const process = { bootId: "b", machineId: "m", pid: 1, startTime: 1, device: "/dev/d" };
     const core = new OwnerCore({ nodeid: 3, incarnation: "i3", clientId: 3, nodes, process, reachesLower: true });
-    const record = (nodeid: number, epoch: number): Uint8Array => {
-      const client = { nodeid, incarnation: `i${nodeid}`, clientId: nodeid, address: "", port: 0, heir: 0 };
-      return encodeOwnerRecord({ ...client, state: "ready", epoch, process, claimEpoch: epoch });
+    const record = (nodeid: number, at: number, clientId = nodeid): Uint8Array => {
+      const client = { nodeid, incarnation: `i${nodeid}`, clientId, address: "", port: 0, heir: 0 };
+      return encodeOwnerRecord({ ...client, state: "ready", epoch: at, process, claimEpoch: at });
     };
     const block: OwnerBlock = { volumeUuid: "u", sequence: 0, epoch: 0, atMs: 0, state: "released", life: null };
     const grant = (lock: OwnerLock, lvb: Uint8Array | null = null): readonly OwnerEffect[] =>
@@ -235,19 +236,54 @@ describe("the owner before", () => {
       effects.map((effect) =>
         effect.kind === "prove-gone" ? effect.life.nodeid : "lock" in effect ? `${effect.kind} ${effect.lock}` : effect.kind,
       );
+    return { core, record, block, grant, asked };
+  }
+
+  test.each([
+    ["a later one", 5],
+    ["one of the same epoch", 4],
+  ])("R5: a record that comes with the claim and was not judged, %s: the block is read again, and its life asked for", (_, epoch) => {
+    const { core, record, block, grant, asked } = alone();
     core.step({ kind: "start" });
     grant("mounter");
     grant("owner", record(1, 4));
     expect(asked(grant("next"))).toEqual(["read-owner-block"]);
     expect(asked(core.step({ kind: "owner-block", block }))).toEqual([1]);
     expect(asked(core.step({ kind: "proved", proof: { kind: "fenced" } }))).toEqual(["request owner"]);
-    expect(asked(grant("owner", record(2, 5)))).toEqual(["unlock owner"]);
+    expect(asked(grant("owner", record(2, epoch)))).toEqual(["unlock owner"]);
     expect(asked(core.step({ kind: "unlocked", lock: "owner" }))).toEqual(["request owner"]);
-    expect(asked(grant("owner", record(2, 5)))).toEqual(["read-owner-block"]);
+    expect(asked(grant("owner", record(2, epoch)))).toEqual(["read-owner-block"]);
     expect(asked(core.step({ kind: "owner-block", block }))).toEqual([2]);
     expect(asked(core.step({ kind: "proved", proof: { kind: "fenced" } }))).toEqual(["request owner"]);
-    expect(asked(grant("owner", record(2, 5)))).toEqual(["request owner"]);
+    expect(asked(grant("owner", record(2, epoch)))).toEqual(["request owner"]);
     expect(core.why).toBe("mounting the volume");
+  });
+
+  test("a life that only the record names and that has no proof: that node is named, and no command that has nothing to release", () => {
+    const { core, record, block, grant, asked } = alone();
+    const life = { nodeid: 4, incarnation: "i4", clientId: 9, epoch: 1, hostName: "four", startTime: 1n };
+    const covering = { ...life, bootId: "b", machineId: "m", pid: 1, device: "/dev/d" };
+    const late: OwnerBlock = { ...block, state: "owned", epoch: 1, life: covering };
+    core.step({ kind: "start" });
+    grant("mounter");
+    grant("owner", record(3, 4, 99));
+    grant("next");
+    let effects: readonly OwnerEffect[] = [];
+    for (let round = 1; round <= MAX_FIRST_QUESTIONS; round++) {
+      expect(asked(core.step({ kind: "owner-block", block: late }))).toEqual([4]);
+      expect(asked(core.step({ kind: "proved", proof: { kind: "fenced" } }))).toEqual([3]);
+      effects = core.step({ kind: "proved", proof: { kind: "none", why: "process 1 of node3 runs still" } });
+      if (round === MAX_FIRST_QUESTIONS) break;
+      expect(core.why).toBe("node3 may have the volume mounted still: process 1 of node3 runs still");
+      core.step({ kind: "unlocked", lock: "next" });
+      core.step({ kind: "ask-again" });
+      grant("next");
+    }
+    const left = effects.find((effect) => effect.kind === "left");
+    const error = left?.error as OperatingError;
+    expect(error.message).toContain("node3 has the volume mounted as /dev/d, or is about to (process 1 on node3)");
+    expect(error.hint).toContain("coverlay fence node3");
+    expect(error.hint).not.toContain("volume release");
   });
 
   test("a record of another version ends the mount with words, before it asks for the volume", () => {
