@@ -525,7 +525,7 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
   }
 
   programsAtWork(): string[] {
-    const using = [...this.clients.all.values()].filter(({ lockspaces }) => lockspaces.size > 0);
+    const using = [...this.clients.all.values()].filter(({ lockspaces, gone }) => lockspaces.size > 0 && !gone);
     return using.map(({ pid, program }) => `${program === "" ? "a program" : program} (process ${pid})`);
   }
 

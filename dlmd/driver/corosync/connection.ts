@@ -18,7 +18,7 @@ const CPG_MODEL_V1 = 1;
 const CPG_DELIVER_INITIAL_TOTEM_CONF = 1;
 const CPG_TYPE_AGREED = 2;
 const QUORUM_MODEL_V1 = 1;
-/** `corosync-cfgtool -H`; with any other value corosync ends whatever is answered. */
+/** `corosync-cfgtool -H`. Another value comes of --force: corosync ends whatever is answered, but waits 5 s for answers all the same. */
 const SHUTDOWN_REQUEST = 0;
 const SHUTDOWN_NO = 0;
 const SHUTDOWN_YES = 1;
@@ -103,7 +103,8 @@ class Connection implements CorosyncConnection {
   #cpg: unknown = null;
   #quorum: unknown = null;
   #cfg: unknown = null;
-  #shutdownAsked = false;
+  /** How corosync is to end, of each question that is not answered yet. */
+  #shutdownAsked: number[] = [];
   readonly #fds: number[] = [];
   #events: CorosyncEvent[] = [];
   #waiting: Uint8Array[] = [];
@@ -253,7 +254,7 @@ class Connection implements CorosyncConnection {
   }
 
   #cfgCallbacks(): object {
-    const asked = (_handle: never, how: number): void => void (this.#shutdownAsked ||= how === SHUTDOWN_REQUEST);
+    const asked = (_handle: never, how: number): void => void this.#shutdownAsked.push(how);
     return { shutdown: this.#register(asked, "cfg_shutdown *") };
   }
 
@@ -270,10 +271,10 @@ class Connection implements CorosyncConnection {
 
   /** What corosync says of the answer is nothing to us: it may have been told enough by others. */
   #answerShutdown(): null {
-    if (!this.#shutdownAsked) return null;
-    this.#shutdownAsked = false;
-    const refusal = this.#options.shutdown?.() ?? null;
-    this.#libraries.cfg.replyToShutdown(this.#cfg, refusal === null ? SHUTDOWN_YES : SHUTDOWN_NO);
+    for (const how of this.#shutdownAsked.splice(0)) {
+      const refusal = how === SHUTDOWN_REQUEST ? (this.#options.shutdown?.() ?? null) : null;
+      this.#libraries.cfg.replyToShutdown(this.#cfg, refusal === null ? SHUTDOWN_YES : SHUTDOWN_NO);
+    }
     return null;
   }
 

@@ -20,6 +20,22 @@ export const corosyncMutations: readonly Mutation[] = [
     caughtBy: "test/unit/dlmd-shell/corosync-link.test.ts",
   },
   {
+    id: "corosync-force-unanswered",
+    breaks: "corosync-cfgtool -H --force, as systemctl stop has it, waits 5 s for an answer of dlmd",
+    file: "dlmd/driver/corosync/connection.ts",
+    find: "void this.#shutdownAsked.push(how);",
+    replace: "void (how === SHUTDOWN_REQUEST && this.#shutdownAsked.push(how));",
+    caughtBy: "test/unit/dlmd-shell/corosync-connection.test.ts",
+  },
+  {
+    id: "corosync-force-asks-programs",
+    breaks: "an end of corosync that nobody can refuse is answered with no",
+    file: "dlmd/driver/corosync/connection.ts",
+    find: "how === SHUTDOWN_REQUEST ? (this.#options.shutdown?.() ?? null) : null;",
+    replace: "this.#options.shutdown?.() ?? null;",
+    caughtBy: "test/unit/dlmd-shell/corosync-connection.test.ts",
+  },
+  {
     id: "corosync-shutdown-answer-lost",
     breaks: "a request to end corosync is answered with yes, whatever the link says",
     file: "dlmd/driver/corosync/connection.ts",
