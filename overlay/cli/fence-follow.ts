@@ -32,11 +32,13 @@ export async function followOrder({ nodeid, by, before, waitMs, look, sleep, now
   let [seenMs, said] = [fromMs, ""];
   for (;;) {
     const { wanted, history } = (await look()).fencing;
-    const isOthers = (row: HistoryRow): boolean => row.outcome === "refused" && row.by !== by;
-    const last = history.findLast((row) => row.nodeid === nodeid && !known.has(keyOf(row)) && !isOthers(row));
+    const news = history.filter((row) => row.nodeid === nodeid && !known.has(keyOf(row)));
+    // Rows of what goes on without this order may stand behind it.
+    const refused = news.find((row) => row.outcome === "refused" && row.by === by);
+    if (refused !== undefined) return refused;
+    const last = news.findLast((row) => row.outcome !== "refused");
     const open = wanted.find((one) => one.nodeid === nodeid);
-    const isAnswered = last?.outcome === "refused" || last?.outcome === "known";
-    if (last !== undefined && (isAnswered || open === undefined || open.rounds > rounds)) return last;
+    if (last !== undefined && (last.outcome === "known" || open === undefined || open.rounds > rounds)) return last;
     if (open !== undefined) seenMs = nowMs();
     if (open !== undefined && open.step !== said) say((said = open.step));
     if (nowMs() - seenMs >= LOST_AFTER_MS) throw lost(nodeid);

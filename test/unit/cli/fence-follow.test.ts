@@ -60,6 +60,11 @@ test.each(["refused", "known"] as const)(
   },
 );
 
+test("that this order is refused is its end, whatever else has been tried since", async () => {
+  const looks = [fences([want("runs ipmi")], [row("refused", 4), row("failed", 5), { ...row("refused", 6), by: "root, order 2" }])];
+  expect(await follow(looks)).toMatchObject({ end: "refused 4", nowMs: 0 });
+});
+
 test("that another person's order is refused meanwhile is not its end, nor that it was when nothing is asked for any more", async () => {
   const others = { ...row("refused", 4), by: "root, order 2" };
   const looks = [fences([want("runs ipmi")], [others]), fences([], [others]), fences([], [row("fenced", 3), others])];
