@@ -178,6 +178,7 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
         const peer = this.engine.peers.get(other);
         return peer === undefined ? null : livingIncarnation(peer, time.nowMs, this.boot.timeoutMs);
       },
+      timeoutMs: this.boot.timeoutMs,
       bar: (nodeids) => this.engine.bar(nodeids),
       run: (runId, victim, device) => this.#outbox.push({ kind: "run-fence", runId, nodeid: victim, device }),
       stop: (runId) => this.#outbox.push({ kind: "stop-fence", runId }),

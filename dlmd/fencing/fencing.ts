@@ -31,7 +31,9 @@ export interface FencingPort {
   quorum(): { readonly quorate: boolean; readonly reason: string };
   leaseEndMs(): number;
   /** The life of that node that is heard now; null: none is. */
-  heard(nodeid: number): string | null;
+  readonly heard: (nodeid: number) => string | null;
+  /** After which a node without a word counts as gone. */
+  readonly timeoutMs: number;
   /** Those nodes must not become members, or stay members. */
   bar(nodeids: readonly number[]): void;
   /** Ends in one `ran` of that run id, if `stop` does not come first. */
@@ -85,7 +87,7 @@ export class Fencing {
   /** Since when there is one, in all views since then; null: there is none. */
   #quorumSinceMs: number | null = null;
   #barred = "";
-  readonly #returning: Returning = new Returning();
+  readonly #returning: Returning;
   /** Nodes that lockspaces wait for. */
   #gated: ReadonlySet<number> = new Set();
   readonly #unfencing: Unfencing;
@@ -98,6 +100,7 @@ export class Fencing {
     this.#wallMs = wallMs;
     this.#port = port;
     this.#plans = plans;
+    this.#returning = new Returning(port.timeoutMs);
     this.table = new FenceTable(kept);
     this.#group = new DaemonGroup(FENCING_GROUP, {
       command: (command) => port.command(command),
@@ -275,6 +278,7 @@ export class Fencing {
   advance(): void {
     const { nowMs } = this.#time;
     this.#leaseMs = Math.max(this.#leaseMs, this.#port.leaseEndMs());
+    this.#returning.look(this.table.wants, this.#port.heard, nowMs);
     for (const [nodeid, own] of this.#own) this.#advanceOwn(nodeid, own, nowMs);
     for (const nodeid of this.#pauses.keys()) if (this.table.want(nodeid) === undefined) this.#pauses.delete(nodeid);
     const mayBegin = this.#group.inView && this.table.synced && this.#port.serving() && !this.#isLeaving;
@@ -340,9 +344,9 @@ export class Fencing {
    * How long its fence waits, because it is heard in another life. Not by a person's order; and not where lockspaces wait for it, since a
    * member that is back does not prove for them that its former life is over.
    */
-  #holdMs({ nodeid, lives, evict }: Want): number {
-    if (evict || this.#gated.has(nodeid)) return 0;
-    return this.#returning.holdMs(nodeid, lives, this.#port.heard(nodeid), this.#time.nowMs);
+  #holdMs(want: Want): number {
+    if (want.evict || this.#gated.has(want.nodeid)) return 0;
+    return this.#returning.leftMs(want, this.#port.heard(want.nodeid));
   }
 
   /** An agent has ended. */

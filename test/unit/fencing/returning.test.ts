@@ -1,6 +1,7 @@
 /** A node that comes back while it is to be fenced, or is being fenced (hazard M2). */
 import { describe, expect, it } from "vitest";
 import { RETURN_LIMIT_MS, Returning } from "../../../dlmd/fencing/returning.ts";
+import type { Want } from "../../../dlmd/wire/fencing-group.ts";
 import type { FencedLife } from "../../../dlmd/wire/fence-life.ts";
 import type { NodeAnswer } from "../../../dlmd/query/answer.ts";
 import { FenceWorld, failed, ok, plansFor, running } from "./fence-world.ts";
@@ -57,6 +58,27 @@ describe("a node that is back (hazard M2)", () => {
 });
 
 describe("a node that is heard in another life before it was shot", () => {
+  const want: Want = {
+    nodeid: 3,
+    lives: [{ incarnation: "a", bootId: "" }],
+    why: "",
+    by: "",
+    sinceMs: 0,
+    evict: false,
+    tried: [],
+    rounds: 0,
+    failure: "",
+  };
+  /** `hold`: how long its fence waits, when that is heard and one looks then. */
+  function held(gapMs: number): { returning: Returning; hold: (heard: string | null, nowMs: number) => number } {
+    const returning = new Returning(gapMs);
+    const hold = (heard: string | null, nowMs: number): number => {
+      returning.look([want], () => heard, nowMs);
+      return returning.leftMs(want, heard);
+    };
+    return { returning, hold };
+  }
+
   /** Node 3 is to be fenced, by an agent that waits for its delay. */
   function aboutToRun(more: object): { world: FenceWorld; life: ReturnType<FenceWorld["life"]> } {
     const world = new FenceWorld(3, plansFor([3], more));
@@ -144,9 +166,7 @@ describe("a node that is heard in another life before it was shot", () => {
   });
 
   it("has its time once, for all the lives in which it is heard meanwhile: a node that starts again and again is fenced", () => {
-    const returning = new Returning();
-    const lives = [{ incarnation: "a" }];
-    const hold = (heard: string | null, nowMs: number): number => returning.holdMs(3, lives, heard, nowMs);
+    const { returning, hold } = held(Number.POSITIVE_INFINITY);
     const leftMs = RETURN_LIMIT_MS - 10_000;
     expect([hold(null, 0), hold("a", 0), hold("b", 10), hold("b", 10_010)]).toEqual([0, 0, RETURN_LIMIT_MS, leftMs]);
     // Silent, or in a life that is asked for, it is not held, and spends nothing.
@@ -156,6 +176,38 @@ describe("a node that is heard in another life before it was shot", () => {
     expect(hold("g", 9e9)).toBe(0);
     returning.ended(3);
     expect(hold("g", 9e9)).toBe(RETURN_LIMIT_MS);
+  });
+
+  it("spends only time in which it was heard: one gap counts as one time-out at most, and words for people count nothing", () => {
+    const { returning, hold } = held(3000);
+    expect([hold("b", 0), hold("b", 1000), hold("b", 61_000)]).toEqual([30_000, 29_000, 26_000]);
+    expect([returning.leftMs(want, "c"), returning.leftMs(want, "c"), returning.leftMs(want, null)]).toEqual([26_000, 26_000, 0]);
+    // Silent since some time in the gap.
+    expect([hold(null, 70_000), hold("c", 99_000), hold("c", 100_000)]).toEqual([0, 23_000, 22_000]);
+    // Nobody asks for it any more: a later request finds its time whole, one that comes at once does not.
+    returning.look([], () => "c", 100_000 + RETURN_LIMIT_MS - 1);
+    expect(returning.leftMs(want, "c")).toBe(22_000);
+    returning.look([], () => "c", 100_000 + RETURN_LIMIT_MS);
+    expect(returning.leftMs(want, "c")).toBe(RETURN_LIMIT_MS);
+  });
+
+  it("is not shot while it starts again after a time without quorum, in which nobody heard it", () => {
+    const { world, life } = aboutToRun({ delayMs: 1000 });
+    world.restart(3);
+    for (const nodeid of [1, 2]) world.disconnect(nodeid, 3);
+    world.until("the fence waits for it", () => !world.core(1).fencing.table.runs.has(3));
+    for (const nodeid of [2, 3]) world.crash(nodeid);
+    world.pass(60_000);
+    // As a program does.
+    const step = (): string => {
+      const answer = world.fence(1, life);
+      return answer.kind === "running" ? answer.step : answer.kind;
+    };
+    for (const nodeid of [2, 3]) world.restart(nodeid);
+    for (const nodeid of [1, 2]) world.disconnect(nodeid, 3);
+    world.until("the fence waits again", () => step().includes("node3 is heard in another life"));
+    expect(Number(/within ([0-9.]+) s/.exec(step())?.[1])).toBeGreaterThan(15);
+    expect(world.ran).toEqual([]);
   });
 
   it("has its time anew after a fence that was proved", () => {
@@ -171,6 +223,9 @@ describe("a node that is heard in another life before it was shot", () => {
     expect(shot(life)).toBeGreaterThanOrEqual(RETURN_LIMIT_MS);
     const later = world.life(3);
     world.crash(3);
+    world.together();
+    world.fence(1, later);
+    world.until("both lives are asked for", () => world.core(1).fencing.table.want(3)?.lives.length === 2);
     world.end(ok);
     world.until("it is fenced", () => world.fence(1, life).kind === "fenced");
     world.fence(1, later);
