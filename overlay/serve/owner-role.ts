@@ -10,7 +10,7 @@ import type { MountProcessOptions } from "./mount-process-options.ts";
 import type { OwnCalls } from "./own-calls.ts";
 import type { OwnerService } from "./owner-service.ts";
 import { PreferredMove } from "./preferred-move.ts";
-import { createProofs } from "./proofs.ts";
+import { cannotWrite, createProofs, requireStill } from "./proofs.ts";
 
 export interface OwnerRoleHost {
   readonly options: MountProcessOptions;
@@ -49,13 +49,15 @@ export function createOwnerRole(host: OwnerRoleHost): OwnerRolePart {
     resolve = resolved;
     giveUp = rejected;
   });
+  const process = claimingProcess(options.lower.kind === "device" && options.reachesLower ? options.lower.path : null);
+  const writesNothing = cannotWrite(options);
   const owner = new VolumeOwner({
     info: client.info,
     lockspace,
-    process: claimingProcess(options.lower.kind === "device" && options.reachesLower ? options.lower.path : null),
+    process: writesNothing ? { ...process, cannotWrite: true } : process,
     reachesLower: options.reachesLower,
     log: options.log,
-    callbacks: createCallbacks(host, () => ({ handOvers, preferredMove }), { resolve, reject: giveUp }),
+    callbacks: createCallbacks(host, writesNothing, () => ({ handOvers, preferredMove }), { resolve, reject: giveUp }),
   });
   const handOvers: HandOvers = createHandOvers(host, owner);
   const preferredMove: PreferredMove = createPreferredMove(host, owner, handOvers);
@@ -64,6 +66,7 @@ export function createOwnerRole(host: OwnerRoleHost): OwnerRolePart {
 
 function createCallbacks(
   host: OwnerRoleHost,
+  writesNothing: boolean,
   moves: () => { readonly handOvers: HandOvers; readonly preferredMove: PreferredMove },
   known: { readonly resolve: (record: OwnerRecord) => void; readonly reject: (error: Error) => void },
 ): OwnerCallbacks {
@@ -85,7 +88,11 @@ function createCallbacks(
       readOwnerBlock: () => service.readBlock(),
       log: options.log,
     }),
-    mountLower: (epochAbove, claim) => group.claimed(() => service.mount(epochAbove, claim)),
+    mountLower: (epochAbove, claim) =>
+      group.claimed(async () => {
+        if (writesNothing) requireStill(options);
+        return service.mount(epochAbove, claim);
+      }),
     releaseLower: () => {
       answerLimit.ownerLost();
       return group.released(() => service.release());

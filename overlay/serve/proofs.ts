@@ -1,12 +1,15 @@
 /** Proofs that a life of an owner is over, as a mount asks for them: of this machine, of other nodes, and by a fence (../volume/README.md). */
+import { OperatingError } from "../../dlmd/base/error.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import type { DlmClient } from "../../dlmd/client/api.ts";
+import { isReadOnlyDevice } from "../volume/device.ts";
 import { diskActivity } from "../volume/disk-activity.ts";
 import type { DiskSteps } from "../volume/disk-steps.ts";
 import { FenceProof, type FencesKnown } from "../volume/fence-proof.ts";
 import { isSameBlock, type OwnerBlock } from "../volume/owner-block.ts";
 import { createProveGoneAnywhere, type ProveGoneAnywhere } from "../volume/prove-elsewhere.ts";
 import { createProveGone } from "../volume/prove-gone.ts";
+import type { MountProcessOptions } from "./mount-process-options.ts";
 
 /** What is used of dlmd's answer to "nodes" (NodeAnswer in dlmd/query/answer.ts). */
 export interface HeardNode {
@@ -24,6 +27,30 @@ export function heardLife(node: HeardNode | undefined): { readonly incarnation: 
   if (node === undefined || node.incarnation === null) return null;
   const now = THERE.has(node.state);
   return now || node.heardAgoMs !== null ? { incarnation: node.incarnation, now } : null;
+}
+
+/** What tells whether a mount can write to its device. */
+type Mounted = Pick<MountProcessOptions, "lower" | "readOnly" | "reachesLower">;
+
+/**
+ * The kernel lets nobody write to the device, and the mount asks for nothing else: a life that needs no proof. A read-only mount of another device
+ * may write its journal back.
+ */
+export function cannotWrite({ lower, readOnly, reachesLower }: Mounted, isReadOnly: typeof isReadOnlyDevice = isReadOnlyDevice): boolean {
+  return lower.kind === "device" && reachesLower && readOnly && isReadOnly(lower.path);
+}
+
+/** Before each mount(2) of a life whose record says so. Throws OperatingError "device-writable". */
+export function requireStill(mounted: Mounted, isReadOnly: typeof isReadOnlyDevice = isReadOnlyDevice): void {
+  if (cannotWrite(mounted, isReadOnly)) return;
+  throw new OperatingError(
+    `${mounted.lower.path} is a read-only device no more: this mount began when it was one, and does not touch it now`,
+    {
+      code: "device-writable",
+      hint: "Unmount the volume here, and mount it again.",
+      exitStatus: 32,
+    },
+  );
 }
 
 export interface ProofsOptions {

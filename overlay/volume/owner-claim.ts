@@ -23,7 +23,7 @@ export function judgeBlock(block: OwnerBlock | null, last: OwnerRecord | null): 
   const lives = block.state === "owned" && !letGo ? [block.life] : [];
   // The block speaks for the life of the record, `released` too, if it is of that very claim or a later one of the same mount.
   const isNamed = last !== null && life !== null && isOf(life, last) && life.epoch >= last.claimEpoch;
-  if (last === null || isOver(last) || isNamed) return { lives, letGo };
+  if (last === null || isOver(last) || isNamed || last.process.cannotWrite === true) return { lives, letGo };
   return { lives: [...lives, lifeOf(last)], letGo };
 }
 

@@ -5,6 +5,8 @@
  *     u16 magic, u8 version, u8 state, u16 nodeid, u16 port, u64 epoch, u32 clientId, u16 heir, string incarnation, string address,
  *     u64 claimEpoch, u32 pid, u64 startTime, strings bootId, machineId, device, u32 crc
  *
+ * The high bit of `state` is `cannotWrite`.
+ *
  * With the life of its owner in it, the record is a second witness of a claim: a late write of the owner's block hides nobody (README.md).
  */
 import { crc32 } from "node:zlib";
@@ -23,6 +25,8 @@ export type OwnerState = "mounting" | "ready" | "withdrawn" | "released" | "let-
 export type ClaimingProcess = Pick<Life, "bootId" | "machineId" | "pid" | "device"> & {
   /** A number: a record is plain data, and stands in the status as JSON. */
   readonly startTime: number;
+  /** It mounts a device read-only that its kernel lets nobody write: such a life harms nobody, and needs no proof. */
+  readonly cannotWrite?: true;
 };
 
 export interface OwnerRecord {
@@ -46,6 +50,7 @@ export interface OwnerRecord {
 
 const MAGIC = 0x4f77;
 const VERSION = 4;
+const CANNOT_WRITE = 0x80;
 const states: readonly OwnerState[] = ["mounting", "ready", "withdrawn", "released", "let-go"];
 const MAX_INCARNATION_BYTES = 16;
 const MAX_ADDRESS_BYTES = 45;
@@ -71,11 +76,11 @@ export function lifeOf({ nodeid, incarnation, clientId, claimEpoch, process }: O
 }
 
 export function encodeOwnerRecord(record: OwnerRecord): Uint8Array {
-  const { bootId, machineId, pid, startTime, device } = record.process;
+  const { bootId, machineId, pid, startTime, device, cannotWrite = false } = record.process;
   const writer = new ByteWriter(RECORD_BYTES, RECORD_BYTES)
     .u16(MAGIC)
     .u8(VERSION)
-    .u8(states.indexOf(record.state))
+    .u8(states.indexOf(record.state) | (cannotWrite ? CANNOT_WRITE : 0))
     .u16(record.nodeid)
     .u16(record.port)
     .u64(record.epoch)
@@ -102,7 +107,8 @@ export function decodeOwnerRecord(block: Uint8Array | null): OwnerRecord | null 
   if (reader.u16() !== MAGIC) throw new WireError("owner record: wrong magic");
   const version = reader.u8();
   if (version !== VERSION) throw otherVersion(block, version);
-  const state = states[reader.u8()];
+  const flags = reader.u8();
+  const state = states[flags & ~CANNOT_WRITE];
   const nodeid = reader.u16();
   const port = reader.u16();
   const epoch = reader.u64();
@@ -121,7 +127,8 @@ export function decodeOwnerRecord(block: Uint8Array | null): OwnerRecord | null 
   reader.end();
   if (state === undefined) throw new WireError("owner record: unknown state");
   if (nodeid === 0) throw new WireError("owner record: nodeid 0");
-  const process = { bootId, machineId, pid, startTime, device };
+  const writes = (flags & CANNOT_WRITE) === 0;
+  const process: ClaimingProcess = { bootId, machineId, pid, startTime, device, ...(writes ? {} : { cannotWrite: true }) };
   return { state, nodeid, incarnation, clientId, address, port, epoch, heir, process, claimEpoch };
 }
 

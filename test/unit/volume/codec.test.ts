@@ -120,6 +120,13 @@ describe("the owner's record", () => {
     expect(() => decodeOwnerRecord(third)).toThrow(WireError);
   });
 
+  test("a bit beside the state says that its owner cannot write", () => {
+    const reader = { ...record, process: { ...record.process, cannotWrite: true } } as const;
+    expect(decodeOwnerRecord(encodeOwnerRecord(reader))).toEqual(reader);
+    expect(encodeOwnerRecord(reader)[3]).toBe(0x81);
+    expect(decodeOwnerRecord(encodeOwnerRecord(record))?.process).toEqual(record.process);
+  });
+
   test("order: epoch, then mounting, ready, released", () => {
     expect(compareOwnerRecords(record, { ...record, state: "released" })).toBeLessThan(0);
     expect(compareOwnerRecords(record, { ...record, state: "mounting" })).toBeGreaterThan(0);

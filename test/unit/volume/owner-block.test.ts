@@ -120,6 +120,12 @@ describe("a claim", () => {
       expect(lives(owned, last)).toEqual([life]);
   });
 
+  test("the life of a record that cannot write needs no proof: its block would never name it", () => {
+    const reader = { ...record, process: { ...process, cannotWrite: true as const } };
+    for (const block of [fresh, released]) expect(lives(block, reader)).toEqual([]);
+    expect(lives(owned, reader)).toEqual([life]);
+  });
+
   test("one life, if both name the same claim; its mount may have raised the epoch of the record", () => {
     expect(lives(owned, { ...record, ...ofLife, epoch: 15 })).toEqual([life]);
     expect(lives(released, { ...record, ...ofLife, epoch: 15 })).toEqual([]);
