@@ -4,7 +4,7 @@ import { faultKinds } from "../chaos/fault.ts";
 import { runChaos } from "../chaos/run.ts";
 
 /** Of each seed. */
-const CYCLES = Number(process.env["COVERLAY_CHAOS_CYCLES"] ?? 10);
+const CYCLES = Number(process.env["COVERLAY_CHAOS_CYCLES"] ?? 4);
 /** With what a cycle takes at most: four waits of EVENT_TIMEOUT_MS each. */
 const CYCLE_LIMIT_MS = 300_000;
 
