@@ -184,6 +184,11 @@ describe("three nodes lose power at once", () => {
     expect(await command(lab, one, ...release)).toMatchObject({ status: 0 });
     expect(await Promise.all(waiting.map(({ ended }) => ended))).toEqual([0, 0]);
     expect([one, other]).toContain(await lab.owner());
+    // Later a mount that waits would fence the former owner by itself.
+    for (const nodeid of [one, other]) {
+      const { stdout } = await command(lab, nodeid, "fence", "history", "--json");
+      expect((JSON.parse(stdout) as { nodeid: number; outcome: string }[]).filter(({ outcome }) => outcome === "fenced")).toEqual([]);
+    }
     await lab.start(owner);
     await isWhole(lab, lost);
   });

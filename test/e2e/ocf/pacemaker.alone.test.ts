@@ -59,8 +59,11 @@ beforeAll(async () => {
   devices = status.nodes.map(({ device }) => device ?? "");
 }, 240_000);
 afterAll(async () => {
-  if (lab !== undefined) await coverlay("lab", "down", "--dir", lab);
-  await pacemaker?.end();
+  try {
+    if (lab !== undefined) await coverlay("lab", "down", "--dir", lab);
+  } finally {
+    await pacemaker?.end();
+  }
 }, 120_000);
 
 test("Pacemaker finds it running, starts it again when its overlay was killed, and a stop hands the volume to the other node", async ({

@@ -1,12 +1,29 @@
 /** The exit codes of ocf:coverlay:volume, with a `coverlay` that is made up: test/e2e/ocf/ has the real one. */
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmdirSync } from "node:fs";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { START_LIMIT_MS } from "../../../overlay/volume/fence-proof.ts";
+import { parseMountOptions } from "../../../overlay/volume/mount-options.ts";
 import { noOcf, Ocf, OcfAgent, type Parameters, reasonOf } from "../../ocf-agent.ts";
 
 const missing = noOcf();
+
+/** What `coverlay mount` says of these options. */
+function parseError(options: string): string {
+  try {
+    parseMountOptions(options);
+  } catch (error) {
+    return (error as Error).message;
+  }
+  throw new Error(`${options} should be refused`);
+}
+
+function mustRun(program: string, ...words: string[]): void {
+  const { status, stderr } = spawnSync(program, words, { encoding: "utf8" });
+  if (status !== 0) throw new Error(`${program} ${words.join(" ")}: ${stderr}`);
+}
 
 describe("ocf:coverlay:volume", () => {
   let agent: OcfAgent;
@@ -28,6 +45,16 @@ describe("ocf:coverlay:volume", () => {
     return [result.status, reasonOf(result)];
   };
 
+  /** What the agent takes for an overlay that has no mount yet. */
+  const startOverlay = async (device: string): Promise<ChildProcess> => {
+    const options = ["serve", "--device", device, "--mountpoint", directory];
+    const overlay = spawn("sh", ["-c", "echo begun; sleep 600 & trap 'kill $!; exit' TERM; wait", ...options], {
+      stdio: ["ignore", "pipe", "ignore"],
+    });
+    await once(overlay.stdout, "data");
+    return overlay;
+  };
+
   it("what is not mounted is not running, whether the program is there or not", async ({ skip }) => {
     skip(missing !== null, missing ?? "");
     expect(await ask("monitor", good)).toEqual([Ocf.NOT_RUNNING, ""]);
@@ -45,9 +72,14 @@ describe("ocf:coverlay:volume", () => {
       [noDevice, Ocf.CONFIGURED, "parameter device is missing"],
       [{ ...good, directory: "" }, Ocf.CONFIGURED, "parameter directory should be an absolute path"],
       [{ ...good, directory: "shared" }, Ocf.CONFIGURED, 'an absolute path, found "shared"'],
+      [{ ...good, directory: "/" }, Ocf.CONFIGURED, 'a directory below /, found "/"'],
+      [{ ...good, directory: "//./" }, Ocf.CONFIGURED, 'a directory below /, found "//./"'],
+      [{ ...good, directory: "/shared/.." }, Ocf.CONFIGURED, 'a directory below /, found "/shared/.."'],
       [{ ...good, force_unmount: "perhaps" }, Ocf.CONFIGURED, 'true or false, found "perhaps"'],
       [{ ...good, coverlay: "/nowhere/coverlay" }, Ocf.INSTALLED, "/nowhere/coverlay is not installed here"],
       [{ ...good, device: "/nowhere/disk" }, Ocf.INSTALLED, "/nowhere/disk is not on this node"],
+      // `coverlay mount` refuses the name of a volume.
+      [{ ...good, device: "data" }, Ocf.CONFIGURED, 'the path of a device or a directory, found "data"'],
     ];
     for (const [parameters, status, words] of wrong) {
       for (const action of ["validate-all", "start"])
@@ -55,16 +87,20 @@ describe("ocf:coverlay:volume", () => {
       expect(await ask("stop", parameters)).toEqual([Ocf.SUCCESS, ""]);
     }
     expect(await ask("validate-all", good)).toEqual([Ocf.SUCCESS, ""]);
-    // The name of a volume is no file.
-    expect(await ask("validate-all", { ...good, device: "data" })).toEqual([Ocf.SUCCESS, ""]);
+    // All that `ocf_is_true` knows, and their opposites.
+    for (const word of ["True", "YES", "ON", "1", "False", "NO", "OFF", "0"])
+      expect(await ask("validate-all", { ...good, force_unmount: word })).toEqual([Ocf.SUCCESS, ""]);
   });
 
   it("what coverlay mount says comes to crm_mon, with the code for it; without a mount its 0 is no success", async ({ skip }) => {
     skip(missing !== null, missing ?? "");
-    const says = "coverlay: waiting: for node3\n  hint\ncoverlay: the reason\n  a hint";
-    const start = (status: number): Promise<[number | null, string]> => ask("start", good, { FAKE_STATUS: `${status}`, FAKE_SAYS: says });
+    const start = (status: number, reason = "the reason"): Promise<[number | null, string]> =>
+      ask("start", good, { FAKE_STATUS: `${status}`, FAKE_SAYS: `coverlay: waiting: for node3\n  hint\ncoverlay: ${reason}\n  a hint` });
     expect(await start(0)).toEqual([Ocf.GENERIC, `coverlay mount ended with 0, but ${directory} is not mounted`]);
-    expect(await start(1)).toEqual([Ocf.ARGS, "coverlay mount: the reason"]);
+    // Wrong on this node for good is an option only: the same status is a defect, too.
+    expect(await start(1, parseError("noatme"))).toEqual([Ocf.ARGS, 'coverlay mount: mount option "noatme" is unknown']);
+    expect(await start(1, parseError("runDir=x"))).toEqual([Ocf.ARGS, expect.stringContaining("coverlay mount: option runDir=x")]);
+    expect(await start(1, "internal error: Error: x")).toEqual([Ocf.GENERIC, "coverlay mount: internal error: Error: x"]);
     expect(await start(32)).toEqual([Ocf.GENERIC, "coverlay mount: the reason"]);
     expect(await start(127)).toEqual([Ocf.INSTALLED, `${agent.program} cannot be run: the reason`]);
     // It has made the mount point, which systemd and mount(8) would not.
@@ -81,6 +117,21 @@ describe("ocf:coverlay:volume", () => {
     expect(last()).toBe(`mount -o wait,noatime,runDir=/run/other ${agent.folder} ${directory}`);
   });
 
+  it("every form of a mount point is one path, also directly below /", async ({ skip }) => {
+    skip(missing !== null, missing ?? "");
+    const plain = `/coverlay-x-${process.pid}`;
+    const forms = [plain, `${plain}/`, `/${plain}`, `//${plain}//`, `${plain}/.`, `${plain}/./`, `/nowhere/..${plain}`, `/.${plain}`];
+    try {
+      for (const form of forms) {
+        await ask("start", { ...good, directory: form });
+        const last = readFileSync(`${agent.program}.log`, "utf8").trim().split("\n").at(-1);
+        expect([form, last]).toEqual([form, `mount -o wait ${agent.folder} ${plain}`]);
+      }
+    } finally {
+      rmdirSync(plain);
+    }
+  });
+
   it("a mount that takes too long ends before Pacemaker kills it", async ({ skip }) => {
     skip(missing !== null, missing ?? "");
     // Pacemaker gives it 2 s: half of that and one are for the mount.
@@ -91,10 +142,8 @@ describe("ocf:coverlay:volume", () => {
 
   it("while an overlay starts, the volume is not stopped: a stop ends it first", async ({ skip }) => {
     skip(missing !== null, missing ?? "");
-    const words = ["-c", "echo begun; sleep 600 & trap 'kill $!; exit' TERM; wait", "serve", "--device", "x", "--mountpoint", directory];
-    const overlay = spawn("sh", words, { stdio: ["ignore", "pipe", "ignore"] });
+    const overlay = await startOverlay("x");
     const ended = once(overlay, "exit");
-    await once(overlay.stdout, "data");
     const leaving = `the overlay of ${directory}, process ${overlay.pid}, has not released the volume`;
     expect(await ask("monitor", good)).toEqual([Ocf.GENERIC, leaving]);
     expect(await ask("start", good)).toEqual([Ocf.GENERIC, `${leaving}: stop it first`]);
@@ -102,6 +151,29 @@ describe("ocf:coverlay:volume", () => {
     expect(await ask("stop", good)).toEqual([Ocf.SUCCESS, ""]);
     await ended;
     expect(await ask("monitor", good)).toEqual([Ocf.NOT_RUNNING, ""]);
+  });
+
+  it("what is mounted over it does not hide an overlay of this volume that has the disk", async ({ skip }) => {
+    skip(missing !== null, missing ?? "");
+    mkdirSync(directory, { recursive: true });
+    mustRun("mount", "-t", "tmpfs", "tmpfs", directory);
+    try {
+      const other = await startOverlay("/nowhere/disk");
+      expect(await ask("stop", good)).toEqual([Ocf.SUCCESS, ""]);
+      expect(await ask("monitor", good)).toEqual([Ocf.NOT_RUNNING, ""]);
+      expect([other.exitCode, other.signalCode]).toEqual([null, null]);
+      const otherEnded = once(other, "exit");
+      other.kill();
+      await otherEnded;
+      const overlay = await startOverlay(agent.folder);
+      const leaving = `the overlay of ${directory}, process ${overlay.pid}, has not released the volume`;
+      expect(await ask("monitor", good)).toEqual([Ocf.GENERIC, leaving]);
+      const ended = once(overlay, "exit");
+      expect(await ask("stop", good)).toEqual([Ocf.SUCCESS, ""]);
+      await ended;
+    } finally {
+      mustRun("umount", directory);
+    }
   });
 
   it("what it cannot do is 3: among it promote, demote and migrate", async ({ skip }) => {
@@ -119,5 +191,18 @@ describe("ocf:coverlay:volume", () => {
     const read = [...text.matchAll(/^: "\$\{OCF_RESKEY_(\w+)=(.*)\}"$/gm)].map(([, name, value]) => [name, value ?? ""]);
     const named = [...stdout.matchAll(/<parameter name="(\w+)"[^]*?<content type="\w+"(?: default="(.*?)")? \/>/g)];
     expect(named.map(([, name, value]) => [name, value ?? ""])).toEqual(read);
+  });
+
+  it("a start has time for the fence of an owner that never starts: START_LIMIT_MS, and a minute for the fence and the mount", async ({
+    skip,
+  }) => {
+    skip(missing !== null, missing ?? "");
+    const { stdout } = await agent.act("meta-data", {});
+    const timeoutS = Number(/<action name="start" timeout="(\d+)s"/.exec(stdout)?.[1]);
+    const undoS = Number(/^undo_s=(\d+)$/m.exec(readFileSync(agent.file, "utf8"))?.[1]);
+    expect((timeoutS - undoS) * 1000).toBeGreaterThan(START_LIMIT_MS + 60_000);
+    // The examples say the same.
+    const readme = readFileSync(path.join(import.meta.dirname, "../../../overlay/ocf/README.md"), "utf8");
+    expect([...readme.matchAll(/op start timeout=(\d+)s/g)].map(([, seconds]) => Number(seconds))).toEqual([timeoutS, timeoutS]);
   });
 });
