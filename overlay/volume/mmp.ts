@@ -67,6 +67,12 @@ export function isHeldBy(mmp: Mmp, life: Life): boolean {
 }
 
 /**
+ * For a device that is in use libext2fs reads the list of mounts and calls stat(2) on each mount point. The overlay's own mount is one of them, and
+ * does not answer until this tool has ended. With this it takes the device for mounted read-only, and does not look (lib/ext2fs/ismounted.c).
+ */
+const LOOKS_AT_NO_MOUNT = { EXT2FS_PRETEND_RO_MOUNT: "1" } as const;
+
+/**
  * Only with the proof that its holder is over. `mayWrite`: throws if this node may not any more; asked before each step, because the step before may
  * have taken long. The tools hold the device (README.md): while one lives, there is no proof that this life is over. `report`: why it takes so long.
  */
@@ -79,7 +85,7 @@ export async function clearMmp(device: string, mayWrite: () => void, report: (wh
     await runWriterInBackground("blockdev", ["--flushbufs", device], "util-linux", writer);
     mayWrite();
     const args = ["-f", "-E", "clear_mmp"];
-    const run = await runWriterInBackground("tune2fs", [...args, device], "e2fsprogs", writer);
+    const run = await runWriterInBackground("tune2fs", [...args, device], "e2fsprogs", { ...writer, env: LOOKS_AT_NO_MOUNT });
     if (run.status !== 0) throw tuneFailed(device, args, run.stderr);
   });
 }

@@ -63,6 +63,8 @@ export function runToolInBackground(tool: string, args: readonly string[], debia
 export interface Writer {
   /** A descriptor of the device, opened with O_EXCL: it stays the tool's, also when this process is killed. */
   readonly heldFd: number;
+  /** Beside what every tool gets. */
+  readonly env?: NodeJS.ProcessEnv;
   /** Why it takes so long. */
   readonly report: (why: string) => void;
 }
@@ -75,10 +77,10 @@ export function runWriterInBackground(
   tool: string,
   args: readonly string[],
   debianPackage: string,
-  { heldFd, report }: Writer,
+  { heldFd, env, report }: Writer,
 ): Promise<ToolResult> {
   return new Promise((resolve, reject) => {
-    const child = spawn(tool, args, { env: environment(), stdio: ["ignore", "pipe", "pipe", heldFd] });
+    const child = spawn(tool, args, { env: { ...environment(), ...env }, stdio: ["ignore", "pipe", "pipe", heldFd] });
     const { stdout, stderr } = child as typeof child & { readonly stdout: Readable; readonly stderr: Readable };
     const [words, complaints] = [collect(stdout), collect(stderr)];
     let isLate = false;

@@ -35,7 +35,14 @@ thread = threading.Thread(target=works, daemon=True)
 thread.start()
 while synced < 20: time.sleep(0.001)
 `;
-const LOOK = `result = [n for n in range(synced) if code(os.stat, f"{place}/{n}") != "ok" or get(f"{place}/{n}") != str(n) * 1000]`;
+/** What is not as it was synced: the number, what stat(2) and read(2) say of it, and what they say when they are asked again. */
+const LOOK = `
+def look(n):
+    said = code(os.stat, f"{place}/{n}")
+    if said != "ok": return said
+    found = get(f"{place}/{n}")
+    return "" if found == str(n) * 1000 else f"{len(found)} bytes: {found[:20]!r} to {found[-20:]!r}"
+result = [(n, first, look(n)) for n in range(synced) if (first := look(n)) != ""]`;
 
 /** Files of a node that were synced before the power went. */
 interface Synced {

@@ -170,6 +170,15 @@ export const overlayOwnerMutations: readonly Mutation[] = [
     caughtBy: "test/unit/volume/tool.test.ts",
   },
   {
+    id: "c11-tool-asks-the-mount",
+    hazard: "C11",
+    breaks: "tune2fs looks at the overlay's own mount, which answers only when tune2fs has ended",
+    file: "overlay/volume/mmp.ts",
+    find: ", { ...writer, env: LOOKS_AT_NO_MOUNT });",
+    replace: ", writer);",
+    caughtBy: "test/e2e/volume/tool-outlives.test.ts",
+  },
+  {
     id: "c11-tool-given-up",
     hazard: "C11",
     breaks: "a tool that writes counts as over once it was killed, though its last write may come late",

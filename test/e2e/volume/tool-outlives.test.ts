@@ -65,6 +65,39 @@ it("C11: is held by the tool of a process that was killed: neither dlmd nor an o
   });
 });
 
+/** A mount of FUSE with that source, which asks for INIT and gets no answer: whoever wants anything of it waits. */
+async function withSilentMount(dir: string, source: string, work: (mountPoint: string) => Promise<void>): Promise<void> {
+  const native = nativeAddon();
+  const mountPoint = path.join(dir, "silent");
+  mkdirSync(mountPoint);
+  const fd = native.fuseOpen();
+  expect(fd).toBeGreaterThanOrEqual(0);
+  expect(native.mount(source, mountPoint, "fuse.clustered", 0, `fd=${fd},rootmode=40000,user_id=0,group_id=0`)).toBe(0);
+  try {
+    await work(mountPoint);
+  } finally {
+    // With its last descriptor the connection ends, and who waits goes on.
+    native.sync.close(fd);
+    native.umount(mountPoint, 2);
+  }
+}
+
+it("C11: tune2fs does not wait for a mount of that device, which answers only when it has ended", async () => {
+  await withDisk("ext4", async ({ dir, device }) => {
+    await enableVolume(device, bit);
+    await withSilentMount(dir, device, async (mountPoint) => {
+      const waits = spawn("stat", [mountPoint], { stdio: "ignore" });
+      const waited = once(waits, "exit");
+      await until("it waits for the mount", () => readFileSync(`/proc/${waits.pid}/stack`, "utf8").includes("fuse"));
+      await clearMmp(device, () => {});
+      // The mount has not answered in the meantime.
+      expect([waits.exitCode, readFileSync(`/proc/${waits.pid}/stack`, "utf8")]).toEqual([null, expect.stringContaining("fuse")]);
+      waits.kill("SIGKILL");
+      await waited;
+    });
+  });
+});
+
 it("C11: tune2fs clears MMP while the device is held, and the kernel mounts it after that, and replays the journal", async () => {
   await withDisk("ext4", async ({ dir, device, image }) => {
     await enableVolume(device, bit);
