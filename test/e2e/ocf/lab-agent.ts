@@ -19,6 +19,16 @@ export async function labAgent(lab: TestLab, nodeid: number, parent?: string): P
   return { agent, parameters: { device, directory: mount, options: `runDir=${runDir}` } };
 }
 
+/** N of /sys/fs/fuse/connections/N, of the mount there now. */
+export function connectionOf(lab: TestLab, nodeid: number): number {
+  const { mount } = lab.node(nodeid);
+  const line = readFileSync("/proc/self/mountinfo", "utf8")
+    .trim()
+    .split("\n")
+    .findLast((entry) => entry.split(" ")[4] === mount);
+  return Number(line?.split(" ")[2]?.split(":")[1]);
+}
+
 /** The overlay that serves the mount there now. */
 export function overlayPid(lab: TestLab, nodeid: number): number {
   const { mount } = lab.node(nodeid);

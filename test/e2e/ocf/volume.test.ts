@@ -1,7 +1,7 @@
 /** ocf:coverlay:volume with real mounts: `ocf-tester`, and each state in which a mount can be. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, chownSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { startTimeOf } from "../../../dlmd/base/process.ts";
@@ -9,7 +9,7 @@ import { run } from "../../../overlay/lab/command.ts";
 import { noOcf, Ocf, type Parameters, reasonOf } from "../../ocf-agent.ts";
 import { until } from "../actor.ts";
 import { coverlay, startLab, type TestLab } from "../lab.ts";
-import { type LabAgent, labAgent, overlayPid } from "./lab-agent.ts";
+import { connectionOf, type LabAgent, labAgent, overlayPid } from "./lab-agent.ts";
 
 const missing = noOcf();
 const tester = "/usr/sbin/ocf-tester";
@@ -77,12 +77,63 @@ describe("ocf:coverlay:volume", () => {
   it("its connection is aborted: it is no success, and a stop leaves nothing", async ({ skip }) => {
     skip(missing !== null, missing ?? "");
     const pid = overlayPid(lab, 1);
-    expect((await run("umount", ["-i", "-f", directory])).status).toBe(0);
-    await until("its overlay has ended", () => startTimeOf(pid) === null);
-    expect((await ask("monitor"))[0]).not.toBe(Ocf.SUCCESS);
+    const connection = `/sys/fs/fuse/connections/${connectionOf(lab, 1)}`;
+    process.kill(pid, "SIGSTOP");
+    try {
+      // It stands still: calls wait, which is no failure, and no second one is made.
+      for (let turn = 0; turn < 2; turn++) expect(await ask("monitor")).toEqual(ok);
+      writeFileSync(`${connection}/abort`, "1");
+      const aborted = [Ocf.GENERIC, `calls to ${directory} fail: its connection was aborted`];
+      for (const action of ["monitor", "start"]) expect(await ask(action)).toEqual(aborted);
+      expect(isMounted()).toBe(true);
+    } finally {
+      process.kill(pid, "SIGCONT");
+    }
     expect(await ask("stop")).toEqual(ok);
+    expect(startTimeOf(pid)).toBe(null);
     expect(isMounted()).toBe(false);
     expect(await ask("start")).toEqual(ok);
+  });
+
+  it("the deepest look follows no link of a user, and a full disk is no failure", async ({ skip }) => {
+    skip(missing !== null, missing ?? "");
+    const deepest = (env: Parameters = {}): Promise<[number | null, string]> => ask("monitor", {}, { OCF_CHECK_LEVEL: "20", ...env });
+    const folder = path.join(directory, ".coverlay-monitor");
+    const precious = path.join(here.agent.folder, "precious");
+    writeFileSync(precious, "precious");
+    expect(await deepest()).toEqual(ok);
+    const [name = ""] = readdirSync(folder);
+    const file = path.join(folder, name);
+    rmSync(file);
+    symlinkSync(precious, file);
+    expect((await deepest())[0]).toBe(Ocf.GENERIC);
+    rmSync(file);
+    const notWritten = async (): Promise<void> => {
+      expect(await deepest()).toEqual(ok);
+      expect(readdirSync(folder)).toEqual([]);
+    };
+    chmodSync(folder, 0o775);
+    await notWritten();
+    chmodSync(folder, 0o755);
+    chownSync(folder, 1000, 0);
+    await notWritten();
+    chownSync(folder, 0, 0);
+    renameSync(folder, `${folder}-real`);
+    symlinkSync(`${folder}-real`, folder);
+    await notWritten();
+    rmSync(folder);
+    renameSync(`${folder}-real`, folder);
+    expect(await deepest()).toEqual(ok);
+    expect(readdirSync(folder)).toEqual([name]);
+    expect(readFileSync(precious, "utf8")).toBe("precious");
+    // dd, with the words of a disk's errors.
+    const failing = async (words: string): Promise<[number | null, string]> => {
+      writeFileSync(path.join(here.agent.folder, "dd"), `#!/bin/sh\ncat\necho "dd: writing: ${words}" >&2\nexit 1\n`, { mode: 0o755 });
+      return deepest({ PATH: `${here.agent.folder}:${process.env["PATH"]}` });
+    };
+    expect(await failing("No space left on device")).toEqual(ok);
+    expect(await failing("Disk quota exceeded")).toEqual(ok);
+    expect((await failing("Input/output error"))[0]).toBe(Ocf.GENERIC);
   });
 
   it("a stop waits until the volume is released, also where it is unmounted and still in use", async ({ skip }) => {
