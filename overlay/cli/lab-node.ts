@@ -109,7 +109,7 @@ async function cutNodes(lab: LabState, nodes: readonly LabNode[], cut: boolean):
     if (node.device === null || node.power !== "on")
       throw new OperatingError(`${node.node} is off`, { code: "node-off", hint: `Boot it with lab start ${node.node}.` });
     await updateNode(lab.dir, node.nodeid, { cut });
-    setCut(lab, node.device, cut);
+    await setCut(lab, node.device, cut);
   }
 }
 

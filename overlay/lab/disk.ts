@@ -3,9 +3,8 @@
  * of its own on one LUN. A loop device is the lab's only if the lab's image is behind it, which is checked before
  * every use: numbers are taken over by others.
  *
- * Cutting a node off its disk is one LOOP_SET_STATUS64 with a limit and an offset far behind the image's end: each request fails, and nothing
- * that the node still holds reaches the image, not even through its unmount. The limit alone would let a request pass that was compared
- * with the old size and has not been sent yet (hazard R11).
+ * Cutting a node off its disk is two times LOOP_SET_STATUS64: a limit, so that each new request fails; then an offset far behind the image's end,
+ * so that nothing that the node still holds reaches the image, not even through its unmount (hazard R11).
  */
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync, statSync, statfsSync, truncateSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -21,6 +20,8 @@ import { type LabState, imageOf } from "./state.ts";
 /** Where a node that is cut off reads and writes: far behind the end of the image. */
 const CUT_OFFSET = 2 ** 62;
 const CUT_BYTES = 512;
+/** Between the limit and the offset: what was compared with the old size is sent. */
+const HELD_BACK_MS = 50;
 /** Others take free loop devices too; so often in a row only when there are none. */
 const MAX_ATTACH_TRIES = 50;
 /** An unmount that goes on in the kernel keeps its loop device that long at most. */
@@ -142,9 +143,12 @@ async function makeDeviceNode(device: string, noteDevice: (device: string) => Pr
   await must("mknod", ["-m", "0660", device, "b", major ?? "7", minor ?? "0"]);
 }
 
-/** What a node that was cut off wrote behind the image's end (cutLoop). */
-export function trimImage(lab: LabState): void {
-  truncateSync(imageOf(lab), lab.sizeBytes);
+/** True: a node that was cut off wrote behind the image's end (cutLoop). That is gone now. */
+export function trimImage(lab: LabState): boolean {
+  const image = imageOf(lab);
+  const wasLonger = statSync(image).size > lab.sizeBytes;
+  truncateSync(image, lab.sizeBytes);
+  return wasLonger;
 }
 
 /** Gives the lab's loop devices back, and waits until the kernel has let go of the image. */
@@ -172,7 +176,7 @@ export function removeDeviceNodes(devices: readonly string[]): void {
 }
 
 /** Cuts the device off its image, or joins it again. Checks first that it is the lab's. */
-export function setCut(lab: LabState, device: string, cut: boolean): void {
+export async function setCut(lab: LabState, device: string, cut: boolean): Promise<void> {
   const image = imageOf(lab);
   if (!loopsOver(image).includes(device)) {
     throw new OperatingError(`${device} should have ${image} behind it, but has not`, {
@@ -180,18 +184,36 @@ export function setCut(lab: LabState, device: string, cut: boolean): void {
       hint: "The node is off, or somebody else has the loop device now: see `coverlay lab status` and `losetup -a`.",
     });
   }
-  cutLoop(device, cut ? null : lab.sizeBytes);
+  if (cut) await cutLoop(device);
+  else joinLoop(device, lab.sizeBytes);
 }
 
 /**
- * `bytes`: of the image that it shows; null: none. Then, when it returns, nothing of what was sent to the device before is under way, and
- * nothing that is sent later reaches those bytes (hazard R11). On tmpfs, whose files have no largest size, a write that was held back makes
- * the image longer instead of failing.
+ * When it resolves nothing of what was sent to the device before is under way, and nothing that is sent later reaches the image.
+ *
+ * Requests that arrive while the kernel changes the offset were compared with the old size. They are sent to the new offset. A file system with a
+ * largest size of a file refuses them; tmpfs has none, makes the image longer, and a write that is lost has succeeded. So the limit comes first, and
+ * those requests reach the image.
  */
-export function cutLoop(device: string, bytes: number | null): void {
+export async function cutLoop(device: string): Promise<void> {
+  const offset = readFileSync(`/sys/block/${device.replace(/^\/dev\//, "")}/loop/offset`, "utf8").trim();
+  // One that is cut is not given any of its image, not even for that time.
+  if (offset === "0") {
+    setWindow(device, 0, CUT_BYTES);
+    await sleep(HELD_BACK_MS);
+  }
+  setWindow(device, CUT_OFFSET, CUT_BYTES);
+}
+
+/** `bytes`: of the image that it shows. */
+export function joinLoop(device: string, bytes: number): void {
+  setWindow(device, 0, bytes);
+}
+
+function setWindow(device: string, offset: number, bytes: number): void {
   const fd = openSync(device, "r+");
   try {
-    const result = nativeAddon().loopSetWindow(fd, bytes === null ? CUT_OFFSET : 0, bytes ?? CUT_BYTES);
+    const result = nativeAddon().loopSetWindow(fd, offset, bytes);
     if (result < 0) {
       throw new OperatingError(`LOOP_SET_STATUS64 on ${device} failed: ${errnoName(-result)}`, {
         code: "loop-ioctl",

@@ -74,10 +74,9 @@ export function powerOff(lab: LabState, nodes: readonly LabNode[]): Promise<void
   return withPower(lab, nodes, async (now) => {
     for (const node of now) await updateNode(lab.dir, node.nodeid, { power: "off" });
     await Promise.all(now.map((node) => setCable(lab, node, false)));
-    for (const node of now) {
-      await cutPath(lab, node);
-      for (const ref of nodeProcesses(lab, node)) signalProcess(ref, "SIGKILL");
-    }
+    // None of them says anything more, such as that its disk does not answer.
+    for (const ref of now.flatMap((node) => nodeProcesses(lab, node))) signalProcess(ref, "SIGSTOP");
+    await Promise.all(now.map((node) => cutPath(lab, node)));
     for (const node of now) {
       await endProcesses(lab, node);
       await giveDiskBack(lab, node);
@@ -110,7 +109,7 @@ export function fenceOff(lab: LabState, node: LabNode): Promise<string | null> {
 async function cutPath(lab: LabState, node: LabNode): Promise<void> {
   if (lab.lower === "directory" || node.device === null) return;
   await updateNode(lab.dir, node.nodeid, { cut: true });
-  setCut(lab, node.device, true);
+  await setCut(lab, node.device, true);
 }
 
 async function endProcesses(lab: LabState, node: LabNode): Promise<void> {
@@ -124,7 +123,8 @@ async function endProcesses(lab: LabState, node: LabNode): Promise<void> {
 export async function giveDiskBack(lab: LabState, node: LabNode): Promise<void> {
   if (lab.lower === "directory" || node.device === null) return;
   await detachLoops(imageOf(lab), [node.device]);
-  trimImage(lab);
+  if (trimImage(lab))
+    process.stderr.write(`coverlay: ${node.node}: a write that the kernel held back when its disk was cut was answered, and is lost\n`);
   await updateNode(lab.dir, node.nodeid, { device: null, cut: false });
 }
 

@@ -124,6 +124,15 @@ export const overlayOwnerMutations: readonly Mutation[] = [
     caughtBy: "test/e2e/lab/cut-disk.alone.test.ts",
   },
   {
+    id: "r11-offset-alone",
+    hazard: "R11",
+    breaks: "a write that came while the path was being cut is answered, and lies behind the image's end",
+    file: "overlay/lab/disk.ts",
+    find: 'if (offset === "0") {',
+    replace: 'if (offset === "") {',
+    caughtBy: "test/e2e/lab/cut-disk.alone.test.ts",
+  },
+  {
     id: "c3-path-back-too-early",
     hazard: "C3",
     breaks: "a fenced node of the lab gets its disk back while a file system of it is mounted",

@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { closeSync, openSync, readFileSync, readSync, statSync } from "node:fs";
 import { afterEach, expect, it } from "vitest";
-import { cutLoop } from "../../../overlay/lab/disk.ts";
+import { cutLoop, joinLoop } from "../../../overlay/lab/disk.ts";
 import { type Actor, endActors, startActor, until } from "../actor.ts";
 import { HungDisk, noHang } from "../hung-disk.ts";
 import { run, withDisk } from "../volume/disk.ts";
@@ -47,17 +47,50 @@ it("R11: a write that the kernel held back before the cut fails after it, and do
     const wrote = writer.run<string>(`result = code(os.pwrite, fd, block, ${BLOCK})`, {}, ENDS_TIMEOUT_MS);
     // Compared with the size of the device already, and not sent to it.
     await until("the write is held back", () => /blkdev_direct|__blkdev|bio_wait|submit_bio_wait/.test(stackOf(writer.pid)));
-    cutLoop(device, null);
+    await cutLoop(device);
     hung.letGo();
     // "ok" on tmpfs, where no file is too long.
     expect(["ok", "EIO"]).toContain(await wrote);
     expect(contents(image, bytes).includes("held back")).toBe(false);
     expect(await writer.run(`result = code(os.pwrite, fd, block, ${BLOCK})`)).toMatch(/EIO|ENOSPC/);
     // And the path that is given back is whole.
-    cutLoop(device, bytes);
+    joinLoop(device, bytes);
     expect(await writer.run(`result = code(os.pwrite, fd, block, ${BLOCK})`)).toBe("ok");
     expect(contents(image, bytes).indexOf("held back")).toBe(BLOCK);
   });
+});
+
+const NUMBERS = `
+fd = os.open(device, os.O_RDWR | os.O_DIRECT | os.O_DSYNC)
+def works(place):
+    block = mmap.mmap(-1, 4096)
+    try:
+        for number in range(1, 10**9):
+            block[0:8] = number.to_bytes(8, "little")
+            os.pwrite(fd, block, 4096 * place)
+            answered[place] = number
+    except OSError as error: errors.append(error.errno)
+answered, errors = [0] * 8, []
+threads = [threading.Thread(target=works, args=(place,)) for place in range(1, 8)]
+for thread in threads: thread.start()
+while min(answered[1:]) < 20: time.sleep(0.001)
+`;
+
+it("R11: a write that was answered is on the image, also if it came while the path was being cut", async () => {
+  for (let round = 0; round < 4; round++) {
+    await withDisk("none", async ({ device, image }) => {
+      const bytes = statSync(image).size;
+      const writer = startActor({ cwd: "/" });
+      await writer.run(NUMBERS, { device }, ENDS_TIMEOUT_MS);
+      await cutLoop(device);
+      const answered = await writer.run<number[]>(`[thread.join() for thread in threads]; result = answered`, {}, ENDS_TIMEOUT_MS);
+      const found = contents(image, bytes);
+      const lost = answered.map((number, place) => number - Number(found.readBigUInt64LE(4096 * place))).filter((many) => many > 0);
+      expect([lost, statSync(image).size]).toEqual([[], bytes]);
+      writer.signal("SIGKILL");
+      await writer.ended;
+    });
+  }
 });
 
 const WRITES = `
@@ -83,7 +116,7 @@ it("R11: with eight writers in a file system the image stays, byte for byte, as 
     run("mount", device, place);
     const writer: Actor = startActor({ cwd: "/" });
     await writer.run(WRITES, { place }, ENDS_TIMEOUT_MS);
-    cutLoop(device, null);
+    await cutLoop(device);
     const then = digest(image, bytes);
     const errors = await writer.run<number[]>(`[thread.join() for thread in threads]; result = errors`, {}, ENDS_TIMEOUT_MS);
     expect(errors.length).toBeGreaterThan(0);
