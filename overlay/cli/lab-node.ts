@@ -1,11 +1,11 @@
-/** The commands of `coverlay lab` that do something to nodes: kill, start, stop, cut, uncut, partition, heal, net. */
+/** The commands of `coverlay lab` that do something to nodes: kill, start, stop, cut, uncut, hang, unhang, stall, unstall, partition, heal, net. */
 import type { Argv, CommandModule } from "yargs";
 import { assert } from "../../dlmd/base/assert.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { bootNodes, killProgram, stopNode } from "../lab/boot.ts";
+import { bootNodes, killProgram, signalPrograms, stopNode } from "../lab/boot.ts";
 import { setCut } from "../lab/disk.ts";
 import { applyNetwork } from "../lab/network.ts";
-import { powerOff } from "../lab/power.ts";
+import { cutPath, hungGroup, letDiskGo, nodeProcesses, powerOff } from "../lab/power.ts";
 import { checkRoot } from "../lab/prerequisites.ts";
 import { processRef } from "../lab/processes.ts";
 import {
@@ -98,18 +98,27 @@ const stopCommand: LabCommand<NodeArguments> = {
     }),
 };
 
-async function cutNodes(lab: LabState, nodes: readonly LabNode[], cut: boolean): Promise<void> {
+/** Its loop device. Throws OperatingError "no-disk", "node-off". */
+function diskOf(lab: LabState, node: LabNode): string {
   if (lab.lower === "directory") {
-    throw new OperatingError("this lab has no disk to cut: its lower is a directory", {
+    throw new OperatingError("this lab has no disk: its lower is a directory", {
       code: "no-disk",
       hint: "Use a lab with --lower ext4 or xfs.",
     });
   }
+  if (node.device !== null && node.power === "on") return node.device;
+  throw new OperatingError(`${node.node} is off`, { code: "node-off", hint: `Boot it with lab start ${node.node}.` });
+}
+
+async function cutNodes(lab: LabState, nodes: readonly LabNode[], cut: boolean): Promise<void> {
   for (const node of nodes) {
-    if (node.device === null || node.power !== "on")
-      throw new OperatingError(`${node.node} is off`, { code: "node-off", hint: `Boot it with lab start ${node.node}.` });
+    const device = diskOf(lab, node);
+    if (cut) {
+      await cutPath(lab, node);
+      continue;
+    }
     await updateNode(lab.dir, node.nodeid, { cut });
-    await setCut(lab, node.device, cut);
+    await setCut(lab, device, cut);
   }
 }
 
@@ -125,6 +134,58 @@ const uncutCommand: LabCommand<NodeArguments> = {
   describe: "give its path to the disk back",
   builder: (yargs) => yargs.positional("node", whichNodes).example("$0 lab uncut node1", "the disk is reached again"),
   handler: (args) => onNodes(args, "has its disk again", (lab, nodes) => cutNodes(lab, nodes, false)),
+};
+
+const hangCommand: LabCommand<NodeArguments> = {
+  command: "hang <node>",
+  describe: "its disk does not answer: its I/O waits",
+  builder: (yargs) => yargs.positional("node", whichNodes).example("$0 lab hang node1", "node1 waits for its disk, and nothing fails"),
+  handler: (args) =>
+    onNodes(args, "its disk does not answer", async (lab, nodes) => {
+      for (const node of nodes) {
+        if (node.cut) throw new OperatingError(`${node.node} is cut off its disk`, { code: "cut", hint: `First: lab uncut ${node.node}.` });
+        const pids = nodeProcesses(lab, node).map(({ pid }) => pid);
+        hungGroup(lab, node).hang(diskOf(lab, node), pids, true);
+      }
+    }),
+};
+
+const unhangCommand: LabCommand<NodeArguments> = {
+  command: "unhang <node>",
+  describe: "its disk answers again: what waited goes on",
+  builder: (yargs) => yargs.positional("node", whichNodes).example("$0 lab unhang node1", "what node1 has written comes to the disk now"),
+  handler: (args) =>
+    onNodes(args, "its disk answers", async (lab, nodes) => {
+      for (const node of nodes) letDiskGo(lab, node);
+    }),
+};
+
+interface StallArguments extends NodeArguments {
+  readonly what: "dlmd" | "overlay" | undefined;
+}
+
+const stallCommand: LabCommand<StallArguments> = {
+  command: "stall <node>",
+  describe: "SIGSTOP: its dlmd and its overlay stand still, or one of them",
+  builder: (yargs) =>
+    yargs
+      .positional("node", whichNodes)
+      .option("what", { choices: ["dlmd", "overlay"] as const, describe: "only this one" })
+      .example("$0 lab stall node1 --what overlay", "its mount answers nobody"),
+  handler: (args) =>
+    onNodes(args, `${args.what ?? "dlmd and overlay"} stalled`, async (lab, nodes) => {
+      for (const node of nodes) signalPrograms(lab, node, args.what ?? null, "SIGSTOP");
+    }),
+};
+
+const unstallCommand: LabCommand<NodeArguments> = {
+  command: "unstall <node>",
+  describe: "SIGCONT: what stands still goes on",
+  builder: (yargs) => yargs.positional("node", whichNodes).example("$0 lab unstall node1", "both programs, as far as they are still there"),
+  handler: (args) =>
+    onNodes(args, "goes on", async (lab, nodes) => {
+      for (const node of nodes) signalPrograms(lab, node, null, "SIGCONT");
+    }),
 };
 
 /** Makes the network what it would be with those nodes changed; if it cannot be had, what it was. */
@@ -198,6 +259,10 @@ export function nodeCommands(yargs: Argv<LabArguments>): Argv<LabArguments> {
     .command(stopCommand)
     .command(cutCommand)
     .command(uncutCommand)
+    .command(hangCommand)
+    .command(unhangCommand)
+    .command(stallCommand)
+    .command(unstallCommand)
     .command(partitionCommand)
     .command(healCommand)
     .command(netCommand);

@@ -31,15 +31,15 @@ async function showStatus(dir: string, json: boolean): Promise<void> {
     return;
   }
   print(`lab-${lab.id} in ${dir}: ${lab.phase}${lab.phase === "making" ? ` (${lab.step})` : ""}, ${lab.lower}`);
-  const rows = nodes.map(({ node, state, role, ops, locks, device, cut, network, view, mount }) => [
+  const rows = nodes.map(({ node, state, role, ops, locks, device, cut, hung, stalled, network, view, mount }) => [
     node,
     state,
     role ?? "-",
     view === null ? "no view" : `${view.quorate ? "quorate" : "no quorum"} {${view.members.join(",")}}`,
     `ops ${ops ?? "-"}`,
     `locks ${locks ?? "-"}`,
-    `${device ?? "no disk"}${cut ? " (cut)" : ""}`,
-    `${mount}${network.group === "" ? "" : "  partitioned"}${network.lossPercent > 0 ? `  ${network.lossPercent}% loss` : ""}`,
+    `${device ?? "no disk"}${cut ? " (cut)" : ""}${hung ? " (hangs)" : ""}`,
+    `${mount}${stalled.map((program) => `  ${program} stalled`).join("")}${network.group === "" ? "" : "  partitioned"}${network.lossPercent > 0 ? `  ${network.lossPercent}% loss` : ""}`,
   ]);
   print(table(rows));
 }
@@ -122,7 +122,10 @@ export const labCommand: CommandModule<object, LabArguments> = {
         .command(ownerCommand),
     )
       .command(downCommand)
-      .demandCommand(1, "lab needs a command: up, exec, status, owner, kill, start, stop, cut, uncut, partition, heal, net or down")
+      .demandCommand(
+        1,
+        "lab needs a command: up, exec, status, owner, kill, start, stop, cut, uncut, hang, unhang, stall, unstall, partition, heal, net or down",
+      )
       .example("$0 lab up", "three nodes over one ext4, until Ctrl-C")
       .example("$0 lab up --detach && $0 lab exec node1 -- bash", "in the background, with a shell on node1")
       .epilogue(notes),

@@ -241,13 +241,24 @@ async function mustLeave(ref: ProcessRef | null, what: string, signal: NodeJS.Si
 /** SIGKILL to one program of the node. */
 export async function killProgram(lab: LabState, node: LabNode, what: "dlmd" | "overlay"): Promise<void> {
   const ref = what === "dlmd" ? node.dlmd : overlayProcess(lab, node);
-  if (ref === null || !signalProcess(ref, "SIGKILL")) {
-    throw new OperatingError(`${node.node} has no ${what} running`, {
-      code: "not-running",
-      hint: "`coverlay lab status` shows what runs.",
-    });
-  }
+  if (ref === null || !signalProcess(ref, "SIGKILL")) throw notRunning(node, what);
   await waitGone([ref], KILL_TIMEOUT_MS);
+}
+
+function notRunning(node: LabNode, what: string): OperatingError {
+  return new OperatingError(`${node.node} has no ${what} running`, {
+    code: "not-running",
+    hint: "`coverlay lab status` shows what runs.",
+  });
+}
+
+/** Both programs of the node, or one of them: SIGSTOP, or SIGCONT. Those that do not run are left alone. */
+export function signalPrograms(lab: LabState, node: LabNode, what: "dlmd" | "overlay" | null, signal: "SIGSTOP" | "SIGCONT"): void {
+  const programs = { dlmd: node.dlmd, overlay: overlayProcess(lab, node) };
+  const wanted = what === null ? Object.values(programs) : [programs[what]];
+  const running = wanted.filter((ref) => ref !== null);
+  const reached = running.filter((ref) => signalProcess(ref, signal));
+  if (reached.length === 0) throw notRunning(node, what ?? "program");
 }
 
 /** Sets the clustered bit through the user's own command. */

@@ -13,7 +13,7 @@ import { detachLoops, removeDeviceNodes } from "./disk.ts";
 import { cleanUnmount, forceUnmountUnder, mountsUnder, removeMountRecords } from "./fuse-mounts.ts";
 import { hubName, labFiles } from "./layout.ts";
 import { removeNetworks } from "./network.ts";
-import { killAll } from "./power.ts";
+import { killAll, letDiskGo } from "./power.ts";
 import { isAlive, netnsInode, signalProcess, waitGone } from "./processes.ts";
 import { type LabNode, type LabState, type ProcessRef, imageOf, labNodes, readLab, updateLab, withLabLock } from "./state.ts";
 
@@ -59,6 +59,7 @@ async function dismantleAlone(dir: string): Promise<void> {
     WORKERS_LEAVE_TIMEOUT_MS,
   );
   const nodes = labNodes(lab);
+  for (const node of nodes) letDiskGo(lab, node);
   if (found.phase === "up") await leaveInOrder(lab, nodes);
   // A mount that is aborted lets its users go; what died may have let go of another mount.
   await forceUnmountAll(nodes);

@@ -44,6 +44,8 @@ export function liveLines(reports: readonly NodeReport[], before: ReadonlyMap<st
     const rate = report.ops === null || past === null || report.ops < past ? "" : ` (${Math.round((report.ops - past) / seconds)}/s)`;
     const marks = [
       report.cut ? "disk cut" : "",
+      report.hung ? "disk hangs" : "",
+      ...report.stalled.map((program) => `${program} stalled`),
       report.network.group === "" ? "" : "partitioned",
       report.network.lossPercent > 0 ? `${report.network.lossPercent}% loss` : "",
     ];

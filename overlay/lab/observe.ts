@@ -4,7 +4,8 @@ import { readOverlayFile, queryOverlayStatus } from "../query/overlay-query.ts";
 import type { ViewInfo } from "../../dlmd/client/api.ts";
 import { overlayProcess } from "./boot.ts";
 import { mountsUnder } from "./fuse-mounts.ts";
-import { isAlive } from "./processes.ts";
+import { hungGroup } from "./power.ts";
+import { isAlive, isStopped, processRef } from "./processes.ts";
 import { type LabNode, type LabState, type NodeNetwork, labNodes } from "./state.ts";
 
 /** The live view asks every second; an overlay that takes longer is shown as such. */
@@ -31,6 +32,10 @@ export interface NodeReport extends NodeLine {
   readonly address: string;
   readonly device: string | null;
   readonly cut: boolean;
+  /** Its disk does not answer. */
+  readonly hung: boolean;
+  /** Its programs that stand still. */
+  readonly stalled: readonly string[];
   readonly network: NodeNetwork;
   readonly ops: number | null;
   readonly locks: number | null;
@@ -61,6 +66,7 @@ async function observeNode(lab: LabState, node: LabNode, withView: boolean): Pro
           () => null,
         )
       : null;
+  const programs = { dlmd: node.dlmd, overlay: line.overlayPid === null ? null : processRef(line.overlayPid) };
   const mounted = mountsUnder(node.mount).length > 0;
   return {
     ...line,
@@ -69,6 +75,8 @@ async function observeNode(lab: LabState, node: LabNode, withView: boolean): Pro
     address: node.address,
     device: node.device,
     cut: node.cut,
+    hung: hungGroup(lab, node).exists,
+    stalled: Object.entries(programs).flatMap(([name, ref]) => (ref !== null && isStopped(ref) ? [name] : [])),
     network: node.network,
     ops: status?.ops ?? null,
     locks: status?.locks ?? null,

@@ -6,6 +6,7 @@ import { OperatingError } from "../../dlmd/base/error.ts";
 import { tryExclusive } from "../volume/device.ts";
 import { attachLoop, detachLoops, setCut, trimImage } from "./disk.ts";
 import { forceUnmountUnder, removeMountRecords } from "./fuse-mounts.ts";
+import { HungGroup } from "./hang.ts";
 import { labFiles } from "./layout.ts";
 import { setCable } from "./network.ts";
 import { findProcesses, KILL_TIMEOUT_MS, netnsInode, type ProcessesOf, signalProcess, waitGone } from "./processes.ts";
@@ -106,10 +107,25 @@ export function fenceOff(lab: LabState, node: LabNode): Promise<string | null> {
   });
 }
 
-async function cutPath(lab: LabState, node: LabNode): Promise<void> {
+/** A disk that hangs answers first: LOOP_SET_STATUS64 writes back what the kernel has of the device, and would wait for ever. */
+export async function cutPath(lab: LabState, node: LabNode): Promise<void> {
+  letDiskGo(lab, node);
   if (lab.lower === "directory" || node.device === null) return;
   await updateNode(lab.dir, node.nodeid, { cut: true });
   await setCut(lab, node.device, true);
+}
+
+/** The part of cgroup's tree in which its disk hangs. */
+export function hungGroup(lab: LabState, node: LabNode): HungGroup {
+  return new HungGroup(`coverlay-lab-${lab.id}-${node.node}`);
+}
+
+/** Its disk answers again, if it did not. */
+export function letDiskGo(lab: LabState, node: LabNode): void {
+  const group = hungGroup(lab, node);
+  if (!group.exists) return;
+  if (node.device !== null && lab.lower !== "directory") group.letGo(node.device);
+  group.end();
 }
 
 async function endProcesses(lab: LabState, node: LabNode): Promise<void> {

@@ -54,6 +54,11 @@ export function isAlive(ref: ProcessRef): boolean {
   return processRef(ref.pid)?.startTicks === ref.startTicks;
 }
 
+/** SIGSTOP has stopped that very process. */
+export function isStopped(ref: ProcessRef): boolean {
+  return isAlive(ref) && readStat(ref.pid)?.state === "T";
+}
+
 /** Sends a signal to that very process. False: it is gone. */
 export function signalProcess(ref: ProcessRef, signal: NodeJS.Signals): boolean {
   if (!isAlive(ref)) return false;

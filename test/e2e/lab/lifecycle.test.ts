@@ -8,8 +8,10 @@ import { run } from "../../../overlay/lab/command.ts";
 import { loopsOver } from "../../../overlay/lab/disk.ts";
 import { mountsUnder } from "../../../overlay/lab/fuse-mounts.ts";
 import { netnsArguments } from "../../../overlay/lab/layout.ts";
-import { processRef } from "../../../overlay/lab/processes.ts";
+import { markedEnvironment, processRef } from "../../../overlay/lab/processes.ts";
 import { readLab } from "../../../overlay/lab/state.ts";
+import { until } from "../actor.ts";
+import { noHang } from "../hung-disk.ts";
 import { type TestLab, coverlay, coverlayProgram, startLab } from "../lab.ts";
 
 describe("a lab of three nodes", () => {
@@ -142,6 +144,47 @@ describe("a lab of three nodes", () => {
     await lab.lab("uncut", `node${nodeid}`);
     expect(sectors()).toBe(whole);
     await lab.mustExec(nodeid, read);
+  });
+
+  it("lets a disk hang: what is sent to it waits, and goes on when it answers", async (ctx) => {
+    ctx.skip(noHang() !== null, noHang() ?? "");
+    const nodeid = await other();
+    const device = (await lab.status())[nodeid - 1]?.device ?? "";
+    await lab.lab("hang", `node${nodeid}`);
+    expect((await lab.status())[nodeid - 1]).toMatchObject({ hung: true, cut: false });
+    const args = netnsArguments(lab.node(nodeid).netns, ["dd", `if=${device}`, "of=/dev/null", "bs=4096", "count=1", "iflag=direct"]);
+    const read = spawn("nsenter", args, { stdio: "ignore", env: markedEnvironment(readLab(lab.dir)?.id ?? "", `node${nodeid}`) });
+    const ended = once(read, "exit");
+    await until("dd waits for the disk", () => /blkdev|submit_bio/.test(readFileSync(`/proc/${read.pid}/stack`, "latin1")));
+    expect((await coverlay(["lab", "unhang", `node${nodeid}`, "--dir", lab.dir])).stdout).toContain("its disk answers");
+    expect(await ended).toEqual([0, null]);
+    expect((await lab.status())[nodeid - 1]?.hung).toBe(false);
+    // A node whose disk hangs can be switched off, and has no disk that hangs when it is back.
+    await lab.lab("hang", `node${nodeid}`);
+    await lab.kill(nodeid);
+    await lab.start(nodeid);
+    const back = (await lab.status())[nodeid - 1];
+    expect(back).toMatchObject({ hung: false, state: "up" });
+    await lab.mustExec(nodeid, ["dd", `if=${back?.device}`, "of=/dev/null", "bs=4096", "count=1", "iflag=direct"]);
+  });
+
+  it("lets a node's programs stand still, both or one, and go on", async () => {
+    const nodeid = await other();
+    const stalled = async (): Promise<readonly string[] | undefined> => (await lab.status())[nodeid - 1]?.stalled;
+    await lab.lab("stall", `node${nodeid}`, "--what", "overlay");
+    expect(await stalled()).toEqual(["overlay"]);
+    await lab.lab("unstall", `node${nodeid}`);
+    expect(await stalled()).toEqual([]);
+    writeFileSync(`${lab.node(nodeid).mount}/went-on`, "x");
+    for (const { mount } of lab.nodes) expect(readFileSync(`${mount}/went-on`, "utf8")).toBe("x");
+    await lab.lab("stall", `node${nodeid}`);
+    expect(await stalled()).toEqual(["dlmd", "overlay"]);
+    await lab.lab("unstall", `node${nodeid}`);
+    expect(await stalled()).toEqual([]);
+    // The others may have taken it for dead.
+    await lab.kill(nodeid);
+    await lab.start(nodeid);
+    expect((await coverlay(["lab", "stall", "node9", "--dir", lab.dir])).status).toBe(1);
   });
 
   it("parts a group from the rest, and joins it again", async () => {

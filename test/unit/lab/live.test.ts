@@ -17,6 +17,8 @@ function report(node: string, change: Partial<NodeReport>): NodeReport {
     address: "10.0.0.1",
     device: "/dev/loop0",
     cut: false,
+    hung: false,
+    stalled: [],
     network: WHOLE_NETWORK,
     ops: 100,
     locks: 7,
