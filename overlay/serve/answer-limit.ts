@@ -9,6 +9,8 @@ import { type OwnerWait, ownerWaitWords } from "../lower/owner-wait.ts";
 
 /** While there is an owner, a mount that has not given up a lock in that time hangs, and its dlmd ends it. */
 export const BAST_LIMIT_MS = 60_000;
+/** An owner that has left a call unanswered for so long is asked whether it lives (owner-alive.ts). */
+export const ASK_ALIVE_MS = 2_000;
 /** The time begins anew when one call was unanswered at two looks in a row: before a lock that waits for it has run out of time. */
 export const LOOKS_PER_LIMIT = 4;
 
@@ -24,6 +26,7 @@ export interface AnswerLimitOptions {
 export class AnswerLimit {
   readonly #options: AnswerLimitOptions;
   #owned = false;
+  #askOwner: (() => void) | null = null;
   #blocked = false;
   #seen: number | null = null;
   #told = "";
@@ -33,10 +36,11 @@ export class AnswerLimit {
     this.#options = options;
   }
 
-  /** There is an owner, and this mount may reach it. */
-  ownerFound(): void {
+  /** There is an owner, and this mount may reach it. `ask`: asks whether it lives; null: it is this mount. */
+  ownerFound(ask: (() => void) | null): void {
     const { limitMs } = this.#options;
     this.#owned = true;
+    this.#askOwner = ask;
     this.#set();
     this.#timer ??= setInterval(() => this.#look(), limitMs / LOOKS_PER_LIMIT).unref();
   }
@@ -65,6 +69,7 @@ export class AnswerLimit {
   #look(): void {
     const { ownerWait } = this.#options;
     const wait = this.#owned ? ownerWait() : null;
+    if (wait !== null && wait.ofDisk !== true && wait.waitedMs >= ASK_ALIVE_MS) this.#askOwner?.();
     const waited = wait !== null && wait.id === this.#seen;
     this.#seen = wait?.id ?? null;
     if (!waited) return;

@@ -9,6 +9,7 @@ import { HandOvers } from "./hand-over.ts";
 import type { MountProcessOptions } from "./mount-process-options.ts";
 import type { OwnCalls } from "./own-calls.ts";
 import type { OwnerService } from "./owner-service.ts";
+import { OwnerAlive } from "./owner-alive.ts";
 import { PreferredMove } from "./preferred-move.ts";
 import { cannotWrite, createProofs, requireStill } from "./proofs.ts";
 
@@ -70,7 +71,8 @@ function createCallbacks(
   moves: () => { readonly handOvers: HandOvers; readonly preferredMove: PreferredMove },
   known: { readonly resolve: (record: OwnerRecord) => void; readonly reject: (error: Error) => void },
 ): OwnerCallbacks {
-  const { options, client, group, volumeName, answerLimit, service, ownCalls } = host;
+  const { options, client, lockspace, group, volumeName, answerLimit, service, ownCalls } = host;
+  const alive = new OwnerAlive({ lockspace, fail: host.fail });
   const ownerFound = (record: OwnerRecord): void => {
     ownCalls.ownerFound(client, record);
     known.resolve(record);
@@ -95,11 +97,12 @@ function createCallbacks(
       }),
     releaseLower: () => {
       answerLimit.ownerLost();
+      alive.stop();
       return group.released(() => service.release());
     },
     withdrawalSeen: () => service.withdrawals.seen(),
     ownerFound: (record) => {
-      answerLimit.ownerFound();
+      answerLimit.ownerFound(() => alive.ask());
       ownerFound(record);
     },
     ownerLost: (reason) => {
@@ -112,7 +115,8 @@ function createCallbacks(
     },
     // A mount that was remote until now, or had withdrawn, goes on through its own server.
     becomeOwner: (record) => {
-      answerLimit.ownerFound();
+      answerLimit.ownerFound(null);
+      alive.serve();
       group.serving(record.epoch);
       moves().preferredMove.becameOwner();
       ownerFound(record);

@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import type { OwnerWait } from "../../../overlay/lower/owner-wait.ts";
-import { AnswerLimit, BAST_LIMIT_MS, LOOKS_PER_LIMIT } from "../../../overlay/serve/answer-limit.ts";
+import { AnswerLimit, ASK_ALIVE_MS, BAST_LIMIT_MS, LOOKS_PER_LIMIT } from "../../../overlay/serve/answer-limit.ts";
 
 const LOOK_MS = BAST_LIMIT_MS / LOOKS_PER_LIMIT;
 
@@ -11,7 +11,7 @@ afterEach(() => void vi.useRealTimers());
 
 /** dlmd's part: for how long at most one lock has been unanswered under one limit. */
 function scene() {
-  const calls = { oldest: null as number | null, inOwnersHands: true };
+  const calls = { oldest: null as number | null, inOwnersHands: true, waitedMs: 15_000, ofDisk: false };
   const logged: string[] = [];
   const wait = (): OwnerWait | null =>
     calls.oldest === null
@@ -19,10 +19,11 @@ function scene() {
       : {
           id: calls.oldest,
           call: "write",
-          waitedMs: 15_000,
+          waitedMs: calls.waitedMs,
           calls: 2,
           inOwnersHands: calls.inOwnersHands,
           trouble: calls.inOwnersHands ? null : "cut off",
+          ...(calls.ofDisk ? { ofDisk: true as const } : {}),
         };
   const asked = { limitMs: 0, times: 0, sinceMs: 0 };
   const limit = new AnswerLimit({
@@ -37,22 +38,22 @@ function scene() {
 
 it("has a limit while there is an owner, and none without", () => {
   const { asked, limit } = scene();
-  limit.ownerFound();
+  limit.ownerFound(null);
   expect(asked.limitMs).toBe(BAST_LIMIT_MS);
   limit.ownerLost();
   expect(asked.limitMs).toBe(0);
   vi.advanceTimersByTime(10 * BAST_LIMIT_MS);
-  limit.ownerFound();
+  limit.ownerFound(null);
   expect(asked).toMatchObject({ limitMs: BAST_LIMIT_MS, times: 3 });
 });
 
 it("has none while the mount is blocked, whether there is an owner or not", () => {
   const { asked, limit } = scene();
-  limit.ownerFound();
+  limit.ownerFound(null);
   limit.setBlocked(true);
   expect(asked.limitMs).toBe(0);
   limit.ownerLost();
-  limit.ownerFound();
+  limit.ownerFound(null);
   expect(asked.limitMs).toBe(0);
   limit.setBlocked(false);
   expect(asked.limitMs).toBe(BAST_LIMIT_MS);
@@ -60,7 +61,7 @@ it("has none while the mount is blocked, whether there is an owner or not", () =
 
 it("is not ended while the owner leaves a call unanswered, however long; its time begins anew with the answer", () => {
   const { calls, limit, ended } = scene();
-  limit.ownerFound();
+  limit.ownerFound(null);
   vi.advanceTimersByTime(LOOK_MS - 1);
   calls.oldest = 7;
   for (let passed = 0; passed < 10 * BAST_LIMIT_MS; passed += LOOK_MS / 2) {
@@ -76,7 +77,7 @@ it("is not ended while the owner leaves a call unanswered, however long; its tim
 
 it("is ended if it stands still itself, though a call waits: nothing here looks then", () => {
   const { calls, limit, ended } = scene();
-  limit.ownerFound();
+  limit.ownerFound(null);
   calls.oldest = 7;
   vi.advanceTimersByTime(3 * BAST_LIMIT_MS);
   vi.setSystemTime(Date.now() + BAST_LIMIT_MS);
@@ -85,7 +86,7 @@ it("is ended if it stands still itself, though a call waits: nothing here looks 
 
 it("is ended if the owner can not be reached, with calls that wait for it, and says both once", () => {
   const { calls, limit, ended, logged } = scene();
-  limit.ownerFound();
+  limit.ownerFound(null);
   calls.oldest = 7;
   vi.advanceTimersByTime(10 * BAST_LIMIT_MS);
   expect([ended(), logged]).toEqual([
@@ -103,9 +104,37 @@ it("is ended if the owner can not be reached, with calls that wait for it, and s
   ]);
 });
 
+it("asks whether the owner lives at each look at which a call has waited for it; not itself, and not its disk", () => {
+  const { calls, limit } = scene();
+  let asked = 0;
+  limit.ownerFound(() => void (asked += 1));
+  vi.advanceTimersByTime(LOOK_MS);
+  expect(asked).toBe(0);
+  calls.oldest = 7;
+  vi.advanceTimersByTime(3 * LOOK_MS);
+  expect(asked).toBe(3);
+  calls.waitedMs = ASK_ALIVE_MS - 1;
+  vi.advanceTimersByTime(LOOK_MS);
+  expect(asked).toBe(3);
+  calls.waitedMs = ASK_ALIVE_MS;
+  // Out of reach for this node is not dead.
+  calls.inOwnersHands = false;
+  vi.advanceTimersByTime(LOOK_MS);
+  expect(asked).toBe(4);
+  calls.ofDisk = true;
+  vi.advanceTimersByTime(LOOK_MS);
+  expect(asked).toBe(4);
+  calls.ofDisk = false;
+  limit.ownerLost();
+  vi.advanceTimersByTime(LOOK_MS);
+  limit.ownerFound(null);
+  vi.advanceTimersByTime(LOOK_MS);
+  expect(asked).toBe(4);
+});
+
 it("has its limit while the owner answers, however many calls are under way", () => {
   const { calls, asked, limit } = scene();
-  limit.ownerFound();
+  limit.ownerFound(null);
   for (let look = 1; look < 20; look += 1) {
     calls.oldest = look;
     vi.advanceTimersByTime(LOOK_MS);
@@ -115,12 +144,12 @@ it("has its limit while the owner answers, however many calls are under way", ()
 
 it("has none without an owner, though calls wait, and does not look when it is closed", () => {
   const { calls, asked, limit } = scene();
-  limit.ownerFound();
+  limit.ownerFound(null);
   calls.oldest = 7;
   limit.ownerLost();
   vi.advanceTimersByTime(BAST_LIMIT_MS);
   expect(asked.limitMs).toBe(0);
-  limit.ownerFound();
+  limit.ownerFound(null);
   limit.close();
   vi.advanceTimersByTime(BAST_LIMIT_MS);
   expect(asked.times).toBe(3);
