@@ -9,6 +9,8 @@ import { run, withDisk } from "../volume/disk.ts";
 
 const ENDS_TIMEOUT_MS = 60_000;
 const BLOCK = 4096;
+/** Where a file has no largest size. */
+const TMPFS = "/dev/shm";
 
 let hung: HungDisk | null = null;
 afterEach(() => {
@@ -78,18 +80,22 @@ while min(answered[1:]) < 20: time.sleep(0.001)
 
 it("R11: a write that was answered is on the image, also if it came while the path was being cut", async () => {
   for (let round = 0; round < 4; round++) {
-    await withDisk("none", async ({ device, image }) => {
-      const bytes = statSync(image).size;
-      const writer = startActor({ cwd: "/" });
-      await writer.run(NUMBERS, { device }, ENDS_TIMEOUT_MS);
-      await cutLoop(device);
-      const answered = await writer.run<number[]>(`[thread.join() for thread in threads]; result = answered`, {}, ENDS_TIMEOUT_MS);
-      const found = contents(image, bytes);
-      const lost = answered.map((number, place) => number - Number(found.readBigUInt64LE(4096 * place))).filter((many) => many > 0);
-      expect([lost, statSync(image).size]).toEqual([[], bytes]);
-      writer.signal("SIGKILL");
-      await writer.ended;
-    });
+    await withDisk(
+      "none",
+      async ({ device, image }) => {
+        const bytes = statSync(image).size;
+        const writer = startActor({ cwd: "/" });
+        await writer.run(NUMBERS, { device }, ENDS_TIMEOUT_MS);
+        await cutLoop(device);
+        const answered = await writer.run<number[]>(`[thread.join() for thread in threads]; result = answered`, {}, ENDS_TIMEOUT_MS);
+        const found = contents(image, bytes);
+        const lost = answered.map((number, place) => number - Number(found.readBigUInt64LE(4096 * place))).filter((many) => many > 0);
+        expect([lost, statSync(image).size]).toEqual([[], bytes]);
+        writer.signal("SIGKILL");
+        await writer.ended;
+      },
+      TMPFS,
+    );
   }
 });
 

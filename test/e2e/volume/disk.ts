@@ -28,8 +28,8 @@ export function attachLoop(image: string): string {
   return device;
 }
 
-export async function withDisk<T>(mkfs: Mkfs, use: (disk: Disk) => T | Promise<T>): Promise<T> {
-  const dir = mkdtempSync(path.join(os.tmpdir(), "coverlay-disk-"));
+export async function withDisk<T>(mkfs: Mkfs, use: (disk: Disk) => T | Promise<T>, parent: string = os.tmpdir()): Promise<T> {
+  const dir = mkdtempSync(path.join(parent, "coverlay-disk-"));
   const image = path.join(dir, "image");
   const mountPoint = path.join(dir, "mnt");
   mkdirSync(mountPoint);
