@@ -60,6 +60,8 @@ export interface TestLab {
   kill(nodeid: number, what?: "node" | "dlmd" | "overlay"): Promise<void>;
   start(...nodeids: number[]): Promise<void>;
   stop(nodeid: number): Promise<void>;
+  /** One after the other. Over corosync, where nodes that left count for the quorum, all of them unmount before the first one ends. */
+  stopAll(...nodeids: number[]): Promise<void>;
   /** The owner's nodeid. */
   owner(): Promise<number>;
   status(): Promise<NodeReport[]>;
@@ -161,6 +163,7 @@ export async function startLab(options: LabOptions = {}): Promise<TestLab> {
     return testLab(
       dir,
       lines.map((line) => JSON.parse(line) as NodeLine),
+      engine,
       end,
     );
   } catch (error) {
@@ -169,8 +172,13 @@ export async function startLab(options: LabOptions = {}): Promise<TestLab> {
   }
 }
 
-function testLab(dir: string, nodes: readonly NodeLine[], end: () => Promise<void>): TestLab {
+function testLab(dir: string, nodes: readonly NodeLine[], engine: LabEngine, end: () => Promise<void>): TestLab {
   const name = (nodeid: number): string => `node${nodeid}`;
+  const node = (nodeid: number): NodeLine => {
+    const found = nodes.find((one) => one.nodeid === nodeid);
+    if (found === undefined) throw new Error(`the lab has no node ${nodeid}`);
+    return found;
+  };
   const lab = async (...words: string[]): Promise<string> =>
     mustSucceed(`lab ${words.join(" ")}`, await coverlay(["lab", ...words, "--dir", dir]));
   const exec = (nodeid: number, command: readonly string[], options: RunOptions = {}): Promise<RunResult> =>
@@ -178,17 +186,20 @@ function testLab(dir: string, nodes: readonly NodeLine[], end: () => Promise<voi
   return {
     dir,
     nodes,
-    node(nodeid) {
-      const found = nodes.find((node) => node.nodeid === nodeid);
-      if (found === undefined) throw new Error(`the lab has no node ${nodeid}`);
-      return found;
-    },
+    node,
     lab,
     exec,
     mustExec: async (nodeid, command, options) => mustSucceed(command.join(" "), await exec(nodeid, command, options)),
     kill: async (nodeid, what = "node") => void (await lab("kill", name(nodeid), "--what", what)),
     start: async (...nodeids) => void (await lab("start", nodeids.map(name).join(","))),
     stop: async (nodeid) => void (await lab("stop", name(nodeid))),
+    async stopAll(...nodeids) {
+      for (const { netns, mount } of engine === "corosync" ? nodeids.map(node) : []) {
+        const words = [`--net=/run/netns/${netns}`, process.execPath, coverlayProgram, "umount", mount];
+        mustSucceed(`umount ${mount}`, await run("nsenter", words, { timeoutMs: COMMAND_TIMEOUT_MS }));
+      }
+      for (const nodeid of nodeids) await lab("stop", name(nodeid));
+    },
     owner: async () => Number((await lab("owner")).trim().replace(/^node/, "")),
     status: async () => (JSON.parse(await lab("status", "--json")) as { nodes: NodeReport[] }).nodes,
     end,
