@@ -6,49 +6,16 @@ import { spawn } from "node:child_process";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { type RunResult, run } from "../../overlay/lab/command.ts";
 import { labFiles } from "../../overlay/lab/layout.ts";
-import { endActors, startActor } from "./actor.ts";
+import { endActors } from "./actor.ts";
 import { coverlay, coverlayProgram, startLab, type TestLab, withLab } from "./lab.ts";
 import { untilRole } from "./role.ts";
+import { type Synced, SyncedLoad, wrongOf } from "./synced-load.ts";
 
 const LONG_MS = 120_000;
 
 afterEach(() => endActors());
 
 const nodeName = (nodeid: number): string => `node${nodeid}`;
-
-/** Files that are made and synced one after the other, until the mount is dead; `synced`: those of which fsync(2) said that they are on the disk. */
-const LOAD = `
-synced, why = 0, None
-os.makedirs(place)
-os.fsync(os.open(place, os.O_RDONLY)); os.fsync(os.open(".", os.O_RDONLY))
-def works():
-    global synced, why
-    try:
-        while True:
-            fd = os.open(f"{place}/{synced}", os.O_CREAT | os.O_WRONLY)
-            os.write(fd, str(synced).encode() * 1000)
-            os.fsync(fd)
-            synced += 1
-            os.close(fd)
-    except OSError as error: why = errno.errorcode.get(error.errno)
-thread = threading.Thread(target=works, daemon=True)
-thread.start()
-while synced < 20: time.sleep(0.001)
-`;
-/** What is not as it was synced: the number, what stat(2) and read(2) say of it, and what they say when they are asked again. */
-const LOOK = `
-def look(n):
-    said = code(os.stat, f"{place}/{n}")
-    if said != "ok": return said
-    found = get(f"{place}/{n}")
-    return "" if found == str(n) * 1000 else f"{len(found)} bytes: {found[:20]!r} to {found[-20:]!r}"
-result = [(n, first, look(n)) for n in range(synced) if (first := look(n)) != ""]`;
-
-/** Files of a node that were synced before the power went. */
-interface Synced {
-  readonly place: string;
-  readonly synced: number;
-}
 
 const everybody = (lab: TestLab): number[] => lab.nodes.map(({ nodeid }) => nodeid);
 
@@ -57,19 +24,11 @@ let turn = 0;
 /** The power goes on all nodes at one moment, while all of them write. */
 async function losePower(lab: TestLab): Promise<Synced[]> {
   turn += 1;
-  const loads = everybody(lab).map((nodeid) => ({
-    place: `turn-${turn}-of-${nodeid}`,
-    load: startActor({ cwd: lab.node(nodeid).mount }),
-  }));
-  await Promise.all(loads.map(({ load, place }) => load.run(LOAD, { place }, LONG_MS)));
+  const loads = await Promise.all(everybody(lab).map((nodeid) => SyncedLoad.begin(lab, nodeid, `turn-${turn}-of-${nodeid}`)));
   await lab.lab("kill", everybody(lab).map(nodeName).join(","));
-  const lost: Synced[] = [];
-  for (const { load, place } of loads) {
-    const [synced, why] = await load.run<[number, string]>(`thread.join(); result = [synced, why]`, {}, LONG_MS);
-    // It worked until the power went.
-    expect(["ENOTCONN", "ECONNABORTED"]).toContain(why);
-    lost.push({ place, synced });
-  }
+  const lost = await Promise.all(loads.map((load) => load.ended()));
+  // Each worked until the power went.
+  for (const { errors } of lost) expect(errors).toEqual([expect.stringMatching(/^(ENOTCONN|ECONNABORTED)$/)]);
   endActors();
   return lost;
 }
@@ -78,14 +37,7 @@ async function losePower(lab: TestLab): Promise<Synced[]> {
 async function isWhole(lab: TestLab, lost: readonly Synced[]): Promise<void> {
   const owner = await lab.owner();
   for (const nodeid of everybody(lab)) await untilRole(lab, nodeid, nodeid === owner ? "owner" : "remote");
-  for (const nodeid of everybody(lab)) {
-    const reader = startActor({ cwd: lab.node(nodeid).mount });
-    for (const { place, synced } of lost)
-      expect([nodeid, place, await reader.run(LOOK, { place, synced }, LONG_MS)]).toEqual([nodeid, place, []]);
-    // Its mount is not busy any more.
-    reader.signal("SIGKILL");
-    await reader.ended;
-  }
+  for (const nodeid of everybody(lab)) expect(await wrongOf(lab, nodeid, lost)).toEqual([]);
 }
 
 /** A command of coverlay on a node that runs, in its network. */
