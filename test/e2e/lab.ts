@@ -21,7 +21,7 @@ const UP_TIMEOUT_MS = 180_000;
 const COMMAND_TIMEOUT_MS = 120_000;
 
 /** Of labs for which a test names none: the whole suite runs over either. */
-const testEngine: LabEngine = process.env["COVERLAY_TEST_ENGINE"] === "corosync" ? "corosync" : "builtin";
+export const testEngine: LabEngine = process.env["COVERLAY_TEST_ENGINE"] === "corosync" ? "corosync" : "builtin";
 
 /** The compiled program, as a user runs it. */
 export const coverlayProgram: string = path.join(dist, "overlay/main.js");
@@ -60,6 +60,8 @@ export interface TestLab {
   kill(nodeid: number, what?: "node" | "dlmd" | "overlay"): Promise<void>;
   start(...nodeids: number[]): Promise<void>;
   stop(nodeid: number): Promise<void>;
+  /** Its lock manager stays, and its vote. */
+  unmount(nodeid: number): Promise<void>;
   /** One after the other. Over corosync, where nodes that left count for the quorum, all of them unmount before the first one ends. */
   stopAll(...nodeids: number[]): Promise<void>;
   /** The owner's nodeid. */
@@ -183,6 +185,11 @@ function testLab(dir: string, nodes: readonly NodeLine[], engine: LabEngine, end
     mustSucceed(`lab ${words.join(" ")}`, await coverlay(["lab", ...words, "--dir", dir]));
   const exec = (nodeid: number, command: readonly string[], options: RunOptions = {}): Promise<RunResult> =>
     coverlay(["lab", "exec", name(nodeid), "--dir", dir, "--", ...command], options);
+  const unmount = async (nodeid: number): Promise<void> => {
+    const { netns, mount } = node(nodeid);
+    const words = [`--net=/run/netns/${netns}`, process.execPath, coverlayProgram, "umount", mount];
+    mustSucceed(`umount ${mount}`, await run("nsenter", words, { timeoutMs: COMMAND_TIMEOUT_MS }));
+  };
   return {
     dir,
     nodes,
@@ -193,11 +200,9 @@ function testLab(dir: string, nodes: readonly NodeLine[], engine: LabEngine, end
     kill: async (nodeid, what = "node") => void (await lab("kill", name(nodeid), "--what", what)),
     start: async (...nodeids) => void (await lab("start", nodeids.map(name).join(","))),
     stop: async (nodeid) => void (await lab("stop", name(nodeid))),
+    unmount,
     async stopAll(...nodeids) {
-      for (const { netns, mount } of engine === "corosync" ? nodeids.map(node) : []) {
-        const words = [`--net=/run/netns/${netns}`, process.execPath, coverlayProgram, "umount", mount];
-        mustSucceed(`umount ${mount}`, await run("nsenter", words, { timeoutMs: COMMAND_TIMEOUT_MS }));
-      }
+      for (const nodeid of engine === "corosync" ? nodeids : []) await unmount(nodeid);
       for (const nodeid of nodeids) await lab("stop", name(nodeid));
     },
     owner: async () => Number((await lab("owner")).trim().replace(/^node/, "")),
