@@ -1,11 +1,9 @@
 /** The commands of `coverlay lab` that do something to nodes: kill, start, stop, cut, uncut, hang, unhang, stall, unstall, partition, heal, net. */
 import type { Argv, CommandModule } from "yargs";
 import { assert } from "../../dlmd/base/assert.ts";
-import { OperatingError } from "../../dlmd/base/error.ts";
 import { bootNodes, killProgram, signalPrograms, stopNode } from "../lab/boot.ts";
-import { setCut } from "../lab/disk.ts";
 import { applyNetwork } from "../lab/network.ts";
-import { cutPath, hungGroup, letDiskGo, nodeProcesses, powerOff } from "../lab/power.ts";
+import { cutDisk, hangDisk, letDiskGo, powerOff } from "../lab/power.ts";
 import { checkRoot } from "../lab/prerequisites.ts";
 import { processRef } from "../lab/processes.ts";
 import {
@@ -15,7 +13,6 @@ import {
   existingLab,
   labNode,
   realLabDir,
-  updateNode,
   withLabLock,
   withWorker,
   writeLab,
@@ -98,42 +95,24 @@ const stopCommand: LabCommand<NodeArguments> = {
     }),
 };
 
-/** Its loop device. Throws OperatingError "no-disk", "node-off". */
-function diskOf(lab: LabState, node: LabNode): string {
-  if (lab.lower === "directory") {
-    throw new OperatingError("this lab has no disk: its lower is a directory", {
-      code: "no-disk",
-      hint: "Use a lab with --lower ext4 or xfs.",
-    });
-  }
-  if (node.device !== null && node.power === "on") return node.device;
-  throw new OperatingError(`${node.node} is off`, { code: "node-off", hint: `Boot it with lab start ${node.node}.` });
-}
-
-async function cutNodes(lab: LabState, nodes: readonly LabNode[], cut: boolean): Promise<void> {
-  for (const node of nodes) {
-    const device = diskOf(lab, node);
-    if (cut) {
-      await cutPath(lab, node);
-      continue;
-    }
-    await updateNode(lab.dir, node.nodeid, { cut });
-    await setCut(lab, device, cut);
-  }
-}
-
 const cutCommand: LabCommand<NodeArguments> = {
   command: "cut <node>",
   describe: "cut its path to the disk: its I/O fails, nothing of it reaches the image",
   builder: (yargs) => yargs.positional("node", whichNodes).example("$0 lab cut node1", "node1 loses its disk and goes on running"),
-  handler: (args) => onNodes(args, "cut off its disk", (lab, nodes) => cutNodes(lab, nodes, true)),
+  handler: (args) =>
+    onNodes(args, "cut off its disk", async (lab, nodes) => {
+      for (const node of nodes) await cutDisk(lab, node, true);
+    }),
 };
 
 const uncutCommand: LabCommand<NodeArguments> = {
   command: "uncut <node>",
   describe: "give its path to the disk back",
   builder: (yargs) => yargs.positional("node", whichNodes).example("$0 lab uncut node1", "the disk is reached again"),
-  handler: (args) => onNodes(args, "has its disk again", (lab, nodes) => cutNodes(lab, nodes, false)),
+  handler: (args) =>
+    onNodes(args, "has its disk again", async (lab, nodes) => {
+      for (const node of nodes) await cutDisk(lab, node, false);
+    }),
 };
 
 const hangCommand: LabCommand<NodeArguments> = {
@@ -142,11 +121,7 @@ const hangCommand: LabCommand<NodeArguments> = {
   builder: (yargs) => yargs.positional("node", whichNodes).example("$0 lab hang node1", "node1 waits for its disk, and nothing fails"),
   handler: (args) =>
     onNodes(args, "its disk does not answer", async (lab, nodes) => {
-      for (const node of nodes) {
-        if (node.cut) throw new OperatingError(`${node.node} is cut off its disk`, { code: "cut", hint: `First: lab uncut ${node.node}.` });
-        const pids = nodeProcesses(lab, node).map(({ pid }) => pid);
-        hungGroup(lab, node).hang(diskOf(lab, node), pids, true);
-      }
+      for (const node of nodes) await hangDisk(lab, node);
     }),
 };
 

@@ -31,8 +31,10 @@ export class HungGroup {
     this.#group = path.join(groups(), name);
   }
 
-  get exists(): boolean {
-    return existsSync(this.#group);
+  /** That device hangs for it. */
+  hangs(device: string): boolean {
+    const file = path.join(this.#group, isV1() ? "blkio.throttle.read_bps_device" : "io.max");
+    return existsSync(file) && existsSync(device) && readFileSync(file, "latin1").includes(`${deviceNumber(device)} `);
   }
 
   /** That device hangs for those processes and for what they start; `everybody`: for all that are in no group of their own, if the kernel can do that. */
@@ -53,16 +55,22 @@ export class HungGroup {
 
   /** The disk answers again. */
   letGo(device: string): void {
+    if (!existsSync(device) || !existsSync(this.#group)) return;
     if (isV1()) limit(V1, device, 0);
-    if (this.exists) limit(this.#group, device, 0);
+    limit(this.#group, device, 0);
   }
 
-  /** The group goes, and what is left of it lives on. No disk hangs for it by then. */
+  /** The group goes, and what is left of it lives on. No disk hangs for it by then. It stays for as long as a process that ends is in it. */
   end(): void {
-    if (!this.exists) return;
+    if (!existsSync(this.#group)) return;
     for (const pid of readFileSync(path.join(this.#group, "cgroup.procs"), "latin1").split("\n").filter(Boolean))
       unlessGone(() => writeFileSync(path.join(groups(), "cgroup.procs"), pid));
-    rmdirSync(this.#group);
+    try {
+      rmdirSync(this.#group);
+    } catch (error) {
+      // Such a process cannot be moved. The group has no limit any more.
+      if ((error as NodeJS.ErrnoException).code !== "EBUSY") throw error;
+    }
   }
 }
 

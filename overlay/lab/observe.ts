@@ -4,7 +4,7 @@ import { readOverlayFile, queryOverlayStatus } from "../query/overlay-query.ts";
 import type { ViewInfo } from "../../dlmd/client/api.ts";
 import { overlayProcess } from "./boot.ts";
 import { mountsUnder } from "./fuse-mounts.ts";
-import { hungGroup } from "./power.ts";
+import { isHung } from "./power.ts";
 import { isAlive, isStopped, processRef } from "./processes.ts";
 import { type LabNode, type LabState, type NodeNetwork, labNodes } from "./state.ts";
 
@@ -75,7 +75,7 @@ async function observeNode(lab: LabState, node: LabNode, withView: boolean): Pro
     address: node.address,
     device: node.device,
     cut: node.cut,
-    hung: hungGroup(lab, node).exists,
+    hung: isHung(lab, node),
     stalled: Object.entries(programs).flatMap(([name, ref]) => (ref !== null && isStopped(ref) ? [name] : [])),
     network: node.network,
     ops: status?.ops ?? null,

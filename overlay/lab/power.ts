@@ -108,24 +108,61 @@ export function fenceOff(lab: LabState, node: LabNode): Promise<string | null> {
 }
 
 /** A disk that hangs answers first: LOOP_SET_STATUS64 writes back what the kernel has of the device, and would wait for ever. */
-export async function cutPath(lab: LabState, node: LabNode): Promise<void> {
+async function cutPath(lab: LabState, node: LabNode): Promise<void> {
   letDiskGo(lab, node);
   if (lab.lower === "directory" || node.device === null) return;
   await updateNode(lab.dir, node.nodeid, { cut: true });
   await setCut(lab, node.device, true);
 }
 
-/** The part of cgroup's tree in which its disk hangs. */
-export function hungGroup(lab: LabState, node: LabNode): HungGroup {
+function hungGroup(lab: LabState, node: LabNode): HungGroup {
   return new HungGroup(`coverlay-lab-${lab.id}-${node.node}`);
 }
 
-/** Its disk answers again, if it did not. */
+/** Its disk does not answer. */
+export function isHung(lab: LabState, node: LabNode): boolean {
+  return lab.lower !== "directory" && node.device !== null && hungGroup(lab, node).hangs(node.device);
+}
+
+/** Its disk does not answer any more. Throws OperatingError "no-disk", "node-off", "cut", "no-hang". */
+export function hangDisk(lab: LabState, node: LabNode): Promise<void> {
+  return withPower(lab, [node], async ([now]) => {
+    const device = diskOf(lab, now ?? node);
+    if (now?.cut === true) {
+      throw new OperatingError(`${node.node} is cut off its disk`, { code: "cut", hint: `First: coverlay lab uncut ${node.node}.` });
+    }
+    const pids = nodeProcesses(lab, node).map(({ pid }) => pid);
+    hungGroup(lab, node).hang(device, pids, true);
+  });
+}
+
+/** Its disk answers again, if it did not. Whoever switches the node may wait for just that. */
 export function letDiskGo(lab: LabState, node: LabNode): void {
   const group = hungGroup(lab, node);
-  if (!group.exists) return;
   if (node.device !== null && lab.lower !== "directory") group.letGo(node.device);
   group.end();
+}
+
+/** Its loop device. Throws OperatingError "no-disk", "node-off". */
+function diskOf(lab: LabState, node: LabNode): string {
+  if (lab.lower === "directory") {
+    throw new OperatingError("this lab has no disk: its lower is a directory", {
+      code: "no-disk",
+      hint: "Use a lab with --lower ext4 or xfs.",
+    });
+  }
+  if (node.device !== null && node.power === "on") return node.device;
+  throw new OperatingError(`${node.node} is off`, { code: "node-off", hint: `Boot it with lab start ${node.node}.` });
+}
+
+/** Cuts its path to the disk, or joins it again. Throws OperatingError "no-disk", "node-off". */
+export function cutDisk(lab: LabState, node: LabNode, cut: boolean): Promise<void> {
+  return withPower(lab, [node], async ([now]) => {
+    const device = diskOf(lab, now ?? node);
+    if (cut) return cutPath(lab, now ?? node);
+    await updateNode(lab.dir, node.nodeid, { cut });
+    await setCut(lab, device, cut);
+  });
 }
 
 async function endProcesses(lab: LabState, node: LabNode): Promise<void> {
@@ -138,6 +175,8 @@ async function endProcesses(lab: LabState, node: LabNode): Promise<void> {
 
 export async function giveDiskBack(lab: LabState, node: LabNode): Promise<void> {
   if (lab.lower === "directory" || node.device === null) return;
+  // Else who has the loop device next would have a disk that hangs.
+  letDiskGo(lab, node);
   await detachLoops(imageOf(lab), [node.device]);
   if (trimImage(lab))
     process.stderr.write(`coverlay: ${node.node}: a write that the kernel held back when its disk was cut was answered, and is lost\n`);

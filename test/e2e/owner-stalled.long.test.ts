@@ -1,4 +1,6 @@
 /** H13: an owner's overlay that stands still, or whose disk hangs, while calls of other nodes wait for its answer and nobody wants a lock of it. */
+import { readFileSync } from "node:fs";
+import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import { processRef } from "../../overlay/lab/processes.ts";
@@ -57,6 +59,9 @@ it("an overlay that stands still is ended by its dlmd, and the calls go on with 
   expect(await Promise.all(answers)).toEqual(["ENOENT", "yyy"]);
   expect([near, far]).toContain(await lab.owner());
   expect(processRef(pid)).toBeNull();
+  expect(readFileSync(`${path.dirname(lab.node(owner).runDir)}/dlmd.log`, "utf8")).toMatch(
+    /not answered a blocking AST for \S+ owner-alive/,
+  );
   await lab.start(owner);
   const back = startActor({ cwd: lab.node(owner).mount });
   expect(await back.run<string>(`put("back", "x"); result = get("big")[:3]`)).toBe("yyy");
