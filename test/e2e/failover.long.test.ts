@@ -37,6 +37,7 @@ async function fencedNodes(lab: TestLab, nodeid: number): Promise<number[]> {
 
 /** Files that are made and synced one after the other, on every node, from before the death until after it; gives how many, and the longest time. */
 const LOAD = `
+if not os.path.ismount("."): raise RuntimeError("not mounted: the load would fill what is below")
 made, longest, errors = 0, 0.0, []
 os.makedirs(place, exist_ok=True)
 def works():

@@ -9,6 +9,7 @@ const LONG_MS = 120_000;
  * they are on the disk. Of EIO and ESTALE it stands one, with which an owner's death may end the call that is under way: it makes that file again.
  */
 const LOAD = `
+if not os.path.ismount("."): raise RuntimeError("not mounted: the load would fill what is below")
 synced, errors, go = 0, [], True
 os.makedirs(place)
 os.fsync(os.open(place, os.O_RDONLY)); os.fsync(os.open(".", os.O_RDONLY))
