@@ -6,6 +6,7 @@ import type { ClusterInfo } from "../../dlmd/client/api.ts";
 import { askDlmd } from "../query/dlmd-query.ts";
 import { askOverlay, listOverlays, type OverlayEntry } from "../query/overlay-query.ts";
 import { HAND_OVER_ANSWER_MS, type HandOverAnswer } from "../serve/hand-over.ts";
+import { NO_QUORUM_HINT, noQuorumWords } from "../volume/mount-checks.ts";
 import { requireRoot } from "./mount.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
 import { print, printJson, runCommand, usageError } from "./output.ts";
@@ -85,10 +86,16 @@ export const handoverCommand: CommandModule<object, HandoverArguments> = {
   handler: ({ runDir, json, volume, node }) =>
     runCommand(json, async () => {
       requireRoot("hand a volume over");
-      const { info } = await askDlmd(runDir, null);
+      const { info, view } = await askDlmd(runDir, null);
       const heir = node === undefined ? 0 : nodeidOf(info, node);
       const nameOf = (nodeid: number): string => info.nodes.find((one) => one.nodeid === nodeid)?.name ?? `node ${nodeid}`;
       const { connection, file } = findMount(runDir, volume);
+      // The overlay would wait for locks until there is one.
+      if (!view.quorate)
+        throw new OperatingError(`volume ${file.volume} is not handed over: ${noQuorumWords(view)}`, {
+          code: "no-quorum",
+          hint: NO_QUORUM_HINT,
+        });
       if (!json) process.stderr.write(`coverlay: handing volume ${file.volume} over to ${heir === 0 ? "another node" : nameOf(heir)}\n`);
       const answer = await askHandover(runDir, connection, heir);
       const words = describeHandover(answer, file.volume, nameOf);

@@ -124,12 +124,14 @@ function listVolumes(info: ClusterInfo): string {
   return info.volumes.length === 0 ? "none" : info.volumes.map((volume) => `${volume.name} (${volume.uuid})`).join(", ");
 }
 
+export function noQuorumWords({ quorumReason, members }: ViewInfo): string {
+  return `the cluster has no quorum: ${quorumReason}; this node sees ${members.length === 0 ? "nobody" : `nodes ${members.join(", ")}`}`;
+}
+
+export const NO_QUORUM_HINT = "Start dlmd on more nodes, or mend the network between them; `coverlay nodes` shows who is missing.";
+
 function noQuorum(view: ViewInfo): OperatingError {
-  return refuse(
-    "no-quorum",
-    `the cluster has no quorum: ${view.quorumReason}; this node sees ${view.members.length === 0 ? "nobody" : `nodes ${view.members.join(", ")}`}`,
-    "Start dlmd on more nodes, or mend the network between them; `coverlay nodes` shows who is missing.",
-  );
+  return refuse("no-quorum", noQuorumWords(view), NO_QUORUM_HINT);
 }
 
 function requireNotMounted(name: string, source: LowerSource | null, mountPoint: string, runDir: string): void {

@@ -2,6 +2,8 @@
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { RunResult } from "../../overlay/lab/command.ts";
+import { askDlmd } from "../../overlay/query/dlmd-query.ts";
+import { until } from "./actor.ts";
 import { coverlay, startLab, type TestLab } from "./lab.ts";
 import { SteadyWorker } from "./steady-worker.ts";
 
@@ -62,5 +64,15 @@ describe("handover", () => {
     await lab.unmount(1);
     expect(await refused(owner, "lab")).toContain("no other node has the volume mounted and reaches its device");
     await lab.start(1, 3);
+  });
+
+  it("is refused at once, with words, where there is no quorum", async () => {
+    await lab.lab("partition", "node3");
+    await until("node3 has no quorum", async () => !(await askDlmd(lab.node(3).runDir, null)).view.quorate);
+    const { status, stderr } = await handover(3, "lab");
+    expect(status).toBe(1);
+    expect(stderr).toMatch(/^coverlay: volume lab is not handed over: the cluster has no quorum: .*; this node sees nodes 3\n/);
+    expect(JSON.parse((await handover(3, "lab", "--json")).stderr)).toMatchObject({ code: "no-quorum" });
+    await lab.lab("heal", "node3");
   });
 });
