@@ -173,6 +173,19 @@ describe("ocf:coverlay:volume", () => {
     expect(await ask("monitor")).toEqual([Ocf.NOT_RUNNING, ""]);
   });
 
+  it("a stop whose users do not end is over in its time, with the reason", async ({ skip }) => {
+    skip(missing !== null, missing ?? "");
+    expect(await ask("start")).toEqual(ok);
+    const program = path.join(here.agent.folder, "always-busy");
+    writeFileSync(program, "#!/bin/sh\necho 'coverlay: umount: EBUSY' >&2; exit 32\n", { mode: 0o755 });
+    expect(await ask("stop", { coverlay: program }, {}, 8)).toEqual([
+      Ocf.GENERIC,
+      expect.stringMatching(/umount: .*EBUSY, and the stop is out of time$/),
+    ]);
+    expect(await ask("monitor")).toEqual(ok);
+    expect(await ask("stop")).toEqual(ok);
+  });
+
   it("what else is mounted there is left alone; over ours it is an error", async ({ skip }) => {
     skip(missing !== null, missing ?? "");
     expect((await run("mount", ["-t", "tmpfs", "tmpfs", directory])).status).toBe(0);
