@@ -143,7 +143,9 @@ const AFTER_CUT: OwnersDeath = {
     const lower = startActor({ cwd: "/" });
     await lower.run(`root = os.open(lower, os.O_RDONLY)`, { lower: lowerDirectory(overlayPid ?? 0, device ?? "") });
     await lab.lab("cut", `node${owner}`);
-    expect(await lower.run(`result = [code(os.mkdir, "made-late", dir_fd=root), code(os.fsync, root)]`)).toContain("EIO");
+    // EROFS: its journal had met it before.
+    const late = await lower.run<string[]>(`result = [code(os.mkdir, "made-late", dir_fd=root), code(os.fsync, root)]`);
+    expect(late.filter((word) => ["EIO", "EROFS"].includes(word))).not.toEqual([]);
     await lower.run(`os.close(root)`);
   },
 };
