@@ -5,6 +5,7 @@
 import { existsSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { processRef } from "../../overlay/lab/processes.ts";
 import { BAST_LIMIT_MS } from "../../overlay/serve/answer-limit.ts";
 import { type Actor, endActors, startActor, until, untilWaiting } from "./actor.ts";
 import { startLab, type TestLab } from "./lab.ts";
@@ -85,7 +86,7 @@ result = {name: mappable(fds[name]) for name in names}`,
   );
 
   it(
-    "an owner that answers nothing for longer than that: nodes that wait for it can give nothing up, and are not ended for it",
+    "an owner that answers nothing for longer than that: nodes that wait for it can give nothing up, and are not ended for it; the owner is",
     async () => {
       const owner = await lab.owner();
       const [waiting, wanting] = nodeids.filter((nodeid) => nodeid !== owner) as [number, number];
@@ -94,27 +95,30 @@ result = {name: mappable(fds[name]) for name in names}`,
       await on(waiting).run(`os.pwrite(slow, b"before", 0)`);
       const pid = lab.node(owner).overlayPid ?? 0;
       process.kill(pid, "SIGSTOP");
-      try {
-        // The write runs, with its lock pinned, and the other node wants that lock.
-        const written = on(waiting).run(`result = os.pwrite(slow, b"during it", 0)`, {}, 10 * LIMIT_MS);
-        await untilWaiting(on(waiting));
-        const seen = on(wanting).run(`result = os.fstat(slow).st_size`, {}, 10 * LIMIT_MS);
-        await untilWaiting(on(wanting));
-        await sleep(2.5 * LIMIT_MS);
-        expect(nodeids.filter(lives)).toEqual(nodeids);
-        process.kill(pid, "SIGCONT");
-        expect([await written, await seen]).toEqual([9, 9]);
-      } finally {
-        process.kill(pid, "SIGCONT");
-      }
+      const begun = performance.now();
+      // The write runs, with its lock pinned, and the other node wants that lock.
+      const written = on(waiting).run(`result = os.pwrite(slow, b"during it", 0)`, {}, 10 * LIMIT_MS + 60_000);
+      await untilWaiting(on(waiting));
+      const seen = on(wanting).run(`result = os.fstat(slow).st_size`, {}, 10 * LIMIT_MS + 60_000);
+      await untilWaiting(on(wanting));
+      expect([await written, await seen]).toEqual([9, 9]);
+      // The owner is asked some time after they began to wait: their limit was over before its own.
+      expect(performance.now() - begun).toBeGreaterThan(LIMIT_MS);
+      expect(processRef(pid)).toBeNull();
+      expect([waiting, wanting].filter(lives)).toEqual([waiting, wanting]);
+      on(owner).signal("SIGKILL");
+      await lab.start(owner);
+      programs[owner - 1] = startActor({ cwd: lab.node(owner).mount });
     },
-    4 * LIMIT_MS + 60_000,
+    10 * LIMIT_MS + 120_000,
   );
 
   it(
     "and the limit holds: an overlay that stands still with a lock that is wanted is ended",
     async () => {
-      const [, stopped, writer] = nodeids as [number, number, number];
+      const owner = await lab.owner();
+      const stopped = nodeids.find((nodeid) => nodeid !== owner && lives(nodeid)) ?? 0;
+      const writer = nodeids.find((nodeid) => nodeid !== owner && nodeid !== stopped) ?? 0;
       await on(stopped).run(`put("wanted", "old"); result = os.stat("wanted").st_size`);
       const pid = lab.node(stopped).overlayPid ?? 0;
       process.kill(pid, "SIGSTOP");
