@@ -3,7 +3,6 @@
  * blocking AST. The time is a short one here. COVERLAY_HOLD_OPEN_MS=1800000 gives the real limit, and holds the files open for half an hour.
  */
 import { existsSync } from "node:fs";
-import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { processRef } from "../../overlay/lab/processes.ts";
 import { BAST_LIMIT_MS } from "../../overlay/serve/answer-limit.ts";
