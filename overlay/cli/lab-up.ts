@@ -19,6 +19,7 @@ interface UpArguments {
   readonly image: string | undefined;
   readonly engine: "builtin" | "corosync";
   readonly fencing: boolean;
+  readonly "two-node": boolean;
   readonly detach: boolean;
 }
 
@@ -39,6 +40,7 @@ export const labUpCommand: CommandModule<{ dir: string; json: boolean }, UpArgum
       .option("image", { type: "string", requiresArg: true, describe: "use this file for the disk; it is overwritten, and stays" })
       .option("engine", { choices: ["builtin", "corosync"] as const, default: "builtin" as const, describe: "how dlmds agree on views" })
       .option("fencing", { type: "boolean", default: true, describe: "each node has a fence device; --no-fencing: none has one" })
+      .option("two-node", { type: "boolean", default: false, describe: "one of two nodes is a quorum; the fence decides between them" })
       .option("detach", { type: "boolean", default: false, describe: "return once every mount answers; end it with lab down" })
       .example("$0 lab up", "three nodes, until Ctrl-C")
       .example("$0 lab up --nodes 5 --size 512M --dir /tmp/five", "five nodes in a directory of their own")
@@ -88,6 +90,7 @@ async function labUp(args: UpArguments): Promise<number> {
         lower,
         engine,
         fencing: args.fencing,
+        twoNode: args["two-node"],
         sizeBytes: image === null ? sizeBytes : givenImageBytes(image),
         image,
       },

@@ -7,14 +7,16 @@ import { closeSync, existsSync, openSync, readFileSync, statSync, watch } from "
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { OperatingError } from "../../dlmd/base/error.ts";
+import type { ViewInfo } from "../../dlmd/client/api.ts";
 import { askDlmd, waitForView } from "../query/dlmd-query.ts";
 import { EXIT } from "../cli/output.ts";
-import { readOverlayFile, removeGoneOverlays } from "../query/overlay-query.ts";
+import { queryOverlayStatus, readOverlayFile, removeGoneOverlays } from "../query/overlay-query.ts";
 import { must, run } from "./command.ts";
-import { startCorosync } from "./corosync.ts";
+import { corosyncAmong, startCorosync } from "./corosync.ts";
 import { cleanUnmount, forceUnmountUnder, mountsUnder, removeMountRecords } from "./fuse-mounts.ts";
 import { waitForFence } from "./fence-wait.ts";
 import { labFiles, netnsArguments } from "./layout.ts";
+import { SERVES_WAIT_MS, waitForMount } from "./mount-wait.ts";
 import { giveDiskBack, killProcesses, nodeProcesses, powerOn } from "./power.ts";
 import { isAlive, KILL_TIMEOUT_MS, markedEnvironment, processRef, signalProcess, waitGone } from "./processes.ts";
 import { type LabNode, type LabState, type ProcessRef, existingLab, labNode, labNodes, updateNode } from "./state.ts";
@@ -181,6 +183,30 @@ async function fenceEnded(lab: LabState, { nodeid, node, power }: LabNode): Prom
   process.stderr.write(`${node} is still being fenced: it is started all the same, and may be switched off again\n`);
 }
 
+/** Throws OperatingError "mount-waits" where its mount is there and does not come to serve. */
+async function servedAlready(lab: LabState, node: LabNode): Promise<boolean> {
+  const { nodeid, runDir, mount } = node;
+  const isThere = (): boolean => overlayProcess(lab, node) !== null && mountsUnder(mount).length > 0;
+  // dlmd or the overlay may end, or begin anew, while it is asked.
+  const serves = async (): Promise<boolean> => {
+    const view = await askDlmd(runDir, null).then(
+      (answer) => answer.view,
+      () => null,
+    );
+    if (view === null || !serving(view, nodeid)) return false;
+    const status = await queryOverlayStatus(runDir, ANSWER_TIMEOUT_MS, mount).catch(() => null);
+    return status?.["lease"] === "holds";
+  };
+  const found = await waitForMount({ isThere, serves, sleep, nowMs: () => performance.now() });
+  if (found !== "waits") return found === "serves";
+  throw new OperatingError(`${node.node}: ${mount} is mounted, but does not serve within ${SERVES_WAIT_MS / 1000} s`, {
+    code: "mount-waits",
+    hint: `\`coverlay status --run-dir ${runDir}\` tells for what it waits.`,
+  });
+}
+
+const serving = (view: ViewInfo, nodeid: number): boolean => view.quorate && view.running && view.members.includes(nodeid);
+
 /** Boots nodes: whatever of each does not run is started: cable, disk, dlmd, then the mount. */
 export async function bootNodes(lab: LabState, names: readonly string[]): Promise<void> {
   for (const name of names) {
@@ -192,23 +218,18 @@ export async function bootNodes(lab: LabState, names: readonly string[]): Promis
   }
   for (const name of names) {
     const node = labNode(existingLab(lab.dir), name);
-    const served = overlayProcess(lab, node) !== null && mountsUnder(node.mount).length > 0;
-    if (served) continue;
+    if (await servedAlready(lab, node)) continue;
     await forceUnmountUnder(node.nodeDir);
     removeMountRecords(node.nodeDir);
     removeGoneOverlays(node.runDir);
-    const joined = await waitForView(
-      node.runDir,
-      (view) => view.quorate && view.running && view.members.includes(node.nodeid),
-      VIEW_TIMEOUT_MS,
-    );
-    if (joined.quorate) await mountNode(lab, node);
+    await waitForView(node.runDir, (view) => serving(view, node.nodeid), VIEW_TIMEOUT_MS);
+    await mountNode(lab, node);
   }
 }
 
 /* Ending -------------------------------------------------------------------------------------------------------- */
 
-/** Shuts a node down in order: unmount, wait for its overlay to leave, end dlmd, end what else runs there. */
+/** Shuts a node down in order: unmount, wait for its overlay to leave, end dlmd, end corosync, end what else runs there. */
 export async function stopNode(lab: LabState, node: LabNode): Promise<void> {
   const overlay = overlayProcess(lab, node);
   if (mountsUnder(node.mount).length > 0) {
@@ -222,6 +243,8 @@ export async function stopNode(lab: LabState, node: LabNode): Promise<void> {
   }
   await mustLeave(overlay, `the overlay of ${node.node}`, null);
   await mustLeave(node.dlmd, `dlmd of ${node.node}`, "SIGTERM");
+  // A ring that is not told waits until the token is lost, and orders nothing meanwhile.
+  await mustLeave(corosyncAmong(node, nodeProcesses(lab, node)), `corosync of ${node.node}`, "SIGTERM");
   await killProcesses(lab, node);
   await giveDiskBack(lab, node);
   await updateNode(lab.dir, node.nodeid, { power: "stopped", dlmd: null });

@@ -8,7 +8,7 @@ import path from "node:path";
 import { LEAVE_COPIES } from "./fuse-mounts.ts";
 import { NETNS_DIR, corosyncConf } from "./layout.ts";
 import { markedEnvironment, processRef } from "./processes.ts";
-import { type LabNode, type LabState, labNodes } from "./state.ts";
+import { type LabNode, type LabState, labNodes, type ProcessRef } from "./state.ts";
 
 /** Where libqb keeps what a daemon and its clients map; names have process ids in them. */
 const QB_DIR = "/dev/shm";
@@ -51,6 +51,12 @@ function pidsOf(node: LabNode): number[] {
     .split("\n")
     .filter((line) => line !== "")
     .map(Number);
+}
+
+/** Of those processes of the node. */
+export function corosyncAmong(node: LabNode, processes: readonly ProcessRef[]): ProcessRef | null {
+  const pids = pidsOf(node);
+  return processes.find(({ pid }) => pids.includes(pid)) ?? null;
 }
 
 /** What libqb leaves of daemons that were killed. None of this node runs. */

@@ -95,7 +95,13 @@ export function nodeLayout(dir: string, id: string, nodeid: number): NodeLayout 
 /** After the fence's success, as long as the next owner watches the disk (volume/quiet-disk.ts): then it need not wait once more. */
 const FENCE_SETTLE_MS = 1500;
 
-/** The text of the lab's cluster.yaml. `fenceIn`: the lab's directory, whose agent fences each node; null: no node has a fence device. */
+/** Longer than the lab's agent needs, so that the node without priority is off before it can fence the other one. */
+const TWO_NODE_DELAY_MS = 5000;
+
+/**
+ * The text of the lab's cluster.yaml. `fenceIn`: the lab's directory, whose agent fences each node; null: no node has a fence device. `twoNode`: one of
+ * two nodes is a quorum; if they fence each other the second one wins, which is not the first owner.
+ */
 export function clusterYaml(
   id: string,
   volumeUuid: string,
@@ -103,12 +109,14 @@ export function clusterYaml(
   nodes: readonly NodeLayout[],
   fenceIn: string | null,
   engine: LabEngine = "builtin",
+  twoNode = false,
 ): string {
   const device = ({ node }: NodeLayout): string => `power-${node}`;
   const agent = fenceIn === null ? "" : JSON.stringify(labFiles(fenceIn).fenceAgent);
   const options = `{ dir: ${JSON.stringify(fenceIn)} }`;
   const devices = nodes.map((node) => `  - { name: ${device(node)}, agent: ${agent}, settleMs: ${FENCE_SETTLE_MS}, options: ${options} }`);
   const fence = (node: NodeLayout): string => (fenceIn === null ? "" : `, fence: [[${device(node)}]]`);
+  const priority = ({ nodeid }: NodeLayout): string => (twoNode && nodeid === 2 ? ", priority: 1" : "");
   return [
     `cluster: lab-${id}`,
     "version: 1",
@@ -117,8 +125,9 @@ export function clusterYaml(
     "peerPort: 7701",
     ...(engine === "builtin" ? [] : [`engine: ${engine}`]),
     "timeoutMs: 3000",
+    ...(twoNode ? ["quorum: { two_node: true }", `fencePriorityDelayMs: ${TWO_NODE_DELAY_MS}`] : []),
     "nodes:",
-    ...nodes.map((node) => `  - { nodeid: ${node.nodeid}, name: ${node.node}, address: ${node.address}${fence(node)} }`),
+    ...nodes.map((node) => `  - { nodeid: ${node.nodeid}, name: ${node.node}, address: ${node.address}${fence(node)}${priority(node)} }`),
     ...(fenceIn === null ? [] : ["fenceDevices:", ...devices]),
     "volumes:",
     `  - { name: lab, uuid: ${volumeUuid}, lower: ${lower === "directory" ? "directory" : "device"} }`,

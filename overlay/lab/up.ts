@@ -50,6 +50,8 @@ export interface UpOptions {
   readonly sizeBytes: number;
   /** Each node has a fence device, whose agent is the lab's. */
   readonly fencing: boolean;
+  /** Each of the two nodes is a quorum alone, and the fence decides between them. */
+  readonly twoNode: boolean;
   /** Absolute; null: the lab makes an image of `sizeBytes`. */
   readonly image: string | null;
 }
@@ -57,12 +59,18 @@ export interface UpOptions {
 /** Says what is being made, for people. */
 export type Progress = (step: string) => void;
 
-function checkOptions({ nodes, lower, sizeBytes, dir }: UpOptions): void {
+function checkOptions({ nodes, lower, sizeBytes, dir, twoNode, fencing, engine }: UpOptions): void {
   if (!Number.isInteger(nodes) || nodes < 1 || nodes > MAX_LAB_NODES) {
     throw new OperatingError(`a lab has 1 to ${MAX_LAB_NODES} nodes, found --nodes ${nodes}`, {
       code: "usage",
       hint: "For example --nodes 3.",
     });
+  }
+  if (twoNode && (nodes !== 2 || !fencing || engine !== "builtin")) {
+    throw new OperatingError(
+      `--two-node is for two nodes with fence devices over the builtin engine, found --nodes ${nodes}, ${fencing ? "fence devices" : "--no-fencing"}, --engine ${engine}`,
+      { code: "usage", hint: "For example --nodes 2 --two-node." },
+    );
   }
   const least = lower === "xfs" ? MIN_XFS_IMAGE_BYTES : MIN_IMAGE_BYTES;
   if (lower !== "directory" && sizeBytes < least) {
@@ -176,7 +184,7 @@ export async function bringUp(options: UpOptions, progress: Progress, signal: Ab
     return writeLab(newLab(options, made));
   });
   try {
-    return await makeAll(lab, options.fencing, progress, signal);
+    return await makeAll(lab, options, progress, signal);
   } catch (error) {
     progress("taking down what was made");
     await takeBack(dir, error);
@@ -204,7 +212,7 @@ async function takeBack(dir: string, cause: unknown): Promise<void> {
 /** Records what is begun. */
 type Step = (name: string) => Promise<LabState>;
 
-async function makeAll(lab: LabState, fencing: boolean, progress: Progress, signal: AbortSignal): Promise<LabState> {
+async function makeAll(lab: LabState, options: UpOptions, progress: Progress, signal: AbortSignal): Promise<LabState> {
   const { dir } = lab;
   const step: Step = (name) => {
     signal.throwIfAborted();
@@ -212,7 +220,7 @@ async function makeAll(lab: LabState, fencing: boolean, progress: Progress, sign
     return updateLab(dir, (now) => ({ ...now, step: name }));
   };
   await step("files");
-  makeFiles(lab, fencing);
+  makeFiles(lab, options);
   await step("disk");
   await makeDisk(lab, signal);
   await step("network");
@@ -247,11 +255,11 @@ async function allSettled(tasks: readonly Promise<void>[]): Promise<void> {
   if (failed !== undefined) throw failed.reason;
 }
 
-function makeFiles(lab: LabState, fencing: boolean): void {
+function makeFiles(lab: LabState, { fencing, twoNode }: UpOptions): void {
   const files = labFiles(lab.dir);
   const nodes = labNodes(lab);
   writeClusterKey(files.key);
-  const config = clusterYaml(lab.id, lab.volumeUuid, lab.lower, nodes, fencing ? lab.dir : null, lab.engine);
+  const config = clusterYaml(lab.id, lab.volumeUuid, lab.lower, nodes, fencing ? lab.dir : null, lab.engine, twoNode);
   writeFileSync(files.config, config, { flag: "wx", mode: 0o644 });
   writeFileSync(files.fenceAgent, fenceAgentScript(lab.id, [process.execPath, programs.fenceAgent]), { flag: "wx", mode: 0o755 });
   for (const { nodeDir, runDir, mount } of nodes) {

@@ -23,6 +23,14 @@ const COMMAND_TIMEOUT_MS = 120_000;
 /** Of labs for which a test names none: the whole suite runs over either. */
 export const testEngine: LabEngine = process.env["COVERLAY_TEST_ENGINE"] === "corosync" ? "corosync" : "builtin";
 
+/** Why a test that changes cluster.yaml is skipped; null: it is not. */
+export const noConfigChange: string | null =
+  testEngine === "corosync" ? "over corosync cluster.yaml does not change while the cluster runs" : null;
+
+/** What is said of one node of three that is alone. Over corosync it is votequorum that counts. */
+export const whyNotQuorate = (nodeid: number): string =>
+  testEngine === "corosync" ? `votequorum of node ${nodeid} says that its ring is not quorate` : "1 of 3 votes, not quorate because 1 < 2";
+
 /** The compiled program, as a user runs it. */
 export const coverlayProgram: string = path.join(dist, "overlay/main.js");
 
@@ -38,6 +46,8 @@ export interface LabOptions {
   readonly size?: string;
   /** No node has a fence device: a dead owner is waited for. */
   readonly fencing?: boolean;
+  /** Each of its two nodes is a quorum alone. */
+  readonly twoNode?: boolean;
   /** A file for its disk, instead of one of `size`. */
   readonly image?: string;
   /** More of the environment of its programs. */
@@ -153,10 +163,11 @@ export function logOf(lab: TestLab, nodeid: number): string {
 /** Brings a lab up; whoever calls it calls `end` in a hook. Prefer withLab where one test is all. */
 export async function startLab(options: LabOptions = {}): Promise<TestLab> {
   const { dir, end } = watchedDirectory(options.parent);
-  const { nodes = 3, lower = "ext4", engine = testEngine, size = "512M", fencing = true, image, env = {} } = options;
+  const { nodes = 3, lower = "ext4", engine = testEngine, size = "512M", fencing = true, twoNode = false, image, env = {} } = options;
   const disk = image === undefined ? ["--size", size] : ["--image", image];
   const words = ["lab", "up", "--detach", "--json", "--dir", dir, "--nodes", String(nodes), "--lower", lower, ...disk];
   if (!fencing) words.push("--no-fencing");
+  if (twoNode) words.push("--two-node");
   words.push("--engine", engine);
   try {
     const stdout = mustSucceed("lab up", await coverlay(words, { timeoutMs: UP_TIMEOUT_MS, env: { ...process.env, ...env } }));

@@ -13,6 +13,7 @@ function up(change: Partial<UpOptions>): Promise<unknown> {
     engine: "builtin",
     sizeBytes: MIN_IMAGE_BYTES,
     fencing: true,
+    twoNode: false,
     image: null,
     ...change,
   };
@@ -31,3 +32,11 @@ it.each([
   await expect(up({ lower, sizeBytes })).rejects.toThrow(COMMA);
   await expect(up({ lower, sizeBytes: sizeBytes - 1 })).rejects.toThrow(/an image for/);
 });
+
+it.each([{ nodes: 3 }, { nodes: 2, fencing: false }, { nodes: 2, engine: "corosync" }] as const)(
+  "two_node is refused with %o",
+  async (change) => {
+    await expect(up({ nodes: 2, twoNode: true })).rejects.toThrow(COMMA);
+    await expect(up({ twoNode: true, ...change })).rejects.toThrow(/--two-node is for two nodes with fence devices/);
+  },
+);
