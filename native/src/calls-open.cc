@@ -9,6 +9,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 
 #include "call.h"
 
@@ -80,12 +81,23 @@ int64_t handleInto(int fd, uint8_t* buffer) {
   return 0;
 }
 
+// While the inode number of a handle is being taken by a new file, ext4 says ENOMEM: iget_locked (fs/inode.c) returns NULL for an inode
+// under creation, and ext4_iget takes that for a lack of memory. A moment later it is ESTALE. On Linux 6.18 it was seen for 0.6 ms at most.
+constexpr int kCreationLooks = 100;
+constexpr timespec kCreationPause{0, 50'000};
+
 int64_t openHandle(int mountFd, const uint8_t* buffer, int flags) {
   alignas(file_handle) uint8_t bytes[kHandleBytes];
   uint32_t handleBytes;
   memcpy(&handleBytes, buffer, sizeof handleBytes);
   memcpy(bytes, buffer, sizeof(file_handle) + handleBytes);
-  return resultOf(open_by_handle_at(mountFd, reinterpret_cast<file_handle*>(bytes), flags | O_CLOEXEC));
+  int fd = -1;
+  for (int look = 0; look < kCreationLooks; look++) {
+    if (look > 0) nanosleep(&kCreationPause, nullptr);
+    fd = open_by_handle_at(mountFd, reinterpret_cast<file_handle*>(bytes), flags | O_CLOEXEC);
+    if (fd >= 0 || errno != ENOMEM) break;
+  }
+  return resultOf(fd);
 }
 
 int64_t closeFd(const Call& call) { return resultOf(::close(static_cast<int>(call.number[0]))); }

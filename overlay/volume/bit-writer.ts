@@ -20,7 +20,7 @@ import { thisMachine } from "./prove-gone.ts";
 /**
  * Sets the bit of a device, and makes its owner's block. Where the bit is set to just that already, only what is missing or damaged
  * is made: a block for a bit of format 1, MMP. Throws OperatingError "no-journal", "device-busy", "dirty", "device-read-only", "other-bit",
- * "fast-commit", "bad-bit", "still-owned", "name-taken", "owner-file", "mmp", and what probeDevice throws.
+ * "fast-commit", "bad-bit", "still-owned", "owner-block-version", "name-taken", "owner-file", "mmp", and what probeDevice throws.
  */
 export async function enableDevice(device: string, bit: Bit): Promise<void> {
   encodeBit(bit); // Words that may not stand in it.
@@ -72,7 +72,8 @@ function epochOf(rootFd: number, device: string): number {
 
 /**
  * False: it has to be made anew; its file system is clean and unused, so its owner, if there is one, is none any more, or the command's
- * user did not unmount it elsewhere as the refusal of a damaged block says. Throws "still-owned" if it names a life that may go on.
+ * user did not unmount it elsewhere as the refusal of a damaged block says. Throws "still-owned" if it names a life that may go on, and
+ * "owner-block-version" if it may: a later coverlay wrote it.
  */
 async function hasOwnerBlock(probe: Probe, stored: StoredBit): Promise<boolean> {
   const { device } = probe;

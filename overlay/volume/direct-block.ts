@@ -8,7 +8,14 @@ import { errnoName } from "../../dlmd/base/errno.ts";
 import { OperatingError, WireError } from "../../dlmd/base/error.ts";
 import { nativeAddon } from "../../native/index.ts";
 import { AT_FDCWD } from "./device.ts";
-import { OWNER_BLOCK_BYTES, type OwnerBlock, decodeOwnerBlock, encodeOwnerBlock } from "./owner-block.ts";
+import {
+  OWNER_BLOCK_BYTES,
+  OWNER_BLOCK_VERSION,
+  type OwnerBlock,
+  decodeOwnerBlock,
+  encodeOwnerBlock,
+  versionOfBlock,
+} from "./owner-block.ts";
 import { MAX_DEVICE_BYTES } from "./owner-record.ts";
 
 /** Bytes of a device, without the page cache. Throws OperatingError "device-io". */
@@ -19,14 +26,15 @@ export async function readDeviceBlock(device: string, offset: number, bytes: num
   return buffer;
 }
 
-/** Throws OperatingError "owner-block-damaged", "device-io". */
+/** Throws OperatingError "owner-block-damaged", "owner-block-version", "device-io". */
 export async function readOwnerBlock(device: string, offset: number, volumeUuid: string): Promise<OwnerBlock> {
   return parseOwnerBlock(await readDeviceBlock(device, offset, OWNER_BLOCK_BYTES), device, offset, volumeUuid);
 }
 
-/** Throws OperatingError "owner-block-damaged". */
+/** Throws OperatingError "owner-block-damaged"; "owner-block-version" if a later coverlay wrote it. */
 export function parseOwnerBlock(bytes: Uint8Array, device: string, offset: number, volumeUuid: string): OwnerBlock {
   try {
+    requireKnownVersion(versionOfBlock(bytes), device, offset);
     const block = decodeOwnerBlock(bytes);
     if (block.volumeUuid === volumeUuid) return block;
     throw new WireError(`it is that of volume ${block.volumeUuid}`);
@@ -39,6 +47,19 @@ export function parseOwnerBlock(bytes: Uint8Array, device: string, offset: numbe
       exitStatus: 32,
     });
   }
+}
+
+/** It is whole, and may name an owner: nothing may be written over it. */
+function requireKnownVersion(version: number, device: string, offset: number): void {
+  if (version <= OWNER_BLOCK_VERSION) return;
+  throw new OperatingError(
+    `${device}: a later coverlay wrote the owner's block at byte ${offset}: version ${version} found, at most ${OWNER_BLOCK_VERSION} expected`,
+    {
+      code: "owner-block-version",
+      hint: "Only that coverlay can say which node has the volume mounted: install on this node the version that the other nodes have.",
+      exitStatus: 32,
+    },
+  );
 }
 
 /** Resolves once the disk says the same. Throws OperatingError "device-io", "owner-block-not-on-disk". */

@@ -13,8 +13,8 @@ import { QuietDisk } from "./quiet-disk.ts";
 export const RETURN_LIMIT_MS = 30_000;
 
 /**
- * A first mount does not fence a node that was never heard before the quorum has been there for so long: after a power failure of all it may be
- * starting. The model is post_join_delay of fenced(8), which is shorter.
+ * A first mount does not fence a node that was never heard in the life that owned the volume before the quorum has been there for so long: after a
+ * power failure of all it may be starting. The model is post_join_delay of fenced(8), which is shorter.
  */
 export const START_LIMIT_MS = 120_000;
 
@@ -70,20 +70,24 @@ export class FenceProof {
     const { nodeid, incarnation, bootId } = life;
     const question = { nodeid, incarnation, bootId, why: `owner of volume ${volume}` };
     const forMs = this.#returningForMs(life, heard);
-    if (forMs !== null && forMs < RETURN_LIMIT_MS) {
+    // In another life it may be starting, too: its first datagrams do not come to all nodes at one moment, and one that has not heard it would fence it.
+    const startingMs = first && heard?.incarnation !== incarnation ? await this.#startingForMs(life) : 0;
+    const returningMs = forMs === null ? 0 : RETURN_LIMIT_MS - forMs;
+    if (forMs !== null && Math.max(returningMs, startingMs) > 0) {
       // Asked for all the same: the lock managers hold that fence as long (dlmd/fencing/returning.ts), and both times run together.
-      await fenceLife(question);
+      if (startingMs === 0) await fenceLife(question);
       return under(
-        `${name} is heard in another life, and is not in the view yet: it is asked when it is, and fenced if it is not within ${seconds(RETURN_LIMIT_MS - forMs)}. coverlay fence ${name} fences it now`,
+        `${name} is heard in another life, and is not in the view yet: it is asked when it is, and fenced if it is not within ${seconds(Math.max(returningMs, startingMs))}. coverlay fence ${name} fences it now`,
       );
     }
-    if (first && heard === null) {
-      const leftMs = await this.#startingForMs(life);
-      if (leftMs > 0) {
-        return over(
-          `${name} was not heard since the lock manager of this node was started, and may be starting: a first mount fences it in ${seconds(leftMs)}, if it is not there by then and has a fence device. coverlay fence ${name} fences it now`,
-        );
-      }
+    if (startingMs > 0) {
+      const found =
+        heard === null
+          ? "was not heard since the lock manager of this node was started"
+          : "was heard in another life, and is not heard now";
+      return over(
+        `${name} ${found}, and may be starting: a first mount fences it in ${seconds(startingMs)}, if it is not there by then and has a fence device. coverlay fence ${name} fences it now`,
+      );
     }
     const answer = await fenceLife(question);
     if (answer.kind === "fenced") return this.#look(life, name, answer.by);

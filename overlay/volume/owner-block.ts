@@ -8,7 +8,8 @@
  *     if hasLife: u16 nodeid, u32 clientId, u32 pid, u64 startTime, strings incarnation, bootId, device, hostName, machineId; zeros;
  *     u32 crc at 508
  *
- * Version 1 has no machineId. It is read, and never written.
+ * Version 1 has no machineId. It is read, and never written. Each later version keeps magic, version and checksum in their places: so an earlier
+ * coverlay knows such a block from a damaged one.
  */
 import { crc32 } from "node:zlib";
 import { assert } from "../../dlmd/base/assert.ts";
@@ -33,7 +34,8 @@ export type OwnerBlock = {
 } & ({ readonly state: "owned"; readonly life: Life } | { readonly state: "released"; readonly life: Life | null });
 
 const MAGIC = Buffer.from("CovOwner", "latin1");
-const VERSION = 2;
+/** The latest that is known. */
+export const OWNER_BLOCK_VERSION = 2;
 const VERSION_WITHOUT_MACHINE = 1;
 const SECTOR_BYTES = 512;
 const CRC_AT: number = SECTOR_BYTES - 4;
@@ -49,7 +51,7 @@ export function encodeOwnerBlock(block: OwnerBlock): Uint8Array {
   const { life } = block;
   const writer = new ByteWriter(SECTOR_BYTES, CRC_AT)
     .bytes(MAGIC)
-    .u16(VERSION)
+    .u16(OWNER_BLOCK_VERSION)
     .u8(block.state === "owned" ? 1 : 0)
     .u8(life === null ? 0 : 1)
     .u64(block.sequence)
@@ -67,15 +69,21 @@ export function encodeOwnerBlock(block: OwnerBlock): Uint8Array {
   return bytes;
 }
 
-/** Throws WireError for anything that is not a whole block of this version. */
-export function decodeOwnerBlock(bytes: Uint8Array): OwnerBlock {
+/** Throws WireError for anything that is not a whole block, of whatever version. */
+export function versionOfBlock(bytes: Uint8Array): number {
   if (bytes.byteLength !== OWNER_BLOCK_BYTES) throw new WireError(`${bytes.byteLength} bytes, ${OWNER_BLOCK_BYTES} expected`);
   if (Buffer.compare(bytes.subarray(0, MAGIC.length), MAGIC) !== 0) throw new WireError('it does not begin with "CovOwner"');
   const expected = crc32(bytes.subarray(0, CRC_AT));
   if (new ByteReader(bytes, CRC_AT).u32() !== expected) throw new WireError("wrong checksum");
-  const reader = new ByteReader(bytes, MAGIC.length, CRC_AT);
-  const version = reader.u16();
-  if (version !== VERSION && version !== VERSION_WITHOUT_MACHINE) throw new WireError(`version ${version}, at most ${VERSION} expected`);
+  return new ByteReader(bytes, MAGIC.length, CRC_AT).u16();
+}
+
+/** Throws WireError for anything that is not a whole block of a version that is known. */
+export function decodeOwnerBlock(bytes: Uint8Array): OwnerBlock {
+  const version = versionOfBlock(bytes);
+  if (version !== OWNER_BLOCK_VERSION && version !== VERSION_WITHOUT_MACHINE)
+    throw new WireError(`version ${version}, at most ${OWNER_BLOCK_VERSION} expected`);
+  const reader = new ByteReader(bytes, MAGIC.length + 2, CRC_AT);
   const owned = reader.bool();
   const hasLife = reader.bool();
   const sequence = reader.u64();

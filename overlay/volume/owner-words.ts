@@ -2,9 +2,9 @@
 import { assertNever } from "../../dlmd/base/assert.ts";
 import type { OwnerState } from "./owner-state.ts";
 
-/** What a person can do about a withdrawn owner. */
+/** What a person can do about a withdrawn owner. A process that waits for its disk in the kernel takes no signal: then only the fence is left. */
 const WITHDRAWN_HINT =
-  "If it stays so: end the overlay of this node (SIGTERM; coverlay status there names its process); then a node that reaches the disk goes on.";
+  "If it stays so: end the overlay of this node (SIGTERM; coverlay status there names its process), or, if it does not end, run coverlay fence NODE --yes on another node; then a node that reaches the disk goes on.";
 
 /** What the parts of the state machine know beside what they share. */
 export interface RoleDetails {
@@ -69,7 +69,7 @@ function whyReleasing(state: OwnerState, { selfFenced, heir, letGo }: RoleDetail
 function whyWatching(state: OwnerState, details: RoleDetails, name: string): string {
   const verdict = state.verdict();
   if (verdict === "following" && state.last?.state === "withdrawn") {
-    return `owner ${name} has withdrawn: its disk has failed. Calls wait until the disk is released (coverlay status on ${name} says why). ${WITHDRAWN_HINT.replace("this node", name)}`;
+    return `owner ${name} has withdrawn: its disk has failed. Calls wait until the disk is released (coverlay status on ${name} says why). ${WITHDRAWN_HINT.replace("this node", name).replace("NODE", name)}`;
   }
   if (verdict === "following") return `${name} is mounting the volume`;
   const unproved = details.unproved === null ? "" : `; no other node may: ${details.unproved}`;

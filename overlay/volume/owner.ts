@@ -166,8 +166,9 @@ export class VolumeOwner {
   #performLock(effect: OwnerEffect): void {
     if (effect.kind === "request") {
       const flags = effect.lock === "owner" || effect.lock === "anchor" ? LockFlag.VALBLK : 0;
-      // The others wait in line for as long as there is an owner.
-      this.#lock(effect.lock).request(effect.mode, flags | LockFlag.MAYKEEP, effect.lvb);
+      // CR is given up at once, whoever changes the record; for the rest others wait in line as long as there is an owner.
+      const answer = effect.mode === Mode.CR ? LockFlag.PROMPT : LockFlag.MAYKEEP;
+      this.#lock(effect.lock).request(effect.mode, flags | answer, effect.lvb);
     } else if (effect.kind === "unlock") {
       const flags = effect.invalidate === true ? LockFlag.IVVALBLK : effect.lvb === undefined ? 0 : LockFlag.VALBLK;
       this.#lock(effect.lock).unlock(flags, effect.lvb);

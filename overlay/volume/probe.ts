@@ -41,6 +41,7 @@ export async function probeSuperblockInPool(device: string): Promise<VolumeSuper
 
 function volumeSuperblock(device: string, head: Uint8Array): VolumeSuperblock {
   const superblock = decodeSuperblock(head);
+  if (superblock.type === "none" && head.length < SUPERBLOCK_BYTES) throw deviceShort(device, head.length, "a file system is expected");
   switch (superblock.type) {
     case "ext4":
     case "xfs":
@@ -65,8 +66,11 @@ function volumeSuperblock(device: string, head: Uint8Array): VolumeSuperblock {
 /** The kernel would refuse it with EINVAL; what could be read offline might stand in the part that is there. */
 function requireWhole(device: string, { type, bytes }: VolumeSuperblock): void {
   const has = deviceBytes(device);
-  if (has >= bytes) return;
-  throw new OperatingError(`${device} has ${has} bytes; its ${type} file system has ${bytes}`, {
+  if (has < bytes) throw deviceShort(device, has, `its ${type} file system has ${bytes}`);
+}
+
+function deviceShort(device: string, has: number, wanted: string): OperatingError {
+  return new OperatingError(`${device} has ${has} bytes; ${wanted}`, {
     code: "device-short",
     hint: "Its end is missing: is it the right device or partition, was it or its image cut off, is its path to the disk cut?",
     exitStatus: 32,

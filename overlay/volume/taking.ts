@@ -68,8 +68,8 @@ export interface Taken {
   /** The mounted file system is on the device of that number (stat.dev): a look at another one says nothing from now on. */
   mountedOn(number: number): void;
   /**
-   * The block still names this life: nobody has written it since. Throws "owner-changed", "owner-block-damaged", "device-io",
-   * "device-moved".
+   * The block still names this life: nobody has written it since. Throws "owner-changed", "owner-block-damaged",
+   * "owner-block-version", "device-io", "device-moved".
    */
   confirm(): Promise<void>;
   /** After nothing of this mount can reach the device any more. Throws what confirm does, and "owner-block-not-on-disk". */
@@ -81,7 +81,7 @@ export interface Taken {
   undo(error: unknown): Promise<never>;
 }
 
-/** Throws OperatingError "owner-changed", "lease-lapsed", "owner-block-damaged", "device-io", "mmp". */
+/** Throws OperatingError "owner-changed", "lease-lapsed", "owner-block-damaged", "owner-block-version", "device-io", "mmp". */
 export async function takeDevice(at: Device): Promise<Taken> {
   const { device, offset, volumeUuid, superblock, taking, blocks = deviceAccess } = at;
   const { claim } = taking;
@@ -181,9 +181,9 @@ function requireDevice(device: string, mounted: number | null): void {
   );
 }
 
-/** What Taken.confirm has thrown says that the disk is another's, or may be. */
+/** What Taken.confirm has thrown says that the disk is another's, or may be. A block of a later version is one that this life did not write. */
 export function isAnothers(error: unknown): boolean {
-  return error instanceof OperatingError && ["owner-changed", "owner-block-damaged"].includes(error.code);
+  return error instanceof OperatingError && ["owner-changed", "owner-block-damaged", "owner-block-version"].includes(error.code);
 }
 
 /** Throws `error`; or "not-given-back", if the block may go on naming this process, whose end alone lets others go on then. */

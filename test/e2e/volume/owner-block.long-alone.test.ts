@@ -6,13 +6,14 @@ import { describe, expect, test } from "vitest";
 import { disableVolume, enableVolume, showVolume } from "../../../overlay/cli/volume.ts";
 import { BIT_XATTR, type Bit, encodeBit } from "../../../overlay/volume/bit.ts";
 import { mountDetached, releaseDetached, setAttribute } from "../../../overlay/volume/detached.ts";
-import { readOwnerBlock, writeOwnerBlock } from "../../../overlay/volume/direct-block.ts";
+import { readDeviceBlock, readOwnerBlock, writeOwnerBlock } from "../../../overlay/volume/direct-block.ts";
 import { mountLower } from "../../../overlay/volume/lower-mount.ts";
 import type { Life } from "../../../overlay/volume/life.ts";
 import { checkMount } from "../../../overlay/volume/mount-checks.ts";
 import { releaseByWord } from "../../../overlay/volume/operator-release.ts";
-import type { OwnerBlock } from "../../../overlay/volume/owner-block.ts";
+import { OWNER_BLOCK_BYTES, OWNER_BLOCK_VERSION, type OwnerBlock } from "../../../overlay/volume/owner-block.ts";
 import { thisMachine } from "../../../overlay/volume/prove-gone.ts";
+import { withVersion } from "../../owner-block-version.ts";
 import { refusal } from "../../refusal.ts";
 import { type Disk, attachLoop, checkFileSystem, run, withDisk } from "./disk.ts";
 import { storedBit, takeLower, takingOf } from "./take.ts";
@@ -117,6 +118,39 @@ describe("the owner's block", () => {
         expect(showVolume(disk.device).problem).toContain("is damaged, or lies elsewhere");
         await enableVolume(disk.device, bit);
         await (await takeLower(disk.device)).release();
+        checkFileSystem(type, disk.device);
+      });
+    });
+
+    test(`${type}: a block of a later version is refused with words, and nothing is written over it`, { timeout: TIMEOUT_MS }, async () => {
+      await withDisk(type, async (disk) => {
+        await enableVolume(disk.device, bit);
+        const before = await blockOf(disk.device);
+        const offset = storedBit(disk.device).ownerBlock ?? 0;
+        const onDisk = (): Promise<Buffer> => readDeviceBlock(disk.device, offset, OWNER_BLOCK_BYTES);
+        const own = await onDisk();
+        const later = withVersion(own, OWNER_BLOCK_VERSION + 1);
+        overwrite(disk, offset, later);
+        const taking = takingOf({ block: before, proof: null });
+        const cluster = { info: { nodeid: 1, nodes: [] } as never, view: { quorate: true, members: [1] } as never };
+        for (const [what, work] of [
+          ["mount", () => mountLower({ kind: "device", path: disk.device }, storedBit(disk.device), false, 0, taking)],
+          ["enable", () => enableVolume(disk.device, bit)],
+          ["disable", () => disableVolume(disk.device)],
+          ["release", () => releaseByWord(disk.device, "2", cluster)],
+        ] as const) {
+          const refused = await refusal(work());
+          expect([what, refused.code, refused.exitStatus]).toEqual([what, "owner-block-version", 32]);
+          expect((await onDisk()).equals(later)).toBe(true);
+        }
+        expect(storedBit(disk.device).ownerBlock).toBe(offset);
+        expect(showVolume(disk.device).problem).toContain("a later coverlay wrote the owner's block");
+        // One of an earlier version is read, and the next owner writes its own.
+        overwrite(disk, offset, withVersion(own, 1));
+        expect(await blockOf(disk.device)).toEqual(before);
+        const lower = await takeLower(disk.device);
+        expect((await onDisk()).readUInt16LE(8)).toBe(OWNER_BLOCK_VERSION);
+        await lower.release();
         checkFileSystem(type, disk.device);
       });
     });

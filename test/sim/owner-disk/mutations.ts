@@ -100,6 +100,7 @@ export const ownerDiskMutations: readonly Mutation[] = [
   },
   {
     id: "c2-ended-while-busy",
+    hazard: "C2",
     breaks: "a process that was killed counts as the end, while its kernel writes back",
     file: "overlay/volume/prove-elsewhere.ts",
     find: "return { proof: none(`process ${life.pid} of ${name} has ended, but ${life.device} is in use there still`), again: true };",
@@ -108,6 +109,7 @@ export const ownerDiskMutations: readonly Mutation[] = [
   },
   {
     id: "c2-stopped-counts-as-ended",
+    hazard: "C2",
     breaks: "a process that stands still counts as one that has ended",
     file: "overlay/volume/prove-elsewhere.ts",
     find: 'if (process === "alive") return { proof: none(`process ${life.pid} of ${name} runs still`), again: true };',

@@ -141,11 +141,28 @@ describe("the proof by a fence", () => {
     expect(b.asked).toHaveLength(2);
   });
 
+  it("is not asked by a first mount in that time of a node that starts, either: another node may not have heard it yet, and would fence it", async () => {
+    const b = new Bench();
+    b.fences = { quorumForMs: 1000, history: [] };
+    b.heard = { incarnation: "bb", now: true };
+    expect(await b.ask(true)).toContain(
+      "is heard in another life, and is not in the view yet: it is asked when it is, and fenced if it is not within 119.0 s",
+    );
+    b.nowMs = RETURN_LIMIT_MS;
+    expect(await b.ask(true)).toContain("within 119.0 s");
+    b.heard = { incarnation: "bb", now: false };
+    expect(await b.ask(true)).toContain("node2 was heard in another life, and is not heard now, and may be starting");
+    expect(b.asked).toEqual([]);
+    b.fences = { quorumForMs: START_LIMIT_MS, history: [] };
+    expect(await b.ask(true)).toContain("node2 is fenced (ipmi1)");
+  });
+
   it("does not count of a node that is heard in another life: it is about to join, and can be asked then; the lock managers hold it, too", async () => {
     const b = new Bench();
     b.heard = { incarnation: "bb", now: true };
     const why =
       "node2 is heard in another life, and is not in the view yet: it is asked when it is, and fenced if it is not within 30.0 s. coverlay fence node2 fences it now (again)";
+    b.fences = { quorumForMs: START_LIMIT_MS, history: [] };
     for (const first of [true, false]) expect(await b.ask(first)).toBe(why);
     expect(b.asked).toHaveLength(2);
     for (const heard of [
@@ -161,6 +178,7 @@ describe("the proof by a fence", () => {
     "counts of one that is heard in another life and has not joined for RETURN_LIMIT_MS (first: %s)",
     async (first) => {
       const b = new Bench();
+      b.fences = { quorumForMs: START_LIMIT_MS, history: [] };
       b.heard = { incarnation: "bb", now: true };
       await b.ask(first);
       b.nowMs = RETURN_LIMIT_MS - 1;

@@ -1,18 +1,21 @@
 /** The owner's block: its bytes, what is not one, and what a mounter makes of it. */
-import { crc32 } from "node:zlib";
 import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { WireError } from "../../../dlmd/base/error.ts";
+import { parseOwnerBlock } from "../../../overlay/volume/direct-block.ts";
 import type { Life } from "../../../overlay/volume/life.ts";
 import {
   type OwnerBlock,
   MAX_READ_DEVICE_BYTES,
   OWNER_BLOCK_BYTES,
+  OWNER_BLOCK_VERSION,
   decodeOwnerBlock,
   encodeOwnerBlock,
 } from "../../../overlay/volume/owner-block.ts";
 import { judgeBlock } from "../../../overlay/volume/owner-claim.ts";
 import type { OwnerRecord } from "../../../overlay/volume/owner-record.ts";
+import { withVersion } from "../../owner-block-version.ts";
+import { refusal } from "../../refusal.ts";
 
 const uuid = "6b1c0b5e-3f0e-4f0a-9d5c-2f8c6a0c4d11";
 const life: Life = {
@@ -58,9 +61,27 @@ describe("the owner's block", () => {
     bytes.set(Buffer.from(first, "hex"));
     bytes.set(Buffer.from("75887df8", "hex"), 508);
     expect(decodeOwnerBlock(bytes)).toEqual({ ...owned, life: { ...life, machineId: "" } });
-    bytes[8] = 3;
-    bytes.set(new Uint8Array(new Uint32Array([crc32(bytes.subarray(0, 508))]).buffer), 508);
-    expect(() => decodeOwnerBlock(bytes)).toThrow("version 3, at most 2 expected");
+    expect(parseOwnerBlock(bytes, "/dev/d", 4096, uuid).life?.machineId).toBe("");
+    expect(() => decodeOwnerBlock(withVersion(bytes, 3))).toThrow("version 3, at most 2 expected");
+  });
+
+  test("a whole block of a later version is none that is damaged: the words ask for that coverlay, not for `enable`", async () => {
+    const parse = async (bytes: Uint8Array): Promise<OwnerBlock> => parseOwnerBlock(bytes, "/dev/d", 4096, uuid);
+    // Of its layout nothing is known but magic, version and checksum.
+    const later = Buffer.from(encodeOwnerBlock(owned));
+    later.fill(0xff, 10, 508);
+    for (const version of [OWNER_BLOCK_VERSION + 1, 0xffff]) {
+      const refused = await refusal(parse(withVersion(later, version)));
+      expect([refused.code, refused.exitStatus]).toEqual(["owner-block-version", 32]);
+      expect(refused.message).toContain(`version ${version} found, at most ${OWNER_BLOCK_VERSION} expected`);
+      expect(refused.hint).not.toContain("enable");
+    }
+    // The checksum is that of the version before: a byte that the disk changed.
+    const changed = Buffer.from(encodeOwnerBlock(owned));
+    changed[8] = 3;
+    expect((await refusal(parse(changed))).code).toBe("owner-block-damaged");
+    // No coverlay has written a version 0.
+    expect((await refusal(parse(withVersion(encodeOwnerBlock(owned), 0)))).code).toBe("owner-block-damaged");
   });
 
   test("the longest strings fit; a longer device name is not written", () => {

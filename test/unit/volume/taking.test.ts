@@ -25,6 +25,7 @@ vi.mock("../../../overlay/volume/direct-block.ts", () => ({
 }));
 
 const damaged = (): OperatingError => new OperatingError("damaged", { code: "owner-block-damaged", hint: "" });
+const later = (): OperatingError => new OperatingError("version 3", { code: "owner-block-version", hint: "" });
 const codeOf = async (work: Promise<void>): Promise<string> => work.then(() => "ok").catch((error: OperatingError) => error.code);
 
 let taken: Taken;
@@ -64,6 +65,15 @@ test("a damaged block is read again, and only one that is damaged twice is anoth
   disk.failures = [damaged(), damaged()];
   expect([await codeOf(taken.confirm()), disk.reads]).toEqual(["owner-block-damaged", 4]);
   expect([await codeOf(taken.confirm()), disk.reads]).toEqual(["owner-block-damaged", 4]);
+});
+
+test("a block of a later version is another's after one look: this life wrote none", async () => {
+  const own = disk.block;
+  disk.failures = [later()];
+  expect([await codeOf(taken.confirm()), disk.reads]).toEqual(["owner-block-version", 1]);
+  expect([await codeOf(taken.giveBack()), disk.reads]).toEqual(["owner-block-version", 1]);
+  expect(isAnothers(await taken.confirm().catch((found: unknown) => found))).toBe(true);
+  expect(disk.block).toBe(own);
 });
 
 test("a path that leads to another disk than the mounted one says nothing of that, whatever is there, and nothing is given back to it", async () => {
