@@ -77,7 +77,8 @@ async function parseArguments(): Promise<Arguments> {
     .option("new-config", {
       type: "boolean",
       default: false,
-      describe: "the configuration file is new: take it instead of what was agreed on. Only with dlmd stopped on every node",
+      describe:
+        "the configuration file is new: take it instead of what was agreed on. Only with dlmd stopped on every node, or where the others refuse this node's file: its log says so",
     })
     .option("log-level", { choices: logLevels, default: "info" as const, describe: "what to log to stderr" })
     .option("json-log", { type: "string", describe: "log to this file too, as JSON lines", requiresArg: true })

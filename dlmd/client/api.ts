@@ -65,6 +65,11 @@ export const LockFlag = {
   FORCEUNLOCK: 0x20000,
   /** This lock may be kept for as long as the program likes, though it promised to answer blocking ASTs (`bastLimitMs`). */
   MAYKEEP: 0x10000000,
+  /**
+   * Blocking ASTs of this lock are answered within the `bastLimitMs` of the connection, also while `setBastLimitMs` has set another limit, or
+   * none. A conversion up says it again, or takes it away.
+   */
+  PROMPT: 0x20000000,
 } as const;
 
 export interface RequestOptions {
@@ -176,7 +181,7 @@ export interface DlmClient {
    * go of it first.
    */
   purge(lockspace: string, nodeid: number, pid: number): Promise<number>;
-  /** Another `bastLimitMs` from now on; 0: none, for a time in which blocking ASTs cannot be answered. */
+  /** Another `bastLimitMs` from now on, but for locks that are PROMPT; 0: none, for a time in which blocking ASTs cannot be answered. */
   setBastLimitMs(limitMs: number): void;
   /** Messages and bytes since the connection was made: for the bench and the tests that count. */
   readonly counters: { sent: number; received: number };

@@ -20,7 +20,7 @@ export const nobody: ClientIdentity = { uid: 0, pid: 0, owner: "" };
 export function newClient(id: number, { uid, pid, owner, program = "", bastLimitMs = 0 }: ClientIdentity = nobody): Client {
   const locks = new Map();
   const lockspaces = new Map();
-  const who = { id, uid, pid, owner, program, bastLimitMs };
+  const who = { id, uid, pid, owner, program, bastLimitMs, promptLimitMs: bastLimitMs };
   return {
     ...who,
     lockspaces,

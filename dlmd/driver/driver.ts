@@ -240,6 +240,8 @@ class NodeDriver implements Driver {
     this.#life = life;
     const { incarnation } = life;
     log.info({ nodeid: self.nodeid, name: self.name, cluster, incarnation, promisedEpoch: stored.promisedEpoch }, "dlmd started");
+    // Those that came between two incarnations wait for their welcome. Who comes from here on, also while corosync is waited for, is told of by itself.
+    for (const [clientId, identity] of this.#clients) this.step({ kind: "client-connected", clientId, identity });
     try {
       await life.corosync?.open();
     } catch (error) {
@@ -247,8 +249,6 @@ class NodeDriver implements Driver {
       throw error;
     }
     this.step({ kind: "tick" });
-    // Those that came between two incarnations wait for their welcome.
-    for (const [clientId, identity] of this.#clients) this.step({ kind: "client-connected", clientId, identity });
   }
 
   /** Another configuration counts: who may be heard, then how votes are counted. */

@@ -189,7 +189,7 @@ function objection(peer: Identity, options: HandshakeOptions): string | null {
 /** What a person is to do at a node that was started with a file of its own. */
 function neverAgreed(self: Identity, peer: Identity): string {
   const version = `version ${self.configVersion} of node ${self.nodeid}`;
-  return `${version} comes from its file, and the cluster never agreed on it: put the cluster's file there (\`coverlay config show\` on node ${peer.nodeid}), start dlmd again, and make changes with \`coverlay config apply\``;
+  return `${version} comes from its file, and the cluster never agreed on it: stop dlmd there, put the cluster's file there (\`coverlay config show\` on node ${peer.nodeid}), start it with --new-config, and make changes with \`coverlay config apply\``;
 }
 
 export function createHandshake(options: HandshakeOptions): Handshake {

@@ -152,6 +152,8 @@ export interface Engine {
   distrust(nodeid: number): boolean;
   /** Those nodes, and no others, are not let into a view with this one, in whatever life; a member among them goes (hazard M2). */
   bar(nodeids: readonly number[]): void;
+  /** All that went without a word are known to be dead, and the view goes on (hazard M2). */
+  proved(): void;
   /** Whether lock service runs here: the others hear of it. */
   setServing(serving: boolean): void;
   /** A connection was made. False: not a configured node. */

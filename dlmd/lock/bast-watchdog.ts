@@ -4,7 +4,7 @@
  * node hears its programs (base/program-time.ts); after a recovery masters tell anew. A program that is not read, since too much waits already, is
  * not judged.
  */
-import { MAYKEEP } from "../wire/flag.ts";
+import { MAYKEEP, PROMPT } from "../wire/flag.ts";
 import type { Lkb, LockClient } from "./lkb.ts";
 import { Mode, modeNames } from "../wire/mode.ts";
 import { ProgramTime } from "../base/program-time.ts";
@@ -21,6 +21,13 @@ export interface Hanging {
   readonly reason: string;
 }
 
+/** 0: it needs no answer. */
+function limitMsOf({ client, flags }: Lkb): number {
+  if ((flags & MAYKEEP) !== 0) return 0;
+  const { bastLimitMs, promptLimitMs } = client as LockClient;
+  return (flags & PROMPT) !== 0 ? promptLimitMs : bastLimitMs;
+}
+
 export class BastWatchdog {
   /** One entry for each lock at most, so no more than there are locks. */
   readonly #told: Map<Lkb, Told> = new Map();
@@ -33,9 +40,10 @@ export class BastWatchdog {
   }
 
   told(lkb: Lkb, wanted: Mode, nowMs: number): void {
-    const { bastLimitMs, gone } = lkb.client as LockClient;
-    if (bastLimitMs === 0 || gone || (lkb.flags & MAYKEEP) !== 0 || this.#told.get(lkb)?.grantNo === lkb.grantNo) return;
-    const untilMs = this.time.until(nowMs + bastLimitMs);
+    const { gone } = lkb.client as LockClient;
+    const limitMs = limitMsOf(lkb);
+    if (limitMs === 0 || gone || this.#told.get(lkb)?.grantNo === lkb.grantNo) return;
+    const untilMs = this.time.until(nowMs + limitMs);
     this.#told.set(lkb, { untilMs, grantNo: lkb.grantNo, wanted });
     this.#nextMs = Math.min(this.#nextMs, untilMs);
   }
@@ -79,14 +87,14 @@ export class BastWatchdog {
       if (answered || client.gone || client.ending) this.#told.delete(lkb);
       else if (!this.time.isOver(untilMs, nowMs)) this.#nextMs = Math.min(this.#nextMs, untilMs);
       // It waits for others, and cannot give up what it has before it is answered.
-      else if (lkb.requested !== null) this.#again(lkb, { untilMs: this.time.until(nowMs + client.bastLimitMs), grantNo, wanted });
+      else if (lkb.requested !== null) this.#again(lkb, { untilMs: this.time.until(nowMs + limitMsOf(lkb)), grantNo, wanted });
       else if (client.paused) this.#nextMs = Math.min(this.#nextMs, this.time.until(nowMs));
       else {
         this.#told.delete(lkb);
         client.ending = true;
         const { name, lockspace } = lkb.resource;
         const what = `${lockspace.name} ${name} (${modeNames[wanted]} is wanted)`;
-        found.push({ client, reason: `it has not answered a blocking AST for ${what} for ${client.bastLimitMs} ms` });
+        found.push({ client, reason: `it has not answered a blocking AST for ${what} for ${limitMsOf(lkb)} ms` });
       }
     }
     return found;

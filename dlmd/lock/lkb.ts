@@ -88,8 +88,10 @@ export interface LockClient {
   /** For people. */
   readonly pid: number;
   readonly program: string;
-  /** ConnectOptions.bastLimitMs. */
+  /** ConnectOptions.bastLimitMs, or what it is now. */
   bastLimitMs: number;
+  /** ConnectOptions.bastLimitMs: of its locks that are PROMPT. */
+  readonly promptLimitMs: number;
   readonly lockspaces: Map<number, Lockspace>;
   readonly locks: Map<number, Lkb>;
   /** Its socket is not read: too much waits. */

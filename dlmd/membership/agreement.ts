@@ -64,6 +64,8 @@ export class Agreement {
   highestEpoch: number;
   /** As `lineage`, in any of its lives. */
   seen: Lineage;
+  /** What later lives know of it. With two_node a half that is alone keeps the last view of both until it may serve (hazard M2). */
+  #kept: Lineage;
   readonly #boot: EngineBoot;
   readonly #host: AgreementHost;
   readonly #self: Member;
@@ -75,6 +77,7 @@ export class Agreement {
     this.#host = host;
     this.#self = { nodeid: boot.nodeid, incarnation: boot.incarnation };
     this.seen = boot.lineage ?? noLineage;
+    this.#kept = this.seen;
     this.promisedEpoch = boot.promisedEpoch;
     this.highestEpoch = boot.promisedEpoch;
   }
@@ -133,7 +136,7 @@ export class Agreement {
 
   #persist(): void {
     this.#persisting++;
-    this.#host.persist(this.promisedEpoch, this.seen);
+    this.#host.persist(this.promisedEpoch, this.#kept);
   }
 
   persisted(promisedEpoch: number, nowMs: number): void {
@@ -299,23 +302,48 @@ export class Agreement {
     if (quorum.quorate) {
       this.lineage = id;
       this.seen = { id, members, electorate: quorum.electorate };
+      if (!this.#isHalf(members)) this.#kept = this.seen;
       this.#persist();
     }
     for (const peer of this.#host.peers.values()) peer.ackedMs = Number.NEGATIVE_INFINITY;
     this.#host.install(view);
   }
 
+  /**
+   * With two_node the other node may be alone in a view, too. If it is fenced, its next life must not know of that view: it would say that the cluster
+   * went on without the half that has won.
+   */
+  #isHalf(members: readonly Member[]): boolean {
+    if (!this.#host.basis().options.twoNode) return false;
+    return this.#kept.members.some(
+      ({ nodeid, incarnation }) =>
+        nodeid !== this.#self.nodeid &&
+        !members.some((member) => member.nodeid === nodeid) &&
+        this.#host.peers.get(nodeid)?.left !== incarnation,
+    );
+  }
+
+  /** Who is not in the present view is known to be dead. */
+  proved(): void {
+    if (sameView(this.#kept.id, this.seen.id)) return;
+    this.#kept = this.seen;
+    this.#persist();
+  }
+
   /** Every member of the present view has it on disk who counts now. */
   settleElectorate(): void {
     const { electorate } = this.seen;
     if (electorate === null || electorate.former === null) return;
+    const isKept = sameView(this.#kept.id, this.seen.id);
     this.seen = { ...this.seen, electorate: settledElectorate(this.#host.basis(), electorate) };
+    if (isKept) this.#kept = this.seen;
     this.#persist();
   }
 
   /** A person's word: nodes that this one waits for are gone for good. */
   countAll(): void {
     this.seen = { ...this.seen, electorate: null };
+    this.#kept = this.seen;
     this.#persist();
   }
 

@@ -6,7 +6,7 @@
 import type { NodeConfig } from "../config/votes.ts";
 import type { EngineBoot } from "../engine/boot.ts";
 import type { NodeState } from "../wire/datagram.ts";
-import { hasMember, type Member, noView, sameView, type ViewId } from "../wire/view-id.ts";
+import { type Member, noView, sameView, type ViewId } from "../wire/view-id.ts";
 import type { BeatContent, HeardBeat } from "./heartbeater.ts";
 import type { LeaseBasis } from "./lease.ts";
 import { nextMembers } from "./clique.ts";
@@ -169,19 +169,22 @@ export class Detector {
     return known !== told.length;
   }
 
-  /** Who of the live nodes that `eligible` lets in, and this one, should make the next view. */
-  desired(members: readonly Member[], eligible: (peer: Peer) => boolean, nowMs: number): Member[] {
+  /** Who of the nodes that `eligible` lets in, and this one, should make the next view. Members of a new view hear each other. */
+  desired(view: { members: readonly Member[]; isNew: boolean }, eligible: (peer: Peer) => boolean, nowMs: number): Member[] {
     const self = this.#self;
+    const former = new Map(view.members.map(({ nodeid, incarnation }) => [nodeid, incarnation]));
     const incarnations = new Map<number, string>([[self.nodeid, self.incarnation]]);
-    for (const [nodeid, peer] of this.peers) if (eligible(peer)) incarnations.set(nodeid, peer.incarnation as string);
+    for (const [nodeid, peer] of this.peers) {
+      const incarnation = peer.incarnation ?? former.get(nodeid);
+      if (incarnation !== undefined && eligible(peer)) incarnations.set(nodeid, incarnation);
+    }
     const nodeids = [...incarnations.keys()].sort((a, b) => a - b);
-    const hearsOf = (a: number, b: number): boolean => {
-      if (a === self.nodeid) return true;
-      return hears(this.peers.get(a) as Peer, b, incarnations.get(b) as string);
-    };
+    const staying = nodeids.filter((nodeid) => former.get(nodeid) === incarnations.get(nodeid));
+    const together = (a: number, b: number): boolean => view.isNew && staying.includes(a) && staying.includes(b);
+    const hearsOf = (a: number, b: number): boolean =>
+      a === self.nodeid || together(a, b) || hears(this.peers.get(a) as Peer, b, incarnations.get(b) as string);
     const limitMs = unlinkedShare * this.#timeoutMs;
     const linked = (a: number, b: number): boolean => hearsOf(a, b) && hearsOf(b, a) && this.unlinkedForMs(a, b, nowMs) < limitMs;
-    const staying = nodeids.filter((nodeid) => hasMember(members, nodeid, incarnations.get(nodeid) as string));
     return nextMembers(nodeids, staying, linked).map((nodeid) => ({ nodeid, incarnation: incarnations.get(nodeid) as string }));
   }
 }

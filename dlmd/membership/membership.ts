@@ -286,6 +286,10 @@ export class Membership {
     return true;
   }
 
+  proved(): void {
+    this.#agreement.proved();
+  }
+
   linkUp(nodeid: number, incarnation: string): boolean {
     return this.#detector.linkUp(nodeid, incarnation);
   }

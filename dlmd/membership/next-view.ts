@@ -28,13 +28,25 @@ export interface Situation {
   readonly nextElectorate: () => Electorate | null;
 }
 
-function isEligible({ view, basis, detector }: Situation, peer: Peer, nowMs: number): boolean {
+/**
+ * All members of a view have answered its proposer, who had heard that they hear each other. What this node has heard may be older than that: a
+ * heartbeat is late, or the first one is still under way. So it says nothing against a member before a time-out. Without that a node would
+ * tear apart the view that it has just installed, and whoever is left out drops its programs.
+ */
+function isNew({ view, timeoutMs }: Situation, nowMs: number): boolean {
+  return view !== null && nowMs - view.installedMs < timeoutMs;
+}
+
+function isEligible(situation: Situation, peer: Peer, nowMs: number): boolean {
+  const { view, basis, detector } = situation;
   const { heartbeat, incarnation } = peer;
-  if (heartbeat === null || incarnation === null || !detector.alive(peer, nowMs) || nowMs < peer.shunnedUntilMs) return false;
-  if (peer.barred) return false;
-  if (peer.left === incarnation || peer.evicted === incarnation) return false;
+  if (nowMs < peer.shunnedUntilMs || peer.barred) return false;
+  if (incarnation !== null && (peer.left === incarnation || peer.evicted === incarnation)) return false;
+  const known = view?.members.find(({ nodeid }) => nodeid === peer.config.nodeid)?.incarnation;
+  const member = known !== undefined && known === (incarnation ?? known);
+  if (member && isNew(situation, nowMs)) return true;
+  if (heartbeat === null || incarnation === null || !detector.alive(peer, nowMs)) return false;
   // A change of configuration reaches the members one after the other; who is not a member needs the same to become one.
-  const member = hasMember(view?.members ?? [], peer.config.nodeid, incarnation);
   if (member || heartbeat.configVersion === basis.version) return true;
   // In the midst of a change: it counts by the one before or after, and its dlmd and ours have let each other in (hazard C8).
   return Math.abs(heartbeat.configVersion - basis.version) === 1 && peer.link === incarnation;
@@ -42,7 +54,8 @@ function isEligible({ view, basis, detector }: Situation, peer: Peer, nowMs: num
 
 export function membersWanted(situation: Situation, nowMs: number): Member[] {
   const { detector, view } = situation;
-  return detector.desired(view?.members ?? [], (peer) => isEligible(situation, peer, nowMs), nowMs);
+  const staying = { members: view?.members ?? [], isNew: isNew(situation, nowMs) };
+  return detector.desired(staying, (peer) => isEligible(situation, peer, nowMs), nowMs);
 }
 
 /** Why the present view will not do, and for how long to hear more before proposing another; null: it will. */

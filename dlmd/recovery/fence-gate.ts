@@ -55,6 +55,8 @@ export class FenceGate {
   readonly #host: FenceGateHost;
   #open: readonly OpenVictim[];
   #fenced: readonly Victim[];
+  /** Of the last quorate view. */
+  #members: readonly Member[] = [];
 
   constructor(lockspaces: readonly string[], { open, fenced }: KeptFences, host: FenceGateHost) {
     this.lockspaces = new Set(lockspaces);
@@ -105,10 +107,25 @@ export class FenceGate {
     return found === null || found.length > MAX_VICTIM_LOCKSPACES ? null : found;
   }
 
+  /**
+   * A quorate view begins. Who is a member of it in that very life is not dead, whatever a former life of this node, or of another one, has stored: with
+   * two_node each half waits for the fence of the other one, and the half that was fenced comes back with that.
+   */
+  enterView(members: readonly Member[]): void {
+    this.#members = members;
+    const open = this.#open.filter(({ nodeid, incarnation }) => !hasMember(members, nodeid, incarnation));
+    if (open.length === this.#open.length) return;
+    this.#open = open;
+    this.#keep();
+  }
+
   /** Left without having said so. One that had none of our lockspaces open is nobody to wait for. */
   failed(victims: readonly OpenVictim[]): void {
     for (const victim of victims) {
-      const lockspaces = victim.lockspaces === null ? null : victim.lockspaces.filter((lockspace) => this.#needs(lockspace));
+      if (hasMember(this.#members, victim.nodeid, victim.incarnation)) continue;
+      // With two_node it may open others after it was cut off, and be granted locks there.
+      const opened = this.all ? null : victim.lockspaces;
+      const lockspaces = opened === null ? null : opened.filter((lockspace) => this.lockspaces.has(lockspace));
       if (!this.isUsed || lockspaces?.length === 0) continue;
       if (this.#open.some((one) => covers(one, victim)) || this.#fenced.some((one) => covers(one, victim))) continue;
       this.#open = withVictim(this.#open, { ...victim, lockspaces });

@@ -82,7 +82,10 @@ export class Recovery {
           ...describeVictim(victim),
           lockspaces: this.gate.lockspacesOf(victim),
         }),
-      known: (victim) => port.log("info", "node is known to be dead", describeVictim(victim)),
+      known: (victim) => {
+        port.log("info", "node is known to be dead", describeVictim(victim));
+        if (this.gate.open.length === 0) this.#engine.proved();
+      },
       keep: (fences) => {
         this.#fencesUnkept++;
         port.keep(fences);
@@ -156,6 +159,7 @@ export class Recovery {
     this.goneGate.enterView();
     this.phase = view.quorum.quorate ? "mark" : "blocked";
     if (view.quorum.quorate) {
+      this.gate.enterView(view.members);
       this.#failed(view);
       this.#survivors = view.members;
     }

@@ -26,6 +26,7 @@ export const ALTCW = 0x10000;
 export const FORCEUNLOCK = 0x20000;
 /** Not in Linux. */
 export const MAYKEEP = 0x10000000;
+export const PROMPT = 0x20000000;
 
 /** Bits of a result: the lock was demoted to NL before; the mode granted is the alternative one. */
 export const DEMOTED = 0x1;
@@ -46,7 +47,8 @@ const forBoth =
   NOORDER |
   ALTPR |
   ALTCW |
-  MAYKEEP;
+  MAYKEEP |
+  PROMPT;
 const forLock = (forBoth | EXPEDITE | ORPHAN) & ~(CONVERT | QUECVT | CONVDEADLK);
 
 export type Operation = "lock" | "convert" | "unlock";
@@ -58,6 +60,7 @@ const exclusive: readonly (readonly [number, number, string])[] = [
   [CONVDEADLK, NOQUEUE, "CONVDEADLK and NOQUEUE: what is not queued cannot be in a deadlock"],
   [EXPEDITE, NOQUEUE, "EXPEDITE and NOQUEUE: an expedited request is never queued"],
   [CANCEL, FORCEUNLOCK, "CANCEL and FORCEUNLOCK: either the request is taken back or the lock is given up"],
+  [MAYKEEP, PROMPT, "MAYKEEP and PROMPT: either the lock may be kept or it is always given up in time"],
 ];
 
 const flagNames: Readonly<Record<string, number>> = {
@@ -79,6 +82,7 @@ const flagNames: Readonly<Record<string, number>> = {
   ALTCW,
   FORCEUNLOCK,
   MAYKEEP,
+  PROMPT,
 };
 
 // Row: granted, column: requested. QUECVT orders conversions that gain something; where nothing is gained there is nothing to queue.

@@ -141,6 +141,8 @@ export function runScenario(text: string): void {
       const space = given("space") === "" ? "space" : given("space");
       world.program(name ?? "", Number(nodeid), given("owner"), rest.includes("slow"), Number(given("answers-within")), space);
     },
+    /** limit a 0: it answers within that time from now on; 0: it need not answer, but for locks that are PROMPT */
+    limit: ([name = "", limitMs]) => world.ask(name, { kind: "bast-limit", limitMs: Number(limitMs) }),
     /** hangs a: its node has its process ended */
     hangs: ([name]) => {
       if (!program(name).ending) throw new Error(`${name} is not taken to hang`);

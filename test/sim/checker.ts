@@ -89,7 +89,9 @@ export class Checker {
     const inView = hasMember(members, holder.node.nodeid, holder.incarnation);
     if (inView && holder.alive) return "alive and in the view";
     if (inView && other.persistent && !other.doubtful && !holder.purged) return "an orphan";
-    if (!inView && holder.space === "second" && this.#cluster.isUnfenced(holder.key, members)) return "not known to be dead";
+    // A program whose lock manager outlived it wrote nothing more, whatever became of its node.
+    if (!inView && holder.space === "second" && !holder.outlived && this.#cluster.isUnfenced(holder.key, members))
+      return "not known to be dead";
     // About its node they are not asked, if that had closed the lockspace: they had let go of the program before.
     const names = [holder.name, holder.key];
     for (const member of members) {

@@ -72,6 +72,8 @@ export class SimClient {
   readonly metMembers: Map<string, number> = new Map();
   alive = true;
   diedMs: number = Number.POSITIVE_INFINITY;
+  /** Its lock manager lived on, and told the others of its end. */
+  outlived = false;
   #nextLockId = 1;
   readonly #purging: SimNode[] = [];
   readonly owner: string;

@@ -285,6 +285,7 @@ export class SimNode {
 
   killClient(client: SimClient): void {
     this.cluster.trace(`client ${client.name} dies`);
+    client.outlived = true;
     this.#end(client);
     this.clients.delete(client.id);
     client.purged = this.purges > 0 || client.ending;

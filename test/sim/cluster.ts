@@ -232,6 +232,7 @@ export class Cluster {
       for (const node of this.nodes) for (const client of node.clients.values()) client.finish();
     });
     this.#until(this.agenda.nowMs + timeoutMs * 30);
+    if (this.history.startAnew()) this.#until(this.agenda.nowMs + timeoutMs * 30);
     this.history.atRest();
     this.checker.atRest();
     this.lockspaceChecker.atRest();

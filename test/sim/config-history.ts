@@ -18,6 +18,8 @@ export class ConfigHistory {
   refused = 0;
   /** How often each kind of change came into force in the midst of trouble, and what was so at that moment. */
   readonly beside: Map<string, number> = new Map();
+  /** In force once; then the last disk of a node that knew so was lost. */
+  #lost: ConfigRecord | null = null;
   /** Nodes that lost what they kept of the configuration; those that came back with a file that nobody had agreed on. */
   forgotten = 0;
   strays = 0;
@@ -113,6 +115,32 @@ export class ConfigHistory {
     );
     // Without votes, as is allowed always.
     if (missing !== undefined && asked !== undefined) asked.config.propose(withVotes(asked.config.inForce, missing.nodeid, 0));
+  }
+
+  /** Some node of the cluster can tell the others that the latest was in force. */
+  get #isKnown(): boolean {
+    const { latest } = this;
+    return this.#cluster.nodes.some(({ nodeid, config }) => addressIn(latest, nodeid) !== undefined && config.vouchesFor(latest));
+  }
+
+  diskLost(lose: () => void): void {
+    const { latest } = this;
+    const wasKnown = this.#isKnown;
+    lose();
+    if (wasKnown && !this.#isKnown) this.#lost = latest;
+  }
+
+  /**
+   * Nodes do not believe each other's files. What was in force and was lost with its last disk cannot come back by itself if the nodes with
+   * its file are no quorum: a person stops every node and starts each with that file (dlmd/README.md, "What no majority can bear").
+   * False: that was not needed.
+   */
+  startAnew(): boolean {
+    const { nodes } = this.#cluster;
+    if (this.#lost !== this.latest || this.#isKnown) return false;
+    if (nodes.some(({ alive, core }) => alive && core.engine.membership.view?.quorum.quorate === true)) return false;
+    for (const { config } of nodes) config.takeNew(this.latest);
+    return true;
   }
 
   atRest(): void {

@@ -50,6 +50,11 @@ export class ConfigPart {
   get kept(): KeptConfig {
     return this.#core?.kept ?? this.#disk;
   }
+  /** Its disk knows that this was in force in a quorate view. */
+  vouchesFor({ fingerprint }: ConfigRecord): boolean {
+    const { committed, agreedBy } = this.#disk;
+    return agreedBy.length > 0 && committed.fingerprint === fingerprint;
+  }
   get asks(): number {
     return this.#asked.size;
   }
@@ -96,7 +101,7 @@ export class ConfigPart {
     const { committed } = this.#disk;
     const another = this.#node.cluster.nodes.some(({ config }) => config.isStray);
     this.#stray = another || this.#random.chance(0.5) ? null : this.#history.stray(committed, this.#node.nodeid);
-    this.#takeFile(this.#stray ?? committed);
+    this.#history.diskLost(() => this.#takeFile(this.#stray ?? committed));
     const stray = this.#stray;
     const { agenda } = this.#node.cluster;
     if (stray !== null) agenda.at(agenda.nowMs + this.#random.between(500, 2500), () => this.#stray === stray && this.putRight());
@@ -109,6 +114,13 @@ export class ConfigPart {
     if (this.isStray) this.#takeFile(this.#history.latest);
     this.#stray = null;
     if (runs) this.#node.start();
+  }
+
+  /** A person stops it, and gives it that file, to be started with --new-config. */
+  takeNew(record: ConfigRecord): void {
+    this.#node.crash();
+    this.#takeFile(record);
+    this.#stray = null;
   }
 
   /** The process ends: what was on its way to the disk may have got there, in order. */

@@ -5,11 +5,97 @@ const gone = "dlmd/recovery/gone-gate.ts";
 const mmp = "overlay/volume/mmp.ts";
 const sbd = "dlmd/fence-agent/sbd.ts";
 const guard = "dlmd/fence-agent/run-agent.ts";
+const fault = "overlay/lower/server/disk-fault.ts";
+const guardOfDiskTest = "test/unit/lower/disk-guard.test.ts";
+const device = "overlay/volume/device.ts";
+const bitTest = "test/e2e/volume/bit.alone.test.ts";
 const mmpTest = "test/unit/volume/mmp.test.ts";
 const sbdTest = "test/unit/fence-agent/sbd.test.ts";
 const guardTest = "test/e2e/dlmd/agent-guard.test.ts";
 
 export const failoverMutations: readonly Mutation[] = [
+  {
+    id: "r5-later-block-damaged",
+    hazard: "R5",
+    breaks: "an owner's block that a later coverlay wrote counts as damaged, and `volume enable` writes over it",
+    file: "overlay/volume/direct-block.ts",
+    find: "  if (version <= OWNER_BLOCK_VERSION) return;",
+    replace: "  return;",
+    caughtBy: "test/unit/volume/owner-block.test.ts",
+  },
+  {
+    id: "r5-later-block-is-own",
+    hazard: "R5",
+    breaks: "an owner whose block a later coverlay has written goes on writing to the disk",
+    file: "overlay/volume/taking.ts",
+    find: ', "owner-block-version"].includes(error.code)',
+    replace: "].includes(error.code)",
+    caughtBy: "test/unit/volume/taking.test.ts",
+  },
+  {
+    id: "r6-read-only-told",
+    hazard: "R6",
+    breaks: "an owner whose disk failed says EROFS of a change, though another node reaches the disk",
+    file: fault,
+    find: 'return readOnly || isDamaged() ? "none" : "withdraw";',
+    replace: 'return readOnly || isDamaged() ? "none" : "none";',
+    caughtBy: guardOfDiskTest,
+  },
+  {
+    id: "r6-read-not-probed",
+    hazard: "R6",
+    breaks: "EIO of a read is told, and nobody looks whether it is a bad block or a lost path",
+    file: fault,
+    find: '    case E.EIO:\n      return changes ? "withdraw" : "probe";',
+    replace: '    case E.EIO:\n      return changes ? "withdraw" : "none";',
+    caughtBy: guardOfDiskTest,
+  },
+  {
+    id: "r6-withdrawn-again",
+    hazard: "R6",
+    breaks: "a broken disk goes from owner to owner, and its errors are told to nobody",
+    file: fault,
+    find: "nowMs - lastMs >= WITHDRAW_AGAIN_MS;",
+    replace: "nowMs >= lastMs;",
+    caughtBy: guardOfDiskTest,
+  },
+  {
+    id: "r6-silent-disk-is-well",
+    hazard: "R6",
+    breaks: "a disk that does not answer counts as well, and EIO of its reads is told",
+    file: "overlay/volume/disk-probe.ts",
+    find: "      end(false);\n    }, limitMs);",
+    replace: "      end(true);\n    }, limitMs);",
+    caughtBy: "test/unit/volume/disk-trouble.test.ts",
+  },
+  {
+    id: "m4-page-cache-believed",
+    hazard: "M4",
+    breaks: "a superblock, a bit or an owner's block is what the page cache has of it, though another machine has changed it",
+    file: device,
+    find: "openSync(path, constants.O_RDONLY | constants.O_DIRECT);",
+    replace: "openSync(path, constants.O_RDONLY);",
+    caughtBy: bitTest,
+  },
+  {
+    id: "c2-mounted-elsewhere-free",
+    hazard: "C2",
+    breaks: "`volume enable` writes to a device that a file system of this machine is on, perhaps in another namespace alone",
+    file: "overlay/volume/bit-writer.ts",
+    find: 'if (tryExclusive(device) !== "free") {',
+    replace: 'if (tryExclusive(device) === "gone") {',
+    caughtBy: bitTest,
+  },
+  {
+    id: "h8-opened-for-the-sync",
+    hazard: "H8",
+    breaks: "a sync goes through a descriptor that was opened for it, and is not told of a write-back that failed before",
+    file: "overlay/lower/local/local.ts",
+    find: "checked(await context.native.pool.sync.syncfs(context.rootFd));",
+    replace:
+      "const fd = context.native.sync.openat2(context.rootFd, Buffer.from('.'), 0, 0, 0);\n  checked(await context.native.pool.sync.syncfs(fd).finally(() => context.native.sync.close(fd)));",
+    caughtBy: "test/unit/lower/sync-descriptor.test.ts",
+  },
   {
     id: "r7-all-lockspaces-wait",
     hazard: "R7",
@@ -18,6 +104,15 @@ export const failoverMutations: readonly Mutation[] = [
     find: "if (all || lockspaces.has(lockspace)) return true;",
     replace: "if (all || lockspaces.size > 0) return true;",
     caughtBy: "test/scenario/scenario.test.ts",
+  },
+  {
+    id: "r7-late-does-nothing",
+    hazard: "R7",
+    breaks: "an owner whose calls of the dead do not end keeps its disk, and the others wait",
+    file: "overlay/serve/owner-service.ts",
+    find: "if (guard === undefined || !guard.withdraw(why)) {",
+    replace: 'if (guard !== undefined && why === "") {',
+    caughtBy: "test/unit/serve/owner-service.test.ts",
   },
   {
     id: "r8-fast-commit-not-seen",

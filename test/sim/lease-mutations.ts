@@ -196,6 +196,6 @@ export const leaseMutations: readonly Mutation[] = [
     file: membership,
     find: "        this.#wantSinceMs = nowMs + promiseShare * boot.timeoutMs;\n",
     replace: "",
-    caughtBy: "test/sim/kept.test.ts",
+    caughtBy: "test/unit/dlmd/later-configuration.test.ts",
   },
 ];

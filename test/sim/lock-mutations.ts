@@ -321,8 +321,17 @@ export const lockMutations: readonly Mutation[] = [
     hazard: "H13",
     breaks: "a program that keeps a lock which it may keep is ended",
     file: "dlmd/lock/bast-watchdog.ts",
-    find: "(lkb.flags & MAYKEEP) !== 0 || ",
+    find: "  if ((flags & MAYKEEP) !== 0) return 0;\n",
     replace: "",
+    caughtBy: "test/scenario/scenario.test.ts",
+  },
+  {
+    id: "h13-prompt-by-limit",
+    hazard: "H13",
+    breaks: "a lock that is PROMPT is judged only while its program has a limit for all locks",
+    file: "dlmd/lock/bast-watchdog.ts",
+    find: "(flags & PROMPT) !== 0 ? promptLimitMs : bastLimitMs",
+    replace: "(flags & PROMPT) !== 0 && bastLimitMs > 0 ? promptLimitMs : bastLimitMs",
     caughtBy: "test/scenario/scenario.test.ts",
   },
   {

@@ -163,6 +163,10 @@ export class BuiltinEngine implements SteppedEngine {
     return this.membership.countAll();
   }
 
+  proved(): void {
+    this.membership.proved();
+  }
+
   announceLeave(): void {
     this.membership.announceLeave(this.#nowMs);
   }

@@ -174,6 +174,9 @@ export class CorosyncEngine implements SteppedEngine {
     return false;
   }
 
+  /** Without two_node a minority is no quorum, and makes no view that anybody must forget. */
+  proved(): void {}
+
   announceLeave(): void {
     this.#host.mayLeave();
   }

@@ -272,11 +272,13 @@ export class RoundExchange {
     if (nowMs - installedMs < settleShare * this.#boot.timeoutMs) return;
     const there = this.#seats.expected;
     const desired = this.#detector.desired(
-      members,
+      { members, isNew: false },
       (peer) => this.#mayBeMember(peer, nowMs) && there.some(({ nodeid }) => nodeid === peer.config.nodeid),
       nowMs,
     );
-    if (desired[0]?.nodeid !== this.#self.nodeid) return;
+    // Not the lowest of all: that may be one that comes, which is in no view and asks for nothing.
+    const asker = desired.find(({ nodeid, incarnation }) => hasMember(members, nodeid, incarnation));
+    if (asker?.nodeid !== this.#self.nodeid) return;
     const lost = members.filter((member) => !hasMember(desired, member.nodeid, member.incarnation)).map(({ nodeid }) => nodeid);
     if (lost.length > 0) {
       if (!this.#isMajority(desired)) return;

@@ -52,7 +52,10 @@ export interface TestCluster {
   namespace(nodeid: number): string;
   /** The JSON log of that node, parsed. */
   log(nodeid: number): Record<string, unknown>[];
-  start(nodeid: number, options?: { readonly configFile?: string; readonly stateDir?: string }): Promise<RunningNode>;
+  start(
+    nodeid: number,
+    options?: { readonly configFile?: string; readonly stateDir?: string; readonly newConfig?: boolean },
+  ): Promise<RunningNode>;
   /** Starts all and connects a client to each; resolves when every one sees all of them running. */
   startAll(): Promise<TestClient[]>;
   connect(nodeid: number, handlers?: Partial<DlmClientHandlers>): Promise<TestClient>;
@@ -259,6 +262,7 @@ export function createCluster({ nodes, namespaces = false, more = [], nodeKeys =
       `--node=node${nodeid}`,
       `--run-dir=${runDir(nodeid)}`,
       ...(options.stateDir === undefined ? [] : [`--state-dir=${options.stateDir}`]),
+      ...(options.newConfig === true ? ["--new-config"] : []),
       "--log-level=debug",
       `--json-log=${path.join(runDir(nodeid), "log.json")}`,
     ];

@@ -173,6 +173,11 @@ test("a node that lost its state and was given a file of its own does not impose
       await client.client.query("status");
     }
   }
+  // As the reason says.
+  await cluster.kill(3, "SIGTERM");
+  giveFiles(3, first);
+  await cluster.start(3, { configFile: fileOf(3), newConfig: true });
+  await client.seen([1, 2, 3]);
   // By this file node 3 is quorate alone, and has it in force.
   const lone = first.replace("version: 1", "version: 9").split("\n");
   await restartWith(lone.filter((line) => !/nodeid: [12],/.test(line)).join("\n"));

@@ -141,6 +141,14 @@ export const corosyncMutations: readonly Mutation[] = [
     caughtBy: clusterTest,
   },
   {
+    id: "corosync-newcomer-asks",
+    breaks: "the lowest node is let in by nobody after it was left out, and nobody leaves out a member while it waits",
+    file: exchange,
+    find: "const asker = desired.find(({ nodeid, incarnation }) => hasMember(members, nodeid, incarnation));",
+    replace: "const asker = desired[0];",
+    caughtBy: clusterTest,
+  },
+  {
     id: "corosync-highest-version-wins",
     breaks: "a node that was started alone with a later cluster.yaml takes the quorum from all",
     file: round,

@@ -2,6 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { leaseGrounds, quorumOf, quorumReason } from "../../../dlmd/membership/quorum.ts";
 import type { QuorumOptions } from "../../../dlmd/engine/boot.ts";
+import { compareViews, type ViewId } from "../../../dlmd/wire/view-id.ts";
 import { cluster, groupOf, heard, join, lastView, members, say, together, until } from "./scenes.ts";
 import type { EngineSimNode } from "./sim-node.ts";
 
@@ -54,6 +55,36 @@ describe("views and messages", () => {
     const events = sim.node(3).events;
     const view = events.findIndex((event) => event.kind === "view" && event.view.members.length === 2);
     expect(events.findIndex((event) => event.kind === "message")).toBeGreaterThan(view);
+  });
+
+  it("H14: a member of a new view from which nothing has come yet is not left out before a time-out", () => {
+    const sim = cluster(3);
+    // Node 2 hears that node 1 is there, before that one hears anybody, and then nothing more of it for a while.
+    const hears = (node: EngineSimNode, nodeid: number): boolean => node.engine.membership.peers.get(nodeid)?.heartbeat !== null;
+    sim.lost = (message, _from, to) => message.kind === "heartbeat" && to === 1;
+    until(sim, "node 2 hears node 1", () => hears(sim.node(2), 1));
+    sim.lost = (message, from, to) => message.kind === "heartbeat" && from === 1 && to === 2;
+    until(sim, "nodes 1 and 3 have the view of all", () => [1, 3].every((nodeid) => members(sim.node(nodeid)) === "1 2 3"));
+    until(sim, "node 2 has it too", () => members(sim.node(2)) === "1 2 3");
+    expect(sim.node(2).engine.membership.peers.get(1)?.heartbeat?.heard).toEqual([]);
+    const { view } = sim.node(2).engine.membership;
+    sim.run(0.8 * sim.timeoutMs);
+    sim.lost = () => false;
+    sim.run(3 * sim.timeoutMs);
+    for (const node of sim.nodes) {
+      expect(node.engine.membership.view?.id).toEqual(view?.id);
+      expect(node.evictions).toBe(0);
+    }
+  });
+
+  it("H14: a member that dies at the first moment of a view is left out after a time-out", () => {
+    const sim = cluster(3);
+    until(sim, "node 2 has the view of all", () => members(sim.node(2)) === "1 2 3");
+    sim.node(1).crash();
+    const sinceMs = sim.agenda.nowMs;
+    together(sim, 2, 3);
+    expect(sim.agenda.nowMs - sinceMs).toBeGreaterThan(0.9 * sim.timeoutMs);
+    expect(sim.agenda.nowMs - sinceMs).toBeLessThan(1.3 * sim.timeoutMs);
   });
 
   it("a view that was installed at one member only is caught up with", () => {
@@ -279,6 +310,65 @@ describe("quorum", () => {
     together(sim, 1, 2);
     expect(sim.nodes.map(({ evictions }) => evictions)).toEqual([1, 0]);
     expect(lastView(sim.node(2))?.together).toEqual([2]);
+  });
+
+  it.each([1, 2])("M2: with two_node the half that has fenced the other one goes on when that comes back: node %i", (winner) => {
+    const loser = 3 - winner;
+    const sim = cluster(2, { quorum: quorum({ twoNode: true, waitForAll: true }), twoQuorums: true });
+    together(sim, 1, 2);
+    sim.run(100);
+    const seen = (nodeid: number): ViewId => sim.node(nodeid).engine.membership.seen.id;
+    const epochOf = (nodeid: number): number => lastView(sim.node(nodeid))?.id.epoch ?? 0;
+    const joint = seen(1);
+    sim.partition([[1], [2]]);
+    together(sim, winner);
+    together(sim, loser);
+    // However many views it makes alone.
+    for (const last = epochOf(winner) + 3; epochOf(loser) < last; sim.run(100)) sim.node(loser).engine.rebuildView("a test");
+    expect([1, 2].map((nodeid) => lastView(sim.node(nodeid))?.quorum.quorate)).toEqual([true, true]);
+    expect(compareViews(seen(loser), seen(winner))).toBeGreaterThan(0);
+    sim.node(loser).crash();
+    sim.node(winner).engine.proved();
+    const alone = seen(winner);
+    sim.heal();
+    sim.node(loser).start();
+    expect(seen(loser)).toEqual(joint);
+    together(sim, 1, 2);
+    expect(sim.nodes.map(({ evictions }) => evictions)).toEqual([0, 0]);
+    expect(lastView(sim.node(winner))?.together).toEqual([winner]);
+    // What the winner was proved to have is kept by both.
+    for (const nodeid of [1, 2]) expect(compareViews(seen(nodeid), alone)).toBeGreaterThan(0);
+  });
+
+  it("M2: the winner that starts again after its proof knows its own view; without the proof the last one of both", () => {
+    for (const proved of [true, false]) {
+      const sim = cluster(2, { quorum: quorum({ twoNode: true, waitForAll: true }), twoQuorums: true });
+      together(sim, 1, 2);
+      sim.run(100);
+      const seen = (): ViewId => sim.node(1).engine.membership.seen.id;
+      const joint = seen();
+      sim.partition([[1], [2]]);
+      together(sim, 1);
+      const alone = seen();
+      expect(compareViews(alone, joint)).toBeGreaterThan(0);
+      if (proved) sim.node(1).engine.proved();
+      sim.run(100);
+      sim.node(1).crash();
+      sim.node(1).start();
+      expect(seen()).toEqual(proved ? alone : joint);
+    }
+  });
+
+  it("M2: with two_node a node that is alone because the other one has left knows so in its next life", () => {
+    const sim = cluster(2, { quorum: quorum({ twoNode: true, waitForAll: true }) });
+    together(sim, 1, 2);
+    sim.node(2).engine.membership.leave(sim.agenda.nowMs);
+    together(sim, 1);
+    const alone = sim.node(1).engine.membership.seen.id;
+    sim.run(100);
+    sim.node(1).crash();
+    sim.node(1).start();
+    expect(sim.node(1).engine.membership.seen.id).toEqual(alone);
   });
 
   it("a node that leaves tells the members of its view, also when it hears another view with a higher epoch", () => {

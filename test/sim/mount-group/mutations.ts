@@ -213,8 +213,8 @@ export const mountGroupMutations: readonly Mutation[] = [
     id: "knob-order-by-content",
     breaks: "an operator's order that says what the file said is not heard",
     file: "overlay/mount-group/knobs.ts",
-    find: "if (stamp === this.#own) return;",
-    replace: 'if (stamp === this.#own || this.#read() === this.#shown.get("block")) return;',
+    find: "if (stamp === this.#own.stamp && text === this.#own.text) return;",
+    replace: "if (text === this.#own.text) return;",
     caughtBy: "test/unit/mount-group/knobs.test.ts",
   },
   {
@@ -274,5 +274,13 @@ export const mountGroupMutations: readonly Mutation[] = [
     find: "setLimitMs(this.#owned && !this.#blocked ? limitMs : 0);",
     replace: "setLimitMs(this.#owned ? limitMs : 0);",
     caughtBy: "test/unit/serve/answer-limit.test.ts",
+  },
+  {
+    id: "knob-order-by-time-alone",
+    breaks: "what an operator writes to block while the mount replaces it does nothing, and stays there",
+    file: "overlay/mount-group/knobs.ts",
+    find: "if (stamp === this.#own.stamp && text === this.#own.text) return;",
+    replace: "if (stamp === this.#own.stamp) return;",
+    caughtBy: "test/unit/mount-group/knobs.test.ts",
   },
 ];

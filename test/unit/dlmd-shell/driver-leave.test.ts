@@ -1,13 +1,14 @@
-/** A node that is put out of the cluster while it leaves has left: it begins no other life (driver/driver.ts). */
+/** A node that is put out of the cluster begins another life; one that leaves meanwhile has left, and begins none (driver/driver.ts). */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { connectDlm } from "../../../dlmd/client/client.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { createMetrics } from "../../../dlmd/base/metric.ts";
 import { startingConfig } from "../../../dlmd/driver/config-keeper.ts";
-import { type Driver, startDriver } from "../../../dlmd/driver/driver.ts";
+import { type Driver, socketPathOf, startDriver } from "../../../dlmd/driver/driver.ts";
 import type { Life, LifeHost } from "../../../dlmd/driver/life.ts";
 import type { Effect, NodeEvent } from "../../../dlmd/node-api.ts";
 import { peerProcesses } from "../../../dlmd/server/peer-process.ts";
@@ -22,6 +23,7 @@ const lives: PlayedLife[] = [];
 let endLease: () => Promise<void>;
 let onBegin: () => Promise<void>;
 let onClose: () => Promise<void>;
+let onOpen: () => Promise<void>;
 let onStep: (event: NodeEvent) => Effect[];
 let onAnnounce: () => Effect[];
 let stopAgents: () => Promise<void>;
@@ -46,6 +48,7 @@ vi.mock("../../../dlmd/driver/life.ts", () => ({
       heartbeats: { progressed: () => {}, endLease: () => endLease() },
       peers: { flush: () => {} },
       setNodes: () => {},
+      corosync: { open: () => onOpen() },
       close: () => onClose().then(() => void (played.closed = true)),
     } as unknown as Life;
   },
@@ -75,7 +78,7 @@ const begin = (leastMs: number, configuration: string, nowMs: () => number, fata
 beforeEach(async () => {
   dir = mkdtempSync(path.join(tmpdir(), "coverlay-driver-"));
   lives.length = 0;
-  endLease = onBegin = onClose = stopAgents = () => Promise.resolve();
+  endLease = onBegin = onClose = onOpen = stopAgents = () => Promise.resolve();
   onAnnounce = () => [{ kind: "may-leave" }];
   // Nobody hears it leave; another node that has gone is the news that the cluster went on without this one.
   onStep = ({ kind }) => (kind === "peer-down" ? [{ kind: "evicted", reason: "played" }] : []);
@@ -207,4 +210,18 @@ test("a node that can keep nothing, and whose lease cannot be ended on that disk
   evict();
   expect((await ended).message).toContain("this node's state cannot be kept in");
   expect(lives[0]?.steps).not.toContain("leave");
+});
+
+test("a program that connects while the next life waits for corosync is told of once", async () => {
+  const connects = (): number => lives[1]?.steps.filter((kind) => kind === "client-connected").length ?? 0;
+  onOpen = async () => {
+    // Never welcomed: the life is played.
+    connectDlm(socketPathOf(dir), { view() {}, gone: async () => {}, disconnected() {} }).catch(() => undefined);
+    await vi.waitFor(() => expect(connects()).toBe(1));
+  };
+  evict();
+  await vi.waitFor(() => expect(lives[1]?.steps).toContain("tick"));
+  expect(connects()).toBe(1);
+  onStep = ({ kind }) => (kind === "leave" ? [{ kind: "left" }] : []);
+  await driver.leave();
 });

@@ -53,6 +53,19 @@ it("M2, C11: a result of another life or view, or for a member, is refused; one 
   expect(one.blocks("guarded")).toBe(true);
 });
 
+it("M2: a life that is a member of a quorate view is not waited for, whoever has stored or says that it is", () => {
+  const { gate: one, disk } = gate({ open: [victim(2, 1, 7), victim(3, 1, 7)], fenced: [] });
+  one.enterView([victim(1, 4, 9), victim(2, 1, 9), victim(3, 2, 9)]);
+  // Node 3 is there in another life.
+  expect(one.open).toEqual([victim(3, 1, 7)]);
+  one.agree([victim(2, 1, 8), victim(3, 1, 7)]);
+  expect([one.open, disk.at(-1)?.open]).toEqual([[victim(3, 1, 7)], [victim(3, 1, 7)]]);
+  // When it goes it is.
+  one.enterView([victim(1, 4, 10), victim(3, 2, 10)]);
+  one.failed([victim(2, 1, 10)]);
+  expect(one.open).toEqual([victim(3, 1, 7), victim(2, 1, 10)]);
+});
+
 it("of one node there is one wait, for its last life; that it is dead in that one says so of those before", () => {
   const { gate: one, disk } = gate();
   one.failed([victim(3, 1, 7), victim(3, 2, 9), victim(2, 1, 9)]);
@@ -87,6 +100,16 @@ it("M6: it waits for nodes that had a guarded lockspace open, and those that nob
     true,
     "lockspaces guarded safe wait until node 6 is known to be dead (coverlay fence show)",
   ]);
+});
+
+it("M2: with two_node all waits, also what the other node had not open: cut off, it is quorate, and opens what it likes", () => {
+  const { gate: one, told, disk } = gate(noFences, []);
+  one.all = true;
+  for (const lockspaces of [[], ["open"]]) one.failed([victim(2, 1, 7, lockspaces)]);
+  expect([told, disk.at(-1)?.open]).toEqual([["waits for 2 of life 1"], [victim(2, 1, 7)]]);
+  expect(["open", "new"].map((lockspace) => one.blocks(lockspace))).toEqual([true, true]);
+  one.result(victim(2, 1, 7), []);
+  expect(["open", "new"].map((lockspace) => one.blocks(lockspace))).toEqual([false, false]);
 });
 
 it("more lockspaces than a message names: all", () => {

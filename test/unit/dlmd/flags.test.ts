@@ -239,6 +239,7 @@ describe("what does not go together is EINVAL", () => {
     ["EXPEDITE", F.EXPEDITE, EX],
     ["ORPHAN", F.ORPHAN, EX],
     ["CONVDEADLK and NOQUEUE", F.CONVDEADLK | F.NOQUEUE, EX],
+    ["MAYKEEP and PROMPT", F.MAYKEEP | F.PROMPT, EX],
     ["QUECVT to the same mode", F.QUECVT, PR],
     ["QUECVT down", F.QUECVT, CR],
   ];

@@ -261,7 +261,7 @@ describe("clients", () => {
     expect(errno(7)).toBe(E.ENOENT);
     b.lock(1, 2, 9 as Mode);
     expect(errno(2)).toBe(E.EINVAL);
-    b.lock(1, 2, PR, 0x2000_0000);
+    b.lock(1, 2, PR, 0x4000_0000);
     expect(errno(2)).toBe(E.EINVAL);
     b.request(1, { kind: "lock", lockspaceId: 1, lockId: 2, resource: "x".repeat(65), mode: PR, flags: 0 });
     expect(errno(2)).toBe(E.EINVAL);

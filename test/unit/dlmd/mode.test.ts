@@ -39,7 +39,7 @@ describe("modes", () => {
 
   it("flags are those of the client", () => {
     expect(LockFlag).toEqual(Object.fromEntries(Object.entries(flags).filter(([name]) => name in LockFlag)));
-    expect(Object.keys(LockFlag)).toHaveLength(18);
+    expect(Object.keys(LockFlag)).toHaveLength(19);
   });
 });
 
