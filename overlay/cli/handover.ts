@@ -5,7 +5,7 @@ import { OperatingError } from "../../dlmd/base/error.ts";
 import type { ClusterInfo } from "../../dlmd/client/api.ts";
 import { askDlmd } from "../query/dlmd-query.ts";
 import { askOverlay, listOverlays, type OverlayEntry } from "../query/overlay-query.ts";
-import { HAND_OVER_ANSWER_MS, type HandOverAnswer } from "../serve/hand-over.ts";
+import { HAND_OVER_ANSWER_MS, type HandOverAnswer, type HandOverStage, handOverStages } from "../serve/hand-over.ts";
 import { NO_QUORUM_HINT, noQuorumWords } from "../volume/mount-checks.ts";
 import { requireRoot } from "./mount.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
@@ -21,6 +21,7 @@ interface HandoverArguments extends NodeOptions {
 
 const answerShape: z.ZodType<HandOverAnswer> = z.discriminatedUnion("kind", [
   z.looseObject({ kind: z.literal("refused"), why: z.string() }),
+  z.looseObject({ kind: z.literal("no-quorum"), stage: z.enum(handOverStages), why: z.string() }),
   z.looseObject({ kind: z.literal("under-way"), from: z.number(), to: z.number(), why: z.string() }),
   z.looseObject({ kind: z.literal("done"), from: z.number(), to: z.number(), owner: z.number(), pauseMs: z.number(), why: z.string() }),
 ]);
@@ -62,12 +63,23 @@ export function describeHandover(answer: HandOverAnswer, volume: string, nameOf:
         code: "under-way",
         hint: "It goes on by itself; coverlay status on each node says what it waits for.",
       });
+    case "no-quorum":
+      throw noQuorum(volume, answer.stage, answer.why);
     case "refused":
       throw new OperatingError(`volume ${volume} is not handed over: ${answer.why}`, {
         code: "not-handed-over",
         hint: "coverlay status on each node shows its mounts, and which of them is the owner.",
       });
   }
+}
+
+function noQuorum(volume: string, stage: HandOverStage, why: string): OperatingError {
+  const then: Readonly<Record<HandOverStage, string>> = {
+    "not-asked": "",
+    asked: " The owner was asked and has not answered: it may still hand the volume over then.",
+    begun: " The owner has begun: the volume has a new owner then.",
+  };
+  return new OperatingError(`volume ${volume} is not handed over: ${why}`, { code: "no-quorum", hint: `${NO_QUORUM_HINT}${then[stage]}` });
 }
 
 export const handoverCommand: CommandModule<object, HandoverArguments> = {
@@ -81,7 +93,7 @@ export const handoverCommand: CommandModule<object, HandoverArguments> = {
       .example("$0 handover data node2", "node2 is to have the disk mounted")
       .example("$0 handover /shared node2 --json", "for programs")
       .epilogue(
-        "Works on any node that has the volume mounted. Calls wait meanwhile, and none ends with an error. Exit status: 0 that node is the owner; 1 it is not, with the reason.",
+        "Works on any node that has the volume mounted. Calls wait meanwhile, and none ends with an error. It needs a quorum: without one, or if it is lost meanwhile, the command ends at once. Exit status: 0 that node is the owner; 1 it is not, with the reason.",
       ),
   handler: ({ runDir, json, volume, node }) =>
     runCommand(json, async () => {
@@ -90,12 +102,7 @@ export const handoverCommand: CommandModule<object, HandoverArguments> = {
       const heir = node === undefined ? 0 : nodeidOf(info, node);
       const nameOf = (nodeid: number): string => info.nodes.find((one) => one.nodeid === nodeid)?.name ?? `node ${nodeid}`;
       const { connection, file } = findMount(runDir, volume);
-      // The overlay would wait for locks until there is one.
-      if (!view.quorate)
-        throw new OperatingError(`volume ${file.volume} is not handed over: ${noQuorumWords(view)}`, {
-          code: "no-quorum",
-          hint: NO_QUORUM_HINT,
-        });
+      if (!view.quorate) throw noQuorum(file.volume, "not-asked", noQuorumWords(view));
       if (!json) process.stderr.write(`coverlay: handing volume ${file.volume} over to ${heir === 0 ? "another node" : nameOf(heir)}\n`);
       const answer = await askHandover(runDir, connection, heir);
       const words = describeHandover(answer, file.volume, nameOf);

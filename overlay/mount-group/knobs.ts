@@ -52,6 +52,11 @@ function textOf(values: KnobValues, knob: Knob): string {
   return value === null ? NONE : String(value);
 }
 
+interface BlockFile {
+  readonly stamp: string;
+  readonly text: string;
+}
+
 export interface KnobsOptions {
   readonly dir: string;
   readonly log: Log;
@@ -66,8 +71,8 @@ export class Knobs {
   readonly #shown: Map<Knob, string> = new Map();
   #watcher: FSWatcher | null = null;
   #timer: NodeJS.Timeout | null = null;
-  /** `block` as this mount wrote it last: which file, and when it was changed. */
-  #own = "";
+  /** `block` as this mount knows it: which file, when it was changed, and its text. */
+  #own: BlockFile = { stamp: "", text: "" };
   /** The directory: while it is open its inode number is no other one's. -1: before `start`, and at the end. */
   #fd = -1;
   #hasEnded = false;
@@ -152,17 +157,19 @@ export class Knobs {
     // That look may have found that the directory is lost.
     if (this.#hasEnded) return;
     const file = this.#path(knob);
+    const text = this.#shown.get(knob) ?? NONE;
     try {
-      writeFileSync(`${file}.new`, `${this.#shown.get(knob) ?? NONE}\n`, { mode: 0o600 });
+      writeFileSync(`${file}.new`, `${text}\n`, { mode: 0o600 });
       renameSync(`${file}.new`, file);
-      if (knob === "block") this.#own = this.#stamp();
+      // This stamp may be that of an operator's write already, so the text counts too.
+      if (knob === "block") this.#own = { stamp: this.#stamp(), text };
     } catch (error) {
       // Nothing depends on them: what they show is in the status too.
       this.#options.log.error({ dir: this.#options.dir, knob, error: String(error) }, "a knob could not be written");
     }
   }
 
-  /** Who wrote `block` last: this mount's own file is known by its inode and the time of its change. */
+  /** Of the last write to `block`. Two writes of one tick of the kernel's clock have one stamp before Linux 6.13. */
   #stamp(): string {
     const found = statSync(this.#path("block"), { bigint: true, throwIfNoEntry: false });
     return found === undefined ? "" : `${found.ino} ${found.mtimeNs} ${found.ctimeNs}`;
@@ -172,11 +179,11 @@ export class Knobs {
   #look(isSettled: boolean): void {
     if (this.#hasEnded || this.#isLost()) return;
     const stamp = this.#stamp();
-    if (stamp === this.#own) return;
     const text = this.#read();
+    if (stamp === this.#own.stamp && text === this.#own.text) return;
     const isOrder = text === "0" || text === "1";
     if (!isOrder && !isSettled) return;
-    this.#own = stamp;
+    this.#own = { stamp, text };
     if (isOrder) this.#options.blockOrdered(text === "1");
     else
       this.#options.log.error(

@@ -9,6 +9,8 @@ import { connectDlm } from "../../dlmd/client/client.ts";
 
 /** dlmd answers from memory. */
 const ANSWER_TIMEOUT_MS = 5000;
+/** After a life of dlmd has ended. */
+const ASK_AGAIN_MS = 100;
 
 export const DEFAULT_RUN_DIR = "/run/coverlay";
 
@@ -70,14 +72,36 @@ async function askClient(runDir: string, ask: (client: DlmClient) => Promise<unk
   }
 }
 
-/** Waits for a view of the node's dlmd that `wanted` accepts. Throws OperatingError "no-view" after `timeoutMs`. */
+/**
+ * Waits for a view of the node's dlmd that `wanted` accepts. A dlmd that ends the connection may begin a new life, as one that was cut off does when it is
+ * back: that one is asked. Throws OperatingError: "no-view" after `timeoutMs`, "dlmd-not-running".
+ */
 export async function waitForView(
   runDir: string,
   wanted: (view: ViewInfo) => boolean,
   timeoutMs: number,
   signal?: AbortSignal,
 ): Promise<ViewInfo> {
-  const news: { view: (view: ViewInfo) => void; failed: (reason: Error) => void } = { view() {}, failed() {} };
+  const endMs = performance.now() + timeoutMs;
+  for (let leftMs = timeoutMs; ; leftMs = endMs - performance.now()) {
+    try {
+      return await viewOfLife(runDir, wanted, { timeoutMs, leftMs }, signal);
+    } catch (error) {
+      if (!(error instanceof OperatingError) || error.code !== "disconnected" || performance.now() >= endMs) throw error;
+    }
+    await new Promise((resolve) => setTimeout(resolve, ASK_AGAIN_MS));
+  }
+}
+
+/** OperatingError "disconnected": that life of dlmd is over. */
+async function viewOfLife(
+  runDir: string,
+  wanted: (view: ViewInfo) => boolean,
+  { timeoutMs, leftMs }: { readonly timeoutMs: number; readonly leftMs: number },
+  signal: AbortSignal | undefined,
+): Promise<ViewInfo> {
+  let over: Error | null = null;
+  const news: { view: (view: ViewInfo) => void; failed: (reason: Error) => void } = { view() {}, failed: (reason) => void (over = reason) };
   const client = await connect(
     runDir,
     (view) => news.view(view),
@@ -91,12 +115,13 @@ export async function waitForView(
         settle();
       };
       const aborted = (): void => end(() => reject(new OperatingError("interrupted", { code: "interrupted", hint: "Try again." })));
-      const timer = setTimeout(() => end(() => reject(noView(runDir, client.view, timeoutMs))), timeoutMs);
+      const timer = setTimeout(() => end(() => reject(noView(runDir, client.view, timeoutMs))), leftMs);
       news.view = (view) => (wanted(view) ? end(() => resolve(view)) : undefined);
       news.failed = (reason) => end(() => reject(reason));
       signal?.addEventListener("abort", aborted, { once: true });
       if (signal?.aborted === true) aborted();
-      else news.view(client.view);
+      else if (over === null) news.view(client.view);
+      else news.failed(over);
     });
   } finally {
     await client.close();

@@ -1,6 +1,7 @@
 /**
  * How long dlmd waits for this mount's answer to a blocking AST before it takes the mount for a hanging one (hazard H13). There is no limit
- * without an owner, and none while the mount is blocked (overlay/mount-group). While the owner leaves a call unanswered the time begins anew at each look: an operation keeps its lock until the
+ * without an owner, and none while the mount is blocked (overlay/mount-group), but for locks that are PROMPT: they are answered without the
+ * lower, and a mount that waits for an owner asks all mounts whether they live. While the owner leaves a call unanswered the time begins anew at each look: an operation keeps its lock until the
  * lower has answered it. So a mount that stands still itself has its limit all the same, and so has one that can not reach the owner: it
  * keeps others from locks that it can not use.
  */
@@ -9,7 +10,7 @@ import { type OwnerWait, ownerWaitWords } from "../lower/owner-wait.ts";
 
 /** While there is an owner, a mount that has not given up a lock in that time hangs, and its dlmd ends it. */
 export const BAST_LIMIT_MS = 60_000;
-/** An owner that has left a call unanswered for so long is asked whether it lives (owner-alive.ts). */
+/** An owner that has left a call unanswered for so long is asked whether it lives (alive-lock.ts). */
 export const ASK_ALIVE_MS = 2_000;
 /** The time begins anew when one call was unanswered at two looks in a row: before a lock that waits for it has run out of time. */
 export const LOOKS_PER_LIMIT = 4;
@@ -27,6 +28,7 @@ export class AnswerLimit {
   readonly #options: AnswerLimitOptions;
   #owned = false;
   #askOwner: (() => void) | null = null;
+  #askMounts: () => void = () => {};
   #blocked = false;
   #seen: number | null = null;
   #told = "";
@@ -36,13 +38,18 @@ export class AnswerLimit {
     this.#options = options;
   }
 
+  /** This mount takes part in the election, and there is no owner yet. `askMounts`: asks whether all mounts live. */
+  begin(askMounts: () => void): void {
+    this.#askMounts = askMounts;
+    this.#set();
+    this.#timer = setInterval(() => this.#look(), this.#options.limitMs / LOOKS_PER_LIMIT).unref();
+  }
+
   /** There is an owner, and this mount may reach it. `ask`: asks whether it lives; null: it is this mount. */
   ownerFound(ask: (() => void) | null): void {
-    const { limitMs } = this.#options;
     this.#owned = true;
     this.#askOwner = ask;
     this.#set();
-    this.#timer ??= setInterval(() => this.#look(), limitMs / LOOKS_PER_LIMIT).unref();
   }
 
   ownerLost(): void {
@@ -68,6 +75,7 @@ export class AnswerLimit {
 
   #look(): void {
     const { ownerWait } = this.#options;
+    if (!this.#owned) this.#askMounts();
     const wait = this.#owned ? ownerWait() : null;
     if (wait !== null && wait.ofDisk !== true && wait.waitedMs >= ASK_ALIVE_MS) this.#askOwner?.();
     const waited = wait !== null && wait.id === this.#seen;

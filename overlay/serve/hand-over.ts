@@ -7,7 +7,7 @@ import type { AnswerOf, RequestOf } from "../lower/wire/call-types.ts";
 import type { OwnerRole } from "../volume/owner-event.ts";
 import type { OwnerRecord } from "../volume/owner-record.ts";
 
-/** A hand-over that takes longer is answered as under way. */
+/** From the question on. A hand-over that takes longer is answered as under way, and an owner that has not answered is named. */
 export const HAND_OVER_ANSWER_MS = 30_000;
 
 export interface HandOverHost {
@@ -15,6 +15,8 @@ export interface HandOverHost {
   readonly role: () => OwnerRole;
   readonly owner: () => OwnerRecord | null;
   readonly why: () => string;
+  /** In words; null: the cluster has a quorum. */
+  readonly noQuorum: () => string | null;
   /** The lower is a device: else no other node has it. */
   readonly isDevice: boolean;
   /** Other nodes that mount the volume and reach its device, ascending. */
@@ -26,9 +28,15 @@ export interface HandOverHost {
   readonly nowMs: () => number;
 }
 
+/** How far it has come: the owner was not asked, has not answered, or has begun. */
+export const handOverStages = ["not-asked", "asked", "begun"] as const;
+export type HandOverStage = (typeof handOverStages)[number];
+
 /** For the command. */
 export type HandOverAnswer =
   | { readonly kind: "refused"; readonly why: string }
+  /** There is no quorum, or it was lost meanwhile. */
+  | { readonly kind: "no-quorum"; readonly stage: HandOverStage; readonly why: string }
   | { readonly kind: "under-way"; readonly from: number; readonly to: number; readonly why: string }
   /** `owner`: who has the volume now. `pauseMs`: without an owner, as this mount saw it. */
   | {
@@ -45,11 +53,19 @@ interface Found {
   readonly pauseMs: number;
 }
 
+/** What ended a wait before there was another owner. */
+type Cut = "no-quorum" | "late";
+
+interface Wait {
+  readonly tell: (found: Found) => void;
+  readonly cutOff: (why: Cut) => void;
+}
+
 export class HandOvers {
   readonly #host: HandOverHost;
   #giving: number | null = null;
   #lostMs: number | null = null;
-  #waiting: ((found: Found) => void)[] = [];
+  readonly #waits = new Set<Wait>();
 
   constructor(host: HandOverHost) {
     this.#host = host;
@@ -65,7 +81,13 @@ export class HandOvers {
     const nowMs = this.#host.nowMs();
     const pauseMs = Math.round(nowMs - (this.#lostMs ?? nowMs));
     this.#lostMs = null;
-    for (const tell of this.#waiting.splice(0)) tell({ record, pauseMs });
+    for (const { tell } of this.#waits) tell({ record, pauseMs });
+  }
+
+  /** Without a quorum no owner is found, and no other node's mount. */
+  viewChanged(): void {
+    if (this.#host.noQuorum() === null) return;
+    for (const { cutOff } of this.#waits) cutOff("no-quorum");
   }
 
   #nameOf(nodeid: number): string {
@@ -74,13 +96,16 @@ export class HandOvers {
 
   /** At the owner: begins, after the answer; or says why not. */
   async begin({ epoch, heir }: RequestOf<"handOver">): Promise<AnswerOf<"handOver">> {
-    const { role, owner, why, isDevice, otherMounters, give } = this.#host;
+    const { role, owner, why, isDevice, give } = this.#host;
     const refuse = (refused: string): AnswerOf<"handOver"> => ({ heir: 0, refused });
     const now = owner();
     if (role() !== "owner" || now === null || now.epoch !== epoch) return refuse(`the owner has changed: ${why()}`);
     if (heir === now.nodeid) return refuse(`${this.#nameOf(heir)} is the owner already`);
     if (!isDevice) return refuse("the volume is a directory of the owner's node: no other node has it");
-    const others = await otherMounters();
+    const others = await this.#otherMounters(epoch);
+    // The command has ended then, and no move is expected when the quorum is back.
+    if (others === "no-quorum") return refuse(`${this.#nameOf(now.nodeid)}, the owner, says: ${this.#noQuorum}`);
+    if (others === "late") return refuse(`which nodes have the volume mounted was not found out in ${HAND_OVER_ANSWER_MS / 1000} s`);
     const next = heir === 0 ? others[0] : others.find((nodeid) => nodeid === heir);
     if (next === undefined) {
       if (others.length === 0) return refuse("no other node has the volume mounted and reaches its device");
@@ -93,39 +118,77 @@ export class HandOvers {
     return { heir: next, refused: "" };
   }
 
+  /** Its locks are asked for, which waits for a quorum. */
+  async #otherMounters(epoch: number): Promise<readonly number[] | Cut> {
+    const { noQuorum, otherMounters } = this.#host;
+    if (noQuorum() !== null) return "no-quorum";
+    const wait = this.#wait(epoch);
+    try {
+      return await Promise.race([wait.cut, otherMounters()]);
+    } finally {
+      wait.end();
+    }
+  }
+
+  get #noQuorum(): string {
+    return this.#host.noQuorum() ?? "the cluster had no quorum for a while";
+  }
+
   /** For the command, on any node. Resolves when there is another owner. */
   async request(heir: number): Promise<HandOverAnswer> {
-    const { owner, role, why, askOwner } = this.#host;
+    const { owner, role, why, noQuorum } = this.#host;
+    const noQuorumAt = (stage: HandOverStage): HandOverAnswer => ({ kind: "no-quorum", stage, why: this.#noQuorum });
+    if (noQuorum() !== null) return noQuorumAt("not-asked");
     const before = owner();
     if (before === null || role() === "waiting") return { kind: "refused", why: `there is no owner now: ${why()}` };
     const { epoch, nodeid: from } = before;
-    const found = this.#nextOwner(epoch);
-    let told: AnswerOf<"handOver">;
+    const wait = this.#wait(epoch);
     try {
-      told = role() === "owner" ? await this.begin({ epoch, heir }) : await askOwner({ epoch, heir });
-    } catch (error) {
-      return { kind: "refused", why: `${this.#nameOf(from)}, the owner, gave no answer: ${String(error)}` };
+      const told = await Promise.race([wait.cut, this.#ask(from, { epoch, heir })]);
+      if (told === "no-quorum") return noQuorumAt("asked");
+      if (told === "late")
+        return {
+          kind: "refused",
+          why: `${this.#nameOf(from)}, the owner, has not answered in ${HAND_OVER_ANSWER_MS / 1000} s; it may do so later`,
+        };
+      if (told.refused !== "") return { kind: "refused", why: told.refused };
+      const next = await Promise.race([wait.found, wait.cut]);
+      if (next === "no-quorum") return noQuorumAt("begun");
+      if (next === "late") return { kind: "under-way", from, to: told.heir, why: why() };
+      return { kind: "done", from, to: told.heir, owner: next.record.nodeid, pauseMs: next.pauseMs, why: why() };
+    } finally {
+      wait.end();
     }
-    if (told.refused !== "") return { kind: "refused", why: told.refused };
-    const next = await found();
-    if (next === null) return { kind: "under-way", from, to: told.heir, why: why() };
-    return { kind: "done", from, to: told.heir, owner: next.record.nodeid, pauseMs: next.pauseMs, why: why() };
   }
 
-  /** Heard from now on; null: it has not come in time. */
-  #nextOwner(epoch: number): () => Promise<Found | null> {
-    let limit: NodeJS.Timeout | undefined;
-    const came = new Promise<Found>((resolve) => {
-      const hear = (found: Found): void => (found.record.epoch > epoch ? resolve(found) : void this.#waiting.push(hear));
-      this.#waiting.push(hear);
+  async #ask(from: number, request: RequestOf<"handOver">): Promise<AnswerOf<"handOver">> {
+    try {
+      return await (this.#host.role() === "owner" ? this.begin(request) : this.#host.askOwner(request));
+    } catch (error) {
+      return { heir: 0, refused: `${this.#nameOf(from)}, the owner, gave no answer: ${String(error)}` };
+    }
+  }
+
+  /** From now on, until `end`: the next owner after that epoch, and what ends the wait for it. */
+  #wait(epoch: number): { readonly found: Promise<Found>; readonly cut: Promise<Cut>; readonly end: () => void } {
+    let tell: (found: Found) => void = () => {};
+    let cutOff: (why: Cut) => void = () => {};
+    const found = new Promise<Found>((resolve) => {
+      tell = (one) => (one.record.epoch > epoch ? resolve(one) : undefined);
     });
-    return async () => {
-      const late = new Promise<null>((resolve) => {
-        limit = setTimeout(() => resolve(null), HAND_OVER_ANSWER_MS);
-      });
-      const found = await Promise.race([came, late]);
-      clearTimeout(limit);
-      return found;
+    const cut = new Promise<Cut>((resolve) => {
+      cutOff = resolve;
+    });
+    const limit = setTimeout(() => cutOff("late"), HAND_OVER_ANSWER_MS);
+    const wait: Wait = { tell, cutOff };
+    this.#waits.add(wait);
+    return {
+      found,
+      cut,
+      end: () => {
+        clearTimeout(limit);
+        this.#waits.delete(wait);
+      },
     };
   }
 }

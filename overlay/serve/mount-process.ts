@@ -4,7 +4,7 @@
  * What it does as the owner: owner-service.ts; where its own calls go: own-calls.ts; what it says of itself: mount-status.ts.
  */
 import { OperatingError } from "../../dlmd/base/error.ts";
-import type { DlmClient, GoneClient, Lockspace, VolumeConfig } from "../../dlmd/client/api.ts";
+import type { DlmClient, DlmClientHandlers, GoneClient, Lockspace, VolumeConfig } from "../../dlmd/client/api.ts";
 import { connectDlm } from "../../dlmd/client/client.ts";
 import type { CoherenceShell } from "../coherence/shell.ts";
 import { VolumeFileLocks } from "../file-lock/file-locks.ts";
@@ -85,15 +85,11 @@ export class MountProcess {
 
   /** Resolves when the mount answers. OperatingError: it can not be, and nothing is left. */
   async start(): Promise<void> {
-    const { native, log } = this.options;
+    const { native, log, bastLimitMs: limitMs } = this.options;
     try {
       const client = await this.#unlessFailed(this.#connect());
-      const answerLimit = new AnswerLimit({
-        limitMs: this.options.bastLimitMs,
-        ownerWait: () => this.answers.ownerWait,
-        log: this.options.log,
-        setLimitMs: (ms) => client.setBastLimitMs(ms),
-      });
+      const setLimitMs = (ms: number): void => client.setBastLimitMs(ms);
+      const answerLimit = new AnswerLimit({ limitMs, ownerWait: () => this.answers.ownerWait, log, setLimitMs });
       this.#answerLimit = answerLimit;
       const page = openLeasePage(native, this.options.dlmdSocket, client.info.incarnation);
       this.#selfFence = new SelfFence({ marginMs: page.marginMs, letGo: (why) => this.#service.letGo(why) });
@@ -138,12 +134,13 @@ export class MountProcess {
   }
 
   async #connect(): Promise<DlmClient> {
-    const { log } = this.options;
-    const client = await connectDlm(this.options.dlmdSocket, {
+    const { log, dlmdSocket, bastLimitMs } = this.options;
+    const handlers: DlmClientHandlers = {
       view: (view) => {
         log.info({ view: view.viewId, quorate: view.quorate, running: view.running, reason: view.quorumReason }, "view");
         this.#endWaiting();
         this.#owner?.receiveView();
+        this.#handOvers?.viewChanged();
         this.#group?.viewChanged();
       },
       gone: (clients) => this.#handleGone(clients),
@@ -152,7 +149,8 @@ export class MountProcess {
         this.#ownCalls.remote?.keysChanged();
       },
       disconnected: (reason) => this.#handleDisconnected(reason),
-    });
+    };
+    const client = await connectDlm(dlmdSocket, handlers, { bastLimitMs });
     if (this.#ending) await client.close();
     this.#client = client;
     return client;
@@ -274,10 +272,7 @@ export class MountProcess {
       reopened: () => this.#group?.checkReopened(),
       isEnding: () => this.#ending,
       ownerLost: () => this.#answerLimit?.ownerLost(),
-      beginHandOver: (request) => {
-        if (this.#handOvers === null) throw new Error("asked to hand the volume over before it was joined");
-        return this.#handOvers.begin(request);
-      },
+      beginHandOver: (request) => this.answers.handOvers.begin(request),
       movesAway: () => this.#handOvers?.ownerLost(),
       fail: (error) => this.fail(error),
     });

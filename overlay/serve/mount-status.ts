@@ -123,9 +123,13 @@ export class MountStatus implements StatusAnswers {
 
   /** For {"query":"hand-over","heir":N}: 0 is the lowest other node. */
   async handOver(heir: number): Promise<object> {
+    return await this.handOvers.request(heir);
+  }
+
+  get handOvers(): HandOvers {
     const { handOvers } = this.#parts;
     if (handOvers === null) throw new Error("asked to hand the volume over before it was joined");
-    return await handOvers.request(heir);
+    return handOvers;
   }
 
   /** Who this mount is to the lock manager. */

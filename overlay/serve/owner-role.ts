@@ -1,15 +1,16 @@
 /** The part that a mount takes in its owner's election, and in planned moves: what happens in it when there is an owner, and when there is none. */
 import type { DlmClient, Lockspace } from "../../dlmd/client/api.ts";
 import type { VolumeMountGroup } from "../mount-group/mount-group.ts";
+import { noQuorumWords } from "../volume/mount-checks.ts";
 import { type OwnerCallbacks, VolumeOwner } from "../volume/owner.ts";
 import type { OwnerRecord } from "../volume/owner-record.ts";
 import { claimingProcess } from "../volume/taking.ts";
+import { AliveLock, mountsAlive, ownerAlive } from "./alive-lock.ts";
 import type { AnswerLimit } from "./answer-limit.ts";
 import { HandOvers } from "./hand-over.ts";
 import type { MountProcessOptions } from "./mount-process-options.ts";
 import type { OwnCalls } from "./own-calls.ts";
 import type { OwnerService } from "./owner-service.ts";
-import { OwnerAlive } from "./owner-alive.ts";
 import { PreferredMove } from "./preferred-move.ts";
 import { cannotWrite, createProofs, requireStill } from "./proofs.ts";
 
@@ -60,6 +61,9 @@ export function createOwnerRole(host: OwnerRoleHost): OwnerRolePart {
     log: options.log,
     callbacks: createCallbacks(host, writesNothing, () => ({ handOvers, preferredMove }), { resolve, reject: giveUp }),
   });
+  const mounts = new AliveLock(mountsAlive, { lockspace, fail: host.fail });
+  mounts.serve();
+  host.answerLimit.begin(() => mounts.ask());
   const handOvers: HandOvers = createHandOvers(host, owner);
   const preferredMove: PreferredMove = createPreferredMove(host, owner, handOvers);
   return { owner, handOvers, preferredMove, known, giveUp };
@@ -72,7 +76,7 @@ function createCallbacks(
   known: { readonly resolve: (record: OwnerRecord) => void; readonly reject: (error: Error) => void },
 ): OwnerCallbacks {
   const { options, client, lockspace, group, volumeName, answerLimit, service, ownCalls } = host;
-  const alive = new OwnerAlive({ lockspace, fail: host.fail });
+  const alive = new AliveLock(ownerAlive, { lockspace, fail: host.fail });
   const ownerFound = (record: OwnerRecord): void => {
     ownCalls.ownerFound(client, record);
     known.resolve(record);
@@ -135,6 +139,7 @@ function createHandOvers({ options, client, ownCalls, service, why }: OwnerRoleH
     role: () => owner.role,
     owner: () => owner.owner,
     why,
+    noQuorum: () => (client.view.quorate ? null : noQuorumWords(client.view)),
     isDevice: options.lower.kind === "device",
     otherMounters: () => owner.otherMounters(),
     askOwner: ({ epoch, heir }) => {

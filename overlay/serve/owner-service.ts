@@ -76,7 +76,7 @@ export class OwnerService {
     await this.#owned?.server.closeSessions(clients);
   }
 
-  /** The others go on when this mount has let go of its disk, or has ended. */
+  /** Hazard R7: the others go on when this mount has let go of its disk, or has ended. */
   stopLate(why: string): void {
     const guard = this.#owned?.disk?.guard;
     // Its errors are told then, or it has no disk that could be given up: only its end lets the others go on.

@@ -6,7 +6,7 @@ import path from "node:path";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { askHandover, describeHandover } from "../../../overlay/cli/handover.ts";
-import type { HandOverAnswer } from "../../../overlay/serve/hand-over.ts";
+import type { HandOverAnswer, HandOverStage } from "../../../overlay/serve/hand-over.ts";
 import { type OverlayStatus, overlaySocketPath, queryOverlayStatus } from "../../../overlay/query/overlay-query.ts";
 import { serveStatus, type StatusAnswers } from "../../../overlay/serve/status-server.ts";
 
@@ -85,6 +85,27 @@ it("what a hand-over came to, in words", () => {
   expect(() => words({ kind: "refused", why: "node1 is the owner already" })).toThrow(
     "volume data is not handed over: node1 is the owner already",
   );
+});
+
+it("a hand-over without a quorum has its own code, and the hint says how far it has come", () => {
+  const error = (stage: HandOverStage): unknown => {
+    try {
+      return describeHandover({ kind: "no-quorum", stage, why: "the cluster has no quorum: 1 of 3 votes" }, "data", String);
+    } catch (thrown) {
+      return thrown;
+    }
+  };
+  for (const [stage, end] of [
+    ["not-asked", "shows who is missing."],
+    ["asked", "The owner was asked and has not answered: it may still hand the volume over then."],
+    ["begun", "The owner has begun: the volume has a new owner then."],
+  ] as const) {
+    expect(error(stage)).toMatchObject({
+      code: "no-quorum",
+      message: "volume data is not handed over: the cluster has no quorum: 1 of 3 votes",
+      hint: expect.stringMatching(new RegExp(`^Start dlmd on more nodes, .*${end}$`)),
+    });
+  }
 });
 
 it("an answer of more than MAX_ANSWER_BYTES is not read to its end", async () => {

@@ -1,5 +1,16 @@
 /** The knobs of a mount as files: whole, and an operator's write to `block` is heard once, whoever wrote last. */
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import fs, {
+  appendFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { syncBuiltinESMExports } from "node:module";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, it } from "vitest";
@@ -87,6 +98,31 @@ it("an order that was not read yet is not written over by the mount", async () =
   writeFileSync(path.join(dir, "block"), "1\n");
   shown.show({ ...values, block: true });
   expect(await order).toBe("block");
+});
+
+/** Once, when a file of the mount has taken its place and the mount has not looked at it yet. */
+function afterNextRename(then: () => void): void {
+  const rename = fs.renameSync;
+  fs.renameSync = (from, to) => {
+    fs.renameSync = rename;
+    syncBuiltinESMExports();
+    rename(from, to);
+    then();
+  };
+  syncBuiltinESMExports();
+}
+
+it.each([
+  { adds: "1\n", says: "what was written to the knob block is no order: it is set back" },
+  { writes: "0\n", says: "go on" },
+])("is heard in the moment in which the mount replaces the file: $says", async ({ adds, writes, says }) => {
+  const shown = start();
+  const file = path.join(dir, "block");
+  const said = next();
+  afterNextRename(() => (adds === undefined ? writeFileSync(file, writes) : appendFileSync(file, adds)));
+  shown.show({ ...values, block: true });
+  expect(await said).toBe(says);
+  expect(read("block")).toBe("1\n");
 });
 
 it.each(["", "2\n", "yes\n", "0\n1\n"])("%j is no order: said in the log, and set back when the file was left alone", async (text) => {

@@ -32,19 +32,22 @@ function scene() {
     log: { ...silentLog, warn: ({ limit: what }, message) => void logged.push(`${message}: ${String(what)}`) },
     setLimitMs: (limitMs) => Object.assign(asked, { limitMs, times: asked.times + 1, sinceMs: Date.now() }),
   });
+  let askedMounts = 0;
+  limit.begin(() => void (askedMounts += 1));
   const ended = (): boolean => asked.limitMs > 0 && Date.now() - asked.sinceMs >= asked.limitMs;
-  return { calls, asked, limit, ended, logged };
+  return { calls, asked, limit, ended, logged, askedMounts: () => askedMounts };
 }
 
 it("has a limit while there is an owner, and none without", () => {
   const { asked, limit } = scene();
+  expect(asked).toMatchObject({ limitMs: 0, times: 1 });
   limit.ownerFound(null);
   expect(asked.limitMs).toBe(BAST_LIMIT_MS);
   limit.ownerLost();
   expect(asked.limitMs).toBe(0);
   vi.advanceTimersByTime(10 * BAST_LIMIT_MS);
   limit.ownerFound(null);
-  expect(asked).toMatchObject({ limitMs: BAST_LIMIT_MS, times: 3 });
+  expect(asked).toMatchObject({ limitMs: BAST_LIMIT_MS, times: 4 });
 });
 
 it("has none while the mount is blocked, whether there is an owner or not", () => {
@@ -132,6 +135,26 @@ it("asks whether the owner lives at each look at which a call has waited for it;
   expect(asked).toBe(4);
 });
 
+it("asks whether all mounts live at each look at which there is no owner: before the first one, and after the last", () => {
+  const { calls, limit, askedMounts } = scene();
+  limit.setBlocked(true);
+  vi.advanceTimersByTime(2 * LOOK_MS);
+  expect(askedMounts()).toBe(2);
+  limit.ownerFound(() => undefined);
+  calls.oldest = 7;
+  vi.advanceTimersByTime(3 * LOOK_MS);
+  expect(askedMounts()).toBe(2);
+  limit.ownerLost();
+  vi.advanceTimersByTime(3 * LOOK_MS);
+  expect(askedMounts()).toBe(5);
+  limit.ownerFound(null);
+  vi.advanceTimersByTime(LOOK_MS);
+  limit.ownerLost();
+  limit.close();
+  vi.advanceTimersByTime(LOOK_MS);
+  expect(askedMounts()).toBe(5);
+});
+
 it("has its limit while the owner answers, however many calls are under way", () => {
   const { calls, asked, limit } = scene();
   limit.ownerFound(null);
@@ -139,7 +162,7 @@ it("has its limit while the owner answers, however many calls are under way", ()
     calls.oldest = look;
     vi.advanceTimersByTime(LOOK_MS);
   }
-  expect(asked.times).toBe(1);
+  expect(asked.times).toBe(2);
 });
 
 it("has none without an owner, though calls wait, and does not look when it is closed", () => {
@@ -152,5 +175,5 @@ it("has none without an owner, though calls wait, and does not look when it is c
   limit.ownerFound(null);
   limit.close();
   vi.advanceTimersByTime(BAST_LIMIT_MS);
-  expect(asked.times).toBe(3);
+  expect(asked.times).toBe(4);
 });

@@ -24,6 +24,7 @@ function host(change: Partial<HandOverHost> = {}): HandOverHost & { readonly giv
     role: () => "owner",
     owner: () => ownerOf(1, 5),
     why: () => "this node has the volume mounted",
+    noQuorum: () => null,
     isDevice: true,
     otherMounters: () => Promise.resolve([2, 3]),
     askOwner: () => Promise.reject(new Error("not asked for")),
@@ -124,5 +125,100 @@ describe("the command", () => {
     expect(await none.request(2)).toEqual({ kind: "refused", why: "there is no owner now: the owner is changing" });
     const silent = new HandOvers(host({ role: () => "remote" }));
     expect(await silent.request(2)).toEqual({ kind: "refused", why: "node1, the owner, gave no answer: Error: not asked for" });
+  });
+});
+
+describe("a quorum that is lost", () => {
+  const LOST = "the cluster has no quorum: 1 of 3 votes; this node sees nodes 1";
+  const never = <T>(): Promise<T> => new Promise(() => undefined);
+  /** A node that has a quorum until `lose`. */
+  const quorate = (change: Partial<HandOverHost> = {}): { readonly handOvers: HandOvers; readonly lose: () => void } => {
+    let has = true;
+    const handOvers = new HandOvers(host({ noQuorum: () => (has ? null : LOST), ...change }));
+    const lose = (): void => {
+      has = false;
+      handOvers.viewChanged();
+    };
+    return { handOvers, lose };
+  };
+
+  it("ends the command at once: before the owner is asked, while it has not answered, and when it has begun", async () => {
+    const asked: unknown[] = [];
+    for (const [change, stage] of [
+      [{ role: () => "remote" as const, askOwner: never<never> }, "asked"],
+      [{ otherMounters: never<never> }, "asked"],
+      [{}, "begun"],
+    ] as const) {
+      const { handOvers, lose } = quorate(change);
+      const answer = handOvers.request(2);
+      await turn();
+      // A view that has a quorum ends nothing.
+      handOvers.viewChanged();
+      await turn();
+      const told: unknown[] = [];
+      void answer.then((one) => told.push(one));
+      await turn();
+      expect(told).toEqual([]);
+      lose();
+      await turn();
+      expect(told).toEqual([{ kind: "no-quorum", stage, why: LOST }]);
+      expect(vi.getTimerCount()).toBe(0);
+      const again = new HandOvers(host({ ...change, noQuorum: () => LOST, askOwner: async (one) => (asked.push(one), never<never>()) }));
+      expect(await again.request(2)).toEqual({ kind: "no-quorum", stage: "not-asked", why: LOST });
+    }
+    expect(asked).toEqual([]);
+  });
+
+  it("at the owner ends what it was asked: nothing moves when the quorum is back", async () => {
+    let mounters: (found: readonly number[]) => void = () => undefined;
+    const given: number[] = [];
+    const { handOvers, lose } = quorate({
+      give: (heir) => void given.push(heir),
+      otherMounters: () => new Promise((resolve) => void (mounters = resolve)),
+    });
+    const answer = handOvers.begin({ epoch: 5, heir: 2 });
+    await turn();
+    lose();
+    expect(await answer).toEqual({ heir: 0, refused: `node1, the owner, says: ${LOST}` });
+    mounters([2, 3]);
+    await turn();
+    expect(given).toEqual([]);
+    expect(await handOvers.begin({ epoch: 5, heir: 2 })).toEqual({ heir: 0, refused: `node1, the owner, says: ${LOST}` });
+    expect(vi.getTimerCount()).toBe(0);
+  });
+});
+
+describe("an owner that does not answer", () => {
+  it("is named after the limit, which began with the question; and nothing is left of the wait", async () => {
+    const handOvers = new HandOvers(host({ role: () => "remote", askOwner: () => new Promise(() => undefined) }));
+    const told: unknown[] = [];
+    void handOvers.request(2).then((one) => told.push(one));
+    await vi.advanceTimersByTimeAsync(HAND_OVER_ANSWER_MS - 1);
+    expect(told).toEqual([]);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(told).toEqual([{ kind: "refused", why: "node1, the owner, has not answered in 30 s; it may do so later" }]);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  it("has used up a part of the time by the time it answers", async () => {
+    const askOwner = (): Promise<{ heir: number; refused: string }> =>
+      new Promise((resolve) => void setTimeout(() => resolve({ heir: 2, refused: "" }), HAND_OVER_ANSWER_MS - 10));
+    const told: unknown[] = [];
+    void new HandOvers(host({ role: () => "remote", askOwner })).request(2).then((one) => told.push(one));
+    await vi.advanceTimersByTimeAsync(HAND_OVER_ANSWER_MS - 1);
+    expect(told).toEqual([]);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(told).toMatchObject([{ kind: "under-way", to: 2 }]);
+  });
+
+  it("does not move the volume when it finds out after the limit who has it mounted", async () => {
+    let mounters: (found: readonly number[]) => void = () => undefined;
+    const owner = host({ otherMounters: () => new Promise((resolve) => void (mounters = resolve)) });
+    const answer = new HandOvers(owner).begin({ epoch: 5, heir: 2 });
+    await vi.advanceTimersByTimeAsync(HAND_OVER_ANSWER_MS);
+    expect(await answer).toEqual({ heir: 0, refused: "which nodes have the volume mounted was not found out in 30 s" });
+    mounters([2]);
+    await turn();
+    expect(owner.given).toEqual([]);
   });
 });

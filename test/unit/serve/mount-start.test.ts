@@ -50,7 +50,8 @@ vi.mock("../../../dlmd/client/client.ts", () => ({
       view: { quorate: true, members: [1], incarnations: ["i1"] },
       lockspace: async (name: string) => {
         await play.step("lockspace");
-        return { name };
+        const lock = { busy: true, request: () => undefined, cancel: () => undefined };
+        return { name, createLock: () => lock };
       },
       setBastLimitMs: () => undefined,
       close: async () => void play.seen.push("closed"),

@@ -1,9 +1,9 @@
-/** The question whether the owner lives (hazard H13), over a queue of locks as a lock manager has it. */
+/** The question whether the owner lives, or all mounts (hazard H13), over a queue of locks as a lock manager has it. */
 import { expect, it } from "vitest";
 import { assert } from "../../../dlmd/base/assert.ts";
-import type { Lock, LockHandlers, LockStatus, Lockspace } from "../../../dlmd/client/api.ts";
+import { type Lock, LockFlag, type LockHandlers, type LockStatus, type Lockspace } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { OwnerAlive } from "../../../overlay/serve/owner-alive.ts";
+import { AliveLock, type AliveKind, mountsAlive, ownerAlive } from "../../../overlay/serve/alive-lock.ts";
 
 interface Entry {
   readonly node: string;
@@ -18,7 +18,12 @@ class Queue {
   readonly entries: Entry[] = [];
   readonly still: Set<string> = new Set();
   readonly #events: { readonly node: string; readonly run: () => void }[] = [];
+  readonly #kind: AliveKind;
   batches = 0;
+
+  constructor(kind: AliveKind) {
+    this.#kind = kind;
+  }
 
   lockspace(node: string): Lockspace {
     return {
@@ -28,7 +33,7 @@ class Queue {
         make();
       },
       createLock: (resource, handlers) => {
-        assert(resource === "owner-alive", resource);
+        assert(resource === this.#kind.resource, resource);
         const lock = { busy: false, exists: false, error: null } as unknown as Lock & { busy: boolean; exists: boolean };
         let entry: Entry | null = null;
         const tell = (status: LockStatus): void => {
@@ -42,7 +47,7 @@ class Queue {
           });
         };
         lock.request = (mode, flags) => {
-          assert(!lock.busy && !lock.exists && flags === 0, "a lock is asked for once, and not kept");
+          assert(!lock.busy && !lock.exists && flags === LockFlag.PROMPT, "a lock is asked for once, and judged in every role");
           lock.busy = true;
           entry = { node, mode, lock, handlers: { ...handlers, ast: (_, status) => tell(status) }, granted: false };
           this.entries.push(entry);
@@ -67,8 +72,7 @@ class Queue {
     for (const entry of this.entries) {
       const before = this.entries.slice(0, this.entries.indexOf(entry));
       if (before.some((one) => one.mode === Mode.EX || entry.mode === Mode.EX)) {
-        const holder = before.find((one) => one.granted);
-        if (holder !== undefined)
+        for (const holder of before.filter((one) => one.granted && (one.mode === Mode.EX || entry.mode === Mode.EX)))
           this.#events.push({ node: holder.node, run: () => holder.handlers.bast(holder.lock as unknown as Lock, entry.mode) });
         return;
       }
@@ -80,7 +84,7 @@ class Queue {
 
   /** Everything that those do who do not stand still. */
   settle(): void {
-    for (let turn = 0; turn < 50; turn++) {
+    for (let turn = 0; turn < 500; turn++) {
       this.#grant();
       const at = this.#events.findIndex(({ node }) => !this.still.has(node));
       if (at < 0) return;
@@ -93,10 +97,10 @@ class Queue {
   }
 }
 
-function scene() {
-  const queue = new Queue();
-  const node = (name: string): OwnerAlive =>
-    new OwnerAlive({
+function scene(kind: AliveKind = ownerAlive) {
+  const queue = new Queue(kind);
+  const node = (name: string): AliveLock =>
+    new AliveLock(kind, {
       lockspace: queue.lockspace(name),
       fail: (error) => {
         throw error;
@@ -152,6 +156,32 @@ it("H13: an owner that has just answered can be asked again, whenever it stops",
   expect(queue.holders).toEqual(["owner EX has", "other PR waits"]);
 });
 
+it("H13: mounts that live let everybody through who asks for all of them, and hold the lock again", () => {
+  const { queue, owner, one, other } = scene(mountsAlive);
+  const all = [owner, one, other];
+  for (const mount of all) mount.serve();
+  for (let round = 1; round <= 3; round++) {
+    for (const mount of all) mount.ask();
+    queue.settle();
+    expect(queue.holders.toSorted()).toEqual(["one PR has", "other PR has", "owner PR has"]);
+  }
+});
+
+it("H13: of all mounts the one that stands still keeps who asks, whatever its role, and no other does", () => {
+  const { queue, owner, one, other } = scene(mountsAlive);
+  for (const mount of [owner, one, other]) mount.serve();
+  queue.settle();
+  queue.still.add("one");
+  owner.ask();
+  other.ask();
+  queue.settle();
+  expect(queue.holders.filter((line) => line.endsWith(" has"))).toEqual(["one PR has"]);
+  expect(queue.holders.filter((line) => line.includes(" EX "))).toEqual(["owner EX waits", "other EX waits"]);
+  queue.still.clear();
+  queue.settle();
+  expect(queue.holders.toSorted()).toEqual(["one PR has", "other PR has", "owner PR has"]);
+});
+
 it("has no lock when it is the owner no more, whether it had it or waited for it", () => {
   const { queue, owner, one } = scene();
   owner.serve();
@@ -195,6 +225,6 @@ it("says what dlmd refuses", () => {
     batch: (make) => make(),
     createLock: (_, handlers) => ({ request: () => handlers.ast({ error: refused } as unknown as Lock, "error") }) as unknown as Lock,
   };
-  new OwnerAlive({ lockspace, fail: (error) => void failures.push(error.message) }).ask();
+  new AliveLock(ownerAlive, { lockspace, fail: (error) => void failures.push(error.message) }).ask();
   expect(failures).toEqual(["refused"]);
 });
