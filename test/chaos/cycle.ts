@@ -12,6 +12,7 @@ import { existingLab } from "../../overlay/lab/state.ts";
 import { begin, type Heal, type World } from "./breaker.ts";
 import { checkCycle } from "./check.ts";
 import { expectation, type FaultDraw, faultWords } from "./fault.ts";
+import { checkLive, type FileSystem } from "./file-system.ts";
 import type { Call, Interval } from "./history.ts";
 import { type Load, startLoad } from "./load.ts";
 import { Overdue, STARTS, untilReached, withStarts } from "./limits.ts";
@@ -23,11 +24,14 @@ const CLIENTS = 2;
 /** Calls of a program before the first fault, and after the last one is over. */
 const WARM_CALLS = 5;
 const CALLS_AFTER = 3;
+/** The second of a pair follows the first one's beginning, or comes so long after it was to begin. */
+const BEGIN_MS = 2000;
 
 export interface CycleOptions {
   readonly seed: number;
   readonly cycle: number;
   readonly faults: readonly FaultDraw[];
+  readonly lower: FileSystem;
   /** The cluster can fence its nodes. */
   readonly fences: boolean;
   /** For plans and histories. */
@@ -90,6 +94,7 @@ export class Cycle {
       await this.#underLoad(drawn);
       census = await this.#census(this.#base, "census");
       if (before !== null) await this.#compare(before);
+      this.#violations.push(...(await checkLive(this.#options.lower, this.#world.disk, this.#dir)));
       this.#phases.push(now());
     } catch (error) {
       if (!(error instanceof Overdue)) throw error;
@@ -135,23 +140,33 @@ export class Cycle {
     const owner = Number(ownerOf(existingLab(lab.dir))?.replace(/^node/, ""));
     if (!Number.isInteger(owner)) throw new Overdue("no node owns the volume before the faults");
     this.#faultsBegin = now();
-    const heals: { readonly heal: Heal; readonly at: number }[] = [];
+    const others = lab.nodes.map(({ nodeid }) => nodeid).filter((nodeid) => nodeid !== owner);
+    const victimOf = ({ role, which }: FaultDraw): number => (role === "owner" ? owner : (others[which % others.length] ?? owner));
+    const healing: Promise<void>[] = [];
     for (const draw of drawn) {
       await sleep(draw.delayMs);
-      const others = lab.nodes.map(({ nodeid }) => nodeid).filter((nodeid) => nodeid !== owner);
-      const victim = draw.role === "owner" ? owner : (others[draw.which % others.length] ?? owner);
+      const victim = victimOf(draw);
       this.#victims.add(victim);
-      heals.push({ heal: await begin(this.#world, victim, draw), at: now() + draw.holdMs * 1e6 });
+      const begun = begin(this.#world, victim, draw);
+      const healed = begun.then((heal) => this.#hold(drawn, draw, heal));
+      healed.catch(() => undefined); // Told below, when the others are whole again, too.
+      healing.push(healed);
+      // One that takes its time waits for its own end alone: a node that is stopped may wait for one that stands still.
+      await Promise.race([begun.catch(() => undefined), sleep(BEGIN_MS)]);
     }
+    for (const result of await Promise.allSettled(healing)) if (result.status === "rejected") throw result.reason;
+  }
+
+  /** As long as is drawn, or longer: until the others go on, if they must. */
+  async #hold(drawn: readonly FaultDraw[], draw: FaultDraw, heal: Heal): Promise<void> {
     const since = now();
+    const at = since + draw.holdMs * 1e6;
     const { othersGoOn } = expectation(drawn, this.#options.fences);
     try {
       if (othersGoOn) await this.#until("the other nodes go on by themselves", () => this.#goOn(since, this.#victims, 1));
     } finally {
-      for (const { heal, at } of heals) {
-        await sleep(Math.max(0, (at - now()) / 1e6));
-        await heal();
-      }
+      await sleep(Math.max(0, (at - now()) / 1e6));
+      await heal();
     }
   }
 

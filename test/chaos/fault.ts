@@ -71,7 +71,7 @@ const rows: Readonly<Record<FaultKind, FaultRow>> = {
     roles: ["owner", "other"],
     holdMs: [500, 5000],
     ownerLoses: true,
-    othersGoOn: { owner: "no", other: "always" },
+    othersGoOn: { owner: "always", other: "always" },
   },
   hang: {
     ...dies,
@@ -173,14 +173,18 @@ const PAIR_PERCENT = 25;
 export function drawFaults(random: Random, kinds: readonly FaultKind[], cycle: number): FaultDraw[] {
   const first = drawFault(random, kinds, null);
   const all = random.int(100) < PAIR_PERCENT ? [first, drawFault(random, kinds, first.role)] : [first];
-  return all.some(failsOwnersDisk) && cycle % OWNER_DISK_CYCLES !== 1 ? [{ ...first, role: "other" }] : all;
+  if (all.some(failsOwnersDisk) && cycle % OWNER_DISK_CYCLES !== 1) return [{ ...first, role: "other" }];
+  // The other one may be the next owner.
+  return all.some(failsOwnersDisk) && all.every(({ kind }) => failsDisk.has(kind)) ? [{ ...first, role: "owner" }] : all;
 }
 
 /** Longer than the time in which a second withdrawal means a broken disk (overlay/LIMITS.md). */
 export const OWNER_DISK_PAUSE_MS = 61_000;
 
+const failsDisk: ReadonlySet<FaultKind> = new Set(["cut", "hang"]);
+
 export function failsOwnersDisk({ kind, role }: FaultDraw): boolean {
-  return role === "owner" && (kind === "cut" || kind === "hang");
+  return role === "owner" && failsDisk.has(kind);
 }
 
 /** `taken`: the role of the first of a pair; the second happens to another node. */

@@ -5,11 +5,11 @@ import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import yargs from "yargs";
 import { hideBin } from "yargs/helpers";
-import { run } from "../../overlay/lab/command.ts";
 import { Streams } from "../sim/random.ts";
 import { type LabOptions, startLab, type TestLab } from "../e2e/lab.ts";
 import { type Census, Cycle, type CycleReport } from "./cycle.ts";
 import { startVolatileDisk, type VolatileDisk } from "./disk-client.ts";
+import { checkFileSystem, type FileSystem } from "./file-system.ts";
 import { drawFaults, failsOwnersDisk, type FaultKind, faultKinds, faultRow, OWNER_DISK_PAUSE_MS } from "./fault.ts";
 
 const DISK_BYTES = { ext4: 256 * 2 ** 20, xfs: 512 * 2 ** 20 } as const;
@@ -22,7 +22,7 @@ export interface ChaosOptions {
   /** The first cycle, and how many. */
   readonly from: number;
   readonly cycles: number;
-  readonly lower: "ext4" | "xfs";
+  readonly lower: FileSystem;
   readonly nodes: number;
   readonly kinds: readonly FaultKind[];
   /** Histories and logs of a run that fails are copied there. */
@@ -52,10 +52,12 @@ export async function runChaos(options: ChaosOptions, progress: (report: CycleRe
   try {
     const labOptions: LabOptions = { nodes: options.nodes, lower: options.lower, image: disk.image, fencing: options.fence };
     const lab = await startLab(labOptions);
+    let whole = false;
     try {
       await runCycles(options, { lab, disk }, dir, cycles, progress);
+      whole = cycles.every((cycle) => cycle.violations.length === 0);
     } finally {
-      if (cycles.some((cycle) => cycle.violations.length > 0)) keep(options, lab, dir);
+      if (!whole) keep(options, lab, dir);
       await lab.end().catch((error: unknown) => violations.push(String(error)));
     }
     violations.push(...(await checkFileSystem(options.lower, disk.image)));
@@ -84,6 +86,7 @@ async function runCycles(
       seed,
       cycle,
       faults,
+      lower: options.lower,
       fences: options.fence,
       dir,
     }).run(census);
@@ -107,12 +110,6 @@ function keep({ keep: to }: ChaosOptions, lab: TestLab, dir: string): void {
       for (const log of logs) cpSync(path.join(from, log), path.join(to, `${node}.${log}`));
     }
   }
-}
-
-async function checkFileSystem(lower: "ext4" | "xfs", image: string): Promise<string[]> {
-  const [tool, args] = lower === "ext4" ? (["e2fsck", ["-fn", image]] as const) : (["xfs_repair", ["-n", "-f", image]] as const);
-  const result = await run(tool, args, { timeoutMs: 120_000 });
-  return result.status === 0 ? [] : [`${tool} finds damage (exit status ${result.status}):\n${result.stdout}${result.stderr}`];
 }
 
 function line(report: CycleReport): string {

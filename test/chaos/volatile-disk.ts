@@ -7,6 +7,7 @@
  * It reads commands (DiskCommand) from its input, a line each, answers each with a line, and ends when its input does. A path is named by its loop
  * device, which the command line of losetup(8) tells while it opens the file.
  */
+import { execFileSync } from "node:child_process";
 import { closeSync, openSync, readFileSync, readSync, writeSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { E, errnoName } from "../../dlmd/base/errno.ts";
@@ -39,6 +40,8 @@ export type DiskCommand =
   /** They wait once so many more writes have come: in the midst of what belongs together. */
   | { readonly do: "hang-after"; readonly device: string; readonly writes: number }
   | { readonly do: "unhang"; readonly device: string }
+  /** A copy of it as it is at one moment: what a loss of power everywhere leaves, where the cache loses nothing. `to`: a file that is not there yet. */
+  | { readonly do: "snapshot"; readonly to: string }
   | { readonly do: "figures" };
 
 /** What came by one device, of all writes of the disk in their order, from 1. */
@@ -83,6 +86,7 @@ class VolatileDisk {
   readonly #native = nativeAddon();
   readonly #bytes: number;
   readonly #backing: number;
+  readonly #backingFile: string;
   readonly #mountpoint: string;
   readonly #writes: UnstableWrites;
   readonly #paths: Map<number, Path> = new Map();
@@ -105,6 +109,7 @@ class VolatileDisk {
   constructor(mountpoint: string, backing: string, bytes: number, ready: () => void) {
     this.#bytes = bytes;
     this.#mountpoint = mountpoint;
+    this.#backingFile = backing;
     this.#backing = openSync(backing, "r+");
     this.#writes = new UnstableWrites({
       read: (offset, length) => this.#read(offset, length),
@@ -260,7 +265,10 @@ class VolatileDisk {
   }
 
   obey(command: DiskCommand): DiskAnswer {
-    if (command.do !== "figures") {
+    if (command.do === "snapshot") {
+      // No request is served meanwhile.
+      execFileSync("cp", ["--sparse=always", this.#backingFile, command.to], { stdio: ["ignore", "ignore", "inherit"] });
+    } else if (command.do !== "figures") {
       const paths = [...this.#paths].filter(([, { device }]) => device === command.device);
       if (paths.length === 0) return { ...this.#answer(), error: `no path of ${command.device}` };
       for (const [handle, path] of paths) {

@@ -44,6 +44,14 @@ describe("the faults of a cycle", () => {
     );
     expect(new Set(cycles)).toEqual(new Set([1, 9, 17]));
   });
+
+  it("fail no other disk beside the owner's: the other node may be the next owner", () => {
+    const pairs = Array.from({ length: 2000 }, (_, at) => draws(at + 1, 1))
+      .flat()
+      .filter((cycle) => cycle.length === 2 && cycle.some(failsOwnersDisk));
+    expect(pairs.length).toBeGreaterThan(20);
+    expect(pairs.filter((cycle) => cycle.every(({ kind }) => kind === "cut" || kind === "hang"))).toEqual([]);
+  });
 });
 
 describe("what must hold", () => {
@@ -56,6 +64,13 @@ describe("what must hold", () => {
   it("another node's: nothing is lost, its own calls fail, the others go on", () => {
     const drawn = [fault("power-off", "other")];
     expect(expectation(drawn, false)).toEqual({ losses: 0, othersGoOn: true, sufferers: "victim", losesLocks: true });
+  });
+
+  it("an owner's disk that fails: it lets go of it, and the others go on without a fence; one that hangs is not told from a slow one", () => {
+    for (const fences of [false, true]) {
+      expect(expectation([fault("cut", "owner")], fences)).toMatchObject({ losses: 1, othersGoOn: true, sufferers: "all" });
+      expect(expectation([fault("hang", "owner")], fences)).toMatchObject({ losses: 1, othersGoOn: false, sufferers: "all" });
+    }
   });
 
   it("a bad network: nobody notices", () => {
