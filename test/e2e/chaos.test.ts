@@ -14,7 +14,7 @@ it("ten cycles of faults under load: nothing synced is lost, all nodes agree, th
     nodes: 3,
     kinds: faultKinds,
     holdPercent: 50,
-    fence: false,
+    fence: true,
     keep: null,
   } as const;
   const report = await runChaos(options, () => undefined);
@@ -23,6 +23,10 @@ it("ten cycles of faults under load: nothing synced is lost, all nodes agree, th
   // It was under load, faults of several kinds have happened, and a disk has lost what was not flushed.
   expect(Math.min(...report.cycles.map(({ calls }) => calls))).toBeGreaterThan(100);
   expect(new Set(report.cycles.flatMap(({ faults }) => faults.map((words) => words.split(" ")[0]))).size).toBeGreaterThan(4);
+  // The others have gone on by themselves before it came back: it was fenced.
+  expect(report.cycles.flatMap(({ faults }) => (faults.length === 1 ? faults : []))).toContainEqual(
+    expect.stringMatching(/^(power-off|partition|deaf|mute) of the owner/),
+  );
   expect(report.cycles.at(-1)?.lostWrites).toBeGreaterThan(0);
   expect(report.cycles.flatMap(({ undecided }) => undecided)).toEqual([]);
 });

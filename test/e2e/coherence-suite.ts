@@ -5,8 +5,10 @@
 import { mkdir } from "node:fs/promises";
 import path from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
+import type { LabEngine } from "../../overlay/lab/layout.ts";
+import { noCorosync } from "../compliance/corosync-cluster.ts";
 import { rows, runRound } from "./coherence-matrix.ts";
-import { startLab, type TestLab } from "./lab.ts";
+import { startLab, testEngine, type TestLab } from "./lab.ts";
 
 const directions = [
   [1, 2],
@@ -16,17 +18,19 @@ const directions = [
 ] as const;
 
 /** `rounds` of each row in each direction. */
-export function coherenceSuite(rounds: number): void {
+export function coherenceSuite(rounds: number, engine: LabEngine = testEngine): void {
+  const missing = engine === "corosync" ? noCorosync() : null;
   let lab: TestLab;
   let round = 0;
   beforeAll(async () => {
-    lab = await startLab({ nodes: 3 });
+    if (missing === null) lab = await startLab({ nodes: 3, engine });
   });
   afterAll(async () => {
     await lab?.end();
   });
 
-  it.each(rows)("$name", async (row) => {
+  it.for(rows)("$name", async (row, { skip }) => {
+    skip(missing !== null, missing ?? "");
     for (const [from, to] of directions) {
       const name = `${rows.indexOf(row)}-${from}-${to}`;
       const a = path.join(lab.node(from).mount, name);
@@ -39,7 +43,8 @@ export function coherenceSuite(rounds: number): void {
     }
   });
 
-  it("was looked at as often as that", () => {
+  it("was looked at as often as that", ({ skip }) => {
+    skip(missing !== null, missing ?? "");
     expect(round).toBe(rows.length * directions.length * rounds);
   });
 }

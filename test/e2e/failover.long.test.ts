@@ -2,7 +2,8 @@
  * The owner's node dies, or is cut off: the others fence it and go on. What was synced anywhere is there, the disk is clean, and nothing of the old
  * owner comes to it after the proof. The fence is the lab's agent, run by the lock managers as any other.
  */
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync, statSync } from "node:fs";
+import path from "node:path";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { run } from "../../overlay/lab/command.ts";
 import { labFiles } from "../../overlay/lab/layout.ts";
@@ -196,15 +197,71 @@ describe.each(["ext4", "xfs"] as const)("%s", (lower) => {
     }));
 });
 
+/** Writes, syncs and reads under locks that are held; each round is a call of the lower. */
+const HELD = `
+rounds, going = 0, True
+os.mkdir(place); fd = os.open(f"{place}/held", os.O_RDWR | os.O_CREAT)
+def works():
+    global rounds
+    while going:
+        os.pwrite(fd, b"%020d" % rounds, 0); os.fsync(fd); assert os.pread(fd, 20, 0) == b"%020d" % rounds
+        rounds += 1; time.sleep(0.001)
+thread = threading.Thread(target=works, daemon=True); thread.start()
+while rounds < 20 and thread.is_alive(): time.sleep(0.001)
+`;
+const FIVE_MORE = `
+then = rounds
+while rounds < then + 5 and thread.is_alive(): time.sleep(0.001)
+assert thread.is_alive()
+`;
+
 it("a dead node that is not the owner is not fenced, and nothing stops for it", () =>
-  withLab({ nodes: 3, size: "128M" }, async (lab) => {
+  withLab({ nodes: 4, size: "128M" }, async (lab) => {
     const owner = await lab.owner();
-    const [dead, other] = [1, 2, 3].filter((nodeid) => nodeid !== owner) as [number, number];
-    const program = startActor({ cwd: lab.node(other).mount });
-    await program.run(`put("f", "one")`);
-    await lab.kill(dead);
-    await program.run(`put("g", "two")`, {}, GOES_ON_MS);
-    expect(await lab.owner()).toBe(owner);
+    // One does not let go of the dead node until it is told to: so the group is about that death for as long as the test looks.
+    const [dead, still, other] = [1, 2, 3, 4].filter((nodeid) => nodeid !== owner) as [number, number, number];
+    const serving = [owner, other];
+    const workers = serving.map((nodeid) => startActor({ cwd: lab.node(nodeid).mount }));
+    for (const [at, worker] of workers.entries()) await worker.run(HELD, { place: `held-by-${serving[at]}` });
+    const rounds = (): Promise<number[]> => Promise.all(workers.map((worker) => worker.run<number>("result = rounds")));
+    const statusOf = async (nodeid: number): Promise<{ members: number[] }> =>
+      (await askDlmd(lab.node(nodeid).runDir, "status")).answer as { members: number[] };
+    const views = (): Promise<boolean[]> => Promise.all(serving.map(async (nodeid) => (await statusOf(nodeid)).members.includes(dead)));
+    // A knob that changes is another file, so the same file says that it was never 1.
+    const knobs = (): unknown[] =>
+      [...serving, still].map((nodeid) => {
+        const file = path.join(lab.node(nodeid).runDir, "volume-lab", "block");
+        const { ino, mtimeNs } = statSync(file, { bigint: true });
+        return { ino, mtimeNs, text: readFileSync(file, "utf8") };
+      });
+    const groupOf = async (nodeid: number): Promise<unknown> => (await queryOverlayStatus(lab.node(nodeid).runDir))["group"];
+    await until("the group is at rest", async () => JSON.stringify(await groupOf(owner)).includes('"step":"idle"'));
+    const before = knobs();
+    const { pid } = await queryOverlayStatus(lab.node(still).runDir);
+    const { dlmdPid } = (await lab.status()).find(({ nodeid }) => nodeid === dead) ?? {};
+    expect(dlmdPid).toBeGreaterThan(0);
+
+    process.kill(pid, "SIGSTOP");
+    try {
+      const killing = lab.kill(dead);
+      await until("it is dead", () => !existsSync(`/proc/${dlmdPid}`));
+      const atDeath = await rounds();
+      let inView = atDeath;
+      for (let now = await rounds(); (await views()).every(Boolean); now = await rounds()) inView = now;
+      for (const [at, made] of inView.entries()) expect(made).toBeGreaterThan(atDeath[at] as number);
+      await killing;
+      await until("the death is known", async () => ((await groupOf(owner)) as { step: string }).step === "stopping");
+      await Promise.all(workers.map((worker) => worker.run(FIVE_MORE)));
+      for (const nodeid of serving) expect(await groupOf(nodeid)).toMatchObject({ step: "stopping", block: false });
+      expect(await views()).toEqual([false, false]);
+    } finally {
+      process.kill(pid, "SIGCONT");
+    }
+    await Promise.all(workers.map((worker) => worker.run(`${FIVE_MORE}put(f"{place}/new", "two"); going = False`, {}, GOES_ON_MS)));
+    await until("the group is at rest again", async () => JSON.stringify(await groupOf(owner)).includes('"step":"idle"'));
+    expect(knobs()).toEqual(before);
+    const mounted = [...serving, still].flatMap((nodeid) => logOf(lab, nodeid).match(/lower mounted epoch=\d+/g) ?? []);
+    expect([await lab.owner(), mounted]).toEqual([owner, ["lower mounted epoch=1"]]);
     expect(await fencedNodes(lab, other)).toEqual([]);
   }));
 
@@ -235,8 +292,7 @@ it("without fence devices a partitioned owner lets go of its disk by itself, and
     expect(await reader.run(`result = get("not-synced")`)).toBe("answered");
     expect((await queryOverlayStatus(lab.node(owner).runDir))["why"]).toMatch(/this node has let go of the disk/);
     await lab.lab("heal", `node${owner}`);
-    // Over corosync its life of before ends when the rings are one again; until then its mount is there, and is not made anew.
-    await until("its mount ends", async () => (await lab.status()).find(({ nodeid }) => nodeid === owner)?.state === "mount dead");
+    // Its life of before ends when it hears the others again, and its mount with it. The start waits for that.
     await lab.start(owner);
     await untilRole(lab, owner, "remote");
   }));

@@ -2,13 +2,15 @@
  * Nobody writes to the disk who has been declared dead: an owner that is cut off from the others, keeps its file system mounted and writes on. The disk below
  * the lab sees each write, and by whose path it came.
  */
-import { mkdtempSync, realpathSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, expect, it } from "vitest";
+import { labFiles } from "../../overlay/lab/layout.ts";
+import { queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
 import type { DeviceWrites, DiskAnswer } from "../chaos/volatile-disk.ts";
 import { startVolatileDisk, type VolatileDisk } from "../chaos/disk-client.ts";
-import { endActors, startActor, until } from "./actor.ts";
+import { type Actor, endActors, startActor, until, untilWaiting } from "./actor.ts";
 import { logOf, type TestLab, withLab } from "./lab.ts";
 import { hasSuperblock, lowerDirectory } from "./owner-lower.ts";
 
@@ -60,13 +62,22 @@ async function volatileDisk(): Promise<VolatileDisk> {
   return disk;
 }
 
-/** Gives what came to the disk from the old owner: when the others had gone on, and when all was over. */
-async function fencedWhileItWrites(lab: TestLab, disk: VolatileDisk): Promise<(DeviceWrites | undefined)[]> {
+interface Writing {
+  readonly owner: number;
+  readonly others: readonly number[];
+  readonly devices: ReadonlyMap<number, string>;
+  /** The owner's device. */
+  readonly device: string;
+  readonly writer: Actor;
+  readonly written: () => Promise<number>;
+  readonly writesOn: () => Promise<void>;
+}
+
+async function startWriter(lab: TestLab): Promise<Writing> {
   const owner = await lab.owner();
   const others = [1, 2, 3].filter((nodeid) => nodeid !== owner);
   const devices = new Map((await lab.status()).map(({ nodeid, device }) => [nodeid, device ?? ""]));
   const device = devices.get(owner) ?? "";
-  const figures = (): Promise<DiskAnswer> => disk.command({ do: "figures" });
   const own = startActor({ cwd: lab.node(owner).mount });
   await own.run(`put("late", "." * 4096); put("kept", "synced")
 for name in ("late", "kept", "."): os.fsync(os.open(name, os.O_RDONLY))`);
@@ -78,6 +89,13 @@ for name in ("late", "kept", "."): os.fsync(os.open(name, os.O_RDONLY))`);
     const then = await written();
     await until("the old owner writes on", async () => (await written()) > then + MORE);
   };
+  return { owner, others, devices, device, writer, written, writesOn };
+}
+
+/** Gives what came to the disk from the old owner: when the others had gone on, and when all was over. */
+async function fencedWhileItWrites(lab: TestLab, disk: VolatileDisk): Promise<(DeviceWrites | undefined)[]> {
+  const { owner, others, devices, device, writer, written, writesOn } = await startWriter(lab);
+  const figures = (): Promise<DiskAnswer> => disk.command({ do: "figures" });
   await lab.lab("partition", `node${owner}`);
   await writesOn();
   // It is by these that the next owner is seen to begin.
@@ -114,4 +132,44 @@ it("an owner that is fenced while it writes: none of its writes comes to the dis
   // The writer has the device open, and the lab could not be taken down.
   const [then, now] = await withLab({ nodes: 3, image: disk.image }, (lab) => fencedWhileItWrites(lab, disk).finally(endActors));
   expect(now).toEqual(then);
+});
+
+/** It says that all is done, and does nothing; the rest is as in the lab's agent, a shell script. */
+const LIES = `
+case "$*" in *metadata*) ;; *)
+  case "$(cat)" in *action=status*) echo "Status: OFF"; exit 2 ;; *action=off*) echo "Success: Powered OFF"; exit 0 ;; esac
+  exit 1 ;;
+esac
+`;
+
+it("a fence that lies: the old owner writes on, so no other node mounts its disk, and it is said which node and which device", async () => {
+  const disk = await volatileDisk();
+  await withLab({ nodes: 3, image: disk.image }, async (lab) => {
+    try {
+      const { owner, others, devices, device, writesOn } = await startWriter(lab);
+      const { fenceAgent } = labFiles(lab.dir);
+      writeFileSync(fenceAgent, readFileSync(fenceAgent, "utf8").replace("\n", LIES));
+      await lab.lab("partition", `node${owner}`);
+      const program = startActor({ cwd: lab.node(others[0] ?? 0).mount });
+      // Never answered: it ends with the test.
+      program.run(`put("anew", "anew")`).catch(() => undefined);
+      const lied = new RegExp(
+        `the fence of node${owner} \\(.*power-node${owner}.*\\) lied: ${device} of \\S+ was written after it, so nothing is mounted`,
+      );
+      const whys = async (): Promise<string[]> =>
+        Promise.all(others.map(async (nodeid) => String((await queryOverlayStatus(lab.node(nodeid).runDir))["why"])));
+      await until(
+        "a node says that the fence lied",
+        async () => (await whys()).some((why) => lied.test(why)),
+        () => others.map((nodeid) => logOf(lab, nodeid)).join(""),
+      );
+      await writesOn();
+      await untilWaiting(program);
+      const { writesBy } = await disk.command({ do: "figures" });
+      for (const nodeid of others) expect(writesBy[devices.get(nodeid) ?? ""]).toBeUndefined();
+      for (const nodeid of others) expect(logOf(lab, nodeid)).not.toMatch(/lower mounted/);
+    } finally {
+      endActors();
+    }
+  });
 });

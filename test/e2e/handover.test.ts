@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { RunResult } from "../../overlay/lab/command.ts";
-import { askDlmd } from "../../overlay/query/dlmd-query.ts";
+import { queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
 import { until } from "./actor.ts";
 import { coverlay, startLab, type TestLab } from "./lab.ts";
 import { SteadyWorker } from "./steady-worker.ts";
@@ -66,13 +66,26 @@ describe("handover", () => {
     await lab.start(1, 3);
   });
 
-  it("is refused at once, with words, where there is no quorum", async () => {
-    await lab.lab("partition", "node3");
-    await until("node3 has no quorum", async () => !(await askDlmd(lab.node(3).runDir, null)).view.quorate);
-    const { status, stderr } = await handover(3, "lab");
-    expect(status).toBe(1);
-    expect(stderr).toMatch(/^coverlay: volume lab is not handed over: the cluster has no quorum: .*; this node sees nodes 3\n/);
-    expect(JSON.parse((await handover(3, "lab", "--json")).stderr)).toMatchObject({ code: "no-quorum" });
-    await lab.lab("heal", "node3");
+  it("ends with words when the quorum is lost while it waits, and is refused at once where there is none", async () => {
+    const owner = await lab.owner();
+    const noQuorum = /^volume lab is not handed over: the cluster has no quorum: .*; this node sees nodes 3$/;
+    expect(owner).not.toBe(3);
+    await lab.lab("stall", `node${owner}`, "--what", "overlay");
+    try {
+      const waits = handover(3, "lab", "--json");
+      await until("node3 waits for the owner's answer", async () => (await queryOverlayStatus(lab.node(3).runDir)).ownerWait != null);
+      await lab.lab("partition", "node3");
+      expect(JSON.parse((await waits).stderr)).toMatchObject({
+        code: "no-quorum",
+        error: expect.stringMatching(noQuorum),
+        hint: expect.stringContaining("The owner was asked and has not answered"),
+      });
+      const { status, stderr } = await handover(3, "lab");
+      expect([status, stderr.split("\n")[0]]).toEqual([1, expect.stringMatching(noQuorum.source.replace("^", "^coverlay: "))]);
+      expect(JSON.parse((await handover(3, "lab", "--json")).stderr)).toMatchObject({ code: "no-quorum" });
+    } finally {
+      await lab.lab("unstall", `node${owner}`);
+      await lab.lab("heal", "node3");
+    }
   });
 });

@@ -9,17 +9,21 @@ import { afterEach, expect, it } from "vitest";
 import { enableVolume } from "../../overlay/cli/volume.ts";
 import { queryOverlayStatus } from "../../overlay/query/overlay-query.ts";
 import { DISK_ANSWER_LIMIT_MS } from "../../overlay/volume/disk-steps.ts";
+import { type Actor, endActors, startActor, until, untilWaiting } from "./actor.ts";
 import { HungDisk, noHang } from "./hung-disk.ts";
-import { coverlay, coverlayProgram, type TestLab, withLab } from "./lab.ts";
+import { coverlay, coverlayProgram, logOf, noConfigChange, type TestLab, withLab } from "./lab.ts";
 import { attachLoop, run, withDisk } from "./volume/disk.ts";
 
 /** What the issue allows others to be late; a mount that stands still itself would be later. */
 const OTHERS_LATE_MS = 5000;
 /** A takeover after the first one was given up, on a machine that does other things. */
 const TAKEOVER_MS = 15_000;
+/** Of a state that a test waits for. */
+const STATE_MS = 60_000;
 
 let hung: HungDisk | null = null;
 afterEach(() => {
+  endActors();
   hung?.end();
   hung = null;
 });
@@ -148,6 +152,7 @@ async function program(what: "lock" | "write", where: string): Promise<Program> 
 
 it("the node whose turn it is has a disk that hangs: locks and another volume go on, another node takes over", async (ctx) => {
   ctx.skip(noHang() !== null, noHang() ?? "");
+  ctx.skip(noConfigChange !== null, noConfigChange ?? "");
   await withLab({ nodes: 3 }, async (lab) => {
     const device = (await lab.status()).find((one) => one.nodeid === 2)?.device ?? "";
     const status = (nodeid: number, mount = lab.node(nodeid).mount): Promise<{ role: string; why: string; pid: number }> =>
@@ -183,6 +188,39 @@ it("the node whose turn it is has a disk that hangs: locks and another volume go
       expect((await status(3)).role).toBe("owner");
       for (const { end } of programs) await end();
       hung.letGo();
+    });
+  });
+});
+
+it("R7: a node dies while its call waits for the owner's hung disk: the owner withdraws, another volume goes on, and then all", async (ctx) => {
+  ctx.skip(noHang() !== null, noHang() ?? "");
+  ctx.skip(noConfigChange !== null, noConfigChange ?? "");
+  await withLab({ nodes: 3 }, async (lab) => {
+    expect(await lab.owner()).toBe(1);
+    await withSecondVolume(lab, 3, async (second) => {
+      const other = await program("write", second);
+      const [dies, waits] = [2, 3].map((nodeid) => startActor({ cwd: lab.node(nodeid).mount })) as [Actor, Actor];
+      await dies.run(`fd = os.open("f", os.O_CREAT | os.O_RDWR); os.write(fd, b"x" * 4096)`);
+      await waits.run(`os.mkdir("d"); os.fsync(os.open(".", os.O_RDONLY))`);
+      await lab.lab("hang", "node1");
+      const ended = dies.run(`os.fsync(fd)`).catch(() => "ended with its node");
+      await untilWaiting(dies);
+      await lab.kill(2);
+      // Its calls of the dead node have 5 s to end, and do not.
+      await until("the owner withdraws", () => /withdrawing from the volume[^\n]*did not end in 5000 ms/.test(logOf(lab, 1)));
+      const made = waits.run<string>(`result = code(os.mkdir, "d/made")`, {}, STATE_MS);
+      await untilWaiting(waits);
+      expect((await queryOverlayStatus(lab.node(3).runDir, OTHERS_LATE_MS, lab.node(3).mount))["role"]).not.toBe("owner");
+      await other.turn();
+      await lab.lab("unhang", "node1");
+      expect(["ok", "EIO"]).toContain(await made);
+      expect(await waits.run<string>(`os.makedirs("d/later"); result = code(os.fsync, os.open("d", os.O_RDONLY))`, {}, STATE_MS)).toBe(
+        "ok",
+      );
+      expect([1, 3]).toContain(await lab.owner());
+      await other.end();
+      expect(await ended).toBe("ended with its node");
+      endActors();
     });
   });
 });

@@ -33,6 +33,16 @@ const knob = (nodeid: number, name: string): string => readFileSync(knobFile(nod
 const groupOf = async (nodeid: number): Promise<GroupStatus> =>
   (await queryOverlayStatus(lab.node(nodeid).runDir))["group"] as unknown as GroupStatus;
 
+/** So many requests wait there for the end of the block. */
+async function untilHeld(nodeid: number, count: number): Promise<void> {
+  let held: unknown;
+  await until(
+    `node${nodeid} holds ${count} requests`,
+    async () => (held = (await queryOverlayStatus(lab.node(nodeid).runDir))["held"]) === count,
+    () => `it holds ${String(held)}`,
+  );
+}
+
 /** All that live say the same of a group at rest, in which those nodes are mounted. */
 async function untilAtRest(living: readonly number[]): Promise<GroupStatus> {
   let seen: GroupStatus[] = [];
@@ -131,10 +141,11 @@ os.stat(f"3-{name}")`,
     const reading = readers.map((actor) => actor.run(`result = os.pread(fd, 4096, 4 << 20)`));
     await Promise.all(readers.map(untilWaiting));
     victim.run(`os.pwrite(fd, b"second", 0); os.fsync(fd)`).catch(() => undefined);
-    await untilWaiting(victim);
+    // The kernel takes a request back that the overlay has not read yet: so it must be there before its program is killed.
+    await untilHeld(nodeid, 3);
     victim.signal("SIGKILL");
     expect(await victim.ended).toMatchObject({ signal: "SIGKILL" });
-    await until("its close is held too", async () => (await queryOverlayStatus(lab.node(nodeid).runDir))["held"] === 4);
+    await untilHeld(nodeid, 4);
     // By another way to the owner: it would get the handle.
     await far.run(`fd = os.open(f"3-{name}/other", os.O_RDWR | os.O_CREAT); os.pwrite(fd, b"other!", 0); os.fsync(fd)`);
 

@@ -77,6 +77,27 @@ describe("a clustered mount among others", () => {
     expect(await readFile(path.join(mount, "file"), "utf8")).toBe("lazily");
   });
 
+  it("a node whose path to the disk is cut is refused, while another one owns the volume, too; with its path it mounts", async () => {
+    const { mount, runDir, netns } = lab.node(2);
+    const device = await deviceOf(2);
+    const mounts = (): Promise<unknown> =>
+      run("nsenter", [`--net=/run/netns/${netns}`, "node", program, "mount", device, mount, "-o", `runDir=${runDir}`]);
+    await lab.mustExec(1, ["sh", "-c", "echo whole > cut"]);
+    const { overlayPid } = (await lab.status()).find((node) => node.nodeid === 2) ?? {};
+    const ended = processEnd(overlayPid as number);
+    await run("umount", ["-i", mount]);
+    await ended;
+    await lab.lab("cut", "node2");
+    expect(await lab.owner()).toBe(1);
+    await expect(mounts()).rejects.toMatchObject({
+      code: 32,
+      stderr: expect.stringMatching(/ has \d+ bytes; a file system is expected[^]*is its path to the disk cut\?/),
+    });
+    await lab.lab("uncut", "node2");
+    await mounts();
+    expect(await readFile(path.join(mount, "cut"), "utf8")).toBe("whole\n");
+  });
+
   it("mount(8) mounts it without a word, and remounts it; umount of a mount with _netdev returns when its overlay has ended", async () => {
     const { mount, runDir, netns } = lab.node(2);
     const device = await deviceOf(2);

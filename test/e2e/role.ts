@@ -16,3 +16,9 @@ export async function untilRole(lab: TestLab, nodeid: number, role: string): Pro
     });
   }
 }
+
+/** Of a lab of three nodes. */
+export async function rolesOf(lab: TestLab): Promise<[owner: number, near: number, far: number]> {
+  const owner = await lab.owner();
+  return [owner, ...([1, 2, 3].filter((nodeid) => nodeid !== owner) as [number, number])];
+}

@@ -1,12 +1,13 @@
 /** The disk that forgets (test/chaos/volatile-disk.ts), below loop devices and below a lab. */
-import { mkdtempSync, readFileSync, realpathSync, rmSync, statSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync, statSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { must, run } from "../../overlay/lab/command.ts";
 import { startVolatileDisk, type VolatileDisk } from "../chaos/disk-client.ts";
-import { coverlay, watchedDirectory } from "./lab.ts";
+import { checkLive } from "../chaos/file-system.ts";
 import { until } from "./actor.ts";
+import { coverlay, watchedDirectory } from "./lab.ts";
 
 const DISK_BYTES = 64 * 2 ** 20;
 let dir = "";
@@ -97,7 +98,7 @@ describe("the volatile disk", () => {
     await expect(disk.command({ do: "hang", device: "/dev/loop999" })).rejects.toThrow("no path of /dev/loop999");
   });
 
-  it("takes a lab: `lab up --image`; `lab down` leaves the image", async () => {
+  it("takes a lab: `lab up --image`; its file system is looked at while it is mounted; `lab down` leaves the image", async () => {
     const watched = watchedDirectory();
     try {
       const words = ["lab", "up", "--detach", "--json", "--nodes", "2", "--image", disk.image, "--dir", watched.dir];
@@ -106,12 +107,20 @@ describe("the volatile disk", () => {
       expect((await disk.command({ do: "figures" })).devices).toHaveLength(2);
       await must("sh", ["-c", `echo hello >${watched.dir}/node2/mnt/file`]);
       expect(await must("cat", [`${watched.dir}/node1/mnt/file`])).toBe("hello\n");
+      await must("sync", [`${watched.dir}/node1/mnt/file`]);
+      expect(await must("dumpe2fs", ["-h", disk.image])).toContain("needs_recovery");
+      expect(await checkLive("ext4", disk, dir)).toEqual([]);
+      expect(existsSync(path.join(dir, "snapshot.img"))).toBe(false);
     } finally {
       await watched.end();
     }
     expect((await disk.command({ do: "figures" })).devices).toEqual([]);
     expect(statSync(disk.image).size).toBe(DISK_BYTES);
     expect((await run("e2fsck", ["-fn", disk.image])).status).toBe(0);
+    const block = await must("debugfs", ["-R", "bmap lost+found 0", disk.image]);
+    const blockBytes = /^Block size: +(\d+)$/m.exec(await must("dumpe2fs", ["-h", disk.image]))?.[1];
+    await put(await attach(), Math.floor((Number(block) * Number(blockBytes)) / 4096), "x", true);
+    expect(await checkLive("ext4", disk, dir)).toEqual([expect.stringContaining("the disk as it is now: e2fsck finds damage")]);
   });
 
   it("`lab up` refuses an --image that is no file, and one beside a directory", async () => {

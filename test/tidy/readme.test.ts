@@ -113,6 +113,10 @@ const gaps: Readonly<Record<string, Shown>> = {
     ["test/e2e/failover.long.test.ts", "power-off of the owner under load: it is fenced, the others go on"],
     ["test/e2e/failover.long.test.ts", "a partitioned owner lets go of its disk by itself"],
   ],
+  "Nobody is fenced for": [
+    ["test/e2e/owner-stalled.long.test.ts", "an owner whose disk hangs is fenced by a person"],
+    ["test/e2e/owner-stalled.long.test.ts", "a disk that hangs ends no owner"],
+  ],
   "An owner that unmounts": [
     ["test/e2e/owner.long.test.ts", "hands the volume over when it unmounts; open files go on"],
     ["test/unit/lower/orphans.test.ts", "what was opened after its last name had gone ends with its owner"],
@@ -129,6 +133,7 @@ const gaps: Readonly<Record<string, Shown>> = {
   "Fence agents were tried": [
     ["test/unit/fence-agent/fence-device.test.ts", "is run: off, and its status says so"],
     ["test/e2e/dlmd/agents.long.test.ts", "every agent of fence-agents says metadata that can be read"],
+    ["test/e2e/dlmd/sbd.alone.test.ts", "is a proof when its time is over: the node has read its slot, and ends itself"],
   ],
   "A kernel before 6.16": [
     ["test/unit/fuse/init.test.ts", "entry expiry comes with its flag, epochs with protocol 7.44"],

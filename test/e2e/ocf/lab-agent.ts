@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { readLab } from "../../../overlay/lab/state.ts";
 import { OcfAgent, type Parameters } from "../../ocf-agent.ts";
-import { coverlayProgram, type TestLab } from "../lab.ts";
+import { coverlay, coverlayProgram, type TestLab } from "../lab.ts";
 
 export interface LabAgent {
   readonly agent: OcfAgent;
@@ -38,4 +38,11 @@ export function overlayPid(lab: TestLab, nodeid: number): number {
     .findLast((entry) => entry.split(" ")[4] === mount);
   const record = path.join("/run/coverlay-mounts", `${line?.split(" ")[2]}.json`);
   return (JSON.parse(readFileSync(record, "utf8")) as { pid: number }).pid;
+}
+
+/** That node, if it is not. */
+export async function becomeOwner(lab: TestLab, nodeid: number): Promise<void> {
+  if ((await lab.owner()) === nodeid) return;
+  const { status, stderr } = await coverlay(["handover", "lab", `node${nodeid}`, "--run-dir", lab.node(nodeid).runDir]);
+  if (status !== 0) throw new Error(`handover: ${stderr}`);
 }

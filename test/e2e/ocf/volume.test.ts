@@ -8,8 +8,8 @@ import { startTimeOf } from "../../../dlmd/base/process.ts";
 import { run } from "../../../overlay/lab/command.ts";
 import { noOcf, Ocf, type Parameters, reasonOf } from "../../ocf-agent.ts";
 import { until } from "../actor.ts";
-import { coverlay, startLab, type TestLab } from "../lab.ts";
-import { connectionOf, type LabAgent, labAgent, overlayPid } from "./lab-agent.ts";
+import { startLab, type TestLab } from "../lab.ts";
+import { becomeOwner, connectionOf, type LabAgent, labAgent, overlayPid } from "./lab-agent.ts";
 
 const missing = noOcf();
 const tester = "/usr/sbin/ocf-tester";
@@ -36,12 +36,6 @@ describe("ocf:coverlay:volume", () => {
     return [result.status, reasonOf(result)];
   };
   const isMounted = (): boolean => readFileSync("/proc/self/mountinfo", "utf8").includes(` ${directory} `);
-  /** Node 1, if it is not. */
-  const becomeOwner = async (): Promise<void> => {
-    if ((await lab.owner()) === 1) return;
-    const { status, stderr } = await coverlay(["handover", "lab", "node1", "--run-dir", lab.node(1).runDir]);
-    if (status !== 0) throw new Error(`handover: ${stderr}`);
-  };
   const ok = [Ocf.SUCCESS, ""];
 
   it("a mount that serves is running, at each depth; the deepest leaves one file of a line", async ({ skip }) => {
@@ -60,7 +54,7 @@ describe("ocf:coverlay:volume", () => {
 
   it("the owner's overlay is killed: it is no success at any depth; start mounts anew, while the other node goes on", async ({ skip }) => {
     skip(missing !== null, missing ?? "");
-    await becomeOwner();
+    await becomeOwner(lab, 1);
     expect(await lab.owner()).toBe(1);
     writeFileSync(path.join(directory, "file"), "before");
     const pid = overlayPid(lab, 1);
@@ -182,6 +176,9 @@ describe("ocf:coverlay:volume", () => {
       Ocf.GENERIC,
       expect.stringMatching(/umount: .*EBUSY, and the stop is out of time$/),
     ]);
+    writeFileSync(program, "#!/bin/sh\nexec sleep 600\n", { mode: 0o755 });
+    const silent = "coverlay umount: it has not ended, and the stop is out of time";
+    expect(await ask("stop", { coverlay: program }, {}, 8)).toEqual([Ocf.GENERIC, silent]);
     expect(await ask("monitor")).toEqual(ok);
     expect(await ask("stop")).toEqual(ok);
   });
