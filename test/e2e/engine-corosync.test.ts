@@ -63,8 +63,12 @@ describe("a cluster over corosync", () => {
 
   it("nobody has a quorum: writes wait for it, and are there afterwards", async ({ skip }) => {
     skip(missing !== null, missing ?? "");
-    for (const nodeid of [1, 2, 3]) await lab.lab("partition", `node${nodeid}`);
+    const views = (): string[] => [1, 2, 3].map(logOf).flatMap((log) => log.match(/viewId=\S+ members=\S+ quorate=true/g) ?? []);
+    const before = new Set(views());
+    // At once: two that still hear each other for a token time-out would go on without the third, whose mount would end.
+    await Promise.all([1, 2].map((nodeid) => lab.lab("partition", `node${nodeid}`)));
     await until("nobody is quorate", async () => (await lab.status()).every(({ view }) => view?.quorate === false));
+    expect(views().filter((view) => !before.has(view))).toEqual([]);
     const waiting = append(other, "five");
     await lab.lab("heal", "node1,node2,node3");
     await waiting;
@@ -114,7 +118,8 @@ describe("a cluster over corosync", () => {
     const before = ringLog().length;
     await lab.stop(third);
     await until("the ring is without it", () => ringLog().slice(before).includes(`Members left: ${third}`), ringLog);
-    expect(ringLog().slice(before)).not.toMatch(/A processor failed|Failed to receive the leave message/);
+    // Its word that it leaves is one packet: who misses that hears of it from the others, at once as well.
+    expect(ringLog().slice(before)).not.toContain("A processor failed");
     await append(other, "seven");
     await lab.start(third);
     expect(await words(third)).toBe("one\ntwo\nthree\nfour\nfive\nsix\nseven\n");
