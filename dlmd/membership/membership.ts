@@ -477,6 +477,7 @@ export class Membership {
       detector: this.#detector,
       basis: this.#basis,
       view: this.view,
+      lastMembers: agreement.lineage.epoch > 0 ? agreement.seen.members : [],
       stopped: this.stopped,
       broken: this.#broken,
       nextElectorate: () => this.#nextElectorate(nowMs),

@@ -60,11 +60,12 @@ export class CorosyncEngine implements SteppedEngine {
       persist: () => this.#persist(),
       // Nothing of the view before is acknowledged any more before what this node says next (hazard C4).
       begun: () => {
-        if (this.#stream.stop()) this.#tell(true);
+        if (this.#stream.stop(this.#nowMs)) this.#tell(true);
       },
       install: (decision) => this.#install(decision),
       evicted: (reason) => this.#evicted(reason),
       past: () => this.#past(),
+      quorumLostMs: () => this.#stream.quorumLostMs,
     });
   }
 

@@ -65,6 +65,10 @@ export class GroupSeats {
     return this.#all.some((each) => sameSeat(each, seat));
   }
 
+  holds(nodeid: number): boolean {
+    return this.#all.some((seat) => seat.nodeid === nodeid);
+  }
+
   isExcluded(seat: Seat): boolean {
     return this.#excluded.some((excluded) => sameSeat(excluded, seat));
   }

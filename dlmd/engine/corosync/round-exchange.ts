@@ -20,6 +20,8 @@ const hearingShare = 0.5;
 const silentShare = 1;
 /** One that was left out comes in no sooner. */
 const shunShare = 2;
+/** Without a quorum for so long, a ring that has one again waits as long for those of the last view. */
+const returnShare = 0.5;
 /** Between two rounds that links ask for. */
 const settleShare = 0.25;
 
@@ -41,6 +43,8 @@ export interface ExchangePort extends Pick<CorosyncPort, "log"> {
   install(decision: Decision): void;
   evicted(reason: string): void;
   past(): OwnPast;
+  /** When the last quorate view of this life ended; null: there was none. */
+  quorumLostMs(): number | null;
 }
 
 export class RoundExchange {
@@ -113,7 +117,15 @@ export class RoundExchange {
     const awaited = this.#cutOff(nowMs).some(
       (nodeid) => !this.#seats.isShunned(nodeid, nowMs) && this.#detector.peers.get(nodeid)?.barred !== true,
     );
-    return !awaited || nowMs - this.#sinceMs >= hearingShare * this.#boot.timeoutMs;
+    if (awaited && nowMs - this.#sinceMs < hearingShare * this.#boot.timeoutMs) return false;
+    return !this.#othersMayCome() || nowMs - this.#sinceMs >= returnShare * this.#boot.timeoutMs;
+  }
+
+  /** When a network comes back as a whole, rings of some come first. A view of theirs would end what the others have open. */
+  #othersMayCome(): boolean {
+    const lostMs = this.#port.quorumLostMs();
+    if (lostMs === null || this.#sinceMs - lostMs < returnShare * this.#boot.timeoutMs || this.#seats.quorate !== true) return false;
+    return this.#port.past().seen.members.some(({ nodeid }) => !this.#seats.holds(nodeid));
   }
 
   #cutOff(nowMs: number): number[] {

@@ -12,6 +12,22 @@ const clusterTest = "test/unit/dlmd/corosync-cluster.test.ts";
 
 export const corosyncMutations: readonly Mutation[] = [
   {
+    id: "corosync-first-ring-goes-on",
+    breaks: "after a network was gone for all, the first ring with a quorum goes on, and the mounts of who comes a moment later end",
+    file: exchange,
+    find: "return !this.#othersMayCome() || ",
+    replace: "return this.#sinceMs > 0 || ",
+    caughtBy: clusterTest,
+  },
+  {
+    id: "corosync-broken-ring-waits",
+    breaks: "a ring that broke for a moment waits for the dead node",
+    file: exchange,
+    find: "this.#sinceMs - lostMs < returnShare * this.#boot.timeoutMs || ",
+    replace: "",
+    caughtBy: clusterTest,
+  },
+  {
     id: "corosync-ends-under-mounts",
     breaks: "corosync is told that it may end while lockspaces are open on its node",
     file: "dlmd/driver/corosync/link.ts",

@@ -587,4 +587,12 @@ export const engineMutations: readonly Mutation[] = [
     replace: "return view !== null && nowMs - view.installedMs < 100 * timeoutMs;",
     caughtBy: "test/sim/engine/scenario.test.ts",
   },
+  {
+    id: "first-who-hear-each-other-go-on",
+    breaks: "after a network was gone for all, the first with a quorum go on, and the mounts of who comes a moment later end",
+    file: "dlmd/membership/next-view.ts",
+    find: "(isBack && othersMayCome ? returnShare : joinShare)",
+    replace: "(isBack && othersMayCome ? joinShare : joinShare)",
+    caughtBy: "test/sim/engine/scenario.test.ts",
+  },
 ];

@@ -4,6 +4,7 @@ import { leaseGrounds, quorumOf, quorumReason } from "../../../dlmd/membership/q
 import type { QuorumOptions } from "../../../dlmd/engine/boot.ts";
 import { compareViews, type ViewId } from "../../../dlmd/wire/view-id.ts";
 import { cluster, groupOf, heard, join, lastView, members, say, together, until } from "./scenes.ts";
+import type { EngineSim } from "./engine-sim.ts";
 import type { EngineSimNode } from "./sim-node.ts";
 
 describe("views and messages", () => {
@@ -75,6 +76,36 @@ describe("views and messages", () => {
       expect(node.engine.membership.view?.id).toEqual(view?.id);
       expect(node.evictions).toBe(0);
     }
+  });
+
+  describe("the network was gone for all, and two hear each other before the third", () => {
+    const back = (): EngineSim => {
+      const sim = cluster(3);
+      together(sim, 1, 2, 3);
+      join(sim, 1, 2, 3);
+      const pairs = [1, 2, 3].flatMap((from) => [1, 2, 3].filter((to) => to !== from).map((to) => `${from}>${to}`));
+      for (const pair of pairs) sim.cut.add(pair);
+      until(sim, "all are alone", () => sim.nodes.every((node) => members(node) === String(node.nodeid)));
+      sim.run(sim.timeoutMs);
+      for (const pair of ["1>2", "2>1"]) sim.cut.delete(pair);
+      return sim;
+    };
+
+    it("which comes a moment later, and goes on as well", () => {
+      const sim = back();
+      sim.run(0.4 * sim.timeoutMs);
+      sim.heal();
+      together(sim, 1, 2, 3);
+      expect(sim.nodes.map(({ evictions }) => evictions)).toEqual([0, 0, 0]);
+    });
+
+    it("which does not come: the two go on", () => {
+      const sim = back();
+      const fromMs = sim.agenda.nowMs;
+      together(sim, 1, 2);
+      expect(sim.agenda.nowMs - fromMs).toBeGreaterThan(0.5 * sim.timeoutMs);
+      expect(sim.agenda.nowMs - fromMs).toBeLessThan(1.1 * sim.timeoutMs);
+    });
   });
 
   it("H14: a member that dies at the first moment of a view is left out after a time-out", () => {

@@ -117,6 +117,59 @@ describe("several dlmds", () => {
     expect(sim.runUntil(() => together(sim, 1, 2, 3))).toBe(true);
   });
 
+  describe("the network was gone for all, and two are in one ring before the third", () => {
+    const back = (): CpgSim => {
+      const sim = cluster();
+      sim.partition([[1], [2], [3]]);
+      expect(sim.runUntil(() => sim.all.every(({ views }) => views.at(-1)?.quorum.quorate === false))).toBe(true);
+      sim.run(timeoutMs);
+      sim.partition([[1, 2], [3]]);
+      sim.run(sim.tokenMs);
+      expect(together(sim, 1, 2)).toBe(false);
+      return sim;
+    };
+
+    it("which comes a moment later, and goes on as well", () => {
+      const sim = back();
+      sim.tokenMs = 50;
+      sim.run(0.3 * timeoutMs);
+      sim.heal();
+      expect(sim.runUntil(() => together(sim, 1, 2, 3), 2 * timeoutMs)).toBe(true);
+      expect(sim.all.map(({ ends }) => ends)).toEqual([[], [], []]);
+    });
+
+    it("which does not come: the two go on", () => {
+      const sim = back();
+      const fromMs = sim.nowMs;
+      expect(sim.runUntil(() => together(sim, 1, 2), timeoutMs)).toBe(true);
+      expect(sim.nowMs - fromMs).toBeGreaterThan(0.4 * timeoutMs);
+    });
+
+    it("one that left in order is not waited for", () => {
+      const sim = cluster();
+      sim.node(3).step((engine) => engine.leave());
+      expect(sim.runUntil(() => together(sim, 1, 2))).toBe(true);
+      sim.partition([[1], [2], [3]]);
+      expect(sim.runUntil(() => [1, 2].every((nodeid) => sim.node(nodeid).views.at(-1)?.quorum.quorate === false))).toBe(true);
+      sim.run(timeoutMs);
+      sim.tokenMs = 50;
+      sim.partition([[1, 2], [3]]);
+      expect(sim.runUntil(() => together(sim, 1, 2), 0.3 * timeoutMs)).toBe(true);
+    });
+  });
+
+  it("of three one dies, and the ring of the others breaks for a moment: nobody waits", () => {
+    const sim = cluster();
+    sim.tokenMs = 50;
+    sim.down.add(3);
+    sim.partition([[1], [2], [3]]);
+    expect(sim.runUntil(() => sim.node(1).views.at(-1)?.quorum.quorate === false, timeoutMs)).toBe(true);
+    const fromMs = sim.nowMs;
+    sim.partition([[1, 2], [3]]);
+    expect(sim.runUntil(() => together(sim, 1, 2), timeoutMs)).toBe(true);
+    expect(sim.nowMs - fromMs).toBeLessThan(0.4 * timeoutMs);
+  });
+
   it("a peer that is believed no more is left out", () => {
     const sim = cluster();
     expect(sim.node(1).step((engine) => engine.distrust(2))).toBe(true);
