@@ -1,14 +1,16 @@
 /** Every file of locks/: a hazard or a rule each, named after it. */
 import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
-import { expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { runScenario } from "./scenario.ts";
 
 const folder = path.join(import.meta.dirname, "locks");
 const files = readdirSync(folder).filter((file) => file.endsWith(".scenario"));
 
-it.each(files)("%s", (file) => {
-  expect(() => runScenario(readFileSync(path.join(folder, file), "utf8"))).not.toThrow();
+describe.each(["builtin", "corosync"] as const)("over %s", (engine) => {
+  it.each(files)("%s", (file) => {
+    expect(() => runScenario(readFileSync(path.join(folder, file), "utf8"), engine)).not.toThrow();
+  });
 });
 
 it("a scenario that expects what does not come fails", () => {

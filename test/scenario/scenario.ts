@@ -1,13 +1,14 @@
 /**
- * Scenario files: one command a line, `#` begins a comment. The commands are those of `commands` below; a lock is named by a word that its
- * program chooses. `expect` takes what a lock was told next; everything must have been expected in the end.
+ * Scenario files: one command a line, `#` begins a comment. A line that begins with `builtin` or `corosync` is for that engine alone. The
+ * commands are those of `commands` below; a lock is named by a word that its program chooses. `expect` takes what a lock was told next;
+ * everything must have been expected in the end.
  */
 import { CANCEL } from "../../dlmd/wire/flag.ts";
 import * as flagBits from "../../dlmd/wire/flag.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import { maxOffset, type OwnerKind } from "../../dlmd/wire/plock-range.ts";
 import { viewName } from "../../dlmd/wire/view-id.ts";
-import { incarnationOf, type Program, timeoutMs, World } from "./world.ts";
+import { incarnationOf, type Program, timeoutMs, World, type WorldEngine } from "./world.ts";
 
 type Command = (words: readonly string[]) => void;
 
@@ -41,7 +42,7 @@ function ownerOf(words: readonly string[]): { ownerKind: OwnerKind; owner: bigin
   return { ownerKind: given("kind", "posix") as OwnerKind, owner: BigInt(given("owner", "1")) };
 }
 
-export function runScenario(text: string): void {
+export function runScenario(text: string, engine: WorldEngine = "builtin"): void {
   let world = new World(1, {}, []);
   const names = new Map<string, string>();
   let marked = "";
@@ -130,7 +131,7 @@ export function runScenario(text: string): void {
         ...(turn === null ? {} : { rebuildStepsPerTurn: turn }),
         ...(search === null ? {} : { searchStepsPerTurn: search }),
       };
-      world = new World(Number(count), limits, rest.includes("fenced") ? ["space"] : [], given("late") ?? 0);
+      world = new World(Number(count), limits, rest.includes("fenced") ? ["space"] : [], given("late") ?? 0, {}, engine);
       if (!world.pass(20 * timeoutMs, () => world.serving())) throw new Error("the nodes did not come together");
     },
     /** name x 2 [3]: "x" is a resource that node 2 masters, and node 3 when that is gone */
@@ -174,7 +175,7 @@ export function runScenario(text: string): void {
     },
     /** members 1 1 3: node 1 is in a view of nodes 1 and 3 */
     members: ([nodeid, ...members]) => {
-      const found = world.nodes.get(Number(nodeid))?.core.engine.membership.view?.members.map((member) => member.nodeid) ?? [];
+      const found = world.view(Number(nodeid))?.members.map((member) => member.nodeid) ?? [];
       if (found.join(" ") !== members.join(" ")) throw new Error(`members ${members.join(" ")} expected, found ${found.join(" ")}`);
     },
     /** spares a: its process waits in the kernel, and is not ended */
@@ -269,7 +270,10 @@ export function runScenario(text: string): void {
     },
   };
   text.split("\n").forEach((line, at) => {
-    const words = line.replace(/#.*/, "").trim().split(/\s+/);
+    const all = line.replace(/#.*/, "").trim().split(/\s+/);
+    const isOfOneEngine = all[0] === "builtin" || all[0] === "corosync";
+    if (isOfOneEngine && all[0] !== engine) return;
+    const words = isOfOneEngine ? all.slice(1) : all;
     const [first = "", second = "", third = ""] = words;
     if (first === "") return;
     try {

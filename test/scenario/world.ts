@@ -4,6 +4,9 @@
  */
 import { masterOf } from "../../dlmd/lock/mastering.ts";
 import { Heartbeater } from "../../dlmd/membership/heartbeater.ts";
+import { BuiltinEngine } from "../../dlmd/engine/builtin/engine-core.ts";
+import { CorosyncEngine } from "../../dlmd/engine/corosync/corosync-core.ts";
+import type { View } from "../../dlmd/engine/engine.ts";
 import { NodeCore } from "../../dlmd/node.ts";
 import type { Effect, NodeBoot, NodeEvent, NodeLimits } from "../../dlmd/node-api.ts";
 import type { NodeConfig } from "../../dlmd/config/votes.ts";
@@ -12,11 +15,16 @@ import type { StatusAnswer } from "../../dlmd/query/answer.ts";
 import { decodeFrame, encodeFrames } from "../../dlmd/wire/peer.ts";
 import { type KeptFences, noFences } from "../../dlmd/recovery/fence-gate.ts";
 import type { ViewId } from "../../dlmd/wire/view-id.ts";
+import { OneRing } from "./one-ring.ts";
 
 export const timeoutMs = 300;
+/** From a node's death to the ring of the others. */
+const tokenMs = 250;
+
+export type WorldEngine = "builtin" | "corosync";
 
 interface WorldNode {
-  readonly core: NodeCore;
+  readonly core: NodeCore<BuiltinEngine | CorosyncEngine>;
   readonly beater: Heartbeater;
   alive: boolean;
   /** What comes while it stands still; null: it runs. */
@@ -75,6 +83,7 @@ export class World {
   readonly #fencedLockspaces: readonly string[];
   readonly #more: { readonly boot?: (nodeid: number) => Partial<NodeBoot>; readonly effect?: (nodeid: number, effect: Effect) => void };
   readonly #lives: Map<number, number> = new Map();
+  readonly #ring: OneRing | null;
 
   /** `late`: a node that does not start with the others; 0: all do. */
   constructor(
@@ -83,11 +92,14 @@ export class World {
     fencedLockspaces: readonly string[],
     late = 0,
     more: { readonly boot?: (nodeid: number) => Partial<NodeBoot>; readonly effect?: (nodeid: number, effect: Effect) => void } = {},
+    engine: WorldEngine = "builtin",
   ) {
     this.#limits = limits;
     this.#more = more;
     this.#fencedLockspaces = fencedLockspaces;
     this.configs = Array.from({ length: count }, (_, i) => ({ nodeid: i + 1, name: `node${i + 1}`, address: "", votes: 1 }));
+    this.#ring =
+      engine === "builtin" ? null : new OneRing(count, tokenMs, (nodeid, event) => this.input(nodeid, { kind: "corosync", event }));
     for (const { nodeid } of this.configs) if (nodeid !== late) this.start(nodeid);
   }
 
@@ -106,7 +118,12 @@ export class World {
       ...(former === undefined ? {} : { fences: former.fences }),
     };
     const limits = { deadlockAfterMs: 50, ...this.#limits };
-    const core = new NodeCore({ ...boot, limits, fencedLockspaces: this.#fencedLockspaces, ...this.#more.boot?.(nodeid) });
+    const given = { ...boot, limits, fencedLockspaces: this.#fencedLockspaces, ...this.#more.boot?.(nodeid) };
+    const ring = this.#ring;
+    const core =
+      ring === null
+        ? new NodeCore<BuiltinEngine | CorosyncEngine>(given)
+        : new NodeCore<BuiltinEngine | CorosyncEngine>(given, (port) => new CorosyncEngine(given, ring.seatOf(nodeid), port));
     const others = [...this.nodes.keys()].filter((other) => other !== nodeid);
     this.nodes.set(nodeid, {
       core,
@@ -116,6 +133,7 @@ export class World {
       fences: former?.fences ?? noFences,
     });
     this.input(nodeid, { kind: "tick" });
+    ring?.join(nodeid);
     for (const other of others) this.connect(other, nodeid);
   }
 
@@ -147,6 +165,9 @@ export class World {
           if (meant && nodeid !== from && !this.#silent.has(key(from, nodeid)))
             this.input(nodeid, { kind: "datagram", message: effect.message });
         }
+        return;
+      case "multicast":
+        this.#ring?.multicast(from, effect.data);
         return;
       case "beat":
         node.beater.tell(effect.content, effect.now);
@@ -302,6 +323,7 @@ export class World {
 
   crash(nodeid: number): void {
     (this.nodes.get(nodeid) as WorldNode).alive = false;
+    this.#ring?.lose(nodeid, this.nowMs);
     for (const { nodeid: other } of this.configs) if (other !== nodeid) this.disconnect(nodeid, other);
   }
 
@@ -362,8 +384,10 @@ export class World {
     while (!until() && this.nowMs < endMs) {
       const alive = [...this.nodes].filter(([, node]) => node.alive && node.unheard === null);
       let nextMs = endMs;
+      nextMs = Math.min(nextMs, this.#ring?.formsAtMs ?? endMs);
       for (const [, { core, beater }] of alive) nextMs = Math.min(nextMs, core.nextDeadline() ?? endMs, beater.nextMs);
       this.nowMs = Math.max(this.nowMs, nextMs);
+      this.#ring?.pass(this.nowMs);
       for (const [nodeid, node] of alive) this.#beat(nodeid, node);
       this.#endUnread();
       for (const [nodeid, { core }] of alive) if ((core.nextDeadline() ?? endMs) <= this.nowMs) this.input(nodeid, { kind: "tick" });
@@ -373,7 +397,8 @@ export class World {
   }
 
   #beat(from: number, { core, beater }: WorldNode): void {
-    const message = beater.beat(this.nowMs, core.engine.membership.progress);
+    const { engine } = core;
+    const message = beater.beat(this.nowMs, engine instanceof BuiltinEngine ? engine.membership.progress : engine.progress);
     if (message === null) return;
     for (const [nodeid, node] of this.nodes) {
       const isHeard = nodeid !== from && !this.#silent.has(key(from, nodeid));
@@ -385,7 +410,7 @@ export class World {
   /** Everybody who lives serves, in one view of all who live. */
   serving(): boolean {
     const alive = [...this.nodes.values()].filter((node) => node.alive);
-    return alive.every(({ core }) => core.servesAt(this.nowMs) && core.engine.membership.view?.members.length === alive.length);
+    return alive.every(({ core }) => core.servesAt(this.nowMs) && this.view(core.boot.nodeid)?.members.length === alive.length);
   }
 
   /** "node/client" of what is granted there, as the master knows it. */
@@ -412,8 +437,14 @@ export class World {
     return (status?.goneWaits ?? []).map((wait) => `${wait.nodeid}/${wait.clientId} ${wait.of} ${wait.lockspaces.join(" ")}`);
   }
 
+  view(nodeid: number): Pick<View, "id" | "members"> | null {
+    const core = this.nodes.get(nodeid)?.core;
+    if (core === undefined) return null;
+    return core.engine instanceof BuiltinEngine ? core.engine.membership.view : core.recovery.view;
+  }
+
   viewOf(nodeid: number): ViewId | null {
-    return this.nodes.get(nodeid)?.core.engine.membership.view?.id ?? null;
+    return this.view(nodeid)?.id ?? null;
   }
 }
 
