@@ -323,11 +323,13 @@ export class Agreement {
     );
   }
 
-  /** Who is not in the present view is known to be dead. */
-  proved(): void {
-    if (sameView(this.#kept.id, this.seen.id)) return;
+  /** All that are not in the present view are known to be dead: gives those of the last joint one. */
+  proved(): readonly Member[] {
+    if (sameView(this.#kept.id, this.seen.id)) return [];
+    const dead = this.#kept.members.filter(({ nodeid, incarnation }) => !hasMember(this.seen.members, nodeid, incarnation));
     this.#kept = this.seen;
     this.#persist();
+    return dead;
   }
 
   /** Every member of the present view has it on disk who counts now. */

@@ -67,6 +67,8 @@ export class Membership {
   /** Since when every member is known to be in the present view; null: not yet. */
   #allHereMs: number | null = null;
   #leaveSinceMs = 0;
+  /** Lives that were proved to be dead. With two_node such a half has lost, though its view may be the later one: its word ends nobody. */
+  readonly #proved: Set<string> = new Set();
   #wantSinceMs: number | null = null;
   #backoffUntilMs = Number.NEGATIVE_INFINITY;
   #nextTickMs: number;
@@ -287,7 +289,11 @@ export class Membership {
   }
 
   proved(): void {
-    this.#agreement.proved();
+    for (const { nodeid, incarnation } of this.#agreement.proved()) {
+      this.#proved.add(incarnation);
+      const peer = this.peers.get(nodeid);
+      if (peer !== undefined) peer.evicted = incarnation;
+    }
   }
 
   linkUp(nodeid: number, incarnation: string): boolean {
@@ -329,6 +335,8 @@ export class Membership {
     if (!this.#detector.receive(peer, beat, nowMs, this.#own())) return;
     const agreement = this.#agreement;
     agreement.highestEpoch = Math.max(agreement.highestEpoch, message.promisedEpoch, message.view.epoch);
+    // It lives after all, as the fence of a path to storage lets it: this node makes a later view, by which it is evicted.
+    if (this.#proved.has(message.incarnation) && compareViews(message.lineage, agreement.seen.id) > 0) this.setBroken();
     if (this.#outdated(message)) this.#evict(peer, message.incarnation, agreement.seen.id);
   }
 
@@ -345,7 +353,7 @@ export class Membership {
   /** All but heartbeats and the ordered channel's own. */
   receive(message: Exclude<Datagram, Heartbeat | OrderDatagram> | Flush | Flushed, nowMs: number): void {
     const peer = this.#admit(message);
-    if (peer === null) return;
+    if (peer === null || this.#proved.has(message.incarnation)) return;
     switch (message.kind) {
       case "propose":
         if (this.leaving) return;
@@ -368,7 +376,8 @@ export class Membership {
         if (message.kept && sameView(message.view, this.seen.id)) this.#agreement.settleElectorate();
         return this.#evaluate(nowMs);
       case "evict":
-        return this.#receiveEvict(message);
+        // An agent runs against it: with two_node that decides which half goes on (hazard M2).
+        return peer.barred ? undefined : this.#receiveEvict(message);
       default:
         assertNever(message, "datagram");
     }

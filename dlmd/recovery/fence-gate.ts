@@ -35,7 +35,7 @@ function covers(result: Victim, victim: Victim): boolean {
   return result.incarnation === victim.incarnation || result.failingView.epoch > victim.failingView.epoch;
 }
 
-function isSameLife(a: Victim, b: Victim): boolean {
+function isSameLife(a: Member, b: Member): boolean {
   return a.nodeid === b.nodeid && a.incarnation === b.incarnation;
 }
 
@@ -113,10 +113,7 @@ export class FenceGate {
    */
   enterView(members: readonly Member[]): void {
     this.#members = members;
-    const open = this.#open.filter(({ nodeid, incarnation }) => !hasMember(members, nodeid, incarnation));
-    if (open.length === this.#open.length) return;
-    this.#open = open;
-    this.#keep();
+    this.#forget(members);
   }
 
   /** Left without having said so. One that had none of our lockspaces open is nobody to wait for. */
@@ -132,6 +129,29 @@ export class FenceGate {
       this.#host.waits(this.#open.at(-1) as OpenVictim);
       this.#keep();
     }
+  }
+
+  /**
+   * By what each member of a view says. With two_node a half that was fenced was granted nothing, and the winner answers for itself: a wait for it
+   * in a view of that half, of which only the next life of that half says something, is over.
+   */
+  agreeOf(words: ReadonlyMap<number, { readonly unfenced: readonly OpenVictim[]; readonly fenced: readonly Victim[] }>): void {
+    const fenced = [...words.values()].flatMap((word) => word.fenced);
+    const hasLost = (nodeid: number, incarnation: string): boolean =>
+      this.all && hasMember(fenced, nodeid, incarnation) && !hasMember(this.#members, nodeid, incarnation);
+    const isOfLoser = (from: number, { failingView: { proposer, incarnation } }: Victim): boolean =>
+      proposer === from && hasLost(from, incarnation);
+    const said = [...words].flatMap(([from, { unfenced }]) => unfenced.filter((victim) => !isOfLoser(from, victim)));
+    const lost = [...words].flatMap(([from, { unfenced }]) => unfenced.filter((victim) => isOfLoser(from, victim)));
+    this.#forget(lost.filter((victim) => !said.some((one) => isSameLife(one, victim))));
+    this.agree(said);
+  }
+
+  #forget(victims: readonly Member[]): void {
+    const open = this.#open.filter((victim) => !victims.some((one) => isSameLife(one, victim)));
+    if (open.length === this.#open.length) return;
+    this.#open = open;
+    this.#keep();
   }
 
   /** What all members of a view say of those that failed: one that knows what a node had open is believed by those that do not. */

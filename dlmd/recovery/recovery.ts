@@ -273,7 +273,7 @@ export class Recovery {
 
   #enterRebuild(view: View): void {
     this.phase = "rebuild";
-    this.gate.agree([...this.#done[0].values()].flatMap(({ unfenced }) => unfenced));
+    this.gate.agreeOf(this.#done[0]);
     this.#failures = [];
     for (const { fenced } of this.#done[0].values()) this.gate.learn(fenced);
     this.#locks.block();

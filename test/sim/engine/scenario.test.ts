@@ -2,9 +2,10 @@
 import { describe, expect, it } from "vitest";
 import { leaseGrounds, quorumOf, quorumReason } from "../../../dlmd/membership/quorum.ts";
 import type { QuorumOptions } from "../../../dlmd/engine/boot.ts";
+import type { Datagram } from "../../../dlmd/wire/datagram.ts";
 import { compareViews, type ViewId } from "../../../dlmd/wire/view-id.ts";
-import { cluster, groupOf, heard, join, lastView, members, say, together, until } from "./scenes.ts";
 import type { EngineSim } from "./engine-sim.ts";
+import { cluster, groupOf, heard, join, lastView, members, say, together, until } from "./scenes.ts";
 import type { EngineSimNode } from "./sim-node.ts";
 
 describe("views and messages", () => {
@@ -388,6 +389,64 @@ describe("quorum", () => {
       sim.node(1).start();
       expect(seen()).toEqual(proved ? alone : joint);
     }
+  });
+
+  /** Node 2 is alone in a later view than node 1, and its word that it went on is kept back. */
+  function evictKeptBack(): { readonly sim: EngineSim; readonly evict: () => Datagram } {
+    const sim = cluster(2, { quorum: quorum({ twoNode: true, waitForAll: true }), twoQuorums: true });
+    together(sim, 1, 2);
+    sim.run(100);
+    sim.partition([[1], [2]]);
+    together(sim, 1);
+    together(sim, 2);
+    const epochOf = (nodeid: number): number => lastView(sim.node(nodeid))?.id.epoch ?? 0;
+    for (const last = epochOf(1) + 3; epochOf(2) < last; sim.run(100)) sim.node(2).engine.rebuildView("a test");
+    let evict: Datagram | null = null;
+    sim.lost = (message) => {
+      if (message.kind === "evict") evict = message;
+      return message.kind === "evict";
+    };
+    sim.cut.delete("1>2");
+    until(sim, "node 2 says that it went on", () => evict !== null);
+    return { sim, evict: () => evict as unknown as Datagram };
+  }
+
+  it("M2: a late word of the half that was fenced does not end the life of the winner", () => {
+    const { sim, evict } = evictKeptBack();
+    sim.node(2).crash();
+    sim.node(1).engine.proved();
+    sim.node(1).arrive(evict());
+    sim.run(100);
+    expect(sim.node(1).evictions).toBe(0);
+    // Its next life is let in.
+    sim.lost = () => false;
+    sim.heal();
+    sim.node(2).start();
+    together(sim, 1, 2);
+    expect(sim.nodes.map(({ evictions }) => evictions)).toEqual([0, 0]);
+  });
+
+  it("M2: the half that was fenced lives after all, in the later view: the winner goes on", () => {
+    const { sim } = evictKeptBack();
+    sim.node(1).engine.proved();
+    sim.lost = () => false;
+    sim.heal();
+    together(sim, 1, 2);
+    expect(sim.nodes.map(({ evictions }) => evictions)).toEqual([0, 1]);
+    expect(lastView(sim.node(1))?.together).toEqual([1]);
+  });
+
+  it("M2: two halves that hear each other again leave it to an agent that runs already who goes on", () => {
+    const { sim, evict } = evictKeptBack();
+    sim.node(1).engine.bar([2]);
+    sim.node(1).arrive(evict());
+    sim.run(100);
+    expect(sim.node(1).evictions).toBe(0);
+    // It has failed.
+    sim.node(1).engine.bar([]);
+    sim.node(1).arrive(evict());
+    sim.run(1);
+    expect(sim.node(1).evictions).toBe(1);
   });
 
   it("M2: with two_node a node that is alone because the other one has left knows so in its next life", () => {

@@ -112,6 +112,32 @@ it("M2: with two_node all waits, also what the other node had not open: cut off,
   expect(["open", "new"].map((lockspace) => one.blocks(lockspace))).toEqual([false, false]);
 });
 
+it("M2: with two_node what only the half says that was fenced is not waited for", () => {
+  const half: OpenVictim = { ...victim(1, 1, 7), failingView: { epoch: 7, proposer: 2, incarnation: "0000000000000001" } };
+  const lost = [dead(2, 1, 8)];
+  const after = (all: boolean, unfenced: readonly OpenVictim[], fenced: readonly Victim[], life = 2): readonly OpenVictim[] => {
+    const { gate: one, disk } = gate({ open: [half], fenced: [] });
+    one.all = all;
+    one.enterView([victim(1, 2, 9), victim(2, life, 9)]);
+    one.agreeOf(
+      new Map([
+        [1, { unfenced, fenced }],
+        [2, { unfenced: [half], fenced: [] }],
+      ]),
+    );
+    expect(disk.at(-1)?.open ?? [half]).toEqual(one.open);
+    return one.open;
+  };
+  expect(after(true, [], lost)).toEqual([]);
+  // Nobody knows that it has lost; another life of it has; the other node waits, too; not with two_node.
+  expect(after(true, [], [])).toEqual([half]);
+  expect(after(true, [], [dead(2, 3, 8)])).toEqual([half]);
+  expect(after(true, [half], lost)).toEqual([half]);
+  expect(after(false, [], lost)).toEqual([half]);
+  // That half lives, and waits still.
+  expect(after(true, [], lost, 1)).toEqual([half]);
+});
+
 it("more lockspaces than a message names: all", () => {
   const many = Array.from({ length: 65 }, (_, at) => `space${at}`);
   const { gate: one } = gate(noFences, many);

@@ -319,6 +319,26 @@ describe("two nodes", () => {
     world.until("the other one goes on", () => !world.core(2).recovery.blocks("space"));
     expect(world.ran).toEqual(["2>1 ipmi1"]);
   });
+
+  it("what the half that was fenced has stored holds nothing up, also when the winner has started again before it is back", () => {
+    const world = new FenceWorld(2, plans, () => ({ quorum }));
+    world.together();
+    world.cut(1, 2);
+    world.until("both go on alone, and an agent runs", () => world.agents.length > 0);
+    world.crash(1);
+    world.end(ok);
+    world.until("the winner goes on", () => !world.core(2).recovery.blocks("space"));
+    world.crash(2);
+    world.heal(1, 2);
+    world.restart(1);
+    world.restart(2);
+    world.together();
+    world.pass(5000);
+    expect([1, 2].map((nodeid) => [world.status(nodeid).unfenced, world.core(nodeid).recovery.blocks("space")])).toEqual([
+      [[], false],
+      [[], false],
+    ]);
+  });
 });
 
 it("what is too long for a message is cut between two characters", () => {
