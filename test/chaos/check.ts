@@ -3,7 +3,7 @@ import { checkAppends, TORN } from "./append-check.ts";
 import { type Call, groupBy, type Interval, isUnknown, type NameAction, objectKind, type RegisterAction } from "./history.ts";
 import { linearize, type Timed, type Verdict } from "./linearize.ts";
 import { checkLocks } from "./lock-check.ts";
-import { type NameOperation, namesModel, noNames } from "./names-model.ts";
+import { type NameOperation, namesModel, newDirectory } from "./names-model.ts";
 import { type RegisterOperation, registerModel } from "./register-model.ts";
 
 export interface CycleHistory {
@@ -91,10 +91,11 @@ const changes: ReadonlySet<NameAction["kind"]> = new Set(["create", "mkdir", "re
 /**
  * link(2) finds the file by its name first, and gives it the other name then (do_linkat, vfs_link). If the first name was moved, taken or removed
  * meanwhile, the two do not see one state on any file system: ENOENT although there was a file of that name all the time, or EEXIST because
- * that very file has the other name by now. So a refusal tells nothing then. It changed nothing either.
+ * that very file has the other name by now. So a refusal tells nothing then. It changed nothing either. One that succeeds gives the other name to a
+ * file that had the first one a moment before.
  */
-function isOvertakenLink({ action, error, begin, end }: Call, calls: readonly Call[]): boolean {
-  if (action.kind !== "link" || error === null || !RESULTS.has(error)) return false;
+function isOvertakenLink({ action, begin, end }: Call, calls: readonly Call[]): boolean {
+  if (action.kind !== "link") return false;
   const moves = (other: Call["action"]): boolean =>
     (other.kind === "rename" && (other.name === action.name || other.to === action.name)) ||
     ((other.kind === "unlink" || other.kind === "rmdir") && other.name === action.name);
@@ -102,13 +103,17 @@ function isOvertakenLink({ action, error, begin, end }: Call, calls: readonly Ca
 }
 
 function checkNames(calls: readonly Call[], history: CycleHistory): Verdict<NameOperation> {
-  const operations = calls.flatMap((call): Timed<NameOperation>[] => {
+  const operations = calls.flatMap((call, no): Timed<NameOperation>[] => {
     const action = call.action as NameAction;
     const unknown = isUnknown(call);
     if (unknown && !changes.has(action.kind)) return [];
-    if (isOvertakenLink(call, calls)) return [];
+    if (action.kind === "link" && isOvertakenLink(call, calls)) {
+      if (call.error !== null && !unknown) return [];
+      const finds: NameOperation = { kind: "link-finds", no, name: action.name };
+      return [timed(call, finds), timed<NameOperation>(call, { kind: "link-gives", no, to: action.to })];
+    }
     return [timed<NameOperation>(call, { kind: "call", action, error: unknown ? "unknown" : call.error, value: call.value })];
   });
   const lost = losses<NameOperation>(history, { kind: "lose" });
-  return linearize(namesModel, { names: noNames, unstable: new Map(), lossesLeft: lost.length }, [...operations, ...lost]);
+  return linearize(namesModel, newDirectory(lost.length), [...operations, ...lost]);
 }

@@ -15,16 +15,26 @@ export type NameOperation =
       readonly error: string | null;
       readonly value: unknown;
     }
+  /** link(2) in its two steps, where they do not see one state: `no` joins them. Both succeed, or nobody knows. */
+  | { readonly kind: "link-finds"; readonly no: number; readonly name: string }
+  | { readonly kind: "link-gives"; readonly no: number; readonly to: string }
   | { readonly kind: "lose" };
 
 export interface NamesState {
   readonly names: Names;
+  /** What the first step of a link(2) has found, by its `no`. */
+  readonly found: ReadonlyMap<number, Thing>;
   /** What the directory was since the last sync, by key, without the present one. */
   readonly unstable: ReadonlyMap<string, Names>;
   readonly lossesLeft: number;
 }
 
-export const noNames: Names = new Map();
+const noNames: Names = new Map();
+
+/** An empty directory. */
+export function newDirectory(lossesLeft: number): NamesState {
+  return { names: noNames, found: new Map(), unstable: new Map(), lossesLeft };
+}
 
 function keyOf(names: Names): string {
   return [...names].map(([name, thing]) => `${name}=${thing}`).join(",");
@@ -90,10 +100,23 @@ function isSeen(names: Names, action: NameAction, value: unknown): boolean {
 }
 
 export const namesModel: Model<NamesState, NameOperation> = {
-  key: ({ names, unstable, lossesLeft }) => `{${keyOf(names)}} (${[...unstable.keys()].toSorted().join(" | ")}) ${lossesLeft}`,
+  key: ({ names, found, unstable, lossesLeft }) =>
+    `{${keyOf(names)}} (${[...unstable.keys()].toSorted().join(" | ")}) ${lossesLeft}${[...found].map(([no, thing]) => ` ${no}:${thing}`).join("")}`,
   step(state, operation) {
     if (operation.kind === "lose") {
-      return [state.names, ...state.unstable.values()].map((names) => ({ names, unstable: new Map(), lossesLeft: state.lossesLeft - 1 }));
+      const lossesLeft = state.lossesLeft - 1;
+      return [state.names, ...state.unstable.values()].map((names) => ({ ...state, names, unstable: new Map(), lossesLeft }));
+    }
+    if (operation.kind === "link-finds") {
+      const thing = state.names.get(operation.name);
+      return thing === undefined || thing.startsWith("d") ? [] : [{ ...state, found: new Map(state.found).set(operation.no, thing) }];
+    }
+    if (operation.kind === "link-gives") {
+      const thing = state.found.get(operation.no);
+      // A file that has lost its last name meanwhile gets no other one (vfs_link).
+      if (thing === undefined || state.names.has(operation.to) || ![...state.names.values()].includes(thing)) return [];
+      const found = new Map([...state.found].filter(([no]) => no !== operation.no));
+      return [changed({ ...state, found }, withName(state.names, operation.to, thing))];
     }
     const { action, error, value } = operation;
     const after = perform(state.names, action);

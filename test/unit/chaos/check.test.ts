@@ -53,7 +53,7 @@ describe("registers", () => {
 });
 
 describe("names", () => {
-  describe("a link that is refused while its first name moves, as on any file system", () => {
+  describe("a link whose first name moves meanwhile, as on any file system", () => {
     const make = (name: string, tag: number): Made => ({ object: "n0", action: { kind: "create", name, tag } });
     const rename = (name: string, to: string, begin = 20, end = 30): Made => ({
       object: "n0",
@@ -61,7 +61,7 @@ describe("names", () => {
       begin,
       end,
     });
-    const link = (error: string, begin: number, end: number): Made => ({
+    const link = (error: string | null, begin: number, end: number): Made => ({
       object: "n0",
       action: { kind: "link", name: "b", to: "c" },
       error,
@@ -77,6 +77,27 @@ describe("names", () => {
       expect(violations(calls(make("a", 1), make("b", 2), rename("b", "c"), link("EEXIST", 25, 35)))).toEqual([]);
       expect(violations(calls(make("a", 1), make("b", 2), rename("b", "c"), link("EEXIST", 31, 35)))).toHaveLength(1);
       expect(violations(calls(make("a", 1), make("b", 2), rename("a", "d"), link("EEXIST", 25, 35)))).toHaveLength(1);
+    });
+    it("gives the other name, when that is free at last, to the file that had the first one", () => {
+      const remove = (name: string): Made => ({ object: "n0", action: { kind: "unlink", name }, begin: 31, end: 32 });
+      const seen = (value: unknown): Made => ({ object: "n0", action: { kind: "list" }, value, begin: 40, end: 41 });
+      const history = (made: Made, value: unknown): Call[] =>
+        calls(make("b", 1), make("c", 2), rename("b", "d", 21, 30), remove("c"), made, seen(value));
+      expect(violations(history(link(null, 20, 35), { c: "f1*2", d: "f1*2" }))).toEqual([]);
+      expect(violations(history(link("EIO", 20, 35), { c: "f1*2", d: "f1*2" }), { mayFail: () => true })).toEqual([]);
+      expect(violations(history(link(null, 20, 35), { c: "f2*1", d: "f1*1" }))).toHaveLength(1);
+      // It began when the name had moved.
+      expect(violations(history(link(null, 31, 35), { c: "f1*2", d: "f1*2" }))).toHaveLength(1);
+      // It ended before the other name was free.
+      expect(violations(history(link(null, 20, 30), { c: "f1*2", d: "f1*2" }))).toHaveLength(1);
+    });
+    it("gives no name to a file that has lost its last one", () => {
+      const remove: Made = { object: "n0", action: { kind: "unlink", name: "b" }, begin: 21, end: 30 };
+      const history = (end: number): Call[] => calls(make("b", 1), make("a", 2), remove, link(null, 20, end));
+      expect(violations(history(35))).toEqual([]);
+      const seen: Made = { object: "n0", action: { kind: "list" }, value: { a: "f2*1", c: "f1*1" }, begin: 32, end: 33 };
+      const other: Made = { object: "n0", action: { kind: "look", name: "c" }, error: "ENOENT", begin: 31, end: 31.5 };
+      expect(violations(calls(make("b", 1), make("a", 2), remove, other, seen, link(null, 20, 35)))).toHaveLength(1);
     });
   });
 

@@ -1,9 +1,9 @@
 import { describe, expect, it } from "vitest";
 import type { NameAction } from "../../chaos/history.ts";
 import { linearize } from "../../chaos/linearize.ts";
-import { type NameOperation, namesModel, type NamesState, noNames } from "../../chaos/names-model.ts";
+import { type NameOperation, namesModel, type NamesState, newDirectory } from "../../chaos/names-model.ts";
 
-const empty: NamesState = { names: noNames, unstable: new Map(), lossesLeft: 0 };
+const empty: NamesState = newDirectory(0);
 
 type Row = readonly [action: NameAction, result: string | Readonly<Record<string, string>> | null];
 
