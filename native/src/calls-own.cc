@@ -1,4 +1,4 @@
-// Calls on an inode of this process's own mount (overlay/coherence/own-inodes.ts). The mount is reached by its path each time, so that
+// Calls on an inode of this process's own mount (overlay/coherence/size/own-inodes.ts). The mount is reached by its path each time, so that
 // nothing pins it; the inode by a file handle as fs/fuse/inode.c (fuse_encode_fh) makes them: the kernel finds it without asking the server
 // as long as it is in use.
 #include <fcntl.h>

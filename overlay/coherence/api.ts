@@ -18,7 +18,7 @@
 import type { Cover, Inode, InodeKind, PinMode } from "./cover.ts";
 import type { PagePart, PageRange } from "../inode/pages.ts";
 import type { FileId } from "../lower/lower.ts";
-import type { KernelNames } from "./kernel-names.ts";
+import type { KernelNames } from "./names/kernel-names.ts";
 import type { KernelSizes } from "./size/kernel-sizes.ts";
 import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 

@@ -4,7 +4,7 @@ import type { Errno } from "../../dlmd/base/errno.ts";
 import type { Mode } from "../../dlmd/wire/mode.ts";
 import type { ChildWaiter, Cover, PinWaiter, TokenWaiter, WriteToken } from "./cover.ts";
 import type { PageRange } from "../inode/pages.ts";
-import type { ExpiryPlan } from "./names.ts";
+import type { ExpiryPlan } from "./names/names.ts";
 
 /** What the kernel has to drop of an inode. */
 export type InvalidationPlan =

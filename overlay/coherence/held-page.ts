@@ -6,7 +6,7 @@
 import { inTime } from "../../dlmd/base/maybe-promise.ts";
 import type { CallerThreads } from "../caller/threads.ts";
 import type { PageUsers } from "./api.ts";
-import type { Dropping } from "./revoke-round.ts";
+import type { Dropping } from "./kernel/revoke-round.ts";
 
 /** How often it is looked at. */
 const LOOK_MS = 1;

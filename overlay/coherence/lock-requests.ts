@@ -8,8 +8,8 @@ import type { Lock, LockHandlers, LockStatus, Lockspace } from "../../dlmd/clien
 import { Mode } from "../../dlmd/wire/mode.ts";
 import type { Cover, WriteToken } from "./cover.ts";
 import type { CoherenceState } from "./effect.ts";
-import { handleAst, handleBast } from "./lock-cache.ts";
-import { handleTokenAst, handleTokenBast, TOKEN_WAIT_MS } from "./write-token.ts";
+import { handleAst, handleBast } from "./lock/lock-cache.ts";
+import { handleTokenAst, handleTokenBast, TOKEN_WAIT_MS } from "./lock/write-token.ts";
 
 export interface LockRequestsOptions {
   readonly lockspace: Lockspace;

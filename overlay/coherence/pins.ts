@@ -8,18 +8,18 @@ import { attach, type ChildWaiter, type Cover, type Inode, type PinMode, type Pi
 import type { PagePart, PageRange } from "../inode/pages.ts";
 import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { ChildPin, Coherence, HeldPageDrop, PageUsers, Waiter, Want } from "./api.ts";
-import { enterUnregistered } from "./new-inodes.ts";
+import { enterUnregistered } from "./lock/new-inodes.ts";
 import type { CallerThreads } from "../caller/threads.ts";
 import type { CoherenceState } from "./effect.ts";
 import { droppedOrHeld } from "./held-page.ts";
-import type { Invalidation } from "./revoke-round.ts";
-import type { KernelNames } from "./kernel-names.ts";
+import type { Invalidation } from "./kernel/revoke-round.ts";
+import type { KernelNames } from "./names/kernel-names.ts";
 import type { KernelSizes } from "./size/kernel-sizes.ts";
-import { addWaiter, holdOf, isCovered, pinChild, removeWaiter, tryPin, unpin, unpinData } from "./lock-cache.ts";
-import { orderWants } from "./lock-order.ts";
-import { isStillHeld } from "./revoke.ts";
-import { attributesChanged, tellAttributes } from "./told-attributes.ts";
-import { closeToken, openToken } from "./write-token.ts";
+import { addWaiter, holdOf, isCovered, pinChild, removeWaiter, tryPin, unpin, unpinData } from "./lock/lock-cache.ts";
+import { orderWants } from "./lock/lock-order.ts";
+import { isStillHeld } from "./lock/revoke.ts";
+import { attributesChanged, tellAttributes } from "./kernel/told-attributes.ts";
+import { closeToken, openToken } from "./lock/write-token.ts";
 
 export interface PinsHost {
   /** Does what the rules have left to be done. */

@@ -6,7 +6,7 @@ import type { Log } from "../../dlmd/base/log.ts";
 import { type Inode, inodesOf } from "./cover.ts";
 import { inTime } from "../../dlmd/base/maybe-promise.ts";
 import type { Effect } from "./effect.ts";
-import type { Dropped } from "./drop-all.ts";
+import type { Dropped } from "./kernel/drop-all.ts";
 
 /** What is given up after a lapse of the lease is dropped once more before, for at most so long. */
 const RESUME_DROP_MS = 250;

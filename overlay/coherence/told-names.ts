@@ -2,10 +2,10 @@
 import { attach, type Inode, kernelKnows } from "./cover.ts";
 import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { CoherenceState } from "./effect.ts";
-import type { Invalidation } from "./revoke-round.ts";
-import type { KernelNames } from "./kernel-names.ts";
-import { isCovered } from "./lock-cache.ts";
-import { dropName, exchangeNames, hasDoubtfulName, moveName, namesElsewhere, tellName, toldName, validName } from "./names.ts";
+import type { Invalidation } from "./kernel/revoke-round.ts";
+import type { KernelNames } from "./names/kernel-names.ts";
+import { isCovered } from "./lock/lock-cache.ts";
+import { dropName, exchangeNames, hasDoubtfulName, moveName, namesElsewhere, tellName, toldName, validName } from "./names/names.ts";
 
 export interface ToldNamesOptions {
   /** This kernel has epochs: names may be told with validity. */

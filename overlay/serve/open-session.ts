@@ -1,8 +1,8 @@
 /** The session of a mount with its coherence layer: the last step before the mount answers. */
 import type { Lockspace } from "../../dlmd/client/api.ts";
 import { callerThreads } from "../caller/threads.ts";
-import { cachedInodesMax } from "../coherence/cache-limit.ts";
-import { createKernelCaches } from "../coherence/notifications.ts";
+import { cachedInodesMax } from "../coherence/lock/cache-limit.ts";
+import { createKernelCaches } from "../coherence/kernel/notifications.ts";
 import { CoherenceShell } from "../coherence/shell.ts";
 import { createOwnInodes } from "../coherence/size/own-inodes.ts";
 import type { VolumeFileLocks } from "../file-lock/file-locks.ts";

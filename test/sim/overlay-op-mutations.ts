@@ -219,7 +219,7 @@ export const overlayOpMutations: readonly Mutation[] = [
     id: "f9-other-page-not-seen",
     hazard: "F9",
     breaks: "a page from before the WRITE is taken for what was written",
-    file: "overlay/coherence/revoke-round.ts",
+    file: "overlay/coherence/kernel/revoke-round.ts",
     find: "    if (Buffer.compare(there, data.subarray(0, there.byteLength)) !== 0) return true;\n",
     replace: "",
     caughtBy: "test/unit/coherence/invalidation.test.ts",

@@ -76,18 +76,13 @@ const PURE = [
   "overlay/lease/lease-core.ts",
   "overlay/lower/local/orphan-table.ts",
   "overlay/lower/remote/acknowledgements.ts",
-  "overlay/coherence/cache-limit.ts",
   "overlay/coherence/cover.ts",
-  "overlay/coherence/names.ts",
   "overlay/coherence/effect.ts",
-  "overlay/coherence/lock-cache.ts",
-  "overlay/coherence/lock-order.ts",
-  "overlay/coherence/revoke.ts",
+  "overlay/coherence/lock/",
+  "overlay/coherence/names/",
   "overlay/coherence/size/asked.ts",
   "overlay/coherence/size/doubt.ts",
   "overlay/coherence/size/repairs.ts",
-  "overlay/coherence/new-inodes.ts",
-  "overlay/coherence/write-token.ts",
   "overlay/volume/log-head.ts",
   "overlay/volume/quiet-disk.ts",
 ];
@@ -126,6 +121,37 @@ const CORE_ROOMS: Readonly<Record<string, readonly string[]>> = {
   query: ["base", "wire", "engine", "fencing", "lock", "lockspaces", "plock", "clients", "recovery", "node-api.ts"],
   "node-api.ts": ["wire", "engine", "engine/corosync", "fencing", "membership", "lock", "plock", "recovery"],
 };
+/**
+ * The rooms of the coherence layer, and the files that join them, the lowest first. lock/ and kernel/ do not know each other: effects join them.
+ */
+const COHERENCE_ROOMS: Readonly<Record<string, readonly string[]>> = {
+  "cover.ts": [],
+  names: ["cover.ts"],
+  "effect.ts": ["cover.ts", "names"],
+  size: ["cover.ts", "effect.ts"],
+  "api.ts": ["cover.ts", "names", "size"],
+  lock: ["cover.ts", "names", "effect.ts", "size", "api.ts"],
+  kernel: ["cover.ts", "names", "effect.ts", "size"],
+  "held-page.ts": ["api.ts", "kernel"],
+  "lock-requests.ts": ["cover.ts", "effect.ts", "lock"],
+  "told-names.ts": ["cover.ts", "names", "effect.ts", "lock", "kernel"],
+  "suspension.ts": ["cover.ts", "effect.ts", "kernel"],
+  "pins.ts": ["cover.ts", "names", "effect.ts", "size", "api.ts", "lock", "kernel", "held-page.ts"],
+  "shell.ts": [
+    "cover.ts",
+    "effect.ts",
+    "size",
+    "api.ts",
+    "lock",
+    "kernel",
+    "lock-requests.ts",
+    "told-names.ts",
+    "suspension.ts",
+    "pins.ts",
+  ],
+};
+const coherenceRoomOf = (file: string): string => file.split("/")[2] ?? "";
+
 const coreRoomOf = (file: string): string =>
   path.dirname(file) === "dlmd" ? path.basename(file) : path.dirname(file).slice("dlmd/".length);
 
@@ -139,6 +165,23 @@ describe("the walls", () => {
         .map((to) => `${file}: ${to}`),
     );
     expect([files.length > 0, wrong]).toEqual([true, []]);
+  });
+
+  it.each(Object.entries(COHERENCE_ROOMS))("of overlay/coherence/%s: it imports only rooms below it", (room, below) => {
+    const names = Object.keys(COHERENCE_ROOMS);
+    const above = below.filter((other) => !names.slice(0, names.indexOf(room)).includes(other));
+    const files = sources("overlay/coherence").filter((file) => coherenceRoomOf(file) === room);
+    const wrong = files.flatMap((file) =>
+      imports(file)
+        .map(({ specifier }) => target(file, specifier))
+        .filter((to) => to.startsWith("overlay/coherence/") && coherenceRoomOf(to) !== room && !below.includes(coherenceRoomOf(to)))
+        .map((to) => `${file}: ${to}`),
+    );
+    expect([files.length > 0, above, wrong]).toEqual([true, [], []]);
+  });
+
+  it("each file of the coherence layer is in one of its rooms", () => {
+    expect(sources("overlay/coherence").filter((file) => !(coherenceRoomOf(file) in COHERENCE_ROOMS))).toEqual([]);
   });
 
   it("finds the sources", () => {

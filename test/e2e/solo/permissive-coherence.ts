@@ -7,7 +7,7 @@ import type { ChildPin, Coherence, HeldPageDrop, SessionCoherence, Waiter, Want 
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { type FileId, fileKey } from "../../../overlay/lower/lower.ts";
-import type { KernelNames } from "../../../overlay/coherence/kernel-names.ts";
+import type { KernelNames } from "../../../overlay/coherence/names/kernel-names.ts";
 import type { KernelSizes } from "../../../overlay/coherence/size/kernel-sizes.ts";
 import { rightSizes } from "../../unit/op/right-sizes.ts";
 import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";

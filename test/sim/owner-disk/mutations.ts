@@ -24,7 +24,7 @@ export const ownerDiskMutations: readonly Mutation[] = [
   {
     id: "c4-no-time-to-drop",
     breaks: "a kernel has cached more than can be dropped before others go on",
-    file: "overlay/coherence/cache-limit.ts",
+    file: "overlay/coherence/lock/cache-limit.ts",
     find: "const DROP_US = 4.5;",
     replace: "const DROP_US = 2.5;",
     caughtBy: margins,

@@ -1,10 +1,10 @@
 import { expect, it } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { enterUnregistered, registerAll } from "../../../overlay/coherence/new-inodes.ts";
+import { enterUnregistered, registerAll } from "../../../overlay/coherence/lock/new-inodes.ts";
 import { Cover } from "../../../overlay/coherence/cover.ts";
 import { CoherenceState } from "../../../overlay/coherence/effect.ts";
-import { openToken } from "../../../overlay/coherence/write-token.ts";
-import { handleAst, handleBast, pinChild, tryPin, unpin } from "../../../overlay/coherence/lock-cache.ts";
+import { openToken } from "../../../overlay/coherence/lock/write-token.ts";
+import { handleAst, handleBast, pinChild, tryPin, unpin } from "../../../overlay/coherence/lock/lock-cache.ts";
 
 it("an inode that a LOOKUP beside its CREATE found first is not born: its lock is asked for already", () => {
   const state = new CoherenceState();

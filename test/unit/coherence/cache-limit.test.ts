@@ -1,7 +1,7 @@
 /** Hazard H1: no more inodes are cached than can be dropped before others may take their locks. */
 import { beforeEach, describe, expect, it } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { CacheLimit, cachedInodesMax } from "../../../overlay/coherence/cache-limit.ts";
+import { CacheLimit, cachedInodesMax } from "../../../overlay/coherence/lock/cache-limit.ts";
 import { Cover, type InodeKind } from "../../../overlay/coherence/cover.ts";
 import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 

@@ -5,9 +5,18 @@
  */
 import type { Inode, PinWaiter } from "../../../overlay/coherence/cover.ts";
 import type { Effect } from "../../../overlay/coherence/effect.ts";
-import { addWaiter, handleAst, handleBast, handleTimer, holdOf, tryPin, unpin, unpinData } from "../../../overlay/coherence/lock-cache.ts";
-import { handleInvalidated, handleRetryTimer } from "../../../overlay/coherence/revoke.ts";
-import { closeToken, handleTokenAst, handleTokenBast, openToken } from "../../../overlay/coherence/write-token.ts";
+import {
+  addWaiter,
+  handleAst,
+  handleBast,
+  handleTimer,
+  holdOf,
+  tryPin,
+  unpin,
+  unpinData,
+} from "../../../overlay/coherence/lock/lock-cache.ts";
+import { handleInvalidated, handleRetryTimer } from "../../../overlay/coherence/lock/revoke.ts";
+import { closeToken, handleTokenAst, handleTokenBast, openToken } from "../../../overlay/coherence/lock/write-token.ts";
 import { Mode, modeCovers, modesCompatible } from "../../../dlmd/wire/mode.ts";
 import { createModelNode, type ModelNode } from "./model-node.ts";
 import { ModelResource } from "./model-resource.ts";

@@ -4,8 +4,8 @@ import type { CallerThreads } from "../../../overlay/caller/threads.ts";
 import { Cover } from "../../../overlay/coherence/cover.ts";
 import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 import { droppedOrHeld } from "../../../overlay/coherence/held-page.ts";
-import { Invalidation, type KernelCaches } from "../../../overlay/coherence/revoke-round.ts";
-import { tellName, validName } from "../../../overlay/coherence/names.ts";
+import { Invalidation, type KernelCaches } from "../../../overlay/coherence/kernel/revoke-round.ts";
+import { tellName, validName } from "../../../overlay/coherence/names/names.ts";
 
 describe("a round for a file", () => {
   const id = { ino: 4, generation: 1 };

@@ -1,7 +1,7 @@
 /** The device is closed when no notification is being written, and none is begun afterwards (notifications.ts). */
 import { describe, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
-import { createKernelCaches, invalidateBut } from "../../../overlay/coherence/notifications.ts";
+import { createKernelCaches, invalidateBut } from "../../../overlay/coherence/kernel/notifications.ts";
 import { notifyRetrieve } from "../../../overlay/fuse/notify.ts";
 import type { Native } from "../../../native/index.ts";
 

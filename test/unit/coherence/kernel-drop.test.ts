@@ -3,8 +3,8 @@ import { describe, expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
 import { Cover, type Inode, type InodeKind } from "../../../overlay/coherence/cover.ts";
 import { CoherenceState } from "../../../overlay/coherence/effect.ts";
-import { Invalidation, type KernelCaches } from "../../../overlay/coherence/revoke-round.ts";
-import { dropInodes, type InodeBatch } from "../../../overlay/coherence/drop-all.ts";
+import { Invalidation, type KernelCaches } from "../../../overlay/coherence/kernel/revoke-round.ts";
+import { dropInodes, type InodeBatch } from "../../../overlay/coherence/kernel/drop-all.ts";
 
 function inodeOf(ino: number, kind: InodeKind = "file", openCount = 0): Inode {
   const id = { ino, generation: 1 };

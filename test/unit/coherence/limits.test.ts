@@ -1,12 +1,12 @@
 /** Tables and times of the coherence layer that have a limit: at it all is well, one beyond it what its comment says happens. */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { CacheLimit } from "../../../overlay/coherence/cache-limit.ts";
+import { CacheLimit } from "../../../overlay/coherence/lock/cache-limit.ts";
 import { CallerRepairs } from "../../../overlay/coherence/size/caller-repair.ts";
 import { Cover, type Inode, type InodeKind } from "../../../overlay/coherence/cover.ts";
-import { CoverTable } from "../../../overlay/coherence/cover-table.ts";
+import { CoverTable } from "../../../overlay/coherence/lock/cover-table.ts";
 import { CoherenceState } from "../../../overlay/coherence/effect.ts";
-import { EXPIRE_NAMES_MAX, NEGATIVE_NAMES_MAX, noteNameRevoke, planExpiry, tellName } from "../../../overlay/coherence/names.ts";
+import { EXPIRE_NAMES_MAX, NEGATIVE_NAMES_MAX, noteNameRevoke, planExpiry, tellName } from "../../../overlay/coherence/names/names.ts";
 
 function coverOf(ino: number, kind: InodeKind = "file"): Cover {
   return new Cover({ ino, generation: 1 }, `${ino}.1`, kind);

@@ -3,9 +3,18 @@ import { beforeEach, describe, expect, it } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { Cover, type Inode, type PinWaiter } from "../../../overlay/coherence/cover.ts";
 import { CoherenceState, type Effect } from "../../../overlay/coherence/effect.ts";
-import { addWaiter, handleAst, handleBast, handleTimer, holdOf, tryPin, unpin, unpinData } from "../../../overlay/coherence/lock-cache.ts";
-import { orderWants } from "../../../overlay/coherence/lock-order.ts";
-import { handleInvalidated } from "../../../overlay/coherence/revoke.ts";
+import {
+  addWaiter,
+  handleAst,
+  handleBast,
+  handleTimer,
+  holdOf,
+  tryPin,
+  unpin,
+  unpinData,
+} from "../../../overlay/coherence/lock/lock-cache.ts";
+import { orderWants } from "../../../overlay/coherence/lock/lock-order.ts";
+import { handleInvalidated } from "../../../overlay/coherence/lock/revoke.ts";
 
 let state: CoherenceState;
 

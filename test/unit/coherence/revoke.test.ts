@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import { LockFlag } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { enterUnregistered, registerAll } from "../../../overlay/coherence/new-inodes.ts";
+import { enterUnregistered, registerAll } from "../../../overlay/coherence/lock/new-inodes.ts";
 import { Cover, type InodeKind, type PinWaiter } from "../../../overlay/coherence/cover.ts";
 import { CoherenceState, type Effect } from "../../../overlay/coherence/effect.ts";
 import {
@@ -14,7 +14,7 @@ import {
   unpin,
   unpinData,
   handleTimer,
-} from "../../../overlay/coherence/lock-cache.ts";
+} from "../../../overlay/coherence/lock/lock-cache.ts";
 import {
   dropName,
   exchangeNames,
@@ -24,9 +24,9 @@ import {
   planExpiry,
   tellName,
   toldName,
-} from "../../../overlay/coherence/names.ts";
-import { handleInvalidated, handleRetryTimer, isStillHeld } from "../../../overlay/coherence/revoke.ts";
-import { closeToken, handleTokenAst, handleTokenBast, openToken } from "../../../overlay/coherence/write-token.ts";
+} from "../../../overlay/coherence/names/names.ts";
+import { handleInvalidated, handleRetryTimer, isStillHeld } from "../../../overlay/coherence/lock/revoke.ts";
+import { closeToken, handleTokenAst, handleTokenBast, openToken } from "../../../overlay/coherence/lock/write-token.ts";
 
 let state: CoherenceState;
 let nextIno = 11;

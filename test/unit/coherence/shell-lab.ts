@@ -1,7 +1,7 @@
 /** Test lab: the shell of the coherence layer over a lock manager that grants whatever is asked for, and a kernel that drops all it is told to. */
 import { type Lock, type LockHandlers, type Lockspace } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import type { KernelCaches } from "../../../overlay/coherence/revoke-round.ts";
+import type { KernelCaches } from "../../../overlay/coherence/kernel/revoke-round.ts";
 import { CoherenceShell } from "../../../overlay/coherence/shell.ts";
 import type { Inode, InodeKind } from "../../../overlay/coherence/cover.ts";
 import { fileKey } from "../../../overlay/lower/lower.ts";

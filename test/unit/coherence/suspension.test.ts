@@ -4,7 +4,7 @@ import { silentLog } from "../../../dlmd/base/log.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { Cover, type Inode } from "../../../overlay/coherence/cover.ts";
 import type { Effect } from "../../../overlay/coherence/effect.ts";
-import type { Dropped } from "../../../overlay/coherence/drop-all.ts";
+import type { Dropped } from "../../../overlay/coherence/kernel/drop-all.ts";
 import { Suspension } from "../../../overlay/coherence/suspension.ts";
 
 function coverOf(ino: number): Cover {

@@ -4,9 +4,9 @@ import { E } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { Cover, type Inode, type InodeKind } from "../../../overlay/coherence/cover.ts";
 import { CoherenceState } from "../../../overlay/coherence/effect.ts";
-import { Invalidation, type KernelCaches } from "../../../overlay/coherence/revoke-round.ts";
-import { dropInodes, type InodeBatch } from "../../../overlay/coherence/drop-all.ts";
-import { namesElsewhere, tellName, toldName } from "../../../overlay/coherence/names.ts";
+import { Invalidation, type KernelCaches } from "../../../overlay/coherence/kernel/revoke-round.ts";
+import { dropInodes, type InodeBatch } from "../../../overlay/coherence/kernel/drop-all.ts";
+import { namesElsewhere, tellName, toldName } from "../../../overlay/coherence/names/names.ts";
 import { inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
 import { bench, caller, soon, tell, WRITER } from "./size/size-lab.ts";
 

@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { Cover } from "../../../overlay/coherence/cover.ts";
 import { CoherenceState } from "../../../overlay/coherence/effect.ts";
-import { attributesChanged, tellAttributes } from "../../../overlay/coherence/told-attributes.ts";
+import { attributesChanged, tellAttributes } from "../../../overlay/coherence/kernel/told-attributes.ts";
 
 const ALICE = 100;
 const BOB = 200;

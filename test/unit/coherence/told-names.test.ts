@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import type { Lock, LockHandlers } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import type { KernelCaches } from "../../../overlay/coherence/revoke-round.ts";
+import type { KernelCaches } from "../../../overlay/coherence/kernel/revoke-round.ts";
 import type { CoherenceShell } from "../../../overlay/coherence/shell.ts";
 import type { Inode } from "../../../overlay/coherence/cover.ts";
 import { inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";

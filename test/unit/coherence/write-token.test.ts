@@ -6,8 +6,8 @@ import { Mode } from "../../../dlmd/wire/mode.ts";
 import { Cover, type PinMode } from "../../../overlay/coherence/cover.ts";
 import type { Waiter } from "../../../overlay/coherence/api.ts";
 import { CoherenceState } from "../../../overlay/coherence/effect.ts";
-import { handleAst } from "../../../overlay/coherence/lock-cache.ts";
-import { closeToken, handleTokenAst, handleTokenBast, openToken, TOKEN_WAIT_MS } from "../../../overlay/coherence/write-token.ts";
+import { handleAst } from "../../../overlay/coherence/lock/lock-cache.ts";
+import { closeToken, handleTokenAst, handleTokenBast, openToken, TOKEN_WAIT_MS } from "../../../overlay/coherence/lock/write-token.ts";
 import { inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
 
 const waiter = (): { interrupted: boolean; onInterrupt: Waiter["onInterrupt"] } => ({ interrupted: false, onInterrupt: null });

@@ -4,7 +4,7 @@
  */
 import { describe, expect, it } from "vitest";
 import { leaseMarginMs, leaseWaitShare, PublishedLease } from "../../../dlmd/membership/lease.ts";
-import { cachedInodesMax } from "../../../overlay/coherence/cache-limit.ts";
+import { cachedInodesMax } from "../../../overlay/coherence/lock/cache-limit.ts";
 import { LAPSED_LOOK_MS, LeaseCore, LOOK_INTERVAL_MS } from "../../../overlay/lease/lease-core.ts";
 import { SelfFence } from "../../../overlay/serve/self-fence.ts";
 import { QuietDisk } from "../../../overlay/volume/quiet-disk.ts";

@@ -6,7 +6,7 @@ import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { Inode, PinMode } from "../../../overlay/coherence/cover.ts";
 import type { ChildPin, Coherence, HeldPageDrop, PageUsers, Waiter, Want } from "../../../overlay/coherence/api.ts";
-import type { KernelNames } from "../../../overlay/coherence/kernel-names.ts";
+import type { KernelNames } from "../../../overlay/coherence/names/kernel-names.ts";
 import type { KernelSizes } from "../../../overlay/coherence/size/kernel-sizes.ts";
 import { PAGE_BYTES, type PagePart, type PageRange } from "../../../overlay/inode/pages.ts";
 import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";

@@ -1,6 +1,6 @@
 /** What the op layer tells and asks about the names that the kernel has (hazards F6, F12); told-names.ts does it, names.ts has the rules. */
-import type { Inode } from "./cover.ts";
-import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
+import type { Inode } from "../cover.ts";
+import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 
 /** api.ts, Coherence.names. */
 export interface KernelNames {

@@ -3,14 +3,14 @@
  * Source: hazards F4 (an inode that is not found), F5 (the size), F6 (names).
  */
 import { setTimeout as setTimeoutPromise } from "node:timers/promises";
-import { assert } from "../../dlmd/base/assert.ts";
-import { E, errnoName } from "../../dlmd/base/errno.ts";
-import { type Cover, type Inode, kernelKnows, type RevokeGate, type ToldName } from "./cover.ts";
-import { PAGE_BYTES, type PagePart, type PageRange } from "../inode/pages.ts";
-import { inTime, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
-import type { CoherenceState, InvalidationPlan } from "./effect.ts";
+import { assert } from "../../../dlmd/base/assert.ts";
+import { E, errnoName } from "../../../dlmd/base/errno.ts";
+import { type Cover, type Inode, kernelKnows, type RevokeGate, type ToldName } from "../cover.ts";
+import { PAGE_BYTES, type PagePart, type PageRange } from "../../inode/pages.ts";
+import { inTime, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
+import type { CoherenceState, InvalidationPlan } from "../effect.ts";
 import { type Dropped, dropInodes, type InodeBatch } from "./drop-all.ts";
-import { dropUnchanged } from "./names.ts";
+import { dropUnchanged } from "../names/names.ts";
 
 /** What is needed of the kernel: each writes one or more notifications and gives 0 or a negative errno for each. */
 export interface KernelCaches {

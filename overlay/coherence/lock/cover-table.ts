@@ -2,12 +2,12 @@
  * All covers of a mount, and when one goes: a lock outlives the kernel's knowledge of its inode for as long as there is room, because the
  * inode may be looked up again.
  */
-import { Mode } from "../../dlmd/wire/mode.ts";
-import { Cover, type Inode, type InodeKind, NO_TAKER } from "./cover.ts";
-import { type FileId, fileKey } from "../lower/lower.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
+import { Cover, type Inode, type InodeKind, NO_TAKER } from "../cover.ts";
+import { type FileId, fileKey } from "../../lower/lower.ts";
 import { dropUnregistered } from "./new-inodes.ts";
-import type { CoherenceState } from "./effect.ts";
-import { dropNames, forgetNames } from "./names.ts";
+import type { CoherenceState } from "../effect.ts";
+import { dropNames, forgetNames } from "../names/names.ts";
 
 /** Locks of inodes that the kernel has forgotten are kept up to this many, the longest unused go first. */
 const IDLE_COVERS_MAX = 65_536;

@@ -1,6 +1,6 @@
 /** The one order in which operations of all nodes take several locks: so no two of them wait for each other. Pure. */
-import { compareFileIds } from "../lower/lower.ts";
-import type { Want } from "./api.ts";
+import { compareFileIds } from "../../lower/lower.ts";
+import type { Want } from "../api.ts";
 
 /** In that order, each inode once, in the strongest mode asked. */
 export function orderWants(wants: readonly Want[]): readonly Want[] {

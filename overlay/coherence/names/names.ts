@@ -7,7 +7,7 @@
  * fuse_dentry_revalidate): the waiter of such a LOOKUP can set its validity after the expiry has passed. Those names
  * ("re-armed") are therefore expired more strongly while their waiter may still be on its way.
  */
-import { type Cover, NOBODY, type ToldName } from "./cover.ts";
+import { type Cover, NOBODY, type ToldName } from "../cover.ts";
 
 /** A directory remembers at most so many negative names; beyond, they are told without validity. */
 export const NEGATIVE_NAMES_MAX = 1000;

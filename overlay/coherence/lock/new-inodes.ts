@@ -3,9 +3,9 @@
  * given up. So before a directory's lock goes, everything born until then is made known to dlmd. Much of what is created is gone
  * again by then (temporary files, lock files) and never costs a message. Pure.
  */
-import { Mode } from "../../dlmd/wire/mode.ts";
-import { type Cover, WriteToken } from "./cover.ts";
-import { type CoherenceState, noteGranted } from "./effect.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
+import { type Cover, WriteToken } from "../cover.ts";
+import { type CoherenceState, noteGranted } from "../effect.ts";
 
 /**
  * A LOOKUP or READDIRPLUS beside the creation (by a d_revalidate, or because the creator was killed and the kernel let go of the directory)

@@ -8,14 +8,14 @@
  * (hazard F1): it converts in place, in dlmd's convert queue, which comes before all waiters. Two such conversions can not
  * meet, because the token is held by one node; so neither can wait for the other, and no write ever runs under PR.
  */
-import { assert } from "../../dlmd/base/assert.ts";
-import { E, type Errno, errnoError } from "../../dlmd/base/errno.ts";
-import { LockFlag, type LockStatus } from "../../dlmd/client/api.ts";
-import { Mode, modeCovers, modesCompatible } from "../../dlmd/wire/mode.ts";
-import { type ChildWaiter, type Cover, NOBODY, type PinMode, type PinWaiter, tokenHeld } from "./cover.ts";
-import { ask, type CoherenceState, noteGranted } from "./effect.ts";
+import { assert } from "../../../dlmd/base/assert.ts";
+import { E, type Errno, errnoError } from "../../../dlmd/base/errno.ts";
+import { LockFlag, type LockStatus } from "../../../dlmd/client/api.ts";
+import { Mode, modeCovers, modesCompatible } from "../../../dlmd/wire/mode.ts";
+import { type ChildWaiter, type Cover, NOBODY, type PinMode, type PinWaiter, tokenHeld } from "../cover.ts";
+import { ask, type CoherenceState, noteGranted } from "../effect.ts";
 import { enterConverted, enterRevoke, handleRegistered, passData, requestInRevoke, resumeRevoke } from "./revoke.ts";
-import { doubtSize } from "./size/doubt.ts";
+import { doubtSize } from "../size/doubt.ts";
 import { giveUpIfWanted } from "./write-token.ts";
 
 /** `expected`: no operation, but the expectation of one. */

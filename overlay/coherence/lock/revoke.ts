@@ -10,14 +10,14 @@
  * From the third round on it goes around the pages of READs that are held back. The lower mode is sent in the same turn in which the last
  * round turns out clean.
  */
-import { assert } from "../../dlmd/base/assert.ts";
-import { Mode, modeCovers, modesCompatible } from "../../dlmd/wire/mode.ts";
-import type { PageRange } from "../inode/pages.ts";
+import { assert } from "../../../dlmd/base/assert.ts";
+import { Mode, modeCovers, modesCompatible } from "../../../dlmd/wire/mode.ts";
+import type { PageRange } from "../../inode/pages.ts";
 import { publishBefore } from "./new-inodes.ts";
-import { type Cover, kernelKnows, NOBODY, type PinWaiter, tokenHeld, type WriteToken } from "./cover.ts";
-import { ask, type CoherenceState, type InvalidationPlan } from "./effect.ts";
-import { noteNameRevoke, planExpiry } from "./names.ts";
-import { doubtSize, mustBeTaken } from "./size/doubt.ts";
+import { type Cover, kernelKnows, NOBODY, type PinWaiter, tokenHeld, type WriteToken } from "../cover.ts";
+import { ask, type CoherenceState, type InvalidationPlan } from "../effect.ts";
+import { noteNameRevoke, planExpiry } from "../names/names.ts";
+import { doubtSize, mustBeTaken } from "../size/doubt.ts";
 
 /** From the second round on, data requests are held back this long times two per round, so that a round can end ... */
 const PASS_DELAY_MS = 1;

@@ -9,8 +9,8 @@
  * - One that left before is outdated by a notification before the change is answered, unless it was given to the very thread that makes the change: it has
  *   come back since.
  */
-import { type Cover, MANY_TAKERS, NO_TAKER } from "./cover.ts";
-import type { CoherenceState } from "./effect.ts";
+import { type Cover, MANY_TAKERS, NO_TAKER } from "../cover.ts";
+import type { CoherenceState } from "../effect.ts";
 
 /** Thread `tid` (0: not known) is about to be told attributes that were read when `since` changes were made. False: not as valid. */
 export function tellAttributes(cover: Cover, tid: number, since: number): boolean {

@@ -2,7 +2,7 @@
  * The notifications that a revoke needs, written by threads of the notify pool (hazard F3: a notification may wait in the kernel
  * for a request that this process must answer). Source: fs/fuse/dev.c, fuse_notify; fs/fuse/inode.c, fuse_reverse_inval_inode.
  */
-import { E } from "../../dlmd/base/errno.ts";
+import { E } from "../../../dlmd/base/errno.ts";
 import {
   INVAL_INODE_BYTES,
   notifyIncEpoch,
@@ -11,10 +11,10 @@ import {
   notifyInvalInodes,
   notifyRetrieve,
   notifyStore,
-} from "../fuse/notify.ts";
-import type { PageRange } from "../inode/pages.ts";
-import type { Gate, Native } from "../../native/index.ts";
-import { SENTINEL_SIZE } from "./size/sentinel.ts";
+} from "../../fuse/notify.ts";
+import type { PageRange } from "../../inode/pages.ts";
+import type { Gate, Native } from "../../../native/index.ts";
+import { SENTINEL_SIZE } from "../size/sentinel.ts";
 import type { KernelCaches } from "./revoke-round.ts";
 import type { InodeBatch } from "./drop-all.ts";
 

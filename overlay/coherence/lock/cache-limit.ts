@@ -8,9 +8,9 @@
  * The hand is a place in an array, and no iterator over the covers: V8 keeps each table that a Map or Set has outgrown, and all that was in it, for an
  * iterator that began there and rests.
  */
-import { Mode } from "../../dlmd/wire/mode.ts";
-import { type Cover, mayBeCached } from "./cover.ts";
-import type { CoherenceState } from "./effect.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
+import { type Cover, mayBeCached } from "../cover.ts";
+import type { CoherenceState } from "../effect.ts";
 import { enterRevoke } from "./revoke.ts";
 
 /** Reckoned for each: 1.2 us without pages, 2.5 with one, more beside others' work; and the thread has to get there first. */

@@ -7,9 +7,9 @@
  * attributes of such an inode are gone: those the kernel drops before the pages (fs/fuse/inode.c, fuse_reverse_inval_inode).
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import { E, errnoName } from "../../dlmd/base/errno.ts";
-import { type Inode, kernelKnows } from "./cover.ts";
-import { inTime } from "../../dlmd/base/maybe-promise.ts";
+import { E, errnoName } from "../../../dlmd/base/errno.ts";
+import { type Inode, kernelKnows } from "../cover.ts";
+import { inTime } from "../../../dlmd/base/maybe-promise.ts";
 
 /** Notifications of many inodes, of which each thread takes the next that none has taken. */
 export interface InodeBatch {

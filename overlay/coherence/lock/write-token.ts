@@ -7,12 +7,12 @@
  * The token is queued for, a few milliseconds: an idle holder gives it up at once, a busy one does not, and then the open is
  * direct. A busy holder may keep it for as long as it likes (MAYKEEP): dlmd expects no answer to that blocking AST. Pure.
  */
-import { assert } from "../../dlmd/base/assert.ts";
-import type { LockStatus } from "../../dlmd/client/api.ts";
-import { Mode } from "../../dlmd/wire/mode.ts";
+import { assert } from "../../../dlmd/base/assert.ts";
+import type { LockStatus } from "../../../dlmd/client/api.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 import { handleRegistered } from "./revoke.ts";
-import { type Cover, type TokenWaiter, WriteToken } from "./cover.ts";
-import type { CoherenceState } from "./effect.ts";
+import { type Cover, type TokenWaiter, WriteToken } from "../cover.ts";
+import type { CoherenceState } from "../effect.ts";
 
 /** How long an open waits for an idle holder elsewhere. */
 export const TOKEN_WAIT_MS = 20;
