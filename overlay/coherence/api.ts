@@ -16,7 +16,7 @@
  * (which never waits for another node).
  */
 import type { Cover, Inode, InodeKind, PinMode } from "./cover.ts";
-import type { PagePart, PageRange } from "../inode/pages.ts";
+import type { PagePart, PageRange } from "./page-range.ts";
 import type { FileId } from "../lower/lower.ts";
 import type { KernelNames } from "./names/kernel-names.ts";
 import type { KernelSizes } from "./size/kernel-sizes.ts";
@@ -149,7 +149,7 @@ export interface Coherence {
   dropPages(inode: Inode, offset: number, bytes: number): Promise<void>;
 
   /**
-   * The page of `made`, which the WRITE that is to be answered may itself have locked (held-page.ts). `readers`: threads that have been given it since
+   * The page of `made`, which the WRITE that is to be answered may itself have locked (pages/held-page.ts). `readers`: threads that have been given it since
    * the last revoke.
    */
   dropHeldPage(inode: Inode, made: PagePart, readers: readonly number[], users: PageUsers): HeldPageDrop;

@@ -9,8 +9,11 @@
 import type { Errno } from "../../dlmd/base/errno.ts";
 import type { Lock } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
-import type { PageRange } from "../inode/pages.ts";
+import type { PageRange } from "./page-range.ts";
 import type { FileId } from "../lower/lower.ts";
+
+/** The root's number (FUSE_ROOT_ID in the kernel). */
+export const ROOT_FUSE_NODEID = 1;
 
 export type InodeKind = "file" | "directory" | "other";
 

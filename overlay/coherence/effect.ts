@@ -3,7 +3,7 @@ import { assert } from "../../dlmd/base/assert.ts";
 import type { Errno } from "../../dlmd/base/errno.ts";
 import type { Mode } from "../../dlmd/wire/mode.ts";
 import type { ChildWaiter, Cover, PinWaiter, TokenWaiter, WriteToken } from "./cover.ts";
-import type { PageRange } from "../inode/pages.ts";
+import type { PageRange } from "./page-range.ts";
 import type { ExpiryPlan } from "./names/names.ts";
 
 /** What the kernel has to drop of an inode. */

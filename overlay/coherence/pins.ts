@@ -5,13 +5,13 @@
 import { E, Errno, errnoError } from "../../dlmd/base/errno.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
 import { attach, type ChildWaiter, type Cover, type Inode, type PinMode, type PinWaiter } from "./cover.ts";
-import type { PagePart, PageRange } from "../inode/pages.ts";
+import type { PagePart, PageRange } from "./page-range.ts";
 import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { ChildPin, Coherence, HeldPageDrop, PageUsers, Waiter, Want } from "./api.ts";
 import { enterUnregistered } from "./lock/new-inodes.ts";
 import type { CallerThreads } from "../caller/threads.ts";
 import type { CoherenceState } from "./effect.ts";
-import { droppedOrHeld } from "./held-page.ts";
+import { droppedOrHeld } from "./pages/held-page.ts";
 import type { Invalidation } from "./kernel/revoke-round.ts";
 import type { KernelNames } from "./names/kernel-names.ts";
 import type { KernelSizes } from "./size/kernel-sizes.ts";

@@ -8,11 +8,9 @@
  * key and two table rows, about 400 bytes; how many there are is the kernel's choice (it forgets when memory is short).
  */
 import { assert } from "../../dlmd/base/assert.ts";
-import type { Cover, Inode, InodeKind } from "../coherence/cover.ts";
+import { type Cover, type Inode, type InodeKind, ROOT_FUSE_NODEID } from "../coherence/cover.ts";
 import type { Attr, FileId } from "../lower/lower.ts";
-import type { AppendEnd, PendingRead, Reread, WriteOrder } from "./pages.ts";
-
-export const ROOT_FUSE_NODEID = 1;
+import type { PagedInode } from "../coherence/pages/paged-inode.ts";
 
 const S_IFMT = 0o170000;
 const S_IFREG = 0o100000;
@@ -24,24 +22,11 @@ export function inodeKind(mode: number): InodeKind {
 }
 
 /** The table's own record; the coherence layer sees the Inode in it. */
-export interface InodeRecord extends Inode {
+export interface InodeRecord extends PagedInode {
   /** Operations that hold this record now. */
   useCount: number;
-  /** READs under way that are not held back. */
-  readsUnderWay: number;
-  /** Called when there are none of these any more. */
-  onReadsOver: (() => void) | null;
   /** Its attributes, read under that hold of PR (Coherence.hold): as long as it is in force they are true. */
   attrHeld: { readonly hold: number; readonly attr: Attr } | null;
-  /** An append is under way, and READs wait until it is answered (op/append-end.ts). */
-  appendEnd: AppendEnd | null;
-  /** READs under way, and what was read since the last revoke where there are writers with a page cache (op/overlap.ts). */
-  pendingReads: Set<PendingRead> | null;
-  rereads: Reread[] | null;
-  /** WRITEs and write-backs of mappings (op/write-order.ts); null: there are none. */
-  writeOrder: WriteOrder | null;
-  /** Cover.sweeps at the last READ: if there was none since, the kernel may have pages (op/overlap.ts). -1: there was no READ. */
-  readSweep: number;
   /** Coherence.grantId when it was made here: a file that was just made has no capabilities. 0: it may have. */
   uncappedHold: number;
   /** The link count in the last attributes seen here: a hint, for what is worth keeping. */

@@ -4,7 +4,7 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 import { isSentinelOffset } from "../coherence/size/sentinel.ts";
 import type { CopyFileRangeRequest, FallocateRequest, FsyncdirRequest, FsyncRequest, LseekRequest, ReadRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
-import { PAGE_BYTES, type PageRange } from "../inode/pages.ts";
+import { PAGE_BYTES, type PageRange } from "../coherence/page-range.ts";
 import type { InodeRecord } from "../inode/table.ts";
 import { largeBuffers } from "../lower/large-buffers.ts";
 import { andThen, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
@@ -12,7 +12,7 @@ import type { Call } from "./call.ts";
 import { attributesChanged, changed, resized } from "./change.ts";
 import { O_DIRECT } from "./linux.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
-import { answerRead, beginRead, endRead, isOutdated, noteRead } from "./overlap.ts";
+import { answerRead, beginRead, endRead, isOutdated, noteRead } from "../coherence/pages/overlap.ts";
 import { pinnedAll, pinnedData } from "./pinned.ts";
 import { killSuidgid } from "./write.ts";
 

@@ -13,9 +13,9 @@
  *    last page are dropped before the answer, and the whole range once more after it, because that last page may have been up to date
  *    before, and is then not locked and not dropped.
  *
- * The kernel's size is wrong after such a write (coherence/size/doubt.ts), so READs are held back meanwhile: append-end.ts.
+ * The kernel's size is wrong after such a write (coherence/size/doubt.ts), so READs are held back meanwhile: coherence/pages/append-end.ts.
  *
- * What was read of its pages while it was on its way is dropped, too: overlap.ts.
+ * What was read of its pages while it was on its way is dropped, too: coherence/pages/overlap.ts.
  *
  * Before the answer means with the pin held: the READs whose pages INVAL_INODE waits for pass under it, in a revoke too.
  */
@@ -24,16 +24,16 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 import { isSentinelOffset, SENTINEL_SIZE } from "../coherence/size/sentinel.ts";
 import type { WriteRequest } from "../fuse/request.ts";
 import type { OpenFile } from "../inode/handles.ts";
-import { PAGE_BYTES, without } from "../inode/pages.ts";
+import { PAGE_BYTES, without } from "../coherence/page-range.ts";
 import { andThen, finallyDo, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
-import { AppendHold } from "./append-end.ts";
+import { AppendHold } from "../coherence/pages/append-end.ts";
 import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
 import { O_APPEND } from "./linux.ts";
 import { fileOf, type Mount, waiting } from "./mount.ts";
-import { dropReread, mayHavePages, outdateReads } from "./overlap.ts";
+import { dropReread, mayHavePages, outdateReads } from "../coherence/pages/overlap.ts";
 import { pinnedData } from "./pinned.ts";
-import { Overwrite, WriteBack } from "./write-order.ts";
+import { Overwrite, WriteBack } from "../coherence/pages/write-order.ts";
 
 /** Of what lies behind a file's end: more than any file has, and sums with it are exact. */
 const BEYOND_BYTES = 2 ** 52;
@@ -139,7 +139,7 @@ function answerWritten(
   }
   outdateReads(inode, { from: written.offset, to: end });
   if (inode.rereads === null) return answer(null);
-  return dropReread(mount, inode, { offset: written.offset, data: request.data.subarray(0, written.bytes) }, call).then(answer);
+  return dropReread(coherence, inode, { offset: written.offset, data: request.data.subarray(0, written.bytes) }, call).then(answer);
 }
 
 /**
@@ -193,7 +193,7 @@ async function answerElsewhere(
   const end = written.offset + written.bytes;
   if (believed.offset < written.offset && !file.cached) {
     // The kernel's size would be too small.
-    await hold.clear(mount, { from: written.offset, to: end });
+    await hold.clear(coherence, { from: written.offset, to: end });
     hold.release();
     await coherence.raiseSize(inode, end, request.data[written.bytes - 1] ?? 0);
     answer();
@@ -201,7 +201,7 @@ async function answerElsewhere(
   }
   if (isSentinelOffset(request.offset) || !file.cached) {
     // Behind the end too: a READ that came while the kernel had the sentinel brings empty pages. Far from those that this WRITE may hold.
-    await hold.clear(mount, { from: written.offset, to: written.offset + BEYOND_BYTES });
+    await hold.clear(coherence, { from: written.offset, to: written.offset + BEYOND_BYTES });
     answer();
     return null;
   }

@@ -14,7 +14,7 @@ import { Call, type ReplyPort } from "../op/call.ts";
 import { forget } from "../op/lookup.ts";
 import type { Mount } from "../op/mount.ts";
 import { type Operation, perform } from "../op/perform.ts";
-import { WriteBack } from "../op/write-order.ts";
+import { WriteBack } from "../coherence/pages/write-order.ts";
 import { COPY_BYTES_MAX, type RequestBuffers } from "./buffers.ts";
 import type { Interrupts } from "./interrupt.ts";
 import { RequestsUnderWay } from "./under-way.ts";

@@ -80,6 +80,7 @@ const PURE = [
   "overlay/coherence/effect.ts",
   "overlay/coherence/lock/",
   "overlay/coherence/names/",
+  "overlay/coherence/page-range.ts",
   "overlay/coherence/size/asked.ts",
   "overlay/coherence/size/doubt.ts",
   "overlay/coherence/size/repairs.ts",
@@ -125,18 +126,19 @@ const CORE_ROOMS: Readonly<Record<string, readonly string[]>> = {
  * The rooms of the coherence layer, and the files that join them, the lowest first. lock/ and kernel/ do not know each other: effects join them.
  */
 const COHERENCE_ROOMS: Readonly<Record<string, readonly string[]>> = {
-  "cover.ts": [],
+  "page-range.ts": [],
+  "cover.ts": ["page-range.ts"],
   names: ["cover.ts"],
-  "effect.ts": ["cover.ts", "names"],
+  "effect.ts": ["page-range.ts", "cover.ts", "names"],
   size: ["cover.ts", "effect.ts"],
-  "api.ts": ["cover.ts", "names", "size"],
-  lock: ["cover.ts", "names", "effect.ts", "size", "api.ts"],
-  kernel: ["cover.ts", "names", "effect.ts", "size"],
-  "held-page.ts": ["api.ts", "kernel"],
+  "api.ts": ["page-range.ts", "cover.ts", "names", "size"],
+  lock: ["page-range.ts", "cover.ts", "names", "effect.ts", "size", "api.ts"],
+  kernel: ["page-range.ts", "cover.ts", "names", "effect.ts", "size"],
+  pages: ["page-range.ts", "cover.ts", "api.ts", "kernel"],
   "lock-requests.ts": ["cover.ts", "effect.ts", "lock"],
   "told-names.ts": ["cover.ts", "names", "effect.ts", "lock", "kernel"],
   "suspension.ts": ["cover.ts", "effect.ts", "kernel"],
-  "pins.ts": ["cover.ts", "names", "effect.ts", "size", "api.ts", "lock", "kernel", "held-page.ts"],
+  "pins.ts": ["page-range.ts", "cover.ts", "names", "effect.ts", "size", "api.ts", "lock", "kernel", "pages"],
   "shell.ts": [
     "cover.ts",
     "effect.ts",
@@ -150,6 +152,8 @@ const COHERENCE_ROOMS: Readonly<Record<string, readonly string[]>> = {
     "pins.ts",
   ],
 };
+/** What it imports of the rest of the overlay: it knows neither operations nor the table of inodes. */
+const FOR_COHERENCE = /^overlay\/(coherence|caller)\/|^overlay\/fuse\/notify\.ts$|^overlay\/lower\/lower\.ts$/;
 const coherenceRoomOf = (file: string): string => file.split("/")[2] ?? "";
 
 const coreRoomOf = (file: string): string =>
@@ -178,6 +182,16 @@ describe("the walls", () => {
         .map((to) => `${file}: ${to}`),
     );
     expect([files.length > 0, above, wrong]).toEqual([true, [], []]);
+  });
+
+  it("the coherence layer is below operations and the table of inodes", () => {
+    const wrong = sources("overlay/coherence").flatMap((file) =>
+      imports(file)
+        .map(({ specifier }) => target(file, specifier))
+        .filter((to) => to.startsWith("overlay/") && !FOR_COHERENCE.test(to))
+        .map((to) => `${file}: ${to}`),
+    );
+    expect(wrong).toEqual([]);
   });
 
   it("each file of the coherence layer is in one of its rooms", () => {

@@ -12,7 +12,7 @@ import {
   notifyRetrieve,
   notifyStore,
 } from "../../fuse/notify.ts";
-import type { PageRange } from "../../inode/pages.ts";
+import type { PageRange } from "../page-range.ts";
 import type { Gate, Native } from "../../../native/index.ts";
 import { SENTINEL_SIZE } from "../size/sentinel.ts";
 import type { KernelCaches } from "./revoke-round.ts";

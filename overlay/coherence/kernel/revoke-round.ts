@@ -6,7 +6,7 @@ import { setTimeout as setTimeoutPromise } from "node:timers/promises";
 import { assert } from "../../../dlmd/base/assert.ts";
 import { E, errnoName } from "../../../dlmd/base/errno.ts";
 import { type Cover, type Inode, kernelKnows, type RevokeGate, type ToldName } from "../cover.ts";
-import { PAGE_BYTES, type PagePart, type PageRange } from "../../inode/pages.ts";
+import { PAGE_BYTES, type PagePart, type PageRange } from "../page-range.ts";
 import { inTime, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import type { CoherenceState, InvalidationPlan } from "../effect.ts";
 import { type Dropped, dropInodes, type InodeBatch } from "./drop-all.ts";

@@ -12,7 +12,7 @@
  */
 import { assert } from "../../../dlmd/base/assert.ts";
 import { Mode, modeCovers, modesCompatible } from "../../../dlmd/wire/mode.ts";
-import type { PageRange } from "../../inode/pages.ts";
+import type { PageRange } from "../page-range.ts";
 import { publishBefore } from "./new-inodes.ts";
 import { type Cover, kernelKnows, NOBODY, type PinWaiter, tokenHeld, type WriteToken } from "../cover.ts";
 import { ask, type CoherenceState, type InvalidationPlan } from "../effect.ts";

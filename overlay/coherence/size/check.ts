@@ -384,7 +384,7 @@ function fillsPages(cover: Cover): boolean {
   return (cover.token?.users ?? 0) > 0;
 }
 
-/** With nobody but the caller about, no READ comes but from who opens the file now: that is held back (op/append-end.ts). */
+/** With nobody but the caller about, no READ comes but from who opens the file now: that is held back (pages/append-end.ts). */
 function needsKnown({ cover, openCount }: Inode, change: SizeChange): boolean {
   return change === "drops" && cover.sizeDoubt && openCount > 1;
 }

@@ -8,8 +8,7 @@
  * of the READ or GETATTR waiting here covers it, in a revoke too; once none waits, it is refused.
  */
 import { E } from "../../../dlmd/base/errno.ts";
-import type { Cover, Inode } from "../cover.ts";
-import { ROOT_FUSE_NODEID } from "../../inode/table.ts";
+import { type Cover, type Inode, ROOT_FUSE_NODEID } from "../cover.ts";
 import type { CallerRepairs } from "./caller-repair.ts";
 import type { CallerThreads } from "../../caller/threads.ts";
 import type { CoherenceState } from "../effect.ts";

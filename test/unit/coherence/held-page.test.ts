@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, it, vi } from "vitest";
 import type { CallerThreads } from "../../../overlay/caller/threads.ts";
-import { droppedOrHeld } from "../../../overlay/coherence/held-page.ts";
+import { droppedOrHeld } from "../../../overlay/coherence/pages/held-page.ts";
 
 const NOTIFIER = 7;
 const READER = 43;

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import type { CallerThreads } from "../../../overlay/caller/threads.ts";
 import { Cover } from "../../../overlay/coherence/cover.ts";
 import { CoherenceState } from "../../../overlay/coherence/effect.ts";
-import { droppedOrHeld } from "../../../overlay/coherence/held-page.ts";
+import { droppedOrHeld } from "../../../overlay/coherence/pages/held-page.ts";
 import { Invalidation, type KernelCaches } from "../../../overlay/coherence/kernel/revoke-round.ts";
 import { tellName, validName } from "../../../overlay/coherence/names/names.ts";
 

@@ -1,7 +1,7 @@
 /** An append and the READs of its file: append-end.ts. */
 import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Inode } from "../../../overlay/coherence/cover.ts";
-import { AppendHold } from "../../../overlay/op/append-end.ts";
+import { AppendHold } from "../../../overlay/coherence/pages/append-end.ts";
 import { Workbench } from "./workbench.ts";
 
 const soon = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
@@ -37,7 +37,7 @@ describe("an append holds READs back", () => {
     const bench = new Bench();
     const hold = new AppendHold(bench.file);
     const reads = [bench.read(hold, 4096, 8192), bench.read(hold, 16384, 20480)];
-    await hold.clear(bench.mount, { from: 100, to: 40_000 });
+    await hold.clear(bench.mount.coherence, { from: 100, to: 40_000 });
     await soon();
     expect(bench.done).toEqual(["drop 100 to 4096", "drop 8192 to 16384", "drop 20480 to 40000"]);
     hold.release();
@@ -50,7 +50,7 @@ describe("an append holds READs back", () => {
     const bench = new Bench();
     const hold = new AppendHold(bench.file);
     bench.file.readsUnderWay = 1;
-    const cleared = hold.clear(bench.mount, { from: 0, to: 4096 });
+    const cleared = hold.clear(bench.mount.coherence, { from: 0, to: 4096 });
     await soon();
     expect(bench.done).toEqual([]);
     bench.file.readsUnderWay = 0;
@@ -64,7 +64,7 @@ describe("an append holds READs back", () => {
     const bench = new Bench();
     const hold = new AppendHold(bench.file);
     bench.locked = true;
-    const cleared = hold.clear(bench.mount, { from: 0, to: 8192 });
+    const cleared = hold.clear(bench.mount.coherence, { from: 0, to: 8192 });
     await soon();
     const read = bench.read(hold, 4096, 8192);
     await Promise.all([cleared, read]);
@@ -135,7 +135,7 @@ describe("the times of an append", () => {
     bench.file.readsUnderWay = 1;
     let cleared = false;
     const clear = async (): Promise<void> => {
-      await hold.clear(bench.mount, { from: 0, to: 4096 });
+      await hold.clear(bench.mount.coherence, { from: 0, to: 4096 });
       cleared = true;
     };
     void clear();
@@ -151,7 +151,7 @@ describe("the times of an append", () => {
     const bench = new Bench();
     const hold = new AppendHold(bench.file);
     bench.locked = true;
-    const cleared = hold.clear(bench.mount, { from: 0, to: 4096 });
+    const cleared = hold.clear(bench.mount.coherence, { from: 0, to: 4096 });
     await vi.advanceTimersByTimeAsync(0);
     // It came while the pages were being dropped.
     const read = bench.read(hold, 0, 4096);

@@ -3,8 +3,8 @@ import { describe, expect, it, vi } from "vitest";
 import { E, Errno } from "../../../dlmd/base/errno.ts";
 import type { OpenFile } from "../../../overlay/inode/handles.ts";
 import { O_DIRECT } from "../../../overlay/op/linux.ts";
-import { beginRead, dropReread, endRead, REREADS_MAX } from "../../../overlay/op/overlap.ts";
-import { WriteBack } from "../../../overlay/op/write-order.ts";
+import { beginRead, dropReread, endRead, REREADS_MAX } from "../../../overlay/coherence/pages/overlap.ts";
+import { WriteBack } from "../../../overlay/coherence/pages/write-order.ts";
 import { Workbench } from "./workbench.ts";
 
 function requests(bench: Workbench, { fh }: OpenFile, bytes = 10) {
@@ -254,7 +254,7 @@ describe("a WRITE through a page cache", () => {
     const before = drops(bench).length;
     const killed = bench.call("write", WRITER);
     killed.interrupt();
-    await dropReread(bench.mount, bench.file, { offset: 0, data: Buffer.alloc(10) }, killed);
+    await dropReread(bench.mount.coherence, bench.file, { offset: 0, data: Buffer.alloc(10) }, killed);
     expect(drops(bench).slice(before)).toEqual(["dropPages 20.1 0 4096"]);
   });
 

@@ -8,7 +8,7 @@ import type { Inode, PinMode } from "../../../overlay/coherence/cover.ts";
 import type { ChildPin, Coherence, HeldPageDrop, PageUsers, Waiter, Want } from "../../../overlay/coherence/api.ts";
 import type { KernelNames } from "../../../overlay/coherence/names/kernel-names.ts";
 import type { KernelSizes } from "../../../overlay/coherence/size/kernel-sizes.ts";
-import { PAGE_BYTES, type PagePart, type PageRange } from "../../../overlay/inode/pages.ts";
+import { PAGE_BYTES, type PagePart, type PageRange } from "../../../overlay/coherence/page-range.ts";
 import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { rightSizes } from "./right-sizes.ts";
 

@@ -1,6 +1,6 @@
-/** WRITEs and the write-back of mappings, of the same pages: op/write-order.ts. */
+/** WRITEs and the write-back of mappings, of the same pages: write-order.ts. */
 import { describe, expect, it } from "vitest";
-import { isWrittenBack, Overwrite, WriteBack } from "../../../overlay/op/write-order.ts";
+import { isWrittenBack, Overwrite, WriteBack } from "../../../overlay/coherence/pages/write-order.ts";
 import { Workbench } from "./workbench.ts";
 
 const waits = { interrupted: false };

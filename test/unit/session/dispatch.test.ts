@@ -5,7 +5,7 @@ import { silentLog } from "../../../dlmd/base/log.ts";
 import { OPCODE } from "../../../overlay/fuse/abi.ts";
 import { endlessLease } from "../../../overlay/lease/lease.ts";
 import { REPLY_BUFFER_BYTES } from "../../../overlay/op/call.ts";
-import { isWrittenBack } from "../../../overlay/op/write-order.ts";
+import { isWrittenBack } from "../../../overlay/coherence/pages/write-order.ts";
 import { RequestBuffers } from "../../../overlay/session/buffers.ts";
 import { Dispatch } from "../../../overlay/session/dispatch.ts";
 import { Interrupts } from "../../../overlay/session/interrupt.ts";

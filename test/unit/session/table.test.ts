@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { Cover, type Inode } from "../../../overlay/coherence/cover.ts";
 import { HandleTable } from "../../../overlay/inode/handles.ts";
-import { InodeTable, ROOT_FUSE_NODEID } from "../../../overlay/inode/table.ts";
+import { InodeTable } from "../../../overlay/inode/table.ts";
+import { ROOT_FUSE_NODEID } from "../../../overlay/coherence/cover.ts";
 import { fileKey, type LowerHandle } from "../../../overlay/lower/lower.ts";
 
 const FILE = 0o100644;

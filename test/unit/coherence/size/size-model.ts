@@ -37,7 +37,7 @@ export interface SizeModelOptions {
   readonly tellKnown: boolean;
   /** Changes and revokes wait until our own truncations are over (size/gate.ts). */
   readonly keepOut: boolean;
-  /** The kernel learns of a true end that is behind the believed one (op/append-end.ts). */
+  /** The kernel learns of a true end that is behind the believed one (pages/append-end.ts). */
   readonly raise: boolean;
 }
 
@@ -249,7 +249,7 @@ export class SizeModel {
         appender.at = "written";
       });
     } else if (appender.at === "written" && this.#pageFree) {
-      // The pages are dropped, and it is answered with no READ in between (op/append-end.ts).
+      // The pages are dropped, and it is answered with no READ in between (pages/append-end.ts).
       steps.push(() => {
         this.#page = null;
         this.#bump();

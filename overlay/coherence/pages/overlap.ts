@@ -1,29 +1,34 @@
 /**
  * READs and WRITEs of the same pages, where the kernel's page locks do not keep them apart (AUTO_INVAL_DATA; fs/fuse/inode.c,
- * fuse_change_attributes). Why a WRITE drops what others have read: overlay/op/README.md, "READs, WRITEs and mappings of the same pages".
+ * fuse_change_attributes). Why a WRITE drops what others have read: overlay/coherence/pages/README.md, "READs, WRITEs and mappings of the same pages".
  */
-import { overlap, PAGE_BYTES, type PagePart, type PageRange, type PendingRead, type Reread, without } from "../inode/pages.ts";
-import type { InodeRecord } from "../inode/table.ts";
-import { isGone } from "../coherence/held-page.ts";
-import type { Call } from "./call.ts";
-import type { Mount } from "./mount.ts";
+import type { Coherence } from "../api.ts";
+import { overlap, PAGE_BYTES, type PagePart, type PageRange, without } from "../page-range.ts";
+import type { PagedInode, PendingRead, Reread } from "./paged-inode.ts";
+import { isGone } from "./held-page.ts";
 import { isWrittenBack } from "./write-order.ts";
+
+/** A WRITE's caller: the thread, and whether it is being killed. */
+interface WriteCall {
+  readonly pid: number;
+  readonly interrupted: boolean;
+}
 
 /** Ranges that are remembered; when there are more, it is the whole file. */
 export const REREADS_MAX = 256;
 
 /** A READ begins, or is being answered: it brings pages, and those outlive the handle that they came through. */
-export function noteRead(inode: InodeRecord): void {
+export function noteRead(inode: PagedInode): void {
   inode.readSweep = inode.cover.sweeps;
 }
 
 /** The kernel may have pages of it: there was a READ since a revoke dropped them all. */
-export function mayHavePages(inode: InodeRecord): boolean {
+export function mayHavePages(inode: PagedInode): boolean {
   return inode.readSweep === inode.cover.sweeps;
 }
 
 /** To be called before its lock is waited for. Null: it locks no pages, and there is no writer with a page cache. */
-export function beginRead(inode: InodeRecord, from: number, bytes: number, locks: PendingRead["locks"]): PendingRead | null {
+export function beginRead(inode: PagedInode, from: number, bytes: number, locks: PendingRead["locks"]): PendingRead | null {
   if (inode.cover.token === null && locks === null) return null;
   const read = { from, to: from + bytes, locks, outdated: false };
   inode.pendingReads ??= new Set();
@@ -35,13 +40,13 @@ export function isOutdated(read: PendingRead | null): boolean {
   return read !== null && read.outdated;
 }
 
-export function endRead(inode: InodeRecord, read: PendingRead): void {
+export function endRead(inode: PagedInode, read: PendingRead): void {
   inode.pendingReads?.delete(read);
   if (inode.pendingReads?.size === 0) inode.pendingReads = null;
 }
 
 /** To be called in the turn of the answer; `tid`: the calling thread. */
-export function answerRead(inode: InodeRecord, { from, to }: PageRange, tid: number): void {
+export function answerRead(inode: PagedInode, { from, to }: PageRange, tid: number): void {
   const { sweeps, token } = inode.cover;
   if (token === null || token.users === 0) return;
   const read = { from, to, tid, sweep: sweeps };
@@ -51,19 +56,24 @@ export function answerRead(inode: InodeRecord, { from, to }: PageRange, tid: num
 }
 
 /** What was read and no revoke has dropped; one that is on its way may not have come to it yet. */
-function mayBeLeft({ rereads, cover }: InodeRecord): Reread[] {
+function mayBeLeft({ rereads, cover }: PagedInode): Reread[] {
   if (rereads === null) return [];
   return cover.notifying || rereads[0]?.sweep === cover.sweeps ? rereads : rereads.filter((read) => read.sweep === cover.sweeps);
 }
 
 /** To be called in the turn in which the lower has answered a WRITE. */
-export function outdateReads(inode: InodeRecord, write: PageRange): void {
+export function outdateReads(inode: PagedInode, write: PageRange): void {
   if (inode.pendingReads === null) return;
   for (const read of inode.pendingReads) read.outdated ||= overlap(read, write);
 }
 
 /** Before a WRITE of `made` is answered that came through a page cache; gives what is left to wait for after that. */
-export async function dropReread(mount: Mount, inode: InodeRecord, made: PagePart, call: Call): Promise<(() => Promise<void>) | null> {
+export async function dropReread(
+  coherence: Coherence,
+  inode: PagedInode,
+  made: PagePart,
+  call: WriteCall,
+): Promise<(() => Promise<void>) | null> {
   const write = { from: made.offset, to: made.offset + made.data.byteLength };
   const rereads = mayBeLeft(inode);
   const stale = rereads.filter((read) => read.tid !== call.pid && overlap(read, write));
@@ -74,12 +84,12 @@ export async function dropReread(mount: Mount, inode: InodeRecord, made: PagePar
   const page = call.interrupted ? null : heldPage(write);
   const outside = stale
     .flatMap((read) => without(read, page === null ? [] : [page]))
-    .map((part) => ({ part, dropped: mount.coherence.dropPages(inode, part.from, part.to - part.from) }));
+    .map((part) => ({ part, dropped: coherence.dropPages(inode, part.from, part.to - part.from) }));
   const readers = page === null ? [] : stale.filter((read) => overlap(read, page)).map((read) => read.tid);
   const held =
     page === null || readers.length === 0
       ? null
-      : mount.coherence.dropHeldPage(inode, within(page, made), readers, {
+      : coherence.dropHeldPage(inode, within(page, made), readers, {
           isWrittenBack: () => isWrittenBack(inode),
           mayLast: () => call.interrupted || isBeingRead(inode, page),
         });
@@ -105,7 +115,7 @@ function heldPage({ from, to }: PageRange): PageRange | null {
 }
 
 /** A READ has pages of that range locked, and its caller was not killed: the kernel lets go of them then. It began before the WRITE was made, and brings what that has made; or after it. */
-function isBeingRead({ pendingReads }: InodeRecord, range: PageRange): boolean {
+function isBeingRead({ pendingReads }: PagedInode, range: PageRange): boolean {
   for (const read of pendingReads ?? []) if (read.locks?.interrupted === false && overlap(read, range)) return true;
   return false;
 }

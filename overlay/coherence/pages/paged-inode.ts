@@ -1,34 +1,6 @@
-/** Pages of a file, and what an inode remembers of the requests that have them: op/overlap.ts, op/write-order.ts and op/append-end.ts have the rules. */
-export const PAGE_BYTES = 4096;
-
-/** Bytes of a file, from and up to. */
-export interface PageRange {
-  readonly from: number;
-  readonly to: number;
-}
-
-export function overlap(a: PageRange, b: PageRange): boolean {
-  return a.from < b.to && b.from < a.to;
-}
-
-/** What of a range is in none of `others`. */
-export function without(range: PageRange, others: Iterable<PageRange>): PageRange[] {
-  let left = [range];
-  for (const { from, to } of others) {
-    left = left.flatMap((part) => [
-      { from: part.from, to: Math.min(part.to, from) },
-      { from: Math.max(part.from, to), to: part.to },
-    ]);
-    left = left.filter((part) => part.from < part.to);
-  }
-  return left;
-}
-
-/** What was written to one page. */
-export interface PagePart {
-  readonly offset: number;
-  readonly data: Uint8Array;
-}
+/** What an inode remembers of the requests that have pages of it: overlap.ts, write-order.ts and append-end.ts have the rules. */
+import type { Inode } from "../cover.ts";
+import type { PageRange } from "../page-range.ts";
 
 export interface PendingRead extends PageRange {
   /** Whose call it is, if the kernel has pages of it locked until it is answered: by a cached handle, or a private mapping of any. */
@@ -59,4 +31,21 @@ export interface WriteOrder {
 /** What holds READs back. `pages`: those that the READ has locked, if it has. */
 export interface AppendEnd {
   heldBack(pages: PageRange | null): Promise<void>;
+}
+
+/** The inode as this room sees it; inode/table.ts has the record. */
+export interface PagedInode extends Inode {
+  /** READs under way that are not held back. */
+  readsUnderWay: number;
+  /** Called when there are none of these any more. */
+  onReadsOver: (() => void) | null;
+  /** An append is under way, and READs wait until it is answered (append-end.ts). */
+  appendEnd: AppendEnd | null;
+  /** READs under way, and what was read since the last revoke where there are writers with a page cache (overlap.ts). */
+  pendingReads: Set<PendingRead> | null;
+  rereads: Reread[] | null;
+  /** WRITEs and write-backs of mappings (write-order.ts); null: there are none. */
+  writeOrder: WriteOrder | null;
+  /** Cover.sweeps at the last READ: if there was none since, the kernel may have pages (overlap.ts). -1: there was no READ. */
+  readSweep: number;
 }

@@ -12,10 +12,10 @@
  * A READ that waits until the kernel's size is known (size/check.ts) may be waiting for the end of this very append, since repairs and changes of the
  * size keep out of each other's way. So it asks here before each attempt.
  */
-import { type AppendEnd, type PageRange, without } from "../inode/pages.ts";
-import type { InodeRecord } from "../inode/table.ts";
-import { inTime } from "../../dlmd/base/maybe-promise.ts";
-import type { Mount } from "./mount.ts";
+import type { Coherence } from "../api.ts";
+import { type PageRange, without } from "../page-range.ts";
+import type { AppendEnd, PagedInode } from "./paged-inode.ts";
+import { inTime } from "../../../dlmd/base/maybe-promise.ts";
 
 /** READs under way are let out, and pages dropped, so often: a second at most, as each waits DRAIN_MS. Then the answer goes out. */
 const ROUNDS_MAX = 50;
@@ -25,12 +25,12 @@ const STUCK_MS = 2;
 
 /** READs of that file are held back until `release`. One append at a time: the kernel's writers have the inode's lock. */
 export class AppendHold implements AppendEnd {
-  readonly #inode: InodeRecord;
+  readonly #inode: PagedInode;
   readonly #waiting = new Set<PageRange>();
   #held: Promise<void> | null = null;
   #release: () => void = () => {};
 
-  constructor(inode: InodeRecord) {
+  constructor(inode: PagedInode) {
     this.#inode = inode;
     inode.appendEnd = this;
     this.#hold();
@@ -60,13 +60,13 @@ export class AppendHold implements AppendEnd {
   }
 
   /** Has the kernel drop its pages of that range: none is left, and none comes before `release`. */
-  async clear(mount: Mount, range: PageRange): Promise<void> {
+  async clear(coherence: Coherence, range: PageRange): Promise<void> {
     for (let round = 0; round < ROUNDS_MAX; round += 1) {
       if (!(await this.#readsOver())) continue;
       if (this.#held === null) this.#hold();
       let cleared = true;
       for (const { from, to } of without(range, this.#waiting)) {
-        cleared = (await this.#during(mount.coherence.dropPages(this.#inode, from, to - from), STUCK_MS * (round + 1))) && cleared;
+        cleared = (await this.#during(coherence.dropPages(this.#inode, from, to - from), STUCK_MS * (round + 1))) && cleared;
       }
       if (cleared) return;
     }

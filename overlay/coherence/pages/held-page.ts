@@ -1,12 +1,13 @@
 /**
  * Dropping a page that a request may hold which waits for its answer until the page is dropped. A WRITE has the last page that it fills locked, if it filled only
  * a part of it and the page was not there (fs/fuse/file.c, fuse_fill_write_pages); then nobody has read it. If it was there, somebody may have read it
- * since as it was. What the page has tells which (README.md of ../op, "READs, WRITEs and mappings"); what threads do is a guess where that is not known (hazard F9).
+ * since as it was. What the page has tells which (overlay/coherence/pages/README.md, "READs, WRITEs and mappings of the same pages");
+ * what threads do is a guess where that is not known (hazard F9).
  */
-import { inTime } from "../../dlmd/base/maybe-promise.ts";
-import type { CallerThreads } from "../caller/threads.ts";
-import type { PageUsers } from "./api.ts";
-import type { Dropping } from "./kernel/revoke-round.ts";
+import { inTime } from "../../../dlmd/base/maybe-promise.ts";
+import type { CallerThreads } from "../../caller/threads.ts";
+import type { PageUsers } from "../api.ts";
+import type { Dropping } from "../kernel/revoke-round.ts";
 
 /** How often it is looked at. */
 const LOOK_MS = 1;

@@ -1,21 +1,20 @@
 /**
  * WRITEs and the write-back of mappings, of the same pages: not in the lower at a time, and the WRITE on top. Why:
- * overlay/op/README.md, "READs, WRITEs and mappings of the same pages".
+ * overlay/coherence/pages/README.md, "READs, WRITEs and mappings of the same pages".
  */
-import type { WriteOrder } from "../inode/pages.ts";
-import type { InodeRecord } from "../inode/table.ts";
-import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
+import type { PagedInode, WriteOrder } from "./paged-inode.ts";
+import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 
 type Made = WriteOrder["made"] extends Set<infer T> ? T : never;
 
 export class Overwrite {
-  readonly #inode: InodeRecord;
+  readonly #inode: PagedInode;
   readonly #call: Made["call"];
   /** Its number; 0: it is not being made. */
   #no = 0;
   #made: Made | null = null;
 
-  constructor(inode: InodeRecord, call: Made["call"]) {
+  constructor(inode: PagedInode, call: Made["call"]) {
     this.#inode = inode;
     this.#call = call;
   }
@@ -53,9 +52,9 @@ export class Overwrite {
 
 /** A write-back came, and may have to wait for its lock: until it is answered, whoever waits for its page waits for that. Then `over` has to be called. */
 export class WriteBack {
-  readonly #inode: InodeRecord;
+  readonly #inode: PagedInode;
 
-  constructor(inode: InodeRecord) {
+  constructor(inode: PagedInode) {
     this.#inode = inode;
     orderOf(inode).writeBacks += 1;
   }
@@ -85,7 +84,7 @@ export class WriteBack {
 }
 
 /** So a notification may wait for that, and not for a request that holds the page. */
-export function isWrittenBack({ writeOrder }: InodeRecord): boolean {
+export function isWrittenBack({ writeOrder }: PagedInode): boolean {
   return writeOrder !== null && writeOrder.writeBacks > 0;
 }
 
@@ -95,7 +94,7 @@ function putOnTop(data: Uint8Array, offset: number, made: Made): void {
   if (from < to) data.set(made.data.subarray(from - made.offset, to - made.offset), from - offset);
 }
 
-function orderOf(inode: InodeRecord): WriteOrder {
+function orderOf(inode: PagedInode): WriteOrder {
   inode.writeOrder ??= { last: 0, making: new Set(), writeBacks: 0, writingBack: new Set(), made: new Set(), waiting: [] };
   return inode.writeOrder;
 }
@@ -120,7 +119,7 @@ async function turnOf(order: WriteOrder, others: ReadonlySet<number>, no: number
   while (!isFirst(others, no)) await change(order);
 }
 
-function changed(inode: InodeRecord, order: WriteOrder): void {
+function changed(inode: PagedInode, order: WriteOrder): void {
   const { waiting } = order;
   if (waiting.length > 0) {
     order.waiting = [];
