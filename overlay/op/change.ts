@@ -34,7 +34,7 @@ async function watch<T>(mount: Mount, call: Call, inodes: readonly Inode[], made
 
 /**
  * To be awaited before the answer to a change of names or extended attributes: what this kernel was told of these inodes before is outdated, if it may still be
- * about to take that (coherence/told-attributes.ts). `named`: inodes that the request names; `victims`: what stands behind its names.
+ * about to take that (coherence/kernel/told-attributes.ts). `named`: inodes that the request names; `victims`: what stands behind its names.
  */
 export function attributesChanged(mount: Mount, call: Call, named: readonly Inode[], victims: readonly Victim[] = []): MaybePromise<void> {
   const { coherence } = mount;
