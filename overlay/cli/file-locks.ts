@@ -7,10 +7,11 @@ import { openPath } from "./open-paths.ts";
 import { listOverlays } from "../query/overlay-query.ts";
 import type { PathOf } from "./why-words.ts";
 
-/** The mounts of this node of the volume with that lockspace. */
+/** The mounts of this node of the volume with that lockspace, bind mounts among them; none of an overlay that is gone. */
 export function mountsOf(runDir: string, info: ClusterInfo, lockspace: string): MountEntry[] {
   const name = volumeName(lockspace, info.volumes);
-  const devices = new Set(listOverlays(runDir).flatMap(({ connection, file }) => (file.volume === name ? [`0:${connection}`] : [])));
+  const overlays = listOverlays(runDir).filter(({ file, alive }) => alive && file.volume === name);
+  const devices = new Set(overlays.map(({ connection }) => `0:${connection}`));
   return mountTable().filter(({ device }) => devices.has(device));
 }
 

@@ -8,7 +8,7 @@ import path from "node:path";
 import * as z from "zod";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { isServing } from "../volume/mount-record.ts";
-import { mountTable } from "../../dlmd/base/mount-table.ts";
+import { type MountEntry, mountTable } from "../../dlmd/base/mount-table.ts";
 
 /** An overlay answers from memory; one that takes longer is stuck, and the caller wants to say so. */
 const QUERY_TIMEOUT_MS = 5000;
@@ -118,6 +118,14 @@ export function listOverlays(runDir: string): OverlayEntry[] {
     const file = readFile(runDir, connection);
     return file === null ? [] : [{ connection, file, alive: isAlive(file) }];
   });
+}
+
+/**
+ * Whether that mount is the one which the overlay wrote of. The number alone does not say so: the kernel gives a freed one to the next
+ * mount of this machine (get_anon_bdev(), fs/super.c), and what an overlay left that was killed lies there until another one starts.
+ */
+function isMountOf({ connection, file }: OverlayEntry, { type, device, mountPoint }: MountEntry): boolean {
+  return type === "fuse.clustered" && device === `0:${connection}` && mountPoint === file.mountpoint;
 }
 
 function isAlive({ pid, startTime }: OverlayFile): boolean {
@@ -274,10 +282,14 @@ function askStatus(runDir: string, connection: number, timeoutMs: number): Promi
 }
 
 /** Every mount of that run directory: what its overlay answers, or what it last wrote, and why it does not answer. */
-export async function queryOverlays(runDir: string, timeoutMs: number = QUERY_TIMEOUT_MS): Promise<OverlayStatus[]> {
-  const table = mountTable();
-  const reports = listOverlays(runDir).map(async ({ connection, file, alive }): Promise<OverlayStatus[]> => {
-    const mounted = table.some(({ type, device }) => type === "fuse.clustered" && device === `0:${connection}`);
+export async function queryOverlays(
+  runDir: string,
+  timeoutMs: number = QUERY_TIMEOUT_MS,
+  table: readonly MountEntry[] = mountTable(),
+): Promise<OverlayStatus[]> {
+  const reports = listOverlays(runDir).map(async (entry): Promise<OverlayStatus[]> => {
+    const { connection, file, alive } = entry;
+    const mounted = table.some((mount) => isMountOf(entry, mount));
     if (!alive) return mounted ? [{ ...file, role: "gone", problem: goneWords(file) }] : [];
     try {
       return [await askStatus(runDir, connection, timeoutMs)];

@@ -11,6 +11,7 @@ import {
   readOverlayFile,
   removeGoneOverlays,
 } from "../../../overlay/query/overlay-query.ts";
+import { parseMountinfo } from "../../../dlmd/base/mount-table.ts";
 import { startTimeOf } from "../../../dlmd/base/process.ts";
 
 const status = { pid: 7, role: "owner", mountpoint: "/mnt", volume: "lab", device: "/dev/loop0", ops: 12, locks: 3, more: { kept: true } };
@@ -112,6 +113,14 @@ describe("overlay-N.json", () => {
     expect(readOverlayFile(runDir)).toMatchObject({ pid: process.pid });
     removeGoneOverlays(runDir);
     expect(readdirSync(runDir)).toEqual(["overlay-57.json"]);
+  });
+
+  it("of a process that is gone is told while its mount is there, and not for the mount of another that got its number", async () => {
+    writeOverlay(58, { pid: endedPid(), startTime: "1" });
+    const at = (mountPoint: string) => parseMountinfo(`40 27 0:58 / ${mountPoint} rw - fuse.clustered /dev/sda rw`);
+    expect(await queryOverlays(runDir, 100, at("/mnt"))).toMatchObject([{ mountpoint: "/mnt", role: "gone" }]);
+    expect(await queryOverlays(runDir, 100, at("/other/mnt"))).toEqual([]);
+    expect(await queryOverlays(runDir, 100, [])).toEqual([]);
   });
 
   it("stands for its overlay while that does not answer", async () => {
