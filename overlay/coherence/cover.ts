@@ -6,9 +6,11 @@
  * each inode that is cached, so its size counts: what most of them do not need is null or shared. (A time that most do not have is null,
  * not a number: V8 gives each object a box of 16 bytes for a property that in some object is no small integer.)
  */
+import { assert } from "../../dlmd/base/assert.ts";
 import type { Errno } from "../../dlmd/base/errno.ts";
 import type { Lock } from "../../dlmd/client/api.ts";
 import { Mode } from "../../dlmd/wire/mode.ts";
+import { type Revoke, SizeState, type WriteToken } from "./cover-parts.ts";
 import type { PageRange } from "./page-range.ts";
 import type { FileId } from "../lower/lower.ts";
 
@@ -39,12 +41,6 @@ export interface Inode {
 export type PinMode = typeof Mode.PR | typeof Mode.EX;
 
 /**
- * What the end of a call that was answered does to the kernel's size (size/doubt.ts). "raises": to the end of what was written. "misplaced": the same,
- * but that is not the file's true end. "sets": whatever the reply said.
- */
-export type SizeEffect = "raises" | "misplaced" | "sets";
-
-/**
  * idle: pins are given as the mode allows.
  * draining: somebody else wants the lock; running operations finish, new ones wait.
  * publishing: a directory waits until the inodes born in it are known to dlmd.
@@ -72,7 +68,7 @@ export type ChildWaiter = (pinned: boolean) => void;
 /** What the kernel was last told under a name of a directory. */
 export interface ToldName {
   readonly dir: Cover;
-  /** The name in latin1 spelling, as it stands in `dir.names`. */
+  /** The name in latin1 spelling, as it stands in `dir.names.byKey`. */
   readonly key: string;
   /** null: a negative entry. */
   child: Cover | null;
@@ -84,32 +80,14 @@ export interface ToldName {
   next: ToldName | null;
 }
 
-/** An open that waits for the write token. */
-export type TokenWaiter = (result: "cached" | "direct") => void;
-
-export type TokenState = "none" | "asking" | "held";
-
-/** The right to have a page cache with write access: at most one node per file (write-token.ts). */
-export class WriteToken {
-  state: TokenState;
-  /** Held, but dlmd does not know yet: the file was created here (new-inodes.ts). */
-  unregistered: boolean;
-  users = 0;
-  wanted = false;
-  /** A WRITE from a shared mapping was seen since the last close (hazard F9). */
-  mapped = false;
-  waiters: TokenWaiter[] = [];
-
-  constructor(born = false) {
-    this.state = born ? "held" : "none";
-    this.unregistered = born;
-  }
-}
-
-/** Between the notifications of a revoke, and the data requests that pass during it. */
-export interface RevokeGate {
-  /** The sentinel will not be stored in this round. False: it is being stored just now. */
-  shut(): boolean;
+/** What the kernel was told of a directory's names (names/names.ts). */
+export class ToldNames {
+  /** By latin1 spelling. */
+  readonly byKey: Map<string, ToldName> = new Map();
+  /** How many of them are negative. */
+  negatives = 0;
+  /** A directory fought over gives no entry validity until then (hazard F6). */
+  hotUntil: number | null = null;
 }
 
 /** `attrTaker`, if it is not one thread. */
@@ -154,53 +132,16 @@ export class Cover {
   childWaiters: readonly ChildWaiter[] = NOBODY;
   /** The strongest mode that another node waits for; NL: none. */
   wanted: Mode = Mode.NL;
-  /** Where the revoke under way ends. */
-  target: Mode = Mode.NL;
-  /** Invalidation rounds of this revoke, and data requests answered during the present one. */
-  round = 0;
-  answered = 0;
+  /** null: the phase is "idle". */
+  revoke: Revoke | null = null;
   /** How often pages of it were dropped by a revoke. */
   sweeps = 0;
-  /** A notification of this revoke is being written. */
-  notifying = false;
-  /** Times that the kernel did not find an inode that it must still get (hazard F4). */
-  misses = 0;
   /** A timer is set for this cover, so that no second one is. */
   timerSet = false;
-  /** Directories: names told to the kernel, by latin1 spelling. */
-  names: Map<string, ToldName> | null = null;
-  /** How many of them are negative. */
-  negatives = 0;
-  /** Directories fought over give no entry validity until then (hazard F6). */
-  hotUntil: number | null = null;
-  /** The kernel's size of this file may be wrong (size/doubt.ts) ... */
-  sizeDoubt = false;
-  /** Raised by whatever may make it wrong, or larger than a READ under way knows. */
-  sizeMark = 0;
-  /** The size that the kernel was last told; -1: none. */
-  sizeTold = -1;
-  /** While the kernel's size is known, it is at least that; -1: not known to be anything. */
-  sizeLeast = -1;
-  /** ... and a reply of that effect on it may not have been taken yet; null: none. */
-  late: SizeEffect | null = null;
-  /** Whose it is; 0: of a thread that can not be seen from here. */
-  lateTid = 0;
-  /** What it will make of the size may not be what the size should be. */
-  lateHarms = false;
-  /** Where it raises the size to, or what it sets it to. */
-  lateEnd = 0;
-  /** The kernel's size was seen to be what it should be, whether that reply was taken or not. */
-  lateSeen = false;
-  /** Calls that wait for the lock, and until they are answered the kernel takes no size (size/kernel-sizes.ts, unstable). */
-  unstable = 0;
-  /** Changes of the size under way that may make it smaller (size/kernel-sizes.ts, SizeChange). */
-  truncating = 0;
-  /** Threads whose replies with a size may not have been taken yet (size/asked.ts); null: none. */
-  askers: Set<number> | null = null;
-  /** The last request that came with the kernel's lock of the inode, if it is not answered. */
-  lockHolder: { readonly answered: boolean } | null = null;
-  /** What cuts the notifications of a revoke short before the sentinel; null: none are being written. */
-  gate: RevokeGate | null = null;
+  /** Of a directory. null: no name of it was told. */
+  names: ToldNames | null = null;
+  /** Of a file; null: nothing is known of the size that the kernel has, and nothing makes it wrong. */
+  size: SizeState | null = null;
   /** The kernel has its attributes with validity: told so, and nothing that changes them was done since. */
   attrTold = false;
   /** Who was told so and may not have taken it yet (told-attributes.ts). */
@@ -217,18 +158,6 @@ export class Cover {
   /** Its last name and last handle are gone: the lock goes as soon as the kernel forgets it. */
   doomed = false;
 
-  /**
-   * V8 gives each object a box of 16 bytes for a property that in one of them was a number and no small integer; but only where it is one if there was
-   * null in it before. A size may be large: so the first of all covers, which stands for nothing, has null there (64 bytes less for each other one).
-   * It is kept, because its shape would go with it.
-   */
-  static readonly first: unknown = Object.assign(new Cover({ ino: 0, generation: 0 }, "", "file"), {
-    lateEnd: null,
-    sizeTold: null,
-    sizeLeast: null,
-    grantedAt: null,
-  });
-
   constructor(id: FileId, key: string, kind: InodeKind) {
     this.id = id;
     this.key = key;
@@ -240,6 +169,17 @@ export class Cover {
 export function attach(inode: Inode): void {
   const { cover } = inode;
   if (cover.inode !== inode) cover.inode = inode;
+}
+
+/** Of a cover whose phase is not "idle". */
+export function revokeOf({ key, revoke }: Cover): Revoke {
+  assert(revoke !== null, `no revoke of ${key} is under way`);
+  return revoke;
+}
+
+export function sizeOf(cover: Cover): SizeState {
+  cover.size ??= new SizeState();
+  return cover.size;
 }
 
 export function tokenHeld({ token }: Cover): boolean {

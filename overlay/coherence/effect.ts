@@ -2,7 +2,8 @@
 import { assert } from "../../dlmd/base/assert.ts";
 import type { Errno } from "../../dlmd/base/errno.ts";
 import type { Mode } from "../../dlmd/wire/mode.ts";
-import type { ChildWaiter, Cover, PinWaiter, TokenWaiter, WriteToken } from "./cover.ts";
+import type { ChildWaiter, Cover, PinWaiter } from "./cover.ts";
+import type { TokenWaiter, WriteToken } from "./cover-parts.ts";
 import type { PageRange } from "./page-range.ts";
 import type { ExpiryPlan } from "./names/names.ts";
 

@@ -199,7 +199,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
   async #invalidate(cover: Cover, plan: InvalidationPlan): Promise<void> {
     const { inode } = cover;
     if (inode !== null && plan.what === "pages-and-size" && this.#sizes.revoke.unsettled(cover)) await this.#sizes.revoke.settle(inode);
-    else if (inode !== null && cover.target === Mode.PR && mustBeTaken(cover)) await this.#sizes.revoke.taken(inode);
+    else if (inode !== null && cover.revoke?.target === Mode.PR && mustBeTaken(cover)) await this.#sizes.revoke.taken(inode);
     const { missed, cut } = await this.#invalidation.round(cover, plan);
     handleInvalidated(this.#state, cover, missed, this.#options.now(), cut);
     this.run();

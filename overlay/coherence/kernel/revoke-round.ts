@@ -5,7 +5,8 @@
 import { setTimeout as setTimeoutPromise } from "node:timers/promises";
 import { assert } from "../../../dlmd/base/assert.ts";
 import { E, errnoName } from "../../../dlmd/base/errno.ts";
-import { type Cover, type Inode, kernelKnows, type RevokeGate, type ToldName } from "../cover.ts";
+import { type Cover, type Inode, kernelKnows, type ToldName } from "../cover.ts";
+import { type RevokeGate } from "../cover-parts.ts";
 import { PAGE_BYTES, type PagePart, type PageRange } from "../page-range.ts";
 import { inTime, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import type { CoherenceState, InvalidationPlan } from "../effect.ts";
@@ -83,7 +84,7 @@ export class Invalidation {
   /** One round of a revoke. `missed`: the kernel did not find the inode; `cut`: somebody passed, and the sentinel was not stored. */
   async round(cover: Cover, plan: InvalidationPlan): Promise<{ readonly missed: boolean; readonly cut: boolean }> {
     const inode = cover.inode;
-    if (cover.round === 1) this.counts.revokes += 1;
+    if (cover.revoke?.round === 1) this.counts.revokes += 1;
     this.counts.revokeRounds += 1;
     let results: number[] = [];
     if (inode !== null && plan.what !== "late") {
@@ -99,7 +100,7 @@ export class Invalidation {
     // Who has passed and is not answered yet may be about to be told the size, or to get his page.
     if (cover.pins > 0) return [...(await this.#caches.invalidatePages(inode.fuseNodeid)), -E.ECANCELED];
     const { gate, results } = this.#caches.invalidatePagesAndSize(inode.fuseNodeid, except);
-    cover.gate = gate;
+    if (cover.revoke !== null) cover.revoke.gate = gate;
     return results;
   }
 

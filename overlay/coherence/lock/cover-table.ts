@@ -69,8 +69,8 @@ export class CoverTable {
   }
 
   forgotten(inode: Inode): void {
-    inode.cover.sizeLeast = -1;
-    const cover = inode.cover;
+    const { cover } = inode;
+    if (cover.size !== null) cover.size.least = -1;
     if (cover.inode === inode) cover.inode = null;
     cover.attrTold = false;
     cover.attrTaker = NO_TAKER;

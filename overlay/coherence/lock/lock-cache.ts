@@ -89,7 +89,7 @@ export function unpin(state: CoherenceState, cover: Cover, now: number): void {
 
 /** A data request was answered and its pin goes: an invalidation that was running has to be repeated (hazard F1). */
 export function unpinData(state: CoherenceState, cover: Cover, now: number): void {
-  if (cover.phase === "invalidating") cover.answered += 1;
+  if (cover.phase === "invalidating" && cover.revoke !== null) cover.revoke.answered += 1;
   // A read too: it changes the time of access.
   cover.attrTold = false;
   unpin(state, cover, now);

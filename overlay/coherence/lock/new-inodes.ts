@@ -4,7 +4,8 @@
  * again by then (temporary files, lock files) and never costs a message. Pure.
  */
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { type Cover, WriteToken } from "../cover.ts";
+import { type Cover } from "../cover.ts";
+import { WriteToken } from "../cover-parts.ts";
 import { type CoherenceState, noteGranted } from "../effect.ts";
 
 /**
@@ -64,7 +65,7 @@ function isAtRest(cover: Cover): boolean {
 
 /** True: nothing is left to be known; false: `handleRegistered` (revoke.ts) goes on when all is. */
 export function publishBefore(state: CoherenceState, directory: Cover): boolean {
-  registerAll(state, directory.target === Mode.PR);
+  registerAll(state, directory.revoke?.target === Mode.PR);
   if (state.registering.size === 0) return true;
   state.publishing.set(directory, new Set(state.registering));
   return false;

@@ -14,7 +14,8 @@ import { assert } from "../../../dlmd/base/assert.ts";
 import { Mode, modeCovers, modesCompatible } from "../../../dlmd/wire/mode.ts";
 import type { PageRange } from "../page-range.ts";
 import { publishBefore } from "./new-inodes.ts";
-import { type Cover, kernelKnows, NOBODY, type PinWaiter, tokenHeld, type WriteToken } from "../cover.ts";
+import { type Cover, kernelKnows, NOBODY, type PinWaiter, revokeOf, tokenHeld } from "../cover.ts";
+import { Revoke, type WriteToken } from "../cover-parts.ts";
 import { ask, type CoherenceState, type InvalidationPlan } from "../effect.ts";
 import { noteNameRevoke, planExpiry } from "../names/names.ts";
 import { doubtSize, mustBeTaken } from "../size/doubt.ts";
@@ -41,9 +42,7 @@ const RETURNS_MIN = 2;
 export function enterRevoke(state: CoherenceState, cover: Cover, target: Mode, now: number): void {
   assert(cover.phase === "idle" && cover.asking === null, `revoke of ${cover.key} in phase ${cover.phase}`);
   cover.phase = "draining";
-  cover.target = target;
-  cover.round = 0;
-  cover.misses = 0;
+  cover.revoke = new Revoke(target);
   resumeRevoke(state, cover, now);
   // Who came before waits behind somebody who wants more; an operation that still runs may wait for his page.
   if (cover.phase === "draining" && cover.waiters.some((waiter) => waiter.passes)) requestInRevoke(state, cover);
@@ -51,24 +50,25 @@ export function enterRevoke(state: CoherenceState, cover: Cover, target: Mode, n
 
 /** Being given up, and nobody else has it yet: other nodes may change nothing. */
 export function isStillHeld(cover: Cover): boolean {
-  const given = cover.phase === "converting" && cover.target !== Mode.PR;
+  const given = cover.phase === "converting" && cover.revoke?.target !== Mode.PR;
   return cover.phase !== "idle" && !given && modeCovers(cover.mode, Mode.PR);
 }
 
 /** Goes on as far as possible: called when a pin went, a request ended, or something was published. */
 export function resumeRevoke(state: CoherenceState, cover: Cover, now: number): void {
-  if (cover.pins > 0) return;
+  const { revoke } = cover;
+  if (cover.pins > 0 || revoke === null) return;
   if (cover.phase === "draining" && cover.asking === null) {
     if (cover.kind === "directory") {
       cover.phase = "publishing";
       if (!publishBefore(state, cover)) return;
     }
     enterInvalidating(state, cover, now);
-  } else if (cover.phase === "invalidating" && !cover.notifying && cover.asking === null) {
-    if (cover.round < ROUNDS_FOR_ALL) startRound(state, cover, now);
+  } else if (cover.phase === "invalidating" && !revoke.notifying && cover.asking === null) {
+    if (revoke.round < ROUNDS_FOR_ALL) startRound(state, cover, now);
     else {
       // The next READ of who was just answered is on its way.
-      cover.notifying = true;
+      revoke.notifying = true;
       state.effects.push({ do: "timer", cover, purpose: "retry", delayMs: GATHER_MS });
     }
   }
@@ -91,39 +91,40 @@ function enterInvalidating(state: CoherenceState, cover: Cover, now: number): vo
 }
 
 function startRound(state: CoherenceState, cover: Cover, now: number): void {
-  cover.answered = 0;
+  const revoke = revokeOf(cover);
+  revoke.answered = 0;
   cover.attrTold = false;
-  const plan = planInvalidation(state, cover, now);
+  const plan = planInvalidation(state, cover, revoke, now);
   if (plan === null) {
     // Data requests that waited for this lock may still pass under it, but nothing obliges us: they ask anew.
     enterConverting(state, cover);
     return;
   }
-  cover.round += 1;
-  cover.notifying = true;
+  revoke.round += 1;
+  revoke.notifying = true;
   if (plan.what === "pages-and-size") doubtSize(cover);
   if (plan.what !== "late") cover.sweeps += 1;
   state.effects.push({ do: "invalidate", cover, plan });
-  if (cover.round === 1) passData(state, cover);
+  if (revoke.round === 1) passData(state, cover);
   else if (cover.waiters.some((waiter) => waiter.passes)) requestInRevoke(state, cover);
 }
 
 /** What the kernel must drop; null: nothing. */
-function planInvalidation(state: CoherenceState, cover: Cover, now: number): InvalidationPlan | null {
+function planInvalidation(state: CoherenceState, cover: Cover, revoke: Revoke, now: number): InvalidationPlan | null {
   if (!kernelKnows(cover)) return null;
   if (cover.kind === "directory") {
-    if (cover.target !== Mode.NL) return null;
+    if (revoke.target !== Mode.NL) return null;
     const expiry = planExpiry(cover, state.epoch, now);
     if (expiry.epoch || expiry.names.length > 0) noteNameRevoke(cover, now);
     if (expiry.epoch) state.epoch += 1;
     return { what: "names", expiry };
   }
   // FUSE can not write-protect a mapping: where one may be written, sharing means dropping the pages. Else they are what was written through.
-  if (cover.target === Mode.PR) {
-    if (tokenHeld(cover) && (cover.inode?.mappableCount ?? 0) > 0) return { what: "pages", except: heldBack(cover) };
+  if (revoke.target === Mode.PR) {
+    if (tokenHeld(cover) && (cover.inode?.mappableCount ?? 0) > 0) return { what: "pages", except: heldBack(cover, revoke) };
     return mustBeTaken(cover) ? { what: "late" } : null;
   }
-  return { what: cover.kind === "file" ? "pages-and-size" : "pages", except: heldBack(cover) };
+  return { what: cover.kind === "file" ? "pages-and-size" : "pages", except: heldBack(cover, revoke) };
 }
 
 /**
@@ -131,7 +132,7 @@ function planInvalidation(state: CoherenceState, cover: Cover, now: number): Inv
  * this round is the last. A program that does nothing but read through a mapping has its next READ here before a round can begin, and would
  * make each of them wait for that, and be in vain. (If the round takes longer than a READ is held back, that passes all the same: somebody may wait for it.)
  */
-function heldBack({ round, waiters }: Cover): readonly PageRange[] {
+function heldBack({ waiters }: Cover, { round }: Revoke): readonly PageRange[] {
   if (round < ROUNDS_FOR_ALL) return NOBODY;
   const pages = waiters.flatMap((waiter) => waiter.pages ?? NOBODY);
   return pages.length > HELD_BACK_MAX ? NOBODY : pages;
@@ -139,24 +140,26 @@ function heldBack({ round, waiters }: Cover): readonly PageRange[] {
 
 /** The notifications of a round were written. `missed`: the kernel did not find the inode. `cut`: the gate was shut. */
 export function handleInvalidated(state: CoherenceState, cover: Cover, missed: boolean, now: number, cut = false): void {
-  assert(cover.phase === "invalidating" && cover.notifying, `${cover.key} was invalidated in phase ${cover.phase}`);
-  cover.notifying = false;
-  cover.gate = null;
+  const revoke = revokeOf(cover);
+  assert(cover.phase === "invalidating" && revoke.notifying, `${cover.key} was invalidated in phase ${cover.phase}`);
+  revoke.notifying = false;
+  revoke.gate = null;
   if (missed && kernelKnows(cover)) {
-    const delayMs = Math.min(MISS_DELAY_MS * 2 ** cover.misses, MISS_DELAY_MAX_MS);
-    cover.misses += 1;
-    cover.notifying = true;
+    const delayMs = Math.min(MISS_DELAY_MS * 2 ** revoke.misses, MISS_DELAY_MAX_MS);
+    revoke.misses += 1;
+    revoke.notifying = true;
     state.effects.push({ do: "timer", cover, purpose: "retry", delayMs });
     return;
   }
-  const disturbed = cut || cover.answered > 0 || cover.pins > 0 || cover.asking !== null;
+  const disturbed = cut || revoke.answered > 0 || cover.pins > 0 || cover.asking !== null;
   if (!disturbed) enterConverting(state, cover);
   else resumeRevoke(state, cover, now);
 }
 
 export function handleRetryTimer(state: CoherenceState, cover: Cover, now: number): void {
-  assert(cover.phase === "invalidating" && cover.notifying, `retry of ${cover.key} in phase ${cover.phase}`);
-  cover.notifying = false;
+  const revoke = revokeOf(cover);
+  assert(cover.phase === "invalidating" && revoke.notifying, `retry of ${cover.key} in phase ${cover.phase}`);
+  revoke.notifying = false;
   // Who passes meanwhile, or waits for a stronger mode to pass, goes on with it when he is done (resumeRevoke).
   if (cover.pins === 0 && cover.asking === null) startRound(state, cover, now);
 }
@@ -166,13 +169,14 @@ export function handleRetryTimer(state: CoherenceState, cover: Cover, now: numbe
  * (api.ts, dropPages), and so may the notification.
  */
 export function requestInRevoke(state: CoherenceState, cover: Cover): void {
-  if (cover.phase === "invalidating" && cover.round <= 1) {
+  const round = cover.revoke?.round ?? 0;
+  if (cover.phase === "invalidating" && round <= 1) {
     passData(state, cover);
     return;
   }
   if (cover.timerSet) return;
   cover.timerSet = true;
-  const delayMs = Math.min(PASS_DELAY_MS * 2 ** Math.max(0, cover.round - 2), PASS_DELAY_MAX_MS);
+  const delayMs = Math.min(PASS_DELAY_MS * 2 ** Math.max(0, round - 2), PASS_DELAY_MAX_MS);
   state.effects.push({ do: "timer", cover, purpose: "pass", delayMs });
 }
 
@@ -185,7 +189,7 @@ export function requestInRevoke(state: CoherenceState, cover: Cover): void {
  */
 export function passData(state: CoherenceState, cover: Cover): void {
   const passing = cover.waiters.some((waiter) => waiter.passes && modeCovers(cover.mode, waiter.mode));
-  if (passing && cover.gate !== null && !cover.gate.shut()) return;
+  if (passing && cover.revoke?.gate?.shut() === false) return;
   const kept: PinWaiter[] = [];
   let writes = false;
   for (const waiter of cover.waiters) {
@@ -206,8 +210,9 @@ export function passData(state: CoherenceState, cover: Cover): void {
 function enterConverting(state: CoherenceState, cover: Cover): void {
   cover.phase = "converting";
   // Before it is given up, so that both are in one message.
-  if (cover.target === Mode.NL && returnExpected(cover)) state.effects.push({ do: "expect", cover });
-  ask(state, cover, cover.target, 0);
+  const { target } = revokeOf(cover);
+  if (target === Mode.NL && returnExpected(cover)) state.effects.push({ do: "expect", cover });
+  ask(state, cover, target, 0);
 }
 
 /**
@@ -216,6 +221,7 @@ function enterConverting(state: CoherenceState, cover: Cover): void {
  */
 export function enterConverted(cover: Cover, now: number): void {
   cover.phase = "idle";
+  cover.revoke = null;
   if (modesCompatible(cover.mode, cover.wanted)) cover.wanted = Mode.NL;
   cover.revokedAt = now;
 }

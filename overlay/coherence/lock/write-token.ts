@@ -11,7 +11,8 @@ import { assert } from "../../../dlmd/base/assert.ts";
 import type { LockStatus } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { handleRegistered } from "./revoke.ts";
-import { type Cover, type TokenWaiter, WriteToken } from "../cover.ts";
+import { type Cover } from "../cover.ts";
+import { type TokenWaiter, WriteToken } from "../cover-parts.ts";
 import type { CoherenceState } from "../effect.ts";
 
 /** How long an open waits for an idle holder elsewhere. */

@@ -7,7 +7,7 @@
  * fuse_dentry_revalidate): the waiter of such a LOOKUP can set its validity after the expiry has passed. Those names
  * ("re-armed") are therefore expired more strongly while their waiter may still be on its way.
  */
-import { type Cover, NOBODY, type ToldName } from "../cover.ts";
+import { type Cover, NOBODY, type ToldName, ToldNames } from "../cover.ts";
 
 /** A directory remembers at most so many negative names; beyond, they are told without validity. */
 export const NEGATIVE_NAMES_MAX = 1000;
@@ -24,6 +24,11 @@ export function nameKey(name: Buffer): string {
   return name.toString("latin1");
 }
 
+function namesOf(dir: Cover): ToldNames {
+  dir.names ??= new ToldNames();
+  return dir.names;
+}
+
 /** Takes it out of the list of its child's names. */
 function dropBackReference(told: ToldName, child: Cover): void {
   if (child.toldIn === told) child.toldIn = told.next;
@@ -37,11 +42,11 @@ function dropBackReference(told: ToldName, child: Cover): void {
 
 function setChild(told: ToldName, child: Cover | null): void {
   if (told.child === child) return;
-  const { dir } = told;
+  const names = namesOf(told.dir);
   if (told.child !== null) dropBackReference(told, told.child);
-  else dir.negatives -= 1;
+  else names.negatives -= 1;
   told.child = child;
-  if (child === null) dir.negatives += 1;
+  if (child === null) names.negatives += 1;
   else {
     told.next = child.toldIn;
     child.toldIn = told;
@@ -50,9 +55,9 @@ function setChild(told: ToldName, child: Cover | null): void {
 
 function addName(dir: Cover, key: string, child: Cover | null, validEpoch: number, rearmedAt: number | null): ToldName {
   const told: ToldName = { dir, key, child: null, validEpoch, rearmedAt, next: null };
-  dir.negatives += 1;
-  dir.names ??= new Map();
-  dir.names.set(key, told);
+  const names = namesOf(dir);
+  names.negatives += 1;
+  names.byKey.set(key, told);
   setChild(told, child);
   return told;
 }
@@ -71,10 +76,10 @@ export function tellName(
   revalidated = true,
 ): boolean {
   const key = nameKey(name);
-  let told = dir.names?.get(key);
+  let told = dir.names?.byKey.get(key);
   const valid = mayBeValid && !isHot(dir, now);
   if (told === undefined) {
-    if (child === null && (!valid || dir.negatives >= NEGATIVE_NAMES_MAX)) return false;
+    if (child === null && (!valid || (dir.names?.negatives ?? 0) >= NEGATIVE_NAMES_MAX)) return false;
     told = addName(dir, key, child, 0, null);
   } else {
     // Negative dentries are never revalidated: only a name that the kernel has as a file can be re-armed.
@@ -91,12 +96,12 @@ export function tellName(
 
 /** What the kernel was last told: a cover, null (negative) or undefined (nothing). */
 export function toldName(dir: Cover, name: Buffer): Cover | null | undefined {
-  return dir.names?.get(nameKey(name))?.child;
+  return dir.names?.byKey.get(nameKey(name))?.child;
 }
 
 /** The child of a name that the kernel has with validity that stands; null: there is none. */
 export function validName(dir: Cover, name: Buffer, epoch: number): Cover | null {
-  const told = dir.names?.get(nameKey(name));
+  const told = dir.names?.byKey.get(nameKey(name));
   return told !== undefined && told.validEpoch === epoch ? told.child : null;
 }
 
@@ -107,21 +112,22 @@ export function dropName(dir: Cover, name: Buffer): void {
 
 /** All of a directory whose lock goes. */
 export function dropNames(dir: Cover): void {
-  for (const key of dir.names?.keys() ?? []) dropKey(dir, key);
+  for (const key of dir.names?.byKey.keys() ?? []) dropKey(dir, key);
   dir.names = null;
 }
 
 function dropKey(dir: Cover, key: string): void {
-  const told = dir.names?.get(key);
-  if (told === undefined) return;
-  if (told.child === null) dir.negatives -= 1;
+  const { names } = dir;
+  const told = names?.byKey.get(key);
+  if (names === null || told === undefined) return;
+  if (told.child === null) names.negatives -= 1;
   else dropBackReference(told, told.child);
-  dir.names?.delete(key);
+  names.byKey.delete(key);
 }
 
 /** The kernel moved the dentry of a renamed file, with the validity that it had. */
 export function moveName(oldDir: Cover, oldName: Buffer, newDir: Cover, newName: Buffer, now: number): void {
-  const told = oldDir.names?.get(nameKey(oldName));
+  const told = oldDir.names?.byKey.get(nameKey(oldName));
   if (told === undefined) {
     dropName(newDir, newName);
     return;
@@ -134,8 +140,8 @@ export function moveName(oldDir: Cover, oldName: Buffer, newDir: Cover, newName:
 
 /** RENAME_EXCHANGE: the two dentries changed places. */
 export function exchangeNames(oldDir: Cover, oldName: Buffer, newDir: Cover, newName: Buffer, now: number): void {
-  const a = oldDir.names?.get(nameKey(oldName));
-  const b = newDir.names?.get(nameKey(newName));
+  const a = oldDir.names?.byKey.get(nameKey(oldName));
+  const b = newDir.names?.byKey.get(nameKey(newName));
   dropName(oldDir, oldName);
   dropName(newDir, newName);
   if (b !== undefined) putName(oldDir, oldName, b.child, b.validEpoch, now);
@@ -153,7 +159,7 @@ export function forgetNames(child: Cover): void {
   while (told !== null) {
     const { next } = told;
     told.next = null;
-    told.dir.names?.delete(told.key);
+    told.dir.names?.byKey.delete(told.key);
     told = next;
   }
 }
@@ -182,7 +188,7 @@ export function hasDoubtfulName(child: Cover, dir: Cover, name: Buffer, epoch: n
 export function dropUnchanged(told: ToldName, asked: ToldName): void {
   const { dir, key } = told;
   const unchanged = told.child === asked.child && told.validEpoch === asked.validEpoch && told.rearmedAt === asked.rearmedAt;
-  if (unchanged && dir.names?.get(key) === told) dropKey(dir, key);
+  if (unchanged && dir.names?.byKey.get(key) === told) dropKey(dir, key);
 }
 
 /** How the names of a directory are to be expired; the told names lose their validity at once. */
@@ -196,7 +202,7 @@ export function planExpiry(dir: Cover, epoch: number, now: number): ExpiryPlan {
   const names: { name: Buffer; drop: boolean }[] = [];
   let all = false;
   if (dir.names !== null) {
-    for (const [key, told] of dir.names) {
+    for (const [key, told] of dir.names.byKey) {
       const valid = told.validEpoch === epoch;
       told.validEpoch = 0;
       if (!valid) continue;
@@ -205,8 +211,8 @@ export function planExpiry(dir: Cover, epoch: number, now: number): ExpiryPlan {
       names.push({ name: Buffer.from(key, "latin1"), drop: settling });
       // A negative entry serves no other purpose than its validity.
       if (told.child === null) {
-        dir.names.delete(key);
-        dir.negatives -= 1;
+        dir.names.byKey.delete(key);
+        dir.names.negatives -= 1;
       }
     }
   }
@@ -216,9 +222,9 @@ export function planExpiry(dir: Cover, epoch: number, now: number): ExpiryPlan {
 /** Hazard F6 (c): notes a revoke that had names to expire. */
 export function noteNameRevoke(dir: Cover, now: number): void {
   const soon = dir.revokedAt !== null && now - dir.revokedAt < HOT_INTERVAL_MS;
-  if (soon || isHot(dir, now)) dir.hotUntil = now + HOT_QUIET_MS;
+  if (soon || isHot(dir, now)) namesOf(dir).hotUntil = now + HOT_QUIET_MS;
 }
 
-function isHot(dir: Cover, now: number): boolean {
-  return dir.hotUntil !== null && now < dir.hotUntil;
+function isHot({ names }: Cover, now: number): boolean {
+  return names !== null && names.hotUntil !== null && now < names.hotUntil;
 }

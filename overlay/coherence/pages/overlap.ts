@@ -58,7 +58,9 @@ export function answerRead(inode: PagedInode, { from, to }: PageRange, tid: numb
 /** What was read and no revoke has dropped; one that is on its way may not have come to it yet. */
 function mayBeLeft({ rereads, cover }: PagedInode): Reread[] {
   if (rereads === null) return [];
-  return cover.notifying || rereads[0]?.sweep === cover.sweeps ? rereads : rereads.filter((read) => read.sweep === cover.sweeps);
+  return cover.revoke?.notifying === true || rereads[0]?.sweep === cover.sweeps
+    ? rereads
+    : rereads.filter((read) => read.sweep === cover.sweeps);
 }
 
 /** To be called in the turn in which the lower has answered a WRITE. */

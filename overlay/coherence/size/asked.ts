@@ -10,7 +10,7 @@
  * What remains: a thread that stops between finding its attributes valid and looking at the size, some instructions, for as long as a whole revoke.
  */
 import { keepNewest } from "../../../dlmd/base/keep-newest.ts";
-import type { Cover } from "../cover.ts";
+import { type Cover, sizeOf } from "../cover.ts";
 import type { CoherenceState } from "../effect.ts";
 
 /** Threads that were told a size and are remembered; beyond, the oldest is: only the inode's lock proves it then. */
@@ -18,8 +18,9 @@ export const TOLD_THREADS_MAX = 4096;
 
 /** Such a GETATTR is being answered; `tid`: the calling thread, 0 if it can not be seen from here. */
 export function noteAsker(state: CoherenceState, cover: Cover, tid: number): void {
-  cover.askers ??= new Set();
-  cover.askers.add(tid);
+  const size = sizeOf(cover);
+  size.askers ??= new Set();
+  size.askers.add(tid);
   if (tid === 0) return;
   state.toldOf.set(tid, cover);
   keepNewest(state.toldOf, TOLD_THREADS_MAX);
@@ -30,19 +31,20 @@ export function noteTaken(state: CoherenceState, tid: number): Cover | null {
   const cover = state.toldOf.get(tid);
   if (cover === undefined) return null;
   state.toldOf.delete(tid);
-  if (cover.askers === null) return null;
-  cover.askers.delete(tid);
-  if (cover.askers.size > 0) return null;
-  cover.askers = null;
+  const { size } = cover;
+  if (size === null || size.askers === null) return null;
+  size.askers.delete(tid);
+  if (size.askers.size > 0) return null;
+  size.askers = null;
   return cover;
 }
 
 /** The inode's lock was free: no lseek(2) is under way. */
-export function noteNoAskers(cover: Cover): void {
-  cover.askers = null;
+export function noteNoAskers({ size }: Cover): void {
+  if (size !== null) size.askers = null;
 }
 
 /** A revoke must wait before it stores the sentinel. */
-export function mustSettle(cover: Cover): boolean {
-  return cover.late === "sets" || cover.askers !== null;
+export function mustSettle({ size }: Cover): boolean {
+  return size !== null && (size.late?.effect === "sets" || size.askers !== null);
 }

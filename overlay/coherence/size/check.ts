@@ -8,7 +8,8 @@
  * one that meets a repair older than the file's size.
  */
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
-import type { Cover, Inode, SizeEffect } from "../cover.ts";
+import { type Cover, type Inode, sizeOf } from "../cover.ts";
+import type { SizeEffect } from "../cover-parts.ts";
 import { inTime, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { CallerRepairs } from "./caller-repair.ts";
 import type { CallerThreads } from "../../caller/threads.ts";
@@ -89,12 +90,12 @@ export class SizeCheck implements KernelSizes {
   }
 
   locked(inode: Inode, call: Asking): void {
-    inode.cover.lockHolder = call;
+    sizeOf(inode.cover).lockHolder = call;
     this.#lock.wasFree(inode.cover);
   }
 
   mayBeSeek({ cover }: Inode): boolean {
-    return cover.lockHolder === null || cover.lockHolder.answered;
+    return cover.size === null || cover.size.lockHolder === null || cover.size.lockHolder.answered;
   }
 
   // --- changes
@@ -118,7 +119,7 @@ export class SizeCheck implements KernelSizes {
 
   /** Within the gate. */
   #begun(inode: Inode, change: SizeChange, waiter: Asking, read: () => MaybePromise<Sized>): MaybePromise<void> {
-    if (change === "truncates") inode.cover.truncating += 1;
+    if (change === "truncates") sizeOf(inode.cover).truncating += 1;
     if (needsKnown(inode, change)) return this.#makeKnown(inode, change, waiter, read);
   }
 
@@ -128,7 +129,7 @@ export class SizeCheck implements KernelSizes {
     while (needsKnown(inode, change) && !waiter.interrupted) {
       this.#end(cover, change);
       await this.tell(inode, waiter, read, () => {});
-      const unknown = cover.sizeDoubt;
+      const unknown = sizeOf(cover).doubt;
       await this.#gates.take(cover).begin(false);
       if (unknown) return;
     }
@@ -136,15 +137,16 @@ export class SizeCheck implements KernelSizes {
 
   made(inode: Inode, change: SizeChange): void {
     // A READ whose data were read before reads again.
-    inode.cover.sizeMark += 1;
+    sizeOf(inode.cover).mark += 1;
     if (holdsPages(change)) this.#gates.get(inode.cover)?.made();
   }
 
   end(inode: Inode, change: SizeChange, sure: boolean): void {
     const { cover } = inode;
     if (!sure) doubtSize(cover);
-    if (change === "truncates") cover.truncating -= 1;
-    if (cover.lockHolder?.answered === true) cover.lockHolder = null;
+    const size = sizeOf(cover);
+    if (change === "truncates") size.truncating -= 1;
+    if (size.lockHolder?.answered === true) size.lockHolder = null;
     this.#end(cover, change);
   }
 
@@ -159,9 +161,10 @@ export class SizeCheck implements KernelSizes {
   }
 
   unstable({ cover }: Inode): () => void {
-    cover.unstable += 1;
+    const size = sizeOf(cover);
+    size.unstable += 1;
     return () => {
-      cover.unstable -= 1;
+      size.unstable -= 1;
     };
   }
 
@@ -222,7 +225,7 @@ export class SizeCheck implements KernelSizes {
         }
         repaired = null;
         if (mustWait(cover, size)) await this.#lock.awaitOver(inode, ROUND_MS);
-        else if (cover.sizeDoubt) {
+        else if (sizeOf(cover).doubt) {
           repaired = this.own.latest(cover) ?? (await this.#repairAlone(inode, tries));
           if (repaired !== null && !(await inTime(repaired.over, REPAIR_MS))) tries = ROUNDS_MAX;
         }
@@ -232,7 +235,7 @@ export class SizeCheck implements KernelSizes {
 
   /** May that thread put the kernel's size right itself? */
   #mayRepair(cover: Cover, tid: number): boolean {
-    const plain = cover.sizeDoubt && cover.late === null && cover.phase === "idle" && !fillsPages(cover);
+    const plain = isPlainlyWrong(cover) && cover.phase === "idle" && !fillsPages(cover);
     return plain && this.own.mayRepair(cover, tid);
   }
 
@@ -242,7 +245,7 @@ export class SizeCheck implements KernelSizes {
    */
   async #repairAlone(inode: Inode, tries: number): Promise<Repair | null> {
     const { cover } = inode;
-    if (!fillsPages(cover) || cover.lockHolder?.answered === false || tries > STUCK_ROUNDS_MAX) return this.own.repair(inode);
+    if (!fillsPages(cover) || cover.size?.lockHolder?.answered === false || tries > STUCK_ROUNDS_MAX) return this.own.repair(inode);
     const release = await this.#lock.hold(inode, ROUND_MS);
     if (release === null) return null;
     // Others waited for the lock, too: one of them may have begun one.
@@ -256,12 +259,12 @@ export class SizeCheck implements KernelSizes {
     if (this.#mayCut(cover) && tries <= CUT_ROUNDS_MAX) return false;
     if (sizeKnown(cover)) return true;
     if (tries >= ROUNDS_MAX || repaired?.failed === true) return this.#giveUp();
-    const mark = cover.sizeMark;
+    const { late, mark } = sizeOf(cover);
     if (repaired?.mark === mark && judgeTold(cover, size, repaired.seen, mark)) return true;
     // After a revoke it is not: that need not be looked at.
-    if (tries === 0 && cover.sizeDoubt && cover.late === null && cover.phase === "idle") return false;
+    if (tries === 0 && isPlainlyWrong(cover) && cover.phase === "idle") return false;
     // A write(2) that was answered may still have to raise it.
-    const seen = await this.own.look(inode, size, size, cover.late === "raises" && !cover.lateHarms ? ROUND_MS : 0);
+    const seen = await this.own.look(inode, size, size, late?.effect === "raises" && !late.harms ? ROUND_MS : 0);
     if (seen === -E.EAGAIN) return false;
     return seen < 0 ? this.#giveUp() : judgeTold(cover, size, seen, mark);
   }
@@ -274,20 +277,21 @@ export class SizeCheck implements KernelSizes {
     const { cover } = inode;
     // Who waited for the lock, too, does it himself.
     if (cover.pins > 1) return undefined;
-    if (!cover.sizeDoubt || cover.lateHarms || fillsPages(cover) || this.own.latest(cover) !== undefined) return undefined;
+    if (cover.size?.doubt !== true || cover.size.late?.harms === true || fillsPages(cover) || this.own.latest(cover) !== undefined)
+      return undefined;
     return this.own.whileWaiting(cover, () => this.own.repair(inode).over);
   }
 
   mark(inode: Inode): number {
-    return inode.cover.sizeMark;
+    return sizeOf(inode.cover).mark;
   }
 
   // --- READs
 
   confirmEnd(inode: Inode, read: ShortRead, tries: number): MaybePromise<boolean> {
-    const { sizeDoubt, sizeMark } = inode.cover;
-    const plain = !sizeDoubt && !mayShrink(inode.cover) && !this.#mayCut(inode.cover) && !this.#isStale(inode.cover);
-    return plain ? sizeMark === read.mark : this.#confirm(inode, read, tries);
+    const { doubt, mark } = sizeOf(inode.cover);
+    const plain = !doubt && !mayShrink(inode.cover) && !this.#mayCut(inode.cover) && !this.#isStale(inode.cover);
+    return plain ? mark === read.mark : this.#confirm(inode, read, tries);
   }
 
   async #confirm(inode: Inode, read: ShortRead, tries: number): Promise<boolean> {
@@ -305,7 +309,7 @@ export class SizeCheck implements KernelSizes {
       // Nothing else sets it meanwhile.
       if (shrinks) return false;
       // In a revoke who makes the size unstable waits until that is over, and the revoke for the page of this READ.
-      const stuck = right === null && cover.unstable > 0 && cover.phase !== "idle";
+      const stuck = right === null && sizeOf(cover).unstable > 0 && cover.phase !== "idle";
       if (tries >= (stuck ? STUCK_ROUNDS_MAX : ROUNDS_MAX)) return this.#refuse();
       return fillsPages(cover) ? this.#confirmAlone(inode, read, right, tries) : (right ?? (await this.#repair(inode, read)));
     });
@@ -353,7 +357,7 @@ export class SizeCheck implements KernelSizes {
     if (seen === -E.EAGAIN) return false;
     if (seen < 0) return this.#giveUp();
     if (judgeSize(cover, end, exact, seen, mark)) return true;
-    return cover.sizeMark === mark && seen > end ? null : false;
+    return sizeOf(cover).mark === mark && seen > end ? null : false;
   }
 
   async seen(inode: Inode): Promise<number | null> {
@@ -375,6 +379,11 @@ export class SizeCheck implements KernelSizes {
   }
 }
 
+/** No reply is on its way that may put it right. */
+function isPlainlyWrong({ size }: Cover): boolean {
+  return size !== null && size.doubt && size.late === null;
+}
+
 function holdsPages(change: SizeChange): boolean {
   return change === "holds" || change === "truncates";
 }
@@ -386,5 +395,5 @@ function fillsPages(cover: Cover): boolean {
 
 /** With nobody but the caller about, no READ comes but from who opens the file now: that is held back (pages/append-end.ts). */
 function needsKnown({ cover, openCount }: Inode, change: SizeChange): boolean {
-  return change === "drops" && cover.sizeDoubt && openCount > 1;
+  return change === "drops" && cover.size?.doubt === true && openCount > 1;
 }

@@ -42,7 +42,8 @@
  *    told another size since ("mark"). This needs no doubt.
  * 5. A LOOKUP reply with the sentinel, installed late. Its version is older than that of the repair: the kernel drops it.
  */
-import type { Cover, SizeEffect } from "../cover.ts";
+import { type Cover, sizeOf } from "../cover.ts";
+import type { SizeEffect } from "../cover-parts.ts";
 import type { CoherenceState } from "../effect.ts";
 
 /** Threads with a late reply that are remembered; beyond, the oldest is: its next request then proves nothing. */
@@ -50,42 +51,41 @@ export const LATE_THREADS_MAX = 4096;
 
 /** The kernel may have, or get, a size that is not the file's. */
 export function doubtSize(cover: Cover): void {
-  cover.sizeDoubt = true;
-  cover.lateSeen = false;
-  cover.sizeLeast = -1;
-  cover.sizeMark += 1;
+  const size = sizeOf(cover);
+  size.doubt = true;
+  size.least = -1;
+  size.mark += 1;
+  if (size.late === null) return;
+  size.late.seen = false;
   // A revoke waits for the others.
-  if (cover.late !== null && cover.late !== "sets") cover.lateHarms = true;
+  if (size.late.effect !== "sets") size.late.harms = true;
 }
 
 /** A reply tells the kernel that size. */
-export function noteTold(cover: Cover, size: number): void {
+export function noteTold(cover: Cover, told: number): void {
+  const size = sizeOf(cover);
   // The kernel drops one that is older than its last change: so what is told is not what it has.
-  if (size < cover.sizeLeast) cover.sizeLeast = -1;
-  if (cover.sizeTold === size) return;
-  cover.sizeTold = size;
-  cover.sizeMark += 1;
+  if (told < size.least) size.least = -1;
+  if (size.told === told) return;
+  size.told = told;
+  size.mark += 1;
 }
 
 /** A request came for which the kernel holds the inode's lock: whoever held it before is done. */
-export function noteKernelLock(cover: Cover): void {
+export function noteKernelLock({ size }: Cover): void {
+  if (size === null || size.late === null) return;
   // What was seen before may have been seen before it did what harms.
-  if (cover.late !== null && cover.sizeDoubt) cover.sizeMark += 1;
-  cover.late = null;
-  cover.lateHarms = false;
-  cover.lateSeen = false;
+  if (size.doubt) size.mark += 1;
+  size.late = null;
 }
 
 /** Such a request is being answered; `tid`: the calling thread, 0 if it can not be seen from here; `end`: "raises" to that at most. */
 export function noteLateReply(state: CoherenceState, cover: Cover, tid: number, effect: SizeEffect, end: number): void {
+  const size = sizeOf(cover);
   // Most writes change what is there, and no size.
-  const nothing = effect === "raises" && end <= cover.sizeLeast && sizeKnown(cover);
-  if (effect === "sets") cover.sizeLeast = -1;
-  cover.late = effect;
-  cover.lateTid = tid;
-  cover.lateEnd = end;
-  cover.lateHarms = false;
-  cover.lateSeen = nothing;
+  const nothing = effect === "raises" && end <= size.least && sizeKnown(cover);
+  if (effect === "sets") size.least = -1;
+  size.late = { effect, tid, end, harms: false, seen: nothing };
   if (effect === "misplaced") doubtSize(cover);
   if (tid === 0) return;
   state.lateOf.set(tid, cover);
@@ -102,69 +102,72 @@ export function noteThread(state: CoherenceState, tid: number): Cover | null {
   if (cover === undefined) return null;
   state.lateOf.delete(tid);
   // Another thread's is later.
-  if (cover.lateTid !== tid) return null;
+  if (cover.size?.late?.tid !== tid) return null;
   noteKernelLock(cover);
   return cover;
 }
 
 /** A lock that is lowered to PR has to wait for that. */
-export function mustBeTaken(cover: Cover): boolean {
-  return cover.kind === "file" && cover.late !== null && !cover.lateSeen;
+export function mustBeTaken({ kind, size }: Cover): boolean {
+  return kind === "file" && size !== null && size.late !== null && !size.late.seen;
 }
 
 /** The kernel has the file's size, as far as what was answered goes. */
-export function sizeKnown(cover: Cover): boolean {
-  return !cover.sizeDoubt && (cover.late === null || cover.lateSeen);
+export function sizeKnown({ size }: Cover): boolean {
+  return size === null || (!size.doubt && (size.late === null || size.late.seen));
 }
 
 /**
- * May the kernel be told `size`, which is the file's? `seen`: the kernel's; `mark`: cover.sizeMark before the look. To be called in the turn in
- * which the answer is written, with no change under way (gate.ts).
+ * May the kernel be told `told`, which is the file's size? `seen`: the kernel's; `mark`: that of the cover's size before the look. To be called in the
+ * turn in which the answer is written, with no change under way (gate.ts).
  */
-export function judgeTold(cover: Cover, size: number, seen: number, mark: number): boolean {
-  if (seen !== size || cover.sizeMark !== mark) return false;
-  if (mustWait(cover, size)) return true;
-  if (cover.late !== null) cover.lateSeen = true;
+export function judgeTold(cover: Cover, told: number, seen: number, mark: number): boolean {
+  const size = sizeOf(cover);
+  if (seen !== told || size.mark !== mark) return false;
+  if (mustWait(cover, told)) return true;
+  if (size.late !== null) size.late.seen = true;
   // In a revoke the sentinel may be stored any moment.
   if (cover.phase === "idle") {
-    cover.sizeDoubt = false;
-    cover.sizeLeast = size;
+    size.doubt = false;
+    size.least = told;
   }
   return true;
 }
 
 /** With EX held and nothing under way: a look found the kernel's size to be `seen`, so the late reply that raises it to no more than that changes nothing. */
-export function noteRaised(cover: Cover, seen: number): boolean {
-  if (cover.late !== "raises" || cover.lateEnd > seen) return false;
-  cover.lateSeen = true;
-  if (!cover.sizeDoubt) cover.sizeLeast = cover.lateEnd;
+export function noteRaised({ size }: Cover, seen: number): boolean {
+  if (size === null || size.late?.effect !== "raises" || size.late.end > seen) return false;
+  size.late.seen = true;
+  if (!size.doubt) size.least = size.late.end;
   return true;
 }
 
 /** A late reply that harms has to be over before anything else; one that raises the size to no more than the file's does not. */
-export function mustWait(cover: Cover, size: number): boolean {
-  return cover.sizeDoubt && cover.late !== null && cover.lateHarms && cover.lateEnd > size;
+export function mustWait({ size }: Cover, end: number): boolean {
+  return size !== null && size.doubt && size.late !== null && size.late.harms && size.late.end > end;
 }
 
 /** A truncation is being made, or the reply to one may not be taken yet: the kernel's size may be larger than the file's for a moment more. */
-export function mayShrink(cover: Cover): boolean {
-  return cover.truncating > 0 || (cover.late === "sets" && !cover.lateSeen);
+export function mayShrink({ size }: Cover): boolean {
+  return size !== null && (size.truncating > 0 || (size.late?.effect === "sets" && !size.late.seen));
 }
 
 /**
- * May a READ be answered whose data end at `end`? `exact`: the file does there too. `seen`: the kernel's size; `mark`: cover.sizeMark when the
- * data were asked for. To be called in the turn in which the answer is written, and the look is then as good as one made now: what
+ * May a READ be answered whose data end at `end`? `exact`: the file does there too. `seen`: the kernel's size; `mark`: that of the cover's size when
+ * the data were asked for. To be called in the turn in which the answer is written, and the look is then as good as one made now: what
  * the server does it does in turns, and what changes the size is of its doing, or late.
  */
 export function judgeSize(cover: Cover, end: number, exact: boolean, seen: number, mark: number): boolean {
-  if (cover.sizeMark !== mark) return false;
-  if (!cover.sizeDoubt && !mayShrink(cover)) return true;
+  const size = sizeOf(cover);
+  if (size.mark !== mark) return false;
+  if (!size.doubt && !mayShrink(cover)) return true;
   if (mustWait(cover, end) || seen > end) return false;
-  if (cover.late === "sets" && cover.truncating === 0 && seen === cover.lateEnd) cover.lateSeen = true;
+  const { late } = size;
+  if (late?.effect === "sets" && size.truncating === 0 && seen === late.end) late.seen = true;
   // In a revoke the sentinel may be stored any moment.
   if (exact && seen === end && cover.phase === "idle") {
-    cover.sizeDoubt = false;
-    if (cover.late === null) cover.sizeLeast = end;
+    size.doubt = false;
+    if (late === null) size.least = end;
   }
   return true;
 }

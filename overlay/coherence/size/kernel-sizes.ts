@@ -1,5 +1,6 @@
 /** What the op layer tells and asks about the size that the kernel has for a file (hazard F5); check.ts does it, doubt.ts says why. */
-import type { Inode, SizeEffect } from "../cover.ts";
+import type { Inode } from "../cover.ts";
+import type { SizeEffect } from "../cover-parts.ts";
 import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 
 /** api.ts, Coherence.sizes. */

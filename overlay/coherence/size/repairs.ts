@@ -12,7 +12,7 @@ export interface Repair {
   failed: boolean;
   /** The thread is back. */
   over: Promise<void>;
-  /** The kernel's size then, and cover.sizeMark when it was told; -1: none. */
+  /** The kernel's size then, and SizeState.mark when it was told; -1: none. */
   seen: number;
   mark: number;
 }

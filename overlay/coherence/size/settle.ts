@@ -42,9 +42,11 @@ export class Settling {
       this.counts.sizesUnknown += 1;
       // Not once more in the next round.
       noteNoAskers(cover);
-      cover.lateHarms = cover.late !== null;
-      if (cover.late === "sets") cover.late = "misplaced";
-      cover.lateEnd = Number.POSITIVE_INFINITY;
+      const late = cover.size?.late ?? null;
+      if (late === null) return;
+      late.harms = true;
+      if (late.effect === "sets") late.effect = "misplaced";
+      late.end = Number.POSITIVE_INFINITY;
       return;
     }
   }
@@ -56,8 +58,9 @@ export class Settling {
     this.#threads.forgetEnded(cover);
     // Its older reply might be taken after the look.
     await this.#gates.get(cover)?.quiet();
-    if (cover.late === "raises") {
-      const seen = await this.#threads.look(inode, cover.lateEnd, Number.POSITIVE_INFINITY, RAISED_WAIT_MS);
+    const late = cover.size?.late;
+    if (late?.effect === "raises") {
+      const seen = await this.#threads.look(inode, late.end, Number.POSITIVE_INFINITY, RAISED_WAIT_MS);
       if (noteRaised(cover, seen)) return;
     }
     while (mustBeTaken(cover) && !(await this.#lock.awaitOver(inode, LATE_WAIT_MS))) {

@@ -8,7 +8,7 @@
  * of the READ or GETATTR waiting here covers it, in a revoke too; once none waits, it is refused.
  */
 import { E } from "../../../dlmd/base/errno.ts";
-import { type Cover, type Inode, ROOT_FUSE_NODEID } from "../cover.ts";
+import { type Cover, type Inode, ROOT_FUSE_NODEID, sizeOf } from "../cover.ts";
 import type { CallerRepairs } from "./caller-repair.ts";
 import type { CallerThreads } from "../../caller/threads.ts";
 import type { CoherenceState } from "../effect.ts";
@@ -124,8 +124,9 @@ export class SizeThreads implements OwnRequests {
 
   /** A thread that has ended has taken what it was answered. (One that is asleep may have been stopped before it did.) */
   forgetEnded(cover: Cover): void {
-    if (cover.late === null || cover.lateTid === 0 || !this.#threads.hasEnded(cover.lateTid)) return;
-    if (noteThread(this.#state, cover.lateTid) !== null) this.#lock.tellOver(cover);
+    const tid = cover.size?.late?.tid ?? 0;
+    if (tid === 0 || !this.#threads.hasEnded(tid)) return;
+    if (noteThread(this.#state, tid) !== null) this.#lock.tellOver(cover);
   }
 
   // --- requests of our own threads
@@ -146,7 +147,7 @@ export class SizeThreads implements OwnRequests {
     await gate.tellRefresh();
     try {
       await work();
-      if (repair !== undefined && this.#repairs.asker(cover) === repair) repair.mark = cover.sizeMark;
+      if (repair !== undefined && this.#repairs.asker(cover) === repair) repair.mark = sizeOf(cover).mark;
     } finally {
       gate.told();
       this.#gates.release(cover, gate);

@@ -6,6 +6,8 @@ import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 import { droppedOrHeld } from "../../../overlay/coherence/pages/held-page.ts";
 import { Invalidation, type KernelCaches } from "../../../overlay/coherence/kernel/revoke-round.ts";
 import { tellName, validName } from "../../../overlay/coherence/names/names.ts";
+import { Revoke } from "../../../overlay/coherence/cover-parts.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 
 describe("a round for a file", () => {
   const id = { ino: 4, generation: 1 };
@@ -15,6 +17,7 @@ describe("a round for a file", () => {
     asked.push(what);
     return Promise.resolve([0]);
   };
+  const gate = { shut: (): boolean => false };
   const caches: KernelCaches = {
     invalidatePages: () => answer("pages"),
     invalidateMany: () => ({ write: () => Promise.resolve(0), begun: () => 0, refused: () => [] }),
@@ -25,7 +28,7 @@ describe("a round for a file", () => {
     },
     retrieved: () => undefined,
     raiseSize: () => answer("raise"),
-    invalidatePagesAndSize: () => ({ gate: { shut: () => false }, results: answer("pages and size") }),
+    invalidatePagesAndSize: () => ({ gate, results: answer("pages and size") }),
     invalidateAttributes: () => answer("attributes"),
     invalidateAttributesNow: () => {
       asked.push("attributes now");
@@ -40,17 +43,18 @@ describe("a round for a file", () => {
   cover.inode = { fuseNodeid: 9, id, key: "4.1", kind: "file", nlookup: 1, openCount: 1, mappableCount: 0, cover };
 
   it("stores the sentinel behind the pages where nobody has passed", async () => {
+    cover.revoke = new Revoke(Mode.NL);
     expect(await invalidation.round(cover, { what: "pages-and-size", except: [] })).toEqual({ missed: false, cut: false });
     expect(asked.splice(0)).toEqual(["pages and size"]);
-    expect(cover.gate).not.toBeNull();
+    expect(cover.revoke?.gate).toBe(gate);
   });
 
   it("never begins to store it while somebody who has passed is not answered: the round is cut", async () => {
-    cover.gate = null;
+    cover.revoke = new Revoke(Mode.NL);
     cover.pins = 1;
     expect(await invalidation.round(cover, { what: "pages-and-size", except: [] })).toEqual({ missed: false, cut: true });
     expect(asked.splice(0)).toEqual(["pages"]);
-    expect(cover.gate).toBeNull();
+    expect(cover.revoke?.gate).toBeNull();
     cover.pins = 0;
   });
 

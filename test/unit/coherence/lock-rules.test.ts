@@ -1,7 +1,7 @@
 /** Rules of the lock cache and the revoke, one by one, each as `npm run mutations` breaks it. */
 import { beforeEach, describe, expect, it } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { Cover, type Inode, type PinWaiter } from "../../../overlay/coherence/cover.ts";
+import { Cover, type Inode, type PinWaiter, revokeOf, sizeOf } from "../../../overlay/coherence/cover.ts";
 import { CoherenceState, type Effect } from "../../../overlay/coherence/effect.ts";
 import {
   addWaiter,
@@ -78,7 +78,7 @@ describe("hazard F1: an invalidation that is repeated", () => {
     handleBast(state, file, Mode.EX, 0);
     const delays: number[] = [];
     for (const round of [2, 3, 4, 5, 6, 40]) {
-      file.round = round;
+      revokeOf(file).round = round;
       effects();
       addWaiter(state, file, waiter(Mode.PR, true), 0);
       for (const effect of effects()) if (effect.do === "timer") delays.push(effect.delayMs);
@@ -109,7 +109,7 @@ it("hazard F5: after the sentinel was stored the kernel's size is in doubt; wher
   const [taken, lowered] = [holding(Mode.EX), holding(Mode.EX)];
   handleBast(state, taken, Mode.EX, 0);
   handleBast(state, lowered, Mode.PR, 0);
-  expect([taken.sizeDoubt, lowered.sizeDoubt]).toEqual([true, false]);
+  expect([sizeOf(taken).doubt, sizeOf(lowered).doubt]).toEqual([true, false]);
 });
 
 it("hazard F13: two locks are taken in the one order, whichever the caller names first", () => {

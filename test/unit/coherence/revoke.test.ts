@@ -2,7 +2,7 @@ import { beforeEach, describe, expect, it } from "vitest";
 import { LockFlag } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { enterUnregistered, registerAll } from "../../../overlay/coherence/lock/new-inodes.ts";
-import { Cover, type InodeKind, type PinWaiter } from "../../../overlay/coherence/cover.ts";
+import { Cover, type InodeKind, type PinWaiter, revokeOf, sizeOf } from "../../../overlay/coherence/cover.ts";
 import { CoherenceState, type Effect } from "../../../overlay/coherence/effect.ts";
 import {
   addWaiter,
@@ -174,7 +174,7 @@ describe("the revoke", () => {
 
   it("F5: gives EX down to PR when the kernel has taken what was answered: pages stay, and whoever reads them looks at its size", () => {
     const file = holding("file", Mode.EX);
-    file.late = "raises";
+    sizeOf(file).late = { effect: "raises", tid: 0, end: 0, harms: false, seen: false };
     handleBast(state, file, Mode.PR, 0);
     expect(effects()).toMatchObject([{ do: "invalidate", plan: { what: "late" } }]);
     handleInvalidated(state, file, false, 0);
@@ -218,7 +218,7 @@ describe("the revoke", () => {
     effects();
     handleInvalidated(state, file, false, 0);
     effects();
-    expect(file.round).toBe(2);
+    expect(file.revoke?.round).toBe(2);
     const late = waiter(Mode.PR, true);
     addWaiter(state, file, late, 0);
     expect(effects()).toMatchObject([{ do: "timer", purpose: "pass", delayMs: 1 }]);
@@ -232,7 +232,7 @@ describe("the revoke", () => {
     handleBast(state, file, Mode.EX, 0);
     for (const round of [1, 2]) {
       expect(effects()).toMatchObject([{ do: "invalidate", plan: { what: "pages-and-size", except: [] } }]);
-      expect(file.round).toBe(round);
+      expect(file.revoke?.round).toBe(round);
       addWaiter(state, file, read(0), 0);
       if (round === 2) handleTimer(state, file, 0);
       unpinData(state, file, 0);
@@ -325,7 +325,7 @@ describe("the revoke", () => {
     const delays = [2, 3, 4, 5, 6, 7].map((round) => {
       const file = holding("file", Mode.PR);
       handleBast(state, file, Mode.EX, 0);
-      file.round = round;
+      revokeOf(file).round = round;
       effects();
       addWaiter(state, file, waiter(Mode.PR, true), 0);
       const [timer] = effects();
@@ -340,7 +340,7 @@ describe("the revoke", () => {
   ])("F1: goes around the pages of HELD_BACK_MAX READs at most: of %i, around %i", (reads, pages) => {
     const file = holding("file", Mode.PR);
     handleBast(state, file, Mode.EX, 0);
-    file.round = 2;
+    revokeOf(file).round = 2;
     for (let at = 0; at < reads; at += 1) {
       addWaiter(state, file, { ...waiter(Mode.PR, true), pages: { from: at * 4096, to: (at + 1) * 4096 } }, 0);
     }

@@ -7,7 +7,7 @@ import { E } from "../../../dlmd/base/errno.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { KernelCaches } from "../../../overlay/coherence/kernel/revoke-round.ts";
 import type { CoherenceShell } from "../../../overlay/coherence/shell.ts";
-import type { Inode } from "../../../overlay/coherence/cover.ts";
+import { type Inode, sizeOf } from "../../../overlay/coherence/cover.ts";
 import { inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
 
 describe("the shell", () => {
@@ -110,7 +110,7 @@ describe("the shell", () => {
     for (const inode of [dir, file]) await shell.operations.pin(inode, Mode.PR, { interrupted: false, onInterrupt: null });
     const name = Buffer.from("name");
     expect(shell.operations.names.tellEntry(dir, name, file)).toBe(true);
-    file.cover.sizeDoubt = false;
+    sizeOf(file.cover).doubt = false;
     const before = {
       changes: shell.operations.changes,
       grants: shell.operations.grants,

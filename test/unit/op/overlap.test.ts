@@ -6,6 +6,8 @@ import { O_DIRECT } from "../../../overlay/op/linux.ts";
 import { beginRead, dropReread, endRead, REREADS_MAX } from "../../../overlay/coherence/pages/overlap.ts";
 import { WriteBack } from "../../../overlay/coherence/pages/write-order.ts";
 import { Workbench } from "./workbench.ts";
+import { Revoke } from "../../../overlay/coherence/cover-parts.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 
 function requests(bench: Workbench, { fh }: OpenFile, bytes = 10) {
   const common = { fuseNodeid: bench.file.fuseNodeid, fh, lockOwner: 0n };
@@ -323,11 +325,11 @@ describe("a WRITE through a page cache", () => {
     await read(0, READER);
     // A round begins.
     cover.sweeps += 1;
-    cover.notifying = true;
+    cover.revoke = Object.assign(new Revoke(Mode.NL), { notifying: true });
     await read(4096, READER);
     await write(0, WRITER);
     expect(drops(bench).slice(2)).toEqual(["dropHeldPage 20.1 0 of 43", "reply"]);
-    cover.notifying = false;
+    cover.revoke = null;
     cover.sweeps += 1;
     await read(8192, READER);
     await write(4096, WRITER);

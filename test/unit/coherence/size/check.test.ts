@@ -2,6 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { E } from "../../../../dlmd/base/errno.ts";
 import { bench, caller, OWN_THREAD, READER, soon, tell, WRITER } from "./size-lab.ts";
+import { sizeOf } from "../../../../overlay/coherence/cover.ts";
 
 const { EAGAIN, ESTALE } = E;
 
@@ -147,7 +148,7 @@ describe("a change of the size", () => {
     check.toldSentinel(inode);
     await check.begin(inode, "drops", caller, () => ({ ...file }));
     expect(done).toEqual(["repair to 100", "repaired"]);
-    expect(inode.cover.sizeDoubt).toBe(false);
+    expect(sizeOf(inode.cover).doubt).toBe(false);
     check.end(inode, "drops", true);
     const alone = bench(1 << 30);
     alone.check.toldSentinel(alone.inode);
@@ -169,16 +170,16 @@ describe("a change of the size", () => {
     );
     const begun = check.begin(inode, "truncates", caller, () => ({ ...file }));
     await soon();
-    expect(inode.cover.truncating).toBe(0);
+    expect(sizeOf(inode.cover).truncating).toBe(0);
     read({ size: 100 });
     await begun;
-    expect(inode.cover.truncating).toBe(1);
+    expect(sizeOf(inode.cover).truncating).toBe(1);
     check.made(inode, "truncates");
     check.end(inode, "truncates", true);
     await told;
-    expect(inode.cover.truncating).toBe(0);
+    expect(sizeOf(inode.cover).truncating).toBe(0);
     expect(check.begin(inode, "truncates", caller, () => ({ ...file }))).toBeUndefined();
-    expect(inode.cover.truncating).toBe(1);
+    expect(sizeOf(inode.cover).truncating).toBe(1);
   });
 
   it("of which nobody knows what it did leaves the size in doubt", async () => {

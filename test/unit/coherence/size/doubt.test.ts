@@ -1,6 +1,6 @@
 /** Hazard F5: no READ may be answered while the kernel's size would show its reader zeros. */
 import { describe, expect, it } from "vitest";
-import { Cover } from "../../../../overlay/coherence/cover.ts";
+import { Cover, sizeOf } from "../../../../overlay/coherence/cover.ts";
 import { CoherenceState } from "../../../../overlay/coherence/effect.ts";
 import {
   doubtSize,
@@ -66,32 +66,32 @@ describe("doubt", () => {
   it("ends with a look that shows the true size under the lock, and only then", () => {
     const cover = coverOf();
     doubtSize(cover);
-    const mark = cover.sizeMark;
+    const mark = sizeOf(cover).mark;
     expect(judgeSize(cover, 100, true, 101, mark)).toBe(false);
     expect(judgeSize(cover, 100, false, 40, mark)).toBe(true);
-    expect(cover.sizeDoubt).toBe(true);
+    expect(sizeOf(cover).doubt).toBe(true);
     cover.phase = "invalidating";
     expect(judgeSize(cover, 100, true, 100, mark)).toBe(true);
-    expect(cover.sizeDoubt).toBe(true);
+    expect(sizeOf(cover).doubt).toBe(true);
     cover.phase = "idle";
     expect(judgeSize(cover, 100, true, 100, mark)).toBe(true);
-    expect(cover.sizeDoubt).toBe(false);
+    expect(sizeOf(cover).doubt).toBe(false);
   });
 
   it("a look that something came after counts for nothing", () => {
     const cover = coverOf();
     doubtSize(cover);
-    const mark = cover.sizeMark;
+    const mark = sizeOf(cover).mark;
     doubtSize(cover);
     expect(judgeSize(cover, 100, true, 100, mark)).toBe(false);
   });
 
   it("a READ whose data are older than what the kernel was told is read again, in doubt or not", () => {
     const cover = coverOf();
-    const mark = cover.sizeMark;
+    const mark = sizeOf(cover).mark;
     noteTold(cover, 100);
     expect(judgeSize(cover, 90, true, 100, mark)).toBe(false);
-    const later = cover.sizeMark;
+    const later = sizeOf(cover).mark;
     noteTold(cover, 100);
     expect(judgeSize(cover, 100, true, 100, later)).toBe(true);
   });
@@ -128,7 +128,7 @@ describe("a late reply", () => {
     noteThread(state, 7);
     noteLateReply(state, cover, 7, "raises", 100);
     expect(mustBeTaken(cover)).toBe(true);
-    expect(judgeTold(cover, 100, 100, cover.sizeMark)).toBe(true);
+    expect(judgeTold(cover, 100, 100, sizeOf(cover).mark)).toBe(true);
     noteLateReply(state, cover, 7, "raises", 101);
     expect(mustBeTaken(cover)).toBe(true);
     expect([noteRaised(cover, 100), mustBeTaken(cover)]).toEqual([false, true]);
@@ -163,18 +163,18 @@ describe("a late reply", () => {
     expect(noteThread(state, 7)).toBe(byThread);
     noteKernelLock(byLock);
     expect([mustWait(byThread, 50), mustWait(byLock, 50)]).toEqual([false, false]);
-    expect(byThread.sizeDoubt).toBe(true);
+    expect(sizeOf(byThread).doubt).toBe(true);
   });
 
   it("that harmed is over, and what was seen before counts for nothing", () => {
     const state = new CoherenceState();
     const cover = coverOf();
     noteLateReply(state, cover, 7, "misplaced", Number.POSITIVE_INFINITY);
-    const mark = cover.sizeMark;
+    const mark = sizeOf(cover).mark;
     noteThread(state, 7);
     expect(judgeTold(cover, 100, 100, mark)).toBe(false);
     expect(judgeSize(cover, 100, true, 100, mark)).toBe(false);
-    expect(cover.sizeDoubt).toBe(true);
+    expect(sizeOf(cover).doubt).toBe(true);
   });
 
   it("is not proved over by the thread that had one before", () => {
@@ -183,9 +183,9 @@ describe("a late reply", () => {
     noteLateReply(state, cover, 7, "raises", 100);
     noteLateReply(state, cover, 8, "misplaced", Number.POSITIVE_INFINITY);
     expect(noteThread(state, 7)).toBeNull();
-    expect(cover.late).toBe("misplaced");
+    expect(cover.size?.late?.effect).toBe("misplaced");
     expect(noteThread(state, 8)).toBe(cover);
-    expect(cover.late).toBeNull();
+    expect(cover.size?.late).toBeNull();
   });
 
   it("of a thread that was forgotten among many is proved by the inode's lock only", () => {

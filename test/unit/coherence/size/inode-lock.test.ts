@@ -1,7 +1,8 @@
 /** The kernel's lock of an inode, taken by threads of our own: size/kernel-rwsem.ts. */
 import { describe, expect, it } from "vitest";
-import { Cover, type Inode } from "../../../../overlay/coherence/cover.ts";
+import { Cover, type Inode, sizeOf } from "../../../../overlay/coherence/cover.ts";
 import { KernelRwsem } from "../../../../overlay/coherence/size/kernel-rwsem.ts";
+import type { LateReply } from "../../../../overlay/coherence/cover-parts.ts";
 
 const OWN_THREAD = 77;
 const soon = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
@@ -34,6 +35,8 @@ function bench(): {
   });
   return { lock, inode, done, kernel };
 }
+
+const LATE: LateReply = { effect: "misplaced", tid: 0, end: 0, harms: false, seen: false };
 
 describe("the inode's lock", () => {
   it("is ours until all who hold it here have let go", async () => {
@@ -72,12 +75,12 @@ describe("the inode's lock", () => {
 
   it("proves by coming that a late reply is over, held or not", async () => {
     const { lock, inode } = bench();
-    inode.cover.late = "misplaced";
+    sizeOf(inode.cover).late = { ...LATE };
     expect(await lock.awaitOver(inode, 1000)).toBe(true);
-    expect(inode.cover.late).toBeNull();
-    inode.cover.late = "misplaced";
+    expect(inode.cover.size?.late).toBeNull();
+    sizeOf(inode.cover).late = { ...LATE };
     const release = await lock.hold(inode, 1000);
-    expect(inode.cover.late).toBeNull();
+    expect(inode.cover.size?.late).toBeNull();
     release?.();
   });
 

@@ -21,7 +21,7 @@ describe("a revoke", () => {
       let over = false;
       const waited = (target === Mode.NL ? check.revoke.settle(inode) : check.revoke.taken(inode)).then(() => (over = true));
       await vi.advanceTimersByTimeAsync(2000);
-      expect([over, inode.cover.late, check.counts.sizesUnknown]).toEqual([false, effect, 0]);
+      expect([over, inode.cover.size?.late?.effect, check.counts.sizesUnknown]).toEqual([false, effect, 0]);
       kernel.lapsed = false;
       await vi.advanceTimersByTimeAsync(500);
       await waited;

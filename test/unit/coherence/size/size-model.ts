@@ -7,7 +7,7 @@
  *
  * Left out, because nothing can be done about it: a reader that is stopped between finding its page and looking at the size.
  */
-import { Cover } from "../../../../overlay/coherence/cover.ts";
+import { Cover, sizeOf } from "../../../../overlay/coherence/cover.ts";
 import { CoherenceState } from "../../../../overlay/coherence/effect.ts";
 import {
   doubtSize,
@@ -191,13 +191,13 @@ export class SizeModel {
     const { reader, look } = this.#teller ?? {};
     if (this.#teller === null || reader === undefined) return;
     if (look === null || look === undefined) {
-      this.#teller.look = { size: this.#end, seen: this.#size, mark: this.#cover.sizeMark };
+      this.#teller.look = { size: this.#end, seen: this.#size, mark: sizeOf(this.#cover).mark };
       return;
     }
     this.#teller = null;
     if (judgeTold(this.#cover, look.size, look.seen, look.mark)) this.#answerGetattr(reader);
     else if (mustWait(this.#cover, look.size)) this.#wantOwnLock();
-    else if (this.#cover.sizeDoubt) this.#startRefresh();
+    else if (sizeOf(this.#cover).doubt) this.#startRefresh();
   }
 
   #startRefresh(): void {
@@ -238,7 +238,7 @@ export class SizeModel {
     } else if (appender.at === "asked" && this.#held && this.#teller === null) {
       if (this.#options.keepOut && this.#refresh !== null) return;
       steps.push(() => {
-        if (this.#options.keepOut && this.#cover.sizeDoubt) this.#makeKnown();
+        if (this.#options.keepOut && sizeOf(this.#cover).doubt) this.#makeKnown();
         else appender.at = "begun";
       });
     } else if (appender.at === "begun") {
@@ -272,8 +272,8 @@ export class SizeModel {
 
   /** Before a change that drops pages (size/check.ts, begin). */
   #makeKnown(): void {
-    const mark = this.#cover.sizeMark;
-    if (judgeTold(this.#cover, this.#end, this.#size, mark) && !this.#cover.sizeDoubt) return;
+    const mark = sizeOf(this.#cover).mark;
+    if (judgeTold(this.#cover, this.#end, this.#size, mark) && !sizeOf(this.#cover).doubt) return;
     this.#startRefresh();
   }
 
@@ -310,7 +310,7 @@ export class SizeModel {
       else if (this.#options.waitLate && mustWait(this.#cover, this.#end)) {
         this.#wantOwnLock();
       } else {
-        read.look = { end: this.#end, seen: this.#size, mark: this.#cover.sizeMark };
+        read.look = { end: this.#end, seen: this.#size, mark: sizeOf(this.#cover).mark };
       }
       return;
     }

@@ -1,6 +1,6 @@
 /** Repairs of the kernel's size, by a program's thread and by our own. */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import type { Cover, Inode } from "../../../../overlay/coherence/cover.ts";
+import { type Cover, type Inode, sizeOf } from "../../../../overlay/coherence/cover.ts";
 import type { SizeCheck } from "../../../../overlay/coherence/size/check.ts";
 import { ASLEEP, bench, caller, READER, soon, WRITER } from "./size-lab.ts";
 
@@ -80,7 +80,10 @@ describe("a repair by the thread that asks", () => {
       (cover: Cover): unknown =>
         (cover.token = { state: "held", unregistered: false, users: 1, wanted: false, mapped: false, waiters: [] }),
     ],
-    ["while a late reply may still change the size", (cover: Cover): unknown => (cover.late = "sets")],
+    [
+      "while a late reply may still change the size",
+      (cover: Cover): unknown => (sizeOf(cover).late = { effect: "sets", tid: 0, end: 0, harms: false, seen: false }),
+    ],
   ])("is not made %s", async (_when, make) => {
     const { check, inode, file, done } = bench(1 << 30);
     check.toldSentinel(inode);

@@ -1,0 +1,99 @@
+/**
+ * The parts of a cover that belong to one room each, and that most covers do not need: null until that room does. Pure data.
+ * (What a directory was told of its names is in cover.ts, because it leads to other covers.)
+ */
+import { Mode } from "../../dlmd/wire/mode.ts";
+
+/**
+ * What the end of a call that was answered does to the kernel's size (size/doubt.ts). "raises": to the end of what was written. "misplaced": the same,
+ * but that is not the file's true end. "sets": whatever the reply said.
+ */
+export type SizeEffect = "raises" | "misplaced" | "sets";
+
+/** A reply that changes the kernel's size, answered, and perhaps not taken yet by its thread. */
+export interface LateReply {
+  effect: SizeEffect;
+  /** Whose it is; 0: of a thread that can not be seen from here. */
+  readonly tid: number;
+  /** Where it raises the size to, or what it sets it to. */
+  end: number;
+  /** What it will make of the size may not be what the size should be. */
+  harms: boolean;
+  /** The kernel's size was seen to be what it should be, whether that reply was taken or not. */
+  seen: boolean;
+}
+
+/** The room size/: what is known of the kernel's size of a file. */
+export class SizeState {
+  /** It may be wrong (size/doubt.ts) ... */
+  doubt = false;
+  /** ... and that reply may make it so; null: none. */
+  late: LateReply | null = null;
+  /** Raised by whatever may make it wrong, or larger than a READ under way knows. */
+  mark = 0;
+  /** The size that the kernel was last told; -1: none. */
+  told = -1;
+  /** While the kernel's size is known, it is at least that; -1: not known to be anything. */
+  least = -1;
+  /** Calls that wait for the lock, and until they are answered the kernel takes no size (size/kernel-sizes.ts, unstable). */
+  unstable = 0;
+  /** Changes of the size under way that may make it smaller (size/kernel-sizes.ts, SizeChange). */
+  truncating = 0;
+  /** Threads whose replies with a size may not have been taken yet (size/asked.ts); null: none. */
+  askers: Set<number> | null = null;
+  /** The last request that came with the kernel's lock of the inode, if it is not answered. */
+  lockHolder: { readonly answered: boolean } | null = null;
+
+  /**
+   * V8 gives each object a box of 16 bytes for a property that in one of them was a number and no small integer; but only where it is one if there was
+   * null in it before. A size may be large: so the first of all, which stands for nothing, has null there. It is kept, because its shape would go with it.
+   */
+  static readonly first: unknown = Object.assign(new SizeState(), { told: null, least: null });
+}
+
+/** Between the notifications of a revoke, and the data requests that pass during it. */
+export interface RevokeGate {
+  /** The sentinel will not be stored in this round. False: it is being stored just now. */
+  shut(): boolean;
+}
+
+/** The room lock/: a revoke under way (lock/revoke.ts). */
+export class Revoke {
+  /** Where it ends. */
+  readonly target: Mode;
+  /** Invalidation rounds, and data requests answered during the present one. */
+  round = 0;
+  answered = 0;
+  /** A notification is being written. */
+  notifying = false;
+  /** Times that the kernel did not find an inode that it must still get (hazard F4). */
+  misses = 0;
+  /** What cuts the notifications short before the sentinel; null: none are being written. */
+  gate: RevokeGate | null = null;
+
+  constructor(target: Mode) {
+    this.target = target;
+  }
+}
+
+/** An open that waits for the write token. */
+export type TokenWaiter = (result: "cached" | "direct") => void;
+
+export type TokenState = "none" | "asking" | "held";
+
+/** The right to have a page cache with write access: at most one node per file (write-token.ts). */
+export class WriteToken {
+  state: TokenState;
+  /** Held, but dlmd does not know yet: the file was created here (new-inodes.ts). */
+  unregistered: boolean;
+  users = 0;
+  wanted = false;
+  /** A WRITE from a shared mapping was seen since the last close (hazard F9). */
+  mapped = false;
+  waiters: TokenWaiter[] = [];
+
+  constructor(born = false) {
+    this.state = born ? "held" : "none";
+    this.unregistered = born;
+  }
+}
