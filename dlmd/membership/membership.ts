@@ -357,6 +357,8 @@ export class Membership {
     switch (message.kind) {
       case "propose":
         if (this.leaving) return;
+        // It takes part: it answers nobody else's proposal because it has promised its own.
+        peer.unanswered = 0;
         if (peer.heartbeat !== null && this.#outdated(peer.heartbeat))
           return this.#evict(peer, message.incarnation, this.#agreement.seen.id);
         return this.#agreement.receivePropose(message, nowMs);

@@ -72,7 +72,9 @@ export function needOf(situation: Situation, desired: readonly Member[], nowMs: 
   if (desired.length > view.members.length) return { why: "nodes join", delayMs: all ? 0 : joinDelayMs(situation, desired, nowMs) };
   if (situation.stopped) return { why: "a promised view did not come", delayMs: 0 };
   const age = nowMs - view.installedMs;
-  if (view.quorum.configVersion < basis.version && age > brokenShare * timeoutMs) return { why: "votes changed", delayMs: 0 };
+  // It reaches all of them within moments, and each who has it before the others is the first in order (rankOf).
+  const delayMs = joinShare * timeoutMs;
+  if (view.quorum.configVersion < basis.version && age > brokenShare * timeoutMs) return { why: "votes changed", delayMs };
   for (const member of view.members) {
     const heartbeat = detector.peers.get(member.nodeid)?.heartbeat ?? null;
     if (heartbeat === null) continue;

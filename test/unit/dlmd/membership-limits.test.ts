@@ -80,6 +80,11 @@ class Lone {
     this.membership.heartbeat({ message, heardMs: this.nowMs, ackedMs: this.nowMs }, this.nowMs);
   }
 
+  /** In the next turn. */
+  comes(message: Extract<Datagram, { kind: "propose" }>): void {
+    this.#done.push(() => this.membership.receive(message, this.nowMs));
+  }
+
   /** Node 2 answers proposals from now on. */
   withNode2(): void {
     const from = { from: 2, incarnation: incarnationOf(2) };
@@ -121,6 +126,27 @@ describe("a view is proposed", () => {
     const waitedMs = (lone.proposals[0]?.at ?? 0) - at;
     expect(waitedMs).toBeGreaterThanOrEqual(100);
     expect(waitedMs).toBeLessThanOrEqual(200);
+  });
+
+  it("with a member that proposes one itself each time, and so answers none: it is not one that takes part in nothing", () => {
+    const asked = (collides: boolean): number[] => {
+      const lone = new Lone(2);
+      const from = { from: 2, incarnation: incarnationOf(2) };
+      lone.membership.linkUp(2, from.incarnation);
+      const times: number[] = [];
+      lone.answers = (to, message) => {
+        if (to !== 2 || message.kind !== "propose") return;
+        if (times.at(-1) !== message.view.epoch) times.push(message.view.epoch);
+        if (!collides) return;
+        const view: ViewId = { epoch: message.view.epoch, proposer: 2, incarnation: from.incarnation };
+        lone.comes({ kind: "propose", ...from, view, members: message.members });
+      };
+      lone.pass(2500, () => lone.heard(2, noView, [1]));
+      return times;
+    };
+    // Left out after two, for two time-outs.
+    expect(asked(false)).toHaveLength(2);
+    expect(asked(true).length).toBeGreaterThan(2);
   });
 
   it("when a member has been in another view for more than half of the time-out", () => {
