@@ -341,7 +341,7 @@ export const recoveryMutations: readonly Mutation[] = [
     file: "dlmd/recovery/rebuild.ts",
     find: "    if (lkb.canceling !== null) holder.completeCancel(lkb);",
     replace: "",
-    caughtBy: "cluster",
+    caughtBy: "test/scenario/scenario.test.ts",
   },
   {
     id: "dead-stay-queued",
@@ -381,7 +381,7 @@ export const recoveryMutations: readonly Mutation[] = [
     file: "dlmd/recovery/rebuild.ts",
     find: "      resource.lvbValid = false;\n      resource.lvbSeq++;",
     replace: "      resource.lvbSeq += 0;",
-    caughtBy: "cluster",
+    caughtBy: "test/unit/dlmd/rebuild.test.ts",
   },
   {
     id: "h2-own-writer-unnamed",
