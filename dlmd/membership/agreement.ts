@@ -52,6 +52,8 @@ export interface Proposal {
   flush: Flush | null;
   readonly flushed: Map<number, Flushed>;
   quorum: Quorum | null;
+  /** Somebody else made one with the same epoch (hazard H14): who has promised that one answers this one never. */
+  collided: boolean;
 }
 
 export class Agreement {
@@ -96,7 +98,7 @@ export class Agreement {
   propose(members: readonly Member[], why: string, nowMs: number): void {
     const epoch = Math.max(this.highestEpoch, this.promisedEpoch) + 1;
     const view: ViewId = { epoch, proposer: this.#self.nodeid, incarnation: this.#self.incarnation };
-    this.proposal = { view, members, sinceMs: nowMs, answers: new Map(), flush: null, flushed: new Map(), quorum: null };
+    this.proposal = { view, members, sinceMs: nowMs, answers: new Map(), flush: null, flushed: new Map(), quorum: null, collided: false };
     this.#host.log("info", "proposing a view", { view: viewName(view), members: members.map((member) => member.nodeid), why });
     this.#sendProposal(this.proposal);
     this.#promise(view, nowMs);
@@ -121,7 +123,10 @@ export class Agreement {
       return;
     }
     // By the epoch: of several proposals with one epoch a node promises the first, so the views that it installs ascend by epoch.
-    if (view.epoch <= this.promisedEpoch) return;
+    if (view.epoch <= this.promisedEpoch) {
+      if (this.proposal?.view.epoch === view.epoch) this.proposal.collided = true;
+      return;
+    }
     this.proposal = null;
     this.#promise(view, nowMs);
   }

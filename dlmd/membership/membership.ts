@@ -357,8 +357,6 @@ export class Membership {
     switch (message.kind) {
       case "propose":
         if (this.leaving) return;
-        // It takes part: it answers nobody else's proposal because it has promised its own.
-        peer.unanswered = 0;
         if (peer.heartbeat !== null && this.#outdated(peer.heartbeat))
           return this.#evict(peer, message.incarnation, this.#agreement.seen.id);
         return this.#agreement.receivePropose(message, nowMs);
@@ -515,7 +513,8 @@ export class Membership {
 
   #giveUp(proposal: Proposal, desired: readonly Member[], nowMs: number): void {
     const answered = proposal.flush === null ? proposal.answers : proposal.flushed;
-    for (const member of proposal.members) {
+    // Who is silent may have promised the other one.
+    for (const member of proposal.collided ? [] : proposal.members) {
       const peer = this.peers.get(member.nodeid);
       if (peer === undefined || answered.has(member.nodeid)) continue;
       if (!hasMember(desired, member.nodeid, member.incarnation) || ++peer.unanswered < unansweredLimit) continue;

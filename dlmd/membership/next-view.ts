@@ -72,9 +72,6 @@ export function needOf(situation: Situation, desired: readonly Member[], nowMs: 
   if (desired.length > view.members.length) return { why: "nodes join", delayMs: all ? 0 : joinDelayMs(situation, desired, nowMs) };
   if (situation.stopped) return { why: "a promised view did not come", delayMs: 0 };
   const age = nowMs - view.installedMs;
-  // It reaches all of them within moments, and each who has it before the others is the first in order (rankOf).
-  const delayMs = joinShare * timeoutMs;
-  if (view.quorum.configVersion < basis.version && age > brokenShare * timeoutMs) return { why: "votes changed", delayMs };
   for (const member of view.members) {
     const heartbeat = detector.peers.get(member.nodeid)?.heartbeat ?? null;
     if (heartbeat === null) continue;
@@ -83,6 +80,9 @@ export function needOf(situation: Situation, desired: readonly Member[], nowMs: 
     if ((!here || heartbeat.stopped) && age > strayShare * timeoutMs) return { why: `node ${member.nodeid} is astray`, delayMs: 0 };
   }
   if (situation.broken && age > brokenShare * timeoutMs) return { why: "frames were lost", delayMs: 0 };
+  // It reaches all of them within moments, and each who has it before the others is the first in order (rankOf).
+  const delayMs = joinShare * timeoutMs;
+  if (view.quorum.configVersion < basis.version && age > brokenShare * timeoutMs) return { why: "votes changed", delayMs };
   if (!view.quorum.quorate || age <= brokenShare * timeoutMs) return null;
   const next = situation.nextElectorate();
   return next === null ? null : { why: `votes of nodes ${next.nodeids.join(" ")} count`, delayMs: 0 };

@@ -27,7 +27,7 @@ export interface Peer {
   left: string | null;
   /** Incarnation that was told EVICT. */
   evicted: string | null;
-  /** Proposals in a row that it did not answer. */
+  /** Proposals in a row that it did not answer, of those that did not collide with another one. */
   unanswered: number;
   /** Not proposed before then, because of that. */
   shunnedUntilMs: number;

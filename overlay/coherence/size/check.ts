@@ -90,7 +90,7 @@ export class SizeCheck implements KernelSizes {
   }
 
   locked(inode: Inode, call: Asking): void {
-    sizeOf(inode.cover).lockHolder = call;
+    if (inode.kind === "file") sizeOf(inode.cover).lockHolder = call;
     this.#lock.wasFree(inode.cover);
   }
 
@@ -157,7 +157,7 @@ export class SizeCheck implements KernelSizes {
   }
 
   replied(inode: Inode, tid: number, effect: SizeEffect, end: number = Number.POSITIVE_INFINITY): void {
-    noteLateReply(this.#state, inode.cover, tid, effect, end);
+    if (inode.kind === "file") noteLateReply(this.#state, inode.cover, tid, effect, end);
   }
 
   unstable({ cover }: Inode): () => void {
@@ -169,7 +169,7 @@ export class SizeCheck implements KernelSizes {
   }
 
   told(inode: Inode, size: number): void {
-    noteTold(inode.cover, size);
+    if (inode.kind === "file") noteTold(inode.cover, size);
   }
 
   toldSentinel(inode: Inode): void {

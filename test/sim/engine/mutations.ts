@@ -210,8 +210,8 @@ export const engineMutations: readonly Mutation[] = [
     hazard: "H4",
     breaks: "two proposals with one epoch are both promised",
     file: "dlmd/membership/agreement.ts",
-    find: "if (view.epoch <= this.promisedEpoch) return;",
-    replace: "if (view.epoch < this.promisedEpoch) return;",
+    find: "if (view.epoch <= this.promisedEpoch) {",
+    replace: "if (view.epoch < this.promisedEpoch) {",
     caughtBy: "test/unit/dlmd/membership.test.ts",
   },
   {
@@ -563,10 +563,10 @@ export const engineMutations: readonly Mutation[] = [
   {
     id: "h14-collision-is-silence",
     hazard: "H14",
-    breaks: "a node that proposes a view itself counts as one that answers nothing",
-    file: "dlmd/membership/membership.ts",
-    find: "        peer.unanswered = 0;\n        if (peer.heartbeat",
-    replace: "        if (peer.heartbeat",
+    breaks: "who may have promised a proposal that collides with this one counts as one that answers nothing",
+    file: "dlmd/membership/agreement.ts",
+    find: "      if (this.proposal?.view.epoch === view.epoch) this.proposal.collided = true;\n",
+    replace: "",
     caughtBy: "test/unit/dlmd/membership-limits.test.ts",
   },
   {
