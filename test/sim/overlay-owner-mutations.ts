@@ -171,7 +171,7 @@ export const overlayOwnerMutations: readonly Mutation[] = [
     file: "overlay/lab/power.ts",
     find: 'if (tryExclusive(node.device) === "busy") {',
     replace: 'if (tryExclusive(node.device) === "gone") {',
-    caughtBy: "test/e2e/lab/fence-agent.test.ts",
+    caughtBy: "test/e2e/lab/fence-agent.long.test.ts",
   },
   {
     id: "r11-killed-before-cut",
@@ -181,7 +181,7 @@ export const overlayOwnerMutations: readonly Mutation[] = [
     find: `    await cutPath(lab, now);
     await setCable(lab, now, false);`,
     replace: "    await setCable(lab, now, false);",
-    caughtBy: "test/e2e/lab/fence-agent.test.ts",
+    caughtBy: "test/e2e/lab/fence-agent.long.test.ts",
   },
   {
     id: "c11-proof-of-a-member",

@@ -10,9 +10,9 @@ const SENTENCE_WORDS = 25;
 const races = "test/e2e/races/races-suite.ts";
 const limits = "test/e2e/limits.test.ts";
 const pages = "test/e2e/hazards/page-locks.long.test.ts";
-const permissions = "test/e2e/hazards/permissions.test.ts";
+const permissions = "test/e2e/hazards/permissions.long.test.ts";
 const sizes = "test/e2e/hazards/sizes-suite.ts";
-const locks = "test/e2e/file-locks/meaning.test.ts";
+const locks = "test/e2e/file-locks/meaning.long.test.ts";
 
 type Shown = readonly (readonly [file: string, title: string])[];
 
@@ -84,13 +84,13 @@ const claims: Readonly<Record<string, Shown>> = {
   Network: [
     ["test/unit/lower/remote-attacks.test.ts", "sees neither names nor data"],
     ["test/unit/dlmd-shell/seal.test.ts", "a datagram with any bit changed is not heard"],
-    ["test/e2e/bad-input.test.ts", "strangers' bytes on every port and socket are dropped"],
+    ["test/e2e/bad-input.long.test.ts", "strangers' bytes on every port and socket are dropped"],
     ["test/e2e/dlmd/rotation.test.ts", "the old key is worth nothing after it"],
   ],
   Configuration: [["test/e2e/dlmd/config-change.long.test.ts", "nodes are added and removed while it runs"]],
   "Planned moves": [
     [
-      "test/e2e/handover.test.ts",
+      "test/e2e/handover-asked.long.test.ts",
       "from each node to each, asked for on the owner and elsewhere: no program gets an error, and nothing is lost",
     ],
     ["test/e2e/handover.long.test.ts", "the volume goes back to the node that prefers to be its owner"],
@@ -106,7 +106,7 @@ const gaps: Readonly<Record<string, Shown>> = {
     ["test/e2e/owner-returns.long.test.ts", "dies and comes back without what was not on its disk"],
     ["test/e2e/owner-killed.long.test.ts", "with known changes in its hands: what can be judged goes on, the rest ends with EIO, once"],
     ["test/e2e/owner-killed.long.test.ts", "both go on, and nothing is lost"],
-    ["test/e2e/lease-owner.test.ts", "ENOTCONN"],
+    ["test/e2e/lease-owner.long.test.ts", "ENOTCONN"],
   ],
   "When the owner's node": [
     ["test/e2e/owner.long.test.ts", "dies: operations wait and can be killed, and go on when it is back; what was synced is there"],
@@ -133,7 +133,7 @@ const gaps: Readonly<Record<string, Shown>> = {
   "Fence agents were tried": [
     ["test/unit/fence-agent/fence-device.test.ts", "is run: off, and its status says so"],
     ["test/e2e/dlmd/agents.long.test.ts", "every agent of fence-agents says metadata that can be read"],
-    ["test/e2e/dlmd/sbd.alone.test.ts", "is a proof when its time is over: the node has read its slot, and ends itself"],
+    ["test/e2e/dlmd/sbd.long-alone.test.ts", "is a proof when its time is over: the node has read its slot, and ends itself"],
   ],
   "A kernel before 6.16": [
     ["test/unit/fuse/init.test.ts", "entry expiry comes with its flag, epochs with protocol 7.44"],

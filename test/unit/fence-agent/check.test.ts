@@ -94,7 +94,7 @@ test.skipIf(!existsSync("/usr/sbin/fence_ipmilan"))("agents of Debian's fence-ag
     { name: "scsi", agent: "fence_scsi", kind: "storage", unfence: true, options: { devices: "/dev/sdb", key_value: "hash" } },
     { name: "sbd", agent: "fence_sbd", options: { devices: path.join(made.folder, "none") } },
   ];
-  // The disk of sbd is read: here is none. test/e2e/dlmd/sbd.alone.test.ts has one.
+  // The disk of sbd is read: here is none. test/e2e/dlmd/sbd.long-alone.test.ts has one.
   expect(await mistakes(devices, [{ device: "ipmi" }, { device: "scsi" }, { device: "sbd" }])).toMatchObject([
     { device: "sbd", found: expect.stringContaining("which names no msgwait") },
   ]);
