@@ -331,7 +331,7 @@ export const plockMutations: readonly Mutation[] = [
     file: "dlmd/plock/home.ts",
     find: "      asked.begun = true;\n",
     replace: "",
-    caughtBy: "test/scenario/scenario.test.ts",
+    caughtBy: "test/unit/plock/home.test.ts",
   },
   {
     id: "flock-begun-here-forgotten",

@@ -5,13 +5,17 @@ import { newClient } from "../../../dlmd/clients/client.ts";
 import type { PlockMessage, PlockOp, PlockRequestMessage } from "../../../dlmd/wire/peer-plock.ts";
 import { PlockHome } from "../../../dlmd/plock/home.ts";
 import { PlockMaster } from "../../../dlmd/plock/master.ts";
+import { maxOffset } from "../../../dlmd/wire/plock-range.ts";
+import type { PlockClientRequest } from "../../../dlmd/wire/local-plock.ts";
 import { mostAdded } from "../../../dlmd/plock/owned.ts";
+
+type Plock = Extract<PlockClientRequest, { kind: "plock" }>;
 
 const LIMIT = 10;
 
 interface Lone {
   readonly home: PlockHome;
-  readonly ask: (op: PlockOp) => number;
+  readonly ask: (op: PlockOp, change?: Partial<Plock>) => number;
   readonly told: number[];
   readonly sent: PlockMessage[];
   readonly time: { nowMs: number };
@@ -33,8 +37,8 @@ function lone(): Lone {
   client.lockspaces.set(7, { name: "test", resources: new Map(), opens: 1, blocked: false });
   let requestId = 0;
   const names = { kind: "plock", lockspaceId: 7, file: "f", ownerKind: "posix", owner: 1n, begun: false, pid: 1 } as const;
-  const ask = (op: PlockOp): number => {
-    home.request(client, { ...names, requestId: ++requestId, op, wait: false, type: "write", start: 0n, end: 9n });
+  const ask = (op: PlockOp, change: Partial<Plock> = {}): number => {
+    home.request(client, { ...names, requestId: ++requestId, op, wait: false, type: "write", start: 0n, end: 9n, ...change });
     return (sent.at(-1) as PlockRequestMessage | undefined)?.requestId ?? 0;
   };
   return { home, ask, told, sent, time };
@@ -89,4 +93,19 @@ it("requests that are named in many turns are taken in the order in which they w
   for (const message of sent) if (message.kind === "plock-again") master.again(1, message);
   for (const _ of master.settle());
   expect([answered, master.files.size]).toEqual([[lock, unlock], 0]);
+});
+
+it("a flock conversion that has lost what it converts says so to the next master, which then takes nothing away again", () => {
+  const { home, ask, sent } = lone();
+  const flock = { ownerKind: "flock", start: 0n, end: maxOffset } as const;
+  home.answer({ requestId: ask("lock", { ...flock, type: "read" }), status: "ok", conflict: null }, false);
+  const conversion = ask("lock", { ...flock, wait: true });
+  const begun = (): unknown[] => {
+    sent.length = 0;
+    for (const _ of home.rebuild());
+    return sent.flatMap((message) => (message.kind === "plock-again" ? [[message.requestId, message.begun]] : []));
+  };
+  expect([heldOf(home), begun()]).toEqual([1, [[conversion, false]]]);
+  home.answer({ requestId: conversion, status: "removed", conflict: null }, false);
+  expect([heldOf(home), begun()]).toEqual([0, [[conversion, true]]]);
 });
