@@ -125,6 +125,8 @@ export class Cover {
   grantedAt = 0;
   /** Which grant of the mount it was, from 1: the lock was here all the time since. */
   grant = 0;
+  /** The first one since it was last NL: no other node has changed the inode since. */
+  heldSince = 0;
   /** null: never. */
   revokedAt: number | null = null;
   /** Never changed in place, but replaced. */

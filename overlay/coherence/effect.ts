@@ -1,7 +1,7 @@
 /** What the pure rules of this room want done; shell.ts does it, in this order. */
 import { assert } from "../../dlmd/base/assert.ts";
 import type { Errno } from "../../dlmd/base/errno.ts";
-import type { Mode } from "../../dlmd/wire/mode.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
 import type { ChildWaiter, Cover, PinWaiter } from "./cover.ts";
 import type { TokenWaiter, WriteToken } from "./cover-parts.ts";
 import type { PageRange } from "./page-range.ts";
@@ -72,9 +72,10 @@ export function ask(state: CoherenceState, cover: Cover, mode: Mode, flags: numb
   state.effects.push({ do: "request", cover, mode, flags });
 }
 
-/** Its lock came, or it was born here. */
-export function noteGranted(state: CoherenceState, cover: Cover, now: number): void {
+/** Its lock came, or it was born here. `before`: the mode that was held until then, all the time. */
+export function noteGranted(state: CoherenceState, cover: Cover, before: Mode, now: number): void {
   cover.grantedAt = Math.ceil(now);
   state.grants += 1;
   cover.grant = state.grants;
+  if (before === Mode.NL) cover.heldSince = state.grants;
 }

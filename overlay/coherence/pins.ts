@@ -199,7 +199,7 @@ export class Pins implements Coherence {
   }
 
   grantId(inode: Inode): number {
-    return isCovered(this.#state, inode.cover) ? inode.cover.grant : 0;
+    return isCovered(this.#state, inode.cover) ? inode.cover.heldSince : 0;
   }
 
   contended(inode: Inode): boolean {

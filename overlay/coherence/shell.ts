@@ -11,7 +11,7 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 import { type Cover, type Inode, type InodeKind, inodesOf, mayBeCached } from "./cover.ts";
 import type { FileId } from "../lower/lower.ts";
 import type { Coherence, SessionCoherence } from "./api.ts";
-import { registerAll } from "./lock/new-inodes.ts";
+import { registerBorn } from "./lock/new-inodes.ts";
 import { CacheLimit } from "./lock/cache-limit.ts";
 import type { CallerThreads } from "../caller/threads.ts";
 import { CoverTable } from "./lock/cover-table.ts";
@@ -60,10 +60,12 @@ export interface CoherenceCounters extends Readonly<SizeCounters> {
   readonly unregistered: number;
 }
 
-/** What was born is made known after this time even if nobody asks: a revoke then need not wait for it. */
-const REGISTER_DELAY_MS = 25;
-/** More unregistered locks than this are registered at once. */
-const UNREGISTERED_MAX = 4096;
+/** What was born is made known after this time even if nobody asks: by then most of it is at rest, or gone again. */
+const REGISTER_DELAY_MS = 1000;
+/** From so many unregistered locks on ... */
+const UNREGISTERED_MAX = 256;
+/** ... that many are made known at once, the oldest: a revoke of a directory waits for all that are left. */
+const REGISTER_BATCH = 128;
 
 export class CoherenceShell implements SessionCoherence, PinsHost {
   readonly operations: Coherence;
@@ -121,7 +123,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
   /** Coherence.grantId, by identity: 0 also for an inode without a lock here. */
   grantId(id: FileId): number {
     const cover = this.#covers.find(id);
-    return cover !== undefined && isCovered(this.#state, cover) ? cover.grant : 0;
+    return cover !== undefined && isCovered(this.#state, cover) ? cover.heldSince : 0;
   }
 
   get counters(): CoherenceCounters {
@@ -225,15 +227,18 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
   // --- what is not done at once
 
   noteBorn(): void {
-    if (this.#state.unregistered.size >= UNREGISTERED_MAX) this.#register();
-    else this.#registerTimer ??= setTimeout(() => this.#register(), REGISTER_DELAY_MS);
+    this.#registerTimer ??= setTimeout(() => this.#registerAll(), REGISTER_DELAY_MS);
+    if (this.#state.unregistered.size >= UNREGISTERED_MAX) this.#register(REGISTER_BATCH);
   }
 
-  #register(): void {
-    if (this.#registerTimer !== null) clearTimeout(this.#registerTimer);
+  #registerAll(): void {
     this.#registerTimer = null;
+    this.#register(this.#state.unregistered.size);
+  }
+
+  #register(count: number): void {
     if (this.#closed) return;
-    registerAll(this.#state);
+    registerBorn(this.#state, false, count);
     this.run();
   }
 

@@ -55,7 +55,10 @@ export function distrustCovers(state: CoherenceState, covers: readonly Cover[]):
   state.changes += 1;
   state.ownerDeaths += 1;
   for (const cover of covers) {
-    if (cover.grant > 0) cover.grant = state.grants;
+    if (cover.grant > 0) {
+      cover.grant = state.grants;
+      cover.heldSince = state.grants;
+    }
     cover.attrTold = false;
     cover.changedAt = state.changes;
     if (cover.kind === "file") doubtSize(cover);
@@ -126,7 +129,7 @@ export function pinChild(state: CoherenceState, cover: Cover, waiter: ChildWaite
 
 /** dlmd answered. `granted` is the mode now held. */
 export function handleAst(state: CoherenceState, cover: Cover, status: LockStatus, granted: Mode, now: number): void {
-  const asked = cover.asking;
+  const { asking: asked, mode: before } = cover;
   cover.mode = granted;
   cover.asking = null;
   if (cover.token !== null) giveUpIfWanted(state, cover, cover.token);
@@ -143,7 +146,7 @@ export function handleAst(state: CoherenceState, cover: Cover, status: LockStatu
     return;
   }
   if (status === "granted") {
-    noteGranted(state, cover, now);
+    noteGranted(state, cover, before, now);
     cover.uses = 0;
   }
   settleChildren(state, cover, status === "granted");

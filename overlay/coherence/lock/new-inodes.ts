@@ -7,6 +7,7 @@ import { Mode } from "../../../dlmd/wire/mode.ts";
 import { type Cover } from "../cover.ts";
 import { WriteToken } from "../cover-parts.ts";
 import { type CoherenceState, noteGranted } from "../effect.ts";
+import { mustBeTaken } from "../size/doubt.ts";
 
 /**
  * A LOOKUP or READDIRPLUS beside the creation (by a d_revalidate, or because the creator was killed and the kernel let go of the directory)
@@ -17,7 +18,7 @@ export function enterUnregistered(state: CoherenceState, cover: Cover, now: numb
   if (cover.mode !== Mode.NL || cover.asking !== null || cover.phase !== "idle" || cover.token !== null) return false;
   const first = cover.grant === 0;
   cover.mode = Mode.EX;
-  noteGranted(state, cover, now);
+  noteGranted(state, cover, Mode.NL, now);
   cover.unregistered = true;
   cover.token = new WriteToken(true);
   state.unregistered.add(cover);
@@ -33,12 +34,17 @@ export function dropUnregistered(state: CoherenceState, cover: Cover): void {
 }
 
 /**
- * Makes all unregistered locks known. `shared`: somebody elsewhere is about to read the directory, and then what was born in it. What nobody
- * here is at work on is given to him as PR, which he can have beside ours at once, where EX would have to be taken away first.
+ * Makes unregistered locks known, all or the `count` oldest. A file that nobody here is at work on is held PR from then on: another node that looks at it
+ * then has PR beside ours at once, where EX would have to be taken away first. A directory stays EX, for what is made in it next, unless `shared`:
+ * somebody elsewhere is about to read the one in which it was made.
  */
-export function registerAll(state: CoherenceState, shared = false): void {
+export function registerBorn(state: CoherenceState, shared: boolean, count: number = state.unregistered.size): void {
+  let left = count;
   for (const cover of state.unregistered) {
-    const mode = shared && isAtRest(cover) ? Mode.PR : Mode.EX;
+    if (left === 0) return;
+    left -= 1;
+    state.unregistered.delete(cover);
+    const mode = (shared || cover.kind !== "directory") && isAtRest(cover) ? Mode.PR : Mode.EX;
     cover.unregistered = false;
     cover.registering = true;
     cover.asking = mode;
@@ -56,16 +62,16 @@ export function registerAll(state: CoherenceState, shared = false): void {
       state.effects.push({ do: "request-token", cover });
     }
   }
-  state.unregistered.clear();
 }
 
+/** And what was answered of its size was taken: as with any step down to PR. */
 function isAtRest(cover: Cover): boolean {
-  return cover.pins === 0 && cover.waiters.length === 0 && (cover.token?.users ?? 0) === 0;
+  return cover.pins === 0 && cover.waiters.length === 0 && (cover.token?.users ?? 0) === 0 && !mustBeTaken(cover);
 }
 
 /** True: nothing is left to be known; false: `handleRegistered` (revoke.ts) goes on when all is. */
 export function publishBefore(state: CoherenceState, directory: Cover): boolean {
-  registerAll(state, directory.revoke?.target === Mode.PR);
+  registerBorn(state, directory.revoke?.target === Mode.PR);
   if (state.registering.size === 0) return true;
   state.publishing.set(directory, new Set(state.registering));
   return false;

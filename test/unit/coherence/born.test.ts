@@ -1,7 +1,8 @@
 import { expect, it } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { enterUnregistered, registerAll } from "../../../overlay/coherence/lock/new-inodes.ts";
+import { enterUnregistered, registerBorn } from "../../../overlay/coherence/lock/new-inodes.ts";
 import { Cover } from "../../../overlay/coherence/cover.ts";
+import { noteLateReply, noteThread } from "../../../overlay/coherence/size/doubt.ts";
 import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 import { openToken } from "../../../overlay/coherence/lock/write-token.ts";
 import { handleAst, handleBast, pinChild, tryPin, unpin } from "../../../overlay/coherence/lock/lock-cache.ts";
@@ -50,16 +51,43 @@ it("what was born in a directory that is about to be read elsewhere is shared wi
   expect([idle, pinned].map((cover) => tryPin(cover, Mode.EX))).toEqual([false, true]);
   handleAst(state, idle, "granted", Mode.PR, 2);
   expect([idle.mode, idle.registering]).toEqual([Mode.PR, false]);
-  // For somebody who writes there, or by the clock, it stays what it was.
-  const [other, later] = [16, 17].map((ino) => new Cover({ ino, generation: 7 }, `${ino}.7`, "file")) as [Cover, Cover];
-  const written = new Cover({ ino: 18, generation: 7 }, "18.7", "directory");
+  // For somebody who writes there, or by the clock: a file is, a directory stays what it was.
+  const born = (ino: number, kind: "file" | "directory"): Cover => new Cover({ ino, generation: 7 }, `${ino}.7`, kind);
+  const written = born(18, "directory");
   written.mode = Mode.EX;
-  enterUnregistered(state, other, 3);
+  for (const cover of [born(16, "file"), born(19, "directory")]) enterUnregistered(state, cover, 3);
   handleBast(state, written, Mode.EX, 3);
-  enterUnregistered(state, later, 3);
-  registerAll(state);
+  for (const cover of [born(17, "file"), born(20, "directory")]) enterUnregistered(state, cover, 3);
+  registerBorn(state, false);
   expect(modes()).toEqual([
-    ["16.7", Mode.EX],
-    ["17.7", Mode.EX],
+    ["16.7", Mode.PR],
+    ["19.7", Mode.EX],
+    ["17.7", Mode.PR],
+    ["20.7", Mode.EX],
   ]);
+  expect(state.unregistered.size).toBe(0);
+});
+
+it("F5: a file born here is not shared before its size, as it was answered, was taken", () => {
+  const state = new CoherenceState();
+  const born = (ino: number): Cover => {
+    const cover = new Cover({ ino, generation: 7 }, `${ino}.7`, "file");
+    enterUnregistered(state, cover, 0);
+    return cover;
+  };
+  const [late, taken] = [born(13), born(14)];
+  noteLateReply(state, late, 100, "raises", 4096);
+  noteLateReply(state, taken, 101, "raises", 4096);
+  noteThread(state, 101);
+  registerBorn(state, false);
+  expect([late.mode, taken.mode]).toEqual([Mode.EX, Mode.PR]);
+});
+
+it("the oldest of what was born are made known first", () => {
+  const state = new CoherenceState();
+  const covers = [13, 14, 15].map((ino) => new Cover({ ino, generation: 7 }, `${ino}.7`, "file"));
+  for (const cover of covers) enterUnregistered(state, cover, 0);
+  registerBorn(state, false, 2);
+  expect(covers.map(({ unregistered }) => unregistered)).toEqual([false, false, true]);
+  expect([...state.unregistered]).toEqual([covers[2]]);
 });

@@ -72,6 +72,22 @@ it("a hold in which nothing was changed is one of PR: under EX things are change
   expect(holdOf(file)).toBe(0);
 });
 
+it("what is known of an inode stays known while its lock is raised in place, and no longer than until it is NL", () => {
+  const file = holding(Mode.NL);
+  const granted = (mode: Mode): number => {
+    file.asking = mode;
+    handleAst(state, file, "granted", mode, 0);
+    return file.heldSince;
+  };
+  const first = granted(Mode.PR);
+  const hold = file.grant;
+  expect(granted(Mode.EX)).toBe(first);
+  expect(file.grant).toBeGreaterThan(hold);
+  file.mode = Mode.NL;
+  expect(granted(Mode.PR)).toBe(file.grant);
+  expect(file.heldSince).toBeGreaterThan(first);
+});
+
 describe("hazard F1: an invalidation that is repeated", () => {
   it("holds READs back for 8 ms a round at most, however many rounds there are", () => {
     const file = holding(Mode.PR);

@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import { LockFlag } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { enterUnregistered, registerAll } from "../../../overlay/coherence/lock/new-inodes.ts";
+import { enterUnregistered, registerBorn } from "../../../overlay/coherence/lock/new-inodes.ts";
 import { Cover, type InodeKind, type PinWaiter, revokeOf, sizeOf } from "../../../overlay/coherence/cover.ts";
 import { CoherenceState, type Effect } from "../../../overlay/coherence/effect.ts";
 import {
@@ -416,7 +416,7 @@ describe("what was born here", () => {
     const [open, closed] = [cover("file"), cover("file")];
     for (const file of [open, closed]) enterUnregistered(state, file, 0);
     expect(openToken(state, open, () => undefined)).toBe(true);
-    registerAll(state);
+    registerBorn(state, false);
     expect(effects().filter((effect) => effect.do === "request-token")).toMatchObject([{ cover: open }]);
     expect(closed.token).toBeNull();
   });

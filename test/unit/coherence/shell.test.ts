@@ -281,7 +281,7 @@ describe("the shell", () => {
     await shell.operations.pin(dir, Mode.EX, { interrupted: false, onInterrupt: null });
     shell.operations.unpin(dir, Mode.EX);
     expect(shell.counters).toMatchObject({ covers: 1, locksHeld: 1 });
-    expect(asked.filter((request) => request.includes("i13.7"))).toEqual([`lock i13.7 ${Mode.EX}`, "unlock i13.7"]);
+    expect(asked.filter((request) => request.includes("i13.7"))).toEqual([`lock i13.7 ${Mode.PR}`, "unlock i13.7"]);
     await shell.close();
   });
 

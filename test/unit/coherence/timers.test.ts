@@ -134,21 +134,22 @@ describe("locks", () => {
     const asked: string[] = [];
     const shell = shellOver(lockspaceThatGrants(asked).lockspace);
     shell.operations.enterNew(inodeOf(shell, 11, "file"));
-    await vi.advanceTimersByTimeAsync(24);
+    await vi.advanceTimersByTimeAsync(999);
     expect(asked).toEqual([]);
     await vi.advanceTimersByTimeAsync(1);
-    expect(asked).toEqual([`lock i11.7 ${Mode.EX}`]);
+    expect(asked).toEqual([`lock i11.7 ${Mode.PR}`]);
     await shell.close();
   });
 
-  it("of new inodes are registered at once when there are UNREGISTERED_MAX", async () => {
+  it("of new inodes are registered at once, the oldest REGISTER_BATCH, when there are UNREGISTERED_MAX", async () => {
     const asked: string[] = [];
     const shell = shellOver(lockspaceThatGrants(asked).lockspace);
     const bear = (ino: number): unknown => shell.operations.enterNew(inodeOf(shell, ino, "file"));
-    for (let ino = 1; ino <= 4095; ino += 1) bear(ino);
+    for (let ino = 1; ino <= 255; ino += 1) bear(ino);
     expect(asked).toHaveLength(0);
-    bear(4096);
-    expect(asked).toHaveLength(4096);
+    bear(256);
+    expect(asked).toHaveLength(128);
+    expect(asked.at(-1)).toBe(`lock i128.7 ${Mode.PR}`);
     await soon();
     await shell.close();
   });
