@@ -18,6 +18,7 @@ import { CoverTable } from "./lock/cover-table.ts";
 import { CoherenceState, type Effect, type InvalidationPlan } from "./effect.ts";
 import { Invalidation, type KernelCaches } from "./kernel/revoke-round.ts";
 import { addWaiter, distrustCovers, handleTimer, isCovered, pump, refuseWaiters } from "./lock/lock-cache.ts";
+import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import { LockRequests } from "./lock-requests.ts";
 import type { OwnInodes } from "./size/own-inodes.ts";
 import { Pins, type PinsHost } from "./pins.ts";
@@ -37,6 +38,8 @@ export interface CoherenceShellOptions {
   /** Milliseconds of a monotonic clock. */
   readonly now: () => number;
   readonly log: Log;
+  /** Before no lock of that inode is here any more: what this node has promised to the kernel and not told the owner (hazard F22). */
+  readonly leaving?: (id: FileId) => MaybePromise<void>;
   /** The lock manager broke a promise: this node knows no more what it holds. */
   readonly fail: (error: Error) => void;
 }
@@ -200,6 +203,10 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
 
   async #invalidate(cover: Cover, plan: InvalidationPlan): Promise<void> {
     const { inode } = cover;
+    if (cover.revoke?.target === Mode.NL) {
+      const told = this.#options.leaving?.(cover.id);
+      if (told !== undefined) await told;
+    }
     if (inode !== null && plan.what === "pages-and-size" && this.#sizes.revoke.unsettled(cover)) await this.#sizes.revoke.settle(inode);
     else if (inode !== null && cover.revoke?.target === Mode.PR && mustBeTaken(cover)) await this.#sizes.revoke.taken(inode);
     const { missed, cut } = await this.#invalidation.round(cover, plan);

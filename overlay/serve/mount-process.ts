@@ -115,6 +115,7 @@ export class MountProcess {
         lease: this.#lease,
         fileLocks,
         marginMs: page.marginMs,
+        leaving: (id) => this.#ownCalls.tellOpens(id),
         coherenceThere: (coherence) => {
           this.#coherence = coherence;
         },

@@ -1,4 +1,5 @@
 /** The session of a mount with its coherence layer: the last step before the mount answers. */
+import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Lockspace } from "../../dlmd/client/api.ts";
 import { callerThreads } from "../caller/threads.ts";
 import { cachedInodesMax } from "../coherence/lock/cache-limit.ts";
@@ -7,7 +8,7 @@ import { CoherenceShell } from "../coherence/shell.ts";
 import { createOwnInodes } from "../coherence/size/own-inodes.ts";
 import type { VolumeFileLocks } from "../file-lock/file-locks.ts";
 import type { Lease } from "../lease/lease.ts";
-import type { Lower } from "../lower/lower.ts";
+import type { FileId, Lower } from "../lower/lower.ts";
 import { connectionNumber } from "../session/connection.ts";
 import { mountSession, type Session } from "../session/mount-session.ts";
 import { runningSystem } from "../session/system.ts";
@@ -22,6 +23,8 @@ export interface OpenSessionOptions {
   readonly fileLocks: VolumeFileLocks | null;
   /** OpenLeasePage.marginMs */
   readonly marginMs: number;
+  /** CoherenceShellOptions.leaving. */
+  readonly leaving: (id: FileId) => MaybePromise<void>;
   /** Before the first operation is answered. */
   readonly coherenceThere: (coherence: CoherenceShell) => void;
   /** The kernel has ended the connection. */
@@ -31,7 +34,7 @@ export interface OpenSessionOptions {
 
 /** Throws what mount(2) says. */
 export function openSession(options: OpenSessionOptions): Promise<Session> {
-  const { lower, lockspace, lease, fileLocks, marginMs, coherenceThere, disconnected, fail } = options;
+  const { lower, lockspace, lease, fileLocks, marginMs, leaving, coherenceThere, disconnected, fail } = options;
   const { native, log, mountpoint, mountFlags, lower: source } = options.mount;
   return mountSession({
     native,
@@ -52,6 +55,7 @@ export function openSession(options: OpenSessionOptions): Promise<Session> {
         cachedMax: cachedInodesMax(marginMs),
         now: () => performance.now(),
         log,
+        leaving,
         fail,
       });
       coherenceThere(coherence);

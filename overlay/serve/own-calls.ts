@@ -3,8 +3,9 @@
  * mount that becomes the owner later keeps its remote lower and reaches its own server through it: what it has open stays as it is.
  */
 import type { DlmClient } from "../../dlmd/client/api.ts";
+import type { MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import { keyringOf } from "../../dlmd/tls/keyring.ts";
-import type { Lower } from "../lower/lower.ts";
+import type { FileId, Lower } from "../lower/lower.ts";
 import type { Holds } from "../lower/remote/known.ts";
 import type { OwnerAddress } from "../lower/remote/connection.ts";
 import { createRemoteLower, type RemoteLower } from "../lower/remote/remote.ts";
@@ -56,6 +57,11 @@ export class OwnCalls {
   ownerFound(client: DlmClient, record: OwnerRecord): void {
     this.#goOnElsewhere(client);
     this.#remote?.ownerFound(addressOf(record), record.epoch);
+  }
+
+  /** The lock of that inode is about to leave: resolves when the owner knows what is open here. At once on the owner. */
+  tellOpens(id: FileId): MaybePromise<void> {
+    return this.#remote?.tellOpens(id);
   }
 
   /** What waits for the lower, and what comes, ends with EIO. */

@@ -4,7 +4,7 @@ import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import type { Welcome } from "../wire/handshake.ts";
 import { type Change, type Holds, KnownInodes, NO_HOLDS } from "./known.ts";
 import { checkName, checkWritable, isBeyondAnyFile, MAX_COPY_BYTES, MAX_IO_BYTES } from "../limits.ts";
-import { O } from "../linux.ts";
+import { O, S } from "../linux.ts";
 import type { Attr, Caller, Entry, Fetched, FileId, LowerHandle, OpenFile } from "../lower.ts";
 import { inTime, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { type RemoteHandle, RemoteHandles } from "./handles.ts";
@@ -115,6 +115,7 @@ export class RemoteCore {
 
   async #reopen(one: RemoteHandle): Promise<void> {
     one.error = null;
+    this.handles.noteSent(one);
     try {
       const { id, flags, handle } = one;
       if (one.directory) await this.session.callFirst("opendir", { id, handle });
@@ -134,7 +135,13 @@ export class RemoteCore {
 
   /** A call through an open handle. */
   with<K extends CallName>(call: K, handle: RemoteHandle, request: RequestOf<K>): Promise<AnswerOf<K>> {
-    return this.session.call(call, request, [handle]);
+    return this.withAll(call, [handle], request);
+  }
+
+  withAll<K extends CallName>(call: K, handles: readonly RemoteHandle[], request: RequestOf<K>): Promise<AnswerOf<K>> {
+    const unsent = handles.filter((handle) => handle.unsent);
+    if (unsent.length === 0) return this.session.call(call, request, handles);
+    return Promise.all(unsent.map((handle) => this.#tellOpen(handle))).then(() => this.session.call(call, request, handles));
   }
 
   /** A change was made, and may not be on disk. */
@@ -189,7 +196,45 @@ export class RemoteCore {
     return attr;
   }
 
-  async open(id: FileId, flags: number): Promise<LowerHandle> {
+  /**
+   * For reading, under a lock that is here, of a file that has a name: the owner is told at the first READ. Who takes that name away needs EX, so the
+   * lock leaves this node before, and the owner is told before that (`tellOpens`, hazard F22).
+   */
+  open(id: FileId, flags: number): MaybePromise<LowerHandle> {
+    if (!this.#isSafeHere(id, flags)) return this.#open(id, flags);
+    return this.handles.addUnsent(this.handles.allocate(), id, flags, this.unsynced.opened(id));
+  }
+
+  #isSafeHere(id: FileId, flags: number): boolean {
+    if ((flags & (O.ACCMODE | O.TRUNC)) !== O.RDONLY) return false;
+    const attr = this.known.attr(id);
+    return attr !== null && attr.nlink > 0 && (attr.mode & S.IFMT) === S.IFREG;
+  }
+
+  /** The lock of that inode is about to leave, or its name to be taken away here: resolves when the owner has open what is open here. */
+  tellOpens(id: FileId): MaybePromise<void> {
+    const files = this.handles.unsentOf(id);
+    if (files.length > 0) return Promise.all(files.map((file) => this.#tellOpen(file))).then(() => undefined);
+  }
+
+  #tellOpen(file: RemoteHandle): Promise<void> {
+    file.sending ??= this.#sendOpen(file);
+    return file.sending;
+  }
+
+  async #sendOpen(file: RemoteHandle): Promise<void> {
+    const { id, flags, handle } = file;
+    try {
+      file.asked = true;
+      await this.call("open", { id, flags, handle });
+    } catch (error) {
+      if (!isErrno(error)) throw error;
+      file.error = error;
+    }
+    this.handles.noteSent(file);
+  }
+
+  async #open(id: FileId, flags: number): Promise<LowerHandle> {
     const handle = this.handles.allocate();
     const open = (): Promise<void> => this.call("open", { id, flags, handle });
     await ((flags & O.TRUNC) === 0 ? open() : this.changing([this.known.begin(id, null)], open));
@@ -217,9 +262,12 @@ export class RemoteCore {
 
   async remove(call: "unlink" | "rmdir", parent: FileId, name: Buffer, expected: FileId): Promise<void> {
     checkName(name);
-    await this.changing([this.known.begin(expected, null)], () =>
-      this.changeNames(parent, name, gone, (tellParent) => this.call(call, { parent, name, tellParent, expected })),
-    );
+    // What is opened from now on is opened at the owner.
+    await this.changing([this.known.begin(expected, null)], async () => {
+      const told = this.tellOpens(expected);
+      if (told !== undefined) await told;
+      return this.changeNames(parent, name, gone, (tellParent) => this.call(call, { parent, name, tellParent, expected }));
+    });
     if (call === "rmdir") this.known.forget(expected);
   }
 
@@ -267,7 +315,11 @@ export class RemoteCore {
   }
 
   close(handle: LowerHandle): void {
-    if (!this.handles.remove(handle)) return;
+    const file = this.handles.remove(handle);
+    if (file === null) return;
+    const told = !file.unsent || file.asked;
+    this.handles.noteSent(file);
+    if (!told) return;
     // Its answer matters to nobody: an owner that is gone has closed it already.
     this.call("close", { handle }).catch((error: unknown) => {
       if (!isErrno(error)) throw error;
@@ -295,7 +347,17 @@ export class RemoteCore {
     const file = this.handles.get(handle);
     if (offset < 0 || bytes < 0 || bytes > MAX_IO_BYTES) throw errnoError(E.EINVAL);
     if (isBeyondAnyFile(offset, bytes)) return EMPTY;
-    return this.with("read", file, { handle, offset, bytes });
+    if (!file.unsent) return this.with("read", file, { handle, offset, bytes, open: null });
+    return this.#readFirst(file, offset, bytes);
+  }
+
+  /** The owner opens it for this READ. */
+  async #readFirst(file: RemoteHandle, offset: number, bytes: number): Promise<Uint8Array> {
+    const { id, flags, handle } = file;
+    file.asked = true;
+    const data = await this.session.call("read", { handle, offset, bytes, open: { id, flags } }, [file]);
+    this.handles.noteSent(file);
+    return data;
   }
 
   fetch(id: FileId, handle: LowerHandle, offset: number, bytes: number): Promise<Fetched> | null {
@@ -354,9 +416,7 @@ export class RemoteCore {
     checkWritable(inOffset, length);
     checkWritable(outOffset, length);
     const request = { inHandle, inOffset, outHandle, outOffset, bytes: length };
-    const copied = await this.changing([this.known.begin(target.id, null)], () =>
-      this.session.call("copyFileRange", request, [source, target]),
-    );
+    const copied = await this.changing([this.known.begin(target.id, null)], () => this.withAll("copyFileRange", [source, target], request));
     this.noteChanged(target.id, "data");
     return copied;
   }

@@ -4,7 +4,7 @@
  */
 import { E, type Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import { O } from "../linux.ts";
-import type { FileId, LowerHandle, OpenFile } from "../lower.ts";
+import { type FileId, fileKey, type LowerHandle, type OpenFile } from "../lower.ts";
 import type { LossesTold } from "../unsynced.ts";
 
 /** The owner allows a session that many (server/session.ts). */
@@ -16,12 +16,19 @@ export interface RemoteHandle extends LossesTold {
   readonly flags: number;
   readonly directory: boolean;
   lossesTold: number;
+  /** The owner does not know of it (core.ts, open; hazard F22). */
+  unsent: boolean;
+  /** A READ that opens it was sent. */
+  asked: boolean;
+  /** It is being told now. */
+  sending: Promise<void> | null;
   /** Calls on it end with this: it could not be opened again at the present owner (ESTALE: the file is gone). */
   error: Errno | null;
 }
 
 export class RemoteHandles {
   readonly #handles: Map<number, RemoteHandle> = new Map();
+  readonly #unsent = new Map<string, Set<RemoteHandle>>();
   #next = 1;
 
   get count(): number {
@@ -38,8 +45,36 @@ export class RemoteHandles {
 
   /** The owner has it open. */
   add(handle: LowerHandle, id: FileId, flags: number, directory: boolean, lossesTold: number): LowerHandle {
-    this.#handles.set(handle, { handle, id, flags: flags & ~O.TRUNC, directory, lossesTold, error: null });
+    const file = { handle, id, flags: flags & ~O.TRUNC, directory, lossesTold, unsent: false, asked: false, sending: null, error: null };
+    this.#handles.set(handle, file);
     return handle;
+  }
+
+  /** Open here, and the owner does not know. */
+  addUnsent(handle: LowerHandle, id: FileId, flags: number, lossesTold: number): LowerHandle {
+    this.add(handle, id, flags, false, lossesTold);
+    const file = this.get(handle);
+    file.unsent = true;
+    const key = fileKey(id);
+    const files = this.#unsent.get(key) ?? new Set();
+    files.add(file);
+    this.#unsent.set(key, files);
+    return handle;
+  }
+
+  /** Those of that inode of which the owner does not know. */
+  unsentOf(id: FileId): RemoteHandle[] {
+    return [...(this.#unsent.get(fileKey(id)) ?? [])];
+  }
+
+  /** The owner knows of it, or it is closed. */
+  noteSent(file: RemoteHandle): void {
+    if (!file.unsent) return;
+    file.unsent = false;
+    const key = fileKey(file.id);
+    const files = this.#unsent.get(key);
+    files?.delete(file);
+    if (files?.size === 0) this.#unsent.delete(key);
   }
 
   /** One that was open elsewhere, with its number; before any other. */
@@ -55,9 +90,11 @@ export class RemoteHandles {
     return found;
   }
 
-  /** False if it was not open. */
-  remove(handle: LowerHandle): boolean {
-    return this.#handles.delete(handle);
+  /** null: it was not open. */
+  remove(handle: LowerHandle): RemoteHandle | null {
+    const file = this.#handles.get(handle);
+    this.#handles.delete(handle);
+    return file ?? null;
   }
 
   all(): RemoteHandle[] {

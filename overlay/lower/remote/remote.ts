@@ -9,6 +9,7 @@ import type { Attr, FileId, Lower } from "../lower.ts";
 import type { AnswerOf } from "../wire/call-types.ts";
 import { type Adopted, RemoteCore, type RemoteCoreOptions } from "./core.ts";
 import type { OwnerAddress, RemoteCounters } from "./connection.ts";
+import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import type { OwnerWait } from "../owner-wait.ts";
 
 export type RemoteLowerOptions = RemoteCoreOptions;
@@ -22,6 +23,8 @@ export interface RemoteLower extends Lower {
   ownerFound(address: OwnerAddress, epoch: number): void;
   /** Asks the owner of that epoch to give the volume to that node, 0: to the lowest other. */
   handOver(epoch: number, heir: number): Promise<AnswerOf<"handOver">>;
+  /** The lock of that inode is about to leave this node: resolves when the owner has open what is open here (hazard F22). */
+  tellOpens(id: FileId): MaybePromise<void>;
   /** The owner died or gave the volume up: calls wait from now on. */
   ownerLost(): void;
   /** `keyring` is another: an owner that proved a key which is not in it any more has to prove another. */
@@ -80,9 +83,11 @@ function namesOf(
       const { known } = core;
       const names = [known.begin(oldParent, oldName), known.begin(newParent, newName)];
       const moved = [expectedOld, expectedNew].flatMap((id) => (id === null ? [] : [known.begin(id, null)]));
-      await core.changing([...names, ...moved], () =>
-        core.call("rename", { oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew }),
-      );
+      await core.changing([...names, ...moved], async () => {
+        const told = expectedNew === null ? undefined : core.tellOpens(expectedNew);
+        if (told !== undefined) await told;
+        return core.call("rename", { oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew });
+      });
       for (const id of [oldParent, newParent]) core.noteChanged(id, "all");
     },
     async link(id, newParent, newName) {
@@ -111,7 +116,7 @@ function attributesOf(
     async setattr(id, change, handle) {
       if (change.size !== undefined) checkWritable(change.size, 0);
       const file = handle === null ? null : core.handles.get(handle);
-      const set = (): Promise<Attr> => core.session.call("setattr", { id, change, handle }, file === null ? [] : [file]);
+      const set = (): Promise<Attr> => core.withAll("setattr", file === null ? [] : [file], { id, change, handle });
       const attr = await core.changingOne(id, set, (answer) => answer);
       core.noteChanged(id, "all");
       return attr;
@@ -150,6 +155,7 @@ export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
     adopt: (before) => core.adopt(before),
     ownerFound: (address, epoch) => session.ownerFound(address, epoch),
     handOver: (epoch, heir) => core.call("handOver", { epoch, heir }),
+    tellOpens: (id) => core.tellOpens(id),
     ownerLost: () => core.ownerLost(),
     keysChanged: () => session.keysChanged(),
     get disconnected(): boolean {

@@ -14,7 +14,7 @@ import type { Attr, Entry, FileId, LowerHandle } from "../lower.ts";
 import { andThen, withErrors, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { FrameType } from "../wire/frame.ts";
 import { decodeWith } from "../wire/call-codecs.ts";
-import type { AnswerOf, CallName, RequestOf } from "../wire/call-types.ts";
+import type { AnswerOf, CallName, Opened, RequestOf } from "../wire/call-types.ts";
 import { CALLS, type CallRow } from "../wire/calls.ts";
 
 /** Open handles of one session, and those that could not be opened again; ENFILE beyond. Of an earlier owner's there may be more: pinned. */
@@ -271,6 +271,18 @@ export class ServerSession {
     return andThen(attr, answer);
   }
 
+  #open(handle: number, { id, flags }: Opened): MaybePromise<void> {
+    const open = (): MaybePromise<LowerHandle> => this.#withinRoom(handle, () => this.#lower.open(id, flags));
+    return this.#opened(handle, () => (this.#hasClaimed ? open() : this.#reopen(handle, id, open)));
+  }
+
+  #read({ handle, offset, bytes, open }: RequestOf<"read">): MaybePromise<Uint8Array> {
+    const read = (): MaybePromise<Uint8Array> => this.#lower.read(this.#handle(handle), offset, Math.min(bytes, MAX_IO_BYTES));
+    const opened = open === null ? undefined : this.#open(handle, open);
+    // The lower's own buffer, and this is not the turn in which it is sent.
+    return opened instanceof Promise ? opened.then(async () => Uint8Array.from(await read())) : read();
+  }
+
   #fetch({ id, handle, offset, bytes }: RequestOf<"fetch">): MaybePromise<AnswerOf<"fetch">> {
     const lower = this.#lower;
     const open = this.#handle(handle);
@@ -284,7 +296,14 @@ export class ServerSession {
     );
   }
 
-  #close(handle: number): void {
+  #close(handle: number): MaybePromise<void> {
+    const opening = this.#opening.get(handle);
+    if (opening === undefined) this.#closeNow(handle);
+    // It came with a READ whose caller does not wait for it (hazard F22).
+    else return opening.catch(() => undefined).then(() => this.#closeNow(handle));
+  }
+
+  #closeNow(handle: number): void {
     this.#unpin(handle);
     const found = this.#handles.get(handle);
     if (found === undefined) return;
@@ -344,21 +363,16 @@ export class ServerSession {
           this.#withParent({ parent: newParent, tellParent }, (parent) => ({ attr, parent })),
         );
       }
-      case "open": {
-        const { id, flags, handle } = one.request;
-        const open = (): MaybePromise<LowerHandle> => this.#withinRoom(handle, () => lower.open(id, flags));
-        return this.#opened(handle, () => (this.#hasClaimed ? open() : this.#reopen(handle, id, open)));
-      }
+      case "open":
+        return this.#open(one.request.handle, one.request);
       case "opendir": {
         const { id, handle } = one.request;
         return this.#opened(handle, () => this.#withinRoom(handle, () => lower.opendir(id)));
       }
       case "close":
         return this.#close(one.request.handle);
-      case "read": {
-        const { handle, offset, bytes } = one.request;
-        return lower.read(this.#handle(handle), offset, Math.min(bytes, MAX_IO_BYTES));
-      }
+      case "read":
+        return this.#read(one.request);
       case "fetch":
         return this.#fetch(one.request);
       case "write": {

@@ -3,7 +3,19 @@ import { ByteReader, type ByteWriter } from "../../../dlmd/base/bytes.ts";
 import { WireError } from "../../../dlmd/base/error.ts";
 import { MAX_GETATTR_MANY, MAX_IO_BYTES, MAX_LOOKUP_MANY } from "../limits.ts";
 import type { Attr, Entry, FileId, Listing } from "../lower.ts";
-import type { Attribute, EntryMade, Handled, Identified, Made, Name, NameChange, ParentTold, Removed, Synced } from "./call-types.ts";
+import type {
+  Attribute,
+  EntryMade,
+  Handled,
+  Identified,
+  Made,
+  Name,
+  NameChange,
+  Opened,
+  ParentTold,
+  Removed,
+  Synced,
+} from "./call-types.ts";
 import * as v from "./values.ts";
 
 export interface Codec<T> {
@@ -77,6 +89,13 @@ export const removed: Codec<Removed> = {
   read: (r) => ({ ...readChange(r), expected: v.readFileId(r) }),
 };
 export const handled: Codec<Handled> = { write: (w, q) => void w.u32(q.handle), read: (r) => ({ handle: r.u32() }) };
+export function writeOpened(w: ByteWriter, q: Opened): void {
+  v.writeFileId(w, q.id);
+  w.u32(q.flags);
+}
+export function readOpened(r: ByteReader): Opened {
+  return { id: v.readFileId(r), flags: r.u32() };
+}
 export const synced: Codec<Synced> = {
   write: (w, q) => void w.u32(q.handle).bool(q.dataOnly),
   read: (r) => ({ handle: r.u32(), dataOnly: r.bool() }),

@@ -30,6 +30,9 @@ export interface Identified {
 export interface Handled {
   readonly handle: number;
 }
+export interface Opened extends Identified {
+  readonly flags: number;
+}
 export interface Synced extends Handled {
   readonly dataOnly: boolean;
 }
@@ -72,10 +75,11 @@ export interface WireCalls {
     request: Identified & { readonly newParent: FileId; readonly newName: Buffer; readonly tellParent: boolean };
     answer: ParentTold & { readonly attr: Attr };
   };
-  open: { request: Identified & Handled & { readonly flags: number }; answer: void };
+  open: { request: Opened & Handled; answer: void };
   opendir: { request: Identified & Handled; answer: void };
   close: { request: Handled; answer: void };
-  read: { request: Handled & { readonly offset: number; readonly bytes: number }; answer: Uint8Array };
+  /** `open`: as in "open", before it is read, if that handle is not open yet. */
+  read: { request: Handled & { readonly offset: number; readonly bytes: number; readonly open: Opened | null }; answer: Uint8Array };
   /** All that this caller has open is open at this owner. Sent after that, once for each owner. */
   claimed: { request: void; answer: void };
   /** To the owner of that epoch: give the volume to that node, 0: to the lowest other. `refused`: why not, as words; "": it is begun. */

@@ -5,15 +5,15 @@
  * handle keeps its number when it is opened again at the next owner.
  */
 import {
-  type Codec,
-  LISTINGS,
   attr,
   attribute,
   block,
+  type Codec,
   entry,
   entryMade,
   handled,
   identified,
+  LISTINGS,
   manyIds,
   manyNames,
   manyOrNull,
@@ -25,6 +25,7 @@ import {
   readListing,
   readMade,
   readName,
+  readOpened,
   readParent,
   removed,
   size,
@@ -33,6 +34,7 @@ import {
   writeChange,
   writeMade,
   writeName,
+  writeOpened,
   writeParent,
 } from "./call-codecs.ts";
 import type { AnswerOf, CallName, RequestOf } from "./call-types.ts";
@@ -186,10 +188,10 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
     false,
     {
       write: (w, q) => {
-        v.writeFileId(w, q.id);
-        w.u32(q.flags).u32(q.handle);
+        writeOpened(w, q);
+        w.u32(q.handle);
       },
-      read: (r) => ({ id: v.readFileId(r), flags: r.u32(), handle: r.u32() }),
+      read: (r) => ({ ...readOpened(r), handle: r.u32() }),
     },
     nothing,
   ),
@@ -210,8 +212,11 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
     17,
     false,
     {
-      write: (w, q) => void w.u32(q.handle).u64(q.offset).u32(q.bytes),
-      read: (r) => ({ handle: r.u32(), offset: r.u64(), bytes: r.u32() }),
+      write: (w, q) => {
+        w.u32(q.handle).u64(q.offset).u32(q.bytes);
+        optional(w, q.open, writeOpened);
+      },
+      read: (r) => ({ handle: r.u32(), offset: r.u64(), bytes: r.u32(), open: r.bool() ? readOpened(r) : null }),
     },
     { write: () => undefined, read: tail, data: (bytes) => bytes },
   ),

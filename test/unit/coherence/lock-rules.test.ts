@@ -73,7 +73,8 @@ it("a hold in which nothing was changed is one of PR: under EX things are change
 });
 
 it("what is known of an inode stays known while its lock is raised in place, and no longer than until it is NL", () => {
-  const file = holding(Mode.NL);
+  const file = holding(Mode.PR);
+  file.mode = Mode.NL;
   const granted = (mode: Mode): number => {
     file.asking = mode;
     handleAst(state, file, "granted", mode, 0);

@@ -4,7 +4,8 @@ import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { KernelCaches } from "../../../overlay/coherence/kernel/revoke-round.ts";
 import { CoherenceShell } from "../../../overlay/coherence/shell.ts";
 import type { Inode, InodeKind } from "../../../overlay/coherence/cover.ts";
-import { fileKey } from "../../../overlay/lower/lower.ts";
+import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
+import { type FileId, fileKey } from "../../../overlay/lower/lower.ts";
 
 /** Grants whatever is asked for, in the turn after; what is asked for while the client has a lock there, when that is gone: somebody else waits for it. */
 export function lockspaceThatGrants(asked: string[]): {
@@ -70,6 +71,7 @@ export function shellOver(
   fail = (error: Error): void => {
     throw error;
   },
+  leaving: (id: FileId) => MaybePromise<void> = () => undefined,
 ): CoherenceShell {
   const nothing = (): Promise<number[]> => Promise.resolve([0]);
   return new CoherenceShell({
@@ -104,6 +106,7 @@ export function shellOver(
       waitsForPage: () => false,
     },
     now: () => 0,
+    leaving,
     log: { trace() {}, debug() {}, info() {}, warn() {}, error() {}, fatal() {} } as never,
     fail,
   });

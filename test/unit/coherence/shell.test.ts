@@ -8,7 +8,9 @@ import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { KernelCaches } from "../../../overlay/coherence/kernel/revoke-round.ts";
 import type { CoherenceShell } from "../../../overlay/coherence/shell.ts";
 import { type Inode, sizeOf } from "../../../overlay/coherence/cover.ts";
+import type { FileId } from "../../../overlay/lower/lower.ts";
 import { inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
+import { soon } from "./size/size-lab.ts";
 
 describe("the shell", () => {
   it("lets go of a lock that is revoked, and asks for a new one: a conversion from NL would pass those who wait", async () => {
@@ -261,6 +263,36 @@ describe("the shell", () => {
     expect(shell.operations.tryPin(file, Mode.PR)).toBe(false);
     expect(shell.operations.pinChild(child, shell.operations.grants)).toMatchObject({ pinned: false });
     await expect(shell.operations.pin(file, Mode.PR, waiter())).rejects.toMatchObject({ errno: E.EIO });
+    await shell.close();
+  });
+
+  it("F22: the owner is told what is open before the kernel drops anything for a lock that leaves, and not for one that stays", async () => {
+    const done: string[] = [];
+    const { lockspace, handlers } = lockspaceThatGrants(done);
+    let tell = (): void => {};
+    const invalidatePagesAndSize: KernelCaches["invalidatePagesAndSize"] = () => {
+      done.push("dropped");
+      return { gate: { shut: () => true }, results: Promise.resolve([0]) };
+    };
+    const leaving = async ({ ino }: FileId): Promise<void> => {
+      done.push(`leaving ${ino}`);
+      await new Promise<void>((resolve) => (tell = resolve));
+    };
+    const shell = shellOver(lockspace, { invalidatePagesAndSize }, undefined, undefined, leaving);
+    const file = inodeOf(shell, 13, "file");
+    await shell.operations.pin(file, Mode.EX, { interrupted: false, onInterrupt: null });
+    shell.operations.unpin(file, Mode.EX);
+    const [[lock, end]] = [...handlers] as [[Lock, LockHandlers]];
+    done.length = 0;
+    end.bast(lock, Mode.PR);
+    await soon();
+    expect(done.splice(0)).toEqual([`convert i13.7 ${Mode.PR}`]);
+    end.bast(lock, Mode.EX);
+    await soon();
+    expect(done.splice(0)).toEqual(["leaving 13"]);
+    tell();
+    await soon();
+    expect(done.slice(0, 1)).toEqual(["dropped"]);
     await shell.close();
   });
 

@@ -71,7 +71,7 @@ export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<
     request: { id, handle: 7, offset: 2 ** 53 - 4096, bytes: 4096 },
     answer: { attr, data: Buffer.from("data") },
   },
-  read: { request: { handle: 7, offset: 2 ** 53 - 4096, bytes: 4096 }, answer: Buffer.from("data") },
+  read: { request: { handle: 7, offset: 2 ** 53 - 4096, bytes: 4096, open: { id, flags: 0x8000 } }, answer: Buffer.from("data") },
   write: {
     request: { handle: 7, offset: 4096, append: false, tell: id, data: Buffer.from("data") },
     answer: { offset: 4096, bytes: 4, attr },

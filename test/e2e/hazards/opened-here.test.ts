@@ -1,0 +1,37 @@
+/** F22: files that are opened under a lock that is here, of which the owner need not know, and whose names go. */
+import { describe, expect, it } from "vitest";
+import { hazardLab } from "./hazard-lab.ts";
+
+describe("F22: a file that is open, and of which the owner was not told", () => {
+  const hazard = hazardLab();
+
+  it.each(["unlink", "rename"])("is read by whoever has it open after its name went by %s, here or on another node", async (how) => {
+    const [here, elsewhere] = hazard.remotes;
+    const reader = hazard.actor(here);
+    for (const [at, nodeid] of [hazard.owner, elsewhere, here].entries()) {
+      const named = `${how} ${at}`;
+      await reader.run(`put(name, b"first")\nput(name + ".new", b"second")`, { name: named });
+      const before = (await hazard.counters(here))["lowerTripsAwaited"] ?? Number.NaN;
+      await reader.run(`os.stat(name)\nfd = os.open(name, os.O_RDONLY)`, { name: named });
+      // At most the name, and its attributes: not the open.
+      expect(((await hazard.counters(here))["lowerTripsAwaited"] ?? Number.NaN) - before).toBeLessThan(3);
+      const gone = how === "unlink" ? "os.unlink(name)" : `os.rename(name + ".new", name)`;
+      await hazard.actor(nodeid).run(gone, { name: named });
+      const seen = await reader.run<[string, number]>(`result = [os.pread(fd, 10, 0).decode(), os.fstat(fd).st_nlink]`);
+      expect([nodeid, ...seen]).toEqual([nodeid, "first", 0]);
+      await reader.run("os.close(fd)");
+    }
+  });
+
+  it("an open, a look and a close of a file that is cached here cost no trip", async () => {
+    const [here] = hazard.remotes;
+    const reader = hazard.actor(here);
+    const files = 20;
+    await reader.run(`for k in range(files): put("%d" % k, b"text")`, { files });
+    const look = `for k in range(files):\n    with open("%d" % k, "rb") as file: result = file.read().decode()`;
+    expect(await reader.run<string>(look, { files })).toBe("text");
+    const before = (await hazard.counters(here))["lowerTripsAwaited"] ?? Number.NaN;
+    expect(await reader.run<string>(look, { files })).toBe("text");
+    expect(((await hazard.counters(here))["lowerTripsAwaited"] ?? Number.NaN) - before).toBe(0);
+  });
+});

@@ -1,0 +1,186 @@
+/** Files that are opened for reading under a lock that is here, of which the owner is told at the first READ (hazard F22), over the real wire. */
+import { expect, it } from "vitest";
+import type { FileId, LowerHandle } from "../../../overlay/lower/lower.ts";
+import type { Holds } from "../../../overlay/lower/remote/known.ts";
+import type { RemoteLower } from "../../../overlay/lower/remote/remote.ts";
+import { caller, name, type Owner, RDWR, remoteLab, until } from "./remote-lab.ts";
+
+const { owner, remote } = remoteLab();
+
+const RDONLY = 0;
+const O_TRUNC = 0o1000;
+const SEEK_DATA = 3;
+
+/** All locks are here, but for those of `away`. */
+function holdsBut(away: ReadonlySet<number>): Holds {
+  return { grants: () => 1, of: ({ ino }) => (away.has(ino) ? 0 : 1) };
+}
+
+interface Bench {
+  readonly lower: RemoteLower;
+  readonly other: RemoteLower;
+  readonly one: Owner;
+  /** Inodes whose lock is not here. */
+  readonly away: Set<number>;
+  /** A file with that content, that nobody has open. */
+  readonly file: (called: string, content?: string) => Promise<FileId>;
+  readonly text: (handle: LowerHandle) => Promise<string>;
+}
+
+async function bench(): Promise<Bench> {
+  const away = new Set<number>();
+  const lower = remote({}, undefined, { holds: holdsBut(away) });
+  const other = remote({ clientId: 6 });
+  const one = await owner();
+  await lower.connect(one.address, 1);
+  await other.connect(one.address, 1);
+  const file = async (called: string, content = called): Promise<FileId> => {
+    const made = await lower.create(lower.root, name(called), RDWR, 0o644, caller);
+    await lower.write(made.handle, Buffer.from(content), 0, false);
+    lower.close(made.handle);
+    await lower.getattr(made.entry.id);
+    await until(() => one.lower.openHandles === 0);
+    return made.entry.id;
+  };
+  const text = async (handle: LowerHandle): Promise<string> => Buffer.from(await lower.read(handle, 0, 100)).toString();
+  return { lower, other, one, away, file, text };
+}
+
+/** At once, without a trip. */
+function opened(lower: RemoteLower, id: FileId): LowerHandle {
+  const handle = lower.open(id, RDONLY);
+  if (handle instanceof Promise) throw new Error("the owner is asked");
+  return handle;
+}
+
+it("an open for reading and its close cost nothing; the first READ opens the file, and its close is told", async () => {
+  const { lower, one, file, text } = await bench();
+  const id = await file("f");
+  const trips = lower.counters.awaited;
+  lower.close(opened(lower, id));
+  const handle = opened(lower, id);
+  expect([lower.counters.awaited - trips, one.lower.openHandles]).toEqual([0, 0]);
+  expect([await text(handle), await text(handle)]).toEqual(["f", "f"]);
+  expect([lower.counters.awaited - trips, one.lower.openHandles]).toEqual([2, 1]);
+  lower.close(handle);
+  await until(() => one.lower.openHandles === 0);
+});
+
+it("two READs at a time open it once", async () => {
+  const { lower, one, file, text } = await bench();
+  const handle = opened(lower, await file("f"));
+  expect(await Promise.all([text(handle), text(handle)])).toEqual(["f", "f"]);
+  expect(one.lower.openHandles).toBe(1);
+});
+
+it("the owner is asked for an open that writes or truncates, without the lock, and of a file whose last name is gone", async () => {
+  const { lower, one, away, file } = await bench();
+  const id = await file("f");
+  for (const flags of [RDWR, RDONLY | O_TRUNC]) {
+    await lower.getattr(id);
+    const handle = lower.open(id, flags);
+    expect([flags, handle instanceof Promise]).toEqual([flags, true]);
+    lower.close(await handle);
+  }
+  await lower.getattr(id);
+  away.add(id.ino);
+  const uncovered = lower.open(id, RDONLY);
+  expect(uncovered).toBeInstanceOf(Promise);
+  away.delete(id.ino);
+  await lower.unlink(lower.root, name("f"), id);
+  expect((await lower.getattr(id)).nlink).toBe(0);
+  const nameless = lower.open(id, RDONLY);
+  expect(nameless).toBeInstanceOf(Promise);
+  for (const handle of [await uncovered, await nameless]) lower.close(handle);
+  await until(() => one.lower.openHandles === 0);
+});
+
+it("before the lock leaves the owner is told, so who takes the name away leaves the file to its reader", async () => {
+  const { lower, other, one, file, text } = await bench();
+  const id = await file("f");
+  const handles = [opened(lower, id), opened(lower, id)];
+  expect(one.lower.openHandles).toBe(0);
+  await lower.tellOpens(id);
+  expect(one.lower.openHandles).toBe(2);
+  expect(lower.tellOpens(id)).toBeUndefined();
+  await other.unlink(other.root, name("f"), id);
+  for (const handle of handles) expect(await text(handle)).toBe("f");
+});
+
+it("before a name is taken away here, by unlink or by rename, the owner is told", async () => {
+  const { lower, file, text } = await bench();
+  const [gone, over, source] = [await file("gone"), await file("over"), await file("source")];
+  const handles = [opened(lower, gone), opened(lower, over)];
+  const removing = lower.unlink(lower.root, name("gone"), gone);
+  // Nothing is known of it while it goes.
+  const late = lower.open(gone, RDONLY);
+  expect(late).toBeInstanceOf(Promise);
+  await removing;
+  await lower.rename(lower.root, name("source"), lower.root, name("over"), 0, source, over);
+  expect(await Promise.all(handles.map(text))).toEqual(["gone", "over"]);
+  await Promise.resolve(late).catch(() => undefined);
+});
+
+it("a file that is closed beside its first READ does not stay open at the owner", async () => {
+  const { one, file } = await bench();
+  const id = await file("f");
+  let go = (): void => {};
+  const gate = new Promise<void>((resolve) => (go = resolve));
+  let opens = 0;
+  const slow = await owner(2, (lower) => ({
+    ...lower,
+    open: async (...given) => {
+      opens += 1;
+      await gate;
+      return lower.open(...given);
+    },
+  }));
+  const lower = remote({ clientId: 7 }, undefined, { holds: holdsBut(new Set()) });
+  await lower.connect(slow.address, 2);
+  await lower.getattr(id);
+  const handle = opened(lower, id);
+  const read = Promise.resolve(lower.read(handle, 0, 100));
+  lower.close(handle);
+  // All three are there: they came in this order.
+  await lower.statfs();
+  expect([opens, slow.lower.openHandles]).toEqual([1, 0]);
+  go();
+  expect(Buffer.from(await read).toString()).toBe("f");
+  await until(() => slow.lower.openHandles === 0);
+  expect(one.lower.openHandles).toBe(0);
+});
+
+it("whatever else is asked of it opens it first", async () => {
+  const { lower, one, file } = await bench();
+  const source = await file("source");
+  const target = await lower.create(lower.root, name("target"), RDWR, 0o644, caller);
+  const calls: Record<string, (handle: LowerHandle) => unknown> = {
+    lseek: (handle) => lower.lseek(handle, 0, SEEK_DATA),
+    fsync: (handle) => lower.fsync(handle, false),
+    "copy from it": (handle) => lower.copyFileRange(handle, 0, target.handle, 0, 6),
+    chmod: (handle) => lower.setattr(source, { mode: 0o600 }, handle),
+    fetch: (handle) => lower.fetch(source, handle, 0, 100),
+  };
+  for (const [what, call] of Object.entries(calls)) {
+    await lower.getattr(source);
+    const handle = opened(lower, source);
+    await call(handle);
+    expect([what, one.lower.openHandles]).toEqual([what, 2]);
+    lower.close(handle);
+    await until(() => one.lower.openHandles === 1);
+  }
+});
+
+it("another owner is told of all that is open, before anything else", async () => {
+  const { lower, file, text } = await bench();
+  const id = await file("f");
+  const handle = opened(lower, id);
+  const two = await owner(2);
+  lower.ownerLost();
+  lower.ownerFound(two.address, 2);
+  await lower.getattr(lower.root);
+  expect(two.lower.openHandles).toBe(1);
+  expect(lower.tellOpens(id)).toBeUndefined();
+  await lower.unlink(lower.root, name("f"), id);
+  expect(await text(handle)).toBe("f");
+});
