@@ -11,7 +11,7 @@ import { Mode } from "../../dlmd/wire/mode.ts";
 import { type Cover, type Inode, type InodeKind, inodesOf, mayBeCached } from "./cover.ts";
 import type { FileId } from "../lower/lower.ts";
 import type { Coherence, SessionCoherence } from "./api.ts";
-import { registerBorn } from "./lock/new-inodes.ts";
+import { registerBorn, type RegisterOptions } from "./lock/new-inodes.ts";
 import { CacheLimit } from "./lock/cache-limit.ts";
 import type { CallerThreads } from "../caller/threads.ts";
 import { CoverTable } from "./lock/cover-table.ts";
@@ -63,7 +63,7 @@ export interface CoherenceCounters extends Readonly<SizeCounters> {
   readonly unregistered: number;
 }
 
-/** What was born is made known after this time even if nobody asks: by then most of it is at rest, or gone again. */
+/** What was born is made known after this time even if nobody asks: by then most of it is at rest, or gone again. A file in use waits for the next time. */
 const REGISTER_DELAY_MS = 1000;
 /** From so many unregistered locks on ... */
 const UNREGISTERED_MAX = 256;
@@ -235,17 +235,18 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
 
   noteBorn(): void {
     this.#registerTimer ??= setTimeout(() => this.#registerAll(), REGISTER_DELAY_MS);
-    if (this.#state.unregistered.size >= UNREGISTERED_MAX) this.#register(REGISTER_BATCH);
+    if (this.#state.unregistered.size >= UNREGISTERED_MAX) this.#register({ shared: false, count: REGISTER_BATCH });
   }
 
   #registerAll(): void {
     this.#registerTimer = null;
-    this.#register(this.#state.unregistered.size);
+    this.#register({ shared: false, atRest: true });
+    if (this.#state.unregistered.size > 0) this.noteBorn();
   }
 
-  #register(count: number): void {
+  #register(which: RegisterOptions): void {
     if (this.#closed) return;
-    registerBorn(this.#state, false, count);
+    registerBorn(this.#state, which);
     this.run();
   }
 

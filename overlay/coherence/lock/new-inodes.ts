@@ -33,15 +33,24 @@ export function dropUnregistered(state: CoherenceState, cover: Cover): void {
   cover.token = null;
 }
 
+export interface RegisterOptions {
+  /** Somebody elsewhere is about to read the directory in which they were made. */
+  readonly shared: boolean;
+  /** So many, the oldest; absent: all. */
+  readonly count?: number;
+  /** Files that somebody here is at work on are passed over. */
+  readonly atRest?: boolean;
+}
+
 /**
- * Makes unregistered locks known, all or the `count` oldest. A file that nobody here is at work on is held PR from then on: another node that looks at it
- * then has PR beside ours at once, where EX would have to be taken away first. A directory stays EX, for what is made in it next, unless `shared`:
- * somebody elsewhere is about to read the one in which it was made.
+ * Makes unregistered locks known. A file that nobody here is at work on is held PR from then on: another node that looks at it then has PR beside ours
+ * at once, where EX would have to be taken away first. A directory stays EX, for what is made in it next, unless `shared`.
  */
-export function registerBorn(state: CoherenceState, shared: boolean, count: number = state.unregistered.size): void {
-  let left = count;
+export function registerBorn(state: CoherenceState, { shared, count, atRest = false }: RegisterOptions): void {
+  let left = count ?? state.unregistered.size;
   for (const cover of state.unregistered) {
     if (left === 0) return;
+    if (atRest && cover.kind === "file" && !isAtRest(cover)) continue;
     left -= 1;
     state.unregistered.delete(cover);
     const mode = (shared || cover.kind !== "directory") && isAtRest(cover) ? Mode.PR : Mode.EX;
@@ -71,7 +80,7 @@ function isAtRest(cover: Cover): boolean {
 
 /** True: nothing is left to be known; false: `handleRegistered` (revoke.ts) goes on when all is. */
 export function publishBefore(state: CoherenceState, directory: Cover): boolean {
-  registerBorn(state, directory.revoke?.target === Mode.PR);
+  registerBorn(state, { shared: directory.revoke?.target === Mode.PR });
   if (state.registering.size === 0) return true;
   state.publishing.set(directory, new Set(state.registering));
   return false;

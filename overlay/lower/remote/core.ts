@@ -1,6 +1,6 @@
 /** What the remote lower is made of (remote.ts): the session, the open files, and what is remembered of changes. */
 import { assert } from "../../../dlmd/base/assert.ts";
-import { E, errnoError } from "../../../dlmd/base/errno.ts";
+import { E, type Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import type { Welcome } from "../wire/handshake.ts";
 import { type Change, type Holds, KnownInodes, NO_HOLDS } from "./known.ts";
 import { checkName, checkWritable, isBeyondAnyFile, MAX_COPY_BYTES, MAX_IO_BYTES } from "../limits.ts";
@@ -19,6 +19,8 @@ const gone = (): null => null;
 
 /** Calls to a new owner wait so long until nobody goes on with what was read from the last one: a page of it may be held by a call that waits. */
 const FORGET_MS = 1000;
+/** What was opened here without the owner is told to it after once to twice this time, read or not. */
+export const TELL_OPENS_MS = 1000;
 
 export interface RemoteCoreOptions extends RemoteSessionOptions {
   /** Under which locks something may be known without asking; absent: none. */
@@ -42,6 +44,8 @@ export class RemoteCore {
   #syncing = false;
   /** All that the last owner answered is on disk. */
   #synced = false;
+  #tellTimer: NodeJS.Timeout | null = null;
+  #shut = false;
 
   constructor(options: RemoteCoreOptions) {
     this.#options = options;
@@ -119,7 +123,7 @@ export class RemoteCore {
     try {
       const { id, flags, handle } = one;
       if (one.directory) await this.session.callFirst("opendir", { id, handle });
-      else await this.session.callFirst("open", { id, flags, handle });
+      else await this.session.callFirst("open", { id, flags, handle, promised: true });
     } catch (error) {
       // ECANCELED: the connection broke; with the next one all are opened again.
       if (!isErrno(error) || error.errno === E.ECANCELED) throw error;
@@ -140,8 +144,14 @@ export class RemoteCore {
 
   withAll<K extends CallName>(call: K, handles: readonly RemoteHandle[], request: RequestOf<K>): Promise<AnswerOf<K>> {
     const unsent = handles.filter((handle) => handle.unsent);
-    if (unsent.length === 0) return this.session.call(call, request, handles);
-    return Promise.all(unsent.map((handle) => this.#tellOpen(handle))).then(() => this.session.call(call, request, handles));
+    return unsent.length === 0
+      ? this.session.call(call, request, handles)
+      : this.#openedFor(unsent, () => this.session.call(call, request, handles));
+  }
+
+  async #openedFor<T>(unsent: readonly RemoteHandle[], call: () => Promise<T>): Promise<T> {
+    for (const failed of await Promise.all(unsent.map((handle) => this.#tellOpen(handle)))) if (failed !== null) throw failed;
+    return call();
   }
 
   /** A change was made, and may not be on disk. */
@@ -202,7 +212,9 @@ export class RemoteCore {
    */
   open(id: FileId, flags: number): MaybePromise<LowerHandle> {
     if (!this.#isSafeHere(id, flags)) return this.#open(id, flags);
-    return this.handles.addUnsent(this.handles.allocate(), id, flags, this.unsynced.opened(id));
+    const handle = this.handles.addUnsent(this.handles.allocate(), id, flags, this.unsynced.opened(id));
+    this.#tellLater();
+    return handle;
   }
 
   #isSafeHere(id: FileId, flags: number): boolean {
@@ -217,26 +229,56 @@ export class RemoteCore {
     if (files.length > 0) return Promise.all(files.map((file) => this.#tellOpen(file))).then(() => undefined);
   }
 
-  #tellOpen(file: RemoteHandle): Promise<void> {
-    file.sending ??= this.#sendOpen(file);
+  /** Why the owner could not open it, for now; null: it is open there, or never will be. */
+  #tellOpen(file: RemoteHandle): Promise<Errno | null> {
+    file.sending ??= this.#sendOpen(file).finally(() => (file.sending = null));
     return file.sending;
   }
 
-  async #sendOpen(file: RemoteHandle): Promise<void> {
+  async #sendOpen(file: RemoteHandle): Promise<Errno | null> {
     const { id, flags, handle } = file;
     try {
       file.asked = true;
-      await this.call("open", { id, flags, handle });
+      await this.call("open", { id, flags, handle, promised: true });
+      file.error = null;
     } catch (error) {
       if (!isErrno(error)) throw error;
+      this.#options.log.warn({ ino: id.ino, errno: error.code }, "an open file could not be opened at the owner");
+      if (error.errno !== E.ESTALE) {
+        // The owner keeps the file, and the next call on it opens it.
+        this.handles.noteKept(file);
+        return error;
+      }
       file.error = error;
     }
     this.handles.noteSent(file);
+    return null;
+  }
+
+  /** A revoke must not wait for an owner that cannot be reached because of what was opened long ago. */
+  #tellOldOpens(): void {
+    this.#tellTimer = null;
+    for (const file of this.handles.unsent()) {
+      if (file.old) void this.#tellOpen(file);
+      else file.old = true;
+    }
+    this.#tellLater();
+  }
+
+  #tellLater(): void {
+    if (this.#shut || this.#tellTimer !== null || !this.handles.hasUnsent) return;
+    this.#tellTimer = setTimeout(() => this.#tellOldOpens(), TELL_OPENS_MS);
+  }
+
+  shutdown(): void {
+    this.#shut = true;
+    if (this.#tellTimer !== null) clearTimeout(this.#tellTimer);
+    this.session.close();
   }
 
   async #open(id: FileId, flags: number): Promise<LowerHandle> {
     const handle = this.handles.allocate();
-    const open = (): Promise<void> => this.call("open", { id, flags, handle });
+    const open = (): Promise<void> => this.call("open", { id, flags, handle, promised: false });
     await ((flags & O.TRUNC) === 0 ? open() : this.changing([this.known.begin(id, null)], open));
     return this.handles.add(handle, id, flags, false, this.unsynced.opened(id));
   }
@@ -318,6 +360,8 @@ export class RemoteCore {
     const file = this.handles.remove(handle);
     if (file === null) return;
     const told = !file.unsent || file.asked;
+    // A READ that opens it is not sent again: nobody waits for it, and nothing would close what it opens.
+    if (file.unsent && file.asked) file.error = errnoError(E.EBADF);
     this.handles.noteSent(file);
     if (!told) return;
     // Its answer matters to nobody: an owner that is gone has closed it already.

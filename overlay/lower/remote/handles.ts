@@ -20,32 +20,43 @@ export interface RemoteHandle extends LossesTold {
   unsent: boolean;
   /** A READ that opens it was sent. */
   asked: boolean;
+  /** It was open when the owner was last told of old ones. */
+  old: boolean;
   /** It is being told now. */
-  sending: Promise<void> | null;
+  sending: Promise<Errno | null> | null;
   /** Calls on it end with this: it could not be opened again at the present owner (ESTALE: the file is gone). */
   error: Errno | null;
 }
 
+const NOT_UNSENT = { unsent: false, asked: false, old: false, sending: null };
+const MAX_HANDLE = 0xffff_ffff;
+
 export class RemoteHandles {
   readonly #handles: Map<number, RemoteHandle> = new Map();
   readonly #unsent = new Map<string, Set<RemoteHandle>>();
-  #next = 1;
+  #next: number;
+
+  /** `first`: the number of the first one. */
+  constructor(first: number = 1) {
+    this.#next = first;
+  }
 
   get count(): number {
     return this.#handles.size;
   }
 
-  /** A number never used before. ENFILE. */
+  /** The one that was not in use for the longest time. ENFILE. */
   allocate(): LowerHandle {
-    if (this.#handles.size >= MAX_REMOTE_HANDLES || this.#next > 0xffff_ffff) throw errnoError(E.ENFILE);
+    if (this.#handles.size >= MAX_REMOTE_HANDLES) throw errnoError(E.ENFILE);
+    while (this.#handles.has(this.#next)) this.#next = after(this.#next);
     const handle = this.#next as LowerHandle;
-    this.#next += 1;
+    this.#next = after(handle);
     return handle;
   }
 
   /** The owner has it open. */
   add(handle: LowerHandle, id: FileId, flags: number, directory: boolean, lossesTold: number): LowerHandle {
-    const file = { handle, id, flags: flags & ~O.TRUNC, directory, lossesTold, unsent: false, asked: false, sending: null, error: null };
+    const file = { handle, id, flags: flags & ~O.TRUNC, directory, lossesTold, ...NOT_UNSENT, error: null };
     this.#handles.set(handle, file);
     return handle;
   }
@@ -67,10 +78,23 @@ export class RemoteHandles {
     return [...(this.#unsent.get(fileKey(id)) ?? [])];
   }
 
+  get hasUnsent(): boolean {
+    return this.#unsent.size > 0;
+  }
+
+  unsent(): RemoteHandle[] {
+    return [...this.#unsent.values()].flatMap((files) => [...files]);
+  }
+
   /** The owner knows of it, or it is closed. */
   noteSent(file: RemoteHandle): void {
     if (!file.unsent) return;
     file.unsent = false;
+    this.noteKept(file);
+  }
+
+  /** The owner could not open it, and keeps the file until the next call on it. */
+  noteKept(file: RemoteHandle): void {
     const key = fileKey(file.id);
     const files = this.#unsent.get(key);
     files?.delete(file);
@@ -80,7 +104,7 @@ export class RemoteHandles {
   /** One that was open elsewhere, with its number; before any other. */
   adopt({ handle, id, flags, directory }: OpenFile): void {
     this.add(handle, id, flags, directory, 0);
-    this.#next = Math.max(this.#next, handle + 1);
+    this.#next = Math.max(this.#next, after(handle));
   }
 
   /** EBADF: not open. */
@@ -100,4 +124,8 @@ export class RemoteHandles {
   all(): RemoteHandle[] {
     return [...this.#handles.values()];
   }
+}
+
+function after(handle: number): number {
+  return handle === MAX_HANDLE ? 1 : handle + 1;
 }

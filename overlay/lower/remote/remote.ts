@@ -177,7 +177,7 @@ export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
       return core.handles.count;
     },
     counters: session.counters,
-    shutdown: () => session.close(),
+    shutdown: () => core.shutdown(),
 
     ...namesOf(core),
     ...attributesOf(core),

@@ -216,8 +216,8 @@ export class ServerSession {
     return opening;
   }
 
-  /** Before its claim a caller opens what it had open at an earlier owner. If that fails for now (ENFILE), the next owner may do better. */
-  #reopen(handle: number, id: FileId, open: () => MaybePromise<LowerHandle>): MaybePromise<LowerHandle> {
+  /** What a program there has open already. If that fails for now (ENFILE), the next READ, or the next owner, may do better. */
+  #openPromised(handle: number, id: FileId, open: () => MaybePromise<LowerHandle>): MaybePromise<LowerHandle> {
     return withErrors(open, (error) => {
       if (error instanceof Errno && error.errno !== E.ESTALE) this.#pin(handle, id);
       throw error;
@@ -271,14 +271,15 @@ export class ServerSession {
     return andThen(attr, answer);
   }
 
-  #open(handle: number, { id, flags }: Opened): MaybePromise<void> {
+  /** Before its claim a caller opens what it had open at an earlier owner. */
+  #open(handle: number, { id, flags }: Opened, promised: boolean): MaybePromise<void> {
     const open = (): MaybePromise<LowerHandle> => this.#withinRoom(handle, () => this.#lower.open(id, flags));
-    return this.#opened(handle, () => (this.#hasClaimed ? open() : this.#reopen(handle, id, open)));
+    return this.#opened(handle, () => (promised || !this.#hasClaimed ? this.#openPromised(handle, id, open) : open()));
   }
 
   #read({ handle, offset, bytes, open }: RequestOf<"read">): MaybePromise<Uint8Array> {
     const read = (): MaybePromise<Uint8Array> => this.#lower.read(this.#handle(handle), offset, Math.min(bytes, MAX_IO_BYTES));
-    const opened = open === null ? undefined : this.#open(handle, open);
+    const opened = open === null ? undefined : this.#open(handle, open, true);
     // The lower's own buffer, and this is not the turn in which it is sent.
     return opened instanceof Promise ? opened.then(async () => Uint8Array.from(await read())) : read();
   }
@@ -364,7 +365,7 @@ export class ServerSession {
         );
       }
       case "open":
-        return this.#open(one.request.handle, one.request);
+        return this.#open(one.request.handle, one.request, one.request.promised);
       case "opendir": {
         const { id, handle } = one.request;
         return this.#opened(handle, () => this.#withinRoom(handle, () => lower.opendir(id)));

@@ -75,10 +75,11 @@ export interface WireCalls {
     request: Identified & { readonly newParent: FileId; readonly newName: Buffer; readonly tellParent: boolean };
     answer: ParentTold & { readonly attr: Attr };
   };
-  open: { request: Opened & Handled; answer: void };
+  /** `promised`: the caller's program has it open already. If it cannot be opened now, the owner keeps it, but for ESTALE (hazard F22). */
+  open: { request: Opened & Handled & { readonly promised: boolean }; answer: void };
   opendir: { request: Identified & Handled; answer: void };
   close: { request: Handled; answer: void };
-  /** `open`: as in "open", before it is read, if that handle is not open yet. */
+  /** `open`: as in "open", promised, before it is read, if that handle is not open yet. */
   read: { request: Handled & { readonly offset: number; readonly bytes: number; readonly open: Opened | null }; answer: Uint8Array };
   /** All that this caller has open is open at this owner. Sent after that, once for each owner. */
   claimed: { request: void; answer: void };

@@ -189,9 +189,9 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
     {
       write: (w, q) => {
         writeOpened(w, q);
-        w.u32(q.handle);
+        w.u32(q.handle).bool(q.promised);
       },
-      read: (r) => ({ ...readOpened(r), handle: r.u32() }),
+      read: (r) => ({ ...readOpened(r), handle: r.u32(), promised: r.bool() }),
     },
     nothing,
   ),

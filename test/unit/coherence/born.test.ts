@@ -58,7 +58,7 @@ it("what was born in a directory that is about to be read elsewhere is shared wi
   for (const cover of [born(16, "file"), born(19, "directory")]) enterUnregistered(state, cover, 3);
   handleBast(state, written, Mode.EX, 3);
   for (const cover of [born(17, "file"), born(20, "directory")]) enterUnregistered(state, cover, 3);
-  registerBorn(state, false);
+  registerBorn(state, { shared: false });
   expect(modes()).toEqual([
     ["16.7", Mode.PR],
     ["19.7", Mode.EX],
@@ -79,7 +79,7 @@ it("F5: a file born here is not shared before its size, as it was answered, was 
   noteLateReply(state, late, 100, "raises", 4096);
   noteLateReply(state, taken, 101, "raises", 4096);
   noteThread(state, 101);
-  registerBorn(state, false);
+  registerBorn(state, { shared: false });
   expect([late.mode, taken.mode]).toEqual([Mode.EX, Mode.PR]);
 });
 
@@ -87,7 +87,24 @@ it("the oldest of what was born are made known first", () => {
   const state = new CoherenceState();
   const covers = [13, 14, 15].map((ino) => new Cover({ ino, generation: 7 }, `${ino}.7`, "file"));
   for (const cover of covers) enterUnregistered(state, cover, 0);
-  registerBorn(state, false, 2);
+  registerBorn(state, { shared: false, count: 2 });
   expect(covers.map(({ unregistered }) => unregistered)).toEqual([false, false, true]);
   expect([...state.unregistered]).toEqual([covers[2]]);
+});
+
+it("a file in use may wait until it is at rest, a directory need not", () => {
+  const state = new CoherenceState();
+  const [file, directory] = [
+    new Cover({ ino: 13, generation: 7 }, "13.7", "file"),
+    new Cover({ ino: 14, generation: 7 }, "14.7", "directory"),
+  ];
+  for (const cover of [file, directory]) {
+    enterUnregistered(state, cover, 0);
+    expect(tryPin(cover, Mode.EX)).toBe(true);
+  }
+  registerBorn(state, { shared: false, atRest: true });
+  expect([file.unregistered, directory.unregistered]).toEqual([true, false]);
+  unpin(state, file, 1);
+  registerBorn(state, { shared: false, atRest: true });
+  expect([file.unregistered, file.mode]).toEqual([false, Mode.PR]);
 });

@@ -416,7 +416,7 @@ describe("what was born here", () => {
     const [open, closed] = [cover("file"), cover("file")];
     for (const file of [open, closed]) enterUnregistered(state, file, 0);
     expect(openToken(state, open, () => undefined)).toBe(true);
-    registerBorn(state, false);
+    registerBorn(state, { shared: false });
     expect(effects().filter((effect) => effect.do === "request-token")).toMatchObject([{ cover: open }]);
     expect(closed.token).toBeNull();
   });

@@ -141,6 +141,20 @@ describe("locks", () => {
     await shell.close();
   });
 
+  it("of a new file in use are registered after REGISTER_DELAY_MS more", async () => {
+    const asked: string[] = [];
+    const shell = shellOver(lockspaceThatGrants(asked).lockspace);
+    const file = inodeOf(shell, 11, "file");
+    shell.operations.enterNew(file);
+    const pinned = shell.operations.tryPin(file, Mode.EX);
+    await vi.advanceTimersByTimeAsync(1999);
+    expect([pinned, asked]).toEqual([true, []]);
+    shell.operations.unpin(file, Mode.EX);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(asked).toEqual([`lock i11.7 ${Mode.PR}`]);
+    await shell.close();
+  });
+
   it("of new inodes are registered at once, the oldest REGISTER_BATCH, when there are UNREGISTERED_MAX", async () => {
     const asked: string[] = [];
     const shell = shellOver(lockspaceThatGrants(asked).lockspace);

@@ -21,7 +21,7 @@ function heldOf(handlers: Map<Lock, LockHandlers>, resource: string): readonly [
 describe("the write token", () => {
   it("may be kept for as long as the file is open (hazard H13), whether it was asked for or born here; no lock of an inode may", async () => {
     const asked: string[] = [];
-    const { lockspace, flags } = lockspaceThatGrants(asked);
+    const { lockspace, flags, handlers } = lockspaceThatGrants(asked);
     const shell = shellOver(lockspace);
     const [dir, made, opened] = [inodeOf(shell, 12, "directory"), inodeOf(shell, 13, "file"), inodeOf(shell, 14, "file")];
     await shell.operations.pin(dir, Mode.EX, waiter());
@@ -31,7 +31,9 @@ describe("the write token", () => {
     shell.operations.unpin(opened, Mode.PR);
     expect(await shell.operations.openForWrite(made, waiter())).toBe("cached");
     expect(await shell.operations.openForWrite(opened, waiter())).toBe("cached");
-    // What was born is made known when a moment has passed.
+    // What was born is made known before its directory is.
+    const [lock, told] = heldOf(handlers, "i12.7");
+    told.bast(lock, Mode.PR);
     await expect.poll(() => asked.filter((request) => request.startsWith("lock "))).toHaveLength(5);
     const kept = (resource: string): boolean => ((flags.get(resource) ?? 0) & LockFlag.MAYKEEP) !== 0;
     expect(Object.fromEntries([...flags.keys()].map((resource) => [resource, kept(resource)]))).toEqual({

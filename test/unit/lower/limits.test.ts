@@ -11,7 +11,7 @@ import { decodeHello, encodeHello } from "../../../overlay/lower/wire/handshake.
 import { checkName, MAX_GETATTR_MANY, MAX_IO_BYTES, MAX_LOOKUP_MANY } from "../../../overlay/lower/limits.ts";
 import { NAME_MAX, PATH_MAX, XATTR_LIST_MAX, XATTR_SIZE_MAX } from "../../../overlay/lower/linux.ts";
 import { createLocalLower, type LocalLower } from "../../../overlay/lower/local/local.ts";
-import type { Attr, FileId } from "../../../overlay/lower/lower.ts";
+import type { Attr, FileId, LowerHandle } from "../../../overlay/lower/lower.ts";
 import { MAX_OPEN_HANDLES, OpenHandles } from "../../../overlay/lower/local/open-handles.ts";
 import { MAX_REMOTE_HANDLES, RemoteHandles } from "../../../overlay/lower/remote/handles.ts";
 import {
@@ -120,6 +120,14 @@ describe("open files", () => {
     const [first] = handles.all();
     if (first !== undefined) handles.remove(first.handle);
     expect(await errnoOf(() => handles.allocate())).toBe(0);
+  });
+
+  it("of a caller have 32-bit numbers, which begin again from 1 without those in use", () => {
+    const handles = new RemoteHandles(0xffff_ffff);
+    handles.adopt({ handle: 1 as LowerHandle, id: id(12), flags: RDWR, directory: false });
+    const one = handles.allocate();
+    handles.add(one, id(12), RDWR, false, 0);
+    expect([one, handles.allocate()]).toEqual([0xffff_ffff, 2]);
   });
 });
 

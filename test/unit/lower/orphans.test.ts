@@ -4,6 +4,7 @@ import fs from "node:fs";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import type { FileId, LowerHandle } from "../../../overlay/lower/lower.ts";
+import type { Holds } from "../../../overlay/lower/remote/known.ts";
 import { createRemoteLower, type RemoteLower } from "../../../overlay/lower/remote/remote.ts";
 import type { LowerServer } from "../../../overlay/lower/server/server.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
@@ -487,8 +488,13 @@ describe("callers at other nodes", () => {
     return await listenOn(server);
   }
 
-  async function caller(nodeid: number, address: Parameters<RemoteLower["connect"]>[0], epoch: number): Promise<RemoteLower> {
-    const lower = createRemoteLower({ ...TEST_CALLER, nodeid, log: silentLog });
+  async function caller(
+    nodeid: number,
+    address: Parameters<RemoteLower["connect"]>[0],
+    epoch: number,
+    holds?: Holds,
+  ): Promise<RemoteLower> {
+    const lower = createRemoteLower({ ...TEST_CALLER, nodeid, log: silentLog, ...(holds === undefined ? {} : { holds }) });
     callers.push(lower);
     await lower.connect(address, epoch);
     return lower;
@@ -579,6 +585,52 @@ describe("callers at other nodes", () => {
     expect(await errnoOf(() => two.read(handle, 0, 1))).toBe(0);
     await owners[2]?.server.closeSessions([client(2)]);
     expect(fs.readdirSync(`${place.path}/${ORPHANS}`)).toEqual([]);
+  });
+
+  it("keep what a caller has opened without the owner, and the owner cannot open for now (hazard F22)", async () => {
+    let full = false;
+    let refused = 0;
+    const wrap = (lower: LocalLower): LocalLower => ({
+      ...lower,
+      open: (...given) => {
+        if (!full) return lower.open(...given);
+        refused += 1;
+        throw errnoError(E.ENFILE);
+      },
+    });
+    const first = await owner(1, wrap);
+    await owners[0]?.lower.recoverOrphans();
+    const kept = (): number => fs.readdirSync(`${place.path}/${ORPHANS}`).length;
+    const two = await caller(2, first, 1, { grants: () => 1, of: () => 1 });
+    const three = await caller(3, first, 1);
+    const [f, closed] = [
+      await three.mknod(three.root, bytes("f"), 0o100644, 0, 0, root),
+      await three.mknod(three.root, bytes("closed"), 0o100644, 0, 0, root),
+    ];
+    const opened: LowerHandle[] = [];
+    for (const { id } of [f, closed]) {
+      await two.getattr(id);
+      const handle = two.open(id, 0);
+      if (handle instanceof Promise) throw new Error("the owner is asked");
+      opened.push(handle);
+    }
+    full = true;
+    for (const { id } of [f, closed]) await two.tellOpens(id);
+    expect(refused).toBe(2);
+    // It is kept: another step down of the lock need not ask again.
+    expect(two.tellOpens(f.id)).toBeUndefined();
+    await three.unlink(three.root, bytes("f"), f.id);
+    await three.unlink(three.root, bytes("closed"), closed.id);
+    expect(kept()).toBe(2);
+    const [read, unread] = opened as [LowerHandle, LowerHandle];
+    expect(await errnoOf(() => two.read(read, 0, 100))).toBe(E.ENFILE);
+    expect(await errnoOf(() => two.lseek(read, 0, 0))).toBe(E.ENFILE);
+    full = false;
+    expect(await errnoOf(() => two.read(read, 0, 100))).toBe(0);
+    two.close(unread);
+    await until(() => kept() === 1);
+    two.close(read);
+    await until(() => kept() === 0);
   });
 
   it("keep what another one unlinks at the next owner before they have come", async () => {

@@ -3,6 +3,7 @@ import { expect, it } from "vitest";
 import type { FileId, LowerHandle } from "../../../overlay/lower/lower.ts";
 import type { Holds } from "../../../overlay/lower/remote/known.ts";
 import type { RemoteLower } from "../../../overlay/lower/remote/remote.ts";
+import { E } from "../../../dlmd/base/errno.ts";
 import { caller, name, type Owner, RDWR, remoteLab, until } from "./remote-lab.ts";
 
 const { owner, remote } = remoteLab();
@@ -148,6 +149,40 @@ it("a file that is closed beside its first READ does not stay open at the owner"
   expect(Buffer.from(await read).toString()).toBe("f");
   await until(() => slow.lower.openHandles === 0);
   expect(one.lower.openHandles).toBe(0);
+});
+
+it("a READ that opens it is not sent to the next owner when the file was closed meanwhile", async () => {
+  const { one, file } = await bench();
+  const id = await file("f");
+  const held: ((data: Uint8Array) => void)[] = [];
+  const hung = await owner(2, (lower) => ({ ...lower, read: () => new Promise<Uint8Array>((resolve) => void held.push(resolve)) }));
+  const lower = remote({ clientId: 7 }, undefined, { holds: holdsBut(new Set()) });
+  await lower.connect(hung.address, 2);
+  await lower.getattr(id);
+  const handle = opened(lower, id);
+  const read = Promise.resolve(lower.read(handle, 0, 100)).catch((error: unknown) => error);
+  await until(() => held.length === 1);
+  expect(hung.lower.openHandles).toBe(1);
+  lower.close(handle);
+  await until(() => hung.lower.openHandles === 0);
+  const next = await owner(3);
+  lower.ownerLost();
+  lower.ownerFound(next.address, 3);
+  expect(await read).toMatchObject({ errno: E.EBADF });
+  await lower.getattr(lower.root);
+  expect([next.lower.openHandles, one.lower.openHandles]).toEqual([0, 0]);
+  for (const answer of held) answer(new Uint8Array(0));
+});
+
+it("what stays open is told to the owner without a READ", async () => {
+  const { lower, one, file } = await bench();
+  const id = await file("f");
+  const handle = opened(lower, id);
+  expect(one.lower.openHandles).toBe(0);
+  await until(() => one.lower.openHandles === 1);
+  await until(() => lower.tellOpens(id) === undefined);
+  lower.close(handle);
+  await until(() => one.lower.openHandles === 0);
 });
 
 it("whatever else is asked of it opens it first", async () => {

@@ -25,7 +25,7 @@ describe("which changes are made again", () => {
       repeatOf("fallocate", { handle: 1, mode: 0, offset: 0, bytes: 1 }),
       repeatOf("setxattr", { id, name: name("user.a"), value: name("b"), flags: 0 }),
       repeatOf("copyFileRange", { inHandle: 1, inOffset: 0, outHandle: 2, outOffset: 0, bytes: 1 }),
-      repeatOf("open", { id, flags: 0o1001, handle: 1 }),
+      repeatOf("open", { id, flags: 0o1001, handle: 1, promised: false }),
       repeatOf("create", { ...made, flags: RDWR, handle: 1 }),
     ];
     expect(sames).toEqual(sames.map(() => ({ again: true, doubtful: [] })));

@@ -59,7 +59,8 @@ describe("a session at the owner", () => {
   it("has at most MAX_SESSION_HANDLES open files: then open and create fail", () => {
     const { session, answers } = sessionOf({ open: () => 7 as never });
     session.receive("claimed", 0, new Uint8Array(0));
-    const open = (handle: number): void => session.receive("open", handle, bodyOf("open", { id: inode, flags: RDWR, handle }));
+    const open = (handle: number): void =>
+      session.receive("open", handle, bodyOf("open", { id: inode, flags: RDWR, handle, promised: false }));
     for (let handle = 1; handle <= MAX_SESSION_HANDLES; handle++) open(handle);
     expect([session.openHandles, answers.includes(FrameType.FAILED)]).toEqual([MAX_SESSION_HANDLES, false]);
     open(MAX_SESSION_HANDLES + 1);
@@ -75,7 +76,7 @@ describe("a session at the owner", () => {
     const pinned: number[] = [];
     const { session, answers } = sessionOf({ open: () => 7 as never, pin: ({ ino }) => void pinned.push(ino) });
     for (let handle = 1; handle <= MAX_SESSION_HANDLES + 1; handle++) {
-      session.receive("open", handle, bodyOf("open", { id: { ino: handle, generation: 1 }, flags: RDWR, handle }));
+      session.receive("open", handle, bodyOf("open", { id: { ino: handle, generation: 1 }, flags: RDWR, handle, promised: false }));
     }
     expect([session.openHandles, answers.at(-1), pinned]).toEqual([MAX_SESSION_HANDLES, FrameType.FAILED, [MAX_SESSION_HANDLES + 1]]);
   });
@@ -92,9 +93,9 @@ describe("a session at the owner", () => {
       unpin: () => void (pinned.count -= 1),
     });
     let id = 0;
-    const open = (handle: number): number | undefined => {
+    const open = (handle: number, promised = false): number | undefined => {
       id += 1;
-      session.receive("open", id, bodyOf("open", { id: inode, flags: RDWR, handle }));
+      session.receive("open", id, bodyOf("open", { id: inode, flags: RDWR, handle, promised }));
       return answers.at(-1);
     };
     for (let handle = 1; handle <= MAX_SESSION_HANDLES; handle++) open(handle);
@@ -109,10 +110,11 @@ describe("a session at the owner", () => {
     id += 1;
     expect(open(1)).toBe(CALLS.open.type | FrameType.ANSWER);
     expect([session.openHandles, pinned.count]).toEqual([1, MAX_SESSION_HANDLES]);
-    // What is opened after the claim is no other owner's.
+    // What is opened after the claim is no other owner's, but for what a program there has open already.
     session.receive("claimed", id + 1, new Uint8Array(0));
     id += 1;
     expect([open(MAX_SESSION_HANDLES + 2), pinned.count]).toEqual([FrameType.FAILED, MAX_SESSION_HANDLES]);
+    expect([open(MAX_SESSION_HANDLES + 3, true), pinned.count]).toEqual([FrameType.FAILED, MAX_SESSION_HANDLES + 1]);
   });
 
   it("is full with MAX_RUNNING_CALLS calls", () => {
@@ -125,7 +127,7 @@ describe("a session at the owner", () => {
 
   it("is full with calls of MAX_RUNNING_BYTES", () => {
     const { session } = sessionOf({ open: () => 7 as never, write: never });
-    session.receive("open", 1, bodyOf("open", { id: inode, flags: RDWR, handle: 1 }));
+    session.receive("open", 1, bodyOf("open", { id: inode, flags: RDWR, handle: 1, promised: false }));
     const head = bodyOf("write", { handle: 1, data: new Uint8Array(0), offset: 0, append: false, tell: null });
     const body = Buffer.concat([head], 1024 * 1024);
     const calls = MAX_RUNNING_BYTES / body.length;

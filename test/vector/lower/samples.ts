@@ -64,7 +64,7 @@ export const SAMPLES: { readonly [K in CallName]: { readonly request: RequestOf<
     answer: undefined,
   },
   link: { request: { id, newParent: other, newName: name, tellParent: true }, answer: { attr, parent: attr } },
-  open: { request: { id, flags: 2, handle: 7 }, answer: undefined },
+  open: { request: { id, flags: 2, handle: 7, promised: true }, answer: undefined },
   opendir: { request: { id, handle: 8 }, answer: undefined },
   close: { request: { handle: 7 }, answer: undefined },
   fetch: {
