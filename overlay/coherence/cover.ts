@@ -111,6 +111,10 @@ export class Cover {
   askingForChild = false;
   /** EX, but dlmd does not know yet: nobody else can know the inode. */
   unregistered = false;
+  /** Which birth of the mount it was, from 1; 0: it was not born here. */
+  born = 0;
+  /** How many births there were when the kernel last forgot it. */
+  bornUntilForgotten = 0;
   /** The request that makes it known is under way. */
   registering = false;
   phase: Phase = "idle";

@@ -55,6 +55,8 @@ export class CoherenceState {
   abandoned = false;
   /** Locks granted so far. */
   grants = 0;
+  /** Inodes born here so far. */
+  births = 0;
   /** Changes of attributes made here so far (told-attributes.ts). */
   changes = 0;
   /** Times that all that was read before was not true any more (distrustCovers). */

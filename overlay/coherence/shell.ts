@@ -63,7 +63,7 @@ export interface CoherenceCounters extends Readonly<SizeCounters> {
   readonly unregistered: number;
 }
 
-/** What was born is made known after this time even if nobody asks: by then most of it is at rest, or gone again. A file in use waits for the next time. */
+/** What was born is made known after this time even if nobody asks: by then most of it is at rest, or gone again. A file in use waits once more. */
 const REGISTER_DELAY_MS = 1000;
 /** From so many unregistered locks on ... */
 const UNREGISTERED_MAX = 256;
@@ -81,6 +81,8 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
   readonly #limit: CacheLimit;
   readonly #suspension: Suspension;
   #evicting = false;
+  /** Births until the last time that all were made known, but for what was in use. */
+  #bornBefore = 0;
   #registerTimer: NodeJS.Timeout | null = null;
   /** Effects are being done. */
   #running = false;
@@ -240,7 +242,9 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
 
   #registerAll(): void {
     this.#registerTimer = null;
-    this.#register({ shared: false, atRest: true });
+    for (const cover of this.#state.unregistered) this.#sizes.own.forgetEnded(cover);
+    this.#register({ shared: false, inUseAfter: this.#bornBefore });
+    this.#bornBefore = this.#state.births;
     if (this.#state.unregistered.size > 0) this.noteBorn();
   }
 

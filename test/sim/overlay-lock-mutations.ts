@@ -362,6 +362,14 @@ export const overlayLockMutations: readonly Mutation[] = [
     caughtBy: "test/unit/coherence/revoke.test.ts",
   },
   {
+    id: "born-in-forgotten-directory",
+    breaks: "the lock of a directory that the kernel has forgotten leaves before what was born in it is made known",
+    file: "overlay/coherence/lock/cover-table.ts",
+    find: "if (!mayNameBorn(this.#state, idle)) this.#drop(idle);",
+    replace: "this.#drop(idle);",
+    caughtBy: "test/unit/coherence/limits.test.ts",
+  },
+  {
     id: "born-in-use-shared",
     breaks: "what was born here and is in use is given away as shared",
     file: "overlay/coherence/lock/new-inodes.ts",

@@ -5,7 +5,7 @@
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import { Cover, type Inode, type InodeKind, NO_TAKER } from "../cover.ts";
 import { type FileId, fileKey } from "../../lower/lower.ts";
-import { dropUnregistered } from "./new-inodes.ts";
+import { dropUnregistered, mayNameBorn } from "./new-inodes.ts";
 import type { CoherenceState } from "../effect.ts";
 import { dropNames, forgetNames } from "../names/names.ts";
 
@@ -79,11 +79,13 @@ export class CoverTable {
       if (!this.#drop(cover)) this.#lingering.add(cover);
       return;
     }
+    cover.bornUntilForgotten = this.#state.births;
     this.#idle.add(cover);
     if (this.#idle.size <= IDLE_COVERS_MAX) return;
     let dropped = 0;
     for (const idle of this.#idle) {
-      this.#drop(idle);
+      // It may go the next time: what was born is made known by then.
+      if (!mayNameBorn(this.#state, idle)) this.#drop(idle);
       dropped += 1;
       if (dropped >= IDLE_BATCH) break;
     }

@@ -19,6 +19,8 @@ export function enterUnregistered(state: CoherenceState, cover: Cover, now: numb
   const first = cover.grant === 0;
   cover.mode = Mode.EX;
   noteGranted(state, cover, Mode.NL, now);
+  state.births += 1;
+  cover.born = state.births;
   cover.unregistered = true;
   cover.token = new WriteToken(true);
   state.unregistered.add(cover);
@@ -38,19 +40,19 @@ export interface RegisterOptions {
   readonly shared: boolean;
   /** So many, the oldest; absent: all. */
   readonly count?: number;
-  /** Files that somebody here is at work on are passed over. */
-  readonly atRest?: boolean;
+  /** Files that somebody here is at work on are passed over, if they were born after that birth. */
+  readonly inUseAfter?: number;
 }
 
 /**
  * Makes unregistered locks known. A file that nobody here is at work on is held PR from then on: another node that looks at it then has PR beside ours
  * at once, where EX would have to be taken away first. A directory stays EX, for what is made in it next, unless `shared`.
  */
-export function registerBorn(state: CoherenceState, { shared, count, atRest = false }: RegisterOptions): void {
+export function registerBorn(state: CoherenceState, { shared, count, inUseAfter = Number.POSITIVE_INFINITY }: RegisterOptions): void {
   let left = count ?? state.unregistered.size;
   for (const cover of state.unregistered) {
     if (left === 0) return;
-    if (atRest && cover.kind === "file" && !isAtRest(cover)) continue;
+    if (cover.kind === "file" && cover.born > inUseAfter && !isAtRest(cover)) continue;
     left -= 1;
     state.unregistered.delete(cover);
     const mode = (shared || cover.kind !== "directory") && isAtRest(cover) ? Mode.PR : Mode.EX;
@@ -76,6 +78,13 @@ export function registerBorn(state: CoherenceState, { shared, count, atRest = fa
 /** And what was answered of its size was taken: as with any step down to PR. */
 function isAtRest(cover: Cover): boolean {
   return cover.pins === 0 && cover.waiters.length === 0 && (cover.token?.users ?? 0) === 0 && !mustBeTaken(cover);
+}
+
+/** A lock of that directory, which the kernel does not know, must not leave by itself: something that was born in it is not known yet. */
+export function mayNameBorn(state: CoherenceState, cover: Cover): boolean {
+  if (cover.kind !== "directory") return false;
+  const [oldest] = state.unregistered;
+  return state.registering.size > 0 || (oldest !== undefined && oldest.born <= cover.bornUntilForgotten);
 }
 
 /** True: nothing is left to be known; false: `handleRegistered` (revoke.ts) goes on when all is. */

@@ -21,6 +21,8 @@ const gone = (): null => null;
 const FORGET_MS = 1000;
 /** What was opened here without the owner is told to it after once to twice this time, read or not. */
 export const TELL_OPENS_MS = 1000;
+/** So many at a time: programs' calls wait behind them. */
+export const TELL_OPENS_MAX = 256;
 
 export interface RemoteCoreOptions extends RemoteSessionOptions {
   /** Under which locks something may be known without asking; absent: none. */
@@ -218,7 +220,8 @@ export class RemoteCore {
   }
 
   #isSafeHere(id: FileId, flags: number): boolean {
-    if ((flags & (O.ACCMODE | O.TRUNC)) !== O.RDONLY) return false;
+    // What is opened while the owner cannot be told would keep the lock here.
+    if ((flags & (O.ACCMODE | O.TRUNC)) !== O.RDONLY || !this.session.running) return false;
     const attr = this.known.attr(id);
     return attr !== null && attr.nlink > 0 && (attr.mode & S.IFMT) === S.IFREG;
   }
@@ -240,10 +243,9 @@ export class RemoteCore {
     try {
       file.asked = true;
       await this.call("open", { id, flags, handle, promised: true });
-      file.error = null;
     } catch (error) {
       if (!isErrno(error)) throw error;
-      this.#options.log.warn({ ino: id.ino, errno: error.code }, "an open file could not be opened at the owner");
+      this.session.warn(error.code, { ino: id.ino, errno: error.code }, "an open file could not be opened at the owner");
       if (error.errno !== E.ESTALE) {
         // The owner keeps the file, and the next call on it opens it.
         this.handles.noteKept(file);
@@ -258,9 +260,13 @@ export class RemoteCore {
   /** A revoke must not wait for an owner that cannot be reached because of what was opened long ago. */
   #tellOldOpens(): void {
     this.#tellTimer = null;
+    let told = 0;
     for (const file of this.handles.unsent()) {
-      if (file.old) void this.#tellOpen(file);
-      else file.old = true;
+      if (file.old && told < TELL_OPENS_MAX) {
+        told += 1;
+        void this.#tellOpen(file);
+      }
+      file.old = true;
     }
     this.#tellLater();
   }
@@ -361,7 +367,7 @@ export class RemoteCore {
     if (file === null) return;
     const told = !file.unsent || file.asked;
     // A READ that opens it is not sent again: nobody waits for it, and nothing would close what it opens.
-    if (file.unsent && file.asked) file.error = errnoError(E.EBADF);
+    if (file.asked) file.error = errnoError(E.EBADF);
     this.handles.noteSent(file);
     if (!told) return;
     // Its answer matters to nobody: an owner that is gone has closed it already.

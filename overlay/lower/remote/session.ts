@@ -71,7 +71,8 @@ export class RemoteSession {
   };
   readonly #options: RemoteSessionOptions;
   readonly #handlers: RemoteSessionHandlers;
-  readonly #warn: LimitedWarn;
+  /** What goes wrong again and again. */
+  readonly warn: LimitedWarn;
   readonly #writer = new ByteWriter();
   // In the order in which they were made.
   readonly #calls: Map<number, PendingCall> = new Map();
@@ -102,7 +103,7 @@ export class RemoteSession {
 
   constructor(options: RemoteSessionOptions, handlers: RemoteSessionHandlers) {
     this.#options = options;
-    this.#warn = createLimitedWarn(options.log, LOG_INTERVAL_MS, () => performance.now());
+    this.warn = createLimitedWarn(options.log, LOG_INTERVAL_MS, () => performance.now());
     this.#handlers = handlers;
   }
 
@@ -242,7 +243,7 @@ export class RemoteSession {
     const owner = this.#owner;
     if (owner === null) return;
     const { host, port } = owner.address;
-    this.#warn(reason, { host, port, reason, retryMs: this.#retryMs }, "no connection to the owner: trying again");
+    this.warn(reason, { host, port, reason, retryMs: this.#retryMs }, "no connection to the owner: trying again");
     this.#retryTimer = setTimeout(() => {
       this.#retryTimer = null;
       this.#connect();

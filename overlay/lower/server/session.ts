@@ -10,7 +10,7 @@ import type { LowerSessionId } from "../wire/handshake.ts";
 import { largeBuffers } from "../large-buffers.ts";
 import { MAX_IO_BYTES } from "../limits.ts";
 import type { LocalLower } from "../local/local.ts";
-import type { Attr, Entry, FileId, LowerHandle } from "../lower.ts";
+import { type Attr, type Entry, type FileId, fileKey, type LowerHandle } from "../lower.ts";
 import { andThen, withErrors, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { FrameType } from "../wire/frame.ts";
 import { decodeWith } from "../wire/call-codecs.ts";
@@ -43,6 +43,11 @@ interface Answer {
   readonly body: Uint8Array;
 }
 
+interface OpenHandle {
+  readonly id: FileId;
+  readonly handle: LowerHandle;
+}
+
 export class ServerSession {
   readonly id: LowerSessionId;
   sink: AnswerSink | null = null;
@@ -50,7 +55,7 @@ export class ServerSession {
   readonly #log: Log;
   readonly #claimed: () => void;
   readonly #handOver: HandOver;
-  readonly #handles: Map<number, LowerHandle> = new Map();
+  readonly #handles: Map<number, OpenHandle> = new Map();
   /** A caller whose connection broke while it opened its files asks for the same again, under another number of call. */
   readonly #opening: Map<number, Promise<void>> = new Map();
   /** Bytes of each running call's frame, by its id. */
@@ -109,7 +114,7 @@ export class ServerSession {
     this.#closed = true;
     this.sink = null;
     await this.retire();
-    for (const handle of this.#handles.values()) this.#lower.close(handle);
+    for (const { handle } of this.#handles.values()) this.#lower.close(handle);
     for (const handle of this.#pinned.keys()) this.#unpin(handle);
     this.#handles.clear();
     this.#answers.clear();
@@ -187,7 +192,7 @@ export class ServerSession {
   #handle(handle: number): LowerHandle {
     const found = this.#handles.get(handle);
     if (found === undefined) throw errnoError(E.EBADF);
-    return found;
+    return found.handle;
   }
 
   /** For `handle`: one that is pinned was counted before. */
@@ -201,13 +206,16 @@ export class ServerSession {
     return open();
   }
 
-  #opened(handle: number, open: () => MaybePromise<LowerHandle>): MaybePromise<void> {
+  /** EBADF: another file has that number. */
+  #opened(handle: number, id: FileId, open: () => MaybePromise<LowerHandle>): MaybePromise<void> {
+    const before = this.#handles.get(handle);
+    if (before !== undefined && fileKey(before.id) !== fileKey(id)) throw errnoError(E.EBADF);
     // The answer to the first one was lost with its connection.
-    if (this.#handles.has(handle)) return;
+    if (before !== undefined) return;
     const pending = this.#opening.get(handle);
     if (pending !== undefined) return pending;
     const done = andThen(open(), (opened) => {
-      this.#handles.set(handle, opened);
+      this.#handles.set(handle, { id, handle: opened });
       this.#unpin(handle);
     });
     if (!(done instanceof Promise)) return;
@@ -242,7 +250,7 @@ export class ServerSession {
     this.#checkRoom(request.handle);
     const { parent, name, flags, mode, caller } = request;
     return andThen(this.#lower.create(parent, name, flags, mode, caller), (made) => {
-      this.#handles.set(request.handle, made.handle);
+      this.#handles.set(request.handle, { id: made.entry.id, handle: made.handle });
       return this.#withParent(request, (told) => ({ entry: made.entry, parent: told }));
     });
   }
@@ -274,7 +282,7 @@ export class ServerSession {
   /** Before its claim a caller opens what it had open at an earlier owner. */
   #open(handle: number, { id, flags }: Opened, promised: boolean): MaybePromise<void> {
     const open = (): MaybePromise<LowerHandle> => this.#withinRoom(handle, () => this.#lower.open(id, flags));
-    return this.#opened(handle, () => (promised || !this.#hasClaimed ? this.#openPromised(handle, id, open) : open()));
+    return this.#opened(handle, id, () => (promised || !this.#hasClaimed ? this.#openPromised(handle, id, open) : open()));
   }
 
   #read({ handle, offset, bytes, open }: RequestOf<"read">): MaybePromise<Uint8Array> {
@@ -309,7 +317,7 @@ export class ServerSession {
     const found = this.#handles.get(handle);
     if (found === undefined) return;
     this.#handles.delete(handle);
-    this.#lower.close(found);
+    this.#lower.close(found.handle);
   }
 
   #execute<K extends CallName>(call: K, request: RequestOf<K>): MaybePromise<AnswerOf<K>> {
@@ -368,7 +376,7 @@ export class ServerSession {
         return this.#open(one.request.handle, one.request, one.request.promised);
       case "opendir": {
         const { id, handle } = one.request;
-        return this.#opened(handle, () => this.#withinRoom(handle, () => lower.opendir(id)));
+        return this.#opened(handle, id, () => this.#withinRoom(handle, () => lower.opendir(id)));
       }
       case "close":
         return this.#close(one.request.handle);

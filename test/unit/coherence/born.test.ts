@@ -92,7 +92,7 @@ it("the oldest of what was born are made known first", () => {
   expect([...state.unregistered]).toEqual([covers[2]]);
 });
 
-it("a file in use may wait until it is at rest, a directory need not", () => {
+it("a file in use may wait until it is at rest, if it was born late enough; a directory need not", () => {
   const state = new CoherenceState();
   const [file, directory] = [
     new Cover({ ino: 13, generation: 7 }, "13.7", "file"),
@@ -102,9 +102,14 @@ it("a file in use may wait until it is at rest, a directory need not", () => {
     enterUnregistered(state, cover, 0);
     expect(tryPin(cover, Mode.EX)).toBe(true);
   }
-  registerBorn(state, { shared: false, atRest: true });
+  registerBorn(state, { shared: false, inUseAfter: 0 });
   expect([file.unregistered, directory.unregistered]).toEqual([true, false]);
-  unpin(state, file, 1);
-  registerBorn(state, { shared: false, atRest: true });
-  expect([file.unregistered, file.mode]).toEqual([false, Mode.PR]);
+  const later = new Cover({ ino: 15, generation: 7 }, "15.7", "file");
+  enterUnregistered(state, later, 1);
+  expect(tryPin(later, Mode.EX)).toBe(true);
+  registerBorn(state, { shared: false, inUseAfter: file.born });
+  expect([file.unregistered, file.mode, later.unregistered]).toEqual([false, Mode.EX, true]);
+  unpin(state, later, 1);
+  registerBorn(state, { shared: false, inUseAfter: later.born - 1 });
+  expect([later.unregistered, later.mode]).toEqual([false, Mode.PR]);
 });

@@ -5,6 +5,7 @@ import { CacheLimit } from "../../../overlay/coherence/lock/cache-limit.ts";
 import { CallerRepairs } from "../../../overlay/coherence/size/caller-repair.ts";
 import { Cover, type Inode, type InodeKind } from "../../../overlay/coherence/cover.ts";
 import { CoverTable } from "../../../overlay/coherence/lock/cover-table.ts";
+import { enterUnregistered } from "../../../overlay/coherence/lock/new-inodes.ts";
 import { CoherenceState } from "../../../overlay/coherence/effect.ts";
 import { EXPIRE_NAMES_MAX, NEGATIVE_NAMES_MAX, noteNameRevoke, planExpiry, tellName } from "../../../overlay/coherence/names/names.ts";
 
@@ -157,5 +158,29 @@ describe("locks of inodes that the kernel has forgotten", () => {
     expect([table.size, given]).toEqual([65_536, []]);
     forget(65_537);
     expect(given).toEqual(Array.from({ length: 256 }, (_, at) => at + 1));
+  });
+
+  it("but for directories in which something may have been born that dlmd does not know yet", () => {
+    const given: number[] = [];
+    const state = new CoherenceState();
+    const table = new CoverTable(state, (cover) => void given.push(cover.id.ino));
+    const forget = (ino: number, kind: "file" | "directory"): void => {
+      const cover = table.take({ ino, generation: 1 }, kind);
+      cover.mode = Mode.EX;
+      table.forgotten(inodeWith(cover));
+    };
+    forget(1, "directory");
+    const born = table.take({ ino: 100_000, generation: 1 }, "file");
+    enterUnregistered(state, born, 0);
+    forget(2, "directory");
+    const later = table.take({ ino: 100_001, generation: 1 }, "file");
+    for (let ino = 3; ino <= 65_537; ino++) forget(ino, "file");
+    expect(given.slice(0, 2)).toEqual([1, 3]);
+    // What was born after it was forgotten has no name there.
+    enterUnregistered(state, later, 0);
+    state.unregistered.delete(born);
+    given.length = 0;
+    for (let ino = 70_000; given.length === 0; ino++) forget(ino, "file");
+    expect(given[0]).toBe(2);
   });
 });

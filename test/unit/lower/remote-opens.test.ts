@@ -1,5 +1,6 @@
 /** Files that are opened for reading under a lock that is here, of which the owner is told at the first READ (hazard F22), over the real wire. */
 import { expect, it } from "vitest";
+import { TELL_OPENS_MAX } from "../../../overlay/lower/remote/core.ts";
 import type { FileId, LowerHandle } from "../../../overlay/lower/lower.ts";
 import type { Holds } from "../../../overlay/lower/remote/known.ts";
 import type { RemoteLower } from "../../../overlay/lower/remote/remote.ts";
@@ -151,7 +152,10 @@ it("a file that is closed beside its first READ does not stay open at the owner"
   expect(one.lower.openHandles).toBe(0);
 });
 
-it("a READ that opens it is not sent to the next owner when the file was closed meanwhile", async () => {
+it.each([
+  ["", 0],
+  [", and the owner was told of it beside", 1],
+])("a READ that opens it is not sent to the next owner when the file was closed meanwhile%s", async (_title, told) => {
   const { one, file } = await bench();
   const id = await file("f");
   const held: ((data: Uint8Array) => void)[] = [];
@@ -163,6 +167,8 @@ it("a READ that opens it is not sent to the next owner when the file was closed 
   const read = Promise.resolve(lower.read(handle, 0, 100)).catch((error: unknown) => error);
   await until(() => held.length === 1);
   expect(hung.lower.openHandles).toBe(1);
+  for (let at = 0; at < told; at += 1) await lower.tellOpens(id);
+  expect(lower.tellOpens(id) === undefined).toBe(told === 1);
   lower.close(handle);
   await until(() => hung.lower.openHandles === 0);
   const next = await owner(3);
@@ -172,6 +178,34 @@ it("a READ that opens it is not sent to the next owner when the file was closed 
   await lower.getattr(lower.root);
   expect([next.lower.openHandles, one.lower.openHandles]).toEqual([0, 0]);
   for (const answer of held) answer(new Uint8Array(0));
+});
+
+it("while the owner cannot be reached nothing is opened without it", async () => {
+  const { lower, one, file } = await bench();
+  const id = await file("f");
+  lower.close(opened(lower, id));
+  await lower.getattr(id);
+  await one.server.close();
+  await until(() => lower.disconnected);
+  // As far as is known the lock is still here, and so are the attributes.
+  expect(lower.getattr(id)).not.toBeInstanceOf(Promise);
+  const opening = lower.open(id, RDONLY);
+  expect(opening).toBeInstanceOf(Promise);
+  lower.shutdown();
+  await expect(opening).rejects.toMatchObject({ errno: E.EIO });
+});
+
+it("at most TELL_OPENS_MAX of those are told at a time", async () => {
+  const { lower, one, file } = await bench();
+  const id = await file("f");
+  for (let at = 0; at < TELL_OPENS_MAX + 1; at += 1) opened(lower, id);
+  let most = 0;
+  await until(() => {
+    const now = one.lower.openHandles;
+    if (now <= TELL_OPENS_MAX) most = Math.max(most, now);
+    return now === TELL_OPENS_MAX + 1;
+  });
+  expect(most).toBe(TELL_OPENS_MAX);
 });
 
 it("what stays open is told to the owner without a READ", async () => {

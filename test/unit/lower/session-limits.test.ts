@@ -72,6 +72,15 @@ describe("a session at the owner", () => {
     expect(answers).toEqual([FrameType.FAILED]);
   });
 
+  it("does not take one file for another that has the same number", () => {
+    const { session, answers } = sessionOf({ open: () => 7 as never });
+    const open = (id: number, ino: number): void =>
+      session.receive("open", id, bodyOf("open", { id: { ino, generation: 1 }, flags: RDWR, handle: 1, promised: false }));
+    for (const [at, ino] of [12, 12, 13].entries()) open(at + 1, ino);
+    const done = CALLS.open.type | FrameType.ANSWER;
+    expect([session.openHandles, answers]).toEqual([1, [done, done, FrameType.FAILED]]);
+  });
+
   it("files for which there was no room when they were opened again are kept, and the others are open", () => {
     const pinned: number[] = [];
     const { session, answers } = sessionOf({ open: () => 7 as never, pin: ({ ino }) => void pinned.push(ino) });
