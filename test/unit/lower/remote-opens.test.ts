@@ -110,46 +110,40 @@ it("before the lock leaves the owner is told, so who takes the name away leaves 
 });
 
 it("before a name is taken away here, by unlink or by rename, the owner is told", async () => {
-  const { lower, file, text } = await bench();
+  const { file } = await bench();
   const [gone, over, source] = [await file("gone"), await file("over"), await file("source")];
+  const openAt: Record<string, number> = {};
+  const two = await owner(2, (lower) => ({
+    ...lower,
+    unlink: (...given) => {
+      openAt["unlink"] = lower.openHandles;
+      return lower.unlink(...given);
+    },
+    rename: (...given) => {
+      openAt["rename"] = lower.openHandles;
+      return lower.rename(...given);
+    },
+  }));
+  const lower = remote({ clientId: 7 }, undefined, { holds: holdsBut(new Set()) });
+  await lower.connect(two.address, 2);
+  for (const id of [gone, over]) await lower.getattr(id);
   const handles = [opened(lower, gone), opened(lower, over)];
   const removing = lower.unlink(lower.root, name("gone"), gone);
   // Nothing is known of it while it goes.
   const late = lower.open(gone, RDONLY);
   expect(late).toBeInstanceOf(Promise);
   await removing;
+  await Promise.resolve(late).then(
+    (handle) => lower.close(handle),
+    () => undefined,
+  );
+  await until(() => two.lower.openHandles === 1);
   await lower.rename(lower.root, name("source"), lower.root, name("over"), 0, source, over);
-  expect(await Promise.all(handles.map(text))).toEqual(["gone", "over"]);
-  await Promise.resolve(late).catch(() => undefined);
-});
-
-it("a file that is closed beside its first READ does not stay open at the owner", async () => {
-  const { one, file } = await bench();
-  const id = await file("f");
-  let go = (): void => {};
-  const gate = new Promise<void>((resolve) => (go = resolve));
-  let opens = 0;
-  const slow = await owner(2, (lower) => ({
-    ...lower,
-    open: async (...given) => {
-      opens += 1;
-      await gate;
-      return lower.open(...given);
-    },
-  }));
-  const lower = remote({ clientId: 7 }, undefined, { holds: holdsBut(new Set()) });
-  await lower.connect(slow.address, 2);
-  await lower.getattr(id);
-  const handle = opened(lower, id);
-  const read = Promise.resolve(lower.read(handle, 0, 100));
-  lower.close(handle);
-  // All three are there: they came in this order.
-  await lower.statfs();
-  expect([opens, slow.lower.openHandles]).toEqual([1, 0]);
-  go();
-  expect(Buffer.from(await read).toString()).toBe("f");
-  await until(() => slow.lower.openHandles === 0);
-  expect(one.lower.openHandles).toBe(0);
+  expect(openAt).toEqual({ unlink: 2, rename: 2 });
+  expect(await Promise.all(handles.map(async (handle) => Buffer.from(await lower.read(handle, 0, 100)).toString()))).toEqual([
+    "gone",
+    "over",
+  ]);
 });
 
 it.each([
