@@ -81,13 +81,20 @@ export class CoverTable {
     }
     cover.bornUntilForgotten = this.#state.births;
     this.#idle.add(cover);
-    if (this.#idle.size <= IDLE_COVERS_MAX) return;
-    let dropped = 0;
+    // Not with each one more, where nothing can go for now.
+    if (this.#idle.size > IDLE_COVERS_MAX && (this.#idle.size - IDLE_COVERS_MAX) % IDLE_BATCH === 1) this.#giveBack();
+  }
+
+  #giveBack(): void {
+    let left = IDLE_BATCH;
     for (const idle of this.#idle) {
-      // It may go the next time: what was born is made known by then.
-      if (!mayNameBorn(this.#state, idle)) this.#drop(idle);
-      dropped += 1;
-      if (dropped >= IDLE_BATCH) break;
+      if (mayNameBorn(this.#state, idle)) {
+        // What was born is made known by the time it comes to it again.
+        this.#idle.delete(idle);
+        this.#idle.add(idle);
+      } else this.#drop(idle);
+      left -= 1;
+      if (left === 0) return;
     }
   }
 

@@ -21,7 +21,7 @@ const gone = (): null => null;
 const FORGET_MS = 1000;
 /** What was opened here without the owner is told to it after once to twice this time, read or not. */
 export const TELL_OPENS_MS = 1000;
-/** So many at a time: programs' calls wait behind them. */
+/** So many at a time, the next ones when those are answered: programs' calls wait behind them. */
 export const TELL_OPENS_MAX = 256;
 
 export interface RemoteCoreOptions extends RemoteSessionOptions {
@@ -220,10 +220,14 @@ export class RemoteCore {
   }
 
   #isSafeHere(id: FileId, flags: number): boolean {
-    // What is opened while the owner cannot be told would keep the lock here.
-    if ((flags & (O.ACCMODE | O.TRUNC)) !== O.RDONLY || !this.session.running) return false;
+    if ((flags & (O.ACCMODE | O.TRUNC)) !== O.RDONLY || !this.#ownerAnswers) return false;
     const attr = this.known.attr(id);
     return attr !== null && attr.nlink > 0 && (attr.mode & S.IFMT) === S.IFREG;
+  }
+
+  /** What is opened while the owner cannot be told would keep the lock here. */
+  get #ownerAnswers(): boolean {
+    return this.session.running && (this.session.ownerWait?.waitedMs ?? 0) < TELL_OPENS_MS;
   }
 
   /** The lock of that inode is about to leave, or its name to be taken away here: resolves when the owner has open what is open here. */
@@ -258,22 +262,21 @@ export class RemoteCore {
   }
 
   /** A revoke must not wait for an owner that cannot be reached because of what was opened long ago. */
-  #tellOldOpens(): void {
-    this.#tellTimer = null;
-    let told = 0;
-    for (const file of this.handles.unsent()) {
-      if (file.old && told < TELL_OPENS_MAX) {
-        told += 1;
-        void this.#tellOpen(file);
-      }
-      file.old = true;
+  async #tellOldOpens(): Promise<void> {
+    const unsent = this.handles.unsent();
+    const old = unsent.filter((file) => file.old);
+    for (const file of unsent) file.old = true;
+    for (let at = 0; at < old.length; at += TELL_OPENS_MAX) {
+      const some = old.slice(at, at + TELL_OPENS_MAX).filter((file) => file.unsent);
+      await Promise.all(some.map((file) => this.#tellOpen(file)));
     }
+    this.#tellTimer = null;
     this.#tellLater();
   }
 
   #tellLater(): void {
     if (this.#shut || this.#tellTimer !== null || !this.handles.hasUnsent) return;
-    this.#tellTimer = setTimeout(() => this.#tellOldOpens(), TELL_OPENS_MS);
+    this.#tellTimer = setTimeout(() => void this.#tellOldOpens(), TELL_OPENS_MS);
   }
 
   shutdown(): void {

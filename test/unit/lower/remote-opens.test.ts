@@ -189,17 +189,36 @@ it("while the owner cannot be reached nothing is opened without it", async () =>
   await expect(opening).rejects.toMatchObject({ errno: E.EIO });
 });
 
-it("at most TELL_OPENS_MAX of those are told at a time", async () => {
-  const { lower, one, file } = await bench();
+it("at most TELL_OPENS_MAX of those are told at a time, and nothing is opened without an owner that does not answer", async () => {
+  const { file } = await bench();
   const id = await file("f");
+  let go = (): void => undefined;
+  const gate = new Promise<void>((resolve) => (go = resolve));
+  let begun = 0;
+  const two = await owner(2, (lower) => ({
+    ...lower,
+    open: async (...given) => {
+      begun += 1;
+      await gate;
+      return lower.open(...given);
+    },
+  }));
+  const lower = remote({ clientId: 7 }, undefined, { holds: holdsBut(new Set()) });
+  await lower.connect(two.address, 2);
+  await lower.getattr(id);
   for (let at = 0; at < TELL_OPENS_MAX + 1; at += 1) opened(lower, id);
-  let most = 0;
+  await until(() => begun === TELL_OPENS_MAX);
+  let late: Promise<LowerHandle> | null = null;
   await until(() => {
-    const now = one.lower.openHandles;
-    if (now <= TELL_OPENS_MAX) most = Math.max(most, now);
-    return now === TELL_OPENS_MAX + 1;
+    const handle = lower.open(id, RDONLY);
+    if (handle instanceof Promise) late = handle;
+    else lower.close(handle);
+    return late !== null;
   });
-  expect(most).toBe(TELL_OPENS_MAX);
+  expect(begun).toBe(TELL_OPENS_MAX);
+  go();
+  await until(() => lower.tellOpens(id) === undefined);
+  await until(() => two.lower.openHandles === TELL_OPENS_MAX + 2);
 });
 
 it("what stays open is told to the owner without a READ", async () => {
