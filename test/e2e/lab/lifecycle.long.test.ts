@@ -208,7 +208,8 @@ describe("a lab of three nodes", () => {
     expect(await reaches(3, 2, 1)).toBe(false);
     expect(await reaches(1, 2)).toBe(true);
     await lab.lab("heal", "node1,node2");
-    expect(await reaches(1, 3)).toBe(true);
+    // Where this took longer than the time-out dlmd of node3 begins a new life, and its port is closed for a moment.
+    await until("node1 reaches node3 again", () => reaches(1, 3));
     expect(readLab(lab.dir)?.nodes.map(({ network }) => network.group)).toEqual(["", "", ""]);
   });
 
