@@ -15,6 +15,7 @@ import { overlayLowerMutations } from "./overlay-lower-mutations.ts";
 import { overlayOpMutations } from "./overlay-op-mutations.ts";
 import { overlayOwnerMutations } from "./overlay-owner-mutations.ts";
 import { overlayOrphanMutations } from "./overlay-orphan-mutations.ts";
+import { overlayVolumeMutations } from "./overlay-volume-mutations.ts";
 import { ownerDiskMutations } from "./owner-disk/mutations.ts";
 import { plockMutations } from "./plock-mutations.ts";
 import { recoveryMutations } from "./recovery-mutations.ts";
@@ -35,6 +36,7 @@ export const allMutations: readonly Mutation[] = [
   ...overlayCacheMutations,
   ...overlayOpMutations,
   ...overlayLowerMutations,
+  ...overlayVolumeMutations,
   ...overlayOwnerMutations,
   ...ownerDiskMutations,
   ...overlayOrphanMutations,

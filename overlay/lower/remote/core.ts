@@ -6,7 +6,7 @@ import { type Change, type Holds, KnownInodes, NO_HOLDS } from "./known.ts";
 import { checkName, checkWritable, isBeyondAnyFile, MAX_COPY_BYTES, MAX_IO_BYTES } from "../limits.ts";
 import { O, S } from "../linux.ts";
 import type { Attr, Caller, Entry, Fetched, FileId, LowerHandle, OpenFile } from "../lower.ts";
-import { inTime, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
+import { andThen, inTime, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { type RemoteHandle, RemoteHandles } from "./handles.ts";
 import { isErrno, RemoteSession, type RemoteSessionOptions } from "./session.ts";
 import { type Changed, Unsynced } from "../unsynced.ts";
@@ -314,11 +314,11 @@ export class RemoteCore {
   async remove(call: "unlink" | "rmdir", parent: FileId, name: Buffer, expected: FileId): Promise<void> {
     checkName(name);
     // What is opened from now on is opened at the owner.
-    await this.changing([this.known.begin(expected, null)], async () => {
-      const told = this.tellOpens(expected);
-      if (told !== undefined) await told;
-      return this.changeNames(parent, name, gone, (tellParent) => this.call(call, { parent, name, tellParent, expected }));
-    });
+    await this.changing([this.known.begin(expected, null)], async () =>
+      andThen(this.tellOpens(expected), () =>
+        this.changeNames(parent, name, gone, (tellParent) => this.call(call, { parent, name, tellParent, expected })),
+      ),
+    );
     if (call === "rmdir") this.known.forget(expected);
   }
 

@@ -18,7 +18,7 @@ export interface RemoteHandle extends LossesTold {
   lossesTold: number;
   /** The owner does not know of it (core.ts, open; hazard F22). */
   unsent: boolean;
-  /** A READ that opens it was sent. */
+  /** The owner was asked to open it, by a READ or in advance. */
   asked: boolean;
   /** It was open when the owner was last told of old ones. */
   old: boolean;

@@ -9,7 +9,7 @@ import type { Attr, FileId, Lower } from "../lower.ts";
 import type { AnswerOf } from "../wire/call-types.ts";
 import { type Adopted, RemoteCore, type RemoteCoreOptions } from "./core.ts";
 import type { OwnerAddress, RemoteCounters } from "./connection.ts";
-import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
+import { andThen, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import type { OwnerWait } from "../owner-wait.ts";
 
 export type RemoteLowerOptions = RemoteCoreOptions;
@@ -83,11 +83,11 @@ function namesOf(
       const { known } = core;
       const names = [known.begin(oldParent, oldName), known.begin(newParent, newName)];
       const moved = [expectedOld, expectedNew].flatMap((id) => (id === null ? [] : [known.begin(id, null)]));
-      await core.changing([...names, ...moved], async () => {
-        const told = expectedNew === null ? undefined : core.tellOpens(expectedNew);
-        if (told !== undefined) await told;
-        return core.call("rename", { oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew });
-      });
+      await core.changing([...names, ...moved], async () =>
+        andThen(expectedNew === null ? undefined : core.tellOpens(expectedNew), () =>
+          core.call("rename", { oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew }),
+        ),
+      );
       for (const id of [oldParent, newParent]) core.noteChanged(id, "all");
     },
     async link(id, newParent, newName) {

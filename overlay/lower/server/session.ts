@@ -17,7 +17,7 @@ import { decodeWith } from "../wire/call-codecs.ts";
 import type { AnswerOf, CallName, Opened, RequestOf } from "../wire/call-types.ts";
 import { CALLS, type CallRow } from "../wire/calls.ts";
 
-/** Open handles of one session, and those that could not be opened again; ENFILE beyond. Of an earlier owner's there may be more: pinned. */
+/** Open handles of one session, and those that could not be opened again; ENFILE beyond. Of what was promised to a program before, there may be more: pinned. */
 export const MAX_SESSION_HANDLES = 65_536;
 /** Calls of one session that run at a time: beyond, its connection is not read. */
 export const MAX_RUNNING_CALLS = 1024;
