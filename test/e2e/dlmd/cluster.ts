@@ -7,10 +7,11 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
+import { expect } from "vitest";
 import type { DlmClient, DlmClientHandlers, Lock, LockStatus, Lockspace, ViewInfo } from "../../../dlmd/client/api.ts";
 import { connectDlm } from "../../../dlmd/client/client.ts";
 import { writeClusterKey } from "../../../dlmd/driver/cluster-files.ts";
-import type { Mode } from "../../../dlmd/wire/mode.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
 
 const root = path.resolve(import.meta.dirname, "../../..");
 export const dlmdProgram: string = path.join(root, "dist/dlmd/main.js");
@@ -339,4 +340,17 @@ export function createCluster({ nodes, namespaces = false, more = [], nodeKeys =
       rmSync(dir, { recursive: true });
     },
   };
+}
+
+/** Nodes 1 to 3, the first with those options, a client of the first that has EX of "r" in `lock`, and one of the second. */
+export async function threeWithLock(
+  cluster: TestCluster,
+  options: Parameters<TestCluster["start"]>[1] = {},
+): Promise<{ readonly first: RunningNode; readonly here: TestClient; readonly there: TestClient; readonly lock: TestLock }> {
+  const [first] = await Promise.all([cluster.start(1, options), cluster.start(2), cluster.start(3)]);
+  const [here, there] = await Promise.all([cluster.connect(1), cluster.connect(2)]);
+  await Promise.all([here.seen([1, 2, 3]), there.seen([1, 2, 3])]);
+  const lock = await here.lock("r");
+  expect(await lock.request(Mode.EX)).toBe("granted");
+  return { first, here, there, lock };
 }

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { createCluster, dlmdProgram, TIMEOUT_MS, type TestCluster } from "./cluster.ts";
+import { createCluster, dlmdProgram, type TestCluster, threeWithLock, TIMEOUT_MS } from "./cluster.ts";
 
 /** EX_IOERR. */
 const UNKEPT = 74;
@@ -56,12 +56,7 @@ function refusal(nodeid: number, ...words: string[]): string {
 }
 
 test("a node that cannot keep its state leaves with words; the others go on without it, and it comes back when there is room", async () => {
-  const places = [1, 2, 3].map((nodeid) => cluster.start(nodeid, nodeid === 1 ? { stateDir: disk } : {}));
-  const [first] = await Promise.all(places);
-  const [here, there] = await Promise.all([cluster.connect(1), cluster.connect(2)]);
-  await Promise.all([here.seen([1, 2, 3]), there.seen([1, 2, 3])]);
-  const lock = await here.lock("r");
-  expect(await lock.request(Mode.EX)).toBe("granted");
+  const { first, here, there, lock } = await threeWithLock(cluster, { stateDir: disk });
 
   await untilKept(1, 2, 3);
   fill();
@@ -70,7 +65,7 @@ test("a node that cannot keep its state leaves with words; the others go on with
   expect(await lock.request(Mode.EX)).toBe("granted");
   const joins = cluster.start(4);
   expect((await here.disconnected()).message).toContain(`this node's state cannot be kept in ${disk}/state.json: ENOSPC`);
-  expect(await first?.exited).toBe(UNKEPT);
+  expect(await first.exited).toBe(UNKEPT);
   await joins;
   await there.seen([2, 3, 4]);
   const taken = await there.lock("r");

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { Mode } from "../../../dlmd/wire/mode.ts";
-import { createCluster, type TestCluster } from "./cluster.ts";
+import { createCluster, type TestCluster, threeWithLock } from "./cluster.ts";
 
 /** EX_IOERR. */
 const UNKEPT = 74;
@@ -37,12 +37,7 @@ afterEach(async () => {
 });
 
 test("a node whose state disk hangs leaves with words; the others go on without it, and it ends when the disk answers", async () => {
-  const places = [1, 2, 3].map((nodeid) => cluster.start(nodeid, nodeid === 1 ? { stateDir: disk } : {}));
-  const [first] = await Promise.all(places);
-  const [here, there] = await Promise.all([cluster.connect(1), cluster.connect(2)]);
-  await Promise.all([here.seen([1, 2, 3]), there.seen([1, 2, 3])]);
-  const lock = await here.lock("r");
-  expect(await lock.request(Mode.EX)).toBe("granted");
+  const { first, here, there, lock } = await threeWithLock(cluster, { stateDir: disk });
 
   freeze("--freeze");
   // Nothing has to be stored in a view that stays.
@@ -58,7 +53,7 @@ test("a node whose state disk hangs leaves with words; the others go on without 
   expect(await taken.request(Mode.EX)).toBe("granted");
 
   freeze("--unfreeze");
-  expect(await first?.exited).toBe(UNKEPT);
+  expect(await first.exited).toBe(UNKEPT);
   expect(cluster.log(1).at(-1)).toMatchObject({ level: "error", msg: "dlmd ends" });
   expect(JSON.parse(readFileSync(path.join(disk, "state.json"), "utf8"))).toMatchObject({ promisedEpoch: expect.any(Number) as number });
   await cluster.start(1, { stateDir: disk });
@@ -67,11 +62,7 @@ test("a node whose state disk hangs leaves with words; the others go on without 
 
 test("a node whose run directory hangs, log and sockets with it, stands still: the others leave it out, and it comes back when the disk answers", async () => {
   symlinkSync(disk, cluster.runDir(1));
-  await Promise.all([1, 2, 3].map((nodeid) => cluster.start(nodeid)));
-  const [here, there] = await Promise.all([cluster.connect(1), cluster.connect(2)]);
-  await Promise.all([here.seen([1, 2, 3]), there.seen([1, 2, 3])]);
-  const lock = await here.lock("r");
-  expect(await lock.request(Mode.EX)).toBe("granted");
+  const { here, there, lock } = await threeWithLock(cluster);
 
   freeze("--freeze");
   await cluster.start(4);

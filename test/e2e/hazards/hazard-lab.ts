@@ -33,6 +33,8 @@ export interface HazardLab {
   /** So many of each at least are under way at once. */
   untilUnderWay(nodeid: number, wanted: Readonly<Record<string, number>>): Promise<void>;
   counters(nodeid: number): Promise<Record<string, number>>;
+  /** Calls of that node to the owner that somebody waited for. */
+  trips(nodeid: number): Promise<number>;
   readonly lab: TestLab;
 }
 
@@ -74,6 +76,8 @@ export function hazardLab(): HazardLab {
     if (pid === null) throw new Error(`node ${nodeid} has no overlay`);
     return pid;
   };
+  const counters = async (nodeid: number): Promise<Record<string, number>> =>
+    (await queryOverlayStatus(here().node(nodeid).runDir))["counters"] as Record<string, number>;
   const letGo = (nodeid: number): void => {
     if (held.delete(nodeid)) process.kill(overlayPid(nodeid), "SIGCONT");
   };
@@ -157,6 +161,7 @@ export function hazardLab(): HazardLab {
         () => `under way: ${JSON.stringify(seen)}`,
       );
     },
-    counters: async (nodeid) => (await queryOverlayStatus(here().node(nodeid).runDir))["counters"] as Record<string, number>,
+    counters,
+    trips: async (nodeid) => (await counters(nodeid))["lowerTripsAwaited"] ?? Number.NaN,
   };
 }

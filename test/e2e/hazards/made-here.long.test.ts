@@ -104,10 +104,10 @@ describe("made here", () => {
     await hazard.actor(second).run(`os.mkdir("made there")`);
     const files = 50;
     const trips = async (dir: string): Promise<number> => {
-      const before = (await hazard.counters(maker))["lowerTripsAwaited"] ?? Number.NaN;
+      const before = await hazard.trips(maker);
       const work = `for k in range(files): put("%d" % k, b"text", os.O_WRONLY | os.O_CREAT | os.O_EXCL)`;
       await here.run(`os.chdir(dir)\n${work}\nos.chdir("..")`, { files, dir });
-      return (((await hazard.counters(maker))["lowerTripsAwaited"] ?? Number.NaN) - before) / files;
+      return ((await hazard.trips(maker)) - before) / files;
     };
     const [there, own] = [await trips("made there"), await trips("made here")];
     // The creation and the write; a few more of the directory itself.
