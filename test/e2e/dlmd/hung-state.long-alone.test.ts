@@ -62,7 +62,7 @@ test("a node whose state disk hangs leaves with words; the others go on without 
 
 test("a node whose run directory hangs, log and sockets with it, stands still: the others leave it out, and it comes back when the disk answers", async () => {
   symlinkSync(disk, cluster.runDir(1));
-  const { here, there, lock } = await threeWithLock(cluster);
+  const { here, there } = await threeWithLock(cluster);
 
   freeze("--freeze");
   await cluster.start(4);
