@@ -86,8 +86,8 @@ export interface Coherence {
    * caches under it may be there still, and must not be given another size.
    */
   stillHeld(inode: Inode, since: number): boolean;
-  /** `pinChild` for many, in one message to dlmd. */
-  pinChildren(inodes: readonly Inode[], since: number): MaybePromise<readonly ChildPin[]>;
+  /** `pinChild` for many, in one message to dlmd. `asks`: false: no other node is asked to give a lock up, for the next time, either. */
+  pinChildren(inodes: readonly Inode[], since: number, asks?: boolean): MaybePromise<readonly ChildPin[]>;
 
   /**
    * With nothing pinned: asks for PR on inodes whose lock another node has, all in one message, and waits until they came or a moment has

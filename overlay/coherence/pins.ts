@@ -139,10 +139,14 @@ export class Pins implements Coherence {
   }
 
   pinChild(inode: Inode, since: number): MaybePromise<ChildPin> {
+    return this.#pinChild(inode, since, true);
+  }
+
+  #pinChild(inode: Inode, since: number, asks: boolean): MaybePromise<ChildPin> {
     attach(inode);
     if (this.#state.abandoned) return unpinnedChild;
     let settle: ChildWaiter = unsettled;
-    const now = pinChild(this.#state, inode.cover, (pinned) => settle(pinned));
+    const now = pinChild(this.#state, inode.cover, (pinned) => settle(pinned), asks);
     if (now === true) return inode.cover.grant > since ? pinnedAnew : pinnedChild;
     if (now === false) return unpinnedChild;
     const promise = new Promise<ChildPin>((resolve) => {
@@ -156,8 +160,8 @@ export class Pins implements Coherence {
     return !this.#state.abandoned && isStillHeld(cover) && cover.grant <= since;
   }
 
-  pinChildren(inodes: readonly Inode[], since: number): MaybePromise<readonly ChildPin[]> {
-    const results = inodes.map((inode) => this.pinChild(inode, since));
+  pinChildren(inodes: readonly Inode[], since: number, asks: boolean = true): MaybePromise<readonly ChildPin[]> {
+    const results = inodes.map((inode) => this.#pinChild(inode, since, asks));
     if (!results.some((result) => result instanceof Promise)) return results as ChildPin[];
     return Promise.all(results.map((result) => Promise.resolve(result)));
   }

@@ -70,6 +70,9 @@ const UNREGISTERED_MAX = 256;
 /** ... that many are made known at once, the oldest: a revoke of a directory waits for all that are left. */
 const REGISTER_BATCH = 128;
 
+/** Hazard F23: a mount that keeps its locks does none of these. */
+const lockEffects: ReadonlySet<Effect["do"]> = new Set(["request", "request-token", "unlock-token", "expect"]);
+
 export class CoherenceShell implements SessionCoherence, PinsHost {
   readonly operations: Coherence;
   readonly #options: CoherenceShellOptions;
@@ -89,6 +92,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
   #closed = false;
   /** Every lock was given back. */
   #gaveBack = false;
+  #keepsLocks = false;
 
   constructor(options: CoherenceShellOptions) {
     this.#options = options;
@@ -100,7 +104,9 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
       this.#covers.ended(cover);
     };
     this.#locks = new LockRequests({ lockspace, now, fail, told }, state);
-    this.#covers = new CoverTable(state, (cover) => this.#locks.drop(cover));
+    this.#covers = new CoverTable(state, (cover) => {
+      if (!this.#keepsLocks) this.#locks.drop(cover);
+    });
     this.#invalidation = new Invalidation(caches, state, () => this.#closed);
     this.#suspension = new Suspension({
       cached: () => inodesOf(this.#covers.all()).filter(({ cover }) => mayBeCached(cover)),
@@ -161,6 +167,7 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
   #perform(effect: Effect): void {
     // A revoke that was on its way goes on when its notification or its timer ends: there is nothing left to be given up.
     if (this.#gaveBack && effect.do !== "settle") return;
+    if (this.#keepsLocks && lockEffects.has(effect.do)) return;
     if (this.#suspension.takes(effect)) return;
     switch (effect.do) {
       case "request":
@@ -343,15 +350,27 @@ export class CoherenceShell implements SessionCoherence, PinsHost {
     this.#invalidation.retrieved(unique, data);
   }
 
-  async close(): Promise<void> {
-    this.#closed = true;
-    if (this.#registerTimer !== null) clearTimeout(this.#registerTimer);
+  #giveBack(): void {
     for (const cover of this.#covers.all()) {
       cover.inode = null;
       pump(this.#state, cover, this.#options.now());
     }
     this.run();
     this.#locks.dropAll(this.#covers.all());
+  }
+
+  /**
+   * The mount is about to end, and a change of it may still be made: from now on no lock is given up or asked for. They go when nothing of this mount is
+   * served any more, as those of a client that died (hazards C7, F23).
+   */
+  keepLocks(): void {
+    this.#keepsLocks = true;
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    if (this.#registerTimer !== null) clearTimeout(this.#registerTimer);
+    if (!this.#keepsLocks) this.#giveBack();
     this.#gaveBack = true;
     await this.#options.caches.close();
   }

@@ -9,7 +9,8 @@
  *
  * A change says so before it begins (`changing`), and only what is known after it is entered again.
  */
-import type { FileId } from "./lower.ts";
+import { RENAME } from "./linux.ts";
+import { type FileId, fileKey } from "./lower.ts";
 
 /** Names remembered of one directory. With more it is no longer known completely, and begins anew. */
 export const NAMES_OF_A_DIRECTORY_MAX = 16_384;
@@ -133,4 +134,12 @@ export class DirectoryNames {
   #delete(found: Directory, key: string): void {
     if (found.names.delete(key)) this.#count -= 1;
   }
+}
+
+/** Whose the old and the new name are after a rename that went well, null: nobody's. Null as a whole: whatever other flags do is not known here. */
+export function namesAfterRename(flags: number, moved: FileId, replaced: FileId | null): readonly [old: FileId | null, now: FileId] | null {
+  if ((flags & ~(RENAME.NOREPLACE | RENAME.EXCHANGE)) !== 0) return null;
+  // Two names of one inode: rename(2) leaves both.
+  const stays = replaced !== null && ((flags & RENAME.EXCHANGE) !== 0 || fileKey(replaced) === fileKey(moved));
+  return [stays ? replaced : null, moved];
 }

@@ -11,6 +11,13 @@ export const MAX_COPY_BYTES: number = 64 * 1024 * 1024;
 /** getattrMany takes at most that many. */
 export const MAX_GETATTR_MANY = 1024;
 
+/** readMany takes at most that many, and brings no file that is longer. */
+export const MAX_READ_MANY = 64;
+export const READ_MANY_FILE_BYTES_MAX = 8192;
+
+/** Hazard F23: so many bytes a mount's programs may have been told to be written that the owner has not answered; then they wait. */
+export const BEHIND_BYTES_MAX: number = 1024 * 1024;
+
 /** lookupMany takes at most that many. */
 export const MAX_LOOKUP_MANY = 1024;
 

@@ -20,6 +20,7 @@ export const O: Readonly<
     | "NOATIME"
     | "PATH"
     | "CLOEXEC"
+    | "DIRECT"
     | "DIRECTORY"
     | "NOFOLLOW",
     number
@@ -36,6 +37,7 @@ export const O: Readonly<
   NOATIME: 0o1000000,
   PATH: 0o10000000,
   CLOEXEC: 0o2000000,
+  DIRECT: arm64 ? 0o200000 : 0o40000,
   DIRECTORY,
   NOFOLLOW,
 };
@@ -51,3 +53,6 @@ export const NAME_MAX = 255;
 export const XATTR_SIZE_MAX = 65_536;
 export const XATTR_LIST_MAX = 65_536;
 export const PATH_MAX = 4096;
+
+/** Of renameat2(2) (include/uapi/linux/fs.h). */
+export const RENAME = { NOREPLACE: 1, EXCHANGE: 2 } as const;

@@ -113,6 +113,14 @@ export interface StatFs {
   readonly namelen: number;
 }
 
+/** A change that its program need not wait for. */
+export interface ChangeBehind {
+  /** What the inode has then, but for its times. */
+  readonly attr: Attr;
+  /** At once. */
+  readonly make: () => Promise<void>;
+}
+
 /** An open file or directory of the lower; a small number, meaningful to this Lower only. */
 export type LowerHandle = number & { readonly __lowerHandle: unique symbol };
 
@@ -138,8 +146,14 @@ export interface Lower {
 
   /** It is known here, without asking anybody, that a lookup of this name would say ENOENT. */
   isAbsent(parent: FileId, name: Buffer): boolean;
+  /** Keeps what it is told under the locks that are here (hazard F21), so that bringing it ahead is of use; not on the owner itself. */
+  readonly keeps: boolean;
+  /** What a lookup of this name would say is known here under locks (hazard F21); never on the owner itself. */
+  knows(parent: FileId, name: Buffer): boolean;
   /** A directory was just made through this Lower, its lock is here, and nobody had it before. */
   made(id: FileId): void;
+  /** A file was just made and opened through this Lower, `attr` is what it has, its lock is here, and nobody had it before. */
+  madeFile(handle: LowerHandle, attr: Attr): void;
   /** ENOENT: no such name. ESTALE: `parent` is gone. */
   lookup(parent: FileId, name: Buffer): MaybePromise<Entry>;
   /** One trip for many names of one directory; null where there is none, or where its inode cannot be read. At most 1024. ESTALE: `parent` is gone. */
@@ -149,6 +163,10 @@ export interface Lower {
   /** One trip for many; null where an inode is gone or cannot be read. At most 1024. */
   getattrMany(ids: readonly FileId[]): MaybePromise<readonly (Attr | null)[]>;
   setattr(id: FileId, change: AttrChange, handle: LowerHandle | null): MaybePromise<Attr>;
+  /**
+   * Hazard F23, as `writeBehind`: `make` is to be called in this turn, with EX of the inode until it is over. Null: it has to be waited for, call `setattr`.
+   */
+  setattrBehind(id: FileId, change: AttrChange): ChangeBehind | null;
   readlink(id: FileId): MaybePromise<Buffer>;
 
   /** Always O_EXCL (hazard F12): EEXIST if the name is there. `flags` are the caller's open flags. */
@@ -182,6 +200,11 @@ export interface Lower {
   /** `getattr` and `read` in one trip; null on the owner itself, where nothing is gained. */
   fetch(id: FileId, handle: LowerHandle, offset: number, bytes: number): Promise<Fetched> | null;
   /**
+   * They will be asked for soon: brings what may be known of them under the locks that are here (hazard F21), "data" of files of at most 8 KiB whose
+   * attributes are known. At most 1024, of "data" 64. Null on the owner itself, where nothing is gained.
+   */
+  prefetch(ids: readonly FileId[], what: "attributes" | "data"): Promise<void> | null;
+  /**
    * At most `bytes` from `offset`; shorter only at the end of the file. A synchronous answer is a view that
    * stays valid until the next call into this Lower.
    */
@@ -192,6 +215,12 @@ export interface Lower {
    * Gives the offset it was written at and the count.
    */
   write(handle: LowerHandle, data: Uint8Array, offset: number, append: boolean): MaybePromise<{ offset: number; bytes: number }>;
+  /** A program need not wait for such a write now: its file was made here a moment ago, and there is room on the disk (hazard F23). Never on the owner. */
+  mayWriteBehind(handle: LowerHandle, offset: number, bytes: number): boolean;
+  /** `write`, and all that is asked of this lower later is done after it. Rejects if it was not written; then fsync says EIO. `data` is copied. */
+  writeBehind(handle: LowerHandle, data: Uint8Array, offset: number): Promise<void>;
+  /** Resolves when nothing is written behind any more. */
+  writtenBehind(): MaybePromise<void>;
   fsync(handle: LowerHandle, dataOnly: boolean): MaybePromise<void>;
   fsyncdir(handle: LowerHandle, dataOnly: boolean): MaybePromise<void>;
   fallocate(handle: LowerHandle, mode: number, offset: number, bytes: number): MaybePromise<void>;

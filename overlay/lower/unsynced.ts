@@ -51,12 +51,17 @@ export class Unsynced {
     return this.#changed.size;
   }
 
-  /** True: it is time to sync everything. */
-  note(id: FileId, what: Changed): boolean {
+  /** A change begins, and syncs that begin from now on come after it: for `note`. */
+  begin(): number {
     this.#tick += 1;
+    return this.#tick;
+  }
+
+  /** True: it is time to sync everything. */
+  note(id: FileId, what: Changed, at: number = this.begin()): boolean {
     const key = fileKey(id);
     const before = this.#changed.get(key);
-    this.#changed.set(key, { at: this.#tick, what: before?.what === "all" ? "all" : what });
+    this.#changed.set(key, { at: Math.max(at, before?.at ?? 0), what: before?.what === "all" ? "all" : what });
     return this.#changed.size >= MAX_UNSYNCED;
   }
 
@@ -85,6 +90,16 @@ export class Unsynced {
     this.#forgetOldest(new Set(open.map(({ id }) => fileKey(id))));
     if (count > 0) this.#syncfsFails = true;
     return count;
+  }
+
+  /** Of that one something is lost. `open`: as above. */
+  lost(id: FileId, open: readonly LossesTold[]): void {
+    this.#deaths += 1;
+    const key = fileKey(id);
+    this.#lost.delete(key);
+    this.#lost.set(key, { death: this.#deaths, told: false });
+    this.#forgetOldest(new Set(open.map((file) => fileKey(file.id))));
+    this.#syncfsFails = true;
   }
 
   #forgetOldest(open: ReadonlySet<string>): void {

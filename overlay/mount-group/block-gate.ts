@@ -45,7 +45,7 @@ const HELD = [
   "syncfs",
 ] as const;
 type Method = (typeof HELD)[number];
-type Methods = Pick<Lower, Method | "close" | "fetch">;
+type Methods = Pick<Lower, Method | "close" | "fetch" | "prefetch" | "mayWriteBehind" | "setattrBehind">;
 type Call = (...args: readonly unknown[]) => MaybePromise<unknown>;
 
 interface HeldCall {
@@ -70,9 +70,20 @@ export class BlockGate {
 
   /** The same lower, whose calls wait while this is closed. Once. */
   wrap(lower: Lower): Lower {
-    const open: Partial<Record<keyof Methods, unknown>> = { close: lower.close.bind(lower), fetch: lower.fetch.bind(lower) };
+    const open: Partial<Record<keyof Methods, unknown>> = {
+      close: lower.close.bind(lower),
+      fetch: lower.fetch.bind(lower),
+      prefetch: lower.prefetch.bind(lower),
+      mayWriteBehind: lower.mayWriteBehind.bind(lower),
+      setattrBehind: lower.setattrBehind.bind(lower),
+    };
     // Where nothing can be fetched at once, callers ask for attributes and data one after the other, and are held there.
-    const closed: Partial<Record<keyof Methods, unknown>> = { fetch: () => null };
+    const closed: Partial<Record<keyof Methods, unknown>> = {
+      fetch: () => null,
+      prefetch: () => null,
+      mayWriteBehind: () => false,
+      setattrBehind: () => null,
+    };
     for (const name of HELD) {
       const call = lower[name].bind(lower) as unknown as Call;
       open[name] = call;
@@ -91,8 +102,15 @@ export class BlockGate {
       get hasAcls() {
         return lower.hasAcls;
       },
+      get keeps() {
+        return lower.keeps;
+      },
       isAbsent: lower.isAbsent.bind(lower),
+      knows: lower.knows.bind(lower),
       made: lower.made.bind(lower),
+      madeFile: lower.madeFile.bind(lower),
+      writeBehind: lower.writeBehind.bind(lower),
+      writtenBehind: lower.writtenBehind.bind(lower),
     };
     this.#gated = gated;
     this.#switch();

@@ -6,6 +6,7 @@ import type { GetattrRequest, ReadlinkRequest, SetattrRequest } from "../fuse/re
 import type { InodeRecord } from "../inode/table.ts";
 import type { Attr } from "../lower/lower.ts";
 import { andThen, finallyDo, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
+import { behind } from "./behind.ts";
 import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
 import { type Mount, inodeOf, waiting } from "./mount.ts";
@@ -89,7 +90,7 @@ function getattrForOwn(mount: Mount, call: Call, inode: InodeRecord): Promise<vo
   });
 }
 
-/** The reply never carries validity: it may be installed after a revoke (hazard F4). */
+/** The reply never carries validity: it may be installed after a revoke (hazard F4), or tell what is not yet so (hazard F23). */
 export function setattr(mount: Mount, call: Call, request: SetattrRequest): MaybePromise<void> {
   const { coherence, lower } = mount;
   const inode = inodeOf(mount, request.fuseNodeid);
@@ -102,7 +103,9 @@ export function setattr(mount: Mount, call: Call, request: SetattrRequest): Mayb
   const cached = truncates || file?.cached === true;
   return pinnedData(mount, call, { inode, mode: Mode.EX, cached, unstable: truncates }, () =>
     resized(mount, call, inode, truncates ? "truncates" : "plain", async (made) => {
-      const attr = await changed(mount, call, [inode], lower.setattr(inode.id, change, file?.lowerHandle ?? null));
+      const set = (): MaybePromise<Attr> => changed(mount, call, [inode], lower.setattr(inode.id, change, file?.lowerHandle ?? null));
+      const next = lower.setattrBehind(inode.id, change);
+      const attr = next !== null && behind(mount, call, inode, next.make) ? next.attr : await set();
       made();
       inode.nlinkHint = attr.nlink;
       coherence.sizes.replied(inode, call.pid, "sets", attr.size);

@@ -52,7 +52,7 @@ function inChangedDirectory<T>(mount: Mount, call: Call, dir: InodeRecord, work:
 }
 
 function answerMade(mount: Mount, call: Call, dir: InodeRecord, name: Buffer, entry: Entry): MaybePromise<void> {
-  return withBorn(mount, entry, (child) =>
+  return withBorn(mount, entry, null, (child) =>
     tellBorn(mount, call, dir, name, child, entry.attr, (entryValid, attrValid, size) => {
       if (call.entry(child.fuseNodeid, entry.attr, entryValid, attrValid, size)) child.nlookup += 1;
     }),
@@ -64,13 +64,19 @@ export function inGoneDirectory(error: unknown): never {
   throw isErrno(error, E.ESTALE) ? errnoError(E.ENOENT) : error;
 }
 
-/** Under EX of its directory: no other node can know it, so its lock is here without a message. */
-function withBorn(mount: Mount, { id, attr }: Entry, work: (child: InodeRecord) => MaybePromise<void>): MaybePromise<void> {
+/** Under EX of its directory: no other node can know it, so its lock is here without a message. `handle`: by which it is open. */
+function withBorn(
+  mount: Mount,
+  { id, attr }: Entry,
+  handle: LowerHandle | null,
+  work: (child: InodeRecord) => MaybePromise<void>,
+): MaybePromise<void> {
   const child = mount.inodes.remember(id, attr.mode);
   child.nlinkHint = attr.nlink;
   if (mount.coherence.enterNew(child)) {
     if (child.kind === "directory") mount.lower.made(child.id);
     else child.uncappedHold = mount.coherence.grantId(child);
+    if (handle !== null) mount.lower.madeFile(handle, attr);
   }
   return finallyDo(
     () => work(child),
@@ -158,7 +164,7 @@ function answerCreated(
   { id, attr }: Entry,
   handle: LowerHandle,
 ): MaybePromise<void> {
-  return withBorn(mount, { id, attr }, (child) => {
+  return withBorn(mount, { id, attr }, handle, (child) => {
     const token = (request.flags & O_ACCMODE) === O_RDONLY ? null : tokenOf(mount, call, child, handle, request.flags);
     return andThen(token, (access) => {
       const file = enterFile(mount, child, handle, access, request.flags);

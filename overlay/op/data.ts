@@ -56,6 +56,7 @@ export async function read(mount: Mount, call: Call, request: ReadRequest): Prom
       const from = tries === 0 ? mount.ahead.read(inode, file.lowerHandle, request.offset, request.size, call.pid) : null;
       const found = from ?? lower.read(file.lowerHandle, request.offset, request.size);
       data = waiting(found) ? await found : found;
+      if (request.offset === 0) mount.filesAhead.noteRead(inode.cover.key, waiting(found));
       if (call.interrupted) break;
       if (isOutdated(pending)) continue;
       if (data.byteLength >= request.size) break;
@@ -93,14 +94,17 @@ function readOver(inode: InodeRecord): void {
 }
 
 /**
- * Without a lock: what a caller may ask to be on disk was written through to the lower before, on whatever node, so no lock has to be
- * brought here first; and an fsync may then never wait for a revoke (hazard F1).
+ * Under PR: what another node's program was told to be written is in the lower then (hazard F23). Pages are not touched, but the kernel may have some of them
+ * locked meanwhile: so it passes in a revoke (hazard F1). What a directory has is written through, and needs no lock.
  */
 export function fsync(mount: Mount, call: Call, request: FsyncRequest | FsyncdirRequest): MaybePromise<void> {
-  const { directory, lowerHandle } = fileOf(mount, request.fh);
+  const { directory, inode, lowerHandle } = fileOf(mount, request.fh);
   const { lower } = mount;
-  const done = directory ? lower.fsyncdir(lowerHandle, request.dataOnly) : lower.fsync(lowerHandle, request.dataOnly);
-  return andThen(done, () => void call.empty());
+  const done = (): void => void call.empty();
+  if (directory) return andThen(lower.fsyncdir(lowerHandle, request.dataOnly), done);
+  mount.coherence.sizes.locked(inode, call);
+  const pin = { inode, mode: Mode.PR, cached: true } as const;
+  return pinnedData(mount, call, pin, () => andThen(lower.fsync(lowerHandle, request.dataOnly), done));
 }
 
 /** The kernel leaves the clearing of set-user-id to us (HANDLE_KILLPRIV_V2), and unlike for WRITE does not say when: for all but root. */

@@ -129,6 +129,11 @@ async function answerPlus(
   });
   try {
     await pinRows(mount, rows, since.grants);
+    mount.filesAhead.listed(
+      dir.cover.key,
+      rows.flatMap(({ child, attr, pinned }) => (child === null || attr === null || !pinned ? [] : [{ id: child.id, attr }])),
+      request.cookie === 0n,
+    );
     const away = lastTry ? [] : rows.flatMap((row) => (row.child === null || row.pinned ? [] : [row.child]));
     if (away.length === 0) {
       answerRows(mount, call, request, dir, rows, since);

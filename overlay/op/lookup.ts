@@ -46,6 +46,10 @@ function lookupIn(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): May
     call.negativeEntry();
     return;
   }
+  return andThen(mount.walkAhead.noteLookup(dir, name), () => lookUp(mount, call, dir, name));
+}
+
+function lookUp(mount: Mount, call: Call, dir: InodeRecord, name: Buffer): MaybePromise<void> {
   const since = sinceNow(mount);
   let entry: MaybePromise<Entry>;
   try {
@@ -119,6 +123,7 @@ async function replyEntryLater(mount: Mount, call: Call, found: Found, early: At
   const { child } = found;
   const { pinned, trip } = await pin;
   try {
+    if (waiting(pin) && pinned) mount.walkAhead.noteCostly(found.dir, child);
     const { sizes } = mount.coherence;
     const read = (): MaybePromise<Attr> => mount.lower.getattr(child.id);
     const answer = (attr: Attr): void => tellChild(mount, call, found, attr, pinned, null);

@@ -8,7 +8,10 @@ import type { Lower } from "../lower/lower.ts";
 import { andThen, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import type { Log } from "../../dlmd/base/log.ts";
 import { E, errnoError } from "../../dlmd/base/errno.ts";
+import type { UnderWay } from "../../dlmd/base/under-way.ts";
 import type { Prefetch } from "./prefetch.ts";
+import type { FilesAhead } from "./files-ahead.ts";
+import type { WalkAhead } from "./walk-ahead.ts";
 import type { Credentials } from "../caller/status.ts";
 import type { PlaceholderInodes } from "./placeholder-inodes.ts";
 import type { EstaleRetry } from "./estale-retry.ts";
@@ -21,6 +24,10 @@ export interface Mount {
   readonly staleOnce: EstaleRetry;
   readonly standIns: PlaceholderInodes;
   readonly ahead: Prefetch;
+  readonly walkAhead: WalkAhead;
+  readonly filesAhead: FilesAhead;
+  /** Writes that the lower makes after they were answered (hazard F23), with a pin and a use of their inode. */
+  readonly writesBehind: UnderWay;
   readonly log: Log;
   /** FUSE_DONT_MASK was taken: the umask comes with the request. Else the kernel has applied it. */
   dontMask: boolean;

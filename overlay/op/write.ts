@@ -27,6 +27,7 @@ import type { OpenFile } from "../inode/handles.ts";
 import { PAGE_BYTES, without } from "../coherence/page-range.ts";
 import { andThen, finallyDo, type MaybePromise } from "../../dlmd/base/maybe-promise.ts";
 import { AppendHold } from "../coherence/pages/append-end.ts";
+import { behind } from "./behind.ts";
 import type { Call } from "./call.ts";
 import { changed, resized } from "./change.ts";
 import { O_APPEND } from "./linux.ts";
@@ -94,13 +95,29 @@ function writeThrough(
   return andThen(ready, () => {
     // Others may have written since.
     if (call.interrupted) throw errnoError(E.EINTR);
-    const written = settled(() => mount.lower.write(file.lowerHandle, data, offset, hold !== null));
-    return andThen(changed(mount, call, [file.inode], written), (result) => {
+    const answer = (result: Written): MaybePromise<Left> => {
       overwrite.made(result.offset, data.subarray(0, result.bytes));
       made();
       return answerWritten(mount, call, request, file, result, hold);
-    });
+    };
+    if (hold === null && needsAnswerOnly(file, request) && writeBehind(mount, call, file, request))
+      return answer({ offset, bytes: data.length });
+    const written = settled(() => mount.lower.write(file.lowerHandle, data, offset, hold !== null));
+    return andThen(changed(mount, call, [file.inode], written), answer);
   });
+}
+
+/** Nothing else has to be done in the kernel. */
+function needsAnswerOnly({ inode, cached }: OpenFile, { killSuidgid }: WriteRequest): boolean {
+  return cached && !killSuidgid && inode.rereads === null;
+}
+
+/** Hazard F23. False: it has to be waited for. */
+function writeBehind(mount: Mount, call: Call, { inode, lowerHandle }: OpenFile, { data, offset }: WriteRequest): boolean {
+  const { lower } = mount;
+  return (
+    lower.mayWriteBehind(lowerHandle, offset, data.length) && behind(mount, call, inode, () => lower.writeBehind(lowerHandle, data, offset))
+  );
 }
 
 /** An error of the lower is one of a change that began, also if it is there at once (change.ts). */

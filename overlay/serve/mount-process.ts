@@ -5,10 +5,12 @@
  */
 import { OperatingError } from "../../dlmd/base/error.ts";
 import type { DlmClient, DlmClientHandlers, GoneClient, Lockspace, VolumeConfig } from "../../dlmd/client/api.ts";
+import { inTime } from "../../dlmd/base/maybe-promise.ts";
 import { connectDlm } from "../../dlmd/client/client.ts";
 import type { CoherenceShell } from "../coherence/shell.ts";
 import { VolumeFileLocks } from "../file-lock/file-locks.ts";
 import { Lease, openLeasePage } from "../lease/lease.ts";
+import type { Lower } from "../lower/lower.ts";
 import { BlockGate } from "../mount-group/block-gate.ts";
 import { Knobs, knobsDirectory } from "../mount-group/knobs.ts";
 import { VolumeMountGroup } from "../mount-group/mount-group.ts";
@@ -25,9 +27,13 @@ import { type MountParts, MountStatus } from "./mount-status.ts";
 import { openSession } from "./open-session.ts";
 import { OwnCalls } from "./own-calls.ts";
 import { createOwnerRole, type OwnerRoleHost } from "./owner-role.ts";
+import { OwnerChanges } from "./owner-changes.ts";
 import { OwnerService } from "./owner-service.ts";
 import type { PreferredMove } from "./preferred-move.ts";
 import { SelfFence } from "./self-fence.ts";
+
+/** A mount that ends waits so long for the owner to take what its programs have written (hazard F23). */
+export const WRITE_REST_MS = 10_000;
 
 export class MountProcess {
   readonly options: MountProcessOptions;
@@ -48,6 +54,7 @@ export class MountProcess {
   readonly #service: OwnerService;
   readonly #ownCalls: OwnCalls;
   readonly #gate: BlockGate = new BlockGate();
+  readonly #ownerChanges: OwnerChanges = new OwnerChanges();
   #group: VolumeMountGroup | null = null;
   #session: Session | null = null;
   #coherence: CoherenceShell | null = null;
@@ -72,6 +79,7 @@ export class MountProcess {
       service: this.#service,
       ownCalls: this.#ownCalls,
       gate: this.#gate,
+      ownerChanges: this.#ownerChanges,
     });
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
@@ -119,7 +127,8 @@ export class MountProcess {
         coherenceThere: (coherence) => {
           this.#coherence = coherence;
         },
-        disconnected: () => {
+        disconnected: async () => {
+          if (this.#failure === null) await this.#writeRest(lower);
           this.#lease?.end();
           this.#gate.end();
           this.#ownCalls.shutdown();
@@ -237,6 +246,7 @@ export class MountProcess {
       options: this.options,
       service: this.#service,
       ownCalls: this.#ownCalls,
+      ownerChanges: this.#ownerChanges,
       why: () => this.answers.why,
       isWell: () => this.answers.isWell && !this.#terminating,
       endWaiting: () => this.#endWaiting(),
@@ -259,6 +269,7 @@ export class MountProcess {
         of: (id) => this.#coherence?.grantId(id) ?? 0,
       },
       onRefused: (error) => this.fail(error),
+      unanswered: () => this.#coherence?.keepLocks(),
       onOwnerDied: async () => this.#coherence?.distrustAll(),
     });
   }
@@ -316,11 +327,17 @@ export class MountProcess {
     const session = this.#session;
     if (session === null) {
       this.#group?.end(error);
-      this.#ownCalls.remote?.shutdown();
+      this.#ownCalls.shutdown();
       this.#rejectStart(error);
       return;
     }
     void this.#abandon(session);
+  }
+
+  /** Hazard F23: what programs were told to be written is, before the locks are given back. */
+  async #writeRest(lower: Lower): Promise<void> {
+    if (await inTime(Promise.resolve(lower.writtenBehind()), WRITE_REST_MS)) return;
+    this.options.log.error({ waitedMs: WRITE_REST_MS }, "the mount ends, and the owner has not taken all that was written: that is lost");
   }
 
   async #abandon(session: Session): Promise<void> {

@@ -28,7 +28,7 @@ export interface OpenSessionOptions {
   /** Before the first operation is answered. */
   readonly coherenceThere: (coherence: CoherenceShell) => void;
   /** The kernel has ended the connection. */
-  readonly disconnected: () => void;
+  readonly disconnected: () => Promise<void>;
   readonly fail: (error: Error) => void;
 }
 

@@ -19,6 +19,8 @@ export interface OwnCallsOptions {
   readonly holds: Holds;
   /** The owner has refused this mount: nothing that is cached here is worth anything then (hazard H1). */
   readonly onRefused: (error: Error) => void;
+  /** The lower is shut down, and the owner was asked for a change that it may still make. */
+  readonly unanswered: () => void;
   readonly onOwnerDied: () => Promise<void>;
 }
 
@@ -66,6 +68,7 @@ export class OwnCalls {
 
   /** What waits for the lower, and what comes, ends with EIO. */
   shutdown(): void {
+    if (this.#remote?.hasUnansweredChanges === true) this.#options.unanswered();
     this.#remote?.shutdown();
     this.#ownGuard?.end();
   }

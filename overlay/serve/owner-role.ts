@@ -10,6 +10,7 @@ import type { AnswerLimit } from "./answer-limit.ts";
 import { HandOvers } from "./hand-over.ts";
 import type { MountProcessOptions } from "./mount-process-options.ts";
 import type { OwnCalls } from "./own-calls.ts";
+import type { OwnerChanges } from "./owner-changes.ts";
 import type { OwnerService } from "./owner-service.ts";
 import { PreferredMove } from "./preferred-move.ts";
 import { cannotWrite, createProofs, requireStill } from "./proofs.ts";
@@ -24,6 +25,7 @@ export interface OwnerRoleHost {
   readonly answerLimit: AnswerLimit;
   readonly service: OwnerService;
   readonly ownCalls: OwnCalls;
+  readonly ownerChanges: OwnerChanges;
   readonly why: () => string;
   /** This mount answers its callers, and nothing is waited for. */
   readonly isWell: () => boolean;
@@ -78,6 +80,7 @@ function createCallbacks(
   const { options, client, lockspace, group, volumeName, answerLimit, service, ownCalls } = host;
   const alive = new AliveLock(ownerAlive, { lockspace, fail: host.fail });
   const ownerFound = (record: OwnerRecord): void => {
+    host.ownerChanges.found(record, performance.now(), Date.now());
     ownCalls.ownerFound(client, record);
     known.resolve(record);
     moves().handOvers.ownerFound(record);
@@ -111,6 +114,7 @@ function createCallbacks(
     },
     ownerLost: (reason) => {
       options.log.warn({ reason }, "owner lost: operations wait");
+      host.ownerChanges.lost(reason, performance.now());
       answerLimit.ownerLost();
       moves().handOvers.ownerLost();
       ownCalls.remote?.ownerLost();

@@ -26,10 +26,18 @@ export interface WatchedDisk {
   readonly stopWriting: () => Promise<void>;
 }
 
+/**
+ * For programs: the disk was given up; its kernel lets nobody write to it; its owner's block could not be read again. That of a disk which is
+ * not mounted here any more stays until this node mounts one again.
+ */
+export type DiskFault = "withdrawn" | "read-only" | "unread";
+
 export interface GuardedDisk {
   readonly guard: DiskGuard;
   /** In words; null: it is well, as far as is known. */
   readonly trouble: string | null;
+  /** The same, for programs. */
+  readonly fault: DiskFault | null;
   /** Looks at the owner's block now. False: the disk was given up; if it is another's, its file system is shut down by then. Never rejects. */
   hasDisk(): Promise<boolean>;
   /** It is not looked at any more. */
@@ -48,6 +56,10 @@ export class Withdrawals {
   /** What is wrong with the disk that this node had mounted last; null: nothing that is known. */
   get trouble(): string | null {
     return this.#disk?.trouble ?? null;
+  }
+
+  get fault(): DiskFault | null {
+    return this.#disk?.fault ?? null;
   }
 
   /** An owner of the volume has withdrawn, now. */
@@ -85,6 +97,11 @@ export class Withdrawals {
       guard,
       get trouble(): string | null {
         return guard.why ?? trouble ?? block.trouble();
+      },
+      get fault(): DiskFault | null {
+        if (guard.why !== null) return "withdrawn";
+        if (trouble !== null) return "read-only";
+        return block.trouble() === null ? null : "unread";
       },
       hasDisk: () => block.hasDisk(),
       end: () => {

@@ -20,11 +20,14 @@ import type { Lower } from "../lower/lower.ts";
 import { andThen } from "../../dlmd/base/maybe-promise.ts";
 import { endlessLease, type LeaseGate } from "../lease/lease.ts";
 import { type Device, MNT_DETACH, type Native } from "../../native/index.ts";
+import { FilesAhead } from "../op/files-ahead.ts";
+import { WalkAhead } from "../op/walk-ahead.ts";
 import { Prefetch } from "../op/prefetch.ts";
 import { REPLY_BUFFER_BYTES, type ReplyPort } from "../op/call.ts";
 import type { Mount } from "../op/mount.ts";
 import { isRenaming } from "../caller/threads.ts";
 import { credentialsOf } from "../caller/status.ts";
+import { UnderWay } from "../../dlmd/base/under-way.ts";
 import { PlaceholderInodes } from "../op/placeholder-inodes.ts";
 import { EstaleRetry } from "../op/estale-retry.ts";
 import { RequestBuffers } from "./buffers.ts";
@@ -59,7 +62,7 @@ export interface SessionOptions {
   /** Called once, within INIT: `fd` is /dev/fuse, for notifications. */
   readonly createCoherence: (fd: number, negotiated: Negotiated) => SessionCoherence;
   /** The kernel has ended the connection: what operations still wait for elsewhere (an owner) must end now. */
-  readonly disconnected?: () => void;
+  readonly disconnected?: () => Promise<void>;
   /** File locks of the cluster; not given: each kernel keeps them to itself. */
   readonly fileLocks?: FileLocking;
   /** Not given: this node serves as long as it lives. */
@@ -134,10 +137,12 @@ interface State {
 /** In the reverse order of what uses what. */
 async function endState({ mount, dispatch, coherence }: State, lower: Lower): Promise<void> {
   await dispatch.drained();
+  await mount.writesBehind.idle();
   for (const file of mount.handles.takeAll()) {
     lower.close(file.lowerHandle);
     if (file.writeToken) mount.coherence.closeForWrite(file.inode);
   }
+  await Promise.all([mount.walkAhead.stop(), mount.filesAhead.stop()]);
   mount.inodes.clear();
   await coherence.close();
 }
@@ -278,23 +283,35 @@ class Serving {
       ahead.startUnderLock(inode);
       void andThen(operations.sizes.anticipate(inode), () => operations.unpin(inode, Mode.PR));
     };
+    const inodes = new InodeTable({
+      root: lower.root,
+      createCover: (id, kind) => coherence.createCover(id, kind),
+      dropped: (inode, removed) => {
+        if (removed) coherence.removed(inode);
+        if (inode.kind === "file") fileLocks?.forgotten(lockFile(inode));
+        if (asked.delete(inode.fuseNodeid)) native.deviceAskFlush(this.#device, inode.fuseNodeid, false);
+        coherence.forgotten(inode);
+      },
+    });
+    const now = (): number => performance.now();
+    const filesAhead = new FilesAhead({ lower, now });
     return {
       lower,
       coherence: operations,
-      inodes: new InodeTable({
-        root: lower.root,
-        createCover: (id, kind) => coherence.createCover(id, kind),
-        dropped: (inode, removed) => {
-          if (removed) coherence.removed(inode);
-          if (inode.kind === "file") fileLocks?.forgotten(lockFile(inode));
-          if (asked.delete(inode.fuseNodeid)) native.deviceAskFlush(this.#device, inode.fuseNodeid, false);
-          coherence.forgotten(inode);
-        },
-      }),
+      inodes,
       handles: new HandleTable(),
       staleOnce: new EstaleRetry(),
       standIns: new PlaceholderInodes(),
       ahead,
+      walkAhead: new WalkAhead({
+        lower,
+        coherence: operations,
+        inodes,
+        listed: ({ cover }, entries, first) => filesAhead.listed(cover.key, entries, first),
+        now,
+      }),
+      filesAhead,
+      writesBehind: new UnderWay(),
       log,
       dontMask: false,
       credentials: (pid) => {
@@ -317,7 +334,7 @@ class Serving {
     else log.error({ errno: errnoName(errno) }, "reading /dev/fuse failed: the mount is gone");
     native.deviceStop(this.#device);
     // What is kept for the lease is given up first: nobody is to be hurried on its account any more.
-    this.#options.disconnected?.();
+    await this.#options.disconnected?.();
     this.#interrupts.stop();
     this.#state?.coherence.failWaiters();
     if (this.#state !== null) await endState(this.#state, lower);

@@ -37,16 +37,21 @@ export class RequestsUnderWay {
     return () => this.#entries.delete(entry);
   }
 
-  /** The oldest first. `count`: of all. */
-  list(): { readonly requests: readonly UnderWay[]; readonly count: number } {
+  /**
+   * The oldest first. `count`: of all. `longest`: of those that do not wait for a file lock, which programs may have others wait for as long as
+   * they like, in any number.
+   */
+  list(): { readonly requests: readonly UnderWay[]; readonly count: number; readonly longest: UnderWay | null } {
     const now = this.#nowMs();
     // One that is answered only tidies up.
     const waiting = [...this.#entries].filter(({ call }) => !call.answered);
-    const requests = waiting.slice(0, MAX_UNDER_WAY_SHOWN).map(({ request, key, sinceMs }): UnderWay => {
+    const shown = ({ request, key, sinceMs }: Entry): UnderWay => {
       const { op, pid } = request;
       return { op, pid, key, sinceMs: Math.max(0, Math.round(now - sinceMs)), fileLock: fileLockOf(request) };
-    });
-    return { requests, count: waiting.length };
+    };
+    const longest = waiting.find(({ request }) => fileLockOf(request) === null);
+    const requests = waiting.slice(0, MAX_UNDER_WAY_SHOWN).map(shown);
+    return { requests, count: waiting.length, longest: longest === undefined ? null : shown(longest) };
   }
 
   /** How many of each operation. */

@@ -1,5 +1,5 @@
 /** Three nodes of a lab as the bench needs them, through the lab's command line as any outside program uses it. */
-import { readdirSync, readlinkSync, statSync, statfsSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync, statSync, statfsSync } from "node:fs";
 import path from "node:path";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { decodeClusterLocks } from "../../overlay/query/cluster-locks.ts";
@@ -80,12 +80,27 @@ function clusterNode(node: NodeReport, placement: Placement, place: number): Clu
       const status = await queryOverlayStatus(node.runDir);
       return numbersOf({ ...(status["counters"] as object | undefined), inodes: status["inodes"] });
     },
+    cpuUs: () => [node.overlayPid, node.dlmdPid].reduce((sum: number, pid) => sum + (pid === null ? 0 : cpuUsOf(pid)), 0),
     peerFrames: async () => {
       const { answer } = await askDlmd(node.runDir, "status");
       const counters = (answer as { counters?: object } | null)?.counters;
       return numbersOf(counters ?? {})["peer_frames_received"] ?? null;
     },
   };
+}
+
+/** Of all threads (Documentation/scheduler/sched-stats.rst); of one that has ended meanwhile nothing is counted. */
+function cpuUsOf(pid: number): number {
+  const threads = `/proc/${pid}/task`;
+  let ns = 0;
+  for (const tid of readdirSync(threads)) {
+    try {
+      ns += Number(readFileSync(`${threads}/${tid}/schedstat`, "utf8").split(" ")[0]);
+    } catch (error) {
+      if (!["ENOENT", "ESRCH"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
+    }
+  }
+  return ns / 1000;
 }
 
 /** The nodeid; null: the node has no lock for file locks of that inode. */

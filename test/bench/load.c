@@ -184,6 +184,52 @@ static void op_create_unlink(char **args) {
   report(now_ns() - start, (double)count);
 }
 
+/* move DIR COUNT: DIR/f0 ... becomes DIR/f0.moved ... */
+static void op_move(char **args) {
+  int dir = open_directory(args[0]);
+  long count = number(args[1]);
+  char **names = make_names(count), moved[64];
+  double start = now_ns();
+  for (long at = 0; at < count; at++) {
+    snprintf(moved, sizeof moved, "%s.moved", names[at]);
+    if (renameat(dir, names[at], dir, moved) != 0) die("rename %s", names[at]);
+  }
+  report(now_ns() - start, (double)count);
+}
+
+/* chmod DIR COUNT: of DIR/f0 ... */
+static void op_chmod(char **args) {
+  int dir = open_directory(args[0]);
+  long count = number(args[1]);
+  char **names = make_names(count);
+  double start = now_ns();
+  for (long at = 0; at < count; at++)
+    if (fchmodat(dir, names[at], 0600, 0) != 0) die("chmod %s", names[at]);
+  report(now_ns() - start, (double)count);
+}
+
+/* read-files DIR EXPECTED: opens, reads and closes each file, in the order of the listing, as tar does. */
+static void op_read_files(char **args) {
+  static char data[65536];
+  long expected = number(args[1]), entries = 0;
+  double start = now_ns();
+  DIR *listing = opendir(args[0]);
+  if (listing == NULL) die("opendir %s", args[0]);
+  struct dirent *entry;
+  while (errno = 0, (entry = readdir(listing)) != NULL) {
+    if (entry->d_name[0] == '.') continue;
+    int fd = openat(dirfd(listing), entry->d_name, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) die("open %s", entry->d_name);
+    if (read(fd, data, sizeof data) < 0) die("read %s", entry->d_name);
+    if (close(fd) != 0) die("close %s", entry->d_name);
+    entries++;
+  }
+  if (errno != 0) die("readdir %s", args[0]);
+  closedir(listing);
+  if (entries != expected) wrong("not as many files as expected");
+  report(now_ns() - start, (double)entries);
+}
+
 /* list DIR EXPECTED WARMUPS: readdir, and stat of each entry, as ls -l does. */
 static void op_list(char **args) {
   long expected = number(args[1]), warmups = number(args[2]);
@@ -525,7 +571,8 @@ static const struct {
     {"write-big", 2, op_write_big}, {"read-big", 2, op_read_big},   {"handover", 3, op_handover},
     {"tree-make", 3, op_tree_make}, {"tree-stat", 3, op_tree_stat}, {"tcp-serve", 1, op_tcp_serve},
     {"tcp-ping", 3, op_tcp_ping},   {"lock", 2, op_lock},           {"lock-handover", 4, op_lock_handover},
-    {"gaps", 3, op_gaps},
+    {"gaps", 3, op_gaps},           {"move", 2, op_move},           {"chmod", 2, op_chmod},
+    {"read-files", 2, op_read_files},
 };
 
 int main(int argc, char **argv) {

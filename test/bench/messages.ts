@@ -7,13 +7,15 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { JOURNAL_MODES, sqliteByTurns } from "./file-locks.ts";
 import { loadValue } from "./load.ts";
 import { dataFile, sharedDirectory, statFiles } from "./steps.ts";
-import type { Bench, Cluster, ClusterNode, System } from "./system.ts";
+import type { Bench, Cluster, ClusterNode, Counters, System } from "./system.ts";
 
 export interface MessageCount {
   readonly operation: string;
   readonly ops: number;
   /** For each operation, on the nodes that take part; null: the overlay does not count it. */
   readonly fuse: number | null;
+  /** Round trips to the owner that somebody waited for. */
+  readonly trips: number | null;
   /** Between overlay and dlmd, both ways. */
   readonly lock: number | null;
   /** Between a node and the owner, both ways, counted on the node. */
@@ -21,6 +23,8 @@ export interface MessageCount {
   readonly revokes: number | null;
   /** Frames between dlmds, in the whole cluster, heartbeats not counted. */
   readonly peer: number | null;
+  /** Processor time of all overlays and dlmds, without what they take when nothing is done. */
+  readonly cpuUs: number | null;
   /** The median time of one; null: not measured. */
   readonly us: number | null;
   /** Lock and lower messages must be 0. */
@@ -28,6 +32,8 @@ export interface MessageCount {
 }
 
 interface Snapshot {
+  readonly atMs: number;
+  readonly cpuUs: number;
   readonly counters: Readonly<Record<string, number>>[];
   readonly peerFrames: number | null;
 }
@@ -36,24 +42,29 @@ async function snapshot(actors: readonly ClusterNode[], all: readonly ClusterNod
   const frames = await Promise.all(all.map((node) => node.peerFrames()));
   const counters = await Promise.all(actors.map((node) => node.counters()));
   return {
+    atMs: performance.now(),
+    cpuUs: all.reduce((sum, node) => sum + node.cpuUs(), 0),
     counters,
     peerFrames: frames.some((count) => count === null) ? null : frames.reduce<number>((sum, count) => sum + (count ?? 0), 0),
   };
 }
 
 const SETTLE_TRIES = 25;
+const IDLE_MS = 1000;
 
 /**
  * Waits until nothing is sent any more of what earlier steps left: files that are closed, FORGETs, locks of what was removed. Where it does not end, what is
  * counted says so.
  */
 async function settle(actors: readonly ClusterNode[], settledMs: number): Promise<void> {
-  const look = async (): Promise<string> => JSON.stringify(await Promise.all(actors.map((node) => node.counters())));
+  const look = async (): Promise<Counters[]> => Promise.all(actors.map((node) => node.counters()));
   let before = await look();
   for (let tries = 0; tries < SETTLE_TRIES; tries++) {
     await sleep(settledMs);
     const now = await look();
-    if (now === before) return;
+    // What was made is told to dlmd a second or two later.
+    const toTell = now.some(({ unregistered = 0 }) => unregistered > 0);
+    if (!toTell && JSON.stringify(now) === JSON.stringify(before)) return;
     before = now;
   }
 }
@@ -71,7 +82,25 @@ function growth(before: Snapshot, after: Snapshot, names: readonly string[]): nu
   return sum;
 }
 
-function counted(operation: string, { ops, us }: Done, before: Snapshot, after: Snapshot, mustBeNone: boolean): MessageCount {
+/** Microseconds of processor time each millisecond in which nothing is asked of them. */
+async function idleRate(all: readonly ClusterNode[]): Promise<number> {
+  const before = await snapshot([], all);
+  await sleep(IDLE_MS);
+  return cpuBetween(before, await snapshot([], all), 0) / IDLE_MS;
+}
+
+function cpuBetween(before: Snapshot, after: Snapshot, idleUsPerMs: number): number {
+  return Math.max(0, after.cpuUs - before.cpuUs - idleUsPerMs * (after.atMs - before.atMs));
+}
+
+interface Counting {
+  readonly before: Snapshot;
+  readonly after: Snapshot;
+  readonly idleUsPerMs: number;
+  readonly mustBeNone: boolean;
+}
+
+function counted(operation: string, { ops, us }: Done, { before, after, idleUsPerMs, mustBeNone }: Counting): MessageCount {
   const each = (names: readonly string[]): number | null => {
     const found = growth(before, after, names);
     return found === null ? null : found / ops;
@@ -81,10 +110,12 @@ function counted(operation: string, { ops, us }: Done, before: Snapshot, after: 
     operation,
     ops,
     fuse: each(["fuseRequests"]),
+    trips: each(["lowerTripsAwaited"]),
     lock: each(["lockMessagesSent", "lockMessagesReceived"]),
     lower: each(["lowerMessagesSent", "lowerMessagesReceived"]),
     revokes: each(["revokes"]),
     peer,
+    cpuUs: cpuBetween(before, after, idleUsPerMs) / ops,
     us,
     mustBeNone,
   };
@@ -119,6 +150,8 @@ interface Case {
   readonly operation: string;
   readonly actors: readonly ClusterNode[];
   readonly mustBeNone?: boolean;
+  /** Nothing of earlier steps is to be counted. */
+  readonly settled?: boolean;
   /** Counts between `ready` and `done`; gives the number of operations, or that and the time of one. */
   run(at: { ready: () => Promise<void>; done: () => Promise<void> }): Promise<number | Done>;
 }
@@ -172,6 +205,47 @@ function cachedCases(bench: Bench, system: System, node: ClusterNode): Case[] {
         return loadValue(values, "ops");
       },
     },
+  ];
+}
+
+const SMALL_BYTES = 4096;
+
+/** On a node that is not the owner: small files of its own, and of another node, one after the other. */
+function walkCases(bench: Bench, cluster: Cluster): Case[] {
+  const { other, third } = cluster;
+  const { files } = bench.scale;
+  const row = (
+    operation: string,
+    maker: ClusterNode,
+    words: readonly (string | number)[],
+    before: readonly (string | number)[] = [],
+  ): Case => ({
+    operation: `${operation}, other`,
+    actors: [other],
+    settled: true,
+    run: async (at) => {
+      const dir = bench.fresh("walked");
+      await bench.load("mkdir", path.join(maker.mount, dir));
+      const here = path.join(other.mount, dir);
+      const load = async ([what = "", ...rest]: readonly (string | number)[]): Promise<number> =>
+        loadValue(await bench.load(what, here, ...rest), "ops");
+      if (words[0] !== "make") await bench.load("make", path.join(maker.mount, dir), files, SMALL_BYTES);
+      if (before.length > 0) await load(before);
+      await at.ready();
+      const ops = await load(words);
+      await at.done();
+      return ops;
+    },
+  });
+  return [
+    row("create + 4 KiB", other, ["make", files, SMALL_BYTES]),
+    row("rename of its own", other, ["move", files]),
+    row("chmod of its own", other, ["chmod", files]),
+    row("unlink of third's", third, ["remove", files]),
+    row("first stat of third's", third, ["stat", files, 0, 0]),
+    row("first open+read of third's, listed", third, ["read-files", files]),
+    row("second open+read of third's, listed", third, ["read-files", files], ["read-files", files]),
+    row("ls -l of third's", third, ["list", files, 0]),
   ];
 }
 
@@ -239,21 +313,22 @@ export async function countMessages(bench: Bench, cluster: Cluster): Promise<Mes
     if (system.name === "owner") return cachedCases(bench, system, cluster.owner);
     return system.name === "other" ? cachedCases(bench, system, cluster.other) : [];
   });
+  const idleUsPerMs = await idleRate(all);
   const counts: MessageCount[] = [];
-  for (const one of [...cases, ...betweenCases(bench, cluster)]) {
+  for (const one of [...cases, ...walkCases(bench, cluster), ...betweenCases(bench, cluster)]) {
     const { operation, actors, mustBeNone = false } = one;
     bench.note(`counting messages: ${operation}`);
     const seen: { before: Snapshot | null; after: Snapshot | null } = { before: null, after: null };
     const found = await one.run({
       ready: async () => {
-        if (mustBeNone) await settle(actors, bench.scale.settledMs);
+        if (mustBeNone || one.settled === true) await settle(all, bench.scale.settledMs);
         seen.before = await snapshot(actors, all);
       },
       done: async () => void (seen.after = await snapshot(actors, all)),
     });
     if (seen.before === null || seen.after === null) throw new Error(`${operation}: the load ended without having been counted`);
     const done = typeof found === "number" ? { ops: found, us: null } : found;
-    counts.push(counted(operation, done, seen.before, seen.after, mustBeNone));
+    counts.push(counted(operation, done, { before: seen.before, after: seen.after, idleUsPerMs, mustBeNone }));
   }
   return counts;
 }

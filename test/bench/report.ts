@@ -72,10 +72,11 @@ function longHandoversTitle({ delayMs }: LongHandovers): string {
 }
 
 function messageTable(messages: readonly MessageCount[]): string {
-  const head = ["messages for each operation", "FUSE", "lock", "lower", "revokes", "dlmd to dlmd", "operations"];
+  const head = ["messages for each operation", "FUSE", "trips", "lock", "lower", "revokes", "dlmd to dlmd", "CPU us", "operations"];
   const rows = messages.map((one) => [
     one.operation,
-    ...[one.fuse, one.lock, one.lower, one.revokes, one.peer].map(countText),
+    ...[one.fuse, one.trips, one.lock, one.lower, one.revokes, one.peer].map(countText),
+    usText(one.cpuUs),
     String(one.ops),
   ]);
   return columns([head, ...rows]);

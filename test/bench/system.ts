@@ -32,6 +32,8 @@ export interface ClusterNode {
   enter(command: readonly string[]): readonly string[];
   /** The overlay's counters, and `inodes`; what it does not offer is not there. */
   counters(): Promise<Counters>;
+  /** Processor time that its overlay and its dlmd have had, in microseconds. */
+  cpuUs(): number;
   /** Frames that its dlmd received from other nodes; null where dlmd does not tell. */
   peerFrames(): Promise<number | null>;
 }

@@ -46,15 +46,17 @@ it("an overlay that stands still is ended by its dlmd, and the calls go on with 
   const { pid } = await queryOverlayStatus(lab.node(owner).runDir);
   const one = startActor({ cwd: lab.node(near).mount });
   const other = startActor({ cwd: lab.node(far).mount });
+  const reader = startActor({ cwd: lab.node(far).mount });
+  // All three have begun.
+  for (const actor of [one, other, reader]) await actor.run(`pass`);
   await lab.lab("stall", `node${owner}`, "--what", "overlay");
-  expect((await lab.status()).find(({ nodeid }) => nodeid === owner)?.stalled).toEqual(["overlay"]);
   // Neither asks for a lock that the owner's node has: all that they wait for is its answer.
-  const answers = [
-    one.run<string>(`result = code(os.stat, "nobody-made-it")`, {}, LONG_MS),
-    other.run<string>(`result = get("big")[:3]`, {}, LONG_MS),
-  ];
+  const answers = [one, other].map((actor) => actor.run<string>(`result = code(os.stat, "nobody-made-it")`, {}, LONG_MS));
   for (const actor of [one, other]) await untilWaiting(actor);
-  expect(await Promise.all(answers)).toEqual(["ENOENT", "yyy"]);
+  expect((await lab.status()).find(({ nodeid }) => nodeid === owner)?.stalled).toEqual(["overlay"]);
+  // What a node has read it answers without the owner.
+  expect(await reader.run<string>(`result = get("big")[:3]`)).toBe("yyy");
+  expect(await Promise.all(answers)).toEqual(["ENOENT", "ENOENT"]);
   expect([near, far]).toContain(await lab.owner());
   expect(processRef(pid)).toBeNull();
   expect(readFileSync(`${path.dirname(lab.node(owner).runDir)}/dlmd.log`, "utf8")).toMatch(

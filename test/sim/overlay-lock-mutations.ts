@@ -323,8 +323,8 @@ export const overlayLockMutations: readonly Mutation[] = [
     hazard: "F13",
     breaks: "a child's lock is waited for under its directory's",
     file: "overlay/coherence/lock/lock-cache.ts",
-    find: "ask(state, cover, Mode.PR, LockFlag.NOQUEUE | LockFlag.NOQUEUEBAST);",
-    replace: "ask(state, cover, Mode.PR, 0);",
+    find: "asks ? LockFlag.NOQUEUE | LockFlag.NOQUEUEBAST : LockFlag.NOQUEUE);",
+    replace: "asks ? 0 : LockFlag.NOQUEUE);",
     caughtBy: "test/unit/coherence/revoke.test.ts",
   },
   {

@@ -110,8 +110,11 @@ export function refuseWaiters(state: CoherenceState, cover: Cover, error: Errno)
   token.waiters = [];
 }
 
-/** Asks for PR without waiting for other nodes (hazard F13). True: pinned at once; false: not to be had; null: `waiter` will be told. */
-export function pinChild(state: CoherenceState, cover: Cover, waiter: ChildWaiter): boolean | null {
+/**
+ * Asks for PR without waiting for other nodes (hazard F13). True: pinned at once; false: not to be had; null: `waiter` will be told. `asks`: who has it is
+ * asked to give it up, for the next time.
+ */
+export function pinChild(state: CoherenceState, cover: Cover, waiter: ChildWaiter, asks: boolean = true): boolean | null {
   if (cover.phase !== "idle") return false;
   if (modeCovers(cover.mode, Mode.PR)) {
     take(cover, Mode.PR);
@@ -121,7 +124,7 @@ export function pinChild(state: CoherenceState, cover: Cover, waiter: ChildWaite
     if (!cover.askingForChild) return false;
   } else {
     cover.askingForChild = true;
-    ask(state, cover, Mode.PR, LockFlag.NOQUEUE | LockFlag.NOQUEUEBAST);
+    ask(state, cover, Mode.PR, asks ? LockFlag.NOQUEUE | LockFlag.NOQUEUEBAST : LockFlag.NOQUEUE);
   }
   cover.childWaiters = [...cover.childWaiters, waiter];
   return null;

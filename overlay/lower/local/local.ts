@@ -5,7 +5,7 @@
  *
  * The serving thread never waits for a disk (DESIGN 4): each call is tried without waiting, or goes to a pool.
  */
-import { E, Errno } from "../../../dlmd/base/errno.ts";
+import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import { OperatingError } from "../../../dlmd/base/error.ts";
 import type { Log } from "../../../dlmd/base/log.ts";
 import { type Calls, HANDLE_BUFFER_BYTES, type Native, STAT, STATFS } from "../../../native/index.ts";
@@ -21,6 +21,7 @@ import * as data from "./data.ts";
 import * as directory from "./directory.ts";
 import * as names from "./names.ts";
 import type { FileId, Lower, LowerHandle, StatFs } from "../lower.ts";
+import { mountTable } from "../../../dlmd/base/mount-table.ts";
 import { andThen, checked, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { OpenHandles } from "./open-handles.ts";
 import { Orphans } from "./orphans.ts";
@@ -44,6 +45,8 @@ export interface LocalLower extends Lower {
   /** "ext4", "xfs", "tmpfs" ... */
   readonly fileSystem: string;
   readonly openHandles: number;
+  /** Bytes that anybody may still write, as far as can be known at once; 0 where quotas may say otherwise, or small writes are the pool's. */
+  room(): number;
   /** The descriptor of an open handle (FUSE_PASSTHROUGH). Errno EBADF. */
   descriptorOf(handle: LowerHandle): number;
   /**
@@ -189,6 +192,20 @@ function statfsNow(context: LocalContext): StatFs {
   };
 }
 
+function roomOf(context: LocalContext): number {
+  // What the pool writes is waited for by all that its caller asks.
+  if (!context.smallWrites.here) return 0;
+  const { bavail, frsize } = statfsNow(context);
+  return bavail * frsize;
+}
+
+/** usrquota, prjquota, uquota ... (quotas of ext4 and XFS are told among the mount's options). A lower that is mounted nowhere else has none. */
+function quotasOn({ devMajor, devMinor }: LocalContext): boolean {
+  const device = `${devMajor}:${devMinor}`;
+  const isQuota = (option: string): boolean => option.includes("quota") && option !== "noquota";
+  return mountTable().some((entry) => entry.device === device && entry.superOptions.some(isQuota));
+}
+
 async function syncfs(context: LocalContext): Promise<void> {
   await context.removed.releaseAll();
   checked(await context.native.pool.sync.syncfs(context.rootFd));
@@ -226,6 +243,7 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
   checked(options.native.sync.statfs(options.rootFd, fields));
   const fileSystem = fileSystemName(fields[STATFS.TYPE] as number);
   const context = createContext(options, fileSystem);
+  const hasQuotas = quotasOn(context);
   let shutdown: Promise<void> | null = null;
   return {
     root: context.root,
@@ -235,6 +253,11 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
       return context.handles.count;
     },
     fetch: () => null,
+    prefetch: () => null,
+    mayWriteBehind: () => false,
+    writeBehind: () => Promise.reject(errnoError(E.EOPNOTSUPP)),
+    writtenBehind: () => undefined,
+    room: () => (hasQuotas ? 0 : roomOf(context)),
     descriptorOf: (handle) => context.handles.get(handle).fd,
     openOrphans: (readOnly) => context.orphans.open(readOnly),
     recoverOrphans: () => context.orphans.settle(),
@@ -248,7 +271,10 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
 
     isAbsent: (parent, name) => name.length <= NAME_MAX && context.names.get(parent, name) === null,
     // To ask the kernel costs less than to know.
+    keeps: false,
+    knows: () => false,
     made: () => undefined,
+    madeFile: () => undefined,
     lookup: (parent, name) => names.lookup(context, parent, name),
     lookupMany: (parent, wanted) => names.lookupMany(context, parent, wanted),
     create: (parent, name, flags, mode, caller) => withRoom(context, () => names.create(context, parent, name, flags, mode, caller)),
@@ -264,6 +290,7 @@ export function createLocalLower(options: LocalLowerOptions): LocalLower {
 
     getattr: (id) => attributes.getattr(context, id),
     getattrMany: (ids) => attributes.getattrMany(context, ids),
+    setattrBehind: () => null,
     setattr: (id, change, handle) => withRoom(context, () => attributes.setattr(context, id, change, handle)),
     readlink: (id) => attributes.readlink(context, id),
     getxattr: (id, name) => attributes.getxattr(context, id, name),

@@ -4,7 +4,8 @@
  */
 import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import { HANDLE_BUFFER_BYTES, STAT } from "../../../native/index.ts";
-import { AT_REMOVEDIR, O } from "../linux.ts";
+import { namesAfterRename } from "../directory-names.ts";
+import { AT_REMOVEDIR, O, RENAME } from "../linux.ts";
 import { checkName, MAX_LOOKUP_MANY } from "../limits.ts";
 import { attrOf, attrOfFd, entryOf, type LocalContext, sameId, withInode } from "./context.ts";
 import type { Attr, Caller, Entry, FileId, LowerHandle } from "../lower.ts";
@@ -287,9 +288,6 @@ export function rmdir(context: LocalContext, parent: FileId, name: Buffer, expec
   return remove(context, parent, name, expected, AT_REMOVEDIR);
 }
 
-const RENAME_NOREPLACE = 1;
-const RENAME_EXCHANGE = 2;
-
 interface RenamedNames {
   readonly oldParent: FileId;
   readonly oldName: Buffer;
@@ -300,13 +298,12 @@ interface RenamedNames {
 /** After a rename(2) that went well. */
 function noteRenamed(context: LocalContext, at: RenamedNames, flags: number, moved: FileId, replaced: FileId | null): void {
   const { names } = context;
-  // Whatever other flags do is not known here.
-  if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) !== 0) return;
-  names.is(at.newParent, at.newName, moved);
-  if ((flags & RENAME_EXCHANGE) !== 0 && replaced !== null) names.is(at.oldParent, at.oldName, replaced);
-  // Two names of one inode: rename(2) has left both.
-  else if (replaced !== null && sameId(replaced, moved)) names.is(at.oldParent, at.oldName, moved);
-  else names.gone(at.oldParent, at.oldName);
+  const after = namesAfterRename(flags, moved, replaced);
+  if (after === null) return;
+  const [old, now] = after;
+  names.is(at.newParent, at.newName, now);
+  if (old === null) names.gone(at.oldParent, at.oldName);
+  else names.is(at.oldParent, at.oldName, old);
 }
 
 export function rename(
@@ -329,7 +326,7 @@ export function rename(
           throw errnoError(E.ESTALE);
         }
         // Two names of one inode: rename(2) does nothing.
-        const going = (flags & RENAME_EXCHANGE) !== 0 || (replaced !== null && sameId(replaced.id, moved.id)) ? null : replaced;
+        const going = (flags & RENAME.EXCHANGE) !== 0 || (replaced !== null && sameId(replaced.id, moved.id)) ? null : replaced;
         context.names.changing(oldParent, oldName);
         context.names.changing(newParent, newName);
         const renamed = removing(context, going, (held) => renameOver(context, going, held, oldFd, oldName, newFd, newName, flags));

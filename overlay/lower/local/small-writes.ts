@@ -34,11 +34,14 @@ export class SmallWrites {
     this.nowMs = nowMs;
   }
 
+  /** Small writes are made on the serving thread at present. */
+  get here(): boolean {
+    return this.#allowed && this.nowMs() >= this.#poolUntilMs;
+  }
+
   /** `end`: where it ends; of an append, how many bytes it has. */
   mayBeHere({ madeMs, changed }: WrittenFile, end: number): boolean {
-    if (!this.#allowed || changed || end > SMALL_FILE_BYTES_MAX) return false;
-    const now = this.nowMs();
-    return now < madeMs + NEW_FILE_MS && now >= this.#poolUntilMs;
+    return !changed && end <= SMALL_FILE_BYTES_MAX && this.here && this.nowMs() < madeMs + NEW_FILE_MS;
   }
 
   /** OpenFile.madeMs of a file that is made with those flags. */

@@ -2,14 +2,30 @@
 import { assert } from "../../../dlmd/base/assert.ts";
 import { E, type Errno, errnoError } from "../../../dlmd/base/errno.ts";
 import type { Welcome } from "../wire/handshake.ts";
-import { type Change, type Holds, KnownInodes, NO_HOLDS } from "./known.ts";
-import { checkName, checkWritable, isBeyondAnyFile, MAX_COPY_BYTES, MAX_IO_BYTES } from "../limits.ts";
+import { type Change, type Holds, KnownInodes, NO_HOLDS, type Reading } from "./known.ts";
+import { largeBuffers } from "../large-buffers.ts";
+import { namesAfterRename } from "../directory-names.ts";
+import { checkName, checkWritable, isBeyondAnyFile, MAX_COPY_BYTES, MAX_IO_BYTES, READ_MANY_FILE_BYTES_MAX } from "../limits.ts";
 import { O, S } from "../linux.ts";
-import type { Attr, Caller, Entry, Fetched, FileId, LowerHandle, OpenFile } from "../lower.ts";
+import {
+  type Attr,
+  type AttrChange,
+  type Caller,
+  type ChangeBehind,
+  type DirPage,
+  type Entry,
+  type Fetched,
+  type FileId,
+  fileKey,
+  type Listing,
+  type LowerHandle,
+} from "../lower.ts";
+import type { OpenFile } from "../lower.ts";
 import { andThen, inTime, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { type RemoteHandle, RemoteHandles } from "./handles.ts";
 import { isErrno, RemoteSession, type RemoteSessionOptions } from "./session.ts";
 import { type Changed, Unsynced } from "../unsynced.ts";
+import { attrAfter, attrWritten, WritesBehind } from "./write-behind.ts";
 import type { AnswerOf, CallName, RequestOf } from "../wire/call-types.ts";
 
 const EMPTY = new Uint8Array(0);
@@ -48,6 +64,9 @@ export class RemoteCore {
   #synced = false;
   #tellTimer: NodeJS.Timeout | null = null;
   #shut = false;
+  readonly behind: WritesBehind = new WritesBehind(() => performance.now());
+  /** Small files whose data is on its way. */
+  readonly #bringing = new Map<string, Promise<void>>();
 
   constructor(options: RemoteCoreOptions) {
     this.#options = options;
@@ -157,8 +176,8 @@ export class RemoteCore {
   }
 
   /** A change was made, and may not be on disk. */
-  noteChanged(id: FileId, what: Changed): void {
-    if (this.unsynced.note(id, what) && !this.#syncing) void this.#syncInBackground();
+  noteChanged(id: FileId, what: Changed, at?: number): void {
+    if (this.unsynced.note(id, what, at) && !this.#syncing) void this.#syncInBackground();
   }
 
   async #syncInBackground(): Promise<void> {
@@ -174,7 +193,9 @@ export class RemoteCore {
 
   async #syncAll(): Promise<void> {
     const since = this.unsynced.now();
+    const behind = this.behind.over();
     await this.call("syncfs", undefined);
+    await behind;
     this.unsynced.allSynced(since);
   }
 
@@ -188,8 +209,7 @@ export class RemoteCore {
     const reading = this.known.reading();
     try {
       const entry = await this.call("lookup", { parent, name });
-      this.known.readName(reading, parent, name, entry.id);
-      this.known.read(reading, entry.id, entry.attr);
+      this.#noteEntry(reading, parent, name, entry);
       return entry;
     } catch (error) {
       if (isErrno(error) && error.errno === E.ENOENT) this.known.readName(reading, parent, name, null);
@@ -206,6 +226,71 @@ export class RemoteCore {
     const attr = await this.call("getattr", { id });
     this.known.read(reading, id, attr);
     return attr;
+  }
+
+  async lookupMany(parent: FileId, names: readonly Buffer[]): Promise<readonly (Entry | null)[]> {
+    const reading = this.known.reading();
+    const entries = await this.call("lookupMany", { parent, names });
+    names.forEach((name, at) => {
+      const entry = entries[at] ?? null;
+      // Else it is not known what there is: nothing, or something damaged.
+      if (entry !== null) this.#noteEntry(reading, parent, name, entry);
+    });
+    return entries;
+  }
+
+  async getattrMany(ids: readonly FileId[]): Promise<readonly (Attr | null)[]> {
+    const reading = this.known.reading();
+    const attrs = await this.call("getattrMany", { ids });
+    ids.forEach((id, at) => {
+      const attr = attrs[at] ?? null;
+      if (attr !== null) this.known.read(reading, id, attr);
+    });
+    return attrs;
+  }
+
+  async prefetchData(ids: readonly FileId[]): Promise<void> {
+    const wanted = ids.filter((id) => this.#isSmall(id) && !this.#bringing.has(fileKey(id)));
+    if (wanted.length === 0) return;
+    const brought = this.#bringData(wanted);
+    for (const id of wanted) this.#bringing.set(fileKey(id), brought);
+    try {
+      await brought;
+    } finally {
+      for (const id of wanted) this.#bringing.delete(fileKey(id));
+    }
+  }
+
+  #isSmall(id: FileId): boolean {
+    const attr = this.known.attr(id);
+    if (attr === null || attr.nlink === 0 || (attr.mode & S.IFMT) !== S.IFREG) return false;
+    return attr.size > 0 && attr.size <= READ_MANY_FILE_BYTES_MAX && !this.known.hasData(id);
+  }
+
+  /** Hazard F21, as all that is known. */
+  async #bringData(ids: readonly FileId[]): Promise<void> {
+    const reading = this.known.reading();
+    const files = await this.call("readMany", { ids });
+    ids.forEach((id, at) => {
+      const data = files[at] ?? null;
+      if (data !== null) this.known.readData(reading, id, data);
+    });
+    // All lie in the answer's buffer, and were copied.
+    const any = files.find((data) => data !== null);
+    if (any !== undefined) largeBuffers.giveBack(any);
+  }
+
+  async readdir(handle: LowerHandle, cookie: bigint, bytes: number, listing: Listing): Promise<DirPage> {
+    const directory = this.handles.get(handle);
+    const reading = this.known.reading();
+    const page = await this.with("readdir", directory, { handle, cookie, bytes, listing });
+    for (const { name, entry } of page.entries) if (entry !== undefined) this.#noteEntry(reading, directory.id, name, entry);
+    return page;
+  }
+
+  #noteEntry(reading: Reading, parent: FileId, name: Buffer, { id, attr }: Entry): void {
+    this.known.readName(reading, parent, name, id);
+    this.known.read(reading, id, attr);
   }
 
   /**
@@ -288,7 +373,7 @@ export class RemoteCore {
   async #open(id: FileId, flags: number): Promise<LowerHandle> {
     const handle = this.handles.allocate();
     const open = (): Promise<void> => this.call("open", { id, flags, handle, promised: false });
-    await ((flags & O.TRUNC) === 0 ? open() : this.changing([this.known.begin(id, null)], open));
+    await ((flags & O.TRUNC) === 0 ? open() : this.changing([this.known.begin(id)], open));
     return this.handles.add(handle, id, flags, false, this.unsynced.opened(id));
   }
 
@@ -300,10 +385,16 @@ export class RemoteCore {
 
   async create(parent: FileId, name: Buffer, flags: number, mode: number, caller: Caller): Promise<{ entry: Entry; handle: LowerHandle }> {
     const handle = this.handles.allocate();
-    const { entry } = await this.changeNames<AnswerOf<"create">>(parent, name, made, (tellParent) =>
+    const { entry, room } = await this.changeNames<AnswerOf<"create">>(parent, name, made, (tellParent) =>
       this.call("create", { parent, name, tellParent, mode, caller, flags, handle }),
     );
-    return { entry, handle: this.handles.add(handle, entry.id, flags, false, this.unsynced.opened(entry.id)) };
+    const roomUntilMs = this.behind.roomUntilMs(room, flags);
+    return { entry, handle: this.handles.add(handle, entry.id, flags, false, this.unsynced.opened(entry.id), roomUntilMs) };
+  }
+
+  madeFile(handle: LowerHandle, attr: Attr): void {
+    const file = this.handles.find(handle);
+    if (file !== null && this.behind.nowMs < file.roomUntilMs) this.known.madeFile(file.id, attr, file.roomUntilMs);
   }
 
   async make(parent: FileId, name: Buffer, call: (tellParent: boolean) => Promise<AnswerOf<"mkdir">>): Promise<Entry> {
@@ -314,12 +405,38 @@ export class RemoteCore {
   async remove(call: "unlink" | "rmdir", parent: FileId, name: Buffer, expected: FileId): Promise<void> {
     checkName(name);
     // What is opened from now on is opened at the owner.
-    await this.changing([this.known.begin(expected, null)], async () =>
+    await this.changing([this.known.begin(expected)], async () =>
       andThen(this.tellOpens(expected), () =>
         this.changeNames(parent, name, gone, (tellParent) => this.call(call, { parent, name, tellParent, expected })),
       ),
     );
     if (call === "rmdir") this.known.forget(expected);
+  }
+
+  async rename(request: Omit<RequestOf<"rename">, "tell">): Promise<void> {
+    const { oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew } = request;
+    const { known } = this;
+    const inOne = fileKey(oldParent) === fileKey(newParent);
+    const from = inOne ? known.begin(oldParent, oldName, newName) : known.begin(oldParent, oldName);
+    const to = inOne ? null : known.begin(newParent, newName);
+    const moved = known.begin(expectedOld);
+    const replaced = expectedNew === null ? null : known.begin(expectedNew);
+    const changes = [from, moved, ...(to === null ? [] : [to])];
+    let answer: AnswerOf<"rename"> | null = null;
+    try {
+      const tell = changes.some((change) => known.wantsAttr(change));
+      answer = await andThen(expectedNew === null ? undefined : this.tellOpens(expectedNew), () =>
+        this.call("rename", { ...request, tell }),
+      );
+    } finally {
+      const [old, now] = (answer === null ? null : namesAfterRename(flags, expectedOld, expectedNew)) ?? [];
+      const named = (id: FileId | null | undefined): (FileId | null)[] => (id === undefined ? [] : [id]);
+      known.end(from, answer?.oldParent ?? null, ...named(old), ...(inOne ? named(now) : []));
+      if (to !== null) known.end(to, answer?.newParent ?? null, ...named(now));
+      known.end(moved, answer?.moved ?? null);
+      // Its link count is asked for by whoever has it open still.
+      if (replaced !== null) known.end(replaced, null);
+    }
   }
 
   /** `call` changes the names of that directory; `named`: whose `name` is then. */
@@ -339,7 +456,7 @@ export class RemoteCore {
       id = named(answer);
       return answer;
     } finally {
-      this.known.end(change, told, id);
+      this.known.end(change, told, ...(id === undefined ? [] : [id]));
     }
   }
 
@@ -353,8 +470,12 @@ export class RemoteCore {
   }
 
   /** `call` changes that inode; `attrOf` what its answer says of it. */
-  async changingOne<T>(id: FileId, call: (change: Change) => Promise<T>, attrOf: (answer: T) => Attr | null): Promise<T> {
-    const change = this.known.begin(id, null);
+  async changingOne<T>(
+    id: FileId,
+    call: (change: Change) => Promise<T>,
+    attrOf: (answer: T) => Attr | null,
+    change: Change = this.known.begin(id),
+  ): Promise<T> {
     let attr: Attr | null = null;
     try {
       const answer = await call(change);
@@ -366,6 +487,8 @@ export class RemoteCore {
   }
 
   close(handle: LowerHandle): void {
+    // What is written behind is made again at a new owner, where the handle has to be open for that.
+    if ((this.handles.find(handle)?.behind ?? 0) > 0) return void this.#closeBehind(handle);
     const file = this.handles.remove(handle);
     if (file === null) return;
     const told = !file.unsent || file.asked;
@@ -379,6 +502,76 @@ export class RemoteCore {
     });
   }
 
+  async #closeBehind(handle: LowerHandle): Promise<void> {
+    try {
+      await this.call("close", { handle });
+    } catch (error) {
+      if (!isErrno(error)) throw error;
+    }
+    this.handles.remove(handle);
+  }
+
+  mayWriteBehind(handle: LowerHandle, offset: number, bytes: number): boolean {
+    const file = this.handles.get(handle);
+    return file.error === null && this.behind.mayBegin(file, offset, bytes) && this.#ownerAnswers;
+  }
+
+  writeBehind(handle: LowerHandle, data: Uint8Array, offset: number): Promise<void> {
+    const file = this.handles.get(handle);
+    const copy = Uint8Array.from(data);
+    return this.behind.write(file, copy.byteLength, () => this.#writeBehind(file, copy, offset));
+  }
+
+  /** Hazard F23. */
+  async #writeBehind(file: RemoteHandle, data: Uint8Array, offset: number): Promise<void> {
+    const { id, handle } = file;
+    const begun = this.unsynced.begin();
+    const expected = this.known.expected(id, this.behind.nowMs);
+    const changing =
+      expected === null ? this.known.begin(id) : this.known.beginExpected(id, attrWritten(expected, offset, data.byteLength, Date.now()));
+    const write = (change: Change): Promise<AnswerOf<"write">> => {
+      const tell = this.known.wantsAttr(change) ? id : null;
+      return this.with("write", file, { handle, offset, append: false, promised: true, tell, data });
+    };
+    try {
+      const { bytes } = await this.changingOne(id, write, ({ attr }) => attr, changing);
+      this.noteChanged(id, "data", begun);
+      if (bytes < data.byteLength) throw errnoError(E.ENOSPC);
+    } catch (error) {
+      throw this.#lostBehind(id, error, { offset, bytes: data.byteLength }, "data that a program has written is lost");
+    }
+  }
+
+  /** `setattrBehind` of Lower. */
+  setattrBehind(id: FileId, change: AttrChange): ChangeBehind | null {
+    const expected = this.known.expected(id, this.behind.nowMs);
+    const attr = expected === null ? null : attrAfter(expected, change, Date.now());
+    if (attr === null || this.behind.full || !this.#ownerAnswers) return null;
+    return { attr, make: () => this.behind.make(() => this.#setattrBehind(id, change, attr)) };
+  }
+
+  async #setattrBehind(id: FileId, change: AttrChange, expected: Attr): Promise<void> {
+    const begun = this.unsynced.begin();
+    const set = (): Promise<Attr> => this.call("setattr", { id, change, handle: null, promised: true });
+    try {
+      await this.changingOne(id, set, (attr) => attr, this.known.beginExpected(id, expected));
+      this.noteChanged(id, "all", begun);
+    } catch (error) {
+      // Under its lock nobody else can have removed it: it was removed here since, and an owner that ended has made both.
+      if (isErrno(error) && error.errno === E.ESTALE) return this.known.notAsExpected(id);
+      throw this.#lostBehind(id, error, {}, "a change of a file's owner, mode or times, of which a program was told, is lost");
+    }
+  }
+
+  /** Gives the error; any other than that of a call is thrown. */
+  #lostBehind(id: FileId, error: unknown, fields: object, words: string): Errno {
+    if (!isErrno(error)) throw error;
+    this.known.notAsExpected(id);
+    this.unsynced.lost(id, this.handles.all());
+    this.#options.log.error({ ino: id.ino, ...fields, errno: error.code }, words);
+    return error;
+  }
+
   async write(handle: LowerHandle, data: Uint8Array, offset: number, append: boolean): Promise<{ offset: number; bytes: number }> {
     const file = this.handles.get(handle);
     if (data.byteLength > MAX_IO_BYTES) throw errnoError(E.EINVAL);
@@ -388,7 +581,7 @@ export class RemoteCore {
       id,
       (change) => {
         const tell = this.known.wantsAttr(change) ? id : null;
-        return this.with("write", file, { handle, offset: append ? 0 : offset, append, tell, data });
+        return this.with("write", file, { handle, offset: append ? 0 : offset, append, promised: false, tell, data });
       },
       ({ attr }) => attr,
     );
@@ -400,6 +593,24 @@ export class RemoteCore {
     const file = this.handles.get(handle);
     if (offset < 0 || bytes < 0 || bytes > MAX_IO_BYTES) throw errnoError(E.EINVAL);
     if (isBeyondAnyFile(offset, bytes)) return EMPTY;
+    if (file.error === null) {
+      const data = this.known.takeData(file.id, offset, bytes);
+      if (data !== null) return data;
+      const bringing = this.#bringing.size === 0 ? undefined : this.#bringing.get(fileKey(file.id));
+      // Of one whose lock is about to leave it will not count.
+      if (bringing !== undefined && this.known.attr(file.id) !== null) return this.#readBrought(bringing, file, offset, bytes);
+    }
+    return this.#read(file, offset, bytes);
+  }
+
+  /** Its data is on its way: then it is not asked for twice. */
+  async #readBrought(bringing: Promise<void>, file: RemoteHandle, offset: number, bytes: number): Promise<Uint8Array> {
+    await bringing.catch(() => undefined);
+    return this.known.takeData(file.id, offset, bytes) ?? this.#read(file, offset, bytes);
+  }
+
+  #read(file: RemoteHandle, offset: number, bytes: number): Promise<Uint8Array> {
+    const { handle } = file;
     if (!file.unsent) return this.with("read", file, { handle, offset, bytes, open: null });
     return this.#readFirst(file, offset, bytes);
   }
@@ -429,12 +640,15 @@ export class RemoteCore {
   async fsync(call: "fsync" | "fsyncdir", handle: LowerHandle, dataOnly: boolean): Promise<void> {
     const file = this.handles.get(handle);
     const since = this.unsynced.now();
+    const behind = this.behind.over();
     await this.with(call, file, { handle, dataOnly });
+    // They were answered before.
+    await behind;
     this.unsynced.synced(file.id, since, dataOnly);
     if (!this.unsynced.takeLost(file)) return;
     this.#options.log.error(
       { ino: file.id.ino },
-      "the owner that took changes of this file or directory died before they were on disk: fsync reports EIO",
+      "changes of this file or directory were lost before they were on disk, as with an owner that died: fsync reports EIO",
     );
     throw errnoError(E.EIO);
   }
@@ -448,7 +662,7 @@ export class RemoteCore {
     const file = this.handles.get(handle);
     checkWritable(offset, bytes);
     try {
-      await this.changing([this.known.begin(file.id, null)], () => this.with("fallocate", file, { handle, mode, offset, bytes }));
+      await this.changing([this.known.begin(file.id)], () => this.with("fallocate", file, { handle, mode, offset, bytes }));
     } finally {
       // What it made before there was no more room stays.
       this.noteChanged(file.id, "data");
@@ -469,7 +683,7 @@ export class RemoteCore {
     checkWritable(inOffset, length);
     checkWritable(outOffset, length);
     const request = { inHandle, inOffset, outHandle, outOffset, bytes: length };
-    const copied = await this.changing([this.known.begin(target.id, null)], () => this.withAll("copyFileRange", [source, target], request));
+    const copied = await this.changing([this.known.begin(target.id)], () => this.withAll("copyFileRange", [source, target], request));
     this.noteChanged(target.id, "data");
     return copied;
   }

@@ -24,6 +24,10 @@ export interface RemoteHandle extends LossesTold {
   old: boolean;
   /** It is being told now. */
   sending: Promise<Errno | null> | null;
+  /** Until then a write of its first bytes need not be waited for (write-behind.ts). */
+  readonly roomUntilMs: number;
+  /** Writes that are not waited for, and not answered. */
+  behind: number;
   /** Calls on it end with this: it could not be opened again at the present owner (ESTALE: the file is gone). */
   error: Errno | null;
 }
@@ -55,8 +59,15 @@ export class RemoteHandles {
   }
 
   /** The owner has it open. */
-  add(handle: LowerHandle, id: FileId, flags: number, directory: boolean, lossesTold: number): LowerHandle {
-    const file = { handle, id, flags: flags & ~O.TRUNC, directory, lossesTold, ...NOT_UNSENT, error: null };
+  add(
+    handle: LowerHandle,
+    id: FileId,
+    flags: number,
+    directory: boolean,
+    lossesTold: number,
+    roomUntilMs: number = Number.NEGATIVE_INFINITY,
+  ): LowerHandle {
+    const file = { handle, id, flags: flags & ~O.TRUNC, directory, lossesTold, ...NOT_UNSENT, roomUntilMs, behind: 0, error: null };
     this.#handles.set(handle, file);
     return handle;
   }
@@ -112,6 +123,10 @@ export class RemoteHandles {
     const found = this.#handles.get(handle);
     if (found === undefined) throw errnoError(E.EBADF);
     return found;
+  }
+
+  find(handle: LowerHandle): RemoteHandle | null {
+    return this.#handles.get(handle) ?? null;
   }
 
   /** null: it was not open. */

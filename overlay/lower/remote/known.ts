@@ -1,5 +1,5 @@
 /**
- * What a node that is not the owner knows of inodes without asking: attributes, names, and names that are not there. Hazard F21 has the one rule for all of
+ * What a node that is not the owner knows of inodes without asking: attributes, names, names that are not there, and data of small files. Hazard F21 has the one rule for all of
  * it: it counts while the lock has not left since before it was read, and nothing was changed here since. overlay/lower/README.md, "What is known under locks".
  */
 import { type Attr, type Entry, type FileId, fileKey } from "../lower.ts";
@@ -22,6 +22,12 @@ export const KNOWN_NAMES_MAX = 4096;
 /** Names in all: beyond, those of the directory that has had some for longest are forgotten. */
 export const KNOWN_NAMES_ALL_MAX = 16_384;
 
+/** Data of small files, in all: beyond, what came first is forgotten. */
+export const KNOWN_DATA_BYTES_MAX: number = 1024 * 1024;
+
+/** Names, in all, whose last change is remembered; what was asked for of any name before an older change does not count. */
+export const CHANGED_NAMES_MAX = 4096;
+
 /** So many that are being changed are passed over at a time. */
 const FORGET_TRIES = 64;
 
@@ -34,6 +40,9 @@ interface Known {
   /** The grant under which all of it is true. */
   hold: number;
   attr: Attr | null;
+  expected: Expected | null;
+  /** All of a small file that nobody here has read yet. */
+  data: Uint8Array | null;
   /** Of a directory. */
   names: Map<string, Named> | null;
   /** Every name that there is, is in `names`. */
@@ -42,6 +51,20 @@ interface Known {
   changing: number;
   /** When the last one began, and when the last one began or ended. */
   begunAt: number;
+  changedAt: number;
+}
+
+/** Of a file that was made here a moment ago, and has had changes since that need not be waited for, and no others (hazard F23). */
+interface Expected {
+  /** When those have been made; its times are those of this machine. */
+  readonly attr: Attr;
+  /** Until then such changes may begin. */
+  readonly untilMs: number;
+}
+
+interface ChangedName {
+  /** Changes under way. */
+  changing: number;
   changedAt: number;
 }
 
@@ -54,7 +77,7 @@ export interface Reading {
 /** A change of an inode, from before it is sent to its answer. */
 export interface Change extends Reading {
   readonly known: Known;
-  readonly name: string | null;
+  readonly names: readonly string[];
   /** No other was under way when it began. */
   readonly alone: boolean;
 }
@@ -67,6 +90,12 @@ export class KnownInodes {
   /** Those with names. */
   readonly #directories = new Set<Known>();
   #names = 0;
+  /** Their last changes, by directory and name; and until when there may have been others. */
+  readonly #changedNames = new Map<string, ChangedName>();
+  #namesForgotAt = 0;
+  /** Those with data. */
+  readonly #files = new Set<Known>();
+  #dataBytes = 0;
   /** Counts beginnings and ends of changes. */
   #now = 0;
   /** What was changed until then may have been forgotten. */
@@ -79,7 +108,32 @@ export class KnownInodes {
   // --- what is known
 
   attr(id: FileId): Attr | null {
-    return this.#inForce(id)?.attr ?? null;
+    const known = this.#inForce(id);
+    if (known === undefined) return null;
+    // What is used is not the next to be forgotten.
+    this.#inodes.delete(known.key);
+    this.#inodes.set(known.key, known);
+    return known.attr;
+  }
+
+  /** Once: whoever reads to the end has it from then on. */
+  takeData(id: FileId, offset: number, bytes: number): Uint8Array | null {
+    const known = this.#inForce(id);
+    const data = known?.data;
+    if (known === undefined || data === null || data === undefined) return null;
+    if (offset + bytes >= data.byteLength) this.#setData(known, null);
+    return data.subarray(offset, offset + bytes);
+  }
+
+  /** What the attributes will be when the changes under way have been made, but for the times; null: not known, or too long ago. */
+  expected(id: FileId, nowMs: number): Attr | null {
+    const expected = this.#inForce(id)?.expected ?? null;
+    return expected === null || nowMs >= expected.untilMs ? null : expected.attr;
+  }
+
+  hasData(id: FileId): boolean {
+    const data = this.#inForce(id)?.data;
+    return data !== null && data !== undefined;
   }
 
   /** null: there is no such name; undefined: not known. */
@@ -118,10 +172,25 @@ export class KnownInodes {
     if (known !== null) known.attr = attr;
   }
 
+  /** All of it. Copied. */
+  readData(reading: Reading, id: FileId, data: Uint8Array): void {
+    const known = this.#stillTrue(reading, id);
+    if (known !== null && known.attr?.size === data.byteLength) this.#setData(known, Uint8Array.from(data));
+  }
+
   /** `id`: null where there is no such name. */
   readName(reading: Reading, directory: FileId, name: Buffer, id: FileId | null): void {
-    const known = this.#stillTrue(reading, directory);
-    if (known !== null) this.#setName(known, nameKey(name), id);
+    const key = nameKey(name);
+    const known = this.#stillNamed(reading, directory, key);
+    if (known !== null) this.#setName(known, key, id);
+  }
+
+  /** As #stillTrue, of one name: those of others may change meanwhile. */
+  #stillNamed(reading: Reading, directory: FileId, name: string): Known | null {
+    const changed = this.#changedNames.get(`${fileKey(directory)}/${name}`);
+    if ((changed?.changing ?? 0) > 0 || Math.max(changed?.changedAt ?? 0, this.#namesForgotAt) > reading.at) return null;
+    const hold = this.#grantId(reading, directory);
+    return hold === 0 ? null : this.#under(this.#enter(directory), hold);
   }
 
   /** null: the lock was elsewhere since, or something was changed. */
@@ -139,19 +208,38 @@ export class KnownInodes {
 
   // --- what is changed
 
-  /** The inode is about to be changed; if `name` is given, that name of it too. */
-  begin(id: FileId, name: Buffer | null): Change {
+  /** The inode is about to be changed, and those names of it. */
+  begin(id: FileId, ...changed: readonly Buffer[]): Change {
     const known = this.#enter(id);
-    const key = name === null ? null : nameKey(name);
+    const names = changed.map(nameKey);
     const alone = known.changing === 0;
     known.attr = null;
+    known.expected = null;
+    this.#setData(known, null);
     known.changing += 1;
     this.#now += 1;
     known.begunAt = this.#now;
     known.changedAt = this.#now;
-    if (key !== null && known.complete) this.#setName(known, key, "unsure");
-    else if (key !== null) this.#deleteName(known, key);
-    return { known, name: key, alone, grants: this.#holds.grants(), at: this.#now };
+    for (const name of names) {
+      this.#changeName(known, name, 1);
+      if (known.complete) this.#setName(known, name, "unsure");
+      else this.#deleteName(known, name);
+    }
+    return { known, names, alone, grants: this.#holds.grants(), at: this.#now };
+  }
+
+  /** As `begin`; afterwards the inode has `attr`, but for its times: of one of which it was `expected`. */
+  beginExpected(id: FileId, attr: Attr): Change {
+    const before = this.#inForce(id)?.expected ?? null;
+    const change = this.begin(id);
+    if (before !== null) change.known.expected = { attr, untilMs: before.untilMs };
+    return change;
+  }
+
+  /** One of the changes after which it was expected was not made. */
+  notAsExpected(id: FileId): void {
+    const known = this.#inodes.get(fileKey(id));
+    if (known !== undefined) known.expected = null;
   }
 
   /** True: attributes that the answer brings will count, unless something comes in between. */
@@ -159,18 +247,23 @@ export class KnownInodes {
     return alone && this.#holds.of(known.id) !== 0;
   }
 
-  /** `attr`: read after it was made; null: not known. `named`: whose name it is now; undefined: not known. */
-  end(change: Change, attr: Attr | null, named?: FileId | null): void {
-    const { known, alone, name } = change;
+  /** `attr`: read after it was made; null: not known. `named`: whose the names are now, null: nobody's; none: not known. */
+  end(change: Change, attr: Attr | null, ...named: readonly (FileId | null)[]): void {
+    const { known, alone, names } = change;
     known.changing -= 1;
     this.#now += 1;
     known.changedAt = this.#now;
+    for (const name of names) this.#changeName(known, name, -1);
     // One that was under way beside it may have been made before or after it.
     if (!alone || known.begunAt !== change.at) return;
     const hold = this.#grantId(change, known.id);
     if (hold === 0) return;
     this.#under(known, hold).attr = attr;
-    if (name !== null && named !== undefined) this.#setName(known, name, named);
+    if (attr !== null && known.expected !== null) known.expected = { ...known.expected, attr };
+    names.forEach((name, at) => {
+      const id = named[at];
+      if (id !== undefined) this.#setName(known, name, id);
+    });
   }
 
   /** An empty directory was made here, and its lock is here. */
@@ -178,6 +271,12 @@ export class KnownInodes {
     const known = this.#under(this.#enter(id), this.#holds.of(id));
     this.#dropNames(known);
     known.complete = known.hold !== 0 && known.changing === 0;
+  }
+
+  /** A file with these attributes was made here, and its lock is here. Until `untilMs` its next changes need not be waited for. */
+  madeFile(id: FileId, attr: Attr, untilMs: number): void {
+    const known = this.#under(this.#enter(id), this.#holds.of(id));
+    if (known.hold !== 0 && known.changing === 0) known.expected = { attr, untilMs };
   }
 
   // --- what is forgotten
@@ -192,6 +291,8 @@ export class KnownInodes {
   clear(): void {
     this.#now += 1;
     this.#forgotAt = this.#now;
+    this.#namesForgotAt = this.#now;
+    for (const [path, { changing }] of this.#changedNames) if (changing === 0) this.#changedNames.delete(path);
     for (const known of this.#inodes.values()) {
       this.#under(known, 0);
       known.changedAt = this.#now;
@@ -204,6 +305,8 @@ export class KnownInodes {
     if (known.hold === hold && hold !== 0) return known;
     known.hold = hold;
     known.attr = null;
+    known.expected = null;
+    this.#setData(known, null);
     this.#dropNames(known);
     return known;
   }
@@ -213,7 +316,19 @@ export class KnownInodes {
     let known = this.#inodes.get(key);
     if (known === undefined) {
       const changedAt = this.#forgotAt;
-      known = { id, key, hold: 0, attr: null, names: null, complete: false, changing: 0, begunAt: 0, changedAt };
+      known = {
+        id,
+        key,
+        hold: 0,
+        attr: null,
+        expected: null,
+        data: null,
+        names: null,
+        complete: false,
+        changing: 0,
+        begunAt: 0,
+        changedAt,
+      };
     } else this.#inodes.delete(key);
     this.#inodes.set(key, known);
     if (this.#inodes.size > KNOWN_INODES_MAX) this.#forgetOldest();
@@ -236,7 +351,42 @@ export class KnownInodes {
     }
   }
 
+  // --- data
+
+  #setData(known: Known, data: Uint8Array | null): void {
+    this.#dataBytes += (data?.byteLength ?? 0) - (known.data?.byteLength ?? 0);
+    known.data = data;
+    this.#files.delete(known);
+    if (data === null) return;
+    this.#files.add(known);
+    for (const oldest of this.#files) {
+      if (this.#dataBytes <= KNOWN_DATA_BYTES_MAX) return;
+      this.#setData(oldest, null);
+    }
+  }
+
   // --- names
+
+  /** `by`: 1: a change begins; -1: it ends. */
+  #changeName({ key }: Known, name: string, by: 1 | -1): void {
+    const path = `${key}/${name}`;
+    const changing = (this.#changedNames.get(path)?.changing ?? 0) + by;
+    this.#changedNames.delete(path);
+    this.#changedNames.set(path, { changing, changedAt: this.#now });
+    if (this.#changedNames.size <= CHANGED_NAMES_MAX) return;
+    let tries = FORGET_TRIES;
+    for (const [oldest, changed] of this.#changedNames) {
+      this.#changedNames.delete(oldest);
+      if (changed.changing === 0) {
+        this.#namesForgotAt = Math.max(this.#namesForgotAt, changed.changedAt);
+        return;
+      }
+      // A change under way is not forgotten.
+      this.#changedNames.set(oldest, changed);
+      tries -= 1;
+      if (tries === 0) return;
+    }
+  }
 
   #setName(known: Known, key: string, named: Named): void {
     known.names ??= new Map();
@@ -246,7 +396,18 @@ export class KnownInodes {
     this.#names += known.names.size - before;
     if (known.names.size > KNOWN_NAMES_MAX) return this.#dropNames(known);
     if (this.#names <= KNOWN_NAMES_ALL_MAX) return;
-    const [oldest] = this.#directories;
+    this.#dropOldestNames();
+  }
+
+  /** Of a directory of which all is known, last: it says what is not there, too. */
+  #dropOldestNames(): void {
+    let [oldest] = this.#directories;
+    let tries = FORGET_TRIES;
+    for (const known of this.#directories) {
+      if (!known.complete) oldest = known;
+      tries -= 1;
+      if (!known.complete || tries === 0) break;
+    }
     if (oldest !== undefined) this.#dropNames(oldest);
   }
 

@@ -4,7 +4,7 @@ import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { WireError } from "../../../dlmd/base/error.ts";
 import { decodeWith } from "../wire/call-codecs.ts";
 import type { AnswerOf, CallName, RequestOf } from "../wire/call-types.ts";
-import { CALLS, type CallRow } from "../wire/calls.ts";
+import { CALLS, type CallRow, isBehind } from "../wire/calls.ts";
 import { type Repeat, repeatOf } from "../wire/repeat.ts";
 import type { RemoteHandle } from "./handles.ts";
 
@@ -15,6 +15,8 @@ export interface PendingCall {
   readonly type: number;
   /** Of a call that changes something; null: it does not. */
   readonly repeat: Repeat | null;
+  /** A program waits for its answer. */
+  readonly awaited: boolean;
   /** The owner keeps its answer until that is acknowledged. */
   readonly remembered: boolean;
   /** It is made again, and ends with EIO if the answer is one of these: its first making may be the reason. */
@@ -51,6 +53,7 @@ export function createPendingCall<K extends CallName>(
     call,
     type: row.type,
     repeat: row.mutates ? repeatOf(call, request) : null,
+    awaited: call !== "close" && !isBehind(call, request),
     remembered: row.remembered,
     doubtful: [],
     body: writer.copy(),

@@ -3,13 +3,13 @@
  * calls wait (session: session.ts).
  */
 import { E, errnoError } from "../../../dlmd/base/errno.ts";
-import { checkName, checkWritable, MAX_GETATTR_MANY, MAX_LOOKUP_MANY } from "../limits.ts";
+import { checkName, checkWritable, MAX_GETATTR_MANY, MAX_LOOKUP_MANY, MAX_READ_MANY } from "../limits.ts";
 import { NAME_MAX, PATH_MAX, XATTR_SIZE_MAX } from "../linux.ts";
 import type { Attr, FileId, Lower } from "../lower.ts";
 import type { AnswerOf } from "../wire/call-types.ts";
 import { type Adopted, RemoteCore, type RemoteCoreOptions } from "./core.ts";
 import type { OwnerAddress, RemoteCounters } from "./connection.ts";
-import { andThen, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
+import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import type { OwnerWait } from "../owner-wait.ts";
 
 export type RemoteLowerOptions = RemoteCoreOptions;
@@ -33,6 +33,8 @@ export interface RemoteLower extends Lower {
   readonly disconnected: boolean;
   /** Calls that are not answered yet. */
   readonly waitingCalls: number;
+  /** The owner was asked for a change, or is to be, and has not answered. */
+  readonly hasUnansweredChanges: boolean;
   /** For what its calls wait; null: none waits. */
   readonly ownerWait: OwnerWait | null;
   /** The owner has this mount's connection, or its host takes connections for it. */
@@ -49,11 +51,28 @@ function namesOf(
   core: RemoteCore,
 ): Pick<
   Lower,
-  "isAbsent" | "made" | "lookup" | "lookupMany" | "mkdir" | "mknod" | "symlink" | "unlink" | "rmdir" | "rename" | "link" | "create"
+  | "isAbsent"
+  | "keeps"
+  | "knows"
+  | "made"
+  | "madeFile"
+  | "lookup"
+  | "lookupMany"
+  | "mkdir"
+  | "mknod"
+  | "symlink"
+  | "unlink"
+  | "rmdir"
+  | "rename"
+  | "link"
+  | "create"
 > {
   return {
     isAbsent: (parent, name) => name.length <= NAME_MAX && core.known.isAbsent(parent, name),
+    keeps: true,
+    knows: (parent, name) => name.length > NAME_MAX || core.known.entry(parent, name) !== undefined,
     made: (id) => core.known.made(id),
+    madeFile: (handle, attr) => core.madeFile(handle, attr),
     lookup(parent, name) {
       checkName(name);
       return core.lookup(parent, name);
@@ -61,7 +80,7 @@ function namesOf(
     lookupMany(parent, names) {
       if (names.length > MAX_LOOKUP_MANY) throw errnoError(E.E2BIG);
       for (const name of names) checkName(name);
-      return core.call("lookupMany", { parent, names });
+      return core.lookupMany(parent, names);
     },
     create(parent, name, flags, mode, caller) {
       checkName(name);
@@ -80,14 +99,7 @@ function namesOf(
     async rename(oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew) {
       checkName(oldName);
       checkName(newName);
-      const { known } = core;
-      const names = [known.begin(oldParent, oldName), known.begin(newParent, newName)];
-      const moved = [expectedOld, expectedNew].flatMap((id) => (id === null ? [] : [known.begin(id, null)]));
-      await core.changing([...names, ...moved], async () =>
-        andThen(expectedNew === null ? undefined : core.tellOpens(expectedNew), () =>
-          core.call("rename", { oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew }),
-        ),
-      );
+      await core.rename({ oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew });
       for (const id of [oldParent, newParent]) core.noteChanged(id, "all");
     },
     async link(id, newParent, newName) {
@@ -106,31 +118,35 @@ function namesOf(
 
 function attributesOf(
   core: RemoteCore,
-): Pick<Lower, "getattr" | "getattrMany" | "setattr" | "readlink" | "getxattr" | "setxattr" | "listxattr" | "removexattr" | "statfs"> {
+): Pick<
+  Lower,
+  "getattr" | "getattrMany" | "setattr" | "setattrBehind" | "readlink" | "getxattr" | "setxattr" | "listxattr" | "removexattr" | "statfs"
+> {
   return {
     getattr: (id) => core.getattr(id),
     getattrMany(ids) {
       if (ids.length > MAX_GETATTR_MANY) throw errnoError(E.E2BIG);
-      return core.call("getattrMany", { ids });
+      return core.getattrMany(ids);
     },
     async setattr(id, change, handle) {
       if (change.size !== undefined) checkWritable(change.size, 0);
       const file = handle === null ? null : core.handles.get(handle);
-      const set = (): Promise<Attr> => core.withAll("setattr", file === null ? [] : [file], { id, change, handle });
+      const set = (): Promise<Attr> => core.withAll("setattr", file === null ? [] : [file], { id, change, handle, promised: false });
       const attr = await core.changingOne(id, set, (answer) => answer);
       core.noteChanged(id, "all");
       return attr;
     },
+    setattrBehind: (id, change) => core.setattrBehind(id, change),
     readlink: (id) => core.call("readlink", { id }),
     getxattr: (id, name) => core.call("getxattr", { id, name }),
     async setxattr(id, name, value, flags) {
       if (value.length > XATTR_SIZE_MAX) throw errnoError(E.E2BIG);
-      await core.changing([core.known.begin(id, null)], () => core.call("setxattr", { id, name, value, flags }));
+      await core.changing([core.known.begin(id)], () => core.call("setxattr", { id, name, value, flags }));
       core.noteChanged(id, "all");
     },
     listxattr: (id) => core.call("listxattr", { id }),
     async removexattr(id, name) {
-      await core.changing([core.known.begin(id, null)], () => core.call("removexattr", { id, name }));
+      await core.changing([core.known.begin(id)], () => core.call("removexattr", { id, name }));
       core.noteChanged(id, "all");
     },
     statfs: () => core.call("statfs", undefined),
@@ -167,6 +183,9 @@ export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
     get waitingCalls(): number {
       return session.waitingCalls;
     },
+    get hasUnansweredChanges(): boolean {
+      return session.hasUnansweredChanges;
+    },
     get ownerWait(): OwnerWait | null {
       return session.ownerWait;
     },
@@ -185,8 +204,16 @@ export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
     opendir: (id) => core.opendir(id),
     close: (handle) => core.close(handle),
     fetch: (id, handle, offset, bytes) => core.fetch(id, handle, offset, bytes),
+    async prefetch(ids, what) {
+      if (ids.length > (what === "data" ? MAX_READ_MANY : MAX_GETATTR_MANY)) throw errnoError(E.E2BIG);
+      if (what === "data") await core.prefetchData(ids);
+      else await core.getattrMany(ids);
+    },
     read: (handle, offset, bytes) => core.read(handle, offset, bytes),
     write: (handle, data, offset, append) => core.write(handle, data, offset, append),
+    mayWriteBehind: (handle, offset, bytes) => core.mayWriteBehind(handle, offset, bytes),
+    writeBehind: (handle, data, offset) => core.writeBehind(handle, data, offset),
+    writtenBehind: () => core.behind.over(),
     fsync: (handle, dataOnly) => core.fsync("fsync", handle, dataOnly),
     fsyncdir: (handle, dataOnly) => core.fsync("fsyncdir", handle, dataOnly),
     fallocate: (handle, mode, offset, bytes) => core.fallocate(handle, mode, offset, bytes),
@@ -194,8 +221,7 @@ export function createRemoteLower(options: RemoteLowerOptions): RemoteLower {
     copyFileRange: (inHandle, inOffset, outHandle, outOffset, bytes) => core.copyFileRange(inHandle, inOffset, outHandle, outOffset, bytes),
     readdir(handle, cookie, bytes, listing) {
       if (cookie < 0n || cookie >= 1n << 63n) throw errnoError(E.EINVAL);
-      const directory = core.handles.get(handle);
-      return core.with("readdir", directory, { handle, cookie, bytes, listing });
+      return core.readdir(handle, cookie, bytes, listing);
     },
     syncfs: () => core.syncfs(),
   };

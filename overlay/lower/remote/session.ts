@@ -120,6 +120,11 @@ export class RemoteSession {
     return this.#calls.size;
   }
 
+  get hasUnansweredChanges(): boolean {
+    for (const call of this.#calls.values()) if (call.repeat !== null) return true;
+    return false;
+  }
+
   /** null: no call waits. */
   get ownerWait(): OwnerWait | null {
     const oldest = this.#calls.values().next().value;
@@ -410,7 +415,7 @@ export class RemoteSession {
       throw new WireError(`answer of type 0x${type.toString(16)} to ${call.call}`);
     }
     this.counters.roundTrips += 1;
-    if (call.call !== "close") this.counters.awaited += 1;
+    if (call.awaited) this.counters.awaited += 1;
     this.#retryMs = RECONNECT_MIN_MS;
     this.#acks.answered(call.transmission);
     if (call.remembered && this.#acks.add(id)) this.#connection?.flush();

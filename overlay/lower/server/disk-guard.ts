@@ -317,9 +317,18 @@ export class DiskGuard {
       },
       shutdown: () => local.shutdown(),
       isAbsent: (parent, name) => local.isAbsent(parent, name),
+      keeps: false,
+      knows: () => false,
       made: (id) => local.made(id),
+      madeFile: () => undefined,
+      setattrBehind: () => null,
       close: (handle) => local.close(handle),
       fetch: (id, handle, offset, bytes) => local.fetch(id, handle, offset, bytes),
+      prefetch: (ids, what) => local.prefetch(ids, what),
+      room: () => local.room(),
+      mayWriteBehind: () => false,
+      writeBehind: (handle, data, offset) => local.writeBehind(handle, data, offset),
+      writtenBehind: () => undefined,
     };
   }
 
@@ -344,8 +353,18 @@ export class DiskGuard {
       root: local.root,
       hasAcls: local.hasAcls,
       isAbsent: (parent, name) => !this.isGiven && now().isAbsent(parent, name),
+      get keeps(): boolean {
+        return now().keeps;
+      },
+      knows: (parent, name) => now().knows(parent, name),
       made: (id) => now().made(id),
+      madeFile: (handle, attr) => now().madeFile(handle, attr),
+      setattrBehind: (id, change) => now().setattrBehind(id, change),
       fetch: (id, handle, offset, bytes) => now().fetch(id, handle, offset, bytes),
+      prefetch: (ids, what) => now().prefetch(ids, what),
+      mayWriteBehind: (handle, offset, bytes) => now().mayWriteBehind(handle, offset, bytes),
+      writeBehind: (handle, data, offset) => now().writeBehind(handle, data, offset),
+      writtenBehind: () => now().writtenBehind(),
       open: (id, flags) => noted(methods.open(id, flags), (handle) => ({ handle, id, flags: flags & ~O.TRUNC, directory: false })),
       opendir: (id) => noted(methods.opendir(id), (handle) => ({ handle, id, flags: 0, directory: true })),
       create: (parent, name, flags, mode, caller) =>

@@ -210,11 +210,13 @@ class ServerCore implements ConnectionHost {
         this.options.log,
         () => this.options.claimed?.(),
         async (request) => (await this.options.handOver?.(request)) ?? { heir: 0, refused: "this owner hands nothing over" },
+        () => this.mayServe,
       );
     this.#sessions.set(key, session);
     const before = this.#connectionOf.get(session);
     this.#connectionOf.set(session, connection);
     session.sink = connection;
+    session.startQueued();
     before?.destroy("the caller has connected again");
     return { session, resumed: known !== undefined };
   }
@@ -305,6 +307,7 @@ export function createLowerServer(options: LowerServerOptions): LowerServer {
     listen: (address, port) => listen(server, address, port, (error) => core.acceptFailed(error)),
     closeSessions: (clients) => core.closeSessions(clients),
     resume() {
+      for (const session of core.sessions) session.startQueued();
       for (const connection of core.connections) connection.resume();
     },
     keysChanged() {

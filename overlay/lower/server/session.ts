@@ -5,17 +5,19 @@
 import { ByteWriter } from "../../../dlmd/base/bytes.ts";
 import { assertNever } from "../../../dlmd/base/assert.ts";
 import { E, Errno, errnoError } from "../../../dlmd/base/errno.ts";
+import { WireError } from "../../../dlmd/base/error.ts";
 import type { Log } from "../../../dlmd/base/log.ts";
 import type { LowerSessionId } from "../wire/handshake.ts";
 import { largeBuffers } from "../large-buffers.ts";
-import { MAX_IO_BYTES } from "../limits.ts";
+import { BEHIND_BYTES_MAX, MAX_IO_BYTES, READ_MANY_FILE_BYTES_MAX } from "../limits.ts";
+import { O } from "../linux.ts";
 import type { LocalLower } from "../local/local.ts";
 import { type Attr, type Entry, type FileId, fileKey, type LowerHandle } from "../lower.ts";
 import { andThen, withErrors, type MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 import { FrameType } from "../wire/frame.ts";
 import { decodeWith } from "../wire/call-codecs.ts";
 import type { AnswerOf, CallName, Opened, RequestOf } from "../wire/call-types.ts";
-import { CALLS, type CallRow } from "../wire/calls.ts";
+import { CALLS, type CallRow, isBehind } from "../wire/calls.ts";
 
 /** Open handles of one session, and those that could not be opened again; ENFILE beyond. Of what was promised to a program before, there may be more: pinned. */
 export const MAX_SESSION_HANDLES = 65_536;
@@ -25,6 +27,15 @@ export const MAX_RUNNING_CALLS = 1024;
 export const MAX_RUNNING_BYTES: number = 32 * 1024 * 1024;
 /** Answers of changes and syncs that the caller has not acknowledged; a caller with more is not one of ours. */
 export const MAX_REMEMBERED_ANSWERS: number = 8 * MAX_RUNNING_CALLS;
+
+/**
+ * Hazard F23: so often what a caller's programs may have been told to be written (remote/write-behind.ts) must find room. Others use the disk, too: it is
+ * more than is written in the time for which the owner's word counts.
+ */
+const ROOM_FACTOR = 256;
+
+/** Of one call: programs' reads and writes are in the same queue. */
+const READ_MANY_AT_A_TIME = 4;
 
 /** Gives the volume to another node, after the answer. */
 export type HandOver = (request: RequestOf<"handOver">) => Promise<AnswerOf<"handOver">>;
@@ -55,6 +66,7 @@ export class ServerSession {
   readonly #log: Log;
   readonly #claimed: () => void;
   readonly #handOver: HandOver;
+  readonly #mayServe: () => boolean;
   readonly #handles: Map<number, OpenHandle> = new Map();
   /** A caller whose connection broke while it opened its files asks for the same again, under another number of call. */
   readonly #opening: Map<number, Promise<void>> = new Map();
@@ -63,6 +75,9 @@ export class ServerSession {
   readonly #answers: Map<number, Answer> = new Map();
   readonly #writer = new ByteWriter();
   #runningBytes = 0;
+  /** Running changes of which programs were told that they are made: what came after them waits here, in its order. */
+  #promised = 0;
+  readonly #queued: Map<number, () => void> = new Map();
   #closed = false;
   #retired = false;
   #hasClaimed = false;
@@ -71,12 +86,20 @@ export class ServerSession {
   #idle: (() => void)[] = [];
 
   /** `claimed`: this caller has opened all that it had open at an earlier owner. */
-  constructor(id: LowerSessionId, lower: LocalLower, log: Log, claimed: () => void, handOver: HandOver) {
+  constructor(
+    id: LowerSessionId,
+    lower: LocalLower,
+    log: Log,
+    claimed: () => void,
+    handOver: HandOver,
+    mayServe: () => boolean = () => true,
+  ) {
     this.id = id;
     this.#lower = lower;
     this.#log = log;
     this.#claimed = claimed;
     this.#handOver = handOver;
+    this.#mayServe = mayServe;
   }
 
   get hasClaimed(): boolean {
@@ -84,7 +107,9 @@ export class ServerSession {
   }
 
   get full(): boolean {
-    return this.#running.size >= MAX_RUNNING_CALLS || this.#runningBytes >= MAX_RUNNING_BYTES;
+    return (
+      this.#promised > 0 || this.#queued.size > 0 || this.#running.size >= MAX_RUNNING_CALLS || this.#runningBytes >= MAX_RUNNING_BYTES
+    );
   }
 
   get runningCalls(): number {
@@ -118,23 +143,44 @@ export class ServerSession {
     for (const handle of this.#pinned.keys()) this.#unpin(handle);
     this.#handles.clear();
     this.#answers.clear();
+    this.#queued.clear();
   }
 
   /** Runs a call, unless it is one that came before. Throws WireError for one that does not decode. */
   receive(call: CallName, id: number, body: Uint8Array): void {
-    if (this.#closed || this.#running.has(id)) return;
+    if (this.#closed || this.#running.has(id) || this.#queued.has(id)) return;
     const remembered = this.#answers.get(id);
     if (remembered !== undefined) {
       this.sink?.answer(remembered.type, id, remembered.body, null, false);
       return;
     }
-    if (!this.#retired) this.#start(call, id, body);
+    if (this.#retired) return;
+    const start = this.#decode(call, id, body);
+    if (this.#promised === 0 && this.#queued.size === 0) return start();
+    if (this.#queued.size >= MAX_RUNNING_CALLS) throw new WireError("more calls than a caller has outstanding");
+    this.#queued.set(id, start);
+  }
+
+  /** Also when the owner may serve again. */
+  startQueued(): void {
+    // Asked first: it may find that the node may serve again, and come here by itself.
+    while (this.#queued.size > 0 && this.#mayServe() && this.#promised === 0) {
+      const [first] = this.#queued;
+      if (first === undefined) return;
+      const [id, start] = first;
+      this.#queued.delete(id);
+      if (!this.#retired) start();
+    }
   }
 
   // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- it ties the row, its request and its answer together
-  #start<K extends CallName>(call: K, id: number, body: Uint8Array): void {
+  #decode<K extends CallName>(call: K, id: number, body: Uint8Array): () => void {
     const row: CallRow<K> = CALLS[call];
     const request = decodeWith(row.request, body);
+    return () => this.#start(row, call, id, request, body);
+  }
+
+  #start<K extends CallName>(row: CallRow<K>, call: K, id: number, request: RequestOf<K>, body: Uint8Array): void {
     let answer: MaybePromise<AnswerOf<K>>;
     try {
       answer = this.#execute(call, request);
@@ -147,21 +193,26 @@ export class ServerSession {
       this.#succeed(row, id, answer, true);
       return;
     }
+    const promised = isBehind(call, request);
     this.#running.set(id, body.byteLength);
     this.#runningBytes += body.byteLength;
+    if (promised) this.#promised += 1;
+    const ended = (tell: () => void): void => this.#ended(id, call, body, promised, tell);
     answer.then(
-      (value) => this.#ended(id, call, body, () => this.#succeed(row, id, value, false)),
-      (error: unknown) => this.#ended(id, call, body, () => this.#fail(row, call, id, error)),
+      (value) => ended(() => this.#succeed(row, id, value, false)),
+      (error: unknown) => ended(() => this.#fail(row, call, id, error)),
     );
   }
 
-  #ended(id: number, call: CallName, body: Uint8Array, answer: () => void): void {
+  #ended(id: number, call: CallName, body: Uint8Array, promised: boolean, answer: () => void): void {
     // Of other calls the lower may remember a name.
     if (call === "write") largeBuffers.giveBack(body);
     const wasFull = this.full;
+    if (promised) this.#promised -= 1;
     this.#runningBytes -= this.#running.get(id) ?? 0;
     this.#running.delete(id);
     answer();
+    this.startQueued();
     if (wasFull && !this.full) this.sink?.resume();
     if (this.#running.size === 0) for (const tell of this.#idle.splice(0)) tell();
   }
@@ -249,10 +300,21 @@ export class ServerSession {
     if (this.#handles.has(request.handle)) throw errnoError(E.EBADF);
     this.#checkRoom(request.handle);
     const { parent, name, flags, mode, caller } = request;
+    const room = this.#hasRoom();
     return andThen(this.#lower.create(parent, name, flags, mode, caller), (made) => {
       this.#handles.set(request.handle, { id: made.entry.id, handle: made.handle });
-      return this.#withParent(request, (told) => ({ entry: made.entry, parent: told }));
+      return this.#withParent(request, (told) => ({ entry: made.entry, parent: told, room }));
     });
+  }
+
+  #hasRoom(): boolean {
+    try {
+      return this.#lower.room() >= ROOM_FACTOR * BEHIND_BYTES_MAX;
+    } catch (error) {
+      // The disk's errors are told by what needs it.
+      if (error instanceof Errno) return false;
+      throw error;
+    }
   }
 
   #made(request: { readonly parent: FileId; readonly tellParent: boolean }, made: MaybePromise<Entry>): MaybePromise<AnswerOf<"mkdir">> {
@@ -267,7 +329,7 @@ export class ServerSession {
   }
 
   /** The change was made: what became of the inode is told if it can be. */
-  #withAttr<T>(id: FileId | null, answer: (attr: Attr | null) => T): MaybePromise<T> {
+  #withAttr<T>(id: FileId | null, answer: (attr: Attr | null) => MaybePromise<T>): MaybePromise<T> {
     if (id === null) return answer(null);
     const attr = withErrors<Attr | null>(
       () => this.#lower.getattr(id),
@@ -277,6 +339,15 @@ export class ServerSession {
       },
     );
     return andThen(attr, answer);
+  }
+
+  #renamed({ oldParent, newParent, expectedOld, tell }: RequestOf<"rename">): MaybePromise<AnswerOf<"rename">> {
+    const other = fileKey(oldParent) === fileKey(newParent) ? null : newParent;
+    return this.#withAttr(tell ? oldParent : null, (from) =>
+      this.#withAttr(tell ? other : null, (to) =>
+        this.#withAttr(tell ? expectedOld : null, (moved) => ({ oldParent: from, newParent: to, moved })),
+      ),
+    );
   }
 
   /** Before its claim a caller opens what it had open at an earlier owner. */
@@ -303,6 +374,36 @@ export class ServerSession {
         return { attr, data: later ? Uint8Array.from(data) : data };
       }),
     );
+  }
+
+  async #readMany(ids: readonly FileId[]): Promise<AnswerOf<"readMany">> {
+    const files: (Uint8Array | null)[] = [];
+    const left = ids.entries();
+    const some = async (): Promise<void> => {
+      for (const [at, id] of left) files[at] = await this.#readSmall(id);
+    };
+    await Promise.all(Array.from({ length: READ_MANY_AT_A_TIME }, some));
+    return files;
+  }
+
+  /** Nobody waits for just this one: whoever opens it meets the error. */
+  async #readSmall(id: FileId): Promise<Uint8Array | null> {
+    const lower = this.#lower;
+    try {
+      const handle = await lower.open(id, O.RDONLY);
+      try {
+        // One byte more: is that all?
+        const read = lower.read(handle, 0, READ_MANY_FILE_BYTES_MAX + 1);
+        // The lower's own buffer, which the next call overwrites.
+        const data = read instanceof Promise ? await read : Uint8Array.from(read);
+        return data.byteLength > READ_MANY_FILE_BYTES_MAX ? null : data;
+      } finally {
+        lower.close(handle);
+      }
+    } catch (error) {
+      if (error instanceof Errno) return null;
+      throw error;
+    }
   }
 
   #close(handle: number): MaybePromise<void> {
@@ -337,6 +438,8 @@ export class ServerSession {
         return lower.getattr(one.request.id);
       case "getattrMany":
         return lower.getattrMany(one.request.ids);
+      case "readMany":
+        return this.#readMany(one.request.ids);
       case "setattr": {
         const { id, change, handle } = one.request;
         return lower.setattr(id, change, handle === null ? null : this.#handle(handle));
@@ -364,7 +467,8 @@ export class ServerSession {
       }
       case "rename": {
         const { oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew } = one.request;
-        return lower.rename(oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew);
+        const renamed = lower.rename(oldParent, oldName, newParent, newName, flags, expectedOld, expectedNew);
+        return andThen(renamed, () => this.#renamed(one.request));
       }
       case "link": {
         const { id, newParent, newName, tellParent } = one.request;

@@ -1,7 +1,7 @@
 /** The parts of calls and answers that several rows of calls.ts share. */
 import { ByteReader, type ByteWriter } from "../../../dlmd/base/bytes.ts";
 import { WireError } from "../../../dlmd/base/error.ts";
-import { MAX_GETATTR_MANY, MAX_IO_BYTES, MAX_LOOKUP_MANY } from "../limits.ts";
+import { MAX_IO_BYTES, MAX_LOOKUP_MANY, READ_MANY_FILE_BYTES_MAX } from "../limits.ts";
 import type { Attr, Entry, FileId, Listing } from "../lower.ts";
 import type {
   Attribute,
@@ -60,8 +60,11 @@ export function optional<T>(w: ByteWriter, value: T | null, write: (w: ByteWrite
 export function writeParent(w: ByteWriter, { parent }: ParentTold): void {
   optional(w, parent, v.writeAttr);
 }
+export function readOptionalAttr(r: ByteReader): Attr | null {
+  return r.bool() ? v.readAttr(r) : null;
+}
 export function readParent(r: ByteReader): ParentTold {
-  return { parent: r.bool() ? v.readAttr(r) : null };
+  return { parent: readOptionalAttr(r) };
 }
 export const parentTold: Codec<ParentTold> = { write: writeParent, read: readParent };
 export const entryMade: Codec<EntryMade> = {
@@ -108,16 +111,29 @@ export const attribute: Codec<Attribute> = {
   read: (r) => ({ id: v.readFileId(r), name: v.readName(r) }),
 };
 
+export const smallFile: Codec<Uint8Array> = {
+  write: (w, data) => void w.block(data),
+  read: (r) => r.block(READ_MANY_FILE_BYTES_MAX),
+};
+
 /** What is left of a frame, at most 1 MiB. */
 export function tail(r: ByteReader): Uint8Array {
   if (r.remaining > MAX_IO_BYTES) throw new WireError(`${r.remaining} bytes of data, at most ${MAX_IO_BYTES} allowed`);
   return r.bytes(r.remaining);
 }
 
-export function manyIds(r: ByteReader): FileId[] {
-  const count = r.u16();
-  if (count > MAX_GETATTR_MANY) throw new WireError(`${count} inodes, at most ${MAX_GETATTR_MANY} allowed`);
-  return Array.from({ length: count }, () => v.readFileId(r));
+export function manyIds(most: number): Codec<{ readonly ids: readonly FileId[] }> {
+  return {
+    write: (w, { ids }) => {
+      w.u16(ids.length);
+      for (const id of ids) v.writeFileId(w, id);
+    },
+    read: (r) => {
+      const count = r.u16();
+      if (count > most) throw new WireError(`${count} inodes, at most ${most} allowed`);
+      return { ids: Array.from({ length: count }, () => v.readFileId(r)) };
+    },
+  };
 }
 
 export function manyNames(r: ByteReader): Buffer[] {

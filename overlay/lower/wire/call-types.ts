@@ -47,6 +47,14 @@ export interface RenameRequest {
   readonly flags: number;
   readonly expectedOld: FileId;
   readonly expectedNew: FileId | null;
+  /** The answer is to bring attributes. */
+  readonly tell: boolean;
+}
+/** As they are after it; null: not asked for, not to be had, or the same directory. */
+export interface Renamed {
+  readonly oldParent: Attr | null;
+  readonly newParent: Attr | null;
+  readonly moved: Attr | null;
 }
 export interface CopyRequest {
   readonly inHandle: number;
@@ -62,15 +70,20 @@ export interface WireCalls {
   lookupMany: { request: { readonly parent: FileId; readonly names: readonly Buffer[] }; answer: readonly (Entry | null)[] };
   getattr: { request: Identified; answer: Attr };
   getattrMany: { request: { readonly ids: readonly FileId[] }; answer: readonly (Attr | null)[] };
-  setattr: { request: Identified & { readonly change: AttrChange; readonly handle: number | null }; answer: Attr };
+  /** `promised`: as of "write". */
+  setattr: {
+    request: Identified & { readonly change: AttrChange; readonly handle: number | null; readonly promised: boolean };
+    answer: Attr;
+  };
   readlink: { request: Identified; answer: Buffer };
-  create: { request: Made & { readonly flags: number; readonly handle: number }; answer: EntryMade };
+  /** `room`: what is written to it in the next moment will find room on the disk, and need not be waited for (hazard F23). */
+  create: { request: Made & { readonly flags: number; readonly handle: number }; answer: EntryMade & { readonly room: boolean } };
   mkdir: { request: Made; answer: EntryMade };
   mknod: { request: Made & { readonly rdevMajor: number; readonly rdevMinor: number }; answer: EntryMade };
   symlink: { request: NameChange & { readonly target: Buffer; readonly caller: Caller }; answer: EntryMade };
   unlink: { request: Removed; answer: ParentTold };
   rmdir: { request: Removed; answer: ParentTold };
-  rename: { request: RenameRequest; answer: void };
+  rename: { request: RenameRequest; answer: Renamed };
   link: {
     request: Identified & { readonly newParent: FileId; readonly newName: Buffer; readonly tellParent: boolean };
     answer: ParentTold & { readonly attr: Attr };
@@ -81,14 +94,25 @@ export interface WireCalls {
   close: { request: Handled; answer: void };
   /** `open`: as in "open", promised, before it is read, if that handle is not open yet. */
   read: { request: Handled & { readonly offset: number; readonly bytes: number; readonly open: Opened | null }; answer: Uint8Array };
+  /** Whole files of at most 8 KiB that have a name; null: longer, gone, or not to be read now. */
+  readMany: { request: { readonly ids: readonly FileId[] }; answer: readonly (Uint8Array | null)[] };
   /** All that this caller has open is open at this owner. Sent after that, once for each owner. */
   claimed: { request: void; answer: void };
   /** To the owner of that epoch: give the volume to that node, 0: to the lowest other. `refused`: why not, as words; "": it is begun. */
   handOver: { request: { readonly epoch: number; readonly heir: number }; answer: { readonly heir: number; readonly refused: string } };
   fetch: { request: Identified & Handled & { readonly offset: number; readonly bytes: number }; answer: Fetched };
   write: {
-    /** `tell`: the file, if the answer is to bring its attributes. */
-    request: Handled & { readonly offset: number; readonly append: boolean; readonly tell: FileId | null; readonly data: Uint8Array };
+    /**
+     * `tell`: the file, if the answer is to bring its attributes. `promised`: the program has been told that it is written, so the owner begins no later call
+     * of this caller before it has ended (hazard F23).
+     */
+    request: Handled & {
+      readonly offset: number;
+      readonly append: boolean;
+      readonly promised: boolean;
+      readonly tell: FileId | null;
+      readonly data: Uint8Array;
+    };
     answer: { readonly offset: number; readonly bytes: number; readonly attr: Attr | null };
   };
   fsync: { request: Synced; answer: void };

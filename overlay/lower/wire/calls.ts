@@ -25,10 +25,12 @@ import {
   readListing,
   readMade,
   readName,
+  readOptionalAttr,
   readOpened,
   readParent,
   removed,
   size,
+  smallFile,
   synced,
   tail,
   writeChange,
@@ -37,6 +39,7 @@ import {
   writeOpened,
   writeParent,
 } from "./call-codecs.ts";
+import { MAX_GETATTR_MANY, MAX_READ_MANY } from "../limits.ts";
 import type { AnswerOf, CallName, RequestOf } from "./call-types.ts";
 import * as v from "./values.ts";
 
@@ -67,18 +70,7 @@ const syncRow = <K extends "fsync" | "fsyncdir" | "syncfs">(type: number, reques
 export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
   lookup: row<"lookup">(1, false, name, entry),
   getattr: row<"getattr">(2, false, identified, attr),
-  getattrMany: row<"getattrMany">(
-    3,
-    false,
-    {
-      write: (w, q) => {
-        w.u16(q.ids.length);
-        for (const id of q.ids) v.writeFileId(w, id);
-      },
-      read: (r) => ({ ids: manyIds(r) }),
-    },
-    manyOrNull(attr),
-  ),
+  getattrMany: row<"getattrMany">(3, false, manyIds(MAX_GETATTR_MANY), manyOrNull(attr)),
   setattr: row<"setattr">(
     4,
     true,
@@ -88,8 +80,9 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
         v.writeChange(w, q.change);
         w.bool(q.handle !== null);
         if (q.handle !== null) w.u32(q.handle);
+        w.bool(q.promised);
       },
-      read: (r) => ({ id: v.readFileId(r), change: v.readChange(r), handle: r.bool() ? r.u32() : null }),
+      read: (r) => ({ id: v.readFileId(r), change: v.readChange(r), handle: r.bool() ? r.u32() : null, promised: r.bool() }),
     },
     attr,
   ),
@@ -104,7 +97,13 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
       },
       read: (r) => ({ ...readMade(r), flags: r.u32(), handle: r.u32() }),
     },
-    entryMade,
+    {
+      write: (w, made) => {
+        entryMade.write(w, made);
+        w.bool(made.room);
+      },
+      read: (r) => ({ ...entryMade.read(r), room: r.bool() }),
+    },
   ),
   mkdir: row<"mkdir">(7, true, { write: writeMade, read: readMade }, entryMade),
   mknod: row<"mknod">(
@@ -144,6 +143,7 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
         w.u32(q.flags);
         v.writeFileId(w, q.expectedOld);
         v.writeOptionalFileId(w, q.expectedNew);
+        w.bool(q.tell);
       },
       read: (r) => {
         const from = readName(r);
@@ -156,10 +156,16 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
           flags: r.u32(),
           expectedOld: v.readFileId(r),
           expectedNew: v.readOptionalFileId(r),
+          tell: r.bool(),
         };
       },
     },
-    nothing,
+    {
+      write: (w, { oldParent, newParent, moved }) => {
+        for (const told of [oldParent, newParent, moved]) optional(w, told, v.writeAttr);
+      },
+      read: (r) => ({ oldParent: readOptionalAttr(r), newParent: readOptionalAttr(r), moved: readOptionalAttr(r) }),
+    },
   ),
   link: row<"link">(
     13,
@@ -225,10 +231,17 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
     true,
     {
       write: (w, q) => {
-        w.u32(q.handle).u64(q.offset).bool(q.append);
+        w.u32(q.handle).u64(q.offset).bool(q.append).bool(q.promised);
         optional(w, q.tell, v.writeFileId);
       },
-      read: (r) => ({ handle: r.u32(), offset: r.u64(), append: r.bool(), tell: r.bool() ? v.readFileId(r) : null, data: tail(r) }),
+      read: (r) => ({
+        handle: r.u32(),
+        offset: r.u64(),
+        append: r.bool(),
+        promised: r.bool(),
+        tell: r.bool() ? v.readFileId(r) : null,
+        data: tail(r),
+      }),
       data: (q) => q.data,
     },
     {
@@ -236,7 +249,7 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
         w.u64(value.offset).u32(value.bytes);
         optional(w, value.attr, v.writeAttr);
       },
-      read: (r) => ({ offset: r.u64(), bytes: r.u32(), attr: r.bool() ? v.readAttr(r) : null }),
+      read: (r) => ({ offset: r.u64(), bytes: r.u32(), attr: readOptionalAttr(r) }),
     },
   ),
   fsync: syncRow<"fsync">(19, synced),
@@ -333,6 +346,7 @@ export const CALLS: { readonly [K in CallName]: CallRow<K> } = {
       read: (r) => ({ heir: r.u16(), refused: r.string(v.MAX_NAME_BYTES) }),
     },
   ),
+  readMany: row<"readMany">(35, false, manyIds(MAX_READ_MANY), manyOrNull(smallFile)),
 };
 
 const nameByType: ReadonlyMap<number, CallName> = new Map(
@@ -342,4 +356,10 @@ const nameByType: ReadonlyMap<number, CallName> = new Map(
 /** undefined for a type that is no call. */
 export function callOfType(type: number): CallName | undefined {
   return nameByType.get(type);
+}
+
+/** Its program has been told that it is made (hazard F23). */
+export function isBehind<K extends CallName>(call: K, request: RequestOf<K>): boolean {
+  if (call === "write") return (request as RequestOf<"write">).promised;
+  return call === "setattr" && (request as RequestOf<"setattr">).promised;
 }

@@ -181,8 +181,8 @@ export const mountGroupMutations: readonly Mutation[] = [
     id: "block-cached",
     breaks: "a blocked mount holds what it knows without its owner",
     file: "overlay/mount-group/block-gate.ts",
-    find: "closed: Partial<Record<keyof Methods, unknown>> = { fetch: () => null };",
-    replace: "closed: Partial<Record<keyof Methods, unknown>> = { fetch: () => this.#hold(() => null) };",
+    find: "closed: Partial<Record<keyof Methods, unknown>> = {\n      fetch: () => null,",
+    replace: "closed: Partial<Record<keyof Methods, unknown>> = {\n      fetch: () => this.#hold(() => null),",
     caughtBy: "test/unit/mount-group/block-gate.test.ts",
   },
   {

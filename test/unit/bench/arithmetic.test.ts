@@ -49,7 +49,20 @@ it("says what share of a transaction's time its round trips take, and how many o
 });
 
 function silent(operation: string, change: Partial<MessageCount> = {}): MessageCount {
-  return { operation, ops: 1000, fuse: 0, lock: 0, lower: 0, revokes: 0, peer: null, us: null, mustBeNone: true, ...change };
+  return {
+    operation,
+    ops: 1000,
+    fuse: 0,
+    trips: 0,
+    lock: 0,
+    lower: 0,
+    revokes: 0,
+    peer: null,
+    cpuUs: null,
+    us: null,
+    mustBeNone: true,
+    ...change,
+  };
 }
 
 function target(measured: Partial<Measured>, name: string): { found: string; reached: boolean | null } {
@@ -241,7 +254,7 @@ describe("the report", () => {
         .find((line) => line.startsWith("warm stat"))
         ?.trim()
         .split(/\s{2,}/),
-    ).toEqual(["warm stat, owner", "0", "0", "0", "0", "n/a", "1000"]);
+    ).toEqual(["warm stat, owner", "0", "0", "0", "0", "0", "n/a", "n/a", "1000"]);
     expect(lines).toContain("FAILED untar on other: no such file");
     expect(lines.at(-3)).toMatch(/^a\s+>= 1\s+0\.5x\s+NO$/);
   });

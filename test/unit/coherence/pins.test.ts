@@ -1,6 +1,7 @@
 /** Pins of operations: of several inodes at once, of children, and for writers who are killed while they wait. */
 import { expect, it } from "vitest";
 import { E } from "../../../dlmd/base/errno.ts";
+import { LockFlag } from "../../../dlmd/client/api.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { Waiter } from "../../../overlay/coherence/api.ts";
 import { inodeOf, lockspaceThatGrants, shellOver } from "./shell-lab.ts";
@@ -66,6 +67,17 @@ it("a child's lock that came while its attributes were read counts as a trip; on
   shell.operations.unpin(child, Mode.PR);
   shell.operations.unpin(child, Mode.PR);
   shell.operations.unpin(other, Mode.PR);
+  await shell.close();
+});
+
+it("who has a child's lock is asked to give it up for the next time, but not by what is read ahead", async () => {
+  const { lockspace, flags } = lockspaceThatGrants([]);
+  const shell = shellOver(lockspace);
+  const [looked, ahead] = [inodeOf(shell, 12, "file"), inodeOf(shell, 13, "file")];
+  expect(await shell.operations.pinChildren([looked], 0)).toEqual([{ pinned: true, trip: true }]);
+  expect(await shell.operations.pinChildren([ahead], 0, false)).toEqual([{ pinned: true, trip: true }]);
+  expect([flags.get("i12.7"), flags.get("i13.7")]).toEqual([LockFlag.NOQUEUE | LockFlag.NOQUEUEBAST, LockFlag.NOQUEUE]);
+  for (const child of [looked, ahead]) shell.operations.unpin(child, Mode.PR);
   await shell.close();
 });
 

@@ -54,6 +54,26 @@ describe("the shell", () => {
     await shell.close();
   });
 
+  it.each([false, true])("gives its locks back at its end, unless a change of it may still be made: %s", async (mayBeMade) => {
+    const asked: string[] = [];
+    const { lockspace, handlers } = lockspaceThatGrants(asked);
+    const shell = shellOver(lockspace);
+    const [used, idle] = [12, 13].map((ino) => inodeOf(shell, ino, "file")) as [Inode, Inode];
+    for (const inode of [used, idle]) await shell.operations.pin(inode, Mode.EX, { interrupted: false, onInterrupt: null });
+    shell.operations.unpin(idle, Mode.EX);
+    // Somebody waits for it, and it would leave with its last pin.
+    const [[lock, end]] = [...handlers] as [[Lock, LockHandlers]];
+    end.bast(lock, Mode.EX);
+    if (mayBeMade) shell.keepLocks();
+    shell.operations.unpin(used, Mode.EX);
+    shell.failWaiters();
+    shell.forgotten(idle);
+    await soon();
+    await shell.close();
+    const left = asked.filter((what) => what.startsWith("unlock")).toSorted();
+    expect(left).toEqual(mayBeMade ? [] : ["unlock i12.7", "unlock i13.7"]);
+  });
+
   it("keeps nothing of what has gone, however long nothing has to be given up", async () => {
     setFlagsFromString("--expose-gc");
     const collect = runInNewContext("gc") as () => void;

@@ -4,7 +4,9 @@ import { describe, expect, it } from "vitest";
 import type { Attr, FileId } from "../../../overlay/lower/lower.ts";
 import {
   type Change,
+  CHANGED_NAMES_MAX,
   type Holds,
+  KNOWN_DATA_BYTES_MAX,
   KNOWN_INODES_MAX,
   KNOWN_NAMES_ALL_MAX,
   KNOWN_NAMES_MAX,
@@ -83,7 +85,7 @@ describe("what was read", () => {
     known.read(beside, dir, attr);
     expect(known.attr(dir)).toBeNull();
     const before = known.reading();
-    known.end(known.begin(dir, null), null);
+    known.end(known.begin(dir, bytes("a")), null);
     known.read(before, dir, attr);
     known.readName(before, dir, bytes("a"), null);
     expect([known.attr(dir), known.isAbsent(dir, bytes("a"))]).toEqual([null, false]);
@@ -91,11 +93,29 @@ describe("what was read", () => {
     expect(known.attr(dir)).toBe(attr);
   });
 
+  it("of names is known beside changes of other names, and of the directory's attributes", () => {
+    const { known } = create();
+    const changes = [known.begin(dir, bytes("a")), known.begin(dir)];
+    const beside = known.reading();
+    for (const name of ["a", "b"]) known.readName(beside, dir, bytes(name), null);
+    expect([known.isAbsent(dir, bytes("a")), known.isAbsent(dir, bytes("b"))]).toEqual([false, true]);
+    for (const change of changes) known.end(change, null);
+    for (const name of ["a", "c"]) known.readName(beside, dir, bytes(name), null);
+    expect([known.isAbsent(dir, bytes("a")), known.isAbsent(dir, bytes("c"))]).toEqual([false, true]);
+    const under = known.begin(dir, bytes("b"));
+    const before = known.reading();
+    known.clear();
+    for (const name of ["a", "b", "d"]) known.readName(before, dir, bytes(name), null);
+    known.end(under, null);
+    for (const name of ["a", "b", "d"]) known.readName(before, dir, bytes(name), null);
+    expect(["a", "b", "d"].map((name) => known.isAbsent(dir, bytes(name)))).toEqual([false, false, false]);
+  });
+
   it("is nothing where there are no locks", () => {
     const known = new KnownInodes(NO_HOLDS);
     known.read(known.reading(), dir, attr);
     known.made(dir);
-    expect([known.attr(dir), known.isAbsent(dir, bytes("a")), known.wantsAttr(known.begin(dir, null))]).toEqual([null, false, false]);
+    expect([known.attr(dir), known.isAbsent(dir, bytes("a")), known.wantsAttr(known.begin(dir))]).toEqual([null, false, false]);
   });
 });
 
@@ -122,14 +142,66 @@ describe("what was changed here", () => {
 
   it("is not known if another change began before that one ended", () => {
     const { known } = create();
-    const [one, two] = [known.begin(dir, bytes("a")), known.begin(dir, null)];
+    const [one, two] = [known.begin(dir, bytes("a")), known.begin(dir)];
     expect([known.wantsAttr(one), known.wantsAttr(two)]).toEqual([true, false]);
     known.end(one, attr, null);
     known.end(two, attr);
     expect([known.attr(dir), known.isAbsent(dir, bytes("a"))]).toEqual([null, false]);
-    const three = known.begin(dir, null);
+    const three = known.begin(dir);
     known.end(three, attr);
     expect(known.attr(dir)).toBe(attr);
+  });
+});
+
+describe("the data of a small file", () => {
+  const data = Buffer.from("hello");
+  const sized = { ...childAttr, size: data.byteLength };
+  const text = (known: KnownInodes, offset: number, count: number): string | null => {
+    const taken = known.takeData(child, offset, count);
+    return taken === null ? null : Buffer.from(taken).toString();
+  };
+
+  it("is told until somebody has read to its end, and is a copy", () => {
+    const { known } = create();
+    known.read(known.reading(), child, sized);
+    const came = Buffer.from(data);
+    known.readData(known.reading(), child, came);
+    came.fill(0);
+    expect([known.hasData(child), text(known, 1, 3), text(known, 3, 100)]).toEqual([true, "ell", "lo"]);
+    expect([known.hasData(child), text(known, 0, 5), known.attr(child)]).toEqual([false, null, sized]);
+  });
+
+  it("is known under the lock under which it was asked for, as long as nothing was changed here", () => {
+    const { locks, known } = create();
+    const read = (): void => {
+      known.read(known.reading(), child, sized);
+      known.readData(known.reading(), child, data);
+    };
+    read();
+    locks.comeAgain();
+    expect(text(known, 0, 5)).toBeNull();
+    const before = known.reading();
+    locks.comeAgain();
+    known.read(known.reading(), child, sized);
+    known.readData(before, child, data);
+    expect(text(known, 0, 5)).toBeNull();
+    read();
+    const change = known.begin(child);
+    known.readData(known.reading(), child, data);
+    expect(text(known, 0, 5)).toBeNull();
+    known.end(change, sized);
+    expect([known.attr(child), text(known, 0, 5)]).toEqual([sized, null]);
+    read();
+    known.clear();
+    expect(text(known, 0, 5)).toBeNull();
+  });
+
+  it("is not known where it is not as long as the file", () => {
+    const { known } = create();
+    known.readData(known.reading(), child, data);
+    known.read(known.reading(), child, { ...sized, size: 6 });
+    known.readData(known.reading(), child, data);
+    expect(text(known, 0, 5)).toBeNull();
   });
 });
 
@@ -171,9 +243,69 @@ it("another owner begins with nothing known, and what was under way at the last 
 describe("limits", () => {
   const at = (ino: number): FileId => ({ ino, generation: 1 });
 
+  it("of changed names: what was asked for before a change that is not remembered is not known, of whatever name", () => {
+    const { known } = create();
+    const under = known.begin(dir, bytes("under way"));
+    const before = known.reading();
+    const last = CHANGED_NAMES_MAX - 1;
+    for (let no = 0; no < last; no += 1) known.end(known.begin(no % 2 === 0 ? dir : child, bytes(`n${no}`)), null);
+    known.readName(before, dir, bytes("a"), null);
+    expect(known.isAbsent(dir, bytes("a"))).toBe(true);
+    known.end(known.begin(dir, bytes("last")), null);
+    const names = ["b", "n0", "last", "under way"];
+    for (const name of names) known.readName(before, dir, bytes(name), null);
+    expect(names.map((name) => known.isAbsent(dir, bytes(name)))).toEqual([false, false, false, false]);
+    // Those that are under way are remembered, and so is that one of them has ended.
+    known.readName(known.reading(), dir, bytes("under way"), null);
+    expect(known.isAbsent(dir, bytes("under way"))).toBe(false);
+    known.end(under, null);
+    known.readName(known.reading(), dir, bytes("under way"), null);
+    expect(known.isAbsent(dir, bytes("under way"))).toBe(true);
+  });
+
+  it("of data: what came first is forgotten, also after others were read", () => {
+    const { known } = create();
+    const file = Buffer.alloc(8192);
+    const read = (ino: number): void => {
+      known.read(known.reading(), at(ino), { ...childAttr, size: file.byteLength });
+      known.readData(known.reading(), at(ino), file);
+    };
+    const room = KNOWN_DATA_BYTES_MAX / file.byteLength;
+    for (let ino = 1; ino <= room; ino += 1) read(ino);
+    expect([known.hasData(at(1)), known.hasData(at(room))]).toEqual([true, true]);
+    read(1);
+    read(room + 1);
+    expect([known.hasData(at(1)), known.hasData(at(2)), known.hasData(at(3))]).toEqual([true, false, true]);
+    for (let ino = 3; ino <= room + 1; ino += 1) known.takeData(at(ino), 0, 8192);
+    for (let ino = 3; ino <= room + 1; ino += 1) read(ino);
+    expect([known.hasData(at(1)), known.hasData(at(room + 1))]).toEqual([true, true]);
+  });
+
+  it("of inodes: one that is asked for stays", () => {
+    const { known } = create();
+    for (let ino = 1; ino <= KNOWN_INODES_MAX; ino += 1) known.read(known.reading(), at(ino), attr);
+    expect(known.attr(at(1))).toBe(attr);
+    known.read(known.reading(), at(0), attr);
+    expect([known.attr(at(1)), known.attr(at(2))]).toEqual([attr, null]);
+  });
+
+  it("of names in all: a directory of which all is known goes last", () => {
+    const { known } = create();
+    known.made(dir);
+    known.begin(dir, bytes("mine"));
+    for (let ino = 100; ino <= 104; ino += 1) {
+      for (let no = 0; no < KNOWN_NAMES_MAX; no += 1) known.readName(known.reading(), at(ino), bytes(`n${no}`), null);
+    }
+    expect([known.isAbsent(dir, bytes("none")), known.isAbsent(at(100), bytes("n1")), known.isAbsent(at(104), bytes("n1"))]).toEqual([
+      true,
+      false,
+      true,
+    ]);
+  });
+
   it("of inodes: the one that was read or changed longest ago goes, but none with a change under way", () => {
     const { known } = create();
-    const change = known.begin(at(1), null);
+    const change = known.begin(at(1));
     for (let ino = 2; ino <= KNOWN_INODES_MAX; ino += 1) known.read(known.reading(), at(ino), attr);
     known.read(known.reading(), at(2), attr);
     const old = known.reading();
@@ -189,7 +321,7 @@ describe("limits", () => {
   it("of inodes: a change that was forgotten still counts against what was asked for before it", () => {
     const { known } = create();
     const old = known.reading();
-    known.end(known.begin(at(1), null), null);
+    known.end(known.begin(at(1)), null);
     for (let ino = 2; ino <= KNOWN_INODES_MAX + 1; ino += 1) known.read(known.reading(), at(ino), attr);
     known.read(old, at(1), attr);
     expect(known.attr(at(1))).toBeNull();
@@ -199,7 +331,7 @@ describe("limits", () => {
 
   it("of changes under way: with more than there is room for, none is forgotten", () => {
     const { known } = create();
-    const changes = Array.from({ length: KNOWN_INODES_MAX + 70 }, (_, ino) => known.begin(at(ino), null));
+    const changes = Array.from({ length: KNOWN_INODES_MAX + 70 }, (_, ino) => known.begin(at(ino)));
     for (const [ino] of changes.entries()) known.read(known.reading(), at(ino), attr);
     for (const [ino, change] of changes.entries()) {
       expect(known.attr(at(ino))).toBeNull();
@@ -273,7 +405,7 @@ it("says nothing false, whatever the order in which the owner does things and an
           const [call] = executed.splice(one.which % Math.max(1, executed.length), 1);
           if (call === undefined) continue;
           const lost = one.do === "lose";
-          if (call.change !== null) known.end(call.change, lost ? null : call.attr, lost ? undefined : call.there ? child : null);
+          if (call.change !== null) known.end(call.change, lost ? null : call.attr, ...(lost ? [] : [call.there ? child : null]));
           else if (!lost) {
             known.read(call.reading, dir, call.attr);
             known.readName(call.reading, dir, bytes(`${call.name}`), call.there ? child : null);

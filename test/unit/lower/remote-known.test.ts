@@ -1,5 +1,7 @@
 /** What a caller knows of inodes whose locks it has, over the real wire: what it need not ask the owner for (hazard F21). */
-import { expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
+import { E, isErrno } from "../../../dlmd/base/errno.ts";
+import { MAX_READ_MANY } from "../../../overlay/lower/limits.ts";
 import type { Attr, FileId } from "../../../overlay/lower/lower.ts";
 import type { Holds } from "../../../overlay/lower/remote/known.ts";
 import type { RemoteLower } from "../../../overlay/lower/remote/remote.ts";
@@ -51,6 +53,34 @@ it("the attributes of a directory come with the answer to each change of its nam
   expect(() => lower.lookup(dir, name("hard"))).toThrow("ENOENT");
 });
 
+it("a listing with attributes brings names and attributes; so do the lookups of many names, and the attributes of many inodes", async () => {
+  const lower = holding();
+  const other = remote({ clientId: 6 });
+  const { address } = await owner();
+  await lower.connect(address, 1);
+  await other.connect(address, 1);
+  const { id: dir } = await other.mkdir(other.root, name("d"), 0o755, caller);
+  const names = ["f", "g", "h", "gone"];
+  const ids: FileId[] = [];
+  for (const called of names) ids.push((await other.mknod(dir, name(called), 0o100644, 0, 0, caller)).id);
+  const [f, g, h, gone] = ids as [FileId, FileId, FileId, FileId];
+  await other.unlink(dir, name("gone"), gone);
+  await lower.lookupMany(dir, [name("f"), name("gone")]);
+  expect(lower.lookup(dir, name("f"))).toEqual({ id: f, attr: await other.getattr(f) });
+  // A name of which nothing was told may be one of something that is damaged.
+  expect(lower.isAbsent(dir, name("gone"))).toBe(false);
+  await lower.getattrMany([g, gone]);
+  expect([knownAttr(lower, g), knownAttr(lower, h)]).toEqual([await other.getattr(g), null]);
+  const handle = await lower.opendir(dir);
+  await lower.readdir(handle, 0n, 65_536, "names");
+  expect(lower.lookup(dir, name("h"))).toBeInstanceOf(Promise);
+  const four = await other.mknod(dir, name("i"), 0o100644, 0, 0, caller);
+  const again = await lower.opendir(dir);
+  await lower.readdir(again, 0n, 65_536, "entries");
+  expect(lower.lookup(dir, name("i"))).toEqual({ id: four.id, attr: await other.getattr(four.id) });
+  for (const one of [handle, again]) lower.close(one);
+});
+
 it("those of a file come with the answer to a write, a change of attributes and a link; a name is looked up once", async () => {
   const lower = holding();
   const other = remote({ clientId: 6 });
@@ -81,26 +111,21 @@ it("those of a file come with the answer to a write, a change of attributes and 
   expect(lower.counters.roundTrips - trips).toBe(1);
 });
 
-it("they are asked for again after whatever else changes them, and so are names that another name came from", async () => {
+it("they are asked for again after whatever else changes them", async () => {
   const lower = holding();
   await lower.connect((await owner()).address, 1);
   const dir = await directoryOf(lower);
-  const other = await directoryOf(lower, lower.root, "other");
   const file = await lower.create(dir, name("f"), RDWR, 0o644, caller);
   const source = await lower.create(dir, name("source"), RDWR, 0o644, caller);
   await lower.write(source.handle, Buffer.from("source"), 0, false);
   const { id } = file.entry;
   const changes: Record<string, readonly [FileId, () => unknown]> = {
-    rename: [dir, () => lower.rename(dir, name("f"), other, name("f"), 0, id, null)],
-    "rename back": [dir, () => lower.rename(other, name("f"), dir, name("f2"), 0, id, null)],
-    "rename of itself": [dir, () => lower.rename(lower.root, name("d"), lower.root, name("e"), 0, dir, null)],
-    "rename of the file": [id, () => lower.rename(dir, name("f2"), dir, name("f3"), 0, id, null)],
     setxattr: [dir, () => lower.setxattr(dir, name("user.a"), Buffer.from("b"), 0)],
     removexattr: [dir, () => lower.removexattr(dir, name("user.a"))],
     fallocate: [id, () => lower.fallocate(file.handle, 0, 0, 8192)],
     "copy to it": [id, () => lower.copyFileRange(source.handle, 0, file.handle, 0, 6)],
     "open that truncates": [id, async () => lower.close(await lower.open(id, RDWR | 0o1000))],
-    unlink: [id, () => lower.unlink(dir, name("f3"), id)],
+    unlink: [id, () => lower.unlink(dir, name("f"), id)],
   };
   for (const [what, [changed, change]] of Object.entries(changes)) {
     await lower.getattr(changed);
@@ -108,12 +133,68 @@ it("they are asked for again after whatever else changes them, and so are names 
     await change();
     expect([what, knownAttr(lower, changed)]).toEqual([what, null]);
   }
-  for (const [parent, called] of [
-    [other, "f"],
-    [dir, "f2"],
-    [dir, "f"],
-  ] as const)
-    expect([called, lower.isAbsent(parent, name(called))]).toEqual([called, false]);
+});
+
+async function lookedUp(lower: RemoteLower, parent: FileId, called: string): Promise<FileId | null> {
+  try {
+    return (await lower.lookup(parent, name(called))).id;
+  } catch (error) {
+    if (isErrno(error, E.ENOENT)) return null;
+    throw error;
+  }
+}
+
+describe("a rename", () => {
+  /** Two directories, and two files in the first one, one of them with two names. */
+  async function scene(): Promise<{ lower: RemoteLower; other: RemoteLower; d: FileId; e: FileId; f: FileId; g: FileId }> {
+    const lower = holding();
+    const other = remote({ clientId: 6 });
+    const { address } = await owner();
+    await lower.connect(address, 1);
+    await other.connect(address, 1);
+    const [d, e] = [await directoryOf(lower, lower.root, "d"), await directoryOf(lower, lower.root, "e")];
+    const [f, g] = [
+      (await lower.mknod(d, name("f"), 0o100644, 0, 0, caller)).id,
+      (await lower.mknod(d, name("g"), 0o100644, 0, 0, caller)).id,
+    ];
+    await lower.link(f, d, name("f2"));
+    return { lower, other, d, e, f, g };
+  }
+
+  it.each<[string, 1 | 0, string, string, 2 | 0, "g" | "f" | null, string, string]>([
+    ["in one directory", 0, "f", "new", 0, null, "none", "f"],
+    ["to another directory", 1, "f", "new", 0, null, "none", "f"],
+    ["over another file", 0, "f", "g", 0, "g", "none", "f"],
+    ["of two names of one file", 0, "f", "f2", 0, "f", "f", "f"],
+    ["by exchange", 0, "f", "g", 2, "g", "g", "f"],
+  ])("%s: names and attributes come with its answer", async (_, over, from, to, flags, replaced, oldIs, newIs) => {
+    const { lower, other, d, e, f, g } = await scene();
+    const target = over === 1 ? e : d;
+    const ids: Record<string, FileId | null> = { f, g, none: null };
+    await lower.rename(d, name(from), target, name(to), flags, f, replaced === null ? null : (ids[replaced] as FileId));
+    // Two names of one inode: two changes of it.
+    const known = replaced === "f" ? [d, target] : [d, target, f];
+    for (const one of known) expect(knownAttr(lower, one)).toEqual(await other.getattr(one));
+    const trips = lower.counters.roundTrips;
+    for (const [parent, called, is] of [
+      [d, from, oldIs],
+      [target, to, newIs],
+    ] as const) {
+      const found = await Promise.all([lookedUp(lower, parent, called), lookedUp(other, parent, called)]);
+      expect([called, ...found]).toEqual([called, ids[is], ids[is]]);
+    }
+    // Of what was replaced, and is there still, the attributes are asked for.
+    expect(lower.counters.roundTrips - trips).toBe(oldIs === "none" ? 0 : 1);
+  });
+
+  it("that fails leaves nothing known of its names, and of what it was to change", async () => {
+    const { lower, d, e, f, g } = await scene();
+    await expect(lower.rename(d, name("f"), e, name("new"), 0, g, null)).rejects.toThrow("ESTALE");
+    for (const id of [d, e, g]) expect(knownAttr(lower, id)).toBeNull();
+    expect([lower.isAbsent(e, name("new")), lower.isAbsent(d, name("f"))]).toEqual([false, false]);
+    await lower.getattr(f);
+    expect((await lower.lookup(d, name("f"))).id).toEqual(f);
+  });
 });
 
 it("of an inode whose lock is not here nothing is known, and nothing is asked for with its changes", async () => {
@@ -143,4 +224,169 @@ it("a name that could not be made is looked up again; another owner begins with 
   lower.ownerFound(two.address, 2);
   await lower.getattr(lower.root);
   expect([knownAttr(lower, dir), lower.isAbsent(dir, name("never"))]).toEqual([null, false]);
+});
+
+/** As a test sets it: of all inodes alike. */
+class Hold implements Holds {
+  held = 1;
+  grants(): number {
+    return this.held;
+  }
+  of(): number {
+    return this.held;
+  }
+}
+
+it("what was asked for before the lock left does not count, whatever the call", async () => {
+  const holds = new Hold();
+  const lower = remote({}, undefined, { holds });
+  const other = remote({ clientId: 6 });
+  const { address } = await owner();
+  await lower.connect(address, 1);
+  await other.connect(address, 1);
+  const dir = (await other.mkdir(other.root, name("d"), 0o755, caller)).id;
+  const made = await other.create(dir, name("f"), RDWR, 0o644, caller);
+  await other.write(made.handle, Buffer.from("hello"), 0, false);
+  const { id } = made.entry;
+  const handle = await lower.opendir(dir);
+  const calls: Record<string, () => unknown> = {
+    lookup: () => lower.lookup(dir, name("f")),
+    getattr: () => lower.getattr(id),
+    lookupMany: () => lower.lookupMany(dir, [name("f")]),
+    getattrMany: () => lower.getattrMany([id]),
+    readdir: () => lower.readdir(handle, 0n, 65_536, "entries"),
+    attributes: () => lower.prefetch([id], "attributes"),
+  };
+  for (const [what, call] of Object.entries(calls)) {
+    await call();
+    expect([what, knownAttr(lower, id) === null]).toEqual([what, false]);
+    holds.held += 1;
+    const asked = call();
+    holds.held += 1;
+    await asked;
+    expect([what, knownAttr(lower, id)]).toEqual([what, null]);
+    await lower.getattr(id);
+    expect([what, lower.knows(dir, name("f"))]).toEqual([what, false]);
+    holds.held += 1;
+  }
+  await lower.getattr(id);
+  const asked = lower.prefetch([id], "data");
+  holds.held += 1;
+  // Its answer comes before the data.
+  await Promise.all([lower.getattr(id), asked]);
+  const file = await lower.open(id, 0);
+  const read = lower.read(file, 0, 100);
+  expect(read).toBeInstanceOf(Promise);
+  expect(Buffer.from(await read).toString()).toBe("hello");
+});
+
+describe("the data of small files", () => {
+  async function two(): Promise<{ lower: RemoteLower; other: RemoteLower; openHandles: () => number }> {
+    const lower = holding();
+    const other = remote({ clientId: 6 });
+    const { address, lower: local } = await owner();
+    await lower.connect(address, 1);
+    await other.connect(address, 1);
+    return { lower, other, openHandles: () => local.openHandles };
+  }
+
+  const made = async (by: RemoteLower, called: string, bytes: number): Promise<FileId> => {
+    const { entry, handle } = await by.create(by.root, name(called), RDWR, 0o644, caller);
+    await by.write(handle, Buffer.alloc(bytes, called), 0, false);
+    by.close(handle);
+    return entry.id;
+  };
+
+  it("comes in one trip, and is read once without another; the owner keeps nothing open", async () => {
+    const { lower, other, openHandles } = await two();
+    const sizes = { a: 1, b: 8192, c: 8193 };
+    const ids = await Promise.all(Object.entries(sizes).map(async ([called, bytes]) => made(other, called, bytes)));
+    await lower.getattrMany(ids);
+    const trips = lower.counters.roundTrips;
+    await lower.prefetch(ids, "data");
+    expect([lower.counters.roundTrips - trips, openHandles()]).toEqual([1, 0]);
+    for (const [at, [called, bytes]] of Object.entries(sizes).entries()) {
+      const handle = await lower.open(ids[at] as FileId, 0);
+      const data = lower.read(handle, 0, 10_000);
+      expect([called, data instanceof Promise]).toEqual([called, bytes > 8192]);
+      for (const read of [data, lower.read(handle, 0, 10_000)]) expect(Buffer.from(await read)).toEqual(Buffer.alloc(bytes, called));
+      lower.close(handle);
+    }
+  });
+
+  it("is not asked for where it is known, nor where the attributes are not", async () => {
+    const { lower, other } = await two();
+    const ids = [await made(other, "a", 5), await made(other, "b", 5)];
+    const trips = lower.counters.roundTrips;
+    await lower.prefetch(ids, "data");
+    expect(lower.counters.roundTrips - trips).toBe(0);
+    await lower.getattrMany(ids);
+    await Promise.all([lower.prefetch(ids, "data"), lower.prefetch(ids, "data")]);
+    await lower.prefetch(ids, "data");
+    expect(lower.counters.roundTrips - trips).toBe(2);
+  });
+
+  it("that is on its way is waited for; what a program writes here meanwhile counts", async () => {
+    const { lower, other } = await two();
+    const [a, b] = [await made(other, "a", 5), await made(other, "b", 5)];
+    await lower.getattrMany([a, b]);
+    const [readsA, writesB] = [await lower.open(a, 0), await lower.open(b, RDWR)];
+    const trips = lower.counters.roundTrips;
+    const brought = lower.prefetch([a, b], "data");
+    const read = lower.read(readsA, 0, 100);
+    const written = lower.write(writesB, Buffer.from("new"), 0, false);
+    await Promise.all([brought, written]);
+    expect(Buffer.from(await read).toString()).toBe("aaaaa");
+    expect(lower.counters.roundTrips - trips).toBe(2);
+    expect(Buffer.from(await lower.read(writesB, 0, 100)).toString()).toBe("newbb");
+  });
+
+  it("is not known of a file that is gone, and the owner keeps nothing open", async () => {
+    const { lower, other, openHandles } = await two();
+    const ids = [await made(other, "a", 5), await made(other, "b", 5)] as const;
+    await lower.getattrMany(ids);
+    // Behind the back of the locks.
+    await other.unlink(other.root, name("a"), ids[0]);
+    await other.syncfs();
+    await lower.prefetch(ids, "data");
+    const handles = [await lower.open(ids[0], 0), await lower.open(ids[1], 0)] as const;
+    await expect(lower.read(handles[0], 0, 100)).rejects.toThrow("ESTALE");
+    expect(lower.read(handles[1], 0, 100)).not.toBeInstanceOf(Promise);
+    expect(openHandles()).toBe(0);
+  });
+
+  it("is not waited for by a READ whose lock is about to leave, nor known from an owner that is gone", async () => {
+    const holds = new Hold();
+    const lower = remote({}, undefined, { holds });
+    const one = await owner();
+    await lower.connect(one.address, 1);
+    const [a, b] = [await made(lower, "a", 5), await made(lower, "b", 5)];
+    await lower.getattrMany([a, b]);
+    const [reads, later] = [await lower.open(a, 0), await lower.open(b, 0)];
+    const trips = lower.counters.roundTrips;
+    const brought = lower.prefetch([a, b], "data");
+    holds.held = 0;
+    const read = lower.read(reads, 0, 100);
+    holds.held = 1;
+    expect(Buffer.from(await read).toString()).toBe("aaaaa");
+    await brought;
+    expect(lower.counters.roundTrips - trips).toBe(2);
+    await lower.getattrMany([a, b]);
+    const again = lower.prefetch([b], "data");
+    lower.ownerLost();
+    const two = await owner(2);
+    lower.ownerFound(two.address, 2);
+    await again;
+    await lower.getattr(b);
+    const asked = lower.read(later, 0, 100);
+    expect(asked).toBeInstanceOf(Promise);
+    await asked;
+  });
+
+  it("is asked for of MAX_READ_MANY files at a time, E2BIG", async () => {
+    const { lower } = await two();
+    const ids = (count: number): FileId[] => Array.from({ length: count }, () => lower.root);
+    await lower.prefetch(ids(MAX_READ_MANY), "data");
+    await expect(lower.prefetch(ids(MAX_READ_MANY + 1), "data")).rejects.toThrow("E2BIG");
+  });
 });

@@ -5,8 +5,8 @@ import { E } from "../../../dlmd/base/errno.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
 import { secureInitiator } from "../../../dlmd/tls/secure-connection.ts";
 import type { LocalLower } from "../../../overlay/lower/local/local.ts";
-import { encodeFrame, FrameType, LOWER_WIRE_VERSION } from "../../../overlay/lower/wire/frame.ts";
-import { encodeHello } from "../../../overlay/lower/wire/handshake.ts";
+import { encodeFrame, FrameReader, FrameType, LOWER_WIRE_VERSION } from "../../../overlay/lower/wire/frame.ts";
+import { decodeRefused, encodeHello, type Refused } from "../../../overlay/lower/wire/handshake.ts";
 import { createLowerServer } from "../../../overlay/lower/server/server.ts";
 import { listenOn, LOOPBACK, TEST_VOLUME, testServerOptions } from "../../compliance/lower-fixture.ts";
 import { caller, errnoOf, name, RDWR, remoteLab, until } from "./remote-lab.ts";
@@ -29,6 +29,38 @@ it("says when connections cannot be taken, once for many, and goes on", async ()
   await server.close();
 });
 
+async function securedSocket(port: number): Promise<Socket> {
+  const raw = connect({ port, host: LOOPBACK });
+  await new Promise<void>((resolve) => raw.once("connect", resolve));
+  return new Promise<Socket>((resolve, reject) =>
+    secureInitiator(raw, TEST_VOLUME.keyring(), {
+      secured: ({ socket }) => resolve(socket),
+      failed: (reason) => reject(new Error(reason)),
+    }),
+  );
+}
+
+it("refuses a caller of another version, and names both", async () => {
+  const { server, address } = await lab.owner(1);
+  const socket = await securedSocket(address.port);
+  const reader = new FrameReader();
+  const refused = new Promise<Refused>((resolve) => {
+    socket.on("data", (chunk: Buffer) =>
+      reader.push(chunk, (type, _id, body) => {
+        if (type === FrameType.REFUSED) resolve(decodeRefused(body));
+      }),
+    );
+  });
+  const session = { nodeid: 9, incarnation: "other", clientId: 1, ownerEpoch: 1 };
+  socket.write(encodeFrame(FrameType.HELLO, 0, encodeHello({ version: LOWER_WIRE_VERSION + 1, ...TEST_VOLUME, session })));
+  expect(await refused).toMatchObject({
+    reason: "version",
+    text: `protocol version ${LOWER_WIRE_VERSION} expected, found ${LOWER_WIRE_VERSION + 1}`,
+  });
+  expect(server.sessions.length).toBe(0);
+  await server.close();
+});
+
 it("gives nobody a session while it says farewell", async () => {
   let release: () => void = () => undefined;
   const gate = new Promise<void>((resolve) => {
@@ -48,14 +80,7 @@ it("gives nobody a session while it says farewell", async () => {
   }));
   await lab.remote().connect(address, 1);
   // Has proved its key, and ends its HELLO once the owner ends its service.
-  const raw = connect({ port: address.port, host: LOOPBACK });
-  await new Promise<void>((resolve) => raw.once("connect", resolve));
-  const late = await new Promise<Socket>((resolve, reject) =>
-    secureInitiator(raw, TEST_VOLUME.keyring(), {
-      secured: ({ socket }) => resolve(socket),
-      failed: (reason) => reject(new Error(reason)),
-    }),
-  );
+  const late = await securedSocket(address.port);
   const ended = new Promise<string>((resolve) => late.once("close", () => resolve("ended")));
   const welcomed = new Promise<string>((resolve) => late.once("data", () => resolve("welcome")));
   const session = { nodeid: 9, incarnation: "late", clientId: 1, ownerEpoch: 1 };

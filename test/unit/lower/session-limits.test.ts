@@ -1,4 +1,5 @@
 /** Limits and times of a session between a caller and its owner: at the limit it goes on, one beyond it what the comment says happens. */
+import { WireError } from "../../../dlmd/base/error.ts";
 import { Duplex } from "node:stream";
 import { createServer } from "node:net";
 import type { TLSSocket } from "node:tls";
@@ -41,21 +42,22 @@ function bodyOf<K extends CallName>(call: K, request: RequestOf<K>): Uint8Array 
   return writer.copy();
 }
 
-describe("a session at the owner", () => {
-  /** With the types of its answers. */
-  function sessionOf(lower: Partial<LocalLower>): { session: ServerSession; answers: number[] } {
-    const session = new ServerSession(
-      sessionId,
-      lower as LocalLower,
-      silentLog,
-      () => undefined,
-      () => Promise.reject(new Error("not asked for")),
-    );
-    const answers: number[] = [];
-    session.sink = { answer: (type) => void answers.push(type), resume: () => undefined };
-    return { session, answers };
-  }
+/** With the types of its answers. */
+function sessionOf(lower: Partial<LocalLower>, mayServe?: () => boolean): { session: ServerSession; answers: number[] } {
+  const session = new ServerSession(
+    sessionId,
+    lower as LocalLower,
+    silentLog,
+    () => undefined,
+    () => Promise.reject(new Error("not asked for")),
+    mayServe,
+  );
+  const answers: number[] = [];
+  session.sink = { answer: (type) => void answers.push(type), resume: () => undefined };
+  return { session, answers };
+}
 
+describe("a session at the owner", () => {
   it("has at most MAX_SESSION_HANDLES open files: then open and create fail", () => {
     const { session, answers } = sessionOf({ open: () => 7 as never });
     session.receive("claimed", 0, new Uint8Array(0));
@@ -137,13 +139,92 @@ describe("a session at the owner", () => {
   it("is full with calls of MAX_RUNNING_BYTES", () => {
     const { session } = sessionOf({ open: () => 7 as never, write: never });
     session.receive("open", 1, bodyOf("open", { id: inode, flags: RDWR, handle: 1, promised: false }));
-    const head = bodyOf("write", { handle: 1, data: new Uint8Array(0), offset: 0, append: false, tell: null });
+    const head = bodyOf("write", { handle: 1, data: new Uint8Array(0), offset: 0, append: false, promised: false, tell: null });
     const body = Buffer.concat([head], 1024 * 1024);
     const calls = MAX_RUNNING_BYTES / body.length;
     for (let id = 2; id < calls + 1; id++) session.receive("write", id, body);
     expect([session.runningCalls, session.full]).toEqual([calls - 1, false]);
     session.receive("write", calls + 1, body);
     expect([session.runningCalls, session.full]).toEqual([calls, true]);
+  });
+});
+
+describe("what comes after a write that a program need not wait for (hazard F23)", () => {
+  const write = bodyOf("write", { handle: 1, data: new Uint8Array(1), offset: 0, append: false, promised: true, tell: null });
+  const none = new Uint8Array(0);
+
+  function writing(mayServe?: () => boolean): { session: ServerSession; answers: number[]; begun: () => number; end: () => void } {
+    let begun = 0;
+    const ends: (() => void)[] = [];
+    const lower: Partial<LocalLower> = {
+      open: () => 7 as never,
+      write: () => new Promise((resolve) => ends.push(() => resolve({ offset: 0, bytes: 1 }))),
+      syncfs: () => void (begun += 1),
+      close: () => undefined,
+    };
+    const { session, answers } = sessionOf(lower, mayServe);
+    session.receive("open", 1, bodyOf("open", { id: inode, flags: RDWR, handle: 1, promised: false }));
+    session.receive("write", 2, write);
+    return { session, answers, begun: () => begun, end: () => ends.shift()?.() };
+  }
+
+  it("waits for its end; the session is full meanwhile, and goes on then", async () => {
+    const { session, answers, begun, end } = writing();
+    let resumed = 0;
+    session.sink = { answer: (type) => void answers.push(type), resume: () => void (resumed += 1) };
+    session.receive("syncfs", 3, none);
+    // The caller has connected again.
+    session.receive("syncfs", 3, none);
+    session.receive("write", 4, write);
+    session.receive("syncfs", 5, none);
+    expect([begun(), session.full, resumed]).toEqual([0, true, 0]);
+    end();
+    await vi.waitFor(() => expect(begun()).toBe(1));
+    expect([session.full, resumed]).toEqual([true, 0]);
+    end();
+    await vi.waitFor(() => expect(begun()).toBe(2));
+    expect([session.full, resumed]).toEqual([false, 1]);
+  });
+
+  it("is not begun while the owner may not serve", async () => {
+    let mayServe = false;
+    const { session, begun, end } = writing(() => mayServe);
+    // The connection may be gone meanwhile.
+    session.sink = null;
+    session.receive("syncfs", 3, none);
+    end();
+    await vi.waitFor(() => expect(session.runningCalls).toBe(0));
+    session.startQueued();
+    // What comes meanwhile comes after it.
+    session.receive("syncfs", 4, none);
+    expect([begun(), session.full]).toEqual([0, true]);
+    mayServe = true;
+    session.startQueued();
+    expect([begun(), session.full]).toEqual([2, false]);
+  });
+
+  it("is begun once where the look at the lease lets the owner serve again", async () => {
+    const looks: (() => void)[] = [];
+    const { session, begun, end } = writing(() => {
+      looks.shift()?.();
+      return true;
+    });
+    looks.push(() => session.startQueued());
+    for (const id of [3, 4]) session.receive("syncfs", id, none);
+    end();
+    await vi.waitFor(() => expect(session.runningCalls).toBe(0));
+    expect([begun(), looks.length]).toEqual([2, 0]);
+  });
+
+  it("is refused when it is more than MAX_RUNNING_CALLS, or does not decode, and not begun when the session has ended", async () => {
+    const { session, begun, end } = writing();
+    expect(() => session.receive("getattr", 3, new Uint8Array(1))).toThrow(WireError);
+    for (let id = 0; id < MAX_RUNNING_CALLS; id++) session.receive("syncfs", 10 + id, none);
+    expect(() => session.receive("syncfs", 10 + MAX_RUNNING_CALLS, none)).toThrow(WireError);
+    const retired = session.retire();
+    end();
+    await retired;
+    expect(begun()).toBe(0);
   });
 });
 
@@ -209,7 +290,7 @@ describe("a connection at the owner", () => {
   });
 
   it("is not read while more than MAX_UNSENT_BYTES of answers wait in it", () => {
-    const { connection, socket } = connected({ full: false, rememberedAnswers: 0, receive: () => undefined });
+    const { connection, socket } = connected({ full: false, rememberedAnswers: 0, receive: () => undefined, startQueued: () => undefined });
     socket.stuck = true;
     const fill = (bytes: number): void => void socket.write(Buffer.alloc(bytes));
     fill(16 * 1024 * 1024);

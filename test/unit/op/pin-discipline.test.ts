@@ -98,7 +98,7 @@ const rows: readonly Row[] = [
     pins: [FILE_EX],
     outdates: [`${FILE}, not held`],
   },
-  { op: "fsync", request: (b) => ({ ...opened(b), dataOnly: false }), lower: "fsync", pins: [] },
+  { op: "fsync", request: (b) => ({ ...opened(b), dataOnly: false }), lower: "fsync", pins: [FILE_PR] },
   { op: "fsyncdir", request: (b) => ({ fh: b.openDirectory().fh, dataOnly: false }), lower: "fsyncdir", pins: [] },
   {
     op: "fallocate",

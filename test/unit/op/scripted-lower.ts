@@ -1,6 +1,6 @@
 /** Test double: a lower that answers every call with a fixed value, at once or later, or with an errno; and writes down what it was asked. */
 import { errnoError } from "../../../dlmd/base/errno.ts";
-import type { Attr, Entry, Fetched, FileId, Listing, Lower, LowerHandle } from "../../../overlay/lower/lower.ts";
+import type { Attr, ChangeBehind, Entry, Fetched, FileId, Listing, Lower, LowerHandle } from "../../../overlay/lower/lower.ts";
 import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
 
 export const ROOT: FileId = { ino: 2, generation: 0 };
@@ -77,8 +77,41 @@ export class ScriptedLower implements Lower {
     return fetched === null ? null : Promise.resolve(this.#answer("fetch", fetched));
   }
 
+  /** What was prefetched: "data 7 8". */
+  readonly prefetched: string[] = [];
+  prefetch(ids: readonly FileId[], what: "attributes" | "data"): Promise<void> {
+    this.prefetched.push(`${what} ${ids.map(({ ino }) => ino).join(" ")}`);
+    return Promise.resolve();
+  }
+
+  /** What is written behind, while a test allows it; each ends when the test says so. */
+  behind: { readonly data: string; readonly made: () => void; readonly failed: (error: Error) => void }[] | null = null;
+  mayWriteBehind(): boolean {
+    return this.behind !== null;
+  }
+  writeBehind(_handle: LowerHandle, data: Uint8Array): Promise<void> {
+    return new Promise((made, failed) => void this.behind?.push({ data: Buffer.from(data).toString("latin1"), made, failed }));
+  }
+  /** What the inode has after a change of attributes that is made behind; null: none is. */
+  attrBehind: Attr | null = null;
+  setattrBehind(): ChangeBehind | null {
+    const { attrBehind: attr } = this;
+    return attr === null ? null : { attr, make: () => this.writeBehind(0 as LowerHandle, Buffer.from("attributes")) };
+  }
+  madeFile(): void {
+    // Nothing is kept here.
+  }
+  writtenBehind(): void {
+    // Nothing waits for it here.
+  }
+
   isAbsent(): boolean {
     return false;
+  }
+  readonly keeps = true;
+  known = false;
+  knows(): boolean {
+    return this.known;
   }
   readonly madeHere: number[] = [];
   made(id: FileId): void {

@@ -1,4 +1,7 @@
 /** A mount of doubles, served by the real dispatch: requests go in as the kernel would send them decoded, replies are collected. */
+import { UnderWay } from "../../../dlmd/base/under-way.ts";
+import { WalkAhead } from "../../../overlay/op/walk-ahead.ts";
+import { FilesAhead } from "../../../overlay/op/files-ahead.ts";
 import { Prefetch } from "../../../overlay/op/prefetch.ts";
 import { type Log, silentLog } from "../../../dlmd/base/log.ts";
 import { Cover } from "../../../overlay/coherence/cover.ts";
@@ -59,6 +62,9 @@ export class Workbench {
       staleOnce: new EstaleRetry(),
       standIns: new PlaceholderInodes(),
       ahead: new Prefetch(this.lower, coherence),
+      walkAhead: new WalkAhead({ lower: this.lower, coherence, inodes: this.inodes, listed: () => undefined, now: () => 0 }),
+      filesAhead: new FilesAhead({ lower: this.lower, now: () => 0 }),
+      writesBehind: new UnderWay(),
       log,
       dontMask: true,
       credentials: () => this.who,

@@ -1,8 +1,9 @@
 /** Hazard F5: where a write goes, and what the kernel must drop when that is not where it believes. */
 import { describe, expect, it } from "vitest";
-import { E } from "../../../dlmd/base/errno.ts";
+import { E, errnoError } from "../../../dlmd/base/errno.ts";
 import { SENTINEL_SIZE } from "../../../overlay/coherence/size/sentinel.ts";
 import { type Operation, perform } from "../../../overlay/op/perform.ts";
+import { rightSizes } from "./right-sizes.ts";
 import { Workbench } from "./workbench.ts";
 
 const O_APPEND = 0o2000;
@@ -104,6 +105,101 @@ describe("other writes", () => {
     bench.lower.fileMode = 0o104755;
     await bench.serve(request(bench, fh, { killSuidgid: true }));
     expect(bench.lower.calls.slice(3)).toEqual(["getattr", "setattr", "write 10 at 0", "write"]);
+  });
+});
+
+describe("a write that need not be waited for (hazard F23)", () => {
+  const behindOf = (bench: Workbench): NonNullable<typeof bench.lower.behind> => (bench.lower.behind = []);
+
+  it("is answered at once, and its lock stays until the lower has made it", async () => {
+    const bench = new Workbench();
+    const behind = behindOf(bench);
+    const { fh } = bench.openFile();
+    await bench.serve(request(bench, fh, { data: Buffer.from("new") }));
+    expect([bench.replies.length, behind.map(({ data }) => data), bench.lower.calls]).toEqual([1, ["new"], []]);
+    expect([bench.coherence.held, bench.file.useCount]).toEqual([1, 1]);
+    behind[0]?.made();
+    await bench.mount.writesBehind.idle();
+    expect([bench.coherence.held, bench.file.useCount, bench.coherence.violations]).toEqual([0, 0, []]);
+  });
+
+  it("that is lost: the kernel drops what it has of it before the lock may leave", async () => {
+    const bench = new Workbench();
+    const behind = behindOf(bench);
+    await bench.serve(request(bench, bench.openFile().fh, {}));
+    bench.coherence.events.length = 0;
+    bench.coherence.sizes = { ...rightSizes, toldSentinel: ({ key }) => void bench.coherence.events.push(`size unknown ${key}`) };
+    behind[0]?.failed(errnoError(E.ENOSPC));
+    await bench.mount.writesBehind.idle();
+    expect(bench.coherence.events).toEqual(["size unknown 20.1", "distrust 20.1 with pages", "unpin 20.1 EX"]);
+    expect(bench.coherence.held).toBe(0);
+  });
+
+  it("is waited for where the lock is about to leave", async () => {
+    const bench = new Workbench();
+    const behind = behindOf(bench);
+    bench.coherence.tryPin = () => false;
+    await bench.serve(request(bench, bench.openFile().fh, {}));
+    expect([behind, bench.lower.calls.includes("write"), bench.coherence.held]).toEqual([[], true, 0]);
+  });
+
+  it("a change of attributes is answered at once as well, with what the file will have and no validity", async () => {
+    const bench = new Workbench();
+    const behind = behindOf(bench);
+    const attr = await bench.lower.getattr(bench.file.id);
+    bench.lower.attrBehind = { ...attr, mode: 0o100640, size: 7 };
+    bench.lower.calls.length = 0;
+    const change = { mode: 0o640 };
+    const reply = await bench.serve({ op: "setattr", fuseNodeid: bench.file.fuseNodeid, fh: null, change });
+    expect([behind.map(({ data }) => data), bench.lower.calls, bench.coherence.held]).toEqual([["attributes"], [], 1]);
+    // struct fuse_attr_out: attr_valid, attr_valid_nsec, then ino and size; mode is 60 bytes behind the attributes' beginning.
+    expect([reply?.body.readBigUInt64LE(0), reply?.body.readBigUInt64LE(24), reply?.body.readUInt32LE(76)]).toEqual([0n, 7n, 0o100640]);
+    behind[0]?.made();
+    await bench.mount.writesBehind.idle();
+    expect([bench.coherence.held, bench.file.useCount, bench.coherence.violations]).toEqual([0, 0, []]);
+  });
+
+  it("a change of attributes whose caller is dead is waited for: what the kernel has of it is dropped", async () => {
+    const bench = new Workbench();
+    const behind = behindOf(bench);
+    bench.lower.attrBehind = await bench.lower.getattr(bench.file.id);
+    bench.lower.later = true;
+    const request = { op: "setattr", fuseNodeid: bench.file.fuseNodeid, fh: null, change: { mode: 0o640 } };
+    const call = bench.call("setattr");
+    // While it waits until nobody is told the size, which no signal ends.
+    bench.coherence.sizes = { ...rightSizes, begin: () => call.interrupt() };
+    await perform(bench.mount, call, request as unknown as Operation);
+    expect([behind, bench.coherence.events.includes("distrust 20.1 with pages")]).toEqual([[], true]);
+  });
+
+  it("a change of attributes is waited for where the lock is about to leave", async () => {
+    const bench = new Workbench();
+    const behind = behindOf(bench);
+    bench.lower.attrBehind = await bench.lower.getattr(bench.file.id);
+    bench.coherence.tryPin = () => false;
+    await bench.serve({ op: "setattr", fuseNodeid: bench.file.fuseNodeid, fh: null, change: { mode: 0o640 } });
+    expect([behind, bench.lower.calls.includes("setattr"), bench.coherence.held]).toEqual([[], true, 0]);
+  });
+
+  it("fsync of a file is under PR: what another node has written behind is in the lower then", async () => {
+    const bench = new Workbench();
+    const { fh } = bench.openFile();
+    await bench.serve({ op: "fsync", fuseNodeid: bench.file.fuseNodeid, fh, dataOnly: false });
+    expect([bench.coherence.events.includes("pin 20.1 PR"), bench.coherence.passing]).toEqual([true, [true]]);
+    expect([bench.lower.calls, bench.coherence.held]).toEqual([["fsync"], 0]);
+  });
+
+  it.each<[string, Record<string, unknown>, boolean]>([
+    ["at the end", { flags: 2 | O_APPEND }, true],
+    ["at a sentinel offset", { offset: SENTINEL_SIZE }, true],
+    ["that clears set-user-id", { killSuidgid: true }, true],
+    ["through a direct handle", {}, false],
+    ["of a mapping", { fromCache: true }, true],
+  ])("%s is waited for", async (_what, change, cached) => {
+    const bench = new Workbench();
+    const behind = behindOf(bench);
+    await bench.serve(request(bench, bench.openFile(cached).fh, change));
+    expect([behind, bench.lower.calls.some((call) => call.startsWith("write"))]).toEqual([[], true]);
   });
 });
 

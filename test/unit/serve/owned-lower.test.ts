@@ -75,7 +75,7 @@ function guardOf(local: LocalLower): GuardedDisk {
     withdraw: () => undefined,
     log: silentLog,
   });
-  return { guard, trouble: null, hasDisk: () => Promise.resolve(true), end: () => void ended.push("disk") };
+  return { guard, trouble: null, fault: null, hasDisk: () => Promise.resolve(true), end: () => void ended.push("disk") };
 }
 
 /** "connected", or the code of the error. */

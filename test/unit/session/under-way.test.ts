@@ -19,6 +19,7 @@ it("shows the oldest first, with what a lock request asks for, until they are an
       { op: "lookup", pid: 41, key: "12.7", sinceMs: 50, fileLock: null },
       { op: "setlk", pid: 42, key: null, sinceMs: 0, fileLock: { type: "write", start: "0", end: "9" } },
     ],
+    longest: { op: "lookup", pid: 41, key: "12.7", sinceMs: 50, fileLock: null },
   });
   underWay.begin(locks, request("setlk", 43), null);
   expect(underWay.byOperation()).toEqual({ lookup: 1, setlk: 2 });
@@ -27,7 +28,7 @@ it("shows the oldest first, with what a lock request asks for, until they are an
   expect(underWay.byOperation()).toEqual({ setlk: 2 });
   locks.answered = true;
   expect(underWay.byOperation()).toEqual({});
-  expect(underWay.list()).toEqual({ count: 0, requests: [] });
+  expect(underWay.list()).toEqual({ count: 0, requests: [], longest: null });
 });
 
 it("shows so many, and counts all", () => {
@@ -35,4 +36,19 @@ it("shows so many, and counts all", () => {
   for (let at = 0; at <= MAX_UNDER_WAY_SHOWN; at++) underWay.begin({ answered: false }, request("read", at), null);
   const { requests, count } = underWay.list();
   expect([requests.length, count]).toEqual([MAX_UNDER_WAY_SHOWN, MAX_UNDER_WAY_SHOWN + 1]);
+});
+
+it("shows the oldest that waits for no file lock, however many do", () => {
+  let now = 0;
+  const underWay = new RequestsUnderWay(() => now);
+  const lock = { type: "write", start: 0n, end: 9n };
+  for (let at = 0; at <= MAX_UNDER_WAY_SHOWN; at++) underWay.begin({ answered: false }, request("setlk", at, lock), null);
+  expect(underWay.list().longest).toBeNull();
+  underWay.begin({ answered: true }, request("read", 40), null);
+  underWay.begin({ answered: false }, request("write", 41), "12.7");
+  now = 60;
+  underWay.begin({ answered: false }, request("read", 42), null);
+  const { requests, longest } = underWay.list();
+  expect(requests.some(({ op }) => op === "write")).toBe(false);
+  expect(longest).toEqual({ op: "write", pid: 41, key: "12.7", sinceMs: 60, fileLock: null });
 });

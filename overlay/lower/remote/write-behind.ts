@@ -1,0 +1,113 @@
+/**
+ * Which changes a program need not wait for (hazard F23): writes of the first bytes of a file that was made here a moment ago, as far as the owner has said that
+ * there is room, and changes of its owner, mode and times. README, "Written behind".
+ */
+import { BEHIND_BYTES_MAX } from "../limits.ts";
+import { O } from "../linux.ts";
+import type { Attr, AttrChange, Time } from "../lower.ts";
+import type { MaybePromise } from "../../../dlmd/base/maybe-promise.ts";
+import type { RemoteHandle } from "./handles.ts";
+
+/** What ends behind this is waited for, as all that the owner gives to its pool (local/small-writes.ts). */
+export const BEHIND_END_MAX: number = 64 * 1024;
+/** While so many are under way a write is waited for. */
+export const BEHIND_CALLS_MAX = 256;
+/** So long the owner's word counts that there is room. */
+export const ROOM_MS = 200;
+
+/** Each write to such a file waits for the disk, or goes past every cache. */
+const WAITS = O.SYNC | O.DIRECT;
+
+export class WritesBehind {
+  readonly #nowMs: () => number;
+  /** They never reject. */
+  readonly #all = new Set<Promise<void>>();
+  #bytes = 0;
+
+  constructor(nowMs: () => number) {
+    this.#nowMs = nowMs;
+  }
+
+  /** RemoteHandle.roomUntilMs of a file that was just made. */
+  roomUntilMs(room: boolean, flags: number): number {
+    return room && (flags & WAITS) === 0 ? this.#nowMs() + ROOM_MS : Number.NEGATIVE_INFINITY;
+  }
+
+  get nowMs(): number {
+    return this.#nowMs();
+  }
+
+  mayBegin({ roomUntilMs }: RemoteHandle, offset: number, bytes: number): boolean {
+    if (offset + bytes > BEHIND_END_MAX || this.#nowMs() >= roomUntilMs) return false;
+    return !this.full && this.#bytes + bytes <= BEHIND_BYTES_MAX;
+  }
+
+  get full(): boolean {
+    return this.#all.size >= BEHIND_CALLS_MAX;
+  }
+
+  async write(file: RemoteHandle, bytes: number, write: () => Promise<void>): Promise<void> {
+    file.behind += 1;
+    this.#bytes += bytes;
+    try {
+      await this.make(write);
+    } finally {
+      file.behind -= 1;
+      this.#bytes -= bytes;
+    }
+  }
+
+  async make(change: () => Promise<void>): Promise<void> {
+    const made = change();
+    const one = made.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.#all.add(one);
+    try {
+      await made;
+    } finally {
+      this.#all.delete(one);
+    }
+  }
+
+  /** When those have ended that are under way now: what is known of them then is all. */
+  over(): MaybePromise<void> {
+    return this.#all.size === 0 ? undefined : Promise.all(this.#all).then(() => undefined);
+  }
+}
+
+/** S_ISUID and S_ISGID: what takes them away depends on who asks. */
+const SET_ID = 0o6000;
+const PERMISSIONS = 0o7777;
+/** Times that each file system has room for. */
+const TIME_MAX_SEC = 0x7fff_ffff;
+
+/** What a regular file has after that change, its change time that of this machine; null: not to be foreseen here. */
+export function attrAfter(attr: Attr, { mode, uid, gid, size, atime, mtime }: AttrChange, nowMs: number): Attr | null {
+  if (size !== undefined || ((attr.mode | (mode ?? 0)) & SET_ID) !== 0) return null;
+  const now = timeOf(nowMs);
+  const [accessed, modified] = [atime, mtime].map((time) => (time === "now" ? now : time));
+  if ([accessed, modified].some((time) => time !== undefined && (time.sec < 0 || time.sec > TIME_MAX_SEC))) return null;
+  return {
+    ...attr,
+    mode: mode === undefined ? attr.mode : (attr.mode & ~PERMISSIONS) | (mode & PERMISSIONS),
+    uid: uid ?? attr.uid,
+    gid: gid ?? attr.gid,
+    ...(accessed === undefined ? {} : { atimeSec: accessed.sec, atimeNsec: accessed.nsec }),
+    ...(modified === undefined ? {} : { mtimeSec: modified.sec, mtimeNsec: modified.nsec }),
+    ctimeSec: now.sec,
+    ctimeNsec: now.nsec,
+  };
+}
+
+/** As attrAfter, of a write. */
+export function attrWritten(attr: Attr, offset: number, bytes: number, nowMs: number): Attr {
+  const { sec, nsec } = timeOf(nowMs);
+  return { ...attr, size: Math.max(attr.size, offset + bytes), mtimeSec: sec, mtimeNsec: nsec, ctimeSec: sec, ctimeNsec: nsec };
+}
+
+function timeOf(nowMs: number): Time {
+  const sec = Math.floor(nowMs / 1000);
+  return { sec, nsec: Math.floor((nowMs - sec * 1000) * 1e6) };
+}

@@ -1,0 +1,158 @@
+/**
+ * A program that reads the small files of a directory one after the other (tar, grep -r, cp -r) pays a trip for each. After the second one the data of
+ * those that are next is brought, in the order in which they were listed. The lower keeps it under their locks until it is read (lower/remote/known.ts, hazard F21). Of
+ * files whose locks and attributes came with a listing, or were read ahead (walk-ahead.ts).
+ */
+import { UnderWay } from "../../dlmd/base/under-way.ts";
+import { Errno } from "../../dlmd/base/errno.ts";
+import { READ_MANY_FILE_BYTES_MAX } from "../lower/limits.ts";
+import { type Entry, type FileId, fileKey, type Lower } from "../lower/lower.ts";
+import { S_IFMT, S_IFREG } from "./linux.ts";
+
+/** Two such reads of a directory's files, with no longer pause between reads of such. */
+const READS_MS = 1000;
+/** So many files at first, then twice as many each time, up to so many at a time. */
+const FILES_FIRST = 16;
+const FILES_MAX = 64;
+/** So many whose data was brought, and that were not read yet: with as many no more is brought. Of a directory. */
+const UNREAD_MAX = 256;
+/** Files of which the data may be brought: of one directory the first ones, of all those of the directories that were listed last. */
+const DIRECTORY_FILES_MAX = 4096;
+const FILES_ALL_MAX = 8192;
+const DIRECTORIES_MAX = 256;
+
+/** A directory's files. */
+interface Listed {
+  /** Those whose data was not brought, by key, in their order; and those whose data was, and that were not read yet. */
+  readonly files: Map<string, FileId>;
+  readonly unread: Set<string>;
+  /** When one was last read, and how many were at the cost of a trip since nothing was read for READS_MS. */
+  readMs: number;
+  reads: number;
+  next: number;
+  underWay: boolean;
+}
+
+export interface FilesAheadOptions {
+  readonly lower: Pick<Lower, "keeps" | "prefetch">;
+  /** Milliseconds of a monotonic clock. */
+  readonly now: () => number;
+}
+
+export class FilesAhead {
+  readonly #options: FilesAheadOptions;
+  /** By directory. */
+  readonly #listed = new Map<string, Listed>();
+  readonly #byFile = new Map<string, Listed>();
+  readonly #byUnread = new Map<string, Listed>();
+  readonly #underWay: UnderWay = new UnderWay();
+  #stopped = false;
+
+  constructor(options: FilesAheadOptions) {
+    this.#options = options;
+  }
+
+  /** Files that data may be brought of. */
+  get files(): number {
+    return this.#byFile.size;
+  }
+
+  /** No more of it; resolves when nothing is under way. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#underWay.idle();
+  }
+
+  /** Their locks and attributes are here. `directory`: any key of it; `first`: its listing begins with them. */
+  listed(directory: string, entries: readonly Entry[], first: boolean): void {
+    // On the owner nothing is gained.
+    if (!this.#options.lower.keeps) return;
+    if (first) this.#forget(directory);
+    const listed = this.#listed.get(directory) ?? {
+      files: new Map(),
+      unread: new Set(),
+      readMs: Number.NEGATIVE_INFINITY,
+      reads: 0,
+      next: FILES_FIRST,
+      underWay: false,
+    };
+    this.#listed.delete(directory);
+    this.#listed.set(directory, listed);
+    for (const { id, attr } of entries) {
+      if (listed.files.size >= DIRECTORY_FILES_MAX) break;
+      if ((attr.mode & S_IFMT) !== S_IFREG || attr.size === 0 || attr.size > READ_MANY_FILE_BYTES_MAX) continue;
+      const key = fileKey(id);
+      this.#byFile.get(key)?.files.delete(key);
+      listed.files.set(key, id);
+      this.#byFile.set(key, listed);
+    }
+    for (const oldest of this.#listed.keys()) {
+      if (this.#byFile.size <= FILES_ALL_MAX && this.#listed.size <= DIRECTORIES_MAX) break;
+      this.#forget(oldest);
+    }
+  }
+
+  #forget(directory: string): void {
+    const listed = this.#listed.get(directory);
+    if (listed === undefined) return;
+    for (const key of listed.files.keys()) this.#byFile.delete(key);
+    this.#forgetUnread(listed);
+    this.#listed.delete(directory);
+  }
+
+  #forgetUnread(listed: Listed): void {
+    for (const key of listed.unread) this.#byUnread.delete(key);
+    listed.unread.clear();
+  }
+
+  /** Its beginning was read. `key`: fileKey; `cost`: a trip, or a wait for one. */
+  noteRead(key: string, cost: boolean): void {
+    const brought = this.#byUnread.get(key);
+    if (brought !== undefined) {
+      this.#byUnread.delete(key);
+      brought.unread.delete(key);
+      brought.readMs = this.#options.now();
+      return;
+    }
+    const listed = cost ? this.#byFile.get(key) : undefined;
+    if (listed === undefined) return;
+    this.#take(listed, key);
+    const now = this.#options.now();
+    if (now - listed.readMs > READS_MS) {
+      Object.assign(listed, { reads: 0, next: FILES_FIRST });
+      this.#forgetUnread(listed);
+    }
+    listed.readMs = now;
+    listed.reads += 1;
+    if (this.#stopped || listed.underWay || listed.reads < 2) return;
+    this.#underWay.add(this.#bring(listed));
+  }
+
+  #take(listed: Listed, key: string): void {
+    listed.files.delete(key);
+    this.#byFile.delete(key);
+  }
+
+  async #bring(listed: Listed): Promise<void> {
+    const most = Math.min(listed.next, UNREAD_MAX - listed.unread.size);
+    const ids: FileId[] = [];
+    for (const [key, id] of listed.files) {
+      if (ids.length === most) break;
+      ids.push(id);
+      this.#take(listed, key);
+      listed.unread.add(key);
+      this.#byUnread.set(key, listed);
+    }
+    if (ids.length === 0) return;
+    listed.next = Math.min(2 * listed.next, FILES_MAX);
+    listed.underWay = true;
+    try {
+      await this.#options.lower.prefetch(ids, "data");
+    } catch (error) {
+      // Whoever reads the same meets the same error.
+      if (!(error instanceof Errno)) throw error;
+    } finally {
+      listed.underWay = false;
+    }
+  }
+}

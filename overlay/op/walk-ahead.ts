@@ -1,0 +1,231 @@
+/**
+ * A program that looks at the files of a directory one after the other pays a lock and a trip or two for each. After the second one that cost a lock,
+ * the directory is read ahead: its names, the locks of what they name where no other node has to give one up, and the attributes under those. The kernel is
+ * told nothing. The lower keeps what it may (lower/remote/known.ts, hazard F21), and the LOOKUPs that follow are answered from that.
+ *
+ * So many names are read ahead as the program has looked at, times WALK_NAMES_A_LOOK, and twice as many where looking cost nothing: no more is read
+ * ahead in vain.
+ */
+import { UnderWay } from "../../dlmd/base/under-way.ts";
+import { Errno } from "../../dlmd/base/errno.ts";
+import { Mode } from "../../dlmd/wire/mode.ts";
+import type { ChildPin, Coherence } from "../coherence/api.ts";
+import type { InodeRecord, InodeTable } from "../inode/table.ts";
+import type { Entry, Lower, LowerHandle } from "../lower/lower.ts";
+import { LISTING_BYTES_MAX } from "./call.ts";
+
+/** Two such LOOKUPs in a directory, of different files, with no longer pause between its LOOKUPs. */
+const WALK_MS = 1000;
+/** A directory that was read to its end is not read ahead again before this time is over since its beginning. */
+const WALK_AGAIN_MS = 10_000;
+/** So many directories at a time; of the others nothing is read ahead. */
+const WALKS_MAX = 4;
+/** So many names for each LOOKUP of the walk that cost a lock, and twice as many for one that did not. */
+const WALK_NAMES_A_LOOK = 16;
+/** So many names at first, then twice as many each time, up to so many at a time. */
+const WALK_NAMES_FIRST = 64;
+const WALK_NAMES_MAX = 512;
+/** Of a listing, for a name: enough for one of some 100 bytes. What comes beside is cut off. */
+const NAME_BYTES = 320;
+const LISTING_BYTES_MIN = 4096;
+/** What is known already is passed over, but so many pieces of a listing are asked for at a time. */
+const WALK_PAGES_MAX = 8;
+
+interface Walked {
+  /** The last LOOKUP. */
+  lookedMs: number;
+  /** What the last one that cost a lock found. */
+  costlyNodeid: number;
+  /** Earned by LOOKUPs of this walk; names that were read ahead in it, and how many are next. */
+  earned: number;
+  names: number;
+  next: number;
+  /** When the directory was last begun, and where that goes on; null: at its end. */
+  begunMs: number;
+  cookie: bigint | null;
+  underWay: boolean;
+  /** LOOKUPs that wait for the piece of the listing that is being read. */
+  waiting: (() => void)[];
+}
+
+interface Wanted {
+  readonly from: bigint;
+  readonly names: number;
+}
+
+/** What they wait for is known now, or will not be in time. */
+function letGo(walked: Walked): void {
+  const { waiting } = walked;
+  walked.waiting = [];
+  for (const resolve of waiting) resolve();
+}
+
+export interface WalkAheadOptions {
+  readonly lower: Pick<Lower, "opendir" | "readdir" | "keeps" | "knows" | "prefetch" | "close">;
+  readonly coherence: Pick<Coherence, "tryPin" | "unpin" | "grantId" | "pinChildren" | "grants">;
+  readonly inodes: InodeTable;
+  /** Of these the locks came. `first`: the directory's listing begins with them. */
+  readonly listed: (dir: InodeRecord, entries: readonly Entry[], first: boolean) => void;
+  /** Milliseconds of a monotonic clock. */
+  readonly now: () => number;
+}
+
+export class WalkAhead {
+  readonly #options: WalkAheadOptions;
+  readonly #walked = new WeakMap<InodeRecord, Walked>();
+  readonly #walks: UnderWay = new UnderWay();
+  #stopped = false;
+
+  constructor(options: WalkAheadOptions) {
+    this.#options = options;
+  }
+
+  /** Directories that are being read ahead. */
+  get walks(): number {
+    return this.#walks.count;
+  }
+
+  /** No more of it; resolves when nothing is under way. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#walks.idle();
+  }
+
+  /** Of that name. Where it would ask the owner while the directory is read ahead: what it waits for; else null. */
+  noteLookup(dir: InodeRecord, name: Buffer): Promise<void> | null {
+    const walked = this.#walked.get(dir);
+    if (walked === undefined) return null;
+    const { lower } = this.#options;
+    const now = this.#options.now();
+    if (now - walked.lookedMs > WALK_MS) this.#restart(walked);
+    walked.lookedMs = now;
+    walked.earned += 2 * WALK_NAMES_A_LOOK;
+    // On the owner itself a look takes no longer than that.
+    if (!walked.underWay || !lower.keeps || lower.knows(dir.id, name)) return null;
+    return new Promise((resolve) => walked.waiting.push(resolve));
+  }
+
+  /** One of the LOOKUPs that were noted had to ask for the lock of what it found, and has it. */
+  noteCostly(dir: InodeRecord, child: InodeRecord): void {
+    const now = this.#options.now();
+    const walked = this.#walked.get(dir);
+    if (walked === undefined) {
+      this.#begin(dir, child, now);
+      return;
+    }
+    walked.earned -= WALK_NAMES_A_LOOK;
+    const { costlyNodeid } = walked;
+    walked.costlyNodeid = child.fuseNodeid;
+    if (costlyNodeid === 0 || costlyNodeid === child.fuseNodeid) return;
+    if (this.#stopped || walked.underWay || this.#walks.count >= WALKS_MAX) return;
+    if (walked.cookie === null && now - walked.begunMs < WALK_AGAIN_MS) return;
+    if (walked.names + walked.next > WALK_NAMES_FIRST + walked.earned) return;
+    if (walked.cookie === null) walked.begunMs = now;
+    walked.underWay = true;
+    this.#walks.add(
+      this.#walk(dir, walked).finally(() => {
+        walked.underWay = false;
+        letGo(walked);
+      }),
+    );
+  }
+
+  #begin(dir: InodeRecord, child: InodeRecord, now: number): void {
+    const costlyNodeid = child.fuseNodeid;
+    const begun = { begunMs: Number.NEGATIVE_INFINITY, cookie: null, underWay: false, waiting: [] };
+    this.#walked.set(dir, { lookedMs: now, costlyNodeid, earned: 0, names: 0, next: WALK_NAMES_FIRST, ...begun });
+  }
+
+  /** Another walk, which goes on where the last one was. */
+  #restart(walked: Walked): void {
+    Object.assign(walked, { costlyNodeid: 0, earned: 0, names: 0, next: WALK_NAMES_FIRST });
+  }
+
+  async #walk(dir: InodeRecord, walked: Walked): Promise<void> {
+    const { inodes, lower } = this.#options;
+    const { cookie, next } = walked;
+    walked.cookie = null;
+    walked.names += next;
+    walked.next = Math.min(2 * next, WALK_NAMES_MAX);
+    inodes.use(dir);
+    try {
+      const handle = await lower.opendir(dir.id);
+      try {
+        walked.cookie = await this.#read(dir, walked, handle, { from: cookie ?? 0n, names: next });
+      } finally {
+        lower.close(handle);
+      }
+    } catch (error) {
+      // Whoever asks for the same meets the same error.
+      if (!(error instanceof Errno)) throw error;
+    } finally {
+      inodes.leave(dir);
+    }
+  }
+
+  /** Gives where it is to go on; null: there is no more. */
+  async #read(dir: InodeRecord, walked: Walked, handle: LowerHandle, { from, names }: Wanted): Promise<bigint | null> {
+    const { lower } = this.#options;
+    let cookie = from;
+    let left = names;
+    let pageNames = names;
+    for (let pages = 0; left > 0 && pages < WALK_PAGES_MAX; pages++) {
+      const hold = this.#holdOf(dir);
+      if (this.#stopped || hold === 0) return null;
+      const bytes = Math.min(Math.max(pageNames * NAME_BYTES, LISTING_BYTES_MIN), LISTING_BYTES_MAX);
+      const page = await lower.readdir(handle, cookie, bytes, "entries");
+      // Else it may name what another node has just made, and holds without a message (hazard F21).
+      if (this.#holdOf(dir) !== hold) return null;
+      const some: Entry[] = [];
+      const first = cookie === 0n;
+      for (const { name, entry, cookie: after } of page.entries) {
+        if (some.length === left) break;
+        if (entry !== undefined && !lower.knows(dir.id, name)) some.push(entry);
+        cookie = after;
+      }
+      if (page.entries.length === 0) return null;
+      await this.#readChildren(dir, some, first);
+      letGo(walked);
+      if (page.end && cookie === page.entries.at(-1)?.cookie) return null;
+      left -= some.length;
+      pageNames = some.length === 0 ? WALK_NAMES_MAX : left;
+    }
+    return cookie;
+  }
+
+  /** As long as it is the same the directory's lock has not left. 0: it is not here, or wanted elsewhere. Nothing stays pinned: the owner may take long. */
+  #holdOf(dir: InodeRecord): number {
+    const { coherence } = this.#options;
+    if (!coherence.tryPin(dir, Mode.PR)) return 0;
+    const hold = coherence.grantId(dir);
+    coherence.unpin(dir, Mode.PR);
+    return hold;
+  }
+
+  async #readChildren(dir: InodeRecord, entries: readonly Entry[], first: boolean): Promise<void> {
+    if (entries.length === 0) return;
+    const pins = await this.#lockChildren(entries);
+    const came = entries.filter((_, at) => pins[at]?.pinned === true && pins[at].trip);
+    if (this.#stopped || came.length === 0 || this.#holdOf(dir) === 0) return;
+    await this.#options.lower.prefetch(
+      came.map(({ id }) => id),
+      "attributes",
+    );
+    this.#options.listed(dir, came, first);
+  }
+
+  /** Nothing stays pinned. No other node is asked to give a lock up, not even later. */
+  async #lockChildren(entries: readonly Entry[]): Promise<readonly ChildPin[]> {
+    const { coherence, inodes } = this.#options;
+    const children = entries.map(({ id, attr }) => inodes.remember(id, attr.mode));
+    try {
+      const pins = await coherence.pinChildren(children, coherence.grants, false);
+      children.forEach((child, at) => {
+        if (pins[at]?.pinned === true) coherence.unpin(child, Mode.PR);
+      });
+      return pins;
+    } finally {
+      for (const child of children) inodes.leave(child);
+    }
+  }
+}

@@ -1,0 +1,189 @@
+/** F23: a program was told that its data is written, and the owner has not taken it yet. */
+import { readdirSync, readFileSync } from "node:fs";
+import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
+import { queryOverlayStatus } from "../../../overlay/query/overlay-query.ts";
+import { run } from "../../../overlay/lab/command.ts";
+import { processRef } from "../../../overlay/lab/processes.ts";
+import { WRITE_REST_MS } from "../../../overlay/serve/mount-process.ts";
+import { type Actor, endActors, startActor, until, untilWaiting, untilWaitingOrEnded } from "../actor.ts";
+import { startLab, type TestLab } from "../lab.ts";
+import { lowerRoot } from "../lower-root.ts";
+import { rolesOf } from "../role.ts";
+
+const ATTEMPTS_MAX = 40;
+const ROUNDS = 10;
+const LONG_MS = 60_000;
+/** Longer than a small frame has room for in one packet of a loopback device. */
+const TEXT = "written behind ".repeat(200);
+
+let lab: TestLab;
+beforeAll(async () => {
+  lab = await startLab({ nodes: 3 });
+});
+let stopped: number | null = null;
+const letGo = (): void => {
+  if (stopped !== null && processRef(stopped) !== null) process.kill(stopped, "SIGCONT");
+  stopped = null;
+};
+afterEach(() => {
+  letGo();
+  endActors();
+});
+afterAll(async () => lab?.end());
+
+const actorOn = (nodeid: number): Actor => startActor({ cwd: lab.node(nodeid).mount });
+const overlayOf = async (nodeid: number): Promise<number> => (await queryOverlayStatus(lab.node(nodeid).runDir)).pid;
+
+/** Every overlay's log of that node. */
+function logsOf(nodeid: number): string {
+  const { runDir } = lab.node(nodeid);
+  const logs = readdirSync(runDir).filter((file) => file.endsWith(".log"));
+  return logs.map((file) => readFileSync(`${runDir}/${file}`, "utf8")).join("\n");
+}
+
+const threadStates = (pid: number): string[] =>
+  readdirSync(`/proc/${pid}/task`).map((tid) => /\) (\S)/.exec(readFileSync(`/proc/${pid}/task/${tid}/stat`, "latin1"))?.[1] ?? "?");
+
+/** Its overlay stands still. */
+async function stop(nodeid: number): Promise<void> {
+  const pid = await overlayOf(nodeid);
+  stopped = pid;
+  process.kill(pid, "SIGSTOP");
+  await until("the owner stands still", () => threadStates(pid).every((state) => state === "T"));
+}
+
+/** The owner stands still, and the program has written all the same. Gives the name. */
+async function writtenBehind(owner: number, writer: Actor): Promise<string> {
+  for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt += 1) {
+    const name = `behind-${Date.now()}`;
+    await writer.run(`fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)`, { name });
+    await stop(owner);
+    const wrote = writer.run<number>(`result = os.write(fd, text.encode())`, { text: TEXT }, LONG_MS);
+    const count = await untilWaitingOrEnded(writer, wrote);
+    if (count === TEXT.length) return name;
+    // On a busy machine the owner's word that there is room was too old: then the program waits.
+    letGo();
+    await wrote;
+  }
+  throw new Error("each write was waited for");
+}
+
+/** As writtenBehind; its owner, mode and times too. */
+async function changedBehind(owner: number, writer: Actor): Promise<string> {
+  for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt += 1) {
+    const name = await writtenBehind(owner, writer);
+    const changes = writer.run<string>(`os.utime(fd, (1, 2))\nos.fchown(fd, 3, 4)\nos.fchmod(fd, 0o640)\nresult = "done"`, {}, LONG_MS);
+    if ((await untilWaitingOrEnded(writer, changes)) === "done") return name;
+    letGo();
+    await changes;
+  }
+  throw new Error("each change was waited for");
+}
+
+it("other nodes see it as soon as its program does, though the owner had not taken it", async () => {
+  const [owner, near, far] = await rolesOf(lab);
+  const [writer, reader] = [actorOn(near), actorOn(far)];
+  for (let round = 0; round < ROUNDS; round += 1) {
+    const name = await writtenBehind(owner, writer);
+    const reads = reader.run<string>(`result = get(name)`, { name }, LONG_MS);
+    await untilWaiting(reader);
+    letGo();
+    expect(await reads).toBe(TEXT);
+    const here = await writer.run<[number, number, string]>(
+      `result = [os.fstat(fd).st_size, os.stat(name).st_size, os.pread(fd, 1 << 20, 0).decode()]\nos.close(fd)`,
+    );
+    expect(here).toEqual([TEXT.length, TEXT.length, TEXT]);
+  }
+});
+
+it("what its program does next comes after it: truncation, another write, a rename, an unlink", async () => {
+  const [owner, near, far] = await rolesOf(lab);
+  const writer = actorOn(near);
+  const reader = actorOn(far);
+  for (const [next, seen] of [
+    [`os.ftruncate(fd, 3)`, TEXT.slice(0, 3)],
+    [`os.pwrite(fd, b"W", 0)`, `W${TEXT.slice(1)}`],
+    [`os.rename(name, name + ".moved")`, null],
+    [`os.unlink(name)`, null],
+    [`os.fsync(fd)`, TEXT],
+  ] as const) {
+    const name = await writtenBehind(owner, writer);
+    const done = writer.run<string>(`result = code(lambda: ${next})`, {}, LONG_MS);
+    letGo();
+    expect([next, await done]).toEqual([next, "ok"]);
+    expect([next, await reader.run<string | null>(`result = get(name) if os.path.exists(name) else None`, { name })]).toEqual([next, seen]);
+    expect(await writer.run<string>(`result = os.pread(fd, 1 << 20, 0).decode()\nos.close(fd)`)).toBe(seen ?? TEXT);
+  }
+});
+
+it("its owner, mode and times too, though the owner of the volume has taken none of it: other nodes see all of it", async () => {
+  const [owner, near, far] = await rolesOf(lab);
+  const [writer, reader] = [actorOn(near), actorOn(far)];
+  const name = await changedBehind(owner, writer);
+  const look = `at = os.stat(name)\nresult = [at.st_size, at.st_mode & 0o7777, at.st_uid, at.st_gid, at.st_mtime]`;
+  const reads = reader.run<number[]>(look, { name }, LONG_MS);
+  await untilWaiting(reader);
+  letGo();
+  const seen = [TEXT.length, 0o640, 3, 4, 2];
+  expect(await reads).toEqual(seen);
+  expect(await writer.run<number[]>(look, { name })).toEqual(seen);
+});
+
+it("an unmount waits for it", async () => {
+  const [owner, near, far] = await rolesOf(lab);
+  const writer = actorOn(near);
+  const name = await writtenBehind(owner, writer);
+  const overlay = await overlayOf(near);
+  endActors();
+  await writer.ended;
+  const unmounted = lab.unmount(near);
+  await until("the kernel has unmounted it", () => logsOf(near).includes("unmounted"));
+  expect(processRef(overlay)).not.toBeNull();
+  letGo();
+  await unmounted;
+  await until("its overlay has ended", () => processRef(overlay) === null);
+  expect(await actorOn(far).run<string>(`result = get(name)`, { name })).toBe(TEXT);
+  expect(logsOf(near)).not.toMatch(/is lost/);
+  await lab.stop(near);
+  await lab.start(near);
+});
+
+it("an unmount ends after a while, and says what is lost; it is not written over what another node writes then", async () => {
+  const [owner, near, far] = await rolesOf(lab);
+  const writer = actorOn(near);
+  const name = await writtenBehind(owner, writer);
+  const overlay = await overlayOf(near);
+  endActors();
+  await writer.ended;
+  const later = actorOn(far);
+  const from = Date.now();
+  const unmounted = lab.unmount(near);
+  await until("its overlay has ended", () => processRef(overlay) === null);
+  expect(Date.now() - from).toBeGreaterThanOrEqual(WRITE_REST_MS - 100);
+  expect(logsOf(near)).toMatch(/the owner has not taken all that was written: that is lost/);
+  await unmounted;
+  const anew = later.run<string>(`put(name, "anew", os.O_WRONLY | os.O_TRUNC)\nresult = get(name)`, { name }, LONG_MS);
+  await untilWaiting(later);
+  letGo();
+  expect(await anew).toBe("anew");
+  await lab.stop(near);
+  await lab.start(near);
+  expect(await actorOn(near).run<string>(`result = get(name)`, { name })).toBe("anew");
+});
+
+it("the owner's node dies: fsync says EIO, and all nodes see the same file", async () => {
+  const [owner, near, far] = await rolesOf(lab);
+  const writer = actorOn(near);
+  const root = lowerRoot(lab, owner);
+  const name = await writtenBehind(owner, writer);
+  // The name stays, and the data is not there yet.
+  expect(await run("sync", ["--file-system", root])).toMatchObject({ status: 0 });
+  await lab.kill(owner);
+  stopped = null;
+  expect(await writer.run<string>(`result = code(os.fsync, fd)`, {}, LONG_MS)).toBe("EIO");
+  const look = `result = get(name) if os.path.exists(name) else None`;
+  const here = await writer.run<string | null>(look, { name }, LONG_MS);
+  expect(await actorOn(far).run<string | null>(look, { name }, LONG_MS)).toBe(here);
+  expect(here).toBe("");
+  expect(await lab.owner()).not.toBe(owner);
+});

@@ -1,0 +1,145 @@
+/** The data of small files is brought for a program that reads one after the other (overlay/op/files-ahead.ts). */
+import { beforeEach, describe, expect, it } from "vitest";
+import { E, errnoError } from "../../../dlmd/base/errno.ts";
+import { type Attr, type Entry, type FileId, fileKey } from "../../../overlay/lower/lower.ts";
+import { FilesAhead } from "../../../overlay/op/files-ahead.ts";
+
+const id = (ino: number): FileId => ({ ino, generation: 1 });
+const entry = (ino: number, size: number = 100, mode: number = 0o100644): Entry => ({ id: id(ino), attr: { size, mode } as Attr });
+const from = (first: number, count: number): number[] => Array.from({ length: count }, (_, at) => first + at);
+
+class World {
+  nowMs = 0;
+  readonly brought: number[][] = [];
+  answer: Promise<void> = Promise.resolve();
+  readonly lower = {
+    keeps: true,
+    prefetch: (ids: readonly FileId[], what: string): Promise<void> => {
+      if (what !== "data") throw new Error(`${what} are prefetched`);
+      this.brought.push(ids.map(({ ino }) => ino));
+      return this.answer;
+    },
+  };
+  readonly ahead = new FilesAhead({
+    now: () => this.nowMs,
+    lower: this.lower,
+  });
+
+  /** Gives what was brought for it. */
+  async read(ino: number, cost = true): Promise<number[]> {
+    this.ahead.noteRead(fileKey(id(ino)), cost);
+    await new Promise((resolve) => setImmediate(resolve));
+    return this.brought.splice(0).flat();
+  }
+}
+
+describe("the data of a directory's files", () => {
+  let world: World;
+  const list = (inos: readonly number[], directory = "d", first = true): void =>
+    world.ahead.listed(
+      directory,
+      inos.map((ino) => entry(ino)),
+      first,
+    );
+  beforeEach(() => {
+    world = new World();
+  });
+
+  it("is brought from the second read on that cost a trip: of 16 files, then of twice as many, up to 64", async () => {
+    list(from(1, 200));
+    expect([await world.read(1), await world.read(2)]).toEqual([[], from(3, 16)]);
+    expect([await world.read(19), await world.read(52)]).toEqual([from(20, 32), from(53, 64)]);
+    expect([await world.read(117), await world.read(182)]).toEqual([from(118, 64), from(183, 18)]);
+    expect([await world.read(3), world.ahead.files]).toEqual([[], 0]);
+  });
+
+  it("is not brought for reads that cost nothing, nor for a second one of a file", async () => {
+    list(from(1, 9));
+    expect([await world.read(1), await world.read(1), await world.read(2, false), await world.read(3, false)]).toEqual([[], [], [], []]);
+    expect(await world.read(4)).toEqual([2, 3, ...from(5, 5)]);
+  });
+
+  it("is brought of no more than UNREAD_MAX files that nobody has read", async () => {
+    list(from(1, 1000));
+    await world.read(1000);
+    const brought: number[] = [];
+    for (let at = 0; at < 9; at++) brought.push((await world.read(999 - at)).length);
+    expect(brought).toEqual([16, 32, 64, 64, 64, 16, 0, 0, 0]);
+    for (let ino = 1; ino <= 10; ino++) await world.read(ino, ino % 2 === 0);
+    expect(await world.read(900)).toEqual(from(257, 10));
+  });
+
+  it("is brought of regular files of 1 to 8192 bytes only", async () => {
+    const others = [entry(3, 0), entry(4, 1), entry(5, 8192), entry(6, 8193), entry(7, 100, 0o120777)];
+    world.ahead.listed("d", [entry(1), entry(2), ...others], true);
+    await world.read(1);
+    expect(await world.read(2)).toEqual([4, 5]);
+  });
+
+  it("is not brought after a pause of more than READS_MS, and begins with few again", async () => {
+    list(from(1, 1000));
+    await world.read(1);
+    world.nowMs = 1001;
+    expect(await world.read(2)).toEqual([]);
+    world.nowMs = 2001;
+    expect(await world.read(3)).toHaveLength(16);
+    // One that was brought is no pause.
+    world.nowMs = 3001;
+    await world.read(4, false);
+    world.nowMs = 4001;
+    expect(await world.read(100)).toHaveLength(32);
+    world.nowMs = 5002;
+    expect([await world.read(101), (await world.read(102)).length]).toEqual([[], 16]);
+    for (let at = 0; at < 9; at++) await world.read(990 + at);
+    expect(await world.read(980)).toEqual([]);
+    world.nowMs = 7000;
+    await world.read(981);
+    // What was not read is no reason any more not to bring others.
+    expect(await world.read(982)).toHaveLength(16);
+  });
+
+  it("is not brought on the owner", () => {
+    world.lower.keeps = false;
+    list(from(1, 9));
+    expect(world.ahead.files).toBe(0);
+  });
+
+  it("is brought of the first DIRECTORY_FILES_MAX files of a directory, until it is listed from its beginning again", async () => {
+    list(from(1, 4000));
+    list(from(4001, 200), "d", false);
+    expect(world.ahead.files).toBe(4096);
+    list([5, 6], "e");
+    expect(world.ahead.files).toBe(4096);
+    await world.read(7);
+    expect(await world.read(8)).toEqual([...from(1, 4), ...from(9, 12)]);
+    list(from(4090, 9));
+    expect(world.ahead.files).toBe(9 + 2);
+  });
+
+  it("is brought of FILES_ALL_MAX files, and those of DIRECTORIES_MAX directories, that were listed last", async () => {
+    list(from(1, 4096), "a");
+    list(from(5001, 4096), "b");
+    expect(world.ahead.files).toBe(8192);
+    list([1], "a", false);
+    list([9999], "c");
+    expect(world.ahead.files).toBe(4097);
+    for (let at = 0; at < 255; at++) list([10_000 + 2 * at, 10_001 + 2 * at], `x${at}`);
+    expect(world.ahead.files).toBe(1 + 2 * 255);
+    await world.read(1);
+    expect(await world.read(2)).toEqual([]);
+  });
+
+  it("is brought once at a time; an error is nobody's, and the end waits for it", async () => {
+    list(from(1, 200));
+    let fail: (error: Error) => void = () => undefined;
+    world.answer = new Promise((_, reject) => (fail = reject));
+    await world.read(1);
+    expect([await world.read(2), await world.read(100)]).toEqual([from(3, 16), []]);
+    let stopped = false;
+    const stop = world.ahead.stop().then(() => (stopped = true));
+    expect([await world.read(101), stopped]).toEqual([[], false]);
+    fail(errnoError(E.EIO));
+    await stop;
+    expect(await world.read(102)).toEqual([]);
+  });
+});

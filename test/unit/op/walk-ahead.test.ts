@@ -1,0 +1,437 @@
+/** A directory is read ahead for a program that looks at one of its files after the other (overlay/op/walk-ahead.ts). */
+import { beforeEach, describe, expect, it } from "vitest";
+import { E, errnoError } from "../../../dlmd/base/errno.ts";
+import { Mode } from "../../../dlmd/wire/mode.ts";
+import type { ChildPin } from "../../../overlay/coherence/api.ts";
+import { Cover, type Inode } from "../../../overlay/coherence/cover.ts";
+import { type InodeRecord, InodeTable } from "../../../overlay/inode/table.ts";
+import { type Attr, type DirPage, type Entry, type FileId, fileKey, type LowerHandle } from "../../../overlay/lower/lower.ts";
+import { WalkAhead, type WalkAheadOptions } from "../../../overlay/op/walk-ahead.ts";
+import { Workbench } from "./workbench.ts";
+
+const PAGE = 100;
+const HERE = { pinned: true, trip: false };
+const CAME = { pinned: true, trip: true };
+const REFUSED = { pinned: false, trip: true };
+
+const name = Buffer.from("name");
+const id = (ino: number): FileId => ({ ino, generation: 1 });
+
+class World {
+  nowMs = 0;
+  files = 3;
+  wanted = false;
+  failing = false;
+  /** What asking for a child's lock gives, by its place. */
+  pin: (at: number) => ChildPin = () => CAME;
+  readonly calls: string[] = [];
+  readonly read: number[] = [];
+  readonly open = new Set<LowerHandle>();
+  readonly pinned: string[] = [];
+  readonly inodes = new InodeTable({ root: id(2), createCover: (of, kind) => new Cover(of, fileKey(of), kind), dropped: () => undefined });
+  readonly listed: number[] = [];
+  readonly bytes: number[] = [];
+  page = PAGE;
+  readonly known = new Set<string>();
+  hold = 1;
+  /** How often locks were. */
+  asked = 0;
+  onRead: (() => unknown) | null = null;
+  onAsked: (() => unknown) | null = null;
+  gate: Promise<void> | null = null;
+  attributes: Promise<void> | null = null;
+  #children = 1000;
+
+  readonly lower: { keeps: boolean } & Omit<WalkAheadOptions["lower"], "keeps"> = {
+    keeps: true,
+    opendir: async () => {
+      this.calls.push("opendir");
+      if (this.failing) throw errnoError(E.EIO);
+      const handle = this.calls.length as LowerHandle;
+      this.open.add(handle);
+      return handle;
+    },
+    close: (handle) => void this.open.delete(handle),
+    readdir: async (_handle, cookie, bytes): Promise<DirPage> => {
+      this.calls.push("readdir");
+      this.bytes.push(bytes);
+      // The names are asked for with nothing pinned.
+      if (this.pinned.length > 0) throw new Error(`pinned while the owner is asked: ${this.pinned.join(" ")}`);
+      await this.gate;
+      const from = Number(cookie);
+      const count = Math.min(this.page, this.files - from);
+      const attr = { mode: 0o100644 } as Attr;
+      const entries = Array.from({ length: count }, (_, at) => ({
+        name: Buffer.from(`f${from + at}`),
+        type: 8,
+        ino: 100 + from + at,
+        cookie: BigInt(from + at + 1),
+        entry: { id: id(100 + from + at), attr },
+      }));
+      return { entries, end: from + count === this.files };
+    },
+    knows: (_dir, called) => this.known.has(called.toString()),
+    prefetch: async (ids) => {
+      this.calls.push("prefetch");
+      await this.attributes;
+      this.onRead?.();
+      this.read.push(...ids.map(({ ino }) => ino));
+    },
+  };
+
+  readonly walkAhead = new WalkAhead({
+    now: () => this.nowMs,
+    inodes: this.inodes,
+    lower: this.lower,
+    listed: (_dir, entries) => this.listed.push(...entries.map(({ id: { ino } }) => ino)),
+    coherence: {
+      grants: 7,
+      tryPin: ({ cover }: Inode, mode) => {
+        if (this.wanted) return false;
+        this.pinned.push(`${cover.key} ${mode}`);
+        return true;
+      },
+      unpin: ({ cover }: Inode, mode) => void this.pinned.splice(this.pinned.indexOf(`${cover.key} ${mode}`), 1),
+      grantId: () => this.hold,
+      pinChildren: async (inodes, _since, asks) => {
+        this.asked += 1;
+        this.onAsked?.();
+        if (asks !== false) throw new Error("locks are asked for that others would have to give up");
+        return inodes.map(({ cover }) => {
+          const pin = this.pin(cover.id.ino - 100);
+          if (pin.pinned) this.pinned.push(`${cover.key} ${Mode.PR}`);
+          return pin;
+        });
+      },
+    },
+  });
+
+  /** A LOOKUP of another file each time. */
+  costly(dir: InodeRecord = this.inodes.root, ino = this.#children++): void {
+    const child = this.inodes.remember(id(ino), 0o100644);
+    void this.walkAhead.noteLookup(dir, name);
+    this.walkAhead.noteCostly(dir, child);
+  }
+
+  /** LOOKUPs that cost nothing. */
+  looked(count: number): void {
+    for (let at = 0; at < count; at++) void this.walkAhead.noteLookup(this.inodes.root, name);
+  }
+
+  async walked(): Promise<string[]> {
+    this.costly();
+    await this.over();
+    return this.calls.splice(0);
+  }
+
+  async over(): Promise<void> {
+    while (this.walkAhead.walks > 0) await new Promise((resolve) => setImmediate(resolve));
+    const left = [...this.pinned, ...this.open];
+    if (left.length > 0) throw new Error(`left behind: ${left.join(" ")}`);
+  }
+
+  directory(ino: number): InodeRecord {
+    return this.inodes.remember(id(ino), 0o040755);
+  }
+}
+
+describe("a directory", () => {
+  let world: World;
+  beforeEach(() => {
+    world = new World();
+  });
+
+  it("is read ahead from the second LOOKUP on that costs a lock within WALK_MS", async () => {
+    expect(await world.walked()).toEqual([]);
+    world.nowMs = 1001;
+    expect(await world.walked()).toEqual([]);
+    world.nowMs = 2001;
+    expect(await world.walked()).toEqual(["opendir", "readdir", "prefetch"]);
+    expect(world.read).toEqual([100, 101, 102]);
+  });
+
+  it("is read ahead again after WALK_AGAIN_MS", async () => {
+    world.costly();
+    expect(await world.walked()).toHaveLength(3);
+    world.nowMs = 9999;
+    expect(await world.walked()).toEqual([]);
+    expect(await world.walked()).toEqual([]);
+    world.nowMs = 10_000;
+    expect(await world.walked()).toHaveLength(3);
+  });
+
+  it("is read only as far as the locks came: what was here is known, what another node changes is its own", async () => {
+    world.pin = (at) => [HERE, REFUSED, CAME][at] ?? CAME;
+    world.costly();
+    await world.walked();
+    expect([world.read, world.listed]).toEqual([[102], [102]]);
+  });
+
+  it("asks for no attributes where no lock came", async () => {
+    world.pin = () => REFUSED;
+    world.costly();
+    expect(await world.walked()).toEqual(["opendir", "readdir"]);
+  });
+
+  it("is read ahead for so many names as were looked at, times WALK_NAMES_A_LOOK: 64, then twice as many, up to WALK_NAMES_MAX", async () => {
+    world.files = 10_000;
+    const read = async (costly: number, looks = 0): Promise<number> => {
+      const before = world.read.length;
+      world.looked(looks);
+      for (let at = 1; at < costly; at++) world.costly();
+      await world.walked();
+      return world.read.length - before;
+    };
+    expect([await read(1), await read(1)]).toEqual([0, 64]);
+    // Earned: 16 for each that costs a lock, 32 for one that does not.
+    expect([await read(6), await read(1)]).toEqual([0, 128]);
+    expect([await read(1, 7), await read(1)]).toEqual([0, 256]);
+    expect([await read(31), await read(1)]).toEqual([0, 512]);
+    expect([await read(1, 15), await read(1)]).toEqual([0, 512]);
+    expect(world.read).toEqual(Array.from({ length: 64 + 128 + 256 + 2 * 512 }, (_, at) => 100 + at));
+    expect([world.bytes[0], Math.max(...world.bytes)]).toEqual([64 * 320, 128 * 1024]);
+  });
+
+  it("is read ahead past what is known of it, in larger pieces, and no more than WALK_PAGES_MAX at a time", async () => {
+    world.files = 10_000;
+    for (let at = 0; at < 10_000; at++) if (at < 150 || at > 160) world.known.add(`f${at}`);
+    world.costly();
+    await world.walked();
+    expect(world.read).toEqual(Array.from({ length: 11 }, (_, at) => 250 + at));
+    expect(world.bytes).toEqual([64 * 320, 128 * 1024, 53 * 320, ...Array.from({ length: 5 }, () => 128 * 1024)]);
+  });
+
+  it("is listed in pieces of LISTING_BYTES_MIN at least", async () => {
+    world.files = 1000;
+    world.costly();
+    await world.walked();
+    expect(world.bytes).toEqual([64 * 320]);
+    world.page = 60;
+    for (let at = 0; at < 9; at++) world.costly();
+    await world.walked();
+    expect(world.bytes.slice(1)).toEqual([128 * 320, 68 * 320, 4096]);
+  });
+
+  it("begins anew, and goes on where it was, after a pause of more than WALK_MS", async () => {
+    world.files = 1000;
+    world.costly();
+    await world.walked();
+    for (const [at, pause] of [1000, 1001].entries()) {
+      world.nowMs += 1000;
+      world.looked(1);
+      world.nowMs += pause;
+      const walked = await world.walked();
+      expect([at, walked.length > 0]).toEqual([at, false]);
+    }
+    await world.walked();
+    expect([world.read.length, world.read.at(-1)]).toEqual([128, 227]);
+  });
+
+  it("is not gone on with, and nothing is asked for, where its lock has left since its names were asked for", async () => {
+    let go = (): void => undefined;
+    world.gate = new Promise((resolve) => (go = resolve));
+    world.costly();
+    world.costly();
+    while (!world.calls.includes("readdir")) await Promise.resolve();
+    world.hold += 1;
+    go();
+    await world.over();
+    expect([world.asked, world.read]).toEqual([0, []]);
+  });
+
+  it("is not read ahead for who looks at one file again and again", async () => {
+    for (let at = 0; at < 9; at++) world.costly(world.inodes.root, 100);
+    expect(world.walkAhead.walks).toBe(0);
+    expect(await world.walked()).toEqual(["opendir", "readdir", "prefetch"]);
+  });
+
+  it("is read ahead by one at a time, however long it takes", async () => {
+    let go = (): void => undefined;
+    world.files = 1000;
+    world.gate = new Promise((resolve) => (go = resolve));
+    world.costly();
+    world.costly();
+    world.nowMs = 20_000;
+    world.looked(100);
+    world.costly();
+    world.costly();
+    expect(world.walkAhead.walks).toBe(1);
+    go();
+    await world.over();
+  });
+
+  it("makes LOOKUPs wait that would ask the owner, for a piece of its listing, and no others", async () => {
+    let go = (): void => undefined;
+    world.files = 1000;
+    world.page = 40;
+    world.gate = new Promise((resolve) => (go = resolve));
+    world.costly();
+    expect(world.walkAhead.noteLookup(world.inodes.root, name)).toBeNull();
+    world.costly();
+    world.known.add("known");
+    const waits = world.walkAhead.noteLookup(world.inodes.root, name);
+    const others = [
+      world.walkAhead.noteLookup(world.inodes.root, Buffer.from("known")),
+      world.walkAhead.noteLookup(world.directory(10), name),
+    ];
+    expect([waits, ...others]).toEqual([expect.any(Promise), null, null]);
+    let more = (): void => undefined;
+    world.onRead = () => (world.attributes = new Promise((resolve) => (more = resolve)));
+    go();
+    await waits;
+    expect([world.read.length, world.walkAhead.walks]).toEqual([40, 1]);
+    const last = world.walkAhead.noteLookup(world.inodes.root, name);
+    while (world.calls.filter((call) => call === "prefetch").length < 2) await Promise.resolve();
+    more();
+    await last;
+    expect(world.read.length).toBe(64);
+    await world.over();
+    expect(world.walkAhead.noteLookup(world.inodes.root, name)).toBeNull();
+  });
+
+  it("makes no LOOKUP wait on the owner itself", async () => {
+    world.lower.keeps = false;
+    world.costly();
+    world.costly();
+    expect([world.walkAhead.walks, world.walkAhead.noteLookup(world.inodes.root, name)]).toEqual([1, null]);
+    await world.over();
+  });
+
+  it("asks for no attributes where it is wanted elsewhere meanwhile", async () => {
+    world.onAsked = () => (world.wanted = true);
+    world.costly();
+    expect([await world.walked(), world.asked]).toEqual([["opendir", "readdir"], 1]);
+  });
+
+  it("is left when the mount ends: what is under way is waited for, and asks for nothing more", async () => {
+    let go = (): void => undefined;
+    world.gate = new Promise((resolve) => (go = resolve));
+    world.costly();
+    world.costly();
+    const turns = async (): Promise<void> => {
+      for (let at = 0; at < 9; at++) await Promise.resolve();
+    };
+    await turns();
+    let stopped = false;
+    const stop = world.walkAhead.stop().then(() => (stopped = true));
+    await turns();
+    expect(stopped).toBe(false);
+    go();
+    await stop;
+    await world.over();
+    expect(world.calls).toEqual(["opendir", "readdir"]);
+    const other = world.directory(10);
+    world.costly(other);
+    world.costly(other);
+    expect(world.walkAhead.walks).toBe(0);
+  });
+
+  it("is closed, and nothing stays pinned, where its names or attributes cannot be read", async () => {
+    world.gate = Promise.reject(errnoError(E.EIO));
+    world.costly();
+    expect(await world.walked()).toEqual(["opendir", "readdir"]);
+    world.gate = null;
+    world.nowMs = 10_000;
+    world.attributes = Promise.reject(errnoError(E.EIO));
+    world.costly();
+    expect([await world.walked(), world.listed]).toEqual([["opendir", "readdir", "prefetch"], []]);
+  });
+
+  it("that is wanted elsewhere is not read, nor one that the owner does not open", async () => {
+    world.wanted = true;
+    world.costly();
+    expect(await world.walked()).toEqual(["opendir"]);
+    world.wanted = false;
+    world.failing = true;
+    world.nowMs = 10_000;
+    world.costly();
+    expect(await world.walked()).toEqual(["opendir"]);
+  });
+
+  it("is one of WALKS_MAX that are read at a time", async () => {
+    let go = (): void => undefined;
+    world.gate = new Promise((resolve) => (go = resolve));
+    for (let ino = 10; ino < 15; ino++) {
+      const dir = world.directory(ino);
+      world.costly(dir);
+      world.costly(dir);
+    }
+    expect([world.walkAhead.walks, world.calls.length]).toEqual([4, 4]);
+    go();
+    await world.over();
+    const fifth = world.directory(14);
+    world.costly(fifth);
+    expect(world.walkAhead.walks).toBe(1);
+    await world.over();
+  });
+});
+
+/** Of the mount itself: which requests make it read ahead. */
+describe("a mount", () => {
+  const look = async (bench: Workbench, ino: number): Promise<void> => {
+    bench.lower.found = { ino, generation: 1 };
+    await bench.serve({ op: "lookup", fuseNodeid: 1, name: Buffer.from(`f${ino}`) });
+  };
+  const opened = ({ lower }: Workbench): number => lower.calls.filter((call) => call === "opendir").length;
+
+  it("reads a directory ahead after two LOOKUPs of different files that cost a lock, and not if it did not come, or was here", async () => {
+    for (const [child, later, walks] of [
+      [CAME, true, 1],
+      [REFUSED, true, 0],
+      [HERE, false, 0],
+    ] as const) {
+      const bench = new Workbench();
+      bench.coherence.child = child;
+      bench.coherence.childLater = later;
+      await look(bench, 50);
+      await look(bench, 50);
+      expect([child, opened(bench)]).toEqual([child, 0]);
+      await look(bench, 51);
+      await bench.mount.walkAhead.stop();
+      expect([child, opened(bench)]).toEqual([child, walks]);
+    }
+  });
+
+  it("makes a LOOKUP wait that would ask the owner while the directory is read ahead, and none whose answer is here", async () => {
+    for (const known of [false, true]) {
+      const bench = new Workbench();
+      bench.coherence.child = CAME;
+      bench.coherence.childLater = true;
+      let go = (): void => undefined;
+      const gate = new Promise<void>((resolve) => (go = resolve));
+      bench.lower.prefetch = () => gate;
+      for (const ino of [50, 51]) await look(bench, ino);
+      expect(bench.mount.walkAhead.walks).toBe(1);
+      bench.lower.known = known;
+      const before = bench.replies.length;
+      const looked = look(bench, 52);
+      for (let at = 0; at < 9; at++) await new Promise((resolve) => setImmediate(resolve));
+      expect([known, bench.replies.length - before]).toEqual([known, known ? 1 : 0]);
+      go();
+      await looked;
+      expect(bench.replies.length - before).toBe(1);
+      await bench.mount.walkAhead.stop();
+    }
+  });
+
+  it("brings the data of the files of a listing after two READs from the beginning that cost a trip", async () => {
+    const bench = new Workbench();
+    bench.lower.later = true;
+    const entries = [60, 61, 62, 63].map((ino): Entry => ({ id: id(ino), attr: { mode: 0o100644, size: 5 } as Attr }));
+    bench.mount.filesAhead.listed("d", entries, true);
+    const files = entries.map(({ id: of }) => {
+      const inode = bench.inodes.remember(of, 0o100644);
+      return bench.mount.handles.add(inode, of.ino as LowerHandle, false, true, false, false);
+    });
+    const read = async (at: number, offset: number): Promise<void> => {
+      const { fh } = files[at] as (typeof files)[0];
+      await bench.serve({ op: "read", fh, offset, size: 4096, lockOwner: 0n, flags: 0 });
+    };
+    await read(0, 0);
+    await read(1, 4096);
+    expect(bench.lower.prefetched).toEqual([]);
+    await read(1, 0);
+    await bench.mount.filesAhead.stop();
+    expect(bench.lower.prefetched).toEqual(["data 62 63"]);
+  });
+});
