@@ -24,6 +24,7 @@
         "src/peer.cc",
         "src/pool.cc",
         "src/process.cc",
+        "src/service.cc",
         "src/shared.cc",
       ],
       "defines": ["NAPI_VERSION=8", "_GNU_SOURCE", "_FILE_OFFSET_BITS=64"],

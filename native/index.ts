@@ -272,6 +272,12 @@ export interface Native {
    */
   relayFrames(one: number, other: number, delayNs: number): number;
 
+  /**
+   * socket(AF_UNIX, SOCK_DGRAM), sendto, close: one datagram to the socket at that path ("@name": an abstract one). Waits for nothing: -EAGAIN if the
+   * receiver's queue is full.
+   */
+  sendDatagram(path: string, message: Buffer): number;
+
   /** SO_PEERCRED of a connected local socket: pid (0: of another pid namespace), uid, gid into `result`. */
   peerCredentials(fd: number, result: Float64Array): number;
   /** A descriptor of the process that connected (SO_PEERPIDFD; before Linux 6.5 pidfd_open of SO_PEERCRED's pid). */

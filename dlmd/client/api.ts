@@ -200,6 +200,8 @@ export interface ConnectOptions {
    * whose first thread waits in the kernel, as for a disk that hangs, is not killed: its time begins anew. Not given, or 0: it may keep what it has for as long as it likes.
    */
   readonly bastLimitMs?: number;
+  /** dlmd has to answer within that time, or `connectDlm` fails. Not given: 10 s. */
+  readonly answerLimitMs?: number;
 }
 
 export type ConnectDlm = (socketPath: string, handlers: DlmClientHandlers, options?: ConnectOptions) => Promise<DlmClient>;

@@ -282,13 +282,14 @@ export const connectDlm: ConnectDlm = async (socketPath, handlers, options = {})
   return new Promise<DlmClient>((resolve, reject) => {
     let client: Client | null = null;
     let refusal: OperatingError | null = null;
+    const limitMs = options.answerLimitMs ?? CONNECT_TIMEOUT_MS;
     const timer = setTimeout(() => {
-      refusal = new OperatingError(`dlmd at ${socketPath} did not answer within ${CONNECT_TIMEOUT_MS} ms`, {
+      refusal = new OperatingError(`dlmd at ${socketPath} did not answer within ${limitMs} ms`, {
         code: "dlmd-not-answering",
         hint: "It hangs, or has no processor time: its log says what it is doing.",
       });
       socket.destroy();
-    }, CONNECT_TIMEOUT_MS);
+    }, limitMs);
     const connection = new Connection(socket, {
       message(message) {
         if (message.kind === "error") {

@@ -92,6 +92,11 @@ function clusterShape(minTimeoutMs: number) {
   };
 }
 
+/** What parses cluster.yaml; the man page is made of it, too. */
+export function clusterFileSchema(): z.ZodType {
+  return z.strictObject(clusterShape(MIN_TIMEOUT_MS), { error: objectExpected });
+}
+
 const knownKeys: Readonly<Record<string, readonly string[]>> = {
   "": Object.keys(clusterShape(MIN_TIMEOUT_MS)),
   fenceDevices: fenceDeviceKeys,

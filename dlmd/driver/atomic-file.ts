@@ -2,9 +2,7 @@
 import { open, rename, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { OperatingError } from "../base/error.ts";
-
-/** The exit status of a dlmd that cannot keep what it must (EX_IOERR). */
-export const EXIT_UNKEPT = 74;
+import { EXIT } from "../base/exit-status.ts";
 
 /** `what` cannot be kept in `file`, in the words for an administrator. */
 export function unkept(what: string, file: string, error: unknown): OperatingError {
@@ -16,7 +14,7 @@ export function unkept(what: string, file: string, error: unknown): OperatingErr
       ? `Make room on that disk (df ${path.dirname(file)}), and start dlmd again.`
       : `See that ${path.dirname(file)} is there and may be written, and what the kernel log says of its disk. Then start dlmd again.`,
     cause: error,
-    exitStatus: EXIT_UNKEPT,
+    exitStatus: EXIT.UNKEPT,
   });
 }
 

@@ -3,7 +3,7 @@
  * was added to others: the highest is the newest. The first is spoken with, all are accepted (tls/keyring.ts). The file may be read by its owner only: whoever has a key is a member.
  */
 import { randomBytes } from "node:crypto";
-import { closeSync, fstatSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, fstatSync, fsyncSync, linkSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { OperatingError } from "../base/error.ts";
 import { type ClusterConfig, MIN_TIMEOUT_MS, decodeClusterConfig } from "../config/cluster-config.ts";
@@ -119,10 +119,15 @@ export function generateClusterKey(): Buffer {
   return randomBytes(CLUSTER_KEY_BYTES);
 }
 
-/** Writes a key file that must not exist yet, with mode 0600. Throws OperatingError. */
+/** Writes a key file that must not exist yet, with mode 0600: whole or not at all. Throws OperatingError. */
 export function writeClusterKey(file: string, key: Uint8Array = generateClusterKey()): void {
+  const beside = `${file}.${process.pid}.new`;
   try {
-    writeKeys(file, [{ bytes: key, serial: 0 }]);
+    rmSync(beside, { force: true });
+    writeKeys(beside, [{ bytes: key, serial: 0 }]);
+    // link(2) fails where a file is there already, and rename(2) does not.
+    linkSync(beside, file);
+    syncFolder(file);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "EEXIST") {
       throw new OperatingError(`${file} is there already`, {
@@ -132,6 +137,17 @@ export function writeClusterKey(file: string, key: Uint8Array = generateClusterK
       });
     }
     throw unwritable(file, error as Error);
+  } finally {
+    rmSync(beside, { force: true });
+  }
+}
+
+function syncFolder(file: string): void {
+  const fd = openSync(path.dirname(file), "r");
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
   }
 }
 

@@ -59,6 +59,8 @@ export interface DatagramChannel {
   confirm(nodeid: number, key: Uint8Array, counter: number): void;
   /** Multicast of that node arrives on another socket of this one's, so that unicast to it is not needed here either. */
   heardMulticast(nodeid: number): void;
+  /** Since the last multicast of that node, on any socket of this one's, in ms; null: none was heard. */
+  multicastAgoMs(nodeid: number): number | null;
   /** Says "I am here" to those nodes. */
   discover(nodeids: readonly number[]): void;
   setKeyring(keyring: Keyring): void;
@@ -240,6 +242,10 @@ export async function openDatagramChannel(options: DatagramChannelOptions): Prom
     },
     confirm: (nodeid, key, counter) => opener.confirm(nodeid, key, counter),
     heardMulticast: (nodeid) => void multicastHeardAt.set(nodeid, nowMs()),
+    multicastAgoMs(nodeid) {
+      const heardAt = multicastHeardAt.get(nodeid);
+      return heardAt === undefined ? null : nowMs() - heardAt;
+    },
     discover(nodeids) {
       if (over) return;
       const wanted = peers.filter(({ nodeid }) => nodeids.includes(nodeid));

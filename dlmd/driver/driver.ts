@@ -21,7 +21,7 @@ import { LEASE_FILE } from "../wire/lease-page.ts";
 import { isAnswer, isQuestion } from "../wire/peer-message.ts";
 import type { Effect, Node, NodeBoot, NodeEvent } from "../node-api.ts";
 import type { NodeConfiguration } from "../engine/boot.ts";
-import type { StatusAnswer } from "../query/answer.ts";
+import type { NodeAnswer, StatusAnswer } from "../query/answer.ts";
 import type { PeerProcesses } from "../server/peer-process.ts";
 import { type LocalServer, startServer } from "../server/server.ts";
 import { countAll } from "./count-all.ts";
@@ -30,6 +30,7 @@ import { createFenceAgents, type FenceAgents } from "../fence-agent/fence-agents
 import { AnswerLook, type AnswerLookHost } from "./answer-look.ts";
 import { ConfigKeeper } from "./config-keeper.ts";
 import { type Keyring, overlayKeyOf } from "../tls/keyring.ts";
+import { createHeartbeatThread, type HeartbeatThread } from "./heartbeats.ts";
 import { beginLife, type Life, type LifeHost } from "./life.ts";
 import { createLifeLook } from "./life-look.ts";
 import type { StoredState } from "./state-file.ts";
@@ -71,6 +72,8 @@ export interface Driver {
   orderFence(nodeid: number, by: string): { readonly nodeid: number };
   /** Nodes that count and are away are gone for good. Throws OperatingError if nobody is waited for. */
   countAll(by: string): { readonly was: readonly number[] };
+  /** Programs of this node that have a lockspace open, by name and pid. */
+  programsAtWork(): readonly string[];
   /** As NodeCore answers; null between two incarnations. */
   query(what: QueryWhat): unknown;
   readonly config: ConfigKeeper;
@@ -103,6 +106,7 @@ class NodeDriver implements Driver {
   #toldClient = false;
   readonly #lifeLook = createLifeLook();
   readonly #fenceAgents: FenceAgents;
+  readonly #heartbeatThread: HeartbeatThread;
   #fenceAnswer: string | null = null;
   #isReset: boolean | null = null;
   #mayLeave: (() => void) | null = null;
@@ -143,6 +147,11 @@ class NodeDriver implements Driver {
     read: () => {
       if (this.#reading) this.flush();
     },
+    look: () => {
+      const status = this.query("status") as StatusAnswer | null;
+      const nodes = this.query("nodes") as readonly NodeAnswer[] | null;
+      return status === null || nodes === null ? null : { nodes, quorate: status.quorate };
+    },
   };
 
   constructor(options: DriverOptions) {
@@ -164,6 +173,7 @@ class NodeDriver implements Driver {
       fatal: options.fatal,
     });
     this.#fenceAgents = createFenceAgents(() => this.config.config, options.log);
+    this.#heartbeatThread = createHeartbeatThread(options.fatal);
     this.#state = new StateKeeper({
       file: path.join(options.stateDir, "state.json"),
       timeoutMs: () => this.config.config.timeoutMs,
@@ -185,6 +195,7 @@ class NodeDriver implements Driver {
       metrics,
       processes: this.#options.processes,
       info: () => this.#info(),
+      multicast: () => this.#life?.multicast() ?? null,
       connected: (clientId, identity) => {
         this.#clients.set(clientId, identity);
         this.step({ kind: "client-connected", clientId, identity });
@@ -235,7 +246,8 @@ class NodeDriver implements Driver {
     const { cluster } = this.config.config;
     const stored = await this.#state.read();
     const leaseFile = path.join(runDir, LEASE_FILE);
-    const shared = { self, keyring: this.#keyring, config: this.config, nowMs, log, metrics, fatal };
+    const heartbeatThread = this.#heartbeatThread;
+    const shared = { self, keyring: this.#keyring, config: this.config, heartbeatThread, nowMs, log, metrics, fatal };
     const life = await beginLife({ ...shared, leaseFile, stored, createNode }, this.#host);
     this.#life = life;
     const { incarnation } = life;
@@ -455,6 +467,10 @@ class NodeDriver implements Driver {
     this.#life?.datagrams.setKeyring(keyring);
     this.#life?.peers.setKeyring(keyring);
     this.#server?.tellOverlayKeys(this.#overlayKeys());
+  }
+
+  programsAtWork(): readonly string[] {
+    return this.#life?.node.programsAtWork() ?? [];
   }
 
   acknowledgeFence(nodeid: number, by: string): FencedNode {

@@ -8,6 +8,8 @@
  * A HELLO covers the nonce, the cluster, the nodeid, the incarnation and the protocol and configuration versions, so the proof covers
  * them all; the role keeps a proof from being sent back to its author. A node whose configuration is older gets, with the refusal,
  * the newer one. No I/O here: bytes in, bytes out.
+ *
+ * In the place of its HELLO an initiator may ask what this dlmd sees (wire/look.ts): once, and it becomes no peer by that.
  */
 import { timingSafeEqual } from "node:crypto";
 import { ByteReader, ByteWriter } from "../base/bytes.ts";
@@ -15,6 +17,7 @@ import { WireError } from "../base/error.ts";
 import { MAX_AGREED } from "../config/change-codec.ts";
 import { MAX_CONFIG_BYTES, MAX_NODES } from "../config/cluster-config.ts";
 import { type AgreedVersion, MAX_TRAIL } from "../config/trail.ts";
+import { LookKind, encodeSeen, readLook, type Seen } from "../wire/look.ts";
 import { peerVersion } from "../wire/peer.ts";
 import { type ClusterKey, connectionProof } from "../tls/keyring.ts";
 import { DATAGRAM_KEY_BYTES } from "./seal.ts";
@@ -65,6 +68,8 @@ export interface HandshakeOptions {
   readonly isKnownNode: (nodeid: number) => boolean;
   /** Our configuration, for a peer that has an older one; null: it comes from a file, and the cluster never agreed on it. */
   readonly offer: () => ConfigOffer | null;
+  /** What this node sees, for a program that asks; null: it cannot say just now. Absent: it is refused. */
+  readonly look?: (() => Seen | null) | undefined;
 }
 
 /** A configuration that a peer offers with its refusal, because ours is older. */
@@ -172,7 +177,8 @@ function objection(peer: Identity, options: HandshakeOptions): string | null {
   const { self } = options;
   const differs = (what: string, ours: string | number, theirs: string | number): string =>
     `${what}: node ${self.nodeid} has ${ours}, node ${peer.nodeid} has ${theirs}`;
-  if (peer.protocolVersion !== self.protocolVersion) return differs("protocol version", self.protocolVersion, peer.protocolVersion);
+  if (peer.protocolVersion !== self.protocolVersion)
+    return `${differs("protocol version", self.protocolVersion, peer.protocolVersion)}; install one version of coverlay on both, and restart dlmd there`;
   if (peer.cluster !== self.cluster) return differs("other cluster", self.cluster, peer.cluster);
   if (!options.isKnownNode(peer.nodeid)) return `unknown node: the configuration of node ${self.nodeid} has no node ${peer.nodeid}`;
   if (peer.nodeid === self.nodeid) return `nodeid ${self.nodeid} is taken: two dlmds were started as the same node`;
@@ -196,6 +202,7 @@ export function createHandshake(options: HandshakeOptions): Handshake {
   const hello = encodeHello(options.self, options.nonce);
   let peer: Identity | null = null;
   let peerHello: Uint8Array = new Uint8Array();
+  let hasLooked = false;
 
   const proofOf = (role: Role): Buffer => {
     const hellos = options.role === "initiator" ? [hello, peerHello] : [peerHello, hello];
@@ -222,6 +229,13 @@ export function createHandshake(options: HandshakeOptions): Handshake {
     const offer = options.offer();
     return offer === null ? refuse(`${reason}; ${neverAgreed(options.self, found)}`) : refuse(reason, offer);
   };
+  const receiveLook = (reader: ByteReader): HandshakeStep => {
+    readLook(reader);
+    if (options.role !== "acceptor" || peer !== null || hasLooked) return refuse("a look out of its place");
+    hasLooked = true;
+    const found = options.look?.() ?? null;
+    return found === null ? refuse("this dlmd begins a new life: look again") : { kind: "more", send: encodeSeen(found) };
+  };
   const receiveProof = (reader: ByteReader): HandshakeStep => {
     if (peer === null) return refuse("a PROOF before the HELLO");
     const proof = reader.bytes(PROOF_BYTES);
@@ -240,6 +254,7 @@ export function createHandshake(options: HandshakeOptions): Handshake {
         const kind = reader.u8();
         if (kind === Kind.HELLO) return receiveHello(body, reader);
         if (kind === Kind.PROOF) return receiveProof(reader);
+        if (kind === LookKind.LOOK) return receiveLook(reader);
         if (kind === Kind.REFUSE) return decodeRefuse(reader);
         return refuse(`handshake frame of kind ${kind}`);
       } catch (error) {

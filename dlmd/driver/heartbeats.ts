@@ -14,7 +14,7 @@ import type { Member } from "../wire/view-id.ts";
 /** Places in the shared cell. */
 export const Shared = { PROGRESS: 0, STOPPED: 1 } as const;
 
-/** What the thread starts with: plain data and shared memory. */
+/** What each life starts with: plain data and shared memory. */
 export interface HeartbeatStart {
   readonly self: Member;
   readonly cluster: string;
@@ -34,29 +34,31 @@ export interface HeartbeatStart {
 }
 
 export type ToHeartbeats =
+  | { readonly kind: "begin"; readonly start: HeartbeatStart }
   | { readonly kind: "tell"; readonly content: BeatContent | null; readonly now: boolean }
   | { readonly kind: "confirm"; readonly nodeid: number; readonly key: Uint8Array; readonly counter: number }
   | { readonly kind: "nodes"; readonly nodes: readonly NodeConfig[] }
   | { readonly kind: "end-lease" }
   | { readonly kind: "close" };
 
+/** After "closed" and "refused" the thread waits for the next "begin". */
 export type FromHeartbeats =
   | { readonly kind: "ready" }
   | { readonly kind: "lease-ended" }
+  | { readonly kind: "closed" }
   | { readonly kind: "refused"; readonly message: string; readonly code: string; readonly hint: string; readonly exitStatus: number }
   | { readonly kind: "heard"; readonly beat: HeardBeat; readonly viaMulticast: boolean }
   | { readonly kind: "log"; readonly fields: Readonly<Record<string, unknown>>; readonly message: string }
   | { readonly kind: "count"; readonly name: string; readonly by: number };
 
 export interface HeartbeatsOptions extends Omit<HeartbeatStart, "cell" | "nowMs" | "monotonicMs"> {
+  readonly thread: HeartbeatThread;
   readonly nowMs: () => number;
   readonly log: Log;
   readonly metrics: Metrics;
   readonly heard: (beat: HeardBeat) => void;
   /** Multicast of that node arrives here. */
   readonly heardMulticast: (nodeid: number) => void;
-  /** Without heartbeats the node cannot go on. */
-  readonly fatal: (error: Error) => void;
 }
 
 export interface Heartbeats {
@@ -71,26 +73,53 @@ export interface Heartbeats {
   close(): Promise<void>;
 }
 
+/**
+ * One thread for all lives of a dlmd. Its files are read at the first life, before dlmd is ready: those of a package that is installed meanwhile are of
+ * another version (packaging/README.md, "What runs during an upgrade").
+ */
+export interface HeartbeatThread {
+  /** What it says goes to the life that began last. */
+  begin(start: HeartbeatStart, hear: (message: FromHeartbeats) => void): void;
+  post(message: ToHeartbeats): void;
+}
+
+/** `fatal`: it ended. A node without heartbeats cannot go on. */
+export function createHeartbeatThread(fatal: (error: Error) => void): HeartbeatThread {
+  let worker: Worker | null = null;
+  let hearing: (message: FromHeartbeats) => void = () => undefined;
+  const started = (): Worker => {
+    const thread = new Worker(new URL("./heartbeat-thread.js", import.meta.url), { name: "heartbeats" });
+    thread.on("error", fatal);
+    thread.on("exit", () => fatal(new Error("the thread of the heartbeats ended by itself")));
+    thread.on("message", (message: FromHeartbeats) => hearing(message));
+    return thread;
+  };
+  return {
+    begin(start, hear) {
+      hearing = hear;
+      worker ??= started();
+      worker.postMessage({ kind: "begin", start } satisfies ToHeartbeats, []);
+    },
+    post: (message) => worker?.postMessage(message, []),
+  };
+}
+
 /** Resolves when it listens. Rejects with OperatingError as openDatagramChannel. */
 export async function startHeartbeats(options: HeartbeatsOptions): Promise<Heartbeats> {
-  const { nowMs, log, metrics, heard, heardMulticast, fatal, ...start } = options;
+  const { thread, nowMs, log, metrics, heard, heardMulticast, ...start } = options;
   const cell = new Int32Array(new SharedArrayBuffer(8));
-  const workerData: HeartbeatStart = { ...start, cell, nowMs: nowMs(), monotonicMs: Number(process.hrtime.bigint()) / 1e6 };
-  const worker = new Worker(new URL("./heartbeat-thread.js", import.meta.url), { workerData, name: "heartbeats" });
-  let ready = false;
   let closing = false;
   let leaseEnded: (() => void) | null = null;
-  const exited = new Promise<void>((resolve) => worker.once("exit", () => resolve()));
-  const post = (message: ToHeartbeats): void => worker.postMessage(message, []);
+  let closed: (() => void) | null = null;
   await new Promise<void>((resolve, reject) => {
-    worker.on("error", (error) => (ready ? fatal(error) : reject(error)));
-    worker.on("message", (message: FromHeartbeats) => {
+    thread.begin({ ...start, cell, nowMs: nowMs(), monotonicMs: Number(process.hrtime.bigint()) / 1e6 }, (message) => {
       switch (message.kind) {
         case "ready":
-          ready = true;
           return resolve();
         case "lease-ended":
           return leaseEnded?.();
+        case "closed":
+          return closed?.();
         case "refused": {
           const { code, hint, exitStatus } = message;
           return reject(new OperatingError(message.message, { code, hint, exitStatus }));
@@ -106,9 +135,7 @@ export async function startHeartbeats(options: HeartbeatsOptions): Promise<Heart
       }
     });
   });
-  worker.on("exit", () => {
-    if (!closing) fatal(new Error("the thread of the heartbeats ended by itself"));
-  });
+  const post = (message: ToHeartbeats): void => thread.post(message);
   return {
     tell(content, now) {
       Atomics.store(cell, Shared.STOPPED, content?.stopped === true ? 1 : 0);
@@ -122,10 +149,12 @@ export async function startHeartbeats(options: HeartbeatsOptions): Promise<Heart
         leaseEnded = resolve;
         post({ kind: "end-lease" });
       }),
-    async close() {
+    close() {
       closing = true;
-      post({ kind: "close" });
-      await exited;
+      return new Promise((resolve) => {
+        closed = resolve;
+        post({ kind: "close" });
+      });
     },
   };
 }

@@ -12,13 +12,16 @@ import type { CorosyncEvent } from "../engine/corosync/corosync-api.ts";
 import type { HeardBeat } from "../membership/heartbeater.ts";
 import type { Node, NodeBoot, NodeEvent } from "../node-api.ts";
 import type { Datagram } from "../wire/datagram.ts";
+import type { MulticastAnswer, NodeAnswer } from "../query/answer.ts";
+import { shortened } from "../wire/fence-life.ts";
+import { type Seen, shownAgoMs } from "../wire/look.ts";
 import type { PeerMessage } from "../wire/peer-message.ts";
 import type { ViewId } from "../wire/view-id.ts";
 import type { ConfigKeeper } from "./config-keeper.ts";
 import { CorosyncLink } from "./corosync/link.ts";
 import { type DatagramChannel, openDatagramChannel } from "./datagram-channel.ts";
 import { NONCE_BYTES, PEER_PROTOCOL_VERSION } from "./handshake.ts";
-import { type Heartbeats, startHeartbeats } from "./heartbeats.ts";
+import { type Heartbeats, type HeartbeatThread, startHeartbeats } from "./heartbeats.ts";
 import type { Keyring } from "../tls/keyring.ts";
 import { wallMs } from "./wall-clock.ts";
 import { openPeerNetwork, type PeerNetwork } from "./peer-network.ts";
@@ -30,6 +33,7 @@ export interface LifeOptions {
   readonly config: ConfigKeeper;
   readonly keyring: Keyring;
   readonly leaseFile: string;
+  readonly heartbeatThread: HeartbeatThread;
   /** As the life before has left it. */
   readonly stored: StoredState;
   readonly createNode: (boot: NodeBoot) => Node;
@@ -49,6 +53,8 @@ export interface LifeHost {
   frame(nodeid: number, view: ViewId, messages: readonly PeerMessage[]): void;
   /** After the frames of one read. */
   read(): void;
+  /** As the query "nodes", and whether the view is quorate; null between two lives. */
+  look(): { readonly nodes: readonly NodeAnswer[]; readonly quorate: boolean } | null;
 }
 
 export interface Life {
@@ -59,6 +65,8 @@ export interface Life {
   readonly peers: PeerNetwork;
   /** null: the builtin engine needs none. */
   readonly corosync: CorosyncLink | null;
+  /** For the status; null: the cluster uses none. */
+  multicast(): MulticastAnswer | null;
   /** Other nodes are in the configuration. */
   setNodes(nodes: readonly NodeConfig[]): void;
   /** Nothing is told to the host afterwards. */
@@ -144,6 +152,7 @@ export async function beginLife(options: LifeOptions, host: LifeHost): Promise<L
     heartbeats,
     peers,
     corosync,
+    multicast: () => multicastHeard(options, datagrams),
     setNodes(nodes) {
       datagrams.setNodes(nodes);
       peers.setNodes(nodes);
@@ -212,10 +221,11 @@ async function beginHeartbeats(
   reach: Reachability,
   datagrams: DatagramChannel,
 ): Promise<Heartbeats> {
-  const { self, keyring, config: keeper, leaseFile, nowMs, log, metrics, fatal } = options;
+  const { self, keyring, config: keeper, leaseFile, heartbeatThread, nowMs, log, metrics } = options;
   const { cluster, multicast, peerPort, timeoutMs } = keeper.config;
   try {
     return await startHeartbeats({
+      thread: heartbeatThread,
       self: { nodeid: self.nodeid, incarnation },
       cluster,
       nodes: keeper.nodes,
@@ -234,7 +244,6 @@ async function beginHeartbeats(
         host.step({ kind: "heartbeat", beat });
       },
       heardMulticast: (nodeid) => datagrams.heardMulticast(nodeid),
-      fatal,
     });
   } catch (error) {
     await datagrams.close();
@@ -273,6 +282,7 @@ async function openPeers(
         datagramCounter: sealer.counter,
       }),
       configOffer: () => keeper.offer,
+      look: () => seenBy(options, host, incarnation, datagrams),
       heardLately: (nodeid) => reach.heardLately(nodeid, timeoutMs),
       drawNonce: () => randomBytes(NONCE_BYTES),
       up: (peer) => {
@@ -296,4 +306,35 @@ async function openPeers(
     await Promise.all([datagrams.close(), heartbeats.close()]);
     throw error;
   }
+}
+
+/** For the status. With engine: corosync nothing that counts comes this way. */
+function multicastHeard({ self, config: { config, nodes } }: LifeOptions, datagrams: DatagramChannel): MulticastAnswer | null {
+  const { group } = config.multicast;
+  if (group === "none" || config.engine === "corosync") return null;
+  const others = nodes.filter(({ nodeid }) => nodeid !== self.nodeid);
+  return { group, nodes: others.map(({ nodeid }) => ({ nodeid, agoMs: shownAgoMs(datagrams.multicastAgoMs(nodeid)) })) };
+}
+
+/** What this node sees, for a program that looks at it (wire/look.ts). */
+function seenBy({ self, config: keeper }: LifeOptions, host: LifeHost, incarnation: string, datagrams: DatagramChannel): Seen | null {
+  const found = host.look();
+  if (found === null) return null;
+  return {
+    nodeid: self.nodeid,
+    incarnation,
+    cluster: keeper.config.cluster,
+    configVersion: keeper.config.version,
+    configHash: keeper.hash,
+    quorate: found.quorate,
+    wallMs: wallMs(),
+    nodes: found.nodes.map(({ nodeid, heardAgoMs, tcpUp, state, refused }) => ({
+      nodeid,
+      heardAgoMs: shownAgoMs(heardAgoMs),
+      multicastAgoMs: shownAgoMs(datagrams.multicastAgoMs(nodeid)),
+      tcpUp,
+      isMember: state === "member" || state === "this",
+      refused: shortened(refused ?? ""),
+    })),
+  };
 }

@@ -13,6 +13,7 @@ import type { Log } from "../base/log.ts";
 import { startListening } from "../base/listening.ts";
 import type { Metrics } from "../base/metric.ts";
 import type { NodeConfig } from "../config/votes.ts";
+import type { Seen } from "../wire/look.ts";
 import type { PeerMessage } from "../wire/peer.ts";
 import type { ViewId } from "../wire/view-id.ts";
 import { type ConfigOffer, type Identity, type Role, createHandshake } from "./handshake.ts";
@@ -35,6 +36,8 @@ export interface PeerNetworkOptions {
   readonly identity: () => Identity;
   /** The text of the configuration, for peers that have an older one. */
   readonly configOffer: () => ConfigOffer | null;
+  /** What this node sees, for a program with the key that asks. */
+  readonly look?: () => Seen | null;
   readonly self: NodeConfig;
   readonly nodes: readonly NodeConfig[];
   readonly port: number;
@@ -177,7 +180,7 @@ class TlsPeerNetwork implements PeerNetwork {
   }
 
   #shake(secure: SecureConnection, role: Role, expectedNodeid: number | null, address: string, proved: () => void): void {
-    const { identity, configOffer, drawNonce, nowMs, metrics } = this.#options;
+    const { identity, configOffer, look, drawNonce, nowMs, metrics } = this.#options;
     if (this.#over) return void secure.socket.destroy();
     const handshake = createHandshake({
       key: secure.key,
@@ -189,6 +192,7 @@ class TlsPeerNetwork implements PeerNetwork {
       isKnownNode: (nodeid) => this.#nodes.some((node) => node.nodeid === nodeid),
       objection: (peer) => this.#objection(peer, role),
       offer: configOffer,
+      look,
     });
     const connection = new PeerConnection({
       secure,

@@ -42,6 +42,13 @@ export interface StatusAnswer extends ViewInfo {
   readonly lockspacesUnknown: readonly number[];
 }
 
+/** What the shell adds to an answer to "status": since when no datagram of a node came by multicast. */
+export interface MulticastAnswer {
+  readonly group: string;
+  /** To each other node of the configuration: ms since its last one; null: none was heard. */
+  readonly nodes: readonly { readonly nodeid: number; readonly agoMs: number | null }[];
+}
+
 export interface FencingAnswer {
   /** Nodes that have a fence device. */
   readonly devices: readonly number[];

@@ -4,6 +4,7 @@
 import type { Socket } from "node:net";
 import { assert, assertNever } from "../base/assert.ts";
 import { WireError } from "../base/error.ts";
+import type { MulticastAnswer } from "../query/answer.ts";
 import type { ClusterInfo, OverlayKey, ClientEvent, ClientRequest } from "../wire/program.ts";
 import type { Mode } from "../wire/mode.ts";
 import { FrameGatherer, createFrameReader } from "../wire/frame.ts";
@@ -22,6 +23,8 @@ const REFUSED_LINGER_MS = 2000;
 export interface LocalClientHandlers {
   /** What the shell counted, for answers to "status". */
   readonly counters: () => Readonly<Record<string, number>>;
+  /** What of other nodes arrives by multicast, for the same answers; null: the cluster uses none. */
+  readonly multicast: () => MulticastAnswer | null;
   readonly hello: (hello: Omit<Extract<ClientMessage, { kind: "hello" }>, "kind" | "version">) => void;
   /** As many as one read of the socket gave. */
   readonly requests: (requests: readonly ClientRequest[]) => void;
@@ -41,7 +44,7 @@ export class LocalClient implements RequestSink {
   readonly #handlers: LocalClientHandlers;
   readonly #gatherer: FrameGatherer = new FrameGatherer(MAX_UNSENT_BYTES, LOCAL_BATCH_BYTES, beginResults);
   readonly #pauses = new Set<PauseReason>();
-  /** Outstanding queries for the status: their answers get the shell's counters. */
+  /** Outstanding queries for the status: their answers get what the shell knows. */
   readonly #statusQueries = new Set<number>();
   #requests: ClientRequest[] = [];
   #greeted = false;
@@ -93,9 +96,9 @@ export class LocalClient implements RequestSink {
     }
     if (this.#greeted) throw new WireError("a second hello");
     if (message.version !== LOCAL_VERSION) {
-      throw new WireError(
-        `version ${message.version} of the local protocol; this dlmd speaks ${LOCAL_VERSION}: run programs of its release`,
-      );
+      // Most often a package was upgraded under a dlmd that runs.
+      const todo = message.version > LOCAL_VERSION ? "restart dlmd, which is the older one" : "run programs of its release, which is newer";
+      throw new WireError(`version ${message.version} of the local protocol; this dlmd speaks ${LOCAL_VERSION}: ${todo}`);
     }
     this.#greeted = true;
     this.#handlers.hello(message);
@@ -159,7 +162,7 @@ export class LocalClient implements RequestSink {
 
   #answer(queryId: number, data: unknown): void {
     const ofStatus = this.#statusQueries.delete(queryId) && typeof data === "object" && data !== null;
-    const whole = ofStatus ? { ...data, counters: this.#handlers.counters() } : data;
+    const whole = ofStatus ? { ...data, counters: this.#handlers.counters(), multicast: this.#handlers.multicast() } : data;
     this.#message({ kind: "answer", queryId, json: Buffer.from(JSON.stringify(whole)) });
   }
 

@@ -1,6 +1,6 @@
 /**
  * The process at the other end of a local connection, as the kernel knows it (unix(7) SO_PEERCRED, pidfd_open(2)): what a program says of itself
- * is for people only. Node.js has none of these calls, so this is the one file of dlmd that uses the system calls of native.
+ * is for people only. Node.js has none of these calls, so this and service-manager.ts are the files of dlmd that use native.
  */
 import type { Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";

@@ -11,6 +11,7 @@ import { assert } from "../base/assert.ts";
 import { WireError } from "../base/error.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metric.ts";
+import type { MulticastAnswer } from "../query/answer.ts";
 import type { ClusterInfo, OverlayKey, ClientEvent, ClientRequest, ClientIdentity } from "../wire/program.ts";
 import { MAX_SPARED } from "./kernel-wait.ts";
 import { LocalClient } from "./local-client.ts";
@@ -27,6 +28,8 @@ export interface ServerOptions {
   readonly processes: PeerProcesses;
   /** What a client is told of the cluster, now. */
   readonly info: () => Omit<ClusterInfo, "clientId">;
+  /** For answers to "status"; null: the cluster uses none. */
+  readonly multicast: () => MulticastAnswer | null;
   readonly connected: (clientId: number, identity: ClientIdentity) => void;
   readonly requests: (clientId: number, requests: readonly ClientRequest[]) => void;
   /** It leaves so much unread. */
@@ -124,6 +127,7 @@ export async function startServer(options: ServerOptions): Promise<LocalServer> 
     const credentials = options.processes.credentialsOf(socket);
     const client = new LocalClient(socket, clientId, {
       counters: () => metrics.snapshot(),
+      multicast: options.multicast,
       hello({ pid: saidPid, program, owner, bastLimitMs }) {
         const pid = credentials.pid === 0 ? saidPid : credentials.pid;
         log.info({ clientId, pid, uid: credentials.uid, program }, "client connected");

@@ -28,5 +28,6 @@ bool exportFrames(napi_env env, napi_value exports);
 bool exportProcess(napi_env env, napi_value exports);
 bool exportPeer(napi_env env, napi_value exports);
 bool exportShared(napi_env env, napi_value exports);
+bool exportService(napi_env env, napi_value exports);
 
 }  // namespace coverlay

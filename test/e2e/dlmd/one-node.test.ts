@@ -249,12 +249,18 @@ describe("starting and stopping", () => {
 
     const second = await cluster.start(1);
     const client = await cluster.connect(1);
+    await client.lock("in use");
     second.child.kill("SIGTERM");
     expect(await second.exited).toBe(0);
     expect((await client.disconnected()).message).toContain("dlmd stops");
     expect(existsSync(second.socketPath)).toBe(false);
     expect(existsSync(pidFile)).toBe(false);
     expect(cluster.log(1).some(({ msg }) => msg === "view")).toBe(true);
+    const lost = cluster.log(1).find(({ msg }) => msg === "programs lose their locks");
+    expect(lost).toMatchObject({
+      programs: [expect.stringContaining(`(process ${process.pid})`)],
+      hint: expect.stringContaining("unmount"),
+    });
   });
 
   test("a damaged state file is not guessed at", async () => {

@@ -3,6 +3,7 @@ import { type Handshake, type HandshakeStep, type Identity, createHandshake } fr
 import { MAX_AGREED } from "../../../dlmd/config/change-codec.ts";
 import { MAX_CONFIG_BYTES, MAX_NODES } from "../../../dlmd/config/cluster-config.ts";
 import { type AgreedVersion, MAX_TRAIL } from "../../../dlmd/config/trail.ts";
+import { type Seen, decodeSeen, encodeLook } from "../../../dlmd/wire/look.ts";
 import { type ClusterKey, createKeyring } from "../../../dlmd/tls/keyring.ts";
 
 const keyOf = (fill: number): ClusterKey => createKeyring([Buffer.alloc(32, fill)]).first;
@@ -33,6 +34,7 @@ interface Side {
   readonly agreedBy?: readonly number[];
   readonly trail?: readonly AgreedVersion[];
   readonly text?: string;
+  readonly look?: () => Seen | null;
 }
 
 function side(
@@ -46,6 +48,7 @@ function side(
     agreedBy = [1, 2, 3],
     trail = [],
     text = `configuration of node ${nodeid}`,
+    look,
     ...change
   }: Side,
 ): Handshake {
@@ -55,6 +58,7 @@ function side(
     self: { ...identity(nodeid), ...self },
     objection: () => change.objection ?? null,
     offer: () => (agreed ? { version: self.configVersion ?? 4, text, agreedBy, trail } : null),
+    look,
     nonce: Buffer.alloc(32, 100 + nodeid),
     role,
     expectedNodeid: expectedNodeid ?? null,
@@ -93,7 +97,7 @@ const refusals: [name: string, initiator: Side, acceptor: Side, reason: string][
   ["same version, other configuration", { self: { configHash: Buffer.alloc(32) } }, {}, "both have version 4, but not the same"],
   ["other cluster", { self: { cluster: "other" } }, {}, "other cluster"],
   ["unknown node", { known: [1, 2] }, { self: { nodeid: 3 } }, "unknown node"],
-  ["protocol version", { self: { protocolVersion: 3 } }, {}, "protocol version"],
+  ["protocol version", { self: { protocolVersion: 3 } }, {}, "; install one version of coverlay on both, and restart dlmd there"],
   ["configuration version", { self: { configVersion: 5 } }, {}, "configuration version"],
   ["same node twice", { self: { nodeid: 1 } }, {}, "is taken"],
   ["other node answers", { expectedNodeid: 3 }, {}, "other node: node 3 was called, node 1 answered"],
@@ -103,6 +107,13 @@ test.each(refusals)("%s: both sides know why", (_name, initiator, acceptor, reas
     expect(end.kind).toBe("refused");
     expect(end.kind === "refused" && end.reason).toContain(reason);
   }
+});
+
+test("of two protocol versions each side names its own first", () => {
+  const ends = run(side("initiator", 2, { self: { protocolVersion: 3 } }), side("acceptor", 1, {}));
+  const words = ends.map((end) => (end.kind === "refused" ? end.reason.split(";")[0] : end.kind));
+  const each = ["protocol version: node 1 has 2, node 2 has 3", "protocol version: node 2 has 3, node 1 has 2"];
+  expect(new Set(words)).toEqual(new Set(each));
 });
 
 test("a node with an older configuration is offered the newer one, and nothing is offered to others", () => {
@@ -194,4 +205,31 @@ test("cut or strange frames are refused, never thrown", () => {
   for (let bytes = 0; bytes < hello.length; bytes++) expect(side("acceptor", 1, {}).receive(hello.subarray(0, bytes)).kind).toBe("refused");
   expect(side("acceptor", 1, {}).receive(Buffer.from([9]))).toMatchObject({ reason: "handshake frame of kind 9" });
   expect(side("acceptor", 1, {}).receive(Buffer.alloc(33, 2))).toMatchObject({ reason: "a PROOF before the HELLO" });
+});
+
+test("a program with the key asks what the acceptor sees, once, and is no peer by that", () => {
+  const sees: Seen = {
+    nodeid: 2,
+    incarnation: "incarnation-2",
+    cluster: "lab",
+    configVersion: 4,
+    configHash: new Uint8Array(32),
+    quorate: true,
+    wallMs: 1_700_000_000_000,
+    nodes: [],
+  };
+  const acceptor = side("acceptor", 2, { look: () => sees });
+  const step = acceptor.receive(encodeLook());
+  expect(step.kind === "more" && step.send !== null && decodeSeen(step.send)).toEqual(sees);
+  expect(acceptor.receive(encodeLook())).toMatchObject({ kind: "refused", reason: "a look out of its place" });
+});
+
+test("a look is refused by an initiator, between two lives, and in another version", () => {
+  expect(side("initiator", 1, {}).receive(encodeLook())).toMatchObject({ kind: "refused", reason: "a look out of its place" });
+  expect(side("acceptor", 2, { look: () => null }).receive(encodeLook())).toMatchObject({ kind: "refused" });
+  const later = encodeLook().map((byte, at) => (at === 1 ? 2 : byte));
+  expect(side("acceptor", 2, {}).receive(later)).toMatchObject({
+    kind: "refused",
+    reason: expect.stringContaining("version 2") as unknown,
+  });
 });

@@ -5,7 +5,7 @@ import { type GoneClient, LockFlag, type LockStatus } from "../../../dlmd/client
 import { connectDlm } from "../../../dlmd/client/client.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
 import type { ClientEvent } from "../../../dlmd/wire/program.ts";
-import { granted, info, localSocketLab, view } from "./local-socket-lab.ts";
+import { granted, heard, info, localSocketLab, view } from "./local-socket-lab.ts";
 
 const current = localSocketLab();
 
@@ -26,7 +26,7 @@ test("welcome, lockspace, query, lock", async () => {
   expect(await client.lockspace("data")).toBe(space);
   await expect(client.lockspace("refused")).rejects.toMatchObject({ code: "lockspace-refused", message: "no" });
   expect(await client.query("nodes")).toEqual({ asked: "nodes" });
-  expect(await client.query("status")).toEqual({ asked: "status", counters: { clients_connected: 1 } });
+  expect(await client.query("status")).toEqual({ asked: "status", counters: { clients_connected: 1 }, multicast: heard });
   const status = await new Promise<LockStatus>((resolve) => {
     space.createLock("r", { ast: (_, ended) => resolve(ended), bast() {} }).request(Mode.EX, 0);
   });

@@ -282,6 +282,7 @@ describe("programs", () => {
   test("are told 1 GiB in one turn at most", () => {
     const client = new LocalClient(quiet() as Socket, 1, {
       counters: () => ({}),
+      multicast: () => null,
       hello() {},
       requests() {},
       slow() {},
@@ -303,6 +304,7 @@ describe("programs", () => {
     const socket = quiet();
     const client = new LocalClient(socket as Socket, 1, {
       counters: () => ({}),
+      multicast: () => null,
       hello() {},
       requests() {},
       slow() {},
@@ -325,6 +327,7 @@ describe("programs", () => {
       metrics: createMetrics(),
       processes: { credentialsOf: () => ({ pid: process.pid, uid: process.getuid?.() ?? 0 }), open: () => null },
       info: () => info,
+      multicast: () => null,
       connected() {},
       requests() {},
       slow() {},

@@ -14,6 +14,7 @@ import { createMetrics } from "../../../dlmd/base/metric.ts";
 import type { ClusterInfo, DlmClient, DlmClientHandlers, ViewInfo } from "../../../dlmd/client/api.ts";
 import { connectDlm } from "../../../dlmd/client/client.ts";
 import type { Mode } from "../../../dlmd/wire/mode.ts";
+import type { MulticastAnswer } from "../../../dlmd/query/answer.ts";
 import type { ClientEvent, ClientRequest, ClientIdentity } from "../../../dlmd/wire/program.ts";
 import { type PeerProcesses, peerProcesses } from "../../../dlmd/server/peer-process.ts";
 import { type LocalServer, startServer } from "../../../dlmd/server/server.ts";
@@ -28,6 +29,9 @@ export const view: ViewInfo = {
   quorumReason: "1 of 1",
   running: true,
 };
+/** By multicast, as status says. */
+export const heard: MulticastAnswer = { group: "239.192.77.1", nodes: [{ nodeid: 2, agoMs: 7 }] };
+
 export const info: Omit<ClusterInfo, "clientId"> = {
   clusterName: "lab",
   nodeid: 1,
@@ -105,6 +109,7 @@ export class LocalSocketLab {
       metrics: createMetrics(),
       processes: this.processes,
       info: () => info,
+      multicast: () => heard,
       connected: (clientId, identity) => {
         this.connected.push(identity);
         this.send(clientId, { kind: "view", view });

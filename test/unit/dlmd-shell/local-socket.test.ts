@@ -160,7 +160,12 @@ test.each<[name: string, bytes: () => Buffer, reason: string]>([
   [
     "another version",
     () => hello(LOCAL_VERSION - 1),
-    `version ${LOCAL_VERSION - 1} of the local protocol; this dlmd speaks ${LOCAL_VERSION}`,
+    `version ${LOCAL_VERSION - 1} of the local protocol; this dlmd speaks ${LOCAL_VERSION}: run programs of its release, which is newer`,
+  ],
+  [
+    "a newer version",
+    () => hello(LOCAL_VERSION + 1),
+    `version ${LOCAL_VERSION + 1} of the local protocol; this dlmd speaks ${LOCAL_VERSION}: restart dlmd, which is the older one`,
   ],
   ["an unknown kind", () => Buffer.concat([hello(), frame(77)]), "message of kind 77 from a client"],
   ["a cut message", () => Buffer.concat([hello(), frame(2, 0)]), "truncated"],

@@ -5,7 +5,7 @@ import path from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import type { OperatingError } from "../../../dlmd/base/error.ts";
 import { silentLog } from "../../../dlmd/base/log.ts";
-import { EXIT_UNKEPT } from "../../../dlmd/driver/atomic-file.ts";
+import { EXIT } from "../../../dlmd/base/exit-status.ts";
 import type { StoredState } from "../../../dlmd/driver/state-file.ts";
 import { KEEP_PAUSE_MS, keepShare, silenceShare, STALL_MS, StateKeeper } from "../../../dlmd/driver/state-keeper.ts";
 
@@ -64,7 +64,7 @@ test("at its limit it has failed for good: it says so once, with what to do, and
   mkdirSync(path.dirname(file));
   expect(await state.keep({ promisedEpoch: 8 }, () => true)).toBe(false);
   await state.settle();
-  expect(failed).toMatchObject([{ code: "unkept", exitStatus: EXIT_UNKEPT, hint: expect.stringContaining(path.dirname(file)) as string }]);
+  expect(failed).toMatchObject([{ code: "unkept", exitStatus: EXIT.UNKEPT, hint: expect.stringContaining(path.dirname(file)) as string }]);
   expect(readdirSync(path.dirname(file))).toEqual([]);
 });
 
@@ -120,7 +120,7 @@ describe("a disk that hangs: a stand-in for it, whose writing never ends, and a 
     await pass((keepShare - silenceShare) * TIMEOUT_MS - 1);
     expect([failed, results]).toEqual([[], []]);
     await pass(1);
-    expect(failed).toMatchObject([{ code: "unkept", exitStatus: EXIT_UNKEPT }]);
+    expect(failed).toMatchObject([{ code: "unkept", exitStatus: EXIT.UNKEPT }]);
     expect(failed[0]?.message).toBe(`this node's state cannot be kept in ${file}: its disk has not answered for ${TIMEOUT_MS} ms`);
     expect([results, writes]).toEqual([[false, false], 1]);
     // The end of the life waits for it.
@@ -195,7 +195,7 @@ test("a damaged state is called that, not a disk that takes nothing", async () =
 });
 
 test("a node that has never run makes sure that its disk takes something, and leaves nothing behind", async () => {
-  await expect(keeper().tryKeeping()).rejects.toMatchObject({ code: "unkept", exitStatus: EXIT_UNKEPT });
+  await expect(keeper().tryKeeping()).rejects.toMatchObject({ code: "unkept", exitStatus: EXIT.UNKEPT });
   mkdirSync(path.dirname(file));
   await keeper().tryKeeping();
   expect(readdirSync(path.dirname(file))).toEqual([]);

@@ -12,9 +12,10 @@ import { Mode } from "../../../dlmd/wire/mode.ts";
 import { type Datagram, decodeDatagram, encodeDatagram } from "../../../dlmd/wire/datagram.ts";
 import { type RequestSink, decodeRequests, encodeRequest } from "../../../dlmd/wire/local-batch.ts";
 import { type ServerMessage, decodeServerMessage, encodeServerMessage } from "../../../dlmd/wire/local.ts";
+import { type Seen, decodeSeen, encodeSeen } from "../../../dlmd/wire/look.ts";
 import { type PeerMessage, decodeFrame, encodeFrames } from "../../../dlmd/wire/peer.ts";
 import { maxProbeOwners, maxProbeRequests } from "../../../dlmd/wire/peer-plock.ts";
-import { datagrams, peerMessages, view } from "../../vector/dlmd/samples.ts";
+import { datagrams, peerMessages, seen, view } from "../../vector/dlmd/samples.ts";
 
 /** The codecs do not look at the values of a row that a list of them is made of. */
 const times = <T>(count: number, row: T): T[] => Array.from({ length: count }, () => row);
@@ -165,4 +166,26 @@ test("a longer time-out of a request is cut to what its field can carry, 49 days
   for (const timeoutMs of [0xffff_ffff, 0x1_0000_0000, 1e15]) encodeRequest.lock(w, 1, 1, "r", Mode.EX, 0, timeoutMs);
   decodeRequests(new ByteReader(w.view()), sink as unknown as RequestSink);
   expect(found).toEqual([0xffff_ffff, 0xffff_ffff, 0xffff_ffff]);
+});
+
+/** Of a node, without words. */
+const NODE_BYTES = 14;
+
+test("an answer about 31 nodes, with a hash of 32 bytes and reasons of 512, is understood; with one more it is not", () => {
+  const [node] = seen.nodes;
+  const answer = (nodes: number, hashBytes: number, words: number): Seen => ({
+    ...seen,
+    configHash: new Uint8Array(hashBytes),
+    nodes: times(nodes, { ...(node as Seen["nodes"][number]), refused: "x".repeat(words) }),
+  });
+  expect(decodeSeen(encodeSeen(answer(31, 32, 512)))).toEqual(answer(31, 32, 512));
+  expect(() => encodeSeen(answer(32, 32, 512))).toThrow(AssertionError);
+  expect(() => decodeSeen(encodeSeen(answer(1, 33, 1)))).toThrow(WireError);
+  expect(() => decodeSeen(encodeSeen(answer(1, 32, 513)))).toThrow(WireError);
+  const many = encodeSeen(answer(31, 32, 0)).slice();
+  // The number of nodes: each has 14 bytes without words.
+  const at = many.byteLength - 1 - 31 * NODE_BYTES;
+  expect(many[at]).toBe(31);
+  many[at] = 32;
+  expect(() => decodeSeen(many)).toThrow("32 nodes seen");
 });

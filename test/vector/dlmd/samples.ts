@@ -6,6 +6,7 @@ import type { Datagram } from "../../../dlmd/wire/datagram.ts";
 import type { FencingMessage } from "../../../dlmd/wire/fencing-group.ts";
 import type { MountGroupMessage } from "../../../dlmd/wire/mount-group.ts";
 import type { LockspaceMessage } from "../../../dlmd/wire/lockspace-group.ts";
+import type { Seen } from "../../../dlmd/wire/look.ts";
 import type { GroupMessage } from "../../../dlmd/engine/corosync/message.ts";
 import type { PeerMessage } from "../../../dlmd/wire/peer.ts";
 import type { Member, ViewId } from "../../../dlmd/wire/view-id.ts";
@@ -314,3 +315,17 @@ export const groupMessages: readonly GroupMessage[] = [
   { kind: "packet", view, n: 0x1_0000_000b, body },
   { kind: "leave", incarnation: "0123456789abcdef" },
 ];
+
+export const seen: Seen = {
+  nodeid: 2,
+  incarnation: "fedcba9876543210",
+  cluster: "lab",
+  configVersion: 7,
+  configHash: new Uint8Array([9, 8, 7]),
+  quorate: true,
+  wallMs: 1_700_000_000_123,
+  nodes: [
+    { nodeid: 1, heardAgoMs: 250, multicastAgoMs: null, tcpUp: true, isMember: true, refused: "" },
+    { nodeid: 65535, heardAgoMs: null, multicastAgoMs: 7, tcpUp: false, isMember: false, refused: "wrong key" },
+  ],
+};

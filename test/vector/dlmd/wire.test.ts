@@ -11,8 +11,9 @@ import { decodeFencingMessage, encodeFencingMessage } from "../../../dlmd/wire/f
 import { decodeLockspaceMessage, encodeLockspaceMessage } from "../../../dlmd/wire/lockspace-group.ts";
 import { decodeMountGroupMessage, encodeMountGroupMessage } from "../../../dlmd/wire/mount-group.ts";
 import { decodeGroupMessage, encodeGroupMessage } from "../../../dlmd/engine/corosync/message.ts";
+import { decodeSeen, encodeSeen } from "../../../dlmd/wire/look.ts";
 import { decodeFrame, encodeFrames, type PeerMessage } from "../../../dlmd/wire/peer.ts";
-import { datagrams, fencingMessages, groupMessages, lockspaceMessages, mountGroupMessages, peerMessages, view } from "./samples.ts";
+import { datagrams, fencingMessages, groupMessages, lockspaceMessages, mountGroupMessages, peerMessages, seen, view } from "./samples.ts";
 
 const path = fileURLToPath(new URL("messages.json", import.meta.url));
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex");
@@ -55,6 +56,7 @@ const rows: [string, Uint8Array, (bytes: Uint8Array) => unknown, unknown][] = [
     decodeGroupMessage,
     m,
   ]),
+  ["look seen", encodeSeen(seen), decodeSeen, seen],
 ];
 
 if (process.env["COVERLAY_WRITE_VECTORS"] === "1") {
