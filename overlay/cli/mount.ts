@@ -1,15 +1,17 @@
 /** `coverlay mount`: what /sbin/mount.clustered runs, with the arguments of mount(8)'s helpers. */
-import path from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import type { CommandModule } from "yargs";
 import { OperatingError } from "../../dlmd/base/error.ts";
+import { canonicalPath, canonicalPlace } from "../volume/canonical-path.ts";
 import { checkMount } from "../volume/mount-checks.ts";
 import { knownOptions, parseMountOptions } from "../volume/mount-options.ts";
-import { mountWaiting } from "../volume/mount-wait.ts";
+import { mountInBackground, startedBySystemd } from "../volume/mount-background.ts";
+import { claimWaiting } from "../volume/mount-waiter.ts";
+import { MIN_TRY_MS, mountInterruptibly } from "../volume/mount-interrupt.ts";
+import { passes } from "../volume/mount-wait.ts";
 import { remount } from "../volume/remount.ts";
-import { startOverlay } from "../volume/start-overlay.ts";
+import { coverlayProgram, overlayLogFile, startOverlay } from "../volume/start-overlay.ts";
 import { askDlmd, defaultRunDir } from "../query/dlmd-query.ts";
-import { print, runCommand, usageError } from "./output.ts";
+import { print, printProgress, runCommand, usageError } from "./output.ts";
 
 export interface MountRequest {
   readonly device: string;
@@ -19,6 +21,8 @@ export interface MountRequest {
   readonly sloppy: boolean;
   /** -f: everything but the mount itself. */
   readonly fake: boolean;
+  /** It is the process of bg that waits. */
+  readonly waiter?: boolean;
   readonly tell: (line: string) => void;
 }
 
@@ -29,30 +33,68 @@ export function requireRoot(may: string): void {
 }
 
 /**
- * Checks, starts the overlay, and returns when the mount answers. With -o wait it waits for what other nodes must do first. Throws OperatingError with
- * exit status 1 or 32.
+ * Checks, starts the overlay, and returns when the mount answers. With -o wait, timeout= or retry= it waits for what other nodes must do first; with bg
+ * a process in the background does. Throws OperatingError with exit status 1, 8 or 32.
  */
 export async function mountClustered(request: MountRequest): Promise<void> {
   const options = parseMountOptions(request.options, request.sloppy);
   requireRoot("mount");
-  const mountPoint = path.resolve(request.directory);
+  const mountPoint = canonicalPlace(request.directory);
   if (options.remount) {
     if (!request.fake) remount(mountPoint, request.options, request.sloppy);
     return request.tell(`${mountPoint}: remounted`);
   }
-  const runDir = options.runDir ?? defaultRunDir();
-  const mount = (): Promise<void> => mountOnce(request, mountPoint, runDir, options.localFlocks);
-  if (!options.wait) return mount();
-  const tell = (why: string): void => void process.stderr.write(`coverlay: waiting: ${why}\n`);
-  return mountWaiting(mount, { tell, sleep });
+  const runDir = canonicalPath(options.runDir ?? defaultRunDir());
+  const { waitMs, localFlocks } = options;
+  const place = { mountPoint, runDir, localFlocks };
+  const mount = (signal: AbortSignal): Promise<void> => mountOnce(request, { ...place, signal });
+  if (waitMs === null) return mount(new AbortController().signal);
+  if (request.waiter) return waitInBackground(request, place, waitMs);
+  const isServices = options.background && startedBySystemd(process.env, process.ppid);
+  if (isServices) printProgress("coverlay: bg: systemd waits for its mounts itself: this one goes on in the foreground");
+  if (!options.background || isServices) return mountInterruptibly(mount, waitMs);
+  try {
+    await mountInterruptibly(mount, MIN_TRY_MS, "one");
+  } catch (error) {
+    if (request.fake || !(passes(error) || isOutOfTime(error))) throw error;
+    const { pid, logFile } = await mountInBackground({ device: request.device, mountPoint, options: request.options, runDir }, waitMs);
+    printProgress(`coverlay: ${error.message}\n  ${error.hint}`);
+    print(`${mountPoint}: process ${pid} goes on in the background; it says in ${logFile} for what it waits`);
+  }
 }
 
-async function mountOnce(request: MountRequest, mountPoint: string, runDir: string, localFlocks: boolean): Promise<void> {
+async function waitInBackground(request: MountRequest, place: Omit<MountPlace, "signal" | "started">, waitMs: number): Promise<void> {
+  const { mountPoint, runDir } = place;
+  const { device, options } = request;
+  const claim = claimWaiting({ source: device, mountPoint, runDir, logFile: overlayLogFile({ device, mountPoint, options, runDir }) });
+  const mount = async (signal: AbortSignal): Promise<void> => {
+    await claim.endLeftOverlay();
+    await mountOnce(request, { ...place, signal, started: (pid) => claim.overlayStarted(pid) });
+  };
+  await mountInterruptibly(mount, waitMs).finally(() => claim.end());
+}
+
+/** Of the first try of bg. */
+function isOutOfTime(error: unknown): error is OperatingError {
+  return error instanceof OperatingError && error.code === "mount-timeout";
+}
+
+interface MountPlace {
+  readonly mountPoint: string;
+  readonly runDir: string;
+  readonly localFlocks: boolean;
+  readonly signal: AbortSignal;
+  /** Hears the pid of the overlay. */
+  readonly started?: (pid: number) => void;
+}
+
+async function mountOnce(request: MountRequest, { mountPoint, runDir, localFlocks, signal, started }: MountPlace): Promise<void> {
   const plan = await checkMount(request.device, mountPoint, runDir, (dir) => askDlmd(dir, null));
   request.tell(`${request.device}: volume ${plan.volume.name} of cluster ${plan.info.clusterName}, uuid ${plan.volume.uuid}`);
   if (plan.source === null) throw notReached(plan.volume.name);
   if (request.fake) return;
-  const pid = await startOverlay({ device: request.device, mountPoint, options: request.options, runDir });
+  const overlay = { device: request.device, mountPoint, options: request.options, runDir };
+  const pid = await startOverlay(overlay, coverlayProgram(), signal, started);
   if (localFlocks) print(localFlocksWords(mountPoint));
   request.tell(`${mountPoint}: mounted, served by process ${pid}`);
 }
@@ -76,16 +118,21 @@ interface MountArguments {
   readonly options: readonly string[];
   readonly sloppy: boolean;
   readonly fake: boolean;
+  readonly waiter: boolean;
   readonly verbose: boolean;
 }
 
 const details = `Options of -o: ${knownOptions.join(", ")}, x-*.
   localflocks   file locks (fcntl, flock) stay in this node: other nodes neither see nor obey them
-  wait          waits, and says for what, where other nodes must be started first; else the mount is refused
+  wait          waits, and says for what, where dlmd or other nodes must be started first; else the mount is refused
+  timeout=N     waits for N seconds at most, until the mount is there; then it is refused
+  retry=N       the same in minutes, as for NFS; of wait, timeout and retry the last one counts
+  bg            tries once; then a process in the background waits [for 10000 minutes], and this command has succeeded
+  fg            takes bg back
   runDir=PATH   where the dlmd of this node has its socket [/run/coverlay]
 Other ways to the same: mount -t clustered DEVICE DIRECTORY (after \`coverlay install-mount-helper\`); in fstab:
   /dev/sdb1  /shared  clustered  rw,_netdev,wait,nofail,x-systemd.mount-timeout=0  0  0
-Exit status: 0 mounted; 1 wrong command line, or not root; 32 refused.`;
+Exit status: 0 mounted, or in the background; 1 wrong command line, or not root; 8 interrupted; 32 refused, or out of time.`;
 
 export const mountCommand: CommandModule<object, MountArguments> = {
   command: "mount <device> [directory]",
@@ -104,18 +151,19 @@ export const mountCommand: CommandModule<object, MountArguments> = {
       })
       .option("sloppy", { alias: "s", type: "boolean", default: false, describe: "ignore unknown mount options" })
       .option("fake", { alias: "f", type: "boolean", default: false, describe: "do everything but the mount itself" })
+      .option("waiter", { type: "boolean", default: false, hidden: true, describe: "for mount-waiter.ts: the process of bg that waits" })
       .option("no-mtab", { alias: "n", type: "boolean", default: false, describe: "for mount(8): nothing to us" })
       .option("type", { alias: "t", type: "string", describe: "for mount(8): nothing to us" })
       .option("verbose", { alias: "v", type: "boolean", default: false, describe: "say what is done" })
       .example("$0 mount /dev/sdb1 /shared", "on every node")
       .example("$0 mount /shared -o remount,ro", "read-only from now on, on this node")
       .epilogue(details),
-  handler: ({ device, directory, options, sloppy, fake, verbose }) =>
+  handler: ({ device, directory, options, sloppy, fake, waiter, verbose }) =>
     runCommand(false, async () => {
       const text = options.join(",");
       const isRemount = text.split(",").includes("remount");
       if (directory === undefined && !isRemount) throw usageError("a mount point is needed", "coverlay mount DEVICE DIRECTORY");
       const tell = verbose ? print : (): void => {};
-      await mountClustered({ device, directory: directory ?? device, options: text, sloppy, fake, tell });
+      await mountClustered({ device, directory: directory ?? device, options: text, sloppy, fake, waiter, tell });
     }),
 };

@@ -43,6 +43,7 @@ export const installMountHelperCommand: CommandModule<object, InstallArguments> 
       }
       const wrapped: LocalType[] = [...(ext4 ? ["ext4" as const] : []), ...(xfs ? ["xfs" as const] : [])];
       const scripts = helperScripts({ node: process.execPath, program: coverlayProgram() }, wrapped);
-      print(`installed ${installHelpers(directory, scripts).join(", ")}`);
+      const installed = installHelpers(directory, scripts);
+      print(installed.length === 0 ? `the package coverlay has them in ${directory} already` : `installed ${installed.join(", ")}`);
     }),
 };

@@ -7,8 +7,13 @@ import { chmodSync, existsSync, readFileSync, renameSync, rmSync, writeFileSync 
 import path from "node:path";
 import { OperatingError } from "../../dlmd/base/error.ts";
 
-/** By this line a script is known to be ours. */
-const MARK = "# Installed by coverlay install-mount-helper; remove it with --uninstall.";
+/** By this line a script is known to be ours. Those of the Debian package are dpkg's: they are neither replaced nor removed here. */
+const MARKS = {
+  command: "# Installed by coverlay install-mount-helper; remove it with --uninstall.",
+  package: "# Of the package coverlay.",
+} as const;
+
+export type InstalledBy = keyof typeof MARKS;
 
 export interface HelperPrograms {
   /** The node that runs, and the compiled coverlay: absolute, because mount(8) has a short PATH. */
@@ -22,14 +27,14 @@ function quote(word: string): string {
   return `'${word.replaceAll("'", `'\\''`)}'`;
 }
 
-function forward({ node, program }: HelperPrograms, command: string): string {
-  return `#!/bin/sh\n${MARK}\nexec ${quote(node)} ${quote(program)} ${command} "$@"\n`;
+function forward({ node, program }: HelperPrograms, command: string, by: InstalledBy): string {
+  return `#!/bin/sh\n${MARKS[by]}\nexec ${quote(node)} ${quote(program)} ${command} "$@"\n`;
 }
 
 /** Everything without the option goes on to the kernel as before: -i keeps mount(8) from asking for this script again. */
 function wrapper({ node, program }: HelperPrograms, type: LocalType): string {
   return `#!/bin/sh
-${MARK}
+${MARKS.command}
 # mount -o clustered: to coverlay. Everything else: as if this script were not here.
 previous=
 for word in "$@"; do
@@ -45,32 +50,37 @@ exec mount -i -t ${type} "$@"
 }
 
 /** File name -> text. `wrapped`: local file systems for which \`-o clustered\` shall work. */
-export function helperScripts(programs: HelperPrograms, wrapped: readonly LocalType[]): ReadonlyMap<string, string> {
+export function helperScripts(
+  programs: HelperPrograms,
+  wrapped: readonly LocalType[],
+  by: InstalledBy = "command",
+): ReadonlyMap<string, string> {
   return new Map([
-    ["mount.clustered", forward(programs, "mount")],
-    ["mount.fuse.clustered", forward(programs, "mount")],
-    ["umount.fuse.clustered", forward(programs, "umount")],
+    ["mount.clustered", forward(programs, "mount", by)],
+    ["mount.fuse.clustered", forward(programs, "mount", by)],
+    ["umount.fuse.clustered", forward(programs, "umount", by)],
     ...wrapped.map((type): [string, string] => [`mount.${type}`, wrapper(programs, type)]),
   ]);
 }
 
-function isOurs(file: string): boolean {
-  return readFileSync(file, "utf8").includes(MARK);
+function isFrom(file: string, by: InstalledBy): boolean {
+  return existsSync(file) && readFileSync(file, "utf8").includes(MARKS[by]);
 }
 
-/** Writes the scripts; all or none. Throws OperatingError "helper-exists" for a file that is somebody else's, "helper-write". */
+/** Writes the scripts, all or none, but for those of the package; gives the files that were written. Throws OperatingError "helper-exists" for a file that is somebody else's, "helper-write". */
 export function installHelpers(directory: string, scripts: ReadonlyMap<string, string>): string[] {
-  const files = [...scripts.keys()].map((name) => path.join(directory, name));
-  for (const file of files) {
-    if (existsSync(file) && !isOurs(file)) {
+  const places = [...scripts].map(([name, text]) => ({ file: path.join(directory, name), text }));
+  const wanted = places.filter(({ file }) => !isFrom(file, "package"));
+  for (const { file } of wanted) {
+    if (existsSync(file) && !isFrom(file, "command")) {
       throw new OperatingError(`${file} is there already, and not from coverlay`, {
         code: "helper-exists",
         hint: "Another program uses it: move it away first, if nobody needs it.",
       });
     }
   }
-  for (const [name, text] of scripts) writeScript(path.join(directory, name), text);
-  return files;
+  for (const { file, text } of wanted) writeScript(file, text);
+  return wanted.map(({ file }) => file);
 }
 
 function writeScript(file: string, text: string): void {
@@ -91,7 +101,7 @@ function writeScript(file: string, text: string): void {
 /** Removes what is ours; gives the files that were removed. */
 export function uninstallHelpers(directory: string): string[] {
   const names = ["mount.clustered", "mount.fuse.clustered", "umount.fuse.clustered", "mount.ext4", "mount.xfs"];
-  const files = names.map((name) => path.join(directory, name)).filter((file) => existsSync(file) && isOurs(file));
+  const files = names.map((name) => path.join(directory, name)).filter((file) => isFrom(file, "command"));
   for (const file of files) rmSync(file);
   return files;
 }

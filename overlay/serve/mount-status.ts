@@ -11,6 +11,7 @@ import { type VolumeOwner, volumeLockspace } from "../volume/owner.ts";
 import type { HandOvers } from "./hand-over.ts";
 import type { MountProcessOptions } from "./mount-process-options.ts";
 import type { OwnCalls } from "./own-calls.ts";
+import type { OwnerChanges } from "./owner-changes.ts";
 import type { OwnerService } from "./owner-service.ts";
 import type { StatusAnswers } from "./status-server.ts";
 
@@ -35,6 +36,7 @@ export interface MountStatusOptions {
   readonly service: OwnerService;
   readonly ownCalls: OwnCalls;
   readonly gate: BlockGate;
+  readonly ownerChanges: OwnerChanges;
 }
 
 export class MountStatus implements StatusAnswers {
@@ -99,7 +101,7 @@ export class MountStatus implements StatusAnswers {
 
   /** For {"query":"requests"}: what callers wait for. */
   requests(): Record<string, unknown> {
-    return { ...this.#dlm(), ...(this.#parts.session?.underWay.list() ?? { requests: [], count: 0 }) };
+    return { ...this.#dlm(), ...(this.#parts.session?.underWay.list() ?? { requests: [], count: 0, longest: null }) };
   }
 
   /** For {"query":"file-locks"}: file locks of this node's programs, and whether other nodes use the file. */
@@ -143,7 +145,7 @@ export class MountStatus implements StatusAnswers {
   /** For {"query":"status"}: plain data. */
   status(): Record<string, unknown> {
     const { session, client, owner, group, lease, coherence } = this.#parts;
-    const { mount, service, gate } = this.#options;
+    const { mount, service, gate, ownerChanges } = this.#options;
     return {
       ...this.summary(),
       uuid: mount.bit.uuid,
@@ -151,6 +153,10 @@ export class MountStatus implements StatusAnswers {
       disk: service.withdrawals.trouble ?? service.disk.silence,
       ownerWait: this.#ownerWaitWords,
       owner: owner?.owner ?? null,
+      ownerChanges: ownerChanges.describe(performance.now()),
+      readOnly: mount.readOnly,
+      isWell: this.isWell,
+      diskFault: service.withdrawals.fault ?? (service.disk.silence === null ? null : "silent"),
       orphans: service.openFiles.describe(group?.waitsToReopen ?? []),
       group: group?.describe() ?? null,
       held: gate.held,

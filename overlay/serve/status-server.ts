@@ -16,7 +16,8 @@ const MAX_QUESTION_BYTES = 4096;
 export interface StatusServer {
   /** Writes overlay-N.json anew. */
   update(): void;
-  close(): void;
+  /** `isMountLeft`: nobody serves it from now on, and every call there fails. Its file stays and says so. */
+  close(isMountLeft: boolean): void;
 }
 
 export interface StatusAnswers {
@@ -50,10 +51,10 @@ export async function serveStatus(runDir: string, connection: number, answers: S
   update();
   return {
     update,
-    close: () => {
+    close: (isMountLeft) => {
       server.close();
       rmSync(socketPath, { force: true });
-      rmSync(file, { force: true });
+      if (!isMountLeft) rmSync(file, { force: true });
     },
   };
 }

@@ -2,6 +2,7 @@
  * The -o options of a clustered mount (mount(8), "FILESYSTEM-INDEPENDENT MOUNT OPTIONS", and our own). What mount(8) and
  * systemd keep for themselves is ignored; what nobody knows is refused, so that a mistyped option is not taken for a setting.
  */
+import path from "node:path";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { nearestWord } from "../../dlmd/base/nearest.ts";
 
@@ -29,8 +30,10 @@ export interface MountOptions {
   readonly runDir: string | null;
   /** File locks (fcntl(2), flock(2)) stay in this node's kernel: other nodes see nothing of them. */
   readonly localFlocks: boolean;
-  /** A mount that others must make possible is waited for (mount-wait.ts). */
-  readonly wait: boolean;
+  /** A mount that others must make possible is waited for so long (mount-wait.ts); infinity: without end; null: it is refused at once. */
+  readonly waitMs: number | null;
+  /** It is tried once, and waited for by a process in the background. */
+  readonly background: boolean;
 }
 
 /** What an option does to the flags: sets or clears bits. */
@@ -75,8 +78,14 @@ const ignoredWithValue: readonly string[] = ["comment", "uhelper", "helper"];
 /** What a FUSE mount shows among its options, and mount(8) therefore gives for a remount: none of it can be changed. */
 const shown: readonly string[] = ["default_permissions", "allow_other"];
 const shownWithValue: readonly string[] = ["user_id", "group_id", "max_read", "blksize"];
-const ownWithValue: readonly string[] = ["runDir"];
-const own: readonly string[] = ["localflocks", "wait"];
+const ownWithValue: readonly string[] = ["runDir", "retry", "timeout"];
+const own: readonly string[] = ["localflocks", "wait", "bg", "fg"];
+
+/** Of `bg` alone, that of nfs(5): a week. */
+const BACKGROUND_WAIT_MS = 10_000 * 60_000;
+/** Node.js has no longer timer than some 24 days. */
+const MAX_WAIT_MS = 20 * 24 * 3_600_000;
+const UNIT_MS: Readonly<Record<string, number>> = { timeout: 1000, retry: 60_000 };
 
 /** What may stand after -o, for messages and --help. */
 export const knownOptions: readonly string[] = [
@@ -96,7 +105,8 @@ export function parseMountOptions(text: string, sloppy = false, present = 0): Mo
   let flags = present;
   let runDir: string | null = null;
   let localFlocks = false;
-  let wait = false;
+  let waitMs: number | null = null;
+  let background = false;
   const options = splitOptions(text);
   const remount = options.includes("remount");
   for (const option of options) {
@@ -105,11 +115,14 @@ export function parseMountOptions(text: string, sloppy = false, present = 0): Mo
     if (effect !== undefined) flags = (flags & ~(effect.clear ?? 0)) | (effect.set ?? 0);
     else if (option === "remount" || (remount && isShown(name, value))) continue;
     else if (name === "localflocks" && value === null) localFlocks = true;
-    else if (name === "wait" && value === null) wait = true;
+    else if (name === "wait" && value === null) waitMs = Number.POSITIVE_INFINITY;
+    else if ((name === "bg" || name === "fg") && value === null) background = name === "bg";
+    else if (Object.hasOwn(UNIT_MS, name) && value !== null) waitMs = durationMs(name, value);
     else if (name === "runDir" && value !== null) runDir = absolute(value);
     else if (!isIgnored(name, value) && !sloppy) throw unknownOption(option, name, value);
   }
-  return { readOnly: (flags & RDONLY) !== 0, remount, flags, runDir, localFlocks, wait };
+  if (background) waitMs ??= BACKGROUND_WAIT_MS;
+  return { readOnly: (flags & RDONLY) !== 0, remount, flags, runDir, localFlocks, waitMs, background };
 }
 
 /** Commas inside double quotes belong to the value, as mount(8) reads them. */
@@ -133,8 +146,22 @@ function isIgnored(name: string, value: string | null): boolean {
   return value === null ? ignored.includes(name) : ignoredWithValue.includes(name);
 }
 
+/** `timeout=SECONDS`, `retry=MINUTES`. */
+function durationMs(name: string, value: string): number {
+  const unitMs = UNIT_MS[name] ?? 1;
+  const waitMs = Number(value) * unitMs;
+  if (/^\d+$/.test(value) && waitMs <= MAX_WAIT_MS) return waitMs;
+  throw new OperatingError(
+    `option ${name}=${value}: a whole number of ${name === "retry" ? "minutes" : "seconds"} is expected, up to ${MAX_WAIT_MS / unitMs}`,
+    {
+      code: "bad-option",
+      hint: "With the option wait a mount waits without end.",
+    },
+  );
+}
+
 function absolute(value: string): string {
-  if (value.startsWith("/")) return value;
+  if (value.startsWith("/")) return path.resolve(value);
   throw new OperatingError(`option runDir=${value}: an absolute path is expected`, {
     code: "bad-option",
     hint: "Without it, /run/coverlay is used.",

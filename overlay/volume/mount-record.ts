@@ -2,17 +2,24 @@
  * Which overlay process serves a mount: one small file for each FUSE mount of this machine, named by the mount's st_dev, so that
  * `umount` can wait for the process whose mount point it took away, whatever run directory that uses.
  */
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { OperatingError } from "../../dlmd/base/error.ts";
 import { startTimeOf } from "../../dlmd/base/process.ts";
+import { canonicalPath } from "./canonical-path.ts";
+import { unreadable } from "./unreadable.ts";
 
 export const RECORD_DIR = "/run/coverlay-mounts";
+const EXTENSION = ".json";
 
-export interface MountRecord {
+/** With the start time, field 22 of /proc/PID/stat, a pid names one process for ever. */
+export interface ProcessName {
   readonly pid: number;
-  /** Field 22 of /proc/PID/stat: with the pid, it names one process for ever. */
   readonly startTime: string;
+}
+
+export interface MountRecord extends ProcessName {
   readonly source: string;
   readonly mountPoint: string;
   readonly runDir: string;
@@ -20,8 +27,8 @@ export interface MountRecord {
   readonly localFlocks?: boolean;
 }
 
-function fileOf(device: string): string {
-  return path.join(RECORD_DIR, `${device}.json`);
+function fileOf(device: string, dir: string = RECORD_DIR): string {
+  return path.join(dir, device + EXTENSION);
 }
 
 /** `device`: "major:minor" of the FUSE mount, from mountinfo. Called by the overlay before it says that it is ready. */
@@ -38,24 +45,85 @@ export function removeMountRecord(device: string): void {
   if (readMountRecord(device)?.pid === process.pid) rmSync(fileOf(device), { force: true });
 }
 
-export function readMountRecord(device: string): MountRecord | null {
+/** One that is not there, or is damaged, tells nothing. Throws OperatingError "permission". */
+export function readMountRecord(device: string, dir: string = RECORD_DIR): MountRecord | null {
+  return readRecordIfThere(fileOf(device, dir));
+}
+
+/** null: it is not there, or damaged. Throws OperatingError "permission". */
+export function readRecordIfThere(file: string): MountRecord | null {
   try {
-    return JSON.parse(readFileSync(fileOf(device), "utf8")) as MountRecord;
+    return readRecord(file);
   } catch (error) {
-    // A record that is not there, or was cut off by a crash, tells nothing.
-    if ((error as NodeJS.ErrnoException).code === "ENOENT" || error instanceof SyntaxError) return null;
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
+    throw unreadable(file, error);
+  }
+}
+
+/** null: it is damaged. */
+function readRecord(file: string): MountRecord | null {
+  const text = readFileSync(file, "utf8");
+  try {
+    const record = JSON.parse(text) as Partial<MountRecord> | null;
+    const { pid, startTime, source, mountPoint, runDir } = record ?? {};
+    const isWhole = Number.isSafeInteger(pid) && [startTime, source, mountPoint, runDir].every((value) => typeof value === "string");
+    return isWhole ? (record as MountRecord) : null;
+  } catch (error) {
+    if (error instanceof SyntaxError) return null;
     throw error;
   }
 }
 
-export function isServing(record: Pick<MountRecord, "pid" | "startTime">): boolean {
+export interface RecordFile<T> {
+  readonly file: string;
+  /** The name of the file without its extension. */
+  readonly name: string;
+  /** null: it cannot be read, or is damaged. */
+  readonly record: T | null;
+}
+
+/** Throws OperatingError "permission". */
+export function recordFiles<T extends MountRecord>(extension: string, dir: string): RecordFile<T>[] {
+  return namesIn(dir)
+    .filter((name) => name.endsWith(extension))
+    .flatMap((name) => {
+      const found = { file: path.join(dir, name), name: name.slice(0, -extension.length) };
+      try {
+        return [{ ...found, record: readRecord(found.file) as T | null }];
+      } catch (caught) {
+        const error = unreadable(found.file, caught);
+        if (error instanceof OperatingError) throw error;
+        return (caught as NodeJS.ErrnoException).code === "ENOENT" ? [] : [{ ...found, record: null }];
+      }
+    });
+}
+
+function namesIn(dir: string): string[] {
+  try {
+    return readdirSync(dir);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+    throw unreadable(dir, error);
+  }
+}
+
+/** All of this machine; `name` is the device of the mount, also where it is mounted no more. */
+export function mountRecordFiles(dir: string = RECORD_DIR): RecordFile<MountRecord>[] {
+  return recordFiles(EXTENSION, dir);
+}
+
+export function isOfRunDir(record: Pick<MountRecord, "runDir">, runDir: string): boolean {
+  return canonicalPath(record.runDir) === canonicalPath(runDir);
+}
+
+export function isServing(record: ProcessName): boolean {
   return startTimeOf(record.pid) === record.startTime;
 }
 
 const EXIT_POLL_MS = 10;
 
 /** True once the process has ended; false after `limitMs`. It is not our child, so /proc is all there is to ask. */
-export async function waitForExit(record: MountRecord, limitMs: number): Promise<boolean> {
+export async function waitForExit(record: ProcessName, limitMs: number): Promise<boolean> {
   const deadline = performance.now() + limitMs;
   while (isServing(record)) {
     if (performance.now() > deadline) return false;

@@ -1,6 +1,7 @@
 /**
- * Mounting with -o wait, as at the start of a machine: what other nodes must do first is waited for, and said. So a cluster that lost its power
- * comes up in whatever order its nodes are started. The model is `retry=` of nfs(5), without its end. overlay/volume/README.md, "After a power failure of all".
+ * Mounting with -o wait, timeout= or retry=, as at the start of a machine: what other nodes must do first is waited for, and said. So a cluster
+ * that lost its power comes up in whatever order its nodes are started. The model is `retry=` of nfs(5). overlay/volume/README.md, "After a power
+ * failure of all".
  */
 import { OperatingError } from "../../dlmd/base/error.ts";
 
@@ -25,6 +26,10 @@ const passing: ReadonlySet<string> = new Set([
   "group-ended",
 ]);
 
+/** Why it waits is said again so often: to a person before a terminal, and to a log. */
+export const REPEAT_TERMINAL_MS = 5_000;
+export const REPEAT_LOG_MS = 60_000;
+
 export interface MountWaitPort {
   /**
    * For people; once for each reason that is not the one before. That is its code and its hint, which names nodes: a message
@@ -33,20 +38,53 @@ export interface MountWaitPort {
   readonly tell: (why: string) => void;
   /** Milliseconds. */
   readonly sleep: (ms: number) => Promise<unknown>;
+  readonly nowMs: () => number;
+  /** A reason that lasts is said again after so long. */
+  readonly repeatMs: number;
 }
 
-/** Tries until it succeeds, or fails for a reason that does not pass by itself: rejects with that then. */
-export async function mountWaiting<T>(mount: () => Promise<T>, { tell, sleep }: MountWaitPort): Promise<T> {
-  let told = "";
+export function passes(error: unknown): error is OperatingError {
+  return error instanceof OperatingError && passing.has(error.code);
+}
+
+/**
+ * Tries until it succeeds, or fails for a reason that does not pass by itself: rejects with that then. After `limitMs` it rejects with
+ * "mount-timeout". `mount` is given the time that is left.
+ */
+export async function mountWaiting<T>(mount: (leftMs: number) => Promise<T>, port: MountWaitPort, limitMs: number): Promise<T> {
+  const { tell, sleep, nowMs, repeatMs } = port;
+  const startMs = nowMs();
+  let [told, toldMs] = ["", startMs];
   for (;;) {
+    let why: OperatingError;
     try {
-      return await mount();
+      return await mount(startMs + limitMs - nowMs());
     } catch (error) {
-      if (!(error instanceof OperatingError) || !passing.has(error.code)) throw error;
-      const reason = `${error.code}: ${error.hint}`;
-      if (reason !== told) tell(`${error.message}\n  ${error.hint}`);
-      told = reason;
+      if (!passes(error)) throw error;
+      why = error;
     }
-    await sleep(MOUNT_AGAIN_MS);
+    const now = nowMs();
+    const reason = `${why.code}: ${why.hint}`;
+    if (reason !== told) tell(`${why.message}\n  ${why.hint}`);
+    else if (now - toldMs >= repeatMs) tell(`${why.message} (${waitedWords(now - startMs, limitMs)})`);
+    if (reason !== told || now - toldMs >= repeatMs) [told, toldMs] = [reason, now];
+    const leftMs = startMs + limitMs - now;
+    if (leftMs <= 0) throw mountTimeout(limitMs, why);
+    await sleep(Math.min(MOUNT_AGAIN_MS, leftMs));
   }
+}
+
+function waitedWords(waitedMs: number, limitMs: number): string {
+  const limit = Number.isFinite(limitMs) ? ` of ${Math.round(limitMs / 1000)} s` : "";
+  return `for ${Math.round(waitedMs / 1000)} s${limit}`;
+}
+
+/** `why`: for what it waited in the end. */
+export function mountTimeout(limitMs: number, why: OperatingError): OperatingError {
+  return new OperatingError(`not mounted within ${limitMs / 1000} s: ${why.message}`, {
+    code: "mount-timeout",
+    hint: why.hint,
+    cause: why,
+    exitStatus: 32,
+  });
 }

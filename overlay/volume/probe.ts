@@ -77,10 +77,15 @@ function deviceShort(device: string, has: number, wanted: string): OperatingErro
   });
 }
 
-/** File system and bit. Works on a device that is mounted here or elsewhere: nothing is mounted, nothing written. */
-export function probeDevice(device: string): Probe {
+export interface ProbeOptions {
+  /** False: throws "bit-needs-mount" where the bit could only be read by a mount (XFS, with many attributes on its root directory). */
+  readonly mayMount: boolean;
+}
+
+/** File system and bit. Works on a device that is mounted here or elsewhere: nothing is written. */
+export function probeDevice(device: string, { mayMount }: ProbeOptions = { mayMount: true }): Probe {
   const superblock = probeSuperblock(device);
-  const value = superblock.type === "ext4" ? readExt4Attribute(device) : readXfsAttribute(device, superblock);
+  const value = superblock.type === "ext4" ? readExt4Attribute(device) : readXfsAttribute(device, superblock, mayMount);
   return { device, superblock, bit: bitState(value, device) };
 }
 
@@ -130,7 +135,7 @@ function readExt4Attribute(device: string): Buffer | null {
   throw unreadable(device, `debugfs says: ${complaints || run.stdout.toString("latin1").trim() || `exit status ${run.status}`}`);
 }
 
-function readXfsAttribute(device: string, superblock: XfsSuperblock): Buffer | null {
+function readXfsAttribute(device: string, superblock: XfsSuperblock, mayMount: boolean): Buffer | null {
   const offset = superblock.rootInodeOffset;
   const aligned = offset - (offset % 4096);
   const block = readDirect(device, aligned, offset - aligned + superblock.inodeBytes);
@@ -143,12 +148,21 @@ function readXfsAttribute(device: string, superblock: XfsSuperblock): Buffer | n
     case "damaged":
       throw unreadable(device, found.why);
     case "elsewhere":
+      if (!mayMount) throw bitNeedsMount(device);
       // The root directory has many attributes: the kernel reads them, from a mount that writes nothing.
       if (tryExclusive(device) !== "free") {
         throw unreadable(device, `its root directory has many attributes, and it is ${describeHolders(device)}`);
       }
       return readAttributeByMount(device, "xfs", ["ro", "norecovery", "nouuid"], BIT_XATTR);
   }
+}
+
+function bitNeedsMount(device: string): OperatingError {
+  return new OperatingError(`${device}: its root directory has many attributes, and only a mount could read the bit among them`, {
+    code: "bit-needs-mount",
+    hint: "`coverlay volume show` mounts it for a moment, read-only and without replaying its log.",
+    exitStatus: 32,
+  });
 }
 
 function unreadable(device: string, why: string): OperatingError {

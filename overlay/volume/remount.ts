@@ -1,9 +1,9 @@
 /** mount -o remount, and umount, of a clustered mount (mount(2), umount2(2)). */
-import { realpathSync } from "node:fs";
 import path from "node:path";
 import { errnoName } from "../../dlmd/base/errno.ts";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { MNT_DETACH, nativeAddon } from "../../native/index.ts";
+import { canonicalPath } from "./canonical-path.ts";
 import { MountFlag, flagsOfMount, parseMountOptions } from "./mount-options.ts";
 import { holderWords, namespaceHolders } from "./mount-holders.ts";
 import { type MountRecord, readMountRecord, waitForExit } from "./mount-record.ts";
@@ -19,7 +19,7 @@ export const HOLDERS_AFTER_MS = 1000;
 /** The mount at that path, found without touching it: its server may hang. Throws "not-mounted" or "not-clustered". */
 export function clusteredMountAt(directory: string): MountEntry {
   const absolute = path.resolve(directory);
-  const entry = mountAt(absolute) ?? mountAt(resolveParent(absolute));
+  const entry = mountAt(absolute) ?? mountAt(canonicalPath(absolute));
   if (entry === null) {
     throw new OperatingError(`nothing is mounted at ${absolute}`, {
       code: "not-mounted",
@@ -33,16 +33,6 @@ export function clusteredMountAt(directory: string): MountEntry {
     hint: "Use mount(8) and umount(8) for it.",
     exitStatus: 32,
   });
-}
-
-/** Symbolic links before the last name; the last one is the mount itself. */
-function resolveParent(absolute: string): string {
-  try {
-    return path.join(realpathSync(path.dirname(absolute)), path.basename(absolute));
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return absolute;
-    throw error;
-  }
 }
 
 /** Changes the flags of a mount: those that it has, and what `options` says. */
@@ -92,15 +82,29 @@ export async function unmount(directory: string, options: UnmountOptions): Promi
   const left = mountTable().filter((other) => other.device === entry.device);
   if (left.length > 0) return `it is still mounted at ${left.map((other) => other.mountPoint).join(", ")}`;
   if (record === null) return "which process served it is not known: it may still be releasing the volume";
-  const { releaseLimitMs = RELEASE_LIMIT_MS, holdersAfterMs = HOLDERS_AFTER_MS } = options;
-  if (await waitForExit(record, holdersAfterMs)) return null;
-  const holders = namespaceHolders(entry.device);
-  if (holders.length > 0) options.tell(`${entry.mountPoint} is unmounted here, but not everywhere: ${holderWords(holders)}`);
-  if (await waitForExit(record, releaseLimitMs - holdersAfterMs)) return null;
-  throw stillReleasing(entry, record);
+  await waitForRelease(entry, record, options);
+  return null;
 }
 
-function stillReleasing({ mountPoint, device }: MountEntry, { pid, source, runDir }: MountRecord): OperatingError {
+type ReleaseOptions = Omit<UnmountOptions, "lazy" | "force">;
+
+/** Of a mount that is in our mount table no more. Throws OperatingError "still-releasing". */
+export async function waitForRelease(
+  mount: Pick<MountEntry, "mountPoint" | "device">,
+  record: MountRecord,
+  { tell, releaseLimitMs = RELEASE_LIMIT_MS, holdersAfterMs = HOLDERS_AFTER_MS }: ReleaseOptions,
+): Promise<void> {
+  if (await waitForExit(record, holdersAfterMs)) return;
+  const holders = namespaceHolders(mount.device);
+  if (holders.length > 0) tell(`${mount.mountPoint} is unmounted here, but not everywhere: ${holderWords(holders)}`);
+  if (await waitForExit(record, releaseLimitMs - holdersAfterMs)) return;
+  throw stillReleasing(mount, record);
+}
+
+function stillReleasing(
+  { mountPoint, device }: Pick<MountEntry, "mountPoint" | "device">,
+  { pid, source, runDir }: MountRecord,
+): OperatingError {
   const holders = namespaceHolders(device);
   const message = `${mountPoint} is unmounted, but its overlay (process ${pid}) has not released ${source} yet`;
   const held = `${message}: it is mounted elsewhere, by ${holderWords(holders)}`;

@@ -37,6 +37,9 @@ const NODE_FLAGS: readonly string[] = ["--heap-growing-percent=6", "--max-semi-s
 /** malloc(3) otherwise gives each thread that meets another one there an arena of its own, up to eight for each processor, and none gives much back. */
 const ENVIRONMENT: NodeJS.ProcessEnv = { MALLOC_ARENA_MAX: "2" };
 
+/** mount(8): "user interrupt". */
+export const INTERRUPTED_STATUS = 8;
+
 /** How long an overlay that does not serve yet may take to undo what it has begun. */
 const INTERRUPT_LIMIT_MS = 10_000;
 
@@ -47,9 +50,15 @@ export function overlayLogFile(args: OverlayArguments): string {
 /**
  * Resolves with the overlay's pid once the mount answers; the overlay goes on without us. Rejects with the overlay's own error, after it
  * has ended. An interrupt of this command ends the overlay too: after INTERRUPT_LIMIT_MS, or a second one, without asking. Then it rejects with
- * "interrupted", whatever the overlay said: nobody is to try again (mount-wait.ts).
+ * "interrupted", whatever the overlay said: nobody is to try again (mount-wait.ts). So does an abort of `signal`.
+ * `started` hears its pid at once.
  */
-export async function startOverlay(args: OverlayArguments, program: string = coverlayProgram()): Promise<number> {
+export async function startOverlay(
+  args: OverlayArguments,
+  program: string = coverlayProgram(),
+  signal?: AbortSignal,
+  started: (pid: number) => void = () => {},
+): Promise<number> {
   const logFile = overlayLogFile(args);
   mkdirSync(args.runDir, { recursive: true, mode: 0o700 });
   const log = openSync(logFile, "a", 0o640);
@@ -66,10 +75,11 @@ export async function startOverlay(args: OverlayArguments, program: string = cov
   } finally {
     closeSync(log);
   }
-  return waitForOverlay(child, logFile);
+  if (child.pid !== undefined) started(child.pid);
+  return waitForOverlay(child, logFile, signal);
 }
 
-async function waitForOverlay(child: ChildProcess, logFile: string): Promise<number> {
+async function waitForOverlay(child: ChildProcess, logFile: string, signal: AbortSignal | undefined): Promise<number> {
   const ended = new Promise<void>((resolve) => {
     child.once("exit", () => resolve());
     child.on("error", () => resolve());
@@ -81,7 +91,15 @@ async function waitForOverlay(child: ChildProcess, logFile: string): Promise<num
     child.kill(killing === undefined ? "SIGTERM" : "SIGKILL");
     killing ??= setTimeout(() => child.kill("SIGKILL"), INTERRUPT_LIMIT_MS);
   };
-  process.on("SIGINT", interrupt).on("SIGTERM", interrupt);
+  let signals = 0;
+  const signalled = (): void => {
+    signals += 1;
+    // Whoever gave `signal` hears the first one, too, and aborts.
+    if (signal === undefined || signals > 1) interrupt();
+  };
+  process.on("SIGINT", signalled).on("SIGTERM", signalled);
+  signal?.addEventListener("abort", interrupt);
+  if (signal?.aborted === true) interrupt();
   const pipe = child.stdio[3] as Readable;
   try {
     const pid = await readReady(pipe, logFile, (why) => process.stderr.write(`coverlay: waiting: ${why}\n`));
@@ -93,7 +111,8 @@ async function waitForOverlay(child: ChildProcess, logFile: string): Promise<num
   } finally {
     clearTimeout(killing);
     pipe.destroy();
-    process.off("SIGINT", interrupt).off("SIGTERM", interrupt);
+    process.off("SIGINT", signalled).off("SIGTERM", signalled);
+    signal?.removeEventListener("abort", interrupt);
   }
 }
 
@@ -104,6 +123,6 @@ function interrupted(cause: unknown): OperatingError {
     code: "interrupted",
     hint: "Nothing is left of it: mount again.",
     cause,
-    exitStatus: 32,
+    exitStatus: INTERRUPTED_STATUS,
   });
 }

@@ -6,7 +6,7 @@ import { OperatingError } from "../../dlmd/base/error.ts";
 const TOOL_TIMEOUT_MS = 60_000;
 const TOOL_OUTPUT_BYTES = 16 * 1024 * 1024;
 /** mount(8) and systemd give helpers a short PATH; the tools of file systems stand in sbin. */
-const TOOL_PATH = "/usr/sbin:/usr/bin:/sbin:/bin";
+export const TOOL_PATH = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 export interface ToolResult {
   readonly status: number;

@@ -9,6 +9,12 @@ import { coverlay, coverlayProgram, noConfigChange, startLab, type TestLab } fro
 import { attachLoop, run } from "./volume/disk.ts";
 
 interface Status {
+  readonly level: string;
+  readonly volumes: readonly {
+    readonly volume: string;
+    readonly owner: string;
+    readonly mounts: readonly { readonly mountpoint: string }[];
+  }[];
   readonly overlay: { readonly mountpoint: string } | null;
   readonly overlays: readonly { readonly mountpoint: string; readonly volume: string; readonly role: string; readonly pid: number }[];
 }
@@ -59,6 +65,11 @@ it("status lists both mounts, the lab goes on with its own, and one that is kill
   await lab.mustExec(1, [process.execPath, coverlayProgram, "mount", device, second, "-o", `runDir=${runDir}`]);
 
   const both = await status();
+  expect(both.level).toBe("well");
+  expect(both.volumes.map(({ volume, owner, mounts }) => [volume, owner, ...mounts.map(({ mountpoint }) => mountpoint)])).toEqual([
+    ["lab", "node1", mount],
+    ["second", "node1", second],
+  ]);
   expect(Object.fromEntries(both.overlays.map(({ mountpoint, volume }) => [mountpoint, volume]))).toEqual({
     [mount]: "lab",
     [second]: "second",
@@ -80,6 +91,8 @@ it("status lists both mounts, the lab goes on with its own, and one that is kill
   if (overlay === null) throw new Error("the overlay of the second volume is not there");
   process.kill(overlay.pid, "SIGKILL");
   await waitGone([overlay], 10_000);
+  const check = await coverlay(["status", "--check", "--run-dir", runDir]);
+  expect(check).toMatchObject({ status: 2, stdout: expect.stringMatching(/^down: mount-gone: the process \d+ of .* is gone/) });
   const gone = await must("status", "--run-dir", runDir);
   expect(gone).toContain(`mount    ${mount}: volume lab on `);
   expect(gone).toMatch(new RegExp(`its process ${overlay.pid} is gone, and every call there fails: umount ${second}, and mount it again`));

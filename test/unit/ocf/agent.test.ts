@@ -107,14 +107,14 @@ describe("ocf:coverlay:volume", () => {
     expect(existsSync(directory)).toBe(true);
   });
 
-  it("options go on, after wait", async ({ skip }) => {
+  it("options go on, after wait, and bg is taken back", async ({ skip }) => {
     skip(missing !== null, missing ?? "");
     const log = `${agent.program}.log`;
     const last = (): string | undefined => readFileSync(log, "utf8").trim().split("\n").at(-1);
     await ask("start", good);
-    expect(last()).toBe(`mount -o wait ${agent.folder} ${directory}`);
-    await ask("start", { ...good, options: "noatime,runDir=/run/other" });
-    expect(last()).toBe(`mount -o wait,noatime,runDir=/run/other ${agent.folder} ${directory}`);
+    expect(last()).toBe(`mount -o wait,fg ${agent.folder} ${directory}`);
+    await ask("start", { ...good, options: "noatime,bg,runDir=/run/other" });
+    expect(last()).toBe(`mount -o wait,noatime,bg,runDir=/run/other,fg ${agent.folder} ${directory}`);
   });
 
   it("every form of a mount point is one path, also directly below /", async ({ skip }) => {
@@ -125,7 +125,7 @@ describe("ocf:coverlay:volume", () => {
       for (const form of forms) {
         await ask("start", { ...good, directory: form });
         const last = readFileSync(`${agent.program}.log`, "utf8").trim().split("\n").at(-1);
-        expect([form, last]).toEqual([form, `mount -o wait ${agent.folder} ${plain}`]);
+        expect([form, last]).toEqual([form, `mount -o wait,fg ${agent.folder} ${plain}`]);
       }
     } finally {
       rmdirSync(plain);

@@ -15,7 +15,7 @@ function refusal(text: string): OperatingError {
 
 describe("mount options", () => {
   test("nothing, and what mount(8) and systemd keep to themselves", () => {
-    const plain = { readOnly: false, remount: false, flags: 0, runDir: null, localFlocks: false, wait: false };
+    const plain = { readOnly: false, remount: false, flags: 0, runDir: null, localFlocks: false, waitMs: null, background: false };
     expect(parseMountOptions("")).toEqual(plain);
     expect(parseMountOptions("rw,_netdev,nofail,noauto,auto,clustered,x-systemd.automount,X-mount.mkdir=0755,,comment=a b")).toEqual(plain);
   });
@@ -34,6 +34,7 @@ describe("mount options", () => {
   test("runDir", () => {
     expect(parseMountOptions("runDir=/run/lab/node1,ro")).toMatchObject({ runDir: "/run/lab/node1", readOnly: true });
     expect(parseMountOptions('runDir="/run/with,comma"').runDir).toBe("/run/with,comma");
+    expect(parseMountOptions("runDir=/run/coverlay/").runDir).toBe("/run/coverlay");
     expect(refusal("runDir=here").message).toContain("absolute path");
     expect(refusal("runDir").message).toBe('mount option "runDir" needs a value');
   });
@@ -44,9 +45,23 @@ describe("mount options", () => {
     expect(refusal("localflock").hint).toBe('Did you mean "localflocks"?');
   });
 
-  test("wait", () => {
-    expect(parseMountOptions("rw,wait").wait).toBe(true);
+  test("wait, timeout in seconds and retry in minutes: the last one counts", () => {
+    expect(parseMountOptions("rw,wait").waitMs).toBe(Number.POSITIVE_INFINITY);
+    expect(parseMountOptions("wait,timeout=90").waitMs).toBe(90_000);
+    expect(parseMountOptions("timeout=90,retry=2").waitMs).toBe(120_000);
+    expect(parseMountOptions("retry=0").waitMs).toBe(0);
+    expect(parseMountOptions("retry=2,wait").waitMs).toBe(Number.POSITIVE_INFINITY);
     expect(refusal("wait=5").message).toBe('mount option "wait=5" takes no value');
+    expect(refusal("timeout").message).toBe('mount option "timeout" needs a value');
+    for (const wrong of ["timeout=", "timeout=1.5", "timeout=-1", "retry=soon", "timeout=1728001", "retry=28801"])
+      expect(refusal(wrong).message).toContain(`option ${wrong}: a whole number of`);
+    expect(parseMountOptions("timeout=1728000").waitMs).toBe(20 * 24 * 3_600_000);
+  });
+
+  test("bg waits for 10000 minutes where nothing else is said, and fg takes it back", () => {
+    expect(parseMountOptions("bg")).toMatchObject({ background: true, waitMs: 600_000_000 });
+    expect(parseMountOptions("retry=1,bg")).toMatchObject({ background: true, waitMs: 60_000 });
+    expect(parseMountOptions("bg,fg")).toMatchObject({ background: false, waitMs: null });
   });
 
   test("a remount starts from the flags that the mount has", () => {

@@ -2,15 +2,21 @@
 import { describe, expect, it } from "vitest";
 import { OperatingError } from "../../../dlmd/base/error.ts";
 import type { Life } from "../../../overlay/volume/life.ts";
-import { MOUNT_AGAIN_MS, mountWaiting } from "../../../overlay/volume/mount-wait.ts";
+import { MOUNT_AGAIN_MS, REPEAT_LOG_MS, REPEAT_TERMINAL_MS, mountWaiting } from "../../../overlay/volume/mount-wait.ts";
 import { stillOwned } from "../../../overlay/volume/owner-claim.ts";
 
 const failure = (code: string, message = code, hint = `the hint of ${code}`): OperatingError => new OperatingError(message, { code, hint });
 
 const life = { device: "/dev/sdb1", pid: 7, hostName: "host1" } as Life;
 
-/** Mounts that fail with those, one after the other, and then succeed. */
-async function mounts(failures: readonly Error[]): Promise<{ told: string[]; slept: number[]; result: unknown }> {
+interface Waited {
+  readonly told: string[];
+  readonly slept: number[];
+  readonly result: unknown;
+}
+
+/** Mounts that fail with those, one after the other, and then succeed. A try takes no time. */
+async function mounts(failures: readonly Error[], limitMs = Number.POSITIVE_INFINITY, repeatMs = 60_000): Promise<Waited> {
   const told: string[] = [];
   const slept: number[] = [];
   const left = [...failures];
@@ -19,8 +25,13 @@ async function mounts(failures: readonly Error[]): Promise<{ told: string[]; sle
     if (next !== undefined) throw next;
     return "mounted";
   };
-  const port = { tell: (why: string) => void told.push(why), sleep: async (ms: number) => void slept.push(ms) };
-  const result = await mountWaiting(mount, port).catch((error: unknown) => error);
+  let now = 7;
+  const sleep = async (ms: number): Promise<void> => {
+    slept.push(ms);
+    now += ms;
+  };
+  const port = { tell: (why: string) => void told.push(why), sleep, nowMs: () => now, repeatMs };
+  const result = await mountWaiting(mount, port, limitMs).catch((error: unknown) => error);
   return { told, slept, result };
 }
 
@@ -72,6 +83,33 @@ describe("mount -o wait", () => {
       expect(await mounts([failure("no-quorum"), error])).toMatchObject({ result: error, slept: [MOUNT_AGAIN_MS] });
     },
   );
+
+  const quorum = failure("no-quorum", "1 of 3 votes");
+  const twenty = Array.from({ length: 20 }, () => quorum);
+
+  it("a reason that lasts is said again, with the time", async () => {
+    const { told } = await mounts(twenty, Number.POSITIVE_INFINITY, REPEAT_TERMINAL_MS);
+    expect(told).toEqual([
+      "1 of 3 votes\n  the hint of no-quorum",
+      "1 of 3 votes (for 5 s)",
+      "1 of 3 votes (for 10 s)",
+      "1 of 3 votes (for 15 s)",
+    ]);
+    const hour = Array.from({ length: 121 }, () => quorum);
+    expect((await mounts(hour, 600_000, REPEAT_LOG_MS)).told.slice(1)).toEqual([
+      "1 of 3 votes (for 60 s of 600 s)",
+      "1 of 3 votes (for 120 s of 600 s)",
+    ]);
+  });
+
+  it("out of time it says for what it waited, after a last try at the very end", async () => {
+    const { slept, result } = await mounts(twenty, 2500);
+    expect(slept).toEqual([1000, 1000, 500]);
+    expect(result).toMatchObject({ code: "mount-timeout", exitStatus: 32, hint: "the hint of no-quorum" });
+    expect((result as Error).message).toBe("not mounted within 2.5 s: 1 of 3 votes");
+    expect(await mounts([quorum, quorum, quorum], 2500)).toMatchObject({ result: "mounted" });
+    expect(await mounts(twenty, 0)).toMatchObject({ slept: [], result: { code: "mount-timeout" } });
+  });
 
   it("an error that nobody foresaw is passed on", async () => {
     const error = new Error("a bug");

@@ -3,6 +3,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "no
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { mountInterruptibly } from "../../../overlay/volume/mount-interrupt.ts";
 import { type OverlayArguments, overlayLogFile, startOverlay } from "../../../overlay/volume/start-overlay.ts";
 
 let dir = "";
@@ -18,11 +19,11 @@ afterEach(() => {
 });
 
 /** `body`: what stands in for the program; `say(text)` writes on the pipe. */
-function start(body: string): Promise<number> {
+function start(body: string, signal?: AbortSignal): Promise<number> {
   const program = path.join(dir, "program.mjs");
   const say = `import { writeSync, closeSync } from "node:fs";\nconst say = (text) => { writeSync(3, text); closeSync(3); };\n`;
   writeFileSync(program, say + body);
-  return startOverlay(overlay(), program);
+  return startOverlay(overlay(), program, signal);
 }
 
 function overlay(): OverlayArguments {
@@ -60,8 +61,18 @@ test("an interrupt of the command ends the overlay that is not ready", async () 
   const interrupted = start(
     `process.on("SIGTERM", () => process.exit(0)); setInterval(() => {}, 60_000); process.kill(${process.pid}, "SIGTERM");`,
   );
-  await expect(interrupted).rejects.toMatchObject({ code: "interrupted", exitStatus: 32 });
+  await expect(interrupted).rejects.toMatchObject({ code: "interrupted", exitStatus: 8 });
   expect(process.listenerCount("SIGTERM")).toBe(0);
+});
+
+test("an interrupt of a command that waits is one: the overlay has time to undo what it has begun", async () => {
+  const undone = path.join(dir, "undone");
+  const body = `import { writeFileSync } from "node:fs";
+    process.on("SIGTERM", () => setTimeout(() => { writeFileSync(${JSON.stringify(undone)}, ""); process.exit(0); }, 300));
+    setInterval(() => {}, 60_000); process.kill(${process.pid}, "SIGTERM");`;
+  const waits = mountInterruptibly(async (signal) => void (await start(body, signal)), 60_000);
+  await expect(waits).rejects.toMatchObject({ code: "interrupted", exitStatus: 8 });
+  expect(existsSync(undone)).toBe(true);
 });
 
 test("a second interrupt ends one that does not listen", async () => {
@@ -69,7 +80,7 @@ test("a second interrupt ends one that does not listen", async () => {
     process.on("SIGTERM", () => process.kill(${process.pid}, "SIGTERM"));
     setInterval(() => {}, 60_000);
     process.kill(${process.pid}, "SIGTERM");`);
-  await expect(interrupted).rejects.toMatchObject({ code: "interrupted", exitStatus: 32 });
+  await expect(interrupted).rejects.toMatchObject({ code: "interrupted", exitStatus: 8 });
 });
 
 test("an interrupt while one that has failed ends is not lost: the command does not end with a reason to try again", async () => {

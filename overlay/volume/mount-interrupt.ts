@@ -1,0 +1,65 @@
+/** A mount that waits, in a process: its timers, its words on standard error, and SIGINT or SIGTERM (mount(8): exit status 8). */
+import { setTimeout as sleep } from "node:timers/promises";
+import { OperatingError } from "../../dlmd/base/error.ts";
+import { REPEAT_LOG_MS, REPEAT_TERMINAL_MS, mountTimeout, mountWaiting } from "./mount-wait.ts";
+import { INTERRUPTED_STATUS } from "./start-overlay.ts";
+
+/** A try is not ended before that, however little time is left: it may be the one that succeeds. */
+export const MIN_TRY_MS = 10_000;
+
+/** `waitsFor`: why the last try failed; null: it is under way, and the first. */
+function interrupted(signal: NodeJS.Signals, waitsFor: OperatingError | null): OperatingError {
+  const what = `${signal}: interrupted before the mount was there`;
+  return new OperatingError(waitsFor === null ? what : `${waitsFor.message}; ${what}`, {
+    code: "interrupted",
+    hint: "Nothing is left of it: mount again.",
+    exitStatus: INTERRUPTED_STATUS,
+  });
+}
+
+/**
+ * Gives `mount` a signal that aborts when the time is up, or at SIGINT and SIGTERM; rejects with "mount-timeout" or "interrupted" then.
+ * `tries`: one, or as many as there is time for.
+ */
+export async function mountInterruptibly(
+  mount: (signal: AbortSignal) => Promise<void>,
+  limitMs: number,
+  tries: "one" | "many" = "many",
+): Promise<void> {
+  const end = new AbortController();
+  let waitsFor: OperatingError | null = null;
+  const stop = (signal: NodeJS.Signals): void => end.abort(interrupted(signal, waitsFor));
+  process.on("SIGINT", stop).on("SIGTERM", stop);
+  const noAnswer = new OperatingError("the mount did not answer", {
+    code: "mount-timeout",
+    hint: "The log of dlmd says what it is doing.",
+  });
+  const tryOnce = async (leftMs: number): Promise<void> => {
+    const timer = Number.isFinite(leftMs)
+      ? setTimeout(() => end.abort(mountTimeout(limitMs, waitsFor ?? noAnswer)), Math.max(leftMs, MIN_TRY_MS))
+      : undefined;
+    try {
+      await mount(end.signal);
+    } catch (error) {
+      if (error instanceof OperatingError) waitsFor = error;
+      throw end.signal.aborted ? end.signal.reason : error;
+    } finally {
+      clearTimeout(timer);
+    }
+  };
+  const port = {
+    tell: (why: string): void => void process.stderr.write(`coverlay: waiting: ${why}\n`),
+    sleep: (ms: number): Promise<void> =>
+      sleep(ms, undefined, { signal: end.signal }).catch(() => {
+        throw end.signal.reason;
+      }),
+    nowMs: () => performance.now(),
+    repeatMs: process.stderr.isTTY ? REPEAT_TERMINAL_MS : REPEAT_LOG_MS,
+  };
+  try {
+    if (tries === "one") await tryOnce(limitMs);
+    else await mountWaiting(tryOnce, port, limitMs);
+  } finally {
+    process.off("SIGINT", stop).off("SIGTERM", stop);
+  }
+}
