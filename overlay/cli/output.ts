@@ -4,9 +4,10 @@
  * itself shows a stack.
  */
 import { OperatingError } from "../../dlmd/base/error.ts";
+import { EXIT } from "../../dlmd/base/exit-status.ts";
+import { visible, visibleInJson } from "../status/visible.ts";
 
-/** Exit statuses of every command; EXIT.MOUNT is that of mount(8) for a mount that was refused. */
-export const EXIT = { OK: 0, FAILURE: 1, MOUNT: 32 } as const;
+export { EXIT };
 
 export interface ErrorText {
   /** What goes to stderr, newline included. */
@@ -23,14 +24,14 @@ export function usageError(message: string, hint: string): OperatingError {
 export function describeError(error: unknown, json: boolean): ErrorText {
   if (error instanceof OperatingError) {
     const { message, code, hint, exitStatus } = error;
-    if (json) return { text: `${JSON.stringify({ error: message, code, hint })}\n`, exitStatus };
-    return { text: `coverlay: ${message}\n  ${hint}\n`, exitStatus };
+    if (json) return { text: `${jsonText({ error: message, code, hint })}\n`, exitStatus };
+    return { text: `coverlay: ${visible(message, "\n")}\n  ${visible(hint, "\n")}\n`, exitStatus };
   }
   const stack = error instanceof Error ? (error.stack ?? error.message) : String(error);
   const message = error instanceof Error ? error.message : String(error);
   const hint = "This is a defect of coverlay: please report it with these lines.";
-  if (json) return { text: `${JSON.stringify({ error: message, code: "internal", hint, stack })}\n`, exitStatus: EXIT.FAILURE };
-  return { text: `coverlay: internal error: ${stack}\n  ${hint}\n`, exitStatus: EXIT.FAILURE };
+  if (json) return { text: `${jsonText({ error: message, code: "internal", hint, stack })}\n`, exitStatus: EXIT.FAILURE };
+  return { text: `coverlay: internal error: ${visible(stack, "\n")}\n  ${hint}\n`, exitStatus: EXIT.FAILURE };
 }
 
 /**
@@ -47,12 +48,14 @@ export async function runCommand(json: boolean, command: () => Promise<number | 
   }
 }
 
-/** Names that other nodes and programs chose must not command the terminal. `keep`: line ends of our own. */
-function visible(text: string, keep: "" | "\n"): string {
-  // oxlint-disable-next-line no-control-regex
-  return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, (sign) =>
-    sign === keep ? sign : `\\x${sign.charCodeAt(0).toString(16).padStart(2, "0")}`,
-  );
+/** The same in JSON, where a reader gets each sign back. */
+export function jsonText(value: unknown): string {
+  return visibleInJson(JSON.stringify(value));
+}
+
+/** The lines of a text of our own, in which others may have chosen names. */
+export function visibleLines(text: string): string[] {
+  return visible(text, "\n").split("\n");
 }
 
 export function print(line: string): void {
@@ -65,7 +68,7 @@ export function printProgress(line: string): void {
 }
 
 export function printJson(value: unknown): void {
-  print(JSON.stringify(value));
+  process.stdout.write(`${jsonText(value)}\n`);
 }
 
 /** Left-aligned columns, two spaces apart; the last one is not padded. */

@@ -5,8 +5,10 @@ import { writeFileSync } from "node:fs";
 import { fstatSync, statSync } from "node:fs";
 import type { CommandModule } from "yargs";
 import { OperatingError } from "../../dlmd/base/error.ts";
+import { EXIT } from "../../dlmd/base/exit-status.ts";
 import { createPinoLog, logLevels, type LogLevel } from "../../dlmd/base/pino-log.ts";
 import type { Log } from "../../dlmd/base/log.ts";
+import { mountTable } from "../../dlmd/base/mount-table.ts";
 import { raisePriority } from "../../dlmd/base/priority.ts";
 import { assertLittleEndian } from "../fuse/abi.ts";
 import { nativeAddon } from "../../native/index.ts";
@@ -38,8 +40,6 @@ interface ServeArguments {
 const DESCRIPTORS = 1_048_576;
 /** Others wait for this process as they would for a kernel thread. */
 const PRIORITY = -10;
-/** EX_SOFTWARE: this node no longer knew what it held. */
-const EXIT_FATAL = 70;
 /** What malloc(3) has free and may keep; how often it is looked at (0.2 ms; giving 40 MB back takes 4). */
 const FREE_BYTES_MAX: number = 8 * 1024 * 1024;
 const TRIM_INTERVAL_MS = 5000;
@@ -115,6 +115,10 @@ function prepareProcess(log: Log): void {
   log.debug(results, "process prepared");
 }
 
+function isMountThere(device: string): boolean {
+  return mountTable().some((entry) => entry.device === device && entry.type === "fuse.clustered");
+}
+
 async function serve(args: ServeArguments): Promise<void> {
   const pipe = readyPipe();
   const log = createPinoLog(args.logLevel, null);
@@ -151,28 +155,31 @@ async function serve(args: ServeArguments): Promise<void> {
     await mount.start();
     const connection = mount.connection ?? 0;
     const device = `0:${connection}`;
+    statusServer = await serveStatus(args.runDir, connection, mount.answers, log);
+    // After its file: a mount whose record has no file beside it is told of as one that cannot be asked.
     writeMountRecord(device, {
       source: args.device,
       mountPoint: args.mountpoint,
       runDir: args.runDir,
       localFlocks: mountOptions.localFlocks,
     });
-    statusServer = await serveStatus(args.runDir, connection, mount.answers, log);
     pipe.ready();
     const failure = await mount.ended;
-    statusServer.close();
-    removeMountRecord(device);
+    // A mount that was taken out stays in the tree until someone unmounts it.
+    const isLeft = failure !== null && isMountThere(device);
+    statusServer.close(isLeft);
+    if (!isLeft) removeMountRecord(device);
     if (failure !== null) log.error({ error: failure.message }, "ended");
     else log.info({}, "ended");
     // Whatever is still open belongs to a mount that is gone.
-    process.exit(failure === null ? 0 : EXIT_FATAL);
+    process.exit(failure === null ? EXIT.OK : EXIT.FATAL);
   } catch (error) {
     log.error(
       { error: error instanceof Error ? error.message : String(error), stack: (error as Error).stack },
       "the mount did not come to be",
     );
-    statusServer?.close();
+    statusServer?.close(true);
     pipe.fail(error);
-    process.exit(32);
+    process.exit(EXIT.MOUNT);
   }
 }

@@ -58,14 +58,46 @@ export async function askClusterAll(
   return { info, answers: answer as unknown[] };
 }
 
-async function askClient(runDir: string, ask: (client: DlmClient) => Promise<unknown>): Promise<DlmdAnswer> {
+export interface NodeSeen extends DlmdAnswer {
+  readonly nodes: unknown;
+  /** Locks that somebody has waited for so long, in the whole cluster. */
+  readonly waits: unknown;
+  /** Who is the owner of each volume, or becoming it (volume/owner-election.ts). */
+  readonly owners: unknown;
+}
+
+/** All that the dlmd of this node knows, in one connection, within that time. Throws OperatingError. */
+export async function askNode(runDir: string, waitingMs: number, limitMs: number): Promise<NodeSeen> {
+  let [nodes, waits, owners]: unknown[] = [];
+  const everywhere = { lockspace: "", resource: "", nodeid: 0, waitingMs: null };
+  const found = await askClient(
+    runDir,
+    async (client) => {
+      const asked = [
+        client.query("nodes"),
+        client.inspect({ ...everywhere, waitingMs }),
+        client.inspect({ ...everywhere, resource: "next" }),
+      ];
+      const [status, ...rest] = await Promise.all([client.query("status"), ...asked]);
+      [nodes, waits, owners] = rest;
+      return status;
+    },
+    limitMs,
+  );
+  return { ...found, nodes, waits, owners };
+}
+
+async function askClient(runDir: string, ask: (client: DlmClient) => Promise<unknown>, limitMs?: number): Promise<DlmdAnswer> {
+  const fromMs = performance.now();
   const client = await connect(
     runDir,
     () => undefined,
     () => undefined,
+    limitMs,
   );
   try {
-    const answer = await inTime(ask(client), runDir);
+    const leftMs = limitMs === undefined ? ANSWER_TIMEOUT_MS : Math.max(1, limitMs - (performance.now() - fromMs));
+    const answer = await inTime(ask(client), runDir, leftMs);
     return { info: client.info, view: client.view, answer };
   } finally {
     await client.close();
@@ -136,16 +168,22 @@ function noView(runDir: string, last: ViewInfo, timeoutMs: number): OperatingErr
   });
 }
 
-async function connect(runDir: string, view: (view: ViewInfo) => void, disconnected: (reason: Error) => void): Promise<DlmClient> {
-  return connectDlm(dlmdSocketPath(runDir), { view, gone: async () => undefined, disconnected });
+async function connect(
+  runDir: string,
+  view: (view: ViewInfo) => void,
+  disconnected: (reason: Error) => void,
+  answerLimitMs?: number,
+): Promise<DlmClient> {
+  const options = answerLimitMs === undefined ? {} : { answerLimitMs };
+  return connectDlm(dlmdSocketPath(runDir), { view, gone: async () => undefined, disconnected }, options);
 }
 
-function inTime<T>(promise: Promise<T>, runDir: string): Promise<T> {
+function inTime<T>(promise: Promise<T>, runDir: string, limitMs: number): Promise<T> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => {
       const hint = "Its log says what it is doing.";
-      reject(new OperatingError(`dlmd in ${runDir} does not answer within ${ANSWER_TIMEOUT_MS} ms`, { code: "dlmd-silent", hint }));
-    }, ANSWER_TIMEOUT_MS);
+      reject(new OperatingError(`dlmd in ${runDir} does not answer within ${Math.round(limitMs)} ms`, { code: "dlmd-silent", hint }));
+    }, limitMs);
     promise.then(resolve, reject).finally(() => clearTimeout(timer));
   });
 }

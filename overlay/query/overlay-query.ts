@@ -7,8 +7,9 @@ import { readdirSync, readFileSync, rmSync } from "node:fs";
 import path from "node:path";
 import * as z from "zod";
 import { OperatingError } from "../../dlmd/base/error.ts";
-import { isServing } from "../volume/mount-record.ts";
-import { type MountEntry, mountTable } from "../../dlmd/base/mount-table.ts";
+import { isOfRunDir, isServing, type MountRecord, readMountRecord, RECORD_DIR } from "../volume/mount-record.ts";
+import { unreadable } from "../volume/unreadable.ts";
+import { type MountEntry, minorOf, mountTable } from "../../dlmd/base/mount-table.ts";
 
 /** An overlay answers from memory; one that takes longer is stuck, and the caller wants to say so. */
 const QUERY_TIMEOUT_MS = 5000;
@@ -45,6 +46,7 @@ export interface MountGroupStatus {
   readonly block: boolean;
   /** For what it waits, in words. */
   readonly wait: string | null;
+  readonly operatorBlocks?: boolean | undefined;
   /** Until when dead mounters' jids are not free, in words; null: none is dirty. */
   readonly recovery?: string | null | undefined;
   readonly members?: readonly { readonly nodeid: number; readonly jid: number | null }[] | undefined;
@@ -56,10 +58,24 @@ const mountGroupStatus = z.looseObject({
   jid: z.number().nullable(),
   block: z.boolean(),
   wait: z.string().nullable(),
+  operatorBlocks: z.boolean().optional(),
   recovery: z.string().nullable().optional(),
   members: z.array(z.looseObject({ nodeid: z.number(), jid: z.number().nullable() })).optional(),
   dirty: z.array(z.looseObject({ nodeid: z.number(), jid: z.number() })).optional(),
 });
+
+/** serve/owner-changes.ts */
+export interface OwnerChangesSeen {
+  readonly count: number;
+  readonly last: {
+    readonly fromNodeid: number;
+    readonly toNodeid: number;
+    readonly pauseMs: number;
+    readonly atMs: number;
+    readonly reason: string;
+  } | null;
+  readonly withoutMs: number | null;
+}
 
 /** What {"query":"status"} answers: at least what is in overlay-N.json. */
 export interface OverlayStatus extends OverlayFile {
@@ -73,6 +89,16 @@ export interface OverlayStatus extends OverlayFile {
   readonly ownerWait?: string | null | undefined;
   /** Of an owner: open files without a name that it keeps, and nodes whose files have to be open here before others of them go. */
   readonly orphans?: { readonly kept: number; readonly waitsFor: readonly number[] } | null | undefined;
+  readonly uuid?: string | undefined;
+  readonly lease?: string | null | undefined;
+  /** It was mounted read-only. */
+  readonly readOnly?: boolean | undefined;
+  readonly diskFault?: string | null | undefined;
+  readonly ownerChanges?: OwnerChangesSeen | undefined;
+  readonly inodes?: number | undefined;
+  readonly handles?: number | undefined;
+  readonly counters?: Readonly<Record<string, number>> | undefined;
+  readonly memory?: { readonly rss: number } | undefined;
   /** What it is in the group of the volume's mounters. */
   readonly group?: MountGroupStatus | null | undefined;
   /** Cluster locks held or cached now. */
@@ -81,6 +107,14 @@ export interface OverlayStatus extends OverlayFile {
   readonly problem?: string | undefined;
   readonly [more: string]: unknown;
 }
+
+const ownerChanges = z.looseObject({
+  count: z.number(),
+  last: z
+    .looseObject({ fromNodeid: z.number(), toNodeid: z.number(), pauseMs: z.number(), atMs: z.number(), reason: z.string() })
+    .nullable(),
+  withoutMs: z.number().nullable(),
+});
 
 const overlayStatus = overlayFile.extend({
   ops: z.number().optional(),
@@ -93,6 +127,15 @@ const overlayStatus = overlayFile.extend({
     .nullable()
     .optional(),
   group: mountGroupStatus.nullable().optional(),
+  uuid: z.string().optional(),
+  lease: z.string().nullable().optional(),
+  readOnly: z.boolean().optional(),
+  diskFault: z.string().nullable().optional(),
+  ownerChanges: ownerChanges.optional(),
+  inodes: z.number().optional(),
+  handles: z.number().optional(),
+  counters: z.record(z.string(), z.number()).optional(),
+  memory: z.looseObject({ rss: z.number() }).optional(),
 });
 
 /** `connection`: N of /sys/fs/fuse/connections/N, which names one mount of this machine. */
@@ -112,7 +155,7 @@ export interface OverlayEntry {
   readonly alive: boolean;
 }
 
-/** The mounts that overlays of that run directory have written of. Throws OperatingError "overlay-bad-answer" for a damaged file. */
+/** The mounts that overlays of that run directory have written of. Throws OperatingError "overlay-bad-answer" (a damaged file), "permission". */
 export function listOverlays(runDir: string): OverlayEntry[] {
   return overlayConnections(runDir).flatMap((connection) => {
     const file = readFile(runDir, connection);
@@ -120,12 +163,22 @@ export function listOverlays(runDir: string): OverlayEntry[] {
   });
 }
 
+/** The clustered mounts that are there, by connection, and which process serves each, or served it last; null: there is no record. */
+type Mounted = ReadonlyMap<number, MountRecord | null>;
+
+function mountedNow(table: readonly MountEntry[], records: string): Mounted {
+  const clustered = table.filter(({ type }) => type === "fuse.clustered");
+  return new Map(clustered.map((entry) => [minorOf(entry), readMountRecord(entry.device, records)]));
+}
+
 /**
- * Whether that mount is the one which the overlay wrote of. The number alone does not say so: the kernel gives a freed one to the next
- * mount of this machine (get_anon_bdev(), fs/super.c), and what an overlay left that was killed lies there until another one starts.
+ * Whether the mount of which the overlay wrote is there. The number alone does not say so: the kernel gives a freed one to the next mount of
+ * this machine (get_anon_bdev(), fs/super.c). Nor does the path: the kernel's has no symbolic links.
  */
-function isMountOf({ connection, file }: OverlayEntry, { type, device, mountPoint }: MountEntry): boolean {
-  return type === "fuse.clustered" && device === `0:${connection}` && mountPoint === file.mountpoint;
+function isMounted(connection: number, { pid, startTime }: OverlayFile, mounted: Mounted): boolean {
+  const record = mounted.get(connection);
+  if (record === undefined || record === null) return record === null;
+  return record.pid === pid && (startTime === undefined || record.startTime === startTime);
 }
 
 function isAlive({ pid, startTime }: OverlayFile): boolean {
@@ -138,7 +191,7 @@ function overlayConnections(runDir: string): number[] {
     names = readdirSync(runDir);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
-    throw error;
+    throw unreadable(runDir, error);
   }
   const found = names.map((name) => /^overlay-(\d+)\.json$/.exec(name)?.[1]);
   return found.flatMap((digits) => (digits === undefined ? [] : [Number(digits)])).toSorted((a, b) => a - b);
@@ -151,25 +204,29 @@ function readFile(runDir: string, connection: number): OverlayFile | null {
     return parseAnswer(overlayFile, readFileSync(file, "utf8"), file);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
-    throw error;
+    throw unreadable(file, error);
   }
 }
 
-/** Removes what overlays left that are gone, and files that are damaged: before a new mount writes its own. */
-export function removeGoneOverlays(runDir: string): void {
+/**
+ * Removes what overlays left that are gone, and files that are damaged: before a new mount writes its own. What was left by one whose mount is still
+ * there says that every call fails there.
+ */
+export function removeGoneOverlays(runDir: string, table: readonly MountEntry[] = mountTable(), records: string = RECORD_DIR): void {
+  const mounted = mountedNow(table, records);
   for (const connection of overlayConnections(runDir)) {
-    if (isKept(runDir, connection)) continue;
+    if (isKept(runDir, connection, mounted)) continue;
     rmSync(overlayFilePath(runDir, connection), { force: true });
     rmSync(overlaySocketPath(runDir, connection), { force: true });
   }
 }
 
-function isKept(runDir: string, connection: number): boolean {
+function isKept(runDir: string, connection: number, mounted: Mounted): boolean {
   try {
     const file = readFile(runDir, connection);
-    return file !== null && isAlive(file);
+    return file !== null && (isAlive(file) || isMounted(connection, file, mounted));
   } catch (error) {
-    if (error instanceof OperatingError) return false;
+    if (error instanceof OperatingError && error.code !== "permission") return false;
     throw error;
   }
 }
@@ -281,25 +338,45 @@ function askStatus(runDir: string, connection: number, timeoutMs: number): Promi
   return askOverlay(runDir, connection, { query: "status" }, overlayStatus, timeoutMs);
 }
 
-/** Every mount of that run directory: what its overlay answers, or what it last wrote, and why it does not answer. */
+/**
+ * Every mount of that run directory: what its overlay answers, or what it last wrote, and why it does not answer. A mount that has no file there is
+ * known by its record.
+ */
 export async function queryOverlays(
   runDir: string,
   timeoutMs: number = QUERY_TIMEOUT_MS,
   table: readonly MountEntry[] = mountTable(),
+  records: string = RECORD_DIR,
 ): Promise<OverlayStatus[]> {
-  const reports = listOverlays(runDir).map(async (entry): Promise<OverlayStatus[]> => {
-    const { connection, file, alive } = entry;
-    const mounted = table.some((mount) => isMountOf(entry, mount));
-    if (!alive) return mounted ? [{ ...file, role: "gone", problem: goneWords(file) }] : [];
+  const mounted = mountedNow(table, records);
+  const entries = listOverlays(runDir);
+  const told = new Set(
+    entries.filter((one) => one.alive || isMounted(one.connection, one.file, mounted)).map(({ connection }) => connection),
+  );
+  const reports = entries.map(async ({ connection, file, alive }): Promise<OverlayStatus[]> => {
+    const isThere = isMounted(connection, file, mounted);
+    if (!alive) return isThere ? [{ ...file, role: "gone", problem: goneWords(file) }] : [];
     try {
       return [await askStatus(runDir, connection, timeoutMs)];
     } catch (error) {
       if (!(error instanceof OperatingError)) throw error;
       // It ended while it was asked.
-      return error.code === "no-overlay" && !mounted ? [] : [{ ...file, problem: error.message }];
+      return error.code === "no-overlay" && !isThere ? [] : [{ ...file, problem: error.message }];
     }
   });
-  return (await Promise.all(reports)).flat();
+  return [...(await Promise.all(reports)).flat(), ...withoutFile(runDir, mounted, told)];
+}
+
+function withoutFile(runDir: string, mounted: Mounted, told: ReadonlySet<number>): OverlayStatus[] {
+  return [...mounted].flatMap(([connection, record]): OverlayStatus[] => {
+    if (told.has(connection) || record === null || !isOfRunDir(record, runDir)) return [];
+    const { pid, startTime, source: device, mountPoint: mountpoint } = record;
+    // The name of the volume is not in the record.
+    const file = { pid, startTime, mountpoint, volume: device, device };
+    if (!isServing(record)) return [{ ...file, role: "gone", problem: goneWords({ ...file, role: "gone" }) }];
+    const problem = `its process ${pid} runs, but cannot be asked: ${overlayFilePath(runDir, connection)} is not there`;
+    return [{ ...file, role: "unknown", problem }];
+  });
 }
 
 function goneWords({ pid, mountpoint }: OverlayFile): string {

@@ -28,6 +28,8 @@ export interface OverlayRequests extends MountClient {
   readonly requests: readonly OverlayRequest[];
   /** Of all, also those that are not shown. */
   readonly count: number;
+  /** Of all that do not wait for a file lock; not given: a mount of an older version. */
+  readonly longest?: OverlayRequest | null | undefined;
 }
 
 const clientFields = { nodeid: z.number(), clientId: z.number(), lockspace: z.string(), mountpoint: z.string() };
@@ -43,6 +45,7 @@ const requestsShape: z.ZodType<OverlayRequests> = z.looseObject({
   ...clientFields,
   requests: z.array(requestShape),
   count: z.number(),
+  longest: requestShape.nullable().optional(),
 });
 
 /** What that mount calls the inode of that number. Throws as `askOverlay`. */
@@ -51,6 +54,6 @@ export function queryOverlayInode(runDir: string, connection: number, ino: numbe
 }
 
 /** What the callers of that mount wait for, the longest first. Throws as `askOverlay`. */
-export function queryOverlayRequests(runDir: string, connection: number): Promise<OverlayRequests> {
-  return askOverlay(runDir, connection, { query: "requests" }, requestsShape);
+export function queryOverlayRequests(runDir: string, connection: number, timeoutMs?: number): Promise<OverlayRequests> {
+  return askOverlay(runDir, connection, { query: "requests" }, requestsShape, timeoutMs);
 }

@@ -7,7 +7,8 @@ import type { DlmdAnswer } from "../../../overlay/query/dlmd-query.ts";
 import { decodeClusterLocks } from "../../../overlay/query/cluster-locks.ts";
 import { byWaiting, describeLocks, waitingMsOf } from "../../../overlay/cli/locks.ts";
 import { decodeNodes, describeNodes } from "../../../overlay/cli/nodes.ts";
-import { packageVersion, runCli } from "../../../overlay/cli/root.ts";
+import { runCli } from "../../../overlay/cli/root.ts";
+import { packageVersion } from "../../../overlay/cli/version.ts";
 import { describeStatus } from "../../../overlay/cli/status.ts";
 import { describeWhy } from "../../../overlay/cli/why-words.ts";
 

@@ -139,5 +139,5 @@ it("a question of more than MAX_QUESTION_BYTES without a line end is not waited 
   const question = '{"query":"status"}';
   expect(await ask([question.padEnd(4096), "\n"])).toEqual(status);
   expect(await ask(["x".repeat(4097)])).toHaveProperty("error");
-  overlay.close();
+  overlay.close(false);
 });

@@ -1,6 +1,6 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { OperatingError } from "../../../dlmd/base/error.ts";
-import { describeError, table } from "../../../overlay/cli/output.ts";
+import { describeError, printJson, table } from "../../../overlay/cli/output.ts";
 
 describe("an error", () => {
   const refused = new OperatingError("/dev/sdb1 should carry the clustered bit, but does not", {
@@ -27,6 +27,26 @@ describe("an error", () => {
     expect(text).toContain("output.test.ts");
     expect(exitStatus).toBe(1);
     expect(JSON.parse(describeError("thrown text", true).text)).toMatchObject({ error: "thrown text", code: "internal" });
+  });
+});
+
+describe("what others have named", () => {
+  const name = `a${String.fromCharCode(0x1b, 0x85, 0x202e)}b`;
+
+  it("does not command the terminal in an error", () => {
+    const bad = new OperatingError(`${name}\nc`, { code: "x", hint: name });
+    expect(describeError(bad, false).text).toBe("coverlay: a\\x1b\\x85\\u202eb\nc\n  a\\x1b\\x85\\u202eb\n");
+    expect(describeError(new Error(name), false).text).not.toContain("\u0085");
+  });
+
+  it("is read from JSON as it was, and stands there without commands", () => {
+    const printed: string[] = [];
+    vi.spyOn(process.stdout, "write").mockImplementation((text) => printed.push(String(text)) > 0);
+    printJson({ name });
+    vi.restoreAllMocks();
+    const error = describeError(new OperatingError(name, { code: "x", hint: "" }), true).text;
+    expect([printed.join(""), error].every((text) => /^[\n -~]*$/.test(text))).toBe(true);
+    expect([JSON.parse(printed.join("")), (JSON.parse(error) as { error: string }).error]).toEqual([{ name }, name]);
   });
 });
 

@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { type Server, type Socket, createServer } from "node:net";
 import os from "node:os";
 import path from "node:path";
@@ -11,8 +11,10 @@ import {
   readOverlayFile,
   removeGoneOverlays,
 } from "../../../overlay/query/overlay-query.ts";
+import { silentLog } from "../../../dlmd/base/log.ts";
 import { parseMountinfo } from "../../../dlmd/base/mount-table.ts";
 import { startTimeOf } from "../../../dlmd/base/process.ts";
+import { serveStatus, type StatusAnswers } from "../../../overlay/serve/status-server.ts";
 
 const status = { pid: 7, role: "owner", mountpoint: "/mnt", volume: "lab", device: "/dev/loop0", ops: 12, locks: 3, more: { kept: true } };
 
@@ -72,6 +74,15 @@ describe("a question to the overlay", () => {
   });
 });
 
+/** The mount table with a mount of connection 58. */
+const at = (mountPoint: string) => parseMountinfo(`40 27 0:58 / ${mountPoint} rw - fuse.clustered /dev/sda rw`);
+const records = (): string => path.join(runDir, "records");
+/** As the overlay of connection 58 writes it for the whole machine. */
+function writeRecord(change: object): void {
+  mkdirSync(records(), { recursive: true });
+  writeFileSync(path.join(records(), "0:58.json"), JSON.stringify({ source: "/dev/sda", mountPoint: "/mnt", runDir, ...change }));
+}
+
 /** A process that has ended. */
 function endedPid(): number {
   return spawnSync("true").pid;
@@ -115,12 +126,58 @@ describe("overlay-N.json", () => {
     expect(readdirSync(runDir)).toEqual(["overlay-57.json"]);
   });
 
-  it("of a process that is gone is told while its mount is there, and not for the mount of another that got its number", async () => {
-    writeOverlay(58, { pid: endedPid(), startTime: "1" });
-    const at = (mountPoint: string) => parseMountinfo(`40 27 0:58 / ${mountPoint} rw - fuse.clustered /dev/sda rw`);
-    expect(await queryOverlays(runDir, 100, at("/mnt"))).toMatchObject([{ mountpoint: "/mnt", role: "gone" }]);
-    expect(await queryOverlays(runDir, 100, at("/other/mnt"))).toEqual([]);
-    expect(await queryOverlays(runDir, 100, [])).toEqual([]);
+  it("of a process that is gone is told while its mount is there, whatever path leads to it, and not for a mount that got its number", async () => {
+    const pid = endedPid();
+    writeOverlay(58, { pid, startTime: "1" });
+    const gone = [{ mountpoint: "/mnt", role: "gone", problem: expect.stringContaining(`process ${pid} is gone`) as string }];
+    expect(await queryOverlays(runDir, 100, at("/mnt"), records())).toMatchObject(gone);
+    // The kernel's path has no symbolic links.
+    writeRecord({ pid, startTime: "1" });
+    expect(await queryOverlays(runDir, 100, at("/disks/mnt"), records())).toMatchObject(gone);
+    expect(await queryOverlays(runDir, 100, [], records())).toEqual([]);
+    writeRecord({ pid: process.pid, startTime: startTimeOf(process.pid), runDir: "/run/another" });
+    expect(await queryOverlays(runDir, 100, at("/mnt"), records())).toEqual([]);
+  });
+
+  it("of a process that is gone stays until its mount does, though another mount begins meanwhile", async () => {
+    const pid = endedPid();
+    writeOverlay(58, { pid, startTime: "1" });
+    writeRecord({ pid, startTime: "1" });
+    removeGoneOverlays(runDir, at("/mnt"), records());
+    expect(await queryOverlays(runDir, 100, at("/mnt"), records())).toMatchObject([{ mountpoint: "/mnt", volume: "lab", role: "gone" }]);
+    removeGoneOverlays(runDir, [], records());
+    expect(readdirSync(runDir)).toEqual(["records"]);
+  });
+
+  it("that is missing is no reason to be silent of a mount: its record says whose it is", async () => {
+    const pid = endedPid();
+    writeRecord({ pid, startTime: "1" });
+    const mount = { mountpoint: "/mnt", volume: "/dev/sda", device: "/dev/sda" };
+    expect(await queryOverlays(runDir, 100, at("/mnt"), records())).toMatchObject([{ ...mount, pid, role: "gone" }]);
+    // Its number was another's before, which left a file.
+    writeOverlay(58, { pid: endedPid(), startTime: "2" });
+    expect(await queryOverlays(runDir, 100, at("/mnt"), records())).toMatchObject([{ ...mount, pid, role: "gone" }]);
+    rmSync(path.join(runDir, "overlay-58.json"));
+    writeRecord({ pid: process.pid, startTime: startTimeOf(process.pid) });
+    const silent = { role: "unknown", problem: expect.stringContaining(`${runDir}/overlay-58.json is not there`) as string };
+    expect(await queryOverlays(runDir, 100, at("/mnt"), records())).toMatchObject([{ ...mount, pid: process.pid, ...silent }]);
+    // One run directory, by another path.
+    const link = path.join(runDir, "link");
+    symlinkSync(runDir, link);
+    writeRecord({ pid, startTime: "1", runDir: link });
+    expect(await queryOverlays(runDir, 100, at("/mnt"), records())).toMatchObject([{ ...mount, pid, role: "gone" }]);
+    writeRecord({ pid, startTime: "1", runDir: "/run/another" });
+    expect(await queryOverlays(runDir, 100, at("/mnt"), records())).toEqual([]);
+  });
+
+  it.each([
+    [true, ["overlay-58.json"]],
+    [false, []],
+  ])("of an overlay that ends, and leaves its mount behind: %s", async (isLeft, left) => {
+    const answers = { summary: () => ({ ...status, pid: process.pid }) } as unknown as StatusAnswers;
+    const overlay = await serveStatus(runDir, 58, answers, silentLog);
+    overlay.close(isLeft);
+    expect(readdirSync(runDir)).toEqual(left);
   });
 
   it("stands for its overlay while that does not answer", async () => {

@@ -1,0 +1,125 @@
+/** What dlmd and the mounts of a node have answered: all that a report is made of. Pure. Plain data; what was not answered is null. */
+import type { ViewInfo } from "../../dlmd/wire/program.ts";
+
+export interface NodeFacts {
+  /** Null: dlmd could not be asked. */
+  readonly cluster: ClusterFacts | null;
+  /** Why it could not. */
+  readonly error: { readonly error: string; readonly code: string; readonly hint: string } | null;
+  readonly mounts: readonly MountFacts[];
+  /** Processes that wait in the background to mount (volume/mount-waiter.ts). */
+  readonly waiters: readonly WaiterFacts[];
+  readonly waits: readonly Wait[];
+  readonly waitsTruncated: boolean;
+  /** Nodes that did not say who waits there, and why. */
+  readonly unasked: readonly { readonly node: string; readonly reason: string }[];
+  /** CLOCK_REALTIME when all had answered. */
+  readonly atMs: number;
+  readonly tookMs: number;
+}
+
+export interface ClusterFacts {
+  readonly clusterName: string;
+  readonly nodeid: number;
+  readonly view: ViewInfo;
+  /** What lock service waits for, in words; "running": nothing. */
+  readonly state: string;
+  /** Whose votes count, if not those of all. */
+  readonly counting: readonly number[] | null;
+  readonly nodes: readonly NodeFact[];
+  readonly volumes: readonly { readonly name: string; readonly uuid: string }[];
+  /** By the uuid of a volume: its owner, or the node that is becoming it. */
+  readonly owners: ReadonlyMap<string, number>;
+  readonly unfenced: readonly { readonly nodeid: number; readonly lockspaces: readonly string[] }[];
+  readonly fencing: readonly { readonly nodeid: number; readonly step: string; readonly rounds: number; readonly failure: string }[];
+  /** Nodes that have a fence device. */
+  readonly devices: readonly number[];
+  /** Null: the cluster uses none. */
+  readonly multicast: {
+    readonly group: string;
+    readonly nodes: readonly { readonly nodeid: number; readonly agoMs: number | null }[];
+  } | null;
+  readonly channels: readonly { readonly nodeid: number; readonly downMs: number | null }[];
+}
+
+export interface NodeFact {
+  readonly nodeid: number;
+  readonly name: string;
+  /** "this", "member", "heard", "connected", "silent", "left", "evicted", "other-config". */
+  readonly state: string;
+  readonly heardAgoMs: number | null;
+  readonly refused: string | null;
+}
+
+export interface MountFacts {
+  readonly mountpoint: string;
+  readonly volume: string;
+  readonly uuid: string | null;
+  readonly device: string;
+  /** "owner", "remote", "waiting"; "gone": its process is. */
+  readonly role: string;
+  readonly pid: number;
+  /** Why it did not answer; null: it did. */
+  readonly problem: string | null;
+  readonly why: string;
+  readonly ownerNodeid: number | null;
+  readonly lease: string | null;
+  readonly readOnly: boolean | null;
+  readonly disk: string | null;
+  readonly diskFault: string | null;
+  readonly ownerWait: string | null;
+  readonly groupWait: string | null;
+  readonly operatorBlocks: boolean;
+  readonly ownerChanges: {
+    readonly count: number;
+    readonly last: {
+      readonly fromNodeid: number;
+      readonly toNodeid: number;
+      readonly pauseMs: number;
+      readonly atMs: number;
+      readonly reason: string;
+    } | null;
+    readonly withoutMs: number | null;
+  } | null;
+  /** Calls that are under way; null: not known. `longest`: of those that do not wait for a file lock. */
+  readonly calls: { readonly count: number; readonly longest: Call | null } | null;
+  /** Why `calls` is not known, though the mount answered. */
+  readonly callsProblem: string | null;
+  readonly figures: Readonly<Record<string, number>>;
+}
+
+export interface WaiterFacts {
+  readonly mountPoint: string;
+  readonly source: string;
+  readonly pid: number;
+  readonly logFile: string;
+}
+
+export interface Call {
+  readonly op: string;
+  readonly pid: number;
+  readonly program: string;
+  readonly waitingMs: number;
+}
+
+export interface Party {
+  readonly node: string;
+  readonly pid: number;
+  readonly program: string;
+}
+
+/** A program waits for a lock that others have. */
+export interface Wait {
+  /** "inode": a mount, for the lock of an inode; "file": a program's file lock; "other": of a program that uses the lock manager. */
+  readonly kind: "inode" | "file" | "other";
+  /** Null: the lockspace is no volume's. */
+  readonly volume: string | null;
+  readonly lockspace: string;
+  readonly resource: string;
+  /** In words. */
+  readonly what: string;
+  readonly waiter: Party;
+  /** Some of those that have what excludes it. */
+  readonly holders: readonly Party[];
+  readonly waitingMs: number;
+}
