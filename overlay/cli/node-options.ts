@@ -1,20 +1,34 @@
 /** The options of commands that look at one node. */
 import type { Argv } from "yargs";
 import { defaultRunDir } from "../query/dlmd-query.ts";
+import { usageError } from "./output.ts";
 
 export interface NodeOptions {
   readonly runDir: string;
   readonly json: boolean;
 }
 
-/** --run-dir and --json, of which every command that looks at a node has the same. */
+/** --run-dir, of which every command that looks at a node has the same. */
+export function runDirOption<T>(yargs: Argv<T>): Argv<T & Pick<NodeOptions, "runDir">> {
+  return yargs.option("run-dir", {
+    type: "string",
+    default: defaultRunDir(),
+    requiresArg: true,
+    describe: "where this node's dlmd and mounts have their sockets",
+  }) as unknown as Argv<T & Pick<NodeOptions, "runDir">>;
+}
+
+/** That and --json. */
 export function nodeOptions<T>(yargs: Argv<T>): Argv<T & NodeOptions> {
-  return yargs
-    .option("run-dir", {
-      type: "string",
-      default: defaultRunDir(),
-      requiresArg: true,
-      describe: "where this node's dlmd and mounts have their sockets",
-    })
-    .option("json", { type: "boolean", default: false, describe: "print JSON" }) as unknown as Argv<T & NodeOptions>;
+  return runDirOption(yargs).option("json", { type: "boolean", default: false, describe: "print JSON" });
+}
+
+/** Refuses an option that is given twice, unless it is one of `lists`: yargs would make a list of the two. */
+export function onceEach<T>(yargs: Argv<T>, lists: readonly string[]): Argv<T> {
+  return yargs.check((given) => {
+    // Words that are no options stand in lists of their own.
+    const twice = Object.entries(given).find(([name, value]) => Array.isArray(value) && ![...lists, "_", "--"].includes(name));
+    if (twice !== undefined) throw usageError(`--${twice[0]} is given more than once`, "Give it once.");
+    return true;
+  }, false);
 }

@@ -1,9 +1,7 @@
 /** The command line of coverlay as a whole: what commands there are, how a wrong one is answered. */
-import { existsSync, readFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 import yargs, { type Argv } from "yargs";
-import { OperatingError } from "../../dlmd/base/error.ts";
 import { describeError, usageError } from "./output.ts";
+import { packageVersion } from "./version.ts";
 
 const exitStatuses = `Exit status: 0 done; 1 it failed, or the command line is wrong; 32 a mount, or a change of a volume, was refused.
 Errors say what was expected and found, and what to do; with --json they are one JSON object on stderr.`;
@@ -16,6 +14,9 @@ type AddCommand = (cli: Argv) => Promise<Argv>;
 
 const commands: Readonly<Record<string, AddCommand>> = {
   status: async (cli) => cli.command((await import("./status.ts")).statusCommand),
+  metrics: async (cli) => cli.command((await import("./metrics.ts")).metricsCommand),
+  setup: async (cli) => cli.command((await import("./setup.ts")).setupCommand),
+  doctor: async (cli) => cli.command((await import("./doctor.ts")).doctorCommand),
   nodes: async (cli) => cli.command((await import("./nodes.ts")).nodesCommand),
   locks: async (cli) => cli.command((await import("./locks.ts")).locksCommand),
   why: async (cli) => cli.command((await import("./why.ts")).whyCommand),
@@ -32,28 +33,18 @@ const commands: Readonly<Record<string, AddCommand>> = {
   serve: async (cli) => cli.command((await import("./serve.ts")).serveCommand),
 };
 
-/** The version in package.json, which stands above the sources and above the compiled tree. */
-export function packageVersion(): string {
-  const candidates = ["../../package.json", "../../../package.json"].map((at) => fileURLToPath(new URL(at, import.meta.url)));
-  const found = candidates.find((file) => existsSync(file));
-  if (found === undefined) {
-    throw new OperatingError(`package.json expected at ${candidates.join(" or ")}`, {
-      code: "no-package",
-      hint: "Install coverlay again.",
-    });
-  }
-  return String((JSON.parse(readFileSync(found, "utf8")) as { version?: unknown }).version);
-}
-
 /** The command that the first word names; all, if it names none. */
 function wanted(args: readonly string[]): readonly AddCommand[] {
   const named = Object.entries(commands).find(([name]) => name === args[0]);
   return named === undefined ? Object.values(commands) : [named[1]];
 }
 
-/** `args`: the words after the program's name. Its `parseAsync` runs the command. */
-async function coverlayCli(args: readonly string[]): Promise<Argv> {
-  let cli: Argv = yargs(args)
+/**
+ * `args`: the words after the program's name. Its `parseAsync` runs the command. `empty`: yargs, or what takes down the definitions of all
+ * commands, for the man pages and the completions.
+ */
+export async function coverlayCli(args: readonly string[], empty: Argv = yargs(args)): Promise<Argv> {
+  let cli: Argv = empty
     .scriptName("coverlay")
     .usage("$0 COMMAND: one ordinary file system, mounted on several machines at once")
     .parserConfiguration({ "populate--": true });

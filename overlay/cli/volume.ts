@@ -277,7 +277,7 @@ the node is in the cluster; but the node itself may say it of another boot, or o
 On ext4 the kernel then waits for up to 22 seconds at the next mount, to see whether another machine writes.`;
 
 export const volumeCommand: CommandModule = {
-  command: "volume <command>",
+  command: "volume",
   describe: "the clustered bit of a device or directory: enable, disable, show, release",
   builder: (yargs) =>
     yargs

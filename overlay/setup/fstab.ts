@@ -1,0 +1,124 @@
+/**
+ * Lines that mount a device plainly: fstab(5) and the mount units of systemd.mount(5). Pure: texts in, lines out. A plain mount beside a
+ * clustered one destroys the file system, so each line that names the device in any way is told of.
+ */
+import { type Finding, judge } from "./finding.ts";
+
+export interface MountLine {
+  /** "/etc/fstab line 3". */
+  readonly where: string;
+  /** As written: a path, or UUID=, LABEL=, PARTUUID=, PARTLABEL=. */
+  readonly source: string;
+  readonly mountPoint: string;
+  readonly type: string;
+  readonly options: readonly string[];
+  /** It is mounted at the start of the machine, or by mount -a. */
+  readonly isAutomatic: boolean;
+}
+
+/** What a device is called. */
+export interface DeviceNames {
+  readonly device: string;
+  /** UUID, LABEL, PARTUUID, PARTLABEL, as far as they are known; "": it has none. */
+  readonly tags: ReadonlyMap<string, string>;
+  /** Paths of the lines that lead to this very device; null: they could not be looked at. */
+  readonly paths: ReadonlySet<string> | null;
+}
+
+/** fstab(5): space, tab, backslash and # are written as octal numbers, and other bytes may be. */
+const unescape = (field: string): string =>
+  field.replace(/(?:\\[0-7]{3})+/g, (bytes) =>
+    Buffer.from(bytes.match(/[0-7]{3}/g)?.map((octal) => Number.parseInt(octal, 8)) ?? []).toString("utf8"),
+  );
+
+export function parseFstab(text: string, file: string): MountLine[] {
+  return text.split("\n").flatMap((line, at) => {
+    const words = line.trim().split(/\s+/);
+    const [source, mountPoint, type, options = "defaults"] = words.map(unescape);
+    if (source === undefined || source === "" || source.startsWith("#") || mountPoint === undefined || type === undefined) return [];
+    const list = options.split(",");
+    // An automount is mounted by the first program that looks there.
+    const isAutomatic = !list.includes("noauto") || list.includes("x-systemd.automount");
+    return [{ where: `${file} line ${at + 1}`, source, mountPoint, type, options: list, isAutomatic }];
+  });
+}
+
+/** A value as udev keeps it: other bytes than those of plain names are written as \\xNN. `raw` has one character for each byte. */
+export function udevText(raw: string): string {
+  const bytes = raw.replace(/\\x([0-9a-f]{2})/gi, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));
+  return Buffer.from(bytes, "latin1").toString("utf8");
+}
+
+/** `isWanted`: another unit asks for it, or for its automount, at the start. null: it names nothing to mount. */
+export function parseMountUnit(text: string, file: string, isWanted: boolean): MountLine | null {
+  const values = new Map<string, string>();
+  let section = "";
+  for (const raw of text.split("\n")) {
+    const line = raw.trim();
+    const [, name] = /^\[(\w+)\]$/.exec(line) ?? [];
+    if (name !== undefined) section = name;
+    const [, key, value] = /^(\w+)\s*=\s*(.*)$/.exec(line) ?? [];
+    if (section === "Mount" && key !== undefined && value !== undefined) values.set(key, value);
+  }
+  const source = values.get("What");
+  if (source === undefined || source === "") return null;
+  return {
+    where: file,
+    source: source.replace(/^"(.*)"$/, "$1"),
+    mountPoint: values.get("Where") ?? "?",
+    type: values.get("Type") ?? "auto",
+    options: (values.get("Options") ?? "defaults").split(","),
+    isAutomatic: isWanted,
+  };
+}
+
+/** The path that a source is; ID= is a link of udev. Null: it is none. */
+export function pathOf(source: string): string | null {
+  const [, id] = /^ID=["']?([^"']*)["']?$/.exec(source) ?? [];
+  if (id !== undefined) return `/dev/disk/by-id/${id}`;
+  return source.startsWith("/") ? source : null;
+}
+
+/** fstab(5): tags may stand in quotes. */
+function names({ source: written }: MountLine, { device, tags, paths }: DeviceNames): boolean | "unknown" {
+  const source = pathOf(written) ?? written;
+  if (source === device || paths?.has(source) === true) return true;
+  if (paths === null && source.startsWith("/dev/")) return "unknown";
+
+  const [, tag, value] = /^(UUID|LABEL|PARTUUID|PARTLABEL)=["']?([^"']*)["']?$/.exec(source) ?? [];
+  if (tag === undefined || value === undefined) return false;
+  const own = tags.get(tag);
+  if (own === undefined) return "unknown";
+  return own !== "" && (tag.endsWith("UUID") ? own.toLowerCase() === value.toLowerCase() : own === value);
+}
+
+/** Through coverlay: by its type, or by the option that the helper for ext4 and XFS looks for. */
+function isClustered({ type, options }: MountLine): boolean {
+  return type === "clustered" || type === "fuse.clustered" || options.includes("clustered");
+}
+
+/** `unread`: files of which the lines are not known, and why. */
+export function judgeMountLines(lines: readonly MountLine[], device: DeviceNames, unread: readonly string[] = []): Finding {
+  const fstab = judge("fstab", device.device, "no line of fstab and no mount unit that mounts this device plainly");
+  const own = lines.filter((line) => names(line, device) === true);
+  const plain = own.filter((line) => !isClustered(line));
+  const doubtful = lines.filter((line) => names(line, device) === "unknown" && !isClustered(line));
+  const words = ({ where, source, mountPoint, type }: MountLine): string => `${where}: ${source} at ${mountPoint}, type ${type}`;
+  const change = "Give the line the type clustered (and _netdev), or remove it; then systemctl daemon-reload.";
+  if (plain.length === 0 && doubtful.length > 0) {
+    return fstab.unknown(
+      `what this device has of UUID, LABEL, PARTUUID and PARTLABEL is not all known, and so whether these lines name it: ${doubtful.map(words).join("; ")}`,
+      "Compare them with lsblk -o +UUID,LABEL,PARTUUID,PARTLABEL. udev not running here, or a file system that cannot be read, is the cause.",
+    );
+  }
+  if (plain.length === 0 && unread.length > 0) {
+    return fstab.unknown(`not all could be read: ${unread.join("; ")}`, "Run it as root, and name the right file with --fstab.");
+  }
+  if (plain.length === 0) {
+    return fstab.ok(own.length === 0 ? "no line names it" : own.map(words).join("; "));
+  }
+  const found = plain.map(words).join("; ");
+  return plain.some(({ isAutomatic }) => isAutomatic)
+    ? fstab.fail(`at the next start it is mounted plainly: ${found}`, change)
+    : fstab.warn(`by hand it would be mounted plainly: ${found}`, change);
+}
