@@ -22,6 +22,10 @@ export const packages: readonly Package[] = [
   { name: "sqlite3", programs: ["sqlite3"] },
   { name: "bindfs", programs: ["bindfs"] },
   { name: "ctdb", programs: ["ping_pong"] },
+  { name: "dpkg-dev", programs: ["dpkg-shlibdeps"] },
+  { name: "lintian", programs: ["lintian"] },
+  { name: "mmdebstrap", programs: ["mmdebstrap"] },
+  { name: "systemd", programs: ["systemd-analyze"] },
 ];
 
 /** Null: all are there. */

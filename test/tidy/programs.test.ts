@@ -16,6 +16,8 @@ const ESSENTIAL = [
   "cp",
   "dd",
   "df",
+  "dpkg",
+  "dpkg-deb",
   "ln",
   "ls",
   "mkfifo",
