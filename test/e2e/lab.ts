@@ -3,7 +3,6 @@
  * whatever happens: the test passes, fails, or its process is killed (then by a watchdog, which lives in a process of
  * its own and sees the end of its input). After it is down, what it left behind is an error.
  */
-import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, readdirSync, realpathSync, rmSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
@@ -16,6 +15,7 @@ import { findProcesses } from "../../overlay/lab/processes.ts";
 import { readLab } from "../../overlay/lab/state.ts";
 import { RECORD_DIR } from "../../overlay/volume/mount-record.ts";
 import { dist } from "../built.ts";
+import { startWatchdog } from "./watchdog.ts";
 
 const UP_TIMEOUT_MS = 180_000;
 const COMMAND_TIMEOUT_MS = 120_000;
@@ -111,24 +111,6 @@ function commandLine(pid: number): string {
   }
 }
 
-/** A child that takes the lab down when this process ends without having said "done". */
-function startWatchdog(dir: string): ChildProcess {
-  const script = 'read -r word; [ "$word" = done ] && exit 0; "$1" "$2" lab down --dir "$3" && rm -rf --one-file-system "$3"';
-  const child = spawn("sh", ["-c", script, "watchdog", process.execPath, coverlayProgram, dir], {
-    detached: true,
-    stdio: ["pipe", "ignore", "ignore"],
-  });
-  child.unref();
-  return child;
-}
-
-function callWatchdogOff(watchdog: ChildProcess): Promise<void> {
-  return new Promise((resolve) => {
-    watchdog.once("exit", () => resolve());
-    watchdog.stdin?.end("done\n");
-  });
-}
-
 export interface WatchedDirectory {
   readonly dir: string;
   /** Takes down the lab in it and removes it; throws if the lab left anything but the files of those names. */
@@ -138,7 +120,11 @@ export interface WatchedDirectory {
 /** Makes a directory for a lab and watches over it. */
 export function watchedDirectory(parent: string = os.tmpdir()): WatchedDirectory {
   const dir = realpathSync(mkdtempSync(path.join(parent, "coverlay-test-")));
-  const watchdog = startWatchdog(dir);
+  const watchdog = startWatchdog('"$1" "$2" lab down --dir "$3" && rm -rf --one-file-system "$3"', [
+    process.execPath,
+    coverlayProgram,
+    dir,
+  ]);
   let ended = false;
   const end = async (keeping: readonly string[] = []): Promise<void> => {
     if (ended) return;
@@ -146,7 +132,7 @@ export function watchedDirectory(parent: string = os.tmpdir()): WatchedDirectory
     mustSucceed("lab down", await coverlay(["lab", "down", "--dir", dir]));
     const left = leftovers(dir, id).filter((what) => !keeping.some((name) => what === `file ${dir}/${name}`));
     ended = true;
-    await callWatchdogOff(watchdog);
+    await watchdog.callOff();
     if (left.length > 0) throw new Error(`the lab in ${dir} left behind:\n${left.join("\n")}`);
     rmSync(dir, { recursive: true });
   };

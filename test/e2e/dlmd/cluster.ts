@@ -12,6 +12,7 @@ import type { DlmClient, DlmClientHandlers, Lock, LockStatus, Lockspace, ViewInf
 import { connectDlm } from "../../../dlmd/client/client.ts";
 import { writeClusterKey } from "../../../dlmd/driver/cluster-files.ts";
 import { Mode } from "../../../dlmd/wire/mode.ts";
+import { startWatchdog } from "../watchdog.ts";
 
 const root = path.resolve(import.meta.dirname, "../../..");
 export const dlmdProgram: string = path.join(root, "dist/dlmd/main.js");
@@ -232,6 +233,11 @@ export function createCluster({ nodes, namespaces = false, more = [], nodeKeys =
   const configFile = writeCluster(dir, nodes, namespaces, more, nodeKeys === "" ? "" : `, ${nodeKeys}`);
   const namespaceNames = namespaces ? Array.from({ length: nodes }, (_, at) => `cvy-${process.pid}-${nextPorts}-${at + 1}`) : [];
   const hub = `cvy-${process.pid}-${nextPorts}-hub`;
+  // Daemons end with this process (setpriv, below).
+  const watchdog = startWatchdog('rm -rf --one-file-system "$1"; shift; for netns; do ip netns del "$netns"; done', [
+    dir,
+    ...(namespaces ? [...namespaceNames, hub] : []),
+  ]);
   if (namespaces) {
     try {
       makeNamespaces(namespaceNames, hub);
@@ -247,7 +253,7 @@ export function createCluster({ nodes, namespaces = false, more = [], nodeKeys =
   const runningNode = (nodeid: number): RunningNode => {
     const node = running.get(nodeid);
     if (node === undefined) throw new Error(`node ${nodeid} was not started`);
-    // nsenter replaces itself with the program, so its pid is dlmd's own.
+    // setpriv and nsenter replace themselves with the program, so their pid is dlmd's own.
     return node;
   };
   const start: TestCluster["start"] = async (nodeid, options = {}) => {
@@ -255,6 +261,8 @@ export function createCluster({ nodes, namespaces = false, more = [], nodeKeys =
     // Not `ip netns exec`: its mount namespace would keep what others have mounted, and unmount meanwhile.
     const inside = namespaces ? ["nsenter", `--net=/run/netns/${namespaceNames[nodeid - 1]}`] : [];
     const [program, ...words] = [
+      "setpriv",
+      "--pdeathsig=KILL",
       ...inside,
       process.execPath,
       "--enable-source-maps",
@@ -338,6 +346,7 @@ export function createCluster({ nodes, namespaces = false, more = [], nodeKeys =
       await Promise.all([...running.values()].map((node) => node.exited));
       removeNamespaces([...namespaceNames, hub]);
       rmSync(dir, { recursive: true });
+      await watchdog.callOff();
     },
   };
 }
