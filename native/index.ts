@@ -208,6 +208,8 @@ export interface Native {
   deviceAskFlush(device: Device, fuseNodeid: number, ask: boolean): void;
   /** How many FLUSHes were answered without a callback. */
   deviceFlushes(device: Device): number;
+  /** How many times it looked on for more: not after a request that was not answered within its callback, whose sender waits. */
+  deviceLooks(device: Device): number;
   /** No callback comes after it. Stop before closing the descriptor: the event loop aborts the process if a polled one is closed. */
   deviceStop(device: Device): void;
   /** write(fd, head[0..headBytes]): one reply. */

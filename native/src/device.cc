@@ -37,6 +37,9 @@ struct Device {
   bool mayLook = false;
   uint32_t doubt = 0;
   uint32_t skips = 0;
+  // The request before the pause was not answered at once: its sender waits, and sends nothing.
+  bool unanswered = false;
+  int64_t looks = 0;
   // FLUSH is answered here, but for these inodes.
   bool answersFlush = false;
   std::unordered_set<uint64_t> askedFlushes;
@@ -57,6 +60,15 @@ constexpr uint64_t kShortPauseNs = 120'000;
 // Looking on in vain doubles the number of short pauses that are slept through before it is tried again, up to this: what it can
 // waste is a small part of a CPU.
 constexpr uint32_t kSkipsMax = 63;
+
+// What this thread has written to devices: answers, mostly.
+thread_local uint64_t written = 0;
+
+bool wantsNoAnswer(const uint8_t* request) {
+  fuse_in_header header;
+  memcpy(&header, request, sizeof header);
+  return header.opcode == FUSE_FORGET || header.opcode == FUSE_BATCH_FORGET || header.opcode == FUSE_INTERRUPT;
+}
 
 const napi_type_tag kDeviceTag = {0x5c1d0f5e7a9b4c21, 0x8e3f6a2b9d047c65};
 
@@ -99,8 +111,12 @@ bool answerFlush(Device* device, ssize_t bytes) {
 Turn serveOne(Device* device, int pollStatus) {
   ssize_t bytes = ::read(device->fd, device->buffer, device->bufferBytes);
   if (bytes > 0) {
+    device->unanswered = false;
     if (answerFlush(device, bytes)) return Turn::served;
+    uint64_t before = written;
+    bool answerable = bytes >= static_cast<ssize_t>(sizeof(fuse_in_header)) && !wantsNoAnswer(device->buffer);
     if (!device->environment->callBack(device->onRequest, bytes)) stopDevice(device);
+    device->unanswered = answerable && written == before;
     return device->running ? Turn::served : Turn::ended;
   }
   int error = bytes == 0 ? ENODEV : errno;
@@ -112,8 +128,9 @@ Turn serveOne(Device* device, int pollStatus) {
   return Turn::ended;
 }
 
-// Woken: was the pause a short one?
+// Woken: was the pause a short one? One in which a sender waited for its answer says nothing.
 void noteWoken(Device* device) {
+  if (device->unanswered) return;
   if (uv_hrtime() - device->emptySinceNs > kShortPauseNs) {
     device->mayLook = false;
   } else if (device->skips > 0) {
@@ -127,7 +144,8 @@ void noteWoken(Device* device) {
 // cost a whole slice of his; and a sender that waits for this very CPU is a pause in vain, which is not tried again soon.
 Turn awaitMore(Device* device) {
   device->emptySinceNs = uv_hrtime();
-  if (!device->mayLook) return Turn::empty;
+  if (!device->mayLook || device->unanswered) return Turn::empty;
+  device->looks++;
   do {
     Turn turn = serveOne(device, 0);
     if (turn == Turn::served) device->doubt = 0;
@@ -268,6 +286,13 @@ napi_value deviceFlushes(napi_env env, napi_callback_info info) {
   return makeNumber(env, device->flushes);
 }
 
+napi_value deviceLooks(napi_env env, napi_callback_info info) {
+  napi_value value;
+  Device* device = nullptr;
+  if (!readArguments(env, info, "deviceLooks", 1, &value) || !readDevice(env, value, "deviceLooks", &device)) return nullptr;
+  return makeNumber(env, device->looks);
+}
+
 napi_value deviceStop(napi_env env, napi_callback_info info) {
   napi_value value;
   Device* device = nullptr;
@@ -291,6 +316,7 @@ napi_value deviceWrite(napi_env env, napi_callback_info info) {
     throwRange(env, kCall, 2, "a length inside the buffer");
     return nullptr;
   }
+  written++;
   return makeNumber(env, resultOf(::write(fd, head, static_cast<size_t>(bytes))));
 }
 
@@ -314,6 +340,7 @@ napi_value deviceWrite2(napi_env env, napi_callback_info info) {
     return nullptr;
   }
   iovec vectors[2] = {{head, static_cast<size_t>(headBytes)}, {body + bodyAt, static_cast<size_t>(bodyBytes)}};
+  written++;
   return makeNumber(env, resultOf(::writev(fd, vectors, 2)));
 }
 
@@ -335,6 +362,7 @@ bool exportDevice(napi_env env, napi_value exports) {
       {"deviceAnswerFlush", deviceAnswerFlush},
       {"deviceAskFlush", deviceAskFlush},
       {"deviceFlushes", deviceFlushes},
+      {"deviceLooks", deviceLooks},
       {"deviceStop", deviceStop},
       {"deviceWrite", deviceWrite},
       {"deviceWrite2", deviceWrite2},

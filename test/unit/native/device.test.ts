@@ -108,6 +108,34 @@ describe.runIf(isRoot)("a FUSE device", () => {
     await expect(waiting).rejects.toMatchObject({ code: /ECONNABORTED|ENOTCONN|EIO/ });
   });
 
+  it("looks on for more after answers, and not while the sender of the last request waits for its own", async () => {
+    let arrived: () => void = () => undefined;
+    let looksThen = 0;
+    const fuse = serveTinyFuse(scratch, {
+      onRequest: (opcode) => {
+        if (opcode !== OPCODE.LOOKUP) return;
+        looksThen = native.deviceLooks(fuse.device);
+        arrived();
+      },
+    });
+    const missing = async (name: string): Promise<unknown> => stat(path.join(fuse.mountPoint, name)).catch((error: unknown) => error);
+    const looks = (): number => native.deviceLooks(fuse.device);
+    for (let round = 0; looks() < 3; round++) {
+      await missing(`answered${round}`);
+      const came = new Promise<void>((resolve) => {
+        arrived = resolve;
+      });
+      fuse.hold(OPCODE.LOOKUP);
+      const waiting = missing(`held${round}`);
+      await came;
+      // Turns of the loop, in which it would look on.
+      for (let turn = 0; turn < 3; turn++) await native.pool.sync.stat(scratch.fd, newStat());
+      expect(looks()).toBe(looksThen);
+      fuse.release();
+      await waiting;
+    }
+  });
+
   it("answers FLUSH by itself once told to, but for the inodes whose FLUSHes are asked for", async () => {
     const fuse = serveTinyFuse(scratch);
     const flushesOfOneClose = async (): Promise<{ seen: number; counted: number }> => {
