@@ -99,8 +99,9 @@ export class RemoteConnection {
   #noCommonKey = false;
   /** This end gave up, for #reason. */
   #failing = false;
-  #flushAsked = false;
-  /** The first of this turn has left, or is about to. */
+  /** What is collected leaves at the end of this turn. */
+  #turnEnds = false;
+  /** The first of this turn that is waited for has left, or is about to. */
   #firstLeft = false;
   #timer: NodeJS.Timeout;
   #heartbeat: Heartbeat | null = null;
@@ -165,7 +166,7 @@ export class RemoteConnection {
     this.#state = "hello";
     const { clusterName, volumeUuid, nodeid, incarnation, clientId } = this.#identity;
     const session = { nodeid, incarnation, clientId, ownerEpoch: this.epoch };
-    this.send(FrameType.HELLO, 0, handshake.encodeHello({ version: LOWER_WIRE_VERSION, clusterName, volumeUuid, session }), null);
+    this.send(FrameType.HELLO, 0, handshake.encodeHello({ version: LOWER_WIRE_VERSION, clusterName, volumeUuid, session }), null, true);
     this.flush();
   }
 
@@ -238,23 +239,22 @@ export class RemoteConnection {
   }
 
   /**
-   * `data` must stay as it is until the call is answered. The first of a turn of the loop leaves as soon as the code that made it is done: the
-   * turn may go on for long, since the device is looked at for more. What comes after it leaves at the turn's end, all in one write.
+   * `data` must stay as it is until the call is answered. The first of a turn of the loop that somebody waits for leaves as soon as the code that made it is
+   * done: the turn may go on for long, since the device is looked at for more. All else leaves with it, or at the turn's end, all in one write.
    */
-  send(type: number, id: number, body: Uint8Array, data: Uint8Array | null): void {
+  send(type: number, id: number, body: Uint8Array, data: Uint8Array | null, awaited: boolean): void {
     this.#counters.messagesSent += 1;
     this.#batch.add(type, id, body, data);
-    if (this.#flushAsked) return;
-    this.#flushAsked = true;
-    const flush = (): void => {
-      this.#flushAsked = false;
-      this.flush();
-    };
-    if (this.#firstLeft) return void setImmediate(flush);
-    this.#firstLeft = true;
-    process.nextTick(flush);
+    if (awaited && !this.#firstLeft) {
+      this.#firstLeft = true;
+      process.nextTick(() => this.flush());
+    }
+    if (this.#turnEnds) return;
+    this.#turnEnds = true;
     setImmediate(() => {
+      this.#turnEnds = false;
       this.#firstLeft = false;
+      this.flush();
     });
   }
 

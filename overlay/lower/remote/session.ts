@@ -384,7 +384,7 @@ export class RemoteSession {
     }
     this.#transmissions += 1;
     call.transmission = this.#transmissions;
-    this.#connection?.send(call.type, call.id, call.body, call.data);
+    this.#connection?.send(call.type, call.id, call.body, call.data, call.awaited);
   }
 
   #finish(call: PendingCall, tell: () => void): void {
@@ -399,7 +399,7 @@ export class RemoteSession {
     for (let ids = this.#acks.take(this.#transmissions); ids !== null; ids = this.#acks.take(this.#transmissions)) {
       this.#writer.reset().u16(ids.length);
       for (const id of ids) this.#writer.u32(id);
-      connection.send(FrameType.ACK, 0, this.#writer.view(), null);
+      connection.send(FrameType.ACK, 0, this.#writer.view(), null, false);
     }
   }
 

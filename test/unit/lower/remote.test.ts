@@ -250,6 +250,35 @@ it("sends the first of a turn before the turn is over, the others of that turn i
   expect(lower.counters.messagesSent - before.messagesSent).toBe(10);
 });
 
+it("sends what nobody waits for in one write with what is waited for in that turn, or when the turn is over", async () => {
+  const one = await owner();
+  const lower = remote();
+  await lower.connect(one.address, 1);
+  const made = await Promise.all(["a", "b", "c"].map(async (it) => await lower.create(lower.root, name(it), RDWR, 0o644, caller)));
+  const [a, b, c] = made.map(({ handle }) => handle);
+  if (a === undefined || b === undefined || c === undefined) throw new Error("three files are made");
+  // A turn of its own.
+  await new Promise((resolve) => setImmediate(resolve));
+  const before = { ...lower.counters };
+  const grown = (): number[] => [lower.counters.flushes - before.flushes, lower.counters.roundTrips - before.roundTrips];
+  void lower.close(a);
+  const turnOver = new Promise((resolve) => setImmediate(resolve));
+  await new Promise<void>((resolve) => process.nextTick(resolve));
+  expect(grown()).toEqual([0, 0]);
+  const answer = lower.statfs();
+  await new Promise<void>((resolve) => process.nextTick(resolve));
+  expect(grown()).toEqual([1, 0]);
+  void lower.close(b);
+  void lower.close(c);
+  await new Promise<void>((resolve) => process.nextTick(resolve));
+  expect(grown()).toEqual([1, 0]);
+  await turnOver;
+  expect(grown()[0]).toBe(2);
+  await answer;
+  await until(() => grown()[1] === 4);
+  expect(grown()[0]).toBe(2);
+});
+
 it("costs one message each way", async () => {
   const one = await owner();
   const lower = remote();
