@@ -20,19 +20,17 @@ function isUncapped({ coherence }: Mount, inode: InodeRecord): boolean {
 
 export function getxattr(mount: Mount, call: Call, request: GetxattrRequest): MaybePromise<void> {
   const inode = inodeOf(mount, request.fuseNodeid);
-  return readXattr(mount, call, inode, request.size, () => {
-    // What the kernel asks before the first write to a file.
-    if (request.name.equals(CAPABILITY) && isUncapped(mount, inode)) throw errnoError(E.ENODATA);
-    return mount.lower.getxattr(inode.id, request.name);
+  return pinnedXattrs(mount, call, inode, () => {
+    // What the kernel asks before the first write to a file: too often for an error that is thrown.
+    if (request.name.equals(CAPABILITY) && isUncapped(mount, inode)) return void call.error(E.ENODATA);
+    return andThen(mount.lower.getxattr(inode.id, request.name), (value) => answerXattr(call, request.size, value));
   });
 }
 
 export function listxattr(mount: Mount, call: Call, request: ListxattrRequest): MaybePromise<void> {
   const inode = inodeOf(mount, request.fuseNodeid);
-  return readXattr(mount, call, inode, request.size, () =>
-    andThen(mount.lower.listxattr(inode.id), (list) => {
-      return request.uid === 0 ? list : withoutTrusted(list);
-    }),
+  return pinnedXattrs(mount, call, inode, () =>
+    andThen(mount.lower.listxattr(inode.id), (list) => answerXattr(call, request.size, request.uid === 0 ? list : withoutTrusted(list))),
   );
 }
 
@@ -46,14 +44,14 @@ function withoutTrusted(list: Buffer): Buffer {
 }
 
 /** A write(2) that asks whether there are capabilities to be cleared has the inode's lock (mm/filemap.c, file_remove_privs), so it passes a revoke. */
-function readXattr(mount: Mount, call: Call, inode: InodeRecord, room: number, read: () => MaybePromise<Buffer>): MaybePromise<void> {
-  return pinnedData(mount, call, { inode, mode: Mode.PR, cached: inode.kind === "file" }, () =>
-    andThen(read(), (value) => {
-      if (room === 0) call.xattrSize(value.length);
-      else if (value.length > room) throw errnoError(E.ERANGE);
-      else call.data(value);
-    }),
-  );
+function pinnedXattrs(mount: Mount, call: Call, inode: InodeRecord, work: () => MaybePromise<void>): MaybePromise<void> {
+  return pinnedData(mount, call, { inode, mode: Mode.PR, cached: inode.kind === "file" }, work);
+}
+
+function answerXattr(call: Call, room: number, value: Buffer): void {
+  if (room === 0) call.xattrSize(value.length);
+  else if (value.length > room) throw errnoError(E.ERANGE);
+  else call.data(value);
 }
 
 export function setxattr(mount: Mount, call: Call, request: SetxattrRequest): MaybePromise<void> {
