@@ -21,11 +21,22 @@ const LOOK = "Run the bench again; if it fails anew, bring a lab up by hand (`co
 
 const program = path.join(projectRoot, "dist/overlay/main.js");
 
-/** Brings a lab up in `dir`, which it may be the only one to use. */
-export async function startLabCluster(dir: string, sizeBytes: number, placement: Placement, signal: AbortSignal): Promise<Cluster> {
+export interface LabCluster extends Cluster {
+  /** Each node unmounts and leaves, so that its processes end by themselves. */
+  stop(): Promise<void>;
+}
+
+/** Brings a lab up in `dir`, which it may be the only one to use. `env`: of all its processes. */
+export async function startLabCluster(
+  dir: string,
+  sizeBytes: number,
+  placement: Placement,
+  signal: AbortSignal,
+  env: NodeJS.ProcessEnv = process.env,
+): Promise<LabCluster> {
   const lab = async (words: readonly string[], timeoutMs: number, abort?: AbortSignal): Promise<string> => {
     const args = [program, "lab", ...words, "--dir", dir];
-    const result = await run(process.execPath, args, { timeoutMs, signal: abort });
+    const result = await run(process.execPath, args, { timeoutMs, signal: abort, env });
     if (abort?.aborted === true) throw interrupted();
     if (result.status !== 0) throw new OperatingError(describeRun("coverlay", args.slice(1), result), { code: "lab-failed", hint: LOOK });
     return result.stdout;
@@ -56,7 +67,10 @@ export async function startLabCluster(dir: string, sizeBytes: number, placement:
       const masterNodeid = await lockMasterOf(ordered[1]?.runDir ?? "", statSync(file).ino);
       return nodes[ordered.findIndex(({ nodeid }) => nodeid === masterNodeid)] ?? null;
     };
-    return { owner: first, other, third, setCables, lockMaster, end };
+    const stop = async (): Promise<void> => {
+      for (const { name } of [third, other, first]) await lab(["stop", name], COMMAND_TIMEOUT_MS, signal);
+    };
+    return { owner: first, other, third, setCables, lockMaster, stop, end };
   } catch (error) {
     await end();
     throw error;

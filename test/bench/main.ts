@@ -123,6 +123,7 @@ async function bench(options: BenchOptions, signal: AbortSignal): Promise<Report
         only: options.only,
         nodePeer,
         setting,
+        stagesDir: cluster === null ? null : dir,
       }),
     );
   } finally {

@@ -5,7 +5,7 @@ import { FULL, QUICK, SYSTEM_NAMES, type SystemName } from "./system.ts";
 import { STEPS } from "./steps.ts";
 
 /** What is measured apart from the steps. */
-const SECTIONS: readonly string[] = ["handover", "long-handover", "messages", "long-sqlite", "memory", "directory", "tls"];
+const SECTIONS: readonly string[] = ["handover", "long-handover", "messages", "long-sqlite", "memory", "directory", "tls", "stages"];
 
 export interface BenchOptions {
   readonly quick: boolean;

@@ -4,6 +4,7 @@ import { tripsByCables, tripsOfLock } from "./long-locks.ts";
 import { type MessageCount, speedByTrips } from "./messages.ts";
 import type { Failure, FigureResult } from "./rounds.ts";
 import { shareOfTrips, tripsByClock } from "./sqlite-trips.ts";
+import { STAGES } from "./stages.ts";
 import { fastest, formatValue, speedRatio } from "./stats.ts";
 import { SYSTEM_NAMES, type SystemName } from "./system.ts";
 import type { Measured, Target } from "./targets.ts";
@@ -155,6 +156,15 @@ function tlsTable(tls: readonly TlsCost[]): string {
   return columns([head, ...rows]);
 }
 
+function stagesTable({ stages }: Measured): string {
+  const head = ["CPU us of each stage, sampled", "overlay of", ...STAGES, "all", "of it kernel"];
+  const rows = stages.map(({ operation, node, us, kernelUs }) => {
+    const all = STAGES.reduce((sum, stage) => sum + us[stage], 0);
+    return [operation, node, ...[...STAGES.map((stage) => us[stage]), all, kernelUs].map(formatValue)];
+  });
+  return rows.length === 0 ? "" : columns([head, ...rows]);
+}
+
 const FIGURES_NOTE = `medians; ratios: how many times as fast; bindfs in ratios: the faster of its mounts
 create+close+unlink, and handovers: on each system some thousand were done before, untimed
 uncached lookup: each name is looked up once by a kernel that has nothing of the file system in its caches, so that each lookup reaches the server;
@@ -179,7 +189,9 @@ export function renderReport(report: Report): string {
     ...(report.handovers.length > 0 ? [handoverTable(report, "write there, read here, us")] : []),
     ...(report.longHandovers === null ? [] : [handoverTable(report.longHandovers, longHandoversTitle(report.longHandovers))]),
     ...(report.messages.length > 0 ? [messageTable(report.messages)] : []),
-    ...[longLocksTable(report), tripsTable(report), sqliteTable(report), sizeTable(report)].filter((text) => text !== ""),
+    ...[longLocksTable(report), tripsTable(report), sqliteTable(report), sizeTable(report), stagesTable(report)].filter(
+      (text) => text !== "",
+    ),
     ...(report.tls.length > 0 ? [tlsTable(report.tls)] : []),
     targetTable(report.targets),
     ...(failures.length > 0 ? [failures.join("\n")] : []),

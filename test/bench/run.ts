@@ -12,6 +12,7 @@ import { STEPS } from "./steps.ts";
 import { type BenchParts, createBench } from "./system.ts";
 import { type Measured, judge } from "./targets.ts";
 import type { Report } from "./report.ts";
+import { measureStages, type StageCost } from "./stages.ts";
 import { measureTls, type TlsCost } from "./tls.ts";
 
 export interface RunOptions extends BenchParts {
@@ -19,11 +20,13 @@ export interface RunOptions extends BenchParts {
   /** The compiled tcp-peer; null: no round trip from Node. */
   readonly nodePeer: string | null;
   readonly setting: Report["setting"];
+  /** For the lab whose overlays sample themselves; null: there is none. */
+  readonly stagesDir: string | null;
 }
 
 /** Everything that was asked for. What fails is in the report's failures, and the rest goes on. Throws only when interrupted. */
 export async function runBench(options: RunOptions): Promise<Report> {
-  const { only, nodePeer, setting, ...parts } = options;
+  const { only, nodePeer, setting, stagesDir, ...parts } = options;
   const bench = createBench(parts);
   const wanted = (name: string): boolean => only === null || only.has(name);
   const failures: Failure[] = [];
@@ -65,6 +68,7 @@ export async function runBench(options: RunOptions): Promise<Report> {
   const memory = cluster === null ? [] : await attempt<MemoryResult[]>("memory", [], () => measureMemory(bench, cluster));
   const tls =
     nodePeer === null ? [] : await attempt<TlsCost[]>("tls", [], () => measureTls(path.join(path.dirname(nodePeer), "tls-peer.js")));
+  const stages = stagesDir === null ? [] : await attempt<StageCost[]>("stages", [], () => measureStages(bench, stagesDir));
   const measured: Measured = {
     figures: rounds.figures,
     handovers: meter.handovers(),
@@ -76,6 +80,7 @@ export async function runBench(options: RunOptions): Promise<Report> {
     memory,
     directories,
     tls,
+    stages,
   };
   const wrong = [...rounds.failures, ...failures, ...lies(measured)];
   return { version: 1, setting, ...measured, targets: judge(measured), failures: wrong };

@@ -7,6 +7,7 @@ import type { DirectoryResult, MemoryResult } from "./size.ts";
 import { type SqliteTrips, shareOfTrips } from "./sqlite-trips.ts";
 import { speedRatio } from "./stats.ts";
 import type { SystemName } from "./system.ts";
+import type { StageCost } from "./stages.ts";
 import type { TlsCost } from "./tls.ts";
 
 export interface Target {
@@ -32,6 +33,7 @@ export interface Measured {
   readonly directories: readonly DirectoryResult[];
   /** Plain TCP and TLS; empty: not measured. */
   readonly tls: readonly TlsCost[];
+  readonly stages: readonly StageCost[];
 }
 
 const BINDFS_RATIO = 1.5;

@@ -23,6 +23,7 @@ const nothing: Measured = {
   memory: [],
   directories: [],
   tls: [],
+  stages: [],
 };
 
 function figure(name: string, values: FigureResult["median"], unit: FigureResult["unit"] = "us"): FigureResult {

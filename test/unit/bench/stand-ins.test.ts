@@ -135,7 +135,7 @@ describe("the bench over stand-ins", () => {
   it("gives every figure for every system, twice, and every section", async () => {
     const delays: number[] = [];
     const given = parts(threeNodes(() => quiet, delays));
-    const report = await runBench({ ...given, only: null, nodePeer: null, setting: {} });
+    const report = await runBench({ ...given, only: null, nodePeer: null, stagesDir: null, setting: {} });
     expect(report.failures).toEqual([]);
     for (const step of STEPS) {
       const counts = Object.fromEntries(step.systems.map((name) => [name, step.long === true ? 1 : 2]));
@@ -182,14 +182,14 @@ describe("the bench over stand-ins", () => {
   it("leaves nothing in the systems but what it reuses", async () => {
     const given = parts(null, [standInSystem("native")]);
     const only = new Set(["create-unlink", "create-write", "sequential", "untar", "clone", "handover", "directory"]);
-    await runBench({ ...given, only, nodePeer: null, setting: {} });
+    await runBench({ ...given, only, nodePeer: null, stagesDir: null, setting: {} });
     expect(readdirSync(path.join(dir, "native"))).toEqual([]);
   });
 
   it("calls a message for what is cached a failure", async () => {
     let sent = 0;
     const given = parts(threeNodes(() => ({ ...quiet, lockMessagesSent: sent++ })));
-    const report = await runBench({ ...given, only: new Set(["messages"]), nodePeer: null, setting: {} });
+    const report = await runBench({ ...given, only: new Set(["messages"]), nodePeer: null, stagesDir: null, setting: {} });
     expect(report.failures.map(({ where }) => where)).toEqual([
       "warm stat, owner",
       "cached 4 KiB read, owner",
@@ -202,7 +202,7 @@ describe("the bench over stand-ins", () => {
 
   it("says n/a for a counter that is not offered, and does not call it silence", async () => {
     const given = parts(threeNodes(() => ({ fuseRequests: 1 })));
-    const report = await runBench({ ...given, only: new Set(["messages"]), nodePeer: null, setting: {} });
+    const report = await runBench({ ...given, only: new Set(["messages"]), nodePeer: null, stagesDir: null, setting: {} });
     expect(report.failures).toEqual([]);
     expect(report.messages.every(({ lock, revokes }) => lock === null && revokes === null)).toBe(true);
     expect(report.targets.filter(({ name }) => name.startsWith("messages")).map(({ reached }) => reached)).toEqual([
@@ -230,7 +230,7 @@ describe("the bench over stand-ins", () => {
   it("ends when it is interrupted", async () => {
     const controller = new AbortController();
     const given = { ...parts(null), signal: controller.signal };
-    const run = runBench({ ...given, note: () => controller.abort(), only: null, nodePeer: null, setting: {} });
+    const run = runBench({ ...given, note: () => controller.abort(), only: null, nodePeer: null, stagesDir: null, setting: {} });
     await expect(run).rejects.toMatchObject({ code: "interrupted" });
   });
 });

@@ -261,15 +261,15 @@ it("sends what nobody waits for in one write with what is waited for in that tur
   await new Promise((resolve) => setImmediate(resolve));
   const before = { ...lower.counters };
   const grown = (): number[] => [lower.counters.flushes - before.flushes, lower.counters.roundTrips - before.roundTrips];
-  void lower.close(a);
+  lower.close(a);
   const turnOver = new Promise((resolve) => setImmediate(resolve));
   await new Promise<void>((resolve) => process.nextTick(resolve));
   expect(grown()).toEqual([0, 0]);
   const answer = lower.statfs();
   await new Promise<void>((resolve) => process.nextTick(resolve));
   expect(grown()).toEqual([1, 0]);
-  void lower.close(b);
-  void lower.close(c);
+  lower.close(b);
+  lower.close(c);
   await new Promise<void>((resolve) => process.nextTick(resolve));
   expect(grown()).toEqual([1, 0]);
   await turnOver;
