@@ -2,6 +2,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import { queryOverlayStatus } from "../../../overlay/query/overlay-query.ts";
+import { AFTER_HELD_UP_MS } from "../../../overlay/lower/local/small-writes.ts";
 import { run } from "../../../overlay/lab/command.ts";
 import { processRef } from "../../../overlay/lab/processes.ts";
 import { WRITE_REST_MS } from "../../../overlay/serve/mount-process.ts";
@@ -10,7 +11,8 @@ import { startLab, type TestLab } from "../lab.ts";
 import { lowerRoot } from "../lower-root.ts";
 import { rolesOf } from "../role.ts";
 
-const ATTEMPTS_MAX = 40;
+/** One write that was held up on a busy machine, and for AFTER_HELD_UP_MS the owner says that there is no room. */
+const ATTEMPTS_MS = 3 * AFTER_HELD_UP_MS;
 const ROUNDS = 10;
 const LONG_MS = 60_000;
 /** Longer than a small frame has room for in one packet of a loopback device. */
@@ -44,40 +46,34 @@ function logsOf(nodeid: number): string {
 const threadStates = (pid: number): string[] =>
   readdirSync(`/proc/${pid}/task`).map((tid) => /\) (\S)/.exec(readFileSync(`/proc/${pid}/task/${tid}/stat`, "latin1"))?.[1] ?? "?");
 
-/** Its overlay stands still. */
-async function stop(nodeid: number): Promise<void> {
-  const pid = await overlayOf(nodeid);
-  stopped = pid;
-  process.kill(pid, "SIGSTOP");
-  await until("the owner stands still", () => threadStates(pid).every((state) => state === "T"));
-}
+/** In one step: the owner's word that there is room is soon too old on a busy machine. */
+const MAKE_AND_STOP = `
+def stands(pid):
+    try: stats = [open("/proc/%d/task/%s/stat" % (pid, tid), encoding="latin1").read() for tid in os.listdir("/proc/%d/task" % pid)]
+    except OSError: return False
+    return all(stat.rpartition(") ")[2][0] == "T" for stat in stats)
+fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+os.kill(owner, signal.SIGSTOP)
+while not stands(owner): pass
+`;
 
-/** The owner stands still, and the program has written all the same. Gives the name. */
-async function writtenBehind(owner: number, writer: Actor): Promise<string> {
-  for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt += 1) {
+/** The owner stands still, and the program has written all the same, and done what is `next`. Gives the name. */
+async function writtenBehind(owner: number, writer: Actor, next = ""): Promise<string> {
+  for (const end = Date.now() + ATTEMPTS_MS; Date.now() < end; ) {
     const name = `behind-${Date.now()}`;
-    await writer.run(`fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)`, { name });
-    await stop(owner);
-    const wrote = writer.run<number>(`result = os.write(fd, text.encode())`, { text: TEXT }, LONG_MS);
+    const pid = await overlayOf(owner);
+    stopped = pid;
+    const source = `${MAKE_AND_STOP}result = os.write(fd, text.encode())\n${next}`;
+    const wrote = writer.run<number>(source, { name, owner: pid, text: TEXT }, LONG_MS);
+    // Before that it may be its creation that waits.
+    await until("the owner stands still", () => threadStates(pid).every((state) => state === "T"));
     const count = await untilWaitingOrEnded(writer, wrote);
     if (count === TEXT.length) return name;
-    // On a busy machine the owner's word that there is room was too old: then the program waits.
+    // The owner's word that there is room was too old all the same, or it has said no: then the program waits.
     letGo();
     await wrote;
   }
   throw new Error("each write was waited for");
-}
-
-/** As writtenBehind; its owner, mode and times too. */
-async function changedBehind(owner: number, writer: Actor): Promise<string> {
-  for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt += 1) {
-    const name = await writtenBehind(owner, writer);
-    const changes = writer.run<string>(`os.utime(fd, (1, 2))\nos.fchown(fd, 3, 4)\nos.fchmod(fd, 0o640)\nresult = "done"`, {}, LONG_MS);
-    if ((await untilWaitingOrEnded(writer, changes)) === "done") return name;
-    letGo();
-    await changes;
-  }
-  throw new Error("each change was waited for");
 }
 
 it("other nodes see it as soon as its program does, though the owner had not taken it", async () => {
@@ -109,6 +105,7 @@ it("what its program does next comes after it: truncation, another write, a rena
   ] as const) {
     const name = await writtenBehind(owner, writer);
     const done = writer.run<string>(`result = code(lambda: ${next})`, {}, LONG_MS);
+    await untilWaitingOrEnded(writer, done);
     letGo();
     expect([next, await done]).toEqual([next, "ok"]);
     expect([next, await reader.run<string | null>(`result = get(name) if os.path.exists(name) else None`, { name })]).toEqual([next, seen]);
@@ -119,7 +116,7 @@ it("what its program does next comes after it: truncation, another write, a rena
 it("its owner, mode and times too, though the owner of the volume has taken none of it: other nodes see all of it", async () => {
   const [owner, near, far] = await rolesOf(lab);
   const [writer, reader] = [actorOn(near), actorOn(far)];
-  const name = await changedBehind(owner, writer);
+  const name = await writtenBehind(owner, writer, `os.utime(fd, (1, 2))\nos.fchown(fd, 3, 4)\nos.fchmod(fd, 0o640)`);
   const look = `at = os.stat(name)\nresult = [at.st_size, at.st_mode & 0o7777, at.st_uid, at.st_gid, at.st_mtime]`;
   const reads = reader.run<number[]>(look, { name }, LONG_MS);
   await untilWaiting(reader);
