@@ -2,7 +2,9 @@
  * What each operation costs on a node that is not the owner, in messages and in trips to the owner that somebody waits for: a trip that comes back
  * fails here. Times are the bench's matter.
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
+import { AFTER_HELD_UP_MS } from "../../overlay/lower/local/small-writes.ts";
 import { until } from "./actor.ts";
 import { hazardLab } from "./hazards/hazard-lab.ts";
 
@@ -11,6 +13,12 @@ const FILES = 100;
 const WALK_FILES = 500;
 /** Operations that cost more: a lock may be wanted elsewhere once, and the last file is not at rest. */
 const SLACK_OPERATIONS = 20;
+
+/**
+ * A trip that comes back is there each time. On a busy machine there may be one that was not before: after one write of 50 ms at the owner each write is waited for, for
+ * 10 s; a walk that stood still for a second begins anew.
+ */
+const TRIES = 3;
 
 /** Of one operation. */
 interface Cost {
@@ -81,24 +89,30 @@ describe("an operation on a node that is not the owner", () => {
     async (what, made, { prepare, run, most, files = FILES, listed = false }) => {
       const [here, elsewhere] = hazard.remotes;
       const maker = { here, elsewhere, owner: hazard.owner }[made];
-      const dir = `${what.replaceAll(/[ ,0-9]/g, "")}-${made}`;
-      const each = (line: string): string => `for k in range(files):\n    f = "%s/f%d" % (dir, k)\n    ${line}`;
-      await hazard.actor(maker).run(`os.mkdir(dir)\n${each(`put(f, b"first")`)}`, { dir, files });
-      // Known to all. What the last program made is EX: whether its last reply was taken is not known as long as it does nothing.
-      await until("all are registered", async () => (await hazard.counters(maker))["unregistered"] === 0);
-      const actor = hazard.actor(here);
-      // The directory is here.
-      await actor.run("os.stat(dir)", { dir });
-      if (prepare !== undefined) await actor.run(each(prepare), { dir, files });
-      const before = await hazard.counters(here);
-      const listing = `for name in os.listdir(dir):\n    f = dir + "/" + name\n    ${run}`;
-      await actor.run(listed ? listing : each(run), { dir, files });
-      const after = await hazard.counters(here);
-      const grown = (name: string): number => ((after[name] ?? Number.NaN) - (before[name] ?? Number.NaN)) / files;
-      const found: Cost = { trips: grown("lowerTripsAwaited"), locks: grown("lockMessagesSent") };
       const slack = SLACK_OPERATIONS / files;
-      const isEnough = found.trips <= most.trips + slack && found.locks <= most.locks + slack;
-      expect(isEnough, `${JSON.stringify(found)}, at most ${JSON.stringify(most)}`).toBe(true);
+      const isEnough = ({ trips, locks }: Cost): boolean => trips <= most.trips + slack && locks <= most.locks + slack;
+      const each = (line: string): string => `for k in range(files):\n    f = "%s/f%d" % (dir, k)\n    ${line}`;
+      const cost = async (dir: string): Promise<Cost> => {
+        await hazard.actor(maker).run(`os.mkdir(dir)\n${each(`put(f, b"first")`)}`, { dir, files });
+        // Known to all. What the last program made is EX: whether its last reply was taken is not known as long as it does nothing.
+        await until("all are registered", async () => (await hazard.counters(maker))["unregistered"] === 0);
+        const actor = hazard.actor(here);
+        // The directory is here.
+        await actor.run("os.stat(dir)", { dir });
+        if (prepare !== undefined) await actor.run(each(prepare), { dir, files });
+        const before = await hazard.counters(here);
+        const listing = `for name in os.listdir(dir):\n    f = dir + "/" + name\n    ${run}`;
+        await actor.run(listed ? listing : each(run), { dir, files });
+        const after = await hazard.counters(here);
+        const grown = (name: string): number => ((after[name] ?? Number.NaN) - (before[name] ?? Number.NaN)) / files;
+        return { trips: grown("lowerTripsAwaited"), locks: grown("lockMessagesSent") };
+      };
+      let found = await cost(`${what.replaceAll(/[ ,0-9]/g, "")}-${made}`);
+      for (let tries = 1; tries < TRIES && !isEnough(found); tries += 1) {
+        await sleep(AFTER_HELD_UP_MS);
+        found = await cost(`${what.replaceAll(/[ ,0-9]/g, "")}-${made}-${tries}`);
+      }
+      expect(isEnough(found), `${JSON.stringify(found)}, at most ${JSON.stringify(most)}`).toBe(true);
     },
   );
 });
