@@ -24,6 +24,8 @@ interface Change {
 interface Loss {
   readonly death: number;
   told: boolean;
+  /** Of what was written behind, and not told yet (hazard F23). */
+  behind: boolean;
 }
 
 /** What an open file has been told. */
@@ -83,8 +85,9 @@ export class Unsynced {
     for (const [key, loss] of this.#lost) if (loss.told && !waiting.has(key)) this.#lost.delete(key);
     this.#deaths += 1;
     for (const key of this.#changed.keys()) {
+      const behind = this.#lost.get(key)?.behind === true;
       this.#lost.delete(key);
-      this.#lost.set(key, { death: this.#deaths, told: false });
+      this.#lost.set(key, { death: this.#deaths, told: false, behind });
     }
     this.#changed.clear();
     this.#forgetOldest(new Set(open.map(({ id }) => fileKey(id))));
@@ -92,12 +95,12 @@ export class Unsynced {
     return count;
   }
 
-  /** Of that one something is lost. `open`: as above. */
+  /** Of that one something that was written behind is lost. `open`: as above. */
   lost(id: FileId, open: readonly LossesTold[]): void {
     this.#deaths += 1;
     const key = fileKey(id);
     this.#lost.delete(key);
-    this.#lost.set(key, { death: this.#deaths, told: false });
+    this.#lost.set(key, { death: this.#deaths, told: false, behind: true });
     this.#forgetOldest(new Set(open.map((file) => fileKey(file.id))));
     this.#syncfsFails = true;
   }
@@ -123,6 +126,16 @@ export class Unsynced {
     if (loss === undefined || loss.death <= file.lossesTold) return false;
     file.lossesTold = loss.death;
     loss.told = true;
+    loss.behind = false;
+    return true;
+  }
+
+  /** True once after something that was written behind was lost, if nobody was told. Files that are open are told all the same. */
+  takeLostBehind(id: FileId): boolean {
+    const loss = this.#lost.get(fileKey(id));
+    if (loss?.behind !== true) return false;
+    loss.told = true;
+    loss.behind = false;
     return true;
   }
 

@@ -385,10 +385,11 @@ export class RemoteCore {
 
   async create(parent: FileId, name: Buffer, flags: number, mode: number, caller: Caller): Promise<{ entry: Entry; handle: LowerHandle }> {
     const handle = this.handles.allocate();
+    const askedMs = this.behind.nowMs;
     const { entry, room } = await this.changeNames<AnswerOf<"create">>(parent, name, made, (tellParent) =>
       this.call("create", { parent, name, tellParent, mode, caller, flags, handle }),
     );
-    const roomUntilMs = this.behind.roomUntilMs(room, flags);
+    const roomUntilMs = this.behind.roomUntilMs(room, flags, askedMs);
     return { entry, handle: this.handles.add(handle, entry.id, flags, false, this.unsynced.opened(entry.id), roomUntilMs) };
   }
 
@@ -425,7 +426,7 @@ export class RemoteCore {
     let answer: AnswerOf<"rename"> | null = null;
     try {
       const tell = changes.some((change) => known.wantsAttr(change));
-      answer = await andThen(expectedNew === null ? undefined : this.tellOpens(expectedNew), () =>
+      answer = await andThen(expectedNew === null ? undefined : this.#beforeReplaced(expectedOld, expectedNew), () =>
         this.call("rename", { ...request, tell }),
       );
     } finally {
@@ -437,6 +438,17 @@ export class RemoteCore {
       // Its link count is asked for by whoever has it open still.
       if (replaced !== null) known.end(replaced, null);
     }
+  }
+
+  /**
+   * Hazard F23: what replaces a file has all that its program was told to be written. Who writes a new file and renames it over the old one, without an fsync,
+   * keeps one of the two, as with auto_da_alloc of ext4 (fs/ext4/namei.c, ext4_rename).
+   */
+  #beforeReplaced(by: FileId, replaced: FileId): MaybePromise<void> {
+    return andThen(this.behind.over(), () => {
+      if (this.unsynced.takeLostBehind(by)) throw errnoError(E.EIO);
+      return this.tellOpens(replaced);
+    });
   }
 
   /** `call` changes the names of that directory; `named`: whose `name` is then. */
@@ -538,6 +550,7 @@ export class RemoteCore {
       this.noteChanged(id, "data", begun);
       if (bytes < data.byteLength) throw errnoError(E.ENOSPC);
     } catch (error) {
+      if (this.#isRemovedHere(id, error)) return;
       throw this.#lostBehind(id, error, { offset, bytes: data.byteLength }, "data that a program has written is lost");
     }
   }
@@ -557,16 +570,24 @@ export class RemoteCore {
       await this.changingOne(id, set, (attr) => attr, this.known.beginExpected(id, expected));
       this.noteChanged(id, "all", begun);
     } catch (error) {
-      // Under its lock nobody else can have removed it: it was removed here since, and an owner that ended has made both.
-      if (isErrno(error) && error.errno === E.ESTALE) return this.known.notAsExpected(id);
+      if (this.#isRemovedHere(id, error)) return;
       throw this.#lostBehind(id, error, {}, "a change of a file's owner, mode or times, of which a program was told, is lost");
     }
+  }
+
+  /** Under its lock nobody else can have removed it: it was removed here since, and an owner that ended has made both. */
+  #isRemovedHere(id: FileId, error: unknown): boolean {
+    const removed = isErrno(error) && error.errno === E.ESTALE;
+    if (removed) this.known.notAsExpected(id);
+    return removed;
   }
 
   /** Gives the error; any other than that of a call is thrown. */
   #lostBehind(id: FileId, error: unknown, fields: object, words: string): Errno {
     if (!isErrno(error)) throw error;
     this.known.notAsExpected(id);
+    // The next writes are told what became of them.
+    for (const file of this.handles.all()) file.roomUntilMs = Number.NEGATIVE_INFINITY;
     this.unsynced.lost(id, this.handles.all());
     this.#options.log.error({ ino: id.ino, ...fields, errno: error.code }, words);
     return error;

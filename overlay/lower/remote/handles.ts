@@ -25,7 +25,7 @@ export interface RemoteHandle extends LossesTold {
   /** It is being told now. */
   sending: Promise<Errno | null> | null;
   /** Until then a write of its first bytes need not be waited for (write-behind.ts). */
-  readonly roomUntilMs: number;
+  roomUntilMs: number;
   /** Writes that are not waited for, and not answered. */
   behind: number;
   /** Calls on it end with this: it could not be opened again at the present owner (ESTALE: the file is gone). */

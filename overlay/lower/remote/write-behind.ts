@@ -28,9 +28,9 @@ export class WritesBehind {
     this.#nowMs = nowMs;
   }
 
-  /** RemoteHandle.roomUntilMs of a file that was just made. */
-  roomUntilMs(room: boolean, flags: number): number {
-    return room && (flags & WAITS) === 0 ? this.#nowMs() + ROOM_MS : Number.NEGATIVE_INFINITY;
+  /** RemoteHandle.roomUntilMs of a file that was just made. The owner's word is not older than the question. */
+  roomUntilMs(room: boolean, flags: number, askedMs: number): number {
+    return room && (flags & WAITS) === 0 ? askedMs + ROOM_MS : Number.NEGATIVE_INFINITY;
   }
 
   get nowMs(): number {

@@ -98,6 +98,104 @@ async function gated(): Promise<{ readonly gate: Gate; readonly one: Owner; read
 
 const onDisk = (called: string): string => fs.readFileSync(path.join(lab.place.path, called), "utf8");
 
+describe("a file that replaces another one", () => {
+  /** `kept` is safe on the disk; `tmp` is new, and its data on its way. */
+  async function replacing(
+    lower: RemoteLower,
+  ): Promise<{ readonly old: Made; readonly tmp: Made; readonly rename: () => Promise<number> }> {
+    const old = await create(lower, "kept");
+    await lower.write(old.handle, Buffer.from("old and safe"), 0, false);
+    await lower.fsync(old.handle, false);
+    lower.close(old.handle);
+    const tmp = await create(lower, "tmp");
+    const rename = (): Promise<number> =>
+      errnoOf(async () => lower.rename(lower.root, name("tmp"), lower.root, name("kept"), 0, tmp.id, old.id));
+    return { old, tmp, rename };
+  }
+
+  it("has all that was written to it behind, or the rename says EIO, once, and the old one is there", async () => {
+    const error = errnoError(E.ENOSPC);
+    let full = false;
+    const refuse: LocalLower["write"] = () => Promise.reject(error);
+    const one = await owner(1, (lower) => ({ ...lower, write: (...given) => (full ? refuse(...given) : lower.write(...given)) }));
+    const lower = remote();
+    await lower.connect(one.address, 1);
+    const { tmp, rename } = await replacing(lower);
+    full = true;
+    // As rsync and sed -i: write, close, rename, no fsync.
+    const written = errnoOf(() => behind(lower, tmp, "new"));
+    lower.close(tmp.handle);
+    expect([await rename(), await written, onDisk("kept")]).toEqual([E.EIO, E.ENOSPC, "old and safe"]);
+    expect([await rename(), onDisk("kept")]).toEqual([0, ""]);
+  });
+
+  it("and whose owner died with that data replaces nothing at the next owner", async () => {
+    const one = await owner(1);
+    const proxy = await proxyTo(one);
+    const lower = remote();
+    await lower.connect(proxy.address, 1);
+    const { tmp, rename } = await replacing(lower);
+    proxy.dropRequests = true;
+    const written = errnoOf(() => behind(lower, tmp, "new"));
+    lower.close(tmp.handle);
+    lower.ownerLost();
+    const renamed = rename();
+    const two = await owner(2);
+    lower.ownerFound(two.address, 2);
+    expect([await written, await renamed, onDisk("kept")]).toEqual([E.EIO, E.EIO, "old and safe"]);
+  });
+
+  it("and is written behind without a loss replaces it", async () => {
+    const { gate, lower } = await gated();
+    gate.open();
+    const { tmp, rename } = await replacing(lower);
+    const written = behind(lower, tmp, "new");
+    expect([await rename(), await written, onDisk("kept")]).toEqual([0, undefined, "new"]);
+  });
+});
+
+it("after a loss the next write through any handle is waited for, so that its program is told", async () => {
+  const { gate, lower } = await gated();
+  gate.error = errnoError(E.ENOSPC);
+  gate.open();
+  const [one, two] = [await create(lower, "f"), await create(lower, "g")];
+  expect(await errnoOf(() => behind(lower, one, "a"))).toBe(E.ENOSPC);
+  expect([one, two].map(({ handle }) => lower.mayWriteBehind(handle, 1, 1))).toEqual([false, false]);
+});
+
+it("the owner's word that there is room counts from when it was asked for", async () => {
+  const one = await owner(1);
+  const lower = remote();
+  await lower.connect(one.address, 1);
+  const made = create(lower, "f");
+  // In the turn in which the owner makes it: its answer is read in a later one.
+  await until(() => fs.existsSync(path.join(lab.place.path, "f")));
+  nowMs += ROOM_MS;
+  expect(lower.mayWriteBehind((await made).handle, 0, 1)).toBe(false);
+});
+
+it("data of a file that was removed after it is no loss at the next owner, where it is made again", async () => {
+  const one = await owner(1);
+  const proxy = await proxyTo(one);
+  const lower = remote();
+  await lower.connect(proxy.address, 1);
+  const file = await create(lower, "f");
+  proxy.holdAnswers = true;
+  const written = errnoOf(() => behind(lower, file, "a"));
+  lower.close(file.handle);
+  const removed = errnoOf(() => lower.unlink(lower.root, name("f"), file.id));
+  await until(() => !fs.existsSync(path.join(lab.place.path, "f")));
+  // The owner has made all of it, and ends in good order; its answers are lost.
+  lower.ownerLost();
+  await one.server.abandon();
+  await one.server.close();
+  await one.lower.shutdown();
+  const two = await owner(2, undefined, undefined, { cleanAfter: 1 });
+  lower.ownerFound(two.address, 2);
+  await removed;
+  expect([await written, await errnoOf(async () => lower.syncfs())]).toEqual([0, 0]);
+});
+
 describe("what is asked after it", () => {
   it("is begun by the owner when it has ended, and in its order", async () => {
     const { gate, one, lower } = await gated();
