@@ -3,8 +3,8 @@
  * the directory is read ahead: its names, the locks of what they name where no other node has to give one up, and the attributes under those. The kernel is
  * told nothing. The lower keeps what it may (lower/remote/known.ts, hazard F21), and the LOOKUPs that follow are answered from that.
  *
- * So many names are read ahead as the program has looked at, times WALK_NAMES_A_LOOK, and twice as many where looking cost nothing: no more is read
- * ahead in vain.
+ * For each LOOKUP that cost a lock WALK_NAMES_A_LOOK are read ahead at most, and WALK_NAMES_A_HIT for one that did not, which shows that it is of use: no more
+ * is read ahead in vain.
  */
 import { UnderWay } from "../../dlmd/base/under-way.ts";
 import { Errno } from "../../dlmd/base/errno.ts";
@@ -20,8 +20,10 @@ const WALK_MS = 1000;
 const WALK_AGAIN_MS = 10_000;
 /** So many directories at a time; of the others nothing is read ahead. */
 const WALKS_MAX = 4;
-/** So many names for each LOOKUP of the walk that cost a lock, and twice as many for one that did not. */
+/** So many names for each LOOKUP of the walk that cost a lock ... */
 const WALK_NAMES_A_LOOK = 16;
+/** ... and for one that did not. A program that goes by the names, and not by the listing, meets few of the first that are read ahead. */
+const WALK_NAMES_A_HIT = 128;
 /** So many names at first, then twice as many each time, up to so many at a time. */
 const WALK_NAMES_FIRST = 64;
 const WALK_NAMES_MAX = 512;
@@ -99,7 +101,7 @@ export class WalkAhead {
     const now = this.#options.now();
     if (now - walked.lookedMs > WALK_MS) this.#restart(walked);
     walked.lookedMs = now;
-    walked.earned += 2 * WALK_NAMES_A_LOOK;
+    walked.earned += WALK_NAMES_A_HIT;
     // On the owner itself a look takes no longer than that.
     if (!walked.underWay || !lower.keeps || lower.knows(dir.id, name)) return null;
     return new Promise((resolve) => walked.waiting.push(resolve));
@@ -113,7 +115,7 @@ export class WalkAhead {
       this.#begin(dir, child, now);
       return;
     }
-    walked.earned -= WALK_NAMES_A_LOOK;
+    walked.earned += WALK_NAMES_A_LOOK - WALK_NAMES_A_HIT;
     const { costlyNodeid } = walked;
     walked.costlyNodeid = child.fuseNodeid;
     if (costlyNodeid === 0 || costlyNodeid === child.fuseNodeid) return;

@@ -173,7 +173,7 @@ describe("a directory", () => {
     expect(await world.walked()).toEqual(["opendir", "readdir"]);
   });
 
-  it("is read ahead for so many names as were looked at, times WALK_NAMES_A_LOOK: 64, then twice as many, up to WALK_NAMES_MAX", async () => {
+  it("is read ahead for so many names as were looked at, times WALK_NAMES_A_LOOK or WALK_NAMES_A_HIT: 64, then twice as many, up to WALK_NAMES_MAX", async () => {
     world.files = 10_000;
     const read = async (costly: number, looks = 0): Promise<number> => {
       const before = world.read.length;
@@ -183,11 +183,11 @@ describe("a directory", () => {
       return world.read.length - before;
     };
     expect([await read(1), await read(1)]).toEqual([0, 64]);
-    // Earned: 16 for each that costs a lock, 32 for one that does not.
+    // Earned: 16 for each that costs a lock, 128 for one that does not.
     expect([await read(6), await read(1)]).toEqual([0, 128]);
-    expect([await read(1, 7), await read(1)]).toEqual([0, 256]);
+    expect([await read(7, 1), await read(1)]).toEqual([0, 256]);
     expect([await read(31), await read(1)]).toEqual([0, 512]);
-    expect([await read(1, 15), await read(1)]).toEqual([0, 512]);
+    expect([await read(7, 3), await read(1)]).toEqual([0, 512]);
     expect(world.read).toEqual(Array.from({ length: 64 + 128 + 256 + 2 * 512 }, (_, at) => 100 + at));
     expect([world.bytes[0], Math.max(...world.bytes)]).toEqual([64 * 320, 128 * 1024]);
   });
@@ -218,7 +218,7 @@ describe("a directory", () => {
     await world.walked();
     for (const [at, pause] of [1000, 1001].entries()) {
       world.nowMs += 1000;
-      world.looked(1);
+      world.costly(world.inodes.root, 100);
       world.nowMs += pause;
       const walked = await world.walked();
       expect([at, walked.length > 0]).toEqual([at, false]);
