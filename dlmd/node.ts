@@ -20,6 +20,7 @@ import type { NodeConfiguration } from "./engine/boot.ts";
 import { Clients, type ClientsPort } from "./clients/clients.ts";
 import { ClientGroups } from "./clients/client-groups.ts";
 import { describeNodes, describeStatus } from "./query/describe.ts";
+import { ViewHistory } from "./query/view-history.ts";
 import { noPlans } from "./config/fence-plan.ts";
 import { noFencing } from "./fencing/fence-table.ts";
 import { Fencing } from "./fencing/fencing.ts";
@@ -72,6 +73,7 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
   readonly lockspaces: LockspaceGroup;
   readonly fencing: Fencing;
   readonly deaths: ClientDeathBarrier;
+  readonly views: ViewHistory = new ViewHistory();
   readonly #inspections: Inspections;
   readonly #lifeAsks: LifeAsks;
   readonly #outbox = new Outbox();
@@ -166,10 +168,16 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
     });
   }
 
-  #newFencing({ nodeid, incarnation, bootId = "", wallMs = 0, nowMs, fencing, fencePlans }: NodeBoot): Fencing {
+  /** CLOCK_REALTIME, as far as it ran like our clock since the start. */
+  #wallMs(): number {
+    const { wallMs = 0, nowMs } = this.boot;
+    return Math.round(wallMs + this.#time.nowMs - nowMs);
+  }
+
+  #newFencing({ nodeid, incarnation, bootId = "", fencing, fencePlans }: NodeBoot): Fencing {
     const self = { nodeid, incarnation, bootId };
     const time = this.#time;
-    return new Fencing(self, time, () => Math.round(wallMs + time.nowMs - nowMs), fencing ?? noFencing, fencePlans ?? noPlans, {
+    return new Fencing(self, time, () => this.#wallMs(), fencing ?? noFencing, fencePlans ?? noPlans, {
       command: (command) => this.engine.command(command),
       serving: () => this.recovery.serving,
       quorum: () => this.engine.quorum,
@@ -546,6 +554,7 @@ export class NodeCore<E extends NodeEngine = BuiltinEngine> implements Node, Que
       if (clients.length > 0) this.#askAbout(clients);
     }
     this.recovery.enterView(view);
+    this.views.enterView(this.viewInfo(), this.#wallMs());
     this.#inspections.viewChanged();
     this.#lifeAsks.viewChanged();
     this.#updateService();

@@ -2,6 +2,7 @@
 import type { FenceRecord } from "../wire/fencing-group.ts";
 import type { LockspaceAnswer } from "../wire/inspect-answer.ts";
 import type { ViewInfo } from "../wire/program.ts";
+import type { ViewRecord } from "./view-history.ts";
 
 export interface StatusAnswer extends ViewInfo {
   readonly nodeid: number;
@@ -40,6 +41,8 @@ export interface StatusAnswer extends ViewInfo {
   readonly lockspaces: readonly LockspaceAnswer[];
   /** Members of which it is not known here what they have open: each counts as having all. */
   readonly lockspacesUnknown: readonly number[];
+  /** Those that this life of the node has been in, the latest at the end. */
+  readonly views: readonly ViewRecord[];
 }
 
 /** What the shell adds to an answer to "status": since when no datagram of a node came by multicast. */

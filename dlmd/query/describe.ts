@@ -99,6 +99,7 @@ export function describeStatus(node: QueriedNode, view: ViewInfo, nowMs: number)
     goneWaits: describeGoneWaits(node, nowMs),
     lockspaces: describeLockspaces(node),
     lockspacesUnknown: node.lockspaces.unknown(),
+    views: node.views.records,
   };
 }
 

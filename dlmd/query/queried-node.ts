@@ -9,6 +9,7 @@ import type { LockspaceGroup } from "../lockspaces/lockspace-group.ts";
 import type { NodeBoot } from "../node-api.ts";
 import type { PlockService } from "../plock/service.ts";
 import type { Recovery } from "../recovery/recovery.ts";
+import type { ViewHistory } from "./view-history.ts";
 
 export interface QueriedNode {
   readonly boot: NodeBoot;
@@ -21,4 +22,5 @@ export interface QueriedNode {
   readonly deaths: ClientDeathBarrier;
   readonly lockspaces: LockspaceGroup;
   readonly fencing: Fencing;
+  readonly views: ViewHistory;
 }
