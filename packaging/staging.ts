@@ -74,6 +74,9 @@ function stagePrograms({ root, carried, debVersion }: StageRequest, stage: Stage
     );
     for (const file of wanted) stage.copy(path.join(from, file), `${LIB}/dist/${room}/${file}`);
   }
+  // The page of `coverlay ui` is served as it is (overlay/ui/page-files.ts).
+  const page = "overlay/ui/page";
+  for (const file of filesBelow(path.join(root, page))) stage.copy(path.join(root, page, file), `${LIB}/${page}/${file}`);
   const addon = "native/build/Release/coverlay.node";
   stage.copy(path.join(root, addon), `${LIB}/${addon}`);
   const { version, license, type, exports } = readPackage(root) as unknown as Record<string, unknown>;

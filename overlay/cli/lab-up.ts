@@ -1,6 +1,7 @@
 /** `coverlay lab up`: brings a lab up and, without --detach, stays with it until it is interrupted. */
 import path from "node:path";
 import type { CommandModule } from "yargs";
+import { OperatingError } from "../../dlmd/base/error.ts";
 import { givenImageBytes } from "../lab/disk.ts";
 import { takeDown } from "../lab/down.ts";
 import { type LowerKind, parseSize } from "../lab/layout.ts";
@@ -8,6 +9,8 @@ import { selfCommand, showLive, whatToTry } from "../lab/live.ts";
 import { nodeLine } from "../lab/observe.ts";
 import { type LabState, defaultLabDir, labNodes, realLabDir } from "../lab/state.ts";
 import { bringUp, detach } from "../lab/up.ts";
+import type { Ui } from "../ui/server.ts";
+import { startLabUiSomewhere } from "./lab-ui.ts";
 import { EXIT, print, printJson, runCommand, usageError } from "./output.ts";
 
 interface UpArguments {
@@ -21,6 +24,7 @@ interface UpArguments {
   readonly fencing: boolean;
   readonly "two-node": boolean;
   readonly detach: boolean;
+  readonly ui: boolean;
 }
 
 const endings: readonly NodeJS.Signals[] = ["SIGINT", "SIGTERM", "SIGHUP"];
@@ -42,6 +46,7 @@ export const labUpCommand: CommandModule<{ dir: string; json: boolean }, UpArgum
       .option("fencing", { type: "boolean", default: true, describe: "each node has a fence device; --no-fencing: none has one" })
       .option("two-node", { type: "boolean", default: false, describe: "one of two nodes is a quorum; the fence decides between them" })
       .option("detach", { type: "boolean", default: false, describe: "return once every mount answers; end it with lab down" })
+      .option("ui", { type: "boolean", default: true, describe: "in the foreground serve a live page for a browser; --no-ui: none" })
       .example("$0 lab up", "three nodes, until Ctrl-C")
       .example("$0 lab up --nodes 5 --size 512M --dir /tmp/five", "five nodes in a directory of their own")
       .example("$0 lab up --detach --json", "for programs: an object per node, then the line ready"),
@@ -103,14 +108,30 @@ async function labUp(args: UpArguments): Promise<number> {
       return EXIT.OK;
     }
     if (!args.json && !args.detach) print(`\n${whatToTry(lab, selfCommand(), args.dir === defaultLabDir())}\n`);
+    const ui = args.json || args.detach || !args.ui ? null : await pageOf(lab, say);
     const { isTTY, columns } = process.stdout;
     const write = args.json ? () => undefined : (text: string) => void process.stdout.write(text);
     await showLive(dir, { isTTY: isTTY || args.json, columns: columns ?? 200, write }, signal);
+    await ui?.close();
     say("\ntaking the lab down ...\n");
     await takeDown(dir);
     return EXIT.OK;
   } finally {
     release();
+  }
+}
+
+/** Without it the lab is as good. */
+async function pageOf(lab: LabState, say: (text: string) => void): Promise<Ui | null> {
+  try {
+    const ui = await startLabUiSomewhere(lab);
+    ui.failed.catch((error: unknown) => say(`the page fails: ${(error as Error).message}\n`));
+    print(`A page about it, for a browser on this machine: ${ui.url}\n`);
+    return ui;
+  } catch (error) {
+    if (!(error instanceof OperatingError)) throw error;
+    say(`no page for a browser: ${error.message}\n`);
+    return null;
   }
 }
 

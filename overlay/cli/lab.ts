@@ -7,6 +7,7 @@ import { observe, ownerOf } from "../lab/observe.ts";
 import { checkRoot } from "../lab/prerequisites.ts";
 import { defaultLabDir, existingLab, labNode, realLabDir } from "../lab/state.ts";
 import { nodeCommands } from "./lab-node.ts";
+import { labUiCommand } from "./lab-ui.ts";
 import { labUpCommand } from "./lab-up.ts";
 import { print, printJson, runCommand, table, usageError } from "./output.ts";
 
@@ -119,12 +120,13 @@ export const labCommand: CommandModule<object, LabArguments> = {
         .command(labUpCommand)
         .command(execCommand)
         .command(statusCommand)
-        .command(ownerCommand),
+        .command(ownerCommand)
+        .command(labUiCommand),
     )
       .command(downCommand)
       .demandCommand(
         1,
-        "lab needs a command: up, exec, status, owner, kill, start, stop, cut, uncut, hang, unhang, stall, unstall, partition, heal, net or down",
+        "lab needs a command: up, exec, status, owner, ui, kill, start, stop, cut, uncut, hang, unhang, stall, unstall, partition, heal, net or down",
       )
       .example("$0 lab up", "three nodes over one ext4, until Ctrl-C")
       .example("$0 lab up --detach && $0 lab exec node1 -- bash", "in the background, with a shell on node1")

@@ -15,6 +15,7 @@ type AddCommand = (cli: Argv) => Promise<Argv>;
 const commands: Readonly<Record<string, AddCommand>> = {
   status: async (cli) => cli.command((await import("./status.ts")).statusCommand),
   metrics: async (cli) => cli.command((await import("./metrics.ts")).metricsCommand),
+  ui: async (cli) => cli.command((await import("./ui.ts")).uiCommand),
   setup: async (cli) => cli.command((await import("./setup.ts")).setupCommand),
   doctor: async (cli) => cli.command((await import("./doctor.ts")).doctorCommand),
   nodes: async (cli) => cli.command((await import("./nodes.ts")).nodesCommand),

@@ -91,13 +91,28 @@ const statusShape = z.looseObject({
     .looseObject({
       devices: z.array(z.number()),
       wanted: z.array(z.looseObject({ nodeid: z.number(), step: z.string(), rounds: z.number(), failure: z.string() })),
+      history: z
+        .array(z.looseObject({ nodeid: z.number(), outcome: z.string(), by: z.string(), words: z.string(), atMs: z.number() }))
+        .default([]),
     })
-    .default({ devices: [], wanted: [] }),
+    .default({ devices: [], wanted: [], history: [] }),
   multicast: z
     .looseObject({ group: z.string(), nodes: z.array(z.looseObject({ nodeid: z.number(), agoMs: z.number().nullable() })) })
     .nullable()
     .default(null),
   channels: z.array(z.looseObject({ nodeid: z.number(), downMs: z.number().nullable() })).default([]),
+  views: z
+    .array(
+      z.looseObject({
+        viewId: z.string(),
+        quorate: z.boolean(),
+        members: z.array(z.number()),
+        incarnations: z.array(z.string()),
+        quorumReason: z.string(),
+        atMs: z.number(),
+      }),
+    )
+    .default([]),
 });
 const nodesShape = z.array(
   z.looseObject({
@@ -111,7 +126,7 @@ const nodesShape = z.array(
 
 function clusterFacts({ info, answer, nodes }: NodeSeen): Omit<ClusterFacts, "owners"> {
   const status = decode(statusShape, answer, "its state");
-  const { state, counting, unfenced, fencing, multicast, channels } = status;
+  const { state, counting, unfenced, fencing, multicast, channels, views } = status;
   // Of the same moment as the rest: that of the connection may be another one meanwhile.
   const { viewId, quorate, members, incarnations, quorumReason, running } = status;
   return {
@@ -127,6 +142,8 @@ function clusterFacts({ info, answer, nodes }: NodeSeen): Omit<ClusterFacts, "ow
     devices: fencing.devices,
     multicast,
     channels,
+    views,
+    fences: fencing.history,
   };
 }
 

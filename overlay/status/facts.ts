@@ -40,6 +40,24 @@ export interface ClusterFacts {
     readonly nodes: readonly { readonly nodeid: number; readonly agoMs: number | null }[];
   } | null;
   readonly channels: readonly { readonly nodeid: number; readonly downMs: number | null }[];
+  /** Those that this life of dlmd has been in, the latest at the end. */
+  readonly views: readonly PastView[];
+  /** What was done about nodes that had to be fenced, the latest at the end. */
+  readonly fences: readonly PastFence[];
+}
+
+export interface PastView extends Pick<ViewInfo, "viewId" | "quorate" | "members" | "incarnations" | "quorumReason"> {
+  /** CLOCK_REALTIME of this node. */
+  readonly atMs: number;
+}
+
+export interface PastFence {
+  readonly nodeid: number;
+  /** "fenced", "acknowledged", "failed", "returned", "rebooted", "refused", "known". */
+  readonly outcome: string;
+  readonly by: string;
+  readonly words: string;
+  readonly atMs: number;
 }
 
 export interface NodeFact {

@@ -94,6 +94,10 @@ const PURE = [
   "overlay/setup/plan.ts",
   "overlay/setup/shell-word.ts",
   "overlay/status/",
+  "overlay/ui/history.ts",
+  "overlay/ui/picture.ts",
+  "overlay/ui/rates.ts",
+  "overlay/ui/snapshot.ts",
   "overlay/volume/log-head.ts",
   "overlay/volume/quiet-disk.ts",
 ];
@@ -241,6 +245,16 @@ describe("the walls", () => {
   it("the commands ask through query/, which knows no command", () => {
     const wrong = sources("overlay/query").filter((file) =>
       imports(file).some(({ specifier }) => /^overlay\/(cli|lab|serve)\//.test(target(file, specifier))),
+    );
+    expect(wrong).toEqual([]);
+  });
+
+  it("the page asks nobody itself: its looks come from the commands, its report from status/", () => {
+    const wrong = sources("overlay/ui").flatMap((file) =>
+      imports(file)
+        .map(({ specifier }) => target(file, specifier))
+        .filter((to) => /^(overlay|dlmd)\//.test(to) && !/^overlay\/(ui|status)\/|^dlmd\/base\//.test(to))
+        .map((to) => `${file}: ${to}`),
     );
     expect(wrong).toEqual([]);
   });

@@ -43,6 +43,8 @@ export const wellCluster: ClusterFacts = {
     { nodeid: 2, downMs: null },
     { nodeid: 3, downMs: null },
   ],
+  views: [],
+  fences: [],
 };
 
 export const wellMount: MountFacts = {
