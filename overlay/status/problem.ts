@@ -86,7 +86,7 @@ export function worstOf(problems: readonly Problem[]): Level {
 }
 
 /** The worst first; those of one level stay in their order. */
-export function worstFirst(problems: readonly Problem[]): Problem[] {
+export function worstFirst<P extends Problem>(problems: readonly P[]): P[] {
   return problems.toSorted((a, b) => levels.indexOf(b.level) - levels.indexOf(a.level));
 }
 

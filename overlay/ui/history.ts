@@ -30,7 +30,9 @@ function viewEntry(view: PastView, before: PastView | null, name: Name): History
   const { viewId, members, quorumReason, atMs } = view;
   const { title, mood } = changeOf(view, before, name);
   const epoch = viewId.split(".")[0] ?? "";
-  return { id: `view ${viewId}`, kind: "view", atMs, title, words: `view ${epoch}: ${listed(members, name)}; ${quorumReason}`, mood };
+  // The rule of the quorum is in the header of the page.
+  const votes = quorumReason.split(" because ")[0] ?? "";
+  return { id: `view ${viewId}`, kind: "view", atMs, title, words: `view ${epoch}: ${listed(members, name)}; ${votes}`, mood };
 }
 
 function changeOf(view: PastView, before: PastView | null, name: Name): { readonly title: string; readonly mood: Mood } {

@@ -250,7 +250,7 @@ function pointAt(points: readonly (readonly [number, number])[], share: number):
 
 function boxOf(shapes: readonly (Card | Disk)[]): Picture["viewBox"] {
   // Arrows bend out of their cards.
-  const sides = MARGIN + BEND / 2;
+  const sides = MARGIN + BEND / 3;
   const left = Math.min(-400, ...shapes.map(({ x }) => x - sides));
   const right = Math.max(400, ...shapes.map(({ x, width }) => x + width + sides));
   const top = Math.min(-120, ...shapes.map(({ y }) => y - MARGIN));

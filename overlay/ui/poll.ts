@@ -85,8 +85,6 @@ export class LivePoll {
     } finally {
       this.#running = false;
     }
-    // One may have come while the last pause ended.
-    if (this.#viewers.size > 0) await this.#run();
   }
 
   #pause(ms: number): Promise<void> {
@@ -108,8 +106,7 @@ export class LivePoll {
 
   async #look(): Promise<Snapshot> {
     this.turns += 1;
-    const looks = this.#asked.map((one) => (one.underWay ??= ask(one).finally(() => (one.underWay = null))));
-    // A defect ends the turn, and all of the page with it.
+    const looks = this.#asked.map((one) => (one.underWay ??= this.#ask(one).finally(() => (one.underWay = null))));
     await withinLimit(Promise.all(looks));
     const nowMs = performance.now();
     const seen = this.#asked.map(({ source, facts, failure, atMs }): SourceSeen => {
@@ -119,6 +116,16 @@ export class LivePoll {
     const snapshot = snapshotOf(seen, this.#rates, this.#options.title, Date.now());
     this.#latest = { snapshot, atMs: nowMs };
     return snapshot;
+  }
+
+  /** A defect is told also if it comes between two turns. */
+  async #ask(one: Asked): Promise<void> {
+    try {
+      await ask(one);
+    } catch (error) {
+      this.#options.failed(error);
+      throw error;
+    }
   }
 
   #count(): void {

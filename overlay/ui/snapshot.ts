@@ -131,10 +131,12 @@ export function snapshotOf(sources: readonly SourceSeen[], rates: Rates, title: 
   });
 }
 
-/** The first one with a quorum, else the first whose dlmd has answered. */
+/** Of those with a quorum, or else of all whose dlmd has answered, the one that remembers the most; of several the first. */
 function leaderOf(reported: readonly Reported[]): Reported | null {
   const answered = reported.filter(({ facts }) => facts.cluster !== null);
-  return answered.find(({ facts }) => facts.cluster?.view.quorate === true) ?? answered[0] ?? null;
+  const quorate = answered.filter(({ facts }) => facts.cluster?.view.quorate === true);
+  const sinceMs = ({ facts }: Reported): number => facts.cluster?.views[0]?.atMs ?? Number.MAX_VALUE;
+  return (quorate.length > 0 ? quorate : answered).toSorted((a, b) => sinceMs(a) - sinceMs(b))[0] ?? null;
 }
 
 /** Why nothing is known of its dlmd. */
@@ -169,7 +171,7 @@ function problemsOf(sources: readonly SourceSeen[], reported: readonly Reported[
     const known = merged.get(key);
     merged.set(key, known === undefined ? problem : { ...known, saidBy: [...new Set([...known.saidBy, ...problem.saidBy])] });
   }
-  return worstFirst([...merged.values()]) as SaidProblem[];
+  return worstFirst([...merged.values()]);
 }
 
 function volumesOf(reported: readonly Reported[], lead: Reported | null): VolumeShown[] {

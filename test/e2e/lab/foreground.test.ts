@@ -8,6 +8,11 @@ import { describe, expect, it } from "vitest";
 import { run } from "../../../overlay/lab/command.ts";
 import { coverlay, coverlayProgram, leftovers, watchedDirectory } from "../lab.ts";
 
+/** Of the page. */
+function addressIn(lines: readonly string[]): string {
+  return /http:\/\/127\.0\.0\.1:\d+\/\?token=\S+/.exec(lines.join("\n"))?.[0] ?? "no address was printed";
+}
+
 describe("lab up in the foreground", () => {
   it("says what to try, which can be pasted anywhere, and takes everything down at Ctrl-C, however often it is pressed", async () => {
     const { dir, end } = watchedDirectory();
@@ -24,6 +29,9 @@ describe("lab up in the foreground", () => {
           .filter((one) => one.startsWith("  "))
           .map((one) => execFileSync("sh", ["-c", one], { cwd: "/", encoding: "utf8" }));
         expect(tries).toEqual(["hello\n", expect.stringContaining("hello"), expect.stringContaining("node2")]);
+        // The page about it answers the one that has the address, and nobody else.
+        expect((await fetch(addressIn(seen), { redirect: "manual" })).status).toBe(303);
+        expect((await fetch(new URL(addressIn(seen)).origin)).status).toBe(403);
         child.kill("SIGINT");
         child.kill("SIGINT");
         child.kill("SIGTERM");
@@ -32,6 +40,7 @@ describe("lab up in the foreground", () => {
       const text = seen.join("\n");
       expect(text).toMatch(/^ready$/m);
       expect(await exit).toEqual([0, null]);
+      await expect(fetch(addressIn(seen))).rejects.toThrow("fetch failed");
       expect(leftovers(dir, null)).toEqual([]);
     } finally {
       await end();

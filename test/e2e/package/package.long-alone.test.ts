@@ -61,6 +61,7 @@ describe("the package", () => {
       expect(all).toContain(`-rwxr-xr-x root/root ${wanted}`);
     for (const wanted of [
       "/usr/lib/coverlay/native/build/Release/coverlay.node",
+      "/usr/lib/coverlay/overlay/ui/page/index.html",
       "/usr/lib/systemd/system/dlmd.service",
       "/etc/logrotate.d/coverlay",
       "/etc/needrestart/conf.d/coverlay.conf",

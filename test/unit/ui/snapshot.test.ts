@@ -57,7 +57,7 @@ it("a node that was not asked yet, and one whose files cannot be read", () => {
   });
 });
 
-it("of several nodes the first one with a quorum leads; what all say is said once; a silent one is seen by the others", () => {
+it("of several nodes one with a quorum leads; what all say is said once; a silent one is seen by the others", () => {
   const alone = nodeWith({ nodeid: 1, view: { ...wellCluster.view, quorate: false, members: [1], quorumReason: "1 of 3 votes" } });
   const away = wellCluster.nodes.map((node) => (node.nodeid === 1 ? { ...node, state: "silent", heardAgoMs: 9000 } : node));
   const view = { ...wellCluster.view, members: [2, 3] };
@@ -73,6 +73,12 @@ it("of several nodes the first one with a quorum leads; what all say is said onc
   const stopped = snapshot(source("node1", seenBy(1)), source("node2", without));
   expect(stopped).toMatchObject({ level: "well", problems: [] });
   expect(stopped.nodes[1]?.silence).toBe(silent.error);
+});
+
+it("one whose dlmd was started anew knows less of the past, so another one leads", () => {
+  const first = (atMs: number) => ({ viewId: "1.1.aa", members: [1], incarnations: ["aa"], quorate: true, quorumReason: "", atMs });
+  const facts = (nodeid: number, atMs: number): NodeFacts => nodeWith({ nodeid, views: [first(atMs)] });
+  expect(snapshot(source("node1", facts(1, 900)), source("node2", facts(2, 10)), source("node3", facts(3, 10))).seenBy).toBe("node2");
 });
 
 it("a link that one side calls down is down", () => {
