@@ -146,6 +146,17 @@ export interface Calls<R> {
    */
   shutDown(fd: number): R;
   /**
+   * EXT4_IOC_RESIZE_FS of the file system of an open directory or file, up to so many bytes; whole blocks count. Returns when that is done, which
+   * may take minutes. -EPERM: the kernel has counted errors in it. -EBUSY: it is being resized.
+   */
+  growExt4(fd: number, bytes: number): R;
+  /** XFS_IOC_FSGROWFSDATA, the same. The share of inodes stays. -EAGAIN: it is being grown. */
+  growXfs(fd: number, bytes: number): R;
+  /** XFS_IOC_FSGEOMETRY: the size of its data section. */
+  bytesXfs(fd: number): R;
+  /** Has XFS write its superblock in its place, where it else comes within a minute: by setting the label that it has. */
+  placeSuperblockXfs(fd: number): R;
+  /**
    * In `pool.own` only, whose threads have a working directory and descriptors of their own: on an inode of this process's own mount
    * (overlay/coherence/size/own-inodes.ts), which is looked for at `mountpoint`; -EXDEV: another device than 0:`minor` is there.
    * This one gives the size as the kernel has it, once it is from `atLeast` to `atMost`, or after so many milliseconds; the server is not asked.

@@ -1,9 +1,9 @@
 /**
- * The exit statuses of every program of ours: one table, which commands use and the man pages print. 32 is that of mount(8) for a mount that
- * failed; 70 and 74 are EX_SOFTWARE and EX_IOERR of sysexits(3).
+ * The exit statuses of every program of ours: one table, which commands use and the man pages print. 8 and 32 are those of mount(8) for one that
+ * was interrupted, and one that failed; 70 and 74 are EX_SOFTWARE and EX_IOERR of sysexits(3).
  */
 
-export const EXIT = { OK: 0, FAILURE: 1, MOUNT: 32, FATAL: 70, UNKEPT: 74 } as const;
+export const EXIT = { OK: 0, FAILURE: 1, INTERRUPTED: 8, MOUNT: 32, FATAL: 70, UNKEPT: 74 } as const;
 
 /** coverlay: every command; mount: /sbin/mount.clustered and `coverlay mount`; serve: the process behind a mount. */
 export type ExitingProgram = "coverlay" | "mount" | "serve" | "dlmd";
@@ -30,6 +30,13 @@ export const exitMeanings: readonly ExitMeaning[] = [
       coverlay: "it failed, or the command line is wrong; of a command that looks for something: there is none",
       mount: "the command line is wrong, or the caller is not root",
       dlmd: "it could not start, or a second signal came before it had left",
+    },
+  },
+  {
+    status: EXIT.INTERRUPTED,
+    meaning: {
+      coverlay: "a signal came before it was done; the words say what goes on",
+      mount: "a signal came before the mount was there; nothing is left of it",
     },
   },
   {

@@ -1,9 +1,10 @@
-// Where a file lies on its device (FIEMAP), its flags (chattr), whole blocks read and written without the page cache, and the end of a
-// mounted file system that must not write any more.
+// Where a file lies on its device (FIEMAP), its flags (chattr), whole blocks read and written without the page cache, the growth of a
+// mounted file system, and the end of one that must not write any more.
 #include <fcntl.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -25,6 +26,40 @@ constexpr size_t kDirectBytesMax = 1u << 20;
 // writing the log.
 constexpr unsigned long kShutDown = _IOR('X', 125, uint32_t);
 constexpr uint32_t kNoLogFlush = 2;
+// fs/ext4/ext4.h: the wanted number of blocks.
+constexpr unsigned long kResizeExt4 = _IOW('f', 16, uint64_t);
+
+// fs/xfs/libxfs/xfs_fs.h. XFS_IOC_FSGEOMETRY_V1 has all that is asked for here.
+struct XfsGeometry {
+  uint32_t blockBytes;
+  uint32_t realtimeExtentBlocks;
+  uint32_t groupBlocks;
+  uint32_t groupCount;
+  uint32_t logBlocks;
+  uint32_t sectorBytes;
+  uint32_t inodeBytes;
+  uint32_t inodePercentMax;
+  uint64_t dataBlocks;
+  uint64_t realtimeBlocks;
+  uint64_t realtimeExtents;
+  uint64_t logStart;
+  uint8_t uuid[16];
+  uint32_t stripeUnit;
+  uint32_t stripeWidth;
+  int32_t version;
+  uint32_t flags;
+  uint32_t logSectorBytes;
+  uint32_t realtimeSectorBytes;
+  uint32_t directoryBlockBytes;
+};
+static_assert(sizeof(XfsGeometry) == 112, "as struct xfs_fsop_geom_v1");
+struct XfsGrowth {
+  uint64_t newBlocks;
+  uint32_t inodePercentMax;
+};
+static_assert(sizeof(XfsGrowth) == 16, "as struct xfs_growfs_data");
+constexpr unsigned long kXfsGeometry = _IOR('X', 100, XfsGeometry);
+constexpr unsigned long kXfsGrow = _IOW('X', 110, XfsGrowth);
 
 int fd(const Call& call) { return static_cast<int>(call.number[0]); }
 
@@ -83,6 +118,34 @@ int64_t shutDown(const Call& call) {
   return resultOf(::ioctl(fd(call), kShutDown, &how));
 }
 
+// The kernel has the whole size of ext4 in its superblock alone: statfs(2) leaves out what is its own.
+int64_t growExt4(const Call& call) {
+  struct statfs seen;
+  if (::fstatfs(fd(call), &seen) != 0) return -errno;
+  uint64_t blocks = static_cast<uint64_t>(call.number[1]) / static_cast<uint64_t>(seen.f_bsize);
+  return resultOf(::ioctl(fd(call), kResizeExt4, &blocks));
+}
+
+int64_t bytesXfs(const Call& call) {
+  XfsGeometry seen;
+  if (::ioctl(fd(call), kXfsGeometry, &seen) != 0) return -errno;
+  return static_cast<int64_t>(seen.dataBlocks * seen.blockBytes);
+}
+
+int64_t growXfs(const Call& call) {
+  XfsGeometry seen;
+  if (::ioctl(fd(call), kXfsGeometry, &seen) != 0) return -errno;
+  XfsGrowth wanted = {static_cast<uint64_t>(call.number[1]) / seen.blockBytes, seen.inodePercentMax};
+  return resultOf(::ioctl(fd(call), kXfsGrow, &wanted));
+}
+
+// XFS logs a label and then writes its superblock in its place at once (fs/xfs/xfs_ioctl.c, xfs_ioc_setlabel), also one that is the same.
+int64_t placeSuperblockXfs(const Call& call) {
+  char label[FSLABEL_MAX];
+  if (::ioctl(fd(call), FS_IOC_GETFSLABEL, label) != 0) return -errno;
+  return resultOf(::ioctl(fd(call), FS_IOC_SETFSLABEL, label));
+}
+
 const CallRow kRows[] = {
     {"fileFlags", "d", fileFlags},
     {"setFileFlags", "di", setFileFlags},
@@ -90,6 +153,10 @@ const CallRow kRows[] = {
     {"readDirect", "dbo", readDirect},
     {"writeDirect", "dbz", writeDirect},
     {"shutDown", "d", shutDown},
+    {"growExt4", "do", growExt4},
+    {"growXfs", "do", growXfs},
+    {"bytesXfs", "d", bytesXfs},
+    {"placeSuperblockXfs", "d", placeSuperblockXfs},
 };
 
 }  // namespace

@@ -3,7 +3,7 @@ import yargs, { type Argv } from "yargs";
 import { describeError, usageError } from "./output.ts";
 import { packageVersion } from "./version.ts";
 
-const exitStatuses = `Exit status: 0 done; 1 it failed, or the command line is wrong; 32 a mount, or a change of a volume, was refused.
+const exitStatuses = `Exit status: 0 done; 1 it failed, or the command line is wrong; 8 interrupted; 32 a mount, or a change of a volume, was refused.
 Errors say what was expected and found, and what to do; with --json they are one JSON object on stderr.`;
 
 /**

@@ -1,4 +1,4 @@
-/** `coverlay volume enable|disable|show|release`: the clustered bit of a device or directory, and a device's owner's block. */
+/** `coverlay volume enable|disable|show|release`: the clustered bit of a device or directory, and a device's owner's block. `grow`: grow.ts. */
 import { randomUUID } from "node:crypto";
 import { statSync } from "node:fs";
 import path from "node:path";
@@ -13,6 +13,7 @@ import { releaseByWord } from "../volume/operator-release.ts";
 import { OWNER_BLOCK_BYTES } from "../volume/owner-block.ts";
 import { type BitState, type Probe, dirtyReason, probeDevice } from "../volume/probe.ts";
 import { askDlmd } from "../query/dlmd-query.ts";
+import { growCommand } from "./grow.ts";
 import { requireRoot } from "./mount.ts";
 import { nodeOptions } from "./node-options.ts";
 import { EXIT, print, printJson, runCommand, usageError } from "./output.ts";
@@ -278,17 +279,19 @@ On ext4 the kernel then waits for up to 22 seconds at the next mount, to see whe
 
 export const volumeCommand: CommandModule = {
   command: "volume",
-  describe: "the clustered bit of a device or directory: enable, disable, show, release",
+  describe: "the clustered bit of a device or directory: enable, disable, show, release; grow a volume",
   builder: (yargs) =>
     yargs
       .command(enableCommand)
       .command(disableCommand)
       .command(showCommand)
       .command(releaseCommand)
-      .demandCommand(1, "enable, disable, show or release is expected")
+      .command(growCommand)
+      .demandCommand(1, "enable, disable, show, release or grow is expected")
       .strict()
       .example("$0 volume enable /dev/sdb1 --cluster demo --name shared", "once, while it is mounted nowhere")
       .example("$0 volume show /dev/sdb1", "whose it is")
+      .example("$0 volume grow data", "after its disk was made larger")
       .example("$0 volume disable /dev/sdb1", "plain ext4 or XFS again"),
   handler: () => {},
 };

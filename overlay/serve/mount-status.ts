@@ -8,6 +8,7 @@ import type { BlockGate } from "../mount-group/block-gate.ts";
 import type { VolumeMountGroup } from "../mount-group/mount-group.ts";
 import type { Session } from "../session/mount-session.ts";
 import { type VolumeOwner, volumeLockspace } from "../volume/owner.ts";
+import { beginGrowth } from "./grow.ts";
 import type { HandOvers } from "./hand-over.ts";
 import type { MountProcessOptions } from "./mount-process-options.ts";
 import type { OwnCalls } from "./own-calls.ts";
@@ -128,6 +129,26 @@ export class MountStatus implements StatusAnswers {
     return await this.handOvers.request(heir);
   }
 
+  /** For {"query":"grow"}: begins to grow the volume's file system. */
+  async grow(): Promise<object> {
+    const { mount, service } = this.#options;
+    return await beginGrowth({
+      role: () => this.role,
+      ownerNodeid: () => this.#parts.owner?.owner?.nodeid ?? null,
+      why: () => this.why,
+      growth: () => (this.#parts.isEnding ? null : service.growth),
+      isDevice: mount.lower.kind === "device",
+      readOnly: mount.readOnly,
+      leaseHolds: () => this.#parts.lease?.holds() === true,
+      trouble: () => service.withdrawals.trouble ?? service.disk.silence,
+    });
+  }
+
+  /** For {"query":"growth"}. */
+  growth(): Record<string, unknown> {
+    return { growth: this.#options.service.growth?.report ?? null };
+  }
+
   get handOvers(): HandOvers {
     const { handOvers } = this.#parts;
     if (handOvers === null) throw new Error("asked to hand the volume over before it was joined");
@@ -157,6 +178,7 @@ export class MountStatus implements StatusAnswers {
       readOnly: mount.readOnly,
       isWell: this.isWell,
       diskFault: service.withdrawals.fault ?? (service.disk.silence === null ? null : "silent"),
+      ...this.growth(),
       orphans: service.openFiles.describe(group?.waitsToReopen ?? []),
       group: group?.describe() ?? null,
       held: gate.held,

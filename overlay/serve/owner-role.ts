@@ -7,6 +7,7 @@ import type { OwnerRecord } from "../volume/owner-record.ts";
 import { claimingProcess } from "../volume/taking.ts";
 import { AliveLock, mountsAlive, ownerAlive } from "./alive-lock.ts";
 import type { AnswerLimit } from "./answer-limit.ts";
+import { growthUnderWay } from "./grow.ts";
 import { HandOvers } from "./hand-over.ts";
 import type { MountProcessOptions } from "./mount-process-options.ts";
 import type { OwnCalls } from "./own-calls.ts";
@@ -150,6 +151,7 @@ function createHandOvers({ options, client, ownCalls, service, why }: OwnerRoleH
       if (ownCalls.remote === null) return Promise.reject(new Error("this mount has no connection to it"));
       return ownCalls.remote.handOver(epoch, heir);
     },
+    growing: () => growthUnderWay(service.growth),
     give: (heir) => void service.give(heir),
     nowMs: () => performance.now(),
   });

@@ -11,6 +11,7 @@ import type { HandOver } from "../lower/server/session.ts";
 import { requireOwnerBlock } from "../volume/bit.ts";
 import { readOwnerBlock } from "../volume/direct-block.ts";
 import { DiskSteps } from "../volume/disk-steps.ts";
+import type { Growth } from "../volume/growth.ts";
 import { type LowerMount, mountLower } from "../volume/lower-mount.ts";
 import type { ServedLower, VolumeOwner } from "../volume/owner.ts";
 import type { OwnerBlock } from "../volume/owner-block.ts";
@@ -66,6 +67,11 @@ export class OwnerService {
   /** What is mounted here; null: this mount is not the owner. */
   get owned(): OwnedLower | null {
     return this.#owned;
+  }
+
+  /** Of the disk that is mounted here; null: none is, or it is a directory. */
+  get growth(): Growth | null {
+    return this.#owned?.mount.growth ?? null;
   }
 
   /** What those that are gone have open here is closed, and their calls have ended (hazard C7). Asked by dlmd and by the group, in any order. */

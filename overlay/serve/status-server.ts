@@ -1,7 +1,7 @@
 /**
  * How the overlay process tells about itself (the other side: query/overlay-query.ts): `<runDir>/overlay-N.json`, replaced whole at each
  * change, and `<runDir>/overlay-N.sock`, mode 0600: one JSON line {"query":"status"} in, one JSON line out ("requests",
- * "inode", "file-locks", "gather" and "hand-over" are other queries). N is the mount's FUSE connection.
+ * "inode", "file-locks", "gather", "hand-over", "grow" and "growth" are other queries). N is the mount's FUSE connection.
  */
 import { chmodSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
@@ -29,6 +29,10 @@ export interface StatusAnswers {
   fileLocks(): object;
   gather(lockspace: string, files: readonly string[]): Promise<object>;
   handOver(heir: number): Promise<object>;
+  /** Begins to grow the volume's file system, or says why not. */
+  grow(): Promise<object>;
+  /** How far that is. */
+  growth(): object;
 }
 
 export async function serveStatus(runDir: string, connection: number, answers: StatusAnswers, log: Log): Promise<StatusServer> {
@@ -91,6 +95,8 @@ async function reply(line: string, answers: StatusAnswers): Promise<object> {
   if (query === "file-locks") return answers.fileLocks();
   if (query === "inode" && typeof ino === "number" && Number.isSafeInteger(ino)) return answers.inode(ino);
   if (query === "gather" && typeof lockspace === "string" && isNames(files)) return answers.gather(lockspace, files);
+  if (query === "grow") return answers.grow();
+  if (query === "growth") return answers.growth();
   if (query === "hand-over" && isNodeid(heir)) return answers.handOver(heir);
   return { error: `expected {"query":"status"}, found ${JSON.stringify(line.slice(0, 100))}` };
 }

@@ -28,7 +28,11 @@ function attributeOf(path: string, name: string): string {
   return readFileSync(`/sys/dev/block/${deviceNumber(path)}/${name}`, "latin1").trim();
 }
 
-/** The size of a block device. */
+/** How a node learns the new size of its device. */
+export const READ_SIZE_AGAIN =
+  "A SCSI disk: echo 1 > /sys/class/block/NAME/device/rescan. A partition: growpart, or partprobe. LVM: lvchange --refresh. A loop device: losetup -c.";
+
+/** The size of a block device, as this machine has it: another one may know of a growth before. */
 export function deviceBytes(path: string): number {
   return Number(attributeOf(path, "size")) * 512;
 }
@@ -156,11 +160,20 @@ export function describeHolders(path: string): string {
 export function clusteredMountsOf(path: string): string[] {
   const number = deviceNumber(path);
   return mountTable()
-    .filter((entry) => entry.type === "fuse.clustered" && (entry.source === path || sameDevice(entry.source, number)))
+    .filter((entry) => entry.type === "fuse.clustered" && (entry.source === path || isDevice(entry.source, number)))
     .map((entry) => entry.mountPoint);
 }
 
-function sameDevice(source: string, number: string): boolean {
+/** Two names of one block device. */
+export function sameDevice(path: string, other: string): boolean {
+  try {
+    return other.startsWith("/dev/") && isDevice(path, deviceNumber(other));
+  } catch {
+    return false; // It is not there any more.
+  }
+}
+
+function isDevice(source: string, number: string): boolean {
   if (!source.startsWith("/")) return false;
   try {
     return statSync(source).isBlockDevice() && deviceNumber(source) === number;

@@ -24,6 +24,7 @@ import {
 } from "./detached.ts";
 import { isReadOnlyDevice } from "./device.ts";
 import { requireFileSystemRoot } from "./file-system-root.ts";
+import { Growth, requireDeviceWhole } from "./growth.ts";
 import { checkOwnerFile } from "./owner-file.ts";
 import { dirtyReasonInBackground, probeSuperblockInPool, requireJournal } from "./probe.ts";
 import { ShutDown } from "./shut-down.ts";
@@ -52,6 +53,8 @@ export interface LowerMount {
   readonly dirty: string | null;
   /** The owner's block still names this life. Throws what Taken.confirm does, and "device-silent". */
   confirm(): Promise<void>;
+  /** Null: a directory has no device that could be larger. */
+  readonly growth: Growth | null;
   /** The block names another life, so the disk is another's: nothing more is written to it. Throws "not-shut-down". */
   stopWriting(): Promise<void>;
   /**
@@ -115,7 +118,14 @@ async function mountDevice(
     return taken.undo(error);
   }
   const shutDown = new ShutDown(() => shutDownDetached(mount, device));
-  const release = (): Promise<void> => disk.carryOut("releasing it", () => releaseDevice(mount, shutDown, device, readOnly, taken));
+  const confirm = (): Promise<void> => disk.ask("reading the owner's block", () => taken.confirm());
+  const mounted = { device, type: superblock.type, rootFd: mount.rootFd };
+  const growth = new Growth({ ...mounted, confirm });
+  const release = async (): Promise<void> => {
+    // Its calls have a descriptor that the release closes.
+    await growth.stop();
+    await disk.carryOut("releasing it", () => releaseDevice(mount, shutDown, device, readOnly, taken));
+  };
   try {
     taken.mountedOn(fstatSync(mount.rootFd).dev);
     const epoch = await disk.carryOut("looking at its bit and block", async () => {
@@ -123,6 +133,7 @@ async function mountDevice(
       await taken.confirm();
       await requireSameBit(mount.rootFd, expected, device);
       await checkOwnerFile(mount.rootFd, offset, device);
+      await requireDeviceWhole(mounted);
       // Not below that of the block, so that a record of this owner is never older than its life.
       return raiseEpoch(mount.rootFd, Math.max(epochAbove, taken.epoch - 1), readOnly, device);
     });
@@ -135,13 +146,24 @@ async function mountDevice(
       cleanAfter: cleanAfter(taking.claim, dirty),
       letGoAfter: letGoAfter(taking.claim),
       dirty,
-      confirm: () => disk.ask("reading the owner's block", () => taken.confirm()),
+      confirm,
+      growth,
       stopWriting: () => disk.carryOut("shutting it down", () => shutDown.run()),
       release,
     };
   } catch (error) {
-    return undo(device, error, release);
+    const end = (): Promise<void> => disk.carryOut("giving it up", () => dropShort(mount, shutDown, device, taken));
+    return undo(device, error, isShort(error) ? end : release);
   }
+}
+
+const isShort = (error: unknown): boolean => error instanceof OperatingError && error.code === "device-short";
+
+/** Hazard R18: the counts of what lies beyond the end of the device are not known, and a clean unmount would write them. */
+async function dropShort(mount: DetachedMount, shutDown: ShutDown, device: string, taken: Taken): Promise<void> {
+  await shutDown.run();
+  await dropDetached(mount, device);
+  await taken.giveBack();
 }
 
 /** The block names this life until nothing of it can reach the disk any more: a release that is not proved is not written. */
@@ -199,6 +221,7 @@ async function openDirectory(source: LowerSource, expected: Bit, readOnly: boole
       letGoAfter: 0,
       dirty: null,
       confirm: async () => {},
+      growth: null,
       stopWriting: async () => {},
       release: async () => {
         const synced = await nativeAddon().pool.sync.syncfs(rootFd);

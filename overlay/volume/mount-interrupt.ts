@@ -1,8 +1,8 @@
 /** A mount that waits, in a process: its timers, its words on standard error, and SIGINT or SIGTERM (mount(8): exit status 8). */
 import { setTimeout as sleep } from "node:timers/promises";
 import { OperatingError } from "../../dlmd/base/error.ts";
+import { EXIT } from "../../dlmd/base/exit-status.ts";
 import { REPEAT_LOG_MS, REPEAT_TERMINAL_MS, mountTimeout, mountWaiting } from "./mount-wait.ts";
-import { INTERRUPTED_STATUS } from "./start-overlay.ts";
 
 /** A try is not ended before that, however little time is left: it may be the one that succeeds. */
 export const MIN_TRY_MS = 10_000;
@@ -13,7 +13,7 @@ function interrupted(signal: NodeJS.Signals, waitsFor: OperatingError | null): O
   return new OperatingError(waitsFor === null ? what : `${waitsFor.message}; ${what}`, {
     code: "interrupted",
     hint: "Nothing is left of it: mount again.",
-    exitStatus: INTERRUPTED_STATUS,
+    exitStatus: EXIT.INTERRUPTED,
   });
 }
 

@@ -9,6 +9,7 @@ import { closeSync, existsSync, mkdirSync, openSync, renameSync, rmSync, writeFi
 import path from "node:path";
 import type { Readable } from "node:stream";
 import { OperatingError } from "../../dlmd/base/error.ts";
+import { EXIT } from "../../dlmd/base/exit-status.ts";
 import { startTimeOf } from "../../dlmd/base/process.ts";
 import { canonicalPlace } from "./canonical-path.ts";
 import {
@@ -23,7 +24,6 @@ import {
   recordFiles,
   waitForExit,
 } from "./mount-record.ts";
-import { INTERRUPTED_STATUS } from "./start-overlay.ts";
 import { TOOL_PATH } from "./tool.ts";
 
 /** Not that of records: a script that looks for overlays takes those. */
@@ -179,7 +179,7 @@ export function claimWaiting(about: WaiterAbout, dir: string = RECORD_DIR, say: 
       code: "interrupted",
       hint: "Nothing is left of it: mount again.",
       cause,
-      exitStatus: INTERRUPTED_STATUS,
+      exitStatus: EXIT.INTERRUPTED,
     });
   }
   return {

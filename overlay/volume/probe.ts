@@ -5,7 +5,7 @@
  */
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { BIT_XATTR, type StoredBit, decodeBit } from "./bit.ts";
-import { describeHolders, deviceBytes, readDirect, requireBlockDevice, tryExclusive } from "./device.ts";
+import { describeHolders, deviceBytes, READ_SIZE_AGAIN, readDirect, requireBlockDevice, tryExclusive } from "./device.ts";
 import { readAttributeByMount } from "./detached.ts";
 import { readDeviceBlock } from "./direct-block.ts";
 import { mountTable } from "../../dlmd/base/mount-table.ts";
@@ -69,10 +69,10 @@ function requireWhole(device: string, { type, bytes }: VolumeSuperblock): void {
   if (has < bytes) throw deviceShort(device, has, `its ${type} file system has ${bytes}`);
 }
 
-function deviceShort(device: string, has: number, wanted: string): OperatingError {
+export function deviceShort(device: string, has: number, wanted: string): OperatingError {
   return new OperatingError(`${device} has ${has} bytes; ${wanted}`, {
     code: "device-short",
-    hint: "Its end is missing: is it the right device or partition, was it or its image cut off, is its path to the disk cut?",
+    hint: `If the volume was grown, let this node read the size of its device anew. ${READ_SIZE_AGAIN} Else its end is missing: is it the right device or partition, was it or its image cut off?`,
     exitStatus: 32,
   });
 }

@@ -5,6 +5,7 @@ import path from "node:path";
 import type { Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { OperatingError } from "../../dlmd/base/error.ts";
+import { EXIT } from "../../dlmd/base/exit-status.ts";
 import { readReady } from "./ready-pipe.ts";
 
 export interface OverlayArguments {
@@ -36,9 +37,6 @@ const NODE_FLAGS: readonly string[] = ["--heap-growing-percent=6", "--max-semi-s
 
 /** malloc(3) otherwise gives each thread that meets another one there an arena of its own, up to eight for each processor, and none gives much back. */
 const ENVIRONMENT: NodeJS.ProcessEnv = { MALLOC_ARENA_MAX: "2" };
-
-/** mount(8): "user interrupt". */
-export const INTERRUPTED_STATUS = 8;
 
 /** How long an overlay that does not serve yet may take to undo what it has begun. */
 const INTERRUPT_LIMIT_MS = 10_000;
@@ -123,6 +121,6 @@ function interrupted(cause: unknown): OperatingError {
     code: "interrupted",
     hint: "Nothing is left of it: mount again.",
     cause,
-    exitStatus: INTERRUPTED_STATUS,
+    exitStatus: EXIT.INTERRUPTED,
   });
 }

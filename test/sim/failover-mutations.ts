@@ -8,6 +8,8 @@ const guard = "dlmd/fence-agent/run-agent.ts";
 const fault = "overlay/lower/server/disk-fault.ts";
 const guardOfDiskTest = "test/unit/lower/disk-guard.test.ts";
 const device = "overlay/volume/device.ts";
+const growth = "overlay/volume/growth.ts";
+const growTest = "test/e2e/volume/grow.test.ts";
 const bitTest = "test/e2e/volume/bit.alone.test.ts";
 const mmpTest = "test/unit/volume/mmp.test.ts";
 const sbdTest = "test/unit/fence-agent/sbd.test.ts";
@@ -167,6 +169,33 @@ export const failoverMutations: readonly Mutation[] = [
     find: '    if (state === "free") return;',
     replace: "    return;",
     caughtBy: "test/unit/volume/timers.test.ts",
+  },
+  {
+    id: "r18-size-in-the-log-alone",
+    hazard: "R18",
+    breaks: "XFS that has grown says so in its log alone, and a node that sees the old size of its device replays that",
+    file: growth,
+    find: "result < 0 ? result : sync.placeSuperblockXfs(rootFd)",
+    replace: "result",
+    caughtBy: growTest,
+  },
+  {
+    id: "r18-short-device-unmounted",
+    hazard: "R18",
+    breaks: "a file system that is larger than the device is unmounted as if all of it was seen",
+    file: "overlay/volume/lower-mount.ts",
+    find: "isShort(error) ? end : release",
+    replace: "release",
+    caughtBy: growTest,
+  },
+  {
+    id: "r18-release-in-a-step",
+    hazard: "R18",
+    breaks: "the descriptor of a file system is closed while the kernel grows it",
+    file: growth,
+    find: "    await this.#ended;\n",
+    replace: "",
+    caughtBy: "test/unit/volume/growth.test.ts",
   },
   {
     id: "sbd-msgwait-too-short",

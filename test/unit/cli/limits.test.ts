@@ -5,9 +5,11 @@ import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { silentLog } from "../../../dlmd/base/log.ts";
+import { askGrow } from "../../../overlay/cli/grow.ts";
 import { askHandover, describeHandover } from "../../../overlay/cli/handover.ts";
 import type { HandOverAnswer, HandOverStage } from "../../../overlay/serve/hand-over.ts";
 import { type OverlayStatus, overlaySocketPath, queryOverlayStatus } from "../../../overlay/query/overlay-query.ts";
+import { DISK_ANSWER_LIMIT_MS } from "../../../overlay/volume/disk-steps.ts";
 import { serveStatus, type StatusAnswers } from "../../../overlay/serve/status-server.ts";
 
 const status = { pid: 7, role: "owner", mountpoint: "/mnt", volume: "lab", device: "/dev/loop0" };
@@ -69,6 +71,25 @@ it("a hand-over is waited for until ANSWER_TIMEOUT_MS, which is beyond the overl
   await question;
   await vi.advanceTimersByTimeAsync(39_999);
   expect(error).toBeNull();
+  await vi.advanceTimersByTimeAsync(1);
+  await asking;
+  expect(error).toMatchObject({ code: "overlay-silent" });
+});
+
+it("the beginning of a growth is waited for until BEGIN_ANSWER_MS, which is beyond two answers of the disk", async () => {
+  let asked: () => void = () => undefined;
+  const question = new Promise<void>((resolve) => {
+    asked = resolve;
+  });
+  await overlayThat(() => asked());
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  let error: unknown = null;
+  const asking = askGrow(runDir, CONNECTION).catch((reason: unknown) => {
+    error = reason;
+  });
+  await question;
+  await vi.advanceTimersByTimeAsync(14_999);
+  expect([error, 14_999 > 2 * DISK_ANSWER_LIMIT_MS]).toEqual([null, true]);
   await vi.advanceTimersByTimeAsync(1);
   await asking;
   expect(error).toMatchObject({ code: "overlay-silent" });

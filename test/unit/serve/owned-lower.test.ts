@@ -31,6 +31,7 @@ function mounted(release: () => Promise<void> = () => Promise.resolve()): LowerM
   return {
     ...of,
     confirm: async () => {},
+    growth: null,
     stopWriting: async () => {},
     release: () => {
       ended.push("mount");
