@@ -20,12 +20,13 @@ export interface FollowOptions {
   readonly nowMs: () => number;
   /** What is done now; each time that it changes. */
   readonly say: (words: string) => void;
+  readonly signal?: AbortSignal;
 }
 
 const keyOf = (row: HistoryRow): string => JSON.stringify(row);
 
-/** Until the request has an end, or every level has failed once more. OperatingError: "fence-lost", "fence-goes-on". */
-export async function followOrder({ nodeid, by, before, waitMs, look, sleep, nowMs, say }: FollowOptions): Promise<HistoryRow> {
+/** Until the request has an end, or every level has failed once more. OperatingError: "fence-lost", "fence-goes-on". Throws the reason of `signal`. */
+export async function followOrder({ nodeid, by, before, waitMs, look, sleep, nowMs, say, signal }: FollowOptions): Promise<HistoryRow> {
   const known = new Set(before.fencing.history.map(keyOf));
   const rounds = before.fencing.wanted.find((one) => one.nodeid === nodeid)?.rounds ?? 0;
   const fromMs = nowMs();
@@ -43,6 +44,7 @@ export async function followOrder({ nodeid, by, before, waitMs, look, sleep, now
     if (open !== undefined && open.step !== said) say((said = open.step));
     if (nowMs() - seenMs >= LOST_AFTER_MS) throw lost(nodeid);
     if (nowMs() - fromMs >= waitMs) throw goesOn(nodeid, waitMs, said);
+    signal?.throwIfAborted();
     await sleep(LOOK_EVERY_MS);
   }
 }

@@ -12,6 +12,7 @@ import type { ClusterInfo } from "../../dlmd/client/api.ts";
 import { askDlmd, nodeName } from "../query/dlmd-query.ts";
 import { followOrder, WAIT_MS } from "./fence-follow.ts";
 import { describeFences, fencesOf, type Fences, historyCells, type HistoryRow } from "./fence-words.ts";
+import { interruptedError, interruptibly } from "./interrupt.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
 import { EXIT, print, printJson, printProgress, runCommand, table, usageError } from "./output.ts";
 
@@ -122,7 +123,7 @@ const nodeCommand: CommandModule<object, OrderArguments> = {
       .example("$0 fence node3 --yes", "node3 hangs: cut it off now, member or not")
       .example("$0 fence node3 --yes --wait 0", "ask for it, and do not wait for the end")
       .epilogue(
-        "Exit status 0: the node can write no more. What is done is said on standard error. Ctrl-C ends the waiting, not the fence. The devices are used even if the node was fenced before: what is known of a former life says nothing of the one that runs now.",
+        "Exit status: 0 the node can write no more; 1 it is not fenced; 8 interrupted. What is done is said on standard error. Ctrl-C ends the waiting, not the fence. The devices are used even if the node was fenced before: what is known of a former life says nothing of the one that runs now.",
       ),
   handler: ({ runDir, json, node, yes, wait }) =>
     runCommand(json, async () => {
@@ -133,16 +134,25 @@ const nodeCommand: CommandModule<object, OrderArguments> = {
       if (!yes) throw usageError(`--yes is needed: ${name} loses its power, or its disks`, `coverlay fence ${name} --yes`);
       const by = `${userInfo().username}, order ${randomBytes(4).toString("hex")}`;
       const { nodeid } = await tell(runDir, "fence-node", node, by);
-      const row = await followOrder({
-        nodeid,
-        by,
-        before: fences,
-        waitMs: wait * 1000,
-        look: async () => (await askFences(runDir)).fences,
-        sleep,
-        nowMs: () => performance.now(),
-        say: printProgress,
-      });
+      const row = await interruptibly(
+        () =>
+          interruptedError(
+            `the fence of ${name} goes on`,
+            "`coverlay fence show` says what is done, `coverlay fence history` how it ended.",
+          ),
+        (signal) =>
+          followOrder({
+            nodeid,
+            by,
+            before: fences,
+            waitMs: wait * 1000,
+            look: async () => (await askFences(runDir)).fences,
+            sleep,
+            nowMs: () => performance.now(),
+            say: json ? () => undefined : printProgress,
+            signal,
+          }),
+      );
       if (json) printJson(row);
       else print(historyCells(row, nodeName(info)).join("  "));
       return writesNoMore.has(row.outcome) ? EXIT.OK : EXIT.FAILURE;

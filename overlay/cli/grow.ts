@@ -12,10 +12,12 @@ import { decodeClusterLocks } from "../query/cluster-locks.ts";
 import { askCluster, askDlmd, nodeName } from "../query/dlmd-query.ts";
 import { volumeOwners } from "../query/lock-waits.ts";
 import { askOverlay, listOverlays, type OverlayEntry } from "../query/overlay-query.ts";
-import type { GrowAnswer } from "../serve/grow.ts";
+import { type GrowAnswer } from "../serve/grow.ts";
+import { sizeWords } from "../status/problem.ts";
 import { READ_SIZE_AGAIN, sameDevice } from "../volume/device.ts";
 import type { GrowthReport } from "../volume/growth.ts";
 import { probeDevice } from "../volume/probe.ts";
+import { interruptedError, interruptibly } from "./interrupt.ts";
 import { requireRoot } from "./mount.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
 import { printJson, print, printProgress, runCommand } from "./output.ts";
@@ -47,15 +49,6 @@ const answerShape: z.ZodType<GrowAnswer> = z.union([
   z.looseObject({ kind: z.literal("elsewhere"), owner: z.number().nullable(), why: z.string() }),
 ]);
 const growthShape: z.ZodType<{ readonly growth: GrowthReport | null }> = z.looseObject({ growth: reportShape.nullable() });
-
-/** "768 MiB" */
-export function sizeWords(bytes: number): string {
-  const units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
-  let at = 0;
-  let value = bytes;
-  for (; value >= 1024 && at < units.length - 1; at++) value /= 1024;
-  return `${Number(value.toFixed(1))} ${units[at]}`;
-}
 
 /** The mount of this node that is meant; null: it has none. */
 function findMount(runDir: string, volume: string): OverlayEntry | null {
@@ -134,7 +127,7 @@ export interface FollowPort {
   readonly signal: AbortSignal;
 }
 
-/** Until it has an end. Throws OperatingError "interrupted": it goes on; "released": the volume has moved. */
+/** Until it has an end. Throws the reason of `signal`, and OperatingError "released": the volume has moved. */
 export async function followGrowth(
   first: GrowthReport,
   volume: string,
@@ -143,7 +136,7 @@ export async function followGrowth(
   let report = first;
   let [saidMs, saidBytes] = [nowMs(), first.bytes];
   while (report.kind === "growing") {
-    if (signal.aborted) throw interrupted(volume, report);
+    signal.throwIfAborted();
     if (report.bytes !== saidBytes && nowMs() - saidMs >= GROW_SAY_MS) {
       [saidMs, saidBytes] = [nowMs(), report.bytes];
       say(`coverlay: ${sizeWords(report.bytes)} of ${sizeWords(report.toBytes)}`);
@@ -156,12 +149,13 @@ export async function followGrowth(
   return report;
 }
 
-function interrupted(volume: string, { bytes, toBytes }: GrowthReport): OperatingError {
-  return new OperatingError(`interrupted: volume ${volume} has ${sizeWords(bytes)} of ${sizeWords(toBytes)}, and its owner goes on`, {
-    code: "interrupted",
-    hint: "coverlay status here says how far it is, and so does the same command. Programs are not disturbed.",
-    exitStatus: EXIT.INTERRUPTED,
-  });
+/** Exported for tests. */
+export function interrupted(volume: string, report: GrowthReport | null): OperatingError {
+  const size = report === null ? "" : `, which has ${sizeWords(report.bytes)} of ${sizeWords(report.toBytes)}`;
+  return interruptedError(
+    `the owner goes on with volume ${volume}${size}`,
+    "coverlay status here says how far it is, and so does the same command. Programs are not disturbed.",
+  );
 }
 
 function moved(volume: string, { bytes, toBytes }: GrowthReport): OperatingError {
@@ -199,26 +193,25 @@ export const growCommand: CommandModule<object, GrowArguments> = {
       requireRoot("grow a volume");
       const found = findMount(runDir, volume) ?? (await nameOwner(runDir, volume));
       const { connection, file } = found;
-      const end = new AbortController();
-      const stop = (): void => end.abort();
-      process.on("SIGINT", stop).on("SIGTERM", stop);
-      try {
-        const first = await begin(runDir, found);
-        const { fromBytes, toBytes } = first;
-        if (!json) printProgress(`coverlay: growing volume ${file.volume} from ${sizeWords(fromBytes)} to ${sizeWords(toBytes)}`);
-        const report = await followGrowth(first, file.volume, {
-          look: async () => (await askOverlay(runDir, connection, { query: "growth" }, growthShape)).growth,
-          sleep,
-          nowMs: () => performance.now(),
-          say: json ? () => undefined : printProgress,
-          signal: end.signal,
-        });
-        requireGrown(report, file.volume);
-        if (json) return printJson({ volume: file.volume, device: file.device, ...report });
-        print(`volume ${file.volume} on ${file.device} has ${sizeWords(report.bytes)} now, before ${sizeWords(report.fromBytes)}`);
-        print("A node that still sees the old size of the disk cannot take it over: coverlay doctor on each other node.");
-      } finally {
-        process.off("SIGINT", stop).off("SIGTERM", stop);
-      }
+      let seen: GrowthReport | null = null;
+      await interruptibly(
+        () => interrupted(file.volume, seen),
+        async (signal) => {
+          const first = await begin(runDir, found);
+          const { fromBytes, toBytes } = first;
+          if (!json) printProgress(`coverlay: growing volume ${file.volume} from ${sizeWords(fromBytes)} to ${sizeWords(toBytes)}`);
+          const report = await followGrowth(first, file.volume, {
+            look: async () => (seen = (await askOverlay(runDir, connection, { query: "growth" }, growthShape)).growth),
+            sleep,
+            nowMs: () => performance.now(),
+            say: json ? () => undefined : printProgress,
+            signal,
+          });
+          requireGrown(report, file.volume);
+          if (json) return printJson({ volume: file.volume, device: file.device, ...report });
+          print(`volume ${file.volume} on ${file.device} has ${sizeWords(report.bytes)} now, before ${sizeWords(report.fromBytes)}`);
+          print("A node that still sees the old size of the disk cannot take it over: coverlay doctor on each other node.");
+        },
+      );
     }),
 };

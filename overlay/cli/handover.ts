@@ -7,6 +7,7 @@ import { askDlmd } from "../query/dlmd-query.ts";
 import { askOverlay, listOverlays, type OverlayEntry } from "../query/overlay-query.ts";
 import { HAND_OVER_ANSWER_MS, type HandOverAnswer, type HandOverStage, handOverStages } from "../serve/hand-over.ts";
 import { NO_QUORUM_HINT, noQuorumWords } from "../volume/mount-checks.ts";
+import { interruptedError, interruptibly } from "./interrupt.ts";
 import { requireRoot } from "./mount.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
 import { print, printJson, runCommand, usageError } from "./output.ts";
@@ -44,8 +45,8 @@ function nodeidOf(info: ClusterInfo, node: string): number {
 }
 
 /** `heir`: 0 is any. Throws as `askOverlay`. Exported for tests. */
-export function askHandover(runDir: string, connection: number, heir: number): Promise<HandOverAnswer> {
-  return askOverlay(runDir, connection, { query: "hand-over", heir }, answerShape, ANSWER_TIMEOUT_MS);
+export function askHandover(runDir: string, connection: number, heir: number, signal?: AbortSignal): Promise<HandOverAnswer> {
+  return askOverlay(runDir, connection, { query: "hand-over", heir }, answerShape, ANSWER_TIMEOUT_MS, signal);
 }
 
 /** Words for people, and whether it is as it was asked for. Exported for tests. */
@@ -93,7 +94,7 @@ export const handoverCommand: CommandModule<object, HandoverArguments> = {
       .example("$0 handover data node2", "node2 is to have the disk mounted")
       .example("$0 handover /shared node2 --json", "for programs")
       .epilogue(
-        "Works on any node that has the volume mounted. Calls wait meanwhile, and none ends with an error. It needs a quorum: without one, or if it is lost meanwhile, the command ends at once. Exit status: 0 that node is the owner; 1 it is not, with the reason.",
+        "Works on any node that has the volume mounted. Calls wait meanwhile, and none ends with an error. It needs a quorum: without one, or if it is lost meanwhile, the command ends at once. Ctrl-C ends the command, and not the move; coverlay status on the owner says how far it is. Exit status: 0 that node is the owner; 1 it is not, with the reason; 8 interrupted.",
       ),
   handler: ({ runDir, json, volume, node }) =>
     runCommand(json, async () => {
@@ -104,7 +105,11 @@ export const handoverCommand: CommandModule<object, HandoverArguments> = {
       const { connection, file } = findMount(runDir, volume);
       if (!view.quorate) throw noQuorum(file.volume, "not-asked", noQuorumWords(view));
       if (!json) process.stderr.write(`coverlay: handing volume ${file.volume} over to ${heir === 0 ? "another node" : nameOf(heir)}\n`);
-      const answer = await askHandover(runDir, connection, heir);
+      const goesOn = `the move of volume ${file.volume} goes on if the owner has begun it`;
+      const answer = await interruptibly(
+        () => interruptedError(goesOn, "coverlay status names the owner, and how far it is."),
+        (signal) => askHandover(runDir, connection, heir, signal),
+      );
       const words = describeHandover(answer, file.volume, nameOf);
       if (json) printJson(answer);
       else print(words);

@@ -9,12 +9,11 @@ import { OperatingError } from "../../dlmd/base/error.ts";
 import { lookAtNode } from "../query/node-facts.ts";
 import { type MetricRow, metricRows } from "../status/metric-rows.ts";
 import { reportOf } from "../status/report.ts";
-import { runDirOption } from "./node-options.ts";
-import { runCommand } from "./output.ts";
+import { type NodeOptions, nodeOptions } from "./node-options.ts";
+import { jsonText, runCommand } from "./output.ts";
 import { packageVersion } from "./version.ts";
 
-interface MetricsArguments {
-  readonly runDir: string;
+interface MetricsArguments extends NodeOptions {
   readonly output: string | undefined;
 }
 
@@ -89,15 +88,16 @@ export const metricsCommand: CommandModule<object, MetricsArguments> = {
   command: "metrics",
   describe: "the figures of this node in the text format of Prometheus",
   builder: (yargs) =>
-    runDirOption(yargs)
+    nodeOptions(yargs)
       .option("output", { type: "string", requiresArg: true, describe: "replace this file as a whole, instead of standard output" })
       .example("$0 metrics", "all figures, with what they mean")
       .example("$0 metrics --output /var/lib/prometheus/node-exporter/coverlay.prom", "for the textfile collector of node_exporter")
       .epilogue(details),
-  handler: ({ runDir, output }) =>
-    runCommand(false, async () => {
+  handler: ({ runDir, output, json }) =>
+    runCommand(json, async () => {
       const { facts } = await lookAtNode(runDir);
-      const text = await expose(metricRows(facts, reportOf(facts), packageVersion()));
+      const rows = metricRows(facts, reportOf(facts), packageVersion());
+      const text = json ? `${jsonText(rows)}\n` : await expose(rows);
       if (output === undefined) process.stdout.write(text);
       else replaceFile(output, text);
     }),

@@ -11,7 +11,7 @@ import { passes } from "../volume/mount-wait.ts";
 import { remount } from "../volume/remount.ts";
 import { coverlayProgram, overlayLogFile, startOverlay } from "../volume/start-overlay.ts";
 import { askDlmd, defaultRunDir } from "../query/dlmd-query.ts";
-import { print, printProgress, runCommand, usageError } from "./output.ts";
+import { print, printJson, printProgress, runCommand, usageError } from "./output.ts";
 
 export interface MountRequest {
   readonly device: string;
@@ -24,7 +24,14 @@ export interface MountRequest {
   /** It is the process of bg that waits. */
   readonly waiter?: boolean;
   readonly tell: (line: string) => void;
+  /** What is said without -v, too. */
+  readonly note?: (line: string) => void;
 }
+
+/** For programs. `waiting`: that process waits in the background. */
+type MountOutcome =
+  | { readonly mountpoint: string; readonly state: "mounted" | "remounted" | "checked" }
+  | { readonly mountpoint: string; readonly state: "waiting"; readonly pid: number; readonly logFile: string };
 
 /** `may`: what only root may do, "mount". Exit status 1, that of mount(8) for "incorrect invocation or permissions". */
 export function requireRoot(may: string): void {
@@ -36,30 +43,43 @@ export function requireRoot(may: string): void {
  * Checks, starts the overlay, and returns when the mount answers. With -o wait, timeout= or retry= it waits for what other nodes must do first; with bg
  * a process in the background does. Throws OperatingError with exit status 1, 8 or 32.
  */
-export async function mountClustered(request: MountRequest): Promise<void> {
+export async function mountClustered(request: MountRequest): Promise<MountOutcome> {
   const options = parseMountOptions(request.options, request.sloppy);
   requireRoot("mount");
   const mountPoint = canonicalPlace(request.directory);
   if (options.remount) {
     if (!request.fake) remount(mountPoint, request.options, request.sloppy);
-    return request.tell(`${mountPoint}: remounted`);
+    request.tell(`${mountPoint}: remounted`);
+    return { mountpoint: mountPoint, state: request.fake ? "checked" : "remounted" };
   }
   const runDir = canonicalPath(options.runDir ?? defaultRunDir());
   const { waitMs, localFlocks } = options;
   const place = { mountPoint, runDir, localFlocks };
   const mount = (signal: AbortSignal): Promise<void> => mountOnce(request, { ...place, signal });
-  if (waitMs === null) return mount(new AbortController().signal);
-  if (request.waiter) return waitInBackground(request, place, waitMs);
+  const done: MountOutcome = { mountpoint: mountPoint, state: request.fake ? "checked" : "mounted" };
+  if (waitMs === null) {
+    await mount(new AbortController().signal);
+    return done;
+  }
+  if (request.waiter) {
+    await waitInBackground(request, place, waitMs);
+    return done;
+  }
   const isServices = options.background && startedBySystemd(process.env, process.ppid);
   if (isServices) printProgress("coverlay: bg: systemd waits for its mounts itself: this one goes on in the foreground");
-  if (!options.background || isServices) return mountInterruptibly(mount, waitMs);
+  if (!options.background || isServices) {
+    await mountInterruptibly(mount, waitMs);
+    return done;
+  }
   try {
     await mountInterruptibly(mount, MIN_TRY_MS, "one");
+    return done;
   } catch (error) {
     if (request.fake || !(passes(error) || isOutOfTime(error))) throw error;
     const { pid, logFile } = await mountInBackground({ device: request.device, mountPoint, options: request.options, runDir }, waitMs);
     printProgress(`coverlay: ${error.message}\n  ${error.hint}`);
-    print(`${mountPoint}: process ${pid} goes on in the background; it says in ${logFile} for what it waits`);
+    (request.note ?? print)(`${mountPoint}: process ${pid} goes on in the background; it says in ${logFile} for what it waits`);
+    return { mountpoint: mountPoint, state: "waiting", pid, logFile };
   }
 }
 
@@ -95,7 +115,7 @@ async function mountOnce(request: MountRequest, { mountPoint, runDir, localFlock
   if (request.fake) return;
   const overlay = { device: request.device, mountPoint, options: request.options, runDir };
   const pid = await startOverlay(overlay, coverlayProgram(), signal, started);
-  if (localFlocks) print(localFlocksWords(mountPoint));
+  if (localFlocks) (request.note ?? print)(localFlocksWords(mountPoint));
   request.tell(`${mountPoint}: mounted, served by process ${pid}`);
 }
 
@@ -120,6 +140,7 @@ interface MountArguments {
   readonly fake: boolean;
   readonly waiter: boolean;
   readonly verbose: boolean;
+  readonly json: boolean;
 }
 
 const details = `Options of -o: ${knownOptions.join(", ")}, x-*.
@@ -155,15 +176,18 @@ export const mountCommand: CommandModule<object, MountArguments> = {
       .option("no-mtab", { alias: "n", type: "boolean", default: false, describe: "for mount(8): nothing to us" })
       .option("type", { alias: "t", type: "string", describe: "for mount(8): nothing to us" })
       .option("verbose", { alias: "v", type: "boolean", default: false, describe: "say what is done" })
+      .option("json", { type: "boolean", default: false, describe: "print JSON" })
       .example("$0 mount /dev/sdb1 /shared", "on every node")
       .example("$0 mount /shared -o remount,ro", "read-only from now on, on this node")
       .epilogue(details),
-  handler: ({ device, directory, options, sloppy, fake, waiter, verbose }) =>
-    runCommand(false, async () => {
+  handler: ({ device, directory, options, sloppy, fake, waiter, verbose, json }) =>
+    runCommand(json, async () => {
       const text = options.join(",");
       const isRemount = text.split(",").includes("remount");
       if (directory === undefined && !isRemount) throw usageError("a mount point is needed", "coverlay mount DEVICE DIRECTORY");
-      const tell = verbose ? print : (): void => {};
-      await mountClustered({ device, directory: directory ?? device, options: text, sloppy, fake, waiter, tell });
+      const silent = (): void => {};
+      const says = { tell: verbose && !json ? print : silent, note: json ? silent : print };
+      const outcome = await mountClustered({ device, directory: directory ?? device, options: text, sloppy, fake, waiter, ...says });
+      if (json) printJson({ device, ...outcome });
     }),
 };

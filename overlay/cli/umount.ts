@@ -12,7 +12,7 @@ import { RELEASE_LIMIT_MS, unmount, type UnmountOptions, waitForRelease } from "
 import { coverlayProgram } from "../volume/start-overlay.ts";
 import { isServedOf, machinePort, unmountAll, waiterWords } from "../volume/unmount-all.ts";
 import { requireRoot } from "./mount.ts";
-import { print, runCommand, usageError } from "./output.ts";
+import { print, printJson, runCommand, usageError } from "./output.ts";
 
 interface UmountArguments {
   readonly directory: string | undefined;
@@ -21,10 +21,12 @@ interface UmountArguments {
   readonly lazy: boolean;
   readonly force: boolean;
   readonly verbose: boolean;
+  readonly json: boolean;
 }
 
 const details = `It waits until the volume is released, for ${RELEASE_LIMIT_MS / 1000} s. If other mount namespaces (containers, services) hold it up, it names their processes.
 A process that waits in the background to mount there (mount -o bg) is ended first, also where nothing is mounted: umount(8) does not ask for that.
+Ctrl-C ends the command; what has begun goes on.
 Exit status: 0 unmounted and released; 1 wrong command line, or not root; 32 it could not be.`;
 
 type How = Pick<UnmountOptions, "lazy" | "force" | "tell">;
@@ -86,19 +88,22 @@ export const umountCommand: CommandModule<object, UmountArguments> = {
       .option("read-only", { alias: "r", type: "boolean", default: false, describe: "for umount(8): nothing to us" })
       .option("type", { alias: "t", type: "string", describe: "for umount(8): nothing to us" })
       .option("verbose", { alias: "v", type: "boolean", default: false, describe: "say what is done" })
+      .option("json", { type: "boolean", default: false, describe: "print JSON" })
       .example("$0 umount /shared", "the owner hands the volume over to the other nodes")
       .example("$0 umount --all", "before this node leaves the cluster; `systemctl stop dlmd` does it")
       .epilogue(details) as unknown as Argv<UmountArguments>,
-  handler: ({ directory, all, runDir, lazy, force, verbose }) =>
-    runCommand(false, async () => {
+  handler: ({ directory, all, runDir, lazy, force, verbose, json }) =>
+    runCommand(json, async () => {
       requireRoot("unmount");
-      const tell = (line: string): void => void process.stderr.write(`coverlay: ${line}\n`);
+      const tell = json ? (): void => {} : (line: string): void => void process.stderr.write(`coverlay: ${line}\n`);
       const how = { lazy, force, tell };
       if (directory === undefined) {
-        if (all) return unmountEach(path.resolve(runDir), how);
-        throw usageError("a mount point is needed, or --all", "coverlay umount DIRECTORY");
+        if (!all) throw usageError("a mount point is needed, or --all", "coverlay umount DIRECTORY");
+        await unmountEach(path.resolve(runDir), how);
+        return json ? printJson({ unmounted: "all" }) : undefined;
       }
       const note = await (all ? unmountPlace(directory, runDir, how) : unmountOne(directory, how));
+      if (json) return printJson({ unmounted: directory, note });
       if (note !== null) process.stderr.write(`coverlay: ${directory}: unmounted; ${note}\n`);
       else if (verbose) print(`${directory}: unmounted`);
     }),

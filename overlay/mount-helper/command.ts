@@ -1,6 +1,6 @@
 /** `coverlay install-mount-helper`: makes `mount -t clustered` work. */
 import type { CommandModule } from "yargs";
-import { print, runCommand } from "../cli/output.ts";
+import { print, printJson, runCommand } from "../cli/output.ts";
 import { coverlayProgram } from "../volume/start-overlay.ts";
 import { type LocalType, helperScripts, installHelpers, uninstallHelpers } from "./install.ts";
 
@@ -9,6 +9,7 @@ interface InstallArguments {
   readonly ext4: boolean;
   readonly xfs: boolean;
   readonly directory: string;
+  readonly json: boolean;
 }
 
 const details = `Installs /sbin/mount.clustered, /sbin/mount.fuse.clustered (for -o remount) and /sbin/umount.fuse.clustered. Then these work:
@@ -33,17 +34,20 @@ export const installMountHelperCommand: CommandModule<object, InstallArguments> 
       .option("ext4", { type: "boolean", default: false, describe: "also let `mount -o clustered` work for ext4" })
       .option("xfs", { type: "boolean", default: false, describe: "also let `mount -o clustered` work for XFS" })
       .option("directory", { type: "string", default: "/sbin", describe: "where mount(8) looks" })
+      .option("json", { type: "boolean", default: false, describe: "print JSON" })
       .example("$0 install-mount-helper", "then: mount -t clustered /dev/sdb1 /shared")
       .epilogue(details),
-  handler: ({ uninstall, ext4, xfs, directory }) =>
-    runCommand(false, async () => {
+  handler: ({ uninstall, ext4, xfs, directory, json }) =>
+    runCommand(json, async () => {
       if (uninstall) {
         const removed = uninstallHelpers(directory);
+        if (json) return printJson({ removed });
         return print(removed.length === 0 ? `nothing of coverlay in ${directory}` : `removed ${removed.join(", ")}`);
       }
       const wrapped: LocalType[] = [...(ext4 ? ["ext4" as const] : []), ...(xfs ? ["xfs" as const] : [])];
       const scripts = helperScripts({ node: process.execPath, program: coverlayProgram() }, wrapped);
       const installed = installHelpers(directory, scripts);
+      if (json) return printJson({ installed });
       print(installed.length === 0 ? `the package coverlay has them in ${directory} already` : `installed ${installed.join(", ")}`);
     }),
 };

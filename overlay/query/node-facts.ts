@@ -200,6 +200,7 @@ function mountFacts(overlay: OverlayStatus, all: readonly CallsSeen[]): MountFac
     groupWait: overlay.group?.wait ?? null,
     operatorBlocks: overlay.group?.operatorBlocks ?? false,
     ownerChanges: overlay.ownerChanges ?? null,
+    work: overlay.work ?? null,
     calls: found === undefined || found instanceof OperatingError ? null : callsOf(found),
     callsProblem: found instanceof OperatingError ? found.message : null,
     figures: Object.fromEntries(Object.entries(figures).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]]))),

@@ -89,6 +89,8 @@ export interface OverlayStatus extends OverlayFile {
   readonly ownerWait?: string | null | undefined;
   /** Of an owner: open files without a name that it keeps, and nodes whose files have to be open here before others of them go. */
   readonly orphans?: { readonly kept: number; readonly waitsFor: readonly number[] } | null | undefined;
+  /** Long work that goes on by itself, and how far it is (serve/mount-status.ts); null: none. */
+  readonly work?: { readonly kind: string; readonly words: string; readonly tookMs: number } | null | undefined;
   readonly uuid?: string | undefined;
   readonly lease?: string | null | undefined;
   /** It was mounted read-only. */
@@ -127,6 +129,7 @@ const overlayStatus = overlayFile.extend({
     .nullable()
     .optional(),
   group: mountGroupStatus.nullable().optional(),
+  work: z.looseObject({ kind: z.string(), words: z.string(), tookMs: z.number() }).nullable().optional(),
   uuid: z.string().optional(),
   lease: z.string().nullable().optional(),
   readOnly: z.boolean().optional(),
@@ -280,18 +283,21 @@ export async function askOverlay<T>(
   question: object,
   shape: z.ZodType<T>,
   timeoutMs: number = QUERY_TIMEOUT_MS,
+  signal?: AbortSignal,
 ): Promise<T> {
   const socketPath = overlaySocketPath(runDir, connection);
-  return parseAnswer(shape, await askSocket(socketPath, question, timeoutMs), socketPath);
+  return parseAnswer(shape, await askSocket(socketPath, question, timeoutMs, signal), socketPath);
 }
 
-function askSocket(socketPath: string, question: object, timeoutMs: number): Promise<string> {
+/** Rejects with the reason of `signal`, too. */
+function askSocket(socketPath: string, question: object, timeoutMs: number, signal: AbortSignal | undefined): Promise<string> {
   return new Promise((resolve, reject) => {
     const socket = createConnection(socketPath);
     const chunks: Buffer[] = [];
     let bytes = 0;
     const end = (error: OperatingError | null, answer = ""): void => {
       clearTimeout(timer);
+      signal?.removeEventListener("abort", aborted);
       socket.destroy();
       if (error === null) resolve(answer);
       else reject(error);
@@ -301,6 +307,8 @@ function askSocket(socketPath: string, question: object, timeoutMs: number): Pro
         code: "overlay-silent",
         hint: "Its log says what it is doing; a mount that hangs for good is ended with umount -l.",
       });
+    const aborted = (): void => end(signal?.reason as OperatingError);
+    signal?.addEventListener("abort", aborted, { once: true });
     const timer = setTimeout(() => end(silent(`no answer within ${timeoutMs} ms`)), timeoutMs);
     socket.on("connect", () => socket.write(`${JSON.stringify(question)}\n`));
     socket.on("data", (chunk: Buffer) => {

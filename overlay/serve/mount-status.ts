@@ -7,13 +7,14 @@ import { type OwnerWait, ownerWaitWords, waitOfMount } from "../lower/owner-wait
 import type { BlockGate } from "../mount-group/block-gate.ts";
 import type { VolumeMountGroup } from "../mount-group/mount-group.ts";
 import type { Session } from "../session/mount-session.ts";
+import { sizeWords } from "../status/problem.ts";
 import { type VolumeOwner, volumeLockspace } from "../volume/owner.ts";
 import { beginGrowth } from "./grow.ts";
 import type { HandOvers } from "./hand-over.ts";
 import type { MountProcessOptions } from "./mount-process-options.ts";
 import type { OwnCalls } from "./own-calls.ts";
 import type { OwnerChanges } from "./owner-changes.ts";
-import type { OwnerService } from "./owner-service.ts";
+import type { OwnerService, PlannedMove } from "./owner-service.ts";
 import type { StatusAnswers } from "./status-server.ts";
 
 /** The parts of a mount, as far as there are any yet. */
@@ -39,6 +40,18 @@ export interface MountStatusOptions {
   readonly gate: BlockGate;
   readonly ownerChanges: OwnerChanges;
 }
+
+export interface MountWork {
+  readonly kind: "growth" | "handover";
+  readonly words: string;
+  readonly tookMs: number;
+}
+
+const moveWords: Readonly<Record<PlannedMove["step"], string>> = {
+  syncing: "what is in memory is written, and calls go on",
+  "ending-calls": "calls that are under way end, and new ones wait",
+  releasing: "the disk is given back, and calls wait",
+};
 
 export class MountStatus implements StatusAnswers {
   readonly #options: MountStatusOptions;
@@ -149,6 +162,23 @@ export class MountStatus implements StatusAnswers {
     return { growth: this.#options.service.growth?.report ?? null };
   }
 
+  /** Long work of an owner that goes on by itself, and how far it is; null: none. */
+  get work(): MountWork | null {
+    const { move, growth } = this.#options.service;
+    const report = growth?.report;
+    if (move !== null) {
+      const heir = this.#parts.client?.info.nodes.find(({ nodeid }) => nodeid === move.heir)?.name ?? `node ${move.heir}`;
+      return {
+        kind: "handover",
+        words: `handing the volume over to ${heir}: ${moveWords[move.step]}`,
+        tookMs: Math.round(performance.now() - move.sinceMs),
+      };
+    }
+    if (report?.kind !== "growing") return null;
+    const words = `growing the file system: ${sizeWords(report.bytes)} of ${sizeWords(report.toBytes)}`;
+    return { kind: "growth", words, tookMs: report.tookMs };
+  }
+
   get handOvers(): HandOvers {
     const { handOvers } = this.#parts;
     if (handOvers === null) throw new Error("asked to hand the volume over before it was joined");
@@ -179,6 +209,7 @@ export class MountStatus implements StatusAnswers {
       isWell: this.isWell,
       diskFault: service.withdrawals.fault ?? (service.disk.silence === null ? null : "silent"),
       ...this.growth(),
+      work: this.work,
       orphans: service.openFiles.describe(group?.waitsToReopen ?? []),
       group: group?.describe() ?? null,
       held: gate.held,

@@ -41,6 +41,14 @@ export interface OwnerServiceHost {
   readonly fail: (error: Error) => void;
 }
 
+/** How far an owner has come that gives its volume to another node. */
+export interface PlannedMove {
+  readonly heir: number;
+  readonly step: "syncing" | "ending-calls" | "releasing";
+  /** performance.now() */
+  readonly sinceMs: number;
+}
+
 export class OwnerService {
   readonly openFiles: OpenFiles;
   readonly disk: DiskSteps;
@@ -48,6 +56,7 @@ export class OwnerService {
   readonly #host: OwnerServiceHost;
   #owned: OwnedLower | null = null;
   #releasing: Promise<void> | null = null;
+  #move: PlannedMove | null = null;
   /** The disk is given up because of the quorum, not because it failed. */
   #lettingGo = false;
   /** For servers that are made later: hazard C7 holds for them too. One entry for each client that went away. */
@@ -67,6 +76,11 @@ export class OwnerService {
   /** What is mounted here; null: this mount is not the owner. */
   get owned(): OwnedLower | null {
     return this.#owned;
+  }
+
+  /** The volume is being handed over; null: it is not. */
+  get move(): PlannedMove | null {
+    return this.#move;
   }
 
   /** Of the disk that is mounted here; null: none is, or it is a directory. */
@@ -191,7 +205,11 @@ export class OwnerService {
     owned.disk?.end();
     // Once, whether it goes well or not: the numbers of its descriptors are soon those of others.
     this.#owned = null;
-    await owned.mount.release();
+    try {
+      await owned.mount.release();
+    } finally {
+      this.#move = null;
+    }
     this.#host.options.log.info({}, "lower released");
   }
 
@@ -224,6 +242,8 @@ export class OwnerService {
     if (owned === null || this.#host.isEnding()) return;
     const { log, changed } = this.#host.options;
     log.info({ heir }, "handing the volume over");
+    const sinceMs = performance.now();
+    this.#move = { heir, step: "syncing", sinceMs };
     try {
       // While it still serves: what is left to be synced afterwards is little.
       await owned.local.syncfs();
@@ -231,9 +251,11 @@ export class OwnerService {
       log.warn({ error: String(error) }, "the lower could not be synced before it is handed over");
     }
     this.#host.movesAway();
+    this.#move = { heir, step: "ending-calls", sinceMs };
     await owned.disk?.guard.handOver();
     // Before the others hear that there is no owner: its last word counts no more then.
     await owned.server.close();
+    this.#move = { heir, step: "releasing", sinceMs };
     this.#host.role()?.handOver(heir);
     changed();
   }

@@ -99,6 +99,8 @@ export interface MountFacts {
     } | null;
     readonly withoutMs: number | null;
   } | null;
+  /** Long work of this node as the owner that goes on by itself; null: none. */
+  readonly work: { readonly kind: string; readonly words: string; readonly tookMs: number } | null;
   /** Calls that are under way; null: not known. `longest`: of those that do not wait for a file lock. */
   readonly calls: { readonly count: number; readonly longest: Call | null } | null;
   /** Why `calls` is not known, though the mount answered. */

@@ -31,6 +31,8 @@ export interface ReportMount {
   readonly diskFault: string | null;
   readonly withoutOwnerMs: number | null;
   readonly calls: MountFacts["calls"];
+  /** What goes on by itself, and how far it is; null: nothing. */
+  readonly work: MountFacts["work"];
   readonly ownerChanges: number | null;
   readonly lastOwnerChange: {
     readonly from: string;
@@ -130,7 +132,7 @@ function volumesOf({ cluster }: NodeFacts, judged: readonly JudgedMount[]): Repo
 }
 
 function mountOf({ mount, problems }: JudgedMount, name: (nodeid: number) => string): ReportMount {
-  const { mountpoint, device, role, pid, lease, readOnly, diskFault, calls, ownerChanges, problem: unanswered } = mount;
+  const { mountpoint, device, role, pid, lease, readOnly, diskFault, calls, work, ownerChanges, problem: unanswered } = mount;
   const last = ownerChanges?.last ?? null;
   return {
     mountpoint,
@@ -144,6 +146,7 @@ function mountOf({ mount, problems }: JudgedMount, name: (nodeid: number) => str
     diskFault,
     withoutOwnerMs: ownerChanges?.withoutMs ?? null,
     calls,
+    work,
     ownerChanges: ownerChanges?.count ?? null,
     lastOwnerChange:
       last === null

@@ -42,14 +42,15 @@ function volumeWords({ volume, owner, mounts }: ReportVolume, atMs: number): str
   return [owned, ...mounts.map((mount) => mountWords(mount, atMs))].join("; ");
 }
 
-function mountWords({ mountpoint, role, readOnly, lastOwnerChange, answers, calls }: ReportMount, atMs: number): string {
+function mountWords({ mountpoint, role, readOnly, lastOwnerChange, answers, calls, work }: ReportMount, atMs: number): string {
   const here = `here at ${mountpoint}${role === "owner" ? ", as the owner" : ""}${readOnly === true ? ", read-only" : ""}`;
   const state = answers ? "" : ", and it does not answer";
   const under = calls === null || calls.count === 0 ? "" : `, ${calls.count} ${calls.count === 1 ? "call" : "calls"} under way`;
-  if (lastOwnerChange === null) return `${here}${state}${under}`;
+  const doing = work === null ? "" : `, ${work.words} (for ${shortTime(work.tookMs)})`;
+  if (lastOwnerChange === null) return `${here}${state}${under}${doing}`;
   const { from, to, pauseMs, atMs: thenMs, reason } = lastOwnerChange;
   const change = `${shortTime(atMs - thenMs)} ago from ${from} to ${to} in ${shortTime(pauseMs)} (${reason})`;
-  return `${here}${state}${under}, last change of owner ${change}`;
+  return `${here}${state}${under}${doing}, last change of owner ${change}`;
 }
 
 function waitLines({ waits, waitsTruncated }: Report): string[] {

@@ -38,7 +38,7 @@ async function refusedWith(work: Promise<unknown>): Promise<[string, number]> {
 
 describe("refusals of a clustered mount", () => {
   test("before the cluster is asked: no device, an image, no file system, no bit, no dlmd", async () => {
-    const mount = (device: string, directory: string, options: string): Promise<void> =>
+    const mount = (device: string, directory: string, options: string): Promise<unknown> =>
       mountClustered({ device, directory, options, sloppy: false, fake: false, tell: () => {} });
     await withDisk("ext4", async (disk) => {
       const options = `runDir=${disk.dir}`;
@@ -105,7 +105,7 @@ describe("refusals of a clustered mount", () => {
   });
 });
 
-function checkMountOptions(mountPoint: string): Promise<void> {
+function checkMountOptions(mountPoint: string): Promise<unknown> {
   return mountClustered({ device: mountPoint, directory: mountPoint, options: "remount,ro", sloppy: false, fake: false, tell: () => {} });
 }
 

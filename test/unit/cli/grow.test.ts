@@ -1,6 +1,7 @@
 /** `coverlay volume grow` follows a growth that goes on by itself. */
 import { describe, expect, it } from "vitest";
-import { followGrowth, type FollowPort, GROW_LOOK_MS, GROW_SAY_MS, sizeWords } from "../../../overlay/cli/grow.ts";
+import { followGrowth, type FollowPort, GROW_LOOK_MS, GROW_SAY_MS, interrupted } from "../../../overlay/cli/grow.ts";
+import { sizeWords } from "../../../overlay/status/problem.ts";
 import type { GrowthReport } from "../../../overlay/volume/growth.ts";
 import { refusal } from "../../refusal.ts";
 
@@ -59,12 +60,12 @@ it("interrupted, says that the owner goes on", async () => {
   const end = new AbortController();
   const seen = port([at(GIB), at(2 * GIB)], end);
   const look = async (): Promise<GrowthReport | null> => {
-    end.abort();
+    end.abort(interrupted("data", at(GIB)));
     return at(GIB);
   };
   const error = await refusal(followGrowth(at(0), "data", { ...seen, look }));
   expect(error).toMatchObject({ code: "interrupted", exitStatus: 8 });
-  expect(error.message).toBe("interrupted: volume data has 1 GiB of 8 GiB, and its owner goes on");
+  expect(error.message).toBe("interrupted: the owner goes on with volume data, which has 1 GiB of 8 GiB");
 });
 
 it("a volume that moves meanwhile is not called grown", async () => {

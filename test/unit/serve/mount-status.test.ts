@@ -1,5 +1,5 @@
 /** Whether a mount is well: what a busy one does each moment does not count, what lasts does. */
-import { expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import type { OwnerWait } from "../../../overlay/lower/owner-wait.ts";
 import { type MountParts, MountStatus, type MountStatusOptions } from "../../../overlay/serve/mount-status.ts";
 
@@ -45,3 +45,36 @@ it.each<[string, Seen]>([
   ["that ends", { isEnding: true }],
   ["that is not there yet", { session: null }],
 ])("a mount %s is not", (_, seen) => expect(isWell(seen)).toBe(false));
+
+describe("long work that goes on by itself", () => {
+  const workOf = (service: object): unknown => {
+    const parts = { client: { info: { nodes: [{ nodeid: 2, name: "node2" }] } } };
+    return new MountStatus({ parts: () => parts, service } as unknown as MountStatusOptions).work;
+  };
+  const growing = { kind: "growing", bytes: 2 ** 30, toBytes: 2 ** 32, tookMs: 7 };
+
+  it.each([
+    ["syncing", "what is in memory is written, and calls go on"],
+    ["ending-calls", "calls that are under way end, and new ones wait"],
+    ["releasing", "the disk is given back, and calls wait"],
+  ])("a handover that is %s", (step, words) =>
+    expect(workOf({ move: { heir: 2, step, sinceMs: performance.now() }, growth: null })).toEqual({
+      kind: "handover",
+      words: `handing the volume over to node2: ${words}`,
+      tookMs: expect.any(Number),
+    }),
+  );
+
+  it("a growth", () =>
+    expect(workOf({ move: null, growth: { report: growing } })).toEqual({
+      kind: "growth",
+      words: "growing the file system: 1 GiB of 4 GiB",
+      tookMs: 7,
+    }));
+
+  it("none", () =>
+    expect([workOf({ move: null, growth: null }), workOf({ move: null, growth: { report: { ...growing, kind: "grown" } } })]).toEqual([
+      null,
+      null,
+    ]));
+});

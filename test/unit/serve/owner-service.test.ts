@@ -5,7 +5,7 @@ import { OwnerService, type OwnerServiceHost } from "../../../overlay/serve/owne
 
 const LATE = "calls of mounters that are gone (jid 0 of node1) did not end in 5000 ms";
 
-const disk = vi.hoisted(() => ({ withdrawn: [] as string[], withdraws: true }));
+const disk = vi.hoisted(() => ({ withdrawn: [] as string[], withdraws: true, owned: null as object | null }));
 vi.mock("../../../overlay/volume/lower-mount.ts", () => ({ mountLower: () => Promise.resolve({ epoch: 1, type: "ext4", dirty: null }) }));
 vi.mock("../../../overlay/serve/owned-lower.ts", () => ({
   serveMounted: () => {
@@ -13,7 +13,7 @@ vi.mock("../../../overlay/serve/owned-lower.ts", () => ({
       disk.withdrawn.push(why);
       return disk.withdraws;
     };
-    return Promise.resolve({ port: 1, disk: { guard: { withdraw } } });
+    return Promise.resolve(disk.owned ?? { port: 1, disk: { guard: { withdraw } } });
   },
 }));
 
@@ -25,7 +25,10 @@ beforeEach(() => {
   const lower = { kind: "device", path: "/dev/x" };
   const info = { nodeid: 2, nodes: [{ nodeid: 2, address: "127.0.0.1" }] };
   const host: Partial<OwnerServiceHost> = {
-    options: { log: silentLog, lower } as OwnerServiceHost["options"],
+    options: { log: silentLog, lower, changed: () => undefined } as unknown as OwnerServiceHost["options"],
+    role: () => null,
+    isEnding: () => false,
+    movesAway: () => undefined,
     client: () => ({ info }) as never,
     fail: (error) => void failures.push(error),
   };
@@ -49,4 +52,23 @@ it("one that may not withdraw ends", async () => {
 it("a mount that is not the owner ends", () => {
   service.stopLate(LATE);
   expect([disk.withdrawn, failures]).toEqual([[], [expect.objectContaining({ code: "not-stopped", message: LATE })]]);
+});
+
+it("a planned move says how far it is, until the disk is given back", async () => {
+  const steps: unknown[] = [];
+  const look = async (): Promise<void> => void steps.push(service.move?.step ?? null);
+  disk.owned = {
+    port: 1,
+    local: { syncfs: look, shutdown: look },
+    server: { close: look },
+    mount: { release: look },
+    disk: { guard: { handOver: look }, end: () => undefined },
+  };
+  await service.mount(0, { block: null, proof: null });
+  expect(service.move).toBeNull();
+  await service.give(3);
+  expect(service.move).toMatchObject({ heir: 3, step: "releasing" });
+  await service.release();
+  expect(steps).toEqual(["syncing", "ending-calls", "ending-calls", "releasing", "releasing", "releasing"]);
+  expect(service.move).toBeNull();
 });

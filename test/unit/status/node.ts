@@ -67,6 +67,7 @@ export const wellMount: MountFacts = {
   ownerChanges: { count: 0, last: null, withoutMs: null },
   calls: { count: 0, longest: null },
   callsProblem: null,
+  work: null,
   figures: {
     ops: 12,
     locks: 3,

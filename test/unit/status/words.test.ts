@@ -57,3 +57,13 @@ it("a name with a line end in it makes no line of its own", () => {
   expect(describeReport(report).join("\n")).toContain("/mnt\\x0astatus   well");
   expect(describeLevel(report)).not.toContain("\n");
 });
+
+it("long work that goes on by itself says how far it is", () => {
+  const work = { kind: "growth", words: "growing the file system: 1.2 TiB of 4 TiB", tookMs: 31_000 };
+  const report = reportOf(nodeWith({}, { role: "owner", ownerNodeid: 1, work }));
+  expect(report.level).toBe("well");
+  expect(describeReport(report)[1]).toBe(
+    "volume   data: owner node1; here at /shared, as the owner, growing the file system: 1.2 TiB of 4 TiB (for 31 s)",
+  );
+  expect(report.volumes[0]?.mounts[0]?.work).toEqual(work);
+});
