@@ -1,19 +1,9 @@
 /** What is known here of the files behind locks: their volume, and their path where a process of this node has them open. */
 import type { ClusterInfo } from "../../dlmd/client/api.ts";
-import { type MountEntry, mountTable } from "../../dlmd/base/mount-table.ts";
 import type { ClusterLocks } from "../query/cluster-locks.ts";
 import { inodeLock, volumeName } from "../query/lock-names.ts";
-import { openPath } from "./open-paths.ts";
-import { listOverlays } from "../query/overlay-query.ts";
+import { mountsOf, openPath } from "../query/open-paths.ts";
 import type { PathOf } from "./why-words.ts";
-
-/** The mounts of this node of the volume with that lockspace, bind mounts among them; none of an overlay that is gone. */
-export function mountsOf(runDir: string, info: ClusterInfo, lockspace: string): MountEntry[] {
-  const name = volumeName(lockspace, info.volumes);
-  const overlays = listOverlays(runDir).filter(({ file, alive }) => alive && file.volume === name);
-  const devices = new Set(overlays.map(({ connection }) => `0:${connection}`));
-  return mountTable().filter(({ device }) => devices.has(device));
-}
 
 /** Looks for the paths in the processes of this node that have or want file locks. */
 export function pathsHere(runDir: string, info: ClusterInfo, { files }: Pick<ClusterLocks, "files">): PathOf {

@@ -6,9 +6,10 @@ import { type ClusterLocks, decodeClusterLocks, fileRangeWords, longestWaitMs } 
 import { askCluster, nodeName } from "../query/dlmd-query.ts";
 import { pathsHere, reportFiles } from "./file-locks.ts";
 import { gatherLocks } from "../query/gather-locks.ts";
+import { inodeLock, lockTitle, volumeName } from "../query/lock-names.ts";
 import { type NodeOptions, nodeOptions } from "./node-options.ts";
 import { print, printJson, runCommand, usageError } from "./output.ts";
-import { describeService, describeWhy, NOBODY } from "./why-words.ts";
+import { describeService, describeWhy, NOBODY, type PathOf } from "./why-words.ts";
 
 interface LocksArguments extends NodeOptions {
   readonly resource: string | undefined;
@@ -27,13 +28,27 @@ export function byWaiting(locks: ClusterLocks): ClusterLocks {
   };
 }
 
-/** For people: a resource, its master, and below it who has what and who waits for what. `name`: of a nodeid. */
-export function describeLocks(locks: ClusterLocks, name: (nodeid: number) => string): string {
+/** What a lock of a volume is: "inode lock of inode 131 of volume data (/shared/file), "; "": a program's own, or not known. */
+export function titleIn(info: Pick<ClusterInfo, "volumes">, pathOf: PathOf): (lockspace: string, resource: string) => string {
+  return (lockspace, resource) => {
+    const title = lockTitle(lockspace, resource);
+    if (title === null) return "";
+    const path = inodeLock(lockspace, resource) === null ? null : pathOf(lockspace, resource);
+    return `${title} of volume ${volumeName(lockspace, info.volumes)}${path === null ? "" : ` (${path})`}, `;
+  };
+}
+
+/** For people: a resource, its master, and below it who has what and who waits for what. `name`: of a nodeid. `title`: as titleIn. */
+export function describeLocks(
+  locks: ClusterLocks,
+  name: (nodeid: number) => string,
+  title: (lockspace: string, resource: string) => string = () => "",
+): string {
   const queue = (title: string, rows: readonly LockAnswer[], words: (row: LockAnswer) => string): string[] =>
     rows.length === 0 ? [] : [`  ${title} ${rows.map((row) => `${name(row.nodeid)}/${row.clientId} ${words(row)}`).join(", ")}`];
   const wait = ({ waitingMs }: LockAnswer): string => (waitingMs === null ? "" : ` for ${waitingMs} ms`);
   const lines = locks.resources.flatMap(({ lockspace, resource, masterNodeid, grantQueue, convertQueue, waitQueue }) => [
-    `${lockspace} ${resource}  master ${name(masterNodeid)}`,
+    `${lockspace} ${resource}  ${title(lockspace, resource)}master ${name(masterNodeid)}`,
     ...queue("granted   ", grantQueue, ({ granted }) => granted ?? "-"),
     ...queue("converting", convertQueue, (row) => `${row.granted ?? "-"} to ${row.requested ?? "-"}${wait(row)}`),
     ...queue("waiting   ", waitQueue, (row) => `${row.requested ?? "-"}${wait(row)}`),
@@ -41,7 +56,7 @@ export function describeLocks(locks: ClusterLocks, name: (nodeid: number) => str
   const who = ({ nodeid, clientId, pid, ...row }: FileRangeAnswer): string =>
     `${name(nodeid)}/${clientId} (pid ${pid}) ${fileRangeWords({ nodeid, clientId, pid, ...row })}`;
   for (const { lockspace, file, masterNodeid, held, waiting } of locks.files) {
-    lines.push(`${lockspace} ${file}  file locks, master ${name(masterNodeid)}`);
+    lines.push(`${lockspace} ${file}  ${title(lockspace, file) || "file locks, "}master ${name(masterNodeid)}`);
     if (held.length > 0) lines.push(`  held       ${held.map(who).join(", ")}`);
     if (waiting.length > 0) lines.push(`  waiting    ${waiting.map((row) => `${who(row)} for ${row.waitingMs} ms`).join(", ")}`);
   }
@@ -101,6 +116,6 @@ export const locksCommand: CommandModule<object, LocksArguments> = {
       const shown = waitingMs === null ? all : byWaiting(all);
       if (files) return showFiles(runDir, shown, info, json);
       if (json) printJson(shown);
-      else print(describeLocks(shown, nodeName(info)));
+      else print(describeLocks(shown, nodeName(info), titleIn(info, pathsHere(runDir, info, shown))));
     }),
 };

@@ -15,7 +15,8 @@ import { EXIT, print, printJson } from "./output.ts";
 import { listOverlays } from "../query/overlay-query.ts";
 import { queryOverlayInode } from "../query/overlay-requests.ts";
 import { explainProcess, printProcess } from "./why-process.ts";
-import { describeWhy } from "./why-words.ts";
+import { askChain } from "./chain.ts";
+import { describeChain, describeWhy } from "./why-words.ts";
 
 /** A lookup that takes longer waits for a lock, or for the owner. */
 export const LOOKUP_LIMIT_MS = 2000;
@@ -73,6 +74,8 @@ export async function whyPath(runDir: string, target: string, json: boolean, lim
   let { info, locks } = await ask();
   if (await gatherLocks(runDir, locks)) ({ info, locks } = await ask());
   const pathOf = (): string => absolute;
+  const [first] = locks.files.flatMap(({ waiting }) => waiting).toSorted((a, b) => b.waitingMs - a.waitingMs);
+  const chain = first === undefined ? null : await askChain(runDir, first);
   if (json) {
     printJson({
       path: absolute,
@@ -80,10 +83,12 @@ export async function whyPath(runDir: string, target: string, json: boolean, lim
       inode: String(ino),
       ...locks,
       files: reportFiles(locks, info, pathOf),
+      chain,
     });
   } else {
     print(`${absolute}: inode ${ino} of volume ${volumeName(lockspace, info.volumes)}`);
     print(describeWhy(locks, nodeName(info), pathOf));
+    for (const line of describeChain(chain)) print(line);
   }
   return isHeld(locks) ? EXIT.OK : EXIT.FAILURE;
 }

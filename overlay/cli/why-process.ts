@@ -5,14 +5,16 @@
 import type { ClusterInfo } from "../../dlmd/client/api.ts";
 import { type ClusterLocks, decodeClusterLocks, joinClusterLocks } from "../query/cluster-locks.ts";
 import { askCluster, askClusterAll, nodeName } from "../query/dlmd-query.ts";
-import { mountsOf, reportFiles } from "./file-locks.ts";
+import { reportFiles } from "./file-locks.ts";
 import { gatherLocks } from "../query/gather-locks.ts";
+import type { LockChain } from "../query/lock-chain.ts";
+import { askChain } from "./chain.ts";
 import { inodeLock, lockNamesOf, parseKey, volumeName } from "../query/lock-names.ts";
-import { openPath, programOf, threadsOf } from "./open-paths.ts";
+import { mountsOf, openPath, programOf, threadsOf } from "../query/open-paths.ts";
 import { EXIT, print, printJson } from "./output.ts";
 import { listOverlays } from "../query/overlay-query.ts";
 import { type OverlayRequest, type OverlayRequests, queryOverlayRequests } from "../query/overlay-requests.ts";
-import { describeWhy, NOBODY, type PathOf, seconds } from "./why-words.ts";
+import { describeChain, describeWhy, NOBODY, type PathOf, seconds } from "./why-words.ts";
 
 interface Waiting extends OverlayRequest {
   readonly lockspace: string;
@@ -27,6 +29,8 @@ interface ProcessReport {
   /** The locks of the files that it waits for, or has file locks on. */
   readonly locks: ClusterLocks;
   readonly pathOf: PathOf;
+  /** From this process on, over all nodes. */
+  readonly chain: LockChain | null;
 }
 
 async function requestsOf(runDir: string): Promise<OverlayRequests[]> {
@@ -61,7 +65,8 @@ export async function explainProcess(runDir: string, pid: number): Promise<Proce
     const lock = inodeLock(lockspace, resource);
     return lock === null ? null : openPath(pid, lock.ino, mountsOf(runDir, info, lockspace));
   };
-  return { pid, program: programOf(pid), info, waiting, locks, pathOf };
+  const chain = await askChain(runDir, { nodeid: info.nodeid, pid });
+  return { pid, program: programOf(pid), info, waiting, locks, pathOf, chain };
 }
 
 function requestWords({ op, key, sinceMs, fileLock, lockspace, mountpoint }: Waiting, info: ClusterInfo, pathOf: PathOf): string {
@@ -72,14 +77,16 @@ function requestWords({ op, key, sinceMs, fileLock, lockspace, mountpoint }: Wai
   return `  waits since ${seconds(sinceMs)}: ${fileLock === null ? op : "file lock"}${range} of ${file}`;
 }
 
-export function printProcess({ pid, program, info, waiting, locks, pathOf }: ProcessReport, json: boolean): void {
+export function printProcess({ pid, program, info, waiting, locks, pathOf, chain }: ProcessReport, json: boolean): void {
   const node = nodeName(info)(info.nodeid);
-  if (json) return printJson({ nodeid: info.nodeid, pid, program, requests: waiting, ...locks, files: reportFiles(locks, info, pathOf) });
+  if (json)
+    return printJson({ nodeid: info.nodeid, pid, program, requests: waiting, ...locks, files: reportFiles(locks, info, pathOf), chain });
   const rows = waiting.map((request) => requestWords(request, info, pathOf));
   print(`process ${pid} (${program === "" ? "it has ended" : program}) on ${node}`);
   print(rows.length === 0 ? "  waits for nothing in a clustered mount of this node" : rows.join("\n"));
   const words = describeWhy(locks, nodeName(info), pathOf);
   if (words !== NOBODY) print(words);
+  for (const line of describeChain(chain)) print(line);
 }
 
 /** Exit status 0: it waits for something, or has file locks. */

@@ -3,7 +3,9 @@ import { type Mode, modeNames, modesCompatible } from "../../dlmd/wire/mode.ts";
 import type { FileAnswer, FileRangeAnswer, LockAnswer, ResourceAnswer } from "../../dlmd/wire/inspect-answer.ts";
 import { type ClusterLocks, fileRangeWords } from "../query/cluster-locks.ts";
 import { electionWords, type LockWords } from "../query/election-words.ts";
+import type { LockChain } from "../query/lock-chain.ts";
 import { fileStateWords, inodeLock, lockTitle } from "../query/lock-names.ts";
+import { partyWords, waitWords } from "../status/judge-mounts.ts";
 
 /** A program that has not answered a blocking AST for so long hangs (hazard H13). */
 const HANGS_MS = 60_000;
@@ -122,6 +124,20 @@ export function describeService({ notServing, waiting, missing }: ClusterLocks, 
     ...notServing.map(({ nodeid, state }) => `lock service does not run on ${name(nodeid)}: ${state}`),
     ...missing.map(({ nodeid, reason }) => `${name(nodeid)} was not heard: ${reason}`),
   ];
+}
+
+/** The chain from a process that waits to the one that keeps all others; of one link nothing, which is told above. */
+export function describeChain(chain: LockChain | null): string[] {
+  if (chain === null || (chain.links.length < 2 && chain.end === "runs")) return [];
+  const ends: Readonly<Record<LockChain["end"], string>> = {
+    runs:
+      chain.last === null
+        ? "whom the last one waits for is not known"
+        : `${partyWords(chain.last)} waits for no lock: it keeps all of these`,
+    circle: "they wait for each other: a deadlock",
+    longer: "and so on: the chain is longer",
+  };
+  return ["the chain:", ...chain.links.map((link) => `  ${waitWords(link)}`), `  ${ends[chain.end]}`];
 }
 
 export const NOBODY = "nobody has it or waits for it";

@@ -37,6 +37,25 @@ export function volumeOwners({ resources }: ClusterLocks, { volumes }: Info): Ma
   return owners;
 }
 
+/** `pathOf`: of a file that this process of this node has open; null: it is not known. `self`: the name of this node. */
+export function withPaths(
+  waits: readonly Wait[],
+  self: string,
+  pidsOf: (wait: Wait, key: string) => readonly number[],
+  pathOf: (pid: number, ino: string, lockspace: string) => string | null,
+): Wait[] {
+  return waits.map((wait) => {
+    const lock = inodeLock(wait.lockspace, wait.resource);
+    if (lock === null) return wait;
+    const parties = [wait.waiter, ...wait.holders].filter(({ node, pid }) => node === self && pid > 0).map(({ pid }) => pid);
+    for (const pid of new Set([...parties, ...pidsOf(wait, lock.key)])) {
+      const path = pathOf(pid, lock.ino, wait.lockspace);
+      if (path !== null) return { ...wait, path };
+    }
+    return { ...wait, path: null };
+  });
+}
+
 class Waits {
   readonly #info: Info;
   readonly #name: (nodeid: number) => string;

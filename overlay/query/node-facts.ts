@@ -3,10 +3,11 @@ import { readFileSync } from "node:fs";
 import * as z from "zod";
 import { OperatingError } from "../../dlmd/base/error.ts";
 import { mountTable } from "../../dlmd/base/mount-table.ts";
-import type { Call, ClusterFacts, MountFacts, NodeFacts } from "../status/facts.ts";
+import type { Call, ClusterFacts, MountFacts, NodeFacts, Wait } from "../status/facts.ts";
 import { type ClusterLocks, decodeClusterLocks } from "./cluster-locks.ts";
 import { askNode, nodeName, type NodeSeen } from "./dlmd-query.ts";
-import { lockWaits, volumeOwners } from "./lock-waits.ts";
+import { lockWaits, volumeOwners, withPaths } from "./lock-waits.ts";
+import { mountsOf, openPath } from "./open-paths.ts";
 import { listOverlays, type OverlayStatus, queryOverlays } from "./overlay-query.ts";
 import { type Waiter, waitersOf } from "../volume/mount-waiter.ts";
 import { RECORD_DIR } from "../volume/mount-record.ts";
@@ -43,13 +44,23 @@ export async function lookAtNode(runDir: string, limitMs: number = NODE_LIMIT_MS
     error: error === null ? null : { error: error.message, code: error.code, hint: error.hint },
     mounts: overlays.map((one) => mountFacts(one, requests)),
     waiters,
-    waits: waits === null || seen === null ? [] : lockWaits(waits, seen.info, WAITING_MS),
+    waits: waits === null || seen === null ? [] : namedWaits(runDir, waits, seen, requests),
     waitsTruncated: waits?.truncated ?? false,
     unasked: waits === null || seen === null ? [] : unaskedOf(waits, seen),
     atMs: Date.now(),
     tookMs,
   };
   return { facts, seen, error, overlays, waiters };
+}
+
+/** With the path of each file that a process of this node has open, or waits for. */
+function namedWaits(runDir: string, locks: ClusterLocks, { info }: NodeSeen, calls: readonly CallsSeen[]): Wait[] {
+  const here = calls.flatMap(({ found }) => (found instanceof OperatingError ? [] : [found]));
+  const callers = ({ lockspace }: Wait, key: string): number[] =>
+    here.flatMap((mount) => (mount.lockspace === lockspace ? mount.requests.filter((one) => one.key === key).map(({ pid }) => pid) : []));
+  return withPaths(lockWaits(locks, info, WAITING_MS), nodeName(info)(info.nodeid), callers, (pid, ino, lockspace) =>
+    openPath(pid, ino, mountsOf(runDir, info, lockspace)),
+  );
 }
 
 interface DlmdSeen {

@@ -138,6 +138,8 @@ export interface Wait {
   readonly resource: string;
   /** In words. */
   readonly what: string;
+  /** Of its file, where a process of this node has it open; null, or not there: not known here. */
+  readonly path?: string | null;
   readonly waiter: Party;
   /** Some of those that have what excludes it. */
   readonly holders: readonly Party[];

@@ -115,10 +115,10 @@ export function partyWords({ node, pid, program }: Party): string {
 }
 
 /** One line: who waits for whom, and for how long. */
-export function waitWords({ what, waiter, holders, waitingMs, volume, lockspace }: Wait): string {
+export function waitWords({ what, path, waiter, holders, waitingMs, volume, lockspace }: Wait): string {
   const where = volume === null ? lockspace : `volume ${volume}`;
   const whom = holders.length === 0 ? "" : `, which ${holders.map(partyWords).join(" and ")} ${holders.length === 1 ? "has" : "have"}`;
-  return `${partyWords(waiter)} has waited ${shortTime(waitingMs)} for ${what} of ${where}${whom}`;
+  return `${partyWords(waiter)} has waited ${shortTime(waitingMs)} for ${what} of ${where}${path == null ? "" : ` (${path})`}${whom}`;
 }
 
 /** A wait that is not seen may be one of a mount. */

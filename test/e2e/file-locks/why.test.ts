@@ -16,11 +16,22 @@ print("locked", flush=True)
 sys.stdin.readline()
 `;
 
+const CHAIN_LOCKER = `
+import fcntl, sys
+held, wanted = [open(name, "r+b") for name in sys.argv[1:]]
+fcntl.lockf(held, fcntl.LOCK_EX, 10)
+print("locked", flush=True)
+sys.stdin.readline()
+fcntl.lockf(wanted, fcntl.LOCK_EX, 10)
+print("got", flush=True)
+sys.stdin.readline()
+`;
+
 describe("a file lock that another node waits for", () => {
   let lab: TestLab;
   const lockers: ChildProcess[] = [];
   beforeAll(async () => {
-    lab = await startLab({ nodes: 2 });
+    lab = await startLab({ nodes: 3 });
   });
   afterAll(async () => {
     for (const locker of lockers) locker.kill("SIGKILL");
@@ -65,7 +76,7 @@ describe("a file lock that another node waits for", () => {
     const wants = `node2/client \\d+ \\(pid ${waiter.pid}, python3\\) waits for write on bytes 5 to 14 since [0-9.]+ s, because node1/client \\d+ \\(pid ${holder.pid}, python3\\) has what excludes it`;
     for (const nodeid of [1, 2]) {
       const file = at(nodeid, "file");
-      const title = `f\\d+\\.\\d+  file locks of inode \\d+ \\(${file}\\), master node[12]`;
+      const title = `f\\d+\\.\\d+  file locks of inode \\d+ \\(${file}\\), master node[123]`;
       const both = new RegExp(`${title}\n  ${has}\n  ${wants}\n`);
       expect(await said(nodeid, "locks", "--files")).toMatch(both);
       const byPath = await said(nodeid, "why", file);
@@ -106,6 +117,47 @@ describe("a file lock that another node waits for", () => {
     waiter.stdin?.end("\n");
     await once(waiter, "exit");
     expect((await coverlay(["why", String(waiter.pid), "--run-dir", lab.node(2).runDir])).status).toBe(1);
+  });
+
+  it("the whole chain over three nodes, by process and by path; and each lock by its file in the list", async () => {
+    for (const name of ["a", "b", "c"]) writeFileSync(at(1, name), "x".repeat(100));
+    const start = async (nodeid: number, held: string, wanted: string): Promise<ChildProcess> => {
+      const locker = spawn("python3", ["-c", CHAIN_LOCKER, at(nodeid, held), at(nodeid, wanted)], { stdio: ["pipe", "pipe", "inherit"] });
+      lockers.push(locker);
+      await once(locker.stdout as NodeJS.ReadableStream, "data");
+      return locker;
+    };
+    const [first, second, third] = [await start(1, "a", "b"), await start(2, "b", "c"), await start(3, "c", "a")];
+    for (const locker of [second, first]) {
+      locker.stdin?.write("\n");
+      await waits(locker.pid ?? 0);
+    }
+    const link = (one: ChildProcess, node: number, other: ChildProcess, where: string): string =>
+      `  python3 \\(process ${one.pid}\\) on node${node} has waited [0-9.]+ s for write on bytes 0 to 9 \\(file locks of inode \\d+\\) of volume lab${where}, which python3 \\(process ${other.pid}\\) on node${node + 1} has\n`;
+    const chain = (here: number): RegExp =>
+      new RegExp(
+        `the chain:\n${link(first, 1, second, here <= 2 ? ` \\(${at(here, "b")}\\)` : "")}${link(second, 2, third, here >= 2 ? ` \\(${at(here, "c")}\\)` : "")}  python3 \\(process ${third.pid}\\) on node3 waits for no lock: it keeps all of these\n`,
+      );
+    expect(await said(1, "why", String(first.pid))).toMatch(chain(1));
+    expect(await said(3, "why", at(3, "b"))).toMatch(chain(3));
+    const json = JSON.parse(await said(1, "why", String(first.pid), "--json")) as object;
+    expect(json).toMatchObject({
+      chain: {
+        end: "runs",
+        last: { node: "node3", pid: third.pid },
+        links: [{ waiter: { node: "node1", pid: first.pid }, path: at(1, "b") }, { waiter: { node: "node2", pid: second.pid } }],
+      },
+    });
+    // The list of all locks, and the status.
+    expect(await said(2, "locks")).toMatch(
+      new RegExp(`f\\d+\\.\\d+  file locks of inode \\d+ of volume lab \\(${at(2, "c")}\\), master node`),
+    );
+    const waitShown = new RegExp(
+      `python3 \\(process ${second.pid}\\) on node2 has waited .* of volume lab \\(${at(2, "c")}\\), which python3`,
+    );
+    for (;;) if (waitShown.test(await said(2, "status"))) break;
+    // Each gets its turn.
+    for (const locker of [third, second, first]) locker.kill("SIGKILL");
   });
 
   it("a path outside of every mount, and one that does not exist, are errors in words", async () => {

@@ -5,7 +5,7 @@ import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { decodeClusterLocks, joinClusterLocks } from "../../../overlay/query/cluster-locks.ts";
 import { fileStateWords, inodeLock, lockNamesOf, lockTitle, volumeName } from "../../../overlay/query/lock-names.ts";
-import { MAX_DESCRIPTORS_LOOKED_AT, openPath, programOf, threadsOf } from "../../../overlay/cli/open-paths.ts";
+import { MAX_DESCRIPTORS_LOOKED_AT, openPath, programOf, threadsOf } from "../../../overlay/query/open-paths.ts";
 import { describeWhy } from "../../../overlay/cli/why-words.ts";
 import { holderWords, MAX_NAMED_HOLDERS } from "../../../overlay/volume/mount-holders.ts";
 import { mountTable } from "../../../dlmd/base/mount-table.ts";

@@ -3,7 +3,10 @@
  * asks nothing of the file system. The mount may be what hangs.
  */
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
-import type { MountEntry } from "../../dlmd/base/mount-table.ts";
+import { type MountEntry, mountTable } from "../../dlmd/base/mount-table.ts";
+import type { ClusterInfo } from "../../dlmd/client/api.ts";
+import { volumeName } from "./lock-names.ts";
+import { listOverlays } from "./overlay-query.ts";
 
 /** Descriptors of one process that are looked at; a path among the others is not found. */
 export const MAX_DESCRIPTORS_LOOKED_AT = 4096;
@@ -46,4 +49,12 @@ export function threadsOf(pid: number): number[] {
   } catch {
     return [pid];
   }
+}
+
+/** The mounts of this node of the volume with that lockspace, bind mounts among them; none of an overlay that is gone. */
+export function mountsOf(runDir: string, info: Pick<ClusterInfo, "volumes">, lockspace: string): MountEntry[] {
+  const name = volumeName(lockspace, info.volumes);
+  const overlays = listOverlays(runDir).filter(({ file, alive }) => alive && file.volume === name);
+  const devices = new Set(overlays.map(({ connection }) => `0:${connection}`));
+  return mountTable().filter(({ device }) => devices.has(device));
 }
