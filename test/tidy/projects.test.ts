@@ -25,10 +25,11 @@ function projectOf(file: string): string {
   return file.startsWith("test/e2e/dlmd/") ? "e2e-dlmd" : "e2e";
 }
 
-it("each file of tests is in one project", () => {
+it("each file of tests is in one project, but for those of virtual machines", () => {
   const files = readdirSync(path.join(root, "test"), { recursive: true, encoding: "utf8" })
     .filter((file) => file.endsWith(".test.ts"))
-    .map((file) => `test/${file}`);
+    .map((file) => `test/${file}`)
+    .filter((file) => !file.startsWith("test/vm/"));
   const wanted = files.map((file) => `${projectOf(file)} ${file}`);
   expect(
     listed()
@@ -54,5 +55,7 @@ it("npm test and npm run test:long run all that .ci/run does", () => {
   expect(scripts["test"]).toBe(`${all} --project '!long*'`);
   expect(scripts["test:long"]).toBe("vitest run --project 'long*'");
   expect(all).toMatch(/&& vitest run$/);
+  // A configuration of its own: nothing else runs them.
+  expect(scripts["test:vm"]).toBe("vitest run --config test/vm/vitest.config.ts");
   expect(readFileSync(path.join(root, ".ci/run"), "utf8")).toContain('COVERLAY_TEST_RESULTS="$results" npm run test:all');
 });
