@@ -112,6 +112,7 @@ describe("three bare machines", () => {
         `mount -o ro ${STICK} /mnt && cd /mnt && ${documented("packaging/README.md", "apt install ./coverlay_0.1.0_amd64.deb")}`,
       );
       await machine.type("umount /mnt");
+      progress(`${machine.name}: coverlay is installed`);
       expect(await machine.type("coverlay --version; systemctl is-enabled dlmd || true")).toMatch(/^\d+\.\d+\.\d+\ndisabled\n/);
     });
   });
@@ -120,6 +121,7 @@ describe("three bare machines", () => {
     const first = machines.machine(1);
     await first.type(`mkfs.ext4 -q ${DEVICE}`);
     await first.type(documented("README.md", "coverlay keygen /etc/coverlay/cluster.key"));
+    progress("node1: the volume is marked");
     const said = await first.type(documented("README.md", "coverlay volume enable /dev/sdb1 --cluster mycluster --name data"));
     const [lines = ""] = /^ {2}- name: data\n(?: {4}.*\n?)+/m.exec(said) ?? [];
     expect(lines).toContain("uuid: ");
