@@ -65,7 +65,10 @@ export async function startMachines(packageFile: string): Promise<Machines> {
   const dir = realpathSync(mkdtempSync(path.join(os.tmpdir(), "coverlay-vm-")));
   const guard = startGuard(dir);
   // The process that runs the tests outlives the one that started it, if that is killed.
-  process.once("disconnect", () => process.exit(1));
+  const end = (): never => process.exit(1);
+  process.once("disconnect", end);
+  // While the disk was made, nothing was heard.
+  if (process.send !== undefined && !process.connected) end();
   const network = startNetwork();
   const shared = path.join(dir, "shared.img");
   makeSharedDisk(shared);
