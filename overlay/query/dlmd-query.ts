@@ -96,8 +96,9 @@ async function askClient(runDir: string, ask: (client: DlmClient) => Promise<unk
     limitMs,
   );
   try {
-    const leftMs = limitMs === undefined ? ANSWER_TIMEOUT_MS : Math.max(1, limitMs - (performance.now() - fromMs));
-    const answer = await inTime(ask(client), runDir, leftMs);
+    // What the connection took is part of it.
+    const leftMs = limitMs === undefined ? ANSWER_TIMEOUT_MS : limitMs - (performance.now() - fromMs);
+    const answer = await inTime(ask(client), runDir, leftMs, limitMs ?? ANSWER_TIMEOUT_MS);
     return { info: client.info, view: client.view, answer };
   } finally {
     await client.close();
@@ -178,12 +179,12 @@ async function connect(
   return connectDlm(dlmdSocketPath(runDir), { view, gone: async () => undefined, disconnected }, options);
 }
 
-function inTime<T>(promise: Promise<T>, runDir: string, limitMs: number): Promise<T> {
+function inTime<T>(promise: Promise<T>, runDir: string, leftMs: number, limitMs: number): Promise<T> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => {
-      const hint = "Its log says what it is doing.";
-      reject(new OperatingError(`dlmd in ${runDir} does not answer within ${Math.round(limitMs)} ms`, { code: "dlmd-silent", hint }));
-    }, limitMs);
+      const hint = "Its log says what it is doing. If this machine is very busy, ask again.";
+      reject(new OperatingError(`dlmd in ${runDir} does not answer within ${limitMs} ms`, { code: "dlmd-silent", hint }));
+    }, leftMs);
     promise.then(resolve, reject).finally(() => clearTimeout(timer));
   });
 }

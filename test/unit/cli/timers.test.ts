@@ -1,18 +1,21 @@
 /** Times of the commands: with a clock of the test's own. */
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
-import { askDlmd } from "../../../overlay/query/dlmd-query.ts";
+import { askDlmd, askNode } from "../../../overlay/query/dlmd-query.ts";
 import { serveCommand } from "../../../overlay/cli/serve.ts";
 
-const played = vi.hoisted(() => ({ trimmed: [] as number[], closed: 0 }));
+const played = vi.hoisted(() => ({ trimmed: [] as number[], closed: 0, connect: (): void => undefined }));
 vi.mock("../../../dlmd/client/client.ts", () => ({
-  connectDlm: () =>
-    Promise.resolve({
+  connectDlm: () => {
+    played.connect();
+    return Promise.resolve({
       query: () => new Promise(() => undefined),
+      inspect: () => new Promise(() => undefined),
       close: () => {
         played.closed += 1;
         return Promise.resolve();
       },
-    }),
+    });
+  },
 }));
 vi.mock("../../../dlmd/base/priority.ts", () => ({ raisePriority: () => undefined }));
 vi.mock("../../../native/index.ts", async (importOriginal) => ({
@@ -50,6 +53,16 @@ it("a dlmd that has not answered within ANSWER_TIMEOUT_MS is said to be silent",
   await asked;
   expect(error).toMatchObject({ code: "dlmd-silent" });
   expect(played.closed).toBe(1);
+});
+
+it("a connection that took nearly all of the limit is part of it, and the words name the whole", async () => {
+  const clock = vi.spyOn(performance, "now").mockReturnValue(1000);
+  played.connect = () => void clock.mockReturnValue(1000 + 3999.5);
+  let error: unknown = null;
+  const asked = askNode("/run/x", 0, 4000).catch((reason: unknown) => (error = reason));
+  await vi.advanceTimersByTimeAsync(1);
+  await asked;
+  expect(error).toMatchObject({ code: "dlmd-silent", message: "dlmd in /run/x does not answer within 4000 ms" });
 });
 
 it("the process of a mount gives back what is free beyond FREE_BYTES_MAX, every TRIM_INTERVAL_MS", async () => {
