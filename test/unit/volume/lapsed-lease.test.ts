@@ -52,6 +52,7 @@ vi.mock("../../../overlay/volume/probe.ts", () => ({
 }));
 vi.mock("../../../overlay/volume/device.ts", () => ({
   AT_FDCWD: -100,
+  deviceBytes: () => 0,
   isReadOnlyDevice: () => false,
   describeHolders: () => "in use",
   tryExclusiveInPool: async () => {
