@@ -18,7 +18,7 @@ import {
 } from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { LEAVE_COPIES } from "../../overlay/lab/fuse-mounts.ts";
+import { mmdebstrap, removeOwn } from "../mmdebstrap.ts";
 import { progress } from "./progress.ts";
 
 const SUITE = "bookworm";
@@ -96,11 +96,6 @@ function cacheFolder(): string {
   return base;
 }
 
-/** Never goes into what is mounted there. mmdebstrap binds /dev/shm into its root: a plain removal would empty that of this machine. */
-function removeOwn(folder: string): void {
-  execFileSync("rm", ["-rf", "--one-file-system", folder], { stdio: ["ignore", "ignore", "inherit"] });
-}
-
 /** What another run left half made: its process is no more. */
 function removeHalfMade(cache: string): void {
   for (const name of readdirSync(cache)) {
@@ -127,20 +122,15 @@ function kept(kind: string, content: string, make: (folder: string) => void): st
   return folder;
 }
 
-function run(command: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): void {
-  execFileSync(command, args, { stdio: ["ignore", "ignore", "inherit"], env: { ...process.env, ...env } });
+function run(command: string, args: readonly string[]): void {
+  execFileSync(command, args, { stdio: ["ignore", "ignore", "inherit"] });
 }
 
 function debianTar(): string {
-  const words = ["--quiet", "--mode=root", "--variant=minbase", '--aptopt=Apt::Install-Recommends "false"', `--include=${PACKAGES}`, SUITE];
+  const words = ["--variant=minbase", '--aptopt=Apt::Install-Recommends "false"', `--include=${PACKAGES}`, SUITE];
   const folder = kept("debian", words.join(" "), (making) => {
     progress("a Debian 12 is made: some minutes, once");
-    // Its mounts are seen by it alone, and go with it, however it ends.
-    const alone = "--mount --propagation private --mount-proc --pid --fork --kill-child sh -c".split(" ");
-    const script = `${LEAVE_COPIES}\nexec mmdebstrap "$@"`;
-    run("setpriv", ["--pdeathsig", "KILL", "unshare", ...alone, script, "sh", ...words, path.join(making, "debian.tar")], {
-      TMPDIR: making,
-    });
+    mmdebstrap([...words, path.join(making, "debian.tar")], making);
   });
   return path.join(folder, "debian.tar");
 }

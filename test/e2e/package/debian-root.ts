@@ -2,12 +2,13 @@
  * A clean Debian of its own: what mmdebstrap makes of the mirror that this machine uses, unpacked into memory in namespaces of its own (mounts,
  * processes, network). All of it ends with a shell that reads from this process: also if this process is killed.
  */
-import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { copyFileSync, existsSync, mkdtempSync, readFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { LEAVE_COPIES } from "../../../overlay/lab/fuse-mounts.ts";
+import { mmdebstrap, removeOwn } from "../../mmdebstrap.ts";
 
 /** Those of the package: it is installed with dpkg alone, which fetches nothing. */
 const PACKAGES = "e2fsprogs,mount,libstdc++6";
@@ -37,12 +38,10 @@ export function debianTar(suite: string): string {
   const dir = mkdtempSync(path.join(os.tmpdir(), "coverlay-debian-"));
   const tar = path.join(dir, `${suite}.tar`);
   try {
-    execFileSync("mmdebstrap", ["--quiet", "--mode=root", "--variant=essential", `--include=${PACKAGES}`, suite, tar], {
-      stdio: ["ignore", "pipe", "pipe"],
-    });
+    mmdebstrap(["--variant=essential", `--include=${PACKAGES}`, suite, tar], dir);
     return tar;
   } catch (error) {
-    rmSync(dir, { recursive: true, force: true });
+    removeOwn(dir);
     throw error;
   }
 }
