@@ -9,6 +9,7 @@ import { lockMutations } from "./lock-mutations.ts";
 import { lockspaceMutations } from "./lockspace-mutations.ts";
 import { mountGroupMutations } from "./mount-group/mutations.ts";
 import type { Mutation } from "./mutation.ts";
+import { overlayBehindMutations } from "./overlay-behind-mutations.ts";
 import { overlayCacheMutations } from "./overlay-cache-mutations.ts";
 import { overlayLockMutations } from "./overlay-lock-mutations.ts";
 import { overlayLowerMutations } from "./overlay-lower-mutations.ts";
@@ -36,6 +37,7 @@ export const allMutations: readonly Mutation[] = [
   ...overlayCacheMutations,
   ...overlayOpMutations,
   ...overlayLowerMutations,
+  ...overlayBehindMutations,
   ...overlayVolumeMutations,
   ...overlayOwnerMutations,
   ...ownerDiskMutations,
