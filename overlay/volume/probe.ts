@@ -72,7 +72,7 @@ function requireWhole(device: string, { type, bytes }: VolumeSuperblock): void {
 export function deviceShort(device: string, has: number, wanted: string): OperatingError {
   return new OperatingError(`${device} has ${has} bytes; ${wanted}`, {
     code: "device-short",
-    hint: `If the volume was grown, let this node read the size of its device anew. ${READ_SIZE_AGAIN} Else its end is missing: is it the right device or partition, was it or its image cut off?`,
+    hint: `Its end is missing: is it the right device or partition, was it or its image cut off, is its path to the disk cut? If the volume was grown, let this node read the size of its device anew. ${READ_SIZE_AGAIN}`,
     exitStatus: 32,
   });
 }
