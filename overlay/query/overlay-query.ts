@@ -10,6 +10,7 @@ import { OperatingError } from "../../dlmd/base/error.ts";
 import { isOfRunDir, isServing, type MountRecord, readMountRecord, RECORD_DIR } from "../volume/mount-record.ts";
 import { unreadable } from "../volume/unreadable.ts";
 import { type MountEntry, minorOf, mountTable } from "../../dlmd/base/mount-table.ts";
+import type { OwnerChangesSeen } from "../status/facts.ts";
 
 /** An overlay answers from memory; one that takes longer is stuck, and the caller wants to say so. */
 const QUERY_TIMEOUT_MS = 5000;
@@ -63,19 +64,6 @@ const mountGroupStatus = z.looseObject({
   members: z.array(z.looseObject({ nodeid: z.number(), jid: z.number().nullable() })).optional(),
   dirty: z.array(z.looseObject({ nodeid: z.number(), jid: z.number() })).optional(),
 });
-
-/** serve/owner-changes.ts */
-export interface OwnerChangesSeen {
-  readonly count: number;
-  readonly last: {
-    readonly fromNodeid: number;
-    readonly toNodeid: number;
-    readonly pauseMs: number;
-    readonly atMs: number;
-    readonly reason: string;
-  } | null;
-  readonly withoutMs: number | null;
-}
 
 /** What {"query":"status"} answers: at least what is in overlay-N.json. */
 export interface OverlayStatus extends OverlayFile {

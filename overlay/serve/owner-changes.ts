@@ -1,24 +1,6 @@
 /** The last change of the volume's owner as this mount saw it, and for how long there was none: for the status. Times come in as arguments. */
+import type { OwnerChange, OwnerChangesSeen } from "../status/facts.ts";
 import type { OwnerRecord } from "../volume/owner-record.ts";
-
-export interface OwnerChange {
-  readonly fromNodeid: number;
-  readonly toNodeid: number;
-  /** From when this mount knew of no owner until it knew of the next one: calls waited. */
-  readonly pauseMs: number;
-  /** CLOCK_REALTIME at its end, milliseconds. */
-  readonly atMs: number;
-  /** Why the owner before was given up, in words. */
-  readonly reason: string;
-}
-
-export interface OwnerChangesSeen {
-  /** Since the mount: each time that there was none, and then one. */
-  readonly count: number;
-  readonly last: OwnerChange | null;
-  /** For how long there has been none; null: there is one, or there was none yet. */
-  readonly withoutMs: number | null;
-}
 
 export class OwnerChanges {
   #count = 0;

@@ -1,6 +1,26 @@
 /** What dlmd and the mounts of a node have answered: all that a report is made of. Pure. Plain data; what was not answered is null. */
 import type { ViewInfo } from "../../dlmd/wire/program.ts";
 
+export interface OwnerChange {
+  readonly fromNodeid: number;
+  readonly toNodeid: number;
+  /** From when this mount knew of no owner until it knew of the next one: calls waited. */
+  readonly pauseMs: number;
+  /** CLOCK_REALTIME at its end, milliseconds. */
+  readonly atMs: number;
+  /** Why the owner before was given up, in words. */
+  readonly reason: string;
+}
+
+/** What serve/owner-changes.ts has seen. */
+export interface OwnerChangesSeen {
+  /** Since the mount: each time that there was none, and then one. */
+  readonly count: number;
+  readonly last: OwnerChange | null;
+  /** For how long there has been none; null: there is one, or there was none yet. */
+  readonly withoutMs: number | null;
+}
+
 export interface NodeFacts {
   /** Null: dlmd could not be asked. */
   readonly cluster: ClusterFacts | null;
@@ -88,17 +108,7 @@ export interface MountFacts {
   readonly ownerWait: string | null;
   readonly groupWait: string | null;
   readonly operatorBlocks: boolean;
-  readonly ownerChanges: {
-    readonly count: number;
-    readonly last: {
-      readonly fromNodeid: number;
-      readonly toNodeid: number;
-      readonly pauseMs: number;
-      readonly atMs: number;
-      readonly reason: string;
-    } | null;
-    readonly withoutMs: number | null;
-  } | null;
+  readonly ownerChanges: OwnerChangesSeen | null;
   /** Long work of this node as the owner that goes on by itself; null: none. */
   readonly work: { readonly kind: string; readonly words: string; readonly tookMs: number } | null;
   /** Calls that are under way; null: not known. `longest`: of those that do not wait for a file lock. */
