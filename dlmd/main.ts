@@ -19,6 +19,7 @@ import { decodeClusterConfig } from "./config/cluster-config.ts";
 import { type ConfigKeeper, readKeptConfig, startingConfig } from "./driver/config-keeper.ts";
 import { type AdminServer, startAdminServer } from "./server/admin-server.ts";
 import { unkept } from "./driver/atomic-file.ts";
+import { checkProcess } from "./driver/check-process.ts";
 import { createBootClock } from "./driver/clock.ts";
 import { clusterKeyPath, minTimeoutMs, readClusterConfig, readKeyring } from "./driver/cluster-files.ts";
 import { type Driver, startDriver } from "./driver/driver.ts";
@@ -192,6 +193,7 @@ async function main(): Promise<void> {
   const metrics = createMetrics();
   raisePriority(PRIORITY, log);
   const manager = serviceManager(process.env, config.timeoutMs, log);
+  manager.stepDone();
   const self = await ownNode(config, args.node, manager.isThere ? ADDRESS_LIMIT_MS : 0, {
     addresses: () => Object.values(networkInterfaces()).flatMap((each) => each?.map(({ address }) => address) ?? []),
     sleep: (ms) => sleep(ms),
@@ -202,6 +204,7 @@ async function main(): Promise<void> {
       manager.waits(ADDRESS_LIMIT_MS);
     },
   });
+  manager.stepDone();
   process.on("uncaughtException", (error) => giveUp(log, error));
   const processes = peerProcesses();
   const driver = await startDriver({
@@ -218,17 +221,23 @@ async function main(): Promise<void> {
     log,
     metrics,
     processes,
+    runCheck: checkProcess({ config: path.resolve(args.config), node: self.name, runDir, log }),
     onView: (view) => {
       const { viewId, members, quorate, running, quorumReason } = view;
       log.info({ viewId, members, quorate, running, quorumReason }, "view");
       manager.status(viewWords(view));
     },
+    onStep: () => manager.stepDone(),
     fatal: (error) => giveUp(log, error),
   });
+  manager.stepDone();
   try {
     if (metricsAddress !== null) await serveMetrics(metricsAddress, { metrics, query: (what) => driver.query(what) }, log);
+    manager.stepDone();
     await serveAdministrators(driver, { runDir, processes, manager, log });
+    manager.stepDone();
     await followKeys(keyFile, keyring, driver, log);
+    manager.stepDone();
     await watchFile(args.config, () => void driver.config.fileChanged(), log);
   } catch (error) {
     await driver.leave("dlmd could not start");

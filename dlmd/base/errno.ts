@@ -45,6 +45,7 @@ export const E = {
   ENOLINK: 67,
   EPROTO: 71,
   EOVERFLOW: 75,
+  EILSEQ: 84,
   EOPNOTSUPP: 95,
   ENOBUFS: 105,
   ENOTCONN: 107,

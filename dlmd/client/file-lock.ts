@@ -18,6 +18,8 @@ import { checkName } from "./lock.ts";
 
 type Ask = Omit<Extract<PlockClientRequest, { kind: "plock" }>, "kind" | "requestId">;
 
+type How = Pick<Ask, "wait" | "begun" | "heldMs">;
+
 interface Pending {
   readonly what: string;
   readonly done: (result: PlockResult) => void;
@@ -104,7 +106,7 @@ export class ClientFileLocks implements FileLocks {
     this.#lockspaceId = lockspaceId;
   }
 
-  #checked(file: string, owner: FileLockOwner, wanted: FileLockWanted, op: Ask["op"], wait: boolean, begun = false): Ask {
+  #checked(file: string, owner: FileLockOwner, wanted: FileLockWanted, op: Ask["op"], how: How): Ask {
     checkName("a file's name", file);
     const { start = 0n, end = maxOffset, type } = wanted;
     if (start < 0n || start > end || end > maxOffset) {
@@ -112,11 +114,11 @@ export class ClientFileLocks implements FileLocks {
       throw new OperatingError(message, { code: "EINVAL", hint: "`end` is the last byte, not the one after it." });
     }
     const { kind, owner: number, pid } = owner;
-    return { lockspaceId: this.#lockspaceId, file, op, ownerKind: kind, owner: number, pid, type, start, end, wait, begun };
+    return { lockspaceId: this.#lockspaceId, file, op, ownerKind: kind, owner: number, pid, type, start, end, ...how };
   }
 
   #ask(file: string, owner: FileLockOwner, wanted: FileLockWanted, op: Ask["op"], wait: boolean): ReturnType<FileLockRequests["ask"]> {
-    return this.#requests.ask(this.#checked(file, owner, wanted, op, wait));
+    return this.#requests.ask(this.#checked(file, owner, wanted, op, { wait, begun: false, heldMs: null }));
   }
 
   start(
@@ -124,11 +126,11 @@ export class ClientFileLocks implements FileLocks {
     file: string,
     owner: FileLockOwner,
     wanted: FileLockWanted,
-    { wait, begun = false }: { readonly wait: boolean; readonly begun?: boolean },
+    { wait, begun = false, heldMs = null }: Partial<How> & Pick<How, "wait">,
     ended: (result: FileLockResult | Error) => void,
   ): number {
     const done = ({ errno, conflict }: PlockResult): void => ended({ status: statuses.get(errno) as FileLockStatus, conflict });
-    return this.#requests.start(this.#checked(file, owner, wanted, op, wait, begun), done, ended);
+    return this.#requests.start(this.#checked(file, owner, wanted, op, { wait, begun, heldMs }), done, ended);
   }
 
   lock(file: string, owner: FileLockOwner, wanted: FileLockWanted, { wait = true }: { readonly wait?: boolean } = {}): FileLockRequest {

@@ -60,10 +60,13 @@ const quorumShape = {
     })
     .default("none"),
 };
+/** Each node would change it by itself, and what the file system below caches and when would be its own affair. */
+const NO_SHARED_LOWER =
+  "device or directory (a path that each node reaches by itself has no place that orders the changes: use a directory that one node has, or the disk itself)";
 const volumeShape = {
   name: text(memberName, "a name of 1 to 63 letters, digits, '.', '_' or '-'"),
   uuid: text(uuid, "a uuid in lower case such as 6b1c0b5e-3f0e-4f0a-9d5c-2f8c6a0c4d11"),
-  lower: z.enum(["device", "directory"], { error: "device or directory" }),
+  lower: z.enum(["device", "directory"], { error: ({ input }) => (input === "shared" ? NO_SHARED_LOWER : "device or directory") }),
   path: text(/^\/./, "an absolute path").optional(),
 };
 const multicastShape = {

@@ -33,6 +33,7 @@ import { type Keyring, overlayKeyOf } from "../tls/keyring.ts";
 import { createHeartbeatThread, type HeartbeatThread } from "./heartbeats.ts";
 import { beginLife, type Life, type LifeHost } from "./life.ts";
 import { createLifeLook } from "./life-look.ts";
+import { type RunCheck, SelfCheck } from "./self-check.ts";
 import type { StoredState } from "./state-file.ts";
 import { StateKeeper } from "./state-keeper.ts";
 
@@ -56,7 +57,11 @@ export interface DriverOptions {
   readonly log: Log;
   readonly metrics: Metrics;
   readonly processes: PeerProcesses;
+  /** Of this machine, for other nodes (check-process.ts). */
+  readonly runCheck: RunCheck;
   readonly onView: (view: ViewInfo) => void;
+  /** A step of the start is done; also of a new life. */
+  readonly onStep: () => void;
   /** The node does not know what it holds any more: exit. */
   readonly fatal: (error: Error) => void;
 }
@@ -106,6 +111,7 @@ class NodeDriver implements Driver {
   #toldClient = false;
   readonly #lifeLook = createLifeLook();
   readonly #fenceAgents: FenceAgents;
+  readonly #selfCheck: SelfCheck;
   readonly #heartbeatThread: HeartbeatThread;
   #fenceAnswer: string | null = null;
   #isReset: boolean | null = null;
@@ -152,6 +158,7 @@ class NodeDriver implements Driver {
       const nodes = this.query("nodes") as readonly NodeAnswer[] | null;
       return status === null || nodes === null ? null : { nodes, quorate: status.quorate };
     },
+    check: (limitMs, asker) => this.#selfCheck.ask(limitMs, asker),
   };
 
   constructor(options: DriverOptions) {
@@ -173,6 +180,7 @@ class NodeDriver implements Driver {
       fatal: options.fatal,
     });
     this.#fenceAgents = createFenceAgents(() => this.config.config, options.log);
+    this.#selfCheck = new SelfCheck(options.runCheck);
     this.#heartbeatThread = createHeartbeatThread(options.fatal);
     this.#state = new StateKeeper({
       file: path.join(options.stateDir, "state.json"),
@@ -184,10 +192,12 @@ class NodeDriver implements Driver {
   }
 
   async start(): Promise<void> {
-    const { runDir, log, metrics } = this.#options;
+    const { runDir, log, metrics, onStep } = this.#options;
     // A node that can keep nothing joins nobody: it would hold up their views, and leave.
     await this.#state.tryKeeping();
+    onStep();
     await this.config.tryKeeping();
+    onStep();
     // The socket first: whoever has it is the dlmd of this run directory.
     this.#server = await startServer({
       socketPath: socketPathOf(runDir),
@@ -212,6 +222,7 @@ class NodeDriver implements Driver {
       },
       spared: (clientId) => this.step({ kind: "client-spared", clientId }),
     });
+    onStep();
     // In the log, if anything is wrong: a node that cannot fence serves all the same.
     void this.#fenceAgents.look();
     try {
@@ -242,14 +253,16 @@ class NodeDriver implements Driver {
 
   /** A new incarnation: its sockets, its core. */
   async #begin(): Promise<void> {
-    const { self, runDir, createNode, nowMs, log, metrics, fatal } = this.#options;
+    const { self, runDir, createNode, nowMs, log, metrics, onStep, fatal } = this.#options;
     const { cluster } = this.config.config;
     const stored = await this.#state.read();
+    onStep();
     const leaseFile = path.join(runDir, LEASE_FILE);
     const heartbeatThread = this.#heartbeatThread;
     const shared = { self, keyring: this.#keyring, config: this.config, heartbeatThread, nowMs, log, metrics, fatal };
     const life = await beginLife({ ...shared, leaseFile, stored, createNode }, this.#host);
     this.#life = life;
+    onStep();
     const { incarnation } = life;
     log.info({ nodeid: self.nodeid, name: self.name, cluster, incarnation, promisedEpoch: stored.promisedEpoch }, "dlmd started");
     // Those that came between two incarnations wait for their welcome. Who comes from here on, also while corosync is waited for, is told of by itself.

@@ -9,7 +9,8 @@
  * them all; the role keeps a proof from being sent back to its author. A node whose configuration is older gets, with the refusal,
  * the newer one. No I/O here: bytes in, bytes out.
  *
- * In the place of its HELLO an initiator may ask what this dlmd sees (wire/look.ts): once, and it becomes no peer by that.
+ * In the place of its HELLO an initiator may ask what this dlmd sees (wire/look.ts), or for a check of its machine (wire/self-check.ts): once, and it
+ * becomes no peer by that.
  */
 import { timingSafeEqual } from "node:crypto";
 import { ByteReader, ByteWriter } from "../base/bytes.ts";
@@ -18,6 +19,7 @@ import { MAX_AGREED } from "../config/change-codec.ts";
 import { MAX_CONFIG_BYTES, MAX_NODES } from "../config/cluster-config.ts";
 import { type AgreedVersion, MAX_TRAIL } from "../config/trail.ts";
 import { LookKind, encodeSeen, readLook, type Seen } from "../wire/look.ts";
+import { CheckKind, readCheck } from "../wire/self-check.ts";
 import { peerVersion } from "../wire/peer.ts";
 import { type ClusterKey, connectionProof } from "../tls/keyring.ts";
 import { DATAGRAM_KEY_BYTES } from "./seal.ts";
@@ -70,6 +72,8 @@ export interface HandshakeOptions {
   readonly offer: () => ConfigOffer | null;
   /** What this node sees, for a program that asks; null: it cannot say just now. Absent: it is refused. */
   readonly look?: (() => Seen | null) | undefined;
+  /** It answers programs that ask for a check of its machine; false or absent: they are refused. */
+  readonly mayCheck?: boolean;
 }
 
 /** A configuration that a peer offers with its refusal, because ours is older. */
@@ -84,6 +88,8 @@ export interface ConfigOffer {
 
 export type HandshakeStep =
   | { readonly kind: "more"; readonly send: Uint8Array | null }
+  /** It is no peer: what this dlmd's machine is checked with is sent outside of the handshake. `limitMs`: of each check. */
+  | { readonly kind: "check"; readonly limitMs: number }
   /** The peer is who it says; what it sends after this is believed. */
   | { readonly kind: "done"; readonly peer: Identity }
   /** `send`: tells the peer why, before the connection is closed; null if it was the peer that refused. */
@@ -203,6 +209,8 @@ export function createHandshake(options: HandshakeOptions): Handshake {
   let peer: Identity | null = null;
   let peerHello: Uint8Array = new Uint8Array();
   let hasLooked = false;
+  /** For a check: nothing else may come then. */
+  let hasAsked = false;
 
   const proofOf = (role: Role): Buffer => {
     const hellos = options.role === "initiator" ? [hello, peerHello] : [peerHello, hello];
@@ -236,6 +244,13 @@ export function createHandshake(options: HandshakeOptions): Handshake {
     const found = options.look?.() ?? null;
     return found === null ? refuse("this dlmd begins a new life: look again") : { kind: "more", send: encodeSeen(found) };
   };
+  const receiveCheck = (reader: ByteReader): HandshakeStep => {
+    const limitMs = readCheck(reader);
+    if (options.role !== "acceptor" || peer !== null || hasLooked) return refuse("a check out of its place");
+    if (options.mayCheck !== true) return refuse("this dlmd does not check its machine for others");
+    hasAsked = true;
+    return { kind: "check", limitMs };
+  };
   const receiveProof = (reader: ByteReader): HandshakeStep => {
     if (peer === null) return refuse("a PROOF before the HELLO");
     const proof = reader.bytes(PROOF_BYTES);
@@ -252,9 +267,11 @@ export function createHandshake(options: HandshakeOptions): Handshake {
       try {
         const reader = new ByteReader(body);
         const kind = reader.u8();
+        if (hasAsked) return refuse(`a frame of kind ${kind} behind the question for a check`);
         if (kind === Kind.HELLO) return receiveHello(body, reader);
         if (kind === Kind.PROOF) return receiveProof(reader);
         if (kind === LookKind.LOOK) return receiveLook(reader);
+        if (kind === CheckKind.CHECK) return receiveCheck(reader);
         if (kind === Kind.REFUSE) return decodeRefuse(reader);
         return refuse(`handshake frame of kind ${kind}`);
       } catch (error) {

@@ -25,6 +25,7 @@ import { type Heartbeats, type HeartbeatThread, startHeartbeats } from "./heartb
 import type { Keyring } from "../tls/keyring.ts";
 import { wallMs } from "./wall-clock.ts";
 import { openPeerNetwork, type PeerNetwork } from "./peer-network.ts";
+import type { CheckAsker } from "./self-check.ts";
 import { createCounterCell, DATAGRAM_KEY_BYTES, DatagramSealer } from "./seal.ts";
 import type { StoredState } from "./state-file.ts";
 
@@ -55,6 +56,8 @@ export interface LifeHost {
   read(): void;
   /** As the query "nodes", and whether the view is quorate; null between two lives. */
   look(): { readonly nodes: readonly NodeAnswer[]; readonly quorate: boolean } | null;
+  /** Of this machine: as SelfCheck.ask. */
+  check(limitMs: number, asker: CheckAsker): () => void;
 }
 
 export interface Life {
@@ -283,6 +286,7 @@ async function openPeers(
       }),
       configOffer: () => keeper.offer,
       look: () => seenBy(options, host, incarnation, datagrams),
+      check: (limitMs, asker) => host.check(limitMs, asker),
       heardLately: (nodeid) => reach.heardLately(nodeid, timeoutMs),
       drawNonce: () => randomBytes(NONCE_BYTES),
       up: (peer) => {

@@ -31,6 +31,8 @@ export interface PeerConnectionHandlers {
   readonly established: (connection: PeerConnection, peer: Identity) => void;
   /** Why one of the two does not want the other. */
   readonly refused: (reason: string, offer: ConfigOffer | null) => void;
+  /** It is a program that asks for a check of this machine (wire/self-check.ts), and has the key: its answer is sent by `say`. */
+  readonly asked: (connection: PeerConnection, limitMs: number) => void;
   readonly frame: (connection: PeerConnection, view: ViewId, messages: readonly PeerMessage[]) => void;
   /** After the frames of one read. */
   readonly read: () => void;
@@ -192,11 +194,19 @@ export class PeerConnection {
       this.#handlers.established(this, step.peer);
       return;
     }
+    if (step.kind === "check") return this.#handlers.asked(this, step.limitMs);
     if (step.send !== null) this.#socket.write(framed(null, [step.send]));
     if (step.kind === "refused") {
       this.#handlers.refused(step.reason, step.offer);
       this.close(step.reason);
     }
+  }
+
+  /** To a program that is no peer; nothing if the connection is over. `last`: it is closed then. */
+  say(body: Uint8Array, last: boolean): void {
+    if (this.#over) return;
+    this.#socket.write(framed(null, [body]));
+    if (last) this.close("its question is answered");
   }
 
   /** Messages of that view; `flush` writes them. */

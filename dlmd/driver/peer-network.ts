@@ -15,12 +15,14 @@ import type { Metrics } from "../base/metric.ts";
 import type { NodeConfig } from "../config/votes.ts";
 import type { Seen } from "../wire/look.ts";
 import type { PeerMessage } from "../wire/peer.ts";
+import { encodeCheckNews } from "../wire/self-check.ts";
 import type { ViewId } from "../wire/view-id.ts";
 import { type ConfigOffer, type Identity, type Role, createHandshake } from "./handshake.ts";
 import type { Keyring } from "../tls/keyring.ts";
 import { createLimitedWarn } from "../base/log-limiter.ts";
 import { PeerConnection } from "./peer-connection.ts";
 import { PeerDialer } from "./peer-dialer.ts";
+import type { CheckAsker } from "./self-check.ts";
 import { type SecureConnection, createSecureAcceptor, secureInitiator } from "../tls/secure-connection.ts";
 import { HANDSHAKE_TIMEOUT_MS, UnprovedConnections } from "../tls/unproved.ts";
 
@@ -38,6 +40,8 @@ export interface PeerNetworkOptions {
   readonly configOffer: () => ConfigOffer | null;
   /** What this node sees, for a program with the key that asks. */
   readonly look?: () => Seen | null;
+  /** Of this machine, for a program with the key that asks; the function that is given back is called when its connection ends. Absent: it is refused. */
+  readonly check?: (limitMs: number, asker: CheckAsker) => () => void;
   readonly self: NodeConfig;
   readonly nodes: readonly NodeConfig[];
   readonly port: number;
@@ -180,7 +184,7 @@ class TlsPeerNetwork implements PeerNetwork {
   }
 
   #shake(secure: SecureConnection, role: Role, expectedNodeid: number | null, address: string, proved: () => void): void {
-    const { identity, configOffer, look, drawNonce, nowMs, metrics } = this.#options;
+    const { identity, configOffer, look, check, drawNonce, nowMs, metrics } = this.#options;
     if (this.#over) return void secure.socket.destroy();
     const handshake = createHandshake({
       key: secure.key,
@@ -193,7 +197,9 @@ class TlsPeerNetwork implements PeerNetwork {
       objection: (peer) => this.#objection(peer, role),
       offer: configOffer,
       look,
+      mayCheck: check !== undefined,
     });
+    let leave = (): void => undefined;
     const connection = new PeerConnection({
       secure,
       role,
@@ -209,13 +215,21 @@ class TlsPeerNetwork implements PeerNetwork {
           this.#refused(address, reason);
           if (offer !== null) this.#options.offered(offer);
         },
+        asked: (_, limitMs) => {
+          // TLS has proved the key, and those that wait for a check have a limit of their own (self-check.ts).
+          proved();
+          leave = check?.(limitMs, (news) => connection.say(encodeCheckNews(news), news.kind !== "going")) ?? leave;
+        },
         frame: (_, view, messages) => {
           metrics.count("peer_frames_received");
           this.#options.frame(connection.nodeid as number, view, messages);
         },
         read: () => this.#options.read?.(),
         config: (_, body) => this.#options.config(connection.nodeid as number, body),
-        closed: (_, reason, unreadable) => this.#closed(connection, reason, unreadable),
+        closed: (_, reason, unreadable) => {
+          leave();
+          this.#closed(connection, reason, unreadable);
+        },
       },
     });
     this.#shaking.add(connection);

@@ -86,6 +86,8 @@ function startGuard(groupPid: number, limitMs: number): ChildProcess {
 const neverRun: AgentEnd = { status: null, signal: "SIGKILL", isTooLate: false, stdout: "", isTooLong: false, stderr: "" };
 
 export interface AgentRun {
+  /** For errors; of a program that is no fence agent. */
+  readonly what?: string;
   readonly path: string;
   /** Arguments beside the input; mostly none. */
   readonly words?: readonly string[];
@@ -96,7 +98,7 @@ export interface AgentRun {
 }
 
 /** Rejects with OperatingError if it cannot be started. */
-export function runAgent({ path, words = [], input, timeoutMs, signal }: AgentRun): Promise<AgentEnd> {
+export function runAgent({ path, what = `the fence agent ${path}`, words = [], input, timeoutMs, signal }: AgentRun): Promise<AgentEnd> {
   if (signal.aborted) return Promise.resolve(neverRun);
   return new Promise((resolve, reject) => {
     const child = spawn(SETPRIV, ["--pdeathsig", "KILL", path, ...words], {
@@ -136,9 +138,7 @@ export function runAgent({ path, words = [], input, timeoutMs, signal }: AgentRu
     child.stderr.setEncoding("utf8").on("data", (chunk: string) => (stderr = (stderr + chunk).slice(-MAX_STDERR_CHARS)));
     child.on("error", (cause) => {
       done();
-      reject(
-        unusable(`the fence agent ${path} could not be started: ${cause.message}`, `${SETPRIV} (Debian: util-linux) must be there.`, cause),
-      );
+      reject(unusable(`${what} could not be started: ${cause.message}`, `${SETPRIV} (Debian: util-linux) must be there.`, cause));
     });
     child.on("exit", (status, signalName) => {
       // A process that it has left behind would go on.
@@ -152,7 +152,7 @@ export function runAgent({ path, words = [], input, timeoutMs, signal }: AgentRu
         clearTimeout(drained);
         done();
         if (guardError !== null) {
-          return reject(unusable(`no guard for ${path} could be started: ${guardError.message}`, `${BASH} must be there.`, guardError));
+          return reject(unusable(`no guard for ${what} could be started: ${guardError.message}`, `${BASH} must be there.`, guardError));
         }
         resolve({ status, signal: signalName, isTooLate, stdout, isTooLong, stderr });
       });

@@ -1,8 +1,10 @@
 /** File locks at their master as plain data, for `coverlay why` and `locks` (query/inspect.ts). */
-import type { FileAnswer, FileRangeAnswer, FileWaitAnswer, ProcessAnswer } from "../wire/inspect-answer.ts";
+import type { FileAnswer, FileHeldAnswer, FileRangeAnswer, FileWaitAnswer, ProcessAnswer } from "../wire/inspect-answer.ts";
 import type { InspectRequest } from "../wire/program.ts";
 import type { PlockFile, PlockMaster } from "./master.ts";
+import { ageOf } from "../wire/peer-field.ts";
 import { maxOffset, type PlockOwner, type Range } from "../wire/plock-range.ts";
+import type { Held } from "./owned.ts";
 import { blockingOwner, type FileLockHolder, isWaiter, type PlockTable, type Waiter } from "./table.ts";
 
 /** Processes that a node names in one answer; of the others the pid alone is known. */
@@ -30,6 +32,10 @@ function describeRange({ owner }: FileLockHolder, { type, start, end, pid }: Ran
   return { ...nameOf(owner), pid, type, start: start.toString(), end: end === maxOffset ? null : end.toString() };
 }
 
+function describeHeld(holder: FileLockHolder, held: Held<FileLockHolder>, nowMs: number): FileHeldAnswer {
+  return { ...describeRange(holder, held), heldMs: ageOf(held.sinceMs, nowMs) };
+}
+
 function describeWaiter(waiter: Waiter, nowMs: number): FileWaitAnswer {
   const { blocker } = waiter;
   const by = blocker === null ? null : { ...nameOf(blockingOwner(blocker).owner), behind: isWaiter(blocker) };
@@ -53,13 +59,13 @@ function describeFile(
   // Who waits says more than who holds.
   const waiters = holders.flatMap((holder) => [...holder.waiting]).sort((a, b) => a.sinceMs - b.sinceMs || a.rank - b.rank);
   const waiting = waiters.slice(0, rows).map((waiter) => describeWaiter(waiter, nowMs));
-  const held: FileRangeAnswer[] = [];
+  const held: FileHeldAnswer[] = [];
   let truncated = waiting.length < waiters.length;
   for (const holder of holders) {
     const own = holder.ranges.overlapping(0n, maxOffset);
     const room = rows - held.length - waiting.length;
     truncated ||= own.length > room;
-    held.push(...own.slice(0, room).map((range) => describeRange(holder, range)));
+    held.push(...own.slice(0, room).map((range) => describeHeld(holder, range, nowMs)));
   }
   return { lockspace, file: name, masterNodeid, held, waiting, rows: held.length + waiting.length, truncated };
 }

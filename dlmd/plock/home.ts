@@ -9,7 +9,7 @@ import type { LockClient } from "../lock/lkb.ts";
 import { E } from "../base/errno.ts";
 import { isName } from "../lock/lock-tables.ts";
 import type { ClientEvent } from "../wire/program.ts";
-import { waitedSince } from "../wire/peer-field.ts";
+import { ageOf, waitedSince } from "../wire/peer-field.ts";
 import type { PlockClientRequest } from "../wire/local-plock.ts";
 import type {
   PlockAnswerMessage,
@@ -50,6 +50,8 @@ interface Asked {
   /** As PlockAsk.begun, by now. */
   begun: boolean;
   canceling: boolean;
+  /** Named to another master than was asked first. */
+  named: boolean;
 }
 
 interface HomeClient {
@@ -157,7 +159,7 @@ export class PlockHome {
   }
 
   #request(client: LockClient, request: Extract<PlockClientRequest, { kind: "plock" }>): void {
-    const { requestId, file, op, ownerKind, owner, wait, begun } = request;
+    const { requestId, file, op, ownerKind, owner, wait, begun, heldMs } = request;
     const lockspace = client.lockspaces.get(request.lockspaceId);
     const home = this.#client(client);
     const whole = ownerKind === "flock" && op !== "test";
@@ -169,7 +171,12 @@ export class PlockHome {
     else if (!isName(file) || (ownerKind === "flock" && op === "test")) errno = E.EINVAL;
     else if (range.start < 0n || range.start > range.end || range.end > maxOffset) errno = E.EINVAL;
     else if (this.#full(owned, op, range.start, range.end)) errno = E.ENOLCK;
-    if (errno === 0) this.#ask(owned, { ...range, op, wait: wait && op === "lock", begun: begun && ownerKind === "flock" }, requestId);
+    if (errno === 0)
+      this.#ask(
+        owned,
+        { ...range, op, wait: wait && op === "lock", begun: begun && ownerKind === "flock", heldMs: op === "lock" ? heldMs : null },
+        requestId,
+      );
     else this.#tell(client, requestId, errno, null);
     this.#release(owned);
   }
@@ -188,7 +195,7 @@ export class PlockHome {
 
   #ask(
     owned: Owned,
-    what: Pick<PlockAsk, "op" | "wait" | "begun" | "type" | "start" | "end" | "pid">,
+    what: Pick<PlockAsk, "op" | "wait" | "begun" | "heldMs" | "type" | "start" | "end" | "pid">,
     clientRequestId: number | null,
   ): void {
     const { lockspace, file, owner } = owned;
@@ -196,7 +203,7 @@ export class PlockHome {
     const names = { requestId, lockspace, file, clientId: owner.clientId, ownerKind: owner.kind, owner: owner.owner };
     const entangled = owned.asked.size > 0 || this.#entangled(owned);
     const ask: PlockAsk = { ...what, ...names, entangled };
-    const asked: Asked = { ask, owned, clientRequestId, sinceMs: this.#port.nowMs(), begun: ask.begun, canceling: false };
+    const asked: Asked = { ask, owned, clientRequestId, sinceMs: this.#port.nowMs(), begun: ask.begun, canceling: false, named: false };
     this.#asked.set(requestId, asked);
     owned.asked.set(requestId, asked);
     owned.client.outstanding++;
@@ -212,9 +219,9 @@ export class PlockHome {
     else waits.add(asked);
   }
 
-  #change(owned: Owned, { start, end, pid }: PlockAsk, type: PlockType | null): void {
+  #change(owned: Owned, { start, end, pid }: PlockAsk, type: PlockType | null, sinceMs: number | null = null): void {
     const before = owned.ranges.size;
-    changeOwned(owned.ranges, owned, start, end, type, pid, this.#nextRank);
+    changeOwned(owned.ranges, owned, { start, end, type, pid }, sinceMs, this.#nextRank);
     owned.client.ranges += owned.ranges.size - before;
   }
 
@@ -239,7 +246,7 @@ export class PlockHome {
     const locks = [...owned.asked.values()].filter(({ ask }) => ask.op === "lock");
     if (cancel) for (const asked of locks) this.#cancel(asked);
     if (owned.ranges.size === 0 && locks.length === 0) return;
-    this.#ask(owned, { op: "unlock", wait: false, begun: false, type: "read", start: 0n, end: maxOffset, pid: 0 }, null);
+    this.#ask(owned, { op: "unlock", wait: false, begun: false, heldMs: null, type: "read", start: 0n, end: maxOffset, pid: 0 }, null);
   }
 
   has(client: LockClient): boolean {
@@ -275,21 +282,29 @@ export class PlockHome {
     if (clientRequestId !== null) owned.client.asked.delete(clientRequestId);
     if (ask.wait) this.#forgetWait(asked);
     if (ask.op === "unlock" && status === "ok") this.#change(owned, ask, null);
-    else if (ask.op === "lock" && status === "ok") this.#granted(owned, ask, late);
+    else if (ask.op === "lock" && status === "ok") this.#granted(asked, late);
     // A conversion that failed: what it had was removed first.
     else if (status === "again" && ask.ownerKind === "flock" && !asked.begun) this.#change(owned, ask, null);
     if (clientRequestId !== null) this.#tell(owned.client.client, clientRequestId, errnos[status], conflict);
     this.#release(owned);
   }
 
-  #granted(owned: Owned, ask: PlockAsk, late: boolean): void {
-    this.#change(owned, ask, ask.type);
+  #granted(asked: Asked, late: boolean): void {
+    const { owned, ask } = asked;
+    this.#change(owned, ask, ask.type, this.#grantedAtMs(asked));
     if (ask.ownerKind === "flock") noteBegun(owned, ask.requestId);
     if (late) return;
     // Others may have come to wait for this owner since its other requests were looked at.
     for (const { ask } of this.#waits.get(ownerKey(owned.owner)) ?? []) {
       this.#port.send(this.#port.masterOf(ask.lockspace, ask.file), { kind: "plock-recheck", requestId: ask.requestId });
     }
+  }
+
+  /** Null: it may be the dead master that granted it, for which a new one has only what others claim (master.ts, `#explain`). */
+  #grantedAtMs({ ask, owned, sinceMs, named }: Asked): number | null {
+    if (ask.heldMs !== null) return sinceMs - ask.heldMs;
+    const weakens = ask.type === "read" && owned.ranges.first(ask.start, ask.end, (held) => held.type === "write") !== null;
+    return named && weakens ? null : this.#port.nowMs();
   }
 
   #forgetWait(asked: Asked): void {
@@ -326,6 +341,7 @@ export class PlockHome {
     }
     for (const asked of this.#asked.values()) {
       const { ask, begun, canceling } = asked;
+      asked.named = true;
       const waitedMs = waitedSince(asked.sinceMs, nowMs);
       const entangled = this.#entangled(asked.owned);
       const master = this.#port.masterOf(ask.lockspace, ask.file);
@@ -338,7 +354,10 @@ export class PlockHome {
     for (const { ask } of owned.asked.values()) if (ask.op === "unlock") this.#change(owned, ask, null);
     const { lockspace, file, owner } = owned;
     const master = this.#port.masterOf(lockspace, file);
-    const ranges = owned.ranges.overlapping(0n, maxOffset).map(({ type, start, end, pid }) => ({ type, start, end, pid }));
+    const nowMs = this.#port.nowMs();
+    const ranges = owned.ranges.overlapping(0n, maxOffset).map(({ sinceMs, type, start, end, pid }) => {
+      return { type, start, end, pid, heldMs: ageOf(sinceMs, nowMs) };
+    });
     for (let at = 0; at < ranges.length; at += rangesPerMessage) {
       const some = ranges.slice(at, at + rangesPerMessage);
       const shared = { lockspace, file, clientId: owner.clientId, ownerKind: owner.kind, owner: owner.owner };

@@ -49,13 +49,20 @@ export interface PlockFile {
   readonly flock: PlockTable;
 }
 
+/** A request without an answer, named to this node, and when it was. */
+interface Again {
+  readonly from: number;
+  readonly message: PlockAgainMessage;
+  readonly atMs: number;
+}
+
 export class PlockMaster implements TableSink {
   readonly files: Map<string, PlockFile> = new Map();
   readonly #port: FileLockPort;
   readonly #limits: PlockLimits;
   /** Requests that wait: nodeid -> request id. */
   readonly #waiters: Map<number, Map<number, Waiter>> = new Map();
-  #agains: { readonly from: number; readonly message: PlockAgainMessage }[] = [];
+  #agains: Again[] = [];
   readonly #gated: GatedRequests;
   #counter = 0;
 
@@ -71,7 +78,8 @@ export class PlockMaster implements TableSink {
     const key = `${lockspace}\0${name}`;
     let file = this.files.get(key);
     if (file === undefined) {
-      file = { lockspace, name, ranges: new PlockTable(key, this, this.#next), flock: new PlockTable(key, this, this.#next) };
+      const table = (): PlockTable => new PlockTable(key, this, this.#next, () => this.#port.nowMs());
+      file = { lockspace, name, ranges: table(), flock: table() };
       this.files.set(key, file);
     }
     return file;
@@ -116,7 +124,7 @@ export class PlockMaster implements TableSink {
     } else if (m.op === "unlock") {
       // Its answer first: whoever is served by it is told later.
       this.#answer(from, m.requestId, "ok");
-      table.change(holder, m.start, m.end, null, m.pid);
+      table.take(holder, m.start, m.end);
     } else this.#lock(from, table, holder, m, waitedMs);
     this.#release(table, holder);
   }
@@ -132,12 +140,14 @@ export class PlockMaster implements TableSink {
   #lock(from: number, table: PlockTable, holder: FileLockHolder, m: PlockAsk, waitedMs: number): void {
     const blocker = m.wait ? table.blocker(holder, m, Number.POSITIVE_INFINITY) : (table.conflict(holder, m)?.holder ?? null);
     if (table.size + mostAdded > this.#limits.fileLocksPerFile) return this.#answer(from, m.requestId, "limit");
+    const sinceMs = this.#port.nowMs() - waitedMs;
+    const heldSinceMs = m.heldMs === null ? null : sinceMs - m.heldMs;
     if (blocker === null) {
       this.#answer(from, m.requestId, "ok");
-      return table.change(holder, m.start, m.end, m.type, m.pid);
+      return table.give(holder, m, heldSinceMs ?? this.#port.nowMs());
     }
     if (m.wait) {
-      const waiter = table.wait(holder, m, blocker, { nodeid: from, requestId: m.requestId, sinceMs: this.#port.nowMs() - waitedMs });
+      const waiter = table.wait(holder, m, blocker, { nodeid: from, requestId: m.requestId, sinceMs, heldSinceMs });
       this.#remember(waiter);
       if (m.entangled) this.#port.blocked(waiter);
     } else this.#answer(from, m.requestId, "again");
@@ -147,7 +157,7 @@ export class PlockMaster implements TableSink {
 
   #removeFirst(from: number, table: PlockTable, holder: FileLockHolder, m: PlockAsk): void {
     if (m.wait) this.#answer(from, m.requestId, "removed");
-    table.change(holder, m.start, m.end, null, m.pid);
+    table.take(holder, m.start, m.end);
   }
 
   /** Some lockspaces are not blocked any more. */
@@ -248,11 +258,12 @@ export class PlockMaster implements TableSink {
   claim(from: number, m: PlockHeldMessage): void {
     const table = this.#table(m);
     const holder = table.holder(ownerOf(from, m));
-    for (const range of m.ranges) table.claim(holder, range);
+    const nowMs = this.#port.nowMs();
+    for (const range of m.ranges) table.claim(holder, range, range.heldMs === null ? null : nowMs - range.heldMs);
   }
 
   again(from: number, message: PlockAgainMessage): void {
-    this.#agains.push({ from, message });
+    this.#agains.push({ from, message, atMs: this.#port.nowMs() });
   }
 
   /** All homes have said what they have. Requests are asked again in the order of their ages, one at each step. */
@@ -261,9 +272,9 @@ export class PlockMaster implements TableSink {
     this.#agains = [];
     agains.sort((a, b) => b.message.waitedMs - a.message.waitedMs || a.from - b.from || a.message.requestId - b.message.requestId);
     const explained = this.#explain(agains);
-    for (const { from, message } of agains) {
+    for (const { from, message, atMs } of agains) {
       if (explained.has(message)) this.#answer(from, message.requestId, "ok");
-      else this.request(from, message, message.waitedMs);
+      else this.request(from, message, message.waitedMs + this.#port.nowMs() - atMs);
       if (message.canceled) this.cancel(from, message.requestId);
       yield;
     }
@@ -273,7 +284,7 @@ export class PlockMaster implements TableSink {
    * Nothing that a master grants contradicts what it granted before, so two claims that exclude each other mean that one owner has less by
    * now than its home knows: its request for less was granted, the answer died with the master. It is among those without an answer.
    */
-  #explain(agains: readonly { readonly from: number; readonly message: PlockAgainMessage }[]): Set<PlockAgainMessage> {
+  #explain(agains: readonly Again[]): Set<PlockAgainMessage> {
     const explained = new Set<PlockAgainMessage>();
     agains.forEach(({ from, message: m }, at) => {
       if (m.op !== "lock") return;
@@ -287,7 +298,8 @@ export class PlockMaster implements TableSink {
       if (contradicted && flock) this.#removeFirst(from, table, holder, m);
       else if (contradicted && m.type === "read") {
         explained.add(m);
-        table.change(holder, m.start, m.end, "read", m.pid);
+        // The dead master granted it, at a time that nobody knows.
+        table.give(holder, m, null);
         for (const later of agains.slice(at + 1)) this.#giveUpAgain(table, holder, from, later);
       }
       this.#release(table, holder);
@@ -296,15 +308,10 @@ export class PlockMaster implements TableSink {
   }
 
   /** What an owner gave up after that, it still has given up. */
-  #giveUpAgain(
-    table: PlockTable,
-    holder: FileLockHolder,
-    from: number,
-    later: { readonly from: number; readonly message: PlockAgainMessage },
-  ): void {
+  #giveUpAgain(table: PlockTable, holder: FileLockHolder, from: number, later: Again): void {
     const m = later.message;
     if (later.from !== from || m.op !== "unlock" || this.#table(m) !== table || ownerKey(ownerOf(from, m)) !== holder.key) return;
-    table.change(holder, m.start, m.end, null, m.pid);
+    table.take(holder, m.start, m.end);
   }
 }
 

@@ -4,7 +4,7 @@
  */
 import { assert } from "../base/assert.ts";
 import { IntervalTree } from "./interval-tree.ts";
-import { changeOwned, type Held } from "./owned.ts";
+import { changeOwned, type Held, type OwnedChange } from "./owned.ts";
 import { overlaps, ownerKey, type PlockOwner, type PlockType, type Range, typesConflict } from "../wire/plock-range.ts";
 
 /** An owner that holds or waits for something on this file. */
@@ -32,6 +32,8 @@ export interface Waiter {
   /** Its place in the order of coming. */
   readonly rank: number;
   readonly sinceMs: number;
+  /** Its owner has had it since then, elsewhere, and goes on having it; null: it begins with the grant. */
+  readonly heldSinceMs: number | null;
   /** It need not wait behind others any more, only for holders. */
   overtake: boolean;
   blocker: FileLockHolder | Waiter | null;
@@ -62,14 +64,16 @@ export class PlockTable {
   readonly holders: Map<string, FileLockHolder> = new Map();
   readonly #sink: TableSink;
   readonly #next: () => number;
+  readonly #nowMs: () => number;
   readonly #held: Record<PlockType, IntervalTree<Held<FileLockHolder>>> = { read: new IntervalTree(), write: new IntervalTree() };
   readonly #waiting: Record<PlockType, IntervalTree<Waiter>> = { read: new IntervalTree(), write: new IntervalTree() };
 
   /** `next` numbers ranges, requests and stamps: the same for all tables of a node, so that no number comes twice. */
-  constructor(fileKey: string, sink: TableSink, next: () => number) {
+  constructor(fileKey: string, sink: TableSink, next: () => number, nowMs: () => number) {
     this.fileKey = fileKey;
     this.#sink = sink;
     this.#next = next;
+    this.#nowMs = nowMs;
   }
 
   /** Held ranges and waiting requests. */
@@ -134,28 +138,34 @@ export class PlockTable {
 
   // ---------------------------------------------------------------------------------------------------------- changes
 
-  /** Gives or takes (type null) those bytes, whoever else has them, and serves who waited for them. */
-  change(holder: FileLockHolder, start: bigint, end: bigint, type: PlockType | null, pid: number): void {
+  /** Gives those bytes, whoever else has them, and serves who waited for them. `sinceMs`: since when the owner has them; null: not known. */
+  give(holder: FileLockHolder, range: Range, sinceMs: number | null = this.#nowMs()): void {
     const recheck = new Set<Waiter>();
-    this.#apply(holder, start, end, type, pid, recheck);
+    this.#apply(holder, range, sinceMs, recheck);
     this.#serve(recheck);
   }
 
-  /** Without serving anybody: while a view is rebuilt. */
-  claim(holder: FileLockHolder, range: Range): void {
-    this.#apply(holder, range.start, range.end, range.type, range.pid, new Set());
+  /** Takes those bytes from their owner, and serves who waited for them. */
+  take(holder: FileLockHolder, start: bigint, end: bigint): void {
+    const recheck = new Set<Waiter>();
+    this.#apply(holder, { type: null, start, end, pid: 0 }, null, recheck);
+    this.#serve(recheck);
+  }
+
+  /** As `give`, without serving anybody: while a view is rebuilt. */
+  claim(holder: FileLockHolder, range: Range, sinceMs: number | null = this.#nowMs()): void {
+    this.#apply(holder, range, sinceMs, new Set());
   }
 
   wait(
     holder: FileLockHolder,
     wanted: Range,
     blocker: FileLockHolder | Waiter,
-    name: Pick<Waiter, "nodeid" | "requestId" | "sinceMs">,
+    name: Pick<Waiter, "nodeid" | "requestId" | "sinceMs" | "heldSinceMs">,
   ): Waiter {
     const { type, start, end, pid } = wanted;
-    const { nodeid, requestId, sinceMs } = name;
     const rank = this.#next();
-    const shared = { nodeid, requestId, sinceMs, table: this, holder, type, start, end, pid, rank };
+    const shared = { ...name, table: this, holder, type, start, end, pid, rank };
     const waiter: Waiter = { ...shared, overtake: false, blocker: null, attached: new Set() };
     holder.waiting.add(waiter);
     this.#waiting[type].insert(waiter);
@@ -176,8 +186,9 @@ export class PlockTable {
     this.#serve(new Set([waiter]));
   }
 
-  #apply(holder: FileLockHolder, start: bigint, end: bigint, type: PlockType | null, pid: number, recheck: Set<Waiter>): void {
-    const { removed, added, weakened } = changeOwned(holder.ranges, holder, start, end, type, pid, this.#next);
+  #apply(holder: FileLockHolder, change: OwnedChange, sinceMs: number | null, recheck: Set<Waiter>): void {
+    const { start, end } = change;
+    const { removed, added, weakened } = changeOwned(holder.ranges, holder, change, sinceMs, this.#next);
     for (const held of removed) this.#held[held.type].remove(held);
     for (const held of added) this.#held[held.type].insert(held);
     // Who else waits for this owner is what its own requests need not wait behind: that may be another now.
@@ -215,9 +226,8 @@ export class PlockTable {
   }
 
   #grant(waiter: Waiter, recheck: Set<Waiter>): void {
-    const { holder, start, end, type, pid } = waiter;
     this.#dequeue(waiter, recheck);
-    this.#apply(holder, start, end, type, pid, recheck);
+    this.#apply(waiter.holder, waiter, waiter.heldSinceMs ?? this.#nowMs(), recheck);
     this.#sink.granted(waiter);
   }
 

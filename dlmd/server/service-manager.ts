@@ -14,7 +14,7 @@ const WATCHDOG_SHARE = 0.25;
 /** The manager's socket is full, as while it boots a machine, or memory is short: what is to be said waits so long. Without READY it would end this process. */
 export const TELL_AGAIN_MS = 100;
 const PASSING: ReadonlySet<number> = new Set([E.EAGAIN, E.ENOBUFS, E.ENOMEM]);
-/** What a start may take after it has waited: as much as TimeoutStartSec. */
+/** What each step of a start may take, and what is left of it after a wait: as much as TimeoutStartSec. */
 const START_REST_MS = 90_000;
 /** A dlmd that stands still for four time-outs is left out by the others (hazard H13): it is ended long after that, and started again. */
 const STILL_TIMEOUTS_MIN = 10;
@@ -24,6 +24,8 @@ export interface ServiceManager {
   readonly isThere: boolean;
   /** It waits, for so long at most: the start may take longer than the manager allows (EXTEND_TIMEOUT_USEC). */
   waits(limitMs: number): void;
+  /** A step of the start is done: a slow machine may take as long for the next one. Nothing is said by time, so a start that hangs is ended. */
+  stepDone(): void;
   /** Programs may connect. From then on the event loop shows that it turns, where the manager wants that. */
   ready(): void;
   status(words: string): void;
@@ -43,17 +45,24 @@ export interface ServiceManagerPort {
 export function createServiceManager(env: NodeJS.ProcessEnv, timeoutMs: number, { send, pid, log }: ServiceManagerPort): ServiceManager {
   const { NOTIFY_SOCKET: socket, WATCHDOG_USEC: usec, WATCHDOG_PID: watched } = env;
   for (const name of ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"]) delete env[name];
-  if (socket === undefined || socket === "") return { isThere: false, waits() {}, ready() {}, status() {}, stopping() {}, close() {} };
+  if (socket === undefined || socket === "")
+    return { isThere: false, waits() {}, stepDone() {}, ready() {}, status() {}, stopping() {}, close() {} };
   const { tell, close } = teller((message) => send(socket, message), socket, log);
   const mine = watched === undefined || Number(watched) === pid;
   const givenMs = mine && usec !== undefined && /^[1-9]\d*$/.test(usec) ? Number(usec) / 1000 : null;
   const watchdogMs = givenMs === null ? null : Math.max(givenMs, STILL_TIMEOUTS_MIN * timeoutMs);
   let timer: NodeJS.Timeout | null = null;
   let last = "";
+  let starting = true;
   return {
     isThere: true,
+    stepDone() {
+      // In systemd it would lengthen another time later: that of RuntimeMaxSec, or of the stop.
+      if (starting) tell(`EXTEND_TIMEOUT_USEC=${START_REST_MS * 1000}`);
+    },
     waits: (limitMs) => tell(`EXTEND_TIMEOUT_USEC=${(limitMs + START_REST_MS) * 1000}`),
     ready() {
+      starting = false;
       tell("READY=1", ...(watchdogMs !== null && watchdogMs !== givenMs ? [`WATCHDOG_USEC=${watchdogMs * 1000}`] : []));
       if (watchdogMs === null || timer !== null) return;
       log.info({ watchdogMs }, "the service manager ends this process if it stands still for that long");
@@ -68,7 +77,10 @@ export function createServiceManager(env: NodeJS.ProcessEnv, timeoutMs: number, 
       if (line !== last) tell(`STATUS=${line}`);
       last = line;
     },
-    stopping: () => tell("STOPPING=1", "STATUS=leaving the cluster"),
+    stopping() {
+      starting = false;
+      tell("STOPPING=1", "STATUS=leaving the cluster");
+    },
     close() {
       if (timer !== null) clearInterval(timer);
       timer = null;

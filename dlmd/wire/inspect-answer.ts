@@ -51,6 +51,11 @@ export interface FileRangeAnswer {
   readonly end: string | null;
 }
 
+export interface FileHeldAnswer extends FileRangeAnswer {
+  /** For how long all of it has been held as that, by the clock of the node that answers; null: not known. */
+  readonly heldMs: number | null;
+}
+
 export interface FileWaitAnswer extends FileRangeAnswer {
   readonly waitingMs: number;
   /** Whom it waits for now: somebody who holds what excludes it, or (`behind`) whose earlier request it stands behind. */
@@ -61,7 +66,7 @@ export interface FileAnswer {
   readonly lockspace: string;
   readonly file: string;
   readonly masterNodeid: number;
-  readonly held: readonly FileRangeAnswer[];
+  readonly held: readonly FileHeldAnswer[];
   readonly waiting: readonly FileWaitAnswer[];
 }
 
@@ -188,7 +193,7 @@ const file = record<FileAnswer>({
   lockspace: text,
   file: text,
   masterNodeid: number,
-  held: list(record<FileRangeAnswer>(range)),
+  held: list(record<FileHeldAnswer>({ ...range, heldMs: nullable(number) })),
   waiting: list(waiting),
 });
 const inspected = record<NodeInspected>({

@@ -3,13 +3,13 @@ import { WireError } from "../base/error.ts";
 import type { OwnerKind, PlockType } from "./plock-range.ts";
 import { bigU64, flag, orNull, type Row, type Rows, row, u16, u32 } from "./field.ts";
 import { anyName, name } from "./peer-field.ts";
-import { checkRange, conflict, op, ownerKind, type PlockConflict, type PlockOp, rangeFields } from "./peer-plock.ts";
+import { age, checkRange, conflict, op, ownerKind, type PlockConflict, type PlockOp, rangeFields } from "./peer-plock.ts";
 
 /** Request ids are the client's, u32, unique while in use. */
 export type PlockClientRequest =
   /**
    * Answered by exactly one "plock-result". file: 1..64 bytes of UTF-8. Of "lock" and "unlock" by a flock owner start and end do not count.
-   * wait: "lock" waits its turn (F_SETLKW), else EAGAIN. begun: as in PlockAsk.
+   * wait: "lock" waits its turn (F_SETLKW), else EAGAIN. begun, heldMs: as in PlockAsk.
    */
   | {
       readonly kind: "plock";
@@ -25,6 +25,7 @@ export type PlockClientRequest =
       readonly end: bigint;
       readonly wait: boolean;
       readonly begun: boolean;
+      readonly heldMs: number | null;
     }
   /** No answer of its own: the request ends with EINTR, or with what it got if that was faster. */
   | { readonly kind: "plock-cancel"; readonly requestId: number }
@@ -57,7 +58,7 @@ export const plockRequestRows: Rows<PlockClientRequest> = {
   plock: row<Asked<"plock">>(
     "plock",
     20,
-    { lockspaceId: u32, requestId: u32, file: name, op, ownerKind, owner: bigU64, wait: flag, begun: flag, ...rangeFields },
+    { lockspaceId: u32, requestId: u32, file: name, op, ownerKind, owner: bigU64, wait: flag, begun: flag, heldMs: age, ...rangeFields },
     checkRange,
   ),
   "plock-cancel": row<Asked<"plock-cancel">>("plock-cancel", 21, { requestId: u32 }),

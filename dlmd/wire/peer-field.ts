@@ -64,6 +64,11 @@ export const member: Field<Member> = record({ nodeid, incarnation });
 /** 18 bytes. */
 export const viewId: Field<ViewId> = record({ epoch: u64, proposer: u16, incarnation });
 
+/** Milliseconds since then, whole and as wide as the field is; null: it is not known since when. */
+export function ageOf(sinceMs: number | null, nowMs: number): number | null {
+  return sinceMs === null ? null : Math.min(Number.MAX_SAFE_INTEGER, Math.max(0, Math.round(nowMs - sinceMs)));
+}
+
 /** Milliseconds since then, whole and as wide as the field is. */
 export function waitedSince(sinceMs: number, nowMs: number): number {
   return Math.min(0xffffffff, Math.max(0, Math.round(nowMs - sinceMs)));

@@ -5,7 +5,16 @@
 import { WireError } from "../base/error.ts";
 import { bigU64, type Field, type Fields, flag, list, maybe, oneOf, record, type Rows, row, u16, u32, u64 } from "./field.ts";
 import { name } from "./peer-field.ts";
-import { maxOffset, type OwnerKind, ownerKinds, type PlockOwner, type PlockType, plockTypes, type Range } from "./plock-range.ts";
+import {
+  type HeldRange,
+  maxOffset,
+  type OwnerKind,
+  ownerKinds,
+  type PlockOwner,
+  type PlockType,
+  plockTypes,
+  type Range,
+} from "./plock-range.ts";
 
 /** Rows of one list. */
 const maxRows = 65_536;
@@ -37,6 +46,8 @@ export interface PlockAsk extends Range {
   readonly entangled: boolean;
   /** flock: the conversion has begun before. What its owner has now it was given after that, and keeps while this waits. */
   readonly begun: boolean;
+  /** lock: for so long its owner has had it already, where this service does not see it (overlay/file-lock); null: it is a new one. */
+  readonly heldMs: number | null;
 }
 /** Home to master. Exactly one answer. */
 export interface PlockRequestMessage extends PlockAsk {
@@ -70,7 +81,7 @@ export interface PlockHeldMessage {
   readonly clientId: number;
   readonly ownerKind: OwnerKind;
   readonly owner: bigint;
-  readonly ranges: readonly Range[];
+  readonly ranges: readonly HeldRange[];
 }
 /** Recovery, home to new master: a request that has no answer yet. */
 export interface PlockAgainMessage extends PlockAsk {
@@ -161,6 +172,8 @@ export type PlockMessage =
 export const op: Field<PlockOp> = oneOf(ops, "file-lock operation");
 export const ownerKind: Field<OwnerKind> = oneOf(ownerKinds, "kind of owner");
 export const rangeFields: Fields<Range> = { type: oneOf<PlockType>(plockTypes, "lock type"), start: bigU64, end: bigU64, pid: u32 };
+/** Milliseconds; null: not known. 32 bits would end after seven weeks, and locks are held for longer. */
+export const age: Field<number | null> = maybe(u64);
 /** Throws WireError unless 0 <= start <= end <= 2^63-1. */
 export function checkRange({ start, end }: Range): void {
   if (start > end || end > maxOffset) throw new WireError(`bytes ${start} to ${end}: ascending offsets up to ${maxOffset} expected`);
@@ -183,6 +196,7 @@ const ask: Fields<PlockAsk> = {
   wait: flag,
   entangled: flag,
   begun: flag,
+  heldMs: age,
   ...rangeFields,
 };
 
@@ -200,7 +214,7 @@ export const plockRows: Rows<PlockMessage> = {
     clientId: u32,
     ownerKind,
     owner: bigU64,
-    ranges: rows<Range>(record(rangeFields, checkRange)),
+    ranges: rows<HeldRange>(record<HeldRange>({ ...rangeFields, heldMs: age }, checkRange)),
   }),
   "plock-again": row<PlockAgainMessage>("plock-again", 45, { ...ask, waitedMs: u32, canceled: flag }, checkRange),
   "plock-probe": row("plock-probe", 46, {

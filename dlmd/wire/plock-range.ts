@@ -38,6 +38,11 @@ export interface Range {
   readonly pid: number;
 }
 
+/** A range that its owner has, and for how long; null: that is not known. An age, because the clocks of two nodes need not agree. */
+export interface HeldRange extends Range {
+  readonly heldMs: number | null;
+}
+
 /** Two locks of different owners on the same bytes exclude each other unless both read. */
 export function typesConflict(a: PlockType, b: PlockType): boolean {
   return a === "write" || b === "write";

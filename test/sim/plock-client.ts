@@ -67,6 +67,7 @@ export class SimPlockClient {
       end: all || places[1] === cells - 1 ? maxOffset : BigInt(places[1]),
       wait: op === "lock" && random.chance(0.7),
       begun: false,
+      heldMs: null,
     } as const;
     const asked: Asked = { request, owner, canceled: false, released: false };
     this.asked.set(request.requestId, asked);

@@ -19,7 +19,7 @@ while True: print(json.dumps(s.recv(4096).decode()), flush=True)`;
 
 const TIMEOUT_MS = 200;
 
-test("says READY when programs may connect, what it sees, that it turns, and that it leaves", async () => {
+test("says each step of its start, READY when programs may connect, what it sees, that it turns, and that it leaves", async () => {
   const cluster = createCluster({ nodes: 1 });
   const socket = path.join(cluster.dir, "notify");
   const manager = spawn("python3", ["-c", listener, socket], { stdio: ["ignore", "pipe", "inherit"] });
@@ -40,6 +40,9 @@ test("says READY when programs may connect, what it sees, that it turns, and tha
       await until("dlmd turns", () => said.filter((line) => line === "WATCHDOG=1").length > 1);
       // Its time-out counts for more than the manager's second.
       const ready = said.indexOf(`READY=1\nWATCHDOG_USEC=${10 * TIMEOUT_MS * 1000}`);
+      // Each step of the start has its time, and none is said by time: those of the life are over, and dlmd has turned since.
+      const steps = said.flatMap((line, at) => (line.startsWith("EXTEND_TIMEOUT_USEC=") ? [[line, at < ready]] : []));
+      expect(steps).toEqual(Array.from({ length: 11 }, () => ["EXTEND_TIMEOUT_USEC=90000000", true]));
       expect([ready > 0, said.slice(0, ready).filter((line) => line.startsWith("WATCHDOG"))]).toEqual([true, []]);
       expect(said).toContain("STATUS=node 1; locks are granted");
     } finally {

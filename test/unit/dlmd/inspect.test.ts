@@ -126,7 +126,7 @@ const full = {
       lockspace: "v",
       file: "f",
       masterNodeid: 2,
-      held: [range],
+      held: [{ ...range, heldMs: 7 }],
       waiting: [{ ...range, waitingMs: 3, blocker: { nodeid: 2, clientId: 7, kind: "ofd", owner: "1", behind: false } }],
     },
   ],

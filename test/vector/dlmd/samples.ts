@@ -7,6 +7,7 @@ import type { FencingMessage } from "../../../dlmd/wire/fencing-group.ts";
 import type { MountGroupMessage } from "../../../dlmd/wire/mount-group.ts";
 import type { LockspaceMessage } from "../../../dlmd/wire/lockspace-group.ts";
 import type { Seen } from "../../../dlmd/wire/look.ts";
+import type { CheckNews } from "../../../dlmd/wire/self-check.ts";
 import type { GroupMessage } from "../../../dlmd/engine/corosync/message.ts";
 import type { PeerMessage } from "../../../dlmd/wire/peer.ts";
 import type { Member, ViewId } from "../../../dlmd/wire/view-id.ts";
@@ -87,6 +88,7 @@ const ask = {
   wait: true,
   entangled: false,
   begun: true,
+  heldMs: 0x1_0000_0006,
   ...range,
 } as const;
 const edge: PlockEdge = {
@@ -103,7 +105,18 @@ const plockMessages: readonly PlockMessage[] = [
   { kind: "plock-cancel", requestId: 7 },
   { kind: "plock-recheck", requestId: 8 },
   { kind: "plock-answer", requestId: 9, status: "deadlock", conflict: { ...range, owner } },
-  { kind: "plock-held", lockspace: "volume", file: "é", clientId: 6, ownerKind: "posix", owner: 1n, ranges: [{ ...range, type: "read" }] },
+  {
+    kind: "plock-held",
+    lockspace: "volume",
+    file: "é",
+    clientId: 6,
+    ownerKind: "posix",
+    owner: 1n,
+    ranges: [
+      { ...range, type: "read", heldMs: 0x1_0000_0009 },
+      { ...range, type: "read", heldMs: null },
+    ],
+  },
   { kind: "plock-again", ...ask, op: "lock", waitedMs: 1000, canceled: true },
   { kind: "plock-probe", searchId: 3, owners: [owner], requests: [{ nodeid: 2, requestId: 3 }] },
   { kind: "plock-probe-reply", searchId: 3, waits: [{ masterNodeid: 9, request: { nodeid: 2, requestId: 3 } }], edges: [edge] },
@@ -314,6 +327,12 @@ export const groupMessages: readonly GroupMessage[] = [
   { kind: "again", tag, without: [{ nodeid: 4, pid: 5 }], why: "ä" },
   { kind: "packet", view, n: 0x1_0000_000b, body },
   { kind: "leave", incarnation: "0123456789abcdef" },
+];
+
+export const checkNews: readonly CheckNews[] = [
+  { kind: "going" },
+  { kind: "printed", text: '{"node":"node2","findings":[]}\n' },
+  { kind: "failed", words: "busy: ä" },
 ];
 
 export const seen: Seen = {

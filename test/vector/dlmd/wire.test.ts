@@ -5,6 +5,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
+import { ByteReader } from "../../../dlmd/base/bytes.ts";
 import { WireError } from "../../../dlmd/base/error.ts";
 import { decodeDatagram, encodeDatagram } from "../../../dlmd/wire/datagram.ts";
 import { decodeFencingMessage, encodeFencingMessage } from "../../../dlmd/wire/fencing-group.ts";
@@ -13,11 +14,28 @@ import { decodeMountGroupMessage, encodeMountGroupMessage } from "../../../dlmd/
 import { decodeGroupMessage, encodeGroupMessage } from "../../../dlmd/engine/corosync/message.ts";
 import { decodeSeen, encodeSeen } from "../../../dlmd/wire/look.ts";
 import { decodeFrame, encodeFrames, type PeerMessage } from "../../../dlmd/wire/peer.ts";
-import { datagrams, fencingMessages, groupMessages, lockspaceMessages, mountGroupMessages, peerMessages, seen, view } from "./samples.ts";
+import { decodeCheckNews, encodeCheck, encodeCheckNews, readCheck } from "../../../dlmd/wire/self-check.ts";
+import {
+  checkNews,
+  datagrams,
+  fencingMessages,
+  groupMessages,
+  lockspaceMessages,
+  mountGroupMessages,
+  peerMessages,
+  seen,
+  view,
+} from "./samples.ts";
 
 const path = fileURLToPath(new URL("messages.json", import.meta.url));
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex");
 const frame = (message: PeerMessage): Uint8Array => (encodeFrames(view, [message])[0] as Uint8Array).slice();
+
+const readWholeCheck = (bytes: Uint8Array): number => {
+  const reader = new ByteReader(bytes);
+  reader.u8();
+  return readCheck(reader);
+};
 
 const rows: [string, Uint8Array, (bytes: Uint8Array) => unknown, unknown][] = [
   ...datagrams.map((m): [string, Uint8Array, (bytes: Uint8Array) => unknown, unknown] => [
@@ -57,6 +75,13 @@ const rows: [string, Uint8Array, (bytes: Uint8Array) => unknown, unknown][] = [
     m,
   ]),
   ["look seen", encodeSeen(seen), decodeSeen, seen],
+  ...checkNews.map((news): [string, Uint8Array, (bytes: Uint8Array) => unknown, unknown] => [
+    `check ${news.kind}`,
+    encodeCheckNews(news),
+    decodeCheckNews,
+    news,
+  ]),
+  ["check", encodeCheck(4000), readWholeCheck, 4000],
 ];
 
 if (process.env["COVERLAY_WRITE_VECTORS"] === "1") {
@@ -103,8 +128,8 @@ describe("frames", () => {
 
   it("of another version are refused by name", () => {
     const bytes = frame({ kind: "cancel", lkbId: 1 });
-    bytes[0] = 9;
-    expect(() => decodeFrame(bytes)).toThrow("version 9");
+    bytes[0] = 10;
+    expect(() => decodeFrame(bytes)).toThrow("version 10");
   });
 
   it("with an unknown message are refused", () => {
